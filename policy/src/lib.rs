@@ -1,0 +1,20 @@
+//! What a person writes -> what a proxy holds -> a decision. PURE: no clock, no IO, no environment, no randomness.
+//! Its moving counterparts are `weft-control` (which stores and publishes) and `weft-proxy` (which applies).
+
+pub mod authz;
+pub mod bundle;
+pub mod identity;
+pub mod path;
+pub mod route;
+
+#[cfg(feature = "manifest")]
+pub mod explain;
+#[cfg(feature = "manifest")]
+pub mod manifest;
+#[cfg(feature = "manifest")]
+pub mod plan;
+#[cfg(feature = "manifest")]
+pub mod resource;
+
+#[cfg(feature = "wire")]
+pub mod wire;
