@@ -1,0 +1,166 @@
+//! Where one worker sends requests: for each service its balancer, its endpoints and their metric handles, kept across
+//! snapshots so that what was learned of an endpoint survives an update elsewhere.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use weft_flow::{Balancer, Outcome, RetryBudget};
+use weft_policy::bundle::{Endpoint, ObjectName, Service};
+use weft_transport::quic::PeerKey;
+
+use crate::snapshot::{Served, Snapshot};
+use crate::telemetry::series::{PairLabels, PairMetrics, Peer, WorkerMetrics};
+
+/// An endpoint as this worker uses it.
+#[derive(Debug)]
+pub struct Destination {
+    pub endpoint: Endpoint,
+    /// The peer to dial. `None`: not in the mesh.
+    pub peer: Option<PeerKey>,
+    pub metrics: Rc<PairMetrics>,
+    /// `weft-dst` by target port: the first used is nearly always the only one.
+    socket: RefCell<Vec<(u16, HeaderValue)>>,
+}
+
+impl Destination {
+    /// The app socket at the far end, as `weft-dst` says it.
+    pub fn socket(&self, port: u16) -> HeaderValue {
+        if let Some((_, value)) = self.socket.borrow().iter().find(|(known, _)| *known == port) {
+            return value.clone();
+        }
+        let address = SocketAddr::new(self.endpoint.address, port);
+        let value = HeaderValue::try_from(address.to_string()).expect("a socket address is printable ASCII");
+        self.socket.borrow_mut().push((port, value.clone()));
+        value
+    }
+}
+
+/// A service as this worker uses it.
+#[derive(Debug)]
+pub struct ServiceState {
+    generation: Cell<u64>,
+    pub balancer: RefCell<Balancer<ObjectName>>,
+    pub budget: RefCell<RetryBudget>,
+    destinations: RefCell<HashMap<ObjectName, Rc<Destination>>>,
+    /// For requests that never reached an endpoint.
+    pub unreached: Rc<PairMetrics>,
+}
+
+impl ServiceState {
+    /// Picks an endpoint, or none where there is none. `avoid`: endpoints that just refused this request.
+    pub fn pick(&self, now: Duration, dice: u64, avoid: &[ObjectName]) -> Option<Rc<Destination>> {
+        let key = self.balancer.borrow_mut().pick(now, dice, avoid)?;
+        self.destinations.borrow().get(&key).cloned()
+    }
+
+    /// The endpoint of one workload, for requests that address it directly.
+    pub fn direct(&self, workload: &ObjectName) -> Option<Rc<Destination>> {
+        self.destinations.borrow().get(workload).cloned()
+    }
+
+    pub fn started(&self, destination: &Destination, now: Duration) {
+        self.balancer.borrow_mut().started(&destination.endpoint.workload, now);
+    }
+
+    pub fn finished(&self, destination: &Destination, now: Duration, latency: Duration, outcome: Outcome) {
+        self.balancer.borrow_mut().finished(&destination.endpoint.workload, now, latency, outcome);
+    }
+}
+
+/// All destinations of one worker.
+#[derive(Debug)]
+pub struct Destinations {
+    metrics: WorkerMetrics,
+    services: RefCell<HashMap<ObjectName, Rc<ServiceState>>>,
+    generation: Cell<u64>,
+}
+
+impl Destinations {
+    pub fn new(metrics: WorkerMetrics) -> Self {
+        Self { metrics, services: RefCell::default(), generation: Cell::new(0) }
+    }
+
+    /// The state of `service`, brought up to `snapshot`.
+    pub fn service(&self, snapshot: &Snapshot, from: &Served, service: &Service) -> Rc<ServiceState> {
+        if self.generation.replace(snapshot.generation) != snapshot.generation {
+            self.services.borrow_mut().retain(|name, _| snapshot.bundle.services.contains_key(name));
+        }
+        let known = self.services.borrow().get(&service.name).cloned();
+        let state = known.unwrap_or_else(|| {
+            let state = Rc::new(ServiceState {
+                generation: Cell::new(0),
+                balancer: RefCell::new(Balancer::new()),
+                budget: RefCell::default(),
+                destinations: RefCell::default(),
+                unreached: self.metrics.pair(&labels(from, service, None)),
+            });
+            self.services.borrow_mut().insert(service.name.clone(), Rc::clone(&state));
+            state
+        });
+        if state.generation.replace(snapshot.generation) != snapshot.generation {
+            self.refresh(&state, from, service);
+        }
+        state
+    }
+
+    fn refresh(&self, state: &ServiceState, from: &Served, service: &Service) {
+        let mut destinations = state.destinations.borrow_mut();
+        destinations.retain(|name, kept| service.endpoints.get(name) == Some(&kept.endpoint));
+        for (name, endpoint) in &service.endpoints {
+            destinations.entry(name.clone()).or_insert_with(|| {
+                Rc::new(Destination {
+                    endpoint: endpoint.clone(),
+                    peer: endpoint.identity.clone().map(|destination| PeerKey {
+                        source: from.workload.identity.clone(),
+                        destination,
+                        address: endpoint.mesh_address,
+                    }),
+                    metrics: self.metrics.pair(&labels(from, service, Some(endpoint))),
+                    socket: RefCell::default(),
+                })
+            });
+        }
+        let weights = service.endpoints.iter().map(|(name, endpoint)| (name.clone(), endpoint.weight));
+        state.balancer.borrow_mut().update(weights);
+    }
+}
+
+/// The labels of requests from a served workload to (an endpoint of) a service, as the source reports them.
+fn labels(from: &Served, service: &Service, endpoint: Option<&Endpoint>) -> PairLabels {
+    let destination = endpoint.map(|endpoint| {
+        let label = |name: &str| endpoint.labels.get(name).cloned().unwrap_or_default();
+        Peer {
+            workload: endpoint.workload.name.clone(),
+            namespace: endpoint.workload.namespace.clone(),
+            principal: endpoint.identity.as_ref().map(ToString::to_string).unwrap_or_default(),
+            app: label("app"),
+            version: label("version"),
+        }
+    });
+    let name = &service.name;
+    PairLabels {
+        reporter: "source",
+        source: local_peer(from),
+        destination: destination.unwrap_or_default(),
+        destination_service: format!("{}.{}.svc.cluster.local", name.name, name.namespace),
+        destination_service_name: name.name.clone(),
+        destination_service_namespace: name.namespace.clone(),
+        mutual_tls: endpoint.is_some_and(|endpoint| endpoint.identity.is_some()),
+    }
+}
+
+/// A served workload as metrics name it.
+pub fn local_peer(from: &Served) -> Peer {
+    let label = |name: &str| from.workload.labels.get(name).cloned().unwrap_or_default();
+    Peer {
+        workload: from.workload.name.name.clone(),
+        namespace: from.workload.name.namespace.clone(),
+        principal: from.workload.identity.to_string(),
+        app: label("app"),
+        version: label("version"),
+    }
+}

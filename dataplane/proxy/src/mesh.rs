@@ -1,0 +1,152 @@
+//! The header fields that two Weft proxies say to each other on a request, and their stripping at both ends: nothing an
+//! app sends under these names reaches a peer, nothing a peer sends under them reaches an app.
+
+use std::net::SocketAddr;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
+use weft_policy::bundle::ServedWorkload;
+use weft_policy::identity::SpiffeId;
+use weft_transport::http::RequestHead;
+
+use crate::telemetry::series::Peer;
+
+/// The app socket at the far end.
+pub const WEFT_DST: HeaderName = HeaderName::from_static("weft-dst");
+/// The calling workload, for metric labels only: `name;app;version`.
+pub const WEFT_SOURCE: HeaderName = HeaderName::from_static("weft-source");
+/// The HTTP version that the calling app spoke: `1.0`, `1.1` or `2`.
+pub const WEFT_VERSION: HeaderName = HeaderName::from_static("weft-version");
+/// The authority of an absolute-form target that differs from Host.
+pub const WEFT_TARGET: HeaderName = HeaderName::from_static("weft-target");
+/// Who called, as the app is told (Envoy's field; sanitised on every hop).
+pub const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+
+/// Removes everything that only proxies may say.
+pub fn strip(headers: &mut HeaderMap) {
+    let internal = headers.keys().any(|name| name.as_str().starts_with("weft-"));
+    if internal {
+        let names: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with("weft-")).cloned().collect();
+        for name in names {
+            headers.remove(name);
+        }
+    }
+    headers.remove(X_FORWARDED_CLIENT_CERT);
+}
+
+/// The value of `weft-source` for a workload.
+pub fn source_value(workload: &ServedWorkload) -> HeaderValue {
+    let label = |name: &str| workload.labels.get(name).map_or("", String::as_str);
+    let text = format!("{};{};{}", workload.name.name, label("app"), label("version"));
+    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(";;"))
+}
+
+/// Puts the fields of the outbound side on a stripped head.
+pub fn stamp(head: &mut RequestHead, destination: &HeaderValue, source: &HeaderValue) {
+    let version = match head.version {
+        Version::HTTP_2 | Version::HTTP_3 => "2",
+        Version::HTTP_10 | Version::HTTP_09 => "1.0",
+        _ => "1.1",
+    };
+    head.headers.insert(WEFT_DST, destination.clone());
+    head.headers.insert(WEFT_SOURCE, source.clone());
+    head.headers.insert(WEFT_VERSION, HeaderValue::from_static(version));
+    if let Some(target) = head.target_authority.take()
+        && let Ok(value) = HeaderValue::try_from(target.as_str())
+    {
+        head.headers.insert(WEFT_TARGET, value);
+    }
+}
+
+/// What a peer's proxy said about a request, taken off its head.
+#[derive(Debug, Clone)]
+pub struct Said {
+    pub destination: Option<SocketAddr>,
+    pub source: Option<HeaderValue>,
+    pub version: Version,
+}
+
+/// Takes the fields of the outbound side off `head` and strips the rest.
+pub fn take(head: &mut RequestHead) -> Said {
+    let text = |name: &HeaderName| head.headers.get(name).and_then(|value| value.to_str().ok());
+    let destination = text(&WEFT_DST).and_then(|value| value.parse().ok());
+    let version = match text(&WEFT_VERSION) {
+        Some("2") => Version::HTTP_2,
+        Some("1.0") => Version::HTTP_10,
+        _ => Version::HTTP_11,
+    };
+    let target = text(&WEFT_TARGET).and_then(|value| value.parse().ok());
+    let source = head.headers.get(&WEFT_SOURCE).cloned();
+    if target.is_some() {
+        head.absolute_form = true;
+        head.target_authority = target;
+    }
+    strip(&mut head.headers);
+    Said { destination, source, version }
+}
+
+/// The caller as metrics name it: identity from TLS, the rest as its proxy says.
+pub fn source_peer(principal: &SpiffeId, said: Option<&HeaderValue>) -> Peer {
+    let text = said.and_then(|value| value.to_str().ok()).unwrap_or("");
+    let mut parts = text.splitn(3, ';').map(str::to_owned);
+    let mut next = || parts.next().unwrap_or_default();
+    Peer {
+        workload: next(),
+        app: next(),
+        version: next(),
+        namespace: principal.namespace().to_owned(),
+        principal: principal.as_str().to_owned(),
+    }
+}
+
+/// The value of `x-forwarded-client-cert` that tells the app who called.
+pub fn client_cert(own: &SpiffeId, caller: &SpiffeId) -> HeaderValue {
+    HeaderValue::try_from(format!("By={own};URI={caller}")).expect("a SPIFFE ID is printable ASCII")
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+
+    use super::*;
+
+    fn head(fields: &[(&str, &str)]) -> RequestHead {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(HeaderName::try_from(*name).unwrap(), HeaderValue::from_str(value).unwrap());
+        }
+        RequestHead {
+            method: Method::GET,
+            authority: None,
+            path: Some("/".parse().unwrap()),
+            absolute_form: false,
+            target_authority: None,
+            protocol: None,
+            headers,
+            version: Version::HTTP_10,
+        }
+    }
+
+    #[test]
+    fn what_is_stamped_is_taken() {
+        let mut head = head(&[("weft-dst", "6.6.6.6:6"), ("weft-evil", "1"), ("accept", "*/*")]);
+        head.target_authority = Some("other.example:81".parse().unwrap());
+        strip(&mut head.headers);
+        stamp(&mut head, &HeaderValue::from_static("[::1]:8080"), &HeaderValue::from_static("web-1;web;v2"));
+        let said = take(&mut head);
+        assert_eq!(said.destination, Some("[::1]:8080".parse().unwrap()));
+        assert_eq!(said.version, Version::HTTP_10);
+        assert_eq!(head.target_authority.as_ref().unwrap().as_str(), "other.example:81");
+        assert_eq!(head.headers.len(), 1, "{:?}", head.headers);
+        let caller: SpiffeId = "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap();
+        let peer = source_peer(&caller, said.source.as_ref());
+        assert_eq!((peer.workload.as_str(), peer.app.as_str(), peer.version.as_str()), ("web-1", "web", "v2"));
+        assert_eq!(peer.namespace, "shop");
+    }
+
+    #[test]
+    fn an_app_cannot_speak_as_a_proxy() {
+        let mut head = head(&[("weft-source", "x"), ("Weft-Anything", "y"), ("x-forwarded-client-cert", "URI=admin")]);
+        strip(&mut head.headers);
+        assert!(head.headers.is_empty());
+    }
+}

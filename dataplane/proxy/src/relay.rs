@@ -1,0 +1,269 @@
+//! Carries one message exchange, or one TCP tunnel, between its two sides: both directions at once, one frame at a
+//! time, so that a slow reader holds up its writer and nothing is buffered in between.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::{Either, select};
+use http::{HeaderMap, HeaderValue};
+use weft_transport::h3::Code;
+use weft_transport::http::{Frame, RecvBody, Responder, ResponseHead, ResponseRecv, SendBody, StreamError};
+
+/// What has passed in one direction. Written as it happens, so that a cancelled pump still tells.
+#[derive(Debug, Default)]
+pub struct Progress {
+    pub bytes: Cell<u64>,
+    pub grpc_status: Cell<Option<u16>>,
+    /// True once any frame was taken from the source: from then on the request cannot be sent again.
+    pub started: Cell<bool>,
+}
+
+/// Which side a pump failed on.
+#[derive(Debug)]
+pub enum PumpError {
+    /// The source ended early.
+    Source(StreamError),
+    /// The sink is gone.
+    Sink(StreamError),
+}
+
+/// Moves a body from `from` to `to` until its clean end, trailers included. On failure the other side is told: the sink
+/// is reset, or the source stopped.
+pub async fn pump(from: &mut RecvBody<'_>, to: &mut SendBody<'_>, progress: &Progress) -> Result<(), PumpError> {
+    let end = pump_frames(from, to, progress).await;
+    match &end {
+        Ok(()) => {}
+        Err(PumpError::Source(_)) => to.reset(Code::REQUEST_CANCELLED),
+        Err(PumpError::Sink(_)) => from.stop(Code::REQUEST_CANCELLED),
+    }
+    end
+}
+
+async fn pump_frames(
+    from: &mut RecvBody<'_>,
+    to: &mut SendBody<'_>,
+    progress: &Progress,
+) -> Result<(), PumpError> {
+    loop {
+        match next_frame(from, to).await? {
+            Some(Frame::Data(data)) => {
+                progress.started.set(true);
+                progress.bytes.set(progress.bytes.get() + data.len() as u64);
+                to.data(data).await.map_err(PumpError::Sink)?;
+            }
+            Some(Frame::Trailers(trailers)) => {
+                progress.started.set(true);
+                progress.grpc_status.set(grpc_status(&trailers).or(progress.grpc_status.get()));
+                return to.finish(Some(trailers)).await.map_err(PumpError::Sink);
+            }
+            None => return to.finish(None).await.map_err(PumpError::Sink),
+        }
+    }
+}
+
+/// The next frame of `from`; where it is not there yet, `to` is flushed before the wait.
+async fn next_frame(from: &mut RecvBody<'_>, to: &mut SendBody<'_>) -> Result<Option<Frame>, PumpError> {
+    {
+        let mut frame = pin!(from.frame());
+        let first = std::future::poll_fn(|cx| Poll::Ready(frame.as_mut().poll(cx))).await;
+        match first {
+            Poll::Ready(frame) => return frame.map_err(PumpError::Source),
+            Poll::Pending => {
+                to.flush().await.map_err(PumpError::Sink)?;
+                return frame.await.map_err(PumpError::Source);
+            }
+        }
+    }
+}
+
+/// `grpc-status` of a trailer or trailers-only header block.
+pub fn grpc_status(headers: &HeaderMap) -> Option<u16> {
+    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
+}
+
+/// What [`exchange`] needs to know about a request beyond its bytes.
+pub struct Terms<'h> {
+    /// Called once with the final response head before it goes to the client.
+    pub on_head: &'h mut dyn FnMut(&mut ResponseHead),
+    /// A gRPC call: a response that breaks off ends with a status in trailers, not with a reset.
+    pub grpc: bool,
+}
+
+/// How an exchange failed.
+#[derive(Debug)]
+pub enum ExchangeError {
+    /// No final head reached the client: it can still be answered. `unprocessed`: or sent again.
+    Unanswered { error: StreamError, unprocessed: bool },
+    /// The answer broke off after its head was sent.
+    Broken(StreamError),
+    /// The client went away.
+    ClientGone,
+}
+
+/// Carries one request body up and its answer down, both at once. `responder` is taken when the final head is sent.
+pub async fn exchange(
+    (body, responder): (&mut RecvBody<'_>, &mut Option<Responder<'_>>),
+    (mut up, mut answer): (SendBody<'_>, ResponseRecv<'_>),
+    terms: Terms<'_>,
+    (sent, received): (&Progress, &Progress),
+) -> Result<(), ExchangeError> {
+    let mut upload_done = body.is_end();
+    let end = {
+        let mut upload = pin!(pump(body, &mut up, sent));
+        let mut head = loop {
+            let head = race(upload.as_mut(), &mut upload_done, answer.head()).await?;
+            let head = head.map_err(|e| ExchangeError::Unanswered { error: e.error, unprocessed: e.unprocessed })?;
+            if !head.status.is_informational() {
+                break head;
+            }
+            if let Some(responder) = responder.as_mut() {
+                responder.interim(&head).await.map_err(|_| ExchangeError::ClientGone)?;
+            }
+        };
+        received.grpc_status.set(grpc_status(&head.headers));
+        (terms.on_head)(&mut head);
+        let mut source = answer.into_body();
+        let responder = responder.take().expect("a response has one final head");
+        let ended = source.is_end();
+        let mut sink = responder.head(&head, ended).await.map_err(|_| ExchangeError::ClientGone)?;
+        if ended {
+            Ok(())
+        } else {
+            let download = download(&mut source, &mut sink, received, terms.grpc);
+            race(upload.as_mut(), &mut upload_done, download).await?
+        }
+    };
+    if !upload_done {
+        up.reset(Code::NO_ERROR);
+        body.stop(Code::NO_ERROR);
+    }
+    end
+}
+
+/// Drives the upload while waiting for `other`. A sink that takes no more (early answer) ends the upload, not the exchange.
+async fn race<U, F>(mut upload: Pin<&mut U>, upload_done: &mut bool, other: F) -> Result<F::Output, ExchangeError>
+where
+    U: Future<Output = Result<(), PumpError>>,
+    F: Future,
+{
+    let mut other = pin!(other);
+    std::future::poll_fn(|cx| {
+        if !*upload_done && let Poll::Ready(end) = upload.as_mut().poll(cx) {
+            *upload_done = true;
+            if let Err(PumpError::Source(_)) = end {
+                return Poll::Ready(Err(ExchangeError::ClientGone));
+            }
+        }
+        other.as_mut().poll(cx).map(Ok)
+    })
+    .await
+}
+
+/// Carries the response body to the client.
+async fn download(
+    from: &mut RecvBody<'_>,
+    to: &mut SendBody<'_>,
+    progress: &Progress,
+    grpc: bool,
+) -> Result<(), ExchangeError> {
+    match pump_frames(from, to, progress).await {
+        Ok(()) => Ok(()),
+        Err(PumpError::Sink(_)) => {
+            from.stop(Code::REQUEST_CANCELLED);
+            Err(ExchangeError::ClientGone)
+        }
+        Err(PumpError::Source(error)) if grpc => {
+            let mut trailers = HeaderMap::new();
+            trailers.insert("grpc-status", HeaderValue::from_static("14"));
+            trailers.insert("grpc-message", crate::reply::percent_encode(&format!("weft: the answer broke off: {error}")));
+            progress.grpc_status.set(Some(14));
+            let _ = to.finish(Some(trailers)).await;
+            Err(ExchangeError::Broken(error))
+        }
+        Err(PumpError::Source(error)) => {
+            to.reset(match error {
+                StreamError::Reset(code) => code,
+                _ => Code::INTERNAL_ERROR,
+            });
+            Err(ExchangeError::Broken(error))
+        }
+    }
+}
+
+/// How a tunnel ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TunnelEnd {
+    /// Both directions finished.
+    Finished,
+    /// The side that opened the tunnel broke it.
+    ClientLost,
+    /// The side it was opened to broke it.
+    ServerLost,
+    /// Nothing moved for the idle timeout.
+    Idle,
+}
+
+/// Carries raw bytes both ways until both sides have finished (half-close is passed on), one breaks, or it idles out.
+pub async fn tunnel(
+    client: (&mut RecvBody<'_>, &mut SendBody<'_>),
+    server: (&mut RecvBody<'_>, &mut SendBody<'_>),
+    (up, down): (&Progress, &Progress),
+    idle: Duration,
+) -> TunnelEnd {
+    let end = {
+        let both = async {
+            let upload = pin!(pump(client.0, server.1, up));
+            let download = pin!(pump(server.0, client.1, down));
+            match select(upload, download).await {
+                Either::Left((Ok(()), download)) => download.await.map_or_else(download_end, |()| TunnelEnd::Finished),
+                Either::Right((Ok(()), upload)) => upload.await.map_or_else(upload_end, |()| TunnelEnd::Finished),
+                Either::Left((Err(error), _)) => upload_end(error),
+                Either::Right((Err(error), _)) => download_end(error),
+            }
+        };
+        let moved = || up.bytes.get() + down.bytes.get();
+        let watch = async {
+            let mut seen = moved();
+            loop {
+                tokio::time::sleep(idle).await;
+                if std::mem::replace(&mut seen, moved()) == moved() {
+                    return TunnelEnd::Idle;
+                }
+            }
+        };
+        match select(pin!(both), pin!(watch)).await {
+            Either::Left((end, _)) | Either::Right((end, _)) => end,
+        }
+    };
+    if end != TunnelEnd::Finished {
+        client.1.reset(Code::CONNECT_ERROR.value());
+        client.0.stop(Code::CONNECT_ERROR.value());
+        server.1.reset(Code::CONNECT_ERROR.value());
+        server.0.stop(Code::CONNECT_ERROR.value());
+    }
+    end
+}
+
+fn upload_end(error: PumpError) -> TunnelEnd {
+    match error {
+        PumpError::Source(_) => TunnelEnd::ClientLost,
+        PumpError::Sink(_) => TunnelEnd::ServerLost,
+    }
+}
+
+fn download_end(error: PumpError) -> TunnelEnd {
+    match error {
+        PumpError::Source(_) => TunnelEnd::ServerLost,
+        PumpError::Sink(_) => TunnelEnd::ClientLost,
+    }
+}
+
+/// Sends a whole small body and ends the message.
+pub async fn send_all(mut to: SendBody<'_>, body: Bytes) -> Result<(), StreamError> {
+    to.data(body).await?;
+    to.finish(None).await
+}

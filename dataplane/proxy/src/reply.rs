@@ -1,0 +1,335 @@
+//! Answers that the proxy makes itself. One `match` turns what failed into status, response flag and stage, so that the
+//! client, the access log, the metrics and a meshed peer read the same story: side, stage, rule, reason.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use weft_transport::http::{ResponseHead, StreamError};
+
+/// The header that explains a local reply to a meshed peer: `side;stage;rule;reason`.
+pub const WEFT_REPLY: HeaderName = HeaderName::from_static("weft-reply");
+
+/// Which proxy of the pair answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    Outbound,
+    Inbound,
+}
+
+impl Side {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Side::Outbound => "outbound",
+            Side::Inbound => "inbound",
+        }
+    }
+}
+
+/// Envoy's response flags, as far as Weft can mean them, and the two that ztunnel added for TCP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Flag {
+    None,
+    /// No route matched.
+    NoRoute,
+    /// No healthy endpoint.
+    NoHealthyUpstream,
+    /// Connection to the peer or app failed.
+    UpstreamFailure,
+    /// Connection ended while the answer was awaited or streamed.
+    UpstreamTermination,
+    /// The other side reset the stream.
+    UpstreamReset,
+    /// The request's deadline passed.
+    Timeout,
+    /// The client went away.
+    Downstream,
+    /// Denied by authorization.
+    Unauthorized,
+    /// Limited.
+    RateLimited,
+    /// An injected abort.
+    FaultInjected,
+    /// The client broke the protocol.
+    DownstreamProtocol,
+    /// The peer or app broke the protocol.
+    UpstreamProtocol,
+    /// Refused for lack of room.
+    Overflow,
+    /// A TCP connection denied by authorization.
+    Deny,
+}
+
+impl Flag {
+    /// What stands in `response_flags`.
+    pub fn letters(self) -> &'static str {
+        match self {
+            Flag::None => "-",
+            Flag::NoRoute => "NR",
+            Flag::NoHealthyUpstream => "UH",
+            Flag::UpstreamFailure => "UF",
+            Flag::UpstreamTermination => "UC",
+            Flag::UpstreamReset => "UR",
+            Flag::Timeout => "UT",
+            Flag::Downstream => "DC",
+            Flag::Unauthorized => "UAEX",
+            Flag::RateLimited => "RL",
+            Flag::FaultInjected => "FI",
+            Flag::DownstreamProtocol => "DPE",
+            Flag::UpstreamProtocol => "UPE",
+            Flag::Overflow => "UO",
+            Flag::Deny => "DENY",
+        }
+    }
+}
+
+/// What kept a request from being answered by the application.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Failure {
+    #[error("the request has no Host or :authority")]
+    NoAuthority,
+    #[error("{0}")]
+    BadRequest(Cow<'static, str>),
+    #[error("no rule of the routes of {service} matches")]
+    NoRuleMatched { service: String },
+    #[error("{route} has no backend with weight")]
+    NoBackend { route: String },
+    #[error("the backend of {route} does not exist")]
+    BackendNotFound { route: String },
+    #[error("{service} has no port {port}")]
+    NoSuchPort { service: String, port: u16 },
+    #[error("{service} has no endpoints")]
+    NoEndpoints { service: String },
+    #[error("this proxy has no configuration yet")]
+    NotReady,
+    #[error("cannot connect to peer {address}: {reason}")]
+    PeerConnect { address: String, reason: String },
+    #[error("cannot connect to the app at {address}: {reason}")]
+    AppConnect { address: String, reason: String },
+    #[error("cannot reach {address} outside the mesh: {reason}")]
+    Passthrough { address: String, reason: String },
+    #[error("{to} did not take the request: {error}")]
+    Unprocessed { to: &'static str, error: StreamError },
+    #[error("{to} ended before it answered: {error}")]
+    NoAnswer { to: &'static str, error: StreamError },
+    #[error("no answer within {0} ms")]
+    Timeout(u64),
+    #[error("{0} is not a socket of a workload that this proxy serves")]
+    NotServed(String),
+    #[error("method CONNECT is not for {0}")]
+    ConnectRefused(String),
+    #[error("a loop: the request came back to the proxy that sent it")]
+    Loop,
+    #[error("{}", .0.reason)]
+    Filter(Box<FilterReply>),
+}
+
+/// A filter's own answer.
+#[derive(Debug, Clone)]
+pub struct FilterReply {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    pub filter: Arc<str>,
+    pub authorization: bool,
+    pub rule: Option<String>,
+    pub reason: String,
+}
+
+/// What one failure means everywhere it is told.
+#[derive(Debug, Clone, Copy)]
+pub struct Verdict {
+    pub status: StatusCode,
+    pub flag: Flag,
+    pub stage: &'static str,
+    /// A short constant, for metrics.
+    pub reason: &'static str,
+    /// gRPC's number for it.
+    pub grpc: u16,
+}
+
+impl Failure {
+    /// The one place where failures become statuses, flags and labels.
+    pub fn verdict(&self) -> Verdict {
+        let verdict = |status, flag, stage, reason, grpc| Verdict { status, flag, stage, reason, grpc };
+        match self {
+            Failure::NoAuthority => verdict(StatusCode::BAD_REQUEST, Flag::DownstreamProtocol, "parse", "no_authority", 3),
+            Failure::BadRequest(_) => verdict(StatusCode::BAD_REQUEST, Flag::DownstreamProtocol, "parse", "bad_request", 3),
+            Failure::NoRuleMatched { .. } => verdict(StatusCode::NOT_FOUND, Flag::NoRoute, "route", "no_rule_matched", 12),
+            Failure::NoBackend { .. } => {
+                verdict(StatusCode::INTERNAL_SERVER_ERROR, Flag::NoRoute, "route", "no_backend", 14)
+            }
+            Failure::BackendNotFound { .. } => {
+                verdict(StatusCode::INTERNAL_SERVER_ERROR, Flag::NoRoute, "route", "backend_not_found", 14)
+            }
+            Failure::NoSuchPort { .. } => verdict(StatusCode::NOT_FOUND, Flag::NoRoute, "route", "no_such_port", 12),
+            Failure::NoEndpoints { .. } => {
+                verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::NoHealthyUpstream, "balance", "no_endpoints", 14)
+            }
+            Failure::NotReady => verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::NoRoute, "route", "not_ready", 14),
+            Failure::PeerConnect { .. } => {
+                verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamFailure, "connect", "peer_connect", 14)
+            }
+            Failure::AppConnect { .. } => {
+                verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamFailure, "connect", "app_connect", 14)
+            }
+            Failure::Passthrough { .. } => {
+                verdict(StatusCode::BAD_GATEWAY, Flag::UpstreamFailure, "connect", "passthrough", 14)
+            }
+            Failure::Unprocessed { .. } => {
+                verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamFailure, "request", "refused", 14)
+            }
+            Failure::NoAnswer { error, .. } => no_answer(error),
+            Failure::Timeout(_) => verdict(StatusCode::GATEWAY_TIMEOUT, Flag::Timeout, "response", "timeout", 4),
+            Failure::NotServed(_) => verdict(StatusCode::BAD_REQUEST, Flag::NoRoute, "route", "not_served", 7),
+            Failure::ConnectRefused(_) => verdict(StatusCode::BAD_REQUEST, Flag::NoRoute, "route", "connect_refused", 7),
+            Failure::Loop => verdict(StatusCode::LOOP_DETECTED, Flag::NoRoute, "route", "loop", 7),
+            Failure::Filter(reply) => filter_verdict(reply),
+        }
+    }
+
+    /// The rule that decided, where one did.
+    pub fn rule(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Failure::Filter(reply) => Some(match &reply.rule {
+                Some(rule) => Cow::Borrowed(rule),
+                None => Cow::Borrowed(&*reply.filter),
+            }),
+            Failure::NoBackend { route } | Failure::BackendNotFound { route } => Some(Cow::Borrowed(route)),
+            _ => None,
+        }
+    }
+
+    /// The reply as a message: head and body. `grpc`: trailers-only with `grpc-status`, status 200 (gRPC over HTTP/2).
+    pub fn reply(&self, side: Side, grpc: bool, to_peer: bool) -> (ResponseHead, Bytes) {
+        let verdict = self.verdict();
+        let (mut headers, own_body) = match self {
+            Failure::Filter(reply) => (reply.headers.clone(), Some(reply.body.clone())),
+            _ => (HeaderMap::new(), None),
+        };
+        if to_peer {
+            headers.insert(WEFT_REPLY, self.weft_reply(side, &verdict));
+        }
+        if grpc {
+            headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            headers.insert("grpc-status", HeaderValue::from(grpc_status(&verdict)));
+            headers.insert("grpc-message", percent_encode(&self.sentence(side, &verdict)));
+            return (ResponseHead { status: StatusCode::OK, headers }, Bytes::new());
+        }
+        let body = match own_body {
+            Some(body) => body,
+            None => Bytes::from(format!("{}\n", self.sentence(side, &verdict))),
+        };
+        if !headers.contains_key(http::header::CONTENT_TYPE) && !body.is_empty() {
+            headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        }
+        headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+        (ResponseHead { status: verdict.status, headers }, body)
+    }
+
+    fn sentence(&self, side: Side, verdict: &Verdict) -> String {
+        format!("weft {} {}: {self}", side.as_str(), verdict.stage)
+    }
+
+    fn weft_reply(&self, side: Side, verdict: &Verdict) -> HeaderValue {
+        let rule = self.rule().unwrap_or(Cow::Borrowed("-"));
+        let text = format!("{};{};{rule};{self}", side.as_str(), verdict.stage);
+        let clean: String = text.chars().map(|c| if (' '..='~').contains(&c) { c } else { '?' }).collect();
+        HeaderValue::try_from(clean).unwrap_or_else(|_| HeaderValue::from_static("-;-;-;-"))
+    }
+}
+
+fn no_answer(error: &StreamError) -> Verdict {
+    let (status, flag, reason) = match error {
+        StreamError::Reset(_) => (StatusCode::BAD_GATEWAY, Flag::UpstreamReset, "reset"),
+        StreamError::ConnectionLost(_) | StreamError::Truncated => {
+            (StatusCode::BAD_GATEWAY, Flag::UpstreamTermination, "connection_lost")
+        }
+        StreamError::Protocol(_) => (StatusCode::BAD_GATEWAY, Flag::UpstreamProtocol, "protocol"),
+        StreamError::Limit(_) => (StatusCode::BAD_GATEWAY, Flag::UpstreamProtocol, "limit"),
+    };
+    Verdict { status, flag, stage: "response", reason, grpc: 14 }
+}
+
+fn filter_verdict(reply: &FilterReply) -> Verdict {
+    let (flag, reason) = match reply.status {
+        _ if reply.authorization => (Flag::Unauthorized, "authorization"),
+        StatusCode::TOO_MANY_REQUESTS => (Flag::RateLimited, "rate_limited"),
+        _ if reply.reason.starts_with("fault") => (Flag::FaultInjected, "fault"),
+        _ => (Flag::None, "filter"),
+    };
+    Verdict { status: reply.status, flag, stage: "filter", reason, grpc: grpc_of_http(reply.status) }
+}
+
+fn grpc_status(verdict: &Verdict) -> u16 {
+    verdict.grpc
+}
+
+/// gRPC's mapping of HTTP statuses (grpc/doc/http-grpc-status-mapping.md), with 429 as RESOURCE_EXHAUSTED.
+fn grpc_of_http(status: StatusCode) -> u16 {
+    match status.as_u16() {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 => 8,
+        502..=504 => 14,
+        _ => 2,
+    }
+}
+
+/// `grpc-message` is percent-encoded outside printable ASCII (gRPC over HTTP/2, Responses).
+pub fn percent_encode(text: &str) -> HeaderValue {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b' '..=b'~' if byte != b'%' => encoded.push(char::from(byte)),
+            other => encoded.push_str(&format!("%{other:02X}")),
+        }
+    }
+    HeaderValue::try_from(encoded).expect("percent-encoded text is printable ASCII")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(failure: &Failure, grpc: bool, expect: &str) {
+        let (head, body) = failure.reply(Side::Inbound, grpc, true);
+        let header = |name: &str| head.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or("-").to_owned();
+        let seen = format!(
+            "{} {} grpc={} [{}] {}",
+            head.status.as_u16(),
+            failure.verdict().flag.letters(),
+            header("grpc-status"),
+            header("weft-reply"),
+            String::from_utf8_lossy(&body).trim_end()
+        );
+        assert_eq!(seen, expect);
+    }
+
+    #[test]
+    fn each_failure_tells_one_story() {
+        let denied = Failure::Filter(Box::new(FilterReply {
+            status: StatusCode::FORBIDDEN,
+            headers: HeaderMap::new(),
+            body: Bytes::from_static(b"denied"),
+            filter: "authz".into(),
+            authorization: true,
+            rule: Some("shop/reviews#0".to_owned()),
+            reason: "no allow rule matched".to_owned(),
+        }));
+        check(&denied, false, "403 UAEX grpc=- [inbound;filter;shop/reviews#0;no allow rule matched] denied");
+        check(&denied, true, "200 UAEX grpc=7 [inbound;filter;shop/reviews#0;no allow rule matched] ");
+        let timeout = Failure::Timeout(5);
+        check(&timeout, false, "504 UT grpc=- [inbound;response;-;no answer within 5 ms] weft inbound response: no answer within 5 ms");
+        let nowhere = Failure::NoEndpoints { service: "shop/ü".to_owned() };
+        check(&nowhere, true, "200 UH grpc=14 [inbound;balance;-;shop/? has no endpoints] ");
+    }
+
+    #[test]
+    fn grpc_messages_are_percent_encoded() {
+        assert_eq!(percent_encode("50% ü\n"), "50%25 %C3%BC%0A");
+    }
+}

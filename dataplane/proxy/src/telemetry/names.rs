@@ -1,0 +1,99 @@
+//! Every metric of the proxy: name, type, unit in the name, meaning. Nothing else spells a metric's name.
+
+/// Prometheus type of a metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+macro_rules! metrics {
+    ($($variant:ident = $name:literal, $kind:ident, $help:literal;)*) => {
+        /// A metric that weft-proxy exposes.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Metric { $($variant),* }
+
+        impl Metric {
+            /// All of them, in the order of the documentation.
+            pub const ALL: &'static [Metric] = &[$(Metric::$variant),*];
+
+            pub const fn name(self) -> &'static str {
+                match self { $(Metric::$variant => $name),* }
+            }
+
+            pub const fn kind(self) -> Kind {
+                match self { $(Metric::$variant => Kind::$kind),* }
+            }
+
+            pub const fn help(self) -> &'static str {
+                match self { $(Metric::$variant => $help),* }
+            }
+        }
+    };
+}
+
+metrics! {
+    Requests = "istio_requests_total", Counter, "Requests by source, destination, code and flags.";
+    RequestDuration = "istio_request_duration_milliseconds", Histogram, "Time from the request head to the last byte of the response.";
+    RequestBytes = "istio_request_bytes", Histogram, "Body bytes of requests.";
+    ResponseBytes = "istio_response_bytes", Histogram, "Body bytes of responses.";
+    TcpSent = "istio_tcp_sent_bytes_total", Counter, "Bytes from the service to its client.";
+    TcpReceived = "istio_tcp_received_bytes_total", Counter, "Bytes from the client to the service.";
+    TcpOpened = "istio_tcp_connections_opened_total", Counter, "TCP connections opened.";
+    TcpClosed = "istio_tcp_connections_closed_total", Counter, "TCP connections closed.";
+    Build = "istio_build", Gauge, "Component and version.";
+    HandshakeFailures = "weft_handshake_failures_total", Counter, "Mesh handshakes that failed, by side and reason.";
+    Handshakes = "weft_handshakes_total", Counter, "Mesh handshakes that succeeded, by side.";
+    PeerConnections = "weft_peer_connections", Gauge, "Open QUIC connections, by side.";
+    PeerDials = "weft_peer_dials_total", Counter, "QUIC connections dialled.";
+    PeerDialsShared = "weft_peer_dials_shared_total", Counter, "Requests that waited for another's dial.";
+    PeerEvictions = "weft_peer_evictions_total", Counter, "Pooled connections closed because their endpoint left.";
+    AppConnections = "weft_app_connections", Gauge, "Application connections accepted and open.";
+    AppConnectionsRefused = "weft_app_connections_refused_total", Counter, "Application connections refused at the limit.";
+    AppPoolReused = "weft_app_pool_reused_total", Counter, "Requests sent to the app on a kept connection.";
+    AppPoolDialled = "weft_app_pool_dialled_total", Counter, "Connections dialled to the app.";
+    LocalReplies = "weft_local_replies_total", Counter, "Answers made by the proxy itself, by side, stage and reason.";
+    Retries = "weft_retries_total", Counter, "Requests sent again because they were provably not processed.";
+    RetriesRefused = "weft_retries_refused_total", Counter, "Retries that the budget refused.";
+    Passthrough = "weft_passthrough_connections_total", Counter, "Connections and requests to destinations outside the mesh.";
+    PlaintextRefused = "weft_inbound_plaintext_refused_total", Counter, "Plain-text connections refused under Strict.";
+    MisdirectedRefused = "weft_misdirected_refused_total", Counter, "Requests to sockets that this proxy doesn't serve.";
+    Detected = "weft_detected_total", Counter, "Protocols found on connections, by protocol.";
+    Malformed = "weft_malformed_requests_total", Counter, "Requests refused by a codec, by version and reason.";
+    ConfigRevision = "weft_config_revision", Gauge, "Revision of the current snapshot.";
+    ConfigStaleness = "weft_config_staleness_seconds", Gauge, "Seconds since the control plane was last heard; 0 while connected.";
+    ConfigApplied = "weft_config_applied_total", Counter, "Snapshots swapped in, by kind (full, subtractive).";
+    ConfigRefused = "weft_config_refused_total", Counter, "Bundles answered with NACK.";
+    ControlConnected = "weft_control_connected", Gauge, "1 while the control stream is up.";
+    CertificateExpiry = "weft_certificate_expiry_timestamp_seconds", Gauge, "When the workload certificate ends, Unix seconds.";
+    CertificateRenewals = "weft_certificate_renewals_total", Counter, "Renewals, by result.";
+    FilterCalls = "weft_filter_calls_total", Counter, "Calls into a filter.";
+    FilterTraps = "weft_filter_traps_total", Counter, "Filter calls that trapped.";
+    FilterTimeouts = "weft_filter_timeouts_total", Counter, "Filter calls stopped at their deadline.";
+    FilterDenials = "weft_filter_responses_total", Counter, "Requests a filter answered itself.";
+    FilterAudited = "weft_filter_audited_total", Counter, "Verdicts not enforced because the filter is in Audit mode.";
+    FilterSkipped = "weft_filter_skipped_total", Counter, "Requests that passed a failed filter by onFailure Allow.";
+    FilterInstances = "weft_filter_instances", Gauge, "Live instances of a filter.";
+    FilterCustom = "weft_filter_custom", Gauge, "Metrics that filters report themselves, by filter and metric.";
+    AccessLogDropped = "weft_access_log_dropped_total", Counter, "Access log lines dropped because the writer was behind.";
+    SeriesDropped = "weft_metrics_series_dropped_total", Counter, "Requests counted under the overflow series.";
+    Draining = "weft_draining", Gauge, "1 after SIGTERM or /drain.";
+    Workers = "weft_workers", Gauge, "Data-plane threads.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_counters_say_total() {
+        let mut names: Vec<_> = Metric::ALL.iter().map(|metric| metric.name()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Metric::ALL.len());
+        for metric in Metric::ALL {
+            assert_eq!(metric.kind() == Kind::Counter, metric.name().ends_with("_total"), "{}", metric.name());
+        }
+    }
+}
