@@ -1,0 +1,217 @@
+//! Everything that `weft-control` can be told: one YAML file, overridden by the flags. Units are in the names, unknown
+//! fields are errors, every limit has a default here.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// The configuration file. Every field has a default; an absent file means all defaults.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Address of all three listeners. Default 127.0.0.1.
+    pub bind: IpAddr,
+    /// Where store, CA and the first operator token live. Default `/var/lib/weft/control`.
+    pub state: PathBuf,
+    pub ports: Ports,
+    /// Fixed at the first start; a later change is refused.
+    pub trust_domain: String,
+    /// Life of a proxy's certificate, seconds. Default 24 h; proxies renew at half of it.
+    pub svid_ttl_seconds: u64,
+    /// Further DNS names and addresses for the server certificate.
+    pub advertise: Vec<String>,
+    /// Folder with the shipped filters; default `filters` beside the executable.
+    pub builtin_filters: Option<PathBuf>,
+    /// How long the endpoints of a proxy that vanished without a word stay in discovery, milliseconds.
+    pub disconnect_grace_ms: u64,
+    /// How long after a start endpoints known from the store stay until their proxies come back, milliseconds.
+    pub restart_grace_ms: u64,
+    /// A change is published after this much quiet, milliseconds ...
+    pub coalesce_quiet_ms: u64,
+    /// ... and at the latest after this, milliseconds.
+    pub coalesce_max_ms: u64,
+    /// Log filter in `tracing` syntax.
+    pub log: String,
+    pub limits: Limits,
+}
+
+/// Ports of the listeners; 0 = any free one.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ports {
+    pub grpc: u16,
+    pub api: u16,
+    pub metrics: u16,
+}
+
+/// What bounds memory and disk.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Open connections for each TLS listener.
+    pub max_connections: usize,
+    /// Deadline of a TLS handshake, milliseconds.
+    pub handshake_timeout_ms: u64,
+    /// One filter binary, bytes.
+    pub max_filter_bytes: usize,
+    /// One request body of the operator API but for filters, bytes.
+    pub max_body_bytes: usize,
+    /// Documents in one apply.
+    pub max_documents: usize,
+    /// Entries kept in the audit log.
+    pub max_audit_entries: u64,
+    /// Workloads that one proxy may register.
+    pub max_workloads_per_proxy: usize,
+    /// One message of a proxy on the control stream, bytes.
+    pub max_message_bytes: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            bind: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            state: PathBuf::from("/var/lib/weft/control"),
+            ports: Ports::default(),
+            trust_domain: "cluster.local".to_owned(),
+            svid_ttl_seconds: 24 * 3600,
+            advertise: Vec::new(),
+            builtin_filters: None,
+            disconnect_grace_ms: 500,
+            restart_grace_ms: 30_000,
+            coalesce_quiet_ms: 100,
+            coalesce_max_ms: 10_000,
+            log: "info".to_owned(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for Ports {
+    fn default() -> Self {
+        Self { grpc: 15012, api: 15013, metrics: 15014 }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: 16_384,
+            handshake_timeout_ms: 10_000,
+            max_filter_bytes: 16 << 20,
+            max_body_bytes: 16 << 20,
+            max_documents: 10_000,
+            max_audit_entries: 100_000,
+            max_workloads_per_proxy: 1_024,
+            max_message_bytes: 8 << 20,
+        }
+    }
+}
+
+/// Why a configuration can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("configuration file {path}: {reason}")]
+    Read { path: PathBuf, reason: String },
+    #[error("configuration file {path}: {reason}")]
+    Parse { path: PathBuf, reason: String },
+    #[error("{key}: {reason}")]
+    Value { key: &'static str, reason: String },
+}
+
+impl Config {
+    /// Reads `path`, or gives the defaults where there is none.
+    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let Some(path) = path else { return Ok(Self::default()) };
+        let read = |e: std::io::Error| ConfigError::Read { path: path.to_owned(), reason: e.to_string() };
+        let text = std::fs::read_to_string(path).map_err(read)?;
+        let parse = |e: serde_saphyr::Error| ConfigError::Parse { path: path.to_owned(), reason: e.to_string() };
+        serde_saphyr::from_str(&text).map_err(parse)
+    }
+
+    /// Refuses values that can't work.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let refuse = |key, reason: &str| Err(ConfigError::Value { key, reason: reason.to_owned() });
+        if !(60..=365 * 24 * 3600).contains(&self.svid_ttl_seconds) && !cfg!(test) {
+            return refuse("svid_ttl_seconds", "must be between 60 s and one year");
+        }
+        if self.coalesce_max_ms < self.coalesce_quiet_ms {
+            return refuse("coalesce_max_ms", "must be at least coalesce_quiet_ms");
+        }
+        if self.limits.max_connections == 0 {
+            return refuse("limits.max_connections", "must be at least 1");
+        }
+        Ok(())
+    }
+
+    pub fn grpc_address(&self) -> SocketAddr {
+        SocketAddr::new(self.bind, self.ports.grpc)
+    }
+
+    pub fn api_address(&self) -> SocketAddr {
+        SocketAddr::new(self.bind, self.ports.api)
+    }
+
+    pub fn metrics_address(&self) -> SocketAddr {
+        SocketAddr::new(self.bind, self.ports.metrics)
+    }
+
+    pub fn svid_ttl(&self) -> Duration {
+        Duration::from_secs(self.svid_ttl_seconds)
+    }
+
+    pub fn handshake_timeout(&self) -> Duration {
+        Duration::from_millis(self.limits.handshake_timeout_ms)
+    }
+
+    pub fn disconnect_grace(&self) -> Duration {
+        Duration::from_millis(self.disconnect_grace_ms)
+    }
+
+    pub fn restart_grace(&self) -> Duration {
+        Duration::from_millis(self.restart_grace_ms)
+    }
+
+    pub fn coalesce(&self) -> Coalesce {
+        let ms = Duration::from_millis;
+        Coalesce { quiet: ms(self.coalesce_quiet_ms), at_most: ms(self.coalesce_max_ms) }
+    }
+}
+
+/// How changes are gathered before they are sent: after `quiet` without another one, `at_most` after the first.
+#[derive(Debug, Clone, Copy)]
+pub struct Coalesce {
+    pub quiet: Duration,
+    pub at_most: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control.yaml");
+        std::fs::write(&path, text).unwrap();
+        Config::load(Some(&path)).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn partial_files_keep_the_defaults() {
+        let config = parse("bind: 127.0.0.9\nports: {api: 0}\nadvertise: [mesh.example]\n").unwrap();
+        assert_eq!(config.grpc_address(), "127.0.0.9:15012".parse().unwrap());
+        assert_eq!(config.ports.api, 0);
+        assert_eq!(config.svid_ttl_seconds, 86_400);
+        config.validate().unwrap();
+    }
+
+    #[test]
+    fn unknown_fields_and_wrong_values_are_named() {
+        let error = parse("bund: 127.0.0.9\n").unwrap_err();
+        assert!(error.contains("bund"), "{error}");
+        let error = parse("coalesce_quiet_ms: 500\ncoalesce_max_ms: 1\n").unwrap().validate().unwrap_err();
+        assert!(error.to_string().contains("coalesce_max_ms"));
+        assert!(Config::load(Some(Path::new("/nowhere/x.yaml"))).unwrap_err().to_string().contains("/nowhere/x.yaml"));
+    }
+}

@@ -1,0 +1,25 @@
+//! The control plane: store, authority, world, publication and operator API behind `weft-control`. It plans with
+//! `weft-policy` (pure) and meets proxies only on the wire that it defines. Traffic never depends on it being up.
+
+pub mod artifact;
+pub mod ca;
+pub mod config;
+pub mod listener;
+pub mod metrics;
+pub mod registry;
+pub mod store;
+pub mod tls;
+pub mod token;
+pub mod view;
+
+/// An error with all of its causes, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}

@@ -1,0 +1,168 @@
+//! Accepting TLS connections: handshakes run side by side and have a deadline, so that a slow peer holds up nobody; the
+//! number of connections is bounded.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::{Connected, TcpConnectInfo, TlsConnectInfo};
+
+use crate::metrics::Metrics;
+
+/// A connection whose handshake is done. It counts against the listener's limit until it is dropped.
+pub struct Connection {
+    stream: TlsStream<TcpStream>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// What a TLS listener needs to know.
+pub struct ListenerOptions {
+    pub tls: Arc<ServerConfig>,
+    pub max_connections: usize,
+    pub handshake_timeout: Duration,
+    pub metrics: Arc<Metrics>,
+}
+
+/// The receiving end of an accept loop; hands connections to axum or tonic.
+pub struct Connections {
+    receiver: mpsc::Receiver<(Connection, SocketAddr)>,
+    local_address: SocketAddr,
+}
+
+/// Starts accepting on `listener` until `stop`; the loop is a task of `tasks`.
+pub fn accept(
+    listener: TcpListener,
+    options: ListenerOptions,
+    stop: CancellationToken,
+    tasks: &mut JoinSet<()>,
+) -> io::Result<Connections> {
+    let local_address = listener.local_addr()?;
+    let (sender, receiver) = mpsc::channel(64);
+    tasks.spawn(accept_loop(listener, options, stop, sender));
+    Ok(Connections { receiver, local_address })
+}
+
+async fn accept_loop(
+    listener: TcpListener,
+    options: ListenerOptions,
+    stop: CancellationToken,
+    sender: mpsc::Sender<(Connection, SocketAddr)>,
+) {
+    let acceptor = TlsAcceptor::from(options.tls);
+    let permits = Arc::new(Semaphore::new(options.max_connections));
+    let mut handshakes = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = handshakes.join_next() => continue,
+            () = stop.cancelled() => return,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of file descriptors or a connection reset before it was taken: others go on.
+                tracing::warn!(%error, "accept failed");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let Ok(permit) = permits.clone().try_acquire_owned() else {
+            options.metrics.connection_refused();
+            tracing::warn!(%peer, limit = options.max_connections, "connection refused: limit reached");
+            continue;
+        };
+        let (acceptor, sender, metrics) = (acceptor.clone(), sender.clone(), options.metrics.clone());
+        handshakes.spawn(async move {
+            let _ = stream.set_nodelay(true);
+            match tokio::time::timeout(options.handshake_timeout, acceptor.accept(stream)).await {
+                Ok(Ok(stream)) => {
+                    let _ = sender.send((Connection { stream, _permit: permit }, peer)).await;
+                }
+                Ok(Err(error)) => {
+                    metrics.handshake_failed();
+                    tracing::info!(%peer, %error, "TLS handshake failed");
+                }
+                Err(_) => {
+                    metrics.handshake_failed();
+                    tracing::info!(%peer, "TLS handshake timed out");
+                }
+            }
+        });
+    }
+}
+
+impl axum::serve::Listener for Connections {
+    type Io = Connection;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Connection, SocketAddr) {
+        match self.receiver.recv().await {
+            Some(accepted) => accepted,
+            // The loop has stopped: the server ends by its own signal.
+            None => std::future::pending().await,
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.local_address)
+    }
+}
+
+impl futures_util::Stream for Connections {
+    type Item = io::Result<Connection>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.receiver.poll_recv(cx).map(|next| next.map(|(connection, _)| Ok(connection)))
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = TlsConnectInfo<TcpConnectInfo>;
+
+    fn connect_info(&self) -> Self::ConnectInfo {
+        self.stream.connect_info()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

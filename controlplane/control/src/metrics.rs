@@ -1,0 +1,187 @@
+//! The control plane's own metrics, served on 15014. One enum holds every name, unit and meaning; handles are resolved
+//! once, at start.
+
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, Recorder as _};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+
+/// Every metric: name and help text.
+#[derive(Debug, Clone, Copy)]
+enum Name {
+    ProxiesConnected,
+    Workloads,
+    Objects,
+    Revision,
+    Pushes,
+    Removals,
+    Acks,
+    Nacks,
+    PushLatency,
+    ConvergenceLatency,
+    StalestProxy,
+    Certificates,
+    Joins,
+    JoinsRefused,
+    FilterBytes,
+    ApiRequests,
+    ApiErrors,
+    StoreCommit,
+    HandshakesFailed,
+    ConnectionsRefused,
+    ServerCertificateExpiry,
+    IntermediateExpiry,
+}
+
+impl Name {
+    fn text(self) -> (&'static str, &'static str) {
+        match self {
+            Self::ProxiesConnected => ("weft_control_proxies_connected", "Proxies with an open control stream"),
+            Self::Workloads => ("weft_control_workloads", "Workloads in the world, registered or applied"),
+            Self::Objects => ("weft_control_objects", "Objects in the world"),
+            Self::Revision => ("weft_control_revision", "Newest revision of the world"),
+            Self::Pushes => ("weft_control_pushes_total", "Deltas sent to proxies"),
+            Self::Removals => ("weft_control_subtractive_pushes_total", "Subtractive deltas sent at once"),
+            Self::Acks => ("weft_control_acks_total", "Deltas that proxies took"),
+            Self::Nacks => ("weft_control_nacks_total", "Deltas that proxies refused"),
+            Self::PushLatency => ("weft_control_push_seconds", "From the first change gathered to its delta sent"),
+            Self::ConvergenceLatency => ("weft_control_ack_seconds", "From a delta sent to the answer of its proxy"),
+            Self::StalestProxy => ("weft_control_stalest_proxy_seconds", "Longest wait of a connected proxy that is behind"),
+            Self::Certificates => ("weft_control_certificates_issued_total", "Workload certificates issued"),
+            Self::Joins => ("weft_control_joins_total", "Proxies that joined by token"),
+            Self::JoinsRefused => ("weft_control_joins_refused_total", "Joins and renewals refused"),
+            Self::FilterBytes => ("weft_control_filter_bytes_sent_total", "Bytes of filter binaries sent to proxies"),
+            Self::ApiRequests => ("weft_control_api_requests_total", "Requests of the operator API"),
+            Self::ApiErrors => ("weft_control_api_errors_total", "Requests of the operator API answered 4xx or 5xx"),
+            Self::StoreCommit => ("weft_control_store_commit_seconds", "Time of one durable commit"),
+            Self::HandshakesFailed => ("weft_control_handshakes_failed_total", "TLS handshakes that failed"),
+            Self::ConnectionsRefused => ("weft_control_connections_refused_total", "Connections over the limit"),
+            Self::ServerCertificateExpiry => {
+                ("weft_control_server_certificate_not_after_seconds", "Expiry of the server certificate, unix time")
+            }
+            Self::IntermediateExpiry => {
+                ("weft_control_intermediate_not_after_seconds", "Expiry of the intermediate, unix time")
+            }
+        }
+    }
+}
+
+/// Handles of all metrics. One per server, so that several in one process don't mix.
+pub struct Metrics {
+    handle: PrometheusHandle,
+    pub proxies_connected: Gauge,
+    pub workloads: Gauge,
+    pub objects: Gauge,
+    pub revision: Gauge,
+    pub pushes: Counter,
+    pub removals: Counter,
+    pub acks: Counter,
+    pub nacks: Counter,
+    push_latency: Histogram,
+    ack_latency: Histogram,
+    pub stalest_proxy: Gauge,
+    pub certificates: Counter,
+    pub joins: Counter,
+    pub joins_refused: Counter,
+    pub filter_bytes: Counter,
+    pub api_requests: Counter,
+    pub api_errors: Counter,
+    store_commit: Histogram,
+    handshakes_failed: Counter,
+    connections_refused: Counter,
+    pub server_certificate_expiry: Gauge,
+    pub intermediate_expiry: Gauge,
+}
+
+const BUCKETS: [f64; 12] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
+
+impl Metrics {
+    pub fn new() -> Self {
+        let builder = PrometheusBuilder::new().set_buckets(&BUCKETS).expect("the buckets are not empty");
+        let recorder = builder.build_recorder();
+        let metadata = metrics::Metadata::new("weft_control", metrics::Level::INFO, None);
+        let describe = |name: Name| {
+            let (key, help) = name.text();
+            (metrics::Key::from_static_name(key), metrics::KeyName::from_const_str(key), help.into())
+        };
+        let counter = |name| {
+            let (key, key_name, help) = describe(name);
+            recorder.describe_counter(key_name, None, help);
+            recorder.register_counter(&key, &metadata)
+        };
+        let gauge = |name| {
+            let (key, key_name, help) = describe(name);
+            recorder.describe_gauge(key_name, None, help);
+            recorder.register_gauge(&key, &metadata)
+        };
+        let histogram = |name| {
+            let (key, key_name, help) = describe(name);
+            recorder.describe_histogram(key_name, None, help);
+            recorder.register_histogram(&key, &metadata)
+        };
+        Self {
+            proxies_connected: gauge(Name::ProxiesConnected),
+            workloads: gauge(Name::Workloads),
+            objects: gauge(Name::Objects),
+            revision: gauge(Name::Revision),
+            pushes: counter(Name::Pushes),
+            removals: counter(Name::Removals),
+            acks: counter(Name::Acks),
+            nacks: counter(Name::Nacks),
+            push_latency: histogram(Name::PushLatency),
+            ack_latency: histogram(Name::ConvergenceLatency),
+            stalest_proxy: gauge(Name::StalestProxy),
+            certificates: counter(Name::Certificates),
+            joins: counter(Name::Joins),
+            joins_refused: counter(Name::JoinsRefused),
+            filter_bytes: counter(Name::FilterBytes),
+            api_requests: counter(Name::ApiRequests),
+            api_errors: counter(Name::ApiErrors),
+            store_commit: histogram(Name::StoreCommit),
+            handshakes_failed: counter(Name::HandshakesFailed),
+            connections_refused: counter(Name::ConnectionsRefused),
+            server_certificate_expiry: gauge(Name::ServerCertificateExpiry),
+            intermediate_expiry: gauge(Name::IntermediateExpiry),
+            handle: recorder.handle(),
+        }
+    }
+
+    /// The text format of Prometheus.
+    pub fn render(&self) -> String {
+        self.handle.run_upkeep();
+        self.handle.render()
+    }
+
+    /// Moves histogram samples into their buckets; called now and then, since they buffer until somebody renders.
+    pub fn upkeep(&self) {
+        self.handle.run_upkeep();
+    }
+
+    pub fn pushed(&self, waited: Duration) {
+        self.pushes.increment(1);
+        self.push_latency.record(waited.as_secs_f64());
+    }
+
+    pub fn answered(&self, accepted: bool, waited: Duration) {
+        if accepted { self.acks.increment(1) } else { self.nacks.increment(1) }
+        self.ack_latency.record(waited.as_secs_f64());
+    }
+
+    pub fn committed(&self, took: Duration) {
+        self.store_commit.record(took.as_secs_f64());
+    }
+
+    pub fn handshake_failed(&self) {
+        self.handshakes_failed.increment(1);
+    }
+
+    pub fn connection_refused(&self) {
+        self.connections_refused.increment(1);
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}

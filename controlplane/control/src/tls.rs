@@ -1,0 +1,126 @@
+//! TLS of the server's ports: TLS 1.3 only, no resumption, one certificate that is replaced while connections go on.
+//! On the proxies' port a client certificate is optional here; the calls that need one ask for it themselves.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::RootCertStore;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerConfig, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use time::OffsetDateTime;
+
+use crate::ca::{Authority, ServerIdentity};
+use crate::config::Config;
+
+/// What this server shows, shared by its TLS ports.
+pub struct ServerCertificate {
+    authority: Arc<Authority>,
+    dns_names: Vec<String>,
+    addresses: Vec<IpAddr>,
+    current: ArcSwap<Current>,
+}
+
+struct Current {
+    key: Arc<CertifiedKey>,
+    identity: ServerIdentity,
+}
+
+/// Why no server certificate or configuration could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    #[error("server certificate could not be made: an entry of `advertise` is no DNS name or address")]
+    Issue(#[from] rcgen::Error),
+    #[error("TLS configuration was refused")]
+    Rustls(#[from] rustls::Error),
+    #[error("client verifier was refused")]
+    Verifier(#[from] rustls::server::VerifierBuilderError),
+}
+
+impl ServerCertificate {
+    pub fn new(authority: Arc<Authority>, config: &Config, now: OffsetDateTime) -> Result<Self, TlsError> {
+        let mut dns_names = vec!["weft-control".to_owned(), "localhost".to_owned()];
+        let mut addresses = vec![IpAddr::from([127, 0, 0, 1])];
+        if !addresses.contains(&config.bind) && !config.bind.is_unspecified() {
+            addresses.push(config.bind);
+        }
+        for name in &config.advertise {
+            match name.parse() {
+                Ok(address) => addresses.push(address),
+                Err(_) => dns_names.push(name.clone()),
+            }
+        }
+        let current = make(&authority, &dns_names, &addresses, now)?;
+        Ok(Self { authority, dns_names, addresses, current: ArcSwap::from_pointee(current) })
+    }
+
+    /// Replaces the certificate when two thirds of its life are over. True when it did.
+    pub fn maintain(&self, now: OffsetDateTime) -> Result<bool, TlsError> {
+        if !self.current.load().identity.is_due(now) {
+            return Ok(false);
+        }
+        self.current.store(Arc::new(make(&self.authority, &self.dns_names, &self.addresses, now)?));
+        Ok(true)
+    }
+
+    pub fn not_after(&self) -> OffsetDateTime {
+        self.current.load().identity.not_after
+    }
+
+    /// For the proxies' port: client certificates are verified where one is shown.
+    pub fn grpc_config(self: &Arc<Self>) -> Result<Arc<ServerConfig>, TlsError> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.authority.root_der().clone())?;
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
+            .allow_unauthenticated()
+            .build()?;
+        let builder = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_client_cert_verifier(verifier);
+        Ok(finish(builder.with_cert_resolver(self.clone()), &[b"h2"]))
+    }
+
+    /// For the operator API: bearer tokens, no client certificates.
+    pub fn api_config(self: &Arc<Self>) -> Result<Arc<ServerConfig>, TlsError> {
+        let builder = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_no_client_auth();
+        Ok(finish(builder.with_cert_resolver(self.clone()), &[b"h2", b"http/1.1"]))
+    }
+}
+
+impl ResolvesServerCert for ServerCertificate {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.current.load().key.clone())
+    }
+}
+
+impl std::fmt::Debug for ServerCertificate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerCertificate").field("dns_names", &self.dns_names).finish_non_exhaustive()
+    }
+}
+
+pub(crate) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+fn make(
+    authority: &Authority,
+    dns_names: &[String],
+    addresses: &[IpAddr],
+    now: OffsetDateTime,
+) -> Result<Current, TlsError> {
+    let identity = authority.issue_server(dns_names, addresses, now)?;
+    let signing_key = aws_lc_rs::sign::any_supported_type(&identity.key)?;
+    let key = Arc::new(CertifiedKey::new(identity.chain.clone(), signing_key));
+    Ok(Current { key, identity })
+}
+
+fn finish(mut config: ServerConfig, alpn: &[&[u8]]) -> Arc<ServerConfig> {
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    Arc::new(config)
+}

@@ -1,0 +1,148 @@
+//! The view driven as a stream drives it, and against an obvious model under random steps.
+
+use super::*;
+
+fn id(name: &str) -> ObjectId {
+    ("route".to_owned(), name.to_owned())
+}
+
+/// `a=1 b=2` as versions.
+fn world(text: &str) -> Versions {
+    let pair = |item: &str| {
+        let (name, version) = item.split_once('=').unwrap();
+        (id(name), version.to_owned())
+    };
+    text.split_whitespace().map(pair).collect()
+}
+
+fn show(plan: Option<Plan>) -> String {
+    let Some(plan) = plan else { return "-".to_owned() };
+    let up = plan.upserts.iter().map(|(_, name)| format!("+{name}"));
+    let down = plan.removals.iter().map(|(_, name)| format!("-{name}"));
+    format!("{}:{}", plan.revision.0, up.chain(down).collect::<Vec<_>>().join(","))
+}
+
+#[test]
+fn only_differences_are_sent_and_one_at_a_time() {
+    let mut view = View::new(Versions::new());
+    assert_eq!(show(view.poll_delta(Revision(1), &world("a=1 b=1"))), "1:+a,+b");
+    assert_eq!(show(view.poll_delta(Revision(2), &world("a=2 b=1"))), "-");
+    assert_eq!(view.handle_ack(Revision(7)), Answer::Stray);
+    assert_eq!(view.handle_ack(Revision(1)), Answer::Taken);
+    assert_eq!(view.synced(), Revision(1));
+    assert_eq!(show(view.poll_delta(Revision(2), &world("a=2"))), "2:+a,-b");
+    view.handle_ack(Revision(2));
+    assert_eq!(show(view.poll_delta(Revision(3), &world("a=2"))), "-");
+    assert_eq!(view.synced(), Revision(3), "nothing of revision 3 concerns this proxy");
+}
+
+#[test]
+fn a_proxy_that_comes_back_gets_the_difference_only() {
+    let mut view = View::new(world("a=1 b=1 old=1"));
+    assert_eq!(show(view.poll_delta(Revision(9), &world("a=1 b=2"))), "9:+b,-old");
+    let mut view = View::new(world("a=1"));
+    assert_eq!(show(view.poll_delta(Revision(9), &world("a=1"))), "9:", "told once that it is in step");
+}
+
+#[test]
+fn a_refused_object_is_held_until_it_changes() {
+    let mut view = View::new(world("a=1 b=1"));
+    assert_eq!(show(view.poll_delta(Revision(2), &world("a=bad b=2 c=1"))), "2:+a,+b,+c");
+    view.handle_nack(Revision(2), &id("a"), "no such filter");
+    assert_eq!(show(view.poll_delta(Revision(2), &world("a=bad b=2 c=1"))), "2:+b,+c");
+    view.handle_ack(Revision(2));
+    assert_eq!(view.held()[&id("a")].reason, "no such filter");
+    assert_eq!(show(view.poll_delta(Revision(3), &world("a=bad b=3 c=1"))), "3:+b");
+    view.handle_ack(Revision(3));
+    assert_eq!(show(view.poll_delta(Revision(4), &world("a=good b=3 c=1"))), "4:+a");
+    view.handle_ack(Revision(4));
+    assert!(view.held().is_empty());
+    // Going back to what the proxy holds also ends the hold.
+    assert_eq!(show(view.poll_delta(Revision(5), &world("a=bad b=3 c=1"))), "5:+a");
+    view.handle_nack(Revision(5), &id("a"), "still bad");
+    assert_eq!(show(view.poll_delta(Revision(6), &world("a=good b=3 c=1"))), "-");
+    assert!(view.held().is_empty());
+}
+
+#[test]
+fn a_refusal_that_names_nothing_holds_the_whole_delta() {
+    let mut view = View::new(world("a=1"));
+    view.poll_delta(Revision(2), &world("a=2 b=2"));
+    view.handle_nack(Revision(2), &id("unknown"), "?");
+    assert_eq!(show(view.poll_delta(Revision(2), &world("a=2 b=2"))), "-");
+    assert_eq!(show(view.poll_delta(Revision(3), &world("a=2 b=3"))), "3:+b");
+}
+
+#[test]
+fn what_was_cut_is_sent_whole_again() {
+    let mut view = View::new(world("s=1 t=1"));
+    view.poll_delta(Revision(1), &world("s=1 t=1"));
+    view.handle_ack(Revision(1));
+    view.handle_subtraction(&BTreeSet::from([id("s")]));
+    assert_eq!(show(view.poll_delta(Revision(2), &world("s=1 t=1"))), "2:+s");
+    // Cut while in flight: the delta may bring the endpoint back, so it is sent again after the answer.
+    view.handle_subtraction(&BTreeSet::from([id("s")]));
+    view.handle_ack(Revision(2));
+    assert_eq!(show(view.poll_delta(Revision(3), &world("s=3 t=1"))), "3:+s");
+}
+
+/// A proxy that refuses every version containing `x` (single-object faults) always ends with the newest good version of
+/// everything, whatever the order of changes and answers.
+#[test]
+fn a_model_proxy_converges_under_random_steps() {
+    for seed in 1..200_u64 {
+        let mut dice = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut roll = |n: u64| {
+            dice ^= dice << 13;
+            dice ^= dice >> 7;
+            dice ^= dice << 17;
+            dice % n
+        };
+        let mut view = View::new(Versions::new());
+        let mut proxy = Versions::new();
+        let mut target = Versions::new();
+        let mut revision = 0;
+        for _ in 0..60 {
+            if roll(3) > 0 {
+                revision += 1;
+                let name = id(&format!("o{}", roll(4)));
+                if roll(4) == 0 {
+                    target.remove(&name);
+                } else {
+                    let bad = if roll(3) == 0 { "x" } else { "" };
+                    let version = format!("{}{bad}", roll(5));
+                    target.insert(name, version);
+                }
+            } else {
+                step(&mut view, &mut proxy, &target, revision);
+            }
+        }
+        for _ in 0..10 {
+            step(&mut view, &mut proxy, &target, revision);
+        }
+        for (name, version) in &target {
+            if !version.contains('x') {
+                assert_eq!(proxy.get(name), Some(version), "seed {seed}");
+            } else {
+                assert!(proxy.get(name).is_none_or(|held| !held.contains('x')), "seed {seed}");
+            }
+        }
+        assert!(proxy.keys().all(|name| target.contains_key(name)), "seed {seed}");
+        assert_eq!(view.synced(), Revision(revision));
+    }
+}
+
+fn step(view: &mut View, proxy: &mut Versions, target: &Versions, revision: u64) {
+    let Some(plan) = view.poll_delta(Revision(revision), target) else { return };
+    if let Some(bad) = plan.upserts.iter().find(|id| target[*id].contains('x')) {
+        view.handle_nack(plan.revision, bad, "x");
+        return;
+    }
+    for name in &plan.upserts {
+        proxy.insert(name.clone(), target[name].clone());
+    }
+    for name in &plan.removals {
+        proxy.remove(name);
+    }
+    view.handle_ack(plan.revision);
+}
