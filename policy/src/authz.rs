@@ -1,1 +1,207 @@
-//! Being written.
+//! Authorization: the one engine that the authz filter wraps in the sandbox and that `weft explain` runs natively.
+//! Deny rules first; a target with any allow policy denies what none matches; otherwise authenticated peers are allowed.
+
+mod compile;
+mod pattern;
+#[cfg(test)]
+mod tests;
+
+use serde::{Deserialize, Serialize};
+
+use crate::path;
+use compile::{Rules, Seen};
+
+/// What the authz filter is configured with: the policies that select one workload, already resolved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Namespaces and service accounts in rules are those of this trust domain.
+    #[serde(default = "default_trust_domain")]
+    pub trust_domain: String,
+    #[serde(default)]
+    pub policies: Vec<Policy>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { trust_domain: default_trust_domain(), policies: Vec::new() }
+    }
+}
+
+fn default_trust_domain() -> String {
+    crate::identity::TrustDomain::DEFAULT.to_owned()
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// `namespace/name`.
+    pub name: String,
+    pub action: Action,
+    /// Empty = deny everything, with either action.
+    #[serde(default)]
+    pub rules: Vec<Rule>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Action {
+    Allow,
+    Deny,
+}
+
+/// Holds where one of `from` and one of `to` hold; an empty list always does.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub from: Vec<Source>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub to: Vec<Operation>,
+}
+
+/// A peer, by its certificate. All lists that are given must hold; any entry of a list will do.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// SPIFFE IDs; a trailing `*` makes a prefix, `*` alone is any authenticated peer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub principals: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_principals: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub namespaces: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_namespaces: Vec<String>,
+    /// `namespace/account`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub service_accounts: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_service_accounts: Vec<String>,
+}
+
+/// What is asked for. All lists that are given must hold; any entry of a list will do, but headers must all hold.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Operation {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub methods: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_methods: Vec<String>,
+    /// `/x` exactly; `/x/*` that and all below it; `/a/{id}/b` one segment for `{id}`; `*` any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_paths: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<u16>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_ports: Vec<u16>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<HeaderCondition>,
+}
+
+/// One of `exact`, `prefix`, `present`. A header sent several times meets an allow rule if all its values do, a deny
+/// rule if any does.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeaderCondition {
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exact: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub present: Option<bool>,
+}
+
+/// A rule that can't be meant.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{policy}: {key}: {message}")]
+pub struct ConfigError {
+    pub policy: String,
+    /// Where in the policy: `rules[0].to[1].paths[0]`.
+    pub key: String,
+    pub message: String,
+}
+
+/// What is to be judged. For plain TCP `l4` is set and method, path and headers are not looked at.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// The peer's verified SPIFFE ID; `None` = not authenticated.
+    pub principal: Option<&'a str>,
+    pub l4: bool,
+    pub method: &'a str,
+    /// As `path::normalize` left it.
+    pub path: &'a str,
+    /// The app's port.
+    pub port: u16,
+    /// At least those of `Engine::needed_headers`, names in lower case, each value its own pair.
+    pub headers: &'a [(&'a str, &'a str)],
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decision<'e> {
+    pub allowed: bool,
+    /// `namespace/policy#rule`, the rule by name or index. Where no rule of the allow policies matched:
+    /// `namespace/policy#no-match`. `None` where no policy had a say.
+    pub rule: Option<&'e str>,
+    pub reason: &'static str,
+}
+
+/// Policies, compiled. Immutable; a decision allocates only for a path with escapes in it.
+#[derive(Debug)]
+pub struct Engine {
+    deny: Rules,
+    allow: Rules,
+    /// Set where any allow policy exists: what a refusal for want of a match points to.
+    no_match: Option<String>,
+    needed_headers: Vec<String>,
+}
+
+impl Engine {
+    pub fn new(config: &Config) -> Result<Self, ConfigError> {
+        let mut engine = Self { deny: Rules::default(), allow: Rules::default(), no_match: None, needed_headers: vec![] };
+        let mut allowing: Vec<&str> = Vec::new();
+        for policy in &config.policies {
+            if policy.action == Action::Allow {
+                allowing.push(&policy.name);
+            }
+            let rules = if policy.action == Action::Allow { &mut engine.allow } else { &mut engine.deny };
+            rules.add(policy, &config.trust_domain)?;
+            let operations = policy.rules.iter().flat_map(|rule| &rule.to);
+            let names = operations.flat_map(|to| &to.headers).map(|header| header.name.to_ascii_lowercase());
+            engine.needed_headers.extend(names);
+        }
+        engine.needed_headers.sort_unstable();
+        engine.needed_headers.dedup();
+        engine.no_match = (!allowing.is_empty()).then(|| format!("{}#no-match", allowing.join(",")));
+        engine.deny.index();
+        engine.allow.index();
+        Ok(engine)
+    }
+
+    pub fn decide(&self, request: &Request<'_>) -> Decision<'_> {
+        let path = path::decode(request.path);
+        let seen = Seen { request, path: &path };
+        if let Some(rule) = self.deny.first(&seen) {
+            return Decision { allowed: false, rule: Some(rule), reason: "denied by rule" };
+        }
+        if let Some(rule) = self.allow.first(&seen) {
+            return Decision { allowed: true, rule: Some(rule), reason: "allowed by rule" };
+        }
+        match &self.no_match {
+            Some(rule) => Decision { allowed: false, rule: Some(rule), reason: "no allow rule matches" },
+            None if request.principal.is_none() => {
+                Decision { allowed: false, rule: None, reason: "peer is not authenticated" }
+            }
+            None => Decision { allowed: true, rule: None, reason: "no policy forbids it" },
+        }
+    }
+
+    /// Names of headers that rules read, in lower case, sorted.
+    pub fn needed_headers(&self) -> &[String] {
+        &self.needed_headers
+    }
+}

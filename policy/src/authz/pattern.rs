@@ -1,0 +1,178 @@
+//! The patterns of rules. Each is parsed once; matching allocates nothing.
+
+use super::HeaderCondition;
+use crate::identity::{SpiffeId, TrustDomain, is_label, is_subdomain};
+
+/// A principal: exact or prefix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Text {
+    Exact(String),
+    Prefix(String),
+}
+
+impl Text {
+    pub(super) fn principal(text: &str) -> Result<Self, String> {
+        if let Some(prefix) = text.strip_suffix('*') {
+            const SCHEME: &str = "spiffe://";
+            if prefix.contains('*') || !(prefix.starts_with(SCHEME) || SCHEME.starts_with(prefix)) {
+                return Err(format!("{text:?} is not a prefix of a SPIFFE ID; `*` stands at its end only"));
+            }
+            return Ok(Self::Prefix(prefix.to_owned()));
+        }
+        let id: SpiffeId = text.parse().map_err(|error| format!("{text:?}: {error}"))?;
+        Ok(Self::Exact(id.as_str().to_owned()))
+    }
+
+    pub(super) fn namespace(text: &str, trust_domain: &str) -> Result<Self, String> {
+        if !is_label(text) {
+            return Err(format!("{text:?} is not the name of a namespace"));
+        }
+        Ok(Self::Prefix(format!("spiffe://{trust_domain}/ns/{text}/sa/")))
+    }
+
+    pub(super) fn service_account(text: &str, trust_domain: &TrustDomain) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is not namespace/account");
+        let (namespace, account) = text.split_once('/').ok_or_else(wrong)?;
+        if !is_label(namespace) || !is_subdomain(account) {
+            return Err(wrong());
+        }
+        let id = trust_domain.workload(namespace, account).map_err(|_| wrong())?;
+        Ok(Self::Exact(id.as_str().to_owned()))
+    }
+
+    pub(super) fn matches(&self, text: &str) -> bool {
+        match self {
+            Self::Exact(exact) => exact == text,
+            Self::Prefix(prefix) => text.starts_with(prefix.as_str()),
+        }
+    }
+}
+
+/// A path pattern, over decoded paths.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Path {
+    Any,
+    Exact(String),
+    /// `/x/*`: `/x` and all below; kept as `/x`.
+    Under(String),
+    Template { segments: Vec<Segment>, open: bool },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Segment {
+    Literal(String),
+    /// `{name}`: one segment that is not empty.
+    One,
+}
+
+impl Path {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        if matches!(text, "*" | "/*") {
+            return Ok(Self::Any);
+        }
+        let (body, open) = match text.strip_suffix("/*") {
+            Some(body) => (body, true),
+            None => (text, false),
+        };
+        if body.contains('*') {
+            return Err(format!("{text:?}: `*` stands only alone or as the last element, as in /x/*"));
+        }
+        // What a request's path may look like, with a plain character for each brace.
+        let probe = body.replace(' ', "%20").replace(['{', '}'], "~");
+        let normal = crate::path::normalize(if probe.is_empty() { "/" } else { &probe })
+            .map_err(|error| format!("{text:?}: {error}"))?;
+        if body.contains("//") || normal.split('/').count() != probe.split('/').count().max(2) {
+            return Err(format!("{text:?} is never a request's path: dots and double slashes are resolved before"));
+        }
+        let body = crate::path::decode(body);
+        if !body.contains(['{', '}']) {
+            return Ok(if open { Self::Under(body.into_owned()) } else { Self::Exact(body.into_owned()) });
+        }
+        let segments = body.split('/').skip(1).map(|s| Segment::parse(s, text)).collect::<Result<_, _>>()?;
+        Ok(Self::Template { segments, open })
+    }
+
+    pub(super) fn matches(&self, path: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Exact(exact) => exact == path,
+            Self::Under(base) => path.strip_prefix(base.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+            Self::Template { segments, open } => {
+                let mut given = path.split('/').skip(1);
+                let all = segments.iter().all(|segment| given.next().is_some_and(|text| segment.matches(text)));
+                all && (*open || given.next().is_none())
+            }
+        }
+    }
+}
+
+impl Segment {
+    fn parse(text: &str, whole: &str) -> Result<Self, String> {
+        let name = text.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+        match name {
+            Some(name) if !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-') => {
+                Ok(Self::One)
+            }
+            None if !text.contains(['{', '}']) => Ok(Self::Literal(text.to_owned())),
+            _ => Err(format!("{whole:?}: {{name}} stands for one whole element")),
+        }
+    }
+
+    fn matches(&self, text: &str) -> bool {
+        match self {
+            Self::Literal(literal) => literal == text,
+            Self::One => !text.is_empty(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Header {
+    name: String,
+    value: Value,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Value {
+    Exact(String),
+    Prefix(String),
+    Present,
+    Absent,
+}
+
+impl Header {
+    pub(super) fn parse(condition: &HeaderCondition) -> Result<Self, String> {
+        let HeaderCondition { name, exact, prefix, present } = condition;
+        if !is_token(name) {
+            return Err(format!("{name:?} is not the name of a header"));
+        }
+        let value = match (exact, prefix, present) {
+            (Some(exact), None, None) => Value::Exact(exact.clone()),
+            (None, Some(prefix), None) => Value::Prefix(prefix.clone()),
+            (None, None, Some(true)) => Value::Present,
+            (None, None, Some(false)) => Value::Absent,
+            _ => return Err(format!("header {name} needs one of exact, prefix and present")),
+        };
+        Ok(Self { name: name.to_ascii_lowercase(), value })
+    }
+
+    /// `all`: every value must do (allow rules), else any (deny rules).
+    pub(super) fn matches(&self, headers: &[(&str, &str)], all: bool) -> bool {
+        let mut values = headers.iter().filter(|(name, _)| *name == self.name).map(|(_, value)| *value).peekable();
+        if values.peek().is_none() {
+            return self.value == Value::Absent;
+        }
+        let test = |value: &str| match &self.value {
+            Value::Exact(exact) => exact == value,
+            Value::Prefix(prefix) => value.starts_with(prefix.as_str()),
+            Value::Present => true,
+            Value::Absent => false,
+        };
+        if all { values.all(test) } else { values.any(test) }
+    }
+}
+
+//= rfc9110#section-5.6.2
+pub(crate) fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+}
