@@ -1,5 +1,5 @@
 //! A filter binary on its way in: digest, signature, shape. Invariant: an `Artifact` exists only verified: its digest is
-//! computed here, its signature holds, it is a valid component and imports nothing but the filter contract.
+//! computed here, its signature holds, it is a valid component of the filter world and imports nothing else.
 
 #[cfg(test)]
 mod tests;
@@ -14,8 +14,15 @@ use wasmparser::{ComponentExternalKind, Encoding, Parser, Payload, Validator, Wa
 
 use crate::token::hex;
 
-/// The package that a filter's imports and exports must come from.
-const CONTRACT: &str = "weft:filter/";
+/// The package whose interfaces a filter may import, with the version that this release speaks.
+const PACKAGE: &str = "weft:filter/";
+const ABI: &str = "0.1";
+/// Interfaces that are no capability: every filter has them.
+const ALWAYS_GRANTED: [&str; 3] = ["types", "log", "metrics"];
+/// Interfaces that a FilterPolicy must grant.
+const CAPABILITIES: [&str; 1] = ["token-bucket"];
+/// What the world `weft:filter/filter` exports.
+const EXPORTS: [&str; 5] = ["configure", "on-connection", "on-request-head", "on-response-head", "on-done"];
 
 /// A verified filter binary.
 #[derive(Debug)]
@@ -32,10 +39,10 @@ pub struct Artifact {
 /// What the binary says about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shape {
-    /// `weft:filter@MAJOR.MINOR.PATCH`, from its exports and imports.
+    /// `weft:filter@MAJOR.MINOR.PATCH`, from its imports.
     pub abi: String,
-    /// Interfaces of the contract that it imports, without package and version: the capabilities it asks for.
-    pub imports: Vec<String>,
+    /// The capabilities that it asks for.
+    pub capabilities: Vec<String>,
 }
 
 /// Why a binary was refused. Always the publisher's fault.
@@ -53,10 +60,14 @@ pub enum ArtifactError {
     NotAComponent,
     #[error("the binary is not a valid WebAssembly component: {0}")]
     Invalid(String),
-    #[error("the binary imports {0:?}: a filter may import interfaces of {CONTRACT} only")]
-    Import(String),
-    #[error("the binary exports nothing of {CONTRACT}: it is not a filter")]
-    NotAFilter,
+    #[error("the binary imports {0:?}: a filter may import interfaces of {PACKAGE} only")]
+    ForeignImport(String),
+    #[error("the binary imports {0:?}, which this release does not know")]
+    UnknownImport(String),
+    #[error("the binary is made for {PACKAGE}*@{0}; this release runs {ABI}")]
+    Abi(String),
+    #[error("the binary does not export {0:?}: it is not a filter")]
+    MissingExport(&'static str),
 }
 
 impl Artifact {
@@ -125,45 +136,45 @@ fn inspect(bytes: &[u8]) -> Result<Shape, ArtifactError> {
     found.shape()
 }
 
+/// Names seen at the outermost level of a component.
 #[derive(Default)]
 struct Names {
     version: Option<String>,
-    imports: Vec<String>,
-    exports_contract: bool,
+    capabilities: Vec<String>,
+    exports: Vec<String>,
 }
 
 impl Names {
     fn import(&mut self, name: &str) -> Result<(), ArtifactError> {
-        let inner = name.strip_prefix(CONTRACT).ok_or_else(|| ArtifactError::Import(name.to_owned()))?;
-        let interface = self.versioned(inner);
-        self.imports.push(interface);
+        let inner = name.strip_prefix(PACKAGE).ok_or_else(|| ArtifactError::ForeignImport(name.to_owned()))?;
+        let (interface, version) = inner.split_once('@').unwrap_or((inner, "?"));
+        let parsed = semver::Version::parse(version).map_err(|_| ArtifactError::Abi(version.to_owned()))?;
+        if format!("{}.{}", parsed.major, parsed.minor) != ABI {
+            return Err(ArtifactError::Abi(version.to_owned()));
+        }
+        if CAPABILITIES.contains(&interface) {
+            self.capabilities.push(interface.to_owned());
+        } else if !ALWAYS_GRANTED.contains(&interface) {
+            return Err(ArtifactError::UnknownImport(name.to_owned()));
+        }
+        self.version.get_or_insert_with(|| version.to_owned());
         Ok(())
     }
 
     fn export(&mut self, name: &str, kind: ComponentExternalKind) {
-        if kind != ComponentExternalKind::Instance {
-            return;
+        if kind == ComponentExternalKind::Func {
+            self.exports.push(name.to_owned());
         }
-        if let Some(inner) = name.strip_prefix(CONTRACT) {
-            self.exports_contract = true;
-            self.versioned(inner);
-        }
-    }
-
-    /// Splits `interface@version` and keeps the version.
-    fn versioned(&mut self, inner: &str) -> String {
-        let (interface, version) = inner.split_once('@').unwrap_or((inner, "0.0.0"));
-        self.version.get_or_insert_with(|| version.to_owned());
-        interface.to_owned()
     }
 
     fn shape(mut self) -> Result<Shape, ArtifactError> {
-        if !self.exports_contract {
-            return Err(ArtifactError::NotAFilter);
+        for name in EXPORTS {
+            if !self.exports.iter().any(|export| export == name) {
+                return Err(ArtifactError::MissingExport(name));
+            }
         }
-        self.imports.sort();
-        self.imports.dedup();
-        let version = self.version.unwrap_or_default();
-        Ok(Shape { abi: format!("weft:filter@{version}"), imports: self.imports })
+        self.capabilities.sort();
+        let version = self.version.unwrap_or_else(|| format!("{ABI}.0"));
+        Ok(Shape { abi: format!("weft:filter@{version}"), capabilities: self.capabilities })
     }
 }
