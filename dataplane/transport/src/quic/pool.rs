@@ -1,0 +1,380 @@
+//! One worker's connections to its peers, by who calls, who is called, and where. `get` never opens a second dial to a
+//! peer while one is under way; whatever fails here has provably not been processed by anybody.
+
+mod connection;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, DefaultHasher, Hash, Hasher};
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+use weft_policy::identity::SpiffeId;
+
+use super::stats::PoolStats;
+use super::{Dialer, PoolLimits};
+use crate::h3;
+use crate::tls::{Credentials, HandshakeError, HandshakeFailure, Identities, IdentityHandle, RefusedBy};
+use connection::Pooled;
+
+/// Who calls whom, and where. Cheap to clone and to hash: make one per endpoint and keep it.
+#[derive(Debug, Clone)]
+pub struct PeerKey(Arc<Parts>);
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Parts {
+    source: SpiffeId,
+    destination: SpiffeId,
+    address: SocketAddr,
+    hash: u64,
+}
+
+impl PeerKey {
+    pub fn new(source: SpiffeId, destination: SpiffeId, address: SocketAddr) -> PeerKey {
+        let mut hasher = DefaultHasher::new();
+        (&source, &destination, address).hash(&mut hasher);
+        PeerKey(Arc::new(Parts { source, destination, address, hash: hasher.finish() }))
+    }
+
+    pub fn source(&self) -> &SpiffeId {
+        &self.0.source
+    }
+
+    pub fn destination(&self) -> &SpiffeId {
+        &self.0.destination
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.0.address
+    }
+}
+
+impl PartialEq for PeerKey {
+    fn eq(&self, other: &PeerKey) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
+    }
+}
+
+impl Eq for PeerKey {}
+
+impl Hash for PeerKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.0.hash);
+    }
+}
+
+/// Takes over the hash that a `PeerKey` carries.
+#[derive(Debug, Default)]
+struct Prehashed(u64);
+
+impl Hasher for Prehashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = value;
+    }
+}
+
+/// Why there is no connection. The request was not sent: it may be sent elsewhere.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("no connection to {destination} at {address}")]
+pub struct ConnectError {
+    pub destination: SpiffeId,
+    pub address: SocketAddr,
+    #[source]
+    pub error: HandshakeError,
+}
+
+impl ConnectError {
+    pub fn reason(&self) -> HandshakeFailure {
+        self.error.reason
+    }
+
+    fn new(key: &PeerKey, error: HandshakeError) -> ConnectError {
+        ConnectError { destination: key.destination().clone(), address: key.address(), error }
+    }
+}
+
+/// One worker's pool; clones are the same pool. Lives inside a `LocalSet`.
+#[derive(Debug, Clone)]
+pub struct Pool {
+    inner: Rc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    dialer: Dialer,
+    identities: Identities,
+    limits: PoolLimits,
+    h3: h3::Limits,
+    stats: Arc<PoolStats>,
+    peers: RefCell<HashMap<PeerKey, Peer, BuildHasherDefault<Prehashed>>>,
+}
+
+#[derive(Debug, Default)]
+struct Peer {
+    connections: Vec<Rc<Pooled>>,
+    dial: Option<Dial>,
+    failure: Option<Failure>,
+}
+
+type DialResult = watch::Receiver<Option<Result<(), ConnectError>>>;
+
+#[derive(Debug)]
+struct Dial {
+    result: DialResult,
+    task: AbortHandle,
+}
+
+impl Drop for Dial {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The last dial's error, given again without dialling until `until`.
+#[derive(Debug)]
+struct Failure {
+    error: ConnectError,
+    until: Instant,
+    backoff: Duration,
+}
+
+/// What a request can do now.
+enum Step {
+    Use(h3::Client),
+    Wait(DialResult),
+}
+
+impl Pool {
+    pub fn new(dialer: Dialer, identities: impl Into<Identities>, limits: PoolLimits, h3: h3::Limits) -> Pool {
+        let inner = Inner {
+            dialer,
+            identities: identities.into(),
+            limits,
+            h3,
+            stats: Arc::default(),
+            peers: RefCell::default(),
+        };
+        Pool { inner: Rc::new(inner) }
+    }
+
+    /// A client for one request to this peer: of a standing connection, or of a new one. Cancel safe: a dial goes on for
+    /// those who come after.
+    pub async fn get(&self, key: &PeerKey) -> Result<h3::Client, ConnectError> {
+        // Each round ends with a dial; a stampede fills the connections that a peer may have, one round each.
+        for _ in 0..self.inner.limits.connections_per_peer + 2 {
+            let mut dial = match self.inner.step(key)? {
+                Step::Use(client) => return Ok(client),
+                Step::Wait(dial) => dial,
+            };
+            let result = dial.wait_for(Option::is_some).await.map(|result| result.clone());
+            match result {
+                Ok(Some(Ok(()))) => {}
+                Ok(Some(Err(error))) => return self.inner.least_loaded(key).ok_or(error),
+                Ok(None) | Err(_) => return Err(ConnectError::new(key, evicted())),
+            }
+        }
+        let lost = || HandshakeError::new(HandshakeFailure::Other, RefusedBy::Peer, "connections end as soon as they stand");
+        self.inner.least_loaded(key).ok_or_else(|| ConnectError::new(key, lost()))
+    }
+
+    /// Forgets a peer that left discovery: no request goes there any more, those under way may finish.
+    pub fn evict(&self, key: &PeerKey) {
+        let peer = self.inner.peers.borrow_mut().remove(key);
+        if let Some(peer) = peer {
+            self.inner.retire(&peer);
+        }
+    }
+
+    /// Evicts every peer for which `keep` is false; `retain(|_| false)` begins a shutdown.
+    pub fn retain(&self, mut keep: impl FnMut(&PeerKey) -> bool) {
+        let gone: Vec<Peer> = self.inner.peers.borrow_mut().extract_if(|key, _| !keep(key)).map(|(_, peer)| peer).collect();
+        for peer in &gone {
+            self.inner.retire(peer);
+        }
+    }
+
+    /// Cuts the connections to a peer at once, requests under way included: its identity was revoked.
+    pub fn cut(&self, key: &PeerKey) {
+        let peer = self.inner.peers.borrow_mut().remove(key);
+        for connection in peer.iter().flat_map(|peer| &peer.connections) {
+            connection.close(b"cut");
+        }
+    }
+
+    /// Requests under way on connections to this peer.
+    pub fn open_streams(&self, key: &PeerKey) -> usize {
+        let peers = self.inner.peers.borrow();
+        peers.get(key).map_or(0, |peer| peer.connections.iter().map(|connection| connection.open_streams()).sum())
+    }
+
+    pub fn stats(&self) -> &Arc<PoolStats> {
+        &self.inner.stats
+    }
+
+    /// The endpoint that dials: its address, its counters, `close`, `wait_idle`.
+    pub fn endpoint(&self) -> &quinn::Endpoint {
+        self.inner.dialer.endpoint()
+    }
+}
+
+fn evicted() -> HandshakeError {
+    HandshakeError::new(HandshakeFailure::Evicted, RefusedBy::Us, "the endpoint left discovery")
+}
+
+impl Inner {
+    fn step(self: &Rc<Self>, key: &PeerKey) -> Result<Step, ConnectError> {
+        let mut peers = self.peers.borrow_mut();
+        if let Some(peer) = peers.get(key)
+            && let Some(connection) = peer.usable().find(|it| it.open_streams() < self.limits.streams_per_connection)
+        {
+            return Ok(Step::Use(connection.client()));
+        }
+        let peer = peers.entry(key.clone()).or_default();
+        let held = peer.usable().count();
+        if let Some(dial) = &peer.dial {
+            self.stats.coalesced.add();
+            return Ok(Step::Wait(dial.result.clone()));
+        }
+        let failed = peer.failure.as_ref().filter(|failure| Instant::now() < failure.until);
+        if held > 0 && (failed.is_some() || held >= self.limits.connections_per_peer) {
+            self.stats.saturated.add();
+            let connection = peer.least_loaded().expect("held counts usable connections");
+            return Ok(Step::Use(connection.client()));
+        }
+        if let Some(failure) = failed {
+            return Err(failure.error.clone());
+        }
+        self.start_dial(key, peer).map(Step::Wait)
+    }
+
+    fn least_loaded(&self, key: &PeerKey) -> Option<h3::Client> {
+        self.peers.borrow().get(key)?.least_loaded().map(|connection| connection.client())
+    }
+
+    fn start_dial(self: &Rc<Self>, key: &PeerKey, peer: &mut Peer) -> Result<DialResult, ConnectError> {
+        let Some(identity) = self.identities.of(key.source()).cloned() else {
+            let detail = format!("this proxy does not speak for {}", key.source());
+            let error = HandshakeError::new(HandshakeFailure::NoCertificate, RefusedBy::Us, detail);
+            return Err(ConnectError::new(key, error));
+        };
+        self.stats.dials.add();
+        let (done, result) = watch::channel(None);
+        let task = dial(Rc::downgrade(self), key.clone(), identity, self.dialer.clone(), self.limits.connect_timeout, done);
+        let task = tokio::task::spawn_local(task).abort_handle();
+        peer.dial = Some(Dial { result: result.clone(), task });
+        Ok(result)
+    }
+
+    /// Takes in what a dial came to.
+    fn dialled(
+        self: &Rc<Self>,
+        key: &PeerKey,
+        identity: &IdentityHandle,
+        credentials: Arc<Credentials>,
+        result: Result<quinn::Connection, HandshakeError>,
+    ) -> Result<(), ConnectError> {
+        let mut peers = self.peers.borrow_mut();
+        // Eviction aborts the dial, so the peer is still here; if not, its connection must not outlive it.
+        let peer = peers.get_mut(key).ok_or_else(|| ConnectError::new(key, evicted()))?;
+        // Aborts the task that runs here; it ends without waiting for anything more, so that the result is still told.
+        peer.dial = None;
+        match result {
+            Ok(connection) => {
+                self.stats.established.add();
+                peer.failure = None;
+                peer.connections.push(connection::adopt(self, key, identity, connection, credentials));
+                Ok(())
+            }
+            Err(error) => {
+                tracing::warn!(source = %key.source(), destination = %key.destination(), address = %key.address(),
+                    reason = error.reason.as_str(), refused_by = error.refused_by.as_str(), detail = error.detail,
+                    "mesh handshake failed");
+                self.stats.failed(error.reason);
+                peer.dial_failed(ConnectError::new(key, error), &self.limits)
+            }
+        }
+    }
+
+    fn retire(&self, peer: &Peer) {
+        for connection in &peer.connections {
+            self.stats.evicted.add();
+            connection.retire();
+        }
+    }
+
+    /// Dials a peer that has fallen silent: the result tells whether it lives.
+    fn probe(self: &Rc<Self>, key: &PeerKey) {
+        let mut peers = self.peers.borrow_mut();
+        if let Some(peer) = peers.get_mut(key)
+            && peer.dial.is_none()
+            && peer.usable().next().is_none()
+        {
+            // Without an identity there is nothing to dial with, and `get` will say so.
+            let _ = self.start_dial(key, peer);
+        }
+    }
+
+    fn forget(&self, key: &PeerKey, gone: &Rc<Pooled>) {
+        let mut peers = self.peers.borrow_mut();
+        if let Some(peer) = peers.get_mut(key) {
+            peer.connections.retain(|connection| !Rc::ptr_eq(connection, gone));
+            if peer.connections.is_empty() && peer.dial.is_none() && peer.failure.is_none() {
+                peers.remove(key);
+            }
+        }
+    }
+}
+
+impl Peer {
+    fn usable(&self) -> impl Iterator<Item = &Rc<Pooled>> {
+        self.connections.iter().filter(|connection| connection.is_usable())
+    }
+
+    fn least_loaded(&self) -> Option<&Rc<Pooled>> {
+        self.usable().min_by_key(|connection| connection.open_streams())
+    }
+
+    fn dial_failed(&mut self, error: ConnectError, limits: &PoolLimits) -> Result<(), ConnectError> {
+        if error.reason() == HandshakeFailure::Timeout {
+            for connection in self.connections.iter().filter(|connection| connection.is_suspect()) {
+                connection.close(b"the peer is silent");
+            }
+        }
+        let (first, longest) = limits.redial_backoff;
+        let backoff = self.failure.as_ref().map_or(first, |failure| (failure.backoff * 2).min(longest));
+        self.failure = Some(Failure { error: error.clone(), until: Instant::now() + backoff, backoff });
+        Err(error)
+    }
+}
+
+async fn dial(
+    pool: Weak<Inner>,
+    key: PeerKey,
+    identity: IdentityHandle,
+    dialer: Dialer,
+    timeout: Duration,
+    done: watch::Sender<Option<Result<(), ConnectError>>>,
+) {
+    let credentials = identity.current();
+    let result = dialer.dial(&identity, key.destination(), key.address(), timeout).await;
+    if let Some(pool) = pool.upgrade() {
+        let result = pool.dialled(&key, &identity, credentials, result);
+        // Nobody waits any more: the connection is there for the next request.
+        let _ = done.send(Some(result));
+    }
+}

@@ -1,0 +1,1 @@
+//! QUIC endpoints and the pool on loopback.

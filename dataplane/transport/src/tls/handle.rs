@@ -1,0 +1,99 @@
+//! The identity and trust in force, replaceable at any moment. Handshakes take what is current when they need it;
+//! connections that stand are never cut by a new identity, only by trust that no longer holds (`recheck`).
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use weft_policy::identity::SpiffeId;
+
+use super::identity::WorkloadIdentity;
+use super::trust::Trust;
+
+/// What one workload presents and whom it believes, at one moment.
+#[derive(Debug)]
+pub struct Credentials {
+    pub identity: WorkloadIdentity,
+    pub trust: Trust,
+    /// Grows by one with each replacement.
+    pub generation: u64,
+}
+
+/// One workload's credentials; clones see the same. Shared by every worker.
+#[derive(Debug, Clone)]
+pub struct IdentityHandle {
+    current: Arc<watch::Sender<Arc<Credentials>>>,
+}
+
+impl IdentityHandle {
+    pub fn new(identity: WorkloadIdentity, trust: Trust) -> IdentityHandle {
+        let credentials = Credentials { identity, trust, generation: 0 };
+        IdentityHandle { current: Arc::new(watch::Sender::new(Arc::new(credentials))) }
+    }
+
+    /// What is in force now.
+    pub fn current(&self) -> Arc<Credentials> {
+        self.current.borrow().clone()
+    }
+
+    /// Swaps in a renewed certificate and the trust of the day, for every handshake from now on.
+    pub fn replace(&self, identity: WorkloadIdentity, trust: Trust) -> Result<(), ReplaceError> {
+        let held = self.current().identity.id().clone();
+        if *identity.id() != held {
+            return Err(ReplaceError { held, offered: identity.id().clone() });
+        }
+        self.current.send_modify(|credentials| {
+            let generation = credentials.generation + 1;
+            *credentials = Arc::new(Credentials { identity, trust, generation });
+        });
+        Ok(())
+    }
+
+    /// Swaps in new trust, keeping the certificate.
+    pub fn replace_trust(&self, trust: Trust) {
+        self.current.send_modify(|credentials| {
+            let identity = credentials.identity.clone();
+            *credentials = Arc::new(Credentials { identity, trust, generation: credentials.generation + 1 });
+        });
+    }
+
+    /// Wakes at each replacement from now on.
+    pub fn subscribe(&self) -> watch::Receiver<Arc<Credentials>> {
+        self.current.subscribe()
+    }
+
+    /// The workload; the same for the handle's whole life.
+    pub fn id(&self) -> SpiffeId {
+        self.current.borrow().identity.id().clone()
+    }
+}
+
+/// A handle belongs to one workload for life.
+#[derive(Debug, thiserror::Error)]
+#[error("the certificate offered is {offered}'s, this workload is {held}")]
+pub struct ReplaceError {
+    pub held: SpiffeId,
+    pub offered: SpiffeId,
+}
+
+/// The workloads that one proxy dials for: one for a sidecar, many on a node.
+#[derive(Debug, Clone, Default)]
+pub struct Identities {
+    handles: Arc<[(SpiffeId, IdentityHandle)]>,
+}
+
+impl Identities {
+    pub fn new(handles: impl IntoIterator<Item = IdentityHandle>) -> Identities {
+        Identities { handles: handles.into_iter().map(|handle| (handle.id(), handle)).collect() }
+    }
+
+    /// The handle of one workload, where this proxy speaks for it.
+    pub fn of(&self, id: &SpiffeId) -> Option<&IdentityHandle> {
+        self.handles.iter().find(|(held, _)| held == id).map(|(_, handle)| handle)
+    }
+}
+
+impl From<IdentityHandle> for Identities {
+    fn from(handle: IdentityHandle) -> Identities {
+        Identities::new([handle])
+    }
+}

@@ -1,0 +1,1 @@
+//! TLS identity, both sides.

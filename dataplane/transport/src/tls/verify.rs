@@ -1,0 +1,220 @@
+//! The verifier of both sides: chain to the roots of the peer's own trust domain, exactly one URI SAN, a SPIFFE ID, and
+//! for callers the one they meant to reach. Names of hosts play no part. Never accepts what it could not read.
+
+use std::sync::{Arc, OnceLock};
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, SignatureScheme};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use webpki::KeyUsage;
+use weft_policy::identity::SpiffeId;
+
+use super::failure::{HandshakeError, HandshakeFailure, Refusal, RefusedBy};
+use super::handle::{Credentials, IdentityHandle};
+use super::identity::{PeerIdentity, peer_chain};
+use super::trust::Trust;
+
+/// What our verifier said of one handshake; filled once, read by whoever waits for the handshake.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Verdict(Arc<OnceLock<Refusal>>);
+
+impl Verdict {
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        self.0.get().cloned()
+    }
+}
+
+/// Verifies peers against the trust in force at the moment of the handshake.
+#[derive(Debug)]
+pub(crate) struct PeerVerifier {
+    pub(crate) handle: IdentityHandle,
+    /// Who may answer; `None`: anybody of a trusted domain (authorization decides later).
+    pub(crate) expected: Option<SpiffeId>,
+    pub(crate) verdict: Verdict,
+    pub(crate) client_auth_mandatory: bool,
+}
+
+impl PeerVerifier {
+    fn judge(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+        usage: KeyUsage,
+    ) -> Result<(), rustls::Error> {
+        let trust = &self.handle.current().trust;
+        let verdict = verify_svid(leaf, intermediates, trust, now, usage).and_then(|peer| match &self.expected {
+            Some(expected) if *expected != peer.id => {
+                let detail = format!("the peer is {}, {expected} was called", peer.id);
+                Err(Refusal::new(HandshakeFailure::WrongIdentity, detail))
+            }
+            _ => Ok(()),
+        });
+        verdict.map_err(|refusal| {
+            let error = as_certificate_error(&refusal);
+            // A second verdict in one handshake cannot be: one leaf, one call.
+            let _ = self.verdict.0.set(refusal);
+            rustls::Error::InvalidCertificate(error)
+        })
+    }
+}
+
+/// The alert that a foreign peer understands; the text names the reason where alerts have no word for it.
+fn as_certificate_error(refusal: &Refusal) -> CertificateError {
+    if refusal.failure == HandshakeFailure::Untrusted {
+        return CertificateError::UnknownIssuer;
+    }
+    if refusal.failure == HandshakeFailure::Expired {
+        return CertificateError::Expired;
+    }
+    CertificateError::Other(OtherError(Arc::new(refusal.clone())))
+}
+
+fn verify_svid(
+    leaf: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    trust: &Trust,
+    now: UnixTime,
+    usage: KeyUsage,
+) -> Result<PeerIdentity, Refusal> {
+    let identity = PeerIdentity::of(leaf);
+    match &identity {
+        Ok(peer) => verify_chain(leaf, intermediates, trust.anchors(peer.id.trust_domain()), now, usage)?,
+        // An outsider's certificate is untrusted first, whatever else is wrong with it.
+        Err(_) => verify_chain(leaf, intermediates, &trust.all_anchors(), now, usage)?,
+    }
+    identity
+}
+
+fn verify_chain(
+    leaf: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    anchors: &[rustls_pki_types::TrustAnchor<'_>],
+    now: UnixTime,
+    usage: KeyUsage,
+) -> Result<(), Refusal> {
+    let algorithms = super::provider().signature_verification_algorithms.all;
+    webpki::EndEntityCert::try_from(leaf)
+        .and_then(|leaf| {
+            leaf.verify_for_usage(algorithms, anchors, intermediates, now, usage, None, None).map(|_| ())
+        })
+        .map_err(|error| {
+            let failure = if matches!(error, webpki::Error::CertExpired { .. } | webpki::Error::InvalidCertValidity) {
+                HandshakeFailure::Expired
+            } else if matches!(error, webpki::Error::CertNotValidYet { .. }) {
+                HandshakeFailure::NotYetValid
+            } else {
+                HandshakeFailure::Untrusted
+            };
+            Refusal::new(failure, format!("chain: {error}"))
+        })
+}
+
+/// Judges the peer of a standing connection by today's trust. A certificate that merely ran out is not a reason to cut
+/// a connection that it opened in time; a root that is no longer trusted is.
+pub fn recheck(connection: &quinn::Connection, credentials: &Credentials) -> Result<(), HandshakeError> {
+    let refused = |refusal: Refusal| HandshakeError::new(refusal.failure, RefusedBy::Us, refusal.detail);
+    let chain = peer_chain(connection)
+        .ok_or_else(|| refused(Refusal::new(HandshakeFailure::NoCertificate, "the peer has no certificate")))?;
+    let Some((leaf, intermediates)) = chain.split_first() else {
+        return Err(refused(Refusal::new(HandshakeFailure::NoCertificate, "the peer has no certificate")));
+    };
+    let usage = match connection.side() {
+        quinn::Side::Client => KeyUsage::server_auth(),
+        quinn::Side::Server => KeyUsage::client_auth(),
+    };
+    let now = UnixTime::now();
+    let when = PeerIdentity::of(leaf).map_or(now, |peer| now.min(peer.not_after));
+    verify_svid(leaf, intermediates, &credentials.trust, when, usage).map(|_| ()).map_err(refused)
+}
+
+fn tls13_signature(
+    message: &[u8],
+    certificate: &CertificateDer<'_>,
+    signature: &DigitallySignedStruct,
+) -> Result<HandshakeSignatureValid, rustls::Error> {
+    let algorithms = &super::provider().signature_verification_algorithms;
+    rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+}
+
+fn tls12_refused() -> rustls::Error {
+    rustls::Error::PeerIncompatible(rustls::PeerIncompatible::Tls12NotOffered)
+}
+
+impl ServerCertVerifier for PeerVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        self.judge(end_entity, intermediates, now, KeyUsage::server_auth()).map(|()| ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(tls12_refused())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        super::provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+impl ClientCertVerifier for PeerVerifier {
+    fn client_auth_mandatory(&self) -> bool {
+        self.client_auth_mandatory
+    }
+
+    /// Empty: which roots we trust is nobody's business before authentication.
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        self.judge(end_entity, intermediates, now, KeyUsage::client_auth()).map(|()| ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(tls12_refused())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        super::provider().signature_verification_algorithms.supported_schemes()
+    }
+}
