@@ -1,0 +1,252 @@
+//! Applications behind the sidecars: one HTTP server (1.1 and 2 by prior knowledge) whose paths show everything that it was
+//! sent, and TCP servers that speak first or second.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+use crate::client::{Body, empty, full};
+
+/// An HTTP application. Its paths:
+/// `/who` its name · `/seen` method, target, version and headers as JSON · `/echo` the body and its trailers ·
+/// `/status/N` · `/bytes/N` N bytes · `/digest` length of the body · `/slow/MS` · `/trailers` · `/early` answers unread ·
+/// `/cut` breaks off inside the body · `/test.Echo/*` gRPC.
+#[derive(Debug)]
+pub struct App {
+    pub address: SocketAddr,
+    served: Arc<AtomicU64>,
+    task: JoinHandle<()>,
+}
+
+impl App {
+    /// # Panics
+    /// When the address is taken.
+    pub async fn start(name: &str, ip: IpAddr, port: u16) -> Self {
+        let listener = TcpListener::bind((ip, port)).await.expect("the app's address is free");
+        let address = listener.local_addr().expect("a bound socket has an address");
+        let served = Arc::new(AtomicU64::new(0));
+        let (name, count) = (Arc::<str>::from(name), Arc::clone(&served));
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream, Arc::clone(&name), Arc::clone(&count)));
+            }
+        });
+        Self { address, served, task }
+    }
+
+    /// Requests that have arrived so far.
+    pub fn served(&self) -> u64 {
+        self.served.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(stream: TcpStream, name: Arc<str>, count: Arc<AtomicU64>) {
+    _ = stream.set_nodelay(true);
+    let service = service_fn(move |request| {
+        count.fetch_add(1, Ordering::SeqCst);
+        let name = Arc::clone(&name);
+        async move { Ok::<_, Infallible>(answer(&name, request).await) }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().max_buf_size(256 * 1024);
+    builder.http2().max_header_list_size(256 * 1024);
+    _ = builder.serve_connection(TokioIo::new(stream), service).await;
+}
+
+async fn answer(name: &str, request: Request<Incoming>) -> Response<Body> {
+    let path = request.uri().path().to_owned();
+    let (first, rest) = path.trim_start_matches('/').split_once('/').unwrap_or((path.trim_start_matches('/'), ""));
+    let number = rest.parse::<u64>().unwrap_or(0);
+    match first {
+        "who" => plain(name.to_owned()),
+        "seen" => plain(seen(&request)),
+        "echo" => Response::new(request.into_body().map_err(std::io::Error::other).boxed_unsync()),
+        "status" => status(u16::try_from(number).unwrap_or(500)),
+        "bytes" => Response::new(bytes(number)),
+        "digest" => plain(length(request.into_body()).await),
+        "slow" => {
+            tokio::time::sleep(Duration::from_millis(number)).await;
+            plain(name.to_owned())
+        }
+        "trailers" => trailers(),
+        "early" => status(413),
+        "cut" => Response::new(cut()),
+        "test.Echo" => grpc(rest, request.into_body()).await,
+        _ => plain(name.to_owned()),
+    }
+}
+
+fn plain(text: impl Into<Bytes>) -> Response<Body> {
+    Response::new(full(text))
+}
+
+fn status(code: u16) -> Response<Body> {
+    let mut response = Response::new(empty());
+    *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response
+}
+
+fn seen(request: &Request<Incoming>) -> String {
+    let headers: Vec<(String, String)> = request
+        .headers()
+        .iter()
+        .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+        .collect();
+    serde_json::json!({
+        "method": request.method().as_str(),
+        "target": request.uri().to_string(),
+        "version": format!("{:?}", request.version()),
+        "headers": headers,
+    })
+    .to_string()
+}
+
+async fn length(mut body: Incoming) -> String {
+    let mut length = 0;
+    while let Some(Ok(frame)) = body.frame().await {
+        length += frame.data_ref().map_or(0, Bytes::len);
+    }
+    length.to_string()
+}
+
+/// `count` bytes of a pattern, in pieces of 64 KiB.
+pub fn bytes(count: u64) -> Body {
+    let piece = Bytes::from_static(&[b'w'; 64 * 1024]);
+    let pieces = futures_util::stream::unfold(count, move |left| {
+        let size = left.min(64 * 1024);
+        let piece = piece.slice(..usize::try_from(size).expect("at most 64 KiB"));
+        async move { (size > 0).then_some((Ok(Frame::data(piece)), left - size)) }
+    });
+    StreamBody::new(pieces).boxed_unsync()
+}
+
+fn cut() -> Body {
+    let frames = [Ok(Frame::data(Bytes::from_static(b"the beginning"))), Err(std::io::Error::other("cut"))];
+    let stream = futures_util::stream::iter(frames).then(|frame| async {
+        if frame.is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        frame
+    });
+    StreamBody::new(stream).boxed_unsync()
+}
+
+fn trailers() -> Response<Body> {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("x-sum", HeaderValue::from_static("42"));
+    let frames = [Ok(Frame::data(Bytes::from_static(b"body"))), Ok(Frame::trailers(trailers))];
+    let mut response = Response::new(StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync());
+    response.headers_mut().insert("trailer", HeaderValue::from_static("x-sum"));
+    response
+}
+
+/// Four kinds of call: `Unary` and `Bidi` echo each message, `ClientStream` sends one at the end, `ServerStream` sends three;
+/// `Missing` is a trailers-only error.
+async fn grpc(method: &str, body: Incoming) -> Response<Body> {
+    let ok = |frames: Body| {
+        let mut response = Response::new(frames);
+        response.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
+        response
+    };
+    match method {
+        "Missing" => {
+            let mut response = ok(empty());
+            response.headers_mut().insert("grpc-status", HeaderValue::from_static("5"));
+            response.headers_mut().insert("grpc-message", HeaderValue::from_static("no such thing"));
+            response
+        }
+        "ClientStream" => {
+            let all = body.collect().await.map(|all| all.to_bytes()).unwrap_or_default();
+            ok(messages(vec![message(all.len().to_string().as_bytes())]))
+        }
+        "ServerStream" => ok(messages(["one", "two", "three"].map(|text| message(text.as_bytes())).to_vec())),
+        _ => {
+            let frames = body.map_err(std::io::Error::other).into_data_stream().map(|data| data.map(Frame::data));
+            ok(StreamBody::new(frames.chain(futures_util::stream::once(async { Ok(done()) }))).boxed_unsync())
+        }
+    }
+}
+
+fn messages(messages: Vec<Bytes>) -> Body {
+    let frames = messages.into_iter().map(Frame::data).chain(std::iter::once(done())).map(Ok);
+    StreamBody::new(futures_util::stream::iter(frames.collect::<Vec<_>>())).boxed_unsync()
+}
+
+fn done() -> Frame<Bytes> {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    Frame::trailers(trailers)
+}
+
+/// A gRPC message in its five-byte frame.
+///
+/// # Panics
+/// When it is over 4 GiB.
+pub fn message(payload: &[u8]) -> Bytes {
+    let length = u32::try_from(payload.len()).expect("a short message");
+    [&[0][..], &length.to_be_bytes(), payload].concat().into()
+}
+
+/// A TCP application.
+#[derive(Debug)]
+pub struct TcpApp {
+    pub address: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+impl TcpApp {
+    /// Sends `greeting` (if any) first, then everything back that comes; closes its side when the client has closed.
+    ///
+    /// # Panics
+    /// When the address is taken.
+    pub async fn start(ip: IpAddr, port: u16, greeting: &'static str) -> Self {
+        let listener = TcpListener::bind((ip, port)).await.expect("the app's address is free");
+        let address = listener.local_addr().expect("a bound socket has an address");
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(echo(stream, greeting));
+            }
+        });
+        Self { address, task }
+    }
+}
+
+impl Drop for TcpApp {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn echo(mut stream: TcpStream, greeting: &'static str) {
+    if stream.write_all(greeting.as_bytes()).await.is_err() {
+        return;
+    }
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(read @ 1..) = stream.read(&mut buffer).await {
+        if stream.write_all(&buffer[..read]).await.is_err() {
+            return;
+        }
+    }
+    _ = stream.write_all(b"bye").await;
+    _ = stream.shutdown().await;
+}

@@ -1,0 +1,156 @@
+//! A mesh under test: its control plane, and the operator's commands against it.
+
+use std::io::Write as _;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::process::{Process, binary};
+use crate::sidecar::{Sidecar, Workload};
+use crate::{address, wait};
+
+/// A control plane with a folder for everything that belongs to its mesh.
+#[derive(Debug)]
+pub struct Mesh {
+    pub ip: IpAddr,
+    folder: TempDir,
+    control: Option<Process>,
+    settings: Value,
+}
+
+/// What a command printed and how it ended.
+#[derive(Debug, Clone)]
+pub struct Printed {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Printed {
+    /// The output as JSON.
+    ///
+    /// # Panics
+    /// When it is none.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("no JSON: {error}\n{}\n{}", self.out, self.err))
+    }
+}
+
+impl Mesh {
+    /// A new mesh with default settings.
+    pub async fn start() -> Self {
+        Self::start_with(serde_json::json!({})).await
+    }
+
+    /// A new mesh; `settings` are further keys of the control plane's configuration.
+    ///
+    /// # Panics
+    /// When the control plane does not come up.
+    pub async fn start_with(settings: Value) -> Self {
+        let folder = tempfile::tempdir().expect("a scratch folder");
+        let mut mesh = Self { ip: address::next(), folder, control: None, settings };
+        mesh.start_control();
+        mesh
+    }
+
+    /// Starts the control plane (again) and waits until it answers.
+    ///
+    /// # Panics
+    /// When it doesn't.
+    pub fn start_control(&mut self) {
+        let mut settings = self.settings.clone();
+        settings["bind"] = self.ip.to_string().into();
+        settings["state"] = self.folder.path().join("control").display().to_string().into();
+        let file = self.folder.path().join("control.yaml");
+        std::fs::write(&file, settings.to_string()).expect("the scratch folder is writable");
+        let mut command = Command::new(binary("weft-control"));
+        let control = Process::start("weft-control", self.folder.path(), command.arg("--config").arg(file));
+        let answers = || self.weft(&["get", "services"]).code == 0;
+        wait::until("the control plane answers", answers, || self.weft(&["get", "services"]).err + &control.tail());
+        self.control = Some(control);
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn ca_file(&self) -> PathBuf {
+        self.folder.path().join("control/ca.pem")
+    }
+
+    /// The control plane's process.
+    ///
+    /// # Panics
+    /// While it is killed.
+    pub fn control(&self) -> &Process {
+        self.control.as_ref().expect("the control plane runs")
+    }
+
+    /// `kill -9`.
+    pub fn kill_control(&mut self) {
+        self.control = None;
+    }
+
+    /// A call of `weft`, as a person would type it.
+    pub fn weft(&self, arguments: &[&str]) -> Printed {
+        self.weft_reading("", arguments)
+    }
+
+    /// The same with something on standard input.
+    ///
+    /// # Panics
+    /// When `weft` can't be started.
+    pub fn weft_reading(&self, input: &str, arguments: &[&str]) -> Printed {
+        let state = self.folder.path().join("control");
+        let mut command = Command::new(binary("weft"));
+        command.args(arguments).env("WEFT_SERVER", format!("https://{}:15013", self.ip));
+        command.env("WEFT_TOKEN_FILE", state.join("operator.token")).env("WEFT_CA_FILE", state.join("ca.pem"));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("weft starts");
+        // A command that doesn't read closes the pipe: that is its right.
+        _ = child.stdin.take().map(|mut stdin| stdin.write_all(input.as_bytes()));
+        let output = child.wait_with_output().expect("weft ends");
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Printed { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
+    }
+
+    /// Applies and waits until every proxy concerned has it.
+    ///
+    /// # Panics
+    /// When it is refused or does not arrive.
+    pub fn apply(&self, manifest: &str) {
+        let printed = self.weft_reading(manifest, &["apply", "-f", "-", "--wait", "30s"]);
+        let log = self.control.as_ref().map(Process::tail).unwrap_or_default();
+        assert_eq!(printed.code, 0, "apply: {}{}\n{manifest}\n{log}", printed.out, printed.err);
+    }
+
+    /// A join token for a service account, `NS/SA`.
+    ///
+    /// # Panics
+    /// When none is given.
+    pub fn token(&self, account: &str) -> String {
+        let printed = self.weft(&["token", "create", "--service-account", account, "-o", "json"]);
+        assert_eq!(printed.code, 0, "token create: {}", printed.err);
+        printed.json()["token"].as_str().expect("a token").to_owned()
+    }
+
+    /// A sidecar that is ready.
+    pub async fn sidecar(&self, workload: Workload) -> Sidecar {
+        let sidecar = Sidecar::start(self, workload);
+        sidecar.ready();
+        sidecar
+    }
+}
+
+impl Drop for Mesh {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(control) = &self.control
+        {
+            eprintln!("{}", control.tail());
+        }
+    }
+}
