@@ -1,0 +1,206 @@
+//! The client role: one request at a time on a connection that is reused only when both messages ended where their framing
+//! said, and not one byte came after.
+
+use std::future::poll_fn;
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use bytes::Buf;
+use tokio::net::TcpStream;
+use tokio::net::tcp::ReadHalf;
+
+use super::Limits;
+use super::decode::Decoder;
+use super::encode::{self, Outgoing};
+use super::parse::{self, Asked};
+use super::stream::{Body, Link, ReadSide, Sink, WriteSide};
+use crate::http::{RequestHead, ResponseHead, ResponseRecv, SendBody, SendError, StreamError};
+use crate::tcp;
+
+/// A connection to a server.
+#[derive(Debug)]
+pub struct ClientConn {
+    io: TcpStream,
+    read: ReadSide,
+    write: WriteSide,
+    link: Link,
+    limits: Limits,
+    progress: Progress,
+}
+
+/// How far the current response has come.
+#[derive(Debug)]
+struct Progress {
+    /// The final head was read, or no request was sent yet.
+    answered: bool,
+    /// The server will keep the connection open.
+    keep_alive: bool,
+    interim: u32,
+    /// Bytes already searched for a line end.
+    searched: usize,
+}
+
+impl ClientConn {
+    pub fn new(io: TcpStream, limits: Limits) -> Self {
+        let progress = Progress { answered: true, keep_alive: true, interim: 0, searched: 0 };
+        let (read, write) = (ReadSide::new(b""), WriteSide::new());
+        Self { io, read, write, link: Link::default(), limits, progress }
+    }
+
+    /// Starts a request. With `end` it is written at once; otherwise the head leaves with the first body bytes, at `flush`
+    /// or at `finish`. Both halves may be used at the same time: a server may answer early.
+    pub async fn send(
+        &mut self,
+        head: &RequestHead,
+        end: bool,
+    ) -> Result<(SendBody<'_>, ResponseRecv<'_>), SendError> {
+        if !self.reusable() {
+            return Err(unprocessed(StreamError::Protocol("the connection still carries another message")));
+        }
+        self.write.buffer.head.clear();
+        self.write.outgoing = match encode::request(&mut self.write.buffer.head, head, end) {
+            Ok(outgoing) => outgoing,
+            Err(error) => {
+                self.write.buffer.head.clear();
+                return Err(unprocessed(error));
+            }
+        };
+        self.link.sent.set(false);
+        self.link.tunnel.set(false);
+        self.progress = Progress { answered: false, keep_alive: false, interim: 0, searched: 0 };
+        let (read_io, write_io) = self.io.split();
+        let mut sink = Sink { io: write_io, side: &mut self.write, link: &self.link };
+        if end || head.method == http::Method::CONNECT {
+            // An incomplete head can't have been acted on.
+            sink.flush().await.map_err(unprocessed)?;
+        }
+        let reader = ResponseReader {
+            io: read_io,
+            side: &mut self.read,
+            link: &self.link,
+            limits: &self.limits,
+            progress: &mut self.progress,
+            asked: Asked::from(&head.method),
+        };
+        Ok((SendBody::H1(sink), ResponseRecv::H1(reader)))
+    }
+
+    /// True when another request may be sent: the last exchange ended cleanly on both sides.
+    pub fn reusable(&self) -> bool {
+        self.progress.answered
+            && self.progress.keep_alive
+            && !self.read.broken
+            && !self.write.broken
+            && self.read.decoder.is_done()
+            && self.write.outgoing == Outgoing::Done
+            && self.write.buffer.is_empty()
+            && self.read.buffer.bytes.is_empty()
+            && !self.read.buffer.eof
+    }
+
+    /// True when an idle connection has been closed, or has sent what nobody asked for. Costs no system call while the
+    /// socket is quiet.
+    pub fn is_stale(&mut self) -> bool {
+        let mut byte = [0u8; 1];
+        match self.io.try_read(&mut byte) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+            Ok(_) | Err(_) => {
+                self.read.broken = true;
+                true
+            }
+        }
+    }
+
+    /// The socket, for its addresses.
+    pub fn stream(&self) -> &TcpStream {
+        &self.io
+    }
+
+    /// The raw stream after a CONNECT that was answered with 2xx.
+    pub fn into_tunnel(self) -> (tcp::Reader, tcp::Writer) {
+        tcp::split(self.io, &self.read.buffer.bytes)
+    }
+}
+
+/// The answer to a request: any number of interim heads, the final one, then the body.
+#[derive(Debug)]
+pub struct ResponseReader<'a> {
+    io: ReadHalf<'a>,
+    side: &'a mut ReadSide,
+    link: &'a Link,
+    limits: &'a Limits,
+    progress: &'a mut Progress,
+    asked: Asked,
+}
+
+impl<'a> ResponseReader<'a> {
+    /// The next head. Cancel safe. A failure is `unprocessed` only while nothing of the request has reached the socket.
+    pub async fn head(&mut self) -> Result<ResponseHead, SendError> {
+        match poll_fn(|cx| self.poll_head(cx)).await {
+            Ok(head) => Ok(head),
+            Err(error) => {
+                self.side.broken = true;
+                Err(SendError { error, unprocessed: !self.link.sent.get() })
+            }
+        }
+    }
+
+    /// The body after the final head.
+    pub fn into_body(self) -> Body<'a> {
+        if !self.progress.answered {
+            self.side.broken = true;
+        }
+        Body { io: self.io, side: self.side, link: self.link, limits: self.limits }
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, StreamError>> {
+        if self.progress.answered || self.side.broken {
+            return Poll::Ready(Err(StreamError::Protocol("no further head belongs to this response")));
+        }
+        loop {
+            if let Some(head) = self.parse()? {
+                return Poll::Ready(Ok(head));
+            }
+            if ready!(self.side.poll_fill(cx, &mut self.io))? == 0 {
+                let error = if self.side.buffer.bytes.is_empty() && self.progress.interim == 0 {
+                    StreamError::ConnectionLost("closed before the response".into())
+                } else {
+                    StreamError::Truncated
+                };
+                return Poll::Ready(Err(error));
+            }
+        }
+    }
+
+    fn parse(&mut self) -> Result<Option<ResponseHead>, StreamError> {
+        let bytes = &mut self.side.buffer.bytes;
+        let new = &bytes[self.progress.searched.min(bytes.len())..];
+        if !new.contains(&b'\n') && bytes.len() <= self.limits.head_bytes {
+            self.progress.searched = bytes.len();
+            return Ok(None);
+        }
+        self.progress.searched = bytes.len();
+        let parsed = parse::response(bytes, self.asked, self.limits).map_err(StreamError::Protocol)?;
+        let Some(parsed) = parsed else { return Ok(None) };
+        bytes.advance(parsed.consumed);
+        self.progress.searched = 0;
+        if parsed.head.status.is_informational() {
+            self.progress.interim += 1;
+            if self.progress.interim > self.limits.interim_responses {
+                return Err(StreamError::Limit("interim responses"));
+            }
+            return Ok(Some(parsed.head));
+        }
+        self.progress.answered = true;
+        self.progress.keep_alive = parsed.keep_alive;
+        if matches!(parsed.body, Decoder::Tunnel) {
+            self.link.open_tunnel();
+        }
+        self.side.decoder = parsed.body;
+        Ok(Some(parsed.head))
+    }
+}
+
+fn unprocessed(error: StreamError) -> SendError {
+    SendError { error, unprocessed: true }
+}

@@ -1,0 +1,235 @@
+//! Message heads and chunk frames to bytes. Pure; decides how the body after a head is framed, so that what was said and
+//! what is sent agree. Never invents `date`, `server`, or a `transfer-encoding` on a message without a body.
+
+use bytes::{BufMut, BytesMut};
+use http::header::{CONTENT_LENGTH, COOKIE, HOST, TE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+
+use super::parse::{Asked, is_hop_by_hop};
+use crate::http::{RequestHead, ResponseHead, StreamError};
+
+#[cfg(test)]
+mod tests;
+
+/// How the rest of an outgoing message is framed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outgoing {
+    /// Nothing more belongs to this message.
+    Done,
+    /// Body bytes still to come, never 0.
+    Length(u64),
+    Chunked,
+    /// HTTP/1.0: the body ends with the connection.
+    UntilClose,
+    /// Raw bytes after CONNECT.
+    Tunnel,
+}
+
+/// What the connection knows when it answers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Answering {
+    pub(super) asked: Asked,
+    /// The client speaks HTTP/1.0: no chunks, no interim responses.
+    pub(super) http10: bool,
+    /// Whether the connection may stay open after this message.
+    pub(super) keep_alive: bool,
+}
+
+/// Writes a request head; `end` says that no body follows.
+pub(super) fn request(out: &mut BytesMut, head: &RequestHead, end: bool) -> Result<Outgoing, StreamError> {
+    let connect = head.method == Method::CONNECT;
+    let framing = if connect { Outgoing::Tunnel } else { request_framing(&head.headers, end)? };
+    out.reserve(estimate(&head.headers) + 128);
+    put(out, head.method.as_str());
+    out.put_u8(b' ');
+    put_target(out, head)?;
+    put(out, " HTTP/1.1\r\nhost: ");
+    put(out, head.authority.as_ref().map_or("", |authority| authority.as_str()));
+    put(out, "\r\n");
+    put_fields(out, &head.headers, connect);
+    if framing == Outgoing::Chunked {
+        put(out, "transfer-encoding: chunked\r\n");
+    }
+    //= rfc9110#section-10.1.4
+    if head.headers.contains_key(TE) {
+        put(out, "te: trailers\r\nconnection: te\r\n");
+    }
+    put(out, "\r\n");
+    Ok(framing)
+}
+
+/// Writes a final response head. Gives the framing, and whether the connection stays open after the message.
+pub(super) fn response(
+    out: &mut BytesMut,
+    head: &ResponseHead,
+    end: bool,
+    answering: Answering,
+) -> Result<(Outgoing, bool), StreamError> {
+    let framing = response_framing(head, end, answering)?;
+    let keep_alive = answering.keep_alive && framing != Outgoing::UntilClose;
+    let no_length = has_no_length(head.status, answering.asked);
+    out.reserve(estimate(&head.headers) + 96);
+    put_status_line(out, head.status);
+    put_fields(out, &head.headers, no_length);
+    let bodyless = no_length || answering.asked == Asked::Head || head.status == StatusCode::NOT_MODIFIED;
+    if framing == Outgoing::Chunked {
+        put(out, "transfer-encoding: chunked\r\n");
+    } else if framing == Outgoing::Done && !bodyless && !head.headers.contains_key(CONTENT_LENGTH) {
+        put(out, "content-length: 0\r\n");
+    }
+    if framing != Outgoing::Tunnel {
+        if !keep_alive {
+            put(out, "connection: close\r\n");
+        } else if answering.http10 {
+            put(out, "connection: keep-alive\r\n");
+        }
+    }
+    put(out, "\r\n");
+    Ok((framing, keep_alive))
+}
+
+/// Writes an interim response (1xx).
+pub(super) fn interim(out: &mut BytesMut, head: &ResponseHead) {
+    out.reserve(estimate(&head.headers) + 64);
+    put_status_line(out, head.status);
+    put_fields(out, &head.headers, true);
+    put(out, "\r\n");
+}
+
+/// Writes the line before a chunk's data.
+pub(super) fn chunk_size(out: &mut BytesMut, size: usize) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let significant = (usize::BITS - size.leading_zeros()).div_ceil(4).max(1);
+    for position in (0..significant).rev() {
+        out.put_u8(DIGITS[(size >> (position * 4)) & 0xf]);
+    }
+    put(out, "\r\n");
+}
+
+/// Writes the last chunk, the trailers and the end of a chunked body.
+pub(super) fn last_chunk(out: &mut BytesMut, trailers: Option<&HeaderMap>) {
+    put(out, "0\r\n");
+    for (name, value) in trailers.into_iter().flatten() {
+        if !is_hop_by_hop(name) && *name != CONTENT_LENGTH && *name != HOST {
+            put_field(out, name, value);
+        }
+    }
+    put(out, "\r\n");
+}
+
+//= rfc9112#section-6.1
+fn request_framing(headers: &HeaderMap, end: bool) -> Result<Outgoing, StreamError> {
+    match (content_length(headers)?, end) {
+        (None | Some(0), true) | (Some(0), false) => Ok(Outgoing::Done),
+        (Some(length), false) => Ok(Outgoing::Length(length)),
+        (None, false) => Ok(Outgoing::Chunked),
+        (Some(_), true) => Err(StreamError::Protocol("content-length without a body")),
+    }
+}
+
+fn response_framing(head: &ResponseHead, end: bool, answering: Answering) -> Result<Outgoing, StreamError> {
+    if answering.asked == Asked::Connect && head.status.is_success() {
+        return Ok(Outgoing::Tunnel);
+    }
+    if answering.asked == Asked::Head || has_no_body(head.status) {
+        return Ok(Outgoing::Done);
+    }
+    match (content_length(&head.headers)?, end) {
+        (None | Some(0), true) | (Some(0), false) => Ok(Outgoing::Done),
+        (Some(length), false) => Ok(Outgoing::Length(length)),
+        (None, false) if answering.http10 => Ok(Outgoing::UntilClose),
+        (None, false) => Ok(Outgoing::Chunked),
+        (Some(_), true) => Err(StreamError::Protocol("content-length without a body")),
+    }
+}
+
+//= rfc9110#section-6.4.1
+fn has_no_body(status: StatusCode) -> bool {
+    status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED
+}
+
+/// Messages that must not carry `content-length` at all.
+//= rfc9110#section-8.6
+fn has_no_length(status: StatusCode, asked: Asked) -> bool {
+    status.is_informational()
+        || status == StatusCode::NO_CONTENT
+        || (asked == Asked::Connect && status.is_success())
+}
+
+fn content_length(headers: &HeaderMap) -> Result<Option<u64>, StreamError> {
+    let mut values = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(first) = values.next() else { return Ok(None) };
+    let digits = first.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    match digits.and_then(|text| text.parse().ok()) {
+        Some(length) if values.next().is_none() => Ok(Some(length)),
+        Some(_) | None => Err(StreamError::Protocol("malformed content-length")),
+    }
+}
+
+fn put(out: &mut BytesMut, text: &str) {
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn put_status_line(out: &mut BytesMut, status: StatusCode) {
+    put(out, "HTTP/1.1 ");
+    put(out, status.as_str());
+    out.put_u8(b' ');
+    put(out, status.canonical_reason().unwrap_or_default());
+    put(out, "\r\n");
+}
+
+fn put_target(out: &mut BytesMut, head: &RequestHead) -> Result<(), StreamError> {
+    let missing = StreamError::Protocol("request without a target");
+    if head.method == Method::CONNECT {
+        put(out, head.authority.as_ref().ok_or(missing)?.as_str());
+        return Ok(());
+    }
+    let path = head.path.as_ref().ok_or(missing)?.as_str();
+    let absolute = if head.absolute_form { head.target_authority.as_ref().or(head.authority.as_ref()) } else { None };
+    if let Some(authority) = absolute {
+        put(out, "http://");
+        put(out, authority.as_str());
+    }
+    if absolute.is_none() || path != "*" {
+        put(out, path);
+    }
+    Ok(())
+}
+
+fn put_fields(out: &mut BytesMut, headers: &HeaderMap, drop_length: bool) {
+    for (name, value) in headers {
+        if is_hop_by_hop(name) || *name == HOST || *name == TE || (drop_length && *name == CONTENT_LENGTH) {
+            continue;
+        }
+        if *name == COOKIE {
+            continue;
+        }
+        put_field(out, name, value);
+    }
+    put_cookies(out, headers);
+}
+
+/// HTTP/2 and HTTP/3 may split `cookie` into crumbs; HTTP/1 has one field.
+//= rfc9114#section-4.2.1
+fn put_cookies(out: &mut BytesMut, headers: &HeaderMap) {
+    let mut crumbs = headers.get_all(COOKIE).iter();
+    let Some(first) = crumbs.next() else { return };
+    put(out, "cookie: ");
+    out.extend_from_slice(first.as_bytes());
+    for crumb in crumbs {
+        put(out, "; ");
+        out.extend_from_slice(crumb.as_bytes());
+    }
+    put(out, "\r\n");
+}
+
+fn put_field(out: &mut BytesMut, name: &HeaderName, value: &HeaderValue) {
+    put(out, name.as_str());
+    put(out, ": ");
+    out.extend_from_slice(value.as_bytes());
+    put(out, "\r\n");
+}
+
+fn estimate(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum()
+}

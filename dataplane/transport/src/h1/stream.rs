@@ -1,0 +1,278 @@
+//! The two halves of one message on an HTTP/1 connection: what is being read and what is being written, borrowed from the
+//! connection so that both can run at once.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use tokio::io::AsyncWrite;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+
+use super::Limits;
+use super::decode::{Decoded, Decoder};
+use super::encode::{self, Outgoing};
+use crate::http::{Frame, StreamError};
+use crate::tcp::buffer::{ReadBuffer, WriteBuffer};
+use crate::tcp::{CONNECT_ERROR, linger_zero};
+
+/// The receiving side of a connection.
+#[derive(Debug)]
+pub(super) struct ReadSide {
+    pub(super) buffer: ReadBuffer,
+    /// The body of the current message.
+    pub(super) decoder: Decoder,
+    /// An error or `stop` made the rest of the stream unusable.
+    pub(super) broken: bool,
+}
+
+/// The sending side of a connection.
+#[derive(Debug)]
+pub(super) struct WriteSide {
+    pub(super) buffer: WriteBuffer,
+    /// What the current message still owes.
+    pub(super) outgoing: Outgoing,
+    pub(super) broken: bool,
+}
+
+/// What both halves of an exchange need to know of each other.
+#[derive(Debug, Default)]
+pub(super) struct Link {
+    /// A CONNECT was accepted: raw bytes may flow.
+    pub(super) tunnel: Cell<bool>,
+    tunnel_waker: RefCell<Option<Waker>>,
+    /// The client waits for 100 before it sends the body, and has neither got it nor started.
+    pub(super) awaits_continue: Cell<bool>,
+    /// Bytes of the current message have reached the socket.
+    pub(super) sent: Cell<bool>,
+    /// The connection is to close after the current message.
+    pub(super) close: Cell<bool>,
+}
+
+impl Link {
+    pub(super) fn open_tunnel(&self) {
+        self.tunnel.set(true);
+        if let Some(waker) = self.tunnel_waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+impl ReadSide {
+    pub(super) fn new(prefix: &[u8]) -> Self {
+        Self { buffer: ReadBuffer::new(prefix), decoder: Decoder::Empty, broken: false }
+    }
+
+    /// Reads more bytes; 0 at the end of the stream.
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, io: &mut ReadHalf<'_>) -> Poll<Result<usize, StreamError>> {
+        match ready!(self.buffer.poll_fill(cx, io)) {
+            Ok(count) => Poll::Ready(Ok(count)),
+            Err(error) => {
+                self.broken = true;
+                Poll::Ready(Err(lost(&error)))
+            }
+        }
+    }
+
+    fn poll_decode(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut ReadHalf<'_>,
+        limits: &Limits,
+    ) -> Poll<Result<Decoded, StreamError>> {
+        loop {
+            match self.decoder.decode(&mut self.buffer, limits)? {
+                Decoded::NeedMore => {}
+                decoded @ (Decoded::Data(_) | Decoded::Trailers(_) | Decoded::End) => return Poll::Ready(Ok(decoded)),
+            }
+            if self.buffer.eof || ready!(self.poll_fill(cx, io))? == 0 {
+                if self.decoder.ends_with_connection() {
+                    self.decoder = Decoder::Empty;
+                    return Poll::Ready(Ok(Decoded::End));
+                }
+                return Poll::Ready(Err(StreamError::Truncated));
+            }
+        }
+    }
+}
+
+impl WriteSide {
+    pub(super) fn new() -> Self {
+        Self { buffer: WriteBuffer::default(), outgoing: Outgoing::Done, broken: false }
+    }
+
+    pub(super) fn poll_drain(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut WriteHalf<'_>,
+        link: &Link,
+    ) -> Poll<Result<(), StreamError>> {
+        let queued = self.buffer.len();
+        let result = self.buffer.poll_drain(cx, io);
+        self.note_sent(queued, link);
+        self.judge(result)
+    }
+
+    fn note_sent(&self, queued: usize, link: &Link) {
+        if self.buffer.len() < queued {
+            link.sent.set(true);
+        }
+    }
+
+    fn judge(&mut self, result: Poll<io::Result<()>>) -> Poll<Result<(), StreamError>> {
+        result.map_err(|error| {
+            self.broken = true;
+            lost(&error)
+        })
+    }
+}
+
+/// The body of a message that is being received.
+#[derive(Debug)]
+pub struct Body<'a> {
+    pub(super) io: ReadHalf<'a>,
+    pub(super) side: &'a mut ReadSide,
+    pub(super) link: &'a Link,
+    pub(super) limits: &'a Limits,
+}
+
+impl Body<'_> {
+    /// The next frame; `None` at the clean end. Cancel safe. After CONNECT it waits until the tunnel is open.
+    pub async fn frame(&mut self) -> Result<Option<Frame>, StreamError> {
+        poll_fn(|cx| self.poll_frame(cx)).await
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>, StreamError>> {
+        if self.side.broken {
+            return Poll::Ready(Err(StreamError::Truncated));
+        }
+        //= rfc9110#section-9.3.6
+        let tunnel = matches!(self.side.decoder, Decoder::Tunnel);
+        if tunnel && !self.link.tunnel.get() {
+            self.link.tunnel_waker.replace(Some(cx.waker().clone()));
+            return Poll::Pending;
+        }
+        match ready!(self.side.poll_decode(cx, &mut self.io, self.limits)) {
+            Ok(Decoded::Data(data)) => {
+                self.link.awaits_continue.set(false);
+                Poll::Ready(Ok(Some(Frame::Data(data))))
+            }
+            Ok(Decoded::Trailers(trailers)) => Poll::Ready(Ok(Some(Frame::Trailers(trailers)))),
+            Ok(Decoded::End | Decoded::NeedMore) => Poll::Ready(Ok(None)),
+            Err(error) => {
+                self.side.broken = true;
+                Poll::Ready(Err(if tunnel { StreamError::Reset(CONNECT_ERROR) } else { error }))
+            }
+        }
+    }
+
+    /// True when no frame will come.
+    pub fn is_end(&self) -> bool {
+        self.side.decoder.is_done()
+    }
+
+    /// Gives up on the rest: the connection will not be reused.
+    pub fn stop(&mut self) {
+        if !self.side.decoder.is_done() {
+            self.side.broken = true;
+        }
+    }
+}
+
+/// The body of a message that is being sent.
+#[derive(Debug)]
+pub struct Sink<'a> {
+    pub(super) io: WriteHalf<'a>,
+    pub(super) side: &'a mut WriteSide,
+    pub(super) link: &'a Link,
+}
+
+impl Sink<'_> {
+    /// Takes body bytes; small pieces are gathered until `flush` or `finish`. Cancel safe: what was taken stays queued.
+    pub async fn data(&mut self, data: Bytes) -> Result<(), StreamError> {
+        if data.is_empty() {
+            return self.usable();
+        }
+        self.usable()?;
+        if self.side.buffer.has_large() {
+            self.flush().await?;
+        }
+        let tail: &'static [u8] = match self.side.outgoing {
+            Outgoing::Done => return Err(StreamError::Protocol("data after the end of the message")),
+            Outgoing::Length(left) => {
+                let left = left.checked_sub(data.len() as u64);
+                let Some(left) = left else { return Err(self.fail("more data than content-length")) };
+                self.side.outgoing = if left == 0 { Outgoing::Done } else { Outgoing::Length(left) };
+                b""
+            }
+            Outgoing::Chunked => {
+                encode::chunk_size(&mut self.side.buffer.head, data.len());
+                b"\r\n"
+            }
+            Outgoing::UntilClose | Outgoing::Tunnel => b"",
+        };
+        let mut data = Some(data);
+        poll_fn(|cx| {
+            let queued = self.side.buffer.len() + data.as_ref().map_or(0, Bytes::len);
+            let result = self.side.buffer.poll_send(cx, &mut self.io, &mut data, tail);
+            self.side.note_sent(queued, self.link);
+            self.side.judge(result)
+        })
+        .await
+    }
+
+    /// Writes everything gathered so far.
+    pub async fn flush(&mut self) -> Result<(), StreamError> {
+        self.usable()?;
+        poll_fn(|cx| self.side.poll_drain(cx, &mut self.io, self.link)).await
+    }
+
+    /// Ends the message and writes it out. Trailers need chunks: on any other framing they are dropped.
+    pub async fn finish(&mut self, trailers: Option<HeaderMap>) -> Result<(), StreamError> {
+        self.usable()?;
+        let shutdown = match self.side.outgoing {
+            Outgoing::Done => false,
+            Outgoing::Length(_) => return Err(self.fail("less data than content-length")),
+            Outgoing::Chunked => {
+                encode::last_chunk(&mut self.side.buffer.head, trailers.as_ref());
+                self.side.outgoing = Outgoing::Done;
+                false
+            }
+            Outgoing::UntilClose | Outgoing::Tunnel => true,
+        };
+        poll_fn(|cx| {
+            ready!(self.side.poll_drain(cx, &mut self.io, self.link))?;
+            if shutdown {
+                let result = std::pin::Pin::new(&mut self.io).poll_shutdown(cx);
+                ready!(self.side.judge(result))?;
+                self.side.outgoing = Outgoing::Done;
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await
+    }
+
+    /// Ends the message as failed: the connection closes without the message's end; where only the connection's end would
+    /// mark it, by RST.
+    pub fn reset(&mut self) {
+        if matches!(self.side.outgoing, Outgoing::UntilClose | Outgoing::Tunnel) {
+            linger_zero(self.io.as_ref());
+        }
+        self.side.broken = true;
+    }
+
+    fn usable(&self) -> Result<(), StreamError> {
+        if self.side.broken { Err(StreamError::ConnectionLost("the connection failed before".into())) } else { Ok(()) }
+    }
+
+    fn fail(&mut self, reason: &'static str) -> StreamError {
+        self.side.broken = true;
+        StreamError::Protocol(reason)
+    }
+}
+
+pub(super) fn lost(error: &io::Error) -> StreamError {
+    StreamError::ConnectionLost(error.to_string())
+}

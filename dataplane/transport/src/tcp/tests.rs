@@ -1,0 +1,1 @@
+//! The halves of a TCP stream against raw sockets.
