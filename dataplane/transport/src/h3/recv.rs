@@ -1,0 +1,402 @@
+//! The receiving half of a request stream: frames in, heads and body out, with the order of frames and the promised
+//! content-length checked on the way. DATA is handed on as the slices that QUIC delivered.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use http::{Method, StatusCode};
+
+use super::connection::{Connection, lost, varint};
+use super::frame::{Decoder, Event, Place, Violation};
+use super::{Code, message};
+use crate::http::{Frame, RequestHead, ResponseHead, SendError, StreamError};
+use crate::qpack;
+
+/// The receiving half of a request stream. Dropped before its end, it tells the peer to stop.
+#[derive(Debug)]
+pub struct RecvStream {
+    stream: quinn::RecvStream,
+    connection: Arc<Connection>,
+    id: u64,
+    decoder: Decoder,
+    /// Chunks read ahead, to be decoded in order.
+    ahead: VecDeque<Bytes>,
+    /// QUIC has nothing more: the end, or why.
+    ending: Option<Result<(), StreamError>>,
+    phase: Phase,
+    /// What is left of the content-length.
+    left: Option<u64>,
+    request: RequestKind,
+    interims: u32,
+    stop_code: u64,
+}
+
+#[derive(Debug, Clone)]
+enum Phase {
+    Head,
+    Body,
+    /// After CONNECT: DATA only.
+    Tunnel,
+    /// After trailers: nothing but the end.
+    Trailed,
+    Done,
+    Failed(StreamError),
+}
+
+/// What of the request decides how its response is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RequestKind {
+    Head,
+    Connect,
+    Other,
+}
+
+impl From<&Method> for RequestKind {
+    fn from(method: &Method) -> Self {
+        match *method {
+            Method::HEAD => RequestKind::Head,
+            Method::CONNECT => RequestKind::Connect,
+            _ => RequestKind::Other,
+        }
+    }
+}
+
+/// Why a head was not taken.
+#[derive(Debug)]
+pub(super) enum HeadError {
+    /// Nothing can be said to the peer any more, or all has been said.
+    Over(StreamError),
+    /// A limit was hit; a server may still answer.
+    TooLarge(&'static str),
+}
+
+/// Chunks taken from QUIC at one lock.
+const BATCH: usize = 16;
+
+impl RecvStream {
+    pub(super) fn new(
+        stream: quinn::RecvStream,
+        connection: Arc<Connection>,
+        request: RequestKind,
+        stop_code: u64,
+    ) -> Self {
+        RecvStream {
+            id: u64::from(stream.id()),
+            stream,
+            decoder: Decoder::new(connection.role, Place::Request, connection.limits.bounds()),
+            connection,
+            ahead: VecDeque::new(),
+            ending: None,
+            phase: Phase::Head,
+            left: None,
+            request,
+            interims: 0,
+            stop_code,
+        }
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(super) fn set_stop_code(&mut self, code: u64) {
+        self.stop_code = code;
+    }
+
+    /// Server: reads the head of the request.
+    pub(super) async fn request_head(&mut self) -> Result<RequestHead, HeadError> {
+        let section = loop {
+            if let Some(section) = self.buffered_head()? {
+                break section;
+            }
+            self.fill().await;
+        };
+        let decoded = message::decode_request(&section, &self.connection.limits);
+        let decoded = decoded.map_err(|error| self.refuse(error))?;
+        self.request = RequestKind::from(&decoded.head.method);
+        if self.request == RequestKind::Connect {
+            self.phase = Phase::Tunnel;
+        } else {
+            self.phase = Phase::Body;
+            self.left = decoded.content_length;
+        }
+        self.look_ahead();
+        Ok(decoded.head)
+    }
+
+    /// Client: the next head of the response; interim ones come before the final one. Cancel safe.
+    pub async fn response_head(&mut self) -> Result<ResponseHead, SendError> {
+        let section = loop {
+            match self.buffered_head() {
+                Ok(Some(section)) => break section,
+                Ok(None) => {}
+                Err(error) => return Err(self.send_error(error)),
+            }
+            let connection = self.connection.clone();
+            let changed = connection.changed.notified();
+            //= rfc9114#section-5.2
+            if connection.is_refused(self.id) {
+                self.stop(Code::REQUEST_CANCELLED);
+                return Err(SendError { error: StreamError::Reset(Code::REQUEST_REJECTED), unprocessed: true });
+            }
+            tokio::select! {
+                biased;
+                () = self.fill() => {}
+                () = changed => {}
+            }
+        };
+        let decoded = message::decode_response(&section, &self.connection.limits);
+        let decoded = decoded.map_err(|error| self.refuse(error)).map_err(|error| self.send_error(error))?;
+        if decoded.head.status.is_informational() {
+            self.interims += 1;
+            if self.interims > self.connection.limits.interim_responses {
+                let error = self.abandon(Code::EXCESSIVE_LOAD, StreamError::Limit("interim responses"));
+                return Err(self.send_error(HeadError::Over(error)));
+            }
+            return Ok(decoded.head);
+        }
+        self.begin_body(decoded.head.status, decoded.content_length);
+        self.look_ahead();
+        Ok(decoded.head)
+    }
+
+    fn begin_body(&mut self, status: StatusCode, content_length: Option<u64>) {
+        self.phase = Phase::Body;
+        self.left = content_length;
+        //= rfc9114#section-4.1.2
+        // These have no content whatever their content-length says.
+        let empty =
+            self.request == RequestKind::Head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if self.request == RequestKind::Connect && status.is_success() {
+            self.phase = Phase::Tunnel;
+            self.left = None;
+        } else if empty {
+            self.left = Some(0);
+        }
+    }
+
+    /// The next frame of the body; `None` at its clean end. Cancel safe.
+    pub async fn frame(&mut self) -> Result<Option<Frame>, StreamError> {
+        loop {
+            match &self.phase {
+                Phase::Done => return Ok(None),
+                Phase::Failed(error) => return Err(error.clone()),
+                Phase::Head | Phase::Body | Phase::Tunnel | Phase::Trailed => {}
+            }
+            if let Some(event) = self.buffered_event()? {
+                return self.body_event(event).map(Some);
+            }
+            if let Some(ending) = self.ending.clone() {
+                return self.complete(ending).map(|()| None);
+            }
+            self.fill().await;
+        }
+    }
+
+    /// True when no frame will come and that is known without waiting.
+    #[must_use]
+    pub fn is_end(&self) -> bool {
+        matches!(self.phase, Phase::Done)
+    }
+
+    /// Tells the peer to stop sending; what has not been read is dropped.
+    pub fn stop(&mut self, code: u64) {
+        if !matches!(self.ending, Some(_)) {
+            // Fails only where the stream is already over.
+            let _ = self.stream.stop(varint(code));
+            self.ending = Some(Err(StreamError::Truncated));
+        }
+        if !matches!(self.phase, Phase::Done | Phase::Failed(_)) {
+            self.phase = Phase::Failed(StreamError::Truncated);
+        }
+    }
+
+    fn body_event(&mut self, event: Event) -> Result<Frame, StreamError> {
+        match (event, &self.phase) {
+            (Event::Data(data), Phase::Body | Phase::Tunnel) => {
+                if let Some(left) = &mut self.left {
+                    match left.checked_sub(data.len() as u64) {
+                        Some(rest) => *left = rest,
+                        None => return Err(self.malformed("more content than content-length")),
+                    }
+                }
+                self.look_ahead();
+                Ok(Frame::Data(data))
+            }
+            (Event::Headers(section), Phase::Body) => {
+                if self.left.is_some_and(|left| left > 0) && !self.is_bodiless() {
+                    return Err(self.malformed("less content than content-length"));
+                }
+                let trailers = message::decode_trailers(&section, &self.connection.limits);
+                let trailers = trailers.map_err(|error| match self.refuse(error) {
+                    HeadError::Over(error) => error,
+                    HeadError::TooLarge(what) => self.abandon(Code::EXCESSIVE_LOAD, StreamError::Limit(what)),
+                })?;
+                self.phase = Phase::Trailed;
+                self.look_ahead();
+                Ok(Frame::Trailers(trailers))
+            }
+            (Event::Oversize, Phase::Body) => {
+                Err(self.abandon(Code::EXCESSIVE_LOAD, StreamError::Limit("header bytes")))
+            }
+            //= rfc9114#section-4.1
+            //= rfc9114#section-4.4
+            _ => Err(self.violated(Violation::new(Code::FRAME_UNEXPECTED, "frame out of order"))),
+        }
+    }
+
+    /// The section of the next HEADERS frame, if all of it is here. Only before the body.
+    fn buffered_head(&mut self) -> Result<Option<Bytes>, HeadError> {
+        if let Phase::Failed(error) = &self.phase {
+            return Err(HeadError::Over(error.clone()));
+        }
+        if !matches!(self.phase, Phase::Head) {
+            return Err(HeadError::Over(StreamError::Protocol("head already read")));
+        }
+        match self.buffered_event().map_err(HeadError::Over)? {
+            Some(Event::Headers(section)) => return Ok(Some(section)),
+            Some(Event::Oversize) => return Err(HeadError::TooLarge("header bytes")),
+            Some(_) => {
+                let violation = Violation::new(Code::FRAME_UNEXPECTED, "DATA before HEADERS");
+                return Err(HeadError::Over(self.violated(violation)));
+            }
+            None => {}
+        }
+        match self.ending.clone() {
+            None => Ok(None),
+            Some(Err(error)) => Err(HeadError::Over(self.fail(error))),
+            //= rfc9114#section-4.1
+            Some(Ok(())) => Err(HeadError::Over(self.fail(StreamError::Truncated))),
+        }
+    }
+
+    /// The next event that the bytes at hand make.
+    fn buffered_event(&mut self) -> Result<Option<Event>, StreamError> {
+        loop {
+            match self.decoder.next() {
+                Ok(Some(event)) => return Ok(Some(event)),
+                Ok(None) => {}
+                Err(violation) => return Err(self.violated(violation)),
+            }
+            match self.ahead.pop_front() {
+                Some(chunk) => self.decoder.push(chunk),
+                None => break,
+            }
+        }
+        if let Some(Ok(())) = self.ending {
+            if let Err(violation) = self.decoder.finish() {
+                return Err(self.violated(violation));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Waits for bytes or the end. Cancel safe. Only when the bytes at hand have been decoded.
+    async fn fill(&mut self) {
+        match self.stream.read_chunk(usize::MAX, true).await {
+            Ok(Some(chunk)) => self.decoder.push(chunk.bytes),
+            Ok(None) => self.ending = Some(Ok(())),
+            Err(error) => self.ending = Some(Err(read_error(&error))),
+        }
+    }
+
+    /// Takes what QUIC has without waiting: the end is then known early, and bulk data costs one lock per batch.
+    fn look_ahead(&mut self) {
+        if !self.decoder.is_drained() || !self.ahead.is_empty() {
+            return;
+        }
+        if self.ending.is_none() {
+            let mut chunks = [const { Bytes::new() }; BATCH];
+            match self.stream.read_chunks(&mut chunks).now_or_never() {
+                Some(Ok(Some(count))) => self.ahead.extend(chunks.into_iter().take(count)),
+                Some(Ok(None)) => self.ending = Some(Ok(())),
+                Some(Err(error)) => self.ending = Some(Err(read_error(&error))),
+                None => {}
+            }
+        }
+        let clean = matches!(self.ending, Some(Ok(()))) && self.ahead.is_empty() && self.decoder.is_between_frames();
+        if clean && self.length_is_met() && !matches!(self.phase, Phase::Failed(_)) {
+            self.phase = Phase::Done;
+        }
+    }
+
+    fn complete(&mut self, ending: Result<(), StreamError>) -> Result<(), StreamError> {
+        match ending {
+            Err(error) => Err(self.fail(error)),
+            //= rfc9114#section-4.1.2
+            Ok(()) if !self.length_is_met() => Err(self.malformed("less content than content-length")),
+            Ok(()) => {
+                self.phase = Phase::Done;
+                Ok(())
+            }
+        }
+    }
+
+    fn length_is_met(&self) -> bool {
+        self.left.is_none_or(|left| left == 0)
+    }
+
+    fn is_bodiless(&self) -> bool {
+        self.left == Some(0)
+    }
+
+    fn refuse(&mut self, error: qpack::Error) -> HeadError {
+        match error {
+            qpack::Error::Malformed(reason) => {
+                //= rfc9204#section-2.2
+                HeadError::Over(self.violated(Violation::new(Code::QPACK_DECOMPRESSION_FAILED, reason)))
+            }
+            qpack::Error::Limit(what) => HeadError::TooLarge(what),
+            qpack::Error::Field(reason) => HeadError::Over(self.malformed(reason)),
+        }
+    }
+
+    //= rfc9114#section-4.1.2
+    fn malformed(&mut self, reason: &'static str) -> StreamError {
+        self.abandon(Code::MESSAGE_ERROR, StreamError::Protocol(reason))
+    }
+
+    fn violated(&mut self, violation: Violation) -> StreamError {
+        let error = self.connection.fail(violation);
+        self.fail(error)
+    }
+
+    /// Stops the stream with `code`; every later call gives `error`.
+    fn abandon(&mut self, code: u64, error: StreamError) -> StreamError {
+        self.stop(code);
+        self.fail(error)
+    }
+
+    fn fail(&mut self, error: StreamError) -> StreamError {
+        self.phase = Phase::Failed(error.clone());
+        error
+    }
+
+    fn send_error(&mut self, error: HeadError) -> SendError {
+        let error = match error {
+            HeadError::Over(error) => error,
+            HeadError::TooLarge(what) => self.abandon(Code::EXCESSIVE_LOAD, StreamError::Limit(what)),
+        };
+        //= rfc9114#section-4.1.1
+        let rejected = matches!(error, StreamError::Reset(Code::REQUEST_REJECTED)) && self.interims == 0;
+        SendError { unprocessed: rejected || self.connection.is_refused(self.id), error }
+    }
+}
+
+impl Drop for RecvStream {
+    fn drop(&mut self) {
+        self.stop(self.stop_code);
+        self.connection.released();
+    }
+}
+
+fn read_error(error: &quinn::ReadError) -> StreamError {
+    match error {
+        quinn::ReadError::Reset(code) => StreamError::Reset(code.into_inner()),
+        quinn::ReadError::ConnectionLost(error) => lost(error),
+        quinn::ReadError::ClosedStream | quinn::ReadError::IllegalOrderedRead => StreamError::Truncated,
+        quinn::ReadError::ZeroRttRejected => StreamError::ConnectionLost("0-RTT rejected".to_owned()),
+    }
+}

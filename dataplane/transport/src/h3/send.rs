@@ -1,0 +1,149 @@
+//! The sending half of a request stream. What is written is always whole frames: a dropped future leaves its rest to the
+//! next call, a half dropped before `finish` resets the stream, so a cut message never looks complete.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+
+use super::Code;
+use super::connection::{Connection, lost, varint};
+use super::frame;
+use super::message;
+use crate::http::{ResponseHead, StreamError};
+
+/// The sending half of a request stream. Dropped before `finish`, it resets the stream.
+#[derive(Debug)]
+pub struct SendStream {
+    stream: quinn::SendStream,
+    connection: Arc<Connection>,
+    /// Accepted but not yet taken by QUIC: a frame header (or a whole HEADERS frame) and a DATA payload.
+    pending: [Bytes; 2],
+    ended: bool,
+    /// The code of the reset when this half is dropped unfinished.
+    abandon_code: u64,
+}
+
+impl SendStream {
+    pub(super) fn new(stream: quinn::SendStream, connection: Arc<Connection>, abandon_code: u64) -> Self {
+        SendStream { stream, connection, pending: [const { Bytes::new() }; 2], ended: false, abandon_code }
+    }
+
+    pub(super) fn set_abandon_code(&mut self, code: u64) {
+        self.abandon_code = code;
+    }
+
+    /// Sends an interim response.
+    pub async fn interim(&mut self, head: &ResponseHead) -> Result<(), StreamError> {
+        self.response(head, false).await
+    }
+
+    /// Sends the final response head; `end`: and ends the message.
+    pub async fn response(&mut self, head: &ResponseHead, end: bool) -> Result<(), StreamError> {
+        let huffman = self.connection.limits.huffman;
+        let (headers, size) =
+            assemble(|out| frame::write_headers(out, |out| message::encode_response(out, head, huffman)));
+        self.headers(headers, size, end).await
+    }
+
+    /// Sends an assembled HEADERS frame.
+    pub(super) async fn headers(&mut self, headers: Bytes, size: usize, end: bool) -> Result<(), StreamError> {
+        fits(&self.connection, size)?;
+        self.flush().await?;
+        self.pending[0] = headers;
+        self.flush().await?;
+        if end { self.end() } else { Ok(()) }
+    }
+
+    /// Sends body bytes, waiting for room. Cancel safe once it has been polled: accepted bytes go out with the next call.
+    pub async fn data(&mut self, data: Bytes) -> Result<(), StreamError> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        self.flush().await?;
+        let (header, ()) = assemble(|out| frame::write_data_header(out, data.len()));
+        self.pending = [header, data];
+        self.flush().await
+    }
+
+    /// Ends the message, with trailers where there are any.
+    pub async fn finish(&mut self, trailers: Option<HeaderMap>) -> Result<(), StreamError> {
+        let Some(trailers) = trailers.filter(|trailers| !trailers.is_empty()) else {
+            self.flush().await?;
+            return self.end();
+        };
+        let huffman = self.connection.limits.huffman;
+        let (headers, size) =
+            assemble(|out| frame::write_headers(out, |out| message::encode_trailers(out, &trailers, huffman)));
+        self.headers(headers, size, true).await
+    }
+
+    /// Ends the message as failed: RESET_STREAM with `code`. Nothing happens once the message has ended.
+    pub fn reset(&mut self, code: u64) {
+        if !self.ended {
+            self.ended = true;
+            // Fails only where the stream is already over.
+            let _ = self.stream.reset(varint(code));
+        }
+    }
+
+    fn end(&mut self) -> Result<(), StreamError> {
+        if self.ended {
+            return Ok(());
+        }
+        self.ended = true;
+        self.stream.finish().map_err(|_| StreamError::Truncated)
+    }
+
+    /// Hands `pending` to QUIC; what is left when the future is dropped stays there.
+    async fn flush(&mut self) -> Result<(), StreamError> {
+        while self.pending.iter().any(|bytes| !bytes.is_empty()) {
+            self.stream.write_chunks(&mut self.pending).await.map_err(|error| write_error(&error))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for SendStream {
+    fn drop(&mut self) {
+        self.reset(self.abandon_code);
+        self.connection.released();
+    }
+}
+
+fn write_error(error: &quinn::WriteError) -> StreamError {
+    match error {
+        quinn::WriteError::Stopped(code) => StreamError::Reset(code.into_inner()),
+        quinn::WriteError::ConnectionLost(error) => lost(error),
+        quinn::WriteError::ClosedStream => StreamError::Truncated,
+        quinn::WriteError::ZeroRttRejected => StreamError::ConnectionLost("0-RTT rejected".to_owned()),
+    }
+}
+
+//= rfc9114#section-4.2.2
+// A section above what the peer announced is not sent.
+pub(super) fn fits(connection: &Connection, size: usize) -> Result<(), StreamError> {
+    match connection.peer.get().and_then(|peer| peer.max_field_section_size) {
+        Some(limit) if size as u64 > limit => Err(StreamError::Limit("peer's header bytes")),
+        _ => Ok(()),
+    }
+}
+
+/// Blocks in which frames are assembled: one allocation serves many heads.
+const BLOCK: usize = 4096;
+const LITTLE: usize = 512;
+
+/// Writes into the worker's block and takes what was written as one `Bytes`.
+pub(super) fn assemble<R>(write: impl FnOnce(&mut BytesMut) -> R) -> (Bytes, R) {
+    thread_local! {
+        static SCRATCH: RefCell<BytesMut> = RefCell::new(BytesMut::with_capacity(BLOCK));
+    }
+    SCRATCH.with_borrow_mut(|scratch| {
+        if scratch.capacity() < LITTLE {
+            scratch.reserve(BLOCK);
+        }
+        let result = write(scratch);
+        (scratch.split().freeze(), result)
+    })
+}

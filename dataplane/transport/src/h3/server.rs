@@ -1,0 +1,145 @@
+//! The server's side of a connection: accepting requests, refusing those that HTTP refuses, and going away.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, StatusCode};
+
+use super::connection::Connection;
+use super::recv::{HeadError, RequestKind};
+use super::{Code, Limits, RecvStream, SendStream, driver, frame};
+use crate::http::{RequestHead, ResponseHead, StreamError};
+
+/// Takes over an established connection as its server. The future drives the control streams and ends with the connection.
+pub fn accept(quic: quinn::Connection, limits: Limits) -> (Server, impl Future<Output = ()> + Send + 'static) {
+    let connection = Arc::new(Connection::new(quic, frame::Role::Server, limits));
+    (Server { connection: connection.clone() }, driver::drive(connection))
+}
+
+/// The accepting side of a connection; clones serve the same one.
+#[derive(Debug, Clone)]
+pub struct Server {
+    connection: Arc<Connection>,
+}
+
+impl Server {
+    /// The next request stream; `None` when no more will come (GOAWAY sent, connection gone). Cancel safe.
+    pub async fn accept(&self) -> Option<Incoming> {
+        loop {
+            let changed = self.connection.changed.notified();
+            if self.connection.own_goaway().is_some() {
+                return None;
+            }
+            let (send, recv) = tokio::select! {
+                biased;
+                stream = self.connection.quic.accept_bi() => stream.ok()?,
+                () = changed => continue,
+            };
+            if !self.connection.admit(u64::from(send.id())) {
+                driver::reject((send, recv));
+                return None;
+            }
+            self.connection.opened();
+            let send = SendStream::new(send, self.connection.clone(), Code::REQUEST_REJECTED);
+            let kind = RequestKind::Other;
+            let recv = RecvStream::new(recv, self.connection.clone(), kind, Code::REQUEST_REJECTED);
+            return Some(Incoming { send, recv });
+        }
+    }
+
+    /// Sends GOAWAY with the id of the first stream that will not be processed, and gives that id. Requests in flight go
+    /// on; later ones are refused with H3_REQUEST_REJECTED by the driver.
+    pub fn goaway(&self) -> u64 {
+        self.connection.decide_goaway()
+    }
+
+    /// Resolves when, after `goaway`, every request is done and the client has closed the connection or had time to: the
+    /// connection is closed then. Cancel safe.
+    pub async fn drained(&self) {
+        loop {
+            let changed = self.connection.changed.notified();
+            if self.connection.is_closed() {
+                return;
+            }
+            let idle = self.connection.own_goaway().is_some() && self.connection.open_streams() == 0;
+            tokio::select! {
+                _ = self.connection.quic.closed() => return,
+                () = changed => {}
+                // The client closes first, since only it knows that the last answer has arrived.
+                () = tokio::time::sleep(self.connection.linger() * 4), if idle => {
+                    self.connection.close(Code::NO_ERROR, "drained");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Requests whose streams are still held.
+    #[must_use]
+    pub fn open_streams(&self) -> usize {
+        self.connection.open_streams()
+    }
+
+    /// Closes at once; requests in flight fail.
+    pub fn close(&self) {
+        self.connection.close(Code::NO_ERROR, "closed");
+    }
+
+    /// The QUIC connection under it, for its addresses, identity and statistics.
+    #[must_use]
+    pub fn quic(&self) -> &quinn::Connection {
+        &self.connection.quic
+    }
+}
+
+/// A request stream whose head has not been read yet. Dropped, it is refused as not processed.
+#[derive(Debug)]
+pub struct Incoming {
+    send: SendStream,
+    recv: RecvStream,
+}
+
+impl Incoming {
+    /// Reads the request head, so that a slow one holds up nobody else. A malformed request is answered here; so is one
+    /// above our limits (431, 414). Dropping the future refuses the request as not processed.
+    pub async fn head(self) -> Result<(RequestHead, RecvStream, SendStream), StreamError> {
+        let Incoming { mut send, mut recv } = self;
+        match recv.request_head().await {
+            Ok(head) => {
+                recv.set_stop_code(Code::NO_ERROR);
+                send.set_abandon_code(Code::INTERNAL_ERROR);
+                Ok((head, recv, send))
+            }
+            Err(HeadError::TooLarge(what)) => {
+                let status = match what {
+                    "path bytes" => StatusCode::URI_TOO_LONG,
+                    _ => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                };
+                recv.stop(Code::NO_ERROR);
+                let head = ResponseHead { status, headers: HeaderMap::new() };
+                send.response(&head, true).await?;
+                Err(StreamError::Limit(what))
+            }
+            Err(HeadError::Over(error)) => {
+                send.reset(answer_to(&error));
+                recv.stop(answer_to(&error));
+                Err(error)
+            }
+        }
+    }
+
+    /// The stream's id.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.recv.id()
+    }
+}
+
+/// The code with which a request that could not be read is reset.
+fn answer_to(error: &StreamError) -> u64 {
+    match error {
+        StreamError::Protocol(_) => Code::MESSAGE_ERROR,
+        StreamError::Truncated => Code::REQUEST_INCOMPLETE,
+        StreamError::Limit(_) => Code::EXCESSIVE_LOAD,
+        StreamError::Reset(_) | StreamError::ConnectionLost(_) => Code::REQUEST_CANCELLED,
+    }
+}

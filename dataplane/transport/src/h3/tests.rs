@@ -1,0 +1,1 @@
+//! Unit and loopback tests of the HTTP/3 layer.

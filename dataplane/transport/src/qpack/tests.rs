@@ -1,0 +1,1 @@
+//! Vectors of RFC 9204 and RFC 7541, splits, limits and malformed input.
