@@ -1,40 +1,75 @@
-//! How connections get here and how ours leave: original destinations, nftables rules, marked and reuseport sockets.
+//! How connections get here and how ours leave: original destinations, sockets that are marked so that the proxy's own
+//! traffic is never captured, and (in `rules`) the nftables rules that capture everybody else's.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-/// Set on every socket the proxy opens, so that its own traffic is never captured ("weft").
+mod rules;
+#[cfg(test)]
+mod tests;
+
+pub use rules::{CaptureError, Cidr, CidrError, Rules};
+
+/// Set on every socket that the proxy opens: the loop guard of the capture rules ("weft").
 pub const MARK: u32 = 0x7765_6674;
 
-pub fn original_dst(_stream: &TcpStream) -> Option<SocketAddr> {
-    todo!()
+const BACKLOG: i32 = 4096;
+
+/// Where a redirected connection was going. `None` when it was not redirected: it was made to this very address, and
+/// forwarding it there would be a loop.
+pub fn original_dst(stream: &TcpStream) -> Option<SocketAddr> {
+    let local = stream.local_addr().ok()?;
+    let socket = SockRef::from(stream);
+    let over_ipv4 = match local.ip() {
+        IpAddr::V4(_) => true,
+        IpAddr::V6(ip) => ip.to_ipv4_mapped().is_some(),
+    };
+    let original = if over_ipv4 { socket.original_dst_v4() } else { socket.original_dst_v6() };
+    let original = original.ok()?.as_socket()?;
+    (original != unmapped(local)).then_some(original)
 }
-pub fn listen_tcp(_addr: SocketAddr, _reuseport: bool, _mark: Option<u32>) -> io::Result<TcpListener> {
-    todo!()
+
+/// An IPv4-mapped IPv6 address as IPv4; others as they are, without scope.
+pub fn unmapped(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
+
+/// Listens. `reuseport` lets each worker have its own listener on one address; `mark` needs CAP_NET_ADMIN. Accepted
+/// connections inherit TCP_NODELAY and the mark. An IPv6 wildcard takes IPv4 too.
+pub fn listen_tcp(address: SocketAddr, reuseport: bool, mark: Option<u32>) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(reuseport)?;
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        socket.set_only_v6(false)?;
+    }
+    if let Some(mark) = mark {
+        socket.set_mark(mark)?;
+    }
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Connects, from `source` if given, within `timeout` (`TimedOut`). `mark` needs CAP_NET_ADMIN.
 pub async fn connect_tcp(
-    _addr: SocketAddr,
-    _source: Option<IpAddr>,
-    _mark: Option<u32>,
-    _timeout: Duration,
+    address: SocketAddr,
+    source: Option<IpAddr>,
+    mark: Option<u32>,
+    timeout: Duration,
 ) -> io::Result<TcpStream> {
-    todo!()
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(mark) = mark {
+        SockRef::from(&socket).set_mark(mark)?;
+    }
+    socket.set_nodelay(true)?;
+    if let Some(source) = source {
+        socket.bind(SocketAddr::new(source, 0))?;
+    }
+    tokio::time::timeout(timeout, socket.connect(address)).await.map_err(|_| io::ErrorKind::TimedOut)?
 }
-#[derive(Debug, Clone)]
-pub struct Rules {}
-impl Rules {
-    pub fn render(&self) -> String {
-        todo!()
-    }
-    pub async fn install(&self) -> Result<(), CaptureError> {
-        todo!()
-    }
-    pub async fn remove(&self) -> Result<(), CaptureError> {
-        todo!()
-    }
-}
-#[derive(Debug, thiserror::Error)]
-pub enum CaptureError {}

@@ -1,27 +1,101 @@
 //! Which protocol the first bytes of a connection belong to. Pure on bytes; the reading around it never loses one.
+//! Only what is certain is claimed: everything else is opaque and travels as TCP.
 
+use std::io;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+
+mod client_hello;
+#[cfg(test)]
+mod tests;
+
+/// The most bytes that a verdict may need: a request line, or a large ClientHello.
+pub const MAX_BYTES: usize = 18 * 1024;
+/// Longer first words are no HTTP method.
+const MAX_METHOD: usize = 32;
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// The verdict on the first bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Detected {
+    /// Every protocol that these bytes could still become needs more of them.
     NeedMore,
+    /// A request line of HTTP/1.
     Http1,
+    /// The preface of HTTP/2 with prior knowledge.
     Http2,
+    /// A TLS ClientHello, with the server name if it holds one.
     Tls { sni: Option<String> },
+    /// Something else.
     Opaque,
 }
-pub fn detect(_bytes: &[u8]) -> Detected {
-    todo!()
+
+/// Judges the first bytes of a connection.
+pub fn detect(bytes: &[u8]) -> Detected {
+    let Some(first) = bytes.first() else { return Detected::NeedMore };
+    if *first == client_hello::HANDSHAKE {
+        return client_hello::detect(bytes);
+    }
+    let preface = &HTTP2_PREFACE[..bytes.len().min(HTTP2_PREFACE.len())];
+    if bytes.starts_with(preface) {
+        return if preface.len() == HTTP2_PREFACE.len() { Detected::Http2 } else { Detected::NeedMore };
+    }
+    request_line(bytes)
 }
-/// Reads until the protocol is clear, `max` bytes are there, or `timeout` has passed (then `Opaque`: server speaks first).
-pub async fn detect_stream(
-    _io: &mut TcpStream,
-    _prefix: Bytes,
-    _timeout: Duration,
-) -> std::io::Result<(Detected, Bytes)> {
-    todo!()
+
+/// `METHOD SP target SP HTTP/1.x`, up to the end of the line. Malformed lines that still name HTTP are HTTP: the codec
+/// answers them with 400 rather than letting them through as TCP.
+fn request_line(bytes: &[u8]) -> Detected {
+    let line_end = bytes.iter().position(|byte| *byte == b'\n');
+    let line = &bytes[..line_end.unwrap_or(bytes.len())];
+    let Some(method_end) = line.iter().position(|byte| !is_token(*byte)) else {
+        return if line_end.is_some() || line.len() > MAX_METHOD { Detected::Opaque } else { Detected::NeedMore };
+    };
+    if method_end == 0 || method_end > MAX_METHOD || line[method_end] != b' ' {
+        return Detected::Opaque;
+    }
+    let rest = &line[method_end + 1..];
+    let rest = rest.strip_suffix(b"\r").unwrap_or(rest);
+    if rest.iter().any(|byte| *byte < b' ' || *byte == 0x7f) {
+        return Detected::Opaque;
+    }
+    let version = rest.iter().rposition(|byte| *byte == b' ').map(|space| &rest[space + 1..]);
+    match (line_end, version) {
+        (Some(_), Some(version)) if version.starts_with(b"HTTP/") => Detected::Http1,
+        (Some(_), _) => Detected::Opaque,
+        (None, _) if bytes.len() >= MAX_BYTES => Detected::Opaque,
+        (None, _) => Detected::NeedMore,
+    }
+}
+
+//= rfc9110#section-5.6.2
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// Reads until the protocol is clear; gives the verdict and every byte read, `prefix` first. When `timeout` passes first the
+/// verdict is `Opaque`: most likely the server speaks first. `NeedMore` never comes back. At the end of the stream the
+/// verdict is `Opaque` too; no bytes then means that the client never said anything.
+pub async fn detect_stream(io: &mut TcpStream, prefix: Bytes, timeout: Duration) -> io::Result<(Detected, Bytes)> {
+    let mut bytes = BytesMut::from(prefix);
+    let deadline = Instant::now() + timeout;
+    loop {
+        match detect(&bytes) {
+            Detected::NeedMore if bytes.len() < MAX_BYTES => {}
+            Detected::NeedMore => return Ok((Detected::Opaque, bytes.freeze())),
+            verdict => return Ok((verdict, bytes.freeze())),
+        }
+        if bytes.capacity() - bytes.len() < 1024 {
+            bytes.reserve(2048);
+        }
+        match timeout_at(deadline, io.read_buf(&mut bytes)).await {
+            Ok(Ok(0)) | Err(_) => return Ok((Detected::Opaque, bytes.freeze())),
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Err(error),
+        }
+    }
 }

@@ -1,78 +1,95 @@
-//! HTTP/2 behind the seam of `http`, on the crate `h2`: prior-knowledge h2c at the application's side, and the
-//! fallback between proxies. Flow-control credit goes back only as bytes are consumed.
+//! HTTP/2 behind the seam of `http`, on the crate `h2`: prior-knowledge h2c at the application's side, and the fallback
+//! between proxies. Flow-control credit goes back only as bytes are consumed, so a slow reader slows its sender.
 
-use bytes::Bytes;
-use http::HeaderMap;
-use tokio::io::{AsyncRead, AsyncWrite};
+use h2::Reason;
 
-use crate::http::{Frame, RequestHead, ResponseHead, SendError, StreamError};
+use crate::http::StreamError;
 
-/// What one HTTP/2 connection accepts.
-#[derive(Debug, Clone, Default)]
-pub struct Limits {}
+mod client;
+mod server;
+mod stream;
+#[cfg(test)]
+mod tests;
 
-pub struct ServerConn<T> {
-    io: T,
-}
-impl<T: AsyncRead + AsyncWrite + Unpin> ServerConn<T> {
-    pub async fn new(_io: T, _prefix: Bytes, _limits: &Limits) -> Result<Self, StreamError> {
-        todo!()
-    }
-    pub async fn accept(&mut self) -> Option<Result<(RequestHead, RecvStream, SendStream), StreamError>> {
-        todo!()
-    }
-    pub fn graceful_shutdown(&mut self) {
-        todo!()
-    }
-}
+pub use client::ClientConn;
+pub use server::ServerConn;
+pub use stream::{RecvStream, SendStream};
+
+/// What one HTTP/2 connection accepts and offers.
 #[derive(Debug, Clone)]
-pub struct ClientConn {}
-impl ClientConn {
-    pub async fn connect<T>(_io: T, _limits: &Limits) -> Result<Self, StreamError>
-    where
-        T: AsyncRead + AsyncWrite + Unpin + 'static,
-    {
-        todo!()
-    }
-    pub async fn send(&self, _head: &RequestHead, _end: bool) -> Result<(SendStream, RecvStream), SendError> {
-        todo!()
-    }
-    pub fn is_closed(&self) -> bool {
-        todo!()
+pub struct Limits {
+    /// Bytes that a peer may have in flight on one stream before they are consumed. Default 128 KiB.
+    pub stream_window: u32,
+    /// The same for the whole connection. Default 1 MiB.
+    pub connection_window: u32,
+    /// Streams that a client may have open. Default 256.
+    pub concurrent_streams: u32,
+    /// Bytes of a header list, as RFC 9113 counts them. Default 64 KiB; more is answered with 431.
+    pub header_list_bytes: u32,
+    /// Header fields of a head. Default 128.
+    pub fields: usize,
+    /// Bytes that wait in one stream to be written. Default 64 KiB.
+    pub send_buffer: usize,
+    /// Streams that a client may open and reset before they were accepted. Default 256; more ends the connection.
+    pub pending_resets: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            stream_window: 128 * 1024,
+            connection_window: 1024 * 1024,
+            concurrent_streams: 256,
+            header_list_bytes: 64 * 1024,
+            fields: 128,
+            send_buffer: 64 * 1024,
+            pending_resets: 256,
+        }
     }
 }
-#[derive(Debug)]
-pub struct RecvStream {}
-impl RecvStream {
-    pub async fn frame(&mut self) -> Result<Option<Frame>, StreamError> {
-        todo!()
-    }
-    pub fn is_end(&self) -> bool {
-        todo!()
-    }
-    pub fn stop(&mut self, _code: u64) {
-        todo!()
-    }
-    pub async fn response_head(&mut self) -> Result<ResponseHead, SendError> {
-        todo!()
+
+/// The HTTP/3 error code for an HTTP/2 one.
+//= rfc9114#section-8.1
+pub fn code_from_reason(reason: Reason) -> u64 {
+    match reason {
+        Reason::NO_ERROR => 0x100,
+        Reason::INTERNAL_ERROR | Reason::INADEQUATE_SECURITY => 0x102,
+        Reason::FRAME_SIZE_ERROR => 0x106,
+        Reason::ENHANCE_YOUR_CALM => 0x107,
+        Reason::REFUSED_STREAM => 0x10b,
+        Reason::CANCEL => 0x10c,
+        Reason::CONNECT_ERROR => 0x10f,
+        Reason::HTTP_1_1_REQUIRED => 0x110,
+        _ => 0x101,
     }
 }
-#[derive(Debug)]
-pub struct SendStream {}
-impl SendStream {
-    pub async fn data(&mut self, _data: Bytes) -> Result<(), StreamError> {
-        todo!()
+
+/// The HTTP/2 error code for an HTTP/3 one.
+pub fn reason_from_code(code: u64) -> Reason {
+    match code {
+        0x100 => Reason::NO_ERROR,
+        0x102 => Reason::INTERNAL_ERROR,
+        0x106 => Reason::FRAME_SIZE_ERROR,
+        0x107 => Reason::ENHANCE_YOUR_CALM,
+        0x10b => Reason::REFUSED_STREAM,
+        0x10c => Reason::CANCEL,
+        0x10f => Reason::CONNECT_ERROR,
+        0x110 => Reason::HTTP_1_1_REQUIRED,
+        0x101..=0x10e => Reason::PROTOCOL_ERROR,
+        _ => Reason::INTERNAL_ERROR,
     }
-    pub async fn finish(&mut self, _trailers: Option<HeaderMap>) -> Result<(), StreamError> {
-        todo!()
+}
+
+fn stream_error(error: &h2::Error) -> StreamError {
+    match error.reason() {
+        Some(reason) if error.is_reset() => StreamError::Reset(code_from_reason(reason)),
+        Some(_) | None => StreamError::ConnectionLost(error.to_string()),
     }
-    pub fn reset(&mut self, _code: u64) {
-        todo!()
-    }
-    pub async fn interim(&mut self, _head: &ResponseHead) -> Result<(), StreamError> {
-        todo!()
-    }
-    pub async fn response(&mut self, _head: &ResponseHead, _end: bool) -> Result<(), StreamError> {
-        todo!()
-    }
+}
+
+/// True when the peer says that it did not act on the stream: refused, or above the id of its GOAWAY.
+//= rfc9113#section-8.7
+fn is_unprocessed(error: &h2::Error) -> bool {
+    let refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
+    error.is_remote() && (refused || error.is_go_away())
 }

@@ -1,0 +1,380 @@
+//! The server role.
+
+use super::*;
+
+/// Sends `input`, closes the sending side, and gives everything that comes back and how the server saw it.
+async fn talk(input: &[u8]) -> (String, usize, Result<(), ServerError>) {
+    let (mut near, far) = pair().await;
+    let server = tokio::task::spawn_local(echo(far, Limits::default()));
+    near.write_all(input).await.unwrap();
+    near.shutdown().await.unwrap();
+    let answer = read_all(&mut near).await;
+    let (served, end) = server.await.unwrap();
+    (answer, served, end)
+}
+
+fn chunked(text: &str) -> String {
+    format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{text}\r\n0\r\n\r\n", text.len())
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order_until_the_malformed_one() {
+    run(async {
+        let input = "GET /1 HTTP/1.1\r\nHost: a\r\n\r\nPOST /2 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc\
+                     POST /3 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nxy\r\n0\r\n\r\n\r\nBAD\r\n\r\n";
+        let (answer, served, end) = talk(input.as_bytes()).await;
+        let good = [chunked("GET /1 "), chunked("POST /2 abc"), chunked("POST /3 xy")].concat();
+        let bad = answer.strip_prefix(&good).unwrap_or_else(|| panic!("{answer}"));
+        assert!(bad.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{bad}");
+        assert!(bad.contains("\r\nconnection: close\r\n") && bad.ends_with("malformed request line\n"), "{bad}");
+        assert_eq!(served, 3);
+        assert_eq!(end.unwrap_err().status(), Some(StatusCode::BAD_REQUEST));
+    });
+}
+
+#[test]
+fn a_message_split_at_every_byte_is_one_message() {
+    run(async {
+        let input = "POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n2\r\nde\r\n0\r\nx-sum: 5\r\n\r\n";
+        let expect = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nd\r\nPOST /a abcde\r\n0\r\nx-sum: 5\r\n\r\n";
+        let (mut near, far) = pair().await;
+        let server = tokio::task::spawn_local(echo(far, Limits::default()));
+        for _ in 0..2 {
+            for byte in input.bytes() {
+                near.write_all(&[byte]).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(read_until(&mut near, expect).await, expect);
+        }
+        for split in 1..input.len() {
+            near.write_all(&input.as_bytes()[..split]).await.unwrap();
+            tokio::task::yield_now().await;
+            near.write_all(&input.as_bytes()[split..]).await.unwrap();
+            assert_eq!(read_until(&mut near, expect).await, expect);
+        }
+        drop(near);
+        assert_eq!(server.await.unwrap().0, input.len() + 1);
+    });
+}
+
+#[test]
+fn refusals_reach_the_client_with_their_status() {
+    run(async {
+        let long = "a".repeat(95_000);
+        let fields = "x: y\r\n".repeat(200);
+        for (input, status) in [
+            ("GET / HTTP/1.1\r\n\r\n".to_owned(), 400),
+            ("GET / HTTP/9.1\r\nHost: a\r\n\r\n".to_owned(), 400),
+            ("GET /\r\n".to_owned(), 400),
+            ("\r\n".repeat(20), 400),
+            ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n".to_owned(), 501),
+            (format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n"), 414),
+            (format!("GET / HTTP/1.1\r\nHost: a\r\nx: {long}\r\n\r\n"), 431),
+            (format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"), 431),
+        ] {
+            let (answer, served, end) = talk(input.as_bytes()).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{status}: {answer}");
+            assert_eq!((served, end.unwrap_err().status().unwrap().as_u16()), (0, status));
+        }
+    });
+}
+
+#[test]
+fn silence_and_ends_are_told_apart() {
+    run(async {
+        let (answer, served, end) = talk(b"").await;
+        assert_eq!((answer.as_str(), served), ("", 0));
+        end.unwrap();
+        let (answer, _, end) = talk(b"GET / HT").await;
+        assert_eq!(answer, "");
+        assert!(matches!(end, Err(ServerError::Connection(StreamError::Truncated))));
+    });
+}
+
+#[test]
+fn slow_heads_get_408_and_idle_connections_end() {
+    run(async {
+        let limits = Limits { head_timeout: Duration::from_millis(30), idle_timeout: Duration::from_millis(60), ..Limits::default() };
+        let (mut near, far) = pair().await;
+        let server = tokio::task::spawn_local(echo(far, limits.clone()));
+        near.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+        let answer = read_until(&mut near, "too slow\n").await;
+        assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+        drop(near);
+        assert_eq!(server.await.unwrap().1.unwrap_err().status(), Some(StatusCode::REQUEST_TIMEOUT));
+        let (mut near, far) = pair().await;
+        let server = tokio::task::spawn_local(echo(far, limits));
+        near.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        assert_eq!(read_all(&mut near).await, chunked("GET / "));
+        assert_eq!(server.await.unwrap().0, 1);
+    });
+}
+
+#[test]
+fn http10_gets_no_chunks_and_its_own_persistence() {
+    run(async {
+        let (answer, ..) = talk(b"GET /a HTTP/1.0\r\n\r\n").await;
+        assert_eq!(answer, "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nGET /a ");
+        let (mut near, far) = pair().await;
+        tokio::task::spawn_local(async move {
+            let mut connection = ServerConn::new(far, b"", Limits::default());
+            while let Some(mut exchange) = connection.next().await.unwrap() {
+                exchange.responder.interim(&response(103, &[])).await.unwrap();
+                let mut sink = exchange.responder.head(&response(200, &[("content-length", "2")]), false).await.unwrap();
+                sink.data(Bytes::from_static(b"ok")).await.unwrap();
+                sink.finish(None).await.unwrap();
+            }
+        });
+        for _ in 0..2 {
+            near.write_all(b"GET /a HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").await.unwrap();
+            let expect = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: keep-alive\r\n\r\nok";
+            assert_eq!(read_until(&mut near, "ok").await, expect);
+        }
+    });
+}
+
+#[test]
+fn head_answers_have_no_body() {
+    run(async {
+        let (answer, ..) = talk(b"HEAD /a HTTP/1.1\r\nHost: a\r\n\r\nGET /b HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+        let second = chunked("GET /b ").replace("chunked\r\n", "chunked\r\nconnection: close\r\n");
+        assert_eq!(answer, format!("HTTP/1.1 200 OK\r\n\r\n{second}"));
+    });
+}
+
+#[test]
+fn a_bad_chunk_ends_the_connection_without_an_answer_to_what_follows() {
+    run(async {
+        let input = b"POST /1 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n";
+        let (answer, served, _) = talk(input).await;
+        assert_eq!((answer.as_str(), served), ("", 1));
+    });
+}
+
+#[test]
+fn interim_responses_come_first_and_the_body_after_100() {
+    run(async {
+        let (mut near, far) = pair().await;
+        tokio::task::spawn_local(async move {
+            let mut connection = ServerConn::new(far, b"", Limits::default());
+            let mut exchange = connection.next().await.unwrap().unwrap();
+            assert_eq!(exchange.head.headers["expect"], "100-continue");
+            for status in [103, 100, 102] {
+                exchange.responder.interim(&response(status, &[("x", "y")])).await.unwrap();
+            }
+            let (bytes, _) = collect(&mut exchange.body).await.unwrap();
+            let sink = exchange.responder.head(&response(if bytes == b"hello" { 200 } else { 500 }, &[]), true).await;
+            drop(sink);
+            assert!(connection.next().await.unwrap().is_none());
+        });
+        near.write_all(b"PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n").await.unwrap();
+        let interim = read_until(&mut near, "102 Processing\r\nx: y\r\n\r\n").await;
+        assert!(interim.starts_with("HTTP/1.1 103 Early Hints\r\nx: y\r\n\r\nHTTP/1.1 100 Continue\r\nx: y\r\n\r\nHTTP"));
+        near.write_all(b"hello").await.unwrap();
+        assert_eq!(read_until(&mut near, "\r\n\r\n").await, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+    });
+}
+
+#[test]
+fn a_final_answer_instead_of_100_closes() {
+    run(async {
+        let (mut near, far) = pair().await;
+        tokio::task::spawn_local(async move {
+            let mut connection = ServerConn::new(far, b"", Limits::default());
+            let exchange = connection.next().await.unwrap().unwrap();
+            drop(exchange.responder.head(&response(403, &[]), true).await.unwrap());
+            assert!(connection.next().await.unwrap().is_none());
+        });
+        near.write_all(b"PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n").await.unwrap();
+        assert_eq!(read_all(&mut near).await, "HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    });
+}
+
+#[test]
+fn an_early_answer_survives_an_upload_that_nobody_reads() {
+    run(async {
+        let (near, far) = pair().await;
+        let server = tokio::task::spawn_local(async move {
+            let mut connection = ServerConn::new(far, b"", Limits::default());
+            let exchange = connection.next().await.unwrap().unwrap();
+            drop(exchange.responder.head(&response(413, &[]), true).await.unwrap());
+            assert!(connection.next().await.unwrap().is_none());
+        });
+        let (mut read, mut write) = near.into_split();
+        let upload = tokio::task::spawn_local(async move {
+            write.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\n").await?;
+            for _ in 0..64 {
+                write.write_all(&[b'x'; 65_536]).await?;
+            }
+            Ok::<_, std::io::Error>(write)
+        });
+        let mut text = String::new();
+        read.read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "HTTP/1.1 413 Payload Too Large\r\ncontent-length: 0\r\n\r\n");
+        let _ = upload.await.unwrap();
+        server.await.unwrap();
+    });
+}
+
+#[test]
+fn a_small_unread_body_is_read_over() {
+    run(async {
+        let (mut near, far) = pair().await;
+        tokio::task::spawn_local(async move {
+            let mut connection = ServerConn::new(far, b"", Limits::default());
+            while let Some(exchange) = connection.next().await.unwrap() {
+                let path = exchange.head.path.unwrap();
+                let mut sink = exchange.responder.head(&response(200, &[("content-length", "2")]), false).await.unwrap();
+                sink.data(Bytes::copy_from_slice(path.as_str().as_bytes())).await.unwrap();
+                sink.finish(None).await.unwrap();
+            }
+        });
+        near.write_all(b"POST /1 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nabcdeGET /2 HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        let head = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n";
+        assert_eq!(read_until(&mut near, "/2").await, format!("{head}/1{head}/2"));
+    });
+}
+
+#[test]
+fn draining_closes_after_the_answer() {
+    run(async {
+        let (mut near, far) = pair().await;
+        tokio::task::spawn_local(async move {
+            let mut connection = ServerConn::new(far, b"", Limits::default());
+            assert!(connection.is_idle());
+            connection.close_after_current();
+            let exchange = connection.next().await.unwrap().unwrap();
+            drop(exchange.responder.head(&response(200, &[]), true).await.unwrap());
+            assert!(connection.next().await.unwrap().is_none());
+        });
+        near.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        assert_eq!(read_all(&mut near).await, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    });
+}
+
+#[test]
+fn messages_that_disagree_with_their_length_are_cut_off() {
+    run(async {
+        for (pieces, ends) in [(&[&b"abcd"[..], b"ef"][..], true), (&[&b"abc"[..]][..], false)] {
+            let (mut near, far) = pair().await;
+            tokio::task::spawn_local(async move {
+                let mut connection = ServerConn::new(far, b"", Limits::default());
+                let exchange = connection.next().await.unwrap().unwrap();
+                let mut sink = exchange.responder.head(&response(200, &[("content-length", "5")]), false).await.unwrap();
+                let mut result = Ok(());
+                for piece in pieces {
+                    result = sink.data(Bytes::from_static(piece)).await;
+                }
+                let failed = if ends { result } else { sink.finish(None).await };
+                assert!(matches!(failed, Err(StreamError::Protocol(_))));
+                assert!(connection.next().await.unwrap().is_none());
+            });
+            near.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+            let mut bytes = Vec::new();
+            let _ = near.read_to_end(&mut bytes).await;
+            assert!(!bytes.ends_with(b"abcdef"));
+        }
+    });
+}
+
+#[test]
+fn connect_holds_payload_back_until_accepted_and_then_is_raw() {
+    run(async {
+        let (mut near, far) = pair().await;
+        let server = tokio::task::spawn_local(async move {
+            let mut connection = ServerConn::new(far, b"", Limits::default());
+            let mut exchange = connection.next().await.unwrap().unwrap();
+            assert_eq!(exchange.head.authority.unwrap(), "db:5432");
+            let early = timeout(Duration::from_millis(30), exchange.body.frame()).await;
+            assert!(early.is_err(), "payload before the 200: {early:?}");
+            let (accepted, first) = tokio::join!(
+                exchange.responder.head(&response(200, &[("content-length", "5"), ("x", "y")]), false),
+                exchange.body.frame()
+            );
+            assert!(matches!(first, Ok(Some(Frame::Data(data))) if data == "early"));
+            drop(accepted.unwrap());
+            let (mut reader, mut writer) = connection.into_tunnel();
+            let mut body = RecvBody::Tcp(&mut reader);
+            let (bytes, _) = collect(&mut body).await.unwrap();
+            writer.data(Bytes::from(bytes)).await.unwrap();
+            writer.finish().await.unwrap();
+        });
+        near.write_all(b"CONNECT db:5432 HTTP/1.1\r\nHost: db:5432\r\n\r\nearly").await.unwrap();
+        assert_eq!(read_until(&mut near, "\r\n\r\n").await, "HTTP/1.1 200 OK\r\nx: y\r\n\r\n");
+        near.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        near.shutdown().await.unwrap();
+        assert_eq!(read_all(&mut near).await, "GET / HTTP/1.1\r\n\r\n");
+        server.await.unwrap();
+    });
+}
+
+#[test]
+fn a_client_that_leaves_is_noticed() {
+    run(async {
+        for reset in [false, true] {
+            let (mut near, far) = pair().await;
+            near.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+            let mut connection = ServerConn::new(far, b"", Limits::default());
+            let exchange = connection.next().await.unwrap().unwrap();
+            let crate::http::Responder::H1(responder) = exchange.responder else { panic!("not HTTP/1") };
+            assert!(timeout(Duration::from_millis(20), responder.gone()).await.is_err());
+            if reset {
+                socket2::SockRef::from(&near).set_linger(Some(Duration::ZERO)).unwrap();
+            }
+            drop(near);
+            responder.gone().await;
+        }
+    });
+}
+
+#[test]
+fn a_stalled_reader_stops_the_writer() {
+    run(async {
+        let (near, far) = pair().await;
+        socket2::SockRef::from(&far).set_send_buffer_size(16 * 1024).unwrap();
+        let (mut read, mut write) = near.into_split();
+        write.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        let mut connection = ServerConn::new(far, b"", Limits::default());
+        let exchange = connection.next().await.unwrap().unwrap();
+        let mut sink = exchange.responder.head(&response(200, &[]), false).await.unwrap();
+        let piece = Bytes::from(vec![b'x'; 10_000]);
+        let mut taken = 0usize;
+        while timeout(Duration::from_millis(200), sink.data(piece.clone())).await.is_ok() {
+            taken += piece.len();
+            assert!(taken < 64 << 20, "the writer never waits");
+        }
+        // The piece whose future was dropped stays queued: nothing is lost or sent twice.
+        taken += piece.len();
+        let reading = tokio::task::spawn_local(async move {
+            let mut bytes = Vec::new();
+            read.read_to_end(&mut bytes).await.unwrap();
+            bytes.iter().filter(|byte| **byte == b'x').count()
+        });
+        sink.finish(None).await.unwrap();
+        connection.close_after_current();
+        drop(connection);
+        assert_eq!(reading.await.unwrap(), taken);
+    });
+}
+
+#[test]
+fn hyper_as_client() {
+    use http_body_util::{BodyExt, Full};
+    run(async {
+        let (near, far) = pair().await;
+        let server = tokio::task::spawn_local(echo(far, Limits::default()));
+        let io = hyper_util::rt::TokioIo::new(near);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+        tokio::task::spawn_local(connection);
+        for number in 0..50usize {
+            let body = "x".repeat(number * 997);
+            let request = http::Request::post(format!("/{number}")).header("host", "a").body(Full::new(Bytes::from(body.clone())));
+            let answer = sender.send_request(request.unwrap()).await.unwrap();
+            assert_eq!(answer.status(), 200);
+            let text = answer.into_body().collect().await.unwrap().to_bytes();
+            assert_eq!(text, format!("POST /{number} {body}"));
+        }
+        drop(sender);
+        assert_eq!(server.await.unwrap().0, 50);
+    });
+}
