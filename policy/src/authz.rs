@@ -162,7 +162,8 @@ pub struct Engine {
 
 impl Engine {
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
-        let mut engine = Self { deny: Rules::default(), allow: Rules::default(), no_match: None, needed_headers: vec![] };
+        let mut engine =
+            Self { deny: Rules::default(), allow: Rules::default(), no_match: None, needed_headers: vec![] };
         let mut allowing: Vec<&str> = Vec::new();
         for policy in &config.policies {
             if policy.action == Action::Allow {

@@ -2,7 +2,9 @@
 //! carries it as deltas, the proxy turns it into its `Snapshot`. Plain data, compared and serialised as it is.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -21,15 +23,51 @@ pub struct ObjectName {
     pub name: String,
 }
 
+impl ObjectName {
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// Not `namespace/name`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not namespace/name")]
+pub struct ObjectNameError(String);
+
+impl FromStr for ObjectName {
+    type Err = ObjectNameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once('/') {
+            Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+                Ok(Self::new(namespace, name))
+            }
+            _ => Err(ObjectNameError(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// Everything that one proxy needs. Maps are keyed as deltas address their entries.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Bundle {
     pub revision: Revision,
     pub mesh: Option<MeshSettings>,
-    /// The workloads this proxy serves (one for a sidecar).
+    /// The workloads this proxy serves (one for a sidecar), by `namespace/name`.
     pub workloads: BTreeMap<String, ServedWorkload>,
     pub services: BTreeMap<ObjectName, Service>,
-    /// Routes attached to services by GAMMA parentRefs, in precedence order by `route::order`.
+    /// Routes attached to services by GAMMA parentRefs.
     pub routes: BTreeMap<ObjectName, Route>,
     /// Filters attached to this proxy, by attachment name.
     pub filters: BTreeMap<String, FilterAttachment>,
@@ -112,7 +150,7 @@ pub struct Endpoint {
     pub mesh_address: SocketAddr,
     /// Relative weight inside its service, default 1.
     pub weight: u32,
-    /// Target ports that differ from the service's (named ports); empty otherwise.
+    /// Labels of the workload, for metrics.
     pub labels: BTreeMap<String, String>,
 }
 

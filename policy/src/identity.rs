@@ -154,11 +154,7 @@ impl std::hash::Hash for SpiffeId {
 /// A DNS label as namespaces and services are named (RFC 1123): `[a-z0-9]([-a-z0-9]*[a-z0-9])?`, at most 63.
 pub fn is_label(text: &str) -> bool {
     let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    !text.is_empty()
-        && text.len() <= 63
-        && text.bytes().all(inner)
-        && !text.starts_with('-')
-        && !text.ends_with('-')
+    !text.is_empty() && text.len() <= 63 && text.bytes().all(inner) && !text.starts_with('-') && !text.ends_with('-')
 }
 
 /// Dot-separated labels, at most 253 bytes.
@@ -231,7 +227,8 @@ mod tests {
         check("spiffe://cluster.local//ns/shop/sa/web", Err(shape));
         check("spiffe://cluster.local/sa/web/ns/shop", Err(shape));
         check("spiffe://cluster.local", Err(shape));
-        let domain = |d| format!("{d:?} is not a trust domain: lower-case letters, digits, '.', '-' and '_', at most 255");
+        let domain =
+            |d| format!("{d:?} is not a trust domain: lower-case letters, digits, '.', '-' and '_', at most 255");
         check("spiffe:///ns/shop/sa/web", Err(&domain("")));
         check("spiffe://Cluster.local/ns/shop/sa/web", Err(&domain("Cluster.local")));
         check("spiffe://cluster.local:80/ns/shop/sa/web", Err(&domain("cluster.local:80")));
@@ -240,7 +237,8 @@ mod tests {
         check("spiffe://cluster.local/ns//sa/web", Err(&namespace("")));
         check("spiffe://cluster.local/ns/../sa/web", Err(&namespace("..")));
         check("spiffe://cluster.local/ns/Shop/sa/web", Err(&namespace("Shop")));
-        let account = |a| format!("{a:?} is not a service account: lower-case letters, digits, '-' and '.', at most 253");
+        let account =
+            |a| format!("{a:?} is not a service account: lower-case letters, digits, '-' and '.', at most 253");
         check("spiffe://cluster.local/ns/shop/sa/we%62", Err(&account("we%62")));
         check("spiffe://cluster.local/ns/shop/sa/web?x", Err(&account("web?x")));
         check("spiffe://cluster.local/ns/shop/sa/", Err(&account("")));

@@ -3,6 +3,7 @@
 
 pub mod authz;
 pub mod bundle;
+pub mod delta;
 pub mod identity;
 pub mod path;
 pub mod route;

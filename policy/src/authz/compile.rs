@@ -50,10 +50,8 @@ struct CompiledOperation {
 
 impl Rules {
     pub(super) fn add(&mut self, policy: &Policy, trust_domain: &str) -> Result<(), ConfigError> {
-        let domain: TrustDomain = trust_domain.parse().map_err(|error: crate::identity::IdentityError| ConfigError {
-            policy: policy.name.clone(),
-            key: "trust_domain".to_owned(),
-            message: error.to_string(),
+        let domain: TrustDomain = trust_domain.parse().map_err(|error: crate::identity::IdentityError| {
+            ConfigError { policy: policy.name.clone(), key: "trust_domain".to_owned(), message: error.to_string() }
         })?;
         let allow = policy.action == Action::Allow;
         if !allow && policy.rules.is_empty() {
@@ -63,7 +61,9 @@ impl Rules {
         for (index, rule) in policy.rules.iter().enumerate() {
             let at = |key: String, message: String| ConfigError { policy: policy.name.clone(), key, message };
             let label = match &rule.name {
-                Some(name) if name.is_empty() || name.contains(|c: char| c.is_control() || c.is_whitespace() || c == '#') => {
+                Some(name)
+                    if name.is_empty() || name.contains(|c: char| c.is_control() || c.is_whitespace() || c == '#') =>
+                {
                     let message = "a rule's name has no blanks and no `#`".to_owned();
                     return Err(at(format!("rules[{index}].name"), message));
                 }
@@ -205,12 +205,17 @@ impl CompiledOperation {
 
     fn needs_http(&self) -> bool {
         let Self { methods, not_methods, paths, not_paths, headers, .. } = self;
-        !(methods.is_empty() && not_methods.is_empty() && paths.is_empty() && not_paths.is_empty() && headers.is_empty())
+        !(methods.is_empty()
+            && not_methods.is_empty()
+            && paths.is_empty()
+            && not_paths.is_empty()
+            && headers.is_empty())
     }
 
     fn holds(&self, seen: &Seen<'_>, allow: bool) -> bool {
         let Seen { request, path } = seen;
-        let port = (self.ports.is_empty() || self.ports.contains(&request.port)) && !self.not_ports.contains(&request.port);
+        let port =
+            (self.ports.is_empty() || self.ports.contains(&request.port)) && !self.not_ports.contains(&request.port);
         if !port {
             return false;
         }

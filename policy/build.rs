@@ -1,0 +1,16 @@
+//! Compiles the wire messages, without protoc. Only where the feature `wire` asks for them.
+
+use std::error::Error;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    const PROTO: &str = "proto/weft/control/v1/control.proto";
+    println!("cargo::rerun-if-changed=proto");
+    if std::env::var_os("CARGO_FEATURE_WIRE").is_none() {
+        return Ok(());
+    }
+    let descriptors = protox::compile([PROTO], ["proto"])?;
+    // No transport: the client's `connect` constructor would clash with the call of that name.
+    // BTreeMap: the bytes of a message follow from its content, so a hash of them names a version.
+    tonic_prost_build::configure().btree_map(".").build_transport(false).compile_fds(descriptors)?;
+    Ok(())
+}

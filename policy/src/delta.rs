@@ -1,0 +1,157 @@
+//! Differences between bundles: what the control plane sends and the proxy applies. `diff` then `apply` is identity.
+
+use std::collections::BTreeMap;
+
+use crate::bundle::{Bundle, FilterAttachment, MeshSettings, ObjectName, Revision, Route, ServedWorkload, Service};
+
+/// One step from a bundle to the next.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Delta {
+    pub revision: Revision,
+    pub upserts: Vec<Object>,
+    pub removals: Vec<Key>,
+    /// Removals only, to be applied at once to whatever is current.
+    pub subtractive: bool,
+    /// The bundle is exactly `upserts`: what they don't name goes.
+    pub full: bool,
+}
+
+/// A part of a bundle that is sent as a whole.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Object {
+    Mesh(MeshSettings),
+    Workload(ServedWorkload),
+    Service(Service),
+    Route(Route),
+    Filter(FilterAttachment),
+}
+
+/// The name of an `Object`, or of an endpoint of a service, in a bundle.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Key {
+    Mesh,
+    Workload(ObjectName),
+    Service(ObjectName),
+    Route(ObjectName),
+    Filter(String),
+    Endpoint { service: ObjectName, workload: ObjectName },
+}
+
+impl Object {
+    pub fn key(&self) -> Key {
+        match self {
+            Self::Mesh(_) => Key::Mesh,
+            Self::Workload(workload) => Key::Workload(workload.name.clone()),
+            Self::Service(service) => Key::Service(service.name.clone()),
+            Self::Route(route) => Key::Route(route.name.clone()),
+            Self::Filter(filter) => Key::Filter(filter.name.clone()),
+        }
+    }
+}
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Mesh => f.write_str("Mesh"),
+            Self::Workload(name) => write!(f, "Workload {name}"),
+            Self::Service(name) => write!(f, "Service {name}"),
+            Self::Route(name) => write!(f, "HTTPRoute {name}"),
+            Self::Filter(name) => write!(f, "Filter {name}"),
+            Self::Endpoint { service, workload } => write!(f, "Endpoint {workload} of Service {service}"),
+        }
+    }
+}
+
+impl Bundle {
+    /// All parts by key, in the order in which they are sent.
+    pub fn objects(&self) -> BTreeMap<Key, Object> {
+        let mesh = self.mesh.iter().cloned().map(Object::Mesh);
+        let workloads = self.workloads.values().cloned().map(Object::Workload);
+        let services = self.services.values().cloned().map(Object::Service);
+        let routes = self.routes.values().cloned().map(Object::Route);
+        let filters = self.filters.values().cloned().map(Object::Filter);
+        let all = mesh.chain(workloads).chain(services).chain(routes).chain(filters);
+        all.map(|object| (object.key(), object)).collect()
+    }
+
+    pub fn upsert(&mut self, object: Object) {
+        match object {
+            Object::Mesh(mesh) => self.mesh = Some(mesh),
+            Object::Workload(workload) => {
+                self.workloads.insert(workload.name.to_string(), workload);
+            }
+            Object::Service(service) => {
+                self.services.insert(service.name.clone(), service);
+            }
+            Object::Route(route) => {
+                self.routes.insert(route.name.clone(), route);
+            }
+            Object::Filter(filter) => {
+                self.filters.insert(filter.name.clone(), filter);
+            }
+        }
+    }
+
+    /// Removing what isn't there is fine: a removal may come twice.
+    pub fn remove(&mut self, key: &Key) {
+        match key {
+            Key::Mesh => self.mesh = None,
+            Key::Workload(name) => {
+                self.workloads.remove(&name.to_string());
+            }
+            Key::Service(name) => {
+                self.services.remove(name);
+            }
+            Key::Route(name) => {
+                self.routes.remove(name);
+            }
+            Key::Filter(name) => {
+                self.filters.remove(name);
+            }
+            Key::Endpoint { service, workload } => {
+                if let Some(service) = self.services.get_mut(service) {
+                    service.endpoints.remove(workload);
+                }
+            }
+        }
+    }
+
+    /// Applies a delta. A subtractive one leaves the revision alone: it comes ahead of the revision that it belongs to.
+    pub fn apply(&mut self, delta: &Delta) {
+        if delta.full {
+            *self = Self::default();
+        }
+        for key in &delta.removals {
+            self.remove(key);
+        }
+        for object in &delta.upserts {
+            self.upsert(object.clone());
+        }
+        if !delta.subtractive {
+            self.revision = delta.revision;
+        }
+    }
+}
+
+/// What leads from `old` to `new`.
+pub fn diff(old: &Bundle, new: &Bundle) -> Delta {
+    let (before, after) = (old.objects(), new.objects());
+    let removals = before.keys().filter(|key| !after.contains_key(key)).cloned().collect();
+    let upserts = after.into_iter().filter(|(key, object)| before.get(key) != Some(object)).map(|(_, o)| o).collect();
+    Delta { revision: new.revision, upserts, removals, subtractive: false, full: false }
+}
+
+/// The endpoints that `new` no longer has: they go at once, ahead of `diff`. `None` where there are none.
+pub fn endpoint_removals(old: &Bundle, new: &Bundle) -> Option<Delta> {
+    let mut removals = Vec::new();
+    for (name, service) in &old.services {
+        let left = new.services.get(name).map(|service| &service.endpoints);
+        let gone = service.endpoints.keys().filter(|workload| !left.is_some_and(|left| left.contains_key(*workload)));
+        removals.extend(gone.map(|workload| Key::Endpoint { service: name.clone(), workload: workload.clone() }));
+    }
+    let delta = Delta { revision: new.revision, upserts: vec![], removals, subtractive: true, full: false };
+    (!delta.removals.is_empty()).then_some(delta)
+}
+
+#[cfg(test)]
+mod tests;

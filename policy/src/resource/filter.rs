@@ -1,0 +1,152 @@
+//! `Filter` (a published binary) and `FilterPolicy` (where it runs and with what configuration).
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::value::{self, NotYet};
+use super::{ROOT_NAMESPACE, TargetRef};
+use crate::bundle::{Direction, FilterLimits, OnFailure};
+
+/// Capabilities that a filter may ask for and a policy may grant; `log` and `metrics` are always there.
+pub const CAPABILITIES: [&str; 3] = ["log", "metrics", "token-bucket"];
+/// More memory than this is not given to any filter.
+const MAX_MEMORY_BYTES: u64 = 256 << 20;
+/// A call may not last longer.
+const MAX_CALL_TIMEOUT_MS: u64 = 1000;
+
+/// A filter as published: the binary is kept by its digest.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FilterSpec {
+    pub version: String,
+    /// `sha256:` and 64 hex digits in lower case.
+    #[serde(deserialize_with = "digest")]
+    pub digest: String,
+    /// ed25519 over the 32 digest bytes, base64.
+    pub signature: String,
+    /// PEM.
+    pub public_key: String,
+    pub size: u64,
+    /// `weft:filter@0.1.0`
+    pub abi: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub capabilities: Vec<String>,
+    /// JSON Schema of the configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_schema: Option<serde_json::Value>,
+}
+
+fn digest<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let hex = text.strip_prefix("sha256:").unwrap_or_default();
+    if hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+        Ok(text)
+    } else {
+        Err(D::Error::custom(format_args!("{text:?} is not sha256: and 64 hex digits in lower case")))
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FilterPolicySpec {
+    /// Empty: the whole namespace; in the root namespace the whole mesh.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub target_refs: Vec<TargetRef>,
+    #[serde(default = "inbound")]
+    pub direction: Direction,
+    #[serde(default, skip_serializing)]
+    pub phase: NotYet,
+    /// Smaller runs earlier; equals by name.
+    #[serde(default)]
+    pub order: i32,
+    #[serde(default)]
+    pub mode: PolicyMode,
+    #[serde(default = "deny")]
+    pub on_failure: OnFailure,
+    pub filter: FilterRef,
+    /// Handed to the filter as JSON.
+    #[serde(default = "empty_object")]
+    pub config: serde_json::Value,
+    #[serde(default, deserialize_with = "capabilities", skip_serializing_if = "Vec::is_empty")]
+    pub capabilities: Vec<String>,
+    #[serde(default)]
+    pub limits: LimitsSpec,
+}
+
+fn inbound() -> Direction {
+    Direction::Inbound
+}
+
+fn deny() -> OnFailure {
+    OnFailure::Deny
+}
+
+fn empty_object() -> serde_json::Value {
+    serde_json::Value::Object(serde_json::Map::new())
+}
+
+fn capabilities<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let list = Vec::<String>::deserialize(deserializer)?;
+    match list.iter().find(|name| !CAPABILITIES.contains(&name.as_str())) {
+        Some(other) => {
+            Err(D::Error::custom(format_args!("{other:?} is not a capability: {}", CAPABILITIES.join(", "))))
+        }
+        None => Ok(list),
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum PolicyMode {
+    #[default]
+    Enforce,
+    /// Verdicts are counted and logged only.
+    Audit,
+    /// Not attached.
+    Off,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FilterRef {
+    #[serde(deserialize_with = "value::object_name")]
+    pub name: String,
+    #[serde(default = "root", deserialize_with = "value::label")]
+    pub namespace: String,
+    /// The version that must be the published one; any where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+}
+
+fn root() -> String {
+    ROOT_NAMESPACE.to_owned()
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct LimitsSpec {
+    pub memory_bytes: u64,
+    pub call_timeout_ms: u64,
+}
+
+impl Default for LimitsSpec {
+    fn default() -> Self {
+        let FilterLimits { memory_bytes, call_timeout_ms } = FilterLimits::default();
+        Self { memory_bytes, call_timeout_ms }
+    }
+}
+
+impl FilterPolicySpec {
+    pub(crate) fn check(&self) -> Result<(), (String, String)> {
+        let range = |key: &str, value: u64, least: u64, most: u64| {
+            let wrong = || (format!("limits.{key}"), format!("{value} is out of range: {least} to {most}"));
+            if (least..=most).contains(&value) { Ok(()) } else { Err(wrong()) }
+        };
+        range("memoryBytes", self.limits.memory_bytes, 1 << 16, MAX_MEMORY_BYTES)?;
+        range("callTimeoutMs", self.limits.call_timeout_ms, 1, MAX_CALL_TIMEOUT_MS)?;
+        if self.filter.name == "authz" && self.filter.namespace == ROOT_NAMESPACE {
+            let message = "the authz filter is attached by AccessPolicy, not by FilterPolicy".to_owned();
+            return Err(("filter.name".to_owned(), message));
+        }
+        Ok(())
+    }
+}

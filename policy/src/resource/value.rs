@@ -1,0 +1,161 @@
+//! Values inside manifests: each is parsed where it stands, so that an error points at its line.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::de::{Error, IgnoredAny};
+use serde::{Deserialize, Deserializer};
+
+use crate::identity::{is_label, is_subdomain};
+
+/// A field of the standard that this version can't do: giving it is an error that says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct NotYet;
+
+impl<'de> Deserialize<'de> for NotYet {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        IgnoredAny::deserialize(deserializer)?;
+        Err(D::Error::custom("is not supported yet"))
+    }
+}
+
+fn checked<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    fits: impl Fn(&str) -> bool,
+    what: &str,
+) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if fits(&text) { Ok(text) } else { Err(D::Error::custom(format_args!("{text:?} is not {what}"))) }
+}
+
+pub(super) fn label<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    checked(deserializer, is_label, "a name: lower-case letters, digits and '-', at most 63")
+}
+
+pub(super) fn label_option<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    label(deserializer).map(Some)
+}
+
+pub(super) fn object_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    checked(deserializer, is_subdomain, "a name: lower-case letters, digits, '-' and '.', at most 253")
+}
+
+pub(super) fn target_group<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    checked(deserializer, |group| matches!(group, "" | "core" | "weft.dev"), "the group of a target this version knows")
+}
+
+pub(super) fn port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
+    let number = i64::deserialize(deserializer)?;
+    match u16::try_from(number) {
+        Ok(port) if port != 0 => Ok(port),
+        _ => Err(D::Error::custom(format_args!("{number} is not a port: 1 to 65535"))),
+    }
+}
+
+pub(super) fn port_option<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
+    port(deserializer).map(Some)
+}
+
+pub(super) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let address: IpAddr = text.parse().map_err(|_| D::Error::custom(format_args!("{text:?} is not an IP address")))?;
+    if address.is_unspecified() || address.is_multicast() {
+        return Err(D::Error::custom(format_args!("{text} is not the address of one machine")));
+    }
+    Ok(address.to_canonical())
+}
+
+pub(super) fn socket_option<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    match text.parse::<SocketAddr>() {
+        Ok(socket) if socket.port() != 0 && !socket.ip().is_unspecified() => Ok(Some(socket)),
+        _ => Err(D::Error::custom(format_args!("{text:?} is not ip:port"))),
+    }
+}
+
+/// Header names in lower case.
+pub(super) fn header_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let name = http::HeaderName::try_from(&text);
+    name.map(|name| name.as_str().to_owned())
+        .map_err(|_| D::Error::custom(format_args!("{text:?} is not the name of a header")))
+}
+
+pub(super) fn header_names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    struct Name(#[serde(deserialize_with = "header_name")] String);
+    Ok(Vec::<Name>::deserialize(deserializer)?.into_iter().map(|name| name.0).collect())
+}
+
+pub(super) fn header_value<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    checked(deserializer, |text| http::HeaderValue::try_from(text).is_ok(), "the value of a header")
+}
+
+/// Gateway API durations (GEP-2257): `1h30m`, `15s`, `250ms`; at most five digits and four units.
+pub(super) fn duration_ms<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let wrong = || D::Error::custom(format_args!("{text:?} is not a duration such as 15s, 250ms or 1m30s"));
+    parse_duration(&text).map(Some).ok_or_else(wrong)
+}
+
+fn parse_duration(text: &str) -> Option<u64> {
+    let mut rest = text;
+    let mut total: u64 = 0;
+    let mut parts = 0;
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let units = rest[digits..].bytes().take_while(u8::is_ascii_alphabetic).count();
+        if digits == 0 || digits > 5 || parts == 4 {
+            return None;
+        }
+        let unit = match &rest[digits..digits + units] {
+            "h" => 3_600_000,
+            "m" => 60_000,
+            "s" => 1_000,
+            "ms" => 1,
+            _ => return None,
+        };
+        total += rest[..digits].parse::<u64>().ok()? * unit;
+        rest = &rest[digits + units..];
+        parts += 1;
+    }
+    (parts > 0).then_some(total)
+}
+
+/// The same, the other way round.
+pub fn duration_text(ms: u64) -> String {
+    if ms == 0 {
+        return "0s".to_owned();
+    }
+    let parts = [(ms / 3_600_000, "h"), (ms / 60_000 % 60, "m"), (ms / 1000 % 60, "s"), (ms % 1000, "ms")];
+    parts.iter().filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n}{unit}")).collect()
+}
+
+pub(super) fn serialize_duration<S: serde::Serializer>(ms: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+    match ms {
+        Some(ms) => serializer.serialize_str(&duration_text(*ms)),
+        None => serializer.serialize_none(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        fn check(text: &str, expect: Option<u64>) {
+            assert_eq!(parse_duration(text), expect, "{text}");
+            if let Some(ms) = expect {
+                assert_eq!(parse_duration(&duration_text(ms)), Some(ms), "{text}");
+            }
+        }
+        check("15s", Some(15_000));
+        check("250ms", Some(250));
+        check("1h2m3s4ms", Some(3_723_004));
+        check("0s", Some(0));
+        check("90m", Some(5_400_000));
+        for wrong in ["", "15", "s", "-1s", "1.5s", "1d", "123456s", "1s1s1s1s1s", "1 s", "1s "] {
+            check(wrong, None);
+        }
+    }
+}
