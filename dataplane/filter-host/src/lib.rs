@@ -1,1 +1,31 @@
-//! stub
+//! Runs filters: digest -> verified -> compiled -> pooled -> called. It knows no rule: what a filter decides is the
+//! filter's business, that it can harm nobody is this crate's. Nothing here blocks the data path but the calls themselves.
+//!
+//! [`Host`] is one per process; it turns a [`FilterSpec`] and a binary into a [`Prepared`] filter, off the data path.
+//! [`Chain`]s of prepared filters live in the snapshot. Each data-plane thread has a [`Worker`], which owns its instances.
+
+mod bindings;
+mod breaker;
+mod bucket;
+mod cache;
+mod chain;
+mod edits;
+mod guest;
+mod host;
+mod instance;
+mod metrics;
+mod prepare;
+mod spec;
+mod stats;
+mod verify;
+mod worker;
+
+pub use bucket::BucketLimits;
+pub use chain::{Attributes, Chain, Hooks, LocalReply, Outcome, Permit, Position, ReplyCause, RequestView, Summary};
+pub use host::{Host, HostConfig, HostError};
+pub use metrics::{CustomMetric, CustomValue, HISTOGRAM_BOUNDS};
+pub use prepare::{Interest, PrepareError, Prepared};
+pub use spec::{Digest, FilterSpec, SpecError};
+pub use stats::{Counter, FilterStats, Gauge, HostStats};
+pub use verify::VerifyError;
+pub use worker::Worker;

@@ -1,0 +1,2 @@
+//! What a call of each shipped filter costs.
+fn main() {}

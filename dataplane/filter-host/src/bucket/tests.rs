@@ -1,0 +1,99 @@
+//! Buckets against an obvious model, over threads, and at their bounds.
+
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use super::*;
+
+fn buckets(tokens: u32, period_ms: u64, burst: u32, keys: usize) -> Buckets {
+    Buckets::new(Limit { name: "l".into(), tokens, period_ms, burst }, keys).expect("a sound limit")
+}
+
+#[test]
+fn burst_then_rate_then_exact_wait() {
+    let stats = FilterStats::default();
+    let buckets = buckets(3, 1_000, 3, 8);
+    let start = Duration::from_secs(5);
+    for _ in 0..3 {
+        assert_eq!(buckets.take(b"k", 1, start, &stats), Ok(()));
+    }
+    let wait = buckets.take(b"k", 1, start, &stats).expect_err("empty");
+    assert_eq!(wait, Duration::from_nanos(333_333_334), "a third of a second, rounded up");
+    assert!(buckets.take(b"k", 1, start + wait - Duration::from_nanos(1), &stats).is_err());
+    assert_eq!(buckets.take(b"k", 1, start + wait, &stats), Ok(()));
+    assert_eq!(buckets.take(b"other", 1, start, &stats), Ok(()), "each key has its own bucket");
+}
+
+#[test]
+fn agrees_with_a_counting_model() {
+    let stats = FilterStats::default();
+    let buckets = buckets(7, 100, 5, 8);
+    // The model counts in 1/100 of a token per millisecond: 7 a ms, 100 is one token, 500 a full bucket.
+    let (mut level, mut now, mut random) = (500_u64, 0_u64, 1_u64);
+    for _ in 0..10_000 {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let step = (random >> 60) % 12;
+        now += step;
+        level = (level + step * 7).min(500);
+        let tokens = 1 + u32::try_from((random >> 40) % 3).expect("small");
+        let expect = level >= u64::from(tokens) * 100;
+        if expect {
+            level -= u64::from(tokens) * 100;
+        }
+        assert_eq!(buckets.take(b"k", tokens, Duration::from_millis(now), &stats).is_ok(), expect, "at {now} ms");
+    }
+}
+
+#[test]
+fn exact_over_four_threads() {
+    let stats = FilterStats::default();
+    let buckets = buckets(1, 1_000, 1_000, 8);
+    let taken = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..1_000 {
+                    if buckets.take(b"k", 1, Duration::from_millis(1), &stats).is_ok() {
+                        taken.fetch_add(1, Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(taken.load(Relaxed), 1_000);
+}
+
+#[test]
+fn keys_are_bounded_and_full_buckets_forgotten() {
+    let stats = FilterStats::default();
+    let buckets = buckets(1, 1_000, 1, 4);
+    let now = Duration::from_secs(1);
+    for key in 0..4_u8 {
+        assert!(buckets.take(&[key], 1, now, &stats).is_ok());
+    }
+    assert!(buckets.take(b"fifth", 1, now, &stats).is_ok(), "the shared bucket");
+    assert!(buckets.take(b"sixth", 1, now, &stats).is_err(), "the shared bucket is empty");
+    assert_eq!(stats.bucket_overflows.value(), 2);
+    assert!(buckets.full_at.len() <= 5);
+    let later = now + Duration::from_secs(1);
+    assert!(buckets.take(b"sixth", 1, later, &stats).is_ok(), "the others ran full and made room");
+    assert_eq!(buckets.full_at.len(), 1);
+}
+
+#[test]
+fn more_than_the_burst_is_never_there() {
+    let stats = FilterStats::default();
+    assert!(buckets(1, 1_000, 2, 4).take(b"k", 3, Duration::from_secs(9), &stats).is_err());
+}
+
+#[test]
+fn a_new_configuration_finds_its_buckets() {
+    let registry = BucketRegistry::default();
+    let name: Arc<str> = "f".into();
+    let limit = |burst| Limit { name: "l".into(), tokens: 1, period_ms: 1_000, burst };
+    let first = registry.define(&name, limit(1), 8).expect("sound");
+    assert!(Arc::ptr_eq(&first, &registry.define(&name, limit(1), 8).expect("sound")));
+    assert!(!Arc::ptr_eq(&first, &registry.define(&name, limit(2), 8).expect("sound")), "another limit");
+    drop(first);
+    registry.sweep();
+    assert_eq!(registry.limits.len(), 0);
+}

@@ -1,0 +1,148 @@
+//! A chain of prepared filters and what comes of running it. Invariant: a `Permit` exists only where every authorization
+//! filter of the chain has said continue, and nothing of the head changes after that.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderMap, Method, StatusCode};
+use weft_policy::bundle::Direction;
+
+use crate::prepare::Prepared;
+
+/// Filters in the order in which they run; those of authorization come last whatever order was given. Immutable.
+#[derive(Debug, Clone, Default)]
+pub struct Chain {
+    filters: Vec<Arc<Prepared>>,
+    hooks: Hooks,
+}
+
+/// Which hooks any filter of a chain, or one filter, asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Hooks {
+    pub connection: bool,
+    pub request_head: bool,
+    pub response_head: bool,
+    pub done: bool,
+}
+
+impl Chain {
+    /// Keeps the order given, but for the authorization filters, which move to the end.
+    pub fn new(mut filters: Vec<Arc<Prepared>>) -> Self {
+        filters.sort_by_key(|filter| filter.spec().authorization);
+        let mut hooks = Hooks::default();
+        for filter in &filters {
+            let of = filter.interest().hooks;
+            hooks.connection |= of.connection;
+            hooks.request_head |= of.request_head;
+            hooks.response_head |= of.response_head;
+            hooks.done |= of.done;
+        }
+        Self { filters, hooks }
+    }
+
+    pub fn filters(&self) -> &[Arc<Prepared>] {
+        &self.filters
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.filters.is_empty()
+    }
+
+    pub fn has_authorization(&self) -> bool {
+        self.filters.last().is_some_and(|filter| filter.spec().authorization)
+    }
+
+    /// What the chain's filters asked for together: a hook that is false here needs no call.
+    pub fn hooks(&self) -> Hooks {
+        self.hooks
+    }
+}
+
+/// How far a stream has come in its chain. Only a delay hands out one that is not the start, so nobody can skip a filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Position(pub(crate) usize);
+
+impl Position {
+    pub const START: Position = Position(0);
+}
+
+/// Proof that a chain let a request or a byte stream pass. Opening a stream towards an app or a peer consumes one.
+#[derive(Debug)]
+#[must_use]
+pub struct Permit(());
+
+impl Permit {
+    /// For the end of a chain's run only.
+    pub(crate) fn mint() -> Self {
+        Self(())
+    }
+}
+
+/// The part of a request's head that filters may see and change. `path` is normalised by the caller.
+#[derive(Debug)]
+pub struct RequestView<'a> {
+    pub method: &'a Method,
+    pub authority: &'a mut Option<Authority>,
+    pub path: &'a mut Option<PathAndQuery>,
+    pub headers: &'a mut HeaderMap,
+}
+
+/// Who calls and where to.
+#[derive(Debug, Clone, Copy)]
+pub struct Attributes<'a> {
+    /// The SPIFFE ID that TLS proved.
+    pub principal: Option<&'a str>,
+    pub source: Option<IpAddr>,
+    pub destination_port: u16,
+    pub direction: Direction,
+}
+
+/// How a stream ended.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Summary {
+    /// 0 for byte streams and where no response was sent.
+    pub status: u16,
+    pub duration: Duration,
+    pub request_bytes: u64,
+    pub response_bytes: u64,
+}
+
+/// What a run of the chain came to.
+#[derive(Debug)]
+pub enum Outcome<T = Permit> {
+    /// Every filter let it pass.
+    Permitted(T),
+    /// Wait, then call the same hook again from `resume`.
+    Delay { after: Duration, resume: Position },
+    /// Answer in the app's place.
+    Respond(Box<LocalReply>),
+}
+
+/// An answer made by a filter, or in its place where it failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalReply {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    /// The attachment that decided.
+    pub filter: Arc<str>,
+    /// Filter version and digest are in `Prepared::spec`; the version alone is repeated here, for headers and logs.
+    pub version: Arc<str>,
+    pub rule: Option<String>,
+    pub reason: String,
+    pub cause: ReplyCause,
+}
+
+/// Whose decision a local reply was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplyCause {
+    /// The authorization filter denied.
+    Denied,
+    /// Another filter answered.
+    Filter,
+    /// The filter failed and its `onFailure` is Deny; the status is 503.
+    Failed,
+}

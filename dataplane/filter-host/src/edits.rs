@@ -1,0 +1,155 @@
+//! What a filter wants changed or answered, checked before any of it happens: all of a result holds or none.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{self, HeaderName, HeaderValue};
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderMap, StatusCode};
+use smallvec::SmallVec;
+
+use crate::bindings::weft::filter::types;
+use crate::chain::{LocalReply, ReplyCause, RequestView};
+use crate::guest::Shared;
+use crate::instance::Failure;
+
+const MAX_EDITS: usize = 64;
+const MAX_REPLY_BODY: usize = 64 << 10;
+const MAX_RULE: usize = 256;
+/// A stream waits this long at the most, whatever a filter says.
+pub(crate) const MAX_DELAY: Duration = Duration::from_secs(300);
+
+/// A change that may be made.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Change {
+    Set(HeaderName, HeaderValue),
+    Add(HeaderName, HeaderValue),
+    Remove(HeaderName),
+    Path(PathAndQuery),
+    Authority(Authority),
+}
+
+pub(crate) type Changes = SmallVec<[Change; 4]>;
+
+/// Checks every edit. `request`: path and authority may be changed.
+pub(crate) fn parse(edits: Vec<types::Edit>, request: bool) -> Result<Changes, Failure> {
+    if edits.len() > MAX_EDITS {
+        return Err(Failure::InvalidResult);
+    }
+    let parse = |edit| match edit {
+        types::Edit::Set(types::Field { name, value }) => Some(Change::Set(own_name(&name)?, self::value(value)?)),
+        types::Edit::Add(types::Field { name, value }) => Some(Change::Add(own_name(&name)?, self::value(value)?)),
+        types::Edit::Remove(name) => Some(Change::Remove(own_name(&name)?)),
+        types::Edit::Path(path) if request => Some(Change::Path(self::path(&path)?)),
+        types::Edit::Authority(authority) if request => {
+            Some(Change::Authority(Authority::from_maybe_shared(Bytes::from(authority)).ok()?))
+        }
+        types::Edit::Path(_) | types::Edit::Authority(_) => None,
+    };
+    edits.into_iter().map(|edit| parse(edit).ok_or(Failure::InvalidResult)).collect()
+}
+
+pub(crate) fn apply_to_request(changes: Changes, view: &mut RequestView<'_>) {
+    for change in changes {
+        match change {
+            Change::Path(path) => *view.path = Some(path),
+            Change::Authority(authority) => *view.authority = Some(authority),
+            Change::Set(..) | Change::Add(..) | Change::Remove(_) => apply_to_headers(change, view.headers),
+        }
+    }
+}
+
+pub(crate) fn apply_to_headers(change: Change, headers: &mut HeaderMap) {
+    // A map that is full (32,768 names) takes no more; codecs refuse heads long before.
+    match change {
+        Change::Set(name, value) => drop(headers.try_insert(name, value)),
+        Change::Add(name, value) => drop(headers.try_append(name, value)),
+        Change::Remove(name) => drop(headers.remove(name)),
+        Change::Path(_) | Change::Authority(_) => {}
+    }
+}
+
+/// The answer that a filter gave.
+pub(crate) fn reply(reply: types::Reply, shared: &Shared, cause: ReplyCause) -> Result<LocalReply, Failure> {
+    let status = StatusCode::from_u16(reply.status).ok().filter(|status| (200..600).contains(&status.as_u16()));
+    let status = status.ok_or(Failure::InvalidResult)?;
+    if reply.body.len() > MAX_REPLY_BODY || reply.headers.len() > MAX_EDITS {
+        return Err(Failure::InvalidResult);
+    }
+    let mut headers = HeaderMap::with_capacity(reply.headers.len());
+    for types::Field { name, value } in reply.headers {
+        let field = own_name(&name).zip(self::value(value)).ok_or(Failure::InvalidResult)?;
+        headers.append(field.0, field.1);
+    }
+    Ok(LocalReply {
+        status,
+        headers,
+        body: reply.body.into(),
+        filter: shared.name.clone(),
+        version: shared.version.clone(),
+        rule: reply.rule.map(printable),
+        reason: printable(reply.reason),
+        cause,
+    })
+}
+
+/// The answer in place of a filter that failed.
+pub(crate) fn failed(shared: &Shared, failure: Failure) -> LocalReply {
+    let body = format!("filter {} failed: {}\n", shared.name, failure.as_str());
+    let text = HeaderValue::from_static("text/plain");
+    LocalReply {
+        status: StatusCode::SERVICE_UNAVAILABLE,
+        headers: HeaderMap::from_iter([(header::CONTENT_TYPE, text)]),
+        body: body.into(),
+        filter: shared.name.clone(),
+        version: shared.version.clone(),
+        rule: None,
+        reason: failure.as_str().to_owned(),
+        cause: ReplyCause::Failed,
+    }
+}
+
+/// A header that filters may touch: none of framing, of this hop, of identity, or of the mesh's own.
+fn own_name(name: &str) -> Option<HeaderName> {
+    let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
+    let forbidden = [
+        "connection",
+        "content-length",
+        "host",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "x-forwarded-client-cert",
+    ];
+    let text = name.as_str();
+    (!text.starts_with("weft-") && !forbidden.contains(&text)).then_some(name)
+}
+
+fn value(value: Vec<u8>) -> Option<HeaderValue> {
+    HeaderValue::from_maybe_shared(Bytes::from(value)).ok()
+}
+
+/// A path as the app may be sent it: normalised like one that arrived.
+fn path(text: &str) -> Option<PathAndQuery> {
+    let (path, query) = text.split_once('?').map_or((text, None), |(path, query)| (path, Some(query)));
+    let path = weft_policy::path::normalize(path).ok()?;
+    match query {
+        None => PathAndQuery::from_maybe_shared(Bytes::from(path.into_owned())).ok(),
+        Some(query) => PathAndQuery::from_maybe_shared(Bytes::from(format!("{path}?{query}"))).ok(),
+    }
+}
+
+/// Words of a filter go into logs, labels and headers: visible ASCII, and not too many.
+fn printable(text: String) -> String {
+    let clean = text.len() <= MAX_RULE && text.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b';');
+    if clean {
+        return text;
+    }
+    text.chars().take(MAX_RULE).map(|c| if matches!(c, ' '..='~') && c != ';' { c } else { '?' }).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,206 @@
+//! One live instance of a filter and the calls into it. Invariant: an instance whose call failed is never called again.
+
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::HeaderMap;
+use http::header::HeaderName;
+use smallvec::SmallVec;
+use wasmtime::{Store, Trap};
+
+use crate::bindings::weft::filter::types::{self, Wants};
+use crate::bindings::{Filter, FilterPre};
+use crate::chain::{Attributes, RequestView, Summary};
+use crate::guest::{Guest, Shared};
+use crate::host::{CONFIGURE_TIMEOUT, Inner};
+use crate::prepare::Interest;
+
+/// Why a filter gave no verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failure {
+    Trap,
+    Timeout,
+    /// A verdict or edit that the contract forbids.
+    InvalidResult,
+    /// No instance could be made.
+    NoInstance,
+    /// The instance that held this stream's state is gone.
+    StateLost,
+    BreakerOpen,
+}
+
+impl Failure {
+    /// The short word of metrics, logs and replies.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Failure::Trap => "filter_trapped",
+            Failure::Timeout => "filter_timed_out",
+            Failure::InvalidResult => "filter_result_invalid",
+            Failure::NoInstance => "filter_not_instantiated",
+            Failure::StateLost => "filter_state_lost",
+            Failure::BreakerOpen => "filter_breaker_open",
+        }
+    }
+}
+
+/// Why a filter did not come up.
+#[derive(Debug)]
+pub(crate) enum StartError {
+    Instantiate(wasmtime::Error),
+    /// It trapped, or did not end, while it was configured.
+    Configure(wasmtime::Error),
+    /// It refused its configuration, in its own words.
+    Refused(String),
+}
+
+pub(crate) struct Instance {
+    store: Store<Guest>,
+    filter: Filter,
+}
+
+impl std::fmt::Debug for Instance {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Instance").finish_non_exhaustive()
+    }
+}
+
+impl Instance {
+    /// Instantiates and configures; what the filter asked for comes back with it.
+    pub(crate) fn start(
+        pre: &FilterPre<Guest>,
+        shared: std::sync::Arc<Shared>,
+        config: &str,
+    ) -> Result<(Self, types::Interest), StartError> {
+        let mut store = Store::new(pre.engine(), Guest::new(shared));
+        store.limiter(|guest| guest);
+        store.set_epoch_deadline(Inner::ticks(CONFIGURE_TIMEOUT));
+        let filter = pre.instantiate(&mut store).map_err(StartError::Instantiate)?;
+        let interest = filter.call_configure(&mut store, config).map_err(StartError::Configure)?;
+        let interest = interest.map_err(StartError::Refused)?;
+        Ok((Self { store, filter }, interest))
+    }
+
+    pub(crate) fn connection(
+        &mut self,
+        ticks: u64,
+        interest: &Interest,
+        stream: u64,
+        attributes: &Attributes<'_>,
+        dice: u64,
+    ) -> Result<types::Outcome, Failure> {
+        let mut address = AddressText([0; 48]);
+        let attributes = visible(interest.wants, attributes, dice, &mut address);
+        self.store.set_epoch_deadline(ticks);
+        self.filter.call_on_connection(&mut self.store, stream, attributes).map_err(failure)
+    }
+
+    pub(crate) fn request_head(
+        &mut self,
+        ticks: u64,
+        interest: &Interest,
+        stream: u64,
+        view: &RequestView<'_>,
+        attributes: &Attributes<'_>,
+        dice: u64,
+    ) -> Result<types::Outcome, Failure> {
+        let wants = interest.wants;
+        let headers = visible_headers(&interest.request_headers, view.headers);
+        let target = view.path.as_ref();
+        let head = types::RequestHead {
+            method: wants.contains(Wants::METHOD).then_some(view.method.as_str()),
+            path: target.filter(|_| wants.contains(Wants::PATH)).map(|target| target.path()),
+            query: target.filter(|_| wants.contains(Wants::QUERY)).and_then(|target| target.query()),
+            authority: view.authority.as_ref().filter(|_| wants.contains(Wants::AUTHORITY)).map(|a| a.as_str()),
+            headers: &headers,
+        };
+        let mut address = AddressText([0; 48]);
+        let attributes = visible(wants, attributes, dice, &mut address);
+        self.store.set_epoch_deadline(ticks);
+        self.filter.call_on_request_head(&mut self.store, stream, head, attributes).map_err(failure)
+    }
+
+    pub(crate) fn response_head(
+        &mut self,
+        ticks: u64,
+        interest: &Interest,
+        stream: u64,
+        status: u16,
+        headers: &HeaderMap,
+    ) -> Result<types::Outcome, Failure> {
+        let headers = visible_headers(&interest.response_headers, headers);
+        let head = types::ResponseHead { status, headers: &headers };
+        self.store.set_epoch_deadline(ticks);
+        self.filter.call_on_response_head(&mut self.store, stream, head).map_err(failure)
+    }
+
+    pub(crate) fn done(&mut self, ticks: u64, stream: u64, summary: &Summary) -> Result<(), Failure> {
+        let summary = types::Summary {
+            status: summary.status,
+            duration_us: u64::try_from(summary.duration.as_micros()).unwrap_or(u64::MAX),
+            request_bytes: summary.request_bytes,
+            response_bytes: summary.response_bytes,
+        };
+        self.store.set_epoch_deadline(ticks);
+        self.filter.call_on_done(&mut self.store, stream, summary).map_err(failure)
+    }
+}
+
+/// A call that ended in an error was ended by the clock, or by the filter itself.
+#[expect(clippy::needless_pass_by_value, reason = "it ends here")]
+fn failure(error: wasmtime::Error) -> Failure {
+    if error.downcast_ref::<Trap>() == Some(&Trap::Interrupt) {
+        return Failure::Timeout;
+    }
+    tracing::debug!(error = format!("{error:#}"), "filter trapped");
+    Failure::Trap
+}
+
+/// The longest textual address: 39 bytes for IPv6, 45 with an IPv4 tail.
+struct AddressText([u8; 48]);
+
+impl AddressText {
+    fn format(&mut self, address: IpAddr) -> Option<&str> {
+        use std::io::Write as _;
+        let mut rest = &mut self.0[..];
+        write!(rest, "{address}").ok()?;
+        let len = 48 - rest.len();
+        std::str::from_utf8(&self.0[..len]).ok()
+    }
+}
+
+/// The attributes that a filter asked for, the others left out.
+fn visible<'a>(
+    wants: Wants,
+    attributes: &Attributes<'a>,
+    dice: u64,
+    address: &'a mut AddressText,
+) -> types::Attributes<'a> {
+    let source = attributes.source.filter(|_| wants.contains(Wants::SOURCE_ADDRESS));
+    types::Attributes {
+        principal: attributes.principal.filter(|_| wants.contains(Wants::PRINCIPAL)),
+        source_address: source.and_then(|source| address.format(source)),
+        destination_port: wants.contains(Wants::DESTINATION_PORT).then_some(attributes.destination_port),
+        direction: wants.contains(Wants::DIRECTION).then_some(match attributes.direction {
+            weft_policy::bundle::Direction::Inbound => types::Direction::Inbound,
+            weft_policy::bundle::Direction::Outbound => types::Direction::Outbound,
+        }),
+        now: wants.contains(Wants::NOW).then(unix_millis),
+        dice: wants.contains(Wants::DICE).then_some(dice),
+    }
+}
+
+fn unix_millis() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The header fields that a filter asked for, by position in its list.
+fn visible_headers<'a>(names: &[HeaderName], headers: &'a HeaderMap) -> SmallVec<[types::Header<'a>; 8]> {
+    let mut visible = SmallVec::new();
+    for (name, position) in names.iter().zip(0_u16..) {
+        for value in headers.get_all(name) {
+            visible.push(types::Header { name: position, value: value.as_bytes() });
+        }
+    }
+    visible
+}
