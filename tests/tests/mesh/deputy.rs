@@ -1,0 +1,206 @@
+//! The confused deputy: a peer with a good certificate asks a sidecar to reach what it does not serve. And peers without a
+//! good certificate: each refused for a reason that the operator can read.
+
+use std::collections::BTreeSet;
+
+use http::Method;
+use rcgen::SanType;
+use weft_tests::{App, Mesh, Sidecar, TcpApp, Workload, address, eventually};
+
+use super::rogue::{Days, Identity, Peer, VALID, dial, forged, stolen, uri};
+
+const MALLORY: &str = "spiffe://cluster.local/ns/default/sa/mallory";
+
+struct Victim {
+    mesh: Mesh,
+    sidecar: Sidecar,
+    app: App,
+    _tcp: TcpApp,
+    /// Another app on the same machine, not in the mesh.
+    neighbour: App,
+}
+
+async fn victim() -> Victim {
+    let mesh = Mesh::start().await;
+    let workload = Workload::server("victim", 8080, "http").port(7000, "tcp");
+    let app = App::start("victim", workload.ip, 8080).await;
+    let tcp = TcpApp::start(workload.ip, 7000, "").await;
+    let neighbour = App::start("neighbour", address::next(), 8080).await;
+    let sidecar = mesh.sidecar(workload).await;
+    Victim { mesh, sidecar, app, _tcp: tcp, neighbour }
+}
+
+impl Victim {
+    async fn peer(&self) -> Peer {
+        let mallory = stolen(&self.mesh, &[uri(MALLORY)], VALID);
+        Peer::new(dial(Some(&mallory), self.sidecar.at(15008), "h3").await.expect("a good certificate gets in"))
+    }
+
+    async fn refused(&self) -> f64 {
+        self.sidecar.metrics().await.sum("weft_misdirected_refused_total", &[])
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_reach_served_sockets_only() {
+    let victim = victim().await;
+    let peer = victim.peer().await;
+    let good = victim.app.address.to_string();
+    let (status, _) = peer.ask(Method::GET, "victim", Some("/who"), &[("weft-dst", &good)]).await.unwrap();
+    assert_eq!(status, 200, "the served socket is served");
+
+    let ip = victim.sidecar.workload.ip;
+    let table: Vec<(&str, String)> = vec![
+        ("another address", victim.neighbour.address.to_string()),
+        ("loopback with the same port", "127.0.0.1:8080".to_owned()),
+        ("any address", "0.0.0.0:8080".to_owned()),
+        ("a port that is not declared", format!("{ip}:8081")),
+        ("its explicit proxy", format!("{ip}:15080")),
+        ("its outbound listener", format!("{ip}:15001")),
+        ("its inbound listener", format!("{ip}:15006")),
+        ("its mesh port", format!("{ip}:15008")),
+        ("its admin", format!("{ip}:15000")),
+        ("its metrics", format!("{ip}:15020")),
+        ("its readiness", format!("{ip}:15021")),
+        ("the control plane", format!("{}:15013", victim.mesh.ip)),
+        ("IPv6 loopback", "[::1]:8080".to_owned()),
+        ("v4 in v6", format!("[::ffff:{ip}]:8081")),
+        ("a name", "localhost:8080".to_owned()),
+        ("no port", ip.to_string()),
+        ("port 0", format!("{ip}:0")),
+        ("nonsense", "x".to_owned()),
+        ("nothing", String::new()),
+        ("two", format!("{good}, {}", victim.neighbour.address)),
+    ];
+    let (before, arrived) = (victim.refused().await, victim.app.served());
+    let mut refused = 0.0;
+    for (what, destination) in &table {
+        let answer = peer.ask(Method::GET, "victim", Some("/who"), &[("weft-dst", destination)]).await;
+        let (status, _) = answer.unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert!((400..500).contains(&status), "{what} ({destination}): {status}");
+        refused += 1.0;
+    }
+    let missing = peer.ask(Method::GET, "victim", Some("/who"), &[]).await.unwrap().0;
+    assert!((400..500).contains(&missing), "no weft-dst at all: {missing}");
+    let twice = [("weft-dst", good.as_str()), ("weft-dst", "127.0.0.1:15000")];
+    let twice = peer.ask(Method::GET, "victim", Some("/who"), &twice).await.unwrap().0;
+    assert!((400..500).contains(&twice), "two of them: {twice}");
+    assert_eq!((victim.neighbour.served(), victim.app.served()), (0, arrived), "nothing arrived anywhere");
+    let after = victim.refused().await;
+    assert!(after - before >= refused - 4.0, "each is counted: {before} {after}, {refused} refused");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tunnels_reach_served_sockets_only() {
+    let victim = victim().await;
+    let peer = victim.peer().await;
+    let ip = victim.sidecar.workload.ip;
+    let (status, _) = peer.ask(Method::CONNECT, &format!("{ip}:7000"), None, &[]).await.unwrap();
+    assert_eq!(status, 200, "the served socket is served");
+    for authority in [
+        victim.neighbour.address.to_string(),
+        "127.0.0.1:7000".to_owned(),
+        format!("{ip}:22"),
+        format!("{ip}:15000"),
+        format!("{ip}:15001"),
+        format!("{ip}:15006"),
+        format!("{ip}:15008"),
+        format!("{ip}:15020"),
+        format!("{ip}:15080"),
+        format!("{}:15012", victim.mesh.ip),
+        "localhost:7000".to_owned(),
+        "[::1]:7000".to_owned(),
+        "victim:7000".to_owned(),
+    ] {
+        let answer = peer.ask(Method::CONNECT, &authority, None, &[]).await;
+        assert!(answer.as_ref().is_ok_and(|(status, _)| (400..500).contains(status)), "{authority}: {answer:?}");
+    }
+    assert_eq!(victim.neighbour.served(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_cannot_name_another_source() {
+    let victim = victim().await;
+    victim.mesh.apply(
+        "apiVersion: weft.dev/v1alpha1\nkind: AccessPolicy\nmetadata: {name: friends, namespace: default}\nspec:\n  selector: \
+         {app: victim}\n  action: Allow\n  rules: [{from: [{principals: \
+         [\"spiffe://cluster.local/ns/default/sa/friend\"]}]}]\n",
+    );
+    let peer = victim.peer().await;
+    let destination = victim.app.address.to_string();
+    let friend = "spiffe://cluster.local/ns/default/sa/friend";
+    let lies = [
+        ("weft-dst", destination.as_str()),
+        ("weft-source", "friend"),
+        ("x-forwarded-client-cert", friend),
+        ("baggage", "k8s.service.account=friend"),
+    ];
+    let (status, headers) = peer.ask(Method::GET, "victim", Some("/who"), &lies).await.unwrap();
+    assert_eq!(status, 403, "identity comes from TLS only");
+    let reply = headers.get("weft-reply").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    assert!(reply.starts_with("inbound;"), "a meshed peer is told side, stage, rule and reason: {reply:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_independent_http3_client_is_understood() {
+    let victim = victim().await;
+    let mallory = stolen(&victim.mesh, &[uri(MALLORY)], VALID);
+    let connection = dial(Some(&mallory), victim.sidecar.at(15008), "h3").await.unwrap();
+    let (mut driver, mut sender) = ::h3::client::new(h3_quinn::Connection::new(connection)).await.unwrap();
+    let driving = tokio::spawn(async move { std::future::poll_fn(|context| driver.poll_close(context)).await });
+    let request = http::Request::get("https://victim/who").header("weft-dst", victim.app.address.to_string());
+    let mut stream = sender.send_request(request.body(()).unwrap()).await.unwrap();
+    stream.finish().await.unwrap();
+    let response = stream.recv_response().await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert!(stream.recv_data().await.unwrap().is_some());
+    drop((stream, sender));
+    driving.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bad_certificates_are_refused_with_a_reason() {
+    let victim = victim().await;
+    let mesh = &victim.mesh;
+    let expired: Days = -3..-1;
+    let later: Days = 1..3;
+    let table: Vec<(&str, Option<Identity>, &str)> = vec![
+        ("no certificate", None, "h3"),
+        ("another authority", Some(forged(&[uri(MALLORY)])), "h3"),
+        ("expired", Some(stolen(mesh, &[uri(MALLORY)], expired)), "h3"),
+        ("not yet valid", Some(stolen(mesh, &[uri(MALLORY)], later)), "h3"),
+        ("two URI SANs", Some(stolen(mesh, &[uri(MALLORY), uri("spiffe://cluster.local/ns/a/sa/b")], VALID)), "h3"),
+        ("no SAN", Some(stolen(mesh, &[], VALID)), "h3"),
+        ("DNS SAN only", Some(stolen(mesh, &[SanType::DnsName("victim".try_into().unwrap())], VALID)), "h3"),
+        ("not SPIFFE", Some(stolen(mesh, &[uri("https://cluster.local/ns/a/sa/b")], VALID)), "h3"),
+        ("another trust domain", Some(stolen(mesh, &[uri("spiffe://other.local/ns/a/sa/b")], VALID)), "h3"),
+        ("a malformed SPIFFE ID", Some(stolen(mesh, &[uri("spiffe://cluster.local/a/b")], VALID)), "h3"),
+        ("another protocol", Some(stolen(mesh, &[uri(MALLORY)], VALID)), "hq-interop"),
+    ];
+    let destination = victim.app.address.to_string();
+    let mut reasons = BTreeSet::new();
+    for (what, identity, alpn) in &table {
+        let failures = |metrics: &weft_tests::Scrape| metrics.sum("weft_handshake_failures_total", &[]);
+        let before = failures(&victim.sidecar.metrics().await);
+        if let Ok(connection) = dial(identity.as_ref(), victim.sidecar.at(15008), alpn).await {
+            let peer = Peer::new(connection);
+            let answer = peer.ask(Method::GET, "victim", Some("/who"), &[("weft-dst", &destination)]).await;
+            assert!(answer.is_err(), "{what}: answered {answer:?}");
+        }
+        eventually(&format!("{what} is counted"), || async {
+            (failures(&victim.sidecar.metrics().await) == before + 1.0).then_some(())
+        })
+        .await;
+        let metrics = victim.sidecar.metrics().await;
+        let named: BTreeSet<_> = metrics.labels("weft_handshake_failures_total", "reason").into_iter().collect();
+        reasons.extend(named);
+    }
+    assert_eq!(victim.app.served(), 0, "none of them reached the app");
+    assert!(reasons.len() >= 7, "the reasons differ: {reasons:?}");
+    let log = victim.sidecar.process.log();
+    let metrics = victim.sidecar.metrics().await;
+    for reason in metrics.labels("weft_handshake_failures_total", "reason") {
+        let counted = metrics.sum("weft_handshake_failures_total", &[("reason", &reason)]);
+        assert!(counted == 0.0 || log.contains(&reason), "the log names {reason}");
+    }
+}

@@ -1,0 +1,181 @@
+//! Routes, weights, fault and rate limit: what an operator writes is what callers meet; what does not work yet is refused.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use weft_tests::{App, Client, Mesh, Sidecar, Workload, eventually};
+
+struct Shop {
+    mesh: Mesh,
+    client: Sidecar,
+    _servers: Vec<(Sidecar, App)>,
+}
+
+/// `reviews` with two versions behind services of their own, and a caller.
+async fn shop() -> Shop {
+    let mesh = Mesh::start().await;
+    let mut servers = Vec::new();
+    for name in ["reviews-v1", "reviews-v2"] {
+        let workload = Workload::server(name, 8080, "http");
+        let app = App::start(name, workload.ip, 8080).await;
+        servers.push((mesh.sidecar(workload).await, app));
+    }
+    mesh.apply(
+        "apiVersion: v1\nkind: Service\nmetadata: {name: reviews, namespace: default}\nspec:\n  selector: {app: reviews-v1}\n  \
+         ports: [{port: 80, targetPort: 8080, appProtocol: http}]\n",
+    );
+    let client = mesh.sidecar(Workload::client("shopper")).await;
+    eventually("reviews is reachable", || async {
+        (Client::through(client.proxy(), "reviews").await.get("/who").await.status == 200).then_some(())
+    })
+    .await;
+    Shop { mesh, client, _servers: servers }
+}
+
+fn route(rules: &str) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: reviews, namespace: default}}\nspec:\n  \
+         parentRefs: [{{group: \"\", kind: Service, name: reviews, port: 80}}]\n  rules:\n{rules}"
+    )
+}
+
+fn filter(name: &str, filter: &str, config: &str) -> String {
+    format!(
+        "apiVersion: weft.dev/v1alpha1\nkind: FilterPolicy\nmetadata: {{name: {name}, namespace: default}}\nspec:\n  selector: \
+         {{app: reviews-v1}}\n  filter: {{name: {filter}, namespace: weft-system}}\n  direction: Inbound\n  config: {config}\n"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn routes_match_weigh_and_modify() {
+    let shop = shop().await;
+    shop.mesh.apply(&route(
+        "  - matches: [{path: {type: PathPrefix, value: /seen}, headers: [{name: x-canary, value: \"yes\"}]}]\n    \
+         filters: [{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: x-set, value: one}], remove: [x-gone]}}]\n    \
+         backendRefs: [{name: reviews-v2, port: 80}]\n  - matches: [{path: {type: PathPrefix, value: /}}]\n    \
+         backendRefs: [{name: reviews-v1, port: 80, weight: 3}, {name: reviews-v2, port: 80, weight: 1}]\n",
+    ));
+    let mut client = Client::through(shop.client.proxy(), "reviews").await;
+    let seen = client.get_with("/seen/x", &[("x-canary", "yes"), ("x-gone", "soon")]).await.text();
+    assert!(seen.contains("x-set") && !seen.contains("x-gone"), "{seen}");
+    let mut counts: BTreeMap<String, u32> = BTreeMap::new();
+    for _ in 0..400 {
+        *counts.entry(client.get("/who").await.text()).or_default() += 1;
+    }
+    let second = counts.get("reviews-v2").copied().unwrap_or(0);
+    assert!((50..150).contains(&second), "one of four goes to v2: {counts:?}");
+
+    // A weight moved under way: nothing fails, then all arrive at v2.
+    shop.mesh.apply(&route(
+        "  - backendRefs: [{name: reviews-v1, port: 80, weight: 0}, {name: reviews-v2, port: 80, weight: 1}]\n",
+    ));
+    for _ in 0..50 {
+        assert_eq!(client.get("/who").await.text(), "reviews-v2");
+    }
+    // A rule that matches nothing of the request is a 404 that says so.
+    shop.mesh.apply(&route(
+        "  - matches: [{path: {type: Exact, value: /only}}]\n    backendRefs: [{name: reviews-v1, port: 80}]\n",
+    ));
+    let answer = client.get("/other").await;
+    assert_eq!(answer.status, 404, "{}", answer.text());
+    assert_eq!(client.get("/only").await.text(), "reviews-v1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_route_has_its_deadline() {
+    let shop = shop().await;
+    shop.mesh.apply(&route("  - timeouts: {request: 300ms}\n    backendRefs: [{name: reviews-v1, port: 80}]\n"));
+    let mut client = Client::through(shop.client.proxy(), "reviews").await;
+    assert_eq!(client.get("/slow/10").await.status, 200);
+    let answer = client.get("/slow/20000").await;
+    assert_eq!(answer.status, 504, "{}", answer.text());
+    let metrics = shop.client.metrics().await;
+    let labels = [("response_code", "504"), ("response_flags", "UT")];
+    assert_eq!(metrics.sum("istio_requests_total", &labels), 1.0, "{}", metrics.lines("504"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_aborts_and_delays() {
+    let shop = shop().await;
+    shop.mesh.apply(&filter(
+        "chaos",
+        "fault",
+        "{abort: {status: 418, percentage: 100, headers: [{name: x-abort, exact: \"1\"}]}, delay: {ms: 400, percentage: 100, \
+         headers: [{name: x-delay, exact: \"1\"}]}}",
+    ));
+    let mut client = Client::through(shop.client.proxy(), "reviews").await;
+    assert_eq!(client.get("/who").await.status, 200);
+    let aborted = client.get_with("/who", &[("x-abort", "1")]).await;
+    assert_eq!(aborted.status, 418, "{}", aborted.text());
+    let began = Instant::now();
+    assert_eq!(client.get_with("/who", &[("x-delay", "1")]).await.status, 200);
+    assert!(began.elapsed() >= Duration::from_millis(400), "{:?}", began.elapsed());
+
+    // A delay is a verdict, not a blocked worker: a hundred of them at once take about as long as one.
+    let began = Instant::now();
+    let mut tasks = Vec::new();
+    for _ in 0..100 {
+        let proxy = shop.client.proxy();
+        tasks.push(tokio::spawn(async move {
+            Client::through(proxy, "reviews").await.get_with("/who", &[("x-delay", "1")]).await.status
+        }));
+    }
+    for task in tasks {
+        assert_eq!(task.await.unwrap(), 200);
+    }
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_limit_is_exact_across_workers() {
+    let shop = shop().await;
+    shop.mesh.apply(&filter(
+        "limit",
+        "ratelimit",
+        "{limits: [{key: {header: x-user}, requests: 5, per_seconds: 3600, burst: 5}]}",
+    ));
+    let mut statuses: BTreeMap<u16, u32> = BTreeMap::new();
+    let mut tasks = Vec::new();
+    // Forty connections spread over the workers.
+    for _ in 0..40 {
+        let proxy = shop.client.proxy();
+        tasks.push(tokio::spawn(async move {
+            let answer = Client::through(proxy, "reviews").await.get_with("/who", &[("x-user", "one")]).await;
+            (answer.status.as_u16(), answer.header("retry-after").to_owned())
+        }));
+    }
+    for task in tasks {
+        let (status, retry_after) = task.await.unwrap();
+        assert!(status != 429 || !retry_after.is_empty(), "429 says when to come back");
+        *statuses.entry(status).or_default() += 1;
+    }
+    assert_eq!(statuses, BTreeMap::from([(200, 5), (429, 35)]));
+    let other = Client::through(shop.client.proxy(), "reviews").await.get_with("/who", &[("x-user", "two")]).await;
+    assert_eq!(other.status, 200, "another key has its own bucket");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_does_not_work_is_refused_whole() {
+    let mesh = Mesh::start().await;
+    let good = "apiVersion: v1\nkind: Service\nmetadata: {name: fine, namespace: default}\nspec:\n  selector: {app: x}\n  ports: \
+                [{port: 80, targetPort: 8080}]\n";
+    for (bad, words) in [
+        ("apiVersion: v1\nkind: Pod\nmetadata: {name: x}\n", "Pod"),
+        ("apiVersion: v1\nkind: Service\nmetadata: {name: x, namespace: default}\nspec: {portz: []}\n", "portz"),
+        (
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: x, namespace: default}\nspec:\n  \
+             parentRefs: [{group: \"\", kind: Service, name: fine}]\n  rules: [{filters: [{type: RequestMirror, requestMirror: \
+             {backendRef: {name: fine, port: 80}}}], backendRefs: [{name: fine, port: 80}]}]\n",
+            "RequestMirror",
+        ),
+        ("nonsense", "line"),
+    ] {
+        let printed = mesh.weft_reading(&format!("{good}---\n{bad}"), &["apply", "-f", "-"]);
+        assert_ne!(printed.code, 0, "{bad}");
+        let said = printed.out + &printed.err;
+        assert!(said.contains(words), "{words} is missing in: {said}");
+        assert!(!said.contains("panicked"), "{said}");
+        let get = mesh.weft(&["get", "service", "fine"]);
+        assert_ne!(get.code, 0, "an apply lands whole or not at all");
+    }
+}
