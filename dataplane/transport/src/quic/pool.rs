@@ -188,7 +188,8 @@ impl Pool {
                 Ok(None) | Err(_) => return Err(ConnectError::new(key, evicted())),
             }
         }
-        let lost = || HandshakeError::new(HandshakeFailure::Other, RefusedBy::Peer, "connections end as soon as they stand");
+        let lost =
+            || HandshakeError::new(HandshakeFailure::Other, RefusedBy::Peer, "connections end as soon as they stand");
         self.inner.least_loaded(key).ok_or_else(|| ConnectError::new(key, lost()))
     }
 
@@ -202,7 +203,8 @@ impl Pool {
 
     /// Evicts every peer for which `keep` is false; `retain(|_| false)` begins a shutdown.
     pub fn retain(&self, mut keep: impl FnMut(&PeerKey) -> bool) {
-        let gone: Vec<Peer> = self.inner.peers.borrow_mut().extract_if(|key, _| !keep(key)).map(|(_, peer)| peer).collect();
+        let gone: Vec<Peer> =
+            self.inner.peers.borrow_mut().extract_if(|key, _| !keep(key)).map(|(_, peer)| peer).collect();
         for peer in &gone {
             self.inner.retire(peer);
         }
@@ -274,7 +276,8 @@ impl Inner {
         };
         self.stats.dials.add();
         let (done, result) = watch::channel(None);
-        let task = dial(Rc::downgrade(self), key.clone(), identity, self.dialer.clone(), self.limits.connect_timeout, done);
+        let task =
+            dial(Rc::downgrade(self), key.clone(), identity, self.dialer.clone(), self.limits.connect_timeout, done);
         let task = tokio::task::spawn_local(task).abort_handle();
         peer.dial = Some(Dial { result: result.clone(), task });
         Ok(result)

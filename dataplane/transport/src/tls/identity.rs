@@ -99,13 +99,15 @@ pub struct PeerIdentity {
 
 impl PeerIdentity {
     pub(crate) fn of(leaf: &CertificateDer<'_>) -> Result<PeerIdentity, Refusal> {
-        let malformed = |what: &str| Refusal::new(HandshakeFailure::Other, format!("certificate does not parse: {what}"));
+        let malformed =
+            |what: &str| Refusal::new(HandshakeFailure::Other, format!("certificate does not parse: {what}"));
         let (rest, certificate) = X509Certificate::from_der(leaf).map_err(|error| malformed(&error.to_string()))?;
         if !rest.is_empty() {
             return Err(malformed("bytes after its end"));
         }
         let id = spiffe_id(&certificate)?;
-        let time = |seconds: i64| UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds.max(0).unsigned_abs()));
+        let time =
+            |seconds: i64| UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds.max(0).unsigned_abs()));
         Ok(PeerIdentity {
             id,
             not_before: time(certificate.validity().not_before.timestamp()),
@@ -118,9 +120,10 @@ fn spiffe_id(certificate: &X509Certificate<'_>) -> Result<SpiffeId, Refusal> {
     let names = certificate
         .subject_alternative_name()
         .map_err(|error| Refusal::new(HandshakeFailure::Other, format!("subject alternative names: {error}")))?;
-    let mut uris = names.iter().flat_map(|extension| &extension.value.general_names).filter_map(|name| {
-        if let GeneralName::URI(uri) = name { Some(*uri) } else { None }
-    });
+    let mut uris = names
+        .iter()
+        .flat_map(|extension| &extension.value.general_names)
+        .filter_map(|name| if let GeneralName::URI(uri) = name { Some(*uri) } else { None });
     let Some(uri) = uris.next() else {
         return Err(Refusal::new(HandshakeFailure::NoUriSan, "the certificate has no URI SAN"));
     };

@@ -96,9 +96,7 @@ fn verify_chain(
 ) -> Result<(), Refusal> {
     let algorithms = super::provider().signature_verification_algorithms.all;
     webpki::EndEntityCert::try_from(leaf)
-        .and_then(|leaf| {
-            leaf.verify_for_usage(algorithms, anchors, intermediates, now, usage, None, None).map(|_| ())
-        })
+        .and_then(|leaf| leaf.verify_for_usage(algorithms, anchors, intermediates, now, usage, None, None).map(|_| ()))
         .map_err(|error| {
             let failure = if matches!(error, webpki::Error::CertExpired { .. } | webpki::Error::InvalidCertValidity) {
                 HandshakeFailure::Expired

@@ -181,7 +181,8 @@ fn look_at(pool: &Weak<Inner>, key: &PeerKey, pooled: &Rc<Pooled>, watch: &mut W
     }
     if now - watch.used_at >= pool.limits.idle_timeout {
         pool.stats.idle_closed.add();
-        return pooled.close(b"idle");
+        pooled.retire();
+        return pooled.client.retire();
     }
     match (watch.is_silent(pooled, now, pool.limits.suspect_after), pooled.state.get()) {
         (true, State::Live) => {
@@ -195,7 +196,8 @@ fn look_at(pool: &Weak<Inner>, key: &PeerKey, pooled: &Rc<Pooled>, watch: &mut W
 }
 
 fn close_if_unused(pooled: &Pooled, used: bool) {
-    if !used {
-        pooled.connection.close(NO_ERROR, b"retired");
+    if !used && !pooled.client.is_draining() {
+        // Said once: the driver then closes, when the last bytes have had time to arrive.
+        pooled.client.retire();
     }
 }

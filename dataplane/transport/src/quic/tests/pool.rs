@@ -1,0 +1,398 @@
+//! The pool: few connections for many requests, none shared between identities, and quick about what is gone.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use http::{HeaderMap, Method, StatusCode, Version};
+
+use super::{Callee, LOOPBACK, dialer, on_a_worker, until};
+use crate::h3;
+use crate::http::{RequestHead, ResponseHead};
+use crate::quic::{PeerKey, Pool, PoolLimits, SharedKeys, TransportLimits};
+use crate::tls::testing::{Ca, id};
+use crate::tls::{HandshakeFailure, Identities, IdentityHandle};
+
+/// Short enough for a test to see them pass.
+fn quick() -> PoolLimits {
+    PoolLimits {
+        connect_timeout: Duration::from_secs(5),
+        check_interval: Duration::from_millis(10),
+        suspect_after: Duration::from_millis(200),
+        ..PoolLimits::default()
+    }
+}
+
+fn pool(identities: impl Into<Identities>, limits: PoolLimits) -> Pool {
+    Pool::new(dialer(), identities, limits, h3::Limits::default())
+}
+
+fn key(source: &str, destination: &str, address: SocketAddr) -> PeerKey {
+    PeerKey::new(id(source), id(destination), address)
+}
+
+fn head(path: &str) -> RequestHead {
+    RequestHead {
+        method: Method::GET,
+        authority: Some("shop".parse().unwrap()),
+        path: Some(path.parse().unwrap()),
+        absolute_form: false,
+        target_authority: None,
+        protocol: None,
+        headers: HeaderMap::new(),
+        version: Version::HTTP_3,
+    }
+}
+
+/// Serves a callee's connections: `/held` waits until `release` is told, all else is answered at once.
+fn serve(
+    mut callee: Callee,
+    release: &std::rc::Rc<tokio::sync::Semaphore>,
+) -> tokio::sync::mpsc::UnboundedReceiver<h3::Server> {
+    let (report, servers) = tokio::sync::mpsc::unbounded_channel();
+    let release = release.clone();
+    tokio::task::spawn_local(async move {
+        while let Some(outcome) = callee.outcomes.recv().await {
+            let Ok(accepted) = outcome else { continue };
+            let (server, driver) = h3::accept(accepted.connection, h3::Limits::default());
+            tokio::task::spawn_local(driver);
+            let _ = report.send(server.clone());
+            let release = release.clone();
+            tokio::task::spawn_local(async move {
+                while let Some(incoming) = server.accept().await {
+                    let release = release.clone();
+                    tokio::task::spawn_local(async move {
+                        let Ok((head, _body, mut send)) = incoming.head().await else { return };
+                        if head.path.is_some_and(|path| path == "/held") {
+                            release.acquire().await.unwrap().forget();
+                        }
+                        let answer = ResponseHead { status: StatusCode::NO_CONTENT, headers: HeaderMap::new() };
+                        let _ = send.response(&answer, true).await;
+                    });
+                }
+            });
+        }
+    });
+    servers
+}
+
+fn gate() -> std::rc::Rc<tokio::sync::Semaphore> {
+    std::rc::Rc::new(tokio::sync::Semaphore::new(0))
+}
+
+async fn request(client: &h3::Client, path: &str) -> (h3::SendStream, h3::RecvStream) {
+    client.send(&head(path), true).await.unwrap()
+}
+
+async fn answered(pool: &Pool, key: &PeerKey) -> bool {
+    let Ok(client) = pool.get(key).await else { return false };
+    let Ok((_send, mut receive)) = client.send(&head("/"), true).await else { return false };
+    receive.response_head().await.is_ok_and(|head| head.status == StatusCode::NO_CONTENT)
+}
+
+#[test]
+fn a_stampede_makes_one_connection() {
+    on_a_worker(async {
+        let ca = Ca::new();
+        let callee = Callee::new(&ca.handle("shop"));
+        let pool = pool(ca.handle("cart"), PoolLimits { streams_per_connection: 1000, ..quick() });
+        let key = key("cart", "shop", callee.address);
+        let _servers = serve(callee, &gate());
+        let answers = join_all((0..500).map(|_| answered(&pool, &key))).await;
+        assert!(answers.into_iter().all(|answered| answered));
+        let stats = pool.stats().snapshot();
+        assert_eq!((stats.dials, stats.established, stats.connections, stats.coalesced), (1, 1, 1, 499));
+    });
+}
+
+#[test]
+fn a_request_that_gives_up_does_not_spoil_the_dial() {
+    on_a_worker(async {
+        let ca = Ca::new();
+        let callee = Callee::new(&ca.handle("shop"));
+        let pool = pool(ca.handle("cart"), quick());
+        let key = key("cart", "shop", callee.address);
+        let _servers = serve(callee, &gate());
+        let mut impatient = Box::pin(pool.get(&key));
+        assert!(futures_util::poll!(&mut impatient).is_pending());
+        drop(impatient);
+        assert!(answered(&pool, &key).await);
+        assert_eq!(pool.stats().snapshot().dials, 1);
+    });
+}
+
+#[test]
+fn different_identities_and_addresses_never_share() {
+    on_a_worker(async {
+        let ca = Ca::new();
+        let shop = ca.handle("shop");
+        let callees = [Callee::new(&shop), Callee::new(&shop), Callee::new(&ca.handle("mail"))];
+        let identities = Identities::new([ca.handle("cart"), ca.handle("user")]);
+        let pool = pool(identities, quick());
+        let mut keys = Vec::new();
+        for (callee, destination) in callees.iter().zip(["shop", "shop", "mail"]) {
+            for source in ["cart", "user"] {
+                keys.push((key(source, destination, callee.address), source));
+            }
+        }
+        let mut servers: Vec<_> = callees.into_iter().map(|callee| serve(callee, &gate())).collect();
+        for _ in 0..3 {
+            for (key, _) in &keys {
+                assert!(answered(&pool, key).await);
+            }
+        }
+        assert_eq!(pool.stats().snapshot().connections, 6);
+        for servers in &mut servers {
+            let (first, second) = (servers.recv().await.unwrap(), servers.recv().await.unwrap());
+            assert!(servers.try_recv().is_err());
+            let peers = [first, second].map(|server| crate::tls::peer_identity(server.quic()).unwrap().id);
+            assert_eq!(peers, [id("cart"), id("user")]);
+        }
+        // The right address with the wrong identity is nobody's connection.
+        let error = pool.get(&key("cart", "mail", keys[0].0.address())).await.unwrap_err();
+        assert_eq!(error.reason(), HandshakeFailure::WrongIdentity);
+        assert_eq!(pool.stats().snapshot().failures[HandshakeFailure::WrongIdentity.index()], 1);
+        assert!(answered(&pool, &keys[0].0).await);
+        // Nor may a caller borrow another's name.
+        let error = pool.get(&key("mail", "shop", keys[0].0.address())).await.unwrap_err();
+        assert_eq!(error.reason(), HandshakeFailure::NoCertificate);
+    });
+}
+
+#[test]
+fn more_connections_at_the_stream_limit() {
+    on_a_worker(async {
+        let ca = Ca::new();
+        let callee = Callee::new(&ca.handle("shop"));
+        let limits = PoolLimits { streams_per_connection: 2, connections_per_peer: 3, ..quick() };
+        let pool = pool(ca.handle("cart"), limits);
+        let key = key("cart", "shop", callee.address);
+        let _servers = serve(callee, &gate());
+        let mut held = Vec::new();
+        for count in 1..=6_u64 {
+            held.push(request(&pool.get(&key).await.unwrap(), "/held").await);
+            assert_eq!(pool.stats().snapshot().connections, count.div_ceil(2));
+        }
+        // The seventh finds every connection full and no more allowed: it shares the least loaded.
+        held.push(request(&pool.get(&key).await.unwrap(), "/held").await);
+        let stats = pool.stats().snapshot();
+        assert_eq!((stats.connections, stats.dials, stats.saturated), (3, 3, 1));
+        assert_eq!(pool.open_streams(&key), 7);
+    });
+}
+
+#[test]
+fn a_peer_without_stream_credit_holds_a_request_until_its_deadline() {
+    on_a_worker(async {
+        let ca = Ca::new();
+        let limits = TransportLimits { concurrent_streams: 1, ..TransportLimits::default() };
+        let callee = Callee::with_limits(&ca.handle("shop"), &limits);
+        let pool = pool(ca.handle("cart"), quick());
+        let key = key("cart", "shop", callee.address);
+        let release = gate();
+        let _servers = serve(callee, &release);
+        let client = pool.get(&key).await.unwrap();
+        let (_send, mut first) = request(&client, "/held").await;
+        let second = head("/");
+        let mut waiting = Box::pin(client.send(&second, true));
+        assert!(tokio::time::timeout(Duration::from_millis(100), &mut waiting).await.is_err());
+        release.add_permits(1);
+        assert_eq!(first.response_head().await.unwrap().status, StatusCode::NO_CONTENT);
+        drop((_send, first));
+        waiting.await.unwrap();
+    });
+}
+
+#[test]
+fn idle_connections_go_and_busy_ones_stay() {
+    on_a_worker(async {
+        let ca = Ca::new();
+        let callee = Callee::new(&ca.handle("shop"));
+        let limits = PoolLimits { streams_per_connection: 1, idle_timeout: Duration::from_millis(200), ..quick() };
+        let pool = pool(ca.handle("cart"), limits);
+        let key = key("cart", "shop", callee.address);
+        let release = gate();
+        let _servers = serve(callee, &release);
+        let (send, mut held) = request(&pool.get(&key).await.unwrap(), "/held").await;
+        assert!(answered(&pool, &key).await);
+        assert_eq!(pool.stats().snapshot().connections, 2);
+        until("the idle one is closed", || pool.stats().snapshot().connections == 1).await;
+        assert_eq!(pool.stats().snapshot().idle_closed, 1);
+        release.add_permits(1);
+        assert_eq!(held.response_head().await.unwrap().status, StatusCode::NO_CONTENT);
+        drop((send, held));
+        until("the other is closed too", || pool.stats().snapshot().connections == 0).await;
+        let stats = pool.stats().snapshot();
+        assert_eq!((stats.idle_closed, stats.lost), (2, 0));
+        assert!(answered(&pool, &key).await);
+    });
+}
+
+#[test]
+fn eviction_is_at_once_and_spares_what_is_under_way() {
+    on_a_worker(async {
+        let ca = Ca::new();
+        let callee = Callee::new(&ca.handle("shop"));
+        let pool = pool(ca.handle("cart"), quick());
+        let key = key("cart", "shop", callee.address);
+        let release = gate();
+        let mut servers = serve(callee, &release);
+        let (_send, mut held) = request(&pool.get(&key).await.unwrap(), "/held").await;
+        let first = servers.recv().await.unwrap();
+        pool.retain(|_| false);
+        assert_eq!(pool.stats().snapshot().evicted, 1);
+        // Whoever asks now gets another connection.
+        assert!(answered(&pool, &key).await);
+        let second = servers.recv().await.unwrap();
+        assert_ne!(first.quic().stable_id(), second.quic().stable_id());
+        assert!(first.quic().close_reason().is_none());
+        release.add_permits(1);
+        assert_eq!(held.response_head().await.unwrap().status, StatusCode::NO_CONTENT);
+        drop((_send, held));
+        first.quic().closed().await;
+        until("the evicted one is forgotten", || pool.stats().snapshot().connections == 1).await;
+
+        let client = pool.get(&key).await.unwrap();
+        let (_send, mut held) = request(&client, "/held").await;
+        pool.cut(&key);
+        assert!(!held.response_head().await.unwrap_err().unprocessed);
+    });
+}
+
+#[test]
+fn eviction_ends_a_dial() {
+    on_a_worker(async {
+        let ca = Ca::new();
+        let deaf = std::net::UdpSocket::bind((LOOPBACK, 0)).unwrap();
+        let pool = pool(ca.handle("cart"), quick());
+        let key = key("cart", "shop", deaf.local_addr().unwrap());
+        let mut waiting = Box::pin(pool.get(&key));
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        pool.evict(&key);
+        assert_eq!(waiting.await.unwrap_err().reason(), HandshakeFailure::Evicted);
+    });
+}
+
+#[test]
+fn a_closed_connection_is_replaced() {
+    on_a_worker(async {
+        let ca = Ca::new();
+        let callee = Callee::new(&ca.handle("shop"));
+        let pool = pool(ca.handle("cart"), quick());
+        let key = key("cart", "shop", callee.address);
+        let release = gate();
+        let mut servers = serve(callee, &release);
+        assert!(answered(&pool, &key).await);
+        servers.recv().await.unwrap().close();
+        until("the loss is noticed", || pool.stats().snapshot().lost == 1).await;
+        let (_send, mut held) = request(&pool.get(&key).await.unwrap(), "/held").await;
+        // A callee that goes away keeps what it took and gets nothing new.
+        let leaving = servers.recv().await.unwrap();
+        until("the request arrives", || leaving.open_streams() == 1).await;
+        leaving.goaway();
+        let seen = pool.get(&key).await.unwrap();
+        until("GOAWAY is seen", || seen.is_draining()).await;
+        assert!(answered(&pool, &key).await);
+        assert_eq!(pool.stats().snapshot().established, 3);
+        release.add_permits(1);
+        assert_eq!(held.response_head().await.unwrap().status, StatusCode::NO_CONTENT);
+    });
+}
+
+#[test]
+fn a_silent_peer_is_noticed_and_found_again() {
+    on_a_worker(async {
+        let ca = Ca::new();
+        let shop = ca.handle("shop");
+        let callee = Callee::new(&shop);
+        let address = callee.address;
+        let pool = pool(ca.handle("cart"), PoolLimits { connect_timeout: Duration::from_millis(300), ..quick() });
+        let key = key("cart", "shop", address);
+        let server = callee.server.clone();
+        let release = gate();
+        let _servers = serve(callee, &release);
+        assert!(answered(&pool, &key).await);
+        let gone = Callee { server, address, outcomes: tokio::sync::mpsc::unbounded_channel().1 };
+        gone.vanish().await;
+        let (_send, mut unanswered) = request(&pool.get(&key).await.unwrap(), "/").await;
+        let asked = tokio::time::Instant::now();
+        assert!(!unanswered.response_head().await.unwrap_err().unprocessed);
+        // Well before QUIC's own idle timeout.
+        assert!(asked.elapsed() < Duration::from_secs(5));
+        let stats = pool.stats().snapshot();
+        assert_eq!((stats.suspected, stats.failures[HandshakeFailure::Timeout.index()]), (1, 1));
+
+        let back = Callee::bound(address, &SharedKeys::generate(), &shop, &TransportLimits::default());
+        let _servers = serve(back, &release);
+        while !answered(&pool, &key).await {
+            tokio::task::yield_now().await;
+        }
+    });
+}
+
+#[test]
+fn a_dead_endpoint_answers_at_once_between_dials() {
+    on_a_worker(async {
+        let ca = Ca::new();
+        let deaf = std::net::UdpSocket::bind((LOOPBACK, 0)).unwrap();
+        let backoff = (Duration::from_millis(100), Duration::from_millis(100));
+        let limits = PoolLimits { connect_timeout: Duration::from_millis(100), redial_backoff: backoff, ..quick() };
+        let pool = pool(ca.handle("cart"), limits);
+        let key = key("cart", "shop", deaf.local_addr().unwrap());
+        for _ in 0..5 {
+            assert_eq!(pool.get(&key).await.unwrap_err().reason(), HandshakeFailure::Timeout);
+        }
+        assert_eq!(pool.stats().snapshot().dials, 1);
+        tokio::time::sleep(backoff.0).await;
+        assert_eq!(pool.get(&key).await.unwrap_err().reason(), HandshakeFailure::Timeout);
+        assert_eq!(pool.stats().snapshot().dials, 2);
+    });
+}
+
+#[test]
+fn a_renewed_certificate_retires_connections_without_dropping_requests() {
+    on_a_worker(async {
+        let ca = Ca::new();
+        let callee = Callee::new(&ca.handle("shop"));
+        let cart = ca.handle("cart");
+        let pool = pool(cart.clone(), quick());
+        let key = key("cart", "shop", callee.address);
+        let release = gate();
+        let mut servers = serve(callee, &release);
+        let (_send, mut held) = request(&pool.get(&key).await.unwrap(), "/held").await;
+        let first = servers.recv().await.unwrap();
+        cart.replace(ca.identity("cart"), ca.trust()).unwrap();
+        let (pool, key) = (&pool, &key);
+        let renewed = async {
+            while pool.stats().snapshot().established < 2 {
+                assert!(answered(pool, key).await);
+            }
+        };
+        renewed.await;
+        let second = servers.recv().await.unwrap();
+        assert!(first.quic().close_reason().is_none());
+        release.add_permits(1);
+        assert_eq!(held.response_head().await.unwrap().status, StatusCode::NO_CONTENT);
+        drop((_send, held));
+        first.quic().closed().await;
+        assert!(second.quic().close_reason().is_none());
+        assert_eq!(pool.stats().snapshot().lost, 0);
+    });
+}
+
+#[test]
+fn withdrawn_trust_cuts_connections() {
+    on_a_worker(async {
+        let (ca, other) = (Ca::new(), Ca::new());
+        let callee = Callee::new(&ca.handle("shop"));
+        let cart = IdentityHandle::new(ca.identity("cart"), ca.trust());
+        let pool = pool(cart.clone(), quick());
+        let key = key("cart", "shop", callee.address);
+        let _servers = serve(callee, &gate());
+        let (_send, mut held) = request(&pool.get(&key).await.unwrap(), "/held").await;
+        cart.replace_trust(other.trust());
+        assert!(held.response_head().await.is_err());
+        assert_eq!(pool.stats().snapshot().distrusted, 1);
+        assert_eq!(pool.get(&key).await.unwrap_err().reason(), HandshakeFailure::Untrusted);
+    });
+}
