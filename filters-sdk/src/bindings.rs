@@ -1,0 +1,13 @@
+//! Guest-side bindings of `wit/filter.wit`, generated. Nothing is written by hand here.
+
+#![allow(unsafe_code, clippy::allow_attributes_without_reason, reason = "generated: the component ABI is raw memory")]
+#![allow(clippy::cast_possible_truncation, clippy::undocumented_unsafe_blocks, reason = "generated")]
+#![allow(clippy::todo, clippy::too_many_lines, unreachable_pub, reason = "generated")]
+
+wit_bindgen::generate!({
+    path: "wit",
+    world: "filter",
+    pub_export_macro: true,
+    default_bindings_module: "weft_filters_sdk::bindings",
+    generate_all,
+});

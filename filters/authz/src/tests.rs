@@ -1,0 +1,76 @@
+//! The wrapping: what is asked for, what is passed on, how a denial reads. The engine's own tests are in `weft-policy`.
+
+use weft_filters_sdk::testing::{Harness, TestRequest};
+use weft_filters_sdk::{Outcome, Verdict};
+
+use super::Authz;
+
+const CONFIG: &str = r#"{"policies": [
+    {"name": "shop/no-admin", "action": "Deny", "rules": [{"name": "admin", "to": [{"paths": ["/admin/*"]}]}]},
+    {"name": "shop/readers", "action": "Allow", "rules": [
+        {"name": "get", "from": [{"namespaces": ["web"]}],
+         "to": [{"methods": ["GET"], "ports": [80], "headers": [{"name": "x-tenant", "exact": "a"}]}]},
+        {"name": "db", "from": [{"namespaces": ["jobs"]}], "to": [{"ports": [5432]}]}]}]}"#;
+const WEB: &str = "spiffe://cluster.local/ns/web/sa/front";
+const JOBS: &str = "spiffe://cluster.local/ns/jobs/sa/nightly";
+
+/// `allowed`, or the rule that denied.
+fn check(outcome: &Outcome, expect: &str) {
+    let found = match &outcome.verdict {
+        Verdict::Continue => "allowed".to_owned(),
+        Verdict::Respond(reply) => {
+            assert_eq!(reply.status, 403);
+            reply.rule.clone().unwrap_or_else(|| reply.reason.clone())
+        }
+        Verdict::ContinueAfter(ms) => format!("delayed {ms}"),
+    };
+    assert_eq!(found, expect);
+    assert!(outcome.edits.is_empty());
+}
+
+#[test]
+fn requests_are_allowed_and_denied_by_name() {
+    let mut authz = Harness::<Authz>::new(CONFIG).expect("a sound configuration");
+    assert_eq!(authz.interest().request_headers, ["x-tenant"]);
+    let get = |target| TestRequest::new("GET", target).principal(WEB).header("x-tenant", "a");
+    check(&authz.request(1, &get("/books?x=1")), "allowed");
+    check(&authz.request(2, &get("/admin/users")), "shop/no-admin#admin");
+    check(&authz.request(3, &get("/books").port(81)), "shop/readers#no-match");
+    check(&authz.request(4, &get("/books").principal(JOBS)), "shop/readers#no-match");
+    check(&authz.request(5, &TestRequest::new("GET", "/books").principal(WEB)), "shop/readers#no-match");
+    check(&authz.request(6, &TestRequest::new("POST", "/").principal(WEB).header("x-tenant", "a")), "shop/readers#no-match");
+}
+
+#[test]
+fn streams_are_judged_on_what_they_have() {
+    let rules = r#"{"policies": [{"name": "d/db", "action": "Allow", "rules": [
+        {"name": "jobs", "from": [{"namespaces": ["jobs"]}], "to": [{"ports": [5432]}]},
+        {"name": "http", "to": [{"methods": ["GET"]}]}]}]}"#;
+    let mut authz = Harness::<Authz>::new(rules).expect("a sound configuration");
+    let stream = |principal| TestRequest::default().principal(principal).port(5432);
+    check(&authz.connection(1, &stream(JOBS)), "allowed");
+    check(&authz.connection(2, &stream(WEB)), "d/db#no-match");
+}
+
+#[test]
+fn values_that_are_no_text_are_denied_where_a_rule_looks() {
+    let mut authz = Harness::<Authz>::new(CONFIG).expect("a sound configuration");
+    let mut request = TestRequest::new("GET", "/").principal(WEB);
+    request.headers.push(("x-tenant".to_owned(), vec![b'a', 0xff]));
+    check(&authz.request(1, &request), "header_not_text");
+    let mut request = TestRequest::new("GET", "/").principal(WEB).header("x-tenant", "a");
+    request.headers.push(("x-other".to_owned(), vec![0xff]));
+    check(&authz.request(2, &request), "allowed");
+}
+
+#[test]
+fn a_bad_configuration_says_where() {
+    for (config, word) in [
+        ("{", "EOF"),
+        (r#"{"policies": [], "extra": 1}"#, "extra"),
+        (r#"{"policies": [{"name": "a/b", "action": "Permit"}]}"#, "Permit"),
+    ] {
+        let error = Harness::<Authz>::new(config).expect_err("not a configuration");
+        assert!(error.contains(word), "{error}");
+    }
+}

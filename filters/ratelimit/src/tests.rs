@@ -1,0 +1,74 @@
+//! Who pays which limit, and what the answer says. That buckets are exact across workers is tested in the host.
+
+use std::time::Duration;
+
+use weft_filters_sdk::Verdict;
+use weft_filters_sdk::testing::{Harness, TestRequest, advance};
+
+use super::RateLimit;
+
+fn harness(limits: &str) -> Harness<RateLimit> {
+    Harness::new(&format!(r#"{{"limits": [{limits}]}}"#)).expect("a sound configuration")
+}
+
+/// `pass`, or the limit and the seconds to wait.
+fn ask(harness: &mut Harness<RateLimit>, request: &TestRequest) -> String {
+    match harness.request(1, request).verdict {
+        Verdict::Continue => "pass".to_owned(),
+        Verdict::ContinueAfter(ms) => format!("after {ms}"),
+        Verdict::Respond(reply) => {
+            assert_eq!((reply.status, reply.reason.as_str()), (429, "rate_limited"));
+            let retry = reply.headers.iter().find(|field| field.name == "retry-after").expect("retry-after");
+            format!("{} {}", reply.rule.expect("named"), String::from_utf8_lossy(&retry.value))
+        }
+    }
+}
+
+#[test]
+fn each_identity_has_its_own_bucket() {
+    let mut limits = harness(r#"{"name": "callers", "key": "identity", "requests": 2, "per_seconds": 10}"#);
+    let (a, b) = (TestRequest::default().principal("spiffe://a"), TestRequest::default().principal("spiffe://b"));
+    assert_eq!([ask(&mut limits, &a), ask(&mut limits, &a)], ["pass", "pass"]);
+    assert_eq!(ask(&mut limits, &a), "callers 5");
+    assert_eq!(ask(&mut limits, &b), "pass");
+    advance(Duration::from_secs(5));
+    assert_eq!(ask(&mut limits, &a), "pass");
+    assert_eq!(ask(&mut limits, &a), "callers 5");
+}
+
+#[test]
+fn by_header_limits_only_who_sends_it() {
+    let mut limits = harness(r#"{"key": "header:X-Key", "requests": 1}"#);
+    let key = |value| TestRequest::default().header("x-key", value);
+    assert_eq!([ask(&mut limits, &key("1")), ask(&mut limits, &key("2"))], ["pass", "pass"]);
+    assert_eq!(ask(&mut limits, &key("1")), "0 1");
+    for _ in 0..3 {
+        assert_eq!(ask(&mut limits, &TestRequest::default()), "pass");
+    }
+}
+
+#[test]
+fn limits_stack_and_burst_differs_from_rate() {
+    let mut limits = harness(
+        r#"{"name": "each", "key": "identity", "requests": 1, "per_seconds": 60, "burst": 3},
+           {"name": "all", "requests": 2, "per_seconds": 1}"#,
+    );
+    let one = TestRequest::default().principal("spiffe://one");
+    assert_eq!([ask(&mut limits, &one), ask(&mut limits, &one)], ["pass", "pass"]);
+    assert_eq!(ask(&mut limits, &one), "all 1");
+    assert_eq!(ask(&mut limits, &one), "each 60");
+}
+
+#[test]
+fn a_bad_configuration_says_where() {
+    for (config, word) in [
+        (r#"{"limits": []}"#, "at least one"),
+        (r#"{"limits": [{"requests": 0}]}"#, "limits[0]"),
+        (r#"{"limits": [{"requests": 1, "key": "cookie"}]}"#, "cookie"),
+        (r#"{"limits": [{"requests": 1, "key": "header:"}]}"#, "header:"),
+        (r#"{"limits": [{"request": 1}]}"#, "request"),
+    ] {
+        let error = Harness::<RateLimit>::new(config).expect_err("not a configuration");
+        assert!(error.contains(word), "{error}");
+    }
+}
