@@ -1,0 +1,275 @@
+//! The operator API as the CLI speaks it: HTTPS to 15013, JSON, bearer token. Tells an answer of no (the server's words)
+//! from a server that can't be reached.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use reqwest::{Method, StatusCode};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::access::Access;
+use crate::answer::Failure;
+
+/// Answers larger than this are refused: no list of a mesh comes near.
+const MAX_ANSWER_BYTES: usize = 256 << 20;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("cannot reach the control plane at {server}: {reason}")]
+    Unreachable { server: String, reason: String },
+    #[error("{}", .0.describe())]
+    Refused(Refusal),
+    #[error("the control plane at {server} answered {what}")]
+    Nonsense { server: String, what: String },
+}
+
+/// What the server said no to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) status: u16,
+    pub(crate) code: String,
+    pub(crate) message: String,
+    pub(crate) details: Vec<Detail>,
+}
+
+/// A place in a manifest, where the refusal is about one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(crate) struct Detail {
+    pub(crate) file: String,
+    pub(crate) line: u64,
+    pub(crate) key: String,
+    pub(crate) message: String,
+}
+
+impl Refusal {
+    fn describe(&self) -> String {
+        let mut text = if self.message.is_empty() { format!("HTTP status {}", self.status) } else { self.message.clone() };
+        if self.status == 401 {
+            text.push_str(" (see --token-file; `weft token create --role ...` makes tokens)");
+        }
+        for detail in &self.details {
+            text.push_str("\n  ");
+            text.push_str(&detail.describe());
+        }
+        text
+    }
+}
+
+impl Detail {
+    fn describe(&self) -> String {
+        let mut place = String::new();
+        if !self.file.is_empty() {
+            place.push_str(&self.file);
+            place.push(':');
+        }
+        if self.line > 0 {
+            place.push_str(&format!("{}:", self.line));
+        }
+        if !self.key.is_empty() {
+            place.push_str(&format!(" {}:", self.key));
+        }
+        format!("{place} {}", self.message).trim_start().to_owned()
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Refused(_) => Self::Refused(error.to_string()),
+            Error::Unreachable { .. } | Error::Nonsense { .. } => Self::Unable(error.into()),
+        }
+    }
+}
+
+/// A connection pool to one control plane.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    http: reqwest::Client,
+    server: String,
+    token: String,
+}
+
+impl Client {
+    pub(crate) fn new(access: &Access) -> anyhow::Result<Self> {
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls_config(access)?)
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .build()
+            .context("cannot set up the HTTPS client")?;
+        Ok(Self { http, server: access.server.clone(), token: access.token()? })
+    }
+
+    pub(crate) fn server(&self) -> &str {
+        &self.server
+    }
+
+    pub(crate) async fn fetch(&self, path: &str) -> Result<Value, Error> {
+        self.send(self.request(Method::GET, path), ANSWER_TIMEOUT).await
+    }
+
+    /// A long poll: the server may take `wait` before it answers.
+    pub(crate) async fn poll(&self, path: &str, wait: Duration) -> Result<Value, Error> {
+        self.send(self.request(Method::GET, path), wait + ANSWER_TIMEOUT).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Result<Value, Error> {
+        self.send(self.request(Method::POST, path).json(body), ANSWER_TIMEOUT).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Result<Value, Error> {
+        self.send(self.request(Method::DELETE, path), ANSWER_TIMEOUT).await
+    }
+
+    /// Bytes with headers of their own: a filter's binary.
+    pub(crate) async fn upload(&self, path: &str, headers: &[(&str, String)], body: Vec<u8>) -> Result<Value, Error> {
+        let mut request = self.request(Method::POST, path).header("content-type", "application/wasm");
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        self.send(request.body(body), ANSWER_TIMEOUT).await
+    }
+
+    /// The server's version, by a call that needs the token as well.
+    pub(crate) async fn authenticated_version(&self) -> Result<String, Error> {
+        let version = self.fetch("/version").await?;
+        self.fetch("/proxies").await?;
+        Ok(crate::output::text_at(&version, &["version"]))
+    }
+
+    /// The `Date` of an answer, as it came.
+    pub(crate) async fn server_time(&self) -> Option<String> {
+        let request = self.http.get(format!("{}/healthz", self.server)).timeout(ANSWER_TIMEOUT);
+        let answer = request.send().await.ok()?;
+        Some(answer.headers().get("date")?.to_str().ok()?.to_owned())
+    }
+
+    fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.http.request(method, format!("{}/api/v1{path}", self.server)).bearer_auth(&self.token)
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder, timeout: Duration) -> Result<Value, Error> {
+        let mut response = request.timeout(timeout).send().await.map_err(|error| self.unreachable(&error))?;
+        let status = response.status();
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(&error))? {
+            if body.len() + chunk.len() > MAX_ANSWER_BYTES {
+                return Err(self.nonsense(format!("more than {MAX_ANSWER_BYTES} bytes")));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        if !status.is_success() {
+            return Err(Error::Refused(refusal(status, &body)));
+        }
+        if body.is_empty() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_slice(&body).map_err(|error| self.nonsense(format!("what is not JSON: {error}")))
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> Error {
+        Error::Unreachable { server: self.server.clone(), reason: innermost(error) }
+    }
+
+    fn nonsense(&self, what: String) -> Error {
+        Error::Nonsense { server: self.server.clone(), what }
+    }
+}
+
+fn tls_config(access: &Access) -> anyhow::Result<rustls::ClientConfig> {
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&access.ca_pem()?) {
+        let certificate = certificate.map_err(|error| bad_ca(access, &error.to_string()))?;
+        roots.add(certificate).map_err(|error| bad_ca(access, &error.to_string()))?;
+    }
+    if roots.is_empty() {
+        return Err(bad_ca(access, "no PEM certificate in it"));
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .context("TLS 1.3 is not available")?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(config)
+}
+
+fn bad_ca(access: &Access, reason: &str) -> anyhow::Error {
+    anyhow::anyhow!("the CA file {} is not usable: {reason}", access.ca_file.display())
+}
+
+/// The server's own words where they have the agreed shape, else the start of whatever came.
+fn refusal(status: StatusCode, body: &[u8]) -> Refusal {
+    #[derive(Deserialize)]
+    struct Envelope {
+        error: Inner,
+    }
+    #[derive(Deserialize)]
+    #[serde(default)]
+    #[derive(Default)]
+    struct Inner {
+        code: String,
+        message: String,
+        details: Vec<Detail>,
+    }
+    let inner = serde_json::from_slice::<Envelope>(body).map(|envelope| envelope.error).unwrap_or_else(|_| {
+        let start: String = String::from_utf8_lossy(body).chars().take(200).collect();
+        Inner { message: format!("HTTP status {}: {}", status.as_u16(), start.trim()), ..Inner::default() }
+    });
+    Refusal { status: status.as_u16(), code: inner.code, message: inner.message, details: inner.details }
+}
+
+/// The cause at the bottom of the chain says what happened; the layers above only that something did.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut here = error;
+    while let Some(source) = here.source() {
+        here = source;
+    }
+    here.to_string()
+}
+
+/// One element of a path, percent-encoded.
+pub(crate) fn segment(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_file_line_and_key() {
+        let body = br#"{"error":{"code":"invalid","message":"1 document is invalid","details":[{"file":"a.yaml","line":3,"key":"spec.port","message":"unknown field"}]}}"#;
+        let text = Error::Refused(refusal(StatusCode::BAD_REQUEST, body)).to_string();
+        assert_eq!(text, "1 document is invalid\n  a.yaml:3: spec.port: unknown field");
+    }
+
+    #[test]
+    fn a_refusal_without_shape_shows_what_came() {
+        let text = Error::Refused(refusal(StatusCode::BAD_GATEWAY, b"<html>oops")).to_string();
+        assert_eq!(text, "HTTP status 502: <html>oops");
+    }
+
+    #[test]
+    fn path_segments_are_encoded() {
+        assert_eq!(segment("a/b c%"), "a%2Fb%20c%25");
+        assert_eq!(segment("reviews-v1.x_~"), "reviews-v1.x_~");
+    }
+}

@@ -1,0 +1,102 @@
+//! The command line as a whole: each command's arguments live with the command.
+
+use clap::{Parser, Subcommand};
+
+use crate::answer::Outcome;
+use crate::commands::{apply, delete, describe, diff, explain, filter, get, proxies, token, validate};
+use crate::{access, check, demo, run};
+
+const EXAMPLE: &str = "Examples:
+  weft demo --once
+  weft login --server https://127.0.0.1:15013 --token-file operator.token --ca-file ca.pem
+  weft run --service reviews --port 9080 -- ./reviews
+  weft apply -f route.yaml --wait 30s
+  weft explain --from default/frontend --to reviews --path /admin
+
+Exit status: 0 done; 1 the answer is no (refused, different, denied, a failed check); 2 bad usage or no answer.";
+
+/// Weft: a service mesh over HTTP/3 with sandboxed filters.
+#[derive(Debug, Parser)]
+#[command(name = "weft", version, after_help = EXAMPLE, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a command with a sidecar of its own.
+    Run(run::RunArgs),
+    /// Apply manifests, whole or not at all.
+    Apply(apply::ApplyArgs),
+    /// List objects, or show one.
+    Get(get::GetArgs),
+    /// Show one object in full and what belongs to it.
+    Describe(describe::DescribeArgs),
+    /// Delete objects.
+    Delete(delete::DeleteArgs),
+    /// Show what an apply would change.
+    Diff(diff::DiffArgs),
+    /// Check manifests without a server.
+    Validate(validate::ValidateArgs),
+    /// Show each proxy: version, identity, revision, filters, certificate.
+    Proxies(proxies::ProxiesArgs),
+    /// Show what would become of a request, and why.
+    Explain(explain::ExplainArgs),
+    /// Make tokens for proxies and people.
+    Token(token::TokenArgs),
+    /// Make keys, publish and inspect filters.
+    Filter(filter::FilterArgs),
+    /// Keep the control plane's address, token and CA for later commands.
+    Login(access::LoginArgs),
+    /// Check this machine, the control plane or a sidecar.
+    Check(check::CheckArgs),
+    /// Run a mesh with a small shop on this machine.
+    Demo(demo::DemoArgs),
+}
+
+impl Cli {
+    pub(crate) async fn execute(self) -> Outcome {
+        match self.command {
+            Command::Run(args) => Box::pin(run::run(args)).await,
+            Command::Apply(args) => apply::run(args).await,
+            Command::Get(args) => get::run(args).await,
+            Command::Describe(args) => describe::run(args).await,
+            Command::Delete(args) => delete::run(args).await,
+            Command::Diff(args) => diff::run(args).await,
+            Command::Validate(args) => validate::run(&args),
+            Command::Proxies(args) => proxies::run(args).await,
+            Command::Explain(args) => explain::run(args).await,
+            Command::Token(args) => token::run(args).await,
+            Command::Filter(args) => filter::run(args).await,
+            Command::Login(args) => access::login(args).await,
+            Command::Check(args) => check::run(args).await,
+            Command::Demo(args) => Box::pin(demo::run(args)).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_holds() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_an_example() {
+        fn check(command: &clap::Command) {
+            if command.has_subcommands() {
+                command.get_subcommands().for_each(check);
+            } else {
+                let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(help.contains(&format!("weft {}", command.get_name())) || help.contains(&format!(" {} ", command.get_name())), "{}", command.get_name());
+            }
+        }
+        check(&Cli::command());
+    }
+}

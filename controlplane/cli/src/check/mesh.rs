@@ -1,0 +1,133 @@
+//! The control plane as this person reaches it: address, trust, token, clock, the mesh's certificates.
+
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::{Rfc2822, Rfc3339};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::Finding;
+use crate::access::{Access, AccessArgs};
+use crate::api::{Client, Error};
+use crate::output;
+
+/// More than this and certificates are refused as expired or not yet valid.
+const MAX_SKEW_SECONDS: i64 = 30;
+const SOON_SECONDS: i64 = 3600;
+
+pub(super) async fn findings(args: &AccessArgs) -> Vec<Finding> {
+    let access = match args.resolve() {
+        Ok(access) => access,
+        Err(error) => return vec![Finding::warn("control plane", "not configured", format!("{error:#}"))],
+    };
+    let mut findings = vec![authority(&access)];
+    let client = match Client::new(&access) {
+        Ok(client) => client,
+        Err(error) => {
+            findings.push(Finding::fail("control plane", "can't be asked", format!("{error:#}")));
+            return findings;
+        }
+    };
+    match client.authenticated_version().await {
+        Ok(version) => {
+            findings.push(Finding::ok("control plane", format!("{} version {version}, token accepted", client.server())));
+        }
+        Err(error) => {
+            findings.push(Finding::fail("control plane", error.to_string(), advice(&error)));
+            return findings;
+        }
+    }
+    findings.push(clock(client.server_time().await, OffsetDateTime::now_utc()));
+    findings.push(certificates(client.fetch("/proxies").await, OffsetDateTime::now_utc().unix_timestamp()));
+    findings
+}
+
+fn advice(error: &Error) -> &'static str {
+    match error {
+        Error::Unreachable { .. } => "is weft-control running, and does --ca-file hold its ca.pem?",
+        Error::Refused(_) => "see --token-file: the control plane's folder holds operator.token",
+        Error::Nonsense { .. } => "is --server the control plane's API (port 15013)?",
+    }
+}
+
+fn authority(access: &Access) -> Finding {
+    let check = "CA";
+    let pem = match access.ca_pem() {
+        Ok(pem) => pem,
+        Err(error) => return Finding::fail(check, format!("{error:#}"), "give --ca-file: the control plane's folder holds ca.pem"),
+    };
+    let Some(Ok(der)) = CertificateDer::pem_slice_iter(&pem).next() else {
+        return Finding::fail(check, format!("{} holds no certificate", access.ca_file.display()), "PEM is expected");
+    };
+    let Ok((_, certificate)) = X509Certificate::from_der(&der) else {
+        return Finding::fail(check, format!("{} holds no X.509 certificate", access.ca_file.display()), "PEM is expected");
+    };
+    let until = certificate.validity().not_after.to_datetime();
+    let shown = until.format(&Rfc3339).unwrap_or_default();
+    if certificate.validity().is_valid() {
+        Finding::ok(check, format!("{}, valid until {shown}", certificate.subject()))
+    } else {
+        Finding::fail(check, format!("{}, valid until {shown}", certificate.subject()), "expired or not yet valid: see the clock")
+    }
+}
+
+fn clock(server: Option<String>, here: OffsetDateTime) -> Finding {
+    let Some(there) = server.and_then(|text| OffsetDateTime::parse(&text.replace("GMT", "+0000"), &Rfc2822).ok()) else {
+        return Finding::warn("clock", "the control plane tells no time", "compare `date -u` on both machines");
+    };
+    let skew = (here - there).whole_seconds();
+    if skew.abs() > MAX_SKEW_SECONDS {
+        let seen = format!("{skew} s apart from the control plane");
+        return Finding::fail("clock", seen, "certificates will be refused: set the clock (NTP)");
+    }
+    Finding::ok("clock", format!("{skew} s apart from the control plane"))
+}
+
+fn certificates(answer: Result<Value, Error>, now: i64) -> Finding {
+    let check = "proxy certificates";
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(error) => return Finding::warn(check, error.to_string(), ""),
+    };
+    let mut soon = Vec::new();
+    let proxies = answer["proxies"].as_array().cloned().unwrap_or_default();
+    for proxy in &proxies {
+        let until = proxy["certificate_not_after"].as_str().and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok());
+        let connected = proxy["state"] != "disconnected";
+        if connected && until.is_some_and(|until| until.unix_timestamp() - now < SOON_SECONDS) {
+            soon.push(output::text_at(proxy, &["name"]));
+        }
+    }
+    if soon.is_empty() {
+        return Finding::ok(check, format!("{} proxies, none within an hour of expiry", proxies.len()));
+    }
+    Finding::warn(check, format!("within an hour of expiry: {}", soon.join(", ")), "they renew at half life: see `weft proxies`")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::State;
+    use super::*;
+
+    #[test]
+    fn a_wrong_clock_fails() {
+        let there = Some("Thu, 01 Jan 1970 00:10:00 GMT".to_owned());
+        let at = |seconds| OffsetDateTime::from_unix_timestamp(seconds).unwrap();
+        assert_eq!(clock(there.clone(), at(605)).state, State::Ok);
+        assert_eq!(clock(there, at(700)).state, State::Fail);
+        assert_eq!(clock(None, at(0)).state, State::Warn);
+    }
+
+    #[test]
+    fn certificates_near_expiry_are_named() {
+        let answer = json!({"proxies": [
+            {"name": "a", "state": "synced", "certificate_not_after": "1970-01-01T00:30:00Z"},
+            {"name": "b", "state": "synced", "certificate_not_after": "1970-01-02T00:00:00Z"},
+        ]});
+        let finding = certificates(Ok(answer), 0);
+        assert_eq!((finding.state, finding.seen.ends_with(": a")), (State::Warn, true));
+    }
+}

@@ -1,0 +1,13 @@
+//! The commands that ask the operator API, one file each.
+
+pub(crate) mod apply;
+pub(crate) mod delete;
+pub(crate) mod describe;
+pub(crate) mod diff;
+pub(crate) mod explain;
+pub(crate) mod filter;
+pub(crate) mod get;
+pub(crate) mod proxies;
+pub(crate) mod token;
+pub(crate) mod validate;
+pub(crate) mod wait;

@@ -1,0 +1,77 @@
+//! `weft delete`: objects by kind and name, or those that a manifest names.
+
+use serde_json::Value;
+
+use crate::access::AccessArgs;
+use crate::answer::{Answer, Failure, Outcome};
+use crate::api::Client;
+use crate::kinds::{self, Target};
+use crate::manifests::{self, FileArgs};
+use crate::output;
+use crate::values;
+
+const EXAMPLE: &str = "Examples:
+  weft delete httproute reviews-canary --namespace shop
+  weft delete -f shop.yaml --ignore-not-found";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLE)]
+pub(crate) struct DeleteArgs {
+    /// Kind of the objects, such as service, httproute or accesspolicy.
+    #[arg(value_name = "KIND", required_unless_present = "files", conflicts_with = "files")]
+    kind: Option<String>,
+    #[arg(value_name = "NAME", required_unless_present = "files")]
+    names: Vec<String>,
+    #[arg(short, long, default_value = "default", value_parser = values::name)]
+    namespace: String,
+    /// Delete what these manifests name instead; - for stdin.
+    #[arg(short = 'f', long = "filename", value_name = "FILE|DIR|-")]
+    files: Vec<std::path::PathBuf>,
+    #[arg(short = 'R', long)]
+    recursive: bool,
+    /// What is not there counts as deleted.
+    #[arg(long)]
+    ignore_not_found: bool,
+    #[command(flatten)]
+    access: AccessArgs,
+}
+
+pub(crate) async fn run(args: DeleteArgs) -> Outcome {
+    let targets = targets(&args)?;
+    let client = args.access.client()?;
+    let mut answer = Answer::Yes;
+    for target in targets {
+        match delete(&client, &target).await {
+            Ok(Some(deleted)) => {
+                output::say(&format!("{target} deleted (revision {})", output::text_at(&deleted, &["revision"])));
+            }
+            Ok(None) if args.ignore_not_found => output::say(&format!("{target} is not there")),
+            Ok(None) => {
+                output::complain(&format!("error: {target} does not exist"));
+                answer = Answer::No;
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+    Ok(answer)
+}
+
+fn targets(args: &DeleteArgs) -> Result<Vec<Target>, Failure> {
+    if !args.files.is_empty() {
+        let files = FileArgs { files: args.files.clone(), recursive: args.recursive };
+        // The other way round than they were made: what refers goes before what it refers to.
+        return Ok(manifests::read(&files)?.documents.iter().rev().map(Target::of).collect());
+    }
+    let Some(kind) = &args.kind else { return Err(anyhow::anyhow!("a KIND and a NAME, or -f FILE, are needed").into()) };
+    let kind = kinds::parse(kind)?;
+    Ok(args.names.iter().map(|name| Target::new(kind, &args.namespace, name)).collect())
+}
+
+/// `None` where there is no such object.
+async fn delete(client: &Client, target: &Target) -> Result<Option<Value>, Failure> {
+    match client.delete(&target.path()).await {
+        Ok(value) => Ok(Some(value)),
+        Err(crate::api::Error::Refused(refusal)) if refusal.status == 404 => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,125 @@
+//! `weft describe`: one object in full and what belongs to it: the endpoints of a service, the routes on it, the
+//! policies that hold for it.
+
+use serde_json::Value;
+use weft_policy::resource::Kind;
+
+use super::get;
+use crate::access::AccessArgs;
+use crate::answer::{Answer, Failure, Outcome};
+use crate::api::Client;
+use crate::kinds::{self, Target};
+use crate::output::{self, text_at};
+use crate::values;
+
+const EXAMPLE: &str = "Example:
+  weft describe service reviews --namespace shop";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLE)]
+pub(crate) struct DescribeArgs {
+    /// Kind of the object, such as service or httproute.
+    kind: String,
+    name: String,
+    #[arg(short, long, default_value = "default", value_parser = values::name)]
+    namespace: String,
+    #[command(flatten)]
+    access: AccessArgs,
+}
+
+pub(crate) async fn run(args: DescribeArgs) -> Outcome {
+    let kind = kinds::parse(&args.kind)?;
+    let client = args.access.client()?;
+    let object = get::one(&client, &Target::new(kind, &args.namespace, &args.name)).await?;
+    let mut text = output::yaml(&object)?;
+    if matches!(kind, Kind::Service | Kind::Workload) {
+        text.push_str(&related(&client, kind, &object).await?);
+    }
+    output::print(&text);
+    Ok(Answer::Yes)
+}
+
+async fn related(client: &Client, kind: Kind, object: &Value) -> Result<String, Failure> {
+    let namespace = text_at(object, &["metadata", "namespace"]);
+    let mut text = String::new();
+    let mut section = |title: &str, lines: Vec<String>| {
+        text.push_str(&format!("\n{title}:\n"));
+        if lines.is_empty() {
+            text.push_str("  none\n");
+        }
+        for line in lines {
+            text.push_str(&format!("  {line}\n"));
+        }
+    };
+    if kind == Kind::Service {
+        let workloads = get::list(client, Kind::Workload, Some(&namespace)).await?;
+        let chosen = workloads.iter().filter(|workload| selects(&object["spec"]["selector"], &workload["metadata"]["labels"]));
+        section("Endpoints", chosen.map(endpoint).collect());
+        // A producer's or a consumer's route: any namespace may have one.
+        let routes = get::list(client, Kind::HttpRoute, None).await?;
+        section("Routes", routes.iter().filter(|route| is_attached(route, object)).map(named).collect());
+    } else {
+        let services = get::list(client, Kind::Service, Some(&namespace)).await?;
+        let choosing = services.iter().filter(|service| selects(&service["spec"]["selector"], &object["metadata"]["labels"]));
+        section("Services", choosing.map(named).collect());
+    }
+    for (kind, title) in [(Kind::AccessPolicy, "Access policies"), (Kind::FilterPolicy, "Filter policies")] {
+        let policies = get::list(client, kind, Some(&namespace)).await?;
+        section(title, policies.iter().filter(|policy| holds_for(policy, object)).map(named).collect());
+    }
+    Ok(text)
+}
+
+/// Every label of the selector is among the labels; an empty selector selects nothing.
+fn selects(selector: &Value, labels: &Value) -> bool {
+    let Some(selector) = selector.as_object().filter(|selector| !selector.is_empty()) else { return false };
+    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+fn is_attached(route: &Value, service: &Value) -> bool {
+    let own = text_at(route, &["metadata", "namespace"]);
+    route["spec"]["parentRefs"].as_array().into_iter().flatten().any(|parent| {
+        let namespace = parent["namespace"].as_str().unwrap_or(&own);
+        parent["name"] == service["metadata"]["name"] && service["metadata"]["namespace"] == namespace
+    })
+}
+
+/// Named by the policy, or in its namespace where it names nothing.
+fn holds_for(policy: &Value, object: &Value) -> bool {
+    let Some(targets) = policy["spec"]["targetRefs"].as_array().filter(|targets| !targets.is_empty()) else { return true };
+    targets.iter().any(|target| {
+        let whole_namespace = target["kind"] == "Namespace" && target["name"] == object["metadata"]["namespace"];
+        whole_namespace || (target["kind"] == object["kind"] && target["name"] == object["metadata"]["name"])
+    })
+}
+
+fn endpoint(workload: &Value) -> String {
+    let account = text_at(workload, &["spec", "serviceAccount"]);
+    format!("{} at {} as {account}", text_at(workload, &["metadata", "name"]), text_at(workload, &["spec", "address"]))
+}
+
+fn named(object: &Value) -> String {
+    format!("{}/{}", text_at(object, &["metadata", "namespace"]), text_at(object, &["metadata", "name"]))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_belongs_to_a_service() {
+        let service = json!({"kind": "Service", "metadata": {"namespace": "shop", "name": "reviews"}});
+        assert!(selects(&json!({"app": "a"}), &json!({"app": "a", "v": "1"})));
+        assert!(!selects(&json!({"app": "a"}), &json!({"v": "1"})));
+        assert!(!selects(&json!({}), &json!({"v": "1"})));
+        let route = |parent: Value| json!({"metadata": {"namespace": "shop"}, "spec": {"parentRefs": [parent]}});
+        assert!(is_attached(&route(json!({"name": "reviews"})), &service));
+        assert!(!is_attached(&route(json!({"name": "reviews", "namespace": "other"})), &service));
+        let policy = |targets: Value| json!({"spec": {"targetRefs": targets}});
+        assert!(holds_for(&policy(json!([])), &service));
+        assert!(holds_for(&policy(json!([{"kind": "Namespace", "name": "shop"}])), &service));
+        assert!(!holds_for(&policy(json!([{"kind": "Service", "name": "prices"}])), &service));
+    }
+}

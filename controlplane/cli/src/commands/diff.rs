@@ -1,0 +1,70 @@
+//! `weft diff`: what an apply would change, by the control plane's own plan. Status 1 where there is a difference.
+
+use serde_json::Value;
+
+use super::apply;
+use crate::access::AccessArgs;
+use crate::answer::{Answer, Outcome};
+use crate::manifests::{self, FileArgs};
+use crate::output::{self, OutputArgs, Paint, text_at};
+
+const EXAMPLE: &str = "Example:
+  weft diff -f shop.yaml      # status 0: nothing would change; 1: something would";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLE)]
+pub(crate) struct DiffArgs {
+    #[command(flatten)]
+    files: FileArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    access: AccessArgs,
+}
+
+pub(crate) async fn run(args: DiffArgs) -> Outcome {
+    let manifests = manifests::read(&args.files)?;
+    let answer = apply::submit(&args.access.client()?, manifests.to_json()?, true).await?;
+    let text = output::structured(args.output.format, &answer)?;
+    output::print(&text.unwrap_or_else(|| render(&answer, &Paint::stdout())));
+    Ok(if changes(&answer).next().is_some() { Answer::No } else { Answer::Yes })
+}
+
+fn changes(answer: &Value) -> impl Iterator<Item = &Value> {
+    answer["changes"].as_array().into_iter().flatten().filter(|change| change["action"] != "unchanged")
+}
+
+fn render(answer: &Value, paint: &Paint) -> String {
+    let mut text = String::new();
+    for change in changes(answer) {
+        text.push_str(&paint.bold(&format!("{} would be {}", apply::object(change), text_at(change, &["action"]))));
+        text.push('\n');
+        for line in change["diff"].as_str().unwrap_or_default().lines() {
+            let painted = match line.as_bytes().first() {
+                Some(b'+') => paint.good(line),
+                Some(b'-') => paint.bad(line),
+                _ => line.to_owned(),
+            };
+            text.push_str(&painted);
+            text.push('\n');
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_what_changes_is_shown() {
+        let answer = json!({"changes": [
+            {"action": "unchanged", "kind": "Service", "namespace": "a", "name": "x", "diff": ""},
+            {"action": "changed", "kind": "Service", "namespace": "a", "name": "y", "diff": "-  port: 80\n+  port: 81\n"},
+        ]});
+        let plain = Paint::plain();
+        assert_eq!(render(&answer, &plain), "Service a/y would be changed\n-  port: 80\n+  port: 81\n");
+    }
+}

@@ -1,0 +1,172 @@
+//! `weft filter`: keys, signing and publishing of filter binaries, and what the control plane holds of them.
+
+mod inspect;
+mod keys;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+
+use crate::access::AccessArgs;
+use crate::answer::{Answer, Outcome};
+use crate::api;
+use crate::output::{self, OutputArgs, Table, text_at};
+use crate::values;
+
+const EXAMPLE: &str = "Examples:
+  weft filter keygen --out publisher.key
+  weft filter publish target/wasm32-unknown-unknown/wasm/mine.wasm --name mine --version 1.0.0 --key publisher.key
+  weft filter list";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLE)]
+pub(crate) struct FilterArgs {
+    #[command(subcommand)]
+    command: FilterCommand,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum FilterCommand {
+    /// Make an ed25519 key pair: the private key to sign with, the public key beside it (.pub).
+    #[command(after_help = "Example:\n  weft filter keygen --out publisher.key")]
+    Keygen(KeygenArgs),
+    /// Sign a filter's binary and give it to the control plane, which verifies it again.
+    #[command(after_help = "Example:\n  weft filter publish mine.wasm --name mine --version 1.0.0 --key publisher.key")]
+    Publish(PublishArgs),
+    /// The filters that the control plane holds.
+    #[command(after_help = "Example:\n  weft filter list -o wide")]
+    List(ListArgs),
+    /// One filter with its versions, digests and signers.
+    #[command(after_help = "Example:\n  weft filter show authz")]
+    Show(ShowArgs),
+    /// What a binary is, imports and exports; needs no server.
+    #[command(after_help = "Example:\n  weft filter inspect mine.wasm")]
+    Inspect(InspectArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct KeygenArgs {
+    /// Where the private key goes (PKCS #8 PEM, 0600); an existing file is never overwritten.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+struct PublishArgs {
+    /// The WebAssembly component.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    #[arg(long, value_parser = values::name)]
+    name: String,
+    /// Version of the filter, MAJOR.MINOR.PATCH.
+    #[arg(long, value_parser = values::version)]
+    version: String,
+    /// Private key to sign with, from `weft filter keygen`.
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    access: AccessArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct ListArgs {
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    access: AccessArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct ShowArgs {
+    name: String,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    access: AccessArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct InspectArgs {
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+pub(crate) async fn run(args: FilterArgs) -> Outcome {
+    match args.command {
+        FilterCommand::Keygen(args) => keygen(&args),
+        FilterCommand::Publish(args) => publish(args).await,
+        FilterCommand::List(args) => list(args).await,
+        FilterCommand::Show(args) => show(args).await,
+        FilterCommand::Inspect(args) => inspect(&args),
+    }
+}
+
+fn keygen(args: &KeygenArgs) -> Outcome {
+    let public = keys::generate(&args.out)?;
+    output::say(&format!("private key: {}\npublic key:  {}", args.out.display(), public.display()));
+    Ok(Answer::Yes)
+}
+
+async fn publish(args: PublishArgs) -> Outcome {
+    let wasm = binary(&args.file)?;
+    let key = keys::read(&args.key)?;
+    inspect::require_component(&wasm).with_context(|| format!("{} can't be published", args.file.display()))?;
+    let digest = keys::digest(&wasm);
+    let headers = [
+        ("weft-signature", STANDARD.encode(keys::sign(&key, &digest))),
+        ("weft-public-key", STANDARD.encode(keys::public_pem(&key)?)),
+    ];
+    let path = format!("/filters?name={}&version={}", api::segment(&args.name), api::segment(&args.version));
+    let answer = args.access.client()?.upload(&path, &headers, wasm).await?;
+    let text = output::structured(args.output.format, &answer)?;
+    let name = format!("{}@{}", args.name, args.version);
+    output::print(&text.unwrap_or_else(|| format!("{name} published as {}\n", text_at(&answer, &["digest"]))));
+    Ok(Answer::Yes)
+}
+
+async fn list(args: ListArgs) -> Outcome {
+    let answer = args.access.client()?.fetch("/filters").await?;
+    let text = output::structured(args.output.format, &answer)?;
+    output::print(&text.unwrap_or_else(|| table(&filters_of(&answer))));
+    Ok(Answer::Yes)
+}
+
+async fn show(args: ShowArgs) -> Outcome {
+    let answer = args.access.client()?.fetch(&format!("/filters/{}", api::segment(&args.name))).await?;
+    let text = output::structured(args.output.format, &answer)?;
+    output::print(&text.map_or_else(|| output::yaml(&answer), Ok)?);
+    Ok(Answer::Yes)
+}
+
+fn inspect(args: &InspectArgs) -> Outcome {
+    let report = inspect::report(&binary(&args.file)?).with_context(|| args.file.display().to_string())?;
+    let text = output::structured(args.output.format, &report)?;
+    output::print(&text.map_or_else(|| output::yaml(&report), Ok)?);
+    Ok(Answer::Yes)
+}
+
+fn binary(path: &Path) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+fn filters_of(answer: &Value) -> Vec<Value> {
+    let list = answer.get("filters").or_else(|| answer.get("items")).unwrap_or(answer);
+    list.as_array().cloned().unwrap_or_default()
+}
+
+fn table(filters: &[Value]) -> String {
+    let mut table = Table::new(["NAME", "VERSION", "DIGEST", "SIZE"]);
+    for filter in filters {
+        let size = filter.get("size").or_else(|| filter.get("bytes")).unwrap_or(&Value::Null);
+        let cells = [text_at(filter, &["name"]), text_at(filter, &["version"]), text_at(filter, &["digest"])];
+        table.row(cells.into_iter().chain([output::scalar(size)]));
+    }
+    if table.is_empty() { "no filter is published\n".to_owned() } else { table.render() }
+}

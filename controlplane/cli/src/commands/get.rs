@@ -1,0 +1,219 @@
+//! `weft get`: objects of one kind, in tables with the columns that matter for it, or as they are.
+
+use serde_json::{Value, json};
+use weft_policy::resource::Kind;
+
+use crate::access::AccessArgs;
+use crate::answer::{Answer, Failure, Outcome};
+use crate::api::{Client, Error, segment};
+use crate::kinds::{self, Target};
+use crate::output::{self, Format, OutputArgs, Table, scalar, text_at};
+use crate::values;
+
+const EXAMPLE: &str = "Examples:
+  weft get services --namespace shop
+  weft get httproute reviews -n shop -o yaml
+  weft get accesspolicies -A -o wide";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLE)]
+pub(crate) struct GetArgs {
+    /// Kind of the objects, such as services, httproutes or accesspolicies.
+    kind: String,
+    /// Only this object.
+    name: Option<String>,
+    #[arg(short, long, default_value = "default", value_parser = values::name)]
+    namespace: String,
+    /// Objects of all namespaces.
+    #[arg(short = 'A', long, conflicts_with_all = ["namespace", "name"])]
+    all_namespaces: bool,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    access: AccessArgs,
+}
+
+pub(crate) async fn run(args: GetArgs) -> Outcome {
+    let kind = kinds::parse(&args.kind)?;
+    let client = args.access.client()?;
+    if let Some(name) = &args.name {
+        let object = one(&client, &Target::new(kind, &args.namespace, name)).await?;
+        let text = output::structured(args.output.format, &object)?;
+        output::print(&text.unwrap_or_else(|| table(kind, &[object], args.output.format == Format::Wide)));
+        return Ok(Answer::Yes);
+    }
+    let namespace = (!args.all_namespaces).then_some(args.namespace.as_str());
+    let items = list(&client, kind, namespace).await?;
+    if args.output.format == Format::Yaml {
+        output::print(&documents(&items)?);
+    } else {
+        let text = output::structured(args.output.format, &json!({"items": items}))?;
+        output::print(&text.unwrap_or_else(|| table(kind, &items, args.output.format == Format::Wide)));
+    }
+    Ok(Answer::Yes)
+}
+
+/// One object as the API gives it; an answer of no where there is none.
+pub(crate) async fn one(client: &Client, target: &Target) -> Result<Value, Failure> {
+    match client.fetch(&target.path()).await {
+        Ok(object) => Ok(object),
+        Err(Error::Refused(refusal)) if refusal.status == 404 => {
+            Err(Failure::Refused(format!("{target} does not exist")))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// All of a kind; in one namespace where it has any.
+pub(crate) async fn list(client: &Client, kind: Kind, namespace: Option<&str>) -> Result<Vec<Value>, Failure> {
+    let query = match namespace {
+        Some(namespace) if kind.is_namespaced() => format!("?namespace={}", segment(namespace)),
+        Some(_) | None => String::new(),
+    };
+    let answer = client.fetch(&format!("/resources/{}{query}", kind.plural())).await?;
+    Ok(answer["items"].as_array().cloned().unwrap_or_default())
+}
+
+/// A stream of documents that `weft apply -f -` takes.
+fn documents(items: &[Value]) -> Result<String, Failure> {
+    let texts: Result<Vec<String>, Failure> = items.iter().map(output::yaml).collect();
+    Ok(texts?.join("---\n"))
+}
+
+type Column = (&'static str, fn(&Value) -> String);
+
+fn columns(kind: Kind) -> Vec<Column> {
+    match kind {
+        Kind::Namespace => vec![],
+        Kind::Mesh => vec![
+            ("TRUST-DOMAIN", |item| text_at(item, &["spec", "trustDomain"])),
+            ("MTLS", |item| text_at(item, &["spec", "mtls", "mode"])),
+            ("ACCESS-LOG", |item| text_at(item, &["spec", "telemetry", "accessLog"])),
+        ],
+        Kind::Service => vec![
+            ("PORTS", |item| each(&item["spec"]["ports"], service_port)),
+            ("SELECTOR", |item| text_at(item, &["spec", "selector"])),
+            ("CLUSTER-IP", |item| text_at(item, &["spec", "clusterIP"])),
+        ],
+        Kind::Workload => vec![
+            ("ADDRESS", |item| text_at(item, &["spec", "address"])),
+            ("PORTS", |item| each(&item["spec"]["ports"], |port| format!("{}/{}", text_at(port, &["port"]), text_at(port, &["protocol"])))),
+            ("ACCOUNT", |item| text_at(item, &["spec", "serviceAccount"])),
+            ("LABELS", |item| text_at(item, &["metadata", "labels"])),
+        ],
+        Kind::HttpRoute => vec![
+            ("PARENTS", |item| each(&item["spec"]["parentRefs"], |parent| text_at(parent, &["name"]))),
+            ("BACKENDS", |item| each(&item["spec"]["rules"], |rule| each(&rule["backendRefs"], backend))),
+            ("ACCEPTED", |item| condition(item, "Accepted")),
+            ("RESOLVED", |item| condition(item, "ResolvedRefs")),
+        ],
+        Kind::Filter => vec![
+            ("VERSION", |item| text_at(item, &["spec", "version"])),
+            ("DIGEST", |item| text_at(item, &["spec", "digest"]).chars().take(19).collect()),
+            ("SIZE", |item| text_at(item, &["spec", "size"])),
+        ],
+        Kind::FilterPolicy => vec![
+            ("FILTER", |item| text_at(item, &["spec", "filter", "name"])),
+            ("DIRECTION", |item| text_at(item, &["spec", "direction"])),
+            ("MODE", |item| text_at(item, &["spec", "mode"])),
+            ("ON-FAILURE", |item| text_at(item, &["spec", "onFailure"])),
+            ("TARGETS", targets),
+        ],
+        Kind::AccessPolicy => vec![
+            ("ACTION", |item| text_at(item, &["spec", "action"])),
+            ("RULES", |item| item["spec"]["rules"].as_array().map_or(0, Vec::len).to_string()),
+            ("TARGETS", targets),
+        ],
+    }
+}
+
+fn table(kind: Kind, items: &[Value], wide: bool) -> String {
+    if items.is_empty() {
+        return format!("no {}\n", kind.plural());
+    }
+    let columns = columns(kind);
+    let mut headings = if kind.is_namespaced() { vec!["NAMESPACE", "NAME"] } else { vec!["NAME"] };
+    headings.extend(columns.iter().map(|(heading, _)| *heading));
+    if wide {
+        headings.extend(["GENERATION", "REVISION", "UID"]);
+    }
+    let mut table = Table::new(headings);
+    for item in items {
+        let mut row = Vec::new();
+        if kind.is_namespaced() {
+            row.push(text_at(item, &["metadata", "namespace"]));
+        }
+        row.push(text_at(item, &["metadata", "name"]));
+        row.extend(columns.iter().map(|(_, cell)| cell(item)));
+        if wide {
+            row.extend(["generation", "revision", "uid"].map(|key| text_at(item, &["metadata", key])));
+        }
+        table.row(row);
+    }
+    table.render()
+}
+
+fn each(list: &Value, show: fn(&Value) -> String) -> String {
+    let cells: Vec<String> = list.as_array().into_iter().flatten().map(show).collect();
+    if cells.is_empty() { "-".to_owned() } else { cells.join(",") }
+}
+
+/// `80->9080/http`
+fn service_port(port: &Value) -> String {
+    let target = port.get("targetPort").map(|target| format!("->{}", scalar(target))).unwrap_or_default();
+    let protocol = port["appProtocol"].as_str().map(|protocol| format!("/{protocol}")).unwrap_or_default();
+    format!("{}{target}{protocol}", text_at(port, &["port"]))
+}
+
+/// `reviews-v1:80 (90)`
+fn backend(backend: &Value) -> String {
+    let weight = backend.get("weight").map_or_else(|| "1".to_owned(), scalar);
+    format!("{}:{}({weight})", text_at(backend, &["name"]), text_at(backend, &["port"]))
+}
+
+fn targets(item: &Value) -> String {
+    let text = each(&item["spec"]["targetRefs"], |target| format!("{}/{}", text_at(target, &["kind"]), text_at(target, &["name"])));
+    if text == "-" { "all".to_owned() } else { text }
+}
+
+/// The status of a condition: of all parents together where there are several.
+fn condition(item: &Value, name: &str) -> String {
+    let mut statuses: Vec<String> = Vec::new();
+    let parents = item["status"]["parents"].as_array().cloned().unwrap_or_default();
+    for holder in parents.iter().chain([&item["status"]]) {
+        let of_name = holder["conditions"].as_array().into_iter().flatten().filter(|condition| condition["type"] == name);
+        statuses.extend(of_name.map(|condition| match condition["status"].as_str() {
+            Some("True") => "True".to_owned(),
+            _ => text_at(condition, &["reason"]),
+        }));
+    }
+    statuses.iter().find(|status| *status != "True").or(statuses.first()).cloned().unwrap_or_else(|| "-".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_shows_its_weights_and_conditions() {
+        let item = json!({
+            "metadata": {"namespace": "shop", "name": "reviews", "revision": 4, "generation": 2, "uid": "u1"},
+            "spec": {"parentRefs": [{"name": "reviews"}], "rules": [{"backendRefs": [
+                {"name": "reviews-v1", "port": 80, "weight": 90}, {"name": "reviews-v2", "port": 80}]}]},
+            "status": {"parents": [{"conditions": [{"type": "Accepted", "status": "True"},
+                {"type": "ResolvedRefs", "status": "False", "reason": "BackendNotFound"}]}]},
+        });
+        let text = table(Kind::HttpRoute, &[item], true);
+        let row: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
+        assert_eq!(row, ["shop", "reviews", "reviews", "reviews-v1:80(90),reviews-v2:80(1)", "True", "BackendNotFound", "2", "4", "u1"]);
+    }
+
+    #[test]
+    fn services_show_ports_and_selectors() {
+        let item = json!({"metadata": {"namespace": "a", "name": "b"}, "spec": {
+            "selector": {"app": "b"}, "ports": [{"port": 80, "targetPort": 9080, "appProtocol": "http"}]}});
+        let text = table(Kind::Service, &[item], false);
+        assert!(text.contains("80->9080/http") && text.contains("app=b"), "{text}");
+        assert_eq!(table(Kind::Service, &[], false), "no services\n");
+    }
+}

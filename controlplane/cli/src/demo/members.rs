@@ -1,0 +1,118 @@
+//! The shop: who is in it, who may do what, which release gets the load. The manifests are files that can be applied by
+//! hand as well.
+
+/// One service of the shop and how it is started.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Member {
+    pub(super) name: &'static str,
+    pub(super) service_account: &'static str,
+    /// Port and protocol; `None` for a pure client.
+    pub(super) serves: Option<(u16, &'static str)>,
+    pub(super) labels: &'static [&'static str],
+    /// Arguments of weft-shop.
+    pub(super) command: &'static [&'static str],
+}
+
+pub(super) const NAMESPACE: &str = "shop";
+pub(super) const LOAD_PORT: u16 = 8089;
+pub(super) const FRONTEND: &str = "frontend";
+pub(super) const REVIEWS: [&str; 2] = ["reviews-v1", "reviews-v2"];
+pub(super) const PRICES: &str = "prices";
+pub(super) const STOCK: &str = "stock";
+/// Sends the load and nothing else, so that its numbers can be compared exactly.
+pub(super) const SHOPPER: &str = "shopper";
+/// Through whose sidecar the story's own calls go.
+pub(super) const PARTNER: &str = "partner";
+
+/// Requests to reviews for each one to the frontend.
+pub(super) const LOAD_TARGETS: [(&str, usize); 2] = [("http://reviews/reviews/tea", 11), ("http://frontend/product/tea", 1)];
+
+pub(super) const SERVERS: [Member; 5] = [
+    Member {
+        name: FRONTEND,
+        service_account: "frontend",
+        serves: Some((8080, "http")),
+        labels: &[],
+        command: &["frontend", "--port", "8080"],
+    },
+    Member {
+        name: REVIEWS[0],
+        service_account: "reviews",
+        serves: Some((9080, "http")),
+        labels: &["app=reviews", "version=v1"],
+        command: &["reviews", "--port", "9080", "--release", "v1"],
+    },
+    Member {
+        name: REVIEWS[1],
+        service_account: "reviews",
+        serves: Some((9080, "http")),
+        labels: &["app=reviews", "version=v2"],
+        command: &["reviews", "--port", "9080", "--release", "v2"],
+    },
+    Member {
+        name: PRICES,
+        service_account: "prices",
+        serves: Some((50051, "grpc")),
+        labels: &[],
+        command: &["prices", "--port", "50051"],
+    },
+    Member {
+        name: STOCK,
+        service_account: "stock",
+        serves: Some((7000, "tcp")),
+        labels: &[],
+        command: &["stock", "--port", "7000"],
+    },
+];
+
+pub(super) const CLIENTS: [Member; 2] = [
+    Member { name: SHOPPER, service_account: "shopper", serves: None, labels: &[], command: &["load", "--port", "8089"] },
+    Member { name: PARTNER, service_account: "partner", serves: None, labels: &[], command: &["idle"] },
+];
+
+/// Namespace and the service that both releases of reviews stand behind.
+pub(super) const BASE: &str = include_str!("../../demo/base.yaml");
+pub(super) const DENY: &str = include_str!("../../demo/deny-admin.yaml");
+pub(super) const DELAY: &str = include_str!("../../demo/delay.yaml");
+pub(super) const LIMIT: &str = include_str!("../../demo/limit.yaml");
+/// All three, as the running demo has them.
+pub(super) const POLICIES: &str =
+    concat!(include_str!("../../demo/deny-admin.yaml"), "---\n", include_str!("../../demo/delay.yaml"), "---\n", include_str!("../../demo/limit.yaml"));
+
+/// What `demo/limit.yaml` grants each caller: as many at once, and as many a second.
+pub(super) const LIMIT_BURST: u32 = 25;
+/// What `demo/delay.yaml` adds.
+pub(super) const DELAY_MS: u64 = 400;
+
+/// The route of reviews with these weights.
+pub(super) fn canary(v1: u32, v2: u32) -> String {
+    include_str!("../../demo/canary.yaml").replace("weight: 100", &format!("weight: {v1}")).replace("weight: 0", &format!("weight: {v2}"))
+}
+
+pub(super) fn identity(account: &str) -> String {
+    format!("spiffe://cluster.local/ns/{NAMESPACE}/sa/{account}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_manifest_of_the_demo_is_valid() {
+        for (name, text) in [("base", BASE.to_owned()), ("policies", POLICIES.to_owned()), ("canary", canary(90, 10))] {
+            let documents = weft_policy::manifest::parse(name, &text);
+            assert!(documents.is_ok_and(|documents| !documents.is_empty()), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_canary_carries_its_weights() {
+        let text = canary(7, 93);
+        assert!(text.contains("weight: 7\n") && text.contains("weight: 93\n"), "{text}");
+    }
+
+    #[test]
+    fn what_the_story_expects_is_what_the_manifests_say() {
+        assert!(LIMIT.contains(&format!("burst: {LIMIT_BURST}")) && DELAY.contains(&DELAY_MS.to_string()));
+    }
+}

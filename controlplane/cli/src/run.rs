@@ -1,0 +1,264 @@
+//! `weft run`: one command with a sidecar of its own. Reads top to bottom: reserve an address, join, start the sidecar,
+//! run the command, drain. Nothing of it outlives this process: the children die with their parent.
+
+mod address;
+mod command;
+mod home;
+mod sidecar;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::ValueEnum;
+use serde::Serialize;
+use serde_json::json;
+
+use crate::access::{Access, AccessArgs};
+use crate::answer::{Answer, Failure, Outcome};
+use crate::api::Client;
+use crate::values;
+
+pub(crate) use address::{Reserved, reserve};
+pub(crate) use command::{Signals, die_with_parent, signal_child};
+use home::Home;
+use sidecar::{Setup, Sidecar};
+
+const EXAMPLE: &str = "Examples:
+  weft run --service reviews --port 9080 -- ./reviews --listen 127.0.0.1:9080
+  weft run --service prices --port 50051 --protocol grpc --namespace shop -- python3 prices.py
+  weft run --service shell -- bash          # a pure client: curl in it goes through the mesh
+
+CMD gets http_proxy, HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and grpc_proxy = http://IP:15080, NO_PROXY and WEFT_IP.
+The exit status is CMD's (128 + signal where a signal ended it, 127 not found, 126 not executable).";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLE)]
+pub(crate) struct RunArgs {
+    /// The service that CMD is an instance of; a client without `--port` only carries its name.
+    #[arg(long, value_name = "NAME", value_parser = values::name)]
+    service: String,
+    #[arg(long, default_value = "default", value_name = "NS", value_parser = values::name)]
+    namespace: String,
+    /// Whose identity it has [default: the service's name].
+    #[arg(long, value_name = "SA", value_parser = values::name)]
+    service_account: Option<String>,
+    /// Address of this workload [default: the next free 127.0.0.x].
+    #[arg(long)]
+    ip: Option<IpAddr>,
+    /// Where CMD listens; without it the workload is a pure client.
+    #[arg(long, value_name = "APP_PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    port: Option<u16>,
+    /// What CMD speaks on its port.
+    #[arg(long, value_enum, default_value_t = Protocol::Auto)]
+    protocol: Protocol,
+    /// Name of this instance [default: the service's name and the address's end].
+    #[arg(long, value_name = "NAME", value_parser = values::name)]
+    name: Option<String>,
+    /// A label of the workload, for selectors; may be repeated.
+    #[arg(long = "label", value_name = "K=V", value_parser = values::label)]
+    labels: Vec<(String, String)>,
+    /// Keep the sidecar's identity, bundle and filters here [default: a folder that goes with the run].
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// Where the control plane takes proxies [default: port 15012 of --server's host].
+    #[arg(long, env = "WEFT_CONTROL", value_name = "URL")]
+    control: Option<String>,
+    /// The sidecar's log [default: DIR/proxy.log, shown when the sidecar fails].
+    #[arg(long, value_name = "FILE")]
+    proxy_log: Option<PathBuf>,
+    /// The sidecar's log filter, such as `debug` or `weft_proxy=trace`.
+    #[arg(long, default_value = "info", value_name = "FILTER")]
+    proxy_log_level: String,
+    /// Data-plane threads of the sidecar [default: the cores that the cgroup grants].
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    workers: Option<u16>,
+    /// How long the sidecar may take to become ready.
+    #[arg(long, default_value = "30s", value_name = "TIME", value_parser = values::duration)]
+    ready_timeout: Duration,
+    /// How long open requests may take to finish after CMD.
+    #[arg(long, default_value = "30s", value_name = "TIME", value_parser = values::duration)]
+    drain_timeout: Duration,
+    #[command(flatten)]
+    access: AccessArgs,
+    /// The command and its arguments.
+    #[arg(last = true, required = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+/// The application protocol of a workload's port, as people write it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Protocol {
+    Http,
+    Grpc,
+    Tcp,
+    Udp,
+    Auto,
+}
+
+pub(crate) async fn run(args: RunArgs) -> Outcome {
+    let mut signals = Signals::listen()?;
+    let started = tokio::select! {
+        started = start(&args) => started?,
+        signal = signals.next() => return Ok(Answer::Status(command::status_of_signal(signal.as_raw()))),
+    };
+    let Started { mut sidecar, environment, home, reserved } = started;
+    let status = command::supervise(&args.command, &environment, &mut signals, &mut sidecar).await;
+    sidecar.drain(&mut signals).await;
+    drop((home, reserved));
+    Ok(Answer::Status(status?))
+}
+
+struct Started {
+    sidecar: Sidecar,
+    environment: Vec<(&'static str, String)>,
+    /// Removed with its folder when dropped, unless the person chose it.
+    home: Home,
+    reserved: Reserved,
+}
+
+async fn start(args: &RunArgs) -> Result<Started, Failure> {
+    if args.protocol == Protocol::Udp {
+        return Err(anyhow::anyhow!("--protocol udp is not supported yet: http, grpc, tcp and auto are").into());
+    }
+    let access = args.access.resolve()?;
+    let control = control_address(args.control.as_deref(), &access)?;
+    let reserved = address::reserve(args.ip)?;
+    let home = Home::make(args.state_dir.as_deref())?;
+    let token_file = join_token(args, &access, &home).await?;
+    let setup = setup(args, &access, reserved.ip(), &home, control, token_file)?;
+    let explicit = setup.listen.explicit;
+    let health = setup.listen.health;
+    let config = home.write("proxy.yaml", &crate::output::yaml(&setup)?)?;
+    let log = args.proxy_log.clone().unwrap_or_else(|| home.path().join("proxy.log"));
+    let mut sidecar = Sidecar::start(config, log, health, args.drain_timeout)?;
+    sidecar.ready(args.ready_timeout).await?;
+    Ok(Started { sidecar, environment: environment(reserved.ip(), explicit), home, reserved })
+}
+
+/// Port 15012 of the API's host, unless told otherwise.
+fn control_address(given: Option<&str>, access: &Access) -> anyhow::Result<String> {
+    if let Some(text) = given {
+        let uri: http::Uri = text.parse().with_context(|| format!("--control {text}: not an address"))?;
+        if uri.scheme_str() != Some("https") || uri.port_u16().is_none() {
+            bail!("--control {text}: an address such as https://127.0.0.1:15012 is expected");
+        }
+        return Ok(text.trim_end_matches('/').to_owned());
+    }
+    let uri: http::Uri = access.server.parse().with_context(|| format!("--server {}: not an address", access.server))?;
+    Ok(format!("https://{}:15012", uri.host().context("--server has no host")?))
+}
+
+/// A join token by the operator's token. Where an earlier run left an identity in the state folder, a control plane
+/// that is away stops nothing.
+async fn join_token(args: &RunArgs, access: &Access, home: &Home) -> Result<PathBuf, Failure> {
+    let account = args.service_account.as_deref().unwrap_or(&args.service);
+    let request = json!({
+        "kind": "join",
+        "service_account": format!("{}/{account}", args.namespace),
+        "ttl_seconds": 600,
+        "uses": 1,
+    });
+    let answer = match Client::new(access)?.post("/tokens", &request).await {
+        Ok(answer) => answer,
+        Err(error) if home.was_used() => {
+            crate::output::complain(&format!("weft run: no join token ({error}); going on with the identity in {}", home.path().display()));
+            return Ok(home.path().join("join.token"));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let token = answer["token"].as_str().context("the control plane's answer holds no token")?;
+    Ok(home.write("join.token", token)?)
+}
+
+fn setup(
+    args: &RunArgs,
+    access: &Access,
+    ip: IpAddr,
+    home: &Home,
+    control: String,
+    token_file: PathBuf,
+) -> anyhow::Result<Setup> {
+    let name = args.name.clone().unwrap_or_else(|| instance_name(&args.service, ip));
+    let mut labels: BTreeMap<String, String> = BTreeMap::from([("app".to_owned(), args.service.clone())]);
+    labels.extend(args.labels.iter().cloned());
+    let ca_file = std::path::absolute(&access.ca_file).context("cannot resolve --ca-file")?;
+    Ok(Setup {
+        name: name.clone(),
+        state_dir: home.path().join("state"),
+        control: sidecar::Control { address: control, ca_file, token_file },
+        workload: sidecar::Workload {
+            name,
+            namespace: args.namespace.clone(),
+            service_account: args.service_account.clone().unwrap_or_else(|| args.service.clone()),
+            address: ip,
+            ports: args.port.map(|port| sidecar::Port { port, protocol: args.protocol }).into_iter().collect(),
+            labels,
+            service: args.port.map(|_| args.service.clone()),
+        },
+        listen: sidecar::Listen::on(ip),
+        workers: args.workers,
+        drain_timeout_s: args.drain_timeout.as_secs().max(1),
+        log: args.proxy_log_level.clone(),
+    })
+}
+
+/// `reviews` on 127.0.0.11 -> `reviews-11`; elsewhere the whole address, so that two hosts don't meet.
+fn instance_name(service: &str, ip: IpAddr) -> String {
+    let end = match ip {
+        IpAddr::V4(v4) if v4.octets()[..3] == [127, 0, 0] => v4.octets()[3].to_string(),
+        IpAddr::V4(_) | IpAddr::V6(_) => {
+            ip.to_string().split(['.', ':']).filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-")
+        }
+    };
+    format!("{service}-{end}")
+}
+
+fn environment(ip: IpAddr, explicit: SocketAddr) -> Vec<(&'static str, String)> {
+    let proxy = format!("http://{explicit}");
+    let mut pairs = vec![("WEFT_IP", ip.to_string())];
+    for name in
+        ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "grpc_proxy"]
+    {
+        pairs.push((name, proxy.clone()));
+    }
+    for name in ["no_proxy", "NO_PROXY"] {
+        pairs.push((name, format!("localhost,127.0.0.1,::1,{ip}")));
+    }
+    pairs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instances_are_named_by_their_address() {
+        assert_eq!(instance_name("reviews", "127.0.0.11".parse().unwrap()), "reviews-11");
+        assert_eq!(instance_name("reviews", "10.1.2.3".parse().unwrap()), "reviews-10-1-2-3");
+        assert_eq!(instance_name("reviews", "fd00::7".parse().unwrap()), "reviews-fd00-7");
+    }
+
+    #[test]
+    fn the_control_address_follows_the_server() {
+        let access = Access { server: "https://[::1]:15013".into(), token_file: "/t".into(), ca_file: "/c".into() };
+        assert_eq!(control_address(None, &access).unwrap(), "https://[::1]:15012");
+        assert_eq!(control_address(Some("https://a:1/"), &access).unwrap(), "https://a:1");
+        assert!(control_address(Some("http://a:1"), &access).unwrap_err().to_string().contains("--control http://a:1"));
+    }
+
+    #[test]
+    fn the_environment_of_the_contract() {
+        let pairs = environment("127.0.0.11".parse().unwrap(), "127.0.0.11:15080".parse().unwrap());
+        let value = |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| value.as_str());
+        for name in ["http_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "grpc_proxy"] {
+            assert_eq!(value(name), Some("http://127.0.0.11:15080"), "{name}");
+        }
+        assert_eq!(value("NO_PROXY"), Some("localhost,127.0.0.1,::1,127.0.0.11"));
+        assert_eq!(value("WEFT_IP"), Some("127.0.0.11"));
+    }
+}

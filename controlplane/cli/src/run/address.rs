@@ -1,0 +1,89 @@
+//! The address of one workload. A name in the kernel's abstract socket space is the lock: it belongs to the network
+//! namespace as the address does, works across users, and goes with the process however that ends.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::UnixListener;
+
+use anyhow::{Context, bail};
+
+/// TCP ports that a sidecar binds on its address, and the UDP one.
+const TCP_PORTS: [u16; 4] = [15000, 15020, 15021, 15080];
+const MESH_PORT: u16 = 15008;
+const FIRST: u8 = 11;
+const LAST: u8 = 254;
+
+/// An address that no other `weft run` of this network namespace takes while this value lives.
+#[derive(Debug)]
+pub(crate) struct Reserved {
+    ip: IpAddr,
+    _lock: UnixListener,
+}
+
+impl Reserved {
+    pub(crate) fn ip(&self) -> IpAddr {
+        self.ip
+    }
+}
+
+/// The given address, or the next free 127.0.0.x from 127.0.0.11 on.
+pub(crate) fn reserve(wanted: Option<IpAddr>) -> anyhow::Result<Reserved> {
+    if let Some(ip) = wanted {
+        let lock = lock(ip).with_context(|| format!("--ip {ip}: another `weft run` has this address"))?;
+        ports_free(ip).with_context(|| format!("--ip {ip}"))?;
+        return Ok(Reserved { ip, _lock: lock });
+    }
+    let mut last_reason = None;
+    for last in FIRST..=LAST {
+        let ip = IpAddr::V4(Ipv4Addr::new(127, 0, 0, last));
+        let Ok(lock) = lock(ip) else { continue };
+        match ports_free(ip) {
+            Ok(()) => return Ok(Reserved { ip, _lock: lock }),
+            Err(reason) => last_reason = Some(reason),
+        }
+    }
+    match last_reason {
+        Some(reason) => Err(reason.context("no address from 127.0.0.11 to 127.0.0.254 is free")),
+        None => bail!("each address from 127.0.0.11 to 127.0.0.254 has a `weft run`: name another by --ip"),
+    }
+}
+
+fn lock(ip: IpAddr) -> std::io::Result<UnixListener> {
+    let name = std::os::unix::net::SocketAddr::from_abstract_name(format!("weft/address/{ip}"))?;
+    UnixListener::bind_addr(&name)
+}
+
+/// Tries what the sidecar will bind. Ports that only sidecars on loopback share are tried there.
+fn ports_free(ip: IpAddr) -> anyhow::Result<()> {
+    for port in TCP_PORTS {
+        let at = if ip.is_loopback() { ip } else { super::sidecar::loopback_for(ip, port) };
+        TcpListener::bind(SocketAddr::new(at, port)).with_context(|| format!("TCP port {port} of {at}"))?;
+    }
+    UdpSocket::bind(SocketAddr::new(ip, MESH_PORT)).with_context(|| format!("UDP port {MESH_PORT} of {ip}"))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reservations_never_collide_and_come_back() {
+        let first = reserve(None).unwrap();
+        let second = reserve(None).unwrap();
+        assert_ne!(first.ip(), second.ip());
+        let ip = first.ip();
+        let error = format!("{:#}", reserve(Some(ip)).unwrap_err());
+        assert!(error.contains(&ip.to_string()) && error.contains("another `weft run`"), "{error}");
+        drop(first);
+        assert_eq!(reserve(Some(ip)).unwrap().ip(), ip);
+    }
+
+    #[test]
+    fn a_taken_port_is_named() {
+        let ip: IpAddr = "127.9.9.9".parse().unwrap();
+        let _taken = TcpListener::bind((ip, 15080)).unwrap();
+        let error = format!("{:#}", reserve(Some(ip)).unwrap_err());
+        assert!(error.contains("15080") && error.contains("127.9.9.9"), "{error}");
+    }
+}

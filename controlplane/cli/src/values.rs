@@ -1,0 +1,108 @@
+//! Values on the command line, parsed once: a wrong one is refused by name before anything happens.
+
+use std::time::Duration;
+
+/// `250ms`, `30s`, `10m`, `24h`, `7d`; a number alone is refused, because nobody agrees on its unit.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is not a time: a number and ms, s, m, h or d are expected, such as 30s");
+    let split = text.find(|character: char| !character.is_ascii_digit()).ok_or_else(wrong)?;
+    let (number, unit) = text.split_at(split);
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let milliseconds = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(wrong()),
+    };
+    number.checked_mul(milliseconds).map(Duration::from_millis).ok_or_else(wrong)
+}
+
+/// A DNS label, as names of services, namespaces and accounts are.
+pub(crate) fn name(text: &str) -> Result<String, String> {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let ends = !text.starts_with('-') && !text.ends_with('-');
+    if text.is_empty() || text.len() > 63 || !text.bytes().all(inner) || !ends {
+        return Err(format!("{text:?} is not a name: at most 63 of a-z, 0-9 and -, not - at an end"));
+    }
+    Ok(text.to_owned())
+}
+
+/// `MAJOR.MINOR.PATCH`, with a pre-release after `-` where there is one.
+pub(crate) fn version(text: &str) -> Result<String, String> {
+    let wrong = || format!("{text:?} is not a version: MAJOR.MINOR.PATCH is expected, such as 1.0.0");
+    let core = text.split_once('-').map_or(text, |(core, _)| core);
+    let numbers: Vec<&str> = core.split('.').collect();
+    let all_numbers = numbers.iter().all(|part| part.parse::<u64>().is_ok_and(|number| number.to_string() == *part));
+    if numbers.len() != 3 || !all_numbers || text.len() > 64 { Err(wrong()) } else { Ok(text.to_owned()) }
+}
+
+/// `NS/NAME`.
+pub(crate) fn namespaced(text: &str) -> Result<(String, String), String> {
+    let (namespace, account) =
+        text.split_once('/').ok_or_else(|| format!("{text:?}: NAMESPACE/NAME is expected, such as default/frontend"))?;
+    Ok((name(namespace)?, name(account)?))
+}
+
+/// `K=V` of a label.
+pub(crate) fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or_else(|| format!("{text:?}: KEY=VALUE is expected"))?;
+    if key.is_empty() || key.len() > 253 || value.len() > 63 {
+        return Err(format!("{text:?}: a key of 1 to 253 characters and a value of at most 63 are expected"));
+    }
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// `k:v` of a header, as curl's -H takes it.
+pub(crate) fn header(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once(':').ok_or_else(|| format!("{text:?}: NAME:VALUE is expected"))?;
+    let key = http::HeaderName::from_bytes(key.trim().as_bytes()).map_err(|_| format!("{key:?} is not a header name"))?;
+    http::HeaderValue::from_str(value.trim()).map_err(|_| format!("{value:?} is not a header value"))?;
+    Ok((key.as_str().to_owned(), value.trim().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        let check = |text: &str, expect: Option<u64>| {
+            assert_eq!(duration(text).ok(), expect.map(Duration::from_millis), "{text}");
+        };
+        check("250ms", Some(250));
+        check("30s", Some(30_000));
+        check("10m", Some(600_000));
+        check("1d", Some(86_400_000));
+        check("30", None);
+        check("s", None);
+        check("", None);
+        check("-5s", None);
+        check("99999999999999999999d", None);
+        check("1000000000000000d", None);
+    }
+
+    #[test]
+    fn versions() {
+        for right in ["1.0.0", "0.12.3-rc.1"] {
+            assert!(version(right).is_ok(), "{right}");
+        }
+        for wrong in ["1.0", "v1.0.0", "01.0.0", "1.0.x", ""] {
+            assert!(version(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn names_and_pairs() {
+        assert!(name("reviews-v1").is_ok());
+        for wrong in ["", "Reviews", "-a", "a-", "a.b", &"x".repeat(64)] {
+            assert!(name(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(namespaced("shop/front").unwrap(), ("shop".into(), "front".into()));
+        assert!(namespaced("front").unwrap_err().contains("NAMESPACE/NAME"));
+        assert_eq!(label("app=x").unwrap(), ("app".into(), "x".into()));
+        assert_eq!(header("X-Canary: yes").unwrap(), ("x-canary".into(), "yes".into()));
+        assert!(header("no colon").is_err() && header("bad name: x").is_err());
+    }
+}
