@@ -1,1 +1,18 @@
-//! Being written.
+//! The world and what follows from it: is it sound, what does each proxy get, what does a change change. Pure and
+//! deterministic: the same world gives the same bundles, byte for byte.
+
+mod assemble;
+mod changes;
+mod problems;
+mod select;
+#[cfg(test)]
+mod tests;
+mod world;
+
+pub use crate::delta::{Delta, Key, diff, endpoint_removals};
+pub use assemble::{AUTHZ_ATTACHMENT, bundle_for};
+pub use changes::{Action, Change, diff_world, text_diff};
+pub use problems::{Condition, ParentStatus, Problem, Severity, route_status};
+pub use world::{Entry, World};
+
+pub(crate) use assemble::{access_config, visible};

@@ -8,10 +8,14 @@ mod to_wire;
 
 use prost::Message;
 
-use crate::delta::Object;
+use crate::bundle::Bundle;
+use crate::delta::{Key, Object};
+
+/// The current version of the messages.
+pub use v1 as pb;
 
 /// Messages, client and server, generated from `proto/weft/control/v1/control.proto`.
-#[expect(clippy::all, clippy::allow_attributes_without_reason, unreachable_pub, reason = "generated code")]
+#[allow(clippy::all, clippy::pedantic, clippy::allow_attributes_without_reason, reason = "generated code")]
 pub mod v1 {
     tonic::include_proto!("weft.control.v1");
 }
@@ -29,4 +33,11 @@ pub fn version(object: &Object) -> u64 {
     // FNV-1a: no security rests on it, a proxy could only fool itself.
     let bytes = v1::Object::from(object).encode_to_vec();
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// What a proxy that holds `bundle` says in its Hello.
+pub fn versions(bundle: &Bundle) -> Vec<v1::ObjectVersion> {
+    let entry =
+        |(key, object): (Key, Object)| v1::ObjectVersion { key: Some((&key).into()), version: version(&object) };
+    bundle.objects().into_iter().map(entry).collect()
 }

@@ -150,7 +150,7 @@ fn target_port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>
     #[serde(untagged)]
     enum Target {
         Number(i64),
-        Name(String),
+        Name(serde::de::IgnoredAny),
     }
     match Target::deserialize(deserializer)? {
         Target::Number(number) => value::port_option(serde::de::value::I64Deserializer::new(number)),

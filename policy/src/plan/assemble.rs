@@ -1,0 +1,269 @@
+//! What one proxy gets: its workloads, the services it may call with their endpoints, the routes that hold for its
+//! namespaces and the filters attached to its workloads.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::World;
+use super::select::{holds_for, selected_by, selects};
+use crate::authz;
+use crate::bundle::serde_json_raw::Json;
+use crate::bundle::{
+    Backend, Bundle, Direction, Endpoint, FilterAttachment, FilterLimits, FilterMode, HeaderMatch, HeaderModifier,
+    MeshSettings, ObjectName, OnFailure, PathMatch, Revision, Route, RouteMatch, RouteRule, ServedWorkload, Service,
+    ServicePort, WorkloadPort,
+};
+use crate::resource::filter::PolicyMode;
+use crate::resource::mesh::Defaults;
+use crate::resource::route::{BackendRef, HeaderField, MatchSpec, PathType, RouteFilter, RuleSpec};
+use crate::resource::{FilterPolicySpec, FilterSpec, HttpRouteSpec, Object, ROOT_NAMESPACE, ServiceSpec, WorkloadSpec};
+
+/// The name of the attachment that access policies become; also the published filter's.
+pub const AUTHZ_ATTACHMENT: &str = "weft-system/authz";
+/// Where the authz filter is not published: a digest that nothing has, so that no snapshot with it becomes current and
+/// what is protected stays closed.
+const NO_DIGEST: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
+
+/// What the proxy of `served` holds at `revision`. Workloads that don't exist (any more) are left out.
+pub fn bundle_for(world: &World, served: &[ObjectName], revision: Revision, trust_bundle_pem: &str) -> Bundle {
+    let workloads: Vec<_> = served.iter().filter_map(|name| world.workload(name)).collect();
+    let namespaces: BTreeSet<&str> = served.iter().map(|name| name.namespace.as_str()).collect();
+    let (services, routes) = visible(world, &namespaces);
+    let mut filters: BTreeMap<_, _> =
+        world.filter_policies().filter_map(|policy| attach(world, policy, &workloads)).collect();
+    filters.extend(attach_access(world, &workloads));
+    Bundle {
+        revision,
+        mesh: Some(mesh_settings(world, trust_bundle_pem)),
+        workloads: workloads.iter().filter_map(|w| serve(world, w)).map(|w| (w.name.to_string(), w)).collect(),
+        services,
+        routes,
+        filters,
+    }
+}
+
+type Visible = (BTreeMap<ObjectName, Service>, BTreeMap<ObjectName, Route>);
+
+/// All services, and the routes that callers of these namespaces meet.
+pub(crate) fn visible(world: &World, namespaces: &BTreeSet<&str>) -> Visible {
+    let services = world.services().map(|service| service_entry(world, service)).map(|s| (s.name.clone(), s)).collect();
+    let concerns = |route: &Route| match &route.consumer_namespace {
+        Some(consumer) => namespaces.contains(consumer.as_str()),
+        None => true,
+    };
+    let routes = world.routes().flat_map(|(route, created)| attached(world, route, created));
+    (services, routes.filter(concerns).map(|route| (route.name.clone(), route)).collect())
+}
+
+fn mesh_settings(world: &World, trust_bundle_pem: &str) -> MeshSettings {
+    let defaults = Defaults::default();
+    let spec = world.mesh().map(|mesh| &mesh.spec);
+    let own = spec.map_or(&defaults, |spec| &spec.defaults);
+    MeshSettings {
+        trust_domain: world.trust_domain.clone(),
+        trust_bundle_pem: trust_bundle_pem.to_owned(),
+        access_log: spec.is_some_and(|spec| spec.telemetry.access_log),
+        request_timeout_ms: own.request_timeout_ms.filter(|ms| *ms > 0),
+        connect_timeout_ms: own.connect_timeout_ms.or(defaults.connect_timeout_ms).unwrap_or_default(),
+        max_retries: own.max_retries,
+    }
+}
+
+fn serve(world: &World, workload: &Object<WorkloadSpec>) -> Option<ServedWorkload> {
+    let selecting = world.services().find(|service| selects(service, workload));
+    let named =
+        |port: &crate::resource::mesh::WorkloadPortSpec| WorkloadPort { port: port.port, protocol: port.protocol };
+    Some(ServedWorkload {
+        name: workload.name(),
+        identity: world.trust_domain.workload(&workload.metadata.namespace, &workload.spec.service_account).ok()?,
+        address: workload.spec.address,
+        ports: workload.spec.ports.iter().map(named).collect(),
+        labels: workload.metadata.labels.clone(),
+        service: selecting.map(Object::name),
+    })
+}
+
+fn service_entry(world: &World, service: &Object<ServiceSpec>) -> Service {
+    let port = |port: &crate::resource::core::PortSpec| ServicePort {
+        name: port.name.clone(),
+        port: port.port,
+        target_port: port.target(),
+        protocol: port.protocol(),
+    };
+    let endpoint = |workload: &Object<WorkloadSpec>| Endpoint {
+        workload: workload.name(),
+        identity: world.trust_domain.workload(&workload.metadata.namespace, &workload.spec.service_account).ok(),
+        address: workload.spec.address,
+        mesh_address: workload.spec.mesh_address(),
+        weight: workload.spec.weight,
+        labels: workload.metadata.labels.clone(),
+    };
+    Service {
+        name: service.name(),
+        ports: service.spec.ports.iter().map(port).collect(),
+        vip: service.spec.cluster_ip,
+        endpoints: selected_by(world, service).map(endpoint).map(|e| (e.workload.clone(), e)).collect(),
+    }
+}
+
+/// The route once for each service it is attached to; the second parent is `name#1`.
+pub(super) fn attached(world: &World, route: &Object<HttpRouteSpec>, created: Revision) -> Vec<Route> {
+    let name = route.name();
+    let rules: Vec<RouteRule> = route.spec.rules.iter().map(|rule| rule_entry(world, &name.namespace, rule)).collect();
+    let parents = route.spec.parent_refs.iter().enumerate();
+    let attach = |(index, parent): (usize, &crate::resource::route::ParentRef)| {
+        let namespace = parent.namespace.clone().unwrap_or_else(|| name.namespace.clone());
+        let suffix = if index == 0 { String::new() } else { format!("#{index}") };
+        Route {
+            name: ObjectName::new(name.namespace.clone(), format!("{}{suffix}", name.name)),
+            consumer_namespace: (namespace != name.namespace).then(|| name.namespace.clone()),
+            parent: ObjectName::new(namespace, parent.name.clone()),
+            parent_port: parent.port,
+            created,
+            rules: rules.clone(),
+        }
+    };
+    parents.map(attach).collect()
+}
+
+fn rule_entry(world: &World, namespace: &str, rule: &RuleSpec) -> RouteRule {
+    RouteRule {
+        name: rule.name.clone(),
+        matches: rule.matches.iter().map(match_entry).collect(),
+        request_headers: modifier(&rule.filters),
+        backends: rule.backend_refs.iter().map(|backend| backend_entry(world, namespace, backend)).collect(),
+        request_timeout_ms: rule.timeouts.as_ref().and_then(|timeouts| timeouts.request_ms),
+    }
+}
+
+fn match_entry(spec: &MatchSpec) -> RouteMatch {
+    let path = spec.path.as_ref().map(|path| match path.path_type {
+        PathType::Exact => PathMatch::Exact(path.value.clone()),
+        PathType::PathPrefix => PathMatch::Prefix(path.value.clone()),
+    });
+    let mut headers: Vec<HeaderMatch> = Vec::new();
+    for header in &spec.headers {
+        // Of several entries with one name the first counts, says the standard.
+        if !headers.iter().any(|known| known.name == header.name) {
+            headers.push(HeaderMatch { name: header.name.clone(), value: header.value.clone() });
+        }
+    }
+    RouteMatch { path, method: spec.method.clone(), headers }
+}
+
+/// A reference to what doesn't exist, or into another namespace (there are no ReferenceGrants yet), doesn't resolve.
+fn backend_entry(world: &World, namespace: &str, backend: &BackendRef) -> Backend {
+    let own = backend.namespace.as_deref().is_none_or(|other| other == namespace);
+    let name = ObjectName::new(namespace, backend.name.clone());
+    let has_port = |service: &Object<ServiceSpec>| service.spec.ports.iter().any(|port| port.port == backend.port);
+    let resolves = own && world.service(&name).is_some_and(has_port);
+    Backend {
+        service: resolves.then_some(name),
+        port: backend.port,
+        weight: backend.weight,
+        request_headers: modifier(&backend.filters),
+    }
+}
+
+fn modifier(filters: &[RouteFilter]) -> HeaderModifier {
+    let fields = |list: &[HeaderField]| list.iter().map(|field| (field.name.clone(), field.value.clone())).collect();
+    match filters.first() {
+        Some(RouteFilter::RequestHeaderModifier(spec)) => {
+            HeaderModifier { set: fields(&spec.set), add: fields(&spec.add), remove: spec.remove.clone() }
+        }
+        None => HeaderModifier::default(),
+    }
+}
+
+/// Which of this proxy's workloads an attachment holds for: `None` none of them; empty list all of them.
+fn narrowed(held: Vec<ObjectName>, all: usize) -> Option<Vec<ObjectName>> {
+    match held.len() {
+        0 => None,
+        count if count == all => Some(Vec::new()),
+        _ => Some(held),
+    }
+}
+
+fn attach(
+    world: &World,
+    policy: &Object<FilterPolicySpec>,
+    workloads: &[&Object<WorkloadSpec>],
+) -> Option<(String, FilterAttachment)> {
+    let spec = &policy.spec;
+    let held = workloads.iter().filter(|workload| holds_for(world, &policy.metadata, &spec.target_refs, workload));
+    let workloads = narrowed(held.map(|workload| workload.name()).collect(), workloads.len())?;
+    let mode = match spec.mode {
+        PolicyMode::Enforce => FilterMode::Enforce,
+        PolicyMode::Audit => FilterMode::Audit,
+        PolicyMode::Off => return None,
+    };
+    let filter_name = ObjectName::new(spec.filter.namespace.clone(), spec.filter.name.clone());
+    let name = policy.name().to_string();
+    let attachment = FilterAttachment {
+        direction: spec.direction,
+        order: spec.order,
+        mode,
+        on_failure: spec.on_failure,
+        config: Json(spec.config.to_string()),
+        capabilities: spec.capabilities.clone(),
+        limits: FilterLimits { memory_bytes: spec.limits.memory_bytes, call_timeout_ms: spec.limits.call_timeout_ms },
+        workloads,
+        ..published(world, &name, &filter_name)
+    };
+    Some((name, attachment))
+}
+
+/// The part of an attachment that follows from the published filter.
+fn published(world: &World, name: &str, filter_name: &ObjectName) -> FilterAttachment {
+    let spec: Option<&FilterSpec> = world.filter(filter_name).map(|filter| &filter.spec);
+    let text = |field: fn(&FilterSpec) -> &String| spec.map(field).cloned().unwrap_or_default();
+    FilterAttachment {
+        name: name.to_owned(),
+        filter: filter_name.name.clone(),
+        version: text(|spec| &spec.version),
+        digest: spec.map_or_else(|| NO_DIGEST.to_owned(), |spec| spec.digest.clone()),
+        signature: text(|spec| &spec.signature),
+        public_key_pem: text(|spec| &spec.public_key),
+        direction: Direction::Inbound,
+        order: i32::MAX,
+        mode: FilterMode::Enforce,
+        on_failure: OnFailure::Deny,
+        authorization: false,
+        config: Json("{}".to_owned()),
+        capabilities: Vec::new(),
+        limits: FilterLimits::default(),
+        workloads: Vec::new(),
+    }
+}
+
+/// The access policies that hold for a workload, as its authz filter reads them. Without any there is no filter:
+/// authenticated peers are allowed.
+pub(crate) fn access_config(world: &World, workload: &Object<WorkloadSpec>) -> Option<authz::Config> {
+    let holding =
+        world.access_policies().filter(|policy| holds_for(world, &policy.metadata, &policy.spec.target_refs, workload));
+    let policies: Vec<authz::Policy> = holding.map(Into::into).collect();
+    (!policies.is_empty()).then(|| authz::Config { trust_domain: world.trust_domain.to_string(), policies })
+}
+
+/// One attachment for each set of policies; a sidecar has one at most.
+fn attach_access(world: &World, workloads: &[&Object<WorkloadSpec>]) -> Vec<(String, FilterAttachment)> {
+    let mut sets: Vec<(authz::Config, Vec<ObjectName>)> = Vec::new();
+    for workload in workloads {
+        let Some(config) = access_config(world, workload) else { continue };
+        match sets.iter_mut().find(|(known, _)| *known == config) {
+            Some((_, held)) => held.push(workload.name()),
+            None => sets.push((config, vec![workload.name()])),
+        }
+    }
+    let filter_name = ObjectName::new(ROOT_NAMESPACE, "authz");
+    let attach = |(index, (config, held)): (usize, (authz::Config, Vec<ObjectName>))| {
+        let name = if index == 0 { AUTHZ_ATTACHMENT.to_owned() } else { format!("{AUTHZ_ATTACHMENT}#{index}") };
+        let attachment = FilterAttachment {
+            authorization: true,
+            config: Json(serde_json::to_string(&config).expect("a config has string keys only")),
+            workloads: narrowed(held, workloads.len()).unwrap_or_default(),
+            ..published(world, &name, &filter_name)
+        };
+        (name, attachment)
+    };
+    sets.into_iter().enumerate().map(attach).collect()
+}

@@ -1,0 +1,220 @@
+//! What can be wrong between resources, and the status of routes in Gateway API's words.
+
+use serde::Serialize;
+
+use super::World;
+use super::assemble::attached;
+use crate::bundle::{ObjectName, Revision};
+use crate::resource::route::BackendRef;
+use crate::resource::{HttpRouteSpec, Kind, Metadata, Object, ObjectKey, ROOT_NAMESPACE, TargetKind, TargetRef};
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    pub object: ObjectKey,
+    /// Inside the manifest: `spec.filter.name`.
+    pub key: String,
+    pub message: String,
+    pub severity: Severity,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Such a world is refused.
+    Error,
+    /// It works, but perhaps not as meant.
+    Warning,
+}
+
+pub(super) fn validate(world: &World) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    meshes(world, &mut problems);
+    addresses(world, &mut problems);
+    filter_policies(world, &mut problems);
+    access_policies(world, &mut problems);
+    for (route, created) in world.routes() {
+        for (index, status) in route_status(world, route, created).into_iter().enumerate() {
+            for condition in status.conditions.into_iter().filter(|condition| !condition.status) {
+                let key =
+                    if condition.kind == "Accepted" { format!("spec.parentRefs[{index}]") } else { condition.key };
+                let problem = Problem {
+                    object: key_of(Kind::HttpRoute, &route.metadata),
+                    key,
+                    message: condition.message,
+                    severity: Severity::Warning,
+                };
+                if !problems.contains(&problem) {
+                    problems.push(problem);
+                }
+            }
+        }
+    }
+    problems
+}
+
+fn key_of(kind: Kind, metadata: &Metadata) -> ObjectKey {
+    ObjectKey::new(kind, &metadata.namespace, &metadata.name)
+}
+
+fn problem(object: ObjectKey, key: &str, message: String, severity: Severity) -> Problem {
+    Problem { object, key: key.to_owned(), message, severity }
+}
+
+fn meshes(world: &World, problems: &mut Vec<Problem>) {
+    for (index, (key, entry)) in world.of_kind(Kind::Mesh).enumerate() {
+        if index > 0 {
+            let message = "there is a Mesh already; one holds for all".to_owned();
+            problems.push(problem(key.clone(), "metadata.name", message, Severity::Error));
+        }
+        if let crate::resource::Resource::Mesh(mesh) = &entry.resource
+            && mesh.spec.trust_domain != world.trust_domain
+        {
+            let (wanted, own) = (&mesh.spec.trust_domain, &world.trust_domain);
+            let message = format!("{wanted} is not this control plane's trust domain, which is {own}");
+            problems.push(problem(key.clone(), "spec.trustDomain", message, Severity::Error));
+        }
+    }
+}
+
+/// Two services with one virtual address can't be told apart.
+fn addresses(world: &World, problems: &mut Vec<Problem>) {
+    let mut seen = std::collections::BTreeMap::new();
+    for service in world.services() {
+        let Some(address) = service.spec.cluster_ip else { continue };
+        if let Some(other) = seen.insert(address, service.name()) {
+            let message = format!("{address} is the address of Service {other} already");
+            problems.push(problem(
+                key_of(Kind::Service, &service.metadata),
+                "spec.clusterIP",
+                message,
+                Severity::Error,
+            ));
+        }
+    }
+}
+
+fn filter_policies(world: &World, problems: &mut Vec<Problem>) {
+    for policy in world.filter_policies() {
+        let object = key_of(Kind::FilterPolicy, &policy.metadata);
+        targets(world, &object, &policy.metadata, &policy.spec.target_refs, problems);
+        let reference = &policy.spec.filter;
+        let name = ObjectName::new(reference.namespace.clone(), reference.name.clone());
+        let Some(filter) = world.filter(&name) else {
+            let message = format!("Filter {name} is not published");
+            problems.push(problem(object, "spec.filter.name", message, Severity::Error));
+            continue;
+        };
+        if let Some(version) = reference.version.as_ref().filter(|version| **version != filter.spec.version) {
+            let message = format!("Filter {name} is published as {}, not as {version}", filter.spec.version);
+            problems.push(problem(object.clone(), "spec.filter.version", message, Severity::Error));
+        }
+        let granted = &policy.spec.capabilities;
+        for wanted in filter.spec.capabilities.iter().filter(|wanted| !granted.contains(wanted)) {
+            if !matches!(wanted.as_str(), "log" | "metrics") {
+                let message = format!("Filter {name} needs the capability {wanted}, which is not granted");
+                problems.push(problem(object.clone(), "spec.capabilities", message, Severity::Error));
+            }
+        }
+    }
+}
+
+fn access_policies(world: &World, problems: &mut Vec<Problem>) {
+    let authz = ObjectName::new(ROOT_NAMESPACE, "authz");
+    let published = world.filter(&authz).is_some();
+    for policy in world.access_policies() {
+        let object = key_of(Kind::AccessPolicy, &policy.metadata);
+        targets(world, &object, &policy.metadata, &policy.spec.target_refs, problems);
+        if !published {
+            let message = format!("Filter {authz} is not published: it enforces access policies");
+            problems.push(problem(object, "", message, Severity::Error));
+        }
+    }
+}
+
+fn targets(world: &World, object: &ObjectKey, policy: &Metadata, targets: &[TargetRef], problems: &mut Vec<Problem>) {
+    for (index, target) in targets.iter().enumerate() {
+        let key = format!("spec.targetRefs[{index}]");
+        let name = ObjectName::new(policy.namespace.clone(), target.name.clone());
+        let missing = match target.kind {
+            TargetKind::Service => world.service(&name).is_none().then(|| format!("Service {name} does not exist")),
+            TargetKind::Workload => world.workload(&name).is_none().then(|| format!("Workload {name} does not exist")),
+            TargetKind::Namespace if target.name != policy.namespace && policy.namespace != ROOT_NAMESPACE => {
+                let message = format!("a policy of {} can't target namespace {}", policy.namespace, target.name);
+                problems.push(problem(object.clone(), &key, message, Severity::Error));
+                None
+            }
+            TargetKind::Namespace => None,
+        };
+        if let Some(message) = missing {
+            problems.push(problem(object.clone(), &key, message, Severity::Warning));
+        }
+    }
+}
+
+/// The status of a route towards one of its parents.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ParentStatus {
+    pub parent: ObjectName,
+    pub conditions: Vec<Condition>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Condition {
+    /// `Accepted` or `ResolvedRefs`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    pub status: bool,
+    pub reason: &'static str,
+    pub message: String,
+    /// Where in the manifest; empty where all is well.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub key: String,
+}
+
+/// Status of a route, for each parent in the order written.
+pub fn route_status(world: &World, route: &Object<HttpRouteSpec>, created: Revision) -> Vec<ParentStatus> {
+    let good = |kind, reason| Condition { kind, status: true, reason, message: String::new(), key: String::new() };
+    let resolved = unresolved(world, route).unwrap_or_else(|| good("ResolvedRefs", "ResolvedRefs"));
+    let parents = attached(world, route, created).into_iter();
+    let status = |parent: crate::bundle::Route| {
+        let refused = |message| Condition { status: false, message, ..good("Accepted", "NoMatchingParent") };
+        let accepted = match (world.service(&parent.parent), parent.parent_port) {
+            (None, _) => refused(format!("Service {} does not exist", parent.parent)),
+            (Some(service), Some(port)) if !service.spec.ports.iter().any(|known| known.port == port) => {
+                refused(format!("Service {} has no port {port}", parent.parent))
+            }
+            (Some(_), _) => good("Accepted", "Accepted"),
+        };
+        ParentStatus { parent: parent.parent, conditions: vec![accepted, resolved.clone()] }
+    };
+    parents.map(status).collect()
+}
+
+/// The first backend that doesn't resolve.
+fn unresolved(world: &World, route: &Object<HttpRouteSpec>) -> Option<Condition> {
+    let namespace = &route.metadata.namespace;
+    let why = |backend: &BackendRef| {
+        let other = backend.namespace.as_ref().unwrap_or(namespace);
+        let name = ObjectName::new(other.clone(), backend.name.clone());
+        if other != namespace {
+            let message = format!("Service {name} is in another namespace; ReferenceGrant is not supported yet");
+            return Some(("RefNotPermitted", message));
+        }
+        match world.service(&name) {
+            None => Some(("BackendNotFound", format!("Service {name} does not exist"))),
+            Some(service) if !service.spec.ports.iter().any(|port| port.port == backend.port) => {
+                Some(("BackendNotFound", format!("Service {name} has no port {}", backend.port)))
+            }
+            Some(_) => None,
+        }
+    };
+    for (i, rule) in route.spec.rules.iter().enumerate() {
+        for (j, backend) in rule.backend_refs.iter().enumerate() {
+            if let Some((reason, message)) = why(backend) {
+                let key = format!("spec.rules[{i}].backendRefs[{j}]");
+                return Some(Condition { kind: "ResolvedRefs", status: false, reason, message, key });
+            }
+        }
+    }
+    None
+}

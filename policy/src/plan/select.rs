@@ -1,0 +1,45 @@
+//! Who is meant: workloads behind services, workloads under policies.
+
+use crate::bundle::ObjectName;
+use crate::resource::{Metadata, Object, ROOT_NAMESPACE, ServiceSpec, TargetKind, TargetRef, WorkloadSpec};
+
+use super::World;
+
+/// The workloads of the service's namespace with all the labels of its selector; an empty selector selects none.
+pub(super) fn selected_by<'w>(
+    world: &'w World,
+    service: &'w Object<ServiceSpec>,
+) -> impl Iterator<Item = &'w Object<WorkloadSpec>> {
+    world.workloads().filter(|workload| selects(service, workload))
+}
+
+pub(super) fn selects(service: &Object<ServiceSpec>, workload: &Object<WorkloadSpec>) -> bool {
+    let selector = &service.spec.selector;
+    !selector.is_empty()
+        && service.metadata.namespace == workload.metadata.namespace
+        && selector.iter().all(|(key, value)| workload.metadata.labels.get(key) == Some(value))
+}
+
+/// Whether a policy holds for a workload. Without targets: its namespace, from the root namespace the whole mesh.
+/// Targets are of the policy's own namespace; only a policy of the root namespace may target other namespaces.
+pub(super) fn holds_for(
+    world: &World,
+    policy: &Metadata,
+    targets: &[TargetRef],
+    workload: &Object<WorkloadSpec>,
+) -> bool {
+    let own = &workload.metadata;
+    if targets.is_empty() {
+        return policy.namespace == ROOT_NAMESPACE || policy.namespace == own.namespace;
+    }
+    targets.iter().any(|target| match target.kind {
+        TargetKind::Workload => policy.namespace == own.namespace && target.name == own.name,
+        TargetKind::Service => {
+            let service = world.service(&ObjectName::new(policy.namespace.clone(), target.name.clone()));
+            service.is_some_and(|service| selects(service, workload))
+        }
+        TargetKind::Namespace => {
+            target.name == own.namespace && (policy.namespace == own.namespace || policy.namespace == ROOT_NAMESPACE)
+        }
+    })
+}

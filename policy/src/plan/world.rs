@@ -1,0 +1,156 @@
+//! All resources at one revision.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Action, Problem, problems};
+use crate::bundle::{ObjectName, Revision};
+use crate::identity::TrustDomain;
+use crate::resource::{
+    AccessPolicySpec, FilterPolicySpec, FilterSpec, HttpRouteSpec, Kind, MeshSpec, Object, ObjectKey, Resource,
+    ServiceSpec, WorkloadSpec,
+};
+
+/// A resource with what the store knows about it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    pub resource: Resource,
+    pub uid: String,
+    /// Counts changes of the manifest, from 1.
+    pub generation: u64,
+    pub created: Revision,
+    pub modified: Revision,
+}
+
+/// Cheap to clone: entries are shared.
+#[derive(Debug, Clone, Default)]
+pub struct World {
+    /// The control plane's own: identities are made of it.
+    pub trust_domain: TrustDomain,
+    objects: BTreeMap<ObjectKey, Arc<Entry>>,
+}
+
+impl World {
+    pub fn new(trust_domain: TrustDomain) -> Self {
+        Self { trust_domain, objects: BTreeMap::new() }
+    }
+
+    pub fn get(&self, key: &ObjectKey) -> Option<&Entry> {
+        self.objects.get(key).map(Arc::as_ref)
+    }
+
+    /// All objects, by kind in the order of `Kind::ALL`, then by namespace and name.
+    pub fn iter(&self) -> impl Iterator<Item = (&ObjectKey, &Entry)> {
+        self.objects.iter().map(|(key, entry)| (key, entry.as_ref()))
+    }
+
+    pub fn of_kind(&self, kind: Kind) -> impl Iterator<Item = (&ObjectKey, &Entry)> {
+        self.iter().filter(move |(key, _)| key.kind == kind)
+    }
+
+    pub fn len(&self) -> usize {
+        self.objects.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.objects.is_empty()
+    }
+
+    /// As loaded from a store.
+    pub fn insert(&mut self, entry: Entry) {
+        self.objects.insert(entry.resource.key(), Arc::new(entry));
+    }
+
+    /// Creates or changes an object at `revision`; `uid` is used only where it is new. What is the same stays untouched.
+    pub fn put(&mut self, resource: Resource, revision: Revision, uid: &str) -> Action {
+        let key = resource.key();
+        let (entry, action) = match self.objects.get(&key) {
+            Some(known) if known.resource == resource => return Action::Unchanged,
+            Some(known) => {
+                let generation = known.generation + 1;
+                let known = Entry::clone(known);
+                (Entry { resource, generation, modified: revision, ..known }, Action::Changed)
+            }
+            None => {
+                let uid = uid.to_owned();
+                (Entry { resource, uid, generation: 1, created: revision, modified: revision }, Action::Created)
+            }
+        };
+        self.objects.insert(key, Arc::new(entry));
+        action
+    }
+
+    pub fn remove(&mut self, key: &ObjectKey) -> Option<Arc<Entry>> {
+        self.objects.remove(key)
+    }
+
+    /// What is wrong with the objects as a whole: references and conflicts.
+    pub fn validate(&self) -> Vec<Problem> {
+        problems::validate(self)
+    }
+
+    pub fn service(&self, name: &ObjectName) -> Option<&Object<ServiceSpec>> {
+        let Resource::Service(service) = &self.named(Kind::Service, name)?.resource else { return None };
+        Some(service)
+    }
+
+    pub fn workload(&self, name: &ObjectName) -> Option<&Object<WorkloadSpec>> {
+        let Resource::Workload(workload) = &self.named(Kind::Workload, name)?.resource else { return None };
+        Some(workload)
+    }
+
+    pub fn filter(&self, name: &ObjectName) -> Option<&Object<FilterSpec>> {
+        let Resource::Filter(filter) = &self.named(Kind::Filter, name)?.resource else { return None };
+        Some(filter)
+    }
+
+    /// The mesh's settings: the only one, or the first by name.
+    pub fn mesh(&self) -> Option<&Object<MeshSpec>> {
+        self.of_kind(Kind::Mesh).find_map(|(_, entry)| {
+            let Resource::Mesh(mesh) = &entry.resource else { return None };
+            Some(mesh)
+        })
+    }
+
+    pub(crate) fn services(&self) -> impl Iterator<Item = &Object<ServiceSpec>> {
+        self.of_kind(Kind::Service).filter_map(|(_, entry)| {
+            let Resource::Service(service) = &entry.resource else { return None };
+            Some(service)
+        })
+    }
+
+    pub(crate) fn workloads(&self) -> impl Iterator<Item = &Object<WorkloadSpec>> {
+        self.of_kind(Kind::Workload).filter_map(|(_, entry)| {
+            let Resource::Workload(workload) = &entry.resource else { return None };
+            Some(workload)
+        })
+    }
+
+    /// With the revision of creation: age decides between routes.
+    pub(crate) fn routes(&self) -> impl Iterator<Item = (&Object<HttpRouteSpec>, Revision)> {
+        self.of_kind(Kind::HttpRoute).filter_map(|(_, entry)| {
+            let Resource::HttpRoute(route) = &entry.resource else { return None };
+            Some((route, entry.created))
+        })
+    }
+
+    pub(crate) fn filter_policies(&self) -> impl Iterator<Item = &Object<FilterPolicySpec>> {
+        self.of_kind(Kind::FilterPolicy).filter_map(|(_, entry)| {
+            let Resource::FilterPolicy(policy) = &entry.resource else { return None };
+            Some(policy)
+        })
+    }
+
+    pub(crate) fn access_policies(&self) -> impl Iterator<Item = &Object<AccessPolicySpec>> {
+        self.of_kind(Kind::AccessPolicy).filter_map(|(_, entry)| {
+            let Resource::AccessPolicy(policy) = &entry.resource else { return None };
+            Some(policy)
+        })
+    }
+
+    fn named(&self, kind: Kind, name: &ObjectName) -> Option<&Entry> {
+        self.get(&ObjectKey::new(kind, &name.namespace, &name.name))
+    }
+}
