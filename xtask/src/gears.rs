@@ -2,6 +2,7 @@
 //! it judges as an argument, so that a test of its own shows it failing once.
 
 mod arrows;
+mod docs;
 mod files;
 mod purity;
 mod source;
@@ -28,6 +29,8 @@ impl Fault {
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     let mut faults = arrows::judge(&arrows::read(workspace)?);
     faults.extend(purity::judge(&purity::read(workspace)?));
+    let (names, page) = docs::read(workspace)?;
+    faults.extend(docs::judge(&names, &page));
     for (path, text) in sources(workspace)? {
         faults.extend(files::judge(&path, &text));
     }

@@ -5,12 +5,13 @@ use tokio::io::AsyncReadExt as _;
 use weft_tests::client::{empty, try_tunnel};
 use weft_tests::{App, Client, Mesh, Sidecar, TcpApp, Workload, eventually};
 
-const MESH: &str = "apiVersion: weft.dev/v1alpha1\nkind: Mesh\nmetadata: {name: mesh}\nspec: {accessLog: true}\n";
+const MESH: &str =
+    "apiVersion: weft.dev/v1alpha1\nkind: Mesh\nmetadata: {name: mesh}\nspec: {telemetry: {accessLog: true}}\n";
 
 fn policy(name: &str, action: &str, rules: &str) -> String {
     format!(
         "apiVersion: weft.dev/v1alpha1\nkind: AccessPolicy\nmetadata: {{name: {name}, namespace: default}}\nspec:\n  \
-         selector: {{app: ledger}}\n  action: {action}\n  rules: {rules}\n"
+         targetRefs: [{{kind: Service, name: ledger}}]\n  action: {action}\n  rules: {rules}\n"
     )
 }
 

@@ -122,8 +122,8 @@ async fn tunnels_reach_served_sockets_only() {
 async fn a_peer_cannot_name_another_source() {
     let victim = victim().await;
     victim.mesh.apply(
-        "apiVersion: weft.dev/v1alpha1\nkind: AccessPolicy\nmetadata: {name: friends, namespace: default}\nspec:\n  selector: \
-         {app: victim}\n  action: Allow\n  rules: [{from: [{principals: \
+        "apiVersion: weft.dev/v1alpha1\nkind: AccessPolicy\nmetadata: {name: friends, namespace: default}\nspec:\n  targetRefs: \
+         [{kind: Service, name: victim}]\n  action: Allow\n  rules: [{from: [{principals: \
          [\"spiffe://cluster.local/ns/default/sa/friend\"]}]}]\n",
     );
     let peer = victim.peer().await;

@@ -39,10 +39,10 @@ fn route(rules: &str) -> String {
     )
 }
 
-fn filter(name: &str, filter: &str, config: &str) -> String {
+fn filter(name: &str, filter: &str, capabilities: &str, config: &str) -> String {
     format!(
-        "apiVersion: weft.dev/v1alpha1\nkind: FilterPolicy\nmetadata: {{name: {name}, namespace: default}}\nspec:\n  selector: \
-         {{app: reviews-v1}}\n  filter: {{name: {filter}, namespace: weft-system}}\n  direction: Inbound\n  config: {config}\n"
+        "apiVersion: weft.dev/v1alpha1\nkind: FilterPolicy\nmetadata: {{name: {name}, namespace: default}}\nspec:\n  targetRefs: \
+         [{{kind: Service, name: reviews-v1}}]\n  filter: {{name: {filter}, namespace: weft-system}}\n  capabilities: {capabilities}\n  config: {config}\n"
     )
 }
 
@@ -100,6 +100,7 @@ async fn fault_aborts_and_delays() {
     shop.mesh.apply(&filter(
         "chaos",
         "fault",
+        "[]",
         "{abort: {status: 418, percentage: 100, headers: [{name: x-abort, exact: \"1\"}]}, delay: {ms: 400, percentage: 100, \
          headers: [{name: x-delay, exact: \"1\"}]}}",
     ));
@@ -132,7 +133,7 @@ async fn a_limit_is_exact_across_workers() {
     shop.mesh.apply(&filter(
         "limit",
         "ratelimit",
-        "{limits: [{key: {header: x-user}, requests: 5, per_seconds: 3600, burst: 5}]}",
+        "{limits: [{key: \"header:x-user\", requests: 5, per_seconds: 3600, burst: 5}]}",
     ));
     let mut statuses: BTreeMap<u16, u32> = BTreeMap::new();
     let mut tasks = Vec::new();

@@ -56,8 +56,8 @@ async fn curl() {
 
     // A denial explained.
     mesh.apply(
-        "apiVersion: weft.dev/v1alpha1\nkind: AccessPolicy\nmetadata: {name: closed, namespace: default}\nspec:\n  selector: \
-         {app: web}\n  action: Deny\n  rules: [{name: admin, to: [{paths: [\"/admin/*\"]}]}]\n",
+        "apiVersion: weft.dev/v1alpha1\nkind: AccessPolicy\nmetadata: {name: closed, namespace: default}\nspec:\n  targetRefs: \
+         [{kind: Service, name: web}]\n  action: Deny\n  rules: [{name: admin, to: [{paths: [\"/admin/*\"]}]}]\n",
     );
     let denied = curl(&["-w", " %{http_code}", "http://web/admin/keys"]);
     assert!(denied.ends_with(" 403") && denied.contains("default/closed#admin"), "{denied}");
