@@ -24,7 +24,7 @@ pub(super) struct Connection {
     pub(super) changed: Notify,
     halves: AtomicUsize,
     closed: AtomicBool,
-    /// Client: no more requests here, close once those in flight are done.
+    /// No more requests here: a client that is to close once those in flight are done, a server that has said GOAWAY.
     retired: AtomicBool,
     /// The id in the peer's last GOAWAY.
     peer_goaway: AtomicU64,
@@ -84,7 +84,7 @@ impl Connection {
         self.changed.notify_waiters();
     }
 
-    /// Client: no new request should go out here.
+    /// No new request should go out, or be accepted, here.
     pub(super) fn is_draining(&self) -> bool {
         self.is_closed() || self.retired.load(Ordering::Acquire) || self.peer_goaway.load(Ordering::Acquire) != NEVER
     }
@@ -121,7 +121,7 @@ impl Connection {
         let next = accepting.next;
         let id = *accepting.goaway.get_or_insert(next);
         drop(accepting);
-        self.changed.notify_waiters();
+        self.retire();
         id
     }
 
@@ -137,7 +137,7 @@ impl Connection {
 
     /// Counts one half as done.
     pub(super) fn released(&self) {
-        if self.halves.fetch_sub(1, Ordering::AcqRel) == 1 && (self.is_draining() || self.role == Role::Server) {
+        if self.halves.fetch_sub(1, Ordering::AcqRel) == 1 && self.is_draining() {
             self.changed.notify_waiters();
         }
     }

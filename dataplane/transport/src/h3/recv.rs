@@ -183,7 +183,8 @@ impl RecvStream {
             match &self.phase {
                 Phase::Done => return Ok(None),
                 Phase::Failed(error) => return Err(error.clone()),
-                Phase::Head | Phase::Body | Phase::Tunnel | Phase::Trailed => {}
+                Phase::Head => return Err(StreamError::Protocol("body read before its head")),
+                Phase::Body | Phase::Tunnel | Phase::Trailed => {}
             }
             if let Some(event) = self.buffered_event()? {
                 return self.body_event(event).map(Some);
@@ -226,7 +227,7 @@ impl RecvStream {
                 Ok(Frame::Data(data))
             }
             (Event::Headers(section), Phase::Body) => {
-                if self.left.is_some_and(|left| left > 0) && !self.is_bodiless() {
+                if !self.length_is_met() {
                     return Err(self.malformed("less content than content-length"));
                 }
                 let trailers = message::decode_trailers(&section, &self.connection.limits);
@@ -336,10 +337,6 @@ impl RecvStream {
 
     fn length_is_met(&self) -> bool {
         self.left.is_none_or(|left| left == 0)
-    }
-
-    fn is_bodiless(&self) -> bool {
-        self.left == Some(0)
     }
 
     fn refuse(&mut self, error: qpack::Error) -> HeadError {

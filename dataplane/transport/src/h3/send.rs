@@ -7,7 +7,6 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 
-use super::Code;
 use super::connection::{Connection, lost, varint};
 use super::frame;
 use super::message;
@@ -56,7 +55,8 @@ impl SendStream {
         if end { self.end() } else { Ok(()) }
     }
 
-    /// Sends body bytes, waiting for room. Cancel safe once it has been polled: accepted bytes go out with the next call.
+    /// Sends body bytes, waiting for room. A dropped future may or may not have accepted `data`; what it accepted goes out
+    /// with the next call, so frames stay whole.
     pub async fn data(&mut self, data: Bytes) -> Result<(), StreamError> {
         if data.is_empty() {
             return Ok(());

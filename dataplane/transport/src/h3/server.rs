@@ -26,7 +26,7 @@ impl Server {
     pub async fn accept(&self) -> Option<Incoming> {
         loop {
             let changed = self.connection.changed.notified();
-            if self.connection.own_goaway().is_some() {
+            if self.connection.is_draining() {
                 return None;
             }
             let (send, recv) = tokio::select! {
