@@ -94,7 +94,8 @@ impl Prepared {
         let name = || spec.name.clone();
         verify(spec, wasm).map_err(|source| PrepareError::Verify { name: name(), source })?;
         for capability in &spec.capabilities {
-            if !guest::IMPORTS.iter().any(|(_, known)| *known == Some(capability)) {
+            let always = ["log", "metrics"].contains(&capability.as_str());
+            if !always && !guest::IMPORTS.iter().any(|(_, known)| *known == Some(capability)) {
                 return Err(PrepareError::UnknownCapability { name: name(), capability: capability.clone() });
             }
         }
