@@ -62,14 +62,14 @@ pub struct AppPoolStats {
 }
 
 impl AppPool {
-    pub fn new(dial: Dial, limits: &Limits, stats: AppPoolStats) -> Self {
+    pub fn new(dial: Dial, limits: &Limits) -> Self {
         Self {
             dial,
             max_idle: limits.app_idle_connections,
             idle_timeout: Duration::from_secs(limits.app_idle_timeout_s),
             idle: RefCell::default(),
             h2: RefCell::default(),
-            stats,
+            stats: AppPoolStats::default(),
         }
     }
 
@@ -125,12 +125,12 @@ impl AppPool {
     }
 
     async fn checkout_h2(&self, address: SocketAddr) -> Result<AppConn, AppConnectError> {
-        if let Some(conn) = self.h2.borrow().get(&address).filter(|conn| !conn.is_draining()) {
+        if let Some(conn) = self.h2.borrow().get(&address).filter(|conn| !conn.is_closed()) {
             self.stats.reused.add(1);
             return Ok(AppConn::H2(conn.clone()));
         }
         let stream = self.connect(address).await?;
-        let conn = h2::ClientConn::connect(stream, h2::Limits::default())
+        let conn = h2::ClientConn::connect(stream, &h2::Limits::default())
             .await
             .map_err(|error| AppConnectError { address, reason: error.to_string() })?;
         self.h2.borrow_mut().insert(address, conn.clone());
@@ -151,7 +151,7 @@ impl AppPool {
             kept.retain(|kept| kept.since + self.idle_timeout >= now);
         }
         idle.retain(|_, kept| !kept.is_empty());
-        self.h2.borrow_mut().retain(|_, conn| !conn.is_draining());
+        self.h2.borrow_mut().retain(|_, conn| !conn.is_closed());
     }
 }
 

@@ -53,7 +53,7 @@ pub struct ServiceState {
 impl ServiceState {
     /// Picks an endpoint, or none where there is none. `avoid`: endpoints that just refused this request.
     pub fn pick(&self, now: Duration, dice: u64, avoid: &[ObjectName]) -> Option<Rc<Destination>> {
-        let key = self.balancer.borrow_mut().pick(now, dice, avoid)?;
+        let key = self.balancer.borrow().pick(now, dice, avoid)?;
         self.destinations.borrow().get(&key).cloned()
     }
 
@@ -62,8 +62,8 @@ impl ServiceState {
         self.destinations.borrow().get(workload).cloned()
     }
 
-    pub fn started(&self, destination: &Destination, now: Duration) {
-        self.balancer.borrow_mut().started(&destination.endpoint.workload, now);
+    pub fn started(&self, destination: &Destination) {
+        self.balancer.borrow_mut().started(&destination.endpoint.workload);
     }
 
     pub fn finished(&self, destination: &Destination, now: Duration, latency: Duration, outcome: Outcome) {
@@ -114,10 +114,8 @@ impl Destinations {
             destinations.entry(name.clone()).or_insert_with(|| {
                 Rc::new(Destination {
                     endpoint: endpoint.clone(),
-                    peer: endpoint.identity.clone().map(|destination| PeerKey {
-                        source: from.workload.identity.clone(),
-                        destination,
-                        address: endpoint.mesh_address,
+                    peer: endpoint.identity.clone().map(|destination| {
+                        PeerKey::new(from.workload.identity.clone(), destination, endpoint.mesh_address)
                     }),
                     metrics: self.metrics.pair(&labels(from, service, Some(endpoint))),
                     socket: RefCell::default(),

@@ -1,2 +1,62 @@
-//! stub
-fn main() {}
+//! weft-proxy: reads its arguments and its file, and runs.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use weft_proxy::config::Config;
+use weft_proxy::telemetry::LogLevel;
+use weft_proxy::{app, capturing, chain};
+
+/// Carries an application's traffic through the mesh.
+///
+/// Example: weft-proxy --config /etc/weft/proxy.yaml
+#[derive(Debug, Parser)]
+#[command(name = "weft-proxy", version)]
+struct Arguments {
+    /// Configuration file (YAML).
+    #[arg(long, value_name = "FILE", env = "WEFT_PROXY_CONFIG")]
+    config: PathBuf,
+    /// Validate the configuration and end: 0 good, 1 bad.
+    #[arg(long)]
+    check: bool,
+    /// Remove this proxy's capture rules and end (after a crash they stay: fail closed).
+    #[arg(long)]
+    capture_remove: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let config = match Config::load(&arguments.config) {
+        Ok(config) => config,
+        Err(error) => return fail(&chain(&error), if arguments.check { 1 } else { 2 }),
+    };
+    if arguments.check {
+        let _ = writeln!(std::io::stdout(), "{}: good", arguments.config.display());
+        return ExitCode::SUCCESS;
+    }
+    if arguments.capture_remove {
+        return match capturing::remove(&config) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&format!("{error:#}"), 2),
+        };
+    }
+    let log_level = match LogLevel::init(&config.log) {
+        Ok(log_level) => log_level,
+        Err(error) => return fail(&format!("log '{}': {error}", config.log), 2),
+    };
+    if config.danger_plaintext_tunnel {
+        tracing::warn!("danger_plaintext_tunnel is on: requests to peers are NOT encrypted");
+    }
+    match app::run(config, log_level) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&format!("{error:#}"), 2),
+    }
+}
+
+fn fail(message: &str, code: u8) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "weft-proxy: {message}");
+    ExitCode::from(code)
+}

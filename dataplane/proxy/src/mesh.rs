@@ -33,6 +33,11 @@ pub fn strip(headers: &mut HeaderMap) {
     headers.remove(X_FORWARDED_CLIENT_CERT);
 }
 
+/// Removes from a response what only proxies may say to each other.
+pub fn strip_response(headers: &mut HeaderMap) {
+    headers.remove(crate::reply::WEFT_REPLY);
+}
+
 /// The value of `weft-source` for a workload.
 pub fn source_value(workload: &ServedWorkload) -> HeaderValue {
     let label = |name: &str| workload.labels.get(name).map_or("", String::as_str);

@@ -4,14 +4,19 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use weft_transport::h3::Code;
-use weft_transport::http::{Frame, RecvBody, Responder, ResponseHead, ResponseRecv, SendBody, StreamError};
+use weft_transport::http::{Frame, RecvBody, Responder, ResponseRecv, SendBody, StreamError};
+
+use crate::filtering::Filtered;
+use crate::mesh;
+use crate::telemetry::series::Counter;
 
 /// What has passed in one direction. Written as it happens, so that a cancelled pump still tells.
 #[derive(Debug, Default)]
@@ -20,6 +25,23 @@ pub struct Progress {
     pub grpc_status: Cell<Option<u16>>,
     /// True once any frame was taken from the source: from then on the request cannot be sent again.
     pub started: Cell<bool>,
+    /// Counts bytes while they pass, for connections that live long.
+    live: Option<Arc<Counter>>,
+}
+
+impl Progress {
+    /// Counts into `counter` too, as bytes pass.
+    pub fn live(counter: &Arc<Counter>) -> Self {
+        Self { live: Some(Arc::clone(counter)), ..Self::default() }
+    }
+
+    fn moved(&self, bytes: usize) {
+        self.started.set(true);
+        self.bytes.set(self.bytes.get() + bytes as u64);
+        if let Some(counter) = &self.live {
+            counter.add(bytes as u64);
+        }
+    }
 }
 
 /// Which side a pump failed on.
@@ -51,8 +73,7 @@ async fn pump_frames(
     loop {
         match next_frame(from, to).await? {
             Some(Frame::Data(data)) => {
-                progress.started.set(true);
-                progress.bytes.set(progress.bytes.get() + data.len() as u64);
+                progress.moved(data.len());
                 to.data(data).await.map_err(PumpError::Sink)?;
             }
             Some(Frame::Trailers(trailers)) => {
@@ -86,9 +107,11 @@ pub fn grpc_status(headers: &HeaderMap) -> Option<u16> {
 }
 
 /// What [`exchange`] needs to know about a request beyond its bytes.
-pub struct Terms<'h> {
-    /// Called once with the final response head before it goes to the client.
-    pub on_head: &'h mut dyn FnMut(&mut ResponseHead),
+pub struct Terms<'t, 'f> {
+    /// Filters that look at the response head.
+    pub filtered: &'t mut Filtered<'f>,
+    /// Told the status that the client is sent.
+    pub status: &'t Cell<Option<StatusCode>>,
     /// A gRPC call: a response that breaks off ends with a status in trailers, not with a reset.
     pub grpc: bool,
 }
@@ -108,7 +131,7 @@ pub enum ExchangeError {
 pub async fn exchange(
     (body, responder): (&mut RecvBody<'_>, &mut Option<Responder<'_>>),
     (mut up, mut answer): (SendBody<'_>, ResponseRecv<'_>),
-    terms: Terms<'_>,
+    terms: Terms<'_, '_>,
     (sent, received): (&Progress, &Progress),
 ) -> Result<(), ExchangeError> {
     let mut upload_done = body.is_end();
@@ -125,9 +148,18 @@ pub async fn exchange(
             }
         };
         received.grpc_status.set(grpc_status(&head.headers));
-        (terms.on_head)(&mut head);
+        mesh::strip_response(&mut head.headers);
+        let replaced = terms.filtered.response(&mut head).await;
+        terms.status.set(Some(head.status));
         let mut source = answer.into_body();
         let responder = responder.take().expect("a response has one final head");
+        if let Some(body) = replaced {
+            source.stop(Code::REQUEST_CANCELLED);
+            received.bytes.set(body.len() as u64);
+            let sink = responder.head(&head, body.is_empty()).await.map_err(|_| ExchangeError::ClientGone)?;
+            let sent = if body.is_empty() { Ok(()) } else { send_all(sink, body).await };
+            return sent.map_err(|_| ExchangeError::ClientGone);
+        }
         let ended = source.is_end();
         let mut sink = responder.head(&head, ended).await.map_err(|_| ExchangeError::ClientGone)?;
         if ended {
@@ -207,6 +239,17 @@ pub enum TunnelEnd {
     Idle,
 }
 
+impl TunnelEnd {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            TunnelEnd::Finished => "finished",
+            TunnelEnd::ClientLost => "client lost",
+            TunnelEnd::ServerLost => "server lost",
+            TunnelEnd::Idle => "idle timeout",
+        }
+    }
+}
+
 /// Carries raw bytes both ways until both sides have finished (half-close is passed on), one breaks, or it idles out.
 pub async fn tunnel(
     client: (&mut RecvBody<'_>, &mut SendBody<'_>),
@@ -240,10 +283,10 @@ pub async fn tunnel(
         }
     };
     if end != TunnelEnd::Finished {
-        client.1.reset(Code::CONNECT_ERROR.value());
-        client.0.stop(Code::CONNECT_ERROR.value());
-        server.1.reset(Code::CONNECT_ERROR.value());
-        server.0.stop(Code::CONNECT_ERROR.value());
+        client.1.reset(Code::CONNECT_ERROR);
+        client.0.stop(Code::CONNECT_ERROR);
+        server.1.reset(Code::CONNECT_ERROR);
+        server.0.stop(Code::CONNECT_ERROR);
     }
     end
 }

@@ -113,6 +113,8 @@ pub enum Failure {
     Unprocessed { to: &'static str, error: StreamError },
     #[error("{to} ended before it answered: {error}")]
     NoAnswer { to: &'static str, error: StreamError },
+    #[error("the peer refused the tunnel with {status}: {told}")]
+    TunnelRefused { status: StatusCode, told: String },
     #[error("no answer within {0} ms")]
     Timeout(u64),
     #[error("{0} is not a socket of a workload that this proxy serves")]
@@ -181,6 +183,10 @@ impl Failure {
                 verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamFailure, "request", "refused", 14)
             }
             Failure::NoAnswer { error, .. } => no_answer(error),
+            Failure::TunnelRefused { status, .. } => {
+                let flag = if *status == StatusCode::FORBIDDEN { Flag::Deny } else { Flag::UpstreamFailure };
+                verdict(*status, flag, "connect", "tunnel_refused", grpc_of_http(*status))
+            }
             Failure::Timeout(_) => verdict(StatusCode::GATEWAY_TIMEOUT, Flag::Timeout, "response", "timeout", 4),
             Failure::NotServed(_) => verdict(StatusCode::BAD_REQUEST, Flag::NoRoute, "route", "not_served", 7),
             Failure::ConnectRefused(_) => verdict(StatusCode::BAD_REQUEST, Flag::NoRoute, "route", "connect_refused", 7),

@@ -2,13 +2,14 @@
 //! takes it once; updates swap the whole.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::HeaderValue;
 use weft_filter_host::{Chain, Prepared};
 use weft_policy::bundle::{Bundle, Direction, MeshSettings, Revision, ServedWorkload};
+use weft_policy::identity::SpiffeId;
 use weft_policy::route::RouteTable;
 
 use crate::mesh;
@@ -90,8 +91,16 @@ impl Snapshot {
         &self.served[0]
     }
 
-    pub fn served(&self) -> &[Served] {
-        &self.served
+    /// True while some endpoint with this identity takes mesh traffic there.
+    pub fn has_peer(&self, identity: &SpiffeId, address: SocketAddr) -> bool {
+        let endpoints = self.bundle.services.values().flat_map(|service| service.endpoints.values());
+        endpoints.into_iter().any(|e| e.mesh_address == address && e.identity.as_ref() == Some(identity))
+    }
+
+    /// True where the attachment runs in some chain of this proxy.
+    pub fn has_filter(&self, name: &str) -> bool {
+        let chains = self.served.iter().flat_map(|served| [&served.inbound, &served.outbound]);
+        chains.into_iter().any(|chain| chain.filters().iter().any(|filter| filter.spec().name == name))
     }
 }
 

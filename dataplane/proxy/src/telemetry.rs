@@ -2,8 +2,10 @@
 //! log. Request-path series are arrays owned by one worker each; a scrape adds them up.
 
 pub mod access_log;
+mod log;
 pub mod names;
 pub mod render;
 pub mod series;
 
-pub use series::{PairLabels, PairMetrics, RequestEnd, SeriesStore, WorkerMetrics};
+pub use log::LogLevel;
+pub use series::PairMetrics;

@@ -41,6 +41,11 @@ pub fn unmapped(address: SocketAddr) -> SocketAddr {
 /// Listens. `reuseport` lets each worker have its own listener on one address; `mark` needs CAP_NET_ADMIN. Accepted
 /// connections inherit TCP_NODELAY and the mark. An IPv6 wildcard takes IPv4 too.
 pub fn listen_tcp(address: SocketAddr, reuseport: bool, mark: Option<u32>) -> io::Result<TcpListener> {
+    TcpListener::from_std(bind_tcp(address, reuseport, mark)?)
+}
+
+/// As [`listen_tcp`], for a runtime that does not run yet.
+pub fn bind_tcp(address: SocketAddr, reuseport: bool, mark: Option<u32>) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(reuseport)?;
@@ -53,7 +58,7 @@ pub fn listen_tcp(address: SocketAddr, reuseport: bool, mark: Option<u32>) -> io
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket.into())
 }
 
 /// Connects, from `source` if given, within `timeout` (`TimedOut`). `mark` needs CAP_NET_ADMIN.

@@ -48,6 +48,7 @@ metrics! {
     PeerConnections = "weft_peer_connections", Gauge, "Open QUIC connections, by side.";
     PeerDials = "weft_peer_dials_total", Counter, "QUIC connections dialled.";
     PeerDialsShared = "weft_peer_dials_shared_total", Counter, "Requests that waited for another's dial.";
+    PeerDialFailures = "weft_peer_dial_failures_total", Counter, "Dials that failed, by reason.";
     PeerEvictions = "weft_peer_evictions_total", Counter, "Pooled connections closed because their endpoint left.";
     AppConnections = "weft_app_connections", Gauge, "Application connections accepted and open.";
     AppConnectionsRefused = "weft_app_connections_refused_total", Counter, "Application connections refused at the limit.";
@@ -71,9 +72,10 @@ metrics! {
     FilterCalls = "weft_filter_calls_total", Counter, "Calls into a filter.";
     FilterTraps = "weft_filter_traps_total", Counter, "Filter calls that trapped.";
     FilterTimeouts = "weft_filter_timeouts_total", Counter, "Filter calls stopped at their deadline.";
-    FilterDenials = "weft_filter_responses_total", Counter, "Requests a filter answered itself.";
+    FilterReplies = "weft_filter_replies_total", Counter, "Requests a filter answered itself.";
     FilterAudited = "weft_filter_audited_total", Counter, "Verdicts not enforced because the filter is in Audit mode.";
-    FilterSkipped = "weft_filter_skipped_total", Counter, "Requests that passed a failed filter by onFailure Allow.";
+    FilterFailedOpen = "weft_filter_failed_open_total", Counter, "Requests that passed a failed filter by onFailure Allow.";
+    FilterFailedClosed = "weft_filter_failed_closed_total", Counter, "Requests that a failed filter cost by onFailure Deny.";
     FilterInstances = "weft_filter_instances", Gauge, "Live instances of a filter.";
     FilterCustom = "weft_filter_custom", Gauge, "Metrics that filters report themselves, by filter and metric.";
     AccessLogDropped = "weft_access_log_dropped_total", Counter, "Access log lines dropped because the writer was behind.";

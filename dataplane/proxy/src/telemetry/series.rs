@@ -86,8 +86,8 @@ pub struct TcpSeries {
     pub labels: String,
     pub opened: Counter,
     pub closed: Counter,
-    pub sent: Counter,
-    pub received: Counter,
+    pub sent: Arc<Counter>,
+    pub received: Arc<Counter>,
 }
 
 /// How a request ended, as the metrics see it.

@@ -1,0 +1,254 @@
+//! The composition root: binds, makes the identity, starts workers and the control side, waits for the end. Nobody else
+//! knows every part.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+use weft_filter_host::{Host, HostConfig};
+use weft_transport::capture;
+use weft_transport::quic::{self, Dialer, Pool, PoolLimits, Server, SharedKeys, TransportLimits};
+use weft_transport::tls::IdentityHandle;
+
+use crate::admin::{Admin, Door};
+use crate::apps::{AppPool, Dial};
+use crate::config::Config;
+use crate::control::{Channel, Control, IdentityKeeper, join_or_load};
+use crate::listeners::{self, Sockets};
+use crate::shared::Shared;
+use crate::state::State;
+use crate::telemetry::LogLevel;
+use crate::worker::Worker;
+
+/// A drain is over when nothing has been in flight for this long.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// Runs the proxy until it is told to end and has drained.
+pub fn run(config: Config, log_level: LogLevel) -> anyhow::Result<()> {
+    let prometheus = metrics_exporter_prometheus::PrometheusBuilder::new()
+        .install_recorder()
+        .context("cannot start the metrics recorder")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .context("cannot start the control runtime")?;
+    let state = State::open(&config.state_dir).context("state directory")?;
+    let sockets = bind(&config)?;
+    let roots = std::fs::read_to_string(&config.control.ca_file)
+        .with_context(|| format!("control.ca_file {}", config.control.ca_file.display()))?;
+    let channel = Channel::new(&config.control.address, roots)?;
+    let host_config = HostConfig { cache_dir: Some(state.compiled_dir()), ..HostConfig::default() };
+    let host = Host::new(host_config).context("cannot start the filter host")?;
+    let shared = Arc::new(Shared::new(config, host)?);
+    let admin = Arc::new(Admin { shared: Arc::clone(&shared), identity: OnceLock::new(), prometheus, log_level });
+    runtime.block_on(live(&shared, &admin, state, channel, sockets))
+}
+
+async fn live(
+    shared: &Arc<Shared>,
+    admin: &Arc<Admin>,
+    state: State,
+    channel: Channel,
+    sockets: Vec<Sockets>,
+) -> anyhow::Result<()> {
+    open_doors(admin).await?;
+    let stopped = tokio::spawn(watch_signals(Arc::clone(shared))).abort_handle();
+    let identity = tokio::select! {
+        identity = join_or_load(&shared.config, &state, &channel) => identity.context("no identity")?,
+        () = shared.drain.draining() => return Ok(()),
+    };
+    let _ = admin.identity.set(identity.clone());
+    let secret = state.secret().context("state directory")?;
+    let workers = start_workers(shared, sockets, &identity, &SharedKeys::from_secret(&secret))?;
+    let rules = install_capture(shared)?;
+    let keeper = IdentityKeeper { state: state.clone(), channel: channel.clone(), identity: identity.clone() };
+    tokio::spawn(keeper.run());
+    let control = Arc::new(Control { shared: Arc::clone(shared), state, channel, identity });
+    let stream = tokio::spawn(Arc::clone(&control).run());
+    shared.drain.draining().await;
+    info!("draining");
+    let _ = tokio::time::timeout(Duration::from_secs(2), stream).await;
+    drained(shared).await;
+    if let Some(rules) = rules {
+        rules.remove().context("cannot remove the capture rules")?;
+    }
+    stopped.abort();
+    for worker in workers {
+        let _ = worker.join();
+    }
+    info!("ended");
+    Ok(())
+}
+
+/// Binds everything at once, so that a conflict is an error before anything is promised.
+fn bind(config: &Config) -> anyhow::Result<Vec<Sockets>> {
+    let count = config.worker_count();
+    let mark = config.capture.is_some().then_some(capture::MARK);
+    let mesh = quic::bind_workers(config.listen.mesh, count)
+        .with_context(|| format!("listen.mesh: cannot bind UDP {}", config.listen.mesh))?;
+    let tcp = |key: &'static str, address: Option<SocketAddr>| -> anyhow::Result<Option<std::net::TcpListener>> {
+        let Some(address) = address else { return Ok(None) };
+        let listener = capture::bind_tcp(address, count > 1, mark);
+        Ok(Some(listener.with_context(|| format!("{key}: cannot bind TCP {address}"))?))
+    };
+    mesh.into_iter()
+        .map(|mesh| {
+            Ok(Sockets {
+                explicit: tcp("listen.explicit", config.listen.explicit)?,
+                outbound: tcp("listen.outbound", config.listen.outbound)?,
+                inbound: tcp("listen.inbound", config.listen.inbound)?,
+                mesh,
+                dial: quic::bind_client(config.listen.mesh.ip(), mark).context("cannot bind a UDP socket to dial from")?,
+            })
+        })
+        .collect()
+}
+
+async fn open_doors(admin: &Arc<Admin>) -> anyhow::Result<()> {
+    let listen = &admin.shared.config.listen;
+    for (door, key, address) in [
+        (Door::Admin, "listen.admin", listen.admin),
+        (Door::Metrics, "listen.metrics", listen.metrics),
+        (Door::Health, "listen.health", listen.health),
+    ] {
+        let listener = TcpListener::bind(address).await.with_context(|| format!("{key}: cannot bind TCP {address}"))?;
+        tokio::spawn(Arc::clone(admin).serve(door, listener));
+    }
+    Ok(())
+}
+
+fn start_workers(
+    shared: &Arc<Shared>,
+    sockets: Vec<Sockets>,
+    identity: &IdentityHandle,
+    keys: &SharedKeys,
+) -> anyhow::Result<Vec<JoinHandle<()>>> {
+    let count = sockets.len();
+    let mut threads = Vec::with_capacity(count);
+    for (index, sockets) in sockets.into_iter().enumerate() {
+        let (shared, identity, keys) = (Arc::clone(shared), identity.clone(), keys.clone());
+        let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let result = match runtime {
+                Ok(runtime) => {
+                    let local = tokio::task::LocalSet::new();
+                    local.block_on(&runtime, work(shared.clone(), index, count, sockets, identity, keys))
+                }
+                Err(error) => Err(error.into()),
+            };
+            if let Err(error) = result {
+                tracing::error!(worker = index, error = format!("{error:#}"), "worker failed");
+                shared.drain.quit();
+            }
+        })?;
+        threads.push(thread);
+    }
+    Ok(threads)
+}
+
+/// The life of one worker thread.
+async fn work(
+    shared: Arc<Shared>,
+    index: usize,
+    count: usize,
+    sockets: Sockets,
+    identity: IdentityHandle,
+    keys: SharedKeys,
+) -> anyhow::Result<()> {
+    let place = quic::Worker::new(index, count).context("too many workers")?;
+    let limits = TransportLimits { concurrent_streams: shared.config.limits.max_streams_per_connection, ..Default::default() };
+    let Sockets { explicit, outbound, inbound, mesh, dial } = sockets;
+    let server = Server::new(mesh, place, &keys, &identity, &limits).context("cannot start the mesh endpoint")?;
+    let dialer = Dialer::new(dial, place, &keys, &limits).context("cannot start the dialling endpoint")?;
+    let pool = Pool::new(dialer, identity, PoolLimits::default(), weft_transport::h3::Limits::default());
+    shared.pools.lock().expect("no holder panics").push(Arc::clone(pool.stats()));
+    let dial = Dial {
+        mark: shared.config.capture.is_some().then_some(capture::MARK),
+        timeout: Duration::from_secs(5),
+    };
+    let apps = AppPool::new(dial, &shared.config.limits);
+    shared.app_pools.lock().expect("no holder panics").push(apps.stats.clone());
+    let worker = Rc::new(Worker::new(index, shared, pool, apps));
+    let tcp = listeners::TcpSockets { explicit, outbound, inbound };
+    let _mesh = listeners::start(&worker, tcp, server)?;
+    tend(&worker).await;
+    Ok(())
+}
+
+/// Keeps house until the process ends: evicts peers that left, closes connections idle for too long.
+async fn tend(worker: &Rc<Worker>) {
+    let mut swapped = worker.shared.swapped.subscribe();
+    let mut sweep = tokio::time::interval(Duration::from_secs(5));
+    loop {
+        tokio::select! {
+            _ = sweep.tick() => worker.apps.expire(),
+            changed = swapped.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                if let Some(snapshot) = worker.snapshot() {
+                    worker.pool.retain(|key| snapshot.has_peer(key.destination(), key.address()));
+                }
+            }
+            () = worker.shared.drain.quitting() => return,
+        }
+    }
+}
+
+fn install_capture(shared: &Shared) -> anyhow::Result<Option<capture::Rules>> {
+    let Some(settings) = &shared.config.capture else { return Ok(None) };
+    let rules = crate::capturing::rules(&shared.config, settings);
+    rules.install().context("cannot install the capture rules (needs CAP_NET_ADMIN and nft)")?;
+    info!("capture rules installed");
+    Ok(Some(rules))
+}
+
+async fn watch_signals(shared: Arc<Shared>) {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return warn!("cannot watch signals");
+    };
+    let mut asked = false;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        if std::mem::replace(&mut asked, true) {
+            warn!("second signal: ending at once");
+            return shared.drain.quit();
+        }
+        shared.drain.start();
+    }
+}
+
+/// Waits for what is in flight: until nothing has been for a quiet while, the grace has passed, or nobody wants to wait.
+async fn drained(shared: &Shared) {
+    let grace = shared.config.drain_timeout();
+    let end = Instant::now() + grace;
+    let mut quiet_since = None;
+    let wait = async {
+        while Instant::now() < end {
+            if shared.in_flight.count() > 0 {
+                quiet_since = None;
+            } else if quiet_since.get_or_insert_with(Instant::now).elapsed() >= QUIET {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        warn!(in_flight = shared.in_flight.count(), "the grace has passed; what is in flight is cut");
+    };
+    tokio::select! {
+        () = wait => {}
+        () = shared.drain.quitting() => {}
+    }
+    shared.drain.quit();
+}

@@ -1,0 +1,178 @@
+//! The proxy's side of the control plane: joins, renews, holds the control stream, prepares what it is told and swaps it
+//! in. Runs on its own runtime; when the control plane is away it tries again and everything else goes on.
+
+mod apply;
+mod channel;
+mod identity;
+mod prepare;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tracing::{info, warn};
+use weft_policy::bundle::Bundle;
+use weft_policy::wire::v1;
+use weft_transport::tls::IdentityHandle;
+
+pub use channel::Channel;
+use channel::ChannelError;
+pub use identity::{IdentityKeeper, join_or_load};
+
+use crate::shared::Shared;
+use crate::state::State;
+use apply::{Applier, Step};
+
+/// First and longest wait between attempts to reach the control plane.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// Everything the control side works with.
+pub struct Control {
+    pub shared: Arc<Shared>,
+    pub state: State,
+    pub channel: Channel,
+    pub identity: IdentityHandle,
+}
+
+impl Control {
+    /// Serves from the last good bundle, if there is one. Says whether it did.
+    pub async fn start_from_disk(&self, applier: &mut Applier) -> bool {
+        let kept = match self.state.bundle() {
+            Ok(Some(kept)) => kept,
+            Ok(None) => return false,
+            Err(error) => {
+                warn!(error = %crate::chain(&error), "the kept bundle cannot be used");
+                return false;
+            }
+        };
+        let revision = kept.revision;
+        match applier.restore(kept).await {
+            Ok(()) => {
+                info!(revision = revision.0, "serving from the kept bundle");
+                true
+            }
+            Err(reason) => {
+                warn!(revision = revision.0, reason, "the kept bundle cannot be served");
+                false
+            }
+        }
+    }
+
+    /// Runs until draining has been told to the control plane, or for ever.
+    pub async fn run(self: Arc<Self>) {
+        let mut applier = Applier::new(Arc::clone(&self));
+        self.start_from_disk(&mut applier).await;
+        let mut wait = BACKOFF.0;
+        loop {
+            match self.session(&mut applier).await {
+                Ok(End::Drained) => return,
+                Ok(End::Closed) => {
+                    wait = BACKOFF.0;
+                    info!("control stream closed");
+                }
+                Err(error) => warn!(error = %crate::chain(&error), "no control stream"),
+            }
+            self.shared.contact.lost();
+            applier.forget_pending();
+            let jitter = Duration::from_millis(rand::random::<u64>() % 100);
+            tokio::select! {
+                () = tokio::time::sleep(wait + jitter) => {}
+                () = self.shared.drain.draining() => return,
+            }
+            wait = (wait * 2).min(BACKOFF.1);
+        }
+    }
+
+    async fn session(&self, applier: &mut Applier) -> Result<End, ChannelError> {
+        let mut client = self.channel.mutual(&self.identity)?;
+        let (say, said) = mpsc::channel(64);
+        let hello = v1::proxy_message::Message::Hello(self.hello(applier.current()));
+        send(&say, hello).await;
+        let mut told = client.connect(ReceiverStream::new(said)).await?.into_inner();
+        self.shared.contact.connected();
+        info!("control stream up");
+        loop {
+            let step = tokio::select! {
+                message = told.message() => match message? {
+                    Some(message) => applier.told(message),
+                    None => return Ok(End::Closed),
+                },
+                step = applier.prepared() => step,
+                () = self.shared.drain.draining() => {
+                    send(&say, v1::proxy_message::Message::Draining(v1::Draining {})).await;
+                    // Held open until the control plane has read it.
+                    drop(say);
+                    let _ = tokio::time::timeout(Duration::from_secs(1), told.message()).await;
+                    return Ok(End::Drained);
+                }
+            };
+            match step {
+                Step::Nothing => {}
+                Step::Say(message) => send(&say, message).await,
+                Step::Acked(message) => {
+                    send(&say, message).await;
+                    send(&say, v1::proxy_message::Message::Report(self.report(applier))).await;
+                }
+                Step::Close => return Ok(End::Closed),
+            }
+        }
+    }
+
+    fn hello(&self, current: &Bundle) -> v1::Hello {
+        let config = &self.shared.config;
+        let workload = &config.workload;
+        let ports = workload.ports.iter().map(|port| v1::WorkloadPort {
+            port: u32::from(port.port),
+            protocol: v1::Protocol::from(port.protocol).into(),
+        });
+        v1::Hello {
+            proxy_name: config.name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            capabilities: vec!["quic".to_owned(), "wit-0.1".to_owned()],
+            workloads: vec![v1::WorkloadRegistration {
+                name: config.workload_name().to_owned(),
+                namespace: workload.namespace.clone(),
+                address: workload.address.to_string(),
+                ports: ports.collect(),
+                labels: workload.labels.clone().into_iter().collect(),
+                service: workload.service.clone(),
+                mesh_address: config.listen.mesh.to_string(),
+                weight: 1,
+            }],
+            known: known(current),
+            current_revision: current.revision.0,
+        }
+    }
+
+    fn report(&self, applier: &Applier) -> v1::Report {
+        let credentials = self.identity.current();
+        v1::Report {
+            filters: applier.filter_states(),
+            transport: "quic".to_owned(),
+            certificate_not_after_unix: i64::try_from(credentials.identity.not_after().as_secs()).unwrap_or(i64::MAX),
+            current_revision: applier.current().revision.0,
+            staleness_ms: self.shared.contact.staleness_ms(),
+        }
+    }
+}
+
+/// What we run with already, so that only the difference is sent.
+fn known(current: &Bundle) -> Vec<v1::ObjectVersion> {
+    let objects = current.objects();
+    objects
+        .iter()
+        .map(|(key, object)| v1::ObjectVersion { key: Some(key.into()), version: weft_policy::wire::version(object) })
+        .collect()
+}
+
+enum End {
+    /// The control plane knows that we drain.
+    Drained,
+    Closed,
+}
+
+async fn send(say: &mpsc::Sender<v1::ProxyMessage>, message: v1::proxy_message::Message) {
+    // A closed channel shows as the end of the stream, which the caller reads.
+    let _ = say.send(v1::ProxyMessage { message: Some(message) }).await;
+}

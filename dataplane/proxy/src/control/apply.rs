@@ -1,0 +1,210 @@
+//! From a delta to the current snapshot: prepare beside the traffic, swap once, answer ACK; or answer NACK and keep what
+//! is. Removals of endpoints skip the queue. One delta is in preparation at a time.
+
+use std::sync::Arc;
+
+use tokio::task::JoinHandle;
+use tracing::{debug, info, warn};
+use weft_policy::bundle::{Bundle, Revision};
+use weft_policy::delta::{Delta, Key};
+use weft_policy::wire::v1;
+use weft_policy::wire::v1::proxy_message::Message;
+
+use super::Control;
+use super::prepare::{Filters, NotReady, Preparer, Ready};
+use crate::snapshot::{Snapshot, SnapshotError};
+use crate::telemetry::names::Metric;
+
+/// What the session does next.
+pub enum Step {
+    Nothing,
+    Say(Message),
+    /// An ACK; a report follows.
+    Acked(Message),
+    Close,
+}
+
+/// The bundle in force and the one on its way.
+pub struct Applier {
+    control: Arc<Control>,
+    preparer: Preparer,
+    current: Bundle,
+    ready: Ready,
+    pending: Option<Pending>,
+}
+
+struct Pending {
+    target: Bundle,
+    task: JoinHandle<Result<Ready, NotReady>>,
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Applier {
+    pub fn new(control: Arc<Control>) -> Self {
+        let preparer = Preparer {
+            host: control.shared.filter_host.clone(),
+            state: control.state.clone(),
+            channel: control.channel.clone(),
+            identity: control.identity.clone(),
+        };
+        Self { control, preparer, current: Bundle::default(), ready: Ready::default(), pending: None }
+    }
+
+    pub fn current(&self) -> &Bundle {
+        &self.current
+    }
+
+    /// Takes up the bundle of an earlier start.
+    pub async fn restore(&mut self, bundle: Bundle) -> Result<(), String> {
+        let ready = self
+            .preparer
+            .prepare(&bundle, &Filters::new())
+            .await
+            .map_err(|error| format!("filter {}: {}", error.filter, error.reason))?;
+        self.swap(bundle, ready).map_err(|error| error.to_string())
+    }
+
+    /// Drops what was being prepared for a session that is gone.
+    pub fn forget_pending(&mut self) {
+        self.pending = None;
+    }
+
+    /// Takes a message of the control plane.
+    pub fn told(&mut self, message: v1::ControlMessage) -> Step {
+        let delta = match message.message {
+            Some(v1::control_message::Message::Delta(delta)) => delta,
+            Some(v1::control_message::Message::Notice(notice)) => {
+                info!(reason = notice.reason, reconnect = notice.reconnect, "the control plane ends the session");
+                return Step::Close;
+            }
+            None => return Step::Nothing,
+        };
+        let revision = Revision(delta.revision);
+        let delta = match Delta::try_from(delta) {
+            Ok(delta) => delta,
+            Err(error) => return refuse(revision, None, crate::chain(&error)),
+        };
+        if delta.subtractive {
+            self.subtract(&delta);
+            return Step::Nothing;
+        }
+        self.prepare(&delta);
+        Step::Nothing
+    }
+
+    /// Applies removals at once, to what is in force and to what is on its way.
+    fn subtract(&mut self, delta: &Delta) {
+        if let Some(pending) = &mut self.pending {
+            pending.target.apply(delta);
+        }
+        let mut bundle = self.current.clone();
+        bundle.apply(delta);
+        debug!(removed = delta.removals.len(), "removals applied");
+        let ready = self.ready.clone();
+        if let Err(error) = self.swap(bundle, ready) {
+            warn!(%error, "removals could not be applied");
+        }
+        metrics::counter!(Metric::ConfigApplied.name(), "kind" => "subtractive").increment(1);
+    }
+
+    fn prepare(&mut self, delta: &Delta) {
+        let mut target = self.current.clone();
+        target.apply(delta);
+        let (preparer, bundle, known) = (self.preparer.clone(), target.clone(), self.ready.filters.clone());
+        let task = tokio::spawn(async move { preparer.prepare(&bundle, &known).await });
+        self.pending = Some(Pending { target, task });
+    }
+
+    /// Resolves when what was being prepared is in force or refused; never, where nothing is. Cancel safe.
+    pub async fn prepared(&mut self) -> Step {
+        let Some(pending) = &mut self.pending else { return std::future::pending().await };
+        let result = (&mut pending.task).await;
+        let Some(mut pending) = self.pending.take() else { return Step::Nothing };
+        let target = std::mem::take(&mut pending.target);
+        let revision = target.revision;
+        match result {
+            Ok(Ok(ready)) => match self.swap(target, ready) {
+                Ok(()) => {
+                    metrics::counter!(Metric::ConfigApplied.name(), "kind" => "full").increment(1);
+                    Step::Acked(Message::Ack(v1::Ack { revision: revision.0 }))
+                }
+                Err(error) => refuse(revision, fault(&error), error.to_string()),
+            },
+            Ok(Err(NotReady { filter, reason })) => refuse(revision, Some(Key::Filter(filter)), reason),
+            Err(error) => refuse(revision, None, format!("preparing stopped: {error}")),
+        }
+    }
+
+    /// Makes `bundle` the one in force.
+    fn swap(&mut self, bundle: Bundle, ready: Ready) -> Result<(), SnapshotError> {
+        let bundle = Arc::new(bundle);
+        let built = Snapshot::build(Arc::clone(&bundle), &ready.filters);
+        let bundle = Arc::unwrap_or_clone(bundle);
+        self.control.shared.swap(built?);
+        if let Err(error) = self.control.state.keep_bundle(&bundle) {
+            warn!(error = %crate::chain(&error), "the bundle could not be kept on disk");
+        }
+        let state = self.control.state.clone();
+        state.sweep_filters(|digest| bundle.filters.values().any(|filter| filter.digest == digest));
+        if let Some(mesh) = &bundle.mesh {
+            self.follow_trust(&mesh.trust_bundle_pem, mesh.trust_domain.as_str());
+        }
+        metrics::gauge!(Metric::ConfigRevision.name()).set(as_float(bundle.revision.0));
+        info!(revision = bundle.revision.0, services = bundle.services.len(), "configuration in force");
+        self.current = bundle;
+        self.ready = ready;
+        Ok(())
+    }
+
+    fn follow_trust(&self, pem: &str, domain: &str) {
+        let known = self.current.mesh.as_ref().is_some_and(|mesh| mesh.trust_bundle_pem == pem);
+        if known || pem.is_empty() {
+            return;
+        }
+        match weft_transport::tls::Trust::from_pem(domain, pem) {
+            Ok(trust) => self.control.identity.replace_trust(trust),
+            Err(error) => warn!(error = %crate::chain(&error), "the trust bundle cannot be used; the old one stays"),
+        }
+    }
+
+    /// What the control plane is told of our filters.
+    pub fn filter_states(&self) -> Vec<v1::FilterState> {
+        self.current
+            .filters
+            .values()
+            .map(|filter| v1::FilterState {
+                name: filter.name.clone(),
+                digest: filter.digest.clone(),
+                version: filter.version.clone(),
+                state: match self.ready.failed.get(&filter.name) {
+                    Some(reason) => format!("failed: {reason}"),
+                    None => "loaded".to_owned(),
+                },
+            })
+            .collect()
+    }
+}
+
+fn fault(error: &SnapshotError) -> Option<Key> {
+    match error {
+        SnapshotError::NoMesh => Some(Key::Mesh),
+        SnapshotError::NoWorkload => None,
+        SnapshotError::FilterNotReady { name } => Some(Key::Filter(name.clone())),
+    }
+}
+
+fn refuse(revision: Revision, key: Option<Key>, reason: String) -> Step {
+    warn!(revision = revision.0, reason, "configuration refused");
+    metrics::counter!(Metric::ConfigRefused.name()).increment(1);
+    Step::Say(Message::Nack(v1::Nack { revision: revision.0, key: key.as_ref().map(Into::into), reason }))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a gauge of revisions needs no more than 53 bits")]
+fn as_float(value: u64) -> f64 {
+    value as f64
+}

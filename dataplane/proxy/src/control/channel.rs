@@ -1,0 +1,85 @@
+//! Connections to the control plane: gRPC over TLS 1.3, the server verified by name against its CA file, the client by
+//! its current certificate (or none, to join).
+
+use std::sync::Arc;
+
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tonic::transport::{Endpoint, Uri};
+use weft_policy::wire::v1::mesh_control_client::MeshControlClient;
+use weft_transport::tls::{IdentityHandle, TrustError, control_client_config};
+
+/// Filter chunks and whole bundles fit; more is refused.
+const MAX_MESSAGE: usize = 32 << 20;
+
+/// A client of the control plane.
+pub type Client = MeshControlClient<tonic::transport::Channel>;
+
+/// Why the control plane could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ChannelError {
+    #[error("the CA file of the control plane cannot be used")]
+    Trust(#[from] TrustError),
+    #[error("control.address '{0}' is not a URL with host and port")]
+    Address(String),
+    #[error("the control plane answered {}: {}", .0.code(), .0.message())]
+    Status(Box<tonic::Status>),
+}
+
+impl From<tonic::Status> for ChannelError {
+    fn from(status: tonic::Status) -> Self {
+        ChannelError::Status(Box::new(status))
+    }
+}
+
+/// Where the control plane is and whom it must prove to be.
+#[derive(Debug, Clone)]
+pub struct Channel {
+    endpoint: Endpoint,
+    host: String,
+    port: u16,
+    roots_pem: String,
+}
+
+impl Channel {
+    pub fn new(address: &str, roots_pem: String) -> Result<Channel, ChannelError> {
+        let wrong = || ChannelError::Address(address.to_owned());
+        let uri: Uri = address.parse().map_err(|_| wrong())?;
+        let host = uri.host().ok_or_else(wrong)?.trim_matches(['[', ']']).to_owned();
+        let port = uri.port_u16().unwrap_or(15_012);
+        let endpoint = Endpoint::from_shared(format!("http://{}", uri.authority().ok_or_else(wrong)?))
+            .map_err(|_| wrong())?
+            .connect_timeout(std::time::Duration::from_secs(5))
+            .http2_keep_alive_interval(std::time::Duration::from_secs(5))
+            .keep_alive_timeout(std::time::Duration::from_secs(5))
+            .keep_alive_while_idle(true);
+        Ok(Channel { endpoint, host, port, roots_pem })
+    }
+
+    /// Without a client certificate: good for `Join` only.
+    pub fn anonymous(&self) -> Result<Client, ChannelError> {
+        self.open(None)
+    }
+
+    /// As the workload that `identity` holds.
+    pub fn mutual(&self, identity: &IdentityHandle) -> Result<Client, ChannelError> {
+        self.open(Some(identity))
+    }
+
+    fn open(&self, identity: Option<&IdentityHandle>) -> Result<Client, ChannelError> {
+        let tls = TlsConnector::from(Arc::new(control_client_config(&self.roots_pem, identity)?));
+        let (host, port) = (self.host.clone(), self.port);
+        let connector = tower::service_fn(move |_: Uri| {
+            let (tls, host) = (tls.clone(), host.clone());
+            async move {
+                let name = rustls_pki_types::ServerName::try_from(host.clone()).map_err(std::io::Error::other)?;
+                let stream = TcpStream::connect((host.as_str(), port)).await?;
+                stream.set_nodelay(true)?;
+                Ok::<_, std::io::Error>(TokioIo::new(tls.connect(name, stream).await?))
+            }
+        });
+        let channel = self.endpoint.connect_with_connector_lazy(connector);
+        Ok(MeshControlClient::new(channel).max_decoding_message_size(MAX_MESSAGE))
+    }
+}

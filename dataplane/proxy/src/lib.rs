@@ -1,0 +1,43 @@
+//! The data plane of Weft, beside one application (or, later, one per node): `outbound` and `inbound` are the request
+//! path, `control` the way new configuration comes, `app` the composition root. Its pure counterparts are `weft-policy`
+//! and `weft-flow`.
+
+pub mod outbound;
+
+pub mod inbound;
+
+pub mod app_leg;
+pub mod filtering;
+pub mod mesh;
+pub mod record;
+pub mod relay;
+pub mod reply;
+
+pub mod apps;
+pub mod destination;
+pub mod snapshot;
+
+pub mod app;
+pub mod capturing;
+pub mod config;
+pub mod control;
+pub mod listeners;
+pub mod shared;
+pub mod state;
+pub mod worker;
+
+pub mod admin;
+pub mod scrape;
+pub mod telemetry;
+
+/// An error with all its sources, on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

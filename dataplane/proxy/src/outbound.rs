@@ -1,0 +1,332 @@
+//! The way out: a request from a local application to its destination. Reads top to bottom: where to, what the filters
+//! say, which route, which endpoint, carry. Retries only what was provably not processed, within the budget.
+
+pub mod connection;
+pub mod passthrough;
+pub mod tcp;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::uri::Authority;
+use weft_flow::Outcome as FlowOutcome;
+use weft_policy::bundle::{ObjectName, RouteRule, Service};
+use weft_policy::route::{HeadView, Resolved, RouteDecision};
+use weft_transport::http::{RecvBody, RequestHead, Responder, ResponseRecv, SendBody};
+
+use crate::destination::{Destination, ServiceState};
+use crate::filtering::{self, Filtered, Place};
+use crate::mesh;
+use crate::app_leg;
+use crate::record::Record;
+use crate::reply::{Failure, Side};
+use crate::snapshot::{Served, Snapshot};
+use crate::worker::Worker;
+
+/// Where an application's connection came from and where it meant to go.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    pub peer: SocketAddr,
+    /// The destination before redirection, or the target of a CONNECT; `None` on the forward proxy, where each request
+    /// names its own.
+    pub target: Option<Target>,
+}
+
+/// Where a connection meant to go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    Address(SocketAddr),
+    Name { host: String, port: u16 },
+}
+
+impl Target {
+    /// The target of a CONNECT, which must name a port (RFC 9110 section 9.3.6).
+    pub fn of_connect(authority: &Authority) -> Option<Target> {
+        let port = authority.port_u16()?;
+        let host = authority.host();
+        Some(match host.trim_matches(['[', ']']).parse() {
+            Ok(ip) => Target::Address(SocketAddr::new(ip, port)),
+            Err(_) => Target::Name { host: host.to_owned(), port },
+        })
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Address(address) => address.fmt(f),
+            Target::Name { host, port } => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
+/// A request with its body and the way back to the application.
+pub struct Request<'a> {
+    pub head: RequestHead,
+    pub body: RecvBody<'a>,
+    pub responder: Responder<'a>,
+}
+
+/// Serves one request of a local application. Always answers, always counts.
+pub async fn serve(worker: &Rc<Worker>, origin: &Origin, request: Request<'_>) {
+    let _in_flight = worker.shared.in_flight.enter();
+    let Request { head, mut body, responder } = request;
+    let mut responder = Some(responder);
+    let snapshot = worker.snapshot();
+    let access_log = snapshot.as_ref().is_some_and(|snapshot| snapshot.mesh.access_log);
+    let mut record = Record::open(Side::Outbound, &head, access_log);
+    let call = Call { head, body: &mut body, responder: &mut responder, record: &mut record };
+    let result = match &snapshot {
+        Some(snapshot) => carry(worker, snapshot, origin, call).await,
+        None => Err(Failure::NotReady),
+    };
+    if let Err(failure) = result {
+        record.reply(worker, &failure, &mut responder).await;
+    }
+    record.close(worker);
+}
+
+/// A request on its way: what is sent, and where the answer and the account of it go.
+pub struct Call<'c, 'a> {
+    pub head: RequestHead,
+    pub body: &'c mut RecvBody<'a>,
+    pub responder: &'c mut Option<Responder<'a>>,
+    pub record: &'c mut Record,
+}
+
+async fn carry(
+    worker: &Rc<Worker>,
+    snapshot: &Snapshot,
+    origin: &Origin,
+    mut call: Call<'_, '_>,
+) -> Result<(), Failure> {
+    let from = snapshot.local();
+    mesh::strip(&mut call.head.headers);
+    let Some(resolved) = resolve(snapshot, from, origin, &call.head)? else {
+        return Box::pin(passthrough::request(worker, origin, call)).await;
+    };
+    let place = Place::outbound(origin, resolved.port, from);
+    let mut filtered = filtering::request(worker, &from.outbound, &place, &mut call.head).await?;
+    let routed = route(snapshot, from, &resolved, &mut call, worker.dice())?;
+    match routed.timeout {
+        None => attempts(worker, snapshot, &routed, &mut filtered, &mut call).await,
+        Some(limit) => match tokio::time::timeout(limit, attempts(worker, snapshot, &routed, &mut filtered, &mut call)).await
+        {
+            Ok(result) => result,
+            Err(_) => Err(Failure::Timeout(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX))),
+        },
+    }
+}
+
+/// Sends the request to an endpoint; to another where the first provably did not process it.
+async fn attempts(
+    worker: &Rc<Worker>,
+    snapshot: &Snapshot,
+    routed: &Routed<'_>,
+    filtered: &mut Filtered<'_>,
+    call: &mut Call<'_, '_>,
+) -> Result<(), Failure> {
+    let state = worker.destinations.service(snapshot, routed.from, routed.service);
+    call.record.metrics = Some(Rc::clone(&state.unreached));
+    let mut avoid: Vec<ObjectName> = Vec::new();
+    state.budget.borrow_mut().deposit(worker.now());
+    loop {
+        let picked = match routed.direct {
+            Some(workload) => state.direct(workload),
+            None => state.pick(worker.now(), worker.dice(), &avoid),
+        };
+        let destination = picked.ok_or_else(|| Failure::NoEndpoints { service: routed.service.name.to_string() })?;
+        call.record.metrics = Some(Rc::clone(&destination.metrics));
+        mesh::stamp(&mut call.head, &destination.socket(routed.target_port), &routed.from.source);
+        let observed = Observed::start(worker, &state, &destination);
+        let Err((failure, unprocessed)) = attempt(worker, &destination, routed.target_port, filtered, call).await else {
+            observed.finish(if call.record.code >= 500 { FlowOutcome::Failure } else { FlowOutcome::Success });
+            return Ok(());
+        };
+        observed.finish(FlowOutcome::Failure);
+        let again = unprocessed && !call.record.sent.started.get() && call.responder.is_some();
+        if !again || avoid.len() >= snapshot.mesh.max_retries as usize {
+            return Err(failure);
+        }
+        if !state.budget.borrow_mut().withdraw(worker.now()) {
+            worker.shared.counters.retries_refused.increment(1);
+            return Err(failure);
+        }
+        worker.shared.counters.retries.increment(1);
+        tracing::debug!(destination = %destination.endpoint.workload, error = %failure, "sending the request again");
+        avoid.push(destination.endpoint.workload.clone());
+    }
+}
+
+/// One try at one endpoint. The flag says whether the request provably was not processed.
+async fn attempt(
+    worker: &Rc<Worker>,
+    destination: &Destination,
+    port: u16,
+    filtered: &mut Filtered<'_>,
+    call: &mut Call<'_, '_>,
+) -> Result<(), (Failure, bool)> {
+    call.record.log(|log| {
+        log.upstream = Some(format!("{}:{port}", destination.endpoint.address));
+        log.destination = destination.endpoint.identity.as_ref().map(ToString::to_string);
+    });
+    let Some(peer) = destination.peer.as_ref().filter(|_| !worker.shared.config.danger_plaintext_tunnel) else {
+        mesh::strip(&mut call.head.headers);
+        let socket = SocketAddr::new(destination.endpoint.address, port);
+        return Box::pin(app_leg::carry(worker, socket, call.head.version, filtered, call)).await;
+    };
+    let client = worker.pool.get(peer).await.map_err(|error| {
+        let reason = error.to_string();
+        (Failure::PeerConnect { address: peer.address().to_string(), reason }, true)
+    })?;
+    let (mut send, mut receive) = match client.send(&call.head, call.body.is_end()).await {
+        Ok(streams) => streams,
+        Err(error) if error.unprocessed => {
+            return Err((Failure::Unprocessed { to: "the peer", error: error.error }, true));
+        }
+        Err(error) => return Err((Failure::NoAnswer { to: "the peer", error: error.error }, false)),
+    };
+    let streams = (SendBody::H3(&mut send), ResponseRecv::H3(&mut receive));
+    app_leg::exchange(streams, filtered, call, "the peer").await
+}
+
+/// Tells the balancer how a request went, whichever way it ended.
+struct Observed<'a> {
+    worker: &'a Worker,
+    state: &'a ServiceState,
+    destination: &'a Destination,
+    start: Duration,
+    outcome: FlowOutcome,
+}
+
+impl<'a> Observed<'a> {
+    fn start(worker: &'a Worker, state: &'a ServiceState, destination: &'a Destination) -> Self {
+        let start = worker.now();
+        state.started(destination);
+        Self { worker, state, destination, start, outcome: FlowOutcome::Cancelled }
+    }
+
+    fn finish(mut self, outcome: FlowOutcome) {
+        self.outcome = outcome;
+    }
+}
+
+impl Drop for Observed<'_> {
+    fn drop(&mut self) {
+        let now = self.worker.now();
+        self.state.finished(self.destination, now, now.saturating_sub(self.start), self.outcome);
+    }
+}
+
+/// The service a request addresses: by where its connection meant to go, and where that says nothing by its
+/// authority. `None`: outside the mesh.
+fn resolve<'s>(
+    snapshot: &'s Snapshot,
+    from: &Served,
+    origin: &Origin,
+    head: &RequestHead,
+) -> Result<Option<Resolved<'s>>, Failure> {
+    if let Some(target) = &origin.target
+        && let Some(resolved) = resolve_target(snapshot, from, target)
+    {
+        return Ok(Some(resolved));
+    }
+    let authority = head.target_authority.as_ref().or(head.authority.as_ref()).ok_or(Failure::NoAuthority)?;
+    let port = match &origin.target {
+        Some(Target::Address(address)) => address.port(),
+        Some(Target::Name { port, .. }) => *port,
+        None => authority.port_u16().unwrap_or(80),
+    };
+    Ok(snapshot.routes.resolve(authority.host(), port, &from.workload.name.namespace))
+}
+
+/// The service behind the target of a connection. `None`: outside the mesh.
+fn resolve_target<'s>(snapshot: &'s Snapshot, from: &Served, target: &Target) -> Option<Resolved<'s>> {
+    let namespace = &from.workload.name.namespace;
+    match target {
+        Target::Address(address) => snapshot.routes.resolve_address(*address, namespace),
+        Target::Name { host, port } => snapshot.routes.resolve(host, *port, namespace),
+    }
+}
+
+/// The decision that holds for one request.
+struct Routed<'s> {
+    service: &'s Service,
+    /// The target port at the endpoints.
+    target_port: u16,
+    /// Only this endpoint may serve it (addressed by its own IP).
+    direct: Option<&'s ObjectName>,
+    timeout: Option<Duration>,
+    from: &'s Served,
+}
+
+fn route<'s>(
+    snapshot: &'s Snapshot,
+    from: &'s Served,
+    resolved: &Resolved<'s>,
+    call: &mut Call<'_, '_>,
+    dice: u64,
+) -> Result<Routed<'s>, Failure> {
+    let head = &mut call.head;
+    let default_timeout = snapshot.mesh.request_timeout_ms;
+    let decision = {
+        let path = head.path.as_ref().map_or("/", |path| path.path());
+        let headers = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
+        let view = HeadView { method: head.method.as_str(), path, headers: &headers };
+        snapshot.routes.decide(resolved, &from.workload.name.namespace, &view)
+    };
+    let (rule, backend) = match decision {
+        RouteDecision::Default => {
+            return routed(from, resolved.service, resolved.port, resolved.endpoint, default_timeout);
+        }
+        RouteDecision::NoMatch => {
+            return Err(Failure::NoRuleMatched { service: resolved.service.name.to_string() });
+        }
+        RouteDecision::Rule { route, rule, .. } => {
+            call.record.log(|log| log.route = Some(route.name.to_string()));
+            let named = || format!("HTTPRoute {}", route.name);
+            let backend = weft_policy::route::pick_backend(rule, dice)
+                .ok_or_else(|| Failure::NoBackend { route: named() })?;
+            let Some(name) = &backend.service else {
+                return Err(Failure::BackendNotFound { route: named() });
+            };
+            let service = snapshot.bundle.services.get(name);
+            (rule, (service.ok_or_else(|| Failure::BackendNotFound { route: named() })?, backend))
+        }
+    };
+    let (service, backend) = backend;
+    weft_policy::route::modify_headers(&rule.request_headers, &mut head.headers);
+    weft_policy::route::modify_headers(&backend.request_headers, &mut head.headers);
+    routed(from, service, backend.port, None, timeout_of(rule).or(default_timeout))
+}
+
+fn timeout_of(rule: &RouteRule) -> Option<u64> {
+    rule.request_timeout_ms
+}
+
+fn routed<'s>(
+    from: &'s Served,
+    service: &'s Service,
+    port: u16,
+    direct: Option<&'s ObjectName>,
+    timeout_ms: Option<u64>,
+) -> Result<Routed<'s>, Failure> {
+    let target_port = target_port_of(service, port, direct)?;
+    let timeout = timeout_ms.filter(|ms| *ms > 0).map(Duration::from_millis);
+    Ok(Routed { service, target_port, direct, timeout, from })
+}
+
+/// The app port behind a resolved destination.
+fn target_port(resolved: &Resolved<'_>) -> Result<u16, Failure> {
+    target_port_of(resolved.service, resolved.port, resolved.endpoint)
+}
+
+fn target_port_of(service: &Service, port: u16, direct: Option<&ObjectName>) -> Result<u16, Failure> {
+    match (direct, service.ports.iter().find(|known| known.port == port)) {
+        (Some(_), _) => Ok(port),
+        (None, Some(known)) => Ok(known.target_port),
+        (None, None) => Err(Failure::NoSuchPort { service: service.name.to_string(), port }),
+    }
+}

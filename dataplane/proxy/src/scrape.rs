@@ -1,0 +1,131 @@
+//! One scrape: gauges are read when asked for, request series are added up over the workers, filters tell their own.
+
+use std::fmt::Write as _;
+
+use weft_filter_host::{CustomValue, FilterStats, HostStats};
+use weft_transport::tls::HandshakeFailure;
+
+use crate::admin::Admin;
+use crate::telemetry::names::Metric;
+use crate::telemetry::render::{self, header, sample};
+use crate::telemetry::series::push_label;
+
+/// The whole text, in the Prometheus exposition format 0.0.4.
+pub fn render(admin: &Admin) -> String {
+    let mut out = String::with_capacity(64 << 10);
+    gauges(admin, &mut out);
+    render::series(&admin.shared.series, &mut out);
+    filters(admin, &mut out);
+    out.push_str(&admin.prometheus.render());
+    out
+}
+
+fn gauges(admin: &Admin, out: &mut String) {
+    let shared = &admin.shared;
+    header(out, Metric::Build);
+    sample(out, Metric::Build.name(), &format!("component=\"weft-proxy\",tag=\"{}\"", env!("CARGO_PKG_VERSION")), 1);
+    let mut gauge = |metric: Metric, value: u64| {
+        header(out, metric);
+        let _ = writeln!(out, "{} {value}", metric.name());
+    };
+    gauge(Metric::ConfigStaleness, shared.contact.staleness_ms() / 1_000);
+    gauge(Metric::ControlConnected, u64::from(shared.contact.is_connected()));
+    gauge(Metric::Draining, u64::from(shared.drain.is_draining()));
+    gauge(Metric::Workers, shared.config.worker_count() as u64);
+    gauge(Metric::AppConnections, shared.app_connections.value());
+    gauge(Metric::AccessLogDropped, shared.access_log.dropped());
+    if let Some(identity) = admin.identity.get() {
+        gauge(Metric::CertificateExpiry, identity.current().identity.not_after().as_secs());
+    }
+    pools(admin, out);
+}
+
+fn pools(admin: &Admin, out: &mut String) {
+    let shared = &admin.shared;
+    let (mut open, mut dials, mut coalesced, mut evicted) = (0, 0, 0, 0);
+    let mut failures = [0; HandshakeFailure::ALL.len()];
+    for stats in shared.pools.lock().expect("no holder panics").iter() {
+        let one = stats.snapshot();
+        open += one.connections;
+        dials += one.dials;
+        coalesced += one.coalesced;
+        evicted += one.evicted;
+        for (total, count) in failures.iter_mut().zip(one.failures) {
+            *total += count;
+        }
+    }
+    header(out, Metric::PeerConnections);
+    sample(out, Metric::PeerConnections.name(), "side=\"outbound\"", open);
+    sample(out, Metric::PeerConnections.name(), "side=\"inbound\"", shared.peer_connections.value());
+    let (mut reused, mut dialled) = (0, 0);
+    for stats in shared.app_pools.lock().expect("no holder panics").iter() {
+        reused += stats.reused.value();
+        dialled += stats.dialled.value();
+    }
+    for (metric, value) in [
+        (Metric::PeerDials, dials),
+        (Metric::PeerDialsShared, coalesced),
+        (Metric::PeerEvictions, evicted),
+        (Metric::AppPoolReused, reused),
+        (Metric::AppPoolDialled, dialled),
+    ] {
+        header(out, metric);
+        let _ = writeln!(out, "{} {value}", metric.name());
+    }
+    header(out, Metric::PeerDialFailures);
+    for failure in HandshakeFailure::ALL {
+        let labels = format!("reason=\"{}\"", failure.as_str());
+        sample(out, Metric::PeerDialFailures.name(), &labels, failures[failure.index()]);
+    }
+}
+
+fn filters(admin: &Admin, out: &mut String) {
+    let hosts = admin.shared.filter_host.stats();
+    let columns: [(Metric, fn(&FilterStats) -> u64); 8] = [
+        (Metric::FilterCalls, |stats| stats.calls.value()),
+        (Metric::FilterReplies, |stats| stats.replies.value()),
+        (Metric::FilterAudited, |stats| stats.audited.value()),
+        (Metric::FilterTraps, |stats| stats.traps.value()),
+        (Metric::FilterTimeouts, |stats| stats.timeouts.value()),
+        (Metric::FilterFailedOpen, |stats| stats.failed_open.value()),
+        (Metric::FilterFailedClosed, |stats| stats.failed_closed.value()),
+        (Metric::FilterInstances, |stats| u64::try_from(stats.instances.value()).unwrap_or(0)),
+    ];
+    for (metric, read) in columns {
+        header(out, metric);
+        for host in &hosts {
+            sample(out, metric.name(), &filter_labels(host), read(&host.stats));
+        }
+    }
+    header(out, Metric::FilterCustom);
+    for host in &hosts {
+        for custom in host.stats.custom() {
+            let mut labels = filter_labels(host);
+            labels.push(',');
+            push_label(&mut labels, "metric", custom.name());
+            labels.pop();
+            let name = Metric::FilterCustom.name();
+            let _ = match custom.value() {
+                CustomValue::Counter(value) => writeln!(out, "{name}{{{labels}}} {value}"),
+                CustomValue::Gauge(value) => writeln!(out, "{name}{{{labels}}} {value}"),
+                CustomValue::Histogram { buckets, .. } => writeln!(out, "{name}{{{labels}}} {}", buckets.iter().sum::<u64>()),
+            };
+        }
+    }
+}
+
+fn filter_labels(host: &HostStats) -> String {
+    let mut labels = String::new();
+    push_label(&mut labels, "name", &host.name);
+    push_label(&mut labels, "filter", &host.filter);
+    push_label(&mut labels, "version", &host.version);
+    labels.pop();
+    labels
+}
+
+/// Resident memory of this process (`VmRSS`), 0 where it cannot be read.
+pub fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.trim().trim_end_matches(" kB").trim().parse::<u64>().ok()).unwrap_or(0) * 1_024
+}

@@ -1,0 +1,223 @@
+//! What a proxy keeps on disk, so that it can start and serve without the control plane: its key and certificate, the
+//! last good bundle, filter binaries. Files are replaced whole (written aside, synced, renamed) and readable by us only.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use prost::Message as _;
+use sha2::{Digest as _, Sha256};
+use weft_policy::bundle::Bundle;
+use weft_policy::delta::{Delta, diff};
+use weft_policy::wire::v1;
+
+/// Why something of the state directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    #[error("{path}")]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{path} is damaged: {reason}")]
+    Damaged { path: PathBuf, reason: String },
+}
+
+/// The state directory of one proxy.
+#[derive(Debug, Clone)]
+pub struct State {
+    dir: PathBuf,
+}
+
+/// A certificate as it is kept: PEM chain, PEM key, PEM roots.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    pub chain_pem: String,
+    pub key_pem: String,
+    pub trust_pem: String,
+}
+
+impl State {
+    /// Opens `dir`, making it 0700.
+    pub fn open(dir: &Path) -> Result<State, StateError> {
+        let failed = |source| StateError::Io { path: dir.to_owned(), source };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(failed)?;
+        let state = State { dir: dir.to_owned() };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(state.path("filters")).map_err(failed)?;
+        Ok(state)
+    }
+
+    /// Where compiled filters are kept.
+    pub fn compiled_dir(&self) -> PathBuf {
+        self.path("compiled")
+    }
+
+    /// The identity of an earlier start, if there is one.
+    pub fn identity(&self) -> Result<Option<Kept>, StateError> {
+        let Some(chain_pem) = self.read_text("identity.pem")? else { return Ok(None) };
+        let (Some(key_pem), Some(trust_pem)) = (self.read_text("identity.key")?, self.read_text("trust.pem")?) else {
+            return Ok(None);
+        };
+        Ok(Some(Kept { chain_pem, key_pem, trust_pem }))
+    }
+
+    /// Keeps a new identity. The certificate is written last: a crash before leaves a pair that does not match, which
+    /// the reader refuses and joins or renews again.
+    pub fn keep_identity(&self, kept: &Kept) -> Result<(), StateError> {
+        self.write("trust.pem", kept.trust_pem.as_bytes())?;
+        self.write("identity.key", kept.key_pem.as_bytes())?;
+        self.write("identity.pem", kept.chain_pem.as_bytes())
+    }
+
+    /// Forgets an identity that cannot be used.
+    pub fn forget_identity(&self) -> Result<(), StateError> {
+        let path = self.path("identity.pem");
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(StateError::Io { path, source }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The last good bundle, if there is one.
+    pub fn bundle(&self) -> Result<Option<Bundle>, StateError> {
+        let path = self.path("bundle.pb");
+        let damaged = |reason: String| StateError::Damaged { path: path.clone(), reason };
+        let Some(bytes) = self.read("bundle.pb")? else { return Ok(None) };
+        let (sum, body) = bytes.split_at_checked(32).ok_or_else(|| damaged("too short".to_owned()))?;
+        if Sha256::digest(body).as_slice() != sum {
+            return Err(damaged("checksum does not match".to_owned()));
+        }
+        let message = v1::Delta::decode(body).map_err(|error| damaged(error.to_string()))?;
+        let delta = Delta::try_from(message).map_err(|error| damaged(error.to_string()))?;
+        let mut bundle = Bundle::default();
+        bundle.apply(&delta);
+        Ok(Some(bundle))
+    }
+
+    /// Keeps `bundle` as the last good one.
+    pub fn keep_bundle(&self, bundle: &Bundle) -> Result<(), StateError> {
+        let delta = Delta { full: true, ..diff(&Bundle::default(), bundle) };
+        let body = v1::Delta::from(&delta).encode_to_vec();
+        let mut bytes = Sha256::digest(&body).to_vec();
+        bytes.extend_from_slice(&body);
+        self.write("bundle.pb", &bytes)
+    }
+
+    /// The filter binary with this digest (`sha256:` and hex), if it is here. Whether it is what it says is checked
+    /// where it is used.
+    pub fn filter(&self, digest: &str) -> Result<Option<Vec<u8>>, StateError> {
+        self.read(&filter_file(digest))
+    }
+
+    pub fn keep_filter(&self, digest: &str, wasm: &[u8]) -> Result<(), StateError> {
+        self.write(&filter_file(digest), wasm)
+    }
+
+    /// Removes filter binaries that `keep` does not want.
+    pub fn sweep_filters(&self, keep: impl Fn(&str) -> bool) {
+        let Ok(entries) = fs::read_dir(self.path("filters")) else { return };
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let digest = name.strip_suffix(".wasm").map(|hex| format!("sha256:{hex}"));
+            if !digest.is_some_and(|digest| keep(&digest)) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+
+    /// A secret of this proxy, made at its first use (stateless reset keys outlive a restart).
+    pub fn secret(&self) -> Result<Vec<u8>, StateError> {
+        match self.read("secret")? {
+            Some(secret) if secret.len() == 32 => Ok(secret),
+            _ => {
+                let secret: [u8; 32] = rand::random();
+                self.write("secret", &secret)?;
+                Ok(secret.to_vec())
+            }
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>, StateError> {
+        let path = self.path(name);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(StateError::Io { path, source }),
+        }
+    }
+
+    fn read_text(&self, name: &str) -> Result<Option<String>, StateError> {
+        let damaged = |_| StateError::Damaged { path: self.path(name), reason: "not UTF-8".to_owned() };
+        self.read(name)?.map(|bytes| String::from_utf8(bytes).map_err(damaged)).transpose()
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), StateError> {
+        let path = self.path(name);
+        let aside = path.with_extension("new");
+        let written = (|| {
+            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            fs::rename(&aside, &path)?;
+            File::open(path.parent().unwrap_or(&self.dir))?.sync_all()
+        })();
+        written.map_err(|source| StateError::Io { path, source })
+    }
+}
+
+fn filter_file(digest: &str) -> String {
+    let hex: String = digest.trim_start_matches("sha256:").chars().filter(char::is_ascii_hexdigit).collect();
+    format!("filters/{hex}.wasm")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state() -> (tempfile::TempDir, State) {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open(&dir.path().join("state")).unwrap();
+        (dir, state)
+    }
+
+    #[test]
+    fn what_is_kept_is_found_again() {
+        let (_dir, state) = state();
+        assert_eq!(state.identity().unwrap(), None);
+        let kept = Kept { chain_pem: "c".into(), key_pem: "k".into(), trust_pem: "t".into() };
+        state.keep_identity(&kept).unwrap();
+        assert_eq!(state.identity().unwrap(), Some(kept));
+        let bundle = Bundle { revision: weft_policy::bundle::Revision(7), ..Bundle::default() };
+        state.keep_bundle(&bundle).unwrap();
+        assert_eq!(state.bundle().unwrap(), Some(bundle));
+        assert_eq!(state.secret().unwrap(), state.secret().unwrap());
+        let mode = fs::metadata(state.path("identity.key")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_damaged_bundle_is_refused_by_name() {
+        let (_dir, state) = state();
+        state.keep_bundle(&Bundle::default()).unwrap();
+        let path = state.path("bundle.pb");
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[0] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        let error = state.bundle().unwrap_err().to_string();
+        assert!(error.contains("bundle.pb is damaged: checksum"), "{error}");
+    }
+
+    #[test]
+    fn filters_are_swept_by_digest() {
+        let (_dir, state) = state();
+        state.keep_filter("sha256:aa", b"a").unwrap();
+        state.keep_filter("sha256:../../bb", b"b").unwrap();
+        assert_eq!(state.filter("sha256:aa").unwrap().as_deref(), Some(&b"a"[..]));
+        state.sweep_filters(|digest| digest == "sha256:aa");
+        assert_eq!(state.filter("sha256:bb").unwrap(), None);
+        assert!(state.filter("sha256:aa").unwrap().is_some());
+    }
+}

@@ -1,0 +1,148 @@
+//! The JSON access log: one line per request or connection, one schema (keys as in Istio's JSON log, plus Weft's side,
+//! stage, rule and reason). Lines go to standard output from a thread of their own; a slow reader costs lines, counted,
+//! never latency.
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::SystemTime;
+
+use http::{HeaderValue, Version};
+use serde_json::{Map, Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::series::RequestEnd;
+use crate::record::Logged;
+use crate::reply::Side;
+
+/// Lines that may wait for the writer.
+const QUEUE: usize = 8_192;
+
+/// The sending end, shared by all workers.
+#[derive(Debug, Clone)]
+pub struct AccessLog {
+    lines: SyncSender<String>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl AccessLog {
+    /// Starts the writer thread; it ends when the last sender is dropped.
+    pub fn start() -> std::io::Result<Self> {
+        let (lines, queue) = sync_channel(QUEUE);
+        std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write_lines(&queue))?;
+        Ok(Self { lines, dropped: Arc::default() })
+    }
+
+    /// Queues a line, or counts it as dropped where the writer is behind.
+    pub fn write(&self, line: String) {
+        if let Err(TrySendError::Full(_)) = self.lines.try_send(line) {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+}
+
+fn write_lines(queue: &Receiver<String>) {
+    let mut out = std::io::stdout().lock();
+    while let Ok(line) = queue.recv() {
+        let mut result = writeln!(out, "{line}");
+        while let (Ok(()), Ok(line)) = (&result, queue.try_recv()) {
+            result = writeln!(out, "{line}");
+        }
+        if result.and_then(|()| out.flush()).is_err() {
+            return;
+        }
+    }
+}
+
+/// The line of a finished request.
+pub fn request_line(side: Side, log: &Logged, end: &RequestEnd) -> String {
+    let mut line = Map::new();
+    let mut put = |key: &str, value: Value| {
+        if !value.is_null() {
+            line.insert(key.to_owned(), value);
+        }
+    };
+    put("start_time", json!(start_time(end.duration)));
+    put("side", json!(side.as_str()));
+    put("method", json!(log.method.as_str()));
+    put("path", json!(log.path.as_ref().map(|path| path.as_str())));
+    put("authority", json!(log.authority.as_ref().map(|authority| authority.as_str())));
+    put("protocol", json!(protocol(log.version)));
+    put("response_code", json!(end.code));
+    put("grpc_status", json!(end.grpc_status));
+    put("response_flags", json!(end.flag.letters()));
+    put("bytes_received", json!(end.request_bytes));
+    put("bytes_sent", json!(end.response_bytes));
+    #[expect(clippy::cast_precision_loss, reason = "milliseconds of a request fit 53 bits")]
+    put("duration", json!(end.duration.as_micros() as f64 / 1_000.0));
+    put("route_name", json!(log.route));
+    put("upstream_host", json!(log.upstream));
+    put("source_principal", json!(log.source));
+    put("destination_principal", json!(log.destination));
+    put("user_agent", text(log.user_agent.as_ref()));
+    put("request_id", text(log.request_id.as_ref()));
+    put("traceparent", text(log.traceparent.as_ref()));
+    put("stage", json!(log.stage));
+    put("rule", json!(log.rule));
+    put("reason", json!(log.reason));
+    Value::Object(line).to_string()
+}
+
+/// What the line of a TCP connection says.
+#[derive(Debug)]
+pub struct Connection<'a> {
+    pub side: Side,
+    pub duration: std::time::Duration,
+    pub authority: &'a str,
+    pub upstream: Option<&'a str>,
+    pub flags: &'a str,
+    pub bytes_received: u64,
+    pub bytes_sent: u64,
+    pub source: Option<&'a str>,
+    pub destination: Option<&'a str>,
+    pub rule: Option<&'a str>,
+    pub reason: Option<&'a str>,
+}
+
+/// The line of a finished TCP connection.
+pub fn connection_line(connection: &Connection<'_>) -> String {
+    json!({
+        "start_time": start_time(connection.duration),
+        "side": connection.side.as_str(),
+        "protocol": "TCP",
+        "authority": connection.authority,
+        "upstream_host": connection.upstream,
+        "response_flags": connection.flags,
+        "bytes_received": connection.bytes_received,
+        "bytes_sent": connection.bytes_sent,
+        "duration": connection.duration.as_secs_f64() * 1_000.0,
+        "source_principal": connection.source,
+        "destination_principal": connection.destination,
+        "rule": connection.rule,
+        "reason": connection.reason,
+    })
+    .to_string()
+}
+
+fn start_time(duration: std::time::Duration) -> String {
+    OffsetDateTime::from(SystemTime::now() - duration).format(&Rfc3339).unwrap_or_default()
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2",
+        Version::HTTP_3 => "HTTP/3",
+        _ => "HTTP/1.1",
+    }
+}
+
+fn text(value: Option<&HeaderValue>) -> Value {
+    value.map_or(Value::Null, |value| Value::String(String::from_utf8_lossy(value.as_bytes()).into_owned()))
+}
