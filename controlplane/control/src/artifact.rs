@@ -2,7 +2,7 @@
 //! computed here, its signature holds, it is a valid component of the filter world and imports nothing else.
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

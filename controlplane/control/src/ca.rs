@@ -20,6 +20,8 @@ use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyD
 use time::{Duration, OffsetDateTime};
 use weft_policy::identity::SpiffeId;
 
+pub(crate) use self::files::write_private;
+
 const ROOT_LIFE: Duration = Duration::days(3652);
 const INTERMEDIATE_LIFE: Duration = Duration::days(365);
 const SERVER_LIFE: Duration = Duration::days(30);

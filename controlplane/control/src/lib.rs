@@ -1,12 +1,18 @@
 //! The control plane: store, authority, world, publication and operator API behind `weft-control`. It plans with
 //! `weft-policy` (pure) and meets proxies only on the wire that it defines. Traffic never depends on it being up.
 
+pub mod api;
+pub mod app;
 pub mod artifact;
+pub mod builtin;
 pub mod ca;
 pub mod config;
+pub mod grpc;
+pub mod hub;
 pub mod listener;
 pub mod metrics;
 pub mod registry;
+pub mod session;
 pub mod store;
 pub mod tls;
 pub mod token;
@@ -22,4 +28,9 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     text
+}
+
+/// Seconds since 1970.
+fn now_unix() -> i64 {
+    time::OffsetDateTime::now_utc().unix_timestamp()
 }

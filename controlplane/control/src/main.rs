@@ -1,2 +1,74 @@
-//! stub
-fn main() {}
+//! `weft-control`: arguments, configuration, run, drain.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+use weft_control::app::App;
+use weft_control::config::Config;
+
+/// Weft's control plane: keeps the mesh's resources, certificates and filters, and tells every proxy what concerns it.
+///
+/// Example: weft-control --state /var/lib/weft/control --bind 127.0.0.1
+#[derive(Debug, Parser)]
+#[command(name = "weft-control", version)]
+struct Arguments {
+    /// YAML configuration; flags win over it.
+    #[arg(long, value_name = "FILE", env = "WEFT_CONTROL_CONFIG")]
+    config: Option<PathBuf>,
+    /// State folder: store, CA, first operator token.
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// Address of the listeners: 15012 gRPC for proxies, 15013 API, 15014 metrics.
+    #[arg(long, value_name = "IP")]
+    bind: Option<IpAddr>,
+    /// Check the configuration and end.
+    #[arg(long)]
+    check: bool,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            use std::io::Write as _;
+            let _ = writeln!(std::io::stderr(), "weft-control: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let mut config = Config::load(arguments.config.as_deref())?;
+    if let Some(state) = arguments.state {
+        config.state = state;
+    }
+    if let Some(bind) = arguments.bind {
+        config.bind = bind;
+    }
+    config.validate()?;
+    if arguments.check {
+        return Ok(());
+    }
+    let filter = std::env::var("WEFT_LOG").unwrap_or_else(|_| config.log.clone());
+    let filter = tracing_subscriber::EnvFilter::try_new(&filter).with_context(|| format!("log filter {filter:?}"))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config))
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let app = App::start(config).await?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("shutting down");
+    app.stop().await;
+    Ok(())
+}

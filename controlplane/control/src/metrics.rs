@@ -89,8 +89,8 @@ pub struct Metrics {
     store_commit: Histogram,
     handshakes_failed: Counter,
     connections_refused: Counter,
-    pub server_certificate_expiry: Gauge,
-    pub intermediate_expiry: Gauge,
+    server_certificate_expiry: Gauge,
+    intermediate_expiry: Gauge,
 }
 
 const BUCKETS: [f64; 12] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
@@ -155,6 +155,13 @@ impl Metrics {
     /// Moves histogram samples into their buckets; called now and then, since they buffer until somebody renders.
     pub fn upkeep(&self) {
         self.handle.run_upkeep();
+    }
+
+    /// When this server's certificates end.
+    #[expect(clippy::cast_precision_loss, reason = "unix seconds stay far below 2^52")]
+    pub fn expiries(&self, server: time::OffsetDateTime, intermediate: time::OffsetDateTime) {
+        self.server_certificate_expiry.set(server.unix_timestamp() as f64);
+        self.intermediate_expiry.set(intermediate.unix_timestamp() as f64);
     }
 
     pub fn pushed(&self, waited: Duration) {

@@ -138,6 +138,11 @@ impl TokenHash {
         Self(hex(&Sha256::digest(text.trim().as_bytes())))
     }
 
+    /// A hash as the store has it.
+    pub(crate) fn stored(hash: String) -> Self {
+        Self(hash)
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -8,20 +8,19 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use weft_policy::bundle::Revision;
+use weft_policy::delta::Key;
 
-/// An object on the wire, by kind and name.
-pub type ObjectId = (String, String);
-/// A digest of an object's content.
-pub type Version = String;
+/// A hash of an object's content.
+pub type Version = u64;
 /// A whole bundle by names and versions.
-pub type Versions = BTreeMap<ObjectId, Version>;
+pub type Versions = BTreeMap<Key, Version>;
 
 /// A delta to send, by names; the caller adds the contents.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     pub revision: Revision,
-    pub upserts: Vec<ObjectId>,
-    pub removals: Vec<ObjectId>,
+    pub upserts: Vec<Key>,
+    pub removals: Vec<Key>,
 }
 
 /// An object that the proxy refused.
@@ -45,9 +44,9 @@ pub enum Answer {
 /// The state of one proxy's stream.
 #[derive(Debug, Default)]
 pub struct View {
-    /// What the proxy is known to hold.
-    holds: Versions,
-    held: BTreeMap<ObjectId, Held>,
+    /// What the proxy holds; `None`: some of it, after parts were cut away.
+    holds: BTreeMap<Key, Option<Version>>,
+    held: BTreeMap<Key, Held>,
     in_flight: Option<InFlight>,
     /// The newest revision whose every object, but for held ones, the proxy holds.
     synced: Revision,
@@ -57,14 +56,22 @@ pub struct View {
 #[derive(Debug)]
 struct InFlight {
     revision: Revision,
-    /// New version of each object in the delta; `None` = removed.
-    changes: BTreeMap<ObjectId, Option<Version>>,
+    changes: BTreeMap<Key, Change>,
+}
+
+#[derive(Debug)]
+struct Change {
+    /// `None` = removed.
+    version: Option<Version>,
+    /// A subtractive delta overtook it: what the proxy will hold isn't quite this version.
+    cut: bool,
 }
 
 impl View {
     /// Starts from what a proxy says it holds; `revision` only names it.
     pub fn new(known: Versions) -> Self {
-        Self { holds: known, ..Self::default() }
+        let holds = known.into_iter().map(|(key, version)| (key, Some(version))).collect();
+        Self { holds, ..Self::default() }
     }
 
     /// The delta that leads to `target`, if there is one to send now. The first is given even if empty, so that a proxy
@@ -73,30 +80,30 @@ impl View {
         if self.in_flight.is_some() {
             return None;
         }
-        self.held.retain(|id, held| target.get(id) == held.version.as_ref());
-        let is_new = |(id, version): &(&ObjectId, &Version)| {
-            self.holds.get(*id) != Some(*version) && !self.held.contains_key(*id)
+        self.held.retain(|key, held| target.get(key) == held.version.as_ref());
+        let is_new = |(key, version): &(&Key, &Version)| {
+            self.holds.get(*key) != Some(&Some(**version)) && !self.held.contains_key(*key)
         };
-        let upserts: Vec<_> = target.iter().filter(is_new).map(|(id, _)| id.clone()).collect();
-        let is_gone = |id: &&ObjectId| !target.contains_key(*id) && !self.held.contains_key(*id);
+        let upserts: Vec<_> = target.iter().filter(is_new).map(|(key, _)| key.clone()).collect();
+        let is_gone = |key: &&Key| !target.contains_key(*key) && !self.held.contains_key(*key);
         let removals: Vec<_> = self.holds.keys().filter(is_gone).cloned().collect();
         if upserts.is_empty() && removals.is_empty() && self.greeted {
             self.synced = self.synced.max(revision);
             return None;
         }
         self.greeted = true;
-        let sent = upserts.iter().map(|id| (id.clone(), target.get(id).cloned()));
-        let changes = sent.chain(removals.iter().map(|id| (id.clone(), None))).collect();
+        let change = |key: &Key| (key.clone(), Change { version: target.get(key).copied(), cut: false });
+        let changes = upserts.iter().chain(&removals).map(change).collect();
         self.in_flight = Some(InFlight { revision, changes });
         Some(Plan { revision, upserts, removals })
     }
 
     pub fn handle_ack(&mut self, revision: Revision) -> Answer {
         let Some(sent) = self.in_flight.take_if(|sent| sent.revision == revision) else { return Answer::Stray };
-        for (id, version) in sent.changes {
-            match version {
-                Some(version) => self.holds.insert(id, version),
-                None => self.holds.remove(&id),
+        for (key, change) in sent.changes {
+            match change.version {
+                Some(version) => self.holds.insert(key, (!change.cut).then_some(version)),
+                None => self.holds.remove(&key),
             };
         }
         self.synced = self.synced.max(revision);
@@ -105,12 +112,12 @@ impl View {
 
     /// The proxy keeps what it had. The object at fault is held back; where it names none of the delta's, all of the
     /// delta are.
-    pub fn handle_nack(&mut self, revision: Revision, object: &ObjectId, reason: &str) -> Answer {
+    pub fn handle_nack(&mut self, revision: Revision, object: Option<&Key>, reason: &str) -> Answer {
         let Some(sent) = self.in_flight.take_if(|sent| sent.revision == revision) else { return Answer::Stray };
-        let named = sent.changes.contains_key(object);
-        for (id, version) in sent.changes {
-            if !named || id == *object {
-                self.held.insert(id, Held { version, revision, reason: reason.to_owned() });
+        let named = object.filter(|key| sent.changes.contains_key(key));
+        for (key, change) in sent.changes {
+            if named.is_none_or(|named| *named == key) {
+                self.held.insert(key, Held { version: change.version, revision, reason: reason.to_owned() });
             }
         }
         Answer::Taken
@@ -118,13 +125,13 @@ impl View {
 
     /// Parts of these objects were taken away by a subtractive delta: whatever the proxy holds of them now, it is no
     /// version known here, so the next delta brings them whole.
-    pub fn handle_subtraction(&mut self, objects: &BTreeSet<ObjectId>) {
-        for id in objects {
-            if let Some(version) = self.holds.get_mut(id) {
-                version.clear();
+    pub fn handle_subtraction(&mut self, objects: &BTreeSet<Key>) {
+        for key in objects {
+            if let Some(version) = self.holds.get_mut(key) {
+                *version = None;
             }
-            if let Some(Some(version)) = self.in_flight.as_mut().and_then(|sent| sent.changes.get_mut(id)) {
-                version.clear();
+            if let Some(change) = self.in_flight.as_mut().and_then(|sent| sent.changes.get_mut(key)) {
+                change.cut = true;
             }
         }
     }
@@ -138,7 +145,7 @@ impl View {
         self.in_flight.is_some()
     }
 
-    pub fn held(&self) -> &BTreeMap<ObjectId, Held> {
+    pub fn held(&self) -> &BTreeMap<Key, Held> {
         &self.held
     }
 }

@@ -2,23 +2,27 @@
 
 use super::*;
 
-fn id(name: &str) -> ObjectId {
-    ("route".to_owned(), name.to_owned())
+/// From here on a version is one that the model proxy refuses.
+const BAD: Version = 100;
+
+fn id(name: &str) -> Key {
+    Key::Filter(name.to_owned())
 }
 
 /// `a=1 b=2` as versions.
 fn world(text: &str) -> Versions {
     let pair = |item: &str| {
         let (name, version) = item.split_once('=').unwrap();
-        (id(name), version.to_owned())
+        (id(name), version.parse().unwrap())
     };
     text.split_whitespace().map(pair).collect()
 }
 
 fn show(plan: Option<Plan>) -> String {
     let Some(plan) = plan else { return "-".to_owned() };
-    let up = plan.upserts.iter().map(|(_, name)| format!("+{name}"));
-    let down = plan.removals.iter().map(|(_, name)| format!("-{name}"));
+    let name = |key: &Key| key.to_string().replace("Filter ", "");
+    let up = plan.upserts.iter().map(|key| format!("+{}", name(key)));
+    let down = plan.removals.iter().map(|key| format!("-{}", name(key)));
     format!("{}:{}", plan.revision.0, up.chain(down).collect::<Vec<_>>().join(","))
 }
 
@@ -47,20 +51,20 @@ fn a_proxy_that_comes_back_gets_the_difference_only() {
 #[test]
 fn a_refused_object_is_held_until_it_changes() {
     let mut view = View::new(world("a=1 b=1"));
-    assert_eq!(show(view.poll_delta(Revision(2), &world("a=bad b=2 c=1"))), "2:+a,+b,+c");
-    view.handle_nack(Revision(2), &id("a"), "no such filter");
-    assert_eq!(show(view.poll_delta(Revision(2), &world("a=bad b=2 c=1"))), "2:+b,+c");
+    assert_eq!(show(view.poll_delta(Revision(2), &world("a=100 b=2 c=1"))), "2:+a,+b,+c");
+    view.handle_nack(Revision(2), Some(&id("a")), "no such filter");
+    assert_eq!(show(view.poll_delta(Revision(2), &world("a=100 b=2 c=1"))), "2:+b,+c");
     view.handle_ack(Revision(2));
     assert_eq!(view.held()[&id("a")].reason, "no such filter");
-    assert_eq!(show(view.poll_delta(Revision(3), &world("a=bad b=3 c=1"))), "3:+b");
+    assert_eq!(show(view.poll_delta(Revision(3), &world("a=100 b=3 c=1"))), "3:+b");
     view.handle_ack(Revision(3));
-    assert_eq!(show(view.poll_delta(Revision(4), &world("a=good b=3 c=1"))), "4:+a");
+    assert_eq!(show(view.poll_delta(Revision(4), &world("a=2 b=3 c=1"))), "4:+a");
     view.handle_ack(Revision(4));
     assert!(view.held().is_empty());
     // Going back to what the proxy holds also ends the hold.
-    assert_eq!(show(view.poll_delta(Revision(5), &world("a=bad b=3 c=1"))), "5:+a");
-    view.handle_nack(Revision(5), &id("a"), "still bad");
-    assert_eq!(show(view.poll_delta(Revision(6), &world("a=good b=3 c=1"))), "-");
+    assert_eq!(show(view.poll_delta(Revision(5), &world("a=100 b=3 c=1"))), "5:+a");
+    view.handle_nack(Revision(5), Some(&id("a")), "still bad");
+    assert_eq!(show(view.poll_delta(Revision(6), &world("a=2 b=3 c=1"))), "-");
     assert!(view.held().is_empty());
 }
 
@@ -68,7 +72,7 @@ fn a_refused_object_is_held_until_it_changes() {
 fn a_refusal_that_names_nothing_holds_the_whole_delta() {
     let mut view = View::new(world("a=1"));
     view.poll_delta(Revision(2), &world("a=2 b=2"));
-    view.handle_nack(Revision(2), &id("unknown"), "?");
+    view.handle_nack(Revision(2), Some(&id("unknown")), "?");
     assert_eq!(show(view.poll_delta(Revision(2), &world("a=2 b=2"))), "-");
     assert_eq!(show(view.poll_delta(Revision(3), &world("a=2 b=3"))), "3:+b");
 }
@@ -86,7 +90,7 @@ fn what_was_cut_is_sent_whole_again() {
     assert_eq!(show(view.poll_delta(Revision(3), &world("s=3 t=1"))), "3:+s");
 }
 
-/// A proxy that refuses every version containing `x` (single-object faults) always ends with the newest good version of
+/// A proxy that refuses every version from `BAD` on (single-object faults) always ends with the newest good version of
 /// everything, whatever the order of changes and answers.
 #[test]
 fn a_model_proxy_converges_under_random_steps() {
@@ -109,9 +113,8 @@ fn a_model_proxy_converges_under_random_steps() {
                 if roll(4) == 0 {
                     target.remove(&name);
                 } else {
-                    let bad = if roll(3) == 0 { "x" } else { "" };
-                    let version = format!("{}{bad}", roll(5));
-                    target.insert(name, version);
+                    let bad = if roll(3) == 0 { BAD } else { 0 };
+                    target.insert(name, bad + roll(5));
                 }
             } else {
                 step(&mut view, &mut proxy, &target, revision);
@@ -121,10 +124,10 @@ fn a_model_proxy_converges_under_random_steps() {
             step(&mut view, &mut proxy, &target, revision);
         }
         for (name, version) in &target {
-            if !version.contains('x') {
+            if *version < BAD {
                 assert_eq!(proxy.get(name), Some(version), "seed {seed}");
             } else {
-                assert!(proxy.get(name).is_none_or(|held| !held.contains('x')), "seed {seed}");
+                assert!(proxy.get(name).is_none_or(|held| *held < BAD), "seed {seed}");
             }
         }
         assert!(proxy.keys().all(|name| target.contains_key(name)), "seed {seed}");
@@ -134,12 +137,12 @@ fn a_model_proxy_converges_under_random_steps() {
 
 fn step(view: &mut View, proxy: &mut Versions, target: &Versions, revision: u64) {
     let Some(plan) = view.poll_delta(Revision(revision), target) else { return };
-    if let Some(bad) = plan.upserts.iter().find(|id| target[*id].contains('x')) {
-        view.handle_nack(plan.revision, bad, "x");
+    if let Some(bad) = plan.upserts.iter().find(|id| target[*id] >= BAD) {
+        view.handle_nack(plan.revision, Some(bad), "bad");
         return;
     }
     for name in &plan.upserts {
-        proxy.insert(name.clone(), target[name].clone());
+        proxy.insert(name.clone(), target[name]);
     }
     for name in &plan.removals {
         proxy.remove(name);

@@ -1,0 +1,168 @@
+//! The operator API: JSON under `/api/v1`, one table of endpoints from which both the router and the OpenAPI document are
+//! made. Every endpoint names the permission it needs; one without is public. All changes go through the `Hub`.
+
+mod auth;
+mod error;
+mod filters;
+mod objects;
+mod openapi;
+mod proxies;
+mod tokens;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use axum::extract::DefaultBodyLimit;
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::Response;
+use axum::routing::MethodRouter;
+use axum::{Json, Router};
+use http::{HeaderValue, StatusCode, header};
+use serde_json::{Value, json};
+
+pub use self::auth::Caller;
+pub use self::error::{ApiError, Detail};
+use crate::hub::Hub;
+use crate::token::Permission;
+
+/// One endpoint: how it is reached, what it needs, what it does.
+pub struct Endpoint {
+    pub method: &'static str,
+    pub path: &'static str,
+    /// `None`: no token needed.
+    pub permission: Option<Permission>,
+    pub summary: &'static str,
+    /// Query parameters: name and meaning.
+    pub query: &'static [(&'static str, &'static str)],
+    /// Name of the request body's schema.
+    pub body: Option<&'static str>,
+    handler: MethodRouter<Arc<Hub>>,
+}
+
+/// Every endpoint of the API.
+pub fn endpoints() -> Vec<Endpoint> {
+    let mut all = vec![
+        Endpoint::get("/healthz", None, "Whether the server is up", axum::routing::get(async || "ok\n")),
+        Endpoint::get("/api/v1/version", None, "Version of the server", axum::routing::get(version)),
+        Endpoint::get("/api/v1/openapi.json", None, "This description", axum::routing::get(openapi::serve)),
+        Endpoint::get(
+            "/api/v1/audit",
+            Some(Permission::Read),
+            "The newest entries of the audit log first",
+            axum::routing::get(tokens::audit),
+        )
+        .query(&[("before", "only entries with a lower number"), ("limit", "at most this many; default 100")]),
+    ];
+    all.extend(objects::endpoints());
+    all.extend(proxies::endpoints());
+    all.extend(tokens::endpoints());
+    all.extend(filters::endpoints());
+    all
+}
+
+/// The router of port 15013.
+pub fn router(hub: Arc<Hub>) -> Router {
+    let limit = hub.config().limits.max_body_bytes;
+    let mut router = Router::new();
+    for endpoint in endpoints() {
+        let mut handler = endpoint.handler;
+        if let Some(permission) = endpoint.permission {
+            handler = handler.route_layer(from_fn_with_state((hub.clone(), permission), auth::authorize));
+        }
+        router = router.route(endpoint.path, handler);
+    }
+    router
+        .fallback(async || ApiError::not_found("no such path: GET /api/v1/openapi.json lists all"))
+        .method_not_allowed_fallback(async || {
+            let mut error = ApiError::invalid("this path has no such method: GET /api/v1/openapi.json lists all");
+            error.status = StatusCode::METHOD_NOT_ALLOWED;
+            error
+        })
+        .layer(DefaultBodyLimit::max(limit))
+        .layer(from_fn(no_store))
+        .layer(from_fn_with_state(hub.clone(), count))
+        .with_state(hub)
+}
+
+impl Endpoint {
+    fn new(
+        method: &'static str,
+        path: &'static str,
+        permission: Option<Permission>,
+        summary: &'static str,
+        handler: MethodRouter<Arc<Hub>>,
+    ) -> Self {
+        Self { method, path, permission, summary, query: &[], body: None, handler }
+    }
+
+    fn get(
+        path: &'static str,
+        permission: Option<Permission>,
+        summary: &'static str,
+        handler: MethodRouter<Arc<Hub>>,
+    ) -> Self {
+        Self::new("get", path, permission, summary, handler)
+    }
+
+    fn query(mut self, parameters: &'static [(&'static str, &'static str)]) -> Self {
+        self.query = parameters;
+        self
+    }
+
+    fn body(mut self, schema: &'static str) -> Self {
+        self.body = Some(schema);
+        self
+    }
+}
+
+async fn version() -> Json<Value> {
+    Json(json!({ "name": "weft-control", "version": env!("CARGO_PKG_VERSION"), "api": "v1" }))
+}
+
+/// Answers hold names and tokens: nobody on the way may keep them.
+async fn no_store(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+async fn count(axum::extract::State(hub): axum::extract::State<Arc<Hub>>, request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    hub.metrics().api_requests.increment(1);
+    if response.status().is_client_error() || response.status().is_server_error() {
+        hub.metrics().api_errors.increment(1);
+    }
+    response
+}
+
+/// A JSON body whose faults are told in the API's own shape.
+pub(crate) struct Body<T>(pub(crate) T);
+
+impl<T: serde::de::DeserializeOwned, S: Send + Sync> axum::extract::FromRequest<S> for Body<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let bytes = axum::body::Bytes::from_request(request, state).await.map_err(|rejection| {
+            let mut error = ApiError::invalid(rejection.body_text());
+            error.status = rejection.status();
+            error
+        })?;
+        serde_json::from_slice(&bytes).map(Body).map_err(|e| ApiError::invalid(format!("request body: {e}")))
+    }
+}
+
+/// A query string whose faults are told in the API's own shape.
+pub(crate) struct Query<T>(pub(crate) T);
+
+impl<T: serde::de::DeserializeOwned, S: Send + Sync> axum::extract::FromRequestParts<S> for Query<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut http::request::Parts, state: &S) -> Result<Self, ApiError> {
+        let found = axum::extract::Query::<T>::from_request_parts(parts, state).await;
+        found.map(|axum::extract::Query(value)| Self(value)).map_err(|e| ApiError::invalid(e.body_text()))
+    }
+}

@@ -1,0 +1,136 @@
+//! Publishing filters and listing what is published.
+
+use std::sync::Arc;
+
+use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use axum::{Extension, Json};
+use http::HeaderMap;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{ApiError, Caller, Endpoint, Query};
+use crate::artifact::Artifact;
+use crate::hub::{FilterVersion, Hub, Publication, PublishError};
+use crate::token::{Permission, Role};
+
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::new(
+            "post",
+            "/api/v1/filters",
+            Some(Permission::PublishFilter),
+            "Publishes a filter binary; headers weft-signature and weft-public-key carry ed25519 over its sha256, base64",
+            // The handler has its own limit, which is that of a filter.
+            axum::routing::post(publish).layer(DefaultBodyLimit::disable()),
+        )
+        .query(&[
+            ("name", "the filter's name"),
+            ("version", "MAJOR.MINOR.PATCH"),
+            ("accept_new_key", "true: the key may differ from the filter's first; admins only"),
+        ])
+        .body("Wasm"),
+        Endpoint::get("/api/v1/filters", Some(Permission::Read), "Published filters", axum::routing::get(list)),
+        Endpoint::get(
+            "/api/v1/filters/{name}",
+            Some(Permission::Read),
+            "One filter with all of its versions",
+            axum::routing::get(show),
+        ),
+    ]
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PublishQuery {
+    name: String,
+    version: String,
+    #[serde(default)]
+    accept_new_key: bool,
+}
+
+async fn publish(
+    State(hub): State<Arc<Hub>>,
+    Extension(caller): Extension<Caller>,
+    Query(query): Query<PublishQuery>,
+    request: Request,
+) -> Result<Json<Value>, ApiError> {
+    if query.accept_new_key && caller.role != Role::Admin {
+        return Err(ApiError::forbidden("accept_new_key needs the role admin"));
+    }
+    let signature = header(request.headers(), "weft-signature")?;
+    let key = header(request.headers(), "weft-public-key")?;
+    let bytes = binary(request, hub.config().limits.max_filter_bytes).await?;
+    let verified = tokio::task::spawn_blocking(move || Artifact::verify(bytes, &signature, &key)).await;
+    let verified = verified.map_err(|_| ApiError::internal("the binary could not be inspected"))?;
+    let artifact = verified.map_err(|e| ApiError::refused(e.to_string()))?;
+    let publication =
+        Publication { name: query.name, version: query.version, artifact, accept_new_key: query.accept_new_key };
+    let published = hub.publish_filter(&caller.actor(), publication).await?;
+    Ok(Json(describe(&published, true)))
+}
+
+async fn binary(request: Request, limit: usize) -> Result<Vec<u8>, ApiError> {
+    let declared = request.headers().get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let too_large = || ApiError::too_large(format!("a filter may have at most {limit} bytes"));
+    if declared.is_some_and(|length: usize| length > limit) {
+        return Err(too_large());
+    }
+    match axum::body::to_bytes(request.into_body(), limit).await {
+        Ok(bytes) => Ok(bytes.into()),
+        Err(error) if crate::chain(&error).contains("length limit") => Err(too_large()),
+        Err(error) => Err(ApiError::invalid(format!("the body could not be read: {error}"))),
+    }
+}
+
+fn header(headers: &HeaderMap, name: &str) -> Result<String, ApiError> {
+    let value = headers.get(name).ok_or_else(|| ApiError::invalid(format!("header {name} is missing")))?;
+    value.to_str().map(str::to_owned).map_err(|_| ApiError::invalid(format!("header {name} is not text")))
+}
+
+async fn list(State(hub): State<Arc<Hub>>) -> Result<Json<Value>, ApiError> {
+    let versions = hub.filter_versions().await?;
+    let filters: Vec<_> = versions.iter().map(|version| describe(version, is_current(&hub, version))).collect();
+    Ok(Json(json!({ "filters": filters })))
+}
+
+async fn show(State(hub): State<Arc<Hub>>, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
+    let mut versions = hub.filter_versions().await?;
+    versions.retain(|version| version.name == name);
+    if versions.is_empty() {
+        return Err(ApiError::not_found(format!("no filter {name:?} is published")));
+    }
+    let described: Vec<_> = versions.iter().map(|version| describe(version, is_current(&hub, version))).collect();
+    Ok(Json(json!({ "name": name, "versions": described })))
+}
+
+fn is_current(hub: &Hub, version: &FilterVersion) -> bool {
+    crate::hub::current_digest(&hub.published().world, &version.name).is_some_and(|digest| digest == version.digest)
+}
+
+fn describe(version: &FilterVersion, current: bool) -> Value {
+    json!({
+        "name": version.name,
+        "version": version.version,
+        "digest": version.digest,
+        "signature": version.signature,
+        "public_key_pem": version.public_key_pem,
+        "abi": version.abi,
+        "capabilities": version.capabilities,
+        "size_bytes": version.size_bytes,
+        "published_unix": version.published_unix,
+        "published_by": version.published_by,
+        "current": current,
+    })
+}
+
+impl From<PublishError> for ApiError {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::Name(_) | PublishError::Version(_) => Self::invalid(error.to_string()),
+            PublishError::Untrusted(_) => Self::refused(error.to_string()),
+            PublishError::Unsound(error) => error.into(),
+            PublishError::Exists { .. } | PublishError::OtherKey(_) => Self::conflict(error.to_string()),
+            PublishError::Store(error) => error.into(),
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! Resources: list, show, apply, delete, and `explain`.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::{Extension, Json};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use weft_policy::explain::{Query as ExplainQuery, explain};
+use weft_policy::manifest::from_json;
+use weft_policy::plan::{Entry, Problem, route_status};
+use weft_policy::resource::{Kind, ObjectKey, Resource};
+
+use super::{ApiError, Body, Caller, Detail, Endpoint, Query};
+use crate::hub::{Applied, ApplyError, Hub, Published};
+use crate::token::Permission;
+
+/// Stands for the namespace of kinds that have none.
+const NO_NAMESPACE: &str = "_";
+
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::get(
+            "/api/v1/resources/{kind}",
+            Some(Permission::Read),
+            "All resources of a kind",
+            axum::routing::get(list),
+        )
+        .query(&[("namespace", "only of this namespace")]),
+        Endpoint::get(
+            "/api/v1/resources/{kind}/{namespace}/{name}",
+            Some(Permission::Read),
+            "One resource; namespace _ for kinds without one",
+            axum::routing::get(show),
+        ),
+        Endpoint::new(
+            "delete",
+            "/api/v1/resources/{kind}/{namespace}/{name}",
+            Some(Permission::Change),
+            "Deletes one resource",
+            axum::routing::delete(delete),
+        ),
+        Endpoint::new(
+            "post",
+            "/api/v1/apply",
+            // A dry run only reads; the handler asks for more where it is none.
+            Some(Permission::Read),
+            "Applies all documents or none; dry_run says what would change. Changing needs the role operator",
+            axum::routing::post(apply),
+        )
+        .body("Apply"),
+        Endpoint::new(
+            "post",
+            "/api/v1/explain",
+            Some(Permission::Read),
+            "Which route, endpoints, filters and rule decide a request",
+            axum::routing::post(explain_request),
+        )
+        .body("Explain"),
+    ]
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListQuery {
+    namespace: Option<String>,
+}
+
+async fn list(
+    State(hub): State<Arc<Hub>>,
+    Path(kind): Path<String>,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<Value>, ApiError> {
+    let kind = parse_kind(&kind)?;
+    let published = hub.published();
+    let is_wanted = |key: &ObjectKey| query.namespace.as_ref().is_none_or(|namespace| key.namespace == *namespace);
+    let items = published.world.of_kind(kind).filter(|(key, _)| is_wanted(key));
+    let items: Vec<_> = items.map(|(key, stored)| describe(&hub, &published, key, stored)).collect();
+    Ok(Json(json!({ "revision": published.revision.0, "items": items })))
+}
+
+async fn show(
+    State(hub): State<Arc<Hub>>,
+    Path((kind, namespace, name)): Path<(String, String, String)>,
+) -> Result<Json<Value>, ApiError> {
+    let key = parse_key(&kind, &namespace, &name)?;
+    let published = hub.published();
+    let stored = published.world.get(&key).ok_or_else(|| ApiError::from(ApplyError::NotFound(key.clone())))?;
+    Ok(Json(describe(&hub, &published, &key, stored)))
+}
+
+async fn delete(
+    State(hub): State<Arc<Hub>>,
+    Extension(caller): Extension<Caller>,
+    Path((kind, namespace, name)): Path<(String, String, String)>,
+) -> Result<Json<Value>, ApiError> {
+    let revision = hub.delete(&caller.actor(), parse_key(&kind, &namespace, &name)?).await?;
+    Ok(Json(json!({ "revision": revision.0 })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ApplyRequest {
+    documents: Vec<Value>,
+    #[serde(default)]
+    dry_run: bool,
+}
+
+async fn apply(
+    State(hub): State<Arc<Hub>>,
+    Extension(caller): Extension<Caller>,
+    Body(request): Body<ApplyRequest>,
+) -> Result<Json<Value>, ApiError> {
+    if !request.dry_run {
+        caller.require(Permission::Change)?;
+    }
+    let limit = hub.config().limits.max_documents;
+    if request.documents.len() > limit {
+        return Err(ApiError::too_large(format!("{} documents; at most {limit} in one apply", request.documents.len())));
+    }
+    let resources = parse_documents(request.documents)?;
+    let keys: Vec<_> = resources.iter().map(Resource::key).collect();
+    match hub.apply(&caller.actor(), resources, request.dry_run).await {
+        Ok(applied) => Ok(Json(report(&applied))),
+        Err(ApplyError::Unsound(problems)) => Err(unsound(problems, &keys)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Every document, or everything that is wrong with any.
+fn parse_documents(documents: Vec<Value>) -> Result<Vec<Resource>, ApiError> {
+    let mut resources: Vec<Resource> = Vec::with_capacity(documents.len());
+    let mut details = Vec::new();
+    for (number, document) in documents.into_iter().enumerate() {
+        let file = format!("documents[{number}]");
+        match from_json(document) {
+            Ok(resource) if resources.iter().any(|other| other.key() == resource.key()) => details.push(Detail {
+                file,
+                key: "metadata.name".to_owned(),
+                message: format!("{} is given twice", resource.key()),
+                ..Detail::default()
+            }),
+            Ok(resource) => resources.push(resource),
+            Err(wrong) => details.push(Detail { file, key: wrong.key, message: wrong.message, ..Detail::default() }),
+        }
+    }
+    if details.is_empty() {
+        return Ok(resources);
+    }
+    let first = &details[0];
+    let message = format!("{}: {}: {}; nothing was applied", first.file, first.key, first.message);
+    Err(ApiError::invalid(message).with_details(details))
+}
+
+/// Problems, each with the document that it is in.
+fn unsound(problems: Vec<Problem>, keys: &[ObjectKey]) -> ApiError {
+    let detail = |problem: &Problem| Detail {
+        file: keys.iter().position(|key| *key == problem.object).map(|n| format!("documents[{n}]")).unwrap_or_default(),
+        line: 0,
+        key: problem.key.clone(),
+        message: format!("{}: {}", problem.object, problem.message),
+    };
+    let details: Vec<_> = problems.iter().map(detail).collect();
+    let message = format!("{}; nothing was applied", ApplyError::Unsound(problems));
+    ApiError::refused(message).with_details(details)
+}
+
+fn report(applied: &Applied) -> Value {
+    let changes: Vec<_> = applied
+        .changes
+        .iter()
+        .map(|change| {
+            let ObjectKey { kind, namespace, name } = &change.object;
+            json!({ "action": change.action, "kind": kind.as_str(), "namespace": namespace, "name": name,
+                "diff": change.diff })
+        })
+        .collect();
+    json!({ "revision": applied.revision.0, "changes": changes, "problems": applied.problems })
+}
+
+/// The manifest with what the server knows about it.
+fn describe(hub: &Hub, published: &Published, key: &ObjectKey, stored: &Entry) -> Value {
+    let mut value = serde_json::to_value(&stored.resource).unwrap_or_default();
+    value["metadata"]["uid"] = json!(stored.uid);
+    value["metadata"]["generation"] = json!(stored.generation);
+    value["metadata"]["revision"] = json!(stored.modified.0);
+    value["metadata"]["creationRevision"] = json!(stored.created.0);
+    if let Some(status) = status(hub, published, key, stored) {
+        value["status"] = status;
+    }
+    value
+}
+
+fn status(hub: &Hub, published: &Published, key: &ObjectKey, stored: &Entry) -> Option<Value> {
+    match &stored.resource {
+        Resource::HttpRoute(route) => {
+            Some(json!({ "parents": route_status(&published.world, route, stored.created) }))
+        },
+        Resource::Workload(_) => {
+            let owner = published.owners.get(&key.object_name())?;
+            let connected = hub.registry().is_connected(owner);
+            Some(json!({ "registeredBy": owner.name, "identity": owner.identity.to_string(), "connected": connected }))
+        }
+        _ => None,
+    }
+}
+
+async fn explain_request(
+    State(hub): State<Arc<Hub>>,
+    Body(query): Body<ExplainQuery>,
+) -> Result<Json<Value>, ApiError> {
+    let published = hub.published();
+    let explanation = explain(&published.world, &query).map_err(|e| ApiError::invalid(e.to_string()))?;
+    let value = serde_json::to_value(explanation);
+    value.map(Json).map_err(|e| ApiError::internal(format!("explanation: {e}")))
+}
+
+fn parse_kind(text: &str) -> Result<Kind, ApiError> {
+    text.parse().map_err(|e: weft_policy::resource::KindError| ApiError::not_found(e.to_string()))
+}
+
+fn parse_key(kind: &str, namespace: &str, name: &str) -> Result<ObjectKey, ApiError> {
+    let kind = parse_kind(kind)?;
+    match (kind.is_namespaced(), namespace == NO_NAMESPACE) {
+        (true, true) => Err(ApiError::invalid(format!("kind {kind} has a namespace"))),
+        (false, false) => Err(ApiError::invalid(format!("kind {kind} has no namespace: use {NO_NAMESPACE}"))),
+        (true, false) | (false, true) => Ok(ObjectKey::new(kind, namespace, name)),
+    }
+}
+
+impl From<ApplyError> for ApiError {
+    fn from(error: ApplyError) -> Self {
+        match error {
+            ApplyError::NotFound(_) => Self::not_found(error.to_string()),
+            ApplyError::Registered { .. } => Self::conflict(error.to_string()),
+            ApplyError::Unsound(problems) => unsound(problems, &[]),
+            ApplyError::Refused(_) => Self::refused(error.to_string()),
+            ApplyError::Store(error) => error.into(),
+        }
+    }
+}

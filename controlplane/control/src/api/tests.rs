@@ -1,0 +1,204 @@
+//! The API over TLS: roles, errors in one shape, filters, and the description against the router.
+
+use serde_json::{Value, json};
+use weft_policy::wire::v1;
+
+use crate::app::tests::{Control, documents};
+use crate::artifact::tests::{component, sign};
+
+const SERVICE: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
+";
+
+async fn token(control: &Control, role: &str) -> String {
+    let (status, body) = control.call("post", "/api/v1/tokens", json!({ "kind": "operator", "role": role })).await;
+    assert_eq!(status, 200, "{body}");
+    body["token"].as_str().unwrap().to_owned()
+}
+
+async fn publish(control: &Control, token: &str, query: &str, bytes: &[u8], seed: u8) -> (u16, Value) {
+    let (signature, key) = sign(bytes, seed);
+    let request = control.request("post", &format!("/api/v1/filters?{query}")).bearer_auth(token);
+    let request = request.header("content-type", "application/wasm").header("weft-signature", signature);
+    let response = request.header("weft-public-key", key).body(bytes.to_vec()).send().await.unwrap();
+    (response.status().as_u16(), response.json().await.unwrap())
+}
+
+fn filter(imports: &[&str]) -> Vec<u8> {
+    component(imports, &["configure", "on-connection", "on-request-head", "on-response-head", "on-done"])
+}
+
+#[tokio::test]
+async fn every_endpoint_is_described_and_every_description_is_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    let document: Value = control.request("get", "/api/v1/openapi.json").send().await.unwrap().json().await.unwrap();
+    let mut described = 0;
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        for (method, operation) in operations.as_object().unwrap() {
+            described += 1;
+            let concrete = path.replace("{kind}", "services").replace("{namespace}", "n").replace("{name}", "x");
+            let concrete = concrete.replace("{revision}", "0");
+            let response = control.request(method, &concrete).send().await.unwrap();
+            let status = response.status().as_u16();
+            let expected = if operation["security"].is_array() { 401 } else { 200 };
+            assert_eq!(status, expected, "{method} {path} without a token");
+            for name in path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')) {
+                let parameters = operation["parameters"].as_array().unwrap();
+                assert!(parameters.iter().any(|p| p["name"] == name && p["in"] == "path"), "{path} {name}");
+            }
+            if let Some(schema) = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].as_str() {
+                let name = schema.rsplit('/').next().unwrap();
+                assert!(document["components"]["schemas"][name].is_object(), "{schema}");
+            }
+        }
+    }
+    assert_eq!(described, super::endpoints().len());
+    let response = control.request("get", "/api/v1/nowhere").send().await.unwrap();
+    assert_eq!(response.status(), 404);
+    let body: Value = response.json().await.unwrap();
+    assert_eq!(body["error"]["code"], "not_found");
+    assert_eq!(control.request("put", "/api/v1/apply").send().await.unwrap().status(), 405);
+}
+
+#[tokio::test]
+async fn roles_allow_what_they_say() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    let bytes = filter(&["weft:filter/log@0.1.0"]);
+    let dry = json!({ "documents": documents(SERVICE), "dry_run": true });
+    let wet = json!({ "documents": documents(SERVICE) });
+    let join = json!({ "kind": "join", "service_account": "shop/web" });
+    let person = json!({ "kind": "operator", "role": "viewer" });
+    for (role, reads, changes, joins, publishes, persons) in [
+        ("viewer", 200, 403, 403, 403, 403),
+        ("operator", 200, 200, 200, 403, 403),
+        ("publisher", 200, 403, 403, 200, 403),
+        ("admin", 200, 200, 200, 200, 200),
+    ] {
+        let token = token(&control, role).await;
+        let call = async |method: &str, path: &str, body: &Value| control.call_as(&token, method, path, body.clone()).await.0;
+        assert_eq!(call("get", "/api/v1/proxies", &Value::Null).await, reads, "{role}");
+        assert_eq!(call("post", "/api/v1/apply", &dry).await, reads, "{role}");
+        assert_eq!(call("post", "/api/v1/apply", &wet).await, changes, "{role}");
+        assert_eq!(call("post", "/api/v1/tokens", &join).await, joins, "{role}");
+        assert_eq!(call("post", "/api/v1/tokens", &person).await, persons, "{role}");
+        assert_eq!(publish(&control, &token, "name=noop&version=1.0.0", &bytes, 1).await.0, publishes, "{role}");
+        let deleted = call("delete", "/api/v1/resources/services/shop/web", &Value::Null).await;
+        assert_eq!(deleted, changes, "{role}");
+    }
+    for (token, expect) in [("weft_op_wrong", "not known"), (control.join_token("a/b").await.as_str(), "join token")] {
+        let (status, body) = control.call_as(token, "get", "/api/v1/proxies", Value::Null).await;
+        assert_eq!(status, 401);
+        assert!(body["error"]["message"].as_str().unwrap().contains(expect), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn bad_input_is_told_where_and_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    let good = documents(SERVICE).remove(0);
+    let mut bad = good.clone();
+    bad["spec"]["prots"] = json!([]);
+    let (status, body) = control.call("post", "/api/v1/apply", json!({ "documents": [good, bad] })).await;
+    assert_eq!((status, body["error"]["code"].as_str()), (400, Some("invalid")));
+    let detail = &body["error"]["details"][0];
+    assert_eq!(detail["file"], "documents[1]");
+    assert!(detail["message"].as_str().unwrap().contains("prots"), "{body}");
+    let (_, list) = control.call("get", "/api/v1/resources/services", Value::Null).await;
+    assert_eq!((&list["revision"], &list["items"]), (&json!(0), &json!([])));
+
+    for (method, path, body, expect) in [
+        ("post", "/api/v1/apply", json!({ "documents": 1 }), 400),
+        ("post", "/api/v1/apply", json!({ "documents": [], "surprise": 1 }), 400),
+        ("get", "/api/v1/resources/gizmos", Value::Null, 404),
+        ("get", "/api/v1/resources/services/shop/none", Value::Null, 404),
+        ("get", "/api/v1/resources/services/_/none", Value::Null, 400),
+        ("delete", "/api/v1/resources/services/shop/none", Value::Null, 404),
+        ("get", "/api/v1/revisions/99/status", Value::Null, 404),
+        ("get", "/api/v1/revisions/x/status", Value::Null, 400),
+        ("get", "/api/v1/audit?limit=many", Value::Null, 400),
+        ("get", "/api/v1/filters/none", Value::Null, 404),
+        ("post", "/api/v1/tokens", json!({ "kind": "join", "service_account": "UPPER/x" }), 400),
+        ("post", "/api/v1/tokens", json!({ "kind": "join", "service_account": "a/b", "uses": 0 }), 400),
+        ("post", "/api/v1/explain", json!({ "from": "x", "to": "web" }), 400),
+    ] {
+        let (status, answer) = control.call(method, path, body).await;
+        assert_eq!(status, expect, "{method} {path}: {answer}");
+        assert!(!answer["error"]["message"].as_str().unwrap().is_empty(), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn resources_are_shown_as_they_can_be_applied_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    let revision = control.apply(SERVICE).await;
+    let (status, shown) = control.call("get", "/api/v1/resources/svc/shop/web", Value::Null).await;
+    assert_eq!(status, 200);
+    assert_eq!(shown["metadata"]["revision"], json!(revision));
+    assert_eq!(shown["metadata"]["uid"].as_str().unwrap().len(), 36);
+    let (_, again) = control.call("post", "/api/v1/apply", json!({ "documents": [shown] })).await;
+    assert_eq!(again["changes"][0]["action"], "unchanged", "{again}");
+    let explain = json!({ "from": "shop/client", "to": "web" });
+    let (status, explanation) = control.call("post", "/api/v1/explain", explain).await;
+    assert_eq!((status, &explanation["service"]), (200, &json!("shop/web")), "{explanation}");
+}
+
+#[tokio::test]
+async fn filters_are_published_verified_and_fetched_from_where_one_stopped() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    let admin = control.admin_token();
+    let bytes = filter(&["weft:filter/log@0.1.0"]);
+    let (status, published) = publish(&control, &admin, "name=noop&version=1.0.0", &bytes, 1).await;
+    assert_eq!(status, 200, "{published}");
+    let digest = published["digest"].as_str().unwrap().to_owned();
+    assert_eq!(publish(&control, &admin, "name=noop&version=1.0.0", &bytes, 1).await.0, 200, "the same again is fine");
+    let other = filter(&["weft:filter/metrics@0.1.0"]);
+    let (status, body) = publish(&control, &admin, "name=noop&version=1.0.0", &other, 1).await;
+    assert_eq!(status, 409, "{body}");
+    let (status, body) = publish(&control, &admin, "name=noop&version=1.1.0", &other, 2).await;
+    assert!(status == 409 && body["error"]["message"].as_str().unwrap().contains("another key"), "{body}");
+    assert_eq!(publish(&control, &admin, "name=noop&version=1.1.0&accept_new_key=true", &other, 2).await.0, 200);
+    assert_eq!(publish(&control, &admin, "name=noop&version=one", &bytes, 1).await.0, 400);
+    let foreign = filter(&["wasi:sockets/tcp@0.2.0"]);
+    let (status, body) = publish(&control, &admin, "name=evil&version=1.0.0", &foreign, 1).await;
+    assert!(status == 422 && body["error"]["message"].as_str().unwrap().contains("wasi:sockets"), "{body}");
+
+    let (_, list) = control.call("get", "/api/v1/filters/noop", Value::Null).await;
+    let current: Vec<_> = list["versions"].as_array().unwrap().iter().map(|v| v["current"] == true).collect();
+    assert_eq!(current, [false, true]);
+    let (_, shown) = control.call("get", "/api/v1/resources/filters/weft-system/noop", Value::Null).await;
+    assert_eq!(shown["spec"]["version"], "1.1.0");
+
+    let svid = control.join("shop/web").await;
+    let mut client = control.grpc(Some(&svid)).await;
+    for offset in [0_usize, 100, bytes.len()] {
+        let request = v1::FetchFilterRequest { digest: digest.clone(), offset: offset as u64 };
+        let mut stream = client.fetch_filter(request).await.unwrap().into_inner();
+        let mut received = Vec::new();
+        while let Some(chunk) = stream.message().await.unwrap() {
+            received.extend_from_slice(&chunk.data);
+        }
+        assert_eq!(received, bytes[offset..], "from {offset}");
+    }
+    for (digest, offset, code) in
+        [("sha256:none", 0, tonic::Code::NotFound), (digest.as_str(), 1 << 30, tonic::Code::OutOfRange)]
+    {
+        let request = v1::FetchFilterRequest { digest: digest.to_owned(), offset };
+        assert_eq!(client.fetch_filter(request).await.err().unwrap().code(), code);
+    }
+}
+
+#[tokio::test]
+async fn a_filter_over_the_limit_is_refused_while_it_comes() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start_with(dir.path(), |config| config.limits.max_filter_bytes = 1_000).await;
+    let (status, body) = publish(&control, &control.admin_token(), "name=big&version=1.0.0", &[0; 5_000], 1).await;
+    assert_eq!((status, &body["error"]["code"]), (413, &json!("too_large")), "{body}");
+}

@@ -1,0 +1,117 @@
+//! Tokens and the audit log.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::{Extension, Json};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{ApiError, Body, Caller, Endpoint, Query};
+use crate::hub::Hub;
+use crate::token::{Grant, Permission, Role};
+
+const DEFAULT_JOIN_TTL: u64 = 600;
+const MAX_JOIN_TTL: u64 = 30 * 24 * 3600;
+const MAX_USES: u32 = 10_000;
+
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::new(
+            "post",
+            "/api/v1/tokens",
+            Some(Permission::Read),
+            "Makes a join token (operator) or a person's token (admin); its text is shown once",
+            axum::routing::post(create),
+        )
+        .body("CreateToken"),
+    ]
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CreateToken {
+    kind: Kind,
+    /// For join tokens: `namespace/service-account`.
+    service_account: Option<String>,
+    /// For operator tokens.
+    role: Option<Role>,
+    ttl_seconds: Option<u64>,
+    uses: Option<u32>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    Join,
+    Operator,
+}
+
+async fn create(
+    State(hub): State<Arc<Hub>>,
+    Extension(caller): Extension<Caller>,
+    Body(request): Body<CreateToken>,
+) -> Result<Json<Value>, ApiError> {
+    let (permission, grant, ttl) = match request.kind {
+        Kind::Join => (Permission::CreateJoinToken, join_grant(&hub, &request)?, Some(join_ttl(request.ttl_seconds)?)),
+        Kind::Operator => {
+            let role = request.role.ok_or_else(|| ApiError::invalid("an operator token needs a role"))?;
+            if request.service_account.is_some() || request.uses.is_some() {
+                return Err(ApiError::invalid("service_account and uses are for join tokens"));
+            }
+            (Permission::CreateOperatorToken, Grant::Operator { role }, request.ttl_seconds.map(Duration::from_secs))
+        }
+    };
+    caller.require(permission)?;
+    let made = hub.create_token(&caller.actor(), grant, ttl).await?;
+    Ok(Json(json!({ "token": made.text.reveal(), "id": made.id, "expires_unix": made.expires_unix })))
+}
+
+fn join_grant(hub: &Hub, request: &CreateToken) -> Result<Grant, ApiError> {
+    if request.role.is_some() {
+        return Err(ApiError::invalid("role is for operator tokens"));
+    }
+    let account = request.service_account.as_deref().and_then(|text| text.split_once('/'));
+    let (namespace, name) =
+        account.ok_or_else(|| ApiError::invalid("a join token needs service_account: namespace/service-account"))?;
+    let identity = hub.trust_domain().workload(namespace, name);
+    let identity = identity.map_err(|e| ApiError::invalid(format!("service_account: {e}")))?;
+    let uses_left = request.uses.unwrap_or(1);
+    if !(1..=MAX_USES).contains(&uses_left) {
+        return Err(ApiError::invalid(format!("uses must be between 1 and {MAX_USES}")));
+    }
+    Ok(Grant::Join { identity, uses_left })
+}
+
+fn join_ttl(seconds: Option<u64>) -> Result<Duration, ApiError> {
+    let seconds = seconds.unwrap_or(DEFAULT_JOIN_TTL);
+    if !(1..=MAX_JOIN_TTL).contains(&seconds) {
+        return Err(ApiError::invalid(format!("ttl_seconds must be between 1 and {MAX_JOIN_TTL}")));
+    }
+    Ok(Duration::from_secs(seconds))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AuditQuery {
+    before: Option<u64>,
+    limit: Option<usize>,
+}
+
+pub(super) async fn audit(
+    State(hub): State<Arc<Hub>>,
+    Query(query): Query<AuditQuery>,
+) -> Result<Json<Value>, ApiError> {
+    let entries = hub.audit(query.before, query.limit.unwrap_or(100).min(1_000)).await?;
+    let entries: Vec<_> = entries
+        .into_iter()
+        .map(|(number, e)| {
+            json!({
+                "number": number, "time_unix_ms": e.time_unix_ms, "actor": e.actor, "action": e.action,
+                "object": e.object, "revision": e.revision, "detail": e.detail,
+            })
+        })
+        .collect();
+    Ok(Json(json!({ "entries": entries })))
+}

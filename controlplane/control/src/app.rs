@@ -1,0 +1,186 @@
+//! The composition root: opens the state folder, binds the three ports, runs until told to stop. Knows every part.
+
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::Router;
+use time::OffsetDateTime;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use weft_policy::wire::v1::mesh_control_server::MeshControlServer;
+
+use crate::ca::Authority;
+use crate::config::Config;
+use crate::hub::Hub;
+use crate::listener::{self, ListenerOptions};
+use crate::metrics::Metrics;
+use crate::store::Store;
+use crate::tls::ServerCertificate;
+use crate::token::{Grant, Role};
+use crate::{api, builtin, grpc};
+
+/// How long connections have to end at shutdown.
+const DRAIN: Duration = Duration::from_secs(5);
+/// How often certificates and tokens are looked after.
+const MAINTENANCE: Duration = Duration::from_secs(60);
+
+/// A running control plane. Dropping it without `stop` leaves what a crash leaves.
+pub struct App {
+    pub hub: Arc<Hub>,
+    pub grpc_address: SocketAddr,
+    pub api_address: SocketAddr,
+    pub metrics_address: SocketAddr,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl App {
+    /// Starts everything; returns once all ports are open.
+    pub async fn start(config: Config) -> anyhow::Result<Self> {
+        config.validate()?;
+        let now = OffsetDateTime::now_utc();
+        let state = config.state.clone();
+        std::fs::create_dir_all(&state).with_context(|| format!("state folder {}", state.display()))?;
+        let store = Arc::new(Store::open(&state.join("weft.redb"), config.limits.max_audit_entries)?);
+        let authority = Arc::new(Authority::open(&state, &config.trust_domain, now)?);
+        let certificate = Arc::new(ServerCertificate::new(authority.clone(), &config, now)?);
+        let metrics = Arc::new(Metrics::new());
+        let stop = CancellationToken::new();
+
+        let grpc_listener = bind("gRPC", config.grpc_address()).await?;
+        let api_listener = bind("API", config.api_address()).await?;
+        let metrics_listener = bind("metrics", config.metrics_address()).await?;
+        let (grpc_address, api_address, metrics_address) =
+            (grpc_listener.local_addr()?, api_listener.local_addr()?, metrics_listener.local_addr()?);
+
+        let hub = Hub::start(config.clone(), store, authority, metrics.clone(), stop.clone())?;
+        first_operator_token(&hub, &state).await?;
+        builtin::publish(&hub).await?;
+
+        let mut tasks = JoinSet::new();
+        let options = |tls| ListenerOptions {
+            tls,
+            max_connections: config.limits.max_connections,
+            handshake_timeout: config.handshake_timeout(),
+            metrics: metrics.clone(),
+        };
+        let grpc_connections =
+            listener::accept(grpc_listener, options(certificate.grpc_config()?), stop.clone(), &mut tasks)?;
+        let api_connections =
+            listener::accept(api_listener, options(certificate.api_config()?), stop.clone(), &mut tasks)?;
+        tasks.spawn(serve_grpc(hub.clone(), grpc_connections, stop.clone()));
+        tasks.spawn(serve_http("API", api_connections, api::router(hub.clone()), stop.clone()));
+        tasks.spawn(serve_http("metrics", metrics_listener, metrics_router(metrics), stop.clone()));
+        tasks.spawn(maintain(hub.clone(), certificate, stop.clone()));
+        tracing::info!(grpc = %grpc_address, api = %api_address, metrics = %metrics_address,
+            revision = hub.published().revision.0, "control plane ready");
+        Ok(Self { hub, grpc_address, api_address, metrics_address, stop, tasks })
+    }
+
+    /// Ends sessions and connections, giving them `DRAIN`.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        let ended = tokio::time::timeout(DRAIN, async {
+            self.hub.finish().await;
+            while self.tasks.join_next().await.is_some() {}
+        });
+        if ended.await.is_err() {
+            tracing::info!("connections were still open at the end of the grace");
+        }
+        self.tasks.shutdown().await;
+    }
+}
+
+async fn bind(name: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("{name} port {address} can't be opened"))
+}
+
+async fn serve_grpc(hub: Arc<Hub>, connections: listener::Connections, stop: CancellationToken) {
+    let limit = hub.config().limits.max_message_bytes;
+    let service = MeshControlServer::new(grpc::Service::new(hub, stop.clone())).max_decoding_message_size(limit);
+    let server = tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(Duration::from_secs(5)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(5)))
+        .max_concurrent_streams(64)
+        .add_service(service)
+        .serve_with_incoming_shutdown(connections, stop.cancelled_owned());
+    if let Err(error) = server.await {
+        tracing::error!(error = %crate::chain(&error), "gRPC server failed");
+    }
+}
+
+async fn serve_http<L>(name: &'static str, listener: L, router: Router, stop: CancellationToken)
+where
+    L: axum::serve::Listener,
+    L::Addr: std::fmt::Debug,
+{
+    let server = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
+    if let Err(error) = server.await {
+        tracing::error!(%error, "{name} server failed");
+    }
+}
+
+fn metrics_router(metrics: Arc<Metrics>) -> Router {
+    let render = move || {
+        let metrics = metrics.clone();
+        async move { ([("content-type", "text/plain; version=0.0.4")], metrics.render()) }
+    };
+    Router::new()
+        .route("/metrics", axum::routing::get(render))
+        .route("/healthz", axum::routing::get(async || "ok\n"))
+}
+
+/// Looks after what gets old: intermediate, server certificate, tokens, and the gauges that move by themselves.
+async fn maintain(hub: Arc<Hub>, certificate: Arc<ServerCertificate>, stop: CancellationToken) {
+    loop {
+        let now = OffsetDateTime::now_utc();
+        match hub.authority().maintain(now) {
+            Ok(true) => tracing::info!("new intermediate certificate"),
+            Ok(false) => {}
+            Err(error) => tracing::error!(error = %crate::chain(&error), "intermediate could not be renewed"),
+        }
+        match certificate.maintain(now) {
+            Ok(true) => tracing::info!("new server certificate"),
+            Ok(false) => {}
+            Err(error) => tracing::error!(error = %crate::chain(&error), "server certificate could not be renewed"),
+        }
+        if let Err(error) = hub.sweep_tokens().await {
+            tracing::error!(error = %crate::chain(&error), "expired tokens could not be removed");
+        }
+        hub.metrics().upkeep();
+        hub.metrics().expiries(certificate.not_after(), hub.authority().intermediate_not_after());
+        let tick = tokio::time::sleep(MAINTENANCE);
+        tokio::select! {
+            () = tick => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// Where there is no operator token yet, makes one for an admin and leaves its text in `STATE/operator.token`.
+async fn first_operator_token(hub: &Arc<Hub>, state: &Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let path = state.join("operator.token");
+    if path.exists() {
+        return Ok(());
+    }
+    let made = hub.create_token("system", Grant::Operator { role: Role::Admin }, None).await?;
+    let temporary = state.join("operator.token.new");
+    let _ = std::fs::remove_file(&temporary);
+    let write = || -> std::io::Result<()> {
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        file.write_all(made.text.reveal().as_bytes())?;
+        file.write_all(b"\n")?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, &path)
+    };
+    write().with_context(|| format!("operator token {}", path.display()))
+}

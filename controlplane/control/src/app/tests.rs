@@ -1,0 +1,333 @@
+//! A whole control plane in this process on ports of its own, clients for both of its ports, and what concerns the
+//! process as a whole: first start, restart, shutdown, renewal.
+
+use std::path::PathBuf;
+
+use rcgen::{CertificateParams, KeyPair};
+use rustls_pki_types::CertificateDer;
+use serde_json::{Value, json};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use weft_policy::bundle::Bundle;
+use weft_policy::delta::Delta;
+use weft_policy::wire::v1;
+use weft_policy::wire::v1::mesh_control_client::MeshControlClient;
+
+use super::*;
+
+/// How long a test waits for what must happen.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A running control plane and its state folder.
+pub(crate) struct Control {
+    pub(crate) app: App,
+    pub(crate) state: PathBuf,
+    http: reqwest::Client,
+}
+
+/// A proxy's identity as files would hold it.
+#[derive(Clone)]
+pub(crate) struct Svid {
+    pub(crate) chain_pem: String,
+    pub(crate) key_pem: String,
+    pub(crate) identity: String,
+}
+
+impl Control {
+    pub(crate) async fn start(state: &Path) -> Self {
+        Self::start_with(state, |_| {}).await
+    }
+
+    pub(crate) async fn start_with(state: &Path, change: impl FnOnce(&mut Config)) -> Self {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let mut config = Config { state: state.to_owned(), ..Config::default() };
+        config.ports = crate::config::Ports { grpc: 0, api: 0, metrics: 0 };
+        config.coalesce_quiet_ms = 10;
+        config.disconnect_grace_ms = 50;
+        change(&mut config);
+        let app = App::start(config).await.unwrap();
+        let root = reqwest::Certificate::from_pem(app.hub.authority().trust_bundle_pem().as_bytes()).unwrap();
+        let http = reqwest::Client::builder().tls_certs_only([root]).build().unwrap();
+        Self { app, state: state.to_owned(), http }
+    }
+
+    pub(crate) fn admin_token(&self) -> String {
+        std::fs::read_to_string(self.state.join("operator.token")).unwrap().trim().to_owned()
+    }
+
+    pub(crate) fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
+        let url = format!("https://{}{path}", self.app.api_address);
+        self.http.request(method.to_uppercase().parse().unwrap(), url)
+    }
+
+    /// A call with the first token; status and body.
+    pub(crate) async fn call(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
+        self.call_as(&self.admin_token(), method, path, body).await
+    }
+
+    pub(crate) async fn call_as(&self, token: &str, method: &str, path: &str, body: Value) -> (u16, Value) {
+        let mut request = self.request(method, path).bearer_auth(token);
+        if !body.is_null() {
+            request = request.json(&body);
+        }
+        let response = request.send().await.unwrap();
+        (response.status().as_u16(), response.json().await.unwrap_or(Value::Null))
+    }
+
+    /// Applies YAML and gives the revision.
+    pub(crate) async fn apply(&self, yaml: &str) -> u64 {
+        let (status, body) = self.call("post", "/api/v1/apply", json!({ "documents": documents(yaml) })).await;
+        assert_eq!(status, 200, "{body}");
+        body["revision"].as_u64().unwrap()
+    }
+
+    pub(crate) async fn join_token(&self, account: &str) -> String {
+        let body = json!({ "kind": "join", "service_account": account });
+        let (status, body) = self.call("post", "/api/v1/tokens", body).await;
+        assert_eq!(status, 200, "{body}");
+        body["token"].as_str().unwrap().to_owned()
+    }
+
+    pub(crate) async fn grpc(&self, svid: Option<&Svid>) -> MeshControlClient<Channel> {
+        let ca = Certificate::from_pem(self.app.hub.authority().trust_bundle_pem());
+        let mut tls = ClientTlsConfig::new().ca_certificate(ca).domain_name("weft-control");
+        if let Some(svid) = svid {
+            tls = tls.identity(Identity::from_pem(&svid.chain_pem, &svid.key_pem));
+        }
+        let endpoint = Endpoint::from_shared(format!("https://{}", self.app.grpc_address)).unwrap();
+        MeshControlClient::new(endpoint.tls_config(tls).unwrap().connect().await.unwrap())
+    }
+
+    /// Joins as an account of a namespace.
+    pub(crate) async fn join(&self, account: &str) -> Svid {
+        let token = self.join_token(account).await;
+        let key = KeyPair::generate().unwrap();
+        let request = v1::JoinRequest { token, csr_der: csr(&key), ..Default::default() };
+        let response = self.grpc(None).await.join(request).await.unwrap().into_inner();
+        svid(&response.certificate_chain_der, &key, response.workload_identity)
+    }
+
+    pub(crate) async fn metrics(&self) -> String {
+        let url = format!("http://{}/metrics", self.app.metrics_address);
+        self.http.get(url).send().await.unwrap().text().await.unwrap()
+    }
+}
+
+pub(crate) fn documents(yaml: &str) -> Vec<Value> {
+    let parsed = weft_policy::manifest::parse("test.yaml", yaml).unwrap();
+    parsed.iter().map(|document| serde_json::to_value(&document.resource).unwrap()).collect()
+}
+
+pub(crate) fn csr(key: &KeyPair) -> Vec<u8> {
+    CertificateParams::default().serialize_request(key).unwrap().der().to_vec()
+}
+
+fn svid(chain: &[impl AsRef<[u8]>], key: &KeyPair, identity: String) -> Svid {
+    use base64::Engine as _;
+    let pem = |der: &[u8]| {
+        let text = base64::engine::general_purpose::STANDARD.encode(der);
+        format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
+    };
+    let chain_pem = chain.iter().map(|der| pem(der.as_ref())).collect();
+    Svid { chain_pem, key_pem: key.serialize_pem(), identity }
+}
+
+/// The proxy's side of a control stream; it keeps a bundle as a proxy does.
+pub(crate) struct Proxy {
+    pub(crate) bundle: Bundle,
+    outgoing: tokio::sync::mpsc::Sender<v1::ProxyMessage>,
+    incoming: tonic::Streaming<v1::ControlMessage>,
+}
+
+impl Proxy {
+    /// Connects as proxy `name` with one workload, or none, and what `bundle` holds already.
+    pub(crate) async fn connect(
+        control: &Control,
+        svid: &Svid,
+        name: &str,
+        workload: Option<v1::WorkloadRegistration>,
+        bundle: Bundle,
+    ) -> Self {
+        let version = |(key, object)| v1::ObjectVersion {
+            key: Some(v1::Key::from(&key)),
+            version: weft_policy::wire::version(&object),
+        };
+        let hello = v1::Hello {
+            proxy_name: name.to_owned(),
+            version: "test".to_owned(),
+            workloads: workload.into_iter().collect(),
+            known: bundle.objects().into_iter().map(version).collect(),
+            current_revision: bundle.revision.0,
+            ..Default::default()
+        };
+        Self::connect_with(control, svid, hello, bundle).await
+    }
+
+    pub(crate) async fn connect_with(control: &Control, svid: &Svid, hello: v1::Hello, bundle: Bundle) -> Self {
+        let (outgoing, receiver) = tokio::sync::mpsc::channel(16);
+        outgoing.send(message(v1::proxy_message::Message::Hello(hello))).await.unwrap();
+        let mut client = control.grpc(Some(svid)).await;
+        let incoming = client.connect(ReceiverStream::new(receiver)).await.unwrap().into_inner();
+        Self { bundle, outgoing, incoming }
+    }
+
+    /// The next delta, or why there is none.
+    pub(crate) async fn try_delta(&mut self) -> Result<Delta, String> {
+        let next = tokio::time::timeout(PATIENCE, self.incoming.message()).await.map_err(|_| "nothing came")?;
+        match next.map_err(|status| status.message().to_owned())?.and_then(|message| message.message) {
+            Some(v1::control_message::Message::Delta(delta)) => Delta::try_from(delta).map_err(|e| e.to_string()),
+            Some(v1::control_message::Message::Notice(notice)) => Err(format!("notice: {}", notice.reason)),
+            None => Err("the stream ended".to_owned()),
+        }
+    }
+
+    pub(crate) async fn delta(&mut self) -> Delta {
+        self.try_delta().await.unwrap()
+    }
+
+    /// Takes the next delta and acknowledges it unless it is subtractive.
+    pub(crate) async fn take(&mut self) -> Delta {
+        let delta = self.delta().await;
+        self.accept(&delta).await;
+        delta
+    }
+
+    pub(crate) async fn accept(&mut self, delta: &Delta) {
+        self.bundle.apply(delta);
+        if !delta.subtractive {
+            self.say(v1::proxy_message::Message::Ack(v1::Ack { revision: delta.revision.0 })).await;
+        }
+    }
+
+    /// Takes deltas until the bundle is as wanted.
+    pub(crate) async fn take_until(&mut self, wanted: impl Fn(&Bundle) -> bool) {
+        while !wanted(&self.bundle) {
+            self.take().await;
+        }
+    }
+
+    pub(crate) async fn say(&mut self, said: v1::proxy_message::Message) {
+        self.outgoing.send(message(said)).await.unwrap();
+    }
+}
+
+fn message(said: v1::proxy_message::Message) -> v1::ProxyMessage {
+    v1::ProxyMessage { message: Some(said) }
+}
+
+/// A registration of `name` in the namespace of the identity, on a loopback address.
+pub(crate) fn workload(name: &str, namespace: &str, address: &str, service: Option<&str>) -> v1::WorkloadRegistration {
+    v1::WorkloadRegistration {
+        name: name.to_owned(),
+        namespace: namespace.to_owned(),
+        address: address.to_owned(),
+        ports: vec![v1::WorkloadPort { port: 8080, protocol: v1::Protocol::Http.into() }],
+        service: service.map(str::to_owned),
+        mesh_address: format!("{address}:15008"),
+        weight: 1,
+        ..Default::default()
+    }
+}
+
+#[tokio::test]
+async fn the_first_start_makes_everything_and_a_restart_keeps_it() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    let token_path = dir.path().join("operator.token");
+    assert_eq!(std::fs::metadata(&token_path).unwrap().permissions().mode() & 0o777, 0o600);
+    let token = control.admin_token();
+    let root = std::fs::read_to_string(dir.path().join("ca.pem")).unwrap();
+    let svid = control.join("shop/web").await;
+    assert_eq!(svid.identity, "spiffe://cluster.local/ns/shop/sa/web");
+    control.app.stop().await;
+
+    let control = Control::start(dir.path()).await;
+    assert_eq!(control.admin_token(), token);
+    assert_eq!(std::fs::read_to_string(dir.path().join("ca.pem")).unwrap(), root);
+    assert_eq!(control.call("get", "/api/v1/proxies", Value::Null).await.0, 200);
+    // A certificate from before the restart still opens the stream.
+    Proxy::connect(&control, &svid, "web-1", None, Bundle::default()).await.take().await;
+    let metrics = control.metrics().await;
+    for name in ["weft_control_proxies_connected", "weft_control_revision", "weft_control_certificates_issued_total"] {
+        assert!(metrics.contains(name), "{name} in {metrics}");
+    }
+}
+
+#[tokio::test]
+async fn tokens_and_requests_are_checked_over_the_wire() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    let key = KeyPair::generate().unwrap();
+    let token = control.join_token("shop/web").await;
+    let join = async |token: &str, csr_der: Vec<u8>| {
+        let request = v1::JoinRequest { token: token.to_owned(), csr_der, ..Default::default() };
+        control.grpc(None).await.join(request).await.map(|_| ())
+    };
+    let mut forged = csr(&key);
+    let last = forged.len() - 1;
+    forged[last] ^= 1;
+    assert_eq!(join(&token, forged).await.unwrap_err().code(), tonic::Code::InvalidArgument);
+    join(&token, csr(&key)).await.unwrap();
+    let error = join(&token, csr(&key)).await.unwrap_err();
+    assert_eq!(error.code(), tonic::Code::Unauthenticated);
+    assert!(error.message().contains("used already"), "{error}");
+}
+
+#[tokio::test]
+async fn every_call_but_join_needs_a_certificate() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    let mut client = control.grpc(None).await;
+    let renew = client.renew(v1::RenewRequest::default()).await.unwrap_err();
+    let fetch = client.fetch_filter(v1::FetchFilterRequest::default()).await.err().unwrap();
+    let connect = client.connect(tokio_stream::empty()).await.err().unwrap();
+    for error in [renew, fetch, connect] {
+        assert_eq!(error.code(), tonic::Code::Unauthenticated, "{error}");
+    }
+    // Somebody else's certificate doesn't get through the handshake.
+    let stranger = tempfile::tempdir().unwrap();
+    let stranger = Control::start(stranger.path()).await;
+    let foreign = stranger.join("shop/web").await;
+    let ca = Certificate::from_pem(control.app.hub.authority().trust_bundle_pem());
+    let identity = Identity::from_pem(&foreign.chain_pem, &foreign.key_pem);
+    let tls = ClientTlsConfig::new().ca_certificate(ca).domain_name("weft-control").identity(identity);
+    let endpoint = Endpoint::from_shared(format!("https://{}", control.app.grpc_address)).unwrap();
+    let refused = match endpoint.tls_config(tls).unwrap().connect().await {
+        Ok(channel) => MeshControlClient::new(channel).renew(v1::RenewRequest::default()).await.is_err(),
+        Err(_) => true,
+    };
+    assert!(refused);
+}
+
+#[tokio::test]
+async fn a_proxy_renews_its_own_identity_and_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    let first = control.join("shop/web").await;
+    let key = KeyPair::generate().unwrap();
+    let mut client = control.grpc(Some(&first)).await;
+    let renewed = client.renew(v1::RenewRequest { csr_der: csr(&key) }).await.unwrap().into_inner();
+    assert_eq!(renewed.workload_identity, first.identity);
+    assert!(renewed.not_after_unix > crate::now_unix() + 23 * 3600);
+    let leaf = CertificateDer::from(renewed.certificate_chain_der[0].to_vec());
+    let (_, leaf) = x509_parser::parse_x509_certificate(&leaf).unwrap();
+    assert_eq!(leaf.public_key().subject_public_key.data.as_ref(), key.public_key_raw());
+    let second = svid(&renewed.certificate_chain_der, &key, renewed.workload_identity);
+    Proxy::connect(&control, &second, "web-1", None, Bundle::default()).await.take().await;
+    let (_, audit) = control.call("get", "/api/v1/audit?limit=10", Value::Null).await;
+    let actions: Vec<_> = audit["entries"].as_array().unwrap().iter().map(|e| e["action"].as_str().unwrap()).collect();
+    assert_eq!(actions[..2], ["renew", "join"]);
+}
+
+#[tokio::test]
+async fn shutdown_ends_streams_with_a_word() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    let svid = control.join("shop/web").await;
+    let mut proxy = Proxy::connect(&control, &svid, "web-1", None, Bundle::default()).await;
+    proxy.take().await;
+    let reason = tokio::spawn(async move { proxy.try_delta().await.unwrap_err() });
+    tokio::time::timeout(PATIENCE, control.app.stop()).await.unwrap();
+    assert!(reason.await.unwrap().contains("shuts down"));
+}

@@ -1,0 +1,136 @@
+//! The proxies' port, 15012: Join (token), Renew, Connect and FetchFilter (client certificate). Who calls is read from the
+//! verified certificate alone.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use rustls_pki_types::CertificateDer;
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
+use tonic::{Request, Response, Status, Streaming};
+use weft_policy::identity::SpiffeId;
+use weft_policy::wire::v1;
+use weft_policy::wire::v1::mesh_control_server::MeshControl;
+use x509_parser::extensions::GeneralName;
+
+use crate::hub::{Hub, SignedIdentity};
+use crate::session;
+
+/// Bytes of one message of a filter's transfer.
+const CHUNK: usize = 64 << 10;
+
+pub struct Service {
+    hub: Arc<Hub>,
+    /// Ends all streams.
+    stop: CancellationToken,
+}
+
+type StreamOf<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+impl Service {
+    pub fn new(hub: Arc<Hub>, stop: CancellationToken) -> Self {
+        Self { hub, stop }
+    }
+}
+
+#[tonic::async_trait]
+impl MeshControl for Service {
+    type ConnectStream = StreamOf<v1::ControlMessage>;
+    type FetchFilterStream = StreamOf<v1::FilterChunk>;
+
+    async fn join(&self, request: Request<v1::JoinRequest>) -> Result<Response<v1::JoinResponse>, Status> {
+        let peer = peer_address(&request);
+        let request = request.into_inner();
+        let signed = self.hub.join(&request.token, &request.csr_der, &peer).await?;
+        let SignedIdentity { identity, issued, trust_bundle_pem } = signed;
+        Ok(Response::new(v1::JoinResponse {
+            certificate_chain_der: issued.chain.iter().map(|der| der.to_vec()).collect(),
+            trust_bundle_pem,
+            not_after_unix: issued.not_after.unix_timestamp(),
+            workload_identity: identity.to_string(),
+        }))
+    }
+
+    async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewResponse>, Status> {
+        let identity = peer_identity(&self.hub, &request)?;
+        let signed = self.hub.renew(&identity, &request.into_inner().csr_der).await?;
+        let SignedIdentity { identity, issued, trust_bundle_pem } = signed;
+        Ok(Response::new(v1::RenewResponse {
+            certificate_chain_der: issued.chain.iter().map(|der| der.to_vec()).collect(),
+            trust_bundle_pem,
+            not_after_unix: issued.not_after.unix_timestamp(),
+            workload_identity: identity.to_string(),
+        }))
+    }
+
+    async fn connect(
+        &self,
+        request: Request<Streaming<v1::ProxyMessage>>,
+    ) -> Result<Response<Self::ConnectStream>, Status> {
+        let identity = peer_identity(&self.hub, &request)?;
+        let peer = peer_address(&request);
+        let (sender, receiver) = mpsc::channel(session::QUEUE);
+        let (hub, stop) = (self.hub.clone(), self.stop.clone());
+        let incoming = request.into_inner();
+        self.hub.spawn(async move { session::serve(hub, identity, peer, incoming, sender, stop).await });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn fetch_filter(
+        &self,
+        request: Request<v1::FetchFilterRequest>,
+    ) -> Result<Response<Self::FetchFilterStream>, Status> {
+        peer_identity(&self.hub, &request)?;
+        let v1::FetchFilterRequest { digest, offset } = request.into_inner();
+        let found = self.hub.artifact(digest.clone()).await.map_err(|error| {
+            tracing::error!(error = %crate::chain(&error), digest, "filter could not be read");
+            Status::unavailable("the control plane's store failed; its log says why")
+        })?;
+        let bytes = found.ok_or_else(|| Status::not_found(format!("no filter with digest {digest:?}")))?;
+        let start = usize::try_from(offset).ok().filter(|start| *start <= bytes.len());
+        let start = start.ok_or_else(|| {
+            Status::out_of_range(format!("offset {offset} is beyond the end of {digest} ({} bytes)", bytes.len()))
+        })?;
+        self.hub.metrics().filter_bytes.increment((bytes.len() - start) as u64);
+        let chunks: Vec<_> = bytes[start..].chunks(CHUNK).map(|chunk| Ok(chunk_of(chunk))).collect();
+        Ok(Response::new(Box::pin(tokio_stream::iter(chunks))))
+    }
+}
+
+fn chunk_of(bytes: &[u8]) -> v1::FilterChunk {
+    v1::FilterChunk { data: bytes.to_vec().into() }
+}
+
+type ConnectInfo = TlsConnectInfo<TcpConnectInfo>;
+
+fn peer_address<T>(request: &Request<T>) -> String {
+    let info = request.extensions().get::<ConnectInfo>();
+    let address = info.and_then(|info| info.get_ref().remote_addr());
+    address.map_or_else(|| "unknown".to_owned(), |address| address.ip().to_string())
+}
+
+/// The SPIFFE ID of the verified client certificate; its chain was checked at the handshake.
+fn peer_identity<T>(hub: &Hub, request: &Request<T>) -> Result<SpiffeId, Status> {
+    let certificates = request.extensions().get::<ConnectInfo>().and_then(TlsConnectInfo::peer_certs);
+    let leaf = certificates.as_ref().and_then(|chain| chain.first());
+    let leaf = leaf.ok_or_else(|| Status::unauthenticated("a client certificate is needed: join first"))?;
+    let identity = identity_of(leaf).map_err(|reason| Status::unauthenticated(format!("client certificate: {reason}")))?;
+    if identity.trust_domain() != hub.trust_domain().as_str() {
+        return Err(Status::permission_denied(format!("{identity} is not of this trust domain")));
+    }
+    Ok(identity)
+}
+
+//= spiffe-x509-svid#section-2
+/// Exactly one URI name, and nothing else that could be mistaken for an identity.
+fn identity_of(leaf: &CertificateDer<'_>) -> Result<SpiffeId, String> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(leaf).map_err(|e| e.to_string())?;
+    let names = parsed.subject_alternative_name().map_err(|e| e.to_string())?.ok_or("it has no names")?;
+    match names.value.general_names.as_slice() {
+        [GeneralName::URI(uri)] => uri.parse().map_err(|e: weft_policy::identity::IdentityError| e.to_string()),
+        _ => Err("it must have exactly one name, a URI".to_owned()),
+    }
+}

@@ -1,0 +1,263 @@
+//! The one place where the world changes. Invariant: a change is computed on a copy, committed durably with its audit entry
+//! as one transaction, and only then seen by anybody; changes are made one after the other, reads never wait.
+
+mod apply;
+mod filters;
+mod identity;
+mod registration;
+mod tokens;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use time::OffsetDateTime;
+use tokio::sync::{Mutex, OwnedMutexGuard, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use weft_policy::bundle::{ObjectName, Revision};
+use weft_policy::identity::TrustDomain;
+use weft_policy::plan::World;
+
+pub use self::apply::{Applied, ApplyError, current_digest};
+pub use self::filters::{FilterVersion, Publication, PublishError};
+pub use self::tokens::NewToken;
+pub use self::identity::SignedIdentity;
+pub use self::registration::Registration;
+use crate::ca::Authority;
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::registry::{ProxyKey, Registry};
+use crate::store::{AuditEntry, Store, StoreError, Write};
+
+/// The world as everybody sees it, replaced as a whole by every change.
+pub struct Published {
+    pub revision: Revision,
+    pub world: Arc<World>,
+    /// Registered workloads and the proxies that they live with.
+    pub owners: Arc<BTreeMap<ObjectName, ProxyKey>>,
+    /// The newest revision in which an endpoint may have left or moved.
+    pub last_removal: Revision,
+}
+
+/// Everything that the ports share.
+pub struct Hub {
+    config: Config,
+    trust_domain: TrustDomain,
+    store: Arc<Store>,
+    authority: Arc<Authority>,
+    metrics: Arc<Metrics>,
+    registry: Registry,
+    /// Held by whoever changes the world.
+    writer: Arc<Mutex<()>>,
+    published: watch::Sender<Arc<Published>>,
+    /// Sessions and timers; they end at shutdown.
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// Why the hub can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("state folder is of trust domain {stored}, the configuration says {configured}: it can't be changed")]
+    TrustDomain { stored: String, configured: String },
+    #[error("trust_domain: {0}")]
+    InvalidTrustDomain(#[from] weft_policy::identity::IdentityError),
+}
+
+/// A change in the making.
+pub(crate) struct Draft {
+    pub(crate) world: World,
+    pub(crate) owners: BTreeMap<ObjectName, ProxyKey>,
+    /// The revision that the change will have.
+    pub(crate) revision: Revision,
+    pub(crate) writes: Vec<Write>,
+    /// The world differs: the revision counts up and proxies are told.
+    pub(crate) changed: bool,
+    pub(crate) removal: bool,
+}
+
+impl Hub {
+    /// Loads the world; expects the proxies that it knows to come back within the restart grace.
+    pub fn start(
+        config: Config,
+        store: Arc<Store>,
+        authority: Arc<Authority>,
+        metrics: Arc<Metrics>,
+        stop: CancellationToken,
+    ) -> Result<Arc<Self>, StartError> {
+        let trust_domain = trust_domain(&store, &config.trust_domain)?;
+        let revision = store.revision()?;
+        let (world, owners) = apply::load(&store, &trust_domain)?;
+        let published =
+            Published { revision, world: Arc::new(world), owners: Arc::new(owners), last_removal: revision };
+        let hub = Arc::new(Self {
+            config,
+            trust_domain,
+            store,
+            authority,
+            metrics,
+            registry: Registry::new(),
+            writer: Arc::default(),
+            published: watch::Sender::new(Arc::new(published)),
+            tasks: TaskTracker::new(),
+            stop,
+        });
+        hub.expect_known_proxies();
+        hub.measure();
+        Ok(hub)
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub fn trust_domain(&self) -> &TrustDomain {
+        &self.trust_domain
+    }
+
+    pub fn authority(&self) -> &Arc<Authority> {
+        &self.authority
+    }
+
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    pub fn published(&self) -> Arc<Published> {
+        self.published.borrow().clone()
+    }
+
+    pub fn subscribe(&self) -> watch::Receiver<Arc<Published>> {
+        self.published.subscribe()
+    }
+
+    /// Runs a task that shutdown waits for.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
+    }
+
+    /// Ends when this process is told to.
+    pub async fn stopping(&self) {
+        self.stop.cancelled().await;
+    }
+
+    /// Waits until sessions and timers have ended; the stop token must have been cancelled.
+    pub async fn finish(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Computes a change on a copy of the world, commits it and publishes it. Whatever `change` refuses leaves everything
+    /// as it was. Cancel safe: once committed it is published, whether or not the caller still waits.
+    pub(crate) async fn change<T, E>(
+        self: &Arc<Self>,
+        change: impl FnOnce(&mut Draft) -> Result<T, E>,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let guard = self.writer.clone().lock_owned().await;
+        let mut draft = Draft::of(&self.published());
+        let value = change(&mut draft)?;
+        if draft.writes.is_empty() {
+            return Ok(value);
+        }
+        let hub = self.clone();
+        let commit = tokio::spawn(async move { hub.commit(draft, guard).await });
+        match commit.await {
+            Ok(result) => result?,
+            // The runtime is going down: nobody will see the answer either.
+            Err(_) => std::future::pending().await,
+        }
+        Ok(value)
+    }
+
+    async fn commit(self: Arc<Self>, draft: Draft, _guard: OwnedMutexGuard<()>) -> Result<(), StoreError> {
+        let Draft { world, owners, revision, writes, changed, removal } = draft;
+        let started = Instant::now();
+        self.blocking(move |store| store.commit(changed.then_some(revision), writes)).await?;
+        self.metrics.committed(started.elapsed());
+        if changed {
+            let last_removal = if removal { revision } else { self.published().last_removal };
+            let (world, owners) = (Arc::new(world), Arc::new(owners));
+            self.published.send_replace(Arc::new(Published { revision, world, owners, last_removal }));
+            self.measure();
+        }
+        Ok(())
+    }
+
+    /// Runs store work where it may block.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let store = self.store.clone();
+        match tokio::task::spawn_blocking(move || work(&store)).await {
+            Ok(result) => result,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    fn measure(&self) {
+        let published = self.published();
+        #[expect(clippy::cast_precision_loss, reason = "a gauge; revisions stay far below 2^52")]
+        let revision = published.revision.0 as f64;
+        self.metrics.revision.set(revision);
+        let (objects, workloads) = apply::count(&published.world);
+        self.metrics.objects.set(f64::from(objects));
+        self.metrics.workloads.set(f64::from(workloads));
+    }
+}
+
+impl Draft {
+    fn of(published: &Published) -> Self {
+        Self {
+            world: World::clone(&published.world),
+            owners: BTreeMap::clone(&published.owners),
+            revision: Revision(published.revision.0 + 1),
+            writes: Vec::new(),
+            changed: false,
+            removal: false,
+        }
+    }
+
+    /// Adds an entry to the audit log with the change.
+    pub(crate) fn audit(&mut self, actor: &str, action: &str, object: String, detail: String) {
+        let revision = if self.changed { self.revision.0 } else { 0 };
+        self.writes.push(Write::Audit(AuditEntry {
+            time_unix_ms: now_unix_ms(),
+            actor: actor.to_owned(),
+            action: action.to_owned(),
+            object,
+            revision,
+            detail,
+        }));
+    }
+}
+
+fn now_unix_ms() -> i64 {
+    i64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)
+}
+
+/// The trust domain of the first start holds for ever.
+fn trust_domain(store: &Store, configured: &str) -> Result<TrustDomain, StartError> {
+    const KEY: &str = "trust_domain";
+    let parsed: TrustDomain = configured.parse()?;
+    match store.meta(KEY)? {
+        None => store.commit(None, vec![Write::Meta(KEY, configured.to_owned())])?,
+        Some(stored) if stored == configured => {}
+        Some(stored) => return Err(StartError::TrustDomain { stored, configured: configured.to_owned() }),
+    }
+    Ok(parsed)
+}

@@ -1,0 +1,239 @@
+//! Objects: reading them from the store, applying many of them whole or not at all, deleting them. Objects that live with
+//! a proxy's session can't be changed from outside.
+
+mod made;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use weft_policy::bundle::{ObjectName, Revision};
+use weft_policy::identity::{SpiffeId, TrustDomain};
+use weft_policy::manifest::to_yaml;
+use weft_policy::plan::{Action, Change, Entry, Problem, Severity, World, text_diff};
+use weft_policy::resource::{Kind, ObjectKey, ROOT_NAMESPACE, Resource};
+
+pub(super) use self::made::{put_filter, put_registered, remove_registered};
+use super::{Draft, FilterVersion, Hub, StartError};
+use crate::registry::ProxyKey;
+use crate::store::{Store, StoreError, Write};
+
+/// An object as it is stored.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    entry: Entry,
+    /// The proxy whose session it lives with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    owner: Option<ProxyKey>,
+}
+
+/// What an apply did as a whole.
+#[derive(Debug)]
+pub struct Applied {
+    pub revision: Revision,
+    pub changes: Vec<Change>,
+    /// What does not fit together, as far as it is no reason to refuse.
+    pub problems: Vec<Problem>,
+}
+
+/// Why nothing was applied or deleted.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    #[error("{0} does not exist")]
+    NotFound(ObjectKey),
+    #[error("{key} lives with the proxy {owner} and goes when it goes")]
+    Registered { key: ObjectKey, owner: ProxyKey },
+    #[error("{0}")]
+    Refused(String),
+    #[error("the world would not be sound: {}", first(.0))]
+    Unsound(Vec<Problem>),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Hub {
+    /// Applies all of `resources` or none. A dry run changes nothing and says what would change.
+    pub async fn apply(
+        self: &Arc<Self>,
+        actor: &str,
+        resources: Vec<Resource>,
+        dry_run: bool,
+    ) -> Result<Applied, ApplyError> {
+        let versions = self.filter_versions().await?;
+        self.change(move |draft| {
+            let before = Revision(draft.revision.0 - 1);
+            let known = errors(&draft.world);
+            let mut changes = Vec::with_capacity(resources.len());
+            for resource in resources {
+                admit(&resource, &versions)?;
+                changes.push(draft.put(resource)?);
+            }
+            let problems = draft.sound(&known)?;
+            let touched = changes.iter().filter(|change| change.action != Action::Unchanged);
+            let names: Vec<_> = touched.map(|change| change.object.to_string()).collect();
+            if draft.changed {
+                draft.audit(actor, "apply", names.join(", "), String::new());
+            }
+            let revision = if draft.changed && !dry_run { draft.revision } else { before };
+            if dry_run {
+                draft.writes.clear();
+            }
+            Ok(Applied { revision, changes, problems })
+        })
+        .await
+    }
+
+    /// Deletes one object; gives the revision without it.
+    pub async fn delete(self: &Arc<Self>, actor: &str, key: ObjectKey) -> Result<Revision, ApplyError> {
+        self.change(move |draft| {
+            draft.owned(&key)?;
+            let known = errors(&draft.world);
+            if draft.world.remove(&key).is_none() {
+                return Err(ApplyError::NotFound(key));
+            }
+            let is_inside = |(other, _): (&ObjectKey, &Entry)| other.namespace == key.name;
+            if key.kind == Kind::Namespace && draft.world.iter().any(is_inside) {
+                return Err(ApplyError::Refused(format!("{key} is not empty: delete what is in it first")));
+            }
+            draft.sound(&known)?;
+            draft.writes.push(Write::DeleteObject { key: store_key(&key) });
+            draft.changed = true;
+            draft.removal = true;
+            draft.audit(actor, "delete", key.to_string(), String::new());
+            Ok(draft.revision)
+        })
+        .await
+    }
+}
+
+impl Draft {
+    /// Puts a resource into the world, if it differs from what is there.
+    fn put(&mut self, resource: Resource) -> Result<Change, ApplyError> {
+        let key = resource.key();
+        self.owned(&key)?;
+        let old = self.world.get(&key).map(|entry| to_yaml(&entry.resource));
+        let new = to_yaml(&resource);
+        let action = self.store(resource, None)?;
+        let diff = match action {
+            Action::Unchanged => String::new(),
+            Action::Created | Action::Changed | Action::Deleted => text_diff(&old.unwrap_or_default(), &new),
+        };
+        Ok(Change { action, object: key, diff })
+    }
+
+    /// Puts a resource into the world and its record into the transaction, unless it is there as it is.
+    fn store(&mut self, resource: Resource, owner: Option<ProxyKey>) -> Result<Action, StoreError> {
+        let key = resource.key();
+        let action = self.world.put(resource, self.revision, &new_uid());
+        if action == Action::Unchanged {
+            return Ok(action);
+        }
+        // What may take endpoints away or move them goes out at once; the sessions find out whether it did.
+        self.removal |= action == Action::Changed && matches!(key.kind, Kind::Workload | Kind::Service);
+        self.record(&key, owner)?;
+        Ok(action)
+    }
+
+    /// Writes the record of an object as the world has it.
+    fn record(&mut self, key: &ObjectKey, owner: Option<ProxyKey>) -> Result<(), StoreError> {
+        let Some(entry) = self.world.get(key).cloned() else { return Ok(()) };
+        let json = serde_json::to_string(&Record { entry, owner })?;
+        self.writes.push(Write::PutObject { key: store_key(key), json });
+        self.changed = true;
+        Ok(())
+    }
+
+    /// Refuses a world with an error that was not there before; gives what else is worth saying.
+    pub(super) fn sound(&self, known: &[Problem]) -> Result<Vec<Problem>, ApplyError> {
+        let (errors, warnings): (Vec<_>, Vec<_>) =
+            self.world.validate().into_iter().partition(|problem| problem.severity == Severity::Error);
+        let new: Vec<_> = errors.into_iter().filter(|problem| !known.contains(problem)).collect();
+        if new.is_empty() { Ok(warnings) } else { Err(ApplyError::Unsound(new)) }
+    }
+
+    /// Refuses to touch what a proxy's session owns.
+    fn owned(&self, key: &ObjectKey) -> Result<(), ApplyError> {
+        let owner = (key.kind == Kind::Workload).then(|| self.owners.get(&key.object_name())).flatten();
+        match owner {
+            Some(owner) => Err(ApplyError::Registered { key: key.clone(), owner: owner.clone() }),
+            None => Ok(()),
+        }
+    }
+}
+
+pub(super) fn errors(world: &World) -> Vec<Problem> {
+    world.validate().into_iter().filter(|problem| problem.severity == Severity::Error).collect()
+}
+
+fn first(problems: &[Problem]) -> String {
+    let text = |problem: &Problem| match problem.key.as_str() {
+        "" => format!("{}: {}", problem.object, problem.message),
+        key => format!("{}: {key}: {}", problem.object, problem.message),
+    };
+    problems.first().map(text).unwrap_or_default()
+}
+
+/// Filters are taken as they were published only.
+fn admit(resource: &Resource, versions: &[FilterVersion]) -> Result<(), ApplyError> {
+    let Resource::Filter(filter) = resource else { return Ok(()) };
+    let is_this = |version: &&FilterVersion| {
+        filter.metadata.namespace == ROOT_NAMESPACE
+            && version.name == filter.metadata.name
+            && version.version == filter.spec.version
+    };
+    let (key, wanted) = (resource.key(), &filter.spec.version);
+    match versions.iter().find(is_this) {
+        Some(version) if made::filter_spec(version) == filter.spec => Ok(()),
+        Some(_) => Err(ApplyError::Refused(format!("{key}: it differs from what was published as {wanted}"))),
+        None => {
+            Err(ApplyError::Refused(format!("{key}: version {wanted} was never published: weft filter publish")))
+        }
+    }
+}
+
+/// The world and the owners of what lives with sessions, from the store.
+pub(super) fn load(
+    store: &Store,
+    trust_domain: &TrustDomain,
+) -> Result<(World, BTreeMap<ObjectName, ProxyKey>), StartError> {
+    let mut world = World::new(trust_domain.clone());
+    let mut owners = BTreeMap::new();
+    for (_, record) in store.objects::<Record>()? {
+        if let Some(owner) = record.owner {
+            owners.insert(record.entry.resource.key().object_name(), owner);
+        }
+        world.insert(record.entry);
+    }
+    Ok((world, owners))
+}
+
+/// Objects, and workloads among them.
+pub(super) fn count(world: &World) -> (u32, u32) {
+    let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    (number(world.len()), number(world.of_kind(Kind::Workload).count()))
+}
+
+/// The digest that a `Filter` of the root namespace stands for now.
+pub fn current_digest<'w>(world: &'w World, name: &str) -> Option<&'w str> {
+    world.filter(&ObjectName::new(ROOT_NAMESPACE, name)).map(|filter| filter.spec.digest.as_str())
+}
+
+/// The identity of an applied or registered workload.
+pub(super) fn workload_identity(world: &World, name: &ObjectName) -> Option<SpiffeId> {
+    let workload = world.workload(name)?;
+    world.trust_domain.workload(&name.namespace, &workload.spec.service_account).ok()
+}
+
+fn store_key(key: &ObjectKey) -> String {
+    format!("{}/{}/{}", key.kind.plural(), key.namespace, key.name)
+}
+
+//= rfc9562#section-5.4
+/// A random UUID.
+fn new_uid() -> String {
+    let mut bytes: [u8; 16] = rand::random();
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let hex = crate::token::hex(&bytes);
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}

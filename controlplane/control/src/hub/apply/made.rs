@@ -1,0 +1,157 @@
+//! Objects that the control plane makes itself: workloads that proxies register, the services that they ask for, and the
+//! `Filter` of a publication.
+
+use std::collections::BTreeMap;
+
+use weft_policy::bundle::{ObjectName, Protocol};
+use weft_policy::plan::Action;
+use weft_policy::resource::core::{PortSpec, Transport};
+use weft_policy::resource::mesh::WorkloadPortSpec;
+use weft_policy::resource::{FilterSpec, Kind, Metadata, Object, ObjectKey, Resource, ServiceSpec, WorkloadSpec};
+
+use super::super::registration::RegisterError;
+use super::super::{Draft, FilterVersion, Registration};
+use crate::registry::ProxyKey;
+use crate::store::{StoreError, Write};
+
+/// The label by which a made service selects the workloads that asked for it.
+const SERVICE_LABEL: &str = "weft.dev/service";
+/// The label that people select by.
+const APP_LABEL: &str = "app";
+/// Where callers reach an HTTP app that says nothing else.
+const HTTP_PORT: u16 = 80;
+
+/// Puts a registered workload into the world, if it differs from what is there; with it the service that it asks for.
+pub(in crate::hub) fn put_registered(
+    draft: &mut Draft,
+    proxy: &ProxyKey,
+    registration: &Registration,
+) -> Result<(), RegisterError> {
+    let labels = match &registration.service {
+        Some(service) => stand_behind(draft, registration, service)?,
+        None => registration.labels.clone(),
+    };
+    let port = |port: &weft_policy::bundle::WorkloadPort| WorkloadPortSpec {
+        port: port.port,
+        protocol: port.protocol,
+        name: None,
+    };
+    let resource = Resource::Workload(Object {
+        metadata: Metadata { labels, ..named(&registration.name) },
+        spec: WorkloadSpec {
+            address: registration.address,
+            ports: registration.ports.iter().map(port).collect(),
+            service_account: registration.identity.service_account().to_owned(),
+            weight: registration.weight,
+            mesh_address: Some(registration.mesh_address),
+        },
+    });
+    let key = resource.key();
+    let is_owner = draft.owners.get(&registration.name) == Some(proxy);
+    let action = draft.store(resource, Some(proxy.clone()))?;
+    if !is_owner {
+        draft.owners.insert(registration.name.clone(), proxy.clone());
+        if action == Action::Unchanged {
+            draft.record(&key, Some(proxy.clone()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes a registered workload out of the world. The service that was made for it stays: routes may name it.
+pub(in crate::hub) fn remove_registered(draft: &mut Draft, name: &ObjectName) -> Result<(), StoreError> {
+    let key = ObjectKey::new(Kind::Workload, &name.namespace, &name.name);
+    draft.owners.remove(name);
+    if draft.world.remove(&key).is_some() {
+        draft.writes.push(Write::DeleteObject { key: super::store_key(&key) });
+        draft.changed = true;
+        draft.removal = true;
+    }
+    Ok(())
+}
+
+/// The labels that make the workload one of the service's, which is made where it is missing.
+fn stand_behind(
+    draft: &mut Draft,
+    registration: &Registration,
+    service: &str,
+) -> Result<BTreeMap<String, String>, RegisterError> {
+    let name = ObjectName::new(registration.name.namespace.clone(), service);
+    let invalid = |reason: String| RegisterError::Invalid { name: registration.name.clone(), reason };
+    let mut labels = registration.labels.clone();
+    labels.entry(APP_LABEL.to_owned()).or_insert_with(|| service.to_owned());
+    labels.insert(SERVICE_LABEL.to_owned(), service.to_owned());
+    if let Some(existing) = draft.world.service(&name) {
+        if existing.spec.selector.is_empty() {
+            return Err(invalid(format!("Service {name} selects nothing: give it a selector")));
+        }
+        for (label, value) in &existing.spec.selector {
+            let have = labels.entry(label.clone()).or_insert_with(|| value.clone());
+            if have != value {
+                return Err(invalid(format!("Service {name} selects {label}={value}, the workload has {label}={have}")));
+            }
+        }
+        return Ok(labels);
+    }
+    let spec = ServiceSpec {
+        selector: BTreeMap::from([(SERVICE_LABEL.to_owned(), service.to_owned())]),
+        ports: service_ports(registration),
+        ..ServiceSpec::default()
+    };
+    let annotations = BTreeMap::from([("weft.dev/made-for".to_owned(), registration.name.to_string())]);
+    let metadata = Metadata { annotations, ..named(&name) };
+    draft.store(Resource::Service(Object { metadata, spec }), None)?;
+    Ok(labels)
+}
+
+/// Every port of the app, and port 80 for the first that speaks HTTP.
+fn service_ports(registration: &Registration) -> Vec<PortSpec> {
+    let port = |name: String, port: u16, target: u16, protocol: Protocol| PortSpec {
+        name: Some(name),
+        port,
+        target_port: Some(target),
+        protocol: Transport::default(),
+        app_protocol: match protocol {
+            Protocol::Http => Some("http".to_owned()),
+            Protocol::Grpc => Some("grpc".to_owned()),
+            Protocol::Tcp => Some("tcp".to_owned()),
+            Protocol::Udp | Protocol::Auto => None,
+        },
+        node_port: Default::default(),
+    };
+    let mut ports: Vec<_> =
+        registration.ports.iter().map(|p| port(format!("port-{}", p.port), p.port, p.port, p.protocol)).collect();
+    let speaks_http = |protocol| matches!(protocol, Protocol::Http | Protocol::Grpc | Protocol::Auto);
+    let first = registration.ports.iter().find(|p| speaks_http(p.protocol));
+    if let Some(first) = first.filter(|_| registration.ports.iter().all(|p| p.port != HTTP_PORT)) {
+        ports.insert(0, port("web".to_owned(), HTTP_PORT, first.port, first.protocol));
+    }
+    ports
+}
+
+/// Points the `Filter` at a published version.
+pub(in crate::hub) fn put_filter(
+    draft: &mut Draft,
+    name: &ObjectName,
+    published: &FilterVersion,
+) -> Result<(), StoreError> {
+    let resource = Resource::Filter(Object { metadata: named(name), spec: filter_spec(published) });
+    draft.store(resource, None).map(drop)
+}
+
+pub(super) fn filter_spec(published: &FilterVersion) -> FilterSpec {
+    FilterSpec {
+        version: published.version.clone(),
+        digest: published.digest.clone(),
+        signature: published.signature.clone(),
+        public_key: published.public_key_pem.clone(),
+        size: published.size_bytes,
+        abi: published.abi.clone(),
+        capabilities: published.capabilities.clone(),
+        config_schema: None,
+    }
+}
+
+fn named(name: &ObjectName) -> Metadata {
+    Metadata { name: name.name.clone(), namespace: name.namespace.clone(), ..Metadata::default() }
+}

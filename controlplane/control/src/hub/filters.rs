@@ -1,0 +1,147 @@
+//! Publishing filters: a verified binary becomes a version of a `Filter` in `weft-system`. A filter's later versions must
+//! be signed with the key of its first, unless an admin says otherwise.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use weft_policy::bundle::ObjectName;
+
+use super::{ApplyError, Draft, Hub, apply};
+use crate::artifact::Artifact;
+use crate::now_unix;
+use crate::store::{StoreError, Write};
+
+/// Where published filters live.
+pub const NAMESPACE: &str = "weft-system";
+
+/// One published version; kept for ever, so that going back is always possible.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilterVersion {
+    pub name: String,
+    pub version: String,
+    pub digest: String,
+    pub signature: String,
+    pub public_key_pem: String,
+    pub abi: String,
+    pub capabilities: Vec<String>,
+    pub size_bytes: u64,
+    pub published_unix: i64,
+    pub published_by: String,
+}
+
+/// What to publish.
+pub struct Publication {
+    pub name: String,
+    pub version: String,
+    pub artifact: Artifact,
+    /// Take a key that differs from the filter's first one. Admins only.
+    pub accept_new_key: bool,
+}
+
+/// Why a publication was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    #[error("filter name {0:?}: lower-case letters, digits and '-', at most 63")]
+    Name(String),
+    #[error("filter version {0:?} is not MAJOR.MINOR.PATCH")]
+    Version(String),
+    #[error("{name} {version} is published already with digest {digest}: a version never changes, take the next number")]
+    Exists { name: String, version: String, digest: String },
+    #[error("{0} was first published with another key; an admin can accept the new one (accept_new_key=true)")]
+    OtherKey(String),
+    #[error("{0}")]
+    Untrusted(String),
+    #[error(transparent)]
+    Unsound(ApplyError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Hub {
+    /// Stores the binary and points the `Filter` at it, in one transaction. The same publication twice is fine.
+    pub async fn publish_filter(
+        self: &Arc<Self>,
+        actor: &str,
+        publication: Publication,
+    ) -> Result<FilterVersion, PublishError> {
+        let Publication { name, version, artifact, accept_new_key } = publication;
+        check_names(&name, &version)?;
+        let published = FilterVersion {
+            name,
+            version,
+            digest: artifact.digest,
+            signature: artifact.signature,
+            public_key_pem: artifact.public_key_pem,
+            abi: artifact.shape.abi,
+            capabilities: artifact.shape.capabilities,
+            size_bytes: artifact.bytes.len() as u64,
+            published_unix: now_unix(),
+            published_by: actor.to_owned(),
+        };
+        let known = self.filter_versions().await?;
+        let of_name = known.iter().filter(|other| other.name == published.name);
+        for other in of_name {
+            if other.version == published.version && other.digest != published.digest {
+                let FilterVersion { name, version, digest, .. } = other.clone();
+                return Err(PublishError::Exists { name, version, digest });
+            }
+            if other.public_key_pem != published.public_key_pem && !accept_new_key {
+                return Err(PublishError::OtherKey(published.name));
+            }
+        }
+        self.trust_publisher(actor, &published)?;
+        let result = published.clone();
+        let bytes = artifact.bytes;
+        self.change(move |draft| draft.publish(actor, &published, bytes)).await?;
+        tracing::info!(filter = %result.name, version = %result.version, digest = %result.digest, "filter published");
+        Ok(result)
+    }
+
+    /// Where the mesh names its publishers, nobody else's filters are taken.
+    fn trust_publisher(&self, actor: &str, published: &FilterVersion) -> Result<(), PublishError> {
+        let world = self.published();
+        let keys = world.world.mesh().map(|mesh| mesh.spec.filter_publishers.clone()).unwrap_or_default();
+        if keys.is_empty() || actor == "system" {
+            return Ok(());
+        }
+        let same = |pem: &String| pem.trim() == published.public_key_pem.trim();
+        if keys.iter().any(same) {
+            return Ok(());
+        }
+        Err(PublishError::Untrusted(format!("{}: its key is none of the Mesh's spec.filterPublishers", published.name)))
+    }
+
+    /// Every published version, by name, oldest version first.
+    pub async fn filter_versions(&self) -> Result<Vec<FilterVersion>, StoreError> {
+        let rows = self.blocking(|store| store.filter_versions::<FilterVersion>()).await?;
+        let mut versions: Vec<_> = rows.into_iter().map(|(_, version)| version).collect();
+        versions.sort_by_key(|v| (v.name.clone(), semver::Version::parse(&v.version).ok()));
+        Ok(versions)
+    }
+
+    pub async fn artifact(&self, digest: String) -> Result<Option<Vec<u8>>, StoreError> {
+        self.blocking(move |store| store.artifact(&digest)).await
+    }
+}
+
+impl Draft {
+    fn publish(&mut self, actor: &str, published: &FilterVersion, bytes: Vec<u8>) -> Result<(), PublishError> {
+        let name = ObjectName::new(NAMESPACE, published.name.clone());
+        let json = serde_json::to_string(published).map_err(StoreError::from)?;
+        let known = apply::errors(&self.world);
+        self.writes.push(Write::PutArtifact { digest: published.digest.clone(), bytes });
+        self.writes.push(Write::PutFilterVersion { key: format!("{}@{}", published.name, published.version), json });
+        apply::put_filter(self, &name, published)?;
+        self.sound(&known).map_err(PublishError::Unsound)?;
+        self.audit(actor, "filter.publish", name.to_string(), format!("{} {}", published.version, published.digest));
+        Ok(())
+    }
+}
+
+fn check_names(name: &str, version: &str) -> Result<(), PublishError> {
+    let is_allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if name.is_empty() || name.len() > 63 || !name.chars().all(is_allowed) || name.starts_with('-') {
+        return Err(PublishError::Name(name.to_owned()));
+    }
+    semver::Version::parse(version).map(|_| ()).map_err(|_| PublishError::Version(version.to_owned()))
+}

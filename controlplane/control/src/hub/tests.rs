@@ -1,0 +1,195 @@
+//! The hub without a network: whole applies, tokens used once, registrations that outlive a crash.
+
+use std::path::Path;
+
+use rcgen::{CertificateParams, KeyPair};
+use weft_policy::manifest;
+use weft_policy::plan::Action;
+use weft_policy::resource::{Kind, ObjectKey, Resource};
+
+use super::*;
+use crate::token::Grant;
+
+/// A hub on a state folder; opening the same folder again is what a restart does.
+pub(crate) fn hub_in(state: &Path, change: impl FnOnce(&mut Config)) -> Arc<Hub> {
+    let mut config = Config { state: state.to_owned(), ..Config::default() };
+    change(&mut config);
+    let store = Arc::new(Store::open(&state.join("weft.redb"), 1000).unwrap());
+    let authority = Arc::new(Authority::open(state, &config.trust_domain, OffsetDateTime::now_utc()).unwrap());
+    Hub::start(config, store, authority, Arc::new(Metrics::new()), CancellationToken::new()).unwrap()
+}
+
+fn resources(yaml: &str) -> Vec<Resource> {
+    manifest::parse("test.yaml", yaml).unwrap().into_iter().map(|document| document.resource).collect()
+}
+
+fn csr() -> Vec<u8> {
+    CertificateParams::default().serialize_request(&KeyPair::generate().unwrap()).unwrap().der().to_vec()
+}
+
+fn registration(name: &str, address: [u8; 4], service: Option<&str>) -> Registration {
+    Registration {
+        name: ObjectName::new("shop", name),
+        identity: "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap(),
+        address: address.into(),
+        mesh_address: (address, 15008).into(),
+        ports: vec![weft_policy::bundle::WorkloadPort { port: 8080, protocol: weft_policy::bundle::Protocol::Http }],
+        labels: BTreeMap::new(),
+        weight: 1,
+        service: service.map(str::to_owned),
+    }
+}
+
+fn proxy(name: &str) -> ProxyKey {
+    ProxyKey { name: name.to_owned(), identity: "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap() }
+}
+
+const SHOP: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
+---
+apiVersion: weft.dev/v1alpha1
+kind: Workload
+metadata: {name: web-1, namespace: shop, labels: {app: web}}
+spec: {address: 127.0.0.11, ports: [{port: 8080}], serviceAccount: web}
+";
+
+#[tokio::test]
+async fn an_apply_lands_whole_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub_in(dir.path(), |_| {});
+    let applied = hub.apply("me", resources(SHOP), true).await.unwrap();
+    assert_eq!((applied.revision, applied.changes.len()), (Revision(0), 2));
+    assert!(applied.changes[0].diff.contains("+  name: web"), "{}", applied.changes[0].diff);
+    assert!(hub.published().world.is_empty(), "a dry run changes nothing");
+    assert_eq!(hub.apply("me", resources(SHOP), false).await.unwrap().revision, Revision(1));
+    let again = hub.apply("me", resources(SHOP), false).await.unwrap();
+    assert_eq!(again.revision, Revision(1));
+    assert!(again.changes.iter().all(|change| change.action == Action::Unchanged));
+
+    let broken = format!(
+        "{}\n---\napiVersion: weft.dev/v1alpha1\nkind: FilterPolicy\nmetadata: {{name: f, namespace: shop}}\n\
+         spec: {{filter: {{name: nowhere}}}}\n",
+        SHOP.replace("127.0.0.11", "127.0.0.12")
+    );
+    let error = hub.apply("me", resources(&broken), false).await.unwrap_err();
+    assert!(matches!(&error, ApplyError::Unsound(_)), "{error}");
+    assert!(error.to_string().contains("nowhere"), "{error}");
+    let key = ObjectKey::new(Kind::Workload, "shop", "web-1");
+    let workload = hub.published().world.get(&key).unwrap().clone();
+    assert_eq!((workload.generation, workload.modified), (1, Revision(1)));
+    assert_eq!(hub.store.revision().unwrap(), Revision(1));
+}
+
+#[tokio::test]
+async fn objects_are_deleted_once_and_namespaces_when_empty() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub_in(dir.path(), |_| {});
+    let namespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n---\n";
+    hub.apply("me", resources(&format!("{namespace}{SHOP}")), false).await.unwrap();
+    let error = hub.delete("me", ObjectKey::new(Kind::Namespace, "", "shop")).await.unwrap_err();
+    assert!(error.to_string().contains("not empty"), "{error}");
+    for (kind, name) in [(Kind::Workload, "web-1"), (Kind::Service, "web"), (Kind::Namespace, "shop")] {
+        hub.delete("me", ObjectKey::new(kind, "shop", name)).await.unwrap();
+    }
+    let error = hub.delete("me", ObjectKey::new(Kind::Service, "shop", "web")).await.unwrap_err();
+    assert!(matches!(error, ApplyError::NotFound(_)));
+    let actions: Vec<_> = hub.audit(None, 10).await.unwrap().into_iter().map(|(_, e)| e.action).collect();
+    assert_eq!(actions, ["delete", "delete", "delete", "apply"]);
+}
+
+#[tokio::test]
+async fn a_join_token_is_used_once_even_by_many_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub_in(dir.path(), |_| {});
+    let identity: weft_policy::identity::SpiffeId = "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap();
+    let grant = Grant::Join { identity: identity.clone(), uses_left: 1 };
+    let token = hub.create_token("me", grant, Some(std::time::Duration::from_secs(60))).await.unwrap();
+    let attempts = (0..8).map(|_| {
+        let (hub, text) = (hub.clone(), token.text.reveal().to_owned());
+        tokio::spawn(async move { hub.join(&text, &csr(), "127.0.0.1").await.is_ok() })
+    });
+    let results = futures_util::future::join_all(attempts).await;
+    assert_eq!(results.into_iter().filter(|result| *result.as_ref().unwrap()).count(), 1);
+}
+
+#[tokio::test]
+async fn refused_joins_say_why_and_leave_the_token() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub_in(dir.path(), |_| {});
+    let identity: weft_policy::identity::SpiffeId = "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap();
+    let join = |uses_left| Grant::Join { identity: identity.clone(), uses_left };
+    let refuse = async |text: &str, csr: &[u8]| hub.join(text, csr, "127.0.0.1").await.err().unwrap().message().to_owned();
+    assert!(refuse("weft_join_nonsense", &csr()).await.contains("not known"));
+    let expired = hub.create_token("me", join(1), Some(std::time::Duration::ZERO)).await.unwrap();
+    assert!(refuse(expired.text.reveal(), &csr()).await.contains("expired"));
+    let operator = hub.create_token("me", Grant::Operator { role: crate::token::Role::Admin }, None).await.unwrap();
+    assert!(refuse(operator.text.reveal(), &csr()).await.contains("operator's token"));
+    let token = hub.create_token("me", join(2), None).await.unwrap();
+    assert!(refuse(token.text.reveal(), b"garbage").await.contains("malformed"));
+    for _ in 0..2 {
+        let signed = hub.join(token.text.reveal(), &csr(), "127.0.0.1").await.unwrap();
+        assert_eq!(signed.identity, identity);
+    }
+    assert!(refuse(token.text.reveal(), &csr()).await.contains("used already"));
+    hub.sweep_tokens().await.unwrap();
+    assert!(refuse(expired.text.reveal(), &csr()).await.contains("not known"));
+}
+
+#[tokio::test]
+async fn registered_workloads_outlive_a_crash_until_their_grace() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let hub = hub_in(dir.path(), |_| {});
+        hub.register(&proxy("p1"), vec![registration("web-1", [127, 0, 0, 11], Some("web"))]).await.unwrap();
+        hub.register(&proxy("p2"), vec![registration("web-2", [127, 0, 0, 12], Some("web"))]).await.unwrap();
+        let published = hub.published();
+        let service = published.world.service(&ObjectName::new("shop", "web")).unwrap();
+        let ports: Vec<_> = service.spec.ports.iter().map(|port| (port.port, port.target())).collect();
+        assert_eq!(ports, [(80, 8080), (8080, 8080)]);
+        assert_eq!(published.revision, Revision(2));
+        hub.register(&proxy("p1"), vec![registration("web-1", [127, 0, 0, 11], Some("web"))]).await.unwrap();
+        assert_eq!(hub.published().revision, Revision(2), "the same again is no change");
+        let error = hub.delete("me", ObjectKey::new(Kind::Workload, "shop", "web-1")).await.unwrap_err();
+        assert!(error.to_string().contains("lives with the proxy p1"), "{error}");
+    }
+    let hub = hub_in(dir.path(), |config| config.restart_grace_ms = 50);
+    let has = |hub: &Hub, name: &str| hub.published().world.workload(&ObjectName::new("shop", name)).is_some();
+    assert!(has(&hub, "web-1") && has(&hub, "web-2"));
+    assert_eq!(hub.registry().list(Revision(0), Revision(0)).iter().filter(|p| p.is_expected).count(), 2);
+    hub.registry().enter(proxy("p1"), crate::registry::Introduction::default(), OffsetDateTime::now_utc());
+    let mut published = hub.subscribe();
+    let gone = published.wait_for(|_| !has(&hub, "web-2"));
+    tokio::time::timeout(std::time::Duration::from_secs(10), gone).await.unwrap().unwrap();
+    assert!(has(&hub, "web-1"), "its proxy is back");
+    assert_eq!(hub.published().last_removal, hub.published().revision);
+}
+
+#[tokio::test]
+async fn nobody_takes_over_a_workload() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub_in(dir.path(), |_| {});
+    hub.apply("me", resources(&SHOP.replace("serviceAccount: web", "serviceAccount: other")), false).await.unwrap();
+    let error = hub.register(&proxy("p1"), vec![registration("web-1", [127, 0, 0, 11], None)]).await.unwrap_err();
+    assert!(error.to_string().contains("another identity"), "{error}");
+    hub.registry().enter(proxy("p1"), crate::registry::Introduction::default(), OffsetDateTime::now_utc());
+    hub.register(&proxy("p1"), vec![registration("web-2", [127, 0, 0, 12], None)]).await.unwrap();
+    let error = hub.register(&proxy("p2"), vec![registration("web-2", [127, 0, 0, 13], None)]).await.unwrap_err();
+    assert!(error.to_string().contains("connected proxy p1"), "{error}");
+    let error = hub.register(&proxy("p1"), vec![registration("web-3", [127, 0, 0, 12], Some("web"))]).await;
+    error.unwrap();
+    let labels = &hub.published().world.workload(&ObjectName::new("shop", "web-3")).unwrap().metadata.labels.clone();
+    assert_eq!(labels["app"], "web", "the labels that the existing service selects");
+    assert!(hub.published().world.workload(&ObjectName::new("shop", "web-2")).is_none(), "replaced by web-3");
+}
+
+#[tokio::test]
+async fn another_trust_domain_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(hub_in(dir.path(), |_| {}));
+    let store = Arc::new(Store::open(&dir.path().join("weft.redb"), 10).unwrap());
+    let error = trust_domain(&store, "other.example").unwrap_err().to_string();
+    assert!(error.contains("cluster.local") && error.contains("other.example"), "{error}");
+}

@@ -1,0 +1,332 @@
+//! One proxy's control stream, from its Hello to its end: tells it what changed, hears what became of it. What to send is
+//! `View`'s decision; here are time and bytes. Changes are gathered, endpoint removals go at once.
+
+mod hello;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use tokio::sync::mpsc;
+use tokio::time::sleep_until;
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+use weft_policy::bundle::{Bundle, Endpoint, ObjectName, Revision};
+use weft_policy::delta::{Delta, Key, Object, endpoint_removals};
+use weft_policy::identity::SpiffeId;
+use weft_policy::plan::bundle_for;
+use weft_policy::wire::{self, v1};
+
+use self::hello::Greeting;
+use crate::hub::{Hub, Published};
+use crate::registry::{Health, LoadedFilter, Progress, Seat};
+use crate::view::{Answer, Versions, View};
+
+/// Messages that may wait for a proxy that reads slowly; one delta is in flight at a time, removals may overtake it.
+pub const QUEUE: usize = 16;
+
+pub type Outgoing = mpsc::Sender<Result<v1::ControlMessage, Status>>;
+
+/// How a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The proxy said goodbye: its endpoints go at once.
+    Drained,
+    /// The stream broke, or the proxy broke its rules: its endpoints stay for a grace.
+    Lost,
+    /// A newer stream of the same proxy took over.
+    Replaced,
+    /// This process ends: nothing is taken away.
+    Shutdown,
+}
+
+struct Session {
+    hub: Arc<Hub>,
+    seat: Seat,
+    outgoing: Outgoing,
+    view: View,
+    served: Vec<ObjectName>,
+    /// The bundle and its versions as of the newest world that was looked at.
+    target: Bundle,
+    objects: BTreeMap<Key, Object>,
+    versions: Versions,
+    /// First and last change that nobody was told of yet.
+    gathering: Option<Gathering>,
+    sent_at: Instant,
+    knows_nothing: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Gathering {
+    first: Instant,
+    last: Instant,
+}
+
+/// Serves one control stream until its end.
+pub async fn serve(
+    hub: Arc<Hub>,
+    identity: SpiffeId,
+    peer: String,
+    mut incoming: Streaming<v1::ProxyMessage>,
+    outgoing: Outgoing,
+    stop: CancellationToken,
+) {
+    let greeted = Greeting::receive(&hub, identity, peer, &mut incoming).await;
+    let greeting = match greeted {
+        Ok(greeting) => greeting,
+        Err(status) => {
+            tracing::info!(reason = %status.message(), "control stream refused");
+            let _ = outgoing.send(Err(status)).await;
+            return;
+        }
+    };
+    let seat = greeting.seat.clone();
+    tracing::info!(proxy = %seat.key, workloads = greeting.served.len(), "proxy connected");
+    let mut session = Session::new(hub.clone(), greeting, outgoing);
+    let end = session.run(&mut incoming, &stop).await;
+    tracing::info!(proxy = %seat.key, ?end, "proxy disconnected");
+    drop(session);
+    match end {
+        End::Drained => {
+            if hub.registry().leave(&seat, true) {
+                hub.release(&seat.key, "proxy drained").await;
+            }
+        }
+        End::Lost => {
+            if hub.registry().leave(&seat, false) {
+                hub.release_later(seat.key.clone(), hub.config().disconnect_grace());
+            }
+        }
+        End::Replaced => {}
+        End::Shutdown => {
+            hub.registry().leave(&seat, false);
+        }
+    }
+}
+
+impl Session {
+    fn new(hub: Arc<Hub>, greeting: Greeting, outgoing: Outgoing) -> Self {
+        Self {
+            hub,
+            seat: greeting.seat,
+            outgoing,
+            knows_nothing: greeting.known.is_empty(),
+            view: View::new(greeting.known),
+            served: greeting.served,
+            target: Bundle::default(),
+            objects: BTreeMap::new(),
+            versions: Versions::new(),
+            gathering: None,
+            sent_at: Instant::now(),
+        }
+    }
+
+    async fn run(&mut self, incoming: &mut Streaming<v1::ProxyMessage>, stop: &CancellationToken) -> End {
+        let mut published = self.hub.subscribe();
+        let mut last_removal = published.borrow_and_update().last_removal;
+        if !self.send_delta().await {
+            return End::Lost;
+        }
+        loop {
+            let due = self.gathering.filter(|_| !self.view.is_in_flight()).map(|g| self.due(g));
+            tokio::select! {
+                message = incoming.next() => match message {
+                    Some(Ok(message)) => if let Some(end) = self.handle_message(message).await { return end },
+                    Some(Err(_)) | None => return End::Lost,
+                },
+                changed = published.changed() => {
+                    if changed.is_err() { return End::Shutdown }
+                    let world = published.borrow_and_update().clone();
+                    self.note_change();
+                    if world.last_removal > last_removal {
+                        last_removal = world.last_removal;
+                        if !self.send_removals(&world).await { return End::Lost }
+                    }
+                }
+                () = sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => {
+                    if !self.send_delta().await { return End::Lost }
+                }
+                () = self.seat.replaced.cancelled() => {
+                    self.notify_end("replaced by a newer stream of this proxy", false).await;
+                    return End::Replaced;
+                }
+                () = stop.cancelled() => {
+                    self.notify_end("the control plane shuts down", true).await;
+                    return End::Shutdown;
+                }
+            }
+        }
+    }
+
+    /// Quiet for long enough, or waited for long enough.
+    fn due(&self, gathering: Gathering) -> Instant {
+        let coalesce = self.hub.config().coalesce();
+        (gathering.last + coalesce.quiet).min(gathering.first + coalesce.at_most)
+    }
+
+    fn note_change(&mut self) {
+        let now = Instant::now();
+        let first = self.gathering.map_or(now, |gathering| gathering.first);
+        self.gathering = Some(Gathering { first, last: now });
+        self.record();
+    }
+
+    /// Looks at the newest world and sends what differs, if the proxy is ready for it. False when the stream is closed.
+    async fn send_delta(&mut self) -> bool {
+        let world = self.hub.published();
+        self.look_at(&world);
+        let Some(plan) = self.view.poll_delta(world.revision, &self.versions) else {
+            if !self.view.is_in_flight() {
+                self.gathering = None;
+            }
+            self.record();
+            return true;
+        };
+        let upserts = plan.upserts.iter().filter_map(|key| self.objects.get(key).cloned()).collect();
+        let full = std::mem::take(&mut self.knows_nothing);
+        let delta =
+            Delta { revision: plan.revision, upserts, removals: plan.removals, subtractive: false, full };
+        tracing::debug!(
+            proxy = %self.seat.key, revision = plan.revision.0,
+            upserts = delta.upserts.len(), removals = delta.removals.len(), "delta sent"
+        );
+        let waited = self.gathering.take().map(|gathering| gathering.first.elapsed()).unwrap_or_default();
+        self.hub.metrics().pushed(waited);
+        self.sent_at = Instant::now();
+        self.record();
+        self.send(delta_message(&delta)).await
+    }
+
+    /// Endpoints that left or moved go ahead of everything else.
+    async fn send_removals(&mut self, world: &Published) -> bool {
+        let before = std::mem::take(&mut self.target);
+        self.look_at(world);
+        let removals = withdrawn(&before, &self.target);
+        if removals.is_empty() {
+            return true;
+        }
+        let touched = removals.iter().filter_map(|key| match key {
+            Key::Endpoint { service, .. } => Some(Key::Service(service.clone())),
+            Key::Mesh | Key::Workload(_) | Key::Service(_) | Key::Route(_) | Key::Filter(_) => None,
+        });
+        self.view.handle_subtraction(&touched.collect::<BTreeSet<_>>());
+        tracing::debug!(proxy = %self.seat.key, removals = removals.len(), "endpoint removals sent");
+        self.hub.metrics().removals.increment(1);
+        let delta = Delta { revision: world.revision, upserts: vec![], removals, subtractive: true, full: false };
+        self.send(delta_message(&delta)).await
+    }
+
+    fn look_at(&mut self, world: &Published) {
+        let roots = self.hub.authority().trust_bundle_pem();
+        self.target = bundle_for(&world.world, &self.served, world.revision, roots);
+        self.objects = self.target.objects();
+        self.versions = self.objects.iter().map(|(key, object)| (key.clone(), wire::version(object))).collect();
+    }
+
+    async fn handle_message(&mut self, message: v1::ProxyMessage) -> Option<End> {
+        use v1::proxy_message::Message;
+        match message.message {
+            Some(Message::Ack(ack)) => {
+                let answer = self.view.handle_ack(Revision(ack.revision));
+                self.answered(answer, true).await
+            }
+            Some(Message::Nack(nack)) => {
+                let key = nack.key.and_then(|key| Key::try_from(key).ok());
+                tracing::warn!(
+                    proxy = %self.seat.key, revision = nack.revision, reason = %nack.reason,
+                    object = key.as_ref().map(ToString::to_string), "proxy refused a delta"
+                );
+                let reason = shorten(&nack.reason);
+                let answer =
+                    self.view.handle_nack(Revision(nack.revision), key.as_ref(), reason);
+                self.answered(answer, false).await
+            }
+            Some(Message::Report(report)) => {
+                self.hub.registry().record_health(&self.seat, health(report));
+                None
+            }
+            Some(Message::Draining(_)) => Some(End::Drained),
+            Some(Message::Hello(_)) => {
+                let _ = self.outgoing.send(Err(Status::failed_precondition("Hello comes once"))).await;
+                Some(End::Lost)
+            }
+            // A message of a newer proxy: it is told our version at connect and can do without.
+            None => None,
+        }
+    }
+
+    async fn answered(&mut self, answer: Answer, accepted: bool) -> Option<End> {
+        if answer == Answer::Stray {
+            tracing::debug!(proxy = %self.seat.key, "answer to nothing in flight");
+            return None;
+        }
+        self.hub.metrics().answered(accepted, self.sent_at.elapsed());
+        // What came meanwhile waits for its quiet; what was held back or cut is sent again now.
+        if self.gathering.is_some() {
+            self.record();
+            return None;
+        }
+        if self.send_delta().await { None } else { Some(End::Lost) }
+    }
+
+    fn record(&self) {
+        let refused = self.view.held().iter();
+        let refused = refused.map(|(key, held)| (held.revision, format!("{key}: {}", held.reason))).collect();
+        let progress = Progress { synced: self.view.synced(), refused, in_flight: self.view.is_in_flight() };
+        self.hub.registry().record_progress(&self.seat, progress, self.hub.published().revision);
+    }
+
+    async fn notify_end(&self, reason: &str, reconnect: bool) {
+        let notice = v1::Notice { reason: reason.to_owned(), reconnect };
+        let message = v1::ControlMessage { message: Some(v1::control_message::Message::Notice(notice)) };
+        let _ = tokio::time::timeout(Duration::from_millis(200), self.outgoing.send(Ok(message))).await;
+    }
+
+    async fn send(&self, message: v1::ControlMessage) -> bool {
+        self.outgoing.send(Ok(message)).await.is_ok()
+    }
+}
+
+/// Endpoints of `before` that are gone, or are another place or identity under the same name.
+fn withdrawn(before: &Bundle, after: &Bundle) -> Vec<Key> {
+    let mut keys = endpoint_removals(before, after).map(|delta| delta.removals).unwrap_or_default();
+    for (name, service) in &before.services {
+        let Some(now) = after.services.get(name) else { continue };
+        let has_moved = |old: &Endpoint| {
+            now.endpoints.get(&old.workload).is_some_and(|new| {
+                (new.address, new.mesh_address, &new.identity) != (old.address, old.mesh_address, &old.identity)
+            })
+        };
+        let moved = service.endpoints.values().filter(|endpoint| has_moved(endpoint));
+        keys.extend(moved.map(|e| Key::Endpoint { service: name.clone(), workload: e.workload.clone() }));
+    }
+    keys
+}
+
+fn delta_message(delta: &Delta) -> v1::ControlMessage {
+    v1::ControlMessage { message: Some(v1::control_message::Message::Delta(delta.into())) }
+}
+
+fn health(report: v1::Report) -> Health {
+    let filter = |state: v1::FilterState| LoadedFilter {
+        name: state.name,
+        version: state.version,
+        digest: state.digest,
+        state: state.state,
+    };
+    Health {
+        filters: report.filters.into_iter().take(256).map(filter).collect(),
+        transport: report.transport,
+        certificate_not_after_unix: report.certificate_not_after_unix,
+        staleness_ms: report.staleness_ms,
+    }
+}
+
+/// What a peer says about itself is kept short.
+fn shorten(text: &str) -> &str {
+    let end = text.char_indices().nth(500).map_or(text.len(), |(at, _)| at);
+    &text[..end]
+}

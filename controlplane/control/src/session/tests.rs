@@ -1,0 +1,242 @@
+//! Control streams over real TLS and gRPC: deltas, refusals, removals at once, reconnection, crashes.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use weft_policy::bundle::{Bundle, ObjectName, PathMatch};
+use weft_policy::delta::{Key, Object};
+use weft_policy::wire::v1;
+use weft_policy::wire::v1::proxy_message::Message;
+
+use crate::app::tests::{Control, Proxy, workload};
+
+const WEB: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
+---
+apiVersion: weft.dev/v1alpha1
+kind: Workload
+metadata: {name: web-1, namespace: shop, labels: {app: web}}
+spec: {address: 127.0.0.11, ports: [{port: 8080}], serviceAccount: web}
+";
+
+fn route(path: &str) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: r, namespace: shop}}\n\
+         spec:\n  parentRefs: [{{kind: Service, group: '', name: web, port: 80}}]\n  rules:\n  \
+         - matches: [{{path: {{type: Exact, value: {path}}}}}]\n    backendRefs: [{{name: web, port: 80}}]\n"
+    )
+}
+
+fn has_path(bundle: &Bundle, path: &str) -> bool {
+    let matches = bundle.routes.values().flat_map(|route| &route.rules).flat_map(|rule| &rule.matches);
+    matches.filter_map(|m| m.path.as_ref()).any(|found| *found == PathMatch::Exact(path.to_owned()))
+}
+
+fn web() -> ObjectName {
+    ObjectName::new("shop", "web")
+}
+
+fn endpoints(bundle: &Bundle) -> Vec<String> {
+    let service = bundle.services.get(&web());
+    service.map(|service| service.endpoints.keys().map(|name| name.name.clone()).collect()).unwrap_or_default()
+}
+
+/// The state of one proxy as the API tells it.
+async fn state(control: &Control, revision: u64, wait_ms: u64) -> (bool, Vec<(String, String, String)>) {
+    let path = format!("/api/v1/revisions/{revision}/status?wait_ms={wait_ms}");
+    let (status, body) = control.call("get", &path, Value::Null).await;
+    assert_eq!(status, 200, "{body}");
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let proxies = body["proxies"].as_array().unwrap();
+    let proxies = proxies.iter().map(|p| (text(&p["name"]), text(&p["state"]), text(&p["reason"]))).collect();
+    (body["complete"].as_bool().unwrap(), proxies)
+}
+
+#[tokio::test]
+async fn a_proxy_gets_the_world_then_differences() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    control.apply(WEB).await;
+    let svid = control.join("shop/client").await;
+    let mut proxy = Proxy::connect(&control, &svid, "client-1", None, Bundle::default()).await;
+    let first = proxy.take().await;
+    assert!(first.full && !first.subtractive);
+    assert_eq!(endpoints(&proxy.bundle), ["web-1"]);
+    assert_eq!(proxy.bundle.mesh.as_ref().unwrap().trust_domain.as_str(), "cluster.local");
+
+    let revision = control.apply(&route("/a")).await;
+    let second = proxy.delta().await;
+    assert_eq!(second.upserts.len(), 1, "{second:?}");
+    assert!(matches!(&second.upserts[0], Object::Route(_)));
+    let (complete, proxies) = state(&control, revision, 0).await;
+    assert!(!complete);
+    assert_eq!((proxies[0].1.as_str(), proxies[0].2.as_str()), ("behind", "sent, not answered yet"));
+    proxy.accept(&second).await;
+    let (complete, proxies) = state(&control, revision, 10_000).await;
+    assert!(complete, "{proxies:?}");
+
+    // Nothing new for this proxy: it is in step without a word.
+    let revision = control.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: other}\n").await;
+    assert!(state(&control, revision, 10_000).await.0);
+    let (_, body) = control.call("get", "/api/v1/proxies", Value::Null).await;
+    let shown = &body["proxies"][0];
+    assert_eq!(shown["identity"], "spiffe://cluster.local/ns/shop/sa/client");
+    assert_eq!((&shown["state"], &shown["revision"]), (&json!("synced"), &json!(revision)));
+}
+
+#[tokio::test]
+async fn a_refused_object_is_held_back_and_the_rest_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    control.apply(&format!("{WEB}---\n{}", route("/good"))).await;
+    let svid = control.join("shop/client").await;
+    let mut proxy = Proxy::connect(&control, &svid, "client-1", None, Bundle::default()).await;
+    proxy.take().await;
+
+    let second = WEB.replace("web-1", "web-2").replace("127.0.0.11", "127.0.0.12");
+    let revision = control.apply(&format!("{second}---\n{}", route("/bad"))).await;
+    let delta = proxy.delta().await;
+    let key = delta.upserts.iter().map(Object::key).find(|key| matches!(key, Key::Route(_))).unwrap();
+    let nack =
+        v1::Nack { revision: delta.revision.0, key: Some(v1::Key::from(&key)), reason: "can't do that".to_owned() };
+    proxy.say(Message::Nack(nack)).await;
+    proxy.take_until(|bundle| endpoints(bundle).len() == 2).await;
+    assert!(has_path(&proxy.bundle, "/good"));
+    let (complete, proxies) = state(&control, revision, 10_000).await;
+    assert!(!complete);
+    assert_eq!(proxies[0].1, "refused");
+    assert!(proxies[0].2.contains("HTTPRoute shop/r") && proxies[0].2.contains("can't do that"), "{proxies:?}");
+    assert!(control.metrics().await.contains("weft_control_nacks_total 1"));
+
+    let revision = control.apply(&route("/better")).await;
+    proxy.take_until(|bundle| has_path(bundle, "/better")).await;
+    assert!(state(&control, revision, 10_000).await.0);
+}
+
+#[tokio::test]
+async fn endpoints_leave_at_once_and_ahead_of_the_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    // No delta but removals would come within the test.
+    let slow = |config: &mut crate::config::Config| config.coalesce_quiet_ms = 5_000;
+    let control = Control::start_with(dir.path(), slow).await;
+    control.apply(WEB).await;
+    let svid = control.join("shop/client").await;
+    let mut proxy = Proxy::connect(&control, &svid, "client-1", None, Bundle::default()).await;
+    proxy.take().await;
+    let (status, _) = control.call("delete", "/api/v1/resources/workloads/shop/web-1", Value::Null).await;
+    assert_eq!(status, 200);
+    let delta = tokio::time::timeout(Duration::from_secs(2), proxy.take()).await.unwrap();
+    assert!(delta.subtractive);
+    let gone = Key::Endpoint { service: web(), workload: ObjectName::new("shop", "web-1") };
+    assert_eq!(delta.removals, [gone]);
+    assert!(endpoints(&proxy.bundle).is_empty());
+}
+
+#[tokio::test]
+async fn registered_workloads_come_and_go_with_their_proxy() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    let client = control.join("shop/client").await;
+    let mut watcher = Proxy::connect(&control, &client, "client-1", None, Bundle::default()).await;
+    watcher.take().await;
+    let svid = control.join("shop/web").await;
+    let register = |name: &str, address: &str| Some(workload(name, "shop", address, Some("web")));
+    let mut one = Proxy::connect(&control, &svid, "web-1", register("web-1", "127.0.0.11"), Bundle::default()).await;
+    let mut two = Proxy::connect(&control, &svid, "web-2", register("web-2", "127.0.0.12"), Bundle::default()).await;
+    one.take_until(|bundle| bundle.workloads.contains_key("shop/web-1")).await;
+    two.take_until(|bundle| bundle.workloads.contains_key("shop/web-2")).await;
+    watcher.take_until(|bundle| endpoints(bundle).len() == 2).await;
+    let endpoint = &watcher.bundle.services[&web()].endpoints[&ObjectName::new("shop", "web-1")];
+    assert_eq!(endpoint.identity.as_ref().unwrap().as_str(), svid.identity);
+    assert_eq!(endpoint.mesh_address, "127.0.0.11:15008".parse().unwrap());
+
+    // One says goodbye, the other one's process dies.
+    one.say(Message::Draining(v1::Draining {})).await;
+    watcher.take_until(|bundle| endpoints(bundle) == ["web-2"]).await;
+    drop(two);
+    watcher.take_until(|bundle| endpoints(bundle).is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_crash_of_the_control_plane_loses_nothing_and_costs_a_delta_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let crashed = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    control.apply(&route("/a")).await;
+    let svid = control.join("shop/web").await;
+    let register = || Some(workload("web-1", "shop", "127.0.0.11", Some("web")));
+    let mut proxy = Proxy::connect(&control, &svid, "web-1", register(), Bundle::default()).await;
+    proxy.take_until(|bundle| endpoints(bundle) == ["web-1"]).await;
+    let revision = proxy.bundle.revision;
+    // What a crash leaves: the files as they are, copied while the process lives.
+    for entry in ["weft.redb", "ca.pem", "operator.token"] {
+        std::fs::copy(dir.path().join(entry), crashed.path().join(entry)).unwrap();
+    }
+    std::fs::create_dir(crashed.path().join("ca")).unwrap();
+    for entry in ["ca/root.key", "ca/intermediate.pem"] {
+        std::fs::copy(dir.path().join(entry), crashed.path().join(entry)).unwrap();
+    }
+    drop(control);
+
+    let control = Control::start(crashed.path()).await;
+    let watcher_svid = control.join("shop/client").await;
+    let mut watcher = Proxy::connect(&control, &watcher_svid, "client-1", None, Bundle::default()).await;
+    watcher.take().await;
+    assert_eq!(endpoints(&watcher.bundle), ["web-1"], "known from before the crash");
+    let (complete, proxies) = state(&control, revision.0, 0).await;
+    assert!(!complete, "a proxy that is expected back is waited for: {proxies:?}");
+    let known = proxy.bundle.clone();
+    let mut proxy = Proxy::connect(&control, &svid, "web-1", register(), known.clone()).await;
+    let delta = proxy.take().await;
+    assert!(!delta.full && delta.upserts.is_empty() && delta.removals.is_empty(), "{delta:?}");
+    let before = Bundle { revision: delta.revision, ..known };
+    assert_eq!(proxy.bundle, before);
+    let (complete, proxies) = state(&control, revision.0, 10_000).await;
+    assert!(complete, "{proxies:?}");
+}
+
+#[tokio::test]
+async fn a_proxy_speaks_for_itself_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    let svid = control.join("shop/web").await;
+    for (registration, expect) in [
+        (workload("web-1", "kube-system", "127.0.0.11", None), "certificate is for namespace shop"),
+        (workload("web-1", "shop", "0.0.0.0", None), "no host's"),
+        (workload("web-1", "shop", "nonsense", None), "address"),
+        (workload("Web/1", "shop", "127.0.0.11", None), "workload name"),
+    ] {
+        let mut proxy = Proxy::connect(&control, &svid, "p", Some(registration), Bundle::default()).await;
+        let error = proxy.try_delta().await.unwrap_err();
+        assert!(error.contains(expect), "{error}");
+    }
+    let hello = v1::Hello { proxy_name: "../../etc".to_owned(), ..Default::default() };
+    let mut proxy = Proxy::connect_with(&control, &svid, hello, Bundle::default()).await;
+    assert!(proxy.try_delta().await.unwrap_err().contains("proxy_name"));
+    assert!(control.app.hub.published().world.is_empty());
+}
+
+#[tokio::test]
+async fn the_newest_stream_of_a_proxy_wins() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    let svid = control.join("shop/web").await;
+    let register = || Some(workload("web-1", "shop", "127.0.0.11", Some("web")));
+    let mut old = Proxy::connect(&control, &svid, "web-1", register(), Bundle::default()).await;
+    old.take().await;
+    let mut new = Proxy::connect(&control, &svid, "web-1", register(), old.bundle.clone()).await;
+    new.take().await;
+    let reason = loop {
+        if let Err(reason) = old.try_delta().await {
+            break reason;
+        }
+    };
+    assert!(reason.contains("newer stream"), "{reason}");
+    drop(old);
+    control.apply(&WEB.replace("web-1", "web-9").replace("127.0.0.11", "127.0.0.19")).await;
+    new.take_until(|bundle| bundle.services.contains_key(&web())).await;
+    assert!(new.bundle.workloads.contains_key("shop/web-1"), "the old stream's end took nothing away");
+}
