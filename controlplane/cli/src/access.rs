@@ -47,7 +47,10 @@ impl Access {
             .with_context(|| format!("cannot read the token file {}", self.token_file.display()))?;
         let token = text.trim();
         if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            bail!("the token file {} does not hold a token: one word of printable characters", self.token_file.display());
+            bail!(
+                "the token file {} does not hold a token: one word of printable characters",
+                self.token_file.display()
+            );
         }
         Ok(token.to_owned())
     }
@@ -78,7 +81,9 @@ fn combine(args: &AccessArgs, config: Config) -> anyhow::Result<Access> {
     let token_file = args.token_file.clone().or(config.token_file);
     let ca_file = args.ca_file.clone().or(config.ca_file);
     Ok(Access {
-        server: parse_server(&server.ok_or_else(|| missing("the control plane's address", "--server", "WEFT_SERVER"))?)?,
+        server: parse_server(
+            &server.ok_or_else(|| missing("the control plane's address", "--server", "WEFT_SERVER"))?,
+        )?,
         token_file: token_file.ok_or_else(|| missing("the token's file", "--token-file", "WEFT_TOKEN_FILE"))?,
         ca_file: ca_file.ok_or_else(|| missing("the control plane's CA", "--ca-file", "WEFT_CA_FILE"))?,
     })
@@ -134,8 +139,11 @@ pub(crate) async fn login(args: LoginArgs) -> Outcome {
     }
     let version = Client::new(&access)?.authenticated_version().await?;
     let path = config_path()?;
-    let kept =
-        Config { server: Some(access.server.clone()), token_file: Some(access.token_file), ca_file: Some(access.ca_file) };
+    let kept = Config {
+        server: Some(access.server.clone()),
+        token_file: Some(access.token_file),
+        ca_file: Some(access.ca_file),
+    };
     keep(&path, &crate::output::yaml(&kept)?)?;
     crate::output::say(&format!("logged in to {} (version {version}); kept in {}", access.server, path.display()));
     Ok(Answer::Yes)

@@ -51,7 +51,8 @@ pub(crate) struct Detail {
 
 impl Refusal {
     fn describe(&self) -> String {
-        let mut text = if self.message.is_empty() { format!("HTTP status {}", self.status) } else { self.message.clone() };
+        let mut text =
+            if self.message.is_empty() { format!("HTTP status {}", self.status) } else { self.message.clone() };
         if self.status == 401 {
             text.push_str(" (see --token-file; `weft token create --role ...` makes tokens)");
         }

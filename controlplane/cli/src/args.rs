@@ -94,7 +94,12 @@ mod tests {
                 command.get_subcommands().for_each(check);
             } else {
                 let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-                assert!(help.contains(&format!("weft {}", command.get_name())) || help.contains(&format!(" {} ", command.get_name())), "{}", command.get_name());
+                assert!(
+                    help.contains(&format!("weft {}", command.get_name()))
+                        || help.contains(&format!(" {} ", command.get_name())),
+                    "{}",
+                    command.get_name()
+                );
             }
         }
         check(&Cli::command());

@@ -105,6 +105,9 @@ mod tests {
     fn advice_follows_the_table() {
         let findings = [Finding::ok("kernel", "6.1"), Finding::fail("ports", "15080 taken", "stop what listens there")];
         let text = table(&findings, &Paint::plain());
-        assert_eq!(text, "CHECK   STATE  SEEN\nkernel  ok     6.1\nports   FAIL   15080 taken\n\nports: stop what listens there\n");
+        assert_eq!(
+            text,
+            "CHECK   STATE  SEEN\nkernel  ok     6.1\nports   FAIL   15080 taken\n\nports: stop what listens there\n"
+        );
     }
 }

@@ -64,7 +64,10 @@ async fn tell(stage: &mut Stage, once: bool, rate: u32) -> Outcome {
         let load = stage.load().await?;
         output::complain(&format!(
             "load: {} sent, {} answered, {} failed; releases {}",
-            load.sent, load.answered, load.failed, load.releases_text()
+            load.sent,
+            load.answered,
+            load.failed,
+            load.releases_text()
         ));
     }
 }

@@ -11,7 +11,6 @@ pub(crate) fn parse(text: &str) -> anyhow::Result<Kind> {
     text.parse::<Kind>().map_err(|error| anyhow::anyhow!("{error}"))
 }
 
-
 /// One object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Target(ObjectKey);
@@ -45,7 +44,10 @@ mod tests {
     #[test]
     fn paths_of_objects() {
         let route = Target::new(parse("route").unwrap(), "shop", "reviews");
-        assert_eq!((route.path().as_str(), route.to_string().as_str()), ("/resources/httproutes/shop/reviews", "HTTPRoute shop/reviews"));
+        assert_eq!(
+            (route.path().as_str(), route.to_string().as_str()),
+            ("/resources/httproutes/shop/reviews", "HTTPRoute shop/reviews")
+        );
         assert_eq!(Target::new(parse("Mesh").unwrap(), "shop", "mesh").path(), "/resources/meshes/_/mesh");
     }
 

@@ -29,7 +29,8 @@ pub(crate) struct Manifests {
 impl Manifests {
     /// As the API takes them.
     pub(crate) fn to_json(&self) -> anyhow::Result<Vec<Value>> {
-        let to_value = |document: &Document| serde_json::to_value(&document.resource).context("cannot write a document as JSON");
+        let to_value =
+            |document: &Document| serde_json::to_value(&document.resource).context("cannot write a document as JSON");
         self.documents.iter().map(to_value).collect()
     }
 }

@@ -198,7 +198,9 @@ pub(crate) fn scalar(value: &Value) -> String {
         Value::Array(items) if items.is_empty() => "-".to_owned(),
         Value::Array(items) => items.iter().map(scalar).collect::<Vec<_>>().join(","),
         Value::Object(map) if map.is_empty() => "-".to_owned(),
-        Value::Object(map) => map.iter().map(|(key, value)| format!("{key}={}", scalar(value))).collect::<Vec<_>>().join(","),
+        Value::Object(map) => {
+            map.iter().map(|(key, value)| format!("{key}={}", scalar(value))).collect::<Vec<_>>().join(",")
+        }
         Value::Bool(_) | Value::Number(_) => value.to_string(),
     }
 }
@@ -229,7 +231,7 @@ mod tests {
     fn structured_forms() {
         let value = serde_json::json!({"name": "reviews", "ports": [80]});
         assert_eq!(structured(Format::Table, &value).unwrap(), None);
-        assert_eq!(structured(Format::Yaml, &value).unwrap().unwrap(), "name: reviews\nports:\n  - 80\n");
+        assert_eq!(structured(Format::Yaml, &value).unwrap().unwrap(), "name: reviews\nports:\n- 80\n");
         assert!(structured(Format::Json, &value).unwrap().unwrap().ends_with("}\n"));
     }
 

@@ -149,7 +149,8 @@ fn control_address(given: Option<&str>, access: &Access) -> anyhow::Result<Strin
         }
         return Ok(text.trim_end_matches('/').to_owned());
     }
-    let uri: http::Uri = access.server.parse().with_context(|| format!("--server {}: not an address", access.server))?;
+    let uri: http::Uri =
+        access.server.parse().with_context(|| format!("--server {}: not an address", access.server))?;
     Ok(format!("https://{}:15012", uri.host().context("--server has no host")?))
 }
 
@@ -166,7 +167,10 @@ async fn join_token(args: &RunArgs, access: &Access, home: &Home) -> Result<Path
     let answer = match Client::new(access)?.post("/tokens", &request).await {
         Ok(answer) => answer,
         Err(error) if home.was_used() => {
-            crate::output::complain(&format!("weft run: no join token ({error}); going on with the identity in {}", home.path().display()));
+            crate::output::complain(&format!(
+                "weft run: no join token ({error}); going on with the identity in {}",
+                home.path().display()
+            ));
             return Ok(home.path().join("join.token"));
         }
         Err(error) => return Err(error.into()),
@@ -221,9 +225,7 @@ fn instance_name(service: &str, ip: IpAddr) -> String {
 fn environment(ip: IpAddr, explicit: SocketAddr) -> Vec<(&'static str, String)> {
     let proxy = format!("http://{explicit}");
     let mut pairs = vec![("WEFT_IP", ip.to_string())];
-    for name in
-        ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "grpc_proxy"]
-    {
+    for name in ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "grpc_proxy"] {
         pairs.push((name, proxy.clone()));
     }
     for name in ["no_proxy", "NO_PROXY"] {

@@ -40,8 +40,9 @@ pub(crate) fn version(text: &str) -> Result<String, String> {
 
 /// `NS/NAME`.
 pub(crate) fn namespaced(text: &str) -> Result<(String, String), String> {
-    let (namespace, account) =
-        text.split_once('/').ok_or_else(|| format!("{text:?}: NAMESPACE/NAME is expected, such as default/frontend"))?;
+    let (namespace, account) = text
+        .split_once('/')
+        .ok_or_else(|| format!("{text:?}: NAMESPACE/NAME is expected, such as default/frontend"))?;
     Ok((name(namespace)?, name(account)?))
 }
 
@@ -57,7 +58,8 @@ pub(crate) fn label(text: &str) -> Result<(String, String), String> {
 /// `k:v` of a header, as curl's -H takes it.
 pub(crate) fn header(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once(':').ok_or_else(|| format!("{text:?}: NAME:VALUE is expected"))?;
-    let key = http::HeaderName::from_bytes(key.trim().as_bytes()).map_err(|_| format!("{key:?} is not a header name"))?;
+    let key =
+        http::HeaderName::from_bytes(key.trim().as_bytes()).map_err(|_| format!("{key:?} is not a header name"))?;
     http::HeaderValue::from_str(value.trim()).map_err(|_| format!("{value:?} is not a header value"))?;
     Ok((key.as_str().to_owned(), value.trim().to_owned()))
 }

@@ -32,7 +32,11 @@ fn read(path: &str) -> String {
 fn kernel(release: &str) -> Finding {
     let mut numbers = release.split(|character: char| !character.is_ascii_digit()).map(|part| part.parse::<u32>().ok());
     let (Some(Some(major)), Some(Some(minor))) = (numbers.next(), numbers.next()) else {
-        return Finding::warn("kernel", format!("{release:?}"), "the kernel's version can't be read; Linux 5.0 or newer is needed");
+        return Finding::warn(
+            "kernel",
+            format!("{release:?}"),
+            "the kernel's version can't be read; Linux 5.0 or newer is needed",
+        );
     };
     if (major, minor) < OLDEST_KERNEL {
         return Finding::fail("kernel", release, "Linux 5.0 or newer is needed");
@@ -56,7 +60,8 @@ fn udp_buffer(name: &str, text: &str) -> Finding {
 
 fn offload() -> Finding {
     let check = "UDP GSO/GRO";
-    let state = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| quinn_udp::UdpSocketState::new((&socket).into()));
+    let state =
+        UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| quinn_udp::UdpSocketState::new((&socket).into()));
     match state {
         Ok(state) if state.max_gso_segments() > 1 => {
             Finding::ok(check, format!("{} segments out, {} in", state.max_gso_segments(), state.gro_segments()))
@@ -93,8 +98,14 @@ fn nft() -> Finding {
     };
     match run(&["list", "tables"]) {
         Ok(status) if status.success() => Finding::ok("nft", "may change rules: transparent capture is possible"),
-        Ok(_) => Finding::warn("nft", "installed, but it may not change rules", "transparent capture needs CAP_NET_ADMIN; `weft run` works without"),
-        Err(error) => Finding::warn("nft", error.to_string(), "transparent capture needs nftables; `weft run` works without"),
+        Ok(_) => Finding::warn(
+            "nft",
+            "installed, but it may not change rules",
+            "transparent capture needs CAP_NET_ADMIN; `weft run` works without",
+        ),
+        Err(error) => {
+            Finding::warn("nft", error.to_string(), "transparent capture needs nftables; `weft run` works without")
+        }
     }
 }
 

@@ -31,7 +31,8 @@ pub(super) async fn findings(args: &AccessArgs) -> Vec<Finding> {
     };
     match client.authenticated_version().await {
         Ok(version) => {
-            findings.push(Finding::ok("control plane", format!("{} version {version}, token accepted", client.server())));
+            findings
+                .push(Finding::ok("control plane", format!("{} version {version}, token accepted", client.server())));
         }
         Err(error) => {
             findings.push(Finding::fail("control plane", error.to_string(), advice(&error)));
@@ -55,25 +56,40 @@ fn authority(access: &Access) -> Finding {
     let check = "CA";
     let pem = match access.ca_pem() {
         Ok(pem) => pem,
-        Err(error) => return Finding::fail(check, format!("{error:#}"), "give --ca-file: the control plane's folder holds ca.pem"),
+        Err(error) => {
+            return Finding::fail(
+                check,
+                format!("{error:#}"),
+                "give --ca-file: the control plane's folder holds ca.pem",
+            );
+        }
     };
     let Some(Ok(der)) = CertificateDer::pem_slice_iter(&pem).next() else {
         return Finding::fail(check, format!("{} holds no certificate", access.ca_file.display()), "PEM is expected");
     };
     let Ok((_, certificate)) = X509Certificate::from_der(&der) else {
-        return Finding::fail(check, format!("{} holds no X.509 certificate", access.ca_file.display()), "PEM is expected");
+        return Finding::fail(
+            check,
+            format!("{} holds no X.509 certificate", access.ca_file.display()),
+            "PEM is expected",
+        );
     };
     let until = certificate.validity().not_after.to_datetime();
     let shown = until.format(&Rfc3339).unwrap_or_default();
     if certificate.validity().is_valid() {
         Finding::ok(check, format!("{}, valid until {shown}", certificate.subject()))
     } else {
-        Finding::fail(check, format!("{}, valid until {shown}", certificate.subject()), "expired or not yet valid: see the clock")
+        Finding::fail(
+            check,
+            format!("{}, valid until {shown}", certificate.subject()),
+            "expired or not yet valid: see the clock",
+        )
     }
 }
 
 fn clock(server: Option<String>, here: OffsetDateTime) -> Finding {
-    let Some(there) = server.and_then(|text| OffsetDateTime::parse(&text.replace("GMT", "+0000"), &Rfc2822).ok()) else {
+    let Some(there) = server.and_then(|text| OffsetDateTime::parse(&text.replace("GMT", "+0000"), &Rfc2822).ok())
+    else {
         return Finding::warn("clock", "the control plane tells no time", "compare `date -u` on both machines");
     };
     let skew = (here - there).whole_seconds();
@@ -102,7 +118,11 @@ fn certificates(answer: Result<Value, Error>, now: i64) -> Finding {
     if soon.is_empty() {
         return Finding::ok(check, format!("{} proxies, none within an hour of expiry", proxies.len()));
     }
-    Finding::warn(check, format!("within an hour of expiry: {}", soon.join(", ")), "they renew at half life: see `weft proxies`")
+    Finding::warn(
+        check,
+        format!("within an hour of expiry: {}", soon.join(", ")),
+        "they renew at half life: see `weft proxies`",
+    )
 }
 
 #[cfg(test)]

@@ -50,7 +50,9 @@ async fn of(client: &reqwest::Client, ip: IpAddr) -> Vec<Finding> {
     };
     let mut findings = vec![ready];
     match local::fetch(client, SocketAddr::new(ip, 15020), "/metrics").await {
-        Ok((200, text)) => findings.extend(of_metrics(ip, &Scrape::parse(&text), OffsetDateTime::now_utc().unix_timestamp())),
+        Ok((200, text)) => {
+            findings.extend(of_metrics(ip, &Scrape::parse(&text), OffsetDateTime::now_utc().unix_timestamp()))
+        }
         Ok((status, _)) => findings.push(Finding::fail(&format!("{ip} metrics"), format!("status {status}"), "")),
         Err(error) => findings.push(Finding::fail(&format!("{ip} metrics"), format!("{error:#}"), "")),
     }
@@ -84,7 +86,11 @@ fn of_metrics(ip: IpAddr, scrape: &Scrape, now: i64) -> Vec<Finding> {
     findings.push(if failures > 0.0 {
         let reasons = scrape.by_label("weft_handshake_failures_total", "reason");
         let reasons: Vec<String> = reasons.iter().map(|(reason, count)| format!("{reason}: {count}")).collect();
-        Finding::warn(&check, format!("{failures} failed ({})", reasons.join(", ")), "the sidecar's log names the peers")
+        Finding::warn(
+            &check,
+            format!("{failures} failed ({})", reasons.join(", ")),
+            "the sidecar's log names the peers",
+        )
     } else {
         Finding::ok(&check, "none failed")
     });

@@ -62,7 +62,9 @@ fn targets(args: &DeleteArgs) -> Result<Vec<Target>, Failure> {
         // The other way round than they were made: what refers goes before what it refers to.
         return Ok(manifests::read(&files)?.documents.iter().rev().map(Target::of).collect());
     }
-    let Some(kind) = &args.kind else { return Err(anyhow::anyhow!("a KIND and a NAME, or -f FILE, are needed").into()) };
+    let Some(kind) = &args.kind else {
+        return Err(anyhow::anyhow!("a KIND and a NAME, or -f FILE, are needed").into());
+    };
     let kind = kinds::parse(kind)?;
     Ok(args.names.iter().map(|name| Target::new(kind, &args.namespace, name)).collect())
 }

@@ -53,14 +53,16 @@ async fn related(client: &Client, kind: Kind, object: &Value) -> Result<String, 
     };
     if kind == Kind::Service {
         let workloads = get::list(client, Kind::Workload, Some(&namespace)).await?;
-        let chosen = workloads.iter().filter(|workload| selects(&object["spec"]["selector"], &workload["metadata"]["labels"]));
+        let chosen =
+            workloads.iter().filter(|workload| selects(&object["spec"]["selector"], &workload["metadata"]["labels"]));
         section("Endpoints", chosen.map(endpoint).collect());
         // A producer's or a consumer's route: any namespace may have one.
         let routes = get::list(client, Kind::HttpRoute, None).await?;
         section("Routes", routes.iter().filter(|route| is_attached(route, object)).map(named).collect());
     } else {
         let services = get::list(client, Kind::Service, Some(&namespace)).await?;
-        let choosing = services.iter().filter(|service| selects(&service["spec"]["selector"], &object["metadata"]["labels"]));
+        let choosing =
+            services.iter().filter(|service| selects(&service["spec"]["selector"], &object["metadata"]["labels"]));
         section("Services", choosing.map(named).collect());
     }
     for (kind, title) in [(Kind::AccessPolicy, "Access policies"), (Kind::FilterPolicy, "Filter policies")] {
@@ -86,7 +88,9 @@ fn is_attached(route: &Value, service: &Value) -> bool {
 
 /// Named by the policy, or in its namespace where it names nothing.
 fn holds_for(policy: &Value, object: &Value) -> bool {
-    let Some(targets) = policy["spec"]["targetRefs"].as_array().filter(|targets| !targets.is_empty()) else { return true };
+    let Some(targets) = policy["spec"]["targetRefs"].as_array().filter(|targets| !targets.is_empty()) else {
+        return true;
+    };
     targets.iter().any(|target| {
         let whole_namespace = target["kind"] == "Namespace" && target["name"] == object["metadata"]["namespace"];
         whole_namespace || (target["kind"] == object["kind"] && target["name"] == object["metadata"]["name"])

@@ -64,5 +64,11 @@ fn render(args: &ExplainArgs, answer: &Value, allowed: bool, paint: &Paint) -> R
         map.remove("allowed");
         map.retain(|_, value| !value.is_null());
     }
-    Ok(format!("{verdict}  {} {}{} as {namespace}/{account}\n{}", args.method, args.to, args.path, output::yaml(&details)?))
+    Ok(format!(
+        "{verdict}  {} {}{} as {namespace}/{account}\n{}",
+        args.method,
+        args.to,
+        args.path,
+        output::yaml(&details)?
+    ))
 }

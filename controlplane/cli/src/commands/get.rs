@@ -97,7 +97,11 @@ fn columns(kind: Kind) -> Vec<Column> {
         ],
         Kind::Workload => vec![
             ("ADDRESS", |item| text_at(item, &["spec", "address"])),
-            ("PORTS", |item| each(&item["spec"]["ports"], |port| format!("{}/{}", text_at(port, &["port"]), text_at(port, &["protocol"])))),
+            ("PORTS", |item| {
+                each(&item["spec"]["ports"], |port| {
+                    format!("{}/{}", text_at(port, &["port"]), text_at(port, &["protocol"]))
+                })
+            }),
             ("ACCOUNT", |item| text_at(item, &["spec", "serviceAccount"])),
             ("LABELS", |item| text_at(item, &["metadata", "labels"])),
         ],
@@ -172,7 +176,9 @@ fn backend(backend: &Value) -> String {
 }
 
 fn targets(item: &Value) -> String {
-    let text = each(&item["spec"]["targetRefs"], |target| format!("{}/{}", text_at(target, &["kind"]), text_at(target, &["name"])));
+    let text = each(&item["spec"]["targetRefs"], |target| {
+        format!("{}/{}", text_at(target, &["kind"]), text_at(target, &["name"]))
+    });
     if text == "-" { "all".to_owned() } else { text }
 }
 
@@ -181,7 +187,8 @@ fn condition(item: &Value, name: &str) -> String {
     let mut statuses: Vec<String> = Vec::new();
     let parents = item["status"]["parents"].as_array().cloned().unwrap_or_default();
     for holder in parents.iter().chain([&item["status"]]) {
-        let of_name = holder["conditions"].as_array().into_iter().flatten().filter(|condition| condition["type"] == name);
+        let of_name =
+            holder["conditions"].as_array().into_iter().flatten().filter(|condition| condition["type"] == name);
         statuses.extend(of_name.map(|condition| match condition["status"].as_str() {
             Some("True") => "True".to_owned(),
             _ => text_at(condition, &["reason"]),
@@ -205,7 +212,20 @@ mod tests {
         });
         let text = table(Kind::HttpRoute, &[item], true);
         let row: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
-        assert_eq!(row, ["shop", "reviews", "reviews", "reviews-v1:80(90),reviews-v2:80(1)", "True", "BackendNotFound", "2", "4", "u1"]);
+        assert_eq!(
+            row,
+            [
+                "shop",
+                "reviews",
+                "reviews",
+                "reviews-v1:80(90),reviews-v2:80(1)",
+                "True",
+                "BackendNotFound",
+                "2",
+                "4",
+                "u1"
+            ]
+        );
     }
 
     #[test]

@@ -29,7 +29,9 @@ pub(crate) async fn run(args: ProxiesArgs) -> Outcome {
     let all = answer["proxies"].as_array().cloned().unwrap_or_default();
     let Some(name) = &args.name else {
         let text = output::structured(args.output.format, &answer)?;
-        output::print(&text.unwrap_or_else(|| table(&all, args.output.format == Format::Wide, &Paint::stdout(), now())));
+        output::print(
+            &text.unwrap_or_else(|| table(&all, args.output.format == Format::Wide, &Paint::stdout(), now())),
+        );
         return Ok(Answer::Yes);
     };
     let Some(proxy) = all.iter().find(|proxy| proxy["name"] == name.as_str()) else {
@@ -46,7 +48,8 @@ fn now() -> i64 {
 }
 
 fn table(proxies: &[Value], wide: bool, paint: &Paint, now: i64) -> String {
-    let mut headings = vec!["NAME", "IDENTITY", "STATE", "REVISION", "STALENESS", "CERTIFICATE", "TRANSPORT", "VERSION"];
+    let mut headings =
+        vec!["NAME", "IDENTITY", "STATE", "REVISION", "STALENESS", "CERTIFICATE", "TRANSPORT", "VERSION"];
     if wide {
         headings.extend(["ADDRESS", "FILTERS"]);
     }
@@ -92,7 +95,8 @@ fn staleness(proxy: &Value) -> String {
 fn filters(proxy: &Value) -> Vec<String> {
     let describe = |filter: &Value| {
         let state = text_at(filter, &["state"]);
-        let tail = if matches!(state.as_str(), "-" | "ready" | "loaded") { String::new() } else { format!("({state})") };
+        let tail =
+            if matches!(state.as_str(), "-" | "ready" | "loaded") { String::new() } else { format!("({state})") };
         format!("{}@{}{tail}", text_at(filter, &["name"]), text_at(filter, &["version"]))
     };
     proxy["filters"].as_array().into_iter().flatten().map(describe).collect()

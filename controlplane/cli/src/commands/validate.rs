@@ -28,9 +28,7 @@ pub(crate) fn run(args: &ValidateArgs) -> Outcome {
             Ok(Answer::Yes)
         }
         Err(Unusable::Wrong(errors)) if !format.is_table() => {
-            let describe = |error: &weft_policy::manifest::ManifestError| {
-                json!({"file": error.file, "line": error.line, "key": error.key, "message": error.message})
-            };
+            let describe = |error: &weft_policy::manifest::ManifestError| json!({"file": error.file, "line": error.line, "key": error.key, "message": error.message});
             let errors: Vec<_> = errors.iter().map(describe).collect();
             output::print(&output::structured(format, &json!({"valid": false, "errors": errors}))?.unwrap_or_default());
             Ok(Answer::No)

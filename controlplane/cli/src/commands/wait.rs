@@ -52,7 +52,9 @@ pub(crate) async fn watch(
         let status = client.poll(&path, wait).await?;
         if status["complete"].as_bool() == Some(true) {
             let has = |proxy: &&Value| proxy["state"] == "synced";
-            return Ok(Verdict::Everywhere { proxies: status["proxies"].as_array().into_iter().flatten().filter(has).count() });
+            return Ok(Verdict::Everywhere {
+                proxies: status["proxies"].as_array().into_iter().flatten().filter(has).count(),
+            });
         }
         let waiting = unsynced(&status);
         if left.is_zero() || nothing_to_wait_for(&status) {

@@ -24,18 +24,37 @@ pub(super) fn text(stage: &Stage) -> String {
     let tries = [
         ("the shop, as its partner", format!("{partner} http://frontend/product/tea")),
         ("a denied path", format!("{partner} -i http://reviews/admin/settings")),
-        ("an injected delay", format!("{partner} -H 'x-demo: slow' -w '%{{time_total}}\\n' http://reviews/reviews/tea")),
-        ("a limited caller", format!("for i in $(seq 100); do {partner} -s -o /dev/null -w '%{{http_code}} ' http://frontend/healthz & done; wait")),
+        (
+            "an injected delay",
+            format!("{partner} -H 'x-demo: slow' -w '%{{time_total}}\\n' http://reviews/reviews/tea"),
+        ),
+        (
+            "a limited caller",
+            format!(
+                "for i in $(seq 100); do {partner} -s -o /dev/null -w '%{{http_code}} ' http://frontend/healthz & done; wait"
+            ),
+        ),
         ("gRPC, all four kinds", format!("grpc_proxy={probe} weft-shop probe-prices prices:80")),
         ("TCP, the server speaks first", format!("ALL_PROXY={probe} weft-shop probe-stock stock:7000")),
         ("what the mesh counted", format!("curl -s http://{}:15020/metrics | grep istio_requests_total", ip(FRONTEND))),
         ("what the load sees", format!("curl -s http://{}:8089/stats", ip(SHOPPER))),
         ("the proxies", "weft proxies".to_owned()),
         ("why it is denied", "weft explain --from shop/partner --to reviews.shop --path /admin/settings".to_owned()),
-        ("move the canary", format!("weft get httproute reviews -n shop -o yaml | sed 's/weight: 90/weight: 50/; s/weight: 10$/weight: 50/' | weft apply -f - --wait 10s   # then see {}", REVIEWS[1])),
+        (
+            "move the canary",
+            format!(
+                "weft get httproute reviews -n shop -o yaml | sed 's/weight: 90/weight: 50/; s/weight: 10$/weight: 50/' | weft apply -f - --wait 10s   # then see {}",
+                REVIEWS[1]
+            ),
+        ),
         ("kill the control plane", "pkill -9 weft-control; everything goes on".to_owned()),
     ];
-    let mut text = format!("\n{}\n{}\n{}\n{exports}\n\n", paint.bold("The shop is open."), members.render(), paint.bold("What to try:"));
+    let mut text = format!(
+        "\n{}\n{}\n{}\n{exports}\n\n",
+        paint.bold("The shop is open."),
+        members.render(),
+        paint.bold("What to try:")
+    );
     for (what, line) in tries {
         text.push_str(&format!("  # {what}\n  {line}\n"));
     }

@@ -25,7 +25,8 @@ pub(super) const SHOPPER: &str = "shopper";
 pub(super) const PARTNER: &str = "partner";
 
 /// Requests to reviews for each one to the frontend.
-pub(super) const LOAD_TARGETS: [(&str, usize); 2] = [("http://reviews/reviews/tea", 11), ("http://frontend/product/tea", 1)];
+pub(super) const LOAD_TARGETS: [(&str, usize); 2] =
+    [("http://reviews/reviews/tea", 11), ("http://frontend/product/tea", 1)];
 
 pub(super) const SERVERS: [Member; 5] = [
     Member {
@@ -66,7 +67,13 @@ pub(super) const SERVERS: [Member; 5] = [
 ];
 
 pub(super) const CLIENTS: [Member; 2] = [
-    Member { name: SHOPPER, service_account: "shopper", serves: None, labels: &[], command: &["load", "--port", "8089"] },
+    Member {
+        name: SHOPPER,
+        service_account: "shopper",
+        serves: None,
+        labels: &[],
+        command: &["load", "--port", "8089"],
+    },
     Member { name: PARTNER, service_account: "partner", serves: None, labels: &[], command: &["idle"] },
 ];
 
@@ -76,8 +83,13 @@ pub(super) const DENY: &str = include_str!("../../demo/deny-admin.yaml");
 pub(super) const DELAY: &str = include_str!("../../demo/delay.yaml");
 pub(super) const LIMIT: &str = include_str!("../../demo/limit.yaml");
 /// All three, as the running demo has them.
-pub(super) const POLICIES: &str =
-    concat!(include_str!("../../demo/deny-admin.yaml"), "---\n", include_str!("../../demo/delay.yaml"), "---\n", include_str!("../../demo/limit.yaml"));
+pub(super) const POLICIES: &str = concat!(
+    include_str!("../../demo/deny-admin.yaml"),
+    "---\n",
+    include_str!("../../demo/delay.yaml"),
+    "---\n",
+    include_str!("../../demo/limit.yaml")
+);
 
 /// What `demo/limit.yaml` grants each caller: as many at once, and as many a second.
 pub(super) const LIMIT_BURST: u32 = 25;
@@ -86,7 +98,9 @@ pub(super) const DELAY_MS: u64 = 400;
 
 /// The route of reviews with these weights.
 pub(super) fn canary(v1: u32, v2: u32) -> String {
-    include_str!("../../demo/canary.yaml").replace("weight: 100", &format!("weight: {v1}")).replace("weight: 0", &format!("weight: {v2}"))
+    include_str!("../../demo/canary.yaml")
+        .replace("weight: 100", &format!("weight: {v1}"))
+        .replace("weight: 0", &format!("weight: {v2}"))
 }
 
 pub(super) fn identity(account: &str) -> String {

@@ -121,7 +121,12 @@ impl Stage {
             let mut more = Vec::new();
             if member.name == members::SHOPPER {
                 more.extend(["--rate", &rate]);
-                more.extend(members::LOAD_TARGETS.iter().flat_map(|(url, times)| std::iter::repeat_n(["--target", url], *times)).flatten());
+                more.extend(
+                    members::LOAD_TARGETS
+                        .iter()
+                        .flat_map(|(url, times)| std::iter::repeat_n(["--target", url], *times))
+                        .flatten(),
+                );
             }
             self.start_member(member, *ip, &more)?;
         }
@@ -302,7 +307,12 @@ impl Stage {
     pub(super) async fn probe(&self, via: &str, probe: &str, target: &str) -> anyhow::Result<Value> {
         let proxy = self.explicit(via)?;
         let mut command = Command::new(SHOP.find()?);
-        command.args([probe, target]).env("grpc_proxy", &proxy).env("ALL_PROXY", &proxy).stdin(Stdio::null()).kill_on_drop(true);
+        command
+            .args([probe, target])
+            .env("grpc_proxy", &proxy)
+            .env("ALL_PROXY", &proxy)
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
         let output = tokio::time::timeout(Duration::from_secs(15), command.output()).await;
         let output = output.with_context(|| format!("weft-shop {probe} {target} takes over 15 s"))??;
         if !output.status.success() {

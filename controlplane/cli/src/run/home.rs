@@ -15,7 +15,8 @@ pub(super) struct Home {
 impl Home {
     pub(super) fn make(chosen: Option<&Path>) -> anyhow::Result<Self> {
         let Some(path) = chosen else {
-            let folder = tempfile::Builder::new().prefix("weft-run-").tempdir().context("cannot make a state folder")?;
+            let folder =
+                tempfile::Builder::new().prefix("weft-run-").tempdir().context("cannot make a state folder")?;
             std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o700))?;
             return Ok(Self { path: folder.path().to_owned(), was_used: false, _temporary: Some(folder) });
         };

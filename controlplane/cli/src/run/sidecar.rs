@@ -100,7 +100,12 @@ pub(super) struct Sidecar {
 }
 
 impl Sidecar {
-    pub(super) fn start(config: PathBuf, log: PathBuf, health: SocketAddr, drain_timeout: Duration) -> anyhow::Result<Self> {
+    pub(super) fn start(
+        config: PathBuf,
+        log: PathBuf,
+        health: SocketAddr,
+        drain_timeout: Duration,
+    ) -> anyhow::Result<Self> {
         let child = spawn(&config, &log)?;
         Ok(Self { child, config, log, health, drain_timeout, restart_pause: RESTART_FIRST })
     }

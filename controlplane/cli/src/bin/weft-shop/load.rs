@@ -87,7 +87,8 @@ pub(crate) async fn run(args: LoadArgs) -> anyhow::Result<()> {
         .route("/pause", post(async |State(counts): State<Arc<Counts>>| set_paused(&counts, true)))
         .route("/resume", post(async |State(counts): State<Arc<Counts>>| set_paused(&counts, false)))
         .with_state(Arc::clone(&counts));
-    let client = reqwest::Client::builder().timeout(Duration::from_secs(15)).build().context("cannot set up the client")?;
+    let client =
+        reqwest::Client::builder().timeout(Duration::from_secs(15)).build().context("cannot set up the client")?;
     let sending = tokio::spawn(send_all(client, args.targets, args.rate, counts));
     let served = crate::serve_http(args.listen, router).await;
     sending.abort();

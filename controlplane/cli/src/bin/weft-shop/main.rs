@@ -19,7 +19,11 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// The services of Weft's demo shop.
 #[derive(Debug, Parser)]
-#[command(name = "weft-shop", version, after_help = "Example:\n  weft run --service reviews --port 9080 -- weft-shop reviews --port 9080 --release v1")]
+#[command(
+    name = "weft-shop",
+    version,
+    after_help = "Example:\n  weft run --service reviews --port 9080 -- weft-shop reviews --port 9080 --release v1"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

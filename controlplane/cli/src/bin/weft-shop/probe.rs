@@ -24,7 +24,8 @@ pub(crate) struct ProbeArgs {
 
 /// A channel to prices that dials when it is used, through `grpc_proxy`.
 pub(crate) fn prices_client(target: &str) -> anyhow::Result<PricesClient<Channel>> {
-    let endpoint = Endpoint::from_shared(format!("http://{target}")).with_context(|| format!("{target}: not HOST:PORT"))?;
+    let endpoint =
+        Endpoint::from_shared(format!("http://{target}")).with_context(|| format!("{target}: not HOST:PORT"))?;
     let target = target.to_owned();
     let connector = service_fn(move |_: Uri| {
         let target = target.clone();

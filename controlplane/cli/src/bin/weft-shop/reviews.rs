@@ -78,7 +78,10 @@ mod tests {
             )]);
             assert_eq!(caller(&headers), expect, "{value}");
         };
-        check("By=spiffe://a;URI=spiffe://cluster.local/ns/shop/sa/frontend", "spiffe://cluster.local/ns/shop/sa/frontend");
+        check(
+            "By=spiffe://a;URI=spiffe://cluster.local/ns/shop/sa/frontend",
+            "spiffe://cluster.local/ns/shop/sa/frontend",
+        );
         check("Hash=1", "unknown");
         assert_eq!(caller(&HeaderMap::new()), "unknown");
     }

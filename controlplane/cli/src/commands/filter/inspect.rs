@@ -18,7 +18,10 @@ pub(super) struct Report {
 
 /// A filter is a component; a core module is what the linker gives before it is made one.
 pub(super) fn require_component(wasm: &[u8]) -> anyhow::Result<()> {
-    ensure!(report(wasm)?.kind == "component", "it is a core module, not a component (`cargo xtask filters` makes components)");
+    ensure!(
+        report(wasm)?.kind == "component",
+        "it is a core module, not a component (`cargo xtask filters` makes components)"
+    );
     Ok(())
 }
 

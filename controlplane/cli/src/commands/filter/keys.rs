@@ -32,7 +32,9 @@ pub(super) fn read(path: &Path) -> anyhow::Result<SigningKey> {
 }
 
 pub(super) fn public_pem(key: &SigningKey) -> anyhow::Result<String> {
-    key.verifying_key().to_public_key_pem(LineEnding::LF).map_err(|error| anyhow!("cannot encode the public key: {error}"))
+    key.verifying_key()
+        .to_public_key_pem(LineEnding::LF)
+        .map_err(|error| anyhow!("cannot encode the public key: {error}"))
 }
 
 pub(super) fn digest(wasm: &[u8]) -> [u8; 32] {

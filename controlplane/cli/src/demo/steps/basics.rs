@@ -26,7 +26,12 @@ pub(in super::super) async fn identities(stage: &Stage) -> Evidence {
     let answer = stage.fetch(PARTNER, "http://reviews/reviews/tea", &[]).await?;
     let caller = answer.json()["caller"].as_str().unwrap_or_default().to_owned();
     let expected = identity("partner");
-    ensure!(answer.status == 200 && caller == expected, "reviews saw {caller:?} (status {}: {})", answer.status, answer.text);
+    ensure!(
+        answer.status == 200 && caller == expected,
+        "reviews saw {caller:?} (status {}: {})",
+        answer.status,
+        answer.text
+    );
     Ok(format!("{} proxies synced; reviews was told that its caller is {caller}", stage.count()))
 }
 
@@ -55,7 +60,10 @@ pub(in super::super) async fn http(stage: &Stage) -> Evidence {
     ensure!(page["reviews"]["caller"] == identity("frontend").as_str(), "reviews saw {}", page["reviews"]["caller"]);
     let scrape = scraped_until(stage, FRONTEND, |scrape| requests(scrape, "destination", &labels) > before).await?;
     let counted = requests(&scrape, "destination", &labels) - before;
-    ensure!((counted - 1.0).abs() < 0.5, "frontend's sidecar counted {counted} requests of partner as mutual_tls, not 1");
+    ensure!(
+        (counted - 1.0).abs() < 0.5,
+        "frontend's sidecar counted {counted} requests of partner as mutual_tls, not 1"
+    );
     Ok(format!(
         "GET http://frontend/product/tea: 200 in {} ms; its page comes of HTTP, gRPC and TCP behind it; \
          frontend's sidecar counted it once, connection_security_policy=mutual_tls",
@@ -79,16 +87,24 @@ pub(in super::super) async fn grpc(stage: &Stage) -> Evidence {
     });
     ensure!(report == expected, "the probe saw {report}");
     let total = |scrape: &_| requests(scrape, "destination", &all) - requests(&before, "destination", &all);
-    let missing = |scrape: &_| requests(scrape, "destination", &not_found) - requests(&before, "destination", &not_found);
+    let missing =
+        |scrape: &_| requests(scrape, "destination", &not_found) - requests(&before, "destination", &not_found);
     let after = scraped_until(stage, PRICES, |scrape| total(scrape) > 4.5).await?;
     let (calls, errors) = (total(&after), missing(&after));
-    ensure!((calls - 5.0).abs() < 0.5 && (errors - 1.0).abs() < 0.5, "prices' sidecar counted {calls} calls, {errors} NOT_FOUND");
+    ensure!(
+        (calls - 5.0).abs() < 0.5 && (errors - 1.0).abs() < 0.5,
+        "prices' sidecar counted {calls} calls, {errors} NOT_FOUND"
+    );
     Ok("all four kinds answered right, NOT_FOUND arrived as grpc-status 5; prices' sidecar counted 5 grpc calls, 1 with status 5".to_owned())
 }
 
 pub(in super::super) async fn tcp(stage: &Stage) -> Evidence {
     let of_partner = identity("partner");
-    let labels = [("reporter", "destination"), ("source_principal", of_partner.as_str()), ("connection_security_policy", "mutual_tls")];
+    let labels = [
+        ("reporter", "destination"),
+        ("source_principal", of_partner.as_str()),
+        ("connection_security_policy", "mutual_tls"),
+    ];
     let name = "istio_tcp_connections_opened_total";
     let before = stage.scrape(STOCK).await?.sum(name, &labels);
     let report = stage.probe(PARTNER, "probe-stock", "stock:7000").await?;
@@ -99,7 +115,10 @@ pub(in super::super) async fn tcp(stage: &Stage) -> Evidence {
     let scrape = scraped_until(stage, STOCK, |scrape| scrape.sum(name, &labels) > before).await?;
     let opened = scrape.sum(name, &labels) - before;
     ensure!((opened - 1.0).abs() < 0.5, "stock's sidecar counted {opened} connections of partner, not 1");
-    Ok(format!("greeted with {}; COUNT {count}, TAKE 1 left {left}; stock's sidecar counted 1 connection, mutual_tls", report["greeting"]))
+    Ok(format!(
+        "greeted with {}; COUNT {count}, TAKE 1 left {left}; stock's sidecar counted 1 connection, mutual_tls",
+        report["greeting"]
+    ))
 }
 
 /// Both releases of reviews together.

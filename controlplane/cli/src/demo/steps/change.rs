@@ -96,7 +96,8 @@ async fn wait_for_all(stage: &Stage) -> anyhow::Result<()> {
             return Ok(());
         }
         if Instant::now() > deadline {
-            let states: Vec<String> = proxies.iter().map(|proxy| format!("{}: {}", proxy["name"], proxy["state"])).collect();
+            let states: Vec<String> =
+                proxies.iter().map(|proxy| format!("{}: {}", proxy["name"], proxy["state"])).collect();
             bail!("15 s after its return only {synced} proxies are synced: {}", states.join(", "));
         }
         tokio::time::sleep(POLL).await;

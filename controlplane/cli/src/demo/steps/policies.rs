@@ -37,7 +37,10 @@ pub(in super::super) async fn denied(stage: &Stage) -> Evidence {
         tokio::time::sleep(POLL).await;
     }
     ensure!((seen - 2.0).abs() < 0.5, "reviews' sidecars counted {seen} answers of 403, not 2");
-    Ok(format!("GET {url}: 200 before, 403 after ({}); so is /x/..//%61dmin; explain names shop/no-admin; counted 2", answer.text.trim()))
+    Ok(format!(
+        "GET {url}: 200 before, 403 after ({}); so is /x/..//%61dmin; explain names shop/no-admin; counted 2",
+        answer.text.trim()
+    ))
 }
 
 pub(in super::super) async fn delayed(stage: &Stage) -> Evidence {

@@ -1,0 +1,9 @@
+//! The `weft` binary from outside: what it sends, what it prints, its exit status. The control plane is a small server
+//! inside the test, the sidecar a stand-in; the real ones are run by the tests crate and the demo.
+
+#[path = "cli/commands.rs"]
+mod commands;
+#[path = "cli/control.rs"]
+mod control;
+#[path = "cli/run.rs"]
+mod run;

@@ -1,0 +1,225 @@
+//! The commands that ask the operator API.
+
+use std::os::unix::fs::PermissionsExt;
+
+use serde_json::{Value, json};
+
+use crate::control::{Control, Ran, weft};
+
+const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: reviews, namespace: shop}\nspec:\n  selector: {app: reviews}\n  ports: [{port: 80, targetPort: 9080}]\n";
+
+fn applied(problems: &Value) -> Value {
+    json!({"revision": 7, "problems": problems, "changes": [
+        {"action": "changed", "kind": "Service", "namespace": "shop", "name": "reviews", "diff": "-  port: 80\n+  port: 81\n"}]})
+}
+
+#[test]
+fn apply_sends_the_documents_with_the_token() {
+    let control = Control::start(&[("POST /api/v1/apply", 200, applied(&json!([])))]);
+    let file = control.file("reviews.yaml", SERVICE);
+    let ran = control.run(&["apply", "-f", file.to_str().unwrap()]);
+    assert_eq!((ran.status, ran.out.as_str()), (0, "Service shop/reviews changed\nrevision 7\n"), "{}", ran.err);
+    let seen = &control.seen()[0];
+    assert_eq!(seen.header("authorization"), Some("Bearer secret-token"));
+    let body = seen.json();
+    assert_eq!((&body["dry_run"], &body["documents"][0]["kind"]), (&json!(false), &json!("Service")));
+    assert_eq!(body["documents"][0]["spec"]["ports"][0]["targetPort"], 9080);
+}
+
+#[test]
+fn apply_with_wait_tells_who_refused_and_why() {
+    let status = json!({"revision": 7, "complete": false, "proxies": [
+        {"name": "a", "state": "synced", "revision": 7, "reason": ""},
+        {"name": "b", "state": "refused", "revision": 6, "reason": "filter authz: trap"}]});
+    let answers = [("POST /api/v1/apply", 200, applied(&json!([]))), ("GET /api/v1/revisions/7/status", 200, status)];
+    let control = Control::start(&answers);
+    let file = control.file("reviews.yaml", SERVICE);
+    let ran = control.run(&["apply", "-f", file.to_str().unwrap(), "--wait", "5s"]);
+    assert_eq!(ran.status, 1);
+    assert!(ran.err.contains("b is refused at revision 6: filter authz: trap"), "{}", ran.err);
+}
+
+#[test]
+fn apply_with_wait_gives_up_at_its_time() {
+    let status =
+        json!({"revision": 7, "complete": false, "proxies": [{"name": "b", "state": "behind", "revision": 6}]});
+    let answers = [("POST /api/v1/apply", 200, applied(&json!([]))), ("GET /api/v1/revisions/7/status", 200, status)];
+    let control = Control::start(&answers);
+    let file = control.file("reviews.yaml", SERVICE);
+    let ran = control.run(&["apply", "-f", file.to_str().unwrap(), "--wait", "50ms"]);
+    assert_eq!(ran.status, 1);
+    assert!(ran.err.contains("b is behind at revision 6"), "{}", ran.err);
+}
+
+#[test]
+fn a_mistake_in_a_manifest_is_told_before_anything_is_sent() {
+    let control = Control::start(&[]);
+    let file = control.file("wrong.yaml", &SERVICE.replace("targetPort", "targetPrt"));
+    for command in ["apply", "validate", "diff"] {
+        let ran = control.run(&[command, "-f", file.to_str().unwrap()]);
+        assert_eq!(ran.status, 1, "{command}: {}", ran.err);
+        assert!(ran.err.contains("wrong.yaml:6:") && ran.err.contains("targetPrt"), "{command}: {}", ran.err);
+    }
+    assert!(control.seen().is_empty());
+    let ran = control.run(&["validate", "-f", file.to_str().unwrap(), "-o", "json"]);
+    let report: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!((ran.status, &report["valid"], &report["errors"][0]["line"]), (1, &json!(false), &json!(6)));
+}
+
+#[test]
+fn problems_found_by_the_server_are_an_answer_of_no() {
+    let refusal = json!({"error": {"code": "refused", "message": "1 problem", "details": [
+        {"file": "", "line": 0, "key": "HTTPRoute shop/reviews", "message": "no such service"}]}});
+    let control = Control::start(&[("POST /api/v1/apply", 422, refusal)]);
+    let file = control.file("reviews.yaml", SERVICE);
+    let ran = control.run(&["apply", "-f", file.to_str().unwrap()]);
+    assert_eq!(ran.status, 1);
+    assert!(
+        ran.err.contains("1 problem") && ran.err.contains("HTTPRoute shop/reviews: no such service"),
+        "{}",
+        ran.err
+    );
+}
+
+#[test]
+fn diff_has_status_1_where_something_would_change() {
+    let control = Control::start(&[("POST /api/v1/apply", 200, applied(&json!([])))]);
+    let file = control.file("reviews.yaml", SERVICE);
+    let ran = control.run(&["diff", "-f", file.to_str().unwrap()]);
+    assert_eq!(
+        (ran.status, ran.out.as_str()),
+        (1, "Service shop/reviews would be changed\n-  port: 80\n+  port: 81\n")
+    );
+    assert_eq!(control.seen()[0].json()["dry_run"], true);
+    let same = Control::start(&[("POST /api/v1/apply", 200, json!({"revision": 7, "changes": [], "problems": []}))]);
+    let file = same.file("reviews.yaml", SERVICE);
+    assert_eq!(same.run(&["diff", "-f", file.to_str().unwrap()]).status, 0);
+}
+
+#[test]
+fn get_prints_tables_and_documents() {
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "shop", "name": "reviews", "revision": 3},
+        "spec": {"selector": {"app": "reviews"}, "ports": [{"port": 80, "targetPort": 9080}]}});
+    let control = Control::start(&[
+        ("GET /api/v1/resources/services", 200, json!({"revision": 3, "items": [service.clone()]})),
+        ("GET /api/v1/resources/services/shop/reviews", 200, service),
+    ]);
+    let ran = control.run(&["get", "svc", "-n", "shop"]);
+    assert_eq!(ran.status, 0, "{}", ran.err);
+    assert!(ran.out.starts_with("NAMESPACE  NAME     PORTS"), "{}", ran.out);
+    assert!(control.seen()[0].line.contains("?namespace=shop"));
+    let ran = control.run(&["get", "service", "reviews", "-n", "shop", "-o", "yaml"]);
+    assert!(ran.out.contains("kind: Service\n") && ran.out.contains("targetPort: 9080"), "{}", ran.out);
+    // What was printed can be validated, and so applied, as it is.
+    let file = control.file("again.yaml", &ran.out);
+    assert_eq!(control.run(&["validate", "-f", file.to_str().unwrap()]).status, 0);
+    let ran = control.run(&["get", "service", "absent", "-n", "shop"]);
+    assert_eq!((ran.status, ran.err.as_str()), (1, "error: Service shop/absent does not exist\n"));
+}
+
+#[test]
+fn delete_names_what_is_not_there() {
+    let control = Control::start(&[("DELETE /api/v1/resources/services/shop/reviews", 200, json!({"revision": 8}))]);
+    let ran = control.run(&["delete", "service", "reviews", "absent", "-n", "shop"]);
+    assert_eq!((ran.status, ran.out.as_str()), (1, "Service shop/reviews deleted (revision 8)\n"));
+    assert!(ran.err.contains("Service shop/absent does not exist"), "{}", ran.err);
+    assert_eq!(control.run(&["delete", "service", "absent", "-n", "shop", "--ignore-not-found"]).status, 0);
+}
+
+#[test]
+fn a_denied_request_has_status_1_and_names_its_rule() {
+    let answer = json!({"allowed": false, "rule": "shop/no-admin#admin-paths"});
+    let control = Control::start(&[("POST /api/v1/explain", 200, answer)]);
+    let arguments = ["explain", "--from", "shop/partner", "--to", "reviews.shop", "--path", "/admin", "-H", "X-A: b"];
+    let ran = control.run(&arguments);
+    assert_eq!(ran.status, 1, "{}", ran.err);
+    assert!(ran.out.starts_with("DENIED") && ran.out.contains("shop/no-admin#admin-paths"), "{}", ran.out);
+    assert_eq!(control.seen()[0].json()["headers"]["x-a"], "b");
+}
+
+#[test]
+fn a_token_is_printed_alone() {
+    let control = Control::start(&[("POST /api/v1/tokens", 200, json!({"token": "abc", "expires_unix": 9}))]);
+    let ran = control.run(&["token", "create", "--service-account", "shop/reviews", "--ttl", "10m"]);
+    assert_eq!((ran.status, ran.out.as_str()), (0, "abc\n"), "{}", ran.err);
+    let body = control.seen()[0].json();
+    assert_eq!((&body["kind"], &body["ttl_seconds"], &body["uses"]), (&json!("join"), &json!(600), &json!(1)));
+    let ran = control.run(&["token", "create"]);
+    assert_eq!(ran.status, 2);
+    assert!(ran.err.contains("--service-account") && ran.err.contains("--role"), "{}", ran.err);
+}
+
+#[test]
+fn login_is_kept_for_its_owner_alone() {
+    let answers = [
+        ("GET /api/v1/version", 200, json!({"version": "0.1.0"})),
+        ("GET /api/v1/proxies", 200, json!({"proxies": []})),
+    ];
+    let control = Control::start(&answers);
+    let folder = control.folder.path();
+    let (token, ca) = (folder.join("token"), folder.join("ca.pem"));
+    let server = control.server();
+    let arguments =
+        ["login", "--server", &server, "--token-file", token.to_str().unwrap(), "--ca-file", ca.to_str().unwrap()];
+    let ran = Ran::of(weft(&arguments).env("HOME", folder).output().unwrap());
+    assert_eq!(ran.status, 0, "{}", ran.err);
+    let kept = folder.join(".config/weft/config.yaml");
+    assert_eq!(std::fs::metadata(&kept).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(!std::fs::read_to_string(&kept).unwrap().contains("secret-token"));
+    let ran = Ran::of(weft(&["proxies"]).env("HOME", folder).output().unwrap());
+    assert_eq!((ran.status, ran.out.as_str()), (0, "no proxy has connected yet\n"), "{}", ran.err);
+}
+
+#[test]
+fn who_cannot_be_reached_or_trusted_is_named_with_status_2() {
+    let control = Control::start(&[]);
+    let mut closed = control.command(&["proxies"]);
+    closed.env("WEFT_SERVER", "https://127.0.0.1:9");
+    let ran = Ran::of(closed.output().unwrap());
+    assert_eq!(ran.status, 2);
+    assert!(ran.err.contains("https://127.0.0.1:9") && ran.err.contains("refused"), "{}", ran.err);
+    let other = Control::start(&[]);
+    let mut untrusted = control.command(&["proxies"]);
+    untrusted.env("WEFT_CA_FILE", other.folder.path().join("ca.pem"));
+    let ran = Ran::of(untrusted.output().unwrap());
+    assert_eq!(ran.status, 2);
+    assert!(ran.err.contains("certificate"), "{}", ran.err);
+}
+
+#[test]
+fn a_refused_token_says_where_tokens_come_from() {
+    let refusal = json!({"error": {"code": "unauthenticated", "message": "the token is not known", "details": []}});
+    let control = Control::start(&[("GET /api/v1/proxies", 401, refusal)]);
+    let ran = control.run(&["proxies"]);
+    assert_eq!(ran.status, 1);
+    assert!(ran.err.contains("the token is not known") && ran.err.contains("--token-file"), "{}", ran.err);
+}
+
+#[test]
+fn a_filter_is_signed_and_uploaded() {
+    let control = Control::start(&[("POST /api/v1/filters", 200, json!({"digest": "sha256:00"}))]);
+    let key = control.folder.path().join("publisher.key");
+    assert_eq!(control.run(&["filter", "keygen", "--out", key.to_str().unwrap()]).status, 0);
+    let wasm = control.folder.path().join("mine.wasm");
+    std::fs::write(&wasm, b"\0asm\x0d\0\x01\0").unwrap();
+    let arguments = [
+        "filter",
+        "publish",
+        wasm.to_str().unwrap(),
+        "--name",
+        "mine",
+        "--version",
+        "1.0.0",
+        "--key",
+        key.to_str().unwrap(),
+    ];
+    let ran = control.run(&arguments);
+    assert_eq!((ran.status, ran.out.as_str()), (0, "mine@1.0.0 published as sha256:00\n"), "{}", ran.err);
+    let seen = &control.seen()[0];
+    assert_eq!((seen.line.as_str(), seen.body.len()), ("POST /api/v1/filters?name=mine&version=1.0.0 HTTP/1.1", 8));
+    assert!(seen.header("weft-signature").is_some() && seen.header("weft-public-key").is_some());
+    std::fs::write(&wasm, b"\0asm\x01\0\0\0").unwrap();
+    let ran = control.run(&arguments);
+    assert_eq!((ran.status, control.seen().len()), (2, 1));
+    assert!(ran.err.contains("core module"), "{}", ran.err);
+}
