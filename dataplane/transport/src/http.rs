@@ -232,3 +232,17 @@ impl<'a> ResponseRecv<'a> {
         }
     }
 }
+
+/// True for `host` or `host:port` with a port that exists: no user information, nothing that only some parsers take.
+pub(crate) fn is_plain(authority: &Authority) -> bool {
+    let host = authority.host();
+    let rest = authority.as_str().strip_prefix(host);
+    let port_exists = match rest.map(|rest| rest.strip_prefix(':')) {
+        Some(None) => rest == Some(""),
+        Some(Some(port)) => {
+            port.is_empty() || (port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok())
+        }
+        None => false,
+    };
+    port_exists && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~[]:!$&'()*+,;=%".contains(&b))
+}

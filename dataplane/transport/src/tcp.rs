@@ -29,7 +29,7 @@ pub const CONNECT_ERROR: u64 = 0x10f;
 pub fn split(io: TcpStream, prefix: &[u8]) -> (Reader, Writer) {
     let (read, write) = io.into_split();
     let reader = Reader { io: read, buffer: ReadBuffer::new(prefix) };
-    (reader, Writer { io: write, buffer: WriteBuffer::default(), finished: false })
+    (reader, Writer { io: Some(write), buffer: WriteBuffer::default(), finished: false })
 }
 
 /// The receiving half. Holds at most 64 KiB beyond the frame it handed out.
@@ -68,7 +68,8 @@ impl Reader {
 /// The sending half. Dropping it without `finish` sends a FIN as well, unless `reset` was called.
 #[derive(Debug)]
 pub struct Writer {
-    io: OwnedWriteHalf,
+    /// `None` after `reset`.
+    io: Option<OwnedWriteHalf>,
     buffer: WriteBuffer,
     finished: bool,
 }
@@ -76,12 +77,13 @@ pub struct Writer {
 impl Writer {
     /// Takes bytes; small ones are gathered until `flush`. Cancel safe: what was taken stays queued.
     pub async fn data(&mut self, data: Bytes) -> Result<(), StreamError> {
+        let io = self.io.as_mut().ok_or(StreamError::Reset(CONNECT_ERROR))?;
         let mut data = Some(data);
         poll_fn(|cx| {
             if self.buffer.has_large() {
-                ready!(self.buffer.poll_drain(cx, &mut self.io))?;
+                ready!(self.buffer.poll_drain(cx, io))?;
             }
-            self.buffer.poll_send(cx, &mut self.io, &mut data, b"")
+            self.buffer.poll_send(cx, io, &mut data, b"")
         })
         .await
         .map_err(tunnel_error)
@@ -89,27 +91,27 @@ impl Writer {
 
     /// Writes everything taken so far.
     pub async fn flush(&mut self) -> Result<(), StreamError> {
-        poll_fn(|cx| self.buffer.poll_drain(cx, &mut self.io)).await.map_err(tunnel_error)
+        let io = self.io.as_mut().ok_or(StreamError::Reset(CONNECT_ERROR))?;
+        poll_fn(|cx| self.buffer.poll_drain(cx, io)).await.map_err(tunnel_error)
     }
 
     /// Writes everything and sends a FIN; the other direction stays open.
     pub async fn finish(&mut self) -> Result<(), StreamError> {
         self.flush().await?;
-        if !self.finished {
+        if let Some(io) = self.io.as_mut().filter(|_| !self.finished) {
             self.finished = true;
-            self.io.shutdown().await.map_err(tunnel_error)?;
+            io.shutdown().await.map_err(tunnel_error)?;
         }
         Ok(())
     }
 
-    /// Ends the connection abnormally: an RST goes out as the last half is dropped.
+    /// Ends the connection abnormally: an RST goes out as the reading half is dropped too.
     pub fn reset(&mut self) {
-        linger_zero(self.io.as_ref());
-    }
-
-    /// The socket, for its addresses.
-    pub fn stream(&self) -> &TcpStream {
-        self.io.as_ref()
+        if let Some(io) = self.io.take() {
+            linger_zero(io.as_ref());
+            // Dropping it would send a FIN first.
+            io.forget();
+        }
     }
 }
 

@@ -97,7 +97,9 @@ impl Rules {
 
     fn render_inbound(&self, script: &mut String, port: u16) {
         script.push_str("  chain inbound {\n    type nat hook prerouting priority -100; policy accept;\n");
-        script.push_str("    meta l4proto != tcp return\n    iifname \"lo\" return\n    fib daddr type != local return\n");
+        script.push_str(
+            "    meta l4proto != tcp return\n    iifname \"lo\" return\n    fib daddr type != local return\n",
+        );
         self.render_excluded_ports(script);
         let _ = writeln!(script, "    meta l4proto tcp redirect to :{port}\n  }}");
     }

@@ -1,1 +1,116 @@
-//! Tests.
+//! The rules as text, and sockets on loopback. What needs a network namespace lives in the crate `tests`.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::*;
+
+fn run<F: std::future::Future>(test: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test)
+}
+
+#[test]
+fn rules_render_as_one_transaction() {
+    let rules = Rules {
+        id: 7,
+        exclude_uids: vec![1337, 101, 1337],
+        exclude_ports: vec![15008, 22],
+        exclude_cidrs: ["10.1.0.0/16", "10.1.2.3", "fd00::1/8", "169.254.169.254"]
+            .map(|text| text.parse().unwrap())
+            .to_vec(),
+        ..Rules::default()
+    };
+    let expect = "table inet weft_7 {}
+delete table inet weft_7
+table inet weft_7 {
+  chain outbound {
+    type nat hook output priority -100; policy accept;
+    meta l4proto != tcp return
+    meta mark 0x77656674 return
+    fib daddr type local return
+    meta skuid { 101, 1337 } return
+    tcp dport { 22, 15008 } return
+    ip daddr { 10.1.0.0/16, 169.254.169.254/32 } return
+    ip6 daddr { fd00::/8 } return
+    meta l4proto tcp redirect to :15001
+  }
+  chain inbound {
+    type nat hook prerouting priority -100; policy accept;
+    meta l4proto != tcp return
+    iifname \"lo\" return
+    fib daddr type != local return
+    tcp dport { 22, 15008 } return
+    meta l4proto tcp redirect to :15006
+  }
+}
+";
+    assert_eq!(rules.render(), expect);
+}
+
+#[test]
+fn directions_and_exclusions_are_optional() {
+    let rules = Rules { outbound_port: None, inbound_port: Some(1), exclude_ports: Vec::new(), ..Rules::default() };
+    let text = rules.render();
+    assert!(!text.contains("chain outbound") && !text.contains("{ }") && text.contains("redirect to :1\n"), "{text}");
+    assert_eq!(rules.render_removal(), "table inet weft_0 {}\ndelete table inet weft_0\n");
+}
+
+#[test]
+fn blocks_of_addresses_are_parsed_once() {
+    for (text, shown) in [
+        ("10.1.2.3/8", "10.0.0.0/8"),
+        ("1.2.3.4", "1.2.3.4/32"),
+        ("0.0.0.0/0", "0.0.0.0/0"),
+        ("::/0", "::/0"),
+        ("fe80::1/10", "fe80::/10"),
+        ("::1", "::1/128"),
+    ] {
+        assert_eq!(text.parse::<Cidr>().unwrap().to_string(), shown);
+    }
+    for text in [
+        "",
+        "10.0.0.0/33",
+        "10.0.0.0/-1",
+        "10.0.0/8",
+        "::/129",
+        "a/8",
+        "10.0.0.0/8/8",
+        "10.0.0.0/ 8",
+        "1.1.1.1; flush ruleset",
+    ] {
+        let error = text.parse::<Cidr>().unwrap_err();
+        assert!(error.to_string().contains(&format!("{text:?}")), "{error}");
+    }
+}
+
+#[test]
+fn each_worker_has_its_listener_and_direct_connections_have_no_original_destination() {
+    run(async {
+        let first = listen_tcp("127.0.0.1:0".parse().unwrap(), true, None).unwrap();
+        let address = first.local_addr().unwrap();
+        let second = listen_tcp(address, true, None).unwrap();
+        assert!(listen_tcp(address, false, None).is_err());
+        let mut stream =
+            connect_tcp(address, Some("127.0.0.2".parse().unwrap()), None, Duration::from_secs(5)).await.unwrap();
+        assert_eq!(stream.local_addr().unwrap().ip().to_string(), "127.0.0.2");
+        let (mut accepted, _) =
+            tokio::select! { accepted = first.accept() => accepted, accepted = second.accept() => accepted }.unwrap();
+        assert!(accepted.nodelay().unwrap() && stream.nodelay().unwrap());
+        assert_eq!(original_dst(&accepted), None);
+        stream.write_all(b"hello").await.unwrap();
+        let mut bytes = [0u8; 5];
+        accepted.read_exact(&mut bytes).await.unwrap();
+    });
+}
+
+#[test]
+fn refused_and_mapped_addresses() {
+    run(async {
+        let listener = listen_tcp("127.0.0.1:0".parse().unwrap(), false, None).unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let error = connect_tcp(address, None, None, Duration::from_secs(5)).await.unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+        assert_eq!(unmapped("[::ffff:10.0.0.1]:80".parse().unwrap()), "10.0.0.1:80".parse().unwrap());
+        assert_eq!(unmapped("[::1]:80".parse().unwrap()), "[::1]:80".parse().unwrap());
+    });
+}

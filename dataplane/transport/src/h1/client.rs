@@ -49,11 +49,7 @@ impl ClientConn {
 
     /// Starts a request. With `end` it is written at once; otherwise the head leaves with the first body bytes, at `flush`
     /// or at `finish`. Both halves may be used at the same time: a server may answer early.
-    pub async fn send(
-        &mut self,
-        head: &RequestHead,
-        end: bool,
-    ) -> Result<(SendBody<'_>, ResponseRecv<'_>), SendError> {
+    pub async fn send(&mut self, head: &RequestHead, end: bool) -> Result<(SendBody<'_>, ResponseRecv<'_>), SendError> {
         if !self.reusable() {
             return Err(unprocessed(StreamError::Protocol("the connection still carries another message")));
         }

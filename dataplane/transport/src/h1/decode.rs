@@ -150,10 +150,9 @@ impl Chunked {
                 Ok(ChunkState::AfterSize(value))
             }
             (ChunkState::Size { value, .. } | ChunkState::AfterSize(value), b';') => Ok(ChunkState::Extension(value)),
-            (
-                ChunkState::Size { value, .. } | ChunkState::AfterSize(value) | ChunkState::Extension(value),
-                b'\r',
-            ) => Ok(ChunkState::SizeLf(value)),
+            (ChunkState::Size { value, .. } | ChunkState::AfterSize(value) | ChunkState::Extension(value), b'\r') => {
+                Ok(ChunkState::SizeLf(value))
+            }
             (ChunkState::Extension(value), b'\t' | b' '..=b'~' | 0x80..) => {
                 self.count_extension(limits)?;
                 Ok(ChunkState::Extension(value))

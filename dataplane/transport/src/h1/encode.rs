@@ -151,9 +151,7 @@ fn has_no_body(status: StatusCode) -> bool {
 /// Messages that must not carry `content-length` at all.
 //= rfc9110#section-8.6
 fn has_no_length(status: StatusCode, asked: Asked) -> bool {
-    status.is_informational()
-        || status == StatusCode::NO_CONTENT
-        || (asked == Asked::Connect && status.is_success())
+    status.is_informational() || status == StatusCode::NO_CONTENT || (asked == Asked::Connect && status.is_success())
 }
 
 fn content_length(headers: &HeaderMap) -> Result<Option<u64>, StreamError> {

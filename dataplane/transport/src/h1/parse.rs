@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 
 use super::Limits;
 use super::decode::Decoder;
-use crate::http::{RequestHead, ResponseHead};
+use crate::http::{RequestHead, ResponseHead, is_plain};
 
 #[cfg(test)]
 mod tests;
@@ -81,6 +81,10 @@ pub(super) fn request(bytes: &[u8], limits: &Limits) -> Result<Option<ParsedRequ
         Ok(httparse::Status::Partial) => return too_large_yet(bytes, limits).map(|()| None),
         Err(error) => return Err(malformed(error)),
     };
+    let path = raw.path.unwrap_or_default();
+    if path.len() > limits.uri_bytes {
+        return Err(Rejection { status: StatusCode::URI_TOO_LONG, reason: "request target too long" });
+    }
     if consumed > limits.head_bytes {
         return Err(Rejection { status: TOO_LARGE, reason: "request head too large" });
     }
@@ -88,10 +92,6 @@ pub(super) fn request(bytes: &[u8], limits: &Limits) -> Result<Option<ParsedRequ
     let shared = Shared::new(&bytes[..consumed]);
     let method = Method::from_bytes(raw.method.unwrap_or_default().as_bytes()).map_err(|_| "malformed method")?;
     let version = if raw.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
-    let path = raw.path.unwrap_or_default();
-    if path.len() > limits.uri_bytes {
-        return Err(Rejection { status: StatusCode::URI_TOO_LONG, reason: "request target too long" });
-    }
     let target = Target::parse(&method, shared.slice(path.as_bytes()))?;
     let fields = Fields::collect(raw.headers, &shared)?;
     let body = request_body(&method, version, &fields)?;
@@ -259,21 +259,23 @@ impl Target {
     }
 
     fn absolute(method: &Method, bytes: Bytes) -> Result<Self, Rejection> {
+        let whole = bytes.len();
         let uri = Uri::from_maybe_shared(bytes).map_err(|_| "malformed request target")?;
         let parts = uri.into_parts();
         if parts.scheme.is_none_or(|scheme| scheme != http::uri::Scheme::HTTP) {
             return Err("request target is not a path or an http URI".into());
         }
-        let authority = parts.authority.filter(|authority| !authority.as_str().contains('@'));
-        let authority = authority.ok_or("request target without a plain authority")?;
+        let authority = parts.authority.filter(is_plain).ok_or("request target without a plain authority")?;
+        //= rfc9112#section-3.2.4
+        let bare = whole == "http://".len() + authority.as_str().len();
         let path = match parts.path_and_query {
+            _ if bare && *method == Method::OPTIONS => PathAndQuery::from_static("*"),
+            _ if bare => PathAndQuery::from_static("/"),
             Some(path) if path.as_str().starts_with('/') => path,
-            Some(path) if !path.as_str().is_empty() => {
-                PathAndQuery::try_from(format!("/{path}")).map_err(|_| "malformed request target")?
+            Some(path) => {
+                PathAndQuery::try_from(format!("/{}", path.as_str())).map_err(|_| "malformed request target")?
             }
-            //= rfc9112#section-3.2.4
-            _ if *method == Method::OPTIONS => PathAndQuery::from_static("*"),
-            _ => PathAndQuery::from_static("/"),
+            None => PathAndQuery::from_static("/"),
         };
         Ok(Target::Absolute(authority, path))
     }
@@ -281,10 +283,7 @@ impl Target {
 
 fn plain_authority(bytes: Bytes) -> Result<Authority, &'static str> {
     let authority = Authority::from_maybe_shared(bytes).map_err(|_| "malformed authority")?;
-    let host = authority.host();
-    let sane = host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~[]:!$&'()*+,;=%".contains(&b));
-    let port_sane = authority.port().is_none_or(|port| port.as_str().is_empty() || authority.port_u16().is_some());
-    if sane && port_sane && !authority.as_str().contains('@') { Ok(authority) } else { Err("malformed authority") }
+    if is_plain(&authority) { Ok(authority) } else { Err("malformed authority") }
 }
 
 /// The header fields of one message, with everything that concerns this connection taken out and kept beside.

@@ -66,7 +66,11 @@ impl ReadSide {
     }
 
     /// Reads more bytes; 0 at the end of the stream.
-    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, io: &mut ReadHalf<'_>) -> Poll<Result<usize, StreamError>> {
+    pub(super) fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut ReadHalf<'_>,
+    ) -> Poll<Result<usize, StreamError>> {
         match ready!(self.buffer.poll_fill(cx, io)) {
             Ok(count) => Poll::Ready(Ok(count)),
             Err(error) => {

@@ -9,7 +9,7 @@ use http::{Request, Version};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Limits, RecvStream, SendStream, stream_error};
-use crate::http::{RequestHead, StreamError};
+use crate::http::{RequestHead, StreamError, is_plain};
 use crate::tcp::prefixed::Prefixed;
 
 /// A connection from a client. It makes progress only while `accept` is polled, also for streams already accepted.
@@ -56,9 +56,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConn<T> {
     ) -> Option<(RequestHead, RecvStream, SendStream)> {
         let (parts, body) = request.into_parts();
         match request_head(parts, self.fields) {
-            Ok(head) => {
-                Some((head, RecvStream::request(body, self.fields), SendStream::response_to(respond)))
-            }
+            Ok(head) => Some((head, RecvStream::request(body, self.fields), SendStream::response_to(respond))),
             Err(reason) => {
                 respond.send_reset(reason);
                 None
@@ -90,7 +88,7 @@ fn request_head(parts: http::request::Parts, fields: usize) -> Result<RequestHea
         (Some(authority), _) => Some(authority),
         (None, host) => host,
     };
-    if authority.as_ref().is_some_and(|authority| authority.as_str().contains('@')) {
+    if authority.as_ref().is_some_and(|authority| !is_plain(authority)) {
         return Err(Reason::PROTOCOL_ERROR);
     }
     let connect = parts.method == http::Method::CONNECT;

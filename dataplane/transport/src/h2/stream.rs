@@ -90,16 +90,19 @@ impl RecvStream {
             // Fails only on a stream that is gone, whose credit the connection has taken back already.
             let _ = body.flow_control().release_capacity(std::mem::take(&mut self.owed));
         }
-        match ready!(body.poll_data(cx)) {
-            Some(Ok(data)) => {
-                self.owed = data.len();
-                return Poll::Ready(Ok(Some(Frame::Data(data))));
+        while let Some(data) = ready!(body.poll_data(cx)) {
+            match data {
+                // An empty frame that only carries the end.
+                Ok(data) if data.is_empty() => {}
+                Ok(data) => {
+                    self.owed = data.len();
+                    return Poll::Ready(Ok(Some(Frame::Data(data))));
+                }
+                Err(error) => {
+                    self.state = Receiving::Stopped;
+                    return Poll::Ready(Err(stream_error(&error)));
+                }
             }
-            Some(Err(error)) => {
-                self.state = Receiving::Stopped;
-                return Poll::Ready(Err(stream_error(&error)));
-            }
-            None => {}
         }
         let trailers = ready!(body.poll_trailers(cx));
         self.state = Receiving::Ended;

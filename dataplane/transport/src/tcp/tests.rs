@@ -1,1 +1,89 @@
 //! The halves of a TCP stream against raw sockets.
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::*;
+
+fn run<F: std::future::Future>(test: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test)
+}
+
+async fn pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (near, far) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+    (near.unwrap(), far.unwrap().0)
+}
+
+async fn read_all(reader: &mut Reader) -> Result<Vec<u8>, StreamError> {
+    let mut bytes = Vec::new();
+    while let Some(Frame::Data(data)) = reader.frame().await? {
+        bytes.extend_from_slice(&data);
+    }
+    Ok(bytes)
+}
+
+#[test]
+fn the_prefix_comes_first_and_each_side_closes_alone() {
+    run(async {
+        let (mut near, far) = pair().await;
+        let (mut reader, mut writer) = split(far, b"first ");
+        near.write_all(b"second").await.unwrap();
+        near.shutdown().await.unwrap();
+        assert_eq!(read_all(&mut reader).await.unwrap(), b"first second");
+        assert!(matches!(reader.frame().await, Ok(None)));
+        writer.data(Bytes::from_static(b"an")).await.unwrap();
+        writer.data(Bytes::from_static(b"swer")).await.unwrap();
+        writer.finish().await.unwrap();
+        writer.finish().await.unwrap();
+        let mut text = String::new();
+        near.read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "answer");
+    });
+}
+
+#[test]
+fn a_reset_is_no_end_in_either_direction() {
+    run(async {
+        let (near, far) = pair().await;
+        let (mut reader, mut writer) = split(far, b"");
+        linger_zero(&near);
+        drop(near);
+        assert!(matches!(reader.frame().await, Err(StreamError::Reset(CONNECT_ERROR))));
+        assert!(writer.data(Bytes::from(vec![0; 100_000])).await.is_err());
+
+        let (mut near, far) = pair().await;
+        let (reader, mut writer) = split(far, b"");
+        writer.reset();
+        drop((reader, writer));
+        let error = near.read_u8().await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    });
+}
+
+#[test]
+fn bulk_passes_unchanged_with_bounded_pieces() {
+    run(async {
+        let (near, far) = pair().await;
+        let (mut reader, _writer) = split(far, b"");
+        let (_reader, mut sender) = split(near, b"");
+        let body: Vec<u8> = (0..3_000_000u32).map(|number| (number / 7) as u8).collect();
+        let sending = async {
+            for piece in body.chunks(70_001) {
+                sender.data(Bytes::copy_from_slice(piece)).await.unwrap();
+            }
+            sender.finish().await.unwrap();
+        };
+        let receiving = async {
+            let mut bytes = Vec::new();
+            while let Some(Frame::Data(data)) = reader.frame().await.unwrap() {
+                assert!(data.len() <= buffer::BULK + 16 * 1024, "{}", data.len());
+                bytes.extend_from_slice(&data);
+            }
+            bytes
+        };
+        let ((), bytes) = tokio::join!(sending, receiving);
+        assert!(bytes == body);
+    });
+}

@@ -46,7 +46,13 @@ fn requests_say_what_follows_and_nothing_else() {
 fn fields_that_a_filter_may_have_added_do_not_break_framing() {
     let head = request_of(
         "GET",
-        &[("transfer-encoding", "chunked"), ("connection", "x"), ("host", "evil"), ("upgrade", "h2c"), ("te", "trailers")],
+        &[
+            ("transfer-encoding", "chunked"),
+            ("connection", "x"),
+            ("host", "evil"),
+            ("upgrade", "h2c"),
+            ("te", "trailers"),
+        ],
     );
     assert_eq!(written(&head, true), "GET /a?b HTTP/1.1\r\nhost: host:80\r\nte: trailers\r\nconnection: te\r\n\r\n");
 }
@@ -72,7 +78,12 @@ fn targets_have_their_form() {
     assert!(super::request(&mut BytesMut::new(), &missing, true).is_err());
 }
 
-fn answer(status: u16, headers: &[(&'static str, &'static str)], end: bool, answering: Answering) -> (String, Outgoing, bool) {
+fn answer(
+    status: u16,
+    headers: &[(&'static str, &'static str)],
+    end: bool,
+    answering: Answering,
+) -> (String, Outgoing, bool) {
     let headers = headers.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
     let head = ResponseHead { status: StatusCode::from_u16(status).unwrap(), headers: headers.collect() };
     let mut out = BytesMut::new();
@@ -95,7 +106,12 @@ fn responses_are_framed_for_the_client_that_asked() {
     is(answer(200, &[], false, PLAIN), "200 OK\r\ntransfer-encoding: chunked", Outgoing::Chunked, true);
     is(answer(200, &[], true, PLAIN), "200 OK\r\ncontent-length: 0", Outgoing::Done, true);
     is(answer(200, &[], false, HTTP10), "200 OK\r\nconnection: close", Outgoing::UntilClose, false);
-    is(answer(200, length, false, HTTP10), "200 OK\r\ncontent-length: 5\r\nconnection: keep-alive", Outgoing::Length(5), true);
+    is(
+        answer(200, length, false, HTTP10),
+        "200 OK\r\ncontent-length: 5\r\nconnection: keep-alive",
+        Outgoing::Length(5),
+        true,
+    );
     is(answer(200, length, false, HEAD), "200 OK\r\ncontent-length: 5", Outgoing::Done, true);
     is(answer(200, &[], true, HEAD), "200 OK", Outgoing::Done, true);
     is(answer(204, length, true, PLAIN), "204 No Content", Outgoing::Done, true);
@@ -105,12 +121,19 @@ fn responses_are_framed_for_the_client_that_asked() {
     is(answer(403, length, false, CONNECT), "403 Forbidden\r\ncontent-length: 5", Outgoing::Length(5), true);
     is(answer(299, &[], true, PLAIN), "299 \r\ncontent-length: 0", Outgoing::Done, true);
     let closing = Answering { keep_alive: false, ..PLAIN };
-    is(answer(200, length, false, closing), "200 OK\r\ncontent-length: 5\r\nconnection: close", Outgoing::Length(5), false);
+    is(
+        answer(200, length, false, closing),
+        "200 OK\r\ncontent-length: 5\r\nconnection: close",
+        Outgoing::Length(5),
+        false,
+    );
 }
 
 #[test]
 fn chunk_sizes_are_hexadecimal() {
-    for (size, text) in [(0, "0\r\n"), (1, "1\r\n"), (15, "f\r\n"), (16, "10\r\n"), (65_536, "10000\r\n"), (0xabc_def, "abcdef\r\n")] {
+    for (size, text) in
+        [(0, "0\r\n"), (1, "1\r\n"), (15, "f\r\n"), (16, "10\r\n"), (65_536, "10000\r\n"), (0xabc_def, "abcdef\r\n")]
+    {
         let mut out = BytesMut::new();
         chunk_size(&mut out, size);
         assert_eq!(out, text);

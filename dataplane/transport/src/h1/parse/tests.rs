@@ -195,8 +195,9 @@ fn connection_fields_stay_on_this_hop() {
         &Limits::default(),
     );
     let answer = answer.unwrap().unwrap();
-    let names: Vec<_> = answer.head.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
-    assert_eq!(names, [("content-length", "0"), ("set-cookie", "a"), ("set-cookie", "b")]);
+    let cookies: Vec<_> = answer.head.headers.get_all("set-cookie").iter().collect();
+    assert_eq!(answer.head.headers.len(), 3);
+    assert_eq!(cookies, ["a", "b"]);
 }
 
 #[test]
@@ -244,7 +245,9 @@ fn responses_end_as_http_says() {
         let parsed = response(text.as_bytes(), asked, &Limits::default());
         parsed.map(|parsed| parsed.map(|parsed| (format!("{:?}", parsed.body), parsed.keep_alive)))
     };
-    let is = |asked, text, body: &str, keep_alive| assert_eq!(end(asked, text), Ok(Some((body.into(), keep_alive))), "{text}");
+    let is = |asked, text, body: &str, keep_alive| {
+        assert_eq!(end(asked, text), Ok(Some((body.into(), keep_alive))), "{text}")
+    };
     is(Asked::Other, "1 200 OK\r\nContent-Length: 5", "Length(5)", true);
     is(Asked::Other, "1 200\r\nContent-Length: 5", "Length(5)", true);
     is(Asked::Other, "1 200 \r\nContent-Length: 5\r\nConnection: close", "Length(5)", false);

@@ -29,10 +29,12 @@ async fn answered(method: &'static str, script: &[u8], close: bool) -> (Vec<u16>
                 }
             }
             if statuses.last().is_some_and(|status| *status >= 200) {
-                break collect(&mut answer.into_body()).await.map_err(|error| error.to_string()).map(|(bytes, trailers)| {
-                    let trailers = trailers.map_or(String::new(), |map| format!("|{map:?}"));
-                    String::from_utf8(bytes).unwrap() + &trailers
-                });
+                break collect(&mut answer.into_body()).await.map_err(|error| error.to_string()).map(
+                    |(bytes, trailers)| {
+                        let trailers = trailers.map_or(String::new(), |map| format!("|{map:?}"));
+                        String::from_utf8(bytes).unwrap() + &trailers
+                    },
+                );
             }
         }
     };
@@ -53,10 +55,20 @@ fn responses_end_where_they_say_and_reuse_follows() {
     run(async {
         let get = |text: &'static str, close| answered("GET", text.as_bytes(), close);
         is(get("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", false).await, &[200], Ok("ok"), true);
-        is(get("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok", false).await, &[200], Ok("ok"), false);
+        is(
+            get("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok", false).await,
+            &[200],
+            Ok("ok"),
+            false,
+        );
         is(get("HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", false).await, &[200], Ok("ok"), false);
         is(get("HTTP/1.1 200 OK\r\n\r\nok until the end", true).await, &[200], Ok("ok until the end"), false);
-        is(get("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx: y\r\n\r\n", false).await, &[200], Ok("ok|{\"x\": \"y\"}"), true);
+        is(
+            get("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx: y\r\n\r\n", false).await,
+            &[200],
+            Ok("ok|{\"x\": \"y\"}"),
+            true,
+        );
         is(get("HTTP/1.1 204 No Content\r\n\r\n", false).await, &[204], Ok(""), true);
         is(get("HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", false).await, &[304], Ok(""), true);
         let head = answered("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 55\r\n\r\n", false).await;
@@ -87,10 +99,20 @@ fn broken_responses_are_errors() {
         is(get("HTTP/1.1 100 Continue\r\n\r\n").await, &[100], Err(early), false);
         is(get("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nok").await, &[200], Err(early), false);
         is(get("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n").await, &[200], Err(early), false);
-        is(get("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nokk").await, &[200], Err("protocol error: malformed chunk"), false);
+        is(
+            get("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nokk").await,
+            &[200],
+            Err("protocol error: malformed chunk"),
+            false,
+        );
         is(get("SSH-2.0-OpenSSH\r\n").await, &[], Err("protocol error: malformed response head"), false);
         let both = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n";
-        is(get(both).await, &[], Err("protocol error: both transfer-encoding and content-length in the response"), false);
+        is(
+            get(both).await,
+            &[],
+            Err("protocol error: both transfer-encoding and content-length in the response"),
+            false,
+        );
     });
 }
 
@@ -101,7 +123,10 @@ fn interim_responses_are_seen_and_bounded() {
         is(answered("GET", text.as_bytes(), false).await, &[100, 100, 103, 200], Ok(""), true);
         let endless = "HTTP/1.1 102 Processing\r\n\r\n".repeat(100);
         let (statuses, result, reusable) = answered("GET", endless.as_bytes(), false).await;
-        assert_eq!((statuses.len(), result, reusable), (32, Err("limit exceeded: interim responses".to_owned()), false));
+        assert_eq!(
+            (statuses.len(), result, reusable),
+            (32, Err("limit exceeded: interim responses".to_owned()), false)
+        );
     });
 }
 

@@ -94,7 +94,11 @@ fn silence_and_ends_are_told_apart() {
 #[test]
 fn slow_heads_get_408_and_idle_connections_end() {
     run(async {
-        let limits = Limits { head_timeout: Duration::from_millis(30), idle_timeout: Duration::from_millis(60), ..Limits::default() };
+        let limits = Limits {
+            head_timeout: Duration::from_millis(30),
+            idle_timeout: Duration::from_millis(60),
+            ..Limits::default()
+        };
         let (mut near, far) = pair().await;
         let server = tokio::task::spawn_local(echo(far, limits.clone()));
         near.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
@@ -120,7 +124,8 @@ fn http10_gets_no_chunks_and_its_own_persistence() {
             let mut connection = ServerConn::new(far, b"", Limits::default());
             while let Some(mut exchange) = connection.next().await.unwrap() {
                 exchange.responder.interim(&response(103, &[])).await.unwrap();
-                let mut sink = exchange.responder.head(&response(200, &[("content-length", "2")]), false).await.unwrap();
+                let mut sink =
+                    exchange.responder.head(&response(200, &[("content-length", "2")]), false).await.unwrap();
                 sink.data(Bytes::from_static(b"ok")).await.unwrap();
                 sink.finish(None).await.unwrap();
             }
@@ -136,7 +141,8 @@ fn http10_gets_no_chunks_and_its_own_persistence() {
 #[test]
 fn head_answers_have_no_body() {
     run(async {
-        let (answer, ..) = talk(b"HEAD /a HTTP/1.1\r\nHost: a\r\n\r\nGET /b HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+        let (answer, ..) =
+            talk(b"HEAD /a HTTP/1.1\r\nHost: a\r\n\r\nGET /b HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
         let second = chunked("GET /b ").replace("chunked\r\n", "chunked\r\nconnection: close\r\n");
         assert_eq!(answer, format!("HTTP/1.1 200 OK\r\n\r\n{second}"));
     });
@@ -167,9 +173,13 @@ fn interim_responses_come_first_and_the_body_after_100() {
             drop(sink);
             assert!(connection.next().await.unwrap().is_none());
         });
-        near.write_all(b"PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n").await.unwrap();
+        near.write_all(b"PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
+            .await
+            .unwrap();
         let interim = read_until(&mut near, "102 Processing\r\nx: y\r\n\r\n").await;
-        assert!(interim.starts_with("HTTP/1.1 103 Early Hints\r\nx: y\r\n\r\nHTTP/1.1 100 Continue\r\nx: y\r\n\r\nHTTP"));
+        assert!(
+            interim.starts_with("HTTP/1.1 103 Early Hints\r\nx: y\r\n\r\nHTTP/1.1 100 Continue\r\nx: y\r\n\r\nHTTP")
+        );
         near.write_all(b"hello").await.unwrap();
         assert_eq!(read_until(&mut near, "\r\n\r\n").await, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
     });
@@ -185,8 +195,13 @@ fn a_final_answer_instead_of_100_closes() {
             drop(exchange.responder.head(&response(403, &[]), true).await.unwrap());
             assert!(connection.next().await.unwrap().is_none());
         });
-        near.write_all(b"PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n").await.unwrap();
-        assert_eq!(read_all(&mut near).await, "HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        near.write_all(b"PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
+            .await
+            .unwrap();
+        assert_eq!(
+            read_all(&mut near).await,
+            "HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        );
     });
 }
 
@@ -224,12 +239,17 @@ fn a_small_unread_body_is_read_over() {
             let mut connection = ServerConn::new(far, b"", Limits::default());
             while let Some(exchange) = connection.next().await.unwrap() {
                 let path = exchange.head.path.unwrap();
-                let mut sink = exchange.responder.head(&response(200, &[("content-length", "2")]), false).await.unwrap();
+                let mut sink =
+                    exchange.responder.head(&response(200, &[("content-length", "2")]), false).await.unwrap();
                 sink.data(Bytes::copy_from_slice(path.as_str().as_bytes())).await.unwrap();
                 sink.finish(None).await.unwrap();
             }
         });
-        near.write_all(b"POST /1 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nabcdeGET /2 HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        near.write_all(
+            b"POST /1 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nabcdeGET /2 HTTP/1.1\r\nHost: a\r\n\r\n",
+        )
+        .await
+        .unwrap();
         let head = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n";
         assert_eq!(read_until(&mut near, "/2").await, format!("{head}/1{head}/2"));
     });
@@ -255,17 +275,19 @@ fn draining_closes_after_the_answer() {
 #[test]
 fn messages_that_disagree_with_their_length_are_cut_off() {
     run(async {
-        for (pieces, ends) in [(&[&b"abcd"[..], b"ef"][..], true), (&[&b"abc"[..]][..], false)] {
+        const TABLE: &[(&[&[u8]], bool)] = &[(&[b"abcd", b"ef"], true), (&[b"abc"], false)];
+        for (pieces, ends) in TABLE {
             let (mut near, far) = pair().await;
             tokio::task::spawn_local(async move {
                 let mut connection = ServerConn::new(far, b"", Limits::default());
                 let exchange = connection.next().await.unwrap().unwrap();
-                let mut sink = exchange.responder.head(&response(200, &[("content-length", "5")]), false).await.unwrap();
+                let mut sink =
+                    exchange.responder.head(&response(200, &[("content-length", "5")]), false).await.unwrap();
                 let mut result = Ok(());
-                for piece in pieces {
+                for piece in *pieces {
                     result = sink.data(Bytes::from_static(piece)).await;
                 }
-                let failed = if ends { result } else { sink.finish(None).await };
+                let failed = if *ends { result } else { sink.finish(None).await };
                 assert!(matches!(failed, Err(StreamError::Protocol(_))));
                 assert!(connection.next().await.unwrap().is_none());
             });
@@ -287,10 +309,8 @@ fn connect_holds_payload_back_until_accepted_and_then_is_raw() {
             assert_eq!(exchange.head.authority.unwrap(), "db:5432");
             let early = timeout(Duration::from_millis(30), exchange.body.frame()).await;
             assert!(early.is_err(), "payload before the 200: {early:?}");
-            let (accepted, first) = tokio::join!(
-                exchange.responder.head(&response(200, &[("content-length", "5"), ("x", "y")]), false),
-                exchange.body.frame()
-            );
+            let head = response(200, &[("content-length", "5"), ("x", "y")]);
+            let (accepted, first) = tokio::join!(exchange.responder.head(&head, false), exchange.body.frame());
             assert!(matches!(first, Ok(Some(Frame::Data(data))) if data == "early"));
             drop(accepted.unwrap());
             let (mut reader, mut writer) = connection.into_tunnel();
@@ -368,7 +388,9 @@ fn hyper_as_client() {
         tokio::task::spawn_local(connection);
         for number in 0..50usize {
             let body = "x".repeat(number * 997);
-            let request = http::Request::post(format!("/{number}")).header("host", "a").body(Full::new(Bytes::from(body.clone())));
+            let request = http::Request::post(format!("/{number}"))
+                .header("host", "a")
+                .body(Full::new(Bytes::from(body.clone())));
             let answer = sender.send_request(request.unwrap()).await.unwrap();
             assert_eq!(answer.status(), 200);
             let text = answer.into_body().collect().await.unwrap().to_bytes();
