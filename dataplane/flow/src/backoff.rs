@@ -1,34 +1,34 @@
-//! How long to wait before the next try: doubling from the first to the longest, with full jitter so that those who
-//! failed together do not come back together.
+//! Waiting longer after each failure, spread by dice so that a crowd doesn't come back at once.
 
 use std::time::Duration;
 
-/// The waits of one row of failures.
+use crate::below;
+
+/// Doubles from `base` to `max`; each wait is drawn between a half and the whole.
 #[derive(Debug, Clone)]
 pub struct Backoff {
-    first: Duration,
-    longest: Duration,
-    failures: u32,
+    base: Duration,
+    max: Duration,
+    next: Duration,
 }
 
 impl Backoff {
-    pub const fn new(first: Duration, longest: Duration) -> Self {
-        Self { first, longest, failures: 0 }
+    pub fn new(base: Duration, max: Duration) -> Self {
+        Self { base, max, next: base.min(max) }
     }
 
-    /// The wait after one more failure: between half of the doubled wait and all of it. `dice` has 64 random bits.
-    pub fn next(&mut self, dice: u64) -> Duration {
-        let doubled = self.first.saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX));
-        self.failures = (self.failures + 1).min(31);
-        let whole = doubled.min(self.longest);
-        #[expect(clippy::cast_precision_loss, reason = "jitter needs no more than 53 bits")]
-        let share = (dice >> 11) as f64 / (1_u64 << 53) as f64;
-        whole / 2 + (whole / 2).mul_f64(share)
+    /// How long to wait now; the next wait is twice as long.
+    pub fn wait(&mut self, dice: u64) -> Duration {
+        let whole = self.next;
+        self.next = whole.saturating_mul(2).min(self.max);
+        let half = whole / 2;
+        let spread = u64::try_from(half.as_nanos()).unwrap_or(u64::MAX);
+        whole - Duration::from_nanos(below(dice, spread))
     }
 
-    /// A success ends the row.
+    /// After a success.
     pub fn reset(&mut self) {
-        self.failures = 0;
+        self.next = self.base.min(self.max);
     }
 }
 
@@ -37,16 +37,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_to_the_longest_and_start_again() {
+    fn doubles_up_to_the_most() {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
-        let waits: Vec<u128> = (0..6).map(|_| backoff.next(u64::MAX).as_micros().div_ceil(1_000)).collect();
+        let waits: Vec<u128> = (0..6).map(|_| backoff.wait(0).as_millis()).collect();
         assert_eq!(waits, [100, 200, 400, 800, 1000, 1000]);
-        assert_eq!(backoff.next(0).as_millis(), 500);
         backoff.reset();
-        assert_eq!(backoff.next(0).as_millis(), 50);
-        (0..100).for_each(|_| {
-            backoff.next(0);
-        });
-        assert_eq!(backoff.next(0).as_millis(), 500);
+        let least = backoff.wait(u64::MAX);
+        assert!(least >= Duration::from_millis(50) && least < Duration::from_millis(51), "{least:?}");
+    }
+
+    #[test]
+    fn the_longest_times_do_no_harm() {
+        let mut backoff = Backoff::new(Duration::MAX, Duration::MAX);
+        assert!(backoff.wait(u64::MAX) <= Duration::MAX);
+        assert!(backoff.wait(1) > Duration::ZERO);
     }
 }

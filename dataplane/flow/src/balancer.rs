@@ -1,71 +1,81 @@
-//! Power of two choices over a peak-sensitive moving average of latency: two endpoints are drawn by weight, the one with
-//! the lower cost (latency x requests outstanding) is taken. A peak counts at once and fades; a fast failure counts as a
-//! slow answer, so that a broken endpoint does not attract load.
+//! Power of two choices by peak EWMA: two endpoints are drawn in proportion to their weights, the one with the lower cost
+//! takes the request. Cost is a latency that rises at once and decays slowly, times the requests in flight.
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Time in which an old latency loses about 63 % of its say.
-const DECAY: Duration = Duration::from_secs(10);
-/// What an endpoint that has not answered yet is taken for.
-const UNKNOWN: Duration = Duration::from_millis(1);
-/// The latency that a failure counts for, at least.
-const FAILURE_PENALTY: Duration = Duration::from_secs(1);
+use crate::{below, next_dice};
 
-/// How a request to an endpoint ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Time in which an old latency loses all but 1/e of its say.
+const DECAY: Duration = Duration::from_secs(10);
+/// What an endpoint without any measurement is taken to need; small, so that new ones are tried.
+const UNMEASURED: Duration = Duration::from_millis(1);
+/// Added by each failure: a broken endpoint answers fastest, and must not attract load by it.
+const FAILURE_PENALTY: Duration = Duration::from_secs(1);
+/// No estimate grows beyond this, so that a recovered endpoint is back within a minute.
+const MAX_ESTIMATE: Duration = Duration::from_secs(10);
+
+/// How a request ended, as seen from the endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
     Success,
+    /// Not reached, reset, or a server error.
     Failure,
-    /// The caller went away first: says only that it took at least this long.
+    /// The caller went away: the latency so far is a lower bound.
     Cancelled,
 }
 
-/// Chooses among endpoints `K` of one service, for one worker.
+/// Endpoints of one service as one worker sees them.
 #[derive(Debug)]
 pub struct Balancer<K> {
-    endpoints: BTreeMap<K, Endpoint>,
-    /// Keys with the running sum of their weights, in key order; rebuilt by `update`.
-    cumulative: Vec<(K, u64)>,
-    total_weight: u64,
+    /// In the order of their keys.
+    endpoints: Vec<Endpoint<K>>,
+    index: BTreeMap<K, usize>,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Endpoint {
-    weight: u32,
-    outstanding: u32,
-    /// Seconds.
-    latency: f64,
-    measured: Option<Duration>,
+#[derive(Debug)]
+struct Endpoint<K> {
+    key: K,
+    /// Sum of the weights up to and including this one.
+    up_to: u64,
+    load: Load,
 }
 
-impl<K: Ord + Clone> Default for Balancer<K> {
+#[derive(Debug, Clone, Default)]
+struct Load {
+    in_flight: u32,
+    /// Latency in seconds and when it was brought up to date; `None`: never measured.
+    estimate: Option<(f64, Duration)>,
+}
+
+impl<K> Default for Balancer<K> {
     fn default() -> Self {
-        Self::new()
+        Self { endpoints: Vec::new(), index: BTreeMap::new() }
     }
 }
 
-impl<K: Ord + Clone> Balancer<K> {
+impl<K: Clone + Ord> Balancer<K> {
     pub fn new() -> Self {
-        Self { endpoints: BTreeMap::new(), cumulative: Vec::new(), total_weight: 0 }
+        Self::default()
     }
 
-    /// Replaces the set of endpoints; what is known of those that stay is kept. Weight 0 takes no new requests.
+    /// Replaces the set. What is known of those that stay, stays. Weight 0 takes nothing, unless all have it: then all
+    /// are equal (a drained service still answers better than none).
     pub fn update(&mut self, endpoints: impl IntoIterator<Item = (K, u32)>) {
-        let mut old = std::mem::take(&mut self.endpoints);
-        self.cumulative.clear();
-        self.total_weight = 0;
-        for (key, weight) in endpoints {
-            let known = old.remove(&key);
-            let fresh = Endpoint { weight, outstanding: 0, latency: UNKNOWN.as_secs_f64(), measured: None };
-            self.endpoints.insert(key, Endpoint { weight, ..known.unwrap_or(fresh) });
+        let wanted: BTreeMap<K, u32> = endpoints.into_iter().collect();
+        let all_zero = wanted.values().all(|weight| *weight == 0);
+        let mut known: BTreeMap<K, Load> =
+            std::mem::take(&mut self.endpoints).into_iter().map(|e| (e.key, e.load)).collect();
+        let mut up_to = 0;
+        for (key, weight) in wanted {
+            up_to += if all_zero { 1 } else { u64::from(weight) };
+            let load = known.remove(&key).unwrap_or_default();
+            self.endpoints.push(Endpoint { key, up_to, load });
         }
-        for (key, endpoint) in &self.endpoints {
-            self.total_weight += u64::from(endpoint.weight);
-            if endpoint.weight > 0 {
-                self.cumulative.push((key.clone(), self.total_weight));
-            }
-        }
+        self.index = self.endpoints.iter().enumerate().map(|(index, endpoint)| (endpoint.key.clone(), index)).collect();
     }
 
     pub fn len(&self) -> usize {
@@ -76,204 +86,104 @@ impl<K: Ord + Clone> Balancer<K> {
         self.endpoints.is_empty()
     }
 
-    /// The endpoint for the next request. `avoid`: those that just refused it; they are taken only where nothing else is.
-    pub fn pick(&self, now: Duration, dice: u64, avoid: &[K]) -> Option<K> {
-        match self.cumulative.as_slice() {
-            [] => return None,
-            [(only, _)] => return Some(only.clone()),
-            _ => {}
-        }
-        if !avoid.is_empty() {
-            let left = self.cumulative.iter().map(|(key, _)| key).filter(|key| !avoid.contains(key));
-            let best = left.min_by(|a, b| self.cost(a, now).total_cmp(&self.cost(b, now)));
-            if let Some(best) = best {
-                return Some(best.clone());
-            }
-        }
-        let first = self.draw(dice & 0xffff_ffff);
-        let mut second = self.draw(dice >> 32);
-        if second == first {
-            second = (first + 1) % self.cumulative.len();
-        }
-        let (first, second) = (&self.cumulative[first].0, &self.cumulative[second].0);
-        let first_is_better = self.cost(first, now) <= self.cost(second, now);
-        Some(if first_is_better { first } else { second }.clone())
+    /// An endpoint for one request; `dice` is uniform. Those in `avoid` are taken only where there is nothing else.
+    pub fn pick(&mut self, now: Duration, dice: u64, avoid: &[K]) -> Option<K> {
+        let total = self.endpoints.last()?.up_to;
+        let mut dice = dice;
+        let first = self.draw(next_dice(&mut dice), total, avoid)?;
+        let second = self.draw(next_dice(&mut dice), total, avoid)?;
+        let picked = if first == second { self.other(first, next_dice(&mut dice), avoid) } else { Some(second) };
+        let chosen = match picked {
+            Some(second) if self.cost(second, now) < self.cost(first, now) => second,
+            _ => first,
+        };
+        Some(self.endpoints[chosen].key.clone())
     }
 
-    /// A request was sent to `key`.
-    pub fn started(&mut self, key: &K) {
-        if let Some(endpoint) = self.endpoints.get_mut(key) {
-            endpoint.outstanding += 1;
+    /// A request was sent.
+    pub fn started(&mut self, key: &K, _now: Duration) {
+        if let Some(endpoint) = self.load(key) {
+            endpoint.in_flight = endpoint.in_flight.saturating_add(1);
         }
     }
 
-    /// A request to `key` ended after `latency`.
+    /// A request ended; each that started ends once. An endpoint that has left meanwhile is ignored.
     pub fn finished(&mut self, key: &K, now: Duration, latency: Duration, outcome: Outcome) {
-        let Some(endpoint) = self.endpoints.get_mut(key) else { return };
-        endpoint.outstanding = endpoint.outstanding.saturating_sub(1);
-        let sample = match outcome {
-            Outcome::Success => latency,
-            Outcome::Failure => latency.max(FAILURE_PENALTY),
-            // Less than what is known tells nothing: the answer may still have been far away.
-            Outcome::Cancelled if latency.as_secs_f64() <= endpoint.latency_at(now) => return,
-            Outcome::Cancelled => latency,
+        if let Some(load) = self.load(key) {
+            load.in_flight = load.in_flight.saturating_sub(1);
+            load.record(now, latency, outcome);
+        }
+    }
+
+    /// Requests in flight to an endpoint, for metrics.
+    pub fn in_flight(&self, key: &K) -> u32 {
+        self.index.get(key).map_or(0, |index| self.endpoints[*index].load.in_flight)
+    }
+
+    fn load(&mut self, key: &K) -> Option<&mut Load> {
+        let index = *self.index.get(key)?;
+        Some(&mut self.endpoints[index].load)
+    }
+
+    /// By weight. Where what is drawn is to be avoided, the next one after it that isn't; it itself if there is none.
+    fn draw(&self, dice: u64, total: u64, avoid: &[K]) -> Option<usize> {
+        let at = below(dice, total);
+        let drawn = self.endpoints.partition_point(|endpoint| endpoint.up_to <= at);
+        self.from(drawn, avoid).or((drawn < self.endpoints.len()).then_some(drawn))
+    }
+
+    /// One other than `first`, so that two are compared wherever there are two.
+    fn other(&self, first: usize, dice: u64, avoid: &[K]) -> Option<usize> {
+        let count = u64::try_from(self.endpoints.len()).ok()?;
+        let skip = usize::try_from(below(dice, count.checked_sub(1)?)).ok()?;
+        let other = self.from((first + 1 + skip) % self.endpoints.len(), avoid)?;
+        (other != first).then_some(other)
+    }
+
+    /// The first from `start` on, round the end, that takes requests and is not to be avoided.
+    fn from(&self, start: usize, avoid: &[K]) -> Option<usize> {
+        let count = self.endpoints.len();
+        let weighted = |index: usize| {
+            let before = if index == 0 { 0 } else { self.endpoints[index - 1].up_to };
+            self.endpoints[index].up_to > before
         };
-        endpoint.observe(now, sample.as_secs_f64());
+        let mut around = (0..count).map(|step| (start + step) % count);
+        around.find(|index| weighted(*index) && !avoid.contains(&self.endpoints[*index].key))
     }
 
-    /// Index into `cumulative` by weight; `dice` has 32 random bits.
-    fn draw(&self, dice: u64) -> usize {
-        let point = (dice * self.total_weight) >> 32;
-        self.cumulative.partition_point(|(_, sum)| *sum <= point).min(self.cumulative.len() - 1)
-    }
-
-    fn cost(&self, key: &K, now: Duration) -> f64 {
-        self.endpoints.get(key).map_or(f64::INFINITY, |endpoint| {
-            endpoint.latency_at(now) * f64::from(endpoint.outstanding + 1) / f64::from(endpoint.weight.max(1))
-        })
+    fn cost(&self, index: usize, now: Duration) -> f64 {
+        let load = &self.endpoints[index].load;
+        load.latency(now) * f64::from(load.in_flight.saturating_add(1))
     }
 }
 
-impl Endpoint {
-    /// The average as it has faded by `now`.
-    fn latency_at(&self, now: Duration) -> f64 {
-        let Some(measured) = self.measured else { return self.latency };
-        let age = now.saturating_sub(measured).as_secs_f64();
-        // It fades to nothing: one that has not been asked for long is asked again.
-        self.latency * (-age / DECAY.as_secs_f64()).exp()
+impl Load {
+    /// The estimate, decayed towards nothing: an endpoint that was not asked for long is asked again.
+    fn latency(&self, now: Duration) -> f64 {
+        match self.estimate {
+            Some((seconds, at)) => seconds * remaining(now.saturating_sub(at)),
+            None => UNMEASURED.as_secs_f64(),
+        }
     }
 
-    fn observe(&mut self, now: Duration, sample: f64) {
-        let Some(measured) = self.measured else {
-            self.latency = sample;
-            self.measured = Some(now);
-            return;
+    fn record(&mut self, now: Duration, latency: Duration, outcome: Outcome) {
+        let seconds = latency.as_secs_f64();
+        let old = self.estimate.map_or(0.0, |_| self.latency(now));
+        let new = match (outcome, self.estimate) {
+            (Outcome::Failure, _) => old.max(seconds) + FAILURE_PENALTY.as_secs_f64(),
+            (Outcome::Cancelled, _) if seconds <= old => return,
+            // A peak counts at once, so does the first measurement.
+            (Outcome::Success | Outcome::Cancelled, None) => seconds,
+            (Outcome::Success | Outcome::Cancelled, Some(_)) if seconds >= old => seconds,
+            (Outcome::Success | Outcome::Cancelled, Some((before, at))) => {
+                let keep = remaining(now.saturating_sub(at));
+                before * keep + seconds * (1.0 - keep)
+            }
         };
-        let current = self.latency_at(now);
-        // A peak counts at once; a recovery earns trust over time.
-        let age = now.saturating_sub(measured).as_secs_f64().max(0.001);
-        let keep = (-age / DECAY.as_secs_f64()).exp();
-        self.latency = if sample >= current { sample } else { current * keep + sample * (1.0 - keep) };
-        self.measured = Some(now);
+        self.estimate = Some((new.min(MAX_ESTIMATE.as_secs_f64()), now));
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MS: Duration = Duration::from_millis(1);
-
-    /// splitmix64: reproducible dice.
-    fn dice(state: &mut u64) -> u64 {
-        *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = *state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Simulates `requests` one after the other; gives the share of each endpoint in percent.
-    fn shares(endpoints: &[(&'static str, u32, Duration, Outcome)], requests: u32) -> Vec<u32> {
-        let mut balancer = Balancer::new();
-        balancer.update(endpoints.iter().map(|(key, weight, ..)| (*key, *weight)));
-        let (mut state, mut now) = (7, Duration::ZERO);
-        let mut counts = vec![0; endpoints.len()];
-        for _ in 0..requests {
-            let key = balancer.pick(now, dice(&mut state), &[]).expect("there are endpoints");
-            let index = endpoints.iter().position(|(known, ..)| *known == key).expect("a known endpoint");
-            counts[index] += 1;
-            balancer.started(&key);
-            now += MS;
-            balancer.finished(&key, now, endpoints[index].2, endpoints[index].3);
-        }
-        counts.iter().map(|count| count * 100 / requests).collect()
-    }
-
-    #[test]
-    fn equals_share_equally() {
-        let shares = shares(
-            &[("a", 1, MS, Outcome::Success), ("b", 1, MS, Outcome::Success), ("c", 1, MS, Outcome::Success)],
-            9_000,
-        );
-        assert!(shares.iter().all(|share| (25..=42).contains(share)), "{shares:?}");
-    }
-
-    #[test]
-    fn the_slow_get_less_and_the_broken_get_least() {
-        let shares = shares(
-            &[
-                ("good", 1, MS, Outcome::Success),
-                ("slow", 1, 50 * MS, Outcome::Success),
-                ("broken", 1, Duration::ZERO, Outcome::Failure),
-            ],
-            9_000,
-        );
-        assert!(shares[0] > 60, "{shares:?}");
-        assert!(shares[2] < 10, "a fast failure must not attract load: {shares:?}");
-    }
-
-    #[test]
-    fn weights_decide_among_equals_and_zero_takes_nothing() {
-        let shares = shares(
-            &[("a", 3, MS, Outcome::Success), ("b", 1, MS, Outcome::Success), ("off", 0, MS, Outcome::Success)],
-            9_000,
-        );
-        assert!(shares[0] > shares[1], "{shares:?}");
-        assert_eq!(shares[2], 0);
-    }
-
-    #[test]
-    fn an_endpoint_that_recovers_is_found_again() {
-        let mut balancer = Balancer::new();
-        balancer.update([("a", 1), ("b", 1)]);
-        balancer.started(&"a");
-        balancer.finished(&"a", MS, MS, Outcome::Failure);
-        assert_eq!(balancer.pick(2 * MS, 0, &[]), Some("b"));
-        let later = Duration::from_secs(120);
-        let mut state = 1;
-        let picks: Vec<_> = (0..100).filter_map(|_| balancer.pick(later, dice(&mut state), &[])).collect();
-        assert!(picks.contains(&"a"), "a failure fades");
-    }
-
-    #[test]
-    fn the_avoided_are_taken_last() {
-        let mut balancer = Balancer::new();
-        assert_eq!(balancer.pick(MS, 0, &["a"]), None);
-        balancer.update([("a", 1), ("b", 1), ("c", 1)]);
-        for state in 0..100_u64 {
-            let mut state = state;
-            assert_eq!(balancer.pick(MS, dice(&mut state), &["a", "c"]), Some("b"));
-        }
-        assert!(balancer.pick(MS, 3, &["a", "b", "c"]).is_some());
-    }
-
-    #[test]
-    fn cancellation_counts_only_when_it_says_something() {
-        let mut balancer = Balancer::new();
-        balancer.update([("a", 1), ("b", 1)]);
-        for key in ["a", "b"] {
-            balancer.started(&key);
-            balancer.finished(&key, MS, 10 * MS, Outcome::Success);
-        }
-        balancer.started(&"a");
-        balancer.finished(&"a", 2 * MS, MS, Outcome::Cancelled);
-        let before = balancer.cost(&"a", 2 * MS);
-        balancer.started(&"a");
-        balancer.finished(&"a", 3 * MS, 500 * MS, Outcome::Cancelled);
-        assert!(balancer.cost(&"a", 3 * MS) > before * 10.0);
-    }
-
-    #[test]
-    fn outstanding_never_goes_below_zero_and_strangers_are_ignored() {
-        let mut balancer = Balancer::new();
-        balancer.update([("a", 1)]);
-        balancer.finished(&"a", MS, MS, Outcome::Success);
-        balancer.started(&"gone");
-        balancer.finished(&"gone", MS, MS, Outcome::Success);
-        assert_eq!(balancer.pick(MS, 9, &[]), Some("a"));
-        balancer.update([]);
-        assert!(balancer.is_empty());
-        assert_eq!(balancer.pick(MS, 9, &[]), None);
-    }
+fn remaining(elapsed: Duration) -> f64 {
+    (-elapsed.as_secs_f64() / DECAY.as_secs_f64()).exp()
 }

@@ -1,55 +1,70 @@
-//! How much may be sent again: a share of the recent requests plus a floor, so that retries never multiply a failure
-//! (GEP-3388: percentage and minimum rate over a window).
+//! The retry budget: retries are a share of requests, so that a failing service is not buried under them.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
-/// The window over which requests and retries are weighed.
-const WINDOW: Duration = Duration::from_secs(10);
-/// Retries per hundred requests.
+/// Retries allowed per hundred requests of the window.
 const PERCENT: u64 = 20;
-/// Retries per second that are always there.
-const MINIMUM_PER_SECOND: u64 = 10;
+/// Retries allowed in each window even without requests, so that quiet services can retry at all.
+const RESERVE: u64 = 30;
+/// What is counted.
+const WINDOW: Duration = Duration::from_secs(10);
+/// Slots of the window; a slot expires as a whole.
+const SLOTS: u32 = 10;
 
-/// Counts in hundredths of a retry, in ten slots of a second each.
-#[derive(Debug, Default)]
+/// Per worker and service: of the last 10 s, 20 % of the requests and 30 more may be retries.
+#[derive(Debug)]
 pub struct RetryBudget {
-    slots: [Slot; 10],
+    percent: u64,
+    reserve: u64,
+    slots: VecDeque<Slot>,
 }
 
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default)]
 struct Slot {
-    second: u64,
+    number: u128,
     requests: u64,
     retries: u64,
 }
 
+impl Default for RetryBudget {
+    fn default() -> Self {
+        Self::new(PERCENT, RESERVE)
+    }
+}
+
 impl RetryBudget {
-    /// A request was sent for the first time.
+    pub fn new(percent: u64, reserve: u64) -> Self {
+        Self { percent, reserve, slots: VecDeque::new() }
+    }
+
+    /// Counts a request (its first attempt).
     pub fn deposit(&mut self, now: Duration) {
         self.slot(now).requests += 1;
     }
 
-    /// Takes one retry, if there is one to take.
+    /// Takes one retry; false: there is none left, the failure stands.
     pub fn withdraw(&mut self, now: Duration) -> bool {
-        let oldest = now.as_secs().saturating_sub(WINDOW.as_secs() - 1);
-        let recent = self.slots.iter().filter(|slot| slot.second >= oldest);
-        let (requests, retries) = recent.fold((0, 0), |sum, slot| (sum.0 + slot.requests, sum.1 + slot.retries));
-        let allowed = requests * PERCENT / 100 + MINIMUM_PER_SECOND * WINDOW.as_secs();
-        if retries >= allowed {
-            return false;
+        self.slot(now);
+        let requests: u64 = self.slots.iter().map(|slot| slot.requests).sum();
+        let retries: u64 = self.slots.iter().map(|slot| slot.retries).sum();
+        let granted = retries < self.reserve.saturating_add(requests.saturating_mul(self.percent) / 100);
+        if granted {
+            self.slot(now).retries += 1;
         }
-        self.slot(now).retries += 1;
-        true
+        granted
     }
 
+    /// The slot of `now`, expired ones dropped. Time that runs backwards counts into the newest slot.
     fn slot(&mut self, now: Duration) -> &mut Slot {
-        let second = now.as_secs();
-        let index = usize::try_from(second % 10).expect("below ten");
-        let slot = &mut self.slots[index];
-        if slot.second != second {
-            *slot = Slot { second, ..Slot::default() };
+        let number = now.as_nanos() / (WINDOW / SLOTS).as_nanos();
+        if self.slots.back().is_none_or(|newest| newest.number < number) {
+            self.slots.push_back(Slot { number, ..Slot::default() });
         }
-        slot
+        while self.slots.front().is_some_and(|oldest| oldest.number + u128::from(SLOTS) <= number) {
+            self.slots.pop_front();
+        }
+        self.slots.back_mut().expect("the newest slot is not older than now")
     }
 }
 
@@ -57,25 +72,39 @@ impl RetryBudget {
 mod tests {
     use super::*;
 
-    fn granted(requests: u32, wanted: u32, at: Duration) -> u32 {
-        let mut budget = RetryBudget::default();
-        (0..requests).for_each(|_| budget.deposit(at));
-        (0..wanted).map(|_| u32::from(budget.withdraw(at))).sum()
+    /// Takes all that is left.
+    fn drain(budget: &mut RetryBudget, now: Duration) -> u64 {
+        (0..).take_while(|_| budget.withdraw(now)).count().try_into().unwrap()
     }
 
     #[test]
-    fn a_share_of_the_requests_and_a_floor() {
-        let now = Duration::from_secs(100);
-        assert_eq!(granted(0, 1_000, now), 100);
-        assert_eq!(granted(1_000, 1_000, now), 300);
+    fn a_share_and_a_reserve() {
+        fn check(percent: u64, reserve: u64, requests: u64, expect: u64) {
+            let mut budget = RetryBudget::new(percent, reserve);
+            for _ in 0..requests {
+                budget.deposit(Duration::from_secs(5));
+            }
+            assert_eq!(drain(&mut budget, Duration::from_secs(5)), expect, "{percent} % of {requests} and {reserve}");
+        }
+        check(20, 30, 0, 30);
+        check(20, 0, 4, 0);
+        check(20, 0, 5, 1);
+        check(20, 30, 1000, 230);
+        check(0, 0, 1000, 0);
     }
 
     #[test]
-    fn the_window_moves_on() {
-        let mut budget = RetryBudget::default();
-        let start = Duration::from_secs(50);
-        while budget.withdraw(start) {}
-        assert!(!budget.withdraw(start + Duration::from_secs(9)));
-        assert!(budget.withdraw(start + Duration::from_secs(10)));
+    fn the_window_slides() {
+        let mut budget = RetryBudget::new(50, 0);
+        for _ in 0..10 {
+            budget.deposit(Duration::from_secs(1));
+        }
+        assert_eq!(drain(&mut budget, Duration::from_secs(2)), 5);
+        assert_eq!(drain(&mut budget, Duration::from_secs(10)), 0, "still the same window");
+        assert_eq!(drain(&mut budget, Duration::from_secs(11)), 0, "requests have expired");
+        for _ in 0..4 {
+            budget.deposit(Duration::from_secs(30));
+        }
+        assert_eq!(drain(&mut budget, Duration::from_secs(29)), 2, "time may run backwards");
     }
 }

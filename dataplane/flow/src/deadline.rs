@@ -1,0 +1,64 @@
+//! The end of a request's time.
+
+use std::time::Duration;
+
+/// A moment on the caller's clock, or never.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadline(Option<Duration>);
+
+impl Deadline {
+    pub const NEVER: Self = Self(None);
+
+    /// `timeout` from `now`; `None` or zero = never.
+    pub fn after(now: Duration, timeout: Option<Duration>) -> Self {
+        Self(timeout.filter(|timeout| !timeout.is_zero()).map(|timeout| now.saturating_add(timeout)))
+    }
+
+    /// Time left, zero once it has passed; `None` = no end.
+    pub fn remaining(self, now: Duration) -> Option<Duration> {
+        self.0.map(|at| at.saturating_sub(now))
+    }
+
+    pub fn is_over(self, now: Duration) -> bool {
+        self.remaining(now).is_some_and(|left| left.is_zero())
+    }
+
+    /// The earlier of both.
+    #[must_use]
+    pub fn min(self, other: Self) -> Self {
+        match (self.0, other.0) {
+            (Some(a), Some(b)) => Self(Some(a.min(b))),
+            (a, b) => Self(a.or(b)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_down() {
+        fn check(timeout: Option<u64>, now: u64, remaining: Option<u64>, over: bool) {
+            let deadline = Deadline::after(Duration::from_secs(10), timeout.map(Duration::from_secs));
+            let now = Duration::from_secs(now);
+            assert_eq!(deadline.remaining(now), remaining.map(Duration::from_secs));
+            assert_eq!(deadline.is_over(now), over);
+        }
+        check(Some(5), 10, Some(5), false);
+        check(Some(5), 14, Some(1), false);
+        check(Some(5), 15, Some(0), true);
+        check(Some(5), 99, Some(0), true);
+        check(None, 99, None, false);
+        check(Some(0), 99, None, false);
+    }
+
+    #[test]
+    fn the_earlier_counts() {
+        let at = |secs| Deadline::after(Duration::ZERO, Some(Duration::from_secs(secs)));
+        assert_eq!(at(3).min(at(2)), at(2));
+        assert_eq!(Deadline::NEVER.min(at(2)), at(2));
+        assert_eq!(at(3).min(Deadline::NEVER), at(3));
+        assert_eq!(Deadline::NEVER.min(Deadline::NEVER), Deadline::NEVER);
+    }
+}
