@@ -10,7 +10,7 @@ use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::pkcs8::{DecodePublicKey as _, EncodePublicKey as _};
 use ed25519_dalek::{Signature, VerifyingKey};
 use sha2::{Digest as _, Sha256};
-use wasmparser::{ComponentExternalKind, Encoding, Parser, Payload, Validator, WasmFeatures};
+use wasmparser::{ComponentTypeRef, ComponentExternalKind, Encoding, Parser, Payload, Validator, WasmFeatures};
 
 use crate::token::hex;
 
@@ -54,7 +54,9 @@ pub enum ArtifactError {
     SignatureEncoding,
     #[error("public key is not an ed25519 key in PEM, DER or 32 raw bytes, base64")]
     KeyEncoding,
-    #[error("signature does not hold for this binary ({digest}) and this key: it is made over the 32 bytes of its sha256")]
+    #[error(
+        "signature does not hold for this binary ({digest}) and this key: it is made over the 32 bytes of its sha256"
+    )]
     Signature { digest: String },
     #[error("the binary is a core WebAssembly module, not a component: build it with `weft filter build`")]
     NotAComponent,
@@ -120,7 +122,11 @@ fn inspect(bytes: &[u8]) -> Result<Shape, ArtifactError> {
             Payload::End(_) => depth = depth.saturating_sub(1),
             Payload::ComponentImportSection(section) if depth == 0 => {
                 for import in section {
-                    found.import(import.map_err(invalid)?.name.name)?;
+                    let import = import.map_err(invalid)?;
+                    // A type is a name for what is known already: it brings nothing in.
+                    if !matches!(import.ty, ComponentTypeRef::Type(_)) {
+                        found.import(import.name.name)?;
+                    }
                 }
             }
             Payload::ComponentExportSection(section) if depth == 0 => {
