@@ -6,7 +6,7 @@ use std::time::Duration;
 #[cfg(target_arch = "wasm32")]
 use crate::bindings::weft::filter::{metrics as metric_calls, token_bucket as bucket_calls};
 #[cfg(not(target_arch = "wasm32"))]
-use crate::testing::simulated::{metric_calls, bucket_calls};
+use crate::testing::simulated::{bucket_calls, metric_calls};
 
 use crate::bindings::weft::filter::metrics::Kind;
 use crate::bindings::weft::filter::token_bucket::Limit;

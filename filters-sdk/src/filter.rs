@@ -1,8 +1,6 @@
 //! What a filter is, and what it is shown. The trait has a default for each hook: implement those you ask for.
 
-use crate::bindings::weft::filter::types::{
-    Attributes, Header, Interest, Outcome, RequestHead, ResponseHead, Summary,
-};
+use crate::bindings::weft::filter::types::{Attributes, Header, Interest, Outcome, RequestHead, ResponseHead, Summary};
 
 /// A filter under one configuration. One instance serves one worker thread; its calls never overlap.
 pub trait Filter: Sized + 'static {
@@ -164,7 +162,7 @@ macro_rules! export {
                 }
             }
 
-            export!(Component with_types_in $crate::bindings);
+    export!(Component with_types_in $crate::bindings);
         };
     };
 }

@@ -33,11 +33,12 @@ mod outcome;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 
+pub use bindings::weft::filter::types::Outcome;
+pub use bindings::weft::filter::types::{
+    Attributes, Direction, Edit, Field, Header, Hooks, Interest, Reply, RequestHead, ResponseHead, Summary, Verdict,
+    Wants,
+};
+pub use calls::{Counter, Gauge, Histogram, TokenBuckets, log};
 #[doc(hidden)]
 pub use filter::Configured;
-pub use bindings::weft::filter::types::{
-    Attributes, Direction, Edit, Field, Header, Hooks, Interest, Reply, RequestHead, ResponseHead, Summary, Verdict, Wants,
-};
-pub use bindings::weft::filter::types::Outcome;
-pub use calls::{Counter, Gauge, Histogram, TokenBuckets, log};
 pub use filter::{Connection, Filter, Request, Response};

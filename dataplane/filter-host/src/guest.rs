@@ -1,7 +1,7 @@
 //! What one instance holds in the host: its limits, and the imports it may call. Each import is bounded.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use wasmtime::ResourceLimiter;
@@ -29,6 +29,8 @@ pub(crate) struct Shared {
     pub(crate) memory_bytes: usize,
     pub(crate) started: Instant,
     pub(crate) log: LogGate,
+    /// Every limit that an instance defined: buckets outlive the instances that use them.
+    pub(crate) limits: Mutex<Vec<Arc<Buckets>>>,
 }
 
 impl Shared {
@@ -39,6 +41,13 @@ impl Shared {
             self.stats.log_lines_dropped.add(1);
         }
         admitted
+    }
+
+    fn keep(&self, buckets: &Arc<Buckets>) {
+        let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        if !limits.iter().any(|known| Arc::ptr_eq(known, buckets)) {
+            limits.push(buckets.clone());
+        }
     }
 }
 
@@ -143,7 +152,9 @@ impl token_bucket::Host for Guest {
         }
         let token_bucket::Limit { name, tokens, period_ms, burst } = limit;
         let limit = Limit { name, tokens, period_ms, burst };
-        self.limits.push(self.shared.buckets.define(&self.shared.name, limit, bounds.keys)?);
+        let buckets = self.shared.buckets.define(&self.shared.name, limit, bounds.keys)?;
+        self.shared.keep(&buckets);
+        self.limits.push(buckets);
         u32::try_from(self.limits.len() - 1).map_err(|_| "too many limits".to_owned())
     }
 

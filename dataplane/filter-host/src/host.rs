@@ -21,6 +21,9 @@ const TICK: Duration = Duration::from_millis(5);
 /// Deadline of instantiation and `configure`, which happen off the data path but for replacements.
 pub(crate) const CONFIGURE_TIMEOUT: Duration = Duration::from_secs(1);
 const STACK_BYTES: usize = 512 << 10;
+/// What one component may be made of: its own module and the shims around it.
+const CORE_INSTANCES: u32 = 8;
+const TABLES: u32 = 4;
 
 /// Bounds and places of a host.
 #[derive(Debug, Clone)]
@@ -38,7 +41,13 @@ pub struct HostConfig {
 
 impl Default for HostConfig {
     fn default() -> Self {
-        Self { cache_dir: None, max_instances: 512, max_memory_bytes: 64 << 20, workers: 1, buckets: BucketLimits::default() }
+        Self {
+            cache_dir: None,
+            max_instances: 512,
+            max_memory_bytes: 64 << 20,
+            workers: 1,
+            buckets: BucketLimits::default(),
+        }
     }
 }
 
@@ -199,12 +208,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn engine(config: &HostConfig) -> wasmtime::Result<Engine> {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(config.max_instances)
-        .total_core_instances(config.max_instances.saturating_mul(2))
+        .total_core_instances(config.max_instances.saturating_mul(CORE_INSTANCES))
         .total_memories(config.max_instances)
-        .total_tables(config.max_instances.saturating_mul(2))
-        .max_core_instances_per_component(8)
+        .total_tables(config.max_instances.saturating_mul(TABLES))
+        .max_core_instances_per_component(CORE_INSTANCES)
         .max_memories_per_component(1)
-        .max_tables_per_component(8)
+        .max_tables_per_component(TABLES)
         .max_memory_size(config.max_memory_bytes)
         .table_elements(10_000)
         .linear_memory_keep_resident(1 << 20)

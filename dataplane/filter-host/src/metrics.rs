@@ -28,7 +28,10 @@ pub enum CustomValue {
     Counter(u64),
     Gauge(f64),
     /// Counts by bucket (not cumulative) and the sum.
-    Histogram { buckets: Vec<u64>, sum: f64 },
+    Histogram {
+        buckets: Vec<u64>,
+        sum: f64,
+    },
 }
 
 impl CustomMetric {
@@ -89,8 +92,12 @@ impl CustomMetrics {
         if metrics.len() == MAX_METRICS {
             return Err(format!("a filter has at most {MAX_METRICS} metrics"));
         }
-        let metric =
-            Arc::new(CustomMetric { name: name.to_owned(), kind, value: AtomicU64::new(0), buckets: Default::default() });
+        let metric = Arc::new(CustomMetric {
+            name: name.to_owned(),
+            kind,
+            value: AtomicU64::new(0),
+            buckets: Default::default(),
+        });
         metrics.push(metric.clone());
         Ok(metric)
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use http::header::HeaderName;
 use wasmtime::component::{Component, Linker};
 
-use crate::bindings::weft::filter::types::{self, Wants};
 use crate::bindings::FilterPre;
+use crate::bindings::weft::filter::types::{self, Wants};
 use crate::breaker::Breaker;
 use crate::chain::Hooks;
 use crate::guest::{self, Guest, LogGate, Shared};
@@ -101,8 +101,7 @@ impl Prepared {
         }
         let max = host.config.max_memory_bytes;
         let memory_bytes = usize::try_from(spec.memory_bytes).ok().filter(|bytes| *bytes <= max);
-        let memory_bytes =
-            memory_bytes.ok_or(PrepareError::Memory { name: name(), bytes: spec.memory_bytes, max })?;
+        let memory_bytes = memory_bytes.ok_or(PrepareError::Memory { name: name(), bytes: spec.memory_bytes, max })?;
         let wrong_world =
             |error: wasmtime::Error| PrepareError::WrongWorld { name: name(), reason: format!("{error:#}") };
         let component = host.component(&spec.digest, wasm).map_err(wrong_world)?;
@@ -119,6 +118,7 @@ impl Prepared {
             memory_bytes,
             started: host.started,
             log: LogGate::default(),
+            limits: Mutex::default(),
         });
         let (spares, interest) = start_spares(&pre, &shared, spec, host.config.workers)?;
         let (slot, id) = host.take_slot();
@@ -201,9 +201,7 @@ fn start_spares(
     let name = || spec.name.clone();
     let start = || {
         Instance::start(pre, shared.clone(), &spec.config_json).map_err(|error| match error {
-            StartError::Instantiate(error) => {
-                PrepareError::Instantiate { name: name(), reason: format!("{error:#}") }
-            }
+            StartError::Instantiate(error) => PrepareError::Instantiate { name: name(), reason: format!("{error:#}") },
             StartError::Configure(error) => PrepareError::Configure { name: name(), reason: format!("{error:#}") },
             StartError::Refused(reason) => {
                 let reason = reason.chars().take(1_024).collect();
@@ -212,8 +210,8 @@ fn start_spares(
         })
     };
     let (first, asked) = start()?;
-    let interest = parse_interest(asked, spec.authorization)
-        .map_err(|reason| PrepareError::Interest { name: name(), reason })?;
+    let interest =
+        parse_interest(asked, spec.authorization).map_err(|reason| PrepareError::Interest { name: name(), reason })?;
     let mut spares = vec![first];
     for _ in 1..workers {
         spares.push(start()?.0);
@@ -228,7 +226,9 @@ fn parse_interest(asked: types::Interest, authorization: bool) -> Result<Interes
         }
         let parse = |name: &String| {
             let parsed = HeaderName::from_lowercase(name.as_bytes());
-            parsed.map_err(|_| format!("{:?} is not a header name in lower case", name.chars().take(64).collect::<String>()))
+            parsed.map_err(|_| {
+                format!("{:?} is not a header name in lower case", name.chars().take(64).collect::<String>())
+            })
         };
         list.iter().map(parse).collect::<Result<Vec<_>, _>>()
     };

@@ -160,12 +160,7 @@ impl Worker {
     }
 
     /// One filter's say on one hook.
-    fn step(
-        &mut self,
-        filter: &Arc<Prepared>,
-        stream: u64,
-        subject: &mut Subject<'_, '_>,
-    ) -> Result<Step, Failure> {
+    fn step(&mut self, filter: &Arc<Prepared>, stream: u64, subject: &mut Subject<'_, '_>) -> Result<Step, Failure> {
         if filter.interest().is_stateful() {
             let slot = self.slot(filter);
             let generation = slot.generation;

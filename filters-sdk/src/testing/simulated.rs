@@ -104,12 +104,7 @@ pub(crate) mod bucket_calls {
         }
         let period = u128::from(limit.period_ms) * 1_000_000;
         HOST.with_borrow_mut(|host| {
-            host.limits.push(Limit {
-                tokens: limit.tokens,
-                period,
-                burst: limit.burst,
-                full_at: BTreeMap::new(),
-            });
+            host.limits.push(Limit { tokens: limit.tokens, period, burst: limit.burst, full_at: BTreeMap::new() });
             u32::try_from(host.limits.len() - 1).map_err(|_| "too many limits".to_owned())
         })
     }

@@ -38,7 +38,10 @@ fn requests_are_allowed_and_denied_by_name() {
     check(&authz.request(3, &get("/books").port(81)), "shop/readers#no-match");
     check(&authz.request(4, &get("/books").principal(JOBS)), "shop/readers#no-match");
     check(&authz.request(5, &TestRequest::new("GET", "/books").principal(WEB)), "shop/readers#no-match");
-    check(&authz.request(6, &TestRequest::new("POST", "/").principal(WEB).header("x-tenant", "a")), "shop/readers#no-match");
+    check(
+        &authz.request(6, &TestRequest::new("POST", "/").principal(WEB).header("x-tenant", "a")),
+        "shop/readers#no-match",
+    );
 }
 
 #[test]

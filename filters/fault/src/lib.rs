@@ -86,9 +86,7 @@ impl Filter for Fault {
             Some(abort) if !(200..600).contains(&abort.status) => {
                 return Err(format!("abort.status: {} is not between 200 and 599", abort.status));
             }
-            Some(abort) => {
-                Some((Strike::new("abort", abort.percentage, abort.headers, &mut interest)?, abort.status))
-            }
+            Some(abort) => Some((Strike::new("abort", abort.percentage, abort.headers, &mut interest)?, abort.status)),
         };
         if delay.is_none() && abort.is_none() {
             return Err("neither delay nor abort is given".to_owned());

@@ -48,8 +48,7 @@ fn edits_happen_in_order() {
     headers.insert("x-b", HeaderValue::from_static("old"));
     let (mut authority, mut path) = (None, None);
     let method = http::Method::GET;
-    let mut view =
-        RequestView { method: &method, authority: &mut authority, path: &mut path, headers: &mut headers };
+    let mut view = RequestView { method: &method, authority: &mut authority, path: &mut path, headers: &mut headers };
     apply_to_request(parse(edits, true).expect("sound"), &mut view);
     let values: Vec<_> = headers.get_all("x-a").iter().collect();
     assert_eq!(values, ["1", "2"]);

@@ -1,0 +1,12 @@
+//! The host against real components: the shipped filters, and one that does what no filter should.
+
+#[path = "host/isolation.rs"]
+mod isolation;
+#[path = "host/loading.rs"]
+mod loading;
+#[path = "host/shipped.rs"]
+mod shipped;
+#[path = "host/support.rs"]
+mod support;
+#[path = "host/verdicts.rs"]
+mod verdicts;

@@ -1,0 +1,95 @@
+//! The shipped filters as components: that the sandbox changes nothing of what their native tests show.
+
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use weft_filter_host::{Chain, Host, Outcome, Position, Worker};
+
+use crate::support::{Head, ask, host, spec, wasm};
+
+fn chain(host: &Host, name: &str, config: &str) -> Chain {
+    let bytes = wasm(name);
+    let mut spec = spec(name, &bytes, config);
+    spec.authorization = name == "authz";
+    Chain::new(vec![host.prepare(&spec, &bytes).expect("a sound filter")])
+}
+
+const RULES: &str = r#"{"policies": [
+    {"name": "shop/no-admin", "action": "Deny", "rules": [{"name": "admin", "to": [{"paths": ["/admin/*"]}]}]},
+    {"name": "shop/readers", "action": "Allow", "rules": [
+        {"name": "get", "from": [{"namespaces": ["web"]}], "to": [{"methods": ["GET"], "ports": [80]}]}]}]}"#;
+
+#[test]
+fn authz_denies_by_name() {
+    let host = host();
+    let chain = chain(&host, "authz", RULES);
+    let mut worker = Worker::new(&host);
+    ask(&mut worker, &chain, 1, Head::get("/books")).expect("allowed");
+    let reply = ask(&mut worker, &chain, 2, Head::get("/admin/x")).expect_err("denied");
+    assert_eq!((reply.status.as_u16(), reply.rule.as_deref()), (403, Some("shop/no-admin#admin")));
+    let mut stranger = Head::get("/books");
+    stranger.principal = None;
+    let reply = ask(&mut worker, &chain, 3, stranger).expect_err("denied");
+    assert_eq!(reply.rule.as_deref(), Some("shop/readers#no-match"));
+}
+
+#[test]
+fn authz_decides_on_streams() {
+    let host = host();
+    let rules = r#"{"policies": [{"name": "d/db", "action": "Allow", "rules": [{"to": [{"ports": [5432]}]}]}]}"#;
+    let chain = chain(&host, "authz", rules);
+    let mut worker = Worker::new(&host);
+    let mut head = Head::get("/");
+    head.port = 5432;
+    assert!(matches!(worker.connection(&chain, Position::START, 1, &head.attributes()), Outcome::Permitted(_)));
+    head.port = 5433;
+    assert!(matches!(worker.connection(&chain, Position::START, 2, &head.attributes()), Outcome::Respond(_)));
+}
+
+#[test]
+fn authz_refuses_a_rule_that_can_t_be_meant() {
+    let host = host();
+    let bytes = wasm("authz");
+    let config = r#"{"policies": [{"name": "a/b", "action": "Deny", "rules": [{"to": [{"paths": ["no-slash"]}]}]}]}"#;
+    let error = host.prepare(&spec("authz", &bytes, config), &bytes).expect_err("refused").to_string();
+    assert!(error.contains("a/b") && error.contains("paths[0]"), "{error}");
+}
+
+#[test]
+fn fault_strikes_its_share() {
+    let host = host();
+    let chain = chain(&host, "fault", r#"{"abort": {"status": 503, "percentage": 30}}"#);
+    let mut worker = Worker::new(&host);
+    let struck = (0..5_000).filter(|stream| ask(&mut worker, &chain, *stream, Head::get("/")).is_err()).count();
+    // 1,500 expected; 8 standard deviations are 260.
+    assert!((1_240..1_760).contains(&struck), "{struck} of 5,000");
+}
+
+#[test]
+fn ratelimit_is_exact_over_four_workers() {
+    let host = host();
+    let config = r#"{"limits": [{"key": "identity", "requests": 500, "per_seconds": 86400}]}"#;
+    let chain = chain(&host, "ratelimit", config);
+    let passed = AtomicU32::new(0);
+    let count = |chain: &Chain| {
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let mut worker = Worker::new(&host);
+                    for stream in 0..400 {
+                        match ask(&mut worker, chain, stream, Head::get("/")) {
+                            Ok(_) => drop(passed.fetch_add(1, Relaxed)),
+                            Err(reply) => assert_eq!(reply.status.as_u16(), 429),
+                        }
+                    }
+                });
+            }
+        });
+    };
+    count(&chain);
+    assert_eq!(passed.load(Relaxed), 500);
+    // A new configuration with the same limit finds the same empty buckets.
+    let again = self::chain(&host, "ratelimit", config);
+    drop(chain);
+    count(&again);
+    assert_eq!(passed.load(Relaxed), 500);
+}

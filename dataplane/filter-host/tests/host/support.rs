@@ -1,0 +1,145 @@
+//! A host with a signed filter in it, and requests to send through.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ed25519_dalek::pkcs8::EncodePublicKey as _;
+use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
+use ed25519_dalek::{Signer as _, SigningKey};
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use weft_filter_host::{
+    Attributes, Chain, Digest, FilterSpec, Host, HostConfig, LocalReply, Outcome, Position, Prepared, RequestView,
+    Worker,
+};
+use weft_policy::bundle::{Direction, FilterMode, OnFailure};
+
+pub(crate) const CALLER: &str = "spiffe://cluster.local/ns/web/sa/front";
+
+pub(crate) fn host() -> Host {
+    Host::new(HostConfig { max_instances: 64, ..HostConfig::default() }).expect("a host")
+}
+
+/// The bytes of a built filter; without them there is nothing to test.
+pub(crate) fn wasm(name: &str) -> Vec<u8> {
+    let path = filters().join(format!("{name}.wasm"));
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}; `cargo xtask build` makes it", path.display()))
+}
+
+fn filters() -> PathBuf {
+    if let Some(folder) = std::env::var_os("WEFT_FILTERS_DIR") {
+        return folder.into();
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |target| root.join(target)).join("filters")
+}
+
+/// A signed filter with 16 MiB and 50 ms a call, onFailure Deny, everything granted.
+pub(crate) fn spec(name: &str, wasm: &[u8], config: &str) -> FilterSpec {
+    let key = SigningKey::from_bytes(&[7; 32]);
+    let digest = Digest::of(wasm);
+    FilterSpec {
+        name: name.to_owned(),
+        filter: format!("weft-system/{name}"),
+        version: "1.0.0".to_owned(),
+        digest,
+        signature: key.sign(digest.as_bytes()).to_bytes().to_vec(),
+        public_key_pem: key.verifying_key().to_public_key_pem(LineEnding::LF).expect("a key"),
+        direction: Direction::Inbound,
+        config_json: config.to_owned(),
+        on_failure: OnFailure::Deny,
+        mode: FilterMode::Enforce,
+        authorization: false,
+        capabilities: vec!["token-bucket".to_owned()],
+        memory_bytes: 16 << 20,
+        call_timeout: Duration::from_millis(50),
+    }
+}
+
+/// The hostile filter, changed as the test needs it.
+pub(crate) fn hostile(host: &Host, change: impl FnOnce(&mut FilterSpec)) -> Arc<Prepared> {
+    let wasm = wasm("hostile");
+    let mut spec = spec("hostile", &wasm, "");
+    change(&mut spec);
+    host.prepare(&spec, &wasm).expect("a sound filter")
+}
+
+/// A request's head, owned.
+#[derive(Debug, Clone)]
+pub(crate) struct Head {
+    pub(crate) method: Method,
+    pub(crate) authority: Option<Authority>,
+    pub(crate) path: Option<PathAndQuery>,
+    pub(crate) headers: HeaderMap,
+    pub(crate) principal: Option<&'static str>,
+    pub(crate) port: u16,
+}
+
+impl Head {
+    pub(crate) fn get(path: &'static str) -> Self {
+        Self {
+            method: Method::GET,
+            authority: Some(Authority::from_static("app.test:80")),
+            path: Some(PathAndQuery::from_static(path)),
+            headers: HeaderMap::new(),
+            principal: Some(CALLER),
+            port: 80,
+        }
+    }
+
+    /// A request that tells the hostile filter what to do.
+    pub(crate) fn told(what: &'static str) -> Self {
+        Self::get("/").with("x-do", what)
+    }
+
+    pub(crate) fn with(mut self, name: &'static str, value: &'static str) -> Self {
+        self.headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        self
+    }
+
+    pub(crate) fn attributes(&self) -> Attributes<'_> {
+        Attributes {
+            principal: self.principal,
+            source: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            destination_port: self.port,
+            direction: Direction::Inbound,
+        }
+    }
+
+    pub(crate) fn send(&mut self, worker: &mut Worker, chain: &Chain, from: Position, stream: u64) -> Outcome {
+        let Self { principal, port, .. } = *self;
+        let attributes = Attributes {
+            principal,
+            source: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            destination_port: port,
+            direction: Direction::Inbound,
+        };
+        let mut view = RequestView {
+            method: &self.method,
+            authority: &mut self.authority,
+            path: &mut self.path,
+            headers: &mut self.headers,
+        };
+        worker.request_head(chain, from, stream, &mut view, &attributes)
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+}
+
+/// Sends a head through a chain from its start; `Ok` with the head as the chain left it, or the answer.
+pub(crate) fn ask(worker: &mut Worker, chain: &Chain, stream: u64, mut head: Head) -> Result<Head, LocalReply> {
+    match head.send(worker, chain, Position::START, stream) {
+        Outcome::Permitted(_) => Ok(head),
+        Outcome::Respond(reply) => Err(*reply),
+        Outcome::Delay { after, .. } => panic!("delayed by {after:?}"),
+    }
+}
+
+/// The reason of a refusal.
+pub(crate) fn refused(answer: Result<Head, LocalReply>) -> String {
+    answer.expect_err("an answer").reason
+}
