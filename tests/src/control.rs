@@ -3,12 +3,12 @@
 use std::io::Write as _;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::process::{Process, binary};
+use crate::process::{Process, command};
 use crate::sidecar::{Sidecar, Workload};
 use crate::{address, wait};
 
@@ -19,6 +19,7 @@ pub struct Mesh {
     folder: TempDir,
     control: Option<Process>,
     settings: Value,
+    namespace: Option<String>,
 }
 
 /// What a command printed and how it ended.
@@ -50,8 +51,20 @@ impl Mesh {
     /// # Panics
     /// When the control plane does not come up.
     pub async fn start_with(settings: Value) -> Self {
+        Self::launch(address::next(), settings, None)
+    }
+
+    /// A new mesh whose control plane runs at `ip` inside a network namespace.
+    ///
+    /// # Panics
+    /// When the control plane does not come up.
+    pub fn start_inside(namespace: &str, ip: IpAddr) -> Self {
+        Self::launch(ip, serde_json::json!({}), Some(namespace.to_owned()))
+    }
+
+    fn launch(ip: IpAddr, settings: Value, namespace: Option<String>) -> Self {
         let folder = tempfile::tempdir().expect("a scratch folder");
-        let mut mesh = Self { ip: address::next(), folder, control: None, settings };
+        let mut mesh = Self { ip, folder, control: None, settings, namespace };
         mesh.start_control();
         mesh
     }
@@ -66,8 +79,8 @@ impl Mesh {
         settings["state"] = self.folder.path().join("control").display().to_string().into();
         let file = self.folder.path().join("control.yaml");
         std::fs::write(&file, settings.to_string()).expect("the scratch folder is writable");
-        let mut command = Command::new(binary("weft-control"));
-        let control = Process::start("weft-control", self.folder.path(), command.arg("--config").arg(file));
+        let mut program = command("weft-control", self.namespace.as_deref());
+        let control = Process::start("weft-control", self.folder.path(), program.arg("--config").arg(file));
         let answers = || self.weft(&["get", "services"]).code == 0;
         wait::until("the control plane answers", answers, || self.weft(&["get", "services"]).err + &control.tail());
         self.control = Some(control);
@@ -105,11 +118,11 @@ impl Mesh {
     /// When `weft` can't be started.
     pub fn weft_reading(&self, input: &str, arguments: &[&str]) -> Printed {
         let state = self.folder.path().join("control");
-        let mut command = Command::new(binary("weft"));
-        command.args(arguments).env("WEFT_SERVER", format!("https://{}:15013", self.ip));
-        command.env("WEFT_TOKEN_FILE", state.join("operator.token")).env("WEFT_CA_FILE", state.join("ca.pem"));
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("weft starts");
+        let mut program = command("weft", self.namespace.as_deref());
+        program.args(arguments).env("WEFT_SERVER", format!("https://{}:15013", self.ip));
+        program.env("WEFT_TOKEN_FILE", state.join("operator.token")).env("WEFT_CA_FILE", state.join("ca.pem"));
+        program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = program.spawn().expect("weft starts");
         // A command that doesn't read closes the pipe: that is its right.
         _ = child.stdin.take().map(|mut stdin| stdin.write_all(input.as_bytes()));
         let output = child.wait_with_output().expect("weft ends");

@@ -25,6 +25,18 @@ pub fn binary(name: &str) -> PathBuf {
     found.unwrap_or_else(|| panic!("{name} is not built: run cargo xtask test, or cargo xtask build before cargo test"))
 }
 
+/// A call of one of our programs, inside a network namespace where one is named.
+///
+/// # Panics
+/// When the program isn't built.
+pub fn command(name: &str, namespace: Option<&str>) -> Command {
+    let program = binary(name);
+    let Some(namespace) = namespace else { return Command::new(program) };
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", namespace]).arg(program);
+    command
+}
+
 impl Process {
     /// Starts a program with everything it prints appended to `FOLDER/NAME.log`.
     ///

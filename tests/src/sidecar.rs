@@ -8,7 +8,7 @@ use std::process::{Command, ExitStatus};
 use serde_json::{Value, json};
 
 use crate::control::Mesh;
-use crate::process::{Process, binary};
+use crate::process::{Process, command};
 use crate::scrape::Scrape;
 use crate::{address, wait};
 
@@ -22,8 +22,10 @@ pub struct Workload {
     pub ports: Vec<(u16, &'static str)>,
     pub labels: Value,
     pub ip: IpAddr,
-    /// Further keys of the configuration file.
+    /// Further keys of the configuration file; those of `listen` are added to the usual ones.
     pub settings: Value,
+    /// The network namespace it runs in.
+    pub netns: Option<String>,
 }
 
 impl Workload {
@@ -38,6 +40,7 @@ impl Workload {
             labels: json!({"app": name}),
             ip: address::next(),
             settings: json!({}),
+            netns: None,
         }
     }
 
@@ -64,6 +67,14 @@ impl Workload {
     #[must_use]
     pub fn port(mut self, port: u16, protocol: &'static str) -> Self {
         self.ports.push((port, protocol));
+        self
+    }
+
+    /// Runs it at `ip` inside a network namespace.
+    #[must_use]
+    pub fn inside(mut self, netns: &str, ip: IpAddr) -> Self {
+        self.netns = Some(netns.to_owned());
+        self.ip = ip;
         self
     }
 
@@ -96,8 +107,13 @@ impl Sidecar {
         let configuration = folder.join("proxy.yaml");
         let text = configure(mesh, &workload, &folder);
         std::fs::write(&configuration, text.to_string()).expect("the scratch folder is writable");
-        let process = launch(&workload.name, &folder, &configuration);
+        let process = launch(&workload, &folder, &configuration);
         Self { workload, process, folder, configuration }
+    }
+
+    /// The configuration file.
+    pub fn configuration(&self) -> &Path {
+        &self.configuration
     }
 
     /// Waits until it is ready.
@@ -114,13 +130,17 @@ impl Sidecar {
 
     /// The status of `/healthz/WHAT`, 0 where nobody answers. Blocks.
     pub fn health(&self, what: &str) -> u16 {
-        http_status(self.at(15021), &format!("/healthz/{what}"))
+        let (address, path) = (self.at(15021), format!("/healthz/{what}"));
+        match &self.workload.netns {
+            None => http_status(address, &path),
+            Some(netns) => curl_status(netns, &format!("http://{address}{path}")),
+        }
     }
 
     /// The same configuration and state, a new process.
     pub fn restart(&mut self) {
         self.process.kill();
-        self.process = launch(&self.workload.name, &self.folder, &self.configuration);
+        self.process = launch(&self.workload, &self.folder, &self.configuration);
     }
 
     /// SIGTERM, and how it ended.
@@ -162,9 +182,9 @@ impl Drop for Sidecar {
     }
 }
 
-fn launch(name: &str, folder: &Path, configuration: &Path) -> Process {
-    let mut command = Command::new(binary("weft-proxy"));
-    Process::start(name, folder, command.arg("--config").arg(configuration))
+fn launch(workload: &Workload, folder: &Path, configuration: &Path) -> Process {
+    let mut program = command("weft-proxy", workload.netns.as_deref());
+    Process::start(&workload.name, folder, program.arg("--config").arg(configuration))
 }
 
 fn configure(mesh: &Mesh, workload: &Workload, folder: &Path) -> Value {
@@ -189,9 +209,20 @@ fn configure(mesh: &Mesh, workload: &Workload, folder: &Path) -> Value {
         "workers": 2,
     });
     for (key, value) in workload.settings.as_object().into_iter().flatten() {
-        text[key] = value.clone();
+        match value.as_object().filter(|_| key == "listen") {
+            Some(listen) => listen.iter().for_each(|(name, address)| text["listen"][name] = address.clone()),
+            None => text[key] = value.clone(),
+        }
     }
     text
+}
+
+/// One GET from inside a network namespace.
+fn curl_status(netns: &str, url: &str) -> u16 {
+    let mut curl = Command::new("ip");
+    curl.args(["netns", "exec", netns, "curl", "-s", "-o", "/dev/null", "--max-time", "2", "-w", "%{http_code}", url]);
+    let output = curl.output().map(|output| output.stdout).unwrap_or_default();
+    String::from_utf8_lossy(&output).parse().unwrap_or(0)
 }
 
 /// One GET without a runtime, for waiting before anything else runs.

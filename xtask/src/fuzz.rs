@@ -71,6 +71,10 @@ fn start<'t>(
         "-print_final_stats=1",
     ]);
     command.arg(format!("-artifact_prefix={}/", artifacts.display()));
+    let dictionary = fuzz.join(format!("{target}.dict"));
+    if dictionary.is_file() {
+        command.arg(format!("-dict={}", dictionary.display()));
+    }
     eprintln!("xtask: fuzz {target} for {seconds} s");
     Ok((target, command.spawn().with_context(|| format!("cannot start {target}"))?))
 }

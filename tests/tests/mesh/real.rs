@@ -2,6 +2,7 @@
 //! what they need, then runs them by name, one at a time. A missing program fails.
 
 mod bulk;
+mod capture;
 mod programs;
 mod wiretap;
 

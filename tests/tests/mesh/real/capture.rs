@@ -1,0 +1,200 @@
+//! Transparent capture by nftables: two hosts as network namespaces with a cable between them, programs that know of no mesh, over
+//! IPv4 and IPv6; what must not be captured isn't, and a crash fails closed.
+
+use std::net::IpAddr;
+use std::process::{Command, Output};
+
+use serde_json::json;
+use weft_tests::process::{Process, command};
+use weft_tests::{Mesh, Scrape, Sidecar, Workload, until};
+
+use super::run;
+
+const HERE: &str = "10.231.7.1";
+const THERE: &str = "10.231.7.2";
+/// Services' virtual addresses, on the cable's networks so that a route exists.
+const VIP4: &str = "10.231.7.100";
+const VIP6: &str = "fd77:7::100";
+const NOBODY: u32 = 65534;
+
+/// Two namespaces joined by a veth pair; gone when dropped.
+struct Hosts {
+    here: String,
+    there: String,
+}
+
+impl Hosts {
+    fn new() -> Self {
+        let id = std::process::id();
+        let hosts = Self { here: format!("weft-a-{id}"), there: format!("weft-b-{id}") };
+        let (a, b) = (format!("wa{id}"), format!("wb{id}"));
+        for netns in [&hosts.here, &hosts.there] {
+            run(Command::new("ip").args(["netns", "add", netns]));
+        }
+        run(Command::new("ip").args([
+            "link",
+            "add",
+            &a,
+            "netns",
+            &hosts.here,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            &b,
+            "netns",
+            &hosts.there,
+        ]));
+        for (netns, link, v4, v6) in [(&hosts.here, &a, HERE, "fd77:7::1"), (&hosts.there, &b, THERE, "fd77:7::2")] {
+            run(Command::new("ip").args(["-n", netns, "address", "add", &format!("{v4}/24"), "dev", link]));
+            run(Command::new("ip").args(["-n", netns, "address", "add", &format!("{v6}/64"), "dev", link, "nodad"]));
+            for up in [link.as_str(), "lo"] {
+                run(Command::new("ip").args(["-n", netns, "link", "set", up, "up"]));
+            }
+        }
+        hosts
+    }
+}
+
+impl Drop for Hosts {
+    fn drop(&mut self) {
+        for netns in [&self.here, &self.there] {
+            _ = Command::new("ip").args(["netns", "delete", netns]).output();
+        }
+    }
+}
+
+fn inside(netns: &str, program: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", netns, program]).args(arguments);
+    command
+}
+
+fn curl(netns: &str, url: &str) -> Command {
+    inside(netns, "curl", &["-sS", "-g", "--max-time", "10", url])
+}
+
+/// The same by a user whose traffic is excluded from capture.
+fn uncaptured(netns: &str, url: &str) -> Output {
+    let user = NOBODY.to_string();
+    let arguments = ["--reuid", &user, "--clear-groups", "curl", "-sS", "-g", "--max-time", "5", url];
+    inside(netns, "setpriv", &arguments).output().expect("setpriv runs")
+}
+
+fn scrape(sidecar: &Sidecar, netns: &str) -> Scrape {
+    Scrape::parse(&run(&mut curl(netns, &format!("http://{}/metrics", sidecar.at(15020)))))
+}
+
+fn address(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+fn service(name: &str, vip: &str, port: u16, target: u16, protocol: &str) -> String {
+    format!(
+        "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: default}}\nspec:\n  selector: {{app: web}}\n  \
+         clusterIP: \"{vip}\"\n  ports: [{{port: {port}, targetPort: {target}, appProtocol: {protocol}}}]\n"
+    )
+}
+
+struct Captured {
+    hosts: Hosts,
+    client: Sidecar,
+    server: Sidecar,
+    _apps: Vec<Process>,
+    _mesh: Mesh,
+}
+
+async fn captured() -> Captured {
+    let hosts = Hosts::new();
+    let mesh = Mesh::start_inside(&hosts.there, address(THERE));
+    std::fs::write(mesh.folder().join("index.html"), "seen by nobody\n").expect("the scratch folder is writable");
+    let folder = mesh.folder().display().to_string();
+    let mut apps = Vec::new();
+    for port in ["8080", "9999"] {
+        let arguments = ["-m", "http.server", port, "--bind", THERE, "--directory", &folder];
+        apps.push(Process::start(
+            &format!("http-{port}"),
+            mesh.folder(),
+            &mut inside(&hosts.there, "python3", &arguments),
+        ));
+    }
+    let arguments = ["--bind", THERE, "--port", "6379", "--save", "", "--protected-mode", "no", "--dir", &folder];
+    apps.push(Process::start("redis", mesh.folder(), &mut inside(&hosts.there, "redis-server", &arguments)));
+
+    let listen = json!({"outbound": "[::]:15001", "inbound": "[::]:15006"});
+    let server = Workload::server("web", 8080, "http").port(6379, "tcp").inside(&hosts.there, address(THERE));
+    let server = server.setting("listen", listen.clone());
+    let server =
+        server.setting("capture", json!({"exclude_ports": [15012, 15013, 15014, 9999], "exclude_uids": [NOBODY]}));
+    let server = mesh.sidecar(server).await;
+    let client = Workload::client("me").inside(&hosts.here, address(HERE)).setting("listen", listen);
+    let client = client.setting("capture", json!({"exclude_ports": [15012], "exclude_uids": [NOBODY]}));
+    let client = mesh.sidecar(client).await;
+    mesh.apply(
+        &[
+            service("web4", VIP4, 80, 8080, "http"),
+            service("web6", VIP6, 80, 8080, "http"),
+            service("redis", "10.231.7.101", 6379, 6379, "tcp"),
+        ]
+        .concat(),
+    );
+    Captured { hosts, client, server, _apps: apps, _mesh: mesh }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs root, nft and network namespaces: cargo xtask test --real"]
+async fn programs_that_know_no_mesh_are_in_it() {
+    let captured = captured().await;
+    let (here, there) = (captured.hosts.here.as_str(), captured.hosts.there.as_str());
+    let page = "/index.html";
+    for url in [format!("http://{VIP4}{page}"), format!("http://[{VIP6}]{page}"), format!("http://{THERE}:8080{page}")]
+    {
+        let answers = || curl(here, &url).output().is_ok_and(|output| output.stdout == b"seen by nobody\n");
+        until(&format!("{url} answers"), answers, || format!("{:?}", curl(here, &url).output()));
+    }
+    let metrics = scrape(&captured.server, there);
+    let meshed = [("reporter", "destination"), ("connection_security_policy", "mutual_tls"), ("response_code", "200")];
+    let principal = ("source_principal", "spiffe://cluster.local/ns/default/sa/me");
+    assert!(
+        metrics.sum("istio_requests_total", &[&meshed[..], &[principal]].concat()) >= 3.0,
+        "{}",
+        metrics.lines("istio_req")
+    );
+
+    let mut redis = inside(here, "redis-cli", &["-h", "10.231.7.101", "set", "a", "b"]);
+    assert_eq!(run(&mut redis), "OK\n");
+
+    // Outside the mesh passes; a plain-text caller from outside does not get in, but a health probe does.
+    assert_eq!(run(&mut curl(here, &format!("http://{THERE}:9999{page}"))), "seen by nobody\n");
+    let passed = scrape(&captured.client, here);
+    assert!(passed.sum("weft_passthrough_connections_total", &[]) >= 1.0, "{}", passed.lines("passthrough"));
+    let plain = uncaptured(here, &format!("http://{THERE}:8080{page}"));
+    assert!(!String::from_utf8_lossy(&plain.stdout).contains("seen by nobody"), "{plain:?}");
+    let refused = scrape(&captured.server, there);
+    assert!(refused.sum("weft_inbound_plaintext_refused_total", &[]) >= 1.0, "{}", refused.lines("plaintext"));
+    let probe = uncaptured(here, &format!("http://{THERE}:15021/healthz/ready"));
+    assert!(probe.status.success(), "{probe:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs root, nft and network namespaces: cargo xtask test --real"]
+async fn a_crash_fails_closed_and_a_clean_end_cleans_up() {
+    let mut captured = captured().await;
+    let here = captured.hosts.here.clone();
+    let url = format!("http://{THERE}:8080/index.html");
+    let rules = || run(&mut inside(&here, "nft", &["list", "ruleset"]));
+    assert!(rules().contains("weft"), "{}", rules());
+    captured.client.process.kill();
+    assert!(rules().contains("weft"), "the rules survive a crash");
+    let output = curl(&here, &url).output().expect("curl runs");
+    assert!(!output.status.success(), "nothing leaks past the mesh: {output:?}");
+    let mut remove = command("weft-proxy", Some(&here));
+    run(remove.arg("--config").arg(captured.client.configuration()).arg("--capture-remove"));
+    assert!(!rules().contains("weft"), "{}", rules());
+
+    captured.client.restart();
+    captured.client.ready();
+    assert!(rules().contains("weft"), "{}", rules());
+    assert_eq!(captured.client.terminate().code(), Some(0), "{}", captured.client.process.tail());
+    assert!(!rules().contains("weft"), "a clean end cleans up: {}", rules());
+}
