@@ -1,6 +1,9 @@
 //! Identities, trust and configurations without a network; the handshakes themselves are tested in `quic::tests`.
 
+use std::sync::Arc;
+
 use rcgen::SanType;
+use rustls::{ClientConfig, ClientConnection, NamedGroup, ServerConnection};
 
 use super::testing::{Ca, DOMAIN, Leaf, id, uri};
 use super::*;
@@ -103,4 +106,64 @@ fn nothing_is_resumed_and_post_quantum_comes_first() {
         assert_eq!(groups, [rustls::NamedGroup::X25519MLKEM768, rustls::NamedGroup::X25519]);
         assert!(provider.cipher_suites.iter().all(|suite| suite.version() == &rustls::version::TLS13));
     }
+}
+
+/// Runs a TLS handshake between two configurations without a network; the errors of both ends, where there are any.
+fn handshake(
+    client: ClientConfig,
+    server: &Arc<rustls::ServerConfig>,
+) -> Result<(ClientConnection, ServerConnection), (HandshakeError, HandshakeError)> {
+    let mut client = ClientConnection::new(Arc::new(client), "mesh.example".try_into().unwrap()).unwrap();
+    let mut server = ServerConnection::new(server.clone()).unwrap();
+    let told = |error: rustls::Error| HandshakeError::from_io(&std::io::Error::other(error));
+    for _ in 0..4 {
+        let mut bytes = Vec::new();
+        while client.wants_write() {
+            client.write_tls(&mut bytes).unwrap();
+        }
+        server.read_tls(&mut bytes.as_slice()).unwrap();
+        let ours = server.process_new_packets().err();
+        let mut bytes = Vec::new();
+        while server.wants_write() {
+            server.write_tls(&mut bytes).unwrap();
+        }
+        client.read_tls(&mut bytes.as_slice()).unwrap();
+        let theirs = client.process_new_packets().err();
+        if let (Some(ours), Some(theirs)) = (ours, theirs) {
+            return Err((told(ours), told(theirs)));
+        }
+    }
+    assert!(!client.is_handshaking() && !server.is_handshaking());
+    Ok((client, server))
+}
+
+#[test]
+fn the_key_exchange_is_post_quantum_between_us() {
+    let ca = Ca::new();
+    let server = server_config(&ca.handle("shop"));
+    let (client, server) = handshake(client_config(&ca.handle("cart"), &id("shop")), &server).unwrap();
+    for group in [client.negotiated_key_exchange_group(), server.negotiated_key_exchange_group()] {
+        assert_eq!(group.unwrap().name(), NamedGroup::X25519MLKEM768);
+    }
+    assert_eq!(client.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_3));
+    assert_eq!(client.tls13_tickets_received(), 0);
+    assert_eq!(client.peer_certificates().unwrap().len(), 2);
+}
+
+#[test]
+fn a_tls_stream_that_fails_says_why_too() {
+    let (ca, stranger) = (Ca::new(), Ca::new());
+    let server = server_config(&ca.handle("shop"));
+    let outsider = IdentityHandle::new(stranger.identity("cart"), ca.trust());
+    let (ours, theirs) = handshake(client_config(&outsider, &id("shop")), &server).unwrap_err();
+    assert_eq!((ours.reason, ours.refused_by), (HandshakeFailure::Untrusted, RefusedBy::Us));
+    assert_eq!((theirs.reason, theirs.refused_by), (HandshakeFailure::Untrusted, RefusedBy::Peer));
+
+    let other_protocol = control_client_config(&ca.root_pem, Some(&ca.handle("cart"))).unwrap();
+    let (ours, theirs) = handshake(other_protocol, &server).unwrap_err();
+    assert_eq!((ours.reason, ours.refused_by), (HandshakeFailure::Alpn, RefusedBy::Us));
+    assert_eq!((theirs.reason, theirs.refused_by), (HandshakeFailure::Alpn, RefusedBy::Peer));
+
+    let error = HandshakeError::from_io(&std::io::ErrorKind::TimedOut.into());
+    assert_eq!((error.reason, error.refused_by), (HandshakeFailure::Timeout, RefusedBy::Nobody));
 }
