@@ -7,9 +7,9 @@ mod filters;
 mod objects;
 mod openapi;
 mod proxies;
-mod tokens;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 use std::sync::Arc;
 

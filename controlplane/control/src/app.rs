@@ -15,6 +15,7 @@ use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use weft_policy::bundle::Revision;
 use weft_policy::wire::v1::mesh_control_server::MeshControlServer;
 
 use crate::ca::Authority;
@@ -78,7 +79,7 @@ impl App {
             listener::accept(api_listener, options(certificate.api_config()?), stop.clone(), &mut tasks)?;
         tasks.spawn(serve_grpc(hub.clone(), grpc_connections, stop.clone()));
         tasks.spawn(serve_http("API", api_connections, api::router(hub.clone()), stop.clone()));
-        tasks.spawn(serve_http("metrics", metrics_listener, metrics_router(metrics), stop.clone()));
+        tasks.spawn(serve_http("metrics", metrics_listener, metrics_router(hub.clone()), stop.clone()));
         tasks.spawn(maintain(hub.clone(), certificate, stop.clone()));
         tracing::info!(grpc = %grpc_address, api = %api_address, metrics = %metrics_address,
             revision = hub.published().revision.0, "control plane ready");
@@ -128,14 +129,23 @@ where
     }
 }
 
-fn metrics_router(metrics: Arc<Metrics>) -> Router {
+fn metrics_router(hub: Arc<Hub>) -> Router {
     let render = move || {
-        let metrics = metrics.clone();
-        async move { ([("content-type", "text/plain; version=0.0.4")], metrics.render()) }
+        let text = scrape(&hub);
+        async move { ([("content-type", "text/plain; version=0.0.4")], text) }
     };
-    Router::new()
-        .route("/metrics", axum::routing::get(render))
-        .route("/healthz", axum::routing::get(async || "ok\n"))
+    Router::new().route("/metrics", axum::routing::get(render)).route("/healthz", axum::routing::get(async || "ok\n"))
+}
+
+/// All metrics; what follows from the registry is read when it is asked for.
+fn scrape(hub: &Hub) -> String {
+    let proxies = hub.registry().list(hub.published().revision, Revision(0));
+    let connected = proxies.iter().filter(|proxy| proxy.connected_since.is_some());
+    let (count, stalest) =
+        connected.fold((0_u32, Duration::ZERO), |(n, longest), proxy| (n + 1, longest.max(proxy.behind_for)));
+    hub.metrics().proxies_connected.set(f64::from(count));
+    hub.metrics().stalest_proxy.set(stalest.as_secs_f64());
+    hub.metrics().render()
 }
 
 /// Looks after what gets old: intermediate, server certificate, tokens, and the gauges that move by themselves.

@@ -31,7 +31,10 @@ pub async fn publish(hub: &Arc<Hub>) -> anyhow::Result<()> {
         let path = folder.as_ref().map(|folder| folder.join(format!("{name}.wasm"))).filter(|path| path.exists());
         let Some(path) = path else {
             anyhow::ensure!(configured.is_none(), "builtin_filters: {name}.wasm is not in {configured:?}");
-            tracing::warn!(filter = name, "shipped filter not found beside the executable; publish it with weft filter");
+            tracing::warn!(
+                filter = name,
+                "shipped filter not found beside the executable; publish it with weft filter"
+            );
             continue;
         };
         let artifact = load(hub, &path)?;

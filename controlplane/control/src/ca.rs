@@ -97,10 +97,8 @@ impl Authority {
             Some(found) => found,
             None => make_root(state, &folder, trust_domain, now)?,
         };
-        let malformed = |e: &dyn std::fmt::Display| AuthorityError::Malformed {
-            path: state.join("ca.pem"),
-            reason: e.to_string(),
-        };
+        let malformed =
+            |e: &dyn std::fmt::Display| AuthorityError::Malformed { path: state.join("ca.pem"), reason: e.to_string() };
         let root_der = CertificateDer::from_pem_slice(root_pem.as_bytes()).map_err(|e| malformed(&e))?;
         let root = Issuer::from_ca_cert_der(&root_der, root_key).map_err(|e| malformed(&e))?;
         let path = folder.join("intermediate.pem");

@@ -95,7 +95,9 @@ impl MeshControl for Service {
             Status::out_of_range(format!("offset {offset} is beyond the end of {digest} ({} bytes)", bytes.len()))
         })?;
         self.hub.metrics().filter_bytes.increment((bytes.len() - start) as u64);
-        let chunks: Vec<_> = bytes[start..].chunks(CHUNK).map(|chunk| Ok(chunk_of(chunk))).collect();
+        // Chunks are cut when they are sent: one copy of the binary per transfer, however slow its reader.
+        let starts = (start..bytes.len()).step_by(CHUNK);
+        let chunks = starts.map(move |at| Ok(chunk_of(&bytes[at..bytes.len().min(at + CHUNK)])));
         Ok(Response::new(Box::pin(tokio_stream::iter(chunks))))
     }
 }
@@ -117,7 +119,8 @@ fn peer_identity<T>(hub: &Hub, request: &Request<T>) -> Result<SpiffeId, Status>
     let certificates = request.extensions().get::<ConnectInfo>().and_then(TlsConnectInfo::peer_certs);
     let leaf = certificates.as_ref().and_then(|chain| chain.first());
     let leaf = leaf.ok_or_else(|| Status::unauthenticated("a client certificate is needed: join first"))?;
-    let identity = identity_of(leaf).map_err(|reason| Status::unauthenticated(format!("client certificate: {reason}")))?;
+    let identity =
+        identity_of(leaf).map_err(|reason| Status::unauthenticated(format!("client certificate: {reason}")))?;
     if identity.trust_domain() != hub.trust_domain().as_str() {
         return Err(Status::permission_denied(format!("{identity} is not of this trust domain")));
     }

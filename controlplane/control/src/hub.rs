@@ -5,9 +5,9 @@ mod apply;
 mod filters;
 mod identity;
 mod registration;
-mod tokens;
 #[cfg(test)]
 pub(crate) mod tests;
+mod tokens;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,9 +23,9 @@ use weft_policy::plan::World;
 
 pub use self::apply::{Applied, ApplyError, current_digest};
 pub use self::filters::{FilterVersion, Publication, PublishError};
-pub use self::tokens::NewToken;
 pub use self::identity::SignedIdentity;
 pub use self::registration::Registration;
+pub use self::tokens::NewToken;
 use crate::ca::Authority;
 use crate::config::Config;
 use crate::metrics::Metrics;
@@ -158,10 +158,7 @@ impl Hub {
 
     /// Computes a change on a copy of the world, commits it and publishes it. Whatever `change` refuses leaves everything
     /// as it was. Cancel safe: once committed it is published, whether or not the caller still waits.
-    pub(crate) async fn change<T, E>(
-        self: &Arc<Self>,
-        change: impl FnOnce(&mut Draft) -> Result<T, E>,
-    ) -> Result<T, E>
+    pub(crate) async fn change<T, E>(self: &Arc<Self>, change: impl FnOnce(&mut Draft) -> Result<T, E>) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,

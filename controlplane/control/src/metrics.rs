@@ -46,7 +46,9 @@ impl Name {
             Self::Nacks => ("weft_control_nacks_total", "Deltas that proxies refused"),
             Self::PushLatency => ("weft_control_push_seconds", "From the first change gathered to its delta sent"),
             Self::ConvergenceLatency => ("weft_control_ack_seconds", "From a delta sent to the answer of its proxy"),
-            Self::StalestProxy => ("weft_control_stalest_proxy_seconds", "Longest wait of a connected proxy that is behind"),
+            Self::StalestProxy => {
+                ("weft_control_stalest_proxy_seconds", "Longest wait of a connected proxy that is behind")
+            }
             Self::Certificates => ("weft_control_certificates_issued_total", "Workload certificates issued"),
             Self::Joins => ("weft_control_joins_total", "Proxies that joined by token"),
             Self::JoinsRefused => ("weft_control_joins_refused_total", "Joins and renewals refused"),
@@ -170,7 +172,11 @@ impl Metrics {
     }
 
     pub fn answered(&self, accepted: bool, waited: Duration) {
-        if accepted { self.acks.increment(1) } else { self.nacks.increment(1) }
+        if accepted {
+            self.acks.increment(1)
+        } else {
+            self.nacks.increment(1)
+        }
         self.ack_latency.record(waited.as_secs_f64());
     }
 

@@ -212,10 +212,6 @@ impl Registry {
         entries.iter().map(|(key, entry)| entry.status(key, wanted, since)).collect()
     }
 
-    pub fn connected(&self) -> usize {
-        self.lock().values().filter(|entry| entry.connected).count()
-    }
-
     /// A receiver that sees a change whenever a status changed.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()

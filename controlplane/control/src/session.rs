@@ -28,6 +28,9 @@ use crate::view::{Answer, Versions, View};
 /// Messages that may wait for a proxy that reads slowly; one delta is in flight at a time, removals may overtake it.
 pub const QUEUE: usize = 16;
 
+/// First and longest wait before what a proxy refused is tried again: the reason may have gone.
+const RETRY: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
+
 pub type Outgoing = mpsc::Sender<Result<v1::ControlMessage, Status>>;
 
 /// How a session ended.
@@ -57,6 +60,8 @@ struct Session {
     gathering: Option<Gathering>,
     sent_at: Instant,
     knows_nothing: bool,
+    /// When what is held back is tried again, and how long the wait before it was.
+    retry: Option<(Instant, Duration)>,
 }
 
 #[derive(Clone, Copy)]
@@ -121,6 +126,7 @@ impl Session {
             versions: Versions::new(),
             gathering: None,
             sent_at: Instant::now(),
+            retry: None,
         }
     }
 
@@ -148,6 +154,9 @@ impl Session {
                 }
                 () = sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => {
                     if !self.send_delta().await { return End::Lost }
+                }
+                () = sleep_until(self.retry.map_or_else(Instant::now, |(at, _)| at).into()), if self.retry.is_some() => {
+                    if !self.try_again().await { return End::Lost }
                 }
                 () = self.seat.replaced.cancelled() => {
                     self.notify_end("replaced by a newer stream of this proxy", false).await;
@@ -187,8 +196,7 @@ impl Session {
         };
         let upserts = plan.upserts.iter().filter_map(|key| self.objects.get(key).cloned()).collect();
         let full = std::mem::take(&mut self.knows_nothing);
-        let delta =
-            Delta { revision: plan.revision, upserts, removals: plan.removals, subtractive: false, full };
+        let delta = Delta { revision: plan.revision, upserts, removals: plan.removals, subtractive: false, full };
         tracing::debug!(
             proxy = %self.seat.key, revision = plan.revision.0,
             upserts = delta.upserts.len(), removals = delta.removals.len(), "delta sent"
@@ -240,8 +248,7 @@ impl Session {
                     object = key.as_ref().map(ToString::to_string), "proxy refused a delta"
                 );
                 let reason = shorten(&nack.reason);
-                let answer =
-                    self.view.handle_nack(Revision(nack.revision), key.as_ref(), reason);
+                let answer = self.view.handle_nack(Revision(nack.revision), key.as_ref(), reason);
                 self.answered(answer, false).await
             }
             Some(Message::Report(report)) => {
@@ -258,12 +265,31 @@ impl Session {
         }
     }
 
+    /// Sends what was held back once more; the waits grow while it is refused.
+    async fn try_again(&mut self) -> bool {
+        if self.view.is_in_flight() {
+            self.retry = Some((Instant::now() + RETRY.0, RETRY.0));
+            return true;
+        }
+        self.retry = self.retry.map(|(_, waited)| {
+            let next = (waited * 2).min(RETRY.1);
+            (Instant::now() + next, next)
+        });
+        self.view.release_held();
+        self.send_delta().await
+    }
+
     async fn answered(&mut self, answer: Answer, accepted: bool) -> Option<End> {
         if answer == Answer::Stray {
             tracing::debug!(proxy = %self.seat.key, "answer to nothing in flight");
             return None;
         }
         self.hub.metrics().answered(accepted, self.sent_at.elapsed());
+        if self.view.held().is_empty() {
+            self.retry = None;
+        } else if self.retry.is_none() {
+            self.retry = Some((Instant::now() + RETRY.0, RETRY.0));
+        }
         // What came meanwhile waits for its quiet; what was held back or cut is sent again now.
         if self.gathering.is_some() {
             self.record();

@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, TableDefinition};
@@ -69,7 +70,13 @@ pub enum Write {
 
 impl Store {
     pub fn open(path: &Path, max_audit_entries: u64) -> Result<Self, StoreError> {
-        let database = Database::create(path).map_err(|source| StoreError::Open { path: path.to_owned(), source })?;
+        let failed = |source| StoreError::Open { path: path.to_owned(), source };
+        // Token hashes and the audit log are for the owner only.
+        let mut options = std::fs::OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+        let file = file.map_err(|e| failed(redb::DatabaseError::Storage(redb::StorageError::Io(e))))?;
+        let backend = redb::backends::FileBackend::new(file).map_err(failed)?;
+        let database = Database::builder().create_with_backend(backend).map_err(failed)?;
         let store = Self { database, max_audit_entries };
         store.in_transaction(|txn| {
             txn.open_table(META)?;
@@ -118,7 +125,8 @@ impl Store {
     }
 
     pub fn token(&self, hash: &TokenHash) -> Result<Option<TokenRecord>, StoreError> {
-        let found = self.reading(|txn| Ok(txn.open_table(TOKENS)?.get(hash.as_str())?.map(|v| v.value().to_owned())))?;
+        let found =
+            self.reading(|txn| Ok(txn.open_table(TOKENS)?.get(hash.as_str())?.map(|v| v.value().to_owned())))?;
         let Some(json) = found else { return Ok(None) };
         parse(&json, "tokens", hash.as_str()).map(Some)
     }

@@ -72,9 +72,8 @@ impl ServerCertificate {
     pub fn grpc_config(self: &Arc<Self>) -> Result<Arc<ServerConfig>, TlsError> {
         let mut roots = RootCertStore::empty();
         roots.add(self.authority.root_der().clone())?;
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
-            .allow_unauthenticated()
-            .build()?;
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).allow_unauthenticated().build()?;
         let builder = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_client_cert_verifier(verifier);

@@ -1,6 +1,7 @@
 //! What one proxy holds, what it was sent, what it refused: decides what to send next. Sans-IO: objects are known here by
 //! name and version (a digest of their content) only. Invariants: one delta is in flight at a time; what a proxy refused
-//! is not sent to it again until it changes, while everything else goes on.
+//! is not sent to it again until it changes or is released, while everything else goes on. But a proxy that holds nothing
+//! yet never gets a world without a filter that it refused: it would serve unprotected.
 
 #[cfg(test)]
 mod tests;
@@ -47,6 +48,8 @@ pub struct View {
     /// What the proxy holds; `None`: some of it, after parts were cut away.
     holds: BTreeMap<Key, Option<Version>>,
     held: BTreeMap<Key, Held>,
+    /// The first world, as it was refused by a proxy that has none.
+    refused_start: Option<Versions>,
     in_flight: Option<InFlight>,
     /// The newest revision whose every object, but for held ones, the proxy holds.
     synced: Revision,
@@ -79,6 +82,12 @@ impl View {
     pub fn poll_delta(&mut self, revision: Revision, target: &Versions) -> Option<Plan> {
         if self.in_flight.is_some() {
             return None;
+        }
+        if self.refused_start.as_ref() == Some(target) {
+            return None;
+        }
+        if self.refused_start.take().is_some() {
+            self.held.clear();
         }
         self.held.retain(|key, held| target.get(key) == held.version.as_ref());
         let is_new = |(key, version): &(&Key, &Version)| {
@@ -115,12 +124,23 @@ impl View {
     pub fn handle_nack(&mut self, revision: Revision, object: Option<&Key>, reason: &str) -> Answer {
         let Some(sent) = self.in_flight.take_if(|sent| sent.revision == revision) else { return Answer::Stray };
         let named = object.filter(|key| sent.changes.contains_key(key));
+        if self.holds.is_empty() && named.is_none_or(|key| matches!(key, Key::Filter(_))) {
+            let held = self.held.iter().map(|(key, held)| (key.clone(), held.version));
+            let all = sent.changes.iter().map(|(key, change)| (key.clone(), change.version)).chain(held);
+            self.refused_start = Some(all.filter_map(|(key, version)| Some((key, version?))).collect());
+        }
         for (key, change) in sent.changes {
             if named.is_none_or(|named| *named == key) {
                 self.held.insert(key, Held { version: change.version, revision, reason: reason.to_owned() });
             }
         }
         Answer::Taken
+    }
+
+    /// Holds nothing back any longer: what was refused is tried again, since the reason may have gone.
+    pub fn release_held(&mut self) {
+        self.held.clear();
+        self.refused_start = None;
     }
 
     /// Parts of these objects were taken away by a subtractive delta: whatever the proxy holds of them now, it is no

@@ -116,7 +116,10 @@ async fn apply(
     }
     let limit = hub.config().limits.max_documents;
     if request.documents.len() > limit {
-        return Err(ApiError::too_large(format!("{} documents; at most {limit} in one apply", request.documents.len())));
+        return Err(ApiError::too_large(format!(
+            "{} documents; at most {limit} in one apply",
+            request.documents.len()
+        )));
     }
     let resources = parse_documents(request.documents)?;
     let keys: Vec<_> = resources.iter().map(Resource::key).collect();
@@ -193,9 +196,7 @@ fn describe(hub: &Hub, published: &Published, key: &ObjectKey, stored: &Entry) -
 
 fn status(hub: &Hub, published: &Published, key: &ObjectKey, stored: &Entry) -> Option<Value> {
     match &stored.resource {
-        Resource::HttpRoute(route) => {
-            Some(json!({ "parents": route_status(&published.world, route, stored.created) }))
-        },
+        Resource::HttpRoute(route) => Some(json!({ "parents": route_status(&published.world, route, stored.created) })),
         Resource::Workload(_) => {
             let owner = published.owners.get(&key.object_name())?;
             let connected = hub.registry().is_connected(owner);

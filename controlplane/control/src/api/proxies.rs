@@ -85,7 +85,8 @@ async fn status(
     let mut changes = hub.registry().watch();
     loop {
         changes.borrow_and_update();
-        let proxies = hub.registry().list(Revision(wanted), Revision(wanted));
+        let mut proxies = hub.registry().list(Revision(wanted), Revision(wanted));
+        proxies.retain(is_concerned);
         if settled(&proxies) || Instant::now() >= deadline {
             return Ok(Json(report(wanted, &proxies)));
         }
@@ -97,21 +98,24 @@ async fn status(
     }
 }
 
-/// Nobody is left to wait for: each proxy has it, has refused it, or is gone for good.
+/// A proxy that is gone for good gets no revision and is no reason to wait.
+fn is_concerned(proxy: &ProxyStatus) -> bool {
+    proxy.state != SyncState::Disconnected || proxy.is_expected
+}
+
+/// Nobody is left to wait for: each proxy has it or has refused it.
 fn settled(proxies: &[ProxyStatus]) -> bool {
-    proxies.iter().all(|proxy| match proxy.state {
-        SyncState::Synced | SyncState::Refused => true,
-        SyncState::Behind => false,
-        SyncState::Disconnected => !proxy.is_expected,
-    })
+    proxies.iter().all(|proxy| matches!(proxy.state, SyncState::Synced | SyncState::Refused))
 }
 
 fn report(wanted: u64, proxies: &[ProxyStatus]) -> Value {
-    let complete = settled(proxies) && proxies.iter().all(|proxy| proxy.state != SyncState::Refused);
+    let complete = proxies.iter().all(|proxy| proxy.state == SyncState::Synced);
     let list: Vec<_> = proxies
         .iter()
-        .map(|p| json!({ "name": p.key.name, "identity": p.key.identity.to_string(), "state": p.state,
-            "revision": p.synced.0, "reason": p.reason }))
+        .map(|p| {
+            json!({ "name": p.key.name, "identity": p.key.identity.to_string(), "state": p.state,
+            "revision": p.synced.0, "reason": p.reason })
+        })
         .collect();
     json!({ "revision": wanted, "complete": complete, "proxies": list })
 }

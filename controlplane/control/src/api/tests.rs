@@ -80,7 +80,8 @@ async fn roles_allow_what_they_say() {
         ("admin", 200, 200, 200, 200, 200),
     ] {
         let token = token(&control, role).await;
-        let call = async |method: &str, path: &str, body: &Value| control.call_as(&token, method, path, body.clone()).await.0;
+        let call =
+            async |method: &str, path: &str, body: &Value| control.call_as(&token, method, path, body.clone()).await.0;
         assert_eq!(call("get", "/api/v1/proxies", &Value::Null).await, reads, "{role}");
         assert_eq!(call("post", "/api/v1/apply", &dry).await, reads, "{role}");
         assert_eq!(call("post", "/api/v1/apply", &wet).await, changes, "{role}");

@@ -234,8 +234,10 @@ async fn the_first_start_makes_everything_and_a_restart_keeps_it() {
     use std::os::unix::fs::PermissionsExt as _;
     let dir = tempfile::tempdir().unwrap();
     let control = Control::start(dir.path()).await;
-    let token_path = dir.path().join("operator.token");
-    assert_eq!(std::fs::metadata(&token_path).unwrap().permissions().mode() & 0o777, 0o600);
+    for private in ["operator.token", "weft.redb"] {
+        let mode = std::fs::metadata(dir.path().join(private)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{private}");
+    }
     let token = control.admin_token();
     let root = std::fs::read_to_string(dir.path().join("ca.pem")).unwrap();
     let svid = control.join("shop/web").await;
@@ -247,9 +249,11 @@ async fn the_first_start_makes_everything_and_a_restart_keeps_it() {
     assert_eq!(std::fs::read_to_string(dir.path().join("ca.pem")).unwrap(), root);
     assert_eq!(control.call("get", "/api/v1/proxies", Value::Null).await.0, 200);
     // A certificate from before the restart still opens the stream.
-    Proxy::connect(&control, &svid, "web-1", None, Bundle::default()).await.take().await;
+    let mut proxy = Proxy::connect(&control, &svid, "web-1", None, Bundle::default()).await;
+    proxy.take().await;
     let metrics = control.metrics().await;
-    for name in ["weft_control_proxies_connected", "weft_control_revision", "weft_control_certificates_issued_total"] {
+    for name in ["weft_control_proxies_connected 1", "weft_control_revision", "weft_control_certificates_issued_total"]
+    {
         assert!(metrics.contains(name), "{name} in {metrics}");
     }
 }

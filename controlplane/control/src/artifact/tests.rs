@@ -81,7 +81,8 @@ fn signature_and_key_are_checked() {
     let artifact = Artifact::verify(bytes.clone(), &signature, &key).unwrap();
     assert!(artifact.digest.starts_with("sha256:") && artifact.digest.len() == 71);
     let pem = artifact.public_key_pem;
-    for form in [pem.clone(), STANDARD.encode(&pem), STANDARD.encode(SigningKey::from_bytes(&[1; 32]).verifying_key())] {
+    for form in [pem.clone(), STANDARD.encode(&pem), STANDARD.encode(SigningKey::from_bytes(&[1; 32]).verifying_key())]
+    {
         Artifact::verify(bytes.clone(), &signature, &form).unwrap();
     }
     let (_, other_key) = sign(&bytes, 2);

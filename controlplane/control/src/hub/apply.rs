@@ -185,9 +185,7 @@ fn admit(resource: &Resource, versions: &[FilterVersion]) -> Result<(), ApplyErr
     match versions.iter().find(is_this) {
         Some(version) if made::filter_spec(version) == filter.spec => Ok(()),
         Some(_) => Err(ApplyError::Refused(format!("{key}: it differs from what was published as {wanted}"))),
-        None => {
-            Err(ApplyError::Refused(format!("{key}: version {wanted} was never published: weft filter publish")))
-        }
+        None => Err(ApplyError::Refused(format!("{key}: version {wanted} was never published: weft filter publish"))),
     }
 }
 

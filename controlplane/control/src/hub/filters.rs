@@ -5,14 +5,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use weft_policy::bundle::ObjectName;
+use weft_policy::resource::ROOT_NAMESPACE;
 
 use super::{ApplyError, Draft, Hub, apply};
 use crate::artifact::Artifact;
 use crate::now_unix;
 use crate::store::{StoreError, Write};
-
-/// Where published filters live.
-pub const NAMESPACE: &str = "weft-system";
 
 /// One published version; kept for ever, so that going back is always possible.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,7 +43,9 @@ pub enum PublishError {
     Name(String),
     #[error("filter version {0:?} is not MAJOR.MINOR.PATCH")]
     Version(String),
-    #[error("{name} {version} is published already with digest {digest}: a version never changes, take the next number")]
+    #[error(
+        "{name} {version} is published already with digest {digest}: a version never changes, take the next number"
+    )]
     Exists { name: String, version: String, digest: String },
     #[error("{0} was first published with another key; an admin can accept the new one (accept_new_key=true)")]
     OtherKey(String),
@@ -126,7 +126,7 @@ impl Hub {
 
 impl Draft {
     fn publish(&mut self, actor: &str, published: &FilterVersion, bytes: Vec<u8>) -> Result<(), PublishError> {
-        let name = ObjectName::new(NAMESPACE, published.name.clone());
+        let name = ObjectName::new(ROOT_NAMESPACE, published.name.clone());
         let json = serde_json::to_string(published).map_err(StoreError::from)?;
         let known = apply::errors(&self.world);
         self.writes.push(Write::PutArtifact { digest: published.digest.clone(), bytes });

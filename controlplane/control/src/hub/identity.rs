@@ -7,7 +7,7 @@ use tonic::Status;
 use weft_policy::identity::SpiffeId;
 
 use super::Hub;
-use crate::ca::{Issued, IssueError};
+use crate::ca::{IssueError, Issued};
 use crate::store::{StoreError, Write};
 use crate::token::{Grant, TokenHash, TokenRecord};
 
@@ -50,12 +50,7 @@ impl Hub {
         result.map_err(Status::from)
     }
 
-    async fn try_join(
-        self: &Arc<Self>,
-        token: &str,
-        csr_der: &[u8],
-        peer: &str,
-    ) -> Result<SignedIdentity, JoinError> {
+    async fn try_join(self: &Arc<Self>, token: &str, csr_der: &[u8], peer: &str) -> Result<SignedIdentity, JoinError> {
         let hash = TokenHash::of(token);
         let (authority, ttl, now) = (self.authority().clone(), self.svid_ttl(), OffsetDateTime::now_utc());
         let found = self.token(hash.clone()).await?;

@@ -104,12 +104,7 @@ impl Hub {
 }
 
 impl Draft {
-    fn register(
-        &mut self,
-        hub: &Hub,
-        proxy: &ProxyKey,
-        registrations: &[Registration],
-    ) -> Result<(), RegisterError> {
+    fn register(&mut self, hub: &Hub, proxy: &ProxyKey, registrations: &[Registration]) -> Result<(), RegisterError> {
         let wanted: BTreeSet<_> = registrations.iter().map(|registration| &registration.name).collect();
         let gone = self.owners.iter().filter(|(name, owner)| *owner == proxy && !wanted.contains(name));
         for name in gone.map(|(name, _)| name.clone()).collect::<Vec<_>>() {

@@ -121,7 +121,8 @@ async fn refused_joins_say_why_and_leave_the_token() {
     let hub = hub_in(dir.path(), |_| {});
     let identity: weft_policy::identity::SpiffeId = "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap();
     let join = |uses_left| Grant::Join { identity: identity.clone(), uses_left };
-    let refuse = async |text: &str, csr: &[u8]| hub.join(text, csr, "127.0.0.1").await.err().unwrap().message().to_owned();
+    let refuse =
+        async |text: &str, csr: &[u8]| hub.join(text, csr, "127.0.0.1").await.err().unwrap().message().to_owned();
     assert!(refuse("weft_join_nonsense", &csr()).await.contains("not known"));
     let expired = hub.create_token("me", join(1), Some(std::time::Duration::ZERO)).await.unwrap();
     assert!(refuse(expired.text.reveal(), &csr()).await.contains("expired"));

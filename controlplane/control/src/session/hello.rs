@@ -67,9 +67,8 @@ fn registrations(
 }
 
 fn registration(proxy: &ProxyKey, workload: &v1::WorkloadRegistration) -> Result<Registration, Status> {
-    let invalid = |what: &str, why: String| {
-        Status::invalid_argument(format!("workload {:?}: {what}: {why}", workload.name))
-    };
+    let invalid =
+        |what: &str, why: String| Status::invalid_argument(format!("workload {:?}: {what}: {why}", workload.name));
     let name = valid_name("workload name", &workload.name)?;
     if workload.namespace != proxy.identity.namespace() {
         return Err(Status::permission_denied(format!(

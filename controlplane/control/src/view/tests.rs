@@ -6,7 +6,10 @@ use super::*;
 const BAD: Version = 100;
 
 fn id(name: &str) -> Key {
-    Key::Filter(name.to_owned())
+    match name {
+        "authz" => Key::Filter(name.to_owned()),
+        other => Key::Route(weft_policy::bundle::ObjectName::new("shop", other)),
+    }
 }
 
 /// `a=1 b=2` as versions.
@@ -20,7 +23,7 @@ fn world(text: &str) -> Versions {
 
 fn show(plan: Option<Plan>) -> String {
     let Some(plan) = plan else { return "-".to_owned() };
-    let name = |key: &Key| key.to_string().replace("Filter ", "");
+    let name = |key: &Key| key.to_string().replace("Filter ", "").replace("HTTPRoute shop/", "");
     let up = plan.upserts.iter().map(|key| format!("+{}", name(key)));
     let down = plan.removals.iter().map(|key| format!("-{}", name(key)));
     format!("{}:{}", plan.revision.0, up.chain(down).collect::<Vec<_>>().join(","))
@@ -133,6 +136,27 @@ fn a_model_proxy_converges_under_random_steps() {
         assert!(proxy.keys().all(|name| target.contains_key(name)), "seed {seed}");
         assert_eq!(view.synced(), Revision(revision));
     }
+}
+
+/// It may stay without a world, but never with half of one.
+#[test]
+fn a_fresh_proxy_gets_no_world_without_its_filters() {
+    let mut view = View::new(Versions::new());
+    let authz = id("authz");
+    assert_eq!(show(view.poll_delta(Revision(1), &world("authz=100 app=1"))), "1:+app,+authz");
+    view.handle_nack(Revision(1), Some(&authz), "not loaded");
+    assert_eq!(show(view.poll_delta(Revision(1), &world("authz=100 app=1"))), "-");
+    assert_eq!(view.held()[&authz].reason, "not loaded");
+    assert!(view.synced() < Revision(1));
+    assert_eq!(show(view.poll_delta(Revision(2), &world("authz=100 app=2"))), "2:+app,+authz");
+    view.handle_nack(Revision(2), Some(&authz), "not loaded");
+    view.release_held();
+    assert_eq!(show(view.poll_delta(Revision(2), &world("authz=100 app=2"))), "2:+app,+authz");
+    view.handle_ack(Revision(2));
+    // From here on what it holds goes on without the refused change.
+    assert_eq!(show(view.poll_delta(Revision(3), &world("authz=101 app=3"))), "3:+app,+authz");
+    view.handle_nack(Revision(3), Some(&authz), "not loaded");
+    assert_eq!(show(view.poll_delta(Revision(3), &world("authz=101 app=3"))), "3:+app");
 }
 
 fn step(view: &mut View, proxy: &mut Versions, target: &Versions, revision: u64) {

@@ -88,7 +88,9 @@ fn stand_behind(
         for (label, value) in &existing.spec.selector {
             let have = labels.entry(label.clone()).or_insert_with(|| value.clone());
             if have != value {
-                return Err(invalid(format!("Service {name} selects {label}={value}, the workload has {label}={have}")));
+                return Err(invalid(format!(
+                    "Service {name} selects {label}={value}, the workload has {label}={have}"
+                )));
             }
         }
         return Ok(labels);
