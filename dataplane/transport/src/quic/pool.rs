@@ -90,10 +90,9 @@ impl Hasher for Prehashed {
 
 /// Why there is no connection. The request was not sent: it may be sent elsewhere.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("no connection to {destination} at {address}")]
+#[error("no connection to {} at {}", peer.destination(), peer.address())]
 pub struct ConnectError {
-    pub destination: SpiffeId,
-    pub address: SocketAddr,
+    pub peer: PeerKey,
     #[source]
     pub error: HandshakeError,
 }
@@ -104,7 +103,7 @@ impl ConnectError {
     }
 
     fn new(key: &PeerKey, error: HandshakeError) -> ConnectError {
-        ConnectError { destination: key.destination().clone(), address: key.address(), error }
+        ConnectError { peer: key.clone(), error }
     }
 }
 

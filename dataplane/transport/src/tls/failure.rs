@@ -214,10 +214,8 @@ impl HandshakeError {
     /// Reads why a TLS handshake over TCP failed.
     pub fn from_io(error: &std::io::Error) -> HandshakeError {
         let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
-            let reason = match error.kind() {
-                std::io::ErrorKind::TimedOut => HandshakeFailure::Timeout,
-                _ => HandshakeFailure::Other,
-            };
+            let timed_out = error.kind() == std::io::ErrorKind::TimedOut;
+            let reason = if timed_out { HandshakeFailure::Timeout } else { HandshakeFailure::Other };
             return HandshakeError::new(reason, RefusedBy::Nobody, error.to_string());
         };
         HandshakeError::from_rustls(tls)
@@ -233,14 +231,18 @@ impl HandshakeError {
         {
             return HandshakeError::new(refusal.failure, RefusedBy::Us, refusal.detail.clone());
         }
-        let alert = match error {
-            rustls::Error::NoCertificatesPresented => 116,
-            rustls::Error::NoApplicationProtocol => 120,
-            rustls::Error::PeerIncompatible(_) => 70,
-            rustls::Error::InvalidCertificate(error) => u8::from(rustls::AlertDescription::from(error.clone())),
-            _ => 80,
-        };
         let text = error.to_string();
-        HandshakeError::new(HandshakeFailure::from_alert(alert, &text), RefusedBy::Us, text)
+        let reason = if let rustls::Error::InvalidCertificate(error) = error {
+            HandshakeFailure::from_alert(u8::from(rustls::AlertDescription::from(error.clone())), &text)
+        } else if matches!(error, rustls::Error::NoCertificatesPresented) {
+            HandshakeFailure::NoCertificate
+        } else if matches!(error, rustls::Error::NoApplicationProtocol) {
+            HandshakeFailure::Alpn
+        } else if matches!(error, rustls::Error::PeerIncompatible(_)) {
+            HandshakeFailure::ProtocolVersion
+        } else {
+            HandshakeFailure::Other
+        };
+        HandshakeError::new(reason, RefusedBy::Us, text)
     }
 }

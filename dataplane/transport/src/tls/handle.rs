@@ -39,7 +39,7 @@ impl IdentityHandle {
     pub fn replace(&self, identity: WorkloadIdentity, trust: Trust) -> Result<(), ReplaceError> {
         let held = self.current().identity.id().clone();
         if *identity.id() != held {
-            return Err(ReplaceError { held, offered: identity.id().clone() });
+            return Err(ReplaceError { held: held.to_string(), offered: identity.id().to_string() });
         }
         self.current.send_modify(|credentials| {
             let generation = credentials.generation + 1;
@@ -71,8 +71,8 @@ impl IdentityHandle {
 #[derive(Debug, thiserror::Error)]
 #[error("the certificate offered is {offered}'s, this workload is {held}")]
 pub struct ReplaceError {
-    pub held: SpiffeId,
-    pub offered: SpiffeId,
+    pub held: String,
+    pub offered: String,
 }
 
 /// The workloads that one proxy dials for: one for a sidecar, many on a node.

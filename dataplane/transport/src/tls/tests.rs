@@ -76,7 +76,7 @@ fn a_handle_keeps_its_workload_for_life() {
     handle.replace(ca.identity("shop"), ca.trust()).unwrap();
     assert_eq!(handle.current().generation, 1);
     let error = handle.replace(ca.identity("cart"), ca.trust()).unwrap_err();
-    assert_eq!((error.held, error.offered), (id("shop"), id("cart")));
+    assert_eq!((error.held, error.offered), (uri("shop"), uri("cart")));
     assert_eq!((handle.id(), handle.current().generation), (id("shop"), 1));
     let identities = Identities::new([handle, ca.handle("cart")]);
     assert!(identities.of(&id("cart")).is_some());

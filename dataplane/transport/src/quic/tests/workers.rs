@@ -88,8 +88,8 @@ fn connections_stay_with_their_worker() {
             per_worker[worker] += 1;
             pairs.push((connection, callee.connection));
         }
-        // A caller's connections go round the workers.
-        assert_eq!(per_worker, [4; WORKERS]);
+        // A caller's connections go round the workers, but for one step where the byte wraps.
+        assert!(per_worker.iter().all(|count| (3..=5).contains(count)), "{per_worker:?}");
         for (caller, callee) in &pairs {
             exchange(caller, callee).await;
         }
