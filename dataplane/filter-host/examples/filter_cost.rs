@@ -17,11 +17,12 @@ use weft_filter_host::{
 };
 use weft_policy::bundle::{Direction, FilterMode, OnFailure};
 
-const ROUNDS: u32 = 20;
-const CALLS: u32 = 20_000;
+const ROUNDS: u32 = 400;
+const CALLS: u32 = 500;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let host = Host::new(HostConfig::default())?;
+    let bare = prepare(&host, "authz", "{}")?;
     let authz = prepare(&host, "authz", &rules())?;
     let fault =
         prepare(&host, "fault", r#"{"abort": {"status": 503, "percentage": 0, "headers": [{"name": "x-fault"}]}}"#)?;
@@ -32,6 +33,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ("no filter", vec![]),
         ("fault", vec![fault.clone()]),
         ("ratelimit", vec![ratelimit.clone()]),
+        ("authz, no rule", vec![bare]),
         ("authz, 100 rules", vec![authz.clone()]),
         ("all three", vec![fault, ratelimit, authz]),
     ] {

@@ -9,6 +9,8 @@ use wasmtime::component::{HasSelf, Linker};
 
 use crate::bindings::weft::filter::{log, metrics, token_bucket, types};
 use crate::bucket::{BucketLimits, BucketRegistry, Buckets, Limit};
+use crate::deadline::Deadline;
+use crate::host::CONFIGURE_TIMEOUT;
 use crate::metrics::CustomMetric;
 use crate::stats::FilterStats;
 
@@ -57,12 +59,13 @@ pub(crate) struct Guest {
     metrics: Vec<Arc<CustomMetric>>,
     limits: Vec<Arc<Buckets>>,
     memory: u64,
+    pub(crate) deadline: Deadline,
 }
 
 impl Guest {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         shared.stats.instances.add(1);
-        Self { shared, metrics: Vec::new(), limits: Vec::new(), memory: 0 }
+        Self { shared, metrics: Vec::new(), limits: Vec::new(), memory: 0, deadline: Deadline::new(CONFIGURE_TIMEOUT) }
     }
 }
 

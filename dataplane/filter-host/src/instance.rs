@@ -11,6 +11,7 @@ use wasmtime::{Store, Trap};
 use crate::bindings::weft::filter::types::{self, Wants};
 use crate::bindings::{Filter, FilterPre};
 use crate::chain::{Attributes, RequestView, Summary};
+use crate::deadline::{Deadline, thread_time};
 use crate::guest::{Guest, Shared};
 use crate::host::{CONFIGURE_TIMEOUT, Inner};
 use crate::prepare::Interest;
@@ -56,6 +57,8 @@ pub(crate) enum StartError {
 pub(crate) struct Instance {
     store: Store<Guest>,
     filter: Filter,
+    /// Ticks of the engine's clock that a call may last.
+    ticks: u64,
 }
 
 impl std::fmt::Debug for Instance {
@@ -70,19 +73,27 @@ impl Instance {
         pre: &FilterPre<Guest>,
         shared: std::sync::Arc<Shared>,
         config: &str,
+        call_timeout: Duration,
     ) -> Result<(Self, types::Interest), StartError> {
         let mut store = Store::new(pre.engine(), Guest::new(shared));
         store.limiter(|guest| guest);
+        store.epoch_deadline_callback(|mut store| Ok(store.data_mut().deadline.strike(thread_time())));
         store.set_epoch_deadline(Inner::ticks(CONFIGURE_TIMEOUT));
         let filter = pre.instantiate(&mut store).map_err(StartError::Instantiate)?;
         let interest = filter.call_configure(&mut store, config).map_err(StartError::Configure)?;
         let interest = interest.map_err(StartError::Refused)?;
-        Ok((Self { store, filter }, interest))
+        store.data_mut().deadline = Deadline::new(call_timeout);
+        Ok((Self { store, filter, ticks: Inner::ticks(call_timeout) }, interest))
+    }
+
+    /// Starts the clock of one call.
+    fn arm(&mut self) {
+        self.store.data_mut().deadline.start();
+        self.store.set_epoch_deadline(self.ticks);
     }
 
     pub(crate) fn connection(
         &mut self,
-        ticks: u64,
         interest: &Interest,
         stream: u64,
         attributes: &Attributes<'_>,
@@ -90,13 +101,12 @@ impl Instance {
     ) -> Result<types::Outcome, Failure> {
         let mut address = AddressText([0; 48]);
         let attributes = visible(interest.wants, attributes, dice, &mut address);
-        self.store.set_epoch_deadline(ticks);
+        self.arm();
         self.filter.call_on_connection(&mut self.store, stream, attributes).map_err(failure)
     }
 
     pub(crate) fn request_head(
         &mut self,
-        ticks: u64,
         interest: &Interest,
         stream: u64,
         view: &RequestView<'_>,
@@ -115,13 +125,12 @@ impl Instance {
         };
         let mut address = AddressText([0; 48]);
         let attributes = visible(wants, attributes, dice, &mut address);
-        self.store.set_epoch_deadline(ticks);
+        self.arm();
         self.filter.call_on_request_head(&mut self.store, stream, head, attributes).map_err(failure)
     }
 
     pub(crate) fn response_head(
         &mut self,
-        ticks: u64,
         interest: &Interest,
         stream: u64,
         status: u16,
@@ -129,18 +138,18 @@ impl Instance {
     ) -> Result<types::Outcome, Failure> {
         let headers = visible_headers(&interest.response_headers, headers);
         let head = types::ResponseHead { status, headers: &headers };
-        self.store.set_epoch_deadline(ticks);
+        self.arm();
         self.filter.call_on_response_head(&mut self.store, stream, head).map_err(failure)
     }
 
-    pub(crate) fn done(&mut self, ticks: u64, stream: u64, summary: &Summary) -> Result<(), Failure> {
+    pub(crate) fn done(&mut self, stream: u64, summary: &Summary) -> Result<(), Failure> {
         let summary = types::Summary {
             status: summary.status,
             duration_us: u64::try_from(summary.duration.as_micros()).unwrap_or(u64::MAX),
             request_bytes: summary.request_bytes,
             response_bytes: summary.response_bytes,
         };
-        self.store.set_epoch_deadline(ticks);
+        self.arm();
         self.filter.call_on_done(&mut self.store, stream, summary).map_err(failure)
     }
 }

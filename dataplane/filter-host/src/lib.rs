@@ -9,6 +9,7 @@ mod breaker;
 mod bucket;
 mod cache;
 mod chain;
+mod deadline;
 mod edits;
 mod guest;
 mod host;

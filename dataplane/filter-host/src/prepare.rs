@@ -33,7 +33,6 @@ pub struct Prepared {
     /// Place in each worker's table, and the id that tells it from earlier owners of the place.
     pub(crate) slot: usize,
     pub(crate) id: u64,
-    pub(crate) ticks: u64,
     pre: Pre,
     /// Made ahead for the workers that will ask first.
     spares: Mutex<Vec<Instance>>,
@@ -131,7 +130,6 @@ impl Prepared {
             breaker: Breaker::default(),
             slot,
             id,
-            ticks: Inner::ticks(spec.call_timeout.min(MAX_CALL_TIMEOUT)),
             pre: Pre(pre),
             spares: Mutex::new(spares),
         })
@@ -166,7 +164,9 @@ impl Prepared {
         if let Some(spare) = self.spares.lock().unwrap_or_else(PoisonError::into_inner).pop() {
             return Ok(spare);
         }
-        Instance::start(&self.pre.0, self.shared.clone(), &self.spec.config_json).map(|(instance, _)| instance)
+        let started =
+            Instance::start(&self.pre.0, self.shared.clone(), &self.spec.config_json, call_timeout(&self.spec));
+        started.map(|(instance, _)| instance)
     }
 }
 
@@ -174,6 +174,10 @@ impl Drop for Prepared {
     fn drop(&mut self) {
         self.host.return_slot(self.slot);
     }
+}
+
+fn call_timeout(spec: &FilterSpec) -> Duration {
+    spec.call_timeout.min(MAX_CALL_TIMEOUT)
 }
 
 /// Refuses what is not granted by name, ahead of the linker's own words.
@@ -200,7 +204,7 @@ fn start_spares(
 ) -> Result<(Vec<Instance>, Interest), PrepareError> {
     let name = || spec.name.clone();
     let start = || {
-        Instance::start(pre, shared.clone(), &spec.config_json).map_err(|error| match error {
+        Instance::start(pre, shared.clone(), &spec.config_json, call_timeout(spec)).map_err(|error| match error {
             StartError::Instantiate(error) => PrepareError::Instantiate { name: name(), reason: format!("{error:#}") },
             StartError::Configure(error) => PrepareError::Configure { name: name(), reason: format!("{error:#}") },
             StartError::Refused(reason) => {

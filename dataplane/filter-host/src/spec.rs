@@ -84,7 +84,7 @@ pub struct FilterSpec {
     pub capabilities: Vec<String>,
     /// Linear memory of one instance, bytes.
     pub memory_bytes: u64,
-    /// Deadline of one call.
+    /// Deadline of one call: it is ended when it has lasted this long and has used as much time on the processor since.
     pub call_timeout: Duration,
 }
 

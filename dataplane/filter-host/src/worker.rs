@@ -110,7 +110,7 @@ impl Worker {
             if lost {
                 continue;
             }
-            if let Err(failure) = self.call(filter, |instance, _| instance.done(filter.ticks, stream, summary)) {
+            if let Err(failure) = self.call(filter, |instance, _| instance.done(stream, summary)) {
                 count(filter, failure);
             }
         }
@@ -252,15 +252,11 @@ impl Subject<'_, '_> {
         stream: u64,
         dice: u64,
     ) -> Result<types::Outcome, Failure> {
-        let (interest, ticks) = (filter.interest(), filter.ticks);
+        let interest = filter.interest();
         match self {
-            Subject::Connection(attributes) => instance.connection(ticks, interest, stream, attributes, dice),
-            Subject::Request(view, attributes) => {
-                instance.request_head(ticks, interest, stream, view, attributes, dice)
-            }
-            Subject::Response(status, headers) => {
-                instance.response_head(ticks, interest, stream, status.as_u16(), headers)
-            }
+            Subject::Connection(attributes) => instance.connection(interest, stream, attributes, dice),
+            Subject::Request(view, attributes) => instance.request_head(interest, stream, view, attributes, dice),
+            Subject::Response(status, headers) => instance.response_head(interest, stream, status.as_u16(), headers),
         }
     }
 
