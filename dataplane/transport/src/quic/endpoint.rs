@@ -127,16 +127,8 @@ impl Handshake {
         self.incoming.remote_address()
     }
 
-    /// Runs the handshake to its end and logs a refusal with its reason. Dropped before the end, it is refused.
+    /// Runs the handshake to its end. Dropped before the end, it is refused. The caller logs and counts a refusal.
     pub async fn finish(self) -> Result<Accepted, HandshakeError> {
-        let remote = self.remote_address();
-        self.run().await.inspect_err(|error| {
-            tracing::warn!(peer = %remote, reason = error.reason.as_str(), refused_by = error.refused_by.as_str(),
-                detail = error.detail, "mesh handshake refused");
-        })
-    }
-
-    async fn run(self) -> Result<Accepted, HandshakeError> {
         let Handshake { incoming, config, verdict, timeout, identity, established, permit } = self;
         let generation = identity.current().generation;
         let failed = |error| HandshakeError::from_quic(&error, verdict.refusal());
