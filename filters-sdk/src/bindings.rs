@@ -1,8 +1,7 @@
 //! Guest-side bindings of `wit/filter.wit`, generated. Nothing is written by hand here.
 
-#![allow(unsafe_code, clippy::allow_attributes_without_reason, reason = "generated: the component ABI is raw memory")]
+#![allow(unsafe_code, unreachable_pub, clippy::all, reason = "generated: the component ABI is raw memory")]
 #![allow(clippy::cast_possible_truncation, clippy::undocumented_unsafe_blocks, reason = "generated")]
-#![allow(clippy::todo, clippy::too_many_lines, unreachable_pub, reason = "generated")]
 
 wit_bindgen::generate!({
     path: "wit",

@@ -6,7 +6,6 @@ use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, StatusCode};
-use smallvec::SmallVec;
 
 use crate::bindings::weft::filter::types;
 use crate::chain::{LocalReply, ReplyCause, RequestView};
@@ -29,7 +28,7 @@ pub(crate) enum Change {
     Authority(Authority),
 }
 
-pub(crate) type Changes = SmallVec<[Change; 4]>;
+pub(crate) type Changes = Vec<Change>;
 
 /// Checks every edit. `request`: path and authority may be changed.
 pub(crate) fn parse(edits: Vec<types::Edit>, request: bool) -> Result<Changes, Failure> {

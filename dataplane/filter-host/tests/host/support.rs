@@ -131,15 +131,15 @@ impl Head {
 }
 
 /// Sends a head through a chain from its start; `Ok` with the head as the chain left it, or the answer.
-pub(crate) fn ask(worker: &mut Worker, chain: &Chain, stream: u64, mut head: Head) -> Result<Head, LocalReply> {
+pub(crate) fn ask(worker: &mut Worker, chain: &Chain, stream: u64, mut head: Head) -> Result<Head, Box<LocalReply>> {
     match head.send(worker, chain, Position::START, stream) {
         Outcome::Permitted(_) => Ok(head),
-        Outcome::Respond(reply) => Err(*reply),
+        Outcome::Respond(reply) => Err(reply),
         Outcome::Delay { after, .. } => panic!("delayed by {after:?}"),
     }
 }
 
 /// The reason of a refusal.
-pub(crate) fn refused(answer: Result<Head, LocalReply>) -> String {
+pub(crate) fn refused(answer: Result<Head, Box<LocalReply>>) -> String {
     answer.expect_err("an answer").reason
 }
