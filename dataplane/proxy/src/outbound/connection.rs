@@ -20,11 +20,14 @@ use crate::reply::{Failure, Side};
 use crate::record::Record;
 use crate::worker::Worker;
 
+/// A proxy's client always speaks first, but may open its connection well ahead of its request.
+const EXPLICIT_FIRST_BYTES: Duration = Duration::from_secs(60);
+
 /// Serves a connection to the explicit proxy: HTTP/1 and prior-knowledge HTTP/2 in forward-proxy form, and CONNECT.
 pub async fn explicit(worker: Rc<Worker>, mut stream: TcpStream, peer: SocketAddr) {
     let _open = worker.shared.app_connections.enter();
     let origin = Origin { peer, target: None };
-    match detect_first(&worker, &mut stream, Bytes::new()).await {
+    match detect_within(&worker, &mut stream, Bytes::new(), EXPLICIT_FIRST_BYTES).await {
         Ok((Detected::Http1, prefix)) => Box::pin(serve_h1(&worker, stream, prefix, origin)).await,
         Ok((Detected::Http2, prefix)) => Box::pin(serve_h2(&worker, stream, prefix, origin)).await,
         Ok((Detected::NeedMore, _)) => {}
@@ -82,6 +85,15 @@ fn protocol(to: &Resolved<'_>) -> Protocol {
 
 async fn detect_first(worker: &Worker, stream: &mut TcpStream, prefix: Bytes) -> std::io::Result<(Detected, Bytes)> {
     let timeout = Duration::from_millis(worker.shared.config.limits.detect_timeout_ms);
+    detect_within(worker, stream, prefix, timeout).await
+}
+
+async fn detect_within(
+    worker: &Worker,
+    stream: &mut TcpStream,
+    prefix: Bytes,
+    timeout: Duration,
+) -> std::io::Result<(Detected, Bytes)> {
     let (detected, prefix) = detect::detect_stream(stream, prefix, timeout).await?;
     worker.shared.counters.detected(&detected).increment(1);
     Ok((detected, prefix))
