@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::access::AccessArgs;
 use crate::answer::{Answer, Outcome};
-use crate::output::{self, OutputArgs, Paint};
+use crate::output::{self, OutputArgs, Paint, Table, text_at};
 use crate::values;
 
 const EXAMPLE: &str = "Example:
@@ -48,27 +48,89 @@ pub(crate) async fn run(args: ExplainArgs) -> Outcome {
     let answer = args.access.client()?.post("/explain", &query).await?;
     let allowed = answer["allowed"].as_bool() == Some(true);
     let text = output::structured(args.output.format, &answer)?;
-    let text = match text {
-        Some(text) => text,
-        None => render(&args, &answer, allowed, &Paint::stdout())?,
-    };
-    output::print(&text);
+    output::print(&text.unwrap_or_else(|| render(&args, &answer, &Paint::stdout())));
     Ok(if allowed { Answer::Yes } else { Answer::No })
 }
 
-fn render(args: &ExplainArgs, answer: &Value, allowed: bool, paint: &Paint) -> Result<String, crate::answer::Failure> {
+/// Verdict, route and backends first; each endpoint with the filters on the way and the rule that decided there.
+fn render(args: &ExplainArgs, answer: &Value, paint: &Paint) -> String {
+    let allowed = answer["allowed"].as_bool() == Some(true);
     let verdict = if allowed { paint.good("ALLOWED") } else { paint.bad("DENIED") };
     let (namespace, account) = &args.from;
-    let mut details = answer.clone();
-    if let Some(map) = details.as_object_mut() {
-        map.remove("allowed");
-        map.retain(|_, value| !value.is_null());
+    let mut text = format!("{verdict}  {} {}{} as {namespace}/{account}\n", args.method, args.to, args.path);
+    let mut facts = Table::new(["REASON:".to_owned(), text_at(answer, &["reason"])]);
+    for (title, path) in [
+        ("RULE:", &["rule"] as &[&str]),
+        ("STATUS:", &["status"]),
+        ("CALLER:", &["principal"]),
+        ("SERVICE:", &["service"]),
+        ("PORT:", &["port"]),
+        ("PATH:", &["path"]),
+        ("ROUTE:", &["route", "name"]),
+        ("ROUTE RULE:", &["route", "rule_name"]),
+    ] {
+        let value = text_at(answer, path);
+        if value != "-" {
+            facts.row([title.to_owned(), value]);
+        }
     }
-    Ok(format!(
-        "{verdict}  {} {}{} as {namespace}/{account}\n{}",
-        args.method,
-        args.to,
-        args.path,
-        output::yaml(&details)?
-    ))
+    text.push_str(&facts.render());
+    let mut endpoints = Table::new(["BACKEND", "WEIGHT", "ENDPOINT", "ADDRESS", "VERDICT", "RULE", "FILTERS"]);
+    for backend in answer["backends"].as_array().into_iter().flatten() {
+        let name = format!("{}:{}", text_at(backend, &["service"]), text_at(backend, &["port"]));
+        let weight = text_at(backend, &["weight"]);
+        let list = backend["endpoints"].as_array().filter(|list| !list.is_empty());
+        for endpoint in list.into_iter().flatten() {
+            let verdict = if endpoint["allowed"] == true { paint.good("allowed") } else { paint.bad("denied") };
+            let cell = |key: &str| text_at(endpoint, &[key]);
+            endpoints.row([
+                name.clone(),
+                weight.clone(),
+                cell("workload"),
+                cell("address"),
+                verdict,
+                cell("rule"),
+                cell("filters"),
+            ]);
+        }
+        if list.is_none() {
+            endpoints.row([name, weight, "none".to_owned()]);
+        }
+    }
+    if !endpoints.is_empty() {
+        text.push('\n');
+        text.push_str(&endpoints.render());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_endpoint_shows_its_rule() {
+        let args = ExplainArgs {
+            from: ("shop".into(), "partner".into()),
+            to: "reviews".into(),
+            port: None,
+            method: "GET".into(),
+            path: "/admin".into(),
+            headers: Vec::new(),
+            output: OutputArgs::default(),
+            access: AccessArgs::default(),
+        };
+        let answer = json!({"allowed": false, "status": 403, "rule": "shop/no-admin#x", "reason": "denied by a rule",
+            "service": "shop/reviews", "port": 80, "path": "/admin", "route": {"name": "shop/reviews", "rule_index": 0},
+            "backends": [{"service": "shop/reviews-v1", "port": 80, "weight": 100, "endpoints": [
+                {"workload": "shop/reviews-v1", "address": "127.0.0.12:9080", "allowed": false, "rule": "shop/no-admin#x",
+                 "reason": "denied", "filters": ["fault", "authz"]}]},
+                {"service": "shop/reviews-v2", "port": 80, "weight": 0, "endpoints": []}]});
+        let text = render(&args, &answer, &Paint::plain());
+        assert!(text.starts_with("DENIED  GET reviews/admin as shop/partner\nREASON:  denied by a rule\n"), "{text}");
+        for part in ["127.0.0.12:9080", "shop/no-admin#x", "fault,authz", "shop/reviews-v2:80", "none"] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        assert!(!text.contains("ROUTE RULE"), "{text}");
+    }
 }

@@ -189,9 +189,9 @@ fn condition(item: &Value, name: &str) -> String {
     for holder in parents.iter().chain([&item["status"]]) {
         let of_name =
             holder["conditions"].as_array().into_iter().flatten().filter(|condition| condition["type"] == name);
-        statuses.extend(of_name.map(|condition| match condition["status"].as_str() {
-            Some("True") => "True".to_owned(),
-            _ => text_at(condition, &["reason"]),
+        statuses.extend(of_name.map(|condition| {
+            let holds = condition["status"] == true || condition["status"] == "True";
+            if holds { "True".to_owned() } else { text_at(condition, &["reason"]) }
         }));
     }
     statuses.iter().find(|status| *status != "True").or(statuses.first()).cloned().unwrap_or_else(|| "-".to_owned())

@@ -98,9 +98,11 @@ pub(super) const DELAY_MS: u64 = 400;
 
 /// The route of reviews with these weights.
 pub(super) fn canary(v1: u32, v2: u32) -> String {
-    include_str!("../../demo/canary.yaml")
-        .replace("weight: 100", &format!("weight: {v1}"))
-        .replace("weight: 0", &format!("weight: {v2}"))
+    // Marks first: one weight may be what the other was.
+    let marked = include_str!("../../demo/canary.yaml")
+        .replace("weight: 100", "weight: {v1}")
+        .replace("weight: 0", "weight: {v2}");
+    marked.replace("{v1}", &v1.to_string()).replace("{v2}", &v2.to_string())
 }
 
 pub(super) fn identity(account: &str) -> String {
@@ -121,8 +123,11 @@ mod tests {
 
     #[test]
     fn the_canary_carries_its_weights() {
-        let text = canary(7, 93);
-        assert!(text.contains("weight: 7\n") && text.contains("weight: 93\n"), "{text}");
+        for (v1, v2) in [(7, 93), (0, 100), (100, 0)] {
+            let text = canary(v1, v2);
+            let weights: Vec<&str> = text.lines().filter_map(|line| line.trim().strip_prefix("weight: ")).collect();
+            assert_eq!(weights, [v1.to_string(), v2.to_string()]);
+        }
     }
 
     #[test]
