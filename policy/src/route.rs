@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -45,8 +46,11 @@ pub enum RouteDecision<'t> {
 #[derive(Debug)]
 pub struct RouteTable {
     bundle: Arc<Bundle>,
+    /// By namespace, then name: looked up without making a key.
+    by_name: BTreeMap<String, BTreeMap<String, ObjectName>>,
     by_vip: BTreeMap<IpAddr, ObjectName>,
     by_endpoint: BTreeMap<IpAddr, Vec<(ObjectName, ObjectName)>>,
+    routes: Vec<Route>,
     /// Candidates of each service in order of precedence: the first that matches decides.
     candidates: BTreeMap<ObjectName, Vec<Candidate>>,
 }
@@ -54,7 +58,8 @@ pub struct RouteTable {
 /// One match of one rule of one route.
 #[derive(Debug)]
 struct Candidate {
-    route: ObjectName,
+    /// Indexes into `RouteTable::routes`, its rules, and the rule's matches.
+    route: usize,
     rule: usize,
     /// `None`: the rule has no matches and holds for all.
     matching: Option<usize>,
@@ -64,11 +69,14 @@ impl RouteTable {
     pub fn new(bundle: &Arc<Bundle>) -> Self {
         let mut table = Self {
             bundle: Arc::clone(bundle),
+            by_name: BTreeMap::new(),
             by_vip: BTreeMap::new(),
             by_endpoint: BTreeMap::new(),
+            routes: bundle.routes.values().cloned().collect(),
             candidates: BTreeMap::new(),
         };
         for (name, service) in &bundle.services {
+            table.by_name.entry(name.namespace.clone()).or_default().insert(name.name.clone(), name.clone());
             if let Some(vip) = service.vip {
                 table.by_vip.entry(vip).or_insert_with(|| name.clone());
             }
@@ -77,10 +85,10 @@ impl RouteTable {
                 known.push((name.clone(), workload.clone()));
             }
         }
-        for route in bundle.routes.values() {
+        for (number, route) in table.routes.iter().enumerate() {
             let candidates = table.candidates.entry(route.parent.clone()).or_default();
             for (index, rule) in route.rules.iter().enumerate() {
-                let candidate = |matching| Candidate { route: route.name.clone(), rule: index, matching };
+                let candidate = |matching| Candidate { route: number, rule: index, matching };
                 if rule.matches.is_empty() {
                     candidates.push(candidate(None));
                 }
@@ -88,7 +96,7 @@ impl RouteTable {
             }
         }
         for candidates in table.candidates.values_mut() {
-            candidates.sort_by_cached_key(|candidate| precedence(bundle, candidate));
+            candidates.sort_by_cached_key(|candidate| precedence(&table.routes, candidate));
         }
         table
     }
@@ -100,14 +108,19 @@ impl RouteTable {
         if let Ok(address) = bare.parse::<IpAddr>() {
             return self.resolve_address(SocketAddr::new(address, port), from_namespace);
         }
-        let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+        let host = host.strip_suffix('.').unwrap_or(host);
+        let host = if host.bytes().any(|b| b.is_ascii_uppercase()) {
+            Cow::Owned(host.to_ascii_lowercase())
+        } else {
+            Cow::Borrowed(host)
+        };
         let mut labels = host.splitn(3, '.');
-        let name = labels.next().filter(|name| !name.is_empty())?;
+        let name = labels.next()?;
         let namespace = labels.next().unwrap_or(from_namespace);
         if !matches!(labels.next(), None | Some("svc" | "svc.cluster.local" | "mesh.local")) {
             return None;
         }
-        let service = self.bundle.services.get(&ObjectName::new(namespace, name))?;
+        let service = self.bundle.services.get(self.by_name.get(namespace)?.get(name)?)?;
         Some(Resolved { service, port, endpoint: None })
     }
 
@@ -136,41 +149,23 @@ impl RouteTable {
             Some(candidates) if to.endpoint.is_none() => candidates,
             _ => return RouteDecision::Default,
         };
-        let mut attached = false;
-        let mut consumer = false;
-        let mut found = None;
+        let (mut attached, mut consumer) = (false, false);
         for candidate in candidates {
-            let Some(route) = self.bundle.routes.get(&candidate.route) else { continue };
-            if !holds(route, to.port, from_namespace) || (consumer && route.consumer_namespace.is_none()) {
+            let route = &self.routes[candidate.route];
+            if consumer && route.consumer_namespace.is_none() {
+                break;
+            }
+            if !holds(route, to.port, from_namespace) {
                 continue;
             }
             attached = true;
-            if route.consumer_namespace.is_some() && !consumer {
-                (consumer, found) = (true, None);
-            }
-            if found.is_none() {
-                found = route
-                    .rules
-                    .get(candidate.rule)
-                    .filter(|rule| candidate.matches(rule, head))
-                    .map(|rule| RouteDecision::Rule { route, rule_index: candidate.rule, rule });
+            consumer |= route.consumer_namespace.is_some();
+            let rule = &route.rules[candidate.rule];
+            if candidate.matching.is_none_or(|index| rule.matches[index].holds(head)) {
+                return RouteDecision::Rule { route, rule_index: candidate.rule, rule };
             }
         }
-        match found {
-            Some(rule) => rule,
-            None if attached => RouteDecision::NoMatch,
-            None => RouteDecision::Default,
-        }
-    }
-}
-
-impl Candidate {
-    fn matches(&self, rule: &RouteRule, head: &HeadView<'_>) -> bool {
-        match self.matching.map(|index| rule.matches.get(index)) {
-            None => true,
-            Some(None) => false,
-            Some(Some(matching)) => matching.holds(head),
-        }
+        if attached { RouteDecision::NoMatch } else { RouteDecision::Default }
     }
 }
 
@@ -194,12 +189,11 @@ fn holds(route: &Route, port: u16, from_namespace: &str) -> bool {
         && route.consumer_namespace.as_ref().is_none_or(|namespace| namespace == from_namespace)
 }
 
-/// Smaller comes first. Exact path, longest prefix, method, number of headers; then the oldest route, then its name,
+/// Smaller comes first. Consumer routes; exact path, longest prefix, method, number of headers; then the oldest route, then its name,
 /// then the order written.
-fn precedence(bundle: &Bundle, candidate: &Candidate) -> impl Ord + use<> {
-    let route = bundle.routes.get(&candidate.route);
-    let rule = route.and_then(|route| route.rules.get(candidate.rule));
-    let matching = candidate.matching.and_then(|index| rule.and_then(|rule| rule.matches.get(index)));
+fn precedence(routes: &[Route], candidate: &Candidate) -> impl Ord + use<> {
+    let route = &routes[candidate.route];
+    let matching = candidate.matching.map(|index| &route.rules[candidate.rule].matches[index]);
     let (exact, prefix) = match matching.and_then(|matching| matching.path.as_ref()) {
         Some(PathMatch::Exact(_)) => (true, 0),
         Some(PathMatch::Prefix(prefix)) => (false, prefix.trim_end_matches('/').len()),
@@ -207,9 +201,10 @@ fn precedence(bundle: &Bundle, candidate: &Candidate) -> impl Ord + use<> {
     };
     let method = matching.is_some_and(|matching| matching.method.is_some());
     let headers = matching.map_or(0, |matching| matching.headers.len());
-    let age = route.map(|route| (route.created, route.name.clone()));
+    let age = (route.created, route.name.clone());
     let written = (candidate.rule, candidate.matching);
-    (!exact, std::cmp::Reverse((prefix, method, headers)), age, written)
+    let producer = route.consumer_namespace.is_none();
+    (producer, !exact, std::cmp::Reverse((prefix, method, headers)), age, written)
 }
 
 /// The backend for one request: weights in proportion, `dice` uniform over all of `u64`. `None`: no backend, or all of

@@ -1,1 +1,78 @@
-//! Tests of deltas.
+//! `apply(diff(a, b))` makes b of a, whatever a and b.
+
+use super::*;
+use crate::bundle::{Endpoint, Protocol, ServicePort};
+
+fn service(name: &str, port: u16, endpoints: &[u8]) -> Service {
+    let endpoint = |last: &u8| {
+        let address = std::net::IpAddr::from([127, 0, 0, *last]);
+        let workload = ObjectName::new("ns", format!("w{last}"));
+        let mesh_address = std::net::SocketAddr::new(address, 15008);
+        let endpoint = Endpoint {
+            workload: workload.clone(),
+            identity: None,
+            address,
+            mesh_address,
+            weight: 1,
+            labels: BTreeMap::new(),
+        };
+        (workload, endpoint)
+    };
+    Service {
+        name: ObjectName::new("ns", name),
+        ports: vec![ServicePort { name: None, port, target_port: port, protocol: Protocol::Auto }],
+        vip: None,
+        endpoints: endpoints.iter().map(endpoint).collect(),
+    }
+}
+
+fn bundle(revision: u64, services: &[Service]) -> Bundle {
+    let services = services.iter().map(|service| (service.name.clone(), service.clone())).collect();
+    Bundle { revision: Revision(revision), services, ..Bundle::default() }
+}
+
+#[test]
+fn diff_then_apply_is_identity() {
+    let worlds: Vec<Bundle> = [
+        &[][..],
+        &[service("a", 80, &[])],
+        &[service("a", 80, &[1, 2])],
+        &[service("a", 81, &[2]), service("b", 80, &[1])],
+        &[service("b", 80, &[1, 3])],
+    ]
+    .iter()
+    .enumerate()
+    .map(|(index, services)| bundle(u64::try_from(index).unwrap(), services))
+    .collect();
+    for old in &worlds {
+        for new in &worlds {
+            let mut got = old.clone();
+            if let Some(removals) = endpoint_removals(old, new) {
+                got.apply(&removals);
+                assert_eq!(got.revision, old.revision, "removals come ahead of the revision");
+            }
+            let delta = diff(old, new);
+            got.apply(&delta);
+            assert_eq!(&got, new);
+            got.apply(&delta);
+            assert_eq!(&got, new, "a delta may come twice");
+            let mut full = bundle(9, &[service("stale", 1, &[])]);
+            let upserts = new.objects().into_values().collect();
+            full.apply(&Delta { revision: new.revision, upserts, full: true, ..Delta::default() });
+            assert_eq!(&full, new);
+        }
+    }
+}
+
+#[test]
+fn only_what_differs_is_sent() {
+    let old = bundle(1, &[service("a", 80, &[1, 2]), service("b", 80, &[1])]);
+    let new = bundle(2, &[service("a", 80, &[2]), service("b", 80, &[1])]);
+    let keys: Vec<Key> = diff(&old, &new).upserts.iter().map(Object::key).collect();
+    assert_eq!(keys, [Key::Service(ObjectName::new("ns", "a"))]);
+    let gone = endpoint_removals(&old, &new).unwrap();
+    let names: Vec<String> = gone.removals.iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["Endpoint ns/w1 of Service ns/a"]);
+    assert!(gone.subtractive && gone.upserts.is_empty());
+    assert_eq!(endpoint_removals(&new, &new), None);
+}

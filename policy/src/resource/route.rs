@@ -338,6 +338,9 @@ impl HttpRouteSpec {
         if self.parent_refs.is_empty() {
             return Err(("parentRefs".to_owned(), "is empty: the route is attached to nothing".to_owned()));
         }
+        if self.rules.is_empty() {
+            return Err(("rules".to_owned(), "is empty: no request would match".to_owned()));
+        }
         for (i, parent) in self.parent_refs.iter().enumerate() {
             if (parent.group.as_str(), parent.kind.as_str()) != ("", "Service") {
                 let message = format!(

@@ -1,1 +1,304 @@
-//! Tests of routes.
+//! Names, and GAMMA's precedence against a naive model with seeded random routes.
+
+use super::*;
+use crate::bundle::{Endpoint, HeaderMatch, HeaderModifier, Protocol, Revision, ServicePort};
+
+fn name(text: &str) -> ObjectName {
+    text.parse().unwrap()
+}
+
+fn service(text: &str, vip: Option<&str>, endpoints: &[(&str, &str)]) -> Service {
+    let endpoint = |(workload, address): &(&str, &str)| {
+        let (workload, address): (ObjectName, IpAddr) = (name(workload), address.parse().unwrap());
+        let mesh_address = SocketAddr::new(address, 15008);
+        let endpoint = Endpoint {
+            workload: workload.clone(),
+            identity: None,
+            address,
+            mesh_address,
+            weight: 1,
+            labels: BTreeMap::new(),
+        };
+        (workload, endpoint)
+    };
+    Service {
+        name: name(text),
+        ports: vec![ServicePort { name: None, port: 80, target_port: 8080, protocol: Protocol::Http }],
+        vip: vip.map(|vip| vip.parse().unwrap()),
+        endpoints: endpoints.iter().map(endpoint).collect(),
+    }
+}
+
+fn table(services: Vec<Service>, routes: Vec<Route>) -> RouteTable {
+    let services = services.into_iter().map(|service| (service.name.clone(), service)).collect();
+    let routes = routes.into_iter().map(|route| (route.name.clone(), route)).collect();
+    RouteTable::new(&Arc::new(Bundle { services, routes, ..Bundle::default() }))
+}
+
+#[test]
+fn names_of_services() {
+    let table = table(
+        vec![
+            service("shop/web", Some("10.0.0.1"), &[("shop/web-1", "127.0.0.11")]),
+            service("shop/web-all", None, &[("shop/web-1", "127.0.0.11"), ("shop/web-2", "::1")]),
+            service("other/web", None, &[]),
+        ],
+        vec![],
+    );
+    let check = |host: &str, port: u16, expect: Option<(&str, Option<&str>)>| {
+        let got = table.resolve(host, port, "shop");
+        let got = got.map(|to| (to.service.name.to_string(), to.endpoint.map(ToString::to_string)));
+        let expect = expect.map(|(service, endpoint)| (service.to_owned(), endpoint.map(str::to_owned)));
+        assert_eq!(got, expect, "{host}:{port}");
+    };
+    check("web", 80, Some(("shop/web", None)));
+    check("WEB", 80, Some(("shop/web", None)));
+    check("web.", 80, Some(("shop/web", None)));
+    check("web.other", 80, Some(("other/web", None)));
+    check("web.shop.svc", 80, Some(("shop/web", None)));
+    check("web.shop.svc.cluster.local", 80, Some(("shop/web", None)));
+    check("Web.Shop.Mesh.Local.", 80, Some(("shop/web", None)));
+    check("10.0.0.1", 443, Some(("shop/web", None)));
+    check("::ffff:10.0.0.1", 80, Some(("shop/web", None)));
+    check("127.0.0.11", 8080, Some(("shop/web", Some("shop/web-1"))));
+    check("[::1]", 8080, Some(("shop/web-all", Some("shop/web-2"))));
+    check("127.0.0.11", 9090, None);
+    check("10.0.0.2", 80, None);
+    check("web.shop.example.com", 80, None);
+    check("web.shop.svc.cluster.local.example.com", 80, None);
+    check("web..", 80, None);
+    check("", 80, None);
+    check(".", 80, None);
+    check("nosuch", 80, None);
+}
+
+fn matching(path: Option<PathMatch>, method: Option<&str>, headers: &[(&str, &str)]) -> RouteMatch {
+    let header = |(name, value): &(&str, &str)| HeaderMatch { name: (*name).to_owned(), value: (*value).to_owned() };
+    RouteMatch { path, method: method.map(str::to_owned), headers: headers.iter().map(header).collect() }
+}
+
+fn exact(path: &str) -> Option<PathMatch> {
+    Some(PathMatch::Exact(path.to_owned()))
+}
+
+fn prefix(path: &str) -> Option<PathMatch> {
+    Some(PathMatch::Prefix(path.to_owned()))
+}
+
+fn rule(label: &str, matches: Vec<RouteMatch>) -> RouteRule {
+    let request_headers = HeaderModifier::default();
+    RouteRule { name: Some(label.to_owned()), matches, request_headers, backends: vec![], request_timeout_ms: None }
+}
+
+fn route(text: &str, created: u64, rules: Vec<RouteRule>) -> Route {
+    let parent = name("shop/web");
+    Route { name: name(text), parent, parent_port: None, consumer_namespace: None, created: Revision(created), rules }
+}
+
+/// The name of the rule that a request meets, `default` or `404`.
+fn met(table: &RouteTable, from: &str, port: u16, method: &str, path: &str, headers: &[(&str, &str)]) -> String {
+    let to = table.resolve("web.shop", port, from).unwrap();
+    let lookup = |name: &str| headers.iter().find(|header| header.0 == name).map(|header| header.1);
+    match table.decide(&to, from, &HeadView { method, path, headers: &lookup }) {
+        RouteDecision::Default => "default".to_owned(),
+        RouteDecision::NoMatch => "404".to_owned(),
+        RouteDecision::Rule { rule, .. } => rule.name.clone().unwrap(),
+    }
+}
+
+#[test]
+fn precedence_of_matches() {
+    let rules = vec![
+        rule("root", vec![matching(prefix("/"), None, &[])]),
+        rule("v2", vec![matching(prefix("/v2"), None, &[]), matching(None, None, &[("version", "two")])]),
+        rule("v2-post", vec![matching(prefix("/v2"), Some("POST"), &[])]),
+        rule("v2-two", vec![matching(prefix("/v2"), None, &[("a", "1"), ("b", "2")])]),
+        rule("v2-one", vec![matching(prefix("/v2"), None, &[("a", "1")])]),
+        rule("exact", vec![matching(exact("/v2"), None, &[])]),
+        rule("later", vec![matching(exact("/v2"), None, &[])]),
+    ];
+    let table = table(vec![service("shop/web", None, &[])], vec![route("shop/r", 1, rules)]);
+    let check = |method: &str, path: &str, headers: &[(&str, &str)], expect: &str| {
+        assert_eq!(met(&table, "shop", 80, method, path, headers), expect, "{method} {path} {headers:?}");
+    };
+    check("GET", "/", &[], "root");
+    check("GET", "/foo/v2/example", &[], "root");
+    check("GET", "/v2example", &[], "root");
+    check("GET", "/v2/", &[], "v2");
+    check("GET", "/v2/example", &[], "v2");
+    check("GET", "/", &[("version", "two")], "v2");
+    check("POST", "/v2/x", &[("a", "1"), ("b", "2")], "v2-post");
+    check("GET", "/v2/x", &[("a", "1"), ("b", "2")], "v2-two");
+    check("GET", "/v2/x", &[("a", "1")], "v2-one");
+    check("POST", "/v2", &[("a", "1"), ("b", "2")], "exact");
+}
+
+#[test]
+fn attached_and_matching_nothing_is_404() {
+    let only = vec![rule("only", vec![matching(exact("/only"), None, &[])])];
+    let with = table(vec![service("shop/web", None, &[])], vec![route("shop/r", 1, only)]);
+    assert_eq!(met(&with, "shop", 80, "GET", "/", &[]), "404");
+    let without = table(vec![service("shop/web", None, &[])], vec![]);
+    assert_eq!(met(&without, "shop", 80, "GET", "/", &[]), "default");
+}
+
+#[test]
+fn age_then_name_decide_between_routes() {
+    let catch_all = |label: &str| vec![rule(label, vec![])];
+    let check = |routes: Vec<Route>, expect: &str| {
+        let table = table(vec![service("shop/web", None, &[])], routes);
+        assert_eq!(met(&table, "shop", 80, "GET", "/", &[]), expect);
+    };
+    check(vec![route("shop/a", 2, catch_all("young")), route("shop/b", 1, catch_all("old"))], "old");
+    check(vec![route("shop/b", 1, catch_all("b")), route("shop/a", 1, catch_all("a"))], "a");
+}
+
+#[test]
+fn ports_and_consumers() {
+    let catch_all = |label: &str| vec![rule(label, vec![])];
+    let port = Route { parent_port: Some(80), ..route("shop/port", 1, catch_all("port")) };
+    let producer = route("shop/producer", 2, catch_all("producer"));
+    let only = vec![rule("consumer", vec![matching(exact("/own"), None, &[])])];
+    let consumer = Route { consumer_namespace: Some("other".to_owned()), ..route("other/consumer", 3, only) };
+    let check = |routes: &[&Route], from: &str, at: u16, path: &str, expect: &str| {
+        let table = table(vec![service("shop/web", None, &[])], routes.iter().map(|route| (*route).clone()).collect());
+        assert_eq!(met(&table, from, at, "GET", path, &[]), expect, "{from} {at} {path}");
+    };
+    check(&[&port], "shop", 80, "/", "port");
+    check(&[&port], "shop", 8080, "/", "default");
+    check(&[&producer, &consumer], "shop", 80, "/own", "producer");
+    check(&[&producer, &consumer], "other", 80, "/own", "consumer");
+    check(&[&producer, &consumer], "other", 80, "/", "404");
+    check(&[&producer, &consumer], "third", 80, "/", "producer");
+    check(&[&consumer], "third", 80, "/", "default");
+}
+
+#[test]
+fn an_endpoint_addressed_directly_has_no_route() {
+    let routes = vec![route("shop/r", 1, vec![rule("any", vec![])])];
+    let table = table(vec![service("shop/web", None, &[("shop/web-1", "127.0.0.11")])], routes);
+    let to = table.resolve("127.0.0.11", 8080, "shop").unwrap();
+    let head = HeadView { method: "GET", path: "/", headers: &|_| None };
+    assert!(matches!(table.decide(&to, "shop", &head), RouteDecision::Default));
+}
+
+#[test]
+fn backends_by_weight() {
+    fn check(weights: &[u32], expect: &[Option<usize>]) {
+        let backend = |(index, weight): (usize, &u32)| Backend {
+            service: None,
+            port: u16::try_from(index).unwrap(),
+            weight: *weight,
+            request_headers: HeaderModifier::default(),
+        };
+        let rule = RouteRule { backends: weights.iter().enumerate().map(backend).collect(), ..rule("r", vec![]) };
+        let steps = u64::try_from(expect.len()).unwrap();
+        let dice = |step: u64| u64::MAX / steps * step + u64::MAX / steps / 2;
+        let got: Vec<_> = (0..steps).map(|step| pick_backend(&rule, dice(step)).map(|b| usize::from(b.port))).collect();
+        assert_eq!(got, expect, "{weights:?}");
+    }
+    check(&[], &[None]);
+    check(&[0], &[None]);
+    check(&[0, 0], &[None, None]);
+    check(&[1], &[Some(0), Some(0)]);
+    check(&[1, 1], &[Some(0), Some(1)]);
+    check(&[3, 0, 1], &[Some(0), Some(0), Some(0), Some(2)]);
+    check(&[u32::MAX, u32::MAX], &[Some(0), Some(1)]);
+}
+
+#[cfg(feature = "http")]
+#[test]
+fn header_modifiers() {
+    let pairs = |list: &[(&str, &str)]| list.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+    let modifier = HeaderModifier {
+        set: pairs(&[("x-set", "new"), ("bad name", "x")]),
+        add: pairs(&[("x-add", "2"), ("x-other", "bad\nvalue")]),
+        remove: vec!["x-gone".to_owned(), "never there".to_owned()],
+    };
+    let mut headers = http::HeaderMap::new();
+    for (name, value) in [("x-set", "old"), ("x-set", "older"), ("x-add", "1"), ("x-gone", "1")] {
+        headers.append(name, value.parse().unwrap());
+    }
+    modify_headers(&modifier, &mut headers);
+    let mut got: Vec<_> = headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+    got.sort();
+    assert_eq!(got, ["x-add: 1", "x-add: 2", "x-set: new"]);
+}
+
+/// Among all matches that hold, the smallest by the standard's list, found by comparing each with each.
+fn model(routes: &[Route], method: &str, path: &str, headers: &[(&str, &str)]) -> String {
+    type Rank = (u8, usize, u8, usize);
+    let rank = |m: &RouteMatch| -> Rank {
+        let (kind, length) = match &m.path {
+            Some(PathMatch::Exact(_)) => (1, 0),
+            Some(PathMatch::Prefix(p)) => (0, if p == "/" { 0 } else { p.len() }),
+            None => (0, 0),
+        };
+        (kind, length, u8::from(m.method.is_some()), m.headers.len())
+    };
+    let holds = |m: &RouteMatch| {
+        let path = match &m.path {
+            Some(PathMatch::Exact(p)) => p == path,
+            Some(PathMatch::Prefix(p)) => p == "/" || path == p || path.starts_with(&format!("{p}/")),
+            None => true,
+        };
+        path && m.method.as_deref().is_none_or(|m| m == method)
+            && m.headers.iter().all(|h| headers.contains(&(h.name.as_str(), h.value.as_str())))
+    };
+    let mut best: Option<(Rank, (Revision, ObjectName), String)> = None;
+    for route in routes {
+        for rule in &route.rules {
+            let open = [RouteMatch::default()];
+            let matches = if rule.matches.is_empty() { &open[..] } else { &rule.matches };
+            for m in matches.iter().filter(|m| holds(m)) {
+                let age = (route.created, route.name.clone());
+                let better = best.as_ref().is_none_or(|(r, a, _)| rank(m) > *r || (rank(m) == *r && age < *a));
+                if better {
+                    best = Some((rank(m), age, rule.name.clone().unwrap()));
+                }
+            }
+        }
+    }
+    best.map_or_else(|| "404".to_owned(), |(_, _, label)| label)
+}
+
+#[test]
+fn agrees_with_the_model() {
+    let mut state = 1_u64;
+    let mut below = |bound: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from((state >> 33) % bound as u64).unwrap()
+    };
+    const PATHS: [&str; 6] = ["/", "/a", "/a/b", "/ab", "/b", "/a/b/c"];
+    let mut found = 0;
+    for round in 0..2000 {
+        let mut routes = Vec::new();
+        for number in 0..1 + below(3) {
+            let mut rules = Vec::new();
+            for index in 0..1 + below(4) {
+                let matches = (0..below(3)).map(|_| {
+                    let path = match below(3) {
+                        0 => exact(PATHS[below(6)]),
+                        1 => prefix(PATHS[below(6)]),
+                        _ => None,
+                    };
+                    let method = [None, Some("GET"), Some("POST")][below(3)];
+                    let headers = [&[][..], &[("x", "1")], &[("x", "1"), ("y", "2")]][below(3)];
+                    matching(path, method, headers)
+                });
+                rules.push(rule(&format!("{number}-{index}"), matches.collect()));
+            }
+            routes.push(route(&format!("shop/r{number}"), u64::try_from(below(2)).unwrap(), rules));
+        }
+        let table = table(vec![service("shop/web", None, &[])], routes.clone());
+        for _ in 0..20 {
+            let (method, path) = (["GET", "POST"][below(2)], PATHS[below(6)]);
+            let headers = [&[][..], &[("x", "1")], &[("x", "1"), ("y", "2")]][below(3)];
+            let expect = model(&routes, method, path, headers);
+            found += usize::from(expect != "404");
+            let got = met(&table, "shop", 80, method, path, headers);
+            assert_eq!(got, expect, "round {round}: {method} {path} {headers:?} {routes:#?}");
+        }
+    }
+    assert!(found > 10_000, "most requests find a rule: {found}");
+}
