@@ -16,6 +16,9 @@ use weft_policy::identity::SpiffeId;
 /// How long a proxy that went without a word stays listed.
 const REMEMBER: Duration = Duration::from_secs(600);
 
+/// So many proxies lost at once may be a fault of the network around the control plane.
+const MASS: usize = 3;
+
 /// A proxy is its name and the identity that its certificate proves: nobody can take over another's place.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ProxyKey {
@@ -190,6 +193,14 @@ impl Registry {
 
     pub fn is_connected(&self, key: &ProxyKey) -> bool {
         self.lock().get(key).is_some_and(|entry| entry.connected)
+    }
+
+    /// More than half of all proxies, and at least `MASS`, went without a word and are not back.
+    pub fn has_lost_most(&self) -> bool {
+        let entries = self.lock();
+        let connected = entries.values().filter(|entry| entry.connected).count();
+        let lost = entries.values().filter(|entry| !entry.connected && entry.is_expected).count();
+        lost >= MASS && lost > connected
     }
 
     pub fn record_progress(&self, seat: &Seat, progress: Progress, newest: Revision) {

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
 use tonic::Status;
@@ -14,6 +14,9 @@ use weft_policy::identity::SpiffeId;
 use super::{Draft, Hub, apply};
 use crate::registry::ProxyKey;
 use crate::store::StoreError;
+
+/// How often it is looked whether most proxies are back.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// A workload as its proxy registers it; already checked against the proxy's certificate.
 #[derive(Debug, Clone, PartialEq)]
@@ -81,15 +84,23 @@ impl Hub {
         self.registry().give_up(proxy);
     }
 
-    /// Does so after `grace`, unless the proxy is back by then or this process ends.
+    /// Does so after `grace`, unless the proxy is back by then or this process ends. Where most proxies are lost at once
+    /// the fault is more likely on this side: they get the restart grace to come back before any endpoint leaves.
     pub(crate) fn release_later(self: &Arc<Self>, proxy: ProxyKey, grace: Duration) {
         let hub = self.clone();
         self.spawn(async move {
-            tokio::select! {
-                () = tokio::time::sleep(grace) => {}
-                () = hub.stopping() => return,
+            let last = Instant::now() + grace.max(hub.config().restart_grace());
+            let mut wait = grace;
+            loop {
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    () = hub.stopping() => return,
+                }
+                if !hub.registry().has_lost_most() || Instant::now() >= last {
+                    return hub.release(&proxy, "proxy did not come back").await;
+                }
+                wait = LOOK_AGAIN.min(last.saturating_duration_since(Instant::now()));
             }
-            hub.release(&proxy, "proxy did not come back").await;
         });
     }
 

@@ -161,6 +161,37 @@ async fn registered_workloads_come_and_go_with_their_proxy() {
 }
 
 #[tokio::test]
+async fn when_most_proxies_are_lost_at_once_their_endpoints_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start_with(dir.path(), |config| config.restart_grace_ms = 60_000).await;
+    let svid = control.join("shop/web").await;
+    let mut proxies = Vec::new();
+    for n in 1..=4 {
+        let registration = Some(workload(&format!("web-{n}"), "shop", &format!("127.0.0.1{n}"), Some("web")));
+        let mut proxy = Proxy::connect(&control, &svid, &format!("web-{n}"), registration, Bundle::default()).await;
+        proxy.take().await;
+        proxies.push(proxy);
+    }
+    let mut watcher = proxies.remove(0);
+    watcher.take_until(|bundle| endpoints(bundle).len() == 4).await;
+    drop(proxies);
+    // Longer than the usual grace of this test's control plane: had they been taken away, it would show by now.
+    let registry = control.app.hub.registry();
+    let mut changes = registry.watch();
+    tokio::time::timeout(Duration::from_secs(10), changes.wait_for(|_| registry.has_lost_most()))
+        .await
+        .unwrap()
+        .unwrap();
+    let grace = control.app.hub.config().disconnect_grace();
+    assert!(tokio::time::timeout(grace * 4, watcher.delta()).await.is_err(), "nothing is withdrawn");
+    // One comes back, so it is no longer most of them: the others go.
+    let registration = Some(workload("web-2", "shop", "127.0.0.12", Some("web")));
+    let mut back = Proxy::connect(&control, &svid, "web-2", registration, Bundle::default()).await;
+    back.take().await;
+    watcher.take_until(|bundle| endpoints(bundle) == ["web-1", "web-2"]).await;
+}
+
+#[tokio::test]
 async fn a_crash_of_the_control_plane_loses_nothing_and_costs_a_delta_only() {
     let dir = tempfile::tempdir().unwrap();
     let crashed = tempfile::tempdir().unwrap();
