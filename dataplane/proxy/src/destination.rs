@@ -53,7 +53,7 @@ pub struct ServiceState {
 impl ServiceState {
     /// Picks an endpoint, or none where there is none. `avoid`: endpoints that just refused this request.
     pub fn pick(&self, now: Duration, dice: u64, avoid: &[ObjectName]) -> Option<Rc<Destination>> {
-        let key = self.balancer.borrow().pick(now, dice, avoid)?;
+        let key = self.balancer.borrow_mut().pick(now, dice, avoid)?;
         self.destinations.borrow().get(&key).cloned()
     }
 
@@ -62,8 +62,8 @@ impl ServiceState {
         self.destinations.borrow().get(workload).cloned()
     }
 
-    pub fn started(&self, destination: &Destination) {
-        self.balancer.borrow_mut().started(&destination.endpoint.workload);
+    pub fn started(&self, destination: &Destination, now: Duration) {
+        self.balancer.borrow_mut().started(&destination.endpoint.workload, now);
     }
 
     pub fn finished(&self, destination: &Destination, now: Duration, latency: Duration, outcome: Outcome) {

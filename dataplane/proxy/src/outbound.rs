@@ -204,7 +204,7 @@ struct Observed<'a> {
 impl<'a> Observed<'a> {
     fn start(worker: &'a Worker, state: &'a ServiceState, destination: &'a Destination) -> Self {
         let start = worker.now();
-        state.started(destination);
+        state.started(destination, start);
         Self { worker, state, destination, start, outcome: FlowOutcome::Cancelled }
     }
 
