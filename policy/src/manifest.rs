@@ -72,6 +72,7 @@ pub fn parse(file_name: &str, text: &str) -> Result<Vec<Document>, Vec<ManifestE
             Ok(resource) => match documents.iter().find(|known| known.resource.key() == resource.key()) {
                 Some(first) => {
                     let message = format!("{} is given twice; first in line {}", resource.key(), first.line);
+                    let line = line_of(&lines, "metadata.name").unwrap_or(line);
                     errors.push(error(line, "metadata.name".to_owned(), message));
                 }
                 None => documents.push(Document { resource, line, lines }),

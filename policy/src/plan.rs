@@ -6,7 +6,7 @@ mod changes;
 mod problems;
 mod select;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod world;
 
 pub use crate::delta::{Delta, Key, diff, endpoint_removals};

@@ -1,1 +1,123 @@
-//! Tests of explanations.
+//! A world, a request, the expected explanation.
+
+use super::*;
+use crate::plan::tests::{SHOP, world};
+
+const POLICIES: &str = r#"
+apiVersion: weft.dev/v1alpha1
+kind: AccessPolicy
+metadata: {name: callers, namespace: shop}
+spec: {rules: [{name: partner, from: [{namespaces: [partner]}]}]}
+---
+apiVersion: weft.dev/v1alpha1
+kind: AccessPolicy
+metadata: {name: no-admin, namespace: shop}
+spec: {action: Deny, targetRefs: [{kind: Service, name: web}], rules: [{name: admin, to: [{paths: [/admin/*]}]}]}
+---
+apiVersion: weft.dev/v1alpha1
+kind: FilterPolicy
+metadata: {name: limit, namespace: shop}
+spec: {filter: {name: ratelimit}, capabilities: [token-bucket]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: canary, namespace: shop}
+spec:
+  parentRefs: [{group: "", kind: Service, name: web}]
+  rules:
+  - name: two
+    matches: [{headers: [{name: x-canary, value: "yes"}]}]
+    backendRefs: [{name: web-v2, port: 80}]
+  - matches: [{path: {value: /gone}}]
+    backendRefs: [{name: gone, port: 80}]
+  - matches: [{path: {value: /empty}}]
+    backendRefs: [{name: nothing, port: 80}]
+  - matches: [{path: {value: /none}}]
+  - matches: [{path: {value: /app}}, {path: {value: /admin}}]
+    backendRefs: [{name: web, port: 80}]
+"#;
+
+fn ask(from: &str, to: &str, path: &str, headers: &[(&str, &str)]) -> Result<Explanation, QueryError> {
+    let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let query =
+        Query { from: from.to_owned(), to: to.to_owned(), port: None, method: get(), path: path.to_owned(), headers };
+    explain(&world(&format!("{SHOP}---\n{POLICIES}")), &query)
+}
+
+#[test]
+fn verdicts() {
+    fn check(from: &str, path: &str, headers: &[(&str, &str)], expect: (bool, Option<u16>, Option<&str>, &str)) {
+        let got = ask(from, "web.shop", path, headers).unwrap();
+        assert_eq!((got.allowed, got.status, got.rule.as_deref(), got.reason.as_str()), expect, "{from} {path}");
+    }
+    let partner = Some("shop/callers#partner");
+    check("partner/api", "/app", &[], (true, None, partner, "allowed by rule"));
+    check("shop/web", "/app", &[], (false, Some(403), Some("shop/callers#no-match"), "no allow rule matches"));
+    check("partner/api", "/app/../admin/x", &[], (false, Some(403), Some("shop/no-admin#admin"), "denied by rule"));
+    check(
+        "partner/api",
+        "/x/..//%61dmin/x?a=b",
+        &[],
+        (false, Some(403), Some("shop/no-admin#admin"), "denied by rule"),
+    );
+    check(
+        "partner/api",
+        "/elsewhere",
+        &[],
+        (false, Some(404), None, "routes are attached to shop/web and no rule matches"),
+    );
+    check("partner/api", "/elsewhere", &[("X-Canary", "yes")], (true, None, partner, "allowed by rule"));
+    check("partner/api", "/gone", &[], (false, Some(500), None, "a backend of the rule does not resolve"));
+    check("partner/api", "/none", &[], (false, Some(500), None, "the rule has no backend with a weight"));
+    check("partner/api", "/empty", &[], (false, Some(503), None, "service shop/nothing has no endpoints"));
+    check("partner/api", "/a%2fb", &[], (false, Some(400), None, "path has an encoded slash"));
+}
+
+#[test]
+fn the_whole_way() {
+    let got = ask("partner/api", "WEB.shop.svc.cluster.local", "/", &[("x-canary", "yes")]).unwrap();
+    let expect = serde_json::json!({
+        "allowed": true,
+        "rule": "shop/callers#partner",
+        "reason": "allowed by rule",
+        "principal": "spiffe://cluster.local/ns/partner/sa/api",
+        "service": "shop/web",
+        "port": 80,
+        "path": "/",
+        "route": {"name": "shop/canary", "rule_index": 0, "rule_name": "two"},
+        "backends": [{
+            "service": "shop/web-v2",
+            "port": 80,
+            "weight": 1,
+            "endpoints": [{
+                "workload": "shop/web-2",
+                "address": "127.0.0.12:8080",
+                "identity": "spiffe://cluster.local/ns/shop/sa/web",
+                "allowed": true,
+                "rule": "shop/callers#partner",
+                "reason": "allowed by rule",
+                "filters": ["shop/limit", "weft-system/authz"],
+            }],
+        }],
+    });
+    assert_eq!(serde_json::to_value(&got).unwrap(), expect);
+}
+
+#[test]
+fn questions_without_an_answer() {
+    fn check(from: &str, to: &str, port: Option<u16>, expect: &str) {
+        let query = Query {
+            from: from.to_owned(),
+            to: to.to_owned(),
+            port,
+            method: get(),
+            path: root(),
+            headers: BTreeMap::new(),
+        };
+        assert_eq!(explain(&world(SHOP), &query).unwrap_err().to_string(), expect);
+    }
+    check("partner", "web.shop", None, "from: \"partner\" is not namespace/service-account");
+    check("Partner/x", "web.shop", None, "from: \"Partner/x\" is not namespace/service-account");
+    check("partner/x", "web", None, "to: no service \"web\" for a caller in namespace partner");
+    check("partner/x", "web.shop", Some(81), "port: service shop/web has no port 81");
+}

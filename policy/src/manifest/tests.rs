@@ -1,1 +1,472 @@
-//! Tests of manifests.
+//! Manifests that hold, come back as written, and every refusal with its file, line and key.
+
+use super::*;
+
+/// What a file with this text is refused with, a line each.
+fn check_refused(text: &str, expect: &[&str]) {
+    let got: Vec<String> = match parse("shop.yaml", text) {
+        Ok(documents) => panic!("accepted: {documents:?}\n{text}"),
+        Err(errors) => errors.iter().map(ToString::to_string).collect(),
+    };
+    assert_eq!(got, expect, "{text}");
+}
+
+const ALL_KINDS: &str = r#"
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+---
+apiVersion: weft.dev/v1alpha1
+kind: Mesh
+metadata: {name: default}
+spec:
+  trustDomain: cluster.local
+  mtls: {mode: Strict}
+  telemetry: {accessLog: true}
+  defaults: {requestTimeout: 15s, connectTimeout: 500ms, maxRetries: 1}
+  filterPublishers: ["-----BEGIN PUBLIC KEY-----"]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec:
+  selector: {app: web}
+  clusterIP: 10.0.0.1
+  ports:
+  - {name: http, port: 80, targetPort: 8080, appProtocol: http}
+  - {name: db, port: 5432, protocol: TCP, appProtocol: tcp}
+---
+apiVersion: weft.dev/v1alpha1
+kind: Workload
+metadata: {name: web-1, namespace: shop, labels: {app: web}}
+spec:
+  address: 127.0.0.11
+  ports: [{port: 8080, protocol: http, name: http}]
+  serviceAccount: web
+  weight: 2
+  meshAddress: 127.0.0.11:15008
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: canary, namespace: shop}
+spec:
+  parentRefs: [{group: "", kind: Service, name: web, port: 80}]
+  rules:
+  - name: v2
+    matches:
+    - path: {type: PathPrefix, value: /v2}
+      method: GET
+      headers: [{name: X-Canary, value: "yes"}]
+    filters:
+    - type: RequestHeaderModifier
+      requestHeaderModifier: {set: [{name: X-A, value: b}], add: [{name: c, value: d}], remove: [e]}
+    backendRefs:
+    - {name: web, port: 80, weight: 90}
+    - {name: web-v2, port: 80, weight: 10}
+    timeouts: {request: 1m30s}
+---
+apiVersion: weft.dev/v1alpha1
+kind: Filter
+metadata: {name: authz, namespace: weft-system}
+spec:
+  version: 0.1.0
+  digest: sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
+  signature: c2ln
+  publicKey: PEM
+  size: 1000
+  abi: weft:filter@0.1.0
+  capabilities: [log]
+---
+apiVersion: weft.dev/v1alpha1
+kind: FilterPolicy
+metadata: {name: slow, namespace: shop}
+spec:
+  targetRefs: [{kind: Service, name: web}]
+  direction: Outbound
+  order: -5
+  mode: Audit
+  onFailure: Allow
+  filter: {name: fault, version: 0.1.0}
+  config: {delay: {ms: 100, percentage: 1.5}}
+  capabilities: [token-bucket]
+  limits: {memoryBytes: 1048576, callTimeoutMs: 5}
+---
+apiVersion: weft.dev/v1alpha1
+kind: AccessPolicy
+metadata: {name: no-admin, namespace: shop}
+spec:
+  targetRefs: [{kind: Workload, name: web-1}]
+  action: Deny
+  rules:
+  - name: admin
+    from: [{namespaces: [partner], notServiceAccounts: [partner/admin]}]
+    to: [{methods: [GET], paths: [/admin/*], headers: [{name: x, present: true}]}]
+"#;
+
+#[test]
+fn every_kind_is_read_and_written() {
+    let documents = parse("all.yaml", ALL_KINDS).unwrap();
+    let kinds: Vec<Kind> = documents.iter().map(|document| document.resource.kind()).collect();
+    assert_eq!(kinds, Kind::ALL);
+    for Document { resource, .. } in &documents {
+        let yaml = to_yaml(resource);
+        let again = parse("again.yaml", &yaml).unwrap_or_else(|errors| panic!("{errors:?}\n{yaml}"));
+        assert_eq!(&again[0].resource, resource, "{yaml}");
+        let json = serde_json::to_string_pretty(resource).unwrap();
+        assert_eq!(&parse("again.json", &json).unwrap()[0].resource, resource, "{json}");
+        assert_eq!(&serde_json::from_str::<Resource>(&json).unwrap(), resource);
+    }
+}
+
+#[test]
+fn lines_of_documents_and_keys() {
+    let text = "# a comment\napiVersion: v1\nkind: Service\nmetadata:\n  name: web\nspec:\n  ports:\n  - port: 80\n    name: a\n  - port: 81\n    name: b\n";
+    let documents = parse("x.yaml", text).unwrap();
+    let document = &documents[0];
+    assert_eq!(document.line, 2);
+    let lines =
+        ["metadata.name", "spec.ports[1].name", "spec.ports[1].nothing", "nothing"].map(|key| document.line_of(key));
+    assert_eq!(lines, [5, 11, 10, 2]);
+}
+
+#[test]
+fn what_the_server_adds_is_read_past() {
+    let text = "{apiVersion: v1, kind: Namespace, metadata: {name: a, uid: x, generation: 1, revision: 2, creationRevision: 1}, status: {x: y}}";
+    assert_eq!(parse("x.json", text).unwrap()[0].resource.key().to_string(), "Namespace a");
+}
+
+#[test]
+fn empty_documents_are_no_documents() {
+    for text in ["", "---\n", "# nothing\n", "---\n---\n"] {
+        assert_eq!(parse("x.yaml", text), Ok(vec![]), "{text:?}");
+    }
+}
+
+#[test]
+fn not_yaml() {
+    check_refused("a: [1,\n", &["shop.yaml:1: unclosed bracket '['"]);
+    check_refused("a: 1\na: 2\n", &["shop.yaml:2: duplicate mapping key: a"]);
+    check_refused("- 1\n", &["shop.yaml:1: a document is a mapping with apiVersion, kind, metadata and spec"]);
+    check_refused("hello\n", &["shop.yaml:1: a document is a mapping with apiVersion, kind, metadata and spec"]);
+}
+
+#[test]
+fn kinds_and_envelopes() {
+    check_refused("kind: Service\n", &["shop.yaml:1: apiVersion: is missing"]);
+    check_refused("apiVersion: v1\nkind: 5\n", &["shop.yaml:2: kind: is not a string"]);
+    check_refused(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: GRPCRoute\n",
+        &["shop.yaml:2: kind: kind GRPCRoute is not supported yet"],
+    );
+    check_refused(
+        "apiVersion: v1\nkind: Pod\n",
+        &[
+            "shop.yaml:2: kind: kind Pod is not known; known are Namespace, Mesh, Service, Workload, HTTPRoute, Filter, FilterPolicy, AccessPolicy",
+        ],
+    );
+    check_refused(
+        "apiVersion: gateway.networking.k8s.io/v1beta1\nkind: HTTPRoute\n",
+        &[
+            "shop.yaml:1: apiVersion: \"gateway.networking.k8s.io/v1beta1\" is not supported for kind HTTPRoute; expected gateway.networking.k8s.io/v1",
+        ],
+    );
+    let namespace = "apiVersion: v1\nkind: Namespace\n";
+    check_refused(namespace, &["shop.yaml:1: metadata: is missing"]);
+    check_refused(
+        &format!("{namespace}metadata:\n  name: a\nextra: 1\n"),
+        &["shop.yaml:5: extra: unknown field `extra`, expected one of `apiVersion`, `kind`, `metadata`, `spec`"],
+    );
+    check_refused(
+        &format!("{namespace}metadata:\n  nmae: a\n"),
+        &[
+            "shop.yaml:4: metadata.nmae: unknown field `nmae`, expected one of `name`, `namespace`, `labels`, `annotations`",
+        ],
+    );
+    check_refused(
+        &format!("{namespace}metadata:\n  name: a.b\n"),
+        &["shop.yaml:4: metadata.name: \"a.b\" is not a DNS label, at most 63 without dots"],
+    );
+    check_refused(
+        &format!("{namespace}metadata:\n  name: A_b\n"),
+        &["shop.yaml:4: metadata.name: \"A_b\" is not a name: lower-case letters, digits, '-' and '.', at most 253"],
+    );
+    check_refused(
+        &format!("{namespace}metadata:\n  name: a\n  namespace: b\n"),
+        &["shop.yaml:5: metadata.namespace: kind Namespace is of the whole mesh and has no namespace"],
+    );
+    check_refused(
+        &format!("{namespace}metadata: {{name: 12}}\n"),
+        &["shop.yaml:3: metadata.name: invalid type: integer `12`, expected a string"],
+    );
+    check_refused("apiVersion: v1\nkind: Service\nmetadata: {name: a}\n", &["shop.yaml:1: spec: is missing"]);
+    let twice = format!("{namespace}metadata: {{name: a}}\n---\n{namespace}metadata: {{name: a}}\n");
+    check_refused(&twice, &["shop.yaml:7: metadata.name: Namespace a is given twice; first in line 1"]);
+    let both = format!("{namespace}metadata: {{name: A}}\n---\n{namespace}x: 1\n");
+    check_refused(
+        &both,
+        &[
+            "shop.yaml:3: metadata.name: \"A\" is not a name: lower-case letters, digits, '-' and '.', at most 253",
+            "shop.yaml:7: x: unknown field `x`, expected one of `apiVersion`, `kind`, `metadata`, `spec`",
+        ],
+    );
+}
+
+/// A spec of this kind, from line 4 on, and the only mistake in it.
+fn check_spec(kind: Kind, spec: &str, expect: &str) {
+    let head = format!("apiVersion: {}\nkind: {kind}\nmetadata: {{name: x}}\n", kind.api_version());
+    check_refused(&format!("{head}spec:\n{spec}"), &[&format!("shop.yaml:{expect}")]);
+}
+
+#[test]
+fn services() {
+    let check = |spec: &str, expect: &str| check_spec(Kind::Service, spec, expect);
+    check("  ports: [{port: 0}]\n", "5: spec.ports[0].port: 0 is not a port: 1 to 65535");
+    check("  ports: [{port: 70000}]\n", "5: spec.ports[0].port: 70000 is not a port: 1 to 65535");
+    check(
+        "  ports: [{port: eighty}]\n",
+        "5: spec.ports[0].port: invalid type: string \"eighty\", expected a port: 1 to 65535",
+    );
+    check(
+        "  ports:\n  - port: 80\n    targetPort: web\n",
+        "7: spec.ports[0].targetPort: a targetPort by name is not supported yet; give its number",
+    );
+    check(
+        "  ports:\n  - port: 53\n    protocol: UDP\n",
+        "7: spec.ports[0].protocol: protocol UDP is not supported yet",
+    );
+    check(
+        "  ports: [{port: 80, appProtocol: https}]\n",
+        "5: spec.ports[0].appProtocol: appProtocol https is not supported yet",
+    );
+    check("  ports: [{port: 80, nodePort: 30000}]\n", "5: spec.ports[0].nodePort: is not supported yet");
+    check("  ports: [{port: 80, name: a}, {port: 80, name: b}]\n", "5: spec.ports[1].port: 80 is given twice");
+    check(
+        "  ports: [{port: 80}, {port: 81}]\n",
+        "5: spec.ports[0].name: is missing: with several ports each has a name",
+    );
+    check("  type: LoadBalancer\n", "5: spec.type: Service type LoadBalancer is not supported yet");
+    check("  type: Magic\n", "5: spec.type: \"Magic\" is not a type of Service");
+    check("  clusterIP: ten\n", "5: spec.clusterIP: \"ten\" is not an IP address");
+    check("  clusterIP: 0.0.0.0\n", "5: spec.clusterIP: 0.0.0.0 is not the address of one machine");
+    check("  externalName: a.b\n", "5: spec.externalName: is not supported yet");
+    check("  selector: [a]\n", "5: spec.selector: invalid type: sequence, expected a map");
+}
+
+#[test]
+fn meshes_and_workloads() {
+    check_spec(
+        Kind::Mesh,
+        "  mtls: {mode: Permissive}\n",
+        "5: spec.mtls.mode: mTLS mode Permissive is not supported yet",
+    );
+    check_spec(Kind::Mesh, "  mtls: {mode: strict}\n", "5: spec.mtls.mode: \"strict\" is not an mTLS mode: Strict");
+    check_spec(
+        Kind::Mesh,
+        "  defaults:\n    requestTimeout: 15\n",
+        "6: spec.defaults.requestTimeout: invalid type: integer `15`, expected a string",
+    );
+    check_spec(
+        Kind::Mesh,
+        "  defaults:\n    requestTimeout: 1.5s\n",
+        "6: spec.defaults.requestTimeout: \"1.5s\" is not a duration such as 15s, 250ms or 1m30s",
+    );
+    check_spec(
+        Kind::Mesh,
+        "  trustDomain: Bad/Domain\n",
+        "5: spec.trustDomain: \"Bad/Domain\" is not a trust domain: lower-case letters, digits, '.', '-' and '_', at most 255",
+    );
+    check_spec(Kind::Workload, "  ports: []\n", "4: spec: missing field `address`");
+    check_spec(Kind::Workload, "  address: 1.2.3\n", "5: spec.address: \"1.2.3\" is not an IP address");
+    check_spec(
+        Kind::Workload,
+        "  address: 127.0.0.1\n  meshAddress: 127.0.0.1\n",
+        "6: spec.meshAddress: \"127.0.0.1\" is not ip:port",
+    );
+    check_spec(
+        Kind::Workload,
+        "  address: 127.0.0.1\n  ports: [{port: 53, protocol: udp}]\n",
+        "6: spec.ports[0].protocol: protocol udp is not supported yet",
+    );
+    check_spec(
+        Kind::Workload,
+        "  address: 127.0.0.1\n  weight: -1\n",
+        "6: spec.weight: invalid value: integer `-1`, expected u32",
+    );
+}
+
+#[test]
+fn routes() {
+    let check = |rule: &str, expect: &str| {
+        let parents = "  parentRefs: [{group: \"\", kind: Service, name: web}]\n  rules:\n";
+        check_spec(Kind::HttpRoute, &format!("{parents}  - {rule}\n"), expect);
+    };
+    let in_rule = |key: &str, message: &str| format!("7: spec.rules[0].{key}: {message}");
+    check(
+        "filters: [{type: RequestMirror, requestMirror: {backendRef: {name: a}}}]",
+        &in_rule("filters[0].type", "HTTPRoute filter RequestMirror is not supported yet"),
+    );
+    check(
+        "filters: [{type: URLRewrite}]",
+        &in_rule("filters[0].type", "HTTPRoute filter URLRewrite is not supported yet"),
+    );
+    check("filters: [{type: Magic}]", &in_rule("filters[0].type", "\"Magic\" is not an HTTPRoute filter"));
+    check("filters: [{type: RequestHeaderModifier}]", &in_rule("filters[0]", "requestHeaderModifier is missing"));
+    check(
+        "filters: [{type: RequestHeaderModifier, requestHeaderModifier: {}, cors: {}}]",
+        &in_rule("filters[0]", "a filter has the body of its own type and no other"),
+    );
+    check(
+        "filters: [{type: RequestHeaderModifier, requestHeaderModifier: {}}, {type: RequestHeaderModifier, requestHeaderModifier: {}}]",
+        &in_rule("filters", "RequestHeaderModifier may be given once"),
+    );
+    check(
+        "filters: [{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: a b, value: c}]}}]",
+        &in_rule("filters[0].requestHeaderModifier.set[0].name", "\"a b\" is not the name of a header"),
+    );
+    check(
+        "matches: [{queryParams: [{name: a, value: b}]}]",
+        &in_rule("matches[0].queryParams", "is not supported yet"),
+    );
+    check(
+        "matches: [{path: {type: RegularExpression, value: /a.*}}]",
+        &in_rule("matches[0].path.type", "path match RegularExpression is not supported yet"),
+    );
+    check("matches: [{path: {value: a}}]", &in_rule("matches[0].path.value", "\"a\": path does not begin with '/'"));
+    check(
+        "matches: [{path: {value: /a/../b}}]",
+        &in_rule("matches[0].path.value", "\"/a/../b\" never arrives: requests are normalised to \"/b\""),
+    );
+    check(
+        "matches: [{method: get}]",
+        &in_rule(
+            "matches[0].method",
+            "\"get\" is not one of GET, HEAD, POST, PUT, DELETE, CONNECT, OPTIONS, TRACE, PATCH",
+        ),
+    );
+    check(
+        "matches: [{headers: [{type: RegularExpression, name: a, value: b}]}]",
+        &in_rule("matches[0].headers[0].type", "header match RegularExpression is not supported yet"),
+    );
+    check("backendRefs: [{name: web}]", &in_rule("backendRefs[0]", "missing field `port`"));
+    check(
+        "backendRefs: [{name: web, port: 80, weight: 1000001}]",
+        &in_rule("backendRefs[0].weight", "1000001 is not a weight: 0 to 1000000"),
+    );
+    check(
+        "backendRefs: [{kind: Bucket, name: web, port: 80}]",
+        &in_rule("backendRefs[0]", "a backend of kind Bucket is not supported yet"),
+    );
+    check("timeouts: {backendRequest: 1s}", &in_rule("timeouts.backendRequest", "is not supported yet"));
+    check("retry: {attempts: 3}", &in_rule("retry", "is not supported yet"));
+    check("sessionPersistence: {}", &in_rule("sessionPersistence", "is not supported yet"));
+    let many = vec!["{}"; 65].join(", ");
+    check(&format!("matches: [{many}]"), &in_rule("matches", "has 65 matches; at most 64 are allowed"));
+    let spec = |spec: &str, expect: &str| check_spec(Kind::HttpRoute, spec, expect);
+    spec("  parentRefs: []\n  rules: [{}]\n", "5: spec.parentRefs: is empty: the route is attached to nothing");
+    spec(
+        "  parentRefs: [{group: \"\", kind: Service, name: a}]\n  rules: []\n",
+        "6: spec.rules: is empty: no request would match",
+    );
+    spec(
+        "  parentRefs: [{name: gw}]\n  rules: [{}]\n",
+        "5: spec.parentRefs[0]: a parent of kind Gateway (group \"gateway.networking.k8s.io\") is not supported yet; give kind: Service and group: \"\"",
+    );
+    spec(
+        "  parentRefs: [{kind: Service, group: \"\", name: a, sectionName: b}]\n  rules: [{}]\n",
+        "5: spec.parentRefs[0].sectionName: is not supported yet",
+    );
+    spec(
+        "  hostnames: [a.b]\n  parentRefs: [{kind: Service, group: \"\", name: a}]\n  rules: [{}]\n",
+        "5: spec.hostnames: is not supported yet",
+    );
+    spec(
+        "  parentRefs: [{kind: Service, group: \"\", name: a}]\n  rules: [{name: a}, {name: a}]\n",
+        "6: spec.rules[0].name: \"a\" is the name of several rules",
+    );
+}
+
+#[test]
+fn filters_and_policies() {
+    let policy = |spec: &str, expect: &str| check_spec(Kind::FilterPolicy, spec, expect);
+    policy("  order: 1\n", "4: spec: missing field `filter`");
+    policy("  filter: {name: a}\n  phase: early\n", "6: spec.phase: is not supported yet");
+    policy(
+        "  filter: {name: a}\n  mode: Shadow\n",
+        "6: spec.mode: unknown variant `Shadow`, expected one of `Enforce`, `Audit`, `Off`",
+    );
+    policy(
+        "  filter: {name: a}\n  direction: Sideways\n",
+        "6: spec.direction: unknown variant `Sideways`, expected `Inbound` or `Outbound`",
+    );
+    policy(
+        "  filter: {name: a}\n  capabilities: [files]\n",
+        "6: spec.capabilities: \"files\" is not a capability: log, metrics, token-bucket",
+    );
+    policy(
+        "  filter: {name: a}\n  limits: {memoryBytes: 1}\n",
+        "6: spec.limits.memoryBytes: 1 is out of range: 65536 to 268435456",
+    );
+    policy(
+        "  filter: {name: a}\n  limits: {callTimeoutMs: 5000}\n",
+        "6: spec.limits.callTimeoutMs: 5000 is out of range: 1 to 1000",
+    );
+    policy(
+        "  filter: {name: authz}\n",
+        "5: spec.filter.name: the authz filter is attached by AccessPolicy, not by FilterPolicy",
+    );
+    policy(
+        "  filter: {name: a}\n  targetRefs: [{kind: Pod, name: a}]\n",
+        "6: spec.targetRefs[0].kind: unknown variant `Pod`, expected one of `Service`, `Workload`, `Namespace`",
+    );
+    let filter = "  version: 1\n  digest: sha256:xyz\n  signature: a\n  publicKey: b\n  size: 1\n  abi: c\n";
+    check_spec(Kind::Filter, filter, "6: spec.digest: \"sha256:xyz\" is not sha256: and 64 hex digits in lower case");
+    let access = |rule: &str, expect: &str| {
+        check_spec(Kind::AccessPolicy, &format!("  rules:\n  - {rule}\n"), &format!("6: spec.rules[0].{expect}"))
+    };
+    access("from: [{}]", "from[0]: names nobody; leave `from` out to mean everybody");
+    access("from: [{principals: [web]}]", "from[0].principals[0]: \"web\": a SPIFFE ID begins with spiffe://");
+    access(
+        "from: [{serviceAccounts: [shop/web, web]}]",
+        "from[0].serviceAccounts[1]: \"web\" is not namespace/account",
+    );
+    access(
+        "from: [{ipBlocks: [10.0.0.0/8]}]",
+        "from[0].ipBlocks: unknown field `ipBlocks`, expected one of `principals`, `notPrincipals`, `namespaces`, `notNamespaces`, `serviceAccounts`, `notServiceAccounts`",
+    );
+    access(
+        "to: [{paths: ['/a*']}]",
+        "to[0].paths[0]: \"/a*\": `*` stands only alone or as the last element, as in /x/*",
+    );
+    access("to: [{methods: [get]}]", "to[0].methods[0]: \"get\" is not a method; methods are in upper case");
+    access("to: [{headers: [{name: a}]}]", "to[0].headers[0]: header a needs one of exact, prefix and present");
+    check_spec(
+        Kind::AccessPolicy,
+        "  action: Audit\n",
+        "5: spec.action: unknown variant `Audit`, expected `Allow` or `Deny`",
+    );
+}
+
+/// Whatever arrives: an answer, never a panic.
+#[test]
+fn damaged_texts_are_answered() {
+    let mut state = 7_u64;
+    let mut below = |bound: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from((state >> 33) % bound as u64).unwrap()
+    };
+    for _ in 0..2000 {
+        let mut bytes = ALL_KINDS.as_bytes().to_vec();
+        let start = below(bytes.len());
+        bytes.truncate(start + below(400));
+        let mut bytes = bytes.split_off(start.min(bytes.len()));
+        for _ in 0..below(4) {
+            if !bytes.is_empty() {
+                let at = below(bytes.len());
+                bytes[at] = b"{}[]:,-\n \"'&*!|>%@`#"[below(20)];
+            }
+        }
+        if let Err(errors) = parse("x", &String::from_utf8_lossy(&bytes)) {
+            assert!(errors.iter().all(|error| !error.message.is_empty()));
+        }
+    }
+}

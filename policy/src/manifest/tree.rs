@@ -38,6 +38,8 @@ fn line(line: u64) -> usize {
 fn message(text: &str) -> String {
     let first = text.lines().next().unwrap_or("is not YAML");
     let reason = first.rfind(" at line ").map_or(first, |at| &first[..at]);
+    // Advice for callers of the library, not for authors of manifests.
+    let reason = reason.find(", set ").map_or(reason, |at| &reason[..at]);
     reason.to_owned()
 }
 

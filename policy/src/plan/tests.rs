@@ -1,1 +1,410 @@
-//! Tests of plans.
+//! Worlds in, bundles and problems out.
+
+use super::*;
+use crate::authz;
+use crate::bundle::{Bundle, Direction, FilterMode, ObjectName, Revision};
+use crate::identity::TrustDomain;
+use crate::manifest;
+use crate::resource::{Kind, ObjectKey, Resource};
+
+/// A world of these manifests, one revision each in the order written.
+pub(crate) fn world(text: &str) -> World {
+    let mut world = World::new(TrustDomain::default());
+    let documents = manifest::parse("world.yaml", text).unwrap_or_else(|errors| panic!("{errors:?}"));
+    for (index, document) in documents.into_iter().enumerate() {
+        let revision = Revision(u64::try_from(index).unwrap() + 1);
+        world.put(document.resource, revision, "uid");
+    }
+    world
+}
+
+pub(crate) fn name(text: &str) -> ObjectName {
+    text.parse().unwrap()
+}
+
+/// Two namespaces, three services, the shipped filters.
+pub(crate) const SHOP: &str = r#"
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {selector: {app: web}, clusterIP: 10.0.0.1, ports: [{port: 80, targetPort: 8080, appProtocol: http}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web-v2, namespace: shop}
+spec: {selector: {app: web, version: v2}, ports: [{port: 80, targetPort: 8080}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: nothing, namespace: shop}
+spec: {ports: [{port: 80}]}
+---
+apiVersion: weft.dev/v1alpha1
+kind: Workload
+metadata: {name: web-1, namespace: shop, labels: {app: web, version: v1}}
+spec: {address: 127.0.0.11, serviceAccount: web, ports: [{port: 8080, protocol: http}]}
+---
+apiVersion: weft.dev/v1alpha1
+kind: Workload
+metadata: {name: web-2, namespace: shop, labels: {app: web, version: v2}}
+spec: {address: 127.0.0.12, serviceAccount: web, weight: 3, meshAddress: 127.0.0.12:25008}
+---
+apiVersion: weft.dev/v1alpha1
+kind: Workload
+metadata: {name: api-1, namespace: partner, labels: {app: web}}
+spec: {address: 127.0.0.13, serviceAccount: api}
+---
+apiVersion: weft.dev/v1alpha1
+kind: Filter
+metadata: {name: authz, namespace: weft-system}
+spec:
+  version: 1.0.0
+  digest: sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
+  signature: c2ln
+  publicKey: PEM
+  size: 10
+  abi: weft:filter@0.1.0
+---
+apiVersion: weft.dev/v1alpha1
+kind: Filter
+metadata: {name: ratelimit, namespace: weft-system}
+spec:
+  version: 2.0.0
+  digest: sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb
+  signature: c2ln
+  publicKey: PEM
+  size: 10
+  abi: weft:filter@0.1.0
+  capabilities: [log, token-bucket]
+"#;
+
+fn shop_and(more: &str) -> World {
+    world(&format!("{SHOP}---\n{more}"))
+}
+
+fn bundle(world: &World, served: &[&str]) -> Bundle {
+    let served: Vec<ObjectName> = served.iter().map(|text| name(text)).collect();
+    bundle_for(world, &served, Revision(9), "ROOTS")
+}
+
+fn access(name: &str, spec: &str) -> String {
+    let (namespace, name) = name.split_once('/').unwrap();
+    format!(
+        "apiVersion: weft.dev/v1alpha1\nkind: AccessPolicy\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec: {spec}\n"
+    )
+}
+
+fn filter_policy(name: &str, spec: &str) -> String {
+    let (namespace, name) = name.split_once('/').unwrap();
+    format!(
+        "apiVersion: weft.dev/v1alpha1\nkind: FilterPolicy\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec: {spec}\n"
+    )
+}
+
+fn route(name: &str, spec: &str) -> String {
+    let (namespace, name) = name.split_once('/').unwrap();
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec: {spec}\n"
+    )
+}
+
+#[test]
+fn what_a_proxy_holds() {
+    let bundle = bundle(&world(SHOP), &["shop/web-1", "shop/gone"]);
+    assert_eq!(bundle.revision, Revision(9));
+    let mesh = bundle.mesh.as_ref().unwrap();
+    assert_eq!((mesh.trust_bundle_pem.as_str(), mesh.request_timeout_ms, mesh.max_retries), ("ROOTS", Some(15_000), 2));
+    let served = &bundle.workloads["shop/web-1"];
+    assert_eq!(served.identity.as_str(), "spiffe://cluster.local/ns/shop/sa/web");
+    assert_eq!(served.service, Some(name("shop/web")));
+    assert_eq!(bundle.workloads.len(), 1, "a workload that is gone is left out");
+    let endpoints = |service: &str| {
+        let endpoints = bundle.services[&name(service)].endpoints.values();
+        endpoints.map(|e| format!("{} {} {} {}", e.workload, e.address, e.mesh_address, e.weight)).collect::<Vec<_>>()
+    };
+    let (first, second) = ("shop/web-1 127.0.0.11 127.0.0.11:15008 1", "shop/web-2 127.0.0.12 127.0.0.12:25008 3");
+    assert_eq!(endpoints("shop/web"), [first, second]);
+    assert_eq!(endpoints("shop/web-v2"), [second]);
+    assert_eq!(endpoints("shop/nothing"), [""; 0], "an empty selector selects nothing");
+    assert!(bundle.filters.is_empty() && bundle.routes.is_empty());
+}
+
+#[test]
+fn routes_of_producers_and_consumers() {
+    let own = route(
+        "shop/own",
+        "{parentRefs: [{group: \"\", kind: Service, name: web, port: 80}, {group: \"\", kind: Service, name: web-v2}], rules: [{backendRefs: [{name: web-v2, port: 80}, {name: none, port: 80}, {name: web, port: 81}, {namespace: partner, name: web, port: 80}]}]}",
+    );
+    let consumer = route(
+        "partner/theirs",
+        "{parentRefs: [{group: \"\", kind: Service, namespace: shop, name: web}], rules: [{name: all}]}",
+    );
+    let world = shop_and(&format!("{own}---\n{consumer}"));
+    let names = |served: &[&str]| bundle(&world, served).routes.keys().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(names(&["shop/web-1"]), ["shop/own", "shop/own#1"]);
+    assert_eq!(names(&["partner/api-1"]), ["partner/theirs", "shop/own", "shop/own#1"]);
+    let bundle = bundle(&world, &["partner/api-1"]);
+    let theirs = &bundle.routes[&name("partner/theirs")];
+    assert_eq!((theirs.consumer_namespace.as_deref(), &theirs.parent), (Some("partner"), &name("shop/web")));
+    let own = &bundle.routes[&name("shop/own")];
+    assert_eq!((own.parent_port, own.consumer_namespace.as_deref()), (Some(80), None));
+    let backends: Vec<_> =
+        own.rules[0].backends.iter().map(|backend| backend.service.as_ref().map(ToString::to_string)).collect();
+    assert_eq!(backends, [Some("shop/web-v2".to_owned()), None, None, None], "what doesn't resolve keeps its share");
+}
+
+#[test]
+fn access_policies_become_one_filter() {
+    fn check(policies: &[(&str, &str)], served: &[&str], expect: &[(&str, &[&str], &[&str])]) {
+        let text: Vec<String> = policies.iter().map(|(name, spec)| access(name, spec)).collect();
+        let bundle = bundle(&shop_and(&text.join("---\n")), served);
+        let got: Vec<_> = bundle.filters.values().collect();
+        assert_eq!(got.len(), expect.len(), "{policies:?} {served:?}: {got:?}");
+        for (filter, (name, policies, workloads)) in got.iter().zip(expect) {
+            assert!(filter.authorization && filter.direction == Direction::Inbound);
+            let config: authz::Config = serde_json::from_str(&filter.config.0).unwrap();
+            let named: Vec<&str> = config.policies.iter().map(|policy| policy.name.as_str()).collect();
+            let held: Vec<String> = filter.workloads.iter().map(ToString::to_string).collect();
+            assert_eq!(
+                (filter.name.as_str(), &named[..], held),
+                (*name, *policies, workloads.iter().map(|w| (*w).to_owned()).collect())
+            );
+        }
+    }
+    let authz = "weft-system/authz";
+    check(&[("shop/all", "{}")], &["shop/web-1"], &[(authz, &["shop/all"], &[])]);
+    check(&[("shop/all", "{}")], &["partner/api-1"], &[]);
+    check(&[("weft-system/mesh", "{}")], &["partner/api-1"], &[(authz, &["weft-system/mesh"], &[])]);
+    check(&[("shop/one", "{targetRefs: [{kind: Workload, name: web-2}]}")], &["shop/web-1"], &[]);
+    check(
+        &[("shop/one", "{targetRefs: [{kind: Workload, name: web-2}]}")],
+        &["shop/web-2"],
+        &[(authz, &["shop/one"], &[])],
+    );
+    check(&[("shop/svc", "{targetRefs: [{kind: Service, name: web-v2}]}")], &["shop/web-1"], &[]);
+    check(
+        &[("shop/svc", "{targetRefs: [{kind: Service, name: web-v2}]}")],
+        &["shop/web-2"],
+        &[(authz, &["shop/svc"], &[])],
+    );
+    check(&[("shop/ns", "{targetRefs: [{kind: Namespace, name: partner}]}")], &["partner/api-1"], &[]);
+    check(
+        &[("weft-system/ns", "{targetRefs: [{kind: Namespace, name: partner}]}")],
+        &["partner/api-1"],
+        &[(authz, &["weft-system/ns"], &[])],
+    );
+    check(
+        &[("shop/a", "{}"), ("shop/b", "{targetRefs: [{kind: Workload, name: web-2}]}")],
+        &["shop/web-1", "shop/web-2"],
+        &[(authz, &["shop/a"], &["shop/web-1"]), ("weft-system/authz#1", &["shop/a", "shop/b"], &["shop/web-2"])],
+    );
+}
+
+#[test]
+fn what_is_protected_stays_closed_without_the_filter() {
+    let mut world = shop_and(&access("shop/all", "{}"));
+    world.remove(&ObjectKey::new(Kind::Filter, "weft-system", "authz"));
+    let bundle = bundle(&world, &["shop/web-1"]);
+    let filter = &bundle.filters[AUTHZ_ATTACHMENT];
+    assert_eq!(filter.digest, format!("sha256:{}", "0".repeat(64)), "no binary has it, so the bundle is never current");
+}
+
+#[test]
+fn filter_policies() {
+    let attached = filter_policy(
+        "shop/limit",
+        "{filter: {name: ratelimit}, order: 5, mode: Audit, capabilities: [token-bucket], config: {limits: []}}",
+    );
+    let off = filter_policy("shop/off", "{filter: {name: ratelimit}, mode: Off, capabilities: [token-bucket]}");
+    let bundle = bundle(&shop_and(&format!("{attached}---\n{off}")), &["shop/web-1"]);
+    assert_eq!(bundle.filters.keys().collect::<Vec<_>>(), ["shop/limit"]);
+    let filter = &bundle.filters["shop/limit"];
+    assert_eq!(
+        (filter.filter.as_str(), filter.version.as_str(), filter.order, filter.mode),
+        ("ratelimit", "2.0.0", 5, FilterMode::Audit)
+    );
+    assert_eq!(filter.config.0, r#"{"limits":[]}"#);
+    assert_eq!(filter.digest, format!("sha256:{}", "b".repeat(64)));
+    assert!(!filter.authorization);
+}
+
+#[test]
+fn problems_of_a_world() {
+    fn check(more: &str, expect: &[&str]) {
+        let problems = shop_and(more).validate();
+        let got: Vec<String> =
+            problems.iter().map(|p| format!("{:?} {}: {}: {}", p.severity, p.object, p.key, p.message)).collect();
+        assert_eq!(got, expect, "{more}");
+    }
+    check(&access("shop/all", "{}"), &[]);
+    check(
+        &filter_policy("shop/p", "{filter: {name: nosuch}}"),
+        &["Error FilterPolicy shop/p: spec.filter.name: Filter weft-system/nosuch is not published"],
+    );
+    check(
+        &filter_policy("shop/p", "{filter: {name: ratelimit, version: 3.0.0}}"),
+        &[
+            "Error FilterPolicy shop/p: spec.filter.version: Filter weft-system/ratelimit is published as 2.0.0, not as 3.0.0",
+            "Error FilterPolicy shop/p: spec.capabilities: Filter weft-system/ratelimit needs the capability token-bucket, which is not granted",
+        ],
+    );
+    check(
+        &access("shop/p", "{targetRefs: [{kind: Service, name: nosuch}, {kind: Namespace, name: partner}]}"),
+        &[
+            "Warning AccessPolicy shop/p: spec.targetRefs[0]: Service shop/nosuch does not exist",
+            "Error AccessPolicy shop/p: spec.targetRefs[1]: a policy of shop can't target namespace partner",
+        ],
+    );
+    let mesh = |name: &str, spec: &str| {
+        format!("apiVersion: weft.dev/v1alpha1\nkind: Mesh\nmetadata: {{name: {name}}}\nspec: {spec}\n")
+    };
+    check(
+        &format!("{}---\n{}", mesh("a", "{}"), mesh("b", "{}")),
+        &["Error Mesh b: metadata.name: there is a Mesh already; one holds for all"],
+    );
+    check(
+        &mesh("a", "{trustDomain: other}"),
+        &["Error Mesh a: spec.trustDomain: other is not this control plane's trust domain, which is cluster.local"],
+    );
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: z, namespace: shop}\nspec: {clusterIP: 10.0.0.1, ports: [{port: 80}]}\n";
+    check(service, &["Error Service shop/z: spec.clusterIP: 10.0.0.1 is the address of Service shop/web already"]);
+    check(
+        &route(
+            "shop/r",
+            "{parentRefs: [{group: \"\", kind: Service, name: nosuch}, {group: \"\", kind: Service, name: web, port: 81}], rules: [{backendRefs: [{name: web, port: 80}, {name: gone, port: 80}]}]}",
+        ),
+        &[
+            "Warning HTTPRoute shop/r: spec.parentRefs[0]: Service shop/nosuch does not exist",
+            "Warning HTTPRoute shop/r: spec.rules[0].backendRefs[1]: Service shop/gone does not exist",
+            "Warning HTTPRoute shop/r: spec.parentRefs[1]: Service shop/web has no port 81",
+        ],
+    );
+}
+
+#[test]
+fn status_of_routes() {
+    fn check(spec: &str, expect: &[&str]) {
+        let world = shop_and(&route("shop/r", spec));
+        let key = ObjectKey::new(Kind::HttpRoute, "shop", "r");
+        let entry = world.get(&key).unwrap();
+        let Resource::HttpRoute(route) = &entry.resource else { panic!("not a route") };
+        let status = route_status(&world, route, entry.created);
+        let got: Vec<String> = status
+            .iter()
+            .flat_map(|parent| {
+                parent.conditions.iter().map(|c| format!("{} {}={} {}", parent.parent, c.kind, c.status, c.reason))
+            })
+            .collect();
+        assert_eq!(got, expect, "{spec}");
+    }
+    let web = "parentRefs: [{group: \"\", kind: Service, name: web}]";
+    check(
+        &format!("{{{web}, rules: [{{backendRefs: [{{name: web, port: 80}}]}}]}}"),
+        &["shop/web Accepted=true Accepted", "shop/web ResolvedRefs=true ResolvedRefs"],
+    );
+    check(
+        &format!("{{{web}, rules: [{{backendRefs: [{{name: gone, port: 80}}]}}]}}"),
+        &["shop/web Accepted=true Accepted", "shop/web ResolvedRefs=false BackendNotFound"],
+    );
+    check(
+        &format!("{{{web}, rules: [{{backendRefs: [{{namespace: partner, name: web, port: 80}}]}}]}}"),
+        &["shop/web Accepted=true Accepted", "shop/web ResolvedRefs=false RefNotPermitted"],
+    );
+    check(
+        "{parentRefs: [{group: \"\", kind: Service, name: gone}], rules: [{}]}",
+        &["shop/gone Accepted=false NoMatchingParent", "shop/gone ResolvedRefs=true ResolvedRefs"],
+    );
+}
+
+#[test]
+fn puts_count_generations() {
+    let mut world = world(SHOP);
+    let key = ObjectKey::new(Kind::Service, "shop", "web");
+    let mut resource = world.get(&key).unwrap().resource.clone();
+    assert_eq!(world.put(resource.clone(), Revision(50), "other"), Action::Unchanged);
+    resource.metadata_mut().labels.insert("a".to_owned(), "b".to_owned());
+    let before = world.clone();
+    assert_eq!(world.put(resource, Revision(51), "other"), Action::Changed);
+    let entry = world.get(&key).unwrap();
+    assert_eq!(
+        (entry.uid.as_str(), entry.generation, entry.created, entry.modified),
+        ("uid", 2, Revision(1), Revision(51))
+    );
+    assert_eq!(before.get(&key).unwrap().generation, 1, "a clone is a world of its own");
+}
+
+#[test]
+fn changes_between_worlds() {
+    let old = shop_and(&access("shop/a", "{}"));
+    let mut new = world(SHOP);
+    new.put(manifest::parse("x", &access("shop/b", "{}")).unwrap().remove(0).resource, Revision(9), "uid");
+    let key = ObjectKey::new(Kind::Workload, "shop", "web-1");
+    let Resource::Workload(mut workload) = new.get(&key).unwrap().resource.clone() else { panic!("not a workload") };
+    workload.spec.weight = 7;
+    new.put(Resource::Workload(workload), Revision(10), "uid");
+    let got: Vec<String> = diff_world(&old, &new).iter().map(|c| format!("{:?} {}", c.action, c.object)).collect();
+    assert_eq!(got, ["Changed Workload shop/web-1", "Deleted AccessPolicy shop/a", "Created AccessPolicy shop/b"]);
+    let diff = &diff_world(&old, &new)[0].diff;
+    assert!(diff.contains("\n-  weight: 1\n+  weight: 7\n"), "{diff}");
+    assert_eq!(diff_world(&new, &new), []);
+}
+
+#[test]
+fn unified_diffs() {
+    fn check(old: &str, new: &str, expect: &str) {
+        assert_eq!(text_diff(old, new), expect, "{old:?} {new:?}");
+    }
+    check("", "", "");
+    check("a\nb\n", "a\nb\n", "");
+    check("", "a\n", "@@ -1,0 +1,1 @@\n+a\n");
+    check("a\n", "", "@@ -1,1 +1,0 @@\n-a\n");
+    check("a\nb\nc\n", "a\nx\nc\n", "@@ -1,3 +1,3 @@\n a\n-b\n+x\n c\n");
+    let lines: Vec<String> = (1..=20).map(|n| n.to_string()).collect();
+    let old = lines.join("\n");
+    let new = old.replace("\n3\n", "\nthree\n").replace("\n17\n", "\n");
+    check(
+        &old,
+        &new,
+        "@@ -1,6 +1,6 @@\n 1\n 2\n-3\n+three\n 4\n 5\n 6\n@@ -14,7 +14,6 @@\n 14\n 15\n 16\n-17\n 18\n 19\n 20\n",
+    );
+}
+
+/// A delta makes one bundle of the other, whatever was done to the world between them.
+#[test]
+fn bundles_follow_by_deltas() {
+    let more = [
+        access("shop/a", "{}"),
+        access("weft-system/b", "{action: Deny, rules: [{to: [{paths: [/admin/*]}]}]}"),
+        filter_policy("shop/limit", "{filter: {name: ratelimit}, capabilities: [token-bucket]}"),
+        route(
+            "shop/r",
+            "{parentRefs: [{group: \"\", kind: Service, name: web}], rules: [{backendRefs: [{name: web-v2, port: 80}]}]}",
+        ),
+    ];
+    let mut resources: Vec<Resource> = manifest::parse("x", SHOP).unwrap().into_iter().map(|d| d.resource).collect();
+    resources.extend(more.iter().map(|text| manifest::parse("x", text).unwrap().remove(0).resource));
+    let mut state = 3_u64;
+    let mut below = |bound: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from((state >> 33) % bound as u64).unwrap()
+    };
+    let mut world = World::default();
+    let served = [name("shop/web-1"), name("partner/api-1")];
+    let mut held = Bundle::default();
+    for step in 1..500 {
+        let resource = &resources[below(resources.len())];
+        if below(3) == 0 {
+            world.remove(&resource.key());
+        } else {
+            world.put(resource.clone(), Revision(step), "uid");
+        }
+        let next = bundle_for(&world, &served, Revision(step), "ROOTS");
+        held.apply(&diff(&held, &next));
+        assert_eq!(held, next, "step {step}");
+        assert_eq!(
+            next,
+            bundle_for(&world.clone(), &served, Revision(step), "ROOTS"),
+            "the same world, the same bundle"
+        );
+    }
+}

@@ -44,10 +44,29 @@ pub(super) fn target_group<'de, D: Deserializer<'de>>(deserializer: D) -> Result
 }
 
 pub(super) fn port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
-    let number = i64::deserialize(deserializer)?;
+    let number = deserializer.deserialize_i64(Whole("a port: 1 to 65535"))?;
     match u16::try_from(number) {
         Ok(port) if port != 0 => Ok(port),
         _ => Err(D::Error::custom(format_args!("{number} is not a port: 1 to 65535"))),
+    }
+}
+
+/// A whole number; the text says what of.
+struct Whole(&'static str);
+
+impl serde::de::Visitor<'_> for Whole {
+    type Value = i64;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0)
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<i64, E> {
+        Ok(number)
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<i64, E> {
+        Ok(i64::try_from(number).unwrap_or(i64::MAX))
     }
 }
 
