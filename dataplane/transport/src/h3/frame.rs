@@ -205,11 +205,11 @@ impl Decoder {
     }
 
     fn header(&mut self) -> Option<(u64, u64)> {
-        if self.partial.is_empty() {
-            if let Some((kind, length, used)) = frame_header(&self.buffer) {
-                self.buffer.advance(used);
-                return Some((kind, length));
-            }
+        if self.partial.is_empty()
+            && let Some((kind, length, used)) = frame_header(&self.buffer)
+        {
+            self.buffer.advance(used);
+            return Some((kind, length));
         }
         // Split over pushes: at most 16 bytes move one by one.
         while self.buffer.has_remaining() {

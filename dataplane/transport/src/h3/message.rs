@@ -6,7 +6,7 @@ use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 
 use super::Limits;
-use crate::http::{RequestHead, ResponseHead};
+use crate::http::{RequestHead, ResponseHead, is_plain};
 use crate::qpack::{self, Encoder, Error, Pseudo, Sink};
 
 /// A decoded head and what its `content-length` promised.
@@ -226,11 +226,12 @@ impl RequestSink {
 
 fn authority(value: Bytes) -> Result<Authority, Error> {
     //= rfc9114#section-4.3.1
-    // Neither empty nor with userinfo.
-    if value.is_empty() || value.contains(&b'@') {
+    // Neither empty nor with userinfo; and with nothing that only some parsers take.
+    let authority = Authority::from_maybe_shared(value).map_err(|_| Error::Field(":authority"))?;
+    if authority.host().is_empty() || !is_plain(&authority) {
         return Err(Error::Field(":authority"));
     }
-    Authority::from_maybe_shared(value).map_err(|_| Error::Field(":authority"))
+    Ok(authority)
 }
 
 fn path(value: Bytes) -> Result<PathAndQuery, Error> {

@@ -204,7 +204,7 @@ impl RecvStream {
 
     /// Tells the peer to stop sending; what has not been read is dropped.
     pub fn stop(&mut self, code: u64) {
-        if !matches!(self.ending, Some(_)) {
+        if self.ending.is_none() {
             // Fails only where the stream is already over.
             let _ = self.stream.stop(varint(code));
             self.ending = Some(Err(StreamError::Truncated));
@@ -286,10 +286,10 @@ impl RecvStream {
                 None => break,
             }
         }
-        if let Some(Ok(())) = self.ending {
-            if let Err(violation) = self.decoder.finish() {
-                return Err(self.violated(violation));
-            }
+        if let Some(Ok(())) = self.ending
+            && let Err(violation) = self.decoder.finish()
+        {
+            return Err(self.violated(violation));
         }
         Ok(None)
     }

@@ -90,7 +90,7 @@ fn malformed_requests() {
         check(&[GET[0], GET[1], (":path", path), GET[3]], ":path");
     }
     check(&[GET[0], GET[1], (":path", "*"), GET[3]], ":path");
-    for authority in ["", "user@h", "ho|st|", "h h", "h/", "h:1:2", "[::1"] {
+    for authority in ["", ":80", "user@h", "ho|st|", "h h", "h/", "h:1:2", "h:99999", "[::1"] {
         check(&[GET[0], GET[1], GET[2], (":authority", authority)], ":authority");
     }
     check(&get(&[("host", "other")]), "host differs from :authority");

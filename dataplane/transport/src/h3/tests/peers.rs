@@ -50,7 +50,7 @@ async fn our_client_and_their_server() {
             let body = vec![b'b'; at * 1000];
             send.data(body.clone().into()).await.unwrap();
             let trailers = headers(&[("grpc-status", "0"), ("x-more", "y")]);
-            send.finish((at % 2 == 0).then(|| trailers.clone())).await.unwrap();
+            send.finish((at.is_multiple_of(2)).then(|| trailers.clone())).await.unwrap();
             let answer = recv.response_head().await.unwrap();
             assert_eq!(answer.headers["x-path"], format!("/{at}"));
             for (name, value) in fields {
@@ -64,7 +64,7 @@ async fn our_client_and_their_server() {
                 }
             }
             assert!(got == body);
-            assert_eq!(got_trailers, (at % 2 == 0).then_some(trailers));
+            assert_eq!(got_trailers, (at.is_multiple_of(2)).then_some(trailers));
         };
         soon(futures_util::future::join_all((0..40).map(call))).await;
         assert!(!client.is_draining());
@@ -149,7 +149,7 @@ async fn their_client_and_our_server() {
         }
     });
     let quic = h3_quinn::Connection::new(pair.client.clone());
-    let (mut driver, requests) = h3::client::new(quic).await.unwrap();
+    let (mut driver, requests) = Box::pin(h3::client::new(quic)).await.unwrap();
     tokio::spawn(async move { driver.wait_idle().await });
     let call = |at: usize| {
         let mut requests = requests.clone();
@@ -187,7 +187,7 @@ async fn their_client_is_told_to_go() {
     let pair = Pair::new().await;
     let server = pair.start_server(Limits::default());
     let quic = h3_quinn::Connection::new(pair.client.clone());
-    let (mut driver, mut requests) = h3::client::new(quic).await.unwrap();
+    let (mut driver, mut requests) = Box::pin(h3::client::new(quic)).await.unwrap();
     let driven = tokio::spawn(async move { driver.wait_idle().await });
     let mut stream = requests.send_request(Request::get("https://shop.test/").body(()).unwrap()).await.unwrap();
     stream.finish().await.unwrap();
@@ -206,7 +206,7 @@ async fn a_breach_by_their_client_costs_one_stream() {
     let pair = Pair::new().await;
     let server = pair.start_server(Limits::default());
     let quic = h3_quinn::Connection::new(pair.client.clone());
-    let (mut driver, mut requests) = h3::client::new(quic).await.unwrap();
+    let (mut driver, mut requests) = Box::pin(h3::client::new(quic)).await.unwrap();
     tokio::spawn(async move { driver.wait_idle().await });
     let head = Request::get("https://shop.test/").header("te", "gzip").body(()).unwrap();
     let mut stream = requests.send_request(head).await.unwrap();
