@@ -106,7 +106,8 @@ fn bind(config: &Config) -> anyhow::Result<Vec<Sockets>> {
                 outbound: tcp("listen.outbound", config.listen.outbound)?,
                 inbound: tcp("listen.inbound", config.listen.inbound)?,
                 mesh,
-                dial: quic::bind_client(config.listen.mesh.ip(), mark).context("cannot bind a UDP socket to dial from")?,
+                dial: quic::bind_client(config.listen.mesh.ip(), mark)
+                    .context("cannot bind a UDP socket to dial from")?,
             })
         })
         .collect()
@@ -164,16 +165,14 @@ async fn work(
     keys: SharedKeys,
 ) -> anyhow::Result<()> {
     let place = quic::Worker::new(index, count).context("too many workers")?;
-    let limits = TransportLimits { concurrent_streams: shared.config.limits.max_streams_per_connection, ..Default::default() };
+    let limits =
+        TransportLimits { concurrent_streams: shared.config.limits.max_streams_per_connection, ..Default::default() };
     let Sockets { explicit, outbound, inbound, mesh, dial } = sockets;
     let server = Server::new(mesh, place, &keys, &identity, &limits).context("cannot start the mesh endpoint")?;
     let dialer = Dialer::new(dial, place, &keys, &limits).context("cannot start the dialling endpoint")?;
     let pool = Pool::new(dialer, identity, PoolLimits::default(), weft_transport::h3::Limits::default());
     shared.pools.lock().expect("no holder panics").push(Arc::clone(pool.stats()));
-    let dial = Dial {
-        mark: shared.config.capture.is_some().then_some(capture::MARK),
-        timeout: Duration::from_secs(5),
-    };
+    let dial = Dial { mark: shared.config.capture.is_some().then_some(capture::MARK), timeout: Duration::from_secs(5) };
     let apps = AppPool::new(dial, &shared.config.limits);
     shared.app_pools.lock().expect("no holder panics").push(apps.stats.clone());
     let worker = Rc::new(Worker::new(index, shared, pool, apps));

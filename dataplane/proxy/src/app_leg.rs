@@ -25,9 +25,8 @@ pub async fn carry(
     call: &mut Call<'_, '_>,
 ) -> Result<(), (Failure, bool)> {
     let connected = worker.apps.checkout(address, version).await;
-    let mut conn = connected.map_err(|error| {
-        (Failure::AppConnect { address: error.address.to_string(), reason: error.reason }, true)
-    })?;
+    let mut conn = connected
+        .map_err(|error| (Failure::AppConnect { address: error.address.to_string(), reason: error.reason }, true))?;
     let end = call.body.is_end();
     let result = match &mut conn {
         AppConn::H1(conn) => match conn.send(&call.head, end).await {

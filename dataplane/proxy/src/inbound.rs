@@ -14,8 +14,8 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Version};
 use weft_policy::bundle::{Protocol, WorkloadPort};
 use weft_policy::identity::SpiffeId;
-use weft_transport::http::{RecvBody, RequestHead, Responder, SendBody};
 use weft_transport::h3;
+use weft_transport::http::{RecvBody, RequestHead, Responder, SendBody};
 
 use crate::app_leg;
 use crate::destination::local_peer;
@@ -51,7 +51,14 @@ impl Caller {
     }
 
     /// The series for what this caller sends to `socket`.
-    pub fn metrics(&self, worker: &Worker, snapshot: &Snapshot, to: &Served, socket: SocketAddr, said: &Said) -> Rc<PairMetrics> {
+    pub fn metrics(
+        &self,
+        worker: &Worker,
+        snapshot: &Snapshot,
+        to: &Served,
+        socket: SocketAddr,
+        said: &Said,
+    ) -> Rc<PairMetrics> {
         let mut pairs = self.pairs.borrow_mut();
         if pairs.generation != snapshot.generation {
             *pairs = Pairs { generation: snapshot.generation, known: Vec::new() };
@@ -83,7 +90,12 @@ impl Caller {
 }
 
 /// Serves one request of a peer. Always answers, always counts.
-pub async fn serve(worker: &Rc<Worker>, caller: &Caller, head: RequestHead, mut streams: (h3::RecvStream, h3::SendStream)) {
+pub async fn serve(
+    worker: &Rc<Worker>,
+    caller: &Caller,
+    head: RequestHead,
+    mut streams: (h3::RecvStream, h3::SendStream),
+) {
     let _in_flight = worker.shared.in_flight.enter();
     let mut body = RecvBody::H3(&mut streams.0);
     let mut responder = Some(Responder::H3(&mut streams.1));
@@ -101,7 +113,12 @@ pub async fn serve(worker: &Rc<Worker>, caller: &Caller, head: RequestHead, mut 
     record.close(worker);
 }
 
-async fn carry(worker: &Rc<Worker>, snapshot: &Snapshot, caller: &Caller, mut call: Call<'_, '_>) -> Result<(), Failure> {
+async fn carry(
+    worker: &Rc<Worker>,
+    snapshot: &Snapshot,
+    caller: &Caller,
+    mut call: Call<'_, '_>,
+) -> Result<(), Failure> {
     let said = mesh::take(&mut call.head);
     let socket = said.destination.ok_or_else(|| Failure::NotServed("a request without weft-dst".to_owned()))?;
     let (served, port) = served_socket(worker, snapshot, socket)?;
@@ -134,7 +151,11 @@ fn place(caller: &Caller, socket: SocketAddr) -> Place<'_> {
 
 /// The served workload and port behind `socket`. Anything else is refused: a peer must not use us to reach what we can
 /// reach and it cannot (confused deputy).
-fn served_socket<'s>(worker: &Worker, snapshot: &'s Snapshot, socket: SocketAddr) -> Result<(&'s Served, &'s WorkloadPort), Failure> {
+fn served_socket<'s>(
+    worker: &Worker,
+    snapshot: &'s Snapshot,
+    socket: SocketAddr,
+) -> Result<(&'s Served, &'s WorkloadPort), Failure> {
     let refused = || {
         worker.shared.counters.misdirected.increment(1);
         Failure::NotServed(socket.to_string())

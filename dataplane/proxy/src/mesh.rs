@@ -25,7 +25,8 @@ pub const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwa
 pub fn strip(headers: &mut HeaderMap) {
     let internal = headers.keys().any(|name| name.as_str().starts_with("weft-"));
     if internal {
-        let names: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with("weft-")).cloned().collect();
+        let names: Vec<HeaderName> =
+            headers.keys().filter(|name| name.as_str().starts_with("weft-")).cloned().collect();
         for name in names {
             headers.remove(name);
         }

@@ -16,10 +16,10 @@ use weft_policy::bundle::{ObjectName, RouteRule, Service};
 use weft_policy::route::{HeadView, Resolved, RouteDecision};
 use weft_transport::http::{RecvBody, RequestHead, Responder, ResponseRecv, SendBody};
 
+use crate::app_leg;
 use crate::destination::{Destination, ServiceState};
 use crate::filtering::{self, Filtered, Place};
 use crate::mesh;
-use crate::app_leg;
 use crate::record::Record;
 use crate::reply::{Failure, Side};
 use crate::snapshot::{Served, Snapshot};
@@ -112,11 +112,12 @@ async fn carry(
     let routed = route(snapshot, from, &resolved, &mut call, worker.dice())?;
     match routed.timeout {
         None => attempts(worker, snapshot, &routed, &mut filtered, &mut call).await,
-        Some(limit) => match tokio::time::timeout(limit, attempts(worker, snapshot, &routed, &mut filtered, &mut call)).await
-        {
-            Ok(result) => result,
-            Err(_) => Err(Failure::Timeout(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX))),
-        },
+        Some(limit) => {
+            match tokio::time::timeout(limit, attempts(worker, snapshot, &routed, &mut filtered, &mut call)).await {
+                Ok(result) => result,
+                Err(_) => Err(Failure::Timeout(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX))),
+            }
+        }
     }
 }
 
@@ -141,7 +142,8 @@ async fn attempts(
         call.record.metrics = Some(Rc::clone(&destination.metrics));
         mesh::stamp(&mut call.head, &destination.socket(routed.target_port), &routed.from.source);
         let observed = Observed::start(worker, &state, &destination);
-        let Err((failure, unprocessed)) = attempt(worker, &destination, routed.target_port, filtered, call).await else {
+        let Err((failure, unprocessed)) = attempt(worker, &destination, routed.target_port, filtered, call).await
+        else {
             observed.finish(if call.record.code >= 500 { FlowOutcome::Failure } else { FlowOutcome::Success });
             return Ok(());
         };
@@ -287,8 +289,8 @@ fn route<'s>(
         RouteDecision::Rule { route, rule, .. } => {
             call.record.log(|log| log.route = Some(route.name.to_string()));
             let named = || format!("HTTPRoute {}", route.name);
-            let backend = weft_policy::route::pick_backend(rule, dice)
-                .ok_or_else(|| Failure::NoBackend { route: named() })?;
+            let backend =
+                weft_policy::route::pick_backend(rule, dice).ok_or_else(|| Failure::NoBackend { route: named() })?;
             let Some(name) = &backend.service else {
                 return Err(Failure::BackendNotFound { route: named() });
             };

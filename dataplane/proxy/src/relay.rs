@@ -65,11 +65,7 @@ pub async fn pump(from: &mut RecvBody<'_>, to: &mut SendBody<'_>, progress: &Pro
     end
 }
 
-async fn pump_frames(
-    from: &mut RecvBody<'_>,
-    to: &mut SendBody<'_>,
-    progress: &Progress,
-) -> Result<(), PumpError> {
+async fn pump_frames(from: &mut RecvBody<'_>, to: &mut SendBody<'_>, progress: &Progress) -> Result<(), PumpError> {
     loop {
         match next_frame(from, to).await? {
             Some(Frame::Data(data)) => {
@@ -211,7 +207,8 @@ async fn download(
         Err(PumpError::Source(error)) if grpc => {
             let mut trailers = HeaderMap::new();
             trailers.insert("grpc-status", HeaderValue::from_static("14"));
-            trailers.insert("grpc-message", crate::reply::percent_encode(&format!("weft: the answer broke off: {error}")));
+            trailers
+                .insert("grpc-message", crate::reply::percent_encode(&format!("weft: the answer broke off: {error}")));
             progress.grpc_status.set(Some(14));
             let _ = to.finish(Some(trailers)).await;
             Err(ExchangeError::Broken(error))

@@ -156,9 +156,15 @@ impl Failure {
     pub fn verdict(&self) -> Verdict {
         let verdict = |status, flag, stage, reason, grpc| Verdict { status, flag, stage, reason, grpc };
         match self {
-            Failure::NoAuthority => verdict(StatusCode::BAD_REQUEST, Flag::DownstreamProtocol, "parse", "no_authority", 3),
-            Failure::BadRequest(_) => verdict(StatusCode::BAD_REQUEST, Flag::DownstreamProtocol, "parse", "bad_request", 3),
-            Failure::NoRuleMatched { .. } => verdict(StatusCode::NOT_FOUND, Flag::NoRoute, "route", "no_rule_matched", 12),
+            Failure::NoAuthority => {
+                verdict(StatusCode::BAD_REQUEST, Flag::DownstreamProtocol, "parse", "no_authority", 3)
+            }
+            Failure::BadRequest(_) => {
+                verdict(StatusCode::BAD_REQUEST, Flag::DownstreamProtocol, "parse", "bad_request", 3)
+            }
+            Failure::NoRuleMatched { .. } => {
+                verdict(StatusCode::NOT_FOUND, Flag::NoRoute, "route", "no_rule_matched", 12)
+            }
             Failure::NoBackend { .. } => {
                 verdict(StatusCode::INTERNAL_SERVER_ERROR, Flag::NoRoute, "route", "no_backend", 14)
             }
@@ -189,7 +195,9 @@ impl Failure {
             }
             Failure::Timeout(_) => verdict(StatusCode::GATEWAY_TIMEOUT, Flag::Timeout, "response", "timeout", 4),
             Failure::NotServed(_) => verdict(StatusCode::BAD_REQUEST, Flag::NoRoute, "route", "not_served", 7),
-            Failure::ConnectRefused(_) => verdict(StatusCode::BAD_REQUEST, Flag::NoRoute, "route", "connect_refused", 7),
+            Failure::ConnectRefused(_) => {
+                verdict(StatusCode::BAD_REQUEST, Flag::NoRoute, "route", "connect_refused", 7)
+            }
             Failure::Loop => verdict(StatusCode::LOOP_DETECTED, Flag::NoRoute, "route", "loop", 7),
             Failure::Filter(reply) => filter_verdict(reply),
         }
@@ -329,7 +337,11 @@ mod tests {
         check(&denied, false, "403 UAEX grpc=- [inbound;filter;shop/reviews#0;no allow rule matched] denied");
         check(&denied, true, "200 UAEX grpc=7 [inbound;filter;shop/reviews#0;no allow rule matched] ");
         let timeout = Failure::Timeout(5);
-        check(&timeout, false, "504 UT grpc=- [inbound;response;-;no answer within 5 ms] weft inbound response: no answer within 5 ms");
+        check(
+            &timeout,
+            false,
+            "504 UT grpc=- [inbound;response;-;no answer within 5 ms] weft inbound response: no answer within 5 ms",
+        );
         let nowhere = Failure::NoEndpoints { service: "shop/ü".to_owned() };
         check(&nowhere, true, "200 UH grpc=14 [inbound;balance;-;shop/? has no endpoints] ");
     }

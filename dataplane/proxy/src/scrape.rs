@@ -108,7 +108,9 @@ fn filters(admin: &Admin, out: &mut String) {
             let _ = match custom.value() {
                 CustomValue::Counter(value) => writeln!(out, "{name}{{{labels}}} {value}"),
                 CustomValue::Gauge(value) => writeln!(out, "{name}{{{labels}}} {value}"),
-                CustomValue::Histogram { buckets, .. } => writeln!(out, "{name}{{{labels}}} {}", buckets.iter().sum::<u64>()),
+                CustomValue::Histogram { buckets, .. } => {
+                    writeln!(out, "{name}{{{labels}}} {}", buckets.iter().sum::<u64>())
+                }
             };
         }
     }

@@ -2,8 +2,8 @@
 //! request path.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwapOption;
@@ -84,7 +84,8 @@ impl Shared {
         ];
         let local = |ip: std::net::IpAddr| ip.is_loopback() || ip == self.config.workload.address;
         ours.into_iter().flatten().any(|own| {
-            own.port() == address.port() && (own.ip() == address.ip() || own.ip().is_unspecified() && local(address.ip()))
+            own.port() == address.port()
+                && (own.ip() == address.ip() || own.ip().is_unspecified() && local(address.ip()))
         })
     }
 

@@ -54,10 +54,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// Something that a request cannot do without is missing; the snapshot before stays.
-    pub fn build(
-        bundle: Arc<Bundle>,
-        prepared: &HashMap<String, Arc<Prepared>>,
-    ) -> Result<Snapshot, SnapshotError> {
+    pub fn build(bundle: Arc<Bundle>, prepared: &HashMap<String, Arc<Prepared>>) -> Result<Snapshot, SnapshotError> {
         let mesh = bundle.mesh.clone().ok_or(SnapshotError::NoMesh)?;
         let mut served = Vec::with_capacity(bundle.workloads.len());
         for workload in bundle.workloads.values() {

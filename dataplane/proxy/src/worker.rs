@@ -101,7 +101,12 @@ impl Worker {
         let local = snapshot.as_ref().map(|snapshot| local_peer(snapshot.local())).unwrap_or_default();
         let pairs = [
             PairLabels { reporter: "source", source: local.clone(), ..PairLabels::default() },
-            PairLabels { reporter: "destination", destination: local, source: Peer::default(), ..PairLabels::default() },
+            PairLabels {
+                reporter: "destination",
+                destination: local,
+                source: Peer::default(),
+                ..PairLabels::default()
+            },
         ]
         .map(|labels| self.metrics.pair(&labels));
         let pair = Rc::clone(&pairs[index]);

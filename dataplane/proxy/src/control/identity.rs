@@ -69,7 +69,10 @@ pub async fn join_or_load(config: &Config, state: &State, channel: &Channel) -> 
 }
 
 fn is_away(status: &tonic::Status) -> bool {
-    matches!(status.code(), tonic::Code::Unavailable | tonic::Code::DeadlineExceeded | tonic::Code::Cancelled | tonic::Code::Unknown)
+    matches!(
+        status.code(),
+        tonic::Code::Unavailable | tonic::Code::DeadlineExceeded | tonic::Code::Cancelled | tonic::Code::Unknown
+    )
 }
 
 fn read_token(path: &Path) -> Result<String, JoinError> {

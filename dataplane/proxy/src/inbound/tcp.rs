@@ -18,7 +18,12 @@ use crate::telemetry::access_log::{self, Connection};
 use crate::worker::Worker;
 
 /// Serves one CONNECT. Always answers, always counts.
-pub async fn serve(worker: &Rc<Worker>, caller: &Caller, mut head: RequestHead, mut streams: (h3::RecvStream, h3::SendStream)) {
+pub async fn serve(
+    worker: &Rc<Worker>,
+    caller: &Caller,
+    mut head: RequestHead,
+    mut streams: (h3::RecvStream, h3::SendStream),
+) {
     let _in_flight = worker.shared.in_flight.enter();
     let start = Instant::now();
     let said = mesh::take(&mut head);
@@ -41,8 +46,7 @@ pub async fn serve(worker: &Rc<Worker>, caller: &Caller, mut head: RequestHead, 
     let (mut from_peer, mut to_peer) = halves(&mut streams);
     let (mut from_app, mut to_app) = (RecvBody::Tcp(&mut app_read), SendBody::Tcp(&mut app_write));
     let idle = Duration::from_secs(worker.shared.config.limits.tunnel_idle_timeout_s);
-    let end =
-        relay::tunnel((&mut from_peer, &mut to_peer), (&mut from_app, &mut to_app), (&up, &down), idle).await;
+    let end = relay::tunnel((&mut from_peer, &mut to_peer), (&mut from_app, &mut to_app), (&up, &down), idle).await;
     series.closed.add(1);
     log(worker, caller, &authority, start, (&up, &down), end);
 }
@@ -59,10 +63,11 @@ async fn open(worker: &Rc<Worker>, caller: &Caller, authority: &str, said: &mesh
     // The filters' part ends here: a long connection must not hold an old snapshot.
     let mut filtered = filtering::connection(worker, &served.inbound, &place(caller, socket)).await?;
     let permit = filtered.take_permit().ok_or(Failure::NotReady)?;
-    let app = worker.apps.connect(socket).await.map_err(|error| Failure::AppConnect {
-        address: error.address.to_string(),
-        reason: error.reason,
-    })?;
+    let app = worker
+        .apps
+        .connect(socket)
+        .await
+        .map_err(|error| Failure::AppConnect { address: error.address.to_string(), reason: error.reason })?;
     Ok((app, caller.metrics(worker, &snapshot, served, socket, said), permit))
 }
 
@@ -106,7 +111,14 @@ async fn refuse(
     streams.0.stop(h3::Code::NO_ERROR);
 }
 
-fn log(worker: &Worker, caller: &Caller, authority: &str, start: Instant, (up, down): (&Progress, &Progress), end: TunnelEnd) {
+fn log(
+    worker: &Worker,
+    caller: &Caller,
+    authority: &str,
+    start: Instant,
+    (up, down): (&Progress, &Progress),
+    end: TunnelEnd,
+) {
     if !worker.access_log_on() {
         return;
     }

@@ -16,8 +16,8 @@ use weft_transport::http::{RecvBody, Responder, ResponseHead};
 use weft_transport::{capture, h1, h2};
 
 use super::{Origin, Request, Target, resolve_target, serve, tcp};
-use crate::reply::{Failure, Side};
 use crate::record::Record;
+use crate::reply::{Failure, Side};
 use crate::worker::Worker;
 
 /// A proxy's client always speaks first, but may open its connection well ahead of its request.
@@ -134,7 +134,9 @@ async fn accept_connect(worker: &Rc<Worker>, origin: &Origin, exchange: h1::Exch
     let authority = head.authority.as_ref().or(head.target_authority.as_ref());
     let target = authority.and_then(|authority| Target::of_connect(authority));
     let failure = match &target {
-        _ if origin.target.is_some() => Failure::ConnectRefused("a connection that already has a destination".to_owned()),
+        _ if origin.target.is_some() => {
+            Failure::ConnectRefused("a connection that already has a destination".to_owned())
+        }
         None => Failure::BadRequest("CONNECT needs host:port".into()),
         Some(Target::Address(address)) if worker.shared.is_own_listener(*address) => Failure::Loop,
         Some(_) => {

@@ -83,7 +83,12 @@ impl Opened {
 type Refused = (Failure, Option<Rc<PairMetrics>>);
 
 /// Opens a tunnel to an endpoint; to another where the first could not be reached or provably did not take it.
-async fn open(worker: &Rc<Worker>, snapshot: &Snapshot, resolved: &Resolved<'_>, origin: &Origin) -> Result<Opened, Refused> {
+async fn open(
+    worker: &Rc<Worker>,
+    snapshot: &Snapshot,
+    resolved: &Resolved<'_>,
+    origin: &Origin,
+) -> Result<Opened, Refused> {
     let from = snapshot.local();
     let port = target_port(resolved).map_err(|failure| (failure, None))?;
     let place = Place::outbound(origin, resolved.port, from);
@@ -117,7 +122,12 @@ async fn open(worker: &Rc<Worker>, snapshot: &Snapshot, resolved: &Resolved<'_>,
     }
 }
 
-async fn connect(worker: &Worker, destination: &Destination, port: u16, source: &http::HeaderValue) -> Result<Streams, (Failure, bool)> {
+async fn connect(
+    worker: &Worker,
+    destination: &Destination,
+    port: u16,
+    source: &http::HeaderValue,
+) -> Result<Streams, (Failure, bool)> {
     let socket = SocketAddr::new(destination.endpoint.address, port);
     let Some(peer) = destination.peer.as_ref().filter(|_| !worker.shared.config.danger_plaintext_tunnel) else {
         let stream = worker.apps.connect(socket).await.map_err(|error| {
@@ -140,12 +150,14 @@ async fn connect(worker: &Worker, destination: &Destination, port: u16, source: 
         headers,
         version: Version::HTTP_11,
     };
-    let (send, mut receive) = client.send(&head, false).await.map_err(|error| {
-        (Failure::Unprocessed { to: "the peer", error: error.error }, error.unprocessed)
-    })?;
-    let answer = receive.response_head().await.map_err(|error| {
-        (Failure::NoAnswer { to: "the peer", error: error.error }, error.unprocessed)
-    })?;
+    let (send, mut receive) = client
+        .send(&head, false)
+        .await
+        .map_err(|error| (Failure::Unprocessed { to: "the peer", error: error.error }, error.unprocessed))?;
+    let answer = receive
+        .response_head()
+        .await
+        .map_err(|error| (Failure::NoAnswer { to: "the peer", error: error.error }, error.unprocessed))?;
     if answer.status.is_success() {
         return Ok(Streams::Peer(Box::new((receive, send))));
     }

@@ -34,7 +34,8 @@ pub fn series(store: &SeriesStore, out: &mut String) {
             *total += counter.value();
         }
     }
-    for (index, metric) in [Metric::TcpOpened, Metric::TcpClosed, Metric::TcpSent, Metric::TcpReceived].iter().enumerate()
+    for (index, metric) in
+        [Metric::TcpOpened, Metric::TcpClosed, Metric::TcpSent, Metric::TcpReceived].iter().enumerate()
     {
         header(out, *metric);
         for (labels, sum) in &tcp {
