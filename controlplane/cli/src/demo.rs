@@ -10,7 +10,7 @@ mod story;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::answer::{Answer, Outcome};
+use crate::answer::{Answer, Failure, Outcome};
 use crate::output;
 use crate::run::Signals;
 use stage::Stage;
@@ -35,6 +35,8 @@ pub(crate) struct DemoArgs {
 
 /// How often the running demo says how the load does.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
+/// How long a control plane that somebody killed stays away.
+const CONTROL_STAYS_AWAY: Duration = Duration::from_secs(10);
 
 pub(crate) async fn run(args: DemoArgs) -> Outcome {
     let mut signals = Signals::listen()?;
@@ -59,15 +61,27 @@ async fn tell(stage: &mut Stage, once: bool, rate: u32) -> Outcome {
     stage.apply(members::POLICIES).await?;
     stage.apply(&members::canary(90, 10)).await?;
     output::print(&guide::text(stage));
+    let mut ticks = tokio::time::interval(REPORT_EVERY);
     loop {
-        tokio::time::sleep(REPORT_EVERY).await;
-        let load = stage.load().await?;
-        output::complain(&format!(
-            "load: {} sent, {} answered, {} failed; releases {}",
-            load.sent,
-            load.answered,
-            load.failed,
-            load.releases_text()
-        ));
+        tokio::select! {
+            _ = ticks.tick() => report(stage).await?,
+            () = stage.control_gone() => {
+                let pause = output::duration(CONTROL_STAYS_AWAY);
+                output::complain(&format!("the control plane is gone: the mesh goes on; it comes back in {pause}"));
+                tokio::time::sleep(CONTROL_STAYS_AWAY).await;
+                stage.start_control().await?;
+                output::complain("the control plane is back");
+            }
+        }
     }
+}
+
+async fn report(stage: &Stage) -> Result<(), Failure> {
+    let load = stage.load().await?;
+    let (sent, answered, failed) = (load.sent, load.answered, load.failed);
+    output::complain(&format!(
+        "load: {sent} sent, {answered} answered, {failed} failed; releases {}",
+        load.releases_text()
+    ));
+    Ok(())
 }

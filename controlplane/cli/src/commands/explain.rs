@@ -127,8 +127,10 @@ mod tests {
                  "reason": "denied", "filters": ["fault", "authz"]}]},
                 {"service": "shop/reviews-v2", "port": 80, "weight": 0, "endpoints": []}]});
         let text = render(&args, &answer, &Paint::plain());
-        assert!(text.starts_with("DENIED  GET reviews/admin as shop/partner\nREASON:  denied by a rule\n"), "{text}");
-        for part in ["127.0.0.12:9080", "shop/no-admin#x", "fault,authz", "shop/reviews-v2:80", "none"] {
+        assert!(text.starts_with("DENIED  GET reviews/admin as shop/partner\nREASON:"), "{text}");
+        for part in
+            ["denied by a rule", "127.0.0.12:9080", "shop/no-admin#x", "fault,authz", "shop/reviews-v2:80", "none"]
+        {
             assert!(text.contains(part), "{part} in {text}");
         }
         assert!(!text.contains("ROUTE RULE"), "{text}");

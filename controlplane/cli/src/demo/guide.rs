@@ -16,7 +16,8 @@ pub(super) fn text(stage: &Stage) -> String {
     let partner = format!("curl -x http://{}:15080", ip(PARTNER));
     let probe = format!("http://{}:15080", ip(PARTNER));
     let exports = format!(
-        "export WEFT_SERVER={} WEFT_TOKEN_FILE={} WEFT_CA_FILE={}",
+        "export PATH=$PATH:{} WEFT_SERVER={} WEFT_TOKEN_FILE={} WEFT_CA_FILE={}",
+        programs(),
         access.server,
         access.token_file.display(),
         access.ca_file.display()
@@ -47,7 +48,10 @@ pub(super) fn text(stage: &Stage) -> String {
                 REVIEWS[1]
             ),
         ),
-        ("kill the control plane", "pkill -9 weft-control; everything goes on".to_owned()),
+        (
+            "kill the control plane; it comes back after 10 s",
+            format!("kill -9 {}", stage.control_pid().unwrap_or_default()),
+        ),
     ];
     let mut text = format!(
         "\n{}\n{}\n{}\n{exports}\n\n",
@@ -60,4 +64,10 @@ pub(super) fn text(stage: &Stage) -> String {
     }
     text.push_str(&format!("\nLogs: {}/logs. Ctrl-C ends everything.\n", stage.folder().display()));
     text
+}
+
+/// The folder that this executable and the shop's lie in.
+fn programs() -> String {
+    let own = std::env::current_exe().ok();
+    own.as_deref().and_then(std::path::Path::parent).map_or_else(String::new, |folder| folder.display().to_string())
 }

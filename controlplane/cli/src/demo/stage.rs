@@ -161,6 +161,18 @@ impl Stage {
         }
     }
 
+    /// Resolves when the control plane has ended without us. Cancel safe.
+    pub(super) async fn control_gone(&mut self) {
+        match &mut self.control {
+            Some(control) => drop(control.wait().await),
+            None => std::future::pending().await,
+        }
+    }
+
+    pub(super) fn control_pid(&self) -> Option<u32> {
+        self.control.as_ref().and_then(Child::id)
+    }
+
     /// `kill -9`, and only then back.
     pub(super) async fn kill_control(&mut self) -> anyhow::Result<()> {
         let mut control = self.control.take().context("the control plane isn't running")?;

@@ -21,7 +21,7 @@ fn stand_in() {
     let listener = TcpListener::bind(health).unwrap();
     for mut stream in listener.incoming().flatten() {
         let mut head = [0; 1024];
-        stream.read(&mut head).unwrap();
+        assert!(stream.read(&mut head).unwrap() > 0);
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").unwrap();
     }
 }
