@@ -294,73 +294,83 @@ fn meshes_and_workloads() {
     );
 }
 
+/// An HTTPRoute with this rule, in line 7, and the only mistake in it.
+fn check_rule(rule: &str, key: &str, message: &str) {
+    let parents = "  parentRefs: [{group: \"\", kind: Service, name: web}]\n  rules:\n";
+    check_spec(Kind::HttpRoute, &format!("{parents}  - {rule}\n"), &format!("7: spec.rules[0].{key}: {message}"));
+}
+
+#[test]
+fn filters_of_routes() {
+    check_rule(
+        "filters: [{type: RequestMirror, requestMirror: {backendRef: {name: a}}}]",
+        "filters[0].type",
+        "HTTPRoute filter RequestMirror is not supported yet",
+    );
+    check_rule("filters: [{type: URLRewrite}]", "filters[0].type", "HTTPRoute filter URLRewrite is not supported yet");
+    check_rule("filters: [{type: Magic}]", "filters[0].type", "\"Magic\" is not an HTTPRoute filter");
+    check_rule("filters: [{type: RequestHeaderModifier}]", "filters[0]", "requestHeaderModifier is missing");
+    check_rule(
+        "filters: [{type: RequestHeaderModifier, requestHeaderModifier: {}, cors: {}}]",
+        "filters[0]",
+        "a filter has the body of its own type and no other",
+    );
+    check_rule(
+        "filters: [{type: RequestHeaderModifier, requestHeaderModifier: {}}, {type: RequestHeaderModifier, requestHeaderModifier: {}}]",
+        "filters",
+        "RequestHeaderModifier may be given once",
+    );
+    check_rule(
+        "filters: [{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: a b, value: c}]}}]",
+        "filters[0].requestHeaderModifier.set[0].name",
+        "\"a b\" is not the name of a header",
+    );
+}
+
+#[test]
+fn rules_of_routes() {
+    check_rule("matches: [{queryParams: [{name: a, value: b}]}]", "matches[0].queryParams", "is not supported yet");
+    check_rule(
+        "matches: [{path: {type: RegularExpression, value: /a.*}}]",
+        "matches[0].path.type",
+        "path match RegularExpression is not supported yet",
+    );
+    check_rule("matches: [{path: {value: a}}]", "matches[0].path.value", "\"a\": path does not begin with '/'");
+    check_rule(
+        "matches: [{path: {value: /a/../b}}]",
+        "matches[0].path.value",
+        "\"/a/../b\" never arrives: requests are normalised to \"/b\"",
+    );
+    check_rule(
+        "matches: [{method: get}]",
+        "matches[0].method",
+        "\"get\" is not one of GET, HEAD, POST, PUT, DELETE, CONNECT, OPTIONS, TRACE, PATCH",
+    );
+    check_rule(
+        "matches: [{headers: [{type: RegularExpression, name: a, value: b}]}]",
+        "matches[0].headers[0].type",
+        "header match RegularExpression is not supported yet",
+    );
+    check_rule("backendRefs: [{name: web}]", "backendRefs[0]", "missing field `port`");
+    check_rule(
+        "backendRefs: [{name: web, port: 80, weight: 1000001}]",
+        "backendRefs[0].weight",
+        "1000001 is not a weight: 0 to 1000000",
+    );
+    check_rule(
+        "backendRefs: [{kind: Bucket, name: web, port: 80}]",
+        "backendRefs[0]",
+        "a backend of kind Bucket is not supported yet",
+    );
+    check_rule("timeouts: {backendRequest: 1s}", "timeouts.backendRequest", "is not supported yet");
+    check_rule("retry: {attempts: 3}", "retry", "is not supported yet");
+    check_rule("sessionPersistence: {}", "sessionPersistence", "is not supported yet");
+    let many = vec!["{}"; 65].join(", ");
+    check_rule(&format!("matches: [{many}]"), "matches", "has 65 matches; at most 64 are allowed");
+}
+
 #[test]
 fn routes() {
-    let check = |rule: &str, expect: &str| {
-        let parents = "  parentRefs: [{group: \"\", kind: Service, name: web}]\n  rules:\n";
-        check_spec(Kind::HttpRoute, &format!("{parents}  - {rule}\n"), expect);
-    };
-    let in_rule = |key: &str, message: &str| format!("7: spec.rules[0].{key}: {message}");
-    check(
-        "filters: [{type: RequestMirror, requestMirror: {backendRef: {name: a}}}]",
-        &in_rule("filters[0].type", "HTTPRoute filter RequestMirror is not supported yet"),
-    );
-    check(
-        "filters: [{type: URLRewrite}]",
-        &in_rule("filters[0].type", "HTTPRoute filter URLRewrite is not supported yet"),
-    );
-    check("filters: [{type: Magic}]", &in_rule("filters[0].type", "\"Magic\" is not an HTTPRoute filter"));
-    check("filters: [{type: RequestHeaderModifier}]", &in_rule("filters[0]", "requestHeaderModifier is missing"));
-    check(
-        "filters: [{type: RequestHeaderModifier, requestHeaderModifier: {}, cors: {}}]",
-        &in_rule("filters[0]", "a filter has the body of its own type and no other"),
-    );
-    check(
-        "filters: [{type: RequestHeaderModifier, requestHeaderModifier: {}}, {type: RequestHeaderModifier, requestHeaderModifier: {}}]",
-        &in_rule("filters", "RequestHeaderModifier may be given once"),
-    );
-    check(
-        "filters: [{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: a b, value: c}]}}]",
-        &in_rule("filters[0].requestHeaderModifier.set[0].name", "\"a b\" is not the name of a header"),
-    );
-    check(
-        "matches: [{queryParams: [{name: a, value: b}]}]",
-        &in_rule("matches[0].queryParams", "is not supported yet"),
-    );
-    check(
-        "matches: [{path: {type: RegularExpression, value: /a.*}}]",
-        &in_rule("matches[0].path.type", "path match RegularExpression is not supported yet"),
-    );
-    check("matches: [{path: {value: a}}]", &in_rule("matches[0].path.value", "\"a\": path does not begin with '/'"));
-    check(
-        "matches: [{path: {value: /a/../b}}]",
-        &in_rule("matches[0].path.value", "\"/a/../b\" never arrives: requests are normalised to \"/b\""),
-    );
-    check(
-        "matches: [{method: get}]",
-        &in_rule(
-            "matches[0].method",
-            "\"get\" is not one of GET, HEAD, POST, PUT, DELETE, CONNECT, OPTIONS, TRACE, PATCH",
-        ),
-    );
-    check(
-        "matches: [{headers: [{type: RegularExpression, name: a, value: b}]}]",
-        &in_rule("matches[0].headers[0].type", "header match RegularExpression is not supported yet"),
-    );
-    check("backendRefs: [{name: web}]", &in_rule("backendRefs[0]", "missing field `port`"));
-    check(
-        "backendRefs: [{name: web, port: 80, weight: 1000001}]",
-        &in_rule("backendRefs[0].weight", "1000001 is not a weight: 0 to 1000000"),
-    );
-    check(
-        "backendRefs: [{kind: Bucket, name: web, port: 80}]",
-        &in_rule("backendRefs[0]", "a backend of kind Bucket is not supported yet"),
-    );
-    check("timeouts: {backendRequest: 1s}", &in_rule("timeouts.backendRequest", "is not supported yet"));
-    check("retry: {attempts: 3}", &in_rule("retry", "is not supported yet"));
-    check("sessionPersistence: {}", &in_rule("sessionPersistence", "is not supported yet"));
-    let many = vec!["{}"; 65].join(", ");
-    check(&format!("matches: [{many}]"), &in_rule("matches", "has 65 matches; at most 64 are allowed"));
     let spec = |spec: &str, expect: &str| check_spec(Kind::HttpRoute, spec, expect);
     spec("  parentRefs: []\n  rules: [{}]\n", "5: spec.parentRefs: is empty: the route is attached to nothing");
     spec(

@@ -115,10 +115,12 @@ fn agrees_with_a_plain_map() {
             let key = KEYS[usize::try_from(roll(6)).unwrap()];
             match roll(10) {
                 0 => {
-                    let weights: BTreeMap<&str, u32> = KEYS
-                        .iter()
-                        .filter_map(|k| (roll(3) > 0).then(|| (*k, u32::try_from(roll(4)).unwrap())))
-                        .collect();
+                    let mut weights = BTreeMap::new();
+                    for key in KEYS {
+                        if roll(3) > 0 {
+                            weights.insert(key, u32::try_from(roll(4)).unwrap());
+                        }
+                    }
                     balancer.update(weights.clone());
                     let kept = |k: &str| model.get(k).map_or(0, |known| known.1);
                     model = weights.into_iter().map(|(k, weight)| (k, (weight, kept(k)))).collect();
