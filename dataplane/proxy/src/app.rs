@@ -195,6 +195,7 @@ async fn tend(worker: &Rc<Worker>) {
                 }
                 if let Some(snapshot) = worker.snapshot() {
                     worker.pool.retain(|key| snapshot.has_peer(key.destination(), key.address()));
+                    worker.filters.borrow_mut().retire();
                 }
             }
             () = worker.shared.drain.quitting() => return,

@@ -62,7 +62,8 @@ pub async fn exchange(
     let status = Cell::new(None::<StatusCode>);
     let terms = Terms { filtered, status: &status, grpc: call.record.grpc };
     let accounts = (&call.record.sent, &call.record.received);
-    let result = relay::exchange((call.body, call.responder), streams, terms, accounts).await;
+    // Boxed: the two pumps are most of a request's future, and everything above carries them along.
+    let result = Box::pin(relay::exchange((call.body, call.responder), streams, terms, accounts)).await;
     if let Some(status) = status.get() {
         call.record.answered(status);
     }

@@ -84,17 +84,13 @@ async fn pump_frames(from: &mut RecvBody<'_>, to: &mut SendBody<'_>, progress: &
 
 /// The next frame of `from`; where it is not there yet, `to` is flushed before the wait.
 async fn next_frame(from: &mut RecvBody<'_>, to: &mut SendBody<'_>) -> Result<Option<Frame>, PumpError> {
-    {
-        let mut frame = pin!(from.frame());
-        let first = std::future::poll_fn(|cx| Poll::Ready(frame.as_mut().poll(cx))).await;
-        match first {
-            Poll::Ready(frame) => return frame.map_err(PumpError::Source),
-            Poll::Pending => {
-                to.flush().await.map_err(PumpError::Sink)?;
-                return frame.await.map_err(PumpError::Source);
-            }
-        }
+    let mut frame = pin!(from.frame());
+    let first = std::future::poll_fn(|cx| Poll::Ready(frame.as_mut().poll(cx))).await;
+    if let Poll::Ready(frame) = first {
+        return frame.map_err(PumpError::Source);
     }
+    to.flush().await.map_err(PumpError::Sink)?;
+    frame.await.map_err(PumpError::Source)
 }
 
 /// `grpc-status` of a trailer or trailers-only header block.
@@ -214,10 +210,7 @@ async fn download(
             Err(ExchangeError::Broken(error))
         }
         Err(PumpError::Source(error)) => {
-            to.reset(match error {
-                StreamError::Reset(code) => code,
-                _ => Code::INTERNAL_ERROR,
-            });
+            to.reset(if let StreamError::Reset(code) = error { code } else { Code::INTERNAL_ERROR });
             Err(ExchangeError::Broken(error))
         }
     }

@@ -205,22 +205,22 @@ impl Failure {
 
     /// The rule that decided, where one did.
     pub fn rule(&self) -> Option<Cow<'_, str>> {
-        match self {
-            Failure::Filter(reply) => Some(match &reply.rule {
-                Some(rule) => Cow::Borrowed(rule),
-                None => Cow::Borrowed(&*reply.filter),
-            }),
-            Failure::NoBackend { route } | Failure::BackendNotFound { route } => Some(Cow::Borrowed(route)),
-            _ => None,
+        if let Failure::Filter(reply) = self {
+            return Some(Cow::Borrowed(reply.rule.as_deref().unwrap_or(&reply.filter)));
         }
+        if let Failure::NoBackend { route } | Failure::BackendNotFound { route } = self {
+            return Some(Cow::Borrowed(route));
+        }
+        None
     }
 
     /// The reply as a message: head and body. `grpc`: trailers-only with `grpc-status`, status 200 (gRPC over HTTP/2).
     pub fn reply(&self, side: Side, grpc: bool, to_peer: bool) -> (ResponseHead, Bytes) {
         let verdict = self.verdict();
-        let (mut headers, own_body) = match self {
-            Failure::Filter(reply) => (reply.headers.clone(), Some(reply.body.clone())),
-            _ => (HeaderMap::new(), None),
+        let (mut headers, own_body) = if let Failure::Filter(reply) = self {
+            (reply.headers.clone(), Some(reply.body.clone()))
+        } else {
+            (HeaderMap::new(), None)
         };
         if to_peer {
             headers.insert(WEFT_REPLY, self.weft_reply(side, &verdict));

@@ -79,9 +79,12 @@ fn pools(admin: &Admin, out: &mut String) {
     }
 }
 
+/// Reads one counter of a filter.
+type Read = fn(&FilterStats) -> u64;
+
 fn filters(admin: &Admin, out: &mut String) {
     let hosts = admin.shared.filter_host.stats();
-    let columns: [(Metric, fn(&FilterStats) -> u64); 8] = [
+    let columns: [(Metric, Read); 8] = [
         (Metric::FilterCalls, |stats| stats.calls.value()),
         (Metric::FilterReplies, |stats| stats.replies.value()),
         (Metric::FilterAudited, |stats| stats.audited.value()),
@@ -89,7 +92,7 @@ fn filters(admin: &Admin, out: &mut String) {
         (Metric::FilterTimeouts, |stats| stats.timeouts.value()),
         (Metric::FilterFailedOpen, |stats| stats.failed_open.value()),
         (Metric::FilterFailedClosed, |stats| stats.failed_closed.value()),
-        (Metric::FilterInstances, |stats| u64::try_from(stats.instances.value()).unwrap_or(0)),
+        (Metric::FilterInstances, |stats| stats.instances.value()),
     ];
     for (metric, read) in columns {
         header(out, metric);

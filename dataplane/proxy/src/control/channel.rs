@@ -14,7 +14,7 @@ use weft_transport::tls::{IdentityHandle, TrustError, control_client_config};
 const MAX_MESSAGE: usize = 32 << 20;
 
 /// A client of the control plane.
-pub type Client = MeshControlClient<tonic::transport::Channel>;
+pub(super) type Client = MeshControlClient<tonic::transport::Channel>;
 
 /// Why the control plane could not be asked.
 #[derive(Debug, thiserror::Error)]
@@ -58,12 +58,12 @@ impl Channel {
     }
 
     /// Without a client certificate: good for `Join` only.
-    pub fn anonymous(&self) -> Result<Client, ChannelError> {
+    pub(super) fn anonymous(&self) -> Result<Client, ChannelError> {
         self.open(None)
     }
 
     /// As the workload that `identity` holds.
-    pub fn mutual(&self, identity: &IdentityHandle) -> Result<Client, ChannelError> {
+    pub(super) fn mutual(&self, identity: &IdentityHandle) -> Result<Client, ChannelError> {
         self.open(Some(identity))
     }
 

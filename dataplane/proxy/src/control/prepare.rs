@@ -14,11 +14,11 @@ use super::channel::{Channel, ChannelError};
 use crate::state::{State, StateError};
 
 /// Filters by attachment name.
-pub type Filters = HashMap<String, Arc<Prepared>>;
+pub(super) type Filters = HashMap<String, Arc<Prepared>>;
 
 /// What preparing came to.
 #[derive(Debug, Default, Clone)]
-pub struct Ready {
+pub(super) struct Ready {
     pub filters: Filters,
     /// Filters with onFailure Allow that are not ready, and why; requests pass them by.
     pub failed: HashMap<String, String>,
@@ -26,7 +26,7 @@ pub struct Ready {
 
 /// A filter that must be ready and is not.
 #[derive(Debug)]
-pub struct NotReady {
+pub(super) struct NotReady {
     pub filter: String,
     pub reason: String,
 }
@@ -47,7 +47,7 @@ const MAX_FILTER_BYTES: usize = 64 << 20;
 
 /// Who prepares, and from where.
 #[derive(Clone)]
-pub struct Preparer {
+pub(super) struct Preparer {
     pub host: Host,
     pub state: State,
     pub channel: Channel,
@@ -56,7 +56,7 @@ pub struct Preparer {
 
 impl Preparer {
     /// Makes all filters of `bundle` ready, reusing those of `known`.
-    pub async fn prepare(&self, bundle: &Bundle, known: &Filters) -> Result<Ready, NotReady> {
+    pub(super) async fn prepare(&self, bundle: &Bundle, known: &Filters) -> Result<Ready, NotReady> {
         let mut ready = Ready::default();
         for attachment in bundle.filters.values() {
             match self.one(attachment, known).await {

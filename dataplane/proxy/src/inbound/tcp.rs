@@ -80,10 +80,7 @@ async fn refuse(
     streams: &mut (h3::RecvStream, h3::SendStream),
 ) {
     let verdict = failure.verdict();
-    let flag = match verdict.flag {
-        Flag::Unauthorized => Flag::Deny,
-        other => other,
-    };
+    let flag = if verdict.flag == Flag::Unauthorized { Flag::Deny } else { verdict.flag };
     worker.local_reply(Side::Inbound, &verdict);
     let series = worker.unknown_pair(Side::Inbound).tcp(flag);
     series.opened.add(1);

@@ -132,7 +132,7 @@ async fn accept_connect(worker: &Rc<Worker>, origin: &Origin, exchange: h1::Exch
     let h1::Exchange { head, body: _, responder } = exchange;
     let mut responder = Some(responder);
     let authority = head.authority.as_ref().or(head.target_authority.as_ref());
-    let target = authority.and_then(|authority| Target::of_connect(authority));
+    let target = authority.and_then(Target::of_connect);
     let failure = match &target {
         _ if origin.target.is_some() => {
             Failure::ConnectRefused("a connection that already has a destination".to_owned())

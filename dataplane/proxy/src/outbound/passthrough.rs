@@ -33,9 +33,11 @@ pub async fn request(worker: &Rc<Worker>, origin: &Origin, mut call: Call<'_, '_
     call.record.log(|log| log.upstream = Some(address.to_string()));
     let version = if call.head.version == Version::HTTP_2 { Version::HTTP_2 } else { Version::HTTP_11 };
     let carried = app_leg::carry(worker, address, version, &mut filtered, &mut call).await;
-    carried.map_err(|(failure, _)| match failure {
-        Failure::AppConnect { address, reason } => Failure::Passthrough { address, reason },
-        other => other,
+    carried.map_err(|(failure, _)| {
+        if let Failure::AppConnect { address, reason } = failure {
+            return Failure::Passthrough { address, reason };
+        }
+        failure
     })
 }
 
