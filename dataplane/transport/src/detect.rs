@@ -84,10 +84,12 @@ pub async fn detect_stream(io: &mut TcpStream, prefix: Bytes, timeout: Duration)
     let mut bytes = BytesMut::from(prefix);
     let deadline = Instant::now() + timeout;
     loop {
-        match detect(&bytes) {
-            Detected::NeedMore if bytes.len() < MAX_BYTES => {}
-            Detected::NeedMore => return Ok((Detected::Opaque, bytes.freeze())),
-            verdict => return Ok((verdict, bytes.freeze())),
+        let verdict = detect(&bytes);
+        if verdict != Detected::NeedMore {
+            return Ok((verdict, bytes.freeze()));
+        }
+        if bytes.len() >= MAX_BYTES {
+            return Ok((Detected::Opaque, bytes.freeze()));
         }
         if bytes.capacity() - bytes.len() < 1024 {
             bytes.reserve(2048);

@@ -188,6 +188,15 @@ impl<'a> Responder<'a> {
         }
     }
 
+    /// Resolves when whoever waits for the answer has gone: reset its stream, or closed its connection. Cancel safe.
+    pub async fn gone(&mut self) {
+        match self {
+            Responder::H1(responder) => responder.gone().await,
+            Responder::H2(stream) => stream.gone().await,
+            Responder::H3(stream) => stream.gone().await,
+        }
+    }
+
     /// Sends the final head. `end`: no body follows (the codec ends the message, the sink is spent).
     /// A 2xx to CONNECT turns the sink and the request body into a raw byte tunnel.
     pub async fn head(self, head: &ResponseHead, end: bool) -> Result<SendBody<'a>, StreamError> {

@@ -45,7 +45,7 @@ fn a_client_hello_in_many_records_is_one() {
     let hello = client_hello("shop");
     let mut bytes = Vec::new();
     for piece in hello[5..].chunks(7) {
-        bytes.extend_from_slice(&[22, 3, 1, 0, piece.len() as u8]);
+        bytes.extend_from_slice(&[22, 3, 1, 0, u8::try_from(piece.len()).unwrap()]);
         bytes.extend_from_slice(piece);
     }
     becomes(&bytes, &Detected::Tls { sni: Some("shop".into()) });

@@ -123,7 +123,12 @@ impl Chunked {
                     self.state = if left == 0 { ChunkState::DataCr } else { ChunkState::Data(left) };
                     return Ok(Decoded::Data(buffer.take(count)));
                 }
-                _ => {
+                ChunkState::Size { .. }
+                | ChunkState::AfterSize(_)
+                | ChunkState::Extension(_)
+                | ChunkState::SizeLf(_)
+                | ChunkState::DataCr
+                | ChunkState::DataLf => {
                     let Some(byte) = buffer.bytes.first().copied() else { return Ok(Decoded::NeedMore) };
                     buffer.bytes.advance(1);
                     self.state = self.step(byte, limits)?;

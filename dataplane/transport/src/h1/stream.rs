@@ -87,7 +87,11 @@ impl ReadSide {
         limits: &Limits,
     ) -> Poll<Result<Decoded, StreamError>> {
         loop {
-            match self.decoder.decode(&mut self.buffer, limits)? {
+            let decoded = self.decoder.decode(&mut self.buffer, limits)?;
+            if self.decoder.is_done() {
+                self.buffer.shrink();
+            }
+            match decoded {
                 Decoded::NeedMore => {}
                 decoded @ (Decoded::Data(_) | Decoded::Trailers(_) | Decoded::End) => return Poll::Ready(Ok(decoded)),
             }

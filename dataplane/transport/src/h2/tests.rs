@@ -93,7 +93,7 @@ fn our_roles_carry_bodies_trailers_and_interim_responses() {
     run(async {
         let (client, far) = connect(&Limits::default()).await;
         serve(far, Limits::default(), echo);
-        let body: Vec<u8> = (0..1_000_000u32).map(|number| number as u8).collect();
+        let body: Vec<u8> = (0..1_000_000u32).map(|number| number.to_le_bytes()[0]).collect();
         for _ in 0..3 {
             let (mut send, mut receive) = client.send(&request(Method::POST, "/a?b"), false).await.unwrap();
             let upload = async {

@@ -88,6 +88,11 @@ impl SendStream {
         }
     }
 
+    /// Resolves when the peer has stopped the stream or its connection is lost.
+    pub async fn gone(&mut self) {
+        let _ = self.stream.stopped().await;
+    }
+
     fn end(&mut self) -> Result<(), StreamError> {
         if self.ended {
             return Ok(());

@@ -153,7 +153,7 @@ impl WriteBuffer {
             }
             self.advance(written);
         }
-        if self.head.capacity() > 2 * HOLD {
+        if self.head.capacity() > KEEP_IDLE {
             self.head = BytesMut::new();
         }
         Poll::Ready(Ok(()))

@@ -68,7 +68,7 @@ fn bulk_passes_unchanged_with_bounded_pieces() {
         let (near, far) = pair().await;
         let (mut reader, _writer) = split(far, b"");
         let (_reader, mut sender) = split(near, b"");
-        let body: Vec<u8> = (0..3_000_000u32).map(|number| (number / 7) as u8).collect();
+        let body: Vec<u8> = (0..3_000_000u32).map(|number| (number / 7).to_le_bytes()[0]).collect();
         let sending = async {
             for piece in body.chunks(70_001) {
                 sender.data(Bytes::copy_from_slice(piece)).await.unwrap();

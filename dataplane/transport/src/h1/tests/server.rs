@@ -192,7 +192,7 @@ fn a_final_answer_instead_of_100_closes() {
         tokio::task::spawn_local(async move {
             let mut connection = ServerConn::new(far, b"", Limits::default());
             let exchange = connection.next().await.unwrap().unwrap();
-            drop(exchange.responder.head(&response(403, &[]), true).await.unwrap());
+            let _ = exchange.responder.head(&response(403, &[]), true).await.unwrap();
             assert!(connection.next().await.unwrap().is_none());
         });
         near.write_all(b"PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
@@ -212,7 +212,7 @@ fn an_early_answer_survives_an_upload_that_nobody_reads() {
         let server = tokio::task::spawn_local(async move {
             let mut connection = ServerConn::new(far, b"", Limits::default());
             let exchange = connection.next().await.unwrap().unwrap();
-            drop(exchange.responder.head(&response(413, &[]), true).await.unwrap());
+            let _ = exchange.responder.head(&response(413, &[]), true).await.unwrap();
             assert!(connection.next().await.unwrap().is_none());
         });
         let (mut read, mut write) = near.into_split();
@@ -264,7 +264,7 @@ fn draining_closes_after_the_answer() {
             assert!(connection.is_idle());
             connection.close_after_current();
             let exchange = connection.next().await.unwrap().unwrap();
-            drop(exchange.responder.head(&response(200, &[]), true).await.unwrap());
+            let _ = exchange.responder.head(&response(200, &[]), true).await.unwrap();
             assert!(connection.next().await.unwrap().is_none());
         });
         near.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
@@ -312,7 +312,7 @@ fn connect_holds_payload_back_until_accepted_and_then_is_raw() {
             let head = response(200, &[("content-length", "5"), ("x", "y")]);
             let (accepted, first) = tokio::join!(exchange.responder.head(&head, false), exchange.body.frame());
             assert!(matches!(first, Ok(Some(Frame::Data(data))) if data == "early"));
-            drop(accepted.unwrap());
+            let _ = accepted.unwrap();
             let (mut reader, mut writer) = connection.into_tunnel();
             let mut body = RecvBody::Tcp(&mut reader);
             let (bytes, _) = collect(&mut body).await.unwrap();
