@@ -67,6 +67,9 @@ struct PublishArgs {
     /// Private key to sign with, from `weft filter keygen`.
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
+    /// Accept another key than the filter's first one (role admin).
+    #[arg(long)]
+    accept_new_key: bool,
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
@@ -123,7 +126,8 @@ async fn publish(args: PublishArgs) -> Outcome {
         ("weft-signature", STANDARD.encode(keys::sign(&key, &digest))),
         ("weft-public-key", STANDARD.encode(keys::public_pem(&key)?)),
     ];
-    let path = format!("/filters?name={}&version={}", api::segment(&args.name), api::segment(&args.version));
+    let accept = if args.accept_new_key { "&accept_new_key=true" } else { "" };
+    let path = format!("/filters?name={}&version={}{accept}", api::segment(&args.name), api::segment(&args.version));
     let answer = args.access.client()?.upload(&path, &headers, wasm).await?;
     let text = output::structured(args.output.format, &answer)?;
     let name = format!("{}@{}", args.name, args.version);
@@ -134,7 +138,7 @@ async fn publish(args: PublishArgs) -> Outcome {
 async fn list(args: ListArgs) -> Outcome {
     let answer = args.access.client()?.fetch("/filters").await?;
     let text = output::structured(args.output.format, &answer)?;
-    output::print(&text.unwrap_or_else(|| table(&filters_of(&answer))));
+    output::print(&text.unwrap_or_else(|| table(&answer)));
     Ok(Answer::Yes)
 }
 
@@ -156,17 +160,29 @@ fn binary(path: &Path) -> anyhow::Result<Vec<u8>> {
     std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-fn filters_of(answer: &Value) -> Vec<Value> {
-    let list = answer.get("filters").or_else(|| answer.get("items")).unwrap_or(answer);
-    list.as_array().cloned().unwrap_or_default()
-}
-
-fn table(filters: &[Value]) -> String {
-    let mut table = Table::new(["NAME", "VERSION", "DIGEST", "SIZE"]);
-    for filter in filters {
-        let size = filter.get("size").or_else(|| filter.get("bytes")).unwrap_or(&Value::Null);
-        let cells = [text_at(filter, &["name"]), text_at(filter, &["version"]), text_at(filter, &["digest"])];
-        table.row(cells.into_iter().chain([output::scalar(size)]));
+fn table(answer: &Value) -> String {
+    let mut table = Table::new(["NAME", "VERSION", "CURRENT", "SIZE", "DIGEST"]);
+    for filter in answer["filters"].as_array().into_iter().flatten() {
+        let current = if filter["current"] == true { "yes" } else { "no" };
+        let cell = |key: &str| text_at(filter, &[key]);
+        table.row([cell("name"), cell("version"), current.to_owned(), cell("size_bytes"), cell("digest")]);
     }
     if table.is_empty() { "no filter is published\n".to_owned() } else { table.render() }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_current_version_is_marked() {
+        let answer = json!({"filters": [
+            {"name": "authz", "version": "0.1.0", "current": false, "size_bytes": 5, "digest": "sha256:aa"},
+            {"name": "authz", "version": "0.2.0", "current": true, "size_bytes": 6, "digest": "sha256:bb"}]});
+        let text = table(&answer);
+        assert!(text.contains("authz  0.1.0    no") && text.contains("authz  0.2.0    yes"), "{text}");
+        assert_eq!(table(&json!({"filters": []})), "no filter is published\n");
+    }
 }

@@ -128,8 +128,9 @@ fn details(proxy: &Value, now: i64) -> String {
     if let Some(reason) = proxy["reason"].as_str().filter(|reason| !reason.is_empty()) {
         line("Reason", reason.to_owned());
     }
-    let filters = filters(proxy);
-    line("Filters", if filters.is_empty() { "-".to_owned() } else { filters.join("\n                 ") });
+    for (at, filter) in filters(proxy).into_iter().enumerate() {
+        table.row([if at == 0 { "Filters:" } else { "" }.to_owned(), filter]);
+    }
     table.render()
 }
 

@@ -18,6 +18,8 @@ use crate::programs::PROXY;
 
 const READY_POLL: Duration = Duration::from_millis(20);
 const QUIET: Duration = Duration::from_secs(1);
+/// A drain without open requests takes about a second.
+const DRAIN_QUIET: Duration = Duration::from_secs(3);
 /// Over the drain time that the proxy itself keeps, before it is killed.
 const KILL_AFTER_DRAIN: Duration = Duration::from_secs(5);
 const RESTART_FIRST: Duration = Duration::from_millis(100);
@@ -159,7 +161,7 @@ impl Sidecar {
             return;
         }
         let patience = tokio::time::sleep(self.drain_timeout + KILL_AFTER_DRAIN);
-        let quiet = tokio::time::sleep(QUIET);
+        let quiet = tokio::time::sleep(DRAIN_QUIET);
         tokio::pin!(patience, quiet);
         let mut told = false;
         loop {
