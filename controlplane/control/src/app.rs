@@ -113,7 +113,7 @@ async fn serve_grpc(hub: Arc<Hub>, connections: listener::Connections, stop: Can
         .max_concurrent_streams(64)
         .add_service(service)
         .serve_with_incoming_shutdown(connections, stop.cancelled_owned());
-    if let Err(error) = server.await {
+    if let Err(error) = Box::pin(server).await {
         tracing::error!(error = %crate::chain(&error), "gRPC server failed");
     }
 }

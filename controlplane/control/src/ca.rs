@@ -288,9 +288,9 @@ fn serial_text(params: &CertificateParams) -> String {
 /// The public key of a signing request, once its own signature proves that the requester holds the private one.
 fn verified_key(csr_der: &[u8]) -> Result<impl PublicKeyData, IssueError> {
     let parsed = CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(csr_der));
-    let request = parsed.map_err(|e| match e {
-        rcgen::Error::InvalidCertificationRequestSignature => IssueError::NotPossessed,
-        other => IssueError::Malformed(other.to_string()),
+    let request = parsed.map_err(|error| {
+        let is_forged = error == rcgen::Error::InvalidCertificationRequestSignature;
+        if is_forged { IssueError::NotPossessed } else { IssueError::Malformed(error.to_string()) }
     })?;
     let accepted = [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_ED25519];
     let algorithm = PublicKeyData::algorithm(&request.public_key);

@@ -103,7 +103,7 @@ impl MeshControl for Service {
 }
 
 fn chunk_of(bytes: &[u8]) -> v1::FilterChunk {
-    v1::FilterChunk { data: bytes.to_vec().into() }
+    v1::FilterChunk { data: bytes.to_vec() }
 }
 
 type ConnectInfo = TlsConnectInfo<TcpConnectInfo>;

@@ -202,7 +202,12 @@ fn status(hub: &Hub, published: &Published, key: &ObjectKey, stored: &Entry) -> 
             let connected = hub.registry().is_connected(owner);
             Some(json!({ "registeredBy": owner.name, "identity": owner.identity.to_string(), "connected": connected }))
         }
-        _ => None,
+        Resource::Namespace(_)
+        | Resource::Mesh(_)
+        | Resource::Service(_)
+        | Resource::Filter(_)
+        | Resource::FilterPolicy(_)
+        | Resource::AccessPolicy(_) => None,
     }
 }
 

@@ -335,3 +335,41 @@ async fn shutdown_ends_streams_with_a_word() {
     tokio::time::timeout(PATIENCE, control.app.stop()).await.unwrap();
     assert!(reason.await.unwrap().contains("shuts down"));
 }
+
+#[tokio::test]
+async fn shipped_filters_are_published_at_the_first_start_only() {
+    use crate::artifact::tests::{component, sign};
+    let dir = tempfile::tempdir().unwrap();
+    let shipped = tempfile::tempdir().unwrap();
+    let exports = ["configure", "on-connection", "on-request-head", "on-response-head", "on-done"];
+    let write = |name: &str, bytes: &[u8]| std::fs::write(shipped.path().join(name), bytes).unwrap();
+    let authz = component(&["weft:filter/log@0.1.0"], &exports);
+    let (signature, key) = sign(&authz, 7);
+    write("authz.wasm", &authz);
+    write("authz.sig", signature.as_bytes());
+    write("authz.pub", key.as_bytes());
+    for name in ["fault.wasm", "ratelimit.wasm"] {
+        write(name, &component(&["weft:filter/token-bucket@0.1.0"], &exports));
+    }
+    let configure = |config: &mut Config| config.builtin_filters = Some(shipped.path().to_owned());
+    let control = Control::start_with(dir.path(), configure).await;
+    let versions = control.app.hub.filter_versions().await.unwrap();
+    assert_eq!(versions.iter().map(|v| v.name.as_str()).collect::<Vec<_>>(), ["authz", "fault", "ratelimit"]);
+    assert_eq!(versions[0].signature, signature, "signed by who shipped it");
+    assert_ne!(versions[0].public_key_pem, versions[1].public_key_pem, "unsigned: vouched for by this server");
+    control.app.stop().await;
+
+    write("fault.wasm", &component(&["weft:filter/metrics@0.1.0"], &exports));
+    let control = Control::start_with(dir.path(), configure).await;
+    assert_eq!(control.app.hub.filter_versions().await.unwrap(), versions);
+    control.app.stop().await;
+
+    // Named in the configuration, so a missing one is an error that says which.
+    let other = tempfile::tempdir().unwrap();
+    std::fs::remove_file(shipped.path().join("ratelimit.wasm")).unwrap();
+    let mut config = Config { state: other.path().to_owned(), ..Config::default() };
+    config.ports = crate::config::Ports { grpc: 0, api: 0, metrics: 0 };
+    configure(&mut config);
+    let error = App::start(config).await.err().unwrap();
+    assert!(format!("{error:#}").contains("ratelimit.wasm"), "{error:#}");
+}

@@ -42,7 +42,7 @@ pub enum ApplyError {
     #[error("{0} does not exist")]
     NotFound(ObjectKey),
     #[error("{key} lives with the proxy {owner} and goes when it goes")]
-    Registered { key: ObjectKey, owner: ProxyKey },
+    Registered { key: ObjectKey, owner: Box<ProxyKey> },
     #[error("{0}")]
     Refused(String),
     #[error("the world would not be sound: {}", first(.0))]
@@ -155,7 +155,7 @@ impl Draft {
     fn owned(&self, key: &ObjectKey) -> Result<(), ApplyError> {
         let owner = (key.kind == Kind::Workload).then(|| self.owners.get(&key.object_name())).flatten();
         match owner {
-            Some(owner) => Err(ApplyError::Registered { key: key.clone(), owner: owner.clone() }),
+            Some(owner) => Err(ApplyError::Registered { key: key.clone(), owner: Box::new(owner.clone()) }),
             None => Ok(()),
         }
     }

@@ -36,7 +36,7 @@ pub struct Registration {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RegisterError {
     #[error("workload {name} is registered by the connected proxy {owner}")]
-    Taken { name: ObjectName, owner: ProxyKey },
+    Taken { name: ObjectName, owner: Box<ProxyKey> },
     #[error("workload {name} is an applied resource of another identity: {identity}")]
     OtherIdentity { name: ObjectName, identity: String },
     #[error("workload {name}: {reason}")]
@@ -125,7 +125,7 @@ impl Draft {
             let name = &registration.name;
             match self.owners.get(name) {
                 Some(owner) if owner != proxy && hub.registry().is_connected(owner) => {
-                    return Err(RegisterError::Taken { name: name.clone(), owner: owner.clone() });
+                    return Err(RegisterError::Taken { name: name.clone(), owner: Box::new(owner.clone()) });
                 }
                 Some(_) => {}
                 // An applied Workload of this identity: the proxy serves it, and it stays when the proxy goes.
