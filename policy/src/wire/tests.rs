@@ -18,27 +18,15 @@ fn name(text: &str) -> ObjectName {
     text.parse().unwrap()
 }
 
-/// One of everything, no field at its default.
-fn everything() -> Vec<Object> {
-    let identity = TrustDomain::default().workload("shop", "web").unwrap();
-    let labels = BTreeMap::from([("app".to_owned(), "web".to_owned())]);
-    let address = "127.0.0.11".parse().unwrap();
+fn rule() -> RouteRule {
     let pair = |name: &str| (name.to_owned(), "value".to_owned());
     let modifier = HeaderModifier { set: vec![pair("a")], add: vec![pair("b")], remove: vec!["c".to_owned()] };
-    let endpoint = Endpoint {
-        workload: name("shop/web-1"),
-        identity: Some(identity.clone()),
-        address,
-        mesh_address: "127.0.0.11:15008".parse().unwrap(),
-        weight: 3,
-        labels: labels.clone(),
-    };
     let matching = |path| RouteMatch {
         path: Some(path),
         method: Some("GET".to_owned()),
         headers: vec![HeaderMatch { name: "x".to_owned(), value: "y".to_owned() }],
     };
-    let rule = RouteRule {
+    RouteRule {
         name: Some("rule".to_owned()),
         matches: vec![matching(PathMatch::Exact("/a".to_owned())), matching(PathMatch::Prefix("/b".to_owned()))],
         request_headers: modifier.clone(),
@@ -47,6 +35,21 @@ fn everything() -> Vec<Object> {
             Backend { service: None, port: 81, weight: 0, request_headers: HeaderModifier::default() },
         ],
         request_timeout_ms: Some(1000),
+    }
+}
+
+/// One of everything, no field at its default.
+fn everything() -> Vec<Object> {
+    let identity = TrustDomain::default().workload("shop", "web").unwrap();
+    let labels = BTreeMap::from([("app".to_owned(), "web".to_owned())]);
+    let address = "127.0.0.11".parse().unwrap();
+    let endpoint = Endpoint {
+        workload: name("shop/web-1"),
+        identity: Some(identity.clone()),
+        address,
+        mesh_address: "127.0.0.11:15008".parse().unwrap(),
+        weight: 3,
+        labels: labels.clone(),
     };
     let protocols = [Protocol::Http, Protocol::Grpc, Protocol::Tcp, Protocol::Udp, Protocol::Auto];
     let port = |(index, protocol): (usize, &Protocol)| {
@@ -82,7 +85,7 @@ fn everything() -> Vec<Object> {
             parent_port: Some(80),
             consumer_namespace: Some("partner".to_owned()),
             created: Revision(7),
-            rules: vec![rule],
+            rules: vec![rule()],
         }),
         Object::Filter(FilterAttachment {
             name: "shop/limit".to_owned(),
