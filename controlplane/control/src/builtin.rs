@@ -69,10 +69,11 @@ fn load(hub: &Hub, path: &Path) -> anyhow::Result<Artifact> {
     Artifact::verify(bytes, &signature, &key).with_context(|| path.display().to_string())
 }
 
-/// Files hold base64 or PEM text, or raw bytes.
+/// Files hold base64 or PEM text, or raw bytes, which are never all printable.
 fn text_or_base64(bytes: &[u8]) -> String {
+    let is_text = |byte: &u8| byte.is_ascii_graphic() || byte.is_ascii_whitespace();
     match std::str::from_utf8(bytes) {
-        Ok(text) if text.is_ascii() && bytes.len() > 64 => text.trim().to_owned(),
+        Ok(text) if bytes.iter().all(is_text) => text.trim().to_owned(),
         Ok(_) | Err(_) => STANDARD.encode(bytes),
     }
 }
