@@ -140,7 +140,7 @@ impl Control {
                 mesh_address: config.listen.mesh.to_string(),
                 weight: 1,
             }],
-            known: known(current),
+            known: weft_policy::wire::versions(current),
             current_revision: current.revision.0,
         }
     }
@@ -155,15 +155,6 @@ impl Control {
             staleness_ms: self.shared.contact.staleness_ms(),
         }
     }
-}
-
-/// What we run with already, so that only the difference is sent.
-fn known(current: &Bundle) -> Vec<v1::ObjectVersion> {
-    let objects = current.objects();
-    objects
-        .iter()
-        .map(|(key, object)| v1::ObjectVersion { key: Some(key.into()), version: weft_policy::wire::version(object) })
-        .collect()
 }
 
 enum End {

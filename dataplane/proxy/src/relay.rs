@@ -130,7 +130,8 @@ pub async fn exchange(
     let end = {
         let mut upload = pin!(pump(body, &mut up, sent));
         let mut head = loop {
-            let head = race(upload.as_mut(), &mut upload_done, answer.head()).await?;
+            let head =
+                race(upload.as_mut(), &mut upload_done, unless_gone(answer.head(), responder.as_mut())).await??;
             let head = head.map_err(|e| ExchangeError::Unanswered { error: e.error, unprocessed: e.unprocessed })?;
             if !head.status.is_informational() {
                 break head;
@@ -166,6 +167,18 @@ pub async fn exchange(
         body.stop(Code::NO_ERROR);
     }
     end
+}
+
+/// Waits for `head`, but not on behalf of a client that has gone: dropping the streams then cancels the request.
+async fn unless_gone<T>(
+    head: impl Future<Output = T>,
+    responder: Option<&mut Responder<'_>>,
+) -> Result<T, ExchangeError> {
+    let Some(responder) = responder else { return Ok(head.await) };
+    match select(pin!(head), pin!(responder.gone())).await {
+        Either::Left((head, _)) => Ok(head),
+        Either::Right(((), _)) => Err(ExchangeError::ClientGone),
+    }
 }
 
 /// Drives the upload while waiting for `other`. A sink that takes no more (early answer) ends the upload, not the exchange.

@@ -31,6 +31,12 @@ pub async fn request(worker: &Rc<Worker>, origin: &Origin, mut call: Call<'_, '_
     let place = Place::outbound(origin, address.port(), from);
     let mut filtered = filtering::request(worker, &from.outbound, &place, &mut call.head).await?;
     call.record.log(|log| log.upstream = Some(address.to_string()));
+    //= rfc9112#section-3.2.2
+    // A proxy that gets an absolute-form target replaces Host by it; the origin is sent the origin-form.
+    if let Some(authority) = call.head.target_authority.take() {
+        call.head.authority = Some(authority);
+    }
+    call.head.absolute_form = false;
     let version = if call.head.version == Version::HTTP_2 { Version::HTTP_2 } else { Version::HTTP_11 };
     let carried = app_leg::carry(worker, address, version, &mut filtered, &mut call).await;
     carried.map_err(|(failure, _)| {
