@@ -218,6 +218,7 @@ pub async fn raw(address: SocketAddr, bytes: &[u8]) -> String {
     stream.write_all(bytes).await.expect("the other side reads");
     let mut answer = Vec::new();
     let read = stream.read_to_end(&mut answer);
-    _ = tokio::time::timeout(crate::wait::LIMIT, read).await.expect("the other side closes");
+    let closed = tokio::time::timeout(crate::wait::LIMIT, read).await.is_ok();
+    assert!(closed, "{address} does not close after {:?}", String::from_utf8_lossy(bytes));
     String::from_utf8_lossy(&answer).into_owned()
 }

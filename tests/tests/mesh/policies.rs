@@ -133,6 +133,7 @@ async fn a_limit_is_exact_across_workers() {
     shop.mesh.apply(&filter(
         "limit",
         "ratelimit",
+        "[token-bucket]",
         "{limits: [{key: \"header:x-user\", requests: 5, per_seconds: 3600, burst: 5}]}",
     ));
     let mut statuses: BTreeMap<u16, u32> = BTreeMap::new();
@@ -169,7 +170,7 @@ async fn what_does_not_work_is_refused_whole() {
              {backendRef: {name: fine, port: 80}}}], backendRefs: [{name: fine, port: 80}]}]\n",
             "RequestMirror",
         ),
-        ("nonsense", "line"),
+        ("nonsense", "<stdin>:8"),
     ] {
         let printed = mesh.weft_reading(&format!("{good}---\n{bad}"), &["apply", "-f", "-"]);
         assert_ne!(printed.code, 0, "{bad}");

@@ -32,7 +32,8 @@ pub(super) const VALID: Days = -1..1;
 pub(super) fn stolen(mesh: &Mesh, names: &[SanType], days: Days) -> Identity {
     let file = mesh.folder().join("control/ca/intermediate.pem");
     let pem = std::fs::read_to_string(file).expect("the intermediate lies in the state folder");
-    let key = KeyPair::from_pem(&pem).expect("with its key");
+    let key = PrivateKeyDer::from_pem_slice(pem.as_bytes()).expect("with its key");
+    let key = KeyPair::try_from(&key).expect("of a known kind");
     let der = CertificateDer::from_pem_slice(pem.as_bytes()).expect("and its certificate");
     sign(&Issuer::from_ca_cert_der(&der, key).expect("an authority"), vec![der.clone()], names, days)
 }

@@ -147,10 +147,9 @@ async fn postgresql() {
     std::fs::create_dir(&data).unwrap();
     let data = data.display().to_string();
     run(Command::new("chown").args(["postgres", &data]));
-    let path = std::env::var("PATH").unwrap_or_default();
     let as_postgres = |program: &str| {
-        let mut command = Command::new("runuser");
-        command.args(["-u", "postgres", "--", "env", &format!("PATH={path}"), program]).current_dir("/");
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "postgres", "--regid", "postgres", "--clear-groups", program]).current_dir("/");
         command
     };
     run(as_postgres("initdb").args(["-D", &data, "-A", "trust", "-U", "weft", "--no-sync"]));
