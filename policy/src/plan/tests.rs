@@ -113,7 +113,7 @@ fn what_a_proxy_holds() {
     let bundle = bundle(&world(SHOP), &["shop/web-1", "shop/gone"]);
     assert_eq!(bundle.revision, Revision(9));
     let mesh = bundle.mesh.as_ref().unwrap();
-    assert_eq!((mesh.trust_bundle_pem.as_str(), mesh.request_timeout_ms, mesh.max_retries), ("ROOTS", Some(15_000), 2));
+    assert_eq!((mesh.trust_bundle_pem.as_str(), mesh.request_timeout_ms, mesh.max_retries), ("ROOTS", None, 2));
     let served = &bundle.workloads["shop/web-1"];
     assert_eq!(served.identity.as_str(), "spiffe://cluster.local/ns/shop/sa/web");
     assert_eq!(served.service, Some(name("shop/web")));

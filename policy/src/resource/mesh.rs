@@ -63,7 +63,7 @@ pub struct Telemetry {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Defaults {
-    /// `0s` = none.
+    /// `0s` = none, the default: a download or a stream may take as long as it takes.
     #[serde(
         rename = "requestTimeout",
         deserialize_with = "value::duration_ms",
@@ -82,7 +82,7 @@ pub struct Defaults {
 
 impl Default for Defaults {
     fn default() -> Self {
-        Self { request_timeout_ms: Some(15_000), connect_timeout_ms: Some(5_000), max_retries: 2 }
+        Self { request_timeout_ms: Some(0), connect_timeout_ms: Some(5_000), max_retries: 2 }
     }
 }
 
