@@ -121,7 +121,7 @@ async fn captured() -> Captured {
     let arguments = ["--bind", THERE, "--port", "6379", "--save", "", "--protected-mode", "no", "--dir", &folder];
     apps.push(Process::start("redis", mesh.folder(), &mut inside(&hosts.there, "redis-server", &arguments)));
 
-    let listen = json!({"outbound": "[::]:15001", "inbound": "[::]:15006"});
+    let listen = json!({"outbound": "[::]:15001", "inbound": "[::]:15006", "admin": "127.0.0.1:15000"});
     let server = Workload::server("web", 8080, "http").port(6379, "tcp").inside(&hosts.there, address(THERE));
     let server = server.setting("listen", listen.clone());
     let server =

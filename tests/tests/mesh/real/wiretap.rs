@@ -24,7 +24,7 @@ struct Heard {
 async fn talk(client: &Sidecar) {
     let body = format!("{} ", MARKERS[2]).repeat(2_000);
     let mut http = Client::through(client.proxy(), "diary").await;
-    for _ in 0..60 {
+    for _ in 0..150 {
         let path = format!("/echo/{}", MARKERS[0]);
         let answer =
             http.call(http::Method::POST, &path, &[("x-secret", MARKERS[1])], weft_tests::client::full(body.clone()));
