@@ -120,7 +120,10 @@ async fn carry(
     mut call: Call<'_, '_>,
 ) -> Result<(), Failure> {
     let said = mesh::take(&mut call.head);
-    let socket = said.destination.ok_or_else(|| Failure::NotServed("a request without weft-dst".to_owned()))?;
+    let socket = said.destination.ok_or_else(|| {
+        worker.shared.counters.misdirected.increment(1);
+        Failure::NotServed("a request without one weft-dst".to_owned())
+    })?;
     let (served, port) = served_socket(worker, snapshot, socket)?;
     call.record.metrics = Some(caller.metrics(worker, snapshot, served, socket, &said));
     call.record.log(|log| {

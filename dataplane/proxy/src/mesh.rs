@@ -74,7 +74,9 @@ pub struct Said {
 /// Takes the fields of the outbound side off `head` and strips the rest.
 pub fn take(head: &mut RequestHead) -> Said {
     let text = |name: &HeaderName| head.headers.get(name).and_then(|value| value.to_str().ok());
-    let destination = text(&WEFT_DST).and_then(|value| value.parse().ok());
+    // Named twice it names nothing: which of the two was meant is not ours to guess.
+    let once = head.headers.get_all(&WEFT_DST).iter().count() == 1;
+    let destination = text(&WEFT_DST).filter(|_| once).and_then(|value| value.parse().ok());
     let version = match text(&WEFT_VERSION) {
         Some("2") => Version::HTTP_2,
         Some("1.0") => Version::HTTP_10,

@@ -60,6 +60,12 @@ impl State {
         Ok(Some(Kept { chain_pem, key_pem, trust_pem }))
     }
 
+    /// When the kept identity was obtained, in Unix seconds.
+    pub fn identity_obtained(&self) -> Option<u64> {
+        let changed = fs::metadata(self.path("identity.pem")).and_then(|file| file.modified()).ok()?;
+        changed.duration_since(std::time::UNIX_EPOCH).ok().map(|age| age.as_secs())
+    }
+
     /// Keeps a new identity. The certificate is written last: a crash before leaves a pair that does not match, which
     /// the reader refuses and joins or renews again.
     pub fn keep_identity(&self, kept: &Kept) -> Result<(), StateError> {

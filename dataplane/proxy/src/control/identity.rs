@@ -181,7 +181,9 @@ impl IdentityKeeper {
 
     fn until_half_life(&self) -> Duration {
         let current = self.identity.current();
-        let (from, to) = (current.identity.not_before().as_secs(), current.identity.not_after().as_secs());
+        let to = current.identity.not_after().as_secs();
+        // From when it was obtained: `not_before` lies earlier, for clocks that are behind.
+        let from = self.state.identity_obtained().unwrap_or(0).max(current.identity.not_before().as_secs());
         let half = from + to.saturating_sub(from) / 2;
         Duration::from_secs(half.saturating_sub(unix_now()))
     }
