@@ -100,8 +100,10 @@ pub struct PoolLimits {
     /// An unused connection is closed. Default 60 s.
     pub idle_timeout: Duration,
     /// Requests outstanding, packets sent, nothing heard: new requests go to a new connection, whose dial tells whether
-    /// the peer lives. Default 1 s.
+    /// the peer lives. Default 750 ms.
     pub suspect_after: Duration,
+    /// How long that dial may take before the silent connection and its requests are given up. Default 600 ms.
+    pub probe_timeout: Duration,
     /// After a failed dial the same error is answered at once; doubles from the first value to the second.
     /// Defaults 50 ms and 1 s.
     pub redial_backoff: (Duration, Duration),
@@ -116,7 +118,8 @@ impl Default for PoolLimits {
             connections_per_peer: 4,
             connect_timeout: Duration::from_secs(2),
             idle_timeout: Duration::from_secs(60),
-            suspect_after: Duration::from_secs(1),
+            suspect_after: Duration::from_millis(750),
+            probe_timeout: Duration::from_millis(600),
             redial_backoff: (Duration::from_millis(50), Duration::from_secs(1)),
             check_interval: Duration::from_millis(250),
         }

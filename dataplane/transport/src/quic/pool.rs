@@ -260,14 +260,22 @@ impl Inner {
         if let Some(failure) = failed {
             return Err(failure.error.clone());
         }
-        self.start_dial(key, peer).map(Step::Wait)
+        // Beside a connection that fell silent a dial is a probe: it must tell soon.
+        let suspicious = peer.connections.iter().any(|connection| connection.is_suspect());
+        let timeout = if suspicious { self.limits.probe_timeout } else { self.limits.connect_timeout };
+        self.start_dial(key, peer, timeout).map(Step::Wait)
     }
 
     fn least_loaded(&self, key: &PeerKey) -> Option<h3::Client> {
         self.peers.borrow().get(key)?.least_loaded().map(|connection| connection.client())
     }
 
-    fn start_dial(self: &Rc<Self>, key: &PeerKey, peer: &mut Peer) -> Result<DialResult, ConnectError> {
+    fn start_dial(
+        self: &Rc<Self>,
+        key: &PeerKey,
+        peer: &mut Peer,
+        timeout: Duration,
+    ) -> Result<DialResult, ConnectError> {
         let Some(identity) = self.identities.of(key.source()).cloned() else {
             let detail = format!("this proxy does not speak for {}", key.source());
             let error = HandshakeError::new(HandshakeFailure::NoCertificate, RefusedBy::Us, detail);
@@ -275,8 +283,7 @@ impl Inner {
         };
         self.stats.dials.add();
         let (done, result) = watch::channel(None);
-        let task =
-            dial(Rc::downgrade(self), key.clone(), identity, self.dialer.clone(), self.limits.connect_timeout, done);
+        let task = dial(Rc::downgrade(self), key.clone(), identity, self.dialer.clone(), timeout, done);
         let task = tokio::task::spawn_local(task).abort_handle();
         peer.dial = Some(Dial { result: result.clone(), task });
         Ok(result)
@@ -327,7 +334,7 @@ impl Inner {
             && peer.usable().next().is_none()
         {
             // Without an identity there is nothing to dial with, and `get` will say so.
-            let _ = self.start_dial(key, peer);
+            let _ = self.start_dial(key, peer, self.limits.probe_timeout);
         }
     }
 

@@ -177,6 +177,11 @@ fn look_at(pool: &Weak<Inner>, key: &PeerKey, pooled: &Rc<Pooled>, watch: &mut W
     }
     if pooled.state.get() == State::Retired || pooled.client.is_draining() {
         pooled.retire();
+        if watch.is_silent(pooled, now, pool.limits.suspect_after) {
+            // Its peer left and died: what still waits on it must not wait for the idle timeout.
+            pool.stats.suspected.add();
+            return pooled.close(b"the peer is silent");
+        }
         return close_if_unused(pooled, used);
     }
     if now - watch.used_at >= pool.limits.idle_timeout {
