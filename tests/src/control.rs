@@ -50,6 +50,7 @@ impl Mesh {
     ///
     /// # Panics
     /// When the control plane does not come up.
+    #[expect(clippy::unused_async, reason = "a test awaits what starts a process, however it is done")]
     pub async fn start_with(settings: Value) -> Self {
         Self::launch(address::next(), settings, None)
     }
@@ -151,6 +152,7 @@ impl Mesh {
     }
 
     /// A sidecar that is ready.
+    #[expect(clippy::unused_async, reason = "a test awaits what starts a process, however it is done")]
     pub async fn sidecar(&self, workload: Workload) -> Sidecar {
         let sidecar = Sidecar::start(self, workload);
         sidecar.ready();
