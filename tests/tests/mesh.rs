@@ -1,6 +1,13 @@
 //! The one integration-test binary: whole meshes of real processes. Tests in modules called `real` need programs of other
 //! people or root; `cargo xtask test --real` runs them, one at a time.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::large_futures,
+    clippy::unused_async,
+    reason = "a test ends where its setup fails, runs once, and awaits its helpers however they work"
+)]
+
 mod mesh {
     mod authorization;
     mod behaviour;
