@@ -127,10 +127,12 @@ async fn killed_under_load_and_back() {
     assert!(staleness.sum("weft_config_staleness_seconds", &[]) > 0.0, "{}", staleness.lines("staleness"));
 
     mesh.start_control();
-    eventually("the proxies are back", || async {
-        (client.metrics().await.sum("weft_control_connected", &[]) == 1.0).then_some(())
-    })
-    .await;
+    for proxy in [&client, &first, &second] {
+        eventually("the proxies are back", || async {
+            (proxy.metrics().await.sum("weft_control_connected", &[]) == 1.0).then_some(())
+        })
+        .await;
+    }
     // An endpoint leaves in order, and a certificate is renewed: neither costs a request.
     let mut second = second;
     second.process.signal("TERM");
