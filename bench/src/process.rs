@@ -40,12 +40,13 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // The tree first: nginx's workers would outlive a master that is killed.
-        for pid in tree(self.child.id()).into_iter().skip(1) {
-            drop(Command::new("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status());
-        }
+        // The root first, so that it starts no worker anew; its workers would outlive it.
+        let workers: Vec<u32> = tree(self.child.id()).into_iter().skip(1).collect();
         drop(self.child.kill());
         drop(self.child.wait());
+        for pid in workers {
+            drop(Command::new("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status());
+        }
     }
 }
 
