@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use weft_policy::bundle::Protocol;
-use weft_policy::identity::TrustDomain;
 
 /// Why a configuration file is refused.
 #[derive(Debug, thiserror::Error)]
@@ -208,11 +207,6 @@ impl Config {
     pub fn drain_timeout(&self) -> Duration {
         Duration::from_secs(self.drain_timeout_s)
     }
-}
-
-/// The trust domain before the control plane has told its own.
-pub fn default_trust_domain() -> TrustDomain {
-    "cluster.local".parse().expect("the default trust domain is well formed")
 }
 
 fn default_drain_timeout_s() -> u64 {

@@ -55,8 +55,6 @@ pub enum Flag {
     DownstreamProtocol,
     /// The peer or app broke the protocol.
     UpstreamProtocol,
-    /// Refused for lack of room.
-    Overflow,
     /// A TCP connection denied by authorization.
     Deny,
 }
@@ -78,7 +76,6 @@ impl Flag {
             Flag::FaultInjected => "FI",
             Flag::DownstreamProtocol => "DPE",
             Flag::UpstreamProtocol => "UPE",
-            Flag::Overflow => "UO",
             Flag::Deny => "DENY",
         }
     }
@@ -227,7 +224,7 @@ impl Failure {
         }
         if grpc {
             headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-            headers.insert("grpc-status", HeaderValue::from(grpc_status(&verdict)));
+            headers.insert("grpc-status", HeaderValue::from(verdict.grpc));
             headers.insert("grpc-message", percent_encode(&self.sentence(side, &verdict)));
             return (ResponseHead { status: StatusCode::OK, headers }, Bytes::new());
         }
@@ -274,10 +271,6 @@ fn filter_verdict(reply: &FilterReply) -> Verdict {
         _ => (Flag::None, "filter"),
     };
     Verdict { status: reply.status, flag, stage: "filter", reason, grpc: grpc_of_http(reply.status) }
-}
-
-fn grpc_status(verdict: &Verdict) -> u16 {
-    verdict.grpc
 }
 
 /// gRPC's mapping of HTTP statuses (grpc/doc/http-grpc-status-mapping.md), with 429 as RESOURCE_EXHAUSTED.

@@ -74,15 +74,6 @@ impl State {
         self.write("identity.pem", kept.chain_pem.as_bytes())
     }
 
-    /// Forgets an identity that cannot be used.
-    pub fn forget_identity(&self) -> Result<(), StateError> {
-        let path = self.path("identity.pem");
-        match fs::remove_file(&path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(StateError::Io { path, source }),
-            _ => Ok(()),
-        }
-    }
-
     /// The last good bundle, if there is one.
     pub fn bundle(&self) -> Result<Option<Bundle>, StateError> {
         let path = self.path("bundle.pb");
