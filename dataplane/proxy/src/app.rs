@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
+use tokio::runtime::LocalOptions;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 use weft_filter_host::{Host, HostConfig};
@@ -137,12 +138,9 @@ fn start_workers(
     for (index, sockets) in sockets.into_iter().enumerate() {
         let (shared, identity, keys) = (Arc::clone(shared), identity.clone(), keys.clone());
         let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
             let result = match runtime {
-                Ok(runtime) => {
-                    let local = tokio::task::LocalSet::new();
-                    local.block_on(&runtime, work(shared.clone(), index, count, sockets, identity, keys))
-                }
+                Ok(runtime) => runtime.block_on(work(shared.clone(), index, count, sockets, identity, keys)),
                 Err(error) => Err(error.into()),
             };
             if let Err(error) = result {
