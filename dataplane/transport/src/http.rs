@@ -144,7 +144,8 @@ impl SendBody<'_> {
     pub async fn flush(&mut self) -> Result<(), StreamError> {
         match self {
             SendBody::H1(sink) => sink.flush().await,
-            SendBody::H2(_) | SendBody::H3(_) => Ok(()),
+            SendBody::H2(_) => Ok(()),
+            SendBody::H3(stream) => stream.flush().await,
             SendBody::Tcp(writer) => writer.flush().await,
         }
     }

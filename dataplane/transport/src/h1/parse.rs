@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 
 use super::Limits;
 use super::decode::Decoder;
+use crate::block;
 use crate::http::{RequestHead, ResponseHead, is_plain};
 
 #[cfg(test)]
@@ -205,7 +206,7 @@ struct Shared<'b> {
 
 impl<'b> Shared<'b> {
     fn new(original: &'b [u8]) -> Self {
-        Self { original, copy: Bytes::copy_from_slice(original) }
+        Self { original, copy: block::copy(original) }
     }
 
     /// `part` is a subslice of the original; the same range of the copy.
@@ -309,9 +310,12 @@ enum TransferEncoding {
     Malformed,
 }
 
+/// Fields that a proxy may add on the way; room for them from the start spares growing the map.
+const ADDED: usize = 4;
+
 impl Fields {
     fn collect(raw: &[httparse::Header<'_>], shared: &Shared<'_>) -> Result<Self, &'static str> {
-        let mut fields = Fields { map: HeaderMap::with_capacity(raw.len()), ..Fields::default() };
+        let mut fields = Fields { map: HeaderMap::with_capacity(raw.len() + ADDED), ..Fields::default() };
         for field in raw {
             let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| "malformed header name")?;
             match name.as_str() {

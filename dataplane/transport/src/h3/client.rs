@@ -6,8 +6,9 @@ use bytes::Bytes;
 
 use super::connection::{Connection, lost};
 use super::recv::RequestKind;
-use super::send::{assemble, fits};
+use super::send::fits;
 use super::{Code, Limits, RecvStream, SendStream, driver, frame, message};
+use crate::block::assemble;
 use crate::http::{RequestHead, SendError, StreamError};
 
 /// Takes over an established connection as its client. The future drives the control streams and ends with the connection.
@@ -46,11 +47,9 @@ impl Client {
     }
 
     async fn write_head(&self, send: &mut SendStream, headers: Bytes, end: bool) -> Result<(), SendError> {
-        match send.headers(headers, 0, end).await {
-            Ok(()) => Ok(()),
-            // A head that never left whole can't have been processed.
-            Err(error) => Err(unprocessed(error)),
-        }
+        // A head that never left whole can't have been processed.
+        send.headers(headers, 0, end).await.map_err(unprocessed)?;
+        send.flush().await.map_err(unprocessed)
     }
 
     async fn open(&self) -> Result<(quinn::SendStream, quinn::RecvStream), SendError> {

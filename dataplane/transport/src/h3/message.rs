@@ -18,14 +18,15 @@ pub struct Decoded<T> {
 
 /// Decodes and validates the field section of a request.
 pub fn decode_request(section: &Bytes, limits: &Limits) -> Result<Decoded<RequestHead>, Error> {
-    let mut request = RequestSink { path_bytes: limits.path_bytes, ..RequestSink::default() };
+    let fields = Fields::expected_in(section);
+    let mut request = RequestSink { path_bytes: limits.path_bytes, fields, ..RequestSink::default() };
     qpack::decode_into(section, &limits.section(), &mut request)?;
     request.finish()
 }
 
 /// Decodes and validates the field section of a response, interim or final.
 pub fn decode_response(section: &Bytes, limits: &Limits) -> Result<Decoded<ResponseHead>, Error> {
-    let mut response = ResponseSink::default();
+    let mut response = ResponseSink { fields: Fields::expected_in(section), ..ResponseSink::default() };
     qpack::decode_into(section, &limits.section(), &mut response)?;
     let status = response.status.ok_or(Error::Field("no :status"))?;
     let content_length = response.fields.content_length;
@@ -49,10 +50,16 @@ struct Fields {
     crumbs: BytesMut,
 }
 
-/// Room for the usual head without growing.
-const USUAL_FIELDS: usize = 12;
+/// Bytes that a field usually takes in a section, and fields that a proxy may add to it on the way.
+const USUAL_BYTES: usize = 32;
+const ADDED: usize = 3;
 
 impl Fields {
+    /// With room for what a section of this size usually holds, so that the map neither grows nor wastes.
+    fn expected_in(section: &Bytes) -> Self {
+        Self { map: HeaderMap::with_capacity(section.len() / USUAL_BYTES + ADDED), ..Self::default() }
+    }
+
     /// Takes a field that is not `host`.
     fn take(&mut self, name: HeaderName, value: HeaderValue) -> Result<(), Error> {
         match name.as_str() {
@@ -74,9 +81,6 @@ impl Fields {
                 return Ok(());
             }
             _ => {}
-        }
-        if self.map.capacity() == 0 {
-            self.map.reserve(USUAL_FIELDS);
         }
         self.map.try_append(name, value).map_err(|_| Error::Limit("header fields"))?;
         Ok(())

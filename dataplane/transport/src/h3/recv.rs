@@ -311,7 +311,12 @@ impl RecvStream {
         if self.ending.is_none() {
             let mut chunks = [const { Bytes::new() }; BATCH];
             match self.stream.read_chunks(&mut chunks).now_or_never() {
-                Some(Ok(Some(count))) => self.ahead.extend(chunks.into_iter().take(count)),
+                Some(Ok(Some(count))) => {
+                    let mut chunks = chunks.into_iter().take(count);
+                    // The usual one: no queue is made for it.
+                    chunks.next().into_iter().for_each(|first| self.decoder.push(first));
+                    self.ahead.extend(chunks);
+                }
                 Some(Ok(None)) => self.ending = Some(Ok(())),
                 Some(Err(error)) => self.ending = Some(Err(read_error(&error))),
                 None => {}

@@ -1,15 +1,16 @@
 //! The sending half of a request stream. What is written is always whole frames: a dropped future leaves its rest to the
 //! next call, a half dropped before `finish` resets the stream, so a cut message never looks complete.
 
-use std::cell::RefCell;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::HeaderMap;
+use smallvec::SmallVec;
 
 use super::connection::{Connection, lost, varint};
 use super::frame;
 use super::message;
+use crate::block::assemble;
 use crate::http::{ResponseHead, StreamError};
 
 /// The sending half of a request stream. Dropped before `finish`, it resets the stream.
@@ -17,8 +18,8 @@ use crate::http::{ResponseHead, StreamError};
 pub struct SendStream {
     stream: quinn::SendStream,
     connection: Arc<Connection>,
-    /// Accepted but not yet taken by QUIC: a frame header (or a whole HEADERS frame) and a DATA payload.
-    pending: [Bytes; 2],
+    /// Accepted but not yet taken by QUIC: a HEADERS frame, a DATA frame's header, its payload.
+    pending: SmallVec<[Bytes; 3]>,
     ended: bool,
     /// The code of the reset when this half is dropped unfinished.
     abandon_code: u64,
@@ -26,7 +27,7 @@ pub struct SendStream {
 
 impl SendStream {
     pub(super) fn new(stream: quinn::SendStream, connection: Arc<Connection>, abandon_code: u64) -> Self {
-        SendStream { stream, connection, pending: [const { Bytes::new() }; 2], ended: false, abandon_code }
+        SendStream { stream, connection, pending: SmallVec::new(), ended: false, abandon_code }
     }
 
     pub(super) fn set_abandon_code(&mut self, code: u64) {
@@ -35,10 +36,12 @@ impl SendStream {
 
     /// Sends an interim response.
     pub async fn interim(&mut self, head: &ResponseHead) -> Result<(), StreamError> {
-        self.response(head, false).await
+        self.response(head, false).await?;
+        self.flush().await
     }
 
-    /// Sends the final response head; `end`: and ends the message.
+    /// Takes the final response head, which leaves with the first body bytes, at `flush` or at the end of the message;
+    /// `end`: and ends the message.
     pub async fn response(&mut self, head: &ResponseHead, end: bool) -> Result<(), StreamError> {
         let huffman = self.connection.limits.huffman;
         let (headers, size) =
@@ -46,13 +49,12 @@ impl SendStream {
         self.headers(headers, size, end).await
     }
 
-    /// Sends an assembled HEADERS frame.
+    /// Takes an assembled HEADERS frame; `end`: and sends it as the last.
     pub(super) async fn headers(&mut self, headers: Bytes, size: usize, end: bool) -> Result<(), StreamError> {
         fits(&self.connection, size)?;
         self.flush().await?;
-        self.pending[0] = headers;
-        self.flush().await?;
-        if end { self.end() } else { Ok(()) }
+        self.pending.push(headers);
+        if end { self.end().await } else { Ok(()) }
     }
 
     /// Sends body bytes, waiting for room. A dropped future may or may not have accepted `data`; what it accepted goes out
@@ -61,17 +63,18 @@ impl SendStream {
         if data.is_empty() {
             return Ok(());
         }
-        self.flush().await?;
+        if self.pending.len() > 1 {
+            self.flush().await?;
+        }
         let (header, ()) = assemble(|out| frame::write_data_header(out, data.len()));
-        self.pending = [header, data];
+        self.pending.extend([header, data]);
         self.flush().await
     }
 
     /// Ends the message, with trailers where there are any.
     pub async fn finish(&mut self, trailers: Option<HeaderMap>) -> Result<(), StreamError> {
         let Some(trailers) = trailers.filter(|trailers| !trailers.is_empty()) else {
-            self.flush().await?;
-            return self.end();
+            return self.end().await;
         };
         let huffman = self.connection.limits.huffman;
         let (headers, size) =
@@ -93,7 +96,8 @@ impl SendStream {
         let _ = self.stream.stopped().await;
     }
 
-    fn end(&mut self) -> Result<(), StreamError> {
+    async fn end(&mut self) -> Result<(), StreamError> {
+        self.flush().await?;
         if self.ended {
             return Ok(());
         }
@@ -101,11 +105,12 @@ impl SendStream {
         self.stream.finish().map_err(|_| StreamError::Truncated)
     }
 
-    /// Hands `pending` to QUIC; what is left when the future is dropped stays there.
-    async fn flush(&mut self) -> Result<(), StreamError> {
+    /// Hands what was taken to QUIC; what is left when the future is dropped stays for the next call.
+    pub async fn flush(&mut self) -> Result<(), StreamError> {
         while self.pending.iter().any(|bytes| !bytes.is_empty()) {
             self.stream.write_chunks(&mut self.pending).await.map_err(|error| write_error(&error))?;
         }
+        self.pending.clear();
         Ok(())
     }
 }
@@ -133,22 +138,4 @@ pub(super) fn fits(connection: &Connection, size: usize) -> Result<(), StreamErr
         Some(limit) if size as u64 > limit => Err(StreamError::Limit("peer's header bytes")),
         _ => Ok(()),
     }
-}
-
-/// Blocks in which frames are assembled: one allocation serves many heads.
-const BLOCK: usize = 4096;
-const LITTLE: usize = 512;
-
-/// Writes into the worker's block and takes what was written as one `Bytes`.
-pub(super) fn assemble<R>(write: impl FnOnce(&mut BytesMut) -> R) -> (Bytes, R) {
-    thread_local! {
-        static SCRATCH: RefCell<BytesMut> = RefCell::new(BytesMut::with_capacity(BLOCK));
-    }
-    SCRATCH.with_borrow_mut(|scratch| {
-        if scratch.capacity() < LITTLE {
-            scratch.reserve(BLOCK);
-        }
-        let result = write(scratch);
-        (scratch.split().freeze(), result)
-    })
 }

@@ -10,6 +10,8 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::block;
+
 /// Bytes of one read through the thread's scratch buffer.
 const SCRATCH: usize = 16 * 1024;
 /// Bytes of one read when a body flows in bulk; also the most that a reader holds beyond what it handed out.
@@ -72,7 +74,7 @@ impl ReadBuffer {
     /// The first `count` bytes: copied when they are few, shared with the buffer when they fill much of it.
     pub(crate) fn take(&mut self, count: usize) -> Bytes {
         if count <= COPY_OUT || count < self.bytes.capacity() / 4 {
-            let taken = Bytes::copy_from_slice(&self.bytes[..count]);
+            let taken = block::copy(&self.bytes[..count]);
             self.bytes.advance(count);
             taken
         } else {

@@ -236,6 +236,7 @@ async fn extended_connect_waits_for_settings() {
     let (got, _body, mut answer) = next(&server).await;
     assert_eq!((got.protocol, got.path), (head.protocol.clone(), head.path.clone()));
     answer.response(&response(CALM, &[]), false).await.unwrap();
+    answer.flush().await.unwrap();
     assert_eq!(soon(recv.response_head()).await.unwrap().status, CALM);
 }
 
@@ -249,6 +250,7 @@ async fn resets_carry_their_codes() {
     let (mut send, mut recv) = client.send(&request(Method::POST, "/", &[]), false).await.unwrap();
     let (_, mut body, mut answer) = next(&server).await;
     answer.response(&response(CALM, &[]), false).await.unwrap();
+    answer.flush().await.unwrap();
     soon(recv.response_head()).await.unwrap();
     send.reset(Code::REQUEST_CANCELLED);
     reset(soon(body.frame()).await, Code::REQUEST_CANCELLED);
@@ -260,6 +262,7 @@ async fn resets_carry_their_codes() {
     let (_send, mut recv) = client.send(&request(Method::GET, "/", &[]), true).await.unwrap();
     let (_, _body, mut answer) = next(&server).await;
     answer.response(&response(CALM, &[]), false).await.unwrap();
+    answer.flush().await.unwrap();
     soon(recv.response_head()).await.unwrap();
     recv.stop(Code::REQUEST_CANCELLED);
     assert!(recv.frame().await.is_err());
