@@ -138,7 +138,8 @@ fn start_workers(
     for (index, sockets) in sockets.into_iter().enumerate() {
         let (shared, identity, keys) = (Arc::clone(shared), identity.clone(), keys.clone());
         let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
             let result = match runtime {
                 Ok(runtime) => runtime.block_on(work(shared.clone(), index, count, sockets, identity, keys)),
                 Err(error) => Err(error.into()),

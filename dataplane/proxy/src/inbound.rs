@@ -33,6 +33,8 @@ pub struct Caller {
     pub identity: SpiffeId,
     pub address: SocketAddr,
     pairs: RefCell<Pairs>,
+    /// `x-forwarded-client-cert` of this caller's requests, and the workload that it was made for.
+    client_cert: RefCell<Option<(SpiffeId, HeaderValue)>>,
 }
 
 /// Metric handles by what the caller says of itself, for one snapshot.
@@ -47,7 +49,19 @@ const MAX_PAIRS: usize = 64;
 
 impl Caller {
     pub fn new(identity: SpiffeId, address: SocketAddr) -> Self {
-        Self { identity, address, pairs: RefCell::default() }
+        Self { identity, address, pairs: RefCell::default(), client_cert: RefCell::default() }
+    }
+
+    /// What the app of `own` is told of this caller; made once, since a caller nearly always talks to one workload.
+    fn client_cert(&self, own: &SpiffeId) -> HeaderValue {
+        let mut known = self.client_cert.borrow_mut();
+        match &*known {
+            Some((workload, value)) if workload == own => value.clone(),
+            _ => {
+                let value = mesh::client_cert(own, &self.identity);
+                known.insert((own.clone(), value)).1.clone()
+            }
+        }
     }
 
     /// The series for what this caller sends to `socket`.
@@ -96,7 +110,7 @@ pub async fn serve(
     head: RequestHead,
     mut streams: (h3::RecvStream, h3::SendStream),
 ) {
-    let _in_flight = worker.shared.in_flight.enter();
+    let _in_flight = worker.in_flight.enter();
     let mut body = RecvBody::H3(&mut streams.0);
     let mut responder = Some(Responder::H3(&mut streams.1));
     let snapshot = worker.snapshot();
@@ -134,7 +148,7 @@ async fn carry(
     });
     normalise_path(&mut call.head)?;
     let own = &served.workload.identity;
-    call.head.headers.insert(mesh::X_FORWARDED_CLIENT_CERT, mesh::client_cert(own, &caller.identity));
+    call.head.headers.insert(mesh::X_FORWARDED_CLIENT_CERT, caller.client_cert(own));
     let place = place(caller, socket);
     let mut filtered = filtering::request(worker, &served.inbound, &place, &mut call.head).await?;
     let version = app_version(port.protocol, said.version, call.record.grpc);

@@ -71,7 +71,7 @@ pub struct Request<'a> {
 
 /// Serves one request of a local application. Always answers, always counts.
 pub async fn serve(worker: &Rc<Worker>, origin: &Origin, request: Request<'_>) {
-    let _in_flight = worker.shared.in_flight.enter();
+    let _in_flight = worker.in_flight.enter();
     let Request { head, mut body, responder } = request;
     let mut responder = Some(responder);
     let snapshot = worker.snapshot();

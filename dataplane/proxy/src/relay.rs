@@ -126,12 +126,10 @@ pub async fn exchange(
     terms: Terms<'_, '_>,
     (sent, received): (&Progress, &Progress),
 ) -> Result<(), ExchangeError> {
-    let mut upload_done = body.is_end();
+    let mut upload = Upload::start(body, &mut up, sent);
     let end = {
-        let mut upload = pin!(pump(body, &mut up, sent));
         let mut head = loop {
-            let head =
-                race(upload.as_mut(), &mut upload_done, unless_gone(answer.head(), responder.as_mut())).await??;
+            let head = upload.race(unless_gone(answer.head(), responder.as_mut())).await??;
             let head = head.map_err(|e| ExchangeError::Unanswered { error: e.error, unprocessed: e.unprocessed })?;
             if !head.status.is_informational() {
                 break head;
@@ -159,10 +157,10 @@ pub async fn exchange(
             Ok(())
         } else {
             let download = download(&mut source, &mut sink, received, terms.grpc);
-            race(upload.as_mut(), &mut upload_done, download).await?
+            upload.race(download).await?
         }
     };
-    if !upload_done {
+    if upload.abandon() {
         up.reset(Code::NO_ERROR);
         body.stop(Code::NO_ERROR);
     }
@@ -181,23 +179,39 @@ async fn unless_gone<T>(
     }
 }
 
-/// Drives the upload while waiting for `other`. A sink that takes no more (early answer) ends the upload, not the exchange.
-async fn race<U, F>(mut upload: Pin<&mut U>, upload_done: &mut bool, other: F) -> Result<F::Output, ExchangeError>
-where
-    U: Future<Output = Result<(), PumpError>>,
-    F: Future,
-{
-    let mut other = pin!(other);
-    std::future::poll_fn(|cx| {
-        if !*upload_done && let Poll::Ready(end) = upload.as_mut().poll(cx) {
-            *upload_done = true;
-            if let Err(PumpError::Source(_)) = end {
-                return Poll::Ready(Err(ExchangeError::ClientGone));
+/// The request body on its way up, beside the answer. Boxed: most requests have none, and it is most of an exchange.
+enum Upload<'u> {
+    Running(Pin<Box<dyn Future<Output = Result<(), PumpError>> + 'u>>),
+    Done,
+}
+
+impl<'u> Upload<'u> {
+    fn start(body: &'u mut RecvBody<'_>, up: &'u mut SendBody<'_>, sent: &'u Progress) -> Self {
+        if body.is_end() { Upload::Done } else { Upload::Running(Box::pin(pump(body, up, sent))) }
+    }
+
+    /// Drives the upload while waiting for `other`. A sink that takes no more (early answer) ends the upload, not the
+    /// exchange.
+    async fn race<F: Future>(&mut self, other: F) -> Result<F::Output, ExchangeError> {
+        let mut other = pin!(other);
+        std::future::poll_fn(|cx| {
+            if let Upload::Running(upload) = self
+                && let Poll::Ready(end) = upload.as_mut().poll(cx)
+            {
+                *self = Upload::Done;
+                if let Err(PumpError::Source(_)) = end {
+                    return Poll::Ready(Err(ExchangeError::ClientGone));
+                }
             }
-        }
-        other.as_mut().poll(cx).map(Ok)
-    })
-    .await
+            other.as_mut().poll(cx).map(Ok)
+        })
+        .await
+    }
+
+    /// Gives up what is not done; true where there was something to give up.
+    fn abandon(self) -> bool {
+        matches!(self, Upload::Running(_))
+    }
 }
 
 /// Carries the response body to the client.

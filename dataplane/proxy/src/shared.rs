@@ -20,19 +20,20 @@ use crate::snapshot::Snapshot;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::names::Metric;
 use crate::telemetry::series::SeriesStore;
-use crate::worker::InFlight;
+use crate::worker::AllInFlight;
 
 /// Shared state of the process.
 pub struct Shared {
     pub config: Config,
     pub snapshot: ArcSwapOption<Snapshot>,
+    generation: AtomicU64,
     /// Bumped with each swap: workers wake to evict what left.
     pub swapped: watch::Sender<u64>,
     pub filter_host: Host,
     pub series: Arc<SeriesStore>,
     pub access_log: AccessLog,
     pub counters: Counters,
-    pub in_flight: Arc<InFlight>,
+    pub in_flight: AllInFlight,
     pub drain: Drain,
     pub app_connections: OpenCount,
     pub peer_connections: OpenCount,
@@ -49,11 +50,12 @@ impl Shared {
             config,
             filter_host,
             snapshot: ArcSwapOption::empty(),
+            generation: AtomicU64::new(0),
             swapped: watch::Sender::new(0),
             series: Arc::default(),
             access_log: AccessLog::start()?,
             counters: Counters::register(),
-            in_flight: Arc::default(),
+            in_flight: AllInFlight::default(),
             drain: Drain::default(),
             app_connections: OpenCount::default(),
             peer_connections: OpenCount::default(),
@@ -67,7 +69,13 @@ impl Shared {
     pub fn swap(&self, snapshot: Snapshot) {
         let generation = snapshot.generation;
         self.snapshot.store(Some(Arc::new(snapshot)));
+        self.generation.store(generation, Ordering::Release);
         self.swapped.send_replace(generation);
+    }
+
+    /// The generation of the current snapshot; 0 while there is none.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     /// True for the address of one of our own listeners: carrying something there would be a loop.

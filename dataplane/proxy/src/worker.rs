@@ -3,8 +3,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use weft_transport::quic::Pool;
@@ -31,11 +31,18 @@ pub struct Worker {
     dice: Cell<u64>,
     streams: Cell<u64>,
     unknown: RefCell<Option<(u64, [Rc<PairMetrics>; 2])>>,
+    current: RefCell<Option<Current>>,
+    pub in_flight: InFlight,
 }
+
+/// A snapshot as one worker holds it.
+pub type Current = Rc<Arc<Snapshot>>;
 
 impl Worker {
     pub fn new(index: usize, shared: Arc<Shared>, pool: Pool, apps: AppPool) -> Self {
         let metrics = WorkerMetrics::new(Arc::clone(&shared.series));
+        let in_flight = InFlight::default();
+        shared.in_flight.watch(&in_flight);
         Self {
             index,
             pool,
@@ -48,18 +55,25 @@ impl Worker {
             dice: Cell::new(rand::random::<u64>() | 1),
             streams: Cell::new(0),
             unknown: RefCell::default(),
+            current: RefCell::default(),
+            in_flight,
             shared,
         }
     }
 
-    /// The current snapshot; a request takes it once.
-    pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
-        self.shared.snapshot.load_full()
+    /// The current snapshot; a request takes it once. Counted on this thread: workers share no reference count.
+    pub fn snapshot(&self) -> Option<Current> {
+        let mut current = self.current.borrow_mut();
+        let latest = self.shared.generation();
+        if current.as_ref().is_none_or(|known| known.generation != latest) {
+            *current = self.shared.snapshot.load_full().map(Rc::new);
+        }
+        current.clone()
     }
 
     /// Whether the access log is on now.
     pub fn access_log_on(&self) -> bool {
-        self.shared.snapshot.load().as_ref().is_some_and(|snapshot| snapshot.mesh.access_log)
+        self.snapshot().is_some_and(|snapshot| snapshot.mesh.access_log)
     }
 
     /// Monotonic time since the worker started, the clock of the pure crates.
@@ -115,29 +129,41 @@ impl Worker {
     }
 }
 
-/// Counts what is in flight, so that a drain knows when it is done.
-#[derive(Debug, Default)]
-pub struct InFlight {
-    now: AtomicU64,
-}
+/// What is in flight on one worker; that worker alone writes it.
+#[derive(Debug, Default, Clone)]
+pub struct InFlight(Arc<AtomicU64>);
 
 impl InFlight {
-    pub fn enter(self: &Arc<Self>) -> InFlightGuard {
-        self.now.fetch_add(1, Ordering::Relaxed);
-        InFlightGuard(Arc::clone(self))
+    pub fn enter(&self) -> InFlightGuard<'_> {
+        self.0.store(self.count() + 1, Ordering::Relaxed);
+        InFlightGuard(self)
     }
 
-    pub fn count(&self) -> u64 {
-        self.now.load(Ordering::Acquire)
+    fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
 /// One request or tunnel under way.
 #[derive(Debug)]
-pub struct InFlightGuard(Arc<InFlight>);
+pub struct InFlightGuard<'w>(&'w InFlight);
 
-impl Drop for InFlightGuard {
+impl Drop for InFlightGuard<'_> {
     fn drop(&mut self) {
-        self.0.now.fetch_sub(1, Ordering::Release);
+        self.0.0.store(self.0.count() - 1, Ordering::Relaxed);
+    }
+}
+
+/// What is in flight on all workers, so that a drain knows when it is done.
+#[derive(Debug, Default)]
+pub struct AllInFlight(Mutex<Vec<InFlight>>);
+
+impl AllInFlight {
+    fn watch(&self, worker: &InFlight) {
+        self.0.lock().expect("no holder panics").push(worker.clone());
+    }
+
+    pub fn count(&self) -> u64 {
+        self.0.lock().expect("no holder panics").iter().map(InFlight::count).sum()
     }
 }

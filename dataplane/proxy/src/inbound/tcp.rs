@@ -24,7 +24,7 @@ pub async fn serve(
     mut head: RequestHead,
     mut streams: (h3::RecvStream, h3::SendStream),
 ) {
-    let _in_flight = worker.shared.in_flight.enter();
+    let _in_flight = worker.in_flight.enter();
     let start = Instant::now();
     let said = mesh::take(&mut head);
     let authority = head.authority.as_ref().map(ToString::to_string).unwrap_or_default();

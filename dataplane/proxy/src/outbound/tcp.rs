@@ -29,7 +29,7 @@ use crate::worker::Worker;
 
 /// Carries an application's connection to where it meant to go.
 pub async fn serve(worker: &Rc<Worker>, stream: TcpStream, prefix: Bytes, origin: Origin) {
-    let _in_flight = worker.shared.in_flight.enter();
+    let _in_flight = worker.in_flight.enter();
     let start = Instant::now();
     let Some(target) = &origin.target else { return };
     let name = target.to_string();
