@@ -8,25 +8,32 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use http::HeaderValue;
-use weft_flow::{Balancer, Outcome, RetryBudget};
+use weft_flow::{Balancer, Outcome, Probed, RetryBudget};
 use weft_policy::bundle::{Endpoint, ObjectName, Service};
 use weft_transport::quic::PeerKey;
 
+use crate::shared::{OpenCount, OpenGuard};
 use crate::snapshot::{Served, Snapshot};
 use crate::telemetry::series::{PairLabels, PairMetrics, Peer, WorkerMetrics};
+use crate::worker::Worker;
 
 /// An endpoint as this worker uses it.
 #[derive(Debug)]
 pub struct Destination {
     pub endpoint: Endpoint,
     /// The peer to dial. `None`: not in the mesh.
-    pub peer: Option<PeerKey>,
+    peer: Option<PeerKey>,
     pub metrics: Rc<PairMetrics>,
     /// `weft-dst` by target port: the first used is nearly always the only one.
     socket: RefCell<Vec<(u16, HeaderValue)>>,
 }
 
 impl Destination {
+    /// The peer that takes its requests; `None`: it is spoken to in plain text.
+    pub fn peer(&self, worker: &Worker) -> Option<&PeerKey> {
+        self.peer.as_ref().filter(|_| !worker.shared.config.danger_plaintext_tunnel)
+    }
+
     /// The app socket at the far end, as `weft-dst` says it.
     pub fn socket(&self, port: u16) -> HeaderValue {
         if let Some((_, value)) = self.socket.borrow().iter().find(|(known, _)| *known == port) {
@@ -48,6 +55,9 @@ pub struct ServiceState {
     destinations: RefCell<HashMap<ObjectName, Rc<Destination>>>,
     /// For requests that never reached an endpoint.
     pub unreached: Rc<PairMetrics>,
+    /// One for each endpoint that cannot be reached, so that they are counted over all services.
+    unreachable: RefCell<Vec<OpenGuard>>,
+    all_unreachable: OpenCount,
 }
 
 impl ServiceState {
@@ -69,19 +79,49 @@ impl ServiceState {
     pub fn finished(&self, destination: &Destination, now: Duration, latency: Duration, outcome: Outcome) {
         self.balancer.borrow_mut().finished(&destination.endpoint.workload, now, latency, outcome);
     }
+
+    /// There is a connection to it.
+    pub fn reached(&self, destination: &Destination, now: Duration) {
+        self.balancer.borrow_mut().reached(&destination.endpoint.workload, now);
+        self.count_unreachable();
+    }
+
+    /// No connection could be made to it.
+    pub fn not_reached(&self, destination: &Destination, now: Duration, dice: u64) {
+        self.balancer.borrow_mut().not_reached(&destination.endpoint.workload, now, dice);
+        self.count_unreachable();
+    }
+
+    /// An endpoint to probe, where one is due; [`ServiceState::probed`] must follow.
+    pub fn take_probe(&self, now: Duration) -> Option<Rc<Destination>> {
+        let key = self.balancer.borrow_mut().take_probe(now)?;
+        self.direct(&key)
+    }
+
+    pub fn probed(&self, destination: &Destination, now: Duration, dice: u64, probed: Probed) {
+        self.balancer.borrow_mut().probed(&destination.endpoint.workload, now, dice, probed);
+        self.count_unreachable();
+    }
+
+    fn count_unreachable(&self) {
+        let count = self.balancer.borrow().unreachable();
+        self.unreachable.borrow_mut().resize_with(count, || self.all_unreachable.enter());
+    }
 }
 
 /// All destinations of one worker.
 #[derive(Debug)]
 pub struct Destinations {
     metrics: WorkerMetrics,
+    unreachable: OpenCount,
     services: RefCell<HashMap<ObjectName, Rc<ServiceState>>>,
     generation: Cell<u64>,
 }
 
 impl Destinations {
-    pub fn new(metrics: WorkerMetrics) -> Self {
-        Self { metrics, services: RefCell::default(), generation: Cell::new(0) }
+    /// `unreachable` counts the endpoints that cannot be reached.
+    pub fn new(metrics: WorkerMetrics, unreachable: OpenCount) -> Self {
+        Self { metrics, unreachable, services: RefCell::default(), generation: Cell::new(0) }
     }
 
     /// The state of `service`, brought up to `snapshot`.
@@ -97,6 +137,8 @@ impl Destinations {
                 budget: RefCell::default(),
                 destinations: RefCell::default(),
                 unreached: self.metrics.pair(&labels(from, service, None)),
+                unreachable: RefCell::default(),
+                all_unreachable: self.unreachable.clone(),
             });
             self.services.borrow_mut().insert(service.name.clone(), Rc::clone(&state));
             state
@@ -124,6 +166,7 @@ impl Destinations {
         }
         let weights = service.endpoints.iter().map(|(name, endpoint)| (name.clone(), endpoint.weight));
         state.balancer.borrow_mut().update(weights);
+        state.count_unreachable();
     }
 }
 

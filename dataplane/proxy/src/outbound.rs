@@ -3,6 +3,7 @@
 
 pub mod connection;
 pub mod passthrough;
+mod probe;
 pub mod tcp;
 
 use std::fmt;
@@ -138,21 +139,23 @@ async fn attempts(
             Some(workload) => state.direct(workload),
             None => state.pick(worker.now(), worker.dice(), &avoid),
         };
+        probe::start_due(worker, &state, routed.target_port);
         let destination = picked.ok_or_else(|| Failure::NoEndpoints { service: routed.service.name.to_string() })?;
         call.record.metrics = Some(Rc::clone(&destination.metrics));
         mesh::stamp(&mut call.head, &destination.socket(routed.target_port), &routed.from.source);
         let observed = Observed::start(worker, &state, &destination);
-        let Err((failure, unprocessed)) = attempt(worker, &destination, routed.target_port, filtered, call).await
-        else {
+        let Err((failure, unprocessed)) = attempt(&observed, routed.target_port, filtered, call).await else {
             observed.finish(if call.record.code >= 500 { FlowOutcome::Failure } else { FlowOutcome::Success });
             return Ok(());
         };
-        observed.finish(FlowOutcome::Failure);
+        let reached = !failure.is_unreachable();
+        observed.failed(&failure);
         let again = unprocessed && !call.record.sent.started.get() && call.responder.is_some();
         if !again || avoid.len() >= snapshot.mesh.max_retries as usize {
             return Err(failure);
         }
-        if !state.budget.borrow_mut().withdraw(worker.now()) {
+        // What reached nobody loaded nobody: a crowd that waited for one connection in vain may all try another.
+        if reached && !state.budget.borrow_mut().withdraw(worker.now()) {
             worker.shared.counters.retries_refused.increment(1);
             return Err(failure);
         }
@@ -164,25 +167,27 @@ async fn attempts(
 
 /// One try at one endpoint. The flag says whether the request provably was not processed.
 async fn attempt(
-    worker: &Rc<Worker>,
-    destination: &Destination,
+    observed: &Observed<'_>,
     port: u16,
     filtered: &mut Filtered<'_>,
     call: &mut Call<'_, '_>,
 ) -> Result<(), (Failure, bool)> {
+    let (worker, destination) = (observed.worker, observed.destination);
     call.record.log(|log| {
         log.upstream = Some(format!("{}:{port}", destination.endpoint.address));
         log.destination = destination.endpoint.identity.as_ref().map(ToString::to_string);
     });
-    let Some(peer) = destination.peer.as_ref().filter(|_| !worker.shared.config.danger_plaintext_tunnel) else {
+    let Some(peer) = destination.peer(worker) else {
         mesh::strip(&mut call.head.headers);
         let socket = SocketAddr::new(destination.endpoint.address, port);
-        return Box::pin(app_leg::carry(worker, socket, call.head.version, filtered, call)).await;
+        let carried = Box::pin(app_leg::carry(worker, socket, call.head.version, filtered, call)).await;
+        return carried.inspect(|()| observed.reached());
     };
     let client = worker.pool.get(peer).await.map_err(|error| {
         let reason = error.to_string();
         (Failure::PeerConnect { address: peer.address().to_string(), reason }, true)
     })?;
+    observed.reached();
     let (mut send, mut receive) = match client.send(&call.head, call.body.is_end()).await {
         Ok(streams) => streams,
         Err(error) if error.unprocessed => {
@@ -196,7 +201,7 @@ async fn attempt(
 
 /// Tells the balancer how a request went, whichever way it ended.
 struct Observed<'a> {
-    worker: &'a Worker,
+    worker: &'a Rc<Worker>,
     state: &'a ServiceState,
     destination: &'a Destination,
     start: Duration,
@@ -204,14 +209,26 @@ struct Observed<'a> {
 }
 
 impl<'a> Observed<'a> {
-    fn start(worker: &'a Worker, state: &'a ServiceState, destination: &'a Destination) -> Self {
+    fn start(worker: &'a Rc<Worker>, state: &'a ServiceState, destination: &'a Destination) -> Self {
         let start = worker.now();
         state.started(destination, start);
         Self { worker, state, destination, start, outcome: FlowOutcome::Cancelled }
     }
 
+    /// There is a connection.
+    fn reached(&self) {
+        self.state.reached(self.destination, self.worker.now());
+    }
+
     fn finish(mut self, outcome: FlowOutcome) {
         self.outcome = outcome;
+    }
+
+    fn failed(self, failure: &Failure) {
+        if failure.is_unreachable() {
+            self.state.not_reached(self.destination, self.worker.now(), self.worker.dice());
+        }
+        self.finish(FlowOutcome::Failure);
     }
 }
 

@@ -200,6 +200,11 @@ impl Failure {
         }
     }
 
+    /// True where no connection could be made to an endpoint, so that not a byte was sent.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Failure::PeerConnect { .. } | Failure::AppConnect { .. })
+    }
+
     /// The rule that decided, where one did.
     pub fn rule(&self) -> Option<Cow<'_, str>> {
         if let Failure::Filter(reply) = self {

@@ -33,6 +33,7 @@ fn gauges(admin: &Admin, out: &mut String) {
     gauge(Metric::Draining, u64::from(shared.drain.is_draining()));
     gauge(Metric::Workers, shared.config.worker_count() as u64);
     gauge(Metric::AppConnections, shared.app_connections.value());
+    gauge(Metric::EndpointsUnreachable, shared.unreachable.value());
     gauge(Metric::AccessLogDropped, shared.access_log.dropped());
     if let Some(identity) = admin.identity.get() {
         gauge(Metric::CertificateExpiry, identity.current().identity.not_after().as_secs());

@@ -37,6 +37,8 @@ pub struct Shared {
     pub drain: Drain,
     pub app_connections: OpenCount,
     pub peer_connections: OpenCount,
+    /// Endpoints that cannot be reached, as each worker finds.
+    pub unreachable: OpenCount,
     pub contact: Contact,
     /// The peer pools of all workers, for their counters.
     pub pools: Mutex<Vec<Arc<PoolStats>>>,
@@ -59,6 +61,7 @@ impl Shared {
             drain: Drain::default(),
             app_connections: OpenCount::default(),
             peer_connections: OpenCount::default(),
+            unreachable: OpenCount::default(),
             contact: Contact::default(),
             pools: Mutex::default(),
             app_pools: Mutex::default(),

@@ -48,7 +48,7 @@ impl Worker {
             pool,
             apps,
             filters: RefCell::new(weft_filter_host::Worker::new(&shared.filter_host)),
-            destinations: Destinations::new(metrics.clone()),
+            destinations: Destinations::new(metrics.clone(), shared.unreachable.clone()),
             metrics,
             access_log: shared.access_log.clone(),
             start: Instant::now(),

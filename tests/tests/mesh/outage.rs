@@ -1,5 +1,7 @@
-//! The control plane killed under load: traffic goes on, nothing is lost, and when it is back everything is as it would have been.
+//! The control plane killed under load, and two of three endpoints after it: traffic goes on, nothing is lost, and when they
+//! are back everything is as it would have been.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -57,18 +59,24 @@ impl Load {
         }
     }
 
-    /// Failures that nothing excuses: of requests sent later than a second after `stopped`, or known later than two.
-    fn unexcused(&self, stopped: Instant) -> String {
+    /// Waits for so many more answers.
+    async fn more(&self, count: u64) {
+        let enough = self.answered.load(Ordering::SeqCst) + count;
+        eventually("load goes on", || async { (self.answered.load(Ordering::SeqCst) > enough).then_some(()) }).await;
+    }
+
+    /// Failures that no death of an endpoint excuses: of requests sent later than a second after it, or known later than
+    /// two.
+    fn unexcused(&self, deaths: &[Instant]) -> String {
         let failures = self.failures.lock().unwrap();
-        let excused = |failure: &&Failure| {
+        let excused = |failure: &&Failure, death: Instant| {
             let (sent, known) = (failure.sent + Duration::from_secs(1), failure.known);
-            sent > stopped
-                && failure.sent < stopped + Duration::from_secs(1)
-                && known < stopped + Duration::from_secs(2)
+            sent > death && failure.sent < death + Duration::from_secs(1) && known < death + Duration::from_secs(2)
         };
+        let excused = |failure: &&Failure| deaths.iter().any(|death| excused(failure, *death));
         let unexcused: Vec<_> = failures.iter().filter(|failure| !excused(failure)).collect();
         let show = |failure: &&Failure| {
-            let after = |at: Instant| at.saturating_duration_since(stopped).as_millis();
+            let after = |at: Instant| at.saturating_duration_since(deaths[0]).as_millis();
             format!("sent at {} ms, known at {} ms: {}", after(failure.sent), after(failure.known), failure.what)
         };
         let shown: Vec<_> = unexcused.iter().take(5).map(show).collect();
@@ -80,10 +88,33 @@ impl Load {
     }
 }
 
+/// An endpoint by its sidecar and its app.
 async fn endpoint(mesh: &Mesh, name: &str) -> (Sidecar, App) {
     let workload = Workload::server(name, 8080, "http").of("reviews");
     let app = App::start(name, workload.ip, 8080).await;
     (mesh.sidecar(workload).await, app)
+}
+
+async fn all_answer(client: &Sidecar, count: usize) {
+    eventually("all endpoints answer", || async {
+        let mut connection = Client::through(client.proxy(), "reviews").await;
+        let mut names = BTreeSet::new();
+        for _ in 0..30 {
+            names.insert(connection.get("/who").await.text());
+        }
+        (names.len() == count).then_some(())
+    })
+    .await;
+}
+
+/// Waits until the dead are known: then no request goes there, not even to be sent again.
+async fn nobody_is_sent_again(client: &Sidecar, load: &Load) {
+    eventually("the dead are known", || async {
+        let before = client.metrics().await.sum("weft_retries_total", &[]);
+        load.more(4_000).await;
+        (client.metrics().await.sum("weft_retries_total", &[]) == before).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -91,24 +122,16 @@ async fn killed_under_load_and_back() {
     // Certificates of 60 s: one is renewed while this runs.
     let mut mesh = Mesh::start_with(serde_json::json!({"svid_ttl_seconds": 60})).await;
     let (first, first_app) = endpoint(&mesh, "reviews-1").await;
-    let (second, second_app) = endpoint(&mesh, "reviews-2").await;
+    let (mut second, second_app) = endpoint(&mesh, "reviews-2").await;
     let (mut third, third_app) = endpoint(&mesh, "reviews-3").await;
     let client = mesh.sidecar(Workload::client("shopper")).await;
     let mut bystander = mesh.sidecar(Workload::client("bystander")).await;
-    eventually("all three endpoints answer", || async {
-        let mut connection = Client::through(client.proxy(), "reviews").await;
-        let mut names = std::collections::BTreeSet::new();
-        for _ in 0..30 {
-            names.insert(connection.get("/who").await.text());
-        }
-        (names.len() == 3).then_some(())
-    })
-    .await;
+    all_answer(&client, 3).await;
     let apps = || first_app.served() + second_app.served() + third_app.served();
     let counted_before = client.metrics().await.sum("istio_requests_total", &[("reporter", "source")]);
     let (served_before, (load, tasks)) = (apps(), load(client.proxy(), "reviews", 2_000, 40));
     let certificate = client.metrics().await.sum("weft_certificate_expiry_timestamp_seconds", &[]);
-    eventually("load runs", || async { (load.answered.load(Ordering::SeqCst) > 1_000).then_some(()) }).await;
+    load.more(1_000).await;
 
     mesh.kill_control();
     // A proxy that restarts meanwhile is ready from its disk and reaches everybody.
@@ -116,25 +139,36 @@ async fn killed_under_load_and_back() {
     bystander.ready();
     assert_eq!(Client::through(bystander.proxy(), "reviews").await.get("/who").await.status, 200);
     let by_bystander = 1;
-    // An endpoint stops without the control plane to tell of it.
-    let stopped = Instant::now();
-    third.process.kill();
-    let noticed = load.answered.load(Ordering::SeqCst) + 4_000;
-    eventually("load goes on without it", || async { (load.answered.load(Ordering::SeqCst) > noticed).then_some(()) })
-        .await;
-    assert_eq!(load.unexcused(stopped), "", "only requests to the stopped endpoint may fail, until it is noticed");
-    let staleness = client.metrics().await;
-    assert!(staleness.sum("weft_config_staleness_seconds", &[]) > 0.0, "{}", staleness.lines("staleness"));
+    // Two of three endpoints die without the control plane to tell of it.
+    let mut deaths = Vec::new();
+    for victim in [&mut third, &mut second] {
+        deaths.push(Instant::now());
+        victim.process.kill();
+        load.more(4_000).await;
+        nobody_is_sent_again(&client, &load).await;
+        assert_eq!(load.unexcused(&deaths), "", "only requests to a dead endpoint may fail, until it is noticed");
+    }
+    let metrics = client.metrics().await;
+    assert!(metrics.sum("weft_config_staleness_seconds", &[]) > 0.0, "{}", metrics.lines("staleness"));
+    assert!(metrics.sum("weft_endpoints_unreachable", &[]) >= 2.0, "{}", metrics.lines("unreachable"));
+    // One comes back from its disk, and is found without being told of.
+    third.restart();
+    let before = third_app.served();
+    eventually("it gets its share again", || async { (third_app.served() > before + 100).then_some(()) }).await;
 
     mesh.start_control();
-    for proxy in [&client, &first, &second] {
+    second.restart();
+    for proxy in [&client, &first, &second, &third] {
         eventually("the proxies are back", || async {
             (proxy.metrics().await.sum("weft_control_connected", &[]) == 1.0).then_some(())
         })
         .await;
     }
+    eventually("every endpoint is reached again", || async {
+        (client.metrics().await.sum("weft_endpoints_unreachable", &[]) == 0.0).then_some(())
+    })
+    .await;
     // An endpoint leaves in order, and a certificate is renewed: neither costs a request.
-    let mut second = second;
     second.process.signal("TERM");
     assert_eq!(second.process.ended().code(), Some(0), "{}", second.process.tail());
     eventually("the certificate is renewed", || async {
@@ -144,7 +178,7 @@ async fn killed_under_load_and_back() {
     load.stop.store(true, Ordering::SeqCst);
     tasks.join_all().await;
     let (sent, answered) = (load.sent.load(Ordering::SeqCst), load.answered.load(Ordering::SeqCst));
-    assert_eq!(load.unexcused(stopped), "");
+    assert_eq!(load.unexcused(&deaths), "");
     let failures = load.failures.lock().unwrap().clone();
     assert_eq!(sent, answered, "each request was answered: {failures:?}");
     eventually("requests sent = counted", || async {

@@ -1,5 +1,7 @@
 //! Balancing: weights, costs, and a small model run beside the balancer by the same seeded steps.
 
+use std::collections::BTreeSet;
+
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -12,7 +14,7 @@ fn balancer(weights: &[(&'static str, u32)]) -> Balancer<&'static str> {
 
 /// Shares of 10,000 picks in percent, nothing in flight.
 fn shares(weights: &[(&'static str, u32)], avoid: &[&'static str]) -> BTreeMap<&'static str, u32> {
-    let mut balancer = balancer(weights);
+    let balancer = balancer(weights);
     let (mut dice, mut counts) = (7, BTreeMap::new());
     for _ in 0..10_000 {
         let picked = balancer.pick(SECOND, next_dice(&mut dice), avoid).unwrap();
@@ -100,8 +102,98 @@ fn updates_keep_what_is_known() {
     assert_eq!(balancer.in_flight(&"a"), 0);
 }
 
+#[test]
+fn answers_take_nobody_out() {
+    let mut balancer = balancer(&[("a", 1), ("b", 1)]);
+    for _ in 0..100 {
+        balancer.started(&"a", SECOND);
+        balancer.finished(&"a", SECOND, SECOND, Outcome::Failure);
+    }
+    assert_eq!((balancer.unreachable(), balancer.take_probe(SECOND * 100)), (0, None));
+    assert_eq!(balancer.pick(SECOND, 1, &["b"]), Some("a"));
+}
+
+#[test]
+fn the_unreachable_are_nobodys_second_choice() {
+    fn check(weights: &[(&'static str, u32)], unreachable: &[&'static str], avoid: &[&'static str], expect: &[&str]) {
+        let mut balancer = balancer(weights);
+        for key in unreachable {
+            balancer.not_reached(key, SECOND, 1);
+        }
+        let mut dice = 3;
+        let picked: BTreeSet<_> = (0..200).filter_map(|_| balancer.pick(SECOND, next_dice(&mut dice), avoid)).collect();
+        assert_eq!(picked, expect.iter().copied().collect(), "{weights:?} without {unreachable:?}, avoiding {avoid:?}");
+    }
+    let equal: &[_] = &[("a", 1), ("b", 1), ("c", 1)];
+    check(equal, &[], &[], &["a", "b", "c"]);
+    check(equal, &["a"], &[], &["b", "c"]);
+    check(equal, &["a", "b"], &[], &["c"]);
+    check(equal, &["a", "b", "c"], &[], &["a", "b", "c"]);
+    check(equal, &["a"], &["a"], &["b", "c"]);
+    check(equal, &["a", "b", "c"], &["a", "b"], &["c"]);
+    // One that refused just now may take the request next time, one without a connection will not.
+    check(equal, &["a", "b"], &["c"], &["c"]);
+    // Who is drained is no refuge.
+    check(&[("a", 1), ("b", 0)], &["a"], &[], &["a"]);
+    check(&[("a", 0), ("b", 0)], &["a"], &[], &["b"]);
+}
+
+#[test]
+fn probes_are_due_one_at_a_time() {
+    let mut balancer = balancer(&[("a", 1), ("b", 1)]);
+    balancer.not_reached(&"a", SECOND, 0);
+    balancer.not_reached(&"a", SECOND * 2, 0);
+    let take = |balancer: &mut Balancer<_>, ms| balancer.take_probe(Duration::from_millis(ms));
+    assert_eq!((take(&mut balancer, 1_999), take(&mut balancer, 2_000)), (None, Some("a")), "after 1 s");
+    assert_eq!(take(&mut balancer, 90_000), None, "while one is under way there is no other");
+    balancer.probed(&"a", SECOND * 90, 0, Probed::Cancelled);
+    assert_eq!(take(&mut balancer, 90_000), Some("a"), "without a result it is due again");
+    balancer.probed(&"a", SECOND * 90, 0, Probed::Unreachable);
+    assert_eq!((take(&mut balancer, 91_999), take(&mut balancer, 92_000)), (None, Some("a")), "then after 2 s");
+    balancer.probed(&"a", SECOND * 92, 0, Probed::Reached);
+    assert_eq!((balancer.unreachable(), take(&mut balancer, 200_000)), (0, None));
+    assert!((0..100).any(|dice| balancer.pick(SECOND * 92, dice, &["b"]) == Some("a")));
+}
+
+#[test]
+fn updates_keep_who_is_unreachable_and_forget_who_left() {
+    let mut balancer = balancer(&[("a", 1), ("b", 1)]);
+    balancer.not_reached(&"a", SECOND, 0);
+    balancer.update([("a", 5), ("b", 1), ("c", 1)]);
+    assert_eq!(balancer.unreachable(), 1);
+    assert_eq!(balancer.take_probe(SECOND * 2), Some("a"));
+    balancer.update([("b", 1)]);
+    balancer.probed(&"a", SECOND * 3, 0, Probed::Unreachable);
+    balancer.not_reached(&"a", SECOND * 3, 0);
+    assert_eq!(balancer.unreachable(), 0, "who has left is not counted");
+    balancer.update([("a", 1)]);
+    assert_eq!((balancer.unreachable(), balancer.pick(SECOND * 3, 1, &[])), (0, Some("a")));
+    balancer.not_reached(&"a", SECOND * 3, 0);
+    assert_eq!(balancer.pick(SECOND * 3, 1, &[]), Some("a"), "there is nobody else");
+}
+
+#[test]
+fn what_was_measured_before_it_vanished_is_forgotten() {
+    let mut balancer = balancer(&[("a", 1), ("b", 1)]);
+    for (key, outcome) in [("a", Outcome::Failure), ("b", Outcome::Success)] {
+        balancer.finished(&key, SECOND, Duration::from_millis(5), outcome);
+    }
+    balancer.not_reached(&"a", SECOND, 0);
+    assert_eq!(balancer.pick(SECOND, 1, &[]), Some("b"));
+    balancer.reached(&"a", SECOND * 2);
+    assert_eq!(balancer.pick(SECOND * 2, 1, &[]), Some("a"));
+}
+
+/// What the model knows of an endpoint.
+#[derive(Debug, Clone, Copy, Default)]
+struct Known {
+    weight: u32,
+    in_flight: u32,
+    unreachable: bool,
+}
+
 /// Random endpoints, requests and ends: what is in flight is what a plain map counts, and every pick is an endpoint that
-/// takes requests.
+/// takes requests, and can be reached where one can.
 #[test]
 fn agrees_with_a_plain_map() {
     const KEYS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
@@ -109,11 +201,11 @@ fn agrees_with_a_plain_map() {
         let (mut dice, mut now) = (seed, Duration::ZERO);
         let mut roll = |bound| below(next_dice(&mut dice), bound);
         let mut balancer = Balancer::new();
-        let mut model: BTreeMap<&str, (u32, u32)> = BTreeMap::new();
-        for _ in 0..200 {
+        let mut model: BTreeMap<&str, Known> = BTreeMap::new();
+        for _ in 0..300 {
             now += Duration::from_millis(roll(100));
             let key = KEYS[usize::try_from(roll(6)).unwrap()];
-            match roll(10) {
+            match roll(14) {
                 0 => {
                     let mut weights = BTreeMap::new();
                     for key in KEYS {
@@ -122,30 +214,48 @@ fn agrees_with_a_plain_map() {
                         }
                     }
                     balancer.update(weights.clone());
-                    let kept = |k: &str| model.get(k).map_or(0, |known| known.1);
-                    model = weights.into_iter().map(|(k, weight)| (k, (weight, kept(k)))).collect();
+                    let kept = |k: &str| model.get(k).copied().unwrap_or_default();
+                    model = weights.into_iter().map(|(k, weight)| (k, Known { weight, ..kept(k) })).collect();
                 }
                 1..=3 => {
                     let outcome =
                         [Outcome::Success, Outcome::Failure, Outcome::Cancelled][usize::try_from(roll(3)).unwrap()];
                     balancer.finished(&key, now, Duration::from_millis(roll(5000)), outcome);
-                    if let Some(known) = model.get_mut(key) {
-                        known.1 = known.1.saturating_sub(1);
-                    }
+                    model.entry(key).and_modify(|known| known.in_flight = known.in_flight.saturating_sub(1));
+                }
+                4..=5 => {
+                    balancer.not_reached(&key, now, roll(u64::MAX));
+                    model.entry(key).and_modify(|known| known.unreachable = true);
+                }
+                6 => {
+                    balancer.reached(&key, now);
+                    model.entry(key).and_modify(|known| known.unreachable = false);
+                }
+                7..=8 => {
+                    let Some(key) = balancer.take_probe(now) else { continue };
+                    assert!(model[key].unreachable, "seed {seed}");
+                    let probed =
+                        [Probed::Reached, Probed::Unreachable, Probed::Cancelled][usize::try_from(roll(3)).unwrap()];
+                    balancer.probed(&key, now, roll(u64::MAX), probed);
+                    model.entry(key).and_modify(|known| known.unreachable = probed != Probed::Reached);
                 }
                 _ => {
                     let picked = balancer.pick(now, roll(u64::MAX), &[]);
                     assert_eq!(picked.is_some(), !model.is_empty(), "seed {seed}");
                     let Some(picked) = picked else { continue };
-                    let all_zero = model.values().all(|known| known.0 == 0);
+                    let all_zero = model.values().all(|known| known.weight == 0);
+                    let weighted = |known: &Known| known.weight > 0 || all_zero;
+                    let any = model.values().any(|known| weighted(known) && !known.unreachable);
                     let known = model.get_mut(picked).unwrap();
-                    assert!(known.0 > 0 || all_zero, "seed {seed}: weight 0 was picked");
-                    known.1 += 1;
+                    assert!(weighted(known), "seed {seed}: weight 0 was picked");
+                    assert!(!known.unreachable || !any, "seed {seed}: one that cannot be reached was picked");
+                    known.in_flight += 1;
                     balancer.started(&picked, now);
                 }
             }
-            for (key, (_, in_flight)) in &model {
-                assert_eq!(balancer.in_flight(key), *in_flight, "seed {seed}");
+            assert_eq!(balancer.unreachable(), model.values().filter(|known| known.unreachable).count(), "seed {seed}");
+            for (key, known) in &model {
+                assert_eq!(balancer.in_flight(key), known.in_flight, "seed {seed}");
             }
         }
     }

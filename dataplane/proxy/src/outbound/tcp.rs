@@ -16,7 +16,7 @@ use weft_transport::h3;
 use weft_transport::http::{RecvBody, RequestHead, SendBody};
 use weft_transport::tcp;
 
-use super::{Observed, Origin, passthrough, resolve_target, target_port};
+use super::{Observed, Origin, passthrough, probe, resolve_target, target_port};
 use crate::destination::Destination;
 use crate::filtering::{self, Place};
 use crate::mesh;
@@ -100,6 +100,7 @@ async fn open(
             Some(workload) => state.direct(workload),
             None => state.pick(worker.now(), worker.dice(), &avoid),
         };
+        probe::start_due(worker, &state, port);
         let Some(destination) = picked else {
             let failure = Failure::NoEndpoints { service: resolved.service.name.to_string() };
             return Err((failure, Some(Rc::clone(&state.unreached))));
@@ -107,11 +108,12 @@ async fn open(
         let observed = Observed::start(worker, &state, &destination);
         match connect(worker, &destination, port, &from.source).await {
             Ok(streams) => {
+                observed.reached();
                 observed.finish(FlowOutcome::Success);
                 return Ok(Opened { streams, metrics: Rc::clone(&destination.metrics) });
             }
             Err((failure, unprocessed)) => {
-                observed.finish(FlowOutcome::Failure);
+                observed.failed(&failure);
                 if !unprocessed || resolved.endpoint.is_some() || avoid.len() >= snapshot.mesh.max_retries as usize {
                     return Err((failure, Some(Rc::clone(&destination.metrics))));
                 }
@@ -129,7 +131,7 @@ async fn connect(
     source: &http::HeaderValue,
 ) -> Result<Streams, (Failure, bool)> {
     let socket = SocketAddr::new(destination.endpoint.address, port);
-    let Some(peer) = destination.peer.as_ref().filter(|_| !worker.shared.config.danger_plaintext_tunnel) else {
+    let Some(peer) = destination.peer(worker) else {
         let stream = worker.apps.connect(socket).await.map_err(|error| {
             (Failure::AppConnect { address: error.address.to_string(), reason: error.reason }, true)
         })?;

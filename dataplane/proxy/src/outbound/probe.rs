@@ -1,0 +1,48 @@
+//! Probes of endpoints that could not be reached: beside the traffic, so that no request waits to learn that somebody is
+//! still away. When one is due and that there is one at a time is `weft_flow`'s decision.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use weft_flow::Probed;
+
+use crate::destination::{Destination, ServiceState};
+use crate::worker::Worker;
+
+/// Starts the probe that is due, if one is. It ends with the attempt to connect, which has its own limit; a drain does
+/// not wait for it. `port`: the app's, for endpoints outside the mesh.
+pub(super) fn start_due(worker: &Rc<Worker>, state: &Rc<ServiceState>, port: u16) {
+    if let Some(destination) = state.take_probe(worker.now()) {
+        let probe =
+            Probe { worker: Rc::clone(worker), state: Rc::clone(state), destination, probed: Probed::Cancelled };
+        tokio::task::spawn_local(probe.run(port));
+    }
+}
+
+/// Tells the balancer what came of a probe, even if it never ran to its end.
+struct Probe {
+    worker: Rc<Worker>,
+    state: Rc<ServiceState>,
+    destination: Rc<Destination>,
+    probed: Probed,
+}
+
+impl Probe {
+    async fn run(mut self, port: u16) {
+        let reached = match self.destination.peer(&self.worker) {
+            Some(peer) => self.worker.pool.get(peer).await.is_ok(),
+            None => {
+                let socket = SocketAddr::new(self.destination.endpoint.address, port);
+                self.worker.apps.connect(socket).await.is_ok()
+            }
+        };
+        self.probed = if reached { Probed::Reached } else { Probed::Unreachable };
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        let Probe { worker, state, destination, probed } = self;
+        state.probed(destination, worker.now(), worker.dice(), *probed);
+    }
+}
