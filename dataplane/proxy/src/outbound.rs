@@ -1,6 +1,7 @@
 //! The way out: a request from a local application to its destination. Reads top to bottom: where to, what the filters
 //! say, which route, which endpoint, carry. Retries only what was provably not processed, within the budget.
 
+mod attempts;
 pub mod connection;
 pub mod passthrough;
 mod probe;
@@ -12,13 +13,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use http::uri::Authority;
-use weft_flow::Outcome as FlowOutcome;
 use weft_policy::bundle::{ObjectName, RouteRule, Service};
 use weft_policy::route::{HeadView, Resolved, RouteDecision};
 use weft_transport::http::{RecvBody, RequestHead, Responder, ResponseRecv, SendBody};
 
+use self::attempts::{Attempt, Attempts, Goal};
 use crate::app_leg;
-use crate::destination::{Destination, ServiceState};
 use crate::filtering::{self, Filtered, Place};
 use crate::mesh;
 use crate::record::Record;
@@ -112,9 +112,9 @@ async fn carry(
     let mut filtered = filtering::request(worker, &from.outbound, &place, &mut call.head).await?;
     let routed = route(snapshot, from, &resolved, &mut call, worker.dice())?;
     match routed.timeout {
-        None => attempts(worker, snapshot, &routed, &mut filtered, &mut call).await,
+        None => send(worker, snapshot, &routed, &mut filtered, &mut call).await,
         Some(limit) => {
-            match tokio::time::timeout(limit, attempts(worker, snapshot, &routed, &mut filtered, &mut call)).await {
+            match tokio::time::timeout(limit, send(worker, snapshot, &routed, &mut filtered, &mut call)).await {
                 Ok(result) => result,
                 Err(_) => Err(Failure::Timeout(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX))),
             }
@@ -123,71 +123,48 @@ async fn carry(
 }
 
 /// Sends the request to an endpoint; to another where the first provably did not process it.
-async fn attempts(
+async fn send(
     worker: &Rc<Worker>,
     snapshot: &Snapshot,
     routed: &Routed<'_>,
     filtered: &mut Filtered<'_>,
     call: &mut Call<'_, '_>,
 ) -> Result<(), Failure> {
-    let state = worker.destinations.service(snapshot, routed.from, routed.service);
-    call.record.metrics = Some(Rc::clone(&state.unreached));
-    let mut avoid: Vec<ObjectName> = Vec::new();
-    state.budget.borrow_mut().deposit(worker.now());
+    let Routed { goal, from, .. } = *routed;
+    let mut attempts = Attempts::new(worker, snapshot, from, goal);
+    call.record.metrics = Some(attempts.unreached());
     loop {
-        let picked = match routed.direct {
-            Some(workload) => state.direct(workload),
-            None => state.pick(worker.now(), worker.dice(), &avoid),
-        };
-        probe::start_due(worker, &state, routed.target_port);
-        let destination = picked.ok_or_else(|| Failure::NoEndpoints { service: routed.service.name.to_string() })?;
-        call.record.metrics = Some(Rc::clone(&destination.metrics));
-        mesh::stamp(&mut call.head, &destination.socket(routed.target_port), &routed.from.source);
-        let observed = Observed::start(worker, &state, &destination);
-        let Err((failure, unprocessed)) = attempt(&observed, routed.target_port, filtered, call).await else {
-            observed.finish(if call.record.code >= 500 { FlowOutcome::Failure } else { FlowOutcome::Success });
+        let attempt = attempts.pick()?;
+        call.record.metrics = Some(Rc::clone(&attempt.destination.metrics));
+        mesh::stamp(&mut call.head, &attempt.destination.socket(goal.port), &from.source);
+        let Err((failure, unprocessed)) = exchange(worker, &attempt, goal.port, filtered, call).await else {
+            attempt.answered(call.record.code < 500);
             return Ok(());
         };
-        let reached = !failure.is_unreachable();
-        observed.failed(&failure);
-        let again = unprocessed && !call.record.sent.started.get() && call.responder.is_some();
-        if !again || avoid.len() >= snapshot.mesh.max_retries as usize {
-            return Err(failure);
-        }
-        // What reached nobody loaded nobody: a crowd that waited for one connection in vain may all try another.
-        if reached && !state.budget.borrow_mut().withdraw(worker.now()) {
-            worker.shared.counters.retries_refused.increment(1);
-            return Err(failure);
-        }
-        worker.shared.counters.retries.increment(1);
-        tracing::debug!(destination = %destination.endpoint.workload, error = %failure, "sending the request again");
-        avoid.push(destination.endpoint.workload.clone());
+        let whole = !call.record.sent.started.get() && call.responder.is_some();
+        attempts.failed(attempt, failure, unprocessed && whole)?;
     }
 }
 
-/// One try at one endpoint. The flag says whether the request provably was not processed.
-async fn attempt(
-    observed: &Observed<'_>,
+/// One attempt at one endpoint. The flag says whether the request provably was not processed.
+async fn exchange(
+    worker: &Rc<Worker>,
+    attempt: &Attempt<'_>,
     port: u16,
     filtered: &mut Filtered<'_>,
     call: &mut Call<'_, '_>,
 ) -> Result<(), (Failure, bool)> {
-    let (worker, destination) = (observed.worker, observed.destination);
+    let endpoint = &attempt.destination.endpoint;
     call.record.log(|log| {
-        log.upstream = Some(format!("{}:{port}", destination.endpoint.address));
-        log.destination = destination.endpoint.identity.as_ref().map(ToString::to_string);
+        log.upstream = Some(format!("{}:{port}", endpoint.address));
+        log.destination = endpoint.identity.as_ref().map(ToString::to_string);
     });
-    let Some(peer) = destination.peer(worker) else {
+    let Some(client) = attempt.connect().await.map_err(|failure| (failure, true))? else {
         mesh::strip(&mut call.head.headers);
-        let socket = SocketAddr::new(destination.endpoint.address, port);
+        let socket = SocketAddr::new(endpoint.address, port);
         let carried = Box::pin(app_leg::carry(worker, socket, call.head.version, filtered, call)).await;
-        return carried.inspect(|()| observed.reached());
+        return carried.inspect(|()| attempt.reached());
     };
-    let client = worker.pool.get(peer).await.map_err(|error| {
-        let reason = error.to_string();
-        (Failure::PeerConnect { address: peer.address().to_string(), reason }, true)
-    })?;
-    observed.reached();
     let (mut send, mut receive) = match client.send(&call.head, call.body.is_end()).await {
         Ok(streams) => streams,
         Err(error) if error.unprocessed => {
@@ -197,46 +174,6 @@ async fn attempt(
     };
     let streams = (SendBody::H3(&mut send), ResponseRecv::H3(&mut receive));
     app_leg::exchange(streams, filtered, call, "the peer").await
-}
-
-/// Tells the balancer how a request went, whichever way it ended.
-struct Observed<'a> {
-    worker: &'a Rc<Worker>,
-    state: &'a ServiceState,
-    destination: &'a Destination,
-    start: Duration,
-    outcome: FlowOutcome,
-}
-
-impl<'a> Observed<'a> {
-    fn start(worker: &'a Rc<Worker>, state: &'a ServiceState, destination: &'a Destination) -> Self {
-        let start = worker.now();
-        state.started(destination, start);
-        Self { worker, state, destination, start, outcome: FlowOutcome::Cancelled }
-    }
-
-    /// There is a connection.
-    fn reached(&self) {
-        self.state.reached(self.destination, self.worker.now());
-    }
-
-    fn finish(mut self, outcome: FlowOutcome) {
-        self.outcome = outcome;
-    }
-
-    fn failed(self, failure: &Failure) {
-        if failure.is_unreachable() {
-            self.state.not_reached(self.destination, self.worker.now(), self.worker.dice());
-        }
-        self.finish(FlowOutcome::Failure);
-    }
-}
-
-impl Drop for Observed<'_> {
-    fn drop(&mut self) {
-        let now = self.worker.now();
-        self.state.finished(self.destination, now, now.saturating_sub(self.start), self.outcome);
-    }
 }
 
 /// The service a request addresses: by where its connection meant to go, and where that says nothing by its
@@ -272,11 +209,7 @@ fn resolve_target<'s>(snapshot: &'s Snapshot, from: &Served, target: &Target) ->
 
 /// The decision that holds for one request.
 struct Routed<'s> {
-    service: &'s Service,
-    /// The target port at the endpoints.
-    target_port: u16,
-    /// Only this endpoint may serve it (addressed by its own IP).
-    direct: Option<&'s ObjectName>,
+    goal: Goal<'s>,
     timeout: Option<Duration>,
     from: &'s Served,
 }
@@ -332,20 +265,17 @@ fn routed<'s>(
     direct: Option<&'s ObjectName>,
     timeout_ms: Option<u64>,
 ) -> Result<Routed<'s>, Failure> {
-    let target_port = target_port_of(service, port, direct)?;
+    let goal = goal(service, port, direct)?;
     let timeout = timeout_ms.filter(|ms| *ms > 0).map(Duration::from_millis);
-    Ok(Routed { service, target_port, direct, timeout, from })
+    Ok(Routed { goal, timeout, from })
 }
 
-/// The app port behind a resolved destination.
-fn target_port(resolved: &Resolved<'_>) -> Result<u16, Failure> {
-    target_port_of(resolved.service, resolved.port, resolved.endpoint)
-}
-
-fn target_port_of(service: &Service, port: u16, direct: Option<&ObjectName>) -> Result<u16, Failure> {
-    match (direct, service.ports.iter().find(|known| known.port == port)) {
-        (Some(_), _) => Ok(port),
-        (None, Some(known)) => Ok(known.target_port),
-        (None, None) => Err(Failure::NoSuchPort { service: service.name.to_string(), port }),
-    }
+/// The app port behind a port of a service; an endpoint addressed by its own IP was addressed by its own port.
+fn goal<'s>(service: &'s Service, port: u16, direct: Option<&'s ObjectName>) -> Result<Goal<'s>, Failure> {
+    let port = match (direct, service.ports.iter().find(|known| known.port == port)) {
+        (Some(_), _) => port,
+        (None, Some(known)) => known.target_port,
+        (None, None) => return Err(Failure::NoSuchPort { service: service.name.to_string(), port }),
+    };
+    Ok(Goal { service, port, direct })
 }

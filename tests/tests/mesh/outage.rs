@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use tokio::io::AsyncReadExt;
 use tokio::task::JoinSet;
-use weft_tests::{App, Client, Mesh, Sidecar, Workload, eventually};
+use weft_tests::client::try_tunnel;
+use weft_tests::{App, Client, Mesh, Sidecar, TcpApp, Workload, eventually};
 
 /// A request without a good answer: when it was sent, when that was known, what was said.
 #[derive(Debug, Clone)]
@@ -190,4 +192,45 @@ async fn killed_under_load_and_back() {
     let arrived = apps() - served_before - by_bystander;
     assert!(arrived + failed >= sent && arrived <= sent, "{arrived} arrived, {failed} failed, {sent} sent");
     drop(first);
+}
+
+/// Who greets on a new connection to the service `store`.
+async fn greeted(client: &Sidecar) -> Option<String> {
+    let (mut stream, head) = try_tunnel(client.proxy(), "store:6000").await;
+    let mut greeting = [0; 7];
+    let greeted = head.contains(" 200") && stream.read_exact(&mut greeting).await.is_ok();
+    greeted.then(|| String::from_utf8_lossy(&greeting).into_owned())
+}
+
+/// Who greets on 30 connections, one after the other; `None` where one of them failed.
+async fn thirty_greeted(client: &Sidecar) -> Option<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    for _ in 0..30 {
+        names.insert(greeted(client).await?);
+    }
+    Some(names)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tcp_connections_go_where_somebody_lives() {
+    let mut mesh = Mesh::start().await;
+    let (mut sidecars, mut apps) = (Vec::new(), Vec::new());
+    for name in ["store-1", "store-2", "store-3"] {
+        let workload = Workload::server(name, 6000, "tcp").of("store");
+        apps.push(TcpApp::start(workload.ip, 6000, name).await);
+        sidecars.push(mesh.sidecar(workload).await);
+    }
+    let client = mesh.sidecar(Workload::client("teller")).await;
+    eventually("all greet", || async { (thirty_greeted(&client).await?.len() == 3).then_some(()) }).await;
+
+    mesh.kill_control();
+    sidecars[0].process.kill();
+    sidecars[1].process.kill();
+    eventually("every connection is served, at the first try", || async {
+        let before = client.metrics().await.sum("weft_retries_total", &[]);
+        let names = thirty_greeted(&client).await?;
+        let retries = client.metrics().await.sum("weft_retries_total", &[]) - before;
+        (retries == 0.0 && names == BTreeSet::from(["store-3".to_owned()])).then_some(())
+    })
+    .await;
 }

@@ -6,18 +6,16 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Version};
+use http::{HeaderMap, HeaderValue, Method, Version};
 use tokio::net::TcpStream;
 use tracing::debug;
-use weft_flow::Outcome as FlowOutcome;
-use weft_policy::bundle::ObjectName;
 use weft_policy::route::Resolved;
 use weft_transport::h3;
 use weft_transport::http::{RecvBody, RequestHead, SendBody};
 use weft_transport::tcp;
 
-use super::{Observed, Origin, passthrough, probe, resolve_target, target_port};
-use crate::destination::Destination;
+use super::attempts::{Attempt, Attempts};
+use super::{Origin, goal, passthrough, resolve_target};
 use crate::filtering::{self, Place};
 use crate::mesh;
 use crate::relay::{self, Progress};
@@ -39,14 +37,17 @@ pub async fn serve(worker: &Rc<Worker>, stream: TcpStream, prefix: Bytes, origin
         return Box::pin(passthrough::tcp(worker, stream, prefix, target)).await;
     };
     let (mut read, mut write) = tcp::split(stream, &prefix);
-    let mut opened = match open(worker, snapshot, &resolved, &origin).await {
+    let mut metrics = None;
+    let opened = open(worker, snapshot, &resolved, &origin, &mut metrics).await;
+    let metrics = metrics.unwrap_or_else(|| worker.unknown_pair(Side::Outbound));
+    let mut opened = match opened {
         Ok(opened) => opened,
-        Err((failure, metrics)) => {
+        Err(failure) => {
             write.reset();
-            return refused(worker, &name, &failure, metrics, start);
+            return refused(worker, &name, &failure, &metrics, start);
         }
     };
-    let series = opened.metrics.tcp(Flag::None);
+    let series = metrics.tcp(Flag::None);
     series.opened.add(1);
     let (up, down) = (Progress::live(&series.received), Progress::live(&series.sent));
     let (mut from_app, mut to_app) = (RecvBody::Tcp(&mut read), SendBody::Tcp(&mut write));
@@ -60,86 +61,64 @@ pub async fn serve(worker: &Rc<Worker>, stream: TcpStream, prefix: Bytes, origin
 }
 
 /// A tunnel that the far end accepted.
-struct Opened {
-    streams: Streams,
-    metrics: Rc<PairMetrics>,
-}
-
 enum Streams {
     Peer(Box<(h3::RecvStream, h3::SendStream)>),
-    /// `danger_plaintext_tunnel` only.
+    /// To an endpoint outside the mesh, or by `danger_plaintext_tunnel`.
     Plain(Box<(tcp::Reader, tcp::Writer)>),
 }
 
-impl Opened {
+impl Streams {
     fn halves(&mut self) -> (RecvBody<'_>, SendBody<'_>) {
-        match &mut self.streams {
+        match self {
             Streams::Peer(streams) => (RecvBody::H3(&mut streams.0), SendBody::H3(&mut streams.1)),
             Streams::Plain(streams) => (RecvBody::Tcp(&mut streams.0), SendBody::Tcp(&mut streams.1)),
         }
     }
 }
 
-type Refused = (Failure, Option<Rc<PairMetrics>>);
-
-/// Opens a tunnel to an endpoint; to another where the first could not be reached or provably did not take it.
+/// Opens a tunnel to an endpoint; to another where the first could not be reached or provably did not take it. Notes in
+/// `metrics` where it went.
 async fn open(
     worker: &Rc<Worker>,
     snapshot: &Snapshot,
     resolved: &Resolved<'_>,
     origin: &Origin,
-) -> Result<Opened, Refused> {
+    metrics: &mut Option<Rc<PairMetrics>>,
+) -> Result<Streams, Failure> {
     let from = snapshot.local();
-    let port = target_port(resolved).map_err(|failure| (failure, None))?;
+    let goal = goal(resolved.service, resolved.port, resolved.endpoint)?;
     let place = Place::outbound(origin, resolved.port, from);
-    let _permit = filtering::connection(worker, &from.outbound, &place).await.map_err(|failure| (failure, None))?;
-    let state = worker.destinations.service(snapshot, from, resolved.service);
-    let mut avoid: Vec<ObjectName> = Vec::new();
+    let _permit = filtering::connection(worker, &from.outbound, &place).await?;
+    let mut attempts = Attempts::new(worker, snapshot, from, goal);
+    *metrics = Some(attempts.unreached());
     loop {
-        let picked = match resolved.endpoint {
-            Some(workload) => state.direct(workload),
-            None => state.pick(worker.now(), worker.dice(), &avoid),
-        };
-        probe::start_due(worker, &state, port);
-        let Some(destination) = picked else {
-            let failure = Failure::NoEndpoints { service: resolved.service.name.to_string() };
-            return Err((failure, Some(Rc::clone(&state.unreached))));
-        };
-        let observed = Observed::start(worker, &state, &destination);
-        match connect(worker, &destination, port, &from.source).await {
+        let attempt = attempts.pick()?;
+        *metrics = Some(Rc::clone(&attempt.destination.metrics));
+        match connect(worker, &attempt, goal.port, &from.source).await {
             Ok(streams) => {
-                observed.reached();
-                observed.finish(FlowOutcome::Success);
-                return Ok(Opened { streams, metrics: Rc::clone(&destination.metrics) });
+                attempt.answered(true);
+                return Ok(streams);
             }
-            Err((failure, unprocessed)) => {
-                observed.failed(&failure);
-                if !unprocessed || resolved.endpoint.is_some() || avoid.len() >= snapshot.mesh.max_retries as usize {
-                    return Err((failure, Some(Rc::clone(&destination.metrics))));
-                }
-                worker.shared.counters.retries.increment(1);
-                avoid.push(destination.endpoint.workload.clone());
-            }
+            Err((failure, unprocessed)) => attempts.failed(attempt, failure, unprocessed)?,
         }
     }
 }
 
+/// One attempt at one endpoint. The flag says whether the connection provably was not taken.
 async fn connect(
     worker: &Worker,
-    destination: &Destination,
+    attempt: &Attempt<'_>,
     port: u16,
-    source: &http::HeaderValue,
+    source: &HeaderValue,
 ) -> Result<Streams, (Failure, bool)> {
-    let socket = SocketAddr::new(destination.endpoint.address, port);
-    let Some(peer) = destination.peer(worker) else {
+    let socket = SocketAddr::new(attempt.destination.endpoint.address, port);
+    let Some(client) = attempt.connect().await.map_err(|failure| (failure, true))? else {
         let stream = worker.apps.connect(socket).await.map_err(|error| {
             (Failure::AppConnect { address: error.address.to_string(), reason: error.reason }, true)
         })?;
+        attempt.reached();
         return Ok(Streams::Plain(Box::new(tcp::split(stream, &[]))));
     };
-    let client = worker.pool.get(peer).await.map_err(|error| {
-        (Failure::PeerConnect { address: peer.address().to_string(), reason: error.to_string() }, true)
-    })?;
     let mut headers = HeaderMap::new();
     headers.insert(mesh::WEFT_SOURCE, source.clone());
     let head = RequestHead {
@@ -167,11 +146,11 @@ async fn connect(
     Err((Failure::TunnelRefused { status: answer.status, told: told.to_owned() }, false))
 }
 
-fn refused(worker: &Worker, name: &str, failure: &Failure, metrics: Option<Rc<PairMetrics>>, start: Instant) {
+fn refused(worker: &Worker, name: &str, failure: &Failure, metrics: &PairMetrics, start: Instant) {
     let verdict = failure.verdict();
     worker.local_reply(Side::Outbound, &verdict);
     debug!(destination = name, error = %failure, "connection refused");
-    let series = metrics.unwrap_or_else(|| worker.unknown_pair(Side::Outbound)).tcp(verdict.flag);
+    let series = metrics.tcp(verdict.flag);
     series.opened.add(1);
     series.closed.add(1);
     let nothing = Progress::default();

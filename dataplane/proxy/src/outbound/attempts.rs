@@ -1,0 +1,138 @@
+//! Which endpoint a request or a connection is sent to, and whether to another after it failed there: the one place that
+//! picks, observes, withdraws from the retry budget and avoids, for HTTP and TCP alike.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use weft_flow::Outcome;
+use weft_policy::bundle::{ObjectName, Service};
+use weft_transport::h3;
+
+use super::probe;
+use crate::destination::{Destination, ServiceState};
+use crate::reply::Failure;
+use crate::snapshot::{Served, Snapshot};
+use crate::telemetry::series::PairMetrics;
+use crate::worker::Worker;
+
+/// Where something is sent.
+#[derive(Clone, Copy)]
+pub(super) struct Goal<'s> {
+    pub(super) service: &'s Service,
+    /// The target port at the endpoints.
+    pub(super) port: u16,
+    /// Only this endpoint may serve it (addressed by its own IP).
+    pub(super) direct: Option<&'s ObjectName>,
+}
+
+/// The attempts of one request or connection.
+pub(super) struct Attempts<'a> {
+    worker: &'a Rc<Worker>,
+    goal: Goal<'a>,
+    state: Rc<ServiceState>,
+    max_retries: u32,
+    /// Endpoints that could not be reached or provably did not take it.
+    avoid: Vec<ObjectName>,
+}
+
+impl<'a> Attempts<'a> {
+    pub(super) fn new(worker: &'a Rc<Worker>, snapshot: &Snapshot, from: &Served, goal: Goal<'a>) -> Self {
+        let state = worker.destinations.service(snapshot, from, goal.service);
+        state.budget.borrow_mut().deposit(worker.now());
+        Self { worker, goal, state, max_retries: snapshot.mesh.max_retries, avoid: Vec::new() }
+    }
+
+    /// For what never gets to an endpoint.
+    pub(super) fn unreached(&self) -> Rc<PairMetrics> {
+        Rc::clone(&self.state.unreached)
+    }
+
+    /// Picks the endpoint of the next attempt.
+    pub(super) fn pick(&self) -> Result<Attempt<'a>, Failure> {
+        let Self { worker, goal, state, .. } = self;
+        let picked = match goal.direct {
+            Some(workload) => state.direct(workload),
+            None => state.pick(worker.now(), worker.dice(), &self.avoid),
+        };
+        probe::start_due(worker, state, goal.port);
+        let destination = picked.ok_or_else(|| Failure::NoEndpoints { service: goal.service.name.to_string() })?;
+        Ok(Attempt::start(worker, Rc::clone(state), destination))
+    }
+
+    /// Takes in why an attempt failed: `Ok` where another may follow, the failure where it stands.
+    pub(super) fn failed(&mut self, attempt: Attempt<'_>, failure: Failure, unprocessed: bool) -> Result<(), Failure> {
+        let (worker, unreachable) = (self.worker, failure.is_unreachable());
+        let destination = Rc::clone(&attempt.destination);
+        attempt.failed(unreachable);
+        if !unprocessed || self.avoid.len() >= self.max_retries as usize || unreachable && self.was_last() {
+            return Err(failure);
+        }
+        // What reached nobody loaded nobody: a crowd that waited for one connection in vain may all try another.
+        if !unreachable && !self.state.budget.borrow_mut().withdraw(worker.now()) {
+            worker.shared.counters.retries_refused.increment(1);
+            return Err(failure);
+        }
+        worker.shared.counters.retries.increment(1);
+        tracing::debug!(destination = %destination.endpoint.workload, error = %failure, "trying again");
+        self.avoid.push(destination.endpoint.workload.clone());
+        Ok(())
+    }
+
+    /// True where every endpoint has been tried.
+    fn was_last(&self) -> bool {
+        self.goal.direct.is_some() || self.avoid.len() + 1 >= self.state.balancer.borrow().len()
+    }
+}
+
+/// One attempt at one endpoint. Tells the balancer how it went, whichever way it ends.
+pub(super) struct Attempt<'a> {
+    worker: &'a Rc<Worker>,
+    state: Rc<ServiceState>,
+    pub(super) destination: Rc<Destination>,
+    start: Duration,
+    outcome: Outcome,
+}
+
+impl<'a> Attempt<'a> {
+    fn start(worker: &'a Rc<Worker>, state: Rc<ServiceState>, destination: Rc<Destination>) -> Self {
+        let start = worker.now();
+        state.started(&destination, start);
+        Self { worker, state, destination, start, outcome: Outcome::Cancelled }
+    }
+
+    /// A client of the endpoint's proxy; `None`: it is spoken to in plain text.
+    pub(super) async fn connect(&self) -> Result<Option<h3::Client>, Failure> {
+        let Some(peer) = self.destination.peer(self.worker) else { return Ok(None) };
+        match self.worker.pool.get(peer).await {
+            Ok(client) => {
+                self.reached();
+                Ok(Some(client))
+            }
+            Err(error) => Err(Failure::PeerConnect { address: peer.address().to_string(), reason: error.to_string() }),
+        }
+    }
+
+    /// There is a connection to the endpoint.
+    pub(super) fn reached(&self) {
+        self.state.reached(&self.destination, self.worker.now());
+    }
+
+    /// It was answered. `good`: by what does not speak against the endpoint.
+    pub(super) fn answered(mut self, good: bool) {
+        self.outcome = if good { Outcome::Success } else { Outcome::Failure };
+    }
+
+    fn failed(mut self, unreachable: bool) {
+        if unreachable {
+            self.state.not_reached(&self.destination, self.worker.now(), self.worker.dice());
+        }
+        self.outcome = Outcome::Failure;
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        let now = self.worker.now();
+        self.state.finished(&self.destination, now, now.saturating_sub(self.start), self.outcome);
+    }
+}
