@@ -185,9 +185,13 @@ async fn work(
 async fn tend(worker: &Rc<Worker>) {
     let mut swapped = worker.shared.swapped.subscribe();
     let mut sweep = tokio::time::interval(Duration::from_secs(5));
+    let series_idle = Duration::from_secs(worker.shared.config.limits.metric_series_idle_s);
+    let between = (series_idle / 10).clamp(Duration::from_secs(1), Duration::from_secs(60));
+    let mut series = tokio::time::interval(between);
     loop {
         tokio::select! {
             _ = sweep.tick() => worker.apps.expire(),
+            _ = series.tick(), if !series_idle.is_zero() => worker.metrics.expire(worker.now(), series_idle),
             changed = swapped.changed() => {
                 if changed.is_err() {
                     return;

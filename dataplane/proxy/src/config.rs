@@ -140,6 +140,8 @@ pub struct Limits {
     pub tunnel_idle_timeout_s: u64,
     /// Concurrent requests of one peer connection.
     pub max_streams_per_connection: u32,
+    /// Metric series of a pair of workloads that nothing refers to any more are kept this long; 0 = for ever.
+    pub metric_series_idle_s: u64,
 }
 
 impl Default for Limits {
@@ -151,6 +153,7 @@ impl Default for Limits {
             detect_timeout_ms: 200,
             tunnel_idle_timeout_s: 3_600,
             max_streams_per_connection: 1_024,
+            metric_series_idle_s: 3_600,
         }
     }
 }

@@ -6,6 +6,7 @@ mod log;
 pub mod names;
 pub mod render;
 pub mod series;
+pub mod store;
 
 pub use log::LogLevel;
 pub use series::PairMetrics;

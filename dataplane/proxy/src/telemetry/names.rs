@@ -80,7 +80,8 @@ metrics! {
     FilterInstances = "weft_filter_instances", Gauge, "Live instances of a filter.";
     FilterCustom = "weft_filter_custom", Gauge, "Metrics that filters report themselves, by filter and metric.";
     AccessLogDropped = "weft_access_log_dropped_total", Counter, "Access log lines dropped because the writer was behind.";
-    SeriesDropped = "weft_metrics_series_dropped_total", Counter, "Requests counted under the overflow series.";
+    Series = "weft_metrics_series", Gauge, "Request and connection series held, all workers.";
+    SeriesDropped = "weft_metrics_series_dropped_total", Counter, "Requests and connections counted under the overflow series.";
     Draining = "weft_draining", Gauge, "1 after SIGTERM or /drain.";
     Workers = "weft_workers", Gauge, "Data-plane threads.";
 }

@@ -1,7 +1,6 @@
 //! The text of a scrape: request-path series of all workers added up by label set, filter counters, and what
 //! metrics-exporter-prometheus keeps for the rest.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::names::{Kind, Metric};
@@ -11,29 +10,25 @@ type Buckets = ([u64; BOUNDS.len() + 1], u64);
 
 /// Renders the request and TCP series in the Prometheus exposition format 0.0.4.
 pub fn series(store: &SeriesStore, out: &mut String) {
-    let mut requests: BTreeMap<String, (u64, Buckets, Buckets, Buckets)> = BTreeMap::new();
-    for series in store.requests.lock().expect("no holder panics").iter() {
-        let sum = requests.entry(series.labels.clone()).or_default();
+    let requests = store.requests.sums(|sum: &mut (u64, Buckets, Buckets, Buckets), series| {
         sum.0 += series.requests.value();
         add(&mut sum.1, &series.duration);
         add(&mut sum.2, &series.request_bytes);
         add(&mut sum.3, &series.response_bytes);
-    }
+    });
     header(out, Metric::Requests);
     for (labels, sum) in &requests {
         sample(out, Metric::Requests.name(), labels, sum.0);
     }
-    histogram(out, Metric::RequestDuration, requests.iter().map(|(labels, sum)| (labels, &sum.1)));
-    histogram(out, Metric::RequestBytes, requests.iter().map(|(labels, sum)| (labels, &sum.2)));
-    histogram(out, Metric::ResponseBytes, requests.iter().map(|(labels, sum)| (labels, &sum.3)));
+    histogram(out, Metric::RequestDuration, requests.iter().map(|(labels, sum)| (&**labels, &sum.1)));
+    histogram(out, Metric::RequestBytes, requests.iter().map(|(labels, sum)| (&**labels, &sum.2)));
+    histogram(out, Metric::ResponseBytes, requests.iter().map(|(labels, sum)| (&**labels, &sum.3)));
 
-    let mut tcp: BTreeMap<String, [u64; 4]> = BTreeMap::new();
-    for series in store.tcp.lock().expect("no holder panics").iter() {
-        let sum = tcp.entry(series.labels.clone()).or_default();
+    let tcp = store.tcp.sums(|sum: &mut [u64; 4], series| {
         for (total, counter) in sum.iter_mut().zip([&series.opened, &series.closed, &series.sent, &series.received]) {
             *total += counter.value();
         }
-    }
+    });
     for (index, metric) in
         [Metric::TcpOpened, Metric::TcpClosed, Metric::TcpSent, Metric::TcpReceived].iter().enumerate()
     {
@@ -42,6 +37,8 @@ pub fn series(store: &SeriesStore, out: &mut String) {
             sample(out, metric.name(), labels, sum[index]);
         }
     }
+    header(out, Metric::Series);
+    let _ = writeln!(out, "{} {}", Metric::Series.name(), store.requests.live() + store.tcp.live());
     header(out, Metric::SeriesDropped);
     let dropped = store.dropped.load(std::sync::atomic::Ordering::Relaxed);
     let _ = writeln!(out, "{} {dropped}", Metric::SeriesDropped.name());
@@ -70,7 +67,7 @@ fn add(sum: &mut Buckets, histogram: &Histogram) {
     sum.1 += total;
 }
 
-fn histogram<'a>(out: &mut String, metric: Metric, rows: impl Iterator<Item = (&'a String, &'a Buckets)>) {
+fn histogram<'a>(out: &mut String, metric: Metric, rows: impl Iterator<Item = (&'a str, &'a Buckets)>) {
     header(out, metric);
     let name = metric.name();
     for (labels, (counts, sum)) in rows {

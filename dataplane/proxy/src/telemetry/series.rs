@@ -1,13 +1,20 @@
 //! Request and connection series of one worker. A handle is resolved once per pair of workloads; counting a request is
-//! then a short scan and a few plain stores. Written by one thread only, read by any.
+//! then a short scan and a few plain stores. Written by one thread only, read by any. Invariant: equal labels, one handle,
+//! for as long as anybody holds it.
 
-use std::cell::RefCell;
+#[cfg(test)]
+mod tests;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+pub use super::store::SeriesStore;
+use super::store::{Opened, Series};
 use crate::reply::Flag;
 
 /// Upper bounds of Istio's histograms (milliseconds and bytes alike).
@@ -35,6 +42,10 @@ pub const BOUNDS: [f64; 19] = [
 
 /// Distinct label sets that one worker keeps; what comes after is counted under `overflow`.
 pub const MAX_SERIES_PER_WORKER: usize = 10_000;
+
+/// Codes and flags told apart under `overflow`; what comes after shares one series.
+const MAX_OVERFLOW_SERIES: usize = 256;
+const OVERFLOW: &str = "overflow=\"true\",";
 
 /// A counter with one writer: a plain load and store, no locked instruction.
 #[derive(Debug, Default)]
@@ -67,6 +78,13 @@ impl Histogram {
         self.sum_thousandths.add(thousandths);
     }
 
+    fn absorb(&self, other: &Self) {
+        for (into, from) in self.buckets.iter().zip(&other.buckets) {
+            into.add(from.value());
+        }
+        self.sum_thousandths.add(other.sum_thousandths.value());
+    }
+
     /// Counts per bucket (not cumulative; the last is +Inf) and the sum in thousandths.
     pub fn read(&self) -> ([u64; BOUNDS.len() + 1], u64) {
         let mut counts = [0; BOUNDS.len() + 1];
@@ -87,24 +105,85 @@ struct RequestKey {
     flag: Flag,
 }
 
+impl RequestKey {
+    /// Stands for every other one where there are too many.
+    const REST: RequestKey = RequestKey { code: 0, grpc_status: None, grpc: false, flag: Flag::None };
+
+    fn labels(self, shared: &str) -> String {
+        let mut labels = shared.to_owned();
+        push_label(&mut labels, "request_protocol", if self.grpc { "grpc" } else { "http" });
+        let _ = write!(labels, "response_code=\"{}\",", self.code);
+        match self.grpc_status {
+            Some(status) => {
+                let _ = write!(labels, "grpc_response_status=\"{status}\",");
+            }
+            None => push_label(&mut labels, "grpc_response_status", ""),
+        }
+        push_label(&mut labels, "response_flags", self.flag.letters());
+        labels.pop();
+        labels
+    }
+}
+
+fn tcp_labels(shared: &str, flag: Flag) -> String {
+    let mut labels = shared.to_owned();
+    push_label(&mut labels, "request_protocol", "tcp");
+    push_label(&mut labels, "response_flags", flag.letters());
+    labels.pop();
+    labels
+}
+
 /// Counters of requests with equal labels.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct RequestSeries {
-    pub labels: String,
     pub requests: Counter,
     pub duration: Histogram,
     pub request_bytes: Histogram,
     pub response_bytes: Histogram,
 }
 
+impl RequestSeries {
+    fn count(&self, end: &RequestEnd) {
+        self.requests.add(1);
+        self.duration.record(u64::try_from(end.duration.as_micros()).unwrap_or(u64::MAX));
+        self.request_bytes.record(end.request_bytes.saturating_mul(1_000));
+        self.response_bytes.record(end.response_bytes.saturating_mul(1_000));
+    }
+}
+
+impl Series for RequestSeries {
+    fn absorb(&self, closed: &Self) {
+        self.requests.add(closed.requests.value());
+        self.duration.absorb(&closed.duration);
+        self.request_bytes.absorb(&closed.request_bytes);
+        self.response_bytes.absorb(&closed.response_bytes);
+    }
+}
+
 /// Counters of TCP connections with equal labels.
 #[derive(Debug, Default)]
 pub struct TcpSeries {
-    pub labels: String,
     pub opened: Counter,
     pub closed: Counter,
     pub sent: Arc<Counter>,
     pub received: Arc<Counter>,
+}
+
+impl TcpSeries {
+    /// True while a connection may still count here.
+    fn is_held(series: &Arc<Self>) -> bool {
+        // The store and the pair have one each.
+        Arc::strong_count(series) > 2 || Arc::strong_count(&series.sent) > 1 || Arc::strong_count(&series.received) > 1
+    }
+}
+
+impl Series for TcpSeries {
+    fn absorb(&self, closed: &Self) {
+        self.opened.add(closed.opened.value());
+        self.closed.add(closed.closed.value());
+        self.sent.add(closed.sent.value());
+        self.received.add(closed.received.value());
+    }
 }
 
 /// How a request ended, as the metrics see it.
@@ -197,36 +276,67 @@ pub fn push_label(text: &mut String, name: &str, value: &str) {
     text.push_str("\",");
 }
 
-/// All series of all workers: written by nobody here, read by a scrape.
-#[derive(Debug, Default)]
-pub struct SeriesStore {
-    pub requests: Mutex<Vec<Arc<RequestSeries>>>,
-    pub tcp: Mutex<Vec<Arc<TcpSeries>>>,
-    pub dropped: AtomicU64,
-}
-
 /// The metrics of one worker thread.
 #[derive(Debug, Clone)]
 pub struct WorkerMetrics {
-    store: Arc<SeriesStore>,
-    made: Rc<std::cell::Cell<usize>>,
+    room: Rc<Room>,
+    pairs: Rc<RefCell<HashMap<Rc<str>, Interned>>>,
+}
+
+#[derive(Debug)]
+struct Interned {
+    pair: Rc<PairMetrics>,
+    /// When a sweep first found it held by nobody; from then on nobody has counted.
+    idle_since: Option<Duration>,
 }
 
 impl WorkerMetrics {
     pub fn new(store: Arc<SeriesStore>) -> Self {
-        Self { store, made: Rc::default() }
+        Self { room: Rc::new(Room { store, made: Cell::new(0), overflow: Keyed::default() }), pairs: Rc::default() }
     }
 
-    /// The handle for a pair of workloads; keep it for the life of the route or connection.
+    /// The handle for a pair of workloads, the same one for equal labels; keep it for the life of the route or connection.
     pub fn pair(&self, labels: &PairLabels) -> Rc<PairMetrics> {
-        Rc::new(PairMetrics {
-            labels: labels.render(),
-            worker: self.clone(),
-            requests: RefCell::default(),
-            tcp: RefCell::default(),
-        })
+        let labels = labels.render();
+        let mut pairs = self.pairs.borrow_mut();
+        if let Some(interned) = pairs.get_mut(labels.as_str()) {
+            interned.idle_since = None;
+            return Rc::clone(&interned.pair);
+        }
+        let labels: Rc<str> = labels.into();
+        let pair =
+            Rc::new(PairMetrics { labels: Rc::clone(&labels), room: Rc::clone(&self.room), own: Keyed::default() });
+        pairs.insert(labels, Interned { pair: Rc::clone(&pair), idle_since: None });
+        pair
     }
 
+    /// Closes the series of pairs that nobody has held for `idle`, as seen by these sweeps. One that comes back starts
+    /// anew, as Prometheus expects of what was gone.
+    pub fn expire(&self, now: Duration, idle: Duration) {
+        self.pairs.borrow_mut().retain(|_, interned| {
+            if PairMetrics::is_held(&interned.pair) {
+                interned.idle_since = None;
+                return true;
+            }
+            let since = *interned.idle_since.get_or_insert(now);
+            let kept = now.saturating_sub(since) < idle;
+            if !kept {
+                interned.pair.close();
+            }
+            kept
+        });
+    }
+}
+
+/// What the pairs of one worker share: the store and how much of it is left for them.
+#[derive(Debug)]
+struct Room {
+    store: Arc<SeriesStore>,
+    made: Cell<usize>,
+    overflow: Keyed,
+}
+
+impl Room {
     /// True while there is room for one more series.
     fn admit(&self) -> bool {
         if self.made.get() >= MAX_SERIES_PER_WORKER {
@@ -236,69 +346,97 @@ impl WorkerMetrics {
         self.made.set(self.made.get() + 1);
         true
     }
+
+    fn overflow_requests(&self, key: RequestKey) -> Arc<RequestSeries> {
+        let full = self.overflow.requests.borrow().len() >= MAX_OVERFLOW_SERIES;
+        let found = self.overflow.find_requests(key);
+        let key = if full && found.is_none() { RequestKey::REST } else { key };
+        let found = found.or_else(|| self.overflow.find_requests(key));
+        found.unwrap_or_else(|| self.overflow.open_requests(&self.store, OVERFLOW, key))
+    }
+
+    fn overflow_tcp(&self, flag: Flag) -> Arc<TcpSeries> {
+        self.overflow.find_tcp(flag).unwrap_or_else(|| self.overflow.open_tcp(&self.store, OVERFLOW, flag))
+    }
+}
+
+/// Series that share the labels of a pair.
+#[derive(Debug, Default)]
+struct Keyed {
+    requests: RefCell<Vec<(RequestKey, Opened<RequestSeries>)>>,
+    tcp: RefCell<Vec<(Flag, Opened<TcpSeries>)>>,
+}
+
+impl Keyed {
+    fn find_requests(&self, key: RequestKey) -> Option<Arc<RequestSeries>> {
+        self.requests.borrow().iter().find(|(known, _)| *known == key).map(|(_, opened)| Arc::clone(opened.series()))
+    }
+
+    fn open_requests(&self, store: &SeriesStore, shared: &str, key: RequestKey) -> Arc<RequestSeries> {
+        let opened = store.requests.open(&key.labels(shared));
+        let series = Arc::clone(opened.series());
+        self.requests.borrow_mut().push((key, opened));
+        series
+    }
+
+    fn find_tcp(&self, flag: Flag) -> Option<Arc<TcpSeries>> {
+        self.tcp.borrow().iter().find(|(known, _)| *known == flag).map(|(_, opened)| Arc::clone(opened.series()))
+    }
+
+    fn open_tcp(&self, store: &SeriesStore, shared: &str, flag: Flag) -> Arc<TcpSeries> {
+        let opened = store.tcp.open(&tcp_labels(shared, flag));
+        let series = Arc::clone(opened.series());
+        self.tcp.borrow_mut().push((flag, opened));
+        series
+    }
 }
 
 /// The series of one pair of workloads on one worker.
 #[derive(Debug)]
 pub struct PairMetrics {
-    labels: String,
-    worker: WorkerMetrics,
-    requests: RefCell<Vec<(RequestKey, Arc<RequestSeries>)>>,
-    tcp: RefCell<Vec<(Flag, Arc<TcpSeries>)>>,
+    labels: Rc<str>,
+    room: Rc<Room>,
+    own: Keyed,
 }
 
 impl PairMetrics {
     /// Counts a finished request.
     pub fn request(&self, end: RequestEnd) {
         let key = RequestKey { code: end.code, grpc_status: end.grpc_status, grpc: end.grpc, flag: end.flag };
-        let found = self.requests.borrow().iter().find(|(k, _)| *k == key).map(|(_, series)| Arc::clone(series));
-        let series = found.unwrap_or_else(|| self.open_request_series(key));
-        series.requests.add(1);
-        series.duration.record(u64::try_from(end.duration.as_micros()).unwrap_or(u64::MAX));
-        series.request_bytes.record(end.request_bytes.saturating_mul(1_000));
-        series.response_bytes.record(end.response_bytes.saturating_mul(1_000));
+        if let Some((_, opened)) = self.own.requests.borrow().iter().find(|(known, _)| *known == key) {
+            return opened.series().count(&end);
+        }
+        let room = &*self.room;
+        let series = match room.admit() {
+            true => self.own.open_requests(&room.store, &self.labels, key),
+            false => room.overflow_requests(key),
+        };
+        series.count(&end);
     }
 
     /// The series for TCP connections that end (or begin) with `flag`.
     pub fn tcp(&self, flag: Flag) -> Arc<TcpSeries> {
-        if let Some((_, series)) = self.tcp.borrow().iter().find(|(f, _)| *f == flag) {
-            return Arc::clone(series);
+        if let Some(series) = self.own.find_tcp(flag) {
+            return series;
         }
-        let mut labels = self.shared_labels();
-        push_label(&mut labels, "request_protocol", "tcp");
-        push_label(&mut labels, "response_flags", flag.letters());
-        labels.pop();
-        let series = Arc::new(TcpSeries { labels, ..TcpSeries::default() });
-        self.worker.store.tcp.lock().expect("no holder panics").push(Arc::clone(&series));
-        self.tcp.borrow_mut().push((flag, Arc::clone(&series)));
-        series
+        let room = &*self.room;
+        match room.admit() {
+            true => self.own.open_tcp(&room.store, &self.labels, flag),
+            false => room.overflow_tcp(flag),
+        }
     }
 
-    fn open_request_series(&self, key: RequestKey) -> Arc<RequestSeries> {
-        let mut labels = self.shared_labels();
-        push_label(&mut labels, "request_protocol", if key.grpc { "grpc" } else { "http" });
-        let _ = write!(labels, "response_code=\"{}\",", key.code);
-        match key.grpc_status {
-            Some(status) => {
-                let _ = write!(labels, "grpc_response_status=\"{status}\",");
-            }
-            None => push_label(&mut labels, "grpc_response_status", ""),
-        }
-        push_label(&mut labels, "response_flags", key.flag.letters());
-        labels.pop();
-        let series = Arc::new(RequestSeries {
-            labels,
-            requests: Counter::default(),
-            duration: Histogram::default(),
-            request_bytes: Histogram::default(),
-            response_bytes: Histogram::default(),
-        });
-        self.worker.store.requests.lock().expect("no holder panics").push(Arc::clone(&series));
-        self.requests.borrow_mut().push((key, Arc::clone(&series)));
-        series
+    /// True while somebody besides its worker's table may count here.
+    fn is_held(pair: &Rc<Self>) -> bool {
+        Rc::strong_count(pair) > 1
+            || pair.own.tcp.borrow().iter().any(|(_, opened)| TcpSeries::is_held(opened.series()))
     }
 
-    fn shared_labels(&self) -> String {
-        if self.worker.admit() { self.labels.clone() } else { "overflow=\"true\",".to_owned() }
+    /// Takes its series out of the store and gives their room back.
+    fn close(&self) {
+        let (requests, tcp) = (self.own.requests.take(), self.own.tcp.take());
+        self.room.made.set(self.room.made.get() - requests.len() - tcp.len());
+        requests.iter().for_each(|(_, opened)| self.room.store.requests.close(opened));
+        tcp.iter().for_each(|(_, opened)| self.room.store.tcp.close(opened));
     }
 }

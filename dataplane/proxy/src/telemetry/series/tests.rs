@@ -1,0 +1,205 @@
+//! What lives how long: series across configuration swaps, held and unheld pairs, the budget.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::Ordering::Relaxed;
+
+use weft_policy::bundle::{Bundle, Endpoint, MeshSettings, ObjectName, ServedWorkload, Service};
+
+use super::*;
+use crate::destination::Destinations;
+use crate::snapshot::Snapshot;
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+fn labels(workload: &str) -> PairLabels {
+    let source = Peer { workload: workload.to_owned(), ..Peer::default() };
+    PairLabels { reporter: "source", source, ..PairLabels::default() }
+}
+
+fn end(code: u16) -> RequestEnd {
+    RequestEnd {
+        code,
+        grpc: false,
+        grpc_status: None,
+        flag: Flag::None,
+        duration: Duration::from_millis(1),
+        request_bytes: 0,
+        response_bytes: 0,
+    }
+}
+
+/// The counters of requests in a scrape, by label set.
+fn requests(store: &SeriesStore) -> Vec<u64> {
+    let sums = store.requests.sums(|sum: &mut u64, series| *sum += series.requests.value());
+    sums.into_iter().map(|(_, sum)| sum).collect()
+}
+
+fn worker() -> (Arc<SeriesStore>, WorkerMetrics) {
+    let store = Arc::new(SeriesStore::default());
+    (Arc::clone(&store), WorkerMetrics::new(store))
+}
+
+/// A bundle whose one endpoint has changed since the last one.
+fn bundle(weight: u32) -> Bundle {
+    let name = ObjectName::new("shop", "web");
+    let identity: weft_policy::identity::SpiffeId = "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap();
+    let endpoint = Endpoint {
+        workload: name.clone(),
+        identity: Some(identity.clone()),
+        address: [127, 0, 0, 1].into(),
+        mesh_address: ([127, 0, 0, 1], 15_008).into(),
+        weight,
+        labels: BTreeMap::new(),
+    };
+    let endpoints = BTreeMap::from([(name.clone(), endpoint)]);
+    let service = Service { name: name.clone(), ports: Vec::new(), vip: None, endpoints };
+    let workload = ServedWorkload {
+        name: name.clone(),
+        identity,
+        address: [127, 0, 0, 1].into(),
+        ports: Vec::new(),
+        labels: BTreeMap::new(),
+        service: None,
+    };
+    let mesh = MeshSettings {
+        trust_domain: "cluster.local".parse().unwrap(),
+        trust_bundle_pem: String::new(),
+        access_log: false,
+        request_timeout_ms: None,
+        connect_timeout_ms: 1_000,
+        max_retries: 0,
+    };
+    Bundle {
+        mesh: Some(mesh),
+        workloads: BTreeMap::from([("shop/web".to_owned(), workload)]),
+        services: BTreeMap::from([(name, service)]),
+        ..Bundle::default()
+    }
+}
+
+#[test]
+fn swaps_do_not_grow_the_store() {
+    let (store, metrics) = worker();
+    let destinations = Destinations::new(metrics);
+    let name = ObjectName::new("shop", "web");
+    for swap in 1..=50 {
+        let snapshot = Snapshot::build(Arc::new(bundle(swap)), &HashMap::new()).unwrap();
+        let state = destinations.service(&snapshot, snapshot.local(), &snapshot.bundle.services[&name]);
+        let destination = state.direct(&name).expect("the endpoint");
+        assert_eq!(destination.endpoint.weight, swap, "it was made anew");
+        destination.metrics.request(end(200));
+        destination.metrics.tcp(Flag::None).opened.add(1);
+    }
+    assert_eq!((store.requests.live(), store.tcp.live()), (1, 1));
+    assert_eq!(requests(&store), [50]);
+}
+
+#[test]
+fn equal_labels_are_one_handle() {
+    let (_, metrics) = worker();
+    assert!(Rc::ptr_eq(&metrics.pair(&labels("a")), &metrics.pair(&labels("a"))));
+    assert!(!Rc::ptr_eq(&metrics.pair(&labels("a")), &metrics.pair(&labels("b"))));
+}
+
+#[test]
+fn expiry_gives_room_back() {
+    let (store, metrics) = worker();
+    for index in 0..MAX_SERIES_PER_WORKER {
+        metrics.pair(&labels(&index.to_string())).request(end(200));
+    }
+    let late = metrics.pair(&labels("late"));
+    late.request(end(200));
+    late.request(end(200));
+    assert_eq!(store.dropped.load(Relaxed), 2, "each request that has no series of its own is counted");
+    metrics.expire(Duration::ZERO, HOUR);
+    metrics.expire(HOUR - Duration::from_secs(1), HOUR);
+    assert_eq!(store.requests.live(), MAX_SERIES_PER_WORKER + 1, "nothing has been idle for long enough");
+    metrics.expire(HOUR, HOUR);
+    assert_eq!(store.requests.live(), 1, "the overflow");
+    late.request(end(200));
+    assert_eq!((store.dropped.load(Relaxed), store.requests.live()), (2, 2), "room again");
+    for index in 0..MAX_SERIES_PER_WORKER - 1 {
+        metrics.pair(&labels(&index.to_string())).request(end(200));
+    }
+    assert_eq!(store.dropped.load(Relaxed), 2, "all of it was given back");
+}
+
+#[test]
+fn what_is_held_never_expires() {
+    let (store, metrics) = worker();
+    let held = metrics.pair(&labels("held"));
+    held.request(end(200));
+    let connection = metrics.pair(&labels("connection")).tcp(Flag::None);
+    let moving = Arc::clone(&metrics.pair(&labels("bytes")).tcp(Flag::None).sent);
+    for hour in 0..10 {
+        metrics.expire(HOUR * hour, HOUR);
+    }
+    held.request(end(200));
+    connection.opened.add(1);
+    moving.add(7);
+    assert_eq!(requests(&store), [2]);
+    let tcp = store.tcp.sums(|sum: &mut u64, series| *sum += series.opened.value() + series.sent.value());
+    assert_eq!(tcp.into_iter().map(|(_, sum)| sum).sum::<u64>(), 8, "whoever holds a handle is counted");
+    drop((held, connection, moving));
+    metrics.expire(HOUR * 10, HOUR);
+    assert_eq!(store.requests.live() + store.tcp.live(), 3, "idle from now on");
+    metrics.expire(HOUR * 11, HOUR);
+    assert_eq!(store.requests.live() + store.tcp.live(), 0);
+}
+
+#[test]
+fn what_is_used_between_sweeps_is_not_idle() {
+    let (store, metrics) = worker();
+    for half in 0..10 {
+        metrics.pair(&labels("a")).request(end(200));
+        metrics.expire(HOUR / 2 * half, HOUR);
+    }
+    assert_eq!(requests(&store), [10]);
+}
+
+#[test]
+fn a_pair_that_comes_back_starts_anew() {
+    let (store, metrics) = worker();
+    metrics.pair(&labels("a")).request(end(200));
+    metrics.expire(Duration::ZERO, HOUR);
+    metrics.expire(HOUR, HOUR);
+    assert!(requests(&store).is_empty());
+    metrics.pair(&labels("a")).request(end(200));
+    assert_eq!(requests(&store), [1]);
+}
+
+#[test]
+fn a_counter_does_not_go_back_while_another_worker_counts() {
+    let (store, first) = worker();
+    let second = WorkerMetrics::new(Arc::clone(&store));
+    let (one, other) = (first.pair(&labels("a")), second.pair(&labels("a")));
+    (0..5).for_each(|_| one.request(end(200)));
+    other.request(end(200));
+    drop(one);
+    for round in 1..=3 {
+        first.expire(HOUR * round * 2, HOUR);
+        first.expire(HOUR * (round * 2 + 1), HOUR);
+        assert_eq!(requests(&store), [5 + u64::from(round)], "what the first had counted stays");
+        first.pair(&labels("a")).request(end(200));
+    }
+    drop(other);
+    second.expire(Duration::ZERO, HOUR);
+    second.expire(HOUR, HOUR);
+    first.expire(HOUR * 20, HOUR);
+    first.expire(HOUR * 21, HOUR);
+    assert!(requests(&store).is_empty(), "with the last, the label set ends");
+}
+
+#[test]
+fn the_overflow_has_an_end_too() {
+    let (store, metrics) = worker();
+    let pair = metrics.pair(&labels("a"));
+    for code in 0..u16::try_from(MAX_SERIES_PER_WORKER).unwrap() {
+        pair.request(end(code));
+    }
+    for code in 0..2_000 {
+        pair.request(end(20_000 + code));
+    }
+    assert_eq!(store.requests.live(), MAX_SERIES_PER_WORKER + MAX_OVERFLOW_SERIES + 1);
+    assert_eq!(requests(&store).iter().sum::<u64>(), MAX_SERIES_PER_WORKER as u64 + 2_000);
+}
