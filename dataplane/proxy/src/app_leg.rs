@@ -29,11 +29,11 @@ pub async fn carry(
         .map_err(|error| (Failure::AppConnect { address: error.address.to_string(), reason: error.reason }, true))?;
     let end = call.body.is_end();
     let result = match &mut conn {
-        AppConn::H1(conn) => match conn.send(&call.head, end).await {
+        AppConn::H1(conn) => match conn.send(call.head, end).await {
             Ok(streams) => exchange(streams, filtered, call, "the app").await,
             Err(error) => Err(not_sent(error)),
         },
-        AppConn::H2(conn) => match conn.send(&call.head, end).await {
+        AppConn::H2(conn) => match conn.send(call.head, end).await {
             Ok((mut send, mut receive)) => {
                 let streams = (SendBody::H2(&mut send), ResponseRecv::H2(&mut receive));
                 exchange(streams, filtered, call, "the app").await

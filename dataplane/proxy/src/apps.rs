@@ -75,17 +75,38 @@ impl AppPool {
 
     /// A connection to `address` that speaks `version`: an idle one that is still good, or a new one.
     pub async fn checkout(&self, address: SocketAddr, version: Version) -> Result<AppConn, AppConnectError> {
-        if version == Version::HTTP_2 {
-            return self.checkout_h2(address).await;
-        }
-        while let Some(mut conn) = self.pop_idle(address) {
-            if !conn.is_stale() {
+        match self.standing(address, version) {
+            Some(conn) => {
                 self.stats.reused.add(1);
-                return Ok(AppConn::H1(conn));
+                Ok(conn)
+            }
+            // Boxed: rare, and larger than all the rest of a request's leg to its app.
+            None => Box::pin(self.dial(address, version)).await,
+        }
+    }
+
+    fn standing(&self, address: SocketAddr, version: Version) -> Option<AppConn> {
+        if version == Version::HTTP_2 {
+            return self.h2.borrow().get(&address).filter(|conn| !conn.is_closed()).cloned().map(AppConn::H2);
+        }
+        loop {
+            let mut conn = self.pop_idle(address)?;
+            if !conn.is_stale() {
+                return Some(AppConn::H1(conn));
             }
         }
+    }
+
+    async fn dial(&self, address: SocketAddr, version: Version) -> Result<AppConn, AppConnectError> {
         let stream = self.connect(address).await?;
-        Ok(AppConn::H1(Box::new(h1::ClientConn::new(stream, h1::Limits::default()))))
+        if version != Version::HTTP_2 {
+            return Ok(AppConn::H1(Box::new(h1::ClientConn::new(stream, h1::Limits::default()))));
+        }
+        let conn = h2::ClientConn::connect(stream, &h2::Limits::default())
+            .await
+            .map_err(|error| AppConnectError { address, reason: error.to_string() })?;
+        self.h2.borrow_mut().insert(address, conn.clone());
+        Ok(AppConn::H2(conn))
     }
 
     /// Gives a connection back after its exchange. One that cannot be used again is closed.
@@ -122,19 +143,6 @@ impl AppPool {
         capture::connect_tcp(address, None, self.dial.mark, self.dial.timeout)
             .await
             .map_err(|error| AppConnectError { address, reason: error.to_string() })
-    }
-
-    async fn checkout_h2(&self, address: SocketAddr) -> Result<AppConn, AppConnectError> {
-        if let Some(conn) = self.h2.borrow().get(&address).filter(|conn| !conn.is_closed()) {
-            self.stats.reused.add(1);
-            return Ok(AppConn::H2(conn.clone()));
-        }
-        let stream = self.connect(address).await?;
-        let conn = h2::ClientConn::connect(stream, &h2::Limits::default())
-            .await
-            .map_err(|error| AppConnectError { address, reason: error.to_string() })?;
-        self.h2.borrow_mut().insert(address, conn.clone());
-        Ok(AppConn::H2(conn))
     }
 
     fn pop_idle(&self, address: SocketAddr) -> Option<Box<h1::ClientConn>> {

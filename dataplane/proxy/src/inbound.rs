@@ -15,7 +15,7 @@ use http::{HeaderValue, Version};
 use weft_policy::bundle::{Protocol, WorkloadPort};
 use weft_policy::identity::SpiffeId;
 use weft_transport::h3;
-use weft_transport::http::{RecvBody, RequestHead, Responder, SendBody};
+use weft_transport::http::{RecvBody, RequestHead, Responder};
 
 use crate::app_leg;
 use crate::destination::local_peer;
@@ -107,22 +107,22 @@ impl Caller {
 pub async fn serve(
     worker: &Rc<Worker>,
     caller: &Caller,
-    head: RequestHead,
-    mut streams: (h3::RecvStream, h3::SendStream),
+    head: &mut RequestHead,
+    (receive, send): (&mut h3::RecvStream, &mut h3::SendStream),
 ) {
     let _in_flight = worker.in_flight.enter();
-    let mut body = RecvBody::H3(&mut streams.0);
-    let mut responder = Some(Responder::H3(&mut streams.1));
+    let mut body = RecvBody::H3(receive);
+    let mut responder = Some(Responder::H3(send));
     let snapshot = worker.snapshot();
     let access_log = snapshot.as_ref().is_some_and(|snapshot| snapshot.mesh.access_log);
-    let mut record = Record::open(Side::Inbound, &head, access_log);
-    let call = Call { head, body: &mut body, responder: &mut responder, record: &mut record };
+    let mut record = Record::open(Side::Inbound, head, access_log);
+    let mut call = Call { head, body: &mut body, responder: &mut responder, record: &mut record };
     let result = match &snapshot {
-        Some(snapshot) => carry(worker, snapshot, caller, call).await,
+        Some(snapshot) => carry(worker, snapshot, caller, &mut call).await,
         None => Err(Failure::NotReady),
     };
     if let Err(failure) = result {
-        record.reply(worker, &failure, &mut responder).await;
+        Box::pin(record.reply(worker, &failure, &mut responder)).await;
     }
     record.close(worker);
 }
@@ -131,9 +131,9 @@ async fn carry(
     worker: &Rc<Worker>,
     snapshot: &Snapshot,
     caller: &Caller,
-    mut call: Call<'_, '_>,
+    call: &mut Call<'_, '_>,
 ) -> Result<(), Failure> {
-    let said = mesh::take(&mut call.head);
+    let said = mesh::take(call.head);
     let socket = said.destination.ok_or_else(|| {
         worker.shared.counters.misdirected.increment(1);
         Failure::NotServed("a request without one weft-dst".to_owned())
@@ -146,14 +146,14 @@ async fn carry(
         log.upstream = Some(socket.to_string());
         log.version = said.version;
     });
-    normalise_path(&mut call.head)?;
+    normalise_path(call.head)?;
     let own = &served.workload.identity;
     call.head.headers.insert(mesh::X_FORWARDED_CLIENT_CERT, caller.client_cert(own));
     let place = place(caller, socket);
-    let mut filtered = filtering::request(worker, &served.inbound, &place, &mut call.head).await?;
+    let mut filtered = filtering::request(worker, &served.inbound, &place, call.head).await?;
     let version = app_version(port.protocol, said.version, call.record.grpc);
     let _permit = filtered.take_permit().ok_or(Failure::NotReady)?;
-    app_leg::carry(worker, socket, version, &mut filtered, &mut call).await.map_err(|(failure, _)| failure)
+    app_leg::carry(worker, socket, version, &mut filtered, call).await.map_err(|(failure, _)| failure)
 }
 
 /// Where an inbound request or connection stands when its filters see it.
@@ -209,11 +209,6 @@ fn app_version(protocol: Protocol, said: Version, grpc: bool) -> Version {
         _ if grpc => Version::HTTP_2,
         _ => Version::HTTP_11,
     }
-}
-
-/// The two halves of a peer's stream as bodies, for a tunnel.
-pub(crate) fn halves<'a>(streams: &'a mut (h3::RecvStream, h3::SendStream)) -> (RecvBody<'a>, SendBody<'a>) {
-    (RecvBody::H3(&mut streams.0), SendBody::H3(&mut streams.1))
 }
 
 #[cfg(test)]

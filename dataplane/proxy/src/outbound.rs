@@ -9,6 +9,7 @@ pub mod tcp;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -63,35 +64,35 @@ impl fmt::Display for Target {
     }
 }
 
-/// A request with its body and the way back to the application.
+/// A request with its body and the way back to the application, as long as no final head was sent on it. Stays with
+/// whoever read it: a future that took it by value would hold it twice.
 pub struct Request<'a> {
     pub head: RequestHead,
     pub body: RecvBody<'a>,
-    pub responder: Responder<'a>,
+    pub responder: Option<Responder<'a>>,
 }
 
 /// Serves one request of a local application. Always answers, always counts.
-pub async fn serve(worker: &Rc<Worker>, origin: &Origin, request: Request<'_>) {
+pub async fn serve(worker: &Rc<Worker>, origin: &Origin, request: &mut Request<'_>) {
     let _in_flight = worker.in_flight.enter();
-    let Request { head, mut body, responder } = request;
-    let mut responder = Some(responder);
+    let Request { head, body, responder } = request;
     let snapshot = worker.snapshot();
     let access_log = snapshot.as_ref().is_some_and(|snapshot| snapshot.mesh.access_log);
-    let mut record = Record::open(Side::Outbound, &head, access_log);
-    let call = Call { head, body: &mut body, responder: &mut responder, record: &mut record };
+    let mut record = Record::open(Side::Outbound, head, access_log);
+    let mut call = Call { head, body, responder, record: &mut record };
     let result = match &snapshot {
-        Some(snapshot) => carry(worker, snapshot, origin, call).await,
+        Some(snapshot) => carry(worker, snapshot, origin, &mut call).await,
         None => Err(Failure::NotReady),
     };
     if let Err(failure) = result {
-        record.reply(worker, &failure, &mut responder).await;
+        Box::pin(record.reply(worker, &failure, responder)).await;
     }
     record.close(worker);
 }
 
 /// A request on its way: what is sent, and where the answer and the account of it go.
 pub struct Call<'c, 'a> {
-    pub head: RequestHead,
+    pub head: &'c mut RequestHead,
     pub body: &'c mut RecvBody<'a>,
     pub responder: &'c mut Option<Responder<'a>>,
     pub record: &'c mut Record,
@@ -101,25 +102,26 @@ async fn carry(
     worker: &Rc<Worker>,
     snapshot: &Snapshot,
     origin: &Origin,
-    mut call: Call<'_, '_>,
+    call: &mut Call<'_, '_>,
 ) -> Result<(), Failure> {
     let from = snapshot.local();
     mesh::strip(&mut call.head.headers);
-    let Some(resolved) = resolve(snapshot, from, origin, &call.head)? else {
+    let Some(resolved) = resolve(snapshot, from, origin, call.head)? else {
         return Box::pin(passthrough::request(worker, origin, call)).await;
     };
     let place = Place::outbound(origin, resolved.port, from);
-    let mut filtered = filtering::request(worker, &from.outbound, &place, &mut call.head).await?;
-    let routed = route(snapshot, from, &resolved, &mut call, worker.dice())?;
-    match routed.timeout {
-        None => send(worker, snapshot, &routed, &mut filtered, &mut call).await,
-        Some(limit) => {
-            match tokio::time::timeout(limit, send(worker, snapshot, &routed, &mut filtered, &mut call)).await {
-                Ok(result) => result,
-                Err(_) => Err(Failure::Timeout(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX))),
-            }
-        }
-    }
+    let mut filtered = filtering::request(worker, &from.outbound, &place, call.head).await?;
+    let routed = route(snapshot, from, &resolved, call, worker.dice())?;
+    within(routed.timeout, pin!(send(worker, snapshot, &routed, &mut filtered, call))).await
+}
+
+async fn within<F>(limit: Option<Duration>, sending: Pin<&mut F>) -> Result<(), Failure>
+where
+    F: Future<Output = Result<(), Failure>>,
+{
+    let Some(limit) = limit else { return sending.await };
+    let late = |_| Err(Failure::Timeout(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)));
+    tokio::time::timeout(limit, sending).await.unwrap_or_else(late)
 }
 
 /// Sends the request to an endpoint; to another where the first provably did not process it.
@@ -136,7 +138,7 @@ async fn send(
     loop {
         let attempt = attempts.pick()?;
         call.record.metrics = Some(Rc::clone(&attempt.destination.metrics));
-        mesh::stamp(&mut call.head, &attempt.destination.socket(goal.port), &from.source);
+        mesh::stamp(call.head, &attempt.destination.socket(goal.port), &from.source);
         let Err((failure, unprocessed)) = exchange(worker, &attempt, goal.port, filtered, call).await else {
             attempt.answered(call.record.code < 500);
             return Ok(());
@@ -165,7 +167,7 @@ async fn exchange(
         let carried = Box::pin(app_leg::carry(worker, socket, call.head.version, filtered, call)).await;
         return carried.inspect(|()| attempt.reached());
     };
-    let (mut send, mut receive) = match client.send(&call.head, call.body.is_end()).await {
+    let (mut send, mut receive) = match client.send(call.head, call.body.is_end()).await {
         Ok(streams) => streams,
         Err(error) if error.unprocessed => {
             return Err((Failure::Unprocessed { to: "the peer", error: error.error }, true));
@@ -221,7 +223,7 @@ fn route<'s>(
     call: &mut Call<'_, '_>,
     dice: u64,
 ) -> Result<Routed<'s>, Failure> {
-    let head = &mut call.head;
+    let head = &mut *call.head;
     let default_timeout = snapshot.mesh.request_timeout_ms;
     let decision = {
         let path = head.path.as_ref().map_or("/", |path| path.path());

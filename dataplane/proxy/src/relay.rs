@@ -129,7 +129,7 @@ pub async fn exchange(
     let mut upload = Upload::start(body, &mut up, sent);
     let end = {
         let mut head = loop {
-            let head = upload.race(unless_gone(answer.head(), responder.as_mut())).await??;
+            let head = upload.race(pin!(unless_gone(pin!(answer.head()), responder.as_mut()))).await??;
             let head = head.map_err(|e| ExchangeError::Unanswered { error: e.error, unprocessed: e.unprocessed })?;
             if !head.status.is_informational() {
                 break head;
@@ -157,7 +157,7 @@ pub async fn exchange(
             Ok(())
         } else {
             let download = download(&mut source, &mut sink, received, terms.grpc);
-            upload.race(download).await?
+            upload.race(pin!(download)).await?
         }
     };
     if upload.abandon() {
@@ -169,11 +169,11 @@ pub async fn exchange(
 
 /// Waits for `head`, but not on behalf of a client that has gone: dropping the streams then cancels the request.
 async fn unless_gone<T>(
-    head: impl Future<Output = T>,
+    head: Pin<&mut impl Future<Output = T>>,
     responder: Option<&mut Responder<'_>>,
 ) -> Result<T, ExchangeError> {
     let Some(responder) = responder else { return Ok(head.await) };
-    match select(pin!(head), pin!(responder.gone())).await {
+    match select(head, pin!(responder.gone())).await {
         Either::Left((head, _)) => Ok(head),
         Either::Right(((), _)) => Err(ExchangeError::ClientGone),
     }
@@ -192,8 +192,7 @@ impl<'u> Upload<'u> {
 
     /// Drives the upload while waiting for `other`. A sink that takes no more (early answer) ends the upload, not the
     /// exchange.
-    async fn race<F: Future>(&mut self, other: F) -> Result<F::Output, ExchangeError> {
-        let mut other = pin!(other);
+    async fn race<F: Future>(&mut self, mut other: Pin<&mut F>) -> Result<F::Output, ExchangeError> {
         std::future::poll_fn(|cx| {
             if let Upload::Running(upload) = self
                 && let Poll::Ready(end) = upload.as_mut().poll(cx)

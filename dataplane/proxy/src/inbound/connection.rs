@@ -39,8 +39,9 @@ async fn streams(worker: &Rc<Worker>, caller: Rc<Caller>, server: &h3::Server) {
         tokio::select! {
             biased;
             incoming = server.accept() => match incoming {
-                Some(incoming) => {
-                    tokio::task::spawn_local(stream(Rc::clone(worker), Rc::clone(&caller), incoming));
+                Some(mut incoming) => {
+                    let (worker, caller) = (Rc::clone(worker), Rc::clone(&caller));
+                    tokio::task::spawn_local(async move { stream(&worker, &caller, &mut incoming).await });
                 }
                 None => break,
             },
@@ -53,12 +54,12 @@ async fn streams(worker: &Rc<Worker>, caller: Rc<Caller>, server: &h3::Server) {
     server.drained().await;
 }
 
-async fn stream(worker: Rc<Worker>, caller: Rc<Caller>, incoming: h3::Incoming) {
+async fn stream(worker: &Rc<Worker>, caller: &Caller, incoming: &mut h3::Incoming) {
     match incoming.head().await {
-        Ok((head, receive, send)) if head.method == Method::CONNECT && head.protocol.is_none() => {
-            Box::pin(tcp::serve(&worker, &caller, head, (receive, send))).await;
+        Ok(head) if head.method == Method::CONNECT && head.protocol.is_none() => {
+            Box::pin(tcp::serve(worker, caller, head, incoming.streams())).await;
         }
-        Ok((head, receive, send)) => Box::pin(serve(&worker, &caller, head, (receive, send))).await,
+        Ok(mut head) => serve(worker, caller, &mut head, incoming.streams()).await,
         Err(error) => {
             worker.shared.counters.malformed.increment(1);
             debug!(peer = %caller.identity, %error, "malformed request from a peer");

@@ -9,7 +9,7 @@ use weft_transport::h3;
 use weft_transport::http::{RecvBody, RequestHead, ResponseHead, SendBody};
 use weft_transport::tcp;
 
-use super::{Caller, halves, place, served_socket};
+use super::{Caller, place, served_socket};
 use crate::filtering;
 use crate::mesh;
 use crate::relay::{self, Progress, TunnelEnd};
@@ -22,7 +22,7 @@ pub async fn serve(
     worker: &Rc<Worker>,
     caller: &Caller,
     mut head: RequestHead,
-    mut streams: (h3::RecvStream, h3::SendStream),
+    (receive, send): (&mut h3::RecvStream, &mut h3::SendStream),
 ) {
     let _in_flight = worker.in_flight.enter();
     let start = Instant::now();
@@ -31,11 +31,11 @@ pub async fn serve(
     let opened = open(worker, caller, &authority, &said).await;
     let (app, pair, permit) = match opened {
         Ok(opened) => opened,
-        Err(failure) => return refuse(worker, caller, &authority, &failure, start, &mut streams).await,
+        Err(failure) => return refuse(worker, caller, &authority, &failure, start, (receive, send)).await,
     };
     let _permit = permit;
     let head = ResponseHead { status: StatusCode::OK, headers: HeaderMap::new() };
-    if streams.1.response(&head, false).await.is_err() {
+    if send.response(&head, false).await.is_err() {
         return;
     }
     let series = pair.tcp(Flag::None);
@@ -43,7 +43,7 @@ pub async fn serve(
     let up = Progress::live(&series.received);
     let down = Progress::live(&series.sent);
     let (mut app_read, mut app_write) = tcp::split(app, &[]);
-    let (mut from_peer, mut to_peer) = halves(&mut streams);
+    let (mut from_peer, mut to_peer) = (RecvBody::H3(receive), SendBody::H3(send));
     let (mut from_app, mut to_app) = (RecvBody::Tcp(&mut app_read), SendBody::Tcp(&mut app_write));
     let idle = Duration::from_secs(worker.shared.config.limits.tunnel_idle_timeout_s);
     let end = relay::tunnel((&mut from_peer, &mut to_peer), (&mut from_app, &mut to_app), (&up, &down), idle).await;
@@ -77,7 +77,7 @@ async fn refuse(
     authority: &str,
     failure: &Failure,
     start: Instant,
-    streams: &mut (h3::RecvStream, h3::SendStream),
+    (receive, send): (&mut h3::RecvStream, &mut h3::SendStream),
 ) {
     let verdict = failure.verdict();
     let flag = if verdict.flag == Flag::Unauthorized { Flag::Deny } else { verdict.flag };
@@ -102,10 +102,10 @@ async fn refuse(
         }));
     }
     let (head, body) = failure.reply(Side::Inbound, false, true);
-    if streams.1.response(&head, body.is_empty()).await.is_ok() && !body.is_empty() {
-        let _ = relay::send_all(SendBody::H3(&mut streams.1), body).await;
+    if send.response(&head, body.is_empty()).await.is_ok() && !body.is_empty() {
+        let _ = relay::send_all(SendBody::H3(send), body).await;
     }
-    streams.0.stop(h3::Code::NO_ERROR);
+    receive.stop(h3::Code::NO_ERROR);
 }
 
 fn log(

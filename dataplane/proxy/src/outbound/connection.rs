@@ -113,7 +113,7 @@ async fn serve_h1(worker: &Rc<Worker>, stream: TcpStream, prefix: Bytes, origin:
         };
         if exchange.head.method != Method::CONNECT {
             let h1::Exchange { head, body, responder } = exchange;
-            serve(worker, &origin, Request { head, body, responder }).await;
+            serve(worker, &origin, &mut Request { head, body, responder: Some(responder) }).await;
             continue;
         }
         match accept_connect(worker, &origin, exchange).await {
@@ -172,8 +172,8 @@ async fn serve_h2(worker: &Rc<Worker>, stream: TcpStream, prefix: Bytes, origin:
             let mut head = head;
             head.version = Version::HTTP_2;
             let body = RecvBody::H2(&mut receive);
-            let request = Request { head, body, responder: Responder::H2(&mut send) };
-            Box::pin(serve(&worker, &origin, request)).await;
+            let responder = Some(Responder::H2(&mut send));
+            serve(&worker, &origin, &mut Request { head, body, responder }).await;
         });
     }
 }

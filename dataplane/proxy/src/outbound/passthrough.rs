@@ -19,17 +19,17 @@ use crate::reply::{Failure, Flag, Side};
 use crate::worker::Worker;
 
 /// Sends a request to a host that is no service.
-pub async fn request(worker: &Rc<Worker>, origin: &Origin, mut call: Call<'_, '_>) -> Result<(), Failure> {
+pub async fn request(worker: &Rc<Worker>, origin: &Origin, call: &mut Call<'_, '_>) -> Result<(), Failure> {
     let snapshot = worker.snapshot().ok_or(Failure::NotReady)?;
     let target = match &origin.target {
         Some(target) => target.clone(),
-        None => target_of(&call)?,
+        None => target_of(call)?,
     };
     let address = look_up(worker, &target).await?;
     worker.shared.counters.passthrough.increment(1);
     let from = snapshot.local();
     let place = Place::outbound(origin, address.port(), from);
-    let mut filtered = filtering::request(worker, &from.outbound, &place, &mut call.head).await?;
+    let mut filtered = filtering::request(worker, &from.outbound, &place, call.head).await?;
     call.record.log(|log| log.upstream = Some(address.to_string()));
     //= rfc9112#section-3.2.2
     // A proxy that gets an absolute-form target replaces Host by it; the origin is sent the origin-form.
@@ -38,7 +38,7 @@ pub async fn request(worker: &Rc<Worker>, origin: &Origin, mut call: Call<'_, '_
     }
     call.head.absolute_form = false;
     let version = if call.head.version == Version::HTTP_2 { Version::HTTP_2 } else { Version::HTTP_11 };
-    let carried = app_leg::carry(worker, address, version, &mut filtered, &mut call).await;
+    let carried = app_leg::carry(worker, address, version, &mut filtered, call).await;
     carried.map_err(|(failure, _)| {
         if let Failure::AppConnect { address, reason } = failure {
             return Failure::Passthrough { address, reason };
@@ -48,7 +48,7 @@ pub async fn request(worker: &Rc<Worker>, origin: &Origin, mut call: Call<'_, '_
 }
 
 fn target_of(call: &Call<'_, '_>) -> Result<Target, Failure> {
-    let head = &call.head;
+    let head = &*call.head;
     let authority = head.target_authority.as_ref().or(head.authority.as_ref()).ok_or(Failure::NoAuthority)?;
     let port = authority.port_u16().unwrap_or(80);
     let host = authority.host().trim_matches(['[', ']']);

@@ -100,14 +100,14 @@ pub struct Incoming {
 
 impl Incoming {
     /// Reads the request head, so that a slow one holds up nobody else. A malformed request is answered here; so is one
-    /// above our limits (431, 414). Dropping the future refuses the request as not processed.
-    pub async fn head(self) -> Result<(RequestHead, RecvStream, SendStream), StreamError> {
-        let Incoming { mut send, mut recv } = self;
+    /// above our limits (431, 414). Until it is read, dropping `self` refuses the request as not processed.
+    pub async fn head(&mut self) -> Result<RequestHead, StreamError> {
+        let Incoming { send, recv } = self;
         match recv.request_head().await {
             Ok(head) => {
                 recv.set_stop_code(Code::NO_ERROR);
                 send.set_abandon_code(Code::INTERNAL_ERROR);
-                Ok((head, recv, send))
+                Ok(head)
             }
             Err(HeadError::TooLarge(what)) => {
                 let status = match what {
@@ -125,6 +125,17 @@ impl Incoming {
                 Err(error)
             }
         }
+    }
+
+    /// The halves that the body comes from and the answer goes to, once the head was read.
+    pub fn streams(&mut self) -> (&mut RecvStream, &mut SendStream) {
+        (&mut self.recv, &mut self.send)
+    }
+
+    /// The halves by value.
+    #[must_use]
+    pub fn into_streams(self) -> (RecvStream, SendStream) {
+        (self.recv, self.send)
     }
 
     /// The stream's id.

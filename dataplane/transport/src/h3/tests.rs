@@ -14,8 +14,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 
-use super::{Client, Limits, Server};
-use crate::http::{RequestHead, ResponseHead};
+use super::{Client, Incoming, Limits, RecvStream, SendStream, Server};
+use crate::http::{RequestHead, ResponseHead, StreamError};
 
 /// Far longer than anything here takes: a wait that ends by it has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -32,6 +32,13 @@ async fn until(mut condition: impl FnMut() -> bool) {
         }
     })
     .await;
+}
+
+/// Reads the head of a request; the halves with it.
+async fn read(mut incoming: Incoming) -> Result<(RequestHead, RecvStream, SendStream), StreamError> {
+    let head = incoming.head().await?;
+    let (recv, send) = incoming.into_streams();
+    Ok((head, recv, send))
 }
 
 fn hex(text: &str) -> Vec<u8> {

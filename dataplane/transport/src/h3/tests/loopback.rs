@@ -6,13 +6,13 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 
 use super::super::{Client, Code, Limits, RecvStream, SendStream, Server};
-use super::{Pair, connect_to, data, headers, request, response, soon, until};
+use super::{Pair, connect_to, data, headers, read, request, response, soon, until};
 use crate::http::{Frame, RequestHead, StreamError};
 
 const CALM: u16 = 200;
 
 async fn next(server: &Server) -> (RequestHead, RecvStream, SendStream) {
-    soon(async { server.accept().await.unwrap().head().await.unwrap() }).await
+    soon(async { read(server.accept().await.unwrap()).await.unwrap() }).await
 }
 
 /// Everything that is left of a body: its bytes and trailers.
@@ -409,7 +409,7 @@ async fn limits_are_answered_or_not_sent() {
     exchange(&client, &server, "/").await;
     let status = async |head: RequestHead| {
         let (_send, mut recv) = client.send(&head, true).await?;
-        let incoming = soon(server.accept()).await.unwrap();
+        let mut incoming = soon(server.accept()).await.unwrap();
         assert!(matches!(soon(incoming.head()).await, Err(StreamError::Limit(_))));
         soon(recv.response_head()).await.map(|head| head.status.as_u16())
     };
@@ -481,7 +481,7 @@ async fn many_requests_at_once() {
         for _ in 0..300 {
             let incoming = server.accept().await.unwrap();
             tasks.spawn(async move {
-                let (head, mut body, mut answer) = incoming.head().await.unwrap();
+                let (head, mut body, mut answer) = read(incoming).await.unwrap();
                 let (body, _) = rest(&mut body).await.unwrap();
                 let path = head.path.unwrap().to_string();
                 answer.response(&response(CALM, &[("x-path", &path)]), false).await.unwrap();

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::super::{Code, Limits};
-use super::{Pair, frame, headers_frame, hex, request, soon};
+use super::{Pair, frame, headers_frame, hex, read, request, soon};
 
 /// What a raw peer sees in the end.
 #[derive(Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ async fn against_server(uni: &[&[u8]], request: Option<(&[u8], bool)>) -> Seen {
     let server = pair.start_server(Limits { unknown_streams: 4, ..Limits::default() });
     tokio::spawn(async move {
         while let Some(incoming) = server.accept().await {
-            let Ok((_, mut body, mut answer)) = incoming.head().await else { continue };
+            let Ok((_, mut body, mut answer)) = read(incoming).await else { continue };
             while let Ok(Some(_)) = body.frame().await {}
             if body.is_end() {
                 let _ = answer.response(&super::response(200, &[]), true).await;

@@ -4,7 +4,7 @@ use bytes::{Buf as _, Bytes};
 use http::{HeaderMap, Method, Request, Response};
 
 use super::super::{Code, Limits};
-use super::{Pair, connect_to, data, headers, request, response, soon, until};
+use super::{Pair, connect_to, data, headers, read, request, response, soon, until};
 use crate::http::{Frame, StreamError};
 
 type TheirServer = h3::server::Connection<h3_quinn::Connection, Bytes>;
@@ -130,7 +130,7 @@ async fn their_client_and_our_server() {
     tokio::spawn(async move {
         while let Some(incoming) = ours.accept().await {
             tokio::spawn(async move {
-                let (head, mut body, mut answer) = incoming.head().await.unwrap();
+                let (head, mut body, mut answer) = read(incoming).await.unwrap();
                 let path = head.path.unwrap().to_string();
                 answer.interim(&response(103, &[("link", "x")])).await.unwrap();
                 let mut fields = head.headers;
@@ -191,7 +191,7 @@ async fn their_client_is_told_to_go() {
     let driven = tokio::spawn(async move { driver.wait_idle().await });
     let mut stream = requests.send_request(Request::get("https://shop.test/").body(()).unwrap()).await.unwrap();
     stream.finish().await.unwrap();
-    let (_, _body, mut answer) = soon(server.accept()).await.unwrap().head().await.unwrap();
+    let (_, _body, mut answer) = read(soon(server.accept()).await.unwrap()).await.unwrap();
     assert_eq!(server.goaway(), 4);
     answer.response(&response(200, &[]), true).await.unwrap();
     drop((_body, answer));
@@ -219,7 +219,7 @@ async fn a_breach_by_their_client_costs_one_stream() {
     );
     let mut stream = requests.send_request(Request::get("https://shop.test/").body(()).unwrap()).await.unwrap();
     stream.finish().await.unwrap();
-    let (_, _body, mut answer) = soon(server.accept()).await.unwrap().head().await.unwrap();
+    let (_, _body, mut answer) = read(soon(server.accept()).await.unwrap()).await.unwrap();
     answer.response(&response(200, &[]), true).await.unwrap();
     assert_eq!(soon(stream.recv_response()).await.unwrap().status(), 200);
 }

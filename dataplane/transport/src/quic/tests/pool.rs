@@ -62,7 +62,9 @@ fn serve(
                 while let Some(incoming) = server.accept().await {
                     let release = release.clone();
                     tokio::task::spawn_local(async move {
-                        let Ok((head, _body, mut send)) = incoming.head().await else { return };
+                        let mut incoming = incoming;
+                        let Ok(head) = incoming.head().await else { return };
+                        let (_body, mut send) = incoming.into_streams();
                         if head.path.is_some_and(|path| path == "/held") {
                             release.acquire().await.unwrap().forget();
                         }
