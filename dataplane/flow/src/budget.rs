@@ -7,10 +7,8 @@ use std::time::Duration;
 const PERCENT: u64 = 20;
 /// Retries allowed in each window even without requests, so that quiet services can retry at all.
 const RESERVE: u64 = 30;
-/// What is counted.
-const WINDOW: Duration = Duration::from_secs(10);
-/// Slots of the window; a slot expires as a whole.
-const SLOTS: u32 = 10;
+/// Seconds that are counted; each expires as a whole.
+const WINDOW: u64 = 10;
 
 /// Per worker and service: of the last 10 s, 20 % of the requests and 30 more may be retries.
 #[derive(Debug)]
@@ -22,7 +20,7 @@ pub struct RetryBudget {
 
 #[derive(Debug, Default)]
 struct Slot {
-    number: u128,
+    second: u64,
     requests: u64,
     retries: u64,
 }
@@ -57,11 +55,11 @@ impl RetryBudget {
 
     /// The slot of `now`, expired ones dropped. Time that runs backwards counts into the newest slot.
     fn slot(&mut self, now: Duration) -> &mut Slot {
-        let number = now.as_nanos() / (WINDOW / SLOTS).as_nanos();
-        if self.slots.back().is_none_or(|newest| newest.number < number) {
-            self.slots.push_back(Slot { number, ..Slot::default() });
+        let second = now.as_secs();
+        if self.slots.back().is_none_or(|newest| newest.second < second) {
+            self.slots.push_back(Slot { second, ..Slot::default() });
         }
-        while self.slots.front().is_some_and(|oldest| oldest.number + u128::from(SLOTS) <= number) {
+        while self.slots.front().is_some_and(|oldest| oldest.second.saturating_add(WINDOW) <= second) {
             self.slots.pop_front();
         }
         self.slots.back_mut().expect("the newest slot is not older than now")

@@ -1,14 +1,17 @@
 //! Where one worker sends requests: for each service its balancer, its endpoints and their metric handles, kept across
 //! snapshots so that what was learned of an endpoint survives an update elsewhere.
 
+#[cfg(test)]
+mod tests;
+
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use http::HeaderValue;
-use weft_flow::{Balancer, Outcome, Probed, RetryBudget};
+use weft_flow::{Balancer, Probed, RetryBudget, Vitals};
 use weft_policy::bundle::{Endpoint, ObjectName, Service};
 use weft_transport::quic::PeerKey;
 
@@ -20,10 +23,13 @@ use crate::worker::Worker;
 /// An endpoint as this worker uses it.
 #[derive(Debug)]
 pub struct Destination {
+    /// As it was when it came; its weight may have changed since.
     pub endpoint: Endpoint,
     /// The peer to dial. `None`: not in the mesh.
     peer: Option<PeerKey>,
     pub metrics: Rc<PairMetrics>,
+    /// Its load, and whether it can be reached.
+    pub vitals: Vitals,
     /// `weft-dst` by target port: the first used is nearly always the only one.
     socket: RefCell<Vec<(u16, HeaderValue)>>,
 }
@@ -46,13 +52,20 @@ impl Destination {
     }
 }
 
+impl AsRef<Vitals> for Destination {
+    fn as_ref(&self) -> &Vitals {
+        &self.vitals
+    }
+}
+
 /// A service as this worker uses it.
 #[derive(Debug)]
 pub struct ServiceState {
     generation: Cell<u64>,
-    pub balancer: RefCell<Balancer<ObjectName>>,
+    balancer: RefCell<Balancer<Destination>>,
     pub budget: RefCell<RetryBudget>,
-    destinations: RefCell<HashMap<ObjectName, Rc<Destination>>>,
+    /// By workload; those that an update leaves as they were are kept, with what was learned of them.
+    destinations: RefCell<BTreeMap<ObjectName, Rc<Destination>>>,
     /// For requests that never reached an endpoint.
     pub unreached: Rc<PairMetrics>,
     /// One for each endpoint that cannot be reached, so that they are counted over all services.
@@ -61,45 +74,40 @@ pub struct ServiceState {
 }
 
 impl ServiceState {
+    /// How many endpoints there are.
+    pub fn size(&self) -> usize {
+        self.balancer.borrow().len()
+    }
+
     /// Picks an endpoint, or none where there is none. `avoid`: endpoints that just refused this request.
-    pub fn pick(&self, now: Duration, dice: u64, avoid: &[ObjectName]) -> Option<Rc<Destination>> {
-        let key = self.balancer.borrow_mut().pick(now, dice, avoid)?;
-        self.destinations.borrow().get(&key).cloned()
+    pub fn pick(&self, now: Duration, dice: u64, avoid: &[Rc<Destination>]) -> Option<Rc<Destination>> {
+        self.balancer.borrow().pick(now, dice, avoid).map(Rc::clone)
     }
 
     /// The endpoint of one workload, for requests that address it directly.
     pub fn direct(&self, workload: &ObjectName) -> Option<Rc<Destination>> {
-        self.destinations.borrow().get(workload).cloned()
-    }
-
-    pub fn started(&self, destination: &Destination, now: Duration) {
-        self.balancer.borrow_mut().started(&destination.endpoint.workload, now);
-    }
-
-    pub fn finished(&self, destination: &Destination, now: Duration, latency: Duration, outcome: Outcome) {
-        self.balancer.borrow_mut().finished(&destination.endpoint.workload, now, latency, outcome);
+        self.destinations.borrow().get(workload).map(Rc::clone)
     }
 
     /// There is a connection to it.
     pub fn reached(&self, destination: &Destination, now: Duration) {
-        self.balancer.borrow_mut().reached(&destination.endpoint.workload, now);
+        self.balancer.borrow_mut().reached(destination, now);
         self.count_unreachable();
     }
 
     /// No connection could be made to it.
     pub fn not_reached(&self, destination: &Destination, now: Duration, dice: u64) {
-        self.balancer.borrow_mut().not_reached(&destination.endpoint.workload, now, dice);
+        self.balancer.borrow_mut().not_reached(destination, now, dice);
         self.count_unreachable();
     }
 
     /// An endpoint to probe, where one is due; [`ServiceState::probed`] must follow.
     pub fn take_probe(&self, now: Duration) -> Option<Rc<Destination>> {
-        let key = self.balancer.borrow_mut().take_probe(now)?;
-        self.direct(&key)
+        self.balancer.borrow().take_probe(now)
     }
 
     pub fn probed(&self, destination: &Destination, now: Duration, dice: u64, probed: Probed) {
-        self.balancer.borrow_mut().probed(&destination.endpoint.workload, now, dice, probed);
+        self.balancer.borrow_mut().probed(destination, now, dice, probed);
         self.count_unreachable();
     }
 
@@ -114,44 +122,70 @@ impl ServiceState {
 pub struct Destinations {
     metrics: WorkerMetrics,
     unreachable: OpenCount,
-    services: RefCell<HashMap<ObjectName, Rc<ServiceState>>>,
+    services: RefCell<BTreeMap<ObjectName, Rc<ServiceState>>>,
+    /// The newest snapshot that was seen here, and by their places in it the services asked for since: requests find
+    /// theirs without comparing names.
     generation: Cell<u64>,
+    placed: RefCell<BTreeMap<*const Service, Rc<ServiceState>>>,
 }
 
 impl Destinations {
     /// `unreachable` counts the endpoints that cannot be reached.
     pub fn new(metrics: WorkerMetrics, unreachable: OpenCount) -> Self {
-        Self { metrics, unreachable, services: RefCell::default(), generation: Cell::new(0) }
+        Self {
+            metrics,
+            unreachable,
+            services: RefCell::default(),
+            generation: Cell::new(0),
+            placed: RefCell::default(),
+        }
     }
 
-    /// The state of `service`, brought up to `snapshot`.
+    /// The state of `service`, which is part of `snapshot`: brought up to it, or already beyond it.
     pub fn service(&self, snapshot: &Snapshot, from: &Served, service: &Service) -> Rc<ServiceState> {
-        if self.generation.replace(snapshot.generation) != snapshot.generation {
+        if self.generation.get() < snapshot.generation {
+            self.generation.set(snapshot.generation);
+            self.placed.borrow_mut().clear();
             self.services.borrow_mut().retain(|name, _| snapshot.bundle.services.contains_key(name));
         }
-        let known = self.services.borrow().get(&service.name).cloned();
-        let state = known.unwrap_or_else(|| {
-            let state = Rc::new(ServiceState {
-                generation: Cell::new(0),
-                balancer: RefCell::new(Balancer::new()),
-                budget: RefCell::default(),
-                destinations: RefCell::default(),
-                unreached: self.metrics.pair(&labels(from, service, None)),
-                unreachable: RefCell::default(),
-                all_unreachable: self.unreachable.clone(),
-            });
-            self.services.borrow_mut().insert(service.name.clone(), Rc::clone(&state));
-            state
-        });
-        if state.generation.replace(snapshot.generation) != snapshot.generation {
+        // A place means something in its own snapshot only, which the request holds.
+        let newest = self.generation.get() == snapshot.generation;
+        let place = std::ptr::from_ref(service);
+        if newest && let Some(state) = self.placed.borrow().get(&place) {
+            return Rc::clone(state);
+        }
+        let state = self.named(from, service);
+        // A request that has been under way since an older snapshot does not bring back endpoints that left.
+        if state.generation.get() < snapshot.generation {
+            state.generation.set(snapshot.generation);
             self.refresh(&state, from, service);
         }
+        if newest {
+            self.placed.borrow_mut().insert(place, Rc::clone(&state));
+        }
+        state
+    }
+
+    fn named(&self, from: &Served, service: &Service) -> Rc<ServiceState> {
+        if let Some(state) = self.services.borrow().get(&service.name) {
+            return Rc::clone(state);
+        }
+        let state = Rc::new(ServiceState {
+            generation: Cell::new(0),
+            balancer: RefCell::new(Balancer::new()),
+            budget: RefCell::default(),
+            destinations: RefCell::default(),
+            unreached: self.metrics.pair(&labels(from, service, None)),
+            unreachable: RefCell::default(),
+            all_unreachable: self.unreachable.clone(),
+        });
+        self.services.borrow_mut().insert(service.name.clone(), Rc::clone(&state));
         state
     }
 
     fn refresh(&self, state: &ServiceState, from: &Served, service: &Service) {
         let mut destinations = state.destinations.borrow_mut();
-        destinations.retain(|name, kept| service.endpoints.get(name) == Some(&kept.endpoint));
+        destinations.retain(|name, kept| service.endpoints.get(name).is_some_and(|now| is_same(&kept.endpoint, now)));
         for (name, endpoint) in &service.endpoints {
             destinations.entry(name.clone()).or_insert_with(|| {
                 Rc::new(Destination {
@@ -160,14 +194,24 @@ impl Destinations {
                         PeerKey::new(from.workload.identity.clone(), destination, endpoint.mesh_address)
                     }),
                     metrics: self.metrics.pair(&labels(from, service, Some(endpoint))),
+                    vitals: Vitals::default(),
                     socket: RefCell::default(),
                 })
             });
         }
-        let weights = service.endpoints.iter().map(|(name, endpoint)| (name.clone(), endpoint.weight));
-        state.balancer.borrow_mut().update(weights);
+        let weighted =
+            service.endpoints.iter().map(|(name, endpoint)| (Rc::clone(&destinations[name]), endpoint.weight));
+        state.balancer.borrow_mut().update(weighted);
         state.count_unreachable();
     }
+}
+
+/// True where an endpoint is what it was before an update: at another address, or with another identity, it is another.
+/// Its weight is the balancer's.
+fn is_same(before: &Endpoint, now: &Endpoint) -> bool {
+    let Endpoint { workload, identity, address, mesh_address, weight: _, labels } = before;
+    (workload, identity, address, mesh_address, labels)
+        == (&now.workload, &now.identity, &now.address, &now.mesh_address, &now.labels)
 }
 
 /// The labels of requests from a served workload to (an endpoint of) a service, as the source reports them.

@@ -25,11 +25,6 @@ impl Reach {
         matches!(self, Reach::Reachable)
     }
 
-    /// It was reached. True where that is news.
-    pub(super) fn found(&mut self) -> bool {
-        !std::mem::take(self).is_reachable()
-    }
-
     /// It could not be reached. True where that is news: of a crowd that waited for one connection the first tells, and
     /// only probes in vain lengthen the wait.
     pub(super) fn lost(&mut self, now: Duration, dice: u64) -> bool {

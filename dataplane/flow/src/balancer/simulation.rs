@@ -1,8 +1,9 @@
 //! A service under steady load whose endpoints die and come back: the balancer with the retries and probes of a proxy
 //! around it, on a clock of its own.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::tests::Named;
 use super::*;
 
 const ALL: [&str; 3] = ["a", "b", "c"];
@@ -37,7 +38,7 @@ struct Ended {
 }
 
 struct World {
-    balancer: Balancer<&'static str>,
+    balancer: Named,
     now: Duration,
     dice: u64,
     dead: BTreeSet<&'static str>,
@@ -52,7 +53,7 @@ struct World {
 
 /// Runs a script of who is dead from when on.
 fn run(dial: Duration, script: &[(f64, &[&'static str])], until: f64) -> World {
-    let mut balancer = Balancer::new();
+    let mut balancer = Named::default();
     balancer.update(ALL.map(|key| (key, 1)));
     let mut world = World {
         balancer,
@@ -95,7 +96,7 @@ impl World {
             Event::Probed(key) => {
                 self.probes.get_mut(key).unwrap().0 -= 1;
                 let probed = if self.dead.contains(key) { Probed::Unreachable } else { Probed::Reached };
-                self.balancer.probed(&key, self.now, next_dice(&mut self.dice), probed);
+                self.balancer.probed(key, self.now, next_dice(&mut self.dice), probed);
             }
         }
     }
@@ -109,20 +110,20 @@ impl World {
             self.after(wait, Event::Probed(key));
         }
         let key = self.balancer.pick(self.now, next_dice(&mut self.dice), &request.avoid).unwrap();
-        self.balancer.started(&key, self.now);
+        self.balancer.started(key);
         if self.dead.contains(key) {
             return self.after(self.dial, Event::Tried(request, key));
         }
-        self.balancer.reached(&key, self.now);
+        self.balancer.reached(key, self.now);
         self.after(ANSWER, Event::Tried(request, key));
     }
 
     fn tried(&mut self, mut request: Request, key: &'static str) {
         let dead = self.dead.contains(key);
         let outcome = if dead { Outcome::Failure } else { Outcome::Success };
-        self.balancer.finished(&key, self.now, if dead { self.dial } else { ANSWER }, outcome);
+        self.balancer.finished(key, self.now, if dead { self.dial } else { ANSWER }, outcome);
         if dead {
-            self.balancer.not_reached(&key, self.now, next_dice(&mut self.dice));
+            self.balancer.not_reached(key, self.now, next_dice(&mut self.dice));
         }
         if !dead || request.avoid.len() == RETRIES {
             let by = (!dead).then_some(key);

@@ -1,13 +1,89 @@
 //! Balancing: weights, costs, and a small model run beside the balancer by the same seeded steps.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn balancer(weights: &[(&'static str, u32)]) -> Balancer<&'static str> {
-    let mut balancer = Balancer::new();
+/// A balancer over endpoints with names; who stays in an update is the same as before.
+#[derive(Default)]
+pub(super) struct Named {
+    balancer: Balancer<Endpoint>,
+    endpoints: BTreeMap<&'static str, Rc<Endpoint>>,
+    /// Those that requests under way may still hold.
+    left: BTreeMap<&'static str, Rc<Endpoint>>,
+}
+
+pub(super) struct Endpoint {
+    name: &'static str,
+    vitals: Vitals,
+}
+
+impl AsRef<Vitals> for Endpoint {
+    fn as_ref(&self) -> &Vitals {
+        &self.vitals
+    }
+}
+
+impl Named {
+    pub(super) fn update(&mut self, weights: impl IntoIterator<Item = (&'static str, u32)>) {
+        let mut known = std::mem::take(&mut self.endpoints);
+        let weights: BTreeMap<_, _> = weights.into_iter().collect();
+        for name in weights.keys() {
+            let new = || Rc::new(Endpoint { name, vitals: Vitals::default() });
+            self.endpoints.insert(name, known.remove(name).unwrap_or_else(new));
+        }
+        self.left.extend(known);
+        self.balancer.update(self.endpoints.values().map(Rc::clone).zip(weights.into_values()));
+    }
+
+    pub(super) fn pick(&self, now: Duration, dice: u64, avoid: &[&'static str]) -> Option<&'static str> {
+        let avoid: Vec<_> = avoid.iter().filter_map(|name| self.endpoints.get(name)).map(Rc::clone).collect();
+        Some(self.balancer.pick(now, dice, &avoid)?.name)
+    }
+
+    /// One of now or before; what happens to one that never was happens to nobody.
+    pub(super) fn endpoint(&self, name: &str) -> Rc<Endpoint> {
+        let known = self.endpoints.get(name).or_else(|| self.left.get(name));
+        known.map_or_else(|| Rc::new(Endpoint { name: "nobody", vitals: Vitals::default() }), Rc::clone)
+    }
+
+    pub(super) fn started(&self, name: &str) {
+        self.endpoint(name).vitals.started();
+    }
+
+    pub(super) fn finished(&self, name: &str, now: Duration, latency: Duration, outcome: Outcome) {
+        self.endpoint(name).vitals.finished(now, latency, outcome);
+    }
+
+    pub(super) fn reached(&mut self, name: &str, now: Duration) {
+        self.balancer.reached(&self.endpoint(name), now);
+    }
+
+    pub(super) fn not_reached(&mut self, name: &str, now: Duration, dice: u64) {
+        self.balancer.not_reached(&self.endpoint(name), now, dice);
+    }
+
+    pub(super) fn unreachable(&self) -> usize {
+        self.balancer.unreachable()
+    }
+
+    pub(super) fn take_probe(&self, now: Duration) -> Option<&'static str> {
+        Some(self.balancer.take_probe(now)?.name)
+    }
+
+    pub(super) fn probed(&mut self, name: &str, now: Duration, dice: u64, probed: Probed) {
+        self.balancer.probed(&self.endpoint(name), now, dice, probed);
+    }
+
+    fn in_flight(&self, name: &str) -> u32 {
+        self.endpoint(name).vitals.in_flight()
+    }
+}
+
+fn balancer(weights: &[(&'static str, u32)]) -> Named {
+    let mut balancer = Named::default();
     balancer.update(weights.iter().copied());
     balancer
 }
@@ -50,64 +126,64 @@ fn weights_are_kept() {
 
 #[test]
 fn the_slow_one_gets_less() {
-    let mut balancer = balancer(&[("fast", 1), ("slow", 1)]);
+    let balancer = balancer(&[("fast", 1), ("slow", 1)]);
     for (key, ms) in [("fast", 5), ("slow", 200)] {
-        balancer.started(&key, SECOND);
-        balancer.finished(&key, SECOND, Duration::from_millis(ms), Outcome::Success);
+        balancer.started(key);
+        balancer.finished(key, SECOND, Duration::from_millis(ms), Outcome::Success);
     }
     let mut dice = 3;
     let slow = (0..100).filter(|_| balancer.pick(SECOND, next_dice(&mut dice), &[]) == Some("slow")).count();
     assert_eq!(slow, 0, "two endpoints are always compared");
     for _ in 0..60 {
-        balancer.started(&"fast", SECOND);
+        balancer.started("fast");
     }
     assert_eq!(balancer.pick(SECOND, 1, &[]), Some("slow"), "60 in flight at 5 ms outweigh 200 ms");
 }
 
 #[test]
 fn fast_failures_attract_no_load() {
-    let mut balancer = balancer(&[("broken", 1), ("healthy", 1)]);
-    balancer.started(&"healthy", SECOND);
-    balancer.finished(&"healthy", SECOND, Duration::from_millis(50), Outcome::Success);
-    balancer.started(&"broken", SECOND);
-    balancer.finished(&"broken", SECOND, Duration::from_micros(100), Outcome::Failure);
+    let balancer = balancer(&[("broken", 1), ("healthy", 1)]);
+    balancer.started("healthy");
+    balancer.finished("healthy", SECOND, Duration::from_millis(50), Outcome::Success);
+    balancer.started("broken");
+    balancer.finished("broken", SECOND, Duration::from_micros(100), Outcome::Failure);
     let mut dice = 5;
     assert!((0..100).all(|_| balancer.pick(SECOND, next_dice(&mut dice), &[]) == Some("healthy")));
     let later = Duration::from_secs(90);
-    balancer.finished(&"healthy", later, Duration::from_millis(50), Outcome::Success);
+    balancer.finished("healthy", later, Duration::from_millis(50), Outcome::Success);
     assert_eq!(balancer.pick(later, 1, &[]), Some("broken"), "after a minute and a half it is tried again");
 }
 
 #[test]
 fn cancelled_requests_are_measured_if_they_were_slow() {
-    let mut balancer = balancer(&[("a", 1), ("b", 1)]);
+    let balancer = balancer(&[("a", 1), ("b", 1)]);
     for key in ["a", "b"] {
-        balancer.finished(&key, SECOND, Duration::from_millis(10), Outcome::Success);
+        balancer.finished(key, SECOND, Duration::from_millis(10), Outcome::Success);
     }
-    balancer.finished(&"a", SECOND, Duration::from_millis(1), Outcome::Cancelled);
-    let cost = balancer.cost(0, SECOND);
+    balancer.finished("a", SECOND, Duration::from_millis(1), Outcome::Cancelled);
+    let cost = balancer.endpoint("a").vitals.cost(SECOND);
     assert!((cost - 0.010).abs() < 1e-9, "a quick cancellation says nothing: {cost}");
-    balancer.finished(&"a", SECOND, Duration::from_secs(3), Outcome::Cancelled);
+    balancer.finished("a", SECOND, Duration::from_secs(3), Outcome::Cancelled);
     assert_eq!(balancer.pick(SECOND, 1, &[]), Some("b"));
 }
 
 #[test]
 fn updates_keep_what_is_known() {
     let mut balancer = balancer(&[("a", 1), ("b", 1)]);
-    balancer.started(&"a", SECOND);
+    balancer.started("a");
     balancer.update([("c", 1), ("a", 2)]);
-    assert_eq!((balancer.len(), balancer.in_flight(&"a"), balancer.in_flight(&"c")), (2, 1, 0));
-    balancer.finished(&"b", SECOND, SECOND, Outcome::Success);
-    balancer.finished(&"a", SECOND, SECOND, Outcome::Success);
-    assert_eq!(balancer.in_flight(&"a"), 0);
+    assert_eq!((balancer.balancer.len(), balancer.in_flight("a"), balancer.in_flight("c")), (2, 1, 0));
+    balancer.finished("b", SECOND, SECOND, Outcome::Success);
+    balancer.finished("a", SECOND, SECOND, Outcome::Success);
+    assert_eq!(balancer.in_flight("a"), 0);
 }
 
 #[test]
 fn answers_take_nobody_out() {
-    let mut balancer = balancer(&[("a", 1), ("b", 1)]);
+    let balancer = balancer(&[("a", 1), ("b", 1)]);
     for _ in 0..100 {
-        balancer.started(&"a", SECOND);
-        balancer.finished(&"a", SECOND, SECOND, Outcome::Failure);
+        balancer.started("a");
+        balancer.finished("a", SECOND, SECOND, Outcome::Failure);
     }
     assert_eq!((balancer.unreachable(), balancer.take_probe(SECOND * 100)), (0, None));
     assert_eq!(balancer.pick(SECOND, 1, &["b"]), Some("a"));
@@ -141,34 +217,34 @@ fn the_unreachable_are_nobodys_second_choice() {
 #[test]
 fn probes_are_due_one_at_a_time() {
     let mut balancer = balancer(&[("a", 1), ("b", 1)]);
-    balancer.not_reached(&"a", SECOND, 0);
-    balancer.not_reached(&"a", SECOND * 2, 0);
-    let take = |balancer: &mut Balancer<_>, ms| balancer.take_probe(Duration::from_millis(ms));
-    assert_eq!((take(&mut balancer, 1_999), take(&mut balancer, 2_000)), (None, Some("a")), "after 1 s");
-    assert_eq!(take(&mut balancer, 90_000), None, "while one is under way there is no other");
-    balancer.probed(&"a", SECOND * 90, 0, Probed::Cancelled);
-    assert_eq!(take(&mut balancer, 90_000), Some("a"), "without a result it is due again");
-    balancer.probed(&"a", SECOND * 90, 0, Probed::Unreachable);
-    assert_eq!((take(&mut balancer, 91_999), take(&mut balancer, 92_000)), (None, Some("a")), "then after 2 s");
-    balancer.probed(&"a", SECOND * 92, 0, Probed::Reached);
-    assert_eq!((balancer.unreachable(), take(&mut balancer, 200_000)), (0, None));
+    balancer.not_reached("a", SECOND, 0);
+    balancer.not_reached("a", SECOND * 2, 0);
+    let take = |balancer: &Named, ms| balancer.take_probe(Duration::from_millis(ms));
+    assert_eq!((take(&balancer, 1_999), take(&balancer, 2_000)), (None, Some("a")), "after 1 s");
+    assert_eq!(take(&balancer, 90_000), None, "while one is under way there is no other");
+    balancer.probed("a", SECOND * 90, 0, Probed::Cancelled);
+    assert_eq!(take(&balancer, 90_000), Some("a"), "without a result it is due again");
+    balancer.probed("a", SECOND * 90, 0, Probed::Unreachable);
+    assert_eq!((take(&balancer, 91_999), take(&balancer, 92_000)), (None, Some("a")), "then after 2 s");
+    balancer.probed("a", SECOND * 92, 0, Probed::Reached);
+    assert_eq!((balancer.unreachable(), take(&balancer, 200_000)), (0, None));
     assert!((0..100).any(|dice| balancer.pick(SECOND * 92, dice, &["b"]) == Some("a")));
 }
 
 #[test]
 fn updates_keep_who_is_unreachable_and_forget_who_left() {
     let mut balancer = balancer(&[("a", 1), ("b", 1)]);
-    balancer.not_reached(&"a", SECOND, 0);
+    balancer.not_reached("a", SECOND, 0);
     balancer.update([("a", 5), ("b", 1), ("c", 1)]);
     assert_eq!(balancer.unreachable(), 1);
     assert_eq!(balancer.take_probe(SECOND * 2), Some("a"));
     balancer.update([("b", 1)]);
-    balancer.probed(&"a", SECOND * 3, 0, Probed::Unreachable);
-    balancer.not_reached(&"a", SECOND * 3, 0);
+    balancer.probed("a", SECOND * 3, 0, Probed::Unreachable);
+    balancer.not_reached("a", SECOND * 3, 0);
     assert_eq!(balancer.unreachable(), 0, "who has left is not counted");
     balancer.update([("a", 1)]);
     assert_eq!((balancer.unreachable(), balancer.pick(SECOND * 3, 1, &[])), (0, Some("a")));
-    balancer.not_reached(&"a", SECOND * 3, 0);
+    balancer.not_reached("a", SECOND * 3, 0);
     assert_eq!(balancer.pick(SECOND * 3, 1, &[]), Some("a"), "there is nobody else");
 }
 
@@ -176,11 +252,11 @@ fn updates_keep_who_is_unreachable_and_forget_who_left() {
 fn what_was_measured_before_it_vanished_is_forgotten() {
     let mut balancer = balancer(&[("a", 1), ("b", 1)]);
     for (key, outcome) in [("a", Outcome::Failure), ("b", Outcome::Success)] {
-        balancer.finished(&key, SECOND, Duration::from_millis(5), outcome);
+        balancer.finished(key, SECOND, Duration::from_millis(5), outcome);
     }
-    balancer.not_reached(&"a", SECOND, 0);
+    balancer.not_reached("a", SECOND, 0);
     assert_eq!(balancer.pick(SECOND, 1, &[]), Some("b"));
-    balancer.reached(&"a", SECOND * 2);
+    balancer.reached("a", SECOND * 2);
     assert_eq!(balancer.pick(SECOND * 2, 1, &[]), Some("a"));
 }
 
@@ -200,7 +276,7 @@ fn agrees_with_a_plain_map() {
     for seed in 0..200 {
         let (mut dice, mut now) = (seed, Duration::ZERO);
         let mut roll = |bound| below(next_dice(&mut dice), bound);
-        let mut balancer = Balancer::new();
+        let mut balancer = Named::default();
         let mut model: BTreeMap<&str, Known> = BTreeMap::new();
         for _ in 0..300 {
             now += Duration::from_millis(roll(100));
@@ -220,15 +296,15 @@ fn agrees_with_a_plain_map() {
                 1..=3 => {
                     let outcome =
                         [Outcome::Success, Outcome::Failure, Outcome::Cancelled][usize::try_from(roll(3)).unwrap()];
-                    balancer.finished(&key, now, Duration::from_millis(roll(5000)), outcome);
+                    balancer.finished(key, now, Duration::from_millis(roll(5000)), outcome);
                     model.entry(key).and_modify(|known| known.in_flight = known.in_flight.saturating_sub(1));
                 }
                 4..=5 => {
-                    balancer.not_reached(&key, now, roll(u64::MAX));
+                    balancer.not_reached(key, now, roll(u64::MAX));
                     model.entry(key).and_modify(|known| known.unreachable = true);
                 }
                 6 => {
-                    balancer.reached(&key, now);
+                    balancer.reached(key, now);
                     model.entry(key).and_modify(|known| known.unreachable = false);
                 }
                 7..=8 => {
@@ -236,7 +312,7 @@ fn agrees_with_a_plain_map() {
                     assert!(model[key].unreachable, "seed {seed}");
                     let probed =
                         [Probed::Reached, Probed::Unreachable, Probed::Cancelled][usize::try_from(roll(3)).unwrap()];
-                    balancer.probed(&key, now, roll(u64::MAX), probed);
+                    balancer.probed(key, now, roll(u64::MAX), probed);
                     model.entry(key).and_modify(|known| known.unreachable = probed != Probed::Reached);
                 }
                 _ => {
@@ -250,7 +326,7 @@ fn agrees_with_a_plain_map() {
                     assert!(weighted(known), "seed {seed}: weight 0 was picked");
                     assert!(!known.unreachable || !any, "seed {seed}: one that cannot be reached was picked");
                     known.in_flight += 1;
-                    balancer.started(&picked, now);
+                    balancer.started(picked);
                 }
             }
             assert_eq!(balancer.unreachable(), model.values().filter(|known| known.unreachable).count(), "seed {seed}");

@@ -32,13 +32,12 @@ pub(super) struct Attempts<'a> {
     state: Rc<ServiceState>,
     max_retries: u32,
     /// Endpoints that could not be reached or provably did not take it.
-    avoid: Vec<ObjectName>,
+    avoid: Vec<Rc<Destination>>,
 }
 
 impl<'a> Attempts<'a> {
     pub(super) fn new(worker: &'a Rc<Worker>, snapshot: &Snapshot, from: &Served, goal: Goal<'a>) -> Self {
         let state = worker.destinations.service(snapshot, from, goal.service);
-        state.budget.borrow_mut().deposit(worker.now());
         Self { worker, goal, state, max_retries: snapshot.mesh.max_retries, avoid: Vec::new() }
     }
 
@@ -50,13 +49,18 @@ impl<'a> Attempts<'a> {
     /// Picks the endpoint of the next attempt.
     pub(super) fn pick(&self) -> Result<Attempt<'a>, Failure> {
         let Self { worker, goal, state, .. } = self;
+        let now = worker.now();
+        if self.avoid.is_empty() {
+            state.budget.borrow_mut().deposit(now);
+        }
         let picked = match goal.direct {
             Some(workload) => state.direct(workload),
-            None => state.pick(worker.now(), worker.dice(), &self.avoid),
+            None => state.pick(now, worker.dice(), &self.avoid),
         };
-        probe::start_due(worker, state, goal.port);
+        probe::start_due(worker, state, goal.port, now);
         let destination = picked.ok_or_else(|| Failure::NoEndpoints { service: goal.service.name.to_string() })?;
-        Ok(Attempt::start(worker, Rc::clone(state), destination))
+        destination.vitals.started();
+        Ok(Attempt { worker, state: Rc::clone(state), destination, start: now, outcome: Outcome::Cancelled })
     }
 
     /// Takes in why an attempt failed: `Ok` where another may follow, the failure where it stands.
@@ -74,13 +78,13 @@ impl<'a> Attempts<'a> {
         }
         worker.shared.counters.retries.increment(1);
         tracing::debug!(destination = %destination.endpoint.workload, error = %failure, "trying again");
-        self.avoid.push(destination.endpoint.workload.clone());
+        self.avoid.push(destination);
         Ok(())
     }
 
     /// True where every endpoint has been tried.
     fn was_last(&self) -> bool {
-        self.goal.direct.is_some() || self.avoid.len() + 1 >= self.state.balancer.borrow().len()
+        self.goal.direct.is_some() || self.avoid.len() + 1 >= self.state.size()
     }
 }
 
@@ -93,13 +97,7 @@ pub(super) struct Attempt<'a> {
     outcome: Outcome,
 }
 
-impl<'a> Attempt<'a> {
-    fn start(worker: &'a Rc<Worker>, state: Rc<ServiceState>, destination: Rc<Destination>) -> Self {
-        let start = worker.now();
-        state.started(&destination, start);
-        Self { worker, state, destination, start, outcome: Outcome::Cancelled }
-    }
-
+impl Attempt<'_> {
     /// A client of the endpoint's proxy; `None`: it is spoken to in plain text.
     pub(super) async fn connect(&self) -> Result<Option<h3::Client>, Failure> {
         let Some(peer) = self.destination.peer(self.worker) else { return Ok(None) };
@@ -114,7 +112,9 @@ impl<'a> Attempt<'a> {
 
     /// There is a connection to the endpoint.
     pub(super) fn reached(&self) {
-        self.state.reached(&self.destination, self.worker.now());
+        if !self.destination.vitals.is_reachable() {
+            self.state.reached(&self.destination, self.worker.now());
+        }
     }
 
     /// It was answered. `good`: by what does not speak against the endpoint.
@@ -133,6 +133,6 @@ impl<'a> Attempt<'a> {
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         let now = self.worker.now();
-        self.state.finished(&self.destination, now, now.saturating_sub(self.start), self.outcome);
+        self.destination.vitals.finished(now, now.saturating_sub(self.start), self.outcome);
     }
 }

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use weft_flow::Probed;
 
@@ -11,8 +12,8 @@ use crate::worker::Worker;
 
 /// Starts the probe that is due, if one is. It ends with the attempt to connect, which has its own limit; a drain does
 /// not wait for it. `port`: the app's, for endpoints outside the mesh.
-pub(super) fn start_due(worker: &Rc<Worker>, state: &Rc<ServiceState>, port: u16) {
-    if let Some(destination) = state.take_probe(worker.now()) {
+pub(super) fn start_due(worker: &Rc<Worker>, state: &Rc<ServiceState>, port: u16, now: Duration) {
+    if let Some(destination) = state.take_probe(now) {
         let probe =
             Probe { worker: Rc::clone(worker), state: Rc::clone(state), destination, probed: Probed::Cancelled };
         tokio::task::spawn_local(probe.run(port));

@@ -1,0 +1,116 @@
+//! What a worker has learned of endpoints, across snapshots.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use weft_policy::bundle::{Bundle, MeshSettings, ServedWorkload};
+
+use super::*;
+
+fn name(name: &str) -> ObjectName {
+    ObjectName::new("shop", name)
+}
+
+/// A snapshot with the service `shop/reviews`: its endpoints by name, last byte of the address, weight.
+fn snapshot(endpoints: &[(&str, u8, u32)]) -> Snapshot {
+    let identity = "spiffe://cluster.local/ns/shop/sa/reviews".parse::<weft_policy::identity::SpiffeId>().unwrap();
+    let endpoint = |(workload, address, weight): &(&str, u8, u32)| Endpoint {
+        workload: name(workload),
+        identity: Some(identity.clone()),
+        address: [10, 0, 0, *address].into(),
+        mesh_address: ([10, 0, 0, *address], 15008).into(),
+        weight: *weight,
+        labels: BTreeMap::new(),
+    };
+    let endpoints = endpoints.iter().map(|it| (name(it.0), endpoint(it))).collect();
+    let service = Service { name: name("reviews"), ports: Vec::new(), vip: None, endpoints };
+    let local = ServedWorkload {
+        name: name("web"),
+        identity: identity.clone(),
+        address: [10, 0, 0, 1].into(),
+        ports: Vec::new(),
+        labels: BTreeMap::new(),
+        service: None,
+    };
+    let mesh = MeshSettings {
+        trust_domain: "cluster.local".parse().unwrap(),
+        trust_bundle_pem: String::new(),
+        access_log: false,
+        request_timeout_ms: None,
+        connect_timeout_ms: 1,
+        max_retries: 2,
+    };
+    let bundle = Bundle {
+        mesh: Some(mesh),
+        workloads: [("shop/web".to_owned(), local)].into(),
+        services: [(name("reviews"), service)].into(),
+        ..Bundle::default()
+    };
+    Snapshot::build(Arc::new(bundle), &HashMap::new()).unwrap()
+}
+
+struct Fixture {
+    destinations: Destinations,
+    unreachable: OpenCount,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let unreachable = OpenCount::default();
+        Self { destinations: Destinations::new(WorkerMetrics::new(Arc::default()), unreachable.clone()), unreachable }
+    }
+
+    fn service(&self, snapshot: &Snapshot) -> Rc<ServiceState> {
+        self.destinations.service(snapshot, snapshot.local(), &snapshot.bundle.services[&name("reviews")])
+    }
+}
+
+#[test]
+fn an_endpoint_is_the_same_until_its_address_is_another() {
+    let fixture = Fixture::new();
+    let state = fixture.service(&snapshot(&[("a", 2, 1), ("b", 3, 1)]));
+    let a = state.direct(&name("a")).unwrap();
+    a.vitals.started();
+    state.not_reached(&a, Duration::ZERO, 1);
+    assert_eq!(fixture.unreachable.value(), 1);
+    let picks = |dice| state.pick(Duration::ZERO, dice, &[]).unwrap().endpoint.workload.name.clone();
+    assert!((0..50).all(|dice| picks(dice) == "b"));
+
+    fixture.service(&snapshot(&[("a", 2, 90), ("b", 3, 1), ("c", 4, 0)]));
+    assert!(Rc::ptr_eq(&a, &state.direct(&name("a")).unwrap()), "another weight, the same endpoint");
+    assert_eq!(fixture.unreachable.value(), 1);
+    assert!((0..50).all(|dice| picks(dice) == "b"));
+
+    fixture.service(&snapshot(&[("a", 5, 1), ("b", 3, 1)]));
+    let moved = state.direct(&name("a")).unwrap();
+    assert_eq!((moved.vitals.in_flight(), fixture.unreachable.value()), (0, 0), "what moved is reached anew");
+    assert!((0..50).any(|dice| picks(dice) == "a"));
+    state.probed(&a, Duration::ZERO, 1, Probed::Unreachable);
+    state.not_reached(&a, Duration::ZERO, 1);
+    assert_eq!(fixture.unreachable.value(), 0, "who left is not counted");
+}
+
+#[test]
+fn an_older_snapshot_brings_nobody_back() {
+    let fixture = Fixture::new();
+    let (older, newer) = (snapshot(&[("a", 2, 1), ("b", 3, 1)]), snapshot(&[("b", 3, 1)]));
+    let state = fixture.service(&newer);
+    assert!(Rc::ptr_eq(&state, &fixture.service(&older)), "the same service");
+    assert!(Rc::ptr_eq(&state, &fixture.service(&newer)));
+    assert_eq!(state.size(), 1);
+}
+
+#[test]
+fn a_service_that_went_is_forgotten() {
+    let fixture = Fixture::new();
+    let with = snapshot(&[("a", 2, 1)]);
+    let state = fixture.service(&with);
+    state.not_reached(&state.direct(&name("a")).unwrap(), Duration::ZERO, 1);
+    drop(state);
+    let mut without = Bundle::clone(&with.bundle);
+    without.services =
+        [(name("other"), Service { name: name("other"), ..without.services[&name("reviews")].clone() })].into();
+    let without = Snapshot::build(Arc::new(without), &HashMap::new()).unwrap();
+    fixture.destinations.service(&without, without.local(), &without.bundle.services[&name("other")]);
+    assert_eq!(fixture.unreachable.value(), 0);
+}
