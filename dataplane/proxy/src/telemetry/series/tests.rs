@@ -7,6 +7,7 @@ use weft_policy::bundle::{Bundle, Endpoint, MeshSettings, ObjectName, ServedWork
 
 use super::*;
 use crate::destination::Destinations;
+use crate::shared::OpenCount;
 use crate::snapshot::Snapshot;
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -80,7 +81,7 @@ fn bundle(weight: u32) -> Bundle {
 #[test]
 fn swaps_do_not_grow_the_store() {
     let (store, metrics) = worker();
-    let destinations = Destinations::new(metrics);
+    let destinations = Destinations::new(metrics, OpenCount::default());
     let name = ObjectName::new("shop", "web");
     for swap in 1..=50 {
         let snapshot = Snapshot::build(Arc::new(bundle(swap)), &HashMap::new()).unwrap();
