@@ -41,15 +41,15 @@ fn worker() -> (Arc<SeriesStore>, WorkerMetrics) {
 }
 
 /// A bundle whose one endpoint has changed since the last one.
-fn bundle(weight: u32) -> Bundle {
+fn bundle(mesh_port: u16) -> Bundle {
     let name = ObjectName::new("shop", "web");
     let identity: weft_policy::identity::SpiffeId = "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap();
     let endpoint = Endpoint {
         workload: name.clone(),
         identity: Some(identity.clone()),
         address: [127, 0, 0, 1].into(),
-        mesh_address: ([127, 0, 0, 1], 15_008).into(),
-        weight,
+        mesh_address: ([127, 0, 0, 1], mesh_port).into(),
+        weight: 1,
         labels: BTreeMap::new(),
     };
     let endpoints = BTreeMap::from([(name.clone(), endpoint)]);
@@ -87,7 +87,7 @@ fn swaps_do_not_grow_the_store() {
         let snapshot = Snapshot::build(Arc::new(bundle(swap)), &HashMap::new()).unwrap();
         let state = destinations.service(&snapshot, snapshot.local(), &snapshot.bundle.services[&name]);
         let destination = state.direct(&name).expect("the endpoint");
-        assert_eq!(destination.endpoint.weight, swap, "it was made anew");
+        assert_eq!(destination.endpoint.mesh_address.port(), swap, "it was made anew");
         destination.metrics.request(end(200));
         destination.metrics.tcp(Flag::None).opened.add(1);
     }
