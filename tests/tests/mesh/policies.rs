@@ -89,9 +89,12 @@ async fn a_route_has_its_deadline() {
     assert_eq!(client.get("/slow/10").await.status, 200);
     let answer = client.get("/slow/20000").await;
     assert_eq!(answer.status, 504, "{}", answer.text());
-    let metrics = shop.client.metrics().await;
+    // Counted just after the answer has left.
     let labels = [("response_code", "504"), ("response_flags", "UT")];
-    assert_eq!(metrics.sum("istio_requests_total", &labels), 1.0, "{}", metrics.lines("504"));
+    eventually("the timeout is counted", || async {
+        (shop.client.metrics().await.sum("istio_requests_total", &labels) == 1.0).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
