@@ -15,6 +15,7 @@ mod mesh {
     mod lifecycle;
     mod outage;
     mod policies;
+    mod profile;
     mod real;
     mod rogue;
 }

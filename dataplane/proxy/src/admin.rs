@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 use tracing::{info, warn};
 use weft_transport::tls::IdentityHandle;
 
+use crate::profile;
 use crate::scrape;
 use crate::shared::Shared;
 use crate::telemetry::LogLevel;
@@ -54,11 +55,22 @@ impl Admin {
             tokio::spawn(async move {
                 let service = hyper::service::service_fn(move |request| {
                     let admin = Arc::clone(&admin);
-                    async move { Ok::<_, Infallible>(admin.answer(door, &request, from)) }
+                    async move { Ok::<_, Infallible>(admin.respond(door, &request, from).await) }
                 });
                 let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
                 let _ = builder.serve_connection(TokioIo::new(stream), service).await;
             });
+        }
+    }
+
+    async fn respond(&self, door: Door, request: &Request<Incoming>, from: SocketAddr) -> Response<Full<Bytes>> {
+        let uri = request.uri();
+        if (door, request.method(), uri.path()) != (Door::Admin, &Method::GET, "/debug/pprof/profile") {
+            return self.answer(door, request, from);
+        }
+        match profile::take(uri.query().unwrap_or("")).await {
+            Ok(profile) => answer(StatusCode::OK, profile, "application/octet-stream"),
+            Err(error) => plain(error.status(), &format!("{error}\n")),
         }
     }
 
@@ -101,7 +113,6 @@ impl Admin {
             "/filters" => json_answer(&self.filters()),
             "/memory" => json_answer(&json!({ "resident_bytes": scrape::resident_bytes() })),
             "/logging" => plain(StatusCode::OK, &format!("{}\n", self.log_level.current())),
-            "/debug/pprof/profile" => plain(StatusCode::NOT_IMPLEMENTED, "profiles are not built in yet; use perf\n"),
             "/drain" | "/quitquitquit" => plain(StatusCode::METHOD_NOT_ALLOWED, "POST only\n"),
             _ => plain(StatusCode::NOT_FOUND, "not found; / lists what there is\n"),
         }
@@ -192,6 +203,7 @@ GET  /certs                 this workload's certificate
 GET  /clusters              services and endpoints
 GET  /filters               filters in the chains
 GET  /memory                resident memory
+GET  /debug/pprof/profile   where the processor's time goes, for pprof (?seconds=N, default 30, at most 300)
 GET  /logging               the log filter
 POST /logging?level=FILTER  change it
 POST /drain                 finish what is in flight, refuse readiness
@@ -207,7 +219,11 @@ fn json_answer(value: &Value) -> Response<Full<Bytes>> {
 }
 
 fn text(status: StatusCode, body: String, content_type: &'static str) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+    answer(status, Bytes::from(body), content_type)
+}
+
+fn answer(status: StatusCode, body: Bytes, content_type: &'static str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body));
     *response.status_mut() = status;
     response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(content_type));
     response

@@ -27,6 +27,7 @@ pub mod state;
 pub mod worker;
 
 pub mod admin;
+pub mod profile;
 pub mod scrape;
 pub mod telemetry;
 
