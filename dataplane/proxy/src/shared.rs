@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use weft_filter_host::Host;
 use weft_transport::detect::Detected;
+use weft_transport::h3::{Code, Violation};
 use weft_transport::quic::PoolStats;
 
 use crate::apps::AppPoolStats;
@@ -104,6 +105,12 @@ impl Shared {
     pub fn local_reply(&self, side: Side, stage: &'static str, reason: &'static str) {
         metrics::counter!(Metric::LocalReplies.name(), "side" => side.as_str(), "stage" => stage, "reason" => reason)
             .increment(1);
+    }
+
+    /// Counts a mesh connection that was closed for its peer's breach.
+    pub fn violation(&self, violation: &Violation) {
+        let code = Code::name(violation.code);
+        metrics::counter!(Metric::PeerViolations.name(), "code" => code, "reason" => violation.reason).increment(1);
     }
 
     /// Counts a mesh handshake. `reason`: why it failed.

@@ -3,6 +3,7 @@
 //!
 //! Streams are read and written by whoever holds them; the connection's driver only looks after control streams and GOAWAY.
 
+mod cancels;
 mod client;
 mod code;
 mod connection;
@@ -44,6 +45,11 @@ pub struct Limits {
     pub interim_responses: u32,
     /// Unidirectional streams of unknown type over the life of a connection.
     pub unknown_streams: u32,
+    /// Server: requests that the peer may give up before they are answered, at once; over it the connection is closed with
+    /// H3_EXCESSIVE_LOAD. More than may be open at once, so that all of them may be. Each answered request earns another.
+    pub cancels: u32,
+    /// How many of those come back in a second: as many as may be open, each timing out after a second.
+    pub cancels_per_second: u32,
     /// Announce HTTP datagrams (RFC 9297); the QUIC transport must have them enabled.
     pub datagrams: bool,
     /// Huffman-code strings where that is shorter. Costs more CPU than the bytes are worth inside one network.
@@ -61,6 +67,8 @@ impl Default for Limits {
             idle_frames: 256,
             interim_responses: 32,
             unknown_streams: 1024,
+            cancels: 2048,
+            cancels_per_second: 1024,
             datagrams: true,
             huffman: false,
         }

@@ -159,6 +159,36 @@ async fn an_independent_http3_client_is_understood() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_cancelled_requests_costs_its_connection() {
+    let victim = victim().await;
+    let destination = victim.app.address.to_string();
+    let good = victim.peer().await;
+    let flooding = victim.peer().await;
+    let flood = async {
+        loop {
+            // Dropped before its answer, a request is reset and stopped.
+            if let Err(error) = flooding.open(&destination).await {
+                break error;
+            }
+        }
+    };
+    let error = tokio::time::timeout(std::time::Duration::from_secs(60), flood).await.expect("the flood ends");
+    assert!(error.contains("given up before their answer"), "{error}");
+    let counted = eventually("it is counted", || async {
+        let metrics = victim.sidecar.metrics().await;
+        let reasons = metrics.labels("weft_peer_violations_total", "reason");
+        let count = metrics.sum("weft_peer_violations_total", &[("code", "H3_EXCESSIVE_LOAD")]);
+        (count == 1.0).then_some(reasons)
+    })
+    .await;
+    let log = victim.sidecar.process.log();
+    let lines: Vec<_> = log.lines().filter(|line| line.contains(counted[0].as_str())).collect();
+    assert!(lines.len() == 1 && lines[0].contains("H3_EXCESSIVE_LOAD"), "one line that says why: {lines:?}");
+    let (status, _) = good.ask(Method::GET, "victim", Some("/who"), &[("weft-dst", &destination)]).await.unwrap();
+    assert_eq!(status, 200, "the other connection of the same peer goes on");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bad_certificates_are_refused_with_a_reason() {
     let victim = victim().await;
     let mesh = &victim.mesh;

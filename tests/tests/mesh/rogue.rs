@@ -150,27 +150,40 @@ impl Peer {
         path: Option<&str>,
         headers: &[(&str, &str)],
     ) -> Result<(u16, HeaderMap), String> {
-        let mut map = HeaderMap::new();
-        for (name, value) in headers {
-            let name = HeaderName::from_bytes(name.as_bytes()).expect("a header name");
-            map.append(name, HeaderValue::from_str(value).expect("a header value"));
-        }
         let tunnel = method == Method::CONNECT;
-        let head = RequestHead {
-            method,
-            authority: Some(authority.parse().expect("an authority")),
-            path: path.map(|path| path.parse().expect("a path")),
-            absolute_form: false,
-            target_authority: None,
-            protocol: None,
-            headers: map,
-            version: Version::HTTP_3,
-        };
+        let head = head(method, authority, path, headers);
         let (mut send, mut receive) = self.client.send(&head, !tunnel).await.map_err(|error| error.to_string())?;
         if tunnel {
             _ = send.data(Bytes::from_static(b"weft-marker")).await;
         }
         let answer = receive.response_head().await.map_err(|error| error.to_string())?;
         Ok((answer.status.as_u16(), answer.headers))
+    }
+
+    /// Opens a request to `destination` and gives it up at once.
+    pub(super) async fn open(&self, destination: &str) -> Result<(), String> {
+        let head = head(Method::POST, "victim", Some("/"), &[("weft-dst", destination)]);
+        match self.client.send(&head, false).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.client.quic().closed().await.to_string() + &error.to_string()),
+        }
+    }
+}
+
+fn head(method: Method, authority: &str, path: Option<&str>, headers: &[(&str, &str)]) -> RequestHead {
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        let name = HeaderName::from_bytes(name.as_bytes()).expect("a header name");
+        map.append(name, HeaderValue::from_str(value).expect("a header value"));
+    }
+    RequestHead {
+        method,
+        authority: Some(authority.parse().expect("an authority")),
+        path: path.map(|path| path.parse().expect("a path")),
+        absolute_form: false,
+        target_authority: None,
+        protocol: None,
+        headers: map,
+        version: Version::HTTP_3,
     }
 }

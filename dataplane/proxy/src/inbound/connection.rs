@@ -9,6 +9,7 @@ use weft_transport::h3;
 use weft_transport::quic::Handshake;
 
 use super::{Caller, serve, tcp};
+use crate::config::Limits;
 use crate::reply::Side;
 use crate::worker::Worker;
 
@@ -26,9 +27,21 @@ pub async fn run(worker: Rc<Worker>, handshake: Handshake) {
     worker.shared.handshake(Side::Inbound, None);
     debug!(peer = %address, identity = %accepted.peer.id, "mesh connection accepted");
     let _open = worker.shared.peer_connections.enter();
-    let (server, driver) = h3::accept(accepted.connection, h3::Limits::default());
+    let (server, driver) = h3::accept(accepted.connection, limits(&worker.shared.config.limits));
     tokio::task::spawn_local(driver);
-    streams(&worker, Rc::new(Caller::new(accepted.peer.id, address)), &server).await;
+    let caller = Rc::new(Caller::new(accepted.peer.id, address));
+    streams(&worker, Rc::clone(&caller), &server).await;
+    if let Some(violation) = server.violation() {
+        worker.shared.violation(&violation);
+        let (identity, code) = (&caller.identity, h3::Code::name(violation.code));
+        warn!(peer = %address, %identity, code, reason = violation.reason, "mesh connection closed: its peer broke the rules");
+    }
+}
+
+/// All requests that a peer may have open may time out together, once a second.
+fn limits(limits: &Limits) -> h3::Limits {
+    let streams = limits.max_streams_per_connection;
+    h3::Limits { cancels: streams.saturating_mul(2), cancels_per_second: streams, ..h3::Limits::default() }
 }
 
 async fn streams(worker: &Rc<Worker>, caller: Rc<Caller>, server: &h3::Server) {

@@ -50,6 +50,7 @@ metrics! {
     PeerDialsShared = "weft_peer_dials_shared_total", Counter, "Requests that waited for another's dial.";
     PeerDialFailures = "weft_peer_dial_failures_total", Counter, "Dials that failed, by reason.";
     PeerEvictions = "weft_peer_evictions_total", Counter, "Pooled connections closed because their endpoint left.";
+    PeerViolations = "weft_peer_violations_total", Counter, "Mesh connections closed because the peer broke HTTP/3 or a limit, by code and reason.";
     AppConnections = "weft_app_connections", Gauge, "Application connections accepted and open.";
     AppConnectionsRefused = "weft_app_connections_refused_total", Counter, "Application connections refused at the limit.";
     AppPoolReused = "weft_app_pool_reused_total", Counter, "Requests sent to the app on a kept connection.";

@@ -7,8 +7,9 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use quinn::VarInt;
 use tokio::sync::Notify;
 
-use super::Limits;
+use super::cancels::Cancels;
 use super::frame::{Role, Settings, Violation};
+use super::{Code, Limits};
 use crate::http::StreamError;
 
 /// No GOAWAY yet.
@@ -29,6 +30,9 @@ pub(super) struct Connection {
     /// The id in the peer's last GOAWAY.
     peer_goaway: AtomicU64,
     accepting: Mutex<Accepting>,
+    cancels: Mutex<Cancels>,
+    /// The breach for which we closed.
+    violation: OnceLock<Violation>,
 }
 
 /// Server: which request streams have been taken, and from which on none will be.
@@ -51,16 +55,15 @@ impl Connection {
             retired: AtomicBool::new(false),
             peer_goaway: AtomicU64::new(NEVER),
             accepting: Mutex::new(Accepting::default()),
+            cancels: Mutex::new(Cancels::NONE),
+            violation: OnceLock::new(),
         }
     }
 
     /// Ends the connection for a breach by the peer.
     pub(super) fn fail(&self, violation: Violation) -> StreamError {
-        tracing::debug!(
-            code = super::Code::name(violation.code),
-            reason = violation.reason,
-            "closing HTTP/3 connection"
-        );
+        tracing::debug!(code = Code::name(violation.code), reason = violation.reason, "closing HTTP/3 connection");
+        let _ = self.violation.set(violation);
         self.close(violation.code, violation.reason);
         StreamError::Protocol(violation.reason)
     }
@@ -128,6 +131,27 @@ impl Connection {
     /// Server: the id of our GOAWAY if one has been decided.
     pub(super) fn own_goaway(&self) -> Option<u64> {
         self.accepting().goaway
+    }
+
+    /// The breach for which we closed, if it was one.
+    pub(super) fn violation(&self) -> Option<Violation> {
+        self.violation.get().copied()
+    }
+
+    /// Server: a request ended before it was answered. Too many of those end the connection.
+    pub(super) fn cancelled(&self) {
+        if self.is_closed() || self.quic.close_reason().is_some() {
+            return;
+        }
+        let accepted = self.accepting().next / 4;
+        let finished = accepted.saturating_sub(self.open_streams() as u64);
+        let mut cancels = self.cancels.lock().unwrap_or_else(PoisonError::into_inner);
+        let limits = &self.limits;
+        let within = cancels.spend(std::time::Instant::now(), finished, limits.cancels, limits.cancels_per_second);
+        drop(cancels);
+        if !within {
+            self.fail(Violation::new(Code::EXCESSIVE_LOAD, "too many requests given up before their answer"));
+        }
     }
 
     /// Counts both halves of a new request stream.

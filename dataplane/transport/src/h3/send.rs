@@ -21,13 +21,22 @@ pub struct SendStream {
     /// Accepted but not yet taken by QUIC: a HEADERS frame, a DATA frame's header, its payload.
     pending: SmallVec<[Bytes; 3]>,
     ended: bool,
+    /// Server: the final head of the response has been accepted.
+    answered: bool,
     /// The code of the reset when this half is dropped unfinished.
     abandon_code: u64,
 }
 
 impl SendStream {
     pub(super) fn new(stream: quinn::SendStream, connection: Arc<Connection>, abandon_code: u64) -> Self {
-        SendStream { stream, connection, pending: SmallVec::new(), ended: false, abandon_code }
+        SendStream {
+            stream,
+            connection,
+            pending: SmallVec::new(),
+            ended: false,
+            answered: false,
+            abandon_code,
+        }
     }
 
     pub(super) fn set_abandon_code(&mut self, code: u64) {
@@ -46,7 +55,9 @@ impl SendStream {
         let huffman = self.connection.limits.huffman;
         let (headers, size) =
             assemble(|out| frame::write_headers(out, |out| message::encode_response(out, head, huffman)));
-        self.headers(headers, size, end).await
+        self.headers(headers, size, end).await?;
+        self.answered |= !head.status.is_informational();
+        Ok(())
     }
 
     /// Takes an assembled HEADERS frame; `end`: and sends it as the last.
@@ -119,6 +130,9 @@ impl Drop for SendStream {
     fn drop(&mut self) {
         self.reset(self.abandon_code);
         self.connection.released();
+        if !self.answered && self.connection.role == frame::Role::Server {
+            self.connection.cancelled();
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::connection::Connection;
 use super::recv::{HeadError, RequestKind};
-use super::{Code, Limits, RecvStream, SendStream, driver, frame};
+use super::{Code, Limits, RecvStream, SendStream, Violation, driver, frame};
 use crate::http::{RequestHead, ResponseHead, StreamError};
 
 /// Takes over an established connection as its server. The future drives the control streams and ends with the connection.
@@ -77,6 +77,12 @@ impl Server {
     #[must_use]
     pub fn open_streams(&self) -> usize {
         self.connection.open_streams()
+    }
+
+    /// The peer's breach of the protocol or of our limits for which we closed the connection, if that is why it ended.
+    #[must_use]
+    pub fn violation(&self) -> Option<Violation> {
+        self.connection.violation()
     }
 
     /// Closes at once; requests in flight fail.

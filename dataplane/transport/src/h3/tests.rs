@@ -1,5 +1,6 @@
 //! The HTTP/3 layer alone, against itself, against an independent implementation and against peers that misbehave.
 
+mod cancels;
 mod frames;
 mod loopback;
 mod malformed;
