@@ -18,4 +18,5 @@ mod mesh {
     mod profile;
     mod real;
     mod rogue;
+    mod tls12;
 }

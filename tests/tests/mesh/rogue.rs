@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
+use quinn::crypto::rustls::QuicClientConfig;
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
@@ -16,6 +17,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, Server
 use weft_tests::Mesh;
 use weft_transport::h3;
 use weft_transport::http::RequestHead;
+
+use super::tls12::OldClient;
 
 /// A chain with its key.
 pub(super) struct Identity {
@@ -107,8 +110,30 @@ impl ServerCertVerifier for AnyServer {
     }
 }
 
+/// What a caller offers.
+pub(super) enum Hello {
+    /// TLS 1.3 with this certificate, or none, and this protocol.
+    Tls13(Option<Identity>, &'static str),
+    /// The same as every Weft, but for the version.
+    Tls12(Identity),
+}
+
 /// A QUIC connection to a mesh port. The server's word on the client's certificate comes only afterwards.
 pub(super) async fn dial(identity: Option<&Identity>, to: SocketAddr, alpn: &str) -> Result<quinn::Connection, String> {
+    connect(quinn::ClientConfig::new(Arc::new(tls13(identity, alpn))), to).await
+}
+
+pub(super) async fn greet(hello: &Hello, to: SocketAddr) -> Result<quinn::Connection, String> {
+    match hello {
+        Hello::Tls13(identity, alpn) => dial(identity.as_ref(), to, alpn).await,
+        Hello::Tls12(identity) => {
+            let old = OldClient(Arc::new(tls13(Some(identity), "h3")));
+            connect(quinn::ClientConfig::new(Arc::new(old)), to).await
+        }
+    }
+}
+
+fn tls13(identity: Option<&Identity>, alpn: &str) -> QuicClientConfig {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -123,9 +148,12 @@ pub(super) async fn dial(identity: Option<&Identity>, to: SocketAddr, alpn: &str
         None => builder.with_no_client_auth(),
     };
     tls.alpn_protocols = vec![alpn.as_bytes().to_vec()];
-    let quic = quinn::crypto::rustls::QuicClientConfig::try_from(tls).expect("a QUIC configuration");
+    QuicClientConfig::try_from(tls).expect("a QUIC configuration")
+}
+
+async fn connect(config: quinn::ClientConfig, to: SocketAddr) -> Result<quinn::Connection, String> {
     let mut endpoint = quinn::Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a socket");
-    endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(quic)));
+    endpoint.set_default_client_config(config);
     let connecting = endpoint.connect(to, "peer.invalid").expect("a good address");
     connecting.await.map_err(|error| error.to_string())
 }
