@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::{info, warn};
+use weft_flow::Backoff;
 use weft_policy::bundle::Bundle;
 use weft_policy::wire::v1;
 use weft_transport::tls::IdentityHandle;
@@ -63,24 +64,22 @@ impl Control {
     pub async fn run(self: Arc<Self>) {
         let mut applier = Applier::new(Arc::clone(&self));
         self.start_from_disk(&mut applier).await;
-        let mut wait = BACKOFF.0;
+        let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         loop {
             match self.session(&mut applier).await {
                 Ok(End::Drained) => return,
                 Ok(End::Closed) => {
-                    wait = BACKOFF.0;
+                    backoff.reset();
                     info!("control stream closed");
                 }
                 Err(error) => warn!(error = %crate::chain(&error), "no control stream"),
             }
             self.shared.contact.lost();
             applier.forget_pending();
-            let jitter = Duration::from_millis(rand::random::<u64>() % 100);
             tokio::select! {
-                () = tokio::time::sleep(wait + jitter) => {}
+                () = tokio::time::sleep(backoff.wait(rand::random())) => {}
                 () = self.shared.drain.draining() => return,
             }
-            wait = (wait * 2).min(BACKOFF.1);
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rcgen::{CertificateParams, KeyPair};
 use rustls_pki_types::CertificateDer;
 use tracing::{info, warn};
+use weft_flow::Backoff;
 use weft_policy::identity::SpiffeId;
 use weft_policy::wire::v1;
 use weft_transport::tls::{IdentityError, IdentityHandle, Trust, TrustError, WorkloadIdentity};
@@ -51,7 +52,7 @@ pub async fn join_or_load(config: &Config, state: &State, channel: &Channel) -> 
     }
     let path = config.control.token_file.as_deref().ok_or(JoinError::NoToken)?;
     let token = read_token(path)?;
-    let mut wait = RETRY.0;
+    let mut backoff = Backoff::new(RETRY.0, RETRY.1);
     loop {
         match join(config, state, channel, &token).await {
             Ok(handle) => return Ok(handle),
@@ -63,8 +64,7 @@ pub async fn join_or_load(config: &Config, state: &State, channel: &Channel) -> 
             }
             Err(error) => return Err(error),
         }
-        tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(RETRY.1);
+        tokio::time::sleep(backoff.wait(rand::random())).await;
     }
 }
 
@@ -160,20 +160,19 @@ pub struct IdentityKeeper {
 
 impl IdentityKeeper {
     pub async fn run(self) {
-        let mut wait = RETRY.0;
+        let mut backoff = Backoff::new(RETRY.0, RETRY.1);
         loop {
             tokio::time::sleep(self.until_half_life()).await;
             match self.renew().await {
                 Ok(()) => {
-                    wait = RETRY.0;
+                    backoff.reset();
                     metrics::counter!(Metric::CertificateRenewals.name(), "result" => "renewed").increment(1);
                     info!(identity = %self.identity.id(), "certificate renewed");
                 }
                 Err(error) => {
                     metrics::counter!(Metric::CertificateRenewals.name(), "result" => "failed").increment(1);
                     warn!(error = %crate::chain(&error), "certificate not renewed; the old one is used until it ends");
-                    tokio::time::sleep(wait).await;
-                    wait = (wait * 2).min(RETRY.1);
+                    tokio::time::sleep(backoff.wait(rand::random())).await;
                 }
             }
         }
