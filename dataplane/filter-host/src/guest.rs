@@ -9,6 +9,7 @@ use wasmtime::component::{HasSelf, Linker};
 
 use crate::bindings::weft::filter::{log, metrics, token_bucket, types};
 use crate::bucket::{BucketLimits, BucketRegistry, Buckets, Limit};
+use crate::clock::Clock;
 use crate::deadline::Deadline;
 use crate::host::CONFIGURE_TIMEOUT;
 use crate::metrics::CustomMetric;
@@ -30,6 +31,7 @@ pub(crate) struct Shared {
     pub(crate) bucket_limits: BucketLimits,
     pub(crate) memory_bytes: usize,
     pub(crate) started: Instant,
+    pub(crate) clock: Arc<Clock>,
     pub(crate) log: LogGate,
     /// Every limit that an instance defined: buckets outlive the instances that use them.
     pub(crate) limits: Mutex<Vec<Arc<Buckets>>>,
@@ -55,7 +57,7 @@ impl Shared {
 
 /// The data of one instance's store.
 pub(crate) struct Guest {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     metrics: Vec<Arc<CustomMetric>>,
     limits: Vec<Arc<Buckets>>,
     memory: u64,

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -12,12 +11,11 @@ use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAlloc
 
 use crate::bucket::{BucketLimits, BucketRegistry};
 use crate::cache::Cache;
+use crate::clock::Clock;
 use crate::prepare::{PrepareError, Prepared};
 use crate::spec::{Digest, FilterSpec};
 use crate::stats::{FilterStats, HostStats};
 
-/// How often the clock that ends calls moves; a call's deadline is kept to this.
-const TICK: Duration = Duration::from_millis(5);
 /// Deadline of instantiation and `configure`, which happen off the data path but for replacements.
 pub(crate) const CONFIGURE_TIMEOUT: Duration = Duration::from_secs(1);
 const STACK_BYTES: usize = 512 << 10;
@@ -78,8 +76,7 @@ pub(crate) struct Inner {
     stats: DashMap<String, Weak<FilterStats>>,
     prepared: Mutex<Vec<Weak<Prepared>>>,
     slots: Mutex<Slots>,
-    /// Ends the clock's thread.
-    stop: Arc<AtomicBool>,
+    pub(crate) clock: Arc<Clock>,
 }
 
 /// Indexes into workers' tables of instances: small, unique among the living, used again after death.
@@ -97,8 +94,8 @@ impl Host {
             Some(directory) => Some(Cache::open(directory, &engine).map_err(HostError::Cache)?),
             None => None,
         };
-        let stop = Arc::new(AtomicBool::new(false));
-        start_clock(engine.clone(), stop.clone()).map_err(HostError::Clock)?;
+        let ticking = engine.clone();
+        let clock = Clock::start(move || ticking.increment_epoch()).map_err(HostError::Clock)?;
         Ok(Self(Arc::new(Inner {
             engine,
             config,
@@ -109,7 +106,7 @@ impl Host {
             stats: DashMap::new(),
             prepared: Mutex::default(),
             slots: Mutex::default(),
-            stop,
+            clock,
         })))
     }
 
@@ -125,6 +122,11 @@ impl Host {
         let prepared = Arc::new(Prepared::new(&self.0, spec, wasm)?);
         lock(&self.0.prepared).push(Arc::downgrade(&prepared));
         Ok(prepared)
+    }
+
+    /// True while the clock that ends calls sleeps because none has come for a while.
+    pub fn is_idle(&self) -> bool {
+        self.0.clock.is_parked()
     }
 
     /// Each attachment that is alive, in its newest configuration, by name.
@@ -188,16 +190,11 @@ impl Inner {
     pub(crate) fn return_slot(&self, slot: usize) {
         lock(&self.slots).free.push(slot);
     }
-
-    /// Clock ticks that a deadline spans: at least the time given, at most one tick more.
-    pub(crate) fn ticks(timeout: Duration) -> u64 {
-        u64::try_from(timeout.as_nanos().div_ceil(TICK.as_nanos())).unwrap_or(u64::MAX / 2).max(1) + 1
-    }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.stop.store(true, Relaxed);
+        self.clock.stop();
     }
 }
 
@@ -227,15 +224,4 @@ fn engine(config: &HostConfig) -> wasmtime::Result<Engine> {
         .wasm_backtrace_max_frames(None)
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     Engine::new(&engine)
-}
-
-/// The thread that moves the engine's epoch, so that a call that outlives its deadline is ended.
-fn start_clock(engine: Engine, stop: Arc<AtomicBool>) -> std::io::Result<()> {
-    let tick = move || {
-        while !stop.load(Relaxed) {
-            std::thread::sleep(TICK);
-            engine.increment_epoch();
-        }
-    };
-    std::thread::Builder::new().name("weft-filter-clock".to_owned()).spawn(tick).map(drop)
 }

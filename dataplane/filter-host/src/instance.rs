@@ -11,9 +11,10 @@ use wasmtime::{Store, Trap};
 use crate::bindings::weft::filter::types::{self, Wants};
 use crate::bindings::{Filter, FilterPre};
 use crate::chain::{Attributes, RequestView, Summary};
+use crate::clock::Clock;
 use crate::deadline::{Deadline, thread_time};
 use crate::guest::{Guest, Shared};
-use crate::host::{CONFIGURE_TIMEOUT, Inner};
+use crate::host::CONFIGURE_TIMEOUT;
 use crate::prepare::Interest;
 
 /// Why a filter gave no verdict.
@@ -75,20 +76,28 @@ impl Instance {
         config: &str,
         call_timeout: Duration,
     ) -> Result<(Self, types::Interest), StartError> {
+        let ticks = Clock::ticks(call_timeout);
+        shared.clock.allow(ticks.max(Clock::ticks(CONFIGURE_TIMEOUT)));
+        shared.clock.call();
         let mut store = Store::new(pre.engine(), Guest::new(shared));
         store.limiter(|guest| guest);
-        store.epoch_deadline_callback(|mut store| Ok(store.data_mut().deadline.strike(thread_time())));
-        store.set_epoch_deadline(Inner::ticks(CONFIGURE_TIMEOUT));
+        store.epoch_deadline_callback(|mut store| {
+            store.data().shared.clock.call();
+            Ok(store.data_mut().deadline.strike(thread_time()))
+        });
+        store.set_epoch_deadline(Clock::ticks(CONFIGURE_TIMEOUT));
         let filter = pre.instantiate(&mut store).map_err(StartError::Instantiate)?;
         let interest = filter.call_configure(&mut store, config).map_err(StartError::Configure)?;
         let interest = interest.map_err(StartError::Refused)?;
         store.data_mut().deadline = Deadline::new(call_timeout);
-        Ok((Self { store, filter, ticks: Inner::ticks(call_timeout) }, interest))
+        Ok((Self { store, filter, ticks }, interest))
     }
 
     /// Starts the clock of one call.
     fn arm(&mut self) {
-        self.store.data_mut().deadline.start();
+        let guest = self.store.data_mut();
+        guest.shared.clock.call();
+        guest.deadline.start();
         self.store.set_epoch_deadline(self.ticks);
     }
 

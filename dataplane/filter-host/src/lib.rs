@@ -8,6 +8,7 @@ mod breaker;
 mod bucket;
 mod cache;
 mod chain;
+mod clock;
 mod deadline;
 mod edits;
 mod guest;

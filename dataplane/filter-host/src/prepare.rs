@@ -116,6 +116,7 @@ impl Prepared {
             bucket_limits: host.config.buckets,
             memory_bytes,
             started: host.started,
+            clock: host.clock.clone(),
             log: LogGate::default(),
             limits: Mutex::default(),
         });

@@ -60,6 +60,23 @@ fn an_endless_loop_ends_at_its_deadline() {
 }
 
 #[test]
+fn a_call_wakes_the_clock_that_ends_it() {
+    let (host, mut worker, chain) = setup(OnFailure::Deny);
+    assert!(!host.is_idle(), "its instance has just been configured");
+    for stream in 1..=2 {
+        let start = Instant::now();
+        while !host.is_idle() {
+            assert!(start.elapsed() < Duration::from_secs(30), "nothing calls, and the clock does not sleep");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let start = Instant::now();
+        assert_eq!(refused(ask(&mut worker, &chain, stream, Head::told("loop"))), "filter_timed_out");
+        assert!((50..5_000).contains(&start.elapsed().as_millis()), "its time, not less: {:?}", start.elapsed());
+        assert!(!host.is_idle());
+    }
+}
+
+#[test]
 fn memory_and_stack_end_at_their_limits() {
     let (host, mut worker, chain) = setup(OnFailure::Deny);
     assert_eq!(refused(ask(&mut worker, &chain, 1, Head::told("memory"))), "filter_trapped");

@@ -1,0 +1,190 @@
+//! The clock that ends calls: it moves the engine's epoch while a filter may run, and sleeps while none does. Invariant: from
+//! the start of a call to its deadline it is not parked.
+
+use std::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU64,
+    Ordering::{AcqRel, Acquire, Relaxed},
+};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+/// How often the clock moves while it runs; a call's deadline is kept to this.
+pub(crate) const TICK: Duration = Duration::from_millis(5);
+/// The clock asks this often whether anybody calls: it is parked after one to two such times without a call.
+const WINDOW: u64 = 200;
+
+/// Somebody has called since the clock last asked.
+const CALLED: u8 = 0;
+/// The clock asks: the next call answers.
+const ASKED: u8 = 1;
+/// Nobody answered; the next call wakes it.
+const PARKED: u8 = 2;
+
+/// One per host, with a thread of its own.
+#[derive(Debug)]
+pub(crate) struct Clock {
+    state: AtomicU8,
+    /// The longest that any call may last, in ticks: the clock outlives it.
+    longest: AtomicU64,
+    stopped: AtomicBool,
+    thread: OnceLock<Thread>,
+}
+
+impl Clock {
+    /// Starts the thread, parked; `tick` is what it does while it runs.
+    pub(crate) fn start(tick: impl FnMut() + Send + 'static) -> std::io::Result<Arc<Self>> {
+        let clock = Arc::new(Self {
+            state: AtomicU8::new(PARKED),
+            longest: AtomicU64::new(0),
+            stopped: AtomicBool::new(false),
+            thread: OnceLock::new(),
+        });
+        let running = clock.clone();
+        let named = thread::Builder::new().name("weft-filter-clock".to_owned());
+        let thread = named.spawn(move || running.run(tick))?.thread().clone();
+        clock.thread.get_or_init(|| thread);
+        Ok(clock)
+    }
+
+    /// Clock ticks that a deadline spans: at least the time given, at most one tick more.
+    pub(crate) fn ticks(timeout: Duration) -> u64 {
+        u64::try_from(timeout.as_nanos().div_ceil(TICK.as_nanos())).unwrap_or(u64::MAX / 2).max(1) + 1
+    }
+
+    /// Calls of up to so many ticks will follow.
+    pub(crate) fn allow(&self, ticks: u64) {
+        self.longest.fetch_max(ticks, Relaxed);
+    }
+
+    /// A call starts, or goes on past its deadline.
+    pub(crate) fn call(&self) {
+        // What is read here is at most as old as a store takes to be seen; the clock waits a window between asking and
+        // parking.
+        if self.state.load(Relaxed) != CALLED {
+            self.wake();
+        }
+    }
+
+    #[cold]
+    fn wake(&self) {
+        if self.state.swap(CALLED, AcqRel) == PARKED {
+            self.unpark();
+        }
+    }
+
+    pub(crate) fn is_parked(&self) -> bool {
+        self.state.load(Acquire) == PARKED
+    }
+
+    /// Ends the thread.
+    pub(crate) fn stop(&self) {
+        self.stopped.store(true, Relaxed);
+        self.unpark();
+    }
+
+    fn unpark(&self) {
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+
+    fn run(&self, mut tick: impl FnMut()) {
+        let mut ticks = 0;
+        while !self.stopped.load(Relaxed) {
+            if self.is_parked() {
+                thread::park();
+                ticks = 0;
+                continue;
+            }
+            thread::sleep(TICK);
+            tick();
+            ticks += 1;
+            // A call that began just before the clock asked meets its deadline, and says that it goes on, before the end.
+            if ticks > WINDOW.max(self.longest.load(Relaxed)) {
+                ticks = 0;
+                let asked = self.state.compare_exchange(CALLED, ASKED, AcqRel, Acquire);
+                if asked == Err(ASKED) {
+                    let _ = self.state.compare_exchange(ASKED, PARKED, AcqRel, Acquire);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    fn until(what: &str, condition: impl Fn() -> bool) {
+        let start = Instant::now();
+        while !condition() {
+            assert!(start.elapsed() < PATIENCE, "{what}");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn counted() -> (Arc<Clock>, Arc<AtomicU64>) {
+        let ticks = Arc::new(AtomicU64::new(0));
+        let count = ticks.clone();
+        let clock = Clock::start(move || {
+            count.fetch_add(1, Relaxed);
+        });
+        (clock.unwrap(), ticks)
+    }
+
+    #[test]
+    fn it_sleeps_while_nothing_runs() {
+        let (clock, ticks) = counted();
+        clock.call();
+        until("it ticks for a call", || ticks.load(Relaxed) > 3);
+        until("it is parked when no other follows", || clock.is_parked());
+        let parked = ticks.load(Relaxed);
+        assert!(parked >= 2 * WINDOW, "it asked first, and waited: {parked}");
+        let start = Instant::now();
+        until("time passes", || start.elapsed() > TICK * 20);
+        assert!(ticks.load(Relaxed) <= parked + 1, "it sleeps");
+        clock.call();
+        until("it ticks again", || ticks.load(Relaxed) > parked + 3);
+        clock.stop();
+    }
+
+    #[test]
+    fn it_never_ran_where_nothing_called() {
+        let (clock, ticks) = counted();
+        let start = Instant::now();
+        until("time passes", || start.elapsed() > TICK * 20);
+        assert_eq!((clock.is_parked(), ticks.load(Relaxed)), (true, 0));
+        clock.stop();
+    }
+
+    #[test]
+    fn it_outlives_the_longest_call() {
+        let (clock, ticks) = counted();
+        let long = WINDOW * 2;
+        clock.allow(long);
+        clock.call();
+        let start = ticks.load(Relaxed);
+        until("its end", || clock.is_parked());
+        assert!(ticks.load(Relaxed) - start > 2 * long, "whenever in a window the call began, its deadline came");
+        clock.stop();
+    }
+
+    #[test]
+    fn the_thread_ends_with_its_host() {
+        let (clock, _) = counted();
+        clock.stop();
+        until("only we hold it", || Arc::strong_count(&clock) == 1);
+    }
+
+    #[test]
+    fn deadlines_round_up_to_ticks() {
+        assert_eq!(Clock::ticks(Duration::from_millis(50)), 11);
+        assert_eq!(Clock::ticks(Duration::from_nanos(1)), 2);
+        assert_eq!(Clock::ticks(Duration::ZERO), 2);
+    }
+}
