@@ -29,14 +29,7 @@ pub struct SendStream {
 
 impl SendStream {
     pub(super) fn new(stream: quinn::SendStream, connection: Arc<Connection>, abandon_code: u64) -> Self {
-        SendStream {
-            stream,
-            connection,
-            pending: SmallVec::new(),
-            ended: false,
-            answered: false,
-            abandon_code,
-        }
+        SendStream { stream, connection, pending: SmallVec::new(), ended: false, answered: false, abandon_code }
     }
 
     pub(super) fn set_abandon_code(&mut self, code: u64) {

@@ -1,7 +1,7 @@
 //! Peers that open requests and give them up: within the budget, and beyond it.
 
 use super::super::{Code, Limits, Server, Violation};
-use super::{Method, Pair, frame, headers_frame, request, response, soon, until};
+use super::{Method, Pair, frame, headers_frame, read, request, response, soon, until};
 
 /// Answers what it is given until the connection ends.
 fn serve(server: &Server) {
@@ -9,7 +9,7 @@ fn serve(server: &Server) {
     tokio::spawn(async move {
         while let Some(incoming) = server.accept().await {
             tokio::spawn(async move {
-                let Ok((_, mut recv, mut send)) = incoming.head().await else { return };
+                let Ok((_, mut recv, mut send)) = read(incoming).await else { return };
                 // A request without a body is answered, one with a body when it is complete.
                 while let Ok(Some(_)) = recv.frame().await {}
                 if recv.is_end() {
