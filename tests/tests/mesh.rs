@@ -18,5 +18,6 @@ mod mesh {
     mod profile;
     mod real;
     mod rogue;
+    #[path = "../../../dataplane/transport/src/quic/tests/tls12.rs"]
     mod tls12;
 }

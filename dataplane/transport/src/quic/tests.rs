@@ -3,6 +3,7 @@
 mod attack;
 mod handshake;
 mod pool;
+mod tls12;
 mod workers;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -12,7 +12,7 @@ use crate::http::{Frame, RequestHead, StreamError};
 const CALM: u16 = 200;
 
 async fn next(server: &Server) -> (RequestHead, RecvStream, SendStream) {
-    soon(async { read(server.accept().await.unwrap()).await.unwrap() }).await
+    soon(Box::pin(async { read(server.accept().await.unwrap()).await.unwrap() })).await
 }
 
 /// Everything that is left of a body: its bytes and trailers.

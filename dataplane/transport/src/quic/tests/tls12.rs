@@ -1,5 +1,5 @@
 //! A caller that begins as a TLS 1.2 client would, were there one for QUIC: its ClientHello offers TLS 1.2 only. rustls writes
-//! none, so what it writes is changed on its way into the Initial packet.
+//! none, so what it writes is changed on its way into the Initial packet. The mesh's suite includes this file too.
 
 use std::any::Any;
 use std::sync::Arc;
