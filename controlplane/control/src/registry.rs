@@ -80,6 +80,8 @@ pub struct ProxyStatus {
     pub key: ProxyKey,
     pub state: SyncState,
     pub reason: String,
+    /// What it refused at whatever revision and still does without.
+    pub held: Vec<String>,
     pub synced: Revision,
     pub introduction: Introduction,
     pub health: Health,
@@ -257,6 +259,7 @@ impl Entry {
             key: key.clone(),
             state,
             reason,
+            held: self.progress.refused.iter().map(|(_, text)| text.clone()).collect(),
             synced: self.progress.synced,
             introduction: self.introduction.clone(),
             health: self.health.clone(),

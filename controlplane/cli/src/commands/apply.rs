@@ -37,19 +37,32 @@ pub(crate) async fn run(args: ApplyArgs) -> Outcome {
     let text = output::structured(args.output.format, &answer)?;
     output::print(&text.unwrap_or_else(|| summary(&answer)));
     match args.wait {
-        Some(patience) => wait::until_synced(&client, revision(&answer)?, patience).await,
+        Some(patience) => wait::until_synced(&client, revision(&answer)?, patience, &names(&answer)).await,
         None => Ok(Answer::Yes),
     }
 }
 
-/// One apply or, with `dry_run`, only its plan. A plan with problems is an answer of no.
+/// One apply or, with `dry_run`, only its plan. What works, but perhaps not as meant, is told on stderr.
 pub(crate) async fn submit(client: &Client, documents: Vec<Value>, dry_run: bool) -> Result<Value, Failure> {
     let answer = client.post("/apply", &json!({"documents": documents, "dry_run": dry_run})).await?;
-    let problems: Vec<String> = answer["problems"].as_array().into_iter().flatten().map(problem).collect();
-    if problems.is_empty() {
-        return Ok(answer);
-    }
-    Err(Failure::Refused(format!("nothing was applied:\n  {}", problems.join("\n  "))))
+    warnings(&answer).for_each(|warning| output::complain(&warning));
+    Ok(answer)
+}
+
+/// Of the objects that were given; others' are told where they are given.
+fn warnings(answer: &Value) -> impl Iterator<Item = String> {
+    let list = |key: &str| answer[key].as_array().into_iter().flatten();
+    let given: Vec<String> = list("changes").map(object).collect();
+    list("problems").filter(move |problem| given.contains(&object(problem))).map(|problem| {
+        let (key, message) = (text_at(problem, &["key"]), text_at(problem, &["message"]));
+        format!("warning: {}: {key}: {message}", object(problem))
+    })
+}
+
+/// The objects that an apply was given, changed or not, as `namespace/name`.
+pub(crate) fn names(answer: &Value) -> Vec<String> {
+    let changes = answer["changes"].as_array().into_iter().flatten();
+    changes.map(|change| format!("{}/{}", text_at(change, &["namespace"]), text_at(change, &["name"]))).collect()
 }
 
 pub(crate) fn revision(answer: &Value) -> anyhow::Result<u64> {
@@ -72,19 +85,6 @@ fn summary(answer: &Value) -> String {
     text
 }
 
-fn problem(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Object(map) => {
-            let part = |key: &str| map.get(key).and_then(Value::as_str).unwrap_or_default();
-            let place = [part("kind"), part("namespace"), part("name"), part("key")];
-            let place: Vec<&str> = place.into_iter().filter(|text| !text.is_empty()).collect();
-            format!("{}: {}", place.join(" "), part("message"))
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => value.to_string(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,9 +99,14 @@ mod tests {
     }
 
     #[test]
-    fn problems_are_told_in_words() {
-        let value = json!({"kind": "HTTPRoute", "namespace": "a", "name": "b", "key": "spec.rules", "message": "no such service"});
-        assert_eq!(problem(&value), "HTTPRoute a b spec.rules: no such service");
-        assert_eq!(problem(&json!("plain")), "plain");
+    fn warnings_are_told_of_what_was_given() {
+        let problem = |name: &str| json!({"kind": "HTTPRoute", "namespace": "a", "name": name, "key": "spec.rules", "message": "no such service"});
+        let answer = json!({
+            "changes": [{"action": "created", "kind": "HTTPRoute", "namespace": "a", "name": "b"}],
+            "problems": [problem("b"), problem("other")],
+        });
+        let told: Vec<_> = warnings(&answer).collect();
+        assert_eq!(told, ["warning: HTTPRoute a/b: spec.rules: no such service"]);
+        assert_eq!(names(&answer), ["a/b"]);
     }
 }

@@ -51,7 +51,7 @@ fn table(proxies: &[Value], wide: bool, paint: &Paint, now: i64) -> String {
     let mut headings =
         vec!["NAME", "IDENTITY", "STATE", "REVISION", "STALENESS", "CERTIFICATE", "TRANSPORT", "VERSION"];
     if wide {
-        headings.extend(["ADDRESS", "FILTERS"]);
+        headings.extend(["ADDRESS", "FILTERS", "REASON"]);
     }
     let mut table = Table::new(headings);
     for proxy in proxies {
@@ -72,7 +72,7 @@ fn table(proxies: &[Value], wide: bool, paint: &Paint, now: i64) -> String {
             text_at(proxy, &["version"]),
         ];
         if wide {
-            row.extend([text_at(proxy, &["address"]), filters(proxy).join(",")]);
+            row.extend([text_at(proxy, &["address"]), filters(proxy).join(","), text_at(proxy, &["reason"])]);
         }
         table.row(row);
     }

@@ -17,16 +17,24 @@ const POLL: Duration = Duration::from_secs(2);
 pub(crate) enum Verdict {
     Everywhere {
         proxies: usize,
+        /// What proxies still do without since they refused it, a line each.
+        held: Vec<String>,
     },
     /// Who has not got it and why, a line each.
     NotEverywhere(String),
 }
 
-/// `--wait` of a command: told on stderr, status 1 where a proxy has not got it.
-pub(crate) async fn until_synced(client: &Client, revision: u64, patience: Duration) -> Outcome {
+/// `--wait` of a command that was given `objects` (`namespace/name`): told on stderr, status 1 where a proxy has not got
+/// the revision, or has refused one of them before and does without it.
+pub(crate) async fn until_synced(client: &Client, revision: u64, patience: Duration, objects: &[String]) -> Outcome {
     let started = Instant::now();
     match watch(client, revision, patience, &|progress| output::complain(&progress)).await? {
-        Verdict::Everywhere { proxies } => {
+        Verdict::Everywhere { held, .. } if held.iter().any(|held| is_of(held, objects)) => {
+            let ours: Vec<_> = held.into_iter().filter(|held| is_of(held, objects)).collect();
+            output::complain(&format!("revision {revision} is not everywhere:\n{}", ours.join("\n")));
+            Ok(Answer::No)
+        }
+        Verdict::Everywhere { proxies, .. } => {
             let waited = output::duration(started.elapsed());
             output::complain(&format!("revision {revision} is at all {proxies} proxies concerned (after {waited})"));
             Ok(Answer::Yes)
@@ -54,6 +62,7 @@ pub(crate) async fn watch(
             let has = |proxy: &&Value| proxy["state"] == "synced";
             return Ok(Verdict::Everywhere {
                 proxies: status["proxies"].as_array().into_iter().flatten().filter(has).count(),
+                held: held(&status),
             });
         }
         let waiting = unsynced(&status);
@@ -62,6 +71,27 @@ pub(crate) async fn watch(
         }
         tell(format!("waiting for {} of revision {revision}", summary(&waiting)));
     }
+}
+
+/// What proxies refused earlier and do without.
+fn held(status: &Value) -> Vec<String> {
+    let of = |proxy: &Value| {
+        let name = text_at(proxy, &["name"]);
+        let texts: Vec<String> = proxy["held"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .map(|text| format!("  {name} refuses {text}"))
+            .collect();
+        texts
+    };
+    status["proxies"].as_array().into_iter().flatten().flat_map(of).collect()
+}
+
+/// True where what is held is one of `objects`.
+fn is_of(held: &str, objects: &[String]) -> bool {
+    objects.iter().any(|object| held.split([' ', ':']).any(|word| word == object))
 }
 
 /// Proxies that have not acknowledged it.
@@ -97,6 +127,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_was_refused_before_is_not_there_either() {
+        let status = json!({"proxies": [{"name": "a", "state": "synced", "held": ["filter default/f: bad config"]}]});
+        let held = held(&status);
+        assert_eq!(held, ["  a refuses filter default/f: bad config"]);
+        assert!(is_of(&held[0], &["default/f".to_owned()]) && !is_of(&held[0], &["default/g".to_owned()]));
+    }
 
     #[test]
     fn refusals_alone_end_the_wait() {

@@ -82,6 +82,18 @@ fn problems_found_by_the_server_are_an_answer_of_no() {
 }
 
 #[test]
+fn what_is_applied_with_a_warning_is_applied() {
+    let warning = json!([{"kind": "Service", "namespace": "shop", "name": "reviews", "key": "spec.selector",
+        "message": "no workload has these labels", "severity": "warning"}]);
+    let control = Control::start(&[("POST /api/v1/apply", 200, applied(&warning))]);
+    let file = control.file("reviews.yaml", SERVICE);
+    let ran = control.run(&["apply", "-f", file.to_str().unwrap()]);
+    assert_eq!(ran.status, 0, "{}", ran.err);
+    assert!(ran.out.contains("Service shop/reviews") && ran.out.contains("revision 7"), "{}", ran.out);
+    assert_eq!(ran.err, "warning: Service shop/reviews: spec.selector: no workload has these labels\n");
+}
+
+#[test]
 fn diff_has_status_1_where_something_would_change() {
     let control = Control::start(&[("POST /api/v1/apply", 200, applied(&json!([])))]);
     let file = control.file("reviews.yaml", SERVICE);

@@ -178,7 +178,15 @@ fn report(applied: &Applied) -> Value {
                 "diff": change.diff })
         })
         .collect();
-    json!({ "revision": applied.revision.0, "changes": changes, "problems": applied.problems })
+    let problems: Vec<_> = applied.problems.iter().map(warning).collect();
+    json!({ "revision": applied.revision.0, "changes": changes, "problems": problems })
+}
+
+/// What works, but perhaps not as meant.
+fn warning(problem: &Problem) -> Value {
+    let ObjectKey { kind, namespace, name } = &problem.object;
+    json!({ "kind": kind.as_str(), "namespace": namespace, "name": name, "key": problem.key,
+        "message": problem.message, "severity": problem.severity })
 }
 
 /// The manifest with what the server knows about it.

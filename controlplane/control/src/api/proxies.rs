@@ -114,7 +114,7 @@ fn report(wanted: u64, proxies: &[ProxyStatus]) -> Value {
         .iter()
         .map(|p| {
             json!({ "name": p.key.name, "identity": p.key.identity.to_string(), "state": p.state,
-            "revision": p.synced.0, "reason": p.reason })
+            "revision": p.synced.0, "reason": p.reason, "held": p.held })
         })
         .collect();
     json!({ "revision": wanted, "complete": complete, "proxies": list })
