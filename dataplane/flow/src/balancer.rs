@@ -41,6 +41,8 @@ pub struct Balancer<E> {
     endpoints: Vec<Weighted<E>>,
     /// Who may be picked. Made anew when an endpoint comes or goes, is lost or found.
     drawn: Vec<Drawn<E>>,
+    /// Those drawn have one weight.
+    uniform: bool,
     unreachable: Vec<Rc<E>>,
 }
 
@@ -59,7 +61,7 @@ struct Drawn<E> {
 
 impl<E> Default for Balancer<E> {
     fn default() -> Self {
-        Self { endpoints: Vec::new(), drawn: Vec::new(), unreachable: Vec::new() }
+        Self { endpoints: Vec::new(), drawn: Vec::new(), uniform: true, unreachable: Vec::new() }
     }
 }
 
@@ -97,7 +99,9 @@ impl<E: AsRef<Vitals>> Balancer<E> {
         let mut dice = dice;
         let first = self.draw(next_dice(&mut dice), avoid)?;
         let second = self.draw(next_dice(&mut dice), avoid)?;
-        let picked = if first == second { self.other(first, next_dice(&mut dice), avoid) } else { Some(second) };
+        // Where weights differ, one that is drawn twice takes it: among two they would say nothing otherwise.
+        let again = first == second && self.uniform;
+        let picked = if again { self.other(first, next_dice(&mut dice), avoid) } else { Some(second) };
         let chosen = match picked {
             Some(second) if self.cost(second, now) < self.cost(first, now) => second,
             _ => first,
@@ -151,9 +155,11 @@ impl<E: AsRef<Vitals>> Balancer<E> {
         let reachable = |it: &Weighted<E>| vitals_of(&it.endpoint).is_reachable();
         let any = self.endpoints.iter().any(|it| it.weight > 0 && reachable(it));
         self.drawn.clear();
+        self.uniform = true;
         let mut up_to = 0;
         for it in self.endpoints.iter().filter(|it| it.weight > 0 && (!any || reachable(it))) {
             up_to += it.weight;
+            self.uniform &= up_to == it.weight * (self.drawn.len() as u64 + 1);
             self.drawn.push(Drawn { endpoint: Rc::clone(&it.endpoint), up_to });
         }
         let unreachable = self.endpoints.iter().filter(|it| !reachable(it));

@@ -141,6 +141,21 @@ fn the_slow_one_gets_less() {
 }
 
 #[test]
+fn weights_hold_whoever_is_faster() {
+    for (light, heavy) in [(5, 50), (50, 5)] {
+        let balancer = balancer(&[("heavy", 9), ("light", 1)]);
+        for (key, ms) in [("light", light), ("heavy", heavy)] {
+            balancer.started(key);
+            balancer.finished(key, SECOND, Duration::from_millis(ms), Outcome::Success);
+        }
+        let mut dice = 3;
+        let picks = (0..10_000).map(|_| balancer.pick(SECOND, next_dice(&mut dice), &[]));
+        let share = picks.filter(|picked| *picked == Some("heavy")).count() / 100;
+        assert!((79..=99).contains(&share), "of 9 to 1 {share} %, light {light} ms, heavy {heavy} ms");
+    }
+}
+
+#[test]
 fn fast_failures_attract_no_load() {
     let balancer = balancer(&[("broken", 1), ("healthy", 1)]);
     balancer.started("healthy");
