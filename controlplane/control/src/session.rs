@@ -133,7 +133,7 @@ impl Session {
     async fn run(&mut self, incoming: &mut Streaming<v1::ProxyMessage>, stop: &CancellationToken) -> End {
         let mut published = self.hub.subscribe();
         let mut last_removal = published.borrow_and_update().last_removal;
-        if !self.send_delta().await {
+        if !self.send_delta().await || !self.confirm().await {
             return End::Lost;
         }
         loop {
@@ -208,8 +208,17 @@ impl Session {
         self.send(delta_message(&delta)).await
     }
 
-    /// Endpoints that left or moved go ahead of everything else.
-    async fn send_removals(&mut self, world: &Published) -> bool {
+    /// A proxy that has everything already is told so: until it hears, it does not trust what it kept.
+    async fn confirm(&mut self) -> bool {
+        if self.view.is_in_flight() {
+            return true;
+        }
+        let revision = self.hub.published().revision;
+        let nothing = Delta { revision, upserts: vec![], removals: vec![], subtractive: false, full: false };
+        self.send(delta_message(&nothing)).await
+    }
+
+    /// Endpoints that left or moved go ahead of everything else.(&mut self, world: &Published) -> bool {
         let before = std::mem::take(&mut self.target);
         self.look_at(world);
         let removals = withdrawn(&before, &self.target);

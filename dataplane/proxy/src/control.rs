@@ -28,6 +28,9 @@ use apply::{Applier, Step};
 /// First and longest wait between attempts to reach the control plane.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
+/// How long a start waits for the control plane before it serves from the kept bundle.
+const FIRST_WORD: Duration = Duration::from_secs(3);
+
 /// Everything the control side works with.
 pub struct Control {
     pub shared: Arc<Shared>,
@@ -37,33 +40,17 @@ pub struct Control {
 }
 
 impl Control {
-    /// Serves from the last good bundle, if there is one. Says whether it did.
-    pub async fn start_from_disk(&self, applier: &mut Applier) -> bool {
-        let kept = match self.state.bundle() {
-            Ok(Some(kept)) => kept,
-            Ok(None) => return false,
-            Err(error) => {
-                warn!(error = %crate::chain(&error), "the kept bundle cannot be used");
-                return false;
-            }
-        };
-        let revision = kept.revision;
-        match applier.restore(kept).await {
-            Ok(()) => {
-                info!(revision = revision.0, "serving from the kept bundle");
-                true
-            }
-            Err(reason) => {
-                warn!(revision = revision.0, reason, "the kept bundle cannot be served");
-                false
-            }
-        }
+    /// The last good bundle, if there is one that can be read.
+    fn kept_bundle(&self) -> Option<Bundle> {
+        self.state.bundle().unwrap_or_else(|error| {
+            warn!(error = %crate::chain(&error), "the kept bundle cannot be used");
+            None
+        })
     }
 
     /// Runs until draining has been told to the control plane, or for ever.
     pub async fn run(self: Arc<Self>) {
-        let mut applier = Applier::new(Arc::clone(&self));
-        self.start_from_disk(&mut applier).await;
+        let mut applier = Applier::new(Arc::clone(&self), self.kept_bundle());
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         loop {
             match self.session(&mut applier).await {
@@ -76,6 +63,7 @@ impl Control {
             }
             self.shared.contact.lost();
             applier.forget_pending();
+            applier.serve_kept().await;
             tokio::select! {
                 () = tokio::time::sleep(backoff.wait(rand::random())) => {}
                 () = self.shared.drain.draining() => return,
@@ -88,11 +76,27 @@ impl Control {
         let (say, said) = mpsc::channel(64);
         let hello = v1::proxy_message::Message::Hello(self.hello(applier.current()));
         send(&say, hello).await;
-        let mut told = client.connect(ReceiverStream::new(said)).await?.into_inner();
+        // What was kept may be old: the control plane has the first word, if it takes it soon.
+        let soon = tokio::time::sleep(FIRST_WORD);
+        tokio::pin!(soon);
+        let connecting = client.connect(ReceiverStream::new(said));
+        tokio::pin!(connecting);
+        let connected = loop {
+            tokio::select! {
+                connected = &mut connecting => break connected,
+                () = &mut soon, if applier.has_kept() => if !applier.serve_kept().await { return Ok(End::Closed) },
+            }
+        };
+        let mut told = connected?.into_inner();
         self.shared.contact.connected();
         info!("control stream up");
         loop {
+            let has_kept = applier.has_kept();
             let step = tokio::select! {
+                () = &mut soon, if has_kept => match applier.serve_kept().await {
+                    true => Step::Nothing,
+                    false => Step::Close,
+                },
                 message = told.message() => match message? {
                     Some(message) => applier.told(message),
                     None => return Ok(End::Closed),

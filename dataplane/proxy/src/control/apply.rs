@@ -29,6 +29,8 @@ pub struct Applier {
     control: Arc<Control>,
     preparer: Preparer,
     current: Bundle,
+    /// `current` is what an earlier start kept, and nothing is in force yet.
+    kept: bool,
     ready: Ready,
     pending: Option<Pending>,
 }
@@ -45,28 +47,55 @@ impl Drop for Pending {
 }
 
 impl Applier {
-    pub fn new(control: Arc<Control>) -> Self {
+    /// `kept`: the bundle of an earlier start, in force once [`Applier::serve_kept`] or the first delta puts it there.
+    pub fn new(control: Arc<Control>, kept: Option<Bundle>) -> Self {
         let preparer = Preparer {
             host: control.shared.filter_host.clone(),
             state: control.state.clone(),
             channel: control.channel.clone(),
             identity: control.identity.clone(),
         };
-        Self { control, preparer, current: Bundle::default(), ready: Ready::default(), pending: None }
+        let (ready, pending) = (Ready::default(), None);
+        let mut applier = Self { control, preparer, current: Bundle::default(), kept: kept.is_some(), ready, pending };
+        if let Some(bundle) = kept {
+            if let Some(mesh) = &bundle.mesh {
+                applier.follow_trust(&mesh.trust_bundle_pem, mesh.trust_domain.as_str());
+            }
+            applier.current = bundle;
+        }
+        applier
+    }
+
+    /// True while there is a kept bundle and nothing is in force.
+    pub fn has_kept(&self) -> bool {
+        self.kept
     }
 
     pub fn current(&self) -> &Bundle {
         &self.current
     }
 
-    /// Takes up the bundle of an earlier start.
-    pub async fn restore(&mut self, bundle: Bundle) -> Result<(), String> {
-        let ready = self
-            .preparer
-            .prepare(&bundle, &Filters::new())
-            .await
-            .map_err(|error| format!("filter {}: {}", error.filter, error.reason))?;
-        self.swap(bundle, ready).map_err(|error| error.to_string())
+    /// Puts the kept bundle into force, where nothing is. False: it can't be served and is forgotten, so that the next
+    /// session has to ask for everything.
+    pub async fn serve_kept(&mut self) -> bool {
+        if !std::mem::take(&mut self.kept) {
+            return true;
+        }
+        let bundle = self.current.clone();
+        let revision = bundle.revision.0;
+        let prepared = self.preparer.prepare(&bundle, &Filters::new()).await;
+        let prepared = prepared.map_err(|error| format!("filter {}: {}", error.filter, error.reason));
+        match prepared.and_then(|ready| self.swap(bundle, ready).map_err(|error| error.to_string())) {
+            Ok(()) => {
+                info!(revision, "serving from the kept bundle");
+                true
+            }
+            Err(reason) => {
+                warn!(revision, reason, "the kept bundle cannot be served");
+                self.current = Bundle::default();
+                false
+            }
+        }
     }
 
     /// Drops what was being prepared for a session that is gone.
@@ -101,6 +130,9 @@ impl Applier {
     fn subtract(&mut self, delta: &Delta) {
         if let Some(pending) = &mut self.pending {
             pending.target.apply(delta);
+        }
+        if self.kept {
+            return self.current.apply(delta);
         }
         let mut bundle = self.current.clone();
         bundle.apply(delta);
@@ -156,6 +188,7 @@ impl Applier {
         }
         metrics::gauge!(Metric::ConfigRevision.name()).set(as_float(bundle.revision.0));
         info!(revision = bundle.revision.0, services = bundle.services.len(), "configuration in force");
+        self.kept = false;
         self.current = bundle;
         self.ready = ready;
         Ok(())
