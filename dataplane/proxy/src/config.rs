@@ -174,8 +174,24 @@ impl Config {
         let config: Config = serde_saphyr::from_str(text)
             .map_err(|error| ConfigError::Parse { path: path.to_owned(), message: error.to_string() })?;
         let refuse = |key, message: String| Err(ConfigError::Value { path: path.to_owned(), key, message });
-        if config.name.is_empty() || config.name.len() > 253 {
-            return refuse("name", "must have 1 to 253 characters".to_owned());
+        for (key, name) in [("name", config.name.as_str()), ("workload.name", config.workload_name())] {
+            if !is_name(name) {
+                return refuse(key, format!("'{name}' is no name: a-z, 0-9, '-' and '.', 1 to 253 of them"));
+            }
+        }
+        if let Err(wrong) = crate::telemetry::check_log_filter(&config.log) {
+            return refuse("log", wrong);
+        }
+        for (key, limit) in [
+            ("limits.max_connections", config.limits.max_connections as u64),
+            ("limits.max_streams_per_connection", u64::from(config.limits.max_streams_per_connection)),
+        ] {
+            if limit == 0 {
+                return refuse(key, "must be at least 1".to_owned());
+            }
+        }
+        if let Some(port) = config.workload.ports.iter().find(|port| port.protocol == Protocol::Udp) {
+            return refuse("workload.ports", format!("port {}: UDP is not carried yet", port.port));
         }
         if !config.listen.admin.ip().is_loopback() {
             return refuse("listen.admin", format!("{} is not a loopback address", config.listen.admin));
@@ -210,6 +226,14 @@ impl Config {
     pub fn drain_timeout(&self) -> Duration {
         Duration::from_secs(self.drain_timeout_s)
     }
+}
+
+/// As the control plane takes names (RFC 1123 section 2.1).
+fn is_name(name: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.');
+    let outer = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    let bytes = name.as_bytes();
+    bytes.len() <= 253 && outer(bytes.first()) && outer(bytes.last()) && bytes.iter().all(|byte| inner(*byte))
 }
 
 fn default_drain_timeout_s() -> u64 {
@@ -271,6 +295,10 @@ listen: {explicit: '127.0.0.11:15080', mesh: '127.0.0.11:15008', admin: '127.0.0
     #[test]
     fn bad_files_are_refused_by_name() {
         refused(("name: reviews-1", "name: ''"), "name");
+        refused(("name: reviews-1", "name: 'Bad Name'"), "'Bad Name' is no name");
+        refused(("name: reviews-1", "log: inof\nname: reviews-1"), "'inof' is no level");
+        refused(("name: reviews-1", "limits: {max_connections: 0}\nname: reviews-1"), "limits.max_connections");
+        refused(("protocol: http", "protocol: udp"), "UDP is not carried yet");
         refused(("127.0.0.11:15000", "10.0.0.1:15000"), "not a loopback");
         refused(("https://127", "http://127"), "must start with https://");
         refused(("state_dir", "state_dirr"), "state_dirr");

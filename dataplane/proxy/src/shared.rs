@@ -13,6 +13,7 @@ use weft_filter_host::Host;
 use weft_transport::detect::Detected;
 use weft_transport::h3::{Code, Violation};
 use weft_transport::quic::PoolStats;
+use weft_transport::tls::HandshakeFailure;
 
 use crate::apps::AppPoolStats;
 use crate::config::Config;
@@ -147,6 +148,16 @@ impl Counters {
             counter.absolute(0);
             counter
         };
+        counter(Metric::ConfigRefused);
+        for (side, failure) in
+            [Side::Inbound, Side::Outbound].iter().flat_map(|side| HandshakeFailure::ALL.map(|it| (side, it)))
+        {
+            let labels = [("side", side.as_str()), ("reason", failure.as_str())];
+            metrics::counter!(Metric::HandshakeFailures.name(), &labels).absolute(0);
+        }
+        for result in ["renewed", "failed"] {
+            metrics::counter!(Metric::CertificateRenewals.name(), "result" => result).absolute(0);
+        }
         Self {
             malformed: counter(Metric::Malformed),
             misdirected: counter(Metric::MisdirectedRefused),

@@ -8,5 +8,5 @@ pub mod render;
 pub mod series;
 pub mod store;
 
-pub use log::LogLevel;
+pub use log::{LogLevel, check as check_log_filter};
 pub use series::PairMetrics;

@@ -31,6 +31,37 @@ impl LogLevel {
     }
 }
 
+/// Checks a filter without starting anything.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub fn check(filter: &str) -> Result<(), String> {
+    parse(filter).map(drop)
+}
+
+/// A word that is neither a level nor `TARGET=LEVEL` is taken for a target by tracing, and everything else falls silent.
 fn parse(filter: &str) -> Result<EnvFilter, String> {
+    let alone = filter.split(',').map(str::trim).find(|part| {
+        let plain = part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        plain && part.parse::<tracing_subscriber::filter::LevelFilter>().is_err()
+    });
+    if let Some(word) = alone {
+        return Err(format!("'{word}' is no level; levels are off, error, warn, info, debug, trace, or TARGET=LEVEL"));
+    }
     EnvFilter::builder().parse(filter).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistyped_level_is_refused() {
+        for good in ["info", "DEBUG", "off", "weft_proxy=debug,info", "warn,weft_transport::quic=trace"] {
+            assert_eq!(check(good), Ok(()), "{good}");
+        }
+        for bad in ["inof", "bogus=nolevel", "info,debgu", ""] {
+            assert!(check(bad).is_err(), "{bad}");
+        }
+    }
 }
