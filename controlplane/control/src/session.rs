@@ -218,7 +218,8 @@ impl Session {
         self.send(delta_message(&nothing)).await
     }
 
-    /// Endpoints that left or moved go ahead of everything else.(&mut self, world: &Published) -> bool {
+    /// Endpoints that left or moved go ahead of everything else.
+    async fn send_removals(&mut self, world: &Published) -> bool {
         let before = std::mem::take(&mut self.target);
         self.look_at(world);
         let removals = withdrawn(&before, &self.target);
