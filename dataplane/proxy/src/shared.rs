@@ -148,7 +148,7 @@ impl Counters {
             counter.absolute(0);
             counter
         };
-        counter(Metric::ConfigRefused);
+        let _ = counter(Metric::ConfigRefused);
         for (side, failure) in
             [Side::Inbound, Side::Outbound].iter().flat_map(|side| HandshakeFailure::ALL.map(|it| (side, it)))
         {

@@ -16,7 +16,7 @@ use crate::snapshot::{Snapshot, SnapshotError};
 use crate::telemetry::names::Metric;
 
 /// What the session does next.
-pub enum Step {
+pub(super) enum Step {
     Nothing,
     Say(Message),
     /// An ACK; a report follows.
@@ -25,7 +25,7 @@ pub enum Step {
 }
 
 /// The bundle in force and the one on its way.
-pub struct Applier {
+pub(super) struct Applier {
     control: Arc<Control>,
     preparer: Preparer,
     current: Bundle,
@@ -48,7 +48,7 @@ impl Drop for Pending {
 
 impl Applier {
     /// `kept`: the bundle of an earlier start, in force once [`Applier::serve_kept`] or the first delta puts it there.
-    pub fn new(control: Arc<Control>, kept: Option<Bundle>) -> Self {
+    pub(super) fn new(control: Arc<Control>, kept: Option<Bundle>) -> Self {
         let preparer = Preparer {
             host: control.shared.filter_host.clone(),
             state: control.state.clone(),
@@ -67,17 +67,17 @@ impl Applier {
     }
 
     /// True while there is a kept bundle and nothing is in force.
-    pub fn has_kept(&self) -> bool {
+    pub(super) fn has_kept(&self) -> bool {
         self.kept
     }
 
-    pub fn current(&self) -> &Bundle {
+    pub(super) fn current(&self) -> &Bundle {
         &self.current
     }
 
     /// Puts the kept bundle into force, where nothing is. False: it can't be served and is forgotten, so that the next
     /// session has to ask for everything.
-    pub async fn serve_kept(&mut self) -> bool {
+    pub(super) async fn serve_kept(&mut self) -> bool {
         if !std::mem::take(&mut self.kept) {
             return true;
         }
@@ -99,12 +99,12 @@ impl Applier {
     }
 
     /// Drops what was being prepared for a session that is gone.
-    pub fn forget_pending(&mut self) {
+    pub(super) fn forget_pending(&mut self) {
         self.pending = None;
     }
 
     /// Takes a message of the control plane.
-    pub fn told(&mut self, message: v1::ControlMessage) -> Step {
+    pub(super) fn told(&mut self, message: v1::ControlMessage) -> Step {
         let delta = match message.message {
             Some(v1::control_message::Message::Delta(delta)) => delta,
             Some(v1::control_message::Message::Notice(notice)) => {
@@ -153,7 +153,7 @@ impl Applier {
     }
 
     /// Resolves when what was being prepared is in force or refused; never, where nothing is. Cancel safe.
-    pub async fn prepared(&mut self) -> Step {
+    pub(super) async fn prepared(&mut self) -> Step {
         let Some(pending) = &mut self.pending else { return std::future::pending().await };
         let result = (&mut pending.task).await;
         let Some(mut pending) = self.pending.take() else { return Step::Nothing };
@@ -206,7 +206,7 @@ impl Applier {
     }
 
     /// What the control plane is told of our filters.
-    pub fn filter_states(&self) -> Vec<v1::FilterState> {
+    pub(super) fn filter_states(&self) -> Vec<v1::FilterState> {
         self.current
             .filters
             .values()
