@@ -43,7 +43,7 @@ pub fn check(filter: &str) -> Result<(), String> {
 fn parse(filter: &str) -> Result<EnvFilter, String> {
     let alone = filter.split(',').map(str::trim).find(|part| {
         let plain = part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        plain && part.parse::<tracing_subscriber::filter::LevelFilter>().is_err()
+        plain && (part.is_empty() || part.parse::<tracing_subscriber::filter::LevelFilter>().is_err())
     });
     if let Some(word) = alone {
         return Err(format!("'{word}' is no level; levels are off, error, warn, info, debug, trace, or TARGET=LEVEL"));
