@@ -106,3 +106,30 @@ async fn a_taken_address_is_said_at_start() {
     let log = sidecar.process.log();
     assert!(log.contains("15080") && !log.contains("panicked"), "{log}");
 }
+
+const NOBODY: &str = "apiVersion: weft.dev/v1alpha1\nkind: AccessPolicy\nmetadata: {name: nobody, namespace: default}\n\
+                      spec: {targetRefs: [{kind: Service, name: vault}], action: Allow, rules: []}\n";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_asks_before_it_serves_what_it_kept() {
+    let mesh = Mesh::start().await;
+    let workload = Workload::server("vault", 8080, "http");
+    let _app = App::start("vault", workload.ip, 8080).await;
+    let mut server = mesh.sidecar(workload).await;
+    let client = mesh.sidecar(Workload::client("thief")).await;
+    let ask = async || Client::through(client.proxy(), "vault").await.get("/who").await.status.as_u16();
+    eventually("vault is reachable", || async { (ask().await == 200).then_some(()) }).await;
+    server.process.kill();
+    let applied = mesh.weft_reading(NOBODY, &["apply", "-f", "-"]);
+    assert_eq!(applied.code, 0, "{}", applied.err);
+    server.restart();
+    let seen = std::sync::Mutex::new(Vec::new());
+    eventually("the denial is in force", || async {
+        let status = ask().await;
+        seen.lock().unwrap().push(status);
+        (status == 403).then_some(())
+    })
+    .await;
+    let seen = seen.into_inner().unwrap();
+    assert!(!seen.contains(&200), "what was kept let nobody in: {seen:?}");
+}
