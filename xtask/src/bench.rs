@@ -14,10 +14,10 @@ pub(crate) enum Bench {
     /// A pair of sidecars beside HAProxy, nginx and Envoy, alternating in one run.
     Peers {
         /// Rounds that alternate over all chains.
-        #[arg(long, default_value_t = 3)]
+        #[arg(long, default_value_t = 8)]
         rounds: u32,
         /// Seconds of load for each chain in each round.
-        #[arg(long, default_value_t = 5)]
+        #[arg(long, default_value_t = 3)]
         seconds: u32,
         /// Only these chains, by name, separated by commas.
         #[arg(long, value_delimiter = ',')]
