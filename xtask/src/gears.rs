@@ -2,6 +2,7 @@
 //! it judges as an argument, so that a test of its own shows it failing once.
 
 mod arrows;
+mod cycles;
 mod docs;
 mod files;
 mod purity;
@@ -31,8 +32,10 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     faults.extend(purity::judge(&purity::read(workspace)?));
     let (names, page) = docs::read(workspace)?;
     faults.extend(docs::judge(&names, &page));
-    for (path, text) in sources(workspace)? {
-        faults.extend(files::judge(&path, &text));
+    let sources = sources(workspace)?;
+    faults.extend(cycles::judge(&sources));
+    for (path, text) in &sources {
+        faults.extend(files::judge(path, text));
     }
     for fault in &faults {
         eprintln!("xtask: gear: {}: {}", fault.place, fault.what);

@@ -60,7 +60,7 @@ enum Task {
         /// Only this target.
         target: Option<String>,
     },
-    /// Check the tree: crate arrows, file and function sizes, file headers, purity.
+    /// Check the tree: crate arrows, import cycles, file and function sizes, file headers, purity.
     Gears,
 }
 

@@ -18,11 +18,12 @@ pub(super) fn judge(path: &str, text: &str) -> Vec<Fault> {
         faults.push(Fault::new(path, "modules are foo.rs beside foo/, never mod.rs"));
     }
     let blanked = source::blank(text);
-    let (production, tests) = split(&blanked);
+    let (production, tests) = source::split(&blanked);
     size(path, production, tests, &mut faults);
     if !is_test(path) {
-        let production: String = blanked.lines().take(production).collect::<Vec<_>>().join("\n");
-        for function in source::functions(&production).iter().filter(|function| function.lines > FUNCTION) {
+        for function in
+            source::functions(&source::production(&blanked)).iter().filter(|function| function.lines > FUNCTION)
+        {
             let place = format!("{path}:{}", function.line);
             faults.push(Fault::new(
                 place,
@@ -61,19 +62,6 @@ fn size(path: &str, production: usize, tests: usize, faults: &mut Vec<Fault>) {
 /// Files that hold nothing but tests: functions there may tell a long story.
 fn is_test(path: &str) -> bool {
     path.starts_with("tests/tests/") || path.ends_with("/tests.rs") || path.contains("/tests/")
-}
-
-/// Lines before the test module, and lines of it.
-fn split(blanked: &str) -> (usize, usize) {
-    let all = blanked.lines().count();
-    let mut lines = blanked.lines().enumerate().peekable();
-    while let Some((at, line)) = lines.next() {
-        let inline = lines.peek().is_some_and(|(_, next)| next.starts_with("mod ") && next.ends_with('{'));
-        if line.starts_with("#[cfg(test)]") && inline {
-            return (at, all - at);
-        }
-    }
-    (all, 0)
 }
 
 #[cfg(test)]

@@ -33,6 +33,25 @@ pub(super) fn blank(text: &str) -> String {
     out
 }
 
+/// A blanked text without its inline test module.
+pub(super) fn production(blanked: &str) -> String {
+    let (production, _) = split(blanked);
+    blanked.lines().take(production).collect::<Vec<_>>().join("\n")
+}
+
+/// Lines before the test module, and lines of it.
+pub(super) fn split(blanked: &str) -> (usize, usize) {
+    let all = blanked.lines().count();
+    let mut lines = blanked.lines().enumerate().peekable();
+    while let Some((at, line)) = lines.next() {
+        let inline = lines.peek().is_some_and(|(_, next)| next.starts_with("mod ") && next.ends_with('{'));
+        if line.starts_with("#[cfg(test)]") && inline {
+            return (at, all - at);
+        }
+    }
+    (all, 0)
+}
+
 /// Bytes of the comment, string or character that `rest` starts with; 0 for code.
 fn skip(rest: &str, before: Option<char>) -> usize {
     if rest.starts_with("//") {
