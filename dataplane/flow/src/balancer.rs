@@ -1,8 +1,10 @@
-//! Power of two choices by peak EWMA: two endpoints are drawn in proportion to their weights, the one with the lower cost
-//! takes the request. Cost is a latency that rises at once and decays slowly, times the requests in flight. Who cannot be
-//! reached is not drawn while another can, and is probed now and then, one probe at a time.
+//! Power of two choices: two endpoints are drawn in proportion to their weights, the faster one with regard to its load
+//! takes the request, and equals take it in turn. A slower one is sampled now and then. An endpoint that cannot be reached
+//! is not drawn while another can, and is probed now and then, one probe at a time.
 
 mod reach;
+#[cfg(test)]
+mod shares;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
@@ -99,14 +101,30 @@ impl<E: AsRef<Vitals>> Balancer<E> {
         let mut dice = dice;
         let first = self.draw(next_dice(&mut dice), avoid)?;
         let second = self.draw(next_dice(&mut dice), avoid)?;
-        // Where weights differ, one that is drawn twice takes it: among two they would say nothing otherwise.
+        // With unequal weights a double draw wins outright; otherwise two endpoints would always get equal shares.
         let again = first == second && self.uniform;
-        let picked = if again { self.other(first, next_dice(&mut dice), avoid) } else { Some(second) };
-        let chosen = match picked {
-            Some(second) if self.cost(second, now) < self.cost(first, now) => second,
+        let second = if again { self.other(first, next_dice(&mut dice), avoid) } else { Some(second) };
+        let chosen = match second {
+            Some(second) if second != first => self.compare(first, second, now, next_dice(&mut dice)),
             _ => first,
         };
+        self.vitals(chosen).picked(now);
         Some(&self.drawn[chosen].endpoint)
+    }
+
+    /// Which of two takes the request: the better one, unless the other has not been measured for long.
+    fn compare(&self, first: usize, second: usize, now: Duration, dice: u64) -> usize {
+        let (one, other) = (self.vitals(first), self.vitals(second));
+        // Of equals with equal weights the one that had less of late takes it three times in four: shares differ less than
+        // by chance alone, and requests that alternate between two kinds are not sorted by kind.
+        let favour = if self.uniform { below(dice, 4) < 3 } else { below(dice, 2) == 0 };
+        let tie = if self.uniform { one.had_less_than(other, now) == favour } else { favour };
+        let (winner, loser) = if one.is_better_than(other, tie) { (first, second) } else { (second, first) };
+        if self.vitals(loser).is_due_for_a_sample(now) {
+            return loser;
+        }
+        self.vitals(winner).won();
+        winner
     }
 
     /// There is a connection to it. If it was taken to be unreachable it is drawn again, as if it were new: what was
@@ -187,8 +205,8 @@ impl<E: AsRef<Vitals>> Balancer<E> {
         (start..self.drawn.len()).chain(0..start).find(|at| !avoided(*at))
     }
 
-    fn cost(&self, drawn: usize, now: Duration) -> f64 {
-        vitals_of(&self.drawn[drawn].endpoint).cost(now)
+    fn vitals(&self, drawn: usize) -> &Vitals {
+        vitals_of(&self.drawn[drawn].endpoint)
     }
 }
 

@@ -1,5 +1,5 @@
-//! What one worker knows of one endpoint: its load and whether it can be reached. In cells: whoever holds the endpoint
-//! notes what happens to it, with nothing to look up, and of one that has left nobody asks any more.
+//! What one worker knows of one endpoint: its load, its speed and whether it can be reached. In cells: whoever holds the
+//! endpoint notes what happens to it, with nothing to look up, and of one that has left nobody asks any more.
 
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
@@ -7,22 +7,71 @@ use std::time::Duration;
 use super::Outcome;
 use super::reach::Reach;
 
-/// Time in which an old latency loses all but 1/e of its say.
-const DECAY: Duration = Duration::from_secs(10);
-/// What an endpoint without any measurement is taken to need; small, so that new ones are tried.
-const UNMEASURED: Duration = Duration::from_millis(1);
-/// Added by each failure: a broken endpoint answers fastest, and must not attract load by it.
-const FAILURE_PENALTY: Duration = Duration::from_secs(1);
-/// No estimate grows beyond this, so that a recovered endpoint is back within a minute.
-const MAX_ESTIMATE: Duration = Duration::from_secs(10);
+/// The latest sample counts at least this much, and the more the longer ago the one before it was.
+const LEAST_SAY: f64 = 0.1;
+/// Time in which what is known loses all but 1/e of its say to the next sample.
+const MEMORY: Duration = Duration::from_millis(200);
+/// How long picks are remembered, so that one that got less than its share makes up for it.
+const PICKS_MEMORY: Duration = Duration::from_secs(5);
+/// A failure counts as an answer that took this long: a broken endpoint answers fastest, and must not attract load by it.
+const FAILURE: Duration = Duration::from_secs(1);
+/// Samples are held to these bounds, so that none outweighs all that follow.
+const QUICKEST: Duration = Duration::from_micros(10);
+const SLOWEST: Duration = Duration::from_secs(10);
+/// Endpoints are equally fast as long as neither takes this many times as long as the other: two equal ones differ by
+/// that much over a few samples.
+const EQUAL: f64 = 2.0;
+/// A slower endpoint is sampled when it was passed over for this long and this often; the time doubles with each sample,
+/// from the first to the last value, and begins higher after a failure.
+const FIRST_REST: Duration = Duration::from_millis(100);
+const REST_AFTER_FAILURE: Duration = Duration::from_millis(500);
+const LONGEST_REST: Duration = Duration::from_secs(10);
+const PASSED_OVER: u32 = 4;
 
 /// To be kept with an endpoint for as long as it stays; a [`super::Balancer`] compares by it.
 #[derive(Debug, Default)]
 pub struct Vitals {
     in_flight: Cell<u32>,
-    /// Latency in seconds and when it was brought up to date; `None`: never measured.
-    estimate: Cell<Option<(f64, Duration)>>,
+    /// `None`: never measured.
+    speed: Cell<Option<Speed>>,
+    picks: Cell<Picks>,
+    rest: Cell<Rest>,
     pub(super) reach: RefCell<Reach>,
+}
+
+/// The typical latency. A mean of logarithms: one sample that is 500 times as long as the others weighs as much as ten
+/// that are half again as long, so that it is soon outvoted.
+#[derive(Debug, Clone, Copy)]
+struct Speed {
+    ln_seconds: f64,
+    at: Duration,
+}
+
+/// How often it was picked of late: a pick from `PICKS_MEMORY` ago counts 1/e.
+#[derive(Debug, Clone, Copy, Default)]
+struct Picks {
+    recent: f64,
+    /// Of the last.
+    at: Duration,
+}
+
+impl Picks {
+    fn recent(self, now: Duration) -> f64 {
+        self.recent * remaining(now.saturating_sub(self.at), PICKS_MEMORY)
+    }
+}
+
+/// How an endpoint that loses every comparison waits to be sampled.
+#[derive(Debug, Clone, Copy)]
+struct Rest {
+    length: Duration,
+    passed_over: u32,
+}
+
+impl Default for Rest {
+    fn default() -> Self {
+        Rest { length: FIRST_REST, passed_over: 0 }
+    }
 }
 
 impl Vitals {
@@ -31,10 +80,11 @@ impl Vitals {
         self.in_flight.set(self.in_flight.get().saturating_add(1));
     }
 
-    /// A request ended; each that started ends once.
+    /// A request ended; each that started ends once. `latency`: from the moment when a connection was there to the head of
+    /// the answer; neither dialling nor a long body says how fast an endpoint is.
     pub fn finished(&self, now: Duration, latency: Duration, outcome: Outcome) {
         self.in_flight.set(self.in_flight.get().saturating_sub(1));
-        self.record(now, latency.as_secs_f64(), outcome);
+        self.record(now, latency, outcome);
     }
 
     /// Requests in flight, for metrics.
@@ -48,51 +98,83 @@ impl Vitals {
     }
 
     pub(super) fn forget_latency(&self) {
-        self.estimate.set(None);
+        self.speed.set(None);
+        self.rest.set(Rest::default());
     }
 
-    pub(super) fn cost(&self, now: Duration) -> f64 {
-        // Decayed towards nothing: an endpoint that was not asked for long is asked again.
-        let latency = match self.estimate.get() {
-            Some((seconds, at)) => seconds * remaining(now.saturating_sub(at)),
-            None => UNMEASURED.as_secs_f64(),
-        };
-        latency * f64::from(self.in_flight.get().saturating_add(1))
-    }
-
-    fn record(&self, now: Duration, seconds: f64, outcome: Outcome) {
-        let (before, keep) = match self.estimate.get() {
-            Some((before, at)) => (before, remaining(now.saturating_sub(at))),
-            None => (0.0, 0.0),
-        };
-        let old = before * keep;
-        let new = match outcome {
-            Outcome::Failure => old.max(seconds) + FAILURE_PENALTY.as_secs_f64(),
-            Outcome::Cancelled if seconds <= old => return,
-            // A peak counts at once, so does the first measurement.
-            Outcome::Success | Outcome::Cancelled if seconds >= old => seconds,
-            Outcome::Success | Outcome::Cancelled => old + seconds * (1.0 - keep),
-        };
-        self.estimate.set(Some((new.min(MAX_ESTIMATE.as_secs_f64()), now)));
-    }
-}
-
-/// exp(-elapsed / DECAY); between the requests of a busy endpoint by its first terms, which are off by less than 1e-6.
-fn remaining(elapsed: Duration) -> f64 {
-    let x = elapsed.as_secs_f64() / DECAY.as_secs_f64();
-    if x < 0.01 { 1.0 - x + x * x / 2.0 } else { (-x).exp() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_short_way_decays_as_the_long_one() {
-        for ms in [0, 1, 10, 50, 99, 100, 101, 1_000, 100_000] {
-            let elapsed = Duration::from_millis(ms);
-            let exact = (-elapsed.as_secs_f64() / DECAY.as_secs_f64()).exp();
-            assert!((remaining(elapsed) - exact).abs() < 1e-6, "{ms} ms");
+    /// True where a request should rather go here than to `other`. Of two that are about equally fast the one with fewer
+    /// requests in flight takes it, then the one that `tie` names; otherwise the one where all in flight end sooner.
+    pub(super) fn is_better_than(&self, other: &Vitals, tie: bool) -> bool {
+        let (ours, theirs) = (self.in_flight.get(), other.in_flight.get());
+        match (self.speed.get(), other.speed.get()) {
+            (Some(us), Some(them)) if (us.ln_seconds - them.ln_seconds).abs() >= EQUAL.ln() => {
+                let cost = |speed: Speed, load: u32| speed.ln_seconds + (f64::from(load) + 1.0).ln();
+                cost(us, ours) < cost(them, theirs)
+            }
+            // What was never measured may be as fast as any.
+            _ => ours < theirs || ours == theirs && tie,
         }
     }
+
+    /// True where it was picked less often than `other` of late.
+    pub(super) fn had_less_than(&self, other: &Vitals, now: Duration) -> bool {
+        self.picks.get().recent(now) < other.picks.get().recent(now)
+    }
+
+    pub(super) fn picked(&self, now: Duration) {
+        let recent = self.picks.get().recent(now) + 1.0;
+        self.picks.set(Picks { recent, at: now });
+        self.rest.set(Rest { passed_over: 0, ..self.rest.get() });
+    }
+
+    /// It lost a comparison. True where it shall have the request all the same, so that it is measured again.
+    pub(super) fn is_due_for_a_sample(&self, now: Duration) -> bool {
+        let Rest { length, passed_over } = self.rest.get();
+        let heard_at = self.speed.get().map_or(Duration::ZERO, |speed| speed.at);
+        let idle = now.saturating_sub(self.picks.get().at.max(heard_at));
+        if idle < length || passed_over < PASSED_OVER {
+            self.rest.set(Rest { length, passed_over: passed_over.saturating_add(1) });
+            return false;
+        }
+        self.rest.set(Rest { length: (length * 2).min(LONGEST_REST), passed_over: 0 });
+        true
+    }
+
+    /// It won a comparison: should it fall behind again, it is sampled soon.
+    pub(super) fn won(&self) {
+        self.rest.set(Rest::default());
+    }
+
+    fn record(&self, now: Duration, latency: Duration, outcome: Outcome) {
+        let latency = match outcome {
+            Outcome::Success | Outcome::Cancelled => latency,
+            Outcome::Failure => {
+                let rest = self.rest.get();
+                self.rest.set(Rest { length: rest.length.max(REST_AFTER_FAILURE), ..rest });
+                latency.max(FAILURE)
+            }
+        };
+        let sample = latency.clamp(QUICKEST, SLOWEST).as_secs_f64().ln();
+        let ln_seconds = match self.speed.get() {
+            // Somebody left before the answer: that says something only where it took longer than usual.
+            Some(known) if outcome == Outcome::Cancelled && sample <= known.ln_seconds => return,
+            None if outcome == Outcome::Cancelled && latency < FAILURE => return,
+            Some(known) => {
+                let say = (1.0 - remaining(now.saturating_sub(known.at), MEMORY)).max(LEAST_SAY);
+                known.ln_seconds + (sample - known.ln_seconds) * say
+            }
+            None => sample,
+        };
+        self.speed.set(Some(Speed { ln_seconds, at: now }));
+    }
+
+    #[cfg(test)]
+    pub(super) fn typical_latency(&self) -> f64 {
+        self.speed.get().map_or(0.0, |speed| speed.ln_seconds.exp())
+    }
+}
+
+/// What is left of something after `elapsed`, if it loses all but 1/e in `memory`.
+fn remaining(elapsed: Duration, memory: Duration) -> f64 {
+    (-elapsed.as_secs_f64() / memory.as_secs_f64()).exp()
 }

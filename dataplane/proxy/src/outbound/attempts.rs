@@ -1,6 +1,7 @@
 //! Which endpoint a request or a connection is sent to, and whether to another after it failed there: the one place that
 //! picks, observes, withdraws from the retry budget and avoids, for HTTP and TCP alike.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -60,7 +61,7 @@ impl<'a> Attempts<'a> {
         probe::start_due(worker, state, goal.port, now);
         let destination = picked.ok_or_else(|| Failure::NoEndpoints { service: goal.service.name.to_string() })?;
         destination.vitals.started();
-        Ok(Attempt { worker, state: Rc::clone(state), destination, start: now, outcome: Outcome::Cancelled })
+        Ok(Attempt { worker, state: Rc::clone(state), destination, start: Cell::new(now), outcome: Outcome::Cancelled })
     }
 
     /// Takes in why an attempt failed: `Ok` where another may follow, the failure where it stands.
@@ -93,7 +94,8 @@ pub(super) struct Attempt<'a> {
     worker: &'a Rc<Worker>,
     state: Rc<ServiceState>,
     pub(super) destination: Rc<Destination>,
-    start: Duration,
+    /// When a connection was there: dialling is no part of an endpoint's latency.
+    start: Cell<Duration>,
     outcome: Outcome,
 }
 
@@ -103,6 +105,7 @@ impl Attempt<'_> {
         let Some(peer) = self.destination.peer(self.worker) else { return Ok(None) };
         match self.worker.pool.get(peer).await {
             Ok(client) => {
+                self.start.set(self.worker.now());
                 self.reached();
                 Ok(Some(client))
             }
@@ -133,6 +136,6 @@ impl Attempt<'_> {
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         let now = self.worker.now();
-        self.destination.vitals.finished(now, now.saturating_sub(self.start), self.outcome);
+        self.destination.vitals.finished(now, now.saturating_sub(self.start.get()), self.outcome);
     }
 }
