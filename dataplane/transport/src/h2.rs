@@ -1,18 +1,24 @@
 //! HTTP/2 behind the seam of `http`, on the crate `h2`: prior-knowledge h2c at the application's side, and the fallback
 //! between proxies. Flow-control credit goes back only as bytes are consumed, so a slow reader slows its sender.
 
-use h2::Reason;
-
-use crate::http::StreamError;
-
+mod chunk;
 mod client;
+mod deaf;
+pub(crate) mod fields;
+mod flood;
 mod server;
 mod stream;
 #[cfg(test)]
 mod tests;
 
-pub use client::ClientConn;
-pub use server::ServerConn;
+use std::time::Duration;
+
+use h2::Reason;
+
+use crate::http::StreamError;
+
+pub use client::{ClientConn, Room, Slot};
+pub use server::{ConnectionError, Exchange, ServerConn};
 pub use stream::{RecvStream, SendStream};
 
 /// What one HTTP/2 connection accepts and offers.
@@ -20,7 +26,8 @@ pub use stream::{RecvStream, SendStream};
 pub struct Limits {
     /// Bytes that a peer may have in flight on one stream before they are consumed. Default 128 KiB.
     pub stream_window: u32,
-    /// The same for the whole connection. Default 1 MiB.
+    /// The same for the whole connection. Default 32 MiB: every stream may be stalled with a full window, and none holds
+    /// up another.
     pub connection_window: u32,
     /// Streams that a client may have open. Default 256.
     pub concurrent_streams: u32,
@@ -32,18 +39,41 @@ pub struct Limits {
     pub send_buffer: usize,
     /// Streams that a client may open and reset before they were accepted. Default 256; more ends the connection.
     pub pending_resets: usize,
+    /// Server: requests that a client may give up before they are answered, at once; more ends the connection. Each
+    /// answered request earns another. Default 512.
+    pub cancels: u32,
+    /// How many of those come back in a second. Default 256.
+    pub cancels_per_second: u32,
+    /// Server: frames that carry nothing (PING, SETTINGS, RST_STREAM, empty DATA and the like), at once; more ends the
+    /// connection. Default 20,000: a client that measures its round trip sends a PING in each.
+    pub idle_frames: u32,
+    /// How many of those come back in a second. Default 5,000.
+    pub idle_frames_per_second: u32,
+    /// How long the peer's preface may take. Default 10 s.
+    pub preface: Duration,
+    /// How long a client that is told to go may take to read it. Default 1 s.
+    pub last_words: Duration,
+    /// How long `abort` waits until what was given before has been written. Default 5 s.
+    pub abort: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             stream_window: 128 * 1024,
-            connection_window: 1024 * 1024,
+            connection_window: 32 * 1024 * 1024,
             concurrent_streams: 256,
             header_list_bytes: 64 * 1024,
             fields: 128,
             send_buffer: 64 * 1024,
             pending_resets: 256,
+            cancels: 512,
+            cancels_per_second: 256,
+            idle_frames: 20_000,
+            idle_frames_per_second: 5_000,
+            preface: Duration::from_secs(10),
+            last_words: Duration::from_secs(1),
+            abort: Duration::from_secs(5),
         }
     }
 }
@@ -82,12 +112,15 @@ pub fn reason_from_code(code: u64) -> Reason {
 
 fn stream_error(error: &h2::Error) -> StreamError {
     match error.reason() {
-        Some(reason) if error.is_reset() => StreamError::Reset(code_from_reason(reason)),
+        Some(reason) if error.is_reset() && error.is_remote() => StreamError::Reset(code_from_reason(reason)),
+        Some(_) if error.is_reset() => StreamError::Protocol("malformed HTTP/2 message"),
         Some(_) | None => StreamError::ConnectionLost(error.to_string()),
     }
 }
 
-/// True when the peer says that it did not act on the stream: refused, or above the id of its GOAWAY.
+/// True when the peer says that it did not act on the stream: refused, or above the id of its GOAWAY. The crate fails a
+/// stream with the GOAWAY itself only where its id is above; one below lives on, or is lost with the connection.
+//= rfc9113#section-6.8
 //= rfc9113#section-8.7
 fn is_unprocessed(error: &h2::Error) -> bool {
     let refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);

@@ -3,7 +3,6 @@
 //!
 //! Streams are read and written by whoever holds them; the connection's driver only looks after control streams and GOAWAY.
 
-mod cancels;
 mod client;
 mod code;
 mod connection;

@@ -2,6 +2,7 @@
 //! where is decided by `weft-policy` and carried out by `weft-proxy`.
 
 mod block;
+mod cancels;
 pub mod capture;
 pub mod detect;
 pub mod h1;
@@ -12,3 +13,4 @@ pub mod qpack;
 pub mod quic;
 pub mod tcp;
 pub mod tls;
+mod upgrade;

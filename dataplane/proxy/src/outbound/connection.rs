@@ -158,21 +158,22 @@ async fn serve_h2(worker: &Rc<Worker>, stream: TcpStream, prefix: Bytes, origin:
         Ok(conn) => conn,
         Err(error) => return debug!(peer = %origin.peer, %error, "HTTP/2 preface refused"),
     };
-    while let Some(accepted) = conn.accept().await {
-        let (head, mut receive, mut send) = match accepted {
-            Ok(accepted) => accepted,
+    loop {
+        let h2::Exchange { mut head, mut body, mut answer } = match conn.accept().await {
+            Ok(Some(exchange)) => exchange,
+            Ok(None) => return,
             Err(error) => {
-                worker.shared.counters.malformed.increment(1);
-                debug!(peer = %origin.peer, %error, "application request refused");
-                continue;
+                if error.is_breach() {
+                    worker.shared.counters.malformed.increment(1);
+                }
+                return debug!(peer = %origin.peer, %error, "application connection ended");
             }
         };
         let (worker, origin) = (Rc::clone(worker), origin.clone());
         tokio::task::spawn_local(async move {
-            let mut head = head;
             head.version = Version::HTTP_2;
-            let body = RecvBody::H2(&mut receive);
-            let responder = Some(Responder::H2(&mut send));
+            let body = RecvBody::H2(&mut body);
+            let responder = Some(Responder::H2(&mut answer));
             serve(&worker, &origin, &mut Request { head, body, responder }).await;
         });
     }

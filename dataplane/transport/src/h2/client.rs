@@ -1,75 +1,243 @@
-//! The client role of HTTP/2: one connection, shared by clones, with its driver as a local task.
+//! The client role of HTTP/2: one connection, shared by clones, with its driver as a local task. A request takes a slot
+//! among the streams that the server allows; nothing waits inside for one, so that whoever holds several connections
+//! can open another.
 
 use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 
-use bytes::Bytes;
 use h2::client::SendRequest;
 use http::uri::{self, Uri};
 use http::{Method, Request, Version};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Notify;
 
-use super::stream::end_to_end;
-use super::{Limits, RecvStream, SendStream, is_unprocessed, stream_error};
+use super::chunk::Chunk;
+use super::deaf::Deaf;
+use super::fields::end_to_end;
+use super::stream::Asked;
+use super::{Limits, RecvStream, SendStream, stream_error};
 use crate::http::{RequestHead, SendError, StreamError};
+use crate::upgrade;
+
+/// Tells that a slot may have become free on one of the connections that were made with it.
+#[derive(Debug, Clone, Default)]
+pub struct Room(Rc<Notify>);
+
+impl Room {
+    /// Resolves at the next change after the call. Cancel safe: a wake-up that is not used goes to the next in line.
+    pub fn changed(&self) -> tokio::sync::futures::Notified<'_> {
+        self.0.notified()
+    }
+
+    /// Wakes all who wait: there is more than one slot, or something else to try.
+    pub fn wake_all(&self) {
+        self.0.notify_waiters();
+    }
+
+    /// Wakes who has waited longest.
+    pub fn wake_one(&self) {
+        self.0.notify_one();
+    }
+}
 
 /// A connection to a server; clones share it. It ends when the last clone and the last stream are gone.
 #[derive(Debug, Clone)]
 pub struct ClientConn {
-    requests: SendRequest<Bytes>,
-    closed: Rc<Cell<bool>>,
-    fields: usize,
+    requests: SendRequest<Chunk>,
+    streams: Rc<Streams>,
+    limits: Rc<Limits>,
 }
 
+/// What a connection's clones, streams and driver know of its streams.
+#[derive(Debug)]
+struct Streams {
+    closed: Cell<bool>,
+    open: Cell<usize>,
+    /// What the server allows; `None` before its SETTINGS.
+    allowed: Cell<Option<usize>>,
+    room: Room,
+    settled: Notify,
+}
+
+/// The place of one stream, given back when both its halves are gone.
+#[derive(Debug)]
+pub(super) struct OpenStream(Rc<Streams>);
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get() - 1);
+        self.0.room.wake_one();
+    }
+}
+
+/// Stands for the server's own limit until its SETTINGS are there.
+const UNSETTLED: usize = 0;
+
 impl ClientConn {
-    /// Exchanges the prefaces and spawns the connection's driver on the current `LocalSet`; the driver ends with the
-    /// connection.
+    /// Sends our preface and spawns the connection's driver on the current `LocalSet`; the driver ends with the connection.
     pub async fn connect<T>(io: T, limits: &Limits) -> Result<Self, StreamError>
+    where
+        T: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        Self::connect_with(io, limits, Room::default()).await
+    }
+
+    /// The same, telling `room` of its slots.
+    pub async fn connect_with<T>(io: T, limits: &Limits, room: Room) -> Result<Self, StreamError>
     where
         T: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         let (requests, connection) = h2::client::Builder::new()
             .enable_push(false)
+            .initial_max_send_streams(UNSETTLED)
             .initial_window_size(limits.stream_window)
             .initial_connection_window_size(limits.connection_window)
             .max_header_list_size(limits.header_list_bytes)
             .max_send_buffer_size(limits.send_buffer)
-            .handshake(io)
+            .handshake(Deaf::new(io))
             .await
             .map_err(|error| stream_error(&error))?;
-        let closed = Rc::new(Cell::new(false));
-        let ended = Rc::clone(&closed);
-        tokio::task::spawn_local(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "HTTP/2 connection ended");
-            }
-            ended.set(true);
+        let streams = Rc::new(Streams {
+            closed: Cell::new(false),
+            open: Cell::new(0),
+            allowed: Cell::new(None),
+            room,
+            settled: Notify::new(),
         });
-        Ok(Self { requests, closed, fields: limits.fields })
+        tokio::task::spawn_local(drive(connection, Rc::clone(&streams)));
+        Ok(Self { requests, streams, limits: Rc::new(limits.clone()) })
     }
 
-    /// Sends a request head, waiting for a free stream. After a GOAWAY the error says `unprocessed`.
-    pub async fn send(&self, head: &RequestHead, end: bool) -> Result<(SendStream, RecvStream), SendError> {
-        let request = request(head).map_err(|error| SendError { error, unprocessed: true })?;
-        let not_sent = |error: h2::Error| {
-            self.closed.set(true);
-            SendError { error: stream_error(&error), unprocessed: true }
+    /// Waits for the server's SETTINGS, no longer than `Limits::preface`: only then is it known how many streams it takes.
+    pub async fn settled(&self) -> Result<(), StreamError> {
+        let settled = async {
+            loop {
+                let mut changed = pin!(self.streams.settled.notified());
+                changed.as_mut().enable();
+                if self.is_closed() {
+                    return Err(StreamError::ConnectionLost("closed before its SETTINGS".into()));
+                }
+                if self.streams.allowed.get().is_some() {
+                    return Ok(());
+                }
+                changed.await;
+            }
         };
-        let mut requests = self.requests.clone().ready().await.map_err(not_sent)?;
-        let (response, body) = requests.send_request(request, end).map_err(|error| SendError {
-            unprocessed: is_unprocessed(&error) || error.is_go_away() || !error.is_reset(),
-            error: stream_error(&error),
-        })?;
-        Ok((SendStream::request(body, end), RecvStream::response(response, self.fields)))
+        let late = Err(StreamError::Limit("no SETTINGS in time"));
+        tokio::time::timeout(self.limits.preface, settled).await.unwrap_or(late)
     }
 
-    /// True once the connection takes no further request: closed, failed or going away.
+    /// A slot for one request, where the server's limit and ours leave one now.
+    #[must_use]
+    pub fn slot(&self) -> Option<Slot> {
+        self.has_room().then(|| {
+            self.streams.open.set(self.streams.open.get() + 1);
+            Slot { conn: self.clone(), open: Rc::new(OpenStream(Rc::clone(&self.streams))) }
+        })
+    }
+
+    /// True where a request could be sent now.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        let allowed = self.streams.allowed.get().unwrap_or(0).min(self.limits.concurrent_streams as usize);
+        self.streams.open.get() < allowed && !self.is_closed()
+    }
+
+    /// Requests under way.
+    #[must_use]
+    pub fn open_streams(&self) -> usize {
+        self.streams.open.get()
+    }
+
+    /// Sends a request head if there is a slot; where there is none, the error says `unprocessed`.
+    pub async fn send(&self, head: &RequestHead, end: bool) -> Result<(SendStream, RecvStream), SendError> {
+        self.settled().await.map_err(unsent)?;
+        match self.slot() {
+            Some(slot) => slot.send(head, end).await,
+            None if self.is_closed() => Err(unsent(StreamError::ConnectionLost("going away".into()))),
+            None => Err(unsent(StreamError::Limit("the server's concurrent streams"))),
+        }
+    }
+
+    /// True where the server takes requests to change protocols (RFC 8441). Known once `settled`.
+    #[must_use]
+    pub fn takes_upgrades(&self) -> bool {
+        self.requests.is_extended_connect_protocol_enabled()
+    }
+
+    /// True once the connection takes no further request: closed, failed or going away. Streams under way may go on.
+    #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.closed.get()
+        let going_away = || {
+            let ready = self.requests.clone().poll_ready(&mut Context::from_waker(Waker::noop()));
+            matches!(ready, Poll::Ready(Err(_)))
+        };
+        self.streams.closed.get() || going_away()
     }
 }
 
-fn request(head: &RequestHead) -> Result<Request<()>, StreamError> {
+/// Drives a connection to its end and notes what its server allows.
+async fn drive<T>(mut connection: h2::client::Connection<T, Chunk>, streams: Rc<Streams>)
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let end = poll_fn(|cx| {
+        let end = std::pin::Pin::new(&mut connection).poll(cx);
+        let allowed = Some(connection.max_concurrent_send_streams()).filter(|allowed| *allowed != UNSETTLED);
+        // A server may also allow none for a while: then what it allowed before is no longer true.
+        let allowed = allowed.or(streams.allowed.get().map(|_| UNSETTLED));
+        if streams.allowed.replace(allowed) != allowed {
+            streams.settled.notify_waiters();
+            streams.room.wake_all();
+        }
+        end
+    });
+    if let Err(error) = end.await {
+        tracing::debug!(%error, "HTTP/2 connection ended");
+    }
+    streams.closed.set(true);
+    streams.settled.notify_waiters();
+    streams.room.wake_all();
+}
+
+/// Room for one request on a connection.
+#[derive(Debug)]
+pub struct Slot {
+    conn: ClientConn,
+    open: Rc<OpenStream>,
+}
+
+impl Slot {
+    /// Sends a request head. After a GOAWAY the error says `unprocessed`.
+    #[expect(clippy::unused_async, reason = "the seam is asynchronous for codecs that write here")]
+    pub async fn send(self, head: &RequestHead, end: bool) -> Result<(SendStream, RecvStream), SendError> {
+        let Slot { conn: ClientConn { mut requests, limits, .. }, open } = self;
+        if head.protocol.is_some() && !requests.is_extended_connect_protocol_enabled() {
+            return Err(unsent(StreamError::Protocol("the server has no extended CONNECT")));
+        }
+        let (request, asked) = request(head).map_err(unsent)?;
+        // Whatever fails here, the request was not sent.
+        let sent = requests.send_request(request, end).map_err(|error| unsent(stream_error(&error)));
+        let (response, body) = sent?;
+        let send = SendStream::request(body, end, Rc::clone(&open), limits.abort);
+        Ok((send, RecvStream::response(response, limits.fields, asked, open)))
+    }
+
+    /// As [`ClientConn::takes_upgrades`].
+    #[must_use]
+    pub fn takes_upgrades(&self) -> bool {
+        self.conn.takes_upgrades()
+    }
+}
+
+fn unsent(error: StreamError) -> SendError {
+    SendError { error, unprocessed: true }
+}
+
+fn request(head: &RequestHead) -> Result<(Request<()>, Asked), StreamError> {
     let mut parts = uri::Parts::default();
     parts.authority = head.authority.clone();
     let mut version = Version::HTTP_2;
@@ -86,5 +254,21 @@ fn request(head: &RequestHead) -> Result<Request<()>, StreamError> {
     *request.method_mut() = head.method.clone();
     *request.version_mut() = version;
     *request.headers_mut() = end_to_end(&head.headers);
-    Ok(request)
+    let asked = match &head.protocol {
+        Some(token) => ask(&mut request, token)?,
+        None => Asked::Request,
+    };
+    Ok((request, asked))
+}
+
+/// Makes an extended CONNECT of a request to change protocols.
+//= rfc8441#section-5
+fn ask(request: &mut Request<()>, token: &bytes::Bytes) -> Result<Asked, StreamError> {
+    let (protocol, None) = upgrade::to_wire(token) else {
+        return Err(StreamError::Protocol("HTTP/2 has no name for this protocol"));
+    };
+    let protocol = std::str::from_utf8(protocol).map_err(|_| StreamError::Protocol("protocol"))?;
+    request.extensions_mut().insert(h2::ext::Protocol::from(protocol));
+    *request.method_mut() = Method::CONNECT;
+    Ok(Asked::Upgrade(upgrade::take_key(request.headers_mut())))
 }

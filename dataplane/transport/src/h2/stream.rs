@@ -2,15 +2,22 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::server::SendResponse;
-use http::{HeaderMap, Response};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
+use super::chunk::{Chunk, Unwritten};
+use super::client::OpenStream;
+use super::fields::{end_to_end, trim};
+use super::flood::Patience;
 use super::{is_unprocessed, reason_from_code, stream_error};
 use crate::http::{Frame, ResponseHead, SendError, StreamError};
+use crate::upgrade;
 
 /// The receiving half: for a client first the response heads, then the body.
 #[derive(Debug)]
@@ -19,6 +26,18 @@ pub struct RecvStream {
     /// Bytes handed out whose credit goes back as the next frame is asked for.
     owed: usize,
     fields: usize,
+    /// Client: what the answer is to.
+    asked: Asked,
+    /// Client: the place among the connection's streams.
+    _open: Option<Rc<OpenStream>>,
+}
+
+/// What of the request decides how its response is read.
+#[derive(Debug)]
+pub(super) enum Asked {
+    Request,
+    /// To change protocols; with the `sec-websocket-accept` that the asker waits for.
+    Upgrade(Option<HeaderValue>),
 }
 
 #[derive(Debug)]
@@ -32,17 +51,17 @@ enum Receiving {
 impl RecvStream {
     pub(super) fn request(body: h2::RecvStream, fields: usize) -> Self {
         let state = if body.is_end_stream() { Receiving::Ended } else { Receiving::Body(body) };
-        Self { state, owed: 0, fields }
+        Self { state, owed: 0, fields, asked: Asked::Request, _open: None }
     }
 
-    pub(super) fn response(head: ResponseFuture, fields: usize) -> Self {
-        Self { state: Receiving::Head(head), owed: 0, fields }
+    pub(super) fn response(head: ResponseFuture, fields: usize, asked: Asked, open: Rc<OpenStream>) -> Self {
+        Self { state: Receiving::Head(head), owed: 0, fields, asked, _open: Some(open) }
     }
 
-    /// The next response head; interim ones come first. Cancel safe.
+    /// The next response head; interim ones come first. To a request for another protocol 101 is a final one. Cancel safe.
     pub async fn response_head(&mut self) -> Result<ResponseHead, SendError> {
         match poll_fn(|cx| self.poll_head(cx)).await {
-            Ok(head) if head.headers.len() <= self.fields => Ok(head),
+            Ok(head) if head.headers.len() <= self.fields => Ok(self.understood(head)),
             Ok(_) => {
                 self.state = Receiving::Stopped;
                 Err(SendError { error: StreamError::Limit("response header fields"), unprocessed: false })
@@ -52,6 +71,19 @@ impl RecvStream {
                 Err(error)
             }
         }
+    }
+
+    fn understood(&mut self, mut head: ResponseHead) -> ResponseHead {
+        trim(&mut head.headers);
+        if let Asked::Upgrade(accept) = &mut self.asked
+            && !head.status.is_informational()
+        {
+            head.status = upgrade::answer_from_wire(head.status, &mut head.headers, false);
+            if let Some(accept) = accept.take().filter(|_| head.status == StatusCode::SWITCHING_PROTOCOLS) {
+                upgrade::add_accept(&mut head.headers, accept);
+            }
+        }
+        head
     }
 
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, SendError>> {
@@ -107,7 +139,10 @@ impl RecvStream {
         let trailers = ready!(body.poll_trailers(cx));
         self.state = Receiving::Ended;
         match trailers {
-            Ok(trailers) => Poll::Ready(Ok(trailers.map(Frame::Trailers))),
+            Ok(trailers) => Poll::Ready(Ok(trailers.map(|mut trailers| {
+                trim(&mut trailers);
+                Frame::Trailers(trailers)
+            }))),
             Err(error) => {
                 self.state = Receiving::Stopped;
                 Poll::Ready(Err(stream_error(&error)))
@@ -142,22 +177,46 @@ fn response_head<B>(response: Response<B>) -> (ResponseHead, B) {
 #[derive(Debug)]
 pub struct SendStream {
     state: Sending,
+    role: Role,
+    unwritten: Rc<Unwritten>,
+    /// How long `abort` waits for what was given before.
+    abort: Duration,
 }
 
 #[derive(Debug)]
 enum Sending {
-    Head(SendResponse<Bytes>),
-    Body(h2::SendStream<Bytes>),
+    Head(SendResponse<Chunk>),
+    Body(h2::SendStream<Chunk>),
     Finished,
 }
 
+#[derive(Debug)]
+enum Role {
+    Client { _open: Rc<OpenStream> },
+    Server { answering: Answering, answered: bool, patience: Rc<Patience> },
+}
+
+/// What a server's stream answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answering {
+    Request,
+    Upgrade,
+}
+
 impl SendStream {
-    pub(super) fn response_to(respond: SendResponse<Bytes>) -> Self {
-        Self { state: Sending::Head(respond) }
+    pub(super) fn response_to(
+        respond: SendResponse<Chunk>,
+        answering: Answering,
+        patience: &Rc<Patience>,
+        abort: Duration,
+    ) -> Self {
+        let role = Role::Server { answering, answered: false, patience: Rc::clone(patience) };
+        Self { state: Sending::Head(respond), role, unwritten: Rc::default(), abort }
     }
 
-    pub(super) fn request(body: h2::SendStream<Bytes>, end: bool) -> Self {
-        Self { state: if end { Sending::Finished } else { Sending::Body(body) } }
+    pub(super) fn request(body: h2::SendStream<Chunk>, end: bool, open: Rc<OpenStream>, abort: Duration) -> Self {
+        let state = if end { Sending::Finished } else { Sending::Body(body) };
+        Self { state, role: Role::Client { _open: open }, unwritten: Rc::default(), abort }
     }
 
     /// Sends an interim response. 101 does not exist in HTTP/2 and is dropped.
@@ -166,19 +225,32 @@ impl SendStream {
         let Sending::Head(respond) = &mut self.state else {
             return Err(StreamError::Protocol("interim response after the final one"));
         };
-        if !head.status.is_informational() || head.status == http::StatusCode::SWITCHING_PROTOCOLS {
+        if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
         }
         respond.send_informational(response(head)).map_err(|error| stream_error(&error))
     }
 
-    /// Sends the final head.
+    /// Sends the final head; 101 accepts a request to change protocols.
     #[expect(clippy::unused_async, reason = "the seam is asynchronous for codecs that write here")]
     pub async fn response(&mut self, head: &ResponseHead, end: bool) -> Result<(), StreamError> {
-        let Sending::Head(respond) = &mut self.state else {
+        let (Sending::Head(respond), Role::Server { answering, answered, .. }) = (&mut self.state, &mut self.role)
+        else {
             return Err(StreamError::Protocol("a second final response"));
         };
-        let body = respond.send_response(response(head), end).map_err(|error| stream_error(&error))?;
+        let mut response = response(head);
+        match answering {
+            Answering::Upgrade => {
+                *response.status_mut() = upgrade::answer_to_wire(head.status, false).0;
+                upgrade::take_accept(response.headers_mut());
+            }
+            Answering::Request if head.status == StatusCode::SWITCHING_PROTOCOLS => {
+                return Err(StreamError::Protocol("101 to a request that asked for no other protocol"));
+            }
+            Answering::Request => {}
+        }
+        let body = respond.send_response(response, end).map_err(|error| stream_error(&error))?;
+        *answered = true;
         self.state = if end { Sending::Finished } else { Sending::Body(body) };
         Ok(())
     }
@@ -198,7 +270,7 @@ impl SendStream {
                 Some(room) => room.map_err(|error| stream_error(&error))?,
                 None => return Err(reset_reason(body).await),
             };
-            let piece = data.split_to(room.min(data.len()));
+            let piece = Chunk::new(data.split_to(room.min(data.len())), &self.unwritten);
             body.send_data(piece, false).map_err(|error| stream_error(&error))?;
         }
         Ok(())
@@ -211,8 +283,8 @@ impl SendStream {
             Sending::Finished => return Ok(()),
             Sending::Head(_) => return Err(StreamError::Protocol("end of a message without a head")),
             Sending::Body(body) => match trailers {
-                Some(trailers) => body.send_trailers(trailers),
-                None => body.send_data(Bytes::new(), true),
+                Some(trailers) => body.send_trailers(end_to_end(&trailers)),
+                None => body.send_data(Chunk::empty(), true),
             },
         }
         .map_err(|error| stream_error(&error))?;
@@ -220,7 +292,7 @@ impl SendStream {
         Ok(())
     }
 
-    /// Ends the stream as failed.
+    /// Ends the stream as failed, at once: what was not written yet is lost.
     pub fn reset(&mut self, code: u64) {
         match &mut self.state {
             Sending::Head(respond) => respond.send_reset(reason_from_code(code)),
@@ -230,7 +302,22 @@ impl SendStream {
         self.state = Sending::Finished;
     }
 
-    /// Resolves when the peer has reset the stream or its connection is lost; never for a finished one.
+    /// Ends the stream as failed once all that was given before has been written, which a peer that doesn't read can
+    /// delay no longer than `Limits::abort`.
+    pub async fn abort(&mut self, code: u64) {
+        if let Sending::Body(body) = &mut self.state {
+            let unwritten = &self.unwritten;
+            let written = poll_fn(|cx| match unwritten.poll_none(cx) {
+                Poll::Ready(()) => Poll::Ready(()),
+                Poll::Pending => body.poll_reset(cx).map(|_| ()),
+            });
+            // Late: the peer doesn't read.
+            let _ = tokio::time::timeout(self.abort, written).await;
+        }
+        self.reset(code);
+    }
+
+    /// Resolves when the peer has reset the stream or its connection is lost; never for a finished one. Cancel safe.
     pub async fn gone(&mut self) {
         poll_fn(|cx| match &mut self.state {
             Sending::Head(respond) => respond.poll_reset(cx).map(|_| ()),
@@ -241,8 +328,16 @@ impl SendStream {
     }
 }
 
+impl Drop for SendStream {
+    fn drop(&mut self) {
+        if let Role::Server { answered, patience, .. } = &self.role {
+            patience.request_over(*answered);
+        }
+    }
+}
+
 /// Why a stream has no room any more.
-async fn reset_reason(body: &mut h2::SendStream<Bytes>) -> StreamError {
+async fn reset_reason(body: &mut h2::SendStream<Chunk>) -> StreamError {
     let reason = poll_fn(|cx| match body.poll_reset(cx) {
         Poll::Ready(reason) => Poll::Ready(Some(reason)),
         Poll::Pending => Poll::Ready(None),
@@ -259,14 +354,4 @@ fn response(head: &ResponseHead) -> Response<()> {
     *response.status_mut() = head.status;
     *response.headers_mut() = end_to_end(&head.headers);
     response
-}
-
-/// HTTP/2 has no connection-specific fields; `te: trailers` is the exception.
-//= rfc9113#section-8.2.2
-pub(super) fn end_to_end(headers: &HeaderMap) -> HeaderMap {
-    let mut headers = headers.clone();
-    for name in ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"] {
-        headers.remove(name);
-    }
-    headers
 }

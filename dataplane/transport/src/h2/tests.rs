@@ -9,6 +9,8 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Versio
 use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::timeout;
 
+mod raw;
+
 use super::*;
 use crate::http::{Frame, RecvBody, RequestHead, ResponseHead, StreamError};
 
@@ -61,8 +63,7 @@ where
     tokio::task::spawn_local(async move {
         let mut server = ServerConn::new(io, Bytes::new(), &limits).await.unwrap();
         let mut served = 0;
-        while let Some(accepted) = server.accept().await {
-            let Ok((head, body, answer)) = accepted else { break };
+        while let Ok(Some(Exchange { head, body, answer })) = server.accept().await {
             served += 1;
             tokio::task::spawn_local(handle(head, body, answer));
         }
@@ -165,7 +166,7 @@ fn a_client_that_resets_is_noticed() {
         let (client, far) = connect(&Limits::default()).await;
         let server = tokio::task::spawn_local(async move {
             let mut server = ServerConn::new(far, Bytes::new(), &Limits::default()).await.unwrap();
-            let (_, mut body, mut answer) = server.accept().await.unwrap().unwrap();
+            let Exchange { mut body, mut answer, .. } = server.accept().await.unwrap().unwrap();
             tokio::select! {
                 () = answer.gone() => {}
                 _ = server.accept() => panic!("no second request"),
@@ -185,10 +186,10 @@ fn goaway_finishes_what_was_taken_and_refuses_the_rest() {
         let (client, far) = connect(&Limits::default()).await;
         let server = tokio::task::spawn_local(async move {
             let mut server = ServerConn::new(far, Bytes::new(), &Limits::default()).await.unwrap();
-            let (head, body, answer) = server.accept().await.unwrap().unwrap();
+            let Exchange { head, body, answer } = server.accept().await.unwrap().unwrap();
             server.graceful_shutdown();
             let working = tokio::task::spawn_local(echo(head, body, answer));
-            assert!(server.accept().await.is_none());
+            assert!(server.accept().await.unwrap().is_none());
             working.await.unwrap();
         });
         let (mut send, mut receive) = client.send(&request(Method::POST, "/"), false).await.unwrap();
@@ -255,12 +256,16 @@ fn malformed_requests_are_reset_and_the_connection_lives() {
             Request::get("http://user@host/").version(Version::HTTP_2),
             Request::connect("host").version(Version::HTTP_2),
             Request::connect("host:0").version(Version::HTTP_2),
-            many,
+            base().header("x-role", " admin"),
+            base().header("x-role", "admin\t"),
+            Request::get("ftp://host/").version(Version::HTTP_2),
         ];
         for request in bad {
             let (answer, _) = client.send_request(request.body(()).unwrap(), true).unwrap();
             assert!(answer.await.unwrap_err().is_reset());
         }
+        let (answer, _) = client.send_request(many.body(()).unwrap(), true).unwrap();
+        assert_eq!(answer.await.unwrap().status(), 431);
         let good = base().header("host", "HOST").body(()).unwrap();
         let (answer, _) = client.send_request(good, true).unwrap();
         assert_eq!(answer.await.unwrap().status(), 200);
@@ -298,9 +303,9 @@ fn bytes_that_detection_took_come_first() {
         tokio::io::AsyncReadExt::read_exact(&mut far, &mut first).await.unwrap();
         assert_eq!(crate::detect::detect(&first), crate::detect::Detected::Http2);
         let mut server = ServerConn::new(far, Bytes::copy_from_slice(&first), &Limits::default()).await.unwrap();
-        let (head, body, answer) = server.accept().await.unwrap().unwrap();
+        let Exchange { head, body, answer } = server.accept().await.unwrap().unwrap();
         tokio::task::spawn_local(echo(head, body, answer));
-        tokio::task::spawn_local(async move { while server.accept().await.is_some() {} });
+        tokio::task::spawn_local(async move { while let Ok(Some(_)) = server.accept().await {} });
         client.await.unwrap();
     });
 }
@@ -330,6 +335,7 @@ fn hop_by_hop_fields_never_enter_http2() {
 fn a_lost_connection_is_an_error_everywhere() {
     run(async {
         let (client, mut far) = connect(&Limits::default()).await;
+        far.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
         let (mut send, mut receive) = client.send(&request(Method::POST, "/"), false).await.unwrap();
         far.shutdown().await.unwrap();
         drop(far);
@@ -386,4 +392,97 @@ impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor {
     fn execute(&self, future: F) {
         tokio::task::spawn_local(future);
     }
+}
+
+fn websocket(path: &'static str) -> RequestHead {
+    let mut head = request(Method::GET, path);
+    head.protocol = Some(Bytes::from_static(b"websocket"));
+    head
+}
+
+#[test]
+fn an_upgrade_is_an_extended_connect_on_the_wire() {
+    run(async {
+        let (client, far) = connect(&Limits::default()).await;
+        serve(far, Limits::default(), |head, mut body, mut answer| async move {
+            assert_eq!((&head.method, head.protocol.as_deref()), (&Method::GET, Some(&b"websocket"[..])));
+            assert_eq!(head.headers["sec-websocket-key"].len(), 24, "the key that an HTTP/1 app needs");
+            let status = match head.path.unwrap().as_str() {
+                "/yes" => 101,
+                "/no" => 426,
+                _ => 200,
+            };
+            let headers = trailers("sec-websocket-accept", "made by the app");
+            answer.response(&ResponseHead { headers, ..response(status) }, false).await.unwrap();
+            while let Ok(Some(Frame::Data(data))) = body.frame().await {
+                answer.data(data).await.unwrap();
+            }
+            answer.finish(None).await.unwrap();
+        });
+        client.settled().await.unwrap();
+        assert!(client.takes_upgrades());
+        let mut head = websocket("/yes");
+        head.headers.insert("sec-websocket-key", HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ=="));
+        let (mut send, mut receive) = client.send(&head, false).await.unwrap();
+        let accepted = receive.response_head().await.unwrap();
+        assert_eq!(accepted.status, 101);
+        assert_eq!(
+            accepted.headers["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=",
+            "for the key of the asker"
+        );
+        for text in ["one", "two"] {
+            send.data(Bytes::from_static(text.as_bytes())).await.unwrap();
+            assert!(matches!(receive.frame().await, Ok(Some(Frame::Data(data))) if data == text));
+        }
+        send.finish(None).await.unwrap();
+        assert!(matches!(receive.frame().await, Ok(None)));
+        for (path, status) in [("/no", 426), ("/ordinary", 501)] {
+            let (_send, mut receive) = client.send(&websocket(path), false).await.unwrap();
+            assert_eq!(receive.response_head().await.unwrap().status, status, "{path}: never a success");
+        }
+    });
+}
+
+#[test]
+fn other_protocols_are_answered_501_and_servers_without_them_are_not_asked() {
+    run(async {
+        let (near, far) = duplex(64 * 1024);
+        serve(far, Limits::default(), echo);
+        let (mut client, connection) = h2::client::handshake(near).await.unwrap();
+        tokio::task::spawn_local(connection);
+        for protocol in ["connect-udp", "weft-upgrade", "websocketx", ""] {
+            let mut request = Request::connect("http://host/").version(Version::HTTP_2).body(()).unwrap();
+            request.headers_mut().insert("weft-upgrade", HeaderValue::from_static("websocket"));
+            request.extensions_mut().insert(h2::ext::Protocol::from(protocol));
+            client = client.ready().await.unwrap();
+            let (answer, _) = client.send_request(request, false).unwrap();
+            assert_eq!(answer.await.unwrap().status(), 501, "{protocol}");
+        }
+        let (near, far) = duplex(64 * 1024);
+        tokio::task::spawn_local(async move {
+            let mut server = h2::server::handshake(far).await.unwrap();
+            assert!(server.accept().await.is_none());
+        });
+        let client = ClientConn::connect(near, &Limits::default()).await.unwrap();
+        client.settled().await.unwrap();
+        assert!(!client.takes_upgrades());
+        assert!(client.send(&websocket("/"), false).await.unwrap_err().unprocessed);
+    });
+}
+
+#[test]
+fn cookie_crumbs_are_joined() {
+    run(async {
+        let (near, far) = duplex(64 * 1024);
+        serve(far, Limits::default(), |head, _, mut answer| async move {
+            let cookies: Vec<_> = head.headers.get_all("cookie").iter().collect();
+            assert_eq!(cookies, ["a=1; b=2; c=3"]);
+            answer.response(&response(204), true).await.unwrap();
+        });
+        let (mut client, connection) = h2::client::handshake(near).await.unwrap();
+        tokio::task::spawn_local(connection);
+        let request = Request::get("http://host/").header("cookie", "a=1").header("cookie", "b=2");
+        let request = request.header("cookie", "c=3").body(()).unwrap();
+        assert_eq!(client.send_request(request, true).unwrap().0.await.unwrap().status(), 204);
+    });
 }

@@ -7,9 +7,9 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use quinn::VarInt;
 use tokio::sync::Notify;
 
-use super::cancels::Cancels;
 use super::frame::{Role, Settings, Violation};
 use super::{Code, Limits};
+use crate::cancels::Cancels;
 use crate::http::StreamError;
 
 /// No GOAWAY yet.

@@ -6,18 +6,18 @@ use std::time::{Duration, Instant};
 
 /// The budget of one connection: how far ahead of its rate the peer is, as time.
 #[derive(Debug)]
-pub(super) struct Cancels {
+pub(crate) struct Cancels {
     paid_until: Option<Instant>,
     total: u64,
     answered: u64,
 }
 
 impl Cancels {
-    pub(super) const NONE: Cancels = Cancels { paid_until: None, total: 0, answered: 0 };
+    pub(crate) const NONE: Cancels = Cancels { paid_until: None, total: 0, answered: 0 };
 
     /// Takes one more from a budget of `burst`, filled by `per_second`. `finished`: requests of this connection that are over,
     /// this one included; those that were answered have each earned another. False when the budget is spent.
-    pub(super) fn spend(&mut self, now: Instant, finished: u64, burst: u32, per_second: u32) -> bool {
+    pub(crate) fn spend(&mut self, now: Instant, finished: u64, burst: u32, per_second: u32) -> bool {
         let cost = Duration::from_secs(1) / per_second.max(1);
         self.total += 1;
         let answered = finished.saturating_sub(self.total).max(self.answered);

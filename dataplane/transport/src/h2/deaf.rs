@@ -1,0 +1,78 @@
+//! A stream that goes on reading after it can't be written any more. What the peer said last, such as a GOAWAY that
+//! names the requests it never looked at, was often sent just before it closed.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// A stream whose failed writes are forgotten: its reading side tells the end.
+#[derive(Debug)]
+pub(super) struct Deaf<T> {
+    io: T,
+    broken: bool,
+}
+
+impl<T> Deaf<T> {
+    pub(super) fn new(io: T) -> Self {
+        Self { io, broken: false }
+    }
+
+    fn forgive<R>(&mut self, result: Poll<io::Result<R>>, instead: R) -> Poll<io::Result<R>> {
+        if let Poll::Ready(Err(_)) = result {
+            self.broken = true;
+            return Poll::Ready(Ok(instead));
+        }
+        result
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Deaf<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, into)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Deaf<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.broken {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let written = Pin::new(&mut self.io).poll_write(cx, bytes);
+        self.forgive(written, bytes.len())
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let all = slices.iter().map(|slice| slice.len()).sum();
+        if self.broken {
+            return Poll::Ready(Ok(all));
+        }
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
+        self.forgive(written, all)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.broken {
+            return Poll::Ready(Ok(()));
+        }
+        let flushed = Pin::new(&mut self.io).poll_flush(cx);
+        self.forgive(flushed, ())
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.broken {
+            return Poll::Ready(Ok(()));
+        }
+        let shut = Pin::new(&mut self.io).poll_shutdown(cx);
+        self.forgive(shut, ())
+    }
+}

@@ -1,0 +1,151 @@
+//! How a request to change protocols travels in HTTP/2 and HTTP/3 (RFC 8441, RFC 9220). In the process it is a GET with
+//! `protocol`, as HTTP/1 has it; `websocket` goes by its name, every other token only between two Weft proxies.
+
+use aws_lc_rs::{digest, rand};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+/// `:protocol` of a token that has no name of its own in HTTP/2 and HTTP/3.
+const ANY: &[u8] = b"weft-upgrade";
+const WEBSOCKET: &[u8] = b"websocket";
+/// The token that `weft-upgrade` stands for.
+const WEFT_UPGRADE: HeaderName = HeaderName::from_static("weft-upgrade");
+/// The success of an app that answered the request and changed no protocol: on the wire a success would mean it did.
+const WEFT_STATUS: HeaderName = HeaderName::from_static("weft-status");
+
+const KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
+const ACCEPT: HeaderName = HeaderName::from_static("sec-websocket-accept");
+
+/// `:protocol` for a token, and the field that goes with it.
+pub(crate) fn to_wire(token: &Bytes) -> (&'static [u8], Option<(HeaderName, HeaderValue)>) {
+    if token.eq_ignore_ascii_case(WEBSOCKET) {
+        return (WEBSOCKET, None);
+    }
+    // A token that is no field value names nothing, and the peer answers so.
+    (ANY, HeaderValue::from_maybe_shared(token.clone()).ok().map(|value| (WEFT_UPGRADE, value)))
+}
+
+/// The token that `:protocol` means; `None`: one that is not known here. `ours`: the peer is a Weft proxy.
+pub(crate) fn from_wire(protocol: &[u8], headers: &mut HeaderMap, ours: bool) -> Option<Bytes> {
+    let named = headers.remove(WEFT_UPGRADE);
+    match protocol {
+        WEBSOCKET => Some(Bytes::from_static(WEBSOCKET)),
+        ANY if ours => named.filter(is_token).map(|token| Bytes::copy_from_slice(token.as_bytes())),
+        _ => None,
+    }
+}
+
+/// `protocol-name ["/" protocol-version]` (RFC 9110 section 7.8).
+fn is_token(value: &HeaderValue) -> bool {
+    let of_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~/".contains(byte);
+    !value.is_empty() && value.as_bytes().iter().all(of_token)
+}
+
+/// The answer to a request to change protocols as it goes on the wire: 101 is 200, and a success that changed nothing
+/// must not look like one. `ours`: the peer is a Weft proxy, which is told the app's own status.
+pub(crate) fn answer_to_wire(status: StatusCode, ours: bool) -> (StatusCode, Option<(HeaderName, HeaderValue)>) {
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        return (StatusCode::OK, None);
+    }
+    if !status.is_success() {
+        return (status, None);
+    }
+    (StatusCode::NOT_IMPLEMENTED, ours.then(|| (WEFT_STATUS, HeaderValue::from(status.as_u16()))))
+}
+
+/// The reverse of [`answer_to_wire`].
+pub(crate) fn answer_from_wire(status: StatusCode, headers: &mut HeaderMap, ours: bool) -> StatusCode {
+    let told = headers.remove(WEFT_STATUS).filter(|_| ours && status == StatusCode::NOT_IMPLEMENTED);
+    if status.is_success() {
+        return StatusCode::SWITCHING_PROTOCOLS;
+    }
+    let told = told.and_then(|told| StatusCode::from_bytes(told.as_bytes()).ok());
+    told.filter(StatusCode::is_success).unwrap_or(status)
+}
+
+/// Puts the key on a WebSocket request that came without: HTTP/1 has a handshake where HTTP/2 has none.
+//= rfc8441#section-5
+pub(crate) fn add_key(headers: &mut HeaderMap) {
+    let mut random = [0; 16];
+    if !headers.contains_key(KEY) && rand::fill(&mut random).is_ok() {
+        headers.insert(KEY, base64(&random));
+    }
+}
+
+/// Takes the key off a WebSocket request; gives the `sec-websocket-accept` that its sender waits for.
+pub(crate) fn take_key(headers: &mut HeaderMap) -> Option<HeaderValue> {
+    headers.remove(KEY).map(|key| accept_of(key.as_bytes()))
+}
+
+/// The proof that a server read the key (RFC 6455 section 4.2.2).
+fn accept_of(key: &[u8]) -> HeaderValue {
+    let mut proof = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
+    proof.update(key);
+    proof.update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    base64(proof.finish().as_ref())
+}
+
+/// Completes the head of a WebSocket that was accepted without a handshake.
+pub(crate) fn add_accept(headers: &mut HeaderMap, accept: HeaderValue) {
+    headers.insert(ACCEPT, accept);
+}
+
+/// Removes what HTTP/2 doesn't use.
+pub(crate) fn take_accept(headers: &mut HeaderMap) {
+    headers.remove(ACCEPT);
+}
+
+fn base64(bytes: &[u8]) -> HeaderValue {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = Vec::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let [a, b, c] = [0, 1, 2].map(|index| u32::from(group.get(index).copied().unwrap_or(0)));
+        let bits = a << 16 | b << 8 | c;
+        for place in 0..4 {
+            let digit = DIGITS[(bits >> (18 - 6 * place) & 63) as usize];
+            text.push(if place > group.len() { b'=' } else { digit });
+        }
+    }
+    HeaderValue::try_from(text).expect("base64 is printable ASCII")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_proof_is_that_of_the_rfc() {
+        // RFC 6455 section 1.3.
+        assert_eq!(accept_of(b"dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!([&b""[..], b"f", b"fo", b"foo", b"foob"].map(base64), ["", "Zg==", "Zm8=", "Zm9v", "Zm9vYg=="]);
+    }
+
+    #[test]
+    fn tokens_come_back() {
+        for (token, protocol) in [("websocket", WEBSOCKET), ("WebSocket", WEBSOCKET), ("foo/1.0", ANY)] {
+            let (wire, field) = to_wire(&Bytes::from(token));
+            assert_eq!(wire, protocol);
+            let mut headers: HeaderMap = field.into_iter().collect();
+            let back = from_wire(wire, &mut headers, true).unwrap();
+            assert!(back.eq_ignore_ascii_case(token.as_bytes()) && headers.is_empty());
+        }
+        let mut said: HeaderMap = [(WEFT_UPGRADE, HeaderValue::from_static("foo"))].into_iter().collect();
+        assert_eq!(from_wire(ANY, &mut said.clone(), false), None, "an app has no such word");
+        assert_eq!(from_wire(b"connect-udp", &mut said, true), None);
+        assert_eq!(from_wire(ANY, &mut HeaderMap::new(), true), None);
+        let mut bad: HeaderMap = [(WEFT_UPGRADE, HeaderValue::from_static("a b"))].into_iter().collect();
+        assert_eq!(from_wire(ANY, &mut bad, true), None);
+    }
+
+    #[test]
+    fn answers_come_back() {
+        for status in [101, 200, 204, 400, 426, 501, 302].map(|status| StatusCode::from_u16(status).unwrap()) {
+            let (wire, field) = answer_to_wire(status, true);
+            assert_eq!(wire.is_success(), status == StatusCode::SWITCHING_PROTOCOLS);
+            let mut headers: HeaderMap = field.into_iter().collect();
+            assert_eq!(answer_from_wire(wire, &mut headers, true), status);
+            assert!(headers.is_empty());
+        }
+        assert_eq!(answer_to_wire(StatusCode::OK, false), (StatusCode::NOT_IMPLEMENTED, None));
+    }
+}
