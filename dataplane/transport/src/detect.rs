@@ -17,7 +17,8 @@ mod tests;
 pub const MAX_BYTES: usize = 18 * 1024;
 /// Longer first words are no HTTP method.
 const MAX_METHOD: usize = 32;
-const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// What a client of HTTP/2 with prior knowledge says first (RFC 9113 section 3.4).
+pub const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// The verdict on the first bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]

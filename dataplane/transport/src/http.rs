@@ -37,8 +37,8 @@ pub struct ResponseHead {
     pub headers: HeaderMap,
 }
 
-/// One piece of a message body.
-#[derive(Debug)]
+/// One piece of a message body. Cloning shares the bytes.
+#[derive(Debug, Clone)]
 pub enum Frame {
     Data(Bytes),
     /// Always the last frame.
@@ -158,6 +158,25 @@ impl SendBody<'_> {
             SendBody::H3(stream) => stream.finish(trailers).await,
             SendBody::Tcp(writer) => writer.finish().await,
         }
+    }
+
+    /// Resolves when whoever reads the message has gone: reset its stream, or its connection is lost. Cancel safe. A TCP
+    /// or HTTP/1 connection tells at the next write.
+    pub async fn gone(&mut self) {
+        match self {
+            SendBody::H1(_) | SendBody::Tcp(_) => std::future::pending().await,
+            SendBody::H2(stream) => stream.gone().await,
+            SendBody::H3(stream) => stream.gone().await,
+        }
+    }
+
+    /// Ends the message as failed, behind what was given before.
+    #[expect(
+        clippy::unused_async,
+        reason = "the seam is asynchronous for codecs that wait until what came before is sent"
+    )]
+    pub async fn abort(&mut self, code: u64) {
+        self.reset(code);
     }
 
     /// Ends the message as failed: RESET_STREAM with an HTTP/3 code, RST_STREAM, or an aborted connection.
