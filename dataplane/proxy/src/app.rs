@@ -18,7 +18,7 @@ use weft_transport::quic::{self, Dialer, Pool, PoolLimits, Server, SharedKeys, T
 use weft_transport::tls::IdentityHandle;
 
 use crate::admin::{Admin, Door};
-use crate::apps::{AppPool, Dial};
+use crate::apps::AppPool;
 use crate::config::Config;
 use crate::control::{Channel, Control, IdentityKeeper, join_or_load};
 use crate::listeners::{self, Sockets};
@@ -171,8 +171,8 @@ async fn work(
     let dialer = Dialer::new(dial, place, &keys, &limits).context("cannot start the dialling endpoint")?;
     let pool = Pool::new(dialer, identity, PoolLimits::default(), weft_transport::h3::Limits::default());
     shared.pools.lock().expect("no holder panics").push(Arc::clone(pool.stats()));
-    let dial = Dial { mark: shared.config.capture.is_some().then_some(capture::MARK), timeout: Duration::from_secs(5) };
-    let apps = AppPool::new(dial, &shared.config.limits);
+    let mark = shared.config.capture.is_some().then_some(capture::MARK);
+    let apps = AppPool::new(mark, &shared.config.limits);
     shared.app_pools.lock().expect("no holder panics").push(apps.stats.clone());
     let worker = Rc::new(Worker::new(index, shared, pool, apps));
     let tcp = listeners::TcpSockets { explicit, outbound, inbound };
@@ -191,14 +191,14 @@ async fn tend(worker: &Rc<Worker>) {
     loop {
         tokio::select! {
             _ = sweep.tick() => worker.apps.expire(),
-            _ = series.tick(), if !series_idle.is_zero() => worker.metrics.expire(worker.now(), series_idle),
+            _ = series.tick(), if !series_idle.is_zero() => worker.ledger.metrics.expire(worker.now(), series_idle),
             changed = swapped.changed() => {
                 if changed.is_err() {
                     return;
                 }
                 if let Some(snapshot) = worker.snapshot() {
                     worker.pool.retain(|key| snapshot.has_peer(key.destination(), key.address()));
-                    worker.filters.borrow_mut().retire();
+                    worker.filters.retire();
                 }
             }
             () = worker.shared.drain.quitting() => return,

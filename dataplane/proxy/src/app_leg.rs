@@ -1,69 +1,168 @@
-//! The leg towards an application (or a plain destination): checks out a connection, carries the exchange, gives the
-//! connection back. Both sides of the proxy end here or at a peer.
+//! The leg towards an application (or an address outside the mesh): checks out a connection, carries the exchange, gives the
+//! connection back. What the app provably did not process is sent again, and so is an idempotent request that died on a
+//! kept connection before a byte of its answer.
 
-use std::cell::Cell;
-use std::net::SocketAddr;
-use std::rc::Rc;
+use std::cell::{Cell, RefCell};
+use std::time::Duration;
 
-use http::{StatusCode, Version};
-use weft_transport::http::{ResponseRecv, SendBody};
+use http::{Method, StatusCode, Version};
+use weft_filter_host::Permit;
+use weft_flow::RetryBudget;
+use weft_transport::http::{ResponseRecv, SendBody, SendError};
 
-use crate::apps::AppConn;
+use crate::apps::{AppConn, AppPool, Conn};
+use crate::call::{Call, Failed};
 use crate::filtering::Filtered;
-use crate::outbound::Call;
-use crate::relay::{self, Terms};
-use crate::reply::Failure;
-use crate::worker::Worker;
+use crate::record::Unanswered;
+use crate::relay::{self, Idle, Terms};
+use crate::reply::{Failure, Party};
+use crate::sockets::PlainSocket;
+use crate::telemetry::counters::Counters;
 
-/// Sends the request to the application at `address` and its answer back. The flag of an error says whether the
-/// request provably was not processed.
-pub async fn carry(
-    worker: &Rc<Worker>,
-    address: SocketAddr,
-    version: Version,
-    filtered: &mut Filtered<'_>,
-    call: &mut Call<'_, '_>,
-) -> Result<(), (Failure, bool)> {
-    let connected = worker.apps.checkout(address, version).await;
-    let mut conn = connected
-        .map_err(|error| (Failure::AppConnect { address: error.address.to_string(), reason: error.reason }, true))?;
-    let end = call.body.is_end();
-    let result = match &mut conn {
-        AppConn::H1(conn) => match conn.send(call.head, end).await {
-            Ok(streams) => exchange(streams, filtered, call, "the app").await,
-            Err(error) => Err(not_sent(error)),
-        },
-        AppConn::H2(conn) => match conn.send(call.head, end).await {
-            Ok((mut send, mut receive)) => {
-                let streams = (SendBody::H2(&mut send), ResponseRecv::H2(&mut receive));
-                exchange(streams, filtered, call, "the app").await
-            }
-            Err(error) => Err(not_sent(error)),
-        },
-    };
-    worker.apps.put_back(address, conn);
-    result
+/// Times that a request is sent again after the app refused it unprocessed. An app that ends its connections by GOAWAY
+/// refuses what was sent too soon each time, so a crowd needs several.
+const MAX_REFUSALS: u32 = 16;
+/// The pause after the second refusal; it doubles up to [`MAX_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const MAX_PAUSE: Duration = Duration::from_millis(250);
+
+/// What the leg works with.
+#[derive(Clone, Copy)]
+pub struct AppLeg<'a> {
+    pub apps: &'a AppPool,
+    pub counters: &'a Counters,
+    /// Of requests that died on kept connections.
+    pub budget: &'a RefCell<RetryBudget>,
+    /// The worker's clock.
+    pub now: Duration,
+    pub connect_timeout: Duration,
+    pub idle: Idle,
 }
 
-fn not_sent(error: weft_transport::http::SendError) -> (Failure, bool) {
-    let unprocessed = error.unprocessed;
-    let error = error.error;
-    let to = "the app";
-    (if unprocessed { Failure::Unprocessed { to, error } } else { Failure::NoAnswer { to, error } }, unprocessed)
+impl AppLeg<'_> {
+    /// Sends the request to one of `sockets` in `version`, and its answer back.
+    pub async fn carry(
+        &self,
+        sockets: &[PlainSocket],
+        version: Version,
+        mut permit: Permit,
+        filtered: &mut Filtered<'_>,
+        call: &mut Call<'_, '_>,
+    ) -> Result<(), Failed> {
+        self.budget.borrow_mut().deposit(self.now);
+        let (mut refusals, mut new) = (0, false);
+        loop {
+            match self.attempt(sockets, version, new, permit, filtered, call).await {
+                Err(Failed::Unprocessed(failure, again))
+                    if !failure.is_unreachable() && refusals < MAX_REFUSALS && call.rewind() =>
+                {
+                    permit = again;
+                    refusals += 1;
+                    if refusals > 1 {
+                        let pause = FIRST_PAUSE.saturating_mul(1 << (refusals - 2).min(8));
+                        tokio::time::sleep(pause.min(MAX_PAUSE)).await;
+                    }
+                }
+                Err(Failed::Unanswered(failure, again)) => {
+                    let repeatable = !new && is_idempotent(&call.head.method) && call.rewind();
+                    if !repeatable || !self.budget.borrow_mut().withdraw(self.now) {
+                        return Err(Failed::Final(failure));
+                    }
+                    permit = again;
+                    new = true;
+                }
+                ended => return ended,
+            }
+            self.counters.retries.increment(1);
+        }
+    }
+
+    async fn attempt(
+        &self,
+        sockets: &[PlainSocket],
+        version: Version,
+        new: bool,
+        permit: Permit,
+        filtered: &mut Filtered<'_>,
+        call: &mut Call<'_, '_>,
+    ) -> Result<(), Failed> {
+        let (apps, timeout) = (self.apps, self.connect_timeout);
+        let connected = match new {
+            true => apps.checkout_new(sockets, version, timeout, permit).await,
+            false => apps.checkout(sockets, version, timeout, permit).await,
+        };
+        let mut conn = connected.map_err(|(failure, permit)| Failed::Unprocessed(failure, permit))?;
+        let end = call.body.is_end();
+        let exchanged = match &mut conn.conn {
+            Conn::H1(h1) => match h1.send(call.head, end).await {
+                Ok(streams) => exchange(streams, self.idle, filtered, call, Party::App).await,
+                Err(error) => Err(not_sent(error)),
+            },
+            Conn::H2(h2) => match h2.send(call.head, end).await {
+                Ok((mut send, mut receive)) => {
+                    let streams = (SendBody::H2(&mut send), ResponseRecv::H2(&mut receive));
+                    exchange(streams, self.idle, filtered, call, Party::App).await
+                }
+                Err(error) => Err(not_sent(error)),
+            },
+        };
+        match exchanged {
+            Ok(()) => {
+                apps.put_back(conn);
+                Ok(())
+            }
+            Err(unanswered) => Err(failed(conn, unanswered)),
+        }
+    }
+}
+
+fn not_sent(error: SendError) -> Unanswered {
+    let SendError { error, unprocessed } = error;
+    let lost = matches!(error, weft_transport::http::StreamError::ConnectionLost(_));
+    let to = Party::App;
+    let failure = if unprocessed { Failure::Unprocessed { to, error } } else { Failure::NoAnswer { to, error } };
+    Unanswered { failure, unprocessed, lost }
+}
+
+fn failed(conn: AppConn, unanswered: Unanswered) -> Failed {
+    let Unanswered { failure, unprocessed, lost } = unanswered;
+    let reused = conn.reused && matches!(conn.conn, Conn::H1(_));
+    match (unprocessed, lost && reused) {
+        (true, _) => Failed::Unprocessed(failure, conn.into_permit()),
+        (false, true) => Failed::Unanswered(failure, conn.into_permit()),
+        (false, false) => Failed::Final(failure),
+    }
+}
+
+//= rfc9110#section-9.2.2
+fn is_idempotent(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE)
 }
 
 /// Carries an exchange over streams that are open, response filters included, and notes how it went.
+///
+/// # Errors
+/// The client was not answered. What broke off behind a final head is in the record.
 pub async fn exchange(
     streams: (SendBody<'_>, ResponseRecv<'_>),
+    idle: Idle,
     filtered: &mut Filtered<'_>,
     call: &mut Call<'_, '_>,
-    to: &'static str,
-) -> Result<(), (Failure, bool)> {
+    to: Party,
+) -> Result<(), Unanswered> {
     let status = Cell::new(None::<StatusCode>);
-    let terms = Terms { filtered, status: &status, grpc: call.record.grpc };
+    let terms = Terms {
+        filtered: &mut *filtered,
+        status: &status,
+        grpc: call.record.is_grpc(),
+        upgrade: call.head.protocol.is_some(),
+        expects: call.head.headers.contains_key(http::header::EXPECT),
+        idle,
+    };
     let accounts = (&call.record.sent, &call.record.received);
     // Boxed: the two pumps are most of a request's future, and everything above carries them along.
-    let result = Box::pin(relay::exchange((call.body, call.responder), streams, terms, accounts)).await;
+    let result = Box::pin(relay::exchange((&mut *call.body, &mut *call.responder), streams, terms, accounts)).await;
+    filtered.moved(call.record.sent.bytes.get(), call.record.received.bytes.get());
     if let Some(status) = status.get() {
         call.record.answered(status);
     }

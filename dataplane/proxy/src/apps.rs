@@ -3,35 +3,38 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use http::Version;
 use tokio::net::TcpStream;
+use weft_filter_host::Permit;
 use weft_transport::{capture, h1, h2};
 
 use crate::config::Limits;
+use crate::reply::Failure;
+use crate::sockets::PlainSocket;
 use crate::telemetry::series::Counter;
 
-/// How connections are dialled.
-#[derive(Debug, Clone)]
-pub struct Dial {
-    /// The firewall mark that capture rules leave alone; needs CAP_NET_ADMIN, so only with capture.
-    pub mark: Option<u32>,
-    pub timeout: Duration,
-}
+/// How long one address of several is tried alone (RFC 8305 section 5, Connection Attempt Delay).
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-/// Why an application could not be reached.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{reason}")]
-pub struct AppConnectError {
-    pub address: SocketAddr,
-    pub reason: String,
-}
-
-/// A connection to an application, checked out for one request.
+/// A connection checked out for one request, for which it holds the permit.
 #[derive(Debug)]
-pub enum AppConn {
+pub struct AppConn {
+    pub conn: Conn,
+    socket: PlainSocket,
+    /// It has carried a request before.
+    pub reused: bool,
+    permit: Permit,
+}
+
+/// The connection itself.
+#[derive(Debug)]
+pub enum Conn {
     H1(Box<h1::ClientConn>),
     /// Multiplexed: a handle on the shared connection.
     H2(h2::ClientConn),
@@ -46,11 +49,12 @@ struct Idle {
 /// The pool of one worker.
 #[derive(Debug)]
 pub struct AppPool {
-    dial: Dial,
+    /// The firewall mark that capture rules leave alone; needs CAP_NET_ADMIN, so only with capture.
+    mark: Option<u32>,
     max_idle: usize,
     idle_timeout: Duration,
-    idle: RefCell<HashMap<SocketAddr, Vec<Idle>>>,
-    h2: RefCell<HashMap<SocketAddr, h2::ClientConn>>,
+    idle: RefCell<HashMap<PlainSocket, Vec<Idle>>>,
+    h2: RefCell<HashMap<PlainSocket, h2::ClientConn>>,
     pub stats: AppPoolStats,
 }
 
@@ -61,10 +65,13 @@ pub struct AppPoolStats {
     pub dialled: std::sync::Arc<Counter>,
 }
 
+/// Why there is no connection. Nothing was sent: the permit comes back.
+pub type NotConnected = (Failure, Permit);
+
 impl AppPool {
-    pub fn new(dial: Dial, limits: &Limits) -> Self {
+    pub fn new(mark: Option<u32>, limits: &Limits) -> Self {
         Self {
-            dial,
+            mark,
             max_idle: limits.app_idle_connections,
             idle_timeout: Duration::from_secs(limits.app_idle_timeout_s),
             idle: RefCell::default(),
@@ -73,50 +80,76 @@ impl AppPool {
         }
     }
 
-    /// A connection to `address` that speaks `version`: an idle one that is still good, or a new one.
-    pub async fn checkout(&self, address: SocketAddr, version: Version) -> Result<AppConn, AppConnectError> {
-        match self.standing(address, version) {
-            Some(conn) => {
-                self.stats.reused.add(1);
-                Ok(conn)
-            }
-            // Boxed: rare, and larger than all the rest of a request's leg to its app.
-            None => Box::pin(self.dial(address, version)).await,
+    /// A connection to one of `sockets` that speaks `version`: an idle one that is still good, or a new one within
+    /// `timeout`.
+    pub async fn checkout(
+        &self,
+        sockets: &[PlainSocket],
+        version: Version,
+        timeout: Duration,
+        permit: Permit,
+    ) -> Result<AppConn, NotConnected> {
+        if let Some((conn, socket)) =
+            sockets.iter().find_map(|socket| Some((self.standing(*socket, version)?, *socket)))
+        {
+            self.stats.reused.add(1);
+            return Ok(AppConn { conn, socket, reused: true, permit });
+        }
+        self.checkout_new(sockets, version, timeout, permit).await
+    }
+
+    /// As [`AppPool::checkout`], on a connection that has carried nothing.
+    pub async fn checkout_new(
+        &self,
+        sockets: &[PlainSocket],
+        version: Version,
+        timeout: Duration,
+        permit: Permit,
+    ) -> Result<AppConn, NotConnected> {
+        // Boxed: rare, and larger than all the rest of a request's leg to its app.
+        match Box::pin(self.dial(sockets, version, timeout)).await {
+            Ok((conn, socket)) => Ok(AppConn { conn, socket, reused: false, permit }),
+            Err(failure) => Err((failure, permit)),
         }
     }
 
-    fn standing(&self, address: SocketAddr, version: Version) -> Option<AppConn> {
+    fn standing(&self, socket: PlainSocket, version: Version) -> Option<Conn> {
         if version == Version::HTTP_2 {
-            return self.h2.borrow().get(&address).filter(|conn| !conn.is_closed()).cloned().map(AppConn::H2);
+            return self.h2.borrow().get(&socket).filter(|conn| !conn.is_closed()).cloned().map(Conn::H2);
         }
         loop {
-            let mut conn = self.pop_idle(address)?;
+            let mut conn = self.pop_idle(socket)?;
             if !conn.is_stale() {
-                return Some(AppConn::H1(conn));
+                return Some(Conn::H1(conn));
             }
         }
     }
 
-    async fn dial(&self, address: SocketAddr, version: Version) -> Result<AppConn, AppConnectError> {
-        let stream = self.connect(address).await?;
+    async fn dial(
+        &self,
+        sockets: &[PlainSocket],
+        version: Version,
+        timeout: Duration,
+    ) -> Result<(Conn, PlainSocket), Failure> {
+        let (stream, socket) = self.connect_any(sockets, timeout).await?;
         if version != Version::HTTP_2 {
-            return Ok(AppConn::H1(Box::new(h1::ClientConn::new(stream, h1::Limits::default()))));
+            return Ok((Conn::H1(Box::new(h1::ClientConn::new(stream, h1::Limits::default()))), socket));
         }
         let conn = h2::ClientConn::connect(stream, &h2::Limits::default())
             .await
-            .map_err(|error| AppConnectError { address, reason: error.to_string() })?;
-        self.h2.borrow_mut().insert(address, conn.clone());
-        Ok(AppConn::H2(conn))
+            .map_err(|error| not_connected(socket, &error.to_string()))?;
+        self.h2.borrow_mut().insert(socket, conn.clone());
+        Ok((Conn::H2(conn), socket))
     }
 
     /// Gives a connection back after its exchange. One that cannot be used again is closed.
-    pub fn put_back(&self, address: SocketAddr, conn: AppConn) {
-        let AppConn::H1(conn) = conn else { return };
+    pub fn put_back(&self, conn: AppConn) {
+        let AppConn { conn: Conn::H1(conn), socket, .. } = conn else { return };
         if !conn.reusable() {
             return;
         }
         let mut idle = self.idle.borrow_mut();
-        let idle = idle.entry(address).or_default();
+        let idle = idle.entry(socket).or_default();
         let now = Instant::now();
         if idle.len() >= self.max_idle || idle.first().is_some_and(|oldest| oldest.since + self.idle_timeout < now) {
             idle.retain(|kept| kept.since + self.idle_timeout >= now);
@@ -127,27 +160,72 @@ impl AppPool {
         idle.push(Idle { conn, since: now });
     }
 
-    /// A raw connection, for TCP.
-    pub async fn connect(&self, address: SocketAddr) -> Result<TcpStream, AppConnectError> {
+    /// A raw connection, for the byte stream that `permit` lets pass.
+    pub async fn connect(
+        &self,
+        sockets: &[PlainSocket],
+        timeout: Duration,
+        permit: Permit,
+    ) -> Result<(TcpStream, PlainSocket), NotConnected> {
+        self.connect_any(sockets, timeout).await.map_err(|failure| (failure, permit))
+    }
+
+    /// True where a connection can be made. It carries nothing.
+    pub async fn answers(&self, socket: PlainSocket, timeout: Duration) -> bool {
+        self.connect_any(&[socket], timeout).await.is_ok()
+    }
+
+    /// Connects to the first of `sockets` that answers: each is tried beside those before it after a moment, or at once
+    /// when they have failed.
+    async fn connect_any(
+        &self,
+        sockets: &[PlainSocket],
+        timeout: Duration,
+    ) -> Result<(TcpStream, PlainSocket), Failure> {
         self.stats.dialled.add(1);
-        match self.connect_once(address).await {
-            Ok(stream) => Ok(stream),
-            Err(error) => match loopback_of(address) {
-                Some(loopback) => self.connect_once(loopback).await.map_err(|_| error),
-                None => Err(error),
-            },
+        let mut left = sockets.iter();
+        let mut attempts = FuturesUnordered::new();
+        let mut failure = None;
+        loop {
+            if let Some(socket) = left.next() {
+                attempts.push(self.connect_one(*socket, timeout));
+            } else if attempts.is_empty() {
+                return Err(failure.unwrap_or(Failure::NotReady));
+            }
+            let delay = pin!(tokio::time::sleep(ATTEMPT_DELAY));
+            let more = !left.as_slice().is_empty();
+            tokio::select! {
+                Some(ended) = attempts.next() => match ended {
+                    Ok(connected) => return Ok(connected),
+                    Err(error) => failure = failure.or(Some(error)),
+                },
+                () = delay, if more => {}
+            }
         }
     }
 
-    async fn connect_once(&self, address: SocketAddr) -> Result<TcpStream, AppConnectError> {
-        capture::connect_tcp(address, None, self.dial.mark, self.dial.timeout)
-            .await
-            .map_err(|error| AppConnectError { address, reason: error.to_string() })
+    async fn connect_one(&self, socket: PlainSocket, timeout: Duration) -> Result<(TcpStream, PlainSocket), Failure> {
+        let connected = match socket {
+            PlainSocket::Outside(outside) => self.connect_to(outside.address(), timeout).await,
+            // An app that binds loopback only is found there.
+            PlainSocket::Served(served) => {
+                let [own, loopback] = served.candidates();
+                match self.connect_to(own, timeout).await {
+                    Err(error) if own != loopback => self.connect_to(loopback, timeout).await.map_err(|_| error),
+                    connected => connected,
+                }
+            }
+        };
+        connected.map(|stream| (stream, socket)).map_err(|error| not_connected(socket, &error.to_string()))
     }
 
-    fn pop_idle(&self, address: SocketAddr) -> Option<Box<h1::ClientConn>> {
+    async fn connect_to(&self, address: SocketAddr, timeout: Duration) -> std::io::Result<TcpStream> {
+        capture::connect_tcp(address, None, self.mark, timeout).await
+    }
+
+    fn pop_idle(&self, socket: PlainSocket) -> Option<Box<h1::ClientConn>> {
         let mut idle = self.idle.borrow_mut();
-        let kept = idle.get_mut(&address)?.pop()?;
+        let kept = idle.get_mut(&socket)?.pop()?;
         (kept.since.elapsed() < self.idle_timeout).then_some(kept.conn)
     }
 
@@ -163,11 +241,17 @@ impl AppPool {
     }
 }
 
-/// An app that binds loopback only is found there: `ip:port` first, then `127.0.0.1:port`.
-fn loopback_of(address: SocketAddr) -> Option<SocketAddr> {
-    let loopback = match address.ip() {
-        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
-    };
-    (address.ip() != loopback).then(|| SocketAddr::new(loopback, address.port()))
+impl AppConn {
+    /// The permit, where the request provably was not processed and may be sent again.
+    pub fn into_permit(self) -> Permit {
+        self.permit
+    }
+}
+
+fn not_connected(socket: PlainSocket, reason: &str) -> Failure {
+    let reason = reason.to_owned();
+    match socket {
+        PlainSocket::Served(served) => Failure::AppConnect { address: served.address().to_string(), reason },
+        PlainSocket::Outside(outside) => Failure::Passthrough { address: outside.address().to_string(), reason },
+    }
 }

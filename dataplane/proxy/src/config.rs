@@ -136,8 +136,14 @@ pub struct Limits {
     pub app_idle_timeout_s: u64,
     /// How long the first bytes of an undeclared protocol may take before it is taken as server-first TCP.
     pub detect_timeout_ms: u64,
+    /// How long a connection may take until its first bytes tell the version of HTTP.
+    pub first_bytes_timeout_s: u64,
     /// An idle TCP tunnel is closed after this.
     pub tunnel_idle_timeout_s: u64,
+    /// A request body goes on after its answer is complete for as long as it moves at least this often.
+    pub late_upload_idle_timeout_s: u64,
+    /// Bytes of a request body that are kept until its answer comes, so that what nobody processed can be sent again.
+    pub replay_buffer_bytes: usize,
     /// Concurrent requests of one peer connection.
     pub max_streams_per_connection: u32,
     /// Metric series of a pair of workloads that nothing refers to any more are kept this long; 0 = for ever.
@@ -151,7 +157,10 @@ impl Default for Limits {
             app_idle_connections: 256,
             app_idle_timeout_s: 55,
             detect_timeout_ms: 200,
+            first_bytes_timeout_s: 60,
             tunnel_idle_timeout_s: 3_600,
+            late_upload_idle_timeout_s: 60,
+            replay_buffer_bytes: 64 * 1_024,
             max_streams_per_connection: 1_024,
             metric_series_idle_s: 3_600,
         }

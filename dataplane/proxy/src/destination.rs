@@ -15,10 +15,9 @@ use weft_flow::{Balancer, Probed, RetryBudget, Vitals};
 use weft_policy::bundle::{Endpoint, ObjectName, Service};
 use weft_transport::quic::PeerKey;
 
-use crate::shared::{OpenCount, OpenGuard};
+use crate::gauges::{OpenCount, OpenGuard};
 use crate::snapshot::{Served, Snapshot};
 use crate::telemetry::series::{PairLabels, PairMetrics, Peer, WorkerMetrics};
-use crate::worker::Worker;
 
 /// An endpoint as this worker uses it.
 #[derive(Debug)]
@@ -35,9 +34,9 @@ pub struct Destination {
 }
 
 impl Destination {
-    /// The peer that takes its requests; `None`: it is spoken to in plain text.
-    pub fn peer(&self, worker: &Worker) -> Option<&PeerKey> {
-        self.peer.as_ref().filter(|_| !worker.shared.config.danger_plaintext_tunnel)
+    /// The peer that takes its requests; `None`: it is not in the mesh and spoken to in plain text.
+    pub fn peer(&self) -> Option<&PeerKey> {
+        self.peer.as_ref()
     }
 
     /// The app socket at the far end, as `weft-dst` says it.
@@ -74,9 +73,10 @@ pub struct ServiceState {
 }
 
 impl ServiceState {
-    /// How many endpoints there are.
-    pub fn size(&self) -> usize {
-        self.balancer.borrow().len()
+    /// True where each endpoint that there is now is among `tried`.
+    pub fn all_among(&self, tried: &[Rc<Destination>]) -> bool {
+        let destinations = self.destinations.borrow();
+        destinations.values().all(|destination| tried.iter().any(|tried| Rc::ptr_eq(tried, destination)))
     }
 
     /// Picks an endpoint, or none where there is none. `avoid`: endpoints that just refused this request.
@@ -122,6 +122,8 @@ impl ServiceState {
 pub struct Destinations {
     metrics: WorkerMetrics,
     unreachable: OpenCount,
+    /// Every endpoint is spoken to in plain text (`danger_plaintext_tunnel`).
+    plaintext: bool,
     services: RefCell<BTreeMap<ObjectName, Rc<ServiceState>>>,
     /// The newest snapshot that was seen here, and by their places in it the services asked for since: requests find
     /// theirs without comparing names.
@@ -131,10 +133,11 @@ pub struct Destinations {
 
 impl Destinations {
     /// `unreachable` counts the endpoints that cannot be reached.
-    pub fn new(metrics: WorkerMetrics, unreachable: OpenCount) -> Self {
+    pub fn new(metrics: WorkerMetrics, unreachable: OpenCount, plaintext: bool) -> Self {
         Self {
             metrics,
             unreachable,
+            plaintext,
             services: RefCell::default(),
             generation: Cell::new(0),
             placed: RefCell::default(),
@@ -190,7 +193,7 @@ impl Destinations {
             destinations.entry(name.clone()).or_insert_with(|| {
                 Rc::new(Destination {
                     endpoint: endpoint.clone(),
-                    peer: endpoint.identity.clone().map(|destination| {
+                    peer: endpoint.identity.clone().filter(|_| !self.plaintext).map(|destination| {
                         PeerKey::new(from.workload.identity.clone(), destination, endpoint.mesh_address)
                     }),
                     metrics: self.metrics.pair(&labels(from, service, Some(endpoint))),
@@ -229,23 +232,11 @@ fn labels(from: &Served, service: &Service, endpoint: Option<&Endpoint>) -> Pair
     let name = &service.name;
     PairLabels {
         reporter: "source",
-        source: local_peer(from),
+        source: from.peer(),
         destination: destination.unwrap_or_default(),
         destination_service: format!("{}.{}.svc.cluster.local", name.name, name.namespace),
         destination_service_name: name.name.clone(),
         destination_service_namespace: name.namespace.clone(),
         mutual_tls: endpoint.is_some_and(|endpoint| endpoint.identity.is_some()),
-    }
-}
-
-/// A served workload as metrics name it.
-pub fn local_peer(from: &Served) -> Peer {
-    let label = |name: &str| from.workload.labels.get(name).cloned().unwrap_or_default();
-    Peer {
-        workload: from.workload.name.name.clone(),
-        namespace: from.workload.name.namespace.clone(),
-        principal: from.workload.identity.to_string(),
-        app: label("app"),
-        version: label("version"),
     }
 }

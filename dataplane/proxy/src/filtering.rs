@@ -1,18 +1,43 @@
 //! The filter chain as a request meets it: the head before routing or delivery, the response head on its way back, the
 //! end. Filter calls never wait; a delay is a verdict that is slept here.
 
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
-use weft_filter_host::{Attributes, Chain, LocalReply, Outcome, Permit, Position, ReplyCause, RequestView, Summary};
+use weft_filter_host::{
+    Attributes, Chain, Host, LocalReply, Outcome, Permit, Position, ReplyCause, RequestView, Summary,
+};
 use weft_policy::bundle::Direction;
 use weft_transport::http::{RequestHead, ResponseHead};
 
-use crate::outbound::Origin;
 use crate::reply::{Failure, FilterReply};
 use crate::snapshot::Served;
-use crate::worker::Worker;
+
+/// The filter instances of one worker, and the ids by which they know its streams.
+pub struct Filters {
+    host: RefCell<weft_filter_host::Worker>,
+    streams: Cell<u64>,
+}
+
+impl Filters {
+    pub fn new(host: &Host) -> Self {
+        Self { host: RefCell::new(weft_filter_host::Worker::new(host)), streams: Cell::new(0) }
+    }
+
+    /// An id for one request in its filters; never 0, unique on this worker.
+    fn next_stream(&self) -> u64 {
+        self.streams.set(self.streams.get() + 1);
+        self.streams.get()
+    }
+
+    /// Frees the instances of filters that no snapshot holds any more.
+    pub fn retire(&self) {
+        self.host.borrow_mut().retire();
+    }
+}
 
 /// Where a request stands when its filters see it.
 pub struct Place<'a> {
@@ -24,11 +49,12 @@ pub struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    pub fn outbound(origin: &Origin, port: u16, from: &'a Served) -> Self {
+    /// On the way out, for an app of `from` that calls from `source`.
+    pub fn outbound(source: IpAddr, port: u16, from: &'a Served) -> Self {
         Self {
             direction: Direction::Outbound,
             principal: Some(from.workload.identity.as_str()),
-            source: origin.peer.ip(),
+            source,
             destination_port: port,
         }
     }
@@ -45,12 +71,14 @@ impl<'a> Place<'a> {
 
 /// A request that its filters let pass: the permit to send it, and what the filters still want to see of it.
 pub struct Filtered<'a> {
-    worker: &'a Worker,
-    chain: &'a Chain,
+    filters: &'a Filters,
+    /// Borrowed from the snapshot of a request; a connection outlives snapshots and has its own.
+    chain: Cow<'a, Chain>,
     stream: u64,
     start: Instant,
     status: u16,
-    permit: Option<Permit>,
+    /// Body bytes of the request and of its answer, told to the filters at the end.
+    bytes: (u64, u64),
 }
 
 /// Runs the request hooks of `chain`, sleeping out delays.
@@ -58,12 +86,12 @@ pub struct Filtered<'a> {
 /// # Errors
 /// A filter answered the request itself, or failed with onFailure Deny.
 pub async fn request<'a>(
-    worker: &'a Worker,
+    filters: &'a Filters,
     chain: &'a Chain,
     place: &Place<'_>,
     head: &mut RequestHead,
-) -> Result<Filtered<'a>, Failure> {
-    let mut filtered = Filtered::new(worker, chain);
+) -> Result<(Filtered<'a>, Permit), Failure> {
+    let mut filtered = Filtered::new(filters, Cow::Borrowed(chain));
     let mut from = Position::START;
     loop {
         let outcome = {
@@ -74,13 +102,10 @@ pub async fn request<'a>(
                 path: &mut head.path,
                 headers: &mut head.headers,
             };
-            worker.filters.borrow_mut().request_head(chain, from, filtered.stream, &mut view, &attributes)
+            filters.host.borrow_mut().request_head(chain, from, filtered.stream, &mut view, &attributes)
         };
         match outcome {
-            Outcome::Permitted(permit) => {
-                filtered.permit = Some(permit);
-                return Ok(filtered);
-            }
+            Outcome::Permitted(permit) => return Ok((filtered, permit)),
             Outcome::Delay { after, resume } => {
                 tokio::time::sleep(after).await;
                 from = resume;
@@ -93,20 +118,21 @@ pub async fn request<'a>(
     }
 }
 
-/// Runs the connection hooks of `chain` for a TCP connection.
+/// Runs the connection hooks of `chain` for a TCP connection, which may outlive the snapshot that the chain belongs to.
 ///
 /// # Errors
 /// A filter refused the connection.
-pub async fn connection<'a>(worker: &'a Worker, chain: &'a Chain, place: &Place<'_>) -> Result<Filtered<'a>, Failure> {
-    let mut filtered = Filtered::new(worker, chain);
+pub async fn connection<'a>(
+    filters: &'a Filters,
+    chain: &Chain,
+    place: &Place<'_>,
+) -> Result<(Filtered<'a>, Permit), Failure> {
+    let filtered = Filtered::new(filters, Cow::Owned(chain.clone()));
     let mut from = Position::START;
     loop {
-        let outcome = worker.filters.borrow_mut().connection(chain, from, filtered.stream, &place.attributes());
+        let outcome = filters.host.borrow_mut().connection(chain, from, filtered.stream, &place.attributes());
         match outcome {
-            Outcome::Permitted(permit) => {
-                filtered.permit = Some(permit);
-                return Ok(filtered);
-            }
+            Outcome::Permitted(permit) => return Ok((filtered, permit)),
             Outcome::Delay { after, resume } => {
                 tokio::time::sleep(after).await;
                 from = resume;
@@ -129,13 +155,13 @@ fn failure(reply: LocalReply) -> Failure {
 }
 
 impl<'a> Filtered<'a> {
-    fn new(worker: &'a Worker, chain: &'a Chain) -> Self {
-        Self { worker, chain, stream: worker.next_stream(), start: Instant::now(), status: 0, permit: None }
+    fn new(filters: &'a Filters, chain: Cow<'a, Chain>) -> Self {
+        Self { filters, chain, stream: filters.next_stream(), start: Instant::now(), status: 0, bytes: (0, 0) }
     }
 
-    /// The permit to open a stream towards the app or a peer; given out once.
-    pub fn take_permit(&mut self) -> Option<Permit> {
-        self.permit.take()
+    /// Notes how many body bytes went up and came down, for the end.
+    pub fn moved(&mut self, up: u64, down: u64) {
+        self.bytes = (up, down);
     }
 
     /// Runs the response hooks. A filter that answers here replaces the head; its body comes instead of the app's.
@@ -146,8 +172,8 @@ impl<'a> Filtered<'a> {
         }
         let mut from = Position::START;
         loop {
-            let outcome = self.worker.filters.borrow_mut().response_head(
-                self.chain,
+            let outcome = self.filters.host.borrow_mut().response_head(
+                &self.chain,
                 from,
                 self.stream,
                 head.status,
@@ -176,7 +202,12 @@ impl Drop for Filtered<'_> {
         if self.chain.is_empty() {
             return;
         }
-        let summary = Summary { status: self.status, duration: self.start.elapsed(), ..Summary::default() };
-        self.worker.filters.borrow_mut().done(self.chain, self.stream, &summary);
+        let summary = Summary {
+            status: self.status,
+            duration: self.start.elapsed(),
+            request_bytes: self.bytes.0,
+            response_bytes: self.bytes.1,
+        };
+        self.filters.host.borrow_mut().done(&self.chain, self.stream, &summary);
     }
 }

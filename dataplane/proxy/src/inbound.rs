@@ -1,185 +1,133 @@
 //! The way in: a request from a peer's proxy to the application beside us. Reads top to bottom: who calls, which socket,
 //! the path as the app will see it, what the filters say (authorization last), deliver.
 
+mod caller;
 pub mod connection;
 pub mod plaintext;
+mod standing;
 pub mod tcp;
 
 use std::borrow::Cow;
-use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 
+use futures_util::future::{Either, select};
+use http::Version;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Version};
 use weft_policy::bundle::{Protocol, WorkloadPort};
-use weft_policy::identity::SpiffeId;
 use weft_transport::h3;
 use weft_transport::http::{RecvBody, RequestHead, Responder};
 
-use crate::app_leg;
-use crate::destination::local_peer;
-use crate::filtering::{self, Place};
-use crate::mesh::{self, Said};
-use crate::outbound::Call;
+pub use self::caller::Caller;
+use self::standing::until_denied;
+use crate::call::{Call, Failed};
+use crate::filtering;
+use crate::mesh;
 use crate::record::Record;
+use crate::relay::Source;
 use crate::reply::{Failure, Side};
-use crate::snapshot::{Served, Snapshot};
-use crate::telemetry::series::{PairLabels, PairMetrics};
+use crate::snapshot::{Served, ServedSocket, Snapshot};
+use crate::sockets::PlainSocket;
 use crate::worker::Worker;
 
-/// The proxy at the other end of a mesh connection, as its certificate says.
-pub struct Caller {
-    pub identity: SpiffeId,
-    pub address: SocketAddr,
-    pairs: RefCell<Pairs>,
-    /// `x-forwarded-client-cert` of this caller's requests, and the workload that it was made for.
-    client_cert: RefCell<Option<(SpiffeId, HeaderValue)>>,
-}
-
-/// Metric handles by what the caller says of itself, for one snapshot.
-#[derive(Default)]
-struct Pairs {
-    generation: u64,
-    known: Vec<(Option<HeaderValue>, SocketAddr, Rc<PairMetrics>)>,
-}
-
-/// Sources told apart on one connection; more share the last handle.
-const MAX_PAIRS: usize = 64;
-
-impl Caller {
-    pub fn new(identity: SpiffeId, address: SocketAddr) -> Self {
-        Self { identity, address, pairs: RefCell::default(), client_cert: RefCell::default() }
-    }
-
-    /// What the app of `own` is told of this caller; made once, since a caller nearly always talks to one workload.
-    fn client_cert(&self, own: &SpiffeId) -> HeaderValue {
-        let mut known = self.client_cert.borrow_mut();
-        match &*known {
-            Some((workload, value)) if workload == own => value.clone(),
-            _ => {
-                let value = mesh::client_cert(own, &self.identity);
-                known.insert((own.clone(), value)).1.clone()
-            }
-        }
-    }
-
-    /// The series for what this caller sends to `socket`.
-    pub fn metrics(
-        &self,
-        worker: &Worker,
-        snapshot: &Snapshot,
-        to: &Served,
-        socket: SocketAddr,
-        said: &Said,
-    ) -> Rc<PairMetrics> {
-        let mut pairs = self.pairs.borrow_mut();
-        if pairs.generation != snapshot.generation {
-            *pairs = Pairs { generation: snapshot.generation, known: Vec::new() };
-        }
-        let found = pairs.known.iter().find(|(source, to, _)| *to == socket && *source == said.source);
-        if let Some((_, _, pair)) = found {
-            return Rc::clone(pair);
-        }
-        if pairs.known.len() >= MAX_PAIRS
-            && let Some((_, _, pair)) = pairs.known.last()
-        {
-            return Rc::clone(pair);
-        }
-        let service = to.workload.service.as_ref();
-        let pair = worker.metrics.pair(&PairLabels {
-            reporter: "destination",
-            source: mesh::source_peer(&self.identity, said.source.as_ref()),
-            destination: local_peer(to),
-            destination_service: service
-                .map(|name| format!("{}.{}.svc.cluster.local", name.name, name.namespace))
-                .unwrap_or_default(),
-            destination_service_name: service.map(|name| name.name.clone()).unwrap_or_default(),
-            destination_service_namespace: service.map(|name| name.namespace.clone()).unwrap_or_default(),
-            mutual_tls: true,
-        });
-        pairs.known.push((said.source.clone(), socket, Rc::clone(&pair)));
-        pair
-    }
+/// A peer's request with its body and the way back, as long as no final head was sent on it.
+struct Request<'a> {
+    head: RequestHead,
+    body: Source<'a>,
+    responder: Option<Responder<'a>>,
 }
 
 /// Serves one request of a peer. Always answers, always counts.
-pub async fn serve(
+async fn serve(
     worker: &Rc<Worker>,
     caller: &Caller,
-    head: &mut RequestHead,
+    head: RequestHead,
     (receive, send): (&mut h3::RecvStream, &mut h3::SendStream),
 ) {
     let _in_flight = worker.in_flight.enter();
-    let mut body = RecvBody::H3(receive);
-    let mut responder = Some(Responder::H3(send));
+    let body = Source::replayable(RecvBody::H3(receive), worker.shared.config.limits.replay_buffer_bytes);
+    let mut request = Request { head, body, responder: Some(Responder::H3(send)) };
     let snapshot = worker.snapshot();
     let access_log = snapshot.as_ref().is_some_and(|snapshot| snapshot.mesh.access_log);
-    let mut record = Record::open(Side::Inbound, head, access_log);
-    let mut call = Call { head, body: &mut body, responder: &mut responder, record: &mut record };
+    let mut record = Record::open(Side::Inbound, &request.head, access_log);
     let result = match &snapshot {
-        Some(snapshot) => carry(worker, snapshot, caller, &mut call).await,
+        Some(snapshot) => carry(worker, snapshot, caller, &mut request, &mut record).await,
         None => Err(Failure::NotReady),
     };
     if let Err(failure) = result {
-        Box::pin(record.reply(worker, &failure, &mut responder)).await;
+        Box::pin(record.reply(&failure, &mut request.responder)).await;
     }
-    record.close(worker);
+    record.close(&worker.ledger, snapshot.as_ref());
 }
 
 async fn carry(
     worker: &Rc<Worker>,
     snapshot: &Snapshot,
     caller: &Caller,
-    call: &mut Call<'_, '_>,
+    request: &mut Request<'_>,
+    record: &mut Record,
 ) -> Result<(), Failure> {
-    let said = mesh::take(call.head);
-    let socket = said.destination.ok_or_else(|| {
-        worker.shared.counters.misdirected.increment(1);
+    let Request { head, body, responder } = request;
+    let said = mesh::take(head);
+    record.spoken(said.version);
+    let address = said.destination.ok_or_else(|| {
+        worker.ledger.counters.misdirected.increment(1);
         Failure::NotServed("a request without one weft-dst".to_owned())
     })?;
-    let (served, port) = served_socket(worker, snapshot, socket)?;
-    call.record.metrics = Some(caller.metrics(worker, snapshot, served, socket, &said));
-    call.record.log(|log| {
+    let (served, port, socket) = served_socket(worker, snapshot, address)?;
+    record.metrics = Some(caller.metrics(&worker.ledger, snapshot, served, address, &said));
+    record.log(|log| {
         log.source = Some(caller.identity.to_string());
         log.destination = Some(served.workload.identity.to_string());
-        log.upstream = Some(socket.to_string());
-        log.version = said.version;
+        log.upstream = Some(address.to_string());
     });
-    normalise_path(call.head)?;
-    let own = &served.workload.identity;
-    call.head.headers.insert(mesh::X_FORWARDED_CLIENT_CERT, caller.client_cert(own));
-    let place = place(caller, socket);
-    let mut filtered = filtering::request(worker, &served.inbound, &place, call.head).await?;
-    let version = app_version(port.protocol, said.version, call.record.grpc);
-    let _permit = filtered.take_permit().ok_or(Failure::NotReady)?;
-    app_leg::carry(worker, socket, version, &mut filtered, call).await.map_err(|(failure, _)| failure)
-}
-
-/// Where an inbound request or connection stands when its filters see it.
-fn place(caller: &Caller, socket: SocketAddr) -> Place<'_> {
-    Place {
-        direction: weft_policy::bundle::Direction::Inbound,
-        principal: Some(caller.identity.as_str()),
-        source: caller.address.ip(),
-        destination_port: socket.port(),
+    normalise_path(head)?;
+    head.headers.insert(mesh::X_FORWARDED_CLIENT_CERT, caller.client_cert(&served.workload.identity));
+    // An upgraded request may stand for longer than the configuration that let it pass.
+    let standing = head.protocol.is_some().then(|| head.clone());
+    let place = caller.place(address);
+    let (mut filtered, permit) = filtering::request(&worker.filters, &served.inbound, &place, head).await?;
+    let version = app_version(port.protocol, said.version);
+    let mut call = Call { head, body, responder, record };
+    let (leg, socket) = (worker.app_leg(snapshot), [PlainSocket::Served(socket)]);
+    let carried = leg.carry(&socket, version, permit, &mut filtered, &mut call);
+    match standing {
+        None => carried.await.map_err(Failed::failure),
+        Some(judged) => Box::pin(while_allowed(worker, caller, address, judged, carried)).await,
     }
 }
 
-/// The served workload and port behind `socket`. Anything else is refused: a peer must not use us to reach what we can
+/// Carries an upgraded request until its end, or until a policy denies it.
+async fn while_allowed(
+    worker: &Worker,
+    caller: &Caller,
+    address: SocketAddr,
+    judged: RequestHead,
+    carried: impl Future<Output = Result<(), Failed>>,
+) -> Result<(), Failure> {
+    let denied = until_denied(worker, async |snapshot: &Snapshot| {
+        let (served, ..) = served_socket(worker, snapshot, address)?;
+        let (place, mut head) = (caller.place(address), judged.clone());
+        filtering::request(&worker.filters, &served.inbound, &place, &mut head).await.map(drop)
+    });
+    match select(pin!(carried), pin!(denied)).await {
+        Either::Left((carried, _)) => carried.map_err(Failed::failure),
+        Either::Right((denied, _)) => Err(denied),
+    }
+}
+
+/// The served workload and port behind `address`. Anything else is refused: a peer must not use us to reach what we can
 /// reach and it cannot (confused deputy).
 fn served_socket<'s>(
     worker: &Worker,
     snapshot: &'s Snapshot,
-    socket: SocketAddr,
-) -> Result<(&'s Served, &'s WorkloadPort), Failure> {
-    let refused = || {
-        worker.shared.counters.misdirected.increment(1);
-        Failure::NotServed(socket.to_string())
-    };
-    let served = snapshot.served_at(socket.ip()).ok_or_else(refused)?;
-    let port = served.workload.ports.iter().find(|port| port.port == socket.port()).ok_or_else(refused)?;
-    Ok((served, port))
+    address: SocketAddr,
+) -> Result<(&'s Served, &'s WorkloadPort, ServedSocket), Failure> {
+    snapshot.served_socket(address).ok_or_else(|| {
+        worker.ledger.counters.misdirected.increment(1);
+        Failure::NotServed(address.to_string())
+    })
 }
 
 /// Puts the path into the one form that authorization and the application both see.
@@ -202,11 +150,10 @@ fn normalise_path(head: &mut RequestHead) -> Result<(), Failure> {
 }
 
 /// The version to speak to the app: the one its caller's app spoke, unless the port says gRPC.
-fn app_version(protocol: Protocol, said: Version, grpc: bool) -> Version {
+fn app_version(protocol: Protocol, said: Version) -> Version {
     match (protocol, said) {
-        (Protocol::Grpc, _) => Version::HTTP_2,
-        (_, Version::HTTP_2) => Version::HTTP_2,
-        _ if grpc => Version::HTTP_2,
+        (Protocol::Grpc, _) | (_, Version::HTTP_2) => Version::HTTP_2,
+        (_, Version::HTTP_10) => Version::HTTP_10,
         _ => Version::HTTP_11,
     }
 }
@@ -246,9 +193,9 @@ mod tests {
 
     #[test]
     fn apps_are_spoken_to_as_their_callers_speak() {
-        assert_eq!(app_version(Protocol::Grpc, Version::HTTP_11, false), Version::HTTP_2);
-        assert_eq!(app_version(Protocol::Http, Version::HTTP_2, false), Version::HTTP_2);
-        assert_eq!(app_version(Protocol::Http, Version::HTTP_11, false), Version::HTTP_11);
-        assert_eq!(app_version(Protocol::Auto, Version::HTTP_11, true), Version::HTTP_2);
+        assert_eq!(app_version(Protocol::Grpc, Version::HTTP_11), Version::HTTP_2);
+        assert_eq!(app_version(Protocol::Http, Version::HTTP_2), Version::HTTP_2);
+        assert_eq!(app_version(Protocol::Http, Version::HTTP_11), Version::HTTP_11);
+        assert_eq!(app_version(Protocol::Auto, Version::HTTP_10), Version::HTTP_10);
     }
 }

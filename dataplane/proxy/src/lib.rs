@@ -7,6 +7,7 @@ pub mod outbound;
 pub mod inbound;
 
 pub mod app_leg;
+pub mod call;
 pub mod filtering;
 pub mod mesh;
 pub mod record;
@@ -16,11 +17,14 @@ pub mod reply;
 pub mod apps;
 pub mod destination;
 pub mod snapshot;
+pub mod sockets;
 
 pub mod app;
 pub mod capturing;
 pub mod config;
 pub mod control;
+pub mod gauges;
+pub mod ledger;
 pub mod listeners;
 pub mod shared;
 pub mod state;

@@ -34,7 +34,7 @@ where
         match listener.accept().await {
             Ok((stream, peer)) => {
                 if worker.shared.app_connections.value() >= limit {
-                    worker.shared.counters.connections_refused.increment(1);
+                    worker.ledger.counters.connections_refused.increment(1);
                     continue;
                 }
                 let _ = stream.set_nodelay(true);

@@ -46,6 +46,9 @@ pub fn source_value(workload: &ServedWorkload) -> HeaderValue {
     HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(";;"))
 }
 
+/// Says that a request came without an authority (HTTP/1.0 without Host): the app is sent none either.
+pub const WEFT_NO_HOST: HeaderName = HeaderName::from_static("weft-no-host");
+
 /// Puts the fields of the outbound side on a stripped head.
 pub fn stamp(head: &mut RequestHead, destination: &HeaderValue, source: &HeaderValue) {
     let version = match head.version {
@@ -56,6 +59,10 @@ pub fn stamp(head: &mut RequestHead, destination: &HeaderValue, source: &HeaderV
     head.headers.insert(WEFT_DST, destination.clone());
     head.headers.insert(WEFT_SOURCE, source.clone());
     head.headers.insert(WEFT_VERSION, HeaderValue::from_static(version));
+    if head.authority.is_none() {
+        head.authority = destination.to_str().ok().and_then(|text| text.parse().ok());
+        head.headers.insert(WEFT_NO_HOST, HeaderValue::from_static("1"));
+    }
     if let Some(target) = head.target_authority.take()
         && let Ok(value) = HeaderValue::try_from(target.as_str())
     {
@@ -84,6 +91,9 @@ pub fn take(head: &mut RequestHead) -> Said {
     };
     let target = text(&WEFT_TARGET).and_then(|value| value.parse().ok());
     let source = head.headers.get(&WEFT_SOURCE).cloned();
+    if head.headers.contains_key(&WEFT_NO_HOST) {
+        head.authority = None;
+    }
     if target.is_some() {
         head.absolute_form = true;
         head.target_authority = target;

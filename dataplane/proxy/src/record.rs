@@ -1,25 +1,31 @@
 //! The account of one request: opened with its head, filled in as it walks the path, closed once, into metrics and the
-//! access log.
+//! access log. `connection` is the same for a TCP connection.
+
+pub mod connection;
 
 use std::borrow::Cow;
 use std::rc::Rc;
 use std::time::Instant;
 
-use http::uri::{Authority, PathAndQuery};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
-use weft_transport::http::{RequestHead, Responder};
+use http::{HeaderMap, Method, StatusCode, Version};
+use weft_transport::http::{RequestHead, Responder, StreamError};
 
+use crate::ledger::Ledger;
 use crate::relay::{self, ExchangeError, Progress};
-use crate::reply::{Failure, Flag, Side};
-use crate::telemetry::access_log;
+use crate::reply::{Failure, Flag, Form, Party, Side};
+use crate::snapshot::Current;
+use crate::telemetry::access_log::{self, Logged};
+use crate::telemetry::counters;
 use crate::telemetry::series::{PairMetrics, RequestEnd};
-use crate::worker::Worker;
 
 /// What is known of a request so far.
 pub struct Record {
     pub side: Side,
     start: Instant,
-    pub grpc: bool,
+    /// What the client expects an answer of the proxy's own to look like.
+    form: Form,
+    /// The request was HEAD: no answer has a body.
+    bodiless: bool,
     pub sent: Progress,
     pub received: Progress,
     pub code: u16,
@@ -30,22 +36,13 @@ pub struct Record {
     log: Option<Box<Logged>>,
 }
 
-/// What only the access log wants.
-pub struct Logged {
-    pub method: Method,
-    pub path: Option<PathAndQuery>,
-    pub authority: Option<Authority>,
-    pub version: Version,
-    pub user_agent: Option<HeaderValue>,
-    pub request_id: Option<HeaderValue>,
-    pub traceparent: Option<HeaderValue>,
-    pub route: Option<String>,
-    pub upstream: Option<String>,
-    pub source: Option<String>,
-    pub destination: Option<String>,
-    pub stage: Option<&'static str>,
-    pub rule: Option<String>,
-    pub reason: Option<String>,
+/// An exchange that ended without a final head for the client.
+pub struct Unanswered {
+    pub failure: Failure,
+    /// The other side provably did not process the request.
+    pub unprocessed: bool,
+    /// The connection was lost before a byte of the answer.
+    pub lost: bool,
 }
 
 impl Record {
@@ -53,7 +50,8 @@ impl Record {
         Self {
             side,
             start: Instant::now(),
-            grpc: is_grpc(&head.headers),
+            form: form(&head.headers, head.version),
+            bodiless: head.method == Method::HEAD,
             sent: Progress::default(),
             received: Progress::default(),
             code: 0,
@@ -63,8 +61,17 @@ impl Record {
         }
     }
 
-    pub fn start(&self) -> Instant {
-        self.start
+    /// The version that the client spoke, where another proxy stands between.
+    pub fn spoken(&mut self, version: Version) {
+        if !matches!(version, Version::HTTP_2 | Version::HTTP_3) && self.form == Form::Grpc {
+            self.form = Form::Http;
+        }
+        self.log(|log| log.version = version);
+    }
+
+    /// True for a gRPC call whose client reads trailers.
+    pub fn is_grpc(&self) -> bool {
+        self.form == Form::Grpc
     }
 
     /// Runs `fill` only where the access log is on.
@@ -80,7 +87,7 @@ impl Record {
     }
 
     /// Answers the client in the proxy's own name, where it has not been answered yet.
-    pub async fn reply(&mut self, worker: &Worker, failure: &Failure, responder: &mut Option<Responder<'_>>) {
+    pub async fn reply(&mut self, failure: &Failure, responder: &mut Option<Responder<'_>>) {
         let verdict = failure.verdict();
         self.flag = verdict.flag;
         self.log(|log| {
@@ -88,13 +95,15 @@ impl Record {
             log.rule = failure.rule().map(Cow::into_owned);
             log.reason = Some(failure.to_string());
         });
-        worker.local_reply(self.side, &verdict);
+        counters::local_reply(self.side, &verdict);
         let Some(responder) = responder.take() else { return };
-        let (head, body) = failure.reply(self.side, self.grpc, self.side == Side::Inbound);
+        let (head, body) = failure.reply(self.side, self.form, self.side == Side::Inbound);
         self.answered(head.status);
         self.received.grpc_status.set(relay::grpc_status(&head.headers));
-        self.received.bytes.set(body.len() as u64);
-        let end = body.is_empty();
+        let end = body.is_empty() || self.bodiless || !has_body(head.status);
+        if !end {
+            self.received.bytes.set(body.len() as u64);
+        }
         match responder.head(&head, end).await {
             Ok(sink) if !end => {
                 if relay::send_all(sink, body).await.is_err() {
@@ -107,10 +116,16 @@ impl Record {
     }
 
     /// Notes an exchange that failed after its head was sent, or whose client left. Gives back what can still be answered.
-    pub fn ended(&mut self, error: ExchangeError, to: &'static str) -> Option<(Failure, bool)> {
+    pub fn ended(&mut self, error: ExchangeError, to: Party) -> Option<Unanswered> {
         match error {
-            ExchangeError::Unanswered { error, unprocessed: true } => Some((Failure::Unprocessed { to, error }, true)),
-            ExchangeError::Unanswered { error, unprocessed: false } => Some((Failure::NoAnswer { to, error }, false)),
+            ExchangeError::Unanswered { error, unprocessed } => {
+                let lost = matches!(error, StreamError::ConnectionLost(_));
+                let failure = match unprocessed {
+                    true => Failure::Unprocessed { to, error },
+                    false => Failure::NoAnswer { to, error },
+                };
+                Some(Unanswered { failure, unprocessed, lost })
+            }
             ExchangeError::Broken(error) => {
                 let failure = Failure::NoAnswer { to, error };
                 self.flag = failure.verdict().flag;
@@ -128,50 +143,73 @@ impl Record {
     }
 
     /// Counts the request and writes its line.
-    pub fn close(self, worker: &Worker) {
-        let duration = self.start.elapsed();
+    pub fn close(self, ledger: &Ledger, snapshot: Option<&Current>) {
+        let grpc = self.form != Form::Http;
         let end = RequestEnd {
             code: self.code,
-            grpc: self.grpc,
-            grpc_status: if self.grpc { self.received.grpc_status.get() } else { None },
+            grpc,
+            grpc_status: if grpc { self.received.grpc_status.get() } else { None },
             flag: self.flag,
-            duration,
+            duration: self.start.elapsed(),
             request_bytes: self.sent.bytes.get(),
             response_bytes: self.received.bytes.get(),
         };
         match &self.metrics {
             Some(metrics) => metrics.request(end),
-            None => worker.unknown_pair(self.side).request(end),
+            None => ledger.unknown_pair(self.side, snapshot).request(end),
         }
         if let Some(log) = self.log {
-            worker.access_log.write(access_log::request_line(self.side, &log, &end));
+            ledger.access_log.write(access_log::request_line(self.side, &log, &end));
         }
     }
 }
 
-impl Logged {
-    fn of(head: &RequestHead) -> Self {
-        let header = |name: &str| head.headers.get(name).cloned();
-        Self {
-            method: head.method.clone(),
-            path: head.path.clone(),
-            authority: head.authority.clone(),
-            version: head.version,
-            user_agent: header("user-agent"),
-            request_id: header("x-request-id"),
-            traceparent: header("traceparent"),
-            route: None,
-            upstream: None,
-            source: None,
-            destination: None,
-            stage: None,
-            rule: None,
-            reason: None,
-        }
+//= rfc9110#section-6.4.1
+fn has_body(status: StatusCode) -> bool {
+    !status.is_informational()
+        && !matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+/// What a request's content type says of its kind: gRPC is `application/grpc` and its subtypes over HTTP/2 (gRPC over
+/// HTTP/2, Requests); gRPC-Web is a protocol of its own.
+fn form(headers: &HeaderMap, version: Version) -> Form {
+    let Some(value) = headers.get(http::header::CONTENT_TYPE) else { return Form::Http };
+    let Some(rest) = value.as_bytes().strip_prefix(b"application/grpc") else { return Form::Http };
+    match rest.first() {
+        None | Some(b'+' | b';' | b' ') if matches!(version, Version::HTTP_2 | Version::HTTP_3) => Form::Grpc,
+        Some(b'-') if rest.starts_with(b"-web") => Form::GrpcWeb,
+        _ => Form::Http,
     }
 }
 
-/// True for `application/grpc` and its subtypes (gRPC over HTTP/2, Requests).
-pub fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(http::header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn only_grpc_over_http2_is_grpc() {
+        let check = |value: &'static str, version, expect| {
+            let mut headers = HeaderMap::new();
+            headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static(value));
+            assert_eq!(form(&headers, version), expect, "{value} {version:?}");
+        };
+        check("application/grpc", Version::HTTP_2, Form::Grpc);
+        check("application/grpc+proto", Version::HTTP_2, Form::Grpc);
+        check("application/grpc;x=1", Version::HTTP_3, Form::Grpc);
+        check("application/grpc", Version::HTTP_11, Form::Http);
+        check("application/grpc-web", Version::HTTP_11, Form::GrpcWeb);
+        check("application/grpc-web-text+proto", Version::HTTP_2, Form::GrpcWeb);
+        check("application/grpcish", Version::HTTP_2, Form::Http);
+        check("text/plain", Version::HTTP_2, Form::Http);
+    }
+
+    #[test]
+    fn some_answers_never_have_a_body() {
+        assert!(has_body(StatusCode::OK) && has_body(StatusCode::FORBIDDEN));
+        for status in [101, 204, 205, 304] {
+            assert!(!has_body(StatusCode::from_u16(status).unwrap()), "{status}");
+        }
+    }
 }

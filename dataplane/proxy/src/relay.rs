@@ -1,5 +1,8 @@
 //! Carries one message exchange, or one TCP tunnel, between its two sides: both directions at once, one frame at a
-//! time, so that a slow reader holds up its writer and nothing is buffered in between.
+//! time, so that a slow reader holds up its writer and nothing is buffered in between. While a direction is quiet its
+//! reader is watched, so that whoever leaves is noticed.
+
+mod source;
 
 use std::cell::Cell;
 use std::future::Future;
@@ -12,7 +15,9 @@ use bytes::Bytes;
 use futures_util::future::{Either, select};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use weft_transport::h3::Code;
-use weft_transport::http::{Frame, RecvBody, Responder, ResponseRecv, SendBody, StreamError};
+use weft_transport::http::{Frame, Responder, ResponseHead, ResponseRecv, SendBody, StreamError};
+
+pub use source::Source;
 
 use crate::filtering::Filtered;
 use crate::mesh;
@@ -23,8 +28,6 @@ use crate::telemetry::series::Counter;
 pub struct Progress {
     pub bytes: Cell<u64>,
     pub grpc_status: Cell<Option<u16>>,
-    /// True once any frame was taken from the source: from then on the request cannot be sent again.
-    pub started: Cell<bool>,
     /// Counts bytes while they pass, for connections that live long.
     live: Option<Arc<Counter>>,
 }
@@ -36,7 +39,6 @@ impl Progress {
     }
 
     fn moved(&self, bytes: usize) {
-        self.started.set(true);
         self.bytes.set(self.bytes.get() + bytes as u64);
         if let Some(counter) = &self.live {
             counter.add(bytes as u64);
@@ -46,51 +48,55 @@ impl Progress {
 
 /// Which side a pump failed on.
 #[derive(Debug)]
-pub enum PumpError {
+enum PumpError {
     /// The source ended early.
     Source(StreamError),
     /// The sink is gone.
-    Sink(StreamError),
+    Sink,
 }
 
 /// Moves a body from `from` to `to` until its clean end, trailers included. On failure the other side is told: the sink
-/// is reset, or the source stopped.
-pub async fn pump(from: &mut RecvBody<'_>, to: &mut SendBody<'_>, progress: &Progress) -> Result<(), PumpError> {
+/// is aborted behind what it was given, or the source stopped.
+async fn pump(from: &mut Source<'_>, to: &mut SendBody<'_>, progress: &Progress) -> Result<(), PumpError> {
     let end = pump_frames(from, to, progress).await;
     match &end {
         Ok(()) => {}
-        Err(PumpError::Source(_)) => to.reset(Code::REQUEST_CANCELLED),
-        Err(PumpError::Sink(_)) => from.stop(Code::REQUEST_CANCELLED),
+        Err(PumpError::Source(_)) => to.abort(Code::REQUEST_CANCELLED).await,
+        Err(PumpError::Sink) => from.stop(Code::NO_ERROR),
     }
     end
 }
 
-async fn pump_frames(from: &mut RecvBody<'_>, to: &mut SendBody<'_>, progress: &Progress) -> Result<(), PumpError> {
+async fn pump_frames(from: &mut Source<'_>, to: &mut SendBody<'_>, progress: &Progress) -> Result<(), PumpError> {
+    let sink = |_: StreamError| PumpError::Sink;
     loop {
         match next_frame(from, to).await? {
             Some(Frame::Data(data)) => {
                 progress.moved(data.len());
-                to.data(data).await.map_err(PumpError::Sink)?;
+                to.data(data).await.map_err(sink)?;
             }
             Some(Frame::Trailers(trailers)) => {
-                progress.started.set(true);
                 progress.grpc_status.set(grpc_status(&trailers).or(progress.grpc_status.get()));
-                return to.finish(Some(trailers)).await.map_err(PumpError::Sink);
+                return to.finish(Some(trailers)).await.map_err(sink);
             }
-            None => return to.finish(None).await.map_err(PumpError::Sink),
+            None => return to.finish(None).await.map_err(sink),
         }
     }
 }
 
-/// The next frame of `from`; where it is not there yet, `to` is flushed before the wait.
-async fn next_frame(from: &mut RecvBody<'_>, to: &mut SendBody<'_>) -> Result<Option<Frame>, PumpError> {
+/// The next frame of `from`. Where it is not there yet, `to` is flushed before the wait, and the wait ends when the reader
+/// of `to` has gone.
+async fn next_frame(from: &mut Source<'_>, to: &mut SendBody<'_>) -> Result<Option<Frame>, PumpError> {
     let mut frame = pin!(from.frame());
     let first = std::future::poll_fn(|cx| Poll::Ready(frame.as_mut().poll(cx))).await;
     if let Poll::Ready(frame) = first {
         return frame.map_err(PumpError::Source);
     }
-    to.flush().await.map_err(PumpError::Sink)?;
-    frame.await.map_err(PumpError::Source)
+    to.flush().await.map_err(|_| PumpError::Sink)?;
+    match select(frame, pin!(to.gone())).await {
+        Either::Left((frame, _)) => frame.map_err(PumpError::Source),
+        Either::Right(((), _)) => Err(PumpError::Sink),
+    }
 }
 
 /// `grpc-status` of a trailer or trailers-only header block.
@@ -104,8 +110,22 @@ pub struct Terms<'t, 'f> {
     pub filtered: &'t mut Filtered<'f>,
     /// Told the status that the client is sent.
     pub status: &'t Cell<Option<StatusCode>>,
-    /// A gRPC call: a response that breaks off ends with a status in trailers, not with a reset.
+    /// A gRPC call whose client reads trailers: a response that breaks off ends with a status, not with an abort.
     pub grpc: bool,
+    /// The request asks for an upgrade: nothing of the client's stream is carried before the 101.
+    pub upgrade: bool,
+    /// The client sends its body only after a 100: a final answer before that ends the upload.
+    pub expects: bool,
+    pub idle: Idle,
+}
+
+/// How long nothing may move.
+#[derive(Debug, Clone, Copy)]
+pub struct Idle {
+    /// In a tunnel.
+    pub tunnel: Duration,
+    /// In a request body whose answer is complete already.
+    pub late_upload: Duration,
 }
 
 /// How an exchange failed.
@@ -121,50 +141,59 @@ pub enum ExchangeError {
 
 /// Carries one request body up and its answer down, both at once. `responder` is taken when the final head is sent.
 pub async fn exchange(
-    (body, responder): (&mut RecvBody<'_>, &mut Option<Responder<'_>>),
+    (body, responder): (&mut Source<'_>, &mut Option<Responder<'_>>),
     (mut up, mut answer): (SendBody<'_>, ResponseRecv<'_>),
-    terms: Terms<'_, '_>,
+    mut terms: Terms<'_, '_>,
     (sent, received): (&Progress, &Progress),
 ) -> Result<(), ExchangeError> {
-    let mut upload = Upload::start(body, &mut up, sent);
-    let end = {
-        let mut head = loop {
-            let head = upload.race(pin!(unless_gone(pin!(answer.head()), responder.as_mut()))).await??;
-            let head = head.map_err(|e| ExchangeError::Unanswered { error: e.error, unprocessed: e.unprocessed })?;
-            if !head.status.is_informational() {
-                break head;
-            }
-            if let Some(responder) = responder.as_mut() {
-                responder.interim(&head).await.map_err(|_| ExchangeError::ClientGone)?;
-            }
-        };
-        received.grpc_status.set(grpc_status(&head.headers));
-        mesh::strip_response(&mut head.headers);
-        let replaced = terms.filtered.response(&mut head).await;
-        terms.status.set(Some(head.status));
-        let mut source = answer.into_body();
-        let responder = responder.take().expect("a response has one final head");
-        if let Some(body) = replaced {
-            source.stop(Code::REQUEST_CANCELLED);
-            received.bytes.set(body.len() as u64);
-            let sink = responder.head(&head, body.is_empty()).await.map_err(|_| ExchangeError::ClientGone)?;
-            let sent = if body.is_empty() { Ok(()) } else { send_all(sink, body).await };
-            return sent.map_err(|_| ExchangeError::ClientGone);
-        }
-        let ended = source.is_end();
-        let mut sink = responder.head(&head, ended).await.map_err(|_| ExchangeError::ClientGone)?;
-        if ended {
-            Ok(())
-        } else {
-            let download = download(&mut source, &mut sink, received, terms.grpc);
-            upload.race(pin!(download)).await?
+    let mut upload = if terms.upgrade { Upload::Done } else { Upload::start(body, &mut up, sent) };
+    let head = final_head(&mut upload, &mut answer, responder, &mut terms).await;
+    let head = match head {
+        Ok(head) => head,
+        Err(error) => {
+            upload.give_up();
+            return Err(error);
         }
     };
-    if upload.abandon() {
-        up.reset(Code::NO_ERROR);
-        body.stop(Code::NO_ERROR);
+    let end = match (head.status, terms.upgrade) {
+        (StatusCode::SWITCHING_PROTOCOLS, true) => {
+            drop(upload);
+            let down = (answer, responder);
+            return switched(head, body, &mut up, down, &terms, (sent, received)).await;
+        }
+        _ => respond(head, &mut upload, answer, responder, &mut terms, received).await,
+    };
+    match end {
+        // The app may answer early and read on; what it asked to be asked for first never comes.
+        Ok(()) if upload.is_running() && !terms.expects => upload.finish(sent, terms.idle.late_upload).await,
+        end => {
+            if upload.give_up() {
+                up.reset(Code::REQUEST_CANCELLED);
+                body.stop(Code::NO_ERROR);
+            }
+            end
+        }
     }
-    end
+}
+
+/// Waits for the final head, passing on interim ones; not on behalf of a client that has gone.
+async fn final_head(
+    upload: &mut Upload<'_>,
+    answer: &mut ResponseRecv<'_>,
+    responder: &mut Option<Responder<'_>>,
+    terms: &mut Terms<'_, '_>,
+) -> Result<ResponseHead, ExchangeError> {
+    loop {
+        let head = upload.race(pin!(unless_gone(pin!(answer.head()), responder.as_mut()))).await??;
+        let head = head.map_err(|e| ExchangeError::Unanswered { error: e.error, unprocessed: e.unprocessed })?;
+        if !head.status.is_informational() || terms.upgrade && head.status == StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(head);
+        }
+        terms.expects &= head.status != StatusCode::CONTINUE;
+        if let Some(responder) = responder.as_mut() {
+            responder.interim(&head).await.map_err(|_| ExchangeError::ClientGone)?;
+        }
+    }
 }
 
 /// Waits for `head`, but not on behalf of a client that has gone: dropping the streams then cancels the request.
@@ -179,6 +208,59 @@ async fn unless_gone<T>(
     }
 }
 
+/// Sends the final head and the body behind it to the client.
+async fn respond(
+    mut head: ResponseHead,
+    upload: &mut Upload<'_>,
+    answer: ResponseRecv<'_>,
+    responder: &mut Option<Responder<'_>>,
+    terms: &mut Terms<'_, '_>,
+    received: &Progress,
+) -> Result<(), ExchangeError> {
+    received.grpc_status.set(grpc_status(&head.headers));
+    mesh::strip_response(&mut head.headers);
+    let replaced = terms.filtered.response(&mut head).await;
+    terms.status.set(Some(head.status));
+    let mut source = Source::once(answer.into_body());
+    let responder = responder.take().expect("a response has one final head");
+    let gone = |_: StreamError| ExchangeError::ClientGone;
+    if let Some(body) = replaced {
+        source.stop(Code::REQUEST_CANCELLED);
+        received.bytes.set(body.len() as u64);
+        let sink = responder.head(&head, body.is_empty()).await.map_err(gone)?;
+        return if body.is_empty() { Ok(()) } else { send_all(sink, body).await.map_err(gone) };
+    }
+    let ended = source.is_end();
+    let mut sink = responder.head(&head, ended).await.map_err(gone)?;
+    if ended {
+        return Ok(());
+    }
+    let download = download(&mut source, &mut sink, received, terms.grpc);
+    upload.race(pin!(download)).await?
+}
+
+/// Goes on as a tunnel after the app's 101.
+async fn switched(
+    mut head: ResponseHead,
+    body: &mut Source<'_>,
+    up: &mut SendBody<'_>,
+    (answer, responder): (ResponseRecv<'_>, &mut Option<Responder<'_>>),
+    terms: &Terms<'_, '_>,
+    (sent, received): (&Progress, &Progress),
+) -> Result<(), ExchangeError> {
+    mesh::strip_response(&mut head.headers);
+    terms.status.set(Some(head.status));
+    let mut source = Source::once(answer.into_body());
+    let responder = responder.take().expect("a response has one final head");
+    let mut sink = responder.head(&head, false).await.map_err(|_| ExchangeError::ClientGone)?;
+    sink.flush().await.map_err(|_| ExchangeError::ClientGone)?;
+    match tunnel((body, &mut sink), (&mut source, up), (sent, received), terms.idle.tunnel).await {
+        TunnelEnd::Finished | TunnelEnd::Idle => Ok(()),
+        TunnelEnd::ClientLost => Err(ExchangeError::ClientGone),
+        TunnelEnd::ServerLost => Err(ExchangeError::Broken(StreamError::Truncated)),
+    }
+}
+
 /// The request body on its way up, beside the answer. Boxed: most requests have none, and it is most of an exchange.
 enum Upload<'u> {
     Running(Pin<Box<dyn Future<Output = Result<(), PumpError>> + 'u>>),
@@ -186,8 +268,12 @@ enum Upload<'u> {
 }
 
 impl<'u> Upload<'u> {
-    fn start(body: &'u mut RecvBody<'_>, up: &'u mut SendBody<'_>, sent: &'u Progress) -> Self {
+    fn start(body: &'u mut Source<'_>, up: &'u mut SendBody<'_>, sent: &'u Progress) -> Self {
         if body.is_end() { Upload::Done } else { Upload::Running(Box::pin(pump(body, up, sent))) }
+    }
+
+    fn is_running(&self) -> bool {
+        matches!(self, Upload::Running(_))
     }
 
     /// Drives the upload while waiting for `other`. A sink that takes no more (early answer) ends the upload, not the
@@ -207,22 +293,51 @@ impl<'u> Upload<'u> {
         .await
     }
 
-    /// Gives up what is not done; true where there was something to give up.
-    fn abandon(self) -> bool {
+    /// Carries on after a complete answer for as long as the app reads and the client sends.
+    async fn finish(mut self, sent: &Progress, idle: Duration) -> Result<(), ExchangeError> {
+        let still = pin!(until_still(|| sent.bytes.get(), idle));
+        self.race_to_its_end(still).await
+    }
+
+    async fn race_to_its_end(&mut self, mut still: Pin<&mut impl Future<Output = ()>>) -> Result<(), ExchangeError> {
+        std::future::poll_fn(|cx| match self {
+            Upload::Done => Poll::Ready(Ok(())),
+            Upload::Running(upload) => match upload.as_mut().poll(cx) {
+                Poll::Ready(Err(PumpError::Source(_))) => Poll::Ready(Err(ExchangeError::ClientGone)),
+                Poll::Ready(_) => Poll::Ready(Ok(())),
+                Poll::Pending => still.as_mut().poll(cx).map(Ok),
+            },
+        })
+        .await
+    }
+
+    /// Ends what is not done; true where there was something to end.
+    fn give_up(self) -> bool {
         matches!(self, Upload::Running(_))
+    }
+}
+
+/// Resolves when `moved` has not changed for `idle`.
+async fn until_still(moved: impl Fn() -> u64, idle: Duration) {
+    let mut seen = moved();
+    loop {
+        tokio::time::sleep(idle).await;
+        if std::mem::replace(&mut seen, moved()) == moved() {
+            return;
+        }
     }
 }
 
 /// Carries the response body to the client.
 async fn download(
-    from: &mut RecvBody<'_>,
+    from: &mut Source<'_>,
     to: &mut SendBody<'_>,
     progress: &Progress,
     grpc: bool,
 ) -> Result<(), ExchangeError> {
     match pump_frames(from, to, progress).await {
         Ok(()) => Ok(()),
-        Err(PumpError::Sink(_)) => {
+        Err(PumpError::Sink) => {
             from.stop(Code::REQUEST_CANCELLED);
             Err(ExchangeError::ClientGone)
         }
@@ -236,7 +351,7 @@ async fn download(
             Err(ExchangeError::Broken(error))
         }
         Err(PumpError::Source(error)) => {
-            to.reset(if let StreamError::Reset(code) = error { code } else { Code::INTERNAL_ERROR });
+            to.abort(if let StreamError::Reset(code) = error { code } else { Code::INTERNAL_ERROR }).await;
             Err(ExchangeError::Broken(error))
         }
     }
@@ -267,9 +382,10 @@ impl TunnelEnd {
 }
 
 /// Carries raw bytes both ways until both sides have finished (half-close is passed on), one breaks, or it idles out.
+/// What a side sent before it broke arrives first. Cancelled, it has told nobody: see [`cut`].
 pub async fn tunnel(
-    client: (&mut RecvBody<'_>, &mut SendBody<'_>),
-    server: (&mut RecvBody<'_>, &mut SendBody<'_>),
+    client: (&mut Source<'_>, &mut SendBody<'_>),
+    server: (&mut Source<'_>, &mut SendBody<'_>),
     (up, down): (&Progress, &Progress),
     idle: Duration,
 ) -> TunnelEnd {
@@ -284,40 +400,36 @@ pub async fn tunnel(
                 Either::Right((Err(error), _)) => download_end(error),
             }
         };
-        let moved = || up.bytes.get() + down.bytes.get();
-        let watch = async {
-            let mut seen = moved();
-            loop {
-                tokio::time::sleep(idle).await;
-                if std::mem::replace(&mut seen, moved()) == moved() {
-                    return TunnelEnd::Idle;
-                }
-            }
-        };
-        match select(pin!(both), pin!(watch)).await {
-            Either::Left((end, _)) | Either::Right((end, _)) => end,
+        let still = until_still(|| up.bytes.get() + down.bytes.get(), idle);
+        match select(pin!(both), pin!(still)).await {
+            Either::Left((end, _)) => end,
+            Either::Right(((), _)) => TunnelEnd::Idle,
         }
     };
     if end != TunnelEnd::Finished {
-        client.1.reset(Code::CONNECT_ERROR);
-        client.0.stop(Code::CONNECT_ERROR);
-        server.1.reset(Code::CONNECT_ERROR);
-        server.0.stop(Code::CONNECT_ERROR);
+        cut(client);
+        cut(server);
     }
     end
+}
+
+/// Breaks one side of a tunnel.
+pub fn cut((source, sink): (&mut Source<'_>, &mut SendBody<'_>)) {
+    sink.reset(Code::CONNECT_ERROR);
+    source.stop(Code::CONNECT_ERROR);
 }
 
 fn upload_end(error: PumpError) -> TunnelEnd {
     match error {
         PumpError::Source(_) => TunnelEnd::ClientLost,
-        PumpError::Sink(_) => TunnelEnd::ServerLost,
+        PumpError::Sink => TunnelEnd::ServerLost,
     }
 }
 
 fn download_end(error: PumpError) -> TunnelEnd {
     match error {
         PumpError::Source(_) => TunnelEnd::ServerLost,
-        PumpError::Sink(_) => TunnelEnd::ClientLost,
+        PumpError::Sink => TunnelEnd::ClientLost,
     }
 }
 

@@ -2,6 +2,8 @@
 //! client, the access log, the metrics and a meshed peer read the same story: side, stage, rule, reason.
 
 use std::borrow::Cow;
+use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -24,6 +26,53 @@ impl Side {
             Side::Outbound => "outbound",
             Side::Inbound => "inbound",
         }
+    }
+}
+
+/// The form in which a client expects an answer of the proxy's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    Http,
+    /// gRPC over HTTP/2: status 200 and trailers only.
+    Grpc,
+    /// gRPC-Web: the same in header fields, under its own content type.
+    GrpcWeb,
+}
+
+/// Who should have answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Party {
+    App,
+    Peer,
+}
+
+impl fmt::Display for Party {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Party::App => "the app",
+            Party::Peer => "the peer",
+        })
+    }
+}
+
+/// Why an address is not one that a client may name: it would mean another place here than at the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotOutside {
+    Unspecified,
+    Multicast,
+    LinkLocal,
+    /// Loopback, named by a client on another host.
+    ForeignLoopback,
+}
+
+impl fmt::Display for NotOutside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            NotOutside::Unspecified => "an unspecified address",
+            NotOutside::Multicast => "a multicast or broadcast address",
+            NotOutside::LinkLocal => "a link-local address",
+            NotOutside::ForeignLoopback => "this host's loopback, and the client is on another",
+        })
     }
 }
 
@@ -107,9 +156,9 @@ pub enum Failure {
     #[error("cannot reach {address} outside the mesh: {reason}")]
     Passthrough { address: String, reason: String },
     #[error("{to} did not take the request: {error}")]
-    Unprocessed { to: &'static str, error: StreamError },
+    Unprocessed { to: Party, error: StreamError },
     #[error("{to} ended before it answered: {error}")]
-    NoAnswer { to: &'static str, error: StreamError },
+    NoAnswer { to: Party, error: StreamError },
     #[error("the peer refused the tunnel with {status}: {told}")]
     TunnelRefused { status: StatusCode, told: String },
     #[error("no answer within {0} ms")]
@@ -118,6 +167,14 @@ pub enum Failure {
     NotServed(String),
     #[error("method CONNECT is not for {0}")]
     ConnectRefused(String),
+    #[error("{address} is {why}: it can't be reached through the proxy")]
+    NotOutside { address: SocketAddr, why: NotOutside },
+    #[error("port {port} is declared {protocol}: it takes no byte tunnel")]
+    Declared { port: u16, protocol: &'static str },
+    #[error("{0}")]
+    NotImplemented(Cow<'static, str>),
+    #[error("a policy that took effect since denies this connection: {0}")]
+    NoLongerAllowed(String),
     #[error("a loop: the request came back to the proxy that sent it")]
     Loop,
     #[error("{}", .0.reason)]
@@ -195,6 +252,16 @@ impl Failure {
             Failure::ConnectRefused(_) => {
                 verdict(StatusCode::BAD_REQUEST, Flag::NoRoute, "route", "connect_refused", 7)
             }
+            Failure::NotOutside { .. } => verdict(StatusCode::FORBIDDEN, Flag::NoRoute, "route", "not_outside", 7),
+            Failure::Declared { .. } => {
+                verdict(StatusCode::BAD_REQUEST, Flag::NoRoute, "route", "declared_protocol", 3)
+            }
+            Failure::NotImplemented(_) => {
+                verdict(StatusCode::NOT_IMPLEMENTED, Flag::DownstreamProtocol, "parse", "not_implemented", 12)
+            }
+            Failure::NoLongerAllowed(_) => {
+                verdict(StatusCode::FORBIDDEN, Flag::Unauthorized, "filter", "no_longer_allowed", 7)
+            }
             Failure::Loop => verdict(StatusCode::LOOP_DETECTED, Flag::NoRoute, "route", "loop", 7),
             Failure::Filter(reply) => filter_verdict(reply),
         }
@@ -202,7 +269,7 @@ impl Failure {
 
     /// True where no connection could be made to an endpoint, so that not a byte was sent.
     pub fn is_unreachable(&self) -> bool {
-        matches!(self, Failure::PeerConnect { .. } | Failure::AppConnect { .. })
+        matches!(self, Failure::PeerConnect { .. } | Failure::AppConnect { .. } | Failure::Passthrough { .. })
     }
 
     /// The rule that decided, where one did.
@@ -216,8 +283,8 @@ impl Failure {
         None
     }
 
-    /// The reply as a message: head and body. `grpc`: trailers-only with `grpc-status`, status 200 (gRPC over HTTP/2).
-    pub fn reply(&self, side: Side, grpc: bool, to_peer: bool) -> (ResponseHead, Bytes) {
+    /// The reply as a message: head and body.
+    pub fn reply(&self, side: Side, form: Form, to_peer: bool) -> (ResponseHead, Bytes) {
         let verdict = self.verdict();
         let (mut headers, own_body) = if let Failure::Filter(reply) = self {
             (reply.headers.clone(), Some(reply.body.clone()))
@@ -227,8 +294,9 @@ impl Failure {
         if to_peer {
             headers.insert(WEFT_REPLY, self.weft_reply(side, &verdict));
         }
-        if grpc {
-            headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        if form != Form::Http {
+            let kind = if form == Form::Grpc { "application/grpc" } else { "application/grpc-web+proto" };
+            headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static(kind));
             headers.insert("grpc-status", HeaderValue::from(verdict.grpc));
             headers.insert("grpc-message", percent_encode(&self.sentence(side, &verdict)));
             return (ResponseHead { status: StatusCode::OK, headers }, Bytes::new());
@@ -307,8 +375,8 @@ pub fn percent_encode(text: &str) -> HeaderValue {
 mod tests {
     use super::*;
 
-    fn check(failure: &Failure, grpc: bool, expect: &str) {
-        let (head, body) = failure.reply(Side::Inbound, grpc, true);
+    fn check(failure: &Failure, form: Form, expect: &str) {
+        let (head, body) = failure.reply(Side::Inbound, form, true);
         let header = |name: &str| head.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or("-").to_owned();
         let seen = format!(
             "{} {} grpc={} [{}] {}",
@@ -332,16 +400,16 @@ mod tests {
             rule: Some("shop/reviews#0".to_owned()),
             reason: "no allow rule matched".to_owned(),
         }));
-        check(&denied, false, "403 UAEX grpc=- [inbound;filter;shop/reviews#0;no allow rule matched] denied");
-        check(&denied, true, "200 UAEX grpc=7 [inbound;filter;shop/reviews#0;no allow rule matched] ");
+        check(&denied, Form::Http, "403 UAEX grpc=- [inbound;filter;shop/reviews#0;no allow rule matched] denied");
+        check(&denied, Form::Grpc, "200 UAEX grpc=7 [inbound;filter;shop/reviews#0;no allow rule matched] ");
         let timeout = Failure::Timeout(5);
         check(
             &timeout,
-            false,
+            Form::Http,
             "504 UT grpc=- [inbound;response;-;no answer within 5 ms] weft inbound response: no answer within 5 ms",
         );
         let nowhere = Failure::NoEndpoints { service: "shop/ü".to_owned() };
-        check(&nowhere, true, "200 UH grpc=14 [inbound;balance;-;shop/? has no endpoints] ");
+        check(&nowhere, Form::Grpc, "200 UH grpc=14 [inbound;balance;-;shop/? has no endpoints] ");
     }
 
     #[test]

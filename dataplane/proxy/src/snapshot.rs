@@ -2,17 +2,20 @@
 //! takes it once; updates swap the whole.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use http::HeaderValue;
 use weft_filter_host::{Chain, Prepared};
-use weft_policy::bundle::{Bundle, Direction, MeshSettings, Revision, ServedWorkload};
+use weft_policy::bundle::{Bundle, Direction, MeshSettings, Revision, ServedWorkload, WorkloadPort};
 use weft_policy::identity::SpiffeId;
 use weft_policy::route::RouteTable;
 
 use crate::mesh;
+use crate::telemetry::series::Peer;
 
 /// What workers read.
 #[derive(Debug)]
@@ -26,6 +29,9 @@ pub struct Snapshot {
     served: Vec<Served>,
 }
 
+/// A snapshot as one worker holds it: counted on its thread, so that workers share no reference count.
+pub type Current = Rc<Arc<Snapshot>>;
+
 /// A workload of this proxy with what belongs to it.
 #[derive(Debug)]
 pub struct Served {
@@ -34,6 +40,39 @@ pub struct Served {
     pub outbound: Chain,
     /// `weft-source` of its requests.
     pub source: HeaderValue,
+}
+
+impl Served {
+    /// As metrics name it.
+    pub fn peer(&self) -> Peer {
+        let label = |name: &str| self.workload.labels.get(name).cloned().unwrap_or_default();
+        Peer {
+            workload: self.workload.name.name.clone(),
+            namespace: self.workload.name.namespace.clone(),
+            principal: self.workload.identity.to_string(),
+            app: label("app"),
+            version: label("version"),
+        }
+    }
+}
+
+/// The socket of an app of a workload that this proxy serves. Only [`Snapshot::served_socket`] makes one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ServedSocket(SocketAddr);
+
+impl ServedSocket {
+    pub fn address(self) -> SocketAddr {
+        self.0
+    }
+
+    /// Where the app may be found: at the workload's address, or where it listens on loopback only.
+    pub fn candidates(self) -> [SocketAddr; 2] {
+        let loopback = match self.0.ip() {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        };
+        [self.0, SocketAddr::new(loopback, self.0.port())]
+    }
 }
 
 /// Why a bundle cannot be used.
@@ -78,13 +117,28 @@ impl Snapshot {
         })
     }
 
-    /// The served workload at `address`; the only one where there is one.
-    pub fn served_at(&self, address: IpAddr) -> Option<&Served> {
-        self.served.iter().find(|served| served.workload.address == address)
+    /// The served workload and its port behind `address`, and the socket to dial. `None`: nobody whom this proxy serves.
+    pub fn served_socket(&self, address: SocketAddr) -> Option<(&Served, &WorkloadPort, ServedSocket)> {
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        let served = self.served.iter().find(|served| served.workload.address == address.ip())?;
+        let port = served.workload.ports.iter().find(|port| port.port == address.port())?;
+        Some((served, port, ServedSocket(address)))
     }
 
-    /// The workload whose apps use this proxy's outbound side.
-    pub fn local(&self) -> &Served {
+    /// How long a connection to a peer, an app or an address outside may take to be made.
+    pub fn connect_timeout(&self) -> Duration {
+        Duration::from_millis(self.mesh.connect_timeout_ms.max(1))
+    }
+
+    /// The workload whose app speaks at `address`: the one that has it, or the only one that this proxy serves.
+    pub fn app_at(&self, address: IpAddr) -> Option<&Served> {
+        let address = address.to_canonical();
+        let sole = || self.served.first().filter(|_| self.served.len() == 1);
+        self.served.iter().find(|served| served.workload.address == address).or_else(sole)
+    }
+
+    /// The workload that stands for this proxy where none is known.
+    pub fn first(&self) -> &Served {
         &self.served[0]
     }
 

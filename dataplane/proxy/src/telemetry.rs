@@ -2,6 +2,7 @@
 //! log. Request-path series are arrays owned by one worker each; a scrape adds them up.
 
 pub mod access_log;
+pub mod counters;
 mod log;
 pub mod names;
 pub mod render;

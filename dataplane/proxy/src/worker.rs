@@ -3,19 +3,21 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use weft_flow::RetryBudget;
 use weft_transport::quic::Pool;
 
+use crate::app_leg::AppLeg;
 use crate::apps::AppPool;
-use crate::destination::{Destinations, local_peer};
-use crate::reply::{Side, Verdict};
+use crate::destination::Destinations;
+use crate::filtering::Filters;
+use crate::gauges::InFlight;
+use crate::ledger::Ledger;
+use crate::relay::Idle;
 use crate::shared::Shared;
-use crate::snapshot::Snapshot;
-use crate::telemetry::access_log::AccessLog;
-use crate::telemetry::series::{PairLabels, PairMetrics, Peer, WorkerMetrics};
+use crate::snapshot::{Current, Snapshot};
 
 /// The state of one worker, reached by everything that runs on its thread.
 pub struct Worker {
@@ -23,41 +25,60 @@ pub struct Worker {
     pub shared: Arc<Shared>,
     pub pool: Pool,
     pub apps: AppPool,
-    pub filters: RefCell<weft_filter_host::Worker>,
+    pub filters: Filters,
     pub destinations: Destinations,
-    pub metrics: WorkerMetrics,
-    pub access_log: AccessLog,
+    pub ledger: Ledger,
+    pub in_flight: InFlight,
+    /// Of requests that are sent to an app again.
+    app_budget: RefCell<RetryBudget>,
     start: Instant,
     dice: Cell<u64>,
-    streams: Cell<u64>,
-    unknown: RefCell<Option<(u64, [Rc<PairMetrics>; 2])>>,
     current: RefCell<Option<Current>>,
-    pub in_flight: InFlight,
 }
-
-/// A snapshot as one worker holds it.
-pub type Current = Rc<Arc<Snapshot>>;
 
 impl Worker {
     pub fn new(index: usize, shared: Arc<Shared>, pool: Pool, apps: AppPool) -> Self {
-        let metrics = WorkerMetrics::new(Arc::clone(&shared.series));
+        let ledger = Ledger::new(Arc::clone(&shared.series), shared.access_log.clone(), shared.counters.clone());
         let in_flight = InFlight::default();
         shared.in_flight.watch(&in_flight);
         Self {
             index,
             pool,
             apps,
-            filters: RefCell::new(weft_filter_host::Worker::new(&shared.filter_host)),
-            destinations: Destinations::new(metrics.clone(), shared.unreachable.clone()),
-            metrics,
-            access_log: shared.access_log.clone(),
+            filters: Filters::new(&shared.filter_host),
+            destinations: Destinations::new(
+                ledger.metrics.clone(),
+                shared.unreachable.clone(),
+                shared.config.danger_plaintext_tunnel,
+            ),
+            ledger,
+            in_flight,
+            app_budget: RefCell::default(),
             start: Instant::now(),
             dice: Cell::new(rand::random::<u64>() | 1),
-            streams: Cell::new(0),
-            unknown: RefCell::default(),
             current: RefCell::default(),
-            in_flight,
             shared,
+        }
+    }
+
+    /// The leg to apps and to addresses outside the mesh, under `snapshot`.
+    pub fn app_leg(&self, snapshot: &Snapshot) -> AppLeg<'_> {
+        AppLeg {
+            apps: &self.apps,
+            counters: &self.ledger.counters,
+            budget: &self.app_budget,
+            now: self.now(),
+            connect_timeout: snapshot.connect_timeout(),
+            idle: self.idle(),
+        }
+    }
+
+    /// How long nothing may move.
+    pub fn idle(&self) -> Idle {
+        let limits = &self.shared.config.limits;
+        Idle {
+            tunnel: Duration::from_secs(limits.tunnel_idle_timeout_s),
+            late_upload: Duration::from_secs(limits.late_upload_idle_timeout_s),
         }
     }
 
@@ -69,11 +90,6 @@ impl Worker {
             *current = self.shared.snapshot.load_full().map(Rc::new);
         }
         current.clone()
-    }
-
-    /// Whether the access log is on now.
-    pub fn access_log_on(&self) -> bool {
-        self.snapshot().is_some_and(|snapshot| snapshot.mesh.access_log)
     }
 
     /// Monotonic time since the worker started, the clock of the pure crates.
@@ -89,81 +105,5 @@ impl Worker {
         state ^= state >> 27;
         self.dice.set(state);
         state.wrapping_mul(0x2545_F491_4F6C_DD1D)
-    }
-
-    /// An id for one request in its filters; never 0, unique on this worker.
-    pub fn next_stream(&self) -> u64 {
-        self.streams.set(self.streams.get() + 1);
-        self.streams.get()
-    }
-
-    /// Counts an answer that the proxy made itself.
-    pub fn local_reply(&self, side: Side, verdict: &Verdict) {
-        self.shared.local_reply(side, verdict.stage, verdict.reason);
-    }
-
-    /// The series of requests that never found a destination.
-    pub fn unknown_pair(&self, side: Side) -> Rc<PairMetrics> {
-        let snapshot = self.snapshot();
-        let generation = snapshot.as_ref().map_or(0, |snapshot| snapshot.generation);
-        let index = usize::from(side == Side::Inbound);
-        if let Some((known, pairs)) = &*self.unknown.borrow()
-            && *known == generation
-        {
-            return Rc::clone(&pairs[index]);
-        }
-        let local = snapshot.as_ref().map(|snapshot| local_peer(snapshot.local())).unwrap_or_default();
-        let pairs = [
-            PairLabels { reporter: "source", source: local.clone(), ..PairLabels::default() },
-            PairLabels {
-                reporter: "destination",
-                destination: local,
-                source: Peer::default(),
-                ..PairLabels::default()
-            },
-        ]
-        .map(|labels| self.metrics.pair(&labels));
-        let pair = Rc::clone(&pairs[index]);
-        *self.unknown.borrow_mut() = Some((generation, pairs));
-        pair
-    }
-}
-
-/// What is in flight on one worker; that worker alone writes it.
-#[derive(Debug, Default, Clone)]
-pub struct InFlight(Arc<AtomicU64>);
-
-impl InFlight {
-    pub fn enter(&self) -> InFlightGuard<'_> {
-        self.0.store(self.count() + 1, Ordering::Relaxed);
-        InFlightGuard(self)
-    }
-
-    fn count(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// One request or tunnel under way.
-#[derive(Debug)]
-pub struct InFlightGuard<'w>(&'w InFlight);
-
-impl Drop for InFlightGuard<'_> {
-    fn drop(&mut self) {
-        self.0.0.store(self.0.count() - 1, Ordering::Relaxed);
-    }
-}
-
-/// What is in flight on all workers, so that a drain knows when it is done.
-#[derive(Debug, Default)]
-pub struct AllInFlight(Mutex<Vec<InFlight>>);
-
-impl AllInFlight {
-    fn watch(&self, worker: &InFlight) {
-        self.0.lock().expect("no holder panics").push(worker.clone());
-    }
-
-    pub fn count(&self) -> u64 {
-        self.0.lock().expect("no holder panics").iter().map(InFlight::count).sum()
     }
 }

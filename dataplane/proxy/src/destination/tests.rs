@@ -1,11 +1,13 @@
 //! What a worker has learned of endpoints, across snapshots.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use weft_policy::bundle::{Bundle, MeshSettings, ServedWorkload};
 
 use super::*;
+use crate::reply::Flag;
 
 fn name(name: &str) -> ObjectName {
     ObjectName::new("shop", name)
@@ -57,11 +59,14 @@ struct Fixture {
 impl Fixture {
     fn new() -> Self {
         let unreachable = OpenCount::default();
-        Self { destinations: Destinations::new(WorkerMetrics::new(Arc::default()), unreachable.clone()), unreachable }
+        Self {
+            destinations: Destinations::new(WorkerMetrics::new(Arc::default()), unreachable.clone(), false),
+            unreachable,
+        }
     }
 
     fn service(&self, snapshot: &Snapshot) -> Rc<ServiceState> {
-        self.destinations.service(snapshot, snapshot.local(), &snapshot.bundle.services[&name("reviews")])
+        self.destinations.service(snapshot, snapshot.first(), &snapshot.bundle.services[&name("reviews")])
     }
 }
 
@@ -97,7 +102,9 @@ fn an_older_snapshot_brings_nobody_back() {
     let state = fixture.service(&newer);
     assert!(Rc::ptr_eq(&state, &fixture.service(&older)), "the same service");
     assert!(Rc::ptr_eq(&state, &fixture.service(&newer)));
-    assert_eq!(state.size(), 1);
+    assert!(state.direct(&name("a")).is_none());
+    assert!(state.all_among(&[state.direct(&name("b")).unwrap()]), "the one that is left was tried");
+    assert!(!state.all_among(&[]));
 }
 
 #[test]
@@ -111,6 +118,32 @@ fn a_service_that_went_is_forgotten() {
     without.services =
         [(name("other"), Service { name: name("other"), ..without.services[&name("reviews")].clone() })].into();
     let without = Snapshot::build(Arc::new(without), &HashMap::new()).unwrap();
-    fixture.destinations.service(&without, without.local(), &without.bundle.services[&name("other")]);
+    fixture.destinations.service(&without, without.first(), &without.bundle.services[&name("other")]);
     assert_eq!(fixture.unreachable.value(), 0);
+}
+
+#[test]
+fn swaps_do_not_grow_the_store() {
+    let store = Arc::new(crate::telemetry::series::SeriesStore::default());
+    let metrics = WorkerMetrics::new(Arc::clone(&store));
+    let destinations = Destinations::new(metrics, OpenCount::default(), false);
+    for swap in 1..=50 {
+        let snapshot = snapshot(&[("a", swap, 1)]);
+        let state = destinations.service(&snapshot, snapshot.first(), &snapshot.bundle.services[&name("reviews")]);
+        let destination = state.direct(&name("a")).expect("the endpoint");
+        assert_eq!(destination.endpoint.address, IpAddr::from([10, 0, 0, swap]), "it was made anew");
+        destination.metrics.request(crate::telemetry::series::RequestEnd {
+            code: 200,
+            grpc: false,
+            grpc_status: None,
+            flag: Flag::None,
+            duration: Duration::from_millis(1),
+            request_bytes: 0,
+            response_bytes: 0,
+        });
+        destination.metrics.tcp(Flag::None).opened.add(1);
+    }
+    assert_eq!((store.requests.live(), store.tcp.live()), (1, 1));
+    let sums = store.requests.sums(|sum: &mut u64, series| *sum += series.requests.value());
+    assert_eq!(sums.into_iter().map(|(_, sum)| sum).collect::<Vec<u64>>(), [50]);
 }

@@ -11,6 +11,7 @@ use weft_transport::quic::Handshake;
 use super::{Caller, serve, tcp};
 use crate::config::Limits;
 use crate::reply::Side;
+use crate::telemetry::counters;
 use crate::worker::Worker;
 
 /// Serves a connection attempt to its end.
@@ -20,11 +21,11 @@ pub async fn run(worker: Rc<Worker>, handshake: Handshake) {
         Ok(accepted) => accepted,
         Err(error) => {
             let reason = error.reason.as_str();
-            worker.shared.handshake(Side::Inbound, Some(reason));
+            counters::handshake(Side::Inbound, Some(reason));
             return warn!(peer = %address, reason, %error, "mesh handshake refused");
         }
     };
-    worker.shared.handshake(Side::Inbound, None);
+    counters::handshake(Side::Inbound, None);
     debug!(peer = %address, identity = %accepted.peer.id, "mesh connection accepted");
     let _open = worker.shared.peer_connections.enter();
     let (server, driver) = h3::accept(accepted.connection, limits(&worker.shared.config.limits));
@@ -32,7 +33,7 @@ pub async fn run(worker: Rc<Worker>, handshake: Handshake) {
     let caller = Rc::new(Caller::new(accepted.peer.id, address));
     streams(&worker, Rc::clone(&caller), &server).await;
     if let Some(violation) = server.violation() {
-        worker.shared.violation(&violation);
+        counters::violation(&violation);
         let (identity, code) = (&caller.identity, h3::Code::name(violation.code));
         warn!(peer = %address, %identity, code, reason = violation.reason, "mesh connection closed: its peer broke the rules");
     }
@@ -72,9 +73,9 @@ async fn stream(worker: &Rc<Worker>, caller: &Caller, incoming: &mut h3::Incomin
         Ok(head) if head.method == Method::CONNECT && head.protocol.is_none() => {
             Box::pin(tcp::serve(worker, caller, head, incoming.streams())).await;
         }
-        Ok(mut head) => serve(worker, caller, &mut head, incoming.streams()).await,
+        Ok(head) => serve(worker, caller, head, incoming.streams()).await,
         Err(error) => {
-            worker.shared.counters.malformed.increment(1);
+            worker.ledger.counters.malformed.increment(1);
             debug!(peer = %caller.identity, %error, "malformed request from a peer");
         }
     }

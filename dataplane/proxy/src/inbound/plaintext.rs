@@ -11,7 +11,7 @@ use crate::worker::Worker;
 
 /// Refuses a captured inbound connection: a reset says so at once.
 pub fn refuse(worker: &Rc<Worker>, stream: TcpStream) {
-    worker.shared.counters.plaintext_refused.increment(1);
+    worker.ledger.counters.plaintext_refused.increment(1);
     let to = capture::original_dst(&stream);
     let from = stream.peer_addr().ok();
     warn!(?from, ?to, "plain-text connection refused: the mesh is Strict");

@@ -1,135 +1,135 @@
-//! A TCP connection that a peer carries to the application beside us: CONNECT with the app's socket as authority.
+//! A TCP connection that a peer carries to the application beside us: CONNECT with the app's socket as authority. A port
+//! that is declared http or grpc takes none. A policy that takes effect later holds for connections that stand already.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use futures_util::future::{Either, select};
 use http::{HeaderMap, StatusCode};
+use tokio::net::TcpStream;
+use weft_policy::bundle::Protocol;
 use weft_transport::h3;
 use weft_transport::http::{RecvBody, RequestHead, ResponseHead, SendBody};
 use weft_transport::tcp;
 
-use super::{Caller, place, served_socket};
-use crate::filtering;
-use crate::mesh;
-use crate::relay::{self, Progress, TunnelEnd};
-use crate::reply::{Failure, Flag, Side};
-use crate::telemetry::access_log::{self, Connection};
+use super::standing::until_denied;
+use super::{Caller, served_socket};
+use crate::filtering::{self, Filtered};
+use crate::mesh::{self, Said};
+use crate::record::connection::ConnectionRecord;
+use crate::relay::{self, Source};
+use crate::reply::{Failure, Form, Side};
+use crate::snapshot::Snapshot;
+use crate::sockets::PlainSocket;
 use crate::worker::Worker;
 
 /// Serves one CONNECT. Always answers, always counts.
-pub async fn serve(
+pub(super) async fn serve(
     worker: &Rc<Worker>,
     caller: &Caller,
     mut head: RequestHead,
     (receive, send): (&mut h3::RecvStream, &mut h3::SendStream),
 ) {
     let _in_flight = worker.in_flight.enter();
-    let start = Instant::now();
     let said = mesh::take(&mut head);
     let authority = head.authority.as_ref().map(ToString::to_string).unwrap_or_default();
-    let opened = open(worker, caller, &authority, &said).await;
-    let (app, pair, permit) = match opened {
+    let mut record = ConnectionRecord::open(Side::Inbound, authority);
+    record.source = Some(caller.identity.to_string());
+    let (app, address, filtered) = match open(worker, caller, &head, &said, &mut record).await {
         Ok(opened) => opened,
-        Err(failure) => return refuse(worker, caller, &authority, &failure, start, (receive, send)).await,
+        Err(failure) => {
+            refuse(&failure, (receive, send)).await;
+            return record.refused(&worker.ledger, worker.snapshot().as_ref(), &failure);
+        }
     };
-    let _permit = permit;
     let head = ResponseHead { status: StatusCode::OK, headers: HeaderMap::new() };
-    if send.response(&head, false).await.is_err() {
-        return;
+    if send.response(&head, false).await.is_ok() {
+        tunnel(worker, caller, app, address, filtered, &mut record, (receive, send)).await;
     }
-    let series = pair.tcp(Flag::None);
-    series.opened.add(1);
-    let up = Progress::live(&series.received);
-    let down = Progress::live(&series.sent);
-    let (mut app_read, mut app_write) = tcp::split(app, &[]);
-    let (mut from_peer, mut to_peer) = (RecvBody::H3(receive), SendBody::H3(send));
-    let (mut from_app, mut to_app) = (RecvBody::Tcp(&mut app_read), SendBody::Tcp(&mut app_write));
-    let idle = Duration::from_secs(worker.shared.config.limits.tunnel_idle_timeout_s);
-    let end = relay::tunnel((&mut from_peer, &mut to_peer), (&mut from_app, &mut to_app), (&up, &down), idle).await;
-    series.closed.add(1);
-    log(worker, caller, &authority, start, (&up, &down), end);
+    record.close(&worker.ledger, worker.snapshot().as_ref());
 }
 
-type Opened = (tokio::net::TcpStream, Rc<crate::telemetry::PairMetrics>, weft_filter_host::Permit);
-
-async fn open(worker: &Rc<Worker>, caller: &Caller, authority: &str, said: &mesh::Said) -> Result<Opened, Failure> {
+/// Opens the app's side. Notes in `record` where it goes.
+async fn open<'w>(
+    worker: &'w Rc<Worker>,
+    caller: &Caller,
+    head: &RequestHead,
+    said: &Said,
+    record: &mut ConnectionRecord,
+) -> Result<(TcpStream, SocketAddr, Filtered<'w>), Failure> {
     let snapshot = worker.snapshot().ok_or(Failure::NotReady)?;
-    let socket: SocketAddr = authority.parse().map_err(|_| {
-        worker.shared.counters.misdirected.increment(1);
+    let authority = head.authority.as_ref().map_or("", |authority| authority.as_str());
+    let address: SocketAddr = authority.parse().map_err(|_| {
+        worker.ledger.counters.misdirected.increment(1);
         Failure::NotServed(format!("CONNECT '{authority}'"))
     })?;
-    let (served, _port) = served_socket(worker, &snapshot, socket)?;
-    // The filters' part ends here: a long connection must not hold an old snapshot.
-    let mut filtered = filtering::connection(worker, &served.inbound, &place(caller, socket)).await?;
-    let permit = filtered.take_permit().ok_or(Failure::NotReady)?;
-    let app = worker
-        .apps
-        .connect(socket)
-        .await
-        .map_err(|error| Failure::AppConnect { address: error.address.to_string(), reason: error.reason })?;
-    Ok((app, caller.metrics(worker, &snapshot, served, socket, said), permit))
+    let (served, port, socket) = served_socket(worker, &snapshot, address)?;
+    record.metrics = Some(caller.metrics(&worker.ledger, &snapshot, served, address, said));
+    record.upstream = Some(address.to_string());
+    record.destination = Some(served.workload.identity.to_string());
+    takes_tunnels(port.port, port.protocol)?;
+    let place = caller.place(address);
+    let (filtered, permit) = filtering::connection(&worker.filters, &served.inbound, &place).await?;
+    let socket = [PlainSocket::Served(socket)];
+    let connected = worker.apps.connect(&socket, snapshot.connect_timeout(), permit).await;
+    let (app, _) = connected.map_err(|(failure, _)| failure)?;
+    Ok((app, address, filtered))
 }
 
-async fn refuse(
-    worker: &Worker,
+/// A declared protocol is law: bytes for it come through its codec and the whole chain.
+fn takes_tunnels(port: u16, protocol: Protocol) -> Result<(), Failure> {
+    match protocol {
+        Protocol::Http => Err(Failure::Declared { port, protocol: "http" }),
+        Protocol::Grpc => Err(Failure::Declared { port, protocol: "grpc" }),
+        Protocol::Tcp | Protocol::Udp | Protocol::Auto => Ok(()),
+    }
+}
+
+/// Carries bytes until an end, or until a policy denies the connection.
+async fn tunnel(
+    worker: &Rc<Worker>,
     caller: &Caller,
-    authority: &str,
-    failure: &Failure,
-    start: Instant,
+    app: TcpStream,
+    address: SocketAddr,
+    mut filtered: Filtered<'_>,
+    record: &mut ConnectionRecord,
     (receive, send): (&mut h3::RecvStream, &mut h3::SendStream),
 ) {
-    let verdict = failure.verdict();
-    let flag = if verdict.flag == Flag::Unauthorized { Flag::Deny } else { verdict.flag };
-    worker.local_reply(Side::Inbound, &verdict);
-    let series = worker.unknown_pair(Side::Inbound).tcp(flag);
-    series.opened.add(1);
-    series.closed.add(1);
-    if worker.access_log_on() {
-        let rule = failure.rule();
-        worker.access_log.write(access_log::connection_line(&Connection {
-            side: Side::Inbound,
-            duration: start.elapsed(),
-            authority,
-            upstream: None,
-            flags: flag.letters(),
-            bytes_received: 0,
-            bytes_sent: 0,
-            source: Some(caller.identity.as_str()),
-            destination: None,
-            rule: rule.as_deref(),
-            reason: Some(&failure.to_string()),
-        }));
+    let (mut app_read, mut app_write) = tcp::split(app, &Bytes::new());
+    let (mut from_peer, mut to_peer) = (Source::once(RecvBody::H3(receive)), SendBody::H3(send));
+    let (mut from_app, mut to_app) = (Source::once(RecvBody::Tcp(&mut app_read)), SendBody::Tcp(&mut app_write));
+    let ended = {
+        let accounts = record.flows(&worker.ledger, worker.snapshot().as_ref());
+        let (near, far) = ((&mut from_peer, &mut to_peer), (&mut from_app, &mut to_app));
+        let tunnel = pin!(relay::tunnel(near, far, accounts, worker.idle().tunnel));
+        let denied = until_denied(worker, async |snapshot: &Snapshot| {
+            let (served, port, _) = served_socket(worker, snapshot, address)?;
+            takes_tunnels(port.port, port.protocol)?;
+            filtering::connection(&worker.filters, &served.inbound, &caller.place(address)).await.map(drop)
+        });
+        match select(tunnel, pin!(denied)).await {
+            Either::Left((end, _)) => Ok(end),
+            Either::Right((denied, _)) => Err(denied),
+        }
+    };
+    match ended {
+        Ok(end) => record.ended(end),
+        Err(denied) => {
+            relay::cut((&mut from_peer, &mut to_peer));
+            relay::cut((&mut from_app, &mut to_app));
+            record.failed(&denied);
+        }
     }
-    let (head, body) = failure.reply(Side::Inbound, false, true);
+    let (up, down) = record.moved();
+    filtered.moved(up, down);
+}
+
+async fn refuse(failure: &Failure, (receive, send): (&mut h3::RecvStream, &mut h3::SendStream)) {
+    let (head, body) = failure.reply(Side::Inbound, Form::Http, true);
     if send.response(&head, body.is_empty()).await.is_ok() && !body.is_empty() {
         let _ = relay::send_all(SendBody::H3(send), body).await;
     }
     receive.stop(h3::Code::NO_ERROR);
-}
-
-fn log(
-    worker: &Worker,
-    caller: &Caller,
-    authority: &str,
-    start: Instant,
-    (up, down): (&Progress, &Progress),
-    end: TunnelEnd,
-) {
-    if !worker.access_log_on() {
-        return;
-    }
-    worker.access_log.write(access_log::connection_line(&Connection {
-        side: Side::Inbound,
-        duration: start.elapsed(),
-        authority,
-        upstream: Some(authority),
-        flags: Flag::None.letters(),
-        bytes_received: up.bytes.get(),
-        bytes_sent: down.bytes.get(),
-        source: Some(caller.identity.as_str()),
-        destination: None,
-        rule: None,
-        reason: Some(end.as_str()),
-    }));
 }

@@ -5,16 +5,23 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use weft_filter_host::Permit;
 use weft_flow::Outcome;
 use weft_policy::bundle::{ObjectName, Service};
 use weft_transport::h3;
+use weft_transport::quic::PeerKey;
 
+use super::peer_leg::PeerConn;
 use super::probe;
+use crate::apps::NotConnected;
 use crate::destination::{Destination, ServiceState};
 use crate::reply::Failure;
 use crate::snapshot::{Served, Snapshot};
 use crate::telemetry::series::PairMetrics;
 use crate::worker::Worker;
+
+/// Endpoints that one request tries at the most, however many there are.
+const MAX_TRIED: usize = 16;
 
 /// Where something is sent.
 #[derive(Clone, Copy)]
@@ -32,6 +39,8 @@ pub(super) struct Attempts<'a> {
     goal: Goal<'a>,
     state: Rc<ServiceState>,
     max_retries: u32,
+    /// Attempts that reached an endpoint, which did not take them.
+    refusals: u32,
     /// Endpoints that could not be reached or provably did not take it.
     avoid: Vec<Rc<Destination>>,
 }
@@ -39,7 +48,7 @@ pub(super) struct Attempts<'a> {
 impl<'a> Attempts<'a> {
     pub(super) fn new(worker: &'a Rc<Worker>, snapshot: &Snapshot, from: &Served, goal: Goal<'a>) -> Self {
         let state = worker.destinations.service(snapshot, from, goal.service);
-        Self { worker, goal, state, max_retries: snapshot.mesh.max_retries, avoid: Vec::new() }
+        Self { worker, goal, state, max_retries: snapshot.mesh.max_retries, refusals: 0, avoid: Vec::new() }
     }
 
     /// For what never gets to an endpoint.
@@ -64,28 +73,30 @@ impl<'a> Attempts<'a> {
         Ok(Attempt { worker, state: Rc::clone(state), destination, start: Cell::new(now), outcome: Outcome::Cancelled })
     }
 
-    /// Takes in why an attempt failed: `Ok` where another may follow, the failure where it stands.
-    pub(super) fn failed(&mut self, attempt: Attempt<'_>, failure: Failure, unprocessed: bool) -> Result<(), Failure> {
+    /// Takes in why an attempt failed that nobody processed: `Ok` where another may follow, the failure where it stands.
+    pub(super) fn failed(&mut self, attempt: Attempt<'_>, failure: Failure) -> Result<(), Failure> {
         let (worker, unreachable) = (self.worker, failure.is_unreachable());
         let destination = Rc::clone(&attempt.destination);
-        attempt.failed(unreachable);
-        if !unprocessed || self.avoid.len() >= self.max_retries as usize || unreachable && self.was_last() {
+        let failure = attempt.ended(failure);
+        self.avoid.push(Rc::clone(&destination));
+        self.refusals += u32::from(!unreachable);
+        if self.refusals > self.max_retries || self.avoid.len() >= MAX_TRIED || unreachable && self.was_last() {
             return Err(failure);
         }
-        // What reached nobody loaded nobody: a crowd that waited for one connection in vain may all try another.
+        // A failed connect costs the callee nothing, so it doesn't draw on the retry budget.
         if !unreachable && !self.state.budget.borrow_mut().withdraw(worker.now()) {
-            worker.shared.counters.retries_refused.increment(1);
+            worker.ledger.counters.retries_refused.increment(1);
             return Err(failure);
         }
-        worker.shared.counters.retries.increment(1);
+        worker.ledger.counters.retries.increment(1);
         tracing::debug!(destination = %destination.endpoint.workload, error = %failure, "trying again");
-        self.avoid.push(destination);
         Ok(())
     }
 
-    /// True where every endpoint has been tried.
+    /// True where each endpoint that there is now has been tried. Told from the set of those tried: endpoints come and go
+    /// while a request is under way.
     fn was_last(&self) -> bool {
-        self.goal.direct.is_some() || self.avoid.len() + 1 >= self.state.size()
+        self.goal.direct.is_some() || self.state.all_among(&self.avoid)
     }
 }
 
@@ -100,17 +111,36 @@ pub(super) struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    /// A client of the endpoint's proxy; `None`: it is spoken to in plain text.
-    pub(super) async fn connect(&self) -> Result<Option<h3::Client>, Failure> {
-        let Some(peer) = self.destination.peer(self.worker) else { return Ok(None) };
-        match self.worker.pool.get(peer).await {
-            Ok(client) => {
+    /// A connection to the endpoint's proxy, for what `permit` lets pass.
+    pub(super) async fn connect(
+        &self,
+        peer: &PeerKey,
+        timeout: Duration,
+        permit: Permit,
+    ) -> Result<PeerConn, NotConnected> {
+        match self.client(peer, timeout).await {
+            Ok(client) => Ok(PeerConn::new(client, permit)),
+            Err(failure) => Err((failure, permit)),
+        }
+    }
+
+    /// Makes sure that there is a connection to the endpoint's proxy.
+    pub(super) async fn reach(&self, peer: &PeerKey, timeout: Duration) -> Result<(), Failure> {
+        self.client(peer, timeout).await.map(drop)
+    }
+
+    async fn client(&self, peer: &PeerKey, timeout: Duration) -> Result<h3::Client, Failure> {
+        let reason = match tokio::time::timeout(timeout, self.worker.pool.get(peer)).await {
+            Ok(Ok(client)) => {
+                // Dialling is no part of the latency that the balancer learns.
                 self.start.set(self.worker.now());
                 self.reached();
-                Ok(Some(client))
+                return Ok(client);
             }
-            Err(error) => Err(Failure::PeerConnect { address: peer.address().to_string(), reason: error.to_string() }),
-        }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no connection within {} ms", timeout.as_millis()),
+        };
+        Err(Failure::PeerConnect { address: peer.address().to_string(), reason })
     }
 
     /// There is a connection to the endpoint.
@@ -125,11 +155,13 @@ impl Attempt<'_> {
         self.outcome = if good { Outcome::Success } else { Outcome::Failure };
     }
 
-    fn failed(mut self, unreachable: bool) {
-        if unreachable {
+    /// It was not answered; `failure` says why and is given back.
+    pub(super) fn ended(mut self, failure: Failure) -> Failure {
+        if failure.is_unreachable() {
             self.state.not_reached(&self.destination, self.worker.now(), self.worker.dice());
         }
         self.outcome = Outcome::Failure;
+        failure
     }
 }
 

@@ -1,107 +1,107 @@
-//! Destinations outside the mesh: carried on as they are, in the clear or in the app's own TLS, and counted.
+//! Destinations outside the mesh: carried on as they are, in the clear or in the app's own TLS, counted and logged. The
+//! addresses that are dialled are the ones that the guard looked at, after the name was resolved.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::Version;
 use tokio::net::TcpStream;
-use tracing::debug;
-use weft_transport::http::{RecvBody, SendBody};
-use weft_transport::tcp;
+use weft_transport::http::RequestHead;
 
-use super::{Call, Origin, Target};
-use crate::app_leg;
+use super::{Origin, Request, Target};
+use crate::call::{Call, Failed};
 use crate::filtering::{self, Place};
-use crate::relay::{self, Progress};
-use crate::reply::{Failure, Flag, Side};
+use crate::record::Record;
+use crate::reply::Failure;
+use crate::snapshot::{Served, Snapshot};
+use crate::sockets::PlainSocket;
 use crate::worker::Worker;
 
+/// Addresses of one name that are tried.
+const MAX_ADDRESSES: usize = 8;
+
 /// Sends a request to a host that is no service.
-pub async fn request(worker: &Rc<Worker>, origin: &Origin, call: &mut Call<'_, '_>) -> Result<(), Failure> {
-    let snapshot = worker.snapshot().ok_or(Failure::NotReady)?;
+pub(super) async fn request(
+    worker: &Rc<Worker>,
+    snapshot: &Snapshot,
+    origin: &Origin,
+    request: &mut Request<'_>,
+    record: &mut Record,
+) -> Result<(), Failure> {
     let target = match &origin.target {
         Some(target) => target.clone(),
-        None => target_of(call)?,
+        None => target_of(&request.head)?,
     };
-    let address = look_up(worker, &target).await?;
-    worker.shared.counters.passthrough.increment(1);
-    let from = snapshot.local();
-    let place = Place::outbound(origin, address.port(), from);
-    let mut filtered = filtering::request(worker, &from.outbound, &place, call.head).await?;
-    call.record.log(|log| log.upstream = Some(address.to_string()));
-    //= rfc9112#section-3.2.2
-    // A proxy that gets an absolute-form target replaces Host by it; the origin is sent the origin-form.
-    if let Some(authority) = call.head.target_authority.take() {
-        call.head.authority = Some(authority);
-    }
-    call.head.absolute_form = false;
-    let version = if call.head.version == Version::HTTP_2 { Version::HTTP_2 } else { Version::HTTP_11 };
-    let carried = app_leg::carry(worker, address, version, &mut filtered, call).await;
-    carried.map_err(|(failure, _)| {
-        if let Failure::AppConnect { address, reason } = failure {
-            return Failure::Passthrough { address, reason };
-        }
-        failure
-    })
+    worker.ledger.counters.passthrough.increment(1);
+    record.log(|log| log.upstream = Some(target.to_string()));
+    let sockets = look_up(worker, &target, origin.peer.ip(), snapshot.connect_timeout()).await?;
+    let from = origin.workload(snapshot)?;
+    let place = Place::outbound(origin.peer.ip(), target.port(), from);
+    let Request { head, body, responder } = request;
+    let (mut filtered, permit) = filtering::request(&worker.filters, &from.outbound, &place, head).await?;
+    let version = if head.version == Version::HTTP_2 { Version::HTTP_2 } else { Version::HTTP_11 };
+    let mut call = Call { head, body, responder, record };
+    let carried = worker.app_leg(snapshot).carry(&sockets, version, permit, &mut filtered, &mut call).await;
+    carried.map_err(Failed::failure)
 }
 
-fn target_of(call: &Call<'_, '_>) -> Result<Target, Failure> {
-    let head = &*call.head;
-    let authority = head.target_authority.as_ref().or(head.authority.as_ref()).ok_or(Failure::NoAuthority)?;
-    let port = authority.port_u16().unwrap_or(80);
-    let host = authority.host().trim_matches(['[', ']']);
-    Ok(match host.parse() {
-        Ok(ip) => Target::Address(SocketAddr::new(ip, port)),
-        Err(_) => Target::Name { host: host.to_owned(), port },
-    })
+fn target_of(head: &RequestHead) -> Result<Target, Failure> {
+    head.authority.as_ref().map(Target::of_authority).ok_or(Failure::NoAuthority)
 }
 
-/// Carries a connection on to an address that is no service's.
-pub async fn tcp(worker: &Rc<Worker>, stream: TcpStream, prefix: Bytes, target: &Target) {
-    worker.shared.counters.passthrough.increment(1);
-    let (mut read, mut write) = tcp::split(stream, &prefix);
-    let connected = match look_up(worker, target).await {
-        Ok(address) => worker
-            .apps
-            .connect(address)
-            .await
-            .map_err(|error| Failure::Passthrough { address: error.address.to_string(), reason: error.reason }),
-        Err(failure) => Err(failure),
-    };
-    let far = match connected {
-        Ok(far) => far,
-        Err(failure) => {
-            worker.local_reply(Side::Outbound, &failure.verdict());
-            debug!(destination = %target, error = %failure, "passthrough failed");
-            return write.reset();
-        }
-    };
-    let series = worker.unknown_pair(Side::Outbound).tcp(Flag::None);
-    series.opened.add(1);
-    let (up, down) = (Progress::live(&series.received), Progress::live(&series.sent));
-    let (mut far_read, mut far_write) = tcp::split(far, &[]);
-    let idle = Duration::from_secs(worker.shared.config.limits.tunnel_idle_timeout_s);
-    let near = (&mut RecvBody::Tcp(&mut read), &mut SendBody::Tcp(&mut write));
-    let far = (&mut RecvBody::Tcp(&mut far_read), &mut SendBody::Tcp(&mut far_write));
-    relay::tunnel(near, far, (&up, &down), idle).await;
-    series.closed.add(1);
+/// Connects to an address that is no service's, through the outbound filters of `from`, for a client at `client`.
+pub(super) async fn connect(
+    worker: &Rc<Worker>,
+    snapshot: &Snapshot,
+    from: &Served,
+    target: &Target,
+    client: IpAddr,
+) -> Result<(TcpStream, SocketAddr), Failure> {
+    worker.ledger.counters.passthrough.increment(1);
+    let timeout = snapshot.connect_timeout();
+    let sockets = look_up(worker, target, client, timeout).await?;
+    let place = Place::outbound(client, target.port(), from);
+    let (_filtered, permit) = filtering::connection(&worker.filters, &from.outbound, &place).await?;
+    let connected = worker.apps.connect(&sockets, timeout, permit).await;
+    let (stream, _) = connected.map_err(|(failure, _)| failure)?;
+    let address = stream.peer_addr().map_err(|error| failed(target, &error.to_string()))?;
+    Ok((stream, address))
 }
 
-/// The address of a target; refuses this proxy's own listeners, which would be a loop.
-async fn look_up(worker: &Worker, target: &Target) -> Result<SocketAddr, Failure> {
-    let address = match target {
-        Target::Address(address) => *address,
+fn failed(target: &Target, reason: &str) -> Failure {
+    Failure::Passthrough { address: target.to_string(), reason: reason.to_owned() }
+}
+
+/// The addresses of a target that may be dialled for a client at `client`.
+///
+/// # Errors
+/// There is none, or the guard refuses all that there are; then the first refusal.
+async fn look_up(
+    worker: &Worker,
+    target: &Target,
+    client: IpAddr,
+    timeout: Duration,
+) -> Result<Vec<PlainSocket>, Failure> {
+    let found: Vec<SocketAddr> = match target {
+        Target::Address(address) => vec![*address],
         Target::Name { host, port } => {
-            let failed = |reason: String| Failure::Passthrough { address: target.to_string(), reason };
-            let mut found =
-                tokio::net::lookup_host((host.as_str(), *port)).await.map_err(|error| failed(error.to_string()))?;
-            found.next().ok_or_else(|| failed("the name has no address".to_owned()))?
+            let looking = tokio::net::lookup_host((host.as_str(), *port));
+            let found = tokio::time::timeout(timeout, looking).await;
+            let found = found.map_err(|_| failed(target, "the name could not be looked up in time"))?;
+            found.map_err(|error| failed(target, &error.to_string()))?.take(MAX_ADDRESSES).collect()
         }
     };
-    if worker.shared.is_own_listener(address) {
-        return Err(Failure::Loop);
+    let (mut sockets, mut refusal) = (Vec::with_capacity(found.len()), None);
+    for address in found {
+        match worker.shared.guard.outside(address, client) {
+            Ok(outside) => sockets.push(PlainSocket::Outside(outside)),
+            Err(failure) => refusal = refusal.or(Some(failure)),
+        }
     }
-    Ok(address)
+    match (sockets.is_empty(), refusal) {
+        (false, _) => Ok(sockets),
+        (true, Some(refusal)) => Err(refusal),
+        (true, None) => Err(failed(target, "the name has no address")),
+    }
 }

@@ -8,7 +8,11 @@ use std::time::Duration;
 use weft_flow::Probed;
 
 use crate::destination::{Destination, ServiceState};
+use crate::sockets::PlainSocket;
 use crate::worker::Worker;
+
+/// How long an endpoint outside the mesh may take to answer a probe.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Starts the probe that is due, if one is. It ends with the attempt to connect, which has its own limit; a drain does
 /// not wait for it. `port`: the app's, for endpoints outside the mesh.
@@ -30,11 +34,14 @@ struct Probe {
 
 impl Probe {
     async fn run(mut self, port: u16) {
-        let reached = match self.destination.peer(&self.worker) {
+        let reached = match self.destination.peer() {
             Some(peer) => self.worker.pool.get(peer).await.is_ok(),
             None => {
-                let socket = SocketAddr::new(self.destination.endpoint.address, port);
-                self.worker.apps.connect(socket).await.is_ok()
+                let address = SocketAddr::new(self.destination.endpoint.address, port);
+                match self.worker.shared.guard.outside(address, address.ip()) {
+                    Ok(outside) => self.worker.apps.answers(PlainSocket::Outside(outside), TIMEOUT).await,
+                    Err(_) => false,
+                }
             }
         };
         self.probed = if reached { Probed::Reached } else { Probed::Unreachable };

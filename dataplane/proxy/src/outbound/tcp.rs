@@ -3,125 +3,176 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Version};
 use tokio::net::TcpStream;
-use tracing::debug;
+use weft_filter_host::Permit;
 use weft_policy::route::Resolved;
-use weft_transport::h3;
 use weft_transport::http::{RecvBody, RequestHead, SendBody};
 use weft_transport::tcp;
 
 use super::attempts::{Attempt, Attempts};
-use super::{Origin, goal, passthrough, resolve_target};
-use crate::filtering::{self, Place};
+use super::peer_leg::PeerTunnel;
+use super::routing::{self, goal};
+use super::{Origin, Target, passthrough};
+use crate::call::Failed;
+use crate::filtering::{self, Filtered, Place};
 use crate::mesh;
-use crate::relay::{self, Progress};
-use crate::reply::{Failure, Flag, Side, WEFT_REPLY};
-use crate::snapshot::Snapshot;
-use crate::telemetry::access_log::{self, Connection};
-use crate::telemetry::series::PairMetrics;
+use crate::record::connection::ConnectionRecord;
+use crate::relay::{self, Source};
+use crate::reply::{Failure, Side};
+use crate::snapshot::{Served, Snapshot};
+use crate::sockets::PlainSocket;
 use crate::worker::Worker;
 
-/// Carries an application's connection to where it meant to go.
-pub async fn serve(worker: &Rc<Worker>, stream: TcpStream, prefix: Bytes, origin: Origin) {
-    let _in_flight = worker.in_flight.enter();
-    let start = Instant::now();
+/// Carries an application's connection to where it meant to go; one that can't be carried is reset.
+pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, prefix: Bytes, origin: &Origin) {
     let Some(target) = &origin.target else { return };
-    let name = target.to_string();
-    let snapshot = worker.snapshot();
-    let resolved = snapshot.as_ref().and_then(|snapshot| resolve_target(snapshot, snapshot.local(), target));
-    let (Some(snapshot), Some(resolved)) = (&snapshot, resolved) else {
-        return Box::pin(passthrough::tcp(worker, stream, prefix, target)).await;
-    };
-    let (mut read, mut write) = tcp::split(stream, &prefix);
-    let mut metrics = None;
-    let opened = open(worker, snapshot, &resolved, &origin, &mut metrics).await;
-    let metrics = metrics.unwrap_or_else(|| worker.unknown_pair(Side::Outbound));
-    let mut opened = match opened {
-        Ok(opened) => opened,
+    let _in_flight = worker.in_flight.enter();
+    let mut record = ConnectionRecord::open(Side::Outbound, target.to_string());
+    match Box::pin(open(worker, origin, target, &mut record)).await {
+        Ok(far) => carry(worker, stream, &prefix, far, record).await,
         Err(failure) => {
-            write.reset();
-            return refused(worker, &name, &failure, &metrics, start);
+            tcp::split(stream, &prefix).1.reset();
+            record.refused(&worker.ledger, worker.snapshot().as_ref(), &failure);
         }
-    };
-    let series = metrics.tcp(Flag::None);
-    series.opened.add(1);
-    let (up, down) = (Progress::live(&series.received), Progress::live(&series.sent));
-    let (mut from_app, mut to_app) = (RecvBody::Tcp(&mut read), SendBody::Tcp(&mut write));
-    let idle = Duration::from_secs(worker.shared.config.limits.tunnel_idle_timeout_s);
-    let end = {
-        let (mut from_peer, mut to_peer) = opened.halves();
-        relay::tunnel((&mut from_app, &mut to_app), (&mut from_peer, &mut to_peer), (&up, &down), idle).await
-    };
-    series.closed.add(1);
-    log(worker, &name, &Flag::None, start, (&up, &down), Some(end.as_str()));
+    }
 }
 
-/// A tunnel that the far end accepted.
+/// Carries bytes between an application and the far end that was opened for it. A long connection holds no snapshot.
+pub(super) async fn carry(
+    worker: &Worker,
+    stream: TcpStream,
+    prefix: &Bytes,
+    mut far: Far<'_>,
+    mut record: ConnectionRecord,
+) {
+    let (mut read, mut write) = tcp::split(stream, prefix);
+    let end = {
+        let (up, down) = record.flows(&worker.ledger, worker.snapshot().as_ref());
+        let (from_far, mut to_far) = far.streams.halves();
+        let (mut from_app, mut to_app) = (Source::once(RecvBody::Tcp(&mut read)), SendBody::Tcp(&mut write));
+        let near = (&mut from_app, &mut to_app);
+        relay::tunnel(near, (&mut Source::once(from_far), &mut to_far), (up, down), worker.idle().tunnel).await
+    };
+    if let Some(filtered) = &mut far.filtered {
+        let (up, down) = record.moved();
+        filtered.moved(up, down);
+    }
+    record.ended(end);
+    record.close(&worker.ledger, worker.snapshot().as_ref());
+}
+
+/// The far end of a connection, open.
+pub(super) struct Far<'a> {
+    streams: Streams,
+    /// Told at the end what has flowed.
+    filtered: Option<Filtered<'a>>,
+}
+
 enum Streams {
-    Peer(Box<(h3::RecvStream, h3::SendStream)>),
-    /// To an endpoint outside the mesh, or by `danger_plaintext_tunnel`.
+    Peer(Box<PeerTunnel>),
+    /// Outside the mesh.
     Plain(Box<(tcp::Reader, tcp::Writer)>),
 }
 
 impl Streams {
+    fn plain(stream: TcpStream) -> Self {
+        Streams::Plain(Box::new(tcp::split(stream, &Bytes::new())))
+    }
+
     fn halves(&mut self) -> (RecvBody<'_>, SendBody<'_>) {
         match self {
-            Streams::Peer(streams) => (RecvBody::H3(&mut streams.0), SendBody::H3(&mut streams.1)),
+            Streams::Peer(tunnel) => tunnel.halves(),
             Streams::Plain(streams) => (RecvBody::Tcp(&mut streams.0), SendBody::Tcp(&mut streams.1)),
         }
     }
 }
 
-/// Opens a tunnel to an endpoint; to another where the first could not be reached or provably did not take it. Notes in
-/// `metrics` where it went.
-async fn open(
-    worker: &Rc<Worker>,
-    snapshot: &Snapshot,
-    resolved: &Resolved<'_>,
+/// Opens the far end of a connection to `target`. Notes in `record` where it goes.
+pub(super) async fn open<'w>(
+    worker: &'w Rc<Worker>,
     origin: &Origin,
-    metrics: &mut Option<Rc<PairMetrics>>,
-) -> Result<Streams, Failure> {
-    let from = snapshot.local();
-    let goal = goal(resolved.service, resolved.port, resolved.endpoint)?;
-    let place = Place::outbound(origin, resolved.port, from);
-    let _permit = filtering::connection(worker, &from.outbound, &place).await?;
-    let mut attempts = Attempts::new(worker, snapshot, from, goal);
-    *metrics = Some(attempts.unreached());
-    loop {
-        let attempt = attempts.pick()?;
-        *metrics = Some(Rc::clone(&attempt.destination.metrics));
-        match connect(worker, &attempt, goal.port, &from.source).await {
-            Ok(streams) => {
-                attempt.answered(true);
-                return Ok(streams);
-            }
-            Err((failure, unprocessed)) => attempts.failed(attempt, failure, unprocessed)?,
+    target: &Target,
+    record: &mut ConnectionRecord,
+) -> Result<Far<'w>, Failure> {
+    let snapshot = worker.snapshot().ok_or(Failure::NotReady)?;
+    let from = origin.workload(&snapshot)?;
+    record.source = Some(from.workload.identity.to_string());
+    match routing::resolve_target(&snapshot, from, target) {
+        Some(resolved) => open_mesh(worker, &snapshot, from, origin, &resolved, record).await,
+        None => {
+            let (stream, address) = passthrough::connect(worker, &snapshot, from, target, origin.peer.ip()).await?;
+            record.upstream = Some(address.to_string());
+            Ok(Far { streams: Streams::plain(stream), filtered: None })
         }
     }
 }
 
-/// One attempt at one endpoint. The flag says whether the connection provably was not taken.
+/// Opens a tunnel to an endpoint; to another where the first could not be reached or provably did not take it.
+async fn open_mesh<'w>(
+    worker: &'w Rc<Worker>,
+    snapshot: &Snapshot,
+    from: &Served,
+    origin: &Origin,
+    resolved: &Resolved<'_>,
+    record: &mut ConnectionRecord,
+) -> Result<Far<'w>, Failure> {
+    let goal = goal(resolved.service, resolved.port, resolved.endpoint)?;
+    let place = Place::outbound(origin.peer.ip(), resolved.port, from);
+    let (filtered, mut permit) = filtering::connection(&worker.filters, &from.outbound, &place).await?;
+    let mut attempts = Attempts::new(worker, snapshot, from, goal);
+    record.metrics = Some(attempts.unreached());
+    loop {
+        let attempt = attempts.pick()?;
+        let endpoint = &attempt.destination.endpoint;
+        let socket = SocketAddr::new(endpoint.address, goal.port);
+        record.metrics = Some(Rc::clone(&attempt.destination.metrics));
+        record.upstream = Some(socket.to_string());
+        record.destination = endpoint.identity.as_ref().map(ToString::to_string);
+        match connect(worker, snapshot, from, &attempt, socket, permit).await {
+            Ok(streams) => {
+                attempt.answered(true);
+                return Ok(Far { streams, filtered: Some(filtered) });
+            }
+            Err(Failed::Unprocessed(failure, again)) => {
+                attempts.failed(attempt, failure)?;
+                permit = again;
+            }
+            Err(failed) => return Err(attempt.ended(failed.failure())),
+        }
+    }
+}
+
+/// One attempt at one endpoint.
 async fn connect(
     worker: &Worker,
+    snapshot: &Snapshot,
+    from: &Served,
     attempt: &Attempt<'_>,
-    port: u16,
-    source: &HeaderValue,
-) -> Result<Streams, (Failure, bool)> {
-    let socket = SocketAddr::new(attempt.destination.endpoint.address, port);
-    let Some(client) = attempt.connect().await.map_err(|failure| (failure, true))? else {
-        let stream = worker.apps.connect(socket).await.map_err(|error| {
-            (Failure::AppConnect { address: error.address.to_string(), reason: error.reason }, true)
-        })?;
-        attempt.reached();
-        return Ok(Streams::Plain(Box::new(tcp::split(stream, &[]))));
-    };
+    socket: SocketAddr,
+    permit: Permit,
+) -> Result<Streams, Failed> {
+    let timeout = snapshot.connect_timeout();
+    let unprocessed = |(failure, permit)| Failed::Unprocessed(failure, permit);
+    if let Some(peer) = attempt.destination.peer() {
+        let client = attempt.connect(peer, timeout, permit).await.map_err(unprocessed)?;
+        let tunnel = client.tunnel(&connect_head(socket, &from.source)).await?;
+        return Ok(Streams::Peer(Box::new(tunnel)));
+    }
+    let outside = worker.shared.guard.outside(socket, socket.ip()).map_err(Failed::Final)?;
+    let connected = worker.apps.connect(&[PlainSocket::Outside(outside)], timeout, permit).await;
+    let (stream, _) = connected.map_err(unprocessed)?;
+    attempt.reached();
+    Ok(Streams::plain(stream))
+}
+
+/// The head of the CONNECT that opens a tunnel to the app at `socket`.
+fn connect_head(socket: SocketAddr, source: &HeaderValue) -> RequestHead {
     let mut headers = HeaderMap::new();
     headers.insert(mesh::WEFT_SOURCE, source.clone());
-    let head = RequestHead {
+    RequestHead {
         method: Method::CONNECT,
         authority: Some(socket.to_string().parse().expect("a socket address is an authority")),
         path: None,
@@ -130,55 +181,5 @@ async fn connect(
         protocol: None,
         headers,
         version: Version::HTTP_11,
-    };
-    let (send, mut receive) = client
-        .send(&head, false)
-        .await
-        .map_err(|error| (Failure::Unprocessed { to: "the peer", error: error.error }, error.unprocessed))?;
-    let answer = receive
-        .response_head()
-        .await
-        .map_err(|error| (Failure::NoAnswer { to: "the peer", error: error.error }, error.unprocessed))?;
-    if answer.status.is_success() {
-        return Ok(Streams::Peer(Box::new((receive, send))));
     }
-    let told = answer.headers.get(WEFT_REPLY).and_then(|value| value.to_str().ok()).unwrap_or("no reason given");
-    Err((Failure::TunnelRefused { status: answer.status, told: told.to_owned() }, false))
-}
-
-fn refused(worker: &Worker, name: &str, failure: &Failure, metrics: &PairMetrics, start: Instant) {
-    let verdict = failure.verdict();
-    worker.local_reply(Side::Outbound, &verdict);
-    debug!(destination = name, error = %failure, "connection refused");
-    let series = metrics.tcp(verdict.flag);
-    series.opened.add(1);
-    series.closed.add(1);
-    let nothing = Progress::default();
-    log(worker, name, &verdict.flag, start, (&nothing, &nothing), Some(&failure.to_string()));
-}
-
-fn log(
-    worker: &Worker,
-    name: &str,
-    flag: &Flag,
-    start: Instant,
-    (up, down): (&Progress, &Progress),
-    reason: Option<&str>,
-) {
-    if !worker.access_log_on() {
-        return;
-    }
-    worker.access_log.write(access_log::connection_line(&Connection {
-        side: Side::Outbound,
-        duration: start.elapsed(),
-        authority: name,
-        upstream: None,
-        flags: flag.letters(),
-        bytes_received: up.bytes.get(),
-        bytes_sent: down.bytes.get(),
-        source: None,
-        destination: None,
-        rule: None,
-        reason,
-    }));
 }

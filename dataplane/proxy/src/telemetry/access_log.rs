@@ -8,13 +8,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::SystemTime;
 
-use http::{HeaderValue, Version};
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderValue, Method, Version};
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use weft_transport::http::RequestHead;
 
 use super::series::RequestEnd;
-use crate::record::Logged;
 use crate::reply::Side;
 
 /// Lines that may wait for the writer.
@@ -56,6 +57,46 @@ fn write_lines(queue: &Receiver<String>) {
         }
         if result.and_then(|()| out.flush()).is_err() {
             return;
+        }
+    }
+}
+
+/// What only the access log wants to know of a request.
+pub struct Logged {
+    pub method: Method,
+    pub path: Option<PathAndQuery>,
+    pub authority: Option<Authority>,
+    pub version: Version,
+    pub user_agent: Option<HeaderValue>,
+    pub request_id: Option<HeaderValue>,
+    pub traceparent: Option<HeaderValue>,
+    pub route: Option<String>,
+    pub upstream: Option<String>,
+    pub source: Option<String>,
+    pub destination: Option<String>,
+    pub stage: Option<&'static str>,
+    pub rule: Option<String>,
+    pub reason: Option<String>,
+}
+
+impl Logged {
+    pub fn of(head: &RequestHead) -> Self {
+        let header = |name: &str| head.headers.get(name).cloned();
+        Self {
+            method: head.method.clone(),
+            path: head.path.clone(),
+            authority: head.authority.clone(),
+            version: head.version,
+            user_agent: header("user-agent"),
+            request_id: header("x-request-id"),
+            traceparent: header("traceparent"),
+            route: None,
+            upstream: None,
+            source: None,
+            destination: None,
+            stage: None,
+            rule: None,
+            reason: None,
         }
     }
 }

@@ -1,14 +1,8 @@
 //! What lives how long: series across configuration swaps, held and unheld pairs, the budget.
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering::Relaxed;
 
-use weft_policy::bundle::{Bundle, Endpoint, MeshSettings, ObjectName, ServedWorkload, Service};
-
 use super::*;
-use crate::destination::Destinations;
-use crate::shared::OpenCount;
-use crate::snapshot::Snapshot;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -38,61 +32,6 @@ fn requests(store: &SeriesStore) -> Vec<u64> {
 fn worker() -> (Arc<SeriesStore>, WorkerMetrics) {
     let store = Arc::new(SeriesStore::default());
     (Arc::clone(&store), WorkerMetrics::new(store))
-}
-
-/// A bundle whose one endpoint has changed since the last one.
-fn bundle(mesh_port: u16) -> Bundle {
-    let name = ObjectName::new("shop", "web");
-    let identity: weft_policy::identity::SpiffeId = "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap();
-    let endpoint = Endpoint {
-        workload: name.clone(),
-        identity: Some(identity.clone()),
-        address: [127, 0, 0, 1].into(),
-        mesh_address: ([127, 0, 0, 1], mesh_port).into(),
-        weight: 1,
-        labels: BTreeMap::new(),
-    };
-    let endpoints = BTreeMap::from([(name.clone(), endpoint)]);
-    let service = Service { name: name.clone(), ports: Vec::new(), vip: None, endpoints };
-    let workload = ServedWorkload {
-        name: name.clone(),
-        identity,
-        address: [127, 0, 0, 1].into(),
-        ports: Vec::new(),
-        labels: BTreeMap::new(),
-        service: None,
-    };
-    let mesh = MeshSettings {
-        trust_domain: "cluster.local".parse().unwrap(),
-        trust_bundle_pem: String::new(),
-        access_log: false,
-        request_timeout_ms: None,
-        connect_timeout_ms: 1_000,
-        max_retries: 0,
-    };
-    Bundle {
-        mesh: Some(mesh),
-        workloads: BTreeMap::from([("shop/web".to_owned(), workload)]),
-        services: BTreeMap::from([(name, service)]),
-        ..Bundle::default()
-    }
-}
-
-#[test]
-fn swaps_do_not_grow_the_store() {
-    let (store, metrics) = worker();
-    let destinations = Destinations::new(metrics, OpenCount::default());
-    let name = ObjectName::new("shop", "web");
-    for swap in 1..=50 {
-        let snapshot = Snapshot::build(Arc::new(bundle(swap)), &HashMap::new()).unwrap();
-        let state = destinations.service(&snapshot, snapshot.local(), &snapshot.bundle.services[&name]);
-        let destination = state.direct(&name).expect("the endpoint");
-        assert_eq!(destination.endpoint.mesh_address.port(), swap, "it was made anew");
-        destination.metrics.request(end(200));
-        destination.metrics.tcp(Flag::None).opened.add(1);
-    }
-    assert_eq!((store.requests.live(), store.tcp.live()), (1, 1));
-    assert_eq!(requests(&store), [50]);
 }
 
 #[test]

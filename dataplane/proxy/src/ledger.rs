@@ -1,0 +1,57 @@
+//! Where one worker accounts for what it carries: the series of pairs of workloads, the access log, and the counters of rare
+//! events. Requests and connections keep a record and enter it here once, at their end.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::reply::Side;
+use crate::snapshot::Current;
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::counters::Counters;
+use crate::telemetry::series::{PairLabels, PairMetrics, Peer, SeriesStore, WorkerMetrics};
+
+/// The accounts of one worker.
+pub struct Ledger {
+    pub metrics: WorkerMetrics,
+    pub access_log: AccessLog,
+    pub counters: Counters,
+    unknown: RefCell<Option<Unknown>>,
+}
+
+/// Series of requests that never found a destination, for one snapshot: outbound, inbound.
+struct Unknown {
+    generation: u64,
+    pairs: [Rc<PairMetrics>; 2],
+}
+
+impl Ledger {
+    pub fn new(store: Arc<SeriesStore>, access_log: AccessLog, counters: Counters) -> Self {
+        Self { metrics: WorkerMetrics::new(store), access_log, counters, unknown: RefCell::default() }
+    }
+
+    /// The series of requests that never found a destination.
+    pub fn unknown_pair(&self, side: Side, snapshot: Option<&Current>) -> Rc<PairMetrics> {
+        let generation = snapshot.map_or(0, |snapshot| snapshot.generation);
+        let index = usize::from(side == Side::Inbound);
+        if let Some(known) = &*self.unknown.borrow()
+            && known.generation == generation
+        {
+            return Rc::clone(&known.pairs[index]);
+        }
+        let local = snapshot.map(|snapshot| snapshot.first().peer()).unwrap_or_default();
+        let pairs = [
+            PairLabels { reporter: "source", source: local.clone(), ..PairLabels::default() },
+            PairLabels {
+                reporter: "destination",
+                destination: local,
+                source: Peer::default(),
+                ..PairLabels::default()
+            },
+        ]
+        .map(|labels| self.metrics.pair(&labels));
+        let pair = Rc::clone(&pairs[index]);
+        *self.unknown.borrow_mut() = Some(Unknown { generation, pairs });
+        pair
+    }
+}

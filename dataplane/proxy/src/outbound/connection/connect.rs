@@ -1,0 +1,111 @@
+//! CONNECT on the explicit proxy. It is answered once its far end is known: opened, where bytes are carried as they are;
+//! reachable, where the bytes first have to tell what they are.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use tokio::net::TcpStream;
+use weft_policy::bundle::Protocol;
+use weft_policy::route::Resolved;
+use weft_transport::http::ResponseHead;
+
+use super::super::attempts::Attempts;
+use super::super::{Origin, Request, Target, routing, tcp};
+use super::{payload, refuse};
+use crate::record::connection::ConnectionRecord;
+use crate::reply::{Failure, Side};
+use crate::snapshot::{Served, Snapshot};
+use crate::worker::Worker;
+
+/// What an accepted CONNECT leads to.
+pub(super) struct Accepted<'w> {
+    target: Target,
+    /// The far end that was opened for it, with the account of the connection; `None`: its bytes tell first.
+    opened: Option<(tcp::Far<'w>, ConnectionRecord)>,
+}
+
+/// Answers a CONNECT: 200 where its far end is there, else why not.
+pub(super) async fn accept<'w>(
+    worker: &'w Rc<Worker>,
+    origin: &Origin,
+    request: &mut Request<'_>,
+) -> Option<Accepted<'w>> {
+    let authority = request.head.authority.as_ref().or(request.head.target_authority.as_ref());
+    let target = authority.and_then(Target::of_connect);
+    let opened = match target {
+        _ if origin.target.is_some() => {
+            Err(Failure::ConnectRefused("a connection that already has a destination".to_owned()))
+        }
+        None => Err(Failure::BadRequest("CONNECT needs host:port".into())),
+        Some(target) => open(worker, origin, &target).await.map(|opened| Accepted { target, opened }),
+    };
+    let mut accepted = match opened {
+        Ok(accepted) => accepted,
+        Err(failure) => {
+            refuse(worker, request, &failure).await;
+            return None;
+        }
+    };
+    let head = ResponseHead { status: StatusCode::OK, headers: HeaderMap::new() };
+    let answered = match request.responder.take()?.head(&head, false).await {
+        Ok(mut sink) => sink.flush().await,
+        Err(error) => Err(error),
+    };
+    if answered.is_ok() {
+        return Some(accepted);
+    }
+    if let Some((_, record)) = accepted.opened.take() {
+        record.close(&worker.ledger, worker.snapshot().as_ref());
+    }
+    None
+}
+
+async fn open<'w>(
+    worker: &'w Rc<Worker>,
+    origin: &Origin,
+    target: &Target,
+) -> Result<Option<(tcp::Far<'w>, ConnectionRecord)>, Failure> {
+    let snapshot = worker.snapshot().ok_or(Failure::NotReady)?;
+    let from = origin.workload(&snapshot)?;
+    if let Some(resolved) = routing::resolve_target(&snapshot, from, target)
+        && !matches!(routing::protocol(&resolved), Protocol::Tcp | Protocol::Udp)
+    {
+        return reach(worker, &snapshot, from, &resolved).await.map(|()| None);
+    }
+    let mut record = ConnectionRecord::open(Side::Outbound, target.to_string());
+    match tcp::open(worker, origin, target, &mut record).await {
+        Ok(far) => Ok(Some((far, record))),
+        Err(failure) => {
+            record.refused(&worker.ledger, Some(&snapshot), &failure);
+            Err(failure)
+        }
+    }
+}
+
+/// Makes sure that an endpoint can be connected to.
+async fn reach(worker: &Rc<Worker>, snapshot: &Snapshot, from: &Served, to: &Resolved<'_>) -> Result<(), Failure> {
+    let goal = routing::goal(to.service, to.port, to.endpoint)?;
+    let mut attempts = Attempts::new(worker, snapshot, from, goal);
+    loop {
+        let attempt = attempts.pick()?;
+        let Some(peer) = attempt.destination.peer() else { return Ok(()) };
+        match attempt.reach(peer, snapshot.connect_timeout()).await {
+            Ok(()) => return Ok(()),
+            Err(failure) => attempts.failed(attempt, failure)?,
+        }
+    }
+}
+
+impl Accepted<'_> {
+    /// Carries what flows inside.
+    pub(super) async fn serve(self, worker: &Rc<Worker>, stream: TcpStream, prefix: Bytes, origin: Origin) {
+        match self.opened {
+            None => payload(worker, stream, prefix, Origin { target: Some(self.target), ..origin }).await,
+            Some((far, record)) => {
+                let _in_flight = worker.in_flight.enter();
+                tcp::carry(worker, stream, &prefix, far, record).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Counters of rare events that belong to no pair of workloads. Those of the request path are resolved once; the rest are
+//! looked up by their labels as they happen.
+
+use weft_transport::detect::Detected;
+use weft_transport::h3::{Code, Violation};
+use weft_transport::tls::HandshakeFailure;
+
+use super::names::Metric;
+use crate::reply::{Side, Verdict};
+
+/// Counters resolved once.
+#[derive(Clone)]
+pub struct Counters {
+    pub malformed: metrics::Counter,
+    pub misdirected: metrics::Counter,
+    pub plaintext_refused: metrics::Counter,
+    pub passthrough: metrics::Counter,
+    pub retries: metrics::Counter,
+    pub retries_refused: metrics::Counter,
+    pub connections_refused: metrics::Counter,
+    detected: [metrics::Counter; 5],
+}
+
+const DETECTED: [&str; 5] = ["none", "http1", "http2", "tls", "opaque"];
+
+impl Counters {
+    /// Registers them, so that they are there at 0 from the first scrape.
+    pub fn register() -> Self {
+        let counter = |metric: Metric| {
+            let counter = metrics::counter!(metric.name());
+            counter.absolute(0);
+            counter
+        };
+        let _ = counter(Metric::ConfigRefused);
+        for (side, failure) in
+            [Side::Inbound, Side::Outbound].iter().flat_map(|side| HandshakeFailure::ALL.map(|it| (side, it)))
+        {
+            let labels = [("side", side.as_str()), ("reason", failure.as_str())];
+            metrics::counter!(Metric::HandshakeFailures.name(), &labels).absolute(0);
+        }
+        for result in ["renewed", "failed"] {
+            metrics::counter!(Metric::CertificateRenewals.name(), "result" => result).absolute(0);
+        }
+        Self {
+            malformed: counter(Metric::Malformed),
+            misdirected: counter(Metric::MisdirectedRefused),
+            plaintext_refused: counter(Metric::PlaintextRefused),
+            passthrough: counter(Metric::Passthrough),
+            retries: counter(Metric::Retries),
+            retries_refused: counter(Metric::RetriesRefused),
+            connections_refused: counter(Metric::AppConnectionsRefused),
+            detected: DETECTED.map(|protocol| metrics::counter!(Metric::Detected.name(), "protocol" => protocol)),
+        }
+    }
+
+    pub fn detected(&self, detected: &Detected) -> &metrics::Counter {
+        &self.detected[match detected {
+            Detected::NeedMore => 0,
+            Detected::Http1 => 1,
+            Detected::Http2 => 2,
+            Detected::Tls { .. } => 3,
+            Detected::Opaque => 4,
+        }]
+    }
+}
+
+/// Counts an answer that the proxy made itself.
+pub fn local_reply(side: Side, verdict: &Verdict) {
+    let Verdict { stage, reason, .. } = *verdict;
+    metrics::counter!(Metric::LocalReplies.name(), "side" => side.as_str(), "stage" => stage, "reason" => reason)
+        .increment(1);
+}
+
+/// Counts a mesh connection that was closed for its peer's breach.
+pub fn violation(violation: &Violation) {
+    let code = Code::name(violation.code);
+    metrics::counter!(Metric::PeerViolations.name(), "code" => code, "reason" => violation.reason).increment(1);
+}
+
+/// Counts a mesh handshake. `reason`: why it failed.
+pub fn handshake(side: Side, reason: Option<&'static str>) {
+    match reason {
+        None => metrics::counter!(Metric::Handshakes.name(), "side" => side.as_str()).increment(1),
+        Some(reason) => {
+            metrics::counter!(Metric::HandshakeFailures.name(), "side" => side.as_str(), "reason" => reason)
+                .increment(1);
+        }
+    }
+}
