@@ -11,7 +11,7 @@ const ALLOWED: &[(&str, usize)] = &[
     ("bench", 2),
     ("controlplane/cli", 2),
     ("dataplane/filter-host", 5),
-    ("dataplane/proxy", 13),
+    ("dataplane/proxy", 2),
     ("dataplane/transport", 6),
     ("policy", 2),
     ("tests", 2),
