@@ -2,6 +2,9 @@
 //! connection back. What the app provably did not process is sent again, and so is an idempotent request that died on a
 //! kept connection before a byte of its answer.
 
+#[cfg(test)]
+mod tests;
+
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
 

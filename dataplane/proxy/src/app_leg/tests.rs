@@ -1,0 +1,212 @@
+//! The leg to an app over loopback: real HTTP/1 on both sides, no mesh and no process.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::LocalSet;
+use weft_filter_host::{Chain, Host, HostConfig};
+use weft_policy::bundle::Direction;
+use weft_transport::h1;
+
+use super::*;
+use crate::config::{Limits, Listen};
+use crate::filtering::{self, Filters, Place};
+use crate::record::Record;
+use crate::relay::Source;
+use crate::reply::Side;
+use crate::sockets::Guard;
+
+const LISTEN: &str = "{mesh: '127.0.0.1:15008', admin: '127.0.0.1:15000'}";
+
+/// Everything of a worker that the leg needs.
+struct Parts {
+    apps: AppPool,
+    counters: Counters,
+    budget: RefCell<RetryBudget>,
+    filters: Filters,
+    sockets: [PlainSocket; 1],
+}
+
+impl Parts {
+    fn new(app: &TcpListener) -> Self {
+        let guard = Guard::new(&serde_saphyr::from_str::<Listen>(LISTEN).unwrap());
+        let outside = guard.outside(app.local_addr().unwrap(), [127, 0, 0, 1].into()).unwrap();
+        Self {
+            apps: AppPool::new(None, &Limits::default()),
+            counters: Counters::register(),
+            budget: RefCell::default(),
+            filters: Filters::new(&Host::new(HostConfig::default()).unwrap()),
+            sockets: [PlainSocket::Outside(outside)],
+        }
+    }
+
+    fn leg(&self) -> AppLeg<'_> {
+        let second = Duration::from_secs(1);
+        AppLeg {
+            apps: &self.apps,
+            counters: &self.counters,
+            budget: &self.budget,
+            now: Duration::ZERO,
+            connect_timeout: second,
+            idle: Idle { tunnel: second * 10, late_upload: second * 10 },
+        }
+    }
+
+    /// Serves the requests of one client connection until it closes.
+    async fn serve(&self, client: TcpStream) {
+        let mut conn = h1::ServerConn::new(client, &Bytes::new(), h1::Limits::default());
+        let chain = Chain::default();
+        while let Ok(Some(h1::Exchange { mut head, body, responder })) = conn.next().await {
+            let place = Place {
+                direction: Direction::Outbound,
+                principal: None,
+                source: [127, 0, 0, 1].into(),
+                destination_port: 80,
+            };
+            let (mut filtered, permit) = filtering::request(&self.filters, &chain, &place, &mut head).await.unwrap();
+            let mut record = Record::open(Side::Outbound, &head, false);
+            let (mut body, mut responder) = (Source::replayable(body, 1_024), Some(responder));
+            let mut call = Call { head: &head, body: &mut body, responder: &mut responder, record: &mut record };
+            let carried = self.leg().carry(&self.sockets, Version::HTTP_11, permit, &mut filtered, &mut call).await;
+            if let Err(failed) = carried {
+                record.reply(&failed.failure(), &mut responder).await;
+            }
+        }
+    }
+}
+
+/// Runs `client` against the leg to an app that `app` plays.
+async fn play<A, C>(app: impl FnOnce(TcpListener) -> A, client: impl FnOnce(TcpStream) -> C) -> C::Output
+where
+    A: Future<Output = ()> + 'static,
+    C: Future,
+{
+    let (listener, front) = (listener().await, listener().await);
+    let parts = Rc::new(Parts::new(&listener));
+    let address = front.local_addr().unwrap();
+    let local = LocalSet::new();
+    local.spawn_local(app(listener));
+    local.spawn_local(async move {
+        while let Ok((stream, _)) = front.accept().await {
+            let parts = Rc::clone(&parts);
+            tokio::task::spawn_local(async move { parts.serve(stream).await });
+        }
+    });
+    local.run_until(async move { client(TcpStream::connect(address).await.unwrap()).await }).await
+}
+
+async fn listener() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").await.unwrap()
+}
+
+/// Reads until `end` was seen or the stream ended.
+async fn until(stream: &mut TcpStream, end: &str) -> String {
+    let mut seen = Vec::new();
+    while !String::from_utf8_lossy(&seen).contains(end) {
+        if stream.read_buf(&mut seen).await.unwrap_or(0) == 0 {
+            break;
+        }
+    }
+    String::from_utf8_lossy(&seen).into_owned()
+}
+
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+/// Answers once on its first connection, ends it at the next request, answers on the second.
+async fn forgetful(app: TcpListener) {
+    let (mut first, _) = app.accept().await.unwrap();
+    until(&mut first, "\r\n\r\n").await;
+    first.write_all(OK).await.unwrap();
+    until(&mut first, "\r\n\r\n").await;
+    drop(first);
+    let (mut second, _) = app.accept().await.unwrap();
+    until(&mut second, "\r\n\r\n").await;
+    second.write_all(OK).await.unwrap();
+    std::future::pending().await
+}
+
+async fn twice(client: TcpStream, request: &str) -> String {
+    let mut client = client;
+    client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    assert!(until(&mut client, "ok").await.starts_with("HTTP/1.1 200"));
+    client.write_all(request.as_bytes()).await.unwrap();
+    let answer = until(&mut client, "\r\n\r\n").await;
+    answer.lines().next().unwrap_or("nothing").to_owned()
+}
+
+#[tokio::test]
+async fn what_is_idempotent_is_sent_again_when_a_kept_connection_dies() {
+    let get = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+    assert_eq!(play(forgetful, |client| twice(client, get)).await, "HTTP/1.1 200 OK");
+    let put = "PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc";
+    assert_eq!(play(forgetful, |client| twice(client, put)).await, "HTTP/1.1 200 OK");
+}
+
+#[tokio::test]
+async fn what_may_have_been_processed_is_not_sent_again() {
+    let post = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc";
+    assert_eq!(play(forgetful, |client| twice(client, post)).await, "HTTP/1.1 502 Bad Gateway");
+}
+
+#[tokio::test]
+async fn a_first_use_that_dies_is_not_sent_again() {
+    let app = async |app: TcpListener| {
+        let (mut first, _) = app.accept().await.unwrap();
+        until(&mut first, "\r\n\r\n").await;
+        drop(first);
+        assert!(app.accept().await.is_err(), "a second connection");
+    };
+    let client = async |mut client: TcpStream| {
+        client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        until(&mut client, "\r\n\r\n").await
+    };
+    assert!(play(app, client).await.starts_with("HTTP/1.1 502"));
+}
+
+#[tokio::test]
+async fn an_app_that_refuses_is_refused() {
+    // Nothing else is tried in its place: the port is closed as soon as its number is known.
+    let app = async |app: TcpListener| drop(app);
+    let client = async |mut client: TcpStream| {
+        client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        until(&mut client, "\r\n\r\n").await
+    };
+    assert!(play(app, client).await.starts_with("HTTP/1.1 502"));
+}
+
+#[tokio::test]
+async fn an_app_that_answers_early_still_gets_the_rest() {
+    let (told, whole) = tokio::sync::oneshot::channel();
+    let app = async move |app: TcpListener| {
+        let (mut conn, _) = app.accept().await.unwrap();
+        until(&mut conn, "\r\n\r\n").await;
+        conn.write_all(b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        let body = until(&mut conn, "the end").await;
+        let _ = told.send(body);
+        std::future::pending().await
+    };
+    let client = async move |mut client: TcpStream| {
+        client.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 40007\r\n\r\n").await.unwrap();
+        client.write_all(b"x").await.unwrap();
+        assert!(until(&mut client, "\r\n\r\n").await.starts_with("HTTP/1.1 202"));
+        client.write_all(&[b'y'; 39_999]).await.unwrap();
+        client.write_all(b"the end").await.unwrap();
+        whole.await.unwrap()
+    };
+    let body = play(app, client).await;
+    assert!(body.ends_with("the end") && body.len() >= 40_006, "{} bytes", body.len());
+}
+
+#[tokio::test]
+async fn own_answers_to_head_have_no_body() {
+    let app = async |app: TcpListener| drop(app);
+    let client = async |mut client: TcpStream| {
+        client.write_all(b"HEAD / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
+        until(&mut client, "never").await
+    };
+    let answer = play(app, client).await;
+    assert!(answer.starts_with("HTTP/1.1 502") && answer.ends_with("\r\n\r\n"), "{answer}");
+}
