@@ -133,7 +133,7 @@ pub struct Request<'a> {
     pub principal: Option<&'a str>,
     pub l4: bool,
     pub method: &'a str,
-    /// As `path::normalize` left it.
+    /// One reading of a normalised path.
     pub path: &'a str,
     /// The app's port.
     pub port: u16,

@@ -1,7 +1,7 @@
 //! What one proxy holds: the part of the world that concerns it, already resolved. The control plane plans it, the wire
 //! carries it as deltas, the proxy turns it into its `Snapshot`. Plain data, compared and serialised as it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::authz;
 use crate::identity::{SpiffeId, TrustDomain};
+use crate::path::PathReading;
 
 /// The version of the whole world, assigned by the store. Ordered; 0 = nothing yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -86,10 +87,22 @@ pub struct MeshSettings {
     pub connect_timeout_ms: u64,
     /// Attempts after the first, only for requests provably not processed.
     pub max_retries: u32,
+    pub egress: Egress,
+    /// Every namespace of the mesh, those without services too: a name in one of them means the mesh.
+    pub namespaces: BTreeSet<String>,
+}
+
+/// Whether applications reach what is not of the mesh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub enum Egress {
+    #[default]
+    Allow,
+    /// Services of the mesh only.
+    RegistryOnly,
 }
 
 /// The application protocol of a port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     Http,
@@ -106,6 +119,8 @@ pub struct ServedWorkload {
     pub name: ObjectName,
     pub identity: SpiffeId,
     pub address: IpAddr,
+    /// Its further addresses, of either family.
+    pub addresses: Vec<IpAddr>,
     /// App ports that callers may reach through the mesh. Anything else is refused (confused deputy).
     pub ports: Vec<WorkloadPort>,
     pub labels: BTreeMap<String, String>,
@@ -117,6 +132,49 @@ pub struct ServedWorkload {
 pub struct WorkloadPort {
     pub port: u16,
     pub protocol: Protocol,
+    pub app_version: AppVersion,
+    pub path_reading: PathReading,
+    /// An `auto` port to which something is attached that holds for HTTP only: a stream that is not HTTP is refused, so
+    /// that nobody passes it by not looking like HTTP.
+    pub opaque_refused: bool,
+}
+
+/// The version of HTTP that an app is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub enum AppVersion {
+    /// The one that its caller's app spoke.
+    #[default]
+    AsCaller,
+    /// HTTP/1.1 (`kubernetes.io/ws`).
+    Http1,
+    /// HTTP/2 with prior knowledge (`kubernetes.io/h2c`, `grpc`).
+    Http2,
+}
+
+impl WorkloadPort {
+    /// A port of which nothing else is declared.
+    pub fn new(port: u16, protocol: Protocol) -> Self {
+        let (app_version, path_reading) = (AppVersion::default(), PathReading::default());
+        Self { port, protocol, app_version, path_reading, opaque_refused: false }
+    }
+}
+
+impl ServedWorkload {
+    /// True where the address is one of this workload's.
+    pub fn is_at(&self, address: IpAddr) -> bool {
+        is_one_of(address, self.address, &self.addresses)
+    }
+
+    /// The port that callers may reach, with what it is declared to speak. `None`: it is not served.
+    pub fn port(&self, port: u16) -> Option<&WorkloadPort> {
+        self.ports.iter().find(|known| known.port == port)
+    }
+}
+
+/// Addresses are compared as what they are: an IPv4 address mapped into IPv6 is that IPv4 address.
+fn is_one_of(address: IpAddr, first: IpAddr, further: &[IpAddr]) -> bool {
+    let address = address.to_canonical();
+    std::iter::once(&first).chain(further).any(|own| own.to_canonical() == address)
 }
 
 /// A service as callers see it.
@@ -126,6 +184,8 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// Virtual address for DNS and transparent capture, if it has one (`spec.clusterIP`).
     pub vip: Option<IpAddr>,
+    /// How its apps declare to read paths.
+    pub path_reading: PathReading,
     /// By workload name; removals arrive ahead of everything else.
     pub endpoints: BTreeMap<ObjectName, Endpoint>,
 }
@@ -136,6 +196,7 @@ pub struct ServicePort {
     pub port: u16,
     pub target_port: u16,
     pub protocol: Protocol,
+    pub app_version: AppVersion,
 }
 
 /// One instance behind a service.
@@ -146,12 +207,21 @@ pub struct Endpoint {
     /// and only where the mesh mode allows it.
     pub identity: Option<SpiffeId>,
     pub address: IpAddr,
+    /// Its further addresses, of either family: what goes to one of them goes to this endpoint.
+    pub addresses: Vec<IpAddr>,
     /// Where its proxy takes mesh traffic (UDP, QUIC).
     pub mesh_address: SocketAddr,
     /// Relative weight inside its service, default 1.
     pub weight: u32,
     /// Labels of the workload, for metrics.
     pub labels: BTreeMap<String, String>,
+}
+
+impl Endpoint {
+    /// True where the address is one of this endpoint's.
+    pub fn is_at(&self, address: IpAddr) -> bool {
+        is_one_of(address, self.address, &self.addresses)
+    }
 }
 
 /// An HTTPRoute attached to one service (a route with several parentRefs is several of these, name suffixed `#n`).

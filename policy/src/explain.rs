@@ -8,14 +8,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::authz::{Engine, Request};
-use crate::bundle::{Bundle, ObjectName, Revision, RouteRule, Service};
+use crate::bundle::{Backend, Bundle, Direction, Endpoint, MeshSettings, ObjectName, Revision};
 use crate::identity::SpiffeId;
-use crate::path;
-use crate::plan::{World, access_config, bundle_for, visible};
-use crate::route::{HeadView, RouteDecision, RouteTable};
+use crate::path::{NormalPath, Readings};
+use crate::plan::{World, access_config, bundle_for, mesh_settings, visible};
+use crate::route::{
+    self, Authority, Choice, EgressRefusal, HeadView, Meant, Plan, Resolution, Resolved, Resolver, RouteTable,
+};
 
 /// The request to be explained.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,8 +52,10 @@ fn root() -> String {
 pub enum QueryError {
     #[error("from: {0:?} is not namespace/service-account")]
     From(String),
-    #[error("to: no service {0:?} for a caller in namespace {1}")]
-    To(String, String),
+    #[error("to: {to:?} for a caller in namespace {namespace}: {refusal}")]
+    To { to: String, namespace: String, refusal: EgressRefusal },
+    #[error("to: {0:?} is outside the mesh, which says nothing of it")]
+    Outside(String),
     #[error("port: service {service} has no port {port}")]
     Port { service: ObjectName, port: u16 },
     #[error("port: service {0} has no ports")]
@@ -71,8 +76,11 @@ pub struct Explanation {
     pub principal: SpiffeId,
     pub service: String,
     pub port: u16,
-    /// As authorization and the app see it.
+    /// As it is sent to the app.
     pub path: String,
+    /// The reading of an ambiguous path that was refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reading: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub route: Option<RouteExplanation>,
     pub backends: Vec<BackendExplanation>,
@@ -101,9 +109,15 @@ pub struct EndpointExplanation {
     pub address: SocketAddr,
     pub identity: Option<SpiffeId>,
     pub allowed: bool,
+    /// The status that the caller would see; absent where the app answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
     pub reason: String,
+    /// The reading of an ambiguous path that was refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reading: Option<String>,
     /// Inbound filters in the order in which they run.
     pub filters: Vec<String>,
 }
@@ -114,161 +128,207 @@ pub fn explain(world: &World, query: &Query) -> Result<Explanation, QueryError> 
     let (namespace, account) = query.from.split_once('/').ok_or_else(wrong)?;
     let principal = world.trust_domain.workload(namespace, account).map_err(|_| wrong())?;
     let (services, routes) = visible(world, &BTreeSet::from([namespace]));
+    let mesh = mesh_settings(world, "");
     let bundle = Arc::new(Bundle { services, routes, ..Bundle::default() });
     let table = RouteTable::new(&bundle);
-    let unknown = || QueryError::To(query.to.clone(), namespace.to_owned());
-    let mut resolved = table.resolve(&query.to, query.port.unwrap_or_default(), namespace).ok_or_else(unknown)?;
-    let service = resolved.service;
-    resolved.port = match query.port {
-        Some(port) if service.ports.iter().any(|known| known.port == port) => port,
-        Some(port) => return Err(QueryError::Port { service: service.name.clone(), port }),
-        None => service.ports.first().ok_or_else(|| QueryError::NoPorts(service.name.clone()))?.port,
-    };
+    let resolved = resolve(&table, &mesh, namespace, query)?;
     let mut explanation = Explanation {
         allowed: false,
         status: None,
         rule: None,
         reason: String::new(),
         principal,
-        service: service.name.to_string(),
+        service: resolved.service.name.to_string(),
         port: resolved.port,
         path: query.path.clone(),
+        reading: None,
         route: None,
         backends: Vec::new(),
     };
-    let bare = query.path.split('?').next().unwrap_or_default();
-    match path::normalize(bare) {
-        Ok(normal) => explanation.path = normal.into_owned(),
+    let path = match NormalPath::new(Bytes::copy_from_slice(query.path.as_bytes())) {
+        Ok(path) => path,
         Err(error) => {
-            explanation.status = Some(400);
-            explanation.reason = error.to_string();
+            explanation.refuse(400, error.to_string());
             return Ok(explanation);
         }
-    }
+    };
+    explanation.path = path.standard().into_owned();
     let headers: BTreeMap<String, &str> =
         query.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.as_str())).collect();
     let lookup = |name: &str| headers.get(name).copied();
-    let head = HeadView { method: &query.method, path: &explanation.path, headers: &lookup };
-    let asked = Asked { world, bundle: &bundle, method: &query.method, headers: &headers };
-    match table.decide(&resolved, namespace, &head) {
-        RouteDecision::NoMatch => {
-            explanation.status = Some(404);
-            explanation.reason = format!("routes are attached to {} and no rule matches", service.name);
-        }
-        RouteDecision::Default => {
-            let backend = asked.backend(&explanation, Some(service), resolved.port, 1);
-            explanation.backends.push(backend);
-            conclude(&mut explanation);
-        }
-        RouteDecision::Rule { route, rule_index, rule } => {
+    let head = HeadView { method: &query.method, path: &path, headers: &lookup };
+    let asked = Asked {
+        world,
+        method: &query.method,
+        path: &path,
+        headers: &headers,
+        principal: explanation.principal.clone(),
+    };
+    match route::choose(&table, &resolved, namespace, &head) {
+        Err(refusal) => explanation.refuse(refusal.status(), refusal.to_string()),
+        Ok(Choice::Direct(to)) => match route::plan_connection(&to) {
+            Err(refusal) => explanation.refuse(refusal.status(), refusal.to_string()),
+            Ok(plan) => {
+                explanation.backends.push(asked.backend(&plan, to.port, 1));
+                conclude(&mut explanation);
+            }
+        },
+        Ok(Choice::Rule { route, rule_index, rule }) => {
             let (name, rule_name) = (route.name.to_string(), rule.name.clone());
             explanation.route = Some(RouteExplanation { name, rule_index, rule_name });
-            explanation.backends = asked.backends(&explanation, rule);
+            let backend = |backend: &Backend| match route::to_backend(&table, (route, rule_index, rule), backend, &mesh)
+            {
+                Ok(plan) => asked.backend(&plan, backend.port, backend.weight),
+                Err(_) => {
+                    let (port, weight) = (backend.port, backend.weight);
+                    BackendExplanation { service: None, port, weight, endpoints: Vec::new() }
+                }
+            };
+            explanation.backends = rule.backends.iter().map(backend).collect();
             conclude(&mut explanation);
         }
     }
     Ok(explanation)
 }
 
+fn resolve<'t>(
+    table: &'t RouteTable,
+    mesh: &MeshSettings,
+    namespace: &str,
+    query: &Query,
+) -> Result<Resolved<'t>, QueryError> {
+    let resolver = Resolver { table, mesh, from_namespace: namespace, is_local: &|_| false };
+    let authority = Authority { host: &query.to, port: query.port };
+    let mut resolved = match resolver.resolve(Meant::Nothing, Some(authority)) {
+        Resolution::Mesh(resolved) => resolved,
+        Resolution::Outside | Resolution::Unknown => return Err(QueryError::Outside(query.to.clone())),
+        Resolution::Refused(refusal) => {
+            return Err(QueryError::To { to: query.to.clone(), namespace: namespace.to_owned(), refusal });
+        }
+    };
+    let service = resolved.service;
+    resolved.port = match query.port {
+        Some(port) if resolved.endpoint.is_some() || service.ports.iter().any(|known| known.port == port) => port,
+        Some(port) => return Err(QueryError::Port { service: service.name.clone(), port }),
+        None => service.ports.first().ok_or_else(|| QueryError::NoPorts(service.name.clone()))?.port,
+    };
+    Ok(resolved)
+}
+
+impl Explanation {
+    fn refuse(&mut self, status: u16, reason: String) {
+        self.status = Some(status);
+        self.reason = reason;
+    }
+}
+
 /// Allowed only if nothing that may be picked refuses; the first refusal tells why.
 fn conclude(explanation: &mut Explanation) {
     let picked: Vec<&BackendExplanation> = explanation.backends.iter().filter(|backend| backend.weight > 0).collect();
-    let (status, reason, rule) = if picked.is_empty() {
-        (Some(500), "the rule has no backend with a weight".to_owned(), None)
-    } else if picked.iter().any(|backend| backend.service.is_none()) {
-        (Some(500), "a backend of the rule does not resolve".to_owned(), None)
-    } else if let Some(backend) = picked.iter().find(|backend| backend.endpoints.is_empty()) {
-        (Some(503), format!("service {} has no endpoints", backend.service.as_deref().unwrap_or_default()), None)
-    } else {
-        let mut endpoints = picked.iter().flat_map(|backend| &backend.endpoints);
-        let refusing = endpoints.clone().find(|endpoint| !endpoint.allowed);
-        let deciding = refusing.or_else(|| endpoints.next());
-        let status = refusing.map(|_| 403);
-        deciding.map_or((Some(503), String::new(), None), |e| (status, e.reason.clone(), e.rule.clone()))
-    };
-    explanation.allowed = status.is_none();
-    (explanation.status, explanation.reason, explanation.rule) = (status, reason, rule);
+    if picked.is_empty() {
+        return explanation.refuse(500, "the rule has no backend with a weight".to_owned());
+    }
+    if picked.iter().any(|backend| backend.service.is_none()) {
+        return explanation.refuse(500, "a backend of the rule does not resolve".to_owned());
+    }
+    if let Some(backend) = picked.iter().find(|backend| backend.endpoints.is_empty()) {
+        let reason = format!("service {} has no endpoints", backend.service.as_deref().unwrap_or_default());
+        return explanation.refuse(503, reason);
+    }
+    let mut endpoints = picked.iter().flat_map(|backend| &backend.endpoints);
+    let refusing = endpoints.clone().find(|endpoint| !endpoint.allowed);
+    let Some(deciding) = refusing.or_else(|| endpoints.next()).cloned() else { return };
+    explanation.allowed = deciding.allowed;
+    explanation.status = deciding.status;
+    explanation.reason = deciding.reason;
+    explanation.rule = deciding.rule;
+    explanation.reading = deciding.reading;
 }
 
 /// The parts of the question that endpoints are asked with.
 struct Asked<'a> {
     world: &'a World,
-    bundle: &'a Bundle,
+    principal: SpiffeId,
     method: &'a str,
+    path: &'a NormalPath,
     headers: &'a BTreeMap<String, &'a str>,
 }
 
 impl Asked<'_> {
-    fn backends(&self, explanation: &Explanation, rule: &RouteRule) -> Vec<BackendExplanation> {
-        let one = |backend: &crate::bundle::Backend| {
-            let service = backend.service.as_ref().and_then(|name| self.bundle.services.get(name));
-            self.backend(explanation, service, backend.port, backend.weight)
-        };
-        rule.backends.iter().map(one).collect()
+    fn backend(&self, plan: &Plan<'_>, port: u16, weight: u32) -> BackendExplanation {
+        let meant = |endpoint: &&Endpoint| plan.direct.is_none_or(|only| *only == endpoint.workload);
+        let endpoints = plan.service.endpoints.values().filter(meant);
+        let endpoints = endpoints.map(|endpoint| self.endpoint(endpoint, plan.target_port)).collect();
+        BackendExplanation { service: Some(plan.service.name.to_string()), port, weight, endpoints }
     }
 
-    fn backend(
-        &self,
-        explanation: &Explanation,
-        service: Option<&Service>,
-        port: u16,
-        weight: u32,
-    ) -> BackendExplanation {
-        let endpoints = service.and_then(|service| {
-            let target = service.ports.iter().find(|known| known.port == port)?.target_port;
-            Some(
-                service
-                    .endpoints
-                    .keys()
-                    .map(|workload| self.endpoint(explanation, service, workload, target))
-                    .collect(),
-            )
-        });
-        let service = service.map(|service| service.name.to_string());
-        BackendExplanation { service, port, weight, endpoints: endpoints.unwrap_or_default() }
-    }
-
-    fn endpoint(
-        &self,
-        explanation: &Explanation,
-        service: &Service,
-        workload: &ObjectName,
-        port: u16,
-    ) -> EndpointExplanation {
-        let endpoint = &service.endpoints[workload];
-        let config = self.world.workload(workload).and_then(|object| access_config(self.world, object));
-        let headers: Vec<(&str, &str)> = self.headers.iter().map(|(name, value)| (name.as_str(), *value)).collect();
-        let request = Request {
-            principal: Some(explanation.principal.as_str()),
-            l4: false,
-            method: self.method,
-            path: &explanation.path,
-            port,
-            headers: &headers,
-        };
-        let (allowed, rule, reason) = match Engine::new(&config.unwrap_or_default()) {
-            Ok(engine) => {
-                let decision = engine.decide(&request);
-                (decision.allowed, decision.rule.map(str::to_owned), decision.reason.to_owned())
-            }
-            Err(error) => (false, None, error.to_string()),
-        };
-        EndpointExplanation {
+    fn endpoint(&self, endpoint: &Endpoint, port: u16) -> EndpointExplanation {
+        let workload = &endpoint.workload;
+        let bundle = bundle_for(self.world, std::slice::from_ref(workload), Revision::default(), "");
+        let mut inbound: Vec<_> =
+            bundle.filters.values().filter(|filter| filter.direction == Direction::Inbound).collect();
+        inbound.sort_by_key(|filter| (filter.authorization, filter.order, &filter.name));
+        let mut explanation = EndpointExplanation {
             workload: workload.to_string(),
             address: SocketAddr::new(endpoint.address, port),
             identity: endpoint.identity.clone(),
-            allowed,
-            rule,
-            reason,
-            filters: self.filters(workload),
+            allowed: false,
+            status: None,
+            rule: None,
+            reason: String::new(),
+            reading: None,
+            filters: inbound.into_iter().map(|filter| filter.name.clone()).collect(),
+        };
+        let served = bundle.workloads.values().next().and_then(|served| served.port(port));
+        let Some(served) = served else {
+            explanation.refuse(400, format!("workload {workload} has no port {port}"));
+            return explanation;
+        };
+        let readings = match self.path.readings(&served.path_reading) {
+            Ok(readings) => readings,
+            Err(ambiguous) => {
+                explanation.refuse(400, ambiguous.to_string());
+                return explanation;
+            }
+        };
+        let config = self.world.workload(workload).and_then(|object| access_config(self.world, object));
+        match Engine::new(&config.unwrap_or_default()) {
+            Ok(engine) => self.judge(&engine, port, &readings, &mut explanation),
+            Err(error) => explanation.refuse(403, error.to_string()),
         }
+        explanation
     }
 
-    fn filters(&self, workload: &ObjectName) -> Vec<String> {
-        let bundle = bundle_for(self.world, std::slice::from_ref(workload), Revision::default(), "");
-        let mut inbound: Vec<_> =
-            bundle.filters.values().filter(|filter| filter.direction == crate::bundle::Direction::Inbound).collect();
-        inbound.sort_by_key(|filter| (filter.authorization, filter.order, &filter.name));
-        inbound.into_iter().map(|filter| filter.name.clone()).collect()
+    /// Allowed where every reading is allowed; the first refusal tells why.
+    fn judge(&self, engine: &Engine, port: u16, readings: &Readings<'_>, explanation: &mut EndpointExplanation) {
+        let headers: Vec<(&str, &str)> = self.headers.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+        for reading in readings.iter() {
+            let request = Request {
+                principal: Some(self.principal.as_str()),
+                l4: false,
+                method: self.method,
+                path: reading,
+                port,
+                headers: &headers,
+            };
+            let decision = engine.decide(&request);
+            if explanation.reason.is_empty() || !decision.allowed {
+                explanation.allowed = decision.allowed;
+                explanation.rule = decision.rule.map(str::to_owned);
+                explanation.reason = decision.reason.to_owned();
+            }
+            if !decision.allowed {
+                explanation.status = Some(403);
+                explanation.reading = (!readings.is_single()).then(|| reading.to_owned());
+                return;
+            }
+        }
+    }
+}
+
+impl EndpointExplanation {
+    fn refuse(&mut self, status: u16, reason: String) {
+        self.status = Some(status);
+        self.reason = reason;
     }
 }

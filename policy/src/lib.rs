@@ -6,6 +6,8 @@ pub mod bundle;
 pub mod delta;
 pub mod identity;
 pub mod path;
+
+#[cfg(feature = "http")]
 pub mod route;
 
 #[cfg(feature = "manifest")]

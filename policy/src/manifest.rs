@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::identity::is_label;
+use crate::resource::core::PATH_READING;
 use crate::resource::{DEFAULT_NAMESPACE, Kind, Metadata, Object, Resource};
 
 /// A resource and where it was written.
@@ -208,6 +209,11 @@ fn build(kind: Kind, metadata: Metadata, spec: Value) -> Result<Resource, Resour
         Kind::FilterPolicy => Resource::FilterPolicy(object(metadata, spec)?),
         Kind::AccessPolicy => Resource::AccessPolicy(object(metadata, spec)?),
     };
+    if let Resource::Service(service) = &resource
+        && let Err(error) = service.path_reading()
+    {
+        return wrong(&format!("metadata.annotations.{PATH_READING}"), error);
+    }
     let checked = match &resource {
         Resource::Service(service) => service.spec.check(),
         Resource::HttpRoute(route) => route.spec.check(),

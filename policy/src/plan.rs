@@ -15,4 +15,4 @@ pub use changes::{Action, Change, diff_world, text_diff};
 pub use problems::{Condition, ParentStatus, Problem, Severity, route_status};
 pub use world::{Entry, World};
 
-pub(crate) use assemble::{access_config, visible};
+pub(crate) use assemble::{access_config, mesh_settings, visible};

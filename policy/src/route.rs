@@ -1,15 +1,23 @@
 //! Which service a name means and which rule of its routes a request meets, by the precedence of Gateway API (GAMMA).
-//! Immutable; made once for each snapshot.
+//! Two pure steps around the filters: [`resolve`] says where a request goes, [`plan`] how. Immutable; made once for
+//! each snapshot.
 
+mod plan;
+mod resolve;
 #[cfg(test)]
 mod tests;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::bundle::{Backend, Bundle, ObjectName, PathMatch, Route, RouteMatch, RouteRule, Service};
+use crate::bundle::{Backend, Bundle, ObjectName, PathMatch, Protocol, Route, RouteMatch, RouteRule, Service};
+use crate::path::{self, NormalPath};
+
+pub(crate) use plan::to_backend;
+pub use plan::{Choice, Plan, RouteRefusal, choose, plan, plan_connection};
+pub use resolve::{Authority, EgressRefusal, Meant, Resolution, Resolver};
 
 /// A service as addressed by a request.
 #[derive(Debug, Clone, Copy)]
@@ -21,19 +29,29 @@ pub struct Resolved<'t> {
     pub endpoint: Option<&'t ObjectName>,
 }
 
-/// The request as routes look at it.
+impl Resolved<'_> {
+    /// What the destination is declared to speak; an endpoint addressed by its own IP speaks what its port does.
+    pub fn protocol(&self) -> Protocol {
+        let of = |port: &&crate::bundle::ServicePort| match self.endpoint {
+            Some(_) => port.target_port == self.port,
+            None => port.port == self.port,
+        };
+        self.service.ports.iter().find(of).map_or(Protocol::Auto, |port| port.protocol)
+    }
+}
+
+/// A request's head, as the outbound filters left it.
 #[derive(Clone, Copy)]
 pub struct HeadView<'a> {
     pub method: &'a str,
-    /// Without query, normalised.
-    pub path: &'a str,
+    pub path: &'a NormalPath,
     /// By name in lower case; values of a repeated header joined or the first.
     pub headers: &'a dyn Fn(&str) -> Option<&'a str>,
 }
 
 /// What routes say to a request.
 #[derive(Debug, Clone, Copy)]
-pub enum RouteDecision<'t> {
+enum RouteDecision<'t> {
     /// No route is attached: to the service itself.
     Default,
     /// `rule_index`: in the route as written.
@@ -63,6 +81,16 @@ struct Candidate {
     rule: usize,
     /// `None`: the rule has no matches and holds for all.
     matching: Option<usize>,
+    path: DecodedPath,
+}
+
+/// A `PathMatch`, decoded as the readings are that it is compared with.
+#[derive(Debug)]
+enum DecodedPath {
+    Any,
+    Exact(Vec<u8>),
+    /// Without the slash at its end.
+    Prefix(Vec<u8>),
 }
 
 impl RouteTable {
@@ -78,17 +106,23 @@ impl RouteTable {
         for (name, service) in &bundle.services {
             table.by_name.entry(name.namespace.clone()).or_default().insert(name.name.clone(), name.clone());
             if let Some(vip) = service.vip {
-                table.by_vip.entry(vip).or_insert_with(|| name.clone());
+                table.by_vip.entry(vip.to_canonical()).or_insert_with(|| name.clone());
             }
             for (workload, endpoint) in &service.endpoints {
-                let known = table.by_endpoint.entry(endpoint.address).or_default();
-                known.push((name.clone(), workload.clone()));
+                let addresses = std::iter::once(&endpoint.address).chain(&endpoint.addresses);
+                let addresses: BTreeSet<IpAddr> = addresses.map(IpAddr::to_canonical).collect();
+                for address in addresses {
+                    table.by_endpoint.entry(address).or_default().push((name.clone(), workload.clone()));
+                }
             }
         }
         for (number, route) in table.routes.iter().enumerate() {
             let candidates = table.candidates.entry(route.parent.clone()).or_default();
             for (index, rule) in route.rules.iter().enumerate() {
-                let candidate = |matching| Candidate { route: number, rule: index, matching };
+                let candidate = |matching: Option<usize>| {
+                    let path = matching.and_then(|at| rule.matches[at].path.as_ref());
+                    Candidate { route: number, rule: index, matching, path: DecodedPath::from(path) }
+                };
                 if rule.matches.is_empty() {
                     candidates.push(candidate(None));
                 }
@@ -103,10 +137,10 @@ impl RouteTable {
 
     /// A service by one of its names or its address: NAME, NAME.NS, NAME.NS.svc.cluster.local, NAME.NS.mesh.local, in
     /// any case, with or without the trailing dot; or IP. `None`: outside the mesh.
-    pub fn resolve(&self, host: &str, port: u16, from_namespace: &str) -> Option<Resolved<'_>> {
+    fn by_host(&self, host: &str, port: u16, from_namespace: &str) -> Option<Resolved<'_>> {
         let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
         if let Ok(address) = bare.parse::<IpAddr>() {
-            return self.resolve_address(SocketAddr::new(address, port), from_namespace);
+            return self.by_address(SocketAddr::new(address, port), from_namespace);
         }
         let host = host.strip_suffix('.').unwrap_or(host);
         let host = if host.bytes().any(|b| b.is_ascii_uppercase()) {
@@ -125,7 +159,7 @@ impl RouteTable {
     }
 
     /// By a service's virtual address, or an endpoint by its own.
-    pub fn resolve_address(&self, address: SocketAddr, from_namespace: &str) -> Option<Resolved<'_>> {
+    fn by_address(&self, address: SocketAddr, from_namespace: &str) -> Option<Resolved<'_>> {
         let ip = address.ip().to_canonical();
         if let Some(name) = self.by_vip.get(&ip) {
             let service = self.bundle.services.get(name)?;
@@ -144,7 +178,9 @@ impl RouteTable {
 
     /// The first match in order of precedence among the routes that hold for this caller and port. Routes of the
     /// caller's own namespace on somebody else's service (consumer routes) come instead of the service's own.
-    pub fn decide(&self, to: &Resolved<'_>, from_namespace: &str, head: &HeadView<'_>) -> RouteDecision<'_> {
+    /// `reading`: one reading of the head's path.
+    fn decide(&self, to: &Resolved<'_>, from_namespace: &str, head: &HeadView<'_>, reading: &str) -> RouteDecision<'_> {
+        let path = path::decode(reading);
         let candidates = match self.candidates.get(&to.service.name) {
             Some(candidates) if to.endpoint.is_none() => candidates,
             _ => return RouteDecision::Default,
@@ -161,7 +197,8 @@ impl RouteTable {
             attached = true;
             consumer |= route.consumer_namespace.is_some();
             let rule = &route.rules[candidate.rule];
-            if candidate.matching.is_none_or(|index| rule.matches[index].holds(head)) {
+            let matching = candidate.matching.map(|index| &rule.matches[index]);
+            if matching.is_none_or(|matching| candidate.path.holds(&path) && matching.holds(head)) {
                 return RouteDecision::Rule { route, rule_index: candidate.rule, rule };
             }
         }
@@ -169,17 +206,31 @@ impl RouteTable {
     }
 }
 
-impl RouteMatch {
-    fn holds(&self, head: &HeadView<'_>) -> bool {
-        let path = match &self.path {
-            None => true,
-            Some(PathMatch::Exact(path)) => path == head.path,
-            Some(PathMatch::Prefix(prefix)) => {
-                let prefix = prefix.trim_end_matches('/');
-                head.path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+impl DecodedPath {
+    fn from(path: Option<&PathMatch>) -> Self {
+        let decode = |text: &str| path::decode(text).into_owned();
+        match path {
+            None => Self::Any,
+            Some(PathMatch::Exact(path)) => Self::Exact(decode(path)),
+            Some(PathMatch::Prefix(prefix)) => Self::Prefix(decode(prefix.trim_end_matches('/'))),
+        }
+    }
+
+    fn holds(&self, path: &[u8]) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Exact(exact) => exact == path,
+            Self::Prefix(prefix) => {
+                path.strip_prefix(prefix.as_slice()).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
             }
-        };
-        path && self.method.as_ref().is_none_or(|method| method == head.method)
+        }
+    }
+}
+
+impl RouteMatch {
+    /// All but the path.
+    fn holds(&self, head: &HeadView<'_>) -> bool {
+        self.method.as_ref().is_none_or(|method| method == head.method)
             && self.headers.iter().all(|header| (head.headers)(&header.name) == Some(header.value.as_str()))
     }
 }
@@ -209,7 +260,7 @@ fn precedence(routes: &[Route], candidate: &Candidate) -> impl Ord + use<> {
 
 /// The backend for one request: weights in proportion, `dice` uniform over all of `u64`. `None`: no backend, or all of
 /// weight 0 (500). One that doesn't resolve keeps its share (`Backend::service` is `None`).
-pub fn pick_backend(rule: &RouteRule, dice: u64) -> Option<&Backend> {
+fn pick_backend(rule: &RouteRule, dice: u64) -> Option<&Backend> {
     let total: u64 = rule.backends.iter().map(|backend| u64::from(backend.weight)).sum();
     // Multiplying instead of a remainder: no bias worth naming, no division.
     let mut at = u64::try_from((u128::from(dice) * u128::from(total)) >> 64).ok()?;
@@ -225,8 +276,7 @@ pub fn pick_backend(rule: &RouteRule, dice: u64) -> Option<&Backend> {
 
 /// Applies a rule's header changes: set, then add, then remove. Names and values were checked where they came in; one
 /// that is not fit for a header is left out.
-#[cfg(feature = "http")]
-pub fn modify_headers(modifier: &crate::bundle::HeaderModifier, headers: &mut http::HeaderMap) {
+fn modify_headers(modifier: &crate::bundle::HeaderModifier, headers: &mut http::HeaderMap) {
     use http::{HeaderName, HeaderValue};
     let parse = |(name, value): &(String, String)| {
         Some((HeaderName::try_from(name.as_str()).ok()?, HeaderValue::try_from(value.as_str()).ok()?))

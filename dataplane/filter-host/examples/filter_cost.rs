@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 use ed25519_dalek::pkcs8::EncodePublicKey as _;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::{Signer as _, SigningKey};
-use http::uri::{Authority, PathAndQuery};
+use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method};
 use weft_filter_host::{
     Attributes, Chain, Digest, FilterSpec, Host, HostConfig, Outcome, Position, Prepared, RequestView, Summary, Worker,
 };
 use weft_policy::bundle::{Direction, FilterMode, OnFailure};
+use weft_policy::path::{NormalPath, PathReading};
 
 const ROUNDS: u32 = 400;
 const CALLS: u32 = 500;
@@ -53,7 +54,8 @@ fn measure(host: &Host, chain: &Chain) -> u128 {
     let mut least = u128::MAX;
     let method = Method::GET;
     let mut authority = Some(Authority::from_static("reviews.shop:80"));
-    let mut path = Some(PathAndQuery::from_static("/api/v1/items/42"));
+    let mut path = Some(NormalPath::new("/api/v1/items/42".into()).expect("a path"));
+    let path_reading = PathReading::default();
     let mut headers = HeaderMap::new();
     for (name, value) in [("user-agent", "wrk"), ("accept", "*/*"), ("x-request-id", "0123456789abcdef")] {
         headers.insert(name, HeaderValue::from_static(value));
@@ -67,8 +69,13 @@ fn measure(host: &Host, chain: &Chain) -> u128 {
     for _ in 0..ROUNDS {
         let start = Instant::now();
         for stream in 0..CALLS {
-            let mut view =
-                RequestView { method: &method, authority: &mut authority, path: &mut path, headers: &mut headers };
+            let mut view = RequestView {
+                method: &method,
+                authority: &mut authority,
+                path: &mut path,
+                path_reading,
+                headers: &mut headers,
+            };
             let outcome = worker.request_head(chain, Position::START, u64::from(stream), &mut view, &attributes);
             assert!(matches!(outcome, Outcome::Permitted(_)), "{outcome:?}");
             worker.done(chain, u64::from(stream), &Summary::default());

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::uri::{Authority, PathAndQuery};
+use http::uri::Authority;
 use http::{HeaderMap, Method, StatusCode};
 use weft_policy::bundle::Direction;
+use weft_policy::path::{NormalPath, PathReading};
 
 use crate::prepare::Prepared;
 
@@ -81,12 +82,14 @@ impl Permit {
     }
 }
 
-/// The part of a request's head that filters may see and change. `path` is normalised by the caller.
+/// The part of a request's head that filters may see and change. Authorization is asked once for each reading of the path
+/// by an app that reads as `path_reading` says; other filters see the path as it is sent.
 #[derive(Debug)]
 pub struct RequestView<'a> {
     pub method: &'a Method,
     pub authority: &'a mut Option<Authority>,
-    pub path: &'a mut Option<PathAndQuery>,
+    pub path: &'a mut Option<NormalPath>,
+    pub path_reading: PathReading,
     pub headers: &'a mut HeaderMap,
 }
 

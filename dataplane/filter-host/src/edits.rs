@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
-use http::uri::{Authority, PathAndQuery};
+use http::uri::Authority;
 use http::{HeaderMap, StatusCode};
+use weft_policy::path::{Ambiguous, NormalPath};
 
 use crate::bindings::weft::filter::types;
 use crate::chain::{LocalReply, ReplyCause, RequestView};
@@ -24,7 +25,7 @@ pub(crate) enum Change {
     Set(HeaderName, HeaderValue),
     Add(HeaderName, HeaderValue),
     Remove(HeaderName),
-    Path(PathAndQuery),
+    Path(NormalPath),
     Authority(Authority),
 }
 
@@ -39,7 +40,7 @@ pub(crate) fn parse(edits: Vec<types::Edit>, request: bool) -> Result<Changes, F
         types::Edit::Set(types::Field { name, value }) => Some(Change::Set(own_name(&name)?, self::value(value)?)),
         types::Edit::Add(types::Field { name, value }) => Some(Change::Add(own_name(&name)?, self::value(value)?)),
         types::Edit::Remove(name) => Some(Change::Remove(own_name(&name)?)),
-        types::Edit::Path(path) if request => Some(Change::Path(self::path(&path)?)),
+        types::Edit::Path(path) if request => Some(Change::Path(NormalPath::new(Bytes::from(path)).ok()?)),
         types::Edit::Authority(authority) if request => {
             Some(Change::Authority(Authority::from_maybe_shared(Bytes::from(authority)).ok()?))
         }
@@ -108,6 +109,30 @@ pub(crate) fn failed(shared: &Shared, failure: Failure) -> LocalReply {
     }
 }
 
+/// The answer to a path with more readings than authorization is asked about.
+pub(crate) fn ambiguous(shared: &Shared, ambiguous: Ambiguous) -> LocalReply {
+    let text = HeaderValue::from_static("text/plain");
+    LocalReply {
+        status: StatusCode::BAD_REQUEST,
+        headers: HeaderMap::from_iter([(header::CONTENT_TYPE, text)]),
+        body: format!("{ambiguous}\n").into(),
+        filter: shared.name.clone(),
+        version: shared.version.clone(),
+        rule: None,
+        reason: "ambiguous_path".to_owned(),
+        cause: ReplyCause::Denied,
+    }
+}
+
+/// Adds to a refusal the reading of the path that it is about.
+pub(crate) fn name_reading(reply: &mut LocalReply, reading: &str) {
+    let reading: String = reading.chars().take(MAX_RULE).collect();
+    reply.reason = printable(format!("{} (path read as {reading})", reply.reason));
+    let mut body = Vec::from(std::mem::take(&mut reply.body));
+    body.extend_from_slice(format!("path read as {reading}\n").as_bytes());
+    reply.body = body.into();
+}
+
 /// A header that filters may touch: none of framing, of this hop, of identity, or of the mesh's own.
 fn own_name(name: &str) -> Option<HeaderName> {
     let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
@@ -129,16 +154,6 @@ fn own_name(name: &str) -> Option<HeaderName> {
 
 fn value(value: Vec<u8>) -> Option<HeaderValue> {
     HeaderValue::from_maybe_shared(Bytes::from(value)).ok()
-}
-
-/// A path as the app may be sent it: normalised like one that arrived.
-fn path(text: &str) -> Option<PathAndQuery> {
-    let (path, query) = text.split_once('?').map_or((text, None), |(path, query)| (path, Some(query)));
-    let path = weft_policy::path::normalize(path).ok()?;
-    match query {
-        None => PathAndQuery::from_maybe_shared(Bytes::from(path.into_owned())).ok(),
-        Some(query) => PathAndQuery::from_maybe_shared(Bytes::from(format!("{path}?{query}"))).ok(),
-    }
 }
 
 /// Words of a filter go into logs, labels and headers: visible ASCII, and not too many.

@@ -1,5 +1,6 @@
 //! One live instance of a filter and the calls into it. Invariant: an instance whose call failed is never called again.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -114,21 +115,28 @@ impl Instance {
         self.filter.call_on_connection(&mut self.store, stream, attributes).map_err(failure)
     }
 
+    /// `reading`: instead of the path as it is sent.
     pub(crate) fn request_head(
         &mut self,
         interest: &Interest,
         stream: u64,
         view: &RequestView<'_>,
+        reading: Option<&str>,
         attributes: &Attributes<'_>,
         dice: u64,
     ) -> Result<types::Outcome, Failure> {
         let wants = interest.wants;
         let headers = visible_headers(&interest.request_headers, view.headers);
         let target = view.path.as_ref();
+        let path = target.filter(|_| wants.contains(Wants::PATH)).map(|target| match reading {
+            Some(reading) => Cow::Borrowed(reading),
+            None => target.standard(),
+        });
+        let query = target.filter(|_| wants.contains(Wants::QUERY)).and_then(|target| target.query_text());
         let head = types::RequestHead {
             method: wants.contains(Wants::METHOD).then_some(view.method.as_str()),
-            path: target.filter(|_| wants.contains(Wants::PATH)).map(|target| target.path()),
-            query: target.filter(|_| wants.contains(Wants::QUERY)).and_then(|target| target.query()),
+            path: path.as_deref(),
+            query: query.as_deref(),
             authority: view.authority.as_ref().filter(|_| wants.contains(Wants::AUTHORITY)).map(|a| a.as_str()),
             headers: &headers,
         };

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 use weft_policy::bundle::{FilterMode, OnFailure};
+use weft_policy::path::{Ambiguous, Readings};
 
 use crate::bindings::weft::filter::types;
 use crate::chain::{Attributes, Chain, LocalReply, Outcome, Permit, Position, ReplyCause, RequestView, Summary};
@@ -137,7 +138,7 @@ impl Worker {
                 continue;
             }
             let resume = Position(index + 1);
-            match self.step(filter, stream, &mut subject) {
+            match self.step(filter, stream, &subject) {
                 Ok(Step::Next { changes, delay }) => {
                     subject.apply(changes);
                     if !delay.is_zero() {
@@ -160,7 +161,7 @@ impl Worker {
     }
 
     /// One filter's say on one hook.
-    fn step(&mut self, filter: &Arc<Prepared>, stream: u64, subject: &mut Subject<'_, '_>) -> Result<Step, Failure> {
+    fn step(&mut self, filter: &Arc<Prepared>, stream: u64, subject: &Subject<'_, '_>) -> Result<Step, Failure> {
         if filter.interest().is_stateful() {
             let slot = self.slot(filter);
             let generation = slot.generation;
@@ -168,8 +169,39 @@ impl Worker {
                 return Err(Failure::StateLost);
             }
         }
-        let outcome = self.call(filter, |instance, dice| subject.call(filter, instance, stream, dice))?;
+        if let Subject::Request(view, _) = subject
+            && filter.spec().authorization
+            && let Some(path) = view.path.as_ref().filter(|path| path.is_ambiguous())
+        {
+            return match path.readings(&view.path_reading) {
+                Ok(readings) => self.judge_readings(filter, stream, subject, &readings),
+                Err(ambiguous) => Ok(refuse_ambiguous(filter, ambiguous)),
+            };
+        }
+        let outcome = self.call(filter, |instance, dice| subject.call(filter, instance, stream, dice, None))?;
         judge(filter, outcome, matches!(subject, Subject::Request(..)))
+    }
+
+    /// Authorization of an ambiguous path: allowed if every reading is. Delays of readings that pass are not added up.
+    fn judge_readings(
+        &mut self,
+        filter: &Arc<Prepared>,
+        stream: u64,
+        subject: &Subject<'_, '_>,
+        readings: &Readings<'_>,
+    ) -> Result<Step, Failure> {
+        let mut longest = Duration::ZERO;
+        for reading in readings.iter() {
+            let call = |instance: &mut Instance, dice| subject.call(filter, instance, stream, dice, Some(reading));
+            match judge(filter, self.call(filter, call)?, true)? {
+                Step::Next { delay, .. } => longest = longest.max(delay),
+                Step::Reply { mut reply, delay } => {
+                    edits::name_reading(&mut reply, reading);
+                    return Ok(Step::Reply { reply, delay });
+                }
+            }
+        }
+        Ok(Step::Next { changes: Changes::new(), delay: longest })
     }
 
     /// A call into this thread's instance, made now where there is none. A failed call costs the instance its life.
@@ -251,11 +283,14 @@ impl Subject<'_, '_> {
         instance: &mut Instance,
         stream: u64,
         dice: u64,
+        reading: Option<&str>,
     ) -> Result<types::Outcome, Failure> {
         let interest = filter.interest();
         match self {
             Subject::Connection(attributes) => instance.connection(interest, stream, attributes, dice),
-            Subject::Request(view, attributes) => instance.request_head(interest, stream, view, attributes, dice),
+            Subject::Request(view, attributes) => {
+                instance.request_head(interest, stream, view, reading, attributes, dice)
+            }
             Subject::Response(status, headers) => instance.response_head(interest, stream, status.as_u16(), headers),
         }
     }
@@ -324,6 +359,17 @@ fn judge(filter: &Prepared, outcome: types::Outcome, request: bool) -> Result<St
         stats.edits.add(changes.len() as u64);
     }
     Ok(Step::Next { changes, delay })
+}
+
+/// The answer to a path that authorization can't be asked about; only an audit lets it pass.
+fn refuse_ambiguous(filter: &Prepared, ambiguous: Ambiguous) -> Step {
+    if filter.spec().mode == FilterMode::Enforce {
+        filter.shared.stats.replies.add(1);
+        let reply = Box::new(edits::ambiguous(&filter.shared, ambiguous));
+        return Step::Reply { reply, delay: Duration::ZERO };
+    }
+    filter.shared.stats.audited.add(1);
+    Step::Next { changes: Changes::new(), delay: Duration::ZERO }
 }
 
 /// What a failure means for the stream: an answer, or nothing where the filter may be skipped.

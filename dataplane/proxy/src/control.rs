@@ -128,6 +128,7 @@ impl Control {
         let ports = workload.ports.iter().map(|port| v1::WorkloadPort {
             port: u32::from(port.port),
             protocol: v1::Protocol::from(port.protocol).into(),
+            ..v1::WorkloadPort::default()
         });
         v1::Hello {
             proxy_name: config.name.clone(),

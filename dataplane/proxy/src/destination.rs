@@ -212,7 +212,7 @@ impl Destinations {
 /// True where an endpoint is what it was before an update: at another address, or with another identity, it is another.
 /// Its weight is the balancer's.
 fn is_same(before: &Endpoint, now: &Endpoint) -> bool {
-    let Endpoint { workload, identity, address, mesh_address, weight: _, labels } = before;
+    let Endpoint { workload, identity, address, addresses: _, mesh_address, weight: _, labels } = before;
     (workload, identity, address, mesh_address, labels)
         == (&now.workload, &now.identity, &now.address, &now.mesh_address, &now.labels)
 }

@@ -7,10 +7,12 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
+use http::uri::PathAndQuery;
 use weft_filter_host::{
     Attributes, Chain, Host, LocalReply, Outcome, Permit, Position, ReplyCause, RequestView, Summary,
 };
 use weft_policy::bundle::Direction;
+use weft_policy::path::{NormalPath, PathReading};
 use weft_transport::http::{RequestHead, ResponseHead};
 
 use crate::reply::{Failure, FilterReply};
@@ -46,6 +48,8 @@ pub struct Place<'a> {
     pub principal: Option<&'a str>,
     pub source: IpAddr,
     pub destination_port: u16,
+    /// How the app at the destination says it reads paths.
+    pub path_reading: PathReading,
 }
 
 impl<'a> Place<'a> {
@@ -56,6 +60,7 @@ impl<'a> Place<'a> {
             principal: Some(from.workload.identity.as_str()),
             source,
             destination_port: port,
+            path_reading: PathReading::default(),
         }
     }
 
@@ -93,19 +98,24 @@ pub async fn request<'a>(
 ) -> Result<(Filtered<'a>, Permit), Failure> {
     let mut filtered = Filtered::new(filters, Cow::Borrowed(chain));
     let mut from = Position::START;
+    let mut path = normal_path(head)?;
     loop {
         let outcome = {
             let attributes = place.attributes();
             let mut view = RequestView {
                 method: &head.method,
                 authority: &mut head.authority,
-                path: &mut head.path,
+                path: &mut path,
+                path_reading: place.path_reading,
                 headers: &mut head.headers,
             };
             filters.host.borrow_mut().request_head(chain, from, filtered.stream, &mut view, &attributes)
         };
         match outcome {
-            Outcome::Permitted(permit) => return Ok((filtered, permit)),
+            Outcome::Permitted(permit) => {
+                put_path(head, path.as_ref())?;
+                return Ok((filtered, permit));
+            }
             Outcome::Delay { after, resume } => {
                 tokio::time::sleep(after).await;
                 from = resume;
@@ -116,6 +126,22 @@ pub async fn request<'a>(
             }
         }
     }
+}
+
+/// The path of a head in the one form that filters, routes and the application are given.
+///
+/// # Errors
+/// No server may be sent such a path.
+pub fn normal_path(head: &RequestHead) -> Result<Option<NormalPath>, Failure> {
+    let Some(path) = &head.path else { return Ok(None) };
+    let path = NormalPath::new(Bytes::copy_from_slice(path.as_str().as_bytes()));
+    path.map(Some).map_err(|error| Failure::BadRequest(Cow::Owned(format!("path: {error}"))))
+}
+
+fn put_path(head: &mut RequestHead, path: Option<&NormalPath>) -> Result<(), Failure> {
+    let put = path.map(|path| PathAndQuery::from_maybe_shared(path.as_bytes().clone())).transpose();
+    head.path = put.map_err(|_| Failure::BadRequest("path: not a path".into()))?;
+    Ok(())
 }
 
 /// Runs the connection hooks of `chain` for a TCP connection, which may outlive the snapshot that the chain belongs to.

@@ -7,15 +7,13 @@ pub mod plaintext;
 mod standing;
 pub mod tcp;
 
-use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 
 use futures_util::future::{Either, select};
 use http::Version;
-use http::uri::PathAndQuery;
-use weft_policy::bundle::{Protocol, WorkloadPort};
+use weft_policy::bundle::{AppVersion, WorkloadPort};
 use weft_transport::h3;
 use weft_transport::http::{RecvBody, RequestHead, Responder};
 
@@ -82,13 +80,12 @@ async fn carry(
         log.destination = Some(served.workload.identity.to_string());
         log.upstream = Some(address.to_string());
     });
-    normalise_path(head)?;
     head.headers.insert(mesh::X_FORWARDED_CLIENT_CERT, caller.client_cert(&served.workload.identity));
     // An upgraded request may stand for longer than the configuration that let it pass.
     let standing = head.protocol.is_some().then(|| head.clone());
-    let place = caller.place(address);
+    let place = caller.place(address, port);
     let (mut filtered, permit) = filtering::request(&worker.filters, &served.inbound, &place, head).await?;
-    let version = app_version(port.protocol, said.version);
+    let version = app_version(port.app_version, said.version);
     let mut call = Call { head, body, responder, record };
     let (leg, socket) = (worker.app_leg(snapshot), [PlainSocket::Served(socket)]);
     let carried = leg.carry(&socket, version, permit, &mut filtered, &mut call);
@@ -107,8 +104,8 @@ async fn while_allowed(
     carried: impl Future<Output = Result<(), Failed>>,
 ) -> Result<(), Failure> {
     let denied = until_denied(worker, async |snapshot: &Snapshot| {
-        let (served, ..) = served_socket(worker, snapshot, address)?;
-        let (place, mut head) = (caller.place(address), judged.clone());
+        let (served, port, _) = served_socket(worker, snapshot, address)?;
+        let (place, mut head) = (caller.place(address, port), judged.clone());
         filtering::request(&worker.filters, &served.inbound, &place, &mut head).await.map(drop)
     });
     match select(pin!(carried), pin!(denied)).await {
@@ -130,31 +127,12 @@ fn served_socket<'s>(
     })
 }
 
-/// Puts the path into the one form that authorization and the application both see.
-fn normalise_path(head: &mut RequestHead) -> Result<(), Failure> {
-    let Some(path) = &head.path else { return Ok(()) };
-    if path.path() == "*" {
-        return Ok(());
-    }
-    let normalised = weft_policy::path::normalize(path.path())
-        .map_err(|error| Failure::BadRequest(Cow::Owned(format!("path: {error}"))))?;
-    if let Cow::Owned(normalised) = normalised {
-        let text = match path.query() {
-            Some(query) => format!("{normalised}?{query}"),
-            None => normalised,
-        };
-        let path = PathAndQuery::try_from(text).map_err(|_| Failure::BadRequest("path: not a path".into()))?;
-        head.path = Some(path);
-    }
-    Ok(())
-}
-
-/// The version to speak to the app: the one its caller's app spoke, unless the port says gRPC.
-fn app_version(protocol: Protocol, said: Version) -> Version {
-    match (protocol, said) {
-        (Protocol::Grpc, _) | (_, Version::HTTP_2) => Version::HTTP_2,
+/// The version to speak to the app: the one its caller's app spoke, unless the port declares one.
+fn app_version(declared: AppVersion, said: Version) -> Version {
+    match (declared, said) {
+        (AppVersion::Http2, _) | (AppVersion::AsCaller, Version::HTTP_2) => Version::HTTP_2,
         (_, Version::HTTP_10) => Version::HTTP_10,
-        _ => Version::HTTP_11,
+        (AppVersion::Http1 | AppVersion::AsCaller, _) => Version::HTTP_11,
     }
 }
 
@@ -163,9 +141,10 @@ mod tests {
     use http::{HeaderMap, Method};
 
     use super::*;
+    use crate::filtering::normal_path;
 
     fn check(path: &str, expect: &str) {
-        let mut head = RequestHead {
+        let head = RequestHead {
             method: Method::GET,
             authority: None,
             path: Some(path.parse().unwrap()),
@@ -175,8 +154,8 @@ mod tests {
             headers: HeaderMap::new(),
             version: Version::HTTP_11,
         };
-        let seen = match normalise_path(&mut head) {
-            Ok(()) => head.path.map(|path| path.to_string()).unwrap_or_default(),
+        let seen = match normal_path(&head) {
+            Ok(path) => path.map(|path| path.to_string()).unwrap_or_default(),
             Err(failure) => failure.verdict().status.as_u16().to_string(),
         };
         assert_eq!(seen, expect, "{path}");
@@ -186,16 +165,18 @@ mod tests {
     fn the_app_is_sent_the_path_that_was_judged() {
         check("/a/b?x=%2f", "/a/b?x=%2f");
         check("/app/%2E./admin?q=1", "/admin?q=1");
-        check("//a///b", "/a/b");
-        check("/a%2fb", "400");
-        check("/a%5cb", "400");
+        check("//a///b", "//a///b");
+        check("/a%2fb", "/a%2Fb");
+        check("/%c0%af", "400");
     }
 
     #[test]
     fn apps_are_spoken_to_as_their_callers_speak() {
-        assert_eq!(app_version(Protocol::Grpc, Version::HTTP_11), Version::HTTP_2);
-        assert_eq!(app_version(Protocol::Http, Version::HTTP_2), Version::HTTP_2);
-        assert_eq!(app_version(Protocol::Http, Version::HTTP_11), Version::HTTP_11);
-        assert_eq!(app_version(Protocol::Auto, Version::HTTP_10), Version::HTTP_10);
+        assert_eq!(app_version(AppVersion::Http2, Version::HTTP_11), Version::HTTP_2);
+        assert_eq!(app_version(AppVersion::Http1, Version::HTTP_10), Version::HTTP_10);
+        assert_eq!(app_version(AppVersion::Http1, Version::HTTP_2), Version::HTTP_11);
+        assert_eq!(app_version(AppVersion::AsCaller, Version::HTTP_2), Version::HTTP_2);
+        assert_eq!(app_version(AppVersion::AsCaller, Version::HTTP_11), Version::HTTP_11);
+        assert_eq!(app_version(AppVersion::AsCaller, Version::HTTP_10), Version::HTTP_10);
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use weft_policy::route::{EgressRefusal, RouteRefusal};
 use weft_transport::http::{ResponseHead, StreamError};
 
 /// The header that explains a local reply to a meshed peer: `side;stage;rule;reason`.
@@ -137,14 +138,10 @@ pub enum Failure {
     NoAuthority,
     #[error("{0}")]
     BadRequest(Cow<'static, str>),
-    #[error("no rule of the routes of {service} matches")]
-    NoRuleMatched { service: String },
-    #[error("{route} has no backend with weight")]
-    NoBackend { route: String },
-    #[error("the backend of {route} does not exist")]
-    BackendNotFound { route: String },
-    #[error("{service} has no port {port}")]
-    NoSuchPort { service: String, port: u16 },
+    #[error("{0}")]
+    Route(Box<RouteRefusal>),
+    #[error("{to}: {refusal}")]
+    Egress { to: String, refusal: EgressRefusal },
     #[error("{service} has no endpoints")]
     NoEndpoints { service: String },
     #[error("this proxy has no configuration yet")]
@@ -216,16 +213,8 @@ impl Failure {
             Failure::BadRequest(_) => {
                 verdict(StatusCode::BAD_REQUEST, Flag::DownstreamProtocol, "parse", "bad_request", 3)
             }
-            Failure::NoRuleMatched { .. } => {
-                verdict(StatusCode::NOT_FOUND, Flag::NoRoute, "route", "no_rule_matched", 12)
-            }
-            Failure::NoBackend { .. } => {
-                verdict(StatusCode::INTERNAL_SERVER_ERROR, Flag::NoRoute, "route", "no_backend", 14)
-            }
-            Failure::BackendNotFound { .. } => {
-                verdict(StatusCode::INTERNAL_SERVER_ERROR, Flag::NoRoute, "route", "backend_not_found", 14)
-            }
-            Failure::NoSuchPort { .. } => verdict(StatusCode::NOT_FOUND, Flag::NoRoute, "route", "no_such_port", 12),
+            Failure::Route(refusal) => route_verdict(refusal),
+            Failure::Egress { refusal, .. } => egress_verdict(*refusal),
             Failure::NoEndpoints { .. } => {
                 verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::NoHealthyUpstream, "balance", "no_endpoints", 14)
             }
@@ -277,8 +266,8 @@ impl Failure {
         if let Failure::Filter(reply) = self {
             return Some(Cow::Borrowed(reply.rule.as_deref().unwrap_or(&reply.filter)));
         }
-        if let Failure::NoBackend { route } | Failure::BackendNotFound { route } = self {
-            return Some(Cow::Borrowed(route));
+        if let Failure::Route(refusal) = self {
+            return refusal.route().map(|route| Cow::Owned(format!("HTTPRoute {route}")));
         }
         None
     }
@@ -334,6 +323,32 @@ fn no_answer(error: &StreamError) -> Verdict {
         StreamError::Limit(_) => (StatusCode::BAD_GATEWAY, Flag::UpstreamProtocol, "limit"),
     };
     Verdict { status, flag, stage: "response", reason, grpc: 14 }
+}
+
+fn route_verdict(refusal: &RouteRefusal) -> Verdict {
+    let (flag, reason, grpc) = match refusal {
+        RouteRefusal::NoRuleMatched { .. } => (Flag::NoRoute, "no_rule_matched", 12),
+        RouteRefusal::NoBackend { .. } => (Flag::NoRoute, "no_backend", 14),
+        RouteRefusal::BackendNotFound { .. } => (Flag::NoRoute, "backend_not_found", 14),
+        RouteRefusal::NoSuchPort { .. } => (Flag::NoRoute, "no_such_port", 12),
+        RouteRefusal::AmbiguousPath { .. } | RouteRefusal::TooManyReadings(_) => {
+            (Flag::DownstreamProtocol, "ambiguous_path", 3)
+        }
+    };
+    Verdict { status: status(refusal.status()), flag, stage: "route", reason, grpc }
+}
+
+fn egress_verdict(refusal: EgressRefusal) -> Verdict {
+    let (flag, stage, reason, grpc) = match refusal {
+        EgressRefusal::NoAuthority => (Flag::DownstreamProtocol, "parse", "no_authority", 3),
+        EgressRefusal::NoSuchService => (Flag::NoRoute, "route", "no_such_service", 14),
+        EgressRefusal::RegistryOnly => (Flag::NoRoute, "route", "egress_registry_only", 7),
+    };
+    Verdict { status: status(refusal.status()), flag, stage, reason, grpc }
+}
+
+fn status(code: u16) -> StatusCode {
+    StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 fn filter_verdict(reply: &FilterReply) -> Verdict {

@@ -120,8 +120,8 @@ impl Snapshot {
     /// The served workload and its port behind `address`, and the socket to dial. `None`: nobody whom this proxy serves.
     pub fn served_socket(&self, address: SocketAddr) -> Option<(&Served, &WorkloadPort, ServedSocket)> {
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-        let served = self.served.iter().find(|served| served.workload.address == address.ip())?;
-        let port = served.workload.ports.iter().find(|port| port.port == address.port())?;
+        let served = self.served.iter().find(|served| served.workload.is_at(address.ip()))?;
+        let port = served.workload.port(address.port())?;
         Some((served, port, ServedSocket(address)))
     }
 
@@ -132,9 +132,8 @@ impl Snapshot {
 
     /// The workload whose app speaks at `address`: the one that has it, or the only one that this proxy serves.
     pub fn app_at(&self, address: IpAddr) -> Option<&Served> {
-        let address = address.to_canonical();
         let sole = || self.served.first().filter(|_| self.served.len() == 1);
-        self.served.iter().find(|served| served.workload.address == address).or_else(sole)
+        self.served.iter().find(|served| served.workload.is_at(address)).or_else(sole)
     }
 
     /// The workload that stands for this proxy where none is known.

@@ -9,7 +9,7 @@ use crate::identity::TrustDomain;
 /// A request and its path decoded.
 pub(super) struct Seen<'a> {
     pub(super) request: &'a Request<'a>,
-    pub(super) path: &'a str,
+    pub(super) path: &'a [u8],
 }
 
 /// All rules of one action, in the order written.

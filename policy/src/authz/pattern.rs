@@ -48,13 +48,13 @@ impl Text {
     }
 }
 
-/// A path pattern, over decoded paths.
+/// A path pattern, over decoded readings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Path {
     Any,
-    Exact(String),
+    Exact(Vec<u8>),
     /// `/x/*`: `/x` and all below; kept as `/x`.
-    Under(String),
+    Under(Vec<u8>),
     Template {
         segments: Vec<Segment>,
         open: bool,
@@ -63,7 +63,7 @@ pub(super) enum Path {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Segment {
-    Literal(String),
+    Literal(Vec<u8>),
     /// `{name}`: one segment that is not empty.
     One,
 }
@@ -84,25 +84,25 @@ impl Path {
         let probe = body.replace(' ', "%20").replace(['{', '}'], "~");
         let normal = crate::path::normalize(&probe).map_err(|error| format!("{text:?}: {error}"))?;
         if crate::path::decode(&normal) != crate::path::decode(&probe) {
-            return Err(format!("{text:?} is never a request's path: dots and double slashes are resolved before"));
+            return Err(format!("{text:?} is never a request's path: dots are resolved before"));
         }
-        let body = crate::path::decode(body);
+        let decoded = crate::path::decode(body);
         if !body.contains(['{', '}']) {
-            return Ok(if open { Self::Under(body.into_owned()) } else { Self::Exact(body.into_owned()) });
+            return Ok(if open { Self::Under(decoded.into_owned()) } else { Self::Exact(decoded.into_owned()) });
         }
         let segments = body.split('/').skip(1).map(|s| Segment::parse(s, text)).collect::<Result<_, _>>()?;
         Ok(Self::Template { segments, open })
     }
 
-    pub(super) fn matches(&self, path: &str) -> bool {
+    pub(super) fn matches(&self, path: &[u8]) -> bool {
         match self {
             Self::Any => true,
             Self::Exact(exact) => exact == path,
             Self::Under(base) => {
-                path.strip_prefix(base.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+                path.strip_prefix(base.as_slice()).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
             }
             Self::Template { segments, open } => {
-                let mut given = path.split('/').skip(1);
+                let mut given = path.split(|byte| *byte == b'/').skip(1);
                 let all = segments.iter().all(|segment| given.next().is_some_and(|text| segment.matches(text)));
                 all && (*open || given.next().is_none())
             }
@@ -119,12 +119,12 @@ impl Segment {
             {
                 Ok(Self::One)
             }
-            None if !text.contains(['{', '}']) => Ok(Self::Literal(text.to_owned())),
+            None if !text.contains(['{', '}']) => Ok(Self::Literal(crate::path::decode(text).into_owned())),
             _ => Err(format!("{whole:?}: {{name}} stands for one whole element")),
         }
     }
 
-    fn matches(&self, text: &str) -> bool {
+    fn matches(&self, text: &[u8]) -> bool {
         match self {
             Self::Literal(literal) => literal == text,
             Self::One => !text.is_empty(),

@@ -92,7 +92,12 @@ fn paths() {
     check("/a/{id}/*", "/a/1", true);
     check("/a/{id}/*", "/a/1/2/3", true);
     check("/a/{id}/*", "/a", false);
-    check("/admin/*", "/x/..//%61dmin/y", true);
+    check("/admin/*", "/x/../%61dmin/y", true);
+    check("/repos/{id}", "/repos/group%2fproject", true);
+    check("/repos/group/*", "/repos/group%2fproject", false);
+    check("/repos/group%2Fproject", "/repos/group%2fproject", true);
+    check("/repos/group%2Fproject", "/repos/group%252fproject", false);
+    check("/caf%E9", "/caf%e9", true);
     check("/@admin", "/%40admin", true);
     check("/%40admin", "/@admin", true);
     check("/café", "/caf%C3%A9", true);
@@ -229,15 +234,10 @@ fn what_cannot_be_meant_is_refused() {
     check(paths("/x*"), ".to[0].paths[0]: \"/x*\": `*` stands only alone or as the last element, as in /x/*");
     check(paths("/a/*/b"), ".to[0].paths[0]: \"/a/*/b\": `*` stands only alone or as the last element, as in /x/*");
     check(paths("/a/{id}x"), ".to[0].paths[0]: \"/a/{id}x\": {name} stands for one whole element");
-    for never in ["/a/../b", "//a", "/a/.", "/%2e%2e/a"] {
-        check(
-            paths(never),
-            &format!(
-                ".to[0].paths[0]: {never:?} is never a request's path: dots and double slashes are resolved before"
-            ),
-        );
+    for never in ["/a/../b", "/a/.", "/%2e%2e/a"] {
+        check(paths(never), &format!(".to[0].paths[0]: {never:?} is never a request's path: dots are resolved before"));
     }
-    check(paths("/a%2fb"), ".to[0].paths[0]: \"/a%2fb\": path has an encoded slash");
+    check(paths("/%c0%af"), ".to[0].paths[0]: \"/%c0%af\": path has overlong UTF-8");
     let header = |name: &str| HeaderCondition { name: name.to_owned(), ..HeaderCondition::default() };
     check(
         operation(Operation { headers: vec![header("x")], ..Operation::default() }),

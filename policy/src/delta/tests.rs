@@ -1,7 +1,8 @@
 //! `apply(diff(a, b))` makes b of a, whatever a and b.
 
 use super::*;
-use crate::bundle::{Endpoint, Protocol, ServicePort};
+use crate::bundle::{AppVersion, Endpoint, Protocol, ServicePort};
+use crate::path::PathReading;
 
 fn service(name: &str, port: u16, endpoints: &[u8]) -> Service {
     let endpoint = |last: &u8| {
@@ -12,6 +13,7 @@ fn service(name: &str, port: u16, endpoints: &[u8]) -> Service {
             workload: workload.clone(),
             identity: None,
             address,
+            addresses: vec![],
             mesh_address,
             weight: 1,
             labels: BTreeMap::new(),
@@ -20,8 +22,15 @@ fn service(name: &str, port: u16, endpoints: &[u8]) -> Service {
     };
     Service {
         name: ObjectName::new("ns", name),
-        ports: vec![ServicePort { name: None, port, target_port: port, protocol: Protocol::Auto }],
+        ports: vec![ServicePort {
+            name: None,
+            port,
+            target_port: port,
+            protocol: Protocol::Auto,
+            app_version: AppVersion::AsCaller,
+        }],
         vip: None,
+        path_reading: PathReading::default(),
         endpoints: endpoints.iter().map(endpoint).collect(),
     }
 }

@@ -3,19 +3,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::World;
 use super::select::{holds_for, selected_by, selects};
+use super::{Entry, World};
 use crate::authz;
 use crate::bundle::serde_json_raw::Json;
 use crate::bundle::{
-    Backend, Bundle, Direction, Endpoint, FilterAttachment, FilterLimits, FilterMode, HeaderMatch, HeaderModifier,
-    MeshSettings, ObjectName, OnFailure, PathMatch, Revision, Route, RouteMatch, RouteRule, ServedWorkload, Service,
-    ServicePort, WorkloadPort,
+    AppVersion, Backend, Bundle, Direction, Endpoint, FilterAttachment, FilterLimits, FilterMode, HeaderMatch,
+    HeaderModifier, MeshSettings, ObjectName, OnFailure, PathMatch, Protocol, Revision, Route, RouteMatch, RouteRule,
+    ServedWorkload, Service, ServicePort, WorkloadPort,
 };
+use crate::path::PathReading;
+use crate::resource::core::PortSpec;
 use crate::resource::filter::PolicyMode;
-use crate::resource::mesh::Defaults;
+use crate::resource::mesh::{Defaults, WorkloadPortSpec};
 use crate::resource::route::{BackendRef, HeaderField, MatchSpec, PathType, RouteFilter, RuleSpec};
-use crate::resource::{FilterPolicySpec, FilterSpec, HttpRouteSpec, Object, ROOT_NAMESPACE, ServiceSpec, WorkloadSpec};
+use crate::resource::{
+    FilterPolicySpec, FilterSpec, HttpRouteSpec, Kind, Object, ObjectKey, ROOT_NAMESPACE, ServiceSpec, WorkloadSpec,
+};
 
 /// The name of the attachment that access policies become; also the published filter's.
 pub const AUTHZ_ATTACHMENT: &str = "weft-system/authz";
@@ -54,7 +58,7 @@ pub(crate) fn visible(world: &World, namespaces: &BTreeSet<&str>) -> Visible {
     (services, routes.filter(concerns).map(|route| (route.name.clone(), route)).collect())
 }
 
-fn mesh_settings(world: &World, trust_bundle_pem: &str) -> MeshSettings {
+pub(crate) fn mesh_settings(world: &World, trust_bundle_pem: &str) -> MeshSettings {
     let defaults = Defaults::default();
     let spec = world.mesh().map(|mesh| &mesh.spec);
     let own = spec.map_or(&defaults, |spec| &spec.defaults);
@@ -65,21 +69,66 @@ fn mesh_settings(world: &World, trust_bundle_pem: &str) -> MeshSettings {
         request_timeout_ms: own.request_timeout_ms.filter(|ms| *ms > 0),
         connect_timeout_ms: own.connect_timeout_ms.or(defaults.connect_timeout_ms).unwrap_or_default(),
         max_retries: own.max_retries,
+        egress: spec.map(|spec| spec.egress).unwrap_or_default(),
+        namespaces: namespaces(world),
     }
+}
+
+/// Those that have a Namespace, and those that any object is in.
+fn namespaces(world: &World) -> BTreeSet<String> {
+    let of = |(key, _): (&ObjectKey, &Entry)| match key.kind {
+        Kind::Namespace => key.name.clone(),
+        _ => key.namespace.clone(),
+    };
+    world.iter().map(of).filter(|name| !name.is_empty()).collect()
 }
 
 fn serve(world: &World, workload: &Object<WorkloadSpec>) -> Option<ServedWorkload> {
     let selecting = world.services().find(|service| selects(service, workload));
-    let named =
-        |port: &crate::resource::mesh::WorkloadPortSpec| WorkloadPort { port: port.port, protocol: port.protocol };
     Some(ServedWorkload {
         name: workload.name(),
         identity: world.trust_domain.workload(&workload.metadata.namespace, &workload.spec.service_account).ok()?,
         address: workload.spec.address,
-        ports: workload.spec.ports.iter().map(named).collect(),
+        addresses: workload.spec.addresses.clone(),
+        ports: workload.spec.ports.iter().map(|port| served_port(world, workload, port)).collect(),
         labels: workload.metadata.labels.clone(),
         service: selecting.map(Object::name),
     })
+}
+
+/// What the workload and the services in front of it declare of a port, put together. What they disagree on is unknown;
+/// `problems` tells of it.
+fn served_port(world: &World, workload: &Object<WorkloadSpec>, own: &WorkloadPortSpec) -> WorkloadPort {
+    let in_front = ports_in_front(world, workload, own.port);
+    let mut port = WorkloadPort::new(own.port, own.protocol);
+    let declared: BTreeSet<_> = in_front.iter().map(|(_, port)| port.protocol()).collect();
+    if let (Protocol::Auto, [one]) = (own.protocol, declared.iter().collect::<Vec<_>>().as_slice()) {
+        port.protocol = **one;
+    }
+    let versions: Vec<_> = in_front.iter().map(|(_, port)| port.app_version()).collect();
+    port.app_version = match versions.split_first() {
+        Some((first, others)) if others.iter().all(|other| other == first) => *first,
+        _ => AppVersion::AsCaller,
+    };
+    if port.protocol == Protocol::Grpc {
+        port.app_version = AppVersion::Http2;
+    }
+    let readings = in_front.iter().map(|(service, _)| service.path_reading().unwrap_or_default());
+    port.path_reading = readings.reduce(PathReading::common).unwrap_or_default();
+    port
+}
+
+/// The ports of services that lead to a port of this workload.
+pub(super) fn ports_in_front<'w>(
+    world: &'w World,
+    workload: &'w Object<WorkloadSpec>,
+    port: u16,
+) -> Vec<(&'w Object<ServiceSpec>, &'w PortSpec)> {
+    let services = world.services().filter(|service| selects(service, workload));
+    let leading = |service: &'w Object<ServiceSpec>| {
+        service.spec.ports.iter().filter(move |known| known.target() == port).map(move |known| (service, known))
+    };
+    services.flat_map(leading).collect()
 }
 
 fn service_entry(world: &World, service: &Object<ServiceSpec>) -> Service {
@@ -88,11 +137,13 @@ fn service_entry(world: &World, service: &Object<ServiceSpec>) -> Service {
         port: port.port,
         target_port: port.target(),
         protocol: port.protocol(),
+        app_version: port.app_version(),
     };
     let endpoint = |workload: &Object<WorkloadSpec>| Endpoint {
         workload: workload.name(),
         identity: world.trust_domain.workload(&workload.metadata.namespace, &workload.spec.service_account).ok(),
         address: workload.spec.address,
+        addresses: workload.spec.addresses.clone(),
         mesh_address: workload.spec.mesh_address(),
         weight: workload.spec.weight,
         labels: workload.metadata.labels.clone(),
@@ -101,6 +152,7 @@ fn service_entry(world: &World, service: &Object<ServiceSpec>) -> Service {
         name: service.name(),
         ports: service.spec.ports.iter().map(port).collect(),
         vip: service.spec.cluster_ip,
+        path_reading: service.path_reading().unwrap_or_default(),
         endpoints: selected_by(world, service).map(endpoint).map(|e| (e.workload.clone(), e)).collect(),
     }
 }

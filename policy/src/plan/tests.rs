@@ -47,7 +47,7 @@ spec: {address: 127.0.0.11, serviceAccount: web, ports: [{port: 8080, protocol: 
 apiVersion: weft.dev/v1alpha1
 kind: Workload
 metadata: {name: web-2, namespace: shop, labels: {app: web, version: v2}}
-spec: {address: 127.0.0.12, serviceAccount: web, weight: 3, meshAddress: 127.0.0.12:25008}
+spec: {address: 127.0.0.12, serviceAccount: web, weight: 3, meshAddress: 127.0.0.12:25008, ports: [{port: 8080}]}
 ---
 apiVersion: weft.dev/v1alpha1
 kind: Workload

@@ -6,8 +6,10 @@ use std::net::IpAddr;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::Object;
 use super::value::{self, NotYet};
-use crate::bundle::Protocol;
+use crate::bundle::{AppVersion, Protocol};
+use crate::path::{PathReading, PathReadingError};
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -52,6 +54,16 @@ impl ServiceSpec {
             }
         }
         Ok(())
+    }
+}
+
+/// The annotation by which a Service declares how its apps read paths.
+pub const PATH_READING: &str = "weft.dev/path-reading";
+
+impl Object<ServiceSpec> {
+    /// How the apps behind it say they read paths; nothing where they don't.
+    pub fn path_reading(&self) -> Result<PathReading, PathReadingError> {
+        self.metadata.annotations.get(PATH_READING).map_or(Ok(PathReading::default()), |text| text.parse())
     }
 }
 
@@ -100,7 +112,7 @@ pub struct PortSpec {
     pub target_port: Option<u16>,
     #[serde(default, skip_serializing_if = "Transport::is_tcp")]
     pub protocol: Transport,
-    /// `http`, `kubernetes.io/h2c`, `grpc`, `tcp`; found out from the first bytes where absent.
+    /// `http`, `kubernetes.io/h2c`, `kubernetes.io/ws`, `kubernetes.io/wss`, `grpc`, `tcp`; found out from the first bytes where absent.
     #[serde(default, deserialize_with = "app_protocol", skip_serializing_if = "Option::is_none")]
     pub app_protocol: Option<String>,
     #[serde(default, skip_serializing)]
@@ -114,10 +126,19 @@ impl PortSpec {
 
     pub fn protocol(&self) -> Protocol {
         match self.app_protocol.as_deref() {
-            Some("http") => Protocol::Http,
-            Some("grpc" | "kubernetes.io/h2c") => Protocol::Grpc,
-            Some("tcp") => Protocol::Tcp,
+            Some("http" | "kubernetes.io/h2c" | "kubernetes.io/ws") => Protocol::Http,
+            Some("grpc") => Protocol::Grpc,
+            // WebSocket in the app's own TLS: nobody on the way can read it.
+            Some("tcp" | "kubernetes.io/wss") => Protocol::Tcp,
             _ => Protocol::Auto,
+        }
+    }
+
+    pub fn app_version(&self) -> AppVersion {
+        match self.app_protocol.as_deref() {
+            Some("grpc" | "kubernetes.io/h2c") => AppVersion::Http2,
+            Some("kubernetes.io/ws") => AppVersion::Http1,
+            _ => AppVersion::AsCaller,
         }
     }
 }
@@ -161,10 +182,10 @@ fn target_port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>
 fn app_protocol<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let text = String::deserialize(deserializer)?;
     match text.as_str() {
-        "http" | "grpc" | "tcp" | "kubernetes.io/h2c" => Ok(Some(text)),
-        "https" | "tls" | "kubernetes.io/ws" | "kubernetes.io/wss" | "udp" => {
-            Err(D::Error::custom(format_args!("appProtocol {text} is not supported yet")))
-        }
-        _ => Err(D::Error::custom(format_args!("{text:?} is not one of http, kubernetes.io/h2c, grpc, tcp"))),
+        "http" | "grpc" | "tcp" | "kubernetes.io/h2c" | "kubernetes.io/ws" | "kubernetes.io/wss" => Ok(Some(text)),
+        "https" | "tls" | "udp" => Err(D::Error::custom(format_args!("appProtocol {text} is not supported yet"))),
+        _ => Err(D::Error::custom(format_args!(
+            "{text:?} is not one of http, kubernetes.io/h2c, kubernetes.io/ws, kubernetes.io/wss, grpc, tcp"
+        ))),
     }
 }

@@ -6,7 +6,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::value;
-use crate::bundle::Protocol;
+use crate::bundle::{Egress, Protocol};
 use crate::identity::TrustDomain;
 
 /// Where a proxy takes mesh traffic.
@@ -23,6 +23,9 @@ pub struct MeshSpec {
     pub telemetry: Telemetry,
     #[serde(default)]
     pub defaults: Defaults,
+    /// Whether applications reach what is not of the mesh.
+    #[serde(default, deserialize_with = "egress")]
+    pub egress: Egress,
     /// PEM public keys whose filters are accepted; empty = whoever may publish.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub filter_publishers: Vec<String>,
@@ -86,12 +89,23 @@ impl Default for Defaults {
     }
 }
 
+fn egress<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Egress, D::Error> {
+    match String::deserialize(deserializer)?.as_str() {
+        "Allow" => Ok(Egress::Allow),
+        "RegistryOnly" => Ok(Egress::RegistryOnly),
+        other => Err(D::Error::custom(format_args!("{other:?} is not one of Allow, RegistryOnly"))),
+    }
+}
+
 /// An instance of an app. Services select it by `metadata.labels`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WorkloadSpec {
     #[serde(deserialize_with = "value::address")]
     pub address: IpAddr,
+    /// Its further addresses, of either family.
+    #[serde(default, deserialize_with = "value::addresses", skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<IpAddr>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<WorkloadPortSpec>,
     #[serde(default = "default_account", deserialize_with = "value::object_name")]

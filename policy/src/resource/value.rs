@@ -7,6 +7,9 @@ use serde::{Deserialize, Deserializer};
 
 use crate::identity::{is_label, is_subdomain};
 
+/// Addresses of a workload beside its first.
+const MAX_ADDRESSES: usize = 8;
+
 /// A field of the standard that this version can't do: giving it is an error that says so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct NotYet;
@@ -81,6 +84,16 @@ pub(super) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpAd
         return Err(D::Error::custom(format_args!("{text} is not the address of one machine")));
     }
     Ok(address.to_canonical())
+}
+
+pub(super) fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpAddr>, D::Error> {
+    #[derive(Deserialize)]
+    struct Address(#[serde(deserialize_with = "address")] IpAddr);
+    let addresses: Vec<Address> = Vec::deserialize(deserializer)?;
+    if addresses.len() > MAX_ADDRESSES {
+        return Err(D::Error::custom(format_args!("a workload has at most {MAX_ADDRESSES} further addresses")));
+    }
+    Ok(addresses.into_iter().map(|address| address.0).collect())
 }
 
 pub(super) fn socket_option<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {

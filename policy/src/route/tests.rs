@@ -1,7 +1,10 @@
 //! Names, and GAMMA's precedence against a naive model with seeded random routes.
 
 use super::*;
-use crate::bundle::{Endpoint, HeaderMatch, HeaderModifier, Protocol, Revision, ServicePort};
+use crate::bundle::{
+    AppVersion, Egress, Endpoint, HeaderMatch, HeaderModifier, MeshSettings, Protocol, Revision, ServicePort,
+};
+use crate::path::PathReading;
 
 fn name(text: &str) -> ObjectName {
     text.parse().unwrap()
@@ -15,16 +18,19 @@ fn service(text: &str, vip: Option<&str>, endpoints: &[(&str, &str)]) -> Service
             workload: workload.clone(),
             identity: None,
             address,
+            addresses: vec![],
             mesh_address,
             weight: 1,
             labels: BTreeMap::new(),
         };
         (workload, endpoint)
     };
+    let app_version = AppVersion::AsCaller;
     Service {
         name: name(text),
-        ports: vec![ServicePort { name: None, port: 80, target_port: 8080, protocol: Protocol::Http }],
+        ports: vec![ServicePort { name: None, port: 80, target_port: 8080, protocol: Protocol::Http, app_version }],
         vip: vip.map(|vip| vip.parse().unwrap()),
+        path_reading: PathReading::default(),
         endpoints: endpoints.iter().map(endpoint).collect(),
     }
 }
@@ -33,6 +39,19 @@ fn table(services: Vec<Service>, routes: Vec<Route>) -> RouteTable {
     let services = services.into_iter().map(|service| (service.name.clone(), service)).collect();
     let routes = routes.into_iter().map(|route| (route.name.clone(), route)).collect();
     RouteTable::new(&Arc::new(Bundle { services, routes, ..Bundle::default() }))
+}
+
+fn mesh(egress: Egress) -> MeshSettings {
+    MeshSettings {
+        trust_domain: crate::identity::TrustDomain::default(),
+        trust_bundle_pem: String::new(),
+        access_log: false,
+        request_timeout_ms: Some(7_000),
+        connect_timeout_ms: 1_000,
+        max_retries: 2,
+        egress,
+        namespaces: ["shop", "other", "empty"].map(str::to_owned).into(),
+    }
 }
 
 #[test]
@@ -46,7 +65,7 @@ fn names_of_services() {
         vec![],
     );
     let check = |host: &str, port: u16, expect: Option<(&str, Option<&str>)>| {
-        let got = table.resolve(host, port, "shop");
+        let got = table.by_host(host, port, "shop");
         let got = got.map(|to| (to.service.name.to_string(), to.endpoint.map(ToString::to_string)));
         let expect = expect.map(|(service, endpoint)| (service.to_owned(), endpoint.map(str::to_owned)));
         assert_eq!(got, expect, "{host}:{port}");
@@ -95,14 +114,18 @@ fn route(text: &str, created: u64, rules: Vec<RouteRule>) -> Route {
     Route { name: name(text), parent, parent_port: None, consumer_namespace: None, created: Revision(created), rules }
 }
 
-/// The name of the rule that a request meets, `default` or `404`.
-fn met(table: &RouteTable, from: &str, port: u16, method: &str, path: &str, headers: &[(&str, &str)]) -> String {
-    let to = table.resolve("web.shop", port, from).unwrap();
+fn path(text: &str) -> NormalPath {
+    NormalPath::new(text.to_owned().into()).unwrap()
+}
+
+/// The name of the rule that a request meets, `default`, or the status of the refusal.
+fn met(table: &RouteTable, from: &str, port: u16, method: &str, at: &str, headers: &[(&str, &str)]) -> String {
+    let to = table.by_host("web.shop", port, from).unwrap();
     let lookup = |name: &str| headers.iter().find(|header| header.0 == name).map(|header| header.1);
-    match table.decide(&to, from, &HeadView { method, path, headers: &lookup }) {
-        RouteDecision::Default => "default".to_owned(),
-        RouteDecision::NoMatch => "404".to_owned(),
-        RouteDecision::Rule { rule, .. } => rule.name.clone().unwrap(),
+    match choose(table, &to, from, &HeadView { method, path: &path(at), headers: &lookup }) {
+        Ok(Choice::Direct(_)) => "default".to_owned(),
+        Ok(Choice::Rule { rule, .. }) => rule.name.clone().unwrap(),
+        Err(refusal) => refusal.status().to_string(),
     }
 }
 
@@ -177,9 +200,10 @@ fn ports_and_consumers() {
 fn an_endpoint_addressed_directly_has_no_route() {
     let routes = vec![route("shop/r", 1, vec![rule("any", vec![])])];
     let table = table(vec![service("shop/web", None, &[("shop/web-1", "127.0.0.11")])], routes);
-    let to = table.resolve("127.0.0.11", 8080, "shop").unwrap();
-    let head = HeadView { method: "GET", path: "/", headers: &|_| None };
-    assert!(matches!(table.decide(&to, "shop", &head), RouteDecision::Default));
+    let to = table.by_host("127.0.0.11", 8080, "shop").unwrap();
+    let head = HeadView { method: "GET", path: &path("/"), headers: &|_| None };
+    let plan = plan(&table, &to, "shop", &head, 0, &mesh(Egress::Allow)).unwrap();
+    assert_eq!((plan.route, plan.target_port, plan.direct), (None, 8080, Some(&name("shop/web-1"))));
 }
 
 #[test]
@@ -206,7 +230,6 @@ fn backends_by_weight() {
     check(&[u32::MAX, u32::MAX], &[Some(0), Some(1)]);
 }
 
-#[cfg(feature = "http")]
 #[test]
 fn header_modifiers() {
     let pairs = |list: &[(&str, &str)]| list.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
@@ -301,4 +324,212 @@ fn agrees_with_the_model() {
         }
     }
     assert!(found > 10_000, "most requests find a rule: {found}");
+}
+
+/// Where a request goes: `service`, `service@endpoint`, `outside`, or why it goes nowhere.
+fn goes(table: &RouteTable, egress: Egress, meant: Meant<'_>, host: Option<&str>) -> String {
+    let mesh = mesh(egress);
+    let is_local = |name: &str| name == "printer" || name == "db.internal";
+    let resolver = Resolver { table, mesh: &mesh, from_namespace: "shop", is_local: &is_local };
+    let (host, port) = match host.and_then(|host| host.rsplit_once(':')) {
+        Some((name, port)) if !name.ends_with(':') && port.parse::<u16>().is_ok() => (Some(name), port.parse().ok()),
+        _ => (host, None),
+    };
+    match resolver.resolve(meant, host.map(|host| Authority { host, port })) {
+        Resolution::Mesh(Resolved { service, port, endpoint: Some(endpoint) }) => {
+            format!("{}:{port}@{endpoint}", service.name)
+        }
+        Resolution::Mesh(Resolved { service, port, endpoint: None }) => format!("{}:{port}", service.name),
+        Resolution::Outside => "outside".to_owned(),
+        Resolution::Unknown => "unknown".to_owned(),
+        Resolution::Refused(EgressRefusal::NoAuthority) => "no authority".to_owned(),
+        Resolution::Refused(EgressRefusal::NoSuchService) => "no such service".to_owned(),
+        Resolution::Refused(EgressRefusal::RegistryOnly) => "registry only".to_owned(),
+    }
+}
+
+fn shop() -> RouteTable {
+    let mut all = service("shop/web-all", None, &[("shop/web-1", "127.0.0.11"), ("shop/web-2", "10.1.0.2")]);
+    let second = all.endpoints.get_mut(&name("shop/web-2")).unwrap();
+    second.addresses = vec!["fd00::2".parse().unwrap(), "::ffff:10.2.0.2".parse().unwrap()];
+    table(
+        vec![
+            service("shop/web", Some("10.0.0.1"), &[("shop/web-1", "127.0.0.11")]),
+            all,
+            service("other/web", None, &[]),
+        ],
+        vec![],
+    )
+}
+
+#[test]
+fn names_that_only_the_mesh_could_mean_never_leave_it() {
+    let table = shop();
+    let check = |host: &str, expect: &str| {
+        assert_eq!(goes(&table, Egress::Allow, Meant::Nothing, Some(host)), expect, "{host}");
+        let only = if expect == "outside" { "registry only" } else { expect };
+        assert_eq!(goes(&table, Egress::RegistryOnly, Meant::Nothing, Some(host)), only, "{host}, registry only");
+        if let Some((host, port)) = host.rsplit_once(':') {
+            let meant = Meant::Name { host, port: port.parse().unwrap() };
+            assert_eq!(goes(&table, Egress::Allow, meant, None), expect, "CONNECT {host}");
+        }
+    };
+    check("web", "shop/web:80");
+    check("web:8080", "shop/web:8080");
+    check("WEB.other.:80", "other/web:80");
+    check("webb:80", "no such service");
+    check("webb.:80", "no such service");
+    check("2130706433:80", "no such service");
+    check("webb.shop:80", "no such service");
+    check("web.empty:80", "no such service");
+    check("WEB.Empty.:80", "no such service");
+    check("web.nowhere.svc:80", "no such service");
+    check("web.nowhere.svc.cluster.local:80", "no such service");
+    check("web-0.web.shop.svc.cluster.local:80", "no such service");
+    check("SVC.cluster.local:80", "no such service");
+    check("x.mesh.local.:80", "no such service");
+    check("a.b.c.mesh.local:80", "no such service");
+    check("notmesh.local:80", "outside");
+    check("example.com:443", "outside");
+    check("web.shop.example.com:80", "outside");
+    check("web.shop.svc.cluster.local.example.com:80", "outside");
+    check("localhost:80", "outside");
+    check("LOCALHOST.:80", "outside");
+    check("printer:80", "outside");
+    check("db.internal:80", "outside");
+    check("93.184.216.34:80", "outside");
+    check("", "no authority");
+}
+
+#[test]
+fn a_connection_that_meant_something_goes_there() {
+    let table = shop();
+    let address = |text: &str| Meant::Address(text.parse().unwrap());
+    let check = |meant: Meant<'_>, host: Option<&str>, expect: &str, only: &str| {
+        assert_eq!(goes(&table, Egress::Allow, meant, host), expect, "{meant:?} {host:?}");
+        assert_eq!(goes(&table, Egress::RegistryOnly, meant, host), only, "{meant:?} {host:?}, registry only");
+    };
+    let same = |meant: Meant<'_>, host: Option<&str>, expect: &str| check(meant, host, expect, expect);
+    same(Meant::Nothing, None, "no authority");
+    same(address("10.0.0.1:80"), None, "shop/web:80");
+    same(address("10.0.0.1:80"), Some("example.com"), "shop/web:80");
+    same(address("[::ffff:10.0.0.1]:80"), None, "shop/web:80");
+    same(address("127.0.0.11:8080"), None, "shop/web:8080@shop/web-1");
+    same(address("[fd00::2]:8080"), None, "shop/web-all:8080@shop/web-2");
+    same(address("10.2.0.2:8080"), None, "shop/web-all:8080@shop/web-2");
+    same(address("[::ffff:10.1.0.2]:8080"), None, "shop/web-all:8080@shop/web-2");
+    same(address("93.184.216.34:8080"), Some("web:9"), "shop/web:8080");
+    same(address("93.184.216.34:80"), Some("webb.shop.svc.cluster.local"), "no such service");
+    same(address("93.184.216.34:80"), Some("webb.shop"), "no such service");
+    check(address("93.184.216.34:80"), None, "outside", "registry only");
+    check(address("93.184.216.34:80"), Some("label"), "outside", "registry only");
+    check(address("93.184.216.34:80"), Some("example.com"), "outside", "registry only");
+    let named = |host: &'static str| Meant::Name { host, port: 8080 };
+    same(named("web.shop"), Some("example.com"), "shop/web:8080");
+    same(named("webb"), Some("web"), "no such service");
+    same(named("example.com"), Some("web:1"), "shop/web:8080");
+    check(named("example.com"), None, "outside", "registry only");
+}
+
+#[test]
+fn declared_protocols() {
+    let table = shop();
+    let protocol = |host: &str, port: u16| table.by_host(host, port, "shop").unwrap().protocol();
+    assert_eq!(protocol("web", 80), Protocol::Http);
+    assert_eq!(protocol("web", 81), Protocol::Auto);
+    assert_eq!(protocol("127.0.0.11", 8080), Protocol::Http);
+}
+
+#[test]
+fn plans_name_all_that_an_attempt_needs() {
+    let modifier =
+        |name: &str| HeaderModifier { set: vec![(name.to_owned(), "1".to_owned())], ..HeaderModifier::default() };
+    let to = |service: Option<&str>, port, weight| Backend {
+        service: service.map(name),
+        port,
+        weight,
+        request_headers: modifier("x-backend"),
+    };
+    let rules = vec![
+        RouteRule {
+            backends: vec![to(Some("other/web"), 80, 1)],
+            request_headers: modifier("x-rule"),
+            request_timeout_ms: Some(5),
+            ..rule("full", vec![matching(exact("/full"), None, &[])])
+        },
+        RouteRule {
+            backends: vec![to(Some("other/web"), 80, 1)],
+            request_timeout_ms: Some(0),
+            ..rule("endless", vec![matching(exact("/endless"), None, &[])])
+        },
+        RouteRule {
+            backends: vec![to(Some("other/web"), 81, 1)],
+            ..rule("port", vec![matching(exact("/port"), None, &[])])
+        },
+        RouteRule { backends: vec![to(None, 80, 1)], ..rule("gone", vec![matching(exact("/gone"), None, &[])]) },
+        rule("none", vec![matching(exact("/none"), None, &[])]),
+    ];
+    let services =
+        vec![service("shop/web", None, &[]), service("other/web", None, &[]), service("shop/bare", None, &[])];
+    let table = table(services, vec![route("shop/r", 1, rules)]);
+    let ask = |host: &str, port: u16, at: &str| {
+        let to = table.by_host(host, port, "shop").unwrap();
+        plan(
+            &table,
+            &to,
+            "shop",
+            &HeadView { method: "GET", path: &path(at), headers: &|_| None },
+            0,
+            &mesh(Egress::Allow),
+        )
+    };
+    let full = ask("web", 80, "/full").unwrap();
+    let mut headers = http::HeaderMap::new();
+    full.modify(&mut headers);
+    assert_eq!((headers.len(), full.modifies(), full.timeout), (2, true, Some(std::time::Duration::from_millis(5))));
+    assert_eq!((full.service.name.clone(), full.target_port, full.rule_index), (name("other/web"), 8080, 0));
+    assert_eq!(ask("web", 80, "/endless").unwrap().timeout, None);
+    let bare = ask("bare", 80, "/").unwrap();
+    assert_eq!((bare.route, bare.modifies(), bare.timeout), (None, false, Some(std::time::Duration::from_secs(7))));
+    let refused = |host: &str, port: u16, at: &str, status: u16, text: &str| {
+        let refusal = ask(host, port, at).unwrap_err();
+        assert_eq!((refusal.status(), refusal.to_string().as_str()), (status, text));
+    };
+    refused("web", 80, "/other", 404, "no rule of the routes of shop/web matches");
+    refused("web", 80, "/none", 500, "HTTPRoute shop/r has no backend with weight");
+    refused("web", 80, "/gone", 500, "the backend of HTTPRoute shop/r does not exist");
+    refused("web", 80, "/port", 404, "other/web has no port 81");
+    refused("bare", 81, "/", 404, "shop/bare has no port 81");
+}
+
+#[test]
+fn readings_that_meet_another_rule_are_ambiguous_where_it_matters() {
+    let to = |service: &str| Backend {
+        service: Some(name(service)),
+        port: 80,
+        weight: 1,
+        request_headers: HeaderModifier::default(),
+    };
+    let timed = RouteRule { request_timeout_ms: Some(5), ..rule("timed", vec![matching(prefix("/timed"), None, &[])]) };
+    let plain =
+        RouteRule { backends: vec![to("other/web")], ..rule("plain", vec![matching(prefix("/plain"), None, &[])]) };
+    let root = RouteRule { backends: vec![to("shop/web")], ..rule("root", vec![matching(prefix("/"), None, &[])]) };
+    let check = |reading: &str, at: &str, expect: &str| {
+        let mut web = service("shop/web", None, &[]);
+        web.path_reading = if reading.is_empty() { PathReading::default() } else { reading.parse().unwrap() };
+        let table = table(vec![web], vec![route("shop/r", 1, vec![timed.clone(), plain.clone(), root.clone()])]);
+        assert_eq!(met(&table, "shop", 80, "GET", at, &[]), expect, "{at} {reading}");
+    };
+    check("", "/timed/x", "timed");
+    check("", "/x/../timed", "timed");
+    check("", "//timed", "400");
+    check("", "/x/..;/timed", "400");
+    check("", "/a%2f..%2ftimed", "400");
+    check("", "/timed%2fx", "400");
+    check("", "/timed//x", "timed");
+    check("", "//plain", "root");
+    check("", "//other", "root");
+    check("encoded-slash=literal", "/timed%2Fx", "root");
+    check("slashes=kept", "//timed", "root");
+    check("", "/;/;%2f\\%5c..;%2f..//%e9;/;a%2f", "400");
 }

@@ -1,5 +1,6 @@
 //! Messages to inner types. Every error names its field; nothing that a peer sends panics.
 
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use http::{HeaderName, HeaderValue};
@@ -7,11 +8,12 @@ use http::{HeaderName, HeaderValue};
 use super::{WireError, v1};
 use crate::bundle::serde_json_raw::Json;
 use crate::bundle::{
-    Backend, Direction, Endpoint, FilterAttachment, FilterLimits, FilterMode, HeaderMatch, HeaderModifier,
-    MeshSettings, ObjectName, OnFailure, PathMatch, Protocol, Revision, Route, RouteMatch, RouteRule, ServedWorkload,
-    Service, ServicePort, WorkloadPort,
+    AppVersion, Backend, Direction, Egress, Endpoint, FilterAttachment, FilterLimits, FilterMode, HeaderMatch,
+    HeaderModifier, MeshSettings, ObjectName, OnFailure, PathMatch, Protocol, Revision, Route, RouteMatch, RouteRule,
+    ServedWorkload, Service, ServicePort, WorkloadPort,
 };
 use crate::delta::{Delta, Key, Object};
+use crate::path::PathReading;
 
 type Result<T> = std::result::Result<T, WireError>;
 
@@ -139,6 +141,11 @@ impl TryFrom<v1::Mesh> for MeshSettings {
             request_timeout_ms: mesh.request_timeout_ms,
             connect_timeout_ms: mesh.connect_timeout_ms,
             max_retries: mesh.max_retries,
+            egress: match known::<v1::Egress>("egress", mesh.egress)? {
+                v1::Egress::Allow => Egress::Allow,
+                v1::Egress::RegistryOnly => Egress::RegistryOnly,
+            },
+            namespaces: mesh.namespaces.into_iter().collect(),
         })
     }
 }
@@ -154,11 +161,39 @@ fn protocol(number: i32) -> Result<Protocol> {
     }
 }
 
+fn app_version(number: i32) -> Result<AppVersion> {
+    Ok(match known::<v1::AppVersion>("app_version", number)? {
+        v1::AppVersion::AsCaller => AppVersion::AsCaller,
+        v1::AppVersion::Http1 => AppVersion::Http1,
+        v1::AppVersion::Http2 => AppVersion::Http2,
+    })
+}
+
+/// Empty: nothing is declared.
+fn path_reading(text: &str) -> Result<PathReading> {
+    if text.is_empty() { Ok(PathReading::default()) } else { parse("path_reading", text) }
+}
+
+/// An IPv4 address mapped into IPv6 is that IPv4 address.
+fn address(field: &str, text: &str) -> Result<IpAddr> {
+    parse::<IpAddr>(field, text).map(|address| address.to_canonical())
+}
+
+fn addresses(texts: &[String]) -> Result<Vec<IpAddr>> {
+    texts.iter().map(|text| address("addresses", text)).collect()
+}
+
 impl TryFrom<v1::WorkloadPort> for WorkloadPort {
     type Error = WireError;
 
     fn try_from(wire: v1::WorkloadPort) -> Result<Self> {
-        Ok(Self { port: port("port", wire.port)?, protocol: protocol(wire.protocol)? })
+        Ok(Self {
+            port: port("port", wire.port)?,
+            protocol: protocol(wire.protocol)?,
+            app_version: app_version(wire.app_version)?,
+            path_reading: path_reading(&wire.path_reading)?,
+            opaque_refused: wire.opaque_refused,
+        })
     }
 }
 
@@ -169,7 +204,8 @@ impl TryFrom<v1::Workload> for ServedWorkload {
         Ok(Self {
             name: part("name", workload.name)?,
             identity: parse("identity", &workload.identity)?,
-            address: parse("address", &workload.address)?,
+            address: address("address", &workload.address)?,
+            addresses: addresses(&workload.addresses)?,
             ports: list("ports", workload.ports)?,
             labels: workload.labels,
             service: workload.service.map(|name| part("service", Some(name))).transpose()?,
@@ -185,7 +221,8 @@ impl TryFrom<v1::Service> for Service {
         Ok(Self {
             name: part("name", service.name)?,
             ports: list("ports", service.ports)?,
-            vip: service.vip.map(|vip| parse("vip", &vip)).transpose()?,
+            vip: service.vip.map(|vip| address("vip", &vip)).transpose()?,
+            path_reading: path_reading(&service.path_reading)?,
             endpoints: endpoints.into_iter().map(|endpoint| (endpoint.workload.clone(), endpoint)).collect(),
         })
     }
@@ -200,6 +237,7 @@ impl TryFrom<v1::ServicePort> for ServicePort {
             port: port("port", wire.port)?,
             target_port: port("target_port", wire.target_port)?,
             protocol: protocol(wire.protocol)?,
+            app_version: app_version(wire.app_version)?,
         })
     }
 }
@@ -211,7 +249,8 @@ impl TryFrom<v1::Endpoint> for Endpoint {
         Ok(Self {
             workload: part("workload", endpoint.workload)?,
             identity: endpoint.identity.map(|identity| parse("identity", &identity)).transpose()?,
-            address: parse("address", &endpoint.address)?,
+            address: address("address", &endpoint.address)?,
+            addresses: addresses(&endpoint.addresses)?,
             mesh_address: parse("mesh_address", &endpoint.mesh_address)?,
             weight: endpoint.weight,
             labels: endpoint.labels,

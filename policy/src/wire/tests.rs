@@ -7,9 +7,9 @@ use prost::Message;
 use super::*;
 use crate::bundle::serde_json_raw::Json;
 use crate::bundle::{
-    Backend, Bundle, Direction, Endpoint, FilterAttachment, FilterLimits, FilterMode, HeaderMatch, HeaderModifier,
-    MeshSettings, ObjectName, OnFailure, PathMatch, Protocol, Revision, Route, RouteMatch, RouteRule, ServedWorkload,
-    Service, ServicePort, WorkloadPort,
+    AppVersion, Backend, Bundle, Direction, Egress, Endpoint, FilterAttachment, FilterLimits, FilterMode, HeaderMatch,
+    HeaderModifier, MeshSettings, ObjectName, OnFailure, PathMatch, Protocol, Revision, Route, RouteMatch, RouteRule,
+    ServedWorkload, Service, ServicePort, WorkloadPort,
 };
 use crate::delta::Delta;
 use crate::identity::TrustDomain;
@@ -42,11 +42,13 @@ fn rule() -> RouteRule {
 fn everything() -> Vec<Object> {
     let identity = TrustDomain::default().workload("shop", "web").unwrap();
     let labels = BTreeMap::from([("app".to_owned(), "web".to_owned())]);
+    let path_reading = "encoded-slash=literal, params=cut, slashes=kept".parse().unwrap();
     let address = "127.0.0.11".parse().unwrap();
     let endpoint = Endpoint {
         workload: name("shop/web-1"),
         identity: Some(identity.clone()),
         address,
+        addresses: vec!["fd00::11".parse().unwrap()],
         mesh_address: "127.0.0.11:15008".parse().unwrap(),
         weight: 3,
         labels: labels.clone(),
@@ -54,7 +56,13 @@ fn everything() -> Vec<Object> {
     let protocols = [Protocol::Http, Protocol::Grpc, Protocol::Tcp, Protocol::Udp, Protocol::Auto];
     let port = |(index, protocol): (usize, &Protocol)| {
         let port = u16::try_from(index).unwrap() + 80;
-        ServicePort { name: Some(format!("p{index}")), port, target_port: 8080, protocol: *protocol }
+        ServicePort {
+            name: Some(format!("p{index}")),
+            port,
+            target_port: 8080,
+            protocol: *protocol,
+            app_version: AppVersion::Http1,
+        }
     };
     vec![
         Object::Mesh(MeshSettings {
@@ -64,18 +72,28 @@ fn everything() -> Vec<Object> {
             request_timeout_ms: Some(15_000),
             connect_timeout_ms: 5_000,
             max_retries: 2,
+            egress: Egress::RegistryOnly,
+            namespaces: ["shop".to_owned()].into(),
         }),
         Object::Workload(ServedWorkload {
             name: name("shop/web-1"),
             identity,
             address,
-            ports: vec![WorkloadPort { port: 8080, protocol: Protocol::Http }],
+            addresses: vec!["fd00::11".parse().unwrap()],
+            ports: vec![WorkloadPort {
+                port: 8080,
+                protocol: Protocol::Http,
+                app_version: AppVersion::Http2,
+                path_reading,
+                opaque_refused: true,
+            }],
             labels,
             service: Some(name("shop/web")),
         }),
         Object::Service(Service {
             name: name("shop/web"),
             ports: protocols.iter().enumerate().map(port).collect(),
+            path_reading,
             vip: Some("10.0.0.1".parse().unwrap()),
             endpoints: BTreeMap::from([(name("shop/web-1"), endpoint)]),
         }),

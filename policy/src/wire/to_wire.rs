@@ -2,8 +2,9 @@
 
 use super::v1;
 use crate::bundle::{
-    Backend, Direction, Endpoint, FilterAttachment, FilterMode, HeaderModifier, MeshSettings, ObjectName, OnFailure,
-    PathMatch, Protocol, Route, RouteMatch, RouteRule, ServedWorkload, Service, ServicePort, WorkloadPort,
+    AppVersion, Backend, Direction, Egress, Endpoint, FilterAttachment, FilterMode, HeaderModifier, MeshSettings,
+    ObjectName, OnFailure, PathMatch, Protocol, Route, RouteMatch, RouteRule, ServedWorkload, Service, ServicePort,
+    WorkloadPort,
 };
 use crate::delta::{Delta, Key, Object};
 
@@ -62,6 +63,12 @@ impl From<&MeshSettings> for v1::Mesh {
             request_timeout_ms: mesh.request_timeout_ms,
             connect_timeout_ms: mesh.connect_timeout_ms,
             max_retries: mesh.max_retries,
+            egress: match mesh.egress {
+                Egress::Allow => v1::Egress::Allow,
+                Egress::RegistryOnly => v1::Egress::RegistryOnly,
+            }
+            .into(),
+            namespaces: mesh.namespaces.iter().cloned().collect(),
         }
     }
 }
@@ -78,9 +85,25 @@ impl From<Protocol> for v1::Protocol {
     }
 }
 
+impl From<AppVersion> for v1::AppVersion {
+    fn from(version: AppVersion) -> Self {
+        match version {
+            AppVersion::AsCaller => Self::AsCaller,
+            AppVersion::Http1 => Self::Http1,
+            AppVersion::Http2 => Self::Http2,
+        }
+    }
+}
+
 impl From<&WorkloadPort> for v1::WorkloadPort {
     fn from(port: &WorkloadPort) -> Self {
-        Self { port: port.port.into(), protocol: v1::Protocol::from(port.protocol).into() }
+        Self {
+            port: port.port.into(),
+            protocol: v1::Protocol::from(port.protocol).into(),
+            app_version: v1::AppVersion::from(port.app_version).into(),
+            path_reading: port.path_reading.to_string(),
+            opaque_refused: port.opaque_refused,
+        }
     }
 }
 
@@ -90,6 +113,7 @@ impl From<&ServedWorkload> for v1::Workload {
             name: Some((&workload.name).into()),
             identity: workload.identity.to_string(),
             address: workload.address.to_string(),
+            addresses: workload.addresses.iter().map(ToString::to_string).collect(),
             ports: workload.ports.iter().map(Into::into).collect(),
             labels: workload.labels.clone(),
             service: workload.service.as_ref().map(Into::into),
@@ -103,6 +127,7 @@ impl From<&Service> for v1::Service {
             name: Some((&service.name).into()),
             ports: service.ports.iter().map(Into::into).collect(),
             vip: service.vip.map(|vip| vip.to_string()),
+            path_reading: service.path_reading.to_string(),
             endpoints: service.endpoints.values().map(Into::into).collect(),
         }
     }
@@ -115,6 +140,7 @@ impl From<&ServicePort> for v1::ServicePort {
             port: port.port.into(),
             target_port: port.target_port.into(),
             protocol: v1::Protocol::from(port.protocol).into(),
+            app_version: v1::AppVersion::from(port.app_version).into(),
         }
     }
 }
@@ -125,6 +151,7 @@ impl From<&Endpoint> for v1::Endpoint {
             workload: Some((&endpoint.workload).into()),
             identity: endpoint.identity.as_ref().map(ToString::to_string),
             address: endpoint.address.to_string(),
+            addresses: endpoint.addresses.iter().map(ToString::to_string).collect(),
             mesh_address: endpoint.mesh_address.to_string(),
             weight: endpoint.weight,
             labels: endpoint.labels.clone(),

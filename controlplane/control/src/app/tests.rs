@@ -221,7 +221,11 @@ pub(crate) fn workload(name: &str, namespace: &str, address: &str, service: Opti
         name: name.to_owned(),
         namespace: namespace.to_owned(),
         address: address.to_owned(),
-        ports: vec![v1::WorkloadPort { port: 8080, protocol: v1::Protocol::Http.into() }],
+        ports: vec![v1::WorkloadPort {
+            port: 8080,
+            protocol: v1::Protocol::Http.into(),
+            ..v1::WorkloadPort::default()
+        }],
         service: service.map(str::to_owned),
         mesh_address: format!("{address}:15008"),
         weight: 1,

@@ -33,7 +33,7 @@ fn registration(name: &str, address: [u8; 4], service: Option<&str>) -> Registra
         identity: "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap(),
         address: address.into(),
         mesh_address: (address, 15008).into(),
-        ports: vec![weft_policy::bundle::WorkloadPort { port: 8080, protocol: weft_policy::bundle::Protocol::Http }],
+        ports: vec![weft_policy::bundle::WorkloadPort::new(8080, weft_policy::bundle::Protocol::Http)],
         labels: BTreeMap::new(),
         weight: 1,
         service: service.map(str::to_owned),

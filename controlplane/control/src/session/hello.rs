@@ -85,7 +85,7 @@ fn registration(proxy: &ProxyKey, workload: &v1::WorkloadRegistration) -> Result
         workload.mesh_address.parse().map_err(|_| invalid("mesh_address", workload.mesh_address.clone()))?;
     let mut ports = Vec::new();
     for port in &workload.ports {
-        let port = (*port).try_into().map_err(|e| invalid("port", format!("{e}")))?;
+        let port = port.clone().try_into().map_err(|e| invalid("port", format!("{e}")))?;
         ports.push(port);
     }
     let service = workload.service.as_deref().map(|name| valid_name("service", name)).transpose()?;

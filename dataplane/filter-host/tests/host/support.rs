@@ -8,13 +8,14 @@ use std::time::Duration;
 use ed25519_dalek::pkcs8::EncodePublicKey as _;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::{Signer as _, SigningKey};
-use http::uri::{Authority, PathAndQuery};
+use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use weft_filter_host::{
     Attributes, Chain, Digest, FilterSpec, Host, HostConfig, LocalReply, Outcome, Position, Prepared, RequestView,
     Worker,
 };
 use weft_policy::bundle::{Direction, FilterMode, OnFailure};
+use weft_policy::path::{NormalPath, PathReading};
 
 pub(crate) const CALLER: &str = "spiffe://cluster.local/ns/web/sa/front";
 
@@ -71,7 +72,8 @@ pub(crate) fn hostile(host: &Host, change: impl FnOnce(&mut FilterSpec)) -> Arc<
 pub(crate) struct Head {
     pub(crate) method: Method,
     pub(crate) authority: Option<Authority>,
-    pub(crate) path: Option<PathAndQuery>,
+    pub(crate) path: Option<NormalPath>,
+    pub(crate) path_reading: PathReading,
     pub(crate) headers: HeaderMap,
     pub(crate) principal: Option<&'static str>,
     pub(crate) port: u16,
@@ -82,7 +84,8 @@ impl Head {
         Self {
             method: Method::GET,
             authority: Some(Authority::from_static("app.test:80")),
-            path: Some(PathAndQuery::from_static(path)),
+            path: Some(NormalPath::new(path.into()).expect("a path")),
+            path_reading: PathReading::default(),
             headers: HeaderMap::new(),
             principal: Some(CALLER),
             port: 80,
@@ -120,6 +123,7 @@ impl Head {
             method: &self.method,
             authority: &mut self.authority,
             path: &mut self.path,
+            path_reading: self.path_reading,
             headers: &mut self.headers,
         };
         worker.request_head(chain, from, stream, &mut view, &attributes)

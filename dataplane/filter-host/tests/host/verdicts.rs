@@ -38,7 +38,7 @@ fn what_the_contract_forbids_is_a_failure() {
 fn a_new_path_is_normalised() {
     let (mut worker, chain) = chain(|_| ());
     let head = ask(&mut worker, &chain, 1, Head::told("path")).expect("fine");
-    assert_eq!(head.path.expect("a path").as_str(), "/other?q=1");
+    assert_eq!(head.path.expect("a path").to_string(), "/other?q=1");
 }
 
 #[test]

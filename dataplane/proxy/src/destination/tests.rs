@@ -1,10 +1,11 @@
 //! What a worker has learned of endpoints, across snapshots.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use weft_policy::bundle::{Bundle, MeshSettings, ServedWorkload};
+use weft_policy::bundle::{Bundle, Egress, MeshSettings, ServedWorkload};
+use weft_policy::path::PathReading;
 
 use super::*;
 use crate::reply::Flag;
@@ -20,16 +21,24 @@ fn snapshot(endpoints: &[(&str, u8, u32)]) -> Snapshot {
         workload: name(workload),
         identity: Some(identity.clone()),
         address: [10, 0, 0, *address].into(),
+        addresses: Vec::new(),
         mesh_address: ([10, 0, 0, *address], 15008).into(),
         weight: *weight,
         labels: BTreeMap::new(),
     };
     let endpoints = endpoints.iter().map(|it| (name(it.0), endpoint(it))).collect();
-    let service = Service { name: name("reviews"), ports: Vec::new(), vip: None, endpoints };
+    let service = Service {
+        name: name("reviews"),
+        ports: Vec::new(),
+        vip: None,
+        path_reading: PathReading::default(),
+        endpoints,
+    };
     let local = ServedWorkload {
         name: name("web"),
         identity: identity.clone(),
         address: [10, 0, 0, 1].into(),
+        addresses: Vec::new(),
         ports: Vec::new(),
         labels: BTreeMap::new(),
         service: None,
@@ -41,6 +50,8 @@ fn snapshot(endpoints: &[(&str, u8, u32)]) -> Snapshot {
         request_timeout_ms: None,
         connect_timeout_ms: 1,
         max_retries: 2,
+        egress: Egress::Allow,
+        namespaces: BTreeSet::new(),
     };
     let bundle = Bundle {
         mesh: Some(mesh),

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use http::HeaderValue;
+use weft_policy::bundle::WorkloadPort;
 use weft_policy::identity::SpiffeId;
 
 use crate::filtering::Place;
@@ -38,12 +39,13 @@ impl Caller {
     }
 
     /// Where its request or connection to `socket` stands when filters see it.
-    pub(super) fn place(&self, socket: SocketAddr) -> Place<'_> {
+    pub(super) fn place(&self, socket: SocketAddr, port: &WorkloadPort) -> Place<'_> {
         Place {
             direction: weft_policy::bundle::Direction::Inbound,
             principal: Some(self.identity.as_str()),
             source: self.address.ip(),
             destination_port: socket.port(),
+            path_reading: port.path_reading,
         }
     }
 

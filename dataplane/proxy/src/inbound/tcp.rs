@@ -70,7 +70,7 @@ async fn open<'w>(
     record.upstream = Some(address.to_string());
     record.destination = Some(served.workload.identity.to_string());
     takes_tunnels(port.port, port.protocol)?;
-    let place = caller.place(address);
+    let place = caller.place(address, port);
     let (filtered, permit) = filtering::connection(&worker.filters, &served.inbound, &place).await?;
     let socket = [PlainSocket::Served(socket)];
     let connected = worker.apps.connect(&socket, snapshot.connect_timeout(), permit).await;
@@ -107,7 +107,7 @@ async fn tunnel(
         let denied = until_denied(worker, async |snapshot: &Snapshot| {
             let (served, port, _) = served_socket(worker, snapshot, address)?;
             takes_tunnels(port.port, port.protocol)?;
-            filtering::connection(&worker.filters, &served.inbound, &caller.place(address)).await.map(drop)
+            filtering::connection(&worker.filters, &served.inbound, &caller.place(address, port)).await.map(drop)
         });
         match select(tunnel, pin!(denied)).await {
             Either::Left((end, _)) => Ok(end),

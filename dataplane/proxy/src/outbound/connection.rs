@@ -49,8 +49,8 @@ pub async fn captured(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
 async fn payload(worker: &Rc<Worker>, stream: TcpStream, prefix: Bytes, origin: Origin) {
     let declared = worker.snapshot().and_then(|snapshot| {
         let target = origin.target.as_ref()?;
-        let resolved = routing::resolve_target(&snapshot, origin.workload(&snapshot).ok()?, target)?;
-        Some(routing::protocol(&resolved))
+        let resolved = routing::resolve_target(&snapshot, origin.workload(&snapshot).ok()?, target).ok()?;
+        resolved.map(|resolved| resolved.protocol())
     });
     match declared {
         None | Some(Protocol::Tcp | Protocol::Udp) => Box::pin(tcp::serve(worker, stream, prefix, &origin)).await,

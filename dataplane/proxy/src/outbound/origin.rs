@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use http::uri::Authority;
+use weft_policy::route::Meant;
 
 use crate::reply::Failure;
 use crate::snapshot::{Served, Snapshot};
@@ -53,6 +54,13 @@ impl Target {
         match host.trim_matches(['[', ']']).parse() {
             Ok(ip) => Target::Address(SocketAddr::new(ip, port)),
             Err(_) => Target::Name { host: host.to_owned(), port },
+        }
+    }
+
+    pub(super) fn meant(&self) -> Meant<'_> {
+        match self {
+            Target::Address(address) => Meant::Address(*address),
+            Target::Name { host, port } => Meant::Name { host, port: *port },
         }
     }
 

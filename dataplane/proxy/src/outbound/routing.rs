@@ -1,40 +1,33 @@
-//! What the snapshot says of a request: which service it addresses, and which rule, backend and port it is sent to. Pure.
+//! What the snapshot says of a request: which service it addresses, and which rule, backend and port it is sent to. The
+//! decisions are `weft_policy::route`'s, which `weft explain` calls too; here they meet a head of ours. Pure.
 
 use std::time::Duration;
 
-use weft_policy::bundle::{HeaderModifier, ObjectName, Protocol, Route, Service, ServicePort};
-use weft_policy::route::{HeadView, Resolved, RouteDecision};
+use weft_policy::bundle::Route;
+use weft_policy::route::{self, Authority, HeadView, Meant, Resolution, Resolved, Resolver};
 use weft_transport::http::RequestHead;
 
 use super::attempts::Goal;
 use super::{Origin, Target};
+use crate::filtering;
 use crate::reply::Failure;
 use crate::snapshot::{Served, Snapshot};
 
-/// The service a request addresses: by where its connection meant to go, and where that says nothing by its
-/// authority. `None`: outside the mesh.
+/// The service a request addresses. `None`: outside the mesh.
 pub(super) fn resolve<'s>(
     snapshot: &'s Snapshot,
     from: &Served,
     origin: &Origin,
     head: &RequestHead,
 ) -> Result<Option<Resolved<'s>>, Failure> {
-    if let Some(target) = &origin.target
-        && let Some(resolved) = resolve_target(snapshot, from, target)
-    {
-        return Ok(Some(resolved));
-    }
-    let authority = match (&origin.target, head.authority.as_ref()) {
-        (_, Some(authority)) => authority,
-        // Where the connection meant to go says enough (HTTP/1.0 without Host).
-        (Some(_), None) => return Ok(None),
-        (None, None) => return Err(Failure::NoAuthority),
+    let authority = head.authority.as_ref();
+    let asked = authority.map(|authority| Authority { host: authority.host(), port: authority.port_u16() });
+    let meant = origin.target.as_ref().map_or(Meant::Nothing, Target::meant);
+    let named = || match (authority, &origin.target) {
+        (Some(authority), _) => authority.to_string(),
+        (None, target) => target.as_ref().map(ToString::to_string).unwrap_or_default(),
     };
-    let port = match &origin.target {
-        Some(target) => target.port(),
-        None => authority.port_u16().unwrap_or(80),
-    };
-    Ok(snapshot.routes.resolve(authority.host(), port, &from.workload.name.namespace))
+    in_mesh(resolver(snapshot, from).resolve(meant, asked), named)
 }
 
 /// Makes the target of a forward-proxy request its authority; inside a connection whose destination is known, an
@@ -52,21 +45,25 @@ pub(super) fn take_target(origin: &Origin, head: &mut RequestHead) {
 }
 
 /// The service behind the target of a connection. `None`: outside the mesh.
-pub(super) fn resolve_target<'s>(snapshot: &'s Snapshot, from: &Served, target: &Target) -> Option<Resolved<'s>> {
-    let namespace = &from.workload.name.namespace;
-    match target {
-        Target::Address(address) => snapshot.routes.resolve_address(*address, namespace),
-        Target::Name { host, port } => snapshot.routes.resolve(host, *port, namespace),
-    }
+pub(super) fn resolve_target<'s>(
+    snapshot: &'s Snapshot,
+    from: &Served,
+    target: &Target,
+) -> Result<Option<Resolved<'s>>, Failure> {
+    in_mesh(resolver(snapshot, from).connection(target.meant()), || target.to_string())
 }
 
-/// What a destination is declared to speak; an endpoint addressed by its own IP speaks what its port does.
-pub(super) fn protocol(to: &Resolved<'_>) -> Protocol {
-    let of = |port: &&ServicePort| match to.endpoint {
-        Some(_) => port.target_port == to.port,
-        None => port.port == to.port,
-    };
-    to.service.ports.iter().find(of).map_or(Protocol::Auto, |port| port.protocol)
+fn resolver<'a, 's: 'a>(snapshot: &'s Snapshot, from: &'a Served) -> Resolver<'a, 's> {
+    let from_namespace = &from.workload.name.namespace;
+    Resolver { table: &snapshot.routes, mesh: &snapshot.mesh, from_namespace, is_local: &|_| false }
+}
+
+fn in_mesh(resolution: Resolution<'_>, named: impl FnOnce() -> String) -> Result<Option<Resolved<'_>>, Failure> {
+    match resolution {
+        Resolution::Mesh(resolved) => Ok(Some(resolved)),
+        Resolution::Outside | Resolution::Unknown => Ok(None),
+        Resolution::Refused(refusal) => Err(Failure::Egress { to: named(), refusal }),
+    }
 }
 
 /// What is decided for one request. Immutable; each attempt is made from it.
@@ -74,16 +71,14 @@ pub(super) struct Plan<'s> {
     pub(super) goal: Goal<'s>,
     pub(super) route: Option<&'s Route>,
     pub(super) timeout: Option<Duration>,
-    modifiers: [Option<&'s HeaderModifier>; 2],
+    plan: route::Plan<'s>,
 }
 
 impl Plan<'_> {
     /// The head as it is sent: the rule's changes on what the filters left.
     pub(super) fn head(&self, head: &RequestHead) -> RequestHead {
         let mut head = head.clone();
-        for modifier in self.modifiers.iter().flatten() {
-            weft_policy::route::modify_headers(modifier, &mut head.headers);
-        }
+        self.plan.modify(&mut head.headers);
         head
     }
 }
@@ -95,45 +90,23 @@ pub(super) fn route<'s>(
     head: &RequestHead,
     dice: u64,
 ) -> Result<Plan<'s>, Failure> {
-    let default_timeout = snapshot.mesh.request_timeout_ms;
-    let decision = {
-        let path = head.path.as_ref().map_or("/", |path| path.path());
-        let headers = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
-        let view = HeadView { method: head.method.as_str(), path, headers: &headers };
-        snapshot.routes.decide(resolved, &from.workload.name.namespace, &view)
-    };
-    let (route, rule) = match decision {
-        RouteDecision::Default => {
-            let goal = goal(resolved.service, resolved.port, resolved.endpoint)?;
-            return Ok(Plan { goal, route: None, timeout: timeout(default_timeout), modifiers: [None, None] });
-        }
-        RouteDecision::NoMatch => {
-            return Err(Failure::NoRuleMatched { service: resolved.service.name.to_string() });
-        }
-        RouteDecision::Rule { route, rule, .. } => (route, rule),
-    };
-    let named = || format!("HTTPRoute {}", route.name);
-    let backend = weft_policy::route::pick_backend(rule, dice).ok_or_else(|| Failure::NoBackend { route: named() })?;
-    let service = backend.service.as_ref().and_then(|name| snapshot.bundle.services.get(name));
-    let service = service.ok_or_else(|| Failure::BackendNotFound { route: named() })?;
-    Ok(Plan {
-        goal: goal(service, backend.port, None)?,
-        route: Some(route),
-        timeout: timeout(rule.request_timeout_ms.or(default_timeout)),
-        modifiers: [Some(&rule.request_headers), Some(&backend.request_headers)],
-    })
+    let path = filtering::normal_path(head)?.ok_or(Failure::BadRequest("a request without a path".into()))?;
+    let headers = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
+    let view = HeadView { method: head.method.as_str(), path: &path, headers: &headers };
+    let from_namespace = &from.workload.name.namespace;
+    let plan = route::plan(&snapshot.routes, resolved, from_namespace, &view, dice, &snapshot.mesh).map_err(refused)?;
+    Ok(Plan { goal: goal_of(&plan), route: plan.route, timeout: plan.timeout, plan })
 }
 
-fn timeout(ms: Option<u64>) -> Option<Duration> {
-    ms.filter(|ms| *ms > 0).map(Duration::from_millis)
+/// Where a connection goes that is not looked into.
+pub(super) fn goal<'s>(to: &Resolved<'s>) -> Result<Goal<'s>, Failure> {
+    route::plan_connection(to).map(|plan| goal_of(&plan)).map_err(refused)
 }
 
-/// The app port behind a port of a service; an endpoint addressed by its own IP was addressed by its own port.
-pub(super) fn goal<'s>(service: &'s Service, port: u16, direct: Option<&'s ObjectName>) -> Result<Goal<'s>, Failure> {
-    let port = match (direct, service.ports.iter().find(|known| known.port == port)) {
-        (Some(_), _) => port,
-        (None, Some(known)) => known.target_port,
-        (None, None) => return Err(Failure::NoSuchPort { service: service.name.to_string(), port }),
-    };
-    Ok(Goal { service, port, direct })
+fn goal_of<'s>(plan: &route::Plan<'s>) -> Goal<'s> {
+    Goal { service: plan.service, port: plan.target_port, direct: plan.direct }
+}
+
+fn refused(refusal: route::RouteRefusal) -> Failure {
+    Failure::Route(Box::new(refusal))
 }

@@ -100,7 +100,7 @@ pub(super) async fn open<'w>(
     let snapshot = worker.snapshot().ok_or(Failure::NotReady)?;
     let from = origin.workload(&snapshot)?;
     record.source = Some(from.workload.identity.to_string());
-    match routing::resolve_target(&snapshot, from, target) {
+    match routing::resolve_target(&snapshot, from, target)? {
         Some(resolved) => open_mesh(worker, &snapshot, from, origin, &resolved, record).await,
         None => {
             let (stream, address) = passthrough::connect(worker, &snapshot, from, target, origin.peer.ip()).await?;
@@ -119,7 +119,7 @@ async fn open_mesh<'w>(
     resolved: &Resolved<'_>,
     record: &mut ConnectionRecord,
 ) -> Result<Far<'w>, Failure> {
-    let goal = goal(resolved.service, resolved.port, resolved.endpoint)?;
+    let goal = goal(resolved)?;
     let place = Place::outbound(origin.peer.ip(), resolved.port, from);
     let (filtered, mut permit) = filtering::connection(&worker.filters, &from.outbound, &place).await?;
     let mut attempts = Attempts::new(worker, snapshot, from, goal);

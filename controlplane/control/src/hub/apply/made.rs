@@ -40,6 +40,7 @@ pub(in crate::hub) fn put_registered(
         metadata: Metadata { labels, ..named(&registration.name) },
         spec: WorkloadSpec {
             address: registration.address,
+            addresses: Vec::new(),
             ports: registration.ports.iter().map(port).collect(),
             service_account: registration.identity.service_account().to_owned(),
             weight: registration.weight,

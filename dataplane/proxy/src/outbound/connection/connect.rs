@@ -68,8 +68,8 @@ async fn open<'w>(
 ) -> Result<Option<(tcp::Far<'w>, ConnectionRecord)>, Failure> {
     let snapshot = worker.snapshot().ok_or(Failure::NotReady)?;
     let from = origin.workload(&snapshot)?;
-    if let Some(resolved) = routing::resolve_target(&snapshot, from, target)
-        && !matches!(routing::protocol(&resolved), Protocol::Tcp | Protocol::Udp)
+    if let Some(resolved) = routing::resolve_target(&snapshot, from, target)?
+        && !matches!(resolved.protocol(), Protocol::Tcp | Protocol::Udp)
     {
         return reach(worker, &snapshot, from, &resolved).await.map(|()| None);
     }
@@ -85,7 +85,7 @@ async fn open<'w>(
 
 /// Makes sure that an endpoint can be connected to.
 async fn reach(worker: &Rc<Worker>, snapshot: &Snapshot, from: &Served, to: &Resolved<'_>) -> Result<(), Failure> {
-    let goal = routing::goal(to.service, to.port, to.endpoint)?;
+    let goal = routing::goal(to)?;
     let mut attempts = Attempts::new(worker, snapshot, from, goal);
     loop {
         let attempt = attempts.pick()?;

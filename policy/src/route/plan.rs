@@ -1,0 +1,194 @@
+//! How a request reaches the service that it was resolved to: the rule of the routes, a backend, its port, its deadline.
+
+use std::time::Duration;
+
+use super::{HeadView, Resolved, RouteDecision, RouteTable, modify_headers, pick_backend};
+use crate::bundle::{Backend, HeaderModifier, MeshSettings, ObjectName, Route, RouteRule, Service};
+use crate::path;
+
+/// The way of one request. Nothing of it is applied yet: what is sent is made per attempt from the head and this.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan<'t> {
+    /// For the log. `None`: no route is attached, or one endpoint was addressed.
+    pub route: Option<&'t Route>,
+    /// The place of the rule in its route.
+    pub rule_index: usize,
+    /// The service whose endpoints may take it.
+    pub service: &'t Service,
+    /// The port at the endpoints.
+    pub target_port: u16,
+    /// Only this endpoint may take it.
+    pub direct: Option<&'t ObjectName>,
+    /// For the whole exchange. `None`: no deadline.
+    pub timeout: Option<Duration>,
+    /// The rule's header changes, then its backend's.
+    modifiers: [Option<&'t HeaderModifier>; 2],
+}
+
+impl Plan<'_> {
+    /// Changes the header of one attempt as the rule and its backend say.
+    pub fn modify(&self, headers: &mut http::HeaderMap) {
+        self.modifiers.into_iter().flatten().for_each(|modifier| modify_headers(modifier, headers));
+    }
+
+    /// False where sending the head as it is does the same as [`Plan::modify`].
+    pub fn modifies(&self) -> bool {
+        self.modifiers.into_iter().flatten().any(|modifier| *modifier != HeaderModifier::default())
+    }
+}
+
+/// Why a request to a service goes nowhere.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RouteRefusal {
+    #[error("no rule of the routes of {service} matches")]
+    NoRuleMatched { service: ObjectName },
+    #[error("HTTPRoute {route} has no backend with weight")]
+    NoBackend { route: ObjectName },
+    #[error("the backend of HTTPRoute {route} does not exist")]
+    BackendNotFound { route: ObjectName },
+    #[error("{service} has no port {port}")]
+    NoSuchPort { service: ObjectName, port: u16 },
+    #[error("path can be read as {other:?}, which meets another rule of HTTPRoute {route}")]
+    AmbiguousPath { route: ObjectName, other: String },
+    #[error("{0}")]
+    TooManyReadings(#[from] path::Ambiguous),
+}
+
+impl RouteRefusal {
+    /// The status of the answer.
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::AmbiguousPath { .. } | Self::TooManyReadings(_) => 400,
+            Self::NoRuleMatched { .. } | Self::NoSuchPort { .. } => 404,
+            Self::NoBackend { .. } | Self::BackendNotFound { .. } => 500,
+        }
+    }
+
+    /// The route that decided, where one did.
+    pub fn route(&self) -> Option<&ObjectName> {
+        match self {
+            Self::NoBackend { route } | Self::BackendNotFound { route } | Self::AmbiguousPath { route, .. } => {
+                Some(route)
+            }
+            Self::NoRuleMatched { .. } | Self::NoSuchPort { .. } | Self::TooManyReadings(_) => None,
+        }
+    }
+}
+
+/// What the routes say, before the dice choose among backends.
+#[derive(Debug, Clone, Copy)]
+pub enum Choice<'t> {
+    /// To the service itself.
+    Direct(Resolved<'t>),
+    Rule {
+        route: &'t Route,
+        rule_index: usize,
+        rule: &'t RouteRule,
+    },
+}
+
+/// Plans the way of a request. `dice`: uniform over all of `u64`, chooses among backends by weight.
+///
+/// # Errors
+/// The request goes nowhere.
+pub fn plan<'t>(
+    table: &'t RouteTable,
+    to: &Resolved<'t>,
+    from_namespace: &str,
+    head: &HeadView<'_>,
+    dice: u64,
+    mesh: &MeshSettings,
+) -> Result<Plan<'t>, RouteRefusal> {
+    match choose(table, to, from_namespace, head)? {
+        Choice::Direct(to) => Ok(Plan { timeout: deadline(mesh.request_timeout_ms), ..plan_connection(&to)? }),
+        Choice::Rule { route, rule_index, rule } => {
+            let backend = pick_backend(rule, dice).ok_or_else(|| RouteRefusal::NoBackend { route: route.name.clone() });
+            to_backend(table, (route, rule_index, rule), backend?, mesh)
+        }
+    }
+}
+
+/// Plans the way of a connection that is not looked into: no route holds for it.
+///
+/// # Errors
+/// The service has no such port.
+pub fn plan_connection<'t>(to: &Resolved<'t>) -> Result<Plan<'t>, RouteRefusal> {
+    let Resolved { service, port, endpoint } = *to;
+    // An endpoint addressed by its own IP was addressed by its own port.
+    let target_port = if endpoint.is_some() { port } else { target_port(service, port)? };
+    let modifiers = [None, None];
+    Ok(Plan { route: None, rule_index: 0, service, target_port, direct: endpoint, timeout: None, modifiers })
+}
+
+/// The rule that a request meets. Its path is taken as it is sent; readings that would meet a rule which treats requests
+/// differently make it ambiguous.
+///
+/// # Errors
+/// No rule holds, or it can't be told which.
+pub fn choose<'t>(
+    table: &'t RouteTable,
+    to: &Resolved<'t>,
+    from_namespace: &str,
+    head: &HeadView<'_>,
+) -> Result<Choice<'t>, RouteRefusal> {
+    let decide = |reading: &str| table.decide(to, from_namespace, head, reading);
+    match decide(&head.path.standard()) {
+        RouteDecision::Default => Ok(Choice::Direct(*to)),
+        RouteDecision::NoMatch => Err(RouteRefusal::NoRuleMatched { service: to.service.name.clone() }),
+        RouteDecision::Rule { route, rule_index, rule } => {
+            if head.path.is_ambiguous() {
+                for reading in head.path.readings(&to.service.path_reading)?.iter() {
+                    if let RouteDecision::Rule { rule: other, .. } = decide(reading)
+                        && !treats_alike(rule, other)
+                    {
+                        let other = reading.to_owned();
+                        return Err(RouteRefusal::AmbiguousPath { route: route.name.clone(), other });
+                    }
+                }
+            }
+            Ok(Choice::Rule { route, rule_index, rule })
+        }
+    }
+}
+
+/// The way to one backend of a rule.
+pub(crate) fn to_backend<'t>(
+    table: &'t RouteTable,
+    (route, rule_index, rule): (&'t Route, usize, &'t RouteRule),
+    backend: &'t Backend,
+    mesh: &MeshSettings,
+) -> Result<Plan<'t>, RouteRefusal> {
+    let service = backend.service.as_ref().and_then(|name| table.bundle.services.get(name));
+    let service = service.ok_or_else(|| RouteRefusal::BackendNotFound { route: route.name.clone() })?;
+    Ok(Plan {
+        route: Some(route),
+        rule_index,
+        service,
+        target_port: target_port(service, backend.port)?,
+        direct: None,
+        timeout: deadline(rule.request_timeout_ms.or(mesh.request_timeout_ms)),
+        modifiers: [Some(&rule.request_headers), Some(&backend.request_headers)],
+    })
+}
+
+fn target_port(service: &Service, port: u16) -> Result<u16, RouteRefusal> {
+    let known = service.ports.iter().find(|known| known.port == port);
+    known.map(|known| known.target_port).ok_or_else(|| RouteRefusal::NoSuchPort { service: service.name.clone(), port })
+}
+
+fn deadline(ms: Option<u64>) -> Option<Duration> {
+    ms.filter(|ms| *ms > 0).map(Duration::from_millis)
+}
+
+/// True where two rules differ in nothing but where they send requests.
+fn treats_alike(a: &RouteRule, b: &RouteRule) -> bool {
+    let carried = |rule: &RouteRule, modifier: &HeaderModifier| {
+        *modifier == HeaderModifier::default()
+            || rule.backends.iter().any(|backend| backend.request_headers == *modifier)
+    };
+    let within = |a: &RouteRule, b: &RouteRule| a.backends.iter().all(|backend| carried(b, &backend.request_headers));
+    a.request_headers == b.request_headers
+        && a.request_timeout_ms == b.request_timeout_ms
+        && within(a, b)
+        && within(b, a)
+}
