@@ -65,6 +65,7 @@ impl Parts {
                 principal: None,
                 source: [127, 0, 0, 1].into(),
                 destination_port: 80,
+                path_reading: weft_policy::path::PathReading::default(),
             };
             let (mut filtered, permit) = filtering::request(&self.filters, &chain, &place, &mut head).await.unwrap();
             let mut record = Record::open(Side::Outbound, &head, false);
