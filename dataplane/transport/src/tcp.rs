@@ -3,18 +3,22 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use socket2::SockRef;
-use tokio::io::AsyncWriteExt;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncWriteExt, Interest, Ready};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::http::{Frame, StreamError};
 
 pub(crate) mod buffer;
+mod diag;
 pub(crate) mod prefixed;
 #[cfg(test)]
 mod tests;
@@ -28,8 +32,9 @@ pub const CONNECT_ERROR: u64 = 0x10f;
 /// Splits a stream into halves; `prefix` is what was already read from it.
 pub fn split(io: TcpStream, prefix: &[u8]) -> (Reader, Writer) {
     let (read, write) = io.into_split();
-    let reader = Reader { io: read, buffer: ReadBuffer::new(prefix) };
-    (reader, Writer { io: Some(write), buffer: WriteBuffer::default(), finished: false })
+    let write_failed = Arc::new(AtomicBool::new(false));
+    let reader = Reader { io: read, buffer: ReadBuffer::new(prefix), write_failed: Arc::clone(&write_failed) };
+    (reader, Writer { io: Some(write), buffer: WriteBuffer::default(), finished: false, write_failed })
 }
 
 /// The receiving half. Holds at most 64 KiB beyond the frame it handed out.
@@ -37,6 +42,7 @@ pub fn split(io: TcpStream, prefix: &[u8]) -> (Reader, Writer) {
 pub struct Reader {
     io: OwnedReadHalf,
     buffer: ReadBuffer,
+    write_failed: Arc<AtomicBool>,
 }
 
 impl Reader {
@@ -51,6 +57,10 @@ impl Reader {
             ready!(self.buffer.poll_fill(cx, &mut self.io)).map_err(tunnel_error)?;
         }
         let count = self.buffer.bytes.len();
+        // The kernel tells an RST once. When the writer was told, the end that is read here is not a FIN.
+        if count == 0 && self.write_failed.load(Ordering::Relaxed) {
+            return Poll::Ready(Err(StreamError::Reset(CONNECT_ERROR)));
+        }
         Poll::Ready(Ok((count > 0).then(|| Frame::Data(self.buffer.take(count)))))
     }
 
@@ -72,6 +82,7 @@ pub struct Writer {
     io: Option<OwnedWriteHalf>,
     buffer: WriteBuffer,
     finished: bool,
+    write_failed: Arc<AtomicBool>,
 }
 
 impl Writer {
@@ -86,13 +97,13 @@ impl Writer {
             self.buffer.poll_send(cx, io, &mut data, b"")
         })
         .await
-        .map_err(tunnel_error)
+        .map_err(|error| failed(&self.write_failed, error))
     }
 
     /// Writes everything taken so far.
     pub async fn flush(&mut self) -> Result<(), StreamError> {
         let io = self.io.as_mut().ok_or(StreamError::Reset(CONNECT_ERROR))?;
-        poll_fn(|cx| self.buffer.poll_drain(cx, io)).await.map_err(tunnel_error)
+        poll_fn(|cx| self.buffer.poll_drain(cx, io)).await.map_err(|error| failed(&self.write_failed, error))
     }
 
     /// Writes everything and sends a FIN; the other direction stays open.
@@ -113,11 +124,107 @@ impl Writer {
             io.forget();
         }
     }
+
+    /// Ends the connection abnormally once everything taken so far was delivered, or can't be.
+    pub async fn abort(&mut self) {
+        if let Ok(Ok(())) = timeout(DELIVERY, self.flush()).await
+            && let Some(io) = &self.io
+        {
+            delivered(io.as_ref()).await;
+        }
+        self.reset();
+    }
+
+    /// Resolves when the other side has closed or reset the connection; a half-close is none. Cancel safe.
+    pub async fn gone(&mut self) {
+        if let Some(io) = &self.io {
+            gone(io.as_ref()).await;
+        }
+    }
+}
+
+/// How long a receiver may take nothing of what an aborted message still owes it.
+pub(crate) const DELIVERY: Duration = Duration::from_secs(5);
+/// How long it may take in all.
+const DELIVERY_TOTAL: Duration = Duration::from_secs(60);
+
+/// Waits until the peer's kernel has taken everything that was written: an RST that follows then destroys nothing.
+pub(crate) async fn delivered(stream: &TcpStream) {
+    let end = Instant::now() + DELIVERY_TOTAL;
+    let (mut stalled_at, mut before) = (Instant::now() + DELIVERY, u32::MAX);
+    let mut pause = Duration::from_millis(1);
+    while let Some(left) = diag::unacknowledged(stream).filter(|left| *left > 0) {
+        let now = Instant::now();
+        if left < before {
+            (stalled_at, before) = (now + DELIVERY, left);
+        }
+        if now >= stalled_at.min(end) {
+            return;
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(50));
+    }
+}
+
+/// How soon unread bytes are looked behind for a close.
+const LOOK_BEHIND: Duration = Duration::from_millis(50);
+/// How often a half-closed peer is looked after: at first, and in the long run.
+const LOOK_AFTER: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(500)];
+
+/// Resolves when the peer has closed or reset the connection. A FIN alone says only that it sends no more: it has gone when
+/// no process holds its socket. Where that can't be known, keep-alive probes find out. Cancel safe.
+pub(crate) async fn gone(stream: &TcpStream) {
+    loop {
+        // The waker's own place for reading: cheaper than a place in the list of all who wait for this socket.
+        let _ = poll_fn(|cx| stream.poll_read_ready(cx)).await;
+        let Some(ready) = readiness(stream).await else { return };
+        if ready.is_read_closed() {
+            break;
+        }
+        // Bytes that nobody has read yet hide a later close.
+        let _ = timeout(LOOK_BEHIND, stream.ready(Interest::ERROR)).await;
+    }
+    let [mut pause, longest] = LOOK_AFTER;
+    let mut probed = false;
+    loop {
+        match diag::peer(stream) {
+            diag::Owner::Gone => return,
+            diag::Owner::Unknown if !probed => {
+                probed = true;
+                probe(stream);
+            }
+            diag::Owner::Present | diag::Owner::Unknown => {}
+        }
+        let _ = timeout(pause, stream.ready(Interest::ERROR)).await;
+        if readiness(stream).await.is_none() {
+            return;
+        }
+        pause = (pause * 2).min(longest);
+    }
+}
+
+/// What the socket is ready for, once it is ready for anything; `None` when it was reset.
+async fn readiness(stream: &TcpStream) -> Option<Ready> {
+    let ready = stream.ready(Interest::READABLE | Interest::WRITABLE | Interest::ERROR).await.ok()?;
+    (!ready.is_error() && !ready.is_write_closed()).then_some(ready)
+}
+
+/// Asks the peer's kernel every few seconds whether it still knows the connection.
+fn probe(stream: &TcpStream) {
+    const EVERY: Duration = Duration::from_secs(5);
+    let keepalive = TcpKeepalive::new().with_time(EVERY).with_interval(EVERY).with_retries(3);
+    // Fails only on a socket that is gone.
+    let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
 }
 
 pub(crate) fn linger_zero(stream: &TcpStream) {
     // Fails only on a socket that is gone, and then there is nothing left to reset.
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
+
+fn failed(write_failed: &AtomicBool, error: io::Error) -> StreamError {
+    write_failed.store(true, Ordering::Relaxed);
+    tunnel_error(error)
 }
 
 fn tunnel_error(error: io::Error) -> StreamError {

@@ -87,3 +87,70 @@ fn bulk_passes_unchanged_with_bounded_pieces() {
         assert!(bytes == body);
     });
 }
+
+/// An RST from one side is passed on after the data, also where the writer was told of it first.
+#[test]
+fn what_came_before_a_reset_is_read_and_the_reset_stays_one() {
+    run(async {
+        for written in [false, true] {
+            let (mut near, far) = pair().await;
+            SockRef::from(&far).set_recv_buffer_size(4 << 20).unwrap();
+            let (mut reader, mut writer) = split(far, b"");
+            near.write_all(&vec![b'x'; 655_360]).await.unwrap();
+            delivered(&near).await;
+            linger_zero(&near);
+            drop(near);
+            if written {
+                while writer.data(Bytes::from_static(&[0; 20_000])).await.is_ok() {}
+            }
+            let mut taken = 0;
+            let end = loop {
+                match reader.frame().await {
+                    Ok(Some(Frame::Data(data))) => taken += data.len(),
+                    other => break other,
+                }
+            };
+            assert_eq!(taken, 655_360);
+            assert!(matches!(end, Err(StreamError::Reset(CONNECT_ERROR))), "{end:?}");
+        }
+    });
+}
+
+#[test]
+fn an_abort_delivers_and_then_resets() {
+    run(async {
+        let (mut near, far) = pair().await;
+        let sending = async {
+            let (reader, mut writer) = split(far, b"");
+            for _ in 0..64 {
+                writer.data(Bytes::from_static(&[b'x'; 10_240])).await.unwrap();
+            }
+            writer.abort().await;
+            drop((reader, writer));
+        };
+        let receiving = async {
+            let mut bytes = Vec::new();
+            let end = near.read_to_end(&mut bytes).await;
+            (bytes.len(), end.map_err(|error| error.kind()))
+        };
+        let ((), got) = tokio::join!(sending, receiving);
+        assert_eq!(got, (655_360, Err(io::ErrorKind::ConnectionReset)));
+    });
+}
+
+#[test]
+fn a_peer_is_gone_when_it_closed_and_not_when_it_half_closed() {
+    run(async {
+        for half_closed in [false, true] {
+            let (mut near, far) = pair().await;
+            let (_reader, mut writer) = split(far, b"");
+            if half_closed {
+                near.shutdown().await.unwrap();
+            }
+            let mut gone = Box::pin(writer.gone());
+            assert!(timeout(Duration::from_millis(100), &mut gone).await.is_err(), "half-closed: {half_closed}");
+            drop(near);
+            timeout(Duration::from_millis(600), gone).await.expect("noticed");
+        }
+    });
+}
