@@ -1,5 +1,6 @@
 //! Which protocol the first bytes of a connection belong to. Pure on bytes; the reading around it never loses one.
-//! Only what is certain is claimed: everything else is opaque and travels as TCP.
+//! Where nothing is declared only what is certain is claimed: everything else is opaque and travels as TCP. Where HTTP is
+//! declared only its version is asked for, and no byte makes it anything else.
 
 use std::io;
 use std::time::Duration;
@@ -7,7 +8,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::http::HttpLimits;
 
 mod client_hello;
 #[cfg(test)]
@@ -15,10 +18,13 @@ mod tests;
 
 /// The most bytes that a verdict may need: a request line, or a large ClientHello.
 pub const MAX_BYTES: usize = 18 * 1024;
-/// Longer first words are no HTTP method.
+/// Longer first words are no HTTP method where nothing says that the connection speaks HTTP.
 const MAX_METHOD: usize = 32;
 /// What a client of HTTP/2 with prior knowledge says first (RFC 9113 section 3.4).
 pub const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Empty lines that may precede a request line.
+//= rfc9112#section-2.2
+pub(crate) const MAX_EMPTY_LINES: usize = 8;
 
 /// The verdict on the first bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +51,73 @@ pub fn detect(bytes: &[u8]) -> Detected {
     if bytes.starts_with(preface) {
         return if preface.len() == HTTP2_PREFACE.len() { Detected::Http2 } else { Detected::NeedMore };
     }
-    request_line(bytes)
+    let line = after_empty_lines(bytes);
+    if line.is_empty() || line == b"\r" {
+        return Detected::NeedMore;
+    }
+    request_line(line)
+}
+
+/// What follows the empty lines that robust servers skip.
+//= rfc9112#section-2.2
+fn after_empty_lines(bytes: &[u8]) -> &[u8] {
+    let mut rest = bytes;
+    for _ in 0..MAX_EMPTY_LINES {
+        match rest.strip_prefix(b"\r\n") {
+            Some(after) => rest = after,
+            None => break,
+        }
+    }
+    rest
+}
+
+/// The version of HTTP on a connection that is declared to speak it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HttpVersion {
+    /// HTTP/1, or what is none: the codec answers it with 400.
+    Http1,
+    /// HTTP/2 with prior knowledge.
+    Http2,
+}
+
+/// Judges the first bytes of a connection that is declared to speak HTTP; `None` while they may become either version.
+pub fn detect_http(bytes: &[u8]) -> Option<HttpVersion> {
+    if bytes.starts_with(HTTP2_PREFACE) {
+        Some(HttpVersion::Http2)
+    } else if HTTP2_PREFACE.starts_with(bytes) {
+        None
+    } else {
+        Some(HttpVersion::Http1)
+    }
+}
+
+/// Reads until the version of HTTP is clear; gives it and every byte read, `prefix` first. A client that says nothing for
+/// `limits.idle_timeout`, or ends before its first byte, gives `None`. One that begins and goes no further within
+/// `limits.head_timeout` is HTTP/1, whose codec answers it.
+pub async fn detect_http_stream(
+    io: &mut TcpStream,
+    prefix: Bytes,
+    limits: &HttpLimits,
+) -> io::Result<Option<(HttpVersion, Bytes)>> {
+    let mut bytes = BytesMut::from(prefix);
+    if bytes.is_empty() {
+        match timeout(limits.idle_timeout, io.read_buf(&mut bytes)).await {
+            Ok(Ok(0)) | Err(_) => return Ok(None),
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Err(error),
+        }
+    }
+    let deadline = Instant::now() + limits.head_timeout;
+    loop {
+        if let Some(version) = detect_http(&bytes) {
+            return Ok(Some((version, bytes.freeze())));
+        }
+        match timeout_at(deadline, io.read_buf(&mut bytes)).await {
+            Ok(Ok(0)) | Err(_) => return Ok(Some((HttpVersion::Http1, bytes.freeze()))),
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Err(error),
+        }
+    }
 }
 
 /// `METHOD SP target SP HTTP/1.x`, up to the end of the line. Malformed lines that still name HTTP are HTTP: the codec

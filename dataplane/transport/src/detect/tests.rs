@@ -32,6 +32,8 @@ fn every_prefix_needs_more_until_it_is_clear() {
         "PRI / HTTP/1.1\r\n",
         "P HTTP/1.1 HTTP/1.1\r\n",
         "GET  /a b HTTP/3.9x\r\n",
+        "\r\nGET / HTTP/1.1\r\n",
+        "\r\n\r\nP / HTTP/1.1\r\n",
     ] {
         becomes(line.as_bytes(), &Detected::Http1);
     }
@@ -62,7 +64,8 @@ fn everything_else_is_opaque() {
         b"GET / FTP/1.1\r\n",
         b"SSH-2.0-OpenSSH_9.2\r\n",
         b"EHLO mail.example\r\n",
-        b"\r\nGET / HTTP/1.1\r\n",
+        b"\r\nGET key\r\n",
+        b"\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n",
         b" GET / HTTP/1.1\r\n",
         b"GET\t/ HTTP/1.1\r\n",
         b"GET /\0 HTTP/1.1\r\n",
@@ -139,5 +142,41 @@ fn a_silent_client_is_opaque_after_the_timeout() {
         near.shutdown().await.unwrap();
         let found = detect_stream(&mut far, Bytes::new(), Duration::from_secs(5)).await.unwrap();
         assert_eq!(found, (Detected::Opaque, Bytes::new()));
+    });
+}
+
+#[test]
+fn declared_http_is_never_opaque() {
+    for end in 0..HTTP2_PREFACE.len() {
+        assert_eq!(detect_http(&HTTP2_PREFACE[..end]), None, "{end}");
+    }
+    assert_eq!(detect_http(HTTP2_PREFACE), Some(HttpVersion::Http2));
+    assert_eq!(detect_http(&[HTTP2_PREFACE, b"\0"].concat()), Some(HttpVersion::Http2));
+    let long = [&[b'A'; 300][..], b" / HTTP/1.1\r\n"].concat();
+    for bytes in [&b"G"[..], b"PO", b"\r\nGET", b"\x16\x03\x01", b"\0", b"SSH-2.0-x\r\n", b"PRI * HTTP/1.1", &long] {
+        assert_eq!(detect_http(bytes), Some(HttpVersion::Http1), "{bytes:?}");
+    }
+}
+
+#[test]
+fn declared_http_waits_for_late_and_halting_clients() {
+    use tokio::io::AsyncWriteExt;
+    run(async {
+        let limits = HttpLimits {
+            head_timeout: Duration::from_millis(30),
+            idle_timeout: Duration::from_secs(20),
+            ..HttpLimits::default()
+        };
+        let (mut near, mut far) = pair().await;
+        let mut detecting = Box::pin(detect_http_stream(&mut far, Bytes::new(), &limits));
+        assert!(timeout(Duration::from_millis(100), &mut detecting).await.is_err(), "waits for a late client");
+        near.write_all(b"PR").await.unwrap();
+        let found = detecting.await.unwrap();
+        assert_eq!(found, Some((HttpVersion::Http1, Bytes::from_static(b"PR"))), "and answers one that halts");
+        drop(near);
+        assert_eq!(detect_http_stream(&mut far, Bytes::new(), &limits).await.unwrap(), None);
+        let silent = HttpLimits { idle_timeout: Duration::from_millis(20), ..limits };
+        let (_near, mut far) = pair().await;
+        assert_eq!(detect_http_stream(&mut far, Bytes::new(), &silent).await.unwrap(), None);
     });
 }
