@@ -7,13 +7,12 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::uri::PathAndQuery;
 use weft_filter_host::{
     Attributes, Chain, Host, LocalReply, Outcome, Permit, Position, ReplyCause, RequestView, Summary,
 };
 use weft_policy::bundle::Direction;
 use weft_policy::path::{NormalPath, PathReading};
-use weft_transport::http::{RequestHead, ResponseHead};
+use weft_transport::http::{RequestHead, ResponseHead, Target};
 
 use crate::reply::{Failure, FilterReply};
 use crate::snapshot::Served;
@@ -134,12 +133,12 @@ pub async fn request<'a>(
 /// No server may be sent such a path.
 pub fn normal_path(head: &RequestHead) -> Result<Option<NormalPath>, Failure> {
     let Some(path) = &head.path else { return Ok(None) };
-    let path = NormalPath::new(Bytes::copy_from_slice(path.as_str().as_bytes()));
+    let path = NormalPath::new(path.to_bytes());
     path.map(Some).map_err(|error| Failure::BadRequest(Cow::Owned(format!("path: {error}"))))
 }
 
 fn put_path(head: &mut RequestHead, path: Option<&NormalPath>) -> Result<(), Failure> {
-    let put = path.map(|path| PathAndQuery::from_maybe_shared(path.as_bytes().clone())).transpose();
+    let put = path.map(|path| Target::from_shared(path.as_bytes().clone())).transpose();
     head.path = put.map_err(|_| Failure::BadRequest("path: not a path".into()))?;
     Ok(())
 }

@@ -7,54 +7,41 @@ mod client;
 mod decode;
 mod encode;
 mod parse;
+mod refusal;
 mod server;
 mod stream;
 #[cfg(test)]
 mod tests;
 
+use crate::http::HttpLimits;
+
 pub use client::{ClientConn, ResponseReader};
+pub use refusal::Refusal;
 pub use server::{Exchange, Responder, ServerConn, ServerError};
 pub use stream::{Body, Sink};
 
-/// What one HTTP/1 connection accepts. Hitting a number is an error with a reason: 431 or 414 to a client, a protocol
-/// error from a server.
+/// What one HTTP/1 connection accepts, and how it closes. Hitting a number is an error with a reason: a [`Refusal`] to a
+/// client, a protocol error from a server.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Bytes of a message head. Default 64 KiB.
-    pub head_bytes: usize,
-    /// Header fields of a head, and trailer fields. Default and at most 128.
-    pub fields: usize,
-    /// Bytes of a request target. Default 16 KiB.
-    pub uri_bytes: usize,
-    /// Bytes of a trailer section. Default 16 KiB.
-    pub trailer_bytes: usize,
-    /// Bytes of chunk extensions in one message. Default 16 KiB.
-    pub chunk_extension_bytes: usize,
-    /// Interim responses before a final one. Default 32.
-    pub interim_responses: u32,
-    /// From a head's first byte to its last. Default 10 s; then 408.
-    pub head_timeout: Duration,
-    /// How long a client's connection may stay without a request. Default 1 h.
-    pub idle_timeout: Duration,
+    /// What every version accepts.
+    pub http: HttpLimits,
     /// Bytes of an unread request body that are read over to keep a connection. Default 64 KiB.
     pub drain_bytes: u64,
-    /// How long a closing connection is read so that the client sees the last answer before an RST. Default 1 s.
+    /// How long a closing connection is read so that the client sees the last answer before an RST. Default 30 s.
     pub linger: Duration,
+    /// How long a closing connection may be silent meanwhile. Default 2 s.
+    pub linger_idle: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            head_bytes: 64 * 1024,
-            fields: parse::MAX_FIELDS,
-            uri_bytes: 16 * 1024,
-            trailer_bytes: 16 * 1024,
-            chunk_extension_bytes: 16 * 1024,
-            interim_responses: 32,
-            head_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_secs(3600),
-            drain_bytes: 64 * 1024,
-            linger: Duration::from_secs(1),
-        }
+        Self::from(HttpLimits::default())
+    }
+}
+
+impl From<HttpLimits> for Limits {
+    fn from(http: HttpLimits) -> Self {
+        Self { http, drain_bytes: 64 * 1024, linger: Duration::from_secs(30), linger_idle: Duration::from_secs(2) }
     }
 }

@@ -1,11 +1,99 @@
 //! The one shape in which HTTP messages cross the proxy, whatever version carried them: heads by value, bodies as a
 //! stream of frames borrowed from the connection that owns the socket. No rule of routing or policy lives here.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use http::uri::{Authority, PathAndQuery};
-use http::{HeaderMap, Method, StatusCode, Version};
+use http::header::MAX_FORWARDS;
+use http::uri::Authority;
+use http::{HeaderMap, HeaderName, Method, StatusCode, Version};
 
 use crate::{h1, h2, h3, tcp};
+
+mod target;
+
+pub use target::{Target, TargetError};
+
+/// What one HTTP connection accepts of its peer, the same numbers whatever the version: what one leg takes, the next takes.
+/// The limits of every codec are made from one of these.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpLimits {
+    /// Bytes of a message head, the request line included. Default 64 KiB.
+    pub head_bytes: usize,
+    /// Fields of a head, and of a trailer section. Default and at most 128.
+    pub fields: usize,
+    /// Bytes of a request target. Default 16 KiB.
+    pub target_bytes: usize,
+    /// Bytes of a trailer section. Default 64 KiB.
+    pub trailer_bytes: usize,
+    /// Bytes of chunk extensions in one message. Default 16 KiB.
+    pub chunk_extension_bytes: usize,
+    /// Interim responses before a final one. Default 32.
+    pub interim_responses: u32,
+    /// From a head's first byte to its last. Default 10 s.
+    pub head_timeout: Duration,
+    /// How long a client's connection may stay without a request. Default 1 h.
+    pub idle_timeout: Duration,
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        Self {
+            head_bytes: 64 * 1024,
+            fields: MAX_FIELDS,
+            target_bytes: 16 * 1024,
+            trailer_bytes: 64 * 1024,
+            chunk_extension_bytes: 16 * 1024,
+            interim_responses: 32,
+            head_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(3600),
+        }
+    }
+}
+
+impl HttpLimits {
+    /// The same for the leg between two proxies, where heads carry what the sending proxy adds: what an application was
+    /// allowed to say still passes there.
+    pub fn between_proxies(&self) -> Self {
+        Self { head_bytes: self.head_bytes + 8 * 1024, fields: self.fields + 16, ..self.clone() }
+    }
+
+    /// As HTTP/1 keeps them.
+    pub fn h1(&self) -> h1::Limits {
+        h1::Limits::from(self.clone())
+    }
+
+    /// As HTTP/2 keeps them; what concerns flow control stays at its default.
+    pub fn h2(&self) -> h2::Limits {
+        let header_list_bytes = u32::try_from(self.head_bytes).unwrap_or(u32::MAX);
+        h2::Limits { header_list_bytes, fields: self.fields, ..h2::Limits::default() }
+    }
+
+    /// As HTTP/3 keeps them; what concerns the connection stays at its default.
+    pub fn h3(&self) -> h3::Limits {
+        h3::Limits {
+            header_bytes: self.head_bytes,
+            header_fields: self.fields,
+            path_bytes: self.target_bytes,
+            interim_responses: self.interim_responses,
+            ..h3::Limits::default()
+        }
+    }
+}
+
+/// The most header fields that any configuration allows in one head.
+pub const MAX_FIELDS: usize = 128;
+
+/// A response's own reason phrase, which only HTTP/1 can say: a field where a response passes through another version.
+pub const WEFT_REASON: HeaderName = HeaderName::from_static("weft-reason");
+/// The `Upgrade` field of a 426, which only HTTP/1 can say.
+pub const WEFT_UPGRADE: HeaderName = HeaderName::from_static("weft-upgrade");
+
+/// True for the fields in which codecs tell each other what only HTTP/1 says. No app can set them, and none is sent them
+/// where HTTP/1 is spoken.
+pub(crate) fn is_internal(name: &HeaderName) -> bool {
+    *name == WEFT_REASON || *name == WEFT_UPGRADE
+}
 
 /// A request line and its header fields, as every codec gives and takes them.
 ///
@@ -16,18 +104,44 @@ pub struct RequestHead {
     pub method: Method,
     /// Host or `:authority`, if the request had one.
     pub authority: Option<Authority>,
-    /// Origin-form target (`/a?b`), or `*`. `None` only for CONNECT without `:path`.
-    pub path: Option<PathAndQuery>,
+    /// Origin-form target (`/a?b`), or `*`. `None` only for CONNECT.
+    pub path: Option<Target>,
     /// True when the message was HTTP/1 with an absolute-form target (a forward-proxy request).
     pub absolute_form: bool,
     /// The authority of an absolute-form target when it differs from `Host` (travels as `weft-target`).
     pub target_authority: Option<Authority>,
-    /// `:protocol` of an extended CONNECT, or the token of an accepted HTTP/1 Upgrade (e.g. `websocket`).
+    /// The protocol that the client asks to change to (e.g. `websocket`): the method is then GET, whatever the version, and
+    /// the answer 101 turns the exchange into a byte stream. Travels as `Upgrade` in HTTP/1.1 and as the `:protocol` of an
+    /// extended CONNECT in HTTP/2 and HTTP/3.
     pub protocol: Option<Bytes>,
     /// End-to-end header fields. `te` survives only as `trailers`.
     pub headers: HeaderMap,
     /// The version the sender spoke on this hop.
     pub version: Version,
+}
+
+/// Whether a request may be sent on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forwards {
+    Allowed,
+    /// The client wants this hop to answer, whoever it is.
+    Exhausted,
+}
+
+impl RequestHead {
+    /// Counts `Max-Forwards` of TRACE and OPTIONS down by this hop. A value that is no number is none.
+    //= rfc9110#section-7.6.2
+    pub fn count_forward(&mut self) -> Forwards {
+        if self.method != Method::TRACE && self.method != Method::OPTIONS {
+            return Forwards::Allowed;
+        }
+        let Some(value) = self.headers.get(MAX_FORWARDS) else { return Forwards::Allowed };
+        let digits = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+        let Some(left) = digits.and_then(|text| text.parse::<u64>().ok()) else { return Forwards::Allowed };
+        let Some(left) = left.checked_sub(1) else { return Forwards::Exhausted };
+        self.headers.insert(MAX_FORWARDS, left.into());
+        Forwards::Allowed
+    }
 }
 
 /// A status line and its header fields. Interim (1xx) responses use it too.
@@ -160,32 +274,36 @@ impl SendBody<'_> {
         }
     }
 
-    /// Resolves when whoever reads the message has gone: reset its stream, or its connection is lost. Cancel safe. A TCP
-    /// or HTTP/1 connection tells at the next write.
-    pub async fn gone(&mut self) {
-        match self {
-            SendBody::H1(_) | SendBody::Tcp(_) => std::future::pending().await,
-            SendBody::H2(stream) => stream.gone().await,
-            SendBody::H3(stream) => stream.gone().await,
-        }
-    }
-
-    /// Ends the message as failed, behind what was given before.
-    #[expect(
-        clippy::unused_async,
-        reason = "the seam is asynchronous for codecs that wait until what came before is sent"
-    )]
-    pub async fn abort(&mut self, code: u64) {
-        self.reset(code);
-    }
-
-    /// Ends the message as failed: RESET_STREAM with an HTTP/3 code, RST_STREAM, or an aborted connection.
+    /// Ends the message as failed: RESET_STREAM with an HTTP/3 code, RST_STREAM, or an aborted connection. What was given
+    /// before may be lost; `abort` keeps it.
     pub fn reset(&mut self, code: u64) {
         match self {
             SendBody::H1(sink) => sink.reset(),
             SendBody::H2(stream) => stream.reset(code),
             SendBody::H3(stream) => stream.reset(code),
             SendBody::Tcp(writer) => writer.reset(),
+        }
+    }
+
+    /// Ends the message as failed, after everything that was given has been delivered as far as the receiver takes it.
+    /// Takes time (bounded by the codec) where the receiver is slow. Dropping the future resets.
+    pub async fn abort(&mut self, code: u64) {
+        match self {
+            SendBody::H1(sink) => sink.abort().await,
+            SendBody::H2(stream) => stream.abort(code).await,
+            SendBody::H3(stream) => stream.reset(code),
+            SendBody::Tcp(writer) => writer.abort().await,
+        }
+    }
+
+    /// Resolves when whoever receives the body has gone: stopped its stream, or closed or reset its connection. A half-close
+    /// is not a departure. Cancel safe; costs nothing while the connection is quiet.
+    pub async fn gone(&mut self) {
+        match self {
+            SendBody::H1(sink) => sink.gone().await,
+            SendBody::H2(stream) => stream.gone().await,
+            SendBody::H3(stream) => stream.gone().await,
+            SendBody::Tcp(writer) => writer.gone().await,
         }
     }
 }
@@ -218,7 +336,8 @@ impl<'a> Responder<'a> {
     }
 
     /// Sends the final head. `end`: no body follows (the codec ends the message, the sink is spent).
-    /// A 2xx to CONNECT turns the sink and the request body into a raw byte tunnel.
+    /// A 2xx to CONNECT, and 101 to a request with `protocol`, turn the sink and the request body into a raw byte tunnel.
+    /// An answer that may have no body (to HEAD; 204, 304) takes one and drops it.
     pub async fn head(self, head: &ResponseHead, end: bool) -> Result<SendBody<'a>, StreamError> {
         match self {
             Responder::H1(responder) => responder.head(head, end).await.map(SendBody::H1),
@@ -243,7 +362,8 @@ pub enum ResponseRecv<'a> {
 }
 
 impl<'a> ResponseRecv<'a> {
-    /// The next head; interim ones (1xx) come before the final one. Cancel safe.
+    /// The next head; interim ones (1xx) come before the final one. 101 is final: it comes only when the request asked for
+    /// an upgrade, and the body is then a raw byte stream. Cancel safe.
     pub async fn head(&mut self) -> Result<ResponseHead, SendError> {
         match self {
             ResponseRecv::H1(reader) => reader.head().await,
@@ -274,4 +394,51 @@ pub(crate) fn is_plain(authority: &Authority) -> bool {
         None => false,
     };
     port_exists && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~[]:!$&'()*+,;=%".contains(&b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted(method: Method, field: Option<&str>) -> (Forwards, Option<String>) {
+        let mut headers = HeaderMap::new();
+        if let Some(field) = field {
+            headers.insert(MAX_FORWARDS, field.parse().unwrap());
+        }
+        let mut head = RequestHead {
+            method,
+            authority: None,
+            path: Some(Target::from_static("*")),
+            absolute_form: false,
+            target_authority: None,
+            protocol: None,
+            headers,
+            version: Version::HTTP_11,
+        };
+        let forwards = head.count_forward();
+        (forwards, head.headers.get(MAX_FORWARDS).map(|value| value.to_str().unwrap().to_owned()))
+    }
+
+    #[test]
+    fn max_forwards_is_counted_down_to_the_hop_that_answers() {
+        let left = |text: &str| Some(text.to_owned());
+        assert_eq!(counted(Method::OPTIONS, Some("2")), (Forwards::Allowed, left("1")));
+        assert_eq!(counted(Method::TRACE, Some("1")), (Forwards::Allowed, left("0")));
+        assert_eq!(counted(Method::TRACE, Some("0")), (Forwards::Exhausted, left("0")));
+        assert_eq!(counted(Method::GET, Some("0")), (Forwards::Allowed, left("0")));
+        assert_eq!(counted(Method::OPTIONS, Some("-1")), (Forwards::Allowed, left("-1")));
+        assert_eq!(counted(Method::OPTIONS, None), (Forwards::Allowed, None));
+    }
+
+    #[test]
+    fn what_one_leg_takes_the_next_takes() {
+        let limits = HttpLimits::default();
+        let inner = limits.between_proxies();
+        assert!(inner.fields > limits.fields && inner.head_bytes > limits.head_bytes);
+        let (h1, h2, h3) = (limits.h1(), limits.h2(), inner.h3());
+        assert_eq!((h1.http.fields, h1.http.head_bytes), (h2.fields, usize::try_from(h2.header_list_bytes).unwrap()));
+        assert!(h3.header_fields > h1.http.fields && h3.header_bytes > h1.http.head_bytes);
+        assert_eq!(h3.path_bytes, h1.http.target_bytes);
+        assert!(h3.header_bytes >= h1.http.trailer_bytes);
+    }
 }

@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::SystemTime;
 
-use http::uri::{Authority, PathAndQuery};
+use http::uri::Authority;
 use http::{HeaderValue, Method, Version};
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use weft_transport::http::RequestHead;
+use weft_transport::http::{RequestHead, Target};
 
 use super::series::RequestEnd;
 use crate::reply::Side;
@@ -64,7 +64,7 @@ fn write_lines(queue: &Receiver<String>) {
 /// What only the access log wants to know of a request.
 pub struct Logged {
     pub method: Method,
-    pub path: Option<PathAndQuery>,
+    pub path: Option<Target>,
     pub authority: Option<Authority>,
     pub version: Version,
     pub user_agent: Option<HeaderValue>,
@@ -112,7 +112,7 @@ pub fn request_line(side: Side, log: &Logged, end: &RequestEnd) -> String {
     put("start_time", json!(start_time(end.duration)));
     put("side", json!(side.as_str()));
     put("method", json!(log.method.as_str()));
-    put("path", json!(log.path.as_ref().map(|path| path.as_str())));
+    put("path", json!(log.path.as_ref().map(ToString::to_string)));
     put("authority", json!(log.authority.as_ref().map(|authority| authority.as_str())));
     put("protocol", json!(protocol(log.version)));
     put("response_code", json!(end.code));

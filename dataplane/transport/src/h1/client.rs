@@ -4,6 +4,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Buf;
 use tokio::net::TcpStream;
@@ -13,9 +14,8 @@ use super::Limits;
 use super::decode::Decoder;
 use super::encode::{self, Outgoing};
 use super::parse::{self, Asked};
-use super::stream::{Body, Link, ReadSide, Sink, WriteSide};
+use super::stream::{Body, Link, ReadSide, Sink, Tunnel, WriteSide};
 use crate::http::{RequestHead, ResponseHead, ResponseRecv, SendBody, SendError, StreamError};
-use crate::tcp;
 
 /// A connection to a server.
 #[derive(Debug)]
@@ -29,12 +29,14 @@ pub struct ClientConn {
 }
 
 /// How far the current response has come.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Progress {
     /// The final head was read, or no request was sent yet.
     answered: bool,
     /// The server will keep the connection open.
     keep_alive: bool,
+    /// For how long, as far as it says.
+    keep_alive_timeout: Option<Duration>,
     interim: u32,
     /// Bytes already searched for a line end.
     searched: usize,
@@ -42,13 +44,14 @@ struct Progress {
 
 impl ClientConn {
     pub fn new(io: TcpStream, limits: Limits) -> Self {
-        let progress = Progress { answered: true, keep_alive: true, interim: 0, searched: 0 };
+        let progress = Progress { answered: true, keep_alive: true, ..Progress::default() };
         let (read, write) = (ReadSide::new(b""), WriteSide::new());
         Self { io, read, write, link: Link::default(), limits, progress }
     }
 
     /// Starts a request. With `end` it is written at once; otherwise the head leaves with the first body bytes, at `flush`
-    /// or at `finish`. Both halves may be used at the same time: a server may answer early.
+    /// or at `finish`. Both halves may be used at the same time: a server may answer early. A request with `protocol` asks
+    /// for an upgrade: body bytes then wait for the 101, whatever `end` says. CONNECT is refused.
     pub async fn send(&mut self, head: &RequestHead, end: bool) -> Result<(SendBody<'_>, ResponseRecv<'_>), SendError> {
         if !self.reusable() {
             return Err(unprocessed(StreamError::Protocol("the connection still carries another message")));
@@ -62,11 +65,11 @@ impl ClientConn {
             }
         };
         self.link.sent.set(false);
-        self.link.tunnel.set(false);
-        self.progress = Progress { answered: false, keep_alive: false, interim: 0, searched: 0 };
+        self.link.tunnel.set(Tunnel::Closed);
+        self.progress = Progress::default();
         let (read_io, write_io) = self.io.split();
         let mut sink = Sink { io: write_io, side: &mut self.write, link: &self.link };
-        if end || head.method == http::Method::CONNECT {
+        if end || head.protocol.is_some() {
             // An incomplete head can't have been acted on.
             sink.flush().await.map_err(unprocessed)?;
         }
@@ -76,7 +79,7 @@ impl ClientConn {
             link: &self.link,
             limits: &self.limits,
             progress: &mut self.progress,
-            asked: Asked::from(&head.method),
+            asked: Asked::from(head),
         };
         Ok((SendBody::H1(sink), ResponseRecv::H1(reader)))
     }
@@ -88,10 +91,19 @@ impl ClientConn {
             && !self.read.broken
             && !self.write.broken
             && self.read.decoder.is_done()
-            && self.write.outgoing == Outgoing::Done
+            && (self.write.outgoing == Outgoing::Done || self.upgrade_was_refused())
             && self.write.buffer.is_empty()
             && self.read.buffer.bytes.is_empty()
             && !self.read.buffer.eof
+    }
+
+    fn upgrade_was_refused(&self) -> bool {
+        self.write.outgoing == Outgoing::Held && self.link.tunnel.get() == Tunnel::Refused
+    }
+
+    /// How long the server keeps this connection without a request, as its last answer said (`Keep-Alive: timeout=5`).
+    pub fn keep_alive_timeout(&self) -> Option<Duration> {
+        self.progress.keep_alive_timeout
     }
 
     /// True when an idle connection has been closed, or has sent what nobody asked for. Costs no system call while the
@@ -110,11 +122,6 @@ impl ClientConn {
     /// The socket, for its addresses.
     pub fn stream(&self) -> &TcpStream {
         &self.io
-    }
-
-    /// The raw stream after a CONNECT that was answered with 2xx.
-    pub fn into_tunnel(self) -> (tcp::Reader, tcp::Writer) {
-        tcp::split(self.io, &self.read.buffer.bytes)
     }
 }
 
@@ -136,6 +143,7 @@ impl<'a> ResponseReader<'a> {
             Ok(head) => Ok(head),
             Err(error) => {
                 self.side.broken = true;
+                self.link.set_tunnel(Tunnel::Refused);
                 Err(SendError { error, unprocessed: !self.link.sent.get() })
             }
         }
@@ -171,27 +179,27 @@ impl<'a> ResponseReader<'a> {
     fn parse(&mut self) -> Result<Option<ResponseHead>, StreamError> {
         let bytes = &mut self.side.buffer.bytes;
         let new = &bytes[self.progress.searched.min(bytes.len())..];
-        if !new.contains(&b'\n') && bytes.len() <= self.limits.head_bytes {
+        if !new.contains(&b'\n') && bytes.len() <= self.limits.http.head_bytes {
             self.progress.searched = bytes.len();
             return Ok(None);
         }
         self.progress.searched = bytes.len();
-        let parsed = parse::response(bytes, self.asked, self.limits).map_err(StreamError::Protocol)?;
+        let parsed = parse::response(bytes, &self.asked, &self.limits.http).map_err(StreamError::Protocol)?;
         let Some(parsed) = parsed else { return Ok(None) };
         bytes.advance(parsed.consumed);
         self.progress.searched = 0;
-        if parsed.head.status.is_informational() {
+        let accepted = matches!(parsed.body, Decoder::Tunnel);
+        if parsed.head.status.is_informational() && !accepted {
             self.progress.interim += 1;
-            if self.progress.interim > self.limits.interim_responses {
+            if self.progress.interim > self.limits.http.interim_responses {
                 return Err(StreamError::Limit("interim responses"));
             }
             return Ok(Some(parsed.head));
         }
         self.progress.answered = true;
         self.progress.keep_alive = parsed.keep_alive;
-        if matches!(parsed.body, Decoder::Tunnel) {
-            self.link.open_tunnel();
-        }
+        self.progress.keep_alive_timeout = parsed.keep_alive_timeout;
+        self.link.set_tunnel(if accepted { Tunnel::Open } else { Tunnel::Refused });
         self.side.decoder = parsed.body;
         Ok(Some(parsed.head))
     }

@@ -4,8 +4,9 @@
 use bytes::{Buf, Bytes};
 use http::HeaderMap;
 
-use super::{Limits, parse};
-use crate::http::StreamError;
+use super::Refusal;
+use super::parse::{self, Rejection};
+use crate::http::HttpLimits;
 use crate::tcp::buffer::ReadBuffer;
 
 #[cfg(test)]
@@ -88,7 +89,7 @@ impl Decoder {
         matches!(self, Decoder::UntilClose | Decoder::Tunnel)
     }
 
-    pub(super) fn decode(&mut self, buffer: &mut ReadBuffer, limits: &Limits) -> Result<Decoded, StreamError> {
+    pub(super) fn decode(&mut self, buffer: &mut ReadBuffer, limits: &HttpLimits) -> Result<Decoded, Rejection> {
         let available = buffer.bytes.len();
         match self {
             Decoder::Empty => Ok(Decoded::End),
@@ -109,7 +110,7 @@ impl Decoder {
 }
 
 impl Chunked {
-    fn decode(&mut self, buffer: &mut ReadBuffer, limits: &Limits) -> Result<Decoded, StreamError> {
+    fn decode(&mut self, buffer: &mut ReadBuffer, limits: &HttpLimits) -> Result<Decoded, Rejection> {
         loop {
             match self.state {
                 ChunkState::Done => return Ok(Decoded::End),
@@ -139,13 +140,13 @@ impl Chunked {
 
     /// One byte of a chunk's frame.
     //= rfc9112#section-7.1
-    fn step(&mut self, byte: u8, limits: &Limits) -> Result<ChunkState, StreamError> {
-        let malformed = Err(StreamError::Protocol("malformed chunk"));
+    fn step(&mut self, byte: u8, limits: &HttpLimits) -> Result<ChunkState, Rejection> {
+        let malformed = Err(Rejection { refusal: Refusal::Chunk, reason: "malformed chunk" });
         match (self.state, byte) {
             (ChunkState::Size { value, digits }, _) if byte.is_ascii_hexdigit() => {
                 let digit = (byte as char).to_digit(16).unwrap_or_default();
                 if digits >= 16 || value >> 60 != 0 {
-                    return Err(StreamError::Protocol("chunk size too large"));
+                    return Err(Rejection { refusal: Refusal::Chunk, reason: "chunk size too large" });
                 }
                 Ok(ChunkState::Size { value: value << 4 | u64::from(digit), digits: digits + 1 })
             }
@@ -172,15 +173,15 @@ impl Chunked {
 
     /// Extensions are read over, but not without end: a peer could send bytes for ever that carry nothing.
     //= rfc9112#section-7.1.1
-    fn count_extension(&mut self, limits: &Limits) -> Result<(), StreamError> {
+    fn count_extension(&mut self, limits: &HttpLimits) -> Result<(), Rejection> {
         self.extension_bytes += 1;
         if self.extension_bytes > limits.chunk_extension_bytes {
-            return Err(StreamError::Limit("chunk extensions"));
+            return Err(Rejection { refusal: Refusal::ContentTooLarge, reason: "chunk extensions" });
         }
         Ok(())
     }
 
-    fn decode_trailers(&mut self, buffer: &mut ReadBuffer, limits: &Limits) -> Result<Decoded, StreamError> {
+    fn decode_trailers(&mut self, buffer: &mut ReadBuffer, limits: &HttpLimits) -> Result<Decoded, Rejection> {
         let bytes = &buffer.bytes;
         if bytes.starts_with(b"\r\n") {
             buffer.bytes.advance(2);
@@ -188,7 +189,7 @@ impl Chunked {
             return Ok(Decoded::End);
         }
         let parsed = if bytes[self.searched.min(bytes.len())..].contains(&b'\n') {
-            parse::trailers(bytes, limits).map_err(StreamError::Protocol)?
+            parse::trailers(bytes, limits)?
         } else {
             None
         };
@@ -200,7 +201,7 @@ impl Chunked {
                 Ok(if map.is_empty() { Decoded::End } else { Decoded::Trailers(map) })
             }
             None if bytes.len() <= limits.trailer_bytes => Ok(Decoded::NeedMore),
-            Some(_) | None => Err(StreamError::Limit("trailers")),
+            Some(_) | None => Err(Rejection { refusal: Refusal::HeadTooLarge, reason: "trailers" }),
         }
     }
 }

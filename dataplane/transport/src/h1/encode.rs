@@ -6,7 +6,7 @@ use http::header::{CONTENT_LENGTH, COOKIE, HOST, TE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::parse::{Asked, is_hop_by_hop};
-use crate::http::{RequestHead, ResponseHead, StreamError};
+use crate::http::{RequestHead, ResponseHead, StreamError, WEFT_REASON, WEFT_UPGRADE, is_internal};
 
 #[cfg(test)]
 mod tests;
@@ -21,12 +21,18 @@ pub(super) enum Outgoing {
     Chunked,
     /// HTTP/1.0: the body ends with the connection.
     UntilClose,
-    /// Raw bytes after CONNECT.
+    /// The message has no body, whatever is given: bytes are dropped.
+    Dropped,
+    /// An upgrade was asked for and is not answered: bytes wait.
+    Held,
+    /// Raw bytes after CONNECT or an upgrade.
     Tunnel,
+    /// A request was taken and no head of an answer was written.
+    Unanswered,
 }
 
 /// What the connection knows when it answers.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Answering {
     pub(super) asked: Asked,
     /// The client speaks HTTP/1.0: no chunks, no interim responses.
@@ -37,25 +43,51 @@ pub(super) struct Answering {
 
 /// Writes a request head; `end` says that no body follows.
 pub(super) fn request(out: &mut BytesMut, head: &RequestHead, end: bool) -> Result<Outgoing, StreamError> {
-    let connect = head.method == Method::CONNECT;
-    let framing = if connect { Outgoing::Tunnel } else { request_framing(&head.headers, end)? };
-    out.reserve(estimate(&head.headers) + 128);
+    if head.method == Method::CONNECT {
+        // An application that took it for a request of its own would read the tunnel's bytes as further requests.
+        return Err(StreamError::Protocol("CONNECT is never sent to an application"));
+    }
+    let framing = match &head.protocol {
+        Some(_) if head.method == Method::GET => Outgoing::Held,
+        Some(_) => return Err(StreamError::Protocol("only GET can ask for an upgrade")),
+        None => request_framing(&head.headers, end)?,
+    };
+    let path = head.path.as_ref().ok_or(StreamError::Protocol("request without a target"))?;
+    out.reserve(estimate(&head.headers) + path.as_bytes().len() + 128);
     put(out, head.method.as_str());
     out.put_u8(b' ');
-    put_target(out, head)?;
+    //= rfc9112#section-3.2.1
+    out.extend_from_slice(path.as_bytes());
     put(out, " HTTP/1.1\r\nhost: ");
     put(out, head.authority.as_ref().map_or("", |authority| authority.as_str()));
     put(out, "\r\n");
-    put_fields(out, &head.headers, connect);
+    put_fields(out, &head.headers, framing == Outgoing::Held, |name| *name != HOST);
     if framing == Outgoing::Chunked {
         put(out, "transfer-encoding: chunked\r\n");
+    } else if framing == Outgoing::Done && means_content(&head.method) && !head.headers.contains_key(CONTENT_LENGTH) {
+        put(out, "content-length: 0\r\n");
     }
     //= rfc9110#section-10.1.4
-    if head.headers.contains_key(TE) {
-        put(out, "te: trailers\r\nconnection: te\r\n");
+    let trailers = head.headers.contains_key(TE);
+    if trailers {
+        put(out, "te: trailers\r\n");
+    }
+    //= rfc9110#section-7.8
+    if let Some(protocol) = &head.protocol {
+        put(out, "upgrade: ");
+        out.extend_from_slice(protocol);
+        put(out, if trailers { "\r\nconnection: upgrade, te\r\n" } else { "\r\nconnection: upgrade\r\n" });
+    } else if trailers {
+        put(out, "connection: te\r\n");
     }
     put(out, "\r\n");
     Ok(framing)
+}
+
+/// True for a method whose receiver wants to be told that there is no content.
+//= rfc9110#section-8.6
+fn means_content(method: &Method) -> bool {
+    matches!(*method, Method::POST | Method::PUT | Method::PATCH)
 }
 
 /// Writes a final response head. Gives the framing, and whether the connection stays open after the message.
@@ -63,36 +95,62 @@ pub(super) fn response(
     out: &mut BytesMut,
     head: &ResponseHead,
     end: bool,
-    answering: Answering,
+    answering: &Answering,
 ) -> Result<(Outgoing, bool), StreamError> {
     let framing = response_framing(head, end, answering)?;
     let keep_alive = answering.keep_alive && framing != Outgoing::UntilClose;
-    let no_length = has_no_length(head.status, answering.asked);
-    out.reserve(estimate(&head.headers) + 96);
-    put_status_line(out, head.status);
-    put_fields(out, &head.headers, no_length);
-    let bodyless = no_length || answering.asked == Asked::Head || head.status == StatusCode::NOT_MODIFIED;
+    let drop_length = has_no_length(head.status, &answering.asked) || head.status == StatusCode::RESET_CONTENT;
+    out.reserve(estimate(&head.headers) + 128);
+    put_status_line(out, head);
+    put_fields(out, &head.headers, drop_length, |name| !is_internal(name));
     if framing == Outgoing::Chunked {
         put(out, "transfer-encoding: chunked\r\n");
-    } else if framing == Outgoing::Done && !bodyless && !head.headers.contains_key(CONTENT_LENGTH) {
+    } else if says_empty(head, framing, &answering.asked) {
         put(out, "content-length: 0\r\n");
     }
-    if framing != Outgoing::Tunnel {
-        if !keep_alive {
-            put(out, "connection: close\r\n");
-        } else if answering.http10 {
-            put(out, "connection: keep-alive\r\n");
+    match &answering.asked {
+        Asked::Upgrade(protocol) if framing == Outgoing::Tunnel => {
+            put_upgrade(out, protocol, false);
+        }
+        Asked::Connect if framing == Outgoing::Tunnel => {}
+        Asked::Head | Asked::Connect | Asked::Upgrade(_) | Asked::Other => {
+            let advertised = head.headers.get(WEFT_UPGRADE).filter(|_| head.status == StatusCode::UPGRADE_REQUIRED);
+            match advertised {
+                Some(protocols) => put_upgrade(out, protocols.as_bytes(), !keep_alive),
+                None if !keep_alive => put(out, "connection: close\r\n"),
+                None if answering.http10 => put(out, "connection: keep-alive\r\n"),
+                None => {}
+            }
         }
     }
     put(out, "\r\n");
     Ok((framing, keep_alive))
 }
 
+/// True for a message without content that has to say so.
+fn says_empty(head: &ResponseHead, framing: Outgoing, asked: &Asked) -> bool {
+    match framing {
+        Outgoing::Done | Outgoing::Dropped if head.status == StatusCode::RESET_CONTENT => *asked != Asked::Head,
+        Outgoing::Done => {
+            let bodyless = *asked == Asked::Head || has_no_body(head.status);
+            !bodyless && !head.headers.contains_key(CONTENT_LENGTH)
+        }
+        _ => false,
+    }
+}
+
+//= rfc9110#section-7.8
+fn put_upgrade(out: &mut BytesMut, protocols: &[u8], close: bool) {
+    put(out, "upgrade: ");
+    out.extend_from_slice(protocols);
+    put(out, if close { "\r\nconnection: upgrade, close\r\n" } else { "\r\nconnection: upgrade\r\n" });
+}
+
 /// Writes an interim response (1xx).
 pub(super) fn interim(out: &mut BytesMut, head: &ResponseHead) {
     out.reserve(estimate(&head.headers) + 64);
-    put_status_line(out, head.status);
-    put_fields(out, &head.headers, true);
+    put_status_line(out, head);
+    put_fields(out, &head.headers, true, |name| !is_internal(name));
     put(out, "\r\n");
 }
 
@@ -127,12 +185,17 @@ fn request_framing(headers: &HeaderMap, end: bool) -> Result<Outgoing, StreamErr
     }
 }
 
-fn response_framing(head: &ResponseHead, end: bool, answering: Answering) -> Result<Outgoing, StreamError> {
-    if answering.asked == Asked::Connect && head.status.is_success() {
-        return Ok(Outgoing::Tunnel);
+fn response_framing(head: &ResponseHead, end: bool, answering: &Answering) -> Result<Outgoing, StreamError> {
+    match (&answering.asked, head.status) {
+        (Asked::Connect, status) if status.is_success() => return Ok(Outgoing::Tunnel),
+        (Asked::Upgrade(_), StatusCode::SWITCHING_PROTOCOLS) => return Ok(Outgoing::Tunnel),
+        (_, status) if status.is_informational() => {
+            return Err(StreamError::Protocol("interim status in a final response"));
+        }
+        (Asked::Head | Asked::Connect | Asked::Upgrade(_) | Asked::Other, _) => {}
     }
     if answering.asked == Asked::Head || has_no_body(head.status) {
-        return Ok(Outgoing::Done);
+        return Ok(if end { Outgoing::Done } else { Outgoing::Dropped });
     }
     match (content_length(&head.headers)?, end) {
         (None | Some(0), true) | (Some(0), false) => Ok(Outgoing::Done),
@@ -145,13 +208,13 @@ fn response_framing(head: &ResponseHead, end: bool, answering: Answering) -> Res
 
 //= rfc9110#section-6.4.1
 fn has_no_body(status: StatusCode) -> bool {
-    status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED
+    matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
 /// Messages that must not carry `content-length` at all.
 //= rfc9110#section-8.6
-fn has_no_length(status: StatusCode, asked: Asked) -> bool {
-    status.is_informational() || status == StatusCode::NO_CONTENT || (asked == Asked::Connect && status.is_success())
+fn has_no_length(status: StatusCode, asked: &Asked) -> bool {
+    status.is_informational() || status == StatusCode::NO_CONTENT || (*asked == Asked::Connect && status.is_success())
 }
 
 fn content_length(headers: &HeaderMap) -> Result<Option<u64>, StreamError> {
@@ -168,41 +231,25 @@ fn put(out: &mut BytesMut, text: &str) {
     out.extend_from_slice(text.as_bytes());
 }
 
-fn put_status_line(out: &mut BytesMut, status: StatusCode) {
+fn put_status_line(out: &mut BytesMut, head: &ResponseHead) {
     put(out, "HTTP/1.1 ");
-    put(out, status.as_str());
+    put(out, head.status.as_str());
     out.put_u8(b' ');
-    put(out, status.canonical_reason().unwrap_or_default());
+    match head.headers.get(WEFT_REASON).filter(|_| !head.status.is_informational()) {
+        Some(reason) => out.extend_from_slice(reason.as_bytes()),
+        None => put(out, head.status.canonical_reason().unwrap_or_default()),
+    }
     put(out, "\r\n");
 }
 
-fn put_target(out: &mut BytesMut, head: &RequestHead) -> Result<(), StreamError> {
-    let missing = StreamError::Protocol("request without a target");
-    if head.method == Method::CONNECT {
-        put(out, head.authority.as_ref().ok_or(missing)?.as_str());
-        return Ok(());
-    }
-    let path = head.path.as_ref().ok_or(missing)?.as_str();
-    let absolute = if head.absolute_form { head.target_authority.as_ref().or(head.authority.as_ref()) } else { None };
-    if let Some(authority) = absolute {
-        put(out, "http://");
-        put(out, authority.as_str());
-    }
-    if absolute.is_none() || path != "*" {
-        put(out, path);
-    }
-    Ok(())
-}
-
-fn put_fields(out: &mut BytesMut, headers: &HeaderMap, drop_length: bool) {
+fn put_fields(out: &mut BytesMut, headers: &HeaderMap, drop_length: bool, take: impl Fn(&HeaderName) -> bool) {
     for (name, value) in headers {
-        if is_hop_by_hop(name) || *name == HOST || *name == TE || (drop_length && *name == CONTENT_LENGTH) {
+        if is_hop_by_hop(name) || *name == TE || (drop_length && *name == CONTENT_LENGTH) {
             continue;
         }
-        if *name == COOKIE {
-            continue;
+        if *name != COOKIE && take(name) {
+            put_field(out, name, value);
         }
-        put_field(out, name, value);
     }
     put_cookies(out, headers);
 }

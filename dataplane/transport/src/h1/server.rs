@@ -8,28 +8,26 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut};
 use http::StatusCode;
-use tokio::io::{AsyncWriteExt, Interest};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::WriteHalf;
 use tokio::time::{Instant, Sleep, timeout, timeout_at};
 
-use super::Limits;
+use super::decode::Decoder;
 use super::encode::{self, Answering, Outgoing};
 use super::parse::{self, Asked, ParsedRequest, Rejection};
-use super::stream::{Body, Link, ReadSide, Sink, WriteSide};
+use super::stream::{Body, Link, ReadSide, Sink, Tunnel, WriteSide};
+use super::{Limits, Refusal};
+use crate::detect::MAX_EMPTY_LINES;
 use crate::http::{RecvBody, RequestHead, Responder as AnyResponder, ResponseHead, StreamError};
 use crate::tcp;
-
-/// Empty lines that may precede a request line.
-//= rfc9112#section-2.2
-const MAX_LEADING_CRLF: u8 = 8;
 
 /// Why no further request comes from this connection.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ServerError {
     /// The request was refused; the answer has been sent and the connection closed.
-    #[error("request refused with {status}: {reason}")]
-    Refused { status: StatusCode, reason: &'static str },
+    #[error("request refused with {}: {reason}", refusal.status())]
+    Refused { refusal: Refusal, reason: &'static str },
     /// The connection failed, or ended inside a message.
     #[error("connection failed")]
     Connection(#[source] StreamError),
@@ -39,7 +37,15 @@ impl ServerError {
     /// The status that was answered, if one was.
     pub fn status(&self) -> Option<StatusCode> {
         match self {
-            ServerError::Refused { status, .. } => Some(*status),
+            ServerError::Refused { refusal, .. } => Some(refusal.status()),
+            ServerError::Connection(_) => None,
+        }
+    }
+
+    /// Why the codec refused, if it did.
+    pub fn refusal(&self) -> Option<Refusal> {
+        match self {
+            ServerError::Refused { refusal, .. } => Some(*refusal),
             ServerError::Connection(_) => None,
         }
     }
@@ -55,7 +61,7 @@ pub struct ServerConn {
     limits: Limits,
     /// The current (or last) request was answered completely, or none has come yet.
     keep_alive: bool,
-    leading_crlf: u8,
+    leading_crlf: usize,
     /// Started at the first byte of an incomplete head.
     head_started: Option<Instant>,
     idle: IdleTimer,
@@ -77,7 +83,7 @@ impl ServerConn {
             read: ReadSide::new(prefix),
             write: WriteSide::new(),
             link: Link::default(),
-            idle: IdleTimer { sleep: None, allowed: limits.idle_timeout, since: Instant::now() },
+            idle: IdleTimer { sleep: None, allowed: limits.http.idle_timeout, since: Instant::now() },
             limits,
             keep_alive: true,
             leading_crlf: 0,
@@ -86,8 +92,15 @@ impl ServerConn {
     }
 
     /// The next request; `None` when the connection has ended cleanly. An exchange that was dropped without a complete
-    /// answer ends the connection. Cancel safe while it waits for a request.
+    /// answer ends the connection; one whose body was malformed is answered first, where it has no answer yet. Cancel safe
+    /// while it waits for a request.
     pub async fn next(&mut self) -> Result<Option<Exchange<'_>>, ServerError> {
+        if self.write.outgoing == Outgoing::Unanswered
+            && !self.write.broken
+            && let Some(rejection) = self.read.rejection
+        {
+            return Err(Box::pin(self.reject(rejection)).await);
+        }
         if !self.settle().await {
             return Ok(None);
         }
@@ -98,10 +111,12 @@ impl ServerConn {
 
     /// True between requests, with nothing of the next one read.
     pub fn is_idle(&self) -> bool {
-        self.write.outgoing == Outgoing::Done
-            && self.write.buffer.is_empty()
-            && self.read.decoder.is_done()
-            && self.read.buffer.bytes.is_empty()
+        self.answered() && self.read.decoder.is_done() && self.read.buffer.bytes.is_empty()
+    }
+
+    /// True when nothing of an answer is left to be sent.
+    fn answered(&self) -> bool {
+        matches!(self.write.outgoing, Outgoing::Done | Outgoing::Dropped) && self.write.buffer.is_empty()
     }
 
     /// Makes the answer to the current or next request the last one (`connection: close`).
@@ -137,8 +152,9 @@ impl ServerConn {
         self.keep_alive = parsed.keep_alive;
         self.read.decoder = parsed.body;
         // Until a head is written, the exchange owes an answer.
-        self.write.outgoing = Outgoing::UntilClose;
-        let asked = Asked::from(&parsed.head.method);
+        self.write.outgoing = Outgoing::Unanswered;
+        self.link.tunnel.set(Tunnel::Closed);
+        let asked = Asked::from(&parsed.head);
         let http10 = parsed.head.version == http::Version::HTTP_10;
         let (read_io, write_io) = self.io.split();
         let body = if self.read.decoder.is_done() {
@@ -160,23 +176,22 @@ impl ServerConn {
     /// Brings the connection to where a request may start; false when it has to end.
     async fn settle(&mut self) -> bool {
         self.idle.since = Instant::now();
-        let complete = self.write.outgoing == Outgoing::Done && self.write.buffer.is_empty();
-        if self.write.broken || self.read.broken || !complete {
-            if complete && !self.write.broken {
-                Box::pin(self.linger()).await;
-            }
-            return false;
+        let complete = self.answered();
+        let refused_tunnel = matches!(self.read.decoder, Decoder::Tunnel) && self.link.tunnel.get() == Tunnel::Refused;
+        if refused_tunnel {
+            self.read.decoder = Decoder::Empty;
+            // Bytes that came ahead belong to a stream that there will not be: they are no requests.
+            self.keep_alive &= self.read.buffer.bytes.is_empty();
         }
-        if !self.keep_alive {
+        let goes_on = complete && self.keep_alive && !self.write.broken && !self.read.broken;
+        if goes_on && (self.read.decoder.is_done() || Box::pin(self.drain_body()).await) {
+            self.read.buffer.shrink();
+            return true;
+        }
+        if (complete && !self.write.broken) || self.link.linger.get() {
             Box::pin(self.linger()).await;
-            return false;
         }
-        if !self.read.decoder.is_done() && !Box::pin(self.drain_body()).await {
-            Box::pin(self.linger()).await;
-            return false;
-        }
-        self.read.buffer.shrink();
-        true
+        false
     }
 
     async fn next_head(&mut self) -> Result<Option<ParsedRequest>, ServerError> {
@@ -195,7 +210,7 @@ impl ServerConn {
                 Ok(Some(_)) => fresh = self.read.buffer.bytes[searched..].contains(&b'\n') || searched == 0,
                 Ok(None) if searched == 0 => return Ok(None),
                 Ok(None) => {
-                    let rejection = Rejection { status: StatusCode::REQUEST_TIMEOUT, reason: "request head too slow" };
+                    let rejection = Rejection { refusal: Refusal::HeadTimeout, reason: "request head too slow" };
                     return Err(Box::pin(self.reject(rejection)).await);
                 }
                 Err(_) if self.read.buffer.bytes.is_empty() => return Ok(None),
@@ -209,7 +224,7 @@ impl ServerConn {
     fn parse(&mut self, line_ended: bool) -> Result<Option<ParsedRequest>, Rejection> {
         while self.read.buffer.bytes.starts_with(b"\r\n") {
             self.leading_crlf += 1;
-            if self.leading_crlf > MAX_LEADING_CRLF {
+            if self.leading_crlf > MAX_EMPTY_LINES {
                 return Err("empty lines instead of a request".into());
             }
             self.read.buffer.bytes.advance(2);
@@ -217,10 +232,10 @@ impl ServerConn {
         if self.read.buffer.bytes.is_empty() {
             return Ok(None);
         }
-        if !line_ended && self.read.buffer.bytes.len() <= self.limits.uri_bytes {
+        if !line_ended && self.read.buffer.bytes.len() <= self.limits.http.target_bytes {
             return Ok(None);
         }
-        parse::request(&self.read.buffer.bytes, &self.limits)
+        parse::request(&self.read.buffer.bytes, &self.limits.http)
     }
 
     /// Waits for the first bytes of a request; `None` when the connection was idle for too long.
@@ -240,7 +255,7 @@ impl ServerConn {
         let started = *self.head_started.get_or_insert_with(Instant::now);
         let (mut io, _) = self.io.split();
         let fill = poll_fn(|cx| self.read.poll_fill(cx, &mut io));
-        timeout_at(started + self.limits.head_timeout, fill).await.ok().transpose()
+        timeout_at(started + self.limits.http.head_timeout, fill).await.ok().transpose()
     }
 
     /// Reads over what is left of a request body; false when it is too much or too slow.
@@ -248,7 +263,7 @@ impl ServerConn {
         let mut left = self.limits.drain_bytes;
         let (io, _) = self.io.split();
         let mut body = Body { io, side: &mut self.read, link: &self.link, limits: &self.limits };
-        let drained = timeout(self.limits.linger, async {
+        let drained = timeout(self.limits.linger_idle, async {
             loop {
                 match body.frame().await {
                     Ok(Some(crate::http::Frame::Data(data))) => match left.checked_sub(data.len() as u64) {
@@ -266,7 +281,8 @@ impl ServerConn {
 
     /// Answers what can't be served, and closes.
     async fn reject(&mut self, rejection: Rejection) -> ServerError {
-        let Rejection { status, reason } = rejection;
+        let Rejection { refusal, reason } = rejection;
+        let status = refusal.status();
         let out = &mut self.write.buffer.head;
         out.put_slice(b"HTTP/1.1 ");
         out.put_slice(status.as_str().as_bytes());
@@ -278,7 +294,7 @@ impl ServerConn {
         out.put_slice(reason.as_bytes());
         out.put_u8(b'\n');
         self.linger().await;
-        ServerError::Refused { status, reason }
+        ServerError::Refused { refusal, reason }
     }
 
     /// Delayed close: an RST for unread bytes would take the answer away from the client.
@@ -293,7 +309,8 @@ impl ServerConn {
             }
             while !self.read.buffer.eof {
                 self.read.buffer.bytes.clear();
-                if poll_fn(|cx| self.read.poll_fill(cx, &mut read_io)).await.is_err() {
+                let read = poll_fn(|cx| self.read.poll_fill(cx, &mut read_io));
+                if !matches!(timeout(self.limits.linger_idle, read).await, Ok(Ok(_))) {
                     return;
                 }
             }
@@ -356,17 +373,17 @@ impl<'a> Responder<'a> {
         let body_will_not_come = self.link.awaits_continue.get();
         let keep_alive = *self.keep_alive && !self.link.close.get() && !body_will_not_come;
         let answering = Answering { asked: self.asked, http10: self.http10, keep_alive };
-        if head.status.is_informational() {
-            return Err(StreamError::Protocol("interim status in a final response"));
-        }
-        let (framing, keep_alive) = encode::response(&mut self.side.buffer.head, head, end, answering)?;
+        let (framing, keep_alive) = encode::response(&mut self.side.buffer.head, head, end, &answering)?;
         self.side.outgoing = framing;
-        *self.keep_alive = keep_alive;
+        *self.keep_alive = keep_alive && framing != Outgoing::Tunnel;
         let mut sink = Sink { io: self.io, side: self.side, link: self.link };
         if framing == Outgoing::Tunnel {
             sink.flush().await?;
-            sink.link.open_tunnel();
-        } else if end {
+            sink.link.set_tunnel(Tunnel::Open);
+            return Ok(sink);
+        }
+        sink.link.set_tunnel(Tunnel::Refused);
+        if end {
             sink.finish(None).await?;
         }
         Ok(sink)
@@ -377,16 +394,8 @@ impl<'a> Responder<'a> {
         self.link.close.set(true);
     }
 
-    /// Resolves when the client has gone: it closed or reset the connection. Pipelined bytes hide a later close.
+    /// Resolves when the client has closed or reset the connection; a half-close is none. Cancel safe.
     pub async fn gone(&self) {
-        let stream: &TcpStream = self.io.as_ref();
-        // The waker's own place for reading: cheaper than a place in the list of all who wait for this socket.
-        let _ = poll_fn(|cx| stream.poll_read_ready(cx)).await;
-        match stream.ready(Interest::READABLE).await {
-            Ok(ready) if !ready.is_read_closed() => {
-                let _ = stream.ready(Interest::ERROR).await;
-            }
-            Ok(_) | Err(_) => {}
-        }
+        tcp::gone(self.io.as_ref()).await;
     }
 }

@@ -10,13 +10,15 @@ use bytes::Bytes;
 use http::HeaderMap;
 use tokio::io::AsyncWrite;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::time::timeout;
 
-use super::Limits;
 use super::decode::{Decoded, Decoder};
 use super::encode::{self, Outgoing};
+use super::parse::Rejection;
+use super::{Limits, Refusal};
 use crate::http::{Frame, StreamError};
 use crate::tcp::buffer::{ReadBuffer, WriteBuffer};
-use crate::tcp::{CONNECT_ERROR, linger_zero};
+use crate::tcp::{self, CONNECT_ERROR, linger_zero};
 
 /// The receiving side of a connection.
 #[derive(Debug)]
@@ -26,6 +28,8 @@ pub(super) struct ReadSide {
     pub(super) decoder: Decoder,
     /// An error or `stop` made the rest of the stream unusable.
     pub(super) broken: bool,
+    /// What was wrong with a body that broke off because it was malformed.
+    pub(super) rejection: Option<Rejection>,
 }
 
 /// The sending side of a connection.
@@ -40,8 +44,7 @@ pub(super) struct WriteSide {
 /// What both halves of an exchange need to know of each other.
 #[derive(Debug, Default)]
 pub(super) struct Link {
-    /// A CONNECT was accepted: raw bytes may flow.
-    pub(super) tunnel: Cell<bool>,
+    pub(super) tunnel: Cell<Tunnel>,
     tunnel_waker: RefCell<Option<Waker>>,
     /// The client waits for 100 before it sends the body, and has neither got it nor started.
     pub(super) awaits_continue: Cell<bool>,
@@ -49,20 +52,47 @@ pub(super) struct Link {
     pub(super) sent: Cell<bool>,
     /// The connection is to close after the current message.
     pub(super) close: Cell<bool>,
+    /// An answer broke off, and what was sent of it is to reach the client.
+    pub(super) linger: Cell<bool>,
+    /// Writing failed. The kernel tells an RST once, so the reader would then see a clean end that is none.
+    write_failed: Cell<bool>,
+}
+
+/// How far a CONNECT or an upgrade has come.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tunnel {
+    /// Not asked for, or not answered yet: raw bytes wait.
+    #[default]
+    Closed,
+    /// Raw bytes flow.
+    Open,
+    /// Answered otherwise: the connection goes on with messages.
+    Refused,
 }
 
 impl Link {
-    pub(super) fn open_tunnel(&self) {
-        self.tunnel.set(true);
+    /// Tells the half that waits for the answer to a CONNECT or an upgrade.
+    pub(super) fn set_tunnel(&self, tunnel: Tunnel) {
+        self.tunnel.set(tunnel);
         if let Some(waker) = self.tunnel_waker.take() {
             waker.wake();
+        }
+    }
+
+    fn poll_tunnel(&self, cx: &Context<'_>) -> Poll<Tunnel> {
+        match self.tunnel.get() {
+            Tunnel::Closed => {
+                self.tunnel_waker.replace(Some(cx.waker().clone()));
+                Poll::Pending
+            }
+            answered @ (Tunnel::Open | Tunnel::Refused) => Poll::Ready(answered),
         }
     }
 }
 
 impl ReadSide {
     pub(super) fn new(prefix: &[u8]) -> Self {
-        Self { buffer: ReadBuffer::new(prefix), decoder: Decoder::Empty, broken: false }
+        Self { buffer: ReadBuffer::new(prefix), decoder: Decoder::Empty, broken: false, rejection: None }
     }
 
     /// Reads more bytes; 0 at the end of the stream.
@@ -85,9 +115,16 @@ impl ReadSide {
         cx: &mut Context<'_>,
         io: &mut ReadHalf<'_>,
         limits: &Limits,
+        link: &Link,
     ) -> Poll<Result<Decoded, StreamError>> {
         loop {
-            let decoded = self.decoder.decode(&mut self.buffer, limits)?;
+            let decoded = match self.decoder.decode(&mut self.buffer, &limits.http) {
+                Ok(decoded) => decoded,
+                Err(rejection) => {
+                    self.rejection = Some(rejection);
+                    return Poll::Ready(Err(rejection.into()));
+                }
+            };
             if self.decoder.is_done() {
                 self.buffer.shrink();
             }
@@ -96,6 +133,9 @@ impl ReadSide {
                 decoded @ (Decoded::Data(_) | Decoded::Trailers(_) | Decoded::End) => return Poll::Ready(Ok(decoded)),
             }
             if self.buffer.eof || ready!(self.poll_fill(cx, io))? == 0 {
+                if link.write_failed.get() {
+                    return Poll::Ready(Err(StreamError::ConnectionLost("connection reset".into())));
+                }
                 if self.decoder.ends_with_connection() {
                     self.decoder = Decoder::Empty;
                     return Poll::Ready(Ok(Decoded::End));
@@ -120,7 +160,7 @@ impl WriteSide {
         let queued = self.buffer.len();
         let result = self.buffer.poll_drain(cx, io);
         self.note_sent(queued, link);
-        self.judge(result)
+        self.judge(result, link)
     }
 
     fn note_sent(&self, queued: usize, link: &Link) {
@@ -129,9 +169,10 @@ impl WriteSide {
         }
     }
 
-    fn judge(&mut self, result: Poll<io::Result<()>>) -> Poll<Result<(), StreamError>> {
+    fn judge(&mut self, result: Poll<io::Result<()>>, link: &Link) -> Poll<Result<(), StreamError>> {
         result.map_err(|error| {
             self.broken = true;
+            link.write_failed.set(true);
             lost(&error)
         })
     }
@@ -147,7 +188,7 @@ pub struct Body<'a> {
 }
 
 impl Body<'_> {
-    /// The next frame; `None` at the clean end. Cancel safe. After CONNECT it waits until the tunnel is open.
+    /// The next frame; `None` at the clean end. Cancel safe. After CONNECT or a request to upgrade it waits for the answer.
     pub async fn frame(&mut self) -> Result<Option<Frame>, StreamError> {
         poll_fn(|cx| self.poll_frame(cx)).await
     }
@@ -158,11 +199,10 @@ impl Body<'_> {
         }
         //= rfc9110#section-9.3.6
         let tunnel = matches!(self.side.decoder, Decoder::Tunnel);
-        if tunnel && !self.link.tunnel.get() {
-            self.link.tunnel_waker.replace(Some(cx.waker().clone()));
-            return Poll::Pending;
+        if tunnel && ready!(self.link.poll_tunnel(cx)) == Tunnel::Refused {
+            return Poll::Ready(Ok(None));
         }
-        match ready!(self.side.poll_decode(cx, &mut self.io, self.limits)) {
+        match ready!(self.side.poll_decode(cx, &mut self.io, self.limits, self.link)) {
             Ok(Decoded::Data(data)) => {
                 self.link.awaits_continue.set(false);
                 Poll::Ready(Ok(Some(Frame::Data(data))))
@@ -204,11 +244,16 @@ impl Sink<'_> {
             return self.usable();
         }
         self.usable()?;
+        self.answered().await?;
         if self.side.buffer.has_large() {
             self.flush().await?;
         }
         let tail: &'static [u8] = match self.side.outgoing {
-            Outgoing::Done => return Err(StreamError::Protocol("data after the end of the message")),
+            Outgoing::Done | Outgoing::Unanswered | Outgoing::Held => {
+                return Err(StreamError::Protocol("data after the end of the message"));
+            }
+            //= rfc9110#section-9.3.2
+            Outgoing::Dropped => return Ok(()),
             Outgoing::Length(left) => {
                 let left = left.checked_sub(data.len() as u64);
                 let Some(left) = left else { return Err(self.fail("more data than content-length")) };
@@ -226,7 +271,7 @@ impl Sink<'_> {
             let queued = self.side.buffer.len() + data.as_ref().map_or(0, Bytes::len);
             let result = self.side.buffer.poll_send(cx, &mut self.io, &mut data, tail);
             self.side.note_sent(queued, self.link);
-            self.side.judge(result)
+            self.side.judge(result, self.link)
         })
         .await
     }
@@ -240,8 +285,12 @@ impl Sink<'_> {
     /// Ends the message and writes it out. Trailers need chunks: on any other framing they are dropped.
     pub async fn finish(&mut self, trailers: Option<HeaderMap>) -> Result<(), StreamError> {
         self.usable()?;
+        self.answered().await?;
         let shutdown = match self.side.outgoing {
-            Outgoing::Done => false,
+            Outgoing::Done | Outgoing::Dropped | Outgoing::Unanswered | Outgoing::Held => {
+                self.side.outgoing = Outgoing::Done;
+                false
+            }
             Outgoing::Length(_) => return Err(self.fail("less data than content-length")),
             Outgoing::Chunked => {
                 encode::last_chunk(&mut self.side.buffer.head, trailers.as_ref());
@@ -254,7 +303,7 @@ impl Sink<'_> {
             ready!(self.side.poll_drain(cx, &mut self.io, self.link))?;
             if shutdown {
                 let result = std::pin::Pin::new(&mut self.io).poll_shutdown(cx);
-                ready!(self.side.judge(result))?;
+                ready!(self.side.judge(result, self.link))?;
                 self.side.outgoing = Outgoing::Done;
             }
             Poll::Ready(Ok(()))
@@ -262,13 +311,47 @@ impl Sink<'_> {
         .await
     }
 
+    /// Waits for the answer to a request to upgrade: no byte may leave before it.
+    async fn answered(&mut self) -> Result<(), StreamError> {
+        if self.side.outgoing == Outgoing::Held {
+            self.flush().await?;
+            self.side.outgoing = match poll_fn(|cx| self.link.poll_tunnel(cx)).await {
+                Tunnel::Open => Outgoing::Tunnel,
+                Tunnel::Refused | Tunnel::Closed => Outgoing::Done,
+            };
+        }
+        Ok(())
+    }
+
     /// Ends the message as failed: the connection closes without the message's end; where only the connection's end would
-    /// mark it, by RST.
+    /// mark it, by RST, and what the client has not read may be lost.
     pub fn reset(&mut self) {
-        if matches!(self.side.outgoing, Outgoing::UntilClose | Outgoing::Tunnel) {
+        if self.ends_with_connection() {
             linger_zero(self.io.as_ref());
         }
         self.side.broken = true;
+    }
+
+    /// Ends the message as failed once everything taken so far was delivered, or can't be.
+    pub async fn abort(&mut self) {
+        let flushed = timeout(tcp::DELIVERY, self.flush()).await;
+        if self.ends_with_connection() {
+            if matches!(flushed, Ok(Ok(()))) {
+                tcp::delivered(self.io.as_ref()).await;
+            }
+        } else {
+            self.link.linger.set(true);
+        }
+        self.reset();
+    }
+
+    /// Resolves when the receiver has closed or reset the connection; a half-close is none. Cancel safe.
+    pub async fn gone(&mut self) {
+        tcp::gone(self.io.as_ref()).await;
+    }
+
+    fn ends_with_connection(&self) -> bool {
+        matches!(self.side.outgoing, Outgoing::UntilClose | Outgoing::Tunnel)
     }
 
     fn usable(&self) -> Result<(), StreamError> {
@@ -283,4 +366,15 @@ impl Sink<'_> {
 
 pub(super) fn lost(error: &io::Error) -> StreamError {
     StreamError::ConnectionLost(error.to_string())
+}
+
+impl From<Rejection> for StreamError {
+    fn from(rejection: Rejection) -> Self {
+        match rejection.refusal {
+            Refusal::HeadTooLarge | Refusal::TooManyFields | Refusal::ContentTooLarge => {
+                StreamError::Limit(rejection.reason)
+            }
+            _ => StreamError::Protocol(rejection.reason),
+        }
+    }
 }

@@ -4,14 +4,15 @@ use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::uri::{Authority, PathAndQuery};
+use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use super::*;
-use crate::http::{Frame, RecvBody, RequestHead, ResponseHead, ResponseRecv, SendBody, StreamError};
+use crate::http::{Frame, RecvBody, RequestHead, ResponseHead, ResponseRecv, StreamError, Target};
+use crate::tcp;
 
 mod client;
 mod server;
@@ -37,7 +38,7 @@ fn request(method: &str, path: &'static str, headers: &[(&'static str, &'static 
     RequestHead {
         method: Method::from_bytes(method.as_bytes()).unwrap(),
         authority: Some(Authority::from_static("host")),
-        path: Some(PathAndQuery::from_static(path)),
+        path: Some(Target::from_static(path)),
         absolute_form: false,
         target_authority: None,
         protocol: None,
@@ -76,7 +77,7 @@ async fn echo(io: TcpStream, limits: Limits) -> (usize, Result<(), ServerError>)
             Err(error) => return (served, Err(error)),
         };
         served += 1;
-        let path = exchange.head.path.as_ref().map_or("", |path| path.as_str()).to_owned();
+        let path = exchange.head.path.as_ref().map_or(String::new(), ToString::to_string);
         let Ok((bytes, trailers)) = collect(&mut exchange.body).await else { continue };
         let text = format!("{} {path} {}", exchange.head.method, String::from_utf8_lossy(&bytes));
         let mut sink = exchange.responder.head(&response(200, &[]), false).await.unwrap();

@@ -19,7 +19,7 @@ use super::deaf::Deaf;
 use super::fields::end_to_end;
 use super::stream::Asked;
 use super::{Limits, RecvStream, SendStream, stream_error};
-use crate::http::{RequestHead, SendError, StreamError};
+use crate::http::{RequestHead, SendError, StreamError, Target};
 use crate::upgrade;
 
 /// Tells that a slot may have become free on one of the connections that were made with it.
@@ -242,7 +242,8 @@ fn request(head: &RequestHead) -> Result<(Request<()>, Asked), StreamError> {
     parts.authority = head.authority.clone();
     let mut version = Version::HTTP_2;
     if head.method != Method::CONNECT {
-        parts.path_and_query = head.path.clone();
+        let path = head.path.as_ref().map(Target::to_uri).transpose();
+        parts.path_and_query = path.map_err(|_| StreamError::Limit("request target"))?;
         match parts.authority {
             Some(_) => parts.scheme = Some(uri::Scheme::HTTP),
             // The crate takes a request without an authority only as one that came by HTTP/1.

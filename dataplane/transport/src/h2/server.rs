@@ -18,7 +18,7 @@ use super::chunk::Chunk;
 use super::flood::{Counted, Patience};
 use super::stream::Answering;
 use super::{Limits, RecvStream, SendStream, fields};
-use crate::http::{RequestHead, is_plain};
+use crate::http::{RequestHead, Target, is_plain};
 use crate::tcp::prefixed::Prefixed;
 use crate::upgrade;
 
@@ -212,7 +212,7 @@ fn request_head(parts: http::request::Parts, limits: &Limits) -> Result<RequestH
     Ok(RequestHead {
         method,
         authority,
-        path: uri.path_and_query.filter(|_| !plain_connect),
+        path: uri.path_and_query.filter(|_| !plain_connect).map(Target::from),
         absolute_form: false,
         target_authority: None,
         protocol,

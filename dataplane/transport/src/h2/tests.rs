@@ -4,7 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::uri::{Authority, PathAndQuery};
+use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::timeout;
@@ -12,7 +12,7 @@ use tokio::time::timeout;
 mod raw;
 
 use super::*;
-use crate::http::{Frame, RecvBody, RequestHead, ResponseHead, StreamError};
+use crate::http::{Frame, RecvBody, RequestHead, ResponseHead, StreamError, Target};
 
 fn run<F: Future>(test: F) -> F::Output {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -25,7 +25,7 @@ fn request(method: Method, path: &'static str) -> RequestHead {
     RequestHead {
         method,
         authority: Some(Authority::from_static("host:80")),
-        path: Some(PathAndQuery::from_static(path)),
+        path: Some(Target::from_static(path)),
         absolute_form: false,
         target_authority: None,
         protocol: None,
@@ -138,7 +138,7 @@ fn resets_keep_their_meaning() {
     run(async {
         let (client, far) = connect(&Limits::default()).await;
         serve(far, Limits::default(), |head, _, mut answer| async move {
-            let code = u64::from_str_radix(&head.path.unwrap().as_str()[1..], 16).unwrap();
+            let code = u64::from_str_radix(&head.path.unwrap().to_string()[1..], 16).unwrap();
             answer.reset(code);
         });
         for (path, code, unprocessed) in [
@@ -407,9 +407,9 @@ fn an_upgrade_is_an_extended_connect_on_the_wire() {
         serve(far, Limits::default(), |head, mut body, mut answer| async move {
             assert_eq!((&head.method, head.protocol.as_deref()), (&Method::GET, Some(&b"websocket"[..])));
             assert_eq!(head.headers["sec-websocket-key"].len(), 24, "the key that an HTTP/1 app needs");
-            let status = match head.path.unwrap().as_str() {
-                "/yes" => 101,
-                "/no" => 426,
+            let status = match head.path.unwrap().as_bytes() {
+                b"/yes" => 101,
+                b"/no" => 426,
                 _ => 200,
             };
             let headers = trailers("sec-websocket-accept", "made by the app");

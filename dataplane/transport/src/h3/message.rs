@@ -2,11 +2,11 @@
 //! Pure: bytes to heads and back. A head that comes out of here can be sent on as it is.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::uri::{Authority, PathAndQuery};
+use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 
 use super::Limits;
-use crate::http::{RequestHead, ResponseHead, is_plain};
+use crate::http::{RequestHead, ResponseHead, Target, is_plain};
 use crate::qpack::{self, Encoder, Error, Pseudo, Sink};
 
 /// A decoded head and what its `content-length` promised.
@@ -128,7 +128,7 @@ struct RequestSink {
     method: Option<Method>,
     scheme: Option<Bytes>,
     authority: Option<Authority>,
-    path: Option<PathAndQuery>,
+    path: Option<Target>,
     protocol: Option<Bytes>,
     host: Option<HeaderValue>,
     fields_began: bool,
@@ -196,7 +196,7 @@ impl RequestSink {
                 return Err(Error::Field("no :scheme"));
             }
             let path = self.path.as_ref().ok_or(Error::Field("no :path"))?;
-            if path.as_str() == "*" && method != Method::OPTIONS {
+            if path.is_asterisk() && method != Method::OPTIONS {
                 return Err(Error::Field(":path"));
             }
         }
@@ -238,12 +238,8 @@ fn authority(value: Bytes) -> Result<Authority, Error> {
     Ok(authority)
 }
 
-fn path(value: Bytes) -> Result<PathAndQuery, Error> {
-    let begins_well = value.first() == Some(&b'/') || &value[..] == b"*";
-    if !begins_well || value.contains(&b'#') {
-        return Err(Error::Field(":path"));
-    }
-    PathAndQuery::from_maybe_shared(value).map_err(|_| Error::Field(":path"))
+fn path(value: Bytes) -> Result<Target, Error> {
+    Target::from_shared(value).map_err(|_| Error::Field(":path"))
 }
 
 #[derive(Default)]
@@ -304,7 +300,7 @@ pub fn encode_request(out: &mut BytesMut, head: &RequestHead, huffman: bool) -> 
     if head.method != Method::CONNECT || head.protocol.is_some() {
         let path = head.path.as_ref().ok_or(Missing("path"))?;
         encoder.pseudo(Pseudo::Scheme, b"https");
-        encoder.pseudo(Pseudo::Path, path.as_str().as_bytes());
+        encoder.pseudo(Pseudo::Path, path.as_bytes());
     }
     encoder.pseudo(Pseudo::Authority, authority.as_str().as_bytes());
     if let Some(protocol) = &head.protocol {

@@ -1,11 +1,10 @@
 //! Bodies split at every byte, and chunk frames that must not be taken.
 
-use super::super::Limits;
 use super::*;
 
 /// Feeds `pieces` one after the other; what came out as text, trailers after a bar, and what was left over.
-fn run(decoder: &mut Decoder, pieces: &[&[u8]]) -> Result<(String, String), StreamError> {
-    let limits = Limits::default();
+fn run(decoder: &mut Decoder, pieces: &[&[u8]]) -> Result<(String, String), Rejection> {
+    let limits = HttpLimits::default();
     let mut buffer = ReadBuffer::new(b"");
     let mut out = String::new();
     let mut ended = false;
@@ -80,7 +79,10 @@ fn malformed_chunks_end_the_connection() {
         "0\r\n folded: y\r\n\r\n",
     ] {
         let result = run(&mut Decoder::chunked(), &[text.as_bytes()]);
-        assert!(matches!(result, Err(StreamError::Protocol(_))), "{text:?}: {result:?}");
+        assert!(
+            matches!(result, Err(Rejection { refusal: Refusal::Chunk | Refusal::Malformed, .. })),
+            "{text:?}: {result:?}"
+        );
     }
 }
 
@@ -93,15 +95,27 @@ fn the_largest_size_does_not_overflow() {
 #[test]
 fn extensions_and_trailers_are_bounded() {
     let long = format!("1;{}", "a".repeat(17_000));
-    assert!(matches!(run(&mut Decoder::chunked(), &[long.as_bytes()]), Err(StreamError::Limit(_))));
+    assert!(matches!(
+        run(&mut Decoder::chunked(), &[long.as_bytes()]),
+        Err(Rejection { refusal: Refusal::ContentTooLarge, .. })
+    ));
     let many = "1;aaaaaaaa\r\nx\r\n".repeat(3_000);
-    assert!(matches!(run(&mut Decoder::chunked(), &[many.as_bytes()]), Err(StreamError::Limit(_))));
+    assert!(matches!(
+        run(&mut Decoder::chunked(), &[many.as_bytes()]),
+        Err(Rejection { refusal: Refusal::ContentTooLarge, .. })
+    ));
     let spaces = format!("1{}", " ".repeat(17_000));
-    assert!(matches!(run(&mut Decoder::chunked(), &[spaces.as_bytes()]), Err(StreamError::Limit(_))));
+    assert!(matches!(
+        run(&mut Decoder::chunked(), &[spaces.as_bytes()]),
+        Err(Rejection { refusal: Refusal::ContentTooLarge, .. })
+    ));
     let trailers = format!("0\r\n{}\r\n", "x: y\r\n".repeat(20_000));
     assert!(run(&mut Decoder::chunked(), &[trailers.as_bytes()]).is_err());
-    let endless = format!("0\r\nx: {}", "y".repeat(17_000));
-    assert!(matches!(run(&mut Decoder::chunked(), &[endless.as_bytes()]), Err(StreamError::Limit(_))));
+    let endless = format!("0\r\nx: {}", "y".repeat(70_000));
+    assert!(matches!(
+        run(&mut Decoder::chunked(), &[endless.as_bytes()]),
+        Err(Rejection { refusal: Refusal::HeadTooLarge, .. })
+    ));
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! Heads as text: what is written for which message, and what never is.
 
-use http::uri::{Authority, PathAndQuery};
+use http::uri::Authority;
 use http::{HeaderValue, Version};
 
 use super::*;
+use crate::http::Target;
 
 fn request_of(method: &str, headers: &[(&'static str, &str)]) -> RequestHead {
     let mut map = HeaderMap::new();
@@ -13,7 +14,7 @@ fn request_of(method: &str, headers: &[(&'static str, &str)]) -> RequestHead {
     RequestHead {
         method: Method::from_bytes(method.as_bytes()).unwrap(),
         authority: Some(Authority::from_static("host:80")),
-        path: Some(PathAndQuery::from_static("/a?b")),
+        path: Some(Target::from_static("/a?b")),
         absolute_form: false,
         target_authority: None,
         protocol: None,
@@ -31,7 +32,8 @@ fn written(head: &RequestHead, end: bool) -> String {
 #[test]
 fn requests_say_what_follows_and_nothing_else() {
     let start = "POST /a?b HTTP/1.1\r\nhost: host:80\r\n";
-    assert_eq!(written(&request_of("POST", &[]), true), format!("{start}\r\n"));
+    assert_eq!(written(&request_of("POST", &[]), true), format!("{start}content-length: 0\r\n\r\n"));
+    assert!(!written(&request_of("DELETE", &[]), true).contains("content-length"));
     assert_eq!(written(&request_of("POST", &[]), false), format!("{start}transfer-encoding: chunked\r\n\r\n"));
     let zero = request_of("POST", &[("content-length", "0")]);
     assert_eq!(written(&zero, true), format!("{start}content-length: 0\r\n\r\n"));
@@ -67,12 +69,21 @@ fn cookie_crumbs_become_one_field() {
 fn targets_have_their_form() {
     let mut head = request_of("GET", &[]);
     head.absolute_form = true;
-    assert!(written(&head, true).starts_with("GET http://host:80/a?b HTTP/1.1\r\nhost: host:80\r\n"));
-    head.target_authority = Some(Authority::from_static("target"));
-    assert!(written(&head, true).starts_with("GET http://target/a?b HTTP/1.1\r\nhost: host:80\r\n"));
+    head.path = Some(Target::try_from(&b"/<\"`\xe9>"[..]).unwrap());
+    let mut out = BytesMut::new();
+    super::request(&mut out, &head, true).unwrap();
+    assert!(out.starts_with(b"GET /<\"`\xe9> HTTP/1.1\r\nhost: host:80\r\n"), "an origin is sent the origin form");
+    head.authority = None;
+    let nameless = RequestHead { path: Some(Target::from_static("/")), ..head };
+    assert_eq!(written(&nameless, true), "GET / HTTP/1.1\r\nhost: \r\n\r\n");
     let mut connect = request_of("CONNECT", &[("content-length", "5")]);
     connect.path = None;
-    assert_eq!(written(&connect, false), "CONNECT host:80 HTTP/1.1\r\nhost: host:80\r\n\r\n");
+    for end in [false, true] {
+        assert!(super::request(&mut BytesMut::new(), &connect, end).is_err(), "an app is never sent CONNECT");
+        let extended =
+            RequestHead { protocol: Some("websocket".into()), path: Some(Target::from_static("/")), ..connect.clone() };
+        assert!(super::request(&mut BytesMut::new(), &extended, end).is_err());
+    }
     let mut missing = request_of("GET", &[]);
     missing.path = None;
     assert!(super::request(&mut BytesMut::new(), &missing, true).is_err());
@@ -87,7 +98,7 @@ fn answer(
     let headers = headers.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
     let head = ResponseHead { status: StatusCode::from_u16(status).unwrap(), headers: headers.collect() };
     let mut out = BytesMut::new();
-    let (framing, keep_alive) = super::response(&mut out, &head, end, answering).unwrap();
+    let (framing, keep_alive) = super::response(&mut out, &head, end, &answering).unwrap();
     (String::from_utf8(out.to_vec()).unwrap(), framing, keep_alive)
 }
 
@@ -112,11 +123,11 @@ fn responses_are_framed_for_the_client_that_asked() {
         Outgoing::Length(5),
         true,
     );
-    is(answer(200, length, false, HEAD), "200 OK\r\ncontent-length: 5", Outgoing::Done, true);
+    is(answer(200, length, false, HEAD), "200 OK\r\ncontent-length: 5", Outgoing::Dropped, true);
     is(answer(200, &[], true, HEAD), "200 OK", Outgoing::Done, true);
     is(answer(204, length, true, PLAIN), "204 No Content", Outgoing::Done, true);
     is(answer(304, length, true, PLAIN), "304 Not Modified\r\ncontent-length: 5", Outgoing::Done, true);
-    is(answer(304, &[], false, PLAIN), "304 Not Modified", Outgoing::Done, true);
+    is(answer(304, &[], false, PLAIN), "304 Not Modified", Outgoing::Dropped, true);
     is(answer(200, length, false, CONNECT), "200 OK", Outgoing::Tunnel, true);
     is(answer(403, length, false, CONNECT), "403 Forbidden\r\ncontent-length: 5", Outgoing::Length(5), true);
     is(answer(299, &[], true, PLAIN), "299 \r\ncontent-length: 0", Outgoing::Done, true);

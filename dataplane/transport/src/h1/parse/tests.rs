@@ -2,11 +2,10 @@
 
 use http::{Method, Version};
 
-use super::super::Limits;
 use super::*;
 
 fn parse(text: &str) -> Result<Option<ParsedRequest>, Rejection> {
-    request(text.as_bytes(), &Limits::default())
+    request(text.as_bytes(), &HttpLimits::default())
 }
 
 fn accepted(text: &str) -> ParsedRequest {
@@ -19,7 +18,7 @@ fn accepted(text: &str) -> ParsedRequest {
 #[track_caller]
 fn refused(text: &str, status: u16) {
     match parse(text) {
-        Err(rejection) => assert_eq!(rejection.status.as_u16(), status, "{text:?}: {}", rejection.reason),
+        Err(rejection) => assert_eq!(rejection.refusal.status().as_u16(), status, "{text:?}: {}", rejection.reason),
         other => panic!("{text:?} was not refused: {other:?}"),
     }
 }
@@ -100,8 +99,6 @@ fn malformed_request_lines_are_refused() {
         "GET /",
         "GET  / HTTP/1.1",
         "GET / HTTP/1.1 ",
-        "GET / HTTP/1.2",
-        "GET / HTTP/2.0",
         "GET / HTTP/11",
         "GET / http/1.1",
         "GET / HTTP/1.1x",
@@ -147,14 +144,14 @@ fn host_is_required_single_and_sane() {
 }
 
 #[test]
-fn absolute_form_keeps_host_and_target_apart() {
+fn the_target_of_absolute_form_replaces_host() {
     let same = accepted("GET http://A.example:80/x?y HTTP/1.1\r\nHost: a.example:80\r\n\r\n").head;
     assert!(same.absolute_form);
     assert_eq!(same.target_authority, None);
     assert_eq!(same.path.unwrap(), "/x?y");
     let differs = accepted("GET http://target/x HTTP/1.1\r\nHost: host\r\n\r\n").head;
-    assert_eq!(differs.authority.unwrap(), "host");
-    assert_eq!(differs.target_authority.unwrap(), "target");
+    assert_eq!(differs.authority.unwrap(), "target");
+    assert_eq!(differs.target_authority, None);
     let no_path = accepted("GET http://a HTTP/1.1\r\nHost: a\r\n\r\n").head;
     assert_eq!(no_path.path.unwrap(), "/");
     let query = accepted("GET http://a?b=c HTTP/1.1\r\nHost: a\r\n\r\n").head;
@@ -191,8 +188,8 @@ fn connection_fields_stay_on_this_hop() {
     assert!(!head.keep_alive);
     let answer = response(
         b"HTTP/1.1 200 OK\r\nConnection: x-hop\r\nX-Hop: 1\r\nUpgrade: websocket\r\nKeep-Alive: max=1\r\nContent-Length: 0\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n\r\n",
-        Asked::Other,
-        &Limits::default(),
+        &Asked::Other,
+        &HttpLimits::default(),
     );
     let answer = answer.unwrap().unwrap();
     let cookies: Vec<_> = answer.head.headers.get_all("set-cookie").iter().collect();
@@ -221,7 +218,9 @@ fn limits_have_their_status() {
     refused(&format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(16_384)), 414);
     refused(&format!("GET / HTTP/1.1\r\nHost: a\r\nx: {}\r\n\r\n", "a".repeat(65_536)), 431);
     refused(&format!("GET / HTTP/1.1\r\nHost: a\r\nx: {}", "a".repeat(65_536)), 431);
-    refused(&"A".repeat(66_000), 431);
+    refused(&"A".repeat(256), 501);
+    refused(&format!("{} / HTTP/1.1\r\nHost: a\r\n\r\n", "A".repeat(256)), 501);
+    accepted(&format!("{} / HTTP/1.1\r\nHost: a\r\n\r\n", "A".repeat(255)));
     let long = format!("x: {}", "word ".repeat(6_500));
     let parsed = accepted(&format!("GET / HTTP/1.1\r\nHost: a\r\n{long}\r\n\r\n"));
     assert_eq!(parsed.head.headers["x"].len(), 6_500 * 5 - 1);
@@ -242,7 +241,7 @@ fn every_prefix_of_a_head_asks_for_more() {
 fn responses_end_as_http_says() {
     let end = |asked: Asked, text: &str| {
         let text = format!("HTTP/1.{text}\r\n\r\n");
-        let parsed = response(text.as_bytes(), asked, &Limits::default());
+        let parsed = response(text.as_bytes(), &asked, &HttpLimits::default());
         parsed.map(|parsed| parsed.map(|parsed| (format!("{:?}", parsed.body), parsed.keep_alive)))
     };
     let is = |asked, text, body: &str, keep_alive| {
@@ -259,8 +258,6 @@ fn responses_end_as_http_says() {
     is(Asked::Other, "1 204 No Content\r\nContent-Length: 5", "Empty", true);
     is(Asked::Other, "1 304 Not Modified\r\nContent-Length: 5", "Empty", true);
     is(Asked::Other, "1 100 Continue", "Empty", true);
-    is(Asked::Connect, "1 200 OK\r\nContent-Length: 5", "Tunnel", false);
-    is(Asked::Connect, "1 407 No\r\nContent-Length: 5", "Length(5)", true);
     for bad in [
         "1 101 Switching Protocols",
         "1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked",
@@ -269,7 +266,6 @@ fn responses_end_as_http_says() {
         "1 200 OK\r\nTransfer-Encoding: gzip",
         "1 200 OK\r\nTransfer-Encoding: chunked, chunked",
         "0 200 OK\r\nTransfer-Encoding: chunked",
-        "1 200 OK\r\nX : y",
         "1 200 OK\nX: y",
         "1 20 OK",
         "1 099 OK",
@@ -281,10 +277,10 @@ fn responses_end_as_http_says() {
 #[test]
 fn trailers_lose_what_frames_or_routes() {
     let text = b"X-Sum: 1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\nHost: b\r\nConnection: close\r\ngrpc-status: 0\r\n\r\nrest";
-    let (map, consumed) = trailers(text, &Limits::default()).unwrap().unwrap();
+    let (map, consumed) = trailers(text, &HttpLimits::default()).unwrap().unwrap();
     let names: Vec<_> = map.keys().map(|name| name.as_str()).collect();
     assert_eq!(names, ["x-sum", "grpc-status"]);
     assert_eq!(consumed, text.len() - 4);
-    assert!(trailers(b"X-Sum 1\r\n\r\n", &Limits::default()).is_err());
-    assert!(trailers(b"X: 1\n\r\n", &Limits::default()).is_err());
+    assert!(trailers(b"X-Sum 1\r\n\r\n", &HttpLimits::default()).is_err());
+    assert!(trailers(b"X: 1\n\r\n", &HttpLimits::default()).is_err());
 }

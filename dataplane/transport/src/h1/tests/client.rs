@@ -240,24 +240,164 @@ fn hyper_as_server() {
 }
 
 #[test]
-fn connect_becomes_a_tunnel() {
+fn no_byte_goes_ahead_of_the_101_and_none_that_came_with_it_is_lost() {
     run(async {
         let (near, mut far) = pair().await;
         let mut connection = ClientConn::new(near, Limits::default());
-        let mut head = request("CONNECT", "/", &[]);
-        head.path = None;
-        let (sink, mut answer) = connection.send(&head, false).await.unwrap();
-        assert_eq!(read_until(&mut far, "\r\n\r\n").await, "CONNECT host HTTP/1.1\r\nhost: host\r\n\r\n");
-        far.write_all(b"HTTP/1.1 200 OK\r\n\r\nhello").await.unwrap();
-        assert_eq!(answer.head().await.unwrap().status, 200);
-        let mut body = answer.into_body();
-        assert!(matches!(body.frame().await, Ok(Some(Frame::Data(data))) if data == "hello"));
-        let SendBody::H1(mut sink) = sink else { panic!("not HTTP/1") };
-        sink.data(Bytes::from_static(b"raw")).await.unwrap();
-        sink.finish(None).await.unwrap();
-        assert_eq!(read_all(&mut far).await, "raw");
-        far.write_all(b"more").await.unwrap();
-        drop(far);
-        assert_eq!(collect(&mut body).await.unwrap().0, b"more");
+        let head = RequestHead {
+            protocol: Some(Bytes::from_static(b"websocket")),
+            ..request("GET", "/chat", &[("sec-websocket-key", "k"), ("te", "trailers")])
+        };
+        let (mut sink, mut answer) = connection.send(&head, false).await.unwrap();
+        let expect = "GET /chat HTTP/1.1\r\nhost: host\r\nsec-websocket-key: k\r\nte: trailers\r\nupgrade: websocket\r\n\
+                      connection: upgrade, te\r\n\r\n";
+        assert_eq!(read_until(&mut far, "\r\n\r\n").await, expect);
+        let ahead = async {
+            sink.data(Bytes::from_static(b"raw")).await.unwrap();
+            sink.finish(None).await.unwrap();
+        };
+        let talk = async {
+            assert!(timeout(Duration::from_millis(50), far.read_u8()).await.is_err(), "bytes before the 101");
+            far.write_all(
+                b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 101 Switching Protocols\r\n\
+                Connection: Upgrade\r\nUpgrade: WebSocket\r\nsec-websocket-accept: a\r\n\r\nhello",
+            )
+            .await
+            .unwrap();
+            assert_eq!(answer.head().await.unwrap().status, 103);
+            let accepted = answer.head().await.unwrap();
+            assert_eq!((accepted.status.as_u16(), accepted.headers.len()), (101, 1));
+            let mut body = answer.into_body();
+            assert!(matches!(body.frame().await, Ok(Some(Frame::Data(data))) if data == "hello"));
+            assert_eq!(read_all(&mut far).await, "raw");
+            far.write_all(b"more").await.unwrap();
+            drop(far);
+            assert_eq!(collect(&mut body).await.unwrap().0, b"more");
+        };
+        tokio::join!(ahead, talk);
+        assert!(!connection.reusable());
+    });
+}
+
+#[test]
+fn an_upgrade_that_is_refused_sends_nothing_and_keeps_the_connection() {
+    run(async {
+        let (near, mut far) = pair().await;
+        let mut connection = ClientConn::new(near, Limits::default());
+        let head = RequestHead { protocol: Some(Bytes::from_static(b"websocket")), ..request("GET", "/", &[]) };
+        {
+            let (mut sink, mut answer) = connection.send(&head, false).await.unwrap();
+            read_until(&mut far, "\r\n\r\n").await;
+            far.write_all(
+                b"HTTP/1.1 426 Try Harder\r\nUpgrade: foo/2\r\nConnection: upgrade\r\nContent-Length: 2\r\n\r\nno",
+            )
+            .await
+            .unwrap();
+            let (sent, head) = tokio::join!(sink.data(Bytes::from_static(b"raw")), answer.head());
+            assert!(sent.is_err());
+            let head = head.unwrap();
+            assert_eq!(
+                (&head.headers["weft-upgrade"], &head.headers["weft-reason"]),
+                (&HeaderValue::from_static("foo/2"), &HeaderValue::from_static("Try Harder"))
+            );
+            assert_eq!(collect(&mut answer.into_body()).await.unwrap().0, b"no");
+        }
+        assert!(connection.reusable());
+        let _ = connection.send(&request("GET", "/next", &[]), true).await.unwrap();
+        assert_eq!(read_until(&mut far, "\r\n\r\n").await, "GET /next HTTP/1.1\r\nhost: host\r\n\r\n");
+    });
+}
+
+#[test]
+fn a_101_that_nobody_asked_for_or_to_another_protocol_is_an_error() {
+    run(async {
+        for (protocol, answer) in [
+            (None, "Connection: upgrade\r\nUpgrade: websocket\r\n"),
+            (Some("websocket"), "Connection: upgrade\r\nUpgrade: h2c\r\n"),
+            (Some("websocket"), "Upgrade: websocket\r\n"),
+            (Some("websocket"), "Connection: upgrade\r\n"),
+        ] {
+            let (near, mut far) = pair().await;
+            let mut connection = ClientConn::new(near, Limits::default());
+            let head = RequestHead { protocol: protocol.map(Bytes::from), ..request("GET", "/", &[]) };
+            let (_sink, mut reader) = connection.send(&head, true).await.unwrap();
+            read_until(&mut far, "\r\n\r\n").await;
+            far.write_all(format!("HTTP/1.1 101 Switching Protocols\r\n{answer}\r\n").as_bytes()).await.unwrap();
+            let error = reader.head().await.unwrap_err();
+            assert!(matches!(error.error, StreamError::Protocol(_)), "{protocol:?} {answer}: {error}");
+            drop(reader);
+            assert!(!connection.reusable());
+        }
+    });
+}
+
+#[test]
+fn connect_is_never_sent() {
+    run(async {
+        let (near, mut far) = pair().await;
+        let mut connection = ClientConn::new(near, Limits::default());
+        for protocol in [None, Some(Bytes::from_static(b"websocket"))] {
+            let head = RequestHead { protocol, ..request("CONNECT", "/", &[]) };
+            let error = connection.send(&head, false).await.unwrap_err();
+            assert!(error.unprocessed && matches!(error.error, StreamError::Protocol(_)), "{error}");
+        }
+        let _ = connection.send(&request("GET", "/", &[]), true).await.unwrap();
+        assert_eq!(read_until(&mut far, "\r\n\r\n").await, "GET / HTTP/1.1\r\nhost: host\r\n\r\n");
+    });
+}
+
+#[test]
+fn what_only_http1_says_of_an_answer_is_kept() {
+    run(async {
+        let (near, mut far) = pair().await;
+        let mut connection = ClientConn::new(near, Limits::default());
+        let (_sink, mut reader) = connection.send(&request("GET", "/", &[]), true).await.unwrap();
+        read_until(&mut far, "\r\n\r\n").await;
+        let answer = b"HTTP/1.1 200 Fine \xe9\r\nHost : me\r\nweft-upgrade: forged\r\nKeep-Alive: timeout=7, max=2\r\nUpgrade: h2c\r\nContent-Length:0\r\n\r\n";
+        far.write_all(answer).await.unwrap();
+        let head = reader.head().await.unwrap();
+        drop(reader);
+        let fields: Vec<_> = head.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+        assert_eq!(fields, [("host", &b"me"[..]), ("content-length", b"0"), ("weft-reason", b"Fine \xe9")]);
+        assert_eq!(connection.keep_alive_timeout(), Some(Duration::from_secs(7)));
+        assert!(connection.reusable());
+    });
+}
+
+/// RST by the app: everything that arrived before is given out, and then no clean end, whatever the framing, also where a
+/// write has learnt of the RST first.
+#[test]
+fn an_answer_that_breaks_off_loses_nothing_that_came_before() {
+    run(async {
+        const SENT: usize = 655_360;
+        for (framing, written) in
+            [("", false), ("Content-Length: 700000\r\n", false), ("", true), ("Content-Length: 700000\r\n", true)]
+        {
+            let (near, mut far) = pair().await;
+            socket2::SockRef::from(&near).set_recv_buffer_size(4 << 20).unwrap();
+            let mut connection = ClientConn::new(near, Limits::default());
+            let (mut sink, mut reader) = connection.send(&request("POST", "/", &[]), false).await.unwrap();
+            sink.flush().await.unwrap();
+            read_until(&mut far, "\r\n\r\n").await;
+            far.write_all(format!("HTTP/1.1 200 OK\r\n{framing}\r\n").as_bytes()).await.unwrap();
+            assert_eq!(reader.head().await.unwrap().status, 200);
+            far.write_all(&[b'x'; SENT]).await.unwrap();
+            tcp::delivered(&far).await;
+            tcp::linger_zero(&far);
+            drop(far);
+            if written {
+                while sink.data(Bytes::from_static(&[0; 20_000])).await.is_ok() {}
+            }
+            let mut body = reader.into_body();
+            let mut taken = 0;
+            let end = loop {
+                match body.frame().await {
+                    Ok(Some(Frame::Data(data))) => taken += data.len(),
+                    other => break other,
+                }
+            };
+            assert_eq!(taken, SENT, "{framing:?}");
+            assert!(end.is_err(), "{framing:?} {written}: a clean end");
+        }
     });
 }

@@ -64,9 +64,13 @@ fn refusals_reach_the_client_with_their_status() {
         let fields = "x: y\r\n".repeat(200);
         for (input, status) in [
             ("GET / HTTP/1.1\r\n\r\n".to_owned(), 400),
-            ("GET / HTTP/9.1\r\nHost: a\r\n\r\n".to_owned(), 400),
+            ("GET / HTTP/9.1\r\nHost: a\r\n\r\n".to_owned(), 505),
             ("GET /\r\n".to_owned(), 400),
             ("\r\n".repeat(20), 400),
+            ("GET / HTTP/2.0\r\n\r\n".to_owned(), 505),
+            (format!("{} / HTTP/1.1\r\nHost: a\r\n\r\n", "A".repeat(300)), 501),
+            ("\x16\x03\x01\x02\0\x01".to_owned(), 400),
+            ("G@T / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), 400),
             ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n".to_owned(), 501),
             (format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n"), 414),
             (format!("GET / HTTP/1.1\r\nHost: a\r\nx: {long}\r\n\r\n"), 431),
@@ -94,14 +98,14 @@ fn silence_and_ends_are_told_apart() {
 #[test]
 fn slow_heads_get_408_and_idle_connections_end() {
     run(async {
-        let limits = Limits {
+        let limits = Limits::from(HttpLimits {
             head_timeout: Duration::from_millis(30),
             idle_timeout: Duration::from_millis(60),
-            ..Limits::default()
-        };
+            ..HttpLimits::default()
+        });
         let (mut near, far) = pair().await;
         let server = tokio::task::spawn_local(echo(far, limits.clone()));
-        near.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+        near.write_all(b"\r\nGET / HTTP/1.1\r\n").await.unwrap();
         let answer = read_until(&mut near, "too slow\n").await;
         assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
         drop(near);
@@ -149,11 +153,41 @@ fn head_answers_have_no_body() {
 }
 
 #[test]
-fn a_bad_chunk_ends_the_connection_without_an_answer_to_what_follows() {
+fn a_body_that_is_malformed_is_answered_and_ends_the_connection() {
     run(async {
-        let input = b"POST /1 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n";
-        let (answer, served, _) = talk(input).await;
-        assert_eq!((answer.as_str(), served), ("", 1));
+        let extension = "a".repeat(17_000);
+        for (body, refusal) in [
+            ("zz\r\n".to_owned(), Refusal::Chunk),
+            ("1\r\nxy".to_owned(), Refusal::Chunk),
+            (format!("1;{extension}\r\nx\r\n0\r\n\r\n"), Refusal::ContentTooLarge),
+            (format!("0\r\n{}\r\n", "x: y\r\n".repeat(129)), Refusal::TooManyFields),
+            (format!("0\r\nx: {}\r\n\r\n", "y".repeat(70_000)), Refusal::HeadTooLarge),
+            ("0\r\nno field\r\n\r\n".to_owned(), Refusal::Malformed),
+        ] {
+            let input = format!(
+                "POST /1 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{body}GET /2 HTTP/1.1\r\nHost: a\r\n\r\n"
+            );
+            let (answer, served, end) = talk(input.as_bytes()).await;
+            assert_eq!((served, end.unwrap_err().refusal()), (1, Some(refusal)));
+            assert!(answer.starts_with(&format!("HTTP/1.1 {} ", refusal.status().as_str())), "{answer}");
+            assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer}");
+        }
+    });
+}
+
+#[test]
+fn a_malformed_body_behind_an_answer_gets_no_second_one() {
+    run(async {
+        let (mut near, far) = pair().await;
+        tokio::task::spawn_local(async move {
+            let mut connection = ServerConn::new(far, b"", Limits::default());
+            let mut exchange = connection.next().await.unwrap().unwrap();
+            let _ = exchange.responder.head(&response(202, &[]), true).await.unwrap();
+            assert!(exchange.body.frame().await.is_err());
+            assert!(connection.next().await.unwrap().is_none());
+        });
+        near.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n").await.unwrap();
+        assert_eq!(read_all(&mut near).await, "HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n");
     });
 }
 
@@ -241,7 +275,7 @@ fn a_small_unread_body_is_read_over() {
                 let path = exchange.head.path.unwrap();
                 let mut sink =
                     exchange.responder.head(&response(200, &[("content-length", "2")]), false).await.unwrap();
-                sink.data(Bytes::copy_from_slice(path.as_str().as_bytes())).await.unwrap();
+                sink.data(Bytes::copy_from_slice(path.as_bytes())).await.unwrap();
                 sink.finish(None).await.unwrap();
             }
         });
@@ -299,6 +333,116 @@ fn messages_that_disagree_with_their_length_are_cut_off() {
     });
 }
 
+/// What the client reads when every request is answered with `head` and a body, though it may have none.
+async fn bodyless(request: &str, head: ResponseHead) -> String {
+    let (mut near, far) = pair().await;
+    let server = tokio::task::spawn_local(async move {
+        let mut connection = ServerConn::new(far, b"", Limits::default());
+        while let Some(exchange) = connection.next().await.unwrap() {
+            let mut sink = exchange.responder.head(&head, false).await.unwrap();
+            sink.data(Bytes::from_static(b"hello")).await.unwrap();
+            sink.finish(None).await.unwrap();
+        }
+    });
+    near.write_all(format!("{request}{request}").as_bytes()).await.unwrap();
+    near.shutdown().await.unwrap();
+    let answer = read_all(&mut near).await;
+    server.await.unwrap();
+    answer
+}
+
+#[test]
+fn an_answer_that_may_have_no_body_drops_the_one_it_is_given() {
+    run(async {
+        let length = [("content-length", "5")];
+        let get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        let head = "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n";
+        for (request, status, expect) in [
+            (head, 503, "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 5\r\n\r\n"),
+            (get, 204, "HTTP/1.1 204 No Content\r\n\r\n"),
+            (get, 205, "HTTP/1.1 205 Reset Content\r\ncontent-length: 0\r\n\r\n"),
+            (get, 304, "HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\n\r\n"),
+        ] {
+            assert_eq!(bodyless(request, response(status, &length)).await, expect.repeat(2));
+        }
+    });
+}
+
+#[test]
+fn what_only_http1_says_of_an_answer_is_said_again() {
+    run(async {
+        let head = response(426, &[("weft-reason", "Try Harder"), ("weft-upgrade", "foo/2"), ("host", "me")]);
+        let answer = bodyless("HEAD / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", head).await;
+        assert_eq!(
+            answer,
+            "HTTP/1.1 426 Try Harder\r\nhost: me\r\nupgrade: foo/2\r\nconnection: upgrade, close\r\n\r\n"
+        );
+    });
+}
+
+const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nsec-websocket-key: k\r\n\r\n";
+
+#[test]
+fn an_upgrade_holds_bytes_back_until_accepted_and_then_is_raw() {
+    run(async {
+        let (mut near, far) = pair().await;
+        let server = tokio::task::spawn_local(async move {
+            let mut connection = ServerConn::new(far, b"", Limits::default());
+            {
+                let mut exchange = connection.next().await.unwrap().unwrap();
+                assert_eq!(
+                    (exchange.head.protocol.as_deref(), exchange.head.headers.len()),
+                    (Some(&b"websocket"[..]), 1)
+                );
+                let early = timeout(Duration::from_millis(30), exchange.body.frame()).await;
+                assert!(early.is_err(), "bytes before the 101: {early:?}");
+                let accept = response(101, &[("sec-websocket-accept", "a")]);
+                let mut sink = exchange.responder.head(&accept, false).await.unwrap();
+                let (bytes, _) = collect(&mut exchange.body).await.unwrap();
+                sink.data(Bytes::from(bytes)).await.unwrap();
+                sink.finish(None).await.unwrap();
+            }
+            assert!(connection.next().await.unwrap().is_none());
+        });
+        near.write_all(format!("{UPGRADE}early ").as_bytes()).await.unwrap();
+        let expect = "HTTP/1.1 101 Switching Protocols\r\nsec-websocket-accept: a\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n";
+        assert_eq!(read_until(&mut near, "\r\n\r\n").await, expect);
+        near.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        near.shutdown().await.unwrap();
+        assert_eq!(read_all(&mut near).await, "early GET / HTTP/1.1\r\n\r\n");
+        server.await.unwrap();
+    });
+}
+
+#[test]
+fn an_upgrade_answered_otherwise_leaves_the_connection_and_smuggles_nothing() {
+    run(async {
+        for (ahead, answers) in [("", 2), ("GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n", 1)] {
+            let (mut near, far) = pair().await;
+            let server = tokio::task::spawn_local(async move {
+                let mut connection = ServerConn::new(far, b"", Limits::default());
+                let mut served = 0;
+                while let Some(mut exchange) = connection.next().await.unwrap() {
+                    served += 1;
+                    let head = response(200, &[]);
+                    let (sink, body) = tokio::join!(exchange.responder.head(&head, true), exchange.body.frame());
+                    assert!(matches!(body, Ok(None)));
+                    let _ = sink.unwrap();
+                }
+                served
+            });
+            near.write_all(format!("{UPGRADE}{ahead}").as_bytes()).await.unwrap();
+            read_until(&mut near, "\r\n\r\n").await;
+            if ahead.is_empty() {
+                near.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+            }
+            near.shutdown().await.unwrap();
+            read_all(&mut near).await;
+            assert_eq!(server.await.unwrap(), answers);
+        }
+    });
+}
+
 #[test]
 fn connect_holds_payload_back_until_accepted_and_then_is_raw() {
     run(async {
@@ -336,14 +480,90 @@ fn a_client_that_leaves_is_noticed() {
             near.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
             let mut connection = ServerConn::new(far, b"", Limits::default());
             let exchange = connection.next().await.unwrap().unwrap();
-            let crate::http::Responder::H1(responder) = exchange.responder else { panic!("not HTTP/1") };
+            let mut responder = exchange.responder;
             assert!(timeout(Duration::from_millis(20), responder.gone()).await.is_err());
             if reset {
                 socket2::SockRef::from(&near).set_linger(Some(Duration::ZERO)).unwrap();
             }
             drop(near);
-            responder.gone().await;
+            timeout(Duration::from_millis(100), responder.gone()).await.expect("noticed in time");
         }
+    });
+}
+
+#[test]
+fn a_client_that_leaves_during_the_answer_is_noticed_and_one_that_half_closes_is_served() {
+    run(async {
+        for pipelined in [false, true] {
+            let (mut near, far) = pair().await;
+            near.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+            if pipelined {
+                near.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+            }
+            let mut connection = ServerConn::new(far, b"", Limits::default());
+            let mut exchange = connection.next().await.unwrap().unwrap();
+            near.shutdown().await.unwrap();
+            assert!(timeout(Duration::from_millis(200), exchange.responder.gone()).await.is_err(), "half-closed only");
+            let mut sink = exchange.responder.head(&response(200, &[]), false).await.unwrap();
+            sink.data(Bytes::from_static(b"event")).await.unwrap();
+            sink.flush().await.unwrap();
+            read_until(&mut near, "event\r\n").await;
+            assert!(timeout(Duration::from_millis(200), sink.gone()).await.is_err(), "half-closed only");
+            let mut gone = Box::pin(sink.gone());
+            assert!(timeout(Duration::from_millis(10), &mut gone).await.is_err());
+            drop(near);
+            timeout(Duration::from_millis(800), gone).await.expect("noticed after the half-close");
+        }
+        let (mut near, far) = pair().await;
+        near.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        let mut connection = ServerConn::new(far, b"", Limits::default());
+        let exchange = connection.next().await.unwrap().unwrap();
+        let mut sink = exchange.responder.head(&response(200, &[]), false).await.unwrap();
+        sink.flush().await.unwrap();
+        let mut gone = Box::pin(sink.gone());
+        assert!(timeout(Duration::from_millis(20), &mut gone).await.is_err());
+        read_until(&mut near, "\r\n\r\n").await;
+        drop(near);
+        timeout(Duration::from_millis(100), gone).await.expect("noticed in time");
+    });
+}
+
+/// Whatever the framing, a client reads all that was given before the break, and no clean end.
+#[test]
+fn an_aborted_answer_arrives_up_to_the_break() {
+    run(async {
+        for version in ["1.0", "1.1"] {
+            let (mut near, far) = pair().await;
+            let server = tokio::task::spawn_local(async move {
+                let mut connection = ServerConn::new(far, b"", Limits::default());
+                let exchange = connection.next().await.unwrap().unwrap();
+                let mut sink = exchange.responder.head(&response(200, &[]), false).await.unwrap();
+                for _ in 0..64 {
+                    sink.data(Bytes::from_static(&[b'x'; 10_240])).await.unwrap();
+                }
+                sink.abort(0).await;
+                assert!(connection.next().await.unwrap().is_none());
+            });
+            near.write_all(format!("GET / HTTP/{version}\r\nHost: a\r\n\r\nunread").as_bytes()).await.unwrap();
+            let mut bytes = Vec::new();
+            let end = near.read_to_end(&mut bytes).await;
+            assert_eq!(bytes.iter().filter(|byte| **byte == b'x').count(), 655_360);
+            match version {
+                "1.0" => assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset),
+                _ => assert!(end.is_ok() && !bytes.ends_with(b"0\r\n\r\n")),
+            }
+            drop(near);
+            server.await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_half_closed_client_gets_its_answer() {
+    run(async {
+        let (answer, served, end) = talk(b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok").await;
+        assert_eq!((answer, served), (chunked("POST /a ok"), 1));
+        end.unwrap();
     });
 }
 
