@@ -135,7 +135,13 @@ fn says_empty(head: &ResponseHead, framing: Outgoing, asked: &Asked) -> bool {
             let bodyless = *asked == Asked::Head || has_no_body(head.status);
             !bodyless && !head.headers.contains_key(CONTENT_LENGTH)
         }
-        _ => false,
+        Outgoing::Length(_)
+        | Outgoing::Chunked
+        | Outgoing::UntilClose
+        | Outgoing::Dropped
+        | Outgoing::Held
+        | Outgoing::Tunnel
+        | Outgoing::Unanswered => false,
     }
 }
 

@@ -370,11 +370,11 @@ pub(super) fn lost(error: &io::Error) -> StreamError {
 
 impl From<Rejection> for StreamError {
     fn from(rejection: Rejection) -> Self {
-        match rejection.refusal {
-            Refusal::HeadTooLarge | Refusal::TooManyFields | Refusal::ContentTooLarge => {
-                StreamError::Limit(rejection.reason)
-            }
-            _ => StreamError::Protocol(rejection.reason),
+        let limits = [Refusal::HeadTooLarge, Refusal::TooManyFields, Refusal::ContentTooLarge];
+        if limits.contains(&rejection.refusal) {
+            StreamError::Limit(rejection.reason)
+        } else {
+            StreamError::Protocol(rejection.reason)
         }
     }
 }
