@@ -12,7 +12,7 @@ use std::pin::pin;
 use std::rc::Rc;
 
 use futures_util::future::{Either, select};
-use http::Version;
+use http::{Method, Version};
 use weft_policy::bundle::{AppVersion, WorkloadPort};
 use weft_transport::h3;
 use weft_transport::http::{RecvBody, RequestHead, Responder};
@@ -67,6 +67,11 @@ async fn carry(
     record: &mut Record,
 ) -> Result<(), Failure> {
     let Request { head, body, responder } = request;
+    // What an upgrade asks for is a GET here; a CONNECT that gets this far has a protocol that nobody speaks.
+    //= rfc9220#section-3
+    if head.method == Method::CONNECT {
+        return Err(Failure::NotImplemented("an extended CONNECT for an unknown protocol".into()));
+    }
     let said = mesh::take(head);
     record.spoken(said.version);
     let address = said.destination.ok_or_else(|| {
@@ -138,7 +143,7 @@ fn app_version(declared: AppVersion, said: Version) -> Version {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderMap, Method};
+    use http::HeaderMap;
 
     use super::*;
     use crate::filtering::normal_path;
