@@ -62,6 +62,7 @@ async fn live(
 ) -> anyhow::Result<()> {
     open_doors(admin).await?;
     let stopped = tokio::spawn(watch_signals(Arc::clone(shared))).abort_handle();
+    tokio::spawn(Arc::clone(&shared.hosts).follow());
     let identity = tokio::select! {
         identity = join_or_load(&shared.config, &state, &channel) => identity.context("no identity")?,
         () = shared.drain.draining() => return Ok(()),

@@ -24,6 +24,7 @@ pub mod capturing;
 pub mod config;
 pub mod control;
 pub mod gauges;
+pub mod hosts;
 pub mod ledger;
 pub mod listeners;
 pub mod shared;

@@ -64,7 +64,7 @@ async fn carry(
     let from = origin.workload(snapshot)?;
     mesh::strip(&mut request.head.headers);
     routing::take_target(origin, &mut request.head);
-    let Some(resolved) = routing::resolve(snapshot, from, origin, &request.head)? else {
+    let Some(resolved) = routing::resolve(snapshot, &worker.shared.hosts, from, origin, &request.head)? else {
         return Box::pin(passthrough::request(worker, snapshot, origin, request, record)).await;
     };
     let place = Place::outbound(origin.peer.ip(), resolved.port, from);

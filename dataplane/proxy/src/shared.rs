@@ -1,6 +1,7 @@
 //! What workers and the control side share: the snapshot, the counters, the drain. Nothing here is locked on the
 //! request path.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -14,6 +15,7 @@ use weft_transport::quic::PoolStats;
 use crate::apps::AppPoolStats;
 use crate::config::Config;
 use crate::gauges::{AllInFlight, OpenCount};
+use crate::hosts::Hosts;
 use crate::snapshot::Snapshot;
 use crate::sockets::Guard;
 use crate::telemetry::access_log::AccessLog;
@@ -33,6 +35,8 @@ pub struct Shared {
     pub counters: Counters,
     /// What nobody may reach through this proxy.
     pub guard: Guard,
+    /// Names that mean what this machine says.
+    pub hosts: Arc<Hosts>,
     pub in_flight: AllInFlight,
     pub drain: Drain,
     pub app_connections: OpenCount,
@@ -50,6 +54,7 @@ impl Shared {
     pub fn new(config: Config, filter_host: Host) -> std::io::Result<Self> {
         Ok(Self {
             guard: Guard::new(&config.listen),
+            hosts: Arc::new(Hosts::read(Path::new("/etc/hosts"))),
             config,
             filter_host,
             snapshot: ArcSwapOption::empty(),

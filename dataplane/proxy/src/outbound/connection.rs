@@ -49,7 +49,8 @@ pub async fn captured(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
 async fn payload(worker: &Rc<Worker>, stream: TcpStream, prefix: Bytes, origin: Origin) {
     let declared = worker.snapshot().and_then(|snapshot| {
         let target = origin.target.as_ref()?;
-        let resolved = routing::resolve_target(&snapshot, origin.workload(&snapshot).ok()?, target).ok()?;
+        let resolved =
+            routing::resolve_target(&snapshot, &worker.shared.hosts, origin.workload(&snapshot).ok()?, target).ok()?;
         resolved.map(|resolved| resolved.protocol())
     });
     match declared {

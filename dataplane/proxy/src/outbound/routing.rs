@@ -10,12 +10,14 @@ use weft_transport::http::RequestHead;
 use super::attempts::Goal;
 use super::{Origin, Target};
 use crate::filtering;
+use crate::hosts::Hosts;
 use crate::reply::Failure;
 use crate::snapshot::{Served, Snapshot};
 
 /// The service a request addresses. `None`: outside the mesh.
 pub(super) fn resolve<'s>(
     snapshot: &'s Snapshot,
+    hosts: &Hosts,
     from: &Served,
     origin: &Origin,
     head: &RequestHead,
@@ -27,7 +29,8 @@ pub(super) fn resolve<'s>(
         (Some(authority), _) => authority.to_string(),
         (None, target) => target.as_ref().map(ToString::to_string).unwrap_or_default(),
     };
-    in_mesh(resolver(snapshot, from).resolve(meant, asked), named)
+    let is_local = |name: &str| hosts.contains(name);
+    in_mesh(resolver(snapshot, from, &is_local).resolve(meant, asked), named)
 }
 
 /// Makes the target of a forward-proxy request its authority; inside a connection whose destination is known, an
@@ -47,15 +50,21 @@ pub(super) fn take_target(origin: &Origin, head: &mut RequestHead) {
 /// The service behind the target of a connection. `None`: outside the mesh.
 pub(super) fn resolve_target<'s>(
     snapshot: &'s Snapshot,
+    hosts: &Hosts,
     from: &Served,
     target: &Target,
 ) -> Result<Option<Resolved<'s>>, Failure> {
-    in_mesh(resolver(snapshot, from).connection(target.meant()), || target.to_string())
+    let is_local = |name: &str| hosts.contains(name);
+    in_mesh(resolver(snapshot, from, &is_local).connection(target.meant()), || target.to_string())
 }
 
-fn resolver<'a, 's: 'a>(snapshot: &'s Snapshot, from: &'a Served) -> Resolver<'a, 's> {
+fn resolver<'a, 's: 'a>(
+    snapshot: &'s Snapshot,
+    from: &'a Served,
+    is_local: &'a dyn Fn(&str) -> bool,
+) -> Resolver<'a, 's> {
     let from_namespace = &from.workload.name.namespace;
-    Resolver { table: &snapshot.routes, mesh: &snapshot.mesh, from_namespace, is_local: &|_| false }
+    Resolver { table: &snapshot.routes, mesh: &snapshot.mesh, from_namespace, is_local }
 }
 
 fn in_mesh(resolution: Resolution<'_>, named: impl FnOnce() -> String) -> Result<Option<Resolved<'_>>, Failure> {

@@ -100,7 +100,7 @@ pub(super) async fn open<'w>(
     let snapshot = worker.snapshot().ok_or(Failure::NotReady)?;
     let from = origin.workload(&snapshot)?;
     record.source = Some(from.workload.identity.to_string());
-    match routing::resolve_target(&snapshot, from, target)? {
+    match routing::resolve_target(&snapshot, &worker.shared.hosts, from, target)? {
         Some(resolved) => open_mesh(worker, &snapshot, from, origin, &resolved, record).await,
         None => {
             let (stream, address) = passthrough::connect(worker, &snapshot, from, target, origin.peer.ip()).await?;

@@ -68,7 +68,7 @@ async fn open<'w>(
 ) -> Result<Option<(tcp::Far<'w>, ConnectionRecord)>, Failure> {
     let snapshot = worker.snapshot().ok_or(Failure::NotReady)?;
     let from = origin.workload(&snapshot)?;
-    if let Some(resolved) = routing::resolve_target(&snapshot, from, target)?
+    if let Some(resolved) = routing::resolve_target(&snapshot, &worker.shared.hosts, from, target)?
         && !matches!(resolved.protocol(), Protocol::Tcp | Protocol::Udp)
     {
         return reach(worker, &snapshot, from, &resolved).await.map(|()| None);
