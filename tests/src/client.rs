@@ -94,7 +94,18 @@ impl Client {
     /// # Panics
     /// When the tunnel or the handshake is refused.
     pub async fn h2_in_tunnel(proxy: SocketAddr, authority: &str) -> Self {
-        let stream = tunnel(proxy, authority).await;
+        Self::h2(tunnel(proxy, authority).await, authority).await
+    }
+
+    /// HTTP/2 with prior knowledge to `host` by the forward proxy at `proxy`.
+    ///
+    /// # Panics
+    /// When the proxy can't be reached, or refuses the handshake.
+    pub async fn h2_through(proxy: SocketAddr, host: &str) -> Self {
+        Self::h2(tcp(proxy).await, host).await
+    }
+
+    async fn h2(stream: TcpStream, authority: &str) -> Self {
         let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
         let (sender, connection) = handshake.expect("an HTTP/2 handshake");
         tokio::spawn(connection);
