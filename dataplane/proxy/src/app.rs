@@ -165,10 +165,10 @@ async fn work(
     keys: SharedKeys,
 ) -> anyhow::Result<()> {
     let place = quic::Worker::new(index, count).context("too many workers")?;
-    let limits =
-        TransportLimits { concurrent_streams: shared.config.limits.max_streams_per_connection, ..Default::default() };
+    let limits = transport_limits(&shared.config);
     let Sockets { explicit, outbound, inbound, mesh, dial } = sockets;
     let server = Server::new(mesh, place, &keys, &identity, &limits).context("cannot start the mesh endpoint")?;
+    shared.admissions.lock().expect("no holder panics").push(Arc::clone(server.stats()));
     let dialer = Dialer::new(dial, place, &keys, &limits).context("cannot start the dialling endpoint")?;
     let pool = Pool::new(dialer, identity, PoolLimits::default(), weft_transport::h3::Limits::default());
     shared.pools.lock().expect("no holder panics").push(Arc::clone(pool.stats()));
@@ -180,6 +180,19 @@ async fn work(
     let _mesh = listeners::start(&worker, tcp, server)?;
     tend(&worker).await;
     Ok(())
+}
+
+fn transport_limits(config: &Config) -> TransportLimits {
+    let limits = &config.limits;
+    TransportLimits {
+        concurrent_streams: limits.max_streams_per_connection,
+        concurrent_handshakes: limits.max_handshakes,
+        unproven_handshakes: limits.max_handshakes / 8,
+        peer_connections: limits.max_peer_connections,
+        connections_per_source: limits.max_peer_connections_per_source,
+        connections_per_identity: limits.max_peer_connections_per_identity,
+        ..TransportLimits::default()
+    }
 }
 
 /// Keeps house until the process ends: evicts peers that left, closes connections idle for too long.

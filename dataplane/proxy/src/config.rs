@@ -146,6 +146,14 @@ pub struct Limits {
     pub replay_buffer_bytes: usize,
     /// Concurrent requests of one peer connection.
     pub max_streams_per_connection: u32,
+    /// Connections of peers, per worker. Above: refused and counted.
+    pub max_peer_connections: usize,
+    /// Connections of peers from one address, per worker.
+    pub max_peer_connections_per_source: usize,
+    /// Connections of peers with one identity, per worker.
+    pub max_peer_connections_per_identity: usize,
+    /// Mesh handshakes under way, per worker; an eighth of them for callers that have not proved their address.
+    pub max_handshakes: usize,
     /// Metric series of a pair of workloads that nothing refers to any more are kept this long; 0 = for ever.
     pub metric_series_idle_s: u64,
 }
@@ -162,6 +170,10 @@ impl Default for Limits {
             late_upload_idle_timeout_s: 60,
             replay_buffer_bytes: 64 * 1_024,
             max_streams_per_connection: 1_024,
+            max_peer_connections: 8_192,
+            max_peer_connections_per_source: 512,
+            max_peer_connections_per_identity: 2_048,
+            max_handshakes: 1_024,
             metric_series_idle_s: 3_600,
         }
     }
@@ -194,6 +206,10 @@ impl Config {
         for (key, limit) in [
             ("limits.max_connections", config.limits.max_connections as u64),
             ("limits.max_streams_per_connection", u64::from(config.limits.max_streams_per_connection)),
+            ("limits.max_peer_connections", config.limits.max_peer_connections as u64),
+            ("limits.max_peer_connections_per_source", config.limits.max_peer_connections_per_source as u64),
+            ("limits.max_peer_connections_per_identity", config.limits.max_peer_connections_per_identity as u64),
+            ("limits.max_handshakes", config.limits.max_handshakes as u64),
         ] {
             if limit == 0 {
                 return refuse(key, "must be at least 1".to_owned());

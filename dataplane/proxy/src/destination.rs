@@ -79,6 +79,13 @@ impl ServiceState {
         destinations.values().all(|destination| tried.iter().any(|tried| Rc::ptr_eq(tried, destination)))
     }
 
+    /// True where `picked` is the only endpoint that is not among `tried`.
+    pub fn all_among_or(&self, tried: &[Rc<Destination>], picked: &Rc<Destination>) -> bool {
+        let destinations = self.destinations.borrow();
+        let known = |destination: &Rc<Destination>| tried.iter().any(|tried| Rc::ptr_eq(tried, destination));
+        destinations.values().all(|destination| Rc::ptr_eq(destination, picked) || known(destination))
+    }
+
     /// Picks an endpoint, or none where there is none. `avoid`: endpoints that just refused this request.
     pub fn pick(&self, now: Duration, dice: u64, avoid: &[Rc<Destination>]) -> Option<Rc<Destination>> {
         self.balancer.borrow().pick(now, dice, avoid).map(Rc::clone)

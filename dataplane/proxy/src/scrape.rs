@@ -43,7 +43,7 @@ fn gauges(admin: &Admin, out: &mut String) {
 
 fn pools(admin: &Admin, out: &mut String) {
     let shared = &admin.shared;
-    let (mut open, mut dials, mut coalesced, mut evicted) = (0, 0, 0, 0);
+    let (mut open, mut dials, mut coalesced, mut evicted, mut suspected) = (0, 0, 0, 0, 0);
     let mut failures = [0; HandshakeFailure::ALL.len()];
     for stats in shared.pools.lock().expect("no holder panics").iter() {
         let one = stats.snapshot();
@@ -51,6 +51,7 @@ fn pools(admin: &Admin, out: &mut String) {
         dials += one.dials;
         coalesced += one.coalesced;
         evicted += one.evicted;
+        suspected += one.suspected;
         for (total, count) in failures.iter_mut().zip(one.failures) {
             *total += count;
         }
@@ -63,7 +64,15 @@ fn pools(admin: &Admin, out: &mut String) {
         reused += stats.reused.value();
         dialled += stats.dialled.value();
     }
+    let (mut refused, mut retries) = (0, 0);
+    for stats in shared.admissions.lock().expect("no holder panics").iter() {
+        refused += stats.refused();
+        retries += stats.retries();
+    }
     for (metric, value) in [
+        (Metric::PeerSuspected, suspected),
+        (Metric::PeerRefused, refused),
+        (Metric::HandshakeRetries, retries),
         (Metric::PeerDials, dials),
         (Metric::PeerDialsShared, coalesced),
         (Metric::PeerEvictions, evicted),

@@ -10,7 +10,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use weft_filter_host::Host;
-use weft_transport::quic::PoolStats;
+use weft_transport::quic::{AdmissionStats, PoolStats};
 
 use crate::apps::AppPoolStats;
 use crate::config::Config;
@@ -46,6 +46,8 @@ pub struct Shared {
     pub contact: Contact,
     /// The peer pools of all workers, for their counters.
     pub pools: Mutex<Vec<Arc<PoolStats>>>,
+    /// The mesh ports of all workers, for their counters.
+    pub admissions: Mutex<Vec<Arc<AdmissionStats>>>,
     /// The app pools of all workers, for their counters.
     pub app_pools: Mutex<Vec<AppPoolStats>>,
 }
@@ -70,6 +72,7 @@ impl Shared {
             unreachable: OpenCount::default(),
             contact: Contact::default(),
             pools: Mutex::default(),
+            admissions: Mutex::default(),
             app_pools: Mutex::default(),
         })
     }

@@ -1,11 +1,13 @@
 //! QUIC between proxies: one endpoint per worker on a shared port, handshakes whose refusals have a reason, and the pool
 //! of HTTP/3 clients. A connection belongs to one worker for life; nothing here is shared between workers but keys and counters.
 
+mod admission;
 mod cid;
 mod endpoint;
 mod keys;
 mod limits;
 mod pool;
+mod refusal;
 mod socket;
 mod stats;
 mod steering;
@@ -13,6 +15,7 @@ mod steering;
 #[cfg(test)]
 mod tests;
 
+pub use admission::{AdmissionStats, ConnectionPlace};
 pub use cid::WorkerCidGenerator;
 pub use endpoint::{Accepted, Dialer, Handshake, Server};
 pub use keys::SharedKeys;

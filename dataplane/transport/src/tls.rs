@@ -5,6 +5,7 @@ mod config;
 mod failure;
 mod handle;
 mod identity;
+mod served;
 mod trust;
 mod verify;
 
@@ -17,10 +18,12 @@ pub use config::{client_config, control_client_config, provider, server_config};
 pub use failure::{HandshakeError, HandshakeFailure, RefusedBy};
 pub use handle::{Credentials, Identities, IdentityHandle, ReplaceError};
 pub use identity::{IdentityError, PeerIdentity, WorkloadIdentity, peer_identity};
+pub use served::{Served, ServedIdentity, server_name};
 pub use trust::{Trust, TrustError};
 pub use verify::recheck;
 
 pub(crate) use config::{client_config_with, server_config_with};
+pub(crate) use served::Choice;
 pub(crate) use verify::Verdict;
 
 /// ALPN of the mesh over QUIC.

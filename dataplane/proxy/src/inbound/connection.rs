@@ -27,7 +27,7 @@ pub async fn run(worker: Rc<Worker>, handshake: Handshake) {
     };
     counters::handshake(Side::Inbound, None);
     debug!(peer = %address, identity = %accepted.peer.id, "mesh connection accepted");
-    let _open = worker.shared.peer_connections.enter();
+    let (_open, _place) = (worker.shared.peer_connections.enter(), accepted.place);
     let (server, driver) = h3::accept(accepted.connection, limits(&worker.shared.config.limits));
     tokio::task::spawn_local(driver);
     let caller = Rc::new(Caller::new(accepted.peer.id, address));

@@ -70,7 +70,15 @@ impl<'a> Attempts<'a> {
         probe::start_due(worker, state, goal.port, now);
         let destination = picked.ok_or_else(|| Failure::NoEndpoints { service: goal.service.name.to_string() })?;
         destination.vitals.started();
-        Ok(Attempt { worker, state: Rc::clone(state), destination, start: Cell::new(now), outcome: Outcome::Cancelled })
+        let last = self.is_last(&destination);
+        Ok(Attempt {
+            worker,
+            state: Rc::clone(state),
+            destination,
+            last,
+            start: Cell::new(now),
+            outcome: Outcome::Cancelled,
+        })
     }
 
     /// Takes in why an attempt failed that nobody processed: `Ok` where another may follow, the failure where it stands.
@@ -93,6 +101,11 @@ impl<'a> Attempts<'a> {
         Ok(())
     }
 
+    /// True where nothing is left to try after `picked`.
+    fn is_last(&self, picked: &Rc<Destination>) -> bool {
+        self.goal.direct.is_some() || self.avoid.len() + 1 >= MAX_TRIED || self.state.all_among_or(&self.avoid, picked)
+    }
+
     /// True where each endpoint that there is now has been tried. Told from the set of those tried: endpoints come and go
     /// while a request is under way.
     fn was_last(&self) -> bool {
@@ -105,6 +118,8 @@ pub(super) struct Attempt<'a> {
     worker: &'a Rc<Worker>,
     state: Rc<ServiceState>,
     pub(super) destination: Rc<Destination>,
+    /// There is no other endpoint to turn to: one that is silent is waited for.
+    last: bool,
     /// When a connection was there: dialling is no part of an endpoint's latency.
     start: Cell<Duration>,
     outcome: Outcome,
@@ -130,7 +145,13 @@ impl Attempt<'_> {
     }
 
     async fn client(&self, peer: &PeerKey, timeout: Duration) -> Result<h3::Client, Failure> {
-        let reason = match tokio::time::timeout(timeout, self.worker.pool.get(peer)).await {
+        let pool = &self.worker.pool;
+        let connected = if self.last {
+            Ok(Box::pin(pool.get_patiently(peer, timeout)).await)
+        } else {
+            tokio::time::timeout(timeout, pool.get(peer)).await
+        };
+        let reason = match connected {
             Ok(Ok(client)) => {
                 // Dialling is no part of the latency that the balancer learns.
                 self.start.set(self.worker.now());

@@ -50,6 +50,9 @@ metrics! {
     PeerDialsShared = "weft_peer_dials_shared_total", Counter, "Requests that waited for another's dial.";
     PeerDialFailures = "weft_peer_dial_failures_total", Counter, "Dials that failed, by reason.";
     PeerEvictions = "weft_peer_evictions_total", Counter, "Pooled connections closed because their endpoint left.";
+    PeerSuspected = "weft_peer_suspected_total", Counter, "Connections that fell silent and get no new request until they are heard again.";
+    PeerRefused = "weft_peer_refused_total", Counter, "Handshakes and connections of peers refused at a limit.";
+    HandshakeRetries = "weft_handshake_retries_total", Counter, "Callers asked to prove their address first.";
     PeerViolations = "weft_peer_violations_total", Counter, "Mesh connections closed because the peer broke HTTP/3 or a limit, by code and reason.";
     AppConnections = "weft_app_connections", Gauge, "Application connections accepted and open.";
     AppConnectionsRefused = "weft_app_connections_refused_total", Counter, "Application connections refused at the limit.";

@@ -8,16 +8,19 @@ use std::time::Duration;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{Endpoint, TokioRuntime, TransportConfig, VarInt};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 use weft_policy::identity::SpiffeId;
 
+use super::admission::{Admission, AdmissionStats, ConnectionPlace, HandshakePlace, Judgement};
 use super::cid::InitialCids;
-use super::{SharedKeys, TransportLimits, Worker};
+use super::{SharedKeys, TransportLimits, Worker, refusal};
 use crate::tls::{
-    self, Credentials, HandshakeError, HandshakeFailure, IdentityHandle, PeerIdentity, RefusedBy, Verdict,
+    self, Choice, Credentials, HandshakeError, HandshakeFailure, IdentityHandle, PeerIdentity, RefusedBy, Served,
+    Verdict,
 };
 
+/// H3_EXCESSIVE_LOAD, for a peer with too many connections.
+const EXCESSIVE_LOAD: VarInt = VarInt::from_u32(0x107);
 /// The code of a close that is nobody's error.
 pub(super) const NO_ERROR: VarInt = VarInt::from_u32(0x100);
 
@@ -25,13 +28,13 @@ pub(super) const NO_ERROR: VarInt = VarInt::from_u32(0x100);
 #[derive(Debug)]
 pub struct Server {
     endpoint: Endpoint,
-    identity: IdentityHandle,
+    served: Served,
     keys: SharedKeys,
     timeout: Duration,
     transport: Arc<TransportConfig>,
-    handshakes: Arc<Semaphore>,
+    admission: Admission,
     established: Established,
-    trust_watch: AbortHandle,
+    trust_watches: Vec<AbortHandle>,
 }
 
 impl Server {
@@ -40,45 +43,58 @@ impl Server {
         socket: UdpSocket,
         worker: Worker,
         keys: &SharedKeys,
-        identity: &IdentityHandle,
+        served: impl Into<Served>,
         limits: &TransportLimits,
     ) -> io::Result<Server> {
+        let served = served.into();
         let transport = limits.callee();
-        let config = server_config(identity, keys, &transport, Verdict::default());
+        let choice = Choice::new(served.clone(), None);
+        let config = server_config(&choice, keys, &transport, Verdict::default());
         let endpoint = Endpoint::new(keys.endpoint_config(worker), Some(config), socket, Arc::new(TokioRuntime))?;
         let established = Established::default();
-        let trust_watch = tokio::spawn(watch_trust(identity.clone(), established.clone())).abort_handle();
+        let watch =
+            |identity: &IdentityHandle| tokio::spawn(watch_trust(identity.clone(), established.clone())).abort_handle();
         Ok(Server {
             endpoint,
-            identity: identity.clone(),
+            trust_watches: served.handles().map(watch).collect(),
+            served,
             keys: keys.clone(),
             timeout: limits.handshake_timeout,
             transport,
-            handshakes: Arc::new(Semaphore::new(limits.concurrent_handshakes)),
+            admission: Admission::new(limits),
             established,
-            trust_watch,
         })
     }
 
-    /// The next attempt to connect; `None` once the endpoint is closed. Attempts over the limit of concurrent
-    /// handshakes are refused here and counted in the endpoint's `stats`. Cancel safe.
+    /// The next attempt to connect; `None` once the endpoint is closed. Attempts over the limits are refused here, and a
+    /// caller that has to prove its address first is told so; both are counted in `stats`. Cancel safe.
     pub async fn accept(&self) -> Option<Handshake> {
         loop {
             let incoming = self.endpoint.accept().await?;
-            let Ok(permit) = self.handshakes.clone().try_acquire_owned() else {
-                incoming.refuse();
-                continue;
+            let source = incoming.remote_address().ip();
+            let place = match self.admission.judge(source, incoming.remote_address_validated()) {
+                Judgement::Admitted(place) => place,
+                Judgement::ProveAddress => {
+                    // Can't fail: only an address that was not validated is asked for proof.
+                    let _ = incoming.retry();
+                    continue;
+                }
+                Judgement::Refused => {
+                    incoming.refuse();
+                    continue;
+                }
             };
             let verdict = Verdict::default();
-            let config = server_config(&self.identity, &self.keys, &self.transport, verdict.clone());
+            let choice = Choice::new(self.served.clone(), incoming.local_ip());
+            let config = server_config(&choice, &self.keys, &self.transport, verdict.clone());
             return Some(Handshake {
                 incoming,
                 config: Arc::new(config),
                 verdict,
                 timeout: self.timeout,
-                identity: self.identity.clone(),
+                choice,
                 established: self.established.clone(),
-                permit,
+                place,
             });
         }
     }
@@ -87,21 +103,26 @@ impl Server {
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
+
+    /// What was refused and asked for proof; shared with whoever renders metrics.
+    pub fn stats(&self) -> &Arc<AdmissionStats> {
+        self.admission.stats()
+    }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.trust_watch.abort();
+        self.trust_watches.iter().for_each(AbortHandle::abort);
     }
 }
 
 fn server_config(
-    identity: &IdentityHandle,
+    choice: &Choice,
     keys: &SharedKeys,
     transport: &Arc<TransportConfig>,
     verdict: Verdict,
 ) -> quinn::ServerConfig {
-    let tls = QuicServerConfig::try_from(tls::server_config_with(identity, verdict))
+    let tls = QuicServerConfig::try_from(tls::server_config_with(choice, verdict))
         .expect("the provider has the suite that QUIC begins with");
     let mut config = quinn::ServerConfig::new(Arc::new(tls), keys.token());
     config.transport_config(transport.clone());
@@ -117,9 +138,9 @@ pub struct Handshake {
     config: Arc<quinn::ServerConfig>,
     verdict: Verdict,
     timeout: Duration,
-    identity: IdentityHandle,
+    choice: Choice,
     established: Established,
-    permit: OwnedSemaphorePermit,
+    place: HandshakePlace,
 }
 
 impl Handshake {
@@ -129,30 +150,35 @@ impl Handshake {
 
     /// Runs the handshake to its end. Dropped before the end, it is refused. The caller logs and counts a refusal.
     pub async fn finish(self) -> Result<Accepted, HandshakeError> {
-        let Handshake { incoming, config, verdict, timeout, identity, established, permit } = self;
-        let generation = identity.current().generation;
+        let Handshake { incoming, config, verdict, timeout, choice, established, place } = self;
         let failed = |error| HandshakeError::from_quic(&error, verdict.refusal());
         let connecting = incoming.accept_with(config).map_err(failed)?;
         let connection = match tokio::time::timeout(timeout, connecting).await {
             Ok(result) => result.map_err(failed)?,
             Err(_) => return Err(HandshakeError::timeout(format!("handshake unfinished after {timeout:?}"))),
         };
-        drop(permit);
-        let Some(peer) = tls::peer_identity(&connection) else {
+        let (Some(peer), Some((identity, before))) = (tls::peer_identity(&connection), choice.made()) else {
             // Unreachable while the verifier stands: kept so that its loss would fail closed.
             connection.close(NO_ERROR, b"");
             let detail = "the handshake proved no identity";
             return Err(HandshakeError::new(HandshakeFailure::NoCertificate, RefusedBy::Us, detail));
         };
-        established.insert(&connection);
+        let place = match place.establish(&peer.id) {
+            Ok(place) => place,
+            Err(error) => {
+                connection.close(EXCESSIVE_LOAD, error.told().as_bytes());
+                return Err(error);
+            }
+        };
+        established.insert(&connection, identity);
         let credentials = identity.current();
-        if credentials.generation != generation
+        if credentials.generation != before.generation
             && let Err(error) = tls::recheck(&connection, &credentials)
         {
             cut(&connection, &error);
             return Err(error);
         }
-        Ok(Accepted { connection, peer })
+        Ok(Accepted { connection, peer, served: identity.id(), place })
     }
 }
 
@@ -161,25 +187,29 @@ impl Handshake {
 pub struct Accepted {
     pub connection: quinn::Connection,
     pub peer: PeerIdentity,
+    /// The workload that the connection is for: whose certificate the peer was shown.
+    pub served: SpiffeId,
+    /// Its place among the peer's connections; to be kept as long as the connection is served.
+    pub place: ConnectionPlace,
 }
 
 /// A server's standing connections, to be judged again when trust changes.
 #[derive(Debug, Clone, Default)]
-struct Established(Arc<Mutex<Vec<quinn::Connection>>>);
+struct Established(Arc<Mutex<Vec<(quinn::Connection, SpiffeId)>>>);
 
 impl Established {
-    fn insert(&self, connection: &quinn::Connection) {
+    fn insert(&self, connection: &quinn::Connection, served: &IdentityHandle) {
         let mut connections = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if connections.len() == connections.capacity() {
-            connections.retain(|connection| connection.close_reason().is_none());
+            connections.retain(|(connection, _)| connection.close_reason().is_none());
         }
-        connections.push(connection.clone());
+        connections.push((connection.clone(), served.id()));
     }
 
     fn enforce(&self, credentials: &Credentials) {
         let mut connections = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        connections.retain(|connection| connection.close_reason().is_none());
-        for connection in connections.iter() {
+        connections.retain(|(connection, _)| connection.close_reason().is_none());
+        for (connection, _) in connections.iter().filter(|(_, served)| served == credentials.identity.id()) {
             if let Err(error) = tls::recheck(connection, credentials) {
                 cut(connection, &error);
             }
@@ -207,6 +237,8 @@ pub struct Dialer {
     endpoint: Endpoint,
     transport: Arc<TransportConfig>,
     initial_cids: InitialCids,
+    from: refusal::From,
+    receive_window: u32,
 }
 
 impl Dialer {
@@ -214,11 +246,20 @@ impl Dialer {
     pub fn new(socket: UdpSocket, worker: Worker, keys: &SharedKeys, limits: &TransportLimits) -> io::Result<Dialer> {
         // The socket is this worker's alone: its connection IDs need not name a worker.
         let config = keys.endpoint_config(Worker::single());
+        let mark = socket2::SockRef::from(&socket).mark().unwrap_or(0);
+        let from = refusal::From { ip: socket.local_addr()?.ip(), mark };
         Ok(Dialer {
+            from,
             endpoint: Endpoint::new(config, None, socket, Arc::new(TokioRuntime))?,
             transport: limits.caller(),
             initial_cids: InitialCids::new(keys.spread, worker),
+            receive_window: limits.connection_receive_window,
         })
+    }
+
+    /// Bytes that a peer may have unread on one connection.
+    pub(super) fn receive_window(&self) -> u32 {
+        self.receive_window
     }
 
     /// Connects to `address`, accepting `expected` and nobody else. `Ok` means that both sides have accepted: in TLS 1.3
@@ -239,16 +280,18 @@ impl Dialer {
         config.token_store(Arc::new(quinn_proto::NoneTokenStore));
         let connecting = self
             .endpoint
-            .connect_with(config, address, UNUSED_NAME)
+            .connect_with(config, address, &tls::server_name(expected))
             .map_err(|error| HandshakeError::new(HandshakeFailure::Other, RefusedBy::Us, error.to_string()))?;
         let established = async {
             let connection = connecting.await?;
             confirmed(&connection).await?;
             Ok(connection)
         };
-        match tokio::time::timeout(timeout, established).await {
-            Ok(result) => result.map_err(|error| HandshakeError::from_quic(&error, verdict.refusal())),
-            Err(_) => Err(HandshakeError::timeout(format!("no answer within {timeout:?}"))),
+        tokio::select! {
+            biased;
+            result = established => result.map_err(|error| HandshakeError::from_quic(&error, verdict.refusal())),
+            error = refusal::of(address, self.from) => Err(error),
+            () = tokio::time::sleep(timeout) => Err(HandshakeError::timeout(format!("no answer within {timeout:?}"))),
         }
     }
 
@@ -257,9 +300,6 @@ impl Dialer {
         &self.endpoint
     }
 }
-
-/// quinn wants a name; SNI is off and the verifier looks at SPIFFE IDs only.
-const UNUSED_NAME: &str = "mesh.weft.invalid";
 
 /// Waits until the callee has confirmed the handshake.
 //= rfc9001#section-4.1.2

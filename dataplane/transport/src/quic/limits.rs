@@ -19,16 +19,24 @@ pub struct TransportLimits {
     pub concurrent_streams: u32,
     /// Unidirectional streams a peer may have open at once; HTTP/3 needs 3. Default 16.
     pub concurrent_unidirectional_streams: u32,
-    /// Silence after which a callee gives a connection up. Default 30 s.
-    pub callee_idle_timeout: Duration,
-    /// Silence after which a caller gives a connection up; shorter than the callee's. Default 10 s.
-    pub caller_idle_timeout: Duration,
-    /// A caller's PING when nothing else is sent. Default 3 s: three may be lost.
+    /// Silence after which either end gives a connection up. Default 60 s: links, hosts and processes that pause for less
+    /// cost latency only.
+    pub idle_timeout: Duration,
+    /// A caller's PING when nothing else is sent. Default 3 s.
     pub keep_alive_interval: Duration,
     /// An unfinished handshake is given up. Default 5 s.
     pub handshake_timeout: Duration,
     /// Handshakes a worker works on at once; more are refused. Default 1,024.
     pub concurrent_handshakes: usize,
+    /// Handshakes under way above which a caller must first prove its address (Retry), so that forged ones take no more
+    /// slots. Default 128.
+    pub unproven_handshakes: usize,
+    /// Connections a worker holds for all peers; handshakes for more are refused. Default 8,192.
+    pub peer_connections: usize,
+    /// Connections and handshakes of one source address, per worker. Default 512.
+    pub connections_per_source: usize,
+    /// Connections of one identity, per worker. Default 2,048.
+    pub connections_per_identity: usize,
     /// Before the first sample. Default 100 ms: a lost first packet is sent again after 300 ms.
     pub initial_rtt: Duration,
     /// Bytes of QUIC datagrams held for the application, each way. Default 256 KiB.
@@ -43,11 +51,14 @@ impl Default for TransportLimits {
             send_window: 8 * 1024 * 1024,
             concurrent_streams: 1000,
             concurrent_unidirectional_streams: 16,
-            callee_idle_timeout: Duration::from_secs(30),
-            caller_idle_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(60),
             keep_alive_interval: Duration::from_secs(3),
             handshake_timeout: Duration::from_secs(5),
             concurrent_handshakes: 1024,
+            unproven_handshakes: 128,
+            peer_connections: 8192,
+            connections_per_source: 512,
+            connections_per_identity: 2048,
             initial_rtt: Duration::from_millis(100),
             datagram_buffer: 256 * 1024,
         }
@@ -56,13 +67,13 @@ impl Default for TransportLimits {
 
 impl TransportLimits {
     pub(super) fn callee(&self) -> Arc<TransportConfig> {
-        let mut config = self.both_sides(self.callee_idle_timeout);
+        let mut config = self.both_sides();
         config.max_concurrent_bidi_streams(VarInt::from_u32(self.concurrent_streams));
         Arc::new(config)
     }
 
     pub(super) fn caller(&self) -> Arc<TransportConfig> {
-        let mut config = self.both_sides(self.caller_idle_timeout);
+        let mut config = self.both_sides();
         config.keep_alive_interval(Some(self.keep_alive_interval));
         //= rfc9114#section-6.1
         //# Clients MUST treat receipt of a server-initiated bidirectional stream as a connection error
@@ -70,8 +81,8 @@ impl TransportLimits {
         Arc::new(config)
     }
 
-    fn both_sides(&self, idle: Duration) -> TransportConfig {
-        let idle = u32::try_from(idle.as_millis()).unwrap_or(u32::MAX);
+    fn both_sides(&self) -> TransportConfig {
+        let idle = u32::try_from(self.idle_timeout.as_millis()).unwrap_or(u32::MAX);
         let mut config = TransportConfig::default();
         config
             .stream_receive_window(VarInt::from_u32(self.stream_receive_window))
@@ -96,14 +107,20 @@ pub struct PoolLimits {
     /// Connections for one pair of workloads. Default 4; beyond it, requests wait for stream credit.
     pub connections_per_peer: usize,
     /// From the first packet to the callee's acceptance. Default 2 s.
-    pub connect_timeout: Duration,
+    pub dial_timeout: Duration,
     /// An unused connection is closed. Default 60 s.
     pub idle_timeout: Duration,
-    /// Requests outstanding, packets sent, nothing heard: new requests go to a new connection, whose dial tells whether
-    /// the peer lives. Default 750 ms.
+    /// A connection that was sent something and is silent for this long is suspect: new requests go to another one, which
+    /// is dialled beside it. Four round trips where that is longer. Default 750 ms.
     pub suspect_after: Duration,
-    /// How long that dial may take before the silent connection and its requests are given up. Default 600 ms.
-    pub probe_timeout: Duration,
+    /// How long a request that may go to another endpoint waits for that dial. Default 600 ms.
+    pub elsewhere_after: Duration,
+    /// How long a request that may go nowhere else waits for a peer that has fallen silent. Default 60 s, as long as its
+    /// connections live.
+    pub patience: Duration,
+    /// A suspect connection is closed when a younger one to the same peer has lived for this long while it stayed silent:
+    /// the peer was started anew. Default 5 s.
+    pub forgotten_after: Duration,
     /// After a failed dial the same error is answered at once; doubles from the first value to the second.
     /// Defaults 50 ms and 1 s.
     pub redial_backoff: (Duration, Duration),
@@ -116,10 +133,12 @@ impl Default for PoolLimits {
         PoolLimits {
             streams_per_connection: 256,
             connections_per_peer: 4,
-            connect_timeout: Duration::from_secs(2),
+            dial_timeout: Duration::from_secs(2),
             idle_timeout: Duration::from_secs(60),
             suspect_after: Duration::from_millis(750),
-            probe_timeout: Duration::from_millis(600),
+            elsewhere_after: Duration::from_millis(600),
+            patience: Duration::from_secs(60),
+            forgotten_after: Duration::from_secs(5),
             redial_backoff: (Duration::from_millis(50), Duration::from_secs(1)),
             check_interval: Duration::from_millis(250),
         }

@@ -1,5 +1,6 @@
 //! One worker's connections to its peers, by who calls, who is called, and where. `get` never opens a second dial to a
-//! peer while one is under way; whatever fails here has provably not been processed by anybody.
+//! peer while one is under way; whatever fails here has provably not been processed by anybody. A connection that falls
+//! silent gets no new request, and keeps those that it has: silence is no death.
 
 mod connection;
 
@@ -11,7 +12,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use weft_policy::identity::SpiffeId;
@@ -128,6 +129,8 @@ struct Peer {
     connections: Vec<Rc<Pooled>>,
     dial: Option<Dial>,
     failure: Option<Failure>,
+    /// Wakes who waits for the peer to be heard again.
+    heard: Rc<Notify>,
 }
 
 type DialResult = watch::Receiver<Option<Result<(), ConnectError>>>;
@@ -171,25 +174,48 @@ impl Pool {
         Pool { inner: Rc::new(inner) }
     }
 
-    /// A client for one request to this peer: of a standing connection, or of a new one. Cancel safe: a dial goes on for
-    /// those who come after.
+    /// A client for one request to this peer: of a standing connection, or of a new one. For a request that may go to
+    /// another endpoint: a peer that is silent is waited for no longer than it takes to tell. Cancel safe: a dial goes on
+    /// for those who come after.
     pub async fn get(&self, key: &PeerKey) -> Result<h3::Client, ConnectError> {
         // Each round ends with a dial; a stampede fills the connections that a peer may have, one round each.
         for _ in 0..self.inner.limits.connections_per_peer + 2 {
-            let mut dial = match self.inner.step(key)? {
+            let dial = match self.inner.step(key)? {
                 Step::Use(client) => return Ok(client),
                 Step::Wait(dial) => dial,
             };
-            let result = dial.wait_for(Option::is_some).await.map(|result| result.clone());
-            match result {
-                Ok(Some(Ok(()))) => {}
-                Ok(Some(Err(error))) => return self.inner.least_loaded(key).ok_or(error),
-                Ok(None) | Err(_) => return Err(ConnectError::new(key, evicted())),
+            match self.inner.wait_for(key, dial).await {
+                Ok(()) => {}
+                Err(error) => return self.inner.least_loaded(key).ok_or(error),
             }
         }
         let lost =
             || HandshakeError::new(HandshakeFailure::Other, RefusedBy::Peer, "connections end as soon as they stand");
         self.inner.least_loaded(key).ok_or_else(|| ConnectError::new(key, lost()))
+    }
+
+    /// As `get`, for a request that may go nowhere else. Waits for a silent peer as long as a connection to it stands, and
+    /// `connect_timeout` where there is none: a peer that answers again within that time costs latency only. Cancel safe.
+    pub async fn get_patiently(&self, key: &PeerKey, connect_timeout: Duration) -> Result<h3::Client, ConnectError> {
+        let begun = Instant::now();
+        loop {
+            let heard = self.inner.heard(key);
+            let heard = heard.as_ref().map(|heard| heard.notified());
+            let patience = if self.inner.stands(key) { self.inner.limits.patience } else { connect_timeout };
+            let left = patience.saturating_sub(begun.elapsed());
+            let error = match tokio::time::timeout(left, self.get(key)).await {
+                Ok(Ok(client)) => return Ok(client),
+                Ok(Err(error)) => error,
+                Err(_) => ConnectError::new(key, HandshakeError::timeout(format!("no connection within {patience:?}"))),
+            };
+            let silent = error.reason() == HandshakeFailure::Timeout;
+            let patience = if self.inner.stands(key) { self.inner.limits.patience } else { connect_timeout };
+            let (Some(heard), true) = (heard, silent && begun.elapsed() < patience) else { return Err(error) };
+            tokio::select! {
+                () = heard => {}
+                () = tokio::time::sleep(self.inner.until_redial(key)) => {}
+            }
+        }
     }
 
     /// Forgets a peer that left discovery: no request goes there any more, those under way may finish.
@@ -260,22 +286,43 @@ impl Inner {
         if let Some(failure) = failed {
             return Err(failure.error.clone());
         }
-        // Beside a connection that fell silent a dial is a probe: it must tell soon.
-        let suspicious = peer.connections.iter().any(|connection| connection.is_suspect());
-        let timeout = if suspicious { self.limits.probe_timeout } else { self.limits.connect_timeout };
-        self.start_dial(key, peer, timeout).map(Step::Wait)
+        self.start_dial(key, peer).map(Step::Wait)
+    }
+
+    /// Waits for a dial to end. Beside a connection that fell silent not for long: it will most likely find silence too.
+    async fn wait_for(&self, key: &PeerKey, mut dial: DialResult) -> Result<(), ConnectError> {
+        let result = async { dial.wait_for(Option::is_some).await.ok().and_then(|result| result.clone()) };
+        let limit = if self.stands(key) { self.limits.elsewhere_after } else { Duration::MAX };
+        match tokio::time::timeout(limit, result).await {
+            Ok(Some(result)) => result,
+            Ok(None) => Err(ConnectError::new(key, evicted())),
+            Err(_) => Err(ConnectError::new(key, HandshakeError::timeout("its connections are silent"))),
+        }
+    }
+
+    /// True where a connection to the peer stands, be it silent.
+    fn stands(&self, key: &PeerKey) -> bool {
+        self.peers.borrow().get(key).is_some_and(|peer| peer.connections.iter().any(|it| it.is_suspect()))
+    }
+
+    fn heard(&self, key: &PeerKey) -> Option<Rc<Notify>> {
+        self.identities.of(key.source())?;
+        Some(Rc::clone(&self.peers.borrow_mut().entry(key.clone()).or_default().heard))
+    }
+
+    /// How long until a dial makes sense again: one is under way, or has just failed.
+    fn until_redial(&self, key: &PeerKey) -> Duration {
+        let peers = self.peers.borrow();
+        let failure = peers.get(key).and_then(|peer| peer.failure.as_ref());
+        let wait = failure.map_or(Duration::ZERO, |failure| failure.until.saturating_duration_since(Instant::now()));
+        wait.max(self.limits.redial_backoff.0)
     }
 
     fn least_loaded(&self, key: &PeerKey) -> Option<h3::Client> {
         self.peers.borrow().get(key)?.least_loaded().map(|connection| connection.client())
     }
 
-    fn start_dial(
-        self: &Rc<Self>,
-        key: &PeerKey,
-        peer: &mut Peer,
-        timeout: Duration,
-    ) -> Result<DialResult, ConnectError> {
+    fn start_dial(self: &Rc<Self>, key: &PeerKey, peer: &mut Peer) -> Result<DialResult, ConnectError> {
         let Some(identity) = self.identities.of(key.source()).cloned() else {
             let detail = format!("this proxy does not speak for {}", key.source());
             let error = HandshakeError::new(HandshakeFailure::NoCertificate, RefusedBy::Us, detail);
@@ -283,6 +330,7 @@ impl Inner {
         };
         self.stats.dials.add();
         let (done, result) = watch::channel(None);
+        let timeout = self.limits.dial_timeout;
         let task = dial(Rc::downgrade(self), key.clone(), identity, self.dialer.clone(), timeout, done);
         let task = tokio::task::spawn_local(task).abort_handle();
         peer.dial = Some(Dial { result: result.clone(), task });
@@ -307,6 +355,7 @@ impl Inner {
                 self.stats.established.add();
                 peer.failure = None;
                 peer.connections.push(connection::adopt(self, key, identity, connection, credentials));
+                peer.heard.notify_waiters();
                 Ok(())
             }
             Err(error) => {
@@ -326,23 +375,40 @@ impl Inner {
         }
     }
 
-    /// Dials a peer that has fallen silent: the result tells whether it lives.
-    fn probe(self: &Rc<Self>, key: &PeerKey) {
+    /// Dials a peer that has fallen silent, so that a connection is there for what comes as soon as it can be.
+    fn redial(self: &Rc<Self>, key: &PeerKey) {
         let mut peers = self.peers.borrow_mut();
         if let Some(peer) = peers.get_mut(key)
             && peer.dial.is_none()
             && peer.usable().next().is_none()
+            && peer.failure.as_ref().is_none_or(|failure| Instant::now() >= failure.until)
         {
             // Without an identity there is nothing to dial with, and `get` will say so.
-            let _ = self.start_dial(key, peer, self.limits.probe_timeout);
+            let _ = self.start_dial(key, peer);
         }
+    }
+
+    /// A connection that was silent is heard again: dials that failed meanwhile say nothing any more.
+    fn found(&self, key: &PeerKey) {
+        if let Some(peer) = self.peers.borrow_mut().get_mut(key) {
+            peer.failure = None;
+            peer.heard.notify_waiters();
+        }
+    }
+
+    /// Since when a connection to the peer has been heard that was made after `then`.
+    fn heard_since(&self, key: &PeerKey, then: Instant) -> Option<Instant> {
+        let peers = self.peers.borrow();
+        let younger = peers.get(key)?.connections.iter().filter(|it| !it.is_suspect() && it.made_at() > then);
+        younger.map(|it| it.made_at()).min()
     }
 
     fn forget(&self, key: &PeerKey, gone: &Rc<Pooled>) {
         let mut peers = self.peers.borrow_mut();
         if let Some(peer) = peers.get_mut(key) {
             peer.connections.retain(|connection| !Rc::ptr_eq(connection, gone));
-            if peer.connections.is_empty() && peer.dial.is_none() && peer.failure.is_none() {
+            let waited_for = Rc::strong_count(&peer.heard) > 1;
+            if peer.connections.is_empty() && peer.dial.is_none() && peer.failure.is_none() && !waited_for {
                 peers.remove(key);
             }
         }
@@ -359,9 +425,10 @@ impl Peer {
     }
 
     fn dial_failed(&mut self, error: ConnectError, limits: &PoolLimits) -> Result<(), ConnectError> {
-        if error.reason() == HandshakeFailure::Timeout {
+        if error.reason() == HandshakeFailure::PortClosed {
+            // Whoever held the other ends of these has gone without a word.
             for connection in self.connections.iter().filter(|connection| connection.is_suspect()) {
-                connection.close(b"the peer is silent");
+                connection.close(b"nobody listens at the peer's address");
             }
         }
         let (first, longest) = limits.redial_backoff;

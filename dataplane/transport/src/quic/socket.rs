@@ -1,7 +1,7 @@
 //! UDP sockets: the group of a proxy's workers on the mesh port, and callers' sockets with the mark that capture skips.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -36,9 +36,19 @@ pub fn bind_workers(address: SocketAddr, count: usize) -> io::Result<Vec<UdpSock
     Ok(sockets)
 }
 
-/// Binds a caller's socket on a free port of `ip`. `mark` needs CAP_NET_ADMIN, as the capture that looks at it does;
-/// without the capability the socket goes unmarked.
-pub fn bind_client(ip: IpAddr, mark: Option<u32>) -> io::Result<UdpSocket> {
+/// Binds a caller's socket on a free port. `workload` is the address of the workload that calls: packets leave from it
+/// where it is a loopback address, since that is what tells workloads on one machine apart. Otherwise they leave from
+/// whatever the routing table says at the time, for destinations of both families, so that a host may change its address.
+/// `mark` needs CAP_NET_ADMIN, as the capture that looks at it does; without the capability the socket goes unmarked.
+pub fn bind_client(workload: IpAddr, mark: Option<u32>) -> io::Result<UdpSocket> {
+    if workload.is_loopback() {
+        return bind_marked(workload, mark);
+    }
+    // A host may have no IPv6 at all.
+    bind_marked(Ipv6Addr::UNSPECIFIED.into(), mark).or_else(|_| bind_marked(Ipv4Addr::UNSPECIFIED.into(), mark))
+}
+
+fn bind_marked(ip: IpAddr, mark: Option<u32>) -> io::Result<UdpSocket> {
     let address = SocketAddr::new(ip, 0);
     let socket = new_socket(address)?;
     if let Some(mark) = mark

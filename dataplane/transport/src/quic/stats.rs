@@ -15,6 +15,7 @@ pub struct PoolStats {
     pub(super) evicted: Counter,
     pub(super) idle_closed: Counter,
     pub(super) suspected: Counter,
+    pub(super) forgotten: Counter,
     pub(super) lost: Counter,
     pub(super) distrusted: Counter,
     pub(super) failures: [Counter; HandshakeFailure::ALL.len()],
@@ -56,6 +57,8 @@ pub struct PoolSnapshot {
     pub idle_closed: u64,
     /// Connections given no more requests because nothing was heard on them.
     pub suspected: u64,
+    /// Suspect connections closed because a younger one to the same peer lived.
+    pub forgotten: u64,
     /// Connections that the peer or the network ended.
     pub lost: u64,
     /// Connections cut because trust in their peer was withdrawn.
@@ -79,6 +82,7 @@ impl PoolStats {
             evicted: self.evicted.value(),
             idle_closed: self.idle_closed.value(),
             suspected: self.suspected.value(),
+            forgotten: self.forgotten.value(),
             lost: self.lost.value(),
             distrusted: self.distrusted.value(),
             failures,

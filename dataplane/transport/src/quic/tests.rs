@@ -1,8 +1,11 @@
 //! QUIC on loopback: handshakes that must fail and say why, connections on their workers, rotation, and the pool.
 
 mod attack;
+mod flood;
 mod handshake;
 mod pool;
+mod relay;
+mod silence;
 mod tls12;
 mod workers;
 
@@ -14,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
 use super::{Accepted, Dialer, Server, SharedKeys, TransportLimits, Worker, bind_client, bind_workers};
-use crate::tls::{HandshakeError, IdentityHandle};
+use crate::tls::{HandshakeError, Served};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// Far longer than anything here takes: a wait that ends by it has failed.
@@ -24,6 +27,13 @@ const PATIENCE: Duration = Duration::from_secs(20);
 fn on_a_worker(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     LocalSet::new().block_on(&runtime, async { tokio::time::timeout(PATIENCE, test).await.expect("in time") });
+}
+
+/// As `on_a_worker`, on a clock that passes only while everybody waits for it.
+fn on_its_own_clock(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let limit = Duration::from_secs(3600);
+    LocalSet::new().block_on(&runtime, async { tokio::time::timeout(limit, test).await.expect("in time") });
 }
 
 /// Waits for a condition, giving other tasks their turn.
@@ -44,15 +54,15 @@ struct Callee {
 }
 
 impl Callee {
-    fn new(identity: &IdentityHandle) -> Callee {
+    fn new(identity: impl Into<Served>) -> Callee {
         Callee::with_limits(identity, &TransportLimits::default())
     }
 
-    fn with_limits(identity: &IdentityHandle, limits: &TransportLimits) -> Callee {
+    fn with_limits(identity: impl Into<Served>, limits: &TransportLimits) -> Callee {
         Callee::bound(SocketAddr::new(LOOPBACK, 0), &SharedKeys::generate(), identity, limits)
     }
 
-    fn bound(address: SocketAddr, keys: &SharedKeys, identity: &IdentityHandle, limits: &TransportLimits) -> Callee {
+    fn bound(address: SocketAddr, keys: &SharedKeys, identity: impl Into<Served>, limits: &TransportLimits) -> Callee {
         let socket = bind_workers(address, 1).unwrap().remove(0);
         let server = Rc::new(Server::new(socket, Worker::single(), keys, identity, limits).unwrap());
         let address = server.endpoint().local_addr().unwrap();

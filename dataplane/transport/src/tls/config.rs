@@ -7,14 +7,15 @@ use rustls::client::Resumption;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, cipher_suite, kx_group};
-use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::server::NoServerSessionStorage;
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SignatureScheme};
 use weft_policy::identity::SpiffeId;
 
 use super::handle::IdentityHandle;
+use super::served::{Choice, Served};
 use super::trust::{TrustError, anchors_from_pem};
-use super::verify::{PeerVerifier, Verdict};
+use super::verify::{Believes, PeerVerifier, Verdict};
 use super::{ALPN_H2, ALPN_H3};
 
 static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
@@ -38,12 +39,6 @@ pub fn provider() -> &'static Arc<CryptoProvider> {
 #[derive(Debug)]
 struct CurrentCertificate(IdentityHandle);
 
-impl ResolvesServerCert for CurrentCertificate {
-    fn resolve(&self, _client_hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.current().identity.certified_key())
-    }
-}
-
 impl rustls::client::ResolvesClientCert for CurrentCertificate {
     fn resolve(&self, _root_hint_subjects: &[&[u8]], _sigschemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         Some(self.0.current().identity.certified_key())
@@ -56,16 +51,18 @@ impl rustls::client::ResolvesClientCert for CurrentCertificate {
 
 /// A mesh server: demands a client certificate of a trusted domain. ALPN `h3`; follows the handle.
 pub fn server_config(handle: &IdentityHandle) -> Arc<ServerConfig> {
-    Arc::new(server_config_with(handle, Verdict::default()))
+    Arc::new(server_config_with(&Choice::new(Served::from(handle), None), Verdict::default()))
 }
 
-pub(crate) fn server_config_with(handle: &IdentityHandle, verdict: Verdict) -> ServerConfig {
-    let verifier = PeerVerifier { handle: handle.clone(), expected: None, verdict, client_auth_mandatory: true };
+/// As `server_config`, with the certificate of the workload that `choice` makes of the connection.
+pub(crate) fn server_config_with(choice: &Choice, verdict: Verdict) -> ServerConfig {
+    let believes = Believes::Chosen(choice.clone());
+    let verifier = PeerVerifier { believes, expected: None, verdict, client_auth_mandatory: true };
     let mut config = ServerConfig::builder_with_provider(provider().clone())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("the provider has TLS 1.3 suites and groups")
         .with_client_cert_verifier(Arc::new(verifier))
-        .with_cert_resolver(Arc::new(CurrentCertificate(handle.clone())));
+        .with_cert_resolver(Arc::new(choice.clone()));
     config.alpn_protocols = vec![ALPN_H3.to_vec()];
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -80,11 +77,10 @@ pub fn client_config(handle: &IdentityHandle, expected: &SpiffeId) -> ClientConf
 
 pub(crate) fn client_config_with(handle: &IdentityHandle, expected: &SpiffeId, verdict: Verdict) -> ClientConfig {
     let expected = Some(expected.clone());
-    let verifier = PeerVerifier { handle: handle.clone(), expected, verdict, client_auth_mandatory: true };
+    let believes = Believes::Handle(handle.clone());
+    let verifier = PeerVerifier { believes, expected, verdict, client_auth_mandatory: true };
     let mut config = client_config_verified_by(Arc::new(verifier), Some(handle));
     config.alpn_protocols = vec![ALPN_H3.to_vec()];
-    // The peer is known by its SPIFFE ID; no name of it is shown to the network.
-    config.enable_sni = false;
     config
 }
 

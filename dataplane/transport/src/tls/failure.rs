@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use quinn_proto::TransportErrorCode;
+
 /// Why two workloads did not connect. `as_str` is the `reason` label of the handshake-failure metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum HandshakeFailure {
@@ -25,6 +27,12 @@ pub enum HandshakeFailure {
     Alpn,
     /// No answer, or an unfinished handshake, within the time allowed.
     Timeout,
+    /// Nobody listens on the peer's port.
+    PortClosed,
+    /// The path to the peer carries no datagrams of the size that QUIC needs.
+    PathMtu,
+    /// The callee has as many connections or handshakes as it allows.
+    Limit,
     /// The endpoint left discovery, or this proxy is closing.
     Evicted,
     Other,
@@ -32,7 +40,7 @@ pub enum HandshakeFailure {
 
 impl HandshakeFailure {
     /// Every reason, in the order of `index`.
-    pub const ALL: [HandshakeFailure; 13] = [
+    pub const ALL: [HandshakeFailure; 16] = [
         HandshakeFailure::NoCertificate,
         HandshakeFailure::Untrusted,
         HandshakeFailure::Expired,
@@ -44,6 +52,9 @@ impl HandshakeFailure {
         HandshakeFailure::ProtocolVersion,
         HandshakeFailure::Alpn,
         HandshakeFailure::Timeout,
+        HandshakeFailure::PortClosed,
+        HandshakeFailure::PathMtu,
+        HandshakeFailure::Limit,
         HandshakeFailure::Evicted,
         HandshakeFailure::Other,
     ];
@@ -62,6 +73,9 @@ impl HandshakeFailure {
             HandshakeFailure::ProtocolVersion => "protocol_version",
             HandshakeFailure::Alpn => "alpn",
             HandshakeFailure::Timeout => "timeout",
+            HandshakeFailure::PortClosed => "port_closed",
+            HandshakeFailure::PathMtu => "path_mtu",
+            HandshakeFailure::Limit => "limit",
             HandshakeFailure::Evicted => "evicted",
             HandshakeFailure::Other => "other",
         }
@@ -74,7 +88,24 @@ impl HandshakeFailure {
 
     /// True when TLS or identity refused, so that no other way to the same peer may be tried.
     pub fn is_refusal(self) -> bool {
-        !matches!(self, HandshakeFailure::Timeout | HandshakeFailure::Evicted | HandshakeFailure::Other)
+        match self {
+            HandshakeFailure::NoCertificate
+            | HandshakeFailure::Untrusted
+            | HandshakeFailure::Expired
+            | HandshakeFailure::NotYetValid
+            | HandshakeFailure::WrongIdentity
+            | HandshakeFailure::NoUriSan
+            | HandshakeFailure::SeveralUriSans
+            | HandshakeFailure::BadSpiffeId
+            | HandshakeFailure::ProtocolVersion
+            | HandshakeFailure::Alpn => true,
+            HandshakeFailure::Timeout
+            | HandshakeFailure::PortClosed
+            | HandshakeFailure::PathMtu
+            | HandshakeFailure::Limit
+            | HandshakeFailure::Evicted
+            | HandshakeFailure::Other => false,
+        }
     }
 
     fn from_alert(alert: u8, text: &str) -> HandshakeFailure {
@@ -167,6 +198,11 @@ impl HandshakeError {
         HandshakeError { reason, refused_by, detail: detail.into() }
     }
 
+    /// What the peer is told in the text that closes the connection.
+    pub(crate) fn told(&self) -> String {
+        format!("{TOKEN}{}: {}", self.reason, self.detail)
+    }
+
     pub(crate) fn timeout(detail: impl Into<String>) -> HandshakeError {
         HandshakeError::new(HandshakeFailure::Timeout, RefusedBy::Nobody, detail)
     }
@@ -180,9 +216,19 @@ impl HandshakeError {
             quinn::ConnectionError::TransportError(error) => {
                 HandshakeError::from_close(u64::from(error.code), &error.reason, RefusedBy::Us)
             }
+            quinn::ConnectionError::ConnectionClosed(close)
+                if close.error_code == TransportErrorCode::CONNECTION_REFUSED =>
+            {
+                let detail = "the peer takes no more handshakes for now";
+                HandshakeError::new(HandshakeFailure::Limit, RefusedBy::Peer, detail)
+            }
             quinn::ConnectionError::ConnectionClosed(close) => {
                 let text = String::from_utf8_lossy(&close.reason);
                 HandshakeError::from_close(u64::from(close.error_code), &text, RefusedBy::Peer)
+            }
+            quinn::ConnectionError::ApplicationClosed(close) if close.reason.starts_with(TOKEN.as_bytes()) => {
+                let text = String::from_utf8_lossy(&close.reason);
+                HandshakeError::from_close(close.error_code.into_inner(), &text, RefusedBy::Peer)
             }
             quinn::ConnectionError::ApplicationClosed(_) | quinn::ConnectionError::Reset => {
                 HandshakeError::new(HandshakeFailure::Other, RefusedBy::Peer, error.to_string())

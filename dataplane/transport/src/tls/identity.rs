@@ -98,6 +98,11 @@ pub struct PeerIdentity {
 }
 
 impl PeerIdentity {
+    /// Who the holder of a verified chain is, leaf first, whatever transport carried it.
+    pub fn of_chain(chain: &[CertificateDer<'_>]) -> Option<PeerIdentity> {
+        PeerIdentity::of(chain.first()?).ok()
+    }
+
     pub(crate) fn of(leaf: &CertificateDer<'_>) -> Result<PeerIdentity, Refusal> {
         let malformed =
             |what: &str| Refusal::new(HandshakeFailure::Other, format!("certificate does not parse: {what}"));
@@ -140,8 +145,7 @@ fn spiffe_id(certificate: &X509Certificate<'_>) -> Result<SpiffeId, Refusal> {
 
 /// The identity that the peer of an established connection proved in its handshake.
 pub fn peer_identity(connection: &quinn::Connection) -> Option<PeerIdentity> {
-    let chain = peer_chain(connection)?;
-    PeerIdentity::of(chain.first()?).ok()
+    PeerIdentity::of_chain(&peer_chain(connection)?)
 }
 
 pub(crate) fn peer_chain(connection: &quinn::Connection) -> Option<Vec<CertificateDer<'static>>> {

@@ -100,7 +100,7 @@ fn nothing_is_resumed_and_post_quantum_comes_first() {
     assert!(!server.session_storage.can_cache());
     assert_eq!(server.max_early_data_size, 0);
     let client = client_config(&ca.handle("cart"), &id("shop"));
-    assert!(!client.enable_early_data && !client.enable_sni);
+    assert!(!client.enable_early_data && client.enable_sni);
     for provider in [server.crypto_provider(), client.crypto_provider()] {
         let groups: Vec<_> = provider.kx_groups.iter().map(|group| group.name()).collect();
         assert_eq!(groups, [rustls::NamedGroup::X25519MLKEM768, rustls::NamedGroup::X25519]);

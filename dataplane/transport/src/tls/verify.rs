@@ -13,6 +13,7 @@ use weft_policy::identity::SpiffeId;
 use super::failure::{HandshakeError, HandshakeFailure, Refusal, RefusedBy};
 use super::handle::{Credentials, IdentityHandle};
 use super::identity::{PeerIdentity, peer_chain};
+use super::served::Choice;
 use super::trust::Trust;
 
 /// What our verifier said of one handshake; filled once, read by whoever waits for the handshake.
@@ -25,10 +26,27 @@ impl Verdict {
     }
 }
 
+/// Whose trust a handshake goes by.
+#[derive(Debug)]
+pub(crate) enum Believes {
+    Handle(IdentityHandle),
+    /// That of the workload that the connection turns out to be for.
+    Chosen(Choice),
+}
+
+impl Believes {
+    fn credentials(&self) -> Option<Arc<Credentials>> {
+        match self {
+            Believes::Handle(handle) => Some(handle.current()),
+            Believes::Chosen(choice) => choice.made().map(|(handle, _)| handle.current()),
+        }
+    }
+}
+
 /// Verifies peers against the trust in force at the moment of the handshake.
 #[derive(Debug)]
 pub(crate) struct PeerVerifier {
-    pub(crate) handle: IdentityHandle,
+    pub(crate) believes: Believes,
     /// Who may answer; `None`: anybody of a trusted domain (authorization decides later).
     pub(crate) expected: Option<SpiffeId>,
     pub(crate) verdict: Verdict,
@@ -43,7 +61,11 @@ impl PeerVerifier {
         now: UnixTime,
         usage: KeyUsage,
     ) -> Result<(), rustls::Error> {
-        let trust = &self.handle.current().trust;
+        // The certificate of a served workload is chosen before that of its caller is looked at.
+        let Some(credentials) = self.believes.credentials() else {
+            return Err(rustls::Error::General("no workload was chosen".to_owned()));
+        };
+        let trust = &credentials.trust;
         let verdict = verify_svid(leaf, intermediates, trust, now, usage).and_then(|peer| match &self.expected {
             Some(expected) if *expected != peer.id => {
                 let detail = format!("the peer is {}, {expected} was called", peer.id);

@@ -46,7 +46,7 @@ async fn refusal_of(config: quinn::ClientConfig, address: SocketAddr) -> Handsha
     HandshakeError::from_quic(&error, None)
 }
 
-fn client_tls(offer: Offer, protocols: &[&[u8]]) -> rustls::ClientConfig {
+pub(super) fn client_tls(offer: Offer, protocols: &[&[u8]]) -> rustls::ClientConfig {
     let builder = rustls::ClientConfig::builder_with_provider(provider().clone())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()

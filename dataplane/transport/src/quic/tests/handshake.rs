@@ -7,7 +7,9 @@ use rcgen::SanType;
 use super::attack::{Offer, attacking_client, attacking_server, tls12_client};
 use super::{Callee, PATIENCE, dialer, on_a_worker};
 use crate::tls::testing::{Ca, Leaf, id, uri};
-use crate::tls::{HandshakeError, HandshakeFailure, IdentityHandle, RefusedBy, Trust, peer_identity};
+use crate::tls::{
+    HandshakeError, HandshakeFailure, IdentityHandle, RefusedBy, Served, ServedIdentity, Trust, peer_identity,
+};
 
 #[test]
 fn both_sides_know_each_other() {
@@ -216,13 +218,30 @@ fn trust_rotates_without_a_gap_and_cuts_what_it_leaves() {
 }
 
 #[test]
+fn one_port_serves_several_workloads() {
+    on_a_worker(async {
+        let ca = Ca::new();
+        let served = ["shop", "mail"].map(|name| ServedIdentity { handle: ca.handle(name), addresses: Vec::new() });
+        let mut callee = Callee::new(Served::new(served));
+        for name in ["shop", "mail", "shop"] {
+            let connection = dialer().dial(&ca.handle("cart"), &id(name), callee.address, PATIENCE).await.unwrap();
+            assert_eq!(crate::tls::peer_identity(&connection).unwrap().id, id(name));
+            assert_eq!(callee.outcome().await.unwrap().served, id(name));
+        }
+        let error = dialer().dial(&ca.handle("cart"), &id("nobody"), callee.address, PATIENCE).await.unwrap_err();
+        assert_eq!(error.refused_by, RefusedBy::Peer, "{error}");
+        assert_eq!(callee.outcome().await.unwrap_err().refused_by, RefusedBy::Us);
+    });
+}
+
+#[test]
 fn handshakes_over_the_limit_are_refused() {
     on_a_worker(async {
         let ca = Ca::new();
         let limits = super::TransportLimits { concurrent_handshakes: 0, ..super::TransportLimits::default() };
         let callee = Callee::with_limits(&ca.handle("shop"), &limits);
         let error = dialer().dial(&ca.handle("cart"), &id("shop"), callee.address, PATIENCE).await.unwrap_err();
-        assert_eq!((error.reason, error.refused_by), (HandshakeFailure::Other, RefusedBy::Peer));
+        assert_eq!((error.reason, error.refused_by), (HandshakeFailure::Limit, RefusedBy::Peer));
         assert_eq!(callee.server.endpoint().stats().refused_handshakes, 1);
     });
 }

@@ -14,24 +14,24 @@ use crate::tls::testing::{Ca, id};
 use crate::tls::{HandshakeFailure, Identities, IdentityHandle};
 
 /// Short enough for a test to see them pass.
-fn quick() -> PoolLimits {
+pub(super) fn quick() -> PoolLimits {
     PoolLimits {
-        connect_timeout: Duration::from_secs(5),
+        dial_timeout: Duration::from_secs(5),
         check_interval: Duration::from_millis(10),
         suspect_after: Duration::from_millis(200),
         ..PoolLimits::default()
     }
 }
 
-fn pool(identities: impl Into<Identities>, limits: PoolLimits) -> Pool {
+pub(super) fn pool(identities: impl Into<Identities>, limits: PoolLimits) -> Pool {
     Pool::new(dialer(), identities, limits, h3::Limits::default())
 }
 
-fn key(source: &str, destination: &str, address: SocketAddr) -> PeerKey {
+pub(super) fn key(source: &str, destination: &str, address: SocketAddr) -> PeerKey {
     PeerKey::new(id(source), id(destination), address)
 }
 
-fn head(path: &str) -> RequestHead {
+pub(super) fn head(path: &str) -> RequestHead {
     RequestHead {
         method: Method::GET,
         authority: Some("shop".parse().unwrap()),
@@ -45,7 +45,7 @@ fn head(path: &str) -> RequestHead {
 }
 
 /// Serves a callee's connections: `/held` waits until `release` is told, all else is answered at once.
-fn serve(
+pub(super) fn serve(
     mut callee: Callee,
     release: &std::rc::Rc<tokio::sync::Semaphore>,
 ) -> tokio::sync::mpsc::UnboundedReceiver<h3::Server> {
@@ -78,11 +78,11 @@ fn serve(
     servers
 }
 
-fn gate() -> std::rc::Rc<tokio::sync::Semaphore> {
+pub(super) fn gate() -> std::rc::Rc<tokio::sync::Semaphore> {
     std::rc::Rc::new(tokio::sync::Semaphore::new(0))
 }
 
-async fn request(client: &h3::Client, path: &str) -> (h3::SendStream, h3::RecvStream) {
+pub(super) async fn request(client: &h3::Client, path: &str) -> (h3::SendStream, h3::RecvStream) {
     client.send(&head(path), true).await.unwrap()
 }
 
@@ -302,13 +302,13 @@ fn a_closed_connection_is_replaced() {
 }
 
 #[test]
-fn a_silent_peer_is_noticed_and_found_again() {
+fn a_dead_peer_is_noticed_and_found_again() {
     on_a_worker(async {
         let ca = Ca::new();
         let shop = ca.handle("shop");
         let callee = Callee::new(&shop);
         let address = callee.address;
-        let pool = pool(ca.handle("cart"), PoolLimits { connect_timeout: Duration::from_millis(300), ..quick() });
+        let pool = pool(ca.handle("cart"), PoolLimits { dial_timeout: Duration::from_millis(300), ..quick() });
         let key = key("cart", "shop", address);
         let server = callee.server.clone();
         let release = gate();
@@ -322,7 +322,7 @@ fn a_silent_peer_is_noticed_and_found_again() {
         // Well before QUIC's own idle timeout.
         assert!(asked.elapsed() < Duration::from_secs(5));
         let stats = pool.stats().snapshot();
-        assert_eq!((stats.suspected, stats.failures[HandshakeFailure::Timeout.index()]), (1, 1));
+        assert_eq!((stats.suspected, stats.failures[HandshakeFailure::PortClosed.index()]), (1, 1));
 
         let back = Callee::bound(address, &SharedKeys::generate(), &shop, &TransportLimits::default());
         let _servers = serve(back, &release);
@@ -338,7 +338,7 @@ fn a_dead_endpoint_answers_at_once_between_dials() {
         let ca = Ca::new();
         let deaf = std::net::UdpSocket::bind((LOOPBACK, 0)).unwrap();
         let backoff = (Duration::from_millis(100), Duration::from_millis(100));
-        let limits = PoolLimits { connect_timeout: Duration::from_millis(100), redial_backoff: backoff, ..quick() };
+        let limits = PoolLimits { dial_timeout: Duration::from_millis(100), redial_backoff: backoff, ..quick() };
         let pool = pool(ca.handle("cart"), limits);
         let key = key("cart", "shop", deaf.local_addr().unwrap());
         for _ in 0..5 {
