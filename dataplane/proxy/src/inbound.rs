@@ -90,7 +90,7 @@ async fn carry(
     let standing = head.protocol.is_some().then(|| head.clone());
     let place = caller.place(address, port);
     let (mut filtered, permit) = filtering::request(&worker.filters, &served.inbound, &place, head).await?;
-    let version = app_version(port.app_version, said.version);
+    let version = app_version(port.app_version, said.version, head.protocol.is_some());
     let mut call = Call { head, body, responder, record };
     let (leg, socket) = (worker.app_leg(snapshot), [PlainSocket::Served(socket)]);
     let carried = leg.carry(&socket, version, permit, &mut filtered, &mut call);
@@ -132,10 +132,12 @@ fn served_socket<'s>(
     })
 }
 
-/// The version to speak to the app: the one its caller's app spoke, unless the port declares one.
-fn app_version(declared: AppVersion, said: Version) -> Version {
+/// The version to speak to the app: the one its caller's app spoke, unless the port declares one. An upgrade is asked for in
+/// HTTP/1.1, which every app that upgrades speaks, unless the port is declared HTTP/2 only.
+fn app_version(declared: AppVersion, said: Version, upgrade: bool) -> Version {
     match (declared, said) {
-        (AppVersion::Http2, _) | (AppVersion::AsCaller, Version::HTTP_2) => Version::HTTP_2,
+        (AppVersion::Http2, _) => Version::HTTP_2,
+        (AppVersion::AsCaller, Version::HTTP_2) if !upgrade => Version::HTTP_2,
         (_, Version::HTTP_10) => Version::HTTP_10,
         (AppVersion::Http1 | AppVersion::AsCaller, _) => Version::HTTP_11,
     }
@@ -177,11 +179,13 @@ mod tests {
 
     #[test]
     fn apps_are_spoken_to_as_their_callers_speak() {
-        assert_eq!(app_version(AppVersion::Http2, Version::HTTP_11), Version::HTTP_2);
-        assert_eq!(app_version(AppVersion::Http1, Version::HTTP_10), Version::HTTP_10);
-        assert_eq!(app_version(AppVersion::Http1, Version::HTTP_2), Version::HTTP_11);
-        assert_eq!(app_version(AppVersion::AsCaller, Version::HTTP_2), Version::HTTP_2);
-        assert_eq!(app_version(AppVersion::AsCaller, Version::HTTP_11), Version::HTTP_11);
-        assert_eq!(app_version(AppVersion::AsCaller, Version::HTTP_10), Version::HTTP_10);
+        assert_eq!(app_version(AppVersion::Http2, Version::HTTP_11, false), Version::HTTP_2);
+        assert_eq!(app_version(AppVersion::Http1, Version::HTTP_10, false), Version::HTTP_10);
+        assert_eq!(app_version(AppVersion::Http1, Version::HTTP_2, false), Version::HTTP_11);
+        assert_eq!(app_version(AppVersion::AsCaller, Version::HTTP_2, false), Version::HTTP_2);
+        assert_eq!(app_version(AppVersion::AsCaller, Version::HTTP_11, false), Version::HTTP_11);
+        assert_eq!(app_version(AppVersion::AsCaller, Version::HTTP_10, false), Version::HTTP_10);
+        assert_eq!(app_version(AppVersion::AsCaller, Version::HTTP_2, true), Version::HTTP_11);
+        assert_eq!(app_version(AppVersion::Http2, Version::HTTP_11, true), Version::HTTP_2);
     }
 }

@@ -40,7 +40,8 @@ pub(super) async fn request(
     let place = Place::outbound(origin.peer.ip(), target.port(), from);
     let Request { head, body, responder } = request;
     let (mut filtered, permit) = filtering::request(&worker.filters, &from.outbound, &place, head).await?;
-    let version = if head.version == Version::HTTP_2 { Version::HTTP_2 } else { Version::HTTP_11 };
+    let multiplexed = head.version == Version::HTTP_2 && head.protocol.is_none();
+    let version = if multiplexed { Version::HTTP_2 } else { Version::HTTP_11 };
     let mut call = Call { head, body, responder, record };
     let carried = worker.app_leg(snapshot).carry(&sockets, version, permit, &mut filtered, &mut call).await;
     carried.map_err(Failed::failure)
