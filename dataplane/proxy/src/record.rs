@@ -86,7 +86,7 @@ impl Record {
         self.code = status.as_u16();
     }
 
-    /// Answers the client in the proxy's own name, where it has not been answered yet.
+    /// Answers the client in the proxy's own name, where it has not been answered yet; a stream that the app reset is reset.
     pub async fn reply(&mut self, failure: &Failure, responder: &mut Option<Responder<'_>>) {
         let verdict = failure.verdict();
         self.flag = verdict.flag;
@@ -97,6 +97,11 @@ impl Record {
         });
         counters::local_reply(self.side, &verdict);
         let Some(responder) = responder.take() else { return };
+        let responder = match failure.reset_code() {
+            Some(code) => responder.reset(code),
+            None => Some(responder),
+        };
+        let Some(responder) = responder else { return };
         let (head, body) = failure.reply(self.side, self.form, self.side == Side::Inbound);
         self.answered(head.status);
         self.received.grpc_status.set(relay::grpc_status(&head.headers));

@@ -341,7 +341,8 @@ async fn download(
             from.stop(Code::REQUEST_CANCELLED);
             Err(ExchangeError::ClientGone)
         }
-        Err(PumpError::Source(error)) if grpc => {
+        // The app's own reset is the client's to see.
+        Err(PumpError::Source(error)) if grpc && !matches!(error, StreamError::Reset(_)) => {
             let mut trailers = HeaderMap::new();
             trailers.insert("grpc-status", HeaderValue::from_static("14"));
             trailers

@@ -256,6 +256,14 @@ impl Failure {
         }
     }
 
+    /// The code with which the other side reset the request's stream: a client that has streams is told by a reset, too.
+    pub fn reset_code(&self) -> Option<u64> {
+        match self {
+            Failure::NoAnswer { error: StreamError::Reset(code), .. } => Some(*code),
+            _ => None,
+        }
+    }
+
     /// True where no connection could be made to an endpoint, so that not a byte was sent.
     pub fn is_unreachable(&self) -> bool {
         matches!(self, Failure::PeerConnect { .. } | Failure::AppConnect { .. } | Failure::Passthrough { .. })

@@ -335,6 +335,16 @@ impl<'a> Responder<'a> {
         }
     }
 
+    /// Resets the stream in place of an answer, with an HTTP/3 code; gives the responder back on HTTP/1, which has no streams.
+    pub fn reset(self, code: u64) -> Option<Self> {
+        match self {
+            Responder::H1(responder) => return Some(Responder::H1(responder)),
+            Responder::H2(stream) => stream.reset(code),
+            Responder::H3(stream) => stream.reset(code),
+        }
+        None
+    }
+
     /// Sends the final head. `end`: no body follows (the codec ends the message, the sink is spent).
     /// A 2xx to CONNECT, and 101 to a request with `protocol`, turn the sink and the request body into a raw byte tunnel.
     /// An answer that may have no body (to HEAD; 204, 304) takes one and drops it.
