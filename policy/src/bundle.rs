@@ -197,6 +197,8 @@ pub struct ServicePort {
     pub target_port: u16,
     pub protocol: Protocol,
     pub app_version: AppVersion,
+    /// As [`WorkloadPort::opaque_refused`], with the routes of the service.
+    pub opaque_refused: bool,
 }
 
 /// One instance behind a service.

@@ -56,8 +56,6 @@ pub enum QueryError {
     To { to: String, namespace: String, refusal: EgressRefusal },
     #[error("to: {0:?} is outside the mesh, which says nothing of it")]
     Outside(String),
-    #[error("port: service {service} has no port {port}")]
-    Port { service: ObjectName, port: u16 },
     #[error("port: service {0} has no ports")]
     NoPorts(ObjectName),
 }
@@ -207,11 +205,9 @@ fn resolve<'t>(
         }
     };
     let service = resolved.service;
-    resolved.port = match query.port {
-        Some(port) if resolved.endpoint.is_some() || service.ports.iter().any(|known| known.port == port) => port,
-        Some(port) => return Err(QueryError::Port { service: service.name.clone(), port }),
-        None => service.ports.first().ok_or_else(|| QueryError::NoPorts(service.name.clone()))?.port,
-    };
+    if query.port.is_none() {
+        resolved.port = service.ports.first().ok_or_else(|| QueryError::NoPorts(service.name.clone()))?.port;
+    }
     Ok(resolved)
 }
 

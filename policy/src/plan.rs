@@ -3,6 +3,7 @@
 
 mod assemble;
 mod changes;
+mod http_only;
 mod problems;
 mod select;
 #[cfg(test)]

@@ -12,7 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::bundle::{Backend, Bundle, ObjectName, PathMatch, Protocol, Route, RouteMatch, RouteRule, Service};
+use crate::bundle::{
+    Backend, Bundle, ObjectName, PathMatch, Protocol, Route, RouteMatch, RouteRule, Service, ServicePort,
+};
 use crate::path::{self, NormalPath};
 
 pub(crate) use plan::to_backend;
@@ -32,11 +34,20 @@ pub struct Resolved<'t> {
 impl Resolved<'_> {
     /// What the destination is declared to speak; an endpoint addressed by its own IP speaks what its port does.
     pub fn protocol(&self) -> Protocol {
-        let of = |port: &&crate::bundle::ServicePort| match self.endpoint {
+        self.service_port().map_or(Protocol::Auto, |port| port.protocol)
+    }
+
+    /// True where what is not HTTP is refused, though nothing is declared.
+    pub fn opaque_refused(&self) -> bool {
+        self.service_port().is_some_and(|port| port.opaque_refused)
+    }
+
+    fn service_port(&self) -> Option<&ServicePort> {
+        let of = |port: &&ServicePort| match self.endpoint {
             Some(_) => port.target_port == self.port,
             None => port.port == self.port,
         };
-        self.service.ports.iter().find(of).map_or(Protocol::Auto, |port| port.protocol)
+        self.service.ports.iter().find(of)
     }
 }
 

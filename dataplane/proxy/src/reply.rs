@@ -166,6 +166,8 @@ pub enum Failure {
     ConnectRefused(String),
     #[error("{address} is {why}: it can't be reached through the proxy")]
     NotOutside { address: SocketAddr, why: NotOutside },
+    #[error("port {port} takes HTTP only: what is attached to it holds for nothing else")]
+    OpaqueRefused { port: u16 },
     #[error("port {port} is declared {protocol}: it takes no byte tunnel")]
     Declared { port: u16, protocol: &'static str },
     #[error("{0}")]
@@ -242,7 +244,7 @@ impl Failure {
                 verdict(StatusCode::BAD_REQUEST, Flag::NoRoute, "route", "connect_refused", 7)
             }
             Failure::NotOutside { .. } => verdict(StatusCode::FORBIDDEN, Flag::NoRoute, "route", "not_outside", 7),
-            Failure::Declared { .. } => {
+            Failure::Declared { .. } | Failure::OpaqueRefused { .. } => {
                 verdict(StatusCode::BAD_REQUEST, Flag::NoRoute, "route", "declared_protocol", 3)
             }
             Failure::NotImplemented(_) => {

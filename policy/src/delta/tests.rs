@@ -28,6 +28,7 @@ fn service(name: &str, port: u16, endpoints: &[u8]) -> Service {
             target_port: port,
             protocol: Protocol::Auto,
             app_version: AppVersion::AsCaller,
+            opaque_refused: false,
         }],
         vip: None,
         path_reading: PathReading::default(),

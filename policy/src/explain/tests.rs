@@ -1,5 +1,8 @@
 //! A world, a request, the expected explanation.
 
+#[cfg(feature = "wire")]
+mod compare;
+
 use super::*;
 use crate::plan::tests::{SHOP, world};
 
@@ -114,7 +117,21 @@ fn questions_without_an_answer() {
         None,
         "to: \"web\" for a caller in namespace partner: no service has this name: it is misspelt, or the service was deleted",
     );
-    check("partner/x", "web.shop", Some(81), "port: service shop/web has no port 81");
+    check("partner/x", "example.com", None, "to: \"example.com\" is outside the mesh, which says nothing of it");
+}
+
+#[test]
+fn a_port_that_a_service_lacks() {
+    let query = Query {
+        from: "partner/x".to_owned(),
+        to: "web.shop".to_owned(),
+        port: Some(81),
+        method: get(),
+        path: root(),
+        headers: BTreeMap::new(),
+    };
+    let got = explain(&world(SHOP), &query).unwrap();
+    assert_eq!((got.allowed, got.status, got.reason.as_str()), (false, Some(404), "shop/web has no port 81"));
 }
 
 /// A path that apps may read in several ways is refused where any reading is, and the reading is named.

@@ -294,6 +294,49 @@ fn meshes_and_workloads() {
     );
 }
 
+#[test]
+fn egress_addresses_and_path_readings() {
+    check_spec(Kind::Mesh, "  egress: Deny\n", "5: spec.egress: \"Deny\" is not one of Allow, RegistryOnly");
+    check_spec(
+        Kind::Workload,
+        "  address: 127.0.0.1\n  addresses: [fd00::1, 0.0.0.0]\n",
+        "6: spec.addresses[1]: 0.0.0.0 is not the address of one machine",
+    );
+    let text = "apiVersion: v1\nkind: Service\nmetadata:\n  name: web\n  annotations:\n    weft.dev/path-reading: params=gone\nspec: {}\n";
+    let errors: Vec<_> = parse("x.yaml", text).unwrap_err().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        errors,
+        ["x.yaml:6: metadata.annotations.weft.dev/path-reading: \"params=gone\" is not one of \
+          encoded-slash=literal|separator, params=cut|kept, slashes=merged|kept, each at most once"]
+    );
+}
+
+#[test]
+fn headers_that_no_rule_ever_sees() {
+    let policy = |name: &str| {
+        let spec = format!("  rules: [{{to: [{{headers: [{{name: {name}, exact: a}}]}}]}}]\n");
+        let what = |why: &str| format!("5: spec.rules[0].to[0].headers[0].name: {why}");
+        (spec, what)
+    };
+    let check = |name: &str, lower: &str, why: &str| {
+        let (spec, what) = policy(name);
+        check_spec(Kind::AccessPolicy, &spec, &what(&format!("\"{lower}\" never reaches a rule: {why}")));
+        check_rule(
+            &format!("matches: [{{headers: [{{name: {name}, value: a}}]}}]"),
+            "matches[0].headers[0].name",
+            &format!("\"{lower}\" never reaches a rule: {why}"),
+        );
+    };
+    check("Host", "host", "a service is named by `targetRefs` or `parentRefs`, its port by `ports`");
+    for framing in ["content-length", "transfer-encoding", "trailer"] {
+        check(framing, framing, "framing is made anew on each hop");
+    }
+    for hop in ["connection", "keep-alive", "proxy-connection", "te", "upgrade", "http2-settings"] {
+        check(hop, hop, "it belongs to one hop and is not passed on");
+    }
+    check("weft-dst", "weft-dst", "it is the mesh's own");
+}
+
 /// An HTTPRoute with this rule, in line 7, and the only mistake in it.
 fn check_rule(rule: &str, key: &str, message: &str) {
     let parents = "  parentRefs: [{group: \"\", kind: Service, name: web}]\n  rules:\n";

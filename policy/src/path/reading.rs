@@ -35,6 +35,9 @@ pub struct PathReading {
     merges_slashes: Does,
 }
 
+/// What a server may do with a path.
+type Step = fn(&str) -> String;
+
 /// Not a declaration of how paths are read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not one of encoded-slash=literal|separator, params=cut|kept, slashes=merged|kept, each at most once")]
@@ -56,7 +59,7 @@ impl PathReading {
         *self == Self::default()
     }
 
-    fn steps(self) -> [(Does, fn(&str) -> String); 6] {
+    fn steps(self) -> [(Does, Step); 6] {
         [
             (Does::Unknown, backslashes),
             (self.separates_at_encoded_slash, encoded_slashes),

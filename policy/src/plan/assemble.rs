@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::http_only;
 use super::select::{holds_for, selected_by, selects};
 use super::{Entry, World};
 use crate::authz;
@@ -76,9 +77,9 @@ pub(crate) fn mesh_settings(world: &World, trust_bundle_pem: &str) -> MeshSettin
 
 /// Those that have a Namespace, and those that any object is in.
 fn namespaces(world: &World) -> BTreeSet<String> {
-    let of = |(key, _): (&ObjectKey, &Entry)| match key.kind {
-        Kind::Namespace => key.name.clone(),
-        _ => key.namespace.clone(),
+    let of = |(key, _): (&ObjectKey, &Entry)| {
+        let name = if key.kind == Kind::Namespace { &key.name } else { &key.namespace };
+        name.clone()
     };
     world.iter().map(of).filter(|name| !name.is_empty()).collect()
 }
@@ -115,6 +116,9 @@ fn served_port(world: &World, workload: &Object<WorkloadSpec>, own: &WorkloadPor
     }
     let readings = in_front.iter().map(|(service, _)| service.path_reading().unwrap_or_default());
     port.path_reading = readings.reduce(PathReading::common).unwrap_or_default();
+    port.opaque_refused = port.protocol == Protocol::Auto
+        && (!http_only::policies(world, workload, own.port).is_empty()
+            || in_front.iter().any(|(service, port)| http_only::routes(world, service, port.port).next().is_some()));
     port
 }
 
@@ -132,12 +136,19 @@ pub(super) fn ports_in_front<'w>(
 }
 
 fn service_entry(world: &World, service: &Object<ServiceSpec>) -> Service {
-    let port = |port: &crate::resource::core::PortSpec| ServicePort {
-        name: port.name.clone(),
-        port: port.port,
-        target_port: port.target(),
-        protocol: port.protocol(),
-        app_version: port.app_version(),
+    let workloads: Vec<_> = selected_by(world, service).collect();
+    let port = |port: &PortSpec| {
+        let protocol = http_only::service_protocol(port, &workloads);
+        let judged = |workload: &&Object<WorkloadSpec>| !http_only::policies(world, workload, port.target()).is_empty();
+        ServicePort {
+            name: port.name.clone(),
+            port: port.port,
+            target_port: port.target(),
+            protocol,
+            app_version: port.app_version(),
+            opaque_refused: protocol == Protocol::Auto
+                && (http_only::routes(world, service, port.port).next().is_some() || workloads.iter().any(judged)),
+        }
     };
     let endpoint = |workload: &Object<WorkloadSpec>| Endpoint {
         workload: workload.name(),
@@ -153,7 +164,7 @@ fn service_entry(world: &World, service: &Object<ServiceSpec>) -> Service {
         ports: service.spec.ports.iter().map(port).collect(),
         vip: service.spec.cluster_ip,
         path_reading: service.path_reading().unwrap_or_default(),
-        endpoints: selected_by(world, service).map(endpoint).map(|e| (e.workload.clone(), e)).collect(),
+        endpoints: workloads.iter().copied().map(endpoint).map(|e| (e.workload.clone(), e)).collect(),
     }
 }
 

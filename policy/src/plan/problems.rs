@@ -1,12 +1,18 @@
 //! What can be wrong between resources, and the status of routes in Gateway API's words.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::Serialize;
 
 use super::World;
 use super::assemble::attached;
-use crate::bundle::{ObjectName, Revision};
+use super::http_only;
+use super::select::selected_by;
+use crate::bundle::{ObjectName, Protocol, Revision};
 use crate::resource::route::BackendRef;
-use crate::resource::{HttpRouteSpec, Kind, Metadata, Object, ObjectKey, ROOT_NAMESPACE, TargetKind, TargetRef};
+use crate::resource::{
+    HttpRouteSpec, Kind, Metadata, Object, ObjectKey, ROOT_NAMESPACE, TargetKind, TargetRef, WorkloadSpec,
+};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
@@ -32,6 +38,8 @@ pub(super) fn validate(world: &World) -> Vec<Problem> {
     addresses(world, &mut problems);
     filter_policies(world, &mut problems);
     access_policies(world, &mut problems);
+    http_only_ports(world, &mut problems);
+    contradictions(world, &mut problems);
     for (route, created) in world.routes() {
         for (index, status) in route_status(world, route, created).into_iter().enumerate() {
             for condition in status.conditions.into_iter().filter(|condition| !condition.status) {
@@ -127,6 +135,63 @@ fn access_policies(world: &World, problems: &mut Vec<Problem>) {
         if !published {
             let message = format!("Filter {authz} is not published: it enforces access policies");
             problems.push(problem(object, "", message, Severity::Error));
+        }
+    }
+}
+
+/// Names the ports at which what holds for HTTP only refuses everything else, or never holds.
+fn http_only_ports(world: &World, problems: &mut Vec<Problem>) {
+    let mut cut: BTreeMap<ObjectKey, BTreeSet<String>> = BTreeMap::new();
+    let mut never: BTreeMap<ObjectKey, BTreeSet<String>> = BTreeMap::new();
+    for service in world.services() {
+        let workloads: Vec<_> = selected_by(world, service).collect();
+        for port in &service.spec.ports {
+            let at = format!("port {} of Service {}", port.port, service.name());
+            let routes = http_only::routes(world, service, port.port);
+            let routes = routes.map(|route| (key_of(Kind::HttpRoute, &route.metadata), true));
+            let policies = workloads.iter().flat_map(|workload| http_only::policies(world, workload, port.target()));
+            let all = routes.chain(policies.map(|policy| (policy.object, policy.targeted)));
+            let protocol = http_only::service_protocol(port, &workloads);
+            for (object, targeted) in all {
+                let told = match protocol {
+                    Protocol::Auto => &mut cut,
+                    // What holds for a whole namespace is not meant for its databases.
+                    Protocol::Tcp | Protocol::Udp if targeted => &mut never,
+                    Protocol::Tcp | Protocol::Udp | Protocol::Http | Protocol::Grpc => continue,
+                };
+                told.entry(object).or_default().insert(at.clone());
+            }
+        }
+    }
+    let ports = |ports: BTreeSet<String>| ports.into_iter().collect::<Vec<_>>().join(", ");
+    for (object, cut) in cut {
+        let message =
+            format!("holds for HTTP: what is not HTTP is refused at {}, where no appProtocol is declared", ports(cut));
+        problems.push(problem(object, "", message, Severity::Warning));
+    }
+    for (object, never) in never {
+        let message = format!("holds for HTTP, and never at {}, which is declared tcp", ports(never));
+        problems.push(problem(object, "", message, Severity::Warning));
+    }
+}
+
+/// A service and a workload behind it that declare one port differently.
+fn contradictions(world: &World, problems: &mut Vec<Problem>) {
+    for service in world.services() {
+        for (index, port) in service.spec.ports.iter().enumerate() {
+            let declared = port.protocol();
+            let differs = |workload: &&Object<WorkloadSpec>| {
+                let own = workload.spec.ports.iter().find(|own| own.port == port.target());
+                own.is_some_and(|own| own.protocol != Protocol::Auto && own.protocol != declared)
+            };
+            if declared != Protocol::Auto
+                && let Some(workload) = selected_by(world, service).find(differs)
+            {
+                let message = format!("port {} of Workload {} is declared otherwise", port.target(), workload.name());
+                let (object, key) =
+                    (key_of(Kind::Service, &service.metadata), format!("spec.ports[{index}].appProtocol"));
+                problems.push(problem(object, &key, message, Severity::Warning));
+            }
         }
     }
 }

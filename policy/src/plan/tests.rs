@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::authz;
-use crate::bundle::{Bundle, Direction, FilterMode, ObjectName, Revision};
+use crate::bundle::{AppVersion, Bundle, Direction, Egress, FilterMode, ObjectName, Protocol, Revision};
 use crate::identity::TrustDomain;
 use crate::manifest;
 use crate::resource::{Kind, ObjectKey, Resource};
@@ -32,7 +32,7 @@ spec: {selector: {app: web}, clusterIP: 10.0.0.1, ports: [{port: 80, targetPort:
 apiVersion: v1
 kind: Service
 metadata: {name: web-v2, namespace: shop}
-spec: {selector: {app: web, version: v2}, ports: [{port: 80, targetPort: 8080}]}
+spec: {selector: {app: web, version: v2}, ports: [{port: 80, targetPort: 8080, appProtocol: http}]}
 ---
 apiVersion: v1
 kind: Service
@@ -407,4 +407,120 @@ fn bundles_follow_by_deltas() {
             "the same world, the same bundle"
         );
     }
+}
+
+/// A database without a declared protocol, a cache that declares tcp, and a workload with addresses of both families.
+const STORES: &str = r#"
+apiVersion: weft.dev/v1alpha1
+kind: Mesh
+metadata: {name: mesh}
+spec: {egress: RegistryOnly}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: empty}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: db, namespace: shop, annotations: {weft.dev/path-reading: "params=cut"}}
+spec: {selector: {app: db}, ports: [{port: 80, targetPort: 8080}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: cache, namespace: shop}
+spec: {selector: {app: cache}, ports: [{port: 80, targetPort: 8080, appProtocol: tcp}]}
+---
+apiVersion: weft.dev/v1alpha1
+kind: Workload
+metadata: {name: db-1, namespace: shop, labels: {app: db}}
+spec: {address: 10.0.0.7, addresses: ["fd00::7", "::ffff:10.1.0.7"], ports: [{port: 8080}, {port: 9090}]}
+---
+apiVersion: weft.dev/v1alpha1
+kind: Workload
+metadata: {name: cache-1, namespace: shop, labels: {app: cache}}
+spec: {address: 10.0.0.8, ports: [{port: 8080}]}
+"#;
+
+#[test]
+fn what_holds_for_http_only_refuses_everything_else_at_undeclared_ports() {
+    let check = |more: &str, refused: (bool, bool), expect: &[&str]| {
+        let world = shop_and(&format!("{STORES}---\n{more}"));
+        let bundle = bundle(&world, &["shop/db-1"]);
+        let port = |port: u16| bundle.workloads["shop/db-1"].port(port).unwrap();
+        let service = &bundle.services[&name("shop/db")].ports[0];
+        assert_eq!((service.opaque_refused, port(8080).opaque_refused), refused, "{more}");
+        assert!(!bundle.services[&name("shop/cache")].ports[0].opaque_refused, "{more}");
+        assert_eq!(port(8080).path_reading, "params=cut".parse().unwrap());
+        assert!(port(9090).path_reading.is_default());
+        let warnings: Vec<_> = world.validate().into_iter().map(|problem| problem.message).collect();
+        assert_eq!(warnings, expect, "{more}");
+    };
+    let cut =
+        "holds for HTTP: what is not HTTP is refused at port 80 of Service shop/db, where no appProtocol is declared";
+    let never = "holds for HTTP, and never at port 80 of Service shop/cache, which is declared tcp";
+    let http = "rules: [{to: [{paths: [/x]}]}]";
+    check(&access("shop/l4", "{rules: [{from: [{namespaces: [shop]}], to: [{ports: [8080]}]}]}"), (false, false), &[]);
+    check(&access("shop/http", &format!("{{{http}}}")), (true, true), &[cut]);
+    check(&access("shop/elsewhere", "{rules: [{to: [{paths: [/x], ports: [9090]}]}]}"), (false, false), &[]);
+    check(
+        &access("shop/cache", &format!("{{targetRefs: [{{kind: Service, name: cache}}], {http}}}")),
+        (false, false),
+        &[never],
+    );
+    let limit = |more: &str| {
+        filter_policy("shop/limit", &format!("{{filter: {{name: ratelimit}}, capabilities: [token-bucket]{more}}}"))
+    };
+    check(&limit(""), (true, true), &[cut]);
+    check(&limit(", mode: Audit"), (false, false), &[]);
+    check(&limit(", direction: Outbound"), (false, false), &[]);
+    let to = |service: &str| {
+        route(
+            "shop/r",
+            &format!("{{parentRefs: [{{group: \"\", kind: Service, name: {service}}}], rules: [{{name: all}}]}}"),
+        )
+    };
+    check(&to("db"), (true, true), &[cut]);
+    check(&to("cache"), (false, false), &[never]);
+}
+
+#[test]
+fn what_services_and_workloads_declare_is_put_together() {
+    let check = |service: &str, workload: &str, expect: (Protocol, Protocol, AppVersion)| {
+        let stores = STORES
+            .replace("targetPort: 8080}", &format!("targetPort: 8080{service}}}"))
+            .replace("[{port: 8080}, ", &format!("[{{port: 8080{workload}}}, "));
+        let bundle = bundle(&shop_and(&stores), &["shop/db-1"]);
+        let port = bundle.workloads["shop/db-1"].port(8080).unwrap().clone();
+        let in_front = bundle.services[&name("shop/db")].ports[0].protocol;
+        assert_eq!((in_front, port.protocol, port.app_version), expect, "{service} {workload}");
+    };
+    let (auto, http, grpc, tcp) = (Protocol::Auto, Protocol::Http, Protocol::Grpc, Protocol::Tcp);
+    check("", "", (auto, auto, AppVersion::AsCaller));
+    check("", ", protocol: http", (http, http, AppVersion::AsCaller));
+    check("", ", protocol: grpc", (grpc, grpc, AppVersion::Http2));
+    check(", appProtocol: http", "", (http, http, AppVersion::AsCaller));
+    check(", appProtocol: grpc", "", (grpc, grpc, AppVersion::Http2));
+    check(", appProtocol: kubernetes.io/h2c", "", (http, http, AppVersion::Http2));
+    check(", appProtocol: kubernetes.io/h2c", ", protocol: http", (http, http, AppVersion::Http2));
+    check(", appProtocol: kubernetes.io/ws", "", (http, http, AppVersion::Http1));
+    check(", appProtocol: kubernetes.io/wss", "", (tcp, tcp, AppVersion::AsCaller));
+    let stores = STORES
+        .replace("[{port: 8080}, ", "[{port: 8080, protocol: http}, ")
+        .replace("targetPort: 8080}", "targetPort: 8080, appProtocol: tcp}");
+    let problems = shop_and(&stores).validate();
+    assert_eq!(problems[0].message, "port 8080 of Workload shop/db-1 is declared otherwise");
+}
+
+#[test]
+fn addresses_egress_and_namespaces_reach_the_bundle() {
+    let bundle = bundle(&shop_and(STORES), &["shop/db-1"]);
+    let mesh = bundle.mesh.as_ref().unwrap();
+    assert_eq!(mesh.egress, Egress::RegistryOnly);
+    assert!(["empty", "shop", "partner"].iter().all(|name| mesh.namespaces.contains(*name)));
+    let (served, endpoint) =
+        (&bundle.workloads["shop/db-1"], &bundle.services[&name("shop/db")].endpoints[&name("shop/db-1")]);
+    for own in ["10.0.0.7", "::ffff:10.0.0.7", "fd00::7", "10.1.0.7"].map(|text| text.parse().unwrap()) {
+        assert!(served.is_at(own) && endpoint.is_at(own), "{own}");
+    }
+    assert!(!served.is_at("10.0.0.8".parse().unwrap()));
 }

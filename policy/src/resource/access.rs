@@ -109,6 +109,14 @@ impl From<&RuleSpec> for authz::Rule {
 impl Object<AccessPolicySpec> {
     /// Compiles the rules; the error's key is inside `spec`.
     pub(crate) fn check(&self) -> Result<(), (String, String)> {
+        for (i, rule) in self.spec.rules.iter().enumerate() {
+            for (j, to) in rule.to.iter().enumerate() {
+                for (k, header) in to.headers.iter().enumerate() {
+                    let at = |message| (format!("rules[{i}].to[{j}].headers[{k}].name"), message);
+                    value::matchable_header(&header.name.to_ascii_lowercase()).map_err(at)?;
+                }
+            }
+        }
         let policies = vec![authz::Policy::from(self)];
         let config = authz::Config { policies, ..authz::Config::default() };
         authz::Engine::new(&config).map(drop).map_err(|wrong| (wrong.key, wrong.message))

@@ -154,7 +154,7 @@ fn method<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, 
 pub struct HeaderSpec {
     #[serde(default, rename = "type", skip_serializing_if = "HeaderType::is_exact")]
     pub header_type: HeaderType,
-    #[serde(deserialize_with = "value::header_name")]
+    #[serde(deserialize_with = "value::matchable_header_name")]
     pub name: String,
     #[serde(deserialize_with = "value::header_value")]
     pub value: String,

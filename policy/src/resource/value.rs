@@ -112,6 +112,28 @@ pub(super) fn header_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
         .map_err(|_| D::Error::custom(format_args!("{text:?} is not the name of a header")))
 }
 
+/// Refuses names of fields that never reach a rule: those of one hop and of framing, which each proxy makes anew, and
+/// those that are told otherwise.
+//= rfc9110#section-7.6.1
+pub(super) fn matchable_header(name: &str) -> Result<(), String> {
+    let instead = match name {
+        "host" => "a service is named by `targetRefs` or `parentRefs`, its port by `ports`",
+        "content-length" | "transfer-encoding" | "trailer" => "framing is made anew on each hop",
+        "connection" | "keep-alive" | "proxy-connection" | "te" | "upgrade" | "http2-settings" => {
+            "it belongs to one hop and is not passed on"
+        }
+        _ if name.starts_with("weft-") => "it is the mesh's own",
+        _ => return Ok(()),
+    };
+    Err(format!("{name:?} never reaches a rule: {instead}"))
+}
+
+/// The name of a header that rules can see.
+pub(super) fn matchable_header_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let name = header_name(deserializer)?;
+    matchable_header(&name).map(|()| name).map_err(D::Error::custom)
+}
+
 pub(super) fn header_names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]
     struct Name(#[serde(deserialize_with = "header_name")] String);

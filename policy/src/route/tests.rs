@@ -28,7 +28,14 @@ fn service(text: &str, vip: Option<&str>, endpoints: &[(&str, &str)]) -> Service
     let app_version = AppVersion::AsCaller;
     Service {
         name: name(text),
-        ports: vec![ServicePort { name: None, port: 80, target_port: 8080, protocol: Protocol::Http, app_version }],
+        ports: vec![ServicePort {
+            name: None,
+            port: 80,
+            target_port: 8080,
+            protocol: Protocol::Http,
+            app_version,
+            opaque_refused: false,
+        }],
         vip: vip.map(|vip| vip.parse().unwrap()),
         path_reading: PathReading::default(),
         endpoints: endpoints.iter().map(endpoint).collect(),

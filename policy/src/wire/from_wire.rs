@@ -236,6 +236,7 @@ impl TryFrom<v1::ServicePort> for ServicePort {
             name: wire.name,
             port: port("port", wire.port)?,
             target_port: port("target_port", wire.target_port)?,
+            opaque_refused: wire.opaque_refused,
             protocol: protocol(wire.protocol)?,
             app_version: app_version(wire.app_version)?,
         })

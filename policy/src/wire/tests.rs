@@ -38,6 +38,26 @@ fn rule() -> RouteRule {
     }
 }
 
+fn filter() -> FilterAttachment {
+    FilterAttachment {
+        name: "shop/limit".to_owned(),
+        filter: "ratelimit".to_owned(),
+        version: "1.0.0".to_owned(),
+        digest: format!("sha256:{}", "ab".repeat(32)),
+        signature: "c2ln".to_owned(),
+        public_key_pem: "PEM".to_owned(),
+        direction: Direction::Outbound,
+        order: -5,
+        mode: FilterMode::Audit,
+        on_failure: OnFailure::Allow,
+        authorization: true,
+        config: Json("{}".to_owned()),
+        capabilities: vec!["token-bucket".to_owned()],
+        limits: FilterLimits { memory_bytes: 1 << 20, call_timeout_ms: 5 },
+        workloads: vec![name("shop/web-1")],
+    }
+}
+
 /// One of everything, no field at its default.
 fn everything() -> Vec<Object> {
     let identity = TrustDomain::default().workload("shop", "web").unwrap();
@@ -62,6 +82,7 @@ fn everything() -> Vec<Object> {
             target_port: 8080,
             protocol: *protocol,
             app_version: AppVersion::Http1,
+            opaque_refused: true,
         }
     };
     vec![
@@ -105,23 +126,7 @@ fn everything() -> Vec<Object> {
             created: Revision(7),
             rules: vec![rule()],
         }),
-        Object::Filter(FilterAttachment {
-            name: "shop/limit".to_owned(),
-            filter: "ratelimit".to_owned(),
-            version: "1.0.0".to_owned(),
-            digest: format!("sha256:{}", "ab".repeat(32)),
-            signature: "c2ln".to_owned(),
-            public_key_pem: "PEM".to_owned(),
-            direction: Direction::Outbound,
-            order: -5,
-            mode: FilterMode::Audit,
-            on_failure: OnFailure::Allow,
-            authorization: true,
-            config: Json("{}".to_owned()),
-            capabilities: vec!["token-bucket".to_owned()],
-            limits: FilterLimits { memory_bytes: 1 << 20, call_timeout_ms: 5 },
-            workloads: vec![name("shop/web-1")],
-        }),
+        Object::Filter(filter()),
     ]
 }
 

@@ -139,6 +139,7 @@ impl From<&ServicePort> for v1::ServicePort {
             name: port.name.clone(),
             port: port.port.into(),
             target_port: port.target_port.into(),
+            opaque_refused: port.opaque_refused,
             protocol: v1::Protocol::from(port.protocol).into(),
             app_version: v1::AppVersion::from(port.app_version).into(),
         }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::future::{Either, select};
 use http::{HeaderMap, StatusCode};
 use tokio::net::TcpStream;
-use weft_policy::bundle::Protocol;
+use weft_policy::bundle::{Protocol, WorkloadPort};
 use weft_transport::h3;
 use weft_transport::http::{RecvBody, RequestHead, ResponseHead, SendBody};
 use weft_transport::tcp;
@@ -69,7 +69,7 @@ async fn open<'w>(
     record.metrics = Some(caller.metrics(&worker.ledger, &snapshot, served, address, said));
     record.upstream = Some(address.to_string());
     record.destination = Some(served.workload.identity.to_string());
-    takes_tunnels(port.port, port.protocol)?;
+    takes_tunnels(port)?;
     let place = caller.place(address, port);
     let (filtered, permit) = filtering::connection(&worker.filters, &served.inbound, &place).await?;
     let socket = [PlainSocket::Served(socket)];
@@ -79,10 +79,12 @@ async fn open<'w>(
 }
 
 /// A declared protocol is law: bytes for it come through its codec and the whole chain.
-fn takes_tunnels(port: u16, protocol: Protocol) -> Result<(), Failure> {
-    match protocol {
+fn takes_tunnels(to: &WorkloadPort) -> Result<(), Failure> {
+    let port = to.port;
+    match to.protocol {
         Protocol::Http => Err(Failure::Declared { port, protocol: "http" }),
         Protocol::Grpc => Err(Failure::Declared { port, protocol: "grpc" }),
+        Protocol::Auto if to.opaque_refused => Err(Failure::OpaqueRefused { port }),
         Protocol::Tcp | Protocol::Udp | Protocol::Auto => Ok(()),
     }
 }
@@ -106,7 +108,7 @@ async fn tunnel(
         let tunnel = pin!(relay::tunnel(near, far, accounts, worker.idle().tunnel));
         let denied = until_denied(worker, async |snapshot: &Snapshot| {
             let (served, port, _) = served_socket(worker, snapshot, address)?;
-            takes_tunnels(port.port, port.protocol)?;
+            takes_tunnels(port)?;
             filtering::connection(&worker.filters, &served.inbound, &caller.place(address, port)).await.map(drop)
         });
         match select(tunnel, pin!(denied)).await {

@@ -101,6 +101,7 @@ pub(super) async fn open<'w>(
     let from = origin.workload(&snapshot)?;
     record.source = Some(from.workload.identity.to_string());
     match routing::resolve_target(&snapshot, &worker.shared.hosts, from, target)? {
+        Some(to) if to.opaque_refused() => Err(Failure::OpaqueRefused { port: to.port }),
         Some(resolved) => open_mesh(worker, &snapshot, from, origin, &resolved, record).await,
         None => {
             let (stream, address) = passthrough::connect(worker, &snapshot, from, target, origin.peer.ip()).await?;

@@ -1,0 +1,264 @@
+//! A caller's proxy and a callee's, as far as they decide, beside `explain`: over thousands of random worlds and requests
+//! they must agree.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message as _;
+
+use super::super::*;
+use crate::authz;
+use crate::delta::{Delta, diff};
+use crate::plan::tests::world;
+use crate::route::plan;
+use crate::wire::v1;
+
+/// Linear congruential, from a seed: the same in each run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from((self.0 >> 33) % bound as u64).unwrap()
+    }
+
+    fn one<'a>(&mut self, of: &[&'a str]) -> &'a str {
+        of[self.below(of.len())]
+    }
+}
+
+const PATHS: [&str; 12] = [
+    "/",
+    "/a",
+    "/a/b",
+    "/admin",
+    "//admin",
+    "/a;x/b",
+    "/x/..;/admin",
+    "/a%2Fb",
+    "/%61dmin",
+    "/a/../b",
+    "/a\\b",
+    "/caf%e9",
+];
+
+/// Two namespaces with two services each; routes, policies and declarations at random.
+fn random_world(random: &mut Random) -> World {
+    let mut text = String::from("apiVersion: weft.dev/v1alpha1\nkind: Mesh\nmetadata: {name: mesh}\n");
+    text += &format!("spec: {{egress: {}}}\n", random.one(&["Allow", "RegistryOnly"]));
+    for namespace in ["shop", "partner"] {
+        for app in ["web", "api"] {
+            let reading = random.one(&["", "", "params=cut", "slashes=merged, encoded-slash=literal"]);
+            let annotations = match reading {
+                "" => String::new(),
+                declared => format!(", annotations: {{weft.dev/path-reading: \"{declared}\"}}"),
+            };
+            let protocol = random.one(&["http", "grpc", "kubernetes.io/h2c"]);
+            text += &format!(
+                "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {app}, namespace: {namespace}{annotations}}}\n\
+                 spec: {{selector: {{app: {app}}}, ports: [{{port: 80, targetPort: 8080, appProtocol: {protocol}}}]}}\n"
+            );
+            let last = usize::from(namespace == "shop") * 20 + usize::from(app == "web") * 10;
+            for number in 0..1 + random.below(2) {
+                let port = random.one(&["8080", "8080", "8080", "9090"]);
+                text += &format!(
+                    "---\napiVersion: weft.dev/v1alpha1\nkind: Workload\n\
+                     metadata: {{name: {app}-{number}, namespace: {namespace}, labels: {{app: {app}}}}}\n\
+                     spec: {{address: 10.0.0.{}, serviceAccount: {app}, ports: [{{port: {port}}}]}}\n",
+                    last + number + 1
+                );
+            }
+        }
+    }
+    for number in 0..random.below(3) {
+        text += &random_route(random, number);
+    }
+    for number in 0..random.below(3) {
+        text += &random_policy(random, number);
+    }
+    text +=
+        "---\napiVersion: weft.dev/v1alpha1\nkind: Filter\nmetadata: {name: authz, namespace: weft-system}\nspec:\n";
+    text += &format!("  version: 1.0.0\n  digest: sha256:{}\n", "a".repeat(64));
+    text += "  signature: c2ln\n  publicKey: PEM\n  size: 10\n  abi: weft:filter@0.1.0\n";
+    world(&text)
+}
+
+fn random_route(random: &mut Random, number: usize) -> String {
+    let namespace = random.one(&["shop", "partner"]);
+    let port = random.one(&["", ", port: 80"]);
+    let mut text = format!(
+        "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\n\
+         metadata: {{name: r{number}, namespace: {namespace}}}\nspec:\n  \
+         parentRefs: [{{group: \"\", kind: Service, name: web, namespace: shop{port}}}]\n  rules:\n"
+    );
+    for _ in 0..1 + random.below(3) {
+        let path = random.one(&["/", "/a", "/admin", "/b", "/a%2Fb"]);
+        let kind = random.one(&["Exact", "PathPrefix"]);
+        let method = random.one(&["", "", ", method: POST"]);
+        let header = random.one(&["", "", ", headers: [{name: x-a, value: \"1\"}]"]);
+        let timeout = random.one(&["", "", ", timeouts: {request: 1s}"]);
+        let mut backends = String::new();
+        for _ in 0..random.below(3) {
+            let name = random.one(&["web", "api", "api", "gone"]);
+            let weight = random.one(&["0", "1", "3"]);
+            backends += &format!("{{name: {name}, port: 80, weight: {weight}}}, ");
+        }
+        text += &format!(
+            "  - {{matches: [{{path: {{type: {kind}, value: {path}}}{method}{header}}}], backendRefs: [{backends}]{timeout}}}\n"
+        );
+    }
+    text
+}
+
+fn random_policy(random: &mut Random, number: usize) -> String {
+    let namespace = random.one(&["shop", "partner", "weft-system"]);
+    let action = random.one(&["Allow", "Deny"]);
+    let paths = random.one(&["paths", "notPaths"]);
+    let path = random.one(&["/admin/*", "/a/{id}", "/a/*", "/b", "/caf%C3%A9"]);
+    let from = random.one(&["", "from: [{namespaces: [shop]}], ", "from: [{serviceAccounts: [partner/web]}], "]);
+    let more = random.one(&["", ", methods: [GET]", ", headers: [{name: x-a, present: true}]", ", ports: [8080]"]);
+    format!(
+        "---\napiVersion: weft.dev/v1alpha1\nkind: AccessPolicy\nmetadata: {{name: p{number}, namespace: {namespace}}}\n\
+         spec: {{action: {action}, rules: [{{{from}to: [{{{paths}: [\"{path}\"]{more}}}]}}]}}\n"
+    )
+}
+
+/// The bundle of a proxy, as it comes out of the wire.
+fn held(world: &World, workload: &ObjectName) -> Arc<Bundle> {
+    let planned = bundle_for(world, std::slice::from_ref(workload), Revision(1), "");
+    let bytes = v1::Delta::from(&diff(&Bundle::default(), &planned)).encode_to_vec();
+    let delta = Delta::try_from(v1::Delta::decode(bytes.as_slice()).unwrap()).unwrap();
+    let mut held = Bundle::default();
+    held.apply(&delta);
+    assert_eq!(held, planned);
+    Arc::new(held)
+}
+
+/// What becomes of a request at the proxy of a callee: the status, 200 where the app answers.
+fn inbound(world: &World, endpoint: &Endpoint, port: u16, caller: &SpiffeId, query: &Query, path: &NormalPath) -> u16 {
+    let bundle = held(world, &endpoint.workload);
+    let served = bundle.workloads.values().find(|workload| workload.is_at(endpoint.address)).unwrap();
+    let Some(served_port) = served.port(port) else { return 400 };
+    let Ok(readings) = path.readings(&served_port.path_reading) else { return 400 };
+    let filter = bundle.filters.values().find(|filter| filter.authorization);
+    let config: authz::Config =
+        filter.map_or_else(authz::Config::default, |filter| serde_json::from_str(&filter.config.0).unwrap());
+    let engine = Engine::new(&config).unwrap();
+    let headers: Vec<(&str, &str)> =
+        query.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let allowed = readings.iter().all(|reading| {
+        let (principal, method) = (Some(caller.as_str()), query.method.as_str());
+        engine.decide(&Request { principal, l4: false, method, path: reading, port, headers: &headers }).allowed
+    });
+    if allowed { 200 } else { 403 }
+}
+
+/// What the two proxies of a request do, for dice that meet each backend.
+fn carried(world: &World, query: &Query, caller: &ObjectName) -> Result<Vec<Carried>, ()> {
+    let bundle = held(world, caller);
+    let (table, mesh) = (RouteTable::new(&bundle), bundle.mesh.clone().unwrap());
+    let own = bundle.workloads.values().next().unwrap();
+    let from_namespace = own.name.namespace.as_str();
+    let resolver = Resolver { table: &table, mesh: &mesh, from_namespace, is_local: &|_| false };
+    let authority = Authority { host: &query.to, port: query.port };
+    let Resolution::Mesh(to) = resolver.resolve(Meant::Nothing, Some(authority)) else { return Err(()) };
+    let Ok(path) = NormalPath::new(Bytes::from(query.path.clone())) else {
+        return Ok(vec![Carried { status: 400, ..Carried::default() }]);
+    };
+    let lookup = |name: &str| query.headers.get(name).map(String::as_str);
+    let head = HeadView { method: &query.method, path: &path, headers: &lookup };
+    let mut all = Vec::new();
+    for step in 0..12_u64 {
+        let dice = u64::MAX / 12 * step + u64::MAX / 24;
+        let plan = match plan(&table, &to, from_namespace, &head, dice, &mesh) {
+            Ok(plan) => plan,
+            Err(refusal) => {
+                all.push(Carried { status: refusal.status(), ..Carried::default() });
+                continue;
+            }
+        };
+        let route = plan.route.map(|route| (route.name.to_string(), plan.rule_index));
+        let service = Some(plan.service.name.to_string());
+        let meant = |endpoint: &&Endpoint| plan.direct.is_none_or(|only| *only == endpoint.workload);
+        let endpoints: Vec<&Endpoint> = plan.service.endpoints.values().filter(meant).collect();
+        if endpoints.is_empty() {
+            all.push(Carried { status: 503, route: route.clone(), service: service.clone() });
+        }
+        for endpoint in endpoints {
+            let status = inbound(world, endpoint, plan.target_port, &own.identity, query, &path);
+            all.push(Carried { status, route: route.clone(), service: service.clone() });
+        }
+    }
+    Ok(all)
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Carried {
+    status: u16,
+    route: Option<(String, usize)>,
+    service: Option<String>,
+}
+
+#[test]
+fn explain_says_what_the_proxies_do() {
+    let mut random = Random(3);
+    let (mut seen, mut nowhere) = (BTreeMap::<u16, usize>::new(), 0);
+    for round in 0..250 {
+        let world = random_world(&mut random);
+        for _ in 0..16 {
+            let caller =
+                ObjectName::new(random.one(&["shop", "partner"]), format!("{}-0", random.one(&["web", "api"])));
+            let account = caller.name.trim_end_matches("-0");
+            let headers = match random.below(3) {
+                0 => BTreeMap::from([("x-a".to_owned(), "1".to_owned())]),
+                _ => BTreeMap::new(),
+            };
+            let to = [
+                "web.shop",
+                "web.shop",
+                "web.shop.",
+                "web",
+                "api",
+                "WEB.Shop.mesh.local",
+                "10.0.0.31",
+                "gone.shop",
+                "example.com",
+            ];
+            let query = Query {
+                from: format!("{}/{account}", caller.namespace),
+                to: random.one(&to).to_owned(),
+                port: Some([80, 80, 80, 8080, 81][random.below(5)]),
+                method: random.one(&["GET", "POST"]).to_owned(),
+                path: random.one(&PATHS).to_owned(),
+                headers,
+            };
+            let said = explain(&world, &query);
+            let done = carried(&world, &query, &caller);
+            let (said, done) = match (said, done) {
+                (Ok(said), Ok(done)) => (said, done),
+                (Err(_), Err(())) => {
+                    nowhere += 1;
+                    continue;
+                }
+                (said, done) => panic!("round {round}: {query:?}: said {said:?}, done {done:?}"),
+            };
+            let told = format!("round {round}: {query:?}: said {said:?}, done {done:?}");
+            assert_eq!(said.allowed, done.iter().all(|one| one.status == 200), "{told}");
+            if let Some(status) = said.status {
+                assert!(done.iter().any(|one| one.status == status), "{told}");
+            }
+            let route = said.route.as_ref().map(|route| (route.name.clone(), route.rule_index));
+            let services: Vec<_> = said.backends.iter().filter(|backend| backend.weight > 0).collect();
+            for one in done.iter().filter(|one| one.service.is_some()) {
+                assert_eq!(one.route, route, "{told}");
+                assert!(services.iter().any(|backend| backend.service == one.service), "{told}");
+            }
+            *seen.entry(said.status.unwrap_or(200)).or_default() += 1;
+        }
+    }
+    for status in [200, 400, 403, 404, 500] {
+        assert!(seen.get(&status).is_some_and(|count| *count > 20), "{status} happens: {seen:?}");
+    }
+    assert!(nowhere > 100, "{nowhere}");
+}

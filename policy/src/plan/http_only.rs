@@ -1,0 +1,77 @@
+//! What is attached to a port and holds for HTTP only. Where nothing is declared of the port, a stream that does not look
+//! like HTTP would pass it by, and is refused.
+
+use super::World;
+use super::select::holds_for;
+use crate::bundle::{Direction, Protocol};
+use crate::resource::access::OperationSpec;
+use crate::resource::core::PortSpec;
+use crate::resource::filter::PolicyMode;
+use crate::resource::{AccessPolicySpec, HttpRouteSpec, Kind, Metadata, Object, ObjectKey, ServiceSpec, TargetKind};
+use crate::resource::{TargetRef, WorkloadSpec};
+
+/// A policy, and whether it names the service or workload that it holds for.
+pub(super) struct Attached {
+    pub(super) object: ObjectKey,
+    pub(super) targeted: bool,
+}
+
+/// The policies that hold for a port of a workload as far as it carries HTTP. A filter may look at connections too, but
+/// only its binary knows.
+pub(super) fn policies(world: &World, workload: &Object<WorkloadSpec>, port: u16) -> Vec<Attached> {
+    let attached = |kind, metadata: &Metadata, targets: &[TargetRef]| Attached {
+        object: ObjectKey::new(kind, &metadata.namespace, &metadata.name),
+        targeted: targets.iter().any(|target| target.kind != TargetKind::Namespace),
+    };
+    let access = world
+        .access_policies()
+        .filter(|policy| judges_http(policy, port))
+        .filter(|policy| holds_for(world, &policy.metadata, &policy.spec.target_refs, workload))
+        .map(|policy| attached(Kind::AccessPolicy, &policy.metadata, &policy.spec.target_refs));
+    let filters = world
+        .filter_policies()
+        .filter(|policy| policy.spec.direction == Direction::Inbound && policy.spec.mode == PolicyMode::Enforce)
+        .filter(|policy| holds_for(world, &policy.metadata, &policy.spec.target_refs, workload))
+        .map(|policy| attached(Kind::FilterPolicy, &policy.metadata, &policy.spec.target_refs));
+    access.chain(filters).collect()
+}
+
+fn judges_http(policy: &Object<AccessPolicySpec>, port: u16) -> bool {
+    let needs_http = |to: &OperationSpec| {
+        let OperationSpec { methods, not_methods, paths, not_paths, ports, not_ports, headers } = to;
+        let here = (ports.is_empty() || ports.contains(&port)) && !not_ports.contains(&port);
+        let lists = [methods, not_methods, paths, not_paths];
+        here && (lists.iter().any(|list| !list.is_empty()) || !headers.is_empty())
+    };
+    policy.spec.rules.iter().flat_map(|rule| &rule.to).any(needs_http)
+}
+
+/// The routes that are attached to a port of a service.
+pub(super) fn routes<'w>(
+    world: &'w World,
+    service: &'w Object<ServiceSpec>,
+    port: u16,
+) -> impl Iterator<Item = &'w Object<HttpRouteSpec>> {
+    let attached = move |route: &Object<HttpRouteSpec>| {
+        route.spec.parent_refs.iter().any(|parent| {
+            let namespace = parent.namespace.as_ref().unwrap_or(&route.metadata.namespace);
+            *namespace == service.metadata.namespace
+                && parent.name == service.metadata.name
+                && parent.port.is_none_or(|own| own == port)
+        })
+    };
+    world.routes().map(|(route, _)| route).filter(move |route| attached(route))
+}
+
+/// What a service's port speaks: what it declares, else what all its workloads do.
+pub(super) fn service_protocol(port: &PortSpec, workloads: &[&Object<WorkloadSpec>]) -> Protocol {
+    if port.protocol() != Protocol::Auto {
+        return port.protocol();
+    }
+    let own = |workload: &&Object<WorkloadSpec>| {
+        workload.spec.ports.iter().find(|own| own.port == port.target()).map_or(Protocol::Auto, |own| own.protocol)
+    };
+    let mut protocols = workloads.iter().map(own);
+    let first = protocols.next().unwrap_or(Protocol::Auto);
+    if protocols.all(|other| other == first) { first } else { Protocol::Auto }
+}
