@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::load::Entry;
 use crate::process::{Process, Usage, wait_for};
-use crate::{Peers, pki, weft};
+use crate::{Places, pki, weft};
 
 /// Everything that measurements need to know of a chain.
 #[derive(Debug)]
@@ -41,14 +41,14 @@ const ORIGIN_PORT: u16 = 19080;
 /// The folder of one run and how configurations are filled in.
 #[derive(Debug)]
 pub(crate) struct Bench<'o> {
-    pub(crate) options: &'o Peers,
+    pub(crate) places: &'o Places,
     pub(crate) scratch: PathBuf,
 }
 
 impl<'o> Bench<'o> {
-    pub(crate) fn new(options: &'o Peers, scratch: &Path) -> Result<Self> {
+    pub(crate) fn new(places: &'o Places, scratch: &Path) -> Result<Self> {
         pki::write(scratch)?;
-        Ok(Self { options, scratch: scratch.to_path_buf() })
+        Ok(Self { places, scratch: scratch.to_path_buf() })
     }
 
     /// The origin, and where it counts.
@@ -76,7 +76,7 @@ impl<'o> Bench<'o> {
                 nginx
             })?,
             _ => self.pair(name, ports, "yaml", |file| {
-                let mut envoy = Command::new(&self.options.envoy);
+                let mut envoy = Command::new(&self.places.envoy);
                 envoy.args(["--concurrency", "2", "--log-level", "warn", "--use-dynamic-base-id", "-c"]).arg(file);
                 envoy
             })?,
@@ -100,7 +100,7 @@ impl<'o> Bench<'o> {
 
     /// Fills in a committed configuration and gives where the result lies.
     pub(crate) fn fill(&self, file: &str, ports: u16) -> Result<PathBuf> {
-        let from = self.options.configurations.join(file);
+        let from = self.places.configurations.join(file);
         let mut text = std::fs::read_to_string(&from).with_context(|| format!("cannot read {}", from.display()))?;
         let numbers = [("@A@", ports), ("@B@", ports + 1), ("@ADMIN_A@", ports + 2), ("@ADMIN_B@", ports + 3)];
         for (mark, port) in numbers.into_iter().chain([("@ORIGIN_PORT@", ORIGIN_PORT)]) {

@@ -1,18 +1,21 @@
 //! Measures Weft beside its peers: load, process accounting and reports. Starts what `cargo xtask bench` built and installed,
 //! all of it on loopback, every run bounded in count and time.
 
+mod bulk;
 mod chain;
+mod connections;
 mod load;
 mod peers;
 mod pki;
 mod process;
 mod report;
+mod statistics;
 mod weft;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand};
 
 /// Measures Weft beside its peers. Usually called as `cargo xtask bench peers`.
@@ -27,19 +30,15 @@ struct Arguments {
 enum Bench {
     /// A pair of sidecars beside HAProxy, nginx and Envoy.
     Peers(Peers),
+    /// What a large body costs, each way, beside HAProxy and Envoy.
+    Bulk(Bulk),
+    /// New connections a second, and the memory of idle ones, beside HAProxy and Envoy.
+    Connections(Connections),
 }
 
+/// Where things are.
 #[derive(Debug, Args)]
-struct Peers {
-    /// Rounds that alternate over all chains.
-    #[arg(long, default_value_t = 3)]
-    rounds: u32,
-    /// Seconds of load for each chain in each round.
-    #[arg(long, default_value_t = 5)]
-    seconds: u32,
-    /// Connections of the client.
-    #[arg(long, default_value_t = 64)]
-    connections: u32,
+struct Places {
     /// Only these chains.
     #[arg(long, value_delimiter = ',')]
     chains: Vec<String>,
@@ -57,18 +56,73 @@ struct Peers {
     reports: PathBuf,
 }
 
+impl Places {
+    /// Those of `all` that were asked for.
+    fn chosen(&self, all: &[&'static str]) -> Result<Vec<&'static str>> {
+        let wanted = |name: &&&str| self.chains.is_empty() || self.chains.iter().any(|chosen| chosen == **name);
+        let chosen: Vec<_> = all.iter().filter(wanted).copied().collect();
+        if chosen.is_empty() {
+            bail!("no chain of that name; there are {}", all.join(", "));
+        }
+        Ok(chosen)
+    }
+}
+
+#[derive(Debug, Args)]
+struct Peers {
+    /// Rounds that alternate over all chains; an interval of 95 % needs six.
+    #[arg(long, default_value_t = 8)]
+    rounds: u32,
+    /// Seconds of load for each chain in each round.
+    #[arg(long, default_value_t = 5)]
+    seconds: u32,
+    /// Connections of the client.
+    #[arg(long, default_value_t = 64)]
+    connections: u32,
+    #[command(flatten)]
+    places: Places,
+}
+
+#[derive(Debug, Args)]
+struct Bulk {
+    /// Size of a body.
+    #[arg(long, default_value_t = 1024)]
+    mebibytes: u64,
+    /// Bodies each way for each chain, alternating.
+    #[arg(long, default_value_t = 3)]
+    rounds: u32,
+    #[command(flatten)]
+    places: Places,
+}
+
+#[derive(Debug, Args)]
+struct Connections {
+    /// Seconds of new connections for each chain, each of one request.
+    #[arg(long, default_value_t = 5)]
+    seconds: u32,
+    /// Clients that open them.
+    #[arg(long, default_value_t = 16)]
+    clients: u32,
+    /// Connections that stay open, each after one request.
+    #[arg(long, default_value_t = 10_000)]
+    idle: u32,
+    #[command(flatten)]
+    places: Places,
+}
+
 fn main() -> ExitCode {
-    let Bench::Peers(options) = Arguments::parse().what;
-    match run(&options) {
+    let result = match Arguments::parse().what {
+        Bench::Peers(options) => {
+            peers::measure(&options).and_then(|report| report::write(&options.places.reports, &report))
+        }
+        Bench::Bulk(options) => bulk::run(&options),
+        Bench::Connections(options) => connections::run(&options),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("weft-bench: {error:#}");
             ExitCode::FAILURE
         }
     }
-}
-
-fn run(options: &Peers) -> Result<()> {
-    let report = peers::measure(options)?;
-    report::write(&options.reports, &report)
 }

@@ -6,7 +6,8 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 
 use crate::chain::{self, Bench, Chain};
-use crate::report::{Report, Row, median};
+use crate::report::{Report, Row};
+use crate::statistics::median;
 use crate::{Peers, load};
 
 /// Everything that was seen of one chain.
@@ -23,17 +24,12 @@ struct Samples {
 
 pub(crate) fn measure(options: &Peers) -> Result<Report> {
     let scratch = tempfile::tempdir().context("a scratch folder")?;
-    let bench = Bench::new(options, scratch.path())?;
+    let bench = Bench::new(&options.places, scratch.path())?;
     let origin = bench.origin()?;
     let mut chains = Vec::new();
-    for name in chain::NAMES {
-        if options.chains.is_empty() || options.chains.iter().any(|chosen| chosen == name) {
-            eprintln!("weft-bench: starting {name}");
-            chains.push((bench.start(name).with_context(|| format!("chain {name}"))?, Samples::default()));
-        }
-    }
-    if chains.is_empty() {
-        bail!("no chain of that name; there are {}", chain::NAMES.join(", "));
+    for name in options.places.chosen(chain::NAMES)? {
+        eprintln!("weft-bench: starting {name}");
+        chains.push((bench.start(name).with_context(|| format!("chain {name}"))?, Samples::default()));
     }
     for (chain, samples) in &mut chains {
         samples.idle_kib = chain.usage().pss_kib;
@@ -41,6 +37,8 @@ pub(crate) fn measure(options: &Peers) -> Result<Report> {
             .with_context(|| format!("warming {}", chain.name))?;
     }
     for round in 1..=options.rounds {
+        // Forth and back: a machine that becomes slower within a round does so to either side of a ratio as often.
+        chains.reverse();
         for (chain, samples) in &mut chains {
             saturate(options, chain, samples, scratch.path())
                 .with_context(|| format!("{} in round {round}", chain.name))?;
@@ -50,6 +48,8 @@ pub(crate) fn measure(options: &Peers) -> Result<Report> {
         pace(options, chain, samples, scratch.path()).with_context(|| format!("{} at half rate", chain.name))?;
     }
     drop(origin);
+    let place = |name: &str| chain::NAMES.iter().position(|known| *known == name);
+    chains.sort_by_key(|(chain, _)| place(chain.name));
     let rows = chains.into_iter().map(|(chain, samples)| row(chain.name, &samples)).collect();
     Ok(Report::new(options, rows))
 }
@@ -91,10 +91,14 @@ fn counted(chain: &mut Chain, answered: u64, before: u64) -> Result<()> {
 }
 
 fn thousands(requests: u64) -> f64 {
-    // Far below 2^52: exact.
+    (count(requests) / 1000.0).max(0.001)
+}
+
+/// A count as a number to divide by: far below 2^52, exact.
+pub(crate) fn count(of: u64) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "counts of seconds-long runs fit a double")]
-    let requests = requests as f64;
-    (requests / 1000.0).max(0.001)
+    let of = of as f64;
+    of
 }
 
 fn row(name: &'static str, samples: &Samples) -> Row {
@@ -103,6 +107,7 @@ fn row(name: &'static str, samples: &Samples) -> Row {
         chain: name.to_owned(),
         requests_per_second: median(&samples.rate),
         cpu_seconds_per_1000: median(&samples.cpu),
+        cpu_of_rounds: samples.cpu.clone(),
         cpu_min: samples.cpu.iter().copied().fold(f64::INFINITY, f64::min),
         cpu_max: samples.cpu.iter().copied().fold(0.0, f64::max),
         p99_ms_saturated: median(&samples.p99),
@@ -117,5 +122,5 @@ fn row(name: &'static str, samples: &Samples) -> Row {
 }
 
 fn mib(kib: u64) -> f64 {
-    thousands(kib) * 1000.0 / 1024.0
+    count(kib) / 1024.0
 }

@@ -25,7 +25,7 @@ pub(crate) fn start(bench: &Bench<'_>, name: &'static str) -> Result<Chain> {
     };
     let folder = bench.scratch.join(name);
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let binaries = &bench.options.binaries;
+    let binaries = &bench.places.binaries;
     let address = format!("127.91.0.{}0", pair.digit);
     let mut control = Command::new(binaries.join("weft-control"));
     control.arg("--state").arg(folder.join("control")).args(["--bind", &address]);

@@ -1,4 +1,4 @@
-//! `bench peers`: builds what ships, installs the peers, and hands over to `weft-bench`, which measures and reports.
+//! `bench`: builds what ships, installs the peers, and hands over to `weft-bench`, which measures and reports.
 
 use std::process::Command;
 
@@ -13,7 +13,7 @@ use crate::programs;
 pub(crate) enum Bench {
     /// A pair of sidecars beside HAProxy, nginx and Envoy, alternating in one run.
     Peers {
-        /// Rounds that alternate over all chains.
+        /// Rounds that alternate over all chains; an interval of 95 % needs six.
         #[arg(long, default_value_t = 8)]
         rounds: u32,
         /// Seconds of load for each chain in each round.
@@ -23,17 +23,58 @@ pub(crate) enum Bench {
         #[arg(long, value_delimiter = ',')]
         chains: Vec<String>,
     },
+    /// One large body at a time, each way: CPU time for a GiB beside HAProxy and Envoy.
+    Bulk {
+        /// Size of a body.
+        #[arg(long, default_value_t = 1024)]
+        mebibytes: u64,
+        /// Bodies each way for each chain, alternating.
+        #[arg(long, default_value_t = 3)]
+        rounds: u32,
+        /// Only these chains, by name, separated by commas.
+        #[arg(long, value_delimiter = ',')]
+        chains: Vec<String>,
+    },
+    /// New connections a second and the memory of idle ones, beside HAProxy and Envoy.
+    Connections {
+        /// Seconds of new connections for each chain.
+        #[arg(long, default_value_t = 5)]
+        seconds: u32,
+        /// Connections that stay open.
+        #[arg(long, default_value_t = 10_000)]
+        idle: u32,
+        /// Only these chains, by name, separated by commas.
+        #[arg(long, value_delimiter = ',')]
+        chains: Vec<String>,
+    },
+}
+
+impl Bench {
+    /// The call of `weft-bench`, without the places.
+    fn arguments(&self) -> Vec<String> {
+        let (mut arguments, chains) = match self {
+            Self::Peers { rounds, seconds, chains } => {
+                (vec!["peers".to_owned(), format!("--rounds={rounds}"), format!("--seconds={seconds}")], chains)
+            }
+            Self::Bulk { mebibytes, rounds, chains } => {
+                (vec!["bulk".to_owned(), format!("--mebibytes={mebibytes}"), format!("--rounds={rounds}")], chains)
+            }
+            Self::Connections { seconds, idle, chains } => {
+                (vec!["connections".to_owned(), format!("--seconds={seconds}"), format!("--idle={idle}")], chains)
+            }
+        };
+        if !chains.is_empty() {
+            arguments.push(format!("--chains={}", chains.join(",")));
+        }
+        arguments
+    }
 }
 
 pub(crate) fn run(workspace: &Workspace, what: &Bench) -> Result<()> {
-    let Bench::Peers { rounds, seconds, chains } = what;
     let installed = programs::install(workspace)?;
     let binaries = build::everything(workspace, Profile::Release)?;
     let mut bench = Command::new(binaries.join("weft-bench"));
-    bench.arg("peers").arg("--rounds").arg(rounds.to_string()).arg("--seconds").arg(seconds.to_string());
-    if !chains.is_empty() {
-        bench.arg("--chains").arg(chains.join(","));
-    }
+    bench.args(what.arguments());
     bench.arg("--binaries").arg(&binaries).arg("--envoy").arg(&installed.envoy);
     bench.arg("--configurations").arg(workspace.root.join("bench/peers"));
     bench.arg("--reports").arg(workspace.root.join("bench/reports"));

@@ -1,0 +1,236 @@
+//! `bench bulk`: what one large body costs each way, by the CPU time of both proxies. The origin is our own, so that it is cheap
+//! and reads what is uploaded; the client is curl.
+
+use std::fmt::Write as _;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+
+use crate::Bulk;
+use crate::chain::{Bench, Chain};
+use crate::report::{self, write_pair};
+use crate::statistics::median;
+
+/// The chains that carry bulk in this comparison.
+const NAMES: &[&str] = &["weft", "haproxy", "envoy-h2", "envoy-h3"];
+
+/// Where proxies find the origin: the peers, and the sidecar of `weft`.
+const ORIGINS: &[&str] = &["127.0.0.1:19080", "127.91.0.12:19080"];
+
+const PIECE: usize = 256 * 1024;
+
+#[derive(Debug, Serialize)]
+struct Row {
+    chain: &'static str,
+    way: &'static str,
+    mebibytes_per_second: f64,
+    cpu_seconds_per_gib: f64,
+    pss_mib: f64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Down,
+    Up,
+}
+
+impl Way {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Down => "download",
+            Self::Up => "upload",
+        }
+    }
+}
+
+pub(crate) fn run(options: &Bulk) -> Result<()> {
+    let scratch = tempfile::tempdir().context("a scratch folder")?;
+    let bytes = options.mebibytes << 20;
+    for address in ORIGINS {
+        let listener = TcpListener::bind(address).with_context(|| format!("cannot bind {address}"))?;
+        std::thread::spawn(move || origin(&listener, bytes));
+    }
+    let upload = scratch.path().join("upload");
+    // Without blocks on disk: reading it costs next to nothing.
+    std::fs::File::create(&upload)?.set_len(bytes).context("a file to upload")?;
+    let bench = Bench::new(&options.places, scratch.path())?;
+    let mut chains = Vec::new();
+    for name in options.places.chosen(NAMES)? {
+        chains.push(bench.start(name).with_context(|| format!("chain {name}"))?);
+    }
+    let mut seen: Vec<(usize, Way, f64, f64, f64)> = Vec::new();
+    for _ in 0..options.rounds {
+        for (index, chain) in chains.iter_mut().enumerate() {
+            for way in [Way::Down, Way::Up] {
+                let (rate, cpu, pss) =
+                    carry(chain, way, bytes, &upload).with_context(|| format!("{} of {}", way.name(), chain.name))?;
+                eprintln!("weft-bench: {:<9} {:<8} {rate:>6.0} MiB/s, {cpu:.3} CPU-s per GiB", chain.name, way.name());
+                seen.push((index, way, rate, cpu, pss));
+            }
+        }
+    }
+    let mut rows = Vec::new();
+    for (index, chain) in chains.iter().enumerate() {
+        for way in [Way::Down, Way::Up] {
+            let own = || seen.iter().filter(move |(at, of, ..)| (*at, *of) == (index, way));
+            rows.push(Row {
+                chain: chain.name,
+                way: way.name(),
+                mebibytes_per_second: median(&own().map(|(_, _, rate, ..)| *rate).collect::<Vec<_>>()),
+                cpu_seconds_per_gib: median(&own().map(|(_, _, _, cpu, _)| *cpu).collect::<Vec<_>>()),
+                pss_mib: own().map(|(.., pss)| *pss).fold(0.0, f64::max),
+            });
+        }
+    }
+    write_pair(&options.places.reports, "bulk", &markdown(options, &rows), &rows)
+}
+
+/// One body through a chain: MiB a second, CPU seconds of both proxies for a GiB, memory of both in MiB at its end.
+fn carry(chain: &mut Chain, way: Way, bytes: u64, upload: &Path) -> Result<(f64, f64, f64)> {
+    let before = chain.usage();
+    let began = Instant::now();
+    let mut curl = Command::new("curl");
+    curl.args(["-sS", "--max-time", "600", "-H", "Expect:"]);
+    let path = match way {
+        Way::Down => {
+            curl.args(["-o", "/dev/null", "-w", "%{http_code} %{size_download}"]);
+            "down"
+        }
+        Way::Up => {
+            curl.args(["-w", " %{http_code} %{size_upload}", "-T"]).arg(upload);
+            "up"
+        }
+    };
+    match &chain.entry.forward_to {
+        Some(host) => curl.args(["-x", &format!("http://{}", chain.entry.address), &format!("http://{host}/{path}")]),
+        None => curl.arg(format!("http://{}/{path}", chain.entry.address)),
+    };
+    let output = curl.output().context("cannot start curl")?;
+    let took = began.elapsed().as_secs_f64();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let expected = match way {
+        Way::Down => format!("200 {bytes}"),
+        // The origin says how much it has read.
+        Way::Up => format!("{bytes} 200 {bytes}"),
+    };
+    if text != expected {
+        bail!("curl says {text:?}, not {expected:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let after = chain.usage();
+    chain.check()?;
+    let mebibytes = crate::peers::count(bytes >> 20);
+    let cpu = (after.cpu - before.cpu).as_secs_f64() * 1024.0 / mebibytes;
+    Ok((mebibytes / took, cpu, crate::peers::count(after.pss_kib) / 1024.0))
+}
+
+fn markdown(options: &Bulk, rows: &[Row]) -> String {
+    let mut text = format!(
+        "# A large body\n\n{}; commit {}. One body of {} MiB at a time, {} each way, alternating over the chains; medians. Client, \
+         both proxies and origin share the machine.\n\n| chain | way | MiB/s | CPU-s per GiB, both proxies | PSS MiB, both, at most \
+         |\n|---|---|---|---|---|\n",
+        report::machine(),
+        report::commit(),
+        options.mebibytes,
+        options.rounds
+    );
+    for row in rows {
+        let Row { chain, way, mebibytes_per_second: rate, cpu_seconds_per_gib: cpu, pss_mib: pss } = row;
+        _ = writeln!(text, "| {chain} | {way} | {rate:.0} | {cpu:.3} | {pss:.0} |");
+    }
+    text
+}
+
+/// Serves `/down`, `/up` and the probe of a chain; a thread for each connection, of which there are few.
+fn origin(listener: &TcpListener, bytes: u64) {
+    for stream in listener.incoming().flatten() {
+        std::thread::spawn(move || serve(stream, bytes));
+    }
+}
+
+fn serve(mut stream: TcpStream, bytes: u64) -> Option<()> {
+    _ = stream.set_nodelay(true);
+    let mut left = Vec::new();
+    loop {
+        let (head, behind) = head(&mut stream, left)?;
+        left = behind;
+        let lower = head.to_ascii_lowercase();
+        if head.starts_with("GET /down ") {
+            stream.write_all(format!("HTTP/1.1 200 OK\r\ncontent-length: {bytes}\r\n\r\n").as_bytes()).ok()?;
+            let piece = vec![b'w'; PIECE];
+            let mut rest = bytes;
+            while rest > 0 {
+                let size = usize::try_from(rest).unwrap_or(PIECE).min(PIECE);
+                stream.write_all(&piece[..size]).ok()?;
+                rest -= size as u64;
+            }
+        } else if head.starts_with("PUT /up ") {
+            let length =
+                lower.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<u64>().ok())?;
+            let mut rest = length.checked_sub(left.len() as u64)?;
+            left.clear();
+            let mut piece = vec![0; PIECE];
+            while rest > 0 {
+                let size = usize::try_from(rest).unwrap_or(PIECE).min(PIECE);
+                let read = stream.read(&mut piece[..size]).ok().filter(|read| *read > 0)?;
+                rest -= read as u64;
+            }
+            answer(&mut stream, &length.to_string())?;
+        } else {
+            answer(&mut stream, &format!("{:0<128}", "weft-bench-"))?;
+        }
+    }
+}
+
+fn answer(stream: &mut TcpStream, body: &str) -> Option<()> {
+    stream.write_all(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()).as_bytes()).ok()
+}
+
+/// A head, and what came with it of the body.
+fn head(stream: &mut TcpStream, mut bytes: Vec<u8>) -> Option<(String, Vec<u8>)> {
+    let mut piece = vec![0; 16 * 1024];
+    loop {
+        if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
+            let behind = bytes.split_off(end + 4);
+            return Some((String::from_utf8_lossy(&bytes).into_owned(), behind));
+        }
+        let read = stream.read(&mut piece).ok().filter(|read| *read > 0 && bytes.len() < 64 * 1024)?;
+        bytes.extend_from_slice(&piece[..read]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_origin_sends_and_counts_what_it_should() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || origin(&listener, 1_000_000));
+        let ask = |request: &[u8]| {
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream.write_all(request).unwrap();
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+            let mut all = Vec::new();
+            stream.read_to_end(&mut all).unwrap();
+            all
+        };
+        assert_eq!(
+            ask(b"GET /down HTTP/1.1\r\n\r\n").len(),
+            1_000_000 + "HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n".len()
+        );
+        let up = ask(b"PUT /up HTTP/1.1\r\nContent-Length: 300000\r\n\r\n"
+            .iter()
+            .copied()
+            .chain([b'x'; 300_000])
+            .collect::<Vec<_>>()
+            .as_slice());
+        assert!(up.ends_with(b"\r\n\r\n300000"));
+        assert!(ask(b"GET / HTTP/1.1\r\n\r\n").len() > 128);
+    }
+}
