@@ -13,6 +13,7 @@ use weft_policy::identity::SpiffeId;
 
 use super::admission::{Admission, AdmissionStats, ConnectionPlace, HandshakePlace, Judgement};
 use super::cid::InitialCids;
+use super::limits::{ByDistance, Distance, WindowLimits};
 use super::{SharedKeys, TransportLimits, Worker, refusal};
 use crate::tls::{
     self, Choice, Credentials, HandshakeError, HandshakeFailure, IdentityHandle, PeerIdentity, RefusedBy, Served,
@@ -31,7 +32,8 @@ pub struct Server {
     served: Served,
     keys: SharedKeys,
     timeout: Duration,
-    transport: Arc<TransportConfig>,
+    transport: ByDistance,
+    windows: WindowLimits,
     admission: Admission,
     established: Established,
     trust_watches: Vec<AbortHandle>,
@@ -49,7 +51,7 @@ impl Server {
         let served = served.into();
         let transport = limits.callee();
         let choice = Choice::new(served.clone(), None);
-        let config = server_config(&choice, keys, &transport, Verdict::default());
+        let config = server_config(&choice, keys, transport.of(Distance::Near), Verdict::default());
         let endpoint = Endpoint::new(keys.endpoint_config(worker), Some(config), socket, Arc::new(TokioRuntime))?;
         let established = Established::default();
         let watch =
@@ -61,6 +63,7 @@ impl Server {
             keys: keys.clone(),
             timeout: limits.handshake_timeout,
             transport,
+            windows: limits.windows,
             admission: Admission::new(limits),
             established,
         })
@@ -86,7 +89,8 @@ impl Server {
             };
             let verdict = Verdict::default();
             let choice = Choice::new(self.served.clone(), incoming.local_ip());
-            let config = server_config(&choice, &self.keys, &self.transport, verdict.clone());
+            let transport = self.transport.of(self.admission.distance(source));
+            let config = server_config(&choice, &self.keys, transport, verdict.clone());
             return Some(Handshake {
                 incoming,
                 config: Arc::new(config),
@@ -94,6 +98,7 @@ impl Server {
                 timeout: self.timeout,
                 choice,
                 established: self.established.clone(),
+                windows: self.windows,
                 place,
             });
         }
@@ -140,6 +145,7 @@ pub struct Handshake {
     timeout: Duration,
     choice: Choice,
     established: Established,
+    windows: WindowLimits,
     place: HandshakePlace,
 }
 
@@ -150,7 +156,7 @@ impl Handshake {
 
     /// Runs the handshake to its end. Dropped before the end, it is refused. The caller logs and counts a refusal.
     pub async fn finish(self) -> Result<Accepted, HandshakeError> {
-        let Handshake { incoming, config, verdict, timeout, choice, established, place } = self;
+        let Handshake { incoming, config, verdict, timeout, choice, established, windows, place } = self;
         let failed = |error| HandshakeError::from_quic(&error, verdict.refusal());
         let connecting = incoming.accept_with(config).map_err(failed)?;
         let connection = match tokio::time::timeout(timeout, connecting).await {
@@ -163,6 +169,7 @@ impl Handshake {
             let detail = "the handshake proved no identity";
             return Err(HandshakeError::new(HandshakeFailure::NoCertificate, RefusedBy::Us, detail));
         };
+        place.measured(windows.distance(&connection));
         let place = match place.establish(&peer.id) {
             Ok(place) => place,
             Err(error) => {
@@ -235,10 +242,10 @@ pub(super) fn cut(connection: &quinn::Connection, error: &HandshakeError) {
 #[derive(Debug, Clone)]
 pub struct Dialer {
     endpoint: Endpoint,
-    transport: Arc<TransportConfig>,
+    transport: ByDistance,
     initial_cids: InitialCids,
     from: refusal::From,
-    receive_window: u32,
+    windows: WindowLimits,
 }
 
 impl Dialer {
@@ -253,17 +260,15 @@ impl Dialer {
             endpoint: Endpoint::new(config, None, socket, Arc::new(TokioRuntime))?,
             transport: limits.caller(),
             initial_cids: InitialCids::new(keys.spread, worker),
-            receive_window: limits.connection_receive_window,
+            windows: limits.windows,
         })
     }
 
-    /// Bytes that a peer may have unread on one connection.
-    pub(super) fn receive_window(&self) -> u32 {
-        self.receive_window
+    pub(super) fn windows(&self) -> &WindowLimits {
+        &self.windows
     }
 
-    /// Connects to `address`, accepting `expected` and nobody else. `Ok` means that both sides have accepted: in TLS 1.3
-    /// the caller is done before the callee has looked at its certificate, so the callee's confirmation is waited for.
+    /// As `dial_at`, for a peer of which nothing is known.
     pub async fn dial(
         &self,
         identity: &IdentityHandle,
@@ -271,11 +276,24 @@ impl Dialer {
         address: SocketAddr,
         timeout: Duration,
     ) -> Result<quinn::Connection, HandshakeError> {
+        self.dial_at(identity, expected, address, Distance::Near, timeout).await
+    }
+
+    /// Connects to `address`, accepting `expected` and nobody else. `Ok` means that both sides have accepted: in TLS 1.3
+    /// the caller is done before the callee has looked at its certificate, so the callee's confirmation is waited for.
+    pub(super) async fn dial_at(
+        &self,
+        identity: &IdentityHandle,
+        expected: &SpiffeId,
+        address: SocketAddr,
+        distance: Distance,
+        timeout: Duration,
+    ) -> Result<quinn::Connection, HandshakeError> {
         let verdict = Verdict::default();
         let tls = QuicClientConfig::try_from(tls::client_config_with(identity, expected, verdict.clone()))
             .expect("the provider has the suite that QUIC begins with");
         let mut config = quinn::ClientConfig::new(Arc::new(tls));
-        config.transport_config(self.transport.clone());
+        config.transport_config(self.transport.of(distance).clone());
         config.initial_dst_cid_provider(self.initial_cids.provider());
         config.token_store(Arc::new(quinn_proto::NoneTokenStore));
         let connecting = self

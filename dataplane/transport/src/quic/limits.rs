@@ -1,18 +1,79 @@
 //! Every number of the QUIC layer, with its default and why. Windows bound memory: a reader that stalls holds one stream
-//! window here and one at the sender, whatever the size of the body.
+//! window, whatever the size of the body, and never what the other streams of its connection live on.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::{TransportConfig, VarInt};
 
+/// What a peer may send before we read it. QUIC gives each stream of a connection the same window, so peers that are far
+/// away get connections of their own with larger ones.
+#[derive(Debug, Clone, Copy)]
+pub struct WindowLimits {
+    /// Bytes of one stream. Default 256 KiB: 256 MB/s at 1 ms.
+    pub stream: u32,
+    /// Bytes of one stream of a peer that is far away. Default 4 MiB: 40 MB/s at 100 ms.
+    pub far_stream: u32,
+    /// The round trip from which on a peer is far away. Default 8 ms: 256 KiB are 32 MB/s there.
+    pub far_from: Duration,
+    /// Bytes of a connection over all its streams. Default 256 MiB: as many near streams as a connection may have can stall
+    /// without one of the others feeling it.
+    pub connection: u32,
+}
+
+impl Default for WindowLimits {
+    fn default() -> Self {
+        WindowLimits {
+            stream: 256 * 1024,
+            far_stream: 4 * 1024 * 1024,
+            far_from: Duration::from_millis(8),
+            connection: 256 * 1024 * 1024,
+        }
+    }
+}
+
+/// How far away a peer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Distance {
+    #[default]
+    Near,
+    Far,
+}
+
+impl WindowLimits {
+    pub(super) fn distance(&self, connection: &quinn::Connection) -> Distance {
+        if connection.min_rtt() >= self.far_from { Distance::Far } else { Distance::Near }
+    }
+
+    fn of_stream(&self, distance: Distance) -> u32 {
+        match distance {
+            Distance::Near => self.stream,
+            Distance::Far => self.far_stream,
+        }
+    }
+}
+
+/// One transport configuration for each distance.
+#[derive(Debug, Clone)]
+pub(super) struct ByDistance {
+    near: Arc<TransportConfig>,
+    far: Arc<TransportConfig>,
+}
+
+impl ByDistance {
+    pub(super) fn of(&self, distance: Distance) -> &Arc<TransportConfig> {
+        match distance {
+            Distance::Near => &self.near,
+            Distance::Far => &self.far,
+        }
+    }
+}
+
 /// Bounds of one QUIC connection, both directions.
 #[derive(Debug, Clone)]
 pub struct TransportLimits {
-    /// Bytes a peer may send on one stream before we read them. Default 1 MiB: 1 GB/s at 1 ms, 20 MB/s at 50 ms.
-    pub stream_receive_window: u32,
-    /// Bytes a peer may have unread over all streams. Default 32 MiB: 32 stalled readers before others feel them.
-    pub connection_receive_window: u32,
+    /// What a peer may send before we read it.
+    pub windows: WindowLimits,
     /// Bytes we keep for a peer that has not acknowledged them. Default 8 MiB.
     pub send_window: u32,
     /// Request streams a peer may have open at once. Default 1,000.
@@ -46,8 +107,7 @@ pub struct TransportLimits {
 impl Default for TransportLimits {
     fn default() -> Self {
         TransportLimits {
-            stream_receive_window: 1024 * 1024,
-            connection_receive_window: 32 * 1024 * 1024,
+            windows: WindowLimits::default(),
             send_window: 8 * 1024 * 1024,
             concurrent_streams: 1000,
             concurrent_unidirectional_streams: 16,
@@ -66,14 +126,22 @@ impl Default for TransportLimits {
 }
 
 impl TransportLimits {
-    pub(super) fn callee(&self) -> Arc<TransportConfig> {
-        let mut config = self.both_sides();
+    pub(super) fn callee(&self) -> ByDistance {
+        ByDistance { near: self.callee_at(Distance::Near), far: self.callee_at(Distance::Far) }
+    }
+
+    pub(super) fn caller(&self) -> ByDistance {
+        ByDistance { near: self.caller_at(Distance::Near), far: self.caller_at(Distance::Far) }
+    }
+
+    fn callee_at(&self, distance: Distance) -> Arc<TransportConfig> {
+        let mut config = self.both_sides(distance);
         config.max_concurrent_bidi_streams(VarInt::from_u32(self.concurrent_streams));
         Arc::new(config)
     }
 
-    pub(super) fn caller(&self) -> Arc<TransportConfig> {
-        let mut config = self.both_sides();
+    fn caller_at(&self, distance: Distance) -> Arc<TransportConfig> {
+        let mut config = self.both_sides(distance);
         config.keep_alive_interval(Some(self.keep_alive_interval));
         //= rfc9114#section-6.1
         //# Clients MUST treat receipt of a server-initiated bidirectional stream as a connection error
@@ -81,12 +149,12 @@ impl TransportLimits {
         Arc::new(config)
     }
 
-    fn both_sides(&self) -> TransportConfig {
+    fn both_sides(&self, distance: Distance) -> TransportConfig {
         let idle = u32::try_from(self.idle_timeout.as_millis()).unwrap_or(u32::MAX);
         let mut config = TransportConfig::default();
         config
-            .stream_receive_window(VarInt::from_u32(self.stream_receive_window))
-            .receive_window(VarInt::from_u32(self.connection_receive_window))
+            .stream_receive_window(VarInt::from_u32(self.windows.of_stream(distance)))
+            .receive_window(VarInt::from_u32(self.windows.connection))
             .send_window(u64::from(self.send_window))
             .max_concurrent_uni_streams(VarInt::from_u32(self.concurrent_unidirectional_streams))
             .max_idle_timeout(Some(VarInt::from_u32(idle).into()))

@@ -17,6 +17,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use weft_policy::identity::SpiffeId;
 
+use super::limits::Distance;
 use super::stats::PoolStats;
 use super::{Dialer, PoolLimits};
 use crate::h3;
@@ -129,6 +130,8 @@ struct Peer {
     connections: Vec<Rc<Pooled>>,
     dial: Option<Dial>,
     failure: Option<Failure>,
+    /// How far away it was found to be: new connections get windows to match.
+    distance: Distance,
     /// Wakes who waits for the peer to be heard again.
     heard: Rc<Notify>,
 }
@@ -331,7 +334,8 @@ impl Inner {
         self.stats.dials.add();
         let (done, result) = watch::channel(None);
         let timeout = self.limits.dial_timeout;
-        let task = dial(Rc::downgrade(self), key.clone(), identity, self.dialer.clone(), timeout, done);
+        let (key, dialer) = (key.clone(), self.dialer.clone());
+        let task = dial(Rc::downgrade(self), key, identity, dialer, peer.distance, timeout, done);
         let task = tokio::task::spawn_local(task).abort_handle();
         peer.dial = Some(Dial { result: result.clone(), task });
         Ok(result)
@@ -343,6 +347,7 @@ impl Inner {
         key: &PeerKey,
         identity: &IdentityHandle,
         credentials: Arc<Credentials>,
+        distance: Distance,
         result: Result<quinn::Connection, HandshakeError>,
     ) -> Result<(), ConnectError> {
         let mut peers = self.peers.borrow_mut();
@@ -354,8 +359,14 @@ impl Inner {
             Ok(connection) => {
                 self.stats.established.add();
                 peer.failure = None;
-                peer.connections.push(connection::adopt(self, key, identity, connection, credentials));
+                let found = self.dialer.windows().distance(&connection);
+                peer.connections.push(connection::adopt(self, key, identity, connection, credentials, distance));
                 peer.heard.notify_waiters();
+                peer.measured(distance, found);
+                if peer.distance != distance {
+                    // Requests go on with the one that there is; the next ones get one that fits.
+                    let _ = self.start_dial(key, peer);
+                }
                 Ok(())
             }
             Err(error) => {
@@ -416,6 +427,18 @@ impl Inner {
 }
 
 impl Peer {
+    /// Takes in how far away the peer is: a far one gets connections that fit, beside those that don't.
+    fn measured(&mut self, dialled: Distance, found: Distance) {
+        match (dialled, found) {
+            (Distance::Near, Distance::Far) => self.distance = Distance::Far,
+            (Distance::Far, _) => {
+                let (_, before) = self.connections.split_last().expect("the one just made is the last");
+                before.iter().filter(|it| it.distance() == Distance::Near).for_each(|it| it.retire());
+            }
+            (Distance::Near, Distance::Near) => {}
+        }
+    }
+
     fn usable(&self) -> impl Iterator<Item = &Rc<Pooled>> {
         self.connections.iter().filter(|connection| connection.is_usable())
     }
@@ -443,13 +466,14 @@ async fn dial(
     key: PeerKey,
     identity: IdentityHandle,
     dialer: Dialer,
+    distance: Distance,
     timeout: Duration,
     done: watch::Sender<Option<Result<(), ConnectError>>>,
 ) {
     let credentials = identity.current();
-    let result = dialer.dial(&identity, key.destination(), key.address(), timeout).await;
+    let result = dialer.dial_at(&identity, key.destination(), key.address(), distance, timeout).await;
     if let Some(pool) = pool.upgrade() {
-        let result = pool.dialled(&key, &identity, credentials, result);
+        let result = pool.dialled(&key, &identity, credentials, distance, result);
         // Nobody waits any more: the connection is there for the next request.
         let _ = done.send(Some(result));
     }

@@ -11,6 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::{Inner, PeerKey};
 use crate::h3;
 use crate::quic::endpoint::{NO_ERROR, cut};
+use crate::quic::limits::Distance;
 use crate::tls::{self, Credentials, IdentityHandle};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +32,7 @@ pub(super) struct Pooled {
     /// Silent while it should speak: no new request, until it speaks again.
     suspect: Cell<bool>,
     made_at: Instant,
+    distance: Distance,
     /// The connection's receive window; see `ask`.
     window: Cell<u32>,
     /// Given out since the last look.
@@ -53,6 +55,10 @@ impl Pooled {
 
     pub(super) fn is_suspect(&self) -> bool {
         self.suspect.get()
+    }
+
+    pub(super) fn distance(&self) -> Distance {
+        self.distance
     }
 
     pub(super) fn made_at(&self) -> Instant {
@@ -148,6 +154,7 @@ pub(super) fn adopt(
     identity: &IdentityHandle,
     connection: quinn::Connection,
     credentials: Arc<Credentials>,
+    distance: Distance,
 ) -> Rc<Pooled> {
     let (client, driver) = h3::connect(connection.clone(), pool.h3.clone());
     let pooled = Rc::new(Pooled {
@@ -158,7 +165,8 @@ pub(super) fn adopt(
         state: Cell::new(State::Live),
         suspect: Cell::new(false),
         made_at: Instant::now(),
-        window: Cell::new(pool.dialer.receive_window()),
+        distance,
+        window: Cell::new(pool.dialer.windows().connection),
         used: Cell::new(true),
     });
     pool.stats.connections.add();

@@ -1,0 +1,57 @@
+//! Readers that stall hold their own windows and nobody else's; peers that are far away get larger ones.
+
+use std::time::Duration;
+
+use super::handshake::exchange;
+use super::pool::{gate, key, quick, serve};
+use super::{Callee, PATIENCE, dialer, dialer_with, on_a_worker, until};
+use crate::h3;
+use crate::quic::{Pool, WindowLimits};
+use crate::tls::testing::{Ca, id};
+
+#[test]
+fn stalled_readers_leave_the_others_their_credit() {
+    const STALLED: u64 = 200;
+    on_a_worker(async {
+        let ca = Ca::new();
+        let mut callee = Callee::new(&ca.handle("shop"));
+        let caller = dialer().dial(&ca.handle("cart"), &id("shop"), callee.address, PATIENCE).await.unwrap();
+        let accepted = callee.outcome().await.unwrap();
+        let mut unread = Vec::new();
+        for _ in 0..STALLED {
+            let (mut send, receive) = caller.open_bi().await.unwrap();
+            send.write_all(b"?").await.unwrap();
+            unread.push((send, receive));
+            let (mut answer, question) = accepted.connection.accept_bi().await.unwrap();
+            tokio::task::spawn_local(async move {
+                let _ = answer.write_all(&vec![0; 1024 * 1024]).await;
+                drop(question);
+            });
+        }
+        let window = u64::from(WindowLimits::default().stream);
+        until("every stalled reader's window is full", || caller.stats().udp_rx.bytes >= STALLED * window).await;
+        exchange(&caller, &accepted.connection).await;
+        assert!(caller.stats().udp_rx.bytes < STALLED * window * 3 / 2, "they hold no more than their windows");
+    });
+}
+
+#[test]
+fn a_peer_that_is_far_away_gets_a_connection_that_fits() {
+    on_a_worker(async {
+        let ca = Ca::new();
+        let callee = Callee::new(&ca.handle("shop"));
+        let dialer = dialer_with(WindowLimits { far_from: Duration::ZERO, ..WindowLimits::default() });
+        let pool = Pool::new(dialer, ca.handle("cart"), quick(), h3::Limits::default());
+        let key = key("cart", "shop", callee.address);
+        let _servers = serve(callee, &gate());
+        let first = pool.get(&key).await.unwrap();
+        until("the larger one is there alone", || {
+            let stats = pool.stats().snapshot();
+            stats.established == 2 && stats.connections == 1
+        })
+        .await;
+        assert!(first.is_draining());
+        assert!(!pool.get(&key).await.unwrap().is_draining());
+        assert_eq!(pool.stats().snapshot().dials, 2);
+    });
+}
