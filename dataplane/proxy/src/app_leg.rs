@@ -6,7 +6,7 @@
 mod tests;
 
 use std::cell::{Cell, RefCell};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode, Version};
 use weft_filter_host::Permit;
@@ -153,7 +153,7 @@ pub async fn exchange(
     call: &mut Call<'_, '_>,
     to: Party,
 ) -> Result<(), Unanswered> {
-    let status = Cell::new(None::<StatusCode>);
+    let status = Cell::new(None::<(StatusCode, Instant)>);
     let terms = Terms {
         filtered: &mut *filtered,
         status: &status,
@@ -166,8 +166,9 @@ pub async fn exchange(
     // Boxed: the two pumps are most of a request's future, and everything above carries them along.
     let result = Box::pin(relay::exchange((&mut *call.body, &mut *call.responder), streams, terms, accounts)).await;
     filtered.moved(call.record.sent.bytes.get(), call.record.received.bytes.get());
-    if let Some(status) = status.get() {
+    if let Some((status, at)) = status.get() {
         call.record.answered(status);
+        call.record.answered_at = Some(at);
     }
     match result {
         Ok(()) => Ok(()),

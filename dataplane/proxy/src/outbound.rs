@@ -102,7 +102,7 @@ async fn send(
         call.record.metrics = Some(Rc::clone(&attempt.destination.metrics));
         match exchange(worker, snapshot, &attempt, (from, plan), permit, filtered, call).await {
             Ok(()) => {
-                attempt.answered(call.record.code < 500);
+                attempt.answered(call.record.code < 500, call.record.answered_at);
                 return Ok(());
             }
             Err(Failed::Unprocessed(failure, again)) if call.rewind() => {

@@ -29,6 +29,8 @@ pub struct Record {
     pub sent: Progress,
     pub received: Progress,
     pub code: u16,
+    /// When the head of the app's answer was there.
+    pub answered_at: Option<Instant>,
     pub flag: Flag,
     /// Where it went; unknown until a destination was found.
     pub metrics: Option<Rc<PairMetrics>>,
@@ -55,6 +57,7 @@ impl Record {
             sent: Progress::default(),
             received: Progress::default(),
             code: 0,
+            answered_at: None,
             flag: Flag::None,
             metrics: None,
             log: access_log.then(|| Box::new(Logged::of(head))),

@@ -9,7 +9,7 @@ use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
@@ -108,8 +108,8 @@ pub fn grpc_status(headers: &HeaderMap) -> Option<u16> {
 pub struct Terms<'t, 'f> {
     /// Filters that look at the response head.
     pub filtered: &'t mut Filtered<'f>,
-    /// Told the status that the client is sent.
-    pub status: &'t Cell<Option<StatusCode>>,
+    /// Told the status that the client is sent, and when.
+    pub status: &'t Cell<Option<(StatusCode, Instant)>>,
     /// A gRPC call whose client reads trailers: a response that breaks off ends with a status, not with an abort.
     pub grpc: bool,
     /// The request asks for an upgrade: nothing of the client's stream is carried before the 101.
@@ -220,7 +220,7 @@ async fn respond(
     received.grpc_status.set(grpc_status(&head.headers));
     mesh::strip_response(&mut head.headers);
     let replaced = terms.filtered.response(&mut head).await;
-    terms.status.set(Some(head.status));
+    terms.status.set(Some((head.status, Instant::now())));
     let mut source = Source::once(answer.into_body());
     let responder = responder.take().expect("a response has one final head");
     let gone = |_: StreamError| ExchangeError::ClientGone;
@@ -249,7 +249,7 @@ async fn switched(
     (sent, received): (&Progress, &Progress),
 ) -> Result<(), ExchangeError> {
     mesh::strip_response(&mut head.headers);
-    terms.status.set(Some(head.status));
+    terms.status.set(Some((head.status, Instant::now())));
     let mut source = Source::once(answer.into_body());
     let responder = responder.take().expect("a response has one final head");
     let mut sink = responder.head(&head, false).await.map_err(|_| ExchangeError::ClientGone)?;

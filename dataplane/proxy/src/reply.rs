@@ -260,10 +260,8 @@ impl Failure {
 
     /// The code with which the other side reset the request's stream: a client that has streams is told by a reset, too.
     pub fn reset_code(&self) -> Option<u64> {
-        match self {
-            Failure::NoAnswer { error: StreamError::Reset(code), .. } => Some(*code),
-            _ => None,
-        }
+        let Failure::NoAnswer { error: StreamError::Reset(code), .. } = self else { return None };
+        Some(*code)
     }
 
     /// True where no connection could be made to an endpoint, so that not a byte was sent.

@@ -97,6 +97,11 @@ impl Worker {
         self.start.elapsed()
     }
 
+    /// The same for a moment that has passed.
+    pub fn time_of(&self, moment: Instant) -> Duration {
+        moment.saturating_duration_since(self.start)
+    }
+
     /// Random bits that need not be secret (xorshift64*).
     pub fn dice(&self) -> u64 {
         let mut state = self.dice.get();

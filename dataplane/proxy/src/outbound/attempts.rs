@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use weft_filter_host::Permit;
 use weft_flow::Outcome;
@@ -77,6 +77,7 @@ impl<'a> Attempts<'a> {
             destination,
             last,
             start: Cell::new(now),
+            end: None,
             outcome: Outcome::Cancelled,
         })
     }
@@ -122,6 +123,7 @@ pub(super) struct Attempt<'a> {
     last: bool,
     /// When a connection was there: dialling is no part of an endpoint's latency.
     start: Cell<Duration>,
+    end: Option<Duration>,
     outcome: Outcome,
 }
 
@@ -171,8 +173,10 @@ impl Attempt<'_> {
         }
     }
 
-    /// It was answered. `good`: by what does not speak against the endpoint.
-    pub(super) fn answered(mut self, good: bool) {
+    /// It was answered. `good`: by what does not speak against the endpoint. `at`: when the head of the answer was there,
+    /// which is what counts as latency, however long its body takes.
+    pub(super) fn answered(mut self, good: bool, at: Option<Instant>) {
+        self.end = at.map(|at| self.worker.time_of(at));
         self.outcome = if good { Outcome::Success } else { Outcome::Failure };
     }
 
@@ -189,6 +193,7 @@ impl Attempt<'_> {
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         let now = self.worker.now();
-        self.destination.vitals.finished(now, now.saturating_sub(self.start.get()), self.outcome);
+        let latency = self.end.unwrap_or(now).saturating_sub(self.start.get());
+        self.destination.vitals.finished(now, latency, self.outcome);
     }
 }

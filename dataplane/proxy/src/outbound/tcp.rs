@@ -134,7 +134,7 @@ async fn open_mesh<'w>(
         record.destination = endpoint.identity.as_ref().map(ToString::to_string);
         match connect(worker, snapshot, from, &attempt, socket, permit).await {
             Ok(streams) => {
-                attempt.answered(true);
+                attempt.answered(true, None);
                 return Ok(Far { streams, filtered: Some(filtered) });
             }
             Err(Failed::Unprocessed(failure, again)) => {
