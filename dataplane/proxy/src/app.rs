@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 use weft_filter_host::{Host, HostConfig};
 use weft_transport::capture;
+use weft_transport::http::HttpLimits;
 use weft_transport::quic::{self, Dialer, Pool, PoolLimits, Server, SharedKeys, TransportLimits};
 use weft_transport::tls::IdentityHandle;
 
@@ -170,7 +171,7 @@ async fn work(
     let server = Server::new(mesh, place, &keys, &identity, &limits).context("cannot start the mesh endpoint")?;
     shared.admissions.lock().expect("no holder panics").push(Arc::clone(server.stats()));
     let dialer = Dialer::new(dial, place, &keys, &limits).context("cannot start the dialling endpoint")?;
-    let pool = Pool::new(dialer, identity, PoolLimits::default(), weft_transport::h3::Limits::default());
+    let pool = Pool::new(dialer, identity, PoolLimits::default(), HttpLimits::default().between_proxies().h3());
     shared.pools.lock().expect("no holder panics").push(Arc::clone(pool.stats()));
     let mark = shared.config.capture.is_some().then_some(capture::MARK);
     let apps = AppPool::new(mark, &shared.config.limits);

@@ -7,14 +7,13 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{Method, Version};
-use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tracing::debug;
 use weft_policy::bundle::Protocol;
-use weft_transport::detect::{self, Detected};
-use weft_transport::http::{RecvBody, Responder};
+use weft_transport::detect::{self, Detected, HttpVersion};
+use weft_transport::http::{HttpLimits, RecvBody, Responder};
 use weft_transport::{capture, h1, h2};
 
 use super::{Origin, Request, Target, routing, serve, tcp};
@@ -79,37 +78,19 @@ async fn detected(worker: &Rc<Worker>, mut stream: TcpStream, prefix: Bytes, ori
 
 /// Serves a connection that is HTTP however its bytes come: only the version is theirs to tell.
 async fn http(worker: &Rc<Worker>, mut stream: TcpStream, prefix: Bytes, origin: Origin) {
-    let timeout = Duration::from_secs(worker.shared.config.limits.first_bytes_timeout_s);
-    let read = tokio::time::timeout(timeout, http_version(&mut stream, prefix)).await;
-    match read {
-        Ok(Ok(Some((Version::HTTP_2, prefix)))) => {
+    let first_bytes = Duration::from_secs(worker.shared.config.limits.first_bytes_timeout_s);
+    let limits = HttpLimits { idle_timeout: first_bytes, ..HttpLimits::default() };
+    match detect::detect_http_stream(&mut stream, prefix, &limits).await {
+        Ok(Some((HttpVersion::Http2, prefix))) => {
             worker.ledger.counters.detected(&Detected::Http2).increment(1);
             Box::pin(serve_h2(worker, stream, prefix, origin)).await;
         }
-        Ok(Ok(Some((_, prefix)))) => {
+        Ok(Some((HttpVersion::Http1, prefix))) => {
             worker.ledger.counters.detected(&Detected::Http1).increment(1);
             Box::pin(serve_h1(worker, stream, prefix, origin)).await;
         }
-        Ok(Ok(None)) => {}
-        Ok(Err(error)) => debug!(peer = %origin.peer, %error, "application connection lost"),
-        Err(_) => debug!(peer = %origin.peer, "an application connection said nothing in time"),
-    }
-}
-
-/// Reads until the preface of HTTP/2 is complete or can't become complete: then it is HTTP/1. `None`: nothing was said.
-async fn http_version(stream: &mut TcpStream, prefix: Bytes) -> std::io::Result<Option<(Version, Bytes)>> {
-    let mut bytes = BytesMut::from(prefix);
-    loop {
-        let seen = bytes.len().min(detect::HTTP2_PREFACE.len());
-        if bytes[..seen] != detect::HTTP2_PREFACE[..seen] {
-            return Ok(Some((Version::HTTP_11, bytes.freeze())));
-        }
-        if seen == detect::HTTP2_PREFACE.len() {
-            return Ok(Some((Version::HTTP_2, bytes.freeze())));
-        }
-        if stream.read_buf(&mut bytes).await? == 0 {
-            return Ok((!bytes.is_empty()).then(|| (Version::HTTP_11, bytes.freeze())));
-        }
+        Ok(None) => debug!(peer = %origin.peer, "an application connection said nothing in time"),
+        Err(error) => debug!(peer = %origin.peer, %error, "application connection lost"),
     }
 }
 
