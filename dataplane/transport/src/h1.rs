@@ -6,6 +6,7 @@ use std::time::Duration;
 mod client;
 mod decode;
 mod encode;
+pub mod heads;
 mod parse;
 mod refusal;
 mod server;
