@@ -9,6 +9,7 @@ pub mod path;
 
 #[cfg(feature = "http")]
 pub mod route;
+pub mod text;
 
 #[cfg(feature = "manifest")]
 pub mod explain;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::Value;
+use weft_policy::text::escaped;
 
 use crate::answer::Failure;
 
@@ -34,10 +35,10 @@ pub(crate) struct OutputArgs {
     pub(crate) format: Format,
 }
 
-/// Writes text to stdout as it is.
+/// Writes text to stdout. Nothing that somebody else told steers the terminal.
 pub(crate) fn print(text: &str) {
     let mut out = std::io::stdout().lock();
-    if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+    if out.write_all(harmless(text).as_bytes()).and_then(|()| out.flush()).is_err() {
         // The reader has gone: nobody is left to tell.
     }
 }
@@ -49,10 +50,31 @@ pub(crate) fn say(line: &str) {
 
 /// Writes one line to stderr.
 pub(crate) fn complain(line: &str) {
-    if writeln!(std::io::stderr().lock(), "{line}").is_err() {
+    if writeln!(std::io::stderr().lock(), "{}", harmless(line)).is_err() {
         // Nobody reads stderr: nothing to do about it.
     }
 }
+
+/// The text without control characters but line ends, tabs and the colours of [`Paint`].
+fn harmless(text: &str) -> String {
+    let mut parts = text.split(ESCAPE);
+    let mut clean = escaped(parts.next().unwrap_or_default(), is_layout).into_owned();
+    for part in parts {
+        let own = part.strip_prefix('[').and_then(|code| code.split_once('m'));
+        let own = own.is_some_and(|(code, _)| code == RESET || COLOURS.contains(&code));
+        clean.push_str(if own { "\x1b" } else { "\\u{1b}" });
+        clean.push_str(&escaped(part, is_layout));
+    }
+    clean
+}
+
+fn is_layout(character: char) -> bool {
+    matches!(character, '\n' | '\t')
+}
+
+const ESCAPE: char = '\x1b';
+const RESET: &str = "0";
+const COLOURS: [&str; 4] = ["1", "31", "32", "33"];
 
 /// A value as JSON or YAML; `None` for the tables, which the caller draws.
 pub(crate) fn structured<T: Serialize>(format: Format, value: &T) -> Result<Option<String>, Failure> {
@@ -194,7 +216,7 @@ pub(crate) fn scalar(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
         Value::String(text) if text.is_empty() => "-".to_owned(),
-        Value::String(text) => text.clone(),
+        Value::String(text) => escaped(text, |_| false).into_owned(),
         Value::Array(items) if items.is_empty() => "-".to_owned(),
         Value::Array(items) => items.iter().map(scalar).collect::<Vec<_>>().join(","),
         Value::Object(map) if map.is_empty() => "-".to_owned(),
@@ -215,6 +237,15 @@ mod tests {
         table.row(["reviews", "80"]);
         table.row(["a", "\x1b[31m9080\x1b[0m"]);
         assert_eq!(table.render(), "NAME     PORT\nreviews  80\na        \x1b[31m9080\x1b[0m\n");
+    }
+
+    #[test]
+    fn what_others_told_steers_no_terminal() {
+        let paint = Paint(true);
+        let good = format!("{}\tok\n", paint.good("ready"));
+        assert_eq!(harmless(&good), good);
+        assert_eq!(harmless("v1\x1b[2J\x1b]0;title\x07\r"), "v1\\u{1b}[2J\\u{1b}]0;title\\u{7}\\r");
+        assert_eq!(scalar(&serde_json::json!("0.1\nforged  row\x1b[8m")), "0.1\\nforged  row\\u{1b}[8m");
     }
 
     #[test]

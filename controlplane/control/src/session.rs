@@ -18,6 +18,7 @@ use weft_policy::bundle::{Bundle, Endpoint, ObjectName, Revision};
 use weft_policy::delta::{Delta, Key, Object, endpoint_removals};
 use weft_policy::identity::SpiffeId;
 use weft_policy::plan::bundle_for;
+use weft_policy::text::printable;
 use weft_policy::wire::{self, v1};
 
 use self::hello::Greeting;
@@ -253,12 +254,12 @@ impl Session {
             }
             Some(Message::Nack(nack)) => {
                 let key = nack.key.and_then(|key| Key::try_from(key).ok());
+                let reason = printable(&nack.reason);
                 tracing::warn!(
-                    proxy = %self.seat.key, revision = nack.revision, reason = %nack.reason,
+                    proxy = %self.seat.key, revision = nack.revision, %reason,
                     object = key.as_ref().map(ToString::to_string), "proxy refused a delta"
                 );
-                let reason = shorten(&nack.reason);
-                let answer = self.view.handle_nack(Revision(nack.revision), key.as_ref(), reason);
+                let answer = self.view.handle_nack(Revision(nack.revision), key.as_ref(), &reason);
                 self.answered(answer, false).await
             }
             Some(Message::Report(report)) => {
@@ -359,10 +360,4 @@ fn health(report: v1::Report) -> Health {
         certificate_not_after_unix: report.certificate_not_after_unix,
         staleness_ms: report.staleness_ms,
     }
-}
-
-/// What a peer says about itself is kept short.
-fn shorten(text: &str) -> &str {
-    let end = text.char_indices().nth(500).map_or(text.len(), |(at, _)| at);
-    &text[..end]
 }

@@ -9,6 +9,7 @@ use tonic::{Status, Streaming};
 use weft_policy::bundle::ObjectName;
 use weft_policy::delta::Key;
 use weft_policy::identity::SpiffeId;
+use weft_policy::text::printable;
 use weft_policy::wire::v1;
 
 use crate::hub::{Hub, Registration};
@@ -41,7 +42,7 @@ impl Greeting {
         let key = ProxyKey { name, identity };
         let registrations = registrations(hub, &key, &hello.workloads)?;
         let known = known(&hello.known)?;
-        let introduction = Introduction { version: hello.version, address: peer };
+        let introduction = Introduction { version: printable(&hello.version).into_owned(), address: peer };
         let served = registrations.iter().map(|registration| registration.name.clone()).collect();
         // The seat comes first: from here on nothing of this proxy's is taken away behind its back.
         let seat = hub.registry().enter(key.clone(), introduction, time::OffsetDateTime::now_utc());

@@ -1,5 +1,7 @@
 //! The process log: structured lines on standard error, filtered by a level that can be changed while running.
 
+use std::io::Write;
+
 use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -17,9 +19,15 @@ impl LogLevel {
     pub fn init(filter: &str) -> Result<Self, String> {
         let filter = std::env::var("WEFT_LOG").unwrap_or_else(|_| filter.to_owned());
         let (layer, handle) = reload::Layer::new(parse(&filter)?);
-        let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+        let lines = fmt::layer().with_writer(|| OneLine(std::io::stderr())).with_ansi(false);
         tracing_subscriber::registry().with(layer).with(lines).try_init().map_err(|error| error.to_string())?;
         Ok(Self(handle))
+    }
+
+    /// One that changes nothing, for tests.
+    #[cfg(test)]
+    pub fn detached() -> Self {
+        Self(reload::Layer::new(parse("info").expect("a level")).1)
     }
 
     pub fn set(&self, filter: &str) -> Result<(), String> {
@@ -28,6 +36,22 @@ impl LogLevel {
 
     pub fn current(&self) -> String {
         self.0.with_current(ToString::to_string).unwrap_or_default()
+    }
+}
+
+/// Writes each record on one line, whatever it quotes: nobody forges a record or steers a terminal by what he says.
+struct OneLine<W>(W);
+
+impl<W: Write> Write for OneLine<W> {
+    fn write(&mut self, record: &[u8]) -> std::io::Result<usize> {
+        let text = String::from_utf8_lossy(record);
+        let text = weft_policy::text::escaped(text.trim_end_matches('\n'), |_| false);
+        self.0.write_all(format!("{text}\n").as_bytes())?;
+        Ok(record.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
     }
 }
 
@@ -54,6 +78,31 @@ fn parse(filter: &str) -> Result<EnvFilter, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_record_stays_one_line() {
+        let lines = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        #[derive(Clone)]
+        struct Kept(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+        impl Write for Kept {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.0.lock().unwrap().extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let kept = Kept(std::sync::Arc::clone(&lines));
+        let layer = fmt::layer().with_writer(move || OneLine(kept.clone())).with_ansi(false);
+        let told = "bye\n2030-01-01T00:00:00Z  INFO all is well \x1b[2J";
+        tracing::subscriber::with_default(Registry::default().with(layer), || {
+            tracing::warn!(reason = %told, "closed");
+        });
+        let text = String::from_utf8(lines.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.matches('\n').count(), 1, "{text:?}");
+        assert!(text.ends_with('\n') && text.contains("bye\\n2030") && !text.contains('\x1b'), "{text:?}");
+    }
 
     #[test]
     fn a_mistyped_level_is_refused() {
