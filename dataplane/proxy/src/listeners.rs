@@ -6,12 +6,17 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{AbortHandle, JoinSet};
 use tracing::{info, warn};
 use weft_transport::quic::Server;
 
 use crate::inbound;
 use crate::outbound;
+use crate::telemetry::throttle;
 use crate::worker::Worker;
+
+/// How long a connection may wait for a proxy that is starting.
+const START: Duration = Duration::from_secs(1);
 
 /// The sockets of one worker, bound before it starts: a conflict is known at once.
 pub struct Sockets {
@@ -41,11 +46,47 @@ where
                 tokio::task::spawn_local(serve(Rc::clone(&worker), stream, peer));
             }
             Err(error) => {
-                warn!(%error, "cannot accept an application connection");
+                if throttle::ACCEPT.first() {
+                    warn!(%error, "cannot accept an application connection");
+                }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }
     }
+}
+
+/// A connection that capture redirected. Nothing is known of its destination before there is a configuration: it is
+/// refused then, never passed on in the clear.
+async fn captured(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
+    if worker.snapshot().is_none() {
+        worker.shared.counters.connections_refused.increment(1);
+        return refuse(&stream);
+    }
+    outbound::connection::captured(worker, stream, peer).await;
+}
+
+/// A reset says so at once.
+fn refuse(stream: &TcpStream) {
+    let _ = stream.set_zero_linger();
+}
+
+/// Refuses captured connections while there is nobody to serve them: an app is told so, instead of waiting in a queue
+/// that nobody looks at. A start that takes no longer than [`START`] refuses nobody.
+pub fn refuse_for_now(sockets: &[Sockets]) -> std::io::Result<AbortHandle> {
+    let mut refusing = JoinSet::new();
+    for listener in sockets.iter().flat_map(|sockets| [&sockets.outbound, &sockets.inbound]).flatten() {
+        let listener = TcpListener::from_std(listener.try_clone()?)?;
+        refusing.spawn(async move {
+            tokio::time::sleep(START).await;
+            loop {
+                match listener.accept().await {
+                    Ok((stream, _)) => refuse(&stream),
+                    Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
+            }
+        });
+    }
+    Ok(tokio::spawn(async move { while refusing.join_next().await.is_some() {} }).abort_handle())
 }
 
 /// Takes mesh connections.
@@ -63,7 +104,7 @@ pub fn start(worker: &Rc<Worker>, sockets: TcpSockets, mesh: Server) -> std::io:
     }
     if let Some(listener) = sockets.outbound {
         let listener = TcpListener::from_std(listener)?;
-        tokio::task::spawn_local(accept(Rc::clone(worker), listener, outbound::connection::captured));
+        tokio::task::spawn_local(accept(Rc::clone(worker), listener, captured));
     }
     if let Some(listener) = sockets.inbound {
         let listener = TcpListener::from_std(listener)?;

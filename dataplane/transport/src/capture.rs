@@ -11,8 +11,10 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 mod rules;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 pub use rules::{CaptureError, Cidr, CidrError, Rules};
+pub use watch::Changes;
 
 /// Set on every socket that the proxy opens: the loop guard of the capture rules ("weft").
 pub const MARK: u32 = 0x7765_6674;

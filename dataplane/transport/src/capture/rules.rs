@@ -9,41 +9,58 @@ use std::str::FromStr;
 
 use super::MARK;
 
+/// Begins the name of every table of ours.
+const PREFIX: &str = "inet weft_";
+
+/// Longest name of a proxy that stands in its table's name as it is (nft takes 255 bytes for all of it).
+const LONGEST_NAME: usize = 200;
+
+/// Destinations that never pass a proxy: a link-local address means nothing without its interface, and there is no TCP to
+/// a group.
+const NEVER: [&str; 4] = ["224.0.0.0/4", "255.255.255.255/32", "fe80::/10", "ff00::/8"];
+
 /// What is captured in the current network namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
-    /// Numbers the table (`inet weft_<id>`), so that several proxies in one namespace keep apart.
-    pub id: u16,
+    /// Names the table (`inet weft_<name>`): each proxy has its own and touches no other. Letters, digits, `-` and `.`.
+    pub name: String,
     /// Where outgoing TCP connections are redirected to, e.g. 15001.
     pub outbound_port: Option<u16>,
     /// Where incoming TCP connections are redirected to, e.g. 15006.
     pub inbound_port: Option<u16>,
-    /// Connections of sockets with this mark pass: the proxy's own.
+    /// Connections of sockets with this mark pass, and only sockets with this mark are redirected to: the proxy's own.
     pub mark: u32,
+    /// The user whose marked sockets pass; `None`: everybody's. Setting a mark takes CAP_NET_ADMIN or CAP_NET_RAW, which
+    /// containers often have.
+    pub uid: Option<u32>,
     /// Users whose outgoing connections pass.
     pub exclude_uids: Vec<u32>,
-    /// Destination ports that pass, outgoing and incoming. The proxy's own ports belong here.
+    /// Destination ports that pass, outgoing and incoming. Those of the proxy's metrics and health belong here.
     pub exclude_ports: Vec<u16>,
     /// Destinations that pass, outgoing.
     pub exclude_cidrs: Vec<Cidr>,
+    /// Ports of the proxy that only this host may connect to.
+    pub local_ports: Vec<u16>,
 }
 
 impl Default for Rules {
     fn default() -> Self {
         Self {
-            id: 0,
+            name: "proxy".to_owned(),
             outbound_port: Some(15001),
             inbound_port: Some(15006),
             mark: MARK,
+            uid: None,
             exclude_uids: Vec::new(),
-            exclude_ports: vec![15000, 15001, 15006, 15008, 15020, 15021, 15053, 15080],
+            exclude_ports: vec![15020, 15021],
             exclude_cidrs: Vec::new(),
+            local_ports: vec![15000, 15080],
         }
     }
 }
 
 impl Rules {
-    /// The nft script that puts these rules in place of earlier ones of the same id, in one transaction.
+    /// The nft script that puts these rules in place of earlier ones of the same name, in one transaction.
     pub fn render(&self) -> String {
         let table = self.table();
         let mut script = self.render_removal();
@@ -54,6 +71,7 @@ impl Rules {
         if let Some(port) = self.inbound_port {
             self.render_inbound(&mut script, port);
         }
+        self.render_guard(&mut script);
         script.push_str("}\n");
         script
     }
@@ -64,24 +82,68 @@ impl Rules {
         format!("table {table} {{}}\ndelete table {table}\n")
     }
 
-    /// Puts the rules in place. Blocks while `nft` runs (milliseconds). Needs CAP_NET_ADMIN.
+    /// Puts the rules in place. Refused where another proxy's rules capture in this namespace already: two redirections
+    /// of one connection would lead wherever the earlier one says. Blocks while `nft` runs (milliseconds). Needs
+    /// CAP_NET_ADMIN.
     pub fn install(&self) -> Result<(), CaptureError> {
-        run_nft(&self.render())
+        if let Some(table) = self.others()?.into_iter().next() {
+            return Err(CaptureError::Taken(table));
+        }
+        self.put()?;
+        // Another may have come between the two: then both step back, rather than one of them capture for nothing.
+        match self.others()?.into_iter().next() {
+            Some(table) => self.remove().and(Err(CaptureError::Taken(table))),
+            None => Ok(()),
+        }
+    }
+
+    /// Puts the rules in place again, whoever else has some.
+    pub fn put(&self) -> Result<(), CaptureError> {
+        run_nft(&["-f", "-"], &self.render()).map(drop)
     }
 
     /// Takes the rules away. Blocks while `nft` runs (milliseconds). Needs CAP_NET_ADMIN.
     pub fn remove(&self) -> Result<(), CaptureError> {
-        run_nft(&self.render_removal())
+        run_nft(&["-f", "-"], &self.render_removal()).map(drop)
+    }
+
+    /// The rules of this name as the kernel has them; `None` where there are none. Equal texts are equal rules.
+    pub fn listing(&self) -> Result<Option<String>, CaptureError> {
+        if !tables()?.contains(&self.table()) {
+            return Ok(None);
+        }
+        match run_nft(&["-nn", "-s", "list", "table", "inet", self.table().trim_start_matches("inet ")], "") {
+            Ok(text) => Ok(Some(text)),
+            // Gone between the two looks.
+            Err(CaptureError::Refused(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Tables of other proxies in this namespace.
+    fn others(&self) -> Result<Vec<String>, CaptureError> {
+        let own = self.table();
+        Ok(tables()?.into_iter().filter(|table| table.starts_with(PREFIX) && *table != own).collect())
     }
 
     fn table(&self) -> String {
-        format!("inet weft_{}", self.id)
+        let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '.') { c } else { '_' };
+        let name: String = self.name.chars().map(plain).collect();
+        if name.len() <= LONGEST_NAME {
+            return format!("{PREFIX}{name}");
+        }
+        // FNV-1a keeps names apart whose beginnings are equal.
+        let hash = name
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        format!("{PREFIX}{}_{hash:016x}", &name[..LONGEST_NAME])
     }
 
     fn render_outbound(&self, script: &mut String, port: u16) {
         script.push_str("  chain outbound {\n    type nat hook output priority -100; policy accept;\n");
         script.push_str("    meta l4proto != tcp return\n");
-        let _ = writeln!(script, "    meta mark {:#010x} return", self.mark);
+        let user = self.uid.map(|uid| format!(" meta skuid {uid}")).unwrap_or_default();
+        let _ = writeln!(script, "    meta mark {:#010x}{user} return", self.mark);
         script.push_str("    fib daddr type local return\n");
         if let Some(uids) = set(&self.exclude_uids) {
             let _ = writeln!(script, "    meta skuid {uids} return");
@@ -100,8 +162,32 @@ impl Rules {
         script.push_str(
             "    meta l4proto != tcp return\n    iifname \"lo\" return\n    fib daddr type != local return\n",
         );
-        self.render_excluded_ports(script);
+        let mut passing = self.exclude_ports.clone();
+        passing.extend(self.local_ports.iter().copied().chain(self.outbound_port).chain([port]));
+        if let Some(ports) = set(&passing) {
+            let _ = writeln!(script, "    tcp dport {ports} return");
+        }
         let _ = writeln!(script, "    meta l4proto tcp redirect to :{port}\n  }}");
+    }
+
+    /// Who may reach the proxy's own ports: what was redirected reaches a socket of the proxy or nobody (another user
+    /// may bind the port while the proxy is away), and the network reaches neither the ports for local applications nor
+    /// those that connections are redirected to.
+    fn render_guard(&self, script: &mut String) {
+        script.push_str("  chain guard {\n    type filter hook input priority 0; policy accept;\n");
+        let captured: Vec<u16> = self.outbound_port.into_iter().chain(self.inbound_port).collect();
+        if let Some(ports) = set(&captured) {
+            let _ = writeln!(script, "    tcp dport {ports} socket mark != {:#010x} reject with tcp reset", self.mark);
+        }
+        script.push_str("    iifname \"lo\" return\n");
+        let local: Vec<u16> = self.local_ports.iter().copied().chain(self.outbound_port).collect();
+        if let Some(ports) = set(&local) {
+            let _ = writeln!(script, "    tcp dport {ports} reject with tcp reset");
+        }
+        if let Some(port) = self.inbound_port {
+            let _ = writeln!(script, "    tcp dport {port} ct status & dnat == 0 reject with tcp reset");
+        }
+        script.push_str("  }\n");
     }
 
     fn render_excluded_ports(&self, script: &mut String) {
@@ -111,8 +197,9 @@ impl Rules {
     }
 
     fn cidrs(&self, ipv4: bool) -> Vec<Cidr> {
-        let mut cidrs: Vec<Cidr> =
-            self.exclude_cidrs.iter().copied().filter(|cidr| cidr.address.is_ipv4() == ipv4).collect();
+        let never = NEVER.iter().map(|text| text.parse().expect("a block of addresses"));
+        let all = self.exclude_cidrs.iter().copied().chain(never);
+        let mut cidrs: Vec<Cidr> = all.filter(|cidr| cidr.address.is_ipv4() == ipv4).collect();
         // nft refuses sets whose intervals overlap.
         let all = cidrs.clone();
         cidrs.retain(|cidr| !all.iter().any(|other| other != cidr && other.contains(cidr)));
@@ -194,17 +281,29 @@ pub enum CaptureError {
     NotPermitted(String),
     #[error("nft refused the rules: {0}")]
     Refused(String),
+    #[error(
+        "another proxy captures in this network namespace (nft table {0}); where it is gone, end what it left with its \
+         own --capture-remove or nft delete table {0}"
+    )]
+    Taken(String),
     #[error("nft could not be run")]
     Run(#[source] std::io::Error),
 }
 
-fn run_nft(script: &str) -> Result<(), CaptureError> {
+/// All tables of this namespace, as `inet NAME`.
+fn tables() -> Result<Vec<String>, CaptureError> {
+    let text = run_nft(&["list", "tables"], "")?;
+    Ok(text.lines().filter_map(|line| line.strip_prefix("table ")).map(|table| table.trim().to_owned()).collect())
+}
+
+/// Runs nft with a script on its standard input; what it prints.
+fn run_nft(arguments: &[&str], script: &str) -> Result<String, CaptureError> {
     let search = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
     let spawned = Command::new("nft")
-        .args(["-f", "-"])
+        .args(arguments)
         .env("PATH", search)
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn();
     let mut child = match spawned {
@@ -218,7 +317,7 @@ fn run_nft(script: &str) -> Result<(), CaptureError> {
     }
     let output = child.wait_with_output().map_err(CaptureError::Run)?;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     if message.contains("Operation not permitted") {

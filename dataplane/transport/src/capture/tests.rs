@@ -11,26 +11,27 @@ fn run<F: std::future::Future>(test: F) -> F::Output {
 #[test]
 fn rules_render_as_one_transaction() {
     let rules = Rules {
-        id: 7,
+        name: "reviews-1".to_owned(),
+        uid: Some(1337),
         exclude_uids: vec![1337, 101, 1337],
-        exclude_ports: vec![15008, 22],
+        exclude_ports: vec![15020, 22],
         exclude_cidrs: ["10.1.0.0/16", "10.1.2.3", "fd00::1/8", "169.254.169.254"]
             .map(|text| text.parse().unwrap())
             .to_vec(),
         ..Rules::default()
     };
-    let expect = "table inet weft_7 {}
-delete table inet weft_7
-table inet weft_7 {
+    let expect = "table inet weft_reviews-1 {}
+delete table inet weft_reviews-1
+table inet weft_reviews-1 {
   chain outbound {
     type nat hook output priority -100; policy accept;
     meta l4proto != tcp return
-    meta mark 0x77656674 return
+    meta mark 0x77656674 meta skuid 1337 return
     fib daddr type local return
     meta skuid { 101, 1337 } return
-    tcp dport { 22, 15008 } return
-    ip daddr { 10.1.0.0/16, 169.254.169.254/32 } return
-    ip6 daddr { fd00::/8 } return
+    tcp dport { 22, 15020 } return
+    ip daddr { 10.1.0.0/16, 169.254.169.254/32, 224.0.0.0/4, 255.255.255.255/32 } return
+    ip6 daddr { fd00::/8, fe80::/10, ff00::/8 } return
     meta l4proto tcp redirect to :15001
   }
   chain inbound {
@@ -38,8 +39,15 @@ table inet weft_7 {
     meta l4proto != tcp return
     iifname \"lo\" return
     fib daddr type != local return
-    tcp dport { 22, 15008 } return
+    tcp dport { 22, 15000, 15001, 15006, 15020, 15080 } return
     meta l4proto tcp redirect to :15006
+  }
+  chain guard {
+    type filter hook input priority 0; policy accept;
+    tcp dport { 15001, 15006 } socket mark != 0x77656674 reject with tcp reset
+    iifname \"lo\" return
+    tcp dport { 15000, 15001, 15080 } reject with tcp reset
+    tcp dport 15006 ct status & dnat == 0 reject with tcp reset
   }
 }
 ";
@@ -51,7 +59,20 @@ fn directions_and_exclusions_are_optional() {
     let rules = Rules { outbound_port: None, inbound_port: Some(1), exclude_ports: Vec::new(), ..Rules::default() };
     let text = rules.render();
     assert!(!text.contains("chain outbound") && !text.contains("{ }") && text.contains("redirect to :1\n"), "{text}");
-    assert_eq!(rules.render_removal(), "table inet weft_0 {}\ndelete table inet weft_0\n");
+    assert_eq!(rules.render_removal(), "table inet weft_proxy {}\ndelete table inet weft_proxy\n");
+}
+
+#[test]
+fn each_proxy_has_a_table_of_its_own() {
+    let table = |name: String| {
+        let text = Rules { name, ..Rules::default() }.render_removal();
+        text.split_whitespace().nth(2).unwrap().to_owned()
+    };
+    assert_eq!(table("a.b-1".to_owned()), "weft_a.b-1");
+    let long = |end: &str| table("a".repeat(250) + end);
+    assert_ne!(long("1"), long("2"));
+    assert!(long("1").len() <= 255, "{}", long("1"));
+    assert!(!table("x { }; flush ruleset".to_owned()).contains(' '));
 }
 
 #[test]

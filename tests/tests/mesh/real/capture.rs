@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use weft_tests::process::{Process, command};
@@ -101,7 +102,7 @@ struct Captured {
     client: Sidecar,
     server: Sidecar,
     _apps: Vec<Process>,
-    _mesh: Mesh,
+    mesh: Mesh,
 }
 
 async fn captured() -> Captured {
@@ -128,7 +129,7 @@ async fn captured() -> Captured {
         server.setting("capture", json!({"exclude_ports": [15012, 15013, 15014, 9999], "exclude_uids": [NOBODY]}));
     let server = mesh.sidecar(server).await;
     let client = Workload::client("me").inside(&hosts.here, address(HERE)).setting("listen", listen);
-    let client = client.setting("capture", json!({"exclude_ports": [15012], "exclude_uids": [NOBODY]}));
+    let client = client.setting("capture", json!({"exclude_uids": [NOBODY]}));
     let client = mesh.sidecar(client).await;
     mesh.apply(
         &[
@@ -138,7 +139,7 @@ async fn captured() -> Captured {
         ]
         .concat(),
     );
-    Captured { hosts, client, server, _apps: apps, _mesh: mesh }
+    Captured { hosts, client, server, _apps: apps, mesh }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -197,4 +198,131 @@ async fn a_crash_fails_closed_and_a_clean_end_cleans_up() {
     assert!(rules().contains("weft"), "{}", rules());
     assert_eq!(captured.client.terminate().code(), Some(0), "{}", captured.client.process.tail());
     assert!(!rules().contains("weft"), "a clean end cleans up: {}", rules());
+}
+
+/// The rules of one namespace.
+fn ruleset(netns: &str) -> String {
+    run(&mut inside(netns, "nft", &["list", "ruleset"]))
+}
+
+fn flush(netns: &str) {
+    run(&mut inside(netns, "nft", &["flush", "ruleset"]));
+}
+
+/// True where the page came: past the mesh, since the caller is in none.
+fn leaks(netns: &str) -> bool {
+    let plain = uncaptured(netns, &format!("http://{THERE}:8080/index.html"));
+    String::from_utf8_lossy(&plain.stdout).contains("seen by nobody")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs root, nft and network namespaces: cargo xtask test --real"]
+async fn rules_that_are_flushed_are_back_within_a_second() {
+    let captured = captured().await;
+    let (here, there) = (captured.hosts.here.as_str(), captured.hosts.there.as_str());
+    assert!(!leaks(here));
+    for round in 1..=3_u32 {
+        let flushed = Instant::now();
+        flush(there);
+        until("the rules are back", || ruleset(there).contains("chain inbound"), || ruleset(there));
+        assert!(flushed.elapsed() < Duration::from_secs(1), "after {:?}", flushed.elapsed());
+        assert!(!leaks(here));
+        let restored = || scrape(&captured.server, there).sum("weft_capture_restored_total", &[]);
+        until("it is counted", || restored() >= f64::from(round), || captured.server.process.tail());
+    }
+    // Less than everything taken away is noticed as well.
+    let table =
+        ruleset(there).lines().find_map(|line| line.strip_prefix("table ")?.strip_suffix(" {")).unwrap().to_owned();
+    run(inside(there, "nft", &["flush", "chain"]).args(table.split(' ')).arg("inbound"));
+    until("the chain is back", || ruleset(there).matches("redirect to").count() == 2, || ruleset(there));
+    until("it is ready", || captured.server.health("ready") == 200, || captured.server.process.tail());
+    let metrics = scrape(&captured.server, there);
+    assert_eq!(metrics.sum("weft_capture_rules_present", &[]), 1.0);
+    assert!(captured.server.process.log().contains("they are back"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs root, nft and network namespaces: cargo xtask test --real"]
+async fn there_are_rules_before_there_is_an_identity() {
+    let mut captured = captured().await;
+    let (here, there) = (captured.hosts.here.clone(), captured.hosts.there.clone());
+    captured.mesh.kill_control();
+    captured.server.process.kill();
+    let mut remove = command("weft-proxy", Some(&there));
+    run(remove.arg("--config").arg(captured.server.configuration()).arg("--capture-remove"));
+    assert!(leaks(&here), "without rules anybody reaches the app");
+    std::fs::remove_dir_all(captured.server.state()).expect("the scratch folder is writable");
+    captured.server.restart();
+    until("there are rules", || ruleset(&there).contains("chain inbound"), || captured.server.process.tail());
+    let refused = || {
+        let plain = uncaptured(&here, &format!("http://{THERE}:8080/index.html"));
+        assert!(!String::from_utf8_lossy(&plain.stdout).contains("seen by nobody"), "{plain:?}");
+        // 56: reset. Those of the first second wait for a proxy that is about to serve them.
+        plain.status.code() == Some(56)
+    };
+    until("who comes is told so", refused, || captured.server.process.tail());
+    assert_eq!(captured.server.health("ready"), 503);
+    assert_eq!(captured.server.terminate().code(), Some(0), "{}", captured.server.process.tail());
+    assert!(!ruleset(&there).contains("weft"), "a clean end cleans up, also before the identity");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs root, nft and network namespaces: cargo xtask test --real"]
+async fn a_second_proxy_neither_replaces_nor_removes_the_first_ones_rules() {
+    let captured = captured().await;
+    let (here, there) = (captured.hosts.here.as_str(), captured.hosts.there.as_str());
+    let before = ruleset(there);
+    let at = |port: u16| format!("127.0.0.1:{port}");
+    let second = Workload::client("second").inside(there, address(THERE)).setting(
+        "listen",
+        json!({
+            "outbound": at(25001), "inbound": at(25006), "explicit": at(25080), "mesh": at(25008), "admin": at(25000),
+            "metrics": at(25020), "health": at(25021),
+        }),
+    );
+    let mut second = Sidecar::start(&captured.mesh, second.setting("capture", json!({})));
+    assert_eq!(second.process.ended().code(), Some(2));
+    let log = second.process.log();
+    assert!(log.contains("another proxy captures in this network namespace") && log.contains("weft_web"), "{log}");
+    assert_eq!(ruleset(there), before);
+    assert!(!leaks(here));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs root, nft and network namespaces: cargo xtask test --real"]
+async fn the_network_reaches_no_port_for_local_use_and_a_squatter_gets_nothing() {
+    let mut captured = captured().await;
+    let (here, there) = (captured.hosts.here.clone(), captured.hosts.there.clone());
+    for port in [15000, 15001, 15006, 15080] {
+        let asked = uncaptured(&here, &format!("http://{THERE}:{port}/"));
+        assert!(!asked.status.success(), "{port}: {asked:?}");
+    }
+    // Link-local addresses mean nothing without their interface: they are left alone, on the way out only.
+    assert!(ruleset(&here).contains("fe80::/10"), "{}", ruleset(&here));
+    // While the proxy is away another user takes its port; what is redirected there doesn't reach him.
+    captured.client.process.kill();
+    let squat = "import socket\ns = socket.socket(socket.AF_INET6)\ns.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)\n\
+                 s.bind(('::', 15001))\ns.listen()\nprint('listening', flush=True)\ns.accept()\nprint('taken', flush=True)\n";
+    let user = NOBODY.to_string();
+    let arguments = ["--reuid", &user, "--clear-groups", "/usr/bin/python3", "-c", squat];
+    let squatter = Process::start("squatter", captured.mesh.folder(), &mut inside(&here, "setpriv", &arguments));
+    squatter.logs("listening");
+    let output = curl(&here, &format!("http://{THERE}:8080/index.html")).output().expect("curl runs");
+    assert!(!output.status.success(), "{output:?}");
+    assert!(!squatter.log().contains("taken"), "{}", squatter.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs root, nft and network namespaces: cargo xtask test --real"]
+async fn signals_leave_the_rules_and_the_process() {
+    let mut captured = captured().await;
+    let here = captured.hosts.here.clone();
+    for signal in ["HUP", "USR1", "USR2"] {
+        captured.client.process.signal(signal);
+        captured.client.process.logs(&format!("signal=\"{signal}\""));
+    }
+    assert_eq!(captured.client.process.has_ended(), None);
+    assert!(ruleset(&here).contains("weft_me"), "{}", ruleset(&here));
+    assert_eq!(captured.client.terminate().code(), Some(0));
+    assert!(!ruleset(&here).contains("weft_me"), "{}", ruleset(&here));
 }
