@@ -41,6 +41,9 @@ pub struct Config {
     pub drain_timeout_s: u64,
     #[serde(default)]
     pub limits: Limits,
+    /// Where the access log goes. Default: standard output. A file is opened again at SIGHUP and SIGUSR1.
+    #[serde(default)]
+    pub access_log_file: Option<PathBuf>,
     /// Tests only: requests to peers go in plain text. Logged at start.
     #[serde(default)]
     pub danger_plaintext_tunnel: bool,
@@ -156,6 +159,18 @@ pub struct Limits {
     pub max_handshakes: usize,
     /// Metric series of a pair of workloads that nothing refers to any more are kept this long; 0 = for ever.
     pub metric_series_idle_s: u64,
+    /// Metric series of one worker; what comes after is counted under `overflow`.
+    pub metric_series_per_worker: usize,
+    /// Source workloads told apart for one calling identity on one worker; further ones are `unknown`.
+    pub metric_sources_per_identity: usize,
+    /// Lines of the access log that may wait to be written; more are dropped and counted.
+    pub access_log_queue_lines: usize,
+    /// Bytes of them.
+    pub access_log_queue_bytes: usize,
+    /// Open connections to the admin, metrics and health ports, each; the oldest is closed for a further one.
+    pub side_connections: usize,
+    /// How long the head of a request to one of these ports may take.
+    pub side_head_timeout_ms: u64,
 }
 
 impl Default for Limits {
@@ -175,6 +190,12 @@ impl Default for Limits {
             max_peer_connections_per_identity: 2_048,
             max_handshakes: 1_024,
             metric_series_idle_s: 3_600,
+            metric_series_per_worker: 10_000,
+            metric_sources_per_identity: 64,
+            access_log_queue_lines: 8_192,
+            access_log_queue_bytes: 16 << 20,
+            side_connections: 64,
+            side_head_timeout_ms: 5_000,
         }
     }
 }
@@ -210,6 +231,10 @@ impl Config {
             ("limits.max_peer_connections_per_source", config.limits.max_peer_connections_per_source as u64),
             ("limits.max_peer_connections_per_identity", config.limits.max_peer_connections_per_identity as u64),
             ("limits.max_handshakes", config.limits.max_handshakes as u64),
+            ("limits.metric_series_per_worker", config.limits.metric_series_per_worker as u64),
+            ("limits.access_log_queue_lines", config.limits.access_log_queue_lines as u64),
+            ("limits.side_connections", config.limits.side_connections as u64),
+            ("limits.side_head_timeout_ms", config.limits.side_head_timeout_ms),
         ] {
             if limit == 0 {
                 return refuse(key, "must be at least 1".to_owned());

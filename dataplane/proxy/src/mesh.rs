@@ -9,6 +9,7 @@ use weft_policy::identity::SpiffeId;
 use weft_transport::http::RequestHead;
 
 use crate::telemetry::series::Peer;
+use crate::telemetry::sources;
 
 /// The app socket at the far end.
 pub const WEFT_DST: HeaderName = HeaderName::from_static("weft-dst");
@@ -102,10 +103,10 @@ pub fn take(head: &mut RequestHead) -> Said {
     Said { destination, source, version }
 }
 
-/// The caller as metrics name it: identity from TLS, the rest as its proxy says.
+/// The caller as metrics name it: identity from TLS, the rest as its proxy says, as far as it is fit for a label.
 pub fn source_peer(principal: &SpiffeId, said: Option<&HeaderValue>) -> Peer {
     let text = said.and_then(|value| value.to_str().ok()).unwrap_or("");
-    let mut parts = text.splitn(3, ';').map(str::to_owned);
+    let mut parts = text.splitn(3, ';').map(|part| sources::label(part).to_owned());
     let mut next = || parts.next().unwrap_or_default();
     Peer {
         workload: next(),

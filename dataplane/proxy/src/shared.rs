@@ -18,9 +18,10 @@ use crate::gauges::{AllInFlight, OpenCount};
 use crate::hosts::Hosts;
 use crate::snapshot::Snapshot;
 use crate::sockets::Guard;
-use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::access_log::{self, AccessLog};
 use crate::telemetry::counters::Counters;
-use crate::telemetry::series::SeriesStore;
+use crate::telemetry::line_writer::Room;
+use crate::telemetry::series::{SeriesLimits, SeriesStore};
 
 /// Shared state of the process.
 pub struct Shared {
@@ -57,13 +58,18 @@ impl Shared {
         Ok(Self {
             guard: Guard::new(&config.listen),
             hosts: Arc::new(Hosts::read(Path::new("/etc/hosts"))),
-            config,
             filter_host,
             snapshot: ArcSwapOption::empty(),
             generation: AtomicU64::new(0),
             swapped: watch::Sender::new(0),
-            series: Arc::default(),
-            access_log: AccessLog::start()?,
+            access_log: access_log::start(
+                config.access_log_file.clone(),
+                Room { lines: config.limits.access_log_queue_lines, bytes: config.limits.access_log_queue_bytes },
+            )?,
+            series: Arc::new(SeriesStore::new(SeriesLimits {
+                per_worker: config.limits.metric_series_per_worker,
+                sources_per_identity: config.limits.metric_sources_per_identity,
+            })),
             counters: Counters::register(),
             in_flight: AllInFlight::default(),
             drain: Drain::default(),
@@ -74,6 +80,7 @@ impl Shared {
             pools: Mutex::default(),
             admissions: Mutex::default(),
             app_pools: Mutex::default(),
+            config,
         })
     }
 

@@ -3,11 +3,15 @@
 
 pub mod access_log;
 pub mod counters;
+pub mod line_writer;
 mod log;
 pub mod names;
+pub mod process;
 pub mod render;
 pub mod series;
+pub mod sources;
 pub mod store;
+pub mod throttle;
 
 pub use log::{LogLevel, check as check_log_filter};
 pub use series::PairMetrics;

@@ -12,7 +12,7 @@ use weft_transport::quic::Handshake;
 use super::{Caller, serve, tcp};
 use crate::config::Limits;
 use crate::reply::Side;
-use crate::telemetry::counters;
+use crate::telemetry::{counters, throttle};
 use crate::worker::Worker;
 
 /// Serves a connection attempt to its end.
@@ -23,7 +23,10 @@ pub async fn run(worker: Rc<Worker>, handshake: Handshake) {
         Err(error) => {
             let reason = error.reason.as_str();
             counters::handshake(Side::Inbound, Some(reason));
-            return warn!(peer = %address, reason, %error, "mesh handshake refused");
+            if throttle::HANDSHAKE.first() {
+                warn!(peer = %address, reason, %error, "mesh handshake refused");
+            }
+            return;
         }
     };
     counters::handshake(Side::Inbound, None);
@@ -36,7 +39,9 @@ pub async fn run(worker: Rc<Worker>, handshake: Handshake) {
     if let Some(violation) = server.violation() {
         counters::violation(&violation);
         let (identity, code) = (&caller.identity, h3::Code::name(violation.code));
-        warn!(peer = %address, %identity, code, reason = violation.reason, "mesh connection closed: its peer broke the rules");
+        if throttle::VIOLATION.first() {
+            warn!(peer = %address, %identity, code, reason = violation.reason, "mesh connection closed: its peer broke the rules");
+        }
     }
 }
 

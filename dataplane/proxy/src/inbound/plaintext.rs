@@ -7,6 +7,7 @@ use tokio::net::TcpStream;
 use tracing::warn;
 use weft_transport::capture;
 
+use crate::telemetry::throttle;
 use crate::worker::Worker;
 
 /// Refuses a captured inbound connection: a reset says so at once.
@@ -14,6 +15,8 @@ pub fn refuse(worker: &Rc<Worker>, stream: TcpStream) {
     worker.ledger.counters.plaintext_refused.increment(1);
     let to = capture::original_dst(&stream);
     let from = stream.peer_addr().ok();
-    warn!(?from, ?to, "plain-text connection refused: the mesh is Strict");
+    if throttle::PLAINTEXT.first() {
+        warn!(?from, ?to, "plain-text connection refused: the mesh is Strict");
+    }
     let _ = stream.set_zero_linger();
 }

@@ -1,11 +1,8 @@
 //! The JSON access log: one line per request or connection, one schema (keys as in Istio's JSON log, plus Weft's side,
-//! stage, rule and reason). Lines go to standard output from a thread of their own; a slow reader costs lines, counted,
-//! never latency.
+//! stage, rule and reason). Lines go to standard output or a file from a thread of their own; a slow reader or a
+//! full disk costs lines, counted, never latency.
 
-use std::io::Write as _;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use http::uri::Authority;
@@ -15,50 +12,17 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use weft_transport::http::{RequestHead, Target};
 
+pub use super::line_writer::LineWriter as AccessLog;
+use super::line_writer::{Output, Room};
 use super::series::RequestEnd;
 use crate::reply::Side;
 
-/// Lines that may wait for the writer.
-const QUEUE: usize = 8_192;
-
-/// The sending end, shared by all workers.
-#[derive(Debug, Clone)]
-pub struct AccessLog {
-    lines: SyncSender<String>,
-    dropped: Arc<AtomicU64>,
-}
-
-impl AccessLog {
-    /// Starts the writer thread; it ends when the last sender is dropped.
-    pub fn start() -> std::io::Result<Self> {
-        let (lines, queue) = sync_channel(QUEUE);
-        std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write_lines(&queue))?;
-        Ok(Self { lines, dropped: Arc::default() })
-    }
-
-    /// Queues a line, or counts it as dropped where the writer is behind.
-    pub fn write(&self, line: String) {
-        if let Err(TrySendError::Full(_)) = self.lines.try_send(line) {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
-    }
-}
-
-fn write_lines(queue: &Receiver<String>) {
-    let mut out = std::io::stdout().lock();
-    while let Ok(line) = queue.recv() {
-        let mut result = writeln!(out, "{line}");
-        while let (Ok(()), Ok(line)) = (&result, queue.try_recv()) {
-            result = writeln!(out, "{line}");
-        }
-        if result.and_then(|()| out.flush()).is_err() {
-            return;
-        }
-    }
+/// Starts the writer: to `file`, else to standard output.
+///
+/// # Errors
+/// The file can't be opened.
+pub fn start(file: Option<PathBuf>, room: Room) -> std::io::Result<AccessLog> {
+    AccessLog::start("access-log", file.map_or(Output::Standard, Output::File), room)
 }
 
 /// What only the access log wants to know of a request.

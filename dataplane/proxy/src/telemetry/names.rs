@@ -83,11 +83,24 @@ metrics! {
     FilterFailedClosed = "weft_filter_failed_closed_total", Counter, "Requests that a failed filter cost by onFailure Deny.";
     FilterInstances = "weft_filter_instances", Gauge, "Live instances of a filter.";
     FilterCustom = "weft_filter_custom", Gauge, "Metrics that filters report themselves, by filter and metric.";
-    AccessLogDropped = "weft_access_log_dropped_total", Counter, "Access log lines dropped because the writer was behind.";
+    AccessLogDropped = "weft_access_log_dropped_total", Counter, "Access log lines lost: the writer was behind, or the output failed.";
+    CaptureRulesPresent = "weft_capture_rules_present", Gauge, "1 while the capture rules are as they should be; without capture there is no such series.";
+    CaptureRestored = "weft_capture_restored_total", Counter, "Times that somebody else's change of the capture rules was undone.";
+    WorkersStalled = "weft_workers_stalled", Gauge, "Workers that have made no progress for 5 s.";
+    SideConnections = "weft_side_connections", Gauge, "Open connections to the admin, metrics and health ports, by port.";
+    SideEvicted = "weft_side_connections_evicted_total", Counter, "Connections to those ports closed to make room for newer ones, by port.";
+    SourcesDropped = "weft_metrics_sources_dropped_total", Counter, "Times that a peer named a further source workload beyond what is told apart.";
     Series = "weft_metrics_series", Gauge, "Request and connection series held, all workers.";
     SeriesDropped = "weft_metrics_series_dropped_total", Counter, "Requests and connections counted under the overflow series.";
     Draining = "weft_draining", Gauge, "1 after SIGTERM or /drain.";
     Workers = "weft_workers", Gauge, "Data-plane threads.";
+    ProcessCpu = "process_cpu_seconds_total", Counter, "User and system time of the process.";
+    ProcessOpenFds = "process_open_fds", Gauge, "Open file descriptors.";
+    ProcessMaxFds = "process_max_fds", Gauge, "Most file descriptors that may be open.";
+    ProcessResident = "process_resident_memory_bytes", Gauge, "Resident memory.";
+    ProcessVirtual = "process_virtual_memory_bytes", Gauge, "Virtual memory.";
+    ProcessStart = "process_start_time_seconds", Gauge, "When the process started, Unix seconds.";
+    ProcessThreads = "process_threads", Gauge, "Threads of the process.";
 }
 
 #[cfg(test)]

@@ -133,7 +133,7 @@ mod tests {
     fn series_past_the_limit_are_counted_together() {
         let store = Arc::new(SeriesStore::default());
         let worker = WorkerMetrics::new(Arc::clone(&store));
-        for index in 0..=super::super::series::MAX_SERIES_PER_WORKER {
+        for index in 0..=store.limits.per_worker {
             let mut labels = PairLabels { reporter: "source", ..PairLabels::default() };
             labels.source.workload = index.to_string();
             worker.pair(&labels).request(end(200, 1));

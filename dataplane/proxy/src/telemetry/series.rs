@@ -13,8 +13,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-pub use super::store::SeriesStore;
+use super::sources::Sources;
 use super::store::{Opened, Series};
+pub use super::store::{SeriesLimits, SeriesStore};
 use crate::reply::Flag;
 
 /// Upper bounds of Istio's histograms (milliseconds and bytes alike).
@@ -39,9 +40,6 @@ pub const BOUNDS: [f64; 19] = [
     1_800_000.0,
     3_600_000.0,
 ];
-
-/// Distinct label sets that one worker keeps; what comes after is counted under `overflow`.
-pub const MAX_SERIES_PER_WORKER: usize = 10_000;
 
 /// Codes and flags told apart under `overflow`; what comes after shares one series.
 const MAX_OVERFLOW_SERIES: usize = 256;
@@ -281,23 +279,30 @@ pub fn push_label(text: &mut String, name: &str, value: &str) {
 pub struct WorkerMetrics {
     room: Rc<Room>,
     pairs: Rc<RefCell<HashMap<Rc<str>, Interned>>>,
+    sources: Rc<RefCell<Sources>>,
 }
 
 #[derive(Debug)]
 struct Interned {
     pair: Rc<PairMetrics>,
+    /// Whose source it tells apart, where a peer named it.
+    source: Option<(String, String)>,
     /// When a sweep first found it held by nobody; from then on nobody has counted.
     idle_since: Option<Duration>,
 }
 
 impl WorkerMetrics {
     pub fn new(store: Arc<SeriesStore>) -> Self {
-        Self { room: Rc::new(Room { store, made: Cell::new(0), overflow: Keyed::default() }), pairs: Rc::default() }
+        Self {
+            room: Rc::new(Room { store, made: Cell::new(0), overflow: Keyed::default() }),
+            pairs: Rc::default(),
+            sources: Rc::default(),
+        }
     }
 
     /// The handle for a pair of workloads, the same one for equal labels; keep it for the life of the route or connection.
     pub fn pair(&self, labels: &PairLabels) -> Rc<PairMetrics> {
-        let labels = labels.render();
+        let (labels, source) = self.told_apart(labels);
         let mut pairs = self.pairs.borrow_mut();
         if let Some(interned) = pairs.get_mut(labels.as_str()) {
             interned.idle_since = None;
@@ -306,8 +311,29 @@ impl WorkerMetrics {
         let labels: Rc<str> = labels.into();
         let pair =
             Rc::new(PairMetrics { labels: Rc::clone(&labels), room: Rc::clone(&self.room), own: Keyed::default() });
-        pairs.insert(labels, Interned { pair: Rc::clone(&pair), idle_since: None });
+        if let Some((identity, names)) = &source {
+            self.sources.borrow_mut().enter(identity, names);
+        }
+        pairs.insert(labels, Interned { pair: Rc::clone(&pair), source, idle_since: None });
         pair
+    }
+
+    /// The labels of a pair as text. What a peer says of itself distinguishes a bounded number of sources per identity;
+    /// a further one is `unknown`.
+    fn told_apart(&self, labels: &PairLabels) -> (String, Option<(String, String)>) {
+        if labels.reporter != "destination" || labels.source.principal.is_empty() {
+            return (labels.render(), None);
+        }
+        let source = &labels.source;
+        let names = format!("{};{};{}", source.workload, source.app, source.version);
+        let store = &self.room.store;
+        if self.sources.borrow().admits(&source.principal, &names, store.limits.sources_per_identity) {
+            return (labels.render(), Some((source.principal.clone(), names)));
+        }
+        store.sources_dropped.fetch_add(1, Relaxed);
+        let unknown =
+            Peer { principal: source.principal.clone(), namespace: source.namespace.clone(), ..Peer::default() };
+        (PairLabels { source: unknown, ..labels.clone() }.render(), None)
     }
 
     /// Closes the series of pairs that nobody has held for `idle`, as seen by these sweeps. One that comes back starts
@@ -322,6 +348,9 @@ impl WorkerMetrics {
             let kept = now.saturating_sub(since) < idle;
             if !kept {
                 interned.pair.close();
+                if let Some((identity, names)) = &interned.source {
+                    self.sources.borrow_mut().leave(identity, names);
+                }
             }
             kept
         });
@@ -339,7 +368,7 @@ struct Room {
 impl Room {
     /// True while there is room for one more series.
     fn admit(&self) -> bool {
-        if self.made.get() >= MAX_SERIES_PER_WORKER {
+        if self.made.get() >= self.store.limits.per_worker {
             self.store.dropped.fetch_add(1, Relaxed);
             return false;
         }

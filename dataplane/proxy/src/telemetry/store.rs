@@ -2,7 +2,7 @@
 //! counted never shrinks while one of its series lives, though workers close theirs at different times.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::series::{RequestSeries, TcpSeries};
@@ -13,13 +13,41 @@ pub trait Series: Default {
     fn absorb(&self, closed: &Self);
 }
 
-/// Written by nobody here.
+/// How many series there may be.
+#[derive(Debug, Clone, Copy)]
+pub struct SeriesLimits {
+    /// Label sets of one worker; what comes after is counted under `overflow`.
+    pub per_worker: usize,
+    /// Source workloads told apart for one calling identity on one worker.
+    pub sources_per_identity: usize,
+}
+
+impl Default for SeriesLimits {
+    fn default() -> Self {
+        Self { per_worker: 10_000, sources_per_identity: 64 }
+    }
+}
+
+/// The series of all workers; read by the scraper.
 #[derive(Debug, Default)]
 pub struct SeriesStore {
+    pub limits: SeriesLimits,
     pub requests: LabelSets<RequestSeries>,
     pub tcp: LabelSets<TcpSeries>,
     /// What was counted under the overflow series.
     pub dropped: AtomicU64,
+    /// Times that a source was one too many for its identity.
+    pub(super) sources_dropped: AtomicU64,
+}
+
+impl SeriesStore {
+    pub fn new(limits: SeriesLimits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+
+    pub fn sources_dropped(&self) -> u64 {
+        self.sources_dropped.load(Ordering::Relaxed)
+    }
 }
 
 /// The series of one kind.

@@ -44,7 +44,7 @@ fn equal_labels_are_one_handle() {
 #[test]
 fn expiry_gives_room_back() {
     let (store, metrics) = worker();
-    for index in 0..MAX_SERIES_PER_WORKER {
+    for index in 0..store.limits.per_worker {
         metrics.pair(&labels(&index.to_string())).request(end(200));
     }
     let late = metrics.pair(&labels("late"));
@@ -53,12 +53,12 @@ fn expiry_gives_room_back() {
     assert_eq!(store.dropped.load(Relaxed), 2, "each request that has no series of its own is counted");
     metrics.expire(Duration::ZERO, HOUR);
     metrics.expire(HOUR - Duration::from_secs(1), HOUR);
-    assert_eq!(store.requests.live(), MAX_SERIES_PER_WORKER + 1, "nothing has been idle for long enough");
+    assert_eq!(store.requests.live(), store.limits.per_worker + 1, "nothing has been idle for long enough");
     metrics.expire(HOUR, HOUR);
     assert_eq!(store.requests.live(), 1, "the overflow");
     late.request(end(200));
     assert_eq!((store.dropped.load(Relaxed), store.requests.live()), (2, 2), "room again");
-    for index in 0..MAX_SERIES_PER_WORKER - 1 {
+    for index in 0..store.limits.per_worker - 1 {
         metrics.pair(&labels(&index.to_string())).request(end(200));
     }
     assert_eq!(store.dropped.load(Relaxed), 2, "all of it was given back");
@@ -134,12 +134,32 @@ fn a_counter_does_not_go_back_while_another_worker_counts() {
 fn the_overflow_has_an_end_too() {
     let (store, metrics) = worker();
     let pair = metrics.pair(&labels("a"));
-    for code in 0..u16::try_from(MAX_SERIES_PER_WORKER).unwrap() {
+    for code in 0..u16::try_from(store.limits.per_worker).unwrap() {
         pair.request(end(code));
     }
     for code in 0..2_000 {
         pair.request(end(20_000 + code));
     }
-    assert_eq!(store.requests.live(), MAX_SERIES_PER_WORKER + MAX_OVERFLOW_SERIES + 1);
-    assert_eq!(requests(&store).iter().sum::<u64>(), MAX_SERIES_PER_WORKER as u64 + 2_000);
+    assert_eq!(store.requests.live(), store.limits.per_worker + MAX_OVERFLOW_SERIES + 1);
+    assert_eq!(requests(&store).iter().sum::<u64>(), store.limits.per_worker as u64 + 2_000);
+}
+
+#[test]
+fn one_identity_makes_a_bounded_number_of_sources() {
+    let (store, metrics) = worker();
+    let told = |workload: String| {
+        let source = Peer { workload, principal: "spiffe://cluster.local/ns/x/sa/y".to_owned(), ..Peer::default() };
+        PairLabels { reporter: "destination", source, ..PairLabels::default() }
+    };
+    for index in 0..1_000 {
+        metrics.pair(&told(index.to_string())).request(end(200));
+    }
+    let limit = store.limits.sources_per_identity;
+    assert_eq!(store.requests.live(), limit + 1, "and one for all others");
+    assert_eq!(requests(&store).iter().sum::<u64>(), 1_000, "each is counted");
+    assert_eq!(store.sources_dropped(), 1_000 - limit as u64);
+    metrics.expire(Duration::ZERO, HOUR);
+    metrics.expire(HOUR, HOUR);
+    metrics.pair(&told("new".to_owned())).request(end(200));
+    assert_eq!(store.sources_dropped(), 1_000 - limit as u64, "room again");
 }
