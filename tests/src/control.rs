@@ -108,6 +108,16 @@ impl Mesh {
         self.control = None;
     }
 
+    /// Sends a signal that must not end it, and waits until it says so.
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub fn signal_control(&self, name: &str) {
+        let control = self.control.as_ref().expect("the control plane runs");
+        control.signal(name);
+        control.logs(&format!("signal=\"{name}\""));
+    }
+
     /// A call of `weft`, as a person would type it.
     pub fn weft(&self, arguments: &[&str]) -> Printed {
         self.weft_reading("", arguments)

@@ -56,19 +56,49 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
     let filter = std::env::var("WEFT_LOG").unwrap_or_else(|_| config.log.clone());
     let filter = tracing_subscriber::EnvFilter::try_new(&filter).with_context(|| format!("log filter {filter:?}"))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(|| OneLine(std::io::stderr()))
+        .with_ansi(false)
+        .init();
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config))
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut user1 = signal(SignalKind::user_defined1())?;
+    let mut user2 = signal(SignalKind::user_defined2())?;
     let app = App::start(config).await?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    loop {
+        // None of the others may end the process without its drain.
+        let name = tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => "HUP",
+            _ = user1.recv() => "USR1",
+            _ = user2.recv() => "USR2",
+        };
+        tracing::info!(signal = name, "signal without a meaning; nothing is done, nothing is read again");
     }
     tracing::info!("shutting down");
     app.stop().await;
     Ok(())
+}
+
+/// Writes each record on one line, whatever it quotes: nobody forges a record or steers a terminal by what he says.
+struct OneLine<W>(W);
+
+impl<W: std::io::Write> std::io::Write for OneLine<W> {
+    fn write(&mut self, record: &[u8]) -> std::io::Result<usize> {
+        let text = String::from_utf8_lossy(record);
+        let text = weft_policy::text::escaped(text.trim_end_matches('\n'), |_| false);
+        self.0.write_all(format!("{text}\n").as_bytes())?;
+        Ok(record.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
 }

@@ -1,24 +1,36 @@
 //! The three side doors, each on its own port and off the data path: admin (15000, loopback only; what changes anything
-//! is POST), metrics (15020) and health (15021).
+//! is POST with the token of the state directory), metrics (15020) and health (15021).
 
-use std::convert::Infallible;
+mod caller;
+
+use std::io::Write as _;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 use weft_transport::tls::IdentityHandle;
 
+use crate::capturing::Capturing;
+use crate::heartbeat::Heartbeats;
 use crate::profile;
 use crate::scrape;
 use crate::shared::Shared;
+use crate::side::{Side, SideLimits};
 use crate::telemetry::LogLevel;
+use crate::telemetry::process::Process;
+use crate::telemetry::throttle;
+
+/// Longest life of a connection to the admin door, which gives profiles of up to 300 s; and to the others.
+const LIFETIMES: (Duration, Duration) = (Duration::from_secs(330), Duration::from_secs(60));
 
 /// Which door.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,42 +40,66 @@ pub enum Door {
     Health,
 }
 
+impl Door {
+    pub const ALL: [Door; 3] = [Door::Admin, Door::Metrics, Door::Health];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Door::Admin => "admin",
+            Door::Metrics => "metrics",
+            Door::Health => "health",
+        }
+    }
+}
+
 /// What the doors show.
 pub struct Admin {
     pub shared: Arc<Shared>,
-    pub identity: std::sync::OnceLock<IdentityHandle>,
+    pub identity: OnceLock<IdentityHandle>,
+    /// Once the rules are installed, where there is capture.
+    pub capture: OnceLock<Arc<Capturing>>,
+    pub hearts: Heartbeats,
+    /// What a caller must know to change anything; in `admin.token` of the state directory.
+    pub token: String,
     pub prometheus: metrics_exporter_prometheus::PrometheusHandle,
     pub log_level: LogLevel,
+    pub sides: [Arc<Side>; 3],
 }
 
 impl Admin {
     /// Serves one door for as long as the process lives.
     pub async fn serve(self: Arc<Self>, door: Door, listener: TcpListener) {
-        loop {
-            let (stream, from) = match listener.accept().await {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    warn!(?door, %error, "cannot accept");
-                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-                    continue;
-                }
-            };
-            if door == Door::Admin && !from.ip().is_loopback() {
-                continue;
-            }
+        let limits = &self.shared.config.limits;
+        let limits = SideLimits {
+            connections: limits.side_connections,
+            head_timeout: Duration::from_millis(limits.side_head_timeout_ms),
+            lifetime: if door == Door::Admin { LIFETIMES.0 } else { LIFETIMES.1 },
+        };
+        let admit: fn(SocketAddr) -> bool = match door {
+            Door::Admin => |from| from.ip().is_loopback(),
+            Door::Metrics | Door::Health => |_| true,
+        };
+        let side = Arc::clone(&self.sides[door as usize]);
+        let respond = move |request: Request<Incoming>, from| {
             let admin = Arc::clone(&self);
-            tokio::spawn(async move {
-                let service = hyper::service::service_fn(move |request| {
-                    let admin = Arc::clone(&admin);
-                    async move { Ok::<_, Infallible>(admin.respond(door, &request, from).await) }
-                });
-                let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-                let _ = builder.serve_connection(TokioIo::new(stream), service).await;
-            });
-        }
+            async move { admin.respond(door, &request, from).await }
+        };
+        side.serve(listener, limits, admit, respond).await;
     }
 
-    async fn respond(&self, door: Door, request: &Request<Incoming>, from: SocketAddr) -> Response<Full<Bytes>> {
+    pub fn side(&self, door: Door) -> &Side {
+        &self.sides[door as usize]
+    }
+
+    async fn respond<B>(&self, door: Door, request: &Request<B>, from: SocketAddr) -> Response<Full<Bytes>> {
+        if door == Door::Admin
+            && let Err(refusal) = caller::check(request.method(), request.headers(), &self.token)
+        {
+            if throttle::ADMIN.first() {
+                warn!(%from, reason = refusal.reason(), "admin call refused");
+            }
+            return plain(refusal.status(), &format!("{}\n", refusal.reason()));
+        }
         let uri = request.uri();
         if (door, request.method(), uri.path()) != (Door::Admin, &Method::GET, "/debug/pprof/profile") {
             return self.answer(door, request, from);
@@ -74,14 +110,15 @@ impl Admin {
         }
     }
 
-    fn answer(&self, door: Door, request: &Request<Incoming>, from: SocketAddr) -> Response<Full<Bytes>> {
+    fn answer<B>(&self, door: Door, request: &Request<B>, from: SocketAddr) -> Response<Full<Bytes>> {
         let path = request.uri().path();
         match (door, request.method(), path) {
             (Door::Metrics, &Method::GET, "/metrics" | "/stats/prometheus") => {
-                text(StatusCode::OK, scrape::render(self), "text/plain; version=0.0.4")
+                let text = scrape::render(self);
+                zipped(text, "text/plain; version=0.0.4", accepts_gzip(request.headers()))
             }
             (Door::Health, &Method::GET, "/healthz/ready") => self.ready(),
-            (Door::Health, &Method::GET, "/healthz/live") => plain(StatusCode::OK, "live\n"),
+            (Door::Health, &Method::GET, "/healthz/live") => self.live(),
             (Door::Admin, &Method::GET, _) => self.show(path),
             (Door::Admin, &Method::POST, _) => {
                 info!(%from, path, "admin call");
@@ -91,9 +128,28 @@ impl Admin {
         }
     }
 
+    fn live(&self) -> Response<Full<Bytes>> {
+        match self.stalled() {
+            None => plain(StatusCode::OK, "live\n"),
+            Some(reason) => plain(StatusCode::SERVICE_UNAVAILABLE, &reason),
+        }
+    }
+
+    /// Says which workers make no progress.
+    fn stalled(&self) -> Option<String> {
+        let stalled = self.hearts.stalled();
+        (!stalled.is_empty()).then(|| format!("no progress for 5 s in worker {stalled:?}\n"))
+    }
+
     fn ready(&self) -> Response<Full<Bytes>> {
         if self.shared.drain.is_draining() {
             return plain(StatusCode::SERVICE_UNAVAILABLE, "draining\n");
+        }
+        if self.capture.get().is_some_and(|capturing| !capturing.is_present()) {
+            return plain(StatusCode::SERVICE_UNAVAILABLE, "the capture rules are gone or changed\n");
+        }
+        if let Some(reason) = self.stalled() {
+            return plain(StatusCode::SERVICE_UNAVAILABLE, &reason);
         }
         if self.identity.get().is_none() {
             return plain(StatusCode::SERVICE_UNAVAILABLE, "no identity yet\n");
@@ -111,7 +167,7 @@ impl Admin {
             "/certs" => json_answer(&self.certs()),
             "/clusters" => json_answer(&self.clusters()),
             "/filters" => json_answer(&self.filters()),
-            "/memory" => json_answer(&json!({ "resident_bytes": scrape::resident_bytes() })),
+            "/memory" => json_answer(&json!({ "resident_bytes": Process::now().resident_bytes })),
             "/logging" => plain(StatusCode::OK, &format!("{}\n", self.log_level.current())),
             "/drain" | "/quitquitquit" => plain(StatusCode::METHOD_NOT_ALLOWED, "POST only\n"),
             _ => plain(StatusCode::NOT_FOUND, "not found; / lists what there is\n"),
@@ -208,6 +264,7 @@ GET  /logging               the log filter
 POST /logging?level=FILTER  change it
 POST /drain                 finish what is in flight, refuse readiness
 POST /quitquitquit          end at once
+A POST needs the header 'authorization: Bearer TOKEN', TOKEN from the file admin.token of the state directory.
 ";
 
 fn plain(status: StatusCode, body: &str) -> Response<Full<Bytes>> {
@@ -218,6 +275,35 @@ fn json_answer(value: &Value) -> Response<Full<Bytes>> {
     text(StatusCode::OK, format!("{value:#}\n"), "application/json")
 }
 
+/// A body that is compressed for who wants that.
+fn zipped(body: String, content_type: &'static str, gzip: bool) -> Response<Full<Bytes>> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    let mut response = match gzip.then(|| encoder.write_all(body.as_bytes()).and_then(|()| encoder.finish())) {
+        Some(Ok(compressed)) => {
+            let mut response = answer(StatusCode::OK, compressed.into(), content_type);
+            response.headers_mut().insert(http::header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            response
+        }
+        None | Some(Err(_)) => text(StatusCode::OK, body, content_type),
+    };
+    response.headers_mut().insert(http::header::VARY, HeaderValue::from_static("accept-encoding"));
+    response
+}
+
+//= rfc9110#section-12.5.3
+/// Whether gzip is named, or all codings are, with a weight above 0.
+fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let weight = |wanted: &str| {
+        let values = headers.get_all(http::header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).find_map(|coding| {
+            let (name, weight) = coding.split_once(';').unwrap_or((coding, "q=1"));
+            let weight = weight.trim().to_ascii_lowercase();
+            name.trim().eq_ignore_ascii_case(wanted).then(|| weight.trim_start_matches("q=").parse().unwrap_or(0.0))
+        })
+    };
+    weight("gzip").or_else(|| weight("x-gzip")).or_else(|| weight("*")).is_some_and(|weight: f32| weight > 0.0)
+}
+
 fn text(status: StatusCode, body: String, content_type: &'static str) -> Response<Full<Bytes>> {
     answer(status, Bytes::from(body), content_type)
 }
@@ -225,6 +311,9 @@ fn text(status: StatusCode, body: String, content_type: &'static str) -> Respons
 fn answer(status: StatusCode, body: Bytes, content_type: &'static str) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body));
     *response.status_mut() = status;
-    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(content_type));
+    response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -10,7 +11,6 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::runtime::LocalOptions;
-use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 use weft_filter_host::{Host, HostConfig};
 use weft_transport::capture;
@@ -20,22 +20,29 @@ use weft_transport::tls::IdentityHandle;
 
 use crate::admin::{Admin, Door};
 use crate::apps::AppPool;
+use crate::capturing::Capturing;
 use crate::config::Config;
 use crate::control::{Channel, Control, IdentityKeeper, join_or_load};
+use crate::heartbeat::{Heart, Heartbeats};
 use crate::listeners::{self, Sockets};
 use crate::shared::Shared;
+use crate::signals::Signals;
 use crate::state::State;
-use crate::telemetry::LogLevel;
+use crate::telemetry::{LogLevel, throttle};
 use crate::worker::Worker;
 
 /// A drain is over when nothing has been in flight for this long.
 const QUIET: Duration = Duration::from_secs(1);
+
+/// How long workers may take to end after the drain; one that hangs ends with the process.
+const ENDING: Duration = Duration::from_secs(2);
 
 /// Runs the proxy until it is told to end and has drained.
 pub fn run(config: Config, log_level: LogLevel) -> anyhow::Result<()> {
     let prometheus = metrics_exporter_prometheus::PrometheusBuilder::new()
         .install_recorder()
         .context("cannot start the metrics recorder")?;
+    crate::scrape::describe();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("control")
@@ -43,15 +50,28 @@ pub fn run(config: Config, log_level: LogLevel) -> anyhow::Result<()> {
         .build()
         .context("cannot start the control runtime")?;
     let state = State::open(&config.state_dir).context("state directory")?;
+    let token = state.admin_token().context("state directory")?;
     let sockets = bind(&config)?;
     let roots = std::fs::read_to_string(&config.control.ca_file)
         .with_context(|| format!("control.ca_file {}", config.control.ca_file.display()))?;
-    let channel = Channel::new(&config.control.address, roots)?;
+    let channel = Channel::new(&config.control.address, roots, mark(&config))?;
     let host_config = HostConfig { cache_dir: Some(state.compiled_dir()), ..HostConfig::default() };
     let host = Host::new(host_config).context("cannot start the filter host")?;
     let shared = Arc::new(Shared::new(config, host)?);
-    let admin = Arc::new(Admin { shared: Arc::clone(&shared), identity: OnceLock::new(), prometheus, log_level });
-    runtime.block_on(live(&shared, &admin, state, channel, sockets))
+    let admin = Arc::new(Admin {
+        shared: Arc::clone(&shared),
+        identity: OnceLock::new(),
+        capture: OnceLock::new(),
+        hearts: Heartbeats::new(sockets.len()),
+        token,
+        sides: Default::default(),
+        prometheus,
+        log_level,
+    });
+    let ended = runtime.block_on(live(&shared, &admin, state, channel, sockets));
+    // A task that hangs is no reason to stay.
+    runtime.shutdown_timeout(ENDING);
+    ended
 }
 
 async fn live(
@@ -61,17 +81,49 @@ async fn live(
     channel: Channel,
     sockets: Vec<Sockets>,
 ) -> anyhow::Result<()> {
+    let signals = Signals::take().context("cannot take over signals")?;
     open_doors(admin).await?;
-    let stopped = tokio::spawn(watch_signals(Arc::clone(shared))).abort_handle();
+    // Before anything that may take long: from here on nothing of the app passes by this proxy.
+    let capturing =
+        Capturing::install(&shared.config).context("cannot install the capture rules (needs CAP_NET_ADMIN and nft)")?;
+    tokio::spawn(signals.obey(Arc::clone(shared)));
+    tokio::spawn(throttle::report());
     tokio::spawn(Arc::clone(&shared.hosts).follow());
+    if let Some(capturing) = &capturing {
+        let _ = admin.capture.set(Arc::clone(capturing));
+        tokio::spawn(Arc::clone(capturing).keep());
+    }
+    let refusing = listeners::refuse_for_now(&sockets).context("cannot share the listeners")?;
     let identity = tokio::select! {
-        identity = join_or_load(&shared.config, &state, &channel) => identity.context("no identity")?,
-        () = shared.drain.draining() => return Ok(()),
+        identity = join_or_load(&shared.config, &state, &channel) => Some(identity.context("no identity")?),
+        () = shared.drain.draining() => None,
     };
+    refusing.abort();
+    if let Some(identity) = identity {
+        serve(shared, admin, identity, (state, channel), sockets).await?;
+    }
+    // Only a clean end takes the rules away: after any other, captured traffic fails.
+    if let Some(capturing) = capturing {
+        capturing.remove().context("cannot remove the capture rules")?;
+    }
+    info!("ended");
+    Ok(())
+}
+
+/// The life with an identity, until drained.
+async fn serve(
+    shared: &Arc<Shared>,
+    admin: &Admin,
+    identity: IdentityHandle,
+    (state, channel): (State, Channel),
+    sockets: Vec<Sockets>,
+) -> anyhow::Result<()> {
     let _ = admin.identity.set(identity.clone());
     let secret = state.secret().context("state directory")?;
-    let workers = start_workers(shared, sockets, &identity, &SharedKeys::from_secret(&secret))?;
-    let rules = install_capture(shared)?;
+    let failed = Arc::new(AtomicBool::new(false));
+    let keys = SharedKeys::from_secret(&secret);
+    let workers = start_workers(shared, &admin.hearts, sockets, &identity, &keys, &failed)?;
+    tokio::spawn(admin.hearts.clone().watch());
     let keeper = IdentityKeeper { state: state.clone(), channel: channel.clone(), identity: identity.clone() };
     tokio::spawn(keeper.run());
     let control = Arc::new(Control { shared: Arc::clone(shared), state, channel, identity });
@@ -80,21 +132,35 @@ async fn live(
     info!("draining");
     let _ = tokio::time::timeout(Duration::from_secs(2), stream).await;
     drained(shared).await;
-    if let Some(rules) = rules {
-        rules.remove().context("cannot remove the capture rules")?;
-    }
-    stopped.abort();
-    for worker in workers {
-        let _ = worker.join();
-    }
-    info!("ended");
+    joined(workers).await;
+    anyhow::ensure!(!failed.load(Ordering::Relaxed), "a worker failed");
     Ok(())
+}
+
+/// Waits for the workers' threads, within [`ENDING`]: one that hangs must not keep the process.
+async fn joined(mut workers: Vec<JoinHandle<()>>) {
+    let end = Instant::now() + ENDING;
+    loop {
+        workers.retain(|worker| !worker.is_finished());
+        if workers.is_empty() {
+            return;
+        }
+        if Instant::now() >= end {
+            return warn!(workers = workers.len(), "workers that hang are ended with the process");
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// The mark that lets our own connections pass the capture rules.
+fn mark(config: &Config) -> Option<u32> {
+    config.capture.is_some().then_some(capture::MARK)
 }
 
 /// Binds everything at once, so that a conflict is an error before anything is promised.
 fn bind(config: &Config) -> anyhow::Result<Vec<Sockets>> {
     let count = config.worker_count();
-    let mark = config.capture.is_some().then_some(capture::MARK);
+    let mark = mark(config);
     let mesh = quic::bind_workers(config.listen.mesh, count)
         .with_context(|| format!("listen.mesh: cannot bind UDP {}", config.listen.mesh))?;
     let tcp = |key: &'static str, address: Option<SocketAddr>| -> anyhow::Result<Option<std::net::TcpListener>> {
@@ -131,25 +197,30 @@ async fn open_doors(admin: &Arc<Admin>) -> anyhow::Result<()> {
 
 fn start_workers(
     shared: &Arc<Shared>,
+    hearts: &Heartbeats,
     sockets: Vec<Sockets>,
     identity: &IdentityHandle,
     keys: &SharedKeys,
+    failed: &Arc<AtomicBool>,
 ) -> anyhow::Result<Vec<JoinHandle<()>>> {
     let count = sockets.len();
     let mut threads = Vec::with_capacity(count);
     for (index, sockets) in sockets.into_iter().enumerate() {
         let (shared, identity, keys) = (Arc::clone(shared), identity.clone(), keys.clone());
+        let (heart, failed) = (hearts.of(index), Arc::clone(failed));
         let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
             let result = match runtime {
-                Ok(runtime) => runtime.block_on(work(shared.clone(), index, count, sockets, identity, keys)),
+                Ok(runtime) => runtime.block_on(work(shared.clone(), &heart, (index, count), sockets, identity, keys)),
                 Err(error) => Err(error.into()),
             };
             if let Err(error) = result {
                 tracing::error!(worker = index, error = format!("{error:#}"), "worker failed");
+                failed.store(true, Ordering::Relaxed);
                 shared.drain.quit();
             }
+            heart.rest();
         })?;
         threads.push(thread);
     }
@@ -159,8 +230,8 @@ fn start_workers(
 /// The life of one worker thread.
 async fn work(
     shared: Arc<Shared>,
-    index: usize,
-    count: usize,
+    heart: &Heart,
+    (index, count): (usize, usize),
     sockets: Sockets,
     identity: IdentityHandle,
     keys: SharedKeys,
@@ -173,13 +244,15 @@ async fn work(
     let dialer = Dialer::new(dial, place, &keys, &limits).context("cannot start the dialling endpoint")?;
     let pool = Pool::new(dialer, identity, PoolLimits::default(), HttpLimits::default().between_proxies().h3());
     shared.pools.lock().expect("no holder panics").push(Arc::clone(pool.stats()));
-    let mark = shared.config.capture.is_some().then_some(capture::MARK);
-    let apps = AppPool::new(mark, &shared.config.limits);
+    let apps = AppPool::new(mark(&shared.config), &shared.config.limits);
     shared.app_pools.lock().expect("no holder panics").push(apps.stats.clone());
     let worker = Rc::new(Worker::new(index, shared, pool, apps));
     let tcp = listeners::TcpSockets { explicit, outbound, inbound };
     let _mesh = listeners::start(&worker, tcp, server)?;
-    tend(&worker).await;
+    tokio::select! {
+        () = tend(&worker) => {}
+        () = heart.run() => {}
+    }
     Ok(())
 }
 
@@ -218,33 +291,6 @@ async fn tend(worker: &Rc<Worker>) {
             }
             () = worker.shared.drain.quitting() => return,
         }
-    }
-}
-
-fn install_capture(shared: &Shared) -> anyhow::Result<Option<capture::Rules>> {
-    let Some(settings) = &shared.config.capture else { return Ok(None) };
-    let rules = crate::capturing::rules(&shared.config, settings);
-    rules.install().context("cannot install the capture rules (needs CAP_NET_ADMIN and nft)")?;
-    info!("capture rules installed");
-    Ok(Some(rules))
-}
-
-async fn watch_signals(shared: Arc<Shared>) {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return warn!("cannot watch signals");
-    };
-    let mut asked = false;
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        if std::mem::replace(&mut asked, true) {
-            warn!("second signal: ending at once");
-            return shared.drain.quit();
-        }
-        shared.drain.start();
     }
 }
 

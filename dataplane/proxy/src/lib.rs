@@ -24,16 +24,19 @@ pub mod capturing;
 pub mod config;
 pub mod control;
 pub mod gauges;
+pub mod heartbeat;
 pub mod hosts;
 pub mod ledger;
 pub mod listeners;
 pub mod shared;
+pub mod signals;
 pub mod state;
 pub mod worker;
 
 pub mod admin;
 pub mod profile;
 pub mod scrape;
+pub mod side;
 pub mod telemetry;
 
 /// An error with all its sources, on one line.

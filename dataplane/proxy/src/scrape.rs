@@ -5,8 +5,10 @@ use std::fmt::Write as _;
 use weft_filter_host::{CustomValue, FilterStats, HostStats};
 use weft_transport::tls::HandshakeFailure;
 
-use crate::admin::Admin;
-use crate::telemetry::names::Metric;
+use crate::admin::{Admin, Door};
+use crate::side::Side;
+use crate::telemetry::names::{Kind, Metric};
+use crate::telemetry::process::Process;
 use crate::telemetry::render::{self, header, sample};
 use crate::telemetry::series::push_label;
 
@@ -14,6 +16,7 @@ use crate::telemetry::series::push_label;
 pub fn render(admin: &Admin) -> String {
     let mut out = String::with_capacity(64 << 10);
     gauges(admin, &mut out);
+    Process::now().render(&mut out);
     render::series(&admin.shared.series, &mut out);
     filters(admin, &mut out);
     out.push_str(&admin.prometheus.render());
@@ -33,10 +36,24 @@ fn gauges(admin: &Admin, out: &mut String) {
     gauge(Metric::Draining, u64::from(shared.drain.is_draining()));
     gauge(Metric::Workers, shared.config.worker_count() as u64);
     gauge(Metric::AppConnections, shared.app_connections.value());
+    gauge(Metric::WorkersStalled, admin.hearts.stalled().len() as u64);
     gauge(Metric::EndpointsUnreachable, shared.unreachable.value());
     gauge(Metric::AccessLogDropped, shared.access_log.dropped());
+    gauge(Metric::SourcesDropped, shared.series.sources_dropped());
+    if let Some(capturing) = admin.capture.get() {
+        gauge(Metric::CaptureRulesPresent, u64::from(capturing.is_present()));
+        gauge(Metric::CaptureRestored, capturing.restored());
+    }
     if let Some(identity) = admin.identity.get() {
         gauge(Metric::CertificateExpiry, identity.current().identity.not_after().as_secs());
+    }
+    for (metric, value) in
+        [(Metric::SideConnections, Side::open as fn(&Side) -> u64), (Metric::SideEvicted, Side::evicted)]
+    {
+        header(out, metric);
+        for door in Door::ALL {
+            sample(out, metric.name(), &format!("port=\"{}\"", door.as_str()), value(admin.side(door)));
+        }
     }
     pools(admin, out);
 }
@@ -138,9 +155,13 @@ fn filter_labels(host: &HostStats) -> String {
     labels
 }
 
-/// Resident memory of this process (`VmRSS`), 0 where it cannot be read.
-pub fn resident_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.and_then(|line| line.trim().trim_end_matches(" kB").trim().parse::<u64>().ok()).unwrap_or(0) * 1_024
+/// Tells the exporter of the rare counters what they mean, for the HELP of each.
+pub fn describe() {
+    for metric in Metric::ALL {
+        match metric.kind() {
+            Kind::Counter => metrics::describe_counter!(metric.name(), metric.help()),
+            Kind::Gauge => metrics::describe_gauge!(metric.name(), metric.help()),
+            Kind::Histogram => metrics::describe_histogram!(metric.name(), metric.help()),
+        }
+    }
 }

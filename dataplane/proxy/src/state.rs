@@ -133,6 +133,19 @@ impl State {
         }
     }
 
+    /// What a caller must know to change anything by the admin port: made at its first use, for this user to read.
+    pub fn admin_token(&self) -> Result<String, StateError> {
+        match self.read_text("admin.token")?.map(|text| text.trim().to_owned()) {
+            Some(token) if token.len() >= 32 => Ok(token),
+            _ => {
+                let token: [u8; 32] = rand::random();
+                let text: String = token.iter().map(|byte| format!("{byte:02x}")).collect();
+                self.write("admin.token", format!("{text}\n").as_bytes())?;
+                Ok(text)
+            }
+        }
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
@@ -191,6 +204,10 @@ mod tests {
         state.keep_bundle(&bundle).unwrap();
         assert_eq!(state.bundle().unwrap(), Some(bundle));
         assert_eq!(state.secret().unwrap(), state.secret().unwrap());
+        let token = state.admin_token().unwrap();
+        assert_eq!((token.len(), &token), (64, &state.admin_token().unwrap()));
+        let mode = fs::metadata(state.path("admin.token")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
         let mode = fs::metadata(state.path("identity.key")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }

@@ -133,3 +133,67 @@ async fn a_restart_asks_before_it_serves_what_it_kept() {
     let seen = seen.into_inner().unwrap();
     assert!(!seen.contains(&200), "what was kept let nobody in: {seen:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn signals_for_log_files_end_nothing() {
+    let mut mesh = Mesh::start().await;
+    let mut sidecar = mesh.sidecar(Workload::client("signalled")).await;
+    for signal in ["HUP", "USR1", "USR2"] {
+        sidecar.process.signal(signal);
+        sidecar.process.logs(&format!("signal=\"{signal}\""));
+        mesh.signal_control(signal);
+    }
+    assert_eq!(sidecar.health("ready"), 200);
+    assert_eq!(sidecar.terminate().code(), Some(0));
+    mesh.kill_control();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_requests_at_the_health_port_cost_nobody_else() {
+    use tokio::io::AsyncWriteExt as _;
+    let mesh = Mesh::start().await;
+    let workload = Workload::server("probed", 8080, "http");
+    let _app = App::start("probed", workload.ip, 8080).await;
+    let server = mesh.sidecar(workload).await;
+    let client = mesh.sidecar(Workload::client("asking")).await;
+    eventually("probed is reachable", || async {
+        (Client::through(client.proxy(), "probed").await.get("/who").await.status == 200).then_some(())
+    })
+    .await;
+    let mut silent = Vec::new();
+    for _ in 0..400 {
+        let mut stream = tokio::net::TcpStream::connect(server.at(15021)).await.unwrap();
+        let _ = stream.write_all(b"GET /healthz/ready HTTP/1.1\r\nhost: ").await;
+        silent.push(stream);
+    }
+    assert_eq!(server.health("ready"), 200);
+    assert_eq!(Client::through(client.proxy(), "probed").await.get("/who").await.status, 200);
+    let metrics = server.metrics().await;
+    assert!(metrics.sum("weft_side_connections", &[("port", "health")]) <= 65.0);
+    assert!(metrics.sum("weft_side_connections_evicted_total", &[("port", "health")]) >= 300.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changing_calls_take_the_token() {
+    let mesh = Mesh::start().await;
+    let mut sidecar = mesh.sidecar(Workload::client("guarded")).await;
+    let admin = format!("http://{}", sidecar.at(15000));
+    let post = |fields: &[&str]| {
+        let mut curl = std::process::Command::new("curl");
+        curl.args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "-X", "POST"]);
+        for field in fields {
+            curl.args(["-H", field]);
+        }
+        let output = curl.arg(format!("{admin}/quitquitquit")).output().expect("curl runs");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let token = std::fs::read_to_string(sidecar.state().join("admin.token")).unwrap();
+    let known = format!("authorization: Bearer {}", token.trim());
+    assert_eq!(post(&[]), "401");
+    assert_eq!(post(&["authorization: Bearer guess"]), "401");
+    assert_eq!(post(&[&known, "host: evil.example:15000"]), "421");
+    assert_eq!(post(&[&known, "origin: http://evil.example"]), "403");
+    assert_eq!(sidecar.health("ready"), 200);
+    assert_eq!(post(&[&known]), "200");
+    assert_eq!(sidecar.process.ended().code(), Some(0));
+}

@@ -292,7 +292,7 @@ async fn a_second_proxy_neither_replaces_nor_removes_the_first_ones_rules() {
 #[ignore = "needs root, nft and network namespaces: cargo xtask test --real"]
 async fn the_network_reaches_no_port_for_local_use_and_a_squatter_gets_nothing() {
     let mut captured = captured().await;
-    let (here, there) = (captured.hosts.here.clone(), captured.hosts.there.clone());
+    let here = captured.hosts.here.clone();
     for port in [15000, 15001, 15006, 15080] {
         let asked = uncaptured(&here, &format!("http://{THERE}:{port}/"));
         assert!(!asked.status.success(), "{port}: {asked:?}");
