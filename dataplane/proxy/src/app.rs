@@ -50,6 +50,7 @@ pub fn run(config: Config, log_level: LogLevel) -> anyhow::Result<()> {
         .build()
         .context("cannot start the control runtime")?;
     let state = State::open(&config.state_dir).context("state directory")?;
+    crate::descriptors::raise();
     let token = state.admin_token().context("state directory")?;
     let sockets = bind(&config)?;
     let roots = std::fs::read_to_string(&config.control.ca_file)

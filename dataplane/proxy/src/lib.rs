@@ -23,6 +23,7 @@ pub mod app;
 pub mod capturing;
 pub mod config;
 pub mod control;
+pub mod descriptors;
 pub mod gauges;
 pub mod heartbeat;
 pub mod hosts;

@@ -10,6 +10,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tracing::{info, warn};
 use weft_transport::quic::Server;
 
+use crate::descriptors;
 use crate::inbound;
 use crate::outbound;
 use crate::telemetry::throttle;
@@ -34,7 +35,7 @@ where
     F: Fn(Rc<Worker>, TcpStream, SocketAddr) -> Fut,
     Fut: Future<Output = ()> + 'static,
 {
-    let limit = worker.shared.config.limits.max_connections as u64 * worker.shared.config.worker_count() as u64;
+    let limit = descriptors::app_connections(&worker.shared.config);
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {

@@ -36,6 +36,8 @@ fn gauges(admin: &Admin, out: &mut String) {
     gauge(Metric::Draining, u64::from(shared.drain.is_draining()));
     gauge(Metric::Workers, shared.config.worker_count() as u64);
     gauge(Metric::AppConnections, shared.app_connections.value());
+    gauge(Metric::AppConnectionsLimit, crate::descriptors::app_connections(&shared.config));
+    gauge(Metric::NotDialled, weft_transport::capture::not_dialled());
     gauge(Metric::WorkersStalled, admin.hearts.stalled().len() as u64);
     gauge(Metric::EndpointsUnreachable, shared.unreachable.value());
     gauge(Metric::AccessLogDropped, shared.access_log.dropped());

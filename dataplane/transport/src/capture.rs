@@ -3,6 +3,8 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsRawFd as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -63,6 +65,31 @@ pub fn bind_tcp(address: SocketAddr, reuseport: bool, mark: Option<u32>) -> io::
     Ok(socket.into())
 }
 
+/// Sockets that we dial stop at this descriptor: the kernel gives the lowest that is free, so that a socket beyond it means
+/// that as many are open. 0: no such bound.
+static DIAL_CEILING: AtomicU64 = AtomicU64::new(0);
+
+static NOT_DIALLED: AtomicU64 = AtomicU64::new(0);
+
+/// Leaves the descriptors from `ceiling` on to others than [`connect_tcp`], for the whole process.
+pub fn stop_dialling_at(ceiling: u64) {
+    DIAL_CEILING.store(ceiling, Ordering::Relaxed);
+}
+
+/// How often [`connect_tcp`] failed at that bound.
+pub fn not_dialled() -> u64 {
+    NOT_DIALLED.load(Ordering::Relaxed)
+}
+
+fn has_room(socket: &TcpSocket) -> io::Result<()> {
+    let ceiling = DIAL_CEILING.load(Ordering::Relaxed);
+    if ceiling == 0 || u64::try_from(socket.as_raw_fd()).unwrap_or(0) < ceiling {
+        return Ok(());
+    }
+    NOT_DIALLED.fetch_add(1, Ordering::Relaxed);
+    Err(io::Error::other("too many connections are open: no file descriptor is left for another"))
+}
+
 /// Connects, from `source` if given, within `timeout` (`TimedOut`). `mark` needs CAP_NET_ADMIN.
 pub async fn connect_tcp(
     address: SocketAddr,
@@ -71,6 +98,7 @@ pub async fn connect_tcp(
     timeout: Duration,
 ) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    has_room(&socket)?;
     if let Some(mark) = mark {
         SockRef::from(&socket).set_mark(mark)?;
     }

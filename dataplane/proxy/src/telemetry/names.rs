@@ -55,6 +55,8 @@ metrics! {
     HandshakeRetries = "weft_handshake_retries_total", Counter, "Callers asked to prove their address first.";
     PeerViolations = "weft_peer_violations_total", Counter, "Mesh connections closed because the peer broke HTTP/3 or a limit, by code and reason.";
     AppConnections = "weft_app_connections", Gauge, "Application connections accepted and open.";
+    AppConnectionsLimit = "weft_app_connections_limit", Gauge, "Application connections that may be open: limits.max_connections for each worker, at most half of the file descriptors.";
+    NotDialled = "weft_dials_refused_total", Counter, "Dials that were not made because three quarters of the file descriptors were used.";
     AppConnectionsRefused = "weft_app_connections_refused_total", Counter, "Application connections refused at the limit.";
     AppPoolReused = "weft_app_pool_reused_total", Counter, "Requests sent to the app on a kept connection.";
     AppPoolDialled = "weft_app_pool_dialled_total", Counter, "Connections dialled to the app.";

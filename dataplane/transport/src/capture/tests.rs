@@ -135,3 +135,38 @@ fn refused_and_mapped_addresses() {
         assert_eq!(unmapped("[::1]:80".parse().unwrap()), "[::1]:80".parse().unwrap());
     });
 }
+
+/// In a process of its own, so that no other test dials meanwhile: see `dials_leave_descriptors_to_others`.
+#[test]
+#[ignore = "started by dials_leave_descriptors_to_others"]
+fn bounded_process() {
+    run(async {
+        let listener = listen_tcp("127.0.0.1:0".parse().unwrap(), false, None).unwrap();
+        let address = listener.local_addr().unwrap();
+        let connect = || connect_tcp(address, None, None, Duration::from_secs(5));
+        stop_dialling_at(64);
+        let mut open = Vec::new();
+        let refused = loop {
+            match connect().await {
+                Ok(stream) => open.push(stream),
+                Err(error) => break error,
+            }
+            assert!(open.len() < 64);
+        };
+        assert!(refused.to_string().contains("no file descriptor is left"), "{refused}");
+        assert_eq!(not_dialled(), 1);
+        assert!(std::fs::File::open("/dev/null").is_ok(), "others still get one");
+        open.pop();
+        assert!(connect().await.is_ok(), "one that is closed makes room");
+    });
+}
+
+#[test]
+fn dials_leave_descriptors_to_others() {
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "capture::tests::bounded_process", "--ignored"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
