@@ -17,11 +17,11 @@ use hyper::body::Incoming;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tracing::{info, warn};
+use weft_profiler::ProfileError;
 use weft_transport::tls::IdentityHandle;
 
 use crate::capturing::Capturing;
 use crate::heartbeat::Heartbeats;
-use crate::profile;
 use crate::scrape;
 use crate::shared::Shared;
 use crate::side::{Side, SideLimits};
@@ -104,9 +104,16 @@ impl Admin {
         if (door, request.method(), uri.path()) != (Door::Admin, &Method::GET, "/debug/pprof/profile") {
             return self.answer(door, request, from);
         }
-        match profile::take(uri.query().unwrap_or("")).await {
+        match weft_profiler::take(uri.query().unwrap_or("")).await {
             Ok(profile) => answer(StatusCode::OK, profile, "application/octet-stream"),
-            Err(error) => plain(error.status(), &format!("{error}\n")),
+            Err(error) => {
+                let status = match error {
+                    ProfileError::Busy => StatusCode::CONFLICT,
+                    ProfileError::Seconds(_) => StatusCode::BAD_REQUEST,
+                    ProfileError::Io(_) => StatusCode::INTERNAL_SERVER_ERROR,
+                };
+                plain(status, &format!("{error}\n"))
+            }
         }
     }
 

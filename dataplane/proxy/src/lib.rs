@@ -2,6 +2,8 @@
 //! path, `control` the way new configuration comes, `app` the composition root. Its pure counterparts are `weft-policy`
 //! and `weft-flow`.
 
+#![forbid(unsafe_code)]
+
 pub mod outbound;
 
 pub mod inbound;
@@ -35,7 +37,6 @@ pub mod state;
 pub mod worker;
 
 pub mod admin;
-pub mod profile;
 pub mod scrape;
 pub mod side;
 pub mod telemetry;

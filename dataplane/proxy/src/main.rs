@@ -1,5 +1,7 @@
 //! weft-proxy: reads its arguments and its file, and runs.
 
+#![forbid(unsafe_code)]
+
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;

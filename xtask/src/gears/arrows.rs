@@ -22,9 +22,9 @@ const LONGEST_CHAIN: usize = 5;
 /// What a crate may name. `None`: it stands outside the product and may name all but the tests.
 fn allowed(name: &str) -> Option<&'static [&'static str]> {
     Some(match name {
-        "weft-policy" | "weft-filters-sdk" | "xtask" => &[],
+        "weft-policy" | "weft-profiler" | "weft-filters-sdk" | "xtask" => &[],
         "weft-flow" | "weft-transport" | "weft-filter-host" | "weft-control" | "weft" => &["weft-policy"],
-        "weft-proxy" => &["weft-policy", "weft-flow", "weft-transport", "weft-filter-host"],
+        "weft-proxy" => &["weft-policy", "weft-flow", "weft-transport", "weft-filter-host", "weft-profiler"],
         filter if filter.starts_with("weft-filter-") => &["weft-filters-sdk", "weft-policy"],
         _ => return None,
     })

@@ -1,5 +1,5 @@
-//! A processor profile of the running proxy, on request: `/debug/pprof/profile`. Sampled by signal, unwound and named off the
-//! data path, given in pprof's format. Invariant: one at a time, and nothing is set up before the first.
+//! A processor profile of the process that calls it. Sampled by signal, unwound and named off the data path, given in pprof's
+//! format. Invariant: one at a time, and nothing is set up before the first. All unsafe code of a proxy is here, in `sampler`.
 
 mod image;
 mod pprof;
@@ -12,7 +12,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use framehop::{CacheNative, MayAllocateDuringUnwind, Unwinder as _, UnwinderNative};
-use http::StatusCode;
 use tokio::sync::oneshot;
 use tracing::info;
 
@@ -36,16 +35,6 @@ pub enum ProfileError {
     Seconds(String),
     #[error("this process cannot be sampled: {0}")]
     Io(#[from] std::io::Error),
-}
-
-impl ProfileError {
-    pub fn status(&self) -> StatusCode {
-        match self {
-            ProfileError::Busy => StatusCode::CONFLICT,
-            ProfileError::Seconds(_) => StatusCode::BAD_REQUEST,
-            ProfileError::Io(_) => StatusCode::INTERNAL_SERVER_ERROR,
-        }
-    }
 }
 
 static BUSY: AtomicBool = AtomicBool::new(false);
@@ -158,7 +147,7 @@ mod tests {
         assert_eq!(seconds("debug=0&seconds=300").ok(), Some(300));
         for wrong in ["seconds=0", "seconds=301", "seconds=", "seconds=-1", "seconds=1.5", "seconds=1m"] {
             let error = seconds(wrong).expect_err(wrong);
-            assert_eq!(error.status(), StatusCode::BAD_REQUEST);
+            assert!(matches!(error, ProfileError::Seconds(_)), "{error}");
             assert!(error.to_string().contains("1 to 300"), "{error}");
         }
     }
@@ -180,7 +169,7 @@ mod tests {
             let busy = Busy::take().unwrap();
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             let second = runtime.block_on(take("seconds=1")).expect_err("one at a time");
-            assert_eq!(second.status(), StatusCode::CONFLICT);
+            assert!(matches!(second, ProfileError::Busy), "{second}");
             let profile = record(Duration::from_secs(2), || false);
             drop(busy);
             end.store(true, Ordering::Relaxed);
