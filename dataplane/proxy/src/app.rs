@@ -243,7 +243,7 @@ async fn work(
     let server = Server::new(mesh, place, &keys, &identity, &limits).context("cannot start the mesh endpoint")?;
     shared.admissions.lock().expect("no holder panics").push(Arc::clone(server.stats()));
     let dialer = Dialer::new(dial, place, &keys, &limits).context("cannot start the dialling endpoint")?;
-    let pool = Pool::new(dialer, identity, PoolLimits::default(), HttpLimits::default().between_proxies().h3());
+    let pool = Pool::new(dialer, identity, pool_limits(&shared.config), HttpLimits::default().between_proxies().h3());
     shared.pools.lock().expect("no holder panics").push(Arc::clone(pool.stats()));
     let apps = AppPool::new(mark(&shared.config), &shared.config.limits);
     shared.app_pools.lock().expect("no holder panics").push(apps.stats.clone());
@@ -267,6 +267,16 @@ fn transport_limits(config: &Config) -> TransportLimits {
         connections_per_source: limits.max_peer_connections_per_source,
         connections_per_identity: limits.max_peer_connections_per_identity,
         ..TransportLimits::default()
+    }
+}
+
+fn pool_limits(config: &Config) -> PoolLimits {
+    let limits = &config.limits;
+    PoolLimits {
+        streams_per_connection: limits.peer_streams_per_connection,
+        connections_per_peer: limits.peer_connections,
+        idle_timeout: Duration::from_secs(limits.peer_idle_timeout_s),
+        ..PoolLimits::default()
     }
 }
 

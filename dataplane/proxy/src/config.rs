@@ -157,6 +157,12 @@ pub struct Limits {
     pub max_peer_connections_per_identity: usize,
     /// Mesh handshakes under way, per worker; an eighth of them for callers that have not proved their address.
     pub max_handshakes: usize,
+    /// Requests on one connection to a peer before another is dialled.
+    pub peer_streams_per_connection: usize,
+    /// Connections to one peer, per worker; beyond them requests wait for a stream.
+    pub peer_connections: usize,
+    /// An unused connection to a peer is closed after this.
+    pub peer_idle_timeout_s: u64,
     /// Metric series of a pair of workloads that nothing refers to any more are kept this long; 0 = for ever.
     pub metric_series_idle_s: u64,
     /// Metric series of one worker; what comes after is counted under `overflow`.
@@ -189,6 +195,9 @@ impl Default for Limits {
             max_peer_connections_per_source: 512,
             max_peer_connections_per_identity: 2_048,
             max_handshakes: 1_024,
+            peer_streams_per_connection: 256,
+            peer_connections: 4,
+            peer_idle_timeout_s: 60,
             metric_series_idle_s: 3_600,
             metric_series_per_worker: 10_000,
             metric_sources_per_identity: 64,
@@ -231,6 +240,9 @@ impl Config {
             ("limits.max_peer_connections_per_source", config.limits.max_peer_connections_per_source as u64),
             ("limits.max_peer_connections_per_identity", config.limits.max_peer_connections_per_identity as u64),
             ("limits.max_handshakes", config.limits.max_handshakes as u64),
+            ("limits.peer_streams_per_connection", config.limits.peer_streams_per_connection as u64),
+            ("limits.peer_connections", config.limits.peer_connections as u64),
+            ("limits.peer_idle_timeout_s", config.limits.peer_idle_timeout_s),
             ("limits.metric_series_per_worker", config.limits.metric_series_per_worker as u64),
             ("limits.access_log_queue_lines", config.limits.access_log_queue_lines as u64),
             ("limits.side_connections", config.limits.side_connections as u64),

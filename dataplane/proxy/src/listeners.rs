@@ -60,7 +60,7 @@ where
 /// refused then, never passed on in the clear.
 async fn captured(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
     if worker.snapshot().is_none() {
-        worker.shared.counters.connections_refused.increment(1);
+        worker.ledger.counters.connections_refused.increment(1);
         return refuse(&stream);
     }
     outbound::connection::captured(worker, stream, peer).await;

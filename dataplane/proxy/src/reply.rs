@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use weft_policy::route::{EgressRefusal, RouteRefusal};
+use weft_policy::text::printable;
 use weft_transport::http::{ResponseHead, StreamError};
 
 /// The header that explains a local reply to a meshed peer: `side;stage;rule;reason`.
@@ -310,7 +311,9 @@ impl Failure {
     }
 
     fn sentence(&self, side: Side, verdict: &Verdict) -> String {
-        format!("weft {} {}: {self}", side.as_str(), verdict.stage)
+        // A peer's reason for closing, for one, is the peer's text.
+        let told = self.to_string();
+        format!("weft {} {}: {}", side.as_str(), verdict.stage, printable(&told))
     }
 
     fn weft_reply(&self, side: Side, verdict: &Verdict) -> HeaderValue {

@@ -98,7 +98,7 @@ async fn each_metric_says_what_it_means_and_what_it_is() {
     let admin = Admin { prometheus: recorder.handle(), ..admin() };
     metrics::with_local_recorder(&recorder, || {
         scrape::describe();
-        crate::shared::Counters::register();
+        crate::telemetry::counters::Counters::register();
     });
     let (_, text) = ask(&admin, Door::Metrics, Method::GET, "/metrics", &[]).await;
     let text = String::from_utf8(text).unwrap();
