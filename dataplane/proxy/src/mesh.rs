@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use weft_policy::bundle::ServedWorkload;
 use weft_policy::identity::SpiffeId;
-use weft_transport::http::RequestHead;
+use weft_transport::http::{RequestHead, WEFT_REASON, WEFT_UPGRADE};
 
 use crate::telemetry::series::Peer;
 use crate::telemetry::sources;
@@ -35,9 +35,14 @@ pub fn strip(headers: &mut HeaderMap) {
     headers.remove(X_FORWARDED_CLIENT_CERT);
 }
 
-/// Removes from a response what only proxies may say to each other.
-pub fn strip_response(headers: &mut HeaderMap) {
+/// Removes from a response what only proxies may say to each other. What HTTP/1 alone can say of an answer stays for a
+/// client that speaks it (`http1`), or for the proxy of one.
+pub fn strip_response(headers: &mut HeaderMap, http1: bool) {
     headers.remove(crate::reply::WEFT_REPLY);
+    if !http1 {
+        headers.remove(WEFT_REASON);
+        headers.remove(WEFT_UPGRADE);
+    }
 }
 
 /// The value of `weft-source` for a workload.

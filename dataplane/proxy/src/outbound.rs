@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use weft_filter_host::Permit;
-use weft_transport::http::{RequestHead, Responder};
+use weft_transport::http::{Forwards, RequestHead, Responder};
 
 use self::attempts::{Attempt, Attempts};
 pub use self::origin::{Origin, Target};
@@ -63,6 +63,9 @@ async fn carry(
 ) -> Result<(), Failure> {
     let from = origin.workload(snapshot)?;
     mesh::strip(&mut request.head.headers);
+    if request.head.count_forward() == Forwards::Exhausted {
+        return Err(Failure::LastHop);
+    }
     routing::take_target(origin, &mut request.head);
     let Some(resolved) = routing::resolve(snapshot, &worker.shared.hosts, from, origin, &request.head)? else {
         return Box::pin(passthrough::request(worker, snapshot, origin, request, record)).await;

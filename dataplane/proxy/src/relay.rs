@@ -218,7 +218,8 @@ async fn respond(
     received: &Progress,
 ) -> Result<(), ExchangeError> {
     received.grpc_status.set(grpc_status(&head.headers));
-    mesh::strip_response(&mut head.headers);
+    let http1 = !matches!(responder, Some(Responder::H2(_)));
+    mesh::strip_response(&mut head.headers, http1);
     let replaced = terms.filtered.response(&mut head).await;
     terms.status.set(Some((head.status, Instant::now())));
     let mut source = Source::once(answer.into_body());
@@ -248,7 +249,7 @@ async fn switched(
     terms: &Terms<'_, '_>,
     (sent, received): (&Progress, &Progress),
 ) -> Result<(), ExchangeError> {
-    mesh::strip_response(&mut head.headers);
+    mesh::strip_response(&mut head.headers, true);
     terms.status.set(Some((head.status, Instant::now())));
     let mut source = Source::once(answer.into_body());
     let responder = responder.take().expect("a response has one final head");

@@ -175,6 +175,8 @@ pub enum Failure {
     NotImplemented(Cow<'static, str>),
     #[error("a policy that took effect since denies this connection: {0}")]
     NoLongerAllowed(String),
+    #[error("Max-Forwards is 0: this hop answers")]
+    LastHop,
     #[error("a loop: the request came back to the proxy that sent it")]
     Loop,
     #[error("{}", .0.reason)]
@@ -254,6 +256,8 @@ impl Failure {
             Failure::NoLongerAllowed(_) => {
                 verdict(StatusCode::FORBIDDEN, Flag::Unauthorized, "filter", "no_longer_allowed", 7)
             }
+            //= rfc9110#section-7.6.2
+            Failure::LastHop => verdict(StatusCode::OK, Flag::None, "route", "max_forwards", 0),
             Failure::Loop => verdict(StatusCode::LOOP_DETECTED, Flag::NoRoute, "route", "loop", 7),
             Failure::Filter(reply) => filter_verdict(reply),
         }
