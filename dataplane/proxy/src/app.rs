@@ -14,7 +14,6 @@ use tokio::runtime::LocalOptions;
 use tracing::{info, warn};
 use weft_filter_host::{Host, HostConfig};
 use weft_transport::capture;
-use weft_transport::http::HttpLimits;
 use weft_transport::quic::{self, Dialer, Pool, PoolLimits, Server, SharedKeys, TransportLimits};
 use weft_transport::tls::IdentityHandle;
 
@@ -243,7 +242,8 @@ async fn work(
     let server = Server::new(mesh, place, &keys, &identity, &limits).context("cannot start the mesh endpoint")?;
     shared.admissions.lock().expect("no holder panics").push(Arc::clone(server.stats()));
     let dialer = Dialer::new(dial, place, &keys, &limits).context("cannot start the dialling endpoint")?;
-    let pool = Pool::new(dialer, identity, pool_limits(&shared.config), HttpLimits::default().between_proxies().h3());
+    let pool =
+        Pool::new(dialer, identity, pool_limits(&shared.config), shared.config.limits.http().between_proxies().h3());
     shared.pools.lock().expect("no holder panics").push(Arc::clone(pool.stats()));
     let apps = AppPool::new(mark(&shared.config), &shared.config.limits);
     shared.app_pools.lock().expect("no holder panics").push(apps.stats.clone());

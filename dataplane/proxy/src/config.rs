@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use weft_policy::bundle::Protocol;
+use weft_transport::http::HttpLimits;
 
 /// Why a configuration file is refused.
 #[derive(Debug, thiserror::Error)]
@@ -141,6 +142,18 @@ pub struct Limits {
     pub detect_timeout_ms: u64,
     /// How long a connection may take until its first bytes tell the version of HTTP.
     pub first_bytes_timeout_s: u64,
+    /// Bytes of a message head on each leg, the request line included; more is answered 431.
+    pub http_head_bytes: usize,
+    /// Fields of a head and of a trailer section, at most 128; more is answered 431.
+    pub http_fields: usize,
+    /// Bytes of a request target; more is answered 414.
+    pub http_target_bytes: usize,
+    /// Bytes of a trailer section.
+    pub http_trailer_bytes: usize,
+    /// From a head's first byte to its last; later is answered 408.
+    pub http_head_timeout_ms: u64,
+    /// How long an application's connection may stay without a request.
+    pub http_idle_timeout_s: u64,
     /// An idle TCP tunnel is closed after this.
     pub tunnel_idle_timeout_s: u64,
     /// A request body goes on after its answer is complete for as long as it moves at least this often.
@@ -179,6 +192,24 @@ pub struct Limits {
     pub side_head_timeout_ms: u64,
 }
 
+/// More fields than this fit no head.
+const MAX_HTTP_FIELDS: usize = 128;
+
+impl Limits {
+    /// What each HTTP codec keeps to.
+    pub fn http(&self) -> HttpLimits {
+        HttpLimits {
+            head_bytes: self.http_head_bytes,
+            fields: self.http_fields,
+            target_bytes: self.http_target_bytes,
+            trailer_bytes: self.http_trailer_bytes,
+            head_timeout: Duration::from_millis(self.http_head_timeout_ms),
+            idle_timeout: Duration::from_secs(self.http_idle_timeout_s),
+            ..HttpLimits::default()
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -187,6 +218,12 @@ impl Default for Limits {
             app_idle_timeout_s: 55,
             detect_timeout_ms: 200,
             first_bytes_timeout_s: 60,
+            http_head_bytes: 64 * 1_024,
+            http_fields: MAX_HTTP_FIELDS,
+            http_target_bytes: 16 * 1_024,
+            http_trailer_bytes: 64 * 1_024,
+            http_head_timeout_ms: 10_000,
+            http_idle_timeout_s: 3_600,
             tunnel_idle_timeout_s: 3_600,
             late_upload_idle_timeout_s: 60,
             replay_buffer_bytes: 64 * 1_024,
@@ -233,7 +270,15 @@ impl Config {
         if let Err(wrong) = crate::telemetry::check_log_filter(&config.log) {
             return refuse("log", wrong);
         }
+        if config.limits.http_fields > MAX_HTTP_FIELDS {
+            return refuse("limits.http_fields", format!("must be at most {MAX_HTTP_FIELDS}"));
+        }
         for (key, limit) in [
+            ("limits.http_head_bytes", config.limits.http_head_bytes as u64),
+            ("limits.http_fields", config.limits.http_fields as u64),
+            ("limits.http_target_bytes", config.limits.http_target_bytes as u64),
+            ("limits.http_head_timeout_ms", config.limits.http_head_timeout_ms),
+            ("limits.http_idle_timeout_s", config.limits.http_idle_timeout_s),
             ("limits.max_connections", config.limits.max_connections as u64),
             ("limits.max_streams_per_connection", u64::from(config.limits.max_streams_per_connection)),
             ("limits.max_peer_connections", config.limits.max_peer_connections as u64),

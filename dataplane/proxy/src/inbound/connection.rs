@@ -6,7 +6,6 @@ use std::rc::Rc;
 use http::Method;
 use tracing::{debug, warn};
 use weft_transport::h3;
-use weft_transport::http::HttpLimits;
 use weft_transport::quic::Handshake;
 
 use super::{Caller, serve, tcp};
@@ -48,7 +47,7 @@ pub async fn run(worker: Rc<Worker>, handshake: Handshake) {
 /// All requests that a peer may have open may time out together, once a second.
 fn limits(limits: &Limits) -> h3::Limits {
     let streams = limits.max_streams_per_connection;
-    let of_peers = HttpLimits::default().between_proxies().h3();
+    let of_peers = limits.http().between_proxies().h3();
     h3::Limits { cancels: streams.saturating_mul(2), cancels_per_second: streams, ..of_peers }
 }
 

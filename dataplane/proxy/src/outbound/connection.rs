@@ -79,7 +79,7 @@ async fn detected(worker: &Rc<Worker>, mut stream: TcpStream, prefix: Bytes, ori
 /// Serves a connection that is HTTP however its bytes come: only the version is theirs to tell.
 async fn http(worker: &Rc<Worker>, mut stream: TcpStream, prefix: Bytes, origin: Origin) {
     let first_bytes = Duration::from_secs(worker.shared.config.limits.first_bytes_timeout_s);
-    let limits = HttpLimits { idle_timeout: first_bytes, ..HttpLimits::default() };
+    let limits = HttpLimits { idle_timeout: first_bytes, ..worker.shared.config.limits.http() };
     match detect::detect_http_stream(&mut stream, prefix, &limits).await {
         Ok(Some((HttpVersion::Http2, prefix))) => {
             worker.ledger.counters.detected(&Detected::Http2).increment(1);
@@ -96,8 +96,9 @@ async fn http(worker: &Rc<Worker>, mut stream: TcpStream, prefix: Bytes, origin:
 
 /// Serves HTTP/1 until the connection closes, turns into a tunnel, or cannot go on.
 async fn serve_h1(worker: &Rc<Worker>, stream: TcpStream, prefix: Bytes, origin: Origin) {
-    let replay = worker.shared.config.limits.replay_buffer_bytes;
-    let mut conn = h1::ServerConn::new(stream, &prefix, h1::Limits::default());
+    let limits = &worker.shared.config.limits;
+    let replay = limits.replay_buffer_bytes;
+    let mut conn = h1::ServerConn::new(stream, &prefix, limits.http().h1());
     loop {
         let exchange = match conn.next().await {
             Ok(Some(exchange)) => exchange,
@@ -123,7 +124,7 @@ async fn serve_h1(worker: &Rc<Worker>, stream: TcpStream, prefix: Bytes, origin:
 
 /// Serves prior-knowledge HTTP/2: requests run side by side.
 async fn serve_h2(worker: &Rc<Worker>, stream: TcpStream, prefix: Bytes, origin: Origin) {
-    let mut conn = match h2::ServerConn::new(stream, prefix, &h2::Limits::default()).await {
+    let mut conn = match h2::ServerConn::new(stream, prefix, &worker.shared.config.limits.http().h2()).await {
         Ok(conn) => conn,
         Err(error) => return debug!(peer = %origin.peer, %error, "HTTP/2 preface refused"),
     };
