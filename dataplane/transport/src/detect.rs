@@ -10,6 +10,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::h1::MAX_EMPTY_LINES;
 use crate::http::HttpLimits;
 
 mod client_hello;
@@ -22,9 +23,6 @@ pub const MAX_BYTES: usize = 18 * 1024;
 const MAX_METHOD: usize = 32;
 /// What a client of HTTP/2 with prior knowledge says first (RFC 9113 section 3.4).
 pub const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Empty lines that may precede a request line.
-//= rfc9112#section-2.2
-pub(crate) const MAX_EMPTY_LINES: usize = 8;
 
 /// The verdict on the first bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -21,6 +21,10 @@ pub use refusal::Refusal;
 pub use server::{Exchange, Responder, ServerConn, ServerError};
 pub use stream::{Body, Sink};
 
+/// Empty lines that may precede a request line.
+//= rfc9112#section-2.2
+pub(crate) const MAX_EMPTY_LINES: usize = 8;
+
 /// What one HTTP/1 connection accepts, and how it closes. Hitting a number is an error with a reason: a [`Refusal`] to a
 /// client, a protocol error from a server.
 #[derive(Debug, Clone)]

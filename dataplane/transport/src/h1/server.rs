@@ -17,8 +17,7 @@ use super::decode::Decoder;
 use super::encode::{self, Answering, Outgoing};
 use super::parse::{self, Asked, ParsedRequest, Rejection};
 use super::stream::{Body, Link, ReadSide, Sink, Tunnel, WriteSide};
-use super::{Limits, Refusal};
-use crate::detect::MAX_EMPTY_LINES;
+use super::{Limits, MAX_EMPTY_LINES, Refusal};
 use crate::http::{RecvBody, RequestHead, Responder as AnyResponder, ResponseHead, StreamError};
 use crate::tcp;
 
