@@ -22,6 +22,8 @@ pub use recv::RecvStream;
 pub use send::SendStream;
 pub use server::{Incoming, Server, accept};
 
+use std::time::Duration;
+
 use crate::qpack;
 
 /// Bounds on what a peer may make us hold or do, and how we write.
@@ -49,8 +51,14 @@ pub struct Limits {
     pub cancels: u32,
     /// How many of those come back in a second: as many as may be open, each timing out after a second.
     pub cancels_per_second: u32,
-    /// Announce HTTP datagrams (RFC 9297); the QUIC transport must have them enabled.
-    pub datagrams: bool,
+    /// Server: how long a request's head may take from its first byte to its last.
+    pub head_timeout: Duration,
+    /// Server: requests of one connection whose heads are incomplete; more are refused as not processed.
+    pub waiting_heads: usize,
+    /// How long `abort` waits until what was given before has left.
+    pub abort: Duration,
+    /// Agree with peers that say so too on ending a message as failed behind its last byte, not ahead of it.
+    pub aborts: bool,
     /// Huffman-code strings where that is shorter. Costs more CPU than the bytes are worth inside one network.
     pub huffman: bool,
 }
@@ -68,7 +76,10 @@ impl Default for Limits {
             unknown_streams: 1024,
             cancels: 2048,
             cancels_per_second: 1024,
-            datagrams: true,
+            head_timeout: Duration::from_secs(10),
+            waiting_heads: 256,
+            abort: Duration::from_secs(5),
+            aborts: true,
             huffman: false,
         }
     }

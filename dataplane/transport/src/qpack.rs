@@ -37,6 +37,9 @@ pub enum Error {
     /// A field that HTTP forbids: the message is malformed.
     #[error("malformed message: {0}")]
     Field(&'static str),
+    /// A well-formed request to change to a protocol that is not known here.
+    #[error("unknown protocol")]
+    Protocol,
 }
 
 /// The pseudo-header fields that are defined.

@@ -135,7 +135,7 @@ impl ClientConn {
     pub fn slot(&self) -> Option<Slot> {
         self.has_room().then(|| {
             self.streams.open.set(self.streams.open.get() + 1);
-            Slot { conn: self.clone(), open: Rc::new(OpenStream(Rc::clone(&self.streams))) }
+            Slot { conn: self.clone(), open: Some(Rc::new(OpenStream(Rc::clone(&self.streams)))) }
         })
     }
 
@@ -156,7 +156,7 @@ impl ClientConn {
     pub async fn send(&self, head: &RequestHead, end: bool) -> Result<(SendStream, RecvStream), SendError> {
         self.settled().await.map_err(unsent)?;
         match self.slot() {
-            Some(slot) => slot.send(head, end).await,
+            Some(mut slot) => slot.send(head, end).await,
             None if self.is_closed() => Err(unsent(StreamError::ConnectionLost("going away".into()))),
             None => Err(unsent(StreamError::Limit("the server's concurrent streams"))),
         }
@@ -207,14 +207,16 @@ where
 #[derive(Debug)]
 pub struct Slot {
     conn: ClientConn,
-    open: Rc<OpenStream>,
+    /// Gone once it was used.
+    open: Option<Rc<OpenStream>>,
 }
 
 impl Slot {
-    /// Sends a request head. After a GOAWAY the error says `unprocessed`.
+    /// Sends the one request that the slot is for. After a GOAWAY the error says `unprocessed`.
     #[expect(clippy::unused_async, reason = "the seam is asynchronous for codecs that write here")]
-    pub async fn send(self, head: &RequestHead, end: bool) -> Result<(SendStream, RecvStream), SendError> {
-        let Slot { conn: ClientConn { mut requests, limits, .. }, open } = self;
+    pub async fn send(&mut self, head: &RequestHead, end: bool) -> Result<(SendStream, RecvStream), SendError> {
+        let open = self.open.take().ok_or(unsent(StreamError::Limit("one request for a slot")))?;
+        let ClientConn { requests, limits, .. } = &mut self.conn;
         if head.protocol.is_some() && !requests.is_extended_connect_protocol_enabled() {
             return Err(unsent(StreamError::Protocol("the server has no extended CONNECT")));
         }

@@ -132,7 +132,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConn<T> {
         let (parts, body) = request.into_parts();
         match request_head(parts, &self.limits) {
             Ok(head) => {
-                let kind = if head.protocol.is_some() { Answering::Upgrade } else { Answering::Request };
+                let kind = match head.method {
+                    _ if head.protocol.is_some() => Answering::Upgrade,
+                    Method::HEAD => Answering::Bodiless,
+                    _ => Answering::Request,
+                };
                 let body = RecvStream::request(body, self.limits.fields);
                 let answer = SendStream::response_to(respond, kind, &self.patience, self.limits.abort);
                 Some(Exchange { head, body, answer })

@@ -200,6 +200,8 @@ enum Role {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Answering {
     Request,
+    /// An answer without a body, as to HEAD.
+    Bodiless,
     Upgrade,
 }
 
@@ -244,10 +246,15 @@ impl SendStream {
                 *response.status_mut() = upgrade::answer_to_wire(head.status, false).0;
                 upgrade::take_accept(response.headers_mut());
             }
-            Answering::Request if head.status == StatusCode::SWITCHING_PROTOCOLS => {
+            Answering::Request | Answering::Bodiless if head.status == StatusCode::SWITCHING_PROTOCOLS => {
                 return Err(StreamError::Protocol("101 to a request that asked for no other protocol"));
             }
-            Answering::Request => {}
+            //= rfc9110#section-15.3.5
+            //= rfc9110#section-15.4.5
+            Answering::Request if matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) => {
+                *answering = Answering::Bodiless;
+            }
+            Answering::Request | Answering::Bodiless => {}
         }
         let body = respond.send_response(response, end).map_err(|error| stream_error(&error))?;
         *answered = true;
@@ -255,8 +262,16 @@ impl SendStream {
         Ok(())
     }
 
-    /// Sends body bytes as the peer's windows allow. Cancelling may have sent a part.
+    fn is_bodiless(&self) -> bool {
+        matches!(self.role, Role::Server { answering: Answering::Bodiless, .. })
+    }
+
+    /// Sends body bytes as the peer's windows allow. Cancelling may have sent a part. Drops what an answer that may have
+    /// no body is given.
     pub async fn data(&mut self, mut data: Bytes) -> Result<(), StreamError> {
+        if self.is_bodiless() && !matches!(self.state, Sending::Head(_)) {
+            return Ok(());
+        }
         let Sending::Body(body) = &mut self.state else {
             return Err(StreamError::Protocol("data outside of the body"));
         };
@@ -279,6 +294,7 @@ impl SendStream {
     /// Ends the message.
     #[expect(clippy::unused_async, reason = "the seam is asynchronous for codecs that write here")]
     pub async fn finish(&mut self, trailers: Option<HeaderMap>) -> Result<(), StreamError> {
+        let trailers = trailers.filter(|trailers| !trailers.is_empty() && !self.is_bodiless());
         match &mut self.state {
             Sending::Finished => return Ok(()),
             Sending::Head(_) => return Err(StreamError::Protocol("end of a message without a head")),

@@ -40,7 +40,7 @@ impl Client {
         let (send, recv) = self.open().await?;
         self.connection.opened();
         let mut send = SendStream::new(send, self.connection.clone(), Code::REQUEST_CANCELLED);
-        let kind = RequestKind::from(&head.method);
+        let kind = RequestKind::from(head);
         let recv = RecvStream::new(recv, self.connection.clone(), kind, Code::REQUEST_CANCELLED);
         self.write_head(&mut send, headers, end).await?;
         Ok((send, recv))

@@ -31,6 +31,8 @@ pub(super) struct Connection {
     peer_goaway: AtomicU64,
     accepting: Mutex<Accepting>,
     cancels: Mutex<Cancels>,
+    /// Server: requests whose heads are awaited.
+    waiting_heads: AtomicUsize,
     /// The breach for which we closed.
     violation: OnceLock<Violation>,
 }
@@ -56,6 +58,7 @@ impl Connection {
             peer_goaway: AtomicU64::new(NEVER),
             accepting: Mutex::new(Accepting::default()),
             cancels: Mutex::new(Cancels::NONE),
+            waiting_heads: AtomicUsize::new(0),
             violation: OnceLock::new(),
         }
     }
@@ -154,6 +157,17 @@ impl Connection {
         }
     }
 
+    /// Server: a place among the requests whose heads are awaited, where one is left.
+    pub(super) fn await_head(&self) -> Option<AwaitedHead<'_>> {
+        let place = AwaitedHead(self);
+        (self.waiting_heads.fetch_add(1, Ordering::AcqRel) < self.limits.waiting_heads).then_some(place)
+    }
+
+    /// True where the peer understands our ABORT frame.
+    pub(super) fn peer_takes_aborts(&self) -> bool {
+        self.limits.aborts && self.peer.get().is_some_and(|peer| peer.aborts)
+    }
+
     /// Counts both halves of a new request stream.
     pub(super) fn opened(&self) {
         self.halves.fetch_add(2, Ordering::AcqRel);
@@ -173,6 +187,16 @@ impl Connection {
     /// How long the last bytes of an idle connection may need to arrive before it is closed.
     pub(super) fn linger(&self) -> std::time::Duration {
         (self.quic.rtt() * 4).clamp(std::time::Duration::from_millis(100), std::time::Duration::from_secs(3))
+    }
+}
+
+/// One request whose head is awaited.
+#[derive(Debug)]
+pub(super) struct AwaitedHead<'c>(&'c Connection);
+
+impl Drop for AwaitedHead<'_> {
+    fn drop(&mut self) {
+        self.0.waiting_heads.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -72,7 +72,7 @@ async fn own_control(connection: Arc<Connection>) -> Result<(), Violation> {
     let settings = Settings {
         max_field_section_size: Some(connection.limits.header_bytes as u64),
         connect_protocol: connection.role == Role::Server,
-        datagrams: connection.limits.datagrams,
+        aborts: connection.limits.aborts,
     };
     settings.encode(&mut out);
     let mut goaway_sent = connection.role == Role::Client;
@@ -211,10 +211,6 @@ fn handle_control(connection: &Connection, push_ids: &mut PushIds, event: Event)
     let id_error = |reason| Err(Violation::new(Code::ID_ERROR, reason));
     match event {
         Event::Settings(settings) => {
-            //= rfc9297#section-2.1.1
-            if settings.datagrams && connection.quic.max_datagram_size().is_none() {
-                return Err(Violation::new(Code::SETTINGS_ERROR, "H3_DATAGRAM without QUIC datagrams"));
-            }
             // The decoder refuses a second SETTINGS frame, so this is the first.
             let _ = connection.peer.set(settings);
             connection.changed.notify_waiters();
@@ -239,7 +235,7 @@ fn handle_control(connection: &Connection, push_ids: &mut PushIds, event: Event)
         //= rfc9114#section-7.2.3
         // Nobody here ever promised a push or allowed one.
         Event::CancelPush(_) => id_error("CANCEL_PUSH of what was never promised"),
-        Event::Data(_) | Event::Headers(_) | Event::Oversize => {
+        Event::Data(_) | Event::Headers(_) | Event::Oversize | Event::Abort(_) => {
             Err(Violation::new(Code::FRAME_UNEXPECTED, "message frame on the control stream"))
         }
     }

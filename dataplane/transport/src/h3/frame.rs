@@ -66,6 +66,8 @@ pub enum Event {
     GoAway(u64),
     CancelPush(u64),
     MaxPushId(u64),
+    /// The message ends here as failed, with this code: Weft's own frame, which only follows our own setting.
+    Abort(u64),
 }
 
 const DATA: u64 = 0x0;
@@ -75,6 +77,8 @@ const SETTINGS: u64 = 0x4;
 const PUSH_PROMISE: u64 = 0x5;
 const GOAWAY: u64 = 0x7;
 const MAX_PUSH_ID: u64 = 0xd;
+/// Weft's own frame type, far from those of the RFCs and none of those reserved for grease (0x1f * N + 0x21).
+pub(super) const ABORT: u64 = 0x2577_6566;
 
 /// Decodes a whole stream's bytes: the plain form, for tools and fuzzing.
 pub fn decode(bytes: &[u8], role: Role, place: Place, bounds: Bounds) -> Result<Vec<Event>, Violation> {
@@ -250,7 +254,11 @@ impl Decoder {
                 Ok(length) if length <= self.bounds.headers => Ok(State::Gather { kind, length }),
                 _ => Ok(State::Skip(length)),
             },
-            (DATA | HEADERS, Place::Control) => unexpected("message frame on the control stream"),
+            (ABORT, Place::Request) => match usize::try_from(length) {
+                Ok(length @ 1..=8) => Ok(State::Gather { kind, length }),
+                _ => Err(Violation::new(Code::FRAME_ERROR, "frame of one integer has another length")),
+            },
+            (DATA | HEADERS | ABORT, Place::Control) => unexpected("message frame on the control stream"),
             (PUSH_PROMISE, Place::Request) if self.role == Role::Client => {
                 Err(Violation::new(Code::ID_ERROR, "push without MAX_PUSH_ID"))
             }
@@ -304,6 +312,7 @@ impl Decoder {
                 Ok(match kind {
                     GOAWAY => Event::GoAway(id),
                     CANCEL_PUSH => Event::CancelPush(id),
+                    ABORT => Event::Abort(id),
                     _ => Event::MaxPushId(id),
                 })
             }
@@ -324,13 +333,15 @@ pub struct Settings {
     pub max_field_section_size: Option<u64>,
     /// Extended CONNECT (RFC 9220).
     pub connect_protocol: bool,
-    /// HTTP datagrams (RFC 9297).
-    pub datagrams: bool,
+    /// The sender of the settings understands [`Event::Abort`].
+    pub aborts: bool,
 }
 
 const MAX_FIELD_SECTION_SIZE: u64 = 0x6;
 const ENABLE_CONNECT_PROTOCOL: u64 = 0x8;
 const H3_DATAGRAM: u64 = 0x33;
+/// Weft's own setting, chosen as [`ABORT`] is.
+pub(super) const ABORTS: u64 = 0x2577_6567;
 const MOST_SETTINGS: usize = 64;
 
 impl Settings {
@@ -359,7 +370,10 @@ impl Settings {
             match id {
                 MAX_FIELD_SECTION_SIZE => settings.max_field_section_size = Some(value),
                 ENABLE_CONNECT_PROTOCOL => settings.connect_protocol = flag(value)?,
-                H3_DATAGRAM => settings.datagrams = flag(value)?,
+                //= rfc9297#section-2.1.1
+                // Nobody here reads datagrams or announces them; a peer that offers them keeps to the form.
+                H3_DATAGRAM => drop(flag(value)?),
+                ABORTS => settings.aborts = flag(value)?,
                 //= rfc9114#section-7.2.4.1
                 0x0 | 0x2..=0x5 => return Err(error("setting of HTTP/2")),
                 _ => {}
@@ -381,8 +395,8 @@ impl Settings {
         if self.connect_protocol {
             put(ENABLE_CONNECT_PROTOCOL, 1);
         }
-        if self.datagrams {
-            put(H3_DATAGRAM, 1);
+        if self.aborts {
+            put(ABORTS, 1);
         }
         write_varint(out, SETTINGS);
         write_varint(out, payload.len() as u64);
@@ -395,6 +409,15 @@ pub fn write_goaway(out: &mut BytesMut, id: u64) {
     let mut payload = BytesMut::new();
     write_varint(&mut payload, id);
     write_varint(out, GOAWAY);
+    write_varint(out, payload.len() as u64);
+    out.put_slice(&payload);
+}
+
+/// Appends an ABORT frame.
+pub fn write_abort(out: &mut BytesMut, code: u64) {
+    let mut payload = BytesMut::new();
+    write_varint(&mut payload, code);
+    write_varint(out, ABORT);
     write_varint(out, payload.len() as u64);
     out.put_slice(&payload);
 }

@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, head
 use super::Limits;
 use crate::http::{RequestHead, ResponseHead, Target, is_plain};
 use crate::qpack::{self, Encoder, Error, Pseudo, Sink};
+use crate::upgrade;
 
 /// A decoded head and what its `content-length` promised.
 #[derive(Debug)]
@@ -62,6 +63,10 @@ impl Fields {
 
     /// Takes a field that is not `host`.
     fn take(&mut self, name: HeaderName, value: HeaderValue) -> Result<(), Error> {
+        //= rfc9114#section-10.3
+        if !is_exact(&value) {
+            return Err(Error::Field("blank around a field value"));
+        }
         match name.as_str() {
             //= rfc9114#section-4.2
             "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade" => {
@@ -114,6 +119,13 @@ impl Fields {
     }
 }
 
+/// True where a value neither begins nor ends with a blank or a tab, which are no part of it (RFC 9110 section 5.5).
+fn is_exact(value: &HeaderValue) -> bool {
+    let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    let bytes = value.as_bytes();
+    !blank(bytes.first()) && !blank(bytes.last())
+}
+
 /// Digits only, no sign, no list, at most 62 bits of it.
 fn decimal(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || digits.len() > 18 || !digits.iter().all(u8::is_ascii_digit) {
@@ -147,7 +159,7 @@ impl Sink for RequestSink {
                 self.method.replace(method).is_some()
             }
             Pseudo::Scheme => {
-                if value.is_empty() {
+                if !value.eq_ignore_ascii_case(b"https") && !value.eq_ignore_ascii_case(b"http") {
                     return Err(Error::Field(":scheme"));
                 }
                 self.scheme.replace(value).is_some()
@@ -214,14 +226,23 @@ impl RequestSink {
             (Some(authority), _) => authority,
         };
         let content_length = self.fields.content_length;
+        let mut headers = self.fields.finish()?;
+        let (method, protocol) = match self.protocol {
+            None => (method, None),
+            //= rfc9220#section-3
+            Some(protocol) => {
+                let token = upgrade::from_wire(&protocol, &mut headers, true);
+                (Method::GET, Some(token.ok_or(Error::Protocol)?))
+            }
+        };
         let head = RequestHead {
             method,
             authority: Some(authority),
             path: self.path,
             absolute_form: false,
             target_authority: None,
-            protocol: self.protocol,
-            headers: self.fields.finish()?,
+            protocol,
+            headers,
             version: Version::HTTP_3,
         };
         Ok(Decoded { head, content_length })
@@ -295,16 +316,21 @@ pub struct Missing(pub &'static str);
 /// Appends the field section of a request; gives its size by RFC 9114 section 4.2.2.
 pub fn encode_request(out: &mut BytesMut, head: &RequestHead, huffman: bool) -> Result<usize, Missing> {
     let authority = head.authority.as_ref().ok_or(Missing("authority"))?;
+    let asked = head.protocol.as_ref().map(upgrade::to_wire);
+    let method = if asked.is_some() { &Method::CONNECT } else { &head.method };
     let mut encoder = Encoder::new(out, huffman);
-    encoder.pseudo(Pseudo::Method, head.method.as_str().as_bytes());
-    if head.method != Method::CONNECT || head.protocol.is_some() {
+    encoder.pseudo(Pseudo::Method, method.as_str().as_bytes());
+    if *method != Method::CONNECT || asked.is_some() {
         let path = head.path.as_ref().ok_or(Missing("path"))?;
         encoder.pseudo(Pseudo::Scheme, b"https");
         encoder.pseudo(Pseudo::Path, path.as_bytes());
     }
     encoder.pseudo(Pseudo::Authority, authority.as_str().as_bytes());
-    if let Some(protocol) = &head.protocol {
+    if let Some((protocol, field)) = asked {
         encoder.pseudo(Pseudo::Protocol, protocol);
+        if let Some((name, value)) = field {
+            encoder.field(&name, &value);
+        }
     }
     encode_fields(&mut encoder, &head.headers);
     Ok(encoder.size())
@@ -331,7 +357,11 @@ fn encode_fields(encoder: &mut Encoder<'_>, fields: &HeaderMap) {
         match name.as_str() {
             "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade" | "host" => {}
             "te" if !value.as_bytes().eq_ignore_ascii_case(b"trailers") => {}
-            _ => encoder.field(name, value),
+            _ if is_exact(value) => encoder.field(name, value),
+            _ => {
+                let trimmed = HeaderValue::from_bytes(value.as_bytes().trim_ascii());
+                encoder.field(name, &trimmed.expect("a part of a value is a value"));
+            }
         }
     }
 }

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 
 use super::connection::{Connection, lost, varint};
 use super::frame::{Decoder, Event, Place, Violation};
 use super::{Code, message};
 use crate::http::{Frame, RequestHead, ResponseHead, SendError, StreamError};
 use crate::qpack;
+use crate::upgrade;
 
 /// The receiving half of a request stream. Dropped before its end, it tells the peer to stop.
 #[derive(Debug)]
@@ -39,8 +40,8 @@ enum Phase {
     Body,
     /// After CONNECT: DATA only.
     Tunnel,
-    /// After trailers: nothing but the end.
-    Trailed,
+    /// Trailers were read, and are handed on when nothing but the end has come after them.
+    Trailed(HeaderMap),
     Done,
     Failed(StreamError),
 }
@@ -50,12 +51,15 @@ enum Phase {
 pub(super) enum RequestKind {
     Head,
     Connect,
+    /// To change protocols.
+    Upgrade,
     Other,
 }
 
-impl From<&Method> for RequestKind {
-    fn from(method: &Method) -> Self {
-        match *method {
+impl From<&RequestHead> for RequestKind {
+    fn from(head: &RequestHead) -> Self {
+        match head.method {
+            _ if head.protocol.is_some() => RequestKind::Upgrade,
             Method::HEAD => RequestKind::Head,
             Method::CONNECT => RequestKind::Connect,
             _ => RequestKind::Other,
@@ -70,6 +74,8 @@ pub(super) enum HeadError {
     Over(StreamError),
     /// A limit was hit; a server may still answer.
     TooLarge(&'static str),
+    /// A protocol that is not known here was asked for; a server may still answer.
+    Protocol,
 }
 
 /// Chunks taken from QUIC at one lock.
@@ -101,8 +107,17 @@ impl RecvStream {
         self.id
     }
 
+    pub(super) fn connection(&self) -> Arc<Connection> {
+        self.connection.clone()
+    }
+
     pub(super) fn set_stop_code(&mut self, code: u64) {
         self.stop_code = code;
+    }
+
+    /// Server: what the request decides about its answer, once its head was read.
+    pub(super) fn kind(&self) -> RequestKind {
+        self.request
     }
 
     /// Server: reads the head of the request.
@@ -115,8 +130,8 @@ impl RecvStream {
         };
         let decoded = message::decode_request(&section, &self.connection.limits);
         let decoded = decoded.map_err(|error| self.refuse(error))?;
-        self.request = RequestKind::from(&decoded.head.method);
-        if self.request == RequestKind::Connect {
+        self.request = RequestKind::from(&decoded.head);
+        if matches!(self.request, RequestKind::Connect | RequestKind::Upgrade) {
             self.phase = Phase::Tunnel;
         } else {
             self.phase = Phase::Body;
@@ -157,9 +172,13 @@ impl RecvStream {
             }
             return Ok(decoded.head);
         }
-        self.begin_body(decoded.head.status, decoded.content_length);
+        let mut head = decoded.head;
+        if self.request == RequestKind::Upgrade {
+            head.status = upgrade::answer_from_wire(head.status, &mut head.headers, true);
+        }
+        self.begin_body(head.status, decoded.content_length);
         self.look_ahead();
-        Ok(decoded.head)
+        Ok(head)
     }
 
     fn begin_body(&mut self, status: StatusCode, content_length: Option<u64>) {
@@ -169,7 +188,12 @@ impl RecvStream {
         // These have no content whatever their content-length says.
         let empty =
             self.request == RequestKind::Head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        if self.request == RequestKind::Connect && status.is_success() {
+        let accepted = match self.request {
+            RequestKind::Connect => status.is_success(),
+            RequestKind::Upgrade => status == StatusCode::SWITCHING_PROTOCOLS,
+            RequestKind::Head | RequestKind::Other => false,
+        };
+        if accepted {
             self.phase = Phase::Tunnel;
             self.left = None;
         } else if empty {
@@ -184,13 +208,16 @@ impl RecvStream {
                 Phase::Done => return Ok(None),
                 Phase::Failed(error) => return Err(error.clone()),
                 Phase::Head => return Err(StreamError::Protocol("body read before its head")),
-                Phase::Body | Phase::Tunnel | Phase::Trailed => {}
+                Phase::Body | Phase::Tunnel | Phase::Trailed(_) => {}
             }
             if let Some(event) = self.buffered_event()? {
-                return self.body_event(event).map(Some);
+                match self.body_event(event)? {
+                    Some(frame) => return Ok(Some(frame)),
+                    None => continue,
+                }
             }
             if let Some(ending) = self.ending.clone() {
-                return self.complete(ending).map(|()| None);
+                return self.complete(ending);
             }
             self.fill().await;
         }
@@ -214,7 +241,8 @@ impl RecvStream {
         }
     }
 
-    fn body_event(&mut self, event: Event) -> Result<Frame, StreamError> {
+    /// Takes in what came; `None`: it is nothing to hand on now.
+    fn body_event(&mut self, event: Event) -> Result<Option<Frame>, StreamError> {
         match (event, &self.phase) {
             (Event::Data(data), Phase::Body | Phase::Tunnel) => {
                 if let Some(left) = &mut self.left {
@@ -224,7 +252,7 @@ impl RecvStream {
                     }
                 }
                 self.look_ahead();
-                Ok(Frame::Data(data))
+                Ok(Some(Frame::Data(data)))
             }
             (Event::Headers(section), Phase::Body) => {
                 if !self.length_is_met() {
@@ -234,11 +262,13 @@ impl RecvStream {
                 let trailers = trailers.map_err(|error| match self.refuse(error) {
                     HeadError::Over(error) => error,
                     HeadError::TooLarge(what) => self.abandon(Code::EXCESSIVE_LOAD, StreamError::Limit(what)),
+                    HeadError::Protocol => self.malformed("pseudo-header field in trailers"),
                 })?;
-                self.phase = Phase::Trailed;
-                self.look_ahead();
-                Ok(Frame::Trailers(trailers))
+                self.phase = Phase::Trailed(trailers);
+                Ok(None)
             }
+            // All that the sender had is here; it did not get to a good end.
+            (Event::Abort(code), Phase::Body | Phase::Tunnel) => Err(self.aborted(code)),
             (Event::Oversize, Phase::Body) => {
                 Err(self.abandon(Code::EXCESSIVE_LOAD, StreamError::Limit("header bytes")))
             }
@@ -259,6 +289,7 @@ impl RecvStream {
         match self.buffered_event().map_err(HeadError::Over)? {
             Some(Event::Headers(section)) => return Ok(Some(section)),
             Some(Event::Oversize) => return Err(HeadError::TooLarge("header bytes")),
+            Some(Event::Abort(code)) => return Err(HeadError::Over(self.aborted(code))),
             Some(_) => {
                 let violation = Violation::new(Code::FRAME_UNEXPECTED, "DATA before HEADERS");
                 return Err(HeadError::Over(self.violated(violation)));
@@ -323,21 +354,28 @@ impl RecvStream {
             }
         }
         let clean = matches!(self.ending, Some(Ok(()))) && self.ahead.is_empty() && self.decoder.is_between_frames();
-        if clean && self.length_is_met() && !matches!(self.phase, Phase::Failed(_)) {
+        if clean && self.length_is_met() && matches!(self.phase, Phase::Body | Phase::Tunnel) {
             self.phase = Phase::Done;
         }
     }
 
-    fn complete(&mut self, ending: Result<(), StreamError>) -> Result<(), StreamError> {
+    /// The stream has ended: hands on the trailers, where there were some.
+    fn complete(&mut self, ending: Result<(), StreamError>) -> Result<Option<Frame>, StreamError> {
         match ending {
             Err(error) => Err(self.fail(error)),
             //= rfc9114#section-4.1.2
             Ok(()) if !self.length_is_met() => Err(self.malformed("less content than content-length")),
-            Ok(()) => {
-                self.phase = Phase::Done;
-                Ok(())
-            }
+            Ok(()) => match std::mem::replace(&mut self.phase, Phase::Done) {
+                Phase::Trailed(trailers) => Ok(Some(Frame::Trailers(trailers))),
+                Phase::Head | Phase::Body | Phase::Tunnel | Phase::Done | Phase::Failed(_) => Ok(None),
+            },
         }
+    }
+
+    /// The sender ended its message as failed, behind its last byte.
+    fn aborted(&mut self, code: u64) -> StreamError {
+        self.ending = Some(Err(StreamError::Reset(code)));
+        self.fail(StreamError::Reset(code))
     }
 
     fn length_is_met(&self) -> bool {
@@ -352,6 +390,7 @@ impl RecvStream {
             }
             qpack::Error::Limit(what) => HeadError::TooLarge(what),
             qpack::Error::Field(reason) => HeadError::Over(self.malformed(reason)),
+            qpack::Error::Protocol => HeadError::Protocol,
         }
     }
 
@@ -380,6 +419,7 @@ impl RecvStream {
         let error = match error {
             HeadError::Over(error) => error,
             HeadError::TooLarge(what) => self.abandon(Code::EXCESSIVE_LOAD, StreamError::Limit(what)),
+            HeadError::Protocol => self.malformed("protocol in a response"),
         };
         //= rfc9114#section-4.1.1
         let rejected = matches!(error, StreamError::Reset(Code::REQUEST_REJECTED)) && self.interims == 0;

@@ -4,14 +4,16 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use smallvec::SmallVec;
 
 use super::connection::{Connection, lost, varint};
 use super::frame;
 use super::message;
+use super::recv::RequestKind;
 use crate::block::assemble;
 use crate::http::{ResponseHead, StreamError};
+use crate::upgrade;
 
 /// The sending half of a request stream. Dropped before `finish`, it resets the stream.
 #[derive(Debug)]
@@ -23,34 +25,64 @@ pub struct SendStream {
     ended: bool,
     /// Server: the final head of the response has been accepted.
     answered: bool,
+    /// Server: the request asks to change protocols.
+    upgrade: bool,
+    /// Server: the answer may have no body; what is given for one is dropped.
+    bodiless: bool,
     /// The code of the reset when this half is dropped unfinished.
     abandon_code: u64,
 }
 
 impl SendStream {
     pub(super) fn new(stream: quinn::SendStream, connection: Arc<Connection>, abandon_code: u64) -> Self {
-        SendStream { stream, connection, pending: SmallVec::new(), ended: false, answered: false, abandon_code }
+        let pending = SmallVec::new();
+        let (ended, answered, upgrade, bodiless) = (false, false, false, false);
+        SendStream { stream, connection, pending, ended, answered, upgrade, bodiless, abandon_code }
+    }
+
+    pub(super) fn set_request(&mut self, kind: RequestKind) {
+        self.upgrade = kind == RequestKind::Upgrade;
+        self.bodiless = kind == RequestKind::Head;
     }
 
     pub(super) fn set_abandon_code(&mut self, code: u64) {
         self.abandon_code = code;
     }
 
-    /// Sends an interim response.
+    /// Sends an interim response. 101 does not exist in HTTP/3 and is dropped.
     pub async fn interim(&mut self, head: &ResponseHead) -> Result<(), StreamError> {
-        self.response(head, false).await?;
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(());
+        }
+        self.response_head(head, false).await?;
         self.flush().await
     }
 
     /// Takes the final response head, which leaves with the first body bytes, at `flush` or at the end of the message;
-    /// `end`: and ends the message.
+    /// `end`: and ends the message. 101 accepts a request to change protocols.
     pub async fn response(&mut self, head: &ResponseHead, end: bool) -> Result<(), StreamError> {
+        if self.upgrade {
+            let (status, field) = upgrade::answer_to_wire(head.status, true);
+            let mut head = ResponseHead { status, headers: head.headers.clone() };
+            head.headers.extend(field);
+            self.response_head(&head, end).await?;
+        } else if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(StreamError::Protocol("101 to a request that asked for no other protocol"));
+        } else {
+            self.response_head(head, end).await?;
+        }
+        //= rfc9110#section-15.3.5
+        //= rfc9110#section-15.4.5
+        self.bodiless |= matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        self.answered |= !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS;
+        Ok(())
+    }
+
+    async fn response_head(&mut self, head: &ResponseHead, end: bool) -> Result<(), StreamError> {
         let huffman = self.connection.limits.huffman;
         let (headers, size) =
             assemble(|out| frame::write_headers(out, |out| message::encode_response(out, head, huffman)));
-        self.headers(headers, size, end).await?;
-        self.answered |= !head.status.is_informational();
-        Ok(())
+        self.headers(headers, size, end).await
     }
 
     /// Takes an assembled HEADERS frame; `end`: and sends it as the last.
@@ -64,7 +96,7 @@ impl SendStream {
     /// Sends body bytes, waiting for room. A dropped future may or may not have accepted `data`; what it accepted goes out
     /// with the next call, so frames stay whole.
     pub async fn data(&mut self, data: Bytes) -> Result<(), StreamError> {
-        if data.is_empty() {
+        if data.is_empty() || self.bodiless {
             return Ok(());
         }
         if self.pending.len() > 1 {
@@ -77,7 +109,7 @@ impl SendStream {
 
     /// Ends the message, with trailers where there are any.
     pub async fn finish(&mut self, trailers: Option<HeaderMap>) -> Result<(), StreamError> {
-        let Some(trailers) = trailers.filter(|trailers| !trailers.is_empty()) else {
+        let Some(trailers) = trailers.filter(|trailers| !trailers.is_empty() && !self.bodiless) else {
             return self.end().await;
         };
         let huffman = self.connection.limits.huffman;
@@ -95,8 +127,34 @@ impl SendStream {
         }
     }
 
-    /// Resolves when the peer has stopped the stream or its connection is lost.
+    /// Ends the message as failed once everything that was given has left, which a peer that doesn't read can delay no
+    /// longer than `Limits::abort`. A peer that agreed is told behind the last byte; RESET_STREAM would overtake it.
+    pub async fn abort(&mut self, code: u64) {
+        if !self.ended {
+            // Late, or gone: the reset tells.
+            let _ = tokio::time::timeout(self.connection.limits.abort, self.abort_in_order(code)).await;
+        }
+        self.reset(code);
+    }
+
+    async fn abort_in_order(&mut self, code: u64) -> Result<(), StreamError> {
+        self.flush().await?;
+        if !self.connection.peer_takes_aborts() {
+            // QUIC doesn't tell what has arrived: a few round trips are the best guess.
+            tokio::time::sleep(self.connection.linger()).await;
+            return Ok(());
+        }
+        let (abort, ()) = assemble(|out| frame::write_abort(out, code));
+        self.pending.push(abort);
+        self.end().await
+    }
+
+    /// Resolves when the peer has stopped the stream or its connection is lost; never for a message that was ended.
+    /// Cancel safe.
     pub async fn gone(&mut self) {
+        if self.ended {
+            return std::future::pending().await;
+        }
         let _ = self.stream.stopped().await;
     }
 

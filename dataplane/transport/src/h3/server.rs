@@ -1,6 +1,8 @@
 //! The server's side of a connection: accepting requests, refusing those that HTTP refuses, and going away.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use http::{HeaderMap, StatusCode};
 
@@ -109,11 +111,18 @@ impl Incoming {
     /// above our limits (431, 414). Until it is read, dropping `self` refuses the request as not processed.
     pub async fn head(&mut self) -> Result<RequestHead, StreamError> {
         let Incoming { send, recv } = self;
-        match recv.request_head().await {
+        match within_limits(recv).await {
             Ok(head) => {
                 recv.set_stop_code(Code::NO_ERROR);
                 send.set_abandon_code(Code::INTERNAL_ERROR);
+                send.set_request(recv.kind());
                 Ok(head)
+            }
+            Err(HeadError::Protocol) => {
+                recv.stop(Code::NO_ERROR);
+                let head = ResponseHead { status: StatusCode::NOT_IMPLEMENTED, headers: HeaderMap::new() };
+                send.response(&head, true).await?;
+                Err(StreamError::Protocol("unknown :protocol"))
             }
             Err(HeadError::TooLarge(what)) => {
                 let status = match what {
@@ -151,11 +160,26 @@ impl Incoming {
     }
 }
 
+/// Reads a head that is mostly here already; one that has to be waited for takes a place among those, and has a deadline.
+async fn within_limits(recv: &mut RecvStream) -> Result<RequestHead, HeadError> {
+    let connection = recv.connection();
+    let mut head = pin!(recv.request_head());
+    if let Poll::Ready(head) = std::future::poll_fn(|cx| Poll::Ready(head.as_mut().poll(cx))).await {
+        return head;
+    }
+    let Some(_place) = connection.await_head() else {
+        return Err(HeadError::Over(StreamError::Limit("requests without a head")));
+    };
+    let late = Err(HeadError::Over(StreamError::Limit("head in time")));
+    tokio::time::timeout(connection.limits.head_timeout, head).await.unwrap_or(late)
+}
+
 /// The code with which a request that could not be read is reset.
 fn answer_to(error: &StreamError) -> u64 {
     match error {
         StreamError::Protocol(_) => Code::MESSAGE_ERROR,
         StreamError::Truncated => Code::REQUEST_INCOMPLETE,
+        StreamError::Limit("requests without a head") => Code::REQUEST_REJECTED,
         StreamError::Limit(_) => Code::EXCESSIVE_LOAD,
         StreamError::Reset(_) | StreamError::ConnectionLost(_) => Code::REQUEST_CANCELLED,
     }

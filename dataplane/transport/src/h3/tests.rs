@@ -1,11 +1,13 @@
 //! The HTTP/3 layer alone, against itself, against an independent implementation and against peers that misbehave.
 
 mod cancels;
+mod ends;
 mod frames;
 mod loopback;
 mod malformed;
 mod messages;
 mod peers;
+mod upgrades;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;

@@ -30,13 +30,13 @@ fn tell(result: Result<Vec<Event>, Violation>) -> String {
         Event::Data(data) => format!("data {}", String::from_utf8_lossy(data)),
         Event::Headers(section) => format!("headers {}", section.len()),
         Event::Oversize => "oversize".to_owned(),
-        Event::Settings(settings) => format!(
-            "settings {:?} {} {}",
-            settings.max_field_section_size, settings.connect_protocol, settings.datagrams
-        ),
+        Event::Settings(settings) => {
+            format!("settings {:?} {} {}", settings.max_field_section_size, settings.connect_protocol, settings.aborts)
+        }
         Event::GoAway(id) => format!("goaway {id}"),
         Event::CancelPush(id) => format!("cancel {id}"),
         Event::MaxPushId(id) => format!("max {id}"),
+        Event::Abort(code) => format!("abort {code:#x}"),
     };
     match result {
         Ok(events) => events.iter().map(tell_event).collect::<Vec<_>>().join("; "),
@@ -107,7 +107,8 @@ fn control_streams() {
     for (bytes, expect) in [
         ("04 00", "settings None false false"),
         ("04 08 06 4400 08 01 33 01 09", "H3_FRAME_ERROR"),
-        ("04 07 06 4400 08 01 33 01", "settings Some(1024) true true"),
+        ("04 07 06 4400 08 01 33 01", "settings Some(1024) true false"),
+        ("04 0a 06 4400 08 01 a5776567 01", "settings Some(1024) true true"),
         ("04 00 07 01 04", "settings None false false; goaway 4"),
         ("04 00 03 02 4005", "settings None false false; cancel 5"),
         ("04 00 21 01 00 07 01 00", "settings None false false; goaway 0"),
@@ -188,7 +189,7 @@ fn integers() {
 
 #[test]
 fn what_is_written_decodes() {
-    let settings = Settings { max_field_section_size: Some(65_536), connect_protocol: true, datagrams: true };
+    let settings = Settings { max_field_section_size: Some(65_536), connect_protocol: true, aborts: true };
     let mut out = BytesMut::new();
     settings.encode(&mut out);
     write_goaway(&mut out, 400);
@@ -203,4 +204,22 @@ fn data_is_handed_on_without_copying() {
     decoder.push(bytes.clone());
     let Some(Event::Data(data)) = decoder.next().unwrap() else { panic!("no data") };
     assert_eq!(data.as_ptr(), bytes[2..].as_ptr());
+}
+
+#[test]
+fn the_abort_frame_is_ours_alone() {
+    for number in [super::super::frame::ABORT, super::super::frame::ABORTS] {
+        assert!(number > 0x40 && (number - 0x21) % 0x1f != 0, "{number:#x} is reserved");
+    }
+    let mut out = BytesMut::new();
+    super::super::frame::write_abort(&mut out, 0x10c);
+    let abort = out.to_vec();
+    check(Role::Client, Place::Request, &abort, "abort 0x10c");
+    check(Role::Server, Place::Request, &[frame(0, b"ab"), abort.clone()].concat(), "data ab; abort 0x10c");
+    check(Role::Server, Place::Control, &[hex("0400"), abort.clone()].concat(), "H3_FRAME_UNEXPECTED");
+    check(Role::Server, Place::Request, &abort[..abort.len() - 1], "H3_FRAME_ERROR");
+    let kind = super::super::frame::ABORT;
+    check(Role::Server, Place::Request, &frame(kind, b""), "H3_FRAME_ERROR");
+    check(Role::Server, Place::Request, &frame(kind, b"\x01\x01"), "H3_FRAME_ERROR");
+    check(Role::Server, Place::Request, &frame(kind, &[0; 9]), "H3_FRAME_ERROR");
 }

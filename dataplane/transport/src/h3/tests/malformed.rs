@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::super::frame::{Bounds, Event, Place, Role, decode};
 use super::super::{Code, Limits};
 use super::{Pair, frame, headers_frame, hex, read, request, soon};
 
@@ -339,14 +340,76 @@ async fn streams_to_a_client() {
 }
 
 #[tokio::test]
-async fn datagrams_are_announced_only_with_quic_datagrams() {
-    let mut transport = quinn::TransportConfig::default();
-    transport.datagram_receive_buffer_size(None);
-    let pair = Pair::with(transport).await;
-    let _client = pair.start_client(Limits::default());
-    let mut stream = pair.server.open_uni().await.unwrap();
-    stream.write_all(&hex("00 0402 3301")).await.unwrap();
-    assert_eq!(closed(&soon(pair.server.closed()).await), Seen::Closed("H3_SETTINGS_ERROR"));
+async fn our_settings_offer_what_we_do() {
+    let pair = Pair::new().await;
+    let _server = pair.start_server(Limits::default());
+    let mut control = soon(pair.client.accept_uni()).await.unwrap();
+    let mut bytes = Vec::new();
+    let settings = loop {
+        let chunk = soon(control.read_chunk(1000, true)).await.unwrap().unwrap();
+        bytes.extend_from_slice(&chunk.bytes);
+        if let Ok(events) = decode(&bytes[1..], Role::Client, Place::Control, Bounds::default())
+            && let [Event::Settings(settings), ..] = events[..]
+        {
+            break settings;
+        }
+    };
+    assert!(settings.connect_protocol && settings.aborts);
+    assert!(!bytes.contains(&0x33), "H3_DATAGRAM: nobody reads datagrams");
+}
+
+/// A peer's trailers end its message; a third field section is an error, whoever reads.
+#[tokio::test]
+async fn nothing_comes_after_trailers() {
+    let trailers = headers_frame(&[("t", "1")]);
+    for after in [trailers.clone(), frame(0, b"x")] {
+        let message = [get(), frame(0, b"body"), trailers.clone(), after].concat();
+        let seen = against_server(&[], Some((&message, true))).await;
+        assert_eq!(seen, Seen::Closed("H3_FRAME_UNEXPECTED"));
+    }
+    let message = [get(), trailers, frame(0x21, b"grease")].concat();
+    assert_eq!(against_server(&[], Some((&message, true))).await, Seen::Status(OK.to_owned()));
+}
+
+#[tokio::test]
+async fn protocols_that_nobody_knows_are_answered_501() {
+    for fields in [
+        &[(":protocol", "connect-udp")][..],
+        &[(":protocol", "weft-upgrade")],
+        &[(":protocol", "weft-upgrade"), ("weft-upgrade", "a b")],
+    ] {
+        let message = headers_frame(&[&[(":method", "CONNECT")], &GET[1..], fields].concat());
+        let Seen::Status(answer) = against_server(&[], Some((&message, false))).await else { panic!("no answer") };
+        assert!(answer.ends_with("353031"), "501: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_head_has_a_deadline_and_few_are_waited_for() {
+    let pair = Pair::new().await;
+    let timeout = std::time::Duration::from_millis(50);
+    let server = pair.start_server(Limits { head_timeout: timeout, waiting_heads: 2, ..Limits::default() });
+    tokio::spawn(async move {
+        while let Some(incoming) = server.accept().await {
+            tokio::spawn(read(incoming));
+        }
+    });
+    let mut streams = Vec::new();
+    for _ in 0..3 {
+        let (mut send, recv) = pair.client.open_bi().await.unwrap();
+        send.write_all(&get()[..5]).await.unwrap();
+        streams.push((send, recv));
+    }
+    let mut codes = Vec::new();
+    for (_, recv) in &mut streams {
+        let Seen::Reset(code) = seen(soon(recv.read_to_end(1000)).await, &pair.client).await else {
+            panic!("no reset")
+        };
+        codes.push(code);
+    }
+    codes.sort_unstable();
+    assert_eq!(codes, ["H3_EXCESSIVE_LOAD", "H3_EXCESSIVE_LOAD", "H3_REQUEST_REJECTED"]);
+    assert_eq!(pair.client.close_reason(), None, "the connection lives");
 }
 
 #[tokio::test]
@@ -355,7 +418,7 @@ async fn extended_connect_needs_the_peer_to_have_it() {
     let client = pair.start_client(Limits::default());
     let mut control = pair.server.open_uni().await.unwrap();
     control.write_all(&hex("00 0400")).await.unwrap();
-    let mut head = request(http::Method::CONNECT, "/", &[]);
+    let mut head = request(http::Method::GET, "/", &[]);
     head.protocol = Some(bytes::Bytes::from_static(b"websocket"));
     assert!(soon(client.send(&head, false)).await.unwrap_err().unprocessed);
 }
@@ -375,4 +438,16 @@ async fn goaway_from_a_silent_server_frees_those_above_it() {
     assert_eq!(soon(first.response_head()).await.unwrap().status, 200);
     // It may lower the id later, and then the first is not processed either.
     assert!(!client.is_closed());
+}
+
+#[tokio::test]
+async fn content_after_an_answer_that_has_none_is_malformed() {
+    let pair = Pair::new().await;
+    let client = pair.start_client(Limits::default());
+    let (_up, mut down) = soon(client.send(&request(http::Method::HEAD, "/", &[]), true)).await.unwrap();
+    let (mut send, _request) = soon(pair.server.accept_bi()).await.unwrap();
+    send.write_all(&[headers_frame(&[(":status", "200")]), frame(0, b"x")].concat()).await.unwrap();
+    assert_eq!(soon(down.response_head()).await.unwrap().status, 200);
+    assert!(matches!(soon(down.frame()).await, Err(crate::http::StreamError::Protocol(_))));
+    assert_eq!(soon(send.stopped()).await.unwrap(), Some(quinn::VarInt::from_u32(0x10e)), "H3_MESSAGE_ERROR");
 }
