@@ -1,7 +1,9 @@
 //! Connections from one worker to applications (and to plain destinations outside the mesh): dialled, kept while idle,
 //! reused last-in-first-out, never shared between workers.
 
-use std::cell::RefCell;
+mod multiplexed;
+
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -14,6 +16,7 @@ use tokio::net::TcpStream;
 use weft_filter_host::Permit;
 use weft_transport::{capture, h1, h2};
 
+use self::multiplexed::{Multiplexed, MultiplexedStats, NoStream};
 use crate::config::Limits;
 use crate::reply::Failure;
 use crate::sockets::PlainSocket;
@@ -36,8 +39,8 @@ pub struct AppConn {
 #[derive(Debug)]
 pub enum Conn {
     H1(Box<h1::ClientConn>),
-    /// Multiplexed: a handle on the shared connection.
-    H2(h2::ClientConn),
+    /// Multiplexed: a stream on a shared connection.
+    H2(h2::Slot),
 }
 
 #[derive(Debug)]
@@ -54,7 +57,7 @@ pub struct AppPool {
     max_idle: usize,
     idle_timeout: Duration,
     idle: RefCell<HashMap<PlainSocket, Vec<Idle>>>,
-    h2: RefCell<HashMap<PlainSocket, h2::ClientConn>>,
+    h2: Multiplexed<PlainSocket>,
     pub stats: AppPoolStats,
 }
 
@@ -63,6 +66,7 @@ pub struct AppPool {
 pub struct AppPoolStats {
     pub reused: std::sync::Arc<Counter>,
     pub dialled: std::sync::Arc<Counter>,
+    pub multiplexed: MultiplexedStats,
 }
 
 /// Why there is no connection. Nothing was sent: the permit comes back.
@@ -70,13 +74,15 @@ pub type NotConnected = (Failure, Permit);
 
 impl AppPool {
     pub fn new(mark: Option<u32>, limits: &Limits) -> Self {
+        let stats = AppPoolStats::default();
+        let patience = Duration::from_millis(limits.app_stream_wait_ms);
         Self {
             mark,
             max_idle: limits.app_idle_connections,
             idle_timeout: Duration::from_secs(limits.app_idle_timeout_s),
             idle: RefCell::default(),
-            h2: RefCell::default(),
-            stats: AppPoolStats::default(),
+            h2: Multiplexed::new(limits.app_h2_connections, patience, stats.multiplexed.clone()),
+            stats,
         }
     }
 
@@ -115,7 +121,7 @@ impl AppPool {
 
     fn standing(&self, socket: PlainSocket, version: Version) -> Option<Conn> {
         if version == Version::HTTP_2 {
-            return self.h2.borrow().get(&socket).filter(|conn| !conn.is_closed()).cloned().map(Conn::H2);
+            return self.h2.standing(socket).map(Conn::H2);
         }
         loop {
             let mut conn = self.pop_idle(socket)?;
@@ -131,15 +137,34 @@ impl AppPool {
         version: Version,
         timeout: Duration,
     ) -> Result<(Conn, PlainSocket), Failure> {
-        let (stream, socket) = self.connect_any(sockets, timeout).await?;
-        if version != Version::HTTP_2 {
-            return Ok((Conn::H1(Box::new(h1::ClientConn::new(stream, h1::Limits::default()))), socket));
+        if version == Version::HTTP_2 {
+            return self.stream(sockets, timeout).await.map(|(slot, socket)| (Conn::H2(slot), socket));
         }
-        let conn = h2::ClientConn::connect(stream, &h2::Limits::default())
-            .await
-            .map_err(|error| not_connected(socket, &error.to_string()))?;
-        self.h2.borrow_mut().insert(socket, conn.clone());
-        Ok((Conn::H2(conn), socket))
+        let (stream, socket) = self.connect_any(sockets, timeout).await?;
+        Ok((Conn::H1(Box::new(h1::ClientConn::new(stream, h1::Limits::default()))), socket))
+    }
+
+    /// A stream to the one of `sockets` that answers first, as soon as that has one to give.
+    async fn stream(&self, sockets: &[PlainSocket], timeout: Duration) -> Result<(h2::Slot, PlainSocket), Failure> {
+        let (connected, socket) = match sockets {
+            [only] => (None, *only),
+            several => {
+                let (stream, socket) = self.connect_any(several, timeout).await?;
+                (Some(stream), socket)
+            }
+        };
+        let connected = Cell::new(connected);
+        let dial = async || match connected.take() {
+            Some(stream) => Ok(stream),
+            None => self.connect_any(&[socket], timeout).await.map(|(stream, _)| stream),
+        };
+        match self.h2.slot(socket, dial).await {
+            Ok(slot) => Ok((slot, socket)),
+            Err(NoStream::Dial(failure)) => Err(failure),
+            Err(error @ (NoStream::Settings(_) | NoStream::Late { .. })) => {
+                Err(not_connected(socket, &error.to_string()))
+            }
+        }
     }
 
     /// Gives a connection back after its exchange. One that cannot be used again is closed.
@@ -237,7 +262,7 @@ impl AppPool {
             kept.retain(|kept| kept.since + self.idle_timeout >= now);
         }
         idle.retain(|_, kept| !kept.is_empty());
-        self.h2.borrow_mut().retain(|_, conn| !conn.is_closed());
+        self.h2.expire();
     }
 }
 

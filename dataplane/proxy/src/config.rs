@@ -138,6 +138,10 @@ pub struct Limits {
     pub app_idle_connections: usize,
     /// How long an idle connection to the app is kept.
     pub app_idle_timeout_s: u64,
+    /// HTTP/2 connections to the app, per worker and socket. A further one is opened where the app's streams are used up.
+    pub app_h2_connections: usize,
+    /// How long a request waits for a stream to the app once all connections are open and full.
+    pub app_stream_wait_ms: u64,
     /// How long the first bytes of an undeclared protocol may take before it is taken as server-first TCP.
     pub detect_timeout_ms: u64,
     /// How long a connection may take until its first bytes tell the version of HTTP.
@@ -216,6 +220,8 @@ impl Default for Limits {
             max_connections: 16_384,
             app_idle_connections: 256,
             app_idle_timeout_s: 55,
+            app_h2_connections: 16,
+            app_stream_wait_ms: 5_000,
             detect_timeout_ms: 200,
             first_bytes_timeout_s: 60,
             http_head_bytes: 64 * 1_024,
@@ -280,6 +286,7 @@ impl Config {
             ("limits.http_head_timeout_ms", config.limits.http_head_timeout_ms),
             ("limits.http_idle_timeout_s", config.limits.http_idle_timeout_s),
             ("limits.max_connections", config.limits.max_connections as u64),
+            ("limits.app_h2_connections", config.limits.app_h2_connections as u64),
             ("limits.max_streams_per_connection", u64::from(config.limits.max_streams_per_connection)),
             ("limits.max_peer_connections", config.limits.max_peer_connections as u64),
             ("limits.max_peer_connections_per_source", config.limits.max_peer_connections_per_source as u64),

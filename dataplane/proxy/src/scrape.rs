@@ -78,10 +78,12 @@ fn pools(admin: &Admin, out: &mut String) {
     header(out, Metric::PeerConnections);
     sample(out, Metric::PeerConnections.name(), "side=\"outbound\"", open);
     sample(out, Metric::PeerConnections.name(), "side=\"inbound\"", shared.peer_connections.value());
-    let (mut reused, mut dialled) = (0, 0);
+    let (mut reused, mut dialled, mut queued, mut timed_out) = (0, 0, 0, 0);
     for stats in shared.app_pools.lock().expect("no holder panics").iter() {
         reused += stats.reused.value();
         dialled += stats.dialled.value();
+        queued += stats.multiplexed.queued.value();
+        timed_out += stats.multiplexed.timed_out.value();
     }
     let (mut refused, mut retries) = (0, 0);
     for stats in shared.admissions.lock().expect("no holder panics").iter() {
@@ -97,6 +99,8 @@ fn pools(admin: &Admin, out: &mut String) {
         (Metric::PeerEvictions, evicted),
         (Metric::AppPoolReused, reused),
         (Metric::AppPoolDialled, dialled),
+        (Metric::AppStreamsQueued, queued),
+        (Metric::AppStreamTimeouts, timed_out),
     ] {
         header(out, metric);
         let _ = writeln!(out, "{} {value}", metric.name());

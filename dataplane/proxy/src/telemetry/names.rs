@@ -60,6 +60,8 @@ metrics! {
     AppConnectionsRefused = "weft_app_connections_refused_total", Counter, "Application connections refused at the limit.";
     AppPoolReused = "weft_app_pool_reused_total", Counter, "Requests sent to the app on a kept connection.";
     AppPoolDialled = "weft_app_pool_dialled_total", Counter, "Connections dialled to the app.";
+    AppStreamsQueued = "weft_app_streams_queued_total", Counter, "Requests that waited because every HTTP/2 stream to the app was in use.";
+    AppStreamTimeouts = "weft_app_stream_timeouts_total", Counter, "Requests that waited in vain for an HTTP/2 stream to the app.";
     LocalReplies = "weft_local_replies_total", Counter, "Answers made by the proxy itself, by side, stage and reason.";
     Retries = "weft_retries_total", Counter, "Requests sent again because they were provably not processed.";
     RetriesRefused = "weft_retries_refused_total", Counter, "Retries that the budget refused.";

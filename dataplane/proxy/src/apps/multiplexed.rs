@@ -1,0 +1,175 @@
+//! HTTP/2 connections to applications: a further one is opened where the streams that the app allows are used up, up to a
+//! number; beyond it requests queue in order, with a deadline.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
+use weft_transport::h2;
+use weft_transport::http::StreamError;
+
+use crate::telemetry::series::Counter;
+
+/// One worker's HTTP/2 connections, by where they lead.
+#[derive(Debug)]
+pub struct Multiplexed<K> {
+    /// Connections to one socket.
+    most: usize,
+    /// How long a request waits for a stream.
+    patience: Duration,
+    limits: h2::Limits,
+    sockets: RefCell<HashMap<K, Rc<Socket>>>,
+    stats: MultiplexedStats,
+}
+
+/// Counters of a pool; one writer.
+#[derive(Debug, Default, Clone)]
+pub struct MultiplexedStats {
+    /// Requests that found every stream in use and every connection made.
+    pub queued: Arc<Counter>,
+    /// Those of them that waited in vain.
+    pub timed_out: Arc<Counter>,
+}
+
+/// Why there is no stream for a request. Nothing was sent.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum NoStream<E> {
+    #[error("no connection")]
+    Dial(E),
+    #[error("HTTP/2: {0}")]
+    Settings(StreamError),
+    #[error("no free stream within {} ms on {connections} connections", patience.as_millis())]
+    Late { patience: Duration, connections: usize },
+}
+
+/// The connections to one socket, and who waits for a stream.
+#[derive(Debug, Default)]
+struct Socket {
+    connections: RefCell<Vec<h2::ClientConn>>,
+    room: h2::Room,
+    dialling: Cell<bool>,
+    waiting: Cell<usize>,
+}
+
+impl<K: Copy + Eq + Hash> Multiplexed<K> {
+    pub fn new(most: usize, patience: Duration, stats: MultiplexedStats) -> Self {
+        let limits = h2::Limits { preface: patience, ..h2::Limits::default() };
+        Self { most, patience, limits, sockets: RefCell::default(), stats }
+    }
+
+    /// A stream on a connection that stands, where one is free and nobody waits for it.
+    pub fn standing(&self, to: K) -> Option<h2::Slot> {
+        let sockets = self.sockets.borrow();
+        let socket = sockets.get(&to)?;
+        (socket.waiting.get() == 0).then(|| socket.slot())?
+    }
+
+    /// A stream to `to`: on a connection that stands, on one that `dial` makes, or when another request is done.
+    pub async fn slot<S, E>(&self, to: K, dial: impl AsyncFn() -> Result<S, E>) -> Result<h2::Slot, NoStream<E>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let socket = Rc::clone(self.sockets.borrow_mut().entry(to).or_default());
+        let deadline = Instant::now() + self.patience;
+        let _waiting = Waiting::behind(&socket.waiting);
+        let mut queued = false;
+        loop {
+            let mut changed = pin!(socket.room.changed());
+            changed.as_mut().enable();
+            if let Some(slot) = socket.slot() {
+                return Ok(slot);
+            }
+            let connections = socket.connections.borrow().len();
+            let late = NoStream::Late { patience: self.patience, connections };
+            if connections < self.most && !socket.dialling.get() {
+                if Instant::now() >= deadline {
+                    return Err(late);
+                }
+                socket.add(&self.limits, &dial).await?;
+                continue;
+            }
+            if !socket.dialling.get() && !std::mem::replace(&mut queued, true) {
+                self.stats.queued.add(1);
+            }
+            if tokio::time::timeout_at(deadline, changed).await.is_err() {
+                self.stats.timed_out.add(1);
+                return Err(late);
+            }
+        }
+    }
+
+    /// Forgets connections that have ended, and all idle ones but one for each socket; called now and then by the worker.
+    pub fn expire(&self) {
+        self.sockets.borrow_mut().retain(|_, socket| {
+            let mut idle = 0;
+            socket.connections.borrow_mut().retain(|conn| {
+                idle += usize::from(conn.open_streams() == 0);
+                !conn.is_closed() && (conn.open_streams() > 0 || idle <= 1)
+            });
+            Rc::strong_count(socket) > 1 || !socket.connections.borrow().is_empty()
+        });
+    }
+}
+
+impl Socket {
+    /// A stream on the oldest connection that has one, so that later ones fall idle first.
+    fn slot(&self) -> Option<h2::Slot> {
+        let mut connections = self.connections.borrow_mut();
+        connections.retain(|conn| !conn.is_closed());
+        connections.iter().find_map(h2::ClientConn::slot)
+    }
+
+    async fn add<S, E>(&self, limits: &h2::Limits, dial: &impl AsyncFn() -> Result<S, E>) -> Result<(), NoStream<E>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let _dialling = Dialling::of(self);
+        let io = dial().await.map_err(NoStream::Dial)?;
+        let conn = h2::ClientConn::connect_with(io, limits, self.room.clone()).await.map_err(NoStream::Settings)?;
+        conn.settled().await.map_err(NoStream::Settings)?;
+        self.connections.borrow_mut().push(conn);
+        Ok(())
+    }
+}
+
+/// One dial at a time: whoever comes meanwhile waits for it, or dials next.
+struct Dialling<'s>(&'s Socket);
+
+impl<'s> Dialling<'s> {
+    fn of(socket: &'s Socket) -> Self {
+        socket.dialling.set(true);
+        Self(socket)
+    }
+}
+
+impl Drop for Dialling<'_> {
+    fn drop(&mut self) {
+        self.0.dialling.set(false);
+        self.0.room.wake_all();
+    }
+}
+
+/// One request in the queue, so that none that comes later goes first.
+struct Waiting<'s>(&'s Cell<usize>);
+
+impl<'s> Waiting<'s> {
+    fn behind(waiting: &'s Cell<usize>) -> Self {
+        waiting.set(waiting.get() + 1);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,196 @@
+//! The pool against servers in memory with limits of their own.
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Version};
+use tokio::io::{DuplexStream, duplex};
+use weft_transport::http::{RequestHead, ResponseHead};
+
+use super::*;
+
+fn run<F: Future>(test: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, async {
+        tokio::time::timeout(Duration::from_secs(20), test).await.expect("the test takes too long")
+    })
+}
+
+fn get() -> RequestHead {
+    RequestHead {
+        method: Method::GET,
+        authority: Some("app".parse().unwrap()),
+        path: Some("/".parse().unwrap()),
+        absolute_form: false,
+        target_authority: None,
+        protocol: None,
+        headers: HeaderMap::new(),
+        version: Version::HTTP_2,
+    }
+}
+
+/// An app that allows so many streams on each connection and answers when it is told to.
+struct App {
+    streams: u32,
+    connections: Cell<usize>,
+    open: Cell<usize>,
+    refused: Cell<usize>,
+    answering: Cell<bool>,
+    /// Each connection ends after so many requests.
+    age: Cell<Option<usize>>,
+}
+
+impl App {
+    fn new(streams: u32) -> Rc<Self> {
+        let (connections, open, refused) = (Cell::default(), Cell::default(), Cell::default());
+        Rc::new(Self { streams, connections, open, refused, answering: Cell::new(true), age: Cell::new(None) })
+    }
+
+    async fn dial(self: &Rc<Self>) -> Result<DuplexStream, &'static str> {
+        let (near, far) = duplex(64 * 1024);
+        self.connections.set(self.connections.get() + 1);
+        tokio::task::spawn_local(Rc::clone(self).serve(far));
+        Ok(near)
+    }
+
+    async fn serve(self: Rc<Self>, io: DuplexStream) {
+        let limits = h2::Limits { concurrent_streams: self.streams, ..h2::Limits::default() };
+        let mut server = h2::ServerConn::new(io, Bytes::new(), &limits).await.unwrap();
+        let mut served = 0;
+        while let Ok(Some(mut exchange)) = server.accept().await {
+            served += 1;
+            if self.age.get() == Some(served) {
+                server.graceful_shutdown();
+            }
+            let app = Rc::clone(&self);
+            app.open.set(app.open.get() + 1);
+            tokio::task::spawn_local(async move {
+                while !app.answering.get() {
+                    tokio::task::yield_now().await;
+                }
+                app.open.set(app.open.get() - 1);
+                let head = ResponseHead { status: http::StatusCode::OK, headers: HeaderMap::new() };
+                let _ = exchange.answer.response(&head, true).await;
+            });
+        }
+    }
+}
+
+fn pool(most: usize, patience_ms: u64) -> Rc<Multiplexed<u8>> {
+    Rc::new(Multiplexed::new(most, Duration::from_millis(patience_ms), MultiplexedStats::default()))
+}
+
+async fn call(pool: &Multiplexed<u8>, app: &Rc<App>) -> Result<(), String> {
+    let mut slot = match pool.standing(0) {
+        Some(slot) => slot,
+        None => pool.slot(0, || app.dial()).await.map_err(|error| error.to_string())?,
+    };
+    let (_send, mut receive) = slot.send(&get(), true).await.map_err(|error| error.to_string())?;
+    match receive.response_head().await {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            app.refused.set(app.refused.get() + 1);
+            Err(error.to_string())
+        }
+    }
+}
+
+async fn until(mut condition: impl FnMut() -> bool) {
+    while !condition() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[test]
+fn a_burst_opens_further_connections_and_nothing_is_refused() {
+    run(async {
+        let (app, pool) = (App::new(5), pool(16, 5000));
+        let calls: Vec<_> = (0..200)
+            .map(|_| {
+                let (app, pool) = (Rc::clone(&app), Rc::clone(&pool));
+                tokio::task::spawn_local(async move { call(&pool, &app).await })
+            })
+            .collect();
+        for call in calls {
+            call.await.unwrap().unwrap();
+        }
+        assert!((2..=16).contains(&app.connections.get()), "{}", app.connections.get());
+    });
+}
+
+#[test]
+fn beyond_the_connections_requests_queue_and_then_fail() {
+    run(async {
+        let (app, pool) = (App::new(2), pool(3, 100));
+        app.answering.set(false);
+        let held: Vec<_> = (0..6)
+            .map(|_| {
+                let (app, pool) = (Rc::clone(&app), Rc::clone(&pool));
+                tokio::task::spawn_local(async move { call(&pool, &app).await })
+            })
+            .collect();
+        until(|| app.open.get() == 6).await;
+        assert_eq!(app.connections.get(), 3);
+        let error = call(&pool, &app).await.unwrap_err();
+        assert_eq!(error, "no free stream within 100 ms on 3 connections");
+        assert_eq!((pool.stats.queued.value(), pool.stats.timed_out.value()), (1, 1));
+        let queued = {
+            let (app, pool) = (Rc::clone(&app), Rc::clone(&pool));
+            tokio::task::spawn_local(async move { call(&pool, &app).await })
+        };
+        until(|| pool.stats.queued.value() == 2).await;
+        app.answering.set(true);
+        queued.await.unwrap().unwrap();
+        for held in held {
+            held.await.unwrap().unwrap();
+        }
+        assert_eq!((app.connections.get(), pool.stats.timed_out.value()), (3, 1));
+        pool.expire();
+        assert_eq!(pool.sockets.borrow()[&0].connections.borrow().len(), 1, "one is kept");
+    });
+}
+
+#[test]
+fn a_connection_that_goes_away_gets_no_more_requests() {
+    run(async {
+        let (app, pool) = (App::new(100), pool(16, 5000));
+        app.age.set(Some(20));
+        for nth in 0..200 {
+            assert_eq!(call(&pool, &app).await, Ok(()), "{nth}");
+        }
+        assert!(app.connections.get() >= 10 - 1, "{}", app.connections.get());
+    });
+}
+
+#[test]
+fn a_failed_dial_is_told_to_each_who_needed_it() {
+    run(async {
+        let pool = pool(16, 5000);
+        let refused = async || Err::<DuplexStream, _>("refused");
+        let (first, second) = tokio::join!(pool.slot(0, refused), pool.slot(0, refused));
+        assert!(matches!(first, Err(NoStream::Dial("refused"))) && matches!(second, Err(NoStream::Dial("refused"))));
+        assert!(!pool.sockets.borrow()[&0].dialling.get());
+        pool.expire();
+        assert!(pool.sockets.borrow().is_empty());
+    });
+}
+
+#[test]
+fn a_request_that_is_given_up_leaves_the_queue_whole() {
+    run(async {
+        let (app, pool) = (App::new(1), pool(1, 5000));
+        app.answering.set(false);
+        let spawn = || {
+            let (app, pool) = (Rc::clone(&app), Rc::clone(&pool));
+            tokio::task::spawn_local(async move { call(&pool, &app).await })
+        };
+        let first = spawn();
+        until(|| app.open.get() == 1).await;
+        let (given_up, second) = (spawn(), spawn());
+        until(|| pool.stats.queued.value() == 2).await;
+        given_up.abort();
+        app.answering.set(true);
+        first.await.unwrap().unwrap();
+        second.await.unwrap().unwrap();
+        assert_eq!(pool.sockets.borrow()[&0].waiting.get(), 0);
+    });
+}
