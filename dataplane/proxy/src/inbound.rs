@@ -14,7 +14,6 @@ use std::rc::Rc;
 use futures_util::future::{Either, select};
 use http::{Method, Version};
 use weft_policy::bundle::{AppVersion, WorkloadPort};
-use weft_transport::h3;
 use weft_transport::http::{RecvBody, RequestHead, Responder};
 
 pub use self::caller::Caller;
@@ -41,11 +40,11 @@ async fn serve(
     worker: &Rc<Worker>,
     caller: &Caller,
     head: RequestHead,
-    (receive, send): (&mut h3::RecvStream, &mut h3::SendStream),
+    (body, responder): (RecvBody<'_>, Responder<'_>),
 ) {
     let _in_flight = worker.in_flight.enter();
-    let body = Source::replayable(RecvBody::H3(receive), worker.shared.config.limits.replay_buffer_bytes);
-    let mut request = Request { head, body, responder: Some(Responder::H3(send)) };
+    let body = Source::replayable(body, worker.shared.config.limits.replay_buffer_bytes);
+    let mut request = Request { head, body, responder: Some(responder) };
     let snapshot = worker.snapshot();
     let access_log = snapshot.as_ref().is_some_and(|snapshot| snapshot.mesh.access_log);
     let mut record = Record::open(Side::Inbound, &request.head, access_log);

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::future::{Either, select};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use weft_transport::h3::Code;
 use weft_transport::http::{Frame, Responder, ResponseHead, ResponseRecv, SendBody, StreamError};
+use weft_transport::mesh::Code;
 
 pub use source::Source;
 

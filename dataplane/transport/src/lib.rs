@@ -9,6 +9,7 @@ pub mod h1;
 pub mod h2;
 pub mod h3;
 pub mod http;
+pub mod mesh;
 pub mod qpack;
 pub mod quic;
 pub mod tcp;

@@ -18,7 +18,7 @@ use crate::telemetry::series::Counter;
 
 /// One worker's HTTP/2 connections, by where they lead.
 #[derive(Debug)]
-pub struct Multiplexed<K> {
+pub(super) struct Multiplexed<K> {
     /// Connections to one socket.
     most: usize,
     /// How long a request waits for a stream.
@@ -39,7 +39,7 @@ pub struct MultiplexedStats {
 
 /// Why there is no stream for a request. Nothing was sent.
 #[derive(Debug, Clone, thiserror::Error)]
-pub enum NoStream<E> {
+pub(super) enum NoStream<E> {
     #[error("no connection")]
     Dial(E),
     #[error("HTTP/2: {0}")]
@@ -58,20 +58,20 @@ struct Socket {
 }
 
 impl<K: Copy + Eq + Hash> Multiplexed<K> {
-    pub fn new(most: usize, patience: Duration, stats: MultiplexedStats) -> Self {
+    pub(super) fn new(most: usize, patience: Duration, stats: MultiplexedStats) -> Self {
         let limits = h2::Limits { preface: patience, ..h2::Limits::default() };
         Self { most, patience, limits, sockets: RefCell::default(), stats }
     }
 
     /// A stream on a connection that stands, where one is free and nobody waits for it.
-    pub fn standing(&self, to: K) -> Option<h2::Slot> {
+    pub(super) fn standing(&self, to: K) -> Option<h2::Slot> {
         let sockets = self.sockets.borrow();
         let socket = sockets.get(&to)?;
         (socket.waiting.get() == 0).then(|| socket.slot())?
     }
 
     /// A stream to `to`: on a connection that stands, on one that `dial` makes, or when another request is done.
-    pub async fn slot<S, E>(&self, to: K, dial: impl AsyncFn() -> Result<S, E>) -> Result<h2::Slot, NoStream<E>>
+    pub(super) async fn slot<S, E>(&self, to: K, dial: impl AsyncFn() -> Result<S, E>) -> Result<h2::Slot, NoStream<E>>
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
@@ -105,7 +105,7 @@ impl<K: Copy + Eq + Hash> Multiplexed<K> {
     }
 
     /// Forgets connections that have ended, and all idle ones but one for each socket; called now and then by the worker.
-    pub fn expire(&self) {
+    pub(super) fn expire(&self) {
         self.sockets.borrow_mut().retain(|_, socket| {
             let mut idle = 0;
             socket.connections.borrow_mut().retain(|conn| {

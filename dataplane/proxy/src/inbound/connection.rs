@@ -5,11 +5,10 @@ use std::rc::Rc;
 
 use http::Method;
 use tracing::{debug, warn};
-use weft_transport::h3;
+use weft_transport::mesh::{MeshLimits, MeshRequest, MeshServer};
 use weft_transport::quic::Handshake;
 
 use super::{Caller, serve, tcp};
-use crate::config::Limits;
 use crate::reply::Side;
 use crate::telemetry::{counters, throttle};
 use crate::worker::Worker;
@@ -30,28 +29,23 @@ pub async fn run(worker: Rc<Worker>, handshake: Handshake) {
     };
     counters::handshake(Side::Inbound, None);
     debug!(peer = %address, identity = %accepted.peer.id, "mesh connection accepted");
-    let (_open, _place) = (worker.shared.peer_connections.enter(), accepted.place);
-    let (server, driver) = h3::accept(accepted.connection, limits(&worker.shared.config.limits));
+    let _open = worker.shared.peer_connections.enter();
+    let limits = &worker.shared.config.limits;
+    let limits = MeshLimits { concurrent_requests: limits.max_streams_per_connection, http: limits.http() };
+    let (server, driver) = MeshServer::new(accepted, &limits);
     tokio::task::spawn_local(driver);
-    let caller = Rc::new(Caller::new(accepted.peer.id, address));
+    let caller = Rc::new(Caller::new(server.peer().clone(), address));
     streams(&worker, Rc::clone(&caller), &server).await;
-    if let Some(violation) = server.violation() {
-        counters::violation(&violation);
-        let (identity, code) = (&caller.identity, h3::Code::name(violation.code));
+    if let Some(breach) = server.breach() {
+        counters::breach(&breach);
+        let (identity, code) = (&caller.identity, breach.code);
         if throttle::VIOLATION.first() {
-            warn!(peer = %address, %identity, code, reason = violation.reason, "mesh connection closed: its peer broke the rules");
+            warn!(peer = %address, %identity, code, reason = breach.reason, "mesh connection closed: its peer broke the rules");
         }
     }
 }
 
-/// All requests that a peer may have open may time out together, once a second.
-fn limits(limits: &Limits) -> h3::Limits {
-    let streams = limits.max_streams_per_connection;
-    let of_peers = limits.http().between_proxies().h3();
-    h3::Limits { cancels: streams.saturating_mul(2), cancels_per_second: streams, ..of_peers }
-}
-
-async fn streams(worker: &Rc<Worker>, caller: Rc<Caller>, server: &h3::Server) {
+async fn streams(worker: &Rc<Worker>, caller: Rc<Caller>, server: &MeshServer) {
     let draining = worker.shared.drain.draining();
     tokio::pin!(draining);
     let mut told = false;
@@ -74,12 +68,12 @@ async fn streams(worker: &Rc<Worker>, caller: Rc<Caller>, server: &h3::Server) {
     server.drained().await;
 }
 
-async fn stream(worker: &Rc<Worker>, caller: &Caller, incoming: &mut h3::Incoming) {
+async fn stream(worker: &Rc<Worker>, caller: &Caller, incoming: &mut MeshRequest) {
     match incoming.head().await {
         Ok(head) if head.method == Method::CONNECT && head.protocol.is_none() => {
-            Box::pin(tcp::serve(worker, caller, head, incoming.streams())).await;
+            Box::pin(tcp::serve(worker, caller, head, incoming.exchange())).await;
         }
-        Ok(head) => serve(worker, caller, head, incoming.streams()).await,
+        Ok(head) => serve(worker, caller, head, incoming.exchange()).await,
         Err(error) => {
             worker.ledger.counters.malformed.increment(1);
             debug!(peer = %caller.identity, %error, "malformed request from a peer");

@@ -10,8 +10,8 @@ use futures_util::future::{Either, select};
 use http::{HeaderMap, StatusCode};
 use tokio::net::TcpStream;
 use weft_policy::bundle::{Protocol, WorkloadPort};
-use weft_transport::h3;
-use weft_transport::http::{RecvBody, RequestHead, ResponseHead, SendBody};
+use weft_transport::http::{RecvBody, RequestHead, Responder, ResponseHead, SendBody};
+use weft_transport::mesh::Code;
 use weft_transport::tcp;
 
 use super::standing::until_denied;
@@ -30,7 +30,7 @@ pub(super) async fn serve(
     worker: &Rc<Worker>,
     caller: &Caller,
     mut head: RequestHead,
-    (receive, send): (&mut h3::RecvStream, &mut h3::SendStream),
+    (body, responder): (RecvBody<'_>, Responder<'_>),
 ) {
     let _in_flight = worker.in_flight.enter();
     let said = mesh::take(&mut head);
@@ -40,13 +40,13 @@ pub(super) async fn serve(
     let (app, address, filtered) = match open(worker, caller, &head, &said, &mut record).await {
         Ok(opened) => opened,
         Err(failure) => {
-            refuse(&failure, (receive, send)).await;
+            refuse(&failure, body, responder).await;
             return record.refused(&worker.ledger, worker.snapshot().as_ref(), &failure);
         }
     };
     let head = ResponseHead { status: StatusCode::OK, headers: HeaderMap::new() };
-    if send.response(&head, false).await.is_ok() {
-        tunnel(worker, caller, app, address, filtered, &mut record, (receive, send)).await;
+    if let Ok(sink) = responder.head(&head, false).await {
+        tunnel(worker, caller, app, address, filtered, &mut record, (body, sink)).await;
     }
     record.close(&worker.ledger, worker.snapshot().as_ref());
 }
@@ -97,10 +97,10 @@ async fn tunnel(
     address: SocketAddr,
     mut filtered: Filtered<'_>,
     record: &mut ConnectionRecord,
-    (receive, send): (&mut h3::RecvStream, &mut h3::SendStream),
+    (body, mut to_peer): (RecvBody<'_>, SendBody<'_>),
 ) {
     let (mut app_read, mut app_write) = tcp::split(app, &Bytes::new());
-    let (mut from_peer, mut to_peer) = (Source::once(RecvBody::H3(receive)), SendBody::H3(send));
+    let mut from_peer = Source::once(body);
     let (mut from_app, mut to_app) = (Source::once(RecvBody::Tcp(&mut app_read)), SendBody::Tcp(&mut app_write));
     let ended = {
         let accounts = record.flows(&worker.ledger, worker.snapshot().as_ref());
@@ -128,10 +128,12 @@ async fn tunnel(
     filtered.moved(up, down);
 }
 
-async fn refuse(failure: &Failure, (receive, send): (&mut h3::RecvStream, &mut h3::SendStream)) {
+async fn refuse(failure: &Failure, mut request: RecvBody<'_>, responder: Responder<'_>) {
     let (head, body) = failure.reply(Side::Inbound, Form::Http, true);
-    if send.response(&head, body.is_empty()).await.is_ok() && !body.is_empty() {
-        let _ = relay::send_all(SendBody::H3(send), body).await;
+    if let Ok(sink) = responder.head(&head, body.is_empty()).await
+        && !body.is_empty()
+    {
+        let _ = relay::send_all(sink, body).await;
     }
-    receive.stop(h3::Code::NO_ERROR);
+    request.stop(Code::NO_ERROR);
 }

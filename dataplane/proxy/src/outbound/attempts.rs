@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use weft_filter_host::Permit;
 use weft_flow::Outcome;
 use weft_policy::bundle::{ObjectName, Service};
-use weft_transport::h3;
+use weft_transport::mesh::MeshClient;
 use weft_transport::quic::PeerKey;
 
 use super::peer_leg::PeerConn;
@@ -146,7 +146,7 @@ impl Attempt<'_> {
         self.client(peer, timeout).await.map(drop)
     }
 
-    async fn client(&self, peer: &PeerKey, timeout: Duration) -> Result<h3::Client, Failure> {
+    async fn client(&self, peer: &PeerKey, timeout: Duration) -> Result<MeshClient, Failure> {
         let pool = &self.worker.pool;
         let connected = if self.last {
             Ok(Box::pin(pool.get_patiently(peer, timeout)).await)
@@ -158,7 +158,7 @@ impl Attempt<'_> {
                 // Dialling is no part of the latency that the balancer learns.
                 self.start.set(self.worker.now());
                 self.reached();
-                return Ok(client);
+                return Ok(client.into());
             }
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("no connection within {} ms", timeout.as_millis()),

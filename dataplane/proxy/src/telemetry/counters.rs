@@ -2,7 +2,7 @@
 //! looked up by their labels as they happen.
 
 use weft_transport::detect::Detected;
-use weft_transport::h3::{Code, Violation};
+use weft_transport::mesh::Breach;
 use weft_transport::tls::HandshakeFailure;
 
 use super::names::Metric;
@@ -72,9 +72,8 @@ pub fn local_reply(side: Side, verdict: &Verdict) {
 }
 
 /// Counts a mesh connection that was closed for its peer's breach.
-pub fn violation(violation: &Violation) {
-    let code = Code::name(violation.code);
-    metrics::counter!(Metric::PeerViolations.name(), "code" => code, "reason" => violation.reason).increment(1);
+pub fn breach(breach: &Breach) {
+    metrics::counter!(Metric::PeerViolations.name(), "code" => breach.code, "reason" => breach.reason).increment(1);
 }
 
 /// Counts a mesh handshake. `reason`: why it failed.

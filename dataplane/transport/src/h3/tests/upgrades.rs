@@ -21,8 +21,8 @@ async fn ask(
     server: &Server,
     token: &'static str,
 ) -> ((SendStream, RecvStream), (RequestHead, RecvStream, SendStream)) {
-    let asked = soon(client.send(&asking(token), false)).await.unwrap();
-    (asked, soon(read(server.accept().await.unwrap())).await.unwrap())
+    let asked = soon(Box::pin(client.send(&asking(token), false))).await.unwrap();
+    (asked, soon(Box::pin(async { read(server.accept().await.unwrap()).await.unwrap() })).await)
 }
 
 #[tokio::test]
