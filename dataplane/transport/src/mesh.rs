@@ -169,3 +169,99 @@ impl MeshRequest {
         (RecvBody::H3(recv), Responder::H3(send))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use http::{HeaderMap, Method, StatusCode, Version};
+
+    use super::*;
+    use crate::http::Frame;
+    use crate::quic::{Dialer, Server, SharedKeys, TransportLimits, Worker, bind_client, bind_workers};
+    use crate::tls::testing::{Ca, id};
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    fn head(method: Method, path: Option<&str>) -> RequestHead {
+        RequestHead {
+            method,
+            authority: Some("shop:80".parse().unwrap()),
+            path: path.map(|path| path.parse().unwrap()),
+            absolute_form: false,
+            target_authority: None,
+            protocol: None,
+            headers: HeaderMap::new(),
+            version: Version::HTTP_11,
+        }
+    }
+
+    /// Answers every request with its body, then breaks off; a CONNECT with its bytes.
+    async fn serve(server: MeshServer) -> SpiffeId {
+        while let Some(mut request) = server.accept().await {
+            let asked = request.head().await.unwrap();
+            let (mut body, responder) = request.exchange();
+            let answer = ResponseHead { status: StatusCode::OK, headers: HeaderMap::new() };
+            let mut sink = responder.head(&answer, false).await.unwrap();
+            while let Some(Frame::Data(data)) = body.frame().await.unwrap() {
+                sink.data(data).await.unwrap();
+            }
+            match asked.method {
+                Method::CONNECT => sink.finish(None).await.unwrap(),
+                _ => sink.abort(Code::INTERNAL_ERROR).await,
+            }
+        }
+        assert_eq!(server.breach(), None);
+        server.peer().clone()
+    }
+
+    #[test]
+    fn a_request_and_a_tunnel_to_a_peer_that_is_known_by_its_certificate() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            tokio::time::timeout(PATIENCE, exchanges()).await.expect("in time");
+        });
+    }
+
+    async fn exchanges() {
+        let (ca, keys, limits) = (Ca::new(), SharedKeys::generate(), TransportLimits::default());
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let socket = bind_workers((loopback, 0).into(), 1).unwrap().remove(0);
+        let listening = Server::new(socket, Worker::single(), &keys, &ca.handle("shop"), &limits).unwrap();
+        let address = listening.endpoint().local_addr().unwrap();
+        let served = tokio::task::spawn_local(async move {
+            let accepted = listening.accept().await.unwrap().finish().await.unwrap();
+            let (server, driver) = MeshServer::new(accepted, &MeshLimits { concurrent_requests: 10, http: HttpLimits::default() });
+            tokio::task::spawn_local(driver);
+            assert!(server.address().ip().is_loopback());
+            serve(server).await
+        });
+        let socket = bind_client(loopback, None).unwrap();
+        let dialer = Dialer::new(socket, Worker::single(), &keys, &limits).unwrap();
+        let connection = dialer.dial(&ca.handle("cart"), &id("shop"), address, PATIENCE).await.unwrap();
+        let (over, driver) = h3::connect(connection.clone(), h3::Limits::default());
+        tokio::task::spawn_local(driver);
+        let client = MeshClient::from(over);
+
+        let mut stream = client.send(&head(Method::POST, Some("/")), false).await.unwrap();
+        let (mut up, mut answer) = stream.exchange();
+        up.data(Bytes::from_static(b"all of it")).await.unwrap();
+        up.finish(None).await.unwrap();
+        assert_eq!(answer.head().await.unwrap().status, 200);
+        let mut down = answer.into_body();
+        assert!(matches!(down.frame().await, Ok(Some(Frame::Data(data))) if data == "all of it"));
+        assert!(matches!(down.frame().await, Err(StreamError::Reset(Code::INTERNAL_ERROR))));
+
+        let mut tunnel = client.send(&head(Method::CONNECT, None), false).await.unwrap();
+        assert_eq!(tunnel.response_head().await.unwrap().status, 200);
+        let (mut down, mut up) = tunnel.halves();
+        up.data(Bytes::from_static(b"bytes")).await.unwrap();
+        assert!(matches!(down.frame().await, Ok(Some(Frame::Data(data))) if data == "bytes"));
+        up.finish(None).await.unwrap();
+        assert!(matches!(down.frame().await, Ok(None)));
+        connection.close(0x100_u32.into(), b"");
+        assert_eq!(served.await.unwrap(), id("cart"));
+    }
+}

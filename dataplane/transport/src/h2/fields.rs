@@ -30,7 +30,7 @@ pub(super) fn join_cookies(headers: &mut HeaderMap) -> Option<()> {
     let mut crumbs = headers.get_all(COOKIE).iter();
     let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) else { return Some(()) };
     let mut joined = first.as_bytes().to_vec();
-    for crumb in [second].into_iter().chain(crumbs) {
+    for crumb in [second].into_iter().chain(crumbs).filter(|crumb| !crumb.is_empty()) {
         joined.extend_from_slice(b"; ");
         joined.extend_from_slice(crumb.as_bytes());
     }

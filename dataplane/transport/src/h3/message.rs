@@ -98,6 +98,10 @@ impl Fields {
             self.cookie = Some(value);
             return;
         };
+        // Nothing to add, and a separator at the end would leave a blank there.
+        if value.is_empty() {
+            return;
+        }
         if self.crumbs.is_empty() {
             self.crumbs.put_slice(first.as_bytes());
         }

@@ -25,7 +25,11 @@ pub(crate) async fn serve(listen: Listen) -> anyhow::Result<()> {
         tokio::select! {
             () = &mut end => return Ok(()),
             accepted = listener.accept() => {
-                let Ok((stream, _)) = accepted else { continue };
+                let Ok((stream, _)) = accepted else {
+                    // Out of descriptors, perhaps: the next attempt would fail at once, too.
+                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                    continue;
+                };
                 let shelves = Arc::clone(&shelves);
                 tokio::spawn(async move {
                     if let Err(error) = converse(stream, &shelves).await {

@@ -54,6 +54,10 @@ fn requests() {
     check_request(&get(&[("content-length", "7"), ("content-length", "7")]), "GET /a?b h:1 content-length=7");
     check_request(&get(&[("cookie", "a=1"), ("x", "1"), ("cookie", "b=2")]), "GET /a?b h:1 x=1 cookie=a=1; b=2");
     check_request(&get(&[("cookie", "a=1")]), "GET /a?b h:1 cookie=a=1");
+    check_request(
+        &get(&[("cookie", "a=1"), ("cookie", ""), ("cookie", "b=2"), ("cookie", "")]),
+        "GET /a?b h:1 cookie=a=1; b=2",
+    );
     check_request(&get(&[("weft-dst", "127.0.0.1:1")]), "GET /a?b h:1 weft-dst=127.0.0.1:1");
     check_request(&[GET[0], GET[1], GET[2], ("host", "only")], "GET /a?b only");
     check_request(&[(":method", "OPTIONS"), GET[1], (":path", "*"), GET[3]], "OPTIONS * h:1");
