@@ -291,7 +291,7 @@ impl SendBody<'_> {
         match self {
             SendBody::H1(sink) => sink.abort().await,
             SendBody::H2(stream) => stream.abort(code).await,
-            SendBody::H3(stream) => stream.reset(code),
+            SendBody::H3(stream) => stream.abort(code).await,
             SendBody::Tcp(writer) => writer.abort().await,
         }
     }

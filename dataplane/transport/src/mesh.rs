@@ -9,7 +9,9 @@ use weft_policy::identity::SpiffeId;
 pub use crate::h3::Code;
 
 use crate::h3;
-use crate::http::{HttpLimits, RecvBody, RequestHead, Responder, ResponseHead, ResponseRecv, SendBody, SendError, StreamError};
+use crate::http::{
+    HttpLimits, RecvBody, RequestHead, Responder, ResponseHead, ResponseRecv, SendBody, SendError, StreamError,
+};
 use crate::quic::{Accepted, ConnectionPlace};
 use crate::tls::PeerIdentity;
 
@@ -205,6 +207,7 @@ mod tests {
             let (mut body, responder) = request.exchange();
             let answer = ResponseHead { status: StatusCode::OK, headers: HeaderMap::new() };
             let mut sink = responder.head(&answer, false).await.unwrap();
+            sink.flush().await.unwrap();
             while let Some(Frame::Data(data)) = body.frame().await.unwrap() {
                 sink.data(data).await.unwrap();
             }
@@ -236,6 +239,7 @@ mod tests {
             let (server, driver) = MeshServer::new(accepted, &MeshLimits { concurrent_requests: 10, http: HttpLimits::default() });
             tokio::task::spawn_local(driver);
             assert!(server.address().ip().is_loopback());
+            assert_eq!(server.served(), &id("shop"));
             serve(server).await
         });
         let socket = bind_client(loopback, None).unwrap();

@@ -4,6 +4,8 @@ use http::header::{COOKIE, HOST};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue};
 
+use crate::http::{WEFT_REASON, WEFT_UPGRADE};
+
 /// True where no value begins or ends with a blank or a tab.
 //= rfc9113#section-8.2.1
 pub(super) fn are_exact(headers: &HeaderMap) -> bool {
@@ -55,6 +57,13 @@ pub(super) fn end_to_end(headers: &HeaderMap) -> HeaderMap {
     for name in ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"] {
         headers.remove(name);
     }
+    take_internal(&mut headers);
     trim(&mut headers);
     headers
+}
+
+/// Removes what only codecs say to each other.
+pub(super) fn take_internal(headers: &mut HeaderMap) {
+    headers.remove(WEFT_REASON);
+    headers.remove(WEFT_UPGRADE);
 }

@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use super::chunk::{Chunk, Unwritten};
 use super::client::OpenStream;
-use super::fields::{end_to_end, trim};
+use super::fields::{end_to_end, take_internal, trim};
 use super::flood::Patience;
 use super::{is_unprocessed, reason_from_code, stream_error};
 use crate::http::{Frame, ResponseHead, SendError, StreamError};
@@ -75,6 +75,7 @@ impl RecvStream {
 
     fn understood(&mut self, mut head: ResponseHead) -> ResponseHead {
         trim(&mut head.headers);
+        take_internal(&mut head.headers);
         if let Asked::Upgrade(accept) = &mut self.asked
             && !head.status.is_informational()
         {

@@ -44,7 +44,8 @@ async fn an_accepted_one_carries_bytes_both_ways() {
     for token in ["websocket", "foo/1.0"] {
         let ((mut up, mut down), (head, mut from, mut to)) = ask(&client, &server, token).await;
         assert_eq!((head.method, head.protocol.as_deref()), (Method::GET, Some(token.as_bytes())));
-        assert_eq!((head.path.unwrap().as_bytes(), head.headers.len()), (b"/chat?a".as_slice(), 1), "{token}");
+        assert_eq!(head.path.unwrap(), "/chat?a");
+        assert_eq!(head.headers.len(), 1, "{token}");
         let accepted = response(101, &[("sec-websocket-accept", "x"), ("content-length", "7")]);
         to.response(&accepted, false).await.unwrap();
         to.data(data("first")).await.unwrap();
