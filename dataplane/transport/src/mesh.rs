@@ -236,7 +236,8 @@ mod tests {
         let address = listening.endpoint().local_addr().unwrap();
         let served = tokio::task::spawn_local(async move {
             let accepted = listening.accept().await.unwrap().finish().await.unwrap();
-            let (server, driver) = MeshServer::new(accepted, &MeshLimits { concurrent_requests: 10, http: HttpLimits::default() });
+            let (server, driver) =
+                MeshServer::new(accepted, &MeshLimits { concurrent_requests: 10, http: HttpLimits::default() });
             tokio::task::spawn_local(driver);
             assert!(server.address().ip().is_loopback());
             assert_eq!(server.served(), &id("shop"));
