@@ -160,7 +160,7 @@ impl Proxy {
             current_revision: bundle.revision.0,
             ..Default::default()
         };
-        Self::connect_with(control, svid, hello, bundle).await
+        Box::pin(Self::connect_with(control, svid, hello, bundle)).await
     }
 
     pub(crate) async fn connect_with(control: &Control, svid: &Svid, hello: v1::Hello, bundle: Bundle) -> Self {
