@@ -14,6 +14,7 @@ use futures_util::stream::FuturesUnordered;
 use http::Version;
 use tokio::net::TcpStream;
 use weft_filter_host::Permit;
+use weft_transport::http::HttpLimits;
 use weft_transport::{capture, h1, h2};
 
 use self::multiplexed::{Multiplexed, MultiplexedStats, NoStream};
@@ -24,6 +25,9 @@ use crate::telemetry::series::Counter;
 
 /// How long one address of several is tried alone (RFC 8305 section 5, Connection Attempt Delay).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+
+/// How long before the end that an app announced (`Keep-Alive: timeout`) a connection is used no more.
+const KEEP_ALIVE_MARGIN: Duration = Duration::from_millis(500);
 
 /// A connection checked out for one request, for which it holds the permit.
 #[derive(Debug)]
@@ -46,7 +50,8 @@ pub enum Conn {
 #[derive(Debug)]
 struct Idle {
     conn: Box<h1::ClientConn>,
-    since: Instant,
+    /// From then on the app may close it, or we do.
+    until: Instant,
 }
 
 /// The pool of one worker.
@@ -56,6 +61,7 @@ pub struct AppPool {
     mark: Option<u32>,
     max_idle: usize,
     idle_timeout: Duration,
+    http: HttpLimits,
     idle: RefCell<HashMap<PlainSocket, Vec<Idle>>>,
     h2: Multiplexed<PlainSocket>,
     pub stats: AppPoolStats,
@@ -80,6 +86,7 @@ impl AppPool {
             mark,
             max_idle: limits.app_idle_connections,
             idle_timeout: Duration::from_secs(limits.app_idle_timeout_s),
+            http: limits.http(),
             idle: RefCell::default(),
             h2: Multiplexed::new(limits.app_h2_connections, patience, stats.multiplexed.clone()),
             stats,
@@ -141,7 +148,7 @@ impl AppPool {
             return self.stream(sockets, timeout).await.map(|(slot, socket)| (Conn::H2(slot), socket));
         }
         let (stream, socket) = self.connect_any(sockets, timeout).await?;
-        Ok((Conn::H1(Box::new(h1::ClientConn::new(stream, h1::Limits::default()))), socket))
+        Ok((Conn::H1(Box::new(h1::ClientConn::new(stream, self.http.h1()))), socket))
     }
 
     /// A stream to the one of `sockets` that answers first, as soon as that has one to give.
@@ -173,16 +180,23 @@ impl AppPool {
         if !conn.reusable() {
             return;
         }
+        let keep = conn.keep_alive_timeout().map_or(self.idle_timeout, |said| {
+            // What is sent in the app's last moment may cross its close.
+            said.saturating_sub(KEEP_ALIVE_MARGIN).min(self.idle_timeout)
+        });
+        if keep.is_zero() {
+            return;
+        }
         let mut idle = self.idle.borrow_mut();
         let idle = idle.entry(socket).or_default();
         let now = Instant::now();
-        if idle.len() >= self.max_idle || idle.first().is_some_and(|oldest| oldest.since + self.idle_timeout < now) {
-            idle.retain(|kept| kept.since + self.idle_timeout >= now);
+        if idle.len() >= self.max_idle || idle.first().is_some_and(|oldest| oldest.until < now) {
+            idle.retain(|kept| kept.until >= now);
             if idle.len() >= self.max_idle {
                 return;
             }
         }
-        idle.push(Idle { conn, since: now });
+        idle.push(Idle { conn, until: now + keep });
     }
 
     /// A raw connection, for the byte stream that `permit` lets pass.
@@ -251,7 +265,7 @@ impl AppPool {
     fn pop_idle(&self, socket: PlainSocket) -> Option<Box<h1::ClientConn>> {
         let mut idle = self.idle.borrow_mut();
         let kept = idle.get_mut(&socket)?.pop()?;
-        (kept.since.elapsed() < self.idle_timeout).then_some(kept.conn)
+        (Instant::now() < kept.until).then_some(kept.conn)
     }
 
     /// Closes connections that have been idle too long; called now and then by the worker.
@@ -259,7 +273,7 @@ impl AppPool {
         let now = Instant::now();
         let mut idle = self.idle.borrow_mut();
         for kept in idle.values_mut() {
-            kept.retain(|kept| kept.since + self.idle_timeout >= now);
+            kept.retain(|kept| kept.until >= now);
         }
         idle.retain(|_, kept| !kept.is_empty());
         self.h2.expire();

@@ -211,3 +211,21 @@ async fn own_answers_to_head_have_no_body() {
     let answer = play(app, client).await;
     assert!(answer.starts_with("HTTP/1.1 502") && answer.ends_with("\r\n\r\n"), "{answer}");
 }
+
+#[tokio::test]
+async fn a_connection_is_kept_no_longer_than_its_app_says() {
+    let app = async |app: TcpListener| {
+        for _ in 0..2 {
+            let (mut conn, _) = app.accept().await.unwrap();
+            tokio::task::spawn_local(async move {
+                until(&mut conn, "\r\n\r\n").await;
+                let answer = b"HTTP/1.1 200 OK\r\nkeep-alive: timeout=0\r\ncontent-length: 2\r\n\r\nok";
+                conn.write_all(answer).await.unwrap();
+                assert_eq!(until(&mut conn, "\r\n\r\n").await, "", "it is not used again");
+            });
+        }
+        std::future::pending().await
+    };
+    let get = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+    assert_eq!(play(app, |client| twice(client, get)).await, "HTTP/1.1 200 OK");
+}
