@@ -195,6 +195,20 @@ async fn open_doors(admin: &Arc<Admin>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The workers alone, on the snapshot that `shared` holds: no control plane, no doors. They end with `shared.drain.quit()`.
+///
+/// # Errors
+/// An address is taken, or a thread can't be started.
+pub fn start_data_plane(
+    shared: &Arc<Shared>,
+    identity: &IdentityHandle,
+    keys: &SharedKeys,
+) -> anyhow::Result<Vec<JoinHandle<()>>> {
+    let sockets = bind(&shared.config)?;
+    let hearts = Heartbeats::new(sockets.len());
+    start_workers(shared, &hearts, sockets, identity, keys, &Arc::default())
+}
+
 fn start_workers(
     shared: &Arc<Shared>,
     hearts: &Heartbeats,
