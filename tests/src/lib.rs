@@ -6,6 +6,8 @@ pub mod address;
 pub mod app;
 pub mod client;
 pub mod control;
+pub mod exchange;
+pub mod namespace;
 pub mod process;
 pub mod scrape;
 pub mod sidecar;

@@ -9,11 +9,17 @@
 )]
 
 mod mesh {
+    mod app_limits;
     mod authorization;
     mod behaviour;
     mod deputy;
+    mod differential;
+    mod edge_cases;
+    mod in_process;
     mod lifecycle;
+    mod local_replies;
     mod outage;
+    mod outside;
     mod policies;
     mod profile;
     mod real;

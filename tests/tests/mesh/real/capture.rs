@@ -6,64 +6,16 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use weft_tests::namespace::{HERE, Hosts, THERE};
 use weft_tests::process::{Process, command};
 use weft_tests::{Mesh, Scrape, Sidecar, Workload, until};
 
 use super::run;
 
-const HERE: &str = "10.231.7.1";
-const THERE: &str = "10.231.7.2";
 /// Services' virtual addresses, on the cable's networks so that a route exists.
 const VIP4: &str = "10.231.7.100";
 const VIP6: &str = "fd77:7::100";
 const NOBODY: u32 = 65534;
-
-/// Two namespaces joined by a veth pair; gone when dropped.
-struct Hosts {
-    here: String,
-    there: String,
-}
-
-impl Hosts {
-    fn new() -> Self {
-        let id = std::process::id();
-        let hosts = Self { here: format!("weft-a-{id}"), there: format!("weft-b-{id}") };
-        let (a, b) = (format!("wa{id}"), format!("wb{id}"));
-        for netns in [&hosts.here, &hosts.there] {
-            run(Command::new("ip").args(["netns", "add", netns]));
-        }
-        run(Command::new("ip").args([
-            "link",
-            "add",
-            &a,
-            "netns",
-            &hosts.here,
-            "type",
-            "veth",
-            "peer",
-            "name",
-            &b,
-            "netns",
-            &hosts.there,
-        ]));
-        for (netns, link, v4, v6) in [(&hosts.here, &a, HERE, "fd77:7::1"), (&hosts.there, &b, THERE, "fd77:7::2")] {
-            run(Command::new("ip").args(["-n", netns, "address", "add", &format!("{v4}/24"), "dev", link]));
-            run(Command::new("ip").args(["-n", netns, "address", "add", &format!("{v6}/64"), "dev", link, "nodad"]));
-            for up in [link.as_str(), "lo"] {
-                run(Command::new("ip").args(["-n", netns, "link", "set", up, "up"]));
-            }
-        }
-        hosts
-    }
-}
-
-impl Drop for Hosts {
-    fn drop(&mut self) {
-        for netns in [&self.here, &self.there] {
-            _ = Command::new("ip").args(["netns", "delete", netns]).output();
-        }
-    }
-}
 
 fn inside(netns: &str, program: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new("ip");

@@ -1,0 +1,110 @@
+//! Network namespaces: two hosts with a cable between them, and sockets of another namespace, which a thread that has moved there
+//! makes, and everybody may use. Needs root.
+
+use std::fs::File;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd as _;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+/// The addresses of the two hosts.
+pub const HERE: &str = "10.231.7.1";
+pub const THERE: &str = "10.231.7.2";
+
+/// Two namespaces joined by a veth pair; gone when dropped.
+#[derive(Debug)]
+pub struct Hosts {
+    pub here: String,
+    pub there: String,
+}
+
+impl Hosts {
+    /// # Panics
+    /// When the kernel or `ip` refuses.
+    #[expect(clippy::new_without_default, reason = "this makes something in the kernel")]
+    pub fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let id = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let hosts = Self { here: format!("weft-a-{id}"), there: format!("weft-b-{id}") };
+        let (a, b) = (format!("wa{id}"), format!("wb{id}"));
+        for netns in [&hosts.here, &hosts.there] {
+            ip(&["netns", "add", netns]);
+        }
+        ip(&["link", "add", &a, "netns", &hosts.here, "type", "veth", "peer", "name", &b, "netns", &hosts.there]);
+        for (netns, link, v4, v6) in [(&hosts.here, &a, HERE, "fd77:7::1"), (&hosts.there, &b, THERE, "fd77:7::2")] {
+            ip(&["-n", netns, "address", "add", &format!("{v4}/24"), "dev", link]);
+            ip(&["-n", netns, "address", "add", &format!("{v6}/64"), "dev", link, "nodad"]);
+            for up in [link.as_str(), "lo"] {
+                ip(&["-n", netns, "link", "set", up, "up"]);
+            }
+        }
+        hosts
+    }
+}
+
+impl Drop for Hosts {
+    fn drop(&mut self) {
+        for netns in [&self.here, &self.there] {
+            _ = Command::new("ip").args(["netns", "delete", netns]).output();
+        }
+    }
+}
+
+fn ip(arguments: &[&str]) {
+    let output = Command::new("ip").args(arguments).output().expect("ip runs");
+    assert!(output.status.success(), "ip {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// A thread inside a namespace; it ends with its handle.
+#[derive(Debug, Clone)]
+pub struct Namespace {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Namespace {
+    /// Enters the namespace that `ip netns add NAME` made.
+    ///
+    /// # Errors
+    /// There is none of this name, or we may not enter it.
+    ///
+    /// # Panics
+    /// When no thread can be started.
+    pub fn enter(name: &str) -> io::Result<Self> {
+        let file = File::open(format!("/run/netns/{name}"))?;
+        let (jobs, queue) = mpsc::channel::<Job>();
+        let (said, entered) = mpsc::channel();
+        let work = move || {
+            _ = said.send(move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)));
+            queue.into_iter().for_each(|job| job());
+        };
+        std::thread::Builder::new().name(format!("in {name}")).spawn(work).expect("a thread");
+        entered.recv().map_err(io::Error::other)??;
+        Ok(Self { jobs })
+    }
+
+    fn run<T: Send + 'static>(&self, make: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+        let (said, made) = mpsc::channel();
+        self.jobs
+            .send(Box::new(move || _ = said.send(make())))
+            .map_err(|_| io::Error::other("the thread has ended"))?;
+        made.recv().map_err(io::Error::other)?
+    }
+
+    /// # Errors
+    /// As from the kernel.
+    pub fn listen(&self, address: SocketAddr) -> io::Result<TcpListener> {
+        self.run(move || TcpListener::bind(address))
+    }
+
+    /// # Errors
+    /// As from the kernel.
+    pub fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        self.run(move || TcpStream::connect(address))
+    }
+}

@@ -1,0 +1,139 @@
+//! Apps that speak HTTP/2 with limits of their own: few streams at a time, connections that end after some calls. Callers notice
+//! nothing of either.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Response};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use weft_policy::bundle::Protocol;
+use weft_tests::Client;
+use weft_tests::app::message;
+use weft_tests::client::full;
+
+use super::in_process::Pair;
+
+const GRPC: [(&str, &str); 2] = [("content-type", "application/grpc"), ("te", "trailers")];
+
+/// A gRPC app that announces a stream limit, and retires each connection after some calls.
+struct Limited {
+    served: Arc<AtomicU64>,
+    connections: Arc<AtomicUsize>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Clone, Copy)]
+struct Terms {
+    streams: u32,
+    calls: u64,
+    takes: Duration,
+}
+
+impl Limited {
+    async fn start(ip: IpAddr, port: u16, terms: Terms) -> Self {
+        let listener = TcpListener::bind(SocketAddr::new(ip, port)).await.expect("the address is free");
+        let (served, connections) = (Arc::default(), Arc::<AtomicUsize>::default());
+        let (own, count) = (Arc::clone(&served), Arc::clone(&connections));
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::SeqCst);
+                tokio::spawn(serve(stream, terms, Arc::clone(&own)));
+            }
+        });
+        Self { served, connections, task }
+    }
+}
+
+impl Drop for Limited {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(stream: TcpStream, terms: Terms, served: Arc<AtomicU64>) {
+    let mut builder = h2::server::Builder::new();
+    builder.max_concurrent_streams(terms.streams);
+    let Ok(mut connection) = builder.handshake::<_, Bytes>(stream).await else { return };
+    let mut calls = 0;
+    while let Some(Ok((request, mut respond))) = connection.accept().await {
+        calls += 1;
+        if calls == terms.calls {
+            connection.graceful_shutdown();
+        }
+        let served = Arc::clone(&served);
+        tokio::spawn(async move {
+            served.fetch_add(1, Ordering::SeqCst);
+            let mut body = request.into_body();
+            while let Some(Ok(piece)) = body.data().await {
+                _ = body.flow_control().release_capacity(piece.len());
+            }
+            tokio::time::sleep(terms.takes).await;
+            let mut head = Response::new(());
+            head.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
+            let Ok(mut send) = respond.send_response(head, false) else { return };
+            _ = send.send_data(message(b"done"), false);
+            let mut trailers = HeaderMap::new();
+            trailers.insert("grpc-status", HeaderValue::from_static("0"));
+            _ = send.send_trailers(trailers);
+        });
+    }
+}
+
+struct Calc {
+    app: Limited,
+    pair: Pair,
+}
+
+async fn calc(terms: Terms) -> Calc {
+    let pair = Pair::start(&[(8080, Protocol::Grpc)]);
+    let app = Limited::start(pair.origin, 8080, terms).await;
+    Calc { app, pair }
+}
+
+/// One call; its status, or what broke.
+async fn call(client: &mut Client) -> String {
+    let answer = client.call(Method::POST, "/calc.Calc/Add", &GRPC, full(message(b"1+1"))).await;
+    match answer {
+        Err(error) => error.0,
+        Ok(answer) => {
+            let trailers = answer.trailers.unwrap_or_else(|| answer.headers.clone());
+            let text = |name| trailers.get(name).map_or("", |value| value.to_str().unwrap_or("?")).to_owned();
+            if text("grpc-status") == "0" { "0".to_owned() } else { text("grpc-status") + " " + &text("grpc-message") }
+        }
+    }
+}
+
+/// `clients` callers of `calls` calls each, all at once; what went wrong.
+async fn burst(calc: &Calc, clients: usize, calls: usize) -> Vec<String> {
+    let proxy = calc.pair.proxy();
+    let tasks: Vec<_> = (0..clients)
+        .map(|_| {
+            tokio::spawn(async move {
+                let mut client = Client::h2_in_tunnel(proxy, "origin:8080").await;
+                let mut wrong = Vec::new();
+                for _ in 0..calls {
+                    wrong.extend(Some(call(&mut client).await).filter(|status| status != "0"));
+                }
+                wrong
+            })
+        })
+        .collect();
+    let mut wrong = Vec::new();
+    for task in tasks {
+        wrong.extend(task.await.unwrap());
+    }
+    wrong
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_retire_lose_no_call() {
+    let calc = calc(Terms { streams: 100, calls: 20, takes: Duration::from_millis(2) }).await;
+    let wrong = burst(&calc, 8, 100).await;
+    assert!(wrong.is_empty(), "{} of 800 calls: {:?}", wrong.len(), wrong.first());
+    assert_eq!(calc.app.served.load(Ordering::SeqCst), 800, "each was made once");
+    assert!(calc.app.connections.load(Ordering::SeqCst) >= 30, "the app retired its connections");
+}

@@ -1,0 +1,210 @@
+//! The third level between unit tests and whole meshes: two proxies inside the test process, over loopback sockets, with a bundle
+//! and certificates made by hand. No control plane, no doors, no child process.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType};
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use serde_json::json;
+use weft_filter_host::{Host, HostConfig};
+use weft_policy::bundle::{
+    AppVersion, Bundle, Egress, Endpoint, MeshSettings, ObjectName, Protocol, Revision, ServedWorkload, Service,
+    ServicePort, WorkloadPort,
+};
+use weft_policy::path::PathReading;
+use weft_proxy::app;
+use weft_proxy::config::Config;
+use weft_proxy::shared::Shared;
+use weft_proxy::snapshot::Snapshot;
+use weft_tests::address;
+use weft_transport::quic::SharedKeys;
+use weft_transport::tls::{IdentityHandle, Trust, WorkloadIdentity};
+
+const DOMAIN: &str = "cluster.local";
+
+/// A port of the service `origin`, the same at the service and at its workload.
+pub(super) type Port = (u16, Protocol);
+
+/// A caller and the workload behind the service `origin`, each with its proxy.
+pub(super) struct Pair {
+    pub(super) caller: IpAddr,
+    pub(super) origin: IpAddr,
+    proxies: Vec<Arc<Shared>>,
+}
+
+impl Pair {
+    /// # Panics
+    /// When a proxy can't be started.
+    pub(super) fn start(ports: &[Port]) -> Self {
+        let authority = Authority::new();
+        let mut pair = Self { caller: address::next(), origin: address::next(), proxies: Vec::new() };
+        let services = BTreeMap::from([(name("origin"), pair.service(ports))]);
+        for (account, ip, ports) in [("caller", pair.caller, &[][..]), ("origin", pair.origin, ports)] {
+            let bundle = Bundle {
+                revision: Revision(1),
+                mesh: Some(settings(&authority.pem)),
+                workloads: BTreeMap::from([(format!("default/{account}"), workload(account, ip, ports))]),
+                services: services.clone(),
+                ..Bundle::default()
+            };
+            pair.proxies.push(proxy(account, ip, &authority.identity(account), bundle));
+        }
+        pair
+    }
+
+    fn service(&self, ports: &[Port]) -> Service {
+        let endpoint = Endpoint {
+            workload: name("origin"),
+            identity: Some(spiffe("origin").parse().expect("a SPIFFE ID")),
+            address: self.origin,
+            addresses: Vec::new(),
+            mesh_address: SocketAddr::new(self.origin, 15008),
+            weight: 1,
+            labels: BTreeMap::new(),
+        };
+        let port = |(port, protocol): &Port| ServicePort {
+            name: None,
+            port: *port,
+            target_port: *port,
+            protocol: *protocol,
+            app_version: AppVersion::AsCaller,
+            opaque_refused: false,
+        };
+        Service {
+            name: name("origin"),
+            ports: ports.iter().map(port).collect(),
+            vip: None,
+            path_reading: PathReading::default(),
+            endpoints: BTreeMap::from([(name("origin"), endpoint)]),
+        }
+    }
+
+    /// The caller's proxy for applications.
+    pub(super) fn proxy(&self) -> SocketAddr {
+        SocketAddr::new(self.caller, 15080)
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        for shared in &self.proxies {
+            shared.drain.quit();
+        }
+    }
+}
+
+fn name(name: &str) -> ObjectName {
+    ObjectName::new("default", name)
+}
+
+fn spiffe(account: &str) -> String {
+    format!("spiffe://{DOMAIN}/ns/default/sa/{account}")
+}
+
+fn settings(trust: &str) -> MeshSettings {
+    MeshSettings {
+        trust_domain: DOMAIN.parse().expect("a trust domain"),
+        trust_bundle_pem: trust.to_owned(),
+        access_log: false,
+        request_timeout_ms: None,
+        connect_timeout_ms: 5_000,
+        max_retries: 2,
+        egress: Egress::Allow,
+        namespaces: BTreeSet::new(),
+    }
+}
+
+fn workload(account: &str, ip: IpAddr, ports: &[Port]) -> ServedWorkload {
+    ServedWorkload {
+        name: name(account),
+        identity: spiffe(account).parse().expect("a SPIFFE ID"),
+        address: ip,
+        addresses: Vec::new(),
+        ports: ports.iter().map(|(port, protocol)| WorkloadPort::new(*port, *protocol)).collect(),
+        labels: BTreeMap::new(),
+        service: None,
+    }
+}
+
+fn proxy(account: &str, ip: IpAddr, identity: &IdentityHandle, bundle: Bundle) -> Arc<Shared> {
+    let at = |port: u16| SocketAddr::new(ip, port).to_string();
+    let text = json!({
+        "name": account,
+        "state_dir": "/nonexistent",
+        "control": {"address": "https://127.0.0.1:1", "ca_file": "/nonexistent"},
+        "workload": {"namespace": "default", "service_account": account, "address": ip},
+        "listen": {
+            "explicit": at(15080), "mesh": at(15008), "admin": at(15000), "metrics": at(15020), "health": at(15021),
+        },
+        "workers": 1,
+    });
+    let config = Config::parse(Path::new("in-process.yaml"), &text.to_string()).expect("a configuration");
+    let host = Host::new(HostConfig::default()).expect("a filter host");
+    let shared = Arc::new(Shared::new(config, host).expect("what workers share"));
+    shared.swap(Snapshot::build(Arc::new(bundle), &HashMap::new()).expect("a bundle that can be served"));
+    app::start_data_plane(&shared, identity, &SharedKeys::from_secret(&[7; 32])).expect("workers");
+    shared
+}
+
+/// An authority for one test.
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, DOMAIN);
+        let key = KeyPair::generate().expect("a key");
+        let pem = params.self_signed(&key).expect("an authority").pem();
+        Self { issuer: Issuer::new(params, key), pem }
+    }
+
+    fn identity(&self, account: &str) -> IdentityHandle {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::URI(spiffe(account).as_str().try_into().expect("ASCII"))];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        let key = KeyPair::generate().expect("a key");
+        let leaf = params.signed_by(&key, &self.issuer).expect("a certificate").der().clone();
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let identity = WorkloadIdentity::new(vec![leaf], key).expect("an SVID");
+        IdentityHandle::new(identity, Trust::from_pem(DOMAIN, &self.pem).expect("a trust bundle"))
+    }
+}
+
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use weft_policy::bundle::Protocol;
+    use weft_tests::client::tunnel;
+    use weft_tests::{App, Client, TcpApp};
+
+    use super::Pair;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn two_proxies_in_one_process_carry_http_and_grpc() {
+        let pair = Pair::start(&[(8080, Protocol::Http), (8081, Protocol::Grpc)]);
+        let _apps = (App::start("one", pair.origin, 8080).await, App::start("two", pair.origin, 8081).await);
+        assert_eq!(Client::through(pair.proxy(), "origin:8080").await.get("/who").await.text(), "one");
+        assert_eq!(Client::h1_in_tunnel(pair.proxy(), "origin:8080").await.get("/who").await.text(), "one");
+        assert_eq!(Client::h2_in_tunnel(pair.proxy(), "origin:8081").await.get("/who").await.text(), "two");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn two_proxies_in_one_process_carry_tcp() {
+        let pair = Pair::start(&[(6000, Protocol::Tcp), (6001, Protocol::Auto)]);
+        let _apps = (TcpApp::start(pair.origin, 6000, "").await, TcpApp::start(pair.origin, 6001, "hello").await);
+        for (port, greeting) in [(6000, ""), (6001, "hello")] {
+            let mut stream = tunnel(pair.proxy(), &format!("origin:{port}")).await;
+            stream.write_all(b"\x00to and fro").await.unwrap();
+            stream.shutdown().await.unwrap();
+            let mut got = Vec::new();
+            stream.read_to_end(&mut got).await.unwrap();
+            assert_eq!(String::from_utf8_lossy(&got), format!("{greeting}\0to and frobye"));
+        }
+    }
+}
