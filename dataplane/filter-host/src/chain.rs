@@ -52,6 +52,12 @@ impl Chain {
         self.filters.is_empty()
     }
 
+    /// The part of it that authorizes: what stands is judged again by that alone.
+    #[must_use]
+    pub fn authorization(&self) -> Self {
+        Self::new(self.filters.iter().filter(|filter| filter.spec().authorization).cloned().collect())
+    }
+
     pub fn has_authorization(&self) -> bool {
         self.filters.last().is_some_and(|filter| filter.spec().authorization)
     }

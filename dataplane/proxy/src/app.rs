@@ -259,7 +259,7 @@ async fn work(
     let pool =
         Pool::new(dialer, identity, pool_limits(&shared.config), shared.config.limits.http().between_proxies().h3());
     shared.pools.lock().expect("no holder panics").push(Arc::clone(pool.stats()));
-    let apps = AppPool::new(mark(&shared.config), &shared.config.limits);
+    let apps = AppPool::new(mark(&shared.config), shared.guard.clone(), &shared.config.limits);
     shared.app_pools.lock().expect("no holder panics").push(apps.stats.clone());
     let worker = Rc::new(Worker::new(index, shared, pool, apps));
     let tcp = listeners::TcpSockets { explicit, outbound, inbound };

@@ -57,7 +57,7 @@ impl AppLeg<'_> {
         loop {
             match self.attempt(sockets, version, new, permit, filtered, call).await {
                 Err(Failed::Unprocessed(failure, again))
-                    if !failure.is_unreachable() && refusals < MAX_REFUSALS && call.rewind() =>
+                    if failure.is_refusal() && refusals < MAX_REFUSALS && call.rewind() =>
                 {
                     permit = again;
                     refusals += 1;

@@ -20,7 +20,8 @@ use weft_transport::{capture, h1, h2};
 use self::multiplexed::{Multiplexed, MultiplexedStats, NoStream};
 use crate::config::Limits;
 use crate::reply::Failure;
-use crate::sockets::PlainSocket;
+use crate::snapshot::ServedSocket;
+use crate::sockets::{Guard, PlainSocket};
 use crate::telemetry::series::Counter;
 
 /// How long one address of several is tried alone (RFC 8305 section 5, Connection Attempt Delay).
@@ -59,6 +60,7 @@ struct Idle {
 pub struct AppPool {
     /// The firewall mark that capture rules leave alone; needs CAP_NET_ADMIN, so only with capture.
     mark: Option<u32>,
+    guard: Guard,
     max_idle: usize,
     idle_timeout: Duration,
     http: HttpLimits,
@@ -79,16 +81,17 @@ pub struct AppPoolStats {
 pub type NotConnected = (Failure, Permit);
 
 impl AppPool {
-    pub fn new(mark: Option<u32>, limits: &Limits) -> Self {
+    pub fn new(mark: Option<u32>, guard: Guard, limits: &Limits) -> Self {
         let stats = AppPoolStats::default();
         let patience = Duration::from_millis(limits.app_stream_wait_ms);
         Self {
             mark,
+            guard,
             max_idle: limits.app_idle_connections,
             idle_timeout: Duration::from_secs(limits.app_idle_timeout_s),
             http: limits.http(),
             idle: RefCell::default(),
-            h2: Multiplexed::new(limits.app_h2_connections, patience, stats.multiplexed.clone()),
+            h2: Multiplexed::new(limits.app_h2_connections, patience, &limits.http(), stats.multiplexed.clone()),
             stats,
         }
     }
@@ -246,16 +249,27 @@ impl AppPool {
     async fn connect_one(&self, socket: PlainSocket, timeout: Duration) -> Result<(TcpStream, PlainSocket), Failure> {
         let connected = match socket {
             PlainSocket::Outside(outside) => self.connect_to(outside.address(), timeout).await,
-            // An app that binds loopback only is found there.
-            PlainSocket::Served(served) => {
-                let [own, loopback] = served.candidates();
-                match self.connect_to(own, timeout).await {
-                    Err(error) if own != loopback => self.connect_to(loopback, timeout).await.map_err(|_| error),
-                    connected => connected,
-                }
-            }
+            PlainSocket::Served(served) => self.connect_served(served, timeout).await,
         };
         connected.map(|stream| (stream, socket)).map_err(|error| not_connected(socket, &error.to_string()))
+    }
+
+    /// An app that binds loopback only refuses at its workload's address and is found there.
+    async fn connect_served(&self, served: ServedSocket, timeout: Duration) -> std::io::Result<TcpStream> {
+        let [own, loopback] = served.candidates();
+        if self.guard.is_own_listener(own) {
+            return Err(std::io::Error::other("it is a port of this proxy"));
+        }
+        match self.connect_to(own, timeout).await {
+            Err(error)
+                if error.kind() == std::io::ErrorKind::ConnectionRefused
+                    && own != loopback
+                    && !self.guard.is_own_listener(loopback) =>
+            {
+                self.connect_to(loopback, timeout).await.map_err(|_| error)
+            }
+            connected => connected,
+        }
     }
 
     async fn connect_to(&self, address: SocketAddr, timeout: Duration) -> std::io::Result<TcpStream> {

@@ -95,7 +95,7 @@ async fn carry(
     let carried = leg.carry(&socket, version, permit, &mut filtered, &mut call);
     match standing {
         None => carried.await.map_err(Failed::failure),
-        Some(judged) => Box::pin(while_allowed(worker, caller, address, judged, carried)).await,
+        Some(judged) => Box::pin(while_allowed(worker, caller, address, (snapshot.generation, judged), carried)).await,
     }
 }
 
@@ -104,13 +104,14 @@ async fn while_allowed(
     worker: &Worker,
     caller: &Caller,
     address: SocketAddr,
-    judged: RequestHead,
+    (judged_by, judged): (u64, RequestHead),
     carried: impl Future<Output = Result<(), Failed>>,
 ) -> Result<(), Failure> {
-    let denied = until_denied(worker, async |snapshot: &Snapshot| {
+    let denied = until_denied(worker, judged_by, async |snapshot: &Snapshot| {
         let (served, port, _) = served_socket(worker, snapshot, address)?;
         let (place, mut head) = (caller.place(address, port), judged.clone());
-        filtering::request(&worker.filters, &served.inbound, &place, &mut head).await.map(drop)
+        let chain = served.inbound.authorization();
+        filtering::request(&worker.filters, &chain, &place, &mut head).await.map(drop)
     });
     match select(pin!(carried), pin!(denied)).await {
         Either::Left((carried, _)) => carried.map_err(Failed::failure),

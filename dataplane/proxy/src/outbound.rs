@@ -105,7 +105,10 @@ async fn send(
         call.record.metrics = Some(Rc::clone(&attempt.destination.metrics));
         match exchange(worker, snapshot, &attempt, (from, plan), permit, filtered, call).await {
             Ok(()) => {
-                attempt.answered(call.record.code < 500, call.record.answered_at);
+                // A client that left before the head says nothing of the endpoint.
+                if let Some(at) = call.record.answered_at {
+                    attempt.answered(call.record.code < 500, Some(at));
+                }
                 return Ok(());
             }
             Err(Failed::Unprocessed(failure, again)) if call.rewind() => {

@@ -55,14 +55,12 @@ enum PumpError {
     Sink,
 }
 
-/// Moves a body from `from` to `to` until its clean end, trailers included. On failure the other side is told: the sink
-/// is aborted behind what it was given, or the source stopped.
+/// Moves a body from `from` to `to` until its clean end, trailers included. A source that breaks off aborts the sink behind
+/// what it was given. A sink that takes no more leaves the source as it is: what nobody processed is sent again from there.
 async fn pump(from: &mut Source<'_>, to: &mut SendBody<'_>, progress: &Progress) -> Result<(), PumpError> {
     let end = pump_frames(from, to, progress).await;
-    match &end {
-        Ok(()) => {}
-        Err(PumpError::Source(_)) => to.abort(Code::REQUEST_CANCELLED).await,
-        Err(PumpError::Sink) => from.stop(Code::NO_ERROR),
+    if let Err(PumpError::Source(_)) = &end {
+        to.abort(Code::REQUEST_CANCELLED).await;
     }
     end
 }
@@ -165,11 +163,21 @@ pub async fn exchange(
     };
     match end {
         // The app may answer early and read on; what it asked to be asked for first never comes.
-        Ok(()) if upload.is_running() && !terms.expects => upload.finish(sent, terms.idle.late_upload).await,
-        end => {
-            if upload.give_up() {
-                up.reset(Code::REQUEST_CANCELLED);
+        Ok(()) if upload.is_running() && !terms.expects => {
+            let end = upload.finish(sent, terms.idle.late_upload).await;
+            if !body.is_end() {
                 body.stop(Code::NO_ERROR);
+            }
+            end
+        }
+        end => {
+            match upload.give_up() {
+                GivenUp::Running => {
+                    up.reset(Code::REQUEST_CANCELLED);
+                    body.stop(Code::NO_ERROR);
+                }
+                GivenUp::Refused => body.stop(Code::NO_ERROR),
+                GivenUp::Nothing => {}
             }
             end
         }
@@ -265,7 +273,16 @@ async fn switched(
 /// The request body on its way up, beside the answer. Boxed: most requests have none, and it is most of an exchange.
 enum Upload<'u> {
     Running(Pin<Box<dyn Future<Output = Result<(), PumpError>> + 'u>>),
+    /// The other side takes no more of it.
+    Refused,
     Done,
+}
+
+/// What there was to end of an upload.
+enum GivenUp {
+    Running,
+    Refused,
+    Nothing,
 }
 
 impl<'u> Upload<'u> {
@@ -284,7 +301,7 @@ impl<'u> Upload<'u> {
             if let Upload::Running(upload) = self
                 && let Poll::Ready(end) = upload.as_mut().poll(cx)
             {
-                *self = Upload::Done;
+                *self = if end.is_ok() { Upload::Done } else { Upload::Refused };
                 if let Err(PumpError::Source(_)) = end {
                     return Poll::Ready(Err(ExchangeError::ClientGone));
                 }
@@ -302,7 +319,7 @@ impl<'u> Upload<'u> {
 
     async fn race_to_its_end(&mut self, mut still: Pin<&mut impl Future<Output = ()>>) -> Result<(), ExchangeError> {
         std::future::poll_fn(|cx| match self {
-            Upload::Done => Poll::Ready(Ok(())),
+            Upload::Done | Upload::Refused => Poll::Ready(Ok(())),
             Upload::Running(upload) => match upload.as_mut().poll(cx) {
                 Poll::Ready(Err(PumpError::Source(_))) => Poll::Ready(Err(ExchangeError::ClientGone)),
                 Poll::Ready(_) => Poll::Ready(Ok(())),
@@ -312,9 +329,13 @@ impl<'u> Upload<'u> {
         .await
     }
 
-    /// Ends what is not done; true where there was something to end.
-    fn give_up(self) -> bool {
-        matches!(self, Upload::Running(_))
+    /// Ends what is not done.
+    fn give_up(self) -> GivenUp {
+        match self {
+            Upload::Running(_) => GivenUp::Running,
+            Upload::Refused => GivenUp::Refused,
+            Upload::Done => GivenUp::Nothing,
+        }
     }
 }
 

@@ -269,6 +269,12 @@ impl Failure {
         Some(*code)
     }
 
+    /// True where the other side itself did not take the request; not where it could not even be written.
+    pub fn is_refusal(&self) -> bool {
+        let Failure::Unprocessed { error, .. } = self else { return false };
+        matches!(error, StreamError::Reset(_) | StreamError::ConnectionLost(_))
+    }
+
     /// True where no connection could be made to an endpoint, so that not a byte was sent.
     pub fn is_unreachable(&self) -> bool {
         matches!(self, Failure::PeerConnect { .. } | Failure::AppConnect { .. } | Failure::Passthrough { .. })

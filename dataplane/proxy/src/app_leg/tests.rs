@@ -4,12 +4,16 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::LocalSet;
 use weft_filter_host::{Chain, Host, HostConfig};
 use weft_policy::bundle::Direction;
-use weft_transport::h1;
+use weft_transport::h3::Code;
+use weft_transport::http::{Frame, ResponseHead};
+use weft_transport::{h1, h2};
 
 use super::*;
 use crate::config::{Limits, Listen};
@@ -28,18 +32,20 @@ struct Parts {
     budget: RefCell<RetryBudget>,
     filters: Filters,
     sockets: [PlainSocket; 1],
+    version: Version,
 }
 
 impl Parts {
-    fn new(app: &TcpListener) -> Self {
+    fn new(app: &TcpListener, version: Version) -> Self {
         let guard = Guard::new(&serde_saphyr::from_str::<Listen>(LISTEN).unwrap());
         let outside = guard.outside(app.local_addr().unwrap(), [127, 0, 0, 1].into()).unwrap();
         Self {
-            apps: AppPool::new(None, &Limits::default()),
+            apps: AppPool::new(None, guard, &Limits::default()),
             counters: Counters::register(),
             budget: RefCell::default(),
             filters: Filters::new(&Host::new(HostConfig::default()).unwrap()),
             sockets: [PlainSocket::Outside(outside)],
+            version,
         }
     }
 
@@ -71,7 +77,7 @@ impl Parts {
             let mut record = Record::open(Side::Outbound, &head, false);
             let (mut body, mut responder) = (Source::replayable(body, 1_024), Some(responder));
             let mut call = Call { head: &head, body: &mut body, responder: &mut responder, record: &mut record };
-            let carried = self.leg().carry(&self.sockets, Version::HTTP_11, permit, &mut filtered, &mut call).await;
+            let carried = self.leg().carry(&self.sockets, self.version, permit, &mut filtered, &mut call).await;
             if let Err(failed) = carried {
                 record.reply(&failed.failure(), &mut responder).await;
             }
@@ -85,8 +91,21 @@ where
     A: Future<Output = ()> + 'static,
     C: Future,
 {
+    play_in(Version::HTTP_11, app, client).await
+}
+
+/// The same with an app that is spoken to in `version`.
+async fn play_in<A, C>(
+    version: Version,
+    app: impl FnOnce(TcpListener) -> A,
+    client: impl FnOnce(TcpStream) -> C,
+) -> C::Output
+where
+    A: Future<Output = ()> + 'static,
+    C: Future,
+{
     let (listener, front) = (listener().await, listener().await);
-    let parts = Rc::new(Parts::new(&listener));
+    let parts = Rc::new(Parts::new(&listener, version));
     let address = front.local_addr().unwrap();
     let local = LocalSet::new();
     local.spawn_local(app(listener));
@@ -228,4 +247,40 @@ async fn a_connection_is_kept_no_longer_than_its_app_says() {
     };
     let get = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
     assert_eq!(play(app, |client| twice(client, get)).await, "HTTP/1.1 200 OK");
+}
+
+/// Refuses the first request once a part of its body has come, and serves the next.
+async fn choosy(app: TcpListener, refused: Rc<Notify>) {
+    let (stream, _) = app.accept().await.unwrap();
+    let mut conn = h2::ServerConn::new(stream, Bytes::new(), &h2::Limits::default()).await.unwrap();
+    let mut first = true;
+    while let Ok(Some(h2::Exchange { mut body, mut answer, .. })) = conn.accept().await {
+        let (refuse, refused) = (std::mem::take(&mut first), Rc::clone(&refused));
+        tokio::task::spawn_local(async move {
+            let mut all = Vec::new();
+            while let Ok(Some(Frame::Data(data))) = body.frame().await {
+                all.extend_from_slice(&data);
+                if refuse {
+                    answer.reset(Code::REQUEST_REJECTED);
+                    return refused.notify_one();
+                }
+            }
+            let status = if all == b"helloworld" { StatusCode::OK } else { StatusCode::IM_A_TEAPOT };
+            answer.response(&ResponseHead { status, headers: HeaderMap::new() }, true).await.unwrap();
+        });
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_was_refused_half_sent_is_sent_again_whole() {
+    let refused = Rc::new(Notify::new());
+    let client = async |mut client: TcpStream| {
+        client.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nhello").await.unwrap();
+        refused.notified().await;
+        client.write_all(b"world").await.unwrap();
+        until(&mut client, "\r\n\r\n").await
+    };
+    let app = |listener| choosy(listener, Rc::clone(&refused));
+    let answer = play_in(Version::HTTP_2, app, client).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use weft_transport::h2;
-use weft_transport::http::StreamError;
+use weft_transport::http::{HttpLimits, StreamError};
 
 use crate::telemetry::series::Counter;
 
@@ -58,8 +58,8 @@ struct Socket {
 }
 
 impl<K: Copy + Eq + Hash> Multiplexed<K> {
-    pub(super) fn new(most: usize, patience: Duration, stats: MultiplexedStats) -> Self {
-        let limits = h2::Limits { preface: patience, ..h2::Limits::default() };
+    pub(super) fn new(most: usize, patience: Duration, http: &HttpLimits, stats: MultiplexedStats) -> Self {
+        let limits = h2::Limits { preface: patience, ..http.h2() };
         Self { most, patience, limits, sockets: RefCell::default(), stats }
     }
 

@@ -37,7 +37,7 @@ pub(super) async fn serve(
     let authority = head.authority.as_ref().map(ToString::to_string).unwrap_or_default();
     let mut record = ConnectionRecord::open(Side::Inbound, authority);
     record.source = Some(caller.identity.to_string());
-    let (app, address, filtered) = match open(worker, caller, &head, &said, &mut record).await {
+    let opened = match open(worker, caller, &head, &said, &mut record).await {
         Ok(opened) => opened,
         Err(failure) => {
             refuse(&failure, body, responder).await;
@@ -46,9 +46,18 @@ pub(super) async fn serve(
     };
     let head = ResponseHead { status: StatusCode::OK, headers: HeaderMap::new() };
     if let Ok(sink) = responder.head(&head, false).await {
-        tunnel(worker, caller, app, address, filtered, &mut record, (body, sink)).await;
+        tunnel(worker, caller, opened, &mut record, (body, sink)).await;
     }
     record.close(&worker.ledger, worker.snapshot().as_ref());
+}
+
+/// The app's side of a tunnel, open.
+struct Opened<'w> {
+    app: TcpStream,
+    address: SocketAddr,
+    filtered: Filtered<'w>,
+    /// The generation of the configuration that let it pass.
+    judged_by: u64,
 }
 
 /// Opens the app's side. Notes in `record` where it goes.
@@ -58,7 +67,7 @@ async fn open<'w>(
     head: &RequestHead,
     said: &Said,
     record: &mut ConnectionRecord,
-) -> Result<(TcpStream, SocketAddr, Filtered<'w>), Failure> {
+) -> Result<Opened<'w>, Failure> {
     let snapshot = worker.snapshot().ok_or(Failure::NotReady)?;
     let authority = head.authority.as_ref().map_or("", |authority| authority.as_str());
     let address: SocketAddr = authority.parse().map_err(|_| {
@@ -75,7 +84,7 @@ async fn open<'w>(
     let socket = [PlainSocket::Served(socket)];
     let connected = worker.apps.connect(&socket, snapshot.connect_timeout(), permit).await;
     let (app, _) = connected.map_err(|(failure, _)| failure)?;
-    Ok((app, address, filtered))
+    Ok(Opened { app, address, filtered, judged_by: snapshot.generation })
 }
 
 /// A declared protocol is law: bytes for it come through its codec and the whole chain.
@@ -93,12 +102,11 @@ fn takes_tunnels(to: &WorkloadPort) -> Result<(), Failure> {
 async fn tunnel(
     worker: &Rc<Worker>,
     caller: &Caller,
-    app: TcpStream,
-    address: SocketAddr,
-    mut filtered: Filtered<'_>,
+    opened: Opened<'_>,
     record: &mut ConnectionRecord,
     (body, mut to_peer): (RecvBody<'_>, SendBody<'_>),
 ) {
+    let Opened { app, address, mut filtered, judged_by } = opened;
     let (mut app_read, mut app_write) = tcp::split(app, &Bytes::new());
     let mut from_peer = Source::once(body);
     let (mut from_app, mut to_app) = (Source::once(RecvBody::Tcp(&mut app_read)), SendBody::Tcp(&mut app_write));
@@ -106,10 +114,11 @@ async fn tunnel(
         let accounts = record.flows(&worker.ledger, worker.snapshot().as_ref());
         let (near, far) = ((&mut from_peer, &mut to_peer), (&mut from_app, &mut to_app));
         let tunnel = pin!(relay::tunnel(near, far, accounts, worker.idle().tunnel));
-        let denied = until_denied(worker, async |snapshot: &Snapshot| {
+        let denied = until_denied(worker, judged_by, async |snapshot: &Snapshot| {
             let (served, port, _) = served_socket(worker, snapshot, address)?;
             takes_tunnels(port)?;
-            filtering::connection(&worker.filters, &served.inbound, &caller.place(address, port)).await.map(drop)
+            let (chain, place) = (served.inbound.authorization(), caller.place(address, port));
+            filtering::connection(&worker.filters, &chain, &place).await.map(drop)
         });
         match select(tunnel, pin!(denied)).await {
             Either::Left((end, _)) => Ok(end),

@@ -11,7 +11,7 @@ use weft_transport::http::RequestHead;
 
 use super::{Origin, Request, Target};
 use crate::call::{Call, Failed};
-use crate::filtering::{self, Place};
+use crate::filtering::{self, Filtered, Place};
 use crate::record::Record;
 use crate::reply::Failure;
 use crate::snapshot::{Served, Snapshot};
@@ -52,22 +52,22 @@ fn target_of(head: &RequestHead) -> Result<Target, Failure> {
 }
 
 /// Connects to an address that is no service's, through the outbound filters of `from`, for a client at `client`.
-pub(super) async fn connect(
-    worker: &Rc<Worker>,
+pub(super) async fn connect<'w>(
+    worker: &'w Rc<Worker>,
     snapshot: &Snapshot,
     from: &Served,
     target: &Target,
     client: IpAddr,
-) -> Result<(TcpStream, SocketAddr), Failure> {
+) -> Result<(TcpStream, SocketAddr, Filtered<'w>), Failure> {
     worker.ledger.counters.passthrough.increment(1);
     let timeout = snapshot.connect_timeout();
     let sockets = look_up(worker, target, client, timeout).await?;
     let place = Place::outbound(client, target.port(), from);
-    let (_filtered, permit) = filtering::connection(&worker.filters, &from.outbound, &place).await?;
+    let (filtered, permit) = filtering::connection(&worker.filters, &from.outbound, &place).await?;
     let connected = worker.apps.connect(&sockets, timeout, permit).await;
     let (stream, _) = connected.map_err(|(failure, _)| failure)?;
     let address = stream.peer_addr().map_err(|error| failed(target, &error.to_string()))?;
-    Ok((stream, address))
+    Ok((stream, address, filtered))
 }
 
 fn failed(target: &Target, reason: &str) -> Failure {

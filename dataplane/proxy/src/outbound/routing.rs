@@ -70,7 +70,9 @@ fn resolver<'a, 's: 'a>(
 fn in_mesh(resolution: Resolution<'_>, named: impl FnOnce() -> String) -> Result<Option<Resolved<'_>>, Failure> {
     match resolution {
         Resolution::Mesh(resolved) => Ok(Some(resolved)),
-        Resolution::Outside | Resolution::Unknown => Ok(None),
+        Resolution::Outside => Ok(None),
+        // A name that this proxy doesn't hold yet is never taken for one outside.
+        Resolution::Unknown => Err(Failure::NotReady),
         Resolution::Refused(refusal) => Err(Failure::Egress { to: named(), refusal }),
     }
 }

@@ -56,10 +56,8 @@ pub(super) async fn carry(
         let near = (&mut from_app, &mut to_app);
         relay::tunnel(near, (&mut Source::once(from_far), &mut to_far), (up, down), worker.idle().tunnel).await
     };
-    if let Some(filtered) = &mut far.filtered {
-        let (up, down) = record.moved();
-        filtered.moved(up, down);
-    }
+    let (up, down) = record.moved();
+    far.filtered.moved(up, down);
     record.ended(end);
     record.close(&worker.ledger, worker.snapshot().as_ref());
 }
@@ -68,7 +66,7 @@ pub(super) async fn carry(
 pub(super) struct Far<'a> {
     streams: Streams,
     /// Told at the end what has flowed.
-    filtered: Option<Filtered<'a>>,
+    filtered: Filtered<'a>,
 }
 
 enum Streams {
@@ -104,9 +102,10 @@ pub(super) async fn open<'w>(
         Some(to) if to.opaque_refused() => Err(Failure::OpaqueRefused { port: to.port }),
         Some(resolved) => open_mesh(worker, &snapshot, from, origin, &resolved, record).await,
         None => {
-            let (stream, address) = passthrough::connect(worker, &snapshot, from, target, origin.peer.ip()).await?;
+            let (stream, address, filtered) =
+                passthrough::connect(worker, &snapshot, from, target, origin.peer.ip()).await?;
             record.upstream = Some(address.to_string());
-            Ok(Far { streams: Streams::plain(stream), filtered: None })
+            Ok(Far { streams: Streams::plain(stream), filtered })
         }
     }
 }
@@ -135,7 +134,7 @@ async fn open_mesh<'w>(
         match connect(worker, snapshot, from, &attempt, socket, permit).await {
             Ok(streams) => {
                 attempt.answered(true, None);
-                return Ok(Far { streams, filtered: Some(filtered) });
+                return Ok(Far { streams, filtered });
             }
             Err(Failed::Unprocessed(failure, again)) => {
                 attempts.failed(attempt, failure)?;

@@ -165,14 +165,17 @@ impl<'a> ResponseReader<'a> {
             if let Some(head) = self.parse()? {
                 return Poll::Ready(Ok(head));
             }
-            if ready!(self.side.poll_fill(cx, &mut self.io))? == 0 {
-                let error = if self.side.buffer.bytes.is_empty() && self.progress.interim == 0 {
-                    StreamError::ConnectionLost("closed before the response".into())
-                } else {
-                    StreamError::Truncated
-                };
-                return Poll::Ready(Err(error));
-            }
+            let silent = self.side.buffer.bytes.is_empty() && self.progress.interim == 0;
+            match ready!(self.side.poll_fill(cx, &mut self.io)) {
+                Ok(0) if silent => {
+                    return Poll::Ready(Err(StreamError::ConnectionLost("closed before the response".into())));
+                }
+                // Only a connection that said nothing of an answer counts as lost before it.
+                Ok(0) | Err(StreamError::ConnectionLost(_)) if !silent => {
+                    return Poll::Ready(Err(StreamError::Truncated));
+                }
+                filled => filled?,
+            };
         }
     }
 

@@ -76,7 +76,12 @@ impl App {
 }
 
 fn pool(most: usize, patience_ms: u64) -> Rc<Multiplexed<u8>> {
-    Rc::new(Multiplexed::new(most, Duration::from_millis(patience_ms), MultiplexedStats::default()))
+    Rc::new(Multiplexed::new(
+        most,
+        Duration::from_millis(patience_ms),
+        &HttpLimits::default(),
+        MultiplexedStats::default(),
+    ))
 }
 
 async fn call(pool: &Multiplexed<u8>, app: &Rc<App>) -> Result<(), String> {
