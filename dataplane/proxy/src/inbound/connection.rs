@@ -21,7 +21,7 @@ pub async fn run(worker: Rc<Worker>, handshake: Handshake) {
         Err(error) => {
             let reason = error.reason.as_str();
             counters::handshake(Side::Inbound, Some(reason));
-            if throttle::HANDSHAKE.first() {
+            if throttle::HANDSHAKE.first_of(reason) {
                 warn!(peer = %address, reason, %error, "mesh handshake refused");
             }
             return;

@@ -1,7 +1,7 @@
-//! Log lines about what a stranger can cause as often as he likes: the first is written, the rest of each ten seconds is
-//! one line with their number. Metrics count them all.
+//! Log lines about what a stranger can cause as often as he likes: the first of each kind is written, the rest of each ten
+//! seconds is one line with their number. Metrics count them all.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tracing::warn;
@@ -21,26 +21,47 @@ pub static ADMIN: Throttle = Throttle::new("admin calls were refused");
 
 static ALL: [&Throttle; 5] = [&PLAINTEXT, &HANDSHAKE, &VIOLATION, &ACCEPT, &ADMIN];
 
-/// One kind of line.
+/// One sort of line, with kinds that are constants.
 #[derive(Debug)]
 pub struct Throttle {
     what: &'static str,
-    seen: AtomicU64,
+    period: Mutex<Period>,
+}
+
+/// What was seen since the last report.
+#[derive(Debug)]
+struct Period {
+    told: Vec<&'static str>,
+    untold: u64,
 }
 
 impl Throttle {
     pub const fn new(what: &'static str) -> Self {
-        Self { what, seen: AtomicU64::new(0) }
+        Self { what, period: Mutex::new(Period { told: Vec::new(), untold: 0 }) }
     }
 
     /// Counts one; true where a line is to be written about it.
     pub fn first(&self) -> bool {
-        self.seen.fetch_add(1, Ordering::Relaxed) == 0
+        self.first_of("")
+    }
+
+    /// Counts one of a kind, a constant; true where a line is to be written about it.
+    pub fn first_of(&self, kind: &'static str) -> bool {
+        let mut period = self.period.lock().expect("no holder panics");
+        let first = !period.told.contains(&kind);
+        if first {
+            period.told.push(kind)
+        } else {
+            period.untold += 1
+        }
+        first
     }
 
     /// How many had no line of their own since the last call.
     fn more(&self) -> u64 {
-        self.seen.swap(0, Ordering::Relaxed).saturating_sub(1)
+        let mut period = self.period.lock().expect("no holder panics");
+        period.told.clear();
+        std::mem::take(&mut period.untold)
     }
 }
 
@@ -68,6 +89,7 @@ mod tests {
         assert_eq!((0..1_500).filter(|_| throttle.first()).count(), 1);
         assert_eq!((throttle.more(), throttle.more()), (1_499, 0));
         assert!(throttle.first(), "a new period begins with a line");
-        assert_eq!(throttle.more(), 0);
+        assert!(throttle.first_of("kind") && !throttle.first_of("kind") && throttle.first_of("other"));
+        assert_eq!(throttle.more(), 1);
     }
 }
