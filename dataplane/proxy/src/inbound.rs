@@ -77,7 +77,7 @@ async fn carry(
         worker.ledger.counters.misdirected.increment(1);
         Failure::NotServed("a request without one weft-dst".to_owned())
     })?;
-    let (served, port, socket) = served_socket(worker, snapshot, address)?;
+    let (served, port, socket) = served_socket(worker, snapshot, caller, address)?;
     record.metrics = Some(caller.metrics(&worker.ledger, snapshot, served, address, &said));
     record.log(|log| {
         log.source = Some(caller.identity.to_string());
@@ -108,7 +108,7 @@ async fn while_allowed(
     carried: impl Future<Output = Result<(), Failed>>,
 ) -> Result<(), Failure> {
     let denied = until_denied(worker, judged_by, async |snapshot: &Snapshot| {
-        let (served, port, _) = served_socket(worker, snapshot, address)?;
+        let (served, port, _) = served_socket(worker, snapshot, caller, address)?;
         let (place, mut head) = (caller.place(address, port), judged.clone());
         let chain = served.inbound.authorization();
         filtering::request(&worker.filters, &chain, &place, &mut head).await.map(drop)
@@ -120,13 +120,15 @@ async fn while_allowed(
 }
 
 /// The served workload and port behind `address`. Anything else is refused: a peer must not use us to reach what we can
-/// reach and it cannot (confused deputy).
+/// reach and it cannot (confused deputy), nor a connection to one workload to reach another.
 fn served_socket<'s>(
     worker: &Worker,
     snapshot: &'s Snapshot,
+    caller: &Caller,
     address: SocketAddr,
 ) -> Result<(&'s Served, &'s WorkloadPort, ServedSocket), Failure> {
-    snapshot.served_socket(address).ok_or_else(|| {
+    let found = snapshot.served_socket(address);
+    found.filter(|(served, ..)| served.workload.identity == caller.served).ok_or_else(|| {
         worker.ledger.counters.misdirected.increment(1);
         Failure::NotServed(address.to_string())
     })

@@ -38,10 +38,12 @@ pub fn strip(headers: &mut HeaderMap) {
 /// Removes from a response what only proxies may say to each other. What HTTP/1 alone can say of an answer stays for a
 /// client that speaks it (`http1`), or for the proxy of one.
 pub fn strip_response(headers: &mut HeaderMap, http1: bool) {
-    headers.remove(crate::reply::WEFT_REPLY);
-    if !http1 {
-        headers.remove(WEFT_REASON);
-        headers.remove(WEFT_UPGRADE);
+    let internal = |name: &HeaderName| {
+        name.as_str().starts_with("weft-") && !(http1 && (*name == WEFT_REASON || *name == WEFT_UPGRADE))
+    };
+    let names: Vec<HeaderName> = headers.keys().filter(|name| internal(name)).cloned().collect();
+    for name in names {
+        headers.remove(name);
     }
 }
 
@@ -165,6 +167,20 @@ mod tests {
         let peer = source_peer(&caller, said.source.as_ref());
         assert_eq!((peer.workload.as_str(), peer.app.as_str(), peer.version.as_str()), ("web-1", "web", "v2"));
         assert_eq!(peer.namespace, "shop");
+    }
+
+    #[test]
+    fn an_app_cannot_answer_as_a_proxy() {
+        let answer =
+            || head(&[("weft-status", "200"), ("weft-reply", "x"), ("a", "b"), ("weft-reason", "Fine")]).headers;
+        let mut to_http1 = answer();
+        strip_response(&mut to_http1, true);
+        let mut left: Vec<_> = to_http1.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["a", "weft-reason"]);
+        let mut to_http2 = answer();
+        strip_response(&mut to_http2, false);
+        assert_eq!(to_http2.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["a"]);
     }
 
     #[test]

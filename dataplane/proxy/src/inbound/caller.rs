@@ -18,6 +18,8 @@ use crate::telemetry::series::{PairLabels, PairMetrics};
 pub struct Caller {
     pub identity: SpiffeId,
     pub address: SocketAddr,
+    /// The workload that the connection was made for: whose certificate the caller was shown.
+    pub served: SpiffeId,
     pairs: RefCell<Pairs>,
     /// `x-forwarded-client-cert` of this caller's requests, and the workload that it was made for.
     client_cert: RefCell<Option<(SpiffeId, HeaderValue)>>,
@@ -34,8 +36,8 @@ struct Pairs {
 const MAX_PAIRS: usize = 64;
 
 impl Caller {
-    pub(super) fn new(identity: SpiffeId, address: SocketAddr) -> Self {
-        Self { identity, address, pairs: RefCell::default(), client_cert: RefCell::default() }
+    pub(super) fn new(identity: SpiffeId, address: SocketAddr, served: SpiffeId) -> Self {
+        Self { identity, address, served, pairs: RefCell::default(), client_cert: RefCell::default() }
     }
 
     /// Where its request or connection to `socket` stands when filters see it.

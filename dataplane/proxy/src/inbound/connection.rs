@@ -34,7 +34,7 @@ pub async fn run(worker: Rc<Worker>, handshake: Handshake) {
     let limits = MeshLimits { concurrent_requests: limits.max_streams_per_connection, http: limits.http() };
     let (server, driver) = MeshServer::new(accepted, &limits);
     tokio::task::spawn_local(driver);
-    let caller = Rc::new(Caller::new(server.peer().clone(), address));
+    let caller = Rc::new(Caller::new(server.peer().clone(), address, server.served().clone()));
     streams(&worker, Rc::clone(&caller), &server).await;
     if let Some(breach) = server.breach() {
         counters::breach(&breach);

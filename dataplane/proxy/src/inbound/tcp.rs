@@ -74,7 +74,7 @@ async fn open<'w>(
         worker.ledger.counters.misdirected.increment(1);
         Failure::NotServed(format!("CONNECT '{authority}'"))
     })?;
-    let (served, port, socket) = served_socket(worker, &snapshot, address)?;
+    let (served, port, socket) = served_socket(worker, &snapshot, caller, address)?;
     record.metrics = Some(caller.metrics(&worker.ledger, &snapshot, served, address, said));
     record.upstream = Some(address.to_string());
     record.destination = Some(served.workload.identity.to_string());
@@ -115,7 +115,7 @@ async fn tunnel(
         let (near, far) = ((&mut from_peer, &mut to_peer), (&mut from_app, &mut to_app));
         let tunnel = pin!(relay::tunnel(near, far, accounts, worker.idle().tunnel));
         let denied = until_denied(worker, judged_by, async |snapshot: &Snapshot| {
-            let (served, port, _) = served_socket(worker, snapshot, address)?;
+            let (served, port, _) = served_socket(worker, snapshot, caller, address)?;
             takes_tunnels(port)?;
             let (chain, place) = (served.inbound.authorization(), caller.place(address, port));
             filtering::connection(&worker.filters, &chain, &place).await.map(drop)
