@@ -45,6 +45,12 @@ impl WindowLimits {
         if connection.min_rtt() >= self.far_from { Distance::Far } else { Distance::Near }
     }
 
+    /// Streams that may all stall on one connection without one of the others feeling it, with an eighth to spare.
+    pub(super) fn streams(&self, distance: Distance) -> usize {
+        let whole = self.connection / self.of_stream(distance).max(1);
+        usize::try_from(whole - whole / 8).unwrap_or(usize::MAX).max(1)
+    }
+
     fn of_stream(&self, distance: Distance) -> u32 {
         match distance {
             Distance::Near => self.stream,
@@ -209,6 +215,20 @@ impl Default for PoolLimits {
             forgotten_after: Duration::from_secs(5),
             redial_backoff: (Duration::from_millis(50), Duration::from_secs(1)),
             check_interval: Duration::from_millis(250),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stalled_streams_leave_room_for_others() {
+        let windows = WindowLimits::default();
+        for (distance, streams) in [(Distance::Near, 896), (Distance::Far, 56)] {
+            assert_eq!(windows.streams(distance), streams);
+            assert!(u64::from(windows.of_stream(distance)) * streams as u64 <= u64::from(windows.connection) * 7 / 8);
         }
     }
 }

@@ -267,10 +267,15 @@ fn evicted() -> HandshakeError {
 }
 
 impl Inner {
+    /// Requests on one connection before another is dialled.
+    fn streams(&self, distance: Distance) -> usize {
+        self.limits.streams_per_connection.min(self.dialer.windows().streams(distance))
+    }
+
     fn step(self: &Rc<Self>, key: &PeerKey) -> Result<Step, ConnectError> {
         let mut peers = self.peers.borrow_mut();
         if let Some(peer) = peers.get(key)
-            && let Some(connection) = peer.usable().find(|it| it.open_streams() < self.limits.streams_per_connection)
+            && let Some(connection) = peer.usable().find(|it| it.open_streams() < self.streams(it.distance()))
         {
             return Ok(Step::Use(connection.client()));
         }
