@@ -5,7 +5,15 @@
 
 #[cfg(feature = "http")]
 mod normal;
+#[cfg_attr(
+    not(feature = "http"),
+    allow(dead_code, reason = "readings are made of a NormalPath, which needs the feature")
+)]
 mod octets;
+#[cfg_attr(
+    not(feature = "http"),
+    allow(dead_code, reason = "readings are made of a NormalPath, which needs the feature")
+)]
 mod reading;
 #[cfg(test)]
 mod tests;
@@ -54,6 +62,10 @@ pub fn normalize(path: &str) -> Result<Cow<'_, str>, PathError> {
 
 /// What normalisation found.
 #[derive(Debug, Default)]
+#[cfg_attr(
+    not(feature = "http"),
+    allow(dead_code, reason = "readings are made of a NormalPath, which needs the feature")
+)]
 struct NormalForm {
     /// `None`: the path is normal as it came.
     rewritten: Option<Vec<u8>>,
