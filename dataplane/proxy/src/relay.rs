@@ -153,6 +153,12 @@ pub async fn exchange(
             return Err(error);
         }
     };
+    if matches!(upload, Upload::Refused) {
+        // The app answers without the rest of the body: the client is told before it is answered.
+        drop(upload);
+        body.stop(Code::NO_ERROR);
+        return respond(head, &mut Upload::Done, answer, responder, &mut terms, received).await;
+    }
     let end = match (head.status, terms.upgrade) {
         (StatusCode::SWITCHING_PROTOCOLS, true) => {
             drop(upload);

@@ -102,11 +102,11 @@ async fn a_denial_explains_itself_everywhere() {
     // And the metrics count it, on both sides.
     let denied = [("response_code", "403"), ("response_flags", "UAEX")];
     let ledger = bank.ledger.metrics().await;
-    assert_eq!(ledger.sum("istio_requests_total", &denied), 7.0, "{}", ledger.lines("403"));
+    assert_eq!(ledger.sum("istio_requests_total", &denied), 11.0, "{}", ledger.lines("403"));
     let theft = [("response_code", "403"), ("source_principal", "spiffe://cluster.local/ns/default/sa/thief")];
     assert_eq!(ledger.sum("istio_requests_total", &theft), 1.0, "{}", ledger.lines("403"));
     let teller = bank.teller.metrics().await;
-    assert_eq!(teller.sum("istio_requests_total", &[("response_code", "403")]), 6.0, "{}", teller.lines("403"));
+    assert_eq!(teller.sum("istio_requests_total", &[("response_code", "403")]), 10.0, "{}", teller.lines("403"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -67,13 +67,15 @@ impl Load {
         eventually("load goes on", || async { (self.answered.load(Ordering::SeqCst) > enough).then_some(()) }).await;
     }
 
-    /// Failures that no death of an endpoint excuses: of requests sent later than a second after it, or known later than
-    /// two.
+    /// Failures that no death of an endpoint excuses: of requests sent later than 1.5 s after it, or known later than 2.5 s.
+    /// A connection is suspect after 750 ms of silence, which is looked for four times a second; then a dial tells.
     fn unexcused(&self, deaths: &[Instant]) -> String {
         let failures = self.failures.lock().unwrap();
         let excused = |failure: &&Failure, death: Instant| {
             let (sent, known) = (failure.sent + Duration::from_secs(1), failure.known);
-            sent > death && failure.sent < death + Duration::from_secs(1) && known < death + Duration::from_secs(2)
+            sent > death
+                && failure.sent < death + Duration::from_millis(1_500)
+                && known < death + Duration::from_millis(2_500)
         };
         let excused = |failure: &&Failure| deaths.iter().any(|death| excused(failure, *death));
         let unexcused: Vec<_> = failures.iter().filter(|failure| !excused(failure)).collect();
