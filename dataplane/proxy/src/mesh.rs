@@ -20,19 +20,25 @@ pub const WEFT_VERSION: HeaderName = HeaderName::from_static("weft-version");
 /// The authority of an absolute-form target that differs from Host.
 pub const WEFT_TARGET: HeaderName = HeaderName::from_static("weft-target");
 /// Who called, as the app is told (Envoy's field; sanitised on every hop).
-pub const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+pub const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static(CLIENT_CERT);
+const CLIENT_CERT: &str = "x-forwarded-client-cert";
 
 /// Removes everything that only proxies may say.
 pub fn strip(headers: &mut HeaderMap) {
-    let internal = headers.keys().any(|name| name.as_str().starts_with("weft-"));
-    if internal {
-        let names: Vec<HeaderName> =
-            headers.keys().filter(|name| name.as_str().starts_with("weft-")).cloned().collect();
-        for name in names {
-            headers.remove(name);
-        }
+    if !headers.keys().any(is_internal) {
+        return;
     }
-    headers.remove(X_FORWARDED_CLIENT_CERT);
+    let names: Vec<HeaderName> = headers.keys().filter(|name| is_internal(name)).cloned().collect();
+    for name in names {
+        headers.remove(name);
+    }
+}
+
+/// True for what only proxies may say, also in a spelling that servers fold into it (`_` is `-` in CGI and WSGI).
+fn is_internal(name: &HeaderName) -> bool {
+    let name = name.as_str().as_bytes();
+    let folds = |to: &[u8]| name.iter().zip(to).all(|(a, b)| a == b || *a == b'_' && *b == b'-');
+    name.starts_with(b"weft-") || name.len() == CLIENT_CERT.len() && folds(CLIENT_CERT.as_bytes())
 }
 
 /// Removes from a response what only proxies may say to each other. What HTTP/1 alone can say of an answer stays for a
@@ -185,7 +191,12 @@ mod tests {
 
     #[test]
     fn an_app_cannot_speak_as_a_proxy() {
-        let mut head = head(&[("weft-source", "x"), ("Weft-Anything", "y"), ("x-forwarded-client-cert", "URI=admin")]);
+        let mut head = head(&[
+            ("weft-source", "x"),
+            ("Weft-Anything", "y"),
+            ("x-forwarded-client-cert", "URI=admin"),
+            ("X_Forwarded_Client-Cert", "URI=admin"),
+        ]);
         strip(&mut head.headers);
         assert!(head.headers.is_empty());
     }

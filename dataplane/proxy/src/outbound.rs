@@ -14,6 +14,8 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Duration;
 
+use http::HeaderValue;
+use http::header::VIA;
 use weft_filter_host::Permit;
 use weft_transport::http::{Forwards, RequestHead, Responder};
 
@@ -63,6 +65,9 @@ async fn carry(
 ) -> Result<(), Failure> {
     let from = origin.workload(snapshot)?;
     mesh::strip(&mut request.head.headers);
+    if request.head.headers.get_all(VIA).iter().any(|via| names(via, &worker.shared.via)) {
+        return Err(Failure::Loop);
+    }
     if request.head.count_forward() == Forwards::Exhausted {
         return Err(Failure::LastHop);
     }
@@ -77,6 +82,12 @@ async fn carry(
     record.log(|log| log.route = plan.route.map(|route| route.name.to_string()));
     let mut call = Call { head, body, responder, record };
     within(plan.timeout, pin!(send(worker, snapshot, from, &plan, permit, &mut filtered, &mut call))).await
+}
+
+/// True where one entry of a `Via` field is ours: the request has been here before.
+//= rfc9110#section-7.6.3
+fn names(via: &HeaderValue, ours: &HeaderValue) -> bool {
+    via.as_bytes().split(|byte| *byte == b',').any(|entry| entry.trim_ascii() == ours.as_bytes())
 }
 
 async fn within<F>(limit: Option<Duration>, sending: Pin<&mut F>) -> Result<(), Failure>

@@ -73,7 +73,8 @@ async fn pump_frames(from: &mut Source<'_>, to: &mut SendBody<'_>, progress: &Pr
                 progress.moved(data.len());
                 to.data(data).await.map_err(sink)?;
             }
-            Some(Frame::Trailers(trailers)) => {
+            Some(Frame::Trailers(mut trailers)) => {
+                mesh::strip(&mut trailers);
                 progress.grpc_status.set(grpc_status(&trailers).or(progress.grpc_status.get()));
                 return to.finish(Some(trailers)).await.map_err(sink);
             }

@@ -65,6 +65,8 @@ pub enum NotOutside {
     LinkLocal,
     /// Loopback, named by a client on another host.
     ForeignLoopback,
+    /// A socket of a workload of the mesh, under a name that is not its service's.
+    Workload,
 }
 
 impl fmt::Display for NotOutside {
@@ -74,6 +76,7 @@ impl fmt::Display for NotOutside {
             NotOutside::Multicast => "a multicast or broadcast address",
             NotOutside::LinkLocal => "a link-local address",
             NotOutside::ForeignLoopback => "this host's loopback, and the client is on another",
+            NotOutside::Workload => "a workload of the mesh, to be named by its service or its address",
         })
     }
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwapOption;
+use http::HeaderValue;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use weft_filter_host::Host;
@@ -36,6 +37,8 @@ pub struct Shared {
     pub counters: Counters,
     /// What nobody may reach through this proxy.
     pub guard: Guard,
+    /// How this proxy names itself in `Via` of what it forwards outside the mesh, so that a loop is noticed.
+    pub via: HeaderValue,
     /// Names that mean what this machine says.
     pub hosts: Arc<Hosts>,
     pub in_flight: AllInFlight,
@@ -57,6 +60,8 @@ impl Shared {
     pub fn new(config: Config, filter_host: Host) -> std::io::Result<Self> {
         Ok(Self {
             guard: Guard::new(&config.listen),
+            via: HeaderValue::try_from(format!("1.1 weft-{:016x}", rand::random::<u64>()))
+                .expect("hex digits are printable ASCII"),
             hosts: Arc::new(Hosts::read(Path::new("/etc/hosts"))),
             filter_host,
             snapshot: ArcSwapOption::empty(),

@@ -50,12 +50,15 @@ async fn payload(worker: &Rc<Worker>, stream: TcpStream, prefix: Bytes, origin: 
         let target = origin.target.as_ref()?;
         let resolved =
             routing::resolve_target(&snapshot, &worker.shared.hosts, origin.workload(&snapshot).ok()?, target).ok()?;
-        resolved.map(|resolved| resolved.protocol())
+        resolved.map(|resolved| (resolved.protocol(), resolved.opaque_refused()))
     });
     match declared {
-        None | Some(Protocol::Tcp | Protocol::Udp) => Box::pin(tcp::serve(worker, stream, prefix, &origin)).await,
-        Some(Protocol::Http | Protocol::Grpc) => http(worker, stream, prefix, origin).await,
-        Some(Protocol::Auto) => detected(worker, stream, prefix, origin).await,
+        None | Some((Protocol::Tcp | Protocol::Udp, _)) => Box::pin(tcp::serve(worker, stream, prefix, &origin)).await,
+        // Where nothing but HTTP is let pass there is nothing to find out.
+        Some((Protocol::Http | Protocol::Grpc, _) | (Protocol::Auto, true)) => {
+            http(worker, stream, prefix, origin).await;
+        }
+        Some((Protocol::Auto, false)) => detected(worker, stream, prefix, origin).await,
     }
 }
 

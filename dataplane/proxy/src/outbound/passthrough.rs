@@ -3,17 +3,17 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::time::Duration;
 
 use http::Version;
+use http::header::VIA;
 use tokio::net::TcpStream;
 use weft_transport::http::RequestHead;
 
-use super::{Origin, Request, Target};
+use super::{Origin, Request, Target, routing};
 use crate::call::{Call, Failed};
 use crate::filtering::{self, Filtered, Place};
 use crate::record::Record;
-use crate::reply::Failure;
+use crate::reply::{Failure, NotOutside};
 use crate::snapshot::{Served, Snapshot};
 use crate::sockets::PlainSocket;
 use crate::worker::Worker;
@@ -35,11 +35,13 @@ pub(super) async fn request(
     };
     worker.ledger.counters.passthrough.increment(1);
     record.log(|log| log.upstream = Some(target.to_string()));
-    let sockets = look_up(worker, &target, origin.peer.ip(), snapshot.connect_timeout()).await?;
     let from = origin.workload(snapshot)?;
+    let sockets = look_up(worker, snapshot, from, &target, origin.peer.ip()).await?;
     let place = Place::outbound(origin.peer.ip(), target.port(), from);
     let Request { head, body, responder } = request;
     let (mut filtered, permit) = filtering::request(&worker.filters, &from.outbound, &place, head).await?;
+    //= rfc9110#section-7.6.3
+    head.headers.append(VIA, worker.shared.via.clone());
     let multiplexed = head.version == Version::HTTP_2 && head.protocol.is_none();
     let version = if multiplexed { Version::HTTP_2 } else { Version::HTTP_11 };
     let mut call = Call { head, body, responder, record };
@@ -61,7 +63,7 @@ pub(super) async fn connect<'w>(
 ) -> Result<(TcpStream, SocketAddr, Filtered<'w>), Failure> {
     worker.ledger.counters.passthrough.increment(1);
     let timeout = snapshot.connect_timeout();
-    let sockets = look_up(worker, target, client, timeout).await?;
+    let sockets = look_up(worker, snapshot, from, target, client).await?;
     let place = Place::outbound(client, target.port(), from);
     let (filtered, permit) = filtering::connection(&worker.filters, &from.outbound, &place).await?;
     let connected = worker.apps.connect(&sockets, timeout, permit).await;
@@ -80,22 +82,29 @@ fn failed(target: &Target, reason: &str) -> Failure {
 /// There is none, or the guard refuses all that there are; then the first refusal.
 async fn look_up(
     worker: &Worker,
+    snapshot: &Snapshot,
+    from: &Served,
     target: &Target,
     client: IpAddr,
-    timeout: Duration,
 ) -> Result<Vec<PlainSocket>, Failure> {
     let found: Vec<SocketAddr> = match target {
         Target::Address(address) => vec![*address],
         Target::Name { host, port } => {
             let looking = tokio::net::lookup_host((host.as_str(), *port));
-            let found = tokio::time::timeout(timeout, looking).await;
+            let found = tokio::time::timeout(snapshot.connect_timeout(), looking).await;
             let found = found.map_err(|_| failed(target, "the name could not be looked up in time"))?;
             found.map_err(|error| failed(target, &error.to_string()))?.take(MAX_ADDRESSES).collect()
         }
     };
     let (mut sockets, mut refusal) = (Vec::with_capacity(found.len()), None);
     for address in found {
-        match worker.shared.guard.outside(address, client) {
+        // A name that leads to a workload would pass by its identity, its policy and its declared protocol.
+        let meant = routing::resolve_target(snapshot, &worker.shared.hosts, from, &Target::Address(address));
+        let outside = match meant {
+            Ok(Some(_)) => Err(Failure::NotOutside { address, why: NotOutside::Workload }),
+            Ok(None) | Err(_) => worker.shared.guard.outside(address, client),
+        };
+        match outside {
             Ok(outside) => sockets.push(PlainSocket::Outside(outside)),
             Err(failure) => refusal = refusal.or(Some(failure)),
         }

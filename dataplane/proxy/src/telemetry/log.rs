@@ -2,7 +2,8 @@
 
 use std::io::Write;
 
-use tracing_subscriber::filter::EnvFilter;
+use tracing_subscriber::filter::{EnvFilter, filter_fn};
+use tracing_subscriber::layer::Layer as _;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Registry, fmt, reload};
@@ -20,6 +21,7 @@ impl LogLevel {
         let filter = std::env::var("WEFT_LOG").unwrap_or_else(|_| filter.to_owned());
         let (layer, handle) = reload::Layer::new(parse(&filter)?);
         let lines = fmt::layer().with_writer(|| OneLine(std::io::stderr())).with_ansi(false);
+        let lines = lines.with_filter(filter_fn(|record| !is_of_strangers(record.target(), *record.level())));
         tracing_subscriber::registry().with(layer).with(lines).try_init().map_err(|error| error.to_string())?;
         Ok(Self(handle))
     }
@@ -37,6 +39,12 @@ impl LogLevel {
     pub fn current(&self) -> String {
         self.0.with_current(ToString::to_string).unwrap_or_default()
     }
+}
+
+/// True for warnings that the crate `h2` writes for each frame that it doesn't expect: an application could fill the disk
+/// with them. What comes of such frames is counted and told where the connection ends.
+fn is_of_strangers(target: &str, level: tracing::Level) -> bool {
+    level == tracing::Level::WARN && (target == "h2" || target.starts_with("h2::"))
 }
 
 /// Writes each record on one line, whatever it quotes: nobody forges a record or steers a terminal by what he says.
@@ -78,6 +86,14 @@ fn parse(filter: &str) -> Result<EnvFilter, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn frames_of_strangers_have_no_lines() {
+        use tracing::Level;
+        assert!(is_of_strangers("h2::proto::ping_pong", Level::WARN));
+        assert!(!is_of_strangers("h2::proto::ping_pong", Level::ERROR));
+        assert!(!is_of_strangers("h2client", Level::WARN) && !is_of_strangers("weft_proxy", Level::WARN));
+    }
 
     #[test]
     fn a_record_stays_one_line() {

@@ -17,7 +17,7 @@ const LONGEST_NAME: usize = 200;
 
 /// Destinations that never pass a proxy: a link-local address means nothing without its interface, and there is no TCP to
 /// a group.
-const NEVER: [&str; 4] = ["224.0.0.0/4", "255.255.255.255/32", "fe80::/10", "ff00::/8"];
+const NEVER: [&str; 5] = ["169.254.0.0/16", "224.0.0.0/4", "255.255.255.255/32", "fe80::/10", "ff00::/8"];
 
 /// What is captured in the current network namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]

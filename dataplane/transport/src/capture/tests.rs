@@ -30,7 +30,7 @@ table inet weft_reviews-1 {
     fib daddr type local return
     meta skuid { 101, 1337 } return
     tcp dport { 22, 15020 } return
-    ip daddr { 10.1.0.0/16, 169.254.169.254/32, 224.0.0.0/4, 255.255.255.255/32 } return
+    ip daddr { 10.1.0.0/16, 169.254.0.0/16, 224.0.0.0/4, 255.255.255.255/32 } return
     ip6 daddr { fd00::/8, fe80::/10, ff00::/8 } return
     meta l4proto tcp redirect to :15001
   }
