@@ -84,8 +84,7 @@ async fn a_proxy_gets_the_world_then_differences() {
     assert!(matches!(&third.upserts[..], [Object::Mesh(_)]), "{third:?}");
     proxy.accept(&third).await;
     // Nothing new for this proxy: it is in step without a word.
-    let elsewhere = "apiVersion: weft.dev/v1alpha1\nkind: AccessPolicy\nmetadata: {name: quiet, namespace: other}\n\
-                     spec: {action: Deny, rules: [{name: all, to: [{methods: [DELETE]}]}]}\n";
+    let elsewhere = "apiVersion: v1\nkind: Namespace\nmetadata: {name: other, labels: {team: quiet}}\n";
     let revision = control.apply(elsewhere).await;
     assert!(state(&control, revision, 10_000).await.0);
     let (_, body) = control.call("get", "/api/v1/proxies", Value::Null).await;
