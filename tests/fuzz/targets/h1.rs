@@ -11,7 +11,10 @@ fuzz_target!(|input: &[u8]| {
     if let Ok(Some((head, consumed))) = heads::request(input, &limits) {
         assert!(consumed <= input.len() && consumed <= limits.head_bytes && head.headers.len() <= limits.fields + 1);
         for end in 0..consumed.min(256) {
-            assert!(!matches!(heads::request(&input[..end], &limits), Ok(Some(_))), "a prefix of {end} is a whole head");
+            assert!(
+                !matches!(heads::request(&input[..end], &limits), Ok(Some(_))),
+                "a prefix of {end} is a whole head"
+            );
         }
         if let Ok(bytes) = heads::request_bytes(&head) {
             let (again, whole) = heads::request(&bytes, &HttpLimits::default()).expect("legal").expect("complete");
