@@ -164,3 +164,16 @@ async fn exchange(
     let mut call = call.with(&head);
     Box::pin(leg.carry(&[outside], version, permit, filtered, &mut call)).await.inspect(|()| attempt.reached())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_that_was_here_before_is_known_by_its_via() {
+        let ours = HeaderValue::from_static("1.1 weft-00ff");
+        let check = |via: &'static str| names(&HeaderValue::from_static(via), &ours);
+        assert!(check("1.1 weft-00ff") && check("1.0 other, 1.1 weft-00ff") && check("1.1 weft-00ff ,1.1 x"));
+        assert!(!check("1.1 weft-00fe") && !check("weft-00ff") && !check("1.1 weft-00ff0") && !check(""));
+    }
+}
