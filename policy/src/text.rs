@@ -2,6 +2,7 @@
 //! that steers a terminal or hides what it says.
 
 use std::borrow::Cow;
+use std::io::{self, Write};
 
 /// The most that is shown of one told text, in characters.
 pub const SHOWN: usize = 512;
@@ -31,6 +32,23 @@ pub fn escaped(text: &str, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
         }
     }
     Cow::Owned(clean)
+}
+
+/// Writes each record of a log on one line, whatever it quotes: nobody forges a record or steers a terminal by what he says.
+#[derive(Debug)]
+pub struct OneLine<W>(pub W);
+
+impl<W: Write> Write for OneLine<W> {
+    fn write(&mut self, record: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(record);
+        let text = escaped(text.trim_end_matches('\n'), |_| false);
+        self.0.write_all(format!("{text}\n").as_bytes())?;
+        Ok(record.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 /// C0, DEL and C1; line and paragraph separators; marks that change the direction of what follows; the invisible.

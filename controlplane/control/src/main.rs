@@ -9,6 +9,7 @@ use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use weft_control::app::App;
 use weft_control::config::Config;
+use weft_policy::text::OneLine;
 
 /// Weft's control plane: keeps the mesh's resources, certificates and filters, and tells every proxy what concerns it.
 ///
@@ -85,20 +86,4 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     tracing::info!("shutting down");
     app.stop().await;
     Ok(())
-}
-
-/// Writes each record on one line, whatever it quotes: nobody forges a record or steers a terminal by what he says.
-struct OneLine<W>(W);
-
-impl<W: std::io::Write> std::io::Write for OneLine<W> {
-    fn write(&mut self, record: &[u8]) -> std::io::Result<usize> {
-        let text = String::from_utf8_lossy(record);
-        let text = weft_policy::text::escaped(text.trim_end_matches('\n'), |_| false);
-        self.0.write_all(format!("{text}\n").as_bytes())?;
-        Ok(record.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.0.flush()
-    }
 }

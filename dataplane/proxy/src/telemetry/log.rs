@@ -1,12 +1,11 @@
 //! The process log: structured lines on standard error, filtered by a level that can be changed while running.
 
-use std::io::Write;
-
 use tracing_subscriber::filter::{EnvFilter, filter_fn};
 use tracing_subscriber::layer::Layer as _;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Registry, fmt, reload};
+use weft_policy::text::OneLine;
 
 /// The handle that changes the level.
 #[derive(Clone)]
@@ -47,22 +46,6 @@ fn is_of_strangers(target: &str, level: tracing::Level) -> bool {
     level == tracing::Level::WARN && (target == "h2" || target.starts_with("h2::"))
 }
 
-/// Writes each record on one line, whatever it quotes: nobody forges a record or steers a terminal by what he says.
-struct OneLine<W>(W);
-
-impl<W: Write> Write for OneLine<W> {
-    fn write(&mut self, record: &[u8]) -> std::io::Result<usize> {
-        let text = String::from_utf8_lossy(record);
-        let text = weft_policy::text::escaped(text.trim_end_matches('\n'), |_| false);
-        self.0.write_all(format!("{text}\n").as_bytes())?;
-        Ok(record.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.0.flush()
-    }
-}
-
 /// Checks a filter without starting anything.
 ///
 /// # Errors
@@ -85,6 +68,8 @@ fn parse(filter: &str) -> Result<EnvFilter, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     #[test]
