@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 use http::{Method, StatusCode, Version};
 use weft_filter_host::Permit;
 use weft_flow::RetryBudget;
-use weft_transport::http::{ResponseRecv, SendBody, SendError};
+use weft_transport::http::{ResponseRecv, SendBody};
 
 use crate::apps::{AppConn, AppPool, Conn};
 use crate::call::{Call, Failed};
 use crate::filtering::Filtered;
 use crate::record::Unanswered;
 use crate::relay::{self, Idle, Terms};
-use crate::reply::{Failure, Party};
+use crate::reply::Party;
 use crate::sockets::PlainSocket;
 use crate::telemetry::counters::Counters;
 
@@ -99,14 +99,14 @@ impl AppLeg<'_> {
         let exchanged = match &mut conn.conn {
             Conn::H1(h1) => match h1.send(call.head, end).await {
                 Ok(streams) => exchange(streams, self.idle, filtered, call, Party::App).await,
-                Err(error) => Err(not_sent(error)),
+                Err(error) => Err(Unanswered::new(Party::App, error)),
             },
             Conn::H2(h2) => match h2.send(call.head, end).await {
                 Ok((mut send, mut receive)) => {
                     let streams = (SendBody::H2(&mut send), ResponseRecv::H2(&mut receive));
                     exchange(streams, self.idle, filtered, call, Party::App).await
                 }
-                Err(error) => Err(not_sent(error)),
+                Err(error) => Err(Unanswered::new(Party::App, error)),
             },
         };
         match exchanged {
@@ -117,14 +117,6 @@ impl AppLeg<'_> {
             Err(unanswered) => Err(failed(conn, unanswered)),
         }
     }
-}
-
-fn not_sent(error: SendError) -> Unanswered {
-    let SendError { error, unprocessed } = error;
-    let lost = matches!(error, weft_transport::http::StreamError::ConnectionLost(_));
-    let to = Party::App;
-    let failure = if unprocessed { Failure::Unprocessed { to, error } } else { Failure::NoAnswer { to, error } };
-    Unanswered { failure, unprocessed, lost }
 }
 
 fn failed(conn: AppConn, unanswered: Unanswered) -> Failed {

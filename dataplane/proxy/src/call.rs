@@ -3,12 +3,12 @@
 use weft_filter_host::Permit;
 use weft_transport::http::{RequestHead, Responder};
 
-use crate::record::Record;
+use crate::record::{Record, Unanswered};
 use crate::relay::Source;
 use crate::reply::Failure;
 
-/// A request on its way: what is sent, and where the answer and the account of it go. The head is the one that the filters
-/// left; attempts make what they send from it and never change it.
+/// A request on its way: what is sent, and where the answer and the account of it go. The head is the one that filters and
+/// route left; no attempt changes it.
 pub struct Call<'c, 'a> {
     pub head: &'c RequestHead,
     pub body: &'c mut Source<'a>,
@@ -17,12 +17,7 @@ pub struct Call<'c, 'a> {
     pub record: &'c mut Record,
 }
 
-impl<'a> Call<'_, 'a> {
-    /// The same with what is sent in one attempt.
-    pub fn with<'s>(&'s mut self, head: &'s RequestHead) -> Call<'s, 'a> {
-        Call { head, body: self.body, responder: self.responder, record: self.record }
-    }
-
+impl Call<'_, '_> {
     /// True where the request can be sent again from its first byte: the client was not answered, and what was taken of
     /// its body was kept.
     pub fn rewind(&mut self) -> bool {
@@ -43,6 +38,14 @@ pub enum Failed {
 }
 
 impl Failed {
+    /// The permit comes back where the request may be sent again.
+    pub fn of(unanswered: Unanswered, permit: Permit) -> Self {
+        match unanswered.unprocessed {
+            true => Failed::Unprocessed(unanswered.failure, permit),
+            false => Failed::Final(unanswered.failure),
+        }
+    }
+
     pub fn failure(self) -> Failure {
         match self {
             Failed::Unprocessed(failure, _) | Failed::Unanswered(failure, _) | Failed::Final(failure) => failure,

@@ -78,6 +78,8 @@ pub struct Filtered<'a> {
     filters: &'a Filters,
     /// Borrowed from the snapshot of a request; a connection outlives snapshots and has its own.
     chain: Cow<'a, Chain>,
+    /// Of a request: its path as they left it.
+    path: Option<NormalPath>,
     stream: u64,
     start: Instant,
     status: u16,
@@ -97,14 +99,14 @@ pub async fn request<'a>(
 ) -> Result<(Filtered<'a>, Permit), Failure> {
     let mut filtered = Filtered::new(filters, Cow::Borrowed(chain));
     let mut from = Position::START;
-    let mut path = normal_path(head)?;
+    filtered.path = normal_path(head)?;
     loop {
         let outcome = {
             let attributes = place.attributes();
             let mut view = RequestView {
                 method: &head.method,
                 authority: &mut head.authority,
-                path: &mut path,
+                path: &mut filtered.path,
                 path_reading: place.path_reading,
                 headers: &mut head.headers,
             };
@@ -112,7 +114,7 @@ pub async fn request<'a>(
         };
         match outcome {
             Outcome::Permitted(permit) => {
-                put_path(head, path.as_ref())?;
+                put_path(head, filtered.path.as_ref())?;
                 return Ok((filtered, permit));
             }
             Outcome::Delay { after, resume } => {
@@ -138,6 +140,9 @@ pub fn normal_path(head: &RequestHead) -> Result<Option<NormalPath>, Failure> {
 }
 
 fn put_path(head: &mut RequestHead, path: Option<&NormalPath>) -> Result<(), Failure> {
+    if head.path.as_ref().map(Target::as_bytes) == path.map(|path| &path.as_bytes()[..]) {
+        return Ok(());
+    }
     let put = path.map(|path| Target::from_shared(path.as_bytes().clone())).transpose();
     head.path = put.map_err(|_| Failure::BadRequest("path: not a path".into()))?;
     Ok(())
@@ -181,7 +186,20 @@ fn failure(reply: LocalReply) -> Failure {
 
 impl<'a> Filtered<'a> {
     fn new(filters: &'a Filters, chain: Cow<'a, Chain>) -> Self {
-        Self { filters, chain, stream: filters.next_stream(), start: Instant::now(), status: 0, bytes: (0, 0) }
+        Self {
+            filters,
+            chain,
+            path: None,
+            stream: filters.next_stream(),
+            start: Instant::now(),
+            status: 0,
+            bytes: (0, 0),
+        }
+    }
+
+    /// The path of the request as the filters left it.
+    pub fn path(&self) -> Option<&NormalPath> {
+        self.path.as_ref()
     }
 
     /// Notes how many body bytes went up and came down, for the end.

@@ -3,10 +3,11 @@
 
 use std::net::SocketAddr;
 
+use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use weft_policy::bundle::ServedWorkload;
 use weft_policy::identity::SpiffeId;
-use weft_transport::http::{RequestHead, WEFT_REASON, WEFT_UPGRADE};
+use weft_transport::http::{Added, RequestHead, WEFT_REASON, WEFT_UPGRADE};
 
 use crate::telemetry::series::Peer;
 use crate::telemetry::sources;
@@ -17,8 +18,6 @@ pub const WEFT_DST: HeaderName = HeaderName::from_static("weft-dst");
 pub const WEFT_SOURCE: HeaderName = HeaderName::from_static("weft-source");
 /// The HTTP version that the calling app spoke: `1.0`, `1.1` or `2`.
 pub const WEFT_VERSION: HeaderName = HeaderName::from_static("weft-version");
-/// The authority of an absolute-form target that differs from Host.
-pub const WEFT_TARGET: HeaderName = HeaderName::from_static("weft-target");
 /// Who called, as the app is told (Envoy's field; sanitised on every hop).
 pub const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static(CLIENT_CERT);
 const CLIENT_CERT: &str = "x-forwarded-client-cert";
@@ -63,24 +62,33 @@ pub fn source_value(workload: &ServedWorkload) -> HeaderValue {
 /// Says that a request came without an authority (HTTP/1.0 without Host): the app is sent none either.
 pub const WEFT_NO_HOST: HeaderName = HeaderName::from_static("weft-no-host");
 
-/// Puts the fields of the outbound side on a stripped head.
-pub fn stamp(head: &mut RequestHead, destination: &HeaderValue, source: &HeaderValue) {
-    let version = match head.version {
-        Version::HTTP_2 | Version::HTTP_3 => "2",
-        Version::HTTP_10 | Version::HTTP_09 => "1.0",
-        _ => "1.1",
-    };
-    head.headers.insert(WEFT_DST, destination.clone());
-    head.headers.insert(WEFT_SOURCE, source.clone());
-    head.headers.insert(WEFT_VERSION, HeaderValue::from_static(version));
-    if head.authority.is_none() {
-        head.authority = destination.to_str().ok().and_then(|text| text.parse().ok());
-        head.headers.insert(WEFT_NO_HOST, HeaderValue::from_static("1"));
+/// What the outbound side says to one endpoint's proxy about a request, beside its stripped head.
+pub struct Stamp {
+    /// The last one only where there is an authority to make up.
+    fields: [(HeaderName, HeaderValue); 4],
+    authority: Option<Authority>,
+}
+
+impl Stamp {
+    pub fn new(head: &RequestHead, destination: &HeaderValue, source: &HeaderValue) -> Self {
+        let version = match head.version {
+            Version::HTTP_2 | Version::HTTP_3 => "2",
+            Version::HTTP_10 | Version::HTTP_09 => "1.0",
+            _ => "1.1",
+        };
+        let fields = [
+            (WEFT_DST, destination.clone()),
+            (WEFT_SOURCE, source.clone()),
+            (WEFT_VERSION, HeaderValue::from_static(version)),
+            (WEFT_NO_HOST, HeaderValue::from_static("1")),
+        ];
+        let made_up = || destination.to_str().ok().and_then(|text| text.parse().ok());
+        Self { fields, authority: if head.authority.is_none() { made_up() } else { None } }
     }
-    if let Some(target) = head.target_authority.take()
-        && let Ok(value) = HeaderValue::try_from(target.as_str())
-    {
-        head.headers.insert(WEFT_TARGET, value);
+
+    pub fn added(&self) -> Added<'_> {
+        let fields = if self.authority.is_some() { &self.fields[..] } else { &self.fields[..3] };
+        Added { authority: self.authority.as_ref(), fields }
     }
 }
 
@@ -103,14 +111,9 @@ pub fn take(head: &mut RequestHead) -> Said {
         Some("1.0") => Version::HTTP_10,
         _ => Version::HTTP_11,
     };
-    let target = text(&WEFT_TARGET).and_then(|value| value.parse().ok());
     let source = head.headers.get(&WEFT_SOURCE).cloned();
     if head.headers.contains_key(&WEFT_NO_HOST) {
         head.authority = None;
-    }
-    if target.is_some() {
-        head.absolute_form = true;
-        head.target_authority = target;
     }
     strip(&mut head.headers);
     Said { destination, source, version }
@@ -161,13 +164,17 @@ mod tests {
     #[test]
     fn what_is_stamped_is_taken() {
         let mut head = head(&[("weft-dst", "6.6.6.6:6"), ("weft-evil", "1"), ("accept", "*/*")]);
-        head.target_authority = Some("other.example:81".parse().unwrap());
         strip(&mut head.headers);
-        stamp(&mut head, &HeaderValue::from_static("[::1]:8080"), &HeaderValue::from_static("web-1;web;v2"));
+        let (socket, source) = (HeaderValue::from_static("[::1]:8080"), HeaderValue::from_static("web-1;web;v2"));
+        let stamp = Stamp::new(&head, &socket, &source);
+        let added = stamp.added();
+        head.authority = added.authority.cloned();
+        head.headers.extend(added.fields.iter().cloned());
+        assert_eq!(head.authority.as_ref().map(Authority::as_str), Some("[::1]:8080"));
         let said = take(&mut head);
+        assert_eq!(head.authority, None);
         assert_eq!(said.destination, Some("[::1]:8080".parse().unwrap()));
         assert_eq!(said.version, Version::HTTP_10);
-        assert_eq!(head.target_authority.as_ref().unwrap().as_str(), "other.example:81");
         assert_eq!(head.headers.len(), 1, "{:?}", head.headers);
         let caller: SpiffeId = "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap();
         let peer = source_peer(&caller, said.source.as_ref());

@@ -24,7 +24,7 @@ pub use self::origin::{Origin, Target};
 use self::routing::Plan;
 use crate::call::{Call, Failed};
 use crate::filtering::{self, Filtered, Place};
-use crate::mesh;
+use crate::mesh::{self, Stamp};
 use crate::record::Record;
 use crate::relay::Source;
 use crate::reply::{Failure, Side};
@@ -78,7 +78,8 @@ async fn carry(
     let place = Place::outbound(origin.peer.ip(), resolved.port, from);
     let Request { head, body, responder } = request;
     let (mut filtered, permit) = filtering::request(&worker.filters, &from.outbound, &place, head).await?;
-    let plan = routing::route(snapshot, from, &resolved, head, worker.dice())?;
+    let plan = routing::route(snapshot, from, &resolved, (head, filtered.path()), worker.dice())?;
+    plan.modify(head);
     record.log(|log| log.route = plan.route.map(|route| route.name.to_string()));
     let mut call = Call { head, body, responder, record };
     within(plan.timeout, pin!(send(worker, snapshot, from, &plan, permit, &mut filtered, &mut call))).await
@@ -131,7 +132,7 @@ async fn send(
     }
 }
 
-/// One attempt at one endpoint. What is sent is made from the head that the filters left and the plan, each time anew.
+/// One attempt at one endpoint. No attempt changes the head: what is said to one endpoint goes beside it.
 async fn exchange(
     worker: &Rc<Worker>,
     snapshot: &Snapshot,
@@ -147,22 +148,19 @@ async fn exchange(
         log.upstream = socket.to_str().ok().map(str::to_owned);
         log.destination = destination.endpoint.identity.as_ref().map(ToString::to_string);
     });
-    let mut head = plan.head(call.head);
     if let Some(peer) = destination.peer() {
-        mesh::stamp(&mut head, &socket, &from.source);
-        let mut call = call.with(&head);
         let connected = attempt.connect(peer, snapshot.connect_timeout(), permit).await;
         let client = connected.map_err(|(failure, permit)| Failed::Unprocessed(failure, permit))?;
-        return client.carry(worker.idle(), filtered, &mut call).await;
+        let stamp = Stamp::new(call.head, &socket, &from.source);
+        return client.carry(&stamp.added(), worker.idle(), filtered, call).await;
     }
     let address = std::net::SocketAddr::new(destination.endpoint.address, plan.goal.port);
     let outside = match worker.shared.guard.outside(address, address.ip()) {
         Ok(outside) => PlainSocket::Outside(outside),
         Err(failure) => return Err(Failed::Final(failure)),
     };
-    let (leg, version) = (worker.app_leg(snapshot), head.version);
-    let mut call = call.with(&head);
-    Box::pin(leg.carry(&[outside], version, permit, filtered, &mut call)).await.inspect(|()| attempt.reached())
+    let (leg, version) = (worker.app_leg(snapshot), call.head.version);
+    Box::pin(leg.carry(&[outside], version, permit, filtered, call)).await.inspect(|()| attempt.reached())
 }
 
 #[cfg(test)]

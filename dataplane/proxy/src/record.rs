@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use http::{HeaderMap, Method, StatusCode, Version};
-use weft_transport::http::{RequestHead, Responder, StreamError};
+use weft_transport::http::{RequestHead, Responder, SendError, StreamError};
 
 use crate::ledger::Ledger;
 use crate::relay::{self, ExchangeError, Progress};
@@ -45,6 +45,18 @@ pub struct Unanswered {
     pub unprocessed: bool,
     /// The connection was lost before a byte of the answer.
     pub lost: bool,
+}
+
+impl Unanswered {
+    pub fn new(to: Party, error: SendError) -> Self {
+        let SendError { error, unprocessed } = error;
+        let lost = matches!(error, StreamError::ConnectionLost(_));
+        let failure = match unprocessed {
+            true => Failure::Unprocessed { to, error },
+            false => Failure::NoAnswer { to, error },
+        };
+        Self { failure, unprocessed, lost }
+    }
 }
 
 impl Record {
@@ -126,14 +138,7 @@ impl Record {
     /// Notes an exchange that failed after its head was sent, or whose client left. Gives back what can still be answered.
     pub fn ended(&mut self, error: ExchangeError, to: Party) -> Option<Unanswered> {
         match error {
-            ExchangeError::Unanswered { error, unprocessed } => {
-                let lost = matches!(error, StreamError::ConnectionLost(_));
-                let failure = match unprocessed {
-                    true => Failure::Unprocessed { to, error },
-                    false => Failure::NoAnswer { to, error },
-                };
-                Some(Unanswered { failure, unprocessed, lost })
-            }
+            ExchangeError::Unanswered(error) => Some(Unanswered::new(to, error)),
             ExchangeError::Broken(error) => {
                 let failure = Failure::NoAnswer { to, error };
                 self.flag = failure.verdict().flag;

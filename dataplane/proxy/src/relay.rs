@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::future::{Either, select};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use weft_transport::http::{Frame, Responder, ResponseHead, ResponseRecv, SendBody, StreamError};
+use weft_transport::http::{Frame, Responder, ResponseHead, ResponseRecv, SendBody, SendError, StreamError};
 use weft_transport::mesh::Code;
 
 pub use source::Source;
@@ -130,8 +130,8 @@ pub struct Idle {
 /// How an exchange failed.
 #[derive(Debug)]
 pub enum ExchangeError {
-    /// No final head reached the client: it can still be answered. `unprocessed`: or sent again.
-    Unanswered { error: StreamError, unprocessed: bool },
+    /// No final head reached the client: it can still be answered.
+    Unanswered(SendError),
     /// The answer broke off after its head was sent.
     Broken(StreamError),
     /// The client went away.
@@ -200,7 +200,7 @@ async fn final_head(
 ) -> Result<ResponseHead, ExchangeError> {
     loop {
         let head = upload.race(pin!(unless_gone(pin!(answer.head()), responder.as_mut()))).await??;
-        let head = head.map_err(|e| ExchangeError::Unanswered { error: e.error, unprocessed: e.unprocessed })?;
+        let head = head.map_err(ExchangeError::Unanswered)?;
         if !head.status.is_informational() || terms.upgrade && head.status == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(head);
         }

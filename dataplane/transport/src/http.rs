@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::MAX_FORWARDS;
 use http::uri::Authority;
-use http::{HeaderMap, HeaderName, Method, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 
 use crate::{h1, h2, h3, tcp};
 
@@ -118,6 +118,14 @@ pub struct RequestHead {
     pub headers: HeaderMap,
     /// The version the sender spoke on this hop.
     pub version: Version,
+}
+
+/// What one hop adds to a request as it leaves, beside its head: a head that is sent again is still the one that came.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Added<'a> {
+    /// Stands in for the authority that a head lacks.
+    pub authority: Option<&'a Authority>,
+    pub fields: &'a [(HeaderName, HeaderValue)],
 }
 
 /// Whether a request may be sent on.

@@ -10,7 +10,7 @@ pub use crate::h3::Code;
 
 use crate::h3;
 use crate::http::{
-    HttpLimits, RecvBody, RequestHead, Responder, ResponseHead, ResponseRecv, SendBody, SendError, StreamError,
+    Added, HttpLimits, RecvBody, RequestHead, Responder, ResponseHead, ResponseRecv, SendBody, SendError, StreamError,
 };
 use crate::quic::{Accepted, ConnectionPlace};
 use crate::tls::PeerIdentity;
@@ -45,13 +45,13 @@ impl From<h3::Client> for MeshClient {
 }
 
 impl MeshClient {
-    /// Sends a request head, waiting for stream credit. `end`: the request has no body. Cancel safe: a request whose future
-    /// is dropped was not sent, or is reset.
+    /// Sends a request head with what this hop adds to it, waiting for stream credit. `end`: the request has no body.
+    /// Cancel safe: a request whose future is dropped was not sent, or is reset.
     ///
     /// # Errors
     /// The request was not sent, or provably not processed where the error says so.
-    pub async fn send(&self, head: &RequestHead, end: bool) -> Result<MeshStream, SendError> {
-        let (send, recv) = self.over.send(head, end).await?;
+    pub async fn send(&self, head: &RequestHead, added: &Added<'_>, end: bool) -> Result<MeshStream, SendError> {
+        let (send, recv) = self.over.send_with(head, added, end).await?;
         Ok(MeshStream { send, recv })
     }
 }
@@ -250,7 +250,7 @@ mod tests {
         tokio::task::spawn_local(driver);
         let client = MeshClient::from(over);
 
-        let mut stream = client.send(&head(Method::POST, Some("/")), false).await.unwrap();
+        let mut stream = client.send(&head(Method::POST, Some("/")), &Added::default(), false).await.unwrap();
         let (mut up, mut answer) = stream.exchange();
         up.data(Bytes::from_static(b"all of it")).await.unwrap();
         up.finish(None).await.unwrap();
@@ -259,7 +259,7 @@ mod tests {
         assert!(matches!(down.frame().await, Ok(Some(Frame::Data(data))) if data == "all of it"));
         assert!(matches!(down.frame().await, Err(StreamError::Reset(Code::INTERNAL_ERROR))));
 
-        let mut tunnel = client.send(&head(Method::CONNECT, None), false).await.unwrap();
+        let mut tunnel = client.send(&head(Method::CONNECT, None), &Added::default(), false).await.unwrap();
         assert_eq!(tunnel.response_head().await.unwrap().status, 200);
         let (mut down, mut up) = tunnel.halves();
         up.data(Bytes::from_static(b"bytes")).await.unwrap();

@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use libfuzzer_sys::fuzz_target;
 use weft_transport::h3::Limits;
 use weft_transport::h3::message::{decode_request, decode_response, decode_trailers, encode_request, encode_response};
+use weft_transport::http::Added;
 use weft_transport::qpack::{self, Direction, Instructions};
 
 fuzz_target!(|input: &[u8]| {
@@ -19,7 +20,7 @@ fuzz_target!(|input: &[u8]| {
     let section = Bytes::copy_from_slice(section);
     if let Ok(decoded) = decode_request(&section, &limits) {
         let mut again = BytesMut::new();
-        if encode_request(&mut again, &decoded.head, huffman).is_ok() {
+        if encode_request(&mut again, &decoded.head, &Added::default(), huffman).is_ok() {
             let twice = decode_request(&again.freeze(), &Limits::default()).expect("what we encode, we decode");
             assert_eq!(twice.head.method, decoded.head.method);
             assert_eq!(twice.head.path, decoded.head.path);

@@ -1,7 +1,7 @@
 //! The leg to a peer's proxy: one stream of a mesh connection, opened for what a permit lets pass.
 
 use weft_filter_host::Permit;
-use weft_transport::http::{RecvBody, RequestHead, SendBody, SendError};
+use weft_transport::http::{Added, RecvBody, RequestHead, SendBody, SendError};
 use weft_transport::mesh::{MeshClient, MeshStream};
 
 use crate::app_leg;
@@ -31,27 +31,25 @@ impl PeerConn {
         Self { client, permit }
     }
 
-    /// Sends the request, and its answer back.
+    /// Sends the request with what is `added` to it, and its answer back.
     pub(super) async fn carry(
         self,
+        added: &Added<'_>,
         idle: Idle,
         filtered: &mut Filtered<'_>,
         call: &mut Call<'_, '_>,
     ) -> Result<(), Failed> {
-        let mut stream = match self.client.send(call.head, call.body.is_end()).await {
+        let mut stream = match self.client.send(call.head, added, call.body.is_end()).await {
             Ok(stream) => stream,
             Err(error) => return Err(self.failed(error)),
         };
         let exchanged = app_leg::exchange(stream.exchange(), idle, filtered, call, Party::Peer).await;
-        exchanged.map_err(|Unanswered { failure, unprocessed, .. }| match unprocessed {
-            true => Failed::Unprocessed(failure, self.permit),
-            false => Failed::Final(failure),
-        })
+        exchanged.map_err(|unanswered| Failed::of(unanswered, self.permit))
     }
 
     /// Opens a byte tunnel by the CONNECT `head`.
     pub(super) async fn tunnel(self, head: &RequestHead) -> Result<PeerTunnel, Failed> {
-        let mut stream = match self.client.send(head, false).await {
+        let mut stream = match self.client.send(head, &Added::default(), false).await {
             Ok(stream) => stream,
             Err(error) => return Err(self.failed(error)),
         };
@@ -67,10 +65,6 @@ impl PeerConn {
     }
 
     fn failed(self, error: SendError) -> Failed {
-        let SendError { error, unprocessed } = error;
-        match unprocessed {
-            true => Failed::Unprocessed(Failure::Unprocessed { to: Party::Peer, error }, self.permit),
-            false => Failed::Final(Failure::NoAnswer { to: Party::Peer, error }),
-        }
+        Failed::of(Unanswered::new(Party::Peer, error), self.permit)
     }
 }

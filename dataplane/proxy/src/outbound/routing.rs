@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use weft_policy::bundle::Route;
+use weft_policy::path::NormalPath;
 use weft_policy::route::{self, Authority, HeadView, Meant, Resolution, Resolved, Resolver};
 use weft_transport::http::RequestHead;
 
 use super::attempts::Goal;
 use super::{Origin, Target};
-use crate::filtering;
 use crate::hosts::Hosts;
 use crate::reply::Failure;
 use crate::snapshot::{Served, Snapshot};
@@ -77,7 +77,7 @@ fn in_mesh(resolution: Resolution<'_>, named: impl FnOnce() -> String) -> Result
     }
 }
 
-/// What is decided for one request. Immutable; each attempt is made from it.
+/// What is decided for one request, once for all its attempts.
 pub(super) struct Plan<'s> {
     pub(super) goal: Goal<'s>,
     pub(super) route: Option<&'s Route>,
@@ -86,11 +86,9 @@ pub(super) struct Plan<'s> {
 }
 
 impl Plan<'_> {
-    /// The head as it is sent: the rule's changes on what the filters left.
-    pub(super) fn head(&self, head: &RequestHead) -> RequestHead {
-        let mut head = head.clone();
+    /// Makes the rule's changes on what the filters left; every attempt sends what this leaves.
+    pub(super) fn modify(&self, head: &mut RequestHead) {
         self.plan.modify(&mut head.headers);
-        head
     }
 }
 
@@ -98,12 +96,12 @@ pub(super) fn route<'s>(
     snapshot: &'s Snapshot,
     from: &Served,
     resolved: &Resolved<'s>,
-    head: &RequestHead,
+    (head, path): (&RequestHead, Option<&NormalPath>),
     dice: u64,
 ) -> Result<Plan<'s>, Failure> {
-    let path = filtering::normal_path(head)?.ok_or(Failure::BadRequest("a request without a path".into()))?;
+    let path = path.ok_or(Failure::BadRequest("a request without a path".into()))?;
     let headers = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
-    let view = HeadView { method: head.method.as_str(), path: &path, headers: &headers };
+    let view = HeadView { method: head.method.as_str(), path, headers: &headers };
     let from_namespace = &from.workload.name.namespace;
     let plan = route::plan(&snapshot.routes, resolved, from_namespace, &view, dice, &snapshot.mesh).map_err(refused)?;
     Ok(Plan { goal: goal_of(&plan), route: plan.route, timeout: plan.timeout, plan })

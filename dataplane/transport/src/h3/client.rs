@@ -9,7 +9,7 @@ use super::recv::RequestKind;
 use super::send::fits;
 use super::{Code, Limits, RecvStream, SendStream, driver, frame, message};
 use crate::block::assemble;
-use crate::http::{RequestHead, SendError, StreamError};
+use crate::http::{Added, RequestHead, SendError, StreamError};
 
 /// Takes over an established connection as its client. The future drives the control streams and ends with the connection.
 pub fn connect(quic: quinn::Connection, limits: Limits) -> (Client, impl Future<Output = ()> + Send + 'static) {
@@ -29,12 +29,22 @@ impl Client {
     /// An extended CONNECT first waits for the server's SETTINGS. Cancel safe: a request whose future is dropped was not
     /// sent, or is reset.
     pub async fn send(&self, head: &RequestHead, end: bool) -> Result<(SendStream, RecvStream), SendError> {
+        self.send_with(head, &Added::default(), end).await
+    }
+
+    /// Sends a request head with what this hop adds to it; else as `send`.
+    pub async fn send_with(
+        &self,
+        head: &RequestHead,
+        added: &Added<'_>,
+        end: bool,
+    ) -> Result<(SendStream, RecvStream), SendError> {
         if head.protocol.is_some() {
             self.supports_extended_connect().await?;
         }
         let huffman = self.connection.limits.huffman;
         let (headers, size) =
-            assemble(|out| frame::write_headers(out, |out| message::encode_request(out, head, huffman)));
+            assemble(|out| frame::write_headers(out, |out| message::encode_request(out, head, added, huffman)));
         let size = size.map_err(|missing| unprocessed(StreamError::Protocol(missing.0)))?;
         fits(&self.connection, size).map_err(unprocessed)?;
         let (send, recv) = self.open().await?;

@@ -6,7 +6,7 @@ use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 
 use super::Limits;
-use crate::http::{RequestHead, ResponseHead, Target, is_plain};
+use crate::http::{Added, RequestHead, ResponseHead, Target, is_plain};
 use crate::qpack::{self, Encoder, Error, Pseudo, Sink};
 use crate::upgrade;
 
@@ -317,9 +317,14 @@ impl Sink for TrailerSink {
 #[error("request has no {0}")]
 pub struct Missing(pub &'static str);
 
-/// Appends the field section of a request; gives its size by RFC 9114 section 4.2.2.
-pub fn encode_request(out: &mut BytesMut, head: &RequestHead, huffman: bool) -> Result<usize, Missing> {
-    let authority = head.authority.as_ref().ok_or(Missing("authority"))?;
+/// Appends the field section of a request, with what this hop adds to it; gives its size by RFC 9114 section 4.2.2.
+pub fn encode_request(
+    out: &mut BytesMut,
+    head: &RequestHead,
+    added: &Added<'_>,
+    huffman: bool,
+) -> Result<usize, Missing> {
+    let authority = head.authority.as_ref().or(added.authority).ok_or(Missing("authority"))?;
     let asked = head.protocol.as_ref().map(upgrade::to_wire);
     let method = if asked.is_some() { &Method::CONNECT } else { &head.method };
     let mut encoder = Encoder::new(out, huffman);
@@ -337,6 +342,9 @@ pub fn encode_request(out: &mut BytesMut, head: &RequestHead, huffman: bool) -> 
         }
     }
     encode_fields(&mut encoder, &head.headers);
+    for (name, value) in added.fields {
+        encoder.field(name, value);
+    }
     Ok(encoder.size())
 }
 

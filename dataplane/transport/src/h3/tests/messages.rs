@@ -1,14 +1,14 @@
 //! Which field sections make a message, and which are malformed.
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::super::Limits;
 use super::super::message::{
     decode_request, decode_response, decode_trailers, encode_request, encode_response, encode_trailers,
 };
 use super::{connect_to, headers_frame, request, response};
-use crate::http::RequestHead;
+use crate::http::{Added, RequestHead};
 use crate::qpack::Error;
 
 fn section(fields: &[(&str, &str)]) -> Bytes {
@@ -179,7 +179,7 @@ fn what_is_encoded_decodes() {
                     head.protocol = Some(Bytes::from_static(b"websocket"));
                 }
                 let mut out = BytesMut::new();
-                encode_request(&mut out, &head, huffman).unwrap();
+                encode_request(&mut out, &head, &Added::default(), huffman).unwrap();
                 let back = decode_request(&out.freeze(), &Limits::default()).unwrap().head;
                 assert_eq!((&back.method, &back.authority, &back.path), (&head.method, &head.authority, &head.path));
                 assert_eq!((&back.protocol, &back.headers), (&head.protocol, &head.headers));
@@ -198,14 +198,35 @@ fn what_is_encoded_decodes() {
 }
 
 #[test]
+fn what_a_hop_adds_goes_beside_the_head() {
+    let bare = RequestHead { authority: None, ..request(Method::GET, "/", &[("a", "b")]) };
+    let (authority, socket) = ("10.0.0.1:80".parse().unwrap(), HeaderValue::from_static("10.0.0.1:80"));
+    let fields = [(HeaderName::from_static("weft-dst"), socket)];
+    let added = Added { authority: Some(&authority), fields: &fields };
+    let mut out = BytesMut::new();
+    let size = encode_request(&mut out, &bare, &added, false).unwrap();
+    let sent = decode_request(&out.freeze(), &Limits::default()).unwrap().head;
+    assert_eq!(sent.authority, Some(authority.clone()));
+    assert_eq!(tell_headers(&sent.headers), " a=b weft-dst=10.0.0.1:80");
+    // A name that came is not replaced, and what is added counts.
+    let named = request(Method::GET, "/", &[("a", "b")]);
+    let mut out = BytesMut::new();
+    encode_request(&mut out, &named, &added, false).unwrap();
+    assert_eq!(decode_request(&out.freeze(), &Limits::default()).unwrap().head.authority, named.authority);
+    let bare = RequestHead { authority: Some(authority), ..bare };
+    let alone = encode_request(&mut BytesMut::new(), &bare, &Added::default(), false).unwrap();
+    assert_eq!(size, alone + "weft-dst".len() + "10.0.0.1:80".len() + 32);
+}
+
+#[test]
 fn what_http3_forbids_is_not_written() {
     let fields =
         [("connection", "x"), ("host", "evil"), ("te", "gzip"), ("upgrade", "h2c"), ("transfer-encoding", "chunked")];
     let mut out = BytesMut::new();
-    encode_request(&mut out, &request(Method::GET, "/", &fields), false).unwrap();
+    encode_request(&mut out, &request(Method::GET, "/", &fields), &Added::default(), false).unwrap();
     assert!(decode_request(&out.freeze(), &Limits::default()).unwrap().head.headers.is_empty());
     let nowhere = RequestHead { authority: None, ..request(Method::GET, "/", &[]) };
-    assert_eq!(encode_request(&mut BytesMut::new(), &nowhere, false).unwrap_err().0, "authority");
+    assert_eq!(encode_request(&mut BytesMut::new(), &nowhere, &Added::default(), false).unwrap_err().0, "authority");
     let pathless = RequestHead { path: None, ..request(Method::GET, "/", &[]) };
-    assert_eq!(encode_request(&mut BytesMut::new(), &pathless, false).unwrap_err().0, "path");
+    assert_eq!(encode_request(&mut BytesMut::new(), &pathless, &Added::default(), false).unwrap_err().0, "path");
 }
