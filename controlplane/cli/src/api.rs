@@ -154,6 +154,17 @@ impl Client {
         Some(answer.headers().get("date")?.to_str().ok()?.to_owned())
     }
 
+    /// What `/healthz` says, where it is no yes.
+    pub(crate) async fn health(&self) -> Result<(), String> {
+        let request = self.http.get(format!("{}/healthz", self.server)).timeout(ANSWER_TIMEOUT);
+        let answer = request.send().await.map_err(|error| innermost(&error))?;
+        if answer.status().is_success() {
+            return Ok(());
+        }
+        let text = answer.text().await.map_err(|error| innermost(&error))?;
+        Err(text.trim().chars().take(500).collect())
+    }
+
     fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         self.http.request(method, format!("{}/api/v1{path}", self.server)).bearer_auth(&self.token)
     }

@@ -44,7 +44,12 @@ pub struct Endpoint {
 /// Every endpoint of the API.
 pub fn endpoints() -> Vec<Endpoint> {
     let mut all = vec![
-        Endpoint::get("/healthz", None, "Whether the server is up", axum::routing::get(async || "ok\n")),
+        Endpoint::get(
+            "/healthz",
+            None,
+            "Whether the server can do its work: 503 with the reason where it can't",
+            axum::routing::get(healthz),
+        ),
         Endpoint::get("/api/v1/version", None, "Version of the server", axum::routing::get(version)),
         Endpoint::get("/api/v1/openapi.json", None, "This description", axum::routing::get(openapi::serve)),
         Endpoint::get(
@@ -114,6 +119,14 @@ impl Endpoint {
     fn body(mut self, schema: &'static str) -> Self {
         self.body = Some(schema);
         self
+    }
+}
+
+/// Also served on the metrics port.
+pub(crate) async fn healthz(axum::extract::State(hub): axum::extract::State<Arc<Hub>>) -> (StatusCode, String) {
+    match hub.store_fault() {
+        None => (StatusCode::OK, "ok\n".to_owned()),
+        Some(fault) => (StatusCode::SERVICE_UNAVAILABLE, format!("{fault}; proxies go on with what they have\n")),
     }
 }
 

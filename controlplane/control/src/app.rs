@@ -7,13 +7,14 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use axum::Router;
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use weft_policy::bundle::Revision;
 use weft_policy::wire::v1::mesh_control_server::MeshControlServer;
@@ -30,7 +31,9 @@ use crate::{api, builtin, grpc};
 
 /// How long connections have to end at shutdown.
 const DRAIN: Duration = Duration::from_secs(5);
-/// How often certificates and tokens are looked after.
+/// How often certificates and the store are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often tokens and gauges are looked after.
 const MAINTENANCE: Duration = Duration::from_secs(60);
 
 /// A running control plane. Dropping it without `stop` leaves what a crash leaves.
@@ -130,11 +133,13 @@ where
 }
 
 fn metrics_router(hub: Arc<Hub>) -> Router {
-    let render = move || {
-        let text = scrape(&hub);
-        async move { ([("content-type", "text/plain; version=0.0.4")], text) }
+    let render = async |axum::extract::State(hub): axum::extract::State<Arc<Hub>>| {
+        ([("content-type", "text/plain; version=0.0.4")], scrape(&hub))
     };
-    Router::new().route("/metrics", axum::routing::get(render)).route("/healthz", axum::routing::get(async || "ok\n"))
+    Router::new()
+        .route("/metrics", axum::routing::get(render))
+        .route("/healthz", axum::routing::get(api::healthz))
+        .with_state(hub)
 }
 
 /// All metrics; what follows from the registry is read when it is asked for.
@@ -148,30 +153,41 @@ fn scrape(hub: &Hub) -> String {
     hub.metrics().render()
 }
 
-/// Looks after what gets old: intermediate, server certificate, tokens, and the gauges that move by themselves.
+/// Looks after what gets old or may be mended: certificates and the store every second, since clocks jump and disks get
+/// space again; tokens and the gauges that move by themselves now and then.
 async fn maintain(hub: Arc<Hub>, certificate: Arc<ServerCertificate>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(LOOK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut tidied: Option<Instant> = None;
     loop {
-        let now = OffsetDateTime::now_utc();
-        match hub.authority().maintain(now) {
-            Ok(true) => tracing::info!("new intermediate certificate"),
-            Ok(false) => {}
-            Err(error) => tracing::error!(error = %crate::chain(&error), "intermediate could not be renewed"),
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = stop.cancelled() => return,
         }
-        match certificate.maintain(now) {
-            Ok(true) => tracing::info!("new server certificate"),
-            Ok(false) => {}
-            Err(error) => tracing::error!(error = %crate::chain(&error), "server certificate could not be renewed"),
+        renew_certificates(&hub, &certificate, OffsetDateTime::now_utc());
+        hub.tend_store().await;
+        if tidied.is_some_and(|at| at.elapsed() < MAINTENANCE) {
+            continue;
         }
+        tidied = Some(Instant::now());
         if let Err(error) = hub.sweep_tokens().await {
             tracing::error!(error = %crate::chain(&error), "expired tokens could not be removed");
         }
         hub.metrics().upkeep();
         hub.metrics().expiries(certificate.not_after(), hub.authority().intermediate_not_after());
-        let tick = tokio::time::sleep(MAINTENANCE);
-        tokio::select! {
-            () = tick => {}
-            () = stop.cancelled() => return,
-        }
+    }
+}
+
+fn renew_certificates(hub: &Hub, certificate: &Arc<ServerCertificate>, now: OffsetDateTime) {
+    match hub.authority().maintain(now) {
+        Ok(true) => tracing::info!("new intermediate certificate"),
+        Ok(false) => {}
+        Err(error) => tracing::error!(error = %crate::chain(&error), "intermediate could not be renewed"),
+    }
+    match certificate.maintain(now) {
+        Ok(true) => tracing::info!("new server certificate"),
+        Ok(false) => {}
+        Err(error) => tracing::error!(error = %crate::chain(&error), "server certificate could not be renewed"),
     }
 }
 

@@ -11,6 +11,7 @@ mod tokens;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use time::OffsetDateTime;
@@ -21,7 +22,7 @@ use weft_policy::bundle::{ObjectName, Revision};
 use weft_policy::identity::TrustDomain;
 use weft_policy::plan::World;
 
-pub use self::apply::{Applied, ApplyError, current_digest};
+pub use self::apply::{Applied, ApplyError, current_digest, unreadable_records};
 pub use self::filters::{FilterVersion, Publication, PublishError};
 pub use self::identity::SignedIdentity;
 pub use self::registration::Registration;
@@ -30,7 +31,7 @@ use crate::ca::Authority;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::registry::{ProxyKey, Registry};
-use crate::store::{AuditEntry, Store, StoreError, Write};
+use crate::store::{AuditEntry, Fault, Store, StoreError, Unreadable, Write};
 
 /// The world as everybody sees it, replaced as a whole by every change.
 pub struct Published {
@@ -38,6 +39,8 @@ pub struct Published {
     pub world: Arc<World>,
     /// Registered workloads and the proxies that they live with.
     pub owners: Arc<BTreeMap<ObjectName, ProxyKey>>,
+    /// Records of the store that can't be read, by their key there.
+    pub unreadable: Arc<BTreeMap<String, Unreadable>>,
     /// The newest revision in which an endpoint may have left or moved.
     pub last_removal: Revision,
 }
@@ -53,6 +56,8 @@ pub struct Hub {
     /// Held by whoever changes the world.
     writer: Arc<Mutex<()>>,
     published: watch::Sender<Arc<Published>>,
+    /// The store's generation that `published` was read from or written to.
+    read_at: AtomicU64,
     /// Sessions and timers; they end at shutdown.
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -73,6 +78,7 @@ pub enum StartError {
 pub(crate) struct Draft {
     pub(crate) world: World,
     pub(crate) owners: BTreeMap<ObjectName, ProxyKey>,
+    pub(crate) unreadable: Arc<BTreeMap<String, Unreadable>>,
     /// The revision that the change will have.
     pub(crate) revision: Revision,
     pub(crate) writes: Vec<Write>,
@@ -91,10 +97,16 @@ impl Hub {
         stop: CancellationToken,
     ) -> Result<Arc<Self>, StartError> {
         let trust_domain = trust_domain(&store, &config.trust_domain)?;
-        let revision = store.revision()?;
-        let (world, owners) = apply::load(&store, &trust_domain)?;
-        let published =
-            Published { revision, world: Arc::new(world), owners: Arc::new(owners), last_removal: revision };
+        let read_at = AtomicU64::new(store.generation());
+        let published = apply::load(&store, &trust_domain)?;
+        for unreadable in published.unreadable.values() {
+            tracing::error!(
+                table = unreadable.table,
+                key = unreadable.key,
+                reason = unreadable.reason,
+                "a record of the store can't be read; it is left as it is and everything else is served"
+            );
+        }
         let hub = Arc::new(Self {
             config,
             trust_domain,
@@ -104,6 +116,7 @@ impl Hub {
             registry: Registry::new(),
             writer: Arc::default(),
             published: watch::Sender::new(Arc::new(published)),
+            read_at,
             tasks: TaskTracker::new(),
             stop,
         });
@@ -164,6 +177,7 @@ impl Hub {
         E: From<StoreError> + Send + 'static,
     {
         let guard = self.writer.clone().lock_owned().await;
+        self.read_again().await?;
         let mut draft = Draft::of(&self.published());
         let value = change(&mut draft)?;
         if draft.writes.is_empty() {
@@ -179,15 +193,52 @@ impl Hub {
         Ok(value)
     }
 
+    /// After the store was opened again: a commit that failed may have landed, and what landed is what holds.
+    async fn read_again(&self) -> Result<(), StoreError> {
+        let generation = self.store.generation();
+        if self.read_at.load(Ordering::Acquire) == generation {
+            return Ok(());
+        }
+        let trust_domain = self.trust_domain.clone();
+        let found = self.blocking(move |store| apply::load(store, &trust_domain)).await?;
+        if found.revision != self.published().revision {
+            tracing::warn!(revision = found.revision.0, "a change whose commit failed has landed");
+            self.published.send_replace(Arc::new(found));
+            self.measure();
+        }
+        self.read_at.store(generation, Ordering::Release);
+        Ok(())
+    }
+
+    /// While the store can't be written: finds out whether it can be again, so that nobody has to ask for that.
+    pub async fn tend_store(&self) {
+        let is_failing = self.store.fault().is_some();
+        if is_failing {
+            let _guard = self.writer.lock().await;
+            if self.blocking(Store::probe).await.is_ok() && self.read_again().await.is_ok() {
+                tracing::info!("the store can be written again");
+            }
+        }
+        self.metrics.store_fault(self.store.fault().is_some());
+    }
+
+    /// What keeps the store from being written now.
+    pub fn store_fault(&self) -> Option<Fault> {
+        self.store.fault()
+    }
+
     async fn commit(self: Arc<Self>, draft: Draft, _guard: OwnedMutexGuard<()>) -> Result<(), StoreError> {
-        let Draft { world, owners, revision, writes, changed, removal } = draft;
+        let Draft { world, owners, unreadable, revision, writes, changed, removal } = draft;
         let started = Instant::now();
-        self.blocking(move |store| store.commit(changed.then_some(revision), writes)).await?;
+        let committed = self.blocking(move |store| store.commit(changed.then_some(revision), writes)).await;
+        self.metrics.store_fault(self.store.fault().is_some());
+        committed?;
         self.metrics.committed(started.elapsed());
         if changed {
             let last_removal = if removal { revision } else { self.published().last_removal };
             let (world, owners) = (Arc::new(world), Arc::new(owners));
-            self.published.send_replace(Arc::new(Published { revision, world, owners, last_removal }));
+            let published = Published { revision, world, owners, unreadable, last_removal };
+            self.published.send_replace(Arc::new(published));
             self.measure();
         }
         Ok(())
@@ -214,6 +265,7 @@ impl Hub {
         let (objects, workloads) = apply::count(&published.world);
         self.metrics.objects.set(f64::from(objects));
         self.metrics.workloads.set(f64::from(workloads));
+        self.metrics.unreadable_records(published.unreadable.len());
     }
 }
 
@@ -222,11 +274,22 @@ impl Draft {
         Self {
             world: World::clone(&published.world),
             owners: BTreeMap::clone(&published.owners),
+            unreadable: published.unreadable.clone(),
             revision: Revision(published.revision.0 + 1),
             writes: Vec::new(),
             changed: false,
             removal: false,
         }
+    }
+
+    /// Before the record under `key` is replaced or deleted: keeps it where it could not be read. True where there was one.
+    pub(crate) fn set_aside(&mut self, key: &str) -> bool {
+        if !self.unreadable.contains_key(key) {
+            return false;
+        }
+        let found = Arc::make_mut(&mut self.unreadable).remove(key);
+        self.writes.extend(found.map(Write::SetAside));
+        true
     }
 
     /// Adds an entry to the audit log with the change.

@@ -6,6 +6,7 @@ pub mod app;
 pub mod artifact;
 pub mod builtin;
 pub mod ca;
+pub mod check;
 pub mod config;
 pub mod grpc;
 pub mod hub;

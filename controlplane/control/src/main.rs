@@ -26,14 +26,14 @@ struct Arguments {
     /// Address of the listeners: 15012 gRPC for proxies, 15013 API, 15014 metrics.
     #[arg(long, value_name = "IP")]
     bind: Option<IpAddr>,
-    /// Check the configuration and end.
+    /// Check the configuration and the state folder, and end: status 1 where something is wrong.
     #[arg(long)]
     check: bool,
 }
 
 fn main() -> ExitCode {
     match run(Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(error) => {
             tracing::error!("{error:#}");
             use std::io::Write as _;
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: Arguments) -> anyhow::Result<()> {
+fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let mut config = Config::load(arguments.config.as_deref())?;
     if let Some(state) = arguments.state {
         config.state = state;
@@ -53,7 +53,12 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
     config.validate()?;
     if arguments.check {
-        return Ok(());
+        use std::io::Write as _;
+        let findings = weft_control::check::findings(&config);
+        for finding in &findings {
+            let _ = writeln!(std::io::stderr(), "weft-control: {finding}");
+        }
+        return Ok(if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) });
     }
     let filter = std::env::var("WEFT_LOG").unwrap_or_else(|_| config.log.clone());
     let filter = tracing_subscriber::EnvFilter::try_new(&filter).with_context(|| format!("log filter {filter:?}"))?;
@@ -62,7 +67,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         .with_writer(|| OneLine(std::io::stderr()))
         .with_ansi(false)
         .init();
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config))
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {

@@ -1,6 +1,7 @@
 //! The control plane's own metrics, served on 15014. One enum holds every name, unit and meaning; handles are resolved
 //! once, at start.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Recorder as _};
@@ -27,6 +28,9 @@ enum Name {
     ApiRequests,
     ApiErrors,
     StoreCommit,
+    StoreFailing,
+    StoreFailures,
+    UnreadableRecords,
     HandshakesFailed,
     ConnectionsRefused,
     ServerCertificateExpiry,
@@ -56,6 +60,11 @@ impl Name {
             Self::ApiRequests => ("weft_control_api_requests_total", "Requests of the operator API"),
             Self::ApiErrors => ("weft_control_api_errors_total", "Requests of the operator API answered 4xx or 5xx"),
             Self::StoreCommit => ("weft_control_store_commit_seconds", "Time of one durable commit"),
+            Self::StoreFailing => ("weft_control_store_failing", "1 while the store can't be written, else 0"),
+            Self::StoreFailures => ("weft_control_store_failures_total", "How often the store began to fail"),
+            Self::UnreadableRecords => {
+                ("weft_control_store_unreadable_records", "Records of the store that can't be read and are left aside")
+            }
             Self::HandshakesFailed => ("weft_control_handshakes_failed_total", "TLS handshakes that failed"),
             Self::ConnectionsRefused => ("weft_control_connections_refused_total", "Connections over the limit"),
             Self::ServerCertificateExpiry => {
@@ -89,6 +98,10 @@ pub struct Metrics {
     pub api_requests: Counter,
     pub api_errors: Counter,
     store_commit: Histogram,
+    store_failing: Gauge,
+    store_failures: Counter,
+    is_store_failing: AtomicBool,
+    unreadable_records: Gauge,
     handshakes_failed: Counter,
     connections_refused: Counter,
     server_certificate_expiry: Gauge,
@@ -140,6 +153,10 @@ impl Metrics {
             api_requests: counter(Name::ApiRequests),
             api_errors: counter(Name::ApiErrors),
             store_commit: histogram(Name::StoreCommit),
+            store_failing: gauge(Name::StoreFailing),
+            store_failures: counter(Name::StoreFailures),
+            is_store_failing: AtomicBool::new(false),
+            unreadable_records: gauge(Name::UnreadableRecords),
             handshakes_failed: counter(Name::HandshakesFailed),
             connections_refused: counter(Name::ConnectionsRefused),
             server_certificate_expiry: gauge(Name::ServerCertificateExpiry),
@@ -182,6 +199,18 @@ impl Metrics {
 
     pub fn committed(&self, took: Duration) {
         self.store_commit.record(took.as_secs_f64());
+    }
+
+    /// Whether the store can't be written.
+    pub fn store_fault(&self, is_failing: bool) {
+        if self.is_store_failing.swap(is_failing, Ordering::Relaxed) != is_failing && is_failing {
+            self.store_failures.increment(1);
+        }
+        self.store_failing.set(f64::from(u8::from(is_failing)));
+    }
+
+    pub fn unreadable_records(&self, count: usize) {
+        self.unreadable_records.set(u32::try_from(count).map_or(f64::from(u32::MAX), f64::from));
     }
 
     pub fn handshake_failed(&self) {

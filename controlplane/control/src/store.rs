@@ -1,17 +1,19 @@
 //! The embedded store: one redb file. Invariant: everything that belongs together is one transaction, durable before its
 //! effect is seen by anybody; a crash at any moment leaves the state before or after it.
 
+mod disk;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, TableDefinition};
+use redb::{ReadableTable as _, ReadableTableMetadata as _, TableDefinition, TableHandle as _};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use weft_policy::bundle::Revision;
 
+use self::disk::Disk;
+pub use self::disk::Fault;
 use crate::token::{TokenHash, TokenRecord};
 
 const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
@@ -20,26 +22,49 @@ const TOKENS: TableDefinition<'_, &str, &str> = TableDefinition::new("tokens");
 const AUDIT: TableDefinition<'_, u64, &str> = TableDefinition::new("audit");
 const ARTIFACTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("artifacts");
 const FILTER_VERSIONS: TableDefinition<'_, &str, &str> = TableDefinition::new("filter_versions");
+/// Records that could not be read and were replaced or deleted, as they were.
+const SET_ASIDE: TableDefinition<'_, &str, &str> = TableDefinition::new("set_aside");
 
 const REVISION: &str = "revision";
 
 /// The open store. All calls block on disk: use them from `spawn_blocking` or at start.
 pub struct Store {
-    database: Database,
+    disk: Disk,
     max_audit_entries: u64,
 }
 
 /// What went wrong with the store: never a caller's fault.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error("store {path} can't be opened (another weft-control with the same state folder?)")]
+    #[error("store {0} is in use: is another weft-control running with this state folder?")]
+    InUse(PathBuf),
+    #[error("store {path} is damaged ({reason}): move it away and restore a backup of the whole state folder")]
+    Damaged { path: PathBuf, reason: String },
+    #[error("store {path} can't be opened")]
     Open { path: PathBuf, source: redb::DatabaseError },
+    #[error("the store can't be opened again: {0}")]
+    Unavailable(String),
     #[error("store failed")]
     Database(#[from] Box<redb::Error>),
-    #[error("store holds an entry that can't be read: {table} {key}")]
-    Malformed { table: &'static str, key: String, source: serde_json::Error },
     #[error("an entry can't be written as JSON")]
     Encode(#[from] serde_json::Error),
+}
+
+/// A record that this program can't read. It stays as it is until something takes its place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Unreadable {
+    pub table: &'static str,
+    pub key: String,
+    pub reason: String,
+    /// The record, byte for byte.
+    pub record: String,
+}
+
+/// Rows of a table: those that can be read, and those that can't.
+#[derive(Debug)]
+pub struct Rows<T> {
+    pub read: Vec<(String, T)>,
+    pub unreadable: Vec<Unreadable>,
 }
 
 /// One line of the audit log: who did what to which object, and how it ended.
@@ -59,35 +84,95 @@ pub struct AuditEntry {
 #[derive(Debug)]
 pub enum Write {
     Meta(&'static str, String),
-    PutObject { key: String, json: String },
-    DeleteObject { key: String },
+    PutObject {
+        key: String,
+        json: String,
+    },
+    DeleteObject {
+        key: String,
+    },
+    /// Keeps a record that can't be read, before something takes its place.
+    SetAside(Unreadable),
     PutToken(TokenHash, TokenRecord),
     DeleteToken(TokenHash),
-    PutArtifact { digest: String, bytes: Vec<u8> },
-    PutFilterVersion { key: String, json: String },
+    PutArtifact {
+        digest: String,
+        bytes: Vec<u8>,
+    },
+    PutFilterVersion {
+        key: String,
+        json: String,
+    },
     Audit(AuditEntry),
+}
+
+impl StoreError {
+    fn opening(path: &Path, error: redb::DatabaseError) -> Self {
+        use redb::{DatabaseError, StorageError};
+        let path = path.to_owned();
+        match error {
+            DatabaseError::DatabaseAlreadyOpen => Self::InUse(path),
+            DatabaseError::Storage(StorageError::Corrupted(reason)) => Self::Damaged { path, reason },
+            DatabaseError::Storage(StorageError::Io(error))
+                if matches!(error.kind(), std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof) =>
+            {
+                Self::Damaged { path, reason: error.to_string() }
+            }
+            error @ (DatabaseError::UpgradeRequired(_) | DatabaseError::RepairAborted) => {
+                Self::Damaged { path, reason: error.to_string() }
+            }
+            source => Self::Open { path, source },
+        }
+    }
 }
 
 impl Store {
     pub fn open(path: &Path, max_audit_entries: u64) -> Result<Self, StoreError> {
-        let failed = |source| StoreError::Open { path: path.to_owned(), source };
-        // Token hashes and the audit log are for the owner only.
-        let mut options = std::fs::OpenOptions::new();
-        let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
-        let file = file.map_err(|e| failed(redb::DatabaseError::Storage(redb::StorageError::Io(e))))?;
-        let backend = redb::backends::FileBackend::new(file).map_err(failed)?;
-        let database = Database::builder().create_with_backend(backend).map_err(failed)?;
-        let store = Self { database, max_audit_entries };
-        store.in_transaction(|txn| {
-            txn.open_table(META)?;
-            txn.open_table(OBJECTS)?;
-            txn.open_table(TOKENS)?;
-            txn.open_table(AUDIT)?;
-            txn.open_table(ARTIFACTS)?;
-            txn.open_table(FILTER_VERSIONS)?;
-            Ok(())
-        })?;
+        Self::on(Disk::open(path)?, max_audit_entries)
+    }
+
+    fn on(disk: Disk, max_audit_entries: u64) -> Result<Self, StoreError> {
+        let store = Self { disk, max_audit_entries };
+        let tables =
+            store.disk.read(|txn| Ok(txn.list_tables()?.map(|table| table.name().to_owned()).collect::<Vec<_>>()))?;
+        // Written only where one is missing: a start needs no space on disk.
+        if !tables.iter().any(|table| table == SET_ASIDE.name()) {
+            store.disk.write(|txn| {
+                txn.open_table(META)?;
+                txn.open_table(OBJECTS)?;
+                txn.open_table(TOKENS)?;
+                txn.open_table(AUDIT)?;
+                txn.open_table(ARTIFACTS)?;
+                txn.open_table(FILTER_VERSIONS)?;
+                txn.open_table(SET_ASIDE)?;
+                Ok(())
+            })?;
+        }
         Ok(store)
+    }
+
+    /// Where the store's file is.
+    pub fn path(&self) -> &Path {
+        self.disk.path()
+    }
+
+    /// What keeps the store from being written now.
+    pub fn fault(&self) -> Option<Fault> {
+        self.disk.fault()
+    }
+
+    /// Counts how often the file was opened again. What was read before may have changed since: a commit that failed may
+    /// have landed.
+    pub fn generation(&self) -> u64 {
+        self.disk.generation()
+    }
+
+    /// Writes something small, to find out whether the disk takes it again.
+    pub fn probe(&self) -> Result<(), StoreError> {
+        self.disk.write(|txn| {
+            txn.open_table(META)?.insert("probe", "")?;
+            Ok(())
+        })
     }
 
     /// Lands all of `writes` or none, durably; with them the world's new revision where there is one.
@@ -96,7 +181,7 @@ impl Store {
         for write in writes {
             encoded.push(Encoded::of(write)?);
         }
-        self.in_transaction(|txn| {
+        self.disk.write(|txn| {
             if let Some(Revision(number)) = revision {
                 txn.open_table(META)?.insert(REVISION, number.to_string().as_str())?;
             }
@@ -112,36 +197,47 @@ impl Store {
     }
 
     pub fn meta(&self, key: &str) -> Result<Option<String>, StoreError> {
-        self.reading(|txn| Ok(txn.open_table(META)?.get(key)?.map(|v| v.value().to_owned())))
+        self.disk.read(|txn| Ok(txn.open_table(META)?.get(key)?.map(|v| v.value().to_owned())))
     }
 
-    /// Every object's JSON, by key.
-    pub fn objects<T: DeserializeOwned>(&self) -> Result<Vec<(String, T)>, StoreError> {
+    /// Every object's record, by key.
+    pub fn objects<T: DeserializeOwned>(&self) -> Result<Rows<T>, StoreError> {
         self.all(OBJECTS, "objects")
     }
 
-    pub fn filter_versions<T: DeserializeOwned>(&self) -> Result<Vec<(String, T)>, StoreError> {
+    pub fn filter_versions<T: DeserializeOwned>(&self) -> Result<Rows<T>, StoreError> {
         self.all(FILTER_VERSIONS, "filter_versions")
+    }
+
+    /// What was set aside: its key with a number, and the record.
+    pub fn set_aside(&self) -> Result<Vec<(String, String)>, StoreError> {
+        self.rows(SET_ASIDE)
     }
 
     pub fn token(&self, hash: &TokenHash) -> Result<Option<TokenRecord>, StoreError> {
         let found =
-            self.reading(|txn| Ok(txn.open_table(TOKENS)?.get(hash.as_str())?.map(|v| v.value().to_owned())))?;
+            self.disk.read(|txn| Ok(txn.open_table(TOKENS)?.get(hash.as_str())?.map(|v| v.value().to_owned())))?;
         let Some(json) = found else { return Ok(None) };
-        parse(&json, "tokens", hash.as_str()).map(Some)
+        match read_record(&json) {
+            Ok(record) => Ok(Some(record)),
+            Err(error) => {
+                tracing::warn!(token = hash.id(), %error, "the record of a token can't be read; it opens nothing");
+                Ok(None)
+            }
+        }
     }
 
-    pub fn tokens(&self) -> Result<Vec<(String, TokenRecord)>, StoreError> {
+    pub fn tokens(&self) -> Result<Rows<TokenRecord>, StoreError> {
         self.all(TOKENS, "tokens")
     }
 
     pub fn artifact(&self, digest: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        self.reading(|txn| Ok(txn.open_table(ARTIFACTS)?.get(digest)?.map(|v| v.value().to_owned())))
+        self.disk.read(|txn| Ok(txn.open_table(ARTIFACTS)?.get(digest)?.map(|v| v.value().to_owned())))
     }
 
     /// The newest entries first, at most `limit`, older than number `before`.
     pub fn audit(&self, before: Option<u64>, limit: usize) -> Result<Vec<(u64, AuditEntry)>, StoreError> {
-        let rows = self.reading(|txn| {
+        let rows = self.disk.read(|txn| {
             let table = txn.open_table(AUDIT)?;
             let mut rows = Vec::new();
             for row in table.range(..before.unwrap_or(u64::MAX))?.rev().take(limit) {
@@ -150,15 +246,38 @@ impl Store {
             }
             Ok(rows)
         })?;
-        rows.into_iter().map(|(n, json)| Ok((n, parse(&json, "audit", &n.to_string())?))).collect()
+        let lost = |reason: String| AuditEntry {
+            time_unix_ms: 0,
+            actor: "system".to_owned(),
+            action: "unreadable".to_owned(),
+            object: String::new(),
+            revision: 0,
+            detail: reason,
+        };
+        let entry = |json: &str| serde_json::from_str(json).unwrap_or_else(|error| lost(error.to_string()));
+        Ok(rows.into_iter().map(|(number, json)| (number, entry(&json))).collect())
     }
 
     fn all<T: DeserializeOwned>(
         &self,
         table: TableDefinition<'static, &'static str, &'static str>,
         name: &'static str,
-    ) -> Result<Vec<(String, T)>, StoreError> {
-        let rows = self.reading(|txn| {
+    ) -> Result<Rows<T>, StoreError> {
+        let mut rows = Rows { read: Vec::new(), unreadable: Vec::new() };
+        for (key, record) in self.rows(table)? {
+            match read_record(&record) {
+                Ok(value) => rows.read.push((key, value)),
+                Err(reason) => rows.unreadable.push(Unreadable { table: name, key, reason, record }),
+            }
+        }
+        Ok(rows)
+    }
+
+    fn rows(
+        &self,
+        table: TableDefinition<'static, &'static str, &'static str>,
+    ) -> Result<Vec<(String, String)>, StoreError> {
+        self.disk.read(|txn| {
             let table = txn.open_table(table)?;
             let mut rows = Vec::new();
             for row in table.iter()? {
@@ -166,27 +285,35 @@ impl Store {
                 rows.push((key.value().to_owned(), json.value().to_owned()));
             }
             Ok(rows)
-        })?;
-        rows.into_iter().map(|(key, json)| parse(&json, name, &key).map(|value| (key, value))).collect()
+        })
     }
+}
 
-    fn reading<T>(&self, read: impl FnOnce(&redb::ReadTransaction) -> Result<T, redb::Error>) -> Result<T, StoreError> {
-        let run = || read(&self.database.begin_read()?);
-        run().map_err(|e| StoreError::Database(Box::new(e)))
-    }
+/// The newest form of records that this program writes and reads.
+const SCHEMA: u64 = 1;
 
-    fn in_transaction(
-        &self,
-        write: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>,
-    ) -> Result<(), StoreError> {
-        let run = || {
-            let txn = self.database.begin_write()?;
-            write(&txn)?;
-            txn.commit()?;
-            Ok(())
-        };
-        run().map_err(|e: redb::Error| StoreError::Database(Box::new(e)))
+/// The name of the form in a record; a record without one is of form 1.
+const SCHEMA_FIELD: &str = "schema";
+
+/// Reads a record, or says why it can't be read. The form is looked at before anything else.
+fn read_record<T: DeserializeOwned>(record: &str) -> Result<T, String> {
+    let mut value: serde_json::Value = serde_json::from_str(record).map_err(|error| format!("no JSON: {error}"))?;
+    if let Some(fields) = value.as_object_mut()
+        && let Some(schema) = fields.remove(SCHEMA_FIELD)
+        && schema.as_u64().is_none_or(|schema| schema > SCHEMA)
+    {
+        return Err(format!("it has form {schema}, which a newer weft-control wrote; this one reads up to {SCHEMA}"));
     }
+    serde_json::from_value(value).map_err(|error| error.to_string())
+}
+
+/// A record with the form that it has.
+pub(crate) fn write_record(record: &impl Serialize) -> Result<String, StoreError> {
+    let mut value = serde_json::to_value(record)?;
+    if let Some(fields) = value.as_object_mut() {
+        fields.insert(SCHEMA_FIELD.to_owned(), SCHEMA.into());
+    }
+    Ok(serde_json::to_string(&value)?)
 }
 
 /// A write whose JSON is made already, so that nothing but the disk can fail inside the transaction.
@@ -195,6 +322,7 @@ enum Encoded {
     Delete(TableDefinition<'static, &'static str, &'static str>, String),
     Artifact(String, Vec<u8>),
     Audit(String),
+    SetAside(Unreadable),
 }
 
 impl Encoded {
@@ -203,9 +331,8 @@ impl Encoded {
             Write::Meta(key, value) => Self::Put(META, key.to_owned(), value),
             Write::PutObject { key, json } => Self::Put(OBJECTS, key, json),
             Write::DeleteObject { key } => Self::Delete(OBJECTS, key),
-            Write::PutToken(hash, record) => {
-                Self::Put(TOKENS, hash.as_str().to_owned(), serde_json::to_string(&record)?)
-            }
+            Write::SetAside(unreadable) => Self::SetAside(unreadable),
+            Write::PutToken(hash, record) => Self::Put(TOKENS, hash.as_str().to_owned(), write_record(&record)?),
             Write::DeleteToken(hash) => Self::Delete(TOKENS, hash.as_str().to_owned()),
             Write::PutArtifact { digest, bytes } => Self::Artifact(digest, bytes),
             Write::PutFilterVersion { key, json } => Self::Put(FILTER_VERSIONS, key, json),
@@ -229,6 +356,11 @@ impl Encoded {
                 let next = table.last()?.map_or(1, |(number, _)| number.value() + 1);
                 table.insert(next, json.as_str())?;
             }
+            Self::SetAside(Unreadable { table, key, record, .. }) => {
+                let mut aside = txn.open_table(SET_ASIDE)?;
+                let number = aside.len()?;
+                aside.insert(format!("{table}/{key}/{number}").as_str(), record.as_str())?;
+            }
         }
         Ok(())
     }
@@ -240,8 +372,4 @@ fn trim_audit(txn: &redb::WriteTransaction, keep: u64) -> Result<(), redb::Error
         table.pop_first()?;
     }
     Ok(())
-}
-
-fn parse<T: DeserializeOwned>(json: &str, table: &'static str, key: &str) -> Result<T, StoreError> {
-    serde_json::from_str(json).map_err(|source| StoreError::Malformed { table, key: key.to_owned(), source })
 }

@@ -40,6 +40,7 @@ pub(super) async fn findings(args: &AccessArgs) -> Vec<Finding> {
         }
     }
     findings.push(clock(client.server_time().await, OffsetDateTime::now_utc()));
+    findings.extend(store(client.health().await, client.fetch("/unreadable").await));
     findings.push(certificates(client.fetch("/proxies").await, OffsetDateTime::now_utc().unix_timestamp()));
     findings
 }
@@ -100,6 +101,36 @@ fn clock(server: Option<String>, here: OffsetDateTime) -> Finding {
     Finding::ok("clock", format!("{skew} s apart from the control plane"))
 }
 
+/// Whether the store can be written, and which of its records can't be read.
+fn store(health: Result<(), String>, unreadable: Result<Value, Error>) -> Vec<Finding> {
+    let check = "store";
+    let mut findings = Vec::new();
+    if let Err(reason) = health {
+        findings.push(Finding::fail(check, reason, "free space on the disk of weft-control's state folder"));
+    }
+    match unreadable {
+        Ok(answer) => {
+            let items = answer["items"].as_array().cloned().unwrap_or_default();
+            let named = items.iter().map(|item| {
+                let seen = format!(
+                    "{} can't be read: {}",
+                    output::text_at(item, &["key"]),
+                    output::text_at(item, &["reason"])
+                );
+                Finding::fail(check, seen, "see `weft get --unreadable`; apply it anew, or delete it")
+            });
+            findings.extend(named);
+        }
+        // An older control plane has no such call.
+        Err(Error::Refused(refusal)) if refusal.status == 404 => {}
+        Err(error) => findings.push(Finding::warn(check, error.to_string(), "")),
+    }
+    if findings.is_empty() {
+        findings.push(Finding::ok(check, "can be written, every record can be read".to_owned()));
+    }
+    findings
+}
+
 fn certificates(answer: Result<Value, Error>, now: i64) -> Finding {
     let check = "proxy certificates";
     let answer = match answer {
@@ -139,6 +170,18 @@ mod tests {
         assert_eq!(clock(there.clone(), at(605)).state, State::Ok);
         assert_eq!(clock(there, at(700)).state, State::Fail);
         assert_eq!(clock(None, at(0)).state, State::Warn);
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_store_is_said() {
+        let none = || Ok(json!({"items": []}));
+        assert_eq!(store(Ok(()), none())[0].state, State::Ok);
+        let full = store(Err("No space left on device".to_owned()), none());
+        assert_eq!((full.len(), full[0].state), (1, State::Fail));
+        let odd = json!({"items": [{"key": "services/default/a", "reason": "spec.ports: it is empty"}]});
+        let odd = store(Ok(()), Ok(odd));
+        assert_eq!((odd.len(), odd[0].state), (1, State::Fail));
+        assert!(odd[0].seen.contains("services/default/a"), "{}", odd[0].seen);
     }
 
     #[test]

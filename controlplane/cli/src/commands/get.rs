@@ -13,13 +13,15 @@ use crate::values;
 const EXAMPLE: &str = "Examples:
   weft get services --namespace shop
   weft get httproute reviews -n shop -o yaml
-  weft get accesspolicies -A -o wide";
+  weft get accesspolicies -A -o wide
+  weft get --unreadable";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLE)]
 pub(crate) struct GetArgs {
     /// Kind of the objects, such as services, httproutes or accesspolicies.
-    kind: String,
+    #[arg(required_unless_present = "unreadable")]
+    kind: Option<String>,
     /// Only this object.
     name: Option<String>,
     #[arg(short, long, default_value = "default", value_parser = values::name)]
@@ -27,6 +29,9 @@ pub(crate) struct GetArgs {
     /// Objects of all namespaces.
     #[arg(short = 'A', long, conflicts_with_all = ["namespace", "name"])]
     all_namespaces: bool,
+    /// Records of the control plane's store that can't be read, as they are.
+    #[arg(long, conflicts_with_all = ["kind", "name", "namespace", "all_namespaces"])]
+    unreadable: bool,
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
@@ -34,7 +39,8 @@ pub(crate) struct GetArgs {
 }
 
 pub(crate) async fn run(args: GetArgs) -> Outcome {
-    let kind = kinds::parse(&args.kind)?;
+    let Some(kind) = &args.kind else { return unreadable(&args).await };
+    let kind = kinds::parse(kind)?;
     let client = args.access.client()?;
     if let Some(name) = &args.name {
         let object = one(&client, &Target::new(kind, &args.namespace, name)).await?;
@@ -50,6 +56,20 @@ pub(crate) async fn run(args: GetArgs) -> Outcome {
         let text = output::structured(args.output.format, &json!({"items": items}))?;
         output::print(&text.unwrap_or_else(|| table(kind, &items, args.output.format == Format::Wide)));
     }
+    Ok(Answer::Yes)
+}
+
+async fn unreadable(args: &GetArgs) -> Outcome {
+    let answer = args.access.client()?.fetch("/unreadable").await?;
+    if let Some(text) = output::structured(args.output.format, &answer)? {
+        output::print(&text);
+        return Ok(Answer::Yes);
+    }
+    let mut table = Table::new(["TABLE", "KEY", "REASON"]);
+    for item in answer["items"].as_array().into_iter().flatten() {
+        table.row(["table", "key", "reason"].map(|field| text_at(item, &[field])));
+    }
+    output::print(&if table.is_empty() { "every record can be read\n".to_owned() } else { table.render() });
     Ok(Answer::Yes)
 }
 

@@ -75,6 +75,11 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
     }
 
+    /// This server can't do it now; later it can.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
+    }
+
     pub fn with_details(mut self, details: Vec<Detail>) -> Self {
         self.details = details;
         self
@@ -97,6 +102,12 @@ impl IntoResponse for ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         tracing::error!(error = %crate::chain(&error), "store failed");
-        Self::internal("the store failed; the server's log says why")
+        let reason = crate::chain(&error);
+        match error {
+            StoreError::Encode(_) => Self::internal(reason),
+            _ => Self::unavailable(format!(
+                "{reason}; nothing was changed. Once the disk of the state folder takes writes again, so does this server"
+            )),
+        }
     }
 }

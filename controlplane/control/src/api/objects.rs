@@ -13,7 +13,7 @@ use weft_policy::resource::{Kind, ObjectKey, Resource};
 
 use super::{ApiError, Body, Caller, Detail, Endpoint, Query};
 use crate::hub::{Applied, ApplyError, Hub, Published};
-use crate::token::Permission;
+use crate::token::{Permission, Role};
 
 /// Stands for the namespace of kinds that have none.
 const NO_NAMESPACE: &str = "_";
@@ -32,6 +32,12 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             Some(Permission::Read),
             "One resource; namespace _ for kinds without one",
             axum::routing::get(show),
+        ),
+        Endpoint::get(
+            "/api/v1/unreadable",
+            Some(Permission::Read),
+            "Records of the store that can't be read, as they are",
+            axum::routing::get(unreadable),
         ),
         Endpoint::new(
             "delete",
@@ -87,6 +93,13 @@ async fn show(
     let published = hub.published();
     let stored = published.world.get(&key).ok_or_else(|| ApiError::from(ApplyError::NotFound(key.clone())))?;
     Ok(Json(describe(&hub, &published, &key, stored)))
+}
+
+async fn unreadable(State(hub): State<Arc<Hub>>, Extension(caller): Extension<Caller>) -> Json<Value> {
+    let published = hub.published();
+    // The record of a token holds nothing that a viewer may not see, but who made it is no concern of his.
+    let shown = published.unreadable.values().filter(|record| record.table == "objects" || caller.role == Role::Admin);
+    Json(json!({ "items": shown.collect::<Vec<_>>() }))
 }
 
 async fn delete(

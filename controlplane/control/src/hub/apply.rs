@@ -14,9 +14,9 @@ use weft_policy::plan::{Action, Change, Entry, Problem, Severity, World, text_di
 use weft_policy::resource::{Kind, ObjectKey, ROOT_NAMESPACE, Resource};
 
 pub(super) use self::made::{put_filter, put_registered, remove_registered};
-use super::{Draft, FilterVersion, Hub, StartError};
+use super::{Draft, FilterVersion, Hub, Published};
 use crate::registry::ProxyKey;
-use crate::store::{Store, StoreError, Write};
+use crate::store::{Store, StoreError, Unreadable, Write, write_record};
 
 /// An object as it is stored.
 #[derive(Serialize, Deserialize)]
@@ -88,7 +88,8 @@ impl Hub {
         self.change(move |draft| {
             draft.owned(&key)?;
             let known = errors(&draft.world);
-            if draft.world.remove(&key).is_none() {
+            let was_unreadable = draft.set_aside(&store_key(&key));
+            if draft.world.remove(&key).is_none() && !was_unreadable {
                 return Err(ApplyError::NotFound(key));
             }
             let is_inside = |(other, _): (&ObjectKey, &Entry)| other.namespace == key.name;
@@ -137,8 +138,10 @@ impl Draft {
     /// Writes the record of an object as the world has it.
     fn record(&mut self, key: &ObjectKey, owner: Option<ProxyKey>) -> Result<(), StoreError> {
         let Some(entry) = self.world.get(key).cloned() else { return Ok(()) };
-        let json = serde_json::to_string(&Record { entry, owner })?;
-        self.writes.push(Write::PutObject { key: store_key(key), json });
+        let json = write_record(&Record { entry, owner })?;
+        let key = store_key(key);
+        self.set_aside(&key);
+        self.writes.push(Write::PutObject { key, json });
         self.changed = true;
         Ok(())
     }
@@ -189,20 +192,38 @@ fn admit(resource: &Resource, versions: &[FilterVersion]) -> Result<(), ApplyErr
     }
 }
 
-/// The world and the owners of what lives with sessions, from the store.
-pub(super) fn load(
-    store: &Store,
-    trust_domain: &TrustDomain,
-) -> Result<(World, BTreeMap<ObjectName, ProxyKey>), StartError> {
+/// What the store holds. What can't be read is named, and an access policy among it denies everything that it held for:
+/// nothing opens because a record was damaged.
+pub(super) fn load(store: &Store, trust_domain: &TrustDomain) -> Result<Published, StoreError> {
+    let revision = store.revision()?;
     let mut world = World::new(trust_domain.clone());
     let mut owners = BTreeMap::new();
-    for (_, record) in store.objects::<Record>()? {
+    let rows = store.objects::<Record>()?;
+    for (_, record) in rows.read {
         if let Some(owner) = record.owner {
             owners.insert(record.entry.resource.key().object_name(), owner);
         }
         world.insert(record.entry);
     }
-    Ok((world, owners))
+    for entry in rows.unreadable.iter().filter_map(|unreadable| made::closed_policy(unreadable, revision)) {
+        world.insert(entry);
+    }
+    let unreadable = unreadable_records(store)?.into_iter().map(|record| (record.key.clone(), record)).collect();
+    Ok(Published {
+        revision,
+        world: Arc::new(world),
+        owners: Arc::new(owners),
+        unreadable: Arc::new(unreadable),
+        last_removal: revision,
+    })
+}
+
+/// Every record of the store that can't be read.
+pub fn unreadable_records(store: &Store) -> Result<Vec<Unreadable>, StoreError> {
+    let mut all = store.objects::<Record>()?.unreadable;
+    all.extend(store.filter_versions::<FilterVersion>()?.unreadable);
+    all.extend(store.tokens()?.unreadable);
+    Ok(all)
 }
 
 /// Objects, and workloads among them.

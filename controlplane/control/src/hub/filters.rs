@@ -10,7 +10,7 @@ use weft_policy::resource::ROOT_NAMESPACE;
 use super::{ApplyError, Draft, Hub, apply};
 use crate::artifact::Artifact;
 use crate::now_unix;
-use crate::store::{StoreError, Write};
+use crate::store::{StoreError, Write, write_record};
 
 /// One published version; kept for ever, so that going back is always possible.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,7 +114,7 @@ impl Hub {
     /// Every published version, by name, oldest version first.
     pub async fn filter_versions(&self) -> Result<Vec<FilterVersion>, StoreError> {
         let rows = self.blocking(|store| store.filter_versions::<FilterVersion>()).await?;
-        let mut versions: Vec<_> = rows.into_iter().map(|(_, version)| version).collect();
+        let mut versions: Vec<_> = rows.read.into_iter().map(|(_, version)| version).collect();
         versions.sort_by_key(|v| (v.name.clone(), semver::Version::parse(&v.version).ok()));
         Ok(versions)
     }
@@ -127,10 +127,12 @@ impl Hub {
 impl Draft {
     fn publish(&mut self, actor: &str, published: &FilterVersion, bytes: Vec<u8>) -> Result<(), PublishError> {
         let name = ObjectName::new(ROOT_NAMESPACE, published.name.clone());
-        let json = serde_json::to_string(published).map_err(StoreError::from)?;
+        let json = write_record(published)?;
         let known = apply::errors(&self.world);
         self.writes.push(Write::PutArtifact { digest: published.digest.clone(), bytes });
-        self.writes.push(Write::PutFilterVersion { key: format!("{}@{}", published.name, published.version), json });
+        let key = format!("{}@{}", published.name, published.version);
+        self.set_aside(&key);
+        self.writes.push(Write::PutFilterVersion { key, json });
         apply::put_filter(self, &name, published)?;
         self.sound(&known).map_err(PublishError::Unsound)?;
         self.audit(actor, "filter.publish", name.to_string(), format!("{} {}", published.version, published.digest));

@@ -194,3 +194,115 @@ async fn another_trust_domain_is_refused() {
     let error = trust_domain(&store, "other.example").unwrap_err().to_string();
     assert!(error.contains("cluster.local") && error.contains("other.example"), "{error}");
 }
+
+/// Replaces records of a folder's store, as another program or a fault would.
+fn tamper(state: &Path, records: &[(&str, &str)]) {
+    let store = Store::open(&state.join("weft.redb"), 1000).unwrap();
+    let put = |(key, json): &(&str, &str)| Write::PutObject { key: (*key).to_owned(), json: (*json).to_owned() };
+    store.commit(None, records.iter().map(put).collect()).unwrap();
+}
+
+#[tokio::test]
+async fn records_that_cannot_be_read_are_left_aside_and_everything_else_is_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = "
+apiVersion: weft.dev/v1alpha1
+kind: AccessPolicy
+metadata: {name: only-web, namespace: shop}
+spec:
+  targetRefs: [{kind: Service, name: web}]
+  rules: [{from: [{serviceAccounts: [shop/web]}]}]
+";
+    hub_in(dir.path(), |_| {}).apply("me", resources(SHOP), false).await.unwrap();
+    let odd = r#"{"entry":{"resource":{"kind":"Workload"}}}"#;
+    let resource = &resources(policy)[0];
+    let kept = serde_json::json!({
+        "entry": {"resource": resource, "uid": "u", "generation": 1, "created": 1, "modified": 1},
+    });
+    let broken_policy = kept.to_string().replace("serviceAccounts", "serviceAccountz");
+    tamper(
+        dir.path(),
+        &[("workloads/shop/web-1", odd), ("meshes//default", "{"), ("accesspolicies/shop/only-web", &broken_policy)],
+    );
+    let config = Config { state: dir.path().to_owned(), ..Config::default() };
+    let findings = crate::check::findings(&config);
+    assert_eq!(findings.len(), 3, "{findings:?}");
+    assert!(findings.iter().any(|told| told.contains("workloads/shop/web-1 can't be read")), "{findings:?}");
+
+    let hub = hub_in(dir.path(), |_| {});
+    let published = hub.published();
+    assert!(published.world.service(&ObjectName::new("shop", "web")).is_some());
+    assert!(published.world.workload(&ObjectName::new("shop", "web-1")).is_none());
+    assert_eq!(published.unreadable["workloads/shop/web-1"].record, odd);
+    assert!(hub.metrics().render().contains("weft_control_store_unreadable_records 3"));
+    // Nothing opens because a policy was damaged.
+    let key = ObjectKey::new(Kind::AccessPolicy, "shop", "only-web");
+    let Resource::AccessPolicy(closed) = &published.world.get(&key).unwrap().resource else { panic!("no policy") };
+    assert_eq!((closed.spec.rules.len(), closed.spec.target_refs[0].name.as_str()), (0, "web"));
+
+    // What takes its place, or deletes it, leaves it byte for byte.
+    hub.apply("me", resources(SHOP), false).await.unwrap();
+    hub.delete("me", key).await.unwrap();
+    hub.delete("me", ObjectKey::new(Kind::Mesh, "", "default")).await.unwrap();
+    assert!(hub.published().unreadable.is_empty());
+    drop((hub, published));
+    let hub = hub_in(dir.path(), |_| {});
+    assert!(hub.published().unreadable.is_empty());
+    let aside = hub.blocking(Store::set_aside).await.unwrap();
+    let aside: Vec<_> = aside.iter().map(|(key, record)| (key.as_str(), record.as_str())).collect();
+    assert!(aside.contains(&("objects/workloads/shop/web-1/0", odd)), "{aside:?}");
+    assert!(aside.contains(&("objects/accesspolicies/shop/only-web/1", broken_policy.as_str())), "{aside:?}");
+    assert!(aside.contains(&("objects/meshes//default/2", "{")), "{aside:?}");
+}
+
+#[tokio::test]
+async fn a_full_disk_is_said_while_it_lasts_and_forgotten_after() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, room) = crate::store::tests::on_small_disk(&dir.path().join("weft.redb"));
+    let config = Config { state: dir.path().to_owned(), ..Config::default() };
+    let authority = Authority::open(dir.path(), &config.trust_domain, OffsetDateTime::now_utc()).unwrap();
+    let (store, metrics) = (Arc::new(store), Arc::new(Metrics::new()));
+    let hub = Hub::start(config, store, Arc::new(authority), metrics, CancellationToken::new()).unwrap();
+    room.store(0, Ordering::SeqCst);
+    let error = hub.apply("me", resources(SHOP), false).await.unwrap_err();
+    assert!(crate::chain(&error).contains("No space left"), "{}", crate::chain(&error));
+    hub.tend_store().await;
+    assert!(hub.store_fault().unwrap().to_string().contains("No space left"));
+    assert!(hub.metrics().render().contains("weft_control_store_failing 1"));
+    assert!(hub.published().world.is_empty());
+    room.store(u64::MAX / 2, Ordering::SeqCst);
+    hub.tend_store().await;
+    assert_eq!(hub.store_fault(), None);
+    assert!(hub.metrics().render().contains("weft_control_store_failing 0"));
+    assert!(hub.metrics().render().contains("weft_control_store_failures_total 1"));
+    assert_eq!(hub.apply("me", resources(SHOP), false).await.unwrap().revision, Revision(1));
+    hub.create_token("me", Grant::Operator { role: crate::token::Role::Viewer }, None).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_commit_that_failed_and_landed_is_what_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut landed = 0;
+    for room in [0, 600, 5_000, 20_000, 500_000, u64::MAX / 2] {
+        let path = dir.path().join(room.to_string());
+        std::fs::create_dir(&path).unwrap();
+        let (store, left) = crate::store::tests::on_small_disk(&path.join("weft.redb"));
+        let config = Config { state: path.clone(), ..Config::default() };
+        let authority = Authority::open(dir.path(), &config.trust_domain, OffsetDateTime::now_utc()).unwrap();
+        let (store, metrics) = (Arc::new(store), Arc::new(Metrics::new()));
+        let hub = Hub::start(config, store.clone(), Arc::new(authority), metrics, CancellationToken::new()).unwrap();
+        left.store(room, Ordering::SeqCst);
+        let applied = hub.apply("me", resources(SHOP), false).await;
+        left.store(u64::MAX / 2, Ordering::SeqCst);
+        hub.tend_store().await;
+        hub.create_token("me", Grant::Operator { role: crate::token::Role::Viewer }, None).await.unwrap();
+        assert_eq!(hub.published().revision, store.revision().unwrap(), "{room}");
+        assert_eq!(hub.published().world.len(), store.objects::<serde_json::Value>().unwrap().read.len(), "{room}");
+        landed += u32::from(applied.is_err() && hub.published().revision == Revision(1));
+        if applied.is_ok() {
+            assert_eq!(hub.published().revision, Revision(1), "{room}");
+            break;
+        }
+    }
+    assert!(landed > 0, "no commit failed and landed: the test shows nothing");
+}

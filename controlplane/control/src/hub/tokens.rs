@@ -51,7 +51,7 @@ impl Hub {
     pub async fn sweep_tokens(&self) -> Result<(), StoreError> {
         let now = now_unix();
         self.blocking(move |store| {
-            let expired = store.tokens()?.into_iter().filter(|(_, record)| record.is_expired(now));
+            let expired = store.tokens()?.read.into_iter().filter(|(_, record)| record.is_expired(now));
             let writes: Vec<_> = expired.map(|(hash, _)| Write::DeleteToken(TokenHash::stored(hash))).collect();
             if writes.is_empty() { Ok(()) } else { store.commit(None, writes) }
         })

@@ -3,21 +3,25 @@
 
 use std::collections::BTreeMap;
 
-use weft_policy::bundle::{ObjectName, Protocol};
-use weft_policy::plan::Action;
+use weft_policy::bundle::{ObjectName, Protocol, Revision};
+use weft_policy::plan::{Action, Entry};
 use weft_policy::resource::core::{PortSpec, Transport};
 use weft_policy::resource::mesh::WorkloadPortSpec;
-use weft_policy::resource::{FilterSpec, Kind, Metadata, Object, ObjectKey, Resource, ServiceSpec, WorkloadSpec};
+use weft_policy::resource::{
+    AccessPolicySpec, FilterSpec, Kind, Metadata, Object, ObjectKey, Resource, ServiceSpec, WorkloadSpec,
+};
 
 use super::super::registration::RegisterError;
 use super::super::{Draft, FilterVersion, Registration};
 use crate::registry::ProxyKey;
-use crate::store::{StoreError, Write};
+use crate::store::{StoreError, Unreadable, Write};
 
 /// The label by which a made service selects the workloads that asked for it.
 const SERVICE_LABEL: &str = "weft.dev/service";
 /// The label that people select by.
 const APP_LABEL: &str = "app";
+/// Why the object stands for a record that can't be read.
+const UNREADABLE: &str = "weft.dev/unreadable";
 /// Where callers reach an HTTP app that says nothing else.
 const HTTP_PORT: u16 = 80;
 
@@ -130,6 +134,28 @@ fn service_ports(registration: &Registration) -> Vec<PortSpec> {
         ports.insert(0, port("web".to_owned(), HTTP_PORT, first.port, first.protocol));
     }
     ports
+}
+
+/// What stands for an access policy whose record can't be read: it allows nothing to whatever the record names as its
+/// targets, or to its whole namespace where even those can't be read.
+pub(super) fn closed_policy(unreadable: &Unreadable, revision: Revision) -> Option<Entry> {
+    let mut parts = unreadable.key.strip_prefix(Kind::AccessPolicy.plural())?.strip_prefix('/')?.splitn(2, '/');
+    let name = ObjectName::new(parts.next()?, parts.next()?);
+    let record: serde_json::Value = serde_json::from_str(&unreadable.record).unwrap_or_default();
+    let targets = record["entry"]["resource"]["spec"]["targetRefs"].clone();
+    let annotations = BTreeMap::from([(UNREADABLE.to_owned(), unreadable.reason.clone())]);
+    let spec = AccessPolicySpec {
+        target_refs: serde_json::from_value(targets).unwrap_or_default(),
+        action: weft_policy::authz::Action::Allow,
+        rules: Vec::new(),
+    };
+    Some(Entry {
+        resource: Resource::AccessPolicy(Object { metadata: Metadata { annotations, ..named(&name) }, spec }),
+        uid: super::new_uid(),
+        generation: 1,
+        created: revision,
+        modified: revision,
+    })
 }
 
 /// Points the `Filter` at a published version.

@@ -1,0 +1,92 @@
+//! The life of a certificate by the wall clock, which may jump: when it is time for the next one, and what is wrong with
+//! one that is not valid now. Pure: the time is an argument.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use weft_transport::tls::WorkloadIdentity;
+
+/// Seconds since 1970 that matter to a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Life {
+    /// When it was obtained, where that is known: `not_before` lies earlier, for clocks that are behind.
+    pub obtained: Option<u64>,
+    pub not_before: u64,
+    pub not_after: u64,
+}
+
+impl Life {
+    pub fn of(identity: &WorkloadIdentity, obtained: Option<u64>) -> Life {
+        Life { obtained, not_before: identity.not_before().as_secs(), not_after: identity.not_after().as_secs() }
+    }
+
+    /// Whether the next one should be asked for: half of its life is over, or the clock says that it has not begun, or that
+    /// it was obtained in the future.
+    pub fn is_due(self, now: u64) -> bool {
+        let obtained = self.obtained.filter(|at| (self.not_before..=now).contains(at));
+        let from = obtained.unwrap_or(self.not_before);
+        now < self.not_before || now >= from.saturating_add(self.not_after.saturating_sub(from) / 2)
+    }
+
+    pub fn has_ended(self, now: u64) -> bool {
+        now >= self.not_after
+    }
+}
+
+/// Seconds since 1970.
+pub fn unix(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// A moment as people read it.
+pub fn shown(unix: u64) -> String {
+    let at = i64::try_from(unix).ok().and_then(|unix| OffsetDateTime::from_unix_timestamp(unix).ok());
+    at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_else(|| unix.to_string())
+}
+
+/// How far the clocks of two hosts may differ.
+const SKEW: Duration = Duration::from_secs(300);
+
+/// Why nobody believes this certificate now, in a sentence.
+pub fn fault(identity: &WorkloadIdentity, now: SystemTime, not_renewed: Option<String>) -> Option<String> {
+    let (life, now) = (Life::of(identity, None), unix(now));
+    let why = not_renewed.map_or_else(|| "it is being renewed".to_owned(), |reason| format!("not renewed: {reason}"));
+    if life.has_ended(now) {
+        return Some(format!("the certificate expired at {}; {why}", shown(life.not_after)));
+    }
+    if now.saturating_add(SKEW.as_secs()) < life.not_before {
+        let from = shown(life.not_before);
+        return Some(format!("the certificate is valid only from {from}, is the clock right? {why}"));
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(obtained: Option<u64>, now: u64, due: bool) {
+        let life = Life { obtained, not_before: 1_000, not_after: 2_000 };
+        assert_eq!(life.is_due(now), due, "{obtained:?} {now}");
+    }
+
+    #[test]
+    fn it_is_renewed_at_half_of_its_life_whatever_the_clock_did() {
+        check(Some(1_300), 1_649, false);
+        check(Some(1_300), 1_650, true);
+        // Suspended past its end.
+        check(Some(1_300), 9_000, true);
+        // Not known when it was obtained, or obtained before it began.
+        check(None, 1_499, false);
+        check(None, 1_500, true);
+        check(Some(7), 1_500, true);
+        // The clock was ahead when it was obtained, and is right again.
+        check(Some(1_900), 1_400, false);
+        check(Some(1_900), 1_600, true);
+        check(Some(u64::MAX), 1_600, true);
+        // The clock was ahead when it was made.
+        check(Some(1_300), 900, true);
+        assert_eq!(shown(0), "1970-01-01T00:00:00Z");
+    }
+}
