@@ -36,7 +36,18 @@ impl App {
     /// # Panics
     /// When the address is taken.
     pub async fn start(name: &str, ip: IpAddr, port: u16) -> Self {
-        let listener = TcpListener::bind((ip, port)).await.expect("the app's address is free");
+        Self::listening(name, TcpListener::bind((ip, port)).await.expect("the app's address is free"))
+    }
+
+    /// On a socket that somebody else made, such as one of another network namespace.
+    ///
+    /// # Panics
+    /// When the socket can't be used.
+    pub fn on(name: &str, listener: std::net::TcpListener) -> Self {
+        Self::listening(name, in_runtime(listener))
+    }
+
+    fn listening(name: &str, listener: TcpListener) -> Self {
         let address = listener.local_addr().expect("a bound socket has an address");
         let served = Arc::new(AtomicU64::new(0));
         let (name, count) = (Arc::<str>::from(name), Arc::clone(&served));
@@ -46,6 +57,12 @@ impl App {
             }
         });
         Self { address, served, task }
+    }
+
+    /// Ends it; its address is free when this returns.
+    pub async fn stop(mut self) {
+        self.task.abort();
+        _ = (&mut self.task).await;
     }
 
     /// Requests that have arrived so far.
@@ -58,6 +75,11 @@ impl Drop for App {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+fn in_runtime(listener: std::net::TcpListener) -> TcpListener {
+    listener.set_nonblocking(true).expect("a socket can be made non-blocking");
+    TcpListener::from_std(listener).expect("a listening socket")
 }
 
 async fn serve(stream: TcpStream, name: Arc<str>, count: Arc<AtomicU64>) {
@@ -220,7 +242,18 @@ impl TcpApp {
     /// # Panics
     /// When the address is taken.
     pub async fn start(ip: IpAddr, port: u16, greeting: &'static str) -> Self {
-        let listener = TcpListener::bind((ip, port)).await.expect("the app's address is free");
+        Self::listening(TcpListener::bind((ip, port)).await.expect("the app's address is free"), greeting)
+    }
+
+    /// As [`App::on`].
+    ///
+    /// # Panics
+    /// When the socket can't be used.
+    pub fn on(listener: std::net::TcpListener, greeting: &'static str) -> Self {
+        Self::listening(in_runtime(listener), greeting)
+    }
+
+    fn listening(listener: TcpListener, greeting: &'static str) -> Self {
         let address = listener.local_addr().expect("a bound socket has an address");
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {

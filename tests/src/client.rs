@@ -76,8 +76,12 @@ impl Client {
     /// # Panics
     /// When the proxy can't be reached.
     pub async fn through(proxy: SocketAddr, host: &str) -> Self {
-        let sender = h1(tcp(proxy).await).await;
-        Self { sender, base: format!("http://{host}"), host: host.to_owned() }
+        Self::over(tcp(proxy).await, host).await
+    }
+
+    /// The same over a connection that is there already.
+    pub async fn over(stream: TcpStream, host: &str) -> Self {
+        Self { sender: h1(stream).await, base: format!("http://{host}"), host: host.to_owned() }
     }
 
     /// HTTP/1.1 inside a CONNECT tunnel.
@@ -94,7 +98,7 @@ impl Client {
     /// # Panics
     /// When the tunnel or the handshake is refused.
     pub async fn h2_in_tunnel(proxy: SocketAddr, authority: &str) -> Self {
-        Self::h2(tunnel(proxy, authority).await, authority).await
+        Self::h2_over(tunnel(proxy, authority).await, authority).await
     }
 
     /// HTTP/2 with prior knowledge to `host` by the forward proxy at `proxy`.
@@ -102,10 +106,14 @@ impl Client {
     /// # Panics
     /// When the proxy can't be reached, or refuses the handshake.
     pub async fn h2_through(proxy: SocketAddr, host: &str) -> Self {
-        Self::h2(tcp(proxy).await, host).await
+        Self::h2_over(tcp(proxy).await, host).await
     }
 
-    async fn h2(stream: TcpStream, authority: &str) -> Self {
+    /// HTTP/2 with prior knowledge over a connection that is there already.
+    ///
+    /// # Panics
+    /// When the handshake is refused.
+    pub async fn h2_over(stream: TcpStream, authority: &str) -> Self {
         let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
         let (sender, connection) = handshake.expect("an HTTP/2 handshake");
         tokio::spawn(connection);
@@ -209,7 +217,14 @@ pub async fn tunnel(proxy: SocketAddr, authority: &str) -> TcpStream {
 /// # Panics
 /// When the proxy can't be reached or says nothing.
 pub async fn try_tunnel(proxy: SocketAddr, authority: &str) -> (TcpStream, String) {
-    let mut stream = tcp(proxy).await;
+    tunnel_over(tcp(proxy).await, authority).await
+}
+
+/// The same over a connection to the proxy that is there already.
+///
+/// # Panics
+/// When the proxy says nothing.
+pub async fn tunnel_over(mut stream: TcpStream, authority: &str) -> (TcpStream, String) {
     let request = format!("CONNECT {authority} HTTP/1.1\r\nhost: {authority}\r\n\r\n");
     stream.write_all(request.as_bytes()).await.expect("the proxy reads");
     let mut head = Vec::new();

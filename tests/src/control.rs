@@ -60,7 +60,15 @@ impl Mesh {
     /// # Panics
     /// When the control plane does not come up.
     pub fn start_inside(namespace: &str, ip: IpAddr) -> Self {
-        Self::launch(ip, serde_json::json!({}), Some(namespace.to_owned()))
+        Self::start_inside_with(namespace, ip, serde_json::json!({}))
+    }
+
+    /// The same with `settings`.
+    ///
+    /// # Panics
+    /// When the control plane does not come up.
+    pub fn start_inside_with(namespace: &str, ip: IpAddr, settings: Value) -> Self {
+        Self::launch(ip, settings, Some(namespace.to_owned()))
     }
 
     fn launch(ip: IpAddr, settings: Value, namespace: Option<String>) -> Self {

@@ -46,6 +46,13 @@ impl Hosts {
     }
 }
 
+impl Hosts {
+    /// The interface of `here`.
+    pub fn link_here(&self) -> String {
+        self.here.replacen("weft-a-", "wa", 1)
+    }
+}
+
 impl Drop for Hosts {
     fn drop(&mut self) {
         for netns in [&self.here, &self.there] {
@@ -54,7 +61,11 @@ impl Drop for Hosts {
     }
 }
 
-fn ip(arguments: &[&str]) {
+/// A call of `ip`.
+///
+/// # Panics
+/// When it is refused.
+pub fn ip(arguments: &[&str]) {
     let output = Command::new("ip").args(arguments).output().expect("ip runs");
     assert!(output.status.success(), "ip {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
@@ -100,6 +111,22 @@ impl Namespace {
     /// As from the kernel.
     pub fn listen(&self, address: SocketAddr) -> io::Result<TcpListener> {
         self.run(move || TcpListener::bind(address))
+    }
+
+    /// A connection for this runtime.
+    ///
+    /// # Errors
+    /// As from the kernel.
+    ///
+    /// # Panics
+    /// When the thread that waits does.
+    pub async fn dial(&self, address: SocketAddr) -> io::Result<tokio::net::TcpStream> {
+        let own = self.clone();
+        let connected = tokio::task::spawn_blocking(move || own.connect(address)).await;
+        let stream = connected.expect("connecting does not panic")?;
+        stream.set_nonblocking(true)?;
+        stream.set_nodelay(true)?;
+        tokio::net::TcpStream::from_std(stream)
     }
 
     /// # Errors

@@ -17,6 +17,7 @@ mod mesh {
     mod edge_cases;
     mod in_process;
     mod lifecycle;
+    mod load;
     mod local_replies;
     mod outage;
     mod outside;
@@ -24,6 +25,7 @@ mod mesh {
     mod profile;
     mod real;
     mod rogue;
+    mod rolling;
     #[path = "../../../dataplane/transport/src/quic/tests/tls12.rs"]
     mod tls12;
 }

@@ -2,94 +2,33 @@
 //! are back everything is as it would have been.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::io::AsyncReadExt;
-use tokio::task::JoinSet;
 use weft_tests::client::try_tunnel;
 use weft_tests::{App, Client, Mesh, Sidecar, TcpApp, Workload, eventually};
 
-/// A request without a good answer: when it was sent, when that was known, what was said.
-#[derive(Debug, Clone)]
-struct Failure {
-    sent: Instant,
-    known: Instant,
-    what: String,
-}
+use super::load::{Failure, Load, load};
 
-/// Load at a fixed rate: requests sent, answered, failed.
-#[derive(Default)]
-struct Load {
-    stop: AtomicBool,
-    sent: AtomicU64,
-    answered: AtomicU64,
-    failures: Mutex<Vec<Failure>>,
-}
-
-/// `connections` clients that together send `rate` requests per second until told to stop.
-fn load(proxy: SocketAddr, host: &'static str, rate: u32, connections: u32) -> (Arc<Load>, JoinSet<()>) {
-    let load = Arc::new(Load::default());
-    let pause = Duration::from_secs(1) * connections / rate;
-    let tasks = (0..connections).map(|_| Arc::clone(&load).run(proxy, host, pause)).collect();
-    (load, tasks)
-}
-
-impl Load {
-    async fn run(self: Arc<Self>, proxy: SocketAddr, host: &'static str, pause: Duration) {
-        let mut client = Client::through(proxy, host).await;
-        let mut next = tokio::time::interval(pause);
-        while !self.stop.load(Ordering::SeqCst) {
-            next.tick().await;
-            self.sent.fetch_add(1, Ordering::SeqCst);
-            let sent = Instant::now();
-            let what = match client.call(http::Method::GET, "/who", &[], weft_tests::client::empty()).await {
-                Ok(answer) => {
-                    self.answered.fetch_add(1, Ordering::SeqCst);
-                    (answer.status != 200).then(|| format!("{} {}", answer.status, answer.text()))
-                }
-                Err(error) => {
-                    client = Client::through(proxy, host).await;
-                    Some(error.0)
-                }
-            };
-            if let Some(what) = what {
-                self.failures.lock().unwrap().push(Failure { sent, known: Instant::now(), what });
-            }
-        }
-    }
-
-    /// Waits for so many more answers.
-    async fn more(&self, count: u64) {
-        let enough = self.answered.load(Ordering::SeqCst) + count;
-        eventually("load goes on", || async { (self.answered.load(Ordering::SeqCst) > enough).then_some(()) }).await;
-    }
-
-    /// Failures that no death of an endpoint excuses: of requests sent later than 1.5 s after it, or known later than 2.5 s.
-    /// A connection is suspect after 750 ms of silence, which is looked for four times a second; then a dial tells.
-    fn unexcused(&self, deaths: &[Instant]) -> String {
-        let failures = self.failures.lock().unwrap();
-        let excused = |failure: &&Failure, death: Instant| {
-            let (sent, known) = (failure.sent + Duration::from_secs(1), failure.known);
-            sent > death
-                && failure.sent < death + Duration::from_millis(1_500)
-                && known < death + Duration::from_millis(2_500)
-        };
-        let excused = |failure: &&Failure| deaths.iter().any(|death| excused(failure, *death));
-        let unexcused: Vec<_> = failures.iter().filter(|failure| !excused(failure)).collect();
-        let show = |failure: &&Failure| {
-            let after = |at: Instant| at.saturating_duration_since(deaths[0]).as_millis();
-            format!("sent at {} ms, known at {} ms: {}", after(failure.sent), after(failure.known), failure.what)
-        };
-        let shown: Vec<_> = unexcused.iter().take(5).map(show).collect();
-        if unexcused.is_empty() {
-            String::new()
-        } else {
-            format!("{} of {}: {shown:#?}", unexcused.len(), failures.len())
-        }
-    }
+/// Failures that no death of an endpoint excuses: of requests sent later than 1.5 s after it, or known later than 2.5 s.
+/// A connection is suspect after 750 ms of silence, which is looked for four times a second; then a dial tells.
+fn unexcused(load: &Load, deaths: &[Instant]) -> String {
+    let failures = load.failures.lock().unwrap();
+    let excused = |failure: &&Failure, death: Instant| {
+        let (sent, known) = (failure.sent + Duration::from_secs(1), failure.known);
+        sent > death
+            && failure.sent < death + Duration::from_millis(1_500)
+            && known < death + Duration::from_millis(2_500)
+    };
+    let excused = |failure: &&Failure| deaths.iter().any(|death| excused(failure, *death));
+    let unexcused: Vec<_> = failures.iter().filter(|failure| !excused(failure)).collect();
+    let show = |failure: &&Failure| {
+        let after = |at: Instant| at.saturating_duration_since(deaths[0]).as_millis();
+        format!("sent at {} ms, known at {} ms: {}", after(failure.sent), after(failure.known), failure.what)
+    };
+    let shown: Vec<_> = unexcused.iter().take(5).map(show).collect();
+    if unexcused.is_empty() { String::new() } else { format!("{} of {}: {shown:#?}", unexcused.len(), failures.len()) }
 }
 
 /// An endpoint by its sidecar and its app.
@@ -150,7 +89,7 @@ async fn killed_under_load_and_back() {
         victim.process.kill();
         load.more(4_000).await;
         nobody_is_sent_again(&client, &load).await;
-        assert_eq!(load.unexcused(&deaths), "", "only requests to a dead endpoint may fail, until it is noticed");
+        assert_eq!(unexcused(&load, &deaths), "", "only requests to a dead endpoint may fail, until it is noticed");
     }
     let metrics = client.metrics().await;
     assert!(metrics.sum("weft_config_staleness_seconds", &[]) > 0.0, "{}", metrics.lines("staleness"));
@@ -182,7 +121,7 @@ async fn killed_under_load_and_back() {
     load.stop.store(true, Ordering::SeqCst);
     tasks.join_all().await;
     let (sent, answered) = (load.sent.load(Ordering::SeqCst), load.answered.load(Ordering::SeqCst));
-    assert_eq!(load.unexcused(&deaths), "");
+    assert_eq!(unexcused(&load, &deaths), "");
     let failures = load.failures.lock().unwrap().clone();
     assert_eq!(sent, answered, "each request was answered: {failures:?}");
     eventually("requests sent = counted", || async {

@@ -207,9 +207,7 @@ impl Ground {
             Way::Captured => {
                 let inside = self.inside.as_ref().expect("a captured ground has a namespace");
                 let to = SocketAddr::new(VIP.parse().unwrap(), lane.declared.port(lane.index));
-                let stream = inside.connect(to).map_err(told)?;
-                stream.set_nonblocking(true).map_err(told)?;
-                TcpStream::from_std(stream).map_err(told)
+                inside.dial(to).await.map_err(told)
             }
         }
     }
