@@ -15,6 +15,7 @@ mod mesh {
     mod deputy;
     mod differential;
     mod edge_cases;
+    mod hiccup;
     mod in_process;
     mod lifecycle;
     mod load;
