@@ -27,6 +27,7 @@ mod mesh {
     mod real;
     mod rogue;
     mod rolling;
+    mod standing;
     #[path = "../../../dataplane/transport/src/quic/tests/tls12.rs"]
     mod tls12;
 }

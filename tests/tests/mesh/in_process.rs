@@ -1,6 +1,8 @@
 //! The third level between unit tests and whole meshes: two proxies inside the test process, over loopback sockets, with a bundle
 //! and certificates made by hand. No control plane, no doors, no child process.
 
+mod filters;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -9,7 +11,7 @@ use std::sync::Arc;
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::json;
-use weft_filter_host::{Host, HostConfig};
+use weft_filter_host::{Host, HostConfig, Prepared};
 use weft_policy::bundle::{
     AppVersion, Bundle, Egress, Endpoint, MeshSettings, ObjectName, Protocol, Revision, ServedWorkload, Service,
     ServicePort, WorkloadPort,
@@ -19,11 +21,14 @@ use weft_proxy::app;
 use weft_proxy::config::Config;
 use weft_proxy::shared::Shared;
 use weft_proxy::snapshot::Snapshot;
-use weft_tests::address;
+use weft_proxy::telemetry::render;
+use weft_tests::{Scrape, address};
 use weft_transport::quic::SharedKeys;
 use weft_transport::tls::{IdentityHandle, Trust, WorkloadIdentity};
 
 const DOMAIN: &str = "cluster.local";
+
+pub(super) use filters::{Filter, attach};
 
 /// A port of the service `origin`, the same at the service and at its workload.
 pub(super) type Port = (u16, Protocol);
@@ -35,21 +40,38 @@ pub(super) struct Pair {
     proxies: Vec<Arc<Shared>>,
 }
 
+/// One of the two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Of {
+    Caller,
+    Origin,
+}
+
 impl Pair {
     /// # Panics
     /// When a proxy can't be started.
     pub(super) fn start(ports: &[Port]) -> Self {
+        Self::start_with(ports, |_, _| {})
+    }
+
+    /// The same, each on its bundle as `change` leaves it.
+    ///
+    /// # Panics
+    /// When a proxy can't be started.
+    pub(super) fn start_with(ports: &[Port], change: impl Fn(Of, &mut Bundle)) -> Self {
         let authority = Authority::new();
         let mut pair = Self { caller: address::next(), origin: address::next(), proxies: Vec::new() };
         let services = BTreeMap::from([(name("origin"), pair.service(ports))]);
-        for (account, ip, ports) in [("caller", pair.caller, &[][..]), ("origin", pair.origin, ports)] {
-            let bundle = Bundle {
+        let of = [(Of::Caller, "caller", pair.caller, &[][..]), (Of::Origin, "origin", pair.origin, ports)];
+        for (of, account, ip, ports) in of {
+            let mut bundle = Bundle {
                 revision: Revision(1),
                 mesh: Some(settings(&authority.pem)),
                 workloads: BTreeMap::from([(format!("default/{account}"), workload(account, ip, ports))]),
                 services: services.clone(),
                 ..Bundle::default()
             };
+            change(of, &mut bundle);
             pair.proxies.push(proxy(account, ip, &authority.identity(account), bundle));
         }
         pair
@@ -80,6 +102,29 @@ impl Pair {
             path_reading: PathReading::default(),
             endpoints: BTreeMap::from([(name("origin"), endpoint)]),
         }
+    }
+
+    pub(super) fn shared(&self, of: Of) -> &Arc<Shared> {
+        &self.proxies[of as usize]
+    }
+
+    /// The request series of one of them.
+    pub(super) fn series(&self, of: Of) -> Scrape {
+        let mut text = String::new();
+        render::series(&self.shared(of).series, &mut text);
+        Scrape::parse(&text)
+    }
+
+    /// Gives one of them another configuration, as the control plane would. `filters` are those that are ready, by name.
+    ///
+    /// # Panics
+    /// When it can't be served.
+    pub(super) fn change(&self, of: Of, filters: &HashMap<String, Arc<Prepared>>, change: impl FnOnce(&mut Bundle)) {
+        let shared = self.shared(of);
+        let current = shared.snapshot.load_full().expect("it serves");
+        let mut bundle = (*current.bundle).clone();
+        change(&mut bundle);
+        shared.swap(Snapshot::build(Arc::new(bundle), filters).expect("a bundle that can be served"));
     }
 
     /// The caller's proxy for applications.

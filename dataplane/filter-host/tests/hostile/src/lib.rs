@@ -13,6 +13,8 @@ pub struct Hostile {
     seen: BTreeSet<u64>,
     calls: u32,
     counter: Counter,
+    /// Streams that have ended, and the bytes that they are said to have had each way.
+    done: [Counter; 3],
 }
 
 impl Filter for Hostile {
@@ -30,7 +32,9 @@ impl Filter for Hostile {
         let interest = Interest { hooks, wants: Wants::all(), ..Interest::default() };
         let interest = interest.request_header(header).response_header("x-do");
         let counter = Counter::define("seen_total")?;
-        Ok((Self { seen: BTreeSet::new(), calls: 0, counter }, interest))
+        let [streams, up, down] = ["done_total", "done_request_bytes_total", "done_response_bytes_total"];
+        let done = [Counter::define(streams)?, Counter::define(up)?, Counter::define(down)?];
+        Ok((Self { seen: BTreeSet::new(), calls: 0, counter, done }, interest))
     }
 
     fn connection(&mut self, stream: u64, _connection: &Connection<'_>) -> Outcome {
@@ -55,8 +59,10 @@ impl Filter for Hostile {
         }
     }
 
-    fn done(&mut self, stream: u64, _summary: &Summary) {
+    fn done(&mut self, stream: u64, summary: &Summary) {
         self.seen.remove(&stream);
+        let told = [1, summary.request_bytes, summary.response_bytes];
+        self.done.iter().zip(told).for_each(|(counter, value)| counter.add(value));
     }
 }
 

@@ -1,0 +1,195 @@
+//! Connections that stand: judged again with each configuration, told to filters at their end; and ports where nothing but HTTP may
+//! pass, because something is attached that holds for HTTP only.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use weft_filter_host::CustomValue;
+use weft_policy::bundle::{Bundle, Direction, Protocol};
+use weft_tests::client::{try_tunnel, tunnel};
+use weft_tests::{App, Client, TcpApp, eventually};
+
+use super::in_process::{Filter, Of, Pair, attach};
+
+/// Says something and hears it again; false where the connection has ended.
+async fn echoes(stream: &mut TcpStream) -> bool {
+    let mut heard = [0; 5];
+    stream.write_all(b"hello").await.is_ok() && stream.read_exact(&mut heard).await.is_ok() && heard == *b"hello"
+}
+
+async fn ends(stream: &mut TcpStream) {
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(weft_tests::wait::LIMIT, stream.read_to_end(&mut rest)).await;
+    assert!(ended.is_ok_and(|ended| ended.is_err() || rest.is_empty()), "it is cut, and nothing more comes: {rest:?}");
+}
+
+/// Marks each port of a bundle as one where an HTTP policy is attached.
+fn refuse_opaque(bundle: &mut Bundle) {
+    let services = bundle.services.values_mut().flat_map(|service| &mut service.ports);
+    services.for_each(|port| port.opaque_refused = true);
+    let workloads = bundle.workloads.values_mut().flat_map(|workload| &mut workload.ports);
+    workloads.for_each(|port| port.opaque_refused = true);
+}
+
+/// An authorization that lets nobody pass whose connection leads to this port, or anybody.
+fn authorization(denies: bool) -> Filter {
+    let config = if denies {
+        r#"{"policies": [{"name": "default/closed", "action": "Deny", "rules": [
+            {"name": "tcp", "to": [{"ports": [6000]}]}, {"name": "chat", "to": [{"paths": ["/chat"]}]}]}]}"#
+    } else {
+        r#"{"policies": []}"#
+    };
+    Filter { component: "authz", direction: Direction::Inbound, config, authorization: true }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standing_tunnel_is_judged_by_each_new_policy() {
+    let pair = Pair::start(&[(6000, Protocol::Tcp)]);
+    let _app = TcpApp::start(pair.origin, 6000, "").await;
+    attach(&pair, Of::Origin, authorization(false));
+    let mut stands = tunnel(pair.proxy(), "origin:6000").await;
+    assert!(echoes(&mut stands).await);
+    // A configuration that denies nothing leaves it alone, as does one of the other side.
+    attach(&pair, Of::Origin, authorization(false));
+    pair.change(Of::Caller, &HashMap::new(), |_| {});
+    assert!(echoes(&mut stands).await);
+    attach(&pair, Of::Origin, authorization(true));
+    ends(&mut stands).await;
+    // And a new one is not let in.
+    let (mut late, head) = try_tunnel(pair.proxy(), "origin:6000").await;
+    assert!(!head.starts_with("HTTP/1.1 200") || !echoes(&mut late).await, "{head}");
+}
+
+/// An app that takes every request for an upgrade to `echo`, and echoes.
+async fn upgrading(ip: IpAddr) -> JoinHandle<()> {
+    let listener = TcpListener::bind((ip, 8080)).await.unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(stream.read_u8().await.unwrap());
+                }
+                let answer = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                let (mut read, mut write) = stream.split();
+                _ = tokio::io::copy(&mut read, &mut write).await;
+            });
+        }
+    })
+}
+
+/// Asks for the upgrade; the stream behind the answer's head, and the head.
+async fn upgraded(pair: &Pair, path: &str) -> (TcpStream, String) {
+    let mut stream = tunnel(pair.proxy(), "origin:8080").await;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: origin:8080\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    (stream, String::from_utf8_lossy(&head).into_owned())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standing_upgrade_is_judged_by_each_new_policy() {
+    let pair = Pair::start(&[(8080, Protocol::Http)]);
+    let app = upgrading(pair.origin).await;
+    attach(&pair, Of::Origin, authorization(false));
+    let ((mut denied, head), (mut other, _)) = (upgraded(&pair, "/chat").await, upgraded(&pair, "/other").await);
+    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+    assert!(echoes(&mut denied).await && echoes(&mut other).await);
+    attach(&pair, Of::Origin, authorization(true));
+    ends(&mut denied).await;
+    assert!(echoes(&mut other).await, "no rule concerns this one");
+    assert!(upgraded(&pair, "/chat").await.1.starts_with("HTTP/1.1 403"));
+    app.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standing_tunnel_ends_when_its_port_takes_none_any_more() {
+    let pair = Pair::start(&[(6000, Protocol::Auto), (6001, Protocol::Auto), (6002, Protocol::Auto)]);
+    let mut open = Vec::new();
+    for port in [6000, 6001, 6002] {
+        let app = TcpApp::start(pair.origin, port, "").await;
+        let mut stands = tunnel(pair.proxy(), &format!("origin:{port}")).await;
+        assert!(echoes(&mut stands).await);
+        open.push((app, stands));
+    }
+    pair.change(Of::Origin, &HashMap::new(), |bundle| {
+        let ports = &mut bundle.workloads.values_mut().next().expect("it serves one").ports;
+        ports[0].opaque_refused = true;
+        ports[1].protocol = Protocol::Http;
+    });
+    ends(&mut open[0].1).await;
+    ends(&mut open[1].1).await;
+    assert!(echoes(&mut open[2].1).await, "nothing has changed for this one");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_http_is_refused_where_an_http_policy_is_attached() {
+    let pair = Pair::start_with(&[(8080, Protocol::Auto)], |_, bundle| refuse_opaque(bundle));
+    let app = App::start("app", pair.origin, 8080).await;
+    assert_eq!(Client::h1_in_tunnel(pair.proxy(), "origin:8080").await.get("/who").await.text(), "app");
+    let before = app.served();
+    for opaque in [&b"\x00\x01\x02 not HTTP\r\n\r\n"[..], b"SSH-2.0-x\r\n\r\n", b"\x16\x03\x01\x00\x05hello"] {
+        let mut stream = tunnel(pair.proxy(), "origin:8080").await;
+        stream.write_all(opaque).await.unwrap();
+        let mut answer = Vec::new();
+        _ = stream.read_to_end(&mut answer).await;
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.starts_with("HTTP/1.1 400"), "{opaque:?}: {answer:?}");
+    }
+    assert_eq!(app.served(), before, "none of them reached the app");
+}
+
+/// A caller whose configuration is older, or that lies, opens a tunnel: the other side refuses.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tunnel_is_refused_where_an_http_policy_is_attached() {
+    let pair = Pair::start_with(&[(8080, Protocol::Auto)], |of, bundle| {
+        if of == Of::Origin {
+            refuse_opaque(bundle);
+        }
+    });
+    let app = TcpApp::start(pair.origin, 8080, "greeting").await;
+    let mut stream = tunnel(pair.proxy(), "origin:8080").await;
+    _ = stream.write_all(b"\x00\x01\x02 not HTTP\r\n\r\n").await;
+    ends(&mut stream).await;
+    drop(app);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn filters_are_told_the_bytes_of_a_connection_at_its_end() {
+    let pair = Pair::start(&[(6000, Protocol::Tcp)]);
+    let _app = TcpApp::start(pair.origin, 6000, "welcome").await;
+    let filter = |direction| Filter { component: "hostile", direction, config: "blind", authorization: false };
+    attach(&pair, Of::Caller, filter(Direction::Outbound));
+    attach(&pair, Of::Origin, filter(Direction::Inbound));
+    let told = |of| {
+        let stats = pair.shared(of).filter_host.stats();
+        let value = |name: &str| {
+            let custom = stats.iter().flat_map(|one| one.stats.custom()).find(|custom| custom.name().ends_with(name));
+            match custom.map(|custom| custom.value()) {
+                Some(CustomValue::Counter(value)) => value,
+                _ => 0,
+            }
+        };
+        [value("done_total"), value("done_request_bytes_total"), value("done_response_bytes_total")]
+    };
+    let mut stream = tunnel(pair.proxy(), "origin:6000").await;
+    let mut greeting = [0; 7];
+    stream.read_exact(&mut greeting).await.unwrap();
+    assert!(echoes(&mut stream).await);
+    assert_eq!((told(Of::Caller), told(Of::Origin)), ([0; 3], [0; 3]), "not before the end");
+    stream.shutdown().await.unwrap();
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).await.unwrap();
+    assert_eq!(rest, b"bye");
+    for of in [Of::Caller, Of::Origin] {
+        let all = [1, 5, 7 + 5 + 3];
+        eventually("the filter is told", || async { (told(of) == all).then_some(()) }).await;
+    }
+}
