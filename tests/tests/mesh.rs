@@ -12,6 +12,7 @@ mod mesh {
     mod app_limits;
     mod authorization;
     mod behaviour;
+    mod declared;
     mod deputy;
     mod differential;
     mod edge_cases;

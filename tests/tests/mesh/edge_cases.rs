@@ -165,6 +165,7 @@ const INDEX: &[(u8, &str, Index)] = &[
         "loops",
         Tests(&[
             "own_ports_are_no_destination",
+            "a_loop_through_somebody_outside_is_broken",
             "requests_reach_served_sockets_only",
             "tunnels_reach_served_sockets_only",
         ]),
@@ -208,7 +209,7 @@ const INDEX: &[(u8, &str, Index)] = &[
         "own errors in gRPC's form",
         Tests(&["grpc_behaves", "grpc_messages_are_percent_encoded", "each_failure_tells_one_story"]),
     ),
-    (32, "upgrades", Tests(&["every_exchange_is_the_same"])),
+    (32, "upgrades", Tests(&["every_exchange_is_the_same", "a_standing_upgrade_is_judged_by_each_new_policy"])),
     (
         33,
         "CONNECT: no byte before 200, malformed ones",
@@ -310,6 +311,7 @@ const INDEX: &[(u8, &str, Index)] = &[
         "what is a ClientHello, a preface, a request",
         Tests(&[
             "every_prefix_needs_more_until_it_is_clear",
+            "odd_first_bytes_at_a_port_declared_http_pass_by_no_filter",
             "a_client_hello_in_many_records_is_one",
             "reading_keeps_every_byte",
         ]),
