@@ -1,52 +1,32 @@
-//! What an application may expect of HTTP and TCP, through a pair of sidecars over QUIC: the same as without them.
-
-use std::sync::Arc;
+//! What an application may expect of HTTP and TCP, through a pair of sidecars over QUIC: the same as without them. Each behaviour
+//! is looked at through whole processes, and through two proxies in this process by each way in.
 
 use http::{Method, Version};
 use http_body_util::BodyExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use weft_tests::app::{bytes, message};
-use weft_tests::client::{empty, full, raw, try_tunnel, tunnel};
-use weft_tests::{App, Client, Mesh, Sidecar, TcpApp, Workload, eventually};
+use weft_tests::client::{empty, full, try_tunnel, tunnel};
+use weft_tests::{App, Client, Mesh, TcpApp, Workload, eventually};
 
-/// A client's sidecar, a server's, and the server's app.
-struct Pair {
-    client: Sidecar,
-    server: Sidecar,
-    app: App,
-    _mesh: Mesh,
-}
+mod stage;
 
-async fn pair() -> Pair {
-    let mesh = Mesh::start().await;
-    let workload = Workload::server("reviews", 8080, "auto");
-    let app = App::start("reviews-1", workload.ip, 8080).await;
-    let server = mesh.sidecar(workload).await;
-    let client = mesh.sidecar(Workload::client("shopper")).await;
-    knows(&client, "reviews").await;
-    Pair { client, server, app, _mesh: mesh }
-}
-
-/// Waits until a service is known to the caller's sidecar and answers.
-async fn knows(client: &Sidecar, service: &str) {
-    eventually(&format!("{service} is reachable"), || async {
-        let answer = Client::through(client.proxy(), service).await.get("/who").await;
-        (answer.status == 200).then_some(())
-    })
-    .await;
-}
+use super::in_process::Of;
+use stage::{Stage, Way};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn http1_behaves() {
-    let pair = pair().await;
-    let mut client = Client::through(pair.client.proxy(), "reviews").await;
+    http1(Stage::processes(Way::Explicit).await).await;
+}
+
+async fn http1(stage: Stage) {
+    let mut client = stage.client().await;
 
     let answer = client.get("/who").await;
     assert_eq!((answer.text().as_str(), answer.version), ("reviews-1", Version::HTTP_11));
 
     // Names of a service: in the own namespace, with namespace, whole, with port, in any case.
-    for name in ["reviews.default", "reviews.default.svc.cluster.local", "reviews.default.mesh.local", "REVIEWS:80"] {
-        assert_eq!(Client::through(pair.client.proxy(), name).await.get("/who").await.text(), "reviews-1", "{name}");
+    for name in ["origin.default", "origin.default.svc.cluster.local", "origin.default.mesh.local", "ORIGIN:80"] {
+        assert_eq!(Client::through(stage.proxy(), name).await.get("/who").await.text(), "reviews-1", "{name}");
     }
 
     // A body both ways, of known length and chunked, empty ones included.
@@ -72,19 +52,22 @@ async fn http1_behaves() {
     assert_eq!(answer.trailers.expect("trailers").get("x-sum").expect("the trailer"), "42");
 
     // An answer before the request is complete.
-    let mut early = Client::through(pair.client.proxy(), "reviews").await;
+    let mut early = stage.client().await;
     let answer = early.call(Method::POST, "/early", &[], bytes(200_000)).await;
     assert!(answer.is_ok_and(|answer| answer.status == 413), "an early answer arrives");
 
     // An answer that breaks off must not look complete.
-    let mut cut = Client::through(pair.client.proxy(), "reviews").await;
+    let mut cut = stage.client().await;
     assert!(cut.call(Method::GET, "/cut", &[], empty()).await.is_err(), "a broken body is an error");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn headers_are_the_applications() {
-    let pair = pair().await;
-    let mut client = Client::through(pair.client.proxy(), "reviews").await;
+    headers(Stage::processes(Way::Explicit).await).await;
+}
+
+async fn headers(stage: Stage) {
+    let mut client = stage.client().await;
     let sent = [
         ("x-twice", "one"),
         ("x-twice", "two"),
@@ -104,14 +87,17 @@ async fn headers_are_the_applications() {
     let values = |name: &str| -> Vec<&str> {
         headers.iter().filter(|(known, _)| known == name).map(|(_, value)| value.as_str()).collect()
     };
-    assert_eq!(values("host"), ["reviews"]);
+    assert_eq!(values("host"), [stage.host()]);
     assert_eq!(values("x-twice"), ["one", "two"]);
     for gone in ["x-hop", "keep-alive", "proxy-connection", "upgrade", "weft-dst", "weft-source", "weft-target"] {
         assert_eq!(values(gone), Vec::<&str>::new(), "{gone} must not reach the app");
     }
     assert_eq!(values("traceparent"), ["00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"]);
     let certificate = values("x-forwarded-client-cert").join(",");
-    assert!(certificate.contains("spiffe://cluster.local/ns/default/sa/shopper"), "{certificate}");
+    assert!(
+        certificate.contains(&format!("spiffe://cluster.local/ns/default/sa/{}", stage.account())),
+        "{certificate}"
+    );
     assert!(!certificate.contains("admin"), "an app's own word on its identity is dropped: {certificate}");
 
     let answer = client.get("/who").await;
@@ -120,55 +106,64 @@ async fn headers_are_the_applications() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn malformed_http1_is_refused() {
-    let pair = pair().await;
-    let host = "host: reviews\r\n";
+    malformed_http1(Stage::processes(Way::Explicit).await).await;
+}
+
+async fn malformed_http1(stage: Stage) {
+    let host = "host: origin\r\n";
     let table = [
         (
-            format!("GET http://reviews/ HTTP/1.1\r\n{host}content-length: 3\r\ntransfer-encoding: chunked\r\n\r\nabc"),
+            format!("GET http://origin/ HTTP/1.1\r\n{host}content-length: 3\r\ntransfer-encoding: chunked\r\n\r\nabc"),
             400,
         ),
-        (format!("GET http://reviews/ HTTP/1.1\r\n{host}content-length: 3\r\ncontent-length: 2\r\n\r\nabc"), 400),
-        (format!("GET http://reviews/ HTTP/1.1\r\n{host}content-length: -1\r\n\r\n"), 400),
-        (format!("GET http://reviews/ HTTP/1.1\r\n{host}transfer-encoding: chunked, chunked\r\n\r\n0\r\n\r\n"), 400),
-        (format!("GET http://reviews/ HTTP/1.1\r\n{host}transfer-encoding: identity\r\n\r\n"), 400),
-        (format!("GET http://reviews/ HTTP/1.1\r\n{host}no colon here\r\n\r\n"), 400),
-        (format!("GET http://reviews/ HTTP/1.1\r\n{host}x y: z\r\n\r\n"), 400),
-        (format!("GET http://reviews/ HTTP/9.9\r\n{host}\r\n"), 400),
+        (format!("GET http://origin/ HTTP/1.1\r\n{host}content-length: 3\r\ncontent-length: 2\r\n\r\nabc"), 400),
+        (format!("GET http://origin/ HTTP/1.1\r\n{host}content-length: -1\r\n\r\n"), 400),
+        (format!("GET http://origin/ HTTP/1.1\r\n{host}transfer-encoding: chunked, chunked\r\n\r\n0\r\n\r\n"), 400),
+        (format!("GET http://origin/ HTTP/1.1\r\n{host}transfer-encoding: identity\r\n\r\n"), 400),
+        (format!("GET http://origin/ HTTP/1.1\r\n{host}no colon here\r\n\r\n"), 400),
+        (format!("GET http://origin/ HTTP/1.1\r\n{host}x y: z\r\n\r\n"), 400),
+        (format!("GET http://origin/ HTTP/9.9\r\n{host}\r\n"), 400),
         ("GET / HTTP/1.1\r\n\r\n".to_owned(), 400),
         ("GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n".to_owned(), 400),
         ("GET / HTTP/1.1\r\nhost: ho|st|\r\n\r\n".to_owned(), 400),
-        (format!("GET http://reviews/a%c0%afb HTTP/1.1\r\n{host}connection: close\r\n\r\n"), 400),
-        (format!("GET http://reviews/{} HTTP/1.1\r\n{host}\r\n", "x".repeat(20_000)), 414),
-        (format!("GET http://reviews/ HTTP/1.1\r\n{host}{}\r\n", "x-a: b\r\n".repeat(200)), 431),
-        (format!("GET http://reviews/ HTTP/1.1\r\n{host}x-long: {}\r\n\r\n", "x".repeat(100_000)), 431),
+        (format!("GET http://origin/a%c0%afb HTTP/1.1\r\n{host}connection: close\r\n\r\n"), 400),
+        (format!("GET http://origin/{} HTTP/1.1\r\n{host}\r\n", "x".repeat(20_000)), 414),
+        (format!("GET http://origin/ HTTP/1.1\r\n{host}{}\r\n", "x-a: b\r\n".repeat(200)), 431),
+        (format!("GET http://origin/ HTTP/1.1\r\n{host}x-long: {}\r\n\r\n", "x".repeat(100_000)), 431),
     ];
-    let before = pair.app.served();
+    let before = stage.app.served();
     for (request, status) in table {
-        let answer = raw(pair.client.proxy(), request.as_bytes()).await;
+        let answer = stage.raw(request.as_bytes()).await;
         let shown: String = request.chars().take(120).collect();
         let got = answer.split(' ').nth(1).and_then(|code| code.parse::<u16>().ok()).unwrap_or(0);
         let fits = got == status || (status == 400 && got == 505) || (status == 414 && got == 431);
         assert!(fits, "{shown:?} got {answer:?}");
     }
-    assert_eq!(pair.app.served(), before, "none of them reached the app");
+    assert_eq!(stage.app.served(), before, "none of them reached the app");
 
     // A good request, then a bad one on the same connection: the first is answered.
-    for bad in ["GET nonsense\r\n\r\n", "G@T http://reviews/ HTTP/1.1\r\nhost: reviews\r\n\r\n"] {
-        let both = format!("GET http://reviews/who HTTP/1.1\r\n{host}\r\n{bad}");
-        let answer = raw(pair.client.proxy(), both.as_bytes()).await;
+    for bad in ["GET nonsense\r\n\r\n", "G@T http://origin/ HTTP/1.1\r\nhost: origin\r\n\r\n"] {
+        let both = format!("GET http://origin/who HTTP/1.1\r\n{host}\r\n{bad}");
+        let answer = stage.raw(both.as_bytes()).await;
         assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("HTTP/1.1 400"), "{bad}: {answer}");
     }
     // The explicit proxy speaks HTTP only: what isn't is answered as such.
-    let answer = raw(pair.client.proxy(), b"\x00\x01\x02\x03 not HTTP\r\n\r\n").await;
+    let answer = stage.raw(b"\x00\x01\x02\x03 not HTTP\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
-    let metrics = pair.client.metrics().await;
+    if !stage.has_counters() {
+        return;
+    }
+    let metrics = stage.metrics(Of::Caller).await;
     assert!(metrics.sum("weft_malformed_requests_total", &[]) >= 10.0, "{}", metrics.lines("malformed"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn h2c_behaves() {
-    let pair = pair().await;
-    let mut client = Client::h2_in_tunnel(pair.client.proxy(), "reviews:80").await;
+    h2c(Stage::processes(Way::Explicit).await).await;
+}
+
+async fn h2c(stage: Stage) {
+    let mut client = Client::h2_in_tunnel(stage.proxy(), "origin:80").await;
     let answer = client.get("/who").await;
     assert_eq!((answer.text().as_str(), answer.version), ("reviews-1", Version::HTTP_2));
     let sent = vec![b'y'; 300_000];
@@ -182,17 +177,20 @@ async fn h2c_behaves() {
     assert_eq!(seen["version"], "HTTP/2.0");
 
     // HTTP/1.1 inside a tunnel is found and treated as HTTP.
-    let mut h1 = Client::h1_in_tunnel(pair.client.proxy(), "reviews:80").await;
+    let mut h1 = Client::h1_in_tunnel(stage.proxy(), "origin:80").await;
     assert_eq!(h1.get("/who").await.text(), "reviews-1");
-    let metrics = pair.server.metrics().await;
+    let metrics = stage.metrics(Of::Origin).await;
     let labels = [("reporter", "destination"), ("connection_security_policy", "mutual_tls"), ("response_code", "200")];
     assert!(metrics.sum("istio_requests_total", &labels) >= 6.0, "{}", metrics.lines("istio_requests_total"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn grpc_behaves() {
-    let pair = pair().await;
-    let mut client = Client::h2_in_tunnel(pair.client.proxy(), "reviews:80").await;
+    grpc(Stage::processes(Way::Explicit).await).await;
+}
+
+async fn grpc(stage: Stage) {
+    let mut client = Client::h2_in_tunnel(stage.proxy(), "origin:80").await;
     let grpc = [("content-type", "application/grpc"), ("te", "trailers")];
     let two = [message(b"hello"), message(b"again")].concat();
     for (method, sent, expected) in [
@@ -210,27 +208,30 @@ async fn grpc_behaves() {
     assert_eq!((missing.header("grpc-status"), missing.header("grpc-message")), ("5", "no such thing"));
 
     // What the mesh itself has to say is said as gRPC: no such service port.
-    let mut nowhere = Client::h2_through(pair.client.proxy(), "reviews:81").await;
+    let mut nowhere = Client::h2_through(stage.proxy(), "origin:81").await;
     let answer = nowhere.call(Method::POST, "/test.Echo/Unary", &grpc, empty()).await.unwrap();
     assert_eq!(answer.status, 200, "gRPC errors travel as 200");
     assert_ne!(answer.header("grpc-status"), "0");
     assert!(!answer.header("grpc-message").is_empty());
-    let metrics = pair.server.metrics().await;
+    let metrics = stage.metrics(Of::Origin).await;
     let labels = [("request_protocol", "grpc"), ("grpc_response_status", "5")];
     assert_eq!(metrics.sum("istio_requests_total", &labels), 1.0, "{}", metrics.lines("grpc"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_stream_holds_up_nobody() {
-    let pair = pair().await;
-    let mut slow = Client::h2_in_tunnel(pair.client.proxy(), "reviews:80").await;
+    slow_stream(Stage::processes(Way::Explicit).await).await;
+}
+
+async fn slow_stream(stage: Stage) {
+    let mut slow = Client::h2_in_tunnel(stage.proxy(), "origin:80").await;
     // 64 MiB that nobody reads.
     let unread = slow.start(Method::GET, "/bytes/67108864", &[], empty()).await.unwrap();
     let mut tasks = Vec::new();
-    let proxy = pair.client.proxy();
     for _ in 0..16 {
+        let door = stage.door;
         tasks.push(tokio::spawn(async move {
-            let mut client = Client::through(proxy, "reviews").await;
+            let mut client = door.client().await;
             for _ in 0..20 {
                 assert_eq!(client.get("/bytes/100000").await.body.len(), 100_000);
             }
@@ -245,13 +246,16 @@ async fn a_slow_stream_holds_up_nobody() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_connections_at_once() {
-    let pair = Arc::new(pair().await);
-    let before = pair.app.served();
+    many_connections(Stage::processes(Way::Explicit).await).await;
+}
+
+async fn many_connections(stage: Stage) {
+    let before = stage.app.served();
     let mut tasks = Vec::new();
     for _ in 0..64 {
-        let proxy = pair.client.proxy();
+        let door = stage.door;
         tasks.push(tokio::spawn(async move {
-            let mut client = Client::through(proxy, "reviews").await;
+            let mut client = door.client().await;
             for size in 0..50 {
                 let sent = vec![b'z'; size * 37];
                 assert_eq!(client.post("/echo", sent.clone()).await.body, sent);
@@ -261,12 +265,12 @@ async fn many_connections_at_once() {
     for task in tasks {
         task.await.unwrap();
     }
-    assert_eq!(pair.app.served() - before, 64 * 50);
+    assert_eq!(stage.app.served() - before, 64 * 50);
     let counted =
         |labels: &'static [(&str, &str)], metrics: weft_tests::Scrape| metrics.sum("istio_requests_total", labels);
     eventually("both sides counted every request", || async {
-        let source = counted(&[("reporter", "source")], pair.client.metrics().await);
-        let destination = counted(&[("reporter", "destination")], pair.server.metrics().await);
+        let source = counted(&[("reporter", "source")], stage.metrics(Of::Caller).await);
+        let destination = counted(&[("reporter", "destination")], stage.metrics(Of::Origin).await);
         // The one more: what found out that the service is reachable.
         (source >= 3_200.0 && destination >= 3_200.0 && (source - destination).abs() < 3.0).then_some(())
     })
@@ -341,4 +345,26 @@ async fn destinations_outside_the_mesh_pass() {
     assert_eq!(tunnelled.get("/who").await.text(), "outside");
     let metrics = client.metrics().await;
     assert!(metrics.sum("weft_passthrough_connections_total", &[]) >= 2.0, "{}", metrics.lines("passthrough"));
+}
+
+/// The same through two proxies in this process, by each way in.
+mod in_process {
+    macro_rules! by_each_way {
+        ($($name:ident)*) => {
+            mod explicit {
+                $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    super::super::$name(super::super::Stage::in_process(super::super::Way::Explicit).await).await;
+                })*
+            }
+            mod tunnel {
+                $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    super::super::$name(super::super::Stage::in_process(super::super::Way::Tunnel).await).await;
+                })*
+            }
+        };
+    }
+
+    by_each_way!(http1 headers malformed_http1 h2c grpc slow_stream many_connections);
 }
