@@ -3,7 +3,9 @@
 
 use std::net::IpAddr;
 use std::process::{Command, Output};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 use weft_tests::namespace::{HERE, Hosts, THERE};
@@ -277,4 +279,67 @@ async fn signals_leave_the_rules_and_the_process() {
     assert!(ruleset(&here).contains("weft_me"), "{}", ruleset(&here));
     assert_eq!(captured.client.terminate().code(), Some(0));
     assert!(!ruleset(&here).contains("weft_me"), "{}", ruleset(&here));
+}
+
+/// A plaintext caller of the captured server that never rests; each line of its log: the time in milliseconds, and `passed` or not.
+fn prober(captured: &Captured) -> Process {
+    // By its text: that user may not read files of ours.
+    let (user, script) = (NOBODY.to_string(), include_str!("../../../real/plaintext_prober.py"));
+    let arguments = ["--reuid", &user, "--clear-groups", "/usr/bin/python3", "-c", script, THERE, "8080"];
+    Process::start("prober", captured.mesh.folder(), &mut inside(&captured.hosts.here, "setpriv", &arguments))
+}
+
+fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    u64::try_from(now.as_millis()).expect("before the year 584 million")
+}
+
+/// When plaintext passed, in milliseconds.
+fn passed(prober: &Process) -> Vec<u64> {
+    let log = prober.log();
+    let times = log.lines().filter_map(|line| line.strip_suffix(" passed")?.parse().ok());
+    times.collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs root, nft and network namespaces: cargo xtask test --real"]
+async fn plaintext_passes_for_less_than_a_second_however_often_rules_are_flushed() {
+    let captured = captured().await;
+    let there = captured.hosts.there.clone();
+    let prober = prober(&captured);
+    prober.logs("refused");
+    assert_eq!(passed(&prober), [] as [u64; 0]);
+    let mut flushes = Vec::new();
+    for pause in [1_500, 300, 300, 1_500] {
+        flushes.push(now_ms());
+        flush(&there);
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+    }
+    let lines = prober.log().lines().count();
+    until("the prober has gone on", || prober.log().lines().count() > lines + 10, || prober.tail());
+    let passed = passed(&prober);
+    for time in &passed {
+        let flushed = flushes.iter().rev().find(|flushed| *flushed <= time);
+        let after = flushed.map(|flushed| time - flushed);
+        assert!(after.is_some_and(|after| after < 1_000), "plaintext at {time}, flushed at {flushes:?}");
+    }
+    eprintln!("{} flushes, plaintext passed {} times", flushes.len(), passed.len());
+
+    // While somebody takes them away all the time, readiness and the metric say so.
+    let stop = Arc::new(AtomicBool::new(false));
+    let flushing = std::thread::spawn({
+        let (stop, there) = (Arc::clone(&stop), there.clone());
+        move || {
+            while !stop.load(Ordering::SeqCst) {
+                flush(&there);
+            }
+        }
+    });
+    until("it is not ready", || captured.server.health("ready") == 503, || captured.server.process.tail());
+    let present = || scrape(&captured.server, &there).sum("weft_capture_rules_present", &[]);
+    until("the metric says so", || present() == 0.0, || captured.server.process.tail());
+    stop.store(true, Ordering::SeqCst);
+    flushing.join().expect("flushing does not fail");
+    until("it is ready", || captured.server.health("ready") == 200, || captured.server.process.tail());
+    until("the rules are back", || ruleset(&there).contains("chain inbound"), || ruleset(&there));
 }
