@@ -1,4 +1,5 @@
-"""A gRPC server with the four kinds of call, of bytes: no generated code. Arguments: the address to listen on."""
+"""A gRPC server with the four kinds of call, of bytes: no generated code. Arguments: the address to listen on, and the age in
+milliseconds at which it retires a connection, where it does."""
 
 import sys
 from concurrent import futures
@@ -34,7 +35,8 @@ def main():
         "ClientStream": grpc.stream_unary_rpc_method_handler(client_stream),
         "Bidi": grpc.stream_stream_rpc_method_handler(bidi),
     }
-    server = grpc.server(futures.ThreadPoolExecutor(max_workers=8))
+    options = [("grpc.max_connection_age_ms", int(age)) for age in sys.argv[2:]]
+    server = grpc.server(futures.ThreadPoolExecutor(max_workers=8), options=options)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("weft.test.Echo", handlers),))
     if server.add_insecure_port(sys.argv[1]) == 0:
         sys.exit("address taken")

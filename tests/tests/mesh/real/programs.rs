@@ -9,12 +9,12 @@ use weft_tests::{App, Mesh, Sidecar, Workload, eventually, until};
 
 use super::{forwarded, reachable, run};
 
-fn python() -> PathBuf {
+pub(super) fn python() -> PathBuf {
     let named = std::env::var_os("WEFT_REAL_PYTHON");
     PathBuf::from(named.expect("WEFT_REAL_PYTHON names a Python with grpcio and requests: run cargo xtask test --real"))
 }
 
-fn script(name: &str) -> PathBuf {
+pub(super) fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("real").join(name)
 }
 
