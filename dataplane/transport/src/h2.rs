@@ -10,6 +10,7 @@ mod server;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use std::time::Duration;
 
@@ -26,8 +27,8 @@ pub use stream::{RecvStream, SendStream};
 pub struct Limits {
     /// Bytes that a peer may have in flight on one stream before they are consumed. Default 128 KiB.
     pub stream_window: u32,
-    /// The same for the whole connection. Default 32 MiB: every stream may be stalled with a full window, and none holds
-    /// up another.
+    /// The same for a connection with few streams. Default 1 MiB; it grows with the streams that are open, so that each of
+    /// them may be stalled with a full window and none holds up another.
     pub connection_window: u32,
     /// Streams that a client may have open. Default 256.
     pub concurrent_streams: u32,
@@ -61,7 +62,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             stream_window: 128 * 1024,
-            connection_window: 32 * 1024 * 1024,
+            connection_window: 1024 * 1024,
             concurrent_streams: 256,
             header_list_bytes: 64 * 1024,
             fields: 128,

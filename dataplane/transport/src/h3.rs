@@ -59,6 +59,9 @@ pub struct Limits {
     pub abort: Duration,
     /// Agree with peers that say so too on ending a message as failed behind its last byte, not ahead of it.
     pub aborts: bool,
+    /// Bytes that the peer may send on one stream before any are read, for the account of what a stream holds. The window
+    /// itself is QUIC's.
+    pub stream_window: usize,
     /// Huffman-code strings where that is shorter. Costs more CPU than the bytes are worth inside one network.
     pub huffman: bool,
 }
@@ -80,6 +83,7 @@ impl Default for Limits {
             waiting_heads: 256,
             abort: Duration::from_secs(5),
             aborts: true,
+            stream_window: 256 * 1024,
             huffman: false,
         }
     }

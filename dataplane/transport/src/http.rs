@@ -30,6 +30,12 @@ pub struct HttpLimits {
     pub chunk_extension_bytes: usize,
     /// Interim responses before a final one. Default 32.
     pub interim_responses: u32,
+    /// HTTP/2: bytes that may be in flight on one stream before they are consumed. Default 128 KiB.
+    pub h2_stream_window: u32,
+    /// HTTP/2: the same for a connection with few streams; it grows with them. Default 1 MiB.
+    pub h2_connection_window: u32,
+    /// HTTP/2: bytes of one stream that wait to be written. Default 64 KiB.
+    pub h2_send_buffer: usize,
     /// From a head's first byte to its last. Default 10 s.
     pub head_timeout: Duration,
     /// How long a client's connection may stay without a request. Default 1 h.
@@ -45,6 +51,9 @@ impl Default for HttpLimits {
             trailer_bytes: 64 * 1024,
             chunk_extension_bytes: 16 * 1024,
             interim_responses: 32,
+            h2_stream_window: 128 * 1024,
+            h2_connection_window: 1024 * 1024,
+            h2_send_buffer: 64 * 1024,
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(3600),
         }
@@ -63,10 +72,16 @@ impl HttpLimits {
         h1::Limits::from(self.clone())
     }
 
-    /// As HTTP/2 keeps them; what concerns flow control stays at its default.
+    /// As HTTP/2 keeps them.
     pub fn h2(&self) -> h2::Limits {
-        let header_list_bytes = u32::try_from(self.head_bytes).unwrap_or(u32::MAX);
-        h2::Limits { header_list_bytes, fields: self.fields, ..h2::Limits::default() }
+        h2::Limits {
+            header_list_bytes: u32::try_from(self.head_bytes).unwrap_or(u32::MAX),
+            fields: self.fields,
+            stream_window: self.h2_stream_window,
+            connection_window: self.h2_connection_window,
+            send_buffer: self.h2_send_buffer,
+            ..h2::Limits::default()
+        }
     }
 
     /// As HTTP/3 keeps them; what concerns the connection stays at its default.
@@ -76,6 +91,7 @@ impl HttpLimits {
             header_fields: self.fields,
             path_bytes: self.target_bytes,
             interim_responses: self.interim_responses,
+            head_timeout: self.head_timeout,
             ..h3::Limits::default()
         }
     }
@@ -230,6 +246,18 @@ impl RecvBody<'_> {
         }
     }
 
+    /// Bytes that this process holds of the body, or may be made to hold, while nobody reads: what came already on TCP, what
+    /// is left of the stream's window on HTTP/2 and HTTP/3.
+    pub fn held(&self) -> usize {
+        match self {
+            RecvBody::Empty => 0,
+            RecvBody::H1(body) => body.held(),
+            RecvBody::H2(stream) => stream.held(),
+            RecvBody::H3(stream) => stream.held(),
+            RecvBody::Tcp(reader) => reader.held(),
+        }
+    }
+
     /// Tells the sender to stop (STOP_SENDING, RST_STREAM); on HTTP/1 the connection will not be reused.
     pub fn stop(&mut self, code: u64) {
         match self {
@@ -259,6 +287,26 @@ impl SendBody<'_> {
             SendBody::H2(stream) => stream.data(data).await,
             SendBody::H3(stream) => stream.data(data).await,
             SendBody::Tcp(writer) => writer.data(data).await,
+        }
+    }
+
+    /// Bytes that were given and have not left this process. QUIC's own are not among them: it takes no more than its peer
+    /// has room for.
+    pub fn held(&self) -> usize {
+        match self {
+            SendBody::H1(sink) => sink.held(),
+            SendBody::H2(stream) => stream.held(),
+            SendBody::H3(stream) => stream.held(),
+            SendBody::Tcp(writer) => writer.held(),
+        }
+    }
+
+    /// Resolves when nothing is held any more of a message that was finished. Cancel safe.
+    pub async fn written(&mut self) {
+        match self {
+            SendBody::H2(stream) => stream.written().await,
+            // They finish no sooner.
+            SendBody::H1(_) | SendBody::H3(_) | SendBody::Tcp(_) => {}
         }
     }
 

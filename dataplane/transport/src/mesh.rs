@@ -104,9 +104,10 @@ pub struct Breach {
 impl MeshServer {
     /// Takes over an accepted connection. The future drives it and ends with it.
     pub fn new(accepted: Accepted, limits: &MeshLimits) -> (Self, impl Future<Output = ()> + Send + 'static) {
-        let Accepted { connection, peer, served, place } = accepted;
+        let Accepted { connection, peer, served, stream_window, place } = accepted;
         let address = connection.remote_address();
-        let (over, driver) = h3::accept(connection, limits.h3());
+        let stream_window = usize::try_from(stream_window).unwrap_or(usize::MAX);
+        let (over, driver) = h3::accept(connection, h3::Limits { stream_window, ..limits.h3() });
         (Self { over, peer, served, address, _place: place }, driver)
     }
 

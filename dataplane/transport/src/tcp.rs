@@ -64,6 +64,11 @@ impl Reader {
         Poll::Ready(Ok((count > 0).then(|| Frame::Data(self.buffer.take(count)))))
     }
 
+    /// Bytes that were read and not yet handed on.
+    pub fn held(&self) -> usize {
+        self.buffer.bytes.len()
+    }
+
     /// Stops reading: the sender gets an RST once the writing half is dropped too.
     pub fn stop(&mut self) {
         linger_zero(self.io.as_ref());
@@ -98,6 +103,11 @@ impl Writer {
         })
         .await
         .map_err(|error| failed(&self.write_failed, error))
+    }
+
+    /// Bytes that wait to be written.
+    pub fn held(&self) -> usize {
+        self.buffer.len()
     }
 
     /// Writes everything taken so far.

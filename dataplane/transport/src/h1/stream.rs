@@ -221,6 +221,11 @@ impl Body<'_> {
         self.side.decoder.is_done()
     }
 
+    /// Bytes that were read and not yet handed on.
+    pub fn held(&self) -> usize {
+        self.side.buffer.bytes.len()
+    }
+
     /// Gives up on the rest: the connection will not be reused.
     pub fn stop(&mut self) {
         if !self.side.decoder.is_done() {
@@ -274,6 +279,11 @@ impl Sink<'_> {
             self.side.judge(result, self.link)
         })
         .await
+    }
+
+    /// Bytes that wait to be written.
+    pub fn held(&self) -> usize {
+        self.side.buffer.len()
     }
 
     /// Writes everything gathered so far.

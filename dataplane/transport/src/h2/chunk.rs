@@ -6,14 +6,20 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
 
-/// How many pieces of one stream have not been written yet.
+/// What of one stream has not been written yet.
 #[derive(Debug, Default)]
 pub(super) struct Unwritten {
     pieces: Cell<usize>,
+    bytes: Cell<usize>,
     waiting: RefCell<Option<Waker>>,
 }
 
 impl Unwritten {
+    /// Bytes of the pieces that are not written whole.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.get()
+    }
+
     /// Resolves when every piece has been written, or thrown away with its stream.
     pub(super) fn poll_none(&self, cx: &Context<'_>) -> Poll<()> {
         if self.pieces.get() == 0 {
@@ -28,18 +34,21 @@ impl Unwritten {
 #[derive(Debug)]
 pub(super) struct Chunk {
     bytes: Bytes,
+    size: usize,
     of: Option<Rc<Unwritten>>,
 }
 
 impl Chunk {
     pub(super) fn new(bytes: Bytes, of: &Rc<Unwritten>) -> Self {
+        let size = bytes.len();
         of.pieces.set(of.pieces.get() + 1);
-        Self { bytes, of: Some(Rc::clone(of)) }
+        of.bytes.set(of.bytes.get() + size);
+        Self { bytes, size, of: Some(Rc::clone(of)) }
     }
 
     /// Nothing: it only carries the end of its stream.
     pub(super) fn empty() -> Self {
-        Self { bytes: Bytes::new(), of: None }
+        Self { bytes: Bytes::new(), size: 0, of: None }
     }
 }
 
@@ -47,6 +56,7 @@ impl Drop for Chunk {
     fn drop(&mut self) {
         let Some(of) = &self.of else { return };
         of.pieces.set(of.pieces.get() - 1);
+        of.bytes.set(of.bytes.get() - self.size);
         if of.pieces.get() == 0
             && let Some(waker) = of.waiting.borrow_mut().take()
         {

@@ -18,6 +18,7 @@ use super::chunk::Chunk;
 use super::deaf::Deaf;
 use super::fields::end_to_end;
 use super::stream::Asked;
+use super::window::ConnectionWindow;
 use super::{Limits, RecvStream, SendStream, stream_error};
 use crate::http::{RequestHead, SendError, StreamError, Target};
 use crate::upgrade;
@@ -107,7 +108,8 @@ impl ClientConn {
             room,
             settled: Notify::new(),
         });
-        tokio::task::spawn_local(drive(connection, Rc::clone(&streams)));
+        let window = ConnectionWindow::new(limits);
+        tokio::task::spawn_local(drive(connection, Rc::clone(&streams), window));
         Ok(Self { requests, streams, limits: Rc::new(limits.clone()) })
     }
 
@@ -180,11 +182,14 @@ impl ClientConn {
 }
 
 /// Drives a connection to its end and notes what its server allows.
-async fn drive<T>(mut connection: h2::client::Connection<T, Chunk>, streams: Rc<Streams>)
+async fn drive<T>(mut connection: h2::client::Connection<T, Chunk>, streams: Rc<Streams>, mut window: ConnectionWindow)
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let end = poll_fn(|cx| {
+        if let Some(window) = window.fit(streams.open.get()) {
+            connection.set_target_window_size(window);
+        }
         let end = std::pin::Pin::new(&mut connection).poll(cx);
         let allowed = Some(connection.max_concurrent_send_streams()).filter(|allowed| *allowed != UNSETTLED);
         // A server may also allow none for a while: then what it allowed before is no longer true.
@@ -225,7 +230,7 @@ impl Slot {
         let sent = requests.send_request(request, end).map_err(|error| unsent(stream_error(&error)));
         let (response, body) = sent?;
         let send = SendStream::request(body, end, Rc::clone(&open), limits.abort);
-        Ok((send, RecvStream::response(response, limits.fields, asked, open)))
+        Ok((send, RecvStream::response(response, limits, asked, open)))
     }
 
     /// As [`ClientConn::takes_upgrades`].

@@ -19,6 +19,8 @@ pub(super) struct Patience {
     spent: Cell<bool>,
     frames: RefCell<Allowance>,
     cancels: RefCell<Cancels>,
+    /// Requests taken and not over.
+    open: Cell<usize>,
     finished: Cell<u64>,
     cancel_burst: u32,
     cancels_per_second: u32,
@@ -36,6 +38,7 @@ impl Patience {
                 filled: Instant::now(),
             }),
             cancels: RefCell::new(Cancels::NONE),
+            open: Cell::new(0),
             finished: Cell::new(0),
             cancel_burst: limits.cancels,
             cancels_per_second: limits.cancels_per_second,
@@ -53,8 +56,19 @@ impl Patience {
         self.spent.get()
     }
 
+    /// Requests that are not over.
+    pub(super) fn open(&self) -> usize {
+        self.open.get()
+    }
+
+    /// A request was taken.
+    pub(super) fn request_begun(&self) {
+        self.open.set(self.open.get() + 1);
+    }
+
     /// A request is over. `answered`: by a response of ours; otherwise it cost us work for nothing.
     pub(super) fn request_over(&self, answered: bool) {
+        self.open.set(self.open.get().saturating_sub(1));
         self.finished.set(self.finished.get() + 1);
         if answered {
             return;

@@ -17,6 +17,7 @@ use tokio::time::Sleep;
 use super::chunk::Chunk;
 use super::flood::{Counted, Patience};
 use super::stream::Answering;
+use super::window::ConnectionWindow;
 use super::{Limits, RecvStream, SendStream, fields};
 use crate::http::{RequestHead, Target, is_plain};
 use crate::tcp::prefixed::Prefixed;
@@ -60,6 +61,7 @@ pub struct ServerConn<T> {
     patience: Rc<Patience>,
     /// Runs once the connection was told to end for a flood: its client may not take the GOAWAY.
     ending: Option<Pin<Box<Sleep>>>,
+    window: ConnectionWindow,
     limits: Limits,
 }
 
@@ -80,7 +82,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConn<T> {
             .handshake(io);
         match tokio::time::timeout(limits.preface, handshake).await {
             Ok(connection) => {
-                Ok(Self { connection: Some(connection?), patience, ending: None, limits: limits.clone() })
+                let window = ConnectionWindow::new(limits);
+                Ok(Self { connection: Some(connection?), patience, ending: None, window, limits: limits.clone() })
             }
             Err(_) => Err(ConnectionError { detail: "the preface was not finished in time".into(), breach: true }),
         }
@@ -99,8 +102,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConn<T> {
                 connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
                 self.ending = Some(Box::pin(tokio::time::sleep(self.limits.last_words)));
             }
+            if let Some(window) = self.window.fit(self.patience.open()) {
+                connection.set_target_window_size(window);
+            }
             match connection.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
+                    self.patience.request_begun();
                     if let Some(exchange) = self.exchange(request, respond) {
                         return Poll::Ready(Ok(Some(exchange)));
                     }
@@ -137,7 +144,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConn<T> {
                     Method::HEAD => Answering::Bodiless,
                     _ => Answering::Request,
                 };
-                let body = RecvStream::request(body, self.limits.fields);
+                let body = RecvStream::request(body, &self.limits);
                 let answer = SendStream::response_to(respond, kind, &self.patience, self.limits.abort);
                 Some(Exchange { head, body, answer })
             }

@@ -15,7 +15,7 @@ use super::chunk::{Chunk, Unwritten};
 use super::client::OpenStream;
 use super::fields::{end_to_end, take_internal, trim};
 use super::flood::Patience;
-use super::{is_unprocessed, reason_from_code, stream_error};
+use super::{Limits, is_unprocessed, reason_from_code, stream_error};
 use crate::http::{Frame, ResponseHead, SendError, StreamError};
 use crate::upgrade;
 
@@ -25,6 +25,8 @@ pub struct RecvStream {
     state: Receiving,
     /// Bytes handed out whose credit goes back as the next frame is asked for.
     owed: usize,
+    /// Bytes that the peer may send before any are read.
+    window: usize,
     fields: usize,
     /// Client: what the answer is to.
     asked: Asked,
@@ -49,13 +51,15 @@ enum Receiving {
 }
 
 impl RecvStream {
-    pub(super) fn request(body: h2::RecvStream, fields: usize) -> Self {
+    pub(super) fn request(body: h2::RecvStream, limits: &Limits) -> Self {
         let state = if body.is_end_stream() { Receiving::Ended } else { Receiving::Body(body) };
-        Self { state, owed: 0, fields, asked: Asked::Request, _open: None }
+        let (window, fields) = (limits.stream_window as usize, limits.fields);
+        Self { state, owed: 0, window, fields, asked: Asked::Request, _open: None }
     }
 
-    pub(super) fn response(head: ResponseFuture, fields: usize, asked: Asked, open: Rc<OpenStream>) -> Self {
-        Self { state: Receiving::Head(head), owed: 0, fields, asked, _open: Some(open) }
+    pub(super) fn response(head: ResponseFuture, limits: &Limits, asked: Asked, open: Rc<OpenStream>) -> Self {
+        let (window, fields) = (limits.stream_window as usize, limits.fields);
+        Self { state: Receiving::Head(head), owed: 0, window, fields, asked, _open: Some(open) }
     }
 
     /// The next response head; interim ones come first. To a request for another protocol 101 is a final one. Cancel safe.
@@ -160,6 +164,14 @@ impl RecvStream {
         }
     }
 
+    /// Bytes that are here or that the peer may still send before anything is read.
+    pub fn held(&self) -> usize {
+        match &self.state {
+            Receiving::Head(_) | Receiving::Body(_) => self.window,
+            Receiving::Ended | Receiving::Stopped => 0,
+        }
+    }
+
     /// Gives up on the rest: what still comes is thrown away. HTTP/2 can't stop one direction alone, so RST_STREAM leaves
     /// when the sending half is done or dropped.
     pub fn stop(&mut self, _code: u64) {
@@ -188,6 +200,8 @@ pub struct SendStream {
 enum Sending {
     Head(SendResponse<Chunk>),
     Body(h2::SendStream<Chunk>),
+    /// The end of the message was given, and may still be taken back by a reset.
+    Ended(h2::SendStream<Chunk>),
     Finished,
 }
 
@@ -296,17 +310,34 @@ impl SendStream {
     #[expect(clippy::unused_async, reason = "the seam is asynchronous for codecs that write here")]
     pub async fn finish(&mut self, trailers: Option<HeaderMap>) -> Result<(), StreamError> {
         let trailers = trailers.filter(|trailers| !trailers.is_empty() && !self.is_bodiless());
-        match &mut self.state {
-            Sending::Finished => return Ok(()),
-            Sending::Head(_) => return Err(StreamError::Protocol("end of a message without a head")),
-            Sending::Body(body) => match trailers {
-                Some(trailers) => body.send_trailers(end_to_end(&trailers)),
-                None => body.send_data(Chunk::empty(), true),
-            },
+        match std::mem::replace(&mut self.state, Sending::Finished) {
+            Sending::Body(mut body) => {
+                let ended = match trailers {
+                    Some(trailers) => body.send_trailers(end_to_end(&trailers)),
+                    None => body.send_data(Chunk::empty(), true),
+                };
+                self.state = if ended.is_ok() { Sending::Ended(body) } else { Sending::Body(body) };
+                ended.map_err(|error| stream_error(&error))
+            }
+            head @ Sending::Head(_) => {
+                self.state = head;
+                Err(StreamError::Protocol("end of a message without a head"))
+            }
+            over @ (Sending::Ended(_) | Sending::Finished) => {
+                self.state = over;
+                Ok(())
+            }
         }
-        .map_err(|error| stream_error(&error))?;
-        self.state = Sending::Finished;
-        Ok(())
+    }
+
+    /// Bytes that were given and not yet written.
+    pub fn held(&self) -> usize {
+        self.unwritten.bytes()
+    }
+
+    /// Resolves when everything that was given has been written, or thrown away with the stream. Cancel safe.
+    pub async fn written(&mut self) {
+        poll_fn(|cx| self.unwritten.poll_none(cx)).await;
     }
 
     /// Ends the stream as failed, at once: what was not written yet is lost.
@@ -314,7 +345,8 @@ impl SendStream {
         match &mut self.state {
             Sending::Head(respond) => respond.send_reset(reason_from_code(code)),
             Sending::Body(body) => body.send_reset(reason_from_code(code)),
-            Sending::Finished => {}
+            Sending::Ended(body) if self.unwritten.bytes() > 0 => body.send_reset(reason_from_code(code)),
+            Sending::Ended(_) | Sending::Finished => {}
         }
         self.state = Sending::Finished;
     }
@@ -339,7 +371,7 @@ impl SendStream {
         poll_fn(|cx| match &mut self.state {
             Sending::Head(respond) => respond.poll_reset(cx).map(|_| ()),
             Sending::Body(body) => body.poll_reset(cx).map(|_| ()),
-            Sending::Finished => Poll::Pending,
+            Sending::Ended(_) | Sending::Finished => Poll::Pending,
         })
         .await;
     }

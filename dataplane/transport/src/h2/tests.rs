@@ -10,6 +10,7 @@ use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::timeout;
 
 mod raw;
+mod windows;
 
 use super::*;
 use crate::http::{Frame, RecvBody, RequestHead, ResponseHead, StreamError, Target};

@@ -229,6 +229,18 @@ impl RecvStream {
         matches!(self.phase, Phase::Done)
     }
 
+    /// Bytes that are here or that the peer may still send before anything is read: its window, as far as the message needs
+    /// it. QUIC doesn't tell how much of it has come.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        let ahead = self.ahead.iter().map(Bytes::len).sum::<usize>();
+        if self.ending.is_some() {
+            return ahead;
+        }
+        let left = self.left.map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
+        left.min(ahead + self.connection.limits.stream_window)
+    }
+
     /// Tells the peer to stop sending; what has not been read is dropped.
     pub fn stop(&mut self, code: u64) {
         if self.ending.is_none() {

@@ -167,6 +167,12 @@ impl SendStream {
         self.stream.finish().map_err(|_| StreamError::Truncated)
     }
 
+    /// Bytes that QUIC has not taken yet.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.pending.iter().map(Bytes::len).sum()
+    }
+
     /// Hands what was taken to QUIC; what is left when the future is dropped stays for the next call.
     pub async fn flush(&mut self) -> Result<(), StreamError> {
         while self.pending.iter().any(|bytes| !bytes.is_empty()) {

@@ -89,8 +89,8 @@ impl Server {
             };
             let verdict = Verdict::default();
             let choice = Choice::new(self.served.clone(), incoming.local_ip());
-            let transport = self.transport.of(self.admission.distance(source));
-            let config = server_config(&choice, &self.keys, transport, verdict.clone());
+            let distance = self.admission.distance(source);
+            let config = server_config(&choice, &self.keys, self.transport.of(distance), verdict.clone());
             return Some(Handshake {
                 incoming,
                 config: Arc::new(config),
@@ -99,6 +99,7 @@ impl Server {
                 choice,
                 established: self.established.clone(),
                 windows: self.windows,
+                distance,
                 place,
             });
         }
@@ -146,6 +147,7 @@ pub struct Handshake {
     choice: Choice,
     established: Established,
     windows: WindowLimits,
+    distance: Distance,
     place: HandshakePlace,
 }
 
@@ -156,7 +158,7 @@ impl Handshake {
 
     /// Runs the handshake to its end. Dropped before the end, it is refused. The caller logs and counts a refusal.
     pub async fn finish(self) -> Result<Accepted, HandshakeError> {
-        let Handshake { incoming, config, verdict, timeout, choice, established, windows, place } = self;
+        let Handshake { incoming, config, verdict, timeout, choice, established, windows, distance, place } = self;
         let failed = |error| HandshakeError::from_quic(&error, verdict.refusal());
         let connecting = incoming.accept_with(config).map_err(failed)?;
         let connection = match tokio::time::timeout(timeout, connecting).await {
@@ -185,7 +187,8 @@ impl Handshake {
             cut(&connection, &error);
             return Err(error);
         }
-        Ok(Accepted { connection, peer, served: identity.id(), place })
+        let stream_window = windows.of_stream(distance);
+        Ok(Accepted { connection, peer, served: identity.id(), stream_window, place })
     }
 }
 
@@ -196,6 +199,8 @@ pub struct Accepted {
     pub peer: PeerIdentity,
     /// The workload that the connection is for: whose certificate the peer was shown.
     pub served: SpiffeId,
+    /// Bytes that the peer may send on one stream before any are read.
+    pub stream_window: u32,
     /// Its place among the peer's connections; to be kept as long as the connection is served.
     pub place: ConnectionPlace,
 }

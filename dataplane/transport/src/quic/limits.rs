@@ -51,7 +51,14 @@ impl WindowLimits {
         usize::try_from(whole - whole / 8).unwrap_or(usize::MAX).max(1)
     }
 
-    fn of_stream(&self, distance: Distance) -> u32 {
+    /// The window of a connection that carries so many streams: where there is nowhere else to put them it grows, so that none
+    /// of them stalls the others.
+    pub(super) fn of_connection(&self, distance: Distance, streams: usize) -> u32 {
+        let streams = u32::try_from(streams).unwrap_or(u32::MAX).saturating_add(1);
+        self.connection.max(self.of_stream(distance).saturating_mul(streams))
+    }
+
+    pub(super) fn of_stream(&self, distance: Distance) -> u32 {
         match distance {
             Distance::Near => self.stream,
             Distance::Far => self.far_stream,
@@ -222,6 +229,14 @@ impl Default for PoolLimits {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_crowded_connection_has_room_for_all_to_stall() {
+        let windows = WindowLimits::default();
+        assert_eq!(windows.of_connection(Distance::Far, 56), windows.connection);
+        assert_eq!(windows.of_connection(Distance::Far, 200), 201 * windows.far_stream);
+        assert_eq!(windows.of_connection(Distance::Far, 5_000), u32::MAX);
+    }
 
     #[test]
     fn stalled_streams_leave_room_for_others() {

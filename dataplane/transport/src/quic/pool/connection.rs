@@ -11,7 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::{Inner, PeerKey};
 use crate::h3;
 use crate::quic::endpoint::{NO_ERROR, cut};
-use crate::quic::limits::Distance;
+use crate::quic::limits::{Distance, WindowLimits};
 use crate::tls::{self, Credentials, IdentityHandle};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +63,15 @@ impl Pooled {
 
     pub(super) fn made_at(&self) -> Instant {
         self.made_at
+    }
+
+    /// Gives the connection the window that its streams need.
+    fn fit(&self, windows: &WindowLimits) {
+        let needed = windows.of_connection(self.distance, self.open_streams());
+        if needed > self.window.get() {
+            self.window.set(needed);
+            self.connection.set_receive_window(needed.into());
+        }
     }
 
     /// Sends something that must be acknowledged: what was lost is then found out a round trip after the path is back,
@@ -156,7 +165,9 @@ pub(super) fn adopt(
     credentials: Arc<Credentials>,
     distance: Distance,
 ) -> Rc<Pooled> {
-    let (client, driver) = h3::connect(connection.clone(), pool.h3.clone());
+    let window = pool.dialer.windows().of_stream(distance);
+    let limits = h3::Limits { stream_window: usize::try_from(window).unwrap_or(usize::MAX), ..pool.h3.clone() };
+    let (client, driver) = h3::connect(connection.clone(), limits);
     let pooled = Rc::new(Pooled {
         client,
         connection,
@@ -220,6 +231,7 @@ fn look_at(pool: &Weak<Inner>, key: &PeerKey, pooled: &Rc<Pooled>, watch: &mut W
         pool.stats.distrusted.add();
         return;
     }
+    pooled.fit(pool.dialer.windows());
     listen(&pool, key, pooled, watch, now);
     if pooled.state.get() == State::Retired || pooled.client.is_draining() {
         pooled.retire();
