@@ -171,8 +171,14 @@ impl AppPool {
         match self.h2.slot(socket, dial).await {
             Ok(slot) => Ok((slot, socket)),
             Err(NoStream::Dial(failure)) => Err(failure),
-            Err(error @ (NoStream::Settings(_) | NoStream::Late { .. })) => {
-                Err(not_connected(socket, &error.to_string()))
+            Err(error @ NoStream::Settings(_)) => Err(not_connected(socket, &error.to_string())),
+            Err(NoStream::Late { patience, connections }) => {
+                let address = match socket {
+                    PlainSocket::Served(served) => served.address(),
+                    PlainSocket::Outside(outside) => outside.address(),
+                };
+                let (address, wait_ms) = (address.to_string(), patience.as_millis());
+                Err(Failure::AppSaturated { address, wait_ms, connections })
             }
         }
     }

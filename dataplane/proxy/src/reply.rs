@@ -111,6 +111,8 @@ pub enum Flag {
     UpstreamProtocol,
     /// A TCP connection denied by authorization.
     Deny,
+    /// All that the app takes at once was in use.
+    UpstreamOverflow,
 }
 
 impl Flag {
@@ -131,6 +133,7 @@ impl Flag {
             Flag::DownstreamProtocol => "DPE",
             Flag::UpstreamProtocol => "UPE",
             Flag::Deny => "DENY",
+            Flag::UpstreamOverflow => "UO",
         }
     }
 }
@@ -154,6 +157,8 @@ pub enum Failure {
     PeerConnect { address: String, reason: String },
     #[error("cannot connect to the app at {address}: {reason}")]
     AppConnect { address: String, reason: String },
+    #[error("no free stream to {address} within {wait_ms} ms on {connections} connections")]
+    AppSaturated { address: String, wait_ms: u128, connections: usize },
     #[error("cannot reach {address} outside the mesh: {reason}")]
     Passthrough { address: String, reason: String },
     #[error("{to} did not take the request: {error}")]
@@ -232,6 +237,9 @@ impl Failure {
             }
             Failure::AppConnect { .. } => {
                 verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamFailure, "connect", "app_connect", 14)
+            }
+            Failure::AppSaturated { .. } => {
+                verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamOverflow, "connect", "app_saturated", 14)
             }
             Failure::Passthrough { .. } => {
                 verdict(StatusCode::BAD_GATEWAY, Flag::UpstreamFailure, "connect", "passthrough", 14)
@@ -449,6 +457,15 @@ mod tests {
         );
         let nowhere = Failure::NoEndpoints { service: "shop/ü".to_owned() };
         check(&nowhere, Form::Grpc, "200 UH grpc=14 [inbound;balance;-;shop/? has no endpoints] ");
+    }
+
+    #[test]
+    fn a_saturated_app_is_no_unreachable_one() {
+        let saturated = Failure::AppSaturated { address: "127.0.0.9:80".to_owned(), wait_ms: 5_000, connections: 16 };
+        let told = "no free stream to 127.0.0.9:80 within 5000 ms on 16 connections";
+        let expect = format!("503 UO grpc=- [inbound;connect;-;{told}] weft inbound connect: {told}");
+        check(&saturated, Form::Http, &expect);
+        assert!(!saturated.is_unreachable() && !saturated.is_refusal());
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use weft_transport::h2;
 use weft_transport::http::{HttpLimits, StreamError};
@@ -49,12 +50,34 @@ pub(super) enum NoStream<E> {
 }
 
 /// The connections to one socket, and who waits for a stream.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Socket {
     connections: RefCell<Vec<h2::ClientConn>>,
     room: h2::Room,
     dialling: Cell<bool>,
     waiting: Cell<usize>,
+    /// Whoever holds its one permit is first in the queue: only they take a stream or begin a dial. The semaphore hands
+    /// it on in the order of asking, so that nobody is overtaken.
+    turn: Semaphore,
+}
+
+impl Default for Socket {
+    fn default() -> Self {
+        Self {
+            connections: RefCell::default(),
+            room: h2::Room::default(),
+            dialling: Cell::default(),
+            waiting: Cell::default(),
+            turn: Semaphore::new(1),
+        }
+    }
+}
+
+/// How the first in the queue goes on.
+enum Next<'s> {
+    Use(h2::Slot),
+    /// With a connection of its own: it has left the queue to those behind it.
+    Dial(Dialling<'s>),
 }
 
 impl<K: Copy + Eq + Hash> Multiplexed<K> {
@@ -78,29 +101,48 @@ impl<K: Copy + Eq + Hash> Multiplexed<K> {
         let socket = Rc::clone(self.sockets.borrow_mut().entry(to).or_default());
         let deadline = Instant::now() + self.patience;
         let _waiting = Waiting::behind(&socket.waiting);
+        loop {
+            let next = match tokio::time::timeout_at(deadline, self.first_in_line(&socket)).await {
+                Ok(next) => next,
+                Err(_) => {
+                    self.stats.timed_out.add(1);
+                    let connections = socket.connections.borrow().len();
+                    return Err(NoStream::Late { patience: self.patience, connections });
+                }
+            };
+            let dialling = match next {
+                Next::Use(slot) => return Ok(slot),
+                Next::Dial(dialling) => dialling,
+            };
+            // An app that allows no stream at all for now is waited for like one whose streams are in use.
+            if let Some(slot) = dialling.connect(&self.limits, &dial).await? {
+                return Ok(slot);
+            }
+        }
+    }
+
+    /// Waits in the queue, and as its first until there is a stream or room for a connection. Cancel safe.
+    async fn first_in_line<'s>(&self, socket: &'s Socket) -> Next<'s> {
         let mut queued = false;
+        let mut queue = || {
+            if !std::mem::replace(&mut queued, true) {
+                self.stats.queued.add(1);
+            }
+        };
+        let _turn = socket.turn(&mut queue).await;
         loop {
             let mut changed = pin!(socket.room.changed());
             changed.as_mut().enable();
             if let Some(slot) = socket.slot() {
-                return Ok(slot);
+                return Next::Use(slot);
             }
-            let connections = socket.connections.borrow().len();
-            let late = NoStream::Late { patience: self.patience, connections };
-            if connections < self.most && !socket.dialling.get() {
-                if Instant::now() >= deadline {
-                    return Err(late);
+            if !socket.dialling.get() {
+                if socket.connections.borrow().len() < self.most {
+                    return Next::Dial(Dialling::of(socket));
                 }
-                socket.add(&self.limits, &dial).await?;
-                continue;
+                queue();
             }
-            if !socket.dialling.get() && !std::mem::replace(&mut queued, true) {
-                self.stats.queued.add(1);
-            }
-            if tokio::time::timeout_at(deadline, changed).await.is_err() {
-                self.stats.timed_out.add(1);
-                return Err(late);
-            }
+            changed.await;
         }
     }
 
@@ -125,16 +167,15 @@ impl Socket {
         connections.iter().find_map(h2::ClientConn::slot)
     }
 
-    async fn add<S, E>(&self, limits: &h2::Limits, dial: &impl AsyncFn() -> Result<S, E>) -> Result<(), NoStream<E>>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + 'static,
-    {
-        let _dialling = Dialling::of(self);
-        let io = dial().await.map_err(NoStream::Dial)?;
-        let conn = h2::ClientConn::connect_with(io, limits, self.room.clone()).await.map_err(NoStream::Settings)?;
-        conn.settled().await.map_err(NoStream::Settings)?;
-        self.connections.borrow_mut().push(conn);
-        Ok(())
+    /// Waits until all who asked before have been served.
+    async fn turn(&self, queue: impl FnOnce()) -> SemaphorePermit<'_> {
+        if let Ok(turn) = self.turn.try_acquire() {
+            return turn;
+        }
+        if !self.dialling.get() {
+            queue();
+        }
+        self.turn.acquire().await.expect("nobody closes it")
     }
 }
 
@@ -146,12 +187,30 @@ impl<'s> Dialling<'s> {
         socket.dialling.set(true);
         Self(socket)
     }
+
+    /// Adds a connection, and takes its first stream for whoever dials.
+    async fn connect<S, E>(
+        self,
+        limits: &h2::Limits,
+        dial: &impl AsyncFn() -> Result<S, E>,
+    ) -> Result<Option<h2::Slot>, NoStream<E>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let io = dial().await.map_err(NoStream::Dial)?;
+        let room = self.0.room.clone();
+        let conn = h2::ClientConn::connect_with(io, limits, room).await.map_err(NoStream::Settings)?;
+        conn.settled().await.map_err(NoStream::Settings)?;
+        let slot = conn.slot();
+        self.0.connections.borrow_mut().push(conn);
+        Ok(slot)
+    }
 }
 
 impl Drop for Dialling<'_> {
     fn drop(&mut self) {
         self.0.dialling.set(false);
-        self.0.room.wake_all();
+        self.0.room.wake_one();
     }
 }
 

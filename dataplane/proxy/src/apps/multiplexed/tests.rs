@@ -199,3 +199,49 @@ fn a_request_that_is_given_up_leaves_the_queue_whole() {
         assert_eq!(pool.sockets.borrow()[&0].waiting.get(), 0);
     });
 }
+
+#[test]
+fn nobody_overtakes_who_waited_before() {
+    run(async {
+        let (app, pool) = (App::new(1), pool(1, 5000));
+        let dial = async || Ok::<_, &str>(app.dial());
+        let slot = pool.slot(0, dial).await.unwrap();
+        let served = Rc::new(RefCell::new(Vec::new()));
+        let waiting: Vec<_> = (0..5)
+            .map(|nth| {
+                let (app, pool, served) = (Rc::clone(&app), Rc::clone(&pool), Rc::clone(&served));
+                tokio::task::spawn_local(async move {
+                    let slot = pool.slot(0, async || Ok::<_, &str>(app.dial())).await.unwrap();
+                    served.borrow_mut().push(nth);
+                    drop(slot);
+                })
+            })
+            .collect();
+        until(|| pool.sockets.borrow()[&0].waiting.get() == 5).await;
+        drop(slot);
+        assert!(pool.standing(0).is_none());
+        let mut newcomer = pin!(pool.slot(0, dial));
+        assert!(futures_util::poll!(newcomer.as_mut()).is_pending(), "the stream is for who was woken");
+        drop(newcomer.await.unwrap());
+        assert_eq!(*served.borrow(), [0, 1, 2, 3, 4]);
+        for waiting in waiting {
+            waiting.await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_stream_that_comes_free_during_a_dial_is_not_left_unused() {
+    run(async {
+        let (app, pool) = (App::new(1), pool(2, 5000));
+        let slot = pool.slot(0, async || Ok::<_, &str>(app.dial())).await.unwrap();
+        let dials_for_ever = async || std::future::pending::<Result<DuplexStream, &str>>().await;
+        let mut dialling = pin!(pool.slot(0, dials_for_ever));
+        assert!(futures_util::poll!(dialling.as_mut()).is_pending());
+        let mut behind = pin!(pool.slot(0, dials_for_ever));
+        assert!(futures_util::poll!(behind.as_mut()).is_pending());
+        drop(slot);
+        behind.await.unwrap();
+        assert!(futures_util::poll!(dialling.as_mut()).is_pending());
+    });
+}
