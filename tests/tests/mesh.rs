@@ -28,6 +28,7 @@ mod mesh {
     mod real;
     mod rogue;
     mod rolling;
+    mod stalled;
     mod standing;
     #[path = "../../../dataplane/transport/src/quic/tests/tls12.rs"]
     mod tls12;

@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::runtime::LocalOptions;
+use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 use weft_filter_host::{Host, HostConfig};
 use weft_transport::capture;
-use weft_transport::quic::{self, Dialer, Pool, PoolLimits, Server, SharedKeys, TransportLimits};
+use weft_transport::quic::{self, Dialer, Pool, PoolLimits, Server, SharedKeys, TransportLimits, WindowLimits};
 use weft_transport::tls::IdentityHandle;
 
 use crate::admin::{Admin, Door};
@@ -26,6 +27,7 @@ use crate::heartbeat::{Heart, Heartbeats};
 use crate::listeners::{self, Sockets};
 use crate::shared::Shared;
 use crate::signals::Signals;
+use crate::stalls::SWEEP;
 use crate::state::State;
 use crate::telemetry::{LogLevel, throttle};
 use crate::worker::Worker;
@@ -280,6 +282,15 @@ fn transport_limits(config: &Config) -> TransportLimits {
         peer_connections: limits.max_peer_connections,
         connections_per_source: limits.max_peer_connections_per_source,
         connections_per_identity: limits.max_peer_connections_per_identity,
+        windows: WindowLimits {
+            stream: limits.quic_stream_window_bytes,
+            far_stream: limits.quic_far_stream_window_bytes,
+            far_from: Duration::from_millis(limits.quic_far_from_ms),
+            connection: limits.quic_connection_window_bytes,
+        },
+        send_window: limits.quic_send_window_bytes,
+        idle_timeout: Duration::from_secs(limits.peer_silence_s),
+        handshake_timeout: Duration::from_millis(limits.peer_handshake_timeout_ms),
         ..TransportLimits::default()
     }
 }
@@ -290,6 +301,11 @@ fn pool_limits(config: &Config) -> PoolLimits {
         streams_per_connection: limits.peer_streams_per_connection,
         connections_per_peer: limits.peer_connections,
         idle_timeout: Duration::from_secs(limits.peer_idle_timeout_s),
+        dial_timeout: Duration::from_millis(limits.peer_dial_timeout_ms),
+        suspect_after: Duration::from_millis(limits.peer_suspect_after_ms),
+        elsewhere_after: Duration::from_millis(limits.peer_elsewhere_after_ms),
+        patience: Duration::from_secs(limits.peer_silence_s),
+        forgotten_after: Duration::from_millis(limits.peer_forgotten_after_ms),
         ..PoolLimits::default()
     }
 }
@@ -298,12 +314,15 @@ fn pool_limits(config: &Config) -> PoolLimits {
 async fn tend(worker: &Rc<Worker>) {
     let mut swapped = worker.shared.swapped.subscribe();
     let mut sweep = tokio::time::interval(Duration::from_secs(5));
+    let mut stalls = tokio::time::interval(SWEEP);
+    stalls.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let series_idle = Duration::from_secs(worker.shared.config.limits.metric_series_idle_s);
     let between = (series_idle / 10).clamp(Duration::from_secs(1), Duration::from_secs(60));
     let mut series = tokio::time::interval(between);
     loop {
         tokio::select! {
             _ = sweep.tick() => worker.apps.expire(),
+            _ = stalls.tick() => worker.stalls.sweep(Instant::now()),
             _ = series.tick(), if !series_idle.is_zero() => worker.ledger.metrics.expire(worker.now(), series_idle),
             changed = swapped.changed() => {
                 if changed.is_err() {

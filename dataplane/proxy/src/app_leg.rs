@@ -20,12 +20,10 @@ use crate::record::Unanswered;
 use crate::relay::{self, Idle, Terms};
 use crate::reply::Party;
 use crate::sockets::PlainSocket;
-use crate::telemetry::counters::Counters;
+use crate::telemetry::counters::{Counters, Limited};
 
-/// Times that a request is sent again after the app refused it unprocessed. An app that ends its connections by GOAWAY
-/// refuses what was sent too soon each time, so a crowd needs several.
-const MAX_REFUSALS: u32 = 16;
-/// The pause after the second refusal; it doubles up to [`MAX_PAUSE`].
+/// The pause after an app's second refusal of a request; it doubles up to [`MAX_PAUSE`]. Not in the configuration: short
+/// enough for nobody to notice, long enough for an app that renews its connection.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const MAX_PAUSE: Duration = Duration::from_millis(250);
 
@@ -39,7 +37,10 @@ pub struct AppLeg<'a> {
     /// The worker's clock.
     pub now: Duration,
     pub connect_timeout: Duration,
-    pub idle: Idle,
+    /// Times that a request is sent again after the app refused it unprocessed. An app that ends its connections by GOAWAY
+    /// refuses what was sent too soon each time, so a crowd needs several.
+    pub resends: u32,
+    pub idle: Idle<'a>,
 }
 
 impl AppLeg<'_> {
@@ -57,7 +58,7 @@ impl AppLeg<'_> {
         loop {
             match self.attempt(sockets, version, new, permit, filtered, call).await {
                 Err(Failed::Unprocessed(failure, again))
-                    if failure.is_refusal() && refusals < MAX_REFUSALS && call.rewind() =>
+                    if failure.is_refusal() && refusals < self.resends && call.rewind() =>
                 {
                     permit = again;
                     refusals += 1;
@@ -74,7 +75,12 @@ impl AppLeg<'_> {
                     permit = again;
                     new = true;
                 }
-                ended => return ended,
+                ended => {
+                    if refusals > 0 && refusals == self.resends && ended.is_err() {
+                        Limited::AppResends.hit();
+                    }
+                    return ended;
+                }
             }
             self.counters.retries.increment(1);
         }
@@ -140,7 +146,7 @@ fn is_idempotent(method: &Method) -> bool {
 /// The client was not answered. What broke off behind a final head is in the record.
 pub async fn exchange(
     streams: (SendBody<'_>, ResponseRecv<'_>),
-    idle: Idle,
+    idle: Idle<'_>,
     filtered: &mut Filtered<'_>,
     call: &mut Call<'_, '_>,
     to: Party,

@@ -164,6 +164,33 @@ pub struct Limits {
     pub late_upload_idle_timeout_s: u64,
     /// Bytes of a request body that are kept until its answer comes, so that what nobody processed can be sent again.
     pub replay_buffer_bytes: usize,
+    /// Bytes that the process may hold for streams whose receivers take nothing, both directions and all protocols. Above:
+    /// those that have stalled longest are reset and counted.
+    pub stalled_bytes: u64,
+    /// A stream that waits for its receiver for less has not stalled.
+    pub stalled_after_ms: u64,
+    /// HTTP/2 with apps: bytes of one stream that may come before any are read.
+    pub h2_stream_window_bytes: u32,
+    /// The same for a whole connection with few streams; it grows with their number.
+    pub h2_connection_window_bytes: u32,
+    /// HTTP/2 with apps: bytes of one stream that may wait to be written.
+    pub h2_send_buffer_bytes: usize,
+    /// Mesh: bytes of one stream that a peer may send before any are read.
+    pub quic_stream_window_bytes: u32,
+    /// The same for peers that are far away, on connections of their own.
+    pub quic_far_stream_window_bytes: u32,
+    /// The round trip from which on a peer is far away.
+    pub quic_far_from_ms: u64,
+    /// Mesh: bytes of one connection over all its streams. A connection gets no more requests than may all stall in it.
+    pub quic_connection_window_bytes: u32,
+    /// Mesh: bytes of one connection that are kept until its peer has acknowledged them.
+    pub quic_send_window_bytes: u32,
+    /// Times that a request is sent again to an app that refused it unprocessed.
+    pub app_resends: u32,
+    /// Endpoints that one request tries.
+    pub endpoints_tried: usize,
+    /// Addresses of one name outside the mesh that are tried.
+    pub outside_addresses: usize,
     /// Concurrent requests of one peer connection.
     pub max_streams_per_connection: u32,
     /// Connections of peers, per worker. Above: refused and counted.
@@ -180,6 +207,18 @@ pub struct Limits {
     pub peer_connections: usize,
     /// An unused connection to a peer is closed after this.
     pub peer_idle_timeout_s: u64,
+    /// How long a dial to a peer may take.
+    pub peer_dial_timeout_ms: u64,
+    /// How long a peer's handshake may take.
+    pub peer_handshake_timeout_ms: u64,
+    /// A connection to a peer that owes an answer for this long is suspect: new requests go to another one.
+    pub peer_suspect_after_ms: u64,
+    /// How long a request that may go to another endpoint waits for a new connection to a peer that fell silent.
+    pub peer_elsewhere_after_ms: u64,
+    /// How long a silent connection, and what waits on it, is kept.
+    pub peer_silence_s: u64,
+    /// A suspect connection is closed when a younger one to the same peer has lived for this long.
+    pub peer_forgotten_after_ms: u64,
     /// Metric series of a pair of workloads that nothing refers to any more are kept this long; 0 = for ever.
     pub metric_series_idle_s: u64,
     /// Metric series of one worker; what comes after is counted under `overflow`.
@@ -199,6 +238,13 @@ pub struct Limits {
 /// More fields than this fit no head.
 const MAX_HTTP_FIELDS: usize = 128;
 
+/// A window below one frame of HTTP/2 or a few datagrams of QUIC only costs round trips.
+const LEAST_WINDOW: u64 = 16 * 1_024;
+
+/// The most that HTTP/2 can say.
+//= rfc9113#section-6.9.1
+const MAX_H2_WINDOW: u64 = (1 << 31) - 1;
+
 impl Limits {
     /// What each HTTP codec keeps to.
     pub fn http(&self) -> HttpLimits {
@@ -209,8 +255,93 @@ impl Limits {
             trailer_bytes: self.http_trailer_bytes,
             head_timeout: Duration::from_millis(self.http_head_timeout_ms),
             idle_timeout: Duration::from_secs(self.http_idle_timeout_s),
+            h2_stream_window: self.h2_stream_window_bytes,
+            h2_connection_window: self.h2_connection_window_bytes,
+            h2_send_buffer: self.h2_send_buffer_bytes,
             ..HttpLimits::default()
         }
+    }
+}
+
+impl Limits {
+    /// # Errors
+    /// A number is out of its bounds, or fits another one badly: the key, and what is wrong.
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        for (key, value, least, most) in self.bounds() {
+            if value < least {
+                return Err((key, format!("must be at least {least}")));
+            }
+            if value > most {
+                return Err((key, format!("must be at most {most}")));
+            }
+        }
+        for (key, larger, smaller_key, smaller) in [
+            (
+                "limits.quic_far_stream_window_bytes",
+                self.quic_far_stream_window_bytes,
+                "limits.quic_stream_window_bytes",
+                self.quic_stream_window_bytes,
+            ),
+            (
+                "limits.quic_connection_window_bytes",
+                self.quic_connection_window_bytes,
+                "limits.quic_far_stream_window_bytes",
+                self.quic_far_stream_window_bytes,
+            ),
+        ] {
+            if larger < smaller {
+                return Err((key, format!("must be at least {smaller_key}, which is {smaller}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Key, value, least and most of each number that has bounds.
+    fn bounds(&self) -> [(&'static str, u64, u64, u64); 38] {
+        const ANY: u64 = u64::MAX;
+        /// More than a year, in milliseconds: what is longer is a mistake, and may be more than a clock holds.
+        const LONG: u64 = 400 * 24 * 3_600 * 1_000;
+        [
+            ("limits.http_head_bytes", self.http_head_bytes as u64, 1, ANY),
+            ("limits.http_fields", self.http_fields as u64, 1, MAX_HTTP_FIELDS as u64),
+            ("limits.http_target_bytes", self.http_target_bytes as u64, 1, ANY),
+            ("limits.http_head_timeout_ms", self.http_head_timeout_ms, 1, LONG),
+            ("limits.http_idle_timeout_s", self.http_idle_timeout_s, 1, LONG / 1_000),
+            ("limits.max_connections", self.max_connections as u64, 1, ANY),
+            ("limits.app_h2_connections", self.app_h2_connections as u64, 1, ANY),
+            ("limits.stalled_bytes", self.stalled_bytes, 1 << 20, ANY),
+            ("limits.stalled_after_ms", self.stalled_after_ms, 1, LONG),
+            ("limits.h2_stream_window_bytes", self.h2_stream_window_bytes.into(), LEAST_WINDOW, MAX_H2_WINDOW),
+            ("limits.h2_connection_window_bytes", self.h2_connection_window_bytes.into(), 65_535, MAX_H2_WINDOW),
+            ("limits.h2_send_buffer_bytes", self.h2_send_buffer_bytes as u64, LEAST_WINDOW, MAX_H2_WINDOW),
+            ("limits.quic_stream_window_bytes", self.quic_stream_window_bytes.into(), LEAST_WINDOW, ANY),
+            ("limits.quic_far_stream_window_bytes", self.quic_far_stream_window_bytes.into(), LEAST_WINDOW, ANY),
+            ("limits.quic_connection_window_bytes", self.quic_connection_window_bytes.into(), LEAST_WINDOW, ANY),
+            ("limits.quic_send_window_bytes", self.quic_send_window_bytes.into(), LEAST_WINDOW, ANY),
+            ("limits.quic_far_from_ms", self.quic_far_from_ms, 0, LONG),
+            ("limits.endpoints_tried", self.endpoints_tried as u64, 1, 1_024),
+            ("limits.app_resends", self.app_resends.into(), 0, 1_024),
+            ("limits.outside_addresses", self.outside_addresses as u64, 1, 1_024),
+            ("limits.max_streams_per_connection", self.max_streams_per_connection.into(), 1, ANY),
+            ("limits.max_peer_connections", self.max_peer_connections as u64, 1, ANY),
+            ("limits.max_peer_connections_per_source", self.max_peer_connections_per_source as u64, 1, ANY),
+            ("limits.max_peer_connections_per_identity", self.max_peer_connections_per_identity as u64, 1, ANY),
+            ("limits.max_handshakes", self.max_handshakes as u64, 1, ANY),
+            ("limits.peer_streams_per_connection", self.peer_streams_per_connection as u64, 1, ANY),
+            ("limits.peer_connections", self.peer_connections as u64, 1, ANY),
+            ("limits.peer_idle_timeout_s", self.peer_idle_timeout_s, 1, LONG / 1_000),
+            ("limits.peer_dial_timeout_ms", self.peer_dial_timeout_ms, 1, LONG),
+            ("limits.peer_handshake_timeout_ms", self.peer_handshake_timeout_ms, 1, LONG),
+            ("limits.peer_suspect_after_ms", self.peer_suspect_after_ms, 10, LONG),
+            ("limits.peer_elsewhere_after_ms", self.peer_elsewhere_after_ms, 1, LONG),
+            // QUIC tells the idle timeout in milliseconds, of which the transport takes 32 bits.
+            ("limits.peer_silence_s", self.peer_silence_s, 4, u64::from(u32::MAX) / 1_000),
+            ("limits.peer_forgotten_after_ms", self.peer_forgotten_after_ms, 1, LONG),
+            ("limits.metric_series_per_worker", self.metric_series_per_worker as u64, 1, ANY),
+            ("limits.access_log_queue_lines", self.access_log_queue_lines as u64, 1, ANY),
+            ("limits.side_connections", self.side_connections as u64, 1, ANY),
+            ("limits.side_head_timeout_ms", self.side_head_timeout_ms, 1, LONG),
+        ]
     }
 }
 
@@ -233,6 +364,19 @@ impl Default for Limits {
             tunnel_idle_timeout_s: 3_600,
             late_upload_idle_timeout_s: 60,
             replay_buffer_bytes: 64 * 1_024,
+            stalled_bytes: 256 << 20,
+            stalled_after_ms: 1_000,
+            h2_stream_window_bytes: 128 * 1_024,
+            h2_connection_window_bytes: 1 << 20,
+            h2_send_buffer_bytes: 64 * 1_024,
+            quic_stream_window_bytes: 256 * 1_024,
+            quic_far_stream_window_bytes: 4 << 20,
+            quic_far_from_ms: 8,
+            quic_connection_window_bytes: 256 << 20,
+            quic_send_window_bytes: 8 << 20,
+            app_resends: 16,
+            endpoints_tried: 16,
+            outside_addresses: 8,
             max_streams_per_connection: 1_024,
             max_peer_connections: 8_192,
             max_peer_connections_per_source: 512,
@@ -241,6 +385,12 @@ impl Default for Limits {
             peer_streams_per_connection: 256,
             peer_connections: 4,
             peer_idle_timeout_s: 60,
+            peer_dial_timeout_ms: 2_000,
+            peer_handshake_timeout_ms: 5_000,
+            peer_suspect_after_ms: 750,
+            peer_elsewhere_after_ms: 600,
+            peer_silence_s: 60,
+            peer_forgotten_after_ms: 5_000,
             metric_series_idle_s: 3_600,
             metric_series_per_worker: 10_000,
             metric_sources_per_identity: 64,
@@ -276,34 +426,7 @@ impl Config {
         if let Err(wrong) = crate::telemetry::check_log_filter(&config.log) {
             return refuse("log", wrong);
         }
-        if config.limits.http_fields > MAX_HTTP_FIELDS {
-            return refuse("limits.http_fields", format!("must be at most {MAX_HTTP_FIELDS}"));
-        }
-        for (key, limit) in [
-            ("limits.http_head_bytes", config.limits.http_head_bytes as u64),
-            ("limits.http_fields", config.limits.http_fields as u64),
-            ("limits.http_target_bytes", config.limits.http_target_bytes as u64),
-            ("limits.http_head_timeout_ms", config.limits.http_head_timeout_ms),
-            ("limits.http_idle_timeout_s", config.limits.http_idle_timeout_s),
-            ("limits.max_connections", config.limits.max_connections as u64),
-            ("limits.app_h2_connections", config.limits.app_h2_connections as u64),
-            ("limits.max_streams_per_connection", u64::from(config.limits.max_streams_per_connection)),
-            ("limits.max_peer_connections", config.limits.max_peer_connections as u64),
-            ("limits.max_peer_connections_per_source", config.limits.max_peer_connections_per_source as u64),
-            ("limits.max_peer_connections_per_identity", config.limits.max_peer_connections_per_identity as u64),
-            ("limits.max_handshakes", config.limits.max_handshakes as u64),
-            ("limits.peer_streams_per_connection", config.limits.peer_streams_per_connection as u64),
-            ("limits.peer_connections", config.limits.peer_connections as u64),
-            ("limits.peer_idle_timeout_s", config.limits.peer_idle_timeout_s),
-            ("limits.metric_series_per_worker", config.limits.metric_series_per_worker as u64),
-            ("limits.access_log_queue_lines", config.limits.access_log_queue_lines as u64),
-            ("limits.side_connections", config.limits.side_connections as u64),
-            ("limits.side_head_timeout_ms", config.limits.side_head_timeout_ms),
-        ] {
-            if limit == 0 {
-                return refuse(key, "must be at least 1".to_owned());
-            }
-        }
+        config.limits.check().map_err(|(key, message)| ConfigError::Value { path: path.to_owned(), key, message })?;
         if let Some(port) = config.workload.ports.iter().find(|port| port.protocol == Protocol::Udp) {
             return refuse("workload.ports", format!("port {}: UDP is not carried yet", port.port));
         }
@@ -412,6 +535,12 @@ listen: {explicit: '127.0.0.11:15080', mesh: '127.0.0.11:15008', admin: '127.0.0
         refused(("name: reviews-1", "name: 'Bad Name'"), "'Bad Name' is no name");
         refused(("name: reviews-1", "log: inof\nname: reviews-1"), "'inof' is no level");
         refused(("name: reviews-1", "limits: {max_connections: 0}\nname: reviews-1"), "limits.max_connections");
+        refused(("name: reviews-1", "limits: {http_fields: 129}\nname: reviews-1"), "http_fields: must be at most 128");
+        refused(("name: reviews-1", "limits: {stalled_bytes: 10}\nname: reviews-1"), "stalled_bytes: must be at least");
+        refused(
+            ("name: reviews-1", "limits: {quic_far_stream_window_bytes: 65536}\nname: reviews-1"),
+            "must be at least limits.quic_stream_window_bytes, which is 262144",
+        );
         refused(("protocol: http", "protocol: udp"), "UDP is not carried yet");
         refused(("127.0.0.11:15000", "10.0.0.1:15000"), "not a loopback");
         refused(("https://127", "http://127"), "must start with https://");

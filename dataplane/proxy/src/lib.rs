@@ -20,6 +20,7 @@ pub mod apps;
 pub mod destination;
 pub mod snapshot;
 pub mod sockets;
+pub mod stalls;
 
 pub mod app;
 pub mod capturing;

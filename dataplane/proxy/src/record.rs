@@ -145,6 +145,15 @@ impl Record {
                 self.log(|log| log.reason = Some(failure.to_string()));
                 None
             }
+            ExchangeError::Stalled(stalled) => {
+                let failure = Failure::Stalled(stalled);
+                if self.code == 0 {
+                    return Some(Unanswered { failure, unprocessed: false, lost: false });
+                }
+                self.flag = failure.verdict().flag;
+                self.log(|log| log.reason = Some(failure.to_string()));
+                None
+            }
             ExchangeError::ClientGone => {
                 self.flag = Flag::Downstream;
                 if self.code == 0 {

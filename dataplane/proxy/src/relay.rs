@@ -21,6 +21,7 @@ pub use source::Source;
 
 use crate::filtering::Filtered;
 use crate::mesh;
+use crate::stalls::{Stalled, Stalls};
 use crate::telemetry::series::Counter;
 
 /// What has passed in one direction. Written as it happens, so that a cancelled pump still tells.
@@ -53,45 +54,80 @@ enum PumpError {
     Source(StreamError),
     /// The sink is gone.
     Sink,
+    /// The sink took nothing for too long, and was reset.
+    Stalled(Stalled),
+}
+
+impl From<Stalled> for PumpError {
+    fn from(stalled: Stalled) -> Self {
+        PumpError::Stalled(stalled)
+    }
 }
 
 /// Moves a body from `from` to `to` until its clean end, trailers included. A source that breaks off aborts the sink behind
 /// what it was given. A sink that takes no more leaves the source as it is: what nobody processed is sent again from there.
-async fn pump(from: &mut Source<'_>, to: &mut SendBody<'_>, progress: &Progress) -> Result<(), PumpError> {
-    let end = pump_frames(from, to, progress).await;
-    if let Err(PumpError::Source(_)) = &end {
-        to.abort(Code::REQUEST_CANCELLED).await;
+async fn pump(
+    from: &mut Source<'_>,
+    to: &mut SendBody<'_>,
+    progress: &Progress,
+    stalls: &Stalls,
+) -> Result<(), PumpError> {
+    let end = pump_frames(from, to, progress, stalls).await;
+    match &end {
+        Err(PumpError::Source(_)) => to.abort(Code::REQUEST_CANCELLED).await,
+        Err(PumpError::Stalled(_)) => to.reset(Code::EXCESSIVE_LOAD),
+        Err(PumpError::Sink) | Ok(()) => {}
     }
     end
 }
 
-async fn pump_frames(from: &mut Source<'_>, to: &mut SendBody<'_>, progress: &Progress) -> Result<(), PumpError> {
+async fn pump_frames(
+    from: &mut Source<'_>,
+    to: &mut SendBody<'_>,
+    progress: &Progress,
+    stalls: &Stalls,
+) -> Result<(), PumpError> {
     let sink = |_: StreamError| PumpError::Sink;
     loop {
-        match next_frame(from, to).await? {
+        match next_frame(from, to, stalls).await? {
             Some(Frame::Data(data)) => {
                 progress.moved(data.len());
-                to.data(data).await.map_err(sink)?;
+                let held = from.held() + to.held() + data.len();
+                stalls.unless_reset(held, to.data(data)).await?.map_err(sink)?;
             }
             Some(Frame::Trailers(mut trailers)) => {
                 mesh::strip(&mut trailers);
                 progress.grpc_status.set(grpc_status(&trailers).or(progress.grpc_status.get()));
-                return to.finish(Some(trailers)).await.map_err(sink);
+                return finish(to, Some(trailers), stalls).await;
             }
-            None => return to.finish(None).await.map_err(sink),
+            None => return finish(to, None, stalls).await,
         }
     }
 }
 
+/// What may wait to be written behind an exchange that is over.
+const LITTLE: usize = 16 * 1_024;
+
+/// Ends a message, and stays with it until most of it has been written.
+async fn finish(to: &mut SendBody<'_>, trailers: Option<HeaderMap>, stalls: &Stalls) -> Result<(), PumpError> {
+    stalls.unless_reset(to.held(), to.finish(trailers)).await?.map_err(|_| PumpError::Sink)?;
+    let held = to.held();
+    if held > LITTLE {
+        stalls.unless_reset(held, to.written()).await?;
+    }
+    Ok(())
+}
+
 /// The next frame of `from`. Where it is not there yet, `to` is flushed before the wait, and the wait ends when the reader
 /// of `to` has gone.
-async fn next_frame(from: &mut Source<'_>, to: &mut SendBody<'_>) -> Result<Option<Frame>, PumpError> {
+async fn next_frame(from: &mut Source<'_>, to: &mut SendBody<'_>, stalls: &Stalls) -> Result<Option<Frame>, PumpError> {
+    let held = from.held() + to.held();
     let mut frame = pin!(from.frame());
     let first = std::future::poll_fn(|cx| Poll::Ready(frame.as_mut().poll(cx))).await;
     if let Poll::Ready(frame) = first {
         return frame.map_err(PumpError::Source);
     }
-    to.flush().await.map_err(|_| PumpError::Sink)?;
+    stalls.unless_reset(held, to.flush()).await?.map_err(|_| PumpError::Sink)?;
     match select(frame, pin!(to.gone())).await {
         Either::Left((frame, _)) => frame.map_err(PumpError::Source),
         Either::Right(((), _)) => Err(PumpError::Sink),
@@ -115,16 +151,17 @@ pub struct Terms<'t, 'f> {
     pub upgrade: bool,
     /// The client sends its body only after a 100: a final answer before that ends the upload.
     pub expects: bool,
-    pub idle: Idle,
+    pub idle: Idle<'t>,
 }
 
-/// How long nothing may move.
+/// How long nothing may move, and the account of what is held meanwhile.
 #[derive(Debug, Clone, Copy)]
-pub struct Idle {
+pub struct Idle<'w> {
     /// In a tunnel.
     pub tunnel: Duration,
     /// In a request body whose answer is complete already.
     pub late_upload: Duration,
+    pub stalls: &'w Stalls,
 }
 
 /// How an exchange failed.
@@ -134,6 +171,8 @@ pub enum ExchangeError {
     Unanswered(SendError),
     /// The answer broke off after its head was sent.
     Broken(StreamError),
+    /// One of its directions stalled for too long.
+    Stalled(Stalled),
     /// The client went away.
     ClientGone,
 }
@@ -145,7 +184,7 @@ pub async fn exchange(
     mut terms: Terms<'_, '_>,
     (sent, received): (&Progress, &Progress),
 ) -> Result<(), ExchangeError> {
-    let mut upload = if terms.upgrade { Upload::Done } else { Upload::start(body, &mut up, sent) };
+    let mut upload = if terms.upgrade { Upload::Done } else { Upload::start(body, &mut up, sent, terms.idle.stalls) };
     let head = final_head(&mut upload, &mut answer, responder, &mut terms).await;
     let head = match head {
         Ok(head) => head,
@@ -251,7 +290,7 @@ async fn respond(
     if ended {
         return Ok(());
     }
-    let download = download(&mut source, &mut sink, received, terms.grpc);
+    let download = download(&mut source, &mut sink, received, terms);
     upload.race(pin!(download)).await?
 }
 
@@ -270,8 +309,9 @@ async fn switched(
     let responder = responder.take().expect("a response has one final head");
     let mut sink = responder.head(&head, false).await.map_err(|_| ExchangeError::ClientGone)?;
     sink.flush().await.map_err(|_| ExchangeError::ClientGone)?;
-    match tunnel((body, &mut sink), (&mut source, up), (sent, received), terms.idle.tunnel).await {
+    match tunnel((body, &mut sink), (&mut source, up), (sent, received), terms.idle).await {
         TunnelEnd::Finished | TunnelEnd::Idle => Ok(()),
+        TunnelEnd::Stalled(stalled) => Err(ExchangeError::Stalled(stalled)),
         TunnelEnd::ClientLost => Err(ExchangeError::ClientGone),
         TunnelEnd::ServerLost => Err(ExchangeError::Broken(StreamError::Truncated)),
     }
@@ -293,8 +333,8 @@ enum GivenUp {
 }
 
 impl<'u> Upload<'u> {
-    fn start(body: &'u mut Source<'_>, up: &'u mut SendBody<'_>, sent: &'u Progress) -> Self {
-        if body.is_end() { Upload::Done } else { Upload::Running(Box::pin(pump(body, up, sent))) }
+    fn start(body: &'u mut Source<'_>, up: &'u mut SendBody<'_>, sent: &'u Progress, stalls: &'u Stalls) -> Self {
+        if body.is_end() { Upload::Done } else { Upload::Running(Box::pin(pump(body, up, sent, stalls))) }
     }
 
     fn is_running(&self) -> bool {
@@ -309,8 +349,10 @@ impl<'u> Upload<'u> {
                 && let Poll::Ready(end) = upload.as_mut().poll(cx)
             {
                 *self = if end.is_ok() { Upload::Done } else { Upload::Refused };
-                if let Err(PumpError::Source(_)) = end {
-                    return Poll::Ready(Err(ExchangeError::ClientGone));
+                match end {
+                    Err(PumpError::Source(_)) => return Poll::Ready(Err(ExchangeError::ClientGone)),
+                    Err(PumpError::Stalled(stalled)) => return Poll::Ready(Err(ExchangeError::Stalled(stalled))),
+                    Err(PumpError::Sink) | Ok(()) => {}
                 }
             }
             other.as_mut().poll(cx).map(Ok)
@@ -329,6 +371,7 @@ impl<'u> Upload<'u> {
             Upload::Done | Upload::Refused => Poll::Ready(Ok(())),
             Upload::Running(upload) => match upload.as_mut().poll(cx) {
                 Poll::Ready(Err(PumpError::Source(_))) => Poll::Ready(Err(ExchangeError::ClientGone)),
+                Poll::Ready(Err(PumpError::Stalled(stalled))) => Poll::Ready(Err(ExchangeError::Stalled(stalled))),
                 Poll::Ready(_) => Poll::Ready(Ok(())),
                 Poll::Pending => still.as_mut().poll(cx).map(Ok),
             },
@@ -362,16 +405,21 @@ async fn download(
     from: &mut Source<'_>,
     to: &mut SendBody<'_>,
     progress: &Progress,
-    grpc: bool,
+    terms: &Terms<'_, '_>,
 ) -> Result<(), ExchangeError> {
-    match pump_frames(from, to, progress).await {
+    match pump_frames(from, to, progress, terms.idle.stalls).await {
         Ok(()) => Ok(()),
+        Err(PumpError::Stalled(stalled)) => {
+            to.reset(Code::EXCESSIVE_LOAD);
+            from.stop(Code::REQUEST_CANCELLED);
+            Err(ExchangeError::Stalled(stalled))
+        }
         Err(PumpError::Sink) => {
             from.stop(Code::REQUEST_CANCELLED);
             Err(ExchangeError::ClientGone)
         }
         // The app's own reset is the client's to see.
-        Err(PumpError::Source(error)) if grpc && !matches!(error, StreamError::Reset(_)) => {
+        Err(PumpError::Source(error)) if terms.grpc && !matches!(error, StreamError::Reset(_)) => {
             let mut trailers = HeaderMap::new();
             trailers.insert("grpc-status", HeaderValue::from_static("14"));
             trailers
@@ -398,6 +446,8 @@ pub enum TunnelEnd {
     ServerLost,
     /// Nothing moved for the idle timeout.
     Idle,
+    /// One of its directions stalled for too long.
+    Stalled(Stalled),
 }
 
 impl TunnelEnd {
@@ -407,6 +457,7 @@ impl TunnelEnd {
             TunnelEnd::ClientLost => "client lost",
             TunnelEnd::ServerLost => "server lost",
             TunnelEnd::Idle => "idle timeout",
+            TunnelEnd::Stalled(_) => "stalled",
         }
     }
 }
@@ -417,12 +468,12 @@ pub async fn tunnel(
     client: (&mut Source<'_>, &mut SendBody<'_>),
     server: (&mut Source<'_>, &mut SendBody<'_>),
     (up, down): (&Progress, &Progress),
-    idle: Duration,
+    idle: Idle<'_>,
 ) -> TunnelEnd {
     let end = {
         let both = async {
-            let upload = pin!(pump(client.0, server.1, up));
-            let download = pin!(pump(server.0, client.1, down));
+            let upload = pin!(pump(client.0, server.1, up, idle.stalls));
+            let download = pin!(pump(server.0, client.1, down, idle.stalls));
             match select(upload, download).await {
                 Either::Left((Ok(()), download)) => download.await.map_or_else(download_end, |()| TunnelEnd::Finished),
                 Either::Right((Ok(()), upload)) => upload.await.map_or_else(upload_end, |()| TunnelEnd::Finished),
@@ -430,7 +481,7 @@ pub async fn tunnel(
                 Either::Right((Err(error), _)) => download_end(error),
             }
         };
-        let still = until_still(|| up.bytes.get() + down.bytes.get(), idle);
+        let still = until_still(|| up.bytes.get() + down.bytes.get(), idle.tunnel);
         match select(pin!(both), pin!(still)).await {
             Either::Left((end, _)) => end,
             Either::Right(((), _)) => TunnelEnd::Idle,
@@ -453,6 +504,7 @@ fn upload_end(error: PumpError) -> TunnelEnd {
     match error {
         PumpError::Source(_) => TunnelEnd::ClientLost,
         PumpError::Sink => TunnelEnd::ServerLost,
+        PumpError::Stalled(stalled) => TunnelEnd::Stalled(stalled),
     }
 }
 
@@ -460,6 +512,7 @@ fn download_end(error: PumpError) -> TunnelEnd {
     match error {
         PumpError::Source(_) => TunnelEnd::ServerLost,
         PumpError::Sink => TunnelEnd::ClientLost,
+        PumpError::Stalled(stalled) => TunnelEnd::Stalled(stalled),
     }
 }
 

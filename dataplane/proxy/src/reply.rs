@@ -12,6 +12,8 @@ use weft_policy::route::{EgressRefusal, RouteRefusal};
 use weft_policy::text::printable;
 use weft_transport::http::{ResponseHead, StreamError};
 
+use crate::stalls::Stalled;
+
 /// The header that explains a local reply to a meshed peer: `side;stage;rule;reason`.
 pub const WEFT_REPLY: HeaderName = HeaderName::from_static("weft-reply");
 
@@ -113,6 +115,8 @@ pub enum Flag {
     Deny,
     /// All that the app takes at once was in use.
     UpstreamOverflow,
+    /// Reset to keep the budget of what stalled streams hold.
+    Overload,
 }
 
 impl Flag {
@@ -134,6 +138,7 @@ impl Flag {
             Flag::UpstreamProtocol => "UPE",
             Flag::Deny => "DENY",
             Flag::UpstreamOverflow => "UO",
+            Flag::Overload => "OM",
         }
     }
 }
@@ -159,6 +164,8 @@ pub enum Failure {
     AppConnect { address: String, reason: String },
     #[error("no free stream to {address} within {wait_ms} ms on {connections} connections")]
     AppSaturated { address: String, wait_ms: u128, connections: usize },
+    #[error("{0}")]
+    Stalled(Stalled),
     #[error("cannot reach {address} outside the mesh: {reason}")]
     Passthrough { address: String, reason: String },
     #[error("{to} did not take the request: {error}")]
@@ -241,6 +248,7 @@ impl Failure {
             Failure::AppSaturated { .. } => {
                 verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamOverflow, "connect", "app_saturated", 14)
             }
+            Failure::Stalled(_) => verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::Overload, "relay", "stalled", 8),
             Failure::Passthrough { .. } => {
                 verdict(StatusCode::BAD_GATEWAY, Flag::UpstreamFailure, "connect", "passthrough", 14)
             }

@@ -39,6 +39,10 @@ fn gauges(admin: &Admin, out: &mut String) {
     gauge(Metric::AppConnectionsLimit, crate::descriptors::app_connections(&shared.config));
     gauge(Metric::NotDialled, weft_transport::capture::not_dialled());
     gauge(Metric::WorkersStalled, admin.hearts.stalled().len() as u64);
+    let stalls = shared.stalls.sums();
+    gauge(Metric::StalledBytes, stalls.bytes);
+    gauge(Metric::StalledStreams, stalls.streams);
+    gauge(Metric::StalledResets, stalls.resets);
     gauge(Metric::EndpointsUnreachable, shared.unreachable.value());
     gauge(Metric::AccessLogDropped, shared.access_log.dropped());
     gauge(Metric::SourcesDropped, shared.series.sources_dropped());

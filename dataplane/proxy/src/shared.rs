@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwapOption;
 use http::HeaderValue;
@@ -19,6 +19,7 @@ use crate::gauges::{AllInFlight, OpenCount};
 use crate::hosts::Hosts;
 use crate::snapshot::Snapshot;
 use crate::sockets::Guard;
+use crate::stalls::StallBudget;
 use crate::telemetry::access_log::{self, AccessLog};
 use crate::telemetry::counters::Counters;
 use crate::telemetry::line_writer::Room;
@@ -42,6 +43,8 @@ pub struct Shared {
     /// Names that mean what this machine says.
     pub hosts: Arc<Hosts>,
     pub in_flight: AllInFlight,
+    /// What may be held for streams that stall, and what is.
+    pub stalls: Arc<StallBudget>,
     pub drain: Drain,
     pub app_connections: OpenCount,
     pub peer_connections: OpenCount,
@@ -77,6 +80,10 @@ impl Shared {
             })),
             counters: Counters::register(),
             in_flight: AllInFlight::default(),
+            stalls: Arc::new(StallBudget::new(
+                config.limits.stalled_bytes,
+                Duration::from_millis(config.limits.stalled_after_ms),
+            )),
             drain: Drain::default(),
             app_connections: OpenCount::default(),
             peer_connections: OpenCount::default(),

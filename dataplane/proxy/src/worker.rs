@@ -18,6 +18,7 @@ use crate::ledger::Ledger;
 use crate::relay::Idle;
 use crate::shared::Shared;
 use crate::snapshot::{Current, Snapshot};
+use crate::stalls::Stalls;
 
 /// The state of one worker, reached by everything that runs on its thread.
 pub struct Worker {
@@ -29,6 +30,7 @@ pub struct Worker {
     pub destinations: Destinations,
     pub ledger: Ledger,
     pub in_flight: InFlight,
+    pub stalls: Stalls,
     /// Of requests that are sent to an app again.
     app_budget: RefCell<RetryBudget>,
     start: Instant,
@@ -53,6 +55,7 @@ impl Worker {
             ),
             ledger,
             in_flight,
+            stalls: Stalls::of(&shared.stalls),
             app_budget: RefCell::default(),
             start: Instant::now(),
             dice: Cell::new(rand::random::<u64>() | 1),
@@ -69,16 +72,18 @@ impl Worker {
             budget: &self.app_budget,
             now: self.now(),
             connect_timeout: snapshot.connect_timeout(),
+            resends: self.shared.config.limits.app_resends,
             idle: self.idle(),
         }
     }
 
     /// How long nothing may move.
-    pub fn idle(&self) -> Idle {
+    pub fn idle(&self) -> Idle<'_> {
         let limits = &self.shared.config.limits;
         Idle {
             tunnel: Duration::from_secs(limits.tunnel_idle_timeout_s),
             late_upload: Duration::from_secs(limits.late_upload_idle_timeout_s),
+            stalls: &self.stalls,
         }
     }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use serde_json::json;
+use serde_json::{Value, json};
 use weft_filter_host::{Host, HostConfig, Prepared};
 use weft_policy::bundle::{
     AppVersion, Bundle, Egress, Endpoint, MeshSettings, ObjectName, Protocol, Revision, ServedWorkload, Service,
@@ -21,6 +21,7 @@ use weft_proxy::app;
 use weft_proxy::config::Config;
 use weft_proxy::shared::Shared;
 use weft_proxy::snapshot::Snapshot;
+use weft_proxy::stalls::StallSums;
 use weft_proxy::telemetry::render;
 use weft_tests::{Scrape, address};
 use weft_transport::quic::SharedKeys;
@@ -51,7 +52,7 @@ impl Pair {
     /// # Panics
     /// When a proxy can't be started.
     pub(super) fn start(ports: &[Port]) -> Self {
-        Self::start_with(ports, |_, _| {})
+        Self::begin(ports, &json!({}), |_, _| {})
     }
 
     /// The same, each on its bundle as `change` leaves it.
@@ -59,6 +60,18 @@ impl Pair {
     /// # Panics
     /// When a proxy can't be started.
     pub(super) fn start_with(ports: &[Port], change: impl Fn(Of, &mut Bundle)) -> Self {
+        Self::begin(ports, &json!({}), change)
+    }
+
+    /// The same with `limits` in the configuration of both proxies.
+    ///
+    /// # Panics
+    /// When a proxy can't be started.
+    pub(super) fn start_limited(ports: &[Port], limits: &Value) -> Self {
+        Self::begin(ports, limits, |_, _| {})
+    }
+
+    fn begin(ports: &[Port], limits: &Value, change: impl Fn(Of, &mut Bundle)) -> Self {
         let authority = Authority::new();
         let mut pair = Self { caller: address::next(), origin: address::next(), proxies: Vec::new() };
         let services = BTreeMap::from([(name("origin"), pair.service(ports))]);
@@ -72,7 +85,7 @@ impl Pair {
                 ..Bundle::default()
             };
             change(of, &mut bundle);
-            pair.proxies.push(proxy(account, ip, &authority.identity(account), bundle));
+            pair.proxies.push(proxy(account, ip, limits, &authority.identity(account), bundle));
         }
         pair
     }
@@ -127,6 +140,11 @@ impl Pair {
         shared.swap(Snapshot::build(Arc::new(bundle), filters).expect("a bundle that can be served"));
     }
 
+    /// What the caller's proxy and the origin's hold for streams that stall.
+    pub(super) fn stalls(&self) -> Vec<StallSums> {
+        self.proxies.iter().map(|shared| shared.stalls.sums()).collect()
+    }
+
     /// The caller's proxy for applications.
     pub(super) fn proxy(&self) -> SocketAddr {
         SocketAddr::new(self.caller, 15080)
@@ -174,7 +192,7 @@ fn workload(account: &str, ip: IpAddr, ports: &[Port]) -> ServedWorkload {
     }
 }
 
-fn proxy(account: &str, ip: IpAddr, identity: &IdentityHandle, bundle: Bundle) -> Arc<Shared> {
+fn proxy(account: &str, ip: IpAddr, limits: &Value, identity: &IdentityHandle, bundle: Bundle) -> Arc<Shared> {
     let at = |port: u16| SocketAddr::new(ip, port).to_string();
     let text = json!({
         "name": account,
@@ -185,6 +203,7 @@ fn proxy(account: &str, ip: IpAddr, identity: &IdentityHandle, bundle: Bundle) -
             "explicit": at(15080), "mesh": at(15008), "admin": at(15000), "metrics": at(15020), "health": at(15021),
         },
         "workers": 1,
+        "limits": limits,
     });
     let config = Config::parse(Path::new("in-process.yaml"), &text.to_string()).expect("a configuration");
     let host = Host::new(HostConfig::default()).expect("a filter host");

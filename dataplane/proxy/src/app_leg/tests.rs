@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -22,6 +23,7 @@ use crate::record::Record;
 use crate::relay::Source;
 use crate::reply::Side;
 use crate::sockets::Guard;
+use crate::stalls::{StallBudget, Stalls};
 
 const LISTEN: &str = "{mesh: '127.0.0.1:15008', admin: '127.0.0.1:15000'}";
 
@@ -31,6 +33,7 @@ struct Parts {
     counters: Counters,
     budget: RefCell<RetryBudget>,
     filters: Filters,
+    stalls: Stalls,
     sockets: [PlainSocket; 1],
     version: Version,
 }
@@ -44,6 +47,7 @@ impl Parts {
             counters: Counters::register(),
             budget: RefCell::default(),
             filters: Filters::new(&Host::new(HostConfig::default()).unwrap()),
+            stalls: Stalls::of(&Arc::new(StallBudget::new(u64::MAX, Duration::from_secs(1)))),
             sockets: [PlainSocket::Outside(outside)],
             version,
         }
@@ -57,7 +61,8 @@ impl Parts {
             budget: &self.budget,
             now: Duration::ZERO,
             connect_timeout: second,
-            idle: Idle { tunnel: second * 10, late_upload: second * 10 },
+            resends: 16,
+            idle: Idle { tunnel: second * 10, late_upload: second * 10, stalls: &self.stalls },
         }
     }
 

@@ -32,7 +32,8 @@ struct Pairs {
     known: Vec<(Option<HeaderValue>, SocketAddr, Rc<PairMetrics>)>,
 }
 
-/// Sources told apart on one connection; more share the last handle.
+/// Sources told apart on one connection; more share the last handle. Not in the configuration: it only bounds a search of
+/// a list, and `limits.metric_sources_per_identity` bounds what is told apart.
 const MAX_PAIRS: usize = 64;
 
 impl Caller {

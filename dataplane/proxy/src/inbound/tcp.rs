@@ -113,7 +113,7 @@ async fn tunnel(
     let ended = {
         let accounts = record.flows(&worker.ledger, worker.snapshot().as_ref());
         let (near, far) = ((&mut from_peer, &mut to_peer), (&mut from_app, &mut to_app));
-        let tunnel = pin!(relay::tunnel(near, far, accounts, worker.idle().tunnel));
+        let tunnel = pin!(relay::tunnel(near, far, accounts, worker.idle()));
         let denied = until_denied(worker, judged_by, async |snapshot: &Snapshot| {
             let (served, port, _) = served_socket(worker, snapshot, caller, address)?;
             takes_tunnels(port)?;

@@ -17,11 +17,9 @@ use crate::apps::NotConnected;
 use crate::destination::{Destination, ServiceState};
 use crate::reply::Failure;
 use crate::snapshot::{Served, Snapshot};
+use crate::telemetry::counters::Limited;
 use crate::telemetry::series::PairMetrics;
 use crate::worker::Worker;
-
-/// Endpoints that one request tries at the most, however many there are.
-const MAX_TRIED: usize = 16;
 
 /// Where something is sent.
 #[derive(Clone, Copy)]
@@ -39,6 +37,8 @@ pub(super) struct Attempts<'a> {
     goal: Goal<'a>,
     state: Rc<ServiceState>,
     max_retries: u32,
+    /// Endpoints that may be tried, however many there are.
+    most: usize,
     /// Attempts that reached an endpoint, which did not take them.
     refusals: u32,
     /// Endpoints that could not be reached or provably did not take it.
@@ -48,7 +48,8 @@ pub(super) struct Attempts<'a> {
 impl<'a> Attempts<'a> {
     pub(super) fn new(worker: &'a Rc<Worker>, snapshot: &Snapshot, from: &Served, goal: Goal<'a>) -> Self {
         let state = worker.destinations.service(snapshot, from, goal.service);
-        Self { worker, goal, state, max_retries: snapshot.mesh.max_retries, refusals: 0, avoid: Vec::new() }
+        let (max_retries, most) = (snapshot.mesh.max_retries, worker.shared.config.limits.endpoints_tried);
+        Self { worker, goal, state, max_retries, most, refusals: 0, avoid: Vec::new() }
     }
 
     /// For what never gets to an endpoint.
@@ -89,7 +90,11 @@ impl<'a> Attempts<'a> {
         let failure = attempt.ended(failure);
         self.avoid.push(Rc::clone(&destination));
         self.refusals += u32::from(!unreachable);
-        if self.refusals > self.max_retries || self.avoid.len() >= MAX_TRIED || unreachable && self.was_last() {
+        if self.refusals > self.max_retries || unreachable && self.was_last() {
+            return Err(failure);
+        }
+        if self.avoid.len() >= self.most {
+            Limited::EndpointsTried.hit();
             return Err(failure);
         }
         // A failed connect costs the callee nothing, so it doesn't draw on the retry budget.
@@ -104,7 +109,7 @@ impl<'a> Attempts<'a> {
 
     /// True where nothing is left to try after `picked`.
     fn is_last(&self, picked: &Rc<Destination>) -> bool {
-        self.goal.direct.is_some() || self.avoid.len() + 1 >= MAX_TRIED || self.state.all_among_or(&self.avoid, picked)
+        self.goal.direct.is_some() || self.avoid.len() + 1 >= self.most || self.state.all_among_or(&self.avoid, picked)
     }
 
     /// True where each endpoint that there is now has been tried. Told from the set of those tried: endpoints come and go

@@ -16,10 +16,8 @@ use crate::record::Record;
 use crate::reply::{Failure, NotOutside};
 use crate::snapshot::{Served, Snapshot};
 use crate::sockets::PlainSocket;
+use crate::telemetry::counters::Limited;
 use crate::worker::Worker;
-
-/// Addresses of one name that are tried.
-const MAX_ADDRESSES: usize = 8;
 
 /// Sends a request to a host that is no service.
 pub(super) async fn request(
@@ -93,7 +91,12 @@ async fn look_up(
             let looking = tokio::net::lookup_host((host.as_str(), *port));
             let found = tokio::time::timeout(snapshot.connect_timeout(), looking).await;
             let found = found.map_err(|_| failed(target, "the name could not be looked up in time"))?;
-            found.map_err(|error| failed(target, &error.to_string()))?.take(MAX_ADDRESSES).collect()
+            let mut found = found.map_err(|error| failed(target, &error.to_string()))?;
+            let tried = found.by_ref().take(worker.shared.config.limits.outside_addresses).collect();
+            if found.next().is_some() {
+                Limited::OutsideAddresses.hit();
+            }
+            tried
         }
     };
     let (mut sockets, mut refusal) = (Vec::with_capacity(found.len()), None);

@@ -35,7 +35,7 @@ impl PeerConn {
     pub(super) async fn carry(
         self,
         added: &Added<'_>,
-        idle: Idle,
+        idle: Idle<'_>,
         filtered: &mut Filtered<'_>,
         call: &mut Call<'_, '_>,
     ) -> Result<(), Failed> {

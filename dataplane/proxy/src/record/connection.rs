@@ -73,6 +73,9 @@ impl ConnectionRecord {
 
     /// Notes how its tunnel ended.
     pub fn ended(&mut self, end: TunnelEnd) {
+        if let TunnelEnd::Stalled(stalled) = end {
+            return self.failed(&Failure::Stalled(stalled));
+        }
         self.reason = Some(end.as_str().to_owned());
     }
 

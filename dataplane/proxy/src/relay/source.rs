@@ -55,6 +55,15 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// Bytes that are kept, and those that the body holds or may be made to hold while nobody reads.
+    pub fn held(&self) -> usize {
+        let kept = self.kept.iter().map(|frame| match frame {
+            Frame::Data(data) => data.len(),
+            Frame::Trailers(_) => 0,
+        });
+        kept.sum::<usize>() + self.body.held()
+    }
+
     /// Goes back to the start. False: more was taken than was kept, so that it can't be sent again.
     pub fn rewind(&mut self) -> bool {
         self.at = 0;

@@ -38,6 +38,9 @@ impl Counters {
             let labels = [("side", side.as_str()), ("reason", failure.as_str())];
             metrics::counter!(Metric::HandshakeFailures.name(), &labels).absolute(0);
         }
+        for limit in [Limited::AppResends, Limited::EndpointsTried, Limited::OutsideAddresses] {
+            metrics::counter!(Metric::LimitsHit.name(), "limit" => limit.key()).absolute(0);
+        }
         for result in ["renewed", "failed"] {
             metrics::counter!(Metric::CertificateRenewals.name(), "result" => result).absolute(0);
         }
@@ -61,6 +64,30 @@ impl Counters {
             Detected::Tls { .. } => 3,
             Detected::Opaque => 4,
         }]
+    }
+}
+
+/// A limit that has no metric of its own.
+#[derive(Debug, Clone, Copy)]
+pub enum Limited {
+    AppResends,
+    EndpointsTried,
+    OutsideAddresses,
+}
+
+impl Limited {
+    /// Its key in the configuration, below `limits`.
+    fn key(self) -> &'static str {
+        match self {
+            Limited::AppResends => "app_resends",
+            Limited::EndpointsTried => "endpoints_tried",
+            Limited::OutsideAddresses => "outside_addresses",
+        }
+    }
+
+    /// Counts that it was hit.
+    pub fn hit(self) {
+        metrics::counter!(Metric::LimitsHit.name(), "limit" => self.key()).increment(1);
     }
 }
 

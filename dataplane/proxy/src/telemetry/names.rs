@@ -62,6 +62,10 @@ metrics! {
     AppPoolDialled = "weft_app_pool_dialled_total", Counter, "Connections dialled to the app.";
     AppStreamsQueued = "weft_app_streams_queued_total", Counter, "Requests that waited because every HTTP/2 stream to the app was in use.";
     AppStreamTimeouts = "weft_app_stream_timeouts_total", Counter, "Requests that waited in vain for an HTTP/2 stream to the app.";
+    StalledBytes = "weft_stalled_bytes", Gauge, "Bytes held, or owed room, for streams whose receivers take nothing.";
+    StalledStreams = "weft_stalled_streams", Gauge, "Directions of streams and tunnels that wait for their receivers.";
+    StalledResets = "weft_stalled_resets_total", Counter, "Streams reset because they had stalled longest when limits.stalled_bytes was used up.";
+    LimitsHit = "weft_limits_hit_total", Counter, "Requests that ended at, or were cut to, a limit that has no metric of its own, by its key in the configuration.";
     LocalReplies = "weft_local_replies_total", Counter, "Answers made by the proxy itself, by side, stage and reason.";
     Retries = "weft_retries_total", Counter, "Requests sent again because they were provably not processed.";
     RetriesRefused = "weft_retries_refused_total", Counter, "Retries that the budget refused.";

@@ -1,0 +1,311 @@
+//! What this process holds for streams whose receivers take nothing, and the budget for it: over it the streams that have
+//! stalled longest are reset, and no others. A stream that moves costs no bookkeeping; one that waits is an entry of its
+//! own worker, whose sum the others read four times a second.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+/// How often each worker compares what is held with the budget.
+pub(crate) const SWEEP: Duration = Duration::from_millis(250);
+
+/// A stream was reset because it had stalled longest when the budget was used up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("its receiver took nothing for {} ms, and limits.stalled_bytes was used up", for_.as_millis())]
+pub struct Stalled {
+    for_: Duration,
+}
+
+/// The budget of the process, and what each worker holds.
+#[derive(Debug)]
+pub struct StallBudget {
+    bytes: u64,
+    /// What waits for less is no stalled stream.
+    after: Duration,
+    workers: Mutex<Vec<Account>>,
+}
+
+#[derive(Debug)]
+struct Account {
+    held: Arc<Held>,
+    /// Its stalled streams as of its last sweep, since when and with how much, oldest first; `None` within the budget.
+    told: Option<Vec<(Instant, u64)>>,
+}
+
+/// One worker's sums; that worker alone writes them.
+#[derive(Debug, Default)]
+struct Held {
+    bytes: AtomicU64,
+    streams: AtomicU64,
+    resets: AtomicU64,
+}
+
+/// The sums over all workers.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct StallSums {
+    pub bytes: u64,
+    pub streams: u64,
+    pub resets: u64,
+}
+
+impl StallBudget {
+    pub fn new(bytes: u64, after: Duration) -> Self {
+        Self { bytes, after, workers: Mutex::default() }
+    }
+
+    /// What is held now, and how many streams were reset.
+    pub fn sums(&self) -> StallSums {
+        self.workers.lock().expect("no holder panics").iter().fold(StallSums::default(), |sums, account| {
+            let Held { bytes, streams, resets } = &*account.held;
+            StallSums {
+                bytes: sums.bytes + bytes.load(Ordering::Relaxed),
+                streams: sums.streams + streams.load(Ordering::Relaxed),
+                resets: sums.resets + resets.load(Ordering::Relaxed),
+            }
+        })
+    }
+}
+
+/// One worker's streams that wait for their receivers.
+#[derive(Debug)]
+pub struct Stalls {
+    budget: Arc<StallBudget>,
+    /// Among the budget's accounts.
+    place: usize,
+    held: Arc<Held>,
+    /// In the order in which they began to wait.
+    waiting: RefCell<BTreeMap<u64, Waiting>>,
+    next: Cell<u64>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    since: Instant,
+    bytes: u64,
+    reset: Option<Stalled>,
+    waker: Waker,
+}
+
+impl Stalls {
+    pub fn of(budget: &Arc<StallBudget>) -> Self {
+        let held = Arc::<Held>::default();
+        let mut workers = budget.workers.lock().expect("no holder panics");
+        let place = workers.len();
+        workers.push(Account { held: Arc::clone(&held), told: None });
+        let budget = Arc::clone(budget);
+        Self { budget, place, held, waiting: RefCell::default(), next: Cell::default() }
+    }
+
+    /// Waits for `write`. While it is pending, its stream is one that holds `bytes` for a receiver that takes nothing.
+    ///
+    /// # Errors
+    /// The stream is to be reset. What `write` was given may have been written in part.
+    pub async fn unless_reset<F: Future>(&self, bytes: usize, write: F) -> Result<F::Output, Stalled> {
+        let mut write = pin!(write);
+        let mut entry: Option<Entry<'_>> = None;
+        poll_fn(|cx| {
+            if let Poll::Ready(written) = write.as_mut().poll(cx) {
+                return Poll::Ready(Ok(written));
+            }
+            match &entry {
+                None => entry = Some(self.enter(bytes as u64, cx.waker())),
+                Some(entry) => {
+                    if let Some(stalled) = entry.look(cx.waker()) {
+                        return Poll::Ready(Err(stalled));
+                    }
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    fn enter(&self, bytes: u64, waker: &Waker) -> Entry<'_> {
+        let key = self.next.replace(self.next.get() + 1);
+        let waiting = Waiting { since: Instant::now(), bytes, reset: None, waker: waker.clone() };
+        self.waiting.borrow_mut().insert(key, waiting);
+        add(&self.held.bytes, bytes);
+        add(&self.held.streams, 1);
+        Entry { stalls: self, key }
+    }
+
+    /// Compares what all workers hold with the budget. The first time over it each worker tells what it holds; from the
+    /// next on each resets those of its streams that are among the longest stalled of all.
+    pub fn sweep(&self, now: Instant) {
+        let mut workers = self.budget.workers.lock().expect("no holder panics");
+        let held: u64 = workers.iter().map(|account| account.held.bytes.load(Ordering::Relaxed)).sum();
+        let excess = held.saturating_sub(self.budget.bytes);
+        if excess == 0 {
+            workers[self.place].told = None;
+            return;
+        }
+        let told_before = workers[self.place].told.replace(self.stalled(now)).is_some();
+        if !told_before {
+            return;
+        }
+        let all = workers.iter().filter_map(|account| account.told.as_deref()).flatten();
+        if let Some(until) = cutoff(all.copied().collect(), excess) {
+            self.reset(until, now);
+            workers[self.place].told = Some(self.stalled(now));
+        }
+    }
+
+    /// Those that have waited for long enough to count.
+    fn stalled(&self, now: Instant) -> Vec<(Instant, u64)> {
+        let waiting = self.waiting.borrow();
+        let stalled = waiting.values().take_while(|it| now.saturating_duration_since(it.since) >= self.budget.after);
+        stalled.filter(|it| it.reset.is_none()).map(|it| (it.since, it.bytes)).collect()
+    }
+
+    /// Resets what has waited since `until` or longer.
+    fn reset(&self, until: Instant, now: Instant) {
+        let mut waiting = self.waiting.borrow_mut();
+        for it in waiting.values_mut().take_while(|it| it.since <= until).filter(|it| it.reset.is_none()) {
+            it.reset = Some(Stalled { for_: now.saturating_duration_since(it.since) });
+            sub(&self.held.bytes, std::mem::take(&mut it.bytes));
+            add(&self.held.resets, 1);
+            it.waker.wake_by_ref();
+        }
+    }
+}
+
+/// The moment since when the youngest of those that must go has waited, so that the others hold at least `excess` less.
+fn cutoff(mut stalled: Vec<(Instant, u64)>, excess: u64) -> Option<Instant> {
+    stalled.sort_unstable_by_key(|(since, _)| *since);
+    let mut freed = 0;
+    let enough = stalled.iter().position(|(_, bytes)| {
+        freed += bytes;
+        freed >= excess
+    });
+    stalled.get(enough.unwrap_or(stalled.len().saturating_sub(1))).map(|(since, _)| *since)
+}
+
+fn add(sum: &AtomicU64, more: u64) {
+    sum.store(sum.load(Ordering::Relaxed) + more, Ordering::Relaxed);
+}
+
+fn sub(sum: &AtomicU64, less: u64) {
+    sum.store(sum.load(Ordering::Relaxed) - less, Ordering::Relaxed);
+}
+
+/// The entry of one stream that waits.
+struct Entry<'s> {
+    stalls: &'s Stalls,
+    key: u64,
+}
+
+impl Entry<'_> {
+    /// Why the stream is to be reset, if it is.
+    fn look(&self, waker: &Waker) -> Option<Stalled> {
+        let mut waiting = self.stalls.waiting.borrow_mut();
+        let waiting = waiting.get_mut(&self.key)?;
+        waiting.waker.clone_from(waker);
+        waiting.reset
+    }
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        if let Some(waiting) = self.stalls.waiting.borrow_mut().remove(&self.key) {
+            sub(&self.stalls.held.bytes, waiting.bytes);
+            sub(&self.stalls.held.streams, 1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    const AFTER: Duration = Duration::from_secs(1);
+
+    fn stuck(stalls: &Stalls, bytes: usize) -> impl Future<Output = Result<(), Stalled>> {
+        stalls.unless_reset(bytes, std::future::pending())
+    }
+
+    /// Which of them have ended.
+    fn polled<F: Future>(streams: &mut [Pin<Box<F>>]) -> Vec<bool> {
+        streams.iter_mut().map(|stream| stream.as_mut().now_or_never().is_some()).collect()
+    }
+
+    #[test]
+    fn a_write_that_waits_for_nothing_is_not_on_the_books() {
+        let budget = Arc::new(StallBudget::new(0, AFTER));
+        let stalls = Stalls::of(&budget);
+        assert_eq!(stalls.unless_reset(100, std::future::ready(7)).now_or_never(), Some(Ok(7)));
+        assert_eq!((budget.sums(), stalls.next.get()), (StallSums::default(), 0));
+    }
+
+    #[test]
+    fn the_longest_stalled_go_and_no_more_than_must() {
+        let budget = Arc::new(StallBudget::new(250, AFTER));
+        let stalls = Stalls::of(&budget);
+        let mut streams: Vec<_> = (0..5).map(|_| Box::pin(stuck(&stalls, 100))).collect();
+        assert_eq!(polled(&mut streams), [false; 5]);
+        let later = Instant::now() + AFTER * 2;
+        stalls.sweep(later);
+        assert_eq!(polled(&mut streams), [false; 5], "the first time they are only told");
+        stalls.sweep(later);
+        assert_eq!(budget.sums(), StallSums { bytes: 200, streams: 5, resets: 3 });
+        for (nth, stream) in streams.iter_mut().enumerate().take(3) {
+            let stalled = stream.as_mut().now_or_never().unwrap_or_else(|| panic!("{nth} goes")).unwrap_err();
+            assert!(stalled.for_ >= AFTER, "{stalled}");
+        }
+        drop(streams.drain(..3));
+        assert_eq!(polled(&mut streams), [false; 2]);
+        stalls.sweep(later);
+        assert_eq!(budget.sums(), StallSums { bytes: 200, streams: 2, resets: 3 }, "within the budget nothing goes");
+        drop(streams);
+        assert_eq!(budget.sums(), StallSums { bytes: 0, streams: 0, resets: 3 });
+    }
+
+    #[test]
+    fn what_waits_for_a_moment_only_is_never_reset() {
+        let budget = Arc::new(StallBudget::new(1, AFTER));
+        let stalls = Stalls::of(&budget);
+        let mut stream = Box::pin(stuck(&stalls, 1_000));
+        assert!(stream.as_mut().now_or_never().is_none());
+        for _ in 0..3 {
+            stalls.sweep(Instant::now());
+        }
+        assert!(stream.as_mut().now_or_never().is_none());
+        assert_eq!(budget.sums().resets, 0);
+    }
+
+    #[test]
+    fn the_longest_stalled_are_those_of_all_workers() {
+        let budget = Arc::new(StallBudget::new(300, AFTER));
+        let (one, other) = (Stalls::of(&budget), Stalls::of(&budget));
+        let mut streams = Vec::new();
+        for stalls in [&one, &one, &other, &one, &other] {
+            let mut stream = Box::pin(stuck(stalls, 100));
+            assert!(stream.as_mut().now_or_never().is_none());
+            streams.push(stream);
+        }
+        let later = Instant::now() + AFTER * 2;
+        for _ in 0..3 {
+            other.sweep(later);
+            one.sweep(later);
+        }
+        let gone: Vec<bool> = streams.iter_mut().map(|it| it.as_mut().now_or_never().is_some()).collect();
+        assert_eq!(gone, [true, true, false, false, false]);
+        assert_eq!(budget.sums().resets, 2);
+    }
+
+    #[test]
+    fn where_all_is_not_enough_all_go() {
+        let now = Instant::now();
+        assert_eq!(cutoff(vec![(now, 1), (now - AFTER, 2)], 10), Some(now));
+        assert_eq!(cutoff(vec![(now, 1), (now - AFTER, 2)], 2), Some(now - AFTER));
+        assert_eq!(cutoff(Vec::new(), 10), None);
+    }
+}
