@@ -157,8 +157,6 @@ mod tests {
             method: Method::GET,
             authority: None,
             path: Some(path.parse().unwrap()),
-            absolute_form: false,
-            target_authority: None,
             protocol: None,
             headers: HeaderMap::new(),
             version: Version::HTTP_11,

@@ -153,8 +153,6 @@ mod tests {
             method: Method::GET,
             authority: None,
             path: Some("/".parse().unwrap()),
-            absolute_form: false,
-            target_authority: None,
             protocol: None,
             headers,
             version: Version::HTTP_10,

@@ -71,7 +71,6 @@ async fn carry(
     if request.head.count_forward() == Forwards::Exhausted {
         return Err(Failure::LastHop);
     }
-    routing::take_target(origin, &mut request.head);
     let Some(resolved) = routing::resolve(snapshot, &worker.shared.hosts, from, origin, &request.head)? else {
         return Box::pin(passthrough::request(worker, snapshot, origin, request, record)).await;
     };

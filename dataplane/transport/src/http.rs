@@ -118,14 +118,10 @@ pub(crate) fn is_internal(name: &HeaderName) -> bool {
 #[derive(Debug, Clone)]
 pub struct RequestHead {
     pub method: Method,
-    /// Host or `:authority`, if the request had one.
+    /// Host or `:authority`, if the request had one; the authority of an absolute-form target, which replaces Host.
     pub authority: Option<Authority>,
     /// Origin-form target (`/a?b`), or `*`. `None` only for CONNECT.
     pub path: Option<Target>,
-    /// True when the message was HTTP/1 with an absolute-form target (a forward-proxy request).
-    pub absolute_form: bool,
-    /// The authority of an absolute-form target when it differs from `Host` (travels as `weft-target`).
-    pub target_authority: Option<Authority>,
     /// The protocol that the client asks to change to (e.g. `websocket`): the method is then GET, whatever the version, and
     /// the answer 101 turns the exchange into a byte stream. Travels as `Upgrade` in HTTP/1.1 and as the `:protocol` of an
     /// extended CONNECT in HTTP/2 and HTTP/3.
@@ -475,8 +471,6 @@ mod tests {
             method,
             authority: None,
             path: Some(Target::from_static("*")),
-            absolute_form: false,
-            target_authority: None,
             protocol: None,
             headers,
             version: Version::HTTP_11,

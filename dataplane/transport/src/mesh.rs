@@ -193,8 +193,6 @@ mod tests {
             method,
             authority: Some("shop:80".parse().unwrap()),
             path: path.map(|path| path.parse().unwrap()),
-            absolute_form: false,
-            target_authority: None,
             protocol: None,
             headers: HeaderMap::new(),
             version: Version::HTTP_11,

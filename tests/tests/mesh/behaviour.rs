@@ -89,7 +89,7 @@ async fn headers(stage: Stage) {
     };
     assert_eq!(values("host"), [stage.host()]);
     assert_eq!(values("x-twice"), ["one", "two"]);
-    for gone in ["x-hop", "keep-alive", "proxy-connection", "upgrade", "weft-dst", "weft-source", "weft-target"] {
+    for gone in ["x-hop", "keep-alive", "proxy-connection", "upgrade", "weft-dst", "weft-source"] {
         assert_eq!(values(gone), Vec::<&str>::new(), "{gone} must not reach the app");
     }
     assert_eq!(values("traceparent"), ["00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"]);

@@ -208,8 +208,6 @@ fn head(method: Method, authority: &str, path: Option<&str>, headers: &[(&str, &
         method,
         authority: Some(authority.parse().expect("an authority")),
         path: path.map(|path| path.parse().expect("a path")),
-        absolute_form: false,
-        target_authority: None,
         protocol: None,
         headers: map,
         version: Version::HTTP_3,

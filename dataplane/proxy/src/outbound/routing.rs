@@ -33,20 +33,6 @@ pub(super) fn resolve<'s>(
     in_mesh(resolver(snapshot, from, &is_local).resolve(meant, asked), named)
 }
 
-/// Makes the target of a forward-proxy request its authority; inside a connection whose destination is known, an
-/// absolute-form target stays what it is.
-//= rfc9112#section-3.2.2
-// A proxy that gets an absolute-form target ignores Host and replaces it by the host information of the target.
-pub(super) fn take_target(origin: &Origin, head: &mut RequestHead) {
-    if origin.target.is_some() {
-        return;
-    }
-    if let Some(authority) = head.target_authority.take() {
-        head.authority = Some(authority);
-    }
-    head.absolute_form = false;
-}
-
 /// The service behind the target of a connection. `None`: outside the mesh.
 pub(super) fn resolve_target<'s>(
     snapshot: &'s Snapshot,

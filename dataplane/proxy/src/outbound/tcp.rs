@@ -176,8 +176,6 @@ fn connect_head(socket: SocketAddr, source: &HeaderValue) -> RequestHead {
         method: Method::CONNECT,
         authority: Some(socket.to_string().parse().expect("a socket address is an authority")),
         path: None,
-        absolute_form: false,
-        target_authority: None,
         protocol: None,
         headers,
         version: Version::HTTP_11,

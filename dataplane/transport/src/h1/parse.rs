@@ -274,14 +274,14 @@ fn request_head(method: Method, version: Version, form: Form, mut fields: Fields
     }
     let protocol = upgrade(&method, version, &mut fields);
     let headers = fields.into_end_to_end();
-    let (authority, path, absolute_form) = match form {
-        Form::Origin(path) => (host, Some(path), false),
-        Form::Authority(authority) => (Some(authority), None, false),
+    let (authority, path) = match form {
+        Form::Origin(path) => (host, Some(path)),
+        Form::Authority(authority) => (Some(authority), None),
         //= rfc9112#section-3.2.2
         // The target replaces whatever `Host` says.
-        Form::Absolute(target, path) => (Some(target), Some(path), true),
+        Form::Absolute(target, path) => (Some(target), Some(path)),
     };
-    Ok(RequestHead { method, authority, path, absolute_form, target_authority: None, protocol, headers, version })
+    Ok(RequestHead { method, authority, path, protocol, headers, version })
 }
 
 /// The protocol that the request asks to change to. What is asked in another way than WebSocket's (GET, no body) stays an

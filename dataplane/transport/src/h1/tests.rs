@@ -39,8 +39,6 @@ fn request(method: &str, path: &'static str, headers: &[(&'static str, &'static 
         method: Method::from_bytes(method.as_bytes()).unwrap(),
         authority: Some(Authority::from_static("host")),
         path: Some(Target::from_static(path)),
-        absolute_form: false,
-        target_authority: None,
         protocol: None,
         headers: header_map(headers),
         version: Version::HTTP_11,

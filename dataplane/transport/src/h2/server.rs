@@ -224,8 +224,6 @@ fn request_head(parts: http::request::Parts, limits: &Limits) -> Result<RequestH
         method,
         authority,
         path: uri.path_and_query.filter(|_| !plain_connect).map(Target::from),
-        absolute_form: false,
-        target_authority: None,
         protocol,
         headers,
         version: Version::HTTP_2,

@@ -243,8 +243,6 @@ impl RequestSink {
             method,
             authority: Some(authority),
             path: self.path,
-            absolute_form: false,
-            target_authority: None,
             protocol,
             headers,
             version: Version::HTTP_3,

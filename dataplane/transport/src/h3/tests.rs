@@ -125,8 +125,6 @@ fn request(method: Method, path: &str, fields: &[(&str, &str)]) -> RequestHead {
         method,
         authority: Some("shop.test".parse().unwrap()),
         path: Some(path.parse().unwrap()),
-        absolute_form: false,
-        target_authority: None,
         protocol: None,
         headers: headers(fields),
         version: Version::HTTP_3,

@@ -20,8 +20,6 @@ fn get() -> RequestHead {
         method: Method::GET,
         authority: Some("app".parse().unwrap()),
         path: Some("/".parse().unwrap()),
-        absolute_form: false,
-        target_authority: None,
         protocol: None,
         headers: HeaderMap::new(),
         version: Version::HTTP_2,

@@ -31,8 +31,7 @@ pub(super) async fn accept<'w>(
     origin: &Origin,
     request: &mut Request<'_>,
 ) -> Option<Accepted<'w>> {
-    let authority = request.head.authority.as_ref().or(request.head.target_authority.as_ref());
-    let target = authority.and_then(Target::of_connect);
+    let target = request.head.authority.as_ref().and_then(Target::of_connect);
     let opened = match target {
         _ if origin.target.is_some() => {
             Err(Failure::ConnectRefused("a connection that already has a destination".to_owned()))

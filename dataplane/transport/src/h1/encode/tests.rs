@@ -15,8 +15,6 @@ fn request_of(method: &str, headers: &[(&'static str, &str)]) -> RequestHead {
         method: Method::from_bytes(method.as_bytes()).unwrap(),
         authority: Some(Authority::from_static("host:80")),
         path: Some(Target::from_static("/a?b")),
-        absolute_form: false,
-        target_authority: None,
         protocol: None,
         headers: map,
         version: Version::HTTP_11,
@@ -68,7 +66,6 @@ fn cookie_crumbs_become_one_field() {
 #[test]
 fn targets_have_their_form() {
     let mut head = request_of("GET", &[]);
-    head.absolute_form = true;
     head.path = Some(Target::try_from(&b"/<\"`\xe9>"[..]).unwrap());
     let mut out = BytesMut::new();
     super::request(&mut out, &head, true).unwrap();

@@ -36,8 +36,6 @@ pub(super) fn head(path: &str) -> RequestHead {
         method: Method::GET,
         authority: Some("shop".parse().unwrap()),
         path: Some(path.parse().unwrap()),
-        absolute_form: false,
-        target_authority: None,
         protocol: None,
         headers: HeaderMap::new(),
         version: Version::HTTP_3,
