@@ -7,7 +7,7 @@ use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use weft_policy::bundle::ServedWorkload;
 use weft_policy::identity::SpiffeId;
-use weft_transport::http::{Added, RequestHead, WEFT_REASON, WEFT_UPGRADE};
+use weft_transport::http::{Added, RequestHead, WEFT_OFFERS, WEFT_REASON};
 
 use crate::telemetry::series::Peer;
 use crate::telemetry::sources;
@@ -44,7 +44,7 @@ fn is_internal(name: &HeaderName) -> bool {
 /// client that speaks it (`http1`), or for the proxy of one.
 pub fn strip_response(headers: &mut HeaderMap, http1: bool) {
     let internal = |name: &HeaderName| {
-        name.as_str().starts_with("weft-") && !(http1 && (*name == WEFT_REASON || *name == WEFT_UPGRADE))
+        name.as_str().starts_with("weft-") && !(http1 && (*name == WEFT_REASON || *name == WEFT_OFFERS))
     };
     let names: Vec<HeaderName> = headers.keys().filter(|name| internal(name)).cloned().collect();
     for name in names {

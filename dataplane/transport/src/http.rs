@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::MAX_FORWARDS;
+use http::header::{CONTENT_LENGTH, MAX_FORWARDS};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 
@@ -103,12 +103,12 @@ pub const MAX_FIELDS: usize = 128;
 /// A response's own reason phrase, which only HTTP/1 can say: a field where a response passes through another version.
 pub const WEFT_REASON: HeaderName = HeaderName::from_static("weft-reason");
 /// The `Upgrade` field of a 426, which only HTTP/1 can say.
-pub const WEFT_UPGRADE: HeaderName = HeaderName::from_static("weft-upgrade");
+pub const WEFT_OFFERS: HeaderName = HeaderName::from_static("weft-offers");
 
 /// True for the fields in which codecs tell each other what only HTTP/1 says. No app can set them, and none is sent them
 /// where HTTP/1 is spoken.
 pub(crate) fn is_internal(name: &HeaderName) -> bool {
-    *name == WEFT_REASON || *name == WEFT_UPGRADE
+    *name == WEFT_REASON || *name == WEFT_OFFERS
 }
 
 /// A request line and its header fields, as every codec gives and takes them.
@@ -122,9 +122,9 @@ pub struct RequestHead {
     pub authority: Option<Authority>,
     /// Origin-form target (`/a?b`), or `*`. `None` only for CONNECT.
     pub path: Option<Target>,
-    /// The protocol that the client asks to change to (e.g. `websocket`): the method is then GET, whatever the version, and
-    /// the answer 101 turns the exchange into a byte stream. Travels as `Upgrade` in HTTP/1.1 and as the `:protocol` of an
-    /// extended CONNECT in HTTP/2 and HTTP/3.
+    /// The protocol that the client asks to change to (e.g. `websocket`): the answer 101 turns the exchange into a byte
+    /// stream. Travels as `Upgrade` in HTTP/1.1 and as the `:protocol` of an extended CONNECT in HTTP/2 and HTTP/3, whose
+    /// method here is the one that HTTP/1 asks by: GET, or what another of our proxies says that it was.
     pub protocol: Option<Bytes>,
     /// End-to-end header fields. `te` survives only as `trailers`.
     pub headers: HeaderMap,
@@ -138,6 +138,31 @@ pub struct Added<'a> {
     /// Stands in for the authority that a head lacks.
     pub authority: Option<&'a Authority>,
     pub fields: &'a [(HeaderName, HeaderValue)],
+}
+
+/// What a status says of its message's content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// There may be some, as the fields say.
+    Framed,
+    /// None may be sent; whoever receives it still reads what the fields say (205).
+    Empty,
+    /// The message ends with its head, whatever the fields say (1xx, 204, 304).
+    Never,
+}
+
+impl Content {
+    //= rfc9110#section-6.4.1
+    //= rfc9110#section-15.3.6
+    //= rfc9112#section-6.3
+    pub fn of(status: StatusCode) -> Self {
+        match status {
+            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED => Self::Never,
+            _ if status.is_informational() => Self::Never,
+            StatusCode::RESET_CONTENT => Self::Empty,
+            _ => Self::Framed,
+        }
+    }
 }
 
 /// Whether a request may be sent on.
@@ -169,6 +194,16 @@ impl RequestHead {
 pub struct ResponseHead {
     pub status: StatusCode,
     pub headers: HeaderMap,
+}
+
+impl ResponseHead {
+    /// The head of an answer whose content is dropped though its length was promised; `None` where it needs no change.
+    pub(crate) fn emptied(&self, to_head: bool) -> Option<Self> {
+        let promised = !to_head && Content::of(self.status) == Content::Empty;
+        let mut head = self.headers.contains_key(CONTENT_LENGTH).then(|| self.clone()).filter(|_| promised)?;
+        head.headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        Some(head)
+    }
 }
 
 /// One piece of a message body. Cloning shares the bytes.
@@ -399,7 +434,7 @@ impl<'a> Responder<'a> {
 
     /// Sends the final head. `end`: no body follows (the codec ends the message, the sink is spent).
     /// A 2xx to CONNECT, and 101 to a request with `protocol`, turn the sink and the request body into a raw byte tunnel.
-    /// An answer that may have no body (to HEAD; 204, 304) takes one and drops it.
+    /// An answer that may have no body (to HEAD; 204, 205, 304) takes one and drops it.
     pub async fn head(self, head: &ResponseHead, end: bool) -> Result<SendBody<'a>, StreamError> {
         match self {
             Responder::H1(responder) => responder.head(head, end).await.map(SendBody::H1),
@@ -488,6 +523,20 @@ mod tests {
         assert_eq!(counted(Method::GET, Some("0")), (Forwards::Allowed, left("0")));
         assert_eq!(counted(Method::OPTIONS, Some("-1")), (Forwards::Allowed, left("-1")));
         assert_eq!(counted(Method::OPTIONS, None), (Forwards::Allowed, None));
+    }
+
+    #[test]
+    fn a_status_says_whether_there_is_content() {
+        let of = |status: u16| Content::of(StatusCode::from_u16(status).unwrap());
+        assert!([100, 101, 103, 204, 304].into_iter().all(|status| of(status) == Content::Never));
+        assert_eq!(of(205), Content::Empty);
+        assert!([200, 206, 303, 403, 500].into_iter().all(|status| of(status) == Content::Framed));
+        let head = |status: u16| {
+            let headers = [(CONTENT_LENGTH, HeaderValue::from_static("5"))].into_iter().collect();
+            ResponseHead { status: StatusCode::from_u16(status).unwrap(), headers }
+        };
+        assert_eq!(head(205).emptied(false).unwrap().headers[CONTENT_LENGTH], "0");
+        assert!(head(205).emptied(true).is_none() && head(200).emptied(false).is_none());
     }
 
     #[test]

@@ -1,36 +1,72 @@
-//! How a request to change protocols travels in HTTP/2 and HTTP/3 (RFC 8441, RFC 9220). In the process it is a GET with
-//! `protocol`, as HTTP/1 has it; `websocket` goes by its name, every other token only between two Weft proxies.
+//! How a request to change protocols travels in HTTP/2 and HTTP/3 (RFC 8441, RFC 9220). In the process it is a request with
+//! `protocol`, as HTTP/1 has it. A GET for `websocket` goes by its name; every other token, and every other method, only
+//! between two Weft proxies.
 
 use aws_lc_rs::{digest, rand};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use smallvec::SmallVec;
 
 /// `:protocol` of a token that has no name of its own in HTTP/2 and HTTP/3.
 const ANY: &[u8] = b"weft-upgrade";
+/// `:protocol` of what is not asked for by GET. A name of its own: a proxy that doesn't know it answers 501 and never takes
+/// the request for a GET.
+const ANY_BY_METHOD: &[u8] = b"weft-upgrade-by-method";
 const WEBSOCKET: &[u8] = b"websocket";
 /// The token that `weft-upgrade` stands for.
 const WEFT_UPGRADE: HeaderName = HeaderName::from_static("weft-upgrade");
+/// The method of `weft-upgrade-by-method`.
+const WEFT_METHOD: HeaderName = HeaderName::from_static("weft-method");
 /// The success of an app that answered the request and changed no protocol: on the wire a success would mean it did.
 const WEFT_STATUS: HeaderName = HeaderName::from_static("weft-status");
 
 const KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
 const ACCEPT: HeaderName = HeaderName::from_static("sec-websocket-accept");
 
-/// `:protocol` for a token, and the field that goes with it.
-pub(crate) fn to_wire(token: &Bytes) -> (&'static [u8], Option<(HeaderName, HeaderValue)>) {
-    if token.eq_ignore_ascii_case(WEBSOCKET) {
-        return (WEBSOCKET, None);
-    }
-    // A token that is no field value names nothing, and the peer answers so.
-    (ANY, HeaderValue::from_maybe_shared(token.clone()).ok().map(|value| (WEFT_UPGRADE, value)))
+/// True for a method that may ask for another protocol: one whose answer can have content, where it is refused.
+pub(crate) fn may_ask(method: &Method) -> bool {
+    !matches!(*method, Method::CONNECT | Method::HEAD | Method::TRACE)
 }
 
-/// The token that `:protocol` means; `None`: one that is not known here. `ours`: the peer is a Weft proxy.
-pub(crate) fn from_wire(protocol: &[u8], headers: &mut HeaderMap, ours: bool) -> Option<Bytes> {
-    let named = headers.remove(WEFT_UPGRADE);
+/// A request to change protocols on the wire.
+#[derive(Debug)]
+pub(crate) struct ExtendedConnect {
+    pub(crate) protocol: &'static [u8],
+    /// What goes with it between two Weft proxies. Where there is none, everybody understands it.
+    pub(crate) fields: SmallVec<[(HeaderName, HeaderValue); 2]>,
+}
+
+/// The extended CONNECT that asks for what HTTP/1 asks for by this method and token.
+pub(crate) fn to_wire(method: &Method, token: &Bytes) -> ExtendedConnect {
+    let by_get = *method == Method::GET;
+    let mut fields = SmallVec::new();
+    if by_get && token.eq_ignore_ascii_case(WEBSOCKET) {
+        return ExtendedConnect { protocol: WEBSOCKET, fields };
+    }
+    // A token or method that is no field value names nothing, and the peer answers so.
+    fields.extend(HeaderValue::from_maybe_shared(token.clone()).ok().map(|value| (WEFT_UPGRADE, value)));
+    if by_get {
+        return ExtendedConnect { protocol: ANY, fields };
+    }
+    fields.extend(HeaderValue::from_str(method.as_str()).ok().map(|value| (WEFT_METHOD, value)));
+    ExtendedConnect { protocol: ANY_BY_METHOD, fields }
+}
+
+/// The method and token that `:protocol` means; `None`: one that is not known here. `ours`: the peer is a Weft proxy.
+pub(crate) fn from_wire(protocol: &[u8], headers: &mut HeaderMap, ours: bool) -> Option<(Method, Bytes)> {
+    let (token, method) = (headers.remove(WEFT_UPGRADE), headers.remove(WEFT_METHOD));
+    let token = || token.filter(is_token).map(|token| Bytes::copy_from_slice(token.as_bytes()));
+    //= rfc9110#section-7.8
+    // Names of protocols are compared without regard to case.
+    if protocol.eq_ignore_ascii_case(WEBSOCKET) {
+        return Some((Method::GET, Bytes::from_static(WEBSOCKET)));
+    }
     match protocol {
-        WEBSOCKET => Some(Bytes::from_static(WEBSOCKET)),
-        ANY if ours => named.filter(is_token).map(|token| Bytes::copy_from_slice(token.as_bytes())),
+        ANY if ours => Some((Method::GET, token()?)),
+        ANY_BY_METHOD if ours => {
+            let method = Method::from_bytes(method?.as_bytes()).ok().filter(may_ask)?;
+            Some((method, token()?))
+        }
         _ => None,
     }
 }
@@ -121,13 +157,28 @@ mod tests {
     }
 
     #[test]
-    fn tokens_come_back() {
-        for (token, protocol) in [("websocket", WEBSOCKET), ("WebSocket", WEBSOCKET), ("foo/1.0", ANY)] {
-            let (wire, field) = to_wire(&Bytes::from(token));
-            assert_eq!(wire, protocol);
-            let mut headers: HeaderMap = field.into_iter().collect();
-            let back = from_wire(wire, &mut headers, true).unwrap();
+    fn tokens_and_methods_come_back() {
+        for (method, token, protocol) in [
+            ("GET", "websocket", WEBSOCKET),
+            ("GET", "WebSocket", WEBSOCKET),
+            ("GET", "foo/1.0", ANY),
+            ("POST", "tcp", ANY_BY_METHOD),
+            ("POST", "websocket", ANY_BY_METHOD),
+            ("X-OWN", "SPDY/3.1", ANY_BY_METHOD),
+        ] {
+            let wire = to_wire(&method.parse().unwrap(), &Bytes::from(token));
+            assert_eq!(wire.protocol, protocol);
+            let mut headers: HeaderMap = wire.fields.into_iter().collect();
+            let (by, back) = from_wire(protocol, &mut headers, true).unwrap();
             assert!(back.eq_ignore_ascii_case(token.as_bytes()) && headers.is_empty());
+            assert_eq!(by.as_str(), method);
+        }
+        let websocket = from_wire(b"WebSocket", &mut HeaderMap::new(), false).unwrap();
+        assert_eq!(websocket, (Method::GET, Bytes::from("websocket")), "in any case");
+        for method in ["HEAD", "CONNECT", "TRACE", "G T", ""] {
+            let said =
+                [(WEFT_UPGRADE, "tcp"), (WEFT_METHOD, method)].map(|(name, value)| (name, value.parse().unwrap()));
+            assert_eq!(from_wire(ANY_BY_METHOD, &mut said.into_iter().collect(), true), None, "{method}");
         }
         let mut said: HeaderMap = [(WEFT_UPGRADE, HeaderValue::from_static("foo"))].into_iter().collect();
         assert_eq!(from_wire(ANY, &mut said.clone(), false), None, "an app has no such word");

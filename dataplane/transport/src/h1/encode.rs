@@ -5,8 +5,9 @@ use bytes::{BufMut, BytesMut};
 use http::header::{CONTENT_LENGTH, COOKIE, HOST, TE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
-use super::parse::{Asked, is_hop_by_hop};
-use crate::http::{RequestHead, ResponseHead, StreamError, WEFT_REASON, WEFT_UPGRADE, is_internal};
+use super::parse::{Asked, is_hop_by_hop, may_have_reason};
+use crate::http::{Content, RequestHead, ResponseHead, StreamError, WEFT_OFFERS, WEFT_REASON, is_internal};
+use crate::upgrade;
 
 #[cfg(test)]
 mod tests;
@@ -48,8 +49,8 @@ pub(super) fn request(out: &mut BytesMut, head: &RequestHead, end: bool) -> Resu
         return Err(StreamError::Protocol("CONNECT is never sent to an application"));
     }
     let framing = match &head.protocol {
-        Some(_) if head.method == Method::GET => Outgoing::Held,
-        Some(_) => return Err(StreamError::Protocol("only GET can ask for an upgrade")),
+        Some(_) if upgrade::may_ask(&head.method) => Outgoing::Held,
+        Some(_) => return Err(StreamError::Protocol("this method can't ask for an upgrade")),
         None => request_framing(&head.headers, end)?,
     };
     let path = head.path.as_ref().ok_or(StreamError::Protocol("request without a target"))?;
@@ -64,7 +65,7 @@ pub(super) fn request(out: &mut BytesMut, head: &RequestHead, end: bool) -> Resu
     put_fields(out, &head.headers, framing == Outgoing::Held, |name| *name != HOST);
     if framing == Outgoing::Chunked {
         put(out, "transfer-encoding: chunked\r\n");
-    } else if framing == Outgoing::Done && means_content(&head.method) && !head.headers.contains_key(CONTENT_LENGTH) {
+    } else if says_no_content(head, framing) {
         put(out, "content-length: 0\r\n");
     }
     //= rfc9110#section-10.1.4
@@ -84,10 +85,11 @@ pub(super) fn request(out: &mut BytesMut, head: &RequestHead, end: bool) -> Resu
     Ok(framing)
 }
 
-/// True for a method whose receiver wants to be told that there is no content.
+/// True for a request without content whose method has its receiver expect some.
 //= rfc9110#section-8.6
-fn means_content(method: &Method) -> bool {
-    matches!(*method, Method::POST | Method::PUT | Method::PATCH)
+fn says_no_content(head: &RequestHead, framing: Outgoing) -> bool {
+    let unsaid = framing == Outgoing::Held || framing == Outgoing::Done && !head.headers.contains_key(CONTENT_LENGTH);
+    unsaid && matches!(head.method, Method::POST | Method::PUT | Method::PATCH)
 }
 
 /// Writes a final response head. Gives the framing, and whether the connection stays open after the message.
@@ -99,7 +101,8 @@ pub(super) fn response(
 ) -> Result<(Outgoing, bool), StreamError> {
     let framing = response_framing(head, end, answering)?;
     let keep_alive = answering.keep_alive && framing != Outgoing::UntilClose;
-    let drop_length = has_no_length(head.status, &answering.asked) || head.status == StatusCode::RESET_CONTENT;
+    let emptied = head.status == StatusCode::RESET_CONTENT && answering.asked != Asked::Head;
+    let drop_length = has_no_length(head.status, &answering.asked) || emptied;
     out.reserve(estimate(&head.headers) + 128);
     put_status_line(out, head);
     put_fields(out, &head.headers, drop_length, |name| !is_internal(name));
@@ -114,7 +117,7 @@ pub(super) fn response(
         }
         Asked::Connect if framing == Outgoing::Tunnel => {}
         Asked::Head | Asked::Connect | Asked::Upgrade(_) | Asked::Other => {
-            let advertised = head.headers.get(WEFT_UPGRADE).filter(|_| head.status == StatusCode::UPGRADE_REQUIRED);
+            let advertised = head.headers.get(WEFT_OFFERS).filter(|_| head.status == StatusCode::UPGRADE_REQUIRED);
             match advertised {
                 Some(protocols) => put_upgrade(out, protocols.as_bytes(), !keep_alive),
                 None if !keep_alive => put(out, "connection: close\r\n"),
@@ -132,7 +135,7 @@ fn says_empty(head: &ResponseHead, framing: Outgoing, asked: &Asked) -> bool {
     match framing {
         Outgoing::Done | Outgoing::Dropped if head.status == StatusCode::RESET_CONTENT => *asked != Asked::Head,
         Outgoing::Done => {
-            let bodyless = *asked == Asked::Head || has_no_body(head.status);
+            let bodyless = *asked == Asked::Head || Content::of(head.status) != Content::Framed;
             !bodyless && !head.headers.contains_key(CONTENT_LENGTH)
         }
         Outgoing::Length(_)
@@ -200,7 +203,7 @@ fn response_framing(head: &ResponseHead, end: bool, answering: &Answering) -> Re
         }
         (Asked::Head | Asked::Connect | Asked::Upgrade(_) | Asked::Other, _) => {}
     }
-    if answering.asked == Asked::Head || has_no_body(head.status) {
+    if answering.asked == Asked::Head || Content::of(head.status) != Content::Framed {
         return Ok(if end { Outgoing::Done } else { Outgoing::Dropped });
     }
     match (content_length(&head.headers)?, end) {
@@ -210,11 +213,6 @@ fn response_framing(head: &ResponseHead, end: bool, answering: &Answering) -> Re
         (None, false) => Ok(Outgoing::Chunked),
         (Some(_), true) => Err(StreamError::Protocol("content-length without a body")),
     }
-}
-
-//= rfc9110#section-6.4.1
-fn has_no_body(status: StatusCode) -> bool {
-    matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
 /// Messages that must not carry `content-length` at all.
@@ -241,7 +239,7 @@ fn put_status_line(out: &mut BytesMut, head: &ResponseHead) {
     put(out, "HTTP/1.1 ");
     put(out, head.status.as_str());
     out.put_u8(b' ');
-    match head.headers.get(WEFT_REASON).filter(|_| !head.status.is_informational()) {
+    match head.headers.get(WEFT_REASON).filter(|_| may_have_reason(head.status)) {
         Some(reason) => out.extend_from_slice(reason.as_bytes()),
         None => put(out, head.status.canonical_reason().unwrap_or_default()),
     }

@@ -10,7 +10,9 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 
 use super::Refusal;
 use super::decode::Decoder;
-use crate::http::{HttpLimits, MAX_FIELDS, RequestHead, ResponseHead, WEFT_REASON, WEFT_UPGRADE};
+use crate::http::{Content, HttpLimits, MAX_FIELDS, RequestHead, ResponseHead, WEFT_OFFERS, WEFT_REASON};
+
+use crate::upgrade;
 
 mod fields;
 mod line;
@@ -139,7 +141,7 @@ pub(super) fn response(
     let keep_alive_timeout = fields.keep_alive_timeout;
     let upgrade = fields.upgrade.clone().filter(|_| status == StatusCode::UPGRADE_REQUIRED);
     let mut headers = fields.into_end_to_end();
-    keep_aside(&mut headers, WEFT_UPGRADE, upgrade);
+    keep_aside(&mut headers, WEFT_OFFERS, upgrade);
     keep_aside(&mut headers, WEFT_REASON, own_reason(&bytes[..consumed], status).map(|reason| shared.slice(reason)));
     let head = ResponseHead { status, headers };
     Ok(Some(ParsedResponse { head, body, keep_alive, keep_alive_timeout, consumed }))
@@ -152,12 +154,17 @@ fn keep_aside(headers: &mut HeaderMap, name: HeaderName, value: Option<Bytes>) {
     }
 }
 
-/// The reason phrase, where it is not the usual one.
+/// The reason phrase, where it is not the usual one. It may be empty.
 fn own_reason(head: &[u8], status: StatusCode) -> Option<&[u8]> {
     let line = head.split(|byte| *byte == b'\r').next()?;
     let reason = line.get("HTTP/1.1 200 ".len()..)?.trim_ascii();
     let usual = status.canonical_reason().unwrap_or_default().as_bytes();
-    (!status.is_informational() && !reason.is_empty() && reason != usual).then_some(reason)
+    (may_have_reason(status) && reason != usual).then_some(reason)
+}
+
+/// True for a final answer: an interim one passes with the usual phrase.
+pub(super) fn may_have_reason(status: StatusCode) -> bool {
+    !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS
 }
 
 /// Parses the trailer section of a chunked body. Fields that frame or route a message are dropped there.
@@ -234,7 +241,7 @@ fn response_body(
     version: Version,
     fields: &Fields,
 ) -> Result<(Decoder, bool), &'static str> {
-    let bodyless = status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
+    let bodyless = Content::of(status) == Content::Never;
     match (status, asked) {
         (StatusCode::SWITCHING_PROTOCOLS, Asked::Upgrade(protocol)) => {
             //= rfc9110#section-15.2.2
@@ -272,7 +279,7 @@ fn request_head(method: Method, version: Version, form: Form, mut fields: Fields
     if method == Method::CONNECT {
         fields.map.remove(CONTENT_LENGTH);
     }
-    let protocol = upgrade(&method, version, &mut fields);
+    let protocol = protocol(&method, version, &mut fields);
     let headers = fields.into_end_to_end();
     let (authority, path) = match form {
         Form::Origin(path) => (host, Some(path)),
@@ -284,13 +291,13 @@ fn request_head(method: Method, version: Version, form: Form, mut fields: Fields
     Ok(RequestHead { method, authority, path, protocol, headers, version })
 }
 
-/// The protocol that the request asks to change to. What is asked in another way than WebSocket's (GET, no body) stays an
-/// ordinary request.
+/// The protocol that the request asks to change to, by whatever method: WebSocket asks by GET, `docker attach` and `kubectl
+/// exec` by POST. A request with a body stays an ordinary one.
 //= rfc9110#section-7.8
-fn upgrade(method: &Method, version: Version, fields: &mut Fields) -> Option<Bytes> {
+fn protocol(method: &Method, version: Version, fields: &mut Fields) -> Option<Bytes> {
     let no_body =
         fields.transfer_encoding == TransferEncoding::Absent && matches!(fields.content_length, None | Some(0));
-    let asked = version == Version::HTTP_11 && *method == Method::GET && no_body && fields.upgrade_nominated;
+    let asked = version == Version::HTTP_11 && upgrade::may_ask(method) && no_body && fields.upgrade_nominated;
     let protocol = fields.upgrade.take().filter(|_| asked)?;
     fields.map.remove(CONTENT_LENGTH);
     Some(protocol)

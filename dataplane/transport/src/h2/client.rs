@@ -21,7 +21,7 @@ use super::stream::Asked;
 use super::window::ConnectionWindow;
 use super::{Limits, RecvStream, SendStream, stream_error};
 use crate::http::{RequestHead, SendError, StreamError, Target};
-use crate::upgrade;
+use crate::upgrade::{self, ExtendedConnect};
 
 /// Tells that a slot may have become free on one of the connections that were made with it.
 #[derive(Debug, Clone, Default)]
@@ -263,7 +263,7 @@ fn request(head: &RequestHead) -> Result<(Request<()>, Asked), StreamError> {
     *request.version_mut() = version;
     *request.headers_mut() = end_to_end(&head.headers);
     let asked = match &head.protocol {
-        Some(token) => ask(&mut request, token)?,
+        Some(token) => ask(&mut request, &upgrade::to_wire(&head.method, token))?,
         None => Asked::Request,
     };
     Ok((request, asked))
@@ -271,11 +271,11 @@ fn request(head: &RequestHead) -> Result<(Request<()>, Asked), StreamError> {
 
 /// Makes an extended CONNECT of a request to change protocols.
 //= rfc8441#section-5
-fn ask(request: &mut Request<()>, token: &bytes::Bytes) -> Result<Asked, StreamError> {
-    let (protocol, None) = upgrade::to_wire(token) else {
-        return Err(StreamError::Protocol("HTTP/2 has no name for this protocol"));
-    };
-    let protocol = std::str::from_utf8(protocol).map_err(|_| StreamError::Protocol("protocol"))?;
+fn ask(request: &mut Request<()>, wanted: &ExtendedConnect) -> Result<Asked, StreamError> {
+    if !wanted.fields.is_empty() {
+        return Err(StreamError::Protocol("HTTP/2 has no name for this protocol, or it is not asked for by GET"));
+    }
+    let protocol = std::str::from_utf8(wanted.protocol).map_err(|_| StreamError::Protocol("protocol"))?;
     request.extensions_mut().insert(h2::ext::Protocol::from(protocol));
     *request.method_mut() = Method::CONNECT;
     Ok(Asked::Upgrade(upgrade::take_key(request.headers_mut())))

@@ -4,7 +4,7 @@ use http::header::{COOKIE, HOST};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue};
 
-use crate::http::{WEFT_REASON, WEFT_UPGRADE};
+use crate::http::{WEFT_OFFERS, WEFT_REASON};
 
 /// True where no value begins or ends with a blank or a tab.
 //= rfc9113#section-8.2.1
@@ -65,5 +65,5 @@ pub(super) fn end_to_end(headers: &HeaderMap) -> HeaderMap {
 /// Removes what only codecs say to each other.
 pub(super) fn take_internal(headers: &mut HeaderMap) {
     headers.remove(WEFT_REASON);
-    headers.remove(WEFT_UPGRADE);
+    headers.remove(WEFT_OFFERS);
 }

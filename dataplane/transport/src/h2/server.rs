@@ -218,7 +218,7 @@ fn request_head(parts: http::request::Parts, limits: &Limits) -> Result<RequestH
         None => (parts.method, None),
         //= rfc8441#section-4
         Some(_) if !named_authority => return Err(Refusal::Reset),
-        Some(protocol) => (Method::GET, Some(asked_for(protocol, &mut headers)?)),
+        Some(protocol) => asked_for(protocol, &mut headers).map(|(method, token)| (method, Some(token)))?,
     };
     Ok(RequestHead {
         method,
@@ -232,9 +232,9 @@ fn request_head(parts: http::request::Parts, limits: &Limits) -> Result<RequestH
 
 /// The protocol that an extended CONNECT asks for, with what HTTP/1 says beside it.
 //= rfc8441#section-5
-fn asked_for(protocol: &h2::ext::Protocol, headers: &mut HeaderMap) -> Result<Bytes, Refusal> {
-    let token = upgrade::from_wire(protocol.as_ref(), headers, false);
-    let token = token.ok_or(Refusal::Answer(StatusCode::NOT_IMPLEMENTED))?;
+fn asked_for(protocol: &h2::ext::Protocol, headers: &mut HeaderMap) -> Result<(Method, Bytes), Refusal> {
+    let asked = upgrade::from_wire(protocol.as_ref(), headers, false);
+    let asked = asked.ok_or(Refusal::Answer(StatusCode::NOT_IMPLEMENTED))?;
     upgrade::add_key(headers);
-    Ok(token)
+    Ok(asked)
 }

@@ -16,7 +16,7 @@ use super::client::OpenStream;
 use super::fields::{end_to_end, take_internal, trim};
 use super::flood::Patience;
 use super::{Limits, is_unprocessed, reason_from_code, stream_error};
-use crate::http::{Frame, ResponseHead, SendError, StreamError};
+use crate::http::{Content, Frame, ResponseHead, SendError, StreamError};
 use crate::upgrade;
 
 /// The receiving half: for a client first the response heads, then the body.
@@ -65,16 +65,24 @@ impl RecvStream {
     /// The next response head; interim ones come first. To a request for another protocol 101 is a final one. Cancel safe.
     pub async fn response_head(&mut self) -> Result<ResponseHead, SendError> {
         match poll_fn(|cx| self.poll_head(cx)).await {
-            Ok(head) if head.headers.len() <= self.fields => Ok(self.understood(head)),
-            Ok(_) => {
-                self.state = Receiving::Stopped;
-                Err(SendError { error: StreamError::Limit("response header fields"), unprocessed: false })
+            //= rfc9113#section-8.6
+            Ok(head) if head.status == StatusCode::SWITCHING_PROTOCOLS => {
+                Err(self.refused(StreamError::Protocol("101 in HTTP/2")))
             }
+            Ok(head) if head.headers.len() > self.fields => {
+                Err(self.refused(StreamError::Limit("response header fields")))
+            }
+            Ok(head) => Ok(self.understood(head)),
             Err(error) => {
                 self.state = Receiving::Stopped;
                 Err(error)
             }
         }
+    }
+
+    fn refused(&mut self, error: StreamError) -> SendError {
+        self.state = Receiving::Stopped;
+        SendError { error, unprocessed: false }
     }
 
     fn understood(&mut self, mut head: ResponseHead) -> ResponseHead {
@@ -255,7 +263,8 @@ impl SendStream {
         else {
             return Err(StreamError::Protocol("a second final response"));
         };
-        let mut response = response(head);
+        let emptied = head.emptied(*answering == Answering::Bodiless);
+        let mut response = response(emptied.as_ref().unwrap_or(head));
         match answering {
             Answering::Upgrade => {
                 *response.status_mut() = upgrade::answer_to_wire(head.status, false).0;
@@ -264,11 +273,7 @@ impl SendStream {
             Answering::Request | Answering::Bodiless if head.status == StatusCode::SWITCHING_PROTOCOLS => {
                 return Err(StreamError::Protocol("101 to a request that asked for no other protocol"));
             }
-            //= rfc9110#section-15.3.5
-            //= rfc9110#section-15.4.5
-            Answering::Request if matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) => {
-                *answering = Answering::Bodiless;
-            }
+            Answering::Request if Content::of(head.status) != Content::Framed => *answering = Answering::Bodiless,
             Answering::Request | Answering::Bodiless => {}
         }
         let body = respond.send_response(response, end).map_err(|error| stream_error(&error))?;

@@ -420,6 +420,8 @@ fn an_upgrade_is_an_extended_connect_on_the_wire() {
         });
         client.settled().await.unwrap();
         assert!(client.takes_upgrades());
+        let by_post = RequestHead { method: Method::POST, ..websocket("/yes") };
+        assert!(client.send(&by_post, false).await.unwrap_err().unprocessed, "RFC 8441 knows GET only");
         let mut head = websocket("/yes");
         head.headers.insert("sec-websocket-key", HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ=="));
         let (mut send, mut receive) = client.send(&head, false).await.unwrap();
@@ -449,9 +451,10 @@ fn other_protocols_are_answered_501_and_servers_without_them_are_not_asked() {
         serve(far, Limits::default(), echo);
         let (mut client, connection) = h2::client::handshake(near).await.unwrap();
         tokio::task::spawn_local(connection);
-        for protocol in ["connect-udp", "weft-upgrade", "websocketx", ""] {
+        for protocol in ["connect-udp", "weft-upgrade", "weft-upgrade-by-method", "websocketx", ""] {
             let mut request = Request::connect("http://host/").version(Version::HTTP_2).body(()).unwrap();
             request.headers_mut().insert("weft-upgrade", HeaderValue::from_static("websocket"));
+            request.headers_mut().insert("weft-method", HeaderValue::from_static("POST"));
             request.extensions_mut().insert(h2::ext::Protocol::from(protocol));
             client = client.ready().await.unwrap();
             let (answer, _) = client.send_request(request, false).unwrap();

@@ -235,8 +235,8 @@ impl RequestSink {
             None => (method, None),
             //= rfc9220#section-3
             Some(protocol) => {
-                let token = upgrade::from_wire(&protocol, &mut headers, true);
-                (Method::GET, Some(token.ok_or(Error::Protocol)?))
+                let asked = upgrade::from_wire(&protocol, &mut headers, true);
+                asked.map(|(method, token)| (method, Some(token))).ok_or(Error::Protocol)?
             }
         };
         let head = RequestHead {
@@ -323,7 +323,7 @@ pub fn encode_request(
     huffman: bool,
 ) -> Result<usize, Missing> {
     let authority = head.authority.as_ref().or(added.authority).ok_or(Missing("authority"))?;
-    let asked = head.protocol.as_ref().map(upgrade::to_wire);
+    let asked = head.protocol.as_ref().map(|token| upgrade::to_wire(&head.method, token));
     let method = if asked.is_some() { &Method::CONNECT } else { &head.method };
     let mut encoder = Encoder::new(out, huffman);
     encoder.pseudo(Pseudo::Method, method.as_str().as_bytes());
@@ -333,13 +333,11 @@ pub fn encode_request(
         encoder.pseudo(Pseudo::Path, path.as_bytes());
     }
     encoder.pseudo(Pseudo::Authority, authority.as_str().as_bytes());
-    if let Some((protocol, field)) = asked {
-        encoder.pseudo(Pseudo::Protocol, protocol);
-        if let Some((name, value)) = field {
-            encoder.field(&name, &value);
-        }
+    if let Some(asked) = asked {
+        encoder.pseudo(Pseudo::Protocol, asked.protocol);
+        asked.fields.iter().for_each(|(name, value)| encoder.field(name, value));
     }
-    encode_fields(&mut encoder, &head.headers);
+    encode_fields(&mut encoder, head.headers.iter().filter(|(name, _)| **name != header::HOST));
     for (name, value) in added.fields {
         encoder.field(name, value);
     }
@@ -350,22 +348,22 @@ pub fn encode_request(
 pub fn encode_response(out: &mut BytesMut, head: &ResponseHead, huffman: bool) -> usize {
     let mut encoder = Encoder::new(out, huffman);
     encoder.pseudo(Pseudo::Status, head.status.as_str().as_bytes());
-    encode_fields(&mut encoder, &head.headers);
+    encode_fields(&mut encoder, head.headers.iter());
     encoder.size()
 }
 
 /// Appends the field section of trailers; gives its size.
 pub fn encode_trailers(out: &mut BytesMut, trailers: &HeaderMap, huffman: bool) -> usize {
     let mut encoder = Encoder::new(out, huffman);
-    encode_fields(&mut encoder, trailers);
+    encode_fields(&mut encoder, trailers.iter().filter(|(name, _)| **name != header::HOST));
     encoder.size()
 }
 
 /// Fields that may not be in HTTP/3 are left out, wherever they came from.
-fn encode_fields(encoder: &mut Encoder<'_>, fields: &HeaderMap) {
+fn encode_fields<'f>(encoder: &mut Encoder<'_>, fields: impl Iterator<Item = (&'f HeaderName, &'f HeaderValue)>) {
     for (name, value) in fields {
         match name.as_str() {
-            "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade" | "host" => {}
+            "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade" => {}
             "te" if !value.as_bytes().eq_ignore_ascii_case(b"trailers") => {}
             _ if is_exact(value) => encoder.field(name, value),
             _ => {

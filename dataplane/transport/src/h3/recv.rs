@@ -11,7 +11,7 @@ use http::{HeaderMap, Method, StatusCode};
 use super::connection::{Connection, lost, varint};
 use super::frame::{Decoder, Event, Place, Violation};
 use super::{Code, message};
-use crate::http::{Frame, RequestHead, ResponseHead, SendError, StreamError};
+use crate::http::{Content, Frame, RequestHead, ResponseHead, SendError, StreamError};
 use crate::qpack;
 use crate::upgrade;
 
@@ -186,8 +186,7 @@ impl RecvStream {
         self.left = content_length;
         //= rfc9114#section-4.1.2
         // These have no content whatever their content-length says.
-        let empty =
-            self.request == RequestKind::Head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let empty = self.request == RequestKind::Head || Content::of(status) == Content::Never;
         let accepted = match self.request {
             RequestKind::Connect => status.is_success(),
             RequestKind::Upgrade => status == StatusCode::SWITCHING_PROTOCOLS,

@@ -12,7 +12,7 @@ use super::frame;
 use super::message;
 use super::recv::RequestKind;
 use crate::block::assemble;
-use crate::http::{ResponseHead, StreamError};
+use crate::http::{Content, ResponseHead, StreamError};
 use crate::upgrade;
 
 /// The sending half of a request stream. Dropped before `finish`, it resets the stream.
@@ -69,11 +69,10 @@ impl SendStream {
         } else if head.status == StatusCode::SWITCHING_PROTOCOLS {
             return Err(StreamError::Protocol("101 to a request that asked for no other protocol"));
         } else {
-            self.response_head(head, end).await?;
+            let emptied = head.emptied(self.bodiless);
+            self.response_head(emptied.as_ref().unwrap_or(head), end).await?;
         }
-        //= rfc9110#section-15.3.5
-        //= rfc9110#section-15.4.5
-        self.bodiless |= matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        self.bodiless |= !head.status.is_informational() && Content::of(head.status) != Content::Framed;
         self.answered |= !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS;
         Ok(())
     }

@@ -64,6 +64,18 @@ fn cookie_crumbs_become_one_field() {
 }
 
 #[test]
+fn an_upgrade_is_asked_for_by_its_own_method() {
+    let asking = |method: &str| RequestHead { protocol: Some("tcp".into()), ..request_of(method, &[]) };
+    let end = "upgrade: tcp\r\nconnection: upgrade\r\n\r\n";
+    assert_eq!(written(&asking("GET"), true), format!("GET /a?b HTTP/1.1\r\nhost: host:80\r\n{end}"));
+    let post = format!("POST /a?b HTTP/1.1\r\nhost: host:80\r\ncontent-length: 0\r\n{end}");
+    assert_eq!(written(&asking("POST"), true), post);
+    let zero = RequestHead { protocol: Some("tcp".into()), ..request_of("POST", &[("content-length", "0")]) };
+    assert_eq!(written(&zero, false), post);
+    assert!(super::request(&mut BytesMut::new(), &asking("HEAD"), true).is_err());
+}
+
+#[test]
 fn targets_have_their_form() {
     let mut head = request_of("GET", &[]);
     head.path = Some(Target::try_from(&b"/<\"`\xe9>"[..]).unwrap());

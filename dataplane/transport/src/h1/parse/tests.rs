@@ -144,6 +144,28 @@ fn host_is_required_single_and_sane() {
 }
 
 #[test]
+fn what_asks_for_another_protocol() {
+    #[track_caller]
+    fn check(line: &str, fields: &str, expect: Option<&str>) {
+        let head = format!("{line}\r\nHost: a\r\nUpgrade: tcp\r\n{fields}\r\n\r\n");
+        let parsed = accepted(&head);
+        let protocol = parsed.head.protocol.map(|token| String::from_utf8(token.to_vec()).unwrap());
+        assert_eq!(protocol.as_deref(), expect, "{head}");
+        assert_eq!(matches!(parsed.body, Decoder::Tunnel), expect.is_some(), "{head}");
+    }
+    for method in ["GET", "POST", "PUT", "DELETE", "OPTIONS", "X-Own"] {
+        check(&format!("{method} / HTTP/1.1"), "Connection: upgrade", Some("tcp"));
+        check(&format!("{method} / HTTP/1.1"), "Connection: Upgrade\r\nContent-Length: 0", Some("tcp"));
+        check(&format!("{method} / HTTP/1.1"), "Connection: upgrade\r\nContent-Length: 3", None);
+        check(&format!("{method} / HTTP/1.1"), "Connection: upgrade\r\nTransfer-Encoding: chunked", None);
+        check(&format!("{method} / HTTP/1.1"), "Connection: close", None);
+        check(&format!("{method} / HTTP/1.0"), "Connection: upgrade", None);
+    }
+    check("HEAD / HTTP/1.1", "Connection: upgrade", None);
+    check("TRACE / HTTP/1.1", "Connection: upgrade", None);
+}
+
+#[test]
 fn the_target_of_absolute_form_replaces_host() {
     let same = accepted("GET http://A.example:80/x?y HTTP/1.1\r\nHost: a.example:80\r\n\r\n").head;
     assert_eq!(same.authority.unwrap(), "a.example:80");

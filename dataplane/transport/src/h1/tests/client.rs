@@ -297,7 +297,7 @@ fn an_upgrade_that_is_refused_sends_nothing_and_keeps_the_connection() {
             assert!(sent.is_err());
             let head = head.unwrap();
             assert_eq!(
-                (&head.headers["weft-upgrade"], &head.headers["weft-reason"]),
+                (&head.headers["weft-offers"], &head.headers["weft-reason"]),
                 (&HeaderValue::from_static("foo/2"), &HeaderValue::from_static("Try Harder"))
             );
             assert_eq!(collect(&mut answer.into_body()).await.unwrap().0, b"no");
@@ -347,13 +347,30 @@ fn connect_is_never_sent() {
 }
 
 #[test]
+fn a_reason_phrase_may_be_empty() {
+    run(async {
+        let (near, mut far) = pair().await;
+        let mut connection = ClientConn::new(near, Limits::default());
+        for (line, expect) in
+            [("200 ", Some("")), ("200 OK", None), ("599 ", None), ("404 Not Found", None), ("404 Gone", Some("Gone"))]
+        {
+            let (_sink, mut reader) = connection.send(&request("GET", "/", &[]), true).await.unwrap();
+            read_until(&mut far, "\r\n\r\n").await;
+            far.write_all(format!("HTTP/1.1 {line}\r\nContent-Length: 0\r\n\r\n").as_bytes()).await.unwrap();
+            let head = reader.head().await.unwrap();
+            assert_eq!(head.headers.get("weft-reason").map(|reason| reason.to_str().unwrap()), expect, "{line}");
+        }
+    });
+}
+
+#[test]
 fn what_only_http1_says_of_an_answer_is_kept() {
     run(async {
         let (near, mut far) = pair().await;
         let mut connection = ClientConn::new(near, Limits::default());
         let (_sink, mut reader) = connection.send(&request("GET", "/", &[]), true).await.unwrap();
         read_until(&mut far, "\r\n\r\n").await;
-        let answer = b"HTTP/1.1 200 Fine \xe9\r\nHost : me\r\nweft-upgrade: forged\r\nKeep-Alive: timeout=7, max=2\r\nUpgrade: h2c\r\nContent-Length:0\r\n\r\n";
+        let answer = b"HTTP/1.1 200 Fine \xe9\r\nHost : me\r\nweft-offers: forged\r\nKeep-Alive: timeout=7, max=2\r\nUpgrade: h2c\r\nContent-Length:0\r\n\r\n";
         far.write_all(answer).await.unwrap();
         let head = reader.head().await.unwrap();
         drop(reader);

@@ -361,6 +361,7 @@ fn an_answer_that_may_have_no_body_drops_the_one_it_is_given() {
             (head, 503, "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 5\r\n\r\n"),
             (get, 204, "HTTP/1.1 204 No Content\r\n\r\n"),
             (get, 205, "HTTP/1.1 205 Reset Content\r\ncontent-length: 0\r\n\r\n"),
+            (head, 205, "HTTP/1.1 205 Reset Content\r\ncontent-length: 5\r\n\r\n"),
             (get, 304, "HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\n\r\n"),
         ] {
             assert_eq!(bodyless(request, response(status, &length)).await, expect.repeat(2));
@@ -371,12 +372,15 @@ fn an_answer_that_may_have_no_body_drops_the_one_it_is_given() {
 #[test]
 fn what_only_http1_says_of_an_answer_is_said_again() {
     run(async {
-        let head = response(426, &[("weft-reason", "Try Harder"), ("weft-upgrade", "foo/2"), ("host", "me")]);
+        let head = response(426, &[("weft-reason", "Try Harder"), ("weft-offers", "foo/2"), ("host", "me")]);
         let answer = bodyless("HEAD / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", head).await;
         assert_eq!(
             answer,
             "HTTP/1.1 426 Try Harder\r\nhost: me\r\nupgrade: foo/2\r\nconnection: upgrade, close\r\n\r\n"
         );
+        let empty = response(204, &[("weft-reason", "")]);
+        let get = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+        assert_eq!(bodyless(get, empty).await, "HTTP/1.1 204 \r\nconnection: close\r\n\r\n");
     });
 }
 

@@ -343,6 +343,58 @@ fn blanks_around_an_apps_values_are_no_part_of_them() {
     });
 }
 
+/// A server that has answered may ask for no more of the request: its answer is whole (RFC 9113 section 8.1).
+#[test]
+fn a_whole_answer_outlives_the_reset_behind_it() {
+    run(async {
+        let (client, mut far) = served_by(&[frame(SETTINGS, 0, 0, NO_SETTINGS)]).await;
+        for (stream, trailers) in [(1, false), (3, true)] {
+            let (mut send, mut receive) = client.send(&request(Method::POST, "/"), false).await.unwrap();
+            until_request(&mut far, stream).await;
+            let end =
+                if trailers { frame(HEADERS, END_HEADERS | END_STREAM, stream, b"\x00\x01t\x01z") } else { vec![] };
+            let data = frame(DATA, if trailers { 0 } else { END_STREAM }, stream, b"early");
+            let answer =
+                [frame(HEADERS, END_HEADERS, stream, b"\x88"), data, end, frame(RST_STREAM, 0, stream, &[0; 4])]
+                    .concat();
+            // More than the server's window: the upload is stuck when the answer comes.
+            let stuck = send.data(Bytes::from(vec![b'x'; 100_000]));
+            let (sent, written) = tokio::join!(stuck, far.write_all(&answer));
+            written.unwrap();
+            assert!(matches!(sent, Err(StreamError::Reset(0x100))), "{sent:?}");
+            assert_eq!(receive.response_head().await.unwrap().status, 200);
+            let (body, told) = collect(&mut receive).await.unwrap();
+            assert_eq!((&body[..], told.is_some()), (&b"early"[..], trailers));
+            assert!(receive.is_end());
+        }
+        let (_send, mut receive) = client.send(&request(Method::POST, "/"), false).await.unwrap();
+        until_request(&mut far, 5).await;
+        let cut =
+            [frame(HEADERS, END_HEADERS, 5, b"\x88"), frame(DATA, 0, 5, b"ear"), frame(RST_STREAM, 0, 5, &[0; 4])];
+        far.write_all(&cut.concat()).await.unwrap();
+        assert_eq!(receive.response_head().await.unwrap().status, 200);
+        let cut = collect(&mut receive).await.unwrap_err();
+        assert!(matches!(cut, StreamError::Reset(0x100)), "one that is not whole never looks so: {cut:?}");
+    });
+}
+
+#[test]
+fn an_app_that_answers_101_has_answered_wrongly() {
+    run(async {
+        // SETTINGS_ENABLE_CONNECT_PROTOCOL.
+        let (client, mut far) = served_by(&[frame(SETTINGS, 0, 0, &[0, 8, 0, 0, 0, 1])]).await;
+        client.settled().await.unwrap();
+        for (stream, protocol) in [(1, None), (3, Some(Bytes::from_static(b"websocket")))] {
+            let head = RequestHead { protocol, ..request(Method::GET, "/") };
+            let (_send, mut receive) = client.send(&head, head.protocol.is_none()).await.unwrap();
+            until_request(&mut far, stream).await;
+            far.write_all(&frame(HEADERS, END_HEADERS, stream, b"\x08\x03101")).await.unwrap();
+            let error = receive.response_head().await.unwrap_err();
+            assert!(matches!(error.error, StreamError::Protocol(_)) && !error.unprocessed, "{error:?}");
+        }
+    });
+}
+
 #[test]
 fn gone_is_told_while_the_answer_is_idle() {
     run(async {

@@ -377,6 +377,8 @@ async fn protocols_that_nobody_knows_are_answered_501() {
         &[(":protocol", "connect-udp")][..],
         &[(":protocol", "weft-upgrade")],
         &[(":protocol", "weft-upgrade"), ("weft-upgrade", "a b")],
+        &[(":protocol", "weft-upgrade-by-method"), ("weft-upgrade", "tcp")],
+        &[(":protocol", "weft-upgrade-by-method"), ("weft-upgrade", "tcp"), ("weft-method", "HEAD")],
     ] {
         let message = headers_frame(&[&[(":method", "CONNECT")], &GET[1..], fields].concat());
         let Seen::Status(answer) = against_server(&[], Some((&message, false))).await else { panic!("no answer") };

@@ -70,6 +70,11 @@ fn requests() {
         &[(":method", "CONNECT"), (":protocol", "weft-upgrade"), GET[1], GET[2], GET[3], ("weft-upgrade", "foo/1")],
         "GET /a?b h:1 (foo/1)",
     );
+    let post = [("weft-upgrade", "tcp"), ("weft-method", "POST")];
+    check_request(
+        &[&[(":method", "CONNECT"), (":protocol", "weft-upgrade-by-method")], &GET[1..], &post].concat(),
+        "POST /a?b h:1 (tcp)",
+    );
 }
 
 #[test]

@@ -9,19 +9,19 @@ use super::super::{Client, Limits, RecvStream, SendStream, Server};
 use super::{Pair, data, read, request, response, soon};
 use crate::http::{Frame, RequestHead, StreamError};
 
-fn asking(token: &'static str) -> RequestHead {
+fn asking((method, token): (&Method, &'static str)) -> RequestHead {
     RequestHead {
         protocol: Some(Bytes::from_static(token.as_bytes())),
-        ..request(Method::GET, "/chat?a", &[("x", "1")])
+        ..request(method.clone(), "/chat?a", &[("x", "1")])
     }
 }
 
 async fn ask(
     client: &Client,
     server: &Server,
-    token: &'static str,
+    wanted: (&Method, &'static str),
 ) -> ((SendStream, RecvStream), (RequestHead, RecvStream, SendStream)) {
-    let asked = soon(Box::pin(client.send(&asking(token), false))).await.unwrap();
+    let asked = soon(Box::pin(client.send(&asking(wanted), false))).await.unwrap();
     (asked, soon(Box::pin(async { read(server.accept().await.unwrap()).await.unwrap() })).await)
 }
 
@@ -29,7 +29,7 @@ async fn ask(
 async fn it_waits_for_settings() {
     let pair = Pair::new().await;
     let client = pair.start_client(Limits::default());
-    let head = asking("websocket");
+    let head = asking((&Method::GET, "websocket"));
     let sending = client.send(&head, false);
     tokio::pin!(sending);
     assert!(tokio::time::timeout(Duration::from_millis(20), &mut sending).await.is_err());
@@ -41,9 +41,9 @@ async fn it_waits_for_settings() {
 async fn an_accepted_one_carries_bytes_both_ways() {
     let pair = Pair::new().await;
     let (client, server) = pair.start();
-    for token in ["websocket", "foo/1.0"] {
-        let ((mut up, mut down), (head, mut from, mut to)) = ask(&client, &server, token).await;
-        assert_eq!((head.method, head.protocol.as_deref()), (Method::GET, Some(token.as_bytes())));
+    for (method, token) in [(Method::GET, "websocket"), (Method::GET, "foo/1.0"), (Method::POST, "tcp")] {
+        let ((mut up, mut down), (head, mut from, mut to)) = ask(&client, &server, (&method, token)).await;
+        assert_eq!((head.method, head.protocol.as_deref()), (method, Some(token.as_bytes())));
         assert_eq!(head.path.unwrap(), "/chat?a");
         assert_eq!(head.headers.len(), 1, "{token}");
         let accepted = response(101, &[("sec-websocket-accept", "x"), ("content-length", "7")]);
@@ -71,7 +71,7 @@ async fn a_declined_one_keeps_its_answer() {
     let pair = Pair::new().await;
     let (client, server) = pair.start();
     for status in [200, 204, 400, 426, 501, 503] {
-        let (asked, (_, _from, mut to)) = ask(&client, &server, "websocket").await;
+        let (asked, (_, _from, mut to)) = ask(&client, &server, (&Method::GET, "websocket")).await;
         to.interim(&response(103, &[])).await.unwrap();
         to.response(&response(status, &[("upgrade-to", "x")]), status == 204).await.unwrap();
         if status != 204 {
