@@ -91,6 +91,7 @@ impl Admin {
         &self.sides[door as usize]
     }
 
+    /// Answers HEAD as GET: the server sends no body with it.
     async fn respond<B>(&self, door: Door, request: &Request<B>, from: SocketAddr) -> Response<Full<Bytes>> {
         if door == Door::Admin
             && let Err(refusal) = caller::check(request.method(), request.headers(), &self.token)
@@ -101,6 +102,7 @@ impl Admin {
             return plain(refusal.status(), &format!("{}\n", refusal.reason()));
         }
         let uri = request.uri();
+        // A profile takes time, which a HEAD would spend on nothing.
         if (door, request.method(), uri.path()) != (Door::Admin, &Method::GET, "/debug/pprof/profile") {
             return self.answer(door, request, from);
         }
@@ -119,7 +121,8 @@ impl Admin {
 
     fn answer<B>(&self, door: Door, request: &Request<B>, from: SocketAddr) -> Response<Full<Bytes>> {
         let path = request.uri().path();
-        match (door, request.method(), path) {
+        let method = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
+        match (door, method, path) {
             (Door::Metrics, &Method::GET, "/metrics" | "/stats/prometheus") => {
                 let text = scrape::render(self);
                 zipped(text, "text/plain; version=0.0.4", accepts_gzip(request.headers()))

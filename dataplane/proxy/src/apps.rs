@@ -19,7 +19,7 @@ use weft_transport::{capture, h1, h2};
 
 use self::multiplexed::{Multiplexed, MultiplexedStats, NoStream};
 use crate::config::Limits;
-use crate::reply::Failure;
+use crate::reply::{Failure, Party};
 use crate::snapshot::ServedSocket;
 use crate::sockets::{Guard, PlainSocket};
 use crate::telemetry::series::Counter;
@@ -171,7 +171,8 @@ impl AppPool {
         match self.h2.slot(socket, dial).await {
             Ok(slot) => Ok((slot, socket)),
             Err(NoStream::Dial(failure)) => Err(failure),
-            Err(error @ NoStream::Settings(_)) => Err(not_connected(socket, &error.to_string())),
+            // It took the connection and speaks something else.
+            Err(NoStream::Settings(error)) => Err(Failure::NoAnswer { to: Party::App, error }),
             Err(NoStream::Late { patience, connections }) => {
                 let address = match socket {
                     PlainSocket::Served(served) => served.address(),

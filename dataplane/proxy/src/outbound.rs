@@ -14,8 +14,8 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::HeaderValue;
 use http::header::VIA;
+use http::{HeaderValue, Method};
 use weft_filter_host::Permit;
 use weft_transport::http::{Forwards, RequestHead, Responder};
 
@@ -69,9 +69,11 @@ async fn carry(
         return Err(Failure::Loop);
     }
     if request.head.count_forward() == Forwards::Exhausted {
-        return Err(Failure::LastHop);
+        return Err(if request.head.method == Method::TRACE { Failure::NoTrace } else { Failure::LastHop });
     }
-    let Some(resolved) = routing::resolve(snapshot, &worker.shared.hosts, from, origin, &request.head)? else {
+    let resolved = routing::resolve(snapshot, &worker.shared.hosts, from, origin, &request.head)?;
+    origin.name_host(&mut request.head);
+    let Some(resolved) = resolved else {
         return Box::pin(passthrough::request(worker, snapshot, origin, request, record)).await;
     };
     let place = Place::outbound(origin.peer.ip(), resolved.port, from);

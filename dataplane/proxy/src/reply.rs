@@ -192,6 +192,8 @@ pub enum Failure {
     NoLongerAllowed(String),
     #[error("Max-Forwards is 0: this hop answers")]
     LastHop,
+    #[error("Max-Forwards is 0: this hop would have to answer, and echoes no request")]
+    NoTrace,
     #[error("a loop: the request came back to the proxy that sent it")]
     Loop,
     #[error("{}", .0.reason)]
@@ -277,6 +279,8 @@ impl Failure {
             }
             //= rfc9110#section-7.6.2
             Failure::LastHop => verdict(StatusCode::OK, Flag::None, "route", "max_forwards", 0),
+            // An echo would give scripts the credentials that a browser keeps from them.
+            Failure::NoTrace => verdict(StatusCode::NOT_IMPLEMENTED, Flag::None, "route", "max_forwards", 12),
             Failure::Loop => verdict(StatusCode::LOOP_DETECTED, Flag::NoRoute, "route", "loop", 7),
             Failure::Filter(reply) => filter_verdict(reply),
         }

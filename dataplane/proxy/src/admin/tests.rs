@@ -79,6 +79,24 @@ async fn a_worker_without_progress_is_neither_ready_nor_alive() {
 }
 
 #[tokio::test]
+async fn head_is_answered_as_get() {
+    let admin = admin();
+    for (door, path) in [
+        (Door::Health, "/healthz/live"),
+        (Door::Health, "/healthz/ready"),
+        (Door::Health, "/nowhere"),
+        (Door::Metrics, "/metrics"),
+        (Door::Metrics, "/stats/prometheus"),
+        (Door::Admin, "/"),
+        (Door::Admin, "/drain"),
+    ] {
+        let (head, get) = (Method::HEAD, Method::GET);
+        assert_eq!(ask(&admin, door, head, path, &[]).await.0, ask(&admin, door, get, path, &[]).await.0, "{path}");
+    }
+    assert_eq!(ask(&admin, Door::Health, Method::HEAD, "/healthz/live", &[]).await.0, 200);
+}
+
+#[tokio::test]
 async fn a_scrape_is_compressed_for_who_asks() {
     use std::io::Read as _;
     let admin = admin();

@@ -3,8 +3,10 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+use http::Version;
 use http::uri::Authority;
 use weft_policy::route::Meant;
+use weft_transport::http::RequestHead;
 
 use crate::reply::Failure;
 use crate::snapshot::{Served, Snapshot};
@@ -28,6 +30,17 @@ impl Origin {
     /// None of those that this proxy serves.
     pub(super) fn workload<'s>(&self, snapshot: &'s Snapshot) -> Result<&'s Served, Failure> {
         snapshot.app_at(self.app).ok_or_else(|| Failure::NotServed(self.app.to_string()))
+    }
+}
+
+impl Origin {
+    /// Gives a request of HTTP/1.0 without Host the one by which its connection meant its destination: the app is asked in
+    /// HTTP/1.1, which has it.
+    //= rfc9112#section-3.3
+    pub(super) fn name_host(&self, head: &mut RequestHead) {
+        if head.version == Version::HTTP_10 && head.authority.is_none() {
+            head.authority = self.target.as_ref().and_then(Target::authority);
+        }
     }
 }
 
@@ -57,6 +70,12 @@ impl Target {
         }
     }
 
+    /// How a client that goes there names it, as `Host` has it: port 80 is understood.
+    pub(super) fn authority(&self) -> Option<Authority> {
+        let named = self.to_string();
+        named.strip_suffix(":80").unwrap_or(&named).parse().ok()
+    }
+
     pub(super) fn meant(&self) -> Meant<'_> {
         match self {
             Target::Address(address) => Meant::Address(*address),
@@ -78,5 +97,39 @@ impl fmt::Display for Target {
             Target::Address(address) => address.fmt(f),
             Target::Name { host, port } => write!(f, "{host}:{port}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, Method};
+
+    use super::*;
+
+    #[test]
+    fn a_request_without_host_gets_that_of_its_connection() {
+        let check = |target: Option<&str>, version: Version, said: Option<&str>, expect: Option<&str>| {
+            let target = target.map(|text| Target::of_connect(&text.parse().unwrap()).unwrap());
+            let peer = SocketAddr::from(([127, 0, 0, 1], 4_000));
+            let origin = Origin { peer, app: peer.ip(), target };
+            let mut head = RequestHead {
+                method: Method::GET,
+                authority: said.map(|text| text.parse().unwrap()),
+                path: Some("/".parse().unwrap()),
+                protocol: None,
+                headers: HeaderMap::new(),
+                version,
+            };
+            origin.name_host(&mut head);
+            assert_eq!(head.authority.as_ref().map(Authority::as_str), expect, "{:?}", origin.target);
+        };
+        let (old, new) = (Version::HTTP_10, Version::HTTP_11);
+        check(Some("10.0.0.1:8080"), old, None, Some("10.0.0.1:8080"));
+        check(Some("10.0.0.1:80"), old, None, Some("10.0.0.1"));
+        check(Some("[fd00::1]:80"), old, None, Some("[fd00::1]"));
+        check(Some("web.shop:8080"), old, None, Some("web.shop:8080"));
+        check(Some("web.shop:8080"), old, Some("other"), Some("other"));
+        check(Some("web.shop:8080"), new, None, None);
+        check(None, old, None, None);
     }
 }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BufMut};
-use http::StatusCode;
+use http::{Method, StatusCode};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::WriteHalf;
@@ -60,6 +60,8 @@ pub struct ServerConn {
     limits: Limits,
     /// The current (or last) request was answered completely, or none has come yet.
     keep_alive: bool,
+    /// The current (or last) request was HEAD.
+    to_head: bool,
     leading_crlf: usize,
     /// Started at the first byte of an incomplete head.
     head_started: Option<Instant>,
@@ -85,6 +87,7 @@ impl ServerConn {
             idle: IdleTimer { sleep: None, allowed: limits.http.idle_timeout, since: Instant::now() },
             limits,
             keep_alive: true,
+            to_head: false,
             leading_crlf: 0,
             head_started: None,
         }
@@ -149,6 +152,7 @@ impl ServerConn {
         self.head_started = None;
         self.leading_crlf = 0;
         self.keep_alive = parsed.keep_alive;
+        self.to_head = parsed.head.method == Method::HEAD;
         self.read.decoder = parsed.body;
         // Until a head is written, the exchange owes an answer.
         self.write.outgoing = Outgoing::Unanswered;
@@ -231,6 +235,7 @@ impl ServerConn {
         if self.read.buffer.bytes.is_empty() {
             return Ok(None);
         }
+        self.to_head = self.read.buffer.bytes.starts_with(b"HEAD ");
         if !line_ended && self.read.buffer.bytes.len() <= self.limits.http.target_bytes {
             return Ok(None);
         }
@@ -290,8 +295,11 @@ impl ServerConn {
         out.put_slice(b"\r\ncontent-type: text/plain\r\nconnection: close\r\ncontent-length: ");
         out.put_slice(itoa::Buffer::new().format(reason.len() + 1).as_bytes());
         out.put_slice(b"\r\n\r\n");
-        out.put_slice(reason.as_bytes());
-        out.put_u8(b'\n');
+        //= rfc9110#section-9.3.2
+        if !self.to_head {
+            out.put_slice(reason.as_bytes());
+            out.put_u8(b'\n');
+        }
         self.linger().await;
         ServerError::Refused { refusal, reason }
     }

@@ -120,7 +120,7 @@ impl ClientConn {
                 let mut changed = pin!(self.streams.settled.notified());
                 changed.as_mut().enable();
                 if self.is_closed() {
-                    return Err(StreamError::ConnectionLost("closed before its SETTINGS".into()));
+                    return Err(StreamError::ConnectionLost("it spoke no HTTP/2, or closed at once".into()));
                 }
                 if self.streams.allowed.get().is_some() {
                     return Ok(());

@@ -153,6 +153,22 @@ fn head_answers_have_no_body() {
 }
 
 #[test]
+fn a_refused_head_request_is_answered_without_a_body() {
+    run(async {
+        for input in [
+            "HEAD /a HTTP/1.1\r\n\r\n",
+            "HEAD /a HTTP/1.1\r\nHost: a\r\nno field\r\n\r\n",
+            "HEAD /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        ] {
+            let (answer, ..) = talk(input.as_bytes()).await;
+            assert!(answer.starts_with("HTTP/1.1 400 ") && answer.ends_with("\r\n\r\n"), "{answer}");
+            let (_, fields) = answer.split_once("\r\n").unwrap();
+            assert!(fields.contains("content-length: ") && fields.matches("\r\n\r\n").count() == 1, "{answer}");
+        }
+    });
+}
+
+#[test]
 fn a_body_that_is_malformed_is_answered_and_ends_the_connection() {
     run(async {
         let extension = "a".repeat(17_000);
