@@ -141,6 +141,42 @@ pub struct Request<'a> {
     pub headers: &'a [(&'a str, &'a str)],
 }
 
+impl<'a> Request<'a> {
+    /// A connection that is not looked into, to the app's port.
+    pub fn connection(principal: Option<&'a str>, port: u16) -> Self {
+        Self { principal, l4: true, method: "", path: "", port, headers: &[] }
+    }
+}
+
+/// The conditions of an operation, wherever they are written down.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Conditions<'a> {
+    /// Methods and paths, each also with `not`.
+    pub(crate) lists: [&'a [String]; 4],
+    pub(crate) headers: &'a [HeaderCondition],
+    pub(crate) ports: &'a [u16],
+    pub(crate) not_ports: &'a [u16],
+}
+
+impl Conditions<'_> {
+    /// True where it looks at what only HTTP says. Of a connection that is not looked into, an allow rule then never holds,
+    /// and a deny rule holds by its other conditions: what can't be seen can't be allowed, and saves nobody from a deny.
+    pub(crate) fn need_http(&self) -> bool {
+        self.lists.iter().any(|list| !list.is_empty()) || !self.headers.is_empty()
+    }
+
+    pub(crate) fn are_for(&self, port: u16) -> bool {
+        (self.ports.is_empty() || self.ports.contains(&port)) && !self.not_ports.contains(&port)
+    }
+}
+
+impl<'a> From<&'a Operation> for Conditions<'a> {
+    fn from(operation: &'a Operation) -> Self {
+        let Operation { methods, not_methods, paths, not_paths, ports, not_ports, headers } = operation;
+        Self { lists: [methods, not_methods, paths, not_paths], headers, ports, not_ports }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decision<'e> {
     pub allowed: bool,

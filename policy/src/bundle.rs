@@ -157,6 +157,27 @@ impl WorkloadPort {
         let (app_version, path_reading) = (AppVersion::default(), PathReading::default());
         Self { port, protocol, app_version, path_reading, opaque_refused: false }
     }
+
+    /// Whether a byte tunnel may lead there. A declared protocol is law: bytes for it come through its codec and the whole
+    /// chain.
+    pub fn takes_tunnels(&self) -> Result<(), TunnelRefusal> {
+        let port = self.port;
+        match self.protocol {
+            Protocol::Http => Err(TunnelRefusal::Declared { port, protocol: "http" }),
+            Protocol::Grpc => Err(TunnelRefusal::Declared { port, protocol: "grpc" }),
+            Protocol::Auto if self.opaque_refused => Err(TunnelRefusal::HttpOnly { port }),
+            Protocol::Tcp | Protocol::Udp | Protocol::Auto => Ok(()),
+        }
+    }
+}
+
+/// Why a port takes no byte tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TunnelRefusal {
+    #[error("port {port} is declared {protocol}: it takes no byte tunnel")]
+    Declared { port: u16, protocol: &'static str },
+    #[error("port {port} takes HTTP only: what is attached to it holds for nothing else")]
+    HttpOnly { port: u16 },
 }
 
 impl ServedWorkload {

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::authz::{Engine, Request};
-use crate::bundle::{Backend, Bundle, Direction, Endpoint, MeshSettings, ObjectName, Revision};
+use crate::authz::{Decision, Engine, Request};
+use crate::bundle::{Backend, Bundle, Direction, Endpoint, MeshSettings, ObjectName, Protocol, Revision, WorkloadPort};
 use crate::identity::SpiffeId;
-use crate::path::{NormalPath, Readings};
+use crate::path::NormalPath;
 use crate::plan::{World, access_config, bundle_for, mesh_settings, visible};
 use crate::route::{
     self, Authority, Choice, EgressRefusal, HeadView, Meant, Plan, Resolution, Resolved, Resolver, RouteTable,
@@ -74,6 +74,9 @@ pub struct Explanation {
     pub principal: SpiffeId,
     pub service: String,
     pub port: u16,
+    /// The port is declared tcp: this is what becomes of a connection, whatever the request in it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub connection: bool,
     /// As it is sent to the app.
     pub path: String,
     /// The reading of an ambiguous path that was refused.
@@ -138,11 +141,17 @@ pub fn explain(world: &World, query: &Query) -> Result<Explanation, QueryError> 
         principal,
         service: resolved.service.name.to_string(),
         port: resolved.port,
+        connection: matches!(resolved.protocol(), Protocol::Tcp | Protocol::Udp),
         path: query.path.clone(),
         reading: None,
         route: None,
         backends: Vec::new(),
     };
+    if explanation.connection {
+        let asked = Asked { world, principal: explanation.principal.clone(), what: What::Connection };
+        asked.directly(&resolved, &mut explanation);
+        return Ok(explanation);
+    }
     let path = match NormalPath::new(Bytes::copy_from_slice(query.path.as_bytes())) {
         Ok(path) => path,
         Err(error) => {
@@ -155,22 +164,11 @@ pub fn explain(world: &World, query: &Query) -> Result<Explanation, QueryError> 
         query.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.as_str())).collect();
     let lookup = |name: &str| headers.get(name).copied();
     let head = HeadView { method: &query.method, path: &path, headers: &lookup };
-    let asked = Asked {
-        world,
-        method: &query.method,
-        path: &path,
-        headers: &headers,
-        principal: explanation.principal.clone(),
-    };
+    let what = What::Request { method: &query.method, path: &path, headers: &headers };
+    let asked = Asked { world, principal: explanation.principal.clone(), what };
     match route::choose(&table, &resolved, namespace, &head) {
         Err(refusal) => explanation.refuse(refusal.status(), refusal.to_string()),
-        Ok(Choice::Direct(to)) => match route::plan_connection(&to) {
-            Err(refusal) => explanation.refuse(refusal.status(), refusal.to_string()),
-            Ok(plan) => {
-                explanation.backends.push(asked.backend(&plan, to.port, 1));
-                conclude(&mut explanation);
-            }
-        },
+        Ok(Choice::Direct(to)) => asked.directly(&to, &mut explanation),
         Ok(Choice::Rule { route, rule_index, rule }) => {
             let (name, rule_name) = (route.name.to_string(), rule.name.clone());
             explanation.route = Some(RouteExplanation { name, rule_index, rule_name });
@@ -245,12 +243,26 @@ fn conclude(explanation: &mut Explanation) {
 struct Asked<'a> {
     world: &'a World,
     principal: SpiffeId,
-    method: &'a str,
-    path: &'a NormalPath,
-    headers: &'a BTreeMap<String, &'a str>,
+    what: What<'a>,
+}
+
+enum What<'a> {
+    Connection,
+    Request { method: &'a str, path: &'a NormalPath, headers: &'a BTreeMap<String, &'a str> },
 }
 
 impl Asked<'_> {
+    /// To a service, by no route.
+    fn directly(&self, to: &Resolved<'_>, explanation: &mut Explanation) {
+        match route::plan_connection(to) {
+            Err(refusal) => explanation.refuse(refusal.status(), refusal.to_string()),
+            Ok(plan) => {
+                explanation.backends.push(self.backend(&plan, to.port, 1));
+                conclude(explanation);
+            }
+        }
+    }
+
     fn backend(&self, plan: &Plan<'_>, port: u16, weight: u32) -> BackendExplanation {
         let meant = |endpoint: &&Endpoint| plan.direct.is_none_or(|only| *only == endpoint.workload);
         let endpoints = plan.service.endpoints.values().filter(meant);
@@ -280,41 +292,33 @@ impl Asked<'_> {
             explanation.refuse(400, format!("workload {workload} has no port {port}"));
             return explanation;
         };
-        let readings = match self.path.readings(&served.path_reading) {
-            Ok(readings) => readings,
-            Err(ambiguous) => {
-                explanation.refuse(400, ambiguous.to_string());
-                return explanation;
-            }
-        };
         let config = self.world.workload(workload).and_then(|object| access_config(self.world, object));
         match Engine::new(&config.unwrap_or_default()) {
-            Ok(engine) => self.judge(&engine, port, &readings, &mut explanation),
+            Ok(engine) => self.judge(&engine, served, &mut explanation),
             Err(error) => explanation.refuse(403, error.to_string()),
         }
         explanation
     }
 
-    /// Allowed where every reading is allowed; the first refusal tells why.
-    fn judge(&self, engine: &Engine, port: u16, readings: &Readings<'_>, explanation: &mut EndpointExplanation) {
-        let headers: Vec<(&str, &str)> = self.headers.iter().map(|(name, value)| (name.as_str(), *value)).collect();
-        for reading in readings.iter() {
-            let request = Request {
-                principal: Some(self.principal.as_str()),
-                l4: false,
-                method: self.method,
-                path: reading,
-                port,
-                headers: &headers,
-            };
-            let decision = engine.decide(&request);
-            if explanation.reason.is_empty() || !decision.allowed {
-                explanation.allowed = decision.allowed;
-                explanation.rule = decision.rule.map(str::to_owned);
-                explanation.reason = decision.reason.to_owned();
+    fn judge(&self, engine: &Engine, to: &WorkloadPort, explanation: &mut EndpointExplanation) {
+        let (principal, port) = (Some(self.principal.as_str()), to.port);
+        let What::Request { method, path, headers } = &self.what else {
+            match to.takes_tunnels() {
+                Ok(()) => explanation.take(&engine.decide(&Request::connection(principal, port))),
+                Err(refused) => explanation.refuse(400, refused.to_string()),
             }
-            if !decision.allowed {
-                explanation.status = Some(403);
+            return;
+        };
+        let readings = match path.readings(&to.path_reading) {
+            Ok(readings) => readings,
+            Err(ambiguous) => return explanation.refuse(400, ambiguous.to_string()),
+        };
+        let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+        // Allowed where every reading is allowed; the first refusal tells why.
+        for reading in readings.iter() {
+            let request = Request { principal, l4: false, method, path: reading, port, headers: &headers };
+            explanation.take(&engine.decide(&request));
+            if !explanation.allowed {
                 explanation.reading = (!readings.is_single()).then(|| reading.to_owned());
                 return;
             }
@@ -323,6 +327,18 @@ impl Asked<'_> {
 }
 
 impl EndpointExplanation {
+    /// Notes a decision; of several that allow, the first tells why.
+    fn take(&mut self, decision: &Decision<'_>) {
+        if self.reason.is_empty() || !decision.allowed {
+            self.allowed = decision.allowed;
+            self.rule = decision.rule.map(str::to_owned);
+            decision.reason.clone_into(&mut self.reason);
+        }
+        if !decision.allowed {
+            self.status = Some(403);
+        }
+    }
+
     fn refuse(&mut self, status: u16, reason: String) {
         self.status = Some(status);
         self.reason = reason;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use weft_policy::bundle::TunnelRefusal;
 use weft_policy::route::{EgressRefusal, RouteRefusal};
 use weft_policy::text::printable;
 use weft_transport::http::{ResponseHead, StreamError};
@@ -182,10 +183,8 @@ pub enum Failure {
     ConnectRefused(String),
     #[error("{address} is {why}: it can't be reached through the proxy")]
     NotOutside { address: SocketAddr, why: NotOutside },
-    #[error("port {port} takes HTTP only: what is attached to it holds for nothing else")]
-    OpaqueRefused { port: u16 },
-    #[error("port {port} is declared {protocol}: it takes no byte tunnel")]
-    Declared { port: u16, protocol: &'static str },
+    #[error("{0}")]
+    TunnelForbidden(TunnelRefusal),
     #[error("{0}")]
     NotImplemented(Cow<'static, str>),
     #[error("a policy that took effect since denies this connection: {0}")]
@@ -268,7 +267,7 @@ impl Failure {
                 verdict(StatusCode::BAD_REQUEST, Flag::NoRoute, "route", "connect_refused", 7)
             }
             Failure::NotOutside { .. } => verdict(StatusCode::FORBIDDEN, Flag::NoRoute, "route", "not_outside", 7),
-            Failure::Declared { .. } | Failure::OpaqueRefused { .. } => {
+            Failure::TunnelForbidden(_) => {
                 verdict(StatusCode::BAD_REQUEST, Flag::NoRoute, "route", "declared_protocol", 3)
             }
             Failure::NotImplemented(_) => {

@@ -25,14 +25,8 @@ impl Filter for Authz {
 
     fn connection(&mut self, _stream: u64, connection: &Connection<'_>) -> Outcome {
         let attributes = connection.attributes;
-        let asked = Asked {
-            principal: attributes.principal.as_deref(),
-            l4: true,
-            method: "",
-            path: "",
-            port: attributes.destination_port.unwrap_or_default(),
-            headers: &[],
-        };
+        let port = attributes.destination_port.unwrap_or_default();
+        let asked = Asked::connection(attributes.principal.as_deref(), port);
         outcome(&self.engine.decide(&asked))
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::pattern::{Header, Path, Text, is_token};
-use super::{Action, ConfigError, Operation, Policy, Request, Source};
+use super::{Action, Conditions, ConfigError, Operation, Policy, Request, Source};
 use crate::identity::TrustDomain;
 
 /// A request and its path decoded.
@@ -46,6 +46,7 @@ struct CompiledOperation {
     ports: Vec<u16>,
     not_ports: Vec<u16>,
     headers: Vec<Header>,
+    needs_http: bool,
 }
 
 impl Rules {
@@ -200,16 +201,8 @@ impl CompiledOperation {
             ports: each("ports", &operation.ports, port)?,
             not_ports: each("notPorts", &operation.not_ports, port)?,
             headers: each("headers", &operation.headers, Header::parse)?,
+            needs_http: Conditions::from(operation).need_http(),
         })
-    }
-
-    fn needs_http(&self) -> bool {
-        let Self { methods, not_methods, paths, not_paths, headers, .. } = self;
-        !(methods.is_empty()
-            && not_methods.is_empty()
-            && paths.is_empty()
-            && not_paths.is_empty()
-            && headers.is_empty())
     }
 
     fn holds(&self, seen: &Seen<'_>, allow: bool) -> bool {
@@ -220,8 +213,7 @@ impl CompiledOperation {
             return false;
         }
         if request.l4 {
-            // What can't be seen can't be allowed, and does not save from a deny.
-            return !(allow && self.needs_http());
+            return !(allow && self.needs_http);
         }
         (self.methods.is_empty() || self.methods.iter().any(|m| m == request.method))
             && !self.not_methods.iter().any(|m| m == request.method)

@@ -134,6 +134,42 @@ fn a_port_that_a_service_lacks() {
     assert_eq!((got.allowed, got.status, got.reason.as_str()), (false, Some(404), "shop/web has no port 81"));
 }
 
+/// What a proxy does with a connection, of which it sees neither method nor path.
+#[test]
+fn a_port_declared_tcp_is_judged_as_a_connection() {
+    let ask = |own: &str, policy: &str| {
+        let service = SHOP.replace("appProtocol: http", "appProtocol: tcp").replace("8080, protocol: http", own);
+        assert!(service.contains("appProtocol: tcp") && !service.contains("protocol: http"));
+        let policy = format!(
+            "apiVersion: weft.dev/v1alpha1\nkind: AccessPolicy\nmetadata: {{name: p, namespace: shop}}\nspec: {policy}\n"
+        );
+        let query = Query {
+            from: "partner/api".to_owned(),
+            to: "web.shop".to_owned(),
+            port: None,
+            method: get(),
+            path: "/harmless".to_owned(),
+            headers: BTreeMap::new(),
+        };
+        let got = explain(&world(&format!("{service}---\n{policy}")), &query).unwrap();
+        assert!(got.connection);
+        (got.allowed, got.rule, got.status)
+    };
+    let (denied, tcp) = (Some(403), "8080");
+    let rule = |name: &str| Some(format!("shop/p#{name}"));
+    let deny = "{action: Deny, rules: [{to: [{paths: [/admin]}]}]}";
+    assert_eq!(ask(tcp, deny), (false, rule("0"), denied), "the path can't be seen");
+    let elsewhere = "{action: Deny, rules: [{to: [{methods: [POST], ports: [9]}]}]}";
+    assert_eq!(ask(tcp, elsewhere), (true, None, None));
+    assert_eq!(ask(tcp, "{rules: [{to: [{paths: [/harmless]}]}]}"), (false, rule("no-match"), denied));
+    assert_eq!(ask(tcp, "{rules: [{from: [{namespaces: [partner]}]}]}"), (true, rule("0"), None));
+    assert_eq!(
+        ask("8080, protocol: grpc", elsewhere),
+        (false, None, Some(400)),
+        "a workload that takes no connections"
+    );
+}
+
 /// A path that apps may read in several ways is refused where any reading is, and the reading is named.
 #[test]
 fn each_reading_is_judged() {

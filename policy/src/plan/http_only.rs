@@ -3,6 +3,7 @@
 
 use super::World;
 use super::select::holds_for;
+use crate::authz::{Action, Conditions};
 use crate::bundle::{Direction, Protocol};
 use crate::resource::access::OperationSpec;
 use crate::resource::core::PortSpec;
@@ -14,34 +15,37 @@ use crate::resource::{TargetRef, WorkloadSpec};
 pub(super) struct Attached {
     pub(super) object: ObjectKey,
     pub(super) targeted: bool,
+    /// Of an access policy: it has a say about connections that are not looked into, too.
+    pub(super) action: Option<Action>,
 }
 
 /// The policies that hold for a port of a workload as far as it carries HTTP. A filter may look at connections too, but
 /// only its binary knows.
 pub(super) fn policies(world: &World, workload: &Object<WorkloadSpec>, port: u16) -> Vec<Attached> {
-    let attached = |kind, metadata: &Metadata, targets: &[TargetRef]| Attached {
+    let attached = |kind, metadata: &Metadata, targets: &[TargetRef], action| Attached {
         object: ObjectKey::new(kind, &metadata.namespace, &metadata.name),
         targeted: targets.iter().any(|target| target.kind != TargetKind::Namespace),
+        action,
     };
     let access = world
         .access_policies()
         .filter(|policy| judges_http(policy, port))
         .filter(|policy| holds_for(world, &policy.metadata, &policy.spec.target_refs, workload))
-        .map(|policy| attached(Kind::AccessPolicy, &policy.metadata, &policy.spec.target_refs));
+        .map(|policy| {
+            attached(Kind::AccessPolicy, &policy.metadata, &policy.spec.target_refs, Some(policy.spec.action))
+        });
     let filters = world
         .filter_policies()
         .filter(|policy| policy.spec.direction == Direction::Inbound && policy.spec.mode == PolicyMode::Enforce)
         .filter(|policy| holds_for(world, &policy.metadata, &policy.spec.target_refs, workload))
-        .map(|policy| attached(Kind::FilterPolicy, &policy.metadata, &policy.spec.target_refs));
+        .map(|policy| attached(Kind::FilterPolicy, &policy.metadata, &policy.spec.target_refs, None));
     access.chain(filters).collect()
 }
 
 fn judges_http(policy: &Object<AccessPolicySpec>, port: u16) -> bool {
     let needs_http = |to: &OperationSpec| {
-        let OperationSpec { methods, not_methods, paths, not_paths, ports, not_ports, headers } = to;
-        let here = (ports.is_empty() || ports.contains(&port)) && !not_ports.contains(&port);
-        let lists = [methods, not_methods, paths, not_paths];
-        here && (lists.iter().any(|list| !list.is_empty()) || !headers.is_empty())
+        let conditions = Conditions::from(to);
+        conditions.are_for(port) && conditions.need_http()
     };
     policy.spec.rules.iter().flat_map(|rule| &rule.to).any(needs_http)
 }

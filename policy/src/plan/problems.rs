@@ -8,6 +8,7 @@ use super::World;
 use super::assemble::attached;
 use super::http_only;
 use super::select::selected_by;
+use crate::authz::Action;
 use crate::bundle::{ObjectName, Protocol, Revision};
 use crate::resource::route::BackendRef;
 use crate::resource::{
@@ -139,39 +140,70 @@ fn access_policies(world: &World, problems: &mut Vec<Problem>) {
     }
 }
 
-/// Names the ports at which what holds for HTTP only refuses everything else, or never holds.
+/// What becomes of something that looks at HTTP, where HTTP is not what comes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum OffHttp {
+    /// Nothing is declared: what is not HTTP is refused.
+    Cut,
+    /// Declared tcp: a route or filter never holds.
+    Never,
+    /// Declared tcp: the rules of an allow policy allow nothing.
+    AllowsNothing,
+    /// Declared tcp: the rules of a deny policy deny by their other conditions.
+    DeniesByTheRest,
+}
+
+impl OffHttp {
+    fn at(protocol: Protocol, action: Option<Action>, targeted: bool) -> Option<Self> {
+        match (protocol, action) {
+            (Protocol::Auto, _) => Some(Self::Cut),
+            (Protocol::Http | Protocol::Grpc, _) => None,
+            (Protocol::Tcp | Protocol::Udp, Some(Action::Allow)) => Some(Self::AllowsNothing),
+            (Protocol::Tcp | Protocol::Udp, Some(Action::Deny)) => Some(Self::DeniesByTheRest),
+            // What holds for a whole namespace is not meant for its databases.
+            (Protocol::Tcp | Protocol::Udp, None) => targeted.then_some(Self::Never),
+        }
+    }
+
+    fn tell(self, ports: &str) -> String {
+        match self {
+            Self::Cut => {
+                format!("holds for HTTP: what is not HTTP is refused at {ports}, where no appProtocol is declared")
+            }
+            Self::Never => format!("holds for HTTP, and never at {ports}, which is declared tcp"),
+            Self::AllowsNothing => {
+                format!("its rules with methods, paths or headers allow nothing at {ports}, which is declared tcp")
+            }
+            Self::DeniesByTheRest => format!(
+                "its rules with methods, paths or headers deny by their other conditions alone at {ports}, which is \
+                 declared tcp"
+            ),
+        }
+    }
+}
+
+/// Names the ports at which what looks at HTTP does something else than it says.
 fn http_only_ports(world: &World, problems: &mut Vec<Problem>) {
-    let mut cut: BTreeMap<ObjectKey, BTreeSet<String>> = BTreeMap::new();
-    let mut never: BTreeMap<ObjectKey, BTreeSet<String>> = BTreeMap::new();
+    let mut told: BTreeMap<(OffHttp, ObjectKey), BTreeSet<String>> = BTreeMap::new();
     for service in world.services() {
         let workloads: Vec<_> = selected_by(world, service).collect();
         for port in &service.spec.ports {
             let at = format!("port {} of Service {}", port.port, service.name());
             let routes = http_only::routes(world, service, port.port);
-            let routes = routes.map(|route| (key_of(Kind::HttpRoute, &route.metadata), true));
+            let routes = routes.map(|route| (key_of(Kind::HttpRoute, &route.metadata), None, true));
             let policies = workloads.iter().flat_map(|workload| http_only::policies(world, workload, port.target()));
-            let all = routes.chain(policies.map(|policy| (policy.object, policy.targeted)));
+            let all = routes.chain(policies.map(|policy| (policy.object, policy.action, policy.targeted)));
             let protocol = http_only::service_protocol(port, &workloads);
-            for (object, targeted) in all {
-                let told = match protocol {
-                    Protocol::Auto => &mut cut,
-                    // What holds for a whole namespace is not meant for its databases.
-                    Protocol::Tcp | Protocol::Udp if targeted => &mut never,
-                    Protocol::Tcp | Protocol::Udp | Protocol::Http | Protocol::Grpc => continue,
-                };
-                told.entry(object).or_default().insert(at.clone());
+            for (object, action, targeted) in all {
+                if let Some(what) = OffHttp::at(protocol, action, targeted) {
+                    told.entry((what, object)).or_default().insert(at.clone());
+                }
             }
         }
     }
-    let ports = |ports: BTreeSet<String>| ports.into_iter().collect::<Vec<_>>().join(", ");
-    for (object, cut) in cut {
-        let message =
-            format!("holds for HTTP: what is not HTTP is refused at {}, where no appProtocol is declared", ports(cut));
-        problems.push(problem(object, "", message, Severity::Warning));
-    }
-    for (object, never) in never {
-        let message = format!("holds for HTTP, and never at {}, which is declared tcp", ports(never));
-        problems.push(problem(object, "", message, Severity::Warning));
+    for ((what, object), ports) in told {
+        let ports = ports.into_iter().collect::<Vec<_>>().join(", ");
+        problems.push(problem(object, "", what.tell(&ports), Severity::Warning));
     }
 }
 

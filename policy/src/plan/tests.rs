@@ -460,12 +460,16 @@ fn what_holds_for_http_only_refuses_everything_else_at_undeclared_ports() {
     let never = "holds for HTTP, and never at port 80 of Service shop/cache, which is declared tcp";
     let http = "rules: [{to: [{paths: [/x]}]}]";
     check(&access("shop/l4", "{rules: [{from: [{namespaces: [shop]}], to: [{ports: [8080]}]}]}"), (false, false), &[]);
-    check(&access("shop/http", &format!("{{{http}}}")), (true, true), &[cut]);
+    let nothing = "its rules with methods, paths or headers allow nothing at port 80 of Service shop/cache, which is declared tcp";
+    let rest = "its rules with methods, paths or headers deny by their other conditions alone at port 80 of Service \
+                shop/cache, which is declared tcp";
+    check(&access("shop/http", &format!("{{{http}}}")), (true, true), &[cut, nothing]);
+    check(&access("shop/http", &format!("{{action: Deny, {http}}}")), (true, true), &[cut, rest]);
     check(&access("shop/elsewhere", "{rules: [{to: [{paths: [/x], ports: [9090]}]}]}"), (false, false), &[]);
     check(
         &access("shop/cache", &format!("{{targetRefs: [{{kind: Service, name: cache}}], {http}}}")),
         (false, false),
-        &[never],
+        &[nothing],
     );
     let limit = |more: &str| {
         filter_policy("shop/limit", &format!("{{filter: {{name: ratelimit}}, capabilities: [token-bucket]{more}}}"))

@@ -69,6 +69,13 @@ pub struct OperationSpec {
     pub headers: Vec<authz::HeaderCondition>,
 }
 
+impl<'a> From<&'a OperationSpec> for authz::Conditions<'a> {
+    fn from(operation: &'a OperationSpec) -> Self {
+        let OperationSpec { methods, not_methods, paths, not_paths, ports, not_ports, headers } = operation;
+        Self { lists: [methods, not_methods, paths, not_paths], headers, ports, not_ports }
+    }
+}
+
 impl From<&Object<AccessPolicySpec>> for authz::Policy {
     fn from(policy: &Object<AccessPolicySpec>) -> Self {
         Self {

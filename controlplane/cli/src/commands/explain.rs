@@ -74,6 +74,9 @@ fn render(args: &ExplainArgs, answer: &Value, paint: &Paint) -> String {
             facts.row([title.to_owned(), value]);
         }
     }
+    if answer["connection"] == true {
+        facts.row(["JUDGED AS:".to_owned(), "a TCP connection: method, path and headers are not seen".to_owned()]);
+    }
     text.push_str(&facts.render());
     let mut endpoints = Table::new(["BACKEND", "WEIGHT", "ENDPOINT", "ADDRESS", "VERDICT", "RULE", "FILTERS"]);
     for backend in answer["backends"].as_array().into_iter().flatten() {
@@ -133,6 +136,9 @@ mod tests {
         {
             assert!(text.contains(part), "{part} in {text}");
         }
-        assert!(!text.contains("ROUTE RULE"), "{text}");
+        assert!(!text.contains("ROUTE RULE") && !text.contains("JUDGED AS"), "{text}");
+        let mut tcp = answer;
+        tcp["connection"] = json!(true);
+        assert!(render(&args, &tcp, &Paint::plain()).contains("JUDGED AS:  a TCP connection"));
     }
 }

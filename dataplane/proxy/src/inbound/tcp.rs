@@ -9,7 +9,6 @@ use bytes::Bytes;
 use futures_util::future::{Either, select};
 use http::{HeaderMap, StatusCode};
 use tokio::net::TcpStream;
-use weft_policy::bundle::{Protocol, WorkloadPort};
 use weft_transport::http::{RecvBody, RequestHead, Responder, ResponseHead, SendBody};
 use weft_transport::mesh::Code;
 use weft_transport::tcp;
@@ -78,24 +77,13 @@ async fn open<'w>(
     record.metrics = Some(caller.metrics(&worker.ledger, &snapshot, served, address, said));
     record.upstream = Some(address.to_string());
     record.destination = Some(served.workload.identity.to_string());
-    takes_tunnels(port)?;
+    port.takes_tunnels().map_err(Failure::TunnelForbidden)?;
     let place = caller.place(address, port);
     let (filtered, permit) = filtering::connection(&worker.filters, &served.inbound, &place).await?;
     let socket = [PlainSocket::Served(socket)];
     let connected = worker.apps.connect(&socket, snapshot.connect_timeout(), permit).await;
     let (app, _) = connected.map_err(|(failure, _)| failure)?;
     Ok(Opened { app, address, filtered, judged_by: snapshot.generation })
-}
-
-/// A declared protocol is law: bytes for it come through its codec and the whole chain.
-fn takes_tunnels(to: &WorkloadPort) -> Result<(), Failure> {
-    let port = to.port;
-    match to.protocol {
-        Protocol::Http => Err(Failure::Declared { port, protocol: "http" }),
-        Protocol::Grpc => Err(Failure::Declared { port, protocol: "grpc" }),
-        Protocol::Auto if to.opaque_refused => Err(Failure::OpaqueRefused { port }),
-        Protocol::Tcp | Protocol::Udp | Protocol::Auto => Ok(()),
-    }
 }
 
 /// Carries bytes until an end, or until a policy denies the connection.
@@ -116,7 +104,7 @@ async fn tunnel(
         let tunnel = pin!(relay::tunnel(near, far, accounts, worker.idle()));
         let denied = until_denied(worker, judged_by, async |snapshot: &Snapshot| {
             let (served, port, _) = served_socket(worker, snapshot, caller, address)?;
-            takes_tunnels(port)?;
+            port.takes_tunnels().map_err(Failure::TunnelForbidden)?;
             let (chain, place) = (served.inbound.authorization(), caller.place(address, port));
             filtering::connection(&worker.filters, &chain, &place).await.map(drop)
         });

@@ -54,7 +54,7 @@ fn random_world(random: &mut Random) -> World {
                 "" => String::new(),
                 declared => format!(", annotations: {{weft.dev/path-reading: \"{declared}\"}}"),
             };
-            let protocol = random.one(&["http", "grpc", "kubernetes.io/h2c"]);
+            let protocol = random.one(&["http", "grpc", "kubernetes.io/h2c", "tcp"]);
             text += &format!(
                 "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {app}, namespace: {namespace}{annotations}}}\n\
                  spec: {{selector: {{app: {app}}}, ports: [{{port: 80, targetPort: 8080, appProtocol: {protocol}}}]}}\n"
@@ -136,15 +136,32 @@ fn held(world: &World, workload: &ObjectName) -> Arc<Bundle> {
 }
 
 /// What becomes of a request at the proxy of a callee: the status, 200 where the app answers.
-fn inbound(world: &World, endpoint: &Endpoint, port: u16, caller: &SpiffeId, query: &Query, path: &NormalPath) -> u16 {
+fn inbound(
+    world: &World,
+    endpoint: &Endpoint,
+    port: u16,
+    caller: &SpiffeId,
+    query: &Query,
+    path: Option<&NormalPath>,
+) -> u16 {
     let bundle = held(world, &endpoint.workload);
     let served = bundle.workloads.values().find(|workload| workload.is_at(endpoint.address)).unwrap();
     let Some(served_port) = served.port(port) else { return 400 };
-    let Ok(readings) = path.readings(&served_port.path_reading) else { return 400 };
     let filter = bundle.filters.values().find(|filter| filter.authorization);
     let config: authz::Config =
         filter.map_or_else(authz::Config::default, |filter| serde_json::from_str(&filter.config.0).unwrap());
     let engine = Engine::new(&config).unwrap();
+    let Some(path) = path else {
+        let allowed = engine.decide(&Request::connection(Some(caller.as_str()), port)).allowed;
+        return if served_port.takes_tunnels().is_err() {
+            400
+        } else if allowed {
+            200
+        } else {
+            403
+        };
+    };
+    let Ok(readings) = path.readings(&served_port.path_reading) else { return 400 };
     let headers: Vec<(&str, &str)> =
         query.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let allowed = readings.iter().all(|reading| {
@@ -163,6 +180,12 @@ fn carried(world: &World, query: &Query, caller: &ObjectName) -> Result<Vec<Carr
     let resolver = Resolver { table: &table, mesh: &mesh, from_namespace, is_local: &|_| false };
     let authority = Authority { host: &query.to, port: query.port };
     let Resolution::Mesh(to) = resolver.resolve(Meant::Nothing, Some(authority)) else { return Err(()) };
+    if to.protocol() == Protocol::Tcp {
+        return Ok(match route::plan_connection(&to) {
+            Ok(plan) => delivered(world, query, &own.identity, &plan, None),
+            Err(refusal) => vec![Carried { status: refusal.status(), ..Carried::default() }],
+        });
+    }
     let Ok(path) = NormalPath::new(Bytes::from(query.path.clone())) else {
         return Ok(vec![Carried { status: 400, ..Carried::default() }]);
     };
@@ -178,19 +201,29 @@ fn carried(world: &World, query: &Query, caller: &ObjectName) -> Result<Vec<Carr
                 continue;
             }
         };
-        let route = plan.route.map(|route| (route.name.to_string(), plan.rule_index));
-        let service = Some(plan.service.name.to_string());
-        let meant = |endpoint: &&Endpoint| plan.direct.is_none_or(|only| *only == endpoint.workload);
-        let endpoints: Vec<&Endpoint> = plan.service.endpoints.values().filter(meant).collect();
-        if endpoints.is_empty() {
-            all.push(Carried { status: 503, route: route.clone(), service: service.clone() });
-        }
-        for endpoint in endpoints {
-            let status = inbound(world, endpoint, plan.target_port, &own.identity, query, &path);
-            all.push(Carried { status, route: route.clone(), service: service.clone() });
-        }
+        all.extend(delivered(world, query, &own.identity, &plan, Some(&path)));
     }
     Ok(all)
+}
+
+/// What becomes of it at each endpoint that may be picked; without a path it is a connection.
+fn delivered(
+    world: &World,
+    query: &Query,
+    caller: &SpiffeId,
+    plan: &Plan<'_>,
+    path: Option<&NormalPath>,
+) -> Vec<Carried> {
+    let route = plan.route.map(|route| (route.name.to_string(), plan.rule_index));
+    let service = Some(plan.service.name.to_string());
+    let meant = |endpoint: &&Endpoint| plan.direct.is_none_or(|only| *only == endpoint.workload);
+    let endpoints: Vec<&Endpoint> = plan.service.endpoints.values().filter(meant).collect();
+    if endpoints.is_empty() {
+        return vec![Carried { status: 503, route, service }];
+    }
+    let status = |endpoint: &&Endpoint| inbound(world, endpoint, plan.target_port, caller, query, path);
+    let carried = |endpoint| Carried { status: status(endpoint), route: route.clone(), service: service.clone() };
+    endpoints.iter().map(carried).collect()
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]
