@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
@@ -65,6 +66,8 @@ pub struct Stage {
     pub(super) calls: VecDeque<h2::Script>,
     pub(super) seen: Vec<Seen>,
     pub(super) busy: usize,
+    /// Counts exchanges. What one leaves behind may still be under way in the next, and is none of that.
+    exchange: u64,
 }
 
 impl Stage {
@@ -112,6 +115,7 @@ impl Origin {
         stage.calls = calls.iter().cloned().collect();
         stage.seen = Vec::new();
         stage.busy = 0;
+        stage.exchange += 1;
     }
 
     fn stage(&self) -> std::sync::MutexGuard<'_, Stage> {
@@ -154,22 +158,24 @@ impl Drop for Origin {
 }
 
 /// What one message is noted under; an origin that was prepared anew has forgotten it.
-struct Notes {
+pub(super) struct Notes {
     stage: Shared,
     index: usize,
+    exchange: u64,
 }
 
 impl Notes {
-    fn open(stage: &Shared) -> Self {
+    pub(super) fn open(stage: &Shared) -> Self {
         let mut held = stage.lock().expect("no holder panics");
         held.seen.push(Seen::default());
         held.busy += 1;
-        Self { stage: Arc::clone(stage), index: held.seen.len() - 1 }
+        Self { stage: Arc::clone(stage), index: held.seen.len() - 1, exchange: held.exchange }
     }
 
-    fn with(&self, note: impl FnOnce(&mut Seen)) {
-        if let Some(seen) = self.stage.lock().expect("no holder panics").seen.get_mut(self.index) {
-            note(seen);
+    pub(super) fn with(&self, note: impl FnOnce(&mut Seen)) {
+        let mut stage = self.stage.lock().expect("no holder panics");
+        if stage.exchange == self.exchange {
+            note(&mut stage.seen[self.index]);
         }
     }
 }
@@ -177,11 +183,17 @@ impl Notes {
 impl Drop for Notes {
     fn drop(&mut self) {
         let mut stage = self.stage.lock().expect("no holder panics");
-        stage.busy = stage.busy.saturating_sub(1);
+        if stage.exchange == self.exchange {
+            stage.busy -= 1;
+        }
     }
 }
 
+/// Bytes that wait in an origin's kernel: few, so that its resets come behind what it has sent.
+const SEND_BUFFER: usize = 32 << 10;
+
 async fn serve(stream: TcpStream, stage: Shared) {
+    _ = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER);
     if is_h2(&stream).await {
         return h2::serve(stream, stage).await;
     }

@@ -9,7 +9,7 @@ use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use tokio::net::TcpStream;
 
-use super::h1::{Origin, Shared};
+use super::h1::{Notes, Origin, Shared};
 use super::seen::{Seen, body, shown};
 use super::wire::PATIENCE;
 
@@ -89,30 +89,20 @@ pub(super) async fn serve(stream: TcpStream, stage: Shared) {
 }
 
 async fn one(request: Request<RecvStream>, mut respond: h2::server::SendResponse<Bytes>, stage: Shared) {
-    let (script, index) = {
-        let mut stage = stage.lock().expect("no holder panics");
-        stage.seen.push(Seen::default());
-        stage.busy += 1;
-        let default = || Script { whole: true, acts: vec![Act::Head(200, vec![], true)] };
-        (stage.next_call().unwrap_or_else(default), stage.seen.len() - 1)
-    };
+    let default = || Script { whole: true, acts: vec![Act::Head(200, vec![], true)] };
+    let script = stage.lock().expect("no holder panics").next_call().unwrap_or_else(default);
+    let notes = Notes::open(&stage);
     let (head, mut receive) = request.into_parts();
     let mut seen = Seen::default();
     seen.note("line", format!("{} {}", head.method, head.uri.path_and_query().map_or("", |path| path.as_str())));
     seen.note("authority", head.uri.authority().map_or("", |authority| authority.as_str()));
     note_fields(&head.headers, "field", &mut seen);
-    let publish = |seen: &Seen| {
-        if let Some(place) = stage.lock().expect("no holder panics").seen.get_mut(index) {
-            place.clone_from(seen);
-        }
-    };
+    let publish = |seen: &Seen| notes.with(|place| place.clone_from(seen));
     publish(&seen);
     if !script.whole || read(&mut receive, &mut seen, true).await {
         play(script.acts, &mut receive, &mut respond, &mut seen).await;
     }
     publish(&seen);
-    let mut stage = stage.lock().expect("no holder panics");
-    stage.busy = stage.busy.saturating_sub(1);
 }
 
 async fn play(

@@ -235,11 +235,14 @@ fn codings(head: &Head) -> Result<Option<bool>, &'static str> {
 fn length(head: &Head) -> Result<Option<u64>, &'static str> {
     let mut values = head.values("content-length");
     let Some(first) = values.next() else { return Ok(None) };
-    if values.next().is_some() || first.is_empty() || !first.iter().all(u8::is_ascii_digit) {
-        return Err("a length that is no number, or two");
+    let number =
+        |text: &[u8]| std::str::from_utf8(text).ok().filter(|text| !text.starts_with('+'))?.parse::<u64>().ok();
+    let length = number(first).ok_or("a length that is no number, or too large")?;
+    // RFC 9112 6.3: the same number twice is one.
+    if values.any(|value| number(value) != Some(length)) {
+        return Err("two lengths");
     }
-    let number = std::str::from_utf8(first).ok().and_then(|text| text.parse().ok());
-    number.map(Some).ok_or("a length that is too large")
+    Ok(Some(length))
 }
 
 /// Reads a body to its end, or to where it breaks.
@@ -280,6 +283,9 @@ async fn piece(wire: &mut Wire, length: u64, into: &mut Vec<u8>) -> Result<(), &
 async fn chunks(wire: &mut Wire, body: &mut Body) -> Result<(), &'static str> {
     loop {
         let line = line(wire, false).await.map_err(broken)?;
+        if line.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
+            return Err("malformed");
+        }
         let size = line.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii_end();
         let digits = std::str::from_utf8(size).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_hexdigit()));
         let size = digits.and_then(|text| u64::from_str_radix(text, 16).ok()).ok_or("malformed")?;

@@ -10,7 +10,7 @@ mod random;
 mod report;
 mod run;
 
-use ground::{Ground, Way};
+use ground::{Ground, LANES, Way};
 
 /// A case for each sensible pair of what the tables hold; fewer would prove little.
 const LEAST: usize = 400;
@@ -19,7 +19,7 @@ const LEAST: usize = 400;
 async fn every_exchange_is_the_same() {
     let cases = cases::all();
     assert!(cases.len() >= LEAST, "{} cases", cases.len());
-    let ground = Ground::on_loopback().await;
+    let ground = Ground::on_loopback(LANES).await;
     let failures = run::all(ground, &cases, &[Way::Explicit, Way::Tunnel]).await;
     report::judge("loopback", &cases, failures);
 }

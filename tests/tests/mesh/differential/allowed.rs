@@ -69,6 +69,10 @@ pub(super) const RULES: &[Rule] = &[
         make_equal: |_, direct, meshed| each(direct, meshed, version),
     },
     Rule {
+        clause: "RFC 9110 7.8, 8.6: a request to change protocols has no content, whether or not a length says so",
+        make_equal: |_, direct, meshed| each_message(direct, meshed, upgrade_without_length),
+    },
+    Rule {
         clause: "RFC 9110 7.6.1: fields of the connection, and those that it nominates, are removed; 7.8: so are upgrades that are not taken",
         make_equal: |_, direct, meshed| {
             each(direct, meshed, |seen| {
@@ -95,12 +99,13 @@ pub(super) const RULES: &[Rule] = &[
         },
     },
     Rule {
-        clause: "RFC 9112 3.2, 3.2.2: a request without Host gets the one by which it was asked for",
+        clause: "RFC 9112 3.2, 3.2.2, 3.3: a request without Host gets the one by which it was asked for",
         make_equal: |_, direct, meshed| {
             each_message(direct, meshed, |number, direct, meshed| {
                 let host = format!("{number}.field.host");
                 if direct.get(&format!("{number}.line")).is_some() && direct.get(&host).is_none() {
-                    meshed.forget(|key, _| key == host);
+                    // By its name, or by its address where that is all that was said.
+                    meshed.forget(|key, value| key == host && value.contains(':'));
                 }
             });
         },
@@ -210,11 +215,19 @@ pub(super) const RULES: &[Rule] = &[
         },
     },
     Rule {
-        clause: "RFC 3986 6.2.2.1: the case of a percent-encoding means nothing",
+        clause: "RFC 9110 8.6, RFC 9112 6.3: a length that is given several times and the same is one",
+        make_equal: |_, direct, meshed| {
+            each(direct, meshed, |seen| {
+                seen.0.dedup_by(|next, one| next == one && one.0.ends_with(".field.content-length"));
+            });
+        },
+    },
+    Rule {
+        clause: "RFC 3986 6.2.2: the case of a percent-encoding, one of an unreserved character, and dot segments mean nothing",
         make_equal: |_, direct, meshed| {
             for saw in [direct, meshed] {
                 for (_, value) in saw.origin.0.iter_mut().filter(|(key, _)| key.ends_with(".line")) {
-                    *value = upper_escapes(value);
+                    *value = normal_line(value);
                 }
             }
         },
@@ -289,6 +302,19 @@ fn nominated_length(number: &str, direct: &mut Seen, meshed: &mut Seen) {
     }
 }
 
+fn upgrade_without_length(number: &str, direct: &mut Seen, meshed: &mut Seen) {
+    let key = |name: &str| format!("{number}.{name}");
+    let asked = |seen: &Seen| seen.get(&key("field.upgrade")).is_some();
+    if asked(direct) && asked(meshed) {
+        for seen in [direct, meshed] {
+            seen.forget(|name, value| name == key("field.content-length") && value == "0");
+            if seen.get(&key("body")).is_some_and(|body| body.starts_with("0 bytes")) {
+                seen.set(&key("framing"), "none");
+            }
+        }
+    }
+}
+
 fn empty_request(number: &str, direct: &mut Seen, meshed: &mut Seen) {
     let key = |name: &str| format!("{number}.{name}");
     let expects = ["POST ", "PUT ", "PATCH "];
@@ -313,13 +339,66 @@ fn empty_request(number: &str, direct: &mut Seen, meshed: &mut Seen) {
     }
 }
 
-fn upper_escapes(line: &str) -> String {
-    let mut parts = line.split('%');
+/// A request line with its target in the one form that equivalent ones have.
+fn normal_line(line: &str) -> String {
+    let Some((method, rest)) = line.split_once(' ') else { return line.to_owned() };
+    let Some((target, version)) = rest.rsplit_once(' ') else { return line.to_owned() };
+    let (path, query) = match target.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (target, None),
+    };
+    let mut path = normal_escapes(path, true);
+    if path.starts_with('/') {
+        path = without_dots(&path);
+    }
+    let query = query.map_or(String::new(), |query| format!("?{}", normal_escapes(query, false)));
+    format!("{method} {path}{query} {version}")
+}
+
+fn normal_escapes(text: &str, decode: bool) -> String {
+    let mut parts = text.split('%');
     let first = parts.next().unwrap_or_default().to_owned();
     parts.fold(first, |out, part| {
         let digits = part.chars().take(2).filter(char::is_ascii_hexdigit).count();
-        out + "%" + &part[..digits].to_ascii_uppercase() + &part[digits..]
+        let byte = u8::from_str_radix(&part[..digits], 16).ok().filter(|_| digits == 2 && decode).map(char::from);
+        match byte.filter(|byte| byte.is_ascii_alphanumeric() || "-._~".contains(*byte)) {
+            Some(byte) => format!("{out}{byte}{}", &part[2..]),
+            None => out + "%" + &part[..digits].to_ascii_uppercase() + &part[digits..],
+        }
     })
+}
+
+/// RFC 3986 5.2.4.
+fn without_dots(path: &str) -> String {
+    let mut kept: Vec<&str> = Vec::new();
+    let segments: Vec<&str> = path[1..].split('/').collect();
+    for (index, segment) in segments.iter().enumerate() {
+        let last = index + 1 == segments.len();
+        match *segment {
+            "." | ".." => {
+                if *segment == ".." {
+                    kept.pop();
+                }
+                if last {
+                    kept.push("");
+                }
+            }
+            segment => kept.push(segment),
+        }
+    }
+    format!("/{}", kept.join("/"))
+}
+
+#[test]
+fn equivalent_targets_have_one_form() {
+    for (line, normal) in [
+        ("GET /%63%a9/./x/../y?%63%a9 HTTP/1.1", "GET /c%A9/y?%63%A9 HTTP/1.1"),
+        ("GET /a/.. HTTP/1.1", "GET / HTTP/1.1"),
+        ("GET /../%2e/a//b/%zz%4 HTTP/1.1", "GET /a//b/%zz%4 HTTP/1.1"),
+        ("OPTIONS * HTTP/1.1", "OPTIONS * HTTP/1.1"),
+    ] {
+        assert_eq!(normal_line(line), normal);
+    }
 }
 
 /// The number of the message that a line belongs to.

@@ -16,6 +16,9 @@ use crate::mesh::in_process::Pair;
 /// Exchanges that run side by side; each lane has its own ports, so that what an origin sees is of one exchange.
 pub(super) const LANES: u16 = 4;
 
+/// Lanes at the most: ports of one declaration.
+pub(super) const MOST_LANES: u16 = 100;
+
 /// The service's virtual address where it is captured.
 const VIP: &str = "10.231.7.100";
 
@@ -55,8 +58,8 @@ impl Declared {
     fn port(self, lane: u16) -> u16 {
         let base = match self {
             Self::Http => 9000,
-            Self::Grpc => 9100,
-            Self::Nothing => 9200,
+            Self::Grpc => 9000 + MOST_LANES,
+            Self::Nothing => 9000 + 2 * MOST_LANES,
         };
         base + lane
     }
@@ -139,11 +142,11 @@ fn manifest() -> String {
     text
 }
 
-fn lanes(meshed: impl Fn(u16) -> std::io::Result<TcpListener>) -> Vec<Lane> {
+fn lanes(count: u16, meshed: impl Fn(u16) -> std::io::Result<TcpListener>) -> Vec<Lane> {
     let own = address::next();
     let mut lanes = Vec::new();
     for declared in DECLARED {
-        for index in 0..LANES {
+        for index in 0..count {
             let port = declared.port(index);
             let direct = TcpListener::bind((own, port)).expect("the address is free");
             let meshed = meshed(port).expect("the address is free");
@@ -155,11 +158,11 @@ fn lanes(meshed: impl Fn(u16) -> std::io::Result<TcpListener>) -> Vec<Lane> {
 
 impl Ground {
     /// Two proxies in this process.
-    pub(super) async fn on_loopback() -> Self {
+    pub(super) async fn on_loopback(count: u16) -> Self {
         let ports =
-            DECLARED.iter().flat_map(|declared| (0..LANES).map(|lane| (declared.port(lane), declared.in_bundle())));
+            DECLARED.iter().flat_map(|declared| (0..count).map(|lane| (declared.port(lane), declared.in_bundle())));
         let pair = Pair::start(&ports.collect::<Vec<_>>());
-        let lanes = lanes(|port| TcpListener::bind((pair.origin, port)));
+        let lanes = lanes(count, |port| TcpListener::bind((pair.origin, port)));
         let ground =
             Self { lanes, proxy: pair.proxy(), inside: None, _proxies: Proxies::InProcess(pair), _hosts: None };
         ground.is_reachable(Way::Tunnel).await;
@@ -173,7 +176,7 @@ impl Ground {
         let far = Namespace::enter(&hosts.there).expect("root may enter a namespace");
         let near = Namespace::enter(&hosts.here).expect("root may enter a namespace");
         let mesh = Mesh::start_inside(&hosts.there, there);
-        let lanes = lanes(|port| far.listen(SocketAddr::new(there, port)));
+        let lanes = lanes(LANES, |port| far.listen(SocketAddr::new(there, port)));
         let listen = json!({"outbound": "[::]:15001", "inbound": "[::]:15006", "admin": "127.0.0.1:15000"});
         let server = workload(Workload::client("origin")).inside(&hosts.there, there);
         let server = server.setting("listen", listen.clone());

@@ -1,6 +1,6 @@
 //! The same exchanges through capture by nftables, which needs root, and random messages: run by `cargo xtask differential`.
 
-use super::ground::{Ground, Way};
+use super::ground::{Ground, MOST_LANES, Way};
 use super::{cases, random, report, run};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -15,6 +15,6 @@ async fn every_captured_exchange_is_the_same() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes as long as it is told to: cargo xtask differential"]
 async fn broken_messages_arrive_as_they_are_or_not_at_all() {
-    let ground = Ground::on_loopback().await;
+    let ground = Ground::on_loopback(MOST_LANES).await;
     random::run(&ground, random::time(10)).await;
 }

@@ -13,9 +13,10 @@ pub(super) fn add(cases: &mut Vec<Case>) {
     early(cases);
 }
 
-/// FIN or RST, each once all that came before has arrived.
-fn endings() -> [(&'static str, Vec<Act>); 2] {
-    [("FIN", vec![Act::Pause(millis(40)), Act::Close]), ("RST", vec![Act::Pause(millis(40)), Act::Reset])]
+/// FIN or RST, each once all that came before has left: an origin's own RST destroys what still waits in its kernel.
+fn endings(sent: usize) -> [(&'static str, Vec<Act>); 2] {
+    let pause = Act::Pause(millis(if sent > 100_000 { 250 } else { 40 }));
+    [("FIN", vec![pause.clone(), Act::Close]), ("RST", vec![pause, Act::Reset])]
 }
 
 fn origins(cases: &mut Vec<Case>) {
@@ -36,7 +37,7 @@ fn origins(cases: &mut Vec<Case>) {
             ("close", [b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n".as_slice(), &body].concat()),
         ];
         for (framing, bytes) in framings {
-            for (end, acts) in endings() {
+            for (end, acts) in endings(sent) {
                 // With FIN a body that lasts until the close is complete: that is another family.
                 if framing == "close" && end == "FIN" {
                     continue;
@@ -80,7 +81,7 @@ fn silent_ends(cases: &mut Vec<Case>) {
         ("an interim head", b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n"),
     ];
     for (name, bytes) in befores {
-        for (end, acts) in endings() {
+        for (end, acts) in endings(0) {
             for method in ["GET", "POST"] {
                 let fields: &[u8] = if method == "POST" { b"content-length: 0\r\n" } else { b"" };
                 let sent = request(method, b"/", fields, b"");

@@ -76,6 +76,21 @@ fn taken(cases: &mut Vec<Case>) {
     let said = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: chat/2\r\n\r\nhi".to_vec();
     let acts = vec![Act::Send(said), Act::RawRest, Act::Close];
     cases.push(once("upgrade", "a protocol of its own".to_owned(), "GET", steps, Script { whole: true, acts }));
+    for (token, method, reason) in
+        [("tcp", "POST", "UPGRADED"), ("SPDY/3.1", "POST", "Switching Protocols"), ("websocket", "PUT", "Own")]
+    {
+        // As `docker attach` and `kubectl exec` ask.
+        let fields = format!("connection: Upgrade\r\nupgrade: {token}\r\ncontent-length: 0\r\n");
+        let sent = request(method, b"/attach?stream=1", fields.as_bytes(), b"");
+        let steps =
+            vec![Act::Send(sent), Act::Read, Act::Raw(2), Act::Send(b"typed".to_vec()), Act::Finish, Act::RawRest];
+        let said = format!("HTTP/1.1 101 {reason}\r\nconnection: Upgrade\r\nupgrade: {token}\r\n\r\nhi");
+        let acts = vec![Act::Send(said.into()), Act::RawRest, Act::Send(b"bye".to_vec()), Act::Close];
+        cases.push(once("upgrade", format!("{token} by {method}"), method, steps, Script { whole: true, acts }));
+    }
+    let sent = request("POST", b"/attach", b"connection: upgrade\r\nupgrade: tcp\r\ncontent-length: 0\r\n", b"");
+    let script = Script::answer(answer("409 Conflict", b"not running"));
+    cases.push(once("upgrade", "by POST, refused".to_owned(), "POST", vec![Act::Send(sent)], script));
     let steps = vec![Act::Slowly(asked("websocket"), 40, millis(5)), Act::Read, Act::Raw(2), Act::Finish, Act::RawRest];
     let acts = vec![Act::Slowly([ACCEPTED, b"hi"].concat(), 30, millis(5)), Act::RawRest, Act::Close];
     cases.push(once("upgrade", "in pieces".to_owned(), "GET", steps, Script { whole: true, acts }));
