@@ -3,13 +3,14 @@
 
 use std::fs::File;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd as _;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use socket2::{Domain, Socket, Type};
 
 /// The addresses of the two hosts.
 pub const HERE: &str = "10.231.7.1";
@@ -133,5 +134,21 @@ impl Namespace {
     /// As from the kernel.
     pub fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
         self.run(move || TcpStream::connect(address))
+    }
+
+    /// From a port of one's own, which may be used towards other addresses too.
+    ///
+    /// # Errors
+    /// As from the kernel.
+    pub fn connect_from(&self, port: u16, address: SocketAddr) -> io::Result<TcpStream> {
+        self.run(move || {
+            let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+            socket.set_reuse_address(true)?;
+            let any: IpAddr =
+                if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+            socket.bind(&SocketAddr::new(any, port).into())?;
+            socket.connect(&address.into())?;
+            Ok(socket.into())
+        })
     }
 }

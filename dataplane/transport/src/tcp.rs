@@ -195,16 +195,16 @@ pub(crate) async fn gone(stream: &TcpStream) {
         let _ = timeout(LOOK_BEHIND, stream.ready(Interest::ERROR)).await;
     }
     let [mut pause, longest] = LOOK_AFTER;
-    let mut probed = false;
+    let (mut before, mut probed) = (diag::Owner::Unknown, false);
     loop {
-        match diag::peer(stream) {
-            diag::Owner::Gone => return,
-            diag::Owner::Unknown if !probed => {
-                probed = true;
-                probe(stream);
-            }
-            diag::Owner::Present | diag::Owner::Unknown => {}
+        let owner = diag::peer(stream);
+        if owner.has_left(before) {
+            return;
         }
+        if owner != diag::Owner::Present && !std::mem::replace(&mut probed, true) {
+            probe(stream);
+        }
+        before = owner;
         let _ = timeout(pause, stream.ready(Interest::ERROR)).await;
         if readiness(stream).await.is_none() {
             return;

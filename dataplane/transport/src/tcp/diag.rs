@@ -2,7 +2,7 @@
 //! has an owner, and how many bytes wait to be acknowledged. Needs no privilege; where it can't be asked, nothing is claimed.
 
 use std::io::{self, Read};
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpStream;
@@ -19,8 +19,19 @@ pub(crate) enum Owner {
     Present,
     /// Its socket was closed.
     Gone,
-    /// Its socket is in another namespace, or the kernel doesn't say.
+    /// There is no such socket. It may be in another namespace, or under another port: a redirection takes one for itself
+    /// where the client's is used towards another destination.
+    Absent,
+    /// The kernel doesn't say.
     Unknown,
+}
+
+impl Owner {
+    /// Whether it has left, where it was `before` when it was looked for the last time. A socket that was never found proves
+    /// nothing.
+    pub(crate) fn has_left(self, before: Self) -> bool {
+        self == Owner::Gone || self == Owner::Absent && before == Owner::Present
+    }
 }
 
 /// A TCP socket as the kernel describes it.
@@ -44,18 +55,13 @@ pub(crate) fn peer(stream: &TcpStream) -> Owner {
             Err(_) => return Owner::Unknown,
         }
     }
-    if is_ours(peer.ip()) { Owner::Gone } else { Owner::Unknown }
+    Owner::Absent
 }
 
 /// Bytes written to `stream` that its peer has not acknowledged.
 pub(crate) fn unacknowledged(stream: &TcpStream) -> Option<u32> {
     let found = describe(stream.local_addr().ok()?, stream.peer_addr().ok()?).ok()??;
     Some(found.unacknowledged)
-}
-
-/// True for an address of this namespace.
-fn is_ours(address: IpAddr) -> bool {
-    address.is_loopback() || UdpSocket::bind((address, 0)).is_ok()
 }
 
 const NETLINK: i32 = 16;

@@ -215,6 +215,15 @@ impl Ground {
         }
     }
 
+    /// As a captured exchange is dialled, from this port.
+    pub(super) fn dial_from(&self, port: u16, lane: &Lane) -> std::io::Result<TcpStream> {
+        let inside = self.inside.as_ref().expect("a captured ground has a namespace");
+        let to = SocketAddr::new(VIP.parse().unwrap(), lane.declared.port(lane.index));
+        let stream = inside.connect_from(port, to)?;
+        stream.set_nonblocking(true)?;
+        TcpStream::from_std(stream)
+    }
+
     async fn is_reachable(&self, way: Way) {
         let lane = self.lane(Declared::Http, 0);
         eventually("the origin is reachable", || async {

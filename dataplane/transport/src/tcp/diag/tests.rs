@@ -31,6 +31,21 @@ fn an_owner_is_present_until_it_closes() {
 }
 
 #[test]
+fn a_socket_that_was_never_found_has_not_left() {
+    use Owner::{Absent, Gone, Present, Unknown};
+    for (now, before, left) in [
+        (Gone, Unknown, true),
+        (Absent, Present, true),
+        (Absent, Unknown, false),
+        (Absent, Absent, false),
+        (Unknown, Present, false),
+        (Present, Absent, false),
+    ] {
+        assert_eq!(now.has_left(before), left, "{now:?} after {before:?}");
+    }
+}
+
+#[test]
 fn a_listener_at_the_same_address_is_nobody() {
     run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
