@@ -56,6 +56,7 @@ const INDEX: &[(u8, &str, Index)] = &[
         Tests(&[
             "http10_gets_no_chunks_and_its_own_persistence",
             "persistence_follows_version_and_connection",
+            "a_request_without_host_gets_that_of_its_connection",
             "every_exchange_is_the_same",
         ]),
     ),
@@ -76,6 +77,8 @@ const INDEX: &[(u8, &str, Index)] = &[
             "head_answers_have_no_body",
             "responses_end_as_http_says",
             "answers_without_content_keep_their_length",
+            "a_refused_head_request_is_answered_without_a_body",
+            "a_status_says_whether_there_is_content",
             "every_exchange_is_the_same",
         ]),
     ),
@@ -94,6 +97,7 @@ const INDEX: &[(u8, &str, Index)] = &[
         Tests(&[
             "an_early_answer_is_seen_and_the_connection_not_reused",
             "an_early_answer_survives_an_upload_that_nobody_reads",
+            "a_whole_answer_outlives_the_reset_behind_it",
         ]),
     ),
     (
@@ -209,7 +213,17 @@ const INDEX: &[(u8, &str, Index)] = &[
         "own errors in gRPC's form",
         Tests(&["grpc_behaves", "grpc_messages_are_percent_encoded", "each_failure_tells_one_story"]),
     ),
-    (32, "upgrades", Tests(&["every_exchange_is_the_same", "a_standing_upgrade_is_judged_by_each_new_policy"])),
+    (
+        32,
+        "upgrades",
+        Tests(&[
+            "what_asks_for_another_protocol",
+            "tokens_and_methods_come_back",
+            "an_app_that_answers_101_has_answered_wrongly",
+            "every_exchange_is_the_same",
+            "a_standing_upgrade_is_judged_by_each_new_policy",
+        ]),
+    ),
     (
         33,
         "CONNECT: no byte before 200, malformed ones",
