@@ -242,7 +242,10 @@ impl Authority {
 }
 
 mod tests {
+    use std::net::SocketAddr;
+
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
     use weft_policy::bundle::Protocol;
     use weft_tests::client::tunnel;
     use weft_tests::{App, Client, TcpApp};
@@ -256,6 +259,45 @@ mod tests {
         assert_eq!(Client::through(pair.proxy(), "origin:8080").await.get("/who").await.text(), "one");
         assert_eq!(Client::h1_in_tunnel(pair.proxy(), "origin:8080").await.get("/who").await.text(), "one");
         assert_eq!(Client::h2_in_tunnel(pair.proxy(), "origin:8081").await.get("/who").await.text(), "two");
+    }
+
+    /// The status of the answer to a request on the explicit proxy.
+    async fn status_of(proxy: SocketAddr, request: &str) -> String {
+        let mut stream = TcpStream::connect(proxy).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(!answer.contains("secret"), "{answer}");
+        answer.split(' ').nth(1).unwrap_or_default().to_owned()
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_proxy_answers_what_must_not_go_on() {
+        let pair = Pair::start(&[(8080, Protocol::Http)]);
+        let _app = App::start("one", pair.origin, 8080).await;
+        let last = |method: &str| {
+            format!("{method} http://origin:8080/ HTTP/1.1\r\nhost: a\r\ncookie: secret\r\nmax-forwards: 0\r\n\r\n")
+        };
+        assert_eq!(status_of(pair.proxy(), "GET / HTTP/1.0\r\n\r\n").await, "400", "nobody says whereto");
+        assert_eq!(status_of(pair.proxy(), &last("OPTIONS")).await, "200");
+        assert_eq!(status_of(pair.proxy(), &last("TRACE")).await, "501");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn an_app_that_speaks_no_http2_is_a_bad_gateway() {
+        let pair = Pair::start(&[(8080, Protocol::Http)]);
+        let listener = TcpListener::bind((pair.origin, 8080)).await.unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let answer = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+                stream.write_all(answer).await.unwrap();
+                while stream.read(&mut [0; 1024]).await.is_ok_and(|count| count > 0) {}
+            }
+        });
+        let answer = Client::h2_in_tunnel(pair.proxy(), "origin:8080").await.get("/").await;
+        assert_eq!(answer.status.as_u16(), 502);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
