@@ -152,7 +152,8 @@ fn is_token(byte: u8) -> bool {
 }
 
 fn is_version(version: &[u8]) -> bool {
-    version == b"HTTP/1.1" || version == b"HTTP/1.0"
+    // RFC 9110 2.5: a later minor version is read as the last one known.
+    version.strip_prefix(b"HTTP/1.").is_some_and(|minor| minor.len() == 1 && minor[0].is_ascii_digit())
 }
 
 fn is_request_line(line: &[u8]) -> bool {

@@ -65,7 +65,7 @@ pub(super) const RULES: &[Rule] = &[
         },
     },
     Rule {
-        clause: "RFC 9112 2.3: an intermediary sends its own version",
+        clause: "RFC 9110 2.5, RFC 9112 2.3: an intermediary sends its own version",
         make_equal: |_, direct, meshed| each(direct, meshed, version),
     },
     Rule {
@@ -426,7 +426,9 @@ fn sort(seen: &mut Seen) {
 fn version(seen: &mut Seen) {
     for (key, value) in &mut seen.0 {
         if key.ends_with("line") {
-            *value = value.replace("HTTP/1.0", "HTTP/1.1");
+            for minor in ["0", "2", "3", "4", "5", "6", "7", "8", "9"] {
+                *value = value.replace(&format!("HTTP/1.{minor}"), "HTTP/1.1");
+            }
         }
     }
 }
