@@ -18,6 +18,8 @@ pub mod manifest;
 #[cfg(feature = "manifest")]
 pub mod plan;
 #[cfg(feature = "manifest")]
+pub mod registration;
+#[cfg(feature = "manifest")]
 pub mod resource;
 
 #[cfg(feature = "wire")]

@@ -12,8 +12,6 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::identity::is_label;
-use crate::resource::core::PATH_READING;
 use crate::resource::{DEFAULT_NAMESPACE, Kind, Metadata, Object, Resource};
 
 /// A resource and where it was written.
@@ -100,6 +98,15 @@ fn line_of(lines: &BTreeMap<String, usize>, key: &str) -> Option<usize> {
 /// A document as the operator API takes it. What the server itself adds (`status`, `metadata.uid` ...) is read past, so
 /// that what `weft get` printed can be applied.
 pub fn from_json(document: Value) -> Result<Resource, ResourceError> {
+    let resource = unchecked(document)?;
+    match resource.check().into_iter().next() {
+        None => Ok(resource),
+        Some(wrong) => Err(wrong),
+    }
+}
+
+/// A document of the right shape; whether it is fit is `Resource::check`'s question.
+pub(crate) fn unchecked(document: Value) -> Result<Resource, ResourceError> {
     let Value::Object(mut fields) = document else {
         return wrong("", "a document is a mapping with apiVersion, kind, metadata and spec");
     };
@@ -119,7 +126,10 @@ pub fn from_json(document: Value) -> Result<Resource, ResourceError> {
         }
     }
     let Some(metadata) = metadata else { return wrong("metadata", "is missing") };
-    let metadata = namespaced(kind, typed("metadata", metadata)?)?;
+    let mut metadata: Metadata = typed("metadata", metadata)?;
+    if kind.is_namespaced() && metadata.namespace.is_empty() {
+        DEFAULT_NAMESPACE.clone_into(&mut metadata.namespace);
+    }
     let optional = matches!(kind, Kind::Namespace | Kind::Mesh);
     let spec = match spec {
         None | Some(Value::Null) if optional => Value::Object(Map::new()),
@@ -181,25 +191,11 @@ fn typed<T: DeserializeOwned>(root: &str, value: Value) -> Result<T, ResourceErr
     })
 }
 
-fn namespaced(kind: Kind, mut metadata: Metadata) -> Result<Metadata, ResourceError> {
-    if matches!(kind, Kind::Namespace | Kind::Service) && !is_label(&metadata.name) {
-        return wrong("metadata.name", format_args!("{:?} is not a DNS label, at most 63 without dots", metadata.name));
-    }
-    match (kind.is_namespaced(), metadata.namespace.is_empty()) {
-        (true, true) => metadata.namespace = DEFAULT_NAMESPACE.to_owned(),
-        (false, false) => {
-            return wrong("metadata.namespace", format_args!("kind {kind} is of the whole mesh and has no namespace"));
-        }
-        (true, false) | (false, true) => {}
-    }
-    Ok(metadata)
-}
-
 fn build(kind: Kind, metadata: Metadata, spec: Value) -> Result<Resource, ResourceError> {
     fn object<S: DeserializeOwned>(metadata: Metadata, spec: Value) -> Result<Object<S>, ResourceError> {
         Ok(Object { metadata, spec: typed("spec", spec)? })
     }
-    let resource = match kind {
+    Ok(match kind {
         Kind::Namespace => Resource::Namespace(object(metadata, spec)?),
         Kind::Mesh => Resource::Mesh(object(metadata, spec)?),
         Kind::Service => Resource::Service(object(metadata, spec)?),
@@ -208,21 +204,7 @@ fn build(kind: Kind, metadata: Metadata, spec: Value) -> Result<Resource, Resour
         Kind::Filter => Resource::Filter(object(metadata, spec)?),
         Kind::FilterPolicy => Resource::FilterPolicy(object(metadata, spec)?),
         Kind::AccessPolicy => Resource::AccessPolicy(object(metadata, spec)?),
-    };
-    if let Resource::Service(service) = &resource
-        && let Err(error) = service.path_reading()
-    {
-        return wrong(&format!("metadata.annotations.{PATH_READING}"), error);
-    }
-    let checked = match &resource {
-        Resource::Service(service) => service.spec.check(),
-        Resource::HttpRoute(route) => route.spec.check(),
-        Resource::FilterPolicy(policy) => policy.spec.check(),
-        Resource::AccessPolicy(policy) => policy.check(),
-        Resource::Namespace(_) | Resource::Mesh(_) | Resource::Workload(_) | Resource::Filter(_) => Ok(()),
-    };
-    checked.map_err(|(key, message)| ResourceError { key: format!("spec.{key}"), message })?;
-    Ok(resource)
+    })
 }
 
 /// YAML of a manifest, keys in the order of the alphabet (which puts `apiVersion` first and `spec` after `metadata`).

@@ -14,6 +14,7 @@ pub use crate::delta::{Delta, Key, diff, endpoint_removals};
 pub use assemble::{AUTHZ_ATTACHMENT, bundle_for};
 pub use changes::{Action, Change, diff_world, text_diff};
 pub use problems::{Condition, ParentStatus, Problem, Severity, route_status};
+pub use select::selects;
 pub use world::{Entry, World};
 
 pub(crate) use assemble::{access_config, mesh_settings, visible};

@@ -1,7 +1,9 @@
 //! The manifests' types, in Kubernetes shape, strict: what isn't known is refused, what can't be meant doesn't parse.
-//! A `Resource` that exists is fit in itself; whether what it refers to exists is `plan`'s question.
+//! `Resource::check` says whether one is fit in itself, whoever made it; whether what it refers to exists is `plan`'s
+//! question.
 
 pub mod access;
+mod check;
 pub mod core;
 pub mod filter;
 pub mod mesh;
@@ -18,6 +20,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::bundle::ObjectName;
 pub use access::AccessPolicySpec;
+pub(crate) use check::wrong_labels;
 pub use core::{NamespaceSpec, ServiceSpec};
 pub use filter::{FilterPolicySpec, FilterSpec};
 pub use mesh::{MeshSpec, WorkloadSpec};
@@ -169,10 +172,9 @@ impl fmt::Display for ObjectKey {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Metadata {
-    #[serde(deserialize_with = "value::object_name")]
     pub name: String,
     /// Empty for cluster-scoped kinds.
-    #[serde(default, deserialize_with = "value::label", skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub namespace: String,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
@@ -262,10 +264,11 @@ impl Serialize for Resource {
     }
 }
 
+/// As a store has it: what was taken once is read again, also where it would be refused today.
 impl<'de> Deserialize<'de> for Resource {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let json = serde_json::Value::deserialize(deserializer)?;
-        crate::manifest::from_json(json)
+        crate::manifest::unchecked(json)
             .map_err(|wrong| D::Error::custom(format_args!("{}: {}", wrong.key, wrong.message)))
     }
 }

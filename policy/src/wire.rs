@@ -35,6 +35,11 @@ pub fn version(object: &Object) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
+/// Bytes of what a proxy says of one workload.
+pub fn size(registration: &v1::WorkloadRegistration) -> usize {
+    registration.encoded_len()
+}
+
 /// What a proxy that holds `bundle` says in its Hello.
 pub fn versions(bundle: &Bundle) -> Vec<v1::ObjectVersion> {
     let entry =

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
@@ -128,7 +128,8 @@ async fn serve(
     tokio::spawn(admin.hearts.clone().watch());
     let keeper = IdentityKeeper { state: state.clone(), channel: channel.clone(), identity: identity.clone() };
     tokio::spawn(keeper.run());
-    let control = Arc::new(Control { shared: Arc::clone(shared), state, channel, identity });
+    let incarnation = incarnation(&state);
+    let control = Arc::new(Control { shared: Arc::clone(shared), state, channel, identity, incarnation });
     let stream = tokio::spawn(Arc::clone(&control).run());
     shared.drain.draining().await;
     info!("draining");
@@ -137,6 +138,16 @@ async fn serve(
     joined(workers).await;
     anyhow::ensure!(!failed.load(Ordering::Relaxed), "a worker failed");
     Ok(())
+}
+
+/// Which start of this proxy it is. Where it can't be kept, the time of the start must do.
+fn incarnation(state: &State) -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+    state.next_incarnation(now_ms).unwrap_or_else(|error| {
+        tracing::warn!(error = %crate::chain(&error), "the number of this start could not be kept");
+        now_ms
+    })
 }
 
 /// Waits for the workers' threads, within [`ENDING`]: one that hangs must not keep the process.

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use weft_policy::bundle::Protocol;
+use weft_policy::identity::TrustDomain;
+use weft_policy::registration::{self, Fault, Field, Registration, Told};
 use weft_transport::http::HttpLimits;
 
 /// Why a configuration file is refused.
@@ -19,6 +21,9 @@ pub enum ConfigError {
     Parse { path: PathBuf, message: String },
     #[error("{path}: {key}: {message}")]
     Value { path: PathBuf, key: &'static str, message: String },
+    /// The control plane would refuse what it is told; a line for each reason.
+    #[error("{path}: {wrong}")]
+    Registration { path: PathBuf, wrong: String },
 }
 
 /// Everything a proxy is told on its own machine. The rest comes from the control plane.
@@ -418,18 +423,11 @@ impl Config {
         let config: Config = serde_saphyr::from_str(text)
             .map_err(|error| ConfigError::Parse { path: path.to_owned(), message: error.to_string() })?;
         let refuse = |key, message: String| Err(ConfigError::Value { path: path.to_owned(), key, message });
-        for (key, name) in [("name", config.name.as_str()), ("workload.name", config.workload_name())] {
-            if !is_name(name) {
-                return refuse(key, format!("'{name}' is no name: a-z, 0-9, '-' and '.', 1 to 253 of them"));
-            }
-        }
+        config.check_registration(path)?;
         if let Err(wrong) = crate::telemetry::check_log_filter(&config.log) {
             return refuse("log", wrong);
         }
         config.limits.check().map_err(|(key, message)| ConfigError::Value { path: path.to_owned(), key, message })?;
-        if let Some(port) = config.workload.ports.iter().find(|port| port.protocol == Protocol::Udp) {
-            return refuse("workload.ports", format!("port {}: UDP is not carried yet", port.port));
-        }
         if !config.listen.admin.ip().is_loopback() {
             return refuse("listen.admin", format!("{} is not a loopback address", config.listen.admin));
         }
@@ -442,12 +440,44 @@ impl Config {
         if config.capture.is_some() && config.listen.outbound.is_none() {
             return refuse("capture", "needs listen.outbound".to_owned());
         }
-        let mut ports: Vec<u16> = config.workload.ports.iter().map(|port| port.port).collect();
-        ports.sort_unstable();
-        if let Some(pair) = ports.windows(2).find(|pair| pair[0] == pair[1]) {
-            return refuse("workload.ports", format!("port {} is listed twice", pair[0]));
-        }
         Ok(config)
+    }
+
+    /// What the control plane will be told of the workload.
+    pub fn told(&self) -> Told {
+        let workload = &self.workload;
+        Told {
+            namespace: workload.namespace.clone(),
+            name: self.workload_name().to_owned(),
+            address: workload.address.to_string(),
+            mesh_address: self.listen.mesh.to_string(),
+            ports: workload.ports.iter().map(|port| (u32::from(port.port), port.protocol)).collect(),
+            labels: workload.labels.clone(),
+            service: workload.service.clone(),
+            weight: 1,
+        }
+    }
+
+    /// Judges it as the control plane will.
+    fn check_registration(&self, path: &Path) -> Result<(), ConfigError> {
+        // The trust domain is known once joined; nothing of a registration depends on it.
+        let (namespace, account) = (&self.workload.namespace, &self.workload.service_account);
+        let identity = TrustDomain::default().workload(namespace, account);
+        let refuse = |wrong: Vec<String>| {
+            Err(ConfigError::Registration {
+                path: path.to_owned(),
+                wrong: wrong.join(&format!("\n{}: ", path.display())),
+            })
+        };
+        let mut wrong: Vec<_> = registration::proxy_name(&self.name).err().iter().map(told_here).collect();
+        match identity {
+            Ok(identity) => match Registration::new(self.told(), &identity) {
+                Ok(_) => {}
+                Err(faults) => wrong.extend(faults.iter().map(told_here)),
+            },
+            Err(error) => wrong.push(format!("workload: {error}")),
+        }
+        if wrong.is_empty() { Ok(()) } else { refuse(wrong) }
     }
 
     /// The workload's name: its own or the proxy's.
@@ -465,12 +495,20 @@ impl Config {
     }
 }
 
-/// As the control plane takes names (RFC 1123 section 2.1).
-fn is_name(name: &str) -> bool {
-    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.');
-    let outer = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
-    let bytes = name.as_bytes();
-    bytes.len() <= 253 && outer(bytes.first()) && outer(bytes.last()) && bytes.iter().all(|byte| inner(*byte))
+/// A fault of the registration under the key of this file that it comes from.
+fn told_here(fault: &Fault) -> String {
+    let key = match fault.field {
+        Field::ProxyName => "name",
+        Field::Namespace => "workload.namespace",
+        Field::Name => "workload.name",
+        Field::Address => "workload.address",
+        Field::MeshAddress => "listen.mesh",
+        Field::Ports => "workload.ports",
+        Field::Labels => "workload.labels",
+        Field::Service => "workload.service",
+        Field::Weight => "workload",
+    };
+    format!("{key}: {}", fault.reason)
 }
 
 fn default_drain_timeout_s() -> u64 {
@@ -531,8 +569,16 @@ listen: {explicit: '127.0.0.11:15080', mesh: '127.0.0.11:15008', admin: '127.0.0
 
     #[test]
     fn bad_files_are_refused_by_name() {
-        refused(("name: reviews-1", "name: ''"), "name");
-        refused(("name: reviews-1", "name: 'Bad Name'"), "'Bad Name' is no name");
+        refused(("name: reviews-1", "name: ''"), "name: \"\" is not a name");
+        refused(("name: reviews-1", "name: 'Bad Name'"), "name: \"Bad Name\" is not a name");
+        refused(("address: 127.0.0.11", "service: my.app, address: 127.0.0.11"), "workload.service: \"my.app\" is not");
+        refused(("address: 127.0.0.11", "name: a..b, address: 127.0.0.11"), "workload.name: \"a..b\" is not a name");
+        refused(
+            ("address: 127.0.0.11", "labels: {a: \"x\\ny\"}, address: 127.0.0.11"),
+            "workload.labels: \"a\" its value",
+        );
+        refused(("mesh: '127.0.0.11", "mesh: '0.0.0.0"), "listen.mesh: 0.0.0.0 stands for every address");
+        refused(("mesh: '127.0.0.11:15008", "mesh: '127.0.0.11:0"), "listen.mesh: port 0");
         refused(("name: reviews-1", "log: inof\nname: reviews-1"), "'inof' is no level");
         refused(("name: reviews-1", "limits: {max_connections: 0}\nname: reviews-1"), "limits.max_connections");
         refused(("name: reviews-1", "limits: {http_fields: 129}\nname: reviews-1"), "http_fields: must be at most 128");

@@ -7,13 +7,14 @@ mod identity;
 mod prepare;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::{info, warn};
 use weft_flow::Backoff;
 use weft_policy::bundle::Bundle;
+use weft_policy::text::printable;
 use weft_policy::wire::v1;
 use weft_transport::tls::IdentityHandle;
 
@@ -23,10 +24,20 @@ pub use identity::{IdentityKeeper, join_or_load};
 
 use crate::shared::Shared;
 use crate::state::State;
+use crate::telemetry::names::Metric;
 use apply::{Applier, Step};
 
 /// First and longest wait between attempts to reach the control plane.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// The same for a proxy that was told to keep away: another one has its name and identity.
+const KEEP_AWAY: (Duration, Duration) = (Duration::from_secs(120), Duration::from_secs(900));
+
+/// A session that lasted so long was a good one: the next attempt comes soon.
+const LASTING: Duration = Duration::from_secs(10);
+
+/// By this a refused proxy learns whether to come back soon.
+const RECONNECT: &str = "weft-reconnect";
 
 /// How long a start waits for the control plane before it serves from the kept bundle.
 const FIRST_WORD: Duration = Duration::from_secs(3);
@@ -37,6 +48,8 @@ pub struct Control {
     pub state: State,
     pub channel: Channel,
     pub identity: IdentityHandle,
+    /// Which start of this proxy it is.
+    pub incarnation: u64,
 }
 
 impl Control {
@@ -52,20 +65,40 @@ impl Control {
     pub async fn run(self: Arc<Self>) {
         let mut applier = Applier::new(Arc::clone(&self), self.kept_bundle());
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
+        let mut keep_away = Backoff::new(KEEP_AWAY.0, KEEP_AWAY.1);
         loop {
-            match self.session(&mut applier).await {
-                Ok(End::Drained) => return,
-                Ok(End::Closed) => {
-                    backoff.reset();
-                    info!("control stream closed");
-                }
-                Err(error) => warn!(error = %crate::chain(&error), "no control stream"),
+            let began = Instant::now();
+            let ended = self.session(&mut applier).await;
+            if began.elapsed() >= LASTING {
+                backoff.reset();
+                keep_away.reset();
             }
+            let wait = match End::of(ended) {
+                End::Drained => return,
+                End::Closed => {
+                    info!("control stream closed");
+                    backoff.wait(rand::random())
+                }
+                End::Failed(error) => {
+                    warn!(error = %crate::chain(&error), "no control stream");
+                    backoff.wait(rand::random())
+                }
+                End::KeptAway(reason) => {
+                    let wait = keep_away.wait(rand::random());
+                    metrics::counter!(Metric::ControlKeptAway.name()).increment(1);
+                    warn!(
+                        reason,
+                        wait_s = wait.as_secs(),
+                        "the control plane keeps this proxy away; it serves what it has"
+                    );
+                    wait
+                }
+            };
             self.shared.contact.lost();
             applier.forget_pending();
             applier.serve_kept().await;
             tokio::select! {
-                () = tokio::time::sleep(backoff.wait(rand::random())) => {}
+                () = tokio::time::sleep(wait) => {}
                 () = self.shared.drain.draining() => return,
             }
         }
@@ -118,14 +151,15 @@ impl Control {
                     send(&say, v1::proxy_message::Message::Report(self.report(applier))).await;
                 }
                 Step::Close => return Ok(End::Closed),
+                Step::KeepAway(reason) => return Ok(End::KeptAway(reason)),
             }
         }
     }
 
     fn hello(&self, current: &Bundle) -> v1::Hello {
         let config = &self.shared.config;
-        let workload = &config.workload;
-        let ports = workload.ports.iter().map(|port| v1::WorkloadPort {
+        let told = config.told();
+        let ports = config.workload.ports.iter().map(|port| v1::WorkloadPort {
             port: u32::from(port.port),
             protocol: v1::Protocol::from(port.protocol).into(),
             ..v1::WorkloadPort::default()
@@ -135,17 +169,18 @@ impl Control {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             capabilities: vec!["quic".to_owned(), "wit-0.1".to_owned()],
             workloads: vec![v1::WorkloadRegistration {
-                name: config.workload_name().to_owned(),
-                namespace: workload.namespace.clone(),
-                address: workload.address.to_string(),
+                name: told.name,
+                namespace: told.namespace,
+                address: told.address,
                 ports: ports.collect(),
-                labels: workload.labels.clone().into_iter().collect(),
-                service: workload.service.clone(),
-                mesh_address: config.listen.mesh.to_string(),
-                weight: 1,
+                labels: told.labels.into_iter().collect(),
+                service: told.service,
+                mesh_address: told.mesh_address,
+                weight: told.weight,
             }],
             known: weft_policy::wire::versions(current),
             current_revision: current.revision.0,
+            incarnation: self.incarnation,
         }
     }
 
@@ -165,6 +200,24 @@ enum End {
     /// The control plane knows that we drain.
     Drained,
     Closed,
+    Failed(ChannelError),
+    /// The control plane says not to come back soon, and why.
+    KeptAway(String),
+}
+
+impl End {
+    /// A refusal may ask for patience as well.
+    fn of(ended: Result<Self, ChannelError>) -> Self {
+        match ended {
+            Ok(end) => end,
+            Err(ChannelError::Status(status))
+                if status.metadata().get(RECONNECT).is_some_and(|told| told == "false") =>
+            {
+                Self::KeptAway(printable(status.message()).into_owned())
+            }
+            Err(error) => Self::Failed(error),
+        }
+    }
 }
 
 async fn send(say: &mpsc::Sender<v1::ProxyMessage>, message: v1::proxy_message::Message) {

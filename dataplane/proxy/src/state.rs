@@ -133,6 +133,15 @@ impl State {
         }
     }
 
+    /// A number that grows with each start: of two proxies with one name and identity the later start wins. `now_ms` is
+    /// the time of this start; the kept number keeps it growing where the clock goes back.
+    pub fn next_incarnation(&self, now_ms: u64) -> Result<u64, StateError> {
+        let kept = self.read_text("incarnation")?.and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0);
+        let next = now_ms.max(kept.saturating_add(1));
+        self.write("incarnation", format!("{next}\n").as_bytes())?;
+        Ok(next)
+    }
+
     /// What a caller must know to change anything by the admin port: made at its first use, for this user to read.
     pub fn admin_token(&self) -> Result<String, StateError> {
         match self.read_text("admin.token")?.map(|text| text.trim().to_owned()) {

@@ -1,5 +1,7 @@
 //! Manifests that hold, come back as written, and every refusal with its file, line and key.
 
+mod loadable;
+
 use super::*;
 
 /// What a file with this text is refused with, a line each.

@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::http_only;
-use super::select::{holds_for, selected_by, selects};
+use super::select::{holds_for, selected_by};
+use super::selects;
 use super::{Entry, World};
 use crate::authz;
 use crate::bundle::serde_json_raw::Json;

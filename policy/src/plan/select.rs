@@ -1,6 +1,7 @@
 //! Who is meant: workloads behind services, workloads under policies.
 
 use crate::bundle::ObjectName;
+use crate::resource::core::{ACCOUNTS, GRANTED_SERVICES, REGISTERED_BY};
 use crate::resource::{Metadata, Object, ROOT_NAMESPACE, ServiceSpec, TargetKind, TargetRef, WorkloadSpec};
 
 use super::World;
@@ -13,11 +14,26 @@ pub(super) fn selected_by<'w>(
     world.workloads().filter(|workload| selects(service, workload))
 }
 
-pub(super) fn selects(service: &Object<ServiceSpec>, workload: &Object<WorkloadSpec>) -> bool {
+/// Whether a workload stands behind a service.
+pub fn selects(service: &Object<ServiceSpec>, workload: &Object<WorkloadSpec>) -> bool {
     let selector = &service.spec.selector;
     !selector.is_empty()
         && service.metadata.namespace == workload.metadata.namespace
         && selector.iter().all(|(key, value)| workload.metadata.labels.get(key) == Some(value))
+        && admits(service, workload)
+}
+
+/// A service that lists accounts takes no registered workload of another, unless it was granted the service.
+fn admits(service: &Object<ServiceSpec>, workload: &Object<WorkloadSpec>) -> bool {
+    let (name, account) = (&service.metadata.name, &workload.spec.service_account);
+    let annotations = &workload.metadata.annotations;
+    let granted =
+        || annotations.get(GRANTED_SERVICES).is_some_and(|list| list.split(',').any(|granted| granted == name));
+    !service.metadata.annotations.contains_key(ACCOUNTS)
+        || !annotations.contains_key(REGISTERED_BY)
+        || name == account
+        || service.accounts().any(|listed| listed == account)
+        || granted()
 }
 
 /// Whether a policy holds for a workload. Without targets: its namespace, from the root namespace the whole mesh.

@@ -121,6 +121,14 @@ impl World {
         })
     }
 
+    /// The services that a workload stands behind.
+    pub fn selecting<'w>(
+        &'w self,
+        workload: &'w Object<WorkloadSpec>,
+    ) -> impl Iterator<Item = &'w Object<ServiceSpec>> {
+        self.services().filter(|service| super::selects(service, workload))
+    }
+
     pub(crate) fn workloads(&self) -> impl Iterator<Item = &Object<WorkloadSpec>> {
         self.of_kind(Kind::Workload).filter_map(|(_, entry)| {
             let Resource::Workload(workload) = &entry.resource else { return None };

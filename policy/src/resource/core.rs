@@ -60,7 +60,21 @@ impl ServiceSpec {
 /// The annotation by which a Service declares how its apps read paths.
 pub const PATH_READING: &str = "weft.dev/path-reading";
 
+/// The annotation by which a Service names the accounts whose workloads may stand behind it, apart by commas.
+pub const ACCOUNTS: &str = "weft.dev/accounts";
+
+/// The annotation of a registered Workload that names its proxy.
+pub const REGISTERED_BY: &str = "weft.dev/registered-by";
+/// The annotation of a registered Workload with the services that its account was granted, apart by commas.
+pub const GRANTED_SERVICES: &str = "weft.dev/granted-services";
+
 impl Object<ServiceSpec> {
+    /// The accounts that its annotation lists.
+    pub fn accounts(&self) -> impl Iterator<Item = &str> {
+        let listed = self.metadata.annotations.get(ACCOUNTS).map(|text| text.split(',')).into_iter().flatten();
+        listed.map(str::trim).filter(|account| !account.is_empty())
+    }
+
     /// How the apps behind it say they read paths; nothing where they don't.
     pub fn path_reading(&self) -> Result<PathReading, PathReadingError> {
         self.metadata.annotations.get(PATH_READING).map_or(Ok(PathReading::default()), |text| text.parse())

@@ -108,7 +108,7 @@ pub struct WorkloadSpec {
     pub addresses: Vec<IpAddr>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<WorkloadPortSpec>,
-    #[serde(default = "default_account", deserialize_with = "value::object_name")]
+    #[serde(default = "default_account")]
     pub service_account: String,
     #[serde(default = "one")]
     pub weight: u32,

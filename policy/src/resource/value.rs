@@ -80,9 +80,6 @@ pub(super) fn port_option<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
 pub(super) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpAddr, D::Error> {
     let text = String::deserialize(deserializer)?;
     let address: IpAddr = text.parse().map_err(|_| D::Error::custom(format_args!("{text:?} is not an IP address")))?;
-    if address.is_unspecified() || address.is_multicast() {
-        return Err(D::Error::custom(format_args!("{text} is not the address of one machine")));
-    }
     Ok(address.to_canonical())
 }
 
@@ -99,8 +96,8 @@ pub(super) fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Ve
 pub(super) fn socket_option<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
     let text = String::deserialize(deserializer)?;
     match text.parse::<SocketAddr>() {
-        Ok(socket) if socket.port() != 0 && !socket.ip().is_unspecified() => Ok(Some(socket)),
-        _ => Err(D::Error::custom(format_args!("{text:?} is not ip:port"))),
+        Ok(socket) => Ok(Some(socket)),
+        Err(_) => Err(D::Error::custom(format_args!("{text:?} is not ip:port"))),
     }
 }
 
@@ -144,7 +141,11 @@ pub(super) fn header_value<'de, D: Deserializer<'de>>(deserializer: D) -> Result
     checked(deserializer, |text| http::HeaderValue::try_from(text).is_ok(), "the value of a header")
 }
 
-/// Gateway API durations (GEP-2257): `1h30m`, `15s`, `250ms`; at most five digits and four units.
+/// The longest that five digits of hours can say: what is longer could not be written again.
+const MAX_DURATION_MS: u64 = 99_999 * 3_600_000;
+
+/// Gateway API durations (GEP-2257): `1h30m`, `15s`, `250ms`; at most five digits and four units, together at most
+/// `99999h`.
 pub(super) fn duration_ms<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     let text = String::deserialize(deserializer)?;
     let wrong = || D::Error::custom(format_args!("{text:?} is not a duration such as 15s, 250ms or 1m30s"));
@@ -172,7 +173,7 @@ fn parse_duration(text: &str) -> Option<u64> {
         rest = &rest[digits + units..];
         parts += 1;
     }
-    (parts > 0).then_some(total)
+    (parts > 0 && total <= MAX_DURATION_MS).then_some(total)
 }
 
 /// The same, the other way round.
@@ -208,7 +209,10 @@ mod tests {
         check("1h2m3s4ms", Some(3_723_004));
         check("0s", Some(0));
         check("90m", Some(5_400_000));
-        for wrong in ["", "15", "s", "-1s", "1.5s", "1d", "123456s", "1s1s1s1s1s", "1 s", "1s "] {
+        check("99999h", Some(MAX_DURATION_MS));
+        for wrong in
+            ["99999h1ms", "99999h99999h", "", "15", "s", "-1s", "1.5s", "1d", "123456s", "1s1s1s1s1s", "1 s", "1s "]
+        {
             check(wrong, None);
         }
     }

@@ -14,6 +14,7 @@ use crate::bundle::{
 };
 use crate::delta::{Delta, Key, Object};
 use crate::path::PathReading;
+use crate::registration::{Fault, Field, Told};
 
 type Result<T> = std::result::Result<T, WireError>;
 
@@ -158,6 +159,28 @@ fn protocol(number: i32) -> Result<Protocol> {
         v1::Protocol::Tcp => Ok(Protocol::Tcp),
         v1::Protocol::Udp => Ok(Protocol::Udp),
         v1::Protocol::Auto => Ok(Protocol::Auto),
+    }
+}
+
+impl TryFrom<&v1::WorkloadRegistration> for Told {
+    type Error = Fault;
+
+    /// Nothing is judged here but what this version can't even name.
+    fn try_from(workload: &v1::WorkloadRegistration) -> std::result::Result<Self, Fault> {
+        let port = |port: &v1::WorkloadPort| {
+            let fault = |error: WireError| Fault { field: Field::Ports, reason: error.to_string() };
+            protocol(port.protocol).map(|protocol| (port.port, protocol)).map_err(fault)
+        };
+        Ok(Self {
+            namespace: workload.namespace.clone(),
+            name: workload.name.clone(),
+            address: workload.address.clone(),
+            mesh_address: workload.mesh_address.clone(),
+            ports: workload.ports.iter().map(port).collect::<std::result::Result<_, _>>()?,
+            labels: workload.labels.clone(),
+            service: workload.service.clone(),
+            weight: workload.weight,
+        })
     }
 }
 

@@ -7,6 +7,7 @@ use tokio::task::JoinHandle;
 use tracing::{debug, info, warn};
 use weft_policy::bundle::{Bundle, Revision};
 use weft_policy::delta::{Delta, Key};
+use weft_policy::text::printable;
 use weft_policy::wire::v1;
 use weft_policy::wire::v1::proxy_message::Message;
 
@@ -22,6 +23,8 @@ pub(super) enum Step {
     /// An ACK; a report follows.
     Acked(Message),
     Close,
+    /// The control plane wants this proxy not to come back soon.
+    KeepAway(String),
 }
 
 /// The bundle in force and the one on its way.
@@ -108,8 +111,9 @@ impl Applier {
         let delta = match message.message {
             Some(v1::control_message::Message::Delta(delta)) => delta,
             Some(v1::control_message::Message::Notice(notice)) => {
-                info!(reason = notice.reason, reconnect = notice.reconnect, "the control plane ends the session");
-                return Step::Close;
+                let reason = printable(&notice.reason);
+                info!(%reason, reconnect = notice.reconnect, "the control plane ends the session");
+                return if notice.reconnect { Step::Close } else { Step::KeepAway(reason.into_owned()) };
             }
             None => return Step::Nothing,
         };

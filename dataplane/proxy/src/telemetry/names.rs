@@ -80,6 +80,7 @@ metrics! {
     ConfigApplied = "weft_config_applied_total", Counter, "Snapshots swapped in, by kind (full, subtractive).";
     ConfigRefused = "weft_config_refused_total", Counter, "Bundles answered with NACK.";
     ControlConnected = "weft_control_connected", Gauge, "1 while the control stream is up.";
+    ControlKeptAway = "weft_control_kept_away_total", Counter, "Times that the control plane told this proxy to keep away: another has its name and identity.";
     CertificateExpiry = "weft_certificate_expiry_timestamp_seconds", Gauge, "When the workload certificate ends, Unix seconds.";
     CertificateRenewals = "weft_certificate_renewals_total", Counter, "Renewals, by result.";
     FilterCalls = "weft_filter_calls_total", Counter, "Calls into a filter.";

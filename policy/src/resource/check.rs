@@ -1,0 +1,152 @@
+//! Whether a resource may enter the world: one judgement of each kind, whoever made the resource. Reading what was stored
+//! asks nothing of this, so that a stricter release still reads what an older one took.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use super::core::{ACCOUNTS, PATH_READING};
+use super::{Kind, Metadata, Object, Resource, ServiceSpec, WorkloadSpec};
+use crate::bundle::Protocol;
+use crate::identity::{is_label, is_subdomain};
+use crate::manifest::ResourceError;
+
+/// Bytes of the name and of the value of a label.
+//= kubernetes-labels#syntax-and-character-set
+const MAX_LABEL: usize = 63;
+
+impl Resource {
+    /// Everything that is wrong with it by itself; empty where it is fit.
+    pub fn check(&self) -> Vec<ResourceError> {
+        let mut wrong = Vec::new();
+        metadata(self.kind(), self.metadata(), &mut wrong);
+        let checked = match self {
+            Self::Service(service) => {
+                service_itself(service, &mut wrong);
+                service.spec.check()
+            }
+            Self::Workload(workload) => {
+                spec_of_workload(&workload.spec, &mut wrong);
+                Ok(())
+            }
+            Self::HttpRoute(route) => route.spec.check(),
+            Self::FilterPolicy(policy) => policy.spec.check(),
+            Self::AccessPolicy(policy) => policy.check(),
+            Self::Namespace(_) | Self::Mesh(_) | Self::Filter(_) => Ok(()),
+        };
+        if let Err((key, message)) = checked {
+            wrong.push(ResourceError { key: format!("spec.{key}"), message });
+        }
+        wrong
+    }
+}
+
+fn refuse(wrong: &mut Vec<ResourceError>, key: impl Into<String>, message: impl Into<String>) {
+    wrong.push(ResourceError { key: key.into(), message: message.into() });
+}
+
+fn metadata(kind: Kind, metadata: &Metadata, wrong: &mut Vec<ResourceError>) {
+    let Metadata { name, namespace, labels, annotations: _ } = metadata;
+    if !is_subdomain(name) {
+        refuse(wrong, "metadata.name", not_a_name(name));
+    } else if matches!(kind, Kind::Namespace | Kind::Service) && !is_label(name) {
+        refuse(wrong, "metadata.name", format!("{name:?} is not a DNS label, at most 63 without dots"));
+    }
+    match kind.is_namespaced() {
+        true if !is_label(namespace) => {
+            let message = format!("{namespace:?} is not a name: lower-case letters, digits and '-', at most 63");
+            refuse(wrong, "metadata.namespace", message);
+        }
+        false if !namespace.is_empty() => {
+            let message = format!("kind {kind} is of the whole mesh and has no namespace");
+            refuse(wrong, "metadata.namespace", message);
+        }
+        true | false => {}
+    }
+    for (key, message) in wrong_labels(labels) {
+        refuse(wrong, format!("metadata.labels.{key}"), message);
+    }
+}
+
+fn not_a_name(name: &str) -> String {
+    format!("{name:?} is not a name: lower-case letters, digits, '-' and '.', at most 253")
+}
+
+/// Labels that selectors, metrics and terminals can't carry, each with the reason.
+pub(crate) fn wrong_labels(labels: &BTreeMap<String, String>) -> impl Iterator<Item = (String, String)> {
+    let judged = |(key, value): (&String, &String)| {
+        let message = if !is_label_key(key) {
+            "is not the key of a label: [prefix/]name of letters, digits, '-', '_' and '.', the name at most 63"
+        } else if !is_label_value(value) {
+            "its value is not that of a label: at most 63 letters, digits, '-', '_' and '.'"
+        } else {
+            return None;
+        };
+        Some((crate::text::printable(key).into_owned(), message.to_owned()))
+    };
+    labels.iter().filter_map(judged)
+}
+
+fn is_label_key(key: &str) -> bool {
+    match key.split_once('/') {
+        Some((prefix, name)) => is_subdomain(prefix) && !name.is_empty() && is_label_value(name),
+        None => !key.is_empty() && is_label_value(key),
+    }
+}
+
+/// Empty, or bounded by letters or digits.
+fn is_label_value(value: &str) -> bool {
+    let bytes = value.as_bytes();
+    let inner = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    let outer = |byte: Option<&u8>| byte.is_none_or(u8::is_ascii_alphanumeric);
+    bytes.len() <= MAX_LABEL && bytes.iter().all(inner) && outer(bytes.first()) && outer(bytes.last())
+}
+
+fn service_itself(service: &Object<ServiceSpec>, wrong: &mut Vec<ResourceError>) {
+    if let Some(address) = service.spec.cluster_ip {
+        one_host("spec.clusterIP", address, wrong);
+    }
+    if let Err(error) = service.path_reading() {
+        refuse(wrong, format!("metadata.annotations.{PATH_READING}"), error.to_string());
+    }
+    if let Some(account) = service.accounts().find(|account| !is_subdomain(account)) {
+        let message = format!("{account:?} is not a service account: names apart by commas are expected");
+        refuse(wrong, format!("metadata.annotations.{ACCOUNTS}"), message);
+    }
+}
+
+fn spec_of_workload(spec: &WorkloadSpec, wrong: &mut Vec<ResourceError>) {
+    one_host("spec.address", spec.address, wrong);
+    for (index, address) in spec.addresses.iter().enumerate() {
+        one_host(&format!("spec.addresses[{index}]"), *address, wrong);
+    }
+    if let Some(socket) = spec.mesh_address.filter(|socket| !can_be_dialled(*socket)) {
+        refuse(wrong, "spec.meshAddress", format!("{:?} is not ip:port", socket.to_string()));
+    }
+    if !is_subdomain(&spec.service_account) {
+        refuse(wrong, "spec.serviceAccount", not_a_name(&spec.service_account));
+    }
+    for (index, port) in spec.ports.iter().enumerate() {
+        let key = format!("spec.ports[{index}]");
+        if port.port == 0 {
+            refuse(wrong, format!("{key}.port"), "0 is not a port: 1 to 65535");
+        }
+        if port.protocol == Protocol::Udp {
+            refuse(wrong, format!("{key}.protocol"), "protocol udp is not supported yet");
+        }
+    }
+}
+
+fn one_host(key: &str, address: IpAddr, wrong: &mut Vec<ResourceError>) {
+    if !is_one_host(address) {
+        refuse(wrong, key, format!("{address} is not the address of one machine"));
+    }
+}
+
+fn is_one_host(address: IpAddr) -> bool {
+    !address.is_unspecified() && !address.is_multicast()
+}
+
+/// Callers can send to it.
+fn can_be_dialled(socket: SocketAddr) -> bool {
+    socket.port() != 0 && is_one_host(socket.ip())
+}
