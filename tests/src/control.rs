@@ -169,6 +169,25 @@ impl Mesh {
         printed.json()["token"].as_str().expect("a token").to_owned()
     }
 
+    /// A join token that grants what a workload claims.
+    ///
+    /// # Panics
+    /// When none is given.
+    pub fn token_for(&self, workload: &Workload) -> String {
+        let account = format!("{}/{}", workload.namespace, workload.account);
+        let mut arguments = vec!["token".to_owned(), "create".to_owned(), "--service-account".to_owned(), account];
+        if let Some(service) = workload.service.as_ref().filter(|service| **service != workload.account) {
+            arguments.extend(["--service".to_owned(), service.clone()]);
+        }
+        for (key, value) in workload.labels.as_object().into_iter().flatten() {
+            arguments.extend(["--label".to_owned(), format!("{key}={}", value.as_str().unwrap_or_default())]);
+        }
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain(["-o", "json"]).collect();
+        let printed = self.weft(&arguments);
+        assert_eq!(printed.code, 0, "token create: {}", printed.err);
+        printed.json()["token"].as_str().expect("a token").to_owned()
+    }
+
     /// A sidecar that is ready.
     #[expect(clippy::unused_async, reason = "a test awaits what starts a process, however it is done")]
     pub async fn sidecar(&self, workload: Workload) -> Sidecar {

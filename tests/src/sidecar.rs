@@ -102,7 +102,7 @@ impl Sidecar {
     pub fn start(mesh: &Mesh, workload: Workload) -> Self {
         let folder = mesh.folder().join(&workload.name);
         std::fs::create_dir_all(&folder).expect("the scratch folder is writable");
-        let token = mesh.token(&format!("{}/{}", workload.namespace, workload.account));
+        let token = mesh.token_for(&workload);
         std::fs::write(folder.join("token"), token).expect("the scratch folder is writable");
         let configuration = folder.join("proxy.yaml");
         let text = configure(mesh, &workload, &folder);

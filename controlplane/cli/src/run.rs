@@ -158,12 +158,17 @@ fn control_address(given: Option<&str>, access: &Access) -> anyhow::Result<Strin
 /// that is away stops nothing.
 async fn join_token(args: &RunArgs, access: &Access, home: &Home) -> Result<PathBuf, Failure> {
     let account = args.service_account.as_deref().unwrap_or(&args.service);
-    let request = json!({
+    let mut request = json!({
         "kind": "join",
         "service_account": format!("{}/{account}", args.namespace),
         "ttl_seconds": 600,
         "uses": 1,
     });
+    // Whoever may make the token says by this command line what its proxy may claim.
+    let is_own = account == args.service || args.port.is_none();
+    let services = if is_own { Vec::new() } else { vec![args.service.clone()] };
+    let addresses: Vec<_> = args.ip.iter().filter(|ip| !ip.is_loopback()).map(ToString::to_string).collect();
+    crate::commands::token::grant(&mut request, &services, &args.labels, &addresses);
     let answer = match Client::new(access)?.post("/tokens", &request).await {
         Ok(answer) => answer,
         Err(error) if home.was_used() => {

@@ -28,6 +28,8 @@ pub struct Config {
     pub disconnect_grace_ms: u64,
     /// How long after a start endpoints known from the store stay until their proxies come back, milliseconds.
     pub restart_grace_ms: u64,
+    /// How long the name of a workload that left stays its account's, seconds. Default one day.
+    pub name_grace_seconds: u64,
     /// A change is published after this much quiet, milliseconds ...
     pub coalesce_quiet_ms: u64,
     /// ... and at the latest after this, milliseconds.
@@ -64,6 +66,8 @@ pub struct Limits {
     pub max_audit_entries: u64,
     /// Workloads that one proxy may register.
     pub max_workloads_per_proxy: usize,
+    /// What a proxy says of one workload, bytes.
+    pub max_registration_bytes: usize,
     /// One message of a proxy on the control stream, bytes.
     pub max_message_bytes: usize,
 }
@@ -80,6 +84,7 @@ impl Default for Config {
             builtin_filters: None,
             disconnect_grace_ms: 500,
             restart_grace_ms: 30_000,
+            name_grace_seconds: 24 * 3600,
             coalesce_quiet_ms: 100,
             coalesce_max_ms: 10_000,
             log: "info".to_owned(),
@@ -104,6 +109,7 @@ impl Default for Limits {
             max_documents: 10_000,
             max_audit_entries: 100_000,
             max_workloads_per_proxy: 1_024,
+            max_registration_bytes: 16 << 10,
             max_message_bytes: 8 << 20,
         }
     }

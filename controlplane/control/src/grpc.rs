@@ -1,6 +1,7 @@
 //! The proxies' port, 15012: Join (token), Renew, Connect and FetchFilter (client certificate). Who calls is read from the
 //! verified certificate alone.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -42,7 +43,7 @@ impl MeshControl for Service {
     type FetchFilterStream = StreamOf<v1::FilterChunk>;
 
     async fn join(&self, request: Request<v1::JoinRequest>) -> Result<Response<v1::JoinResponse>, Status> {
-        let peer = peer_address(&request);
+        let peer = peer_address(&request).map_or_else(|| "unknown".to_owned(), |address| address.to_string());
         let request = request.into_inner();
         let signed = self.hub.join(&request.token, &request.csr_der, &peer).await?;
         let SignedIdentity { identity, issued, trust_bundle_pem } = signed;
@@ -71,7 +72,7 @@ impl MeshControl for Service {
         request: Request<Streaming<v1::ProxyMessage>>,
     ) -> Result<Response<Self::ConnectStream>, Status> {
         let identity = peer_identity(&self.hub, &request)?;
-        let peer = peer_address(&request);
+        let peer = peer_address(&request).ok_or_else(|| Status::internal("the address of the peer is not known"))?;
         let (sender, receiver) = mpsc::channel(session::QUEUE);
         let (hub, stop) = (self.hub.clone(), self.stop.clone());
         let incoming = request.into_inner();
@@ -108,10 +109,10 @@ fn chunk_of(bytes: &[u8]) -> v1::FilterChunk {
 
 type ConnectInfo = TlsConnectInfo<TcpConnectInfo>;
 
-fn peer_address<T>(request: &Request<T>) -> String {
+fn peer_address<T>(request: &Request<T>) -> Option<IpAddr> {
     let info = request.extensions().get::<ConnectInfo>();
     let address = info.and_then(|info| info.get_ref().remote_addr());
-    address.map_or_else(|| "unknown".to_owned(), |address| address.ip().to_string())
+    address.map(|address| address.ip().to_canonical())
 }
 
 /// The SPIFFE ID of the verified client certificate; its chain was checked at the handshake.

@@ -25,9 +25,10 @@ use weft_policy::plan::World;
 pub use self::apply::{Applied, ApplyError, current_digest, unreadable_records};
 pub use self::filters::{FilterVersion, Publication, PublishError};
 pub use self::identity::SignedIdentity;
-pub use self::registration::Registration;
+pub(crate) use self::registration::{Origin, Refusal, is_of_this_machine};
 pub use self::tokens::NewToken;
 use crate::ca::Authority;
+use crate::claims::{Claims, Grants};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::registry::{ProxyKey, Registry};
@@ -41,6 +42,8 @@ pub struct Published {
     pub owners: Arc<BTreeMap<ObjectName, ProxyKey>>,
     /// Records of the store that can't be read, by their key there.
     pub unreadable: Arc<BTreeMap<String, Unreadable>>,
+    /// Who may claim what for itself.
+    pub claims: Arc<Claims>,
     /// The newest revision in which an endpoint may have left or moved.
     pub last_removal: Revision,
 }
@@ -79,6 +82,7 @@ pub(crate) struct Draft {
     pub(crate) world: World,
     pub(crate) owners: BTreeMap<ObjectName, ProxyKey>,
     pub(crate) unreadable: Arc<BTreeMap<String, Unreadable>>,
+    pub(crate) claims: Claims,
     /// The revision that the change will have.
     pub(crate) revision: Revision,
     pub(crate) writes: Vec<Write>,
@@ -98,7 +102,8 @@ impl Hub {
     ) -> Result<Arc<Self>, StartError> {
         let trust_domain = trust_domain(&store, &config.trust_domain)?;
         let read_at = AtomicU64::new(store.generation());
-        let published = apply::load(&store, &trust_domain)?;
+        let mut published = apply::load(&store, &trust_domain)?;
+        published.claims = Arc::new(claims(&store, &published)?);
         for unreadable in published.unreadable.values() {
             tracing::error!(
                 table = unreadable.table,
@@ -228,7 +233,7 @@ impl Hub {
     }
 
     async fn commit(self: Arc<Self>, draft: Draft, _guard: OwnedMutexGuard<()>) -> Result<(), StoreError> {
-        let Draft { world, owners, unreadable, revision, writes, changed, removal } = draft;
+        let Draft { world, owners, claims, unreadable, revision, writes, changed, removal } = draft;
         let started = Instant::now();
         let committed = self.blocking(move |store| store.commit(changed.then_some(revision), writes)).await;
         self.metrics.store_fault(self.store.fault().is_some());
@@ -236,10 +241,19 @@ impl Hub {
         self.metrics.committed(started.elapsed());
         if changed {
             let last_removal = if removal { revision } else { self.published().last_removal };
-            let (world, owners) = (Arc::new(world), Arc::new(owners));
-            let published = Published { revision, world, owners, unreadable, last_removal };
+            let (world, owners, claims) = (Arc::new(world), Arc::new(owners), Arc::new(claims));
+            let published = Published { revision, world, owners, claims, unreadable, last_removal };
             self.published.send_replace(Arc::new(published));
             self.measure();
+        } else {
+            // Claims and what is set aside concern no session: nobody is woken for them.
+            self.published.send_if_modified(|published| {
+                let Published { revision, world, owners, last_removal, .. } = &**published;
+                let (revision, last_removal) = (*revision, *last_removal);
+                let (world, owners, claims) = (world.clone(), owners.clone(), Arc::new(claims));
+                *published = Arc::new(Published { revision, world, owners, claims, unreadable, last_removal });
+                false
+            });
         }
         Ok(())
     }
@@ -275,6 +289,7 @@ impl Draft {
             world: World::clone(&published.world),
             owners: BTreeMap::clone(&published.owners),
             unreadable: published.unreadable.clone(),
+            claims: Claims::clone(&published.claims),
             revision: Revision(published.revision.0 + 1),
             writes: Vec::new(),
             changed: false,
@@ -308,6 +323,31 @@ impl Draft {
 
 fn now_unix_ms() -> i64 {
     i64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)
+}
+
+/// What accounts claim. A store of a release without claims has none: then what is registered keeps its names and its
+/// places.
+fn claims(store: &Store, published: &Published) -> Result<Claims, StoreError> {
+    const KEY: &str = "claims";
+    if store.meta(KEY)?.is_some() {
+        return Ok(Claims::clone(&published.claims));
+    }
+    let mut claims = Claims::default();
+    let mut changes = Vec::new();
+    let world = &published.world;
+    for (name, owner) in published.owners.iter() {
+        let behind = world.workload(name).into_iter().flat_map(|workload| world.selecting(workload));
+        let services = behind.map(|service| service.metadata.name.clone()).collect();
+        changes.extend(claims.grant(&owner.identity, &Grants { services, ..Grants::default() }));
+        changes.extend(claims.take(name, &owner.identity));
+    }
+    let mut writes: Vec<_> = changes.into_iter().map(|(key, record)| Write::Claim { key, record }).collect();
+    writes.push(Write::Meta(KEY, "1".to_owned()));
+    if let Err(error) = store.commit(None, writes) {
+        // A start needs no space on disk; the next one finds the same.
+        tracing::warn!(error = %crate::chain(&error), "the claims of registered workloads could not be kept yet");
+    }
+    Ok(claims)
 }
 
 /// The trust domain of the first start holds for ever.

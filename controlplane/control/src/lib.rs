@@ -7,6 +7,7 @@ pub mod artifact;
 pub mod builtin;
 pub mod ca;
 pub mod check;
+pub mod claims;
 pub mod config;
 pub mod grpc;
 pub mod hub;

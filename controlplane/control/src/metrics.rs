@@ -7,6 +7,8 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Histogram, Recorder as _};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
+use crate::hub::Refusal;
+
 /// Every metric: name and help text.
 #[derive(Debug, Clone, Copy)]
 enum Name {
@@ -24,6 +26,8 @@ enum Name {
     Certificates,
     Joins,
     JoinsRefused,
+    RegistrationsRefused,
+    NameConflicts,
     FilterBytes,
     ApiRequests,
     ApiErrors,
@@ -56,6 +60,14 @@ impl Name {
             Self::Certificates => ("weft_control_certificates_issued_total", "Workload certificates issued"),
             Self::Joins => ("weft_control_joins_total", "Proxies that joined by token"),
             Self::JoinsRefused => ("weft_control_joins_refused_total", "Joins and renewals refused"),
+            Self::RegistrationsRefused => (
+                "weft_control_registrations_refused_total",
+                "Workloads that proxies registered in vain, by reason: name, invalid, not_granted, store",
+            ),
+            Self::NameConflicts => (
+                "weft_control_name_conflicts_total",
+                "Proxies told to keep away because another of the same name and account is connected",
+            ),
             Self::FilterBytes => ("weft_control_filter_bytes_sent_total", "Bytes of filter binaries sent to proxies"),
             Self::ApiRequests => ("weft_control_api_requests_total", "Requests of the operator API"),
             Self::ApiErrors => ("weft_control_api_errors_total", "Requests of the operator API answered 4xx or 5xx"),
@@ -94,6 +106,8 @@ pub struct Metrics {
     pub certificates: Counter,
     pub joins: Counter,
     pub joins_refused: Counter,
+    registrations_refused: [Counter; 4],
+    pub name_conflicts: Counter,
     pub filter_bytes: Counter,
     pub api_requests: Counter,
     pub api_errors: Counter,
@@ -118,6 +132,12 @@ impl Metrics {
         let describe = |name: Name| {
             let (key, help) = name.text();
             (metrics::Key::from_static_name(key), metrics::KeyName::from_const_str(key), help.into())
+        };
+        let by_reason = |name, reason| {
+            let (key, key_name, help) = describe(name);
+            recorder.describe_counter(key_name, None, help);
+            let key = key.with_extra_labels(vec![metrics::Label::from_static_parts("reason", reason)]);
+            recorder.register_counter(&key, &metadata)
         };
         let counter = |name| {
             let (key, key_name, help) = describe(name);
@@ -149,6 +169,9 @@ impl Metrics {
             certificates: counter(Name::Certificates),
             joins: counter(Name::Joins),
             joins_refused: counter(Name::JoinsRefused),
+            registrations_refused: ["name", "invalid", "not_granted", "store"]
+                .map(|reason| by_reason(Name::RegistrationsRefused, reason)),
+            name_conflicts: counter(Name::NameConflicts),
             filter_bytes: counter(Name::FilterBytes),
             api_requests: counter(Name::ApiRequests),
             api_errors: counter(Name::ApiErrors),
@@ -215,6 +238,17 @@ impl Metrics {
 
     pub fn handshake_failed(&self) {
         self.handshakes_failed.increment(1);
+    }
+
+    pub(crate) fn registration_refused(&self, why: Refusal) {
+        let [name, invalid, not_granted, store] = &self.registrations_refused;
+        let counter = match why {
+            Refusal::Name => name,
+            Refusal::Invalid => invalid,
+            Refusal::NotGranted => not_granted,
+            Refusal::Store => store,
+        };
+        counter.increment(1);
     }
 
     pub fn connection_refused(&self) {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,9 @@ use weft_policy::identity::SpiffeId;
 
 /// How long a proxy that went without a word stays listed.
 const REMEMBER: Duration = Duration::from_secs(600);
+
+/// A seat that changed hands so often within this time is disputed: whoever has it keeps it.
+const DISPUTE: (usize, Duration) = (3, Duration::from_secs(60));
 
 /// So many proxies lost at once may be a fault of the network around the control plane.
 const MASS: usize = 3;
@@ -36,7 +40,20 @@ impl fmt::Display for ProxyKey {
 #[derive(Debug, Clone, Default)]
 pub struct Introduction {
     pub version: String,
-    pub address: String,
+    /// Where its stream comes from.
+    pub address: Option<IpAddr>,
+    /// That is not this machine.
+    pub is_remote: bool,
+    /// Grows with each start of the proxy; 0 where it tells none.
+    pub incarnation: u64,
+}
+
+/// Another proxy has the same name and identity and keeps the seat.
+#[derive(Debug, Clone)]
+pub struct SeatTaken {
+    pub holder: Introduction,
+    /// The holder started later; otherwise the two took the seat from each other too often.
+    pub is_newer: bool,
 }
 
 /// What a proxy reports now and then.
@@ -103,6 +120,8 @@ struct Entry {
     gone_since: Option<Instant>,
     is_expected: bool,
     replaced: CancellationToken,
+    /// When living streams of this proxy were replaced by others that were no newer.
+    disputes: Vec<Instant>,
 }
 
 /// All proxies. Clones of the receiver wake whenever any status changes.
@@ -110,6 +129,14 @@ pub struct Registry {
     entries: Mutex<BTreeMap<ProxyKey, Entry>>,
     changed: watch::Sender<u64>,
     next_session: std::sync::atomic::AtomicU64,
+}
+
+/// A seat that was taken.
+#[derive(Debug)]
+pub struct Entered {
+    pub seat: Seat,
+    /// The one whose living stream gave way.
+    pub replaced: Option<Introduction>,
 }
 
 /// A session's hold on its entry.
@@ -127,26 +154,23 @@ impl Registry {
     }
 
     /// Takes the seat of `key`; an older stream of the same proxy is told to end.
-    pub fn enter(&self, key: ProxyKey, introduction: Introduction, now: OffsetDateTime) -> Seat {
+    ///
+    /// # Errors
+    /// A proxy of the same name and identity that started later has it, or the two fight for it.
+    pub fn enter(&self, key: ProxyKey, introduction: Introduction, now: OffsetDateTime) -> Result<Entered, SeatTaken> {
         let session = self.next_session.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let replaced = CancellationToken::new();
-        let entry = Entry {
-            session,
-            connected: true,
-            introduction,
-            health: Health::default(),
-            progress: Progress::default(),
-            connected_since: now,
-            behind_since: Some(Instant::now()),
-            gone_since: None,
-            is_expected: false,
-            replaced: replaced.clone(),
-        };
-        if let Some(old) = self.lock().insert(key.clone(), entry) {
-            old.replaced.cancel();
+        let mut entry =
+            Entry { session, connected: true, introduction, replaced: replaced.clone(), ..Entry::absent(now) };
+        let mut entries = self.lock();
+        if let Some(holder) = entries.get_mut(&key) {
+            entry.disputes = holder.yields_to(&entry.introduction)?;
         }
+        let old = entries.insert(key.clone(), entry);
+        drop(entries);
+        let old = old.inspect(|old| old.replaced.cancel()).filter(|old| old.connected).map(|old| old.introduction);
         self.notify();
-        Seat { key, session, replaced }
+        Ok(Entered { seat: Seat { key, session, replaced }, replaced: old })
     }
 
     /// Leaves the seat. `forget`: it said goodbye, so that nobody waits for it.
@@ -169,18 +193,7 @@ impl Registry {
 
     /// Lists a proxy that the store knows from before this start; it is expected back.
     pub fn expect(&self, key: ProxyKey, now: OffsetDateTime) {
-        let entry = Entry {
-            session: 0,
-            connected: false,
-            introduction: Introduction::default(),
-            health: Health::default(),
-            progress: Progress::default(),
-            connected_since: now,
-            behind_since: None,
-            gone_since: Some(Instant::now()),
-            is_expected: true,
-            replaced: CancellationToken::new(),
-        };
+        let entry = Entry { is_expected: true, gone_since: Some(Instant::now()), ..Entry::absent(now) };
         self.lock().entry(key).or_insert(entry);
         self.notify();
     }
@@ -195,6 +208,13 @@ impl Registry {
 
     pub fn is_connected(&self, key: &ProxyKey) -> bool {
         self.lock().get(key).is_some_and(|entry| entry.connected)
+    }
+
+    /// A connected proxy of another machine than this one.
+    pub fn any_remote(&self) -> Option<(ProxyKey, IpAddr)> {
+        let entries = self.lock();
+        let mut remote = entries.iter().filter(|(_, entry)| entry.connected && entry.introduction.is_remote);
+        remote.find_map(|(key, entry)| Some((key.clone(), entry.introduction.address?)))
     }
 
     /// More than half of all proxies, and at least `MASS`, went without a word and are not back.
@@ -253,6 +273,44 @@ impl Default for Registry {
 }
 
 impl Entry {
+    /// A proxy that was not heard yet.
+    fn absent(now: OffsetDateTime) -> Self {
+        Self {
+            session: 0,
+            connected: false,
+            introduction: Introduction::default(),
+            health: Health::default(),
+            progress: Progress::default(),
+            connected_since: now,
+            behind_since: Some(Instant::now()),
+            gone_since: None,
+            is_expected: false,
+            replaced: CancellationToken::new(),
+            disputes: Vec::new(),
+        }
+    }
+
+    /// Whether a further proxy of this name and identity takes over; gives the disputes that it inherits. The later start
+    /// wins. Where none is later it is a new stream of the same process, unless that comes too often.
+    fn yields_to(&mut self, other: &Introduction) -> Result<Vec<Instant>, SeatTaken> {
+        let taken = |is_newer| SeatTaken { holder: self.introduction.clone(), is_newer };
+        let mut disputes = std::mem::take(&mut self.disputes);
+        if !self.connected || other.incarnation > self.introduction.incarnation {
+            return Ok(Vec::new());
+        }
+        if other.incarnation < self.introduction.incarnation {
+            return Err(taken(true));
+        }
+        disputes.retain(|at| at.elapsed() < DISPUTE.1);
+        if disputes.len() >= DISPUTE.0 {
+            let taken = taken(false);
+            self.disputes = disputes;
+            return Err(taken);
+        }
+        disputes.push(Instant::now());
+        Ok(disputes)
+    }
+
     fn status(&self, key: &ProxyKey, wanted: Revision, since: Revision) -> ProxyStatus {
         let (state, reason) = self.judge(wanted, since);
         ProxyStatus {

@@ -6,6 +6,7 @@ mod hello;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -75,7 +76,7 @@ struct Gathering {
 pub async fn serve(
     hub: Arc<Hub>,
     identity: SpiffeId,
-    peer: String,
+    peer: IpAddr,
     mut incoming: Streaming<v1::ProxyMessage>,
     outgoing: Outgoing,
     stop: CancellationToken,

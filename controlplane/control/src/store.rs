@@ -14,6 +14,7 @@ use weft_policy::bundle::Revision;
 
 use self::disk::Disk;
 pub use self::disk::Fault;
+use crate::claims::ClaimRecord;
 use crate::token::{TokenHash, TokenRecord};
 
 const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
@@ -22,6 +23,7 @@ const TOKENS: TableDefinition<'_, &str, &str> = TableDefinition::new("tokens");
 const AUDIT: TableDefinition<'_, u64, &str> = TableDefinition::new("audit");
 const ARTIFACTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("artifacts");
 const FILTER_VERSIONS: TableDefinition<'_, &str, &str> = TableDefinition::new("filter_versions");
+const CLAIMS: TableDefinition<'_, &str, &str> = TableDefinition::new("claims");
 /// Records that could not be read and were replaced or deleted, as they were.
 const SET_ASIDE: TableDefinition<'_, &str, &str> = TableDefinition::new("set_aside");
 
@@ -103,6 +105,11 @@ pub enum Write {
         key: String,
         json: String,
     },
+    /// A claim as it is from now on; without a record it ended.
+    Claim {
+        key: String,
+        record: Option<ClaimRecord>,
+    },
     Audit(AuditEntry),
 }
 
@@ -136,7 +143,7 @@ impl Store {
         let tables =
             store.disk.read(|txn| Ok(txn.list_tables()?.map(|table| table.name().to_owned()).collect::<Vec<_>>()))?;
         // Written only where one is missing: a start needs no space on disk.
-        if !tables.iter().any(|table| table == SET_ASIDE.name()) {
+        if [SET_ASIDE.name(), CLAIMS.name()].iter().any(|wanted| !tables.iter().any(|table| table == wanted)) {
             store.disk.write(|txn| {
                 txn.open_table(META)?;
                 txn.open_table(OBJECTS)?;
@@ -144,6 +151,7 @@ impl Store {
                 txn.open_table(AUDIT)?;
                 txn.open_table(ARTIFACTS)?;
                 txn.open_table(FILTER_VERSIONS)?;
+                txn.open_table(CLAIMS)?;
                 txn.open_table(SET_ASIDE)?;
                 Ok(())
             })?;
@@ -212,6 +220,10 @@ impl Store {
     /// What was set aside: its key with a number, and the record.
     pub fn set_aside(&self) -> Result<Vec<(String, String)>, StoreError> {
         self.rows(SET_ASIDE)
+    }
+
+    pub fn claims(&self) -> Result<Rows<ClaimRecord>, StoreError> {
+        self.all(CLAIMS, "claims")
     }
 
     pub fn token(&self, hash: &TokenHash) -> Result<Option<TokenRecord>, StoreError> {
@@ -336,6 +348,8 @@ impl Encoded {
             Write::DeleteToken(hash) => Self::Delete(TOKENS, hash.as_str().to_owned()),
             Write::PutArtifact { digest, bytes } => Self::Artifact(digest, bytes),
             Write::PutFilterVersion { key, json } => Self::Put(FILTER_VERSIONS, key, json),
+            Write::Claim { key, record: Some(record) } => Self::Put(CLAIMS, key, serde_json::to_string(&record)?),
+            Write::Claim { key, record: None } => Self::Delete(CLAIMS, key),
             Write::Audit(entry) => Self::Audit(serde_json::to_string(&entry)?),
         })
     }

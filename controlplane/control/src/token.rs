@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use weft_policy::identity::SpiffeId;
 
+use crate::claims::Grants;
+
 /// What the holder of an operator token may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -38,8 +40,16 @@ pub enum Permission {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Grant {
-    Join { identity: SpiffeId, uses_left: u32 },
-    Operator { role: Role },
+    Join {
+        identity: SpiffeId,
+        uses_left: u32,
+        /// What its proxies may claim beside what every proxy of the account may.
+        #[serde(default, skip_serializing_if = "Grants::is_empty")]
+        grants: Grants,
+    },
+    Operator {
+        role: Role,
+    },
 }
 
 /// A token as it is stored, under its hash.

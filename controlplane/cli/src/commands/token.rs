@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::ValueEnum;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::access::AccessArgs;
 use crate::answer::{Answer, Outcome};
@@ -12,6 +12,7 @@ use crate::values;
 
 const EXAMPLE: &str = "Examples:
   weft token create --service-account shop/reviews --ttl 10m > join.token
+  weft token create --service-account shop/reviews-v2 --service reviews --address 10.0.0.0/24
   weft token create --role viewer --ttl 7d";
 
 #[derive(Debug, clap::Args)]
@@ -36,6 +37,15 @@ struct CreateArgs {
     /// An operator token with this role.
     #[arg(long, value_enum, group = "for")]
     role: Option<Role>,
+    /// A service that its proxies may stand behind beside the account's own; may be repeated.
+    #[arg(long = "service", value_name = "NAME", conflicts_with = "role")]
+    services: Vec<String>,
+    /// A label by which services may select its workloads; may be repeated.
+    #[arg(long = "label", value_name = "K=V", value_parser = values::label, conflicts_with = "role")]
+    labels: Vec<(String, String)>,
+    /// Addresses that its workloads may have, wherever their proxies speak from; may be repeated.
+    #[arg(long = "address", value_name = "CIDR", conflicts_with = "role")]
+    addresses: Vec<String>,
     /// How long it can be used [default: 10m for a join token, 24h for a role].
     #[arg(long, value_name = "TIME", value_parser = values::duration)]
     ttl: Option<Duration>,
@@ -67,6 +77,17 @@ impl Role {
     }
 }
 
+/// Adds to a request for a join token what its proxies may claim.
+pub(crate) fn grant(request: &mut Value, services: &[String], labels: &[(String, String)], addresses: &[String]) {
+    let labels: Vec<_> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    for (key, list) in [("services", services), ("labels", &labels), ("addresses", addresses)] {
+        // A control plane of an older release knows none of these.
+        if !list.is_empty() {
+            request[key] = json!(list);
+        }
+    }
+}
+
 pub(crate) async fn run(args: TokenArgs) -> Outcome {
     let TokenCommand::Create(args) = args.command;
     let default = if args.role.is_some() { Duration::from_secs(24 * 3600) } else { Duration::from_secs(600) };
@@ -76,7 +97,14 @@ pub(crate) async fn run(args: TokenArgs) -> Outcome {
     }
     let request = match (&args.service_account, args.role) {
         (Some((namespace, account)), _) => {
-            json!({"kind": "join", "service_account": format!("{namespace}/{account}"), "ttl_seconds": ttl, "uses": args.uses})
+            let mut request = json!({
+                "kind": "join",
+                "service_account": format!("{namespace}/{account}"),
+                "ttl_seconds": ttl,
+                "uses": args.uses,
+            });
+            grant(&mut request, &args.services, &args.labels, &args.addresses);
+            request
         }
         (None, Some(role)) => json!({"kind": "operator", "role": role.as_str(), "ttl_seconds": ttl}),
         (None, None) => return Err(anyhow::anyhow!("--service-account or --role is needed").into()),

@@ -90,7 +90,10 @@ fn schemas() -> Value {
             "service_account": { "type": "string", "description": "join: namespace/service-account" },
             "role": { "enum": ["viewer", "operator", "publisher", "admin"] },
             "ttl_seconds": number,
-            "uses": number
+            "uses": number,
+            "services": { "type": "array", "items": text, "description": "join: services it may stand behind" },
+            "labels": { "type": "array", "items": text, "description": "join: KEY=VALUE by which it may be selected" },
+            "addresses": { "type": "array", "items": text, "description": "join: ranges its workloads may be in" }
         } },
     })
 }

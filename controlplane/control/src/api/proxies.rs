@@ -50,7 +50,7 @@ fn describe(proxy: &ProxyStatus, newest: Revision) -> Value {
     json!({
         "name": proxy.key.name,
         "identity": proxy.key.identity.to_string(),
-        "address": proxy.introduction.address,
+        "address": proxy.introduction.address.map(|address| address.to_string()).unwrap_or_default(),
         "version": proxy.introduction.version,
         "state": proxy.state,
         "reason": proxy.reason,

@@ -1,20 +1,27 @@
 //! Tokens and the audit log.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
 use axum::{Extension, Json};
+use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use weft_policy::identity::is_label;
+use weft_policy::registration::OWN_PREFIX;
 
 use super::{ApiError, Body, Caller, Endpoint, Query};
+use crate::claims::Grants;
 use crate::hub::Hub;
 use crate::token::{Grant, Permission, Role};
 
 const DEFAULT_JOIN_TTL: u64 = 600;
 const MAX_JOIN_TTL: u64 = 30 * 24 * 3600;
 const MAX_USES: u32 = 10_000;
+/// Services, labels and addresses that one token grants, each.
+const MAX_GRANTS: usize = 64;
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
@@ -39,6 +46,15 @@ struct CreateToken {
     role: Option<Role>,
     ttl_seconds: Option<u64>,
     uses: Option<u32>,
+    /// For join tokens: services of the account's namespace that its workloads may stand behind.
+    #[serde(default)]
+    services: Vec<String>,
+    /// For join tokens: labels, `KEY=VALUE`, that put its workloads behind what selects by them.
+    #[serde(default)]
+    labels: Vec<String>,
+    /// For join tokens: ranges that its workloads may be in.
+    #[serde(default)]
+    addresses: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -57,8 +73,12 @@ async fn create(
         Kind::Join => (Permission::CreateJoinToken, join_grant(&hub, &request)?, Some(join_ttl(request.ttl_seconds)?)),
         Kind::Operator => {
             let role = request.role.ok_or_else(|| ApiError::invalid("an operator token needs a role"))?;
-            if request.service_account.is_some() || request.uses.is_some() {
-                return Err(ApiError::invalid("service_account and uses are for join tokens"));
+            let grants = [&request.services, &request.labels, &request.addresses];
+            if request.service_account.is_some() || request.uses.is_some() || grants.iter().any(|list| !list.is_empty())
+            {
+                return Err(ApiError::invalid(
+                    "service_account, uses, services, labels and addresses are for join tokens",
+                ));
             }
             (Permission::CreateOperatorToken, Grant::Operator { role }, request.ttl_seconds.map(Duration::from_secs))
         }
@@ -81,7 +101,34 @@ fn join_grant(hub: &Hub, request: &CreateToken) -> Result<Grant, ApiError> {
     if !(1..=MAX_USES).contains(&uses_left) {
         return Err(ApiError::invalid(format!("uses must be between 1 and {MAX_USES}")));
     }
-    Ok(Grant::Join { identity, uses_left })
+    Ok(Grant::Join { identity, uses_left, grants: grants(request)? })
+}
+
+/// What a join token grants beside its account.
+fn grants(request: &CreateToken) -> Result<Grants, ApiError> {
+    let lists = [("services", &request.services), ("labels", &request.labels), ("addresses", &request.addresses)];
+    if let Some((key, list)) = lists.into_iter().find(|(_, list)| list.len() > MAX_GRANTS) {
+        return Err(ApiError::invalid(format!("{key}: {} of them; at most {MAX_GRANTS} are taken", list.len())));
+    }
+    let mut grants = Grants::default();
+    for service in &request.services {
+        if !is_label(service) {
+            return Err(ApiError::invalid(format!("services: {service:?} is not the name of a service")));
+        }
+        grants.services.insert(service.clone());
+    }
+    for label in &request.labels {
+        let parts = label.split_once('=').filter(|(key, _)| !key.is_empty() && !key.starts_with(OWN_PREFIX));
+        let (key, value) = parts.ok_or_else(|| ApiError::invalid(format!("labels: {label:?} is not KEY=VALUE")))?;
+        grants.labels.insert((key.to_owned(), value.to_owned()));
+    }
+    for range in &request.addresses {
+        // One address is the range of itself.
+        let parsed = range.parse::<IpNet>().or_else(|_| range.parse::<IpAddr>().map(IpNet::from));
+        let parsed = parsed.map_err(|_| ApiError::invalid(format!("addresses: {range:?} is not a range of addresses")));
+        grants.addresses.insert(parsed?);
+    }
+    Ok(grants)
 }
 
 fn join_ttl(seconds: Option<u64>) -> Result<Duration, ApiError> {

@@ -181,6 +181,24 @@ impl Proxy {
         }
     }
 
+    /// Why the stream was refused.
+    pub(crate) async fn refusal(&mut self) -> tonic::Status {
+        let next = tokio::time::timeout(PATIENCE, self.incoming.message()).await.expect("an answer in time");
+        next.expect_err("a refusal")
+    }
+
+    /// The word with which the stream ends; deltas before it are read past.
+    pub(crate) async fn notice(&mut self) -> v1::Notice {
+        loop {
+            let next = tokio::time::timeout(PATIENCE, self.incoming.message()).await.expect("a word in time");
+            match next.expect("a word before the end").and_then(|message| message.message) {
+                Some(v1::control_message::Message::Notice(notice)) => return notice,
+                Some(v1::control_message::Message::Delta(_)) => {}
+                None => panic!("the stream ended without a word"),
+            }
+        }
+    }
+
     pub(crate) async fn delta(&mut self) -> Delta {
         self.try_delta().await.unwrap()
     }

@@ -10,11 +10,12 @@ use serde::{Deserialize, Serialize};
 use weft_policy::bundle::{ObjectName, Revision};
 use weft_policy::identity::{SpiffeId, TrustDomain};
 use weft_policy::manifest::to_yaml;
-use weft_policy::plan::{Action, Change, Entry, Problem, Severity, World, text_diff};
+use weft_policy::plan::{Action, Change, Entry, Problem, Severity, World, selects, text_diff};
 use weft_policy::resource::{Kind, ObjectKey, ROOT_NAMESPACE, Resource};
 
 pub(super) use self::made::{put_filter, put_registered, remove_registered};
 use super::{Draft, FilterVersion, Hub, Published};
+use crate::claims::{Claims, Grants};
 use crate::registry::ProxyKey;
 use crate::store::{Store, StoreError, Unreadable, Write, write_record};
 
@@ -62,13 +63,14 @@ impl Hub {
         let versions = self.filter_versions().await?;
         self.change(move |draft| {
             let before = Revision(draft.revision.0 - 1);
-            let known = errors(&draft.world);
+            let (known, before_world) = (errors(&draft.world), draft.world.clone());
             let mut changes = Vec::with_capacity(resources.len());
             for resource in resources {
                 admit(&resource, &versions)?;
                 changes.push(draft.put(resource)?);
             }
-            let problems = draft.sound(&known)?;
+            let mut problems = draft.sound(&known)?;
+            problems.extend(draft.admit_selected(actor, &before_world, &changes));
             let touched = changes.iter().filter(|change| change.action != Action::Unchanged);
             let names: Vec<_> = touched.map(|change| change.object.to_string()).collect();
             if draft.changed {
@@ -86,6 +88,9 @@ impl Hub {
     /// Deletes one object; gives the revision without it.
     pub async fn delete(self: &Arc<Self>, actor: &str, key: ObjectKey) -> Result<Revision, ApplyError> {
         self.change(move |draft| {
+            if draft.free_name(actor, &key) {
+                return Ok(Revision(draft.revision.0 - 1));
+            }
             draft.owned(&key)?;
             let known = errors(&draft.world);
             let was_unreadable = draft.set_aside(&store_key(&key));
@@ -154,6 +159,45 @@ impl Draft {
         if new.is_empty() { Ok(warnings) } else { Err(ApplyError::Unsound(new)) }
     }
 
+    /// Ends the claim of an account to the name of a workload that is not there. True where there was one.
+    fn free_name(&mut self, actor: &str, key: &ObjectKey) -> bool {
+        let is_unused = key.kind == Kind::Workload && self.world.get(key).is_none();
+        let freed = is_unused && self.claim(|draft| draft.claims.free(&key.object_name()));
+        if freed {
+            self.audit(actor, "workload.free", key.to_string(), String::new());
+        }
+        freed
+    }
+
+    /// Grants the accounts of registered workloads what an operator's Service selects from now on, and says so.
+    fn admit_selected(&mut self, actor: &str, before: &World, changes: &[Change]) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let services = changes.iter().map(|change| &change.object).filter(|key| key.kind == Kind::Service);
+        for key in services {
+            let Some(service) = self.world.service(&key.object_name()).cloned() else { continue };
+            let was = before.service(&key.object_name());
+            for (name, owner) in self.owners.clone() {
+                let Some(workload) = self.world.workload(&name) else { continue };
+                let account = owner.identity.service_account();
+                let (grants, service_name) = (self.claims.grants(&owner.identity), &service.metadata.name);
+                if !selects(&service, workload)
+                    || was.is_some_and(|was| selects(was, workload))
+                    || grants.may_stand_behind(account, service_name, Some(&service))
+                {
+                    continue;
+                }
+                let more = Grants { services: [service_name.clone()].into(), ..Grants::default() };
+                self.claim(|draft| draft.claims.grant(&owner.identity, &more));
+                let message =
+                    format!("selects Workload {name}: account {} may stand behind it from now on", owner.identity);
+                self.audit(actor, "service.grant", key.to_string(), message.clone());
+                let (object, key) = (key.clone(), "spec.selector".to_owned());
+                problems.push(Problem { object, key, message, severity: Severity::Warning });
+            }
+        }
+        problems
+    }
+
     /// Refuses to touch what a proxy's session owns.
     fn owned(&self, key: &ObjectKey) -> Result<(), ApplyError> {
         let owner = (key.kind == Kind::Workload).then(|| self.owners.get(&key.object_name())).flatten();
@@ -208,11 +252,13 @@ pub(super) fn load(store: &Store, trust_domain: &TrustDomain) -> Result<Publishe
     for entry in rows.unreadable.iter().filter_map(|unreadable| made::closed_policy(unreadable, revision)) {
         world.insert(entry);
     }
+    let claims = store.claims()?.read.into_iter().map(|(_, record)| record);
     let unreadable = unreadable_records(store)?.into_iter().map(|record| (record.key.clone(), record)).collect();
     Ok(Published {
         revision,
         world: Arc::new(world),
         owners: Arc::new(owners),
+        claims: Arc::new(Claims::load(claims)),
         unreadable: Arc::new(unreadable),
         last_removal: revision,
     })
@@ -223,6 +269,7 @@ pub fn unreadable_records(store: &Store) -> Result<Vec<Unreadable>, StoreError> 
     let mut all = store.objects::<Record>()?.unreadable;
     all.extend(store.filter_versions::<FilterVersion>()?.unreadable);
     all.extend(store.tokens()?.unreadable);
+    all.extend(store.claims()?.unreadable);
     Ok(all)
 }
 

@@ -63,6 +63,9 @@ impl Hub {
         self.change(move |draft| {
             // Read again under the writer's lock: a token of one use is used once.
             let (record, _) = usable(store.token(&hash)?, now)?;
+            if let Grant::Join { identity, grants, .. } = &record.grant {
+                draft.claim(|draft| draft.claims.grant(identity, grants));
+            }
             draft.writes.push(used(hash, record));
             draft.audit(&actor, "join", object, detail);
             Ok::<_, JoinError>(())
@@ -106,7 +109,7 @@ fn usable(found: Option<TokenRecord>, now: OffsetDateTime) -> Result<(TokenRecor
         return Err(JoinError::Expired(at.unwrap_or_default()));
     }
     match &record.grant {
-        Grant::Join { identity, uses_left } if *uses_left > 0 => {
+        Grant::Join { identity, uses_left, .. } if *uses_left > 0 => {
             let identity = identity.clone();
             Ok((record, identity))
         }

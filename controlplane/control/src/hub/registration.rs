@@ -2,34 +2,31 @@
 //! restarted control plane knows them; they leave with a goodbye, or when a grace is over and the proxy isn't back.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
 use tonic::Status;
-use weft_policy::bundle::{ObjectName, WorkloadPort};
-use weft_policy::identity::SpiffeId;
+use weft_policy::bundle::ObjectName;
+use weft_policy::registration::{Field, Registration};
+use weft_policy::resource::{Object, WorkloadSpec};
 
 use super::{Draft, Hub, apply};
+use crate::claims::ClaimChange;
+use crate::now_unix;
 use crate::registry::ProxyKey;
-use crate::store::StoreError;
+use crate::store::{StoreError, Write};
 
 /// How often it is looked whether most proxies are back.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
-/// A workload as its proxy registers it; already checked against the proxy's certificate.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Registration {
-    pub name: ObjectName,
-    pub identity: SpiffeId,
+/// Where a proxy speaks from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Origin {
     pub address: IpAddr,
-    pub mesh_address: SocketAddr,
-    pub ports: Vec<WorkloadPort>,
-    pub labels: std::collections::BTreeMap<String, String>,
-    pub weight: u32,
-    /// Service to stand behind; made where it is missing.
-    pub service: Option<String>,
+    /// This machine, on whatever of its addresses.
+    pub is_local: bool,
 }
 
 /// Why a registration is refused.
@@ -39,17 +36,44 @@ pub(crate) enum RegisterError {
     Taken { name: ObjectName, owner: Box<ProxyKey> },
     #[error("workload {name} is an applied resource of another identity: {identity}")]
     OtherIdentity { name: ObjectName, identity: String },
-    #[error("workload {name}: {reason}")]
-    Invalid { name: ObjectName, reason: String },
+    #[error("workload {name}: name: it is {identity}'s and stays so {until}; `weft delete workload` frees it")]
+    Held { name: ObjectName, identity: String, until: &'static str },
+    #[error("workload {name}: {field}: {reason}")]
+    Invalid { name: ObjectName, field: Field, reason: String },
+    #[error("workload {name}: {field}: {reason}")]
+    NotGranted { name: ObjectName, field: Field, reason: String },
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl RegisterError {
+    /// As a label of a metric.
+    fn kind(&self) -> Refusal {
+        match self {
+            Self::Taken { .. } | Self::OtherIdentity { .. } | Self::Held { .. } => Refusal::Name,
+            Self::Invalid { .. } => Refusal::Invalid,
+            Self::NotGranted { .. } => Refusal::NotGranted,
+            Self::Store(_) => Refusal::Store,
+        }
+    }
+}
+
+/// Kinds of refused registrations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    Name,
+    Invalid,
+    NotGranted,
+    Store,
 }
 
 impl From<RegisterError> for Status {
     fn from(error: RegisterError) -> Self {
         match &error {
             RegisterError::Taken { .. } => Self::already_exists(error.to_string()),
-            RegisterError::OtherIdentity { .. } => Self::permission_denied(error.to_string()),
+            RegisterError::OtherIdentity { .. } | RegisterError::Held { .. } | RegisterError::NotGranted { .. } => {
+                Self::permission_denied(error.to_string())
+            }
             RegisterError::Invalid { .. } => Self::invalid_argument(error.to_string()),
             RegisterError::Store(source) => {
                 tracing::error!(error = %crate::chain(source), "workload could not be registered");
@@ -60,14 +84,37 @@ impl From<RegisterError> for Status {
 }
 
 impl Hub {
-    /// Makes the world have exactly `registrations` of this proxy. Nothing is written where it has them already.
+    /// Makes the world have exactly `registrations` of this proxy, which speaks from `origin`. Nothing is written where it
+    /// has them already; a refusal is logged, counted and audited.
     pub(crate) async fn register(
         self: &Arc<Self>,
         proxy: &ProxyKey,
+        origin: Origin,
         registrations: Vec<Registration>,
     ) -> Result<(), RegisterError> {
         let hub = self.clone();
-        self.change(move |draft| draft.register(&hub, proxy, &registrations)).await
+        let result = self.change(move |draft| draft.register(&hub, proxy, origin, &registrations)).await;
+        if let Err(error) = &result {
+            self.refused(proxy, origin, error).await;
+        }
+        result
+    }
+
+    /// Tells of a refused registration where operators look.
+    async fn refused(self: &Arc<Self>, proxy: &ProxyKey, origin: Origin, error: &RegisterError) {
+        let reason = error.to_string();
+        tracing::warn!(%proxy, origin = %origin.address, %reason, "registration refused");
+        self.metrics().registration_refused(error.kind());
+        if error.kind() == Refusal::Store {
+            return;
+        }
+        let audit = |draft: &mut Draft| {
+            draft.audit(&format!("proxy:{proxy}"), "workload.refused", proxy.name.clone(), reason);
+            Ok::<_, StoreError>(())
+        };
+        if let Err(error) = self.change(audit).await {
+            tracing::error!(error = %crate::chain(&error), "a refusal could not be audited");
+        }
     }
 
     /// Takes the proxy's workloads out of the world, at once.
@@ -115,36 +162,118 @@ impl Hub {
 }
 
 impl Draft {
-    fn register(&mut self, hub: &Hub, proxy: &ProxyKey, registrations: &[Registration]) -> Result<(), RegisterError> {
-        let wanted: BTreeSet<_> = registrations.iter().map(|registration| &registration.name).collect();
-        let gone = self.owners.iter().filter(|(name, owner)| *owner == proxy && !wanted.contains(name));
+    fn register(
+        &mut self,
+        hub: &Hub,
+        proxy: &ProxyKey,
+        origin: Origin,
+        registrations: &[Registration],
+    ) -> Result<(), RegisterError> {
+        let wanted: BTreeSet<_> = registrations.iter().map(Registration::name).collect();
+        let gone = self.owners.iter().filter(|(name, owner)| *owner == proxy && !wanted.contains(*name));
         for name in gone.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
             apply::remove_registered(self, &name)?;
         }
+        self.sweep_names(hub);
         for registration in registrations {
-            let name = &registration.name;
-            match self.owners.get(name) {
-                Some(owner) if owner != proxy && hub.registry().is_connected(owner) => {
-                    return Err(RegisterError::Taken { name: name.clone(), owner: Box::new(owner.clone()) });
-                }
-                Some(_) => {}
-                // An applied Workload of this identity: the proxy serves it, and it stays when the proxy goes.
-                None => match apply::workload_identity(&self.world, name) {
-                    Some(identity) if identity == registration.identity => continue,
-                    Some(identity) => {
-                        let identity = identity.to_string();
-                        return Err(RegisterError::OtherIdentity { name: name.clone(), identity });
-                    }
-                    None => {}
-                },
+            let name = registration.name();
+            let is_applied = self.named(hub, proxy, &name)?;
+            if is_applied {
+                continue;
             }
+            self.placed(hub, proxy, origin, registration)?;
             apply::put_registered(self, proxy, registration)?;
+            self.claim(|draft| draft.claims.take(&name, &proxy.identity));
         }
         if self.changed {
             let names: Vec<_> = wanted.iter().map(ToString::to_string).collect();
             self.audit(&format!("proxy:{proxy}"), "workload.register", names.join(" "), String::new());
         }
         Ok(())
+    }
+
+    /// Refuses a name that is somebody else's. True where it is an applied Workload of this identity: the proxy serves it,
+    /// and it stays when the proxy goes.
+    fn named(&self, hub: &Hub, proxy: &ProxyKey, name: &ObjectName) -> Result<bool, RegisterError> {
+        let held = |identity: String, until| Err(RegisterError::Held { name: name.clone(), identity, until });
+        match self.owners.get(name) {
+            Some(owner) if owner != proxy && hub.registry().is_connected(owner) => {
+                return Err(RegisterError::Taken { name: name.clone(), owner: Box::new(owner.clone()) });
+            }
+            Some(owner) if owner.identity != proxy.identity => {
+                return held(owner.identity.to_string(), "while its proxy is expected back");
+            }
+            Some(_) => return Ok(false),
+            None => {}
+        }
+        if let Some(identity) = apply::workload_identity(&self.world, name) {
+            if identity == proxy.identity {
+                return Ok(true);
+            }
+            return Err(RegisterError::OtherIdentity { name: name.clone(), identity: identity.to_string() });
+        }
+        match self.claims.holder(name) {
+            Some(claim) if claim.identity != proxy.identity => {
+                held(claim.identity.to_string(), "for a day after its workload left")
+            }
+            Some(_) | None => Ok(false),
+        }
+    }
+
+    /// Refuses an address that is not the workload's own.
+    fn placed(
+        &self,
+        hub: &Hub,
+        proxy: &ProxyKey,
+        origin: Origin,
+        registration: &Registration,
+    ) -> Result<(), RegisterError> {
+        let workload = registration.workload();
+        let grants = self.claims.grants(&proxy.identity);
+        let refuse = |field, reason| Err(RegisterError::NotGranted { name: registration.name(), field, reason });
+        for (field, address) in
+            [(Field::Address, workload.spec.address), (Field::MeshAddress, workload.spec.mesh_address().ip())]
+        {
+            if let Some(reason) = misplaced(address, origin, hub.registry().any_remote()) {
+                if address.is_loopback() || !grants.has_address(address) {
+                    return refuse(field, reason);
+                }
+            }
+        }
+        if let Some(other) = self.same_place(hub, proxy, workload) {
+            return refuse(Field::Address, format!("{} is the address of Workload {other}", workload.spec.address));
+        }
+        Ok(())
+    }
+
+    /// A workload of another account that is reached where this one wants to be, and whose proxy is there.
+    fn same_place(&self, hub: &Hub, proxy: &ProxyKey, workload: &Object<WorkloadSpec>) -> Option<ObjectName> {
+        let others = self.owners.iter().filter(|(_, owner)| owner.identity != proxy.identity);
+        let mut connected = others.filter(|(_, owner)| hub.registry().is_connected(owner));
+        let (spec, ports) = (&workload.spec, |spec: &WorkloadSpec| -> BTreeSet<u16> {
+            spec.ports.iter().map(|port| port.port).collect()
+        });
+        let meets = |other: &WorkloadSpec| {
+            other.mesh_address() == spec.mesh_address()
+                || other.address == spec.address && !ports(other).is_disjoint(&ports(spec))
+        };
+        let found = connected.find(|(name, _)| self.world.workload(name).is_some_and(|other| meets(&other.spec)));
+        found.map(|(name, _)| name.clone())
+    }
+
+    /// Ends claims to names that were not used for long.
+    fn sweep_names(&mut self, hub: &Hub) {
+        let keep = i64::try_from(hub.config().name_grace_seconds).unwrap_or(i64::MAX);
+        for (key, record) in self.claims.sweep(now_unix().saturating_sub(keep)) {
+            self.writes.push(Write::Claim { key, record });
+        }
+    }
+
+    /// Changes the claims and writes what changed.
+    pub(super) fn claim(&mut self, change: impl FnOnce(&mut Self) -> Option<ClaimChange>) -> bool {
+        let Some((key, record)) = change(self) else { return false };
+        self.writes.push(Write::Claim { key, record });
+        true
     }
 
     fn release(&mut self, proxy: &ProxyKey, why: &str) -> Result<(), StoreError> {
@@ -158,5 +287,61 @@ impl Draft {
             self.audit(&format!("proxy:{proxy}"), "workload.release", names.join(" "), why.to_owned());
         }
         Ok(())
+    }
+}
+
+/// Why a proxy that speaks from `origin` can't have a workload at `address` by itself.
+fn misplaced(address: IpAddr, origin: Origin, remote: Option<(ProxyKey, IpAddr)>) -> Option<String> {
+    if address.is_loopback() {
+        if !origin.is_local {
+            return Some(format!(
+                "{address} is of one machine only, and its proxy speaks from {}, another one than the control plane's",
+                origin.address
+            ));
+        }
+        return remote.map(|(proxy, other)| {
+            format!("{address} is of one machine only, and this mesh has others: proxy {proxy} speaks from {other}")
+        });
+    }
+    if address == origin.address || origin.is_local && is_of_this_machine(address) {
+        return None;
+    }
+    Some(format!(
+        "{address} is not where its proxy speaks from, which is {}: grant it by a join token, \
+         weft token create --address {address}",
+        origin.address
+    ))
+}
+
+/// Only an address of this machine can be bound.
+pub(crate) fn is_of_this_machine(address: IpAddr) -> bool {
+    address.is_loopback() || std::net::UdpSocket::bind((address, 0)).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_follow_the_stream() {
+        let at = |text: &str| -> IpAddr { text.parse().unwrap() };
+        let far = Origin { address: at("192.0.2.7"), is_local: false };
+        let near = Origin { address: at("127.0.0.1"), is_local: true };
+        let stranger = || {
+            let identity = "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap();
+            Some((ProxyKey { name: "far".to_owned(), identity }, at("192.0.2.7")))
+        };
+        assert_eq!(misplaced(at("192.0.2.7"), far, None), None);
+        assert_eq!(misplaced(at("127.0.0.11"), near, None), None);
+        for (address, origin, remote, expect) in [
+            ("192.0.2.8", far, None, "not where its proxy speaks from, which is 192.0.2.7"),
+            ("192.0.2.8", near, None, "not where its proxy speaks from, which is 127.0.0.1"),
+            ("127.0.0.11", far, None, "is of one machine only, and its proxy speaks from 192.0.2.7"),
+            ("127.0.0.11", near, stranger(), "this mesh has others: proxy far"),
+            ("::1", near, stranger(), "this mesh has others: proxy far"),
+        ] {
+            let reason = misplaced(at(address), origin, remote).unwrap();
+            assert!(reason.contains(expect), "{reason}");
+        }
     }
 }

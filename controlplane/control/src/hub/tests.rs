@@ -1,10 +1,13 @@
 //! The hub without a network: whole applies, tokens used once, registrations that outlive a crash.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use rcgen::{CertificateParams, KeyPair};
+use weft_policy::identity::SpiffeId;
 use weft_policy::manifest;
 use weft_policy::plan::Action;
+use weft_policy::registration::{Registration, Told};
 use weft_policy::resource::{Kind, ObjectKey, Resource};
 
 use super::*;
@@ -27,21 +30,40 @@ fn csr() -> Vec<u8> {
     CertificateParams::default().serialize_request(&KeyPair::generate().unwrap()).unwrap().der().to_vec()
 }
 
-fn registration(name: &str, address: [u8; 4], service: Option<&str>) -> Registration {
-    Registration {
-        name: ObjectName::new("shop", name),
-        identity: "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap(),
-        address: address.into(),
-        mesh_address: (address, 15008).into(),
-        ports: vec![weft_policy::bundle::WorkloadPort::new(8080, weft_policy::bundle::Protocol::Http)],
-        labels: BTreeMap::new(),
-        weight: 1,
-        service: service.map(str::to_owned),
-    }
+fn registration(name: &str, address: &str, service: Option<&str>) -> Registration {
+    registration_of(&proxy("p").identity, name, address, service)
 }
 
+fn registration_of(identity: &SpiffeId, name: &str, address: &str, service: Option<&str>) -> Registration {
+    let told = Told {
+        namespace: "shop".to_owned(),
+        name: name.to_owned(),
+        address: address.to_owned(),
+        mesh_address: format!("{address}:15008"),
+        ports: vec![(8080, weft_policy::bundle::Protocol::Http)],
+        service: service.map(str::to_owned),
+        weight: 1,
+        ..Told::default()
+    };
+    Registration::new(told, identity).unwrap()
+}
+
+/// Its stream is open.
+fn enter(hub: &Hub, proxy: &ProxyKey) -> crate::registry::Seat {
+    let introduction = crate::registry::Introduction::default();
+    hub.registry().enter(proxy.clone(), introduction, OffsetDateTime::now_utc()).unwrap().seat
+}
+
+/// A proxy on this machine.
+const HERE: Origin = Origin { address: IpAddr::V4(Ipv4Addr::LOCALHOST), is_local: true };
+
 fn proxy(name: &str) -> ProxyKey {
-    ProxyKey { name: name.to_owned(), identity: "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap() }
+    proxy_of(name, "web")
+}
+
+fn proxy_of(name: &str, account: &str) -> ProxyKey {
+    let identity = format!("spiffe://cluster.local/ns/shop/sa/{account}").parse().unwrap();
+    ProxyKey { name: name.to_owned(), identity }
 }
 
 const SHOP: &str = "
@@ -105,7 +127,7 @@ async fn a_join_token_is_used_once_even_by_many_at_a_time() {
     let dir = tempfile::tempdir().unwrap();
     let hub = hub_in(dir.path(), |_| {});
     let identity: weft_policy::identity::SpiffeId = "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap();
-    let grant = Grant::Join { identity: identity.clone(), uses_left: 1 };
+    let grant = Grant::Join { identity: identity.clone(), uses_left: 1, grants: Grants::default() };
     let token = hub.create_token("me", grant, Some(std::time::Duration::from_secs(60))).await.unwrap();
     let attempts = (0..8).map(|_| {
         let (hub, text) = (hub.clone(), token.text.reveal().to_owned());
@@ -120,7 +142,7 @@ async fn refused_joins_say_why_and_leave_the_token() {
     let dir = tempfile::tempdir().unwrap();
     let hub = hub_in(dir.path(), |_| {});
     let identity: weft_policy::identity::SpiffeId = "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap();
-    let join = |uses_left| Grant::Join { identity: identity.clone(), uses_left };
+    let join = |uses_left| Grant::Join { identity: identity.clone(), uses_left, grants: Grants::default() };
     let refuse =
         async |text: &str, csr: &[u8]| hub.join(text, csr, "127.0.0.1").await.err().unwrap().message().to_owned();
     assert!(refuse("weft_join_nonsense", &csr()).await.contains("not known"));
@@ -144,14 +166,14 @@ async fn registered_workloads_outlive_a_crash_until_their_grace() {
     let dir = tempfile::tempdir().unwrap();
     {
         let hub = hub_in(dir.path(), |_| {});
-        hub.register(&proxy("p1"), vec![registration("web-1", [127, 0, 0, 11], Some("web"))]).await.unwrap();
-        hub.register(&proxy("p2"), vec![registration("web-2", [127, 0, 0, 12], Some("web"))]).await.unwrap();
+        hub.register(&proxy("p1"), HERE, vec![registration("web-1", "127.0.0.11", Some("web"))]).await.unwrap();
+        hub.register(&proxy("p2"), HERE, vec![registration("web-2", "127.0.0.12", Some("web"))]).await.unwrap();
         let published = hub.published();
         let service = published.world.service(&ObjectName::new("shop", "web")).unwrap();
         let ports: Vec<_> = service.spec.ports.iter().map(|port| (port.port, port.target())).collect();
         assert_eq!(ports, [(80, 8080), (8080, 8080)]);
         assert_eq!(published.revision, Revision(2));
-        hub.register(&proxy("p1"), vec![registration("web-1", [127, 0, 0, 11], Some("web"))]).await.unwrap();
+        hub.register(&proxy("p1"), HERE, vec![registration("web-1", "127.0.0.11", Some("web"))]).await.unwrap();
         assert_eq!(hub.published().revision, Revision(2), "the same again is no change");
         let error = hub.delete("me", ObjectKey::new(Kind::Workload, "shop", "web-1")).await.unwrap_err();
         assert!(error.to_string().contains("lives with the proxy p1"), "{error}");
@@ -160,7 +182,7 @@ async fn registered_workloads_outlive_a_crash_until_their_grace() {
     let has = |hub: &Hub, name: &str| hub.published().world.workload(&ObjectName::new("shop", name)).is_some();
     assert!(has(&hub, "web-1") && has(&hub, "web-2"));
     assert_eq!(hub.registry().list(Revision(0), Revision(0)).iter().filter(|p| p.is_expected).count(), 2);
-    hub.registry().enter(proxy("p1"), crate::registry::Introduction::default(), OffsetDateTime::now_utc());
+    enter(&hub, &proxy("p1"));
     let mut published = hub.subscribe();
     let gone = published.wait_for(|_| !has(&hub, "web-2"));
     tokio::time::timeout(std::time::Duration::from_secs(10), gone).await.unwrap().unwrap();
@@ -173,17 +195,159 @@ async fn nobody_takes_over_a_workload() {
     let dir = tempfile::tempdir().unwrap();
     let hub = hub_in(dir.path(), |_| {});
     hub.apply("me", resources(&SHOP.replace("serviceAccount: web", "serviceAccount: other")), false).await.unwrap();
-    let error = hub.register(&proxy("p1"), vec![registration("web-1", [127, 0, 0, 11], None)]).await.unwrap_err();
+    let error = hub.register(&proxy("p1"), HERE, vec![registration("web-1", "127.0.0.11", None)]).await.unwrap_err();
     assert!(error.to_string().contains("another identity"), "{error}");
-    hub.registry().enter(proxy("p1"), crate::registry::Introduction::default(), OffsetDateTime::now_utc());
-    hub.register(&proxy("p1"), vec![registration("web-2", [127, 0, 0, 12], None)]).await.unwrap();
-    let error = hub.register(&proxy("p2"), vec![registration("web-2", [127, 0, 0, 13], None)]).await.unwrap_err();
+    enter(&hub, &proxy("p1"));
+    hub.register(&proxy("p1"), HERE, vec![registration("web-2", "127.0.0.12", None)]).await.unwrap();
+    let error = hub.register(&proxy("p2"), HERE, vec![registration("web-2", "127.0.0.13", None)]).await.unwrap_err();
     assert!(error.to_string().contains("connected proxy p1"), "{error}");
-    let error = hub.register(&proxy("p1"), vec![registration("web-3", [127, 0, 0, 12], Some("web"))]).await;
+    let error = hub.register(&proxy("p1"), HERE, vec![registration("web-3", "127.0.0.12", Some("web"))]).await;
     error.unwrap();
     let labels = &hub.published().world.workload(&ObjectName::new("shop", "web-3")).unwrap().metadata.labels.clone();
     assert_eq!(labels["app"], "web", "the labels that the existing service selects");
     assert!(hub.published().world.workload(&ObjectName::new("shop", "web-2")).is_none(), "replaced by web-3");
+}
+
+#[tokio::test]
+async fn standing_behind_a_service_is_granted() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub_in(dir.path(), |_| {});
+    hub.register(&proxy("web-1"), HERE, vec![registration("web-1", "127.0.0.11", Some("web"))]).await.unwrap();
+    let evil = proxy_of("evil", "evil");
+    let try_behind = async |service: Option<&str>| {
+        hub.register(&evil, HERE, vec![registration_of(&evil.identity, "evil", "127.0.0.66", service)]).await
+    };
+    let reason = try_behind(Some("web")).await.unwrap_err().to_string();
+    let expect = "workload shop/evil: service: account spiffe://cluster.local/ns/shop/sa/evil may not stand behind Service \
+                  shop/web: join with a token that grants it (weft token create --service web), or list evil in the \
+                  Service's annotation weft.dev/accounts";
+    assert_eq!(reason, expect);
+    assert!(try_behind(Some("new")).await.is_err(), "nor behind one that is made for it");
+    assert_eq!(hub.published().world.of_kind(Kind::Workload).count(), 1);
+
+    // By the Service.
+    let listed = "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: shop, annotations: \
+                  {weft.dev/accounts: 'evil'}}\nspec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}\n";
+    hub.apply("me", resources(listed), false).await.unwrap();
+    try_behind(Some("web")).await.unwrap();
+    let behind = |hub: &Hub| {
+        let world = &hub.published().world;
+        let bundle = weft_policy::plan::bundle_for(world, &[], Revision(1), "");
+        bundle.services[&ObjectName::new("shop", "web")].endpoints.len()
+    };
+    assert_eq!(behind(&hub), 2);
+    // What a Service doesn't list any more leaves it at once; its own account needs no listing.
+    hub.apply("me", resources(&listed.replace("'evil'", "'good'")), false).await.unwrap();
+    assert_eq!(behind(&hub), 1);
+    let reason = try_behind(Some("web")).await.unwrap_err().to_string();
+    assert!(reason.contains("may not stand behind"), "{reason}");
+
+    // By the token.
+    let grants = Grants { services: ["web".to_owned()].into(), ..Grants::default() };
+    let grant = Grant::Join { identity: evil.identity.clone(), uses_left: 1, grants };
+    let token = hub.create_token("me", grant, None).await.unwrap();
+    hub.join(token.text.reveal(), &csr(), "127.0.0.1").await.unwrap();
+    try_behind(Some("web")).await.unwrap();
+    assert_eq!(behind(&hub), 2);
+    drop(hub);
+    let hub = hub_in(dir.path(), |_| {});
+    assert!(hub.published().claims.grants(&evil.identity).services.contains("web"), "kept");
+    let refused =
+        hub.audit(None, 100).await.unwrap().into_iter().filter(|(_, e)| e.action == "workload.refused").count();
+    assert_eq!(refused, 3);
+}
+
+#[tokio::test]
+async fn labels_are_no_way_behind_a_service() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub_in(dir.path(), |_| {});
+    hub.apply("me", resources(SHOP), false).await.unwrap();
+    let evil = proxy_of("evil", "evil");
+    let labelled = |label: &str| {
+        let told = Told {
+            namespace: "shop".to_owned(),
+            name: "evil".to_owned(),
+            address: "127.0.0.66".to_owned(),
+            mesh_address: "127.0.0.66:15008".to_owned(),
+            labels: [("app".to_owned(), label.to_owned())].into(),
+            ..Told::default()
+        };
+        vec![Registration::new(told, &evil.identity).unwrap()]
+    };
+    let reason = hub.register(&evil, HERE, labelled("web")).await.unwrap_err().to_string();
+    assert!(reason.starts_with("workload shop/evil: labels: app=web would put it behind Service shop/web"), "{reason}");
+    // What an operator's Service selects when it is applied, its accounts may stand behind: the operator is told.
+    hub.register(&evil, HERE, labelled("future")).await.unwrap();
+    let future = SHOP.split("---").next().unwrap().replace("web", "future");
+    let applied = hub.apply("me", resources(&future), false).await.unwrap();
+    assert!(applied.problems.iter().any(|problem| problem.message.contains("may stand behind it from now on")));
+    hub.release(&evil, "test").await;
+    hub.register(&evil, HERE, labelled("future")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_name_stays_its_accounts_while_its_proxy_restarts() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub_in(dir.path(), |_| {});
+    let (victim, evil) = (proxy_of("victim", "victim"), proxy_of("evil", "evil"));
+    let register = async |hub: &Arc<Hub>, proxy: &ProxyKey| {
+        let registration = registration_of(&proxy.identity, "victim", "127.0.0.11", None);
+        hub.register(proxy, HERE, vec![registration]).await.map_err(|error| error.to_string())
+    };
+    register(&hub, &victim).await.unwrap();
+    let lost = register(&hub, &evil).await.unwrap_err();
+    assert!(lost.contains("while its proxy is expected back"), "{lost}");
+    hub.release(&victim, "said goodbye").await;
+    assert!(hub.published().world.is_empty());
+    let gone = register(&hub, &evil).await.unwrap_err();
+    assert!(gone.contains("is spiffe://cluster.local/ns/shop/sa/victim's and stays so for a day"), "{gone}");
+    drop(hub);
+    let hub = hub_in(dir.path(), |_| {});
+    assert_eq!(register(&hub, &evil).await.unwrap_err(), gone, "also after a restart");
+    register(&hub, &victim).await.unwrap();
+    hub.release(&victim, "for good").await;
+    hub.delete("me", ObjectKey::new(Kind::Workload, "shop", "victim")).await.unwrap();
+    register(&hub, &evil).await.unwrap();
+}
+
+#[tokio::test]
+async fn nobody_is_where_another_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub_in(dir.path(), |_| {});
+    let (victim, evil) = (proxy_of("victim", "victim"), proxy_of("evil", "evil"));
+    enter(&hub, &victim);
+    let own = registration_of(&victim.identity, "victim", "127.0.0.11", None);
+    hub.register(&victim, HERE, vec![own]).await.unwrap();
+    let same = registration_of(&evil.identity, "evil", "127.0.0.11", None);
+    let reason = hub.register(&evil, HERE, vec![same]).await.unwrap_err().to_string();
+    assert_eq!(reason, "workload shop/evil: address: 127.0.0.11 is the address of Workload shop/victim");
+
+    let far = Origin { address: "192.0.2.7".parse().unwrap(), is_local: false };
+    let outside = registration_of(&evil.identity, "evil", "198.51.100.1", None);
+    let reason = hub.register(&evil, far, vec![outside.clone()]).await.unwrap_err().to_string();
+    assert!(reason.contains("grant it by a join token, weft token create --address 198.51.100.1"), "{reason}");
+    let grants = Grants { addresses: ["198.51.100.0/24".parse().unwrap()].into(), ..Grants::default() };
+    let grant = Grant::Join { identity: evil.identity.clone(), uses_left: 1, grants };
+    let token = hub.create_token("me", grant, None).await.unwrap();
+    hub.join(token.text.reveal(), &csr(), "192.0.2.7").await.unwrap();
+    hub.register(&evil, far, vec![outside]).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_an_older_release_registered_keeps_its_name_and_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("weft.redb"), 10).unwrap();
+    let mut found = apply::load(&store, &TrustDomain::default()).unwrap();
+    for resource in resources(SHOP) {
+        Arc::make_mut(&mut found.world).put(resource, Revision(1), "uid");
+    }
+    let (name, owner) = (ObjectName::new("shop", "web-1"), proxy_of("p", "other"));
+    found.owners = Arc::new(BTreeMap::from([(name.clone(), owner.clone())]));
+    let adopted = claims(&store, &found).unwrap();
+    assert!(adopted.grants(&owner.identity).services.contains("web"));
+    assert_eq!(adopted.holder(&name).unwrap().identity, owner.identity);
+    let again = apply::load(&store, &TrustDomain::default()).unwrap();
+    assert_eq!(claims(&store, &again).unwrap(), adopted, "once and for all");
 }
 
 #[tokio::test]

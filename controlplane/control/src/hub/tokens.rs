@@ -30,7 +30,9 @@ impl Hub {
         let now = now_unix();
         let expires_unix = ttl.map(|ttl| now.saturating_add(i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX)));
         let (action, object) = match &grant {
-            Grant::Join { identity, uses_left } => ("token.create", format!("join {identity} uses={uses_left}")),
+            Grant::Join { identity, uses_left, grants } => {
+                ("token.create", format!("join {identity} uses={uses_left}{grants}"))
+            }
             Grant::Operator { role } => ("token.create", format!("operator {role}")),
         };
         let hash = text.hash();

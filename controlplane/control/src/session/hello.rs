@@ -1,7 +1,7 @@
 //! The first message of a control stream: who the proxy is, which workloads it serves, what it holds. Invariant: a proxy
 //! speaks only for its own identity: the namespace of its workloads is its certificate's.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,15 +9,19 @@ use tonic::{Status, Streaming};
 use weft_policy::bundle::ObjectName;
 use weft_policy::delta::Key;
 use weft_policy::identity::SpiffeId;
+use weft_policy::registration::{self, Registration, Told};
 use weft_policy::text::printable;
-use weft_policy::wire::v1;
+use weft_policy::wire::{self, v1};
 
-use crate::hub::{Hub, Registration};
-use crate::registry::{Introduction, ProxyKey, Seat};
+use crate::hub::{Hub, Origin, Refusal, is_of_this_machine};
+use crate::registry::{Entered, Introduction, ProxyKey, Seat, SeatTaken};
 use crate::view::Versions;
 
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_KNOWN: usize = 1_000_000;
+
+/// By this a proxy that is refused learns whether to come back soon.
+const RECONNECT: &str = "weft-reconnect";
 
 /// A proxy that is let in.
 pub(super) struct Greeting {
@@ -30,7 +34,7 @@ impl Greeting {
     pub(super) async fn receive(
         hub: &Arc<Hub>,
         identity: SpiffeId,
-        peer: String,
+        peer: IpAddr,
         incoming: &mut Streaming<v1::ProxyMessage>,
     ) -> Result<Self, Status> {
         let first = tokio::time::timeout(HELLO_TIMEOUT, incoming.message()).await;
@@ -38,15 +42,28 @@ impl Greeting {
         let Some(v1::proxy_message::Message::Hello(hello)) = first.and_then(|message| message.message) else {
             return Err(Status::failed_precondition("the first message must be Hello"));
         };
-        let name = valid_name("proxy_name", &hello.proxy_name)?;
-        let key = ProxyKey { name, identity };
+        let invalid = |error: String| refused(hub, &identity, error);
+        registration::proxy_name(&hello.proxy_name).map_err(|fault| invalid(fault.to_string()))?;
+        let key = ProxyKey { name: hello.proxy_name.clone(), identity: identity.clone() };
         let registrations = registrations(hub, &key, &hello.workloads)?;
         let known = known(&hello.known)?;
-        let introduction = Introduction { version: printable(&hello.version).into_owned(), address: peer };
-        let served = registrations.iter().map(|registration| registration.name.clone()).collect();
+        let origin = Origin { address: peer, is_local: is_of_this_machine(peer) };
+        let introduction = Introduction {
+            version: printable(&hello.version).into_owned(),
+            address: Some(peer),
+            is_remote: !origin.is_local,
+            incarnation: hello.incarnation,
+        };
+        let served = registrations.iter().map(Registration::name).collect();
         // The seat comes first: from here on nothing of this proxy's is taken away behind its back.
-        let seat = hub.registry().enter(key.clone(), introduction, time::OffsetDateTime::now_utc());
-        if let Err(error) = hub.register(&key, registrations).await {
+        let entered = hub.registry().enter(key.clone(), introduction, time::OffsetDateTime::now_utc());
+        let Entered { seat, replaced } = entered.map_err(|taken| keep_away(hub, &key, peer, &taken))?;
+        if let Some(old) = replaced.filter(|old| (old.incarnation, old.address) != (hello.incarnation, Some(peer))) {
+            let replaced = old.address.map(|address| address.to_string()).unwrap_or_default();
+            tracing::warn!(proxy = %key, holder = %peer, %replaced, "two proxies have one name and identity: the later start stays");
+            hub.metrics().name_conflicts.increment(1);
+        }
+        if let Err(error) = hub.register(&key, origin, registrations).await {
             hub.registry().leave(&seat, false);
             hub.release_later(key, hub.config().disconnect_grace());
             return Err(error.into());
@@ -55,51 +72,70 @@ impl Greeting {
     }
 }
 
+/// Two proxies have one name and identity, as cloned machines do: this one hears that the other stays.
+fn keep_away(hub: &Hub, key: &ProxyKey, peer: IpAddr, taken: &SeatTaken) -> Status {
+    let holder = taken.holder.address.map(|address| address.to_string()).unwrap_or_default();
+    let why = if taken.is_newer { "started later" } else { "is connected, and the two replace each other" };
+    tracing::warn!(proxy = %key, refused = %peer, %holder, "two proxies have one name and identity: one is kept away");
+    hub.metrics().name_conflicts.increment(1);
+    let mut status = Status::already_exists(format!(
+        "another proxy named {} of {} at {holder} {why}: each proxy needs a name of its own (`name` in its \
+         configuration, and a state_dir that is not a copy)",
+        key.name, key.identity
+    ));
+    status.metadata_mut().insert(RECONNECT, tonic::metadata::MetadataValue::from_static("false"));
+    status
+}
+
+/// What is said of a workload can't be true: told, logged and counted.
+fn refused(hub: &Hub, identity: &SpiffeId, reason: String) -> Status {
+    tracing::warn!(%identity, reason, "registration refused");
+    hub.metrics().registration_refused(Refusal::Invalid);
+    Status::invalid_argument(reason)
+}
+
 fn registrations(
     hub: &Hub,
     proxy: &ProxyKey,
     workloads: &[v1::WorkloadRegistration],
 ) -> Result<Vec<Registration>, Status> {
-    let limit = hub.config().limits.max_workloads_per_proxy;
-    if workloads.len() > limit {
-        return Err(Status::invalid_argument(format!("{} workloads; at most {limit} are taken", workloads.len())));
+    let limits = &hub.config().limits;
+    let refuse = |reason| Err(refused(hub, &proxy.identity, reason));
+    if workloads.len() > limits.max_workloads_per_proxy {
+        let most = limits.max_workloads_per_proxy;
+        return refuse(format!("{} workloads; at most {most} are taken", workloads.len()));
     }
-    workloads.iter().map(|workload| registration(proxy, workload)).collect()
-}
-
-fn registration(proxy: &ProxyKey, workload: &v1::WorkloadRegistration) -> Result<Registration, Status> {
-    let invalid =
-        |what: &str, why: String| Status::invalid_argument(format!("workload {:?}: {what}: {why}", workload.name));
-    let name = valid_name("workload name", &workload.name)?;
-    if workload.namespace != proxy.identity.namespace() {
-        return Err(Status::permission_denied(format!(
-            "workload {}/{name}: the certificate is for namespace {}",
-            workload.namespace,
-            proxy.identity.namespace()
-        )));
+    let mut registrations: Vec<Registration> = Vec::with_capacity(workloads.len());
+    for workload in workloads {
+        let name = printable(&workload.name);
+        let size = wire::size(workload);
+        if size > limits.max_registration_bytes {
+            let most = limits.max_registration_bytes;
+            return refuse(format!("workload {name:?}: {size} bytes; at most {most} are taken"));
+        }
+        if workload.namespace != proxy.identity.namespace() {
+            let status = Status::permission_denied(format!(
+                "workload {}/{name}: the certificate is for namespace {}",
+                printable(&workload.namespace),
+                proxy.identity.namespace()
+            ));
+            hub.metrics().registration_refused(Refusal::NotGranted);
+            return Err(status);
+        }
+        let told = Told::try_from(workload).map_err(|fault| vec![fault]);
+        let registration = match told.and_then(|told| Registration::new(told, &proxy.identity)) {
+            Ok(registration) => registration,
+            Err(faults) => {
+                let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
+                return refuse(format!("workload {name:?}: {}", faults.join("; ")));
+            }
+        };
+        if registrations.iter().any(|other| other.name() == registration.name()) {
+            return refuse(format!("workload {name:?}: name: it is registered twice"));
+        }
+        registrations.push(registration);
     }
-    let address: IpAddr = workload.address.parse().map_err(|_| invalid("address", workload.address.clone()))?;
-    if address.is_unspecified() || address.is_multicast() {
-        return Err(invalid("address", format!("{address} is no host's")));
-    }
-    let mesh_address: SocketAddr =
-        workload.mesh_address.parse().map_err(|_| invalid("mesh_address", workload.mesh_address.clone()))?;
-    let mut ports = Vec::new();
-    for port in &workload.ports {
-        let port = port.clone().try_into().map_err(|e| invalid("port", format!("{e}")))?;
-        ports.push(port);
-    }
-    let service = workload.service.as_deref().map(|name| valid_name("service", name)).transpose()?;
-    Ok(Registration {
-        name: ObjectName::new(workload.namespace.clone(), name),
-        identity: proxy.identity.clone(),
-        address,
-        mesh_address,
-        ports,
-        labels: workload.labels.clone().into_iter().collect(),
-        weight: workload.weight.max(1),
-        service,
-    })
+    Ok(registrations)
 }
 
 fn known(known: &[v1::ObjectVersion]) -> Result<Versions, Status> {
@@ -114,17 +150,4 @@ fn known(known: &[v1::ObjectVersion]) -> Result<Versions, Status> {
         }
     }
     Ok(versions)
-}
-
-//= rfc1123#section-2.1
-/// Lower-case letters, digits, `-` and `.`, at most 253: as Kubernetes names objects.
-pub(crate) fn valid_name(what: &str, name: &str) -> Result<String, Status> {
-    let is_allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
-    let edges = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    if name.is_empty() || name.len() > 253 || !name.chars().all(is_allowed) || !name.starts_with(edges) {
-        return Err(Status::invalid_argument(format!(
-            "{what} {name:?}: lower-case letters, digits, '-' and '.', at most 253"
-        )));
-    }
-    Ok(name.to_owned())
 }

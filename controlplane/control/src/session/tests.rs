@@ -235,6 +235,15 @@ async fn a_crash_of_the_control_plane_loses_nothing_and_costs_a_delta_only() {
     assert!(complete, "{proxies:?}");
 }
 
+fn mesh_address(text: &str) -> v1::WorkloadRegistration {
+    v1::WorkloadRegistration { mesh_address: text.to_owned(), ..workload("web-1", "shop", "127.0.0.11", None) }
+}
+
+fn labelled(value: &str) -> v1::WorkloadRegistration {
+    let labels = [("app".to_owned(), value.to_owned())].into();
+    v1::WorkloadRegistration { labels, ..workload("web-1", "shop", "127.0.0.11", None) }
+}
+
 #[tokio::test]
 async fn a_proxy_speaks_for_itself_only() {
     let dir = tempfile::tempdir().unwrap();
@@ -242,9 +251,17 @@ async fn a_proxy_speaks_for_itself_only() {
     let svid = control.join("shop/web").await;
     for (registration, expect) in [
         (workload("web-1", "kube-system", "127.0.0.11", None), "certificate is for namespace shop"),
-        (workload("web-1", "shop", "0.0.0.0", None), "no host's"),
+        (workload("web-1", "shop", "0.0.0.0", None), "address: 0.0.0.0 stands for every address"),
         (workload("web-1", "shop", "nonsense", None), "address"),
-        (workload("Web/1", "shop", "127.0.0.11", None), "workload name"),
+        (workload("Web/1", "shop", "127.0.0.11", None), "workload \"Web/1\": name: "),
+        (workload("a..b", "shop", "127.0.0.11", None), "workload \"a..b\": name: "),
+        (workload("web-1", "shop", "127.0.0.11", Some("my.app")), "service: \"my.app\" is not the name"),
+        (workload("web-1", "shop", "127.0.0.11", Some("localhost")), "service: \"localhost\" is reserved"),
+        (mesh_address("0.0.0.0:15008"), "mesh_address: 0.0.0.0 stands"),
+        (mesh_address("[::]:15008"), "mesh_address: :: stands"),
+        (mesh_address("127.0.0.11:0"), "mesh_address: port 0"),
+        (labelled("one\ntwo"), "labels: \"app\" its value"),
+        (labelled(&"x".repeat(20_000)), "bytes; at most 16384"),
     ] {
         let mut proxy = Proxy::connect(&control, &svid, "p", Some(registration), Bundle::default()).await;
         let error = proxy.try_delta().await.unwrap_err();
@@ -254,6 +271,12 @@ async fn a_proxy_speaks_for_itself_only() {
     let mut proxy = Proxy::connect_with(&control, &svid, hello, Bundle::default()).await;
     assert!(proxy.try_delta().await.unwrap_err().contains("proxy_name"));
     assert!(control.app.hub.published().world.is_empty());
+    let metrics = control.metrics().await;
+    let counted = "weft_control_registrations_refused_total{reason=\"invalid\"} 12";
+    assert!(metrics.contains(counted), "{metrics}");
+    // What was refused left nothing that the next start could stumble over.
+    control.app.stop().await;
+    Control::start(dir.path()).await;
 }
 
 #[tokio::test]
@@ -276,4 +299,56 @@ async fn the_newest_stream_of_a_proxy_wins() {
     control.apply(&WEB.replace("web-1", "web-9").replace("127.0.0.11", "127.0.0.19")).await;
     new.take_until(|bundle| bundle.services.contains_key(&web())).await;
     assert!(new.bundle.workloads.contains_key("shop/web-1"), "the old stream's end took nothing away");
+}
+
+/// Cloned machines: one name, one certificate, and each its own start.
+#[tokio::test]
+async fn of_two_with_one_name_the_later_start_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    let svid = control.join("shop/web").await;
+    let hello = |incarnation| v1::Hello {
+        proxy_name: "web-1".to_owned(),
+        workloads: vec![workload("web-1", "shop", "127.0.0.11", Some("web"))],
+        incarnation,
+        ..Default::default()
+    };
+    let connect = async |incarnation| Proxy::connect_with(&control, &svid, hello(incarnation), Bundle::default()).await;
+    let mut first = connect(5).await;
+    first.take().await;
+    let revision = control.app.hub.published().revision;
+    // An earlier start is refused in one exchange and hears that it should keep away; nobody else notices.
+    let refusal = connect(4).await.refusal().await;
+    assert_eq!(refusal.code(), tonic::Code::AlreadyExists);
+    assert!(refusal.message().contains("another proxy named web-1"), "{refusal}");
+    assert_eq!(refusal.metadata().get("weft-reconnect").unwrap(), "false");
+    assert_eq!(control.app.hub.published().revision, revision);
+    // A later one takes over, and the one before is told the same.
+    let mut second = connect(6).await;
+    second.take().await;
+    let notice = first.notice().await;
+    assert!(!notice.reconnect, "{notice:?}");
+    assert_eq!(control.app.hub.published().revision, revision, "the world does not move");
+    let metrics = control.metrics().await;
+    assert!(metrics.contains("weft_control_name_conflicts_total 2"), "{metrics}");
+}
+
+/// A machine that was copied while its proxy ran, or proxies that tell no incarnation.
+#[tokio::test]
+async fn two_that_replace_each_other_are_parted() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    let svid = control.join("shop/web").await;
+    let connect = async || Proxy::connect(&control, &svid, "web-1", None, Bundle::default()).await;
+    let mut holder = connect().await;
+    holder.take().await;
+    for _ in 0..3 {
+        let mut next = connect().await;
+        next.take().await;
+        holder = next;
+    }
+    let refusal = connect().await.refusal().await;
+    assert!(refusal.message().contains("the two replace each other"), "{refusal}");
+    control.apply(WEB).await;
+    holder.take_until(|bundle| endpoints(bundle) == ["web-1"]).await;
 }

@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 
 use weft_policy::bundle::{ObjectName, Protocol, Revision};
 use weft_policy::plan::{Action, Entry};
-use weft_policy::resource::core::{PortSpec, Transport};
+use weft_policy::registration::{Field, Registration};
+use weft_policy::resource::core::{ACCOUNTS, GRANTED_SERVICES, PortSpec, REGISTERED_BY, Transport};
 use weft_policy::resource::mesh::WorkloadPortSpec;
 use weft_policy::resource::{
     AccessPolicySpec, FilterSpec, Kind, Metadata, Object, ObjectKey, Resource, ServiceSpec, WorkloadSpec,
 };
 
 use super::super::registration::RegisterError;
-use super::super::{Draft, FilterVersion, Registration};
+use super::super::{Draft, FilterVersion};
 use crate::registry::ProxyKey;
 use crate::store::{StoreError, Unreadable, Write};
 
@@ -31,31 +32,22 @@ pub(in crate::hub) fn put_registered(
     proxy: &ProxyKey,
     registration: &Registration,
 ) -> Result<(), RegisterError> {
-    let labels = match &registration.service {
-        Some(service) => stand_behind(draft, registration, service)?,
-        None => registration.labels.clone(),
-    };
-    let port = |port: &weft_policy::bundle::WorkloadPort| WorkloadPortSpec {
-        port: port.port,
-        protocol: port.protocol,
-        name: None,
-    };
-    let resource = Resource::Workload(Object {
-        metadata: Metadata { labels, ..named(&registration.name) },
-        spec: WorkloadSpec {
-            address: registration.address,
-            addresses: Vec::new(),
-            ports: registration.ports.iter().map(port).collect(),
-            service_account: registration.identity.service_account().to_owned(),
-            weight: registration.weight,
-            mesh_address: Some(registration.mesh_address),
-        },
-    });
+    let mut workload = registration.workload().clone();
+    if let Some(service) = registration.service() {
+        workload.metadata.labels = stand_behind(draft, registration, proxy, service)?;
+    }
+    may_be_selected(draft, proxy, registration, &workload)?;
+    let granted = &draft.claims.grants(&proxy.identity).services;
+    let granted = granted.iter().map(String::as_str).collect::<Vec<_>>().join(",");
+    let annotations = [(REGISTERED_BY, proxy.name.clone()), (GRANTED_SERVICES, granted)];
+    let annotations = annotations.into_iter().filter(|(_, value)| !value.is_empty());
+    workload.metadata.annotations = annotations.map(|(key, value)| (key.to_owned(), value)).collect();
+    let resource = Resource::Workload(workload);
     let key = resource.key();
-    let is_owner = draft.owners.get(&registration.name) == Some(proxy);
+    let is_owner = draft.owners.get(&registration.name()) == Some(proxy);
     let action = draft.store(resource, Some(proxy.clone()))?;
     if !is_owner {
-        draft.owners.insert(registration.name.clone(), proxy.clone());
+        draft.owners.insert(registration.name(), proxy.clone());
         if action == Action::Unchanged {
             draft.record(&key, Some(proxy.clone()))?;
         }
@@ -63,10 +55,12 @@ pub(in crate::hub) fn put_registered(
     Ok(())
 }
 
-/// Takes a registered workload out of the world. The service that was made for it stays: routes may name it.
+/// Takes a registered workload out of the world; its name stays its account's. The service that was made for it stays:
+/// routes may name it.
 pub(in crate::hub) fn remove_registered(draft: &mut Draft, name: &ObjectName) -> Result<(), StoreError> {
     let key = ObjectKey::new(Kind::Workload, &name.namespace, &name.name);
     draft.owners.remove(name);
+    draft.claim(|draft| draft.claims.leave(name, crate::now_unix()));
     if draft.world.remove(&key).is_some() {
         draft.writes.push(Write::DeleteObject { key: super::store_key(&key) });
         draft.changed = true;
@@ -75,25 +69,69 @@ pub(in crate::hub) fn remove_registered(draft: &mut Draft, name: &ObjectName) ->
     Ok(())
 }
 
+/// Refuses labels by which a service would select a workload that its account may not put there.
+fn may_be_selected(
+    draft: &Draft,
+    proxy: &ProxyKey,
+    registration: &Registration,
+    workload: &Object<WorkloadSpec>,
+) -> Result<(), RegisterError> {
+    let account = proxy.identity.service_account();
+    let grants = draft.claims.grants(&proxy.identity);
+    for service in draft.world.selecting(workload) {
+        if grants.may_stand_behind(account, &service.metadata.name, Some(service)) {
+            continue;
+        }
+        let labels: Vec<_> = service.spec.selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let reason = format!(
+            "{} would put it behind Service {}, where account {} may not stand: {}",
+            labels.join(","),
+            service.name(),
+            proxy.identity,
+            how_to_grant(&service.metadata.name, account)
+        );
+        return Err(RegisterError::NotGranted { name: registration.name(), field: Field::Labels, reason });
+    }
+    Ok(())
+}
+
+fn how_to_grant(service: &str, account: &str) -> String {
+    format!(
+        "join with a token that grants it (weft token create --service {service}), or list {account} in the Service's \
+         annotation {ACCOUNTS}"
+    )
+}
+
 /// The labels that make the workload one of the service's, which is made where it is missing.
 fn stand_behind(
     draft: &mut Draft,
     registration: &Registration,
+    proxy: &ProxyKey,
     service: &str,
 ) -> Result<BTreeMap<String, String>, RegisterError> {
-    let name = ObjectName::new(registration.name.namespace.clone(), service);
-    let invalid = |reason: String| RegisterError::Invalid { name: registration.name.clone(), reason };
-    let mut labels = registration.labels.clone();
+    let name = ObjectName::new(registration.name().namespace, service);
+    let refused = |reason: String| RegisterError::Invalid { name: registration.name(), field: Field::Service, reason };
+    let account = proxy.identity.service_account();
+    let existing = draft.world.service(&name);
+    if !draft.claims.grants(&proxy.identity).may_stand_behind(account, service, existing) {
+        let reason = format!(
+            "account {} may not stand behind Service {name}: {}",
+            proxy.identity,
+            how_to_grant(service, account)
+        );
+        return Err(RegisterError::NotGranted { name: registration.name(), field: Field::Service, reason });
+    }
+    let mut labels = registration.workload().metadata.labels.clone();
     labels.entry(APP_LABEL.to_owned()).or_insert_with(|| service.to_owned());
     labels.insert(SERVICE_LABEL.to_owned(), service.to_owned());
-    if let Some(existing) = draft.world.service(&name) {
+    if let Some(existing) = existing {
         if existing.spec.selector.is_empty() {
-            return Err(invalid(format!("Service {name} selects nothing: give it a selector")));
+            return Err(refused(format!("Service {name} selects nothing: give it a selector")));
         }
         for (label, value) in &existing.spec.selector {
             let have = labels.entry(label.clone()).or_insert_with(|| value.clone());
             if have != value {
-                return Err(invalid(format!(
+                return Err(refused(format!(
                     "Service {name} selects {label}={value}, the workload has {label}={have}"
                 )));
             }
@@ -102,17 +140,17 @@ fn stand_behind(
     }
     let spec = ServiceSpec {
         selector: BTreeMap::from([(SERVICE_LABEL.to_owned(), service.to_owned())]),
-        ports: service_ports(registration),
+        ports: service_ports(&registration.workload().spec.ports),
         ..ServiceSpec::default()
     };
-    let annotations = BTreeMap::from([("weft.dev/made-for".to_owned(), registration.name.to_string())]);
+    let annotations = BTreeMap::from([("weft.dev/made-for".to_owned(), registration.name().to_string())]);
     let metadata = Metadata { annotations, ..named(&name) };
     draft.store(Resource::Service(Object { metadata, spec }), None)?;
     Ok(labels)
 }
 
 /// Every port of the app, and port 80 for the first that speaks HTTP.
-fn service_ports(registration: &Registration) -> Vec<PortSpec> {
+fn service_ports(own: &[WorkloadPortSpec]) -> Vec<PortSpec> {
     let port = |name: String, port: u16, target: u16, protocol: Protocol| PortSpec {
         name: Some(name),
         port,
@@ -126,11 +164,10 @@ fn service_ports(registration: &Registration) -> Vec<PortSpec> {
         },
         node_port: Default::default(),
     };
-    let mut ports: Vec<_> =
-        registration.ports.iter().map(|p| port(format!("port-{}", p.port), p.port, p.port, p.protocol)).collect();
+    let mut ports: Vec<_> = own.iter().map(|p| port(format!("port-{}", p.port), p.port, p.port, p.protocol)).collect();
     let speaks_http = |protocol| matches!(protocol, Protocol::Http | Protocol::Grpc | Protocol::Auto);
-    let first = registration.ports.iter().find(|p| speaks_http(p.protocol));
-    if let Some(first) = first.filter(|_| registration.ports.iter().all(|p| p.port != HTTP_PORT)) {
+    let first = own.iter().find(|p| speaks_http(p.protocol));
+    if let Some(first) = first.filter(|_| own.iter().all(|p| p.port != HTTP_PORT)) {
         ports.insert(0, port("web".to_owned(), HTTP_PORT, first.port, first.protocol));
     }
     ports

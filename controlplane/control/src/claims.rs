@@ -1,0 +1,178 @@
+//! What accounts may claim for themselves: services to stand behind, labels and addresses by the grants of their join
+//! tokens, and the names of workloads by having had them first. Decisions only; the hub keeps and publishes them.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use weft_policy::bundle::ObjectName;
+use weft_policy::identity::SpiffeId;
+use weft_policy::resource::{Object, ServiceSpec};
+
+/// Names that one account may keep from others while it doesn't use them.
+pub const MAX_NAMES: usize = 1_024;
+
+/// What an account was granted beside the services that its name and their annotations give it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Grants {
+    /// Names of services of its namespace.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub services: BTreeSet<String>,
+    /// Labels, by whose force it stands behind what selects by them alone.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub labels: BTreeSet<(String, String)>,
+    /// Ranges that its workloads may be in, wherever their proxies speak from.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub addresses: BTreeSet<IpNet>,
+}
+
+impl Grants {
+    pub fn is_empty(&self) -> bool {
+        self.services.is_empty() && self.labels.is_empty() && self.addresses.is_empty()
+    }
+
+    fn extend(&mut self, other: &Self) {
+        self.services.extend(other.services.iter().cloned());
+        self.labels.extend(other.labels.iter().cloned());
+        self.addresses.extend(other.addresses.iter().copied());
+    }
+
+    /// Whether workloads of `account` may stand behind a service; `existing` where there is one of that name.
+    pub fn may_stand_behind(&self, account: &str, name: &str, existing: Option<&Object<ServiceSpec>>) -> bool {
+        let lists = |service: &Object<ServiceSpec>| service.accounts().any(|listed| listed == account);
+        let by_labels = |service: &Object<ServiceSpec>| {
+            let selector = &service.spec.selector;
+            !selector.is_empty()
+                && selector.iter().all(|(key, value)| self.labels.contains(&(key.clone(), value.clone())))
+        };
+        name == account
+            || self.services.contains(name)
+            || existing.is_some_and(|service| lists(service) || by_labels(service))
+    }
+
+    /// Whether a range that holds the address was granted.
+    pub fn has_address(&self, address: IpAddr) -> bool {
+        self.addresses.iter().any(|range| range.contains(&address))
+    }
+}
+
+/// As an audit entry tells them, each after a blank.
+impl fmt::Display for Grants {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.services.iter().try_for_each(|service| write!(f, " service={service}"))?;
+        self.labels.iter().try_for_each(|(key, value)| write!(f, " label={key}={value}"))?;
+        self.addresses.iter().try_for_each(|range| write!(f, " address={range}"))
+    }
+}
+
+/// Whose a name is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NameClaim {
+    pub identity: SpiffeId,
+    /// When its workload left; `None` while there is one.
+    pub released_unix: Option<i64>,
+}
+
+/// All claims; as they are stored under their keys.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Claims {
+    grants: BTreeMap<SpiffeId, Grants>,
+    names: BTreeMap<ObjectName, NameClaim>,
+}
+
+/// One claim, as it is stored.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClaimRecord {
+    Grants { identity: SpiffeId, grants: Grants },
+    Name { name: ObjectName, claim: NameClaim },
+}
+
+/// A claim that changed: its key, and its record unless it ended.
+pub type ClaimChange = (String, Option<ClaimRecord>);
+
+impl Claims {
+    pub fn load(records: impl IntoIterator<Item = ClaimRecord>) -> Self {
+        let mut claims = Self::default();
+        for record in records {
+            match record {
+                ClaimRecord::Grants { identity, grants } => drop(claims.grants.insert(identity, grants)),
+                ClaimRecord::Name { name, claim } => drop(claims.names.insert(name, claim)),
+            }
+        }
+        claims
+    }
+
+    pub fn grants(&self, identity: &SpiffeId) -> &Grants {
+        static NONE: Grants = Grants { services: BTreeSet::new(), labels: BTreeSet::new(), addresses: BTreeSet::new() };
+        self.grants.get(identity).unwrap_or(&NONE)
+    }
+
+    /// Adds to what an account was granted. `None` where it had it all.
+    pub fn grant(&mut self, identity: &SpiffeId, more: &Grants) -> Option<ClaimChange> {
+        let mut grants = self.grants(identity).clone();
+        grants.extend(more);
+        if grants == *self.grants(identity) {
+            return None;
+        }
+        self.grants.insert(identity.clone(), grants.clone());
+        Some((format!("grants/{identity}"), Some(ClaimRecord::Grants { identity: identity.clone(), grants })))
+    }
+
+    /// The account that a name belongs to, with the time that its workload left, if it did.
+    pub fn holder(&self, name: &ObjectName) -> Option<&NameClaim> {
+        self.names.get(name)
+    }
+
+    /// The name is in use by the account.
+    pub fn take(&mut self, name: &ObjectName, identity: &SpiffeId) -> Option<ClaimChange> {
+        let claim = NameClaim { identity: identity.clone(), released_unix: None };
+        if self.names.get(name) == Some(&claim) {
+            return None;
+        }
+        self.names.insert(name.clone(), claim.clone());
+        Some((key_of(name), Some(ClaimRecord::Name { name: name.clone(), claim })))
+    }
+
+    /// The workload of that name left: the name stays its account's for a while.
+    pub fn leave(&mut self, name: &ObjectName, now_unix: i64) -> Option<ClaimChange> {
+        let claim = self.names.get_mut(name)?;
+        claim.released_unix = Some(now_unix);
+        let claim = claim.clone();
+        Some((key_of(name), Some(ClaimRecord::Name { name: name.clone(), claim })))
+    }
+
+    /// Whoever asks next may have the name.
+    pub fn free(&mut self, name: &ObjectName) -> Option<ClaimChange> {
+        self.names.remove(name).map(|_| (key_of(name), None))
+    }
+
+    /// Ends claims to unused names: those that left before `before_unix`, and the oldest over each account's bound.
+    pub fn sweep(&mut self, before_unix: i64) -> Vec<ClaimChange> {
+        let mut unused: BTreeMap<&SpiffeId, Vec<(i64, &ObjectName)>> = BTreeMap::new();
+        for (name, claim) in &self.names {
+            if let Some(released) = claim.released_unix {
+                unused.entry(&claim.identity).or_default().push((released, name));
+            }
+        }
+        let mut ended = Vec::new();
+        for names in unused.values_mut() {
+            names.sort_unstable();
+            let over = names.len().saturating_sub(MAX_NAMES);
+            let is_over =
+                |(index, (released, _)): &(usize, &(i64, &ObjectName))| *index < over || *released < before_unix;
+            ended.extend(names.iter().enumerate().filter(is_over).map(|(_, (_, name))| (*name).clone()));
+        }
+        ended.iter().filter_map(|name| self.free(name)).collect()
+    }
+}
+
+fn key_of(name: &ObjectName) -> String {
+    format!("name/{name}")
+}
