@@ -5,6 +5,7 @@ mod assemble;
 mod changes;
 mod http_only;
 mod problems;
+mod protection;
 mod select;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -14,6 +15,7 @@ pub use crate::delta::{Delta, Key, diff, endpoint_removals};
 pub use assemble::{AUTHZ_ATTACHMENT, bundle_for};
 pub use changes::{Action, Change, diff_world, text_diff};
 pub use problems::{Condition, ParentStatus, Problem, Severity, route_status};
+pub use protection::{Loss, losses, policy_status};
 pub use select::selects;
 pub use world::{Entry, World};
 

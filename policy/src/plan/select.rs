@@ -2,7 +2,7 @@
 
 use crate::bundle::ObjectName;
 use crate::resource::core::{ACCOUNTS, GRANTED_SERVICES, REGISTERED_BY};
-use crate::resource::{Metadata, Object, ROOT_NAMESPACE, ServiceSpec, TargetKind, TargetRef, WorkloadSpec};
+use crate::resource::{Kind, Metadata, Object, ROOT_NAMESPACE, ServiceSpec, TargetKind, TargetRef, WorkloadSpec};
 
 use super::World;
 
@@ -51,11 +51,25 @@ pub(super) fn holds_for(
     targets.iter().any(|target| match target.kind {
         TargetKind::Workload => policy.namespace == own.namespace && target.name == own.name,
         TargetKind::Service => {
-            let service = world.service(&ObjectName::new(policy.namespace.clone(), target.name.clone()));
-            service.is_some_and(|service| selects(service, workload))
+            let name = ObjectName::new(policy.namespace.clone(), target.name.clone());
+            match world.service(&name) {
+                Some(service) => selects(service, workload),
+                // Whom it selects is not known, so that it may be anybody of its namespace.
+                None => policy.namespace == own.namespace && world.is_unreadable(Kind::Service, &name),
+            }
         }
         TargetKind::Namespace => {
             target.name == own.namespace && (policy.namespace == own.namespace || policy.namespace == ROOT_NAMESPACE)
         }
     })
+}
+
+/// The target is not there, as far as one can tell.
+pub(super) fn is_missing(world: &World, policy: &Metadata, target: &TargetRef) -> bool {
+    let name = ObjectName::new(policy.namespace.clone(), target.name.clone());
+    match target.kind {
+        TargetKind::Service => world.service(&name).is_none() && !world.is_unreadable(Kind::Service, &name),
+        TargetKind::Workload => world.workload(&name).is_none(),
+        TargetKind::Namespace => false,
+    }
 }

@@ -1,6 +1,6 @@
 //! All resources at one revision.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -30,11 +30,13 @@ pub struct World {
     /// The control plane's own: identities are made of it.
     pub trust_domain: TrustDomain,
     objects: BTreeMap<ObjectKey, Arc<Entry>>,
+    /// Objects that exist and can't be read: what restricts by them fails closed.
+    unreadable: Arc<BTreeSet<ObjectKey>>,
 }
 
 impl World {
     pub fn new(trust_domain: TrustDomain) -> Self {
-        Self { trust_domain, objects: BTreeMap::new() }
+        Self { trust_domain, ..Self::default() }
     }
 
     pub fn get(&self, key: &ObjectKey) -> Option<&Entry> {
@@ -63,6 +65,21 @@ impl World {
         self.objects.insert(entry.resource.key(), Arc::new(entry));
     }
 
+    /// The store holds an object that can't be read; until another takes its place it is known by its key alone.
+    pub fn note_unreadable(&mut self, key: ObjectKey) {
+        Arc::make_mut(&mut self.unreadable).insert(key);
+    }
+
+    pub(crate) fn is_unreadable(&self, kind: Kind, name: &ObjectName) -> bool {
+        !self.unreadable.is_empty() && self.unreadable.contains(&ObjectKey::new(kind, &name.namespace, &name.name))
+    }
+
+    fn is_read_again(&mut self, key: &ObjectKey) {
+        if self.unreadable.contains(key) {
+            Arc::make_mut(&mut self.unreadable).remove(key);
+        }
+    }
+
     /// Creates or changes an object at `revision`; `uid` is used only where it is new. What is the same stays untouched.
     pub fn put(&mut self, resource: Resource, revision: Revision, uid: &str) -> Action {
         let key = resource.key();
@@ -78,11 +95,13 @@ impl World {
                 (Entry { resource, uid, generation: 1, created: revision, modified: revision }, Action::Created)
             }
         };
+        self.is_read_again(&key);
         self.objects.insert(key, Arc::new(entry));
         action
     }
 
     pub fn remove(&mut self, key: &ObjectKey) -> Option<Arc<Entry>> {
+        self.is_read_again(key);
         self.objects.remove(key)
     }
 
@@ -127,6 +146,14 @@ impl World {
         workload: &'w Object<WorkloadSpec>,
     ) -> impl Iterator<Item = &'w Object<ServiceSpec>> {
         self.services().filter(|service| super::selects(service, workload))
+    }
+
+    /// The workloads that stand behind a service.
+    pub fn standing_behind<'w>(
+        &'w self,
+        service: &'w Object<ServiceSpec>,
+    ) -> impl Iterator<Item = &'w Object<WorkloadSpec>> {
+        super::select::selected_by(self, service)
     }
 
     pub(crate) fn workloads(&self) -> impl Iterator<Item = &Object<WorkloadSpec>> {

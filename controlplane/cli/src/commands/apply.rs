@@ -24,6 +24,9 @@ pub(crate) struct ApplyArgs {
     /// Return when every proxy concerned has it, or say which has not and why (status 1).
     #[arg(long, value_name = "TIME", value_parser = values::duration)]
     wait: Option<Duration>,
+    /// Apply also what takes protection away from a workload; the audit log says so.
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
@@ -33,7 +36,7 @@ pub(crate) struct ApplyArgs {
 pub(crate) async fn run(args: ApplyArgs) -> Outcome {
     let manifests = manifests::read(&args.files)?;
     let client = args.access.client()?;
-    let answer = submit(&client, manifests.to_json()?, false).await?;
+    let answer = submit(&client, manifests.to_json()?, Submit { force: args.force, ..Submit::default() }).await?;
     let text = output::structured(args.output.format, &answer)?;
     output::print(&text.unwrap_or_else(|| summary(&answer)));
     match args.wait {
@@ -42,21 +45,38 @@ pub(crate) async fn run(args: ApplyArgs) -> Outcome {
     }
 }
 
-/// One apply or, with `dry_run`, only its plan. What works, but perhaps not as meant, is told on stderr.
-pub(crate) async fn submit(client: &Client, documents: Vec<Value>, dry_run: bool) -> Result<Value, Failure> {
-    let answer = client.post("/apply", &json!({"documents": documents, "dry_run": dry_run})).await?;
+/// How documents are applied.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Submit {
+    /// Only the plan of it.
+    pub(crate) dry_run: bool,
+    pub(crate) force: bool,
+}
+
+/// One apply or only its plan. What works, but perhaps not as meant, is told on stderr.
+pub(crate) async fn submit(client: &Client, documents: Vec<Value>, how: Submit) -> Result<Value, Failure> {
+    let mut request = json!({"documents": documents, "dry_run": how.dry_run});
+    // A control plane of an older release doesn't know it.
+    if how.force {
+        request["force"] = json!(true);
+    }
+    let answer = client.post("/apply", &request).await?;
     warnings(&answer).for_each(|warning| output::complain(&warning));
     Ok(answer)
 }
 
-/// Of the objects that were given; others' are told where they are given.
+/// Of the objects that were given, and what would be refused; others' are told where they are given.
 fn warnings(answer: &Value) -> impl Iterator<Item = String> {
     let list = |key: &str| answer[key].as_array().into_iter().flatten();
     let given: Vec<String> = list("changes").map(object).collect();
-    list("problems").filter(move |problem| given.contains(&object(problem))).map(|problem| {
-        let (key, message) = (text_at(problem, &["key"]), text_at(problem, &["message"]));
-        format!("warning: {}: {key}: {message}", object(problem))
-    })
+    let is_refused = |problem: &Value| problem["severity"] == "error";
+    list("problems").filter(move |problem| is_refused(problem) || given.contains(&object(problem))).map(
+        move |problem| {
+            let (key, message) = (text_at(problem, &["key"]), text_at(problem, &["message"]));
+            let severity = if is_refused(problem) { "refused without --force" } else { "warning" };
+            format!("{severity}: {}: {key}: {message}", object(problem))
+        },
+    )
 }
 
 /// The objects that an apply was given, changed or not, as `namespace/name`.

@@ -32,6 +32,9 @@ pub(crate) struct DeleteArgs {
     /// What is not there counts as deleted.
     #[arg(long)]
     ignore_not_found: bool,
+    /// Delete also what a policy needs to protect a workload; the audit log says so.
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     access: AccessArgs,
 }
@@ -41,7 +44,7 @@ pub(crate) async fn run(args: DeleteArgs) -> Outcome {
     let client = args.access.client()?;
     let mut answer = Answer::Yes;
     for target in targets {
-        match delete(&client, &target).await {
+        match delete(&client, &target, args.force).await {
             Ok(Some(deleted)) => {
                 output::say(&format!("{target} deleted (revision {})", output::text_at(&deleted, &["revision"])));
             }
@@ -70,8 +73,9 @@ fn targets(args: &DeleteArgs) -> Result<Vec<Target>, Failure> {
 }
 
 /// `None` where there is no such object.
-async fn delete(client: &Client, target: &Target) -> Result<Option<Value>, Failure> {
-    match client.delete(&target.path()).await {
+async fn delete(client: &Client, target: &Target, force: bool) -> Result<Option<Value>, Failure> {
+    let path = target.path();
+    match client.delete(&if force { format!("{path}?force=true") } else { path }).await {
         Ok(value) => Ok(Some(value)),
         Err(crate::api::Error::Refused(refusal)) if refusal.status == 404 => Ok(None),
         Err(error) => Err(error.into()),

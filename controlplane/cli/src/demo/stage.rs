@@ -240,7 +240,7 @@ impl Stage {
         let documents = weft_policy::manifest::parse("demo", manifests)
             .map_err(|errors| Failure::Refused(crate::manifests::describe(&errors)))?;
         let documents = crate::manifests::Manifests { documents, files: 1 }.to_json()?;
-        Ok(apply::revision(&apply::submit(&self.api()?, documents, false).await?)?)
+        Ok(apply::revision(&apply::submit(&self.api()?, documents, apply::Submit::default()).await?)?)
     }
 
     pub(super) fn access(&self) -> Access {

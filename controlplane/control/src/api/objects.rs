@@ -8,11 +8,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use weft_policy::explain::{Query as ExplainQuery, explain};
 use weft_policy::manifest::from_json;
-use weft_policy::plan::{Entry, Problem, route_status};
+use weft_policy::plan::{Entry, Problem, policy_status, route_status};
 use weft_policy::resource::{Kind, ObjectKey, Resource};
 
 use super::{ApiError, Body, Caller, Detail, Endpoint, Query};
-use crate::hub::{Applied, ApplyError, Hub, Published};
+use crate::hub::{Applied, ApplyError, How, Hub, Published};
 use crate::token::{Permission, Role};
 
 /// Stands for the namespace of kinds that have none.
@@ -45,7 +45,8 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             Some(Permission::Change),
             "Deletes one resource",
             axum::routing::delete(delete),
-        ),
+        )
+        .query(&[("force", "true: also where that takes protection away")]),
         Endpoint::new(
             "post",
             "/api/v1/apply",
@@ -106,8 +107,10 @@ async fn delete(
     State(hub): State<Arc<Hub>>,
     Extension(caller): Extension<Caller>,
     Path((kind, namespace, name)): Path<(String, String, String)>,
+    Query(query): Query<DeleteQuery>,
 ) -> Result<Json<Value>, ApiError> {
-    let revision = hub.delete(&caller.actor(), parse_key(&kind, &namespace, &name)?).await?;
+    let how = if query.force { How::Forced } else { How::Safely };
+    let revision = hub.delete(&caller.actor(), parse_key(&kind, &namespace, &name)?, how).await?;
     Ok(Json(json!({ "revision": revision.0 })))
 }
 
@@ -117,6 +120,16 @@ struct ApplyRequest {
     documents: Vec<Value>,
     #[serde(default)]
     dry_run: bool,
+    /// Also where it takes protection away.
+    #[serde(default)]
+    force: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DeleteQuery {
+    #[serde(default)]
+    force: bool,
 }
 
 async fn apply(
@@ -136,7 +149,12 @@ async fn apply(
     }
     let resources = parse_documents(request.documents)?;
     let keys: Vec<_> = resources.iter().map(Resource::key).collect();
-    match hub.apply(&caller.actor(), resources, request.dry_run).await {
+    let how = match (request.dry_run, request.force) {
+        (true, _) => How::DryRun,
+        (false, true) => How::Forced,
+        (false, false) => How::Safely,
+    };
+    match hub.apply(&caller.actor(), resources, how).await {
         Ok(applied) => Ok(Json(report(&applied))),
         Err(ApplyError::Unsound(problems)) => Err(unsound(problems, &keys)),
         Err(error) => Err(error.into()),
@@ -223,12 +241,11 @@ fn status(hub: &Hub, published: &Published, key: &ObjectKey, stored: &Entry) -> 
             let connected = hub.registry().is_connected(owner);
             Some(json!({ "registeredBy": owner.name, "identity": owner.identity.to_string(), "connected": connected }))
         }
-        Resource::Namespace(_)
-        | Resource::Mesh(_)
-        | Resource::Service(_)
-        | Resource::Filter(_)
-        | Resource::FilterPolicy(_)
-        | Resource::AccessPolicy(_) => None,
+        Resource::FilterPolicy(_) | Resource::AccessPolicy(_) => {
+            let conditions = policy_status(&published.world, key.kind, stored.resource.metadata());
+            Some(json!({ "conditions": conditions }))
+        }
+        Resource::Namespace(_) | Resource::Mesh(_) | Resource::Service(_) | Resource::Filter(_) => None,
     }
 }
 
@@ -261,6 +278,14 @@ impl From<ApplyError> for ApiError {
             ApplyError::NotFound(_) => Self::not_found(error.to_string()),
             ApplyError::Registered { .. } => Self::conflict(error.to_string()),
             ApplyError::Unsound(problems) => unsound(problems, &[]),
+            ApplyError::Unprotects(ref losses) => {
+                let details = losses.iter().map(|loss| Detail {
+                    key: "spec.targetRefs".to_owned(),
+                    message: loss.to_string(),
+                    ..Detail::default()
+                });
+                Self::refused(error.to_string()).with_details(details.collect())
+            }
             ApplyError::Refused(_) => Self::refused(error.to_string()),
             ApplyError::Store(error) => error.into(),
         }

@@ -75,7 +75,8 @@ fn schemas() -> Value {
         } } },
         "Apply": { "type": "object", "required": ["documents"], "properties": {
             "documents": { "type": "array", "items": { "type": "object" } },
-            "dry_run": { "type": "boolean", "default": false }
+            "dry_run": { "type": "boolean", "default": false },
+            "force": { "type": "boolean", "default": false, "description": "also where it takes protection away" }
         } },
         "Explain": { "type": "object", "required": ["from", "to"], "properties": {
             "from": { "type": "string", "description": "namespace/service-account" },

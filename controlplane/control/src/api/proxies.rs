@@ -18,6 +18,8 @@ use crate::token::Permission;
 
 /// The longest that a status call waits.
 const MAX_WAIT: Duration = Duration::from_secs(300);
+/// Proxies that went away are waited for no longer than the registry says.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
@@ -92,7 +94,7 @@ async fn status(
         }
         tokio::select! {
             _ = changes.changed() => {}
-            () = tokio::time::sleep_until(deadline) => {}
+            () = tokio::time::sleep_until(deadline.min(Instant::now() + LOOK_AGAIN)) => {}
             () = hub.stopping() => return Ok(Json(report(wanted, &proxies))),
         }
     }
@@ -100,7 +102,7 @@ async fn status(
 
 /// A proxy that is gone for good gets no revision and is no reason to wait.
 fn is_concerned(proxy: &ProxyStatus) -> bool {
-    proxy.state != SyncState::Disconnected || proxy.is_expected
+    proxy.state != SyncState::Disconnected || proxy.is_awaited
 }
 
 /// Nobody is left to wait for: each proxy has it or has refused it.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use weft_policy::bundle::{ObjectName, Revision};
 use weft_policy::identity::{SpiffeId, TrustDomain};
 use weft_policy::manifest::to_yaml;
-use weft_policy::plan::{Action, Change, Entry, Problem, Severity, World, selects, text_diff};
+use weft_policy::plan::{Action, Change, Entry, Loss, Problem, Severity, World, losses, selects, text_diff};
 use weft_policy::resource::{Kind, ObjectKey, ROOT_NAMESPACE, Resource};
 
 pub(super) use self::made::{put_filter, put_registered, remove_registered};
@@ -37,6 +37,17 @@ pub struct Applied {
     pub problems: Vec<Problem>,
 }
 
+/// What becomes of a change that takes protection away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// It is refused.
+    Safely,
+    /// It is made.
+    Forced,
+    /// Nothing is made, everything is told.
+    DryRun,
+}
+
 /// Why nothing was applied or deleted.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
@@ -46,11 +57,16 @@ pub enum ApplyError {
     Registered { key: ObjectKey, owner: Box<ProxyKey> },
     #[error("{0}")]
     Refused(String),
+    #[error("{}", told(.0))]
+    Unprotects(Vec<Loss>),
     #[error("the world would not be sound: {}", first(.0))]
     Unsound(Vec<Problem>),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
+
+/// So many of a change's losses are named in the audit log.
+const AUDITED: usize = 32;
 
 impl Hub {
     /// Applies all of `resources` or none. A dry run changes nothing and says what would change.
@@ -58,8 +74,9 @@ impl Hub {
         self: &Arc<Self>,
         actor: &str,
         resources: Vec<Resource>,
-        dry_run: bool,
+        how: How,
     ) -> Result<Applied, ApplyError> {
+        let dry_run = how == How::DryRun;
         let versions = self.filter_versions().await?;
         self.change(move |draft| {
             let before = Revision(draft.revision.0 - 1);
@@ -71,10 +88,12 @@ impl Hub {
             }
             let mut problems = draft.sound(&known)?;
             problems.extend(draft.admit_selected(actor, &before_world, &changes));
+            let losses = losses(&before_world, &draft.world);
+            problems.extend(draft.unprotect(&losses, how)?);
             let touched = changes.iter().filter(|change| change.action != Action::Unchanged);
             let names: Vec<_> = touched.map(|change| change.object.to_string()).collect();
             if draft.changed {
-                draft.audit(actor, "apply", names.join(", "), String::new());
+                draft.audit(actor, "apply", names.join(", "), forced_detail(&losses));
             }
             let revision = if draft.changed && !dry_run { draft.revision } else { before };
             if dry_run {
@@ -86,13 +105,17 @@ impl Hub {
     }
 
     /// Deletes one object; gives the revision without it.
-    pub async fn delete(self: &Arc<Self>, actor: &str, key: ObjectKey) -> Result<Revision, ApplyError> {
+    pub async fn delete(self: &Arc<Self>, actor: &str, key: ObjectKey, how: How) -> Result<Revision, ApplyError> {
+        let hub = self.clone();
         self.change(move |draft| {
             if draft.free_name(actor, &key) {
                 return Ok(Revision(draft.revision.0 - 1));
             }
+            if draft.remove_suspect(&hub, actor, &key)? {
+                return Ok(draft.revision);
+            }
             draft.owned(&key)?;
-            let known = errors(&draft.world);
+            let (known, before) = (errors(&draft.world), draft.world.clone());
             let was_unreadable = draft.set_aside(&store_key(&key));
             if draft.world.remove(&key).is_none() && !was_unreadable {
                 return Err(ApplyError::NotFound(key));
@@ -102,10 +125,12 @@ impl Hub {
                 return Err(ApplyError::Refused(format!("{key} is not empty: delete what is in it first")));
             }
             draft.sound(&known)?;
+            let losses = losses(&before, &draft.world);
+            draft.unprotect(&losses, how)?;
             draft.writes.push(Write::DeleteObject { key: store_key(&key) });
             draft.changed = true;
             draft.removal = true;
-            draft.audit(actor, "delete", key.to_string(), String::new());
+            draft.audit(actor, "delete", key.to_string(), forced_detail(&losses));
             Ok(draft.revision)
         })
         .await
@@ -159,6 +184,21 @@ impl Draft {
         if new.is_empty() { Ok(warnings) } else { Err(ApplyError::Unsound(new)) }
     }
 
+    /// Refuses to take protection away, unless that is what somebody wants; a dry run tells of it only.
+    fn unprotect(&mut self, losses: &[Loss], how: How) -> Result<Vec<Problem>, ApplyError> {
+        let problem = |loss: &Loss| Problem {
+            object: loss.policy.clone(),
+            key: "spec.targetRefs".to_owned(),
+            message: loss.to_string(),
+            severity: Severity::Error,
+        };
+        match how {
+            How::Safely if !losses.is_empty() => Err(ApplyError::Unprotects(losses.to_vec())),
+            How::Safely | How::Forced => Ok(Vec::new()),
+            How::DryRun => Ok(losses.iter().map(problem).collect()),
+        }
+    }
+
     /// Ends the claim of an account to the name of a workload that is not there. True where there was one.
     fn free_name(&mut self, actor: &str, key: &ObjectKey) -> bool {
         let is_unused = key.kind == Kind::Workload && self.world.get(key).is_none();
@@ -167,6 +207,17 @@ impl Draft {
             self.audit(actor, "workload.free", key.to_string(), String::new());
         }
         freed
+    }
+
+    /// Takes out a registered workload whose proxy is not connected, as its operator wants. True where it is one.
+    fn remove_suspect(&mut self, hub: &Hub, actor: &str, key: &ObjectKey) -> Result<bool, ApplyError> {
+        let name = key.object_name();
+        let owner = (key.kind == Kind::Workload).then(|| self.owners.get(&name).cloned()).flatten();
+        let Some(_) = owner.filter(|owner| !hub.registry().is_connected(owner)) else { return Ok(false) };
+        remove_registered(self, &name)?;
+        self.claim(|draft| draft.claims.free(&name));
+        self.audit(actor, "delete", key.to_string(), String::new());
+        Ok(true)
     }
 
     /// Grants the accounts of registered workloads what an operator's Service selects from now on, and says so.
@@ -212,6 +263,21 @@ pub(super) fn errors(world: &World) -> Vec<Problem> {
     world.validate().into_iter().filter(|problem| problem.severity == Severity::Error).collect()
 }
 
+fn told(losses: &[Loss]) -> String {
+    let first = losses.first().map(ToString::to_string).unwrap_or_default();
+    match losses.len() {
+        0 | 1 => format!("{first}; --force does it all the same"),
+        more => format!("{first}, and {} more; --force does it all the same", more - 1),
+    }
+}
+
+/// What a forced change opened, for the audit log.
+fn forced_detail(losses: &[Loss]) -> String {
+    let opened = losses.iter().take(AUDITED).map(|loss| format!("{} from {}", loss.workload, loss.policy));
+    let opened: Vec<_> = opened.collect();
+    if opened.is_empty() { String::new() } else { format!("forced; unprotected: {}", opened.join(", ")) }
+}
+
 fn first(problems: &[Problem]) -> String {
     let text = |problem: &Problem| match problem.key.as_str() {
         "" => format!("{}: {}", problem.object, problem.message),
@@ -248,6 +314,9 @@ pub(super) fn load(store: &Store, trust_domain: &TrustDomain) -> Result<Publishe
             owners.insert(record.entry.resource.key().object_name(), owner);
         }
         world.insert(record.entry);
+    }
+    for key in rows.unreadable.iter().filter_map(|unreadable| object_key(&unreadable.key)) {
+        world.note_unreadable(key);
     }
     for entry in rows.unreadable.iter().filter_map(|unreadable| made::closed_policy(unreadable, revision)) {
         world.insert(entry);
@@ -288,6 +357,13 @@ pub fn current_digest<'w>(world: &'w World, name: &str) -> Option<&'w str> {
 pub(super) fn workload_identity(world: &World, name: &ObjectName) -> Option<SpiffeId> {
     let workload = world.workload(name)?;
     world.trust_domain.workload(&name.namespace, &workload.spec.service_account).ok()
+}
+
+/// The object of a store's key.
+fn object_key(text: &str) -> Option<ObjectKey> {
+    let mut parts = text.splitn(3, '/');
+    let (kind, namespace, name) = (parts.next()?, parts.next()?, parts.next()?);
+    Some(ObjectKey::new(kind.parse().ok()?, namespace, name))
 }
 
 fn store_key(key: &ObjectKey) -> String {

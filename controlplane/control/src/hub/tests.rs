@@ -6,7 +6,7 @@ use std::path::Path;
 use rcgen::{CertificateParams, KeyPair};
 use weft_policy::identity::SpiffeId;
 use weft_policy::manifest;
-use weft_policy::plan::Action;
+use weft_policy::plan::{Action, Severity};
 use weft_policy::registration::{Registration, Told};
 use weft_policy::resource::{Kind, ObjectKey, Resource};
 
@@ -82,12 +82,12 @@ spec: {address: 127.0.0.11, ports: [{port: 8080}], serviceAccount: web}
 async fn an_apply_lands_whole_or_not_at_all() {
     let dir = tempfile::tempdir().unwrap();
     let hub = hub_in(dir.path(), |_| {});
-    let applied = hub.apply("me", resources(SHOP), true).await.unwrap();
+    let applied = hub.apply("me", resources(SHOP), How::DryRun).await.unwrap();
     assert_eq!((applied.revision, applied.changes.len()), (Revision(0), 2));
     assert!(applied.changes[0].diff.contains("+  name: web"), "{}", applied.changes[0].diff);
     assert!(hub.published().world.is_empty(), "a dry run changes nothing");
-    assert_eq!(hub.apply("me", resources(SHOP), false).await.unwrap().revision, Revision(1));
-    let again = hub.apply("me", resources(SHOP), false).await.unwrap();
+    assert_eq!(hub.apply("me", resources(SHOP), How::Safely).await.unwrap().revision, Revision(1));
+    let again = hub.apply("me", resources(SHOP), How::Safely).await.unwrap();
     assert_eq!(again.revision, Revision(1));
     assert!(again.changes.iter().all(|change| change.action == Action::Unchanged));
 
@@ -96,7 +96,7 @@ async fn an_apply_lands_whole_or_not_at_all() {
          spec: {{filter: {{name: nowhere}}}}\n",
         SHOP.replace("127.0.0.11", "127.0.0.12")
     );
-    let error = hub.apply("me", resources(&broken), false).await.unwrap_err();
+    let error = hub.apply("me", resources(&broken), How::Safely).await.unwrap_err();
     assert!(matches!(&error, ApplyError::Unsound(_)), "{error}");
     assert!(error.to_string().contains("nowhere"), "{error}");
     let key = ObjectKey::new(Kind::Workload, "shop", "web-1");
@@ -110,13 +110,13 @@ async fn objects_are_deleted_once_and_namespaces_when_empty() {
     let dir = tempfile::tempdir().unwrap();
     let hub = hub_in(dir.path(), |_| {});
     let namespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n---\n";
-    hub.apply("me", resources(&format!("{namespace}{SHOP}")), false).await.unwrap();
-    let error = hub.delete("me", ObjectKey::new(Kind::Namespace, "", "shop")).await.unwrap_err();
+    hub.apply("me", resources(&format!("{namespace}{SHOP}")), How::Safely).await.unwrap();
+    let error = hub.delete("me", ObjectKey::new(Kind::Namespace, "", "shop"), How::Safely).await.unwrap_err();
     assert!(error.to_string().contains("not empty"), "{error}");
     for (kind, name) in [(Kind::Workload, "web-1"), (Kind::Service, "web"), (Kind::Namespace, "shop")] {
-        hub.delete("me", ObjectKey::new(kind, "shop", name)).await.unwrap();
+        hub.delete("me", ObjectKey::new(kind, "shop", name), How::Safely).await.unwrap();
     }
-    let error = hub.delete("me", ObjectKey::new(Kind::Service, "shop", "web")).await.unwrap_err();
+    let error = hub.delete("me", ObjectKey::new(Kind::Service, "shop", "web"), How::Safely).await.unwrap_err();
     assert!(matches!(error, ApplyError::NotFound(_)));
     let actions: Vec<_> = hub.audit(None, 10).await.unwrap().into_iter().map(|(_, e)| e.action).collect();
     assert_eq!(actions, ["delete", "delete", "delete", "apply"]);
@@ -175,7 +175,8 @@ async fn registered_workloads_outlive_a_crash_until_their_grace() {
         assert_eq!(published.revision, Revision(2));
         hub.register(&proxy("p1"), HERE, vec![registration("web-1", "127.0.0.11", Some("web"))]).await.unwrap();
         assert_eq!(hub.published().revision, Revision(2), "the same again is no change");
-        let error = hub.delete("me", ObjectKey::new(Kind::Workload, "shop", "web-1")).await.unwrap_err();
+        enter(&hub, &proxy("p1"));
+        let error = hub.delete("me", ObjectKey::new(Kind::Workload, "shop", "web-1"), How::Safely).await.unwrap_err();
         assert!(error.to_string().contains("lives with the proxy p1"), "{error}");
     }
     let hub = hub_in(dir.path(), |config| config.restart_grace_ms = 50);
@@ -191,10 +192,24 @@ async fn registered_workloads_outlive_a_crash_until_their_grace() {
 }
 
 #[tokio::test]
+async fn an_operator_removes_a_silent_workload() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub_in(dir.path(), |_| {});
+    hub.register(&proxy("p1"), HERE, vec![registration("web-1", "127.0.0.11", Some("web"))]).await.unwrap();
+    hub.delete("me", ObjectKey::new(Kind::Workload, "shop", "web-1"), How::Safely).await.unwrap();
+    let published = hub.published();
+    assert!(published.world.workload(&ObjectName::new("shop", "web-1")).is_none());
+    assert_eq!(published.last_removal, published.revision);
+    assert_eq!(published.claims.holder(&ObjectName::new("shop", "web-1")), None);
+}
+
+#[tokio::test]
 async fn nobody_takes_over_a_workload() {
     let dir = tempfile::tempdir().unwrap();
     let hub = hub_in(dir.path(), |_| {});
-    hub.apply("me", resources(&SHOP.replace("serviceAccount: web", "serviceAccount: other")), false).await.unwrap();
+    hub.apply("me", resources(&SHOP.replace("serviceAccount: web", "serviceAccount: other")), How::Safely)
+        .await
+        .unwrap();
     let error = hub.register(&proxy("p1"), HERE, vec![registration("web-1", "127.0.0.11", None)]).await.unwrap_err();
     assert!(error.to_string().contains("another identity"), "{error}");
     enter(&hub, &proxy("p1"));
@@ -228,7 +243,7 @@ async fn standing_behind_a_service_is_granted() {
     // By the Service.
     let listed = "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: shop, annotations: \
                   {weft.dev/accounts: 'evil'}}\nspec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}\n";
-    hub.apply("me", resources(listed), false).await.unwrap();
+    hub.apply("me", resources(listed), How::Safely).await.unwrap();
     try_behind(Some("web")).await.unwrap();
     let behind = |hub: &Hub| {
         let world = &hub.published().world;
@@ -237,7 +252,7 @@ async fn standing_behind_a_service_is_granted() {
     };
     assert_eq!(behind(&hub), 2);
     // What a Service doesn't list any more leaves it at once; its own account needs no listing.
-    hub.apply("me", resources(&listed.replace("'evil'", "'good'")), false).await.unwrap();
+    hub.apply("me", resources(&listed.replace("'evil'", "'good'")), How::Safely).await.unwrap();
     assert_eq!(behind(&hub), 1);
     let reason = try_behind(Some("web")).await.unwrap_err().to_string();
     assert!(reason.contains("may not stand behind"), "{reason}");
@@ -261,7 +276,7 @@ async fn standing_behind_a_service_is_granted() {
 async fn labels_are_no_way_behind_a_service() {
     let dir = tempfile::tempdir().unwrap();
     let hub = hub_in(dir.path(), |_| {});
-    hub.apply("me", resources(SHOP), false).await.unwrap();
+    hub.apply("me", resources(SHOP), How::Safely).await.unwrap();
     let evil = proxy_of("evil", "evil");
     let labelled = |label: &str| {
         let told = Told {
@@ -279,7 +294,7 @@ async fn labels_are_no_way_behind_a_service() {
     // What an operator's Service selects when it is applied, its accounts may stand behind: the operator is told.
     hub.register(&evil, HERE, labelled("future")).await.unwrap();
     let future = SHOP.split("---").next().unwrap().replace("web", "future");
-    let applied = hub.apply("me", resources(&future), false).await.unwrap();
+    let applied = hub.apply("me", resources(&future), How::Safely).await.unwrap();
     assert!(applied.problems.iter().any(|problem| problem.message.contains("may stand behind it from now on")));
     hub.release(&evil, "test").await;
     hub.register(&evil, HERE, labelled("future")).await.unwrap();
@@ -306,7 +321,7 @@ async fn a_name_stays_its_accounts_while_its_proxy_restarts() {
     assert_eq!(register(&hub, &evil).await.unwrap_err(), gone, "also after a restart");
     register(&hub, &victim).await.unwrap();
     hub.release(&victim, "for good").await;
-    hub.delete("me", ObjectKey::new(Kind::Workload, "shop", "victim")).await.unwrap();
+    hub.delete("me", ObjectKey::new(Kind::Workload, "shop", "victim"), How::Safely).await.unwrap();
     register(&hub, &evil).await.unwrap();
 }
 
@@ -350,6 +365,46 @@ async fn what_an_older_release_registered_keeps_its_name_and_place() {
     assert_eq!(claims(&store, &again).unwrap(), adopted, "once and for all");
 }
 
+/// The shop with a policy that protects its workload, on a hub that has the filter for it.
+async fn guarded(hub: &Arc<Hub>) -> String {
+    let exports = ["configure", "on-connection", "on-request-head", "on-response-head", "on-done"];
+    let bytes = crate::artifact::tests::component(&["weft:filter/log@0.1.0"], &exports);
+    let (signature, key) = crate::artifact::tests::sign(&bytes, 1);
+    let artifact = crate::artifact::Artifact::verify(bytes, &signature, &key).unwrap();
+    let (name, version) = ("authz".to_owned(), "1.0.0".to_owned());
+    hub.publish_filter("me", Publication { name, version, artifact, accept_new_key: false }).await.unwrap();
+    format!(
+        "{SHOP}---\napiVersion: weft.dev/v1alpha1\nkind: AccessPolicy\nmetadata: {{name: guard, namespace: shop}}\n\
+         spec: {{targetRefs: [{{kind: Service, name: web}}], action: Allow, rules: []}}\n"
+    )
+}
+
+#[tokio::test]
+async fn what_takes_protection_away_is_forced_or_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub_in(dir.path(), |_| {});
+    let guarded = guarded(&hub).await;
+    hub.apply("me", resources(&guarded), How::Safely).await.unwrap();
+    let service = || ObjectKey::new(Kind::Service, "shop", "web");
+    let error = hub.delete("me", service(), How::Safely).await.unwrap_err();
+    let opened =
+        "Workload shop/web-1 would no longer be protected by AccessPolicy shop/guard: its target Service shop/web";
+    assert_eq!(error.to_string(), format!("{opened} does not exist; --force does it all the same"));
+    let selector = guarded.replace("selector: {app: web}", "selector: {app: wep}");
+    let error = hub.apply("me", resources(&selector), How::Safely).await.unwrap_err();
+    assert_eq!(error.to_string(), format!("{opened} does not select it any more; --force does it all the same"));
+    let planned = hub.apply("me", resources(&selector), How::DryRun).await.unwrap();
+    assert!(
+        planned.problems.iter().any(|problem| problem.severity == Severity::Error && problem.message.contains(opened))
+    );
+    hub.delete("me", service(), How::Forced).await.unwrap();
+    let (_, audited) = hub.audit(None, 1).await.unwrap().remove(0);
+    assert_eq!(
+        (audited.action.as_str(), audited.detail.as_str()),
+        ("delete", "forced; unprotected: shop/web-1 from AccessPolicy shop/guard")
+    );
+}
+
 #[tokio::test]
 async fn another_trust_domain_is_refused() {
     let dir = tempfile::tempdir().unwrap();
@@ -377,7 +432,7 @@ spec:
   targetRefs: [{kind: Service, name: web}]
   rules: [{from: [{serviceAccounts: [shop/web]}]}]
 ";
-    hub_in(dir.path(), |_| {}).apply("me", resources(SHOP), false).await.unwrap();
+    hub_in(dir.path(), |_| {}).apply("me", resources(SHOP), How::Safely).await.unwrap();
     let odd = r#"{"entry":{"resource":{"kind":"Workload"}}}"#;
     let resource = &resources(policy)[0];
     let kept = serde_json::json!({
@@ -405,9 +460,9 @@ spec:
     assert_eq!((closed.spec.rules.len(), closed.spec.target_refs[0].name.as_str()), (0, "web"));
 
     // What takes its place, or deletes it, leaves it byte for byte.
-    hub.apply("me", resources(SHOP), false).await.unwrap();
-    hub.delete("me", key).await.unwrap();
-    hub.delete("me", ObjectKey::new(Kind::Mesh, "", "default")).await.unwrap();
+    hub.apply("me", resources(SHOP), How::Safely).await.unwrap();
+    hub.delete("me", key, How::Safely).await.unwrap();
+    hub.delete("me", ObjectKey::new(Kind::Mesh, "", "default"), How::Safely).await.unwrap();
     assert!(hub.published().unreadable.is_empty());
     drop((hub, published));
     let hub = hub_in(dir.path(), |_| {});
@@ -428,7 +483,7 @@ async fn a_full_disk_is_said_while_it_lasts_and_forgotten_after() {
     let (store, metrics) = (Arc::new(store), Arc::new(Metrics::new()));
     let hub = Hub::start(config, store, Arc::new(authority), metrics, CancellationToken::new()).unwrap();
     room.store(0, Ordering::SeqCst);
-    let error = hub.apply("me", resources(SHOP), false).await.unwrap_err();
+    let error = hub.apply("me", resources(SHOP), How::Safely).await.unwrap_err();
     assert!(crate::chain(&error).contains("No space left"), "{}", crate::chain(&error));
     hub.tend_store().await;
     assert!(hub.store_fault().unwrap().to_string().contains("No space left"));
@@ -439,7 +494,7 @@ async fn a_full_disk_is_said_while_it_lasts_and_forgotten_after() {
     assert_eq!(hub.store_fault(), None);
     assert!(hub.metrics().render().contains("weft_control_store_failing 0"));
     assert!(hub.metrics().render().contains("weft_control_store_failures_total 1"));
-    assert_eq!(hub.apply("me", resources(SHOP), false).await.unwrap().revision, Revision(1));
+    assert_eq!(hub.apply("me", resources(SHOP), How::Safely).await.unwrap().revision, Revision(1));
     hub.create_token("me", Grant::Operator { role: crate::token::Role::Viewer }, None).await.unwrap();
 }
 
@@ -456,7 +511,7 @@ async fn a_commit_that_failed_and_landed_is_what_holds() {
         let (store, metrics) = (Arc::new(store), Arc::new(Metrics::new()));
         let hub = Hub::start(config, store.clone(), Arc::new(authority), metrics, CancellationToken::new()).unwrap();
         left.store(room, Ordering::SeqCst);
-        let applied = hub.apply("me", resources(SHOP), false).await;
+        let applied = hub.apply("me", resources(SHOP), How::Safely).await;
         left.store(u64::MAX / 2, Ordering::SeqCst);
         hub.tend_store().await;
         hub.create_token("me", Grant::Operator { role: crate::token::Role::Viewer }, None).await.unwrap();
