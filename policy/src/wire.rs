@@ -20,6 +20,9 @@ pub mod v1 {
     tonic::include_proto!("weft.control.v1");
 }
 
+/// The capability of a proxy that reports which peers it reaches.
+pub const PEER_WORD: &str = "peer-word";
+
 /// A message that can't be meant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {message}")]

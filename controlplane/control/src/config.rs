@@ -24,8 +24,12 @@ pub struct Config {
     pub advertise: Vec<String>,
     /// Folder with the shipped filters; default `filters` beside the executable.
     pub builtin_filters: Option<PathBuf>,
-    /// How long the endpoints of a proxy that vanished without a word stay in discovery, milliseconds.
+    /// How long the endpoints of a proxy that vanished without a word stay in discovery whatever peers say, milliseconds.
     pub disconnect_grace_ms: u64,
+    /// The same where no peer says that it can't reach them, milliseconds.
+    pub unheard_grace_ms: u64,
+    /// Endpoints of one service that may leave at once because they fell silent, percent; never the last.
+    pub endpoint_loss_percent: usize,
     /// How long after a start endpoints known from the store stay until their proxies come back, milliseconds.
     pub restart_grace_ms: u64,
     /// How long the name of a workload that left stays its account's, seconds. Default one day.
@@ -82,7 +86,9 @@ impl Default for Config {
             svid_ttl_seconds: 24 * 3600,
             advertise: Vec::new(),
             builtin_filters: None,
-            disconnect_grace_ms: 500,
+            disconnect_grace_ms: 30_000,
+            unheard_grace_ms: 3_600_000,
+            endpoint_loss_percent: 50,
             restart_grace_ms: 30_000,
             name_grace_seconds: 24 * 3600,
             coalesce_quiet_ms: 100,
@@ -145,6 +151,9 @@ impl Config {
         if self.coalesce_max_ms < self.coalesce_quiet_ms {
             return refuse("coalesce_max_ms", "must be at least coalesce_quiet_ms");
         }
+        if self.endpoint_loss_percent > 100 {
+            return refuse("endpoint_loss_percent", "must be at most 100");
+        }
         if self.limits.max_connections == 0 {
             return refuse("limits.max_connections", "must be at least 1");
         }
@@ -173,6 +182,10 @@ impl Config {
 
     pub fn disconnect_grace(&self) -> Duration {
         Duration::from_millis(self.disconnect_grace_ms)
+    }
+
+    pub fn unheard_grace(&self) -> Duration {
+        Duration::from_millis(self.unheard_grace_ms)
     }
 
     pub fn restart_grace(&self) -> Duration {

@@ -22,7 +22,7 @@ use weft_policy::bundle::{ObjectName, Revision};
 use weft_policy::identity::TrustDomain;
 use weft_policy::plan::World;
 
-pub use self::apply::{Applied, ApplyError, current_digest, unreadable_records};
+pub use self::apply::{Applied, ApplyError, How, current_digest, unreadable_records};
 pub use self::filters::{FilterVersion, Publication, PublishError};
 pub use self::identity::SignedIdentity;
 pub(crate) use self::registration::{Origin, Refusal, is_of_this_machine};
@@ -126,6 +126,7 @@ impl Hub {
             stop,
         });
         hub.expect_known_proxies();
+        hub.tend_suspects();
         hub.measure();
         Ok(hub)
     }

@@ -11,6 +11,7 @@ pub mod claims;
 pub mod config;
 pub mod grpc;
 pub mod hub;
+pub mod lease;
 pub mod listener;
 pub mod metrics;
 pub mod registry;

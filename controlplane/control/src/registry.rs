@@ -11,8 +11,10 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use weft_policy::bundle::Revision;
+use weft_policy::bundle::{ObjectName, Revision};
 use weft_policy::identity::SpiffeId;
+
+use crate::lease::{Outlook, Word};
 
 /// How long a proxy that went without a word stays listed.
 const REMEMBER: Duration = Duration::from_secs(600);
@@ -20,8 +22,11 @@ const REMEMBER: Duration = Duration::from_secs(600);
 /// A seat that changed hands so often within this time is disputed: whoever has it keeps it.
 const DISPUTE: (usize, Duration) = (3, Duration::from_secs(60));
 
-/// So many proxies lost at once may be a fault of the network around the control plane.
-const MASS: usize = 3;
+/// A report is believed for so long; proxies that have something to say repeat it sooner.
+const BELIEVED: Duration = Duration::from_secs(90);
+
+/// So long a proxy that went without a word is waited for by who waits for a change to arrive.
+const AWAITED: Duration = Duration::from_secs(5);
 
 /// A proxy is its name and the identity that its certificate proves: nobody can take over another's place.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -46,6 +51,8 @@ pub struct Introduction {
     pub is_remote: bool,
     /// Grows with each start of the proxy; 0 where it tells none.
     pub incarnation: u64,
+    /// It reports which peers it reaches.
+    pub tells_reach: bool,
 }
 
 /// Another proxy has the same name and identity and keeps the seat.
@@ -107,6 +114,8 @@ pub struct ProxyStatus {
     pub behind_for: Duration,
     /// Its endpoints are still in discovery though it is away.
     pub is_expected: bool,
+    /// It went so lately that it may be back at any moment.
+    pub is_awaited: bool,
 }
 
 struct Entry {
@@ -120,6 +129,8 @@ struct Entry {
     gone_since: Option<Instant>,
     is_expected: bool,
     replaced: CancellationToken,
+    /// Which peers it reaches, and when it said so.
+    words: Option<(Instant, BTreeMap<ObjectName, bool>)>,
     /// When living streams of this proxy were replaced by others that were no newer.
     disputes: Vec<Instant>,
 }
@@ -217,12 +228,45 @@ impl Registry {
         remote.find_map(|(key, entry)| Some((key.clone(), entry.introduction.address?)))
     }
 
-    /// More than half of all proxies, and at least `MASS`, went without a word and are not back.
-    pub fn has_lost_most(&self) -> bool {
+    /// Proxies that went without a word, each with the time since and whether it was ever heard since this process
+    /// started.
+    pub fn suspects(&self) -> Vec<(ProxyKey, Duration, bool)> {
         let entries = self.lock();
-        let connected = entries.values().filter(|entry| entry.connected).count();
-        let lost = entries.values().filter(|entry| !entry.connected && entry.is_expected).count();
-        lost >= MASS && lost > connected
+        let suspects = entries.iter().filter(|(_, entry)| !entry.connected && entry.is_expected);
+        let silent = |entry: &Entry| entry.gone_since.map(|at| at.elapsed()).unwrap_or_default();
+        suspects.map(|(key, entry)| (key.clone(), silent(entry), entry.session != 0)).collect()
+    }
+
+    /// How proxies are, as far as silent ones are concerned.
+    pub fn outlook(&self) -> Outlook {
+        let entries = self.lock();
+        let connected = || entries.values().filter(|entry| entry.connected);
+        Outlook {
+            connected: connected().count(),
+            telling: connected().filter(|entry| entry.introduction.tells_reach).count(),
+            suspects: entries.values().filter(|entry| !entry.connected && entry.is_expected).count(),
+        }
+    }
+
+    /// What connected proxies say of any of these workloads.
+    pub fn word(&self, workloads: &[ObjectName]) -> Word {
+        let entries = self.lock();
+        let connected = entries.values().filter(|entry| entry.connected);
+        let fresh = connected.filter_map(|entry| entry.words.as_ref()).filter(|(at, _)| at.elapsed() < BELIEVED);
+        let mut found =
+            fresh.flat_map(|(_, words)| workloads.iter().filter_map(|workload| words.get(workload))).peekable();
+        match (found.peek().is_some(), found.any(|reached| *reached)) {
+            (_, true) => Word::Reached,
+            (true, false) => Word::Unreachable,
+            (false, false) => Word::None,
+        }
+    }
+
+    /// A proxy says which peers it reaches.
+    pub fn record_words(&self, seat: &Seat, words: BTreeMap<ObjectName, bool>) {
+        if let Some(entry) = self.lock().get_mut(&seat.key).filter(|entry| entry.session == seat.session) {
+            entry.words = Some((Instant::now(), words));
+        }
     }
 
     pub fn record_progress(&self, seat: &Seat, progress: Progress, newest: Revision) {
@@ -286,6 +330,7 @@ impl Entry {
             gone_since: None,
             is_expected: false,
             replaced: CancellationToken::new(),
+            words: None,
             disputes: Vec::new(),
         }
     }
@@ -324,13 +369,15 @@ impl Entry {
             connected_since: self.connected.then_some(self.connected_since),
             behind_for: self.behind_since.map(|at| at.elapsed()).unwrap_or_default(),
             is_expected: self.is_expected,
+            is_awaited: self.is_expected
+                && (self.session == 0 || self.gone_since.is_some_and(|at| at.elapsed() < AWAITED)),
         }
     }
 
     fn judge(&self, wanted: Revision, since: Revision) -> (SyncState, String) {
         if !self.connected {
             let reason = match self.is_expected {
-                true => "its stream is closed; its endpoints stay until it is back or its grace is over",
+                true => "suspect: its stream is closed; peers that reach its endpoints go on using them",
                 false => "its stream is closed",
             };
             return (SyncState::Disconnected, reason.to_owned());

@@ -33,6 +33,9 @@ pub const QUEUE: usize = 16;
 /// First and longest wait before what a proxy refused is tried again: the reason may have gone.
 const RETRY: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
 
+/// Peers that one report tells of.
+const MAX_WORDS: usize = 4_096;
+
 pub type Outgoing = mpsc::Sender<Result<v1::ControlMessage, Status>>;
 
 /// How a session ended.
@@ -40,7 +43,7 @@ pub type Outgoing = mpsc::Sender<Result<v1::ControlMessage, Status>>;
 enum End {
     /// The proxy said goodbye: its endpoints go at once.
     Drained,
-    /// The stream broke, or the proxy broke its rules: its endpoints stay for a grace.
+    /// The stream broke, or the proxy broke its rules: its endpoints are suspect.
     Lost,
     /// A newer stream of the same proxy took over.
     Replaced,
@@ -102,13 +105,9 @@ pub async fn serve(
                 hub.release(&seat.key, "proxy drained").await;
             }
         }
-        End::Lost => {
-            if hub.registry().leave(&seat, false) {
-                hub.release_later(seat.key.clone(), hub.config().disconnect_grace());
-            }
-        }
         End::Replaced => {}
-        End::Shutdown => {
+        // Its endpoints are suspect: whether they leave is for the lease and the peers to say.
+        End::Lost | End::Shutdown => {
             hub.registry().leave(&seat, false);
         }
     }
@@ -264,6 +263,7 @@ impl Session {
                 self.answered(answer, false).await
             }
             Some(Message::Report(report)) => {
+                self.hub.registry().record_words(&self.seat, words(&report));
                 self.hub.registry().record_health(&self.seat, health(report));
                 None
             }
@@ -348,16 +348,24 @@ fn delta_message(delta: &Delta) -> v1::ControlMessage {
     v1::ControlMessage { message: Some(v1::control_message::Message::Delta(delta.into())) }
 }
 
+/// Which peers the proxy reaches.
+fn words(report: &v1::Report) -> BTreeMap<ObjectName, bool> {
+    let word = |word: &v1::PeerWord| Some((word.workload.clone()?.try_into().ok()?, word.reached));
+    report.peers.iter().take(MAX_WORDS).filter_map(word).collect()
+}
+
+/// What it tells is shown to people: nothing of it may steer a terminal.
 fn health(report: v1::Report) -> Health {
+    let shown = |text: String| printable(&text).into_owned();
     let filter = |state: v1::FilterState| LoadedFilter {
-        name: state.name,
-        version: state.version,
-        digest: state.digest,
-        state: state.state,
+        name: shown(state.name),
+        version: shown(state.version),
+        digest: shown(state.digest),
+        state: shown(state.state),
     };
     Health {
         filters: report.filters.into_iter().take(256).map(filter).collect(),
-        transport: report.transport,
+        transport: shown(report.transport),
         certificate_not_after_unix: report.certificate_not_after_unix,
         staleness_ms: report.staleness_ms,
     }

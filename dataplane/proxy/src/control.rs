@@ -6,6 +6,7 @@ mod channel;
 mod identity;
 mod prepare;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,9 +14,9 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::{info, warn};
 use weft_flow::Backoff;
-use weft_policy::bundle::Bundle;
+use weft_policy::bundle::{Bundle, ObjectName};
 use weft_policy::text::printable;
-use weft_policy::wire::v1;
+use weft_policy::wire::{PEER_WORD, v1};
 use weft_transport::tls::IdentityHandle;
 
 pub use channel::Channel;
@@ -35,6 +36,15 @@ const KEEP_AWAY: (Duration, Duration) = (Duration::from_secs(120), Duration::fro
 
 /// A session that lasted so long was a good one: the next attempt comes soon.
 const LASTING: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether peers came into or out of reach, and how often that is told again.
+const REACH: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
+
+/// What was found of a peer is worth telling for so long.
+const REACH_WORD: Duration = Duration::from_secs(60);
+
+/// Peers that one report tells of.
+const REACH_PEERS: usize = 1_024;
 
 /// By this a refused proxy learns whether to come back soon.
 const RECONNECT: &str = "weft-reconnect";
@@ -123,6 +133,8 @@ impl Control {
         let mut told = connected?.into_inner();
         self.shared.contact.connected();
         info!("control stream up");
+        let mut looks = tokio::time::interval(REACH.0);
+        let mut told_of = (Instant::now(), BTreeMap::new());
         loop {
             let has_kept = applier.has_kept();
             let step = tokio::select! {
@@ -135,6 +147,12 @@ impl Control {
                     None => return Ok(End::Closed),
                 },
                 step = applier.prepared() => step,
+                _ = looks.tick() => {
+                    let found = self.shared.reaches.lately(REACH_WORD);
+                    let is_news = found != told_of.1 || !found.is_empty() && told_of.0.elapsed() >= REACH.1;
+                    if is_news { told_of = (Instant::now(), found) }
+                    if is_news { Step::Say(self.report(applier)) } else { Step::Nothing }
+                }
                 () = self.shared.drain.draining() => {
                     send(&say, v1::proxy_message::Message::Draining(v1::Draining {})).await;
                     // Held open until the control plane has read it.
@@ -148,7 +166,7 @@ impl Control {
                 Step::Say(message) => send(&say, message).await,
                 Step::Acked(message) => {
                     send(&say, message).await;
-                    send(&say, v1::proxy_message::Message::Report(self.report(applier))).await;
+                    send(&say, self.report(applier)).await;
                 }
                 Step::Close => return Ok(End::Closed),
                 Step::KeepAway(reason) => return Ok(End::KeptAway(reason)),
@@ -167,7 +185,7 @@ impl Control {
         v1::Hello {
             proxy_name: config.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            capabilities: vec!["quic".to_owned(), "wit-0.1".to_owned()],
+            capabilities: vec!["quic".to_owned(), "wit-0.1".to_owned(), PEER_WORD.to_owned()],
             workloads: vec![v1::WorkloadRegistration {
                 name: told.name,
                 namespace: told.namespace,
@@ -184,15 +202,19 @@ impl Control {
         }
     }
 
-    fn report(&self, applier: &Applier) -> v1::Report {
+    fn report(&self, applier: &Applier) -> v1::proxy_message::Message {
         let credentials = self.identity.current();
-        v1::Report {
+        let found = self.shared.reaches.lately(REACH_WORD).into_iter().take(REACH_PEERS);
+        let word =
+            |(workload, reached): (ObjectName, bool)| v1::PeerWord { workload: Some((&workload).into()), reached };
+        v1::proxy_message::Message::Report(v1::Report {
             filters: applier.filter_states(),
             transport: "quic".to_owned(),
             certificate_not_after_unix: i64::try_from(credentials.identity.not_after().as_secs()).unwrap_or(i64::MAX),
             current_revision: applier.current().revision.0,
             staleness_ms: self.shared.contact.staleness_ms(),
-        }
+            peers: found.map(word).collect(),
+        })
     }
 }
 

@@ -8,7 +8,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use weft_flow::{Balancer, Probed, RetryBudget, Vitals};
@@ -16,6 +17,7 @@ use weft_policy::bundle::{Endpoint, ObjectName, Service};
 use weft_transport::quic::PeerKey;
 
 use crate::gauges::{OpenCount, OpenGuard};
+use crate::reach::{Reach, Reaches};
 use crate::snapshot::{Served, Snapshot};
 use crate::telemetry::series::{PairLabels, PairMetrics, Peer, WorkerMetrics};
 
@@ -29,6 +31,8 @@ pub struct Destination {
     pub metrics: Rc<PairMetrics>,
     /// Its load, and whether it can be reached.
     pub vitals: Vitals,
+    /// Tells the control plane of it; `None`: it is not in the mesh.
+    reach: Option<Arc<Reach>>,
     /// `weft-dst` by target port: the first used is nearly always the only one.
     socket: RefCell<Vec<(u16, HeaderValue)>>,
 }
@@ -37,6 +41,12 @@ impl Destination {
     /// The peer that takes its requests; `None`: it is not in the mesh and spoken to in plain text.
     pub fn peer(&self) -> Option<&PeerKey> {
         self.peer.as_ref()
+    }
+
+    fn found(&self, is_reached: bool, now: Duration) {
+        if let Some(reach) = &self.reach {
+            reach.found(is_reached, now);
+        }
     }
 
     /// The app socket at the far end, as `weft-dst` says it.
@@ -98,12 +108,14 @@ impl ServiceState {
 
     /// There is a connection to it.
     pub fn reached(&self, destination: &Destination, now: Duration) {
+        destination.found(true, now);
         self.balancer.borrow_mut().reached(destination, now);
         self.count_unreachable();
     }
 
     /// No connection could be made to it.
     pub fn not_reached(&self, destination: &Destination, now: Duration, dice: u64) {
+        destination.found(false, now);
         self.balancer.borrow_mut().not_reached(destination, now, dice);
         self.count_unreachable();
     }
@@ -114,6 +126,11 @@ impl ServiceState {
     }
 
     pub fn probed(&self, destination: &Destination, now: Duration, dice: u64, probed: Probed) {
+        match probed {
+            Probed::Reached => destination.found(true, now),
+            Probed::Unreachable => destination.found(false, now),
+            Probed::Cancelled => {}
+        }
         self.balancer.borrow_mut().probed(destination, now, dice, probed);
         self.count_unreachable();
     }
@@ -124,11 +141,19 @@ impl ServiceState {
     }
 }
 
+/// Where a worker tells what it found of its peers, and the start of its clock.
+#[derive(Debug, Clone)]
+pub struct Finding {
+    pub reaches: Reaches,
+    pub start: Instant,
+}
+
 /// All destinations of one worker.
 #[derive(Debug)]
 pub struct Destinations {
     metrics: WorkerMetrics,
     unreachable: OpenCount,
+    finding: Finding,
     /// Every endpoint is spoken to in plain text (`danger_plaintext_tunnel`).
     plaintext: bool,
     services: RefCell<BTreeMap<ObjectName, Rc<ServiceState>>>,
@@ -140,10 +165,11 @@ pub struct Destinations {
 
 impl Destinations {
     /// `unreachable` counts the endpoints that cannot be reached.
-    pub fn new(metrics: WorkerMetrics, unreachable: OpenCount, plaintext: bool) -> Self {
+    pub fn new(metrics: WorkerMetrics, unreachable: OpenCount, finding: Finding, plaintext: bool) -> Self {
         Self {
             metrics,
             unreachable,
+            finding,
             plaintext,
             services: RefCell::default(),
             generation: Cell::new(0),
@@ -198,11 +224,13 @@ impl Destinations {
         destinations.retain(|name, kept| service.endpoints.get(name).is_some_and(|now| is_same(&kept.endpoint, now)));
         for (name, endpoint) in &service.endpoints {
             destinations.entry(name.clone()).or_insert_with(|| {
+                let peer = endpoint.identity.clone().filter(|_| !self.plaintext).map(|destination| {
+                    PeerKey::new(from.workload.identity.clone(), destination, endpoint.mesh_address)
+                });
                 Rc::new(Destination {
                     endpoint: endpoint.clone(),
-                    peer: endpoint.identity.clone().filter(|_| !self.plaintext).map(|destination| {
-                        PeerKey::new(from.workload.identity.clone(), destination, endpoint.mesh_address)
-                    }),
+                    reach: peer.as_ref().map(|_| self.finding.reaches.watch(name, self.finding.start)),
+                    peer,
                     metrics: self.metrics.pair(&labels(from, service, Some(endpoint))),
                     vitals: Vitals::default(),
                     socket: RefCell::default(),

@@ -32,6 +32,7 @@ pub mod heartbeat;
 pub mod hosts;
 pub mod ledger;
 pub mod listeners;
+pub mod reach;
 pub mod shared;
 pub mod signals;
 pub mod state;

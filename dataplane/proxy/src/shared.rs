@@ -17,6 +17,7 @@ use crate::apps::AppPoolStats;
 use crate::config::Config;
 use crate::gauges::{AllInFlight, OpenCount};
 use crate::hosts::Hosts;
+use crate::reach::Reaches;
 use crate::snapshot::Snapshot;
 use crate::sockets::Guard;
 use crate::stalls::StallBudget;
@@ -50,6 +51,8 @@ pub struct Shared {
     pub peer_connections: OpenCount,
     /// Endpoints that cannot be reached, as each worker finds.
     pub unreachable: OpenCount,
+    /// What the workers found of their peers.
+    pub reaches: Reaches,
     pub contact: Contact,
     /// The peer pools of all workers, for their counters.
     pub pools: Mutex<Vec<Arc<PoolStats>>>,
@@ -88,6 +91,7 @@ impl Shared {
             app_connections: OpenCount::default(),
             peer_connections: OpenCount::default(),
             unreachable: OpenCount::default(),
+            reaches: Reaches::default(),
             contact: Contact::default(),
             pools: Mutex::default(),
             admissions: Mutex::default(),

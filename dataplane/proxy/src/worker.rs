@@ -11,7 +11,7 @@ use weft_transport::quic::Pool;
 
 use crate::app_leg::AppLeg;
 use crate::apps::AppPool;
-use crate::destination::Destinations;
+use crate::destination::{Destinations, Finding};
 use crate::filtering::Filters;
 use crate::gauges::InFlight;
 use crate::ledger::Ledger;
@@ -43,6 +43,7 @@ impl Worker {
         let ledger = Ledger::new(Arc::clone(&shared.series), shared.access_log.clone(), shared.counters.clone());
         let in_flight = InFlight::default();
         shared.in_flight.watch(&in_flight);
+        let start = Instant::now();
         Self {
             index,
             pool,
@@ -51,13 +52,14 @@ impl Worker {
             destinations: Destinations::new(
                 ledger.metrics.clone(),
                 shared.unreachable.clone(),
+                Finding { reaches: shared.reaches.clone(), start },
                 shared.config.danger_plaintext_tunnel,
             ),
             ledger,
             in_flight,
             stalls: Stalls::of(&shared.stalls),
             app_budget: RefCell::default(),
-            start: Instant::now(),
+            start,
             dice: Cell::new(rand::random::<u64>() | 1),
             current: RefCell::default(),
             shared,

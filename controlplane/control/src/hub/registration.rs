@@ -1,7 +1,7 @@
 //! Workloads that live with their proxy's session. Invariant: they are in the store like everything else, so that a
-//! restarted control plane knows them; they leave with a goodbye, or when a grace is over and the proxy isn't back.
+//! restarted control plane knows them; they leave with a goodbye, by an operator, or when `lease` says so.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,17 +9,19 @@ use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 use tonic::Status;
 use weft_policy::bundle::ObjectName;
+use weft_policy::plan::World;
 use weft_policy::registration::{Field, Registration};
 use weft_policy::resource::{Object, WorkloadSpec};
 
 use super::{Draft, Hub, apply};
 use crate::claims::ClaimChange;
+use crate::lease::{Removals, Suspect};
 use crate::now_unix;
 use crate::registry::ProxyKey;
 use crate::store::{StoreError, Write};
 
-/// How often it is looked whether most proxies are back.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// The longest and shortest time between two looks at silent proxies.
+const LOOK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(10));
 
 /// Where a proxy speaks from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,34 +133,62 @@ impl Hub {
         self.registry().give_up(proxy);
     }
 
-    /// Does so after `grace`, unless the proxy is back by then or this process ends. Where most proxies are lost at once
-    /// the fault is more likely on this side: they get the restart grace to come back before any endpoint leaves.
-    pub(crate) fn release_later(self: &Arc<Self>, proxy: ProxyKey, grace: Duration) {
-        let hub = self.clone();
+    /// Looks after silent proxies until this process ends.
+    pub(super) fn tend_suspects(self: &Arc<Self>) {
+        let look = (self.config().disconnect_grace() / 4).clamp(LOOK.1, LOOK.0);
+        let (hub, stop) = (Arc::downgrade(self), self.stop.clone());
         self.spawn(async move {
-            let last = Instant::now() + grace.max(hub.config().restart_grace());
-            let mut wait = grace;
+            let mut removals = Removals::default();
             loop {
                 tokio::select! {
-                    () = tokio::time::sleep(wait) => {}
-                    () = hub.stopping() => return,
+                    () = tokio::time::sleep(look) => {}
+                    () = stop.cancelled() => return,
                 }
-                if !hub.registry().has_lost_most() || Instant::now() >= last {
-                    return hub.release(&proxy, "proxy did not come back").await;
-                }
-                wait = LOOK_AGAIN.min(last.saturating_duration_since(Instant::now()));
+                let Some(hub) = hub.upgrade() else { return };
+                hub.let_go(&mut removals).await;
             }
         });
     }
 
-    /// After a start: what the store knows stays until its proxy is back or the restart grace is over.
+    /// Takes silent proxies' workloads out of the world where their lease, the peers and their services allow it.
+    async fn let_go(self: &Arc<Self>, removals: &mut Removals) {
+        let (config, outlook) = (self.config(), self.registry().outlook());
+        for (proxy, silent, was_heard) in self.registry().suspects() {
+            let published = self.published();
+            let owned = published.owners.iter().filter(|(_, owner)| **owner == proxy).map(|(name, _)| name.clone());
+            let owned: Vec<_> = owned.collect();
+            let lease = if was_heard { config.disconnect_grace() } else { config.restart_grace() };
+            if owned.is_empty() {
+                if silent >= lease {
+                    self.registry().give_up(&proxy);
+                }
+                continue;
+            }
+            let suspect = Suspect { silent, lease, word: self.registry().word(&owned) };
+            let Some(why) = suspect.ended(outlook, config.unheard_grace()) else { continue };
+            let services = endpoints(&published.world, &owned);
+            if removals.allow(&services, config.endpoint_loss_percent, Instant::now()) {
+                tracing::warn!(%proxy, silent_s = silent.as_secs(), why, "a silent proxy's workloads leave");
+                removals.add(services.into_keys(), Instant::now());
+                self.release(&proxy, why).await;
+            }
+        }
+    }
+
+    /// After a start: what the store knows is expected back.
     pub(super) fn expect_known_proxies(self: &Arc<Self>) {
         let owners: BTreeSet<_> = self.published().owners.values().cloned().collect();
         for proxy in owners {
-            self.registry().expect(proxy.clone(), OffsetDateTime::now_utc());
-            self.release_later(proxy, self.config().restart_grace());
+            self.registry().expect(proxy, OffsetDateTime::now_utc());
         }
     }
+}
+
+/// The services that these workloads stand behind, with the number of endpoints that each has.
+fn endpoints(world: &World, workloads: &[ObjectName]) -> BTreeMap<ObjectName, usize> {
+    let behind =
+        workloads.iter().filter_map(|name| world.workload(name)).flat_map(|workload| world.selecting(workload));
+    behind.map(|service| (service.name(), world.standing_behind(service).count())).collect()
 }
 
 impl Draft {

@@ -53,6 +53,7 @@ impl Greeting {
             address: Some(peer),
             is_remote: !origin.is_local,
             incarnation: hello.incarnation,
+            tells_reach: hello.capabilities.iter().any(|capability| capability == wire::PEER_WORD),
         };
         let served = registrations.iter().map(Registration::name).collect();
         // The seat comes first: from here on nothing of this proxy's is taken away behind its back.
@@ -64,8 +65,8 @@ impl Greeting {
             hub.metrics().name_conflicts.increment(1);
         }
         if let Err(error) = hub.register(&key, origin, registrations).await {
-            hub.registry().leave(&seat, false);
-            hub.release_later(key, hub.config().disconnect_grace());
+            let has_workloads = hub.published().owners.values().any(|owner| *owner == key);
+            hub.registry().leave(&seat, !has_workloads);
             return Err(error.into());
         }
         Ok(Self { seat, served, known })

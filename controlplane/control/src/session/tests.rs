@@ -163,14 +163,52 @@ async fn registered_workloads_come_and_go_with_their_proxy() {
     one.say(Message::Draining(v1::Draining {})).await;
     watcher.take_until(|bundle| endpoints(bundle) == ["web-2"]).await;
     drop(two);
-    watcher.take_until(|bundle| endpoints(bundle).is_empty()).await;
+    let suspect = async || {
+        let (_, body) = control.call("get", "/api/v1/proxies", Value::Null).await;
+        body["proxies"].as_array().unwrap().iter().any(|proxy| proxy["reason"].as_str().unwrap().starts_with("suspect"))
+    };
+    let mut changes = control.app.hub.registry().watch();
+    while !suspect().await {
+        changes.changed().await.unwrap();
+    }
+    // It is the last one: it stays, whatever peers say.
+    watcher.say(unreachable("web-2")).await;
+    stays(&mut watcher, &["web-2"]).await;
+}
+
+/// For many leases nothing but these endpoints is there.
+async fn stays(watcher: &mut Proxy, expect: &[&str]) {
+    let long = tokio::time::sleep(Duration::from_millis(500));
+    tokio::pin!(long);
+    loop {
+        tokio::select! {
+            () = &mut long => return,
+            _ = watcher.take() => assert_eq!(endpoints(&watcher.bundle), expect),
+        }
+    }
+}
+
+/// The word of a peer that tried in vain.
+fn unreachable(workload: &str) -> Message {
+    let workload = v1::ObjectName { namespace: "shop".to_owned(), name: workload.to_owned() };
+    let peers = vec![v1::PeerWord { workload: Some(workload), reached: false }];
+    Message::Report(v1::Report { peers, ..Default::default() })
+}
+
+/// A proxy that says which peers it reaches.
+async fn telling(control: &Control, svid: &crate::app::tests::Svid) -> Proxy {
+    let capabilities = vec![weft_policy::wire::PEER_WORD.to_owned()];
+    let hello = v1::Hello { proxy_name: "client-1".to_owned(), capabilities, ..Default::default() };
+    Proxy::connect_with(control, svid, hello, Bundle::default()).await
 }
 
 #[tokio::test]
-async fn when_most_proxies_are_lost_at_once_their_endpoints_stay() {
+async fn silence_removes_nobody_that_peers_reach() {
     let dir = tempfile::tempdir().unwrap();
-    let control = Control::start_with(dir.path(), |config| config.restart_grace_ms = 60_000).await;
+    let control = Control::start(dir.path()).await;
     let svid = control.join("shop/web").await;
+    let mut watcher = telling(&control, &svid).await;
+    watcher.take().await;
     let mut proxies = Vec::new();
     for n in 1..=4 {
         let registration = Some(workload(&format!("web-{n}"), "shop", &format!("127.0.0.1{n}"), Some("web")));
@@ -178,23 +216,41 @@ async fn when_most_proxies_are_lost_at_once_their_endpoints_stay() {
         proxy.take().await;
         proxies.push(proxy);
     }
-    let mut watcher = proxies.remove(0);
     watcher.take_until(|bundle| endpoints(bundle).len() == 4).await;
+    drop(proxies.split_off(2));
+    // Their leases are over after 50 ms, and nobody says a word against them.
+    stays(&mut watcher, &["web-1", "web-2", "web-3", "web-4"]).await;
+    watcher.say(unreachable("web-3")).await;
+    watcher.take_until(|bundle| endpoints(bundle) == ["web-1", "web-2", "web-4"]).await;
+    // Half of a service may go at once.
+    watcher.say(unreachable("web-4")).await;
+    watcher.take_until(|bundle| endpoints(bundle) == ["web-1", "web-2"]).await;
+    drop(proxies.remove(1));
+    watcher.say(unreachable("web-2")).await;
+    stays(&mut watcher, &["web-1", "web-2"]).await;
+}
+
+#[tokio::test]
+async fn when_most_proxies_are_lost_at_once_their_endpoints_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    let svid = control.join("shop/web").await;
+    let mut proxies = Vec::new();
+    for n in 1..=8 {
+        let registration = Some(workload(&format!("web-{n}"), "shop", &format!("127.0.0.1{n}"), Some("web")));
+        let mut proxy = Proxy::connect(&control, &svid, &format!("web-{n}"), registration, Bundle::default()).await;
+        proxy.take().await;
+        proxies.push(proxy);
+    }
+    let mut watcher = proxies.remove(0);
+    watcher.take_until(|bundle| endpoints(bundle).len() == 8).await;
     drop(proxies);
-    // Longer than the usual grace of this test's control plane: had they been taken away, it would show by now.
     let registry = control.app.hub.registry();
     let mut changes = registry.watch();
-    tokio::time::timeout(Duration::from_secs(10), changes.wait_for(|_| registry.has_lost_most()))
-        .await
-        .unwrap()
-        .unwrap();
-    let grace = control.app.hub.config().disconnect_grace();
-    assert!(tokio::time::timeout(grace * 4, watcher.delta()).await.is_err(), "nothing is withdrawn");
-    // One comes back, so it is no longer most of them: the others go.
-    let registration = Some(workload("web-2", "shop", "127.0.0.12", Some("web")));
-    let mut back = Proxy::connect(&control, &svid, "web-2", registration, Bundle::default()).await;
-    back.take().await;
-    watcher.take_until(|bundle| endpoints(bundle) == ["web-1", "web-2"]).await;
+    let lost = changes.wait_for(|_| registry.suspects().len() == 7);
+    tokio::time::timeout(Duration::from_secs(10), lost).await.unwrap().unwrap();
+    let all: Vec<_> = (1..=8).map(|n| format!("web-{n}")).collect();
+    stays(&mut watcher, &all.iter().map(String::as_str).collect::<Vec<_>>()).await;
 }
 
 #[tokio::test]

@@ -62,6 +62,10 @@ fn snapshot(endpoints: &[(&str, u8, u32)]) -> Snapshot {
     Snapshot::build(Arc::new(bundle), &HashMap::new()).unwrap()
 }
 
+fn finding() -> Finding {
+    Finding { reaches: Reaches::default(), start: Instant::now() }
+}
+
 struct Fixture {
     destinations: Destinations,
     unreachable: OpenCount,
@@ -71,7 +75,7 @@ impl Fixture {
     fn new() -> Self {
         let unreachable = OpenCount::default();
         Self {
-            destinations: Destinations::new(WorkerMetrics::new(Arc::default()), unreachable.clone(), false),
+            destinations: Destinations::new(WorkerMetrics::new(Arc::default()), unreachable.clone(), finding(), false),
             unreachable,
         }
     }
@@ -137,7 +141,7 @@ fn a_service_that_went_is_forgotten() {
 fn swaps_do_not_grow_the_store() {
     let store = Arc::new(crate::telemetry::series::SeriesStore::default());
     let metrics = WorkerMetrics::new(Arc::clone(&store));
-    let destinations = Destinations::new(metrics, OpenCount::default(), false);
+    let destinations = Destinations::new(metrics, OpenCount::default(), finding(), false);
     for swap in 1..=50 {
         let snapshot = snapshot(&[("a", swap, 1)]);
         let state = destinations.service(&snapshot, snapshot.first(), &snapshot.bundle.services[&name("reviews")]);
