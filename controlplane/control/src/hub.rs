@@ -25,7 +25,7 @@ use weft_policy::plan::World;
 pub use self::apply::{Applied, ApplyError, How, current_digest, unreadable_records};
 pub use self::filters::{FilterVersion, Publication, PublishError};
 pub use self::identity::SignedIdentity;
-pub(crate) use self::registration::{Origin, Refusal, is_of_this_machine};
+pub(crate) use self::registration::{Origin, is_of_this_machine};
 pub use self::tokens::NewToken;
 use crate::ca::Authority;
 use crate::claims::{Claims, Grants};

@@ -7,8 +7,6 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Histogram, Recorder as _};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
-use crate::hub::Refusal;
-
 /// Every metric: name and help text.
 #[derive(Debug, Clone, Copy)]
 enum Name {
@@ -87,6 +85,15 @@ impl Name {
             }
         }
     }
+}
+
+/// Kinds of refused registrations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    Name,
+    Invalid,
+    NotGranted,
+    Store,
 }
 
 /// Handles of all metrics. One per server, so that several in one process don't mix.

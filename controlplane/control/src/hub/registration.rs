@@ -16,6 +16,7 @@ use weft_policy::resource::{Object, WorkloadSpec};
 use super::{Draft, Hub, apply};
 use crate::claims::ClaimChange;
 use crate::lease::{Removals, Suspect};
+use crate::metrics::Refusal;
 use crate::now_unix;
 use crate::registry::ProxyKey;
 use crate::store::{StoreError, Write};
@@ -58,15 +59,6 @@ impl RegisterError {
             Self::Store(_) => Refusal::Store,
         }
     }
-}
-
-/// Kinds of refused registrations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    Name,
-    Invalid,
-    NotGranted,
-    Store,
 }
 
 impl From<RegisterError> for Status {

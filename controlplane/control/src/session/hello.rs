@@ -13,7 +13,8 @@ use weft_policy::registration::{self, Registration, Told};
 use weft_policy::text::printable;
 use weft_policy::wire::{self, v1};
 
-use crate::hub::{Hub, Origin, Refusal, is_of_this_machine};
+use crate::hub::{Hub, Origin, is_of_this_machine};
+use crate::metrics::Refusal;
 use crate::registry::{Entered, Introduction, ProxyKey, Seat, SeatTaken};
 use crate::view::Versions;
 
