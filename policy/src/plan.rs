@@ -12,7 +12,7 @@ pub(crate) mod tests;
 mod world;
 
 pub use crate::delta::{Delta, Key, diff, endpoint_removals};
-pub use assemble::{AUTHZ_ATTACHMENT, bundle_for};
+pub use assemble::{AUTHZ_ATTACHMENT, bundle_for, filters_for};
 pub use changes::{Action, Change, diff_world, text_diff};
 pub use problems::{Condition, ParentStatus, Problem, Severity, route_status};
 pub use protection::{Loss, losses, policy_status};

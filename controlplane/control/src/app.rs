@@ -70,16 +70,22 @@ impl App {
         builtin::publish(&hub).await?;
 
         let mut tasks = JoinSet::new();
-        let options = |tls| ListenerOptions {
+        let options = |tls, anonymous_life| ListenerOptions {
             tls,
+            first_byte_timeout: config.request_timeout(),
+            anonymous_life,
             max_connections: config.limits.max_connections,
             handshake_timeout: config.handshake_timeout(),
             metrics: metrics.clone(),
         };
-        let grpc_connections =
-            listener::accept(grpc_listener, options(certificate.grpc_config()?), stop.clone(), &mut tasks)?;
+        let grpc_connections = listener::accept(
+            grpc_listener,
+            options(certificate.grpc_config()?, Some(config.anonymous_connection())),
+            stop.clone(),
+            &mut tasks,
+        )?;
         let api_connections =
-            listener::accept(api_listener, options(certificate.api_config()?), stop.clone(), &mut tasks)?;
+            listener::accept(api_listener, options(certificate.api_config()?, None), stop.clone(), &mut tasks)?;
         tasks.spawn(serve_grpc(hub.clone(), grpc_connections, stop.clone()));
         tasks.spawn(serve_http("API", api_connections, api::router(hub.clone()), stop.clone()));
         tasks.spawn(serve_http("metrics", metrics_listener, metrics_router(hub.clone()), stop.clone()));
@@ -108,12 +114,15 @@ async fn bind(name: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 async fn serve_grpc(hub: Arc<Hub>, connections: listener::Connections, stop: CancellationToken) {
-    let limit = hub.config().limits.max_message_bytes;
+    let (limits, timeout) = (hub.config().limits, hub.config().request_timeout());
+    let limit = limits.max_message_bytes;
     let service = MeshControlServer::new(grpc::Service::new(hub, stop.clone())).max_decoding_message_size(limit);
     let server = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(5)))
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))
         .max_concurrent_streams(64)
+        .timeout(timeout)
+        .layer(tower::util::MapRequestLayer::new(grpc::bounded(limits.max_request_bytes)))
         .add_service(service)
         .serve_with_incoming_shutdown(connections, stop.cancelled_owned());
     if let Err(error) = Box::pin(server).await {

@@ -70,6 +70,20 @@ pub struct Limits {
     pub max_audit_entries: u64,
     /// Workloads that one proxy may register.
     pub max_workloads_per_proxy: usize,
+    /// Certificates that one identity may renew in a minute.
+    pub max_renewals_per_minute: u32,
+    /// Control streams that may be open with one certificate.
+    pub max_streams_per_certificate: usize,
+    /// Control streams that one certificate may open in a minute.
+    pub max_hellos_per_minute: u32,
+    /// Messages that a proxy may send in a minute on its control stream.
+    pub max_messages_per_minute: u32,
+    /// A request that is no control stream (a join, a renewal), bytes.
+    pub max_request_bytes: usize,
+    /// How long such a request may take to arrive and be answered, and a connection until its first byte, milliseconds.
+    pub request_timeout_ms: u64,
+    /// How long a connection without a client certificate may last, milliseconds: joining takes no longer.
+    pub anonymous_connection_ms: u64,
     /// What a proxy says of one workload, bytes.
     pub max_registration_bytes: usize,
     /// One message of a proxy on the control stream, bytes.
@@ -115,6 +129,13 @@ impl Default for Limits {
             max_documents: 10_000,
             max_audit_entries: 100_000,
             max_workloads_per_proxy: 1_024,
+            max_renewals_per_minute: 60,
+            max_streams_per_certificate: 16,
+            max_hellos_per_minute: 120,
+            max_messages_per_minute: 6_000,
+            max_request_bytes: 64 << 10,
+            request_timeout_ms: 10_000,
+            anonymous_connection_ms: 30_000,
             max_registration_bytes: 16 << 10,
             max_message_bytes: 8 << 20,
         }
@@ -182,6 +203,14 @@ impl Config {
 
     pub fn disconnect_grace(&self) -> Duration {
         Duration::from_millis(self.disconnect_grace_ms)
+    }
+
+    pub fn request_timeout(&self) -> Duration {
+        Duration::from_millis(self.limits.request_timeout_ms)
+    }
+
+    pub fn anonymous_connection(&self) -> Duration {
+        Duration::from_millis(self.limits.anonymous_connection_ms)
     }
 
     pub fn unheard_grace(&self) -> Duration {

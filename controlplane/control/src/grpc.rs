@@ -37,6 +37,18 @@ impl Service {
     }
 }
 
+/// Bounds the bodies of all requests but control streams, which live as long as their proxies.
+pub fn bounded(
+    most: usize,
+) -> impl Fn(http::Request<tonic::body::Body>) -> http::Request<tonic::body::Body> + Clone + Send + Sync + 'static {
+    move |request| {
+        if request.uri().path().ends_with("/Connect") {
+            return request;
+        }
+        request.map(|body| tonic::body::Body::new(http_body_util::Limited::new(body, most)))
+    }
+}
+
 #[tonic::async_trait]
 impl MeshControl for Service {
     type ConnectStream = StreamOf<v1::ControlMessage>;
@@ -73,10 +85,19 @@ impl MeshControl for Service {
     ) -> Result<Response<Self::ConnectStream>, Status> {
         let identity = peer_identity(&self.hub, &request)?;
         let peer = peer_address(&request).ok_or_else(|| Status::internal("the address of the peer is not known"))?;
+        let leaf =
+            peer_certificate(&request).ok_or_else(|| Status::unauthenticated("a client certificate is needed"))?;
+        let open = self.hub.streams().open(&leaf).map_err(|what| {
+            self.hub.metrics().throttled(what);
+            Status::resource_exhausted("too many control streams with this certificate")
+        })?;
         let (sender, receiver) = mpsc::channel(session::QUEUE);
         let (hub, stop) = (self.hub.clone(), self.stop.clone());
         let incoming = request.into_inner();
-        self.hub.spawn(async move { session::serve(hub, identity, peer, incoming, sender, stop).await });
+        self.hub.spawn(async move {
+            session::serve(hub, identity, peer, incoming, sender, stop).await;
+            drop(open);
+        });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
@@ -84,8 +105,11 @@ impl MeshControl for Service {
         &self,
         request: Request<v1::FetchFilterRequest>,
     ) -> Result<Response<Self::FetchFilterStream>, Status> {
-        peer_identity(&self.hub, &request)?;
+        let identity = peer_identity(&self.hub, &request)?;
         let v1::FetchFilterRequest { digest, offset } = request.into_inner();
+        if !self.hub.may_fetch(&identity, &digest) {
+            return Err(Status::not_found(format!("no filter of {identity} has digest {digest:?}")));
+        }
         let found = self.hub.artifact(digest.clone()).await.map_err(|error| {
             tracing::error!(error = %crate::chain(&error), digest, "filter could not be read");
             Status::unavailable("the control plane's store failed; its log says why")
@@ -115,13 +139,17 @@ fn peer_address<T>(request: &Request<T>) -> Option<IpAddr> {
     address.map(|address| address.ip().to_canonical())
 }
 
+fn peer_certificate<T>(request: &Request<T>) -> Option<CertificateDer<'static>> {
+    let certificates = request.extensions().get::<ConnectInfo>().and_then(TlsConnectInfo::peer_certs);
+    certificates.as_ref().and_then(|chain| chain.first().cloned())
+}
+
 /// The SPIFFE ID of the verified client certificate; its chain was checked at the handshake.
 fn peer_identity<T>(hub: &Hub, request: &Request<T>) -> Result<SpiffeId, Status> {
-    let certificates = request.extensions().get::<ConnectInfo>().and_then(TlsConnectInfo::peer_certs);
-    let leaf = certificates.as_ref().and_then(|chain| chain.first());
+    let leaf = peer_certificate(request);
     let leaf = leaf.ok_or_else(|| Status::unauthenticated("a client certificate is needed: join first"))?;
     let identity =
-        identity_of(leaf).map_err(|reason| Status::unauthenticated(format!("client certificate: {reason}")))?;
+        identity_of(&leaf).map_err(|reason| Status::unauthenticated(format!("client certificate: {reason}")))?;
     if identity.trust_domain() != hub.trust_domain().as_str() {
         return Err(Status::permission_denied(format!("{identity} is not of this trust domain")));
     }

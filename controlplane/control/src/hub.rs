@@ -5,6 +5,7 @@ mod apply;
 mod filters;
 mod identity;
 mod registration;
+mod streams;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tokens;
@@ -19,18 +20,21 @@ use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use weft_policy::bundle::{ObjectName, Revision};
-use weft_policy::identity::TrustDomain;
+use weft_policy::identity::{SpiffeId, TrustDomain};
 use weft_policy::plan::World;
 
 pub use self::apply::{Applied, ApplyError, How, current_digest, unreadable_records};
+use self::filters::Artifacts;
 pub use self::filters::{FilterVersion, Publication, PublishError};
 pub use self::identity::SignedIdentity;
 pub(crate) use self::registration::{Origin, is_of_this_machine};
+pub(crate) use self::streams::Streams;
 pub use self::tokens::NewToken;
 use crate::ca::Authority;
 use crate::claims::{Claims, Grants};
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::rate::Rates;
 use crate::registry::{ProxyKey, Registry};
 use crate::store::{AuditEntry, Fault, Store, StoreError, Unreadable, Write};
 
@@ -61,6 +65,9 @@ pub struct Hub {
     published: watch::Sender<Arc<Published>>,
     /// The store's generation that `published` was read from or written to.
     read_at: AtomicU64,
+    renewals: Rates<SpiffeId>,
+    streams: Streams,
+    artifacts: Artifacts,
     /// Sessions and timers; they end at shutdown.
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -112,6 +119,7 @@ impl Hub {
                 "a record of the store can't be read; it is left as it is and everything else is served"
             );
         }
+        let limits = config.limits;
         let hub = Arc::new(Self {
             config,
             trust_domain,
@@ -122,6 +130,9 @@ impl Hub {
             writer: Arc::default(),
             published: watch::Sender::new(Arc::new(published)),
             read_at,
+            renewals: Rates::per_minute(limits.max_renewals_per_minute),
+            streams: Streams::new(&limits),
+            artifacts: Artifacts::default(),
             tasks: TaskTracker::new(),
             stop,
         });
@@ -145,6 +156,10 @@ impl Hub {
 
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
+    }
+
+    pub(crate) fn streams(&self) -> &Streams {
+        &self.streams
     }
 
     pub fn registry(&self) -> &Registry {

@@ -14,6 +14,7 @@ pub mod hub;
 pub mod lease;
 pub mod listener;
 pub mod metrics;
+pub mod rate;
 pub mod registry;
 pub mod session;
 pub mod store;

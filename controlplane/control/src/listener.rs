@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
+use tokio::time::{Sleep, sleep};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +24,10 @@ use crate::metrics::Metrics;
 /// A connection whose handshake is done. It counts against the listener's limit until it is dropped.
 pub struct Connection {
     stream: TlsStream<TcpStream>,
+    /// When it ends unless a byte came.
+    first: Option<Pin<Box<Sleep>>>,
+    /// When it ends whatever comes: it has no client certificate where others have.
+    last: Option<Pin<Box<Sleep>>>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -31,6 +36,10 @@ pub struct ListenerOptions {
     pub tls: Arc<ServerConfig>,
     pub max_connections: usize,
     pub handshake_timeout: Duration,
+    /// From the handshake to the first byte.
+    pub first_byte_timeout: Duration,
+    /// The life of a connection without a client certificate; `None`: such are usual.
+    pub anonymous_life: Option<Duration>,
     pub metrics: Arc<Metrics>,
 }
 
@@ -61,6 +70,7 @@ async fn accept_loop(
 ) {
     let acceptor = TlsAcceptor::from(options.tls);
     let permits = Arc::new(Semaphore::new(options.max_connections));
+    let (first_byte_timeout, anonymous_life) = (options.first_byte_timeout, options.anonymous_life);
     let mut handshakes = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -87,7 +97,10 @@ async fn accept_loop(
             let _ = stream.set_nodelay(true);
             match tokio::time::timeout(options.handshake_timeout, acceptor.accept(stream)).await {
                 Ok(Ok(stream)) => {
-                    let _ = sender.send((Connection { stream, _permit: permit }, peer)).await;
+                    let is_anonymous = stream.get_ref().1.peer_certificates().is_none();
+                    let last = anonymous_life.filter(|_| is_anonymous).map(|life| Box::pin(sleep(life)));
+                    let first = Some(Box::pin(sleep(first_byte_timeout)));
+                    let _ = sender.send((Connection { stream, first, last, _permit: permit }, peer)).await;
                 }
                 Ok(Err(error)) => {
                     metrics.handshake_failed();
@@ -137,7 +150,18 @@ impl Connected for Connection {
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let is_over = |deadline: &mut Option<Pin<Box<Sleep>>>, cx: &mut Context<'_>| {
+            deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready())
+        };
+        if is_over(&mut self.first, cx) || is_over(&mut self.last, cx) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.first = None;
+        }
+        read
     }
 }
 

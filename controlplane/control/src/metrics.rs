@@ -26,6 +26,7 @@ enum Name {
     JoinsRefused,
     RegistrationsRefused,
     NameConflicts,
+    Throttled,
     FilterBytes,
     ApiRequests,
     ApiErrors,
@@ -66,6 +67,10 @@ impl Name {
                 "weft_control_name_conflicts_total",
                 "Proxies told to keep away because another of the same name and account is connected",
             ),
+            Self::Throttled => (
+                "weft_control_throttled_total",
+                "Requests of proxies refused at a limit, by reason: renewals, streams, hellos, messages",
+            ),
             Self::FilterBytes => ("weft_control_filter_bytes_sent_total", "Bytes of filter binaries sent to proxies"),
             Self::ApiRequests => ("weft_control_api_requests_total", "Requests of the operator API"),
             Self::ApiErrors => ("weft_control_api_errors_total", "Requests of the operator API answered 4xx or 5xx"),
@@ -96,6 +101,15 @@ pub(crate) enum Refusal {
     Store,
 }
 
+/// What a proxy did too often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Throttled {
+    Renewals,
+    Streams,
+    Hellos,
+    Messages,
+}
+
 /// Handles of all metrics. One per server, so that several in one process don't mix.
 pub struct Metrics {
     handle: PrometheusHandle,
@@ -115,6 +129,7 @@ pub struct Metrics {
     pub joins_refused: Counter,
     registrations_refused: [Counter; 4],
     pub name_conflicts: Counter,
+    throttled: [Counter; 4],
     pub filter_bytes: Counter,
     pub api_requests: Counter,
     pub api_errors: Counter,
@@ -179,6 +194,7 @@ impl Metrics {
             registrations_refused: ["name", "invalid", "not_granted", "store"]
                 .map(|reason| by_reason(Name::RegistrationsRefused, reason)),
             name_conflicts: counter(Name::NameConflicts),
+            throttled: ["renewals", "streams", "hellos", "messages"].map(|reason| by_reason(Name::Throttled, reason)),
             filter_bytes: counter(Name::FilterBytes),
             api_requests: counter(Name::ApiRequests),
             api_errors: counter(Name::ApiErrors),
@@ -245,6 +261,17 @@ impl Metrics {
 
     pub fn handshake_failed(&self) {
         self.handshakes_failed.increment(1);
+    }
+
+    pub(crate) fn throttled(&self, what: Throttled) {
+        let [renewals, streams, hellos, messages] = &self.throttled;
+        let counter = match what {
+            Throttled::Renewals => renewals,
+            Throttled::Streams => streams,
+            Throttled::Hellos => hellos,
+            Throttled::Messages => messages,
+        };
+        counter.increment(1);
     }
 
     pub(crate) fn registration_refused(&self, why: Refusal) {

@@ -24,6 +24,8 @@ use weft_policy::wire::{self, v1};
 
 use self::hello::Greeting;
 use crate::hub::{Hub, Published};
+use crate::metrics::Throttled;
+use crate::rate::Rates;
 use crate::registry::{Health, LoadedFilter, Progress, Seat};
 use crate::view::{Answer, Versions, View};
 
@@ -67,6 +69,7 @@ struct Session {
     knows_nothing: bool,
     /// When what is held back is tried again, and how long the wait before it was.
     retry: Option<(Instant, Duration)>,
+    messages: Rates<()>,
 }
 
 #[derive(Clone, Copy)]
@@ -115,7 +118,9 @@ pub async fn serve(
 
 impl Session {
     fn new(hub: Arc<Hub>, greeting: Greeting, outgoing: Outgoing) -> Self {
+        let messages = Rates::per_minute(hub.config().limits.max_messages_per_minute);
         Self {
+            messages,
             hub,
             seat: greeting.seat,
             outgoing,
@@ -247,6 +252,12 @@ impl Session {
 
     async fn handle_message(&mut self, message: v1::ProxyMessage) -> Option<End> {
         use v1::proxy_message::Message;
+        if self.messages.take(&(), Instant::now()).is_err() {
+            self.hub.metrics().throttled(Throttled::Messages);
+            tracing::warn!(proxy = %self.seat.key, "it sends more messages than it may");
+            let _ = self.outgoing.send(Err(Status::resource_exhausted("too many messages"))).await;
+            return Some(End::Lost);
+        }
         match message.message {
             Some(Message::Ack(ack)) => {
                 let answer = self.view.handle_ack(Revision(ack.revision));

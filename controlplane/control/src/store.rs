@@ -24,6 +24,8 @@ const AUDIT: TableDefinition<'_, u64, &str> = TableDefinition::new("audit");
 const ARTIFACTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("artifacts");
 const FILTER_VERSIONS: TableDefinition<'_, &str, &str> = TableDefinition::new("filter_versions");
 const CLAIMS: TableDefinition<'_, &str, &str> = TableDefinition::new("claims");
+/// What proxies did: kept apart, so that none of them pushes an operator's entry out.
+const AUDIT_PROXIES: TableDefinition<'_, u64, &str> = TableDefinition::new("audit_proxies");
 /// Records that could not be read and were replaced or deleted, as they were.
 const SET_ASIDE: TableDefinition<'_, &str, &str> = TableDefinition::new("set_aside");
 
@@ -143,7 +145,10 @@ impl Store {
         let tables =
             store.disk.read(|txn| Ok(txn.list_tables()?.map(|table| table.name().to_owned()).collect::<Vec<_>>()))?;
         // Written only where one is missing: a start needs no space on disk.
-        if [SET_ASIDE.name(), CLAIMS.name()].iter().any(|wanted| !tables.iter().any(|table| table == wanted)) {
+        if [SET_ASIDE.name(), CLAIMS.name(), AUDIT_PROXIES.name()]
+            .iter()
+            .any(|wanted| !tables.iter().any(|table| table == wanted))
+        {
             store.disk.write(|txn| {
                 txn.open_table(META)?;
                 txn.open_table(OBJECTS)?;
@@ -152,6 +157,7 @@ impl Store {
                 txn.open_table(ARTIFACTS)?;
                 txn.open_table(FILTER_VERSIONS)?;
                 txn.open_table(CLAIMS)?;
+                txn.open_table(AUDIT_PROXIES)?;
                 txn.open_table(SET_ASIDE)?;
                 Ok(())
             })?;
@@ -196,7 +202,8 @@ impl Store {
             for write in &encoded {
                 write.apply(txn)?;
             }
-            trim_audit(txn, self.max_audit_entries)
+            trim_audit(txn, AUDIT, self.max_audit_entries)?;
+            trim_audit(txn, AUDIT_PROXIES, self.max_audit_entries)
         })
     }
 
@@ -250,12 +257,16 @@ impl Store {
     /// The newest entries first, at most `limit`, older than number `before`.
     pub fn audit(&self, before: Option<u64>, limit: usize) -> Result<Vec<(u64, AuditEntry)>, StoreError> {
         let rows = self.disk.read(|txn| {
-            let table = txn.open_table(AUDIT)?;
             let mut rows = Vec::new();
-            for row in table.range(..before.unwrap_or(u64::MAX))?.rev().take(limit) {
-                let (number, json) = row?;
-                rows.push((number.value(), json.value().to_owned()));
+            for table in [AUDIT, AUDIT_PROXIES] {
+                let table = txn.open_table(table)?;
+                for row in table.range(..before.unwrap_or(u64::MAX))?.rev().take(limit) {
+                    let (number, json) = row?;
+                    rows.push((number.value(), json.value().to_owned()));
+                }
             }
+            rows.sort_unstable_by_key(|(number, _)| std::cmp::Reverse(*number));
+            rows.truncate(limit);
             Ok(rows)
         })?;
         let lost = |reason: String| AuditEntry {
@@ -333,7 +344,7 @@ enum Encoded {
     Put(TableDefinition<'static, &'static str, &'static str>, String, String),
     Delete(TableDefinition<'static, &'static str, &'static str>, String),
     Artifact(String, Vec<u8>),
-    Audit(String),
+    Audit(TableDefinition<'static, u64, &'static str>, String),
     SetAside(Unreadable),
 }
 
@@ -348,9 +359,9 @@ impl Encoded {
             Write::DeleteToken(hash) => Self::Delete(TOKENS, hash.as_str().to_owned()),
             Write::PutArtifact { digest, bytes } => Self::Artifact(digest, bytes),
             Write::PutFilterVersion { key, json } => Self::Put(FILTER_VERSIONS, key, json),
-            Write::Claim { key, record: Some(record) } => Self::Put(CLAIMS, key, serde_json::to_string(&record)?),
+            Write::Claim { key, record: Some(record) } => Self::Put(CLAIMS, key, write_record(&record)?),
             Write::Claim { key, record: None } => Self::Delete(CLAIMS, key),
-            Write::Audit(entry) => Self::Audit(serde_json::to_string(&entry)?),
+            Write::Audit(entry) => Self::Audit(audit_table(&entry.actor), serde_json::to_string(&entry)?),
         })
     }
 
@@ -365,10 +376,13 @@ impl Encoded {
             Self::Artifact(digest, bytes) => {
                 txn.open_table(ARTIFACTS)?.insert(digest.as_str(), bytes.as_slice())?;
             }
-            Self::Audit(json) => {
-                let mut table = txn.open_table(AUDIT)?;
-                let next = table.last()?.map_or(1, |(number, _)| number.value() + 1);
-                table.insert(next, json.as_str())?;
+            Self::Audit(table, json) => {
+                let mut next = 1;
+                for table in [AUDIT, AUDIT_PROXIES] {
+                    let table = txn.open_table(table)?;
+                    next = next.max(table.last()?.map_or(1, |(number, _)| number.value() + 1));
+                }
+                txn.open_table(*table)?.insert(next, json.as_str())?;
             }
             Self::SetAside(Unreadable { table, key, record, .. }) => {
                 let mut aside = txn.open_table(SET_ASIDE)?;
@@ -380,8 +394,18 @@ impl Encoded {
     }
 }
 
-fn trim_audit(txn: &redb::WriteTransaction, keep: u64) -> Result<(), redb::Error> {
-    let mut table = txn.open_table(AUDIT)?;
+/// Where an actor's entries are kept.
+fn audit_table(actor: &str) -> TableDefinition<'static, u64, &'static str> {
+    let is_proxy = actor.starts_with("proxy:") || actor.starts_with("token:");
+    if is_proxy { AUDIT_PROXIES } else { AUDIT }
+}
+
+fn trim_audit(
+    txn: &redb::WriteTransaction,
+    table: TableDefinition<'static, u64, &'static str>,
+    keep: u64,
+) -> Result<(), redb::Error> {
+    let mut table = txn.open_table(table)?;
     while table.len()? > keep {
         table.pop_first()?;
     }

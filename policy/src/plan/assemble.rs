@@ -34,9 +34,7 @@ pub fn bundle_for(world: &World, served: &[ObjectName], revision: Revision, trus
     let workloads: Vec<_> = served.iter().filter_map(|name| world.workload(name)).collect();
     let namespaces: BTreeSet<&str> = served.iter().map(|name| name.namespace.as_str()).collect();
     let (services, routes) = visible(world, &namespaces);
-    let mut filters: BTreeMap<_, _> =
-        world.filter_policies().filter_map(|policy| attach(world, policy, &workloads)).collect();
-    filters.extend(attach_access(world, &workloads));
+    let filters = filters_for(world, served);
     Bundle {
         revision,
         mesh: Some(mesh_settings(world, trust_bundle_pem)),
@@ -45,6 +43,15 @@ pub fn bundle_for(world: &World, served: &[ObjectName], revision: Revision, trus
         routes,
         filters,
     }
+}
+
+/// The filters that run for these workloads.
+pub fn filters_for(world: &World, served: &[ObjectName]) -> BTreeMap<String, FilterAttachment> {
+    let workloads: Vec<_> = served.iter().filter_map(|name| world.workload(name)).collect();
+    let mut filters: BTreeMap<_, _> =
+        world.filter_policies().filter_map(|policy| attach(world, policy, &workloads)).collect();
+    filters.extend(attach_access(world, &workloads));
+    filters
 }
 
 type Visible = (BTreeMap<ObjectName, Service>, BTreeMap<ObjectName, Route>);

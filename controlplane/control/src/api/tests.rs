@@ -165,7 +165,8 @@ async fn filters_are_published_verified_and_fetched_from_where_one_stopped() {
     assert_eq!(status, 409, "{body}");
     let (status, body) = publish(&control, &admin, "name=noop&version=1.1.0", &other, 2).await;
     assert!(status == 409 && body["error"]["message"].as_str().unwrap().contains("another key"), "{body}");
-    assert_eq!(publish(&control, &admin, "name=noop&version=1.1.0&accept_new_key=true", &other, 2).await.0, 200);
+    let (status, newer) = publish(&control, &admin, "name=noop&version=1.1.0&accept_new_key=true", &other, 2).await;
+    assert_eq!(status, 200, "{newer}");
     assert_eq!(publish(&control, &admin, "name=noop&version=one", &bytes, 1).await.0, 400);
     let foreign = filter(&["wasi:sockets/tcp@0.2.0"]);
     let (status, body) = publish(&control, &admin, "name=evil&version=1.0.0", &foreign, 1).await;
@@ -179,6 +180,19 @@ async fn filters_are_published_verified_and_fetched_from_where_one_stopped() {
 
     let svid = control.join("shop/web").await;
     let mut client = control.grpc(Some(&svid)).await;
+    // Nobody gets what none of its workloads runs.
+    let (old, digest) = (digest, newer["digest"].as_str().unwrap().to_owned());
+    let fetch = v1::FetchFilterRequest { digest: digest.clone(), offset: 0 };
+    assert_eq!(client.fetch_filter(fetch).await.err().unwrap().code(), tonic::Code::NotFound);
+    control
+        .apply(
+            "apiVersion: weft.dev/v1alpha1\nkind: Workload\nmetadata: {name: web-1, namespace: shop}\n\
+             spec: {address: 127.0.0.11, ports: [{port: 8080}], serviceAccount: web}\n---\n\
+             apiVersion: weft.dev/v1alpha1\nkind: FilterPolicy\nmetadata: {name: f, namespace: shop}\n\
+             spec: {filter: {name: noop}}\n",
+        )
+        .await;
+    let bytes = other;
     for offset in [0_usize, 100, bytes.len()] {
         let request = v1::FetchFilterRequest { digest: digest.clone(), offset: offset as u64 };
         let mut stream = client.fetch_filter(request).await.unwrap().into_inner();
@@ -188,9 +202,11 @@ async fn filters_are_published_verified_and_fetched_from_where_one_stopped() {
         }
         assert_eq!(received, bytes[offset..], "from {offset}");
     }
-    for (digest, offset, code) in
-        [("sha256:none", 0, tonic::Code::NotFound), (digest.as_str(), 1 << 30, tonic::Code::OutOfRange)]
-    {
+    for (digest, offset, code) in [
+        ("sha256:none", 0, tonic::Code::NotFound),
+        (old.as_str(), 0, tonic::Code::NotFound),
+        (digest.as_str(), 1 << 30, tonic::Code::OutOfRange),
+    ] {
         let request = v1::FetchFilterRequest { digest: digest.to_owned(), offset };
         assert_eq!(client.fetch_filter(request).await.err().unwrap().code(), code);
     }

@@ -1,11 +1,14 @@
 //! Publishing filters: a verified binary becomes a version of a `Filter` in `weft-system`. A filter's later versions must
 //! be signed with the key of its first, unless an admin says otherwise.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
 
 use serde::{Deserialize, Serialize};
 use weft_policy::bundle::ObjectName;
-use weft_policy::resource::ROOT_NAMESPACE;
+use weft_policy::identity::{SpiffeId, is_label};
+use weft_policy::plan::{Entry, filters_for};
+use weft_policy::resource::{Kind, ObjectKey, ROOT_NAMESPACE};
 
 use super::{ApplyError, Draft, Hub, apply};
 use crate::artifact::Artifact;
@@ -26,6 +29,10 @@ pub struct FilterVersion {
     pub published_unix: i64,
     pub published_by: String,
 }
+
+/// Binaries that are being sent.
+#[derive(Default)]
+pub(super) struct Artifacts(tokio::sync::Mutex<BTreeMap<String, Weak<Vec<u8>>>>);
 
 /// What to publish.
 pub struct Publication {
@@ -119,8 +126,27 @@ impl Hub {
         Ok(versions)
     }
 
-    pub async fn artifact(&self, digest: String) -> Result<Option<Vec<u8>>, StoreError> {
-        self.blocking(move |store| store.artifact(&digest)).await
+    /// A binary; all who send it at a time share one copy.
+    pub async fn artifact(&self, digest: String) -> Result<Option<Arc<Vec<u8>>>, StoreError> {
+        let mut in_use = self.artifacts.0.lock().await;
+        in_use.retain(|_, bytes| bytes.strong_count() > 0);
+        if let Some(bytes) = in_use.get(&digest).and_then(Weak::upgrade) {
+            return Ok(Some(bytes));
+        }
+        let wanted = digest.clone();
+        let found = self.blocking(move |store| store.artifact(&wanted)).await?.map(Arc::new);
+        in_use.extend(found.as_ref().map(|bytes| (digest, Arc::downgrade(bytes))));
+        Ok(found)
+    }
+
+    /// Whether a workload of the identity runs a filter of this digest.
+    pub fn may_fetch(&self, identity: &SpiffeId, digest: &str) -> bool {
+        let published = self.published();
+        let of = |(key, _): (&ObjectKey, &Entry)| key.object_name();
+        let workloads = published.world.of_kind(Kind::Workload).map(of);
+        let is_own = |name: &ObjectName| apply::workload_identity(&published.world, name).as_ref() == Some(identity);
+        let own: Vec<_> = workloads.filter(is_own).collect();
+        filters_for(&published.world, &own).values().any(|filter| filter.digest == digest)
     }
 }
 
@@ -141,8 +167,7 @@ impl Draft {
 }
 
 fn check_names(name: &str, version: &str) -> Result<(), PublishError> {
-    let is_allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    if name.is_empty() || name.len() > 63 || !name.chars().all(is_allowed) || name.starts_with('-') {
+    if !is_label(name) {
         return Err(PublishError::Name(name.to_owned()));
     }
     semver::Version::parse(version).map(|_| ()).map_err(|_| PublishError::Version(version.to_owned()))

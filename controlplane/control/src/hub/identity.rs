@@ -1,6 +1,7 @@
 //! Certificates for proxies: joining with a token, renewing with the certificate in use.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use time::OffsetDateTime;
 use tonic::Status;
@@ -8,6 +9,7 @@ use weft_policy::identity::SpiffeId;
 
 use super::Hub;
 use crate::ca::{IssueError, Issued};
+use crate::metrics::Throttled;
 use crate::store::{StoreError, Write};
 use crate::token::{Grant, TokenHash, TokenRecord};
 
@@ -79,6 +81,11 @@ impl Hub {
     /// The next certificate of an identity that has proved itself by the current one.
     pub async fn renew(self: &Arc<Self>, identity: &SpiffeId, csr_der: &[u8]) -> Result<SignedIdentity, Status> {
         let now = OffsetDateTime::now_utc();
+        if let Err(wait) = self.renewals.take(identity, Instant::now()) {
+            self.metrics().throttled(Throttled::Renewals);
+            let wait = wait.as_secs() + 1;
+            return Err(Status::resource_exhausted(format!("{identity} renews too often: again in {wait} s")));
+        }
         let issued = self.authority().issue_workload(csr_der, identity, self.svid_ttl(), now).map_err(|error| {
             self.metrics().joins_refused.increment(1);
             tracing::warn!(%identity, error = %crate::chain(&error), "renewal refused");

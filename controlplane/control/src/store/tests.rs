@@ -263,3 +263,19 @@ fn records_of_other_forms_are_left_as_they_are() {
     assert!(reason("torn").contains("no JSON"), "{}", reason("torn"));
     assert_eq!(write_record(&serde_json::json!({"id": "z"})).unwrap(), r#"{"id":"z","schema":1}"#);
 }
+
+#[test]
+fn no_proxy_pushes_an_operators_entry_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("weft.redb"), 3).unwrap();
+    let by = |actor: &str, action: &str| AuditEntry { actor: actor.to_owned(), ..entry(action) };
+    store.commit(None, vec![Write::Audit(by("operator:1", "delete"))]).unwrap();
+    for n in 0..20 {
+        store.commit(None, vec![Write::Audit(by("proxy:spiffe://a/ns/b/sa/c", &format!("renew-{n}")))]).unwrap();
+    }
+    store.commit(None, vec![Write::Audit(by("operator:1", "apply"))]).unwrap();
+    let all = store.audit(None, 10).unwrap();
+    let told: Vec<_> = all.iter().map(|(number, entry)| (*number, entry.action.as_str())).collect();
+    assert_eq!(told, [(22, "apply"), (21, "renew-19"), (20, "renew-18"), (19, "renew-17"), (1, "delete")]);
+    assert_eq!(store.audit(Some(21), 2).unwrap().len(), 2);
+}

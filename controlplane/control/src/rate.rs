@@ -1,0 +1,55 @@
+//! How often each of many may do something: an amount a minute, all of it at once where nothing was done before.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Beyond this many known ones, those that may do all again are forgotten.
+const KNOWN: usize = 4_096;
+
+/// The rates of many. Each is known by the time at which it may do everything again.
+#[derive(Debug)]
+pub struct Rates<K> {
+    each: Duration,
+    burst: Duration,
+    until: Mutex<BTreeMap<K, Instant>>,
+}
+
+impl<K: Ord + Clone> Rates<K> {
+    pub fn per_minute(amount: u32) -> Self {
+        let each = Duration::from_secs(60) / amount.max(1);
+        Self { each, burst: Duration::from_secs(60), until: Mutex::default() }
+    }
+
+    /// Once more. Otherwise how long to wait.
+    pub fn take(&self, key: &K, now: Instant) -> Result<(), Duration> {
+        let mut until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        if until.len() >= KNOWN {
+            until.retain(|_, at| *at > now);
+        }
+        let next = until.get(key).copied().unwrap_or(now).max(now) + self.each;
+        let ahead = next.duration_since(now);
+        if ahead > self.burst {
+            return Err(ahead - self.burst);
+        }
+        until.insert(key.clone(), next);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_at_once_then_each_in_its_time() {
+        let (rates, start) = (Rates::per_minute(3), Instant::now());
+        for _ in 0..3 {
+            assert_eq!(rates.take(&"a", start), Ok(()));
+        }
+        assert_eq!(rates.take(&"a", start), Err(Duration::from_secs(20)));
+        assert_eq!(rates.take(&"b", start), Ok(()), "each by itself");
+        assert_eq!(rates.take(&"a", start + Duration::from_secs(20)), Ok(()));
+        assert_eq!(rates.take(&"a", start + Duration::from_secs(21)), Err(Duration::from_secs(19)));
+    }
+}
