@@ -171,6 +171,28 @@ impl WorkloadPort {
     }
 }
 
+/// A port that is declared tcp or udp takes no requests: conditions on paths and headers judge a byte stream otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("port {port} is declared {protocol}: it takes no HTTP requests")]
+pub struct RequestRefusal {
+    port: u16,
+    protocol: &'static str,
+}
+
+impl Protocol {
+    /// Whether a request may be sent to a port of this protocol, as one.
+    ///
+    /// # Errors
+    /// What flows there is no HTTP.
+    pub fn takes_requests(self, port: u16) -> Result<(), RequestRefusal> {
+        match self {
+            Protocol::Tcp => Err(RequestRefusal { port, protocol: "tcp" }),
+            Protocol::Udp => Err(RequestRefusal { port, protocol: "udp" }),
+            Protocol::Http | Protocol::Grpc | Protocol::Auto => Ok(()),
+        }
+    }
+}
+
 /// Why a port takes no byte tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TunnelRefusal {

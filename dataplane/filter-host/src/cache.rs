@@ -29,9 +29,15 @@ impl Cache {
     pub(crate) fn open(directory: &Path, engine: &Engine) -> io::Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         let metadata = fs::metadata(directory)?;
+        let refused = |message| Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
         if metadata.mode() & 0o022 != 0 {
-            let message = format!("{} may be written to by others; its mode must be 0700", directory.display());
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+            return refused(format!("{} may be written to by others; its mode must be 0700", directory.display()));
+        }
+        // Machine code is loaded from there: it is to be ours, whoever made the directory.
+        let own = fs::metadata("/proc/self")?.uid();
+        if metadata.uid() != own {
+            let theirs = metadata.uid();
+            return refused(format!("{} belongs to user {theirs}, this process runs as {own}", directory.display()));
         }
         let mut hasher = Sha256Hasher(Sha256::new());
         engine.precompile_compatibility_hash().hash(&mut hasher);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::uri::Authority;
 use http::{HeaderMap, Method, StatusCode};
-use weft_policy::bundle::Direction;
+use weft_policy::bundle::{Direction, FilterMode};
 use weft_policy::path::{NormalPath, PathReading};
 
 use crate::prepare::Prepared;
@@ -18,6 +18,7 @@ use crate::prepare::Prepared;
 pub struct Chain {
     filters: Vec<Arc<Prepared>>,
     hooks: Hooks,
+    needs_http: bool,
 }
 
 /// Which hooks any filter of a chain, or one filter, asked for.
@@ -41,7 +42,16 @@ impl Chain {
             hooks.response_head |= of.response_head;
             hooks.done |= of.done;
         }
-        Self { filters, hooks }
+        let needs_http = filters.iter().any(|filter| {
+            let hooks = filter.interest().hooks;
+            filter.spec().mode == FilterMode::Enforce && hooks.request_head && !hooks.connection
+        });
+        Self { filters, hooks, needs_http }
+    }
+
+    /// True where a filter that is enforced judges requests and no connections: a byte stream would pass it by.
+    pub fn needs_http(&self) -> bool {
+        self.needs_http
     }
 
     pub fn filters(&self) -> &[Arc<Prepared>] {

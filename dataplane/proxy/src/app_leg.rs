@@ -5,10 +5,10 @@
 #[cfg(test)]
 mod tests;
 
-use std::cell::{Cell, RefCell};
-use std::time::{Duration, Instant};
+use std::cell::RefCell;
+use std::time::Duration;
 
-use http::{Method, StatusCode, Version};
+use http::{Method, Version};
 use weft_filter_host::Permit;
 use weft_flow::RetryBudget;
 use weft_transport::http::{ResponseRecv, SendBody};
@@ -151,10 +151,10 @@ pub async fn exchange(
     call: &mut Call<'_, '_>,
     to: Party,
 ) -> Result<(), Unanswered> {
-    let status = Cell::new(None::<(StatusCode, Instant)>);
     let terms = Terms {
         filtered: &mut *filtered,
-        status: &status,
+        status: &call.record.answer,
+        from_peer: to == Party::Peer,
         grpc: call.record.is_grpc(),
         upgrade: call.head.protocol.is_some(),
         expects: call.head.headers.contains_key(http::header::EXPECT),
@@ -163,10 +163,8 @@ pub async fn exchange(
     let accounts = (&call.record.sent, &call.record.received);
     // Boxed: the two pumps are most of a request's future, and everything above carries them along.
     let result = Box::pin(relay::exchange((&mut *call.body, &mut *call.responder), streams, terms, accounts)).await;
-    filtered.moved(call.record.sent.bytes.get(), call.record.received.bytes.get());
-    if let Some((status, at)) = status.get() {
+    if let Some((status, _)) = call.record.answer.get() {
         call.record.answered(status);
-        call.record.answered_at = Some(at);
     }
     match result {
         Ok(()) => Ok(()),

@@ -21,7 +21,11 @@ impl Call<'_, '_> {
     /// True where the request can be sent again from its first byte: the client was not answered, and what was taken of
     /// its body was kept.
     pub fn rewind(&mut self) -> bool {
-        self.responder.is_some() && self.body.rewind()
+        let again = self.responder.is_some() && self.body.rewind();
+        if again {
+            self.record.sent.bytes.set(0);
+        }
+        again
     }
 }
 

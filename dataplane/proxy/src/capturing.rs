@@ -17,11 +17,15 @@ const LOOK_CLOSELY: Duration = Duration::from_millis(500);
 /// Least time between two looks: somebody else's firewall may change many times a second.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// Remote administration is never captured.
+const SSH: u16 = 22;
+
 /// The rules that redirect this workload's connections to our listeners.
 pub fn rules(config: &Config, settings: &Capture) -> Rules {
     let listen = &config.listen;
-    // Scraped and asked for health from outside, also by a scraper that is captured itself.
-    let mut exclude_ports = vec![listen.metrics.port(), listen.health.port()];
+    // Scraped and asked for health from outside, also by a scraper that is captured itself; and whoever turns capture on for
+    // a host over SSH must still get in.
+    let mut exclude_ports = vec![listen.metrics.port(), listen.health.port(), SSH];
     exclude_ports.extend(&settings.exclude_ports);
     Rules {
         name: config.name.clone(),

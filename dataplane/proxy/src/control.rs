@@ -176,8 +176,13 @@ impl Control {
 
     fn hello(&self, current: &Bundle) -> v1::Hello {
         let config = &self.shared.config;
-        let told = config.told();
-        let ports = config.workload.ports.iter().map(|port| v1::WorkloadPort {
+        let workload = &config.workload;
+        let mut mesh_address = config.listen.mesh;
+        if mesh_address.ip().is_unspecified() {
+            // Peers dial the workload's own address where we listen on all.
+            mesh_address.set_ip(workload.address);
+        }
+        let ports = workload.ports.iter().map(|port| v1::WorkloadPort {
             port: u32::from(port.port),
             protocol: v1::Protocol::from(port.protocol).into(),
             ..v1::WorkloadPort::default()
@@ -191,10 +196,10 @@ impl Control {
                 namespace: told.namespace,
                 address: told.address,
                 ports: ports.collect(),
-                labels: told.labels.into_iter().collect(),
-                service: told.service,
-                mesh_address: told.mesh_address,
-                weight: told.weight,
+                labels: workload.labels.clone().into_iter().collect(),
+                service: workload.service.clone(),
+                mesh_address: mesh_address.to_string(),
+                weight: 1,
             }],
             known: weft_policy::wire::versions(current),
             current_revision: current.revision.0,

@@ -4,15 +4,17 @@
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
+use std::pin::pin;
 use std::time::Instant;
 
 use bytes::Bytes;
+use futures_util::future::{Either, select};
 use weft_filter_host::{
     Attributes, Chain, Host, LocalReply, Outcome, Permit, Position, ReplyCause, RequestView, Summary,
 };
 use weft_policy::bundle::Direction;
 use weft_policy::path::{NormalPath, PathReading};
-use weft_transport::http::{RequestHead, ResponseHead, Target};
+use weft_transport::http::{RequestHead, Responder, ResponseHead, Target};
 
 use crate::reply::{Failure, FilterReply};
 use crate::snapshot::Served;
@@ -90,12 +92,13 @@ pub struct Filtered<'a> {
 /// Runs the request hooks of `chain`, sleeping out delays.
 ///
 /// # Errors
-/// A filter answered the request itself, or failed with onFailure Deny.
+/// A filter answered the request itself, or failed with onFailure Deny; or the `client` left while it was held up.
 pub async fn request<'a>(
     filters: &'a Filters,
     chain: &'a Chain,
     place: &Place<'_>,
     head: &mut RequestHead,
+    mut client: Option<&mut Responder<'_>>,
 ) -> Result<(Filtered<'a>, Permit), Failure> {
     let mut filtered = Filtered::new(filters, Cow::Borrowed(chain));
     let mut from = Position::START;
@@ -118,7 +121,15 @@ pub async fn request<'a>(
                 return Ok((filtered, permit));
             }
             Outcome::Delay { after, resume } => {
-                tokio::time::sleep(after).await;
+                let mut over = pin!(tokio::time::sleep(after));
+                match &mut client {
+                    None => over.await,
+                    Some(client) => {
+                        if let Either::Right(_) = select(over.as_mut(), pin!(client.gone())).await {
+                            return Err(Failure::ClientGone);
+                        }
+                    }
+                }
                 from = resume;
             }
             Outcome::Respond(reply) => {

@@ -1,5 +1,5 @@
-//! The names that this machine's own file knows (/etc/hosts): such a name means what the file says, whatever the mesh calls
-//! its services. Read beside the traffic and again when the file changes.
+//! The names that this machine's own file knows (/etc/hosts): one that no service has is outside the mesh, whatever else it
+//! looks like. Read beside the traffic and again when the file changes.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};

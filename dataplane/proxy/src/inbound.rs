@@ -78,6 +78,7 @@ async fn carry(
         Failure::NotServed("a request without one weft-dst".to_owned())
     })?;
     let (served, port, socket) = served_socket(worker, snapshot, caller, address)?;
+    port.protocol.takes_requests(port.port).map_err(Failure::RequestForbidden)?;
     record.metrics = Some(caller.metrics(&worker.ledger, snapshot, served, address, &said));
     record.log(|log| {
         log.source = Some(caller.identity.to_string());
@@ -85,17 +86,29 @@ async fn carry(
         log.upstream = Some(address.to_string());
     });
     head.headers.insert(mesh::X_FORWARDED_CLIENT_CERT, caller.client_cert(&served.workload.identity));
-    // An upgraded request may stand for longer than the configuration that let it pass.
-    let standing = head.protocol.is_some().then(|| head.clone());
     let place = caller.place(address, port);
-    let (mut filtered, permit) = filtering::request(&worker.filters, &served.inbound, &place, head).await?;
+    let (mut filtered, permit) =
+        filtering::request(&worker.filters, &served.inbound, &place, head, responder.as_mut()).await?;
+    // An upgraded request may stand for longer than the configuration that let it pass. Authorization judged the head that
+    // the filters before it left, and judges that again.
+    let standing = head.protocol.is_some().then(|| head.clone());
     let version = app_version(port.app_version, said.version, head.protocol.is_some());
     let mut call = Call { head, body, responder, record };
     let (leg, socket) = (worker.app_leg(snapshot), [PlainSocket::Served(socket)]);
     let carried = leg.carry(&socket, version, permit, &mut filtered, &mut call);
-    match standing {
-        None => carried.await.map_err(Failed::failure),
+    let ended = match standing {
+        None => carried.await,
         Some(judged) => Box::pin(while_allowed(worker, caller, address, (snapshot.generation, judged), carried)).await,
+    };
+    filtered.moved(record.sent.bytes.get(), record.received.bytes.get());
+    ended.map_err(unserved)
+}
+
+/// A request that provably nobody has seen: the caller's proxy may send it to another endpoint.
+fn unserved(failed: Failed) -> Failure {
+    match failed {
+        Failed::Unprocessed(failure, _) => Failure::Unserved(Box::new(failure)),
+        failed => failed.failure(),
     }
 }
 
@@ -106,16 +119,16 @@ async fn while_allowed(
     address: SocketAddr,
     (judged_by, judged): (u64, RequestHead),
     carried: impl Future<Output = Result<(), Failed>>,
-) -> Result<(), Failure> {
+) -> Result<(), Failed> {
     let denied = until_denied(worker, judged_by, async |snapshot: &Snapshot| {
         let (served, port, _) = served_socket(worker, snapshot, caller, address)?;
         let (place, mut head) = (caller.place(address, port), judged.clone());
         let chain = served.inbound.authorization();
-        filtering::request(&worker.filters, &chain, &place, &mut head).await.map(drop)
+        filtering::request(&worker.filters, &chain, &place, &mut head, None).await.map(drop)
     });
     match select(pin!(carried), pin!(denied)).await {
-        Either::Left((carried, _)) => carried.map_err(Failed::failure),
-        Either::Right((denied, _)) => Err(denied),
+        Either::Left((carried, _)) => carried,
+        Either::Right((denied, _)) => Err(Failed::Final(denied)),
     }
 }
 

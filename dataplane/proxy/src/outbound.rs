@@ -76,14 +76,20 @@ async fn carry(
     let Some(resolved) = resolved else {
         return Box::pin(passthrough::request(worker, snapshot, origin, request, record)).await;
     };
+    resolved.protocol().takes_requests(resolved.port).map_err(Failure::RequestForbidden)?;
     let place = Place::outbound(origin.peer.ip(), resolved.port, from);
     let Request { head, body, responder } = request;
-    let (mut filtered, permit) = filtering::request(&worker.filters, &from.outbound, &place, head).await?;
+    let (mut filtered, permit) =
+        filtering::request(&worker.filters, &from.outbound, &place, head, responder.as_mut()).await?;
     let plan = routing::route(snapshot, from, &resolved, (head, filtered.path()), worker.dice())?;
     plan.modify(head);
     record.log(|log| log.route = plan.route.map(|route| route.name.to_string()));
     let mut call = Call { head, body, responder, record };
-    within(plan.timeout, pin!(send(worker, snapshot, from, &plan, permit, &mut filtered, &mut call))).await
+    // An upgraded request stands for as long as both sides like.
+    let limit = plan.timeout.filter(|_| call.head.protocol.is_none());
+    let sent = within(limit, pin!(send(worker, snapshot, from, &plan, permit, &mut filtered, &mut call))).await;
+    filtered.moved(record.sent.bytes.get(), record.received.bytes.get());
+    sent
 }
 
 /// True where one entry of a `Via` field is ours: the request has been here before.
@@ -119,8 +125,8 @@ async fn send(
         match exchange(worker, snapshot, &attempt, (from, plan), permit, filtered, call).await {
             Ok(()) => {
                 // A client that left before the head says nothing of the endpoint.
-                if let Some(at) = call.record.answered_at {
-                    attempt.answered(call.record.code < 500, Some(at));
+                if let Some((status, at)) = call.record.answer.get() {
+                    attempt.answered(!status.is_server_error(), Some(at));
                 }
                 return Ok(());
             }
@@ -147,11 +153,13 @@ async fn exchange(
     let socket = destination.socket(plan.goal.port);
     call.record.log(|log| {
         log.upstream = socket.to_str().ok().map(str::to_owned);
-        log.destination = destination.endpoint.identity.as_ref().map(ToString::to_string);
+        log.destination = None;
     });
     if let Some(peer) = destination.peer() {
         let connected = attempt.connect(peer, snapshot.connect_timeout(), permit).await;
         let client = connected.map_err(|(failure, permit)| Failed::Unprocessed(failure, permit))?;
+        // Proved by TLS just now.
+        call.record.log(|log| log.destination = Some(peer.destination().to_string()));
         let stamp = Stamp::new(call.head, &socket, &from.source);
         return client.carry(&stamp.added(), worker.idle(), filtered, call).await;
     }

@@ -4,6 +4,7 @@
 pub mod connection;
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -29,8 +30,8 @@ pub struct Record {
     pub sent: Progress,
     pub received: Progress,
     pub code: u16,
-    /// When the head of the app's answer was there.
-    pub answered_at: Option<Instant>,
+    /// The final head of the app's answer and when it was there, noted as it leaves: whoever carries the rest may be cut.
+    pub answer: Cell<Option<(StatusCode, Instant)>>,
     pub flag: Flag,
     /// Where it went; unknown until a destination was found.
     pub metrics: Option<Rc<PairMetrics>>,
@@ -69,7 +70,7 @@ impl Record {
             sent: Progress::default(),
             received: Progress::default(),
             code: 0,
-            answered_at: None,
+            answer: Cell::new(None),
             flag: Flag::None,
             metrics: None,
             log: access_log.then(|| Box::new(Logged::of(head))),
@@ -105,6 +106,11 @@ impl Record {
     pub async fn reply(&mut self, failure: &Failure, responder: &mut Option<Responder<'_>>) {
         let verdict = failure.verdict();
         self.flag = verdict.flag;
+        if let Failure::ClientGone = failure {
+            self.code = verdict.status.as_u16();
+            *responder = None;
+            return;
+        }
         self.log(|log| {
             log.stage = Some(verdict.stage);
             log.rule = failure.rule().map(Cow::into_owned);
@@ -139,6 +145,9 @@ impl Record {
     pub fn ended(&mut self, error: ExchangeError, to: Party) -> Option<Unanswered> {
         match error {
             ExchangeError::Unanswered(error) => Some(Unanswered::new(to, error)),
+            ExchangeError::Unserved(told) => {
+                Some(Unanswered { failure: Failure::PeerUnserved { told }, unprocessed: true, lost: false })
+            }
             ExchangeError::Broken(error) => {
                 let failure = Failure::NoAnswer { to, error };
                 self.flag = failure.verdict().flag;
@@ -168,7 +177,10 @@ impl Record {
     pub fn close(self, ledger: &Ledger, snapshot: Option<&Current>) {
         let grpc = self.form != Form::Http;
         let end = RequestEnd {
-            code: self.code,
+            code: match (self.code, self.answer.get()) {
+                (0, Some((status, _))) => status.as_u16(),
+                (code, _) => code,
+            },
             grpc,
             grpc_status: if grpc { self.received.grpc_status.get() } else { None },
             flag: self.flag,

@@ -21,7 +21,7 @@ pub use source::Source;
 
 use crate::filtering::Filtered;
 use crate::mesh;
-use crate::stalls::{Stalled, Stalls};
+use crate::reply::{WEFT_UNSERVED, told};
 use crate::telemetry::series::Counter;
 
 /// What has passed in one direction. Written as it happens, so that a cancelled pump still tells.
@@ -145,6 +145,8 @@ pub struct Terms<'t, 'f> {
     pub filtered: &'t mut Filtered<'f>,
     /// Told the status that the client is sent, and when.
     pub status: &'t Cell<Option<(StatusCode, Instant)>>,
+    /// The answer comes from a peer's proxy, which may answer in its own name.
+    pub from_peer: bool,
     /// A gRPC call whose client reads trailers: a response that breaks off ends with a status, not with an abort.
     pub grpc: bool,
     /// The request asks for an upgrade: nothing of the client's stream is carried before the 101.
@@ -169,6 +171,8 @@ pub struct Idle<'w> {
 pub enum ExchangeError {
     /// No final head reached the client: it can still be answered.
     Unanswered(SendError),
+    /// The peer's proxy answers that its app did not see the request, and why.
+    Unserved(String),
     /// The answer broke off after its head was sent.
     Broken(StreamError),
     /// One of its directions stalled for too long.
@@ -184,7 +188,8 @@ pub async fn exchange(
     mut terms: Terms<'_, '_>,
     (sent, received): (&Progress, &Progress),
 ) -> Result<(), ExchangeError> {
-    let mut upload = if terms.upgrade { Upload::Done } else { Upload::start(body, &mut up, sent, terms.idle.stalls) };
+    let kept = (!body.is_end()).then(|| body.kept());
+    let mut upload = if terms.upgrade { Upload::Done } else { Upload::start(body, &mut up, sent) };
     let head = final_head(&mut upload, &mut answer, responder, &mut terms).await;
     let head = match head {
         Ok(head) => head,
@@ -193,6 +198,9 @@ pub async fn exchange(
             return Err(error);
         }
     };
+    if let Some(kept) = kept {
+        kept.settle();
+    }
     if matches!(upload, Upload::Refused) {
         // The app answers without the rest of the body: the client is told before it is answered.
         drop(upload);
@@ -239,11 +247,15 @@ async fn final_head(
 ) -> Result<ResponseHead, ExchangeError> {
     loop {
         let head = upload.race(pin!(unless_gone(pin!(answer.head()), responder.as_mut()))).await??;
-        let head = head.map_err(ExchangeError::Unanswered)?;
+        let mut head = head.map_err(ExchangeError::Unanswered)?;
+        if terms.from_peer && head.headers.contains_key(WEFT_UNSERVED) {
+            return Err(ExchangeError::Unserved(told(&head.headers).to_owned()));
+        }
         if !head.status.is_informational() || terms.upgrade && head.status == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(head);
         }
         terms.expects &= head.status != StatusCode::CONTINUE;
+        mesh::strip_response(&mut head.headers, false);
         if let Some(responder) = responder.as_mut() {
             responder.interim(&head).await.map_err(|_| ExchangeError::ClientGone)?;
         }

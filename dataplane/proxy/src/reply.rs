@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use weft_policy::bundle::TunnelRefusal;
+use weft_policy::bundle::{RequestRefusal, TunnelRefusal};
 use weft_policy::route::{EgressRefusal, RouteRefusal};
 use weft_policy::text::printable;
 use weft_transport::http::{ResponseHead, StreamError};
@@ -17,6 +17,9 @@ use crate::stalls::Stalled;
 
 /// The header that explains a local reply to a meshed peer: `side;stage;rule;reason`.
 pub const WEFT_REPLY: HeaderName = HeaderName::from_static("weft-reply");
+
+/// On a peer's answer in its own name: nobody has seen the request, so that it may be sent to another endpoint.
+pub const WEFT_UNSERVED: HeaderName = HeaderName::from_static("weft-unserved");
 
 /// Which proxy of the pair answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,6 +176,13 @@ pub enum Failure {
     Unprocessed { to: Party, error: StreamError },
     #[error("{to} ended before it answered: {error}")]
     NoAnswer { to: Party, error: StreamError },
+    /// This side's app provably did not see the request.
+    #[error("{0}")]
+    Unserved(Box<Failure>),
+    #[error("the peer's app did not see the request: {told}")]
+    PeerUnserved { told: String },
+    #[error("the client left")]
+    ClientGone,
     #[error("the peer refused the tunnel with {status}: {told}")]
     TunnelRefused { status: StatusCode, told: String },
     #[error("no answer within {0} ms")]
@@ -185,6 +195,8 @@ pub enum Failure {
     NotOutside { address: SocketAddr, why: NotOutside },
     #[error("{0}")]
     TunnelForbidden(TunnelRefusal),
+    #[error("{0}")]
+    RequestForbidden(RequestRefusal),
     #[error("{0}")]
     NotImplemented(Cow<'static, str>),
     #[error("a policy that took effect since denies this connection: {0}")]
@@ -223,6 +235,9 @@ pub struct Verdict {
     pub grpc: u16,
 }
 
+/// As nginx and Envoy log a client that did not wait.
+const CLIENT_CLOSED: u16 = 499;
+
 impl Failure {
     /// The one place where failures become statuses, flags and labels.
     pub fn verdict(&self) -> Verdict {
@@ -257,6 +272,11 @@ impl Failure {
                 verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamFailure, "request", "refused", 14)
             }
             Failure::NoAnswer { error, .. } => no_answer(error),
+            Failure::Unserved(failure) => failure.verdict(),
+            Failure::PeerUnserved { .. } => {
+                verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamFailure, "connect", "peer_unserved", 14)
+            }
+            Failure::ClientGone => verdict(status(CLIENT_CLOSED), Flag::Downstream, "request", "client_gone", 1),
             Failure::TunnelRefused { status, .. } => {
                 let flag = if *status == StatusCode::FORBIDDEN { Flag::Deny } else { Flag::UpstreamFailure };
                 verdict(*status, flag, "connect", "tunnel_refused", grpc_of_http(*status))
@@ -267,7 +287,7 @@ impl Failure {
                 verdict(StatusCode::BAD_REQUEST, Flag::NoRoute, "route", "connect_refused", 7)
             }
             Failure::NotOutside { .. } => verdict(StatusCode::FORBIDDEN, Flag::NoRoute, "route", "not_outside", 7),
-            Failure::TunnelForbidden(_) => {
+            Failure::TunnelForbidden(_) | Failure::RequestForbidden(_) => {
                 verdict(StatusCode::BAD_REQUEST, Flag::NoRoute, "route", "declared_protocol", 3)
             }
             Failure::NotImplemented(_) => {
@@ -297,6 +317,11 @@ impl Failure {
         matches!(error, StreamError::Reset(_) | StreamError::ConnectionLost(_))
     }
 
+    /// True where an endpoint's proxy says that its app did not see the request.
+    pub fn is_unserved(&self) -> bool {
+        matches!(self, Failure::PeerUnserved { .. })
+    }
+
     /// True where no connection could be made to an endpoint, so that not a byte was sent.
     pub fn is_unreachable(&self) -> bool {
         matches!(self, Failure::PeerConnect { .. } | Failure::AppConnect { .. } | Failure::Passthrough { .. })
@@ -323,6 +348,9 @@ impl Failure {
         };
         if to_peer {
             headers.insert(WEFT_REPLY, self.weft_reply(side, &verdict));
+            if let Failure::Unserved(_) = self {
+                headers.insert(WEFT_UNSERVED, HeaderValue::from_static("1"));
+            }
         }
         if form != Form::Http {
             let kind = if form == Form::Grpc { "application/grpc" } else { "application/grpc-web+proto" };
@@ -417,6 +445,11 @@ fn grpc_of_http(status: StatusCode) -> u16 {
     }
 }
 
+/// What a peer's proxy says of an answer in its own name.
+pub fn told(headers: &HeaderMap) -> &str {
+    headers.get(WEFT_REPLY).and_then(|value| value.to_str().ok()).unwrap_or("no reason given")
+}
+
 /// `grpc-message` is percent-encoded outside printable ASCII (gRPC over HTTP/2, Responses).
 pub fn percent_encode(text: &str) -> HeaderValue {
     let mut encoded = String::with_capacity(text.len());
@@ -471,12 +504,17 @@ mod tests {
     }
 
     #[test]
-    fn a_saturated_app_is_no_unreachable_one() {
-        let saturated = Failure::AppSaturated { address: "127.0.0.9:80".to_owned(), wait_ms: 5_000, connections: 16 };
-        let told = "no free stream to 127.0.0.9:80 within 5000 ms on 16 connections";
-        let expect = format!("503 UO grpc=- [inbound;connect;-;{told}] weft inbound connect: {told}");
-        check(&saturated, Form::Http, &expect);
-        assert!(!saturated.is_unreachable() && !saturated.is_refusal());
+    fn a_peer_is_told_what_nobody_has_seen() {
+        let away = Failure::AppConnect { address: "10.0.0.1:80".to_owned(), reason: "refused".to_owned() };
+        let unserved = Failure::Unserved(Box::new(away));
+        let sentence = "cannot connect to the app at 10.0.0.1:80: refused";
+        check(
+            &unserved,
+            Form::Http,
+            &format!("503 UF grpc=- [inbound;connect;-;{sentence}] weft inbound connect: {sentence}"),
+        );
+        let marked = |to_peer| unserved.reply(Side::Inbound, Form::Grpc, to_peer).0.headers.contains_key(WEFT_UNSERVED);
+        assert!(marked(true) && !marked(false));
     }
 
     #[test]

@@ -84,6 +84,8 @@ pub enum SnapshotError {
     NoWorkload,
     #[error("filter {name} with onFailure Deny is not ready")]
     FilterNotReady { name: String },
+    #[error("the trust bundle cannot be used: {0}")]
+    Trust(String),
 }
 
 static GENERATION: AtomicU64 = AtomicU64::new(1);
@@ -171,7 +173,7 @@ fn chain(
     for attachment in attachments {
         match prepared.get(&attachment.name) {
             Some(filter) => filters.push(Arc::clone(filter)),
-            None if attachment.on_failure == weft_policy::bundle::OnFailure::Allow => {}
+            None if attachment.on_failure == weft_policy::bundle::OnFailure::Allow && !attachment.authorization => {}
             None => return Err(SnapshotError::FilterNotReady { name: attachment.name.clone() }),
         }
     }

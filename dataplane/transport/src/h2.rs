@@ -36,6 +36,12 @@ pub struct Limits {
     pub header_list_bytes: u32,
     /// Header fields of a head. Default 128.
     pub fields: usize,
+    /// Server: bytes of a request target. Default 16 KiB; more is answered with 414.
+    pub target_bytes: usize,
+    /// Client: interim responses before a final one. Default 32.
+    pub interim_responses: u32,
+    /// Server: how long a connection may stay without an open request. Default 1 h.
+    pub idle: Duration,
     /// Bytes that wait in one stream to be written. Default 64 KiB.
     pub send_buffer: usize,
     /// Streams that a client may open and reset before they were accepted. Default 256; more ends the connection.
@@ -66,6 +72,9 @@ impl Default for Limits {
             concurrent_streams: 256,
             header_list_bytes: 64 * 1024,
             fields: 128,
+            target_bytes: 16 * 1024,
+            interim_responses: 32,
+            idle: Duration::from_secs(3600),
             send_buffer: 64 * 1024,
             pending_resets: 256,
             cancels: 512,

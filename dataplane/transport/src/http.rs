@@ -74,12 +74,13 @@ impl HttpLimits {
 
     /// As HTTP/2 keeps them.
     pub fn h2(&self) -> h2::Limits {
+        let header_list_bytes = u32::try_from(self.head_bytes).unwrap_or(u32::MAX);
         h2::Limits {
-            header_list_bytes: u32::try_from(self.head_bytes).unwrap_or(u32::MAX),
+            header_list_bytes,
             fields: self.fields,
-            stream_window: self.h2_stream_window,
-            connection_window: self.h2_connection_window,
-            send_buffer: self.h2_send_buffer,
+            target_bytes: self.target_bytes,
+            interim_responses: self.interim_responses,
+            idle: self.idle_timeout,
             ..h2::Limits::default()
         }
     }
@@ -547,7 +548,8 @@ mod tests {
         let (h1, h2, h3) = (limits.h1(), limits.h2(), inner.h3());
         assert_eq!((h1.http.fields, h1.http.head_bytes), (h2.fields, usize::try_from(h2.header_list_bytes).unwrap()));
         assert!(h3.header_fields > h1.http.fields && h3.header_bytes > h1.http.head_bytes);
-        assert_eq!(h3.path_bytes, h1.http.target_bytes);
+        assert_eq!((h3.path_bytes, h2.target_bytes), (h1.http.target_bytes, h1.http.target_bytes));
+        assert_eq!((h2.interim_responses, h2.idle), (h3.interim_responses, limits.idle_timeout));
         assert!(h3.header_bytes >= h1.http.trailer_bytes);
     }
 }

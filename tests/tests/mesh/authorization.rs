@@ -150,6 +150,9 @@ async fn tcp_is_decided_too() {
     eventually("the teller gets through", || async { (greeting(&teller).await == b"ready").then_some(()) }).await;
     let (_, refused) = try_tunnel(thief.proxy(), "ledger:7000").await;
     assert!(refused.starts_with("HTTP/1.1 403"), "the thief's connection is refused: {refused}");
+    // Judged as a request it would meet other rules than as bytes: a port that is declared tcp takes none.
+    let request = Client::through(teller.proxy(), "ledger:7000").await.get("/").await;
+    assert!(request.status == 400 && request.text().contains("declared tcp"), "{} {}", request.status, request.text());
     let metrics = ledger.metrics().await;
     let denied: Vec<_> = metrics.labels("istio_tcp_connections_closed_total", "response_flags");
     assert!(denied.iter().any(|flags| flags == "DENY" || flags == "UAEX"), "{}", metrics.lines("istio_tcp"));

@@ -48,6 +48,9 @@ async fn requests_reach_served_sockets_only() {
     assert_eq!(status, 200, "the served socket is served");
 
     let ip = victim.sidecar.workload.ip;
+    let (status, _) =
+        peer.ask(Method::GET, "victim", Some("/who"), &[("weft-dst", &format!("{ip}:7000"))]).await.unwrap();
+    assert_eq!(status, 400, "a port that is declared tcp takes no request");
     let table: Vec<(&str, String)> = vec![
         ("another address", victim.neighbour.address.to_string()),
         ("loopback with the same port", "127.0.0.1:8080".to_owned()),

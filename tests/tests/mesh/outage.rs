@@ -152,6 +152,30 @@ async fn thirty_greeted(client: &Sidecar) -> Option<BTreeSet<String>> {
     Some(names)
 }
 
+/// An app that is away under a living sidecar has seen nothing: its share goes to the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_go_to_the_endpoint_whose_app_is_there() {
+    let mesh = Mesh::start().await;
+    let (_here, _app) = endpoint(&mesh, "here").await;
+    let _away = mesh.sidecar(Workload::server("away", 8080, "http").of("reviews")).await;
+    let alone = mesh.sidecar(Workload::server("alone", 8080, "http")).await;
+    let client = mesh.sidecar(Workload::client("web")).await;
+    let retried = || async { client.metrics().await.sum("weft_retries_total", &[]) > 0.0 };
+    eventually("the endpoint without an app was tried", || async {
+        let mut connection = Client::through(client.proxy(), "reviews").await;
+        for _ in 0..10 {
+            let answer = connection.get("/who").await;
+            assert_eq!((answer.status.as_u16(), answer.text().as_str()), (200, "here"));
+        }
+        retried().await.then_some(())
+    })
+    .await;
+    // With nobody else to turn to the caller is told why.
+    let answer = Client::through(client.proxy(), "alone").await.get("/who").await;
+    let address = format!("cannot connect to the app at {}:8080", alone.workload.ip);
+    assert!(answer.status == 503 && answer.text().contains(&address), "{} {}", answer.status, answer.text());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tcp_connections_go_where_somebody_lives() {
     let mut mesh = Mesh::start().await;

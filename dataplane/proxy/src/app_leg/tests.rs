@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
@@ -78,7 +78,8 @@ impl Parts {
                 destination_port: 80,
                 path_reading: weft_policy::path::PathReading::default(),
             };
-            let (mut filtered, permit) = filtering::request(&self.filters, &chain, &place, &mut head).await.unwrap();
+            let (mut filtered, permit) =
+                filtering::request(&self.filters, &chain, &place, &mut head, None).await.unwrap();
             let mut record = Record::open(Side::Outbound, &head, false);
             let (mut body, mut responder) = (Source::replayable(body, 1_024), Some(responder));
             let mut call = Call { head: &head, body: &mut body, responder: &mut responder, record: &mut record };

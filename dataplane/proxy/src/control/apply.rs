@@ -1,6 +1,7 @@
 //! From a delta to the current snapshot: prepare beside the traffic, swap once, answer ACK; or answer NACK and keep what
 //! is. Removals of endpoints skip the queue. One delta is in preparation at a time.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio::task::JoinHandle;
@@ -10,6 +11,7 @@ use weft_policy::delta::{Delta, Key};
 use weft_policy::text::printable;
 use weft_policy::wire::v1;
 use weft_policy::wire::v1::proxy_message::Message;
+use weft_transport::tls::Trust;
 
 use super::Control;
 use super::prepare::{Filters, NotReady, Preparer, Ready};
@@ -61,8 +63,10 @@ impl Applier {
         let (ready, pending) = (Ready::default(), None);
         let mut applier = Self { control, preparer, current: Bundle::default(), kept: kept.is_some(), ready, pending };
         if let Some(bundle) = kept {
-            if let Some(mesh) = &bundle.mesh {
-                applier.follow_trust(&mesh.trust_bundle_pem, mesh.trust_domain.as_str());
+            match applier.new_trust(&bundle) {
+                Ok(Some(trust)) => applier.control.identity.replace_trust(trust),
+                Ok(None) => {}
+                Err(error) => warn!(%error, "of the kept bundle; the roots beside the identity stay"),
             }
             applier.current = bundle;
         }
@@ -178,6 +182,7 @@ impl Applier {
 
     /// Makes `bundle` the one in force.
     fn swap(&mut self, bundle: Bundle, ready: Ready) -> Result<(), SnapshotError> {
+        let trust = self.new_trust(&bundle)?;
         let bundle = Arc::new(bundle);
         let built = Snapshot::build(Arc::clone(&bundle), &ready.filters);
         let bundle = Arc::unwrap_or_clone(bundle);
@@ -186,9 +191,10 @@ impl Applier {
             warn!(error = %crate::chain(&error), "the bundle could not be kept on disk");
         }
         let state = self.control.state.clone();
-        state.sweep_filters(|digest| bundle.filters.values().any(|filter| filter.digest == digest));
-        if let Some(mesh) = &bundle.mesh {
-            self.follow_trust(&mesh.trust_bundle_pem, mesh.trust_domain.as_str());
+        let wanted = wanted(&bundle, self.pending.as_ref().map(|pending| &pending.target));
+        state.sweep_filters(|digest| wanted.contains(digest));
+        if let Some(trust) = trust {
+            self.control.identity.replace_trust(trust);
         }
         metrics::gauge!(Metric::ConfigRevision.name()).set(as_float(bundle.revision.0));
         info!(revision = bundle.revision.0, services = bundle.services.len(), "configuration in force");
@@ -198,15 +204,16 @@ impl Applier {
         Ok(())
     }
 
-    fn follow_trust(&self, pem: &str, domain: &str) {
-        let known = self.current.mesh.as_ref().is_some_and(|mesh| mesh.trust_bundle_pem == pem);
+    /// The roots to trust from now on, where they change. Some that can't be read are refused with the bundle.
+    fn new_trust(&self, bundle: &Bundle) -> Result<Option<Trust>, SnapshotError> {
+        let Some(mesh) = &bundle.mesh else { return Ok(None) };
+        let pem = &mesh.trust_bundle_pem;
+        let known = self.current.mesh.as_ref().is_some_and(|mesh| mesh.trust_bundle_pem == *pem);
         if known || pem.is_empty() {
-            return;
+            return Ok(None);
         }
-        match weft_transport::tls::Trust::from_pem(domain, pem) {
-            Ok(trust) => self.control.identity.replace_trust(trust),
-            Err(error) => warn!(error = %crate::chain(&error), "the trust bundle cannot be used; the old one stays"),
-        }
+        let trust = Trust::from_pem(mesh.trust_domain.as_str(), pem);
+        trust.map(Some).map_err(|error| SnapshotError::Trust(crate::chain(&error)))
     }
 
     /// What the control plane is told of our filters.
@@ -227,9 +234,16 @@ impl Applier {
     }
 }
 
+/// Digests of the filters to keep on disk beside those of `bundle`: the binaries of one that is being prepared are there
+/// already, and nobody fetches them twice.
+fn wanted<'b>(bundle: &'b Bundle, coming: Option<&'b Bundle>) -> HashSet<&'b str> {
+    let filters = coming.into_iter().chain([bundle]).flat_map(|bundle| bundle.filters.values());
+    filters.map(|filter| filter.digest.as_str()).collect()
+}
+
 fn fault(error: &SnapshotError) -> Option<Key> {
     match error {
-        SnapshotError::NoMesh => Some(Key::Mesh),
+        SnapshotError::NoMesh | SnapshotError::Trust(_) => Some(Key::Mesh),
         SnapshotError::NoWorkload => None,
         SnapshotError::FilterNotReady { name } => Some(Key::Filter(name.clone())),
     }
@@ -244,4 +258,43 @@ fn refuse(revision: Revision, key: Option<Key>, reason: String) -> Step {
 #[expect(clippy::cast_precision_loss, reason = "a gauge of revisions needs no more than 53 bits")]
 fn as_float(value: u64) -> f64 {
     value as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use weft_policy::bundle::{Direction, FilterAttachment, FilterLimits, FilterMode, OnFailure};
+
+    use super::*;
+
+    fn with(digests: &[&str]) -> Bundle {
+        let attachment = |digest: &&str| FilterAttachment {
+            name: (*digest).to_owned(),
+            filter: "f".to_owned(),
+            version: "1.0.0".to_owned(),
+            digest: (*digest).to_owned(),
+            signature: String::new(),
+            public_key_pem: String::new(),
+            direction: Direction::Inbound,
+            order: 0,
+            mode: FilterMode::Enforce,
+            on_failure: OnFailure::Deny,
+            authorization: false,
+            config: Default::default(),
+            capabilities: Vec::new(),
+            limits: FilterLimits::default(),
+            workloads: Vec::new(),
+        };
+        let filters = digests.iter().map(|digest| ((*digest).to_owned(), attachment(digest)));
+        Bundle { filters: filters.collect::<BTreeMap<_, _>>(), ..Bundle::default() }
+    }
+
+    /// A removal may take effect while a new filter is being prepared, whose binary lies on disk already.
+    #[test]
+    fn what_is_being_prepared_keeps_its_binaries() {
+        let (current, coming) = (with(&["a", "b"]), with(&["b", "c"]));
+        assert_eq!(wanted(&current, Some(&coming)), HashSet::from(["a", "b", "c"]));
+        assert_eq!(wanted(&current, None), HashSet::from(["a", "b"]));
+    }
 }

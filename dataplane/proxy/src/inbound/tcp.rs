@@ -82,7 +82,7 @@ async fn open<'w>(
     let (filtered, permit) = filtering::connection(&worker.filters, &served.inbound, &place).await?;
     let socket = [PlainSocket::Served(socket)];
     let connected = worker.apps.connect(&socket, snapshot.connect_timeout(), permit).await;
-    let (app, _) = connected.map_err(|(failure, _)| failure)?;
+    let (app, _) = connected.map_err(|(failure, _)| Failure::Unserved(Box::new(failure)))?;
     Ok(Opened { app, address, filtered, judged_by: snapshot.generation })
 }
 

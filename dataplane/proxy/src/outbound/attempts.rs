@@ -86,15 +86,13 @@ impl<'a> Attempts<'a> {
     /// Takes in why an attempt failed that nobody processed: `Ok` where another may follow, the failure where it stands.
     pub(super) fn failed(&mut self, attempt: Attempt<'_>, failure: Failure) -> Result<(), Failure> {
         let (worker, unreachable) = (self.worker, failure.is_unreachable());
+        // Its proxy was reached, and has tried what there is to try.
+        let hopeless = unreachable || failure.is_unserved();
         let destination = Rc::clone(&attempt.destination);
         let failure = attempt.ended(failure);
         self.avoid.push(Rc::clone(&destination));
         self.refusals += u32::from(!unreachable);
-        if self.refusals > self.max_retries || unreachable && self.was_last() {
-            return Err(failure);
-        }
-        if self.avoid.len() >= self.most {
-            Limited::EndpointsTried.hit();
+        if self.refusals > self.max_retries || self.avoid.len() >= MAX_TRIED || hopeless && self.was_last() {
             return Err(failure);
         }
         // A failed connect costs the callee nothing, so it doesn't draw on the retry budget.

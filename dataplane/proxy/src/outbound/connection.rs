@@ -48,9 +48,9 @@ pub async fn captured(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
 async fn payload(worker: &Rc<Worker>, stream: TcpStream, prefix: Bytes, origin: Origin) {
     let declared = worker.snapshot().and_then(|snapshot| {
         let target = origin.target.as_ref()?;
-        let resolved =
-            routing::resolve_target(&snapshot, &worker.shared.hosts, origin.workload(&snapshot).ok()?, target).ok()?;
-        resolved.map(|resolved| (resolved.protocol(), resolved.opaque_refused()))
+        let from = origin.workload(&snapshot).ok()?;
+        let resolved = routing::resolve_target(&snapshot, &worker.shared.hosts, from, target).ok()?;
+        resolved.map(|resolved| (resolved.protocol(), resolved.opaque_refused() || from.outbound.needs_http()))
     });
     match declared {
         None | Some((Protocol::Tcp | Protocol::Udp, _)) => Box::pin(tcp::serve(worker, stream, prefix, &origin)).await,

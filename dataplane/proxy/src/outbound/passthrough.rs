@@ -37,13 +37,15 @@ pub(super) async fn request(
     let sockets = look_up(worker, snapshot, from, &target, origin.peer.ip()).await?;
     let place = Place::outbound(origin.peer.ip(), target.port(), from);
     let Request { head, body, responder } = request;
-    let (mut filtered, permit) = filtering::request(&worker.filters, &from.outbound, &place, head).await?;
+    let (mut filtered, permit) =
+        filtering::request(&worker.filters, &from.outbound, &place, head, responder.as_mut()).await?;
     //= rfc9110#section-7.6.3
     head.headers.append(VIA, worker.shared.via.clone());
     let multiplexed = head.version == Version::HTTP_2 && head.protocol.is_none();
     let version = if multiplexed { Version::HTTP_2 } else { Version::HTTP_11 };
     let mut call = Call { head, body, responder, record };
     let carried = worker.app_leg(snapshot).carry(&sockets, version, permit, &mut filtered, &mut call).await;
+    filtered.moved(record.sent.bytes.get(), record.received.bytes.get());
     carried.map_err(Failed::failure)
 }
 

@@ -9,7 +9,7 @@ use crate::call::{Call, Failed};
 use crate::filtering::Filtered;
 use crate::record::Unanswered;
 use crate::relay::Idle;
-use crate::reply::{Failure, Party, WEFT_REPLY};
+use crate::reply::{Failure, Party, WEFT_UNSERVED, told};
 
 /// A connection to a peer, for one request or tunnel, whose permit it holds.
 pub(super) struct PeerConn {
@@ -60,8 +60,11 @@ impl PeerConn {
         if answer.status.is_success() {
             return Ok(PeerTunnel(stream));
         }
-        let told = answer.headers.get(WEFT_REPLY).and_then(|value| value.to_str().ok()).unwrap_or("no reason given");
-        Err(Failed::Final(Failure::TunnelRefused { status: answer.status, told: told.to_owned() }))
+        let told = told(&answer.headers).to_owned();
+        if answer.headers.contains_key(WEFT_UNSERVED) {
+            return Err(Failed::Unprocessed(Failure::PeerUnserved { told }, self.permit));
+        }
+        Err(Failed::Final(Failure::TunnelRefused { status: answer.status, told }))
     }
 
     fn failed(self, error: SendError) -> Failed {

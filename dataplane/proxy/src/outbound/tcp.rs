@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Version};
 use tokio::net::TcpStream;
 use weft_filter_host::Permit;
-use weft_policy::bundle::TunnelRefusal;
+use weft_policy::bundle::{Protocol, TunnelRefusal};
 use weft_policy::route::Resolved;
 use weft_transport::http::{RecvBody, RequestHead, SendBody};
 use weft_transport::tcp;
@@ -100,7 +100,10 @@ pub(super) async fn open<'w>(
     let from = origin.workload(&snapshot)?;
     record.source = Some(from.workload.identity.to_string());
     match routing::resolve_target(&snapshot, &worker.shared.hosts, from, target)? {
-        Some(to) if to.opaque_refused() => Err(Failure::TunnelForbidden(TunnelRefusal::HttpOnly { port: to.port })),
+        // A filter of the caller that judges requests is not passed by what is none.
+        Some(to) if to.opaque_refused() || to.protocol() == Protocol::Auto && from.outbound.needs_http() => {
+            Err(Failure::TunnelForbidden(TunnelRefusal::HttpOnly { port: to.port }))
+        }
         Some(resolved) => open_mesh(worker, &snapshot, from, origin, &resolved, record).await,
         None => {
             let (stream, address, filtered) =
@@ -131,9 +134,9 @@ async fn open_mesh<'w>(
         let socket = SocketAddr::new(endpoint.address, goal.port);
         record.metrics = Some(Rc::clone(&attempt.destination.metrics));
         record.upstream = Some(socket.to_string());
-        record.destination = endpoint.identity.as_ref().map(ToString::to_string);
         match connect(worker, snapshot, from, &attempt, socket, permit).await {
             Ok(streams) => {
+                record.destination = attempt.destination.peer().map(|peer| peer.destination().to_string());
                 attempt.answered(true, None);
                 return Ok(Far { streams, filtered });
             }

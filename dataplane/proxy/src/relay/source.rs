@@ -1,58 +1,51 @@
-//! A body as its pump reads it. A request's body keeps what was taken of it, up to a limit, so that a request which
-//! provably nobody processed can be sent again from its first byte.
+//! A body as its pump reads it. A request's body keeps a copy of what was taken of it, up to a limit, so that a request
+//! which provably nobody processed can be sent again from its first byte.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
 use weft_transport::http::{Frame, RecvBody, StreamError};
 
 /// Where a pump takes its frames from.
 pub struct Source<'a> {
     body: RecvBody<'a>,
-    /// Frames taken so far that may have to be given again.
-    kept: Vec<Frame>,
-    /// The next of `kept` to give; beyond its end the body goes on.
-    at: usize,
-    /// Bytes that may still be kept. `None`: nothing is kept any more.
-    room: Option<usize>,
+    /// Bytes of it that may be kept; 0 for a body that is read once.
+    limit: usize,
+    /// Made when there is something to keep.
+    kept: Option<Kept>,
     taken: bool,
 }
 
 impl<'a> Source<'a> {
     /// A body that is read once.
     pub fn once(body: RecvBody<'a>) -> Self {
-        Self { body, kept: Vec::new(), at: 0, room: None, taken: false }
+        Self::replayable(body, 0)
     }
 
-    /// A body that can be read again from its start while no more than `limit` bytes were taken and nobody has called
-    /// [`Source::settle`].
+    /// A body that can be read again from its start while no more than `limit` bytes were taken of it and nobody has called
+    /// [`Kept::settle`].
     pub fn replayable(body: RecvBody<'a>, limit: usize) -> Self {
-        Self { body, kept: Vec::new(), at: 0, room: Some(limit), taken: false }
+        Self { body, limit, kept: None, taken: false }
     }
 
     /// The next frame; `None` at the clean end. Cancel safe.
     pub async fn frame(&mut self) -> Result<Option<Frame>, StreamError> {
-        if let Some(frame) = self.kept.get(self.at) {
-            self.at += 1;
-            return Ok(Some(frame.clone()));
+        if let Some(again) = self.kept.as_ref().and_then(Kept::again) {
+            return Ok(Some(again));
         }
         let Some(frame) = self.body.frame().await? else { return Ok(None) };
         self.taken = true;
-        self.keep(&frame);
+        if self.limit > 0 {
+            self.kept().keep(&frame);
+        }
         Ok(Some(frame))
     }
 
-    fn keep(&mut self, frame: &Frame) {
-        let Some(room) = self.room else { return };
-        let size = match frame {
-            Frame::Data(data) => data.len(),
-            Frame::Trailers(_) => 0,
-        };
-        match room.checked_sub(size) {
-            Some(left) => {
-                self.room = Some(left);
-                self.kept.push(frame.clone());
-                self.at = self.kept.len();
-            }
-            None => self.settle(),
-        }
+    /// What is kept of the body: whoever has its answer lets go of it.
+    pub fn kept(&mut self) -> Kept {
+        self.kept.get_or_insert_with(|| Kept::new(self.limit)).clone()
     }
 
     /// Bytes that are kept, and those that the body holds or may be made to hold while nobody reads.
@@ -66,22 +59,12 @@ impl<'a> Source<'a> {
 
     /// Goes back to the start. False: more was taken than was kept, so that it can't be sent again.
     pub fn rewind(&mut self) -> bool {
-        self.at = 0;
-        self.room.is_some() || !self.taken
-    }
-
-    /// Keeps nothing more: there is an answer.
-    pub fn settle(&mut self) {
-        self.room = None;
-        if self.at >= self.kept.len() {
-            self.kept = Vec::new();
-            self.at = 0;
-        }
+        !self.taken || self.kept.as_ref().is_some_and(Kept::rewind)
     }
 
     /// True when no frame will come and that is known without waiting.
     pub fn is_end(&self) -> bool {
-        self.at >= self.kept.len() && self.body.is_end()
+        !self.kept.as_ref().is_some_and(Kept::has_more) && self.body.is_end()
     }
 
     /// Tells the sender to stop.
@@ -90,12 +73,103 @@ impl<'a> Source<'a> {
     }
 }
 
+/// A copy of what was taken of a body: a slice of it would keep alive the packet or block that it was cut from.
+#[derive(Clone)]
+pub struct Kept(Rc<RefCell<Copied>>);
+
+struct Copied {
+    data: BytesMut,
+    trailers: Option<HeaderMap>,
+    /// The next byte of `data` to give again; beyond its end the body goes on.
+    at: usize,
+    /// The trailers are to be given again.
+    trailers_due: bool,
+    /// Bytes that may still be kept. `None`: nothing is kept any more.
+    room: Option<usize>,
+}
+
+impl Kept {
+    fn new(limit: usize) -> Self {
+        let room = (limit > 0).then_some(limit);
+        Self(Rc::new(RefCell::new(Copied { data: BytesMut::new(), trailers: None, at: 0, trailers_due: false, room })))
+    }
+
+    fn keep(&self, frame: &Frame) {
+        let mut copied = self.0.borrow_mut();
+        let Some(room) = copied.room else { return };
+        match frame {
+            // Their size is the codec's to bound.
+            Frame::Trailers(trailers) => copied.trailers = Some(trailers.clone()),
+            Frame::Data(data) => match room.checked_sub(data.len()) {
+                Some(left) => {
+                    copied.room = Some(left);
+                    copied.data.extend_from_slice(data);
+                    copied.at = copied.data.len();
+                }
+                None => copied.settle(),
+            },
+        }
+    }
+
+    fn again(&self) -> Option<Frame> {
+        let mut copied = self.0.borrow_mut();
+        let rest = Bytes::copy_from_slice(&copied.data[copied.at..]);
+        if !rest.is_empty() {
+            copied.at = copied.data.len();
+            copied.release();
+            return Some(Frame::Data(rest));
+        }
+        let due = std::mem::take(&mut copied.trailers_due);
+        let trailers = if due { copied.trailers.clone() } else { None };
+        copied.release();
+        trailers.map(Frame::Trailers)
+    }
+
+    fn rewind(&self) -> bool {
+        let mut copied = self.0.borrow_mut();
+        if copied.room.is_none() {
+            return false;
+        }
+        copied.at = 0;
+        copied.trailers_due = copied.trailers.is_some();
+        true
+    }
+
+    fn has_more(&self) -> bool {
+        self.0.borrow().has_more()
+    }
+
+    /// Keeps nothing more: there is an answer, so that the request is not sent again.
+    pub fn settle(&self) {
+        self.0.borrow_mut().settle();
+    }
+}
+
+impl Copied {
+    fn has_more(&self) -> bool {
+        self.at < self.data.len() || self.trailers_due
+    }
+
+    fn settle(&mut self) {
+        self.room = None;
+        self.release();
+    }
+
+    /// Frees what will not be given again, which is all of it once that much was given.
+    fn release(&mut self) {
+        if self.room.is_none() && !self.has_more() {
+            (self.data, self.trailers, self.at) = (BytesMut::new(), None, 0);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
     use tokio::io::AsyncWriteExt as _;
     use tokio::net::{TcpListener, TcpStream};
-    use weft_transport::tcp;
+    use weft_transport::http::HttpLimits;
+    use weft_transport::{h1, tcp};
 
     use super::*;
 
@@ -138,8 +212,52 @@ mod tests {
         let (mut reader, _writer) = sent(b"hello").await;
         let mut source = Source::replayable(RecvBody::Tcp(&mut reader), 64);
         assert_eq!(read(&mut source).await, b"hello");
-        source.settle();
+        let kept = source.kept();
+        assert_eq!(kept.0.borrow().data.len(), 5);
+        kept.settle();
+        assert_eq!(kept.0.borrow().data.capacity(), 0);
         assert!(!source.rewind());
+    }
+
+    #[tokio::test]
+    async fn what_is_given_again_is_given_whole_though_the_answer_came_meanwhile() {
+        let (mut reader, _writer) = sent(b"hello, world").await;
+        let mut source = Source::replayable(RecvBody::Tcp(&mut reader), 64);
+        assert_eq!(read(&mut source).await, b"hello, world");
+        assert!(source.rewind() && !source.is_end());
+        source.kept().settle();
+        assert_eq!(read(&mut source).await, b"hello, world");
+        assert_eq!(source.kept().0.borrow().data.capacity(), 0);
+    }
+
+    /// A body in chunks of one byte, as HTTP/1.1 sends it, with trailers.
+    #[tokio::test]
+    async fn what_is_kept_is_bounded_however_small_the_frames_are() {
+        const FRAMES: usize = 10_000;
+        let chunks = b"1\r\nx\r\n".repeat(FRAMES);
+        let message =
+            [b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n", &chunks[..], b"0\r\nt: 1\r\n\r\n"]
+                .concat();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        let writing = tokio::spawn(async move { client.write_all(&message).await.map(|()| client) });
+        let mut conn = h1::ServerConn::new(server, &Bytes::new(), HttpLimits::default().h1());
+        let exchange = conn.next().await.unwrap().unwrap();
+        let mut source = Source::replayable(exchange.body, 16 * 1_024);
+        for _ in 0..2 {
+            let (mut data, mut trailers) = (0, None);
+            while let Some(frame) = source.frame().await.unwrap() {
+                match frame {
+                    Frame::Data(piece) => data += piece.len(),
+                    Frame::Trailers(fields) => trailers = Some(fields.len()),
+                }
+            }
+            assert_eq!((data, trailers), (FRAMES, Some(1)));
+            assert!(source.kept().0.borrow().data.capacity() <= 32 * 1_024);
+            assert!(source.rewind());
+        }
+        drop(writing.await.unwrap());
     }
 
     #[test]

@@ -74,7 +74,7 @@ metrics! {
     PlaintextRefused = "weft_inbound_plaintext_refused_total", Counter, "Plain-text connections refused under Strict.";
     MisdirectedRefused = "weft_misdirected_refused_total", Counter, "Requests to sockets that this proxy doesn't serve.";
     Detected = "weft_detected_total", Counter, "Protocols found on connections, by protocol.";
-    Malformed = "weft_malformed_requests_total", Counter, "Requests refused by a codec, by version and reason.";
+    Malformed = "weft_malformed_requests_total", Counter, "Requests that a codec refused as malformed.";
     ConfigRevision = "weft_config_revision", Gauge, "Revision of the current snapshot.";
     ConfigStaleness = "weft_config_staleness_seconds", Gauge, "Seconds since the control plane was last heard; 0 while connected.";
     ConfigApplied = "weft_config_applied_total", Counter, "Snapshots swapped in, by kind (full, subtractive).";

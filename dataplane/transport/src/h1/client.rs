@@ -125,6 +125,15 @@ impl ClientConn {
     }
 }
 
+/// A byte stream that nobody has ended ends as broken: a FIN would say that its sender was done.
+impl Drop for ClientConn {
+    fn drop(&mut self) {
+        if self.write.outgoing == Outgoing::Tunnel {
+            crate::tcp::linger_zero(&self.io);
+        }
+    }
+}
+
 /// The answer to a request: any number of interim heads, the final one, then the body.
 #[derive(Debug)]
 pub struct ResponseReader<'a> {

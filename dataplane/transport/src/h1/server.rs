@@ -191,6 +191,12 @@ impl ServerConn {
             self.read.buffer.shrink();
             return true;
         }
+        if matches!(self.write.outgoing, Outgoing::UntilClose | Outgoing::Tunnel) && !self.write.broken {
+            // Whoever wrote it was stopped before its end, and the connection's end would pass for one.
+            let (_, io) = self.io.split();
+            Box::pin(Sink { io, side: &mut self.write, link: &self.link }.abort()).await;
+            return false;
+        }
         if (complete && !self.write.broken) || self.link.linger.get() {
             Box::pin(self.linger()).await;
         }
@@ -231,12 +237,17 @@ impl ServerConn {
                 return Err("empty lines instead of a request".into());
             }
             self.read.buffer.bytes.advance(2);
+            self.head_started = None;
         }
-        if self.read.buffer.bytes.is_empty() {
+        // Half an empty line may become a whole one.
+        if self.read.buffer.bytes.is_empty() || &self.read.buffer.bytes[..] == b"\r" {
             return Ok(None);
         }
         self.to_head = self.read.buffer.bytes.starts_with(b"HEAD ");
-        if !line_ended && self.read.buffer.bytes.len() <= self.limits.http.target_bytes {
+        let (bytes, http) = (&self.read.buffer.bytes, &self.limits.http);
+        // A target can only be too long while its line has not ended.
+        let most = if bytes.contains(&b'\n') { http.head_bytes } else { http.target_bytes };
+        if !line_ended && bytes.len() <= most {
             return Ok(None);
         }
         parse::request(&self.read.buffer.bytes, &self.limits.http)
@@ -378,7 +389,9 @@ impl<'a> Responder<'a> {
     pub async fn head(self, head: &ResponseHead, end: bool) -> Result<Sink<'a>, StreamError> {
         //= rfc9110#section-10.1.1
         let body_will_not_come = self.link.awaits_continue.get();
-        let keep_alive = *self.keep_alive && !self.link.close.get() && !body_will_not_come;
+        // What its client sends ahead is on its way, and no request.
+        let refused = self.asked == Asked::Connect && !head.status.is_success();
+        let keep_alive = *self.keep_alive && !self.link.close.get() && !body_will_not_come && !refused;
         let answering = Answering { asked: self.asked, http10: self.http10, keep_alive };
         let (framing, keep_alive) = encode::response(&mut self.side.buffer.head, head, end, &answering)?;
         self.side.outgoing = framing;

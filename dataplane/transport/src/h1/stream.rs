@@ -230,6 +230,7 @@ impl Body<'_> {
     pub fn stop(&mut self) {
         if !self.side.decoder.is_done() {
             self.side.broken = true;
+            self.link.close.set(true);
         }
     }
 }

@@ -19,9 +19,10 @@ pub(super) struct Patience {
     spent: Cell<bool>,
     frames: RefCell<Allowance>,
     cancels: RefCell<Cancels>,
-    /// Requests taken and not over.
-    open: Cell<usize>,
+    begun: Cell<u64>,
     finished: Cell<u64>,
+    /// When the last request ended that was open.
+    quiet_since: Cell<tokio::time::Instant>,
     cancel_burst: u32,
     cancels_per_second: u32,
     connection: RefCell<Option<Waker>>,
@@ -38,8 +39,9 @@ impl Patience {
                 filled: Instant::now(),
             }),
             cancels: RefCell::new(Cancels::NONE),
-            open: Cell::new(0),
+            begun: Cell::new(0),
             finished: Cell::new(0),
+            quiet_since: Cell::new(tokio::time::Instant::now()),
             cancel_burst: limits.cancels,
             cancels_per_second: limits.cancels_per_second,
             connection: RefCell::default(),
@@ -56,20 +58,23 @@ impl Patience {
         self.spent.get()
     }
 
-    /// Requests that are not over.
-    pub(super) fn open(&self) -> usize {
-        self.open.get()
+    /// A request has begun; [`Patience::request_over`] tells its end.
+    pub(super) fn request_begun(&self) {
+        self.begun.set(self.begun.get() + 1);
     }
 
-    /// A request was taken.
-    pub(super) fn request_begun(&self) {
-        self.open.set(self.open.get() + 1);
+    /// Since when no request has been open; `None` while one is.
+    pub(super) fn quiet_since(&self) -> Option<tokio::time::Instant> {
+        (self.begun.get() == self.finished.get()).then(|| self.quiet_since.get())
     }
 
     /// A request is over. `answered`: by a response of ours; otherwise it cost us work for nothing.
     pub(super) fn request_over(&self, answered: bool) {
         self.open.set(self.open.get().saturating_sub(1));
         self.finished.set(self.finished.get() + 1);
+        if self.begun.get() == self.finished.get() {
+            self.quiet_since.set(tokio::time::Instant::now());
+        }
         if answered {
             return;
         }

@@ -9,10 +9,10 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use h2::Reason;
 use h2::server::{Connection, SendResponse};
-use http::uri::Authority;
+use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use super::chunk::Chunk;
 use super::flood::{Counted, Patience};
@@ -61,7 +61,10 @@ pub struct ServerConn<T> {
     patience: Rc<Patience>,
     /// Runs once the connection was told to end for a flood: its client may not take the GOAWAY.
     ending: Option<Pin<Box<Sleep>>>,
-    window: ConnectionWindow,
+    /// When to look whether the connection is idle.
+    idle: Pin<Box<Sleep>>,
+    /// It is told to end for that, which is no breach.
+    was_idle: bool,
     limits: Limits,
 }
 
@@ -82,8 +85,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConn<T> {
             .handshake(io);
         match tokio::time::timeout(limits.preface, handshake).await {
             Ok(connection) => {
-                let window = ConnectionWindow::new(limits);
-                Ok(Self { connection: Some(connection?), patience, ending: None, window, limits: limits.clone() })
+                let (connection, idle) = (Some(connection?), Box::pin(tokio::time::sleep(limits.idle)));
+                Ok(Self { connection, patience, ending: None, idle, was_idle: false, limits: limits.clone() })
             }
             Err(_) => Err(ConnectionError { detail: "the preface was not finished in time".into(), breach: true }),
         }
@@ -113,13 +116,20 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConn<T> {
                     }
                 }
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(self.over(error.into()))),
-                Poll::Ready(None) if self.ending.is_some() => return Poll::Ready(Err(self.over(flood()))),
+                Poll::Ready(None) if self.ending.is_some() => return Poll::Ready(self.ended()),
                 Poll::Ready(None) => {
                     self.connection = None;
                     return Poll::Ready(Ok(None));
                 }
-                Poll::Pending if self.is_due(cx) => return Poll::Ready(Err(self.over(flood()))),
+                Poll::Pending if self.is_due(cx) => return Poll::Ready(self.ended()),
                 Poll::Pending if self.ending.is_none() && self.patience.is_spent(cx) => {}
+                Poll::Pending if self.ending.is_none() && self.is_idle(cx) => {
+                    self.was_idle = true;
+                    if let Some(connection) = &mut self.connection {
+                        connection.abrupt_shutdown(Reason::NO_ERROR);
+                    }
+                    self.ending = Some(Box::pin(tokio::time::sleep(self.limits.last_words)));
+                }
                 Poll::Pending => return Poll::Pending,
             }
         }
@@ -130,12 +140,32 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConn<T> {
         self.ending.as_mut().is_some_and(|ending| ending.as_mut().poll(cx).is_ready())
     }
 
+    /// True once no request has been open for [`Limits::idle`]. The clock is set anew only when it fires.
+    fn is_idle(&mut self, cx: &mut Context<'_>) -> bool {
+        while self.idle.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            let due = self.patience.quiet_since().map_or(now + self.limits.idle, |since| since + self.limits.idle);
+            if due <= now {
+                return true;
+            }
+            self.idle.as_mut().reset(due);
+        }
+        false
+    }
+
+    /// The end of a connection that was told to go.
+    fn ended(&mut self) -> Result<Option<Exchange>, ConnectionError> {
+        let flood = self.over(flood());
+        if self.was_idle { Ok(None) } else { Err(flood) }
+    }
+
     fn over(&mut self, error: ConnectionError) -> ConnectionError {
         self.connection = None;
         error
     }
 
     fn exchange(&self, request: Request<h2::RecvStream>, mut respond: SendResponse<Chunk>) -> Option<Exchange> {
+        self.patience.request_begun();
         let (parts, body) = request.into_parts();
         match request_head(parts, &self.limits) {
             Ok(head) => {
@@ -144,7 +174,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConn<T> {
                     Method::HEAD => Answering::Bodiless,
                     _ => Answering::Request,
                 };
-                let body = RecvStream::request(body, &self.limits);
+                let body = RecvStream::request(body, self.limits.fields, head.protocol.is_some());
                 let answer = SendStream::response_to(respond, kind, &self.patience, self.limits.abort);
                 Some(Exchange { head, body, answer })
             }
@@ -188,14 +218,19 @@ enum Refusal {
 //= rfc9113#section-8.3.1
 fn request_head(parts: http::request::Parts, limits: &Limits) -> Result<RequestHead, Refusal> {
     let mut headers = parts.headers;
-    if headers.len() > limits.fields {
-        return Err(Refusal::Answer(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
-    }
     if !fields::are_exact(&headers) {
         return Err(Refusal::Reset);
     }
     fields::join_cookies(&mut headers).ok_or(Refusal::Reset)?;
+    if headers.len() > limits.fields {
+        return Err(Refusal::Answer(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
+    }
     let uri = parts.uri.into_parts();
+    match uri.path_and_query.as_ref().map(PathAndQuery::as_str) {
+        Some(path) if path.len() > limits.target_bytes => return Err(Refusal::Answer(StatusCode::URI_TOO_LONG)),
+        Some("*") if parts.method != Method::OPTIONS => return Err(Refusal::Reset),
+        Some(_) | None => {}
+    }
     if uri.scheme.is_some_and(|scheme| scheme != http::uri::Scheme::HTTP && scheme != http::uri::Scheme::HTTPS) {
         return Err(Refusal::Reset);
     }

@@ -30,6 +30,10 @@ pub struct RecvStream {
     fields: usize,
     /// Client: what the answer is to.
     asked: Asked,
+    /// Client: interim responses that may still come.
+    interims: u32,
+    /// Bytes both ways, once a request to change protocols was accepted.
+    tunnel: bool,
     /// Client: the place among the connection's streams.
     _open: Option<Rc<OpenStream>>,
 }
@@ -51,15 +55,14 @@ enum Receiving {
 }
 
 impl RecvStream {
-    pub(super) fn request(body: h2::RecvStream, limits: &Limits) -> Self {
+    pub(super) fn request(body: h2::RecvStream, fields: usize, tunnel: bool) -> Self {
         let state = if body.is_end_stream() { Receiving::Ended } else { Receiving::Body(body) };
-        let (window, fields) = (limits.stream_window as usize, limits.fields);
-        Self { state, owed: 0, window, fields, asked: Asked::Request, _open: None }
+        Self { state, owed: 0, fields, asked: Asked::Request, interims: 0, tunnel, _open: None }
     }
 
     pub(super) fn response(head: ResponseFuture, limits: &Limits, asked: Asked, open: Rc<OpenStream>) -> Self {
-        let (window, fields) = (limits.stream_window as usize, limits.fields);
-        Self { state: Receiving::Head(head), owed: 0, window, fields, asked, _open: Some(open) }
+        let (fields, interims) = (limits.fields, limits.interim_responses);
+        Self { state: Receiving::Head(head), owed: 0, fields, asked, interims, tunnel: false, _open: Some(open) }
     }
 
     /// The next response head; interim ones come first. To a request for another protocol 101 is a final one. Cancel safe.
@@ -92,6 +95,7 @@ impl RecvStream {
             && !head.status.is_informational()
         {
             head.status = upgrade::answer_from_wire(head.status, &mut head.headers, false);
+            self.tunnel = head.status == StatusCode::SWITCHING_PROTOCOLS;
             if let Some(accept) = accept.take().filter(|_| head.status == StatusCode::SWITCHING_PROTOCOLS) {
                 upgrade::add_accept(&mut head.headers, accept);
             }
@@ -105,6 +109,11 @@ impl RecvStream {
             return Poll::Ready(Err(SendError { error, unprocessed: false }));
         };
         if let Poll::Ready(Some(Ok(interim))) = future.poll_informational(cx) {
+            let Some(left) = self.interims.checked_sub(1) else {
+                let error = StreamError::Limit("interim responses");
+                return Poll::Ready(Err(SendError { error, unprocessed: false }));
+            };
+            self.interims = left;
             return Poll::Ready(Ok(response_head(interim).0));
         }
         match ready!(Pin::new(future).poll(cx)) {
@@ -152,6 +161,12 @@ impl RecvStream {
         let trailers = ready!(body.poll_trailers(cx));
         self.state = Receiving::Ended;
         match trailers {
+            //= rfc9113#section-8.5
+            // They would go on as HEADERS in a tunnel of HTTP/3, which ends the whole connection there.
+            Ok(Some(_)) if self.tunnel => {
+                self.state = Receiving::Stopped;
+                Poll::Ready(Err(StreamError::Protocol("trailers in a tunnel")))
+            }
             Ok(trailers) => Poll::Ready(Ok(trailers.map(|mut trailers| {
                 trim(&mut trailers);
                 Frame::Trailers(trailers)

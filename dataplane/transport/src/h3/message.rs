@@ -19,7 +19,7 @@ pub struct Decoded<T> {
 
 /// Decodes and validates the field section of a request.
 pub fn decode_request(section: &Bytes, limits: &Limits) -> Result<Decoded<RequestHead>, Error> {
-    let fields = Fields::expected_in(section);
+    let fields = Fields::expected_in(section, limits);
     let mut request = RequestSink { path_bytes: limits.path_bytes, fields, ..RequestSink::default() };
     qpack::decode_into(section, &limits.section(), &mut request)?;
     request.finish()
@@ -27,7 +27,7 @@ pub fn decode_request(section: &Bytes, limits: &Limits) -> Result<Decoded<Reques
 
 /// Decodes and validates the field section of a response, interim or final.
 pub fn decode_response(section: &Bytes, limits: &Limits) -> Result<Decoded<ResponseHead>, Error> {
-    let mut response = ResponseSink { fields: Fields::expected_in(section), ..ResponseSink::default() };
+    let mut response = ResponseSink { fields: Fields::expected_in(section, limits), ..ResponseSink::default() };
     qpack::decode_into(section, &limits.section(), &mut response)?;
     let status = response.status.ok_or(Error::Field("no :status"))?;
     let content_length = response.fields.content_length;
@@ -57,8 +57,9 @@ const ADDED: usize = 3;
 
 impl Fields {
     /// With room for what a section of this size usually holds, so that the map neither grows nor wastes.
-    fn expected_in(section: &Bytes) -> Self {
-        Self { map: HeaderMap::with_capacity(section.len() / USUAL_BYTES + ADDED), ..Self::default() }
+    fn expected_in(section: &Bytes, limits: &Limits) -> Self {
+        let expected = (section.len() / USUAL_BYTES).min(limits.header_fields);
+        Self { map: HeaderMap::with_capacity(expected + ADDED), ..Self::default() }
     }
 
     /// Takes a field that is not `host`.

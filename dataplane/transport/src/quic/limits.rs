@@ -113,8 +113,6 @@ pub struct TransportLimits {
     pub connections_per_identity: usize,
     /// Before the first sample. Default 100 ms: a lost first packet is sent again after 300 ms.
     pub initial_rtt: Duration,
-    /// Bytes of QUIC datagrams held for the application, each way. Default 256 KiB.
-    pub datagram_buffer: usize,
 }
 
 impl Default for TransportLimits {
@@ -133,7 +131,6 @@ impl Default for TransportLimits {
             connections_per_source: 512,
             connections_per_identity: 2048,
             initial_rtt: Duration::from_millis(100),
-            datagram_buffer: 256 * 1024,
         }
     }
 }
@@ -172,8 +169,9 @@ impl TransportLimits {
             .max_concurrent_uni_streams(VarInt::from_u32(self.concurrent_unidirectional_streams))
             .max_idle_timeout(Some(VarInt::from_u32(idle).into()))
             .initial_rtt(self.initial_rtt)
-            .datagram_receive_buffer_size(Some(self.datagram_buffer))
-            .datagram_send_buffer_size(self.datagram_buffer)
+            // Nobody reads datagrams: a peer is told so, and one that comes all the same ends its connection (RFC 9221
+            // section 3).
+            .datagram_receive_buffer_size(None)
             .enable_segmentation_offload(true)
             .allow_spin(false);
         config

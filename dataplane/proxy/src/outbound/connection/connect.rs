@@ -73,13 +73,8 @@ async fn open<'w>(
         return reach(worker, &snapshot, from, &resolved).await.map(|()| None);
     }
     let mut record = ConnectionRecord::open(Side::Outbound, target.to_string());
-    match tcp::open(worker, origin, target, &mut record).await {
-        Ok(far) => Ok(Some((far, record))),
-        Err(failure) => {
-            record.refused(&worker.ledger, Some(&snapshot), &failure);
-            Err(failure)
-        }
-    }
+    // One that fails is told and counted as the request that asked for it.
+    tcp::open(worker, origin, target, &mut record).await.map(|far| Some((far, record)))
 }
 
 /// Makes sure that an endpoint can be connected to.

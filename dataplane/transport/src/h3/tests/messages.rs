@@ -203,6 +203,16 @@ fn what_is_encoded_decodes() {
 }
 
 #[test]
+fn one_long_field_makes_no_room_for_thousands() {
+    let value = "x".repeat(60 * 1_024);
+    let mut section = BytesMut::new();
+    encode_request(&mut section, &request(Method::GET, "/", &[("long", &value)]), &Added::default(), false).unwrap();
+    let section = section.freeze();
+    let head = decode_request(&section, &Limits { header_bytes: 72 * 1_024, ..Limits::default() }).unwrap().head;
+    assert!(head.headers.capacity() <= 256, "{}", head.headers.capacity());
+}
+
+#[test]
 fn what_a_hop_adds_goes_beside_the_head() {
     let bare = RequestHead { authority: None, ..request(Method::GET, "/", &[("a", "b")]) };
     let (authority, socket) = ("10.0.0.1:80".parse().unwrap(), HeaderValue::from_static("10.0.0.1:80"));
