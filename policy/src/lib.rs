@@ -5,6 +5,7 @@ pub mod authz;
 pub mod bundle;
 pub mod delta;
 pub mod identity;
+pub mod lineage;
 pub mod path;
 
 #[cfg(feature = "http")]

@@ -13,10 +13,22 @@ use crate::bundle::{
     ServedWorkload, Service, ServicePort, WorkloadPort,
 };
 use crate::delta::{Delta, Key, Object};
+use crate::lineage::Lineage;
 use crate::path::PathReading;
 use crate::registration::{Fault, Field, Told};
 
 type Result<T> = std::result::Result<T, WireError>;
+
+/// Longer ids and further superseded stores are cut off: who says so much gets no belief.
+const LINEAGE: (usize, usize) = (64, 64);
+
+impl From<v1::Lineage> for Lineage {
+    fn from(lineage: v1::Lineage) -> Self {
+        let id = |text: String| text.chars().filter(|c| !c.is_control()).take(LINEAGE.0).collect::<String>();
+        let supersedes = lineage.supersedes.into_iter().take(LINEAGE.1).map(id).collect();
+        Self { store: id(lineage.store), epoch: lineage.epoch, supersedes }
+    }
+}
 
 fn wrong<T>(field: &str, message: impl ToString) -> Result<T> {
     Err(WireError { field: field.to_owned(), message: message.to_string() })

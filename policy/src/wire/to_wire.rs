@@ -7,6 +7,7 @@ use crate::bundle::{
     WorkloadPort,
 };
 use crate::delta::{Delta, Key, Object};
+use crate::lineage::Lineage;
 
 impl From<&Delta> for v1::Delta {
     fn from(delta: &Delta) -> Self {
@@ -16,7 +17,15 @@ impl From<&Delta> for v1::Delta {
             removals: delta.removals.iter().map(Into::into).collect(),
             subtractive: delta.subtractive,
             full: delta.full,
+            lineage: None,
         }
+    }
+}
+
+impl From<&Lineage> for v1::Lineage {
+    fn from(lineage: &Lineage) -> Self {
+        let Lineage { store, epoch, supersedes } = lineage.clone();
+        Self { store, epoch, supersedes }
     }
 }
 
