@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{Endpoint, TokioRuntime, TransportConfig, VarInt};
+use rustls_pki_types::UnixTime;
 use tokio::task::AbortHandle;
 use weft_policy::identity::SpiffeId;
 
@@ -179,7 +180,7 @@ impl Handshake {
                 return Err(error);
             }
         };
-        established.insert(&connection, identity);
+        established.insert(&connection, identity, before);
         let credentials = identity.current();
         if credentials.generation != before.generation
             && let Err(error) = tls::recheck(&connection, &credentials)
@@ -207,33 +208,68 @@ pub struct Accepted {
 
 /// A server's standing connections, to be judged again when trust changes.
 #[derive(Debug, Clone, Default)]
-struct Established(Arc<Mutex<Vec<(quinn::Connection, SpiffeId)>>>);
+struct Established(Arc<Mutex<Vec<Standing>>>);
+
+#[derive(Debug)]
+struct Standing {
+    connection: quinn::Connection,
+    served: SpiffeId,
+    /// When the first of the two certificates ends that it began with.
+    ends_at: UnixTime,
+}
 
 impl Established {
-    fn insert(&self, connection: &quinn::Connection, served: &IdentityHandle) {
-        let mut connections = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if connections.len() == connections.capacity() {
-            connections.retain(|(connection, _)| connection.close_reason().is_none());
+    fn insert(&self, connection: &quinn::Connection, served: &IdentityHandle, own: &Credentials) {
+        let mut standing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if standing.len() == standing.capacity() {
+            standing.retain(|it| it.connection.close_reason().is_none());
         }
-        connections.push((connection.clone(), served.id()));
+        let ends_at = tls::ends_at(connection, own).unwrap_or_else(UnixTime::now);
+        standing.push(Standing { connection: connection.clone(), served: served.id(), ends_at });
     }
 
     fn enforce(&self, credentials: &Credentials) {
-        let mut connections = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        connections.retain(|(connection, _)| connection.close_reason().is_none());
-        for (connection, _) in connections.iter().filter(|(_, served)| served == credentials.identity.id()) {
-            if let Err(error) = tls::recheck(connection, credentials) {
-                cut(connection, &error);
+        let mut standing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        standing.retain(|it| it.connection.close_reason().is_none());
+        for it in standing.iter().filter(|it| it.served == *credentials.identity.id()) {
+            if let Err(error) = tls::recheck(&it.connection, credentials) {
+                cut(&it.connection, &error);
+            }
+        }
+    }
+
+    /// Closes what began with a certificate that has ended by `now`.
+    fn expire(&self, now: UnixTime) {
+        let mut standing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for it in standing.extract_if(.., |it| now > it.ends_at) {
+            if it.connection.close_reason().is_none() {
+                expired(&it.connection);
             }
         }
     }
 }
 
+/// How often it is looked whether certificates of standing connections have ended; by the wall clock, which may jump.
+const LOOK: Duration = Duration::from_secs(1);
+
 async fn watch_trust(identity: IdentityHandle, established: Established) {
     let mut changes = identity.subscribe();
-    while changes.changed().await.is_ok() {
-        established.enforce(&identity.current());
+    loop {
+        tokio::select! {
+            changed = changes.changed() => match changed {
+                Ok(()) => established.enforce(&identity.current()),
+                Err(_) => return,
+            },
+            () = tokio::time::sleep(LOOK) => established.expire(UnixTime::now()),
+        }
     }
+}
+
+/// Ends a connection with the life of a certificate that it began with.
+pub(super) fn expired(connection: &quinn::Connection) {
+    tracing::info!(peer = %connection.remote_address(), "mesh connection closed: a certificate that it began with has ended");
+    let reason = HandshakeError::new(HandshakeFailure::Expired, RefusedBy::Us, "a certificate has ended");
+    connection.close(NO_ERROR, reason.told().as_bytes());
 }
 
 /// Ends a connection whose peer is no longer trusted, requests in flight included.

@@ -35,12 +35,14 @@ pub enum HandshakeFailure {
     Limit,
     /// The endpoint left discovery, or this proxy is closing.
     Evicted,
+    /// An operator keeps the identity out of the mesh.
+    Banned,
     Other,
 }
 
 impl HandshakeFailure {
     /// Every reason, in the order of `index`.
-    pub const ALL: [HandshakeFailure; 16] = [
+    pub const ALL: [HandshakeFailure; 17] = [
         HandshakeFailure::NoCertificate,
         HandshakeFailure::Untrusted,
         HandshakeFailure::Expired,
@@ -56,6 +58,7 @@ impl HandshakeFailure {
         HandshakeFailure::PathMtu,
         HandshakeFailure::Limit,
         HandshakeFailure::Evicted,
+        HandshakeFailure::Banned,
         HandshakeFailure::Other,
     ];
 
@@ -77,6 +80,7 @@ impl HandshakeFailure {
             HandshakeFailure::PathMtu => "path_mtu",
             HandshakeFailure::Limit => "limit",
             HandshakeFailure::Evicted => "evicted",
+            HandshakeFailure::Banned => "banned",
             HandshakeFailure::Other => "other",
         }
     }
@@ -98,6 +102,7 @@ impl HandshakeFailure {
             | HandshakeFailure::SeveralUriSans
             | HandshakeFailure::BadSpiffeId
             | HandshakeFailure::ProtocolVersion
+            | HandshakeFailure::Banned
             | HandshakeFailure::Alpn => true,
             HandshakeFailure::Timeout
             | HandshakeFailure::PortClosed

@@ -1,6 +1,7 @@
 //! The identity and trust in force, replaceable at any moment. Handshakes take what is current when they need it;
-//! connections that stand are never cut by a new identity, only by trust that no longer holds (`recheck`).
+//! connections that stand are never cut by a new identity, only by trust that no longer holds (`recheck`) and by time.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -14,6 +15,8 @@ use super::trust::Trust;
 pub struct Credentials {
     pub identity: WorkloadIdentity,
     pub trust: Trust,
+    /// Who is kept out of the mesh, whatever certificate he has.
+    pub denied: Arc<BTreeSet<SpiffeId>>,
     /// Grows by one with each replacement.
     pub generation: u64,
 }
@@ -26,7 +29,7 @@ pub struct IdentityHandle {
 
 impl IdentityHandle {
     pub fn new(identity: WorkloadIdentity, trust: Trust) -> IdentityHandle {
-        let credentials = Credentials { identity, trust, generation: 0 };
+        let credentials = Credentials { identity, trust, denied: Arc::default(), generation: 0 };
         IdentityHandle { current: Arc::new(watch::Sender::new(Arc::new(credentials))) }
     }
 
@@ -42,8 +45,8 @@ impl IdentityHandle {
             return Err(ReplaceError { held: held.to_string(), offered: identity.id().to_string() });
         }
         self.current.send_modify(|credentials| {
-            let generation = credentials.generation + 1;
-            *credentials = Arc::new(Credentials { identity, trust, generation });
+            let (denied, generation) = (credentials.denied.clone(), credentials.generation + 1);
+            *credentials = Arc::new(Credentials { identity, trust, denied, generation });
         });
         Ok(())
     }
@@ -51,8 +54,21 @@ impl IdentityHandle {
     /// Swaps in new trust, keeping the certificate.
     pub fn replace_trust(&self, trust: Trust) {
         self.current.send_modify(|credentials| {
-            let identity = credentials.identity.clone();
-            *credentials = Arc::new(Credentials { identity, trust, generation: credentials.generation + 1 });
+            let (identity, denied) = (credentials.identity.clone(), credentials.denied.clone());
+            *credentials = Arc::new(Credentials { identity, trust, denied, generation: credentials.generation + 1 });
+        });
+    }
+
+    /// Keeps `denied` out from now on, and nobody else: their handshakes are refused and their connections cut.
+    pub fn deny(&self, denied: BTreeSet<SpiffeId>) {
+        self.current.send_if_modified(|credentials| {
+            if *credentials.denied == denied {
+                return false;
+            }
+            let (identity, trust) = (credentials.identity.clone(), credentials.trust.clone());
+            let generation = credentials.generation + 1;
+            *credentials = Arc::new(Credentials { identity, trust, denied: Arc::new(denied), generation });
+            true
         });
     }
 

@@ -1,5 +1,7 @@
 //! A certificate authority for tests, and certificates of every bad kind.
 
+use std::time::{Duration, SystemTime};
+
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType, date_time_ymd};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use weft_policy::identity::SpiffeId;
@@ -29,12 +31,14 @@ pub(crate) struct Leaf {
     pub(crate) sans: Vec<SanType>,
     pub(crate) from: (i32, u8, u8),
     pub(crate) until: (i32, u8, u8),
+    /// Ends so long from now instead.
+    pub(crate) lasts: Option<Duration>,
 }
 
 impl Leaf {
     pub(crate) fn uris(uris: &[&str]) -> Leaf {
         let sans = uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap())).collect();
-        Leaf { sans, from: (2020, 1, 1), until: (2090, 1, 1) }
+        Leaf { sans, from: (2020, 1, 1), until: (2090, 1, 1), lasts: None }
     }
 }
 
@@ -61,7 +65,10 @@ impl Ca {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.subject_alt_names.clone_from(&leaf.sans);
         params.not_before = date_time_ymd(leaf.from.0, leaf.from.1, leaf.from.2);
-        params.not_after = date_time_ymd(leaf.until.0, leaf.until.1, leaf.until.2);
+        params.not_after = match leaf.lasts {
+            Some(lasts) => (SystemTime::now() + lasts).into(),
+            None => date_time_ymd(leaf.until.0, leaf.until.1, leaf.until.2),
+        };
         let cert = params.signed_by(&key, &self.intermediate).unwrap();
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         (vec![cert.der().clone(), self.intermediate_der.clone()], key)
@@ -70,6 +77,13 @@ impl Ca {
     pub(crate) fn identity(&self, account: &str) -> WorkloadIdentity {
         let (chain, key) = self.chain(&Leaf::uris(&[&uri(account)]));
         WorkloadIdentity::new(chain, key).unwrap()
+    }
+
+    /// An identity that ends so long from now.
+    pub(crate) fn ending(&self, account: &str, lasts: Duration) -> IdentityHandle {
+        let leaf = Leaf { lasts: Some(lasts), ..Leaf::uris(&[&uri(account)]) };
+        let (chain, key) = self.chain(&leaf);
+        IdentityHandle::new(WorkloadIdentity::new(chain, key).unwrap(), self.trust())
     }
 
     pub(crate) fn handle(&self, account: &str) -> IdentityHandle {

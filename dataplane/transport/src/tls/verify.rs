@@ -65,8 +65,9 @@ impl PeerVerifier {
         let Some(credentials) = self.believes.credentials() else {
             return Err(rustls::Error::General("no workload was chosen".to_owned()));
         };
-        let trust = &credentials.trust;
-        let verdict = verify_svid(leaf, intermediates, trust, now, usage).and_then(|peer| match &self.expected {
+        let verified = verify_svid(leaf, intermediates, &credentials.trust, now, usage);
+        let admitted = verified.and_then(|peer| not_denied(peer, &credentials));
+        let verdict = admitted.and_then(|peer| match &self.expected {
             Some(expected) if *expected != peer.id => {
                 let detail = format!("the peer is {}, {expected} was called", peer.id);
                 Err(Refusal::new(HandshakeFailure::WrongIdentity, detail))
@@ -131,6 +132,13 @@ fn verify_chain(
         })
 }
 
+fn not_denied(peer: PeerIdentity, credentials: &Credentials) -> Result<PeerIdentity, Refusal> {
+    if credentials.denied.contains(&peer.id) {
+        return Err(Refusal::new(HandshakeFailure::Banned, format!("{} is kept out of the mesh", peer.id)));
+    }
+    Ok(peer)
+}
+
 /// Judges the peer of a standing connection by today's trust. A certificate that merely ran out is not a reason to cut
 /// a connection that it opened in time; a root that is no longer trusted is.
 pub fn recheck(connection: &quinn::Connection, credentials: &Credentials) -> Result<(), HandshakeError> {
@@ -146,7 +154,27 @@ pub fn recheck(connection: &quinn::Connection, credentials: &Credentials) -> Res
     };
     let now = UnixTime::now();
     let when = PeerIdentity::of(leaf).map_or(now, |peer| now.min(peer.not_after));
-    verify_svid(leaf, intermediates, &credentials.trust, when, usage).map(|_| ()).map_err(refused)
+    let verified = verify_svid(leaf, intermediates, &credentials.trust, when, usage);
+    verified.and_then(|peer| not_denied(peer, credentials)).map(|_| ()).map_err(refused)
+}
+
+/// When a connection ends that began with these two certificates, if nothing replaced it before.
+pub(crate) fn ends_at(connection: &quinn::Connection, own: &Credentials) -> Option<UnixTime> {
+    let peer = super::identity::peer_identity(connection)?;
+    Some(peer.not_after.min(own.identity.not_after()))
+}
+
+/// When a connection should give way to one with newer certificates: three quarters into the shorter of their lives. None
+/// where that is past already: another one would be no newer.
+pub(crate) fn gives_way_at(connection: &quinn::Connection, own: &Credentials, now: UnixTime) -> Option<UnixTime> {
+    let peer = super::identity::peer_identity(connection)?;
+    let late = |from: UnixTime, to: UnixTime| {
+        let life = to.as_secs().saturating_sub(from.as_secs());
+        UnixTime::since_unix_epoch(std::time::Duration::from_secs(from.as_secs() + life / 4 * 3))
+    };
+    let own = &own.identity;
+    let at = late(peer.not_before, peer.not_after).min(late(own.not_before(), own.not_after()));
+    (now < at).then_some(at)
 }
 
 fn tls13_signature(

@@ -6,11 +6,12 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls_pki_types::UnixTime;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::{Inner, PeerKey};
 use crate::h3;
-use crate::quic::endpoint::{NO_ERROR, cut};
+use crate::quic::endpoint::{NO_ERROR, cut, expired};
 use crate::quic::limits::{Distance, WindowLimits};
 use crate::tls::{self, Credentials, IdentityHandle};
 
@@ -28,6 +29,9 @@ pub(super) struct Pooled {
     identity: IdentityHandle,
     /// The credentials under which the connection was last found good.
     credentials: RefCell<Arc<Credentials>>,
+    /// When a certificate ends that the connection began with, and when a newer connection should take its place.
+    ends_at: UnixTime,
+    gives_way_at: Option<UnixTime>,
     state: Cell<State>,
     /// Silent while it should speak: no new request, until it speaks again.
     suspect: Cell<bool>,
@@ -89,6 +93,19 @@ impl Pooled {
     pub(super) fn close(&self, why: &[u8]) {
         self.retire();
         self.connection.close(NO_ERROR, why);
+    }
+
+    /// Retires a connection whose certificates get old, and closes it where one has ended. True if it was closed.
+    fn follow_time(&self, now: UnixTime) -> bool {
+        if now > self.ends_at {
+            self.retire();
+            expired(&self.connection);
+            return true;
+        }
+        if self.gives_way_at.is_some_and(|at| now >= at) {
+            self.retire();
+        }
+        false
     }
 
     /// A renewed certificate retires what the old one opened; withdrawn trust cuts it. True if it was cut.
@@ -168,11 +185,16 @@ pub(super) fn adopt(
     let window = pool.dialer.windows().of_stream(distance);
     let limits = h3::Limits { stream_window: usize::try_from(window).unwrap_or(usize::MAX), ..pool.h3.clone() };
     let (client, driver) = h3::connect(connection.clone(), limits);
+    let now = UnixTime::now();
+    let (ends_at, gives_way_at) =
+        (tls::ends_at(&connection, &credentials), tls::gives_way_at(&connection, &credentials, now));
     let pooled = Rc::new(Pooled {
         client,
         connection,
         identity: identity.clone(),
         credentials: RefCell::new(credentials),
+        ends_at: ends_at.unwrap_or(now),
+        gives_way_at,
         state: Cell::new(State::Live),
         suspect: Cell::new(false),
         made_at: Instant::now(),
@@ -229,6 +251,9 @@ fn look_at(pool: &Weak<Inner>, key: &PeerKey, pooled: &Rc<Pooled>, watch: &mut W
     };
     if pooled.follow_credentials() {
         pool.stats.distrusted.add();
+        return;
+    }
+    if pooled.follow_time(UnixTime::now()) {
         return;
     }
     pooled.fit(pool.dialer.windows());

@@ -398,3 +398,63 @@ fn withdrawn_trust_cuts_connections() {
         assert_eq!(pool.get(&key).await.unwrap_err().reason(), HandshakeFailure::Untrusted);
     });
 }
+
+/// Three seconds, since certificates count whole ones.
+const SHORT: Duration = Duration::from_secs(3);
+
+/// Whichever side's certificate ends: the connection that began with it is closed by both ends, and the next dial says so.
+#[test]
+fn a_connection_ends_with_the_first_of_its_certificates() {
+    for ending in ["cart", "shop"] {
+        on_a_worker(async move {
+            let ca = Ca::new();
+            let of = |name: &str| if name == ending { ca.ending(name, SHORT) } else { ca.handle(name) };
+            let (cart, shop) = (of("cart"), of("shop"));
+            let mut callee = Callee::new(&shop);
+            let pool = pool(cart, quick());
+            let key = key("cart", "shop", callee.address);
+            let _client = pool.get(&key).await.unwrap();
+            let accepted = callee.outcome().await.unwrap();
+            let begun = std::time::Instant::now();
+            accepted.connection.closed().await;
+            assert!(begun.elapsed() < SHORT + Duration::from_secs(3), "{ending}: {:?}", begun.elapsed());
+            until("the pool has let go of it", || pool.stats().snapshot().connections == 0).await;
+            let error = pool.get(&key).await.unwrap_err();
+            assert_eq!(error.reason(), HandshakeFailure::Expired, "{ending}: {error}");
+        });
+    }
+}
+
+#[test]
+fn who_is_banned_is_cut_and_refused_on_both_sides_until_let_in() {
+    on_a_worker(async {
+        let ca = Ca::new();
+        let (cart, shop) = (ca.handle("cart"), ca.handle("shop"));
+        let mut callee = Callee::new(&shop);
+        let pool = pool(cart.clone(), quick());
+        let key = key("cart", "shop", callee.address);
+        let _client = pool.get(&key).await.unwrap();
+        let accepted = callee.outcome().await.unwrap();
+        shop.deny([id("cart")].into());
+        accepted.connection.closed().await;
+        let error = callee_refuses(&pool, &key).await;
+        assert_eq!(error, HandshakeFailure::Banned);
+        // A new certificate and new trust change nothing about it.
+        shop.replace(ca.identity("shop"), ca.trust()).unwrap();
+        shop.replace_trust(ca.trust());
+        assert_eq!(callee_refuses(&pool, &key).await, HandshakeFailure::Banned);
+        shop.deny([].into());
+        pool.evict(&key);
+        let _client = pool.get(&key).await.unwrap();
+        // The caller's side bans the callee.
+        cart.deny([id("shop")].into());
+        until("the pool has cut it", || pool.stats().snapshot().connections == 0).await;
+        assert_eq!(callee_refuses(&pool, &key).await, HandshakeFailure::Banned);
+    });
+}
+
+/// Why a dial fails that is made now, whatever failed before.
+async fn callee_refuses(pool: &Pool, key: &PeerKey) -> HandshakeFailure {
+    pool.evict(key);
+    pool.get(key).await.unwrap_err().reason()
+}
