@@ -17,8 +17,10 @@ use rcgen::{
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use sha2::{Digest as _, Sha256};
 use time::{Duration, OffsetDateTime};
 use weft_policy::identity::SpiffeId;
+use x509_parser::extensions::ParsedExtension;
 
 pub(crate) use self::files::write_private;
 
@@ -35,6 +37,7 @@ pub struct Authority {
     root: Issuer<'static, KeyPair>,
     root_pem: String,
     root_der: CertificateDer<'static>,
+    fingerprint: String,
     intermediate: ArcSwap<Intermediate>,
 }
 
@@ -67,10 +70,17 @@ pub struct ServerIdentity {
 pub enum AuthorityError {
     #[error("{path}")]
     File { path: PathBuf, source: std::io::Error },
-    #[error("{path} is there but {missing} is not: restore the file, or start with an empty state folder")]
+    #[error("{path} is there but {missing} is not: restore it from a backup of the whole state folder")]
     Incomplete { path: PathBuf, missing: PathBuf },
-    #[error("{path} can't be read: {reason}")]
+    #[error("{path} can't be read ({reason}): restore it from a backup of the whole state folder")]
     Malformed { path: PathBuf, reason: String },
+    #[error("{certificate} and {key} don't belong together: restore both from one backup of the state folder")]
+    Mismatch { certificate: PathBuf, key: PathBuf },
+    #[error(
+        "the store belongs to an authority that is not in {0}: ca.pem and the folder ca are missing or another mesh's. \
+         A whole backup is the state folder, not the store alone: restore ca.pem and ca with it"
+    )]
+    Foreign(PathBuf),
     #[error("certificate could not be made")]
     Sign(#[from] rcgen::Error),
 }
@@ -89,21 +99,19 @@ pub enum IssueError {
 }
 
 impl Authority {
-    /// Opens what `state` holds, or makes a new root and intermediate where it holds nothing.
+    /// Opens what `state` holds, or makes a new root and intermediate where it holds nothing. What can be made again of
+    /// what is there is made again; a key is never replaced.
     pub fn open(state: &Path, trust_domain: &str, now: OffsetDateTime) -> Result<Self, AuthorityError> {
         let folder = state.join("ca");
         files::make_private_folder(&folder)?;
-        let (root_pem, root_key) = match files::load(&state.join("ca.pem"), &folder.join("root.key"))? {
-            Some(found) => found,
-            None => make_root(state, &folder, trust_domain, now)?,
-        };
+        let (root_pem, root_key) = open_root(state, &folder, trust_domain, now)?;
         let malformed =
             |e: &dyn std::fmt::Display| AuthorityError::Malformed { path: state.join("ca.pem"), reason: e.to_string() };
         let root_der = CertificateDer::from_pem_slice(root_pem.as_bytes()).map_err(|e| malformed(&e))?;
+        let fingerprint = fingerprint(&root_key);
         let root = Issuer::from_ca_cert_der(&root_der, root_key).map_err(|e| malformed(&e))?;
-        let path = folder.join("intermediate.pem");
-        let intermediate = match files::load(&path, &path)? {
-            Some((pem, key)) => Intermediate::parse(&path, &pem, key)?,
+        let intermediate = match open_intermediate(&folder, &root_der)? {
+            Some(intermediate) => intermediate,
             None => make_intermediate(&folder, trust_domain, &root, now)?,
         };
         let authority = Self {
@@ -112,16 +120,40 @@ impl Authority {
             root,
             root_pem,
             root_der,
+            fingerprint,
             intermediate: ArcSwap::from_pointee(intermediate),
         };
         authority.maintain(now)?;
         Ok(authority)
     }
 
-    /// Makes a new intermediate when two thirds of the current one's life are over. True when it did.
+    /// Whether `state` holds the authority with this fingerprint; makes nothing.
+    ///
+    /// # Errors
+    /// It holds none or another one.
+    pub fn require(state: &Path, wanted: &str) -> Result<(), AuthorityError> {
+        let path = state.join("ca").join("root.key");
+        let Some(pem) = files::read(&path)? else {
+            let certificate = state.join("ca.pem");
+            return Err(match certificate.exists() {
+                true => AuthorityError::Incomplete { path: certificate, missing: path },
+                false => AuthorityError::Foreign(state.to_owned()),
+            });
+        };
+        let is_it = fingerprint(&files::key_of(&path, &pem)?) == wanted;
+        if is_it { Ok(()) } else { Err(AuthorityError::Foreign(state.to_owned())) }
+    }
+
+    /// Names the root by its key: a certificate that is made again of the same key is the same anchor.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// Makes a new intermediate when two thirds of the current one's life are over, or before its life has begun: then it
+    /// was made while the clock was ahead. True when it did.
     pub fn maintain(&self, now: OffsetDateTime) -> Result<bool, AuthorityError> {
         let current = self.intermediate.load();
-        if !two_thirds_over(current.not_before, current.not_after, now) {
+        if !is_due(current.not_before, current.not_after, now) {
             return Ok(false);
         }
         let next = make_intermediate(&self.folder, &self.trust_domain, &self.root, now)?;
@@ -196,7 +228,7 @@ impl Authority {
 impl ServerIdentity {
     /// Whether it is time for the next one.
     pub fn is_due(&self, now: OffsetDateTime) -> bool {
-        two_thirds_over(self.not_before, self.not_after, now)
+        is_due(self.not_before, self.not_after, now)
     }
 }
 
@@ -206,29 +238,109 @@ impl Intermediate {
         let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|e| malformed(e.to_string()))?;
         let (not_before, not_after) = {
             let (_, parsed) = x509_parser::parse_x509_certificate(&der).map_err(|e| malformed(e.to_string()))?;
+            if parsed.public_key().raw != key.subject_public_key_info() {
+                return Err(malformed("its key is another certificate's".to_owned()));
+            }
             (parsed.validity().not_before.to_datetime(), parsed.validity().not_after.to_datetime())
         };
         let issuer = Issuer::from_ca_cert_der(&der, key).map_err(|e| malformed(e.to_string()))?;
         Ok(Self { issuer, der, not_before, not_after })
     }
+
+    /// The same, where `root` is what signed it.
+    fn signed_by(self, path: &Path, root: &CertificateDer<'_>) -> Result<Self, AuthorityError> {
+        if signer(&self.der) == own_key(root) {
+            return Ok(self);
+        }
+        Err(AuthorityError::Malformed { path: path.to_owned(), reason: "another root signed it".to_owned() })
+    }
 }
 
-fn two_thirds_over(not_before: OffsetDateTime, not_after: OffsetDateTime, now: OffsetDateTime) -> bool {
-    now >= not_before + (not_after - not_before) * 2 / 3
+/// The identifier of the key that signed a certificate, as the certificate says.
+fn signer(der: &CertificateDer<'_>) -> Option<Vec<u8>> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(der).ok()?;
+    parsed.iter_extensions().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(id) => id.key_identifier.as_ref().map(|id| id.0.to_vec()),
+        _ => None,
+    })
 }
 
-fn make_root(
+/// The identifier of a certificate's own key, as the certificate says.
+fn own_key(der: &CertificateDer<'_>) -> Option<Vec<u8>> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(der).ok()?;
+    parsed.iter_extensions().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
+        _ => None,
+    })
+}
+
+/// Two thirds of the life are over, or the clock says that it has not begun.
+fn is_due(not_before: OffsetDateTime, not_after: OffsetDateTime, now: OffsetDateTime) -> bool {
+    now < not_before || now >= not_before + (not_after - not_before) * 2 / 3
+}
+
+fn fingerprint(key: &KeyPair) -> String {
+    crate::token::hex(&Sha256::digest(key.subject_public_key_info()))
+}
+
+fn open_root(
     state: &Path,
     folder: &Path,
     trust_domain: &str,
     now: OffsetDateTime,
 ) -> Result<(String, KeyPair), AuthorityError> {
-    let key = KeyPair::generate()?;
+    let (certificate, key) = (state.join("ca.pem"), folder.join("root.key"));
+    let (pem, key_pem) = (files::read(&certificate)?, files::read(&key)?);
+    let Some(key_pem) = key_pem else {
+        let intermediate = folder.join("intermediate.pem");
+        let left = [certificate, intermediate].into_iter().find(|path| path.exists());
+        if let Some(path) = left {
+            return Err(AuthorityError::Incomplete { path, missing: key });
+        }
+        let new = KeyPair::generate()?;
+        files::write_private(&key, new.serialize_pem().as_bytes())?;
+        return Ok((make_root(state, trust_domain, &new, now)?, new));
+    };
+    let root_key = files::key_of(&key, &key_pem)?;
+    let Some(pem) = pem else {
+        tracing::warn!(path = %certificate.display(), "the root's certificate is missing; it is made again of its key");
+        return Ok((make_root(state, trust_domain, &root_key, now)?, root_key));
+    };
+    let Ok(der) = CertificateDer::from_pem_slice(pem.as_bytes()) else {
+        let aside = files::set_aside(&certificate)?;
+        tracing::warn!(aside = %aside.display(), "the root's certificate can't be read; it is made again of its key");
+        return Ok((make_root(state, trust_domain, &root_key, now)?, root_key));
+    };
+    let reason = |e: &dyn std::fmt::Display| e.to_string();
+    let (_, parsed) = x509_parser::parse_x509_certificate(&der)
+        .map_err(|e| AuthorityError::Malformed { path: certificate.clone(), reason: reason(&e) })?;
+    if parsed.public_key().raw != root_key.subject_public_key_info() {
+        return Err(AuthorityError::Mismatch { certificate, key });
+    }
+    Ok((pem, root_key))
+}
+
+/// The intermediate that `folder` holds. One that can't be used is moved away: the root makes another.
+fn open_intermediate(folder: &Path, root: &CertificateDer<'_>) -> Result<Option<Intermediate>, AuthorityError> {
+    let path = folder.join("intermediate.pem");
+    let Some(pem) = files::read(&path)? else { return Ok(None) };
+    let found = files::key_of(&path, &pem).and_then(|key| Intermediate::parse(&path, &pem, key));
+    match found.and_then(|found| found.signed_by(&path, root)) {
+        Ok(intermediate) => Ok(Some(intermediate)),
+        Err(error) => {
+            let aside = files::set_aside(&path)?;
+            tracing::warn!(%error, aside = %aside.display(), "the intermediate can't be used; another one is made");
+            Ok(None)
+        }
+    }
+}
+
+/// The root's certificate, made of its key.
+fn make_root(state: &Path, trust_domain: &str, key: &KeyPair, now: OffsetDateTime) -> Result<String, AuthorityError> {
     let params = authority_params(&format!("weft root of {trust_domain}"), 1, now, now + ROOT_LIFE);
-    let pem = params.self_signed(&key)?.pem();
-    files::write_private(&folder.join("root.key"), key.serialize_pem().as_bytes())?;
+    let pem = params.self_signed(key)?.pem();
     files::write_public(&state.join("ca.pem"), pem.as_bytes())?;
-    Ok((pem, key))
+    Ok(pem)
 }
 
 fn make_intermediate(

@@ -16,25 +16,33 @@ pub(crate) fn make_private_folder(path: &Path) -> Result<(), AuthorityError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(at(path))
 }
 
-/// Certificate and key where both are there, nothing where the certificate is missing (a key alone is what a crash
-/// leaves before anything was issued).
-pub(super) fn load(certificate: &Path, key: &Path) -> Result<Option<(String, KeyPair)>, AuthorityError> {
-    let pem = match fs::read_to_string(certificate) {
-        Ok(pem) => pem,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(AuthorityError::File { path: certificate.to_owned(), source }),
+/// The text of a file, where there is one.
+pub(super) fn read(path: &Path) -> Result<Option<String>, AuthorityError> {
+    match fs::read(path) {
+        // What is no text is no PEM either, and the parser says so.
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(AuthorityError::File { path: path.to_owned(), source }),
+    }
+}
+
+/// The first key of a PEM text.
+pub(super) fn key_of(path: &Path, pem: &str) -> Result<KeyPair, AuthorityError> {
+    let malformed = |reason: String| AuthorityError::Malformed { path: path.to_owned(), reason };
+    let der = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|e| malformed(e.to_string()))?;
+    KeyPair::try_from(&der).map_err(|e| malformed(e.to_string()))
+}
+
+/// Moves a file that can't be used out of the way, under a name that no other has.
+pub(super) fn set_aside(path: &Path) -> Result<PathBuf, AuthorityError> {
+    let name = |number: u32| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".damaged-{number}"));
+        PathBuf::from(name)
     };
-    let key_pem = match fs::read_to_string(key) {
-        Ok(pem) => pem,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            return Err(AuthorityError::Incomplete { path: certificate.to_owned(), missing: key.to_owned() });
-        }
-        Err(source) => return Err(AuthorityError::File { path: key.to_owned(), source }),
-    };
-    let malformed = |reason: String| AuthorityError::Malformed { path: key.to_owned(), reason };
-    let der = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(|e| malformed(e.to_string()))?;
-    let key_pair = KeyPair::try_from(&der).map_err(|e| malformed(e.to_string()))?;
-    Ok(Some((pem, key_pair)))
+    let aside = (1..).map(name).find(|aside| !aside.exists()).unwrap_or_else(|| name(0));
+    fs::rename(path, &aside).map_err(at(path))?;
+    Ok(aside)
 }
 
 pub(crate) fn write_private(path: &Path, content: &[u8]) -> Result<(), AuthorityError> {

@@ -129,3 +129,148 @@ fn server_certificates_name_hosts_only() {
     assert!(names.iter().all(|name| matches!(name, GeneralName::DNSName(_) | GeneralName::IPAddress(_))));
     assert!(verify(&authority, &server.chain, now).is_err(), "it is no client certificate");
 }
+
+/// What happens to the files of an authority between two starts, and what the second start is to say or do.
+struct Fault {
+    name: &'static str,
+    does: fn(&Path),
+    /// Part of the sentence that a start ends with; none: it goes on, and what was issued before is still believed.
+    ends_with: Option<&'static str>,
+}
+
+const FAULTS: [Fault; 13] = [
+    Fault { name: "ca.pem is missing", does: |at| remove(at, "ca.pem"), ends_with: None },
+    Fault { name: "ca.pem is empty", does: |at| write(at, "ca.pem", b""), ends_with: None },
+    Fault { name: "ca.pem is half", does: |at| halve(at, "ca.pem"), ends_with: None },
+    Fault { name: "ca.pem is no text", does: |at| write(at, "ca.pem", &[0xff; 64]), ends_with: None },
+    Fault { name: "ca.pem is another's", does: |at| foreign(at, "ca.pem"), ends_with: Some("don't belong together") },
+    Fault {
+        name: "root.key is missing",
+        does: |at| remove(at, "ca/root.key"),
+        ends_with: Some("ca/root.key is not: restore it"),
+    },
+    Fault { name: "root.key is half", does: |at| halve(at, "ca/root.key"), ends_with: Some("root.key can't be read") },
+    Fault {
+        name: "root.key is another's",
+        does: |at| foreign(at, "ca/root.key"),
+        ends_with: Some("don't belong together"),
+    },
+    Fault { name: "the intermediate is missing", does: |at| remove(at, "ca/intermediate.pem"), ends_with: None },
+    Fault { name: "the intermediate is half", does: |at| halve(at, "ca/intermediate.pem"), ends_with: None },
+    Fault {
+        name: "the intermediate is another root's",
+        does: |at| foreign(at, "ca/intermediate.pem"),
+        ends_with: None,
+    },
+    Fault {
+        name: "ca.pem and root.key are missing",
+        does: |at| {
+            remove(at, "ca.pem");
+            remove(at, "ca/root.key");
+        },
+        ends_with: Some("intermediate.pem is there but"),
+    },
+    Fault {
+        name: "a crash left temporary files",
+        does: |at| {
+            write(at, "ca.new", b"half");
+            write(at, "ca/intermediate.new", b"half");
+        },
+        ends_with: None,
+    },
+];
+
+fn remove(at: &Path, name: &str) {
+    std::fs::remove_file(at.join(name)).unwrap();
+}
+
+fn write(at: &Path, name: &str, bytes: &[u8]) {
+    std::fs::write(at.join(name), bytes).unwrap();
+}
+
+fn halve(at: &Path, name: &str) {
+    let whole = std::fs::read(at.join(name)).unwrap();
+    write(at, name, &whole[..whole.len() / 2]);
+}
+
+/// The file of that name as another authority has it.
+fn foreign(at: &Path, name: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    Authority::open(dir.path(), "cluster.local", OffsetDateTime::now_utc()).unwrap();
+    write(at, name, &std::fs::read(dir.path().join(name)).unwrap());
+}
+
+#[test]
+fn damaged_files_are_made_again_or_named_with_the_cure() {
+    for Fault { name, does, ends_with } in FAULTS {
+        let dir = tempfile::tempdir().unwrap();
+        let now = OffsetDateTime::now_utc();
+        let before = Authority::open(dir.path(), "cluster.local", now).unwrap();
+        let id = identity("spiffe://cluster.local/ns/shop/sa/web");
+        let request = csr(&KeyPair::generate().unwrap(), vec![]);
+        let issued = before.issue_workload(&request, &id, Duration::hours(1), now).unwrap();
+        let key = std::fs::read(dir.path().join("ca/root.key")).unwrap();
+        does(dir.path());
+        let damaged_key = std::fs::read(dir.path().join("ca/root.key")).ok();
+        let again = Authority::open(dir.path(), "cluster.local", now);
+        assert_eq!(std::fs::read(dir.path().join("ca/root.key")).ok(), damaged_key, "{name}: a key was written");
+        match (again, ends_with) {
+            (Ok(again), None) => {
+                assert_eq!(again.fingerprint(), before.fingerprint(), "{name}");
+                assert_eq!(damaged_key, Some(key), "{name}");
+                verify(&again, &issued.chain, now).unwrap_or_else(|error| panic!("{name}: {error}"));
+                let new = again.issue_workload(&request, &id, Duration::hours(1), now).unwrap();
+                // Whoever has the old ca.pem believes what is issued now.
+                verify(&before, &new.chain, now).unwrap_or_else(|error| panic!("{name}: {error}"));
+                Authority::require(dir.path(), before.fingerprint()).unwrap();
+            }
+            (Err(error), Some(part)) => {
+                let text = error.to_string();
+                assert!(text.contains(part) && text.contains("restore"), "{name}: {text}");
+            }
+            (Ok(_), Some(part)) => panic!("{name}: it started, {part} was expected"),
+            (Err(error), None) => panic!("{name}: {error}"),
+        }
+    }
+}
+
+#[test]
+fn what_a_clock_that_was_ahead_made_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let now = OffsetDateTime::now_utc();
+    let ahead = now + Duration::days(400);
+    let authority = Authority::open(dir.path(), "cluster.local", ahead).unwrap();
+    let id = identity("spiffe://cluster.local/ns/shop/sa/web");
+    let request = csr(&KeyPair::generate().unwrap(), vec![]);
+    let server = authority.issue_server(&["weft-control".into()], &[], ahead).unwrap();
+    assert!(server.is_due(now) && !server.is_due(ahead));
+    // While it runs, and at a start.
+    for _ in 0..2 {
+        assert!(authority.maintain(now).unwrap());
+        assert!(!authority.maintain(now).unwrap());
+        let issued = authority.issue_workload(&request, &id, Duration::hours(1), now).unwrap();
+        verify(&authority, &issued.chain, now).unwrap();
+        authority.maintain(ahead).unwrap();
+        let again = Authority::open(dir.path(), "cluster.local", now).unwrap();
+        let issued = again.issue_workload(&request, &id, Duration::hours(1), now).unwrap();
+        verify(&authority, &issued.chain, now).unwrap();
+    }
+    // And by one that is behind.
+    assert!(authority.maintain(now - Duration::days(9000)).unwrap());
+    assert!(authority.maintain(now).unwrap());
+}
+
+#[test]
+fn a_store_gets_no_other_authority_than_its_own() {
+    let (own, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let now = OffsetDateTime::now_utc();
+    let authority = Authority::open(own.path(), "cluster.local", now).unwrap();
+    Authority::open(other.path(), "cluster.local", now).unwrap();
+    Authority::require(own.path(), authority.fingerprint()).unwrap();
+    let empty = tempfile::tempdir().unwrap();
+    for at in [other.path(), empty.path()] {
+        let text = Authority::require(at, authority.fingerprint()).unwrap_err().to_string();
+        assert!(text.contains("A whole backup is the state folder"), "{text}");
+    }
+    assert_eq!(std::fs::read_dir(empty.path()).unwrap().count(), 0, "nothing is made");
+}
