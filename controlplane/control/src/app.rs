@@ -1,9 +1,9 @@
 //! The composition root: opens the state folder, binds the three ports, runs until told to stop. Knows every part.
 
+mod operator_token;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -26,7 +26,6 @@ use crate::listener::{self, ListenerOptions};
 use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::tls::ServerCertificate;
-use crate::token::{Grant, Role};
 use crate::{api, builtin, grpc};
 
 /// How long connections have to end at shutdown.
@@ -54,7 +53,7 @@ impl App {
         let state = config.state.clone();
         std::fs::create_dir_all(&state).with_context(|| format!("state folder {}", state.display()))?;
         let store = Arc::new(Store::open(&state.join("weft.redb"), config.limits.max_audit_entries)?);
-        let authority = Arc::new(Authority::open(&state, &config.trust_domain, now)?);
+        let authority = Arc::new(open_authority(&store, &state, &config.trust_domain, now)?);
         let certificate = Arc::new(ServerCertificate::new(authority.clone(), &config, now)?);
         let metrics = Arc::new(Metrics::new());
         let stop = CancellationToken::new();
@@ -66,7 +65,7 @@ impl App {
             (grpc_listener.local_addr()?, api_listener.local_addr()?, metrics_listener.local_addr()?);
 
         let hub = Hub::start(config.clone(), store, authority, metrics.clone(), stop.clone())?;
-        first_operator_token(&hub, &state).await?;
+        operator_token::keep(&hub, &state).await?;
         builtin::publish(&hub).await?;
 
         let mut tasks = JoinSet::new();
@@ -106,7 +105,21 @@ impl App {
             tracing::info!("connections were still open at the end of the grace");
         }
         self.tasks.shutdown().await;
+        self.hub.remember_store();
     }
+}
+
+/// The authority that the store belongs to: never a new one where the store's is missing.
+fn open_authority(store: &Store, state: &Path, trust_domain: &str, now: OffsetDateTime) -> anyhow::Result<Authority> {
+    let known = store.root()?;
+    if let Some(root) = &known {
+        Authority::require(state, root)?;
+    }
+    let authority = Authority::open(state, trust_domain, now)?;
+    if known.is_none() {
+        store.set_root(authority.fingerprint())?;
+    }
+    Ok(authority)
 }
 
 async fn bind(name: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -159,6 +172,10 @@ fn scrape(hub: &Hub) -> String {
         connected.fold((0_u32, Duration::ZERO), |(n, longest), proxy| (n + 1, longest.max(proxy.behind_for)));
     hub.metrics().proxies_connected.set(f64::from(count));
     hub.metrics().stalest_proxy.set(stalest.as_secs_f64());
+    let number = |count: usize| u32::try_from(count).map_or(f64::from(u32::MAX), f64::from);
+    hub.metrics().left_alone.set(number(proxies.iter().filter(|proxy| proxy.is_left_alone).count()));
+    hub.metrics().bans.set(number(hub.bans().len()));
+    hub.metrics().store_in_doubt.set(f64::from(u8::from(hub.lead().doubt.is_some())));
     hub.metrics().render()
 }
 
@@ -167,13 +184,16 @@ fn scrape(hub: &Hub) -> String {
 async fn maintain(hub: Arc<Hub>, certificate: Arc<ServerCertificate>, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut tidied: Option<Instant> = None;
+    let (mut tidied, mut renewal_failed): (Option<Instant>, Option<Instant>) = (None, None);
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
             () = stop.cancelled() => return,
         }
-        renew_certificates(&hub, &certificate, OffsetDateTime::now_utc());
+        if renewal_failed.is_none_or(|at| at.elapsed() >= MAINTENANCE) {
+            let renewed = renew_certificates(&hub, &certificate, OffsetDateTime::now_utc());
+            renewal_failed = (!renewed).then(Instant::now);
+        }
         hub.tend_store().await;
         if tidied.is_some_and(|at| at.elapsed() < MAINTENANCE) {
             continue;
@@ -182,40 +202,31 @@ async fn maintain(hub: Arc<Hub>, certificate: Arc<ServerCertificate>, stop: Canc
         if let Err(error) = hub.sweep_tokens().await {
             tracing::error!(error = %crate::chain(&error), "expired tokens could not be removed");
         }
+        if let Err(error) = hub.sweep_issued().await {
+            tracing::error!(error = %crate::chain(&error), "certificates that are over could not be forgotten");
+        }
+        hub.remember_store();
+        if let Err(error) = operator_token::keep(&hub, &hub.config().state).await {
+            tracing::error!(error = format!("{error:#}"), "the operator token could not be kept");
+        }
         hub.metrics().upkeep();
         hub.metrics().expiries(certificate.not_after(), hub.authority().intermediate_not_after());
     }
 }
 
-fn renew_certificates(hub: &Hub, certificate: &Arc<ServerCertificate>, now: OffsetDateTime) {
-    match hub.authority().maintain(now) {
+/// False where something could not be renewed, which is said.
+fn renew_certificates(hub: &Hub, certificate: &Arc<ServerCertificate>, now: OffsetDateTime) -> bool {
+    let intermediate = hub.authority().maintain(now);
+    match &intermediate {
         Ok(true) => tracing::info!("new intermediate certificate"),
         Ok(false) => {}
-        Err(error) => tracing::error!(error = %crate::chain(&error), "intermediate could not be renewed"),
+        Err(error) => tracing::error!(error = %crate::chain(error), "intermediate could not be renewed"),
     }
-    match certificate.maintain(now) {
+    let server = certificate.maintain(now);
+    match &server {
         Ok(true) => tracing::info!("new server certificate"),
         Ok(false) => {}
-        Err(error) => tracing::error!(error = %crate::chain(&error), "server certificate could not be renewed"),
+        Err(error) => tracing::error!(error = %crate::chain(error), "server certificate could not be renewed"),
     }
-}
-
-/// Where there is no operator token yet, makes one for an admin and leaves its text in `STATE/operator.token`.
-async fn first_operator_token(hub: &Arc<Hub>, state: &Path) -> anyhow::Result<()> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let path = state.join("operator.token");
-    if path.exists() {
-        return Ok(());
-    }
-    let made = hub.create_token("system", Grant::Operator { role: Role::Admin }, None).await?;
-    let temporary = state.join("operator.token.new");
-    let _ = std::fs::remove_file(&temporary);
-    let write = || -> std::io::Result<()> {
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-        file.write_all(made.text.reveal().as_bytes())?;
-        file.write_all(b"\n")?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, &path)
-    };
-    write().with_context(|| format!("operator token {}", path.display()))
+    intermediate.is_ok() && server.is_ok()
 }

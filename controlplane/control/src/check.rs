@@ -1,5 +1,6 @@
 //! `weft-control --check`: the configuration, and what the state folder holds where there is one. Starts nothing.
 
+use crate::ca::Authority;
 use crate::config::Config;
 use crate::hub::unreadable_records;
 use crate::store::{Store, StoreError};
@@ -13,7 +14,15 @@ pub fn findings(config: &Config) -> Vec<String> {
     if !path.exists() {
         return Vec::new();
     }
-    match Store::open(&path, config.limits.max_audit_entries).and_then(|store| unreadable_records(&store)) {
+    let store = match Store::open(&path, config.limits.max_audit_entries) {
+        Ok(store) => store,
+        // The one that runs says the same on its own: `weft check`.
+        Err(StoreError::InUse(_)) => return Vec::new(),
+        Err(error) => return vec![crate::chain(&error)],
+    };
+    let authority = store.root().ok().flatten().and_then(|root| Authority::require(&config.state, &root).err());
+    let mut findings: Vec<_> = authority.iter().map(|error| crate::chain(error)).collect();
+    match unreadable_records(&store) {
         Ok(records) => {
             let told = |record: crate::store::Unreadable| {
                 format!(
@@ -24,10 +33,9 @@ pub fn findings(config: &Config) -> Vec<String> {
                     record.reason
                 )
             };
-            records.into_iter().map(told).collect()
+            findings.extend(records.into_iter().map(told));
         }
-        // The one that runs says the same on its own: `weft check`.
-        Err(StoreError::InUse(_)) => Vec::new(),
-        Err(error) => vec![crate::chain(&error)],
+        Err(error) => findings.push(crate::chain(&error)),
     }
+    findings
 }

@@ -20,6 +20,9 @@ pub struct Config {
     pub trust_domain: String,
     /// Life of a proxy's certificate, seconds. Default 24 h; proxies renew at half of it.
     pub svid_ttl_seconds: u64,
+    /// How long after its end a certificate may still be renewed, seconds; 0 = not at all. Default 7 days. Only the last one
+    /// that was issued in its line, never one of a banned identity.
+    pub identity_grace_seconds: u64,
     /// Further DNS names and addresses for the server certificate.
     pub advertise: Vec<String>,
     /// Folder with the shipped filters; default `filters` beside the executable.
@@ -98,6 +101,7 @@ impl Default for Config {
             ports: Ports::default(),
             trust_domain: "cluster.local".to_owned(),
             svid_ttl_seconds: 24 * 3600,
+            identity_grace_seconds: 7 * 24 * 3600,
             advertise: Vec::new(),
             builtin_filters: None,
             disconnect_grace_ms: 30_000,
@@ -166,8 +170,11 @@ impl Config {
     /// Refuses values that can't work.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let refuse = |key, reason: &str| Err(ConfigError::Value { key, reason: reason.to_owned() });
-        if !(60..=365 * 24 * 3600).contains(&self.svid_ttl_seconds) && !cfg!(test) {
-            return refuse("svid_ttl_seconds", "must be between 60 s and one year");
+        if !(10..=365 * 24 * 3600).contains(&self.svid_ttl_seconds) && !cfg!(test) {
+            return refuse("svid_ttl_seconds", "must be between 10 s and one year");
+        }
+        if self.identity_grace_seconds > 10 * 365 * 24 * 3600 {
+            return refuse("identity_grace_seconds", "must be at most ten years");
         }
         if self.coalesce_max_ms < self.coalesce_quiet_ms {
             return refuse("coalesce_max_ms", "must be at least coalesce_quiet_ms");
@@ -195,6 +202,10 @@ impl Config {
 
     pub fn svid_ttl(&self) -> Duration {
         Duration::from_secs(self.svid_ttl_seconds)
+    }
+
+    pub fn identity_grace(&self) -> Duration {
+        Duration::from_secs(self.identity_grace_seconds)
     }
 
     pub fn handshake_timeout(&self) -> Duration {

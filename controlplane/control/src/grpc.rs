@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use rustls_pki_types::CertificateDer;
+use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
@@ -17,7 +18,7 @@ use weft_policy::wire::v1;
 use weft_policy::wire::v1::mesh_control_server::MeshControl;
 use x509_parser::extensions::GeneralName;
 
-use crate::hub::{Hub, SignedIdentity};
+use crate::hub::{Holder, Hub, SignedIdentity};
 use crate::session;
 
 /// Bytes of one message of a filter's transfer.
@@ -68,8 +69,8 @@ impl MeshControl for Service {
     }
 
     async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewResponse>, Status> {
-        let identity = peer_identity(&self.hub, &request)?;
-        let signed = self.hub.renew(&identity, &request.into_inner().csr_der).await?;
+        let holder = holder(&self.hub, &request)?;
+        let signed = self.hub.renew(&holder, &request.into_inner().csr_der).await?;
         let SignedIdentity { identity, issued, trust_bundle_pem } = signed;
         Ok(Response::new(v1::RenewResponse {
             certificate_chain_der: issued.chain.iter().map(|der| der.to_vec()).collect(),
@@ -144,25 +145,41 @@ fn peer_certificate<T>(request: &Request<T>) -> Option<CertificateDer<'static>> 
     certificates.as_ref().and_then(|chain| chain.first().cloned())
 }
 
-/// The SPIFFE ID of the verified client certificate; its chain was checked at the handshake.
+/// The SPIFFE ID of the verified client certificate, which is valid now and not banned.
 fn peer_identity<T>(hub: &Hub, request: &Request<T>) -> Result<SpiffeId, Status> {
-    let leaf = peer_certificate(request);
-    let leaf = leaf.ok_or_else(|| Status::unauthenticated("a client certificate is needed: join first"))?;
-    let identity =
-        identity_of(&leaf).map_err(|reason| Status::unauthenticated(format!("client certificate: {reason}")))?;
-    if identity.trust_domain() != hub.trust_domain().as_str() {
-        return Err(Status::permission_denied(format!("{identity} is not of this trust domain")));
+    let holder = holder(hub, request)?;
+    holder.valid_at(OffsetDateTime::now_utc())?;
+    match hub.banned(&holder.identity) {
+        Some(reason) => Err(Status::permission_denied(reason)),
+        None => Ok(holder.identity),
     }
-    Ok(identity)
+}
+
+/// Whose certificate the client showed; its chain was checked at the handshake, its time was not.
+fn holder<T>(hub: &Hub, request: &Request<T>) -> Result<Holder, Status> {
+    let certificates = request.extensions().get::<ConnectInfo>().and_then(TlsConnectInfo::peer_certs);
+    let leaf = certificates.as_ref().and_then(|chain| chain.first());
+    let leaf = leaf.ok_or_else(|| Status::unauthenticated("a client certificate is needed: join first"))?;
+    let holder = holder_of(leaf).map_err(|reason| Status::unauthenticated(format!("client certificate: {reason}")))?;
+    if holder.identity.trust_domain() != hub.trust_domain().as_str() {
+        return Err(Status::permission_denied(format!("{} is not of this trust domain", holder.identity)));
+    }
+    Ok(holder)
 }
 
 //= spiffe-x509-svid#section-2
 /// Exactly one URI name, and nothing else that could be mistaken for an identity.
-fn identity_of(leaf: &CertificateDer<'_>) -> Result<SpiffeId, String> {
+fn holder_of(leaf: &CertificateDer<'_>) -> Result<Holder, String> {
     let (_, parsed) = x509_parser::parse_x509_certificate(leaf).map_err(|e| e.to_string())?;
     let names = parsed.subject_alternative_name().map_err(|e| e.to_string())?.ok_or("it has no names")?;
-    match names.value.general_names.as_slice() {
-        [GeneralName::URI(uri)] => uri.parse().map_err(|e: weft_policy::identity::IdentityError| e.to_string()),
-        _ => Err("it must have exactly one name, a URI".to_owned()),
-    }
+    let identity: SpiffeId = match names.value.general_names.as_slice() {
+        [GeneralName::URI(uri)] => uri.parse().map_err(|e: weft_policy::identity::IdentityError| e.to_string())?,
+        _ => return Err("it must have exactly one name, a URI".to_owned()),
+    };
+    Ok(Holder {
+        identity,
+        serial: parsed.raw_serial_as_string(),
+        not_before: parsed.validity().not_before.to_datetime(),
+        not_after: parsed.validity().not_after.to_datetime(),
+    })
 }

@@ -2,8 +2,10 @@
 //! as one transaction, and only then seen by anybody; changes are made one after the other, reads never wait.
 
 mod apply;
+mod bans;
 mod filters;
 mod identity;
+mod lead;
 mod registration;
 mod streams;
 #[cfg(test)]
@@ -23,12 +25,13 @@ use weft_policy::bundle::{ObjectName, Revision};
 use weft_policy::identity::{SpiffeId, TrustDomain};
 use weft_policy::plan::World;
 
-pub use self::apply::{Applied, ApplyError, How, current_digest, unreadable_records};
-use self::filters::Artifacts;
+pub use self::apply::{Applied, ApplyError, current_digest, unreadable_records};
+pub use self::bans::{Ban, BanError};
+pub(crate) use self::bans::{Bans, told};
 pub use self::filters::{FilterVersion, Publication, PublishError};
-pub use self::identity::SignedIdentity;
-pub(crate) use self::registration::{Origin, is_of_this_machine};
-pub(crate) use self::streams::Streams;
+pub use self::identity::{Holder, SignedIdentity};
+pub use self::lead::{Doubt, Lead};
+pub use self::registration::Registration;
 pub use self::tokens::NewToken;
 use crate::ca::Authority;
 use crate::claims::{Claims, Grants};
@@ -65,9 +68,9 @@ pub struct Hub {
     published: watch::Sender<Arc<Published>>,
     /// The store's generation that `published` was read from or written to.
     read_at: AtomicU64,
-    renewals: Rates<SpiffeId>,
-    streams: Streams,
-    artifacts: Artifacts,
+    bans: watch::Sender<Bans>,
+    /// Which store this is, and whether proxies may be led by it.
+    lead: watch::Sender<Arc<Lead>>,
     /// Sessions and timers; they end at shutdown.
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -109,8 +112,8 @@ impl Hub {
     ) -> Result<Arc<Self>, StartError> {
         let trust_domain = trust_domain(&store, &config.trust_domain)?;
         let read_at = AtomicU64::new(store.generation());
-        let mut published = apply::load(&store, &trust_domain)?;
-        published.claims = Arc::new(claims(&store, &published)?);
+        let published = apply::load(&store, &trust_domain)?;
+        let (bans, lead) = (bans::load(&store)?, lead::load(&store, &config.state, published.revision)?);
         for unreadable in published.unreadable.values() {
             tracing::error!(
                 table = unreadable.table,
@@ -130,9 +133,8 @@ impl Hub {
             writer: Arc::default(),
             published: watch::Sender::new(Arc::new(published)),
             read_at,
-            renewals: Rates::per_minute(limits.max_renewals_per_minute),
-            streams: Streams::new(&limits),
-            artifacts: Artifacts::default(),
+            bans: watch::Sender::new(bans),
+            lead: watch::Sender::new(Arc::new(lead)),
             tasks: TaskTracker::new(),
             stop,
         });

@@ -34,6 +34,9 @@ enum Name {
     StoreFailing,
     StoreFailures,
     UnreadableRecords,
+    StoreInDoubt,
+    LeftAlone,
+    Bans,
     HandshakesFailed,
     ConnectionsRefused,
     ServerCertificateExpiry,
@@ -80,6 +83,14 @@ impl Name {
             Self::UnreadableRecords => {
                 ("weft_control_store_unreadable_records", "Records of the store that can't be read and are left aside")
             }
+            Self::StoreInDoubt => {
+                ("weft_control_store_in_doubt", "1 while the store leads nobody: it was lost, replaced or set back")
+            }
+            Self::LeftAlone => (
+                "weft_control_proxies_left_alone",
+                "Connected proxies that are told nothing: they would be led backwards",
+            ),
+            Self::Bans => ("weft_control_banned_identities", "Identities that are kept out of the mesh"),
             Self::HandshakesFailed => ("weft_control_handshakes_failed_total", "TLS handshakes that failed"),
             Self::ConnectionsRefused => ("weft_control_connections_refused_total", "Connections over the limit"),
             Self::ServerCertificateExpiry => {
@@ -138,6 +149,9 @@ pub struct Metrics {
     store_failures: Counter,
     is_store_failing: AtomicBool,
     unreadable_records: Gauge,
+    pub store_in_doubt: Gauge,
+    pub left_alone: Gauge,
+    pub bans: Gauge,
     handshakes_failed: Counter,
     connections_refused: Counter,
     server_certificate_expiry: Gauge,
@@ -203,6 +217,9 @@ impl Metrics {
             store_failures: counter(Name::StoreFailures),
             is_store_failing: AtomicBool::new(false),
             unreadable_records: gauge(Name::UnreadableRecords),
+            store_in_doubt: gauge(Name::StoreInDoubt),
+            left_alone: gauge(Name::LeftAlone),
+            bans: gauge(Name::Bans),
             handshakes_failed: counter(Name::HandshakesFailed),
             connections_refused: counter(Name::ConnectionsRefused),
             server_certificate_expiry: gauge(Name::ServerCertificateExpiry),

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use weft_policy::bundle::{ObjectName, Revision};
 use weft_policy::identity::SpiffeId;
+use weft_policy::lineage::Lineage;
 
 use crate::lease::{Outlook, Word};
 
@@ -45,22 +46,9 @@ impl fmt::Display for ProxyKey {
 #[derive(Debug, Clone, Default)]
 pub struct Introduction {
     pub version: String,
-    /// Where its stream comes from.
-    pub address: Option<IpAddr>,
-    /// That is not this machine.
-    pub is_remote: bool,
-    /// Grows with each start of the proxy; 0 where it tells none.
-    pub incarnation: u64,
-    /// It reports which peers it reaches.
-    pub tells_reach: bool,
-}
-
-/// Another proxy has the same name and identity and keeps the seat.
-#[derive(Debug, Clone)]
-pub struct SeatTaken {
-    pub holder: Introduction,
-    /// The holder started later; otherwise the two took the seat from each other too often.
-    pub is_newer: bool,
+    pub address: String,
+    /// The store that what it holds came from.
+    pub lineage: Option<Lineage>,
 }
 
 /// What a proxy reports now and then.
@@ -87,6 +75,8 @@ pub struct Progress {
     /// What the proxy refused, in words, with the revision it refused; empty when nothing is held back.
     pub refused: Vec<(Revision, String)>,
     pub in_flight: bool,
+    /// It is told nothing: it would be led backwards.
+    pub is_left_alone: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -106,6 +96,7 @@ pub struct ProxyStatus {
     pub reason: String,
     /// What it refused at whatever revision and still does without.
     pub held: Vec<String>,
+    pub is_left_alone: bool,
     pub synced: Revision,
     pub introduction: Introduction,
     pub health: Health,
@@ -215,6 +206,29 @@ impl Registry {
             entry.is_expected = false;
         }
         self.notify();
+    }
+
+    /// Forgets a proxy; its stream, where it has one, is told to end.
+    pub fn forget(&self, key: &ProxyKey) {
+        if let Some(entry) = self.lock().remove(key) {
+            entry.replaced.cancel();
+        }
+        self.notify();
+    }
+
+    pub fn keys(&self) -> Vec<ProxyKey> {
+        self.lock().keys().cloned().collect()
+    }
+
+    /// The stores that proxies follow.
+    pub fn lineages(&self) -> Vec<Lineage> {
+        let mut all: Vec<Lineage> = Vec::new();
+        for lineage in self.lock().values().filter_map(|entry| entry.introduction.lineage.clone()) {
+            if !all.iter().any(|other| (&other.store, other.epoch) == (&lineage.store, lineage.epoch)) {
+                all.push(lineage);
+            }
+        }
+        all
     }
 
     pub fn is_connected(&self, key: &ProxyKey) -> bool {
@@ -363,6 +377,7 @@ impl Entry {
             state,
             reason,
             held: self.progress.refused.iter().map(|(_, text)| text.clone()).collect(),
+            is_left_alone: self.connected && self.progress.is_left_alone,
             synced: self.progress.synced,
             introduction: self.introduction.clone(),
             health: self.health.clone(),

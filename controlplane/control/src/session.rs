@@ -11,21 +11,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 use weft_policy::bundle::{Bundle, Endpoint, ObjectName, Revision};
 use weft_policy::delta::{Delta, Key, Object, endpoint_removals};
 use weft_policy::identity::SpiffeId;
+use weft_policy::lineage::{Lineage, follow};
 use weft_policy::plan::bundle_for;
 use weft_policy::text::printable;
 use weft_policy::wire::{self, v1};
 
 use self::hello::Greeting;
-use crate::hub::{Hub, Published};
-use crate::metrics::Throttled;
-use crate::rate::Rates;
+use crate::hub::{self, Bans, Hub, Published};
 use crate::registry::{Health, LoadedFilter, Progress, Seat};
 use crate::view::{Answer, Versions, View};
 
@@ -67,6 +66,10 @@ struct Session {
     gathering: Option<Gathering>,
     sent_at: Instant,
     knows_nothing: bool,
+    /// The store that the proxy follows, and how far.
+    follows: Option<(Lineage, Revision)>,
+    /// Why it is told nothing: it would be led backwards.
+    left_alone: Option<String>,
     /// When what is held back is tried again, and how long the wait before it was.
     retry: Option<(Instant, Duration)>,
     messages: Rates<()>,
@@ -127,6 +130,8 @@ impl Session {
             knows_nothing: greeting.known.is_empty(),
             view: View::new(greeting.known),
             served: greeting.served,
+            follows: greeting.held,
+            left_alone: None,
             target: Bundle::default(),
             objects: BTreeMap::new(),
             versions: Versions::new(),
@@ -139,6 +144,11 @@ impl Session {
     async fn run(&mut self, incoming: &mut Streaming<v1::ProxyMessage>, stop: &CancellationToken) -> End {
         let mut published = self.hub.subscribe();
         let mut last_removal = published.borrow_and_update().last_removal;
+        let (mut bans, mut lead) = (self.hub.watch_bans(), self.hub.watch_lead());
+        let denials = hub::told(&bans.borrow_and_update());
+        if !self.send(denials).await {
+            return End::Lost;
+        }
         if !self.send_delta().await || !self.confirm().await {
             return End::Lost;
         }
@@ -164,8 +174,13 @@ impl Session {
                 () = sleep_until(self.retry.map_or_else(Instant::now, |(at, _)| at).into()), if self.retry.is_some() => {
                     if !self.try_again().await { return End::Lost }
                 }
+                _ = bans.changed() => if let Some(end) = self.handle_bans(&mut bans).await { return end },
+                _ = lead.changed() => if !self.send_delta().await || !self.confirm().await { return End::Lost },
                 () = self.seat.replaced.cancelled() => {
-                    self.notify_end("replaced by a newer stream of this proxy", false).await;
+                    match self.hub.registry().is_connected(&self.seat.key) {
+                        true => self.notify_end("replaced by a newer stream of this proxy", false).await,
+                        false => self.notify_end("evicted by an operator", true).await,
+                    }
                     return End::Replaced;
                 }
                 () = stop.cancelled() => {
@@ -174,6 +189,41 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// Tells who is kept out, ahead of everything else. One that is kept out itself is told so, and nothing more.
+    async fn handle_bans(&mut self, bans: &mut watch::Receiver<Bans>) -> Option<End> {
+        if let Some(reason) = self.hub.banned(&self.seat.key.identity) {
+            self.notify_end(&reason, true).await;
+            return Some(End::Drained);
+        }
+        let denials = hub::told(&bans.borrow_and_update());
+        if self.send(denials).await { None } else { Some(End::Lost) }
+    }
+
+    /// Whether the proxy may be told anything of the world; where not, it is told once which store speaks, so that it can
+    /// say so itself.
+    async fn may_lead(&mut self) -> Result<(), bool> {
+        let Err(reason) = self.hub.may_lead(self.follows.as_ref()) else {
+            self.left_alone = None;
+            return Ok(());
+        };
+        self.gathering = None;
+        let is_news = self.left_alone.as_ref() != Some(&reason);
+        self.left_alone = Some(reason.clone());
+        self.record();
+        if !is_news {
+            return Err(true);
+        }
+        tracing::warn!(proxy = %self.seat.key, reason, "the proxy is left alone");
+        let (lead, revision) = (self.hub.lead(), self.hub.published().revision);
+        let follows = self.follows.as_ref().map(|(lineage, revision)| (lineage, *revision));
+        if follow(follows, Some((&lead.lineage, revision))).is_ok() {
+            // Only this side doubts: there is nothing that the proxy could find out.
+            return Err(true);
+        }
+        let nothing = Delta { revision, upserts: vec![], removals: vec![], subtractive: false, full: false };
+        Err(self.send(self.message(&nothing)).await)
     }
 
     /// Quiet for long enough, or waited for long enough.
@@ -191,6 +241,9 @@ impl Session {
 
     /// Looks at the newest world and sends what differs, if the proxy is ready for it. False when the stream is closed.
     async fn send_delta(&mut self) -> bool {
+        if let Err(is_open) = self.may_lead().await {
+            return is_open;
+        }
         let world = self.hub.published();
         self.look_at(&world);
         let Some(plan) = self.view.poll_delta(world.revision, &self.versions) else {
@@ -211,21 +264,24 @@ impl Session {
         self.hub.metrics().pushed(waited);
         self.sent_at = Instant::now();
         self.record();
-        self.send(delta_message(&delta)).await
+        self.send(self.message(&delta)).await
     }
 
     /// A proxy that has everything already is told so: until it hears, it does not trust what it kept.
     async fn confirm(&mut self) -> bool {
-        if self.view.is_in_flight() {
+        if self.view.is_in_flight() || self.left_alone.is_some() {
             return true;
         }
         let revision = self.hub.published().revision;
         let nothing = Delta { revision, upserts: vec![], removals: vec![], subtractive: false, full: false };
-        self.send(delta_message(&nothing)).await
+        self.send(self.message(&nothing)).await
     }
 
     /// Endpoints that left or moved go ahead of everything else.
     async fn send_removals(&mut self, world: &Published) -> bool {
+        if self.left_alone.is_some() {
+            return true;
+        }
         let before = std::mem::take(&mut self.target);
         self.look_at(world);
         let removals = withdrawn(&before, &self.target);
@@ -240,7 +296,7 @@ impl Session {
         tracing::debug!(proxy = %self.seat.key, removals = removals.len(), "endpoint removals sent");
         self.hub.metrics().removals.increment(1);
         let delta = Delta { revision: world.revision, upserts: vec![], removals, subtractive: true, full: false };
-        self.send(delta_message(&delta)).await
+        self.send(self.message(&delta)).await
     }
 
     fn look_at(&mut self, world: &Published) {
@@ -261,6 +317,9 @@ impl Session {
         match message.message {
             Some(Message::Ack(ack)) => {
                 let answer = self.view.handle_ack(Revision(ack.revision));
+                if self.left_alone.is_none() {
+                    self.follows = Some((self.hub.lead().lineage.clone(), Revision(ack.revision)));
+                }
                 self.answered(answer, true).await
             }
             Some(Message::Nack(nack)) => {
@@ -323,8 +382,15 @@ impl Session {
 
     fn record(&self) {
         let refused = self.view.held().iter();
-        let refused = refused.map(|(key, held)| (held.revision, format!("{key}: {}", held.reason))).collect();
-        let progress = Progress { synced: self.view.synced(), refused, in_flight: self.view.is_in_flight() };
+        let mut refused: Vec<_> =
+            refused.map(|(key, held)| (held.revision, format!("{key}: {}", held.reason))).collect();
+        refused.extend(self.left_alone.iter().map(|reason| (self.hub.published().revision, reason.clone())));
+        let progress = Progress {
+            synced: self.view.synced(),
+            refused,
+            in_flight: self.view.is_in_flight(),
+            is_left_alone: self.left_alone.is_some(),
+        };
         self.hub.registry().record_progress(&self.seat, progress, self.hub.published().revision);
     }
 
@@ -332,6 +398,13 @@ impl Session {
         let notice = v1::Notice { reason: reason.to_owned(), reconnect };
         let message = v1::ControlMessage { message: Some(v1::control_message::Message::Notice(notice)) };
         let _ = tokio::time::timeout(Duration::from_millis(200), self.outgoing.send(Ok(message))).await;
+    }
+
+    /// A delta, with the store that it comes from.
+    fn message(&self, delta: &Delta) -> v1::ControlMessage {
+        let lineage = Some(v1::Lineage::from(&self.hub.lead().lineage));
+        let delta = v1::Delta { lineage, ..v1::Delta::from(delta) };
+        v1::ControlMessage { message: Some(v1::control_message::Message::Delta(delta)) }
     }
 
     async fn send(&self, message: v1::ControlMessage) -> bool {
@@ -355,17 +428,6 @@ fn withdrawn(before: &Bundle, after: &Bundle) -> Vec<Key> {
     keys
 }
 
-fn delta_message(delta: &Delta) -> v1::ControlMessage {
-    v1::ControlMessage { message: Some(v1::control_message::Message::Delta(delta.into())) }
-}
-
-/// Which peers the proxy reaches.
-fn words(report: &v1::Report) -> BTreeMap<ObjectName, bool> {
-    let word = |word: &v1::PeerWord| Some((word.workload.clone()?.try_into().ok()?, word.reached));
-    report.peers.iter().take(MAX_WORDS).filter_map(word).collect()
-}
-
-/// What it tells is shown to people: nothing of it may steer a terminal.
 fn health(report: v1::Report) -> Health {
     let shown = |text: String| printable(&text).into_owned();
     let filter = |state: v1::FilterState| LoadedFilter {

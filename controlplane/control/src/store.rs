@@ -2,6 +2,7 @@
 //! effect is seen by anybody; a crash at any moment leaves the state before or after it.
 
 mod disk;
+mod origin;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -28,6 +29,8 @@ const CLAIMS: TableDefinition<'_, &str, &str> = TableDefinition::new("claims");
 const AUDIT_PROXIES: TableDefinition<'_, u64, &str> = TableDefinition::new("audit_proxies");
 /// Records that could not be read and were replaced or deleted, as they were.
 const SET_ASIDE: TableDefinition<'_, &str, &str> = TableDefinition::new("set_aside");
+const ISSUED: TableDefinition<'_, &str, &str> = TableDefinition::new("issued");
+const BANS: TableDefinition<'_, &str, &str> = TableDefinition::new("bans");
 
 const REVISION: &str = "revision";
 
@@ -84,6 +87,31 @@ pub struct AuditEntry {
     pub detail: String,
 }
 
+/// Tables whose records only one part of this program knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Table {
+    /// Certificates by serial number.
+    Issued,
+    /// Identities that are kept out.
+    Bans,
+}
+
+impl Table {
+    fn definition(self) -> TableDefinition<'static, &'static str, &'static str> {
+        match self {
+            Self::Issued => ISSUED,
+            Self::Bans => BANS,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Issued => "issued",
+            Self::Bans => "bans",
+        }
+    }
+}
+
 /// One part of a transaction.
 #[derive(Debug)]
 pub enum Write {
@@ -97,6 +125,8 @@ pub enum Write {
     },
     /// Keeps a record that can't be read, before something takes its place.
     SetAside(Unreadable),
+    PutRow(Table, String, String),
+    DeleteRow(Table, String),
     PutToken(TokenHash, TokenRecord),
     DeleteToken(TokenHash),
     PutArtifact {
@@ -145,21 +175,15 @@ impl Store {
         let tables =
             store.disk.read(|txn| Ok(txn.list_tables()?.map(|table| table.name().to_owned()).collect::<Vec<_>>()))?;
         // Written only where one is missing: a start needs no space on disk.
-        if [SET_ASIDE.name(), CLAIMS.name(), AUDIT_PROXIES.name()]
-            .iter()
-            .any(|wanted| !tables.iter().any(|table| table == wanted))
-        {
+        let wanted = [META, OBJECTS, TOKENS, FILTER_VERSIONS, SET_ASIDE, ISSUED, BANS];
+        if !wanted.iter().all(|table| tables.iter().any(|there| there == table.name())) {
             store.disk.write(|txn| {
-                txn.open_table(META)?;
-                txn.open_table(OBJECTS)?;
-                txn.open_table(TOKENS)?;
+                for table in wanted {
+                    txn.open_table(table)?;
+                }
                 txn.open_table(AUDIT)?;
                 txn.open_table(ARTIFACTS)?;
-                txn.open_table(FILTER_VERSIONS)?;
-                txn.open_table(CLAIMS)?;
-                txn.open_table(AUDIT_PROXIES)?;
-                txn.open_table(SET_ASIDE)?;
-                Ok(())
+                origin::name(txn)
             })?;
         }
         Ok(store)
@@ -222,6 +246,19 @@ impl Store {
 
     pub fn filter_versions<T: DeserializeOwned>(&self) -> Result<Rows<T>, StoreError> {
         self.all(FILTER_VERSIONS, "filter_versions")
+    }
+
+    /// All records of a table.
+    pub fn table<T: DeserializeOwned>(&self, table: Table) -> Result<Rows<T>, StoreError> {
+        self.all(table.definition(), table.name())
+    }
+
+    /// One record of a table; none also where it can't be read.
+    pub fn row<T: DeserializeOwned>(&self, table: Table, key: &str) -> Result<Option<T>, StoreError> {
+        let found = self
+            .disk
+            .read(|txn| Ok(txn.open_table(table.definition())?.get(key)?.map(|record| record.value().to_owned())))?;
+        Ok(found.and_then(|record| read_record(&record).ok()))
     }
 
     /// What was set aside: its key with a number, and the record.
@@ -354,6 +391,8 @@ impl Encoded {
             Write::Meta(key, value) => Self::Put(META, key.to_owned(), value),
             Write::PutObject { key, json } => Self::Put(OBJECTS, key, json),
             Write::DeleteObject { key } => Self::Delete(OBJECTS, key),
+            Write::PutRow(table, key, json) => Self::Put(table.definition(), key, json),
+            Write::DeleteRow(table, key) => Self::Delete(table.definition(), key),
             Write::SetAside(unreadable) => Self::SetAside(unreadable),
             Write::PutToken(hash, record) => Self::Put(TOKENS, hash.as_str().to_owned(), write_record(&record)?),
             Write::DeleteToken(hash) => Self::Delete(TOKENS, hash.as_str().to_owned()),

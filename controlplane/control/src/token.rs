@@ -57,6 +57,9 @@ pub enum Grant {
 pub struct TokenRecord {
     /// Short public name for logs and audit: the first characters of the hash.
     pub id: String,
+    /// What people call it; tokens without one are called by their id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     pub grant: Grant,
     pub created_unix: i64,
     pub created_by: String,
@@ -163,6 +166,11 @@ impl TokenHash {
 }
 
 impl TokenRecord {
+    /// What people call it.
+    pub fn called(&self) -> &str {
+        self.name.as_deref().unwrap_or(&self.id)
+    }
+
     pub fn is_expired(&self, now_unix: i64) -> bool {
         self.expires_unix.is_some_and(|at| now_unix >= at)
     }

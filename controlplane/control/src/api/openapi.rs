@@ -86,8 +86,13 @@ fn schemas() -> Value {
             "path": { "type": "string", "default": "/" },
             "headers": { "type": "object", "additionalProperties": text }
         } },
+        "Ban": { "type": "object", "required": ["proxy"], "properties": {
+            "proxy": { "type": "string", "description": "a proxy's name, or a SPIFFE ID" },
+            "reason": text
+        } },
         "CreateToken": { "type": "object", "required": ["kind"], "properties": {
             "kind": { "enum": ["join", "operator"] },
+            "name": { "type": "string", "description": "what to call it" },
             "service_account": { "type": "string", "description": "join: namespace/service-account" },
             "role": { "enum": ["viewer", "operator", "publisher", "admin"] },
             "ttl_seconds": number,

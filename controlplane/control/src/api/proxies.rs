@@ -3,18 +3,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::{Path, State};
+use axum::{Extension, Json};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 use weft_policy::bundle::Revision;
+use weft_policy::identity::SpiffeId;
+use weft_policy::text::printable;
 
-use super::{ApiError, Endpoint, Query};
-use crate::hub::Hub;
+use super::{ApiError, Body, Caller, Endpoint, Query};
+use crate::hub::{BanError, Hub};
 use crate::registry::{ProxyStatus, SyncState};
 use crate::token::Permission;
+
+/// Characters of a ban's reason.
+const MAX_REASON: usize = 500;
 
 /// The longest that a status call waits.
 const MAX_WAIT: Duration = Duration::from_secs(300);
@@ -36,7 +41,145 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             axum::routing::get(status),
         )
         .query(&[("wait_ms", "wait up to this long; default 0, at most 300000")]),
+        Endpoint::get(
+            "/api/v1/bans",
+            Some(Permission::Read),
+            "Identities that are kept out of the mesh",
+            axum::routing::get(bans),
+        ),
+        Endpoint::new(
+            "post",
+            "/api/v1/bans",
+            Some(Permission::Change),
+            "Keeps an identity out: its connections are closed everywhere, it gets no certificate until the ban is lifted",
+            axum::routing::post(ban),
+        )
+        .body("Ban"),
+        Endpoint::new(
+            "delete",
+            "/api/v1/bans/{proxy}",
+            Some(Permission::Change),
+            "Lifts a ban, by the identity (percent-encoded) or by the name of a proxy that has it",
+            axum::routing::delete(unban),
+        ),
+        Endpoint::new(
+            "post",
+            "/api/v1/proxies/{name}/evict",
+            Some(Permission::Change),
+            "Ends a proxy's session and takes its endpoints out of discovery; one that still runs comes back",
+            axum::routing::post(evict),
+        ),
+        Endpoint::get(
+            "/api/v1/store",
+            Some(Permission::Read),
+            "Which store this is, and whether it leads proxies",
+            axum::routing::get(store),
+        ),
+        Endpoint::new(
+            "post",
+            "/api/v1/store/accept",
+            Some(Permission::CreateOperatorToken),
+            "Lets this store lead, also whoever followed another one or a later state of it",
+            axum::routing::post(accept_store),
+        ),
     ]
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BanRequest {
+    /// A proxy's name, or a SPIFFE ID.
+    proxy: String,
+    #[serde(default)]
+    reason: String,
+}
+
+async fn bans(State(hub): State<Arc<Hub>>) -> Json<Value> {
+    Json(json!({ "bans": hub.bans().values().collect::<Vec<_>>() }))
+}
+
+async fn ban(
+    State(hub): State<Arc<Hub>>,
+    Extension(caller): Extension<Caller>,
+    Body(request): Body<BanRequest>,
+) -> Result<Json<Value>, ApiError> {
+    let reason: String = printable(&request.reason).chars().take(MAX_REASON).collect();
+    let identity = identity_of(&hub, &request.proxy)?;
+    let ban = hub.ban(&caller.actor(), identity.clone(), reason).await?;
+    let with_it = hub.registry().keys().into_iter().filter(|key| key.identity == identity).map(|key| key.name);
+    Ok(Json(json!({ "ban": ban, "proxies": with_it.collect::<Vec<_>>() })))
+}
+
+async fn unban(
+    State(hub): State<Arc<Hub>>,
+    Extension(caller): Extension<Caller>,
+    Path(proxy): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    let identity = identity_of(&hub, &proxy)?;
+    hub.unban(&caller.actor(), &identity).await?;
+    Ok(Json(json!({ "identity": identity.to_string() })))
+}
+
+async fn evict(
+    State(hub): State<Arc<Hub>>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    let evicted = hub.evict(&caller.actor(), &name).await?;
+    if evicted.is_empty() {
+        return Err(ApiError::not_found(format!("no proxy is called {name}: weft proxies")));
+    }
+    Ok(Json(json!({ "evicted": evicted.iter().map(|key| key.to_string()).collect::<Vec<_>>() })))
+}
+
+/// The identity that is meant: a SPIFFE ID, `namespace/account`, or that of the one proxy with this name.
+fn identity_of(hub: &Hub, named: &str) -> Result<SpiffeId, ApiError> {
+    if named.starts_with("spiffe://") {
+        return named.parse().map_err(|error| ApiError::invalid(format!("{named:?}: {error}")));
+    }
+    if let Some((namespace, account)) = named.split_once('/') {
+        let identity = hub.trust_domain().workload(namespace, account);
+        return identity.map_err(|error| ApiError::invalid(format!("{named:?}: {error}")));
+    }
+    let owners = hub.published().owners.values().cloned().collect::<Vec<_>>();
+    let known = hub.registry().keys().into_iter().chain(owners).filter(|key| key.name == named);
+    let mut identities: Vec<_> = known.map(|key| key.identity).collect();
+    identities.sort();
+    identities.dedup();
+    match identities.as_slice() {
+        [identity] => Ok(identity.clone()),
+        [] => Err(ApiError::not_found(format!("no proxy is called {named}: name its identity, spiffe://..."))),
+        several => {
+            let several: Vec<_> = several.iter().map(ToString::to_string).collect();
+            Err(ApiError::conflict(format!("several proxies are called {named}: name one of {}", several.join(", "))))
+        }
+    }
+}
+
+impl From<BanError> for ApiError {
+    fn from(error: BanError) -> Self {
+        match error {
+            BanError::NotBanned(_) => Self::not_found(error.to_string()),
+            BanError::TooMany => Self::refused(error.to_string()),
+            BanError::Store(error) => error.into(),
+        }
+    }
+}
+
+async fn store(State(hub): State<Arc<Hub>>) -> Json<Value> {
+    let lead = hub.lead();
+    Json(json!({
+        "store": lead.lineage.store, "epoch": lead.lineage.epoch, "supersedes": lead.lineage.supersedes,
+        "revision": hub.published().revision.0, "doubt": lead.doubt.as_ref().map(|doubt| &doubt.reason),
+    }))
+}
+
+async fn accept_store(
+    State(hub): State<Arc<Hub>>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<Value>, ApiError> {
+    let lineage = hub.accept_store(&caller.actor()).await?;
+    Ok(Json(json!({ "store": lineage.store, "epoch": lineage.epoch, "supersedes": lineage.supersedes })))
 }
 
 async fn list(State(hub): State<Arc<Hub>>) -> Json<Value> {

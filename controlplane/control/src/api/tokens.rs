@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::{Extension, Json};
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -15,7 +15,7 @@ use weft_policy::registration::OWN_PREFIX;
 use super::{ApiError, Body, Caller, Endpoint, Query};
 use crate::claims::Grants;
 use crate::hub::Hub;
-use crate::token::{Grant, Permission, Role};
+use crate::token::{Grant, Permission, Role, TokenRecord};
 
 const DEFAULT_JOIN_TTL: u64 = 600;
 const MAX_JOIN_TTL: u64 = 30 * 24 * 3600;
@@ -33,6 +33,19 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             axum::routing::post(create),
         )
         .body("CreateToken"),
+        Endpoint::get(
+            "/api/v1/tokens",
+            Some(Permission::CreateJoinToken),
+            "Every token that is good for something: name, what for, when it ends; never its text",
+            axum::routing::get(list),
+        ),
+        Endpoint::new(
+            "delete",
+            "/api/v1/tokens/{name}",
+            Some(Permission::CreateJoinToken),
+            "Ends a token by its name or id, at once; a person's needs the role admin",
+            axum::routing::delete(revoke),
+        ),
     ]
 }
 
@@ -40,6 +53,8 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 #[serde(deny_unknown_fields)]
 struct CreateToken {
     kind: Kind,
+    /// What to call it.
+    name: Option<String>,
     /// For join tokens: `namespace/service-account`.
     service_account: Option<String>,
     /// For operator tokens.
@@ -84,8 +99,70 @@ async fn create(
         }
     };
     caller.require(permission)?;
-    let made = hub.create_token(&caller.actor(), grant, ttl).await?;
-    Ok(Json(json!({ "token": made.text.reveal(), "id": made.id, "expires_unix": made.expires_unix })))
+    if let Some(name) = &request.name {
+        free_name(&hub, name).await?;
+    }
+    let made = hub.create_named_token(&caller.actor(), request.name.as_deref(), grant, ttl).await?;
+    let name = request.name.as_ref().unwrap_or(&made.id);
+    Ok(Json(json!({ "token": made.text.reveal(), "id": made.id, "name": name, "expires_unix": made.expires_unix })))
+}
+
+/// A name that is one and that no other token has.
+async fn free_name(hub: &Hub, name: &str) -> Result<(), ApiError> {
+    let is_allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if name.is_empty() || name.len() > 63 || !name.chars().all(is_allowed) {
+        return Err(ApiError::invalid(format!("name {name:?}: lower-case letters, digits and '-', at most 63")));
+    }
+    let is_taken = hub.tokens().await?.iter().any(|record| record.called() == name || record.id == name);
+    if is_taken {
+        Err(ApiError::conflict(format!("a token named {name} is there: weft token revoke {name}")))
+    } else {
+        Ok(())
+    }
+}
+
+async fn list(State(hub): State<Arc<Hub>>) -> Result<Json<Value>, ApiError> {
+    let describe = |record: TokenRecord| {
+        let mut shown = json!({
+            "name": record.called(), "id": record.id, "created_unix": record.created_unix,
+            "created_by": record.created_by, "expires_unix": record.expires_unix,
+        });
+        match record.grant {
+            Grant::Join { identity, uses_left, .. } => {
+                shown["kind"] = "join".into();
+                shown["identity"] = identity.to_string().into();
+                shown["uses_left"] = uses_left.into();
+            }
+            Grant::Operator { role } => {
+                shown["kind"] = "operator".into();
+                shown["role"] = role.as_str().into();
+            }
+        }
+        shown
+    };
+    let tokens: Vec<_> = hub.tokens().await?.into_iter().map(describe).collect();
+    Ok(Json(json!({ "tokens": tokens })))
+}
+
+async fn revoke(
+    State(hub): State<Arc<Hub>>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    let tokens = hub.tokens().await?;
+    let mut is_person = None;
+    for record in &tokens {
+        if record.id == name || record.called() == name {
+            is_person = Some(is_person == Some(true) || matches!(record.grant, Grant::Operator { .. }));
+        }
+    }
+    match is_person {
+        None => return Err(ApiError::not_found(format!("no token is called {name}: weft token list"))),
+        Some(true) => caller.require(Permission::CreateOperatorToken)?,
+        Some(false) => {}
+    }
+    let ended = hub.revoke_tokens(&caller.actor(), &name).await?;
+    Ok(Json(json!({ "revoked": ended.iter().map(|record| record.id.clone()).collect::<Vec<_>>() })))
 }
 
 fn join_grant(hub: &Hub, request: &CreateToken) -> Result<Grant, ApiError> {

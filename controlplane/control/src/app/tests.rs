@@ -135,6 +135,9 @@ fn svid(chain: &[impl AsRef<[u8]>], key: &KeyPair, identity: String) -> Svid {
 /// The proxy's side of a control stream; it keeps a bundle as a proxy does.
 pub(crate) struct Proxy {
     pub(crate) bundle: Bundle,
+    /// The store of the last delta.
+    pub(crate) lineage: Option<v1::Lineage>,
+    pub(crate) denied: Vec<String>,
     outgoing: tokio::sync::mpsc::Sender<v1::ProxyMessage>,
     incoming: tonic::Streaming<v1::ControlMessage>,
 }
@@ -168,16 +171,38 @@ impl Proxy {
         outgoing.send(message(v1::proxy_message::Message::Hello(hello))).await.unwrap();
         let mut client = control.grpc(Some(svid)).await;
         let incoming = client.connect(ReceiverStream::new(receiver)).await.unwrap().into_inner();
-        Self { bundle, outgoing, incoming }
+        Self { bundle, lineage: None, denied: Vec::new(), outgoing, incoming }
     }
 
     /// The next delta, or why there is none.
     pub(crate) async fn try_delta(&mut self) -> Result<Delta, String> {
+        loop {
+            match self.told().await? {
+                v1::control_message::Message::Delta(mut delta) => {
+                    self.lineage = delta.lineage.take();
+                    return Delta::try_from(delta).map_err(|e| e.to_string());
+                }
+                v1::control_message::Message::Notice(notice) => return Err(format!("notice: {}", notice.reason)),
+                v1::control_message::Message::Denials(denials) => self.denied = denials.identities,
+            }
+        }
+    }
+
+    /// The next message, or why there is none.
+    async fn told(&mut self) -> Result<v1::control_message::Message, String> {
         let next = tokio::time::timeout(PATIENCE, self.incoming.message()).await.map_err(|_| "nothing came")?;
-        match next.map_err(|status| status.message().to_owned())?.and_then(|message| message.message) {
-            Some(v1::control_message::Message::Delta(delta)) => Delta::try_from(delta).map_err(|e| e.to_string()),
-            Some(v1::control_message::Message::Notice(notice)) => Err(format!("notice: {}", notice.reason)),
-            None => Err("the stream ended".to_owned()),
+        let message = next.map_err(|status| status.message().to_owned())?.and_then(|message| message.message);
+        message.ok_or_else(|| "the stream ended".to_owned())
+    }
+
+    /// Waits until exactly these identities are kept out.
+    pub(crate) async fn until_denied(&mut self, wanted: &[&str]) {
+        while self.denied != wanted {
+            match self.told().await.unwrap() {
+                v1::control_message::Message::Denials(denials) => self.denied = denials.identities,
+                v1::control_message::Message::Delta(_) => {}
+                v1::control_message::Message::Notice(notice) => panic!("the session ends: {}", notice.reason),
+            }
         }
     }
 
@@ -397,74 +422,79 @@ async fn shipped_filters_are_published_at_the_first_start_only() {
 }
 
 #[tokio::test]
-async fn renewals_of_one_identity_are_bounded() {
+async fn an_ended_certificate_is_told_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
-    let control = Control::start_with(dir.path(), |config| config.limits.max_renewals_per_minute = 3).await;
-    let svid = control.join("shop/web").await;
+    let control = Control::start_with(dir.path(), |config| config.identity_grace_seconds = 60).await;
+    let key = KeyPair::generate().unwrap();
+    // Not so long ago that this authority was not there yet.
+    let before = OffsetDateTime::now_utc() - time::Duration::minutes(4);
+    let identity = "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap();
+    let issued = control.app.hub.authority().issue_workload(&csr(&key), &identity, time::Duration::minutes(1), before);
+    let svid = svid(&issued.unwrap().chain, &key, identity.to_string());
     let mut client = control.grpc(Some(&svid)).await;
-    let mut renew = async || {
-        let csr_der = csr(&KeyPair::generate().unwrap());
-        client.renew(v1::RenewRequest { csr_der }).await.map(drop)
-    };
-    for _ in 0..3 {
-        renew().await.unwrap();
-    }
-    let error = renew().await.unwrap_err();
-    assert_eq!(error.code(), tonic::Code::ResourceExhausted);
-    assert!(error.message().contains("renews too often"), "{error}");
-    let metrics = control.metrics().await;
-    assert!(metrics.contains("weft_control_throttled_total{reason=\"renewals\"} 1"), "{metrics}");
+    let connect = client.connect(tokio_stream::empty()).await.err().unwrap();
+    assert_eq!(connect.code(), tonic::Code::Unauthenticated);
+    assert!(
+        connect.message().contains("the certificate of spiffe://cluster.local/ns/shop/sa/web ended at"),
+        "{connect}"
+    );
+    let renew = client.renew(v1::RenewRequest { csr_der: csr(&key) }).await.unwrap_err();
+    assert_eq!(renew.code(), tonic::Code::PermissionDenied);
+    let text = renew.message();
+    assert!(text.contains("grace of 60 s") && text.contains("--service-account shop/web"), "{text}");
 }
 
 #[tokio::test]
-async fn streams_of_one_certificate_are_bounded() {
+async fn the_operator_token_ends_and_is_never_a_lock_out() {
     let dir = tempfile::tempdir().unwrap();
-    let control = Control::start_with(dir.path(), |config| config.limits.max_streams_per_certificate = 1).await;
-    let svid = control.join("shop/web").await;
-    let mut first = Proxy::connect(&control, &svid, "web-1", None, Bundle::default()).await;
-    first.take().await;
-    let mut client = control.grpc(Some(&svid)).await;
-    let refused = client.connect(tokio_stream::pending()).await.err().unwrap();
-    assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused}");
+    let path = dir.path().join("operator.token");
+    let control = Control::start(dir.path()).await;
+    let first = control.admin_token();
+    let (_, body) = control.call("get", "/api/v1/tokens", Value::Null).await;
+    assert_eq!(body["tokens"][0]["name"], "first-operator");
+    assert!(body["tokens"][0]["expires_unix"].as_i64().unwrap() > 0, "{body}");
+    control.app.stop().await;
+
+    // Taken away: its token ends, another one is made.
+    std::fs::remove_file(&path).unwrap();
+    let control = Control::start(dir.path()).await;
+    assert_eq!(control.call("get", "/api/v1/proxies", Value::Null).await.0, 200);
+    assert_eq!(control.call_as(&first, "get", "/api/v1/proxies", Value::Null).await.0, 401);
+    let second = control.admin_token();
+
+    // Revoked while another admin has one: it stays revoked.
+    let admin = json!({"kind": "operator", "role": "admin", "name": "anna"});
+    let (status, anna) = control.call("post", "/api/v1/tokens", admin.clone()).await;
+    assert_eq!(status, 200, "{anna}");
+    assert_eq!(control.call("post", "/api/v1/tokens", admin).await.0, 409, "a name is given once");
+    let anna = anna["token"].as_str().unwrap().to_owned();
+    assert_eq!(control.call_as(&anna, "delete", "/api/v1/tokens/first-operator", Value::Null).await.0, 200);
+    assert_eq!(control.call_as(&anna, "delete", "/api/v1/tokens/first-operator", Value::Null).await.0, 404);
+    control.app.stop().await;
+    let control = Control::start(dir.path()).await;
+    assert_eq!(control.admin_token(), second);
+    assert_eq!(control.call_as(&second, "get", "/api/v1/proxies", Value::Null).await.0, 401);
+    assert_eq!(control.call_as(&anna, "get", "/api/v1/proxies", Value::Null).await.0, 200);
+    control.app.stop().await;
+
+    // A new store under an old file.
+    std::fs::remove_file(dir.path().join("weft.redb")).unwrap();
+    let control = Control::start(dir.path()).await;
+    assert_ne!(control.admin_token(), second);
+    assert_eq!(control.call("get", "/api/v1/proxies", Value::Null).await.0, 200);
+    let aside = std::fs::read_to_string(dir.path().join("operator.token.old-1")).unwrap();
+    assert_eq!(aside.trim(), second);
 }
 
 #[tokio::test]
-async fn whoever_has_no_certificate_gets_little_room_and_time() {
-    use tokio::io::AsyncReadExt as _;
+async fn the_store_alone_is_no_backup() {
     let dir = tempfile::tempdir().unwrap();
-    let control = Control::start_with(dir.path(), |config| {
-        config.limits.request_timeout_ms = 300;
-        config.limits.anonymous_connection_ms = 600;
-    })
-    .await;
-    // A join that is too large.
-    let request = v1::JoinRequest { token: "x".repeat(100_000), ..Default::default() };
-    control.grpc(None).await.join(request).await.unwrap_err();
-    // A connection that says nothing.
-    let mut roots = rustls::RootCertStore::empty();
-    for root in
-        rustls_pki_types::pem::PemObject::pem_slice_iter(control.app.hub.authority().trust_bundle_pem().as_bytes())
-    {
-        roots.add(root.unwrap()).unwrap();
-    }
-    let tls = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-    let stream = tokio::net::TcpStream::connect(control.app.grpc_address).await.unwrap();
-    let name = rustls_pki_types::ServerName::try_from("weft-control").unwrap();
-    let mut stream = tokio_rustls::TlsConnector::from(Arc::new(tls)).connect(name, stream).await.unwrap();
-    let mut said = Vec::new();
-    let ended = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut said)).await;
-    // However it is closed.
-    let _ = ended.expect("it is closed");
-    // One that goes on for ever.
-    let mut client = control.grpc(None).await;
-    let ended = tokio::time::timeout(PATIENCE, async {
-        while client
-            .join(v1::JoinRequest::default())
-            .await
-            .is_err_and(|status| status.code() == tonic::Code::Unauthenticated)
-        {
-            tokio::task::yield_now().await;
-        }
-    });
-    ended.await.expect("it is closed");
+    Control::start(dir.path()).await.app.stop().await;
+    let other = tempfile::tempdir().unwrap();
+    std::fs::copy(dir.path().join("weft.redb"), other.path().join("weft.redb")).unwrap();
+    let config = Config { state: other.path().to_owned(), ..Config::default() };
+    let error = format!("{:#}", App::start(config.clone()).await.err().unwrap());
+    assert!(error.contains("A whole backup is the state folder") && error.contains("ca.pem"), "{error}");
+    assert!(!other.path().join("ca.pem").exists(), "no new root was made");
+    assert_eq!(crate::check::findings(&config).len(), 1);
 }

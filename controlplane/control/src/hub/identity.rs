@@ -1,16 +1,18 @@
-//! Certificates for proxies: joining with a token, renewing with the certificate in use.
+//! Certificates for proxies: joining with a token, renewing with the certificate in use. One that has ended renews itself
+//! within a grace, if it is the last that was issued in its line and its identity was not banned.
 
 use std::sync::Arc;
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use tonic::Status;
 use weft_policy::identity::SpiffeId;
 
 use super::Hub;
 use crate::ca::{IssueError, Issued};
-use crate::metrics::Throttled;
-use crate::store::{StoreError, Write};
+use crate::store::{StoreError, Table, Write, write_record};
 use crate::token::{Grant, TokenHash, TokenRecord};
 
 /// A certificate and what to trust.
@@ -18,6 +20,25 @@ pub struct SignedIdentity {
     pub identity: SpiffeId,
     pub issued: Issued,
     pub trust_bundle_pem: String,
+}
+
+/// Who calls, as the certificate says whose key the caller has proved to hold. Whether it is valid now is another question.
+#[derive(Debug, Clone)]
+pub struct Holder {
+    pub identity: SpiffeId,
+    pub serial: String,
+    pub not_before: OffsetDateTime,
+    pub not_after: OffsetDateTime,
+}
+
+/// A certificate that was issued, under its serial number.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct IssuedRecord {
+    identity: SpiffeId,
+    not_after_unix: i64,
+    /// The serial number of the one that took its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    replaced_by: Option<String>,
 }
 
 /// Why a proxy gets no certificate.
@@ -29,11 +50,63 @@ enum JoinError {
     Expired(String),
     #[error("this is an operator's token: a proxy needs a join token (weft token create)")]
     WrongKind,
+    #[error("{0}")]
+    Banned(String),
     #[error(transparent)]
     Issue(#[from] IssueError),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
+
+/// Why a certificate is not renewed. Each names the cure.
+#[derive(Debug, thiserror::Error)]
+enum RenewError {
+    #[error("the certificate ended at {at}, longer ago than the grace of {grace}: {}", new_token(.identity))]
+    GraceOver { at: String, grace: String, identity: SpiffeId },
+    #[error("the certificate ended at {at} and was renewed before by whoever holds its key: {}", new_token(.identity))]
+    Replaced { at: String, identity: SpiffeId },
+    #[error("the certificate ended at {at} and is not known here: {}", new_token(.identity))]
+    NotKnown { at: String, identity: SpiffeId },
+    #[error(transparent)]
+    Join(#[from] JoinError),
+}
+
+fn new_token(identity: &SpiffeId) -> String {
+    let (namespace, account) = (identity.namespace(), identity.service_account());
+    format!(
+        "give the proxy a new join token (weft token create --service-account {namespace}/{account}) in its \
+         control.token_file, which it reads by itself"
+    )
+}
+
+impl From<StoreError> for RenewError {
+    fn from(error: StoreError) -> Self {
+        Self::Join(error.into())
+    }
+}
+
+impl Holder {
+    /// Whether the certificate is good for anything but its renewal.
+    ///
+    /// # Errors
+    /// It has ended, or its life has not begun.
+    pub fn valid_at(&self, now: OffsetDateTime) -> Result<(), Status> {
+        let told = |what: &str, at: OffsetDateTime| {
+            Status::unauthenticated(format!("the certificate of {} {what} {}", self.identity, shown(at)))
+        };
+        if now >= self.not_after {
+            return Err(told("ended at", self.not_after));
+        }
+        // The clocks of proxies and of this server differ a little.
+        if now + BEHIND < self.not_before {
+            return Err(told("is valid only from", self.not_before));
+        }
+        Ok(())
+    }
+}
+
+/// How far this server's clock may be behind the one that set a certificate's beginning.
+const BEHIND: time::Duration = time::Duration::minutes(5);
 
 impl Hub {
     /// Exchanges a join token and a signing request for a certificate. A refused request leaves the token unused.
@@ -57,11 +130,13 @@ impl Hub {
         let (authority, ttl, now) = (self.authority().clone(), self.svid_ttl(), OffsetDateTime::now_utc());
         let found = self.token(hash.clone()).await?;
         let (record, identity) = usable(found, now)?;
+        self.not_banned(&identity)?;
         let issued = authority.issue_workload(csr_der, &identity, ttl, now)?;
         let actor = format!("token:{}", record.id);
         let object = identity.to_string();
         let detail = format!("serial={} peer={peer}", issued.serial);
         let store = self.store.clone();
+        let put = put_issued(&issued, &identity)?;
         self.change(move |draft| {
             // Read again under the writer's lock: a token of one use is used once.
             let (record, _) = usable(store.token(&hash)?, now)?;
@@ -69,44 +144,134 @@ impl Hub {
                 draft.claim(|draft| draft.claims.grant(identity, grants));
             }
             draft.writes.push(used(hash, record));
+            draft.writes.push(put);
             draft.audit(&actor, "join", object, detail);
             Ok::<_, JoinError>(())
         })
         .await?;
-        self.metrics().certificates.increment(1);
-        let trust_bundle_pem = self.authority().trust_bundle_pem().to_owned();
-        Ok(SignedIdentity { identity, issued, trust_bundle_pem })
+        Ok(self.signed(identity, issued))
     }
 
-    /// The next certificate of an identity that has proved itself by the current one.
-    pub async fn renew(self: &Arc<Self>, identity: &SpiffeId, csr_der: &[u8]) -> Result<SignedIdentity, Status> {
+    /// The next certificate of an identity that has proved itself by the current one, or by its last.
+    pub async fn renew(self: &Arc<Self>, holder: &Holder, csr_der: &[u8]) -> Result<SignedIdentity, Status> {
         let now = OffsetDateTime::now_utc();
-        if let Err(wait) = self.renewals.take(identity, Instant::now()) {
-            self.metrics().throttled(Throttled::Renewals);
-            let wait = wait.as_secs() + 1;
-            return Err(Status::resource_exhausted(format!("{identity} renews too often: again in {wait} s")));
+        let result = self.try_renew(holder, csr_der, now).await;
+        match &result {
+            Ok(signed) => {
+                let late = now >= holder.not_after;
+                tracing::info!(identity = %signed.identity, serial = %signed.issued.serial, late, "certificate renewed");
+            }
+            Err(error) => {
+                self.metrics().joins_refused.increment(1);
+                tracing::warn!(identity = %holder.identity, error = %crate::chain(error), "renewal refused");
+            }
         }
-        let issued = self.authority().issue_workload(csr_der, identity, self.svid_ttl(), now).map_err(|error| {
-            self.metrics().joins_refused.increment(1);
-            tracing::warn!(%identity, error = %crate::chain(&error), "renewal refused");
-            JoinError::from(error)
-        })?;
+        result.map_err(|error| match error {
+            RenewError::Join(error) => error.into(),
+            error => Status::permission_denied(error.to_string()),
+        })
+    }
+
+    async fn try_renew(
+        self: &Arc<Self>,
+        holder: &Holder,
+        csr_der: &[u8],
+        now: OffsetDateTime,
+    ) -> Result<SignedIdentity, RenewError> {
+        let identity = holder.identity.clone();
+        self.not_banned(&identity)?;
+        let issued =
+            self.authority().issue_workload(csr_der, &identity, self.svid_ttl(), now).map_err(JoinError::from)?;
         let (actor, object) = (format!("proxy:{identity}"), identity.to_string());
         let detail = format!("serial={}", issued.serial);
+        let put = put_issued(&issued, &identity)?;
+        let (store, holder, next) = (self.store.clone(), holder.clone(), issued.serial.clone());
+        let grace = self.config().identity_grace();
         self.change(move |draft| {
+            let before: Option<IssuedRecord> = store.row(Table::Issued, &row_of(&holder.serial))?;
+            if now >= holder.not_after {
+                within_grace(&holder, before.as_ref(), grace, now)?;
+            } else if before.as_ref().is_some_and(|before| before.replaced_by.is_some()) {
+                tracing::warn!(identity = %holder.identity, serial = holder.serial,
+                    "a certificate was renewed twice: its answer was lost, or two hold its key");
+            }
+            if let Some(before) = before {
+                let replaced = IssuedRecord { replaced_by: Some(next), ..before };
+                draft.writes.push(Write::PutRow(Table::Issued, row_of(&holder.serial), write_record(&replaced)?));
+            }
+            draft.writes.push(put);
             draft.audit(&actor, "renew", object, detail);
-            Ok::<_, JoinError>(())
+            Ok::<_, RenewError>(())
         })
         .await?;
+        Ok(self.signed(identity, issued))
+    }
+
+    fn signed(&self, identity: SpiffeId, issued: Issued) -> SignedIdentity {
         self.metrics().certificates.increment(1);
-        tracing::info!(%identity, serial = %issued.serial, "certificate renewed");
         let trust_bundle_pem = self.authority().trust_bundle_pem().to_owned();
-        Ok(SignedIdentity { identity: identity.clone(), issued, trust_bundle_pem })
+        SignedIdentity { identity, issued, trust_bundle_pem }
+    }
+
+    fn not_banned(&self, identity: &SpiffeId) -> Result<(), JoinError> {
+        match self.banned(identity) {
+            Some(ban) => Err(JoinError::Banned(ban)),
+            None => Ok(()),
+        }
+    }
+
+    /// Forgets certificates that can't be renewed any more.
+    pub async fn sweep_issued(&self) -> Result<(), StoreError> {
+        let (now, grace) = (crate::now_unix(), self.config().identity_grace().as_secs());
+        let grace = i64::try_from(grace).unwrap_or(i64::MAX);
+        self.blocking(move |store| {
+            let issued = store.table::<IssuedRecord>(Table::Issued)?;
+            let is_over = |record: &IssuedRecord| record.not_after_unix.saturating_add(grace) < now;
+            let over = issued.read.into_iter().filter(|(_, record)| is_over(record));
+            let writes: Vec<_> = over.map(|(serial, _)| Write::DeleteRow(Table::Issued, serial)).collect();
+            if writes.is_empty() { Ok(()) } else { store.commit(None, writes) }
+        })
+        .await
     }
 
     fn svid_ttl(&self) -> time::Duration {
         time::Duration::seconds(i64::try_from(self.config().svid_ttl_seconds).unwrap_or(i64::MAX))
     }
+}
+
+/// Whether a certificate that has ended may still be renewed: it is the last of its line, and it ended not long ago.
+fn within_grace(
+    holder: &Holder,
+    before: Option<&IssuedRecord>,
+    grace: std::time::Duration,
+    now: OffsetDateTime,
+) -> Result<(), RenewError> {
+    let (at, identity) = (shown(holder.not_after), holder.identity.clone());
+    if now >= holder.not_after + grace {
+        let grace = format!("{} s", grace.as_secs());
+        return Err(RenewError::GraceOver { at, grace, identity });
+    }
+    match before {
+        None => Err(RenewError::NotKnown { at, identity }),
+        Some(before) if before.identity != identity => Err(RenewError::NotKnown { at, identity }),
+        Some(IssuedRecord { replaced_by: Some(_), .. }) => Err(RenewError::Replaced { at, identity }),
+        Some(_) => Ok(()),
+    }
+}
+
+fn put_issued(issued: &Issued, identity: &SpiffeId) -> Result<Write, StoreError> {
+    let not_after_unix = issued.not_after.unix_timestamp();
+    let record = IssuedRecord { identity: identity.clone(), not_after_unix, replaced_by: None };
+    Ok(Write::PutRow(Table::Issued, row_of(&issued.serial), write_record(&record)?))
+}
+
+/// A serial number as the store names it, however it is written.
+fn row_of(serial: &str) -> String {
+    serial.chars().filter(char::is_ascii_hexdigit).map(|digit| digit.to_ascii_lowercase()).collect()
+}
+
+fn shown(at: OffsetDateTime) -> String {
+    at.format(&Rfc3339).unwrap_or_default()
 }
 
 fn usable(found: Option<TokenRecord>, now: OffsetDateTime) -> Result<(TokenRecord, SpiffeId), JoinError> {
@@ -142,6 +307,7 @@ impl From<JoinError> for Status {
             JoinError::Unknown | JoinError::Expired(_) | JoinError::WrongKind => {
                 Self::unauthenticated(error.to_string())
             }
+            JoinError::Banned(_) => Self::permission_denied(error.to_string()),
             JoinError::Issue(IssueError::Sign(_)) | JoinError::Store(_) => {
                 tracing::error!(error = %crate::chain(&error), "certificate could not be issued");
                 Self::unavailable("the control plane can't issue certificates now; its log says why")

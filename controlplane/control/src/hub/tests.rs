@@ -525,3 +525,158 @@ async fn a_commit_that_failed_and_landed_is_what_holds() {
     }
     assert!(landed > 0, "no commit failed and landed: the test shows nothing");
 }
+
+fn web() -> weft_policy::identity::SpiffeId {
+    "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap()
+}
+
+async fn joined(hub: &Arc<Hub>) -> Holder {
+    let made = hub.create_token("me", join_grant(1), None).await.unwrap();
+    held(&hub.join(made.text.reveal(), &csr(), "127.0.0.1").await.unwrap())
+}
+
+fn join_grant(uses_left: u32) -> Grant {
+    let json = serde_json::json!({"kind": "join", "identity": web(), "uses_left": uses_left});
+    serde_json::from_value(json).unwrap()
+}
+
+fn held(signed: &SignedIdentity) -> Holder {
+    let now = OffsetDateTime::now_utc();
+    let serial = signed.issued.serial.clone();
+    Holder { identity: signed.identity.clone(), serial, not_before: now, not_after: signed.issued.not_after }
+}
+
+/// The same certificate, had it ended so many days ago.
+fn ended(holder: &Holder, days: i64) -> Holder {
+    Holder { not_after: OffsetDateTime::now_utc() - time::Duration::days(days), ..holder.clone() }
+}
+
+#[tokio::test]
+async fn a_certificate_that_ended_is_renewed_within_the_grace_by_its_last_holder_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub_in(dir.path(), |_| {});
+    let first = joined(&hub).await;
+    let refused = async |holder: &Holder| hub.renew(holder, &csr()).await.err().unwrap().message().to_owned();
+    let text = refused(&ended(&first, 8)).await;
+    assert!(text.contains("longer ago than the grace of 604800 s") && text.contains("weft token create"), "{text}");
+    let second = held(&hub.renew(&ended(&first, 6), &csr()).await.unwrap());
+    let text = refused(&ended(&first, 1)).await;
+    assert!(text.contains("was renewed before") && text.contains("shop/web"), "{text}");
+    // While it lasts, a certificate whose renewal was lost on the way is renewed again.
+    hub.renew(&second, &csr()).await.unwrap();
+    hub.renew(&second, &csr()).await.unwrap();
+    let stranger = Holder { serial: "4a:bc".to_owned(), ..ended(&second, 1) };
+    let text = refused(&stranger).await;
+    assert!(text.contains("is not known here"), "{text}");
+    // The store knows after a restart.
+    let third = joined(&hub).await;
+    drop(hub);
+    let hub = hub_in(dir.path(), |config| config.identity_grace_seconds = 3 * 24 * 3600);
+    hub.renew(&ended(&third, 2), &csr()).await.unwrap();
+    let fourth = joined(&hub).await;
+    assert!(hub.renew(&ended(&fourth, 4), &csr()).await.is_err());
+    hub.sweep_issued().await.unwrap();
+    hub.renew(&ended(&fourth, 1), &csr()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_banned_identity_is_kept_out_until_it_is_let_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub_in(dir.path(), |_| {});
+    let holder = joined(&hub).await;
+    hub.register(&proxy("web-1"), vec![registration("web-1", [127, 0, 0, 11], Some("web"))]).await.unwrap();
+    let ban = hub.ban("me", web(), "broken into".to_owned()).await.unwrap();
+    assert_eq!((ban.by.as_str(), ban.reason.as_str()), ("me", "broken into"));
+    assert!(hub.published().owners.is_empty(), "its endpoints stay");
+    let token = hub.create_token("me", join_grant(1), None).await.unwrap();
+    for hub in [hub.clone(), hub_in_again(&dir, hub)] {
+        for error in [
+            hub.renew(&holder, &csr()).await.err().unwrap(),
+            hub.renew(&ended(&holder, 1), &csr()).await.err().unwrap(),
+            hub.join(token.text.reveal(), &csr(), "127.0.0.1").await.err().unwrap(),
+        ] {
+            assert_eq!(error.code(), tonic::Code::PermissionDenied);
+            let text = error.message();
+            assert!(text.contains("is banned since") && text.contains("weft proxy unban"), "{text}");
+        }
+        let message = told(&hub.bans()).message.unwrap();
+        assert_eq!(format!("{message:?}").matches("sa/web").count(), 1);
+    }
+    let hub = hub_in(dir.path(), |_| {});
+    hub.unban("me", &web()).await.unwrap();
+    assert!(matches!(hub.unban("me", &web()).await, Err(BanError::NotBanned(_))));
+    hub.renew(&ended(&holder, 1), &csr()).await.unwrap();
+    hub.join(token.text.reveal(), &csr(), "127.0.0.1").await.unwrap();
+}
+
+/// What a restart leaves.
+fn hub_in_again(dir: &tempfile::TempDir, before: Arc<Hub>) -> Arc<Hub> {
+    let copy = dir.path().join("again");
+    std::fs::create_dir(&copy).unwrap();
+    std::fs::copy(before.store.path(), copy.join("weft.redb")).unwrap();
+    hub_in(&copy, |_| {})
+}
+
+#[tokio::test]
+async fn tokens_are_listed_and_end_when_revoked() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub_in(dir.path(), |_| {});
+    let viewer = || Grant::Operator { role: crate::token::Role::Viewer };
+    let named = hub.create_named_token("me", Some("ci"), viewer(), None).await.unwrap();
+    let join = hub.create_token("me", join_grant(2), None).await.unwrap();
+    hub.create_token("me", viewer(), Some(std::time::Duration::ZERO)).await.unwrap();
+    let listed: Vec<_> = hub.tokens().await.unwrap().iter().map(|it| it.called().to_owned()).collect();
+    assert_eq!(listed.len(), 2, "{listed:?}");
+    assert!(listed.contains(&"ci".to_owned()) && listed.contains(&join.id), "{listed:?}");
+    assert_eq!(hub.revoke_tokens("me", "ci").await.unwrap().len(), 1);
+    assert_eq!(hub.revoke_tokens("me", &join.id).await.unwrap().len(), 1);
+    assert_eq!(hub.revoke_tokens("me", "ci").await.unwrap().len(), 0);
+    assert!(hub.token(named.text.hash()).await.unwrap().is_none());
+    let error = hub.join(join.text.reveal(), &csr(), "127.0.0.1").await.err().unwrap();
+    assert_eq!(error.code(), tonic::Code::Unauthenticated);
+    assert_eq!(hub.audit(None, 10).await.unwrap()[0].1.action, "token.revoke");
+}
+
+#[tokio::test]
+async fn a_store_that_was_lost_or_set_back_leads_nobody_without_a_word() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("weft.redb");
+    let (old, lineage) = {
+        let hub = hub_in(dir.path(), |_| {});
+        let old = std::fs::read(&path).unwrap();
+        hub.apply("me", resources(SHOP), false).await.unwrap();
+        hub.remember_store();
+        assert_eq!(hub.may_lead(None), Ok(()));
+        (old, hub.lead().lineage.clone())
+    };
+    let followed = (lineage.clone(), Revision(1));
+    {
+        let hub = hub_in(dir.path(), |_| {});
+        assert_eq!(hub.may_lead(Some(&followed)), Ok(()));
+        assert!(hub.may_lead(Some(&(lineage.clone(), Revision(2)))).is_err(), "a proxy is ahead");
+    }
+    // Set back: by this folder's memory nobody is led, new proxies neither.
+    std::fs::write(&path, &old).unwrap();
+    {
+        let hub = hub_in(dir.path(), |_| {});
+        let reason = hub.may_lead(None).unwrap_err();
+        assert!(reason.contains("at revision 0, it was at 1") && reason.contains("weft store accept"), "{reason}");
+        let accepted = hub.accept_store("me").await.unwrap();
+        assert_eq!((accepted.store.as_str(), accepted.epoch), (lineage.store.as_str(), 2));
+        assert_eq!((hub.may_lead(None), hub.may_lead(Some(&followed))), (Ok(()), Ok(())));
+    }
+    assert_eq!(hub_in(dir.path(), |_| {}).may_lead(Some(&followed)), Ok(()));
+    // Lost: the new one has another id.
+    for empty in [true, false] {
+        match empty {
+            true => std::fs::write(&path, b"").unwrap(),
+            false => std::fs::remove_file(&path).unwrap(),
+        }
+        let hub = hub_in(dir.path(), |_| {});
+        let reason = hub.may_lead(None).unwrap_err();
+        assert!(reason.contains("this is not store"), "{reason}");
+        let accepted = hub.accept_store("me").await.unwrap();
+        assert!(accepted.store != lineage.store && !accepted.supersedes.is_empty());
+        assert_eq!(hub.may_lead(None), Ok(()));
+    }
+}

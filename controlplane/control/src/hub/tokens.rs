@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::Hub;
 use crate::now_unix;
-use crate::store::{AuditEntry, StoreError, Write};
-use crate::token::{Grant, TokenHash, TokenRecord, TokenText};
+use crate::store::{AuditEntry, Store, StoreError, Write};
+use crate::token::{Grant, Role, TokenHash, TokenRecord, TokenText};
 
 /// A token that was just made: the only time its text is seen.
 pub struct NewToken {
@@ -26,6 +26,16 @@ impl Hub {
         grant: Grant,
         ttl: Option<Duration>,
     ) -> Result<NewToken, StoreError> {
+        self.create_named_token(actor, None, grant, ttl).await
+    }
+
+    pub async fn create_named_token(
+        self: &Arc<Self>,
+        actor: &str,
+        name: Option<&str>,
+        grant: Grant,
+        ttl: Option<Duration>,
+    ) -> Result<NewToken, StoreError> {
         let text = TokenText::generate(&grant);
         let now = now_unix();
         let expires_unix = ttl.map(|ttl| now.saturating_add(i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX)));
@@ -37,9 +47,15 @@ impl Hub {
         };
         let hash = text.hash();
         let id = hash.id();
-        let record =
-            TokenRecord { id: id.clone(), grant, created_unix: now, created_by: actor.to_owned(), expires_unix };
-        let detail = format!("id={id}");
+        let record = TokenRecord {
+            id: id.clone(),
+            name: name.map(str::to_owned),
+            grant,
+            created_unix: now,
+            created_by: actor.to_owned(),
+            expires_unix,
+        };
+        let detail = name.map_or_else(|| format!("id={id}"), |name| format!("id={id} name={name}"));
         self.change(move |draft| {
             draft.writes.push(Write::PutToken(hash, record));
             draft.audit(actor, action, object, detail);
@@ -47,6 +63,49 @@ impl Hub {
         })
         .await?;
         Ok(NewToken { text, id, expires_unix })
+    }
+
+    /// Every token that is good for something, by when it was made.
+    pub async fn tokens(&self) -> Result<Vec<TokenRecord>, StoreError> {
+        let now = now_unix();
+        let rows = self.blocking(Store::tokens).await?.read;
+        let mut tokens: Vec<_> = rows.into_iter().map(|(_, record)| record).filter(|it| !it.is_expired(now)).collect();
+        tokens.sort_by_key(|record| (record.created_unix, record.id.clone()));
+        Ok(tokens)
+    }
+
+    /// Ends the tokens with this name or id, at once; gives what they were.
+    pub async fn revoke_tokens(self: &Arc<Self>, actor: &str, name: &str) -> Result<Vec<TokenRecord>, StoreError> {
+        let (store, actor, name) = (self.store.clone(), actor.to_owned(), name.to_owned());
+        self.change(move |draft| {
+            let is_it = |record: &TokenRecord| record.id == name || record.name.as_deref() == Some(&*name);
+            let mut ended = Vec::new();
+            for (hash, record) in store.tokens()?.read.into_iter().filter(|(_, record)| is_it(record)) {
+                draft.writes.push(Write::DeleteToken(TokenHash::stored(hash)));
+                draft.audit(&actor, "token.revoke", record.called().to_owned(), format!("id={}", record.id));
+                ended.push(record);
+            }
+            Ok(ended)
+        })
+        .await
+    }
+
+    /// Lets a token end at `at_unix`.
+    pub(crate) async fn end_token(self: &Arc<Self>, hash: TokenHash, at_unix: i64) -> Result<(), StoreError> {
+        let store = self.store.clone();
+        self.change(move |draft| {
+            if let Some(record) = store.token(&hash)? {
+                draft.writes.push(Write::PutToken(hash, TokenRecord { expires_unix: Some(at_unix), ..record }));
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Whether anybody has a token of an admin.
+    pub(crate) async fn has_admin(&self) -> Result<bool, StoreError> {
+        let is_admin = |record: &TokenRecord| matches!(record.grant, Grant::Operator { role: Role::Admin });
+        Ok(self.tokens().await?.iter().any(is_admin))
     }
 
     /// Forgets tokens that have expired.

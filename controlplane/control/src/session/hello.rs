@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tonic::{Status, Streaming};
-use weft_policy::bundle::ObjectName;
+use weft_policy::bundle::{ObjectName, Revision};
 use weft_policy::delta::Key;
 use weft_policy::identity::SpiffeId;
-use weft_policy::registration::{self, Registration, Told};
+use weft_policy::lineage::Lineage;
 use weft_policy::text::printable;
 use weft_policy::wire::{self, v1};
 
@@ -29,6 +29,8 @@ pub(super) struct Greeting {
     pub(super) seat: Seat,
     pub(super) served: Vec<ObjectName>,
     pub(super) known: Versions,
+    /// The store that it follows, and how far.
+    pub(super) held: Option<(Lineage, Revision)>,
 }
 
 impl Greeting {
@@ -48,15 +50,11 @@ impl Greeting {
         let key = ProxyKey { name: hello.proxy_name.clone(), identity: identity.clone() };
         let registrations = registrations(hub, &key, &hello.workloads)?;
         let known = known(&hello.known)?;
-        let origin = Origin { address: peer, is_local: is_of_this_machine(peer) };
-        let introduction = Introduction {
-            version: printable(&hello.version).into_owned(),
-            address: Some(peer),
-            is_remote: !origin.is_local,
-            incarnation: hello.incarnation,
-            tells_reach: hello.capabilities.iter().any(|capability| capability == wire::PEER_WORD),
-        };
-        let served = registrations.iter().map(Registration::name).collect();
+        let held = hello.lineage.map(Lineage::from);
+        let introduction =
+            Introduction { version: printable(&hello.version).into_owned(), address: peer, lineage: held.clone() };
+        let held = held.map(|lineage| (lineage, Revision(hello.current_revision)));
+        let served = registrations.iter().map(|registration| registration.name.clone()).collect();
         // The seat comes first: from here on nothing of this proxy's is taken away behind its back.
         let entered = hub.registry().enter(key.clone(), introduction, time::OffsetDateTime::now_utc());
         let Entered { seat, replaced } = entered.map_err(|taken| keep_away(hub, &key, peer, &taken))?;
@@ -70,7 +68,7 @@ impl Greeting {
             hub.registry().leave(&seat, !has_workloads);
             return Err(error.into());
         }
-        Ok(Self { seat, served, known })
+        Ok(Self { seat, served, known, held })
     }
 }
 

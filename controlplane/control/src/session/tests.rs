@@ -357,54 +357,93 @@ async fn the_newest_stream_of_a_proxy_wins() {
     assert!(new.bundle.workloads.contains_key("shop/web-1"), "the old stream's end took nothing away");
 }
 
-/// Cloned machines: one name, one certificate, and each its own start.
 #[tokio::test]
-async fn of_two_with_one_name_the_later_start_stays() {
+async fn a_ban_reaches_every_proxy_and_ends_its_own_session_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let control = Control::start(dir.path()).await;
-    let svid = control.join("shop/web").await;
-    let hello = |incarnation| v1::Hello {
-        proxy_name: "web-1".to_owned(),
-        workloads: vec![workload("web-1", "shop", "127.0.0.11", Some("web"))],
-        incarnation,
-        ..Default::default()
+    control.apply(WEB).await;
+    let (good, bad) = (control.join("shop/good").await, control.join("shop/bad").await);
+    let mut other = Proxy::connect(&control, &good, "good-1", None, Bundle::default()).await;
+    let mut banned =
+        Proxy::connect(&control, &bad, "bad-1", Some(workload("bad-1", "shop", "127.0.0.12", None)), Bundle::default())
+            .await;
+    other.take().await;
+    banned.take().await;
+    let (status, body) = control.call("post", "/api/v1/bans", json!({"proxy": "bad-1", "reason": "x"})).await;
+    assert_eq!((status, &body["ban"]["identity"]), (200, &json!(bad.identity)), "{body}");
+    let begun = std::time::Instant::now();
+    other.until_denied(&[&bad.identity]).await;
+    let reason = loop {
+        match banned.try_delta().await {
+            Ok(_) => {}
+            Err(reason) => break reason,
+        }
     };
-    let connect = async |incarnation| Proxy::connect_with(&control, &svid, hello(incarnation), Bundle::default()).await;
-    let mut first = connect(5).await;
-    first.take().await;
-    let revision = control.app.hub.published().revision;
-    // An earlier start is refused in one exchange and hears that it should keep away; nobody else notices.
-    let refusal = connect(4).await.refusal().await;
-    assert_eq!(refusal.code(), tonic::Code::AlreadyExists);
-    assert!(refusal.message().contains("another proxy named web-1"), "{refusal}");
-    assert_eq!(refusal.metadata().get("weft-reconnect").unwrap(), "false");
-    assert_eq!(control.app.hub.published().revision, revision);
-    // A later one takes over, and the one before is told the same.
-    let mut second = connect(6).await;
-    second.take().await;
-    let notice = first.notice().await;
-    assert!(!notice.reconnect, "{notice:?}");
-    assert_eq!(control.app.hub.published().revision, revision, "the world does not move");
-    let metrics = control.metrics().await;
-    assert!(metrics.contains("weft_control_name_conflicts_total 2"), "{metrics}");
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(reason.contains("is banned since"), "{reason}");
+    let error = control.grpc(Some(&bad)).await.connect(tokio_stream::empty()).await.err().unwrap();
+    assert_eq!(error.code(), tonic::Code::PermissionDenied);
+    assert!(control.metrics().await.contains("weft_control_banned_identities 1"));
+    // Who comes later is told at once.
+    let mut late = Proxy::connect(&control, &good, "good-2", None, Bundle::default()).await;
+    late.until_denied(&[&bad.identity]).await;
+    let path = format!("/api/v1/bans/{}", bad.identity.replace(':', "%3A").replace('/', "%2F"));
+    assert_eq!(control.call("delete", &path, Value::Null).await.0, 200);
+    late.until_denied(&[]).await;
+    Proxy::connect(&control, &bad, "bad-1", None, Bundle::default()).await.take().await;
 }
 
-/// A machine that was copied while its proxy ran, or proxies that tell no incarnation.
 #[tokio::test]
-async fn two_that_replace_each_other_are_parted() {
+async fn an_evicted_proxy_may_come_back() {
     let dir = tempfile::tempdir().unwrap();
     let control = Control::start(dir.path()).await;
     let svid = control.join("shop/web").await;
-    let connect = async || Proxy::connect(&control, &svid, "web-1", None, Bundle::default()).await;
-    let mut holder = connect().await;
-    holder.take().await;
-    for _ in 0..3 {
-        let mut next = connect().await;
-        next.take().await;
-        holder = next;
-    }
-    let refusal = connect().await.refusal().await;
-    assert!(refusal.message().contains("the two replace each other"), "{refusal}");
-    control.apply(WEB).await;
-    holder.take_until(|bundle| endpoints(bundle) == ["web-1"]).await;
+    let registered = || Some(workload("web-9", "shop", "127.0.0.19", Some("web")));
+    let mut proxy = Proxy::connect(&control, &svid, "web-9", registered(), Bundle::default()).await;
+    proxy.take().await;
+    assert_eq!(control.call("post", "/api/v1/proxies/nobody/evict", json!({})).await.0, 404);
+    let (status, body) = control.call("post", "/api/v1/proxies/web-9/evict", json!({})).await;
+    assert_eq!(status, 200, "{body}");
+    let (_, body) = control.call("get", "/api/v1/resources/workloads?namespace=shop", Value::Null).await;
+    assert_eq!(body["items"].as_array().unwrap().len(), 0, "{body}");
+    let reason = loop {
+        match proxy.try_delta().await {
+            Ok(_) => {}
+            Err(reason) => break reason,
+        }
+    };
+    assert!(reason.contains("evicted by an operator"), "{reason}");
+    let mut back = Proxy::connect(&control, &svid, "web-9", registered(), Bundle::default()).await;
+    back.take_until(|bundle| !bundle.workloads.is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_proxy_that_is_ahead_is_left_alone_until_an_operator_says_otherwise() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    let revision = control.apply(WEB).await;
+    let svid = control.join("shop/web").await;
+    let mut proxy = Proxy::connect(&control, &svid, "web-1", None, Bundle::default()).await;
+    proxy.take().await;
+    let lineage = proxy.lineage.clone().unwrap();
+    drop(proxy);
+    // It has seen more of this store than the store has now.
+    let hello = v1::Hello {
+        proxy_name: "web-1".to_owned(),
+        current_revision: revision + 5,
+        lineage: Some(lineage),
+        ..Default::default()
+    };
+    let mut proxy = Proxy::connect_with(&control, &svid, hello, Bundle::default()).await;
+    let delta = proxy.delta().await;
+    assert!(delta.upserts.is_empty() && delta.removals.is_empty() && !delta.full, "{delta:?}");
+    let (complete, states) = state(&control, revision, 0).await;
+    assert!(!complete && states[0].1 == "refused" && states[0].2.contains("weft store accept"), "{states:?}");
+    assert!(control.metrics().await.contains("weft_control_proxies_left_alone 1"));
+    let (status, body) = control.call("post", "/api/v1/store/accept", json!({})).await;
+    assert_eq!((status, &body["epoch"]), (200, &json!(2)), "{body}");
+    proxy.take_until(|bundle| bundle.mesh.is_some()).await;
+    assert_eq!(proxy.lineage.as_ref().unwrap().epoch, 2);
+    let (complete, states) = state(&control, revision, 5_000).await;
+    assert!(complete, "{states:?}");
 }

@@ -27,7 +27,14 @@ fn what_is_committed_is_there_after_opening_again() {
     let path = dir.path().join("weft.redb");
     let grant = Grant::Operator { role: Role::Viewer };
     let token = TokenText::generate(&grant);
-    let record = TokenRecord { id: "x".into(), grant, created_unix: 1, created_by: "me".into(), expires_unix: Some(5) };
+    let record = TokenRecord {
+        id: "x".into(),
+        name: None,
+        grant,
+        created_unix: 1,
+        created_by: "me".into(),
+        expires_unix: Some(5),
+    };
     {
         let store = Store::open(&path, 10).unwrap();
         assert_eq!(store.revision().unwrap(), Revision(0));

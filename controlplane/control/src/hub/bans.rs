@@ -1,0 +1,145 @@
+//! Identities that an operator keeps out until he lifts the ban: no certificate is issued or renewed for them, no control
+//! stream is served, and every proxy is told at once to close and refuse their connections.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tokio::sync::watch;
+use weft_policy::identity::SpiffeId;
+use weft_policy::wire::v1;
+
+use super::Hub;
+use crate::registry::ProxyKey;
+use crate::store::{Store, StoreError, Table, Write, write_record};
+
+/// So many identities may be banned at a time: every proxy holds the list.
+pub(super) const MAX_BANS: usize = 10_000;
+
+/// One banned identity.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ban {
+    pub identity: SpiffeId,
+    pub reason: String,
+    pub since_unix: i64,
+    pub by: String,
+}
+
+/// Why nobody was banned or let in again.
+#[derive(Debug, thiserror::Error)]
+pub enum BanError {
+    #[error("{0} is not banned")]
+    NotBanned(SpiffeId),
+    #[error("{MAX_BANS} identities are banned: lift a ban first")]
+    TooMany,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+pub(crate) type Bans = Arc<BTreeMap<SpiffeId, Ban>>;
+
+pub(super) fn load(store: &Store) -> Result<Bans, StoreError> {
+    let rows = store.table::<Ban>(Table::Bans)?.read;
+    Ok(Arc::new(rows.into_iter().map(|(_, ban)| (ban.identity.clone(), ban)).collect()))
+}
+
+impl Hub {
+    /// All bans, by identity.
+    pub fn bans(&self) -> Arc<BTreeMap<SpiffeId, Ban>> {
+        self.bans.borrow().clone()
+    }
+
+    /// Wakes when an identity is banned or let in again.
+    pub(crate) fn watch_bans(&self) -> watch::Receiver<Bans> {
+        self.bans.subscribe()
+    }
+
+    /// Why `identity` is kept out, where it is.
+    pub(crate) fn banned(&self, identity: &SpiffeId) -> Option<String> {
+        let bans = self.bans.borrow();
+        let ban = bans.get(identity)?;
+        let since = OffsetDateTime::from_unix_timestamp(ban.since_unix).ok()?.format(&Rfc3339).ok()?;
+        let reason = if ban.reason.is_empty() { String::new() } else { format!(" ({})", ban.reason) };
+        Some(format!("{identity} is banned since {since}{reason}: an operator lifts that with `weft proxy unban`"))
+    }
+
+    /// Keeps `identity` out from now on; its endpoints leave discovery, its connections are closed everywhere.
+    pub async fn ban(self: &Arc<Self>, actor: &str, identity: SpiffeId, reason: String) -> Result<Ban, BanError> {
+        let (by, since_unix) = (actor.to_owned(), crate::now_unix());
+        let ban = Ban { identity: identity.clone(), reason, since_unix, by };
+        let (hub, record, actor) = (self.clone(), ban.clone(), actor.to_owned());
+        self.change(move |draft| {
+            if hub.bans.borrow().len() >= MAX_BANS {
+                return Err(BanError::TooMany);
+            }
+            let json = write_record(&record)?;
+            draft.writes.push(Write::PutRow(Table::Bans, record.identity.to_string(), json));
+            draft.audit(&actor, "proxy.ban", record.identity.to_string(), record.reason);
+            Ok(())
+        })
+        .await?;
+        self.bans.send_modify(|bans| {
+            Arc::make_mut(bans).insert(identity.clone(), ban.clone());
+        });
+        tracing::warn!(%identity, reason = ban.reason, "identity banned");
+        let owners = self.published().owners.values().filter(|owner| owner.identity == identity).cloned().collect();
+        self.release_all(owners, "its identity was banned").await;
+        Ok(ban)
+    }
+
+    /// Lets `identity` in again.
+    pub async fn unban(self: &Arc<Self>, actor: &str, identity: &SpiffeId) -> Result<(), BanError> {
+        let (hub, key, actor) = (self.clone(), identity.clone(), actor.to_owned());
+        self.change(move |draft| {
+            if !hub.bans.borrow().contains_key(&key) {
+                return Err(BanError::NotBanned(key));
+            }
+            draft.writes.push(Write::DeleteRow(Table::Bans, key.to_string()));
+            draft.audit(&actor, "proxy.unban", key.to_string(), String::new());
+            Ok(())
+        })
+        .await?;
+        self.bans.send_modify(|bans| {
+            Arc::make_mut(bans).remove(identity);
+        });
+        tracing::info!(%identity, "ban lifted");
+        Ok(())
+    }
+
+    /// Ends the sessions of the proxies named `name` and takes their endpoints out of discovery. One that still runs comes
+    /// back by itself.
+    pub async fn evict(self: &Arc<Self>, actor: &str, name: &str) -> Result<Vec<ProxyKey>, StoreError> {
+        let known = self.registry().keys();
+        let owners = self.published().owners.values().cloned().collect::<Vec<_>>();
+        let mut keys: Vec<_> = known.into_iter().chain(owners).filter(|key| key.name == name).collect();
+        keys.sort();
+        keys.dedup();
+        if keys.is_empty() {
+            return Ok(keys);
+        }
+        let (actor, name) = (actor.to_owned(), name.to_owned());
+        self.change(move |draft| {
+            draft.audit(&actor, "proxy.evict", name, String::new());
+            Ok::<_, StoreError>(())
+        })
+        .await?;
+        self.release_all(keys.clone(), "evicted by an operator").await;
+        Ok(keys)
+    }
+
+    async fn release_all(self: &Arc<Self>, keys: Vec<ProxyKey>, why: &'static str) {
+        for key in keys {
+            self.registry().forget(&key);
+            self.release(&key, why).await;
+        }
+    }
+}
+
+/// What proxies are told: the whole list, each time.
+pub(crate) fn told(bans: &Bans) -> v1::ControlMessage {
+    let identities = bans.keys().map(ToString::to_string).collect();
+    let denials = v1::Denials { identities };
+    v1::ControlMessage { message: Some(v1::control_message::Message::Denials(denials)) }
+}

@@ -1,0 +1,140 @@
+//! Whether this store may lead proxies. The folder of the authority remembers which store it worked with and how far that
+//! was: a store that was lost, replaced or set back under it leads nobody until an operator says so. Each proxy judges for
+//! itself as well.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use weft_policy::bundle::Revision;
+use weft_policy::lineage::{Backwards, Lineage, follow};
+
+use super::{Hub, StoreError, now_unix_ms};
+use crate::ca::write_private;
+use crate::store::{AuditEntry, Store};
+
+/// Which store this is, and whether proxies may be led by it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lead {
+    pub lineage: Lineage,
+    pub doubt: Option<Doubt>,
+}
+
+/// Why nobody is led yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Doubt {
+    /// What the authority worked with before.
+    pub before: Lineage,
+    pub reason: String,
+}
+
+/// What the authority's folder remembers of the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Memory {
+    store: String,
+    epoch: u64,
+    revision: u64,
+}
+
+fn path_of(state: &Path) -> PathBuf {
+    state.join("ca").join("store")
+}
+
+pub(super) fn load(store: &Store, state: &Path, revision: Revision) -> Result<Lead, StoreError> {
+    let lineage = store.lineage()?;
+    let doubt = remembered(state).and_then(|memory| doubt(&memory, &lineage, revision));
+    match &doubt {
+        Some(doubt) => tracing::error!(reason = doubt.reason, "the store leads no proxy; they keep what they have"),
+        None => remember(state, &lineage, revision),
+    }
+    Ok(Lead { lineage, doubt })
+}
+
+fn remembered(state: &Path) -> Option<Memory> {
+    serde_json::from_slice(&std::fs::read(path_of(state)).ok()?).ok()
+}
+
+/// Not kept: the store is led by proxies' own memory then, so that is no reason to stop.
+fn remember(state: &Path, lineage: &Lineage, revision: Revision) {
+    let memory = Memory { store: lineage.store.clone(), epoch: lineage.epoch, revision: revision.0 };
+    if remembered(state).as_ref() == Some(&memory) {
+        return;
+    }
+    let written =
+        serde_json::to_vec(&memory).map_err(std::io::Error::other).map(|json| write_private(&path_of(state), &json));
+    if let Err(error) | Ok(Err(crate::ca::AuthorityError::File { source: error, .. })) = written {
+        tracing::warn!(%error, path = %path_of(state).display(), "which store this is could not be noted");
+    }
+}
+
+fn doubt(memory: &Memory, lineage: &Lineage, revision: Revision) -> Option<Doubt> {
+    let before = Lineage { store: memory.store.clone(), epoch: memory.epoch, supersedes: Vec::new() };
+    let what = match follow(Some((&before, Revision(memory.revision))), Some((lineage, revision))) {
+        Ok(()) => return None,
+        Err(Backwards::OtherStore { held, .. }) => {
+            format!("this is not store {held}, which this folder's authority worked with")
+        }
+        Err(Backwards::OlderEpoch { held, offered }) => {
+            format!("the store is of epoch {offered}, it was at {held} before")
+        }
+        Err(Backwards::OlderRevision { held, offered }) => {
+            format!("the store is at revision {offered}, it was at {held} before")
+        }
+    };
+    let reason = format!(
+        "{what}: it was lost, replaced or set back. Restore its newest backup, or apply what is missing and let it lead \
+         with `weft store accept`"
+    );
+    Some(Doubt { before, reason })
+}
+
+impl Hub {
+    pub fn lead(&self) -> Arc<Lead> {
+        self.lead.borrow().clone()
+    }
+
+    /// Wakes when an operator lets the store lead.
+    pub(crate) fn watch_lead(&self) -> watch::Receiver<Arc<Lead>> {
+        self.lead.subscribe()
+    }
+
+    /// Whether who holds `held` at that revision may be led by this store now. The reason where he may not.
+    pub(crate) fn may_lead(&self, held: Option<&(Lineage, Revision)>) -> Result<(), String> {
+        let lead = self.lead();
+        if let Some(doubt) = &lead.doubt {
+            return Err(doubt.reason.clone());
+        }
+        let held = held.map(|(lineage, revision)| (lineage, *revision));
+        follow(held, Some((&lead.lineage, self.published().revision))).map_err(|error| error.to_string())
+    }
+
+    /// By an operator's word: this store leads from now on, also whoever followed another one or a later state of it.
+    pub async fn accept_store(self: &Arc<Self>, actor: &str) -> Result<Lineage, StoreError> {
+        let _guard = self.writer.clone().lock_owned().await;
+        let lead = self.lead();
+        let mut others = self.registry().lineages();
+        others.extend(lead.doubt.as_ref().map(|doubt| doubt.before.clone()));
+        let audit = AuditEntry {
+            time_unix_ms: now_unix_ms(),
+            actor: actor.to_owned(),
+            action: "store.accept".to_owned(),
+            object: lead.lineage.store.clone(),
+            revision: 0,
+            detail: others.iter().map(|other| format!("{}/{}", other.store, other.epoch)).collect::<Vec<_>>().join(" "),
+        };
+        let lineage = self.blocking(move |store| store.accept(&others, audit)).await?;
+        tracing::warn!(store = lineage.store, epoch = lineage.epoch, "an operator lets this store lead");
+        self.lead.send_replace(Arc::new(Lead { lineage: lineage.clone(), doubt: None }));
+        remember(&self.config.state, &lineage, self.published().revision);
+        Ok(lineage)
+    }
+
+    /// Notes how far the store is, where it leads.
+    pub fn remember_store(&self) {
+        let lead = self.lead();
+        if lead.doubt.is_none() {
+            remember(&self.config.state, &lead.lineage, self.published().revision);
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! What a store is apart from what it holds: its id, made once, and its epoch, which an operator's word raises. Proxies
+//! keep both beside their configuration, so that a store that was lost, replaced or set back is noticed.
+
+use redb::ReadableTable as _;
+use weft_policy::lineage::Lineage;
+
+use super::{AuditEntry, META, Store, StoreError, Write};
+
+const STORE_ID: &str = "store_id";
+const EPOCH: &str = "epoch";
+const SUPERSEDES: &str = "supersedes";
+const ROOT: &str = "root_sha256";
+
+/// An epoch that is further ahead than this was made up: each of an operator's words raises it by one.
+const MAX_AHEAD: u64 = 1_000;
+
+/// So many stores may be named as superseded; the oldest are forgotten.
+const MAX_SUPERSEDED: usize = 64;
+
+/// Gives a store its id, where it has none yet.
+pub(super) fn name(txn: &redb::WriteTransaction) -> Result<(), redb::Error> {
+    let mut meta = txn.open_table(META)?;
+    if meta.get(STORE_ID)?.is_none() {
+        let id = crate::token::hex(&rand::random::<[u8; 16]>());
+        meta.insert(STORE_ID, id.as_str())?;
+        meta.insert(EPOCH, "1")?;
+    }
+    Ok(())
+}
+
+impl Store {
+    /// Which store this is.
+    pub fn lineage(&self) -> Result<Lineage, StoreError> {
+        let superseded = self.meta(SUPERSEDES)?.unwrap_or_default();
+        Ok(Lineage {
+            store: self.meta(STORE_ID)?.unwrap_or_default(),
+            epoch: self.meta(EPOCH)?.and_then(|text| text.parse().ok()).unwrap_or(0),
+            supersedes: superseded.split_whitespace().map(str::to_owned).collect(),
+        })
+    }
+
+    /// By an operator's word: from here on this store leads whoever followed one of `others`, or a later state of this one.
+    pub fn accept(&self, others: &[Lineage], audit: AuditEntry) -> Result<Lineage, StoreError> {
+        let mut lineage = self.lineage()?;
+        let believed = lineage.epoch..lineage.epoch.saturating_add(MAX_AHEAD);
+        let own = others.iter().filter(|other| other.store == lineage.store && believed.contains(&other.epoch));
+        lineage.epoch = own.map(|other| other.epoch).fold(lineage.epoch, u64::max).saturating_add(1);
+        for other in others {
+            if other.store != lineage.store && !lineage.supersedes.contains(&other.store) {
+                lineage.supersedes.push(other.store.clone());
+            }
+        }
+        let surplus = lineage.supersedes.len().saturating_sub(MAX_SUPERSEDED);
+        lineage.supersedes.drain(..surplus);
+        let writes = vec![
+            Write::Meta(EPOCH, lineage.epoch.to_string()),
+            Write::Meta(SUPERSEDES, lineage.supersedes.join(" ")),
+            Write::Audit(audit),
+        ];
+        self.commit(None, writes)?;
+        Ok(lineage)
+    }
+
+    /// The fingerprint of the root that the store's mesh trusts.
+    pub fn root(&self) -> Result<Option<String>, StoreError> {
+        self.meta(ROOT)
+    }
+
+    pub fn set_root(&self, fingerprint: &str) -> Result<(), StoreError> {
+        self.commit(None, vec![Write::Meta(ROOT, fingerprint.to_owned())])
+    }
+}
