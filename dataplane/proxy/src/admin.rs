@@ -6,7 +6,7 @@ mod caller;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use flate2::Compression;
@@ -22,6 +22,7 @@ use weft_transport::tls::IdentityHandle;
 
 use crate::capturing::Capturing;
 use crate::heartbeat::Heartbeats;
+use crate::life;
 use crate::scrape;
 use crate::shared::Shared;
 use crate::side::{Side, SideLimits};
@@ -161,11 +162,20 @@ impl Admin {
         if let Some(reason) = self.stalled() {
             return plain(StatusCode::SERVICE_UNAVAILABLE, &reason);
         }
-        if self.identity.get().is_none() {
+        let Some(identity) = self.identity.get() else {
             return plain(StatusCode::SERVICE_UNAVAILABLE, "no identity yet\n");
+        };
+        let contact = &self.shared.contact;
+        if let Some(reason) = life::fault(&identity.current().identity, SystemTime::now(), contact.not_renewed()) {
+            return plain(StatusCode::SERVICE_UNAVAILABLE, &format!("{reason}\n"));
         }
         match self.shared.snapshot.load().is_some() {
-            true => plain(StatusCode::OK, "ready\n"),
+            true => match contact.not_followed() {
+                None => plain(StatusCode::OK, "ready\n"),
+                Some(reason) => {
+                    plain(StatusCode::OK, &format!("ready, on the configuration that was kept: {reason}\n"))
+                }
+            },
             false => plain(StatusCode::SERVICE_UNAVAILABLE, "no configuration yet\n"),
         }
     }

@@ -126,7 +126,12 @@ async fn serve(
     let keys = SharedKeys::from_secret(&secret);
     let workers = start_workers(shared, &admin.hearts, sockets, &identity, &keys, &failed)?;
     tokio::spawn(admin.hearts.clone().watch());
-    let keeper = IdentityKeeper { state: state.clone(), channel: channel.clone(), identity: identity.clone() };
+    let keeper = IdentityKeeper {
+        shared: Arc::clone(shared),
+        state: state.clone(),
+        channel: channel.clone(),
+        identity: identity.clone(),
+    };
     tokio::spawn(keeper.run());
     let incarnation = incarnation(&state);
     let control = Arc::new(Control { shared: Arc::clone(shared), state, channel, identity, incarnation });

@@ -14,9 +14,9 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::{info, warn};
 use weft_flow::Backoff;
-use weft_policy::bundle::{Bundle, ObjectName};
-use weft_policy::text::printable;
-use weft_policy::wire::{PEER_WORD, v1};
+use weft_policy::bundle::Bundle;
+use weft_policy::lineage::Lineage;
+use weft_policy::wire::v1;
 use weft_transport::tls::IdentityHandle;
 
 pub use channel::Channel;
@@ -24,30 +24,14 @@ use channel::ChannelError;
 pub use identity::{IdentityKeeper, join_or_load};
 
 use crate::shared::Shared;
-use crate::state::State;
-use crate::telemetry::names::Metric;
+use crate::state::{KeptBundle, State};
 use apply::{Applier, Step};
 
 /// First and longest wait between attempts to reach the control plane.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
-/// The same for a proxy that was told to keep away: another one has its name and identity.
-const KEEP_AWAY: (Duration, Duration) = (Duration::from_secs(120), Duration::from_secs(900));
-
-/// A session that lasted so long was a good one: the next attempt comes soon.
-const LASTING: Duration = Duration::from_secs(10);
-
-/// How often it is looked whether peers came into or out of reach, and how often that is told again.
-const REACH: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
-
-/// What was found of a peer is worth telling for so long.
-const REACH_WORD: Duration = Duration::from_secs(60);
-
-/// Peers that one report tells of.
-const REACH_PEERS: usize = 1_024;
-
-/// By this a refused proxy learns whether to come back soon.
-const RECONNECT: &str = "weft-reconnect";
+/// How often a proxy reports by itself; a new certificate is reported at once.
+const REPORT: Duration = Duration::from_secs(30);
 
 /// How long a start waits for the control plane before it serves from the kept bundle.
 const FIRST_WORD: Duration = Duration::from_secs(3);
@@ -64,7 +48,7 @@ pub struct Control {
 
 impl Control {
     /// The last good bundle, if there is one that can be read.
-    fn kept_bundle(&self) -> Option<Bundle> {
+    fn kept_bundle(&self) -> Option<KeptBundle> {
         self.state.bundle().unwrap_or_else(|error| {
             warn!(error = %crate::chain(&error), "the kept bundle cannot be used");
             None
@@ -117,7 +101,7 @@ impl Control {
     async fn session(&self, applier: &mut Applier) -> Result<End, ChannelError> {
         let mut client = self.channel.mutual(&self.identity)?;
         let (say, said) = mpsc::channel(64);
-        let hello = v1::proxy_message::Message::Hello(self.hello(applier.current()));
+        let hello = v1::proxy_message::Message::Hello(self.hello(applier.current(), applier.lineage()));
         send(&say, hello).await;
         // What was kept may be old: the control plane has the first word, if it takes it soon.
         let soon = tokio::time::sleep(FIRST_WORD);
@@ -133,8 +117,8 @@ impl Control {
         let mut told = connected?.into_inner();
         self.shared.contact.connected();
         info!("control stream up");
-        let mut looks = tokio::time::interval(REACH.0);
-        let mut told_of = (Instant::now(), BTreeMap::new());
+        let mut credentials = self.identity.subscribe();
+        let mut reports = tokio::time::interval(REPORT);
         loop {
             let has_kept = applier.has_kept();
             let step = tokio::select! {
@@ -147,12 +131,8 @@ impl Control {
                     None => return Ok(End::Closed),
                 },
                 step = applier.prepared() => step,
-                _ = looks.tick() => {
-                    let found = self.shared.reaches.lately(REACH_WORD);
-                    let is_news = found != told_of.1 || !found.is_empty() && told_of.0.elapsed() >= REACH.1;
-                    if is_news { told_of = (Instant::now(), found) }
-                    if is_news { Step::Say(self.report(applier)) } else { Step::Nothing }
-                }
+                _ = credentials.changed() => Step::Say(v1::proxy_message::Message::Report(self.report(applier))),
+                _ = reports.tick() => Step::Say(v1::proxy_message::Message::Report(self.report(applier))),
                 () = self.shared.drain.draining() => {
                     send(&say, v1::proxy_message::Message::Draining(v1::Draining {})).await;
                     // Held open until the control plane has read it.
@@ -168,13 +148,19 @@ impl Control {
                     send(&say, message).await;
                     send(&say, self.report(applier)).await;
                 }
+                Step::NotFollowed(message) => {
+                    send(&say, message).await;
+                    if !applier.serve_kept().await {
+                        return Ok(End::Closed);
+                    }
+                }
                 Step::Close => return Ok(End::Closed),
                 Step::KeepAway(reason) => return Ok(End::KeptAway(reason)),
             }
         }
     }
 
-    fn hello(&self, current: &Bundle) -> v1::Hello {
+    fn hello(&self, current: &Bundle, lineage: Option<&Lineage>) -> v1::Hello {
         let config = &self.shared.config;
         let workload = &config.workload;
         let mut mesh_address = config.listen.mesh;
@@ -203,7 +189,7 @@ impl Control {
             }],
             known: weft_policy::wire::versions(current),
             current_revision: current.revision.0,
-            incarnation: self.incarnation,
+            lineage: lineage.map(Into::into),
         }
     }
 

@@ -31,6 +31,7 @@ pub mod gauges;
 pub mod heartbeat;
 pub mod hosts;
 pub mod ledger;
+pub mod life;
 pub mod listeners;
 pub mod reach;
 pub mod shared;

@@ -30,7 +30,7 @@ impl Life {
     }
 
     pub fn has_ended(self, now: u64) -> bool {
-        now >= self.not_after
+        now > self.not_after
     }
 }
 

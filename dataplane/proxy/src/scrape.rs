@@ -33,6 +33,7 @@ fn gauges(admin: &Admin, out: &mut String) {
     };
     gauge(Metric::ConfigStaleness, shared.contact.staleness_ms() / 1_000);
     gauge(Metric::ControlConnected, u64::from(shared.contact.is_connected()));
+    gauge(Metric::NotFollowed, u64::from(shared.contact.not_followed().is_some()));
     gauge(Metric::Draining, u64::from(shared.drain.is_draining()));
     gauge(Metric::Workers, shared.config.worker_count() as u64);
     gauge(Metric::AppConnections, shared.app_connections.value());

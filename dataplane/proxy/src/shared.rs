@@ -3,7 +3,7 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwapOption;
@@ -152,6 +152,10 @@ impl Drain {
 pub struct Contact {
     lost_at_unix_ms: AtomicI64,
     connected: AtomicU64,
+    /// Why what the control plane offers is not taken.
+    not_followed: Mutex<Option<String>>,
+    /// Why the certificate could not be renewed when that was last tried.
+    not_renewed: Mutex<Option<String>>,
 }
 
 impl Contact {
@@ -166,6 +170,24 @@ impl Contact {
         }
     }
 
+    /// Notes why the control plane is not followed, or that it is. True where that is news.
+    pub fn set_not_followed(&self, reason: Option<String>) -> bool {
+        replaced(&self.not_followed, reason)
+    }
+
+    pub fn not_followed(&self) -> Option<String> {
+        self.not_followed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes why the certificate could not be renewed, or that it was. True where that is news.
+    pub fn set_not_renewed(&self, reason: Option<String>) -> bool {
+        replaced(&self.not_renewed, reason)
+    }
+
+    pub fn not_renewed(&self) -> Option<String> {
+        self.not_renewed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     pub fn is_connected(&self) -> bool {
         self.connected.load(Ordering::Relaxed) == 1
     }
@@ -177,6 +199,13 @@ impl Contact {
             lost => u64::try_from(unix_ms() - lost).unwrap_or(0),
         }
     }
+}
+
+fn replaced(held: &Mutex<Option<String>>, new: Option<String>) -> bool {
+    let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_news = *held != new;
+    *held = new;
+    is_news
 }
 
 fn unix_ms() -> i64 {

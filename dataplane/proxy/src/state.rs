@@ -5,11 +5,13 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 use weft_policy::bundle::Bundle;
 use weft_policy::delta::{Delta, diff};
+use weft_policy::lineage::Lineage;
 use weft_policy::wire::v1;
 
 /// Why something of the state directory cannot be used.
@@ -25,7 +27,19 @@ pub enum StateError {
 #[derive(Debug, Clone)]
 pub struct State {
     dir: PathBuf,
+    /// An identity that the disk did not take yet; clones share it.
+    unwritten: Arc<Mutex<Option<Kept>>>,
 }
+
+/// The last good bundle and the store that it came from.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct KeptBundle {
+    pub bundle: Bundle,
+    pub lineage: Option<Lineage>,
+}
+
+/// Where an identity is kept, whole in each file: damage to one costs nothing.
+const IDENTITY: [&str; 2] = ["identity.pem", "identity.copy"];
 
 /// A certificate as it is kept: PEM chain, PEM key, PEM roots.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +55,7 @@ impl State {
         let failed = |source| StateError::Io { path: dir.to_owned(), source };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
         fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(failed)?;
-        let state = State { dir: dir.to_owned() };
+        let state = State { dir: dir.to_owned(), unwritten: Arc::default() };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(state.path("filters")).map_err(failed)?;
         Ok(state)
     }
@@ -51,13 +65,24 @@ impl State {
         self.path("compiled")
     }
 
-    /// The identity of an earlier start, if there is one.
-    pub fn identity(&self) -> Result<Option<Kept>, StateError> {
-        let Some(chain_pem) = self.read_text("identity.pem")? else { return Ok(None) };
-        let (Some(key_pem), Some(trust_pem)) = (self.read_text("identity.key")?, self.read_text("trust.pem")?) else {
-            return Ok(None);
-        };
-        Ok(Some(Kept { chain_pem, key_pem, trust_pem }))
+    /// What an earlier start kept of its identity, best first: each may be damaged, which only its reader can say.
+    pub fn identities(&self) -> Result<Vec<Kept>, StateError> {
+        let trust_pem = self.read_lossy("trust.pem")?;
+        let mut found = Vec::new();
+        for name in IDENTITY {
+            let whole = self.read_lossy(name)?;
+            if whole.contains("PRIVATE KEY") {
+                found.push(Kept { chain_pem: whole.clone(), key_pem: whole, trust_pem: trust_pem.clone() });
+            } else if !whole.is_empty() {
+                // As releases before this one kept it: the key in a file of its own.
+                found.push(Kept {
+                    chain_pem: whole,
+                    key_pem: self.read_lossy("identity.key")?,
+                    trust_pem: trust_pem.clone(),
+                });
+            }
+        }
+        Ok(found)
     }
 
     /// When the kept identity was obtained, in Unix seconds.
@@ -66,16 +91,49 @@ impl State {
         changed.duration_since(std::time::UNIX_EPOCH).ok().map(|age| age.as_secs())
     }
 
-    /// Keeps a new identity. The certificate is written last: a crash before leaves a pair that does not match, which
-    /// the reader refuses and joins or renews again.
+    /// Keeps a new identity: certificate and key in one file, so that no crash leaves two that do not match, and a copy.
+    /// What the disk does not take is kept in memory for [`State::keep_again`].
     pub fn keep_identity(&self, kept: &Kept) -> Result<(), StateError> {
+        let written = self.write_identity(kept);
+        let unwritten = written.is_err().then(|| kept.clone());
+        *self.unwritten.lock().unwrap_or_else(PoisonError::into_inner) = unwritten;
+        written
+    }
+
+    /// Tries again to keep an identity that the disk did not take. `None`: there is none.
+    pub fn keep_again(&self) -> Option<Result<(), StateError>> {
+        let kept = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        Some(self.keep_identity(&kept))
+    }
+
+    fn write_identity(&self, kept: &Kept) -> Result<(), StateError> {
+        let whole = format!("{}{}", kept.chain_pem, kept.key_pem);
         self.write("trust.pem", kept.trust_pem.as_bytes())?;
-        self.write("identity.key", kept.key_pem.as_bytes())?;
-        self.write("identity.pem", kept.chain_pem.as_bytes())
+        for name in IDENTITY {
+            self.write(name, whole.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Finds out whether an identity could be kept, before a token is spent on it.
+    pub fn has_room(&self) -> Result<(), StateError> {
+        const AS_MUCH: usize = 16 << 10;
+        self.write("room", &[0; AS_MUCH])?;
+        let path = self.path("room");
+        fs::remove_file(&path).map_err(|source| StateError::Io { path, source })
+    }
+
+    /// Who was kept out of the mesh when the control plane was last heard.
+    pub fn denied(&self) -> Result<Vec<String>, StateError> {
+        Ok(self.read_lossy("denied")?.lines().map(str::to_owned).collect())
+    }
+
+    pub fn keep_denied(&self, identities: &[String]) -> Result<(), StateError> {
+        self.write("denied", identities.join("\n").as_bytes())
     }
 
     /// The last good bundle, if there is one.
-    pub fn bundle(&self) -> Result<Option<Bundle>, StateError> {
+    pub fn bundle(&self) -> Result<Option<KeptBundle>, StateError> {
         let path = self.path("bundle.pb");
         let damaged = |reason: String| StateError::Damaged { path: path.clone(), reason };
         let Some(bytes) = self.read("bundle.pb")? else { return Ok(None) };
@@ -83,17 +141,19 @@ impl State {
         if Sha256::digest(body).as_slice() != sum {
             return Err(damaged("checksum does not match".to_owned()));
         }
-        let message = v1::Delta::decode(body).map_err(|error| damaged(error.to_string()))?;
+        let mut message = v1::Delta::decode(body).map_err(|error| damaged(error.to_string()))?;
+        let lineage = message.lineage.take().map(Lineage::from);
         let delta = Delta::try_from(message).map_err(|error| damaged(error.to_string()))?;
         let mut bundle = Bundle::default();
         bundle.apply(&delta);
-        Ok(Some(bundle))
+        Ok(Some(KeptBundle { bundle, lineage }))
     }
 
-    /// Keeps `bundle` as the last good one.
-    pub fn keep_bundle(&self, bundle: &Bundle) -> Result<(), StateError> {
+    /// Keeps `bundle` as the last good one, with the store that it came from.
+    pub fn keep_bundle(&self, bundle: &Bundle, lineage: Option<&Lineage>) -> Result<(), StateError> {
         let delta = Delta { full: true, ..diff(&Bundle::default(), bundle) };
-        let body = v1::Delta::from(&delta).encode_to_vec();
+        let lineage = lineage.map(v1::Lineage::from);
+        let body = v1::Delta { lineage, ..v1::Delta::from(&delta) }.encode_to_vec();
         let mut bytes = Sha256::digest(&body).to_vec();
         bytes.extend_from_slice(&body);
         self.write("bundle.pb", &bytes)
@@ -168,6 +228,11 @@ impl State {
         }
     }
 
+    /// A file's text, empty where there is none; what is no text is shown as such to whoever parses it.
+    fn read_lossy(&self, name: &str) -> Result<String, StateError> {
+        Ok(self.read(name)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default())
+    }
+
     fn read_text(&self, name: &str) -> Result<Option<String>, StateError> {
         let damaged = |_| StateError::Damaged { path: self.path(name), reason: "not UTF-8".to_owned() };
         self.read(name)?.map(|bytes| String::from_utf8(bytes).map_err(damaged)).transpose()
@@ -205,26 +270,56 @@ mod tests {
     #[test]
     fn what_is_kept_is_found_again() {
         let (_dir, state) = state();
-        assert_eq!(state.identity().unwrap(), None);
-        let kept = Kept { chain_pem: "c".into(), key_pem: "k".into(), trust_pem: "t".into() };
+        assert_eq!(state.identities().unwrap(), []);
+        let kept = Kept { chain_pem: "c ".into(), key_pem: "PRIVATE KEY".into(), trust_pem: "t".into() };
         state.keep_identity(&kept).unwrap();
-        assert_eq!(state.identity().unwrap(), Some(kept));
+        let whole = || "c PRIVATE KEY".to_owned();
+        let found = Kept { chain_pem: whole(), key_pem: whole(), trust_pem: "t".into() };
+        assert_eq!(state.identities().unwrap(), [found.clone(), found.clone()]);
+        fs::remove_file(state.path("identity.pem")).unwrap();
+        assert_eq!(state.identities().unwrap(), [found]);
+        assert!(state.keep_again().is_none());
         let bundle = Bundle { revision: weft_policy::bundle::Revision(7), ..Bundle::default() };
-        state.keep_bundle(&bundle).unwrap();
-        assert_eq!(state.bundle().unwrap(), Some(bundle));
+        let lineage = Some(Lineage { store: "a".into(), epoch: 2, supersedes: vec!["b".into()] });
+        state.keep_bundle(&bundle, lineage.as_ref()).unwrap();
+        assert_eq!(state.bundle().unwrap(), Some(KeptBundle { bundle, lineage }));
         assert_eq!(state.secret().unwrap(), state.secret().unwrap());
         let token = state.admin_token().unwrap();
         assert_eq!((token.len(), &token), (64, &state.admin_token().unwrap()));
         let mode = fs::metadata(state.path("admin.token")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        let mode = fs::metadata(state.path("identity.key")).unwrap().permissions().mode();
+        let mode = fs::metadata(state.path("identity.copy")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn what_an_earlier_release_kept_is_found() {
+        let (_dir, state) = state();
+        fs::write(state.path("identity.pem"), "chain").unwrap();
+        fs::write(state.path("identity.key"), "key").unwrap();
+        let found = Kept { chain_pem: "chain".into(), key_pem: "key".into(), trust_pem: String::new() };
+        assert_eq!(state.identities().unwrap(), [found]);
+    }
+
+    #[test]
+    fn an_identity_that_the_disk_does_not_take_is_tried_again() {
+        let (_dir, state) = state();
+        let kept = Kept { chain_pem: "c ".into(), key_pem: "PRIVATE KEY".into(), trust_pem: "t".into() };
+        // A folder where the file has to go stands for a disk that takes nothing.
+        fs::create_dir(state.path("identity.pem")).unwrap();
+        let error = state.keep_identity(&kept).unwrap_err().to_string();
+        assert!(error.ends_with("identity.pem"), "{error}");
+        assert!(state.clone().keep_again().unwrap().is_err());
+        fs::remove_dir(state.path("identity.pem")).unwrap();
+        state.keep_again().unwrap().unwrap();
+        assert!(state.keep_again().is_none());
+        assert_eq!(state.identities().unwrap().len(), 2);
     }
 
     #[test]
     fn a_damaged_bundle_is_refused_by_name() {
         let (_dir, state) = state();
-        state.keep_bundle(&Bundle::default()).unwrap();
+        state.keep_bundle(&Bundle::default(), None).unwrap();
         let path = state.path("bundle.pb");
         let mut bytes = fs::read(&path).unwrap();
         bytes[0] ^= 1;

@@ -1,13 +1,15 @@
 //! From a delta to the current snapshot: prepare beside the traffic, swap once, answer ACK; or answer NACK and keep what
 //! is. Removals of endpoints skip the queue. One delta is in preparation at a time.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::task::JoinHandle;
 use tracing::{debug, info, warn};
 use weft_policy::bundle::{Bundle, Revision};
 use weft_policy::delta::{Delta, Key};
+use weft_policy::identity::SpiffeId;
+use weft_policy::lineage::{Lineage, follow};
 use weft_policy::text::printable;
 use weft_policy::wire::v1;
 use weft_policy::wire::v1::proxy_message::Message;
@@ -16,7 +18,11 @@ use weft_transport::tls::Trust;
 use super::Control;
 use super::prepare::{Filters, NotReady, Preparer, Ready};
 use crate::snapshot::{Snapshot, SnapshotError};
+use crate::state::KeptBundle;
 use crate::telemetry::names::Metric;
+
+/// So many identities are kept out at the most.
+const MAX_DENIED: usize = 100_000;
 
 /// What the session does next.
 pub(super) enum Step {
@@ -24,6 +30,8 @@ pub(super) enum Step {
     Say(Message),
     /// An ACK; a report follows.
     Acked(Message),
+    /// What was offered is not followed: what was kept is in force, if it is not yet.
+    NotFollowed(Message),
     Close,
     /// The control plane wants this proxy not to come back soon.
     KeepAway(String),
@@ -37,11 +45,14 @@ pub(super) struct Applier {
     /// `current` is what an earlier start kept, and nothing is in force yet.
     kept: bool,
     ready: Ready,
+    /// The store that `current` came from.
+    lineage: Option<Lineage>,
     pending: Option<Pending>,
 }
 
 struct Pending {
     target: Bundle,
+    lineage: Option<Lineage>,
     task: JoinHandle<Result<Ready, NotReady>>,
 }
 
@@ -53,7 +64,7 @@ impl Drop for Pending {
 
 impl Applier {
     /// `kept`: the bundle of an earlier start, in force once [`Applier::serve_kept`] or the first delta puts it there.
-    pub(super) fn new(control: Arc<Control>, kept: Option<Bundle>) -> Self {
+    pub(super) fn new(control: Arc<Control>, kept: Option<KeptBundle>) -> Self {
         let preparer = Preparer {
             host: control.shared.filter_host.clone(),
             state: control.state.clone(),
@@ -61,12 +72,13 @@ impl Applier {
             identity: control.identity.clone(),
         };
         let (ready, pending) = (Ready::default(), None);
-        let mut applier = Self { control, preparer, current: Bundle::default(), kept: kept.is_some(), ready, pending };
-        if let Some(bundle) = kept {
-            match applier.new_trust(&bundle) {
-                Ok(Some(trust)) => applier.control.identity.replace_trust(trust),
-                Ok(None) => {}
-                Err(error) => warn!(%error, "of the kept bundle; the roots beside the identity stay"),
+        let (current, lineage, is_kept) = (Bundle::default(), None, kept.is_some());
+        let mut applier = Self { control, preparer, current, kept: is_kept, ready, lineage, pending };
+        applier.deny_kept();
+        if let Some(KeptBundle { bundle, lineage }) = kept {
+            applier.lineage = lineage;
+            if let Some(mesh) = &bundle.mesh {
+                applier.follow_trust(&mesh.trust_bundle_pem, mesh.trust_domain.as_str());
             }
             applier.current = bundle;
         }
@@ -82,6 +94,11 @@ impl Applier {
         &self.current
     }
 
+    /// The store that what is held came from.
+    pub(super) fn lineage(&self) -> Option<&Lineage> {
+        self.lineage.as_ref()
+    }
+
     /// Puts the kept bundle into force, where nothing is. False: it can't be served and is forgotten, so that the next
     /// session has to ask for everything.
     pub(super) async fn serve_kept(&mut self) -> bool {
@@ -92,7 +109,8 @@ impl Applier {
         let revision = bundle.revision.0;
         let prepared = self.preparer.prepare(&bundle, &Filters::new()).await;
         let prepared = prepared.map_err(|error| format!("filter {}: {}", error.filter, error.reason));
-        match prepared.and_then(|ready| self.swap(bundle, ready).map_err(|error| error.to_string())) {
+        let lineage = self.lineage.clone();
+        match prepared.and_then(|ready| self.swap(bundle, lineage, ready).map_err(|error| error.to_string())) {
             Ok(()) => {
                 info!(revision, "serving from the kept bundle");
                 true
@@ -100,6 +118,7 @@ impl Applier {
             Err(reason) => {
                 warn!(revision, reason, "the kept bundle cannot be served");
                 self.current = Bundle::default();
+                self.lineage = None;
                 false
             }
         }
@@ -112,8 +131,12 @@ impl Applier {
 
     /// Takes a message of the control plane.
     pub(super) fn told(&mut self, message: v1::ControlMessage) -> Step {
-        let delta = match message.message {
+        let mut delta = match message.message {
             Some(v1::control_message::Message::Delta(delta)) => delta,
+            Some(v1::control_message::Message::Denials(denials)) => {
+                self.deny(denials.identities, true);
+                return Step::Nothing;
+            }
             Some(v1::control_message::Message::Notice(notice)) => {
                 let reason = printable(&notice.reason);
                 info!(%reason, reconnect = notice.reconnect, "the control plane ends the session");
@@ -122,6 +145,14 @@ impl Applier {
             None => return Step::Nothing,
         };
         let revision = Revision(delta.revision);
+        let offered = delta.lineage.take().map(Lineage::from);
+        let held = self.lineage.as_ref().map(|lineage| (lineage, self.current.revision));
+        if let Err(backwards) = follow(held, offered.as_ref().map(|lineage| (lineage, revision))) {
+            return self.not_followed(revision, backwards.to_string());
+        }
+        if self.control.shared.contact.set_not_followed(None) {
+            info!("the control plane is followed again");
+        }
         let delta = match Delta::try_from(delta) {
             Ok(delta) => delta,
             Err(error) => return refuse(revision, None, crate::chain(&error)),
@@ -130,8 +161,41 @@ impl Applier {
             self.subtract(&delta);
             return Step::Nothing;
         }
-        self.prepare(&delta);
+        self.prepare(&delta, offered);
         Step::Nothing
+    }
+
+    fn not_followed(&self, revision: Revision, reason: String) -> Step {
+        if self.control.shared.contact.set_not_followed(Some(reason.clone())) {
+            warn!(revision = revision.0, reason, "the control plane is not followed");
+        }
+        Step::NotFollowed(Message::Nack(v1::Nack { revision: revision.0, key: None, reason }))
+    }
+
+    /// Keeps these identities out from now on, and nobody else.
+    fn deny(&self, identities: Vec<String>, is_news: bool) {
+        let known = identities.iter().take(MAX_DENIED).filter_map(|identity| match identity.parse::<SpiffeId>() {
+            Ok(identity) => Some(identity),
+            Err(error) => {
+                warn!(identity = %printable(identity), %error, "an identity that shall be kept out can't be read");
+                None
+            }
+        });
+        let denied: BTreeSet<_> = known.collect();
+        if is_news && *self.control.identity.current().denied != denied {
+            info!(identities = denied.len(), "identities are kept out of the mesh");
+            if let Err(error) = self.control.state.keep_denied(&identities) {
+                warn!(error = %crate::chain(&error), "who is kept out could not be kept on disk");
+            }
+        }
+        self.control.identity.deny(denied);
+    }
+
+    fn deny_kept(&self) {
+        match self.control.state.denied() {
+            Ok(identities) => self.deny(identities, false),
+            Err(error) => warn!(error = %crate::chain(&error), "who is kept out can't be read"),
+        }
     }
 
     /// Applies removals at once, to what is in force and to what is on its way.
@@ -145,19 +209,19 @@ impl Applier {
         let mut bundle = self.current.clone();
         bundle.apply(delta);
         debug!(removed = delta.removals.len(), "removals applied");
-        let ready = self.ready.clone();
-        if let Err(error) = self.swap(bundle, ready) {
+        let (ready, lineage) = (self.ready.clone(), self.lineage.clone());
+        if let Err(error) = self.swap(bundle, lineage, ready) {
             warn!(%error, "removals could not be applied");
         }
         metrics::counter!(Metric::ConfigApplied.name(), "kind" => "subtractive").increment(1);
     }
 
-    fn prepare(&mut self, delta: &Delta) {
+    fn prepare(&mut self, delta: &Delta, lineage: Option<Lineage>) {
         let mut target = self.current.clone();
         target.apply(delta);
         let (preparer, bundle, known) = (self.preparer.clone(), target.clone(), self.ready.filters.clone());
         let task = tokio::spawn(async move { preparer.prepare(&bundle, &known).await });
-        self.pending = Some(Pending { target, task });
+        self.pending = Some(Pending { target, lineage, task });
     }
 
     /// Resolves when what was being prepared is in force or refused; never, where nothing is. Cancel safe.
@@ -165,10 +229,10 @@ impl Applier {
         let Some(pending) = &mut self.pending else { return std::future::pending().await };
         let result = (&mut pending.task).await;
         let Some(mut pending) = self.pending.take() else { return Step::Nothing };
-        let target = std::mem::take(&mut pending.target);
+        let (target, lineage) = (std::mem::take(&mut pending.target), pending.lineage.take());
         let revision = target.revision;
         match result {
-            Ok(Ok(ready)) => match self.swap(target, ready) {
+            Ok(Ok(ready)) => match self.swap(target, lineage, ready) {
                 Ok(()) => {
                     metrics::counter!(Metric::ConfigApplied.name(), "kind" => "full").increment(1);
                     Step::Acked(Message::Ack(v1::Ack { revision: revision.0 }))
@@ -181,13 +245,13 @@ impl Applier {
     }
 
     /// Makes `bundle` the one in force.
-    fn swap(&mut self, bundle: Bundle, ready: Ready) -> Result<(), SnapshotError> {
-        let trust = self.new_trust(&bundle)?;
+    fn swap(&mut self, bundle: Bundle, lineage: Option<Lineage>, ready: Ready) -> Result<(), SnapshotError> {
         let bundle = Arc::new(bundle);
         let built = Snapshot::build(Arc::clone(&bundle), &ready.filters);
         let bundle = Arc::unwrap_or_clone(bundle);
         self.control.shared.swap(built?);
-        if let Err(error) = self.control.state.keep_bundle(&bundle) {
+        if let Err(error) = self.control.state.keep_bundle(&bundle, lineage.as_ref()) {
+            metrics::counter!(Metric::StateWriteFailures.name()).increment(1);
             warn!(error = %crate::chain(&error), "the bundle could not be kept on disk");
         }
         let state = self.control.state.clone();
@@ -200,6 +264,7 @@ impl Applier {
         info!(revision = bundle.revision.0, services = bundle.services.len(), "configuration in force");
         self.kept = false;
         self.current = bundle;
+        self.lineage = lineage;
         self.ready = ready;
         Ok(())
     }

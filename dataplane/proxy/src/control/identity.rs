@@ -1,11 +1,14 @@
-//! This workload's certificate: joined for once by token, kept on disk, renewed at half its life. The key never leaves
-//! the machine; a certificate that cannot be renewed is used until it ends.
+//! This workload's certificate: joined for by token, kept on disk, renewed at half its life by the wall clock. The key
+//! never leaves the machine. One that has ended is renewed within the control plane's grace, or joined for again by
+//! whatever token is in the file then: without a restart.
 
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
 use rcgen::{CertificateParams, KeyPair};
 use rustls_pki_types::CertificateDer;
+use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 use weft_flow::Backoff;
 use weft_policy::identity::SpiffeId;
@@ -14,6 +17,8 @@ use weft_transport::tls::{IdentityError, IdentityHandle, Trust, TrustError, Work
 
 use super::channel::{Channel, ChannelError};
 use crate::config::Config;
+use crate::life::{self, Life};
+use crate::shared::Shared;
 use crate::state::{Kept, State, StateError};
 use crate::telemetry::names::Metric;
 
@@ -31,6 +36,10 @@ pub enum JoinError {
     NoToken,
     #[error("the control plane refused the join: {0}")]
     Refused(String),
+    #[error("the identity that was kept is damaged: {0}")]
+    Damaged(String),
+    #[error("the token in {0} was refused before; {1}")]
+    OldToken(String, String),
     #[error("control plane")]
     Channel(#[from] ChannelError),
     #[error("cannot make a key or certificate request")]
@@ -43,29 +52,78 @@ pub enum JoinError {
     WrongIdentity { held: SpiffeId, wanted: String },
 }
 
-/// The identity of an earlier start, or a new one by token. Tries until the control plane answers.
+/// How often a proxy that waits for a new token looks for one.
+const LOOK_FOR_TOKEN: Duration = Duration::from_secs(2);
+
+/// The identity of an earlier start, be it ended (it is renewed then), or a new one by token. Tries until the control plane
+/// answers. A proxy that had an identity waits for a token that is taken; a new one ends with the reason.
 pub async fn join_or_load(config: &Config, state: &State, channel: &Channel) -> Result<IdentityHandle, JoinError> {
-    match load(config, state) {
+    let damage = match load(config, state) {
         Ok(Some(handle)) => return Ok(handle),
-        Ok(None) => {}
-        Err(error) => warn!(error = %crate::chain(&error), "the kept identity cannot be used; joining again"),
-    }
-    let path = config.control.token_file.as_deref().ok_or(JoinError::NoToken)?;
-    let token = read_token(path)?;
+        Ok(None) => None,
+        Err(error @ JoinError::WrongIdentity { .. }) => {
+            warn!(error = %crate::chain(&error), "the kept identity cannot be used; joining again");
+            None
+        }
+        Err(error) => {
+            let cure = new_token(config);
+            warn!(error = %crate::chain(&error), cure, "the kept identity cannot be used; joining again");
+            Some(error)
+        }
+    };
+    let mut refused = None;
     let mut backoff = Backoff::new(RETRY.0, RETRY.1);
     loop {
-        match join(config, state, channel, &token).await {
+        match join_anew(config, state, channel, &mut refused).await {
             Ok(handle) => return Ok(handle),
             Err(JoinError::Channel(ChannelError::Status(status))) if is_away(&status) => {
                 warn!(status = %status.message(), "the control plane cannot be reached to join; trying again");
             }
-            Err(JoinError::Channel(ChannelError::Status(status))) => {
-                return Err(JoinError::Refused(status.message().to_owned()));
+            Err(JoinError::OldToken(..)) if damage.is_some() => {
+                tokio::time::sleep(LOOK_FOR_TOKEN).await;
+                continue;
+            }
+            Err(error) if damage.is_some() => {
+                warn!(error = %crate::chain(&error), "no identity; waiting for a new token")
             }
             Err(error) => return Err(error),
         }
         tokio::time::sleep(backoff.wait(rand::random())).await;
     }
+}
+
+/// Joins by the token that is in the file now, unless that one was refused before.
+async fn join_anew(
+    config: &Config,
+    state: &State,
+    channel: &Channel,
+    refused: &mut Option<String>,
+) -> Result<IdentityHandle, JoinError> {
+    let path = config.control.token_file.as_deref().ok_or(JoinError::NoToken)?;
+    let token = read_token(path)?;
+    if refused.as_ref() == Some(&token) {
+        return Err(JoinError::OldToken(path.display().to_string(), new_token(config)));
+    }
+    match join(config, state, channel, &token).await {
+        Err(JoinError::Channel(ChannelError::Status(status))) if !is_away(&status) => {
+            *refused = Some(token);
+            Err(JoinError::Refused(status.message().to_owned()))
+        }
+        joined => joined,
+    }
+}
+
+/// What brings a proxy back that nothing else does.
+fn new_token(config: &Config) -> String {
+    let (namespace, account) = (&config.workload.namespace, &config.workload.service_account);
+    let file = config
+        .control
+        .token_file
+        .as_ref()
+        .map_or_else(|| "control.token_file".into(), |path| path.display().to_string());
+    format!(
+        "put a new join token (weft token create --service-account {namespace}/{account}) into {file}: it is read by itself"
+    )
 }
 
 fn is_away(status: &tonic::Status) -> bool {
@@ -81,14 +139,36 @@ fn read_token(path: &Path) -> Result<String, JoinError> {
     Ok(text.trim().to_owned())
 }
 
+/// The best of what was kept; nothing where nothing was.
 fn load(config: &Config, state: &State) -> Result<Option<IdentityHandle>, JoinError> {
-    let Some(kept) = state.identity()? else { return Ok(None) };
-    let handle = handle_of(config, &kept)?;
-    if handle.current().identity.not_after().as_secs() <= unix_now() {
-        info!("the kept certificate has ended; joining again");
-        return Ok(None);
+    let mut damage = None;
+    let mut best: Option<IdentityHandle> = None;
+    for mut kept in state.identities()? {
+        if Trust::from_pem("any", &kept.trust_pem).is_err() {
+            // The control plane's CA is the mesh's; the bundle brings others.
+            warn!("trust.pem is missing or damaged; control.ca_file takes its place");
+            kept.trust_pem = std::fs::read_to_string(&config.control.ca_file).unwrap_or_default();
+        }
+        match handle_of(config, &kept) {
+            Ok(handle) => {
+                let ends = |handle: &IdentityHandle| handle.current().identity.not_after();
+                if best.as_ref().is_none_or(|best| ends(best) < ends(&handle)) {
+                    best = Some(handle);
+                }
+            }
+            Err(error @ JoinError::WrongIdentity { .. }) => return Err(error),
+            Err(error) => damage = Some(crate::chain(&error)),
+        }
     }
-    Ok(Some(handle))
+    match (best, damage) {
+        (Some(handle), Some(damage)) => {
+            warn!(damage, "one of the files with the identity is damaged; the other is good");
+            Ok(Some(handle))
+        }
+        (Some(handle), None) => Ok(Some(handle)),
+        (None, Some(damage)) => Err(JoinError::Damaged(damage)),
+        (None, None) => Ok(None),
+    }
 }
 
 fn handle_of(config: &Config, kept: &Kept) -> Result<IdentityHandle, JoinError> {
@@ -109,6 +189,8 @@ fn credentials(kept: &Kept) -> Result<(WorkloadIdentity, Trust), JoinError> {
 }
 
 async fn join(config: &Config, state: &State, channel: &Channel, token: &str) -> Result<IdentityHandle, JoinError> {
+    // Before the token is spent.
+    state.has_room()?;
     let (key, csr_der) = request()?;
     let answer = channel
         .anonymous()?
@@ -123,7 +205,7 @@ async fn join(config: &Config, state: &State, channel: &Channel, token: &str) ->
         .into_inner();
     let kept = kept(&answer.certificate_chain_der, &key, answer.trust_bundle_pem);
     let handle = handle_of(config, &kept)?;
-    state.keep_identity(&kept)?;
+    keep(state, &kept);
     info!(identity = %handle.id(), "joined the mesh");
     Ok(handle)
 }
@@ -147,12 +229,24 @@ fn pem(der: &CertificateDer<'_>) -> String {
     format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
 }
 
-fn unix_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs())
+/// Keeps an identity on disk; what the disk does not take now is kept in memory and tried again.
+fn keep(state: &State, kept: &Kept) {
+    if let Err(error) = state.keep_identity(kept) {
+        metrics::counter!(Metric::StateWriteFailures.name()).increment(1);
+        warn!(error = %crate::chain(&error),
+            "the certificate is good, but the state directory can't take it: it is held in memory and written when there is room");
+    }
 }
+
+/// How often the certificate is looked at: by the wall clock, since timers stand still while a machine sleeps.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How often what the disk did not take is tried again.
+const KEEP_AGAIN: Duration = Duration::from_secs(5);
 
 /// Renews the certificate at half its life, for as long as the process lives.
 pub struct IdentityKeeper {
+    pub shared: Arc<Shared>,
     pub state: State,
     pub channel: Channel,
     pub identity: IdentityHandle,
@@ -161,30 +255,80 @@ pub struct IdentityKeeper {
 impl IdentityKeeper {
     pub async fn run(self) {
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
+        let mut ticks = tokio::time::interval(LOOK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut try_at, mut keep_at) = (Instant::now(), Instant::now());
+        let mut refused = None;
         loop {
-            tokio::time::sleep(self.until_half_life()).await;
-            match self.renew().await {
+            ticks.tick().await;
+            if Instant::now() >= keep_at {
+                keep_at = Instant::now() + KEEP_AGAIN;
+                self.keep_again();
+            }
+            let obtained = self.state.identity_obtained();
+            let now = life::unix(SystemTime::now());
+            if !Life::of(&self.identity.current().identity, obtained).is_due(now) || Instant::now() < try_at {
+                continue;
+            }
+            match self.renew_or_join(&mut refused).await {
                 Ok(()) => {
                     backoff.reset();
+                    self.shared.contact.set_not_renewed(None);
                     metrics::counter!(Metric::CertificateRenewals.name(), "result" => "renewed").increment(1);
                     info!(identity = %self.identity.id(), "certificate renewed");
                 }
                 Err(error) => {
                     metrics::counter!(Metric::CertificateRenewals.name(), "result" => "failed").increment(1);
-                    warn!(error = %crate::chain(&error), "certificate not renewed; the old one is used until it ends");
-                    tokio::time::sleep(backoff.wait(rand::random())).await;
+                    self.failed(crate::chain(&error));
+                    try_at = Instant::now() + backoff.wait(rand::random());
                 }
             }
         }
     }
 
-    fn until_half_life(&self) -> Duration {
+    fn keep_again(&self) {
+        match self.state.keep_again() {
+            None => {}
+            Some(Ok(())) => info!("the certificate is written to the state directory"),
+            Some(Err(_)) => metrics::counter!(Metric::StateWriteFailures.name()).increment(1),
+        }
+    }
+
+    /// Says once what is wrong, and again when that changes.
+    fn failed(&self, error: String) {
         let current = self.identity.current();
-        let to = current.identity.not_after().as_secs();
-        // From when it was obtained: `not_before` lies earlier, for clocks that are behind.
-        let from = self.state.identity_obtained().unwrap_or(0).max(current.identity.not_before().as_secs());
-        let half = from + to.saturating_sub(from) / 2;
-        Duration::from_secs(half.saturating_sub(unix_now()))
+        let ends = current.identity.not_after().as_secs();
+        if self.shared.contact.set_not_renewed(Some(error.clone())) {
+            let at = life::shown(ends);
+            match Life::of(&current.identity, None).has_ended(life::unix(SystemTime::now())) {
+                true => warn!(error, at, "the certificate has expired and is not renewed: no peer takes it"),
+                false => warn!(error, at, "certificate not renewed; the old one is used until it ends"),
+            }
+        }
+    }
+
+    /// By the certificate in use; once that has ended and is not renewed, by the token in the file.
+    async fn renew_or_join(&self, refused: &mut Option<String>) -> Result<(), JoinError> {
+        let error = match self.renew().await {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        let has_ended = Life::of(&self.identity.current().identity, None).has_ended(life::unix(SystemTime::now()));
+        let is_refused = matches!(&error, JoinError::Channel(ChannelError::Status(status)) if !is_away(status));
+        if !has_ended || !is_refused {
+            return Err(error);
+        }
+        match join_anew(&self.shared.config, &self.state, &self.channel, refused).await {
+            Ok(joined) => {
+                let credentials = joined.current();
+                self.replace(credentials.identity.clone(), credentials.trust.clone())
+            }
+            // The refusal of the renewal says more than that of a token that was used long ago.
+            Err(JoinError::OldToken(..) | JoinError::NoToken | JoinError::Token { .. } | JoinError::Refused(_)) => {
+                Err(error)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     async fn renew(&self) -> Result<(), JoinError> {
@@ -193,10 +337,14 @@ impl IdentityKeeper {
         let answer = client.renew(v1::RenewRequest { csr_der }).await.map_err(ChannelError::from)?.into_inner();
         let kept = kept(&answer.certificate_chain_der, &key, answer.trust_bundle_pem);
         let (identity, trust) = credentials(&kept)?;
+        self.replace(identity, trust)?;
+        keep(&self.state, &kept);
+        Ok(())
+    }
+
+    fn replace(&self, identity: WorkloadIdentity, trust: Trust) -> Result<(), JoinError> {
         let held = identity.id().clone();
-        self.identity
-            .replace(identity, trust)
-            .map_err(|error| JoinError::WrongIdentity { held, wanted: error.held.to_string() })?;
-        Ok(self.state.keep_identity(&kept)?)
+        let replaced = self.identity.replace(identity, trust);
+        replaced.map_err(|error| JoinError::WrongIdentity { held, wanted: error.held.to_string() })
     }
 }

@@ -163,7 +163,7 @@ impl Attempt<'_> {
                 self.reached();
                 return Ok(client.into());
             }
-            Ok(Err(error)) => error.to_string(),
+            Ok(Err(error)) => crate::chain(&error),
             Err(_) => format!("no connection within {} ms", timeout.as_millis()),
         };
         Err(Failure::PeerConnect { address: peer.address().to_string(), reason })

@@ -31,7 +31,7 @@ impl Counters {
             counter.absolute(0);
             counter
         };
-        let _ = counter(Metric::ConfigRefused);
+        let _ = (counter(Metric::ConfigRefused), counter(Metric::StateWriteFailures));
         for (side, failure) in
             [Side::Inbound, Side::Outbound].iter().flat_map(|side| HandshakeFailure::ALL.map(|it| (side, it)))
         {

@@ -83,6 +83,8 @@ metrics! {
     ControlKeptAway = "weft_control_kept_away_total", Counter, "Times that the control plane told this proxy to keep away: another has its name and identity.";
     CertificateExpiry = "weft_certificate_expiry_timestamp_seconds", Gauge, "When the workload certificate ends, Unix seconds.";
     CertificateRenewals = "weft_certificate_renewals_total", Counter, "Renewals, by result.";
+    StateWriteFailures = "weft_state_write_failures_total", Counter, "Times that the state directory did not take an identity or a configuration.";
+    NotFollowed = "weft_control_not_followed", Gauge, "1 while what the control plane offers is of another store or an older state and is not taken.";
     FilterCalls = "weft_filter_calls_total", Counter, "Calls into a filter.";
     FilterTraps = "weft_filter_traps_total", Counter, "Filter calls that trapped.";
     FilterTimeouts = "weft_filter_timeouts_total", Counter, "Filter calls stopped at their deadline.";
