@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::answer::Outcome;
-use crate::commands::{apply, delete, describe, diff, explain, filter, get, proxies, token, validate};
+use crate::commands::{apply, delete, describe, diff, explain, filter, get, proxies, proxy, store, token, validate};
 use crate::{access, check, demo, run};
 
 const EXAMPLE: &str = "Examples:
@@ -43,7 +43,11 @@ enum Command {
     Proxies(proxies::ProxiesArgs),
     /// Show what would become of a request, and why.
     Explain(explain::ExplainArgs),
-    /// Make tokens for proxies and people.
+    /// Keep a proxy's identity out of the mesh, or take its endpoints out of discovery.
+    Proxy(proxy::ProxyArgs),
+    /// Show the control plane's store, and let it lead after one was lost or set back.
+    Store(store::StoreArgs),
+    /// Make, list and revoke tokens for proxies and people.
     Token(token::TokenArgs),
     /// Make keys, publish and inspect filters.
     Filter(filter::FilterArgs),
@@ -67,6 +71,8 @@ impl Cli {
             Command::Validate(args) => validate::run(&args),
             Command::Proxies(args) => proxies::run(args).await,
             Command::Explain(args) => explain::run(args).await,
+            Command::Proxy(args) => proxy::run(args).await,
+            Command::Store(args) => store::run(args).await,
             Command::Token(args) => token::run(args).await,
             Command::Filter(args) => filter::run(args).await,
             Command::Login(args) => access::login(args).await,

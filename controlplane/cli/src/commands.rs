@@ -8,6 +8,8 @@ pub(crate) mod explain;
 pub(crate) mod filter;
 pub(crate) mod get;
 pub(crate) mod proxies;
+pub(crate) mod proxy;
+pub(crate) mod store;
 pub(crate) mod token;
 pub(crate) mod validate;
 pub(crate) mod wait;

@@ -55,6 +55,12 @@ pub(crate) fn complain(line: &str) {
     }
 }
 
+/// A Unix time as people read it.
+pub(crate) fn moment(unix: &Value) -> String {
+    let at = unix.as_i64().and_then(|unix| time::OffsetDateTime::from_unix_timestamp(unix).ok());
+    at.and_then(|at| at.format(&time::format_description::well_known::Rfc3339).ok()).unwrap_or_else(|| "-".to_owned())
+}
+
 /// The text without control characters but line ends, tabs and the colours of [`Paint`].
 fn harmless(text: &str) -> String {
     let mut parts = text.split(ESCAPE);

@@ -41,6 +41,7 @@ pub(super) async fn findings(args: &AccessArgs) -> Vec<Finding> {
     }
     findings.push(clock(client.server_time().await, OffsetDateTime::now_utc()));
     findings.extend(store(client.health().await, client.fetch("/unreadable").await));
+    findings.extend(lead(client.fetch("/store").await));
     findings.push(certificates(client.fetch("/proxies").await, OffsetDateTime::now_utc().unix_timestamp()));
     findings
 }
@@ -129,6 +130,13 @@ fn store(health: Result<(), String>, unreadable: Result<Value, Error>) -> Vec<Fi
         findings.push(Finding::ok(check, "can be written, every record can be read".to_owned()));
     }
     findings
+}
+
+/// Whether the store leads; nothing where that can't be asked.
+fn lead(answer: Result<Value, Error>) -> Option<Finding> {
+    let answer = answer.ok()?;
+    let doubt = answer["doubt"].as_str()?;
+    Some(Finding::fail("store", doubt, "proxies keep what they have until then"))
 }
 
 fn certificates(answer: Result<Value, Error>, now: i64) -> Finding {

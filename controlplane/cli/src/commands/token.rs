@@ -1,4 +1,5 @@
-//! `weft token create`: a join token for a proxy, or a token for a person. Shown once; the control plane keeps its hash.
+//! `weft token`: join tokens for proxies, and tokens for people. A token's text is shown once; the control plane keeps its
+//! hash, by which it is listed and revoked.
 
 use std::time::Duration;
 
@@ -7,7 +8,8 @@ use serde_json::{Value, json};
 
 use crate::access::AccessArgs;
 use crate::answer::{Answer, Outcome};
-use crate::output::{self, OutputArgs, text_at};
+use crate::api::segment;
+use crate::output::{self, OutputArgs, Table, text_at};
 use crate::values;
 
 const EXAMPLE: &str = "Examples:
@@ -26,6 +28,28 @@ enum TokenCommand {
     /// Make a token; it is printed once, alone on stdout.
     #[command(after_help = EXAMPLE)]
     Create(CreateArgs),
+    /// List the tokens that are good for something, without their texts.
+    #[command(after_help = "Example:\n  weft token list -o yaml")]
+    List(ListArgs),
+    /// End tokens at once, by name or id.
+    #[command(after_help = "Examples:\n  weft token revoke ci-deployer\n  weft token revoke 0f3a9c21be77")]
+    Revoke(RevokeArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct ListArgs {
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    access: AccessArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct RevokeArgs {
+    #[arg(value_name = "NAME|ID", required = true)]
+    names: Vec<String>,
+    #[command(flatten)]
+    access: AccessArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -37,15 +61,9 @@ struct CreateArgs {
     /// An operator token with this role.
     #[arg(long, value_enum, group = "for")]
     role: Option<Role>,
-    /// A service that its proxies may stand behind beside the account's own; may be repeated.
-    #[arg(long = "service", value_name = "NAME", conflicts_with = "role")]
-    services: Vec<String>,
-    /// A label by which services may select its workloads; may be repeated.
-    #[arg(long = "label", value_name = "K=V", value_parser = values::label, conflicts_with = "role")]
-    labels: Vec<(String, String)>,
-    /// Addresses that its workloads may have, wherever their proxies speak from; may be repeated.
-    #[arg(long = "address", value_name = "CIDR", conflicts_with = "role")]
-    addresses: Vec<String>,
+    /// What to call it in lists and to revoke it [default: its id].
+    #[arg(long)]
+    name: Option<String>,
     /// How long it can be used [default: 10m for a join token, 24h for a role].
     #[arg(long, value_name = "TIME", value_parser = values::duration)]
     ttl: Option<Duration>,
@@ -89,7 +107,47 @@ pub(crate) fn grant(request: &mut Value, services: &[String], labels: &[(String,
 }
 
 pub(crate) async fn run(args: TokenArgs) -> Outcome {
-    let TokenCommand::Create(args) = args.command;
+    match args.command {
+        TokenCommand::Create(args) => create(args).await,
+        TokenCommand::List(args) => {
+            let answer = args.access.client()?.fetch("/tokens").await?;
+            let text = output::structured(args.output.format, &answer)?;
+            output::print(&text.unwrap_or_else(|| table(&answer)));
+            Ok(Answer::Yes)
+        }
+        TokenCommand::Revoke(args) => {
+            let client = args.access.client()?;
+            for name in &args.names {
+                client.delete(&format!("/tokens/{}", segment(name))).await?;
+                output::say(&format!("token {name} is revoked"));
+            }
+            Ok(Answer::Yes)
+        }
+    }
+}
+
+fn table(answer: &Value) -> String {
+    let mut table = Table::new(["NAME", "ID", "FOR", "EXPIRES", "USES", "BY"]);
+    for token in answer["tokens"].as_array().into_iter().flatten() {
+        let good_for = match token["kind"].as_str() {
+            Some("join") => text_at(token, &["identity"]),
+            _ => format!("role {}", text_at(token, &["role"])),
+        };
+        let expires =
+            if token["expires_unix"].is_null() { "never".to_owned() } else { output::moment(&token["expires_unix"]) };
+        table.row([
+            text_at(token, &["name"]),
+            text_at(token, &["id"]),
+            good_for,
+            expires,
+            text_at(token, &["uses_left"]),
+            text_at(token, &["created_by"]),
+        ]);
+    }
+    table.render()
+}
+
+async fn create(args: CreateArgs) -> Outcome {
     let default = if args.role.is_some() { Duration::from_secs(24 * 3600) } else { Duration::from_secs(600) };
     let ttl = args.ttl.unwrap_or(default).as_secs();
     if ttl == 0 {
@@ -109,8 +167,33 @@ pub(crate) async fn run(args: TokenArgs) -> Outcome {
         (None, Some(role)) => json!({"kind": "operator", "role": role.as_str(), "ttl_seconds": ttl}),
         (None, None) => return Err(anyhow::anyhow!("--service-account or --role is needed").into()),
     };
+    let request = match &args.name {
+        Some(name) => {
+            let mut named = request;
+            named["name"] = name.as_str().into();
+            named
+        }
+        None => request,
+    };
     let answer = args.access.client()?.post("/tokens", &request).await?;
     let text = output::structured(args.output.format, &answer)?;
     output::print(&text.unwrap_or_else(|| format!("{}\n", text_at(&answer, &["token"]))));
     Ok(Answer::Yes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_listed_by_what_they_are_good_for() {
+        let answer = json!({"tokens": [
+            {"name": "first-operator", "id": "ab", "kind": "operator", "role": "admin", "expires_unix": 0, "created_by": "system"},
+            {"name": "cd", "id": "cd", "kind": "join", "identity": "spiffe://c/ns/a/sa/b", "uses_left": 3, "expires_unix": null},
+        ]});
+        let text = table(&answer);
+        for part in ["first-operator", "role admin", "1970-01-01T00:00:00Z", "spiffe://c/ns/a/sa/b", "never"] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
 }
