@@ -30,6 +30,7 @@ mod mesh {
     mod rolling;
     mod stalled;
     mod standing;
+    mod time_and_space;
     #[path = "../../../dataplane/transport/src/quic/tests/tls12.rs"]
     mod tls12;
 }

@@ -1,0 +1,78 @@
+//! What time and operators do to the identities of a mesh of real processes: certificates that end while the control plane is
+//! away, and identities that are banned. Each ends in service, or in a sentence with the cure.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use weft_tests::{App, Client, Mesh, Sidecar, Workload, eventually, until};
+
+async fn pair(mesh: &Mesh) -> (Sidecar, Sidecar, App) {
+    let server = Workload::server("reviews", 8080, "http");
+    let app = App::start("reviews", server.ip, 8080).await;
+    (mesh.sidecar(Workload::client("frontend")).await, mesh.sidecar(server).await, app)
+}
+
+/// Status and text of one request on a connection of its own.
+async fn ask(client: &Sidecar, path: &str) -> (u16, String) {
+    let answer = Client::through(client.proxy(), "reviews").await.get(path).await;
+    (answer.status.as_u16(), answer.text())
+}
+
+async fn becomes(client: &Sidecar, path: &str, status: u16) {
+    eventually(&format!("{path} gives {status}"), || async { (ask(client, path).await.0 == status).then_some(()) })
+        .await;
+}
+
+async fn readiness(sidecar: &Sidecar) -> String {
+    Client::direct(sidecar.at(15021)).await.get("/healthz/ready").await.text()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_banned_identity_is_cut_off_within_two_seconds_and_kept_out() {
+    let mesh = Mesh::start().await;
+    let (client, server, _app) = pair(&mesh).await;
+    becomes(&client, "/who", 200).await;
+    let mut standing = Client::through(client.proxy(), "reviews").await;
+    assert_eq!(standing.get("/who").await.status, 200);
+    let begun = Instant::now();
+    let banned = mesh.weft(&["proxy", "ban", "frontend", "--reason", "broken into"]);
+    assert!(banned.code == 0 && banned.out.contains("sa/frontend is kept out"), "{banned:?}");
+    while standing.get("/who").await.status != 503 {
+        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    }
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    let (_, text) = ask(&client, "/who").await;
+    assert!(text.contains("banned"), "{text}");
+    let listed = mesh.weft(&["proxy", "bans"]);
+    assert!(listed.out.contains("broken into"), "{listed:?}");
+    // The callee knows without its control plane, also after a restart.
+    assert!(std::fs::read_to_string(server.state().join("denied")).unwrap().contains("sa/frontend"));
+    let lifted = mesh.weft(&["proxy", "unban", "default/frontend"]);
+    assert_eq!(lifted.code, 0, "{lifted:?}");
+    becomes(&client, "/who", 200).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_ended_meanwhile_is_renewed_when_the_control_plane_is_back() {
+    let mut mesh = Mesh::start_with(json!({"svid_ttl_seconds": 10})).await;
+    let (client, mut server, _app) = pair(&mesh).await;
+    becomes(&client, "/who", 200).await;
+    mesh.kill_control();
+    let ended = || server.health("ready") == 503;
+    until("the certificate has ended", ended, || server.process.tail());
+    let text = readiness(&server).await;
+    assert!(text.contains("the certificate expired at"), "{text}");
+    eventually("the caller is told", || async {
+        let (status, text) = ask(&client, "/who").await;
+        (status == 503 && text.contains("expired")).then_some(())
+    })
+    .await;
+    // One of the two is started anew meanwhile.
+    server.restart();
+    mesh.start_control();
+    server.ready();
+    client.ready();
+    becomes(&client, "/who", 200).await;
+    let shown = mesh.weft(&["proxies"]);
+    assert!(!shown.out.contains("EXPIRED"), "{shown:?}");
+}
