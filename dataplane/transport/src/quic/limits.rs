@@ -197,8 +197,8 @@ pub struct PoolLimits {
     /// How long a request that may go nowhere else waits for a peer that has fallen silent. Default 60 s, as long as its
     /// connections live.
     pub patience: Duration,
-    /// A suspect connection is closed when a younger one to the same peer has lived for this long while it stayed silent:
-    /// the peer was started anew. Default 5 s.
+    /// A suspect connection is closed when a younger one to the same peer has lived for this long while what was sent on it
+    /// stayed without an answer: the peer was started anew. Default 5 s.
     pub forgotten_after: Duration,
     /// After a failed dial the same error is answered at once; doubles from the first value to the second.
     /// Defaults 50 ms and 1 s.

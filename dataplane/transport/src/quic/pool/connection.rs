@@ -11,8 +11,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::{Inner, PeerKey};
 use crate::h3;
-use crate::quic::endpoint::{NO_ERROR, cut, expired};
-use crate::quic::limits::{Distance, WindowLimits};
+use crate::quic::endpoint::{NO_ERROR, cut};
+use crate::quic::limits::{Distance, PoolLimits, WindowLimits};
 use crate::tls::{self, Credentials, IdentityHandle};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,6 +134,10 @@ struct Watch {
     unanswered_since: Option<Instant>,
     sent: u64,
     heard: u64,
+    /// Packets that had been sent when a younger connection to the peer was first found alive.
+    sent_before_younger: Option<u64>,
+    /// When enough had been sent since then that a peer that knows this connection would have answered.
+    asked_at: Option<Instant>,
 }
 
 /// Packets without an answer that make silence suspicious: a request, and a probe for it.
@@ -152,7 +156,7 @@ enum Found {
 
 impl Watch {
     fn new(now: Instant) -> Watch {
-        Watch { used_at: now, unanswered_since: None, sent: 0, heard: 0 }
+        Watch { used_at: now, unanswered_since: None, sent: 0, heard: 0, sent_before_younger: None, asked_at: None }
     }
 
     fn look(&mut self, pooled: &Pooled, now: Instant, suspect_after: Duration) -> Found {
@@ -160,17 +164,35 @@ impl Watch {
         let (sent, heard) = (stats.udp_tx.datagrams, stats.udp_rx.datagrams);
         if heard != self.heard || sent == self.sent {
             if heard != self.heard {
-                (self.unanswered_since, self.sent, self.heard) = (None, sent, heard);
+                *self = Watch { sent, heard, ..Watch::new(self.used_at) };
             }
             return Found::Well;
         }
         let since = *self.unanswered_since.get_or_insert(now);
-        let enough = suspect_after.max(pooled.connection.rtt() * 4);
+        let enough = patience(pooled, suspect_after);
         if now - since >= enough && sent - self.sent >= UNANSWERED {
             return Found::Silent { since };
         }
         if now - since >= enough / 2 { Found::Quiet } else { Found::Well }
     }
+
+    /// True where the peer has forgotten a silent connection: a younger one has lived for `forgotten_after` since `heard`, and
+    /// what was sent on this one meanwhile had time for an answer. A connection whose congestion window is full sends nothing
+    /// until its next probe, at an interval that has doubled all through the silence: until then it proves nothing.
+    fn is_forgotten(&mut self, pooled: &Pooled, now: Instant, heard: Instant, limits: &PoolLimits) -> bool {
+        let sent = pooled.connection.stats().udp_tx.datagrams;
+        let before = *self.sent_before_younger.get_or_insert(sent);
+        if sent - before < UNANSWERED {
+            return false;
+        }
+        let asked = *self.asked_at.get_or_insert(now);
+        now - asked >= patience(pooled, limits.suspect_after) && now - heard >= limits.forgotten_after
+    }
+}
+
+/// How long an answer may take.
+fn patience(pooled: &Pooled, suspect_after: Duration) -> Duration {
+    suspect_after.max(pooled.connection.rtt() * 4)
 }
 
 /// Makes a pooled connection of an established one and spawns what drives and watches it.
@@ -270,7 +292,7 @@ fn look_at(pool: &Weak<Inner>, key: &PeerKey, pooled: &Rc<Pooled>, watch: &mut W
 }
 
 /// Finds out whether the peer is still heard. One that isn't keeps the requests that it has, for as long as QUIC keeps the
-/// connection: only a younger connection that lives proves that the peer has forgotten this one.
+/// connection: only a younger connection that lives proves that the peer has forgotten this one, and only of what was sent since.
 fn listen(pool: &Rc<Inner>, key: &PeerKey, pooled: &Pooled, watch: &mut Watch, now: Instant) {
     match watch.look(pooled, now, pool.limits.suspect_after) {
         Found::Well => {
@@ -287,7 +309,8 @@ fn listen(pool: &Rc<Inner>, key: &PeerKey, pooled: &Pooled, watch: &mut Watch, n
             if pooled.state.get() == State::Live {
                 pool.redial(key);
             }
-            if pool.heard_since(key, since).is_some_and(|heard| now - heard >= pool.limits.forgotten_after) {
+            let younger = pool.heard_since(key, since);
+            if younger.is_some_and(|heard| watch.is_forgotten(pooled, now, heard, &pool.limits)) {
                 pool.stats.forgotten.add();
                 pooled.close(b"the peer has forgotten this connection");
             }

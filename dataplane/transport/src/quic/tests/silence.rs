@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::join_all;
 use http::StatusCode;
 use tokio::time::Instant;
@@ -88,6 +89,42 @@ fn silence_of_up_to_ten_seconds_costs_latency_only() {
             // What was sent before the silence was noticed may wait as long again, as TCP's retransmissions do.
             assert!(worst <= silence * 2 + LEAPS, "{silence:?}: {worst:?}");
             println!("silent for {silence:?}: the longest wait was {worst:?}");
+        });
+    }
+}
+
+/// Uploads that fill the congestion window keep a connection from asking: it says nothing until QUIC's next probe, long after a
+/// younger connection has found the peer alive.
+#[test]
+fn a_connection_that_could_not_ask_is_not_taken_for_forgotten() {
+    for seconds in [14, 20] {
+        on_its_own_clock(async move {
+            let ca = Ca::new();
+            let callee = Callee::new(&ca.handle("shop"));
+            let Setting { pool, relay, key, .. } = setting(&callee, ca).await;
+            let release = gate();
+            let _servers = serve(callee, &release);
+            patient(&pool, &key).await;
+            let client = pool.get(&key).await.unwrap();
+            relay.be_silent(true);
+            let mut held = Vec::new();
+            for _ in 0..20 {
+                let (mut send, receive) = client.send(&head("/held"), false).await.unwrap();
+                send.data(Bytes::from(vec![b'x'; 16 * 1024])).await.unwrap();
+                held.push((send, receive));
+            }
+            let over = Instant::now() + Duration::from_secs(seconds);
+            tokio::time::sleep_until(over).await;
+            relay.be_silent(false);
+            assert!(patient(&pool, &key).await < LEAPS);
+            release.add_permits(20);
+            for (send, mut receive) in held {
+                assert_eq!(receive.response_head().await.unwrap().status, StatusCode::NO_CONTENT);
+                drop(send);
+            }
+            let stats = pool.stats().snapshot();
+            assert_eq!((stats.lost, stats.forgotten), (0, 0), "{seconds} s");
+            assert!(stats.established >= 2, "a younger connection was there: {stats:?}");
         });
     }
 }
