@@ -157,10 +157,9 @@ fn peer_identity<T>(hub: &Hub, request: &Request<T>) -> Result<SpiffeId, Status>
 
 /// Whose certificate the client showed; its chain was checked at the handshake, its time was not.
 fn holder<T>(hub: &Hub, request: &Request<T>) -> Result<Holder, Status> {
-    let certificates = request.extensions().get::<ConnectInfo>().and_then(TlsConnectInfo::peer_certs);
-    let leaf = certificates.as_ref().and_then(|chain| chain.first());
+    let leaf = peer_certificate(request);
     let leaf = leaf.ok_or_else(|| Status::unauthenticated("a client certificate is needed: join first"))?;
-    let holder = holder_of(leaf).map_err(|reason| Status::unauthenticated(format!("client certificate: {reason}")))?;
+    let holder = holder_of(&leaf).map_err(|reason| Status::unauthenticated(format!("client certificate: {reason}")))?;
     if holder.identity.trust_domain() != hub.trust_domain().as_str() {
         return Err(Status::permission_denied(format!("{} is not of this trust domain", holder.identity)));
     }

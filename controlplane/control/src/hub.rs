@@ -25,13 +25,15 @@ use weft_policy::bundle::{ObjectName, Revision};
 use weft_policy::identity::{SpiffeId, TrustDomain};
 use weft_policy::plan::World;
 
-pub use self::apply::{Applied, ApplyError, current_digest, unreadable_records};
+pub use self::apply::{Applied, ApplyError, How, current_digest, unreadable_records};
 pub use self::bans::{Ban, BanError};
 pub(crate) use self::bans::{Bans, told};
+use self::filters::Artifacts;
 pub use self::filters::{FilterVersion, Publication, PublishError};
 pub use self::identity::{Holder, SignedIdentity};
 pub use self::lead::{Doubt, Lead};
-pub use self::registration::Registration;
+pub(crate) use self::registration::{Origin, is_of_this_machine};
+pub(crate) use self::streams::Streams;
 pub use self::tokens::NewToken;
 use crate::ca::Authority;
 use crate::claims::{Claims, Grants};
@@ -71,6 +73,9 @@ pub struct Hub {
     bans: watch::Sender<Bans>,
     /// Which store this is, and whether proxies may be led by it.
     lead: watch::Sender<Arc<Lead>>,
+    renewals: Rates<SpiffeId>,
+    streams: Streams,
+    artifacts: Artifacts,
     /// Sessions and timers; they end at shutdown.
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -112,7 +117,8 @@ impl Hub {
     ) -> Result<Arc<Self>, StartError> {
         let trust_domain = trust_domain(&store, &config.trust_domain)?;
         let read_at = AtomicU64::new(store.generation());
-        let published = apply::load(&store, &trust_domain)?;
+        let mut published = apply::load(&store, &trust_domain)?;
+        published.claims = Arc::new(claims(&store, &published)?);
         let (bans, lead) = (bans::load(&store)?, lead::load(&store, &config.state, published.revision)?);
         for unreadable in published.unreadable.values() {
             tracing::error!(
@@ -135,6 +141,9 @@ impl Hub {
             read_at,
             bans: watch::Sender::new(bans),
             lead: watch::Sender::new(Arc::new(lead)),
+            renewals: Rates::per_minute(limits.max_renewals_per_minute),
+            streams: Streams::new(&limits),
+            artifacts: Artifacts::default(),
             tasks: TaskTracker::new(),
             stop,
         });

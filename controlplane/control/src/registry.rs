@@ -46,9 +46,24 @@ impl fmt::Display for ProxyKey {
 #[derive(Debug, Clone, Default)]
 pub struct Introduction {
     pub version: String,
-    pub address: String,
+    /// Where its stream comes from.
+    pub address: Option<IpAddr>,
+    /// That is not this machine.
+    pub is_remote: bool,
+    /// Grows with each start of the proxy; 0 where it tells none.
+    pub incarnation: u64,
     /// The store that what it holds came from.
     pub lineage: Option<Lineage>,
+    /// It reports which peers it reaches.
+    pub tells_reach: bool,
+}
+
+/// Another proxy has the same name and identity and keeps the seat.
+#[derive(Debug, Clone)]
+pub struct SeatTaken {
+    pub holder: Introduction,
+    /// The holder started later; otherwise the two took the seat from each other too often.
+    pub is_newer: bool,
 }
 
 /// What a proxy reports now and then.

@@ -25,6 +25,8 @@ use weft_policy::wire::{self, v1};
 
 use self::hello::Greeting;
 use crate::hub::{self, Bans, Hub, Published};
+use crate::metrics::Throttled;
+use crate::rate::Rates;
 use crate::registry::{Health, LoadedFilter, Progress, Seat};
 use crate::view::{Answer, Versions, View};
 
@@ -428,6 +430,13 @@ fn withdrawn(before: &Bundle, after: &Bundle) -> Vec<Key> {
     keys
 }
 
+/// Which peers the proxy reaches.
+fn words(report: &v1::Report) -> BTreeMap<ObjectName, bool> {
+    let word = |word: &v1::PeerWord| Some((word.workload.clone()?.try_into().ok()?, word.reached));
+    report.peers.iter().take(MAX_WORDS).filter_map(word).collect()
+}
+
+/// What it tells is shown to people: nothing of it may steer a terminal.
 fn health(report: v1::Report) -> Health {
     let shown = |text: String| printable(&text).into_owned();
     let filter = |state: v1::FilterState| LoadedFilter {

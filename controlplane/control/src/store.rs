@@ -175,14 +175,16 @@ impl Store {
         let tables =
             store.disk.read(|txn| Ok(txn.list_tables()?.map(|table| table.name().to_owned()).collect::<Vec<_>>()))?;
         // Written only where one is missing: a start needs no space on disk.
-        let wanted = [META, OBJECTS, TOKENS, FILTER_VERSIONS, SET_ASIDE, ISSUED, BANS];
-        if !wanted.iter().all(|table| tables.iter().any(|there| there == table.name())) {
+        let wanted = [META, OBJECTS, TOKENS, FILTER_VERSIONS, CLAIMS, SET_ASIDE, ISSUED, BANS];
+        let mut names = wanted.iter().map(|table| table.name()).chain([AUDIT_PROXIES.name()]);
+        if !names.all(|wanted| tables.iter().any(|there| there == wanted)) {
             store.disk.write(|txn| {
                 for table in wanted {
                     txn.open_table(table)?;
                 }
                 txn.open_table(AUDIT)?;
                 txn.open_table(ARTIFACTS)?;
+                txn.open_table(AUDIT_PROXIES)?;
                 origin::name(txn)
             })?;
         }

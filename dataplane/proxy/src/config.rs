@@ -445,12 +445,16 @@ impl Config {
 
     /// What the control plane will be told of the workload.
     pub fn told(&self) -> Told {
-        let workload = &self.workload;
+        let (workload, mut mesh) = (&self.workload, self.listen.mesh);
+        if mesh.ip().is_unspecified() {
+            // Peers dial the workload's own address where we listen on all.
+            mesh.set_ip(workload.address);
+        }
         Told {
             namespace: workload.namespace.clone(),
             name: self.workload_name().to_owned(),
             address: workload.address.to_string(),
-            mesh_address: self.listen.mesh.to_string(),
+            mesh_address: mesh.to_string(),
             ports: workload.ports.iter().map(|port| (u32::from(port.port), port.protocol)).collect(),
             labels: workload.labels.clone(),
             service: workload.service.clone(),

@@ -14,9 +14,10 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::{info, warn};
 use weft_flow::Backoff;
-use weft_policy::bundle::Bundle;
+use weft_policy::bundle::{Bundle, ObjectName};
 use weft_policy::lineage::Lineage;
-use weft_policy::wire::v1;
+use weft_policy::text::printable;
+use weft_policy::wire::{PEER_WORD, v1};
 use weft_transport::tls::IdentityHandle;
 
 pub use channel::Channel;
@@ -25,6 +26,7 @@ pub use identity::{IdentityKeeper, join_or_load};
 
 use crate::shared::Shared;
 use crate::state::{KeptBundle, State};
+use crate::telemetry::names::Metric;
 use apply::{Applier, Step};
 
 /// First and longest wait between attempts to reach the control plane.
@@ -32,6 +34,24 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 
 /// How often a proxy reports by itself; a new certificate is reported at once.
 const REPORT: Duration = Duration::from_secs(30);
+
+/// The same for a proxy that was told to keep away: another one has its name and identity.
+const KEEP_AWAY: (Duration, Duration) = (Duration::from_secs(120), Duration::from_secs(900));
+
+/// A session that lasted so long was a good one: the next attempt comes soon.
+const LASTING: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether peers came into or out of reach, and how often that is told again.
+const REACH: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
+
+/// What was found of a peer is worth telling for so long.
+const REACH_WORD: Duration = Duration::from_secs(60);
+
+/// Peers that one report tells of.
+const REACH_PEERS: usize = 1_024;
+
+/// By this a refused proxy learns whether to come back soon.
+const RECONNECT: &str = "weft-reconnect";
 
 /// How long a start waits for the control plane before it serves from the kept bundle.
 const FIRST_WORD: Duration = Duration::from_secs(3);
@@ -119,6 +139,8 @@ impl Control {
         info!("control stream up");
         let mut credentials = self.identity.subscribe();
         let mut reports = tokio::time::interval(REPORT);
+        let mut looks = tokio::time::interval(REACH.0);
+        let mut told_of = (Instant::now(), BTreeMap::new());
         loop {
             let has_kept = applier.has_kept();
             let step = tokio::select! {
@@ -131,8 +153,14 @@ impl Control {
                     None => return Ok(End::Closed),
                 },
                 step = applier.prepared() => step,
-                _ = credentials.changed() => Step::Say(v1::proxy_message::Message::Report(self.report(applier))),
-                _ = reports.tick() => Step::Say(v1::proxy_message::Message::Report(self.report(applier))),
+                _ = credentials.changed() => Step::Say(self.report(applier)),
+                _ = reports.tick() => Step::Say(self.report(applier)),
+                _ = looks.tick() => {
+                    let found = self.shared.reaches.lately(REACH_WORD);
+                    let is_news = found != told_of.1 || !found.is_empty() && told_of.0.elapsed() >= REACH.1;
+                    if is_news { told_of = (Instant::now(), found) }
+                    if is_news { Step::Say(self.report(applier)) } else { Step::Nothing }
+                }
                 () = self.shared.drain.draining() => {
                     send(&say, v1::proxy_message::Message::Draining(v1::Draining {})).await;
                     // Held open until the control plane has read it.
@@ -162,13 +190,8 @@ impl Control {
 
     fn hello(&self, current: &Bundle, lineage: Option<&Lineage>) -> v1::Hello {
         let config = &self.shared.config;
-        let workload = &config.workload;
-        let mut mesh_address = config.listen.mesh;
-        if mesh_address.ip().is_unspecified() {
-            // Peers dial the workload's own address where we listen on all.
-            mesh_address.set_ip(workload.address);
-        }
-        let ports = workload.ports.iter().map(|port| v1::WorkloadPort {
+        let told = config.told();
+        let ports = config.workload.ports.iter().map(|port| v1::WorkloadPort {
             port: u32::from(port.port),
             protocol: v1::Protocol::from(port.protocol).into(),
             ..v1::WorkloadPort::default()
@@ -182,14 +205,15 @@ impl Control {
                 namespace: told.namespace,
                 address: told.address,
                 ports: ports.collect(),
-                labels: workload.labels.clone().into_iter().collect(),
-                service: workload.service.clone(),
-                mesh_address: mesh_address.to_string(),
-                weight: 1,
+                labels: told.labels.into_iter().collect(),
+                service: told.service,
+                mesh_address: told.mesh_address,
+                weight: told.weight,
             }],
             known: weft_policy::wire::versions(current),
             current_revision: current.revision.0,
             lineage: lineage.map(Into::into),
+            incarnation: self.incarnation,
         }
     }
 

@@ -22,6 +22,7 @@ pub use source::Source;
 use crate::filtering::Filtered;
 use crate::mesh;
 use crate::reply::{WEFT_UNSERVED, told};
+use crate::stalls::{Stalled, Stalls};
 use crate::telemetry::series::Counter;
 
 /// What has passed in one direction. Written as it happens, so that a cancelled pump still tells.
@@ -189,7 +190,7 @@ pub async fn exchange(
     (sent, received): (&Progress, &Progress),
 ) -> Result<(), ExchangeError> {
     let kept = (!body.is_end()).then(|| body.kept());
-    let mut upload = if terms.upgrade { Upload::Done } else { Upload::start(body, &mut up, sent) };
+    let mut upload = if terms.upgrade { Upload::Done } else { Upload::start(body, &mut up, sent, terms.idle.stalls) };
     let head = final_head(&mut upload, &mut answer, responder, &mut terms).await;
     let head = match head {
         Ok(head) => head,

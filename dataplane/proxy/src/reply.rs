@@ -504,6 +504,15 @@ mod tests {
     }
 
     #[test]
+    fn a_saturated_app_is_no_unreachable_one() {
+        let saturated = Failure::AppSaturated { address: "127.0.0.9:80".to_owned(), wait_ms: 5_000, connections: 16 };
+        let told = "no free stream to 127.0.0.9:80 within 5000 ms on 16 connections";
+        let expect = format!("503 UO grpc=- [inbound;connect;-;{told}] weft inbound connect: {told}");
+        check(&saturated, Form::Http, &expect);
+        assert!(!saturated.is_unreachable() && !saturated.is_refusal());
+    }
+
+    #[test]
     fn a_peer_is_told_what_nobody_has_seen() {
         let away = Failure::AppConnect { address: "10.0.0.1:80".to_owned(), reason: "refused".to_owned() };
         let unserved = Failure::Unserved(Box::new(away));

@@ -74,13 +74,15 @@ impl HttpLimits {
 
     /// As HTTP/2 keeps them.
     pub fn h2(&self) -> h2::Limits {
-        let header_list_bytes = u32::try_from(self.head_bytes).unwrap_or(u32::MAX);
         h2::Limits {
-            header_list_bytes,
+            header_list_bytes: u32::try_from(self.head_bytes).unwrap_or(u32::MAX),
             fields: self.fields,
             target_bytes: self.target_bytes,
             interim_responses: self.interim_responses,
             idle: self.idle_timeout,
+            stream_window: self.h2_stream_window,
+            connection_window: self.h2_connection_window,
+            send_buffer: self.h2_send_buffer,
             ..h2::Limits::default()
         }
     }

@@ -64,6 +64,15 @@ struct CreateArgs {
     /// What to call it in lists and to revoke it [default: its id].
     #[arg(long)]
     name: Option<String>,
+    /// A service that its proxies may stand behind beside the account's own; may be repeated.
+    #[arg(long = "service", value_name = "NAME", conflicts_with = "role")]
+    services: Vec<String>,
+    /// A label by which services may select its workloads; may be repeated.
+    #[arg(long = "label", value_name = "K=V", value_parser = values::label, conflicts_with = "role")]
+    labels: Vec<(String, String)>,
+    /// Addresses that its workloads may have, wherever their proxies speak from; may be repeated.
+    #[arg(long = "address", value_name = "CIDR", conflicts_with = "role")]
+    addresses: Vec<String>,
     /// How long it can be used [default: 10m for a join token, 24h for a role].
     #[arg(long, value_name = "TIME", value_parser = values::duration)]
     ttl: Option<Duration>,

@@ -218,7 +218,7 @@ impl Proxy {
             let next = tokio::time::timeout(PATIENCE, self.incoming.message()).await.expect("a word in time");
             match next.expect("a word before the end").and_then(|message| message.message) {
                 Some(v1::control_message::Message::Notice(notice)) => return notice,
-                Some(v1::control_message::Message::Delta(_)) => {}
+                Some(v1::control_message::Message::Delta(_) | v1::control_message::Message::Denials(_)) => {}
                 None => panic!("the stream ended without a word"),
             }
         }
@@ -497,4 +497,77 @@ async fn the_store_alone_is_no_backup() {
     assert!(error.contains("A whole backup is the state folder") && error.contains("ca.pem"), "{error}");
     assert!(!other.path().join("ca.pem").exists(), "no new root was made");
     assert_eq!(crate::check::findings(&config).len(), 1);
+}
+
+#[tokio::test]
+async fn renewals_of_one_identity_are_bounded() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start_with(dir.path(), |config| config.limits.max_renewals_per_minute = 3).await;
+    let svid = control.join("shop/web").await;
+    let mut client = control.grpc(Some(&svid)).await;
+    let mut renew = async || {
+        let csr_der = csr(&KeyPair::generate().unwrap());
+        client.renew(v1::RenewRequest { csr_der }).await.map(drop)
+    };
+    for _ in 0..3 {
+        renew().await.unwrap();
+    }
+    let error = renew().await.unwrap_err();
+    assert_eq!(error.code(), tonic::Code::ResourceExhausted);
+    assert!(error.message().contains("renews too often"), "{error}");
+    let metrics = control.metrics().await;
+    assert!(metrics.contains("weft_control_throttled_total{reason=\"renewals\"} 1"), "{metrics}");
+}
+
+#[tokio::test]
+async fn streams_of_one_certificate_are_bounded() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start_with(dir.path(), |config| config.limits.max_streams_per_certificate = 1).await;
+    let svid = control.join("shop/web").await;
+    let mut first = Proxy::connect(&control, &svid, "web-1", None, Bundle::default()).await;
+    first.take().await;
+    let mut client = control.grpc(Some(&svid)).await;
+    let refused = client.connect(tokio_stream::pending()).await.err().unwrap();
+    assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused}");
+}
+
+#[tokio::test]
+async fn whoever_has_no_certificate_gets_little_room_and_time() {
+    use tokio::io::AsyncReadExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start_with(dir.path(), |config| {
+        config.limits.request_timeout_ms = 300;
+        config.limits.anonymous_connection_ms = 600;
+    })
+    .await;
+    // A join that is too large.
+    let request = v1::JoinRequest { token: "x".repeat(100_000), ..Default::default() };
+    control.grpc(None).await.join(request).await.unwrap_err();
+    // A connection that says nothing.
+    let mut roots = rustls::RootCertStore::empty();
+    for root in
+        rustls_pki_types::pem::PemObject::pem_slice_iter(control.app.hub.authority().trust_bundle_pem().as_bytes())
+    {
+        roots.add(root.unwrap()).unwrap();
+    }
+    let tls = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let stream = tokio::net::TcpStream::connect(control.app.grpc_address).await.unwrap();
+    let name = rustls_pki_types::ServerName::try_from("weft-control").unwrap();
+    let mut stream = tokio_rustls::TlsConnector::from(Arc::new(tls)).connect(name, stream).await.unwrap();
+    let mut said = Vec::new();
+    let ended = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut said)).await;
+    // However it is closed.
+    let _ = ended.expect("it is closed");
+    // One that goes on for ever.
+    let mut client = control.grpc(None).await;
+    let ended = tokio::time::timeout(PATIENCE, async {
+        while client
+            .join(v1::JoinRequest::default())
+            .await
+            .is_err_and(|status| status.code() == tonic::Code::Unauthenticated)
+        {
+            tokio::task::yield_now().await;
+        }
+    });
+    ended.await.expect("it is closed");
 }

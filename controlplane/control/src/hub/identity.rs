@@ -12,6 +12,7 @@ use weft_policy::identity::SpiffeId;
 
 use super::Hub;
 use crate::ca::{IssueError, Issued};
+use crate::metrics::Throttled;
 use crate::store::{StoreError, Table, Write, write_record};
 use crate::token::{Grant, TokenHash, TokenRecord};
 
@@ -155,6 +156,11 @@ impl Hub {
     /// The next certificate of an identity that has proved itself by the current one, or by its last.
     pub async fn renew(self: &Arc<Self>, holder: &Holder, csr_der: &[u8]) -> Result<SignedIdentity, Status> {
         let now = OffsetDateTime::now_utc();
+        if let Err(wait) = self.renewals.take(&holder.identity, Instant::now()) {
+            self.metrics().throttled(Throttled::Renewals);
+            let (identity, wait) = (&holder.identity, wait.as_secs() + 1);
+            return Err(Status::resource_exhausted(format!("{identity} renews too often: again in {wait} s")));
+        }
         let result = self.try_renew(holder, csr_der, now).await;
         match &result {
             Ok(signed) => {

@@ -584,7 +584,7 @@ async fn a_banned_identity_is_kept_out_until_it_is_let_in() {
     let dir = tempfile::tempdir().unwrap();
     let hub = hub_in(dir.path(), |_| {});
     let holder = joined(&hub).await;
-    hub.register(&proxy("web-1"), vec![registration("web-1", [127, 0, 0, 11], Some("web"))]).await.unwrap();
+    hub.register(&proxy("web-1"), HERE, vec![registration("web-1", "127.0.0.11", Some("web"))]).await.unwrap();
     let ban = hub.ban("me", web(), "broken into".to_owned()).await.unwrap();
     assert_eq!((ban.by.as_str(), ban.reason.as_str()), ("me", "broken into"));
     assert!(hub.published().owners.is_empty(), "its endpoints stay");
@@ -644,7 +644,7 @@ async fn a_store_that_was_lost_or_set_back_leads_nobody_without_a_word() {
     let (old, lineage) = {
         let hub = hub_in(dir.path(), |_| {});
         let old = std::fs::read(&path).unwrap();
-        hub.apply("me", resources(SHOP), false).await.unwrap();
+        hub.apply("me", resources(SHOP), How::Safely).await.unwrap();
         hub.remember_store();
         assert_eq!(hub.may_lead(None), Ok(()));
         (old, hub.lead().lineage.clone())

@@ -10,6 +10,7 @@ use weft_policy::bundle::{ObjectName, Revision};
 use weft_policy::delta::Key;
 use weft_policy::identity::SpiffeId;
 use weft_policy::lineage::Lineage;
+use weft_policy::registration::{self, Registration, Told};
 use weft_policy::text::printable;
 use weft_policy::wire::{self, v1};
 
@@ -51,10 +52,17 @@ impl Greeting {
         let registrations = registrations(hub, &key, &hello.workloads)?;
         let known = known(&hello.known)?;
         let held = hello.lineage.map(Lineage::from);
-        let introduction =
-            Introduction { version: printable(&hello.version).into_owned(), address: peer, lineage: held.clone() };
+        let origin = Origin { address: peer, is_local: is_of_this_machine(peer) };
+        let introduction = Introduction {
+            version: printable(&hello.version).into_owned(),
+            address: Some(peer),
+            is_remote: !origin.is_local,
+            incarnation: hello.incarnation,
+            lineage: held.clone(),
+            tells_reach: hello.capabilities.iter().any(|capability| capability == wire::PEER_WORD),
+        };
         let held = held.map(|lineage| (lineage, Revision(hello.current_revision)));
-        let served = registrations.iter().map(|registration| registration.name.clone()).collect();
+        let served = registrations.iter().map(Registration::name).collect();
         // The seat comes first: from here on nothing of this proxy's is taken away behind its back.
         let entered = hub.registry().enter(key.clone(), introduction, time::OffsetDateTime::now_utc());
         let Entered { seat, replaced } = entered.map_err(|taken| keep_away(hub, &key, peer, &taken))?;

@@ -447,3 +447,55 @@ async fn a_proxy_that_is_ahead_is_left_alone_until_an_operator_says_otherwise() 
     let (complete, states) = state(&control, revision, 5_000).await;
     assert!(complete, "{states:?}");
 }
+
+/// Cloned machines: one name, one certificate, and each its own start.
+#[tokio::test]
+async fn of_two_with_one_name_the_later_start_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    let svid = control.join("shop/web").await;
+    let hello = |incarnation| v1::Hello {
+        proxy_name: "web-1".to_owned(),
+        workloads: vec![workload("web-1", "shop", "127.0.0.11", Some("web"))],
+        incarnation,
+        ..Default::default()
+    };
+    let connect = async |incarnation| Proxy::connect_with(&control, &svid, hello(incarnation), Bundle::default()).await;
+    let mut first = connect(5).await;
+    first.take().await;
+    let revision = control.app.hub.published().revision;
+    // An earlier start is refused in one exchange and hears that it should keep away; nobody else notices.
+    let refusal = connect(4).await.refusal().await;
+    assert_eq!(refusal.code(), tonic::Code::AlreadyExists);
+    assert!(refusal.message().contains("another proxy named web-1"), "{refusal}");
+    assert_eq!(refusal.metadata().get("weft-reconnect").unwrap(), "false");
+    assert_eq!(control.app.hub.published().revision, revision);
+    // A later one takes over, and the one before is told the same.
+    let mut second = connect(6).await;
+    second.take().await;
+    let notice = first.notice().await;
+    assert!(!notice.reconnect, "{notice:?}");
+    assert_eq!(control.app.hub.published().revision, revision, "the world does not move");
+    let metrics = control.metrics().await;
+    assert!(metrics.contains("weft_control_name_conflicts_total 2"), "{metrics}");
+}
+
+/// A machine that was copied while its proxy ran, or proxies that tell no incarnation.
+#[tokio::test]
+async fn two_that_replace_each_other_are_parted() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    let svid = control.join("shop/web").await;
+    let connect = async || Proxy::connect(&control, &svid, "web-1", None, Bundle::default()).await;
+    let mut holder = connect().await;
+    holder.take().await;
+    for _ in 0..3 {
+        let mut next = connect().await;
+        next.take().await;
+        holder = next;
+    }
+    let refusal = connect().await.refusal().await;
+    assert!(refusal.message().contains("the two replace each other"), "{refusal}");
+    control.apply(WEB).await;
+    holder.take_until(|bundle| endpoints(bundle) == ["web-1"]).await;
+}

@@ -1,7 +1,7 @@
 //! From a delta to the current snapshot: prepare beside the traffic, swap once, answer ACK; or answer NACK and keep what
 //! is. Removals of endpoints skip the queue. One delta is in preparation at a time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use tokio::task::JoinHandle;
@@ -77,8 +77,10 @@ impl Applier {
         applier.deny_kept();
         if let Some(KeptBundle { bundle, lineage }) = kept {
             applier.lineage = lineage;
-            if let Some(mesh) = &bundle.mesh {
-                applier.follow_trust(&mesh.trust_bundle_pem, mesh.trust_domain.as_str());
+            match applier.new_trust(&bundle) {
+                Ok(Some(trust)) => applier.control.identity.replace_trust(trust),
+                Ok(None) => {}
+                Err(error) => warn!(%error, "of the kept bundle; the roots beside the identity stay"),
             }
             applier.current = bundle;
         }
@@ -246,6 +248,7 @@ impl Applier {
 
     /// Makes `bundle` the one in force.
     fn swap(&mut self, bundle: Bundle, lineage: Option<Lineage>, ready: Ready) -> Result<(), SnapshotError> {
+        let trust = self.new_trust(&bundle)?;
         let bundle = Arc::new(bundle);
         let built = Snapshot::build(Arc::clone(&bundle), &ready.filters);
         let bundle = Arc::unwrap_or_clone(bundle);

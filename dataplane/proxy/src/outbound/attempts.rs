@@ -92,7 +92,11 @@ impl<'a> Attempts<'a> {
         let failure = attempt.ended(failure);
         self.avoid.push(Rc::clone(&destination));
         self.refusals += u32::from(!unreachable);
-        if self.refusals > self.max_retries || self.avoid.len() >= MAX_TRIED || hopeless && self.was_last() {
+        if self.refusals > self.max_retries || hopeless && self.was_last() {
+            return Err(failure);
+        }
+        if self.avoid.len() >= self.most {
+            Limited::EndpointsTried.hit();
             return Err(failure);
         }
         // A failed connect costs the callee nothing, so it doesn't draw on the retry budget.

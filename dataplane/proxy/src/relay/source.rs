@@ -50,11 +50,7 @@ impl<'a> Source<'a> {
 
     /// Bytes that are kept, and those that the body holds or may be made to hold while nobody reads.
     pub fn held(&self) -> usize {
-        let kept = self.kept.iter().map(|frame| match frame {
-            Frame::Data(data) => data.len(),
-            Frame::Trailers(_) => 0,
-        });
-        kept.sum::<usize>() + self.body.held()
+        self.kept.as_ref().map_or(0, Kept::len) + self.body.held()
     }
 
     /// Goes back to the start. False: more was taken than was kept, so that it can't be sent again.
@@ -137,6 +133,10 @@ impl Kept {
 
     fn has_more(&self) -> bool {
         self.0.borrow().has_more()
+    }
+
+    fn len(&self) -> usize {
+        self.0.borrow().data.len()
     }
 
     /// Keeps nothing more: there is an answer, so that the request is not sent again.

@@ -19,7 +19,8 @@ pub(super) struct Patience {
     spent: Cell<bool>,
     frames: RefCell<Allowance>,
     cancels: RefCell<Cancels>,
-    begun: Cell<u64>,
+    /// Requests taken and not over.
+    open: Cell<usize>,
     finished: Cell<u64>,
     /// When the last request ended that was open.
     quiet_since: Cell<tokio::time::Instant>,
@@ -39,7 +40,7 @@ impl Patience {
                 filled: Instant::now(),
             }),
             cancels: RefCell::new(Cancels::NONE),
-            begun: Cell::new(0),
+            open: Cell::new(0),
             finished: Cell::new(0),
             quiet_since: Cell::new(tokio::time::Instant::now()),
             cancel_burst: limits.cancels,
@@ -58,21 +59,26 @@ impl Patience {
         self.spent.get()
     }
 
-    /// A request has begun; [`Patience::request_over`] tells its end.
-    pub(super) fn request_begun(&self) {
-        self.begun.set(self.begun.get() + 1);
+    /// Requests that are not over.
+    pub(super) fn open(&self) -> usize {
+        self.open.get()
     }
 
     /// Since when no request has been open; `None` while one is.
     pub(super) fn quiet_since(&self) -> Option<tokio::time::Instant> {
-        (self.begun.get() == self.finished.get()).then(|| self.quiet_since.get())
+        (self.open.get() == 0).then(|| self.quiet_since.get())
+    }
+
+    /// A request was taken.
+    pub(super) fn request_begun(&self) {
+        self.open.set(self.open.get() + 1);
     }
 
     /// A request is over. `answered`: by a response of ours; otherwise it cost us work for nothing.
     pub(super) fn request_over(&self, answered: bool) {
         self.open.set(self.open.get().saturating_sub(1));
         self.finished.set(self.finished.get() + 1);
-        if self.begun.get() == self.finished.get() {
+        if self.open.get() == 0 {
             self.quiet_since.set(tokio::time::Instant::now());
         }
         if answered {

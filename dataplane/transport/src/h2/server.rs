@@ -61,6 +61,7 @@ pub struct ServerConn<T> {
     patience: Rc<Patience>,
     /// Runs once the connection was told to end for a flood: its client may not take the GOAWAY.
     ending: Option<Pin<Box<Sleep>>>,
+    window: ConnectionWindow,
     /// When to look whether the connection is idle.
     idle: Pin<Box<Sleep>>,
     /// It is told to end for that, which is no breach.
@@ -86,7 +87,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConn<T> {
         match tokio::time::timeout(limits.preface, handshake).await {
             Ok(connection) => {
                 let (connection, idle) = (Some(connection?), Box::pin(tokio::time::sleep(limits.idle)));
-                Ok(Self { connection, patience, ending: None, idle, was_idle: false, limits: limits.clone() })
+                let (window, limits) = (ConnectionWindow::new(limits), limits.clone());
+                Ok(Self { connection, patience, ending: None, window, idle, was_idle: false, limits })
             }
             Err(_) => Err(ConnectionError { detail: "the preface was not finished in time".into(), breach: true }),
         }
@@ -165,7 +167,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConn<T> {
     }
 
     fn exchange(&self, request: Request<h2::RecvStream>, mut respond: SendResponse<Chunk>) -> Option<Exchange> {
-        self.patience.request_begun();
         let (parts, body) = request.into_parts();
         match request_head(parts, &self.limits) {
             Ok(head) => {
@@ -174,7 +175,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConn<T> {
                     Method::HEAD => Answering::Bodiless,
                     _ => Answering::Request,
                 };
-                let body = RecvStream::request(body, self.limits.fields, head.protocol.is_some());
+                let body = RecvStream::request(body, &self.limits, head.protocol.is_some());
                 let answer = SendStream::response_to(respond, kind, &self.patience, self.limits.abort);
                 Some(Exchange { head, body, answer })
             }

@@ -55,14 +55,16 @@ enum Receiving {
 }
 
 impl RecvStream {
-    pub(super) fn request(body: h2::RecvStream, fields: usize, tunnel: bool) -> Self {
+    pub(super) fn request(body: h2::RecvStream, limits: &Limits, tunnel: bool) -> Self {
         let state = if body.is_end_stream() { Receiving::Ended } else { Receiving::Body(body) };
-        Self { state, owed: 0, fields, asked: Asked::Request, interims: 0, tunnel, _open: None }
+        let (window, fields) = (limits.stream_window as usize, limits.fields);
+        Self { state, owed: 0, window, fields, asked: Asked::Request, interims: 0, tunnel, _open: None }
     }
 
     pub(super) fn response(head: ResponseFuture, limits: &Limits, asked: Asked, open: Rc<OpenStream>) -> Self {
-        let (fields, interims) = (limits.fields, limits.interim_responses);
-        Self { state: Receiving::Head(head), owed: 0, fields, asked, interims, tunnel: false, _open: Some(open) }
+        let (window, fields, interims) = (limits.stream_window as usize, limits.fields, limits.interim_responses);
+        let state = Receiving::Head(head);
+        Self { state, owed: 0, window, fields, asked, interims, tunnel: false, _open: Some(open) }
     }
 
     /// The next response head; interim ones come first. To a request for another protocol 101 is a final one. Cancel safe.

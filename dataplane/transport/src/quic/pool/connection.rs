@@ -11,7 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::{Inner, PeerKey};
 use crate::h3;
-use crate::quic::endpoint::{NO_ERROR, cut};
+use crate::quic::endpoint::{NO_ERROR, cut, expired};
 use crate::quic::limits::{Distance, PoolLimits, WindowLimits};
 use crate::tls::{self, Credentials, IdentityHandle};
 
