@@ -19,7 +19,7 @@ use crate::statistics::median;
 /// The chains that carry bulk in this comparison.
 const NAMES: &[&str] = &["weft", "haproxy", "envoy-h2", "envoy-h3"];
 
-/// Where proxies find the origin: the peers, and the sidecar of `weft`.
+/// Addresses at which proxies find the origin: that of the peers, and that of the sidecar of `weft`.
 const ORIGINS: &[&str] = &["127.0.0.1:19080", "127.91.0.12:19080"];
 
 const PIECE: usize = 256 * 1024;

@@ -18,7 +18,7 @@ pub(crate) struct Chain {
     pub(crate) entry: Entry,
     /// A and B: what is accounted.
     pub(crate) proxies: Vec<Process>,
-    /// Whatever else it needs to run.
+    /// Other processes that the chain needs to run; they are checked but not accounted.
     pub(crate) others: Vec<Process>,
 }
 

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-/// Where a client sends requests and how it names the origin.
+/// Address to which a client sends requests, and the name by which they call the origin.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     /// `host:port` of the first proxy.
@@ -25,7 +25,7 @@ impl Entry {
     }
 }
 
-/// What wrk saw.
+/// Results of wrk.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Closed {
     pub(crate) requests: u64,
@@ -66,7 +66,7 @@ fn milliseconds(text: &str) -> Option<f64> {
     })
 }
 
-/// What h2load saw at a fixed rate.
+/// Results of h2load at a fixed rate.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Paced {
     pub(crate) requests: u64,

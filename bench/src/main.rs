@@ -30,13 +30,13 @@ struct Arguments {
 enum Bench {
     /// A pair of sidecars beside HAProxy, nginx and Envoy.
     Peers(Peers),
-    /// What a large body costs, each way, beside HAProxy and Envoy.
+    /// The cost of a large body, each way, beside HAProxy and Envoy.
     Bulk(Bulk),
     /// New connections a second, and the memory of idle ones, beside HAProxy and Envoy.
     Connections(Connections),
 }
 
-/// Where things are.
+/// Folders and programs that a comparison needs.
 #[derive(Debug, Args)]
 struct Places {
     /// Only these chains.
@@ -51,7 +51,7 @@ struct Places {
     /// Folder of the peers' configurations.
     #[arg(long)]
     configurations: PathBuf,
-    /// Where the reports go.
+    /// Folder for the reports.
     #[arg(long)]
     reports: PathBuf,
 }

@@ -1,4 +1,4 @@
-//! What was measured, as Markdown for people and JSON for comparisons, with the ratios that the goals are set in.
+//! Report of the measurements, as Markdown for people and JSON for comparisons, with the ratios that goals are set in.
 
 use std::fmt::Write as _;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What may be said of a handful of measurements: medians, and how sure one can be of the median of ratios.
+//! Statistics of a handful of measurements: medians, and the confidence interval of the median of ratios.
 
 use std::fmt;
 

@@ -1,5 +1,5 @@
-//! What a filter may call: the log and metrics always, token buckets where the FilterPolicy grants them. On other
-//! targets than wasm32 the test harness answers.
+//! Functions that a filter may call: the log and metrics always, token buckets where the FilterPolicy grants them. On
+//! other targets than wasm32 the test harness answers.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What a filter is, and what it is shown. The trait has a default for each hook: implement those you ask for.
+//! The trait of a filter, and the views it is shown. Each hook has a default: implement those you ask for.
 
 use crate::bindings::weft::filter::types::{Attributes, Header, Interest, Outcome, RequestHead, ResponseHead, Summary};
 

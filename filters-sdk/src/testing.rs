@@ -17,7 +17,7 @@ pub struct Harness<F> {
     interest: Interest,
 }
 
-/// What a test sends. `Default` is an inbound `GET /` from nobody to port 80, all dice 0.
+/// Request that a test sends. `Default` is an inbound `GET /` from nobody to port 80, all dice 0.
 #[derive(Debug, Clone)]
 pub struct TestRequest {
     pub method: String,
@@ -164,12 +164,12 @@ pub fn advance(by: Duration) {
     simulated::advance(by);
 }
 
-/// What this thread's filters have logged so far.
+/// Lines that this thread's filters have logged so far.
 pub fn logged() -> Vec<String> {
     simulated::logged()
 }
 
-/// What a metric of this thread's filters stands at: a count, a level, or the sum of what was observed.
+/// Current value of a metric of this thread's filters: a count, a level, or the sum of what was observed.
 pub fn metric(name: &str) -> Option<f64> {
     simulated::metric(name)
 }

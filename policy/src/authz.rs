@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::path;
 use compile::{Rules, Seen};
 
-/// What the authz filter is configured with: the policies that select one workload, already resolved.
+/// Configuration of the authz filter: the policies that select one workload, already resolved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -81,7 +81,7 @@ pub struct Source {
     pub not_service_accounts: Vec<String>,
 }
 
-/// What is asked for. All lists that are given must hold; any entry of a list will do, but headers must all hold.
+/// Operation that a rule covers. All lists given must hold; any entry of a list will do, but headers must all hold.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Operation {
@@ -121,12 +121,12 @@ pub struct HeaderCondition {
 #[error("{policy}: {key}: {message}")]
 pub struct ConfigError {
     pub policy: String,
-    /// Where in the policy: `rules[0].to[1].paths[0]`.
+    /// Place in the policy: `rules[0].to[1].paths[0]`.
     pub key: String,
     pub message: String,
 }
 
-/// What is to be judged. For plain TCP `l4` is set and method, path and headers are not looked at.
+/// Request to be judged. For plain TCP `l4` is set and method, path and headers are not looked at.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
     /// The peer's verified SPIFFE ID; `None` = not authenticated.

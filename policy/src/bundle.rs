@@ -1,4 +1,4 @@
-//! What one proxy holds: the part of the world that concerns it, already resolved. The control plane plans it, the wire
+//! Bundle of one proxy: the part of the world that concerns it, already resolved. The control plane plans it, the wire
 //! carries it as deltas, the proxy turns it into its `Snapshot`. Plain data, compared and serialised as it is.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -92,7 +92,7 @@ pub struct MeshSettings {
     pub namespaces: BTreeSet<String>,
 }
 
-/// Whether applications reach what is not of the mesh.
+/// Rule on whether applications may reach destinations outside the mesh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum Egress {
     #[default]
@@ -254,7 +254,7 @@ pub struct Endpoint {
     pub address: IpAddr,
     /// Its further addresses, of either family: what goes to one of them goes to this endpoint.
     pub addresses: Vec<IpAddr>,
-    /// Where its proxy takes mesh traffic (UDP, QUIC).
+    /// Address at which its proxy takes mesh traffic (UDP, QUIC).
     pub mesh_address: SocketAddr,
     /// Relative weight inside its service, default 1.
     pub weight: u32,
@@ -338,7 +338,7 @@ pub enum Direction {
     Outbound,
 }
 
-/// What happens to a request when its filter fails (trap, deadline, not loaded).
+/// Handling of a request when its filter fails (trap, deadline, not loaded).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum OnFailure {
     Deny,

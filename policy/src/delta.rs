@@ -133,7 +133,7 @@ impl Bundle {
     }
 }
 
-/// What leads from `old` to `new`.
+/// The delta that leads from `old` to `new`.
 pub fn diff(old: &Bundle, new: &Bundle) -> Delta {
     let (before, after) = (old.objects(), new.objects());
     let removals = before.keys().filter(|key| !after.contains_key(key)).cloned().collect();

@@ -1,5 +1,5 @@
-//! What would become of a request, and why: the same route table and the same authorization engine that proxies run,
-//! over the world as it is. No request is sent.
+//! Answers what would become of a request, and why: with the same route table and the same authorization engine that
+//! proxies run, over the world as it is. No request is sent.
 
 #[cfg(test)]
 mod tests;
@@ -62,7 +62,7 @@ pub enum QueryError {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Explanation {
-    /// Whether every endpoint that may be picked would serve it.
+    /// True if every endpoint that may be picked would serve the request.
     pub allowed: bool,
     /// The status the caller would see from the mesh; absent where the app answers.
     #[serde(skip_serializing_if = "Option::is_none")]

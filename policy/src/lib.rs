@@ -1,5 +1,5 @@
-//! What a person writes -> what a proxy holds -> a decision. PURE: no clock, no IO, no environment, no randomness.
-//! Its moving counterparts are `weft-control` (which stores and publishes) and `weft-proxy` (which applies).
+//! Manifest of a person -> bundle of a proxy -> decision. PURE: no clock, no IO, no environment, no randomness. Its
+//! moving counterparts are `weft-control` (which stores and publishes) and `weft-proxy` (which applies).
 
 pub mod authz;
 pub mod bundle;

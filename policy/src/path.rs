@@ -60,7 +60,7 @@ pub fn normalize(path: &str) -> Result<Cow<'_, str>, PathError> {
     }
 }
 
-/// What normalisation found.
+/// Result of normalising a path.
 #[derive(Debug, Default)]
 #[cfg_attr(
     not(feature = "http"),

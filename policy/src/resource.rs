@@ -27,7 +27,7 @@ pub use mesh::{MeshSpec, WorkloadSpec};
 pub use route::HttpRouteSpec;
 pub use value::{NotYet, duration_text};
 
-/// Where policies without targets hold for the whole mesh, and where the shipped filters live.
+/// Namespace in which policies without targets hold for the whole mesh, and in which the shipped filters live.
 pub const ROOT_NAMESPACE: &str = "weft-system";
 /// The namespace of a namespaced object that names none.
 pub const DEFAULT_NAMESPACE: &str = "default";
@@ -168,7 +168,7 @@ impl fmt::Display for ObjectKey {
     }
 }
 
-/// What every object has.
+/// Metadata that every object has.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Metadata {
@@ -273,7 +273,7 @@ impl<'de> Deserialize<'de> for Resource {
     }
 }
 
-/// What a policy holds for.
+/// Object that a policy holds for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TargetRef {

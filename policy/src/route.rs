@@ -32,7 +32,7 @@ pub struct Resolved<'t> {
 }
 
 impl Resolved<'_> {
-    /// What the destination is declared to speak; an endpoint addressed by its own IP speaks what its port does.
+    /// Declared protocol of the destination; an endpoint addressed by its own IP speaks what its port does.
     pub fn protocol(&self) -> Protocol {
         self.service_port().map_or(Protocol::Auto, |port| port.protocol)
     }
@@ -60,7 +60,7 @@ pub struct HeadView<'a> {
     pub headers: &'a dyn Fn(&str) -> Option<&'a str>,
 }
 
-/// What routes say to a request.
+/// Decision of the routes on a request.
 #[derive(Debug, Clone, Copy)]
 enum RouteDecision<'t> {
     /// No route is attached: to the service itself.

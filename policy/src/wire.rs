@@ -43,7 +43,7 @@ pub fn size(registration: &v1::WorkloadRegistration) -> usize {
     registration.encoded_len()
 }
 
-/// What a proxy that holds `bundle` says in its Hello.
+/// Object versions that a proxy holding `bundle` lists in its Hello.
 pub fn versions(bundle: &Bundle) -> Vec<v1::ObjectVersion> {
     let entry =
         |(key, object): (Key, Object)| v1::ObjectVersion { key: Some((&key).into()), version: version(&object) };

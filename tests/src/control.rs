@@ -22,7 +22,7 @@ pub struct Mesh {
     namespace: Option<String>,
 }
 
-/// What a command printed and how it ended.
+/// Output of a command, and its exit code.
 #[derive(Debug, Clone)]
 pub struct Printed {
     pub code: i32,

@@ -15,7 +15,7 @@ pub struct Process {
     log: PathBuf,
 }
 
-/// Where `cargo xtask test` put the program: beside this test's own folder.
+/// Path to which `cargo xtask test` put the program: beside this test's own folder.
 ///
 /// # Panics
 /// When it isn't there.

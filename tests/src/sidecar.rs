@@ -12,7 +12,7 @@ use crate::process::{Process, command};
 use crate::scrape::Scrape;
 use crate::{address, wait};
 
-/// What a sidecar is for.
+/// Workload of a sidecar, and the sidecar's settings.
 #[derive(Debug, Clone)]
 pub struct Workload {
     pub name: String,

@@ -1,4 +1,4 @@
-//! What has to exist before anything runs: the three binaries and the signed filters beside them, in one profile.
+//! Programs to be built before anything runs: the three binaries and the signed filters beside them, in one profile.
 
 use std::path::PathBuf;
 

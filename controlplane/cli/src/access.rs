@@ -1,4 +1,4 @@
-//! Where the control plane is and what opens it: flags, then environment, then `~/.config/weft/config.yaml`.
+//! Access to the control plane, its address and its token: flags, then environment, then `~/.config/weft/config.yaml`.
 //! The token is read from its file at each use and never kept or printed.
 
 use std::os::unix::fs::PermissionsExt;
@@ -24,7 +24,7 @@ pub(crate) struct AccessArgs {
     pub(crate) ca_file: Option<PathBuf>,
 }
 
-/// What `weft login` keeps.
+/// Settings that `weft login` keeps in its configuration file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Config {

@@ -1,4 +1,4 @@
-//! What a command comes to, and the exit status that says so: 0 yes, 1 the answer is no, 2 it could not be asked.
+//! Outcome of a command, and the exit status that reports it: 0 yes, 1 the answer is no, 2 it could not be asked.
 
 use std::process::ExitCode;
 

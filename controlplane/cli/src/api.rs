@@ -30,7 +30,7 @@ pub(crate) enum Error {
     Nonsense { server: String, what: String },
 }
 
-/// What the server said no to.
+/// The server's error answer to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refusal {
     pub(crate) status: u16,

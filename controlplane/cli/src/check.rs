@@ -46,7 +46,7 @@ struct Finding {
     check: String,
     state: State,
     seen: String,
-    /// What to do about it; empty where all is well.
+    /// Advice on the finding; empty where all is well.
     advice: String,
 }
 

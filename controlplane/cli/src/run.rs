@@ -49,10 +49,10 @@ pub(crate) struct RunArgs {
     /// Address of this workload [default: the next free 127.0.0.x].
     #[arg(long)]
     ip: Option<IpAddr>,
-    /// Where CMD listens; without it the workload is a pure client.
+    /// Port that CMD listens on; without it the workload is a pure client.
     #[arg(long, value_name = "APP_PORT", value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
-    /// What CMD speaks on its port.
+    /// Protocol that CMD speaks on its port.
     #[arg(long, value_enum, default_value_t = Protocol::Auto)]
     protocol: Protocol,
     /// Name of this instance [default: the service's name and the address's end].
@@ -64,7 +64,7 @@ pub(crate) struct RunArgs {
     /// Keep the sidecar's identity, bundle and filters here [default: a folder that goes with the run].
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
-    /// Where the control plane takes proxies [default: port 15012 of --server's host].
+    /// URL at which the control plane takes proxies [default: port 15012 of --server's host].
     #[arg(long, env = "WEFT_CONTROL", value_name = "URL")]
     control: Option<String>,
     /// The sidecar's log [default: DIR/proxy.log, shown when the sidecar fails].

@@ -21,7 +21,7 @@ const ABI: &str = "0.1";
 const ALWAYS_GRANTED: [&str; 3] = ["types", "log", "metrics"];
 /// Interfaces that a FilterPolicy must grant.
 const CAPABILITIES: [&str; 1] = ["token-bucket"];
-/// What the world `weft:filter/filter` exports.
+/// Functions that the world `weft:filter/filter` exports.
 const EXPORTS: [&str; 5] = ["configure", "on-connection", "on-request-head", "on-response-head", "on-done"];
 
 /// A verified filter binary.
@@ -36,7 +36,7 @@ pub struct Artifact {
     pub shape: Shape,
 }
 
-/// What the binary says about itself.
+/// ABI version and capabilities that a binary declares by its imports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shape {
     /// `weft:filter@MAJOR.MINOR.PATCH`, from its imports.

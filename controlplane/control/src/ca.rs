@@ -226,7 +226,7 @@ impl Authority {
 }
 
 impl ServerIdentity {
-    /// Whether it is time for the next one.
+    /// True when it is time to issue the next certificate.
     pub fn is_due(&self, now: OffsetDateTime) -> bool {
         is_due(self.not_before, self.not_after, now)
     }

@@ -13,7 +13,7 @@ use serde::Deserialize;
 pub struct Config {
     /// Address of all three listeners. Default 127.0.0.1.
     pub bind: IpAddr,
-    /// Where store, CA and the first operator token live. Default `/var/lib/weft/control`.
+    /// Folder of the store, the CA and the first operator token. Default `/var/lib/weft/control`.
     pub state: PathBuf,
     pub ports: Ports,
     /// Fixed at the first start; a later change is refused.
@@ -55,7 +55,7 @@ pub struct Ports {
     pub metrics: u16,
 }
 
-/// What bounds memory and disk.
+/// Bounds on the use of memory and disk.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {

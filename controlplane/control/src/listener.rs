@@ -31,7 +31,7 @@ pub struct Connection {
     _permit: OwnedSemaphorePermit,
 }
 
-/// What a TLS listener needs to know.
+/// Settings of a TLS listener.
 pub struct ListenerOptions {
     pub tls: Arc<ServerConfig>,
     pub max_connections: usize,

@@ -1,5 +1,5 @@
-//! Who is connected and how far each proxy is: what `weft proxies` and `apply --wait` read. Written by the sessions;
-//! lost with the process (registered workloads are not: the store keeps those).
+//! Connected proxies and how far each of them is: the source of `weft proxies` and `apply --wait`. Written by the
+//! sessions; lost with the process (registered workloads are not: the store keeps those).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -42,7 +42,7 @@ impl fmt::Display for ProxyKey {
     }
 }
 
-/// What a proxy says about itself at its first word.
+/// Version and address of a proxy, known from its first message on.
 #[derive(Debug, Clone, Default)]
 pub struct Introduction {
     pub version: String,
@@ -66,7 +66,7 @@ pub struct SeatTaken {
     pub is_newer: bool,
 }
 
-/// What a proxy reports now and then.
+/// State that a proxy reports from time to time.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Health {
     pub filters: Vec<LoadedFilter>,
@@ -87,7 +87,7 @@ pub struct LoadedFilter {
 #[derive(Debug, Clone, Default)]
 pub struct Progress {
     pub synced: Revision,
-    /// What the proxy refused, in words, with the revision it refused; empty when nothing is held back.
+    /// Refusals of the proxy, in words, each with the revision that it refused; empty when nothing is held back.
     pub refused: Vec<(Revision, String)>,
     pub in_flight: bool,
     /// It is told nothing: it would be led backwards.
@@ -109,7 +109,7 @@ pub struct ProxyStatus {
     pub key: ProxyKey,
     pub state: SyncState,
     pub reason: String,
-    /// What it refused at whatever revision and still does without.
+    /// Refusals, of whatever revision, because of which the proxy still does without an object.
     pub held: Vec<String>,
     pub is_left_alone: bool,
     pub synced: Revision,

@@ -374,7 +374,7 @@ impl Session {
         } else if self.retry.is_none() {
             self.retry = Some((Instant::now() + RETRY.0, RETRY.0));
         }
-        // What came meanwhile waits for its quiet; what was held back or cut is sent again now.
+        // Changes that came meanwhile wait for quiet; without any, objects held back or cut are sent again now.
         if self.gathering.is_some() {
             self.record();
             return None;

@@ -40,7 +40,7 @@ pub struct Store {
     max_audit_entries: u64,
 }
 
-/// What went wrong with the store: never a caller's fault.
+/// A failure of the store; never a caller's fault.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("store {0} is in use: is another weft-control running with this state folder?")]

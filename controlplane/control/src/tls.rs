@@ -18,7 +18,7 @@ use time::OffsetDateTime;
 use crate::ca::{Authority, ServerIdentity};
 use crate::config::Config;
 
-/// What this server shows, shared by its TLS ports.
+/// The server's certificate, shared by its TLS ports.
 pub struct ServerCertificate {
     authority: Arc<Authority>,
     dns_names: Vec<String>,

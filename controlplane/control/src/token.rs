@@ -12,7 +12,7 @@ use weft_policy::identity::SpiffeId;
 
 use crate::claims::Grants;
 
-/// What the holder of an operator token may do.
+/// Rights of the holder of an operator token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -26,7 +26,7 @@ pub enum Role {
     Admin,
 }
 
-/// What a call of the API needs.
+/// Right that a call of the API needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Permission {
     Read,
@@ -36,7 +36,7 @@ pub enum Permission {
     CreateOperatorToken,
 }
 
-/// What a token is good for.
+/// Purpose of a token: to let a workload join, or to give an operator a role.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Grant {

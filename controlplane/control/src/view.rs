@@ -1,7 +1,7 @@
-//! What one proxy holds, what it was sent, what it refused: decides what to send next. Sans-IO: objects are known here by
-//! name and version (a digest of their content) only. Invariants: one delta is in flight at a time; what a proxy refused
-//! is not sent to it again until it changes or is released, while everything else goes on. But a proxy that holds nothing
-//! yet never gets a world without a filter that it refused: it would serve unprotected.
+//! State of one proxy: the objects that it holds, was sent and refused; decides what to send next. Sans-IO: objects are
+//! known here by name and version (a digest of their content) only. Invariants: one delta is in flight at a time; an
+//! object that a proxy refused is not sent to it again until it changes or is released, while everything else goes on.
+//! But a proxy that holds nothing yet never gets a world without a filter that it refused: it would serve unprotected.
 
 #[cfg(test)]
 mod tests;
@@ -33,7 +33,7 @@ pub struct Held {
     pub reason: String,
 }
 
-/// What an answer of the proxy did.
+/// Effect of a proxy's answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// It belongs to the delta in flight.
@@ -45,7 +45,7 @@ pub enum Answer {
 /// The state of one proxy's stream.
 #[derive(Debug, Default)]
 pub struct View {
-    /// What the proxy holds; `None`: some of it, after parts were cut away.
+    /// Objects that the proxy holds; `None`: it holds only some of the object, after parts were cut away.
     holds: BTreeMap<Key, Option<Version>>,
     held: BTreeMap<Key, Held>,
     /// The first world, as it was refused by a proxy that has none.

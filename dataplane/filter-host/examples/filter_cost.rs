@@ -1,4 +1,4 @@
-//! What a call of each shipped filter costs, in nanoseconds of this thread: `cargo run --release -p weft-filter-host
+//! Cost of a call of each shipped filter, in nanoseconds of this thread: `cargo run --release -p weft-filter-host
 //! --example filter_cost`. Wants the components in `target/filters` (`cargo xtask build`) or `WEFT_FILTERS_DIR`.
 
 use std::fmt::Write as _;

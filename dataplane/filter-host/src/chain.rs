@@ -72,7 +72,7 @@ impl Chain {
         self.filters.last().is_some_and(|filter| filter.spec().authorization)
     }
 
-    /// What the chain's filters asked for together: a hook that is false here needs no call.
+    /// Hooks that any of the chain's filters asked for: a hook that is false here needs no call.
     pub fn hooks(&self) -> Hooks {
         self.hooks
     }
@@ -109,7 +109,7 @@ pub struct RequestView<'a> {
     pub headers: &'a mut HeaderMap,
 }
 
-/// Who calls and where to.
+/// Caller and destination of a connection or request.
 #[derive(Debug, Clone, Copy)]
 pub struct Attributes<'a> {
     /// The SPIFFE ID that TLS proved.
@@ -129,7 +129,7 @@ pub struct Summary {
     pub response_bytes: u64,
 }
 
-/// What a run of the chain came to.
+/// Result of a run of the chain.
 #[derive(Debug)]
 pub enum Outcome<T = Permit> {
     /// Every filter let it pass.

@@ -59,8 +59,8 @@ impl Clock {
 
     /// A call starts, or goes on past its deadline.
     pub(crate) fn call(&self) {
-        // What is read here is at most as old as a store takes to be seen; the clock waits a window between asking and
-        // parking.
+        // This load may miss a change that is not visible yet. That does no harm: the clock waits a window between
+        // asking and parking, much longer than a store takes to be seen.
         if self.state.load(Relaxed) != CALLED {
             self.wake();
         }

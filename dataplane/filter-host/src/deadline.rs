@@ -37,7 +37,7 @@ pub(crate) fn thread_time() -> Duration {
     // SAFETY: the clock exists on every Linux, and `time` is a valid place for the answer.
     let failed = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) } != 0;
     let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
-    // Where it fails after all, the call ends: time is up.
+    // A call whose time can't be read ends as if its time were up.
     if failed { Duration::MAX } else { Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default()) }
 }
 

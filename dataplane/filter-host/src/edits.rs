@@ -1,4 +1,4 @@
-//! What a filter wants changed or answered, checked before any of it happens: all of a result holds or none.
+//! Changes and answers that a filter wants, checked before any of them happens: all of a result holds or none.
 
 use std::time::Duration;
 

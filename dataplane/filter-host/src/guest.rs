@@ -1,4 +1,4 @@
-//! What one instance holds in the host: its limits, and the imports it may call. Each import is bounded.
+//! State of one filter instance in the host: its limits, and the imports it may call. Each import is bounded.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,7 +21,7 @@ const LOG_BURST: u64 = 50;
 const LOG_LINE_BYTES: usize = 1_024;
 const TABLE_ELEMENTS: usize = 10_000;
 
-/// What all instances of one prepared filter share.
+/// State that all instances of one prepared filter share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) name: Arc<str>,

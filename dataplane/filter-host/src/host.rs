@@ -19,14 +19,14 @@ use crate::stats::{FilterStats, HostStats};
 /// Deadline of instantiation and `configure`, which happen off the data path but for replacements.
 pub(crate) const CONFIGURE_TIMEOUT: Duration = Duration::from_secs(1);
 const STACK_BYTES: usize = 512 << 10;
-/// What one component may be made of: its own module and the shims around it.
+/// Most core instances that one component may consist of: its own module and the shims around it.
 const CORE_INSTANCES: u32 = 8;
 const TABLES: u32 = 4;
 
 /// Bounds and places of a host.
 #[derive(Debug, Clone)]
 pub struct HostConfig {
-    /// Where compiled filters are kept; `None` = nowhere.
+    /// Folder in which compiled filters are kept; `None` = they are not kept.
     pub cache_dir: Option<PathBuf>,
     /// Instances of all filters on all workers. Default 512; each reserves address space, not memory.
     pub max_instances: u32,

@@ -22,7 +22,7 @@ pub struct CustomMetric {
     buckets: [AtomicU64; HISTOGRAM_BOUNDS.len() + 1],
 }
 
-/// What a metric stands at.
+/// Current value of a filter's own metric.
 #[derive(Debug, Clone, PartialEq)]
 pub enum CustomValue {
     Counter(u64),

@@ -46,7 +46,7 @@ impl std::fmt::Debug for Pre {
     }
 }
 
-/// What a filter asked for when it was configured; it is called for this and sees this, nothing else.
+/// Hooks and headers that a filter asked for when it was configured; it gets these and nothing else.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interest {
     pub hooks: Hooks,

@@ -1,4 +1,4 @@
-//! What the control plane says of one attached filter, parsed once.
+//! The control plane's description of one attached filter, parsed once.
 
 use std::fmt;
 use std::str::FromStr;
@@ -89,7 +89,7 @@ pub struct FilterSpec {
 }
 
 impl FilterSpec {
-    /// What happens to a request when this filter fails.
+    /// Handling of a request when this filter fails; for an authorization filter it is always a denial.
     pub fn effective_on_failure(&self) -> OnFailure {
         if self.authorization { OnFailure::Deny } else { self.on_failure }
     }

@@ -1,4 +1,4 @@
-//! What filters cost and do, as plain atomics that all workers bump and anybody may read.
+//! Costs and actions of filters, as plain atomics that all workers bump and anybody may read.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

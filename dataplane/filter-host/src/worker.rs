@@ -43,14 +43,14 @@ struct Slot {
     streams: HashMap<u64, u32>,
 }
 
-/// What a hook is about.
+/// The connection, request or response that a hook is called for.
 enum Subject<'s, 'v> {
     Connection(&'s Attributes<'s>),
     Request(&'s mut RequestView<'v>, &'s Attributes<'s>),
     Response(StatusCode, &'s mut HeaderMap),
 }
 
-/// What one filter's verdict means for the stream.
+/// Effect of one filter's verdict on the stream.
 enum Step {
     Next { changes: Changes, delay: Duration },
     Reply { reply: Box<LocalReply>, delay: Duration },
@@ -372,7 +372,7 @@ fn refuse_ambiguous(filter: &Prepared, ambiguous: Ambiguous) -> Step {
     Step::Next { changes: Changes::new(), delay: Duration::ZERO }
 }
 
-/// What a failure means for the stream: an answer, or nothing where the filter may be skipped.
+/// Effect of a failure on the stream: an answer, or `None` where the filter may be skipped.
 fn settle_failure(filter: &Prepared, failure: Failure) -> Option<Box<LocalReply>> {
     count(filter, failure);
     let stats = &filter.shared.stats;

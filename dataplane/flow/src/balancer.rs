@@ -28,7 +28,7 @@ pub enum Outcome {
     Cancelled,
 }
 
-/// What became of a probe.
+/// Result of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Probed {
     Reached,
@@ -41,7 +41,7 @@ pub enum Probed {
 #[derive(Debug)]
 pub struct Balancer<E> {
     endpoints: Vec<Weighted<E>>,
-    /// Who may be picked. Made anew when an endpoint comes or goes, is lost or found.
+    /// Endpoints that may be picked. Made anew when an endpoint comes or goes, is lost or found.
     drawn: Vec<Drawn<E>>,
     /// Those drawn have one weight.
     uniform: bool,
@@ -138,7 +138,8 @@ impl<E: AsRef<Vitals>> Balancer<E> {
         vitals.reach.replace(Reach::Reachable);
         vitals.forget_latency();
         if first {
-            // Whatever kept all away is over: this one shall not carry alone what the others could share.
+            // The fault that kept all endpoints away is over: the others are probed now, or this one would carry alone
+            // what they could share.
             self.unreachable.iter().for_each(|other| vitals_of(other).reach.borrow_mut().hurry(now));
         }
         self.redraw();
@@ -158,7 +159,7 @@ impl<E: AsRef<Vitals>> Balancer<E> {
         self.unreachable.iter().find(due).map(Rc::clone)
     }
 
-    /// What came of a probe.
+    /// Notes the result of a probe.
     pub fn probed(&mut self, endpoint: &E, now: Duration, dice: u64, probed: Probed) {
         let in_vain = match probed {
             Probed::Reached => return self.reached(endpoint, now),

@@ -21,10 +21,10 @@ pub(super) struct Images {
 pub(super) struct Image {
     pub(super) path: String,
     pub(super) range: Range<u64>,
-    /// Where `range` begins in the file.
+    /// Offset in the file at which `range` begins.
     pub(super) offset: u64,
     pub(super) build_id: String,
-    /// What to add to an address in the file to have it in memory.
+    /// Offset to add to an address in the file to get the address in memory.
     bias: u64,
     open_as: String,
     sections: ExplicitModuleSectionInfo<Vec<u8>>,

@@ -62,7 +62,7 @@ pub async fn take(query: &str) -> Result<Bytes, ProfileError> {
     std::thread::Builder::new().name("profiler".to_owned()).spawn(move || {
         let profile = record(Duration::from_secs(seconds), || done.is_closed());
         drop(busy);
-        // Whoever asked may have gone.
+        // The caller may have gone; then the profile is dropped.
         let _ = done.send(profile);
     })?;
     result.await.map_err(|_| ProfileError::Io(std::io::Error::other("the profiler ended early")))?
@@ -76,7 +76,7 @@ fn seconds(query: &str) -> Result<u64, ProfileError> {
     number.ok_or_else(|| ProfileError::Seconds(text.chars().take(32).collect()))
 }
 
-/// Where the processor was: the stacks of a thread, innermost address first, and how often each was seen.
+/// Stacks seen on the processor, by thread and innermost address first, with the number of times that each was seen.
 type Stacks = HashMap<(Arc<str>, Vec<u64>), u64>;
 
 fn record(duration: Duration, gone: impl Fn() -> bool) -> Result<Bytes, ProfileError> {
@@ -120,7 +120,7 @@ impl Stackwalker {
         let mut stack = Vec::with_capacity(32);
         let mut read = |address| sample.read(address).ok_or(());
         let mut frames = self.unwinder.iter_frames(sample.pc, sample.registers(), &mut self.cache, &mut read);
-        // What cannot be unwound further ends there: the innermost frames are known.
+        // A stack that can't be unwound further ends there: its innermost frames are known.
         while let Ok(Some(frame)) = frames.next() {
             stack.push(frame.address_for_lookup());
             if stack.len() >= MAX_DEPTH {

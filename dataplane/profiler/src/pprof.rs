@@ -183,7 +183,7 @@ fn locations(stacks: &Stacks, images: &Images, strings: &mut Strings) -> Locatio
             file_offset: image.offset,
             filename: strings.place(&image.path),
             build_id: strings.place(&image.build_id),
-            // Where we have no names, as in a stripped file, the tool may find them in another.
+            // False where we have no names, as for a stripped file: the tool may find them in another.
             has_functions: addresses.iter().any(|a| image.range.contains(a) && names.contains_key(a)),
         });
     }

@@ -40,7 +40,7 @@ struct Slot {
     stack: Box<[AtomicU64]>,
 }
 
-/// What a thread was doing when the signal came.
+/// State of a thread when the signal came: its registers and the top of its stack.
 #[derive(Debug)]
 pub(super) struct Sample<'s> {
     pub(super) thread: u32,

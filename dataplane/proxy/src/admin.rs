@@ -53,14 +53,14 @@ impl Door {
     }
 }
 
-/// What the doors show.
+/// Sources of the answers that the doors give.
 pub struct Admin {
     pub shared: Arc<Shared>,
     pub identity: OnceLock<IdentityHandle>,
     /// Once the rules are installed, where there is capture.
     pub capture: OnceLock<Arc<Capturing>>,
     pub hearts: Heartbeats,
-    /// What a caller must know to change anything; in `admin.token` of the state directory.
+    /// Secret that a caller must know to change anything; in `admin.token` of the state directory.
     pub token: String,
     pub prometheus: metrics_exporter_prometheus::PrometheusHandle,
     pub log_level: LogLevel,
@@ -311,7 +311,7 @@ fn zipped(body: String, content_type: &'static str, gzip: bool) -> Response<Full
 }
 
 //= rfc9110#section-12.5.3
-/// Whether gzip is named, or all codings are, with a weight above 0.
+/// True if gzip is named, or all codings are, with a weight above 0.
 fn accepts_gzip(headers: &HeaderMap) -> bool {
     let weight = |wanted: &str| {
         let values = headers.get_all(http::header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());

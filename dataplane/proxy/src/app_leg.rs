@@ -27,7 +27,7 @@ use crate::telemetry::counters::{Counters, Limited};
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const MAX_PAUSE: Duration = Duration::from_millis(250);
 
-/// What the leg works with.
+/// Parts and settings that a leg to an app works with.
 #[derive(Clone, Copy)]
 pub struct AppLeg<'a> {
     pub apps: &'a AppPool,

@@ -191,7 +191,7 @@ impl AppPool {
             return;
         }
         let keep = conn.keep_alive_timeout().map_or(self.idle_timeout, |said| {
-            // What is sent in the app's last moment may cross its close.
+            // A request sent in the app's last moment may cross its close, so we keep the connection a little shorter.
             said.saturating_sub(KEEP_ALIVE_MARGIN).min(self.idle_timeout)
         });
         if keep.is_zero() {

@@ -55,7 +55,7 @@ pub struct Capturing {
     rules: Rules,
     present: AtomicBool,
     restored: AtomicU64,
-    /// What the kernel lists when they are as they should be; `None` once they have been taken away.
+    /// The kernel's listing of the rules when they are as they should be; `None` once they have been taken away.
     expected: Mutex<Option<String>>,
 }
 

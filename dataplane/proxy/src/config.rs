@@ -47,7 +47,7 @@ pub struct Config {
     pub drain_timeout_s: u64,
     #[serde(default)]
     pub limits: Limits,
-    /// Where the access log goes. Default: standard output. A file is opened again at SIGHUP and SIGUSR1.
+    /// File of the access log. Default: standard output. A file is opened again at SIGHUP and SIGUSR1.
     #[serde(default)]
     pub access_log_file: Option<PathBuf>,
     /// Tests only: requests to peers go in plain text. Logged at start.
@@ -97,7 +97,7 @@ pub struct WorkloadPort {
     pub protocol: Protocol,
 }
 
-/// Where the proxy listens. CONTRACT fixes the port numbers; tests and single machines change the addresses.
+/// Addresses of the proxy's listeners. CONTRACT fixes the port numbers; tests and single machines change the addresses.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listen {
@@ -251,7 +251,7 @@ const LEAST_WINDOW: u64 = 16 * 1_024;
 const MAX_H2_WINDOW: u64 = (1 << 31) - 1;
 
 impl Limits {
-    /// What each HTTP codec keeps to.
+    /// Limits that each HTTP codec keeps to.
     pub fn http(&self) -> HttpLimits {
         HttpLimits {
             head_bytes: self.http_head_bytes,

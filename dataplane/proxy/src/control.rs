@@ -123,7 +123,7 @@ impl Control {
         let (say, said) = mpsc::channel(64);
         let hello = v1::proxy_message::Message::Hello(self.hello(applier.current(), applier.lineage()));
         send(&say, hello).await;
-        // What was kept may be old: the control plane has the first word, if it takes it soon.
+        // The kept bundle may be old: the control plane has the first word, if it speaks soon.
         let soon = tokio::time::sleep(FIRST_WORD);
         tokio::pin!(soon);
         let connecting = client.connect(ReceiverStream::new(said));

@@ -1,5 +1,5 @@
-//! Where one worker sends requests: for each service its balancer, its endpoints and their metric handles, kept across
-//! snapshots so that what was learned of an endpoint survives an update elsewhere.
+//! Destinations of one worker's requests: for each service its balancer, its endpoints and their metric handles, kept
+//! across snapshots so that what was learned of an endpoint survives an update elsewhere.
 
 #[cfg(test)]
 mod tests;

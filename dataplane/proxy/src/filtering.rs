@@ -42,7 +42,7 @@ impl Filters {
     }
 }
 
-/// Where a request stands when its filters see it.
+/// Direction, caller and destination of a request, as its filters are told.
 pub struct Place<'a> {
     pub direction: Direction,
     /// The caller's identity as TLS proved it (inbound), or our own workload's (outbound).

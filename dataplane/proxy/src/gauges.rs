@@ -29,7 +29,7 @@ impl Drop for OpenGuard {
     }
 }
 
-/// What is in flight on one worker; that worker alone writes it.
+/// Number of requests and TCP connections in flight on one worker; that worker alone writes it.
 #[derive(Debug, Default, Clone)]
 pub struct InFlight(Arc<AtomicU64>);
 
@@ -54,7 +54,7 @@ impl Drop for InFlightGuard<'_> {
     }
 }
 
-/// What is in flight on all workers, so that a drain knows when it is done.
+/// Requests and connections in flight on all workers, so that a drain knows when it is done.
 #[derive(Debug, Default)]
 pub struct AllInFlight(Mutex<Vec<InFlight>>);
 

@@ -1,5 +1,5 @@
-//! Whether workers make progress: each worker's runtime beats twice a second, whoever wants to know compares. A worker that
-//! spins or blocks doesn't beat, and its connections are dead though the process lives.
+//! Progress of workers: each worker's runtime beats twice a second, and a reader looks how old the last beat is. A
+//! worker that spins or blocks doesn't beat, and its connections are dead though the process lives.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -66,7 +66,7 @@ async fn carry(
     record: &mut Record,
 ) -> Result<(), Failure> {
     let Request { head, body, responder } = request;
-    // What an upgrade asks for is a GET here; a CONNECT that gets this far has a protocol that nobody speaks.
+    // A request for an upgrade is a GET here; a CONNECT that gets this far has a protocol that nobody speaks.
     //= rfc9220#section-3
     if head.method == Method::CONNECT {
         return Err(Failure::NotImplemented("an extended CONNECT for an unknown protocol".into()));

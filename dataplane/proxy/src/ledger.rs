@@ -1,4 +1,4 @@
-//! Where one worker accounts for what it carries: the series of pairs of workloads, the access log, and the counters of rare
+//! Accounts of what one worker carries: the series of pairs of workloads, the access log, and the counters of rare
 //! events. Requests and connections keep a record and enter it here once, at their end.
 
 use std::cell::RefCell;

@@ -1,4 +1,4 @@
-//! What one worker listens on, and the loops that take connections from there to the request path.
+//! Listeners of one worker, and the loops that take connections from there to the request path.
 
 use std::future::Future;
 use std::net::SocketAddr;

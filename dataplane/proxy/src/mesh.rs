@@ -18,7 +18,7 @@ pub const WEFT_DST: HeaderName = HeaderName::from_static("weft-dst");
 pub const WEFT_SOURCE: HeaderName = HeaderName::from_static("weft-source");
 /// The HTTP version that the calling app spoke: `1.0`, `1.1` or `2`.
 pub const WEFT_VERSION: HeaderName = HeaderName::from_static("weft-version");
-/// Who called, as the app is told (Envoy's field; sanitised on every hop).
+/// Identity of the caller, as the app is told (Envoy's field; sanitised on every hop).
 pub const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static(CLIENT_CERT);
 const CLIENT_CERT: &str = "x-forwarded-client-cert";
 
@@ -62,7 +62,7 @@ pub fn source_value(workload: &ServedWorkload) -> HeaderValue {
 /// Says that a request came without an authority (HTTP/1.0 without Host): the app is sent none either.
 pub const WEFT_NO_HOST: HeaderName = HeaderName::from_static("weft-no-host");
 
-/// What the outbound side says to one endpoint's proxy about a request, beside its stripped head.
+/// Fields and authority that the outbound side sends to one endpoint's proxy beside the stripped head of a request.
 pub struct Stamp {
     /// The last one only where there is an authority to make up.
     fields: [(HeaderName, HeaderValue); 4],
@@ -92,7 +92,7 @@ impl Stamp {
     }
 }
 
-/// What a peer's proxy said about a request, taken off its head.
+/// Fields in which a peer's proxy describes a request, taken off its head.
 #[derive(Debug, Clone)]
 pub struct Said {
     pub destination: Option<SocketAddr>,

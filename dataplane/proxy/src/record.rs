@@ -19,11 +19,11 @@ use crate::telemetry::access_log::{self, Logged};
 use crate::telemetry::counters;
 use crate::telemetry::series::{PairMetrics, RequestEnd};
 
-/// What is known of a request so far.
+/// Facts about a request, gathered while it is served.
 pub struct Record {
     pub side: Side,
     start: Instant,
-    /// What the client expects an answer of the proxy's own to look like.
+    /// Form in which the client expects an answer of the proxy's own.
     form: Form,
     /// The request was HEAD: no answer has a body.
     bodiless: bool,
@@ -33,7 +33,7 @@ pub struct Record {
     /// The final head of the app's answer and when it was there, noted as it leaves: whoever carries the rest may be cut.
     pub answer: Cell<Option<(StatusCode, Instant)>>,
     pub flag: Flag,
-    /// Where it went; unknown until a destination was found.
+    /// Metrics of the pair of caller and destination; `None` until a destination was found.
     pub metrics: Option<Rc<PairMetrics>>,
     /// Set only while the access log is on.
     log: Option<Box<Logged>>,
@@ -198,8 +198,8 @@ impl Record {
     }
 }
 
-/// What a request's content type says of its kind: gRPC is `application/grpc` and its subtypes over HTTP/2 (gRPC over
-/// HTTP/2, Requests); gRPC-Web is a protocol of its own.
+/// Kind of a request by its content type: gRPC is `application/grpc` and its subtypes over HTTP/2 (gRPC over HTTP/2,
+/// Requests); gRPC-Web is a protocol of its own.
 fn form(headers: &HeaderMap, version: Version) -> Form {
     let Some(value) = headers.get(http::header::CONTENT_TYPE) else { return Form::Http };
     let Some(rest) = value.as_bytes().strip_prefix(b"application/grpc") else { return Form::Http };

@@ -25,7 +25,7 @@ use crate::reply::{WEFT_UNSERVED, told};
 use crate::stalls::{Stalled, Stalls};
 use crate::telemetry::series::Counter;
 
-/// What has passed in one direction. Written as it happens, so that a cancelled pump still tells.
+/// Bytes and gRPC status that have passed in one direction. Written as they pass, so that a cancelled pump still tells.
 #[derive(Debug, Default)]
 pub struct Progress {
     pub bytes: Cell<u64>,
@@ -140,7 +140,7 @@ pub fn grpc_status(headers: &HeaderMap) -> Option<u16> {
     headers.get("grpc-status")?.to_str().ok()?.parse().ok()
 }
 
-/// What [`exchange`] needs to know about a request beyond its bytes.
+/// Facts about a request that [`exchange`] needs beyond its bytes.
 pub struct Terms<'t, 'f> {
     /// Filters that look at the response head.
     pub filtered: &'t mut Filtered<'f>,
@@ -338,7 +338,7 @@ enum Upload<'u> {
     Done,
 }
 
-/// What there was to end of an upload.
+/// State of an upload at the moment it was given up.
 enum GivenUp {
     Running,
     Refused,
@@ -476,7 +476,7 @@ impl TunnelEnd {
 }
 
 /// Carries raw bytes both ways until both sides have finished (half-close is passed on), one breaks, or it idles out.
-/// What a side sent before it broke arrives first. Cancelled, it has told nobody: see [`cut`].
+/// Bytes that a side sent before it broke arrive first. A cancelled tunnel has told nobody: see [`cut`].
 pub async fn tunnel(
     client: (&mut Source<'_>, &mut SendBody<'_>),
     server: (&mut Source<'_>, &mut SendBody<'_>),

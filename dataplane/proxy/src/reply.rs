@@ -47,7 +47,7 @@ pub enum Form {
     GrpcWeb,
 }
 
-/// Who should have answered.
+/// Party that should have answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Party {
     App,
@@ -124,7 +124,7 @@ pub enum Flag {
 }
 
 impl Flag {
-    /// What stands in `response_flags`.
+    /// Letters that stand in `response_flags`.
     pub fn letters(self) -> &'static str {
         match self {
             Flag::None => "-",
@@ -147,7 +147,7 @@ impl Flag {
     }
 }
 
-/// What kept a request from being answered by the application.
+/// Cause that kept the application from answering a request.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Failure {
     #[error("the request has no Host or :authority")]
@@ -223,7 +223,7 @@ pub struct FilterReply {
     pub reason: String,
 }
 
-/// What one failure means everywhere it is told.
+/// Meaning of one failure, the same everywhere it is told.
 #[derive(Debug, Clone, Copy)]
 pub struct Verdict {
     pub status: StatusCode,

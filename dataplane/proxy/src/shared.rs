@@ -1,4 +1,4 @@
-//! What workers and the control side share: the snapshot, the counters, the drain. Nothing here is locked on the
+//! State that workers and the control side share: the snapshot, the counters, the drain. Nothing here is locked on the
 //! request path.
 
 use std::path::Path;
@@ -37,7 +37,7 @@ pub struct Shared {
     pub series: Arc<SeriesStore>,
     pub access_log: AccessLog,
     pub counters: Counters,
-    /// What nobody may reach through this proxy.
+    /// Guard of the addresses that nobody may reach through this proxy.
     pub guard: Guard,
     /// How this proxy names itself in `Via` of what it forwards outside the mesh, so that a loop is noticed.
     pub via: HeaderValue,

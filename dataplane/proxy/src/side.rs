@@ -20,7 +20,7 @@ use tracing::warn;
 
 use crate::telemetry::throttle;
 
-/// What a caller may take.
+/// Limits on the callers of a door.
 #[derive(Debug, Clone, Copy)]
 pub struct SideLimits {
     /// Open connections; the oldest is closed for a further one.

@@ -1,5 +1,5 @@
-//! What signals do: TERM and INT drain, a second one ends at once; HUP and USR1 reopen the access log; USR2 does nothing. None
-//! of them ends the process without its drain, which would leave the capture rules behind.
+//! Effects of signals: TERM and INT drain, a second one ends at once; HUP and USR1 reopen the access log; USR2 does
+//! nothing. None of them ends the process without its drain, which would leave the capture rules behind.
 
 use std::sync::Arc;
 

@@ -17,7 +17,7 @@ use weft_policy::route::RouteTable;
 use crate::mesh;
 use crate::telemetry::series::Peer;
 
-/// What workers read.
+/// A bundle in the form that workers read.
 #[derive(Debug)]
 pub struct Snapshot {
     /// Differs between any two snapshots of this process: per-worker caches compare it.
@@ -65,7 +65,7 @@ impl ServedSocket {
         self.0
     }
 
-    /// Where the app may be found: at the workload's address, or where it listens on loopback only.
+    /// Addresses at which the app may be found: the workload's, or loopback for an app that listens there only.
     pub fn candidates(self) -> [SocketAddr; 2] {
         let loopback = match self.0.ip() {
             IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),

@@ -1,5 +1,5 @@
-//! What a proxy keeps on disk, so that it can start and serve without the control plane: its key and certificate, the
-//! last good bundle, filter binaries. Files are replaced whole (written aside, synced, renamed) and readable by us only.
+//! Files that let a proxy start and serve without the control plane: its key and certificate, the last good bundle,
+//! filter binaries. They are replaced whole (written aside, synced, renamed) and readable by us only.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -60,7 +60,7 @@ impl State {
         Ok(state)
     }
 
-    /// Where compiled filters are kept.
+    /// Folder in which compiled filters are kept.
     pub fn compiled_dir(&self) -> PathBuf {
         self.path("compiled")
     }
@@ -202,7 +202,7 @@ impl State {
         Ok(next)
     }
 
-    /// What a caller must know to change anything by the admin port: made at its first use, for this user to read.
+    /// Secret that a caller must know to change anything by the admin port: made at first use, for this user to read.
     pub fn admin_token(&self) -> Result<String, StateError> {
         match self.read_text("admin.token")?.map(|text| text.trim().to_owned()) {
             Some(token) if token.len() >= 32 => Ok(token),

@@ -1,5 +1,5 @@
-//! What the proxy says about itself: request and connection metrics in Istio's names, its own in `weft_*`, and the access
-//! log. Request-path series are arrays owned by one worker each; a scrape adds them up.
+//! The proxy's reports about itself: request and connection metrics in Istio's names, its own in `weft_*`, and the
+//! access log. Request-path series are arrays owned by one worker each; a scrape adds them up.
 
 pub mod access_log;
 pub mod counters;

@@ -23,8 +23,8 @@ pub const MARK: u32 = 0x7765_6674;
 
 const BACKLOG: i32 = 4096;
 
-/// Where a redirected connection was going. `None` when it was not redirected: it was made to this very address, and
-/// forwarding it there would be a loop.
+/// Original destination of a redirected connection. `None` when it was not redirected: it was made to this very
+/// address, and forwarding it there would be a loop.
 pub fn original_dst(stream: &TcpStream) -> Option<SocketAddr> {
     let local = stream.local_addr().ok()?;
     let socket = SockRef::from(stream);

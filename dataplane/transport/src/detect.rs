@@ -1,6 +1,6 @@
 //! Which protocol the first bytes of a connection belong to. Pure on bytes; the reading around it never loses one.
-//! Where nothing is declared only what is certain is claimed: everything else is opaque and travels as TCP. Where HTTP is
-//! declared only its version is asked for, and no byte makes it anything else.
+//! If no protocol is declared, only certain results are claimed: everything else is opaque and travels as TCP. If HTTP
+//! is declared, only its version is asked for, and no byte makes it anything else.
 
 use std::io;
 use std::time::Duration;
@@ -21,7 +21,7 @@ mod tests;
 pub const MAX_BYTES: usize = 18 * 1024;
 /// Longer first words are no HTTP method where nothing says that the connection speaks HTTP.
 const MAX_METHOD: usize = 32;
-/// What a client of HTTP/2 with prior knowledge says first (RFC 9113 section 3.4).
+/// First bytes of a client of HTTP/2 with prior knowledge (RFC 9113 section 3.4).
 pub const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// The verdict on the first bytes.
@@ -56,7 +56,7 @@ pub fn detect(bytes: &[u8]) -> Detected {
     request_line(line)
 }
 
-/// What follows the empty lines that robust servers skip.
+/// The bytes after the empty lines that robust servers skip.
 //= rfc9112#section-2.2
 fn after_empty_lines(bytes: &[u8]) -> &[u8] {
     let mut rest = bytes;

@@ -25,11 +25,11 @@ pub use stream::{Body, Sink};
 //= rfc9112#section-2.2
 pub(crate) const MAX_EMPTY_LINES: usize = 8;
 
-/// What one HTTP/1 connection accepts, and how it closes. Hitting a number is an error with a reason: a [`Refusal`] to a
-/// client, a protocol error from a server.
+/// Limits of one HTTP/1 connection on what it accepts, and the times of its close. Hitting a number is an error with a
+/// reason: a [`Refusal`] to a client, a protocol error from a server.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// What every version accepts.
+    /// Limits that hold for every version of HTTP.
     pub http: HttpLimits,
     /// Bytes of an unread request body that are read over to keep a connection. Default 64 KiB.
     pub drain_bytes: u64,

@@ -22,7 +22,7 @@ pub use client::{ClientConn, Room, Slot};
 pub use server::{ConnectionError, Exchange, ServerConn};
 pub use stream::{RecvStream, SendStream};
 
-/// What one HTTP/2 connection accepts and offers.
+/// Limits of one HTTP/2 connection, and the settings that it offers.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Bytes that a peer may have in flight on one stream before they are consumed. Default 128 KiB.

@@ -14,8 +14,8 @@ mod target;
 
 pub use target::{Target, TargetError};
 
-/// What one HTTP connection accepts of its peer, the same numbers whatever the version: what one leg takes, the next takes.
-/// The limits of every codec are made from one of these.
+/// Limits of one HTTP connection on what its peer may send, the same numbers whatever the version: what one leg takes,
+/// the next takes. The limits of every codec are made from one of these.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpLimits {
     /// Bytes of a message head, the request line included. Default 64 KiB.
@@ -135,7 +135,7 @@ pub struct RequestHead {
     pub version: Version,
 }
 
-/// What one hop adds to a request as it leaves, beside its head: a head that is sent again is still the one that came.
+/// Additions of one hop to a request as it leaves, beside its head: a head sent again is still the one that came.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Added<'a> {
     /// Stands in for the authority that a head lacks.
@@ -168,7 +168,7 @@ impl Content {
     }
 }
 
-/// Whether a request may be sent on.
+/// Decision by `Max-Forwards` on whether a request may be sent on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Forwards {
     Allowed,
@@ -398,7 +398,7 @@ impl SendBody<'_> {
     }
 }
 
-/// Where the answer to one request goes.
+/// Sender of the answer to one request.
 #[derive(Debug)]
 pub enum Responder<'a> {
     H1(h1::Responder<'a>),

@@ -15,12 +15,12 @@ use crate::http::{
 use crate::quic::{Accepted, ConnectionPlace};
 use crate::tls::PeerIdentity;
 
-/// What one connection from a peer's proxy may hold.
+/// Limits of one connection from a peer's proxy.
 #[derive(Debug, Clone)]
 pub struct MeshLimits {
     /// Requests open at once. All of them may be given up together, once a second; more ends the connection.
     pub concurrent_requests: u32,
-    /// What an application may say; between proxies there is room for what they add.
+    /// Limits on what an application may send; between proxies there is room for what they add.
     pub http: HttpLimits,
 }
 
@@ -64,7 +64,7 @@ pub struct MeshStream {
 }
 
 impl MeshStream {
-    /// Where the request's body goes, and where its answer comes from.
+    /// Sender of the request's body, and receiver of its answer.
     pub fn exchange(&mut self) -> (SendBody<'_>, ResponseRecv<'_>) {
         (SendBody::H3(&mut self.send), ResponseRecv::H3(&mut self.recv))
     }
@@ -111,7 +111,7 @@ impl MeshServer {
         (Self { over, peer, served, address, _place: place }, driver)
     }
 
-    /// Who the peer's certificate says it is.
+    /// Identity of the peer, by its certificate.
     #[must_use]
     pub fn peer(&self) -> &SpiffeId {
         &self.peer.id
@@ -166,7 +166,7 @@ impl MeshRequest {
         self.over.head().await
     }
 
-    /// Where the body comes from and the answer goes, once the head was read.
+    /// Receiver of the body, and sender of the answer, once the head was read.
     pub fn exchange(&mut self) -> (RecvBody<'_>, Responder<'_>) {
         let (recv, send) = self.over.streams();
         (RecvBody::H3(recv), Responder::H3(send))

@@ -195,7 +195,7 @@ fn field_value(value: Bytes, never_indexed: bool) -> Result<HeaderValue, Error> 
     Ok(value)
 }
 
-/// What a section has used of its limits.
+/// Size and number of fields of a section so far, with their limits.
 struct Budget<'a> {
     limits: &'a Limits,
     size: usize,
@@ -253,7 +253,7 @@ impl Reader<'_> {
     }
 }
 
-/// What each field adds to the size of a section besides its name and value.
+/// Bytes that each field adds to the size of a section besides its name and value.
 const FIELD_OVERHEAD: usize = 32;
 
 /// Writes one field section. The static table is used where it fits, Huffman coding where it is asked for and shorter.

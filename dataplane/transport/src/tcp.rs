@@ -213,7 +213,7 @@ pub(crate) async fn gone(stream: &TcpStream) {
     }
 }
 
-/// What the socket is ready for, once it is ready for anything; `None` when it was reset.
+/// Readiness of the socket, once it is ready for anything; `None` when it was reset.
 async fn readiness(stream: &TcpStream) -> Option<Ready> {
     let ready = stream.ready(Interest::READABLE | Interest::WRITABLE | Interest::ERROR).await.ok()?;
     (!ready.is_error() && !ready.is_write_closed()).then_some(ready)

@@ -1,4 +1,4 @@
-//! Who is at the other end: X.509-SVIDs of this workload, trust in others', and the rustls configurations that demand
+//! Identity of both ends: X.509-SVIDs of this workload, trust in others', and the rustls configurations that demand
 //! both on every connection. TLS 1.3 only, no resumption, no early data: a certificate is verified at each handshake.
 
 mod config;

@@ -1,4 +1,4 @@
-//! Who is struck, and with what.
+//! Faults: which requests are struck, and with what.
 
 use weft_filters_sdk::Verdict;
 use weft_filters_sdk::testing::{Harness, TestRequest, metric};

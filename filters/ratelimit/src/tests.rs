@@ -1,4 +1,4 @@
-//! Who pays which limit, and what the answer says. That buckets are exact across workers is tested in the host.
+//! Limits: which caller pays which, and what the answer says. The host's tests check exactness across workers.
 
 use std::time::Duration;
 

@@ -174,7 +174,7 @@ impl CompiledSource {
         Ok(Self { all, none })
     }
 
-    /// Who is not authenticated is nobody: no allow rule with a source holds for it, and every "not" of a deny rule.
+    /// A caller without identity is nobody: no allow rule with a source holds for it, every "not" of a deny rule does.
     fn holds(&self, principal: Option<&str>, allow: bool) -> bool {
         let Some(principal) = principal else { return !allow && self.all.is_empty() };
         self.all.iter().all(|list| list.iter().any(|text| text.matches(principal)))

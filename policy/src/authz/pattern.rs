@@ -80,7 +80,7 @@ impl Path {
         if body.contains('*') {
             return Err(format!("{text:?}: `*` stands only alone or as the last element, as in /x/*"));
         }
-        // What a request's path may look like, with a plain character for each brace.
+        // The pattern as a request's path could look, with a plain character for each brace.
         let probe = body.replace(' ', "%20").replace(['{', '}'], "~");
         let normal = crate::path::normalize(&probe).map_err(|error| format!("{text:?}: {error}"))?;
         if crate::path::decode(&normal) != crate::path::decode(&probe) {

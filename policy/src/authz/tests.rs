@@ -253,7 +253,7 @@ fn what_cannot_be_meant_is_refused() {
     check(Rule { name: Some("a b".to_owned()), ..Rule::default() }, ".name: a rule's name has no blanks and no `#`");
 }
 
-/// What the engine means, written so that it can be seen to be right.
+/// Reference model of the engine, so plain that it can be seen to be right.
 mod model {
     use super::*;
 

@@ -4,7 +4,7 @@ mod loadable;
 
 use super::*;
 
-/// What a file with this text is refused with, a line each.
+/// Checks that a file with this text is refused with these errors, a line each.
 fn check_refused(text: &str, expect: &[&str]) {
     let got: Vec<String> = match parse("shop.yaml", text) {
         Ok(documents) => panic!("accepted: {documents:?}\n{text}"),
@@ -501,7 +501,7 @@ fn filters_and_policies() {
     );
 }
 
-/// Whatever arrives: an answer, never a panic.
+/// Damaged texts get an answer, whatever they are, and never a panic.
 #[test]
 fn damaged_texts_are_answered() {
     let mut state = 7_u64;

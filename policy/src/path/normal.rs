@@ -47,7 +47,7 @@ impl NormalPath {
         &self.whole[..self.path_len]
     }
 
-    /// What follows `?`.
+    /// The part after `?`.
     pub fn query(&self) -> Option<&[u8]> {
         self.whole.get(self.path_len + 1..)
     }

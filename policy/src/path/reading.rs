@@ -16,7 +16,7 @@ pub const MAX_READINGS: usize = 32;
 #[error("path can be read in more than {MAX_READINGS} ways")]
 pub struct Ambiguous;
 
-/// Whether an application does something with its paths.
+/// Declared habit of an application with its paths; unknown by default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 enum Does {
     #[default]
@@ -35,7 +35,7 @@ pub struct PathReading {
     merges_slashes: Does,
 }
 
-/// What a server may do with a path.
+/// Change that a server may make to a path.
 type Step = fn(&str) -> String;
 
 /// Not a declaration of how paths are read.
@@ -44,7 +44,7 @@ type Step = fn(&str) -> String;
 pub struct PathReadingError(String);
 
 impl PathReading {
-    /// What holds for an application that stands behind two declarations: a part on which they differ is not known.
+    /// Reading of an application that stands behind two declarations: a part on which they differ is not known.
     #[must_use]
     pub fn common(self, other: Self) -> Self {
         let common = |a, b| if a == b { a } else { Does::Unknown };
@@ -148,7 +148,7 @@ impl<'p> Readings<'p> {
         }
         let settled = |read: &String| steps.iter().all(|(does, step)| *does != Does::Always || step(read) == *read);
         all.retain(settled);
-        // What is done always is done in the end, so one reading is left at least.
+        // Steps that are always done are done in the end, so at least one reading is left.
         let mut all = all.into_iter();
         let first = all.next().ok_or(Ambiguous)?;
         Ok(Self { first: Cow::Owned(first), others: all.collect() })

@@ -1,5 +1,5 @@
-//! What one proxy gets: its workloads, the services it may call with their endpoints, the routes that hold for its
-//! namespaces and the filters attached to its workloads.
+//! Assembly of one proxy's bundle: its workloads, the services it may call with their endpoints, the routes that hold
+//! for its namespaces and the filters attached to its workloads.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,11 +25,11 @@ use crate::resource::{
 
 /// The name of the attachment that access policies become; also the published filter's.
 pub const AUTHZ_ATTACHMENT: &str = "weft-system/authz";
-/// Where the authz filter is not published: a digest that nothing has, so that no snapshot with it becomes current and
+/// Digest that no binary has, used while the authz filter is not published: no snapshot with it becomes current, so
 /// what is protected stays closed.
 const NO_DIGEST: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
 
-/// What the proxy of `served` holds at `revision`. Workloads that don't exist (any more) are left out.
+/// The bundle of the proxy of `served` at `revision`. Workloads that don't exist (any more) are left out.
 pub fn bundle_for(world: &World, served: &[ObjectName], revision: Revision, trust_bundle_pem: &str) -> Bundle {
     let workloads: Vec<_> = served.iter().filter_map(|name| world.workload(name)).collect();
     let namespaces: BTreeSet<&str> = served.iter().map(|name| name.namespace.as_str()).collect();
@@ -105,8 +105,8 @@ fn serve(world: &World, workload: &Object<WorkloadSpec>) -> Option<ServedWorkloa
     })
 }
 
-/// What the workload and the services in front of it declare of a port, put together. What they disagree on is unknown;
-/// `problems` tells of it.
+/// Joins the declarations of a port by the workload and by the services in front of it. What they disagree on is
+/// unknown; `problems` tells of it.
 fn served_port(world: &World, workload: &Object<WorkloadSpec>, own: &WorkloadPortSpec) -> WorkloadPort {
     let in_front = ports_in_front(world, workload, own.port);
     let mut port = WorkloadPort::new(own.port, own.protocol);

@@ -1,4 +1,4 @@
-//! What differs between two worlds, for people: objects and their texts.
+//! Differences between two worlds, for people: objects and their texts.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

@@ -1,5 +1,5 @@
-//! What is attached to a port and holds for HTTP only. Where nothing is declared of the port, a stream that does not look
-//! like HTTP would pass it by, and is refused.
+//! Policies and routes that are attached to a port and hold for HTTP only. If nothing is declared of the port, a stream
+//! that does not look like HTTP would pass them by, and is refused.
 
 use super::World;
 use super::select::holds_for;
@@ -67,7 +67,7 @@ pub(super) fn routes<'w>(
     world.routes().map(|(route, _)| route).filter(move |route| attached(route))
 }
 
-/// What a service's port speaks: what it declares, else what all its workloads do.
+/// Protocol of a service's port: what it declares, else what all its workloads do.
 pub(super) fn service_protocol(port: &PortSpec, workloads: &[&Object<WorkloadSpec>]) -> Protocol {
     if port.protocol() != Protocol::Auto {
         return port.protocol();

@@ -1,4 +1,4 @@
-//! What can be wrong between resources, and the status of routes in Gateway API's words.
+//! Problems between resources, and the status of routes in Gateway API's words.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -263,7 +263,7 @@ pub struct Condition {
     pub status: bool,
     pub reason: &'static str,
     pub message: String,
-    /// Where in the manifest; empty where all is well.
+    /// Place in the manifest; empty where all is well.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub key: String,
 }

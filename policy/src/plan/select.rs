@@ -1,4 +1,4 @@
-//! Who is meant: workloads behind services, workloads under policies.
+//! Selection of workloads: those behind services, those under policies.
 
 use crate::bundle::ObjectName;
 use crate::resource::core::{ACCOUNTS, GRANTED_SERVICES, REGISTERED_BY};
@@ -36,8 +36,8 @@ fn admits(service: &Object<ServiceSpec>, workload: &Object<WorkloadSpec>) -> boo
         || granted()
 }
 
-/// Whether a policy holds for a workload. Without targets: its namespace, from the root namespace the whole mesh.
-/// Targets are of the policy's own namespace; only a policy of the root namespace may target other namespaces.
+/// True if a policy holds for a workload. Without targets: for its namespace, from the root namespace for the whole
+/// mesh. Targets are of the policy's own namespace; only a policy of the root namespace may target other namespaces.
 pub(super) fn holds_for(
     world: &World,
     policy: &Metadata,

@@ -105,7 +105,7 @@ impl World {
         self.objects.remove(key)
     }
 
-    /// What is wrong with the objects as a whole: references and conflicts.
+    /// Problems of the objects as a whole: references and conflicts.
     pub fn validate(&self) -> Vec<Problem> {
         problems::validate(self)
     }

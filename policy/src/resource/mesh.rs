@@ -9,7 +9,7 @@ use super::value;
 use crate::bundle::{Egress, Protocol};
 use crate::identity::TrustDomain;
 
-/// Where a proxy takes mesh traffic.
+/// Port at which a proxy takes mesh traffic.
 pub const MESH_PORT: u16 = 15008;
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -23,7 +23,7 @@ pub struct MeshSpec {
     pub telemetry: Telemetry,
     #[serde(default)]
     pub defaults: Defaults,
-    /// Whether applications reach what is not of the mesh.
+    /// Rule on whether applications may reach destinations outside the mesh.
     #[serde(default, deserialize_with = "egress")]
     pub egress: Egress,
     /// PEM public keys whose filters are accepted; empty = whoever may publish.

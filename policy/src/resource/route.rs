@@ -328,7 +328,7 @@ fn weight<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
 }
 
 impl HttpRouteSpec {
-    /// What no single field can tell: limits of the standard and kinds that don't work yet.
+    /// Checks beyond a single field: limits of the standard and kinds that don't work yet.
     pub(crate) fn check(&self) -> Result<(), (String, String)> {
         let limit = |key: String, what: &str, count: usize, max: usize| {
             if count > max { Err((key, format!("has {count} {what}; at most {max} are allowed"))) } else { Ok(()) }

@@ -75,7 +75,7 @@ impl RouteRefusal {
     }
 }
 
-/// What the routes say, before the dice choose among backends.
+/// Decision of the routes, before the dice choose among backends.
 #[derive(Debug, Clone, Copy)]
 pub enum Choice<'t> {
     /// To the service itself.

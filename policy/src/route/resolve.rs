@@ -1,4 +1,4 @@
-//! Where a request goes: to a service, to one of its endpoints, out of the mesh, or nowhere. The law of egress lives
+//! Destination of a request: a service, one of its endpoints, out of the mesh, or nowhere. The law of egress lives
 //! here: a name that only the mesh could mean never leaves it.
 
 use std::net::{IpAddr, SocketAddr};
@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::{Resolved, RouteTable};
 use crate::bundle::{Egress, MeshSettings};
 
-/// Where a connection meant to go, before any request was read.
+/// Destination that a connection meant to reach, before any request was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Meant<'a> {
     /// To the proxy itself: each request names its destination (forward proxy).
@@ -26,7 +26,7 @@ pub struct Authority<'a> {
     pub port: Option<u16>,
 }
 
-/// What a destination is.
+/// Kind of a destination: in the mesh, outside it, refused or unknown.
 #[derive(Debug, Clone, Copy)]
 pub enum Resolution<'t> {
     /// A service of the mesh or one of its endpoints.
@@ -72,7 +72,7 @@ pub struct Resolver<'a, 't> {
     pub is_local: &'a dyn Fn(&str) -> bool,
 }
 
-/// What a name says about where it belongs.
+/// Place to which a name belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Belongs {
     /// Only the mesh could mean it.
@@ -139,7 +139,7 @@ impl<'t> Resolver<'_, 't> {
         }
     }
 
-    /// Where a name belongs that no service has.
+    /// Place to which a name belongs if no service has it.
     fn belongs(&self, host: &str) -> Belongs {
         let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
         if bare.parse::<IpAddr>().is_ok() {

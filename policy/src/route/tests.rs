@@ -333,7 +333,7 @@ fn agrees_with_the_model() {
     assert!(found > 10_000, "most requests find a rule: {found}");
 }
 
-/// Where a request goes: `service`, `service@endpoint`, `outside`, or why it goes nowhere.
+/// Destination of a request: `service`, `service@endpoint`, `outside`, or why it goes nowhere.
 fn goes(table: &RouteTable, egress: Egress, meant: Meant<'_>, host: Option<&str>) -> String {
     let mesh = mesh(egress);
     let is_local = |name: &str| name == "printer" || name == "db.internal";

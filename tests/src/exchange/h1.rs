@@ -45,10 +45,10 @@ pub enum Act {
     Gone,
 }
 
-/// What an origin does with one request.
+/// Script of an origin for one request.
 #[derive(Debug, Clone)]
 pub struct Script {
-    /// Whether the body is read before anything else happens.
+    /// True if the body is read before anything else happens.
     pub whole: bool,
     pub acts: Vec<Act>,
 }
@@ -59,7 +59,7 @@ impl Script {
     }
 }
 
-/// What an origin is about to do, and what it has seen.
+/// Scripts that an origin has still to play, and the messages that it has seen.
 #[derive(Debug, Default)]
 pub struct Stage {
     pub(super) scripts: VecDeque<Script>,
@@ -126,7 +126,7 @@ impl Origin {
         self.becomes(|stage| stage.seen.len() >= count).await
     }
 
-    /// What it saw, once it is done with it.
+    /// Everything that the origin saw, once it is done with it.
     pub async fn seen(&self) -> Seen {
         let settled = self.becomes(|stage| stage.busy == 0).await;
         let mut all = Seen::default();
@@ -157,7 +157,7 @@ impl Drop for Origin {
     }
 }
 
-/// What one message is noted under; an origin that was prepared anew has forgotten it.
+/// Notes on one message, under its index; an origin that was prepared anew has forgotten it.
 pub(super) struct Notes {
     stage: Shared,
     index: usize,
@@ -217,7 +217,7 @@ async fn serve(stream: TcpStream, stage: Shared) {
     }
 }
 
-/// Whether the connection starts with the preface of HTTP/2.
+/// True if the connection starts with the preface of HTTP/2.
 async fn is_h2(stream: &TcpStream) -> bool {
     let mut first = [0; 4];
     loop {

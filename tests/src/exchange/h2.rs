@@ -35,7 +35,7 @@ pub enum Act {
     Answered(usize),
 }
 
-/// What an origin does with one request.
+/// Script of an origin for one request.
 #[derive(Debug, Clone)]
 pub struct Script {
     pub whole: bool,
@@ -48,7 +48,7 @@ pub struct Call {
     pub method: &'static str,
     pub path: String,
     pub fields: Fields,
-    /// Whether the head ends the stream.
+    /// True if the head ends the stream.
     pub end: bool,
     pub acts: Vec<Act>,
 }
@@ -148,7 +148,7 @@ async fn play(
     }
 }
 
-/// What both sides do with an open stream.
+/// Performs an act that both sides can do on an open stream.
 async fn say(act: Act, sending: &mut Option<SendStream<Bytes>>) {
     match (act, sending) {
         (Act::Data(bytes, end), Some(sending)) => data(sending, bytes.into(), end).await,

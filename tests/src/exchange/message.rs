@@ -34,7 +34,7 @@ pub enum Framing {
     UntilClose,
 }
 
-/// What followed a head.
+/// Body and trailers that followed a head.
 #[derive(Debug, Default)]
 pub struct Body {
     pub bytes: Vec<u8>,
@@ -55,7 +55,7 @@ impl Head {
         named.map(|(_, value)| value.as_slice())
     }
 
-    /// Whether a list field holds this member.
+    /// True if a list field holds this member.
     pub fn lists(&self, name: &str, member: &str) -> bool {
         let all = self.values(name).flat_map(|value| value.split(|byte| *byte == b','));
         all.map(<[u8]>::trim_ascii).any(|known| known.eq_ignore_ascii_case(member.as_bytes()))
@@ -69,12 +69,12 @@ impl Head {
         self.start.ends_with(b"HTTP/1.0") || self.start.starts_with(b"HTTP/1.0")
     }
 
-    /// Whether the connection ends with this message (RFC 9112 9.3).
+    /// True if the connection ends with this message (RFC 9112 9.3).
     pub fn closes(&self) -> bool {
         self.lists("connection", "close") || (self.is_old() && !self.lists("connection", "keep-alive"))
     }
 
-    /// Whether a request starts a tunnel when it is answered with 101.
+    /// True if a request starts a tunnel when it is answered with 101.
     pub fn upgrades(&self) -> bool {
         self.lists("connection", "upgrade") && self.values("upgrade").next().is_some()
     }
@@ -223,7 +223,7 @@ pub fn of_response(head: &Head, method: &str) -> Result<Framing, &'static str> {
     }
 }
 
-/// Whether there are transfer codings, and whether they are `chunked` alone.
+/// Tells the transfer codings: `None` without any, true for `chunked` alone; any others are an error.
 fn codings(head: &Head) -> Result<Option<bool>, &'static str> {
     let values: Vec<_> = head.values("transfer-encoding").collect();
     match values[..] {

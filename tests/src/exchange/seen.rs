@@ -1,4 +1,5 @@
-//! What one side of an exchange saw, as lines of a key and a value, so that two of them can be compared, and a difference named.
+//! Notes of what one side of an exchange saw, as lines of a key and a value, so that two of them can be compared, and a
+//! difference named.
 
 use std::fmt;
 

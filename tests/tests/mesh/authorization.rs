@@ -1,4 +1,5 @@
-//! Who may do what, and how a refusal explains itself: to the caller, in the access log, in the metrics, and to the operator.
+//! Authorization of callers, and how a refusal explains itself: to the caller, in the access log, in the metrics, and
+//! to the operator.
 
 use http::Method;
 use tokio::io::AsyncReadExt as _;

@@ -207,7 +207,7 @@ async fn grpc(stage: Stage) {
     let missing = client.call(Method::POST, "/test.Echo/Missing", &grpc, empty()).await.unwrap();
     assert_eq!((missing.header("grpc-status"), missing.header("grpc-message")), ("5", "no such thing"));
 
-    // What the mesh itself has to say is said as gRPC: no such service port.
+    // An error of the mesh itself is told as gRPC: no such service port.
     let mut nowhere = Client::h2_through(stage.proxy(), "origin:81").await;
     let answer = nowhere.call(Method::POST, "/test.Echo/Unary", &grpc, empty()).await.unwrap();
     assert_eq!(answer.status, 200, "gRPC errors travel as 200");

@@ -373,7 +373,7 @@ const INDEX: &[(u8, &str, Index)] = &[
     ),
 ];
 
-/// What is wrong with an index, given the tests that there are.
+/// Faults of an index, given the tests that there are.
 fn faults(index: &[(u8, &str, Index)], tests: &BTreeSet<String>) -> Vec<String> {
     let numbers: Vec<u8> = index.iter().map(|(number, ..)| *number).collect();
     let named: BTreeSet<u8> = numbers.iter().copied().collect();

@@ -135,7 +135,7 @@ async fn killed_under_load_and_back() {
     drop(first);
 }
 
-/// Who greets on a new connection to the service `store`.
+/// Greeting on a new connection to the service `store`, which tells who answered.
 async fn greeted(client: &Sidecar) -> Option<String> {
     let (mut stream, head) = try_tunnel(client.proxy(), "store:6000").await;
     let mut greeting = [0; 7];
@@ -143,7 +143,7 @@ async fn greeted(client: &Sidecar) -> Option<String> {
     greeted.then(|| String::from_utf8_lossy(&greeting).into_owned())
 }
 
-/// Who greets on 30 connections, one after the other; `None` where one of them failed.
+/// Greetings on 30 connections, one after the other; `None` where one of them failed.
 async fn thirty_greeted(client: &Sidecar) -> Option<BTreeSet<String>> {
     let mut names = BTreeSet::new();
     for _ in 0..30 {

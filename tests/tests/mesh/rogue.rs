@@ -110,7 +110,7 @@ impl ServerCertVerifier for AnyServer {
     }
 }
 
-/// What a caller offers.
+/// TLS version, certificate and protocol that a caller offers.
 pub(super) enum Hello {
     /// TLS 1.3 with this certificate, or none, and this protocol.
     Tls13(Option<Identity>, &'static str),

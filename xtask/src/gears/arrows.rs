@@ -19,7 +19,7 @@ pub(super) type Graph = BTreeMap<String, Crate>;
 
 const LONGEST_CHAIN: usize = 5;
 
-/// What a crate may name. `None`: it stands outside the product and may name all but the tests.
+/// Crates that a crate may name. `None`: it stands outside the product and may name all but the tests.
 fn allowed(name: &str) -> Option<&'static [&'static str]> {
     Some(match name {
         "weft-policy" | "weft-profiler" | "weft-filters-sdk" | "xtask" => &[],

@@ -1,4 +1,4 @@
-//! What the code names and people read: every metric that the proxy spells stands in docs/metrics.md.
+//! Agreement of docs and code: every metric that the proxy spells stands in docs/metrics.md.
 
 use anyhow::{Context, Result};
 

@@ -8,7 +8,7 @@ use crate::programs;
 
 /// SO_REUSEPORT with eBPF-free steering, UDP_SEGMENT and UDP_GRO are all there since 5.0.
 const OLDEST_KERNEL: (u32, u32) = (5, 0);
-/// What one QUIC socket asks for.
+/// Bytes of buffer that one QUIC socket asks for.
 const UDP_BUFFER: u64 = 2 << 20;
 const OPEN_FILES: u64 = 16_384;
 

@@ -29,7 +29,7 @@ pub(crate) struct DeleteArgs {
     files: Vec<std::path::PathBuf>,
     #[arg(short = 'R', long)]
     recursive: bool,
-    /// What is not there counts as deleted.
+    /// Count an object that does not exist as deleted.
     #[arg(long)]
     ignore_not_found: bool,
     /// Delete also what a policy needs to protect a workload; the audit log says so.

@@ -14,7 +14,7 @@ const EXAMPLE: &str = "Example:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLE)]
 pub(crate) struct ExplainArgs {
-    /// Who asks: namespace and service account.
+    /// Caller of the request: namespace and service account.
     #[arg(long, value_name = "NS/SA", value_parser = values::namespaced)]
     from: (String, String),
     /// Which service, as an app names it: in the caller's namespace where it names none.

@@ -42,14 +42,14 @@ enum FilterCommand {
     /// One filter with its versions, digests and signers.
     #[command(after_help = "Example:\n  weft filter show authz")]
     Show(ShowArgs),
-    /// What a binary is, imports and exports; needs no server.
+    /// Kind, imports and exports of a binary; needs no server.
     #[command(after_help = "Example:\n  weft filter inspect mine.wasm")]
     Inspect(InspectArgs),
 }
 
 #[derive(Debug, clap::Args)]
 struct KeygenArgs {
-    /// Where the private key goes (PKCS #8 PEM, 0600); an existing file is never overwritten.
+    /// File for the private key (PKCS #8 PEM, 0600); an existing file is never overwritten.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 }

@@ -17,10 +17,10 @@ const POLL: Duration = Duration::from_secs(2);
 pub(crate) enum Verdict {
     Everywhere {
         proxies: usize,
-        /// What proxies still do without since they refused it, a line each.
+        /// A line for each object that a proxy refused and still does without.
         held: Vec<String>,
     },
-    /// Who has not got it and why, a line each.
+    /// A line for each proxy that has not got the revision, with the reason.
     NotEverywhere(String),
 }
 
@@ -73,7 +73,7 @@ pub(crate) async fn watch(
     }
 }
 
-/// What proxies refused earlier and do without.
+/// A line for each object that a proxy refused earlier and does without.
 fn held(status: &Value) -> Vec<String> {
     let of = |proxy: &Value| {
         let name = text_at(proxy, &["name"]);

@@ -1,4 +1,4 @@
-//! What the running demo says: where to look, what to try. Every line can be pasted.
+//! Text of the running demo: where to look, what to try. Every line can be pasted.
 
 use super::members::{FRONTEND, PARTNER, REVIEWS, SHOPPER};
 use super::stage::Stage;

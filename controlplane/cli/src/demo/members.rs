@@ -91,9 +91,9 @@ pub(super) const POLICIES: &str = concat!(
     include_str!("../../demo/limit.yaml")
 );
 
-/// What `demo/limit.yaml` grants each caller: as many at once, and as many a second.
+/// Requests that `demo/limit.yaml` grants each caller: as many at once, and as many a second.
 pub(super) const LIMIT_BURST: u32 = 25;
-/// What `demo/delay.yaml` adds.
+/// Delay that `demo/delay.yaml` adds.
 pub(super) const DELAY_MS: u64 = 400;
 
 /// The route of reviews with these weights.

@@ -44,7 +44,7 @@ struct Playing {
     child: Child,
 }
 
-/// What the load program says of itself.
+/// Figures that the load program reports of itself.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub(super) struct Load {
     pub(super) sent: u64,

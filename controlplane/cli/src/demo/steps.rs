@@ -15,7 +15,7 @@ type Evidence = anyhow::Result<String>;
 
 const POLL: Duration = Duration::from_millis(50);
 
-/// What the destination counted of one caller and status.
+/// Number of requests that the side `reporter` counted under these labels.
 fn requests(scrape: &Scrape, reporter: &str, labels: &[(&str, &str)]) -> f64 {
     let mut all = vec![("reporter", reporter)];
     all.extend_from_slice(labels);

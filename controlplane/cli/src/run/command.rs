@@ -78,7 +78,8 @@ pub(super) async fn supervise(
     }
 }
 
-/// What the terminal sends goes to its whole foreground group, the command included: it isn't sent twice.
+/// Passes a signal on to the command. A signal from the terminal is not sent twice: it reaches the terminal's whole
+/// foreground group, the command included.
 fn pass_on(child: &Child, signal: Signal) {
     let from_terminal = matches!(signal, Signal::INT | Signal::QUIT | Signal::HUP)
         && rustix::termios::tcgetpgrp(std::io::stdin()).is_ok_and(|group| group == rustix::process::getpgrp());

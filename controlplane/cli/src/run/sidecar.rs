@@ -82,7 +82,7 @@ impl Listen {
     }
 }
 
-/// Where a sidecar of `ip` binds a port: admin and the explicit proxy on loopback only.
+/// Address at which a sidecar of `ip` binds a port: loopback for admin and the explicit proxy, else `ip` itself.
 pub(super) fn loopback_for(ip: IpAddr, port: u16) -> IpAddr {
     match (ip.is_loopback(), port, ip) {
         (true, _, _) => ip,

@@ -122,7 +122,7 @@ fn get_prints_tables_and_documents() {
     assert!(control.seen()[0].line.contains("?namespace=shop"));
     let ran = control.run(&["get", "service", "reviews", "-n", "shop", "-o", "yaml"]);
     assert!(ran.out.contains("kind: Service\n") && ran.out.contains("targetPort: 9080"), "{}", ran.out);
-    // What was printed can be validated, and so applied, as it is.
+    // The printed manifest can be validated, and so applied, as it is.
     let file = control.file("again.yaml", &ran.out);
     assert_eq!(control.run(&["validate", "-f", file.to_str().unwrap()]).status, 0);
     let ran = control.run(&["get", "service", "absent", "-n", "shop"]);

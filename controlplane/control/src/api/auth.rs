@@ -1,4 +1,4 @@
-//! Who calls: a bearer token, looked up by its hash, with a role that has the endpoint's permission.
+//! Authentication of API calls: a bearer token, looked up by its hash, with a role that has the endpoint's permission.
 
 use std::sync::Arc;
 

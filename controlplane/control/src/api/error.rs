@@ -1,4 +1,4 @@
-//! What the operator API answers when the answer is no: one shape, `{"error":{"code","message","details"}}`.
+//! Error answers of the operator API, all of one shape: `{"error":{"code","message","details"}}`.
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -16,7 +16,7 @@ pub struct ApiError {
     pub details: Vec<Detail>,
 }
 
-/// Where in the input something is wrong.
+/// Place in the input at which something is wrong, and the problem there.
 #[derive(Debug, Clone, Default, Serialize, PartialEq, Eq)]
 pub struct Detail {
     pub file: String,

@@ -213,7 +213,7 @@ fn report(applied: &Applied) -> Value {
     json!({ "revision": applied.revision.0, "changes": changes, "problems": problems })
 }
 
-/// What works, but perhaps not as meant.
+/// A warning as JSON: the object works, but perhaps not as meant.
 fn warning(problem: &Problem) -> Value {
     let ObjectKey { kind, namespace, name } = &problem.object;
     json!({ "kind": kind.as_str(), "namespace": namespace, "name": name, "key": problem.key,

@@ -28,12 +28,12 @@ struct Record {
     owner: Option<ProxyKey>,
 }
 
-/// What an apply did as a whole.
+/// Result of an apply as a whole.
 #[derive(Debug)]
 pub struct Applied {
     pub revision: Revision,
     pub changes: Vec<Change>,
-    /// What does not fit together, as far as it is no reason to refuse.
+    /// Conflicts between objects that are no reason to refuse the apply.
     pub problems: Vec<Problem>,
 }
 
@@ -159,7 +159,8 @@ impl Draft {
         if action == Action::Unchanged {
             return Ok(action);
         }
-        // What may take endpoints away or move them goes out at once; the sessions find out whether it did.
+        // A change of a workload or service may take endpoints away or move them. Each session looks at once whether it
+        // did, and sends such a removal without delay.
         self.removal |= action == Action::Changed && matches!(key.kind, Kind::Workload | Kind::Service);
         self.record(&key, owner)?;
         Ok(action)

@@ -34,7 +34,7 @@ pub struct FilterVersion {
 #[derive(Default)]
 pub(super) struct Artifacts(tokio::sync::Mutex<BTreeMap<String, Weak<Vec<u8>>>>);
 
-/// What to publish.
+/// A filter version to be published.
 pub struct Publication {
     pub name: String,
     pub version: String,
@@ -104,7 +104,7 @@ impl Hub {
         Ok(result)
     }
 
-    /// Where the mesh names its publishers, nobody else's filters are taken.
+    /// Refuses filters of other publishers than those that the mesh names, if it names any.
     fn trust_publisher(&self, actor: &str, published: &FilterVersion) -> Result<(), PublishError> {
         let world = self.published();
         let keys = world.world.mesh().map(|mesh| mesh.spec.filter_publishers.clone()).unwrap_or_default();

@@ -264,7 +264,7 @@ async fn a_crash_of_the_control_plane_loses_nothing_and_costs_a_delta_only() {
     let mut proxy = Proxy::connect(&control, &svid, "web-1", register(), Bundle::default()).await;
     proxy.take_until(|bundle| endpoints(bundle) == ["web-1"]).await;
     let revision = proxy.bundle.revision;
-    // What a crash leaves: the files as they are, copied while the process lives.
+    // These copies are the files that a crash would leave: taken as they are, while the process lives.
     for entry in ["weft.redb", "ca.pem", "operator.token"] {
         std::fs::copy(dir.path().join(entry), crashed.path().join(entry)).unwrap();
     }

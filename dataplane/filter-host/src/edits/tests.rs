@@ -1,4 +1,4 @@
-//! What filters may change and what they may not.
+//! Changes that filters may make, and changes that they may not.
 
 use super::*;
 

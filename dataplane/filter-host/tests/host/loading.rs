@@ -1,4 +1,4 @@
-//! What is not loaded, and why; what is kept, and when it is not trusted.
+//! Loading of filters: which are refused, and why; which compiled code is kept, and when it is not trusted.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;

@@ -1,4 +1,4 @@
-//! What filters may see, change and answer, and that nothing changes after authorization.
+//! Verdicts of filters: they see, change and answer only what they may, and nothing changes after authorization.
 
 use std::time::Duration;
 

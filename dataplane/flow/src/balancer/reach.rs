@@ -1,4 +1,4 @@
-//! Whether one endpoint can be reached, and when one that could not is probed. Knows nothing of the others.
+//! Reachability of one endpoint, and the time to probe it while it can't be reached. Knows nothing of the others.
 
 use std::time::Duration;
 

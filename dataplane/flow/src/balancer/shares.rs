@@ -38,7 +38,7 @@ impl Answers {
     }
 }
 
-/// What is peculiar about the beginning.
+/// Circumstances under which a run begins.
 #[derive(Debug, Clone, Copy)]
 enum Start {
     Fresh,
@@ -50,7 +50,7 @@ enum Start {
     Alone,
 }
 
-/// What each endpoint got of `REQUESTS` requests, when each answers as `answers` says.
+/// Number of requests that each endpoint got, of `REQUESTS` in all, when each answers as `answers` says.
 fn shares(answers: &[Answers], start: Start, seed: u64) -> BTreeMap<&'static str, u64> {
     let keys = &KEYS[..answers.len()];
     let mut dice = seed;
@@ -115,7 +115,7 @@ fn equal_endpoints_get_equal_shares_from_any_start() {
     assert!(uneven.is_empty(), "{} of 19,200, such as {:#?}", uneven.len(), &uneven[..uneven.len().min(10)]);
 }
 
-/// What the reference gives, which knows the true latencies: of each pair the faster one takes all, equals take half each.
+/// Shares by a reference that knows the true latencies: of a pair, one twice as fast takes all, else each takes half.
 fn reference(answers: &[Answers]) -> Vec<f64> {
     let typical = |answers: &Answers| match *answers {
         Answers::Steady(micros) | Answers::Stalls(micros, _) => micros,

@@ -224,7 +224,7 @@ fn the_unreachable_are_nobodys_second_choice() {
     check(equal, &["a", "b", "c"], &["a", "b"], &["c"]);
     // One that refused just now may take the request next time, one without a connection will not.
     check(equal, &["a", "b"], &["c"], &["c"]);
-    // Who is drained is no refuge.
+    // A drained endpoint is no refuge: one with weight is picked even if it can't be reached.
     check(&[("a", 1), ("b", 0)], &["a"], &[], &["a"]);
     check(&[("a", 0), ("b", 0)], &["a"], &[], &["b"]);
 }
@@ -275,7 +275,7 @@ fn what_was_measured_before_it_vanished_is_forgotten() {
     assert_eq!(balancer.pick(SECOND * 2, 1, &[]), Some("a"));
 }
 
-/// What the model knows of an endpoint.
+/// State of an endpoint in the model.
 #[derive(Debug, Clone, Copy, Default)]
 struct Known {
     weight: u32,

@@ -1,5 +1,5 @@
-//! What one worker knows of one endpoint: its load, its speed and whether it can be reached. In cells: whoever holds the
-//! endpoint notes what happens to it, with nothing to look up, and of one that has left nobody asks any more.
+//! State of one endpoint as one worker knows it: load, speed and whether it can be reached. Kept in cells: whoever
+//! holds the endpoint notes what happens to it without a look-up, and nobody asks for one that has left.
 
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
@@ -111,7 +111,7 @@ impl Vitals {
                 let cost = |speed: Speed, load: u32| speed.ln_seconds + (f64::from(load) + 1.0).ln();
                 cost(us, ours) < cost(them, theirs)
             }
-            // What was never measured may be as fast as any.
+            // An endpoint without a measurement may be as fast as any, so the requests in flight decide.
             _ => ours < theirs || ours == theirs && tie,
         }
     }
@@ -174,7 +174,7 @@ impl Vitals {
     }
 }
 
-/// What is left of something after `elapsed`, if it loses all but 1/e in `memory`.
+/// Share of a value that is left after `elapsed`, if the value loses all but 1/e in `memory`.
 fn remaining(elapsed: Duration, memory: Duration) -> f64 {
     (-elapsed.as_secs_f64() / memory.as_secs_f64()).exp()
 }

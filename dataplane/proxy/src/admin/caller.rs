@@ -1,10 +1,10 @@
-//! Who may call the admin door. It listens on loopback, where a browser brings any web site's calls and every application
+//! Access to the admin door. It listens on loopback, where a browser brings any web site's calls and every application
 //! of the machine can connect: reading takes an address of the door itself, changing takes the token besides.
 
 use http::header::{AUTHORIZATION, HOST, ORIGIN};
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 
-/// What browsers say of a call's origin (Fetch Metadata).
+/// Header in which browsers tell where a call comes from (Fetch Metadata).
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Why a call is refused.

@@ -24,7 +24,7 @@ use crate::telemetry::names::Metric;
 /// So many identities are kept out at the most.
 const MAX_DENIED: usize = 100_000;
 
-/// What the session does next.
+/// Next step of the session.
 pub(super) enum Step {
     Nothing,
     Say(Message),
@@ -284,7 +284,7 @@ impl Applier {
         trust.map(Some).map_err(|error| SnapshotError::Trust(crate::chain(&error)))
     }
 
-    /// What the control plane is told of our filters.
+    /// State of our filters, as reported to the control plane.
     pub(super) fn filter_states(&self) -> Vec<v1::FilterState> {
         self.current
             .filters

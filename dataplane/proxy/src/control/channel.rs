@@ -37,7 +37,7 @@ impl From<tonic::Status> for ChannelError {
     }
 }
 
-/// Where the control plane is and whom it must prove to be.
+/// Address and name of the control plane, and the roots that its certificate is verified by.
 #[derive(Debug, Clone)]
 pub struct Channel {
     endpoint: Endpoint,

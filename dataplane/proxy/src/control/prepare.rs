@@ -16,7 +16,7 @@ use crate::state::{State, StateError};
 /// Filters by attachment name.
 pub(super) type Filters = HashMap<String, Arc<Prepared>>;
 
-/// What preparing came to.
+/// Result of preparing the filters of a bundle.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Ready {
     pub filters: Filters,
@@ -45,7 +45,7 @@ enum FetchError {
 /// The largest filter binary taken.
 const MAX_FILTER_BYTES: usize = 64 << 20;
 
-/// Who prepares, and from where.
+/// Parts that prepare filters: the host of filters, and the places where binaries come from.
 #[derive(Clone)]
 pub(super) struct Preparer {
     pub host: Host,

@@ -1,4 +1,4 @@
-//! What a worker has learned of endpoints, across snapshots.
+//! Knowledge about endpoints that a worker keeps across snapshots.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;

@@ -41,7 +41,7 @@ impl Caller {
         Self { identity, address, served, pairs: RefCell::default(), client_cert: RefCell::default() }
     }
 
-    /// Where its request or connection to `socket` stands when filters see it.
+    /// Direction, caller and destination of its request or connection to `socket`, as filters are told.
     pub(super) fn place(&self, socket: SocketAddr, port: &WorkloadPort) -> Place<'_> {
         Place {
             direction: weft_policy::bundle::Direction::Inbound,
@@ -52,7 +52,7 @@ impl Caller {
         }
     }
 
-    /// What the app of `own` is told of this caller; made once, since a caller nearly always talks to one workload.
+    /// Header that tells the app of `own` of this caller; kept, since a caller nearly always talks to one workload.
     pub(super) fn client_cert(&self, own: &SpiffeId) -> HeaderValue {
         let mut known = self.client_cert.borrow_mut();
         match &*known {

@@ -1,4 +1,4 @@
-//! What stands longer than a configuration: tunnels and upgraded requests. Each new configuration judges them again, by
+//! Tunnels and upgraded requests, which stand longer than a configuration. Each new configuration judges them again, by
 //! its authorization alone: a limit was charged and a fault was dealt when they began.
 
 use crate::reply::Failure;

@@ -21,7 +21,7 @@ use crate::telemetry::counters::Limited;
 use crate::telemetry::series::PairMetrics;
 use crate::worker::Worker;
 
-/// Where something is sent.
+/// Destination that a request or connection is sent to.
 #[derive(Clone, Copy)]
 pub(super) struct Goal<'s> {
     pub(super) service: &'s Service,

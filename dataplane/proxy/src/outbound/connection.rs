@@ -54,7 +54,7 @@ async fn payload(worker: &Rc<Worker>, stream: TcpStream, prefix: Bytes, origin: 
     });
     match declared {
         None | Some((Protocol::Tcp | Protocol::Udp, _)) => Box::pin(tcp::serve(worker, stream, prefix, &origin)).await,
-        // Where nothing but HTTP is let pass there is nothing to find out.
+        // Only HTTP may pass here, so its version is all there is to find out.
         Some((Protocol::Http | Protocol::Grpc, _) | (Protocol::Auto, true)) => {
             http(worker, stream, prefix, origin).await;
         }

@@ -1,4 +1,4 @@
-//! Where an application's connection came from and where it meant to go.
+//! Origin of an application's connection, and the destination it meant.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -44,7 +44,7 @@ impl Origin {
     }
 }
 
-/// Where a connection meant to go.
+/// Destination that a connection meant to reach.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     Address(SocketAddr),

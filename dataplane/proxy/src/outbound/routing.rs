@@ -1,5 +1,5 @@
-//! What the snapshot says of a request: which service it addresses, and which rule, backend and port it is sent to. The
-//! decisions are `weft_policy::route`'s, which `weft explain` calls too; here they meet a head of ours. Pure.
+//! Routing of a request by the snapshot: which service it addresses, and which rule, backend and port it is sent to.
+//! The decisions are `weft_policy::route`'s, which `weft explain` calls too; here they meet a head of ours. Pure.
 
 use std::time::Duration;
 
@@ -63,7 +63,7 @@ fn in_mesh(resolution: Resolution<'_>, named: impl FnOnce() -> String) -> Result
     }
 }
 
-/// What is decided for one request, once for all its attempts.
+/// Routing decision for one request, made once for all its attempts.
 pub(super) struct Plan<'s> {
     pub(super) goal: Goal<'s>,
     pub(super) route: Option<&'s Route>,
@@ -93,7 +93,7 @@ pub(super) fn route<'s>(
     Ok(Plan { goal: goal_of(&plan), route: plan.route, timeout: plan.timeout, plan })
 }
 
-/// Where a connection goes that is not looked into.
+/// Destination of a connection whose bytes are not looked into.
 pub(super) fn goal<'s>(to: &Resolved<'s>) -> Result<Goal<'s>, Failure> {
     route::plan_connection(to).map(|plan| goal_of(&plan)).map_err(refused)
 }

@@ -14,16 +14,16 @@ use crate::telemetry::access_log::{self, Connection};
 use crate::telemetry::counters;
 use crate::telemetry::series::{PairMetrics, TcpSeries};
 
-/// What is known of a TCP connection so far.
+/// Facts about a TCP connection, gathered while it is served.
 pub struct ConnectionRecord {
     side: Side,
     start: Instant,
-    /// Where the client meant to go.
+    /// Destination that the client meant to reach.
     authority: String,
     pub upstream: Option<String>,
     pub source: Option<String>,
     pub destination: Option<String>,
-    /// Where it went; unknown until a destination was found.
+    /// Metrics of the pair of caller and destination; `None` until a destination was found.
     pub metrics: Option<Rc<PairMetrics>>,
     /// Metrics while bytes flow, and what has flowed.
     flow: Option<Flow>,
@@ -66,7 +66,7 @@ impl ConnectionRecord {
         (&flow.up, &flow.down)
     }
 
-    /// What has flowed up and down so far.
+    /// Bytes that have flowed up and down so far.
     pub fn moved(&self) -> (u64, u64) {
         self.flow.as_ref().map_or((0, 0), |flow| (flow.up.bytes.get(), flow.down.bytes.get()))
     }

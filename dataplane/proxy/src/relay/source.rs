@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use weft_transport::http::{Frame, RecvBody, StreamError};
 
-/// Where a pump takes its frames from.
+/// Source of a pump's frames.
 pub struct Source<'a> {
     body: RecvBody<'a>,
     /// Bytes of it that may be kept; 0 for a body that is read once.

@@ -25,7 +25,7 @@ pub fn start(file: Option<PathBuf>, room: Room) -> std::io::Result<AccessLog> {
     AccessLog::start("access-log", file.map_or(Output::Standard, Output::File), room)
 }
 
-/// What only the access log wants to know of a request.
+/// Fields of a request that only the access log needs.
 pub struct Logged {
     pub method: Method,
     pub path: Option<Target>,
@@ -99,7 +99,7 @@ pub fn request_line(side: Side, log: &Logged, end: &RequestEnd) -> String {
     Value::Object(line).to_string()
 }
 
-/// What the line of a TCP connection says.
+/// Fields of the line for a TCP connection.
 #[derive(Debug)]
 pub struct Connection<'a> {
     pub side: Side,

@@ -17,7 +17,7 @@ const BATCH: usize = 64 << 10;
 /// Pause after a failed write, and the patience with an output that takes nothing at the moment.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Where lines go.
+/// Output that lines are written to.
 #[derive(Debug, Clone)]
 pub enum Output {
     Standard,

@@ -93,7 +93,7 @@ impl Histogram {
     }
 }
 
-/// What distinguishes series within a pair of workloads.
+/// Key that tells the series of one pair of workloads apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct RequestKey {
     code: u16,
@@ -196,7 +196,7 @@ pub struct RequestEnd {
     pub response_bytes: u64,
 }
 
-/// Who talks to whom, for the labels of Istio's standard metrics.
+/// Caller and callee, for the labels of Istio's standard metrics.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct PairLabels {
     /// `source` = the caller's proxy reports, `destination` = the callee's.
@@ -357,7 +357,7 @@ impl WorkerMetrics {
     }
 }
 
-/// What the pairs of one worker share: the store and how much of it is left for them.
+/// State that the pairs of one worker share: the store and how much of it is left for them.
 #[derive(Debug)]
 struct Room {
     store: Arc<SeriesStore>,

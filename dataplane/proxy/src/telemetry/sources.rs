@@ -1,5 +1,5 @@
-//! What callers say of themselves, for metric labels: cleaned, and counted per identity, so that one peer can't make as many
-//! series as he likes.
+//! Names that callers give themselves, for metric labels: cleaned, and counted per identity, so that one peer can't
+//! make as many series as it likes.
 
 use std::collections::HashMap;
 

@@ -34,7 +34,7 @@ pub struct SeriesStore {
     pub limits: SeriesLimits,
     pub requests: LabelSets<RequestSeries>,
     pub tcp: LabelSets<TcpSeries>,
-    /// What was counted under the overflow series.
+    /// Number of requests and connections counted under the overflow series.
     pub dropped: AtomicU64,
     /// Times that a source was one too many for its identity.
     pub(super) sources_dropped: AtomicU64,
@@ -58,7 +58,7 @@ pub struct LabelSets<S>(Mutex<BTreeMap<Arc<str>, LabelSet<S>>>);
 struct LabelSet<S> {
     /// One for each worker that counts under these labels.
     live: Vec<Arc<S>>,
-    /// What workers had counted that closed theirs while others live.
+    /// Counts of workers that closed their series while others still live.
     closed: Option<Box<S>>,
 }
 

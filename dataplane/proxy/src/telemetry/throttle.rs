@@ -28,7 +28,7 @@ pub struct Throttle {
     period: Mutex<Period>,
 }
 
-/// What was seen since the last report.
+/// Kinds that had a line since the last report, and the number of events that had none.
 #[derive(Debug)]
 struct Period {
     told: Vec<&'static str>,

@@ -19,14 +19,14 @@ const LONGEST_NAME: usize = 200;
 /// a group.
 const NEVER: [&str; 5] = ["169.254.0.0/16", "224.0.0.0/4", "255.255.255.255/32", "fe80::/10", "ff00::/8"];
 
-/// What is captured in the current network namespace.
+/// Description of what is captured in the current network namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
     /// Names the table (`inet weft_<name>`): each proxy has its own and touches no other. Letters, digits, `-` and `.`.
     pub name: String,
-    /// Where outgoing TCP connections are redirected to, e.g. 15001.
+    /// Port to which outgoing TCP connections are redirected, e.g. 15001.
     pub outbound_port: Option<u16>,
-    /// Where incoming TCP connections are redirected to, e.g. 15006.
+    /// Port to which incoming TCP connections are redirected, e.g. 15006.
     pub inbound_port: Option<u16>,
     /// Connections of sockets with this mark pass, and only sockets with this mark are redirected to: the proxy's own.
     pub mark: u32,
@@ -170,9 +170,9 @@ impl Rules {
         let _ = writeln!(script, "    meta l4proto tcp redirect to :{port}\n  }}");
     }
 
-    /// Who may reach the proxy's own ports: what was redirected reaches a socket of the proxy or nobody (another user
-    /// may bind the port while the proxy is away), and the network reaches neither the ports for local applications nor
-    /// those that connections are redirected to.
+    /// Renders the chain that guards the proxy's own ports: a redirected connection reaches a socket of the proxy or
+    /// nobody (another user may bind the port while the proxy is away), and the network reaches neither the ports for
+    /// local applications nor those that connections are redirected to.
     fn render_guard(&self, script: &mut String) {
         script.push_str("  chain guard {\n    type filter hook input priority 0; policy accept;\n");
         let captured: Vec<u16> = self.outbound_port.into_iter().chain(self.inbound_port).collect();

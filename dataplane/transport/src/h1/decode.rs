@@ -12,7 +12,7 @@ use crate::tcp::buffer::ReadBuffer;
 #[cfg(test)]
 mod tests;
 
-/// Where in a body the reader stands.
+/// Position of the reader in a body.
 #[derive(Debug)]
 pub(super) enum Decoder {
     Empty,

@@ -32,13 +32,13 @@ pub(super) enum Outgoing {
     Unanswered,
 }
 
-/// What the connection knows when it answers.
+/// Facts about a request and its connection that shape the answer.
 #[derive(Debug, Clone)]
 pub(super) struct Answering {
     pub(super) asked: Asked,
     /// The client speaks HTTP/1.0: no chunks, no interim responses.
     pub(super) http10: bool,
-    /// Whether the connection may stay open after this message.
+    /// True if the connection may stay open after this message.
     pub(super) keep_alive: bool,
 }
 

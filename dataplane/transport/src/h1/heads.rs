@@ -33,7 +33,7 @@ pub fn request_bytes(head: &RequestHead) -> Result<Bytes, StreamError> {
 mod tests {
     use super::*;
 
-    /// What is taken is written as a head that is read as the same, and to its last byte.
+    /// Checks that an accepted head, written again, is read as the same head, to its last byte.
     fn check(bytes: &[u8]) {
         let limits = HttpLimits::default();
         let Ok(Some((head, consumed))) = request(bytes, &limits) else { return };

@@ -40,7 +40,7 @@ impl From<&'static str> for Rejection {
 pub(super) struct ParsedRequest {
     pub(super) head: RequestHead,
     pub(super) body: Decoder,
-    /// What the client asked for; the response may still close.
+    /// True if the client wants to keep the connection; the response may still close it.
     pub(super) keep_alive: bool,
     pub(super) expects_continue: bool,
     /// Bytes of the head.
@@ -57,7 +57,7 @@ pub(super) struct ParsedResponse {
     pub(super) consumed: usize,
 }
 
-/// What the request was, as far as it shapes the answer.
+/// Kind of the request, as far as it shapes the answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Asked {
     Head,

@@ -9,7 +9,7 @@ pub enum Refusal {
     Malformed,
     /// The authority is missing, given twice, or none.
     Host,
-    /// Where the body ends is ambiguous.
+    /// The end of the body is ambiguous.
     Framing,
     /// The frame of a chunk is malformed.
     Chunk,

@@ -360,7 +360,7 @@ impl IdleTimer {
     }
 }
 
-/// Where the answer to one request goes.
+/// Sender of the answer to one request.
 #[derive(Debug)]
 pub struct Responder<'a> {
     io: WriteHalf<'a>,

@@ -28,7 +28,7 @@ pub(super) struct ReadSide {
     pub(super) decoder: Decoder,
     /// An error or `stop` made the rest of the stream unusable.
     pub(super) broken: bool,
-    /// What was wrong with a body that broke off because it was malformed.
+    /// Fault of a body that broke off because it was malformed.
     pub(super) rejection: Option<Rejection>,
 }
 
@@ -36,12 +36,12 @@ pub(super) struct ReadSide {
 #[derive(Debug)]
 pub(super) struct WriteSide {
     pub(super) buffer: WriteBuffer,
-    /// What the current message still owes.
+    /// Part of the current message that is still owed.
     pub(super) outgoing: Outgoing,
     pub(super) broken: bool,
 }
 
-/// What both halves of an exchange need to know of each other.
+/// State of an exchange that both its halves share.
 #[derive(Debug, Default)]
 pub(super) struct Link {
     pub(super) tunnel: Cell<Tunnel>,

@@ -52,12 +52,12 @@ pub struct ClientConn {
     limits: Rc<Limits>,
 }
 
-/// What a connection's clones, streams and driver know of its streams.
+/// State of a connection's streams, shared by its clones, streams and driver.
 #[derive(Debug)]
 struct Streams {
     closed: Cell<bool>,
     open: Cell<usize>,
-    /// What the server allows; `None` before its SETTINGS.
+    /// Number of streams that the server allows; `None` before its SETTINGS.
     allowed: Cell<Option<usize>>,
     room: Room,
     settled: Notify,
@@ -226,7 +226,7 @@ impl Slot {
             return Err(unsent(StreamError::Protocol("the server has no extended CONNECT")));
         }
         let (request, asked) = request(head).map_err(unsent)?;
-        // Whatever fails here, the request was not sent.
+        // A failure here means that the request was not sent.
         let sent = requests.send_request(request, end).map_err(|error| unsent(stream_error(&error)));
         let (response, body) = sent?;
         let send = SendStream::request(body, end, Rc::clone(&open), limits.abort);

@@ -1,4 +1,4 @@
-//! What the crate `h2` lets through and HTTP/2 forbids, or asks of whoever passes a message on.
+//! Rules that the crate `h2` leaves to us: what HTTP/2 forbids, or asks of whoever passes a message on.
 
 use http::header::{COOKIE, HOST};
 use http::uri::Authority;

@@ -13,7 +13,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::Limits;
 use crate::cancels::Cancels;
 
-/// What one connection's client may ask of us for nothing. Shared by the reader, the streams and the connection.
+/// Allowances of one connection's client for frames and cancels that cost it nothing. Shared by the reader, the streams
+/// and the connection.
 #[derive(Debug)]
 pub(super) struct Patience {
     spent: Cell<bool>,

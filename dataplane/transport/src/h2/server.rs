@@ -210,7 +210,7 @@ fn flood() -> ConnectionError {
     }
 }
 
-/// What a request gets that nobody but the codec sees.
+/// Refusal of a request that nobody but the codec sees.
 enum Refusal {
     Reset,
     Answer(StatusCode),

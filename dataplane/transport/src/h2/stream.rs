@@ -38,7 +38,7 @@ pub struct RecvStream {
     _open: Option<Rc<OpenStream>>,
 }
 
-/// What of the request decides how its response is read.
+/// Kind of the request, which decides how its response is read.
 #[derive(Debug)]
 pub(super) enum Asked {
     Request,
@@ -236,7 +236,7 @@ enum Role {
     Server { answering: Answering, answered: bool, patience: Rc<Patience> },
 }
 
-/// What a server's stream answers.
+/// Kind of answer that a server's stream gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Answering {
     Request,

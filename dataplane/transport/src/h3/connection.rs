@@ -1,5 +1,5 @@
-//! What the streams of one connection share: limits, the peer's settings, GOAWAY in both directions, the count of streams.
-//! Touched a few times per request, so atomics; the one lock guards accepting against GOAWAY.
+//! State that the streams of one connection share: limits, the peer's settings, GOAWAY in both directions, the count of
+//! streams. Touched a few times per request, so atomics; the one lock guards accepting against GOAWAY.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};

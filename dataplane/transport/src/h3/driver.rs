@@ -48,7 +48,7 @@ async fn run(connection: &Arc<Connection>) -> Result<(), Violation> {
             () = changed => {}
             () = tokio::time::sleep(connection.linger()), if retiring => {
                 //= rfc9114#section-5.2
-                // What was in flight is done; the linger lets our last bytes arrive.
+                // The streams in flight are done; the linger lets our last bytes arrive.
                 connection.close(Code::NO_ERROR, "done");
                 return Ok(());
             }

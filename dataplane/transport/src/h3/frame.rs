@@ -53,7 +53,7 @@ impl Default for Bounds {
     }
 }
 
-/// What a stream of frames tells.
+/// Event that a stream of frames yields.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event {
     /// Part of a DATA payload, never empty.

@@ -27,7 +27,7 @@ pub struct RecvStream {
     /// QUIC has nothing more: the end, or why.
     ending: Option<Result<(), StreamError>>,
     phase: Phase,
-    /// What is left of the content-length.
+    /// Bytes of the content-length that are still to come.
     left: Option<u64>,
     request: RequestKind,
     interims: u32,
@@ -46,7 +46,7 @@ enum Phase {
     Failed(StreamError),
 }
 
-/// What of the request decides how its response is read.
+/// Kind of the request, which decides how its response is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RequestKind {
     Head,

@@ -53,12 +53,12 @@ impl Target {
         self.0.clone()
     }
 
-    /// What comes before the first `?`.
+    /// The part before the first `?`.
     pub fn path(&self) -> &[u8] {
         &self.0[..self.query_mark().unwrap_or(self.0.len())]
     }
 
-    /// What comes after the first `?`; `None` without one.
+    /// The part after the first `?`; `None` without one.
     pub fn query(&self) -> Option<&[u8]> {
         self.query_mark().map(|at| &self.0[at + 1..])
     }

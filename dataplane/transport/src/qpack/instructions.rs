@@ -1,5 +1,5 @@
-//! What a peer may say on its QPACK encoder and decoder streams (RFC 9204 section 4.3, 4.4) to someone who announced a
-//! dynamic table of zero bytes: next to nothing. Holds at most one unfinished integer.
+//! Instructions that a peer may send on its QPACK encoder and decoder streams (RFC 9204 section 4.3, 4.4) to someone
+//! who announced a dynamic table of zero bytes: next to none. Holds at most one unfinished integer.
 
 use super::integer::{self, Int};
 use crate::h3::{Code, Violation};

@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-/// What reading an integer at the start of some bytes gives.
+/// Result of reading an integer at the start of some bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Int {
     /// The value and how many octets it took.

@@ -20,7 +20,7 @@ const fn field(name: &'static str, value: &'static str) -> Entry {
     Entry::Field(HeaderName::from_static(name), HeaderValue::from_static(value))
 }
 
-/// What the encoder can refer to for a field.
+/// Entry of the table that the encoder can refer to for a field.
 pub(super) enum Match {
     Indexed(u8),
     NameOnly(u8),

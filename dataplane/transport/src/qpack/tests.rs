@@ -62,7 +62,7 @@ fn malformed_sections() {
     check("0000 5081 18", "QPACK: Huffman padding");
     check("0000 5084 ffff fffc", "QPACK: Huffman EOS in a string");
     check("0000 5084 ffff ffff", "QPACK: Huffman EOS in a string");
-    // What HTTP forbids.
+    // Fields that HTTP forbids.
     check("0000 2141 0161", "malformed message: field name");
     check("0000 2120 0161", "malformed message: field name");
     check("0000 20 0161", "malformed message: field name");

@@ -1,5 +1,5 @@
-//! Who may begin a handshake and hold a connection: slots in all, for one source address and for one identity. A caller
-//! that has not proved its address gets a slot only while few are taken, so that forged packets keep nobody out.
+//! Admission of callers to handshakes and connections: slots in all, for one source address and for one identity. A
+//! caller that has not proved its address gets a slot only while few are taken, so that forged packets keep nobody out.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
@@ -13,7 +13,7 @@ use super::TransportLimits;
 use super::limits::Distance;
 use crate::tls::{HandshakeError, HandshakeFailure, RefusedBy};
 
-/// What was turned away at one worker's mesh port.
+/// Counts of callers that one worker's mesh port turned away.
 #[derive(Debug, Default)]
 pub struct AdmissionStats {
     retries: AtomicU64,
@@ -61,7 +61,7 @@ struct Held {
 /// Sources whose distance is remembered.
 const REMEMBERED: usize = 4096;
 
-/// What one host may be taken to own: an IPv4 address, or a /64.
+/// Addresses that one host may be taken to own: an IPv4 address, or a /64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Source(IpAddr);
 
@@ -77,7 +77,7 @@ impl Source {
     }
 }
 
-/// What becomes of an attempt to connect.
+/// Judgement on an attempt to connect.
 #[derive(Debug)]
 pub(super) enum Judgement {
     Admitted(HandshakePlace),

@@ -111,7 +111,7 @@ impl Server {
         &self.endpoint
     }
 
-    /// What was refused and asked for proof; shared with whoever renders metrics.
+    /// Counts of callers that were refused or asked for proof; shared with whoever renders metrics.
     pub fn stats(&self) -> &Arc<AdmissionStats> {
         self.admission.stats()
     }

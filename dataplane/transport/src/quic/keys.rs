@@ -15,7 +15,7 @@ use super::cid::WorkerCidGenerator;
 pub struct SharedKeys {
     reset: Arc<dyn HmacKey>,
     token: Arc<dyn HandshakeTokenKey>,
-    /// Where this process's outgoing connections begin to count workers.
+    /// Start of the count that spreads this process's outgoing connections over the callee's workers.
     pub(super) spread: u8,
 }
 

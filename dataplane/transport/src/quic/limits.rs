@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use quinn::{TransportConfig, VarInt};
 
-/// What a peer may send before we read it. QUIC gives each stream of a connection the same window, so peers that are far
-/// away get connections of their own with larger ones.
+/// Limits on the bytes that a peer may send before we read them. QUIC gives each stream of a connection the same
+/// window, so peers that are far away get connections of their own with larger ones.
 #[derive(Debug, Clone, Copy)]
 pub struct WindowLimits {
     /// Bytes of one stream. Default 256 KiB: 256 MB/s at 1 ms.
@@ -85,7 +85,7 @@ impl ByDistance {
 /// Bounds of one QUIC connection, both directions.
 #[derive(Debug, Clone)]
 pub struct TransportLimits {
-    /// What a peer may send before we read it.
+    /// Limits on the bytes that a peer may send before we read them.
     pub windows: WindowLimits,
     /// Bytes we keep for a peer that has not acknowledged them. Default 8 MiB.
     pub send_window: u32,

@@ -24,7 +24,7 @@ use crate::h3;
 use crate::tls::{Credentials, HandshakeError, HandshakeFailure, Identities, IdentityHandle, RefusedBy};
 use connection::Pooled;
 
-/// Who calls whom, and where. Cheap to clone and to hash: make one per endpoint and keep it.
+/// Caller, callee and the callee's address. Cheap to clone and to hash: make one per endpoint and keep it.
 #[derive(Debug, Clone)]
 pub struct PeerKey(Arc<Parts>);
 
@@ -158,7 +158,7 @@ struct Failure {
     backoff: Duration,
 }
 
-/// What a request can do now.
+/// Next step of a request that needs a connection.
 enum Step {
     Use(h3::Client),
     Wait(DialResult),
@@ -454,7 +454,7 @@ impl Peer {
 
     fn dial_failed(&mut self, error: ConnectError, limits: &PoolLimits) -> Result<(), ConnectError> {
         if error.reason() == HandshakeFailure::PortClosed {
-            // Whoever held the other ends of these has gone without a word.
+            // The process at the other end of these connections has gone without a word.
             for connection in self.connections.iter().filter(|connection| connection.is_suspect()) {
                 connection.close(b"nobody listens at the peer's address");
             }

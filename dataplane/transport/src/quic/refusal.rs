@@ -1,5 +1,5 @@
-//! What the network says against a UDP address while a handshake with it is under way: nobody listens there, or the path
-//! is too narrow for QUIC. A connected socket is told what the shared one is not. Silence is no answer.
+//! Errors that the network reports about a UDP address while a handshake with it is under way: nobody listens there, or
+//! the path is too narrow for QUIC. A connected socket is told what the shared one is not. Silence is no answer.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -24,7 +24,7 @@ const BETWEEN: Duration = Duration::from_millis(20);
 /// After the first few there is nothing new to hear for a while.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Where the socket of a dialler is bound, and how its packets are marked.
+/// Local address of a dialler's socket, and the mark of its packets.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct From {
     pub(super) ip: IpAddr,

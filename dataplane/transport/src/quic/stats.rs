@@ -1,4 +1,4 @@
-//! What a pool counts. Plain atomics that one worker writes and the metrics endpoint reads.
+//! Counters of a pool. Plain atomics that one worker writes and the metrics endpoint reads.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

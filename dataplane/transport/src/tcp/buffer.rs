@@ -27,7 +27,7 @@ thread_local! {
     static SCRATCH_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
 }
 
-/// What was read and not yet consumed.
+/// Bytes that were read and not yet consumed.
 #[derive(Debug, Default)]
 pub(crate) struct ReadBuffer {
     pub(crate) bytes: BytesMut,
@@ -91,7 +91,7 @@ impl ReadBuffer {
     }
 }
 
-/// What is to be written and has not left yet: gathered small bytes, then at most one large piece and what follows it.
+/// Bytes to be written that have not left yet: small pieces together, then at most one large piece and its tail.
 #[derive(Debug, Default)]
 pub(crate) struct WriteBuffer {
     /// Small pieces, in order.

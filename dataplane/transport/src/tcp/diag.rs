@@ -1,5 +1,5 @@
-//! What the kernel knows about TCP sockets of this network namespace, by NETLINK_SOCK_DIAG: whether a peer's socket still
-//! has an owner, and how many bytes wait to be acknowledged. Needs no privilege; where it can't be asked, nothing is claimed.
+//! The kernel's view of TCP sockets in this network namespace, by NETLINK_SOCK_DIAG: whether a peer's socket still has
+//! an owner, and how many bytes wait to be acknowledged. Needs no privilege; if it can't be asked, nothing is claimed.
 
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
@@ -12,7 +12,7 @@ use crate::capture;
 #[cfg(test)]
 mod tests;
 
-/// What is known of the process at the other end of a connection.
+/// Presence of the process at the other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Owner {
     /// Its socket is open.
@@ -46,7 +46,7 @@ struct Described {
 /// Looks for the socket at the other end of `stream`.
 pub(crate) fn peer(stream: &TcpStream) -> Owner {
     let (Ok(peer), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return Owner::Gone };
-    // Where capture redirected the peer's connection here, its socket knows another destination.
+    // If capture redirected the peer's connection here, the peer's socket knows another destination.
     for destination in std::iter::once(local).chain(capture::original_dst(stream)) {
         match describe(peer, destination) {
             Ok(Some(Described { inode: 0, .. })) => return Owner::Gone,

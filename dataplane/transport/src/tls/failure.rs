@@ -142,7 +142,7 @@ impl fmt::Display for HandshakeFailure {
 /// Precedes the reason in the text that closes a connection, so that a Weft at the other end can name it too.
 const TOKEN: &str = "weft/";
 
-/// What our verifier found wrong with a certificate; travels inside `rustls::Error`.
+/// Fault that our verifier found in a certificate; travels inside `rustls::Error`.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Refusal {
     pub(crate) failure: HandshakeFailure,
@@ -203,7 +203,7 @@ impl HandshakeError {
         HandshakeError { reason, refused_by, detail: detail.into() }
     }
 
-    /// What the peer is told in the text that closes the connection.
+    /// Reason that the peer is told in the text that closes the connection.
     pub(crate) fn told(&self) -> String {
         format!("{TOKEN}{}: {}", self.reason, self.detail)
     }

@@ -10,7 +10,7 @@ use weft_policy::identity::SpiffeId;
 use super::identity::WorkloadIdentity;
 use super::trust::Trust;
 
-/// What one workload presents and whom it believes, at one moment.
+/// Certificate that one workload presents and trust that it goes by, at one moment.
 #[derive(Debug)]
 pub struct Credentials {
     pub identity: WorkloadIdentity,
@@ -33,7 +33,7 @@ impl IdentityHandle {
         IdentityHandle { current: Arc::new(watch::Sender::new(Arc::new(credentials))) }
     }
 
-    /// What is in force now.
+    /// The credentials in force now.
     pub fn current(&self) -> Arc<Credentials> {
         self.current.borrow().clone()
     }

@@ -89,7 +89,7 @@ pub enum IdentityError {
     Key(#[source] rustls::Error),
 }
 
-/// Who a certificate says its holder is. Says nothing about trust: that is the handshake's.
+/// Identity of a certificate's holder, as the certificate says. Says nothing about trust: that is the handshake's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerIdentity {
     pub id: SpiffeId,
@@ -98,7 +98,7 @@ pub struct PeerIdentity {
 }
 
 impl PeerIdentity {
-    /// Who the holder of a verified chain is, leaf first, whatever transport carried it.
+    /// Identity of the holder of a verified chain (leaf first), whatever transport carried it.
     pub fn of_chain(chain: &[CertificateDer<'_>]) -> Option<PeerIdentity> {
         PeerIdentity::of(chain.first()?).ok()
     }

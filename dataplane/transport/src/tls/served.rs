@@ -81,7 +81,7 @@ impl Choice {
         Choice { served, local, made: Arc::default() }
     }
 
-    /// What was chosen, with the credentials that the handshake began with.
+    /// The chosen identity, with the credentials that the handshake began with.
     pub(crate) fn made(&self) -> Option<&(IdentityHandle, Arc<Credentials>)> {
         self.made.get()
     }

@@ -26,7 +26,7 @@ pub(crate) struct Ca {
     intermediate_der: CertificateDer<'static>,
 }
 
-/// What a certificate says; a good one unless changed.
+/// Contents of a certificate; a good one unless changed.
 pub(crate) struct Leaf {
     pub(crate) sans: Vec<SanType>,
     pub(crate) from: (i32, u8, u8),

@@ -16,7 +16,7 @@ use super::identity::{PeerIdentity, peer_chain};
 use super::served::Choice;
 use super::trust::Trust;
 
-/// What our verifier said of one handshake; filled once, read by whoever waits for the handshake.
+/// Our verifier's refusal in one handshake, if any; filled once, read by whoever waits for the handshake.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Verdict(Arc<OnceLock<Refusal>>);
 
@@ -47,7 +47,7 @@ impl Believes {
 #[derive(Debug)]
 pub(crate) struct PeerVerifier {
     pub(crate) believes: Believes,
-    /// Who may answer; `None`: anybody of a trusted domain (authorization decides later).
+    /// Identity that must answer; `None`: anybody of a trusted domain (authorization decides later).
     pub(crate) expected: Option<SpiffeId>,
     pub(crate) verdict: Verdict,
     pub(crate) client_auth_mandatory: bool,

@@ -135,7 +135,7 @@ fn held(world: &World, workload: &ObjectName) -> Arc<Bundle> {
     Arc::new(held)
 }
 
-/// What becomes of a request at the proxy of a callee: the status, 200 where the app answers.
+/// Status of a request at the proxy of a callee; 200 where the app answers.
 fn inbound(
     world: &World,
     endpoint: &Endpoint,
@@ -171,7 +171,7 @@ fn inbound(
     if allowed { 200 } else { 403 }
 }
 
-/// What the two proxies of a request do, for dice that meet each backend.
+/// Results of a request at its two proxies, for dice that meet each backend.
 fn carried(world: &World, query: &Query, caller: &ObjectName) -> Result<Vec<Carried>, ()> {
     let bundle = held(world, caller);
     let (table, mesh) = (RouteTable::new(&bundle), bundle.mesh.clone().unwrap());

@@ -8,7 +8,7 @@ use super::cases::{Case, Talk};
 use super::ground::Way;
 use super::run::Saw;
 
-/// What a rule may look at.
+/// Case and way of an exchange, which a rule may look at.
 pub(super) struct Context<'c> {
     pub(super) case: &'c Case,
     pub(super) way: Way,

@@ -1,4 +1,4 @@
-//! Where exchanges happen: origins that are called directly, origins behind a sidecar, and the ways to both.
+//! Grounds on which exchanges happen: origins that are called directly, origins behind a sidecar, and the ways to both.
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::time::Duration;
@@ -44,7 +44,7 @@ impl Way {
     }
 }
 
-/// What a port is declared to speak.
+/// Protocol that a port is declared to speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Declared {
     Http,
@@ -110,7 +110,7 @@ pub(super) struct Ground {
     _hosts: Option<Hosts>,
 }
 
-/// What has to live as long as the exchanges.
+/// Proxies that have to live as long as the exchanges.
 #[expect(dead_code, reason = "held, not used")]
 enum Proxies {
     InProcess(Pair),
@@ -197,7 +197,7 @@ impl Ground {
         self.lanes.iter().find(is).expect("every port has its lanes")
     }
 
-    /// Where the bytes of an exchange go.
+    /// Opens the connection for the bytes of an exchange.
     pub(super) async fn dial(&self, way: Way, lane: &Lane) -> Result<TcpStream, String> {
         let told = |error: std::io::Error| error.to_string();
         match way {

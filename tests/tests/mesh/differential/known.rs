@@ -10,9 +10,9 @@ pub(super) struct Known {
     /// `loopback` or `captured`.
     pub(super) ground: String,
     pub(super) family: String,
-    /// What the case's name contains.
+    /// Text that the case's name contains.
     pub(super) case: String,
-    /// What a kind of the failure contains.
+    /// Text that a kind of the failure contains.
     kind: String,
 }
 

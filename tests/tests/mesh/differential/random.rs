@@ -38,7 +38,7 @@ pub(super) fn time(seconds: u64) -> Duration {
     Duration::from_secs(minutes.map_or(seconds, |minutes| minutes * 60))
 }
 
-/// Where to start, and whether that is the one message of a failure that is looked at again.
+/// Seed to start with, and true if it was given: then the one message of that failure is looked at again.
 fn seed() -> (u64, bool) {
     let given = std::env::var("WEFT_DIFFERENTIAL_SEED").ok().and_then(|seed| seed.parse().ok());
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
@@ -81,7 +81,7 @@ pub(super) async fn run(ground: &Ground, time: Duration) {
     assert!(arrived * 10 > number, "a generator that is always refused shows little: {arrived} of {number}");
 }
 
-/// What the origin sees of these bytes, the client's end closed behind them.
+/// Sends these bytes, closes the client's end behind them, and returns what the origin saw.
 async fn send(ground: &Ground, lane: &Lane, way: Way, bytes: &[u8]) -> Seen {
     let origin = lane.origin(way);
     origin.prepare(&[], &[]);
@@ -133,7 +133,7 @@ fn is_same(before: Seen, after: &Seen, way: Way) -> bool {
         (rule.make_equal)(&Context { case: &case, way }, &mut one, &mut other);
     }
     let complete = |seen: &Seen| seen.get("1.end") == Some("complete");
-    // What broke off may be cut earlier; it may only not look complete.
+    // A message that broke off may be cut earlier; it may only not look complete.
     if complete(&one.origin) { one.origin == other.origin } else { !complete(&other.origin) }
 }
 

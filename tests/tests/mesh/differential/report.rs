@@ -1,5 +1,5 @@
-//! What differs, by kind: one line for many cases, with an example of each. Known kinds are allowed to fail for a reason; a known
-//! kind that fails no more has to go.
+//! Differences by kind: one line for many cases, with an example of each. Known kinds are allowed to fail for a reason;
+//! a known kind that fails no more has to go.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;

@@ -10,7 +10,7 @@ use super::cases::{Case, Talk};
 use super::ground::{Ground, LANES, Lane, Way};
 use super::report::{self, Failure};
 
-/// What both ends of one exchange saw.
+/// Notes of what both ends of one exchange saw.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Saw {
     pub(super) client: Seen,
@@ -89,7 +89,7 @@ fn addressed(step: &h1::Act, way: Way, authority: &str) -> h1::Act {
 pub(super) fn replaced(bytes: &[u8], what: &[u8], by: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.len());
     let mut rest = bytes;
-    // What is replaced stands in the head; a large body needn't be searched.
+    // The text to replace stands in the head; a large body needn't be searched.
     while let Some(at) = rest[..rest.len().min(128 * 1024)].windows(what.len()).position(|window| window == what) {
         out.extend_from_slice(&rest[..at]);
         out.extend_from_slice(by);

@@ -14,7 +14,7 @@ use crate::prices::wire::QuoteRequest;
 use crate::prices::wire::prices_client::PricesClient;
 use crate::probe::{self, StockClient};
 
-/// What is passed on so that the mesh's traces and fault rules see one request.
+/// Headers that are passed on so that the mesh's traces and fault rules see one request.
 const PASSED_ON: [&str; 3] = ["traceparent", "x-request-id", "x-demo"];
 
 #[derive(Clone)]

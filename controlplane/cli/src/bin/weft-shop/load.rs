@@ -23,7 +23,7 @@ const FAILURES_KEPT: usize = 20;
 pub(crate) struct LoadArgs {
     #[command(flatten)]
     listen: Listen,
-    /// What to ask for, over and over; may be repeated (taken in turn).
+    /// URL to ask for, over and over; may be repeated (taken in turn).
     #[arg(long = "target", required = true, value_name = "URL")]
     targets: Vec<String>,
     /// Requests a second.

@@ -37,7 +37,7 @@ enum Command {
     Reviews(reviews::ReviewsArgs),
     /// Prices, over gRPC.
     Prices(Listen),
-    /// What is in stock: a line protocol over TCP in which the server speaks first.
+    /// Stock levels: a line protocol over TCP in which the server speaks first.
     Stock(Listen),
     /// Steady load on the shop; counts what it sends and gets, shown at /stats of its port.
     Load(load::LoadArgs),
@@ -49,7 +49,7 @@ enum Command {
     Idle,
 }
 
-/// Where a service listens: on the workload's own address under `weft run`.
+/// Address and port that a service listens on; the address is the workload's own under `weft run`.
 #[derive(Debug, Clone, Args)]
 struct Listen {
     #[arg(long, env = "WEFT_IP", default_value = "127.0.0.1")]

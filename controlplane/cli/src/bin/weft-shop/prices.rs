@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::Listen;
 
-/// What tonic makes of `proto/shop.proto`.
+/// Code that tonic generates from `proto/shop.proto`.
 #[expect(clippy::allow_attributes_without_reason, clippy::too_many_lines, unreachable_pub, reason = "generated code")]
 pub(crate) mod wire {
     tonic::include_proto!("shop.v1");

@@ -54,7 +54,7 @@ async fn reviews(State(release): State<Release>, Path(product): Path<String>, he
     ([("x-shop-release", release.name)], Json(body))
 }
 
-/// What nobody but an administrator should see; the mesh's policy says who that is, not this code.
+/// Settings that only an administrator should see; the mesh's policy says who that is, not this code.
 async fn settings(State(release): State<Release>) -> Json<Value> {
     Json(json!({"release": release.name, "moderation": "strict"}))
 }

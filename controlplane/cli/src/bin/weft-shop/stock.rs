@@ -1,4 +1,4 @@
-//! What is in stock, over TCP: the server greets first, then answers `COUNT sku` and `TAKE sku n` line by line.
+//! Stock levels over TCP: the server greets first, then answers `COUNT sku` and `TAKE sku n` line by line.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

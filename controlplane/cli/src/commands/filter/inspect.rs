@@ -1,4 +1,4 @@
-//! What a binary says about itself, read without running it.
+//! Description of a filter binary, read from it without running it.
 
 use anyhow::{bail, ensure};
 use serde::Serialize;
@@ -6,7 +6,7 @@ use wasmparser::{Encoding, Parser, Payload};
 
 use super::keys;
 
-/// What `weft filter inspect` prints.
+/// Report that `weft filter inspect` prints.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Report {
     pub(super) kind: &'static str,

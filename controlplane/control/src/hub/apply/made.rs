@@ -23,7 +23,7 @@ const SERVICE_LABEL: &str = "weft.dev/service";
 const APP_LABEL: &str = "app";
 /// Why the object stands for a record that can't be read.
 const UNREADABLE: &str = "weft.dev/unreadable";
-/// Where callers reach an HTTP app that says nothing else.
+/// Service port that is added for an HTTP app, unless the app has a port of this number already.
 const HTTP_PORT: u16 = 80;
 
 /// Puts a registered workload into the world, if it differs from what is there; with it the service that it asks for.

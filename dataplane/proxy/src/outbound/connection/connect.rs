@@ -18,7 +18,7 @@ use crate::reply::{Failure, Side};
 use crate::snapshot::{Served, Snapshot};
 use crate::worker::Worker;
 
-/// What an accepted CONNECT leads to.
+/// Target of an accepted CONNECT, and its far end if that was opened.
 pub(super) struct Accepted<'w> {
     target: Target,
     /// The far end that was opened for it, with the account of the connection; `None`: its bytes tell first.

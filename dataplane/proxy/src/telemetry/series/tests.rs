@@ -1,4 +1,4 @@
-//! What lives how long: series across configuration swaps, held and unheld pairs, the budget.
+//! Lifetimes: series across configuration swaps, held and unheld pairs, the budget.
 
 use std::sync::atomic::Ordering::Relaxed;
 

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// What a scripted server's bytes become: every head's status, the body or its error, and whether the connection may be
+/// Outcome of a scripted server's bytes: every head's status, the body or its error, and whether the connection may be
 /// reused. The server answers one request and closes only where `close` says so.
 async fn answered(method: &'static str, script: &[u8], close: bool) -> (Vec<u16>, Result<String, String>, bool) {
     let (near, mut far) = pair().await;

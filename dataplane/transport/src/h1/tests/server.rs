@@ -349,7 +349,7 @@ fn messages_that_disagree_with_their_length_are_cut_off() {
     });
 }
 
-/// What the client reads when every request is answered with `head` and a body, though it may have none.
+/// Text that the client reads when every request is answered with `head` and a body, though it may have none.
 async fn bodyless(request: &str, head: ResponseHead) -> String {
     let (mut near, far) = pair().await;
     let server = tokio::task::spawn_local(async move {
@@ -613,7 +613,7 @@ fn a_client_that_leaves_during_the_answer_is_noticed_and_one_that_half_closes_is
     });
 }
 
-/// Whatever the framing, a client reads all that was given before the break, and no clean end.
+/// A client reads all that was given before the break, and no clean end, with any framing.
 #[test]
 fn an_aborted_answer_arrives_up_to_the_break() {
     run(async {

@@ -6,7 +6,7 @@ use super::super::frame::{Bounds, Event, Place, Role, decode};
 use super::super::{Code, Limits};
 use super::{Pair, frame, headers_frame, hex, read, request, soon};
 
-/// What a raw peer sees in the end.
+/// End that a raw peer sees.
 #[derive(Debug, PartialEq, Eq)]
 enum Seen {
     Closed(&'static str),

@@ -143,7 +143,7 @@ struct Watch {
 /// Packets without an answer that make silence suspicious: a request, and a probe for it.
 const UNANSWERED: u64 = 2;
 
-/// What a look at a connection finds.
+/// Result of a look at a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Found {
     Well,

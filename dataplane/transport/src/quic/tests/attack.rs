@@ -15,7 +15,7 @@ use super::tls12::OldClient;
 use crate::tls::testing::Chain;
 use crate::tls::{HandshakeError, provider};
 
-/// What a peer shows of itself.
+/// Certificates that a peer shows, if any.
 pub(super) enum Offer {
     Nothing,
     Chain(Chain),

@@ -1,4 +1,4 @@
-//! Who may connect: good pairs, and the table of refusals, each known by its reason at both ends.
+//! Handshakes that succeed, and the table of refusals, each known by its reason at both ends.
 
 use std::time::Duration;
 

@@ -241,7 +241,7 @@ fn eviction_is_at_once_and_spares_what_is_under_way() {
         let first = servers.recv().await.unwrap();
         pool.retain(|_| false);
         assert_eq!(pool.stats().snapshot().evicted, 1);
-        // Whoever asks now gets another connection.
+        // A request that comes now gets another connection.
         assert!(answered(&pool, &key).await);
         let second = servers.recv().await.unwrap();
         assert_ne!(first.quic().stable_id(), second.quic().stable_id());

@@ -80,7 +80,7 @@ impl Back {
         let there = tokio::task::spawn_local(async move {
             let mut datagram = vec![0; 65_536];
             while let Ok((length, caller)) = front.recv_from(&mut datagram).await {
-                // What asks whether anybody listens (`refusal`) has an address of its own, and QUIC's bit unset.
+                // A datagram that asks whether anybody listens (`refusal`) has its own address, and QUIC's bit unset.
                 if datagram[0] & 0x40 == 0 {
                     continue;
                 }

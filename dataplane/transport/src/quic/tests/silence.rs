@@ -86,7 +86,7 @@ fn silence_of_up_to_ten_seconds_costs_latency_only() {
         on_its_own_clock(async move {
             let silence = Duration::from_secs(seconds);
             let worst = worst_wait(silence).await;
-            // What was sent before the silence was noticed may wait as long again, as TCP's retransmissions do.
+            // Data sent before the silence was noticed may wait as long again, as TCP's retransmissions do.
             assert!(worst <= silence * 2 + LEAPS, "{silence:?}: {worst:?}");
             println!("silent for {silence:?}: the longest wait was {worst:?}");
         });
