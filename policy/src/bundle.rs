@@ -158,8 +158,8 @@ impl WorkloadPort {
         Self { port, protocol, app_version, path_reading, opaque_refused: false }
     }
 
-    /// Whether a byte tunnel may lead there. A declared protocol is law: bytes for it come through its codec and the whole
-    /// chain.
+    /// Says whether a byte tunnel may lead to this port. A declared protocol is law: its bytes come through the codec
+    /// of that protocol and the whole chain.
     pub fn takes_tunnels(&self) -> Result<(), TunnelRefusal> {
         let port = self.port;
         match self.protocol {
@@ -180,10 +180,10 @@ pub struct RequestRefusal {
 }
 
 impl Protocol {
-    /// Whether a request may be sent to a port of this protocol, as one.
+    /// Says whether HTTP requests may be sent to a port of this protocol.
     ///
     /// # Errors
-    /// What flows there is no HTTP.
+    /// The port is declared tcp or udp: it carries no HTTP.
     pub fn takes_requests(self, port: u16) -> Result<(), RequestRefusal> {
         match self {
             Protocol::Tcp => Err(RequestRefusal { port, protocol: "tcp" }),

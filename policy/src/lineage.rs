@@ -44,8 +44,8 @@ impl fmt::Display for Told {
     }
 }
 
-/// Whether who holds `held` at its revision may be given what is `offered`. Without a lineage on either side only the
-/// revision of the same history would tell, and there is none to compare: it may.
+/// Judges whether a holder of `held` at its revision may be given `offered`. It may if either side has no lineage,
+/// because revisions compare only within one history.
 ///
 /// # Errors
 /// It would be led backwards, or away.

@@ -1,6 +1,6 @@
-//! What a proxy says of a workload that it serves, judged the same on both sides: by `weft-proxy --check` before it is
-//! said, and by the control plane before it is believed. A `Registration` that exists makes a resource that can be stored,
-//! loaded and planned; whether its account may have what it asks for is the control plane's question.
+//! A proxy's account of a workload that it serves. The same checks run on both sides: in `weft-proxy --check` before it
+//! is sent, and in the control plane before it is believed. A `Registration` that exists makes a resource that can be
+//! stored, loaded and planned; whether its account may have all that it asks for is decided by the control plane.
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -45,7 +45,7 @@ pub struct Told {
     pub namespace: String,
     pub name: String,
     pub address: String,
-    /// Where the proxy takes mesh traffic, ip:port.
+    /// Address at which the proxy takes mesh traffic, ip:port.
     pub mesh_address: String,
     pub ports: Vec<(u32, Protocol)>,
     pub labels: BTreeMap<String, String>,

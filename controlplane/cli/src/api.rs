@@ -154,7 +154,7 @@ impl Client {
         Some(answer.headers().get("date")?.to_str().ok()?.to_owned())
     }
 
-    /// What `/healthz` says, where it is no yes.
+    /// Asks `/healthz`; the error says why the control plane is not healthy.
     pub(crate) async fn health(&self) -> Result<(), String> {
         let request = self.http.get(format!("{}/healthz", self.server)).timeout(ANSWER_TIMEOUT);
         let answer = request.send().await.map_err(|error| innermost(&error))?;

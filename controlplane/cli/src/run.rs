@@ -164,7 +164,7 @@ async fn join_token(args: &RunArgs, access: &Access, home: &Home) -> Result<Path
         "ttl_seconds": 600,
         "uses": 1,
     });
-    // Whoever may make the token says by this command line what its proxy may claim.
+    // This command line may grant claims to the proxy, because its user may make the token.
     let is_own = account == args.service || args.port.is_none();
     let services = if is_own { Vec::new() } else { vec![args.service.clone()] };
     let addresses: Vec<_> = args.ip.iter().filter(|ip| !ip.is_loopback()).map(ToString::to_string).collect();

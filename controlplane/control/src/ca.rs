@@ -127,7 +127,7 @@ impl Authority {
         Ok(authority)
     }
 
-    /// Whether `state` holds the authority with this fingerprint; makes nothing.
+    /// Checks that `state` holds the authority with this fingerprint; makes nothing.
     ///
     /// # Errors
     /// It holds none or another one.

@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::hub::unreadable_records;
 use crate::store::{Store, StoreError};
 
-/// What a start would find wrong: one sentence each. Empty: nothing.
+/// Faults that a start would find, one sentence each; empty if there are none.
 pub fn findings(config: &Config) -> Vec<String> {
     if let Err(error) = config.validate() {
         return vec![error.to_string()];

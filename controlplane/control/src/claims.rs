@@ -1,5 +1,5 @@
-//! What accounts may claim for themselves: services to stand behind, labels and addresses by the grants of their join
-//! tokens, and the names of workloads by having had them first. Decisions only; the hub keeps and publishes them.
+//! Claims of accounts: services to stand behind, labels and addresses by the grants of their join tokens, and names of
+//! workloads that they had first. Decisions only; the hub keeps and publishes them.
 
 #[cfg(test)]
 mod tests;
@@ -17,7 +17,7 @@ use weft_policy::resource::{Object, ServiceSpec};
 /// Names that one account may keep from others while it doesn't use them.
 pub const MAX_NAMES: usize = 1_024;
 
-/// What an account was granted beside the services that its name and their annotations give it.
+/// Rights of an account beside the services that its name and their annotations give it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Grants {
@@ -43,7 +43,7 @@ impl Grants {
         self.addresses.extend(other.addresses.iter().copied());
     }
 
-    /// Whether workloads of `account` may stand behind a service; `existing` where there is one of that name.
+    /// True when workloads of `account` may stand behind a service; `existing` is the one of that name, if any.
     pub fn may_stand_behind(&self, account: &str, name: &str, existing: Option<&Object<ServiceSpec>>) -> bool {
         let lists = |service: &Object<ServiceSpec>| service.accounts().any(|listed| listed == account);
         let by_labels = |service: &Object<ServiceSpec>| {
@@ -56,7 +56,7 @@ impl Grants {
             || existing.is_some_and(|service| lists(service) || by_labels(service))
     }
 
-    /// Whether a range that holds the address was granted.
+    /// True when a granted range holds the address.
     pub fn has_address(&self, address: IpAddr) -> bool {
         self.addresses.iter().any(|range| range.contains(&address))
     }
@@ -148,7 +148,7 @@ impl Claims {
         Some((key_of(name), Some(ClaimRecord::Name { name: name.clone(), claim })))
     }
 
-    /// Whoever asks next may have the name.
+    /// Ends the claim to a name: the next account that asks may have it.
     pub fn free(&mut self, name: &ObjectName) -> Option<ClaimChange> {
         self.names.remove(name).map(|_| (key_of(name), None))
     }

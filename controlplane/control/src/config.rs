@@ -87,7 +87,7 @@ pub struct Limits {
     pub request_timeout_ms: u64,
     /// How long a connection without a client certificate may last, milliseconds: joining takes no longer.
     pub anonymous_connection_ms: u64,
-    /// What a proxy says of one workload, bytes.
+    /// The registration of one workload, bytes.
     pub max_registration_bytes: usize,
     /// One message of a proxy on the control stream, bytes.
     pub max_message_bytes: usize,

@@ -51,7 +51,7 @@ pub struct Published {
     pub owners: Arc<BTreeMap<ObjectName, ProxyKey>>,
     /// Records of the store that can't be read, by their key there.
     pub unreadable: Arc<BTreeMap<String, Unreadable>>,
-    /// Who may claim what for itself.
+    /// Names and grants of each account.
     pub claims: Arc<Claims>,
     /// The newest revision in which an endpoint may have left or moved.
     pub last_removal: Revision,
@@ -254,7 +254,7 @@ impl Hub {
         self.metrics.store_fault(self.store.fault().is_some());
     }
 
-    /// What keeps the store from being written now.
+    /// The fault that keeps the store from being written now.
     pub fn store_fault(&self) -> Option<Fault> {
         self.store.fault()
     }
@@ -352,8 +352,8 @@ fn now_unix_ms() -> i64 {
     i64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)
 }
 
-/// What accounts claim. A store of a release without claims has none: then what is registered keeps its names and its
-/// places.
+/// Reads the claims of accounts. A store of an older release has none: then the registered workloads keep their names
+/// and their places behind services.
 fn claims(store: &Store, published: &Published) -> Result<Claims, StoreError> {
     const KEY: &str = "claims";
     if store.meta(KEY)?.is_some() {

@@ -16,7 +16,7 @@ const AT_ONCE: Duration = Duration::from_secs(600);
 /// So many proxies lost at once may be a fault of the network around the control plane.
 const MASS: usize = 3;
 
-/// What connected proxies say of a silent one.
+/// The word of the connected proxies on a silent one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Word {
     /// One got through to it.
@@ -61,12 +61,12 @@ impl Suspect {
     }
 }
 
-/// What left its services by the end of a lease lately.
+/// Endpoints that lately left their services by the end of a lease.
 #[derive(Debug, Default)]
 pub struct Removals(Vec<(Instant, ObjectName)>);
 
 impl Removals {
-    /// Whether one more endpoint may leave each of `services`, given with the number of endpoints that they have.
+    /// True when one more endpoint may leave each of `services`, given with the number of endpoints that they have.
     pub fn allow(&mut self, services: &BTreeMap<ObjectName, usize>, percent: usize, now: Instant) -> bool {
         self.0.retain(|(at, _)| now.duration_since(*at) < AT_ONCE);
         services.iter().all(|(name, endpoints)| {

@@ -112,7 +112,7 @@ pub(crate) enum Refusal {
     Store,
 }
 
-/// What a proxy did too often.
+/// An action that a proxy took too often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Throttled {
     Renewals,
@@ -264,7 +264,7 @@ impl Metrics {
         self.store_commit.record(took.as_secs_f64());
     }
 
-    /// Whether the store can't be written.
+    /// Records whether writes to the store fail, and counts each time that this begins.
     pub fn store_fault(&self, is_failing: bool) {
         if self.is_store_failing.swap(is_failing, Ordering::Relaxed) != is_failing && is_failing {
             self.store_failures.increment(1);

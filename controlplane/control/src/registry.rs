@@ -46,7 +46,7 @@ impl fmt::Display for ProxyKey {
 #[derive(Debug, Clone, Default)]
 pub struct Introduction {
     pub version: String,
-    /// Where its stream comes from.
+    /// The address that its stream comes from.
     pub address: Option<IpAddr>,
     /// That is not this machine.
     pub is_remote: bool,
@@ -277,7 +277,7 @@ impl Registry {
         }
     }
 
-    /// What connected proxies say of any of these workloads.
+    /// The word of the connected proxies on any of these workloads.
     pub fn word(&self, workloads: &[ObjectName]) -> Word {
         let entries = self.lock();
         let connected = entries.values().filter(|entry| entry.connected);
@@ -364,8 +364,8 @@ impl Entry {
         }
     }
 
-    /// Whether a further proxy of this name and identity takes over; gives the disputes that it inherits. The later start
-    /// wins. Where none is later it is a new stream of the same process, unless that comes too often.
+    /// Decides whether a further proxy of this name and identity takes over; gives the disputes that it inherits. The
+    /// later start wins. An equal start means a new stream of the same process, which wins unless that comes too often.
     fn yields_to(&mut self, other: &Introduction) -> Result<Vec<Instant>, SeatTaken> {
         let taken = |is_newer| SeatTaken { holder: self.introduction.clone(), is_newer };
         let mut disputes = std::mem::take(&mut self.disputes);

@@ -203,8 +203,8 @@ impl Session {
         if self.send(denials).await { None } else { Some(End::Lost) }
     }
 
-    /// Whether the proxy may be told anything of the world; where not, it is told once which store speaks, so that it can
-    /// say so itself.
+    /// Decides whether the proxy may be told anything of the world. If not, it is told once which store speaks, so that
+    /// it can report that itself.
     async fn may_lead(&mut self) -> Result<(), bool> {
         let Err(reason) = self.hub.may_lead(self.follows.as_ref()) else {
             self.left_alone = None;
@@ -436,7 +436,7 @@ fn words(report: &v1::Report) -> BTreeMap<ObjectName, bool> {
     report.peers.iter().take(MAX_WORDS).filter_map(word).collect()
 }
 
-/// What it tells is shown to people: nothing of it may steer a terminal.
+/// The proxy's report as it is shown to people: no text in it may steer a terminal.
 fn health(report: v1::Report) -> Health {
     let shown = |text: String| printable(&text).into_owned();
     let filter = |state: v1::FilterState| LoadedFilter {

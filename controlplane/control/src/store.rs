@@ -25,7 +25,7 @@ const AUDIT: TableDefinition<'_, u64, &str> = TableDefinition::new("audit");
 const ARTIFACTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("artifacts");
 const FILTER_VERSIONS: TableDefinition<'_, &str, &str> = TableDefinition::new("filter_versions");
 const CLAIMS: TableDefinition<'_, &str, &str> = TableDefinition::new("claims");
-/// What proxies did: kept apart, so that none of them pushes an operator's entry out.
+/// Actions of proxies: kept apart, so that none of them pushes an operator's entry out.
 const AUDIT_PROXIES: TableDefinition<'_, u64, &str> = TableDefinition::new("audit_proxies");
 /// Records that could not be read and were replaced or deleted, as they were.
 const SET_ASIDE: TableDefinition<'_, &str, &str> = TableDefinition::new("set_aside");
@@ -191,12 +191,12 @@ impl Store {
         Ok(store)
     }
 
-    /// Where the store's file is.
+    /// Path of the store's file.
     pub fn path(&self) -> &Path {
         self.disk.path()
     }
 
-    /// What keeps the store from being written now.
+    /// The fault that keeps the store from being written now.
     pub fn fault(&self) -> Option<Fault> {
         self.disk.fault()
     }
@@ -263,7 +263,7 @@ impl Store {
         Ok(found.and_then(|record| read_record(&record).ok()))
     }
 
-    /// What was set aside: its key with a number, and the record.
+    /// Records that were set aside: each one's key with a number, and its text.
     pub fn set_aside(&self) -> Result<Vec<(String, String)>, StoreError> {
         self.rows(SET_ASIDE)
     }
@@ -435,7 +435,7 @@ impl Encoded {
     }
 }
 
-/// Where an actor's entries are kept.
+/// The table that keeps an actor's entries.
 fn audit_table(actor: &str) -> TableDefinition<'static, u64, &'static str> {
     let is_proxy = actor.starts_with("proxy:") || actor.starts_with("token:");
     if is_proxy { AUDIT_PROXIES } else { AUDIT }

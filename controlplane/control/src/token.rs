@@ -43,7 +43,7 @@ pub enum Grant {
     Join {
         identity: SpiffeId,
         uses_left: u32,
-        /// What its proxies may claim beside what every proxy of the account may.
+        /// Claims that its proxies may make beside those that every proxy of the account may make.
         #[serde(default, skip_serializing_if = "Grants::is_empty")]
         grants: Grants,
     },
@@ -57,7 +57,7 @@ pub enum Grant {
 pub struct TokenRecord {
     /// Short public name for logs and audit: the first characters of the hash.
     pub id: String,
-    /// What people call it; tokens without one are called by their id.
+    /// The name that people gave it; tokens without one are called by their id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     pub grant: Grant,
@@ -166,7 +166,7 @@ impl TokenHash {
 }
 
 impl TokenRecord {
-    /// What people call it.
+    /// Its name, or its id if it has none.
     pub fn called(&self) -> &str {
         self.name.as_deref().unwrap_or(&self.id)
     }

@@ -443,7 +443,7 @@ impl Config {
         Ok(config)
     }
 
-    /// What the control plane will be told of the workload.
+    /// The workload as the control plane will be told of it.
     pub fn told(&self) -> Told {
         let (workload, mut mesh) = (&self.workload, self.listen.mesh);
         if mesh.ip().is_unspecified() {

@@ -44,7 +44,7 @@ const LASTING: Duration = Duration::from_secs(10);
 /// How often it is looked whether peers came into or out of reach, and how often that is told again.
 const REACH: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
 
-/// What was found of a peer is worth telling for so long.
+/// A finding about a peer is worth telling for so long.
 const REACH_WORD: Duration = Duration::from_secs(60);
 
 /// Peers that one report tells of.

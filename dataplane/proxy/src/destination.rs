@@ -141,7 +141,7 @@ impl ServiceState {
     }
 }
 
-/// Where a worker tells what it found of its peers, and the start of its clock.
+/// The place to which a worker reports whether it reached its peers, and the start of its clock.
 #[derive(Debug, Clone)]
 pub struct Finding {
     pub reaches: Reaches,

@@ -21,8 +21,8 @@ impl Life {
         Life { obtained, not_before: identity.not_before().as_secs(), not_after: identity.not_after().as_secs() }
     }
 
-    /// Whether the next one should be asked for: half of its life is over, or the clock says that it has not begun, or that
-    /// it was obtained in the future.
+    /// True when the next certificate should be asked for: half of the time from its receipt to its end is over, or its
+    /// life has not begun by this clock. A receipt in the future doesn't count.
     pub fn is_due(self, now: u64) -> bool {
         let obtained = self.obtained.filter(|at| (self.not_before..=now).contains(at));
         let from = obtained.unwrap_or(self.not_before);

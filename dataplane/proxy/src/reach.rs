@@ -1,5 +1,5 @@
-//! What this proxy found of its peers: whether a connection to each could be made lately. Written by the workers as they
-//! find it, read for the reports to the control plane.
+//! This proxy's findings about its peers: whether a connection to each could be made lately. The workers write them,
+//! and the reports to the control plane read them.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use weft_policy::bundle::ObjectName;
 
-/// What one worker found of one endpoint. Times are milliseconds since the worker's start, and one; 0 is never.
+/// One worker's findings about one endpoint. Times are milliseconds since the worker's start, and one; 0 is never.
 #[derive(Debug)]
 pub struct Reach {
     start: Instant,
@@ -23,7 +23,7 @@ impl Reach {
         if is_reached { &self.reached } else { &self.failed }.store(at, Ordering::Relaxed);
     }
 
-    /// What was found last, unless that is longer ago than `within`.
+    /// The last finding, unless it is older than `within`.
     fn lately(&self, within: Duration) -> Option<bool> {
         let (reached, failed) = (self.reached.load(Ordering::Relaxed), self.failed.load(Ordering::Relaxed));
         let last = reached.max(failed).checked_sub(1)?;
@@ -31,7 +31,7 @@ impl Reach {
     }
 }
 
-/// What all workers found.
+/// The findings of all workers.
 #[derive(Debug, Clone, Default)]
 pub struct Reaches(Arc<Mutex<Vec<(ObjectName, Weak<Reach>)>>>);
 

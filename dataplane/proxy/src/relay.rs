@@ -106,7 +106,7 @@ async fn pump_frames(
     }
 }
 
-/// What may wait to be written behind an exchange that is over.
+/// Bytes that may still wait to be written when an exchange is over.
 const LITTLE: usize = 16 * 1_024;
 
 /// Ends a message, and stays with it until most of it has been written.

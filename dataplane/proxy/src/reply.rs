@@ -445,7 +445,7 @@ fn grpc_of_http(status: StatusCode) -> u16 {
     }
 }
 
-/// What a peer's proxy says of an answer in its own name.
+/// The reason that a peer's proxy gives for an answer of its own.
 pub fn told(headers: &HeaderMap) -> &str {
     headers.get(WEFT_REPLY).and_then(|value| value.to_str().ok()).unwrap_or("no reason given")
 }

@@ -44,14 +44,14 @@ pub struct Shared {
     /// Names that mean what this machine says.
     pub hosts: Arc<Hosts>,
     pub in_flight: AllInFlight,
-    /// What may be held for streams that stall, and what is.
+    /// The budget for streams that stall, and the memory that they hold.
     pub stalls: Arc<StallBudget>,
     pub drain: Drain,
     pub app_connections: OpenCount,
     pub peer_connections: OpenCount,
     /// Endpoints that cannot be reached, as each worker finds.
     pub unreachable: OpenCount,
-    /// What the workers found of their peers.
+    /// The workers' findings about their peers.
     pub reaches: Reaches,
     pub contact: Contact,
     /// The peer pools of all workers, for their counters.

@@ -1,6 +1,6 @@
-//! What this process holds for streams whose receivers take nothing, and the budget for it: over it the streams that have
-//! stalled longest are reset, and no others. A stream that moves costs no bookkeeping; one that waits is an entry of its
-//! own worker, whose sum the others read four times a second.
+//! Memory that this process holds for streams whose receivers take nothing, and the budget for it: over the budget the
+//! streams that have stalled longest are reset, and no others. A stream that moves costs no bookkeeping; one that waits
+//! is an entry of its own worker, whose sum the others read four times a second.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -25,7 +25,7 @@ pub struct Stalled {
 #[derive(Debug)]
 pub struct StallBudget {
     bytes: u64,
-    /// What waits for less is no stalled stream.
+    /// A stream that waits for less is not counted as stalled.
     after: Duration,
     workers: Mutex<Vec<Account>>,
 }
@@ -58,7 +58,7 @@ impl StallBudget {
         Self { bytes, after, workers: Mutex::default() }
     }
 
-    /// What is held now, and how many streams were reset.
+    /// Sums over all workers: the memory that is held now, the stalled streams, and the streams that were reset.
     pub fn sums(&self) -> StallSums {
         self.workers.lock().expect("no holder panics").iter().fold(StallSums::default(), |sums, account| {
             let Held { bytes, streams, resets } = &*account.held;

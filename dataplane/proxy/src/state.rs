@@ -38,7 +38,7 @@ pub struct KeptBundle {
     pub lineage: Option<Lineage>,
 }
 
-/// Where an identity is kept, whole in each file: damage to one costs nothing.
+/// Files that keep an identity, each of them whole: damage to one costs nothing.
 const IDENTITY: [&str; 2] = ["identity.pem", "identity.copy"];
 
 /// A certificate as it is kept: PEM chain, PEM key, PEM roots.
@@ -65,7 +65,7 @@ impl State {
         self.path("compiled")
     }
 
-    /// What an earlier start kept of its identity, best first: each may be damaged, which only its reader can say.
+    /// Identities that an earlier start kept, best first. Each may be damaged, which only its reader can tell.
     pub fn identities(&self) -> Result<Vec<Kept>, StateError> {
         let trust_pem = self.read_lossy("trust.pem")?;
         let mut found = Vec::new();
@@ -92,7 +92,7 @@ impl State {
     }
 
     /// Keeps a new identity: certificate and key in one file, so that no crash leaves two that do not match, and a copy.
-    /// What the disk does not take is kept in memory for [`State::keep_again`].
+    /// If the disk does not take them, they stay in memory for [`State::keep_again`].
     pub fn keep_identity(&self, kept: &Kept) -> Result<(), StateError> {
         let written = self.write_identity(kept);
         let unwritten = written.is_err().then(|| kept.clone());
@@ -123,7 +123,7 @@ impl State {
         fs::remove_file(&path).map_err(|source| StateError::Io { path, source })
     }
 
-    /// Who was kept out of the mesh when the control plane was last heard.
+    /// Identities that were kept out of the mesh when the control plane was last heard.
     pub fn denied(&self) -> Result<Vec<String>, StateError> {
         Ok(self.read_lossy("denied")?.lines().map(str::to_owned).collect())
     }

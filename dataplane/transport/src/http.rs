@@ -143,7 +143,7 @@ pub struct Added<'a> {
     pub fields: &'a [(HeaderName, HeaderValue)],
 }
 
-/// What a status says of its message's content.
+/// The content that a message may have by its status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content {
     /// There may be some, as the fields say.

@@ -32,7 +32,7 @@ pub(crate) fn may_ask(method: &Method) -> bool {
 #[derive(Debug)]
 pub(crate) struct ExtendedConnect {
     pub(crate) protocol: &'static [u8],
-    /// What goes with it between two Weft proxies. Where there is none, everybody understands it.
+    /// Fields that go with it between two Weft proxies. If there are none, every peer understands it.
     pub(crate) fields: SmallVec<[(HeaderName, HeaderValue); 2]>,
 }
 

@@ -134,7 +134,7 @@ fn a_port_that_a_service_lacks() {
     assert_eq!((got.allowed, got.status, got.reason.as_str()), (false, Some(404), "shop/web has no port 81"));
 }
 
-/// What a proxy does with a connection, of which it sees neither method nor path.
+/// A proxy sees neither method nor path of such a connection, and `explain` judges it in the same way.
 #[test]
 fn a_port_declared_tcp_is_judged_as_a_connection() {
     let ask = |own: &str, policy: &str| {

@@ -140,7 +140,7 @@ fn access_policies(world: &World, problems: &mut Vec<Problem>) {
     }
 }
 
-/// What becomes of something that looks at HTTP, where HTTP is not what comes.
+/// Effect of an object that looks at HTTP, at a port where other bytes may come.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum OffHttp {
     /// Nothing is declared: what is not HTTP is refused.
@@ -160,7 +160,7 @@ impl OffHttp {
             (Protocol::Http | Protocol::Grpc, _) => None,
             (Protocol::Tcp | Protocol::Udp, Some(Action::Allow)) => Some(Self::AllowsNothing),
             (Protocol::Tcp | Protocol::Udp, Some(Action::Deny)) => Some(Self::DeniesByTheRest),
-            // What holds for a whole namespace is not meant for its databases.
+            // An object that holds for a whole namespace is not meant for its databases.
             (Protocol::Tcp | Protocol::Udp, None) => targeted.then_some(Self::Never),
         }
     }

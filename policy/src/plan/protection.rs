@@ -1,4 +1,4 @@
-//! What policies protect, and what a change would take out of their hands without saying so.
+//! Protection that policies give to workloads, and its silent loss by a change of something else.
 
 use std::fmt;
 
@@ -94,7 +94,7 @@ fn named(policy: &Metadata, target: &TargetRef) -> String {
     }
 }
 
-/// Whether a policy holds for what it names.
+/// Tells whether a policy holds for its targets.
 pub fn policy_status(world: &World, kind: Kind, metadata: &Metadata) -> Vec<Condition> {
     let key = ObjectKey::new(kind, &metadata.namespace, &metadata.name);
     let targets = match world.get(&key).map(|entry| &entry.resource) {

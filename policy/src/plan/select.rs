@@ -14,7 +14,7 @@ pub(super) fn selected_by<'w>(
     world.workloads().filter(|workload| selects(service, workload))
 }
 
-/// Whether a workload stands behind a service.
+/// True when a workload stands behind a service.
 pub fn selects(service: &Object<ServiceSpec>, workload: &Object<WorkloadSpec>) -> bool {
     let selector = &service.spec.selector;
     !selector.is_empty()

@@ -529,7 +529,7 @@ fn addresses_egress_and_namespaces_reach_the_bundle() {
     assert!(!served.is_at("10.0.0.8".parse().unwrap()));
 }
 
-/// What the change from one world to the other takes away.
+/// Protection that the change from one world to the other takes away.
 fn lost(before: &str, after: &str) -> Vec<String> {
     losses(&world(before), &world(after)).iter().map(ToString::to_string).collect()
 }
@@ -569,7 +569,7 @@ fn protection_is_not_taken_away_in_passing() {
     let mistyped = PROTECTED.replace("{kind: Service, name: hello}", "{kind: Service, name: helo}");
     let expect = opened.replace("default/hello", "default/helo").replacen("default/helo-1", "default/hello-1", 1);
     assert_eq!(lost(PROTECTED, &mistyped), [format!("{expect} does not exist")]);
-    // What its author changes, or what goes as a whole, is meant so.
+    // A change of the policy itself, or the removal of a whole object, is meant so and no loss.
     assert_eq!(
         lost(PROTECTED, &PROTECTED.replace("{kind: Service, name: hello}", "{kind: Service, name: other}")),
         [""; 0]

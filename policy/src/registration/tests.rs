@@ -24,7 +24,7 @@ fn good() -> Told {
     }
 }
 
-/// What `change` of a good one is refused with.
+/// Checks that a good registration with this `change` is refused with exactly these faults.
 fn check(change: impl FnOnce(&mut Told), expect: &[&str]) {
     let mut told = good();
     change(&mut told);

@@ -1,5 +1,5 @@
-//! Whether a resource may enter the world: one judgement of each kind, whoever made the resource. Reading what was stored
-//! asks nothing of this, so that a stricter release still reads what an older one took.
+//! Decides whether a resource may enter the world: one judgement for each kind, whoever made the resource. Records of
+//! the store are read without it, so that a stricter release still reads the records of an older one.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};

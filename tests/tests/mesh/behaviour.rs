@@ -1,5 +1,5 @@
-//! What an application may expect of HTTP and TCP, through a pair of sidecars over QUIC: the same as without them. Each behaviour
-//! is looked at through whole processes, and through two proxies in this process by each way in.
+//! HTTP and TCP as an application may expect them, through a pair of sidecars over QUIC: the same as without them. Each
+//! behaviour is tested through whole processes, and through two proxies in this process by each way in.
 
 use http::{Method, Version};
 use http_body_util::BodyExt as _;

@@ -64,7 +64,7 @@ async fn say(mut stream: TcpStream, pieces: Pieces) -> Vec<u16> {
 
 const CLOSE: &[u8] = b"GET /who HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n";
 
-/// What an odd client says inside a tunnel, and the status of its answer; 0: none.
+/// Bytes that an odd client sends inside a tunnel, and the status of its answer; 0: none.
 const ODD: &[(&str, Pieces, u16)] = &[
     ("at once", &[(0, CLOSE)], 418),
     ("the first byte late", &[(300, CLOSE)], 418),

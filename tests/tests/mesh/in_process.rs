@@ -140,7 +140,7 @@ impl Pair {
         shared.swap(Snapshot::build(Arc::new(bundle), filters).expect("a bundle that can be served"));
     }
 
-    /// What the caller's proxy and the origin's hold for streams that stall.
+    /// Sums that the caller's proxy and the origin's hold for streams that stall.
     pub(super) fn stalls(&self) -> Vec<StallSums> {
         self.proxies.iter().map(|shared| shared.stalls.sums()).collect()
     }

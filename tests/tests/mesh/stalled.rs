@@ -196,7 +196,7 @@ async fn stall(of_each: usize, calls: usize, budget: u64) {
         |stalls: &[StallSums]| stalls.iter().all(|it| it.streams + it.resets >= readers_in_all && it.bytes <= budget);
     let stalls = ground.until("every reader has stalled in both proxies", all_stalled).await;
     let mut after = (caller.p99(calls).await, resident());
-    // What others do on this machine passes; what the stalled readers cost would stay.
+    // Delays by other programs on this machine pass; delays by the stalled readers would stay.
     for _ in 0..20 {
         if after.0 <= before.0 * 2 {
             break;

@@ -1,5 +1,5 @@
-//! What time and operators do to the identities of a mesh of real processes: certificates that end while the control plane is
-//! away, and identities that are banned. Each ends in service, or in a sentence with the cure.
+//! Identities of a mesh of real processes under time and operators: certificates that end while the control plane is
+//! away, and identities that are banned. Each test ends in service, or in a sentence with the cure.
 
 use std::time::{Duration, Instant};
 

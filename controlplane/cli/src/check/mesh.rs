@@ -102,7 +102,7 @@ fn clock(server: Option<String>, here: OffsetDateTime) -> Finding {
     Finding::ok("clock", format!("{skew} s apart from the control plane"))
 }
 
-/// Whether the store can be written, and which of its records can't be read.
+/// Checks that the store can be written, and names the records that can't be read.
 fn store(health: Result<(), String>, unreadable: Result<Value, Error>) -> Vec<Finding> {
     let check = "store";
     let mut findings = Vec::new();
@@ -132,7 +132,7 @@ fn store(health: Result<(), String>, unreadable: Result<Value, Error>) -> Vec<Fi
     findings
 }
 
-/// Whether the store leads; nothing where that can't be asked.
+/// Finds a store that does not lead; gives nothing if it leads or can't be asked.
 fn lead(answer: Result<Value, Error>) -> Option<Finding> {
     let answer = answer.ok()?;
     let doubt = answer["doubt"].as_str()?;

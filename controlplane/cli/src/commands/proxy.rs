@@ -86,7 +86,7 @@ pub(crate) async fn run(args: ProxyArgs) -> Outcome {
     Ok(Answer::Yes)
 }
 
-/// Who is kept out now: an account may have more proxies than the one that was named.
+/// The proxies that are kept out now: an account may have more of them than the one that was named.
 fn banned(answer: &Value) -> String {
     let identity = text_at(answer, &["ban", "identity"]);
     let proxies: Vec<String> = answer["proxies"].as_array().into_iter().flatten().map(output::scalar).collect();

@@ -61,7 +61,7 @@ struct CreateArgs {
     /// An operator token with this role.
     #[arg(long, value_enum, group = "for")]
     role: Option<Role>,
-    /// What to call it in lists and to revoke it [default: its id].
+    /// A name to show in lists and to revoke it by [default: its id].
     #[arg(long)]
     name: Option<String>,
     /// A service that its proxies may stand behind beside the account's own; may be repeated.

@@ -53,7 +53,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 #[serde(deny_unknown_fields)]
 struct CreateToken {
     kind: Kind,
-    /// What to call it.
+    /// The token's name in lists.
     name: Option<String>,
     /// For join tokens: `namespace/service-account`.
     service_account: Option<String>,
@@ -181,7 +181,7 @@ fn join_grant(hub: &Hub, request: &CreateToken) -> Result<Grant, ApiError> {
     Ok(Grant::Join { identity, uses_left, grants: grants(request)? })
 }
 
-/// What a join token grants beside its account.
+/// Rights that a join token grants beside its account.
 fn grants(request: &CreateToken) -> Result<Grants, ApiError> {
     let lists = [("services", &request.services), ("labels", &request.labels), ("addresses", &request.addresses)];
     if let Some((key, list)) = lists.into_iter().find(|(_, list)| list.len() > MAX_GRANTS) {

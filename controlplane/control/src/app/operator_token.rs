@@ -26,7 +26,7 @@ pub(super) async fn keep(hub: &Arc<Hub>, state: &Path) -> anyhow::Result<()> {
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            // Whoever took the file away wants its token to end.
+            // An operator who took the file away wants its token to end.
             hub.revoke_tokens("system", NAME).await?;
             return write(hub, &path).await;
         }

@@ -19,7 +19,7 @@ pub(crate) fn make_private_folder(path: &Path) -> Result<(), AuthorityError> {
 /// The text of a file, where there is one.
 pub(super) fn read(path: &Path) -> Result<Option<String>, AuthorityError> {
     match fs::read(path) {
-        // What is no text is no PEM either, and the parser says so.
+        // A file that is no text is no PEM either, and the parser says so.
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(AuthorityError::File { path: path.to_owned(), source }),

@@ -130,7 +130,7 @@ fn server_certificates_name_hosts_only() {
     assert!(verify(&authority, &server.chain, now).is_err(), "it is no client certificate");
 }
 
-/// What happens to the files of an authority between two starts, and what the second start is to say or do.
+/// Damage to the files of an authority between two starts, and the outcome of the second start.
 struct Fault {
     name: &'static str,
     does: fn(&Path),
@@ -220,7 +220,7 @@ fn damaged_files_are_made_again_or_named_with_the_cure() {
                 assert_eq!(damaged_key, Some(key), "{name}");
                 verify(&again, &issued.chain, now).unwrap_or_else(|error| panic!("{name}: {error}"));
                 let new = again.issue_workload(&request, &id, Duration::hours(1), now).unwrap();
-                // Whoever has the old ca.pem believes what is issued now.
+                // Holders of the old ca.pem believe certificates that are issued now.
                 verify(&before, &new.chain, now).unwrap_or_else(|error| panic!("{name}: {error}"));
                 Authority::require(dir.path(), before.fingerprint()).unwrap();
             }

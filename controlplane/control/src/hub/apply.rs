@@ -37,7 +37,7 @@ pub struct Applied {
     pub problems: Vec<Problem>,
 }
 
-/// What becomes of a change that takes protection away.
+/// The treatment of a change that takes protection away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum How {
     /// It is refused.
@@ -272,7 +272,7 @@ fn told(losses: &[Loss]) -> String {
     }
 }
 
-/// What a forced change opened, for the audit log.
+/// The protection that a forced change took away, as text for the audit log.
 fn forced_detail(losses: &[Loss]) -> String {
     let opened = losses.iter().take(AUDITED).map(|loss| format!("{} from {}", loss.workload, loss.policy));
     let opened: Vec<_> = opened.collect();
@@ -303,8 +303,8 @@ fn admit(resource: &Resource, versions: &[FilterVersion]) -> Result<(), ApplyErr
     }
 }
 
-/// What the store holds. What can't be read is named, and an access policy among it denies everything that it held for:
-/// nothing opens because a record was damaged.
+/// Reads the world from the store. Records that can't be read are named, and an access policy among them denies
+/// everything that it held for: nothing opens because a record was damaged.
 pub(super) fn load(store: &Store, trust_domain: &TrustDomain) -> Result<Published, StoreError> {
     let revision = store.revision()?;
     let mut world = World::new(trust_domain.clone());

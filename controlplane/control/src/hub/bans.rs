@@ -137,7 +137,7 @@ impl Hub {
     }
 }
 
-/// What proxies are told: the whole list, each time.
+/// The message to proxies: the whole list, each time.
 pub(crate) fn told(bans: &Bans) -> v1::ControlMessage {
     let identities = bans.keys().map(ToString::to_string).collect();
     let denials = v1::Denials { identities };

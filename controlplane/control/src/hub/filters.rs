@@ -139,7 +139,7 @@ impl Hub {
         Ok(found)
     }
 
-    /// Whether a workload of the identity runs a filter of this digest.
+    /// True when a workload of the identity runs a filter of this digest.
     pub fn may_fetch(&self, identity: &SpiffeId, digest: &str) -> bool {
         let published = self.published();
         let of = |(key, _): (&ObjectKey, &Entry)| key.object_name();

@@ -23,7 +23,7 @@ pub struct SignedIdentity {
     pub trust_bundle_pem: String,
 }
 
-/// Who calls, as the certificate says whose key the caller has proved to hold. Whether it is valid now is another question.
+/// The caller, as named by the certificate whose key it has proved to hold. The certificate may have ended.
 #[derive(Debug, Clone)]
 pub struct Holder {
     pub identity: SpiffeId,
@@ -87,7 +87,7 @@ impl From<StoreError> for RenewError {
 }
 
 impl Holder {
-    /// Whether the certificate is good for anything but its renewal.
+    /// Checks that the certificate is good for more than its own renewal.
     ///
     /// # Errors
     /// It has ended, or its life has not begun.
@@ -245,7 +245,7 @@ impl Hub {
     }
 }
 
-/// Whether a certificate that has ended may still be renewed: it is the last of its line, and it ended not long ago.
+/// Checks that an ended certificate may still be renewed: it is the last of its line and ended not long ago.
 fn within_grace(
     holder: &Holder,
     before: Option<&IssuedRecord>,

@@ -1,6 +1,6 @@
-//! Whether this store may lead proxies. The folder of the authority remembers which store it worked with and how far that
-//! was: a store that was lost, replaced or set back under it leads nobody until an operator says so. Each proxy judges for
-//! itself as well.
+//! Decides whether this store may lead proxies. The folder of the authority remembers which store it worked with and
+//! how far that was: a store that was lost, replaced or set back leads nobody until an operator allows it. Each proxy
+//! judges for itself as well.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,12 +24,12 @@ pub struct Lead {
 /// Why nobody is led yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Doubt {
-    /// What the authority worked with before.
+    /// The store and epoch that the authority worked with before.
     pub before: Lineage,
     pub reason: String,
 }
 
-/// What the authority's folder remembers of the store.
+/// The store's state as the authority's folder remembers it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Memory {
     store: String,
@@ -99,7 +99,7 @@ impl Hub {
         self.lead.subscribe()
     }
 
-    /// Whether who holds `held` at that revision may be led by this store now. The reason where he may not.
+    /// Judges whether this store may now lead a proxy that holds `held`; the error is the reason why not.
     pub(crate) fn may_lead(&self, held: Option<&(Lineage, Revision)>) -> Result<(), String> {
         let lead = self.lead();
         if let Some(doubt) = &lead.doubt {

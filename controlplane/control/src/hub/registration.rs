@@ -24,7 +24,7 @@ use crate::store::{StoreError, Write};
 /// The longest and shortest time between two looks at silent proxies.
 const LOOK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(10));
 
-/// Where a proxy speaks from.
+/// The address that a proxy speaks from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Origin {
     pub address: IpAddr,

@@ -251,7 +251,7 @@ async fn standing_behind_a_service_is_granted() {
         bundle.services[&ObjectName::new("shop", "web")].endpoints.len()
     };
     assert_eq!(behind(&hub), 2);
-    // What a Service doesn't list any more leaves it at once; its own account needs no listing.
+    // A workload leaves at once when the Service lists its account no more; an account's own Service needs no list.
     hub.apply("me", resources(&listed.replace("'evil'", "'good'")), How::Safely).await.unwrap();
     assert_eq!(behind(&hub), 1);
     let reason = try_behind(Some("web")).await.unwrap_err().to_string();
@@ -291,7 +291,7 @@ async fn labels_are_no_way_behind_a_service() {
     };
     let reason = hub.register(&evil, HERE, labelled("web")).await.unwrap_err().to_string();
     assert!(reason.starts_with("workload shop/evil: labels: app=web would put it behind Service shop/web"), "{reason}");
-    // What an operator's Service selects when it is applied, its accounts may stand behind: the operator is told.
+    // A new Service takes every workload that its labels select, and the operator is told of their accounts.
     hub.register(&evil, HERE, labelled("future")).await.unwrap();
     let future = SHOP.split("---").next().unwrap().replace("web", "future");
     let applied = hub.apply("me", resources(&future), How::Safely).await.unwrap();
@@ -459,7 +459,7 @@ spec:
     let Resource::AccessPolicy(closed) = &published.world.get(&key).unwrap().resource else { panic!("no policy") };
     assert_eq!((closed.spec.rules.len(), closed.spec.target_refs[0].name.as_str()), (0, "web"));
 
-    // What takes its place, or deletes it, leaves it byte for byte.
+    // The old record is set aside byte for byte when another replaces it or when it is deleted.
     hub.apply("me", resources(SHOP), How::Safely).await.unwrap();
     hub.delete("me", key, How::Safely).await.unwrap();
     hub.delete("me", ObjectKey::new(Kind::Mesh, "", "default"), How::Safely).await.unwrap();
@@ -609,7 +609,7 @@ async fn a_banned_identity_is_kept_out_until_it_is_let_in() {
     hub.join(token.text.reveal(), &csr(), "127.0.0.1").await.unwrap();
 }
 
-/// What a restart leaves.
+/// A hub on a copy of the store's file, as after a restart.
 fn hub_in_again(dir: &tempfile::TempDir, before: Arc<Hub>) -> Arc<Hub> {
     let copy = dir.path().join("again");
     std::fs::create_dir(&copy).unwrap();

@@ -102,7 +102,7 @@ impl Hub {
         .await
     }
 
-    /// Whether anybody has a token of an admin.
+    /// True when an admin's token exists.
     pub(crate) async fn has_admin(&self) -> Result<bool, StoreError> {
         let is_admin = |record: &TokenRecord| matches!(record.grant, Grant::Operator { role: Role::Admin });
         Ok(self.tokens().await?.iter().any(is_admin))

@@ -1,4 +1,4 @@
-//! Who leaves, who stays, and how many at once.
+//! Proxies that leave, proxies that stay, and how many may leave at once.
 
 use super::*;
 
@@ -6,7 +6,7 @@ const LEASE: Duration = Duration::from_secs(30);
 const UNHEARD: Duration = Duration::from_secs(3600);
 const FINE: Outlook = Outlook { connected: 10, telling: 10, suspects: 1 };
 
-/// Whether a proxy that is silent for that many seconds leaves.
+/// Checks whether a proxy that is silent for that many seconds leaves.
 fn check(silent: u64, word: Word, outlook: Outlook, leaves: bool) {
     let suspect = Suspect { silent: Duration::from_secs(silent), lease: LEASE, word };
     assert_eq!(suspect.ended(outlook, UNHEARD).is_some(), leaves, "{suspect:?} {outlook:?}");

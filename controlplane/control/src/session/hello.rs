@@ -95,7 +95,7 @@ fn keep_away(hub: &Hub, key: &ProxyKey, peer: IpAddr, taken: &SeatTaken) -> Stat
     status
 }
 
-/// What is said of a workload can't be true: told, logged and counted.
+/// Refuses a registration that can't be true: the refusal is logged, counted and returned to the proxy.
 fn refused(hub: &Hub, identity: &SpiffeId, reason: String) -> Status {
     tracing::warn!(%identity, reason, "registration refused");
     hub.metrics().registration_refused(Refusal::Invalid);

@@ -330,7 +330,7 @@ async fn a_proxy_speaks_for_itself_only() {
     let metrics = control.metrics().await;
     let counted = "weft_control_registrations_refused_total{reason=\"invalid\"} 12";
     assert!(metrics.contains(counted), "{metrics}");
-    // What was refused left nothing that the next start could stumble over.
+    // The refused registrations left nothing behind that could stop the next start.
     control.app.stop().await;
     Control::start(dir.path()).await;
 }
@@ -384,7 +384,7 @@ async fn a_ban_reaches_every_proxy_and_ends_its_own_session_at_once() {
     let error = control.grpc(Some(&bad)).await.connect(tokio_stream::empty()).await.err().unwrap();
     assert_eq!(error.code(), tonic::Code::PermissionDenied);
     assert!(control.metrics().await.contains("weft_control_banned_identities 1"));
-    // Who comes later is told at once.
+    // A proxy that connects later is told at once.
     let mut late = Proxy::connect(&control, &good, "good-2", None, Bundle::default()).await;
     late.until_denied(&[&bad.identity]).await;
     let path = format!("/api/v1/bans/{}", bad.identity.replace(':', "%3A").replace('/', "%2F"));

@@ -157,7 +157,7 @@ impl Disk {
     }
 }
 
-/// What redb does not recover from while it is open.
+/// True for errors that redb does not recover from while it is open.
 fn is_of_disk(error: &redb::Error) -> bool {
     matches!(
         error,

@@ -1,5 +1,5 @@
-//! What a store is apart from what it holds: its id, made once, and its epoch, which an operator's word raises. Proxies
-//! keep both beside their configuration, so that a store that was lost, replaced or set back is noticed.
+//! A store's own marks, apart from its content: its id, made once, and its epoch, which an operator raises. Proxies
+//! keep both beside their configuration, so that they notice a store that was lost, replaced or set back.
 
 use redb::ReadableTable as _;
 use weft_policy::lineage::Lineage;

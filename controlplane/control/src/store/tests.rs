@@ -190,7 +190,7 @@ fn a_full_disk_harms_nothing_and_is_used_again_when_it_has_room() {
         let fault = store.fault().unwrap();
         assert!(fault.reason.contains("No space left"), "{room}: {fault}");
         left.store(u64::MAX / 2, Ordering::SeqCst);
-        // What failed may have landed whole, but nothing in between.
+        // The failed commit landed whole or not at all.
         let found = store.revision().unwrap().0;
         assert!(found == last || found == last + 1, "{room}: {found} after {last}");
         assert_eq!(store.objects::<u64>().unwrap().read, vec![("a".to_owned(), found)], "{room}");

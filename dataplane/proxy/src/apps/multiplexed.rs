@@ -56,8 +56,8 @@ struct Socket {
     room: h2::Room,
     dialling: Cell<bool>,
     waiting: Cell<usize>,
-    /// Whoever holds its one permit is first in the queue: only they take a stream or begin a dial. The semaphore hands
-    /// it on in the order of asking, so that nobody is overtaken.
+    /// The holder of its one permit is first in the queue and alone may take a stream or begin a dial. The semaphore
+    /// hands it on in the order of asking, so that nobody is overtaken.
     turn: Semaphore,
 }
 

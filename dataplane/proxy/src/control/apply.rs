@@ -30,7 +30,7 @@ pub(super) enum Step {
     Say(Message),
     /// An ACK; a report follows.
     Acked(Message),
-    /// What was offered is not followed: what was kept is in force, if it is not yet.
+    /// The offer is not followed: the kept bundle comes into force, if it is not yet.
     NotFollowed(Message),
     Close,
     /// The control plane wants this proxy not to come back soon.

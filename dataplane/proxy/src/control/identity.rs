@@ -113,7 +113,7 @@ async fn join_anew(
     }
 }
 
-/// What brings a proxy back that nothing else does.
+/// The advice to an operator when only a new join token brings the proxy back.
 fn new_token(config: &Config) -> String {
     let (namespace, account) = (&config.workload.namespace, &config.workload.service_account);
     let file = config

@@ -192,7 +192,7 @@ impl ServerConn {
             return true;
         }
         if matches!(self.write.outgoing, Outgoing::UntilClose | Outgoing::Tunnel) && !self.write.broken {
-            // Whoever wrote it was stopped before its end, and the connection's end would pass for one.
+            // The writer was stopped early, and a clean end of the connection would pass for the end of its message.
             let (_, io) = self.io.split();
             Box::pin(Sink { io, side: &mut self.write, link: &self.link }.abort()).await;
             return false;
@@ -389,7 +389,7 @@ impl<'a> Responder<'a> {
     pub async fn head(self, head: &ResponseHead, end: bool) -> Result<Sink<'a>, StreamError> {
         //= rfc9110#section-10.1.1
         let body_will_not_come = self.link.awaits_continue.get();
-        // What its client sends ahead is on its way, and no request.
+        // Bytes that the client of a refused CONNECT sends ahead may still arrive, and they are no request.
         let refused = self.asked == Asked::Connect && !head.status.is_success();
         let keep_alive = *self.keep_alive && !self.link.close.get() && !body_will_not_come && !refused;
         let answering = Answering { asked: self.asked, http10: self.http10, keep_alive };

@@ -15,6 +15,7 @@ use crate::http::{Frame, RecvBody, RequestHead, ResponseHead, ResponseRecv, Stre
 use crate::tcp;
 
 mod client;
+mod given_up;
 mod server;
 
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
 
-/// What of one stream has not been written yet.
+/// The part of one stream that has not been written yet.
 #[derive(Debug, Default)]
 pub(super) struct Unwritten {
     pieces: Cell<usize>,

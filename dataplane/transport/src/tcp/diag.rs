@@ -27,7 +27,7 @@ pub(crate) enum Owner {
 }
 
 impl Owner {
-    /// Whether it has left, where it was `before` when it was looked for the last time. A socket that was never found proves
+    /// True when the owner has left since the last look, which found `before`. A socket that was never found proves
     /// nothing.
     pub(crate) fn has_left(self, before: Self) -> bool {
         self == Owner::Gone || self == Owner::Absent && before == Owner::Present

@@ -15,7 +15,7 @@ use super::trust::Trust;
 pub struct Credentials {
     pub identity: WorkloadIdentity,
     pub trust: Trust,
-    /// Who is kept out of the mesh, whatever certificate he has.
+    /// Identities that are kept out of the mesh, whatever certificates they have.
     pub denied: Arc<BTreeSet<SpiffeId>>,
     /// Grows by one with each replacement.
     pub generation: u64,

@@ -206,7 +206,7 @@ fn carried(world: &World, query: &Query, caller: &ObjectName) -> Result<Vec<Carr
     Ok(all)
 }
 
-/// What becomes of it at each endpoint that may be picked; without a path it is a connection.
+/// The outcome at each endpoint that may be picked; without a path it is a connection.
 fn delivered(
     world: &World,
     query: &Query,

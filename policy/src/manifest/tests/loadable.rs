@@ -1,4 +1,4 @@
-//! Whatever a manifest is accepted for can be stored, loaded, planned and told to proxies.
+//! Every manifest that is accepted can be stored, loaded, planned and told to proxies.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};

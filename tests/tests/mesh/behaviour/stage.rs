@@ -18,7 +18,7 @@ pub(super) enum Way {
     Tunnel,
 }
 
-/// Where an app gets in.
+/// The way by which an app enters the mesh.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Door {
     way: Way,

@@ -59,7 +59,7 @@ pub(super) async fn run(ground: &Ground, time: Duration) {
         }
         let way = if dice.below(2) == 0 { Way::Tunnel } else { Way::Explicit };
         let lane = if dice.below(2) == 0 { Declared::Http } else { Declared::Nothing };
-        // What was broken off may still be on its way when its client has gone: a port rests until all others had their turn.
+        // Bytes of a broken-off exchange may come after its client has gone: a port rests until all others had a turn.
         let lane = ground.lane(lane, u16::try_from(number % u64::from(MOST_LANES)).expect("below the number of lanes"));
         let direct = send(ground, lane, Way::Direct, &bytes).await;
         let meshed = send(ground, lane, way, &bytes).await;

@@ -29,7 +29,7 @@ impl Ground {
         let hosts = Hosts::new();
         let far = Namespace::enter(&hosts.there).expect("root may enter a namespace");
         let near = Namespace::enter(&hosts.here).expect("root may enter a namespace");
-        // What a peer's silence towards the control plane means is another question.
+        // The control plane waits long for a silent peer, because its reaction is not tested here.
         let patient = json!({"disconnect_grace_ms": 60_000});
         let mesh = Mesh::start_inside_with(&hosts.there, address(THERE), patient);
         let listen = |port| far.listen(SocketAddr::new(address(THERE), port)).expect("the address is free");

@@ -236,7 +236,7 @@ impl Requests {
     }
 }
 
-/// What came of the requests.
+/// Results of the requests.
 pub(super) struct Told {
     done: Vec<Done>,
 }

@@ -1,5 +1,5 @@
-//! Where other people's programs play: a server and its callers, each with a sidecar that `weft run` starts, or captured on two
-//! hosts. The programs are the same and know of neither.
+//! A stage for other people's programs: a server and its callers, each with a sidecar that `weft run` starts, or
+//! captured on two hosts. The programs are the same in both cases and know of neither.
 
 use std::net::{IpAddr, SocketAddr};
 use std::process::{Command, Output};

@@ -173,8 +173,8 @@ fn service_ports(own: &[WorkloadPortSpec]) -> Vec<PortSpec> {
     ports
 }
 
-/// What stands for an access policy whose record can't be read: it allows nothing to whatever the record names as its
-/// targets, or to its whole namespace where even those can't be read.
+/// The stand-in for an access policy whose record can't be read. It allows nothing to the targets that the record
+/// names, or to its whole namespace if the targets can't be read either.
 pub(super) fn closed_policy(unreadable: &Unreadable, revision: Revision) -> Option<Entry> {
     let mut parts = unreadable.key.strip_prefix(Kind::AccessPolicy.plural())?.strip_prefix('/')?.splitn(2, '/');
     let name = ObjectName::new(parts.next()?, parts.next()?);

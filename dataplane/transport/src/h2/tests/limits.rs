@@ -1,5 +1,5 @@
-//! What one leg takes the next takes: targets, fields, interim answers, idle connections and tunnels have HTTP/2's share of
-//! the limits that every version keeps.
+//! A request that one leg takes is also taken by the next: HTTP/2 keeps the limits that every version keeps, for
+//! targets, fields, interim answers, idle connections and tunnels.
 
 use super::*;
 
