@@ -490,6 +490,15 @@ pub async fn tunnel(
             match select(upload, download).await {
                 Either::Left((Ok(()), download)) => download.await.map_or_else(download_end, |()| TunnelEnd::Finished),
                 Either::Right((Ok(()), upload)) => upload.await.map_or_else(upload_end, |()| TunnelEnd::Finished),
+                // Whoever takes no more may have sent something before: that arrives first.
+                Either::Left((Err(PumpError::Sink), rest)) => {
+                    select(rest, pin!(until_still(|| down.bytes.get(), idle.late_upload))).await;
+                    TunnelEnd::ServerLost
+                }
+                Either::Right((Err(PumpError::Sink), rest)) => {
+                    select(rest, pin!(until_still(|| up.bytes.get(), idle.late_upload))).await;
+                    TunnelEnd::ClientLost
+                }
                 Either::Left((Err(error), _)) => upload_end(error),
                 Either::Right((Err(error), _)) => download_end(error),
             }
