@@ -107,7 +107,9 @@ impl State {
     }
 
     fn write_identity(&self, kept: &Kept) -> Result<(), StateError> {
-        let whole = format!("{}{}", kept.chain_pem, kept.key_pem);
+        // Of what was read from such a file each part is the whole.
+        let is_whole = kept.chain_pem.contains("PRIVATE KEY");
+        let whole = if is_whole { kept.chain_pem.clone() } else { format!("{}{}", kept.chain_pem, kept.key_pem) };
         self.write("trust.pem", kept.trust_pem.as_bytes())?;
         for name in IDENTITY {
             self.write(name, whole.as_bytes())?;
@@ -277,7 +279,10 @@ mod tests {
         let found = Kept { chain_pem: whole(), key_pem: whole(), trust_pem: "t".into() };
         assert_eq!(state.identities().unwrap(), [found.clone(), found.clone()]);
         fs::remove_file(state.path("identity.pem")).unwrap();
-        assert_eq!(state.identities().unwrap(), [found]);
+        assert_eq!(state.identities().unwrap(), [found.clone()]);
+        // Kept again from the copy it is the same, twice.
+        state.keep_identity(&found).unwrap();
+        assert_eq!(state.identities().unwrap(), [found.clone(), found]);
         assert!(state.keep_again().is_none());
         let bundle = Bundle { revision: weft_policy::bundle::Revision(7), ..Bundle::default() };
         let lineage = Some(Lineage { store: "a".into(), epoch: 2, supersedes: vec!["b".into()] });

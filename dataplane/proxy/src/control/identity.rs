@@ -142,8 +142,10 @@ fn read_token(path: &Path) -> Result<String, JoinError> {
 /// The best of what was kept; nothing where nothing was.
 fn load(config: &Config, state: &State) -> Result<Option<IdentityHandle>, JoinError> {
     let mut damage = None;
-    let mut best: Option<IdentityHandle> = None;
-    for mut kept in state.identities()? {
+    let mut best: Option<(IdentityHandle, Kept)> = None;
+    let found = state.identities()?;
+    let is_whole = found.len() > 1;
+    for mut kept in found {
         if Trust::from_pem("any", &kept.trust_pem).is_err() {
             // The control plane's CA is the mesh's; the bundle brings others.
             warn!("trust.pem is missing or damaged; control.ca_file takes its place");
@@ -152,8 +154,8 @@ fn load(config: &Config, state: &State) -> Result<Option<IdentityHandle>, JoinEr
         match handle_of(config, &kept) {
             Ok(handle) => {
                 let ends = |handle: &IdentityHandle| handle.current().identity.not_after();
-                if best.as_ref().is_none_or(|best| ends(best) < ends(&handle)) {
-                    best = Some(handle);
+                if best.as_ref().is_none_or(|(best, _)| ends(best) < ends(&handle)) {
+                    best = Some((handle, kept));
                 }
             }
             Err(error @ JoinError::WrongIdentity { .. }) => return Err(error),
@@ -161,11 +163,17 @@ fn load(config: &Config, state: &State) -> Result<Option<IdentityHandle>, JoinEr
         }
     }
     match (best, damage) {
-        (Some(handle), Some(damage)) => {
-            warn!(damage, "one of the files with the identity is damaged; the other is good");
+        (Some((handle, kept)), Some(damage)) => {
+            warn!(damage, "one of the files with the identity is damaged; it is written again from the other");
+            keep(state, &kept);
             Ok(Some(handle))
         }
-        (Some(handle), None) => Ok(Some(handle)),
+        (Some((handle, kept)), None) => {
+            if !is_whole {
+                keep(state, &kept);
+            }
+            Ok(Some(handle))
+        }
         (None, Some(damage)) => Err(JoinError::Damaged(damage)),
         (None, None) => Ok(None),
     }
@@ -241,6 +249,9 @@ fn keep(state: &State, kept: &Kept) {
 /// How often the certificate is looked at: by the wall clock, since timers stand still while a machine sleeps.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// Between two renewals at the least.
+const LEAST: Duration = Duration::from_secs(20);
+
 /// How often what the disk did not take is tried again.
 const KEEP_AGAIN: Duration = Duration::from_secs(5);
 
@@ -274,6 +285,10 @@ impl IdentityKeeper {
                 Ok(()) => {
                     backoff.reset();
                     self.shared.contact.set_not_renewed(None);
+                    // By a clock that is ahead of a certificate's whole life each renewal is due at once.
+                    let ends = self.identity.current().identity.not_after().as_secs();
+                    let left = Duration::from_secs(ends.saturating_sub(now));
+                    try_at = Instant::now() + if left.is_zero() { LEAST } else { LEAST.min(left / 4) };
                     metrics::counter!(Metric::CertificateRenewals.name(), "result" => "renewed").increment(1);
                     info!(identity = %self.identity.id(), "certificate renewed");
                 }
