@@ -181,7 +181,10 @@ impl Session {
                 () = self.seat.replaced.cancelled() => {
                     match self.hub.registry().is_connected(&self.seat.key) {
                         true => self.notify_end("replaced by a newer stream of this proxy", false).await,
-                        false => self.notify_end("evicted by an operator", true).await,
+                        false => {
+                            let ban = self.hub.banned(&self.seat.key.identity);
+                            self.notify_end(ban.as_deref().unwrap_or("evicted by an operator"), true).await;
+                        }
                     }
                     return End::Replaced;
                 }

@@ -572,6 +572,13 @@ listen: {explicit: '127.0.0.11:15080', mesh: '127.0.0.11:15008', admin: '127.0.0
     }
 
     #[test]
+    fn who_listens_on_all_addresses_is_reached_at_the_workloads() {
+        let config =
+            Config::parse(Path::new("proxy.yaml"), &GOOD.replace("mesh: '127.0.0.11", "mesh: '0.0.0.0")).unwrap();
+        assert_eq!(config.told().mesh_address, "127.0.0.11:15008");
+    }
+
+    #[test]
     fn bad_files_are_refused_by_name() {
         refused(("name: reviews-1", "name: ''"), "name: \"\" is not a name");
         refused(("name: reviews-1", "name: 'Bad Name'"), "name: \"Bad Name\" is not a name");
@@ -581,7 +588,7 @@ listen: {explicit: '127.0.0.11:15080', mesh: '127.0.0.11:15008', admin: '127.0.0
             ("address: 127.0.0.11", "labels: {a: \"x\\ny\"}, address: 127.0.0.11"),
             "workload.labels: \"a\" its value",
         );
-        refused(("mesh: '127.0.0.11", "mesh: '0.0.0.0"), "listen.mesh: 0.0.0.0 stands for every address");
+        refused(("mesh: '127.0.0.11", "mesh: '224.0.0.1"), "listen.mesh: 224.0.0.1");
         refused(("mesh: '127.0.0.11:15008", "mesh: '127.0.0.11:0"), "listen.mesh: port 0");
         refused(("name: reviews-1", "log: inof\nname: reviews-1"), "'inof' is no level");
         refused(("name: reviews-1", "limits: {max_connections: 0}\nname: reviews-1"), "limits.max_connections");

@@ -104,10 +104,13 @@ async fn carry(
     ended.map_err(unserved)
 }
 
-/// A request that provably nobody has seen: the caller's proxy may send it to another endpoint.
+/// A request that this app provably has not seen, and another may: the caller's proxy may send it to another endpoint.
 fn unserved(failed: Failed) -> Failure {
     match failed {
-        Failed::Unprocessed(failure, _) => Failure::Unserved(Box::new(failure)),
+        Failed::Unprocessed(
+            away @ (Failure::AppConnect { .. } | Failure::AppSaturated { .. } | Failure::Unprocessed { .. }),
+            _,
+        ) => Failure::Unserved(Box::new(away)),
         failed => failed.failure(),
     }
 }
