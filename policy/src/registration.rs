@@ -140,10 +140,12 @@ impl Registration {
         let resource = Resource::Workload(Object { metadata, spec });
         let faults: Vec<_> =
             resource.check().into_iter().map(|wrong| Fault { field: Field::Name, reason: wrong.to_string() }).collect();
-        match resource {
-            Resource::Workload(workload) if faults.is_empty() => Ok(Self { workload, service: told.service }),
-            _ => Err(faults),
+        if faults.is_empty()
+            && let Resource::Workload(workload) = resource
+        {
+            return Ok(Self { workload, service: told.service });
         }
+        Err(faults)
     }
 
     pub fn name(&self) -> ObjectName {

@@ -259,18 +259,18 @@ impl Intermediate {
 /// The identifier of the key that signed a certificate, as the certificate says.
 fn signer(der: &CertificateDer<'_>) -> Option<Vec<u8>> {
     let (_, parsed) = x509_parser::parse_x509_certificate(der).ok()?;
-    parsed.iter_extensions().find_map(|extension| match extension.parsed_extension() {
-        ParsedExtension::AuthorityKeyIdentifier(id) => id.key_identifier.as_ref().map(|id| id.0.to_vec()),
-        _ => None,
+    parsed.iter_extensions().find_map(|extension| {
+        let ParsedExtension::AuthorityKeyIdentifier(id) = extension.parsed_extension() else { return None };
+        id.key_identifier.as_ref().map(|id| id.0.to_vec())
     })
 }
 
 /// The identifier of a certificate's own key, as the certificate says.
 fn own_key(der: &CertificateDer<'_>) -> Option<Vec<u8>> {
     let (_, parsed) = x509_parser::parse_x509_certificate(der).ok()?;
-    parsed.iter_extensions().find_map(|extension| match extension.parsed_extension() {
-        ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
-        _ => None,
+    parsed.iter_extensions().find_map(|extension| {
+        let ParsedExtension::SubjectKeyIdentifier(id) = extension.parsed_extension() else { return None };
+        Some(id.0.to_vec())
     })
 }
 

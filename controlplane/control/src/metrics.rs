@@ -25,7 +25,7 @@ enum Name {
     Joins,
     JoinsRefused,
     RegistrationsRefused,
-    NameConflicts,
+    SeatConflicts,
     Throttled,
     FilterBytes,
     ApiRequests,
@@ -66,7 +66,7 @@ impl Name {
                 "weft_control_registrations_refused_total",
                 "Workloads that proxies registered in vain, by reason: name, invalid, not_granted, store",
             ),
-            Self::NameConflicts => (
+            Self::SeatConflicts => (
                 "weft_control_name_conflicts_total",
                 "Proxies told to keep away because another of the same name and account is connected",
             ),
@@ -207,7 +207,7 @@ impl Metrics {
             joins_refused: counter(Name::JoinsRefused),
             registrations_refused: ["name", "invalid", "not_granted", "store"]
                 .map(|reason| by_reason(Name::RegistrationsRefused, reason)),
-            name_conflicts: counter(Name::NameConflicts),
+            name_conflicts: counter(Name::SeatConflicts),
             throttled: ["renewals", "streams", "hellos", "messages"].map(|reason| by_reason(Name::Throttled, reason)),
             filter_bytes: counter(Name::FilterBytes),
             api_requests: counter(Name::ApiRequests),

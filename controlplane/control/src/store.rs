@@ -160,7 +160,10 @@ impl StoreError {
             error @ (DatabaseError::UpgradeRequired(_) | DatabaseError::RepairAborted) => {
                 Self::Damaged { path, reason: error.to_string() }
             }
-            source => Self::Open { path, source },
+            source @ (DatabaseError::LockProtocolMismatch
+            | DatabaseError::TransactionInProgress
+            | DatabaseError::Storage(_)
+            | _) => Self::Open { path, source },
         }
     }
 }

@@ -106,13 +106,11 @@ async fn carry(
 
 /// A request that this app provably has not seen, and another may: the caller's proxy may send it to another endpoint.
 fn unserved(failed: Failed) -> Failure {
-    match failed {
-        Failed::Unprocessed(
-            away @ (Failure::AppConnect { .. } | Failure::AppSaturated { .. } | Failure::Unprocessed { .. }),
-            _,
-        ) => Failure::Unserved(Box::new(away)),
-        failed => failed.failure(),
-    }
+    let is_untouched = matches!(failed, Failed::Unprocessed(..));
+    let failure = failed.failure();
+    let elsewhere =
+        matches!(failure, Failure::AppConnect { .. } | Failure::AppSaturated { .. } | Failure::Unprocessed { .. });
+    if is_untouched && elsewhere { Failure::Unserved(Box::new(failure)) } else { failure }
 }
 
 /// Carries an upgraded request until its end, or until a policy denies it.

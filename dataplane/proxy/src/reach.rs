@@ -33,7 +33,9 @@ impl Reach {
 
 /// The findings of all workers.
 #[derive(Debug, Clone, Default)]
-pub struct Reaches(Arc<Mutex<Vec<(ObjectName, Weak<Reach>)>>>);
+pub struct Reaches(Arc<Mutex<Watched>>);
+
+type Watched = Vec<(ObjectName, Weak<Reach>)>;
 
 impl Reaches {
     /// An endpoint as a worker that started at `start` begins to use it.

@@ -212,7 +212,7 @@ pub async fn exchange(
         (StatusCode::SWITCHING_PROTOCOLS, true) => {
             drop(upload);
             let down = (answer, responder);
-            return switched(head, body, &mut up, down, &terms, (sent, received)).await;
+            return Box::pin(switched(head, body, &mut up, down, &terms, (sent, received))).await;
         }
         _ => respond(head, &mut upload, answer, responder, &mut terms, received).await,
     };

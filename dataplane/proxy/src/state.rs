@@ -279,7 +279,7 @@ mod tests {
         let found = Kept { chain_pem: whole(), key_pem: whole(), trust_pem: "t".into() };
         assert_eq!(state.identities().unwrap(), [found.clone(), found.clone()]);
         fs::remove_file(state.path("identity.pem")).unwrap();
-        assert_eq!(state.identities().unwrap(), [found.clone()]);
+        assert_eq!(state.identities().unwrap(), std::slice::from_ref(&found));
         // Kept again from the copy it is the same, twice.
         state.keep_identity(&found).unwrap();
         assert_eq!(state.identities().unwrap(), [found.clone(), found]);

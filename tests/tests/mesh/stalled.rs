@@ -203,7 +203,7 @@ async fn stall(of_each: usize, calls: usize, budget: u64) {
         }
         after.0 = after.0.min(caller.p99(calls).await);
     }
-    println!(
+    eprintln!(
         "{readers_in_all} readers stalled: p99 {:?} -> {:?}; resident {} -> {} MiB; caller's proxy {:?}; origin's {:?}",
         before.0,
         after.0,

@@ -103,11 +103,11 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         tracing::error!(error = %crate::chain(&error), "store failed");
         let reason = crate::chain(&error);
-        match error {
-            StoreError::Encode(_) => Self::internal(reason),
-            _ => Self::unavailable(format!(
-                "{reason}; nothing was changed. Once the disk of the state folder takes writes again, so does this server"
-            )),
+        if let StoreError::Encode(_) = error {
+            return Self::internal(reason);
         }
+        Self::unavailable(format!(
+            "{reason}; nothing was changed. Once the disk of the state folder takes writes again, so does this server"
+        ))
     }
 }

@@ -174,7 +174,9 @@ impl Hub {
         }
         result.map_err(|error| match error {
             RenewError::Join(error) => error.into(),
-            error => Status::permission_denied(error.to_string()),
+            error @ (RenewError::GraceOver { .. } | RenewError::Replaced { .. } | RenewError::NotKnown { .. }) => {
+                Status::permission_denied(error.to_string())
+            }
         })
     }
 

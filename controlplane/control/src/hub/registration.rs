@@ -256,10 +256,10 @@ impl Draft {
         for (field, address) in
             [(Field::Address, workload.spec.address), (Field::MeshAddress, workload.spec.mesh_address().ip())]
         {
-            if let Some(reason) = misplaced(address, origin, hub.registry().any_remote()) {
-                if address.is_loopback() || !grants.has_address(address) {
-                    return refuse(field, reason);
-                }
+            if let Some(reason) = misplaced(address, origin, hub.registry().any_remote())
+                && (address.is_loopback() || !grants.has_address(address))
+            {
+                return refuse(field, reason);
             }
         }
         if let Some(other) = self.same_place(hub, proxy, workload) {

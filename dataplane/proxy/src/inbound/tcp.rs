@@ -45,7 +45,7 @@ pub(super) async fn serve(
     };
     let head = ResponseHead { status: StatusCode::OK, headers: HeaderMap::new() };
     if let Ok(sink) = responder.head(&head, false).await {
-        tunnel(worker, caller, opened, &mut record, (body, sink)).await;
+        Box::pin(tunnel(worker, caller, opened, &mut record, (body, sink))).await;
     }
     record.close(&worker.ledger, worker.snapshot().as_ref());
 }

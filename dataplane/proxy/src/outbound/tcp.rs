@@ -33,7 +33,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, prefix: Bytes,
     let _in_flight = worker.in_flight.enter();
     let mut record = ConnectionRecord::open(Side::Outbound, target.to_string());
     match Box::pin(open(worker, origin, target, &mut record)).await {
-        Ok(far) => carry(worker, stream, &prefix, far, record).await,
+        Ok(far) => Box::pin(carry(worker, stream, &prefix, far, record)).await,
         Err(failure) => {
             tcp::split(stream, &prefix).1.reset();
             record.refused(&worker.ledger, worker.snapshot().as_ref(), &failure);

@@ -43,7 +43,7 @@ pub(super) struct Stage {
 
 enum Proxies {
     InProcess(Pair),
-    Processes { caller: Sidecar, origin: Sidecar, _mesh: Mesh },
+    Processes { caller: Box<Sidecar>, origin: Box<Sidecar>, _mesh: Box<Mesh> },
 }
 
 impl Stage {
@@ -54,7 +54,8 @@ impl Stage {
         let origin = mesh.sidecar(workload).await;
         let caller = mesh.sidecar(Workload::client("shopper")).await;
         let door = Door { way, proxy: caller.proxy() };
-        let stage = Self { door, app, proxies: Proxies::Processes { caller, origin, _mesh: mesh } };
+        let proxies = Proxies::Processes { caller: caller.into(), origin: origin.into(), _mesh: mesh.into() };
+        let stage = Self { door, app, proxies };
         eventually("the origin is reachable", || async {
             let answer = Client::through(door.proxy, "origin").await.get("/who").await;
             (answer.status == 200).then_some(())

@@ -98,7 +98,7 @@ impl Accepted<'_> {
             None => payload(worker, stream, prefix, Origin { target: Some(self.target), ..origin }).await,
             Some((far, record)) => {
                 let _in_flight = worker.in_flight.enter();
-                tcp::carry(worker, stream, &prefix, far, record).await;
+                Box::pin(tcp::carry(worker, stream, &prefix, far, record)).await;
             }
         }
     }

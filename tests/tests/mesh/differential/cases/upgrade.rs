@@ -17,6 +17,7 @@ fn asked(token: &str) -> Vec<u8> {
 
 pub(super) fn add(cases: &mut Vec<Case>) {
     taken(cases);
+    by_post_and_in_pieces(cases);
     refused(cases);
     not_meant(cases);
 }
@@ -88,6 +89,9 @@ fn taken(cases: &mut Vec<Case>) {
         let acts = vec![Act::Send(said.into()), Act::RawRest, Act::Send(b"bye".to_vec()), Act::Close];
         cases.push(once("upgrade", format!("{token} by {method}"), method, steps, Script { whole: true, acts }));
     }
+}
+
+fn by_post_and_in_pieces(cases: &mut Vec<Case>) {
     let sent = request("POST", b"/attach", b"connection: upgrade\r\nupgrade: tcp\r\ncontent-length: 0\r\n", b"");
     let script = Script::answer(answer("409 Conflict", b"not running"));
     cases.push(once("upgrade", "by POST, refused".to_owned(), "POST", vec![Act::Send(sent)], script));
