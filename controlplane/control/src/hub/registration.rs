@@ -253,11 +253,17 @@ impl Draft {
         let workload = registration.workload();
         let grants = self.claims.grants(&proxy.identity);
         let refuse = |field, reason| Err(RegisterError::NotGranted { name: registration.name(), field, reason });
+        // A host may change its address: what its proxy holds it goes on holding.
+        let is_held = self.owners.get(&registration.name()) == Some(proxy)
+            && self.world.workload(&registration.name()).is_some_and(|held| {
+                let (held, asked) = (&held.spec, &workload.spec);
+                (held.address, held.mesh_address()) == (asked.address, asked.mesh_address())
+            });
         for (field, address) in
             [(Field::Address, workload.spec.address), (Field::MeshAddress, workload.spec.mesh_address().ip())]
         {
             if let Some(reason) = misplaced(address, origin, hub.registry().any_remote())
-                && (address.is_loopback() || !grants.has_address(address))
+                && (address.is_loopback() || !(is_held || grants.has_address(address)))
             {
                 return refuse(field, reason);
             }

@@ -349,6 +349,21 @@ async fn nobody_is_where_another_is() {
 }
 
 #[tokio::test]
+async fn who_moves_keeps_the_place_that_is_held_and_gets_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub_in(dir.path(), |_| {});
+    let (moving, other) = (proxy_of("web-1", "web"), proxy_of("web-2", "web"));
+    let from = |address: &str| Origin { address: address.parse().unwrap(), is_local: false };
+    let at = |name: &str, address: &str| vec![registration_of(&moving.identity, name, address, None)];
+    enter(&hub, &moving);
+    hub.register(&moving, from("192.0.2.7"), at("web-1", "192.0.2.7")).await.unwrap();
+    hub.register(&moving, from("192.0.2.8"), at("web-1", "192.0.2.7")).await.unwrap();
+    let reason = hub.register(&moving, from("192.0.2.8"), at("web-1", "192.0.2.9")).await.unwrap_err().to_string();
+    assert!(reason.contains("not where its proxy speaks from"), "{reason}");
+    hub.register(&other, from("192.0.2.8"), at("web-2", "192.0.2.7")).await.unwrap_err();
+}
+
+#[tokio::test]
 async fn what_an_older_release_registered_keeps_its_name_and_place() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("weft.redb"), 10).unwrap();
