@@ -4,6 +4,7 @@
 mod assemble;
 mod changes;
 mod http_only;
+mod index;
 mod problems;
 mod protection;
 mod select;

@@ -20,7 +20,8 @@ use crate::resource::filter::PolicyMode;
 use crate::resource::mesh::{Defaults, WorkloadPortSpec};
 use crate::resource::route::{BackendRef, HeaderField, MatchSpec, PathType, RouteFilter, RuleSpec};
 use crate::resource::{
-    FilterPolicySpec, FilterSpec, HttpRouteSpec, Kind, Object, ObjectKey, ROOT_NAMESPACE, ServiceSpec, WorkloadSpec,
+    FilterPolicySpec, FilterSpec, HttpRouteSpec, Kind, Object, ObjectKey, ROOT_NAMESPACE, Resource, ServiceSpec,
+    WorkloadSpec,
 };
 
 /// The name of the attachment that access policies become; also the published filter's.
@@ -278,14 +279,14 @@ fn attach(
         capabilities: spec.capabilities.clone(),
         limits: FilterLimits { memory_bytes: spec.limits.memory_bytes, call_timeout_ms: spec.limits.call_timeout_ms },
         workloads,
-        ..published(world, &name, &filter_name)
+        ..published(world, &name, &filter_name, spec.filter.version.as_deref())
     };
     Some((name, attachment))
 }
 
 /// The part of an attachment that follows from the published filter.
-fn published(world: &World, name: &str, filter_name: &ObjectName) -> FilterAttachment {
-    let spec: Option<&FilterSpec> = world.filter(filter_name).map(|filter| &filter.spec);
+fn published(world: &World, name: &str, filter_name: &ObjectName, version: Option<&str>) -> FilterAttachment {
+    let spec = world.filter_version(filter_name, version);
     let text = |field: fn(&FilterSpec) -> &String| spec.map(field).cloned().unwrap_or_default();
     FilterAttachment {
         name: name.to_owned(),
@@ -309,8 +310,11 @@ fn published(world: &World, name: &str, filter_name: &ObjectName) -> FilterAttac
 /// The access policies that hold for a workload, as its authz filter reads them. Without any there is no filter:
 /// authenticated peers are allowed.
 pub(crate) fn access_config(world: &World, workload: &Object<WorkloadSpec>) -> Option<authz::Config> {
-    let holding =
-        world.access_policies().filter(|policy| holds_for(world, &policy.metadata, &policy.spec.target_refs, workload));
+    let near = world.index().near_policies(world, workload).filter_map(|resource| {
+        let Resource::AccessPolicy(policy) = resource else { return None };
+        Some(policy)
+    });
+    let holding = near.filter(|policy| holds_for(world, &policy.metadata, &policy.spec.target_refs, workload));
     let policies: Vec<authz::Policy> = holding.map(Into::into).collect();
     (!policies.is_empty()).then(|| authz::Config { trust_domain: world.trust_domain.to_string(), policies })
 }
@@ -332,7 +336,7 @@ fn attach_access(world: &World, workloads: &[&Object<WorkloadSpec>]) -> Vec<(Str
             authorization: true,
             config: Json(serde_json::to_string(&config).expect("a config has string keys only")),
             workloads: narrowed(held, workloads.len()).unwrap_or_default(),
-            ..published(world, &name, &filter_name)
+            ..published(world, &name, &filter_name, None)
         };
         (name, attachment)
     };

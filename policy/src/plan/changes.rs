@@ -46,8 +46,9 @@ pub fn diff_world(old: &World, new: &World) -> Vec<Change> {
 
 /// Lines of context around a change.
 const CONTEXT: usize = 3;
-/// Texts with more line pairs than this are shown as replaced: the table of the comparison would be too large.
-const MAX_CELLS: usize = 4_000_000;
+/// So many line pairs are compared for each line. Beyond, texts are shown as replaced: the comparison would grow with
+/// the square of their length.
+const CELLS_PER_LINE: usize = 512;
 
 /// A unified diff without file names; empty where the texts are the same.
 pub fn text_diff(old: &str, new: &str) -> String {
@@ -55,6 +56,8 @@ pub fn text_diff(old: &str, new: &str) -> String {
     let script = script(&old, &new);
     let changed: Vec<usize> = script.iter().enumerate().filter(|(_, line)| line.0 != ' ').map(|(i, _)| i).collect();
     let mut out = String::new();
+    // Lines of the old and of the new text before the hunk.
+    let (mut seen, mut olds, mut news) = (0, 0, 0);
     let mut next = 0;
     while next < changed.len() {
         let first = changed[next].saturating_sub(CONTEXT);
@@ -64,9 +67,13 @@ pub fn text_diff(old: &str, new: &str) -> String {
             next += 1;
         }
         let hunk = &script[first..script.len().min(last + CONTEXT + 1)];
-        let before = |sign: char| script[..first].iter().filter(|line| line.0 != sign).count() + 1;
+        for (sign, _) in &script[seen..first] {
+            olds += usize::from(*sign != '+');
+            news += usize::from(*sign != '-');
+        }
+        seen = first;
         let length = |sign: char| hunk.iter().filter(|line| line.0 != sign).count();
-        let _ = writeln!(out, "@@ -{},{} +{},{} @@", before('+'), length('+'), before('-'), length('-'));
+        let _ = writeln!(out, "@@ -{},{} +{},{} @@", olds + 1, length('+'), news + 1, length('-'));
         for (sign, line) in hunk {
             let _ = writeln!(out, "{sign}{line}");
         }
@@ -80,7 +87,8 @@ fn script<'t>(old: &[&'t str], new: &[&'t str]) -> Vec<(char, &'t str)> {
     let end = old[start..].iter().rev().zip(new[start..].iter().rev()).take_while(|(a, b)| a == b).count();
     let (middle_old, middle_new) = (&old[start..old.len() - end], &new[start..new.len() - end]);
     let mut out: Vec<(char, &str)> = old[..start].iter().map(|line| (' ', *line)).collect();
-    if middle_old.len().saturating_mul(middle_new.len()) > MAX_CELLS {
+    let lines = middle_old.len() + middle_new.len();
+    if middle_old.len().saturating_mul(middle_new.len()) > CELLS_PER_LINE * lines {
         out.extend(middle_old.iter().map(|line| ('-', *line)));
         out.extend(middle_new.iter().map(|line| ('+', *line)));
     } else {

@@ -8,8 +8,8 @@ use crate::bundle::{Direction, Protocol};
 use crate::resource::access::OperationSpec;
 use crate::resource::core::PortSpec;
 use crate::resource::filter::PolicyMode;
-use crate::resource::{AccessPolicySpec, HttpRouteSpec, Kind, Metadata, Object, ObjectKey, ServiceSpec, TargetKind};
-use crate::resource::{TargetRef, WorkloadSpec};
+use crate::resource::{AccessPolicySpec, HttpRouteSpec, Kind, Metadata, Object, ObjectKey, Resource};
+use crate::resource::{ServiceSpec, TargetKind, TargetRef, WorkloadSpec};
 
 /// A policy, and whether it names the service or workload that it holds for.
 pub(super) struct Attached {
@@ -27,19 +27,21 @@ pub(super) fn policies(world: &World, workload: &Object<WorkloadSpec>, port: u16
         targeted: targets.iter().any(|target| target.kind != TargetKind::Namespace),
         action,
     };
-    let access = world
-        .access_policies()
-        .filter(|policy| judges_http(policy, port))
-        .filter(|policy| holds_for(world, &policy.metadata, &policy.spec.target_refs, workload))
-        .map(|policy| {
-            attached(Kind::AccessPolicy, &policy.metadata, &policy.spec.target_refs, Some(policy.spec.action))
-        });
-    let filters = world
-        .filter_policies()
-        .filter(|policy| policy.spec.direction == Direction::Inbound && policy.spec.mode == PolicyMode::Enforce)
-        .filter(|policy| holds_for(world, &policy.metadata, &policy.spec.target_refs, workload))
-        .map(|policy| attached(Kind::FilterPolicy, &policy.metadata, &policy.spec.target_refs, None));
-    access.chain(filters).collect()
+    let near = world.index().near_policies(world, workload);
+    let holding = |policy: &Metadata, targets: &[TargetRef]| holds_for(world, policy, targets, workload);
+    near.filter_map(|resource| {
+        if let Resource::AccessPolicy(policy) = resource {
+            let targets = &policy.spec.target_refs;
+            let holds = judges_http(policy, port) && holding(&policy.metadata, targets);
+            return holds.then(|| attached(Kind::AccessPolicy, &policy.metadata, targets, Some(policy.spec.action)));
+        }
+        let Resource::FilterPolicy(policy) = resource else { return None };
+        let (spec, targets) = (&policy.spec, &policy.spec.target_refs);
+        let is_judging = spec.direction == Direction::Inbound && spec.mode == PolicyMode::Enforce;
+        (is_judging && holding(&policy.metadata, targets))
+            .then(|| attached(Kind::FilterPolicy, &policy.metadata, targets, None))
+    })
+    .collect()
 }
 
 fn judges_http(policy: &Object<AccessPolicySpec>, port: u16) -> bool {
@@ -64,7 +66,12 @@ pub(super) fn routes<'w>(
                 && parent.port.is_none_or(|own| own == port)
         })
     };
-    world.routes().map(|(route, _)| route).filter(move |route| attached(route))
+    let near = world.index().attached_to(&service.name());
+    near.filter_map(|resource| {
+        let Resource::HttpRoute(route) = resource else { return None };
+        Some(route)
+    })
+    .filter(move |route| attached(route))
 }
 
 /// Protocol of a service's port: what it declares, else what all its workloads do.

@@ -42,6 +42,7 @@ pub(super) fn validate(world: &World) -> Vec<Problem> {
     http_only_ports(world, &mut problems);
     contradictions(world, &mut problems);
     for (route, created) in world.routes() {
+        let first = problems.len();
         for (index, status) in route_status(world, route, created).into_iter().enumerate() {
             for condition in status.conditions.into_iter().filter(|condition| !condition.status) {
                 let key =
@@ -52,7 +53,7 @@ pub(super) fn validate(world: &World) -> Vec<Problem> {
                     message: condition.message,
                     severity: Severity::Warning,
                 };
-                if !problems.contains(&problem) {
+                if !problems[first..].contains(&problem) {
                     problems.push(problem);
                 }
             }
@@ -113,12 +114,13 @@ fn filter_policies(world: &World, problems: &mut Vec<Problem>) {
             problems.push(problem(object, "spec.filter.name", message, Severity::Error));
             continue;
         };
-        if let Some(version) = reference.version.as_ref().filter(|version| **version != filter.spec.version) {
+        let pinned = world.filter_version(&name, reference.version.as_deref());
+        if let (None, Some(version)) = (pinned, &reference.version) {
             let message = format!("Filter {name} is published as {}, not as {version}", filter.spec.version);
             problems.push(problem(object.clone(), "spec.filter.version", message, Severity::Error));
         }
         let granted = &policy.spec.capabilities;
-        for wanted in filter.spec.capabilities.iter().filter(|wanted| !granted.contains(wanted)) {
+        for wanted in pinned.unwrap_or(&filter.spec).capabilities.iter().filter(|wanted| !granted.contains(wanted)) {
             if !matches!(wanted.as_str(), "log" | "metrics") {
                 let message = format!("Filter {name} needs the capability {wanted}, which is not granted");
                 problems.push(problem(object.clone(), "spec.capabilities", message, Severity::Error));
@@ -182,6 +184,9 @@ impl OffHttp {
     }
 }
 
+/// So many ports are named in one sentence.
+const NAMED_PORTS: usize = 16;
+
 /// Names the ports at which what looks at HTTP does something else than it says.
 fn http_only_ports(world: &World, problems: &mut Vec<Problem>) {
     let mut told: BTreeMap<(OffHttp, ObjectKey), BTreeSet<String>> = BTreeMap::new();
@@ -202,7 +207,11 @@ fn http_only_ports(world: &World, problems: &mut Vec<Problem>) {
         }
     }
     for ((what, object), ports) in told {
-        let ports = ports.into_iter().collect::<Vec<_>>().join(", ");
+        let more = ports.len().saturating_sub(NAMED_PORTS);
+        let mut ports = ports.into_iter().take(NAMED_PORTS).collect::<Vec<_>>().join(", ");
+        if more > 0 {
+            ports.push_str(&format!(" and {more} more"));
+        }
         problems.push(problem(object, "", what.tell(&ports), Severity::Warning));
     }
 }

@@ -1,12 +1,13 @@
 //! Protection that policies give to workloads, and its silent loss by a change of something else.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::Serialize;
 
 use super::World;
 use super::problems::Condition;
-use super::select::{holds_for, is_missing};
+use super::select::{holds_for, is_missing, selected_by, selects};
 use crate::bundle::ObjectName;
 use crate::resource::filter::PolicyMode;
 use crate::resource::{Kind, Metadata, Object, ObjectKey, Resource, TargetKind, TargetRef, WorkloadSpec};
@@ -30,7 +31,9 @@ impl fmt::Display for Loss {
 /// workloads now, or because the policy names a target that isn't there.
 pub fn losses(before: &World, after: &World) -> Vec<Loss> {
     let mut losses = Vec::new();
-    for (key, entry) in before.iter() {
+    let mut left = Left { before, after, known: BTreeMap::new() };
+    let policies = before.of_kind(Kind::FilterPolicy).chain(before.of_kind(Kind::AccessPolicy));
+    for (key, entry) in policies {
         let Some((metadata, targets)) = protecting(&entry.resource) else { continue };
         let now = after.get(key).and_then(|entry| protecting(&entry.resource));
         let Some((_, targets_now)) = now.filter(|_| !targets.is_empty()) else { continue };
@@ -39,17 +42,61 @@ pub fn losses(before: &World, after: &World) -> Vec<Loss> {
         if missing.is_none() && targets != targets_now {
             continue;
         }
-        for workload in before.workloads().filter(|workload| holds_for(before, metadata, targets, workload)) {
-            let name = workload.name();
-            let Some(workload) = after.workload(&name) else { continue };
+        for name in left.of(metadata, targets, targets == targets_now) {
+            let (Some(was), Some(workload)) = (before.workload(&name), after.workload(&name)) else { continue };
             if !holds_for(after, metadata, targets_now, workload) {
-                let was = before.workload(&name).unwrap_or(workload);
                 let why = why(before, metadata, targets, missing, was);
                 losses.push(Loss { workload: name, policy: key.clone(), why });
             }
         }
     }
     losses
+}
+
+/// Workloads that stay, but not behind the service that they stood behind; looked up once for each service.
+struct Left<'w> {
+    before: &'w World,
+    after: &'w World,
+    known: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
+}
+
+impl Left<'_> {
+    /// Workloads that one of a policy's targets may have lost. With the same targets as before only a service's selection
+    /// can have changed.
+    fn of(&mut self, policy: &Metadata, targets: &[TargetRef], are_same: bool) -> BTreeSet<ObjectName> {
+        let mut found = BTreeSet::new();
+        for target in targets {
+            let name = ObjectName::new(policy.namespace.clone(), target.name.clone());
+            match target.kind {
+                TargetKind::Service if are_same => found.extend(self.behind(&name).iter().cloned()),
+                TargetKind::Service => found.extend(stood_behind(self.before, &name).map(Object::name)),
+                TargetKind::Workload | TargetKind::Namespace if are_same => {}
+                TargetKind::Workload => found.extend([name]),
+                TargetKind::Namespace => found.extend(self.before.workloads_of(&target.name).map(Object::name)),
+            }
+        }
+        found
+    }
+
+    fn behind(&mut self, service: &ObjectName) -> &BTreeSet<ObjectName> {
+        let (before, after) = (self.before, self.after);
+        self.known.entry(service.clone()).or_insert_with(|| {
+            let now = after.service(service);
+            let is_lost = |name: &ObjectName| {
+                after.workload(name).is_some_and(|workload| !now.is_some_and(|service| selects(service, workload)))
+            };
+            stood_behind(before, service).map(Object::name).filter(is_lost).collect()
+        })
+    }
+}
+
+/// The workloads of a service; those of its whole namespace if it can't be read.
+fn stood_behind<'w>(world: &'w World, name: &ObjectName) -> Box<dyn Iterator<Item = &'w Object<WorkloadSpec>> + 'w> {
+    match world.service(name) {
+        Some(service) => Box::new(selected_by(world, service)),
+        None if world.is_unreadable(Kind::Service, name) => Box::new(world.workloads_of(&name.namespace)),
+        None => Box::new(std::iter::empty()),
+    }
 }
 
 /// The targets of a policy that restricts.

@@ -6,16 +6,37 @@ use crate::resource::{Kind, Metadata, Object, ROOT_NAMESPACE, ServiceSpec, Targe
 
 use super::World;
 
+/// Counts pairs that were compared: the work of judging a world.
+#[cfg(test)]
+pub(crate) mod work {
+    use std::cell::Cell;
+
+    thread_local!(static PAIRS: Cell<u64> = const { Cell::new(0) });
+
+    pub(crate) fn count() {
+        PAIRS.set(PAIRS.get() + 1);
+    }
+
+    /// The pairs that `what` compares on this thread.
+    pub(crate) fn of(what: impl FnOnce()) -> u64 {
+        let before = PAIRS.get();
+        what();
+        PAIRS.get() - before
+    }
+}
+
 /// The workloads of the service's namespace with all the labels of its selector; an empty selector selects none.
 pub(super) fn selected_by<'w>(
     world: &'w World,
     service: &'w Object<ServiceSpec>,
 ) -> impl Iterator<Item = &'w Object<WorkloadSpec>> {
-    world.workloads().filter(|workload| selects(service, workload))
+    world.index().near_service(service).filter(|workload| selects(service, workload))
 }
 
 /// True when a workload stands behind a service.
 pub fn selects(service: &Object<ServiceSpec>, workload: &Object<WorkloadSpec>) -> bool {
+    #[cfg(test)]
+    work::count();
     let selector = &service.spec.selector;
     !selector.is_empty()
         && service.metadata.namespace == workload.metadata.namespace
@@ -44,6 +65,8 @@ pub(super) fn holds_for(
     targets: &[TargetRef],
     workload: &Object<WorkloadSpec>,
 ) -> bool {
+    #[cfg(test)]
+    work::count();
     let own = &workload.metadata;
     if targets.is_empty() {
         return policy.namespace == ROOT_NAMESPACE || policy.namespace == own.namespace;

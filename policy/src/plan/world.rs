@@ -1,16 +1,17 @@
 //! All resources at one revision.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 
+use super::index::Index;
 use super::{Action, Problem, problems};
 use crate::bundle::{ObjectName, Revision};
 use crate::identity::TrustDomain;
 use crate::resource::{
-    AccessPolicySpec, FilterPolicySpec, FilterSpec, HttpRouteSpec, Kind, MeshSpec, Object, ObjectKey, Resource,
-    ServiceSpec, WorkloadSpec,
+    AccessPolicySpec, FilterPolicySpec, FilterSpec, HttpRouteSpec, Kind, MeshSpec, Object, ObjectKey, ROOT_NAMESPACE,
+    Resource, ServiceSpec, WorkloadSpec,
 };
 
 /// A resource with what the store knows about it.
@@ -32,6 +33,10 @@ pub struct World {
     objects: BTreeMap<ObjectKey, Arc<Entry>>,
     /// Objects that exist and can't be read: what restricts by them fails closed.
     unreadable: Arc<BTreeSet<ObjectKey>>,
+    /// Every version of each filter of the root namespace that was ever published, for policies that name one.
+    versions: Arc<BTreeMap<(String, String), FilterSpec>>,
+    /// Made when it is first asked for; a change of an object ends it.
+    index: OnceLock<Arc<Index>>,
 }
 
 impl World {
@@ -49,7 +54,9 @@ impl World {
     }
 
     pub fn of_kind(&self, kind: Kind) -> impl Iterator<Item = (&ObjectKey, &Entry)> {
-        self.iter().filter(move |(key, _)| key.kind == kind)
+        let first = ObjectKey::new(kind, "", "");
+        let from = self.objects.range(first..).take_while(move |(key, _)| key.kind == kind);
+        from.map(|(key, entry)| (key, entry.as_ref()))
     }
 
     pub fn len(&self) -> usize {
@@ -62,16 +69,28 @@ impl World {
 
     /// As loaded from a store.
     pub fn insert(&mut self, entry: Entry) {
+        self.index.take();
         self.objects.insert(entry.resource.key(), Arc::new(entry));
     }
 
     /// The store holds an object that can't be read; until another takes its place it is known by its key alone.
     pub fn note_unreadable(&mut self, key: ObjectKey) {
+        self.index.take();
         Arc::make_mut(&mut self.unreadable).insert(key);
     }
 
     pub(crate) fn is_unreadable(&self, kind: Kind, name: &ObjectName) -> bool {
         !self.unreadable.is_empty() && self.unreadable.contains(&ObjectKey::new(kind, &name.namespace, &name.name))
+    }
+
+    /// Objects of a kind and namespace that exist and can't be read.
+    pub(super) fn unreadable_of(&self, kind: Kind, namespace: &str) -> impl Iterator<Item = &ObjectKey> {
+        let of = move |key: &&ObjectKey| key.kind == kind && key.namespace == namespace;
+        self.unreadable.iter().filter(of)
+    }
+
+    pub(super) fn index(&self) -> &Index {
+        self.index.get_or_init(|| Arc::new(Index::of(self.objects.values())))
     }
 
     fn is_read_again(&mut self, key: &ObjectKey) {
@@ -96,12 +115,14 @@ impl World {
             }
         };
         self.is_read_again(&key);
+        self.index.take();
         self.objects.insert(key, Arc::new(entry));
         action
     }
 
     pub fn remove(&mut self, key: &ObjectKey) -> Option<Arc<Entry>> {
         self.is_read_again(key);
+        self.index.take();
         self.objects.remove(key)
     }
 
@@ -125,6 +146,29 @@ impl World {
         Some(filter)
     }
 
+    /// A version of a filter: the one that is asked for, or the one that the `Filter` stands for now.
+    pub fn filter_version(&self, name: &ObjectName, version: Option<&str>) -> Option<&FilterSpec> {
+        let current = self.filter(name).map(|filter| &filter.spec);
+        match version {
+            Some(version) if current.is_none_or(|current| current.version != version) => {
+                self.published_version(name, version)
+            }
+            Some(_) | None => current,
+        }
+    }
+
+    /// A filter's version as it was published.
+    pub fn published_version(&self, name: &ObjectName, version: &str) -> Option<&FilterSpec> {
+        let published = || self.versions.get(&(name.name.clone(), version.to_owned()));
+        (name.namespace == ROOT_NAMESPACE).then(published).flatten()
+    }
+
+    /// Notes a version of a filter of the root namespace that was published.
+    pub fn note_version(&mut self, name: &str, spec: FilterSpec) {
+        let key = (name.to_owned(), spec.version.clone());
+        Arc::make_mut(&mut self.versions).insert(key, spec);
+    }
+
     /// The mesh's settings: the only one, or the first by name.
     pub fn mesh(&self) -> Option<&Object<MeshSpec>> {
         self.of_kind(Kind::Mesh).find_map(|(_, entry)| {
@@ -137,6 +181,13 @@ impl World {
         self.of_kind(Kind::Service).filter_map(|(_, entry)| {
             let Resource::Service(service) = &entry.resource else { return None };
             Some(service)
+        })
+    }
+
+    pub fn workloads(&self) -> impl Iterator<Item = &Object<WorkloadSpec>> {
+        self.of_kind(Kind::Workload).filter_map(|(_, entry)| {
+            let Resource::Workload(workload) = &entry.resource else { return None };
+            Some(workload)
         })
     }
 
@@ -156,8 +207,15 @@ impl World {
         super::select::selected_by(self, service)
     }
 
-    pub(crate) fn workloads(&self) -> impl Iterator<Item = &Object<WorkloadSpec>> {
-        self.of_kind(Kind::Workload).filter_map(|(_, entry)| {
+    pub(super) fn workloads_of<'w>(
+        &'w self,
+        namespace: &str,
+    ) -> impl Iterator<Item = &'w Object<WorkloadSpec>> + use<'w> {
+        let namespace = namespace.to_owned();
+        let first = ObjectKey::new(Kind::Workload, &namespace, "");
+        let within =
+            move |(key, _): &(&ObjectKey, &Arc<Entry>)| key.kind == Kind::Workload && key.namespace == namespace;
+        self.objects.range(first..).take_while(within).filter_map(|(_, entry)| {
             let Resource::Workload(workload) = &entry.resource else { return None };
             Some(workload)
         })

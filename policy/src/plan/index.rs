@@ -1,0 +1,154 @@
+//! Lookups over a whole world, made once for all who ask the same world: who stands behind a service, which policies
+//! hold for a workload, which routes are attached to a service. With them the work of judging a world grows with what
+//! is in it, not with its square.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::world::{Entry, World};
+use crate::bundle::ObjectName;
+use crate::resource::{
+    Kind, Metadata, Object, ObjectKey, ROOT_NAMESPACE, Resource, ServiceSpec, TargetKind, TargetRef, WorkloadSpec,
+};
+
+/// A namespace, and a label's key and value.
+type Label = (String, String, String);
+
+/// Positions are those of the world's order, so that every answer comes in it.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    entries: Vec<Arc<Entry>>,
+    workloads: BTreeMap<Label, Vec<usize>>,
+    /// Services by the first label of their selector.
+    services: BTreeMap<Label, Vec<usize>>,
+    /// Routes by the service that they are attached to.
+    routes: BTreeMap<ObjectName, Vec<usize>>,
+    policies: BTreeMap<Scope, Vec<usize>>,
+}
+
+/// What a policy holds for, as it is written.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Scope {
+    /// Nothing is named: everything of the policy's namespace, or of the mesh.
+    All(String),
+    Namespace(String),
+    Service(ObjectName),
+    Workload(ObjectName),
+}
+
+impl Index {
+    pub(super) fn of<'w>(objects: impl Iterator<Item = &'w Arc<Entry>>) -> Self {
+        let mut index = Self::default();
+        for entry in objects {
+            index.add(entry);
+        }
+        index
+    }
+
+    fn add(&mut self, entry: &Arc<Entry>) {
+        let position = self.entries.len();
+        match &entry.resource {
+            Resource::Workload(workload) => {
+                for (key, value) in &workload.metadata.labels {
+                    let label = (workload.metadata.namespace.clone(), key.clone(), value.clone());
+                    self.workloads.entry(label).or_default().push(position);
+                }
+            }
+            Resource::Service(service) => {
+                if let Some((key, value)) = service.spec.selector.first_key_value() {
+                    let label = (service.metadata.namespace.clone(), key.clone(), value.clone());
+                    self.services.entry(label).or_default().push(position);
+                }
+            }
+            Resource::HttpRoute(route) => {
+                let own = &route.metadata.namespace;
+                let parents = route.spec.parent_refs.iter();
+                let parents: BTreeSet<_> = parents
+                    .map(|parent| ObjectName::new(parent.namespace.as_ref().unwrap_or(own).clone(), &parent.name))
+                    .collect();
+                for parent in parents {
+                    self.routes.entry(parent).or_default().push(position);
+                }
+            }
+            Resource::AccessPolicy(policy) => self.add_policy(position, &policy.metadata, &policy.spec.target_refs),
+            Resource::FilterPolicy(policy) => self.add_policy(position, &policy.metadata, &policy.spec.target_refs),
+            Resource::Namespace(_) | Resource::Mesh(_) | Resource::Filter(_) => return,
+        }
+        self.entries.push(entry.clone());
+    }
+
+    fn add_policy(&mut self, position: usize, policy: &Metadata, targets: &[TargetRef]) {
+        let named = |target: &TargetRef| ObjectName::new(policy.namespace.clone(), &target.name);
+        let scope = |target: &TargetRef| match target.kind {
+            TargetKind::Namespace => Scope::Namespace(target.name.clone()),
+            TargetKind::Service => Scope::Service(named(target)),
+            TargetKind::Workload => Scope::Workload(named(target)),
+        };
+        let mut scopes: BTreeSet<_> = targets.iter().map(scope).collect();
+        if targets.is_empty() {
+            scopes.insert(Scope::All(policy.namespace.clone()));
+        }
+        for scope in scopes {
+            self.policies.entry(scope).or_default().push(position);
+        }
+    }
+
+    /// Workloads that have the rarest of the selector's labels: all that the service selects are among them.
+    pub(super) fn near_service<'w>(
+        &'w self,
+        service: &Object<ServiceSpec>,
+    ) -> impl Iterator<Item = &'w Object<WorkloadSpec>> + use<'w> {
+        let with = |(key, value): (&String, &String)| {
+            let label = (service.metadata.namespace.clone(), key.clone(), value.clone());
+            self.workloads.get(&label).map(Vec::as_slice).unwrap_or_default()
+        };
+        let rarest = service.spec.selector.iter().map(with).min_by_key(|found| found.len()).unwrap_or_default();
+        rarest.iter().filter_map(|position| {
+            let Resource::Workload(workload) = &self.entries[*position].resource else { return None };
+            Some(workload)
+        })
+    }
+
+    /// Services that select one of the workload's labels: all that select it are among them.
+    fn near_workload(&self, workload: &Object<WorkloadSpec>) -> impl Iterator<Item = &Object<ServiceSpec>> {
+        let with = move |(key, value): (&String, &String)| {
+            let label = (workload.metadata.namespace.clone(), key.clone(), value.clone());
+            self.services.get(&label).map(Vec::as_slice).unwrap_or_default()
+        };
+        workload.metadata.labels.iter().flat_map(with).filter_map(|position| {
+            let Resource::Service(service) = &self.entries[*position].resource else { return None };
+            Some(service)
+        })
+    }
+
+    pub(super) fn attached_to<'w>(&'w self, service: &ObjectName) -> impl Iterator<Item = &'w Resource> + use<'w> {
+        let found = self.routes.get(service).map(Vec::as_slice).unwrap_or_default();
+        found.iter().map(|position| &self.entries[*position].resource)
+    }
+
+    /// Policies that may hold for a workload: all that do are among them.
+    pub(super) fn near_policies<'w>(
+        &'w self,
+        world: &World,
+        workload: &Object<WorkloadSpec>,
+    ) -> impl Iterator<Item = &'w Resource> + use<'w> {
+        let (own, name) = (&workload.metadata.namespace, workload.name());
+        let mut scopes = vec![
+            Scope::All(own.clone()),
+            Scope::All(ROOT_NAMESPACE.to_owned()),
+            Scope::Namespace(own.clone()),
+            Scope::Workload(name),
+        ];
+        let services = self.near_workload(workload).filter(|service| super::selects(service, workload));
+        scopes.extend(services.map(|service| Scope::Service(service.name())));
+        // A service that can't be read may select anybody of its namespace.
+        let unread = world.unreadable_of(Kind::Service, own);
+        scopes.extend(unread.map(|key: &ObjectKey| Scope::Service(key.object_name())));
+        let found: BTreeSet<usize> =
+            scopes.iter().flat_map(|scope| self.policies.get(scope)).flatten().copied().collect();
+        found.into_iter().map(|position| &self.entries[position].resource)
+    }
+}
