@@ -195,6 +195,9 @@ async fn maintain(hub: Arc<Hub>, certificate: Arc<ServerCertificate>, stop: Canc
             renewal_failed = (!renewed).then(Instant::now);
         }
         hub.tend_store().await;
+        if !builtin::is_in_order(&hub) || tidied.is_none_or(|at| at.elapsed() >= MAINTENANCE) {
+            keep_authz(&hub).await;
+        }
         if tidied.is_some_and(|at| at.elapsed() < MAINTENANCE) {
             continue;
         }
@@ -211,6 +214,12 @@ async fn maintain(hub: Arc<Hub>, certificate: Arc<ServerCertificate>, stop: Canc
         }
         hub.metrics().upkeep();
         hub.metrics().expiries(certificate.not_after(), hub.authority().intermediate_not_after());
+    }
+}
+
+async fn keep_authz(hub: &Arc<Hub>) {
+    if let Err(error) = builtin::keep_authz(hub).await {
+        tracing::error!(error = format!("{error:#}"), "the filter authz could not be put right");
     }
 }
 

@@ -1,5 +1,6 @@
 //! The filters that ship with Weft, published at the first start from files beside the executable. Later versions are
-//! published like everybody else's: a restart never changes what a filter is.
+//! published like everybody else's: a restart never changes what a filter is. Only `authz` is the control plane's own:
+//! nobody else publishes it, it comes with each release, and what of it is lost or damaged is put right again.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,26 +11,24 @@ use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::pkcs8::EncodePublicKey as _;
 use ed25519_dalek::{Signer as _, SigningKey};
 use sha2::{Digest as _, Sha256};
+use weft_policy::bundle::ObjectName;
+use weft_policy::resource::ROOT_NAMESPACE;
 
 use crate::artifact::Artifact;
 use crate::ca::write_private;
-use crate::hub::{Hub, Publication};
+use crate::hub::{AUTHZ, FilterVersion, Hub, Publication, SYSTEM};
 
 const NAMES: [&str; 3] = ["authz", "fault", "ratelimit"];
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Publishes those of the shipped filters that were never published here.
+/// Publishes those of the shipped filters that were never published here, and the `authz` of this release.
 pub async fn publish(hub: &Arc<Hub>) -> anyhow::Result<()> {
     let known = hub.filter_versions().await?;
-    let missing: Vec<_> = NAMES.into_iter().filter(|name| !known.iter().any(|version| version.name == *name)).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let configured = hub.config().builtin_filters.clone();
-    let folder = configured.clone().or_else(beside_executable);
-    for name in missing {
-        let path = folder.as_ref().map(|folder| folder.join(format!("{name}.wasm"))).filter(|path| path.exists());
-        let Some(path) = path else {
+    let is_known =
+        |version: &FilterVersion, name: &str| version.name == name && (name != AUTHZ || version.version == VERSION);
+    for name in NAMES.into_iter().filter(|name| !known.iter().any(|version| is_known(version, name))) {
+        let Some(path) = shipped(hub, name) else {
+            let configured = &hub.config().builtin_filters;
             anyhow::ensure!(configured.is_none(), "builtin_filters: {name}.wasm is not in {configured:?}");
             tracing::warn!(
                 filter = name,
@@ -37,12 +36,72 @@ pub async fn publish(hub: &Arc<Hub>) -> anyhow::Result<()> {
             );
             continue;
         };
-        let artifact = load(hub, &path)?;
-        let publication =
-            Publication { name: name.to_owned(), version: VERSION.to_owned(), artifact, accept_new_key: false };
-        hub.publish_filter("system", publication).await.with_context(|| format!("shipped filter {name}"))?;
+        publish_one(hub, name, &path, false).await?;
     }
+    keep_authz(hub).await
+}
+
+async fn publish_one(hub: &Arc<Hub>, name: &str, path: &Path, make_current: bool) -> anyhow::Result<()> {
+    let (name, version, artifact) = (name.to_owned(), VERSION.to_owned(), load(hub, path)?);
+    let accept_new_key = name == AUTHZ;
+    let publication = Publication { name, version, artifact, accept_new_key, make_current };
+    hub.publish_filter(SYSTEM, publication).await.with_context(|| format!("shipped filter {}", path.display()))?;
     Ok(())
+}
+
+/// Puts `authz` right where its object, a record or its binary is lost or damaged: from the newest version that is
+/// whole, else from the file that ships with this release.
+pub async fn keep_authz(hub: &Arc<Hub>) -> anyhow::Result<()> {
+    let current = hub.published().world.filter(&authz()).map(|filter| filter.spec.clone());
+    let versions: Vec<_> = hub.filter_versions().await?.into_iter().filter(|version| version.name == AUTHZ).collect();
+    let is_current = |version: &&FilterVersion| {
+        current.as_ref().is_some_and(|spec| (&spec.version, &spec.digest) == (&version.version, &version.digest))
+    };
+    // The current version is looked at first, the newest then.
+    let mut wanted: Vec<_> = versions.iter().filter(is_current).collect();
+    wanted.extend(versions.iter().rev().filter(|version| !is_current(version)));
+    for version in wanted {
+        let Some(artifact) = whole(hub, version).await? else { continue };
+        if is_current(&version) && is_in_order(hub) {
+            return Ok(());
+        }
+        tracing::error!(version = version.version, "the filter authz was lost or damaged: it is put right");
+        let (name, version) = (AUTHZ.to_owned(), version.version.clone());
+        let publication = Publication { name, version, artifact, accept_new_key: true, make_current: true };
+        hub.publish_filter(SYSTEM, publication).await.context("authz")?;
+        return Ok(());
+    }
+    match shipped(hub, AUTHZ) {
+        Some(path) => {
+            tracing::error!("the filter authz was lost or damaged: the one of this release takes its place");
+            publish_one(hub, AUTHZ, &path, true).await
+        }
+        // `publish` has told of it.
+        None => Ok(()),
+    }
+}
+
+/// True if the world has `authz` as it was published, as far as can be seen without the disk.
+pub fn is_in_order(hub: &Hub) -> bool {
+    let world = hub.published().world.clone();
+    let filter = world.filter(&authz());
+    filter.is_some_and(|filter| world.published_version(&authz(), &filter.spec.version) == Some(&filter.spec))
+}
+
+fn authz() -> ObjectName {
+    ObjectName::new(ROOT_NAMESPACE, AUTHZ)
+}
+
+/// The binary of a version, if it is what was published.
+async fn whole(hub: &Arc<Hub>, version: &FilterVersion) -> anyhow::Result<Option<Artifact>> {
+    let Some(bytes) = hub.artifact(version.digest.clone()).await? else { return Ok(None) };
+    let verified = Artifact::verify(bytes.to_vec(), &version.signature, &version.public_key_pem);
+    Ok(verified.ok().filter(|artifact| artifact.digest == version.digest))
+}
+
+fn shipped(hub: &Hub, name: &str) -> Option<PathBuf> {
+    let folder = hub.config().builtin_filters.clone().or_else(beside_executable)?;
+    Some(folder.join(format!("{name}.wasm"))).filter(|path| path.exists())
 }
 
 fn beside_executable() -> Option<PathBuf> {

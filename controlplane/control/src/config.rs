@@ -69,6 +69,10 @@ pub struct Limits {
     pub max_body_bytes: usize,
     /// Documents in one apply.
     pub max_documents: usize,
+    /// Calls of the operator API with one token in a minute.
+    pub max_api_calls_per_minute: u32,
+    /// Dry runs and explanations that are computed at a time; further ones wait.
+    pub max_concurrent_plans: usize,
     /// Entries kept in the audit log.
     pub max_audit_entries: u64,
     /// Workloads that one proxy may register.
@@ -131,6 +135,8 @@ impl Default for Limits {
             max_filter_bytes: 16 << 20,
             max_body_bytes: 16 << 20,
             max_documents: 10_000,
+            max_api_calls_per_minute: 12_000,
+            max_concurrent_plans: 2,
             max_audit_entries: 100_000,
             max_workloads_per_proxy: 1_024,
             max_renewals_per_minute: 60,
@@ -184,6 +190,9 @@ impl Config {
         }
         if self.limits.max_connections == 0 {
             return refuse("limits.max_connections", "must be at least 1");
+        }
+        if !(1..=1_024).contains(&self.limits.max_concurrent_plans) {
+            return refuse("limits.max_concurrent_plans", "must be between 1 and 1024");
         }
         Ok(())
     }

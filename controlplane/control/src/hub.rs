@@ -6,6 +6,7 @@ mod bans;
 mod filters;
 mod identity;
 mod lead;
+mod planning;
 mod registration;
 mod streams;
 #[cfg(test)]
@@ -18,20 +19,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use time::OffsetDateTime;
-use tokio::sync::{Mutex, OwnedMutexGuard, watch};
+use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use weft_policy::bundle::{ObjectName, Revision};
 use weft_policy::identity::{SpiffeId, TrustDomain};
 use weft_policy::plan::World;
 
-pub use self::apply::{Applied, ApplyError, How, current_digest, unreadable_records};
+pub use self::apply::{Applied, ApplyError, How, unreadable_records};
 pub use self::bans::{Ban, BanError};
 pub(crate) use self::bans::{Bans, told};
 use self::filters::Artifacts;
+pub(crate) use self::filters::{AUTHZ, SYSTEM};
 pub use self::filters::{FilterVersion, Publication, PublishError};
 pub use self::identity::{Holder, SignedIdentity};
 pub use self::lead::{Doubt, Lead};
+pub use self::planning::Busy;
 pub(crate) use self::registration::{Origin, is_of_this_machine};
 pub(crate) use self::streams::Streams;
 pub use self::tokens::NewToken;
@@ -74,6 +77,10 @@ pub struct Hub {
     /// Which store this is, and whether proxies may be led by it.
     lead: watch::Sender<Arc<Lead>>,
     renewals: Rates<SpiffeId>,
+    /// Calls of the operator API, by token.
+    calls: Rates<String>,
+    /// Held by each plan that is computed and changes nothing.
+    plans: Arc<Semaphore>,
     streams: Streams,
     artifacts: Artifacts,
     /// Sessions and timers; they end at shutdown.
@@ -142,6 +149,8 @@ impl Hub {
             bans: watch::Sender::new(bans),
             lead: watch::Sender::new(Arc::new(lead)),
             renewals: Rates::per_minute(limits.max_renewals_per_minute),
+            calls: Rates::per_minute(limits.max_api_calls_per_minute),
+            plans: Arc::new(Semaphore::new(limits.max_concurrent_plans)),
             streams: Streams::new(&limits),
             artifacts: Artifacts::default(),
             tasks: TaskTracker::new(),
@@ -212,17 +221,21 @@ impl Hub {
         self.read_again().await?;
         let mut draft = Draft::of(&self.published());
         let value = change(&mut draft)?;
+        self.land(draft, guard).await?;
+        Ok(value)
+    }
+
+    async fn land(self: &Arc<Self>, draft: Draft, guard: OwnedMutexGuard<()>) -> Result<(), StoreError> {
         if draft.writes.is_empty() {
-            return Ok(value);
+            return Ok(());
         }
         let hub = self.clone();
         let commit = tokio::spawn(async move { hub.commit(draft, guard).await });
         match commit.await {
-            Ok(result) => result?,
+            Ok(result) => result,
             // The runtime is going down: nobody will see the answer either.
             Err(_) => std::future::pending().await,
         }
-        Ok(value)
     }
 
     /// After the store was opened again: a commit that failed may have landed, and what landed is what holds.
@@ -291,11 +304,7 @@ impl Hub {
         work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let store = self.store.clone();
-        match tokio::task::spawn_blocking(move || work(&store)).await {
-            Ok(result) => result,
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => std::future::pending().await,
-        }
+        apart(move || work(&store)).await
     }
 
     fn measure(&self) {
@@ -307,6 +316,16 @@ impl Hub {
         self.metrics.objects.set(f64::from(objects));
         self.metrics.workloads.set(f64::from(workloads));
         self.metrics.unreadable_records(published.unreadable.len());
+    }
+}
+
+/// Runs work where it holds up no other task.
+pub(crate) async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // The runtime is going down.
+        Err(_) => std::future::pending().await,
     }
 }
 

@@ -72,7 +72,7 @@ impl Name {
             ),
             Self::Throttled => (
                 "weft_control_throttled_total",
-                "Requests of proxies refused at a limit, by reason: renewals, streams, hellos, messages",
+                "Requests refused at a limit, by reason: renewals, streams, hellos, messages, api, plans",
             ),
             Self::FilterBytes => ("weft_control_filter_bytes_sent_total", "Bytes of filter binaries sent to proxies"),
             Self::ApiRequests => ("weft_control_api_requests_total", "Requests of the operator API"),
@@ -112,13 +112,15 @@ pub(crate) enum Refusal {
     Store,
 }
 
-/// An action that a proxy took too often.
+/// An action that a proxy or a person took too often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Throttled {
     Renewals,
     Streams,
     Hellos,
     Messages,
+    Api,
+    Plans,
 }
 
 /// Handles of all metrics. One per server, so that several in one process don't mix.
@@ -140,7 +142,7 @@ pub struct Metrics {
     pub joins_refused: Counter,
     registrations_refused: [Counter; 4],
     pub name_conflicts: Counter,
-    throttled: [Counter; 4],
+    throttled: [Counter; 6],
     pub filter_bytes: Counter,
     pub api_requests: Counter,
     pub api_errors: Counter,
@@ -208,7 +210,8 @@ impl Metrics {
             registrations_refused: ["name", "invalid", "not_granted", "store"]
                 .map(|reason| by_reason(Name::RegistrationsRefused, reason)),
             name_conflicts: counter(Name::SeatConflicts),
-            throttled: ["renewals", "streams", "hellos", "messages"].map(|reason| by_reason(Name::Throttled, reason)),
+            throttled: ["renewals", "streams", "hellos", "messages", "api", "plans"]
+                .map(|reason| by_reason(Name::Throttled, reason)),
             filter_bytes: counter(Name::FilterBytes),
             api_requests: counter(Name::ApiRequests),
             api_errors: counter(Name::ApiErrors),
@@ -281,12 +284,14 @@ impl Metrics {
     }
 
     pub(crate) fn throttled(&self, what: Throttled) {
-        let [renewals, streams, hellos, messages] = &self.throttled;
+        let [renewals, streams, hellos, messages, api, plans] = &self.throttled;
         let counter = match what {
             Throttled::Renewals => renewals,
             Throttled::Streams => streams,
             Throttled::Hellos => hellos,
             Throttled::Messages => messages,
+            Throttled::Api => api,
+            Throttled::Plans => plans,
         };
         counter.increment(1);
     }

@@ -70,6 +70,9 @@ struct PublishArgs {
     /// Accept another key than the filter's first one (role admin).
     #[arg(long)]
     accept_new_key: bool,
+    /// Let policies that name no version run it, also where a newer version was published: the way back.
+    #[arg(long)]
+    make_current: bool,
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
@@ -127,11 +130,19 @@ async fn publish(args: PublishArgs) -> Outcome {
         ("weft-public-key", STANDARD.encode(keys::public_pem(&key)?)),
     ];
     let accept = if args.accept_new_key { "&accept_new_key=true" } else { "" };
-    let path = format!("/filters?name={}&version={}{accept}", api::segment(&args.name), api::segment(&args.version));
+    let current = if args.make_current { "&make_current=true" } else { "" };
+    let (name, version) = (api::segment(&args.name), api::segment(&args.version));
+    let path = format!("/filters?name={name}&version={version}{accept}{current}");
     let answer = args.access.client()?.upload(&path, &headers, wasm).await?;
     let text = output::structured(args.output.format, &answer)?;
     let name = format!("{}@{}", args.name, args.version);
     output::print(&text.unwrap_or_else(|| format!("{name} published as {}\n", text_at(&answer, &["digest"]))));
+    if answer["current"] == false {
+        output::complain(&format!(
+            "a newer version of {} is current: policies run {name} where they name it, or after --make-current",
+            args.name
+        ));
+    }
     Ok(Answer::Yes)
 }
 

@@ -39,6 +39,10 @@ pub(super) async fn authorize(
     next: Next,
 ) -> Result<Response, ApiError> {
     let caller = authenticate(&hub, request.headers()).await?;
+    hub.take_call(&caller.token_id).map_err(|seconds| {
+        let limit = hub.config().limits.max_api_calls_per_minute;
+        ApiError::too_many(format!("this token has made more than {limit} calls a minute: wait {seconds} s"), seconds)
+    })?;
     caller.require(permission)?;
     request.extensions_mut().insert(caller);
     Ok(next.run(request).await)

@@ -5,6 +5,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde::Serialize;
 
+use crate::hub::Busy;
 use crate::store::StoreError;
 
 /// An error answer. `code` is stable and for programs, `message` for people.
@@ -14,6 +15,8 @@ pub struct ApiError {
     pub code: &'static str,
     pub message: String,
     pub details: Vec<Detail>,
+    /// Seconds after which the same may be tried again.
+    pub retry_after: Option<u64>,
 }
 
 /// Place in the input at which something is wrong, and the problem there.
@@ -39,7 +42,7 @@ struct Inner<'a> {
 
 impl ApiError {
     fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), details: Vec::new() }
+        Self { status, code, message: message.into(), details: Vec::new(), retry_after: None }
     }
 
     pub fn invalid(message: impl Into<String>) -> Self {
@@ -71,6 +74,12 @@ impl ApiError {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
     }
 
+    /// Refused at a limit that has room again in some seconds.
+    pub fn too_many(message: impl Into<String>, seconds: u64) -> Self {
+        let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message);
+        Self { retry_after: Some(seconds), ..error }
+    }
+
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
     }
@@ -95,7 +104,17 @@ impl IntoResponse for ApiError {
             let challenge = http::HeaderValue::from_static("Bearer realm=\"weft\"");
             response.headers_mut().insert(http::header::WWW_AUTHENTICATE, challenge);
         }
+        if let Some(seconds) = self.retry_after {
+            //= rfc6585#section-4
+            response.headers_mut().insert(http::header::RETRY_AFTER, seconds.into());
+        }
         response
+    }
+}
+
+impl From<Busy> for ApiError {
+    fn from(busy: Busy) -> Self {
+        Self::too_many(busy.to_string(), 1)
     }
 }
 

@@ -7,6 +7,8 @@ use axum::{Extension, Json};
 use http::HeaderMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use weft_policy::bundle::ObjectName;
+use weft_policy::resource::{FilterSpec, Object, ROOT_NAMESPACE};
 
 use super::{ApiError, Caller, Endpoint, Query};
 use crate::artifact::Artifact;
@@ -27,6 +29,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             ("name", "the filter's name"),
             ("version", "MAJOR.MINOR.PATCH"),
             ("accept_new_key", "true: the key may differ from the filter's first; admins only"),
+            ("make_current", "true: policies without a version run it, also where a newer one was published"),
         ])
         .body("Wasm"),
         Endpoint::get("/api/v1/filters", Some(Permission::Read), "Published filters", axum::routing::get(list)),
@@ -46,6 +49,8 @@ struct PublishQuery {
     version: String,
     #[serde(default)]
     accept_new_key: bool,
+    #[serde(default)]
+    make_current: bool,
 }
 
 async fn publish(
@@ -63,10 +68,10 @@ async fn publish(
     let verified = tokio::task::spawn_blocking(move || Artifact::verify(bytes, &signature, &key)).await;
     let verified = verified.map_err(|_| ApiError::internal("the binary could not be inspected"))?;
     let artifact = verified.map_err(|e| ApiError::refused(e.to_string()))?;
-    let publication =
-        Publication { name: query.name, version: query.version, artifact, accept_new_key: query.accept_new_key };
+    let PublishQuery { name, version, accept_new_key, make_current } = query;
+    let publication = Publication { name, version, artifact, accept_new_key, make_current };
     let published = hub.publish_filter(&caller.actor(), publication).await?;
-    Ok(Json(describe(&published, true)))
+    Ok(Json(describe(&published, is_current(&hub, &published))))
 }
 
 async fn binary(request: Request, limit: usize) -> Result<Vec<u8>, ApiError> {
@@ -105,7 +110,9 @@ async fn show(State(hub): State<Arc<Hub>>, Path(name): Path<String>) -> Result<J
 }
 
 fn is_current(hub: &Hub, version: &FilterVersion) -> bool {
-    crate::hub::current_digest(&hub.published().world, &version.name).is_some_and(|digest| digest == version.digest)
+    let name = ObjectName::new(ROOT_NAMESPACE, &version.name);
+    let current = |filter: &Object<FilterSpec>| filter.spec.version == version.version;
+    hub.published().world.filter(&name).is_some_and(current)
 }
 
 fn describe(version: &FilterVersion, current: bool) -> Value {
@@ -128,6 +135,7 @@ impl From<PublishError> for ApiError {
     fn from(error: PublishError) -> Self {
         match error {
             PublishError::Name(_) | PublishError::Version(_) => Self::invalid(error.to_string()),
+            PublishError::Own(_) => Self::forbidden(error.to_string()),
             PublishError::Untrusted(_) => Self::refused(error.to_string()),
             PublishError::Unsound(error) => error.into(),
             PublishError::Exists { .. } | PublishError::OtherKey(_) => Self::conflict(error.to_string()),

@@ -1,5 +1,6 @@
 //! Resources: list, show, apply, delete, and `explain`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
@@ -12,7 +13,7 @@ use weft_policy::plan::{Entry, Problem, policy_status, route_status};
 use weft_policy::resource::{Kind, ObjectKey, Resource};
 
 use super::{ApiError, Body, Caller, Detail, Endpoint, Query};
-use crate::hub::{Applied, ApplyError, How, Hub, Published};
+use crate::hub::{Applied, ApplyError, How, Hub, Published, apart};
 use crate::token::{Permission, Role};
 
 /// Stands for the namespace of kinds that have none.
@@ -147,7 +148,12 @@ async fn apply(
             request.documents.len()
         )));
     }
-    let resources = parse_documents(request.documents)?;
+    // Many documents take long: that holds up no other call, and a dry run no change.
+    let resources = if request.dry_run {
+        hub.plan(|_| parse_documents(request.documents)).await??
+    } else {
+        apart(|| parse_documents(request.documents)).await?
+    };
     let keys: Vec<_> = resources.iter().map(Resource::key).collect();
     let how = match (request.dry_run, request.force) {
         (true, _) => How::DryRun,
@@ -164,20 +170,23 @@ async fn apply(
 /// Every document, or everything that is wrong with any.
 fn parse_documents(documents: Vec<Value>) -> Result<Vec<Resource>, ApiError> {
     let mut resources: Vec<Resource> = Vec::with_capacity(documents.len());
-    let mut details = Vec::new();
+    let (mut details, mut places) = (Vec::new(), Vec::with_capacity(documents.len()));
     for (number, document) in documents.into_iter().enumerate() {
-        let file = format!("documents[{number}]");
         match from_json(document) {
-            Ok(resource) if resources.iter().any(|other| other.key() == resource.key()) => details.push(Detail {
-                file,
-                key: "metadata.name".to_owned(),
-                message: format!("{} is given twice", resource.key()),
-                ..Detail::default()
-            }),
-            Ok(resource) => resources.push(resource),
-            Err(wrong) => details.push(Detail { file, key: wrong.key, message: wrong.message, ..Detail::default() }),
+            Ok(resource) => {
+                resources.push(resource);
+                places.push(number);
+            }
+            Err(wrong) => details.push((number, wrong.key, wrong.message)),
         }
     }
+    let twice = repeated(resources.iter().map(Resource::key)).into_iter().zip(&places).zip(&resources);
+    for ((_, number), resource) in twice.filter(|((is_repeated, _), _)| *is_repeated) {
+        details.push((*number, "metadata.name".to_owned(), format!("{} is given twice", resource.key())));
+    }
+    details.sort_by_key(|(number, ..)| *number);
+    let detail = |(number, key, message)| Detail { file: format!("documents[{number}]"), line: 0, key, message };
+    let details: Vec<_> = details.into_iter().map(detail).collect();
     if details.is_empty() {
         return Ok(resources);
     }
@@ -186,10 +195,17 @@ fn parse_documents(documents: Vec<Value>) -> Result<Vec<Resource>, ApiError> {
     Err(ApiError::invalid(message).with_details(details))
 }
 
+/// For each key whether it came before.
+pub(super) fn repeated<K: Ord>(keys: impl Iterator<Item = K>) -> Vec<bool> {
+    let mut seen = BTreeSet::new();
+    keys.map(|key| !seen.insert(key)).collect()
+}
+
 /// Problems, each with the document that it is in.
 fn unsound(problems: Vec<Problem>, keys: &[ObjectKey]) -> ApiError {
+    let numbers: BTreeMap<_, _> = keys.iter().enumerate().map(|(number, key)| (key, number)).collect();
     let detail = |problem: &Problem| Detail {
-        file: keys.iter().position(|key| *key == problem.object).map(|n| format!("documents[{n}]")).unwrap_or_default(),
+        file: numbers.get(&problem.object).map(|number| format!("documents[{number}]")).unwrap_or_default(),
         line: 0,
         key: problem.key.clone(),
         message: format!("{}: {}", problem.object, problem.message),
@@ -253,8 +269,8 @@ async fn explain_request(
     State(hub): State<Arc<Hub>>,
     Body(query): Body<ExplainQuery>,
 ) -> Result<Json<Value>, ApiError> {
-    let published = hub.published();
-    let explanation = explain(&published.world, &query).map_err(|e| ApiError::invalid(e.to_string()))?;
+    let explained = hub.plan(move |published| explain(&published.world, &query)).await?;
+    let explanation = explained.map_err(|e| ApiError::invalid(e.to_string()))?;
     let value = serde_json::to_value(explanation);
     value.map(Json).map_err(|e| ApiError::internal(format!("explanation: {e}")))
 }
@@ -277,6 +293,8 @@ impl From<ApplyError> for ApiError {
         match error {
             ApplyError::NotFound(_) => Self::not_found(error.to_string()),
             ApplyError::Registered { .. } => Self::conflict(error.to_string()),
+            ApplyError::Own(_) => Self::forbidden(error.to_string()),
+            ApplyError::Busy(busy) => busy.into(),
             ApplyError::Unsound(problems) => unsound(problems, &[]),
             ApplyError::Unprotects(ref losses) => {
                 let details = losses.iter().map(|loss| Detail {

@@ -219,3 +219,51 @@ async fn a_filter_over_the_limit_is_refused_while_it_comes() {
     let (status, body) = publish(&control, &control.admin_token(), "name=big&version=1.0.0", &[0; 5_000], 1).await;
     assert_eq!((status, &body["error"]["code"]), (413, &json!("too_large")), "{body}");
 }
+
+#[tokio::test]
+async fn one_token_makes_so_many_calls() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start_with(dir.path(), |config| config.limits.max_api_calls_per_minute = 5).await;
+    let viewer = token(&control, "viewer").await;
+    for _ in 0..5 {
+        assert_eq!(control.call_as(&viewer, "get", "/api/v1/proxies", Value::Null).await.0, 200);
+    }
+    let refused = control.request("get", "/api/v1/proxies").bearer_auth(&viewer).send().await.unwrap();
+    assert_eq!(refused.status(), 429);
+    let wait: u64 = refused.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((1..=13).contains(&wait), "{wait}");
+    let body: Value = refused.json().await.unwrap();
+    assert_eq!(body["error"]["code"], "too_many_requests");
+    assert!(body["error"]["message"].as_str().unwrap().contains("more than 5 calls a minute"), "{body}");
+    assert_eq!(control.call("get", "/api/v1/proxies", Value::Null).await.0, 200, "each token by itself");
+    assert!(control.metrics().await.contains("weft_control_throttled_total{reason=\"api\"} 1"));
+}
+
+#[test]
+fn documents_are_told_apart_without_comparing_all_pairs() {
+    use std::cell::Cell;
+    use std::cmp::Ordering;
+    #[derive(PartialEq, Eq)]
+    struct Counted<'c>(u32, &'c Cell<u64>);
+    impl Ord for Counted<'_> {
+        fn cmp(&self, other: &Self) -> Ordering {
+            self.1.set(self.1.get() + 1);
+            self.0.cmp(&other.0)
+        }
+    }
+    impl PartialOrd for Counted<'_> {
+        fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+            Some(self.cmp(other))
+        }
+    }
+    let work = |count: u32| {
+        let compared = Cell::new(0);
+        let keys = (0..count).chain([0]).map(|number| Counted(number, &compared));
+        let repeated = super::objects::repeated(keys);
+        assert_eq!(repeated.iter().filter(|is_repeated| **is_repeated).count(), 1);
+        assert!(*repeated.last().unwrap());
+        compared.get()
+    };
+    let (small, large) = (work(1_000), work(4_000));
+    assert!(large < 6 * small, "{small} comparisons of 1,000 documents, {large} of 4,000");
+}

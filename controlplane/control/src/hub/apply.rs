@@ -3,7 +3,7 @@
 
 mod made;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -11,9 +11,10 @@ use weft_policy::bundle::{ObjectName, Revision};
 use weft_policy::identity::{SpiffeId, TrustDomain};
 use weft_policy::manifest::to_yaml;
 use weft_policy::plan::{Action, Change, Entry, Loss, Problem, Severity, World, losses, selects, text_diff};
-use weft_policy::resource::{Kind, ObjectKey, ROOT_NAMESPACE, Resource};
+use weft_policy::resource::{Kind, Object, ObjectKey, ROOT_NAMESPACE, Resource, WorkloadSpec};
 
 pub(super) use self::made::{put_filter, put_registered, remove_registered};
+use super::filters::AUTHZ;
 use super::{Draft, FilterVersion, Hub, Published};
 use crate::claims::{Claims, Grants};
 use crate::registry::ProxyKey;
@@ -55,8 +56,14 @@ pub enum ApplyError {
     NotFound(ObjectKey),
     #[error("{key} lives with the proxy {owner} and goes when it goes")]
     Registered { key: ObjectKey, owner: Box<ProxyKey> },
+    #[error(
+        "{0} enforces every AccessPolicy of the mesh: it comes with the control plane and can't be changed or deleted"
+    )]
+    Own(ObjectKey),
     #[error("{0}")]
     Refused(String),
+    #[error(transparent)]
+    Busy(#[from] super::Busy),
     #[error("{}", told(.0))]
     Unprotects(Vec<Loss>),
     #[error("the world would not be sound: {}", first(.0))]
@@ -76,38 +83,25 @@ impl Hub {
         resources: Vec<Resource>,
         how: How,
     ) -> Result<Applied, ApplyError> {
-        let dry_run = how == How::DryRun;
-        let versions = self.filter_versions().await?;
-        self.change(move |draft| {
-            let before = Revision(draft.revision.0 - 1);
-            let (known, before_world) = (errors(&draft.world), draft.world.clone());
-            let mut changes = Vec::with_capacity(resources.len());
-            for resource in resources {
-                admit(&resource, &versions)?;
-                changes.push(draft.put(resource)?);
-            }
-            let mut problems = draft.sound(&known)?;
-            problems.extend(draft.admit_selected(actor, &before_world, &changes));
-            let losses = losses(&before_world, &draft.world);
-            problems.extend(draft.unprotect(&losses, how)?);
-            let touched = changes.iter().filter(|change| change.action != Action::Unchanged);
-            let names: Vec<_> = touched.map(|change| change.object.to_string()).collect();
-            if draft.changed {
-                draft.audit(actor, "apply", names.join(", "), forced_detail(&losses));
-            }
-            let revision = if draft.changed && !dry_run { draft.revision } else { before };
-            if dry_run {
-                draft.writes.clear();
-            }
-            Ok(Applied { revision, changes, problems })
-        })
-        .await
+        let actor = actor.to_owned();
+        if how == How::DryRun {
+            let planned = self.plan(move |published| {
+                let applied = Draft::of(published).apply_all(&actor, resources, how)?;
+                Ok(Applied { revision: published.revision, ..applied })
+            });
+            return planned.await?;
+        }
+        self.change_apart(move |draft| draft.apply_all(&actor, resources, how)).await
     }
 
     /// Deletes one object; gives the revision without it.
     pub async fn delete(self: &Arc<Self>, actor: &str, key: ObjectKey, how: How) -> Result<Revision, ApplyError> {
-        let hub = self.clone();
-        self.change(move |draft| {
+        let (hub, actor) = (self.clone(), actor.to_owned());
+        self.change_apart(move |draft| {
+            let actor = actor.as_str();
+            if is_own(&key) {
+                return Err(ApplyError::Own(key));
+            }
             if draft.free_name(actor, &key) {
                 return Ok(Revision(draft.revision.0 - 1));
             }
@@ -138,6 +132,31 @@ impl Hub {
 }
 
 impl Draft {
+    /// Makes the change that an apply is; a dry run throws it away.
+    fn apply_all(&mut self, actor: &str, resources: Vec<Resource>, how: How) -> Result<Applied, ApplyError> {
+        let (known, before) = (errors(&self.world), self.world.clone());
+        let mut changes = Vec::with_capacity(resources.len());
+        for resource in resources {
+            admit(&resource, &self.world)?;
+            let change = self.put(resource)?;
+            if change.action != Action::Unchanged && is_own(&change.object) {
+                return Err(ApplyError::Own(change.object));
+            }
+            changes.push(change);
+        }
+        let mut problems = self.sound(&known)?;
+        problems.extend(self.admit_selected(actor, &before, &changes));
+        let losses = losses(&before, &self.world);
+        problems.extend(self.unprotect(&losses, how)?);
+        let touched = changes.iter().filter(|change| change.action != Action::Unchanged);
+        let names: Vec<_> = touched.map(|change| change.object.to_string()).collect();
+        if self.changed {
+            self.audit(actor, "apply", names.join(", "), forced_detail(&losses));
+        }
+        let revision = if self.changed { self.revision } else { Revision(self.revision.0 - 1) };
+        Ok(Applied { revision, changes, problems })
+    }
+
     /// Puts a resource into the world, if it differs from what is there.
     fn put(&mut self, resource: Resource) -> Result<Change, ApplyError> {
         let key = resource.key();
@@ -181,7 +200,9 @@ impl Draft {
     pub(super) fn sound(&self, known: &[Problem]) -> Result<Vec<Problem>, ApplyError> {
         let (errors, warnings): (Vec<_>, Vec<_>) =
             self.world.validate().into_iter().partition(|problem| problem.severity == Severity::Error);
-        let new: Vec<_> = errors.into_iter().filter(|problem| !known.contains(problem)).collect();
+        let parts = |problem: &Problem| (problem.object.clone(), problem.key.clone(), problem.message.clone());
+        let known: BTreeSet<_> = known.iter().map(parts).collect();
+        let new: Vec<_> = errors.into_iter().filter(|problem| !known.contains(&parts(problem))).collect();
         if new.is_empty() { Ok(warnings) } else { Err(ApplyError::Unsound(new)) }
     }
 
@@ -228,14 +249,16 @@ impl Draft {
         for key in services {
             let Some(service) = self.world.service(&key.object_name()).cloned() else { continue };
             let was = before.service(&key.object_name());
-            for (name, owner) in self.owners.clone() {
-                let Some(workload) = self.world.workload(&name) else { continue };
+            let owner = |workload: &Object<WorkloadSpec>| {
+                let owner = self.owners.get(&workload.name())?;
+                let is_new = !was.is_some_and(|was| selects(was, workload));
+                is_new.then(|| (workload.name(), owner.clone()))
+            };
+            let selected: Vec<_> = self.world.standing_behind(&service).filter_map(owner).collect();
+            for (name, owner) in selected {
                 let account = owner.identity.service_account();
                 let (grants, service_name) = (self.claims.grants(&owner.identity), &service.metadata.name);
-                if !selects(&service, workload)
-                    || was.is_some_and(|was| selects(was, workload))
-                    || grants.may_stand_behind(account, service_name, Some(&service))
-                {
+                if grants.may_stand_behind(account, service_name, Some(&service)) {
                     continue;
                 }
                 let more = Grants { services: [service_name.clone()].into(), ..Grants::default() };
@@ -264,6 +287,11 @@ pub(super) fn errors(world: &World) -> Vec<Problem> {
     world.validate().into_iter().filter(|problem| problem.severity == Severity::Error).collect()
 }
 
+/// True for what the mesh can't do without: it is the control plane's own.
+fn is_own(key: &ObjectKey) -> bool {
+    key.kind == Kind::Filter && key.namespace == ROOT_NAMESPACE && key.name == AUTHZ
+}
+
 fn told(losses: &[Loss]) -> String {
     let first = losses.first().map(ToString::to_string).unwrap_or_default();
     match losses.len() {
@@ -288,16 +316,11 @@ fn first(problems: &[Problem]) -> String {
 }
 
 /// Filters are taken as they were published only.
-fn admit(resource: &Resource, versions: &[FilterVersion]) -> Result<(), ApplyError> {
+fn admit(resource: &Resource, world: &World) -> Result<(), ApplyError> {
     let Resource::Filter(filter) = resource else { return Ok(()) };
-    let is_this = |version: &&FilterVersion| {
-        filter.metadata.namespace == ROOT_NAMESPACE
-            && version.name == filter.metadata.name
-            && version.version == filter.spec.version
-    };
     let (key, wanted) = (resource.key(), &filter.spec.version);
-    match versions.iter().find(is_this) {
-        Some(version) if made::filter_spec(version) == filter.spec => Ok(()),
+    match world.published_version(&filter.name(), wanted) {
+        Some(published) if *published == filter.spec => Ok(()),
         Some(_) => Err(ApplyError::Refused(format!("{key}: it differs from what was published as {wanted}"))),
         None => Err(ApplyError::Refused(format!("{key}: version {wanted} was never published: weft filter publish"))),
     }
@@ -309,6 +332,9 @@ pub(super) fn load(store: &Store, trust_domain: &TrustDomain) -> Result<Publishe
     let revision = store.revision()?;
     let mut world = World::new(trust_domain.clone());
     let mut owners = BTreeMap::new();
+    for (_, version) in store.filter_versions::<FilterVersion>()?.read {
+        world.note_version(&version.name, made::filter_spec(&version));
+    }
     let rows = store.objects::<Record>()?;
     for (_, record) in rows.read {
         if let Some(owner) = record.owner {
@@ -347,11 +373,6 @@ pub fn unreadable_records(store: &Store) -> Result<Vec<Unreadable>, StoreError> 
 pub(super) fn count(world: &World) -> (u32, u32) {
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     (number(world.len()), number(world.of_kind(Kind::Workload).count()))
-}
-
-/// The digest that a `Filter` of the root namespace stands for now.
-pub fn current_digest<'w>(world: &'w World, name: &str) -> Option<&'w str> {
-    world.filter(&ObjectName::new(ROOT_NAMESPACE, name)).map(|filter| filter.spec.digest.as_str())
 }
 
 /// The identity of an applied or registered workload.

@@ -1,6 +1,9 @@
 //! Publishing filters: a verified binary becomes a version of a `Filter` in `weft-system`. A filter's later versions must
 //! be signed with the key of its first, unless an admin says otherwise.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
@@ -41,7 +44,14 @@ pub struct Publication {
     pub artifact: Artifact,
     /// Take a key that differs from the filter's first one. Admins only.
     pub accept_new_key: bool,
+    /// Let it be what policies without a version run, also where a newer version is there.
+    pub make_current: bool,
 }
+
+/// The filter that enforces access policies. It comes with the control plane.
+pub(crate) const AUTHZ: &str = "authz";
+/// The control plane itself, as the audit log names it.
+pub(crate) const SYSTEM: &str = "system";
 
 /// Why a publication was refused.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +66,8 @@ pub enum PublishError {
     Exists { name: String, version: String, digest: String },
     #[error("{0} was first published with another key; an admin can accept the new one (accept_new_key=true)")]
     OtherKey(String),
+    #[error("{0} enforces every AccessPolicy of the mesh: it comes with the control plane, take another name")]
+    Own(String),
     #[error("{0}")]
     Untrusted(String),
     #[error(transparent)]
@@ -65,14 +77,18 @@ pub enum PublishError {
 }
 
 impl Hub {
-    /// Stores the binary and points the `Filter` at it, in one transaction. The same publication twice is fine.
+    /// Stores the binary and points the `Filter` at it, in one transaction; not where the `Filter` stands for a newer
+    /// version, unless that is wanted. The same publication twice is fine.
     pub async fn publish_filter(
         self: &Arc<Self>,
         actor: &str,
         publication: Publication,
     ) -> Result<FilterVersion, PublishError> {
-        let Publication { name, version, artifact, accept_new_key } = publication;
+        let Publication { name, version, artifact, accept_new_key, make_current } = publication;
         check_names(&name, &version)?;
+        if name == AUTHZ && actor != SYSTEM {
+            return Err(PublishError::Own(name));
+        }
         let published = FilterVersion {
             name,
             version,
@@ -99,7 +115,7 @@ impl Hub {
         self.trust_publisher(actor, &published)?;
         let result = published.clone();
         let bytes = artifact.bytes;
-        self.change(move |draft| draft.publish(actor, &published, bytes)).await?;
+        self.change(move |draft| draft.publish(actor, &published, bytes, make_current)).await?;
         tracing::info!(filter = %result.name, version = %result.version, digest = %result.digest, "filter published");
         Ok(result)
     }
@@ -108,7 +124,7 @@ impl Hub {
     fn trust_publisher(&self, actor: &str, published: &FilterVersion) -> Result<(), PublishError> {
         let world = self.published();
         let keys = world.world.mesh().map(|mesh| mesh.spec.filter_publishers.clone()).unwrap_or_default();
-        if keys.is_empty() || actor == "system" {
+        if keys.is_empty() || actor == SYSTEM {
             return Ok(());
         }
         let same = |pem: &String| pem.trim() == published.public_key_pem.trim();
@@ -151,7 +167,13 @@ impl Hub {
 }
 
 impl Draft {
-    fn publish(&mut self, actor: &str, published: &FilterVersion, bytes: Vec<u8>) -> Result<(), PublishError> {
+    fn publish(
+        &mut self,
+        actor: &str,
+        published: &FilterVersion,
+        bytes: Vec<u8>,
+        make_current: bool,
+    ) -> Result<(), PublishError> {
         let name = ObjectName::new(ROOT_NAMESPACE, published.name.clone());
         let json = write_record(published)?;
         let known = apply::errors(&self.world);
@@ -159,7 +181,7 @@ impl Draft {
         let key = format!("{}@{}", published.name, published.version);
         self.set_aside(&key);
         self.writes.push(Write::PutFilterVersion { key, json });
-        apply::put_filter(self, &name, published)?;
+        apply::put_filter(self, &name, published, make_current)?;
         self.sound(&known).map_err(PublishError::Unsound)?;
         self.audit(actor, "filter.publish", name.to_string(), format!("{} {}", published.version, published.digest));
         Ok(())

@@ -22,7 +22,7 @@ pub(crate) fn hub_in(state: &Path, change: impl FnOnce(&mut Config)) -> Arc<Hub>
     Hub::start(config, store, authority, Arc::new(Metrics::new()), CancellationToken::new()).unwrap()
 }
 
-fn resources(yaml: &str) -> Vec<Resource> {
+pub(crate) fn resources(yaml: &str) -> Vec<Resource> {
     manifest::parse("test.yaml", yaml).unwrap().into_iter().map(|document| document.resource).collect()
 }
 
@@ -66,7 +66,7 @@ fn proxy_of(name: &str, account: &str) -> ProxyKey {
     ProxyKey { name: name.to_owned(), identity }
 }
 
-const SHOP: &str = "
+pub(crate) const SHOP: &str = "
 apiVersion: v1
 kind: Service
 metadata: {name: web, namespace: shop}
@@ -387,7 +387,8 @@ async fn guarded(hub: &Arc<Hub>) -> String {
     let (signature, key) = crate::artifact::tests::sign(&bytes, 1);
     let artifact = crate::artifact::Artifact::verify(bytes, &signature, &key).unwrap();
     let (name, version) = ("authz".to_owned(), "1.0.0".to_owned());
-    hub.publish_filter("me", Publication { name, version, artifact, accept_new_key: false }).await.unwrap();
+    let publication = Publication { name, version, artifact, accept_new_key: false, make_current: false };
+    hub.publish_filter(SYSTEM, publication).await.unwrap();
     format!(
         "{SHOP}---\napiVersion: weft.dev/v1alpha1\nkind: AccessPolicy\nmetadata: {{name: guard, namespace: shop}}\n\
          spec: {{targetRefs: [{{kind: Service, name: web}}], action: Allow, rules: []}}\n"

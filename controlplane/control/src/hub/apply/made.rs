@@ -195,13 +195,25 @@ pub(super) fn closed_policy(unreadable: &Unreadable, revision: Revision) -> Opti
     })
 }
 
-/// Points the `Filter` at a published version.
+/// Points the `Filter` at a published version; where it stands for a newer one only if that is wanted.
 pub(in crate::hub) fn put_filter(
     draft: &mut Draft,
     name: &ObjectName,
     published: &FilterVersion,
+    make_current: bool,
 ) -> Result<(), StoreError> {
     let resource = Resource::Filter(Object { metadata: named(name), spec: filter_spec(published) });
+    let spec = filter_spec(published);
+    if draft.world.published_version(name, &spec.version) != Some(&spec) {
+        // Policies may name it from now on.
+        draft.world.note_version(&published.name, spec);
+        draft.changed = true;
+    }
+    let number = |text: &str| semver::Version::parse(text).ok();
+    let current = draft.world.filter(name).and_then(|filter| number(&filter.spec.version));
+    if !make_current && current > number(&published.version) {
+        return Ok(());
+    }
     draft.store(resource, None).map(drop)
 }
 

@@ -1,0 +1,65 @@
+//! Computation apart from everything else: plans that change nothing, and changes whose computation may take long.
+//! Invariant: a plan never holds the writer's lock, however long it takes; so many are computed at a time and no more.
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Draft, Hub, Published, StoreError, apart};
+use crate::metrics::Throttled;
+
+/// Too many plans are being computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0} plans are being computed, which is the limit: try again in a moment")]
+pub struct Busy(usize);
+
+impl Hub {
+    /// Computes something of the world as it is. It waits for its turn as long as a request may take.
+    pub(crate) async fn plan<T: Send + 'static>(
+        &self,
+        compute: impl FnOnce(&Published) -> T + Send + 'static,
+    ) -> Result<T, Busy> {
+        let turn = tokio::time::timeout(self.config.request_timeout(), self.plans.clone().acquire_owned()).await;
+        let Ok(Ok(permit)) = turn else {
+            self.metrics.throttled(Throttled::Plans);
+            return Err(Busy(self.config.limits.max_concurrent_plans));
+        };
+        let published = self.published();
+        let result = apart(move || {
+            let _permit = permit;
+            compute(&published)
+        });
+        Ok(result.await)
+    }
+
+    /// As `change`, for a change whose computation may take long: it holds up no other task.
+    pub(crate) async fn change_apart<T, E>(
+        self: &Arc<Self>,
+        change: impl FnOnce(&mut Draft) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let guard = self.writer.clone().lock_owned().await;
+        self.read_again().await?;
+        let published = self.published();
+        let computed = apart(move || {
+            let mut draft = Draft::of(&published);
+            change(&mut draft).map(|value| (value, draft))
+        });
+        let (value, draft) = computed.await?;
+        self.land(draft, guard).await?;
+        Ok(value)
+    }
+
+    /// Counts a call of the operator API. Otherwise the seconds to wait.
+    pub(crate) fn take_call(&self, token: &str) -> Result<(), u64> {
+        self.calls.take(&token.to_owned(), Instant::now()).map_err(|wait| {
+            self.metrics.throttled(Throttled::Api);
+            wait.as_secs() + 1
+        })
+    }
+}
