@@ -1,18 +1,29 @@
-//! Text to resources: YAML (several documents) or JSON. Every mistake names file, line and key; a text with any mistake
-//! yields no resource.
+//! Text to resources: YAML (several documents) or JSON, as people write it and as clusters print it. Every mistake in a
+//! text is told at once, each with file, line, column and key; a text with any mistake yields no resource.
 
+mod shape;
 #[cfg(test)]
 mod tests;
 mod tree;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::resource::{DEFAULT_NAMESPACE, Kind, Metadata, Object, Resource};
+use crate::resource::{DEFAULT_NAMESPACE, Kind, Metadata, Object, ObjectKey, Resource};
+use crate::text::nearest;
+use tree::Places;
+
+/// A place in a text, both from 1; 0 where nothing says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Place {
+    pub line: usize,
+    pub column: usize,
+}
 
 /// A resource and where it was written.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,13 +31,21 @@ pub struct Document {
     pub resource: Resource,
     /// First line, from 1.
     pub line: usize,
-    lines: BTreeMap<String, usize>,
+    /// The key of an item of a list, such as `items[2]`; else empty.
+    at: String,
+    places: Arc<Places>,
 }
 
 impl Document {
     /// The line of a key such as `spec.rules[0].name`, or of the nearest one around it.
     pub fn line_of(&self, key: &str) -> usize {
-        line_of(&self.lines, key).unwrap_or(self.line)
+        self.places.of(&inside(&self.at, key), Part::Key).map_or(self.line, |place| place.line)
+    }
+
+    /// The place of the value of a key, or of the nearest key around it.
+    pub fn place_of(&self, key: &str) -> Place {
+        let place = self.places.of(&inside(&self.at, key), Part::Value);
+        place.unwrap_or(Place { line: self.line, column: 1 })
     }
 }
 
@@ -36,6 +55,7 @@ pub struct ManifestError {
     pub file: String,
     /// From 1; 0 where there is none.
     pub line: usize,
+    pub column: usize,
     /// `spec.rules[0].matches[0].path.value`; empty for the document as a whole.
     pub key: String,
     pub message: String,
@@ -43,8 +63,8 @@ pub struct ManifestError {
 
 impl fmt::Display for ManifestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { file, line, key, message } = self;
-        write!(f, "{file}:{line}: ")?;
+        let Self { file, line, column, key, message } = self;
+        write!(f, "{file}:{line}:{column}: ")?;
         if key.is_empty() { f.write_str(message) } else { write!(f, "{key}: {message}") }
     }
 }
@@ -57,89 +77,281 @@ pub struct ResourceError {
     pub message: String,
 }
 
-fn wrong<T>(key: &str, message: impl ToString) -> Result<T, ResourceError> {
-    Err(ResourceError { key: key.to_owned(), message: message.to_string() })
+/// The side of a key's colon that a mistake is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Key,
+    Value,
 }
 
-/// All documents of a text, or every mistake: the first of each document, and any name that is given twice.
+/// A mistake by its key, from the document's root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Mistake {
+    key: String,
+    part: Part,
+    message: String,
+}
+
+impl Mistake {
+    fn new(key: impl Into<String>, part: Part, message: impl Into<String>) -> Self {
+        Self { key: key.into(), part, message: message.into() }
+    }
+
+    fn inside(self, at: &str) -> Self {
+        Self { key: inside(at, &self.key), ..self }
+    }
+}
+
+impl From<Mistake> for ResourceError {
+    fn from(Mistake { key, part: _, message }: Mistake) -> Self {
+        Self { key, message }
+    }
+}
+
+fn inside(at: &str, key: &str) -> String {
+    match (at, key) {
+        ("", _) => key.to_owned(),
+        (_, "") => at.to_owned(),
+        (_, _) => format!("{at}.{key}"),
+    }
+}
+
+/// All documents of a text, or every mistake in it.
 pub fn parse(file_name: &str, text: &str) -> Result<Vec<Document>, Vec<ManifestError>> {
-    let error = |line, key: String, message| ManifestError { file: file_name.to_owned(), line, key, message };
-    let trees = tree::parse(text).map_err(|(line, message)| vec![error(line, String::new(), message)])?;
-    let (mut documents, mut errors): (Vec<Document>, _) = (Vec::new(), Vec::new());
-    for tree::Tree { value, line, lines } in trees {
-        match from_json(value) {
-            Ok(resource) => match documents.iter().find(|known| known.resource.key() == resource.key()) {
-                Some(first) => {
-                    let message = format!("{} is given twice; first in line {}", resource.key(), first.line);
-                    let line = line_of(&lines, "metadata.name").unwrap_or(line);
-                    errors.push(error(line, "metadata.name".to_owned(), message));
+    let error = |Place { line, column }, key, message| {
+        let file = file_name.to_owned();
+        ManifestError { file, line, column, key, message }
+    };
+    let trees = tree::parse(text).map_err(|(place, message)| vec![error(place, String::new(), message)])?;
+    let (mut documents, mut errors) = (Vec::new(), Vec::new());
+    let mut known: BTreeMap<ObjectKey, usize> = BTreeMap::new();
+    for tree::Tree { value, start, places } in trees {
+        let places = Arc::new(places);
+        let wrong = |mistake: Mistake| {
+            let place = places.of(&mistake.key, mistake.part).unwrap_or(start);
+            error(place, mistake.key, mistake.message)
+        };
+        let mut own = Vec::new();
+        for (at, read) in read_all(value, Checks::All) {
+            let line = places.of(&at, Part::Key).unwrap_or(start).line;
+            match read {
+                Ok(resource) => {
+                    let key = resource.key();
+                    if let Some(first) = known.get(&key) {
+                        let message = format!("{key} is given twice; first in line {first}");
+                        own.push(wrong(Mistake::new("metadata.name", Part::Value, message).inside(&at)));
+                        continue;
+                    }
+                    known.insert(key, line);
+                    documents.push(Document { resource, line, at, places: places.clone() });
                 }
-                None => documents.push(Document { resource, line, lines }),
-            },
-            Err(ResourceError { key, message }) => {
-                let line = line_of(&lines, &key).unwrap_or(line);
-                errors.push(error(line, key, message));
+                Err(mistakes) => own.extend(mistakes.into_iter().map(|mistake| wrong(mistake.inside(&at)))),
             }
         }
+        own.sort_by_key(|error| (error.line, error.column));
+        errors.extend(own);
     }
     if errors.is_empty() { Ok(documents) } else { Err(errors) }
 }
 
-fn line_of(lines: &BTreeMap<String, usize>, key: &str) -> Option<usize> {
-    let mut key = key;
-    loop {
-        if let Some(line) = lines.get(key) {
-            return Some(*line);
+/// A document as the operator API takes it: one resource, or those of a list. Fields by which a server keeps its books
+/// (`status`, `metadata.uid` ...) are read past, so that what `weft get` or a cluster printed can be applied.
+///
+/// # Errors
+/// Every mistake in it.
+pub fn from_json(document: Value) -> Result<Vec<Resource>, Vec<ResourceError>> {
+    let (mut resources, mut errors) = (Vec::new(), Vec::new());
+    for (at, read) in read_all(document, Checks::All) {
+        match read {
+            Ok(resource) => resources.push(resource),
+            Err(mistakes) => errors.extend(mistakes.into_iter().map(|mistake| mistake.inside(&at).into())),
         }
-        key = &key[..key.rfind(['.', '['])?];
     }
-}
-
-/// A document as the operator API takes it. What the server itself adds (`status`, `metadata.uid` ...) is read past, so
-/// that what `weft get` printed can be applied.
-pub fn from_json(document: Value) -> Result<Resource, ResourceError> {
-    let resource = unchecked(document)?;
-    match resource.check().into_iter().next() {
-        None => Ok(resource),
-        Some(wrong) => Err(wrong),
-    }
+    if errors.is_empty() { Ok(resources) } else { Err(errors) }
 }
 
 /// A document of the right shape; whether it is fit is `Resource::check`'s question.
 pub(crate) fn unchecked(document: Value) -> Result<Resource, ResourceError> {
-    let Value::Object(mut fields) = document else {
-        return wrong("", "a document is a mapping with apiVersion, kind, metadata and spec");
-    };
-    let kind = kind(&mut fields)?;
-    let mut metadata = fields.remove("metadata");
-    let spec = fields.remove("spec");
-    fields.remove("status");
-    if let Some(key) = fields.keys().next() {
-        return wrong(
-            key,
-            format_args!("unknown field `{key}`, expected one of `apiVersion`, `kind`, `metadata`, `spec`"),
-        );
-    }
-    if let Some(Value::Object(metadata)) = &mut metadata {
-        for own in ["uid", "generation", "revision", "creationRevision", "resourceVersion", "creationTimestamp"] {
-            metadata.remove(own);
-        }
-    }
-    let Some(metadata) = metadata else { return wrong("metadata", "is missing") };
-    let mut metadata: Metadata = typed("metadata", metadata)?;
-    if kind.is_namespaced() && metadata.namespace.is_empty() {
-        DEFAULT_NAMESPACE.clone_into(&mut metadata.namespace);
-    }
-    let optional = matches!(kind, Kind::Namespace | Kind::Mesh);
-    let spec = match spec {
-        None | Some(Value::Null) if optional => Value::Object(Map::new()),
-        None | Some(Value::Null) => return wrong("spec", "is missing"),
-        Some(spec) => spec,
-    };
-    build(kind, metadata, spec)
+    read(document, Checks::Shape).map_err(|mistakes| {
+        let first = mistakes.into_iter().next();
+        first.expect("what can't be read has a mistake").into()
+    })
 }
 
-fn kind(fields: &mut Map<String, Value>) -> Result<Kind, ResourceError> {
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Checks {
+    Shape,
+    All,
+}
+
+type Read = (String, Result<Resource, Vec<Mistake>>);
+
+/// The document, or each item of it where it is a list, with the item's key.
+fn read_all(document: Value, checks: Checks) -> Vec<Read> {
+    match list_of(&document) {
+        None => vec![(String::new(), read(document, checks))],
+        Some(of) => items(document, of, checks),
+    }
+}
+
+/// Whether a document is a list: of any kinds (`""`) or of one, whose items need not repeat it.
+fn list_of(document: &Value) -> Option<String> {
+    let of = document.get("kind")?.as_str()?.strip_suffix("List")?;
+    (of.is_empty() || Kind::ALL.iter().any(|kind| kind.as_str() == of)).then(|| of.to_owned())
+}
+
+fn items(document: Value, of: String, checks: Checks) -> Vec<Read> {
+    const FIELDS: [&str; 4] = ["apiVersion", "kind", "metadata", "items"];
+    let Value::Object(mut fields) = document else { return Vec::new() };
+    let version = fields.get("apiVersion").cloned();
+    let items = fields.remove("items");
+    let unknown = fields.keys().filter(|key| !FIELDS.contains(&key.as_str()));
+    let unknown = unknown.map(|key| Mistake::new(key, Part::Key, shape::unknown_field(key, &FIELDS)));
+    let mut wrong: Vec<_> = unknown.collect();
+    let items = match items {
+        Some(Value::Array(items)) => items,
+        Some(_) => {
+            wrong.push(Mistake::new("items", Part::Value, "is not a list"));
+            Vec::new()
+        }
+        None => {
+            wrong.push(Mistake::new("items", Part::Value, "is missing"));
+            Vec::new()
+        }
+    };
+    let mut read_ones = Vec::with_capacity(items.len() + 1);
+    if !wrong.is_empty() {
+        read_ones.push((String::new(), Err(wrong)));
+    }
+    for (index, mut item) in items.into_iter().enumerate() {
+        if let Some(fields) = item.as_object_mut().filter(|_| !of.is_empty()) {
+            fields.entry("kind").or_insert_with(|| of.clone().into());
+            if let Some(version) = &version {
+                fields.entry("apiVersion").or_insert_with(|| version.clone());
+            }
+        }
+        read_ones.push((format!("items[{index}]"), read(item, checks)));
+    }
+    read_ones
+}
+
+/// A part of a document under the name that it is written by.
+struct Written {
+    name: String,
+    value: Option<Value>,
+}
+
+/// One resource, or every mistake in it.
+fn read(document: Value, checks: Checks) -> Result<Resource, Vec<Mistake>> {
+    let Value::Object(mut fields) = document else {
+        let message = "a document is a mapping with apiVersion, kind, metadata and spec";
+        return Err(vec![Mistake::new("", Part::Value, message)]);
+    };
+    let (mut mistakes, mut made_up) = (Vec::new(), Vec::new());
+    let kind = kind(&mut fields, &mut mistakes);
+    let (metadata, spec) = parts(fields, &mut mistakes);
+    let metadata = read_metadata(metadata, kind, &mut mistakes, &mut made_up);
+    let Some(kind) = kind else { return Err(mistakes) };
+    let optional = matches!(kind, Kind::Namespace | Kind::Mesh);
+    let value = match spec.value {
+        None | Some(Value::Null) if optional => Value::Object(Map::new()),
+        None | Some(Value::Null) => {
+            mistakes.push(Mistake::new("spec", Part::Value, "is missing"));
+            return Err(mistakes);
+        }
+        Some(value) => value,
+    };
+    let mut reading = Reading { root: spec.name, mistakes, made_up };
+    let resource = build(kind, metadata, &value, &mut reading);
+    let Reading { mut mistakes, made_up, .. } = reading;
+    if let Some(resource) = resource.as_ref().filter(|_| checks == Checks::All) {
+        let wrong = resource.check().into_iter().filter(|wrong| !made_up.iter().any(|other| meet(&wrong.key, other)));
+        mistakes.extend(wrong.map(|wrong| Mistake::new(wrong.key, Part::Value, wrong.message)));
+    }
+    match resource {
+        Some(resource) if mistakes.is_empty() => Ok(resource),
+        Some(_) | None => Err(mistakes),
+    }
+}
+
+/// True where one key is the other or around it.
+fn meet(one: &str, other: &str) -> bool {
+    let (short, long) = if one.len() < other.len() { (one, other) } else { (other, one) };
+    long.strip_prefix(short).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
+/// `metadata` and `spec`, also where they are misspelt.
+fn parts(mut fields: Map<String, Value>, mistakes: &mut Vec<Mistake>) -> (Written, Written) {
+    const FIELDS: [&str; 4] = ["apiVersion", "kind", "metadata", "spec"];
+    let mut part = |name: &str| Written { name: name.to_owned(), value: fields.remove(name) };
+    let (mut metadata, mut spec) = (part("metadata"), part("spec"));
+    fields.remove("status");
+    for (key, value) in fields {
+        mistakes.push(Mistake::new(&key, Part::Key, shape::unknown_field(&key, &FIELDS)));
+        let meant = match nearest(&key, FIELDS) {
+            Some("metadata") => &mut metadata,
+            Some("spec") => &mut spec,
+            Some(_) | None => continue,
+        };
+        if meant.value.is_none() {
+            *meant = Written { name: key, value: Some(value) };
+        }
+    }
+    (metadata, spec)
+}
+
+/// Fields by which servers keep their books.
+const BOOKS: [&str; 12] = [
+    "creationRevision",
+    "creationTimestamp",
+    "deletionGracePeriodSeconds",
+    "deletionTimestamp",
+    "finalizers",
+    "generation",
+    "managedFields",
+    "ownerReferences",
+    "resourceVersion",
+    "revision",
+    "selfLink",
+    "uid",
+];
+
+fn read_metadata(
+    Written { name, value }: Written,
+    kind: Option<Kind>,
+    mistakes: &mut Vec<Mistake>,
+    made_up: &mut Vec<String>,
+) -> Metadata {
+    let Some(mut value) = value else {
+        mistakes.push(Mistake::new("metadata", Part::Value, "is missing"));
+        made_up.push("metadata".to_owned());
+        return Metadata::default();
+    };
+    if let Value::Object(fields) = &mut value {
+        fields.retain(|key, _| !BOOKS.contains(&key.as_str()));
+        let generates = fields.remove("generateName").is_some();
+        if generates && !fields.contains_key("name") {
+            let message = "is missing: a name that is made anew at each apply (generateName) names no object to change";
+            mistakes.push(Mistake::new("metadata.name", Part::Value, message));
+            made_up.push("metadata.name".to_owned());
+            fields.insert("name".to_owned(), "x".into());
+        }
+    }
+    let shape::Shaped { value, mistakes: more, made_up: more_made_up } = shape::read::<Metadata>(&name, &value);
+    mistakes.extend(more);
+    made_up.extend(more_made_up);
+    let Some(mut metadata) = value else {
+        made_up.push("metadata".to_owned());
+        return Metadata::default();
+    };
+    if kind.is_some_and(Kind::is_namespaced) && metadata.namespace.is_empty() {
+        DEFAULT_NAMESPACE.clone_into(&mut metadata.namespace);
+    }
+    metadata
+}
+
+/// The kind, also where it is misspelt.
+fn kind(fields: &mut Map<String, Value>, mistakes: &mut Vec<Mistake>) -> Option<Kind> {
     const LATER: [&str; 17] = [
         "GRPCRoute",
         "TCPRoute",
@@ -159,51 +371,64 @@ fn kind(fields: &mut Map<String, Value>) -> Result<Kind, ResourceError> {
         "BackendTLSPolicy",
         "ServiceEntry",
     ];
-    let mut text = |key: &str| match fields.remove(key) {
-        Some(Value::String(text)) => Ok(text),
-        Some(_) => wrong(key, "is not a string"),
-        None => wrong(key, "is missing"),
-    };
-    let (name, version) = (text("kind")?, text("apiVersion")?);
-    let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.as_str() == name) else {
-        if LATER.contains(&name.as_str()) {
-            return wrong("kind", format_args!("kind {name} is not supported yet"));
-        }
-        let known = Kind::ALL.map(Kind::as_str).join(", ");
-        return wrong("kind", format_args!("kind {name} is not known; known are {known}"));
-    };
-    if version != kind.api_version() {
-        let expected = kind.api_version();
-        return wrong("apiVersion", format_args!("{version:?} is not supported for kind {kind}; expected {expected}"));
-    }
-    Ok(kind)
-}
-
-/// Deserialises a part; an error carries the key from the document's root.
-fn typed<T: DeserializeOwned>(root: &str, value: Value) -> Result<T, ResourceError> {
-    serde_path_to_error::deserialize(value).map_err(|error| {
-        let path = error.path().to_string();
-        let key = match path.trim_end_matches(".?") {
-            "." | "?" => root.to_owned(),
-            path => format!("{root}.{path}"),
+    let mut text = |key: &str| {
+        let Some(value) = fields.remove(key) else {
+            mistakes.push(Mistake::new(key, Part::Value, "is missing"));
+            return None;
         };
-        ResourceError { key, message: error.into_inner().to_string() }
-    })
+        let shaped = shape::read::<String>(key, &value);
+        let is_written = shaped.mistakes.is_empty();
+        mistakes.extend(shaped.mistakes);
+        shaped.value.filter(|_| is_written)
+    };
+    let (name, version) = (text("kind"), text("apiVersion"));
+    let name = name?;
+    let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == name).or_else(|| {
+        let known = Kind::ALL.map(Kind::as_str);
+        let meant = nearest(&name, known).filter(|_| !LATER.contains(&name.as_str()));
+        let message = match meant {
+            Some(meant) => format!("kind {name} is not known; did you mean `{meant}`?"),
+            None if LATER.contains(&name.as_str()) => format!("kind {name} is not supported yet"),
+            None => format!("kind {name} is not known; known are {}", known.join(", ")),
+        };
+        mistakes.push(Mistake::new("kind", Part::Value, message));
+        Kind::ALL.into_iter().find(|kind| Some(kind.as_str()) == meant)
+    })?;
+    if let Some(version) = version.filter(|version| !kind.is_read_as(version)) {
+        let expected = kind.api_version();
+        let message = format!("{version:?} is not supported for kind {kind}; expected {expected}");
+        mistakes.push(Mistake::new("apiVersion", Part::Value, message));
+    }
+    Some(kind)
 }
 
-fn build(kind: Kind, metadata: Metadata, spec: Value) -> Result<Resource, ResourceError> {
-    fn object<S: DeserializeOwned>(metadata: Metadata, spec: Value) -> Result<Object<S>, ResourceError> {
-        Ok(Object { metadata, spec: typed("spec", spec)? })
+/// What was found while a document is read.
+struct Reading {
+    /// The name that `spec` is written by.
+    root: String,
+    mistakes: Vec<Mistake>,
+    made_up: Vec<String>,
+}
+
+impl Reading {
+    fn spec<S: DeserializeOwned>(&mut self, metadata: Metadata, value: &Value) -> Option<Object<S>> {
+        let shaped = shape::read(&self.root, value);
+        self.mistakes.extend(shaped.mistakes);
+        self.made_up.extend(shaped.made_up);
+        Some(Object { metadata, spec: shaped.value? })
     }
-    Ok(match kind {
-        Kind::Namespace => Resource::Namespace(object(metadata, spec)?),
-        Kind::Mesh => Resource::Mesh(object(metadata, spec)?),
-        Kind::Service => Resource::Service(object(metadata, spec)?),
-        Kind::Workload => Resource::Workload(object(metadata, spec)?),
-        Kind::HttpRoute => Resource::HttpRoute(object(metadata, spec)?),
-        Kind::Filter => Resource::Filter(object(metadata, spec)?),
-        Kind::FilterPolicy => Resource::FilterPolicy(object(metadata, spec)?),
-        Kind::AccessPolicy => Resource::AccessPolicy(object(metadata, spec)?),
+}
+
+fn build(kind: Kind, metadata: Metadata, spec: &Value, reading: &mut Reading) -> Option<Resource> {
+    Some(match kind {
+        Kind::Namespace => Resource::Namespace(reading.spec(metadata, spec)?),
+        Kind::Mesh => Resource::Mesh(reading.spec(metadata, spec)?),
+        Kind::Service => Resource::Service(reading.spec(metadata, spec)?),
+        Kind::Workload => Resource::Workload(reading.spec(metadata, spec)?),
+        Kind::HttpRoute => Resource::HttpRoute(reading.spec(metadata, spec)?),
+        Kind::Filter => Resource::Filter(reading.spec(metadata, spec)?),
+        Kind::FilterPolicy => Resource::FilterPolicy(reading.spec(metadata, spec)?),
+        Kind::AccessPolicy => Resource::AccessPolicy(reading.spec(metadata, spec)?),
     })
 }
 

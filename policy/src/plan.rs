@@ -7,17 +7,21 @@ mod http_only;
 mod index;
 mod problems;
 mod protection;
+mod route_status;
 mod select;
 #[cfg(test)]
 pub(crate) mod tests;
+mod unserved;
 mod world;
 
 pub use crate::delta::{Delta, Key, diff, endpoint_removals};
 pub use assemble::{AUTHZ_ATTACHMENT, bundle_for, filters_for};
 pub use changes::{Action, Change, diff_world, text_diff};
-pub use problems::{Condition, ParentStatus, Problem, Severity, route_status};
+pub use problems::{Problem, Severity};
 pub use protection::{Loss, losses, policy_status};
+pub use route_status::{Condition, ParentStatus, route_status};
 pub use select::selects;
+pub use unserved::service_status;
 pub use world::{Entry, World};
 
 pub(crate) use assemble::{access_config, mesh_settings, visible};

@@ -80,6 +80,11 @@ impl Kind {
         }
     }
 
+    /// True for the versions whose manifests are read: those that differ from the own one in nothing.
+    pub(crate) fn is_read_as(self, version: &str) -> bool {
+        version == self.api_version() || self == Self::HttpRoute && version == "gateway.networking.k8s.io/v1beta1"
+    }
+
     /// As in URLs and on the command line.
     pub fn plural(self) -> &'static str {
         match self {
@@ -121,8 +126,13 @@ impl fmt::Display for Kind {
 
 /// Not the name of a kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("kind {0:?} is not known; known are {known}", known = Kind::ALL.map(Kind::as_str).join(", "))]
+#[error("kind {0:?} is not known{meant}; known are {known}", meant = did_you_mean(.0), known = Kind::ALL.map(Kind::as_str).join(", "))]
 pub struct KindError(String);
+
+fn did_you_mean(name: &str) -> String {
+    let plurals = Kind::ALL.iter().map(|kind| kind.plural());
+    crate::text::did_you_mean(name, Kind::ALL.iter().map(|kind| kind.as_str()).chain(plurals))
+}
 
 impl FromStr for Kind {
     type Err = KindError;
@@ -168,7 +178,15 @@ impl fmt::Display for ObjectKey {
     }
 }
 
-/// Metadata that every object has.
+/// Something that an object asks for, that is a field of the standard, and that nothing here acts on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unserved {
+    /// Inside `spec`.
+    pub key: String,
+    pub message: String,
+}
+
+/// Metadata that every object has. Fields by which a cluster keeps its books are read past.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Metadata {

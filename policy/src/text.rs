@@ -34,6 +34,50 @@ pub fn escaped(text: &str, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(clean)
 }
 
+/// Which of `known` is so near that a slip of the hand or of memory makes the difference.
+#[must_use]
+pub fn nearest<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    let plain = written.to_ascii_lowercase();
+    let distance = |known: &'k str| {
+        let lower = known.to_ascii_lowercase();
+        let is_part = plain.len() > 4 && (lower.starts_with(&plain) || lower.ends_with(&plain));
+        let bound = (plain.len().max(lower.len()) / 3).clamp(1, 3);
+        let distance = if is_part { 1 } else { edits(&plain, &lower) };
+        (distance <= bound).then_some((distance, known))
+    };
+    let others = known.into_iter().filter(|known| *known != written);
+    others.filter_map(distance).min_by_key(|(distance, _)| *distance).map(|(_, known)| known)
+}
+
+/// `; did you mean x?` where one of `known` is near, else nothing.
+#[must_use]
+pub fn did_you_mean<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) -> String {
+    nearest(written, known).map(|known| format!("; did you mean `{known}`?")).unwrap_or_default()
+}
+
+/// Characters to insert, drop, replace or swap with their neighbours to make one text of the other (optimal string
+/// alignment).
+fn edits(one: &str, other: &str) -> usize {
+    let (one, other): (Vec<char>, Vec<char>) = (one.chars().collect(), other.chars().collect());
+    if one.len().abs_diff(other.len()) > 3 {
+        return usize::MAX;
+    }
+    let mut rows = vec![(0..=other.len()).collect::<Vec<usize>>()];
+    for i in 1..=one.len() {
+        let mut row = vec![i];
+        for j in 1..=other.len() {
+            let replaced = rows[i - 1][j - 1] + usize::from(one[i - 1] != other[j - 1]);
+            let mut least = replaced.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && one[i - 1] == other[j - 2] && one[i - 2] == other[j - 1] {
+                least = least.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(least);
+        }
+        rows.push(row);
+    }
+    rows[one.len()][other.len()]
+}
+
 /// Writes each record of a log on one line, whatever it quotes: nobody forges a record or steers a terminal by what he says.
 #[derive(Debug)]
 pub struct OneLine<W>(pub W);
@@ -73,6 +117,26 @@ mod tests {
             assert_eq!(printable(shown), shown, "what is clean stays");
         }
         assert_eq!(escaped("a\nb\u{1b}", |character| character == '\n'), "a\nb\\u{1b}");
+    }
+
+    #[test]
+    fn slips_of_the_hand_are_recognised() {
+        let fields = ["port", "ports", "protocol", "selector", "sessionAffinity", "ingress", "egress"];
+        for (written, meant) in [
+            ("prots", "; did you mean `ports`?"),
+            ("Selector", "; did you mean `selector`?"),
+            ("sesionAfinity", "; did you mean `sessionAffinity`?"),
+            ("protocl", "; did you mean `protocol`?"),
+            ("egres", "; did you mean `egress`?"),
+            ("affinity", "; did you mean `sessionAffinity`?"),
+            ("image", ""),
+            ("ports", "; did you mean `port`?"),
+            ("x", ""),
+            ("", ""),
+        ] {
+            assert_eq!(did_you_mean(written, fields), meant, "{written}");
+        }
+        assert_eq!(did_you_mean(&"a".repeat(100_000), fields), "");
     }
 
     #[test]

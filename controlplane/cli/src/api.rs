@@ -1,6 +1,7 @@
 //! The operator API as the CLI speaks it: HTTPS to 15013, JSON, bearer token. Tells an answer of no (the server's words)
 //! from a server that can't be reached.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,8 +46,27 @@ pub(crate) struct Refusal {
 pub(crate) struct Detail {
     pub(crate) file: String,
     pub(crate) line: u64,
+    /// The number of the request's document, from 0.
+    pub(crate) document: Option<usize>,
+    pub(crate) object: Option<ObjectRef>,
     pub(crate) key: String,
     pub(crate) message: String,
+}
+
+/// An object as the server names it: of a kind that this release may not know.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(crate) struct ObjectRef {
+    kind: String,
+    namespace: String,
+    name: String,
+}
+
+impl fmt::Display for ObjectRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, namespace, name } = self;
+        if namespace.is_empty() { write!(f, "{kind} {name}") } else { write!(f, "{kind} {namespace}/{name}") }
+    }
 }
 
 impl Refusal {
@@ -57,27 +77,26 @@ impl Refusal {
             text.push_str(" (see --token-file; `weft token create --role ...` makes tokens)");
         }
         for detail in &self.details {
-            text.push_str("\n  ");
-            text.push_str(&detail.describe());
+            text.push_str(&format!("\n  {detail}"));
         }
         text
     }
 }
 
-impl Detail {
-    fn describe(&self) -> String {
-        let mut place = String::new();
-        if !self.file.is_empty() {
-            place.push_str(&self.file);
-            place.push(':');
+impl fmt::Display for Detail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.file.as_str(), self.line) {
+            ("", _) => {}
+            (file, 0) => write!(f, "{file}: ")?,
+            (file, line) => write!(f, "{file}:{line}: ")?,
         }
-        if self.line > 0 {
-            place.push_str(&format!("{}:", self.line));
+        if let Some(object) = &self.object {
+            write!(f, "{object}: ")?;
         }
         if !self.key.is_empty() {
-            place.push_str(&format!(" {}:", self.key));
+            write!(f, "{}: ", self.key)?;
         }
-        format!("{place} {}", self.message).trim_start().to_owned()
+        f.write_str(&self.message)
     }
 }
 

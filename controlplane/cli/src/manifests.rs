@@ -1,14 +1,17 @@
 //! Manifests as people give them: files, folders, stdin. Everything is parsed here before anything is sent, and every
-//! mistake in every file is told at once with file, line and key.
+//! mistake in every file is told at once with file, line, column, key and the line itself; so is what the control plane
+//! finds in them.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use serde_json::Value;
-use weft_policy::manifest::{self, Document, ManifestError};
+use weft_policy::manifest::{self, Document, ManifestError, Place};
 
 use crate::answer::Failure;
+use crate::api::Refusal;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct FileArgs {
@@ -20,60 +23,164 @@ pub(crate) struct FileArgs {
     pub(crate) recursive: bool,
 }
 
-/// Parsed documents and how many files they came from.
+/// A text and what people call it.
+#[derive(Debug)]
+pub(crate) struct Source {
+    name: String,
+    text: String,
+}
+
+/// Parsed documents and the texts that they are in.
 pub(crate) struct Manifests {
     pub(crate) documents: Vec<Document>,
-    pub(crate) files: usize,
+    /// The text of each document.
+    origins: Vec<usize>,
+    sources: Vec<Source>,
 }
 
 impl Manifests {
+    /// All documents of these texts, or every mistake in them.
+    pub(crate) fn parse(sources: Vec<Source>) -> Result<Self, Unusable> {
+        let (mut documents, mut origins, mut errors) = (Vec::new(), Vec::new(), Vec::new());
+        for (number, Source { name, text }) in sources.iter().enumerate() {
+            match manifest::parse(name, text) {
+                Ok(parsed) => {
+                    origins.resize(origins.len() + parsed.len(), number);
+                    documents.extend(parsed);
+                }
+                Err(wrong) => errors.extend(wrong),
+            }
+        }
+        let manifests = Self { documents, origins, sources };
+        errors.extend(manifests.given_twice());
+        if !errors.is_empty() {
+            return Err(Unusable::Wrong { errors, sources: manifests.sources });
+        }
+        if manifests.documents.is_empty() {
+            let names: Vec<&str> = manifests.sources.iter().map(|source| source.name.as_str()).collect();
+            return Err(Unusable::Unreadable(anyhow::anyhow!("no document in {}", names.join(", "))));
+        }
+        Ok(manifests)
+    }
+
+    /// One text.
+    pub(crate) fn of_text(name: &str, text: &str) -> Result<Self, Unusable> {
+        Self::parse(vec![Source { name: name.to_owned(), text: text.to_owned() }])
+    }
+
+    pub(crate) fn files(&self) -> usize {
+        self.sources.len()
+    }
+
     /// As the API takes them.
     pub(crate) fn to_json(&self) -> anyhow::Result<Vec<Value>> {
         let to_value =
             |document: &Document| serde_json::to_value(&document.resource).context("cannot write a document as JSON");
         self.documents.iter().map(to_value).collect()
     }
+
+    /// Objects of several files; within one file the parser tells.
+    fn given_twice(&self) -> Vec<ManifestError> {
+        let mut first: BTreeMap<_, usize> = BTreeMap::new();
+        let mut errors = Vec::new();
+        for (number, document) in self.documents.iter().enumerate() {
+            let key = document.resource.key();
+            let known = *first.entry(key.clone()).or_insert(number);
+            if known != number {
+                let place = format!("{}:{}", self.source(known).name, self.documents[known].line);
+                errors.push(self.error(number, "metadata.name", format!("{key} is given twice; first in {place}")));
+            }
+        }
+        errors
+    }
+
+    fn source(&self, document: usize) -> &Source {
+        &self.sources[self.origins[document]]
+    }
+
+    fn error(&self, document: usize, key: &str, message: String) -> ManifestError {
+        let Place { line, column } = self.documents[document].place_of(key);
+        ManifestError { file: self.source(document).name.clone(), line, column, key: key.to_owned(), message }
+    }
+
+    /// The control plane's refusal, with the places of what it found in these documents.
+    pub(crate) fn describe_refusal(&self, refusal: &Refusal) -> String {
+        let mut text = refusal.message.clone();
+        for detail in &refusal.details {
+            match detail.document.filter(|number| *number < self.documents.len()) {
+                Some(number) => {
+                    let error = self.error(number, &detail.key, detail.message.clone());
+                    text.push_str(&told(&error, &self.sources));
+                }
+                None => text.push_str(&format!("\n  {detail}")),
+            }
+        }
+        text
+    }
 }
 
-/// Why manifests can't be used: unreadable (bad usage) or wrong in themselves (each mistake on its own line).
+/// Why manifests can't be used: unreadable (bad usage) or wrong in themselves (each mistake with its place).
 pub(crate) enum Unusable {
     Unreadable(anyhow::Error),
-    Wrong(Vec<ManifestError>),
+    Wrong { errors: Vec<ManifestError>, sources: Vec<Source> },
 }
 
 impl From<Unusable> for Failure {
     fn from(unusable: Unusable) -> Self {
         match unusable {
             Unusable::Unreadable(error) => Self::Unable(error),
-            Unusable::Wrong(errors) => Self::Refused(describe(&errors)),
+            Unusable::Wrong { errors, sources } => Self::Refused(describe(&errors, &sources)),
         }
     }
 }
 
-pub(crate) fn describe(errors: &[ManifestError]) -> String {
-    let lines = errors.iter().map(|error| format!("\n  {error}")).collect::<String>();
+fn describe(errors: &[ManifestError], sources: &[Source]) -> String {
+    let lines = errors.iter().map(|error| told(error, sources)).collect::<String>();
     let count = errors.len();
     format!("{count} {} in the manifests{lines}", if count == 1 { "mistake" } else { "mistakes" })
 }
 
-pub(crate) fn read(args: &FileArgs) -> Result<Manifests, Unusable> {
-    let texts = texts(args).map_err(Unusable::Unreadable)?;
-    let mut documents = Vec::new();
-    let mut errors = Vec::new();
-    for (name, text) in &texts {
-        match manifest::parse(name, text) {
-            Ok(parsed) => documents.extend(parsed),
-            Err(wrong) => errors.extend(wrong),
+/// The mistake and below it the line that it is in.
+fn told(error: &ManifestError, sources: &[Source]) -> String {
+    let source = sources.iter().find(|source| source.name == error.file);
+    let excerpt = source.and_then(|source| excerpt(&source.text, error.line, error.column));
+    format!("\n  {error}{}", excerpt.unwrap_or_default())
+}
+
+/// A longer line is shown around its caret.
+const SHOWN: usize = 100;
+
+/// A line of a text with carets under the word that begins at this column.
+fn excerpt(text: &str, line: usize, column: usize) -> Option<String> {
+    let full: Vec<char> = text.lines().nth(line.checked_sub(1)?)?.chars().collect();
+    let at = column.checked_sub(1)?.min(full.len());
+    let from = if full.len() > SHOWN { at.saturating_sub(SHOWN / 2) } else { 0 };
+    let shown: String = full.iter().skip(from).take(SHOWN).map(|one| if *one == '\t' { ' ' } else { *one }).collect();
+    let word = word(&full[at..]).min(SHOWN - (at - from)).max(1);
+    let (margin, indent, carets) = (line.to_string(), " ".repeat(at - from), "^".repeat(word));
+    let blank = " ".repeat(margin.len());
+    Some(format!("\n    {margin} | {}\n    {blank} | {indent}{carets}", shown.trim_end()))
+}
+
+/// Length of the word at the start of what is left of a line.
+fn word(rest: &[char]) -> usize {
+    match rest.first() {
+        None | Some('[' | ']' | '{' | '}') => 1,
+        Some(quote @ ('"' | '\'')) => rest.iter().skip(1).position(|one| one == quote).map_or(1, |end| end + 2),
+        Some(_) => {
+            let ends = |(at, one): (usize, &char)| match one {
+                ',' | ']' | '}' | '#' => true,
+                ':' => rest.get(at + 1).is_none_or(|next| next.is_whitespace()),
+                other => other.is_whitespace(),
+            };
+            rest.iter().enumerate().position(ends).unwrap_or(rest.len())
         }
     }
-    if !errors.is_empty() {
-        return Err(Unusable::Wrong(errors));
-    }
-    if documents.is_empty() {
-        let names: Vec<&str> = texts.iter().map(|(name, _)| name.as_str()).collect();
-        return Err(Unusable::Unreadable(anyhow::anyhow!("no document in {}", names.join(", "))));
-    }
-    Ok(Manifests { documents, files: texts.len() })
+}
+
+pub(crate) fn read(args: &FileArgs) -> Result<Manifests, Unusable> {
+    let texts = texts(args).map_err(Unusable::Unreadable)?;
+    Manifests::parse(texts.into_iter().map(|(name, text)| Source { name, text }).collect())
 }
 
 /// Name and text of every file, in the order given, folders in the order of their names.
@@ -126,6 +233,7 @@ fn in_folder(folder: &Path, recursive: bool) -> anyhow::Result<Vec<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::Detail;
 
     #[test]
     fn a_folder_is_read_in_order_and_only_its_manifests() {
@@ -141,6 +249,64 @@ mod tests {
         };
         assert_eq!(names(false), ["a.yml", "b.yaml", "c.json"]);
         assert_eq!(names(true), ["a.yml", "b.yaml", "c.json", "d.yaml"]);
+    }
+
+    #[test]
+    fn carets_stand_under_the_word() {
+        fn check(line: &str, column: usize, shown: &str, carets: &str) {
+            let text = format!("first\n{line}\nlast\n");
+            let expect = format!("\n    2 | {shown}\n      | {carets}");
+            assert_eq!(excerpt(&text, 2, column), Some(expect), "{line}");
+        }
+        check("  prots:", 3, "  prots:", "  ^^^^^");
+        check("a: [x, y]", 8, "a: [x, y]", "       ^");
+        check("a: \"b c\" # d", 4, "a: \"b c\" # d", "   ^^^^^");
+        check("ports: http://x", 8, "ports: http://x", "       ^^^^^^^^");
+        check("\tü: x", 5, " ü: x", "    ^");
+        check("", 1, "", "^");
+        let long = format!("{}wrong: 1", "x: ".repeat(100));
+        let start = format!("{}wrong: 1", "x: ".repeat(17)).split_off(1);
+        check(&long, 301, &start, &format!("{}^^^^^", " ".repeat(50)));
+        assert_eq!(excerpt("a", 9, 1), None);
+        assert_eq!(excerpt("a", 0, 0), None);
+    }
+
+    #[test]
+    fn an_object_in_two_files_is_told() {
+        let source = |name: &str| {
+            let text = "apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n".to_owned();
+            Source { name: name.to_owned(), text }
+        };
+        let Err(Unusable::Wrong { errors, .. }) = Manifests::parse(vec![source("a.yaml"), source("b.yaml")]) else {
+            panic!("taken twice")
+        };
+        assert_eq!(errors[0].to_string(), "b.yaml:3:18: metadata.name: Namespace a is given twice; first in a.yaml:1");
+    }
+
+    #[test]
+    fn what_the_control_plane_finds_is_told_where_it_is_written() {
+        let text = "apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n---\napiVersion: v1\nkind: Service\nmetadata: {name: b}\nspec:\n  clusterIP: 10.0.0.1\n";
+        let manifests = Manifests::of_text("shop.yaml", text).unwrap_or_else(|_| panic!("refused"));
+        let detail = |document, key: &str, message: &str| Detail {
+            document,
+            key: key.to_owned(),
+            message: message.to_owned(),
+            ..Detail::default()
+        };
+        let refusal = Refusal {
+            status: 422,
+            code: "refused".to_owned(),
+            message: "it is not sound".to_owned(),
+            details: vec![
+                detail(Some(1), "spec.clusterIP", "is taken"),
+                detail(Some(7), "x", "y"),
+                detail(None, "z", "w"),
+            ],
+        };
+        assert_eq!(
+            manifests.describe_refusal(&refusal),
+            "it is not sound\n  shop.yaml:9:14: spec.clusterIP: is taken\n    9 |   clusterIP: 10.0.0.1\n      |              ^^^^^^^^\n  x: y\n  z: w"
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod filters;
 mod objects;
 mod openapi;
 mod proxies;
+mod status;
 #[cfg(test)]
 mod tests;
 mod tokens;

@@ -131,7 +131,10 @@ fn a_port_that_a_service_lacks() {
         headers: BTreeMap::new(),
     };
     let got = explain(&world(SHOP), &query).unwrap();
-    assert_eq!((got.allowed, got.status, got.reason.as_str()), (false, Some(404), "shop/web has no port 81"));
+    assert_eq!(
+        (got.allowed, got.status, got.reason.as_str()),
+        (false, Some(404), "shop/web serves nothing at port 81")
+    );
 }
 
 /// A proxy sees neither method nor path of such a connection, and `explain` judges it in the same way.

@@ -1,37 +1,70 @@
-//! YAML as a JSON value with the line of each key. One walk: serde-saphyr reads, resolves aliases and bounds the input.
+//! YAML as a JSON value with the place of each key. One walk: serde-saphyr reads, resolves aliases and bounds the input.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
-use serde_saphyr::Spanned;
+use serde_saphyr::{Location, Spanned};
+
+use super::{Part, Place};
+
+/// Documents, and values in all of them, that one file may have: more than a control plane takes at once.
+const MAX_DOCUMENTS: usize = 100_000;
+const MAX_NODES: usize = 2_000_000;
 
 /// One document.
 pub(super) struct Tree {
     pub(super) value: Value,
-    pub(super) line: usize,
-    /// Lines by key, `a.b[0].c`.
-    pub(super) lines: BTreeMap<String, usize>,
+    pub(super) start: Place,
+    pub(super) places: Places,
 }
 
-/// All documents that aren't empty, or the line and the reason why this is not YAML.
-pub(super) fn parse(text: &str) -> Result<Vec<Tree>, (usize, String)> {
-    let options = serde_saphyr::options! { with_snippet: false, strict_booleans: true };
+/// Where keys and their values are written, by key, `a.b[0].c`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Places(BTreeMap<String, (Place, Place)>);
+
+impl Places {
+    /// The place of a key, or of the nearest one around it.
+    pub(super) fn of(&self, key: &str, part: Part) -> Option<Place> {
+        let mut here = key;
+        loop {
+            match self.0.get(here) {
+                // Of what is not there the name around it tells most.
+                Some((_, value)) if here == key && part == Part::Value => return Some(*value),
+                Some((name, _)) => return Some(*name),
+                None => here = &here[..here.rfind(['.', '['])?],
+            }
+        }
+    }
+}
+
+/// All documents that aren't empty, or the place and the reason why this is not YAML.
+pub(super) fn parse(text: &str) -> Result<Vec<Tree>, (Place, String)> {
+    let options = serde_saphyr::options! {
+        with_snippet: false,
+        strict_booleans: true,
+        budget: serde_saphyr::budget! {
+            max_documents: MAX_DOCUMENTS,
+            max_nodes: MAX_NODES,
+            max_events: 3 * MAX_NODES,
+        },
+    };
     let documents: Vec<Spanned<Node>> = serde_saphyr::from_multiple_with_options(text, options).map_err(|error| {
-        let line = error.location().map_or(0, |location| line(location.line()));
-        (line, message(&error.without_snippet().to_string()))
+        let place = error.location().map(|location| place(&location)).unwrap_or_default();
+        (place, message(&error.without_snippet().to_string()))
     })?;
     let tree = |document: Spanned<Node>| {
-        let mut lines = BTreeMap::new();
-        let line = line(document.referenced.line());
-        Tree { value: document.value.into_json(String::new(), &mut lines), line, lines }
+        let mut places = Places::default();
+        let start = place(&document.referenced);
+        Tree { value: document.value.into_json(String::new(), &mut places), start, places }
     };
     Ok(documents.into_iter().map(tree).collect())
 }
 
-fn line(line: u64) -> usize {
-    usize::try_from(line).unwrap_or(usize::MAX)
+fn place(location: &Location) -> Place {
+    let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    Place { line: number(location.line()), column: number(location.column()) }
 }
 
 /// The reason without the position, which the caller gives in its own form.
@@ -50,22 +83,26 @@ enum Node {
 }
 
 impl Node {
-    fn into_json(self, at: String, lines: &mut BTreeMap<String, usize>) -> Value {
+    fn into_json(self, at: String, places: &mut Places) -> Value {
         match self {
             Self::Scalar(value) => value,
             Self::List(items) => {
                 let item = |(index, item): (usize, Spanned<Node>)| {
                     let key = format!("{at}[{index}]");
-                    lines.insert(key.clone(), line(item.referenced.line()));
-                    item.value.into_json(key, lines)
+                    let here = place(&item.referenced);
+                    places.0.insert(key.clone(), (here, here));
+                    item.value.into_json(key, places)
                 };
                 Value::Array(items.into_iter().enumerate().map(item).collect())
             }
             Self::Map(entries) => {
                 let entry = |(name, value): (Spanned<String>, Spanned<Node>)| {
                     let key = if at.is_empty() { name.value.clone() } else { format!("{at}.{}", name.value) };
-                    lines.insert(key.clone(), line(name.referenced.line()));
-                    (name.value, value.value.into_json(key, lines))
+                    let own = place(&name.referenced);
+                    let is_scalar = matches!(value.value, Self::Scalar(_));
+                    let of_value = if is_scalar { place(&value.referenced) } else { own };
+                    places.0.insert(key.clone(), (own, of_value));
+                    (name.value, value.value.into_json(key, places))
                 };
                 Value::Object(entries.into_iter().map(entry).collect::<Map<_, _>>())
             }

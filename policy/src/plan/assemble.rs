@@ -4,8 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::http_only;
+use super::route_status::resolve;
 use super::select::{holds_for, selected_by};
 use super::selects;
+use super::unserved::target;
 use super::{Entry, World};
 use crate::authz;
 use crate::bundle::serde_json_raw::Json;
@@ -18,7 +20,7 @@ use crate::path::PathReading;
 use crate::resource::core::PortSpec;
 use crate::resource::filter::PolicyMode;
 use crate::resource::mesh::{Defaults, WorkloadPortSpec};
-use crate::resource::route::{BackendRef, HeaderField, MatchSpec, PathType, RouteFilter, RuleSpec};
+use crate::resource::route::{BackendRef, HeaderField, MatchSpec, ParentRef, PathType, RouteFilter, RuleSpec};
 use crate::resource::{
     FilterPolicySpec, FilterSpec, HttpRouteSpec, Kind, Object, ObjectKey, ROOT_NAMESPACE, Resource, ServiceSpec,
     WorkloadSpec,
@@ -139,7 +141,8 @@ pub(super) fn ports_in_front<'w>(
 ) -> Vec<(&'w Object<ServiceSpec>, &'w PortSpec)> {
     let services = world.services().filter(|service| selects(service, workload));
     let leading = |service: &'w Object<ServiceSpec>| {
-        service.spec.ports.iter().filter(move |known| known.target() == port).map(move |known| (service, known))
+        let leads = move |known: &&PortSpec| known.target_at(&workload.spec) == Some(port);
+        service.spec.served_ports().filter(leads).map(move |known| (service, known))
     };
     services.flat_map(leading).collect()
 }
@@ -147,17 +150,19 @@ pub(super) fn ports_in_front<'w>(
 fn service_entry(world: &World, service: &Object<ServiceSpec>) -> Service {
     let workloads: Vec<_> = selected_by(world, service).collect();
     let port = |port: &PortSpec| {
+        // A port whose target nobody has is none that callers could use.
+        let target_port = target(port, &workloads).ok()?;
         let protocol = http_only::service_protocol(port, &workloads);
-        let judged = |workload: &&Object<WorkloadSpec>| !http_only::policies(world, workload, port.target()).is_empty();
-        ServicePort {
+        let judged = |workload: &&Object<WorkloadSpec>| !http_only::policies(world, workload, target_port).is_empty();
+        Some(ServicePort {
             name: port.name.clone(),
             port: port.port,
-            target_port: port.target(),
+            target_port,
             protocol,
             app_version: port.app_version(),
             opaque_refused: protocol == Protocol::Auto
                 && (http_only::routes(world, service, port.port).next().is_some() || workloads.iter().any(judged)),
-        }
+        })
     };
     let endpoint = |workload: &Object<WorkloadSpec>| Endpoint {
         workload: workload.name(),
@@ -170,31 +175,45 @@ fn service_entry(world: &World, service: &Object<ServiceSpec>) -> Service {
     };
     Service {
         name: service.name(),
-        ports: service.spec.ports.iter().map(port).collect(),
+        ports: service.spec.served_ports().filter_map(port).collect(),
         vip: service.spec.cluster_ip,
         path_reading: service.path_reading().unwrap_or_default(),
         endpoints: workloads.iter().copied().map(endpoint).map(|e| (e.workload.clone(), e)).collect(),
     }
 }
 
-/// The route once for each service it is attached to; the second parent is `name#1`.
+/// The route once for each service it is attached to; the second parent is `name#1`. A route of which a part can't be
+/// done is attached to nothing.
 pub(super) fn attached(world: &World, route: &Object<HttpRouteSpec>, created: Revision) -> Vec<Route> {
+    if !route.spec.undoable().is_empty() {
+        return Vec::new();
+    }
     let name = route.name();
     let rules: Vec<RouteRule> = route.spec.rules.iter().map(|rule| rule_entry(world, &name.namespace, rule)).collect();
-    let parents = route.spec.parent_refs.iter().enumerate();
-    let attach = |(index, parent): (usize, &crate::resource::route::ParentRef)| {
+    let parents = route.spec.parent_refs.iter().enumerate().filter(|(_, parent)| parent.is_service());
+    let attach = |(index, parent): (usize, &ParentRef)| {
         let namespace = parent.namespace.clone().unwrap_or_else(|| name.namespace.clone());
         let suffix = if index == 0 { String::new() } else { format!("#{index}") };
-        Route {
+        let service = ObjectName::new(namespace, parent.name.clone());
+        Some(Route {
             name: ObjectName::new(name.namespace.clone(), format!("{}{suffix}", name.name)),
-            consumer_namespace: (namespace != name.namespace).then(|| name.namespace.clone()),
-            parent: ObjectName::new(namespace, parent.name.clone()),
-            parent_port: parent.port,
+            consumer_namespace: (service.namespace != name.namespace).then(|| name.namespace.clone()),
+            parent_port: parent_port(world, parent, &service)?,
+            parent: service,
             created,
             rules: rules.clone(),
-        }
+        })
     };
-    parents.map(attach).collect()
+    parents.filter_map(attach).collect()
+}
+
+/// The port that a parent names, if it names one. Nothing: its name is no port's, so that the route holds nowhere.
+fn parent_port(world: &World, parent: &ParentRef, service: &ObjectName) -> Option<Option<u16>> {
+    if parent.section_name.is_none() {
+        return Some(parent.port);
+    }
+    let found = world.service(service)?.spec.served_ports().find(|port| parent.is_at(port))?;
+    Some(Some(found.port))
 }
 
 fn rule_entry(world: &World, namespace: &str, rule: &RuleSpec) -> RouteRule {
@@ -210,7 +229,8 @@ fn rule_entry(world: &World, namespace: &str, rule: &RuleSpec) -> RouteRule {
 fn match_entry(spec: &MatchSpec) -> RouteMatch {
     let path = spec.path.as_ref().map(|path| match path.path_type {
         PathType::Exact => PathMatch::Exact(path.value.clone()),
-        PathType::PathPrefix => PathMatch::Prefix(path.value.clone()),
+        // A route with a regular expression is attached to nothing.
+        PathType::PathPrefix | PathType::RegularExpression => PathMatch::Prefix(path.value.clone()),
     });
     let mut headers: Vec<HeaderMatch> = Vec::new();
     for header in &spec.headers {
@@ -222,14 +242,9 @@ fn match_entry(spec: &MatchSpec) -> RouteMatch {
     RouteMatch { path, method: spec.method.clone(), headers }
 }
 
-/// A reference to what doesn't exist, or into another namespace (there are no ReferenceGrants yet), doesn't resolve.
 fn backend_entry(world: &World, namespace: &str, backend: &BackendRef) -> Backend {
-    let own = backend.namespace.as_deref().is_none_or(|other| other == namespace);
-    let name = ObjectName::new(namespace, backend.name.clone());
-    let has_port = |service: &Object<ServiceSpec>| service.spec.ports.iter().any(|port| port.port == backend.port);
-    let resolves = own && world.service(&name).is_some_and(has_port);
     Backend {
-        service: resolves.then_some(name),
+        service: resolve(world, namespace, backend).ok().map(Object::name),
         port: backend.port,
         weight: backend.weight,
         request_headers: modifier(&backend.filters),
@@ -242,7 +257,8 @@ fn modifier(filters: &[RouteFilter]) -> HeaderModifier {
         Some(RouteFilter::RequestHeaderModifier(spec)) => {
             HeaderModifier { set: fields(&spec.set), add: fields(&spec.add), remove: spec.remove.clone() }
         }
-        None => HeaderModifier::default(),
+        // A route with another filter is attached to nothing.
+        Some(RouteFilter::Later(_)) | None => HeaderModifier::default(),
     }
 }
 

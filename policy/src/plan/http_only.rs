@@ -52,19 +52,22 @@ fn judges_http(policy: &Object<AccessPolicySpec>, port: u16) -> bool {
     policy.spec.rules.iter().flat_map(|rule| &rule.to).any(needs_http)
 }
 
-/// The routes that are attached to a port of a service.
+/// The routes that are attached to a served port of a service.
 pub(super) fn routes<'w>(
     world: &'w World,
     service: &'w Object<ServiceSpec>,
     port: u16,
 ) -> impl Iterator<Item = &'w Object<HttpRouteSpec>> {
+    let port = service.spec.port(port);
     let attached = move |route: &Object<HttpRouteSpec>| {
-        route.spec.parent_refs.iter().any(|parent| {
+        let names_it = route.spec.parent_refs.iter().any(|parent| {
             let namespace = parent.namespace.as_ref().unwrap_or(&route.metadata.namespace);
-            *namespace == service.metadata.namespace
+            parent.is_service()
+                && *namespace == service.metadata.namespace
                 && parent.name == service.metadata.name
-                && parent.port.is_none_or(|own| own == port)
-        })
+                && port.is_some_and(|port| parent.is_at(port))
+        });
+        names_it && route.spec.undoable().is_empty()
     };
     let near = world.index().attached_to(&service.name());
     near.filter_map(|resource| {
@@ -80,7 +83,9 @@ pub(super) fn service_protocol(port: &PortSpec, workloads: &[&Object<WorkloadSpe
         return port.protocol();
     }
     let own = |workload: &&Object<WorkloadSpec>| {
-        workload.spec.ports.iter().find(|own| own.port == port.target()).map_or(Protocol::Auto, |own| own.protocol)
+        let target = port.target_at(&workload.spec);
+        let own = workload.spec.ports.iter().find(|own| target == Some(own.port));
+        own.map_or(Protocol::Auto, |own| own.protocol)
     };
     let mut protocols = workloads.iter().map(own);
     let first = protocols.next().unwrap_or(Protocol::Auto);

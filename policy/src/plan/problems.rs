@@ -1,19 +1,15 @@
-//! Problems between resources, and the status of routes in Gateway API's words.
+//! Problems between resources.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
 use super::World;
-use super::assemble::attached;
-use super::http_only;
 use super::select::selected_by;
+use super::{http_only, route_status, unserved};
 use crate::authz::Action;
-use crate::bundle::{ObjectName, Protocol, Revision};
-use crate::resource::route::BackendRef;
-use crate::resource::{
-    HttpRouteSpec, Kind, Metadata, Object, ObjectKey, ROOT_NAMESPACE, TargetKind, TargetRef, WorkloadSpec,
-};
+use crate::bundle::{ObjectName, Protocol};
+use crate::resource::{Kind, Metadata, Object, ObjectKey, ROOT_NAMESPACE, TargetKind, TargetRef, WorkloadSpec};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
@@ -41,32 +37,16 @@ pub(super) fn validate(world: &World) -> Vec<Problem> {
     access_policies(world, &mut problems);
     http_only_ports(world, &mut problems);
     contradictions(world, &mut problems);
-    for (route, created) in world.routes() {
-        let first = problems.len();
-        for (index, status) in route_status(world, route, created).into_iter().enumerate() {
-            for condition in status.conditions.into_iter().filter(|condition| !condition.status) {
-                let key =
-                    if condition.kind == "Accepted" { format!("spec.parentRefs[{index}]") } else { condition.key };
-                let problem = Problem {
-                    object: key_of(Kind::HttpRoute, &route.metadata),
-                    key,
-                    message: condition.message,
-                    severity: Severity::Warning,
-                };
-                if !problems[first..].contains(&problem) {
-                    problems.push(problem);
-                }
-            }
-        }
-    }
+    route_status::problems(world, &mut problems);
+    unserved::problems(world, &mut problems);
     problems
 }
 
-fn key_of(kind: Kind, metadata: &Metadata) -> ObjectKey {
+pub(super) fn key_of(kind: Kind, metadata: &Metadata) -> ObjectKey {
     ObjectKey::new(kind, &metadata.namespace, &metadata.name)
 }
 
-fn problem(object: ObjectKey, key: &str, message: String, severity: Severity) -> Problem {
+pub(super) fn problem(object: ObjectKey, key: &str, message: String, severity: Severity) -> Problem {
     Problem { object, key: key.to_owned(), message, severity }
 }
 
@@ -192,11 +172,14 @@ fn http_only_ports(world: &World, problems: &mut Vec<Problem>) {
     let mut told: BTreeMap<(OffHttp, ObjectKey), BTreeSet<String>> = BTreeMap::new();
     for service in world.services() {
         let workloads: Vec<_> = selected_by(world, service).collect();
-        for port in &service.spec.ports {
+        for port in service.spec.served_ports() {
             let at = format!("port {} of Service {}", port.port, service.name());
             let routes = http_only::routes(world, service, port.port);
             let routes = routes.map(|route| (key_of(Kind::HttpRoute, &route.metadata), None, true));
-            let policies = workloads.iter().flat_map(|workload| http_only::policies(world, workload, port.target()));
+            let policies = workloads.iter().flat_map(|workload| {
+                let target = port.target_at(&workload.spec);
+                target.into_iter().flat_map(|target| http_only::policies(world, workload, target))
+            });
             let all = routes.chain(policies.map(|policy| (policy.object, policy.action, policy.targeted)));
             let protocol = http_only::service_protocol(port, &workloads);
             for (object, action, targeted) in all {
@@ -221,14 +204,18 @@ fn contradictions(world: &World, problems: &mut Vec<Problem>) {
     for service in world.services() {
         for (index, port) in service.spec.ports.iter().enumerate() {
             let declared = port.protocol();
-            let differs = |workload: &&Object<WorkloadSpec>| {
-                let own = workload.spec.ports.iter().find(|own| own.port == port.target());
-                own.is_some_and(|own| own.protocol != Protocol::Auto && own.protocol != declared)
+            let own = |workload: &Object<WorkloadSpec>| {
+                let target = port.target_at(&workload.spec);
+                workload.spec.ports.iter().find(|own| target == Some(own.port)).cloned()
             };
+            let differs = |workload: &Object<WorkloadSpec>| {
+                own(workload).filter(|own| own.protocol != Protocol::Auto && own.protocol != declared)
+            };
+            let mut behind = selected_by(world, service);
             if declared != Protocol::Auto
-                && let Some(workload) = selected_by(world, service).find(differs)
+                && let Some((workload, own)) = behind.find_map(|workload| Some((workload, differs(workload)?)))
             {
-                let message = format!("port {} of Workload {} is declared otherwise", port.target(), workload.name());
+                let message = format!("port {} of Workload {} is declared otherwise", own.port, workload.name());
                 let (object, key) =
                     (key_of(Kind::Service, &service.metadata), format!("spec.ports[{index}].appProtocol"));
                 problems.push(problem(object, &key, message, Severity::Warning));
@@ -255,72 +242,4 @@ fn targets(world: &World, object: &ObjectKey, policy: &Metadata, targets: &[Targ
             problems.push(problem(object.clone(), &key, message, Severity::Warning));
         }
     }
-}
-
-/// The status of a route towards one of its parents.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ParentStatus {
-    pub parent: ObjectName,
-    pub conditions: Vec<Condition>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Condition {
-    /// `Accepted` or `ResolvedRefs`.
-    #[serde(rename = "type")]
-    pub kind: &'static str,
-    pub status: bool,
-    pub reason: &'static str,
-    pub message: String,
-    /// Place in the manifest; empty where all is well.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub key: String,
-}
-
-/// Status of a route, for each parent in the order written.
-pub fn route_status(world: &World, route: &Object<HttpRouteSpec>, created: Revision) -> Vec<ParentStatus> {
-    let good = |kind, reason| Condition { kind, status: true, reason, message: String::new(), key: String::new() };
-    let resolved = unresolved(world, route).unwrap_or_else(|| good("ResolvedRefs", "ResolvedRefs"));
-    let parents = attached(world, route, created).into_iter();
-    let status = |parent: crate::bundle::Route| {
-        let refused = |message| Condition { status: false, message, ..good("Accepted", "NoMatchingParent") };
-        let accepted = match (world.service(&parent.parent), parent.parent_port) {
-            (None, _) => refused(format!("Service {} does not exist", parent.parent)),
-            (Some(service), Some(port)) if !service.spec.ports.iter().any(|known| known.port == port) => {
-                refused(format!("Service {} has no port {port}", parent.parent))
-            }
-            (Some(_), _) => good("Accepted", "Accepted"),
-        };
-        ParentStatus { parent: parent.parent, conditions: vec![accepted, resolved.clone()] }
-    };
-    parents.map(status).collect()
-}
-
-/// The first backend that doesn't resolve.
-fn unresolved(world: &World, route: &Object<HttpRouteSpec>) -> Option<Condition> {
-    let namespace = &route.metadata.namespace;
-    let why = |backend: &BackendRef| {
-        let other = backend.namespace.as_ref().unwrap_or(namespace);
-        let name = ObjectName::new(other.clone(), backend.name.clone());
-        if other != namespace {
-            let message = format!("Service {name} is in another namespace; ReferenceGrant is not supported yet");
-            return Some(("RefNotPermitted", message));
-        }
-        match world.service(&name) {
-            None => Some(("BackendNotFound", format!("Service {name} does not exist"))),
-            Some(service) if !service.spec.ports.iter().any(|port| port.port == backend.port) => {
-                Some(("BackendNotFound", format!("Service {name} has no port {}", backend.port)))
-            }
-            Some(_) => None,
-        }
-    };
-    for (i, rule) in route.spec.rules.iter().enumerate() {
-        for (j, backend) in rule.backend_refs.iter().enumerate() {
-            if let Some((reason, message)) = why(backend) {
-                let key = format!("spec.rules[{i}].backendRefs[{j}]");
-                return Some(Condition { kind: "ResolvedRefs", status: false, reason, message, key });
-            }
-        }
-    }
-    None
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::World;
-use super::problems::Condition;
+use super::route_status::Condition;
 use super::select::{holds_for, is_missing, selected_by, selects};
 use crate::bundle::ObjectName;
 use crate::resource::filter::PolicyMode;
@@ -151,9 +151,7 @@ pub fn policy_status(world: &World, kind: Kind, metadata: &Metadata) -> Vec<Cond
     };
     let missing = targets.iter().enumerate().find(|(_, target)| is_missing(world, metadata, target));
     let condition = match missing {
-        None => {
-            Condition { kind: "Accepted", status: true, reason: "Accepted", message: String::new(), key: String::new() }
-        }
+        None => Condition::good("Accepted", "every target exists"),
         Some((index, target)) => Condition {
             kind: "Accepted",
             status: false,

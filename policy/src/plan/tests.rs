@@ -288,11 +288,12 @@ fn status_of_routes() {
         let key = ObjectKey::new(Kind::HttpRoute, "shop", "r");
         let entry = world.get(&key).unwrap();
         let Resource::HttpRoute(route) = &entry.resource else { panic!("not a route") };
-        let status = route_status(&world, route, entry.created);
+        let status = route_status(&world, route);
         let got: Vec<String> = status
             .iter()
             .flat_map(|parent| {
-                parent.conditions.iter().map(|c| format!("{} {}={} {}", parent.parent, c.kind, c.status, c.reason))
+                let parent_name = &parent.parent_ref.name;
+                parent.conditions.iter().map(move |c| format!("{parent_name} {}={} {}", c.kind, c.status, c.reason))
             })
             .collect();
         assert_eq!(got, expect, "{spec}");
@@ -300,19 +301,118 @@ fn status_of_routes() {
     let web = "parentRefs: [{group: \"\", kind: Service, name: web}]";
     check(
         &format!("{{{web}, rules: [{{backendRefs: [{{name: web, port: 80}}]}}]}}"),
-        &["shop/web Accepted=true Accepted", "shop/web ResolvedRefs=true ResolvedRefs"],
+        &["web Accepted=true Accepted", "web ResolvedRefs=true ResolvedRefs"],
     );
     check(
         &format!("{{{web}, rules: [{{backendRefs: [{{name: gone, port: 80}}]}}]}}"),
-        &["shop/web Accepted=true Accepted", "shop/web ResolvedRefs=false BackendNotFound"],
+        &["web Accepted=true Accepted", "web ResolvedRefs=false BackendNotFound"],
     );
     check(
         &format!("{{{web}, rules: [{{backendRefs: [{{namespace: partner, name: web, port: 80}}]}}]}}"),
-        &["shop/web Accepted=true Accepted", "shop/web ResolvedRefs=false RefNotPermitted"],
+        &["web Accepted=true Accepted", "web ResolvedRefs=false RefNotPermitted"],
     );
     check(
         "{parentRefs: [{group: \"\", kind: Service, name: gone}], rules: [{}]}",
-        &["shop/gone Accepted=false NoMatchingParent", "shop/gone ResolvedRefs=true ResolvedRefs"],
+        &["gone Accepted=false NoMatchingParent", "gone ResolvedRefs=true ResolvedRefs"],
+    );
+}
+
+#[test]
+fn a_route_that_cannot_be_done_holds_nowhere() {
+    let web = "parentRefs: [{group: \"\", kind: Service, name: web}]";
+    for rule in [
+        "matches: [{path: {type: RegularExpression, value: /v.*}}]",
+        "matches: [{headers: [{type: RegularExpression, name: a, value: b}]}]",
+        "matches: [{queryParams: [{name: a, value: b}]}]",
+        "filters: [{type: RequestRedirect, requestRedirect: {scheme: https}}]",
+        "backendRefs: [{name: web, port: 80, filters: [{type: CORS, cors: {}}]}]",
+    ] {
+        let world = shop_and(&route("shop/r", &format!("{{{web}, rules: [{{}}, {{{rule}}}]}}")));
+        assert!(bundle(&world, &["shop/web-1"]).routes.is_empty(), "{rule}");
+        let [problem] = &world.validate()[..] else { panic!("{:?}", world.validate()) };
+        assert!(problem.key.starts_with("spec.rules[1].") && problem.severity == Severity::Warning, "{problem:?}");
+        assert!(problem.message.ends_with("is not supported yet: the route is attached to nothing"), "{problem:?}");
+        let key = ObjectKey::new(Kind::HttpRoute, "shop", "r");
+        let Resource::HttpRoute(route) = &world.get(&key).unwrap().resource else { panic!("not a route") };
+        let accepted = &route_status(&world, route)[0].conditions[0];
+        assert_eq!((accepted.kind, accepted.status, accepted.reason), ("Accepted", false, "UnsupportedValue"));
+    }
+}
+
+#[test]
+fn parents_by_the_name_of_a_port_and_of_other_kinds() {
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: api, namespace: shop}\nspec: {selector: {app: web}, ports: [{name: a, port: 80, appProtocol: http}, {name: b, port: 81, appProtocol: http}]}\n";
+    let spec = "{parentRefs: [{name: gateway}, {group: \"\", kind: Service, name: api, sectionName: b}, {group: \"\", kind: Service, name: api, sectionName: none}], rules: [{}]}";
+    let world = shop_and(&format!("{service}---\n{}", route("shop/r", spec)));
+    let bundle = bundle(&world, &["shop/web-1"]);
+    let routes: Vec<_> = bundle.routes.values().map(|route| (route.name.to_string(), route.parent_port)).collect();
+    assert_eq!(routes, [("shop/r#1".to_owned(), Some(81))]);
+    let told: Vec<_> = world.validate().iter().map(|problem| format!("{}: {}", problem.key, problem.message)).collect();
+    assert_eq!(
+        told,
+        [
+            "spec.parentRefs[2]: Service shop/api has no port named none",
+            "spec.parentRefs[0].kind: Gateway is not served here: the route is attached to Services only",
+        ]
+    );
+}
+
+#[test]
+fn ports_of_udp_are_kept_and_not_served() {
+    let dns = "apiVersion: v1\nkind: Service\nmetadata: {name: dns, namespace: shop}\nspec: {selector: {app: web}, ports: [{name: u, port: 53, protocol: UDP}, {name: t, port: 53}, {name: s, port: 54, protocol: SCTP}]}\n";
+    let world = shop_and(dns);
+    let service = &bundle(&world, &["shop/web-1"]).services[&name("shop/dns")];
+    let ports: Vec<_> = service.ports.iter().map(|port| (port.port, port.name.as_deref())).collect();
+    assert_eq!(ports, [(53, Some("t"))]);
+    let told: Vec<_> = world.validate().iter().map(|problem| format!("{}: {}", problem.key, problem.message)).collect();
+    assert_eq!(
+        told,
+        [
+            "spec.ports[0].protocol: UDP is not carried yet: port 53 is not served",
+            "spec.ports[2].protocol: SCTP is not carried yet: port 54 is not served",
+        ]
+    );
+    let to_udp = route(
+        "shop/r",
+        "{parentRefs: [{group: \"\", kind: Service, name: dns, port: 54}], rules: [{backendRefs: [{name: dns, port: 54}]}]}",
+    );
+    let world = shop_and(&format!("{dns}---\n{to_udp}"));
+    assert_eq!(bundle(&world, &["shop/web-1"]).routes[&name("shop/r")].rules[0].backends[0].service, None);
+}
+
+#[test]
+fn a_target_by_name_is_what_the_workloads_declare() {
+    fn check(workloads: &[(&str, &str)], target: Option<u16>, told: &[&str]) {
+        let mut text = "apiVersion: v1\nkind: Service\nmetadata: {name: named, namespace: shop}\nspec: {selector: {app: named}, ports: [{port: 80, targetPort: http}]}\n".to_owned();
+        for (index, (workload, ports)) in workloads.iter().enumerate() {
+            text.push_str(&format!("---\napiVersion: weft.dev/v1alpha1\nkind: Workload\nmetadata: {{name: {workload}, namespace: shop, labels: {{app: named}}}}\nspec: {{address: 127.0.1.{index}, ports: [{ports}]}}\n"));
+        }
+        let world = shop_and(&text);
+        let service = &bundle(&world, &["shop/web-1"]).services[&name("shop/named")];
+        assert_eq!(service.ports.first().map(|port| port.target_port), target, "{workloads:?}");
+        let got: Vec<_> = world.validate().into_iter().map(|problem| problem.message).collect();
+        assert_eq!(got, told, "{workloads:?}");
+        let Some(Resource::Service(service)) =
+            world.get(&ObjectKey::new(Kind::Service, "shop", "named")).map(|e| &e.resource)
+        else {
+            panic!("no service")
+        };
+        assert_eq!(service_status(&world, service)[0].status, told.is_empty(), "{workloads:?}");
+    }
+    let nobody = "port 80 is not served: no workload behind it declares a port named http";
+    check(&[], None, &[nobody]);
+    check(&[("a", "{port: 8080}")], None, &[nobody]);
+    check(&[("a", "{name: http, port: 8080}, {name: other, port: 9090}")], Some(8080), &[]);
+    check(&[("a", "{name: http, port: 8080}"), ("b", "{name: http, port: 8080}")], Some(8080), &[]);
+    check(
+        &[("a", "{name: http, port: 8080}"), ("b", "{port: 8080}")],
+        Some(8080),
+        &["Workload shop/b declares no port named http"],
+    );
+    check(
+        &[("a", "{name: http, port: 8080}"), ("b", "{name: http, port: 9090}")],
+        None,
+        &["port 80 is not served: http is 8080 at Workload shop/a and 9090 at Workload shop/b"],
     );
 }
 

@@ -114,18 +114,40 @@ impl From<&RuleSpec> for authz::Rule {
 }
 
 impl Object<AccessPolicySpec> {
-    /// Compiles the rules; the error's key is inside `spec`.
-    pub(crate) fn check(&self) -> Result<(), (String, String)> {
+    /// Compiles the rules, each source and operation by itself, so that a mistake in one hides none in another; the
+    /// errors' keys are inside `spec`.
+    pub(crate) fn check(&self) -> Vec<(String, String)> {
+        let mut wrong = Vec::new();
         for (i, rule) in self.spec.rules.iter().enumerate() {
+            let bare = RuleSpec { name: rule.name.clone(), ..RuleSpec::default() };
+            wrong.extend(self.compile(bare).map(|(key, message)| (format!("rules[{i}]{key}"), message)));
+            for (j, from) in rule.from.iter().enumerate() {
+                let part = RuleSpec { from: vec![from.clone()], ..RuleSpec::default() };
+                let at = |key: &str| format!("rules[{i}].from[{j}]{}", key.strip_prefix(".from[0]").unwrap_or(key));
+                wrong.extend(self.compile(part).map(|(key, message)| (at(&key), message)));
+            }
             for (j, to) in rule.to.iter().enumerate() {
                 for (k, header) in to.headers.iter().enumerate() {
                     let at = |message| (format!("rules[{i}].to[{j}].headers[{k}].name"), message);
-                    value::matchable_header(&header.name.to_ascii_lowercase()).map_err(at)?;
+                    wrong.extend(value::matchable_header(&header.name.to_ascii_lowercase()).map_err(at).err());
                 }
+                let part = RuleSpec { to: vec![to.clone()], ..RuleSpec::default() };
+                let at = |key: &str| format!("rules[{i}].to[{j}]{}", key.strip_prefix(".to[0]").unwrap_or(key));
+                wrong.extend(self.compile(part).map(|(key, message)| (at(&key), message)));
             }
         }
-        let policies = vec![authz::Policy::from(self)];
-        let config = authz::Config { policies, ..authz::Config::default() };
-        authz::Engine::new(&config).map(drop).map_err(|wrong| (wrong.key, wrong.message))
+        wrong
+    }
+
+    /// The first mistake of a policy with this rule alone; the key is inside the rule.
+    fn compile(&self, rule: RuleSpec) -> Option<(String, String)> {
+        let policy = authz::Policy {
+            name: self.name().to_string(),
+            action: self.spec.action,
+            rules: vec![authz::Rule::from(&rule)],
+        };
+        let config = authz::Config { policies: vec![policy], ..authz::Config::default() };
+        let wrong = authz::Engine::new(&config).err()?;
+        Some((wrong.key.strip_prefix("rules[0]").unwrap_or(&wrong.key).to_owned(), wrong.message))
     }
 }

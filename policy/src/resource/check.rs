@@ -26,15 +26,15 @@ impl Resource {
             }
             Self::Workload(workload) => {
                 spec_of_workload(&workload.spec, &mut wrong);
-                Ok(())
+                Vec::new()
             }
             Self::HttpRoute(route) => route.spec.check(),
             Self::FilterPolicy(policy) => policy.spec.check(),
             Self::AccessPolicy(policy) => policy.check(),
-            Self::Namespace(_) | Self::Mesh(_) | Self::Filter(_) => Ok(()),
+            Self::Namespace(_) | Self::Mesh(_) | Self::Filter(_) => Vec::new(),
         };
-        if let Err((key, message)) = checked {
-            wrong.push(ResourceError { key: format!("spec.{key}"), message });
+        for (key, message) in checked {
+            refuse(&mut wrong, format!("spec.{key}"), message);
         }
         wrong
     }

@@ -86,13 +86,18 @@ fn empty_object() -> serde_json::Value {
 }
 
 fn capabilities<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    let list = Vec::<String>::deserialize(deserializer)?;
-    match list.iter().find(|name| !CAPABILITIES.contains(&name.as_str())) {
-        Some(other) => {
-            Err(D::Error::custom(format_args!("{other:?} is not a capability: {}", CAPABILITIES.join(", "))))
-        }
-        None => Ok(list),
+    #[derive(Deserialize)]
+    struct One(#[serde(deserialize_with = "capability")] String);
+    Ok(Vec::<One>::deserialize(deserializer)?.into_iter().map(|one| one.0).collect())
+}
+
+fn capability<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    if CAPABILITIES.contains(&name.as_str()) {
+        return Ok(name);
     }
+    let meant = crate::text::did_you_mean(&name, CAPABILITIES);
+    Err(D::Error::custom(format_args!("{name:?} is not a capability: {}{meant}", CAPABILITIES.join(", "))))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -136,17 +141,22 @@ impl Default for LimitsSpec {
 }
 
 impl FilterPolicySpec {
-    pub(crate) fn check(&self) -> Result<(), (String, String)> {
-        let range = |key: &str, value: u64, least: u64, most: u64| {
-            let wrong = || (format!("limits.{key}"), format!("{value} is out of range: {least} to {most}"));
-            if (least..=most).contains(&value) { Ok(()) } else { Err(wrong()) }
-        };
-        range("memoryBytes", self.limits.memory_bytes, 1 << 16, MAX_MEMORY_BYTES)?;
-        range("callTimeoutMs", self.limits.call_timeout_ms, 1, MAX_CALL_TIMEOUT_MS)?;
+    pub(crate) fn check(&self) -> Vec<(String, String)> {
+        let mut wrong = Vec::new();
+        let LimitsSpec { memory_bytes, call_timeout_ms } = self.limits;
+        let limits = [
+            ("memoryBytes", memory_bytes, 1 << 16, MAX_MEMORY_BYTES),
+            ("callTimeoutMs", call_timeout_ms, 1, MAX_CALL_TIMEOUT_MS),
+        ];
+        for (key, value, least, most) in limits {
+            if !(least..=most).contains(&value) {
+                wrong.push((format!("limits.{key}"), format!("{value} is out of range: {least} to {most}")));
+            }
+        }
         if self.filter.name == "authz" && self.filter.namespace == ROOT_NAMESPACE {
             let message = "the authz filter is attached by AccessPolicy, not by FilterPolicy".to_owned();
-            return Err(("filter.name".to_owned(), message));
+            wrong.push(("filter.name".to_owned(), message));
         }
-        Ok(())
+        wrong
     }
 }

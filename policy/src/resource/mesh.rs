@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::value;
 use crate::bundle::{Egress, Protocol};
 use crate::identity::TrustDomain;
+use crate::text::did_you_mean;
 
 /// Port at which a proxy takes mesh traffic.
 pub const MESH_PORT: u16 = 15008;
@@ -51,7 +52,10 @@ impl<'de> Deserialize<'de> for MtlsMode {
             known @ ("Permissive" | "Disabled") => {
                 Err(D::Error::custom(format_args!("mTLS mode {known} is not supported yet")))
             }
-            other => Err(D::Error::custom(format_args!("{other:?} is not an mTLS mode: Strict"))),
+            other => {
+                let meant = did_you_mean(other, ["Strict"]);
+                Err(D::Error::custom(format_args!("{other:?} is not an mTLS mode: Strict{meant}")))
+            }
         }
     }
 }
@@ -93,7 +97,10 @@ fn egress<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Egress, D::Error
     match String::deserialize(deserializer)?.as_str() {
         "Allow" => Ok(Egress::Allow),
         "RegistryOnly" => Ok(Egress::RegistryOnly),
-        other => Err(D::Error::custom(format_args!("{other:?} is not one of Allow, RegistryOnly"))),
+        other => {
+            let meant = did_you_mean(other, ["Allow", "RegistryOnly"]);
+            Err(D::Error::custom(format_args!("{other:?} is not one of Allow, RegistryOnly{meant}")))
+        }
     }
 }
 
@@ -154,6 +161,9 @@ fn protocol<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Protocol, D::E
         "tcp" => Ok(Protocol::Tcp),
         "auto" => Ok(Protocol::Auto),
         "udp" => Err(D::Error::custom("protocol udp is not supported yet")),
-        other => Err(D::Error::custom(format_args!("{other:?} is not one of http, grpc, tcp, auto"))),
+        other => {
+            let meant = did_you_mean(other, ["http", "grpc", "tcp", "auto"]);
+            Err(D::Error::custom(format_args!("{other:?} is not one of http, grpc, tcp, auto{meant}")))
+        }
     }
 }

@@ -1,10 +1,14 @@
-//! `HTTPRoute` of Gateway API v1, as much of it as works: GAMMA parentRefs; path, method and header matches; weights;
-//! request header modifiers; request timeouts. The rest of the standard is refused by name.
+//! `HTTPRoute` of Gateway API v1: GAMMA parentRefs; path, method and header matches; weights; request header modifiers;
+//! request timeouts. The rest of the standard is kept as it was written: a route with a match or filter that can't be done
+//! is attached to nothing, and its status says so.
 
-use serde::de::{Error as _, IgnoredAny};
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
-use super::value::{self, NotYet};
+use super::Unserved;
+use super::core::PortSpec;
+use super::value::{self, Filled};
 
 /// Limits of the standard.
 pub(crate) const MAX_RULES: usize = 16;
@@ -15,12 +19,20 @@ pub(crate) const MAX_PARENTS: usize = 32;
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HttpRouteSpec {
+    #[serde(default)]
     pub parent_refs: Vec<ParentRef>,
+    /// One that takes every request, where none is written.
+    #[serde(default = "every_request")]
     pub rules: Vec<RuleSpec>,
+    /// For routes of Gateways: a service has one name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hostnames: Vec<String>,
     #[serde(default, skip_serializing)]
-    pub hostnames: NotYet,
-    #[serde(default, skip_serializing)]
-    pub use_default_gateways: NotYet,
+    pub use_default_gateways: Filled,
+}
+
+fn every_request() -> Vec<RuleSpec> {
+    vec![RuleSpec::default()]
 }
 
 /// The service that the route is attached to.
@@ -37,8 +49,26 @@ pub struct ParentRef {
     pub name: String,
     #[serde(default, deserialize_with = "value::port_option", skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
-    #[serde(default, skip_serializing)]
-    pub section_name: NotYet,
+    /// The name of the service's port.
+    #[serde(default, deserialize_with = "value::object_name_option", skip_serializing_if = "Option::is_none")]
+    pub section_name: Option<String>,
+}
+
+impl ParentRef {
+    /// Another kind of parent is somebody else's.
+    pub(crate) fn is_service(&self) -> bool {
+        is_service(&self.group, &self.kind)
+    }
+
+    /// True where it means this port of its service; without a number and a name it means all of them.
+    pub(crate) fn is_at(&self, port: &PortSpec) -> bool {
+        self.port.is_none_or(|number| number == port.port)
+            && self.section_name.as_ref().is_none_or(|name| port.name.as_ref() == Some(name))
+    }
+}
+
+fn is_service(group: &str, kind: &str) -> bool {
+    matches!(group, "" | "core") && kind == "Service"
 }
 
 fn gateway_group() -> String {
@@ -62,10 +92,10 @@ pub struct RuleSpec {
     pub backend_refs: Vec<BackendRef>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<Timeouts>,
-    #[serde(skip_serializing)]
-    pub retry: NotYet,
-    #[serde(skip_serializing)]
-    pub session_persistence: NotYet,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_persistence: Option<Value>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -79,8 +109,13 @@ pub struct Timeouts {
         skip_serializing_if = "Option::is_none"
     )]
     pub request_ms: Option<u64>,
-    #[serde(skip_serializing)]
-    pub backend_request: NotYet,
+    #[serde(
+        rename = "backendRequest",
+        deserialize_with = "value::duration_ms",
+        serialize_with = "value::serialize_duration",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub backend_request_ms: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -92,8 +127,8 @@ pub struct MatchSpec {
     pub method: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<HeaderSpec>,
-    #[serde(skip_serializing)]
-    pub query_params: NotYet,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub query_params: Vec<QueryParamSpec>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,7 +136,7 @@ pub struct MatchSpec {
 pub struct PathSpec {
     #[serde(default, rename = "type")]
     pub path_type: PathType,
-    #[serde(default = "root", deserialize_with = "path")]
+    #[serde(default = "root")]
     pub value: String,
 }
 
@@ -109,33 +144,26 @@ fn root() -> String {
     "/".to_owned()
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum PathType {
     Exact,
     #[default]
     PathPrefix,
+    RegularExpression,
 }
 
-impl<'de> Deserialize<'de> for PathType {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match String::deserialize(deserializer)?.as_str() {
-            "Exact" => Ok(Self::Exact),
-            "PathPrefix" => Ok(Self::PathPrefix),
-            "RegularExpression" => Err(D::Error::custom("path match RegularExpression is not supported yet")),
-            other => Err(D::Error::custom(format_args!("{other:?} is not one of Exact, PathPrefix"))),
+impl PathSpec {
+    /// Refuses a path that no normalised request can have.
+    fn check(&self) -> Result<(), String> {
+        let text = &self.value;
+        if self.path_type == PathType::RegularExpression {
+            return Ok(());
         }
-    }
-}
-
-/// A path that a normalised request can have.
-fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    match crate::path::normalize(&text) {
-        Ok(normal) if normal == text => Ok(text),
-        Ok(normal) => {
-            Err(D::Error::custom(format_args!("{text:?} never arrives: requests are normalised to {normal:?}")))
+        match crate::path::normalize(text) {
+            Ok(normal) if normal == *text => Ok(()),
+            Ok(normal) => Err(format!("{text:?} never arrives: requests are normalised to {normal:?}")),
+            Err(error) => Err(format!("{text:?}: {error}")),
         }
-        Err(error) => Err(D::Error::custom(format_args!("{text:?}: {error}"))),
     }
 }
 
@@ -145,7 +173,8 @@ fn method<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, 
     if METHODS.contains(&text.as_str()) {
         Ok(Some(text))
     } else {
-        Err(D::Error::custom(format_args!("{text:?} is not one of {}", METHODS.join(", "))))
+        let meant = crate::text::did_you_mean(&text, METHODS);
+        Err(D::Error::custom(format_args!("{text:?} is not one of {}{meant}", METHODS.join(", "))))
     }
 }
 
@@ -160,10 +189,11 @@ pub struct HeaderSpec {
     pub value: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum HeaderType {
     #[default]
     Exact,
+    RegularExpression,
 }
 
 impl HeaderType {
@@ -172,21 +202,22 @@ impl HeaderType {
     }
 }
 
-impl<'de> Deserialize<'de> for HeaderType {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match String::deserialize(deserializer)?.as_str() {
-            "Exact" => Ok(Self::Exact),
-            "RegularExpression" => Err(D::Error::custom("header match RegularExpression is not supported yet")),
-            other => Err(D::Error::custom(format_args!("{other:?} is not one of Exact"))),
-        }
-    }
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueryParamSpec {
+    #[serde(default, rename = "type", skip_serializing_if = "HeaderType::is_exact")]
+    pub param_type: HeaderType,
+    pub name: String,
+    pub value: String,
 }
 
-/// A filter of the standard; one kind so far.
+/// A filter of the standard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "FilterFields", into = "FilterFields")]
 pub enum RouteFilter {
     RequestHeaderModifier(HeaderModifierSpec),
+    /// One that can't be done yet.
+    Later(Box<FilterFields>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -209,85 +240,103 @@ pub struct HeaderField {
     pub value: String,
 }
 
-/// As written. The bodies of the other filters are read past, so that the error is the one about `type`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// A filter as it is written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct FilterFields {
+pub struct FilterFields {
     #[serde(rename = "type")]
     filter_type: FilterType,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     request_header_modifier: Option<HeaderModifierSpec>,
-    #[serde(default, skip_serializing)]
-    response_header_modifier: Option<IgnoredAny>,
-    #[serde(default, skip_serializing)]
-    request_mirror: Option<IgnoredAny>,
-    #[serde(default, skip_serializing)]
-    request_redirect: Option<IgnoredAny>,
-    #[serde(default, skip_serializing, rename = "urlRewrite")]
-    url_rewrite: Option<IgnoredAny>,
-    #[serde(default, skip_serializing)]
-    extension_ref: Option<IgnoredAny>,
-    #[serde(default, skip_serializing)]
-    cors: Option<IgnoredAny>,
-    #[serde(default, skip_serializing)]
-    external_auth: Option<IgnoredAny>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    response_header_modifier: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    request_mirror: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    request_redirect: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "urlRewrite")]
+    url_rewrite: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    extension_ref: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cors: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    external_auth: Option<Value>,
 }
 
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum FilterType {
     RequestHeaderModifier,
+    ResponseHeaderModifier,
+    RequestMirror,
+    RequestRedirect,
+    #[serde(rename = "URLRewrite")]
+    UrlRewrite,
+    ExtensionRef,
+    #[serde(rename = "CORS")]
+    Cors,
+    ExternalAuth,
 }
 
-impl<'de> Deserialize<'de> for FilterType {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        const LATER: [&str; 7] = [
-            "ResponseHeaderModifier",
-            "RequestMirror",
-            "RequestRedirect",
-            "URLRewrite",
-            "ExtensionRef",
-            "CORS",
-            "ExternalAuth",
-        ];
-        let text = String::deserialize(deserializer)?;
-        match text.as_str() {
-            "RequestHeaderModifier" => Ok(Self::RequestHeaderModifier),
-            known if LATER.contains(&known) => {
-                Err(D::Error::custom(format_args!("HTTPRoute filter {known} is not supported yet")))
-            }
-            other => Err(D::Error::custom(format_args!("{other:?} is not an HTTPRoute filter"))),
+impl FilterType {
+    /// Its name and the field that its body is in.
+    fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::RequestHeaderModifier => ("RequestHeaderModifier", "requestHeaderModifier"),
+            Self::ResponseHeaderModifier => ("ResponseHeaderModifier", "responseHeaderModifier"),
+            Self::RequestMirror => ("RequestMirror", "requestMirror"),
+            Self::RequestRedirect => ("RequestRedirect", "requestRedirect"),
+            Self::UrlRewrite => ("URLRewrite", "urlRewrite"),
+            Self::ExtensionRef => ("ExtensionRef", "extensionRef"),
+            Self::Cors => ("CORS", "cors"),
+            Self::ExternalAuth => ("ExternalAuth", "externalAuth"),
         }
     }
 }
 
 impl TryFrom<FilterFields> for RouteFilter {
-    type Error = &'static str;
+    type Error = String;
 
     fn try_from(fields: FilterFields) -> Result<Self, Self::Error> {
-        let FilterFields { request_header_modifier, response_header_modifier, request_mirror, .. } = &fields;
-        let others = [response_header_modifier, request_mirror, &fields.request_redirect, &fields.url_rewrite];
-        let more = [&fields.extension_ref, &fields.cors, &fields.external_auth];
-        if others.iter().chain(&more).any(|other| other.is_some()) {
-            return Err("a filter has the body of its own type and no other");
+        let (_, own) = fields.filter_type.names();
+        let given = [
+            ("requestHeaderModifier", fields.request_header_modifier.is_some()),
+            ("responseHeaderModifier", fields.response_header_modifier.is_some()),
+            ("requestMirror", fields.request_mirror.is_some()),
+            ("requestRedirect", fields.request_redirect.is_some()),
+            ("urlRewrite", fields.url_rewrite.is_some()),
+            ("extensionRef", fields.extension_ref.is_some()),
+            ("cors", fields.cors.is_some()),
+            ("externalAuth", fields.external_auth.is_some()),
+        ];
+        if let Some((other, _)) = given.iter().find(|(body, is_given)| *is_given && *body != own) {
+            return Err(format!("a filter has the body of its own type and no other: {own}, not {other}"));
         }
-        let modifier = request_header_modifier.clone().ok_or("requestHeaderModifier is missing")?;
-        Ok(Self::RequestHeaderModifier(modifier))
+        if !given.contains(&(own, true)) {
+            return Err(format!("{own} is missing"));
+        }
+        match fields.request_header_modifier {
+            Some(modifier) => Ok(Self::RequestHeaderModifier(modifier)),
+            None => Ok(Self::Later(Box::new(fields))),
+        }
     }
 }
 
 impl From<RouteFilter> for FilterFields {
     fn from(filter: RouteFilter) -> Self {
-        let RouteFilter::RequestHeaderModifier(modifier) = filter;
-        Self {
-            filter_type: FilterType::RequestHeaderModifier,
-            request_header_modifier: Some(modifier),
-            response_header_modifier: None,
-            request_mirror: None,
-            request_redirect: None,
-            url_rewrite: None,
-            extension_ref: None,
-            cors: None,
-            external_auth: None,
+        match filter {
+            RouteFilter::Later(fields) => *fields,
+            RouteFilter::RequestHeaderModifier(modifier) => Self {
+                filter_type: FilterType::RequestHeaderModifier,
+                request_header_modifier: Some(modifier),
+                response_header_modifier: None,
+                request_mirror: None,
+                request_redirect: None,
+                url_rewrite: None,
+                extension_ref: None,
+                cors: None,
+                external_auth: None,
+            },
         }
     }
 }
@@ -311,6 +360,13 @@ pub struct BackendRef {
     pub filters: Vec<RouteFilter>,
 }
 
+impl BackendRef {
+    /// Nothing else takes requests.
+    pub(crate) fn is_service(&self) -> bool {
+        is_service(&self.group, &self.kind)
+    }
+}
+
 fn service() -> String {
     "Service".to_owned()
 }
@@ -328,52 +384,103 @@ fn weight<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
 }
 
 impl HttpRouteSpec {
-    /// Checks beyond a single field: limits of the standard and kinds that don't work yet.
-    pub(crate) fn check(&self) -> Result<(), (String, String)> {
-        let limit = |key: String, what: &str, count: usize, max: usize| {
-            if count > max { Err((key, format!("has {count} {what}; at most {max} are allowed"))) } else { Ok(()) }
+    /// Checks beyond a single field, and limits of the standard.
+    pub(crate) fn check(&self) -> Vec<(String, String)> {
+        let mut wrong = Vec::new();
+        let mut limit = |key: String, what: &str, count: usize, max: usize| {
+            if count > max {
+                wrong.push((key, format!("has {count} {what}; at most {max} are allowed")));
+            }
         };
-        limit("parentRefs".to_owned(), "parents", self.parent_refs.len(), MAX_PARENTS)?;
-        limit("rules".to_owned(), "rules", self.rules.len(), MAX_RULES)?;
-        if self.parent_refs.is_empty() {
-            return Err(("parentRefs".to_owned(), "is empty: the route is attached to nothing".to_owned()));
+        limit("parentRefs".to_owned(), "parents", self.parent_refs.len(), MAX_PARENTS);
+        limit("rules".to_owned(), "rules", self.rules.len(), MAX_RULES);
+        for (i, rule) in self.rules.iter().enumerate() {
+            limit(format!("rules[{i}].matches"), "matches", rule.matches.len(), MAX_MATCHES);
+            limit(format!("rules[{i}].backendRefs"), "backends", rule.backend_refs.len(), MAX_BACKENDS);
         }
         if self.rules.is_empty() {
-            return Err(("rules".to_owned(), "is empty: no request would match".to_owned()));
-        }
-        for (i, parent) in self.parent_refs.iter().enumerate() {
-            if (parent.group.as_str(), parent.kind.as_str()) != ("", "Service") {
-                let message = format!(
-                    "a parent of kind {} (group {:?}) is not supported yet; give kind: Service and group: \"\"",
-                    parent.kind, parent.group
-                );
-                return Err((format!("parentRefs[{i}]"), message));
-            }
+            wrong.push(("rules".to_owned(), "is empty: no request would match".to_owned()));
         }
         for (i, rule) in self.rules.iter().enumerate() {
-            limit(format!("rules[{i}].matches"), "matches", rule.matches.len(), MAX_MATCHES)?;
-            limit(format!("rules[{i}].backendRefs"), "backends", rule.backend_refs.len(), MAX_BACKENDS)?;
-            check_filters(&rule.filters).map_err(|message| (format!("rules[{i}].filters"), message))?;
+            let names_it = |other: &RuleSpec| rule.name.is_some() && other.name == rule.name;
+            if self.rules[..i].iter().any(names_it) {
+                let name = rule.name.as_deref().unwrap_or_default();
+                wrong.push((format!("rules[{i}].name"), format!("{name:?} is the name of several rules")));
+            }
+            for (j, matched) in rule.matches.iter().enumerate() {
+                let checked = matched.path.as_ref().map_or(Ok(()), PathSpec::check);
+                wrong.extend(checked.map_err(|message| (format!("rules[{i}].matches[{j}].path.value"), message)).err());
+            }
+            wrong.extend(check_filters(&rule.filters).map(|message| (format!("rules[{i}].filters"), message)));
             for (j, backend) in rule.backend_refs.iter().enumerate() {
-                let key = |end: &str| format!("rules[{i}].backendRefs[{j}]{end}");
-                if (backend.group.as_str(), backend.kind.as_str()) != ("", "Service") {
-                    return Err((key(""), format!("a backend of kind {} is not supported yet", backend.kind)));
-                }
-                check_filters(&backend.filters).map_err(|message| (key(".filters"), message))?;
+                let at = |message| (format!("rules[{i}].backendRefs[{j}].filters"), message);
+                wrong.extend(check_filters(&backend.filters).map(at));
             }
         }
-        let named: Vec<&String> = self.rules.iter().filter_map(|rule| rule.name.as_ref()).collect();
+        wrong
+    }
+
+    /// Every match and filter that can't be done. A route that has one is attached to nothing: to leave it out would make
+    /// the rule match more, or change less, than its author wants.
+    pub fn undoable(&self) -> Vec<Unserved> {
+        let mut found = Vec::new();
+        let mut tell = |key: String, message: String| found.push(Unserved { key, message });
         for (i, rule) in self.rules.iter().enumerate() {
-            if let Some(name) = &rule.name
-                && named.iter().filter(|other| **other == name).count() > 1
-            {
-                return Err((format!("rules[{i}].name"), format!("{name:?} is the name of several rules")));
+            for (j, matched) in rule.matches.iter().enumerate() {
+                let at = |end: &str| format!("rules[{i}].matches[{j}].{end}");
+                if matched.path.as_ref().is_some_and(|path| path.path_type == PathType::RegularExpression) {
+                    tell(at("path.type"), "RegularExpression is not supported yet".to_owned());
+                }
+                let inexact = |header: &HeaderSpec| !header.header_type.is_exact();
+                for (k, _) in matched.headers.iter().enumerate().filter(|(_, header)| inexact(header)) {
+                    tell(at(&format!("headers[{k}].type")), "RegularExpression is not supported yet".to_owned());
+                }
+                if !matched.query_params.is_empty() {
+                    tell(at("queryParams"), "is not supported yet".to_owned());
+                }
+            }
+            let of_backends = rule.backend_refs.iter().enumerate();
+            let of_backends = of_backends.map(|(j, backend)| (format!(".backendRefs[{j}]"), &backend.filters));
+            for (place, filters) in std::iter::once((String::new(), &rule.filters)).chain(of_backends) {
+                for (k, filter) in filters.iter().enumerate() {
+                    if let RouteFilter::Later(fields) = filter {
+                        let key = format!("rules[{i}]{place}.filters[{k}].type");
+                        tell(key, format!("{} is not supported yet", fields.filter_type.names().0));
+                    }
+                }
             }
         }
-        Ok(())
+        found
+    }
+
+    /// Everything else that nothing here acts on: the route holds without it.
+    pub fn unserved(&self) -> Vec<Unserved> {
+        let mut found = Vec::new();
+        let mut tell = |key: String, message: &str| found.push(Unserved { key, message: message.to_owned() });
+        if !self.hostnames.is_empty() {
+            tell("hostnames".to_owned(), "have no effect on the route of a Service, which is reached by its name");
+        }
+        for (i, parent) in self.parent_refs.iter().enumerate().filter(|(_, parent)| !parent.is_service()) {
+            let message = format!("{} is not served here: the route is attached to Services only", parent.kind);
+            tell(format!("parentRefs[{i}].kind"), &message);
+        }
+        for (i, rule) in self.rules.iter().enumerate() {
+            if rule.retry.is_some() {
+                tell(format!("rules[{i}].retry"), "has no effect: spec.defaults.maxRetries of the Mesh holds");
+            }
+            if rule.session_persistence.is_some() {
+                tell(format!("rules[{i}].sessionPersistence"), "has no effect: each request goes to any endpoint");
+            }
+            if rule.timeouts.as_ref().is_some_and(|timeouts| timeouts.backend_request_ms.is_some()) {
+                tell(format!("rules[{i}].timeouts.backendRequest"), "has no effect: `request` bounds all attempts");
+            }
+        }
+        found
     }
 }
 
-fn check_filters(filters: &[RouteFilter]) -> Result<(), String> {
-    if filters.len() > 1 { Err("RequestHeaderModifier may be given once".to_owned()) } else { Ok(()) }
+fn check_filters(filters: &[RouteFilter]) -> Option<String> {
+    let is_modifier = |filter: &&RouteFilter| matches!(filter, RouteFilter::RequestHeaderModifier(_));
+    let several = filters.iter().filter(is_modifier).count() > 1;
+    several.then(|| "RequestHeaderModifier may be given once".to_owned())
 }

@@ -21,6 +21,16 @@ impl<'de> Deserialize<'de> for NotYet {
     }
 }
 
+/// A field of the standard that a cluster fills in and that changes nothing here: it is read past, whatever it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Filled;
+
+impl<'de> Deserialize<'de> for Filled {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        IgnoredAny::deserialize(deserializer).map(|_| Self)
+    }
+}
+
 fn checked<'de, D: Deserializer<'de>>(
     deserializer: D,
     fits: impl Fn(&str) -> bool,
@@ -42,15 +52,22 @@ pub(super) fn object_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     checked(deserializer, is_subdomain, "a name: lower-case letters, digits, '-' and '.', at most 253")
 }
 
+pub(super) fn object_name_option<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    object_name(deserializer).map(Some)
+}
+
 pub(super) fn target_group<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     checked(deserializer, |group| matches!(group, "" | "core" | "weft.dev"), "the group of a target this version knows")
 }
 
 pub(super) fn port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
-    let number = deserializer.deserialize_i64(Whole("a port: 1 to 65535"))?;
+    port_number(deserializer.deserialize_i64(Whole("a port: 1 to 65535"))?).map_err(D::Error::custom)
+}
+
+pub(super) fn port_number(number: i64) -> Result<u16, String> {
     match u16::try_from(number) {
         Ok(port) if port != 0 => Ok(port),
-        _ => Err(D::Error::custom(format_args!("{number} is not a port: 1 to 65535"))),
+        Ok(_) | Err(_) => Err(format!("{number} is not a port: 1 to 65535")),
     }
 }
 

@@ -46,7 +46,7 @@ pub enum RouteRefusal {
     NoBackend { route: ObjectName },
     #[error("the backend of HTTPRoute {route} does not exist")]
     BackendNotFound { route: ObjectName },
-    #[error("{service} has no port {port}")]
+    #[error("{service} serves nothing at port {port}")]
     NoSuchPort { service: ObjectName, port: u16 },
     #[error("path can be read as {other:?}, which meets another rule of HTTPRoute {route}")]
     AmbiguousPath { route: ObjectName, other: String },

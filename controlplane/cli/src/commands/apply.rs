@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::wait;
 use crate::access::AccessArgs;
 use crate::answer::{Answer, Failure, Outcome};
-use crate::api::Client;
-use crate::manifests::{self, FileArgs};
+use crate::api::{Client, Error};
+use crate::manifests::{self, FileArgs, Manifests};
 use crate::output::{self, OutputArgs, text_at};
 use crate::values;
 
@@ -36,7 +36,7 @@ pub(crate) struct ApplyArgs {
 pub(crate) async fn run(args: ApplyArgs) -> Outcome {
     let manifests = manifests::read(&args.files)?;
     let client = args.access.client()?;
-    let answer = submit(&client, manifests.to_json()?, Submit { force: args.force, ..Submit::default() }).await?;
+    let answer = submit(&client, &manifests, Submit { force: args.force, ..Submit::default() }).await?;
     let text = output::structured(args.output.format, &answer)?;
     output::print(&text.unwrap_or_else(|| summary(&answer)));
     match args.wait {
@@ -53,14 +53,18 @@ pub(crate) struct Submit {
     pub(crate) force: bool,
 }
 
-/// One apply or only its plan. What works, but perhaps not as meant, is told on stderr.
-pub(crate) async fn submit(client: &Client, documents: Vec<Value>, how: Submit) -> Result<Value, Failure> {
-    let mut request = json!({"documents": documents, "dry_run": how.dry_run});
+/// One apply or only its plan. What works, but perhaps not as meant, is told on stderr; a refusal with its places in the
+/// manifests.
+pub(crate) async fn submit(client: &Client, manifests: &Manifests, how: Submit) -> Result<Value, Failure> {
+    let mut request = json!({"documents": manifests.to_json()?, "dry_run": how.dry_run});
     // A control plane of an older release doesn't know it.
     if how.force {
         request["force"] = json!(true);
     }
-    let answer = client.post("/apply", &request).await?;
+    let answer = match client.post("/apply", &request).await {
+        Err(Error::Refused(refusal)) => return Err(Failure::Refused(manifests.describe_refusal(&refusal))),
+        answer => answer?,
+    };
     warnings(&answer).for_each(|warning| output::complain(&warning));
     Ok(answer)
 }

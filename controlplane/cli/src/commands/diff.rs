@@ -25,7 +25,7 @@ pub(crate) struct DiffArgs {
 pub(crate) async fn run(args: DiffArgs) -> Outcome {
     let manifests = manifests::read(&args.files)?;
     let how = apply::Submit { dry_run: true, ..apply::Submit::default() };
-    let answer = apply::submit(&args.access.client()?, manifests.to_json()?, how).await?;
+    let answer = apply::submit(&args.access.client()?, &manifests, how).await?;
     let text = output::structured(args.output.format, &answer)?;
     output::print(&text.unwrap_or_else(|| render(&answer, &Paint::stdout())));
     Ok(if changes(&answer).next().is_some() { Answer::No } else { Answer::Yes })

@@ -18,6 +18,7 @@ use crate::access::Access;
 use crate::answer::Failure;
 use crate::api::Client;
 use crate::commands::{apply, wait};
+use crate::manifests::Manifests;
 use crate::metrics::Scrape;
 use crate::programs::{CONTROL, SHOP};
 use crate::{local, output, run};
@@ -237,10 +238,8 @@ impl Stage {
     }
 
     async fn apply_without_wait(&self, manifests: &str) -> Result<u64, Failure> {
-        let documents = weft_policy::manifest::parse("demo", manifests)
-            .map_err(|errors| Failure::Refused(crate::manifests::describe(&errors)))?;
-        let documents = crate::manifests::Manifests { documents, files: 1 }.to_json()?;
-        Ok(apply::revision(&apply::submit(&self.api()?, documents, apply::Submit::default()).await?)?)
+        let manifests = Manifests::of_text("demo", manifests)?;
+        Ok(apply::revision(&apply::submit(&self.api()?, &manifests, apply::Submit::default()).await?)?)
     }
 
     pub(super) fn access(&self) -> Access {

@@ -109,6 +109,21 @@ fn diff_has_status_1_where_something_would_change() {
 }
 
 #[test]
+fn what_the_control_plane_refuses_is_shown_in_the_file() {
+    let detail = json!({"file": "documents[0]", "document": 0, "object": {"kind": "Service", "namespace": "shop", "name": "reviews"},
+        "key": "spec.ports[0].port", "message": "is somebody else's"});
+    let refusal = json!({"error": {"code": "refused", "message": "the world would not be sound; nothing was applied", "details": [detail]}});
+    let control = Control::start(&[("POST /api/v1/apply", 422, refusal)]);
+    let file = control.file("reviews.yaml", SERVICE);
+    let ran = control.run(&["apply", "-f", file.to_str().unwrap()]);
+    assert_eq!(ran.status, 1);
+    let place = format!("{}:", file.display());
+    assert!(ran.err.contains("the world would not be sound"), "{}", ran.err);
+    assert!(ran.err.contains(&place) && ran.err.contains("spec.ports[0].port: is somebody else's\n"), "{}", ran.err);
+    assert!(ran.err.trim_end().ends_with('^'), "{}", ran.err);
+}
+
+#[test]
 fn get_prints_tables_and_documents() {
     let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "shop", "name": "reviews", "revision": 3},
         "spec": {"selector": {"app": "reviews"}, "ports": [{"port": 80, "targetPort": 9080}]}});

@@ -1,9 +1,12 @@
 //! Error answers of the operator API, all of one shape: `{"error":{"code","message","details"}}`.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde::Serialize;
+use weft_policy::resource::ObjectKey;
 
 use crate::hub::Busy;
 use crate::store::StoreError;
@@ -22,10 +25,38 @@ pub struct ApiError {
 /// Place in the input at which something is wrong, and the problem there.
 #[derive(Debug, Clone, Default, Serialize, PartialEq, Eq)]
 pub struct Detail {
+    /// `documents[2]`; empty where it is none of the request's.
     pub file: String,
     pub line: usize,
+    /// The number of the request's document, from 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub document: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub object: Option<ObjectKey>,
+    /// `spec.rules[0].name`; empty for the whole object.
     pub key: String,
     pub message: String,
+}
+
+impl Detail {
+    /// Of a document of the request.
+    pub(crate) fn of_document(number: usize, key: impl Into<String>, message: impl Into<String>) -> Self {
+        let file = format!("documents[{number}]");
+        Self { file, document: Some(number), key: key.into(), message: message.into(), ..Self::default() }
+    }
+
+    /// Of an object, wherever it is.
+    pub(crate) fn of_object(object: ObjectKey, key: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { object: Some(object), key: key.into(), message: message.into(), ..Self::default() }
+    }
+
+    /// The same with the document that gives the object, if one does.
+    fn given_in(self, documents: &BTreeMap<ObjectKey, usize>) -> Self {
+        match self.object.as_ref().and_then(|object| documents.get(object)) {
+            Some(number) => Self { file: format!("documents[{number}]"), document: Some(*number), ..self },
+            None => self,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -91,6 +122,12 @@ impl ApiError {
 
     pub fn with_details(mut self, details: Vec<Detail>) -> Self {
         self.details = details;
+        self
+    }
+
+    /// Names the documents that the objects at fault are in.
+    pub(crate) fn in_documents(mut self, documents: &BTreeMap<ObjectKey, usize>) -> Self {
+        self.details = self.details.into_iter().map(|detail| detail.given_in(documents)).collect();
         self
     }
 }

@@ -1,6 +1,6 @@
 //! Resources: list, show, apply, delete, and `explain`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
@@ -9,9 +9,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use weft_policy::explain::{Query as ExplainQuery, explain};
 use weft_policy::manifest::from_json;
-use weft_policy::plan::{Entry, Problem, policy_status, route_status};
+use weft_policy::plan::{Entry, Loss, Problem};
 use weft_policy::resource::{Kind, ObjectKey, Resource};
 
+use super::status::{self, Arrivals};
 use super::{ApiError, Body, Caller, Detail, Endpoint, Query};
 use crate::hub::{Applied, ApplyError, How, Hub, Published, apart};
 use crate::token::{Permission, Role};
@@ -83,7 +84,8 @@ async fn list(
     let published = hub.published();
     let is_wanted = |key: &ObjectKey| query.namespace.as_ref().is_none_or(|namespace| key.namespace == *namespace);
     let items = published.world.of_kind(kind).filter(|(key, _)| is_wanted(key));
-    let items: Vec<_> = items.map(|(key, stored)| describe(&hub, &published, key, stored)).collect();
+    let arrivals = Arrivals::of(&hub);
+    let items: Vec<_> = items.map(|(key, stored)| describe(&hub, &published, &arrivals, key, stored)).collect();
     Ok(Json(json!({ "revision": published.revision.0, "items": items })))
 }
 
@@ -94,7 +96,7 @@ async fn show(
     let key = parse_key(&kind, &namespace, &name)?;
     let published = hub.published();
     let stored = published.world.get(&key).ok_or_else(|| ApiError::from(ApplyError::NotFound(key.clone())))?;
-    Ok(Json(describe(&hub, &published, &key, stored)))
+    Ok(Json(describe(&hub, &published, &Arrivals::of(&hub), &key, stored)))
 }
 
 async fn unreadable(State(hub): State<Arc<Hub>>, Extension(caller): Extension<Caller>) -> Json<Value> {
@@ -149,70 +151,53 @@ async fn apply(
         )));
     }
     // Many documents take long: that holds up no other call, and a dry run no change.
-    let resources = if request.dry_run {
+    let (documents, resources) = if request.dry_run {
         hub.plan(|_| parse_documents(request.documents)).await??
     } else {
         apart(|| parse_documents(request.documents)).await?
     };
-    let keys: Vec<_> = resources.iter().map(Resource::key).collect();
     let how = match (request.dry_run, request.force) {
         (true, _) => How::DryRun,
         (false, true) => How::Forced,
         (false, false) => How::Safely,
     };
-    match hub.apply(&caller.actor(), resources, how).await {
-        Ok(applied) => Ok(Json(report(&applied))),
-        Err(ApplyError::Unsound(problems)) => Err(unsound(problems, &keys)),
-        Err(error) => Err(error.into()),
-    }
+    let applied = hub.apply(&caller.actor(), resources, how).await;
+    applied.map(|applied| Json(report(&applied))).map_err(|error| ApiError::from(error).in_documents(&documents))
 }
 
-/// Every document, or everything that is wrong with any.
-fn parse_documents(documents: Vec<Value>) -> Result<Vec<Resource>, ApiError> {
-    let mut resources: Vec<Resource> = Vec::with_capacity(documents.len());
-    let (mut details, mut places) = (Vec::new(), Vec::with_capacity(documents.len()));
+type Given = (BTreeMap<ObjectKey, usize>, Vec<Resource>);
+
+/// Every resource with the number of its document, or everything that is wrong with any.
+fn parse_documents(documents: Vec<Value>) -> Result<Given, ApiError> {
+    let (mut given, mut resources) = (BTreeMap::new(), Vec::with_capacity(documents.len()));
+    let mut details = Vec::new();
     for (number, document) in documents.into_iter().enumerate() {
-        match from_json(document) {
-            Ok(resource) => {
-                resources.push(resource);
-                places.push(number);
+        let read = match from_json(document) {
+            Ok(read) => read,
+            Err(wrong) => {
+                details.extend(wrong.into_iter().map(|wrong| Detail::of_document(number, wrong.key, wrong.message)));
+                continue;
             }
-            Err(wrong) => details.push((number, wrong.key, wrong.message)),
+        };
+        for resource in read {
+            let key = resource.key();
+            if given.contains_key(&key) {
+                let message = format!("{key} is given twice");
+                let detail = Detail::of_document(number, "metadata.name", message);
+                details.push(Detail { object: Some(key), ..detail });
+                continue;
+            }
+            given.insert(key, number);
+            resources.push(resource);
         }
     }
-    let twice = repeated(resources.iter().map(Resource::key)).into_iter().zip(&places).zip(&resources);
-    for ((_, number), resource) in twice.filter(|((is_repeated, _), _)| *is_repeated) {
-        details.push((*number, "metadata.name".to_owned(), format!("{} is given twice", resource.key())));
-    }
-    details.sort_by_key(|(number, ..)| *number);
-    let detail = |(number, key, message)| Detail { file: format!("documents[{number}]"), line: 0, key, message };
-    let details: Vec<_> = details.into_iter().map(detail).collect();
-    if details.is_empty() {
-        return Ok(resources);
-    }
-    let first = &details[0];
-    let message = format!("{}: {}: {}; nothing was applied", first.file, first.key, first.message);
-    Err(ApiError::invalid(message).with_details(details))
-}
-
-/// For each key whether it came before.
-pub(super) fn repeated<K: Ord>(keys: impl Iterator<Item = K>) -> Vec<bool> {
-    let mut seen = BTreeSet::new();
-    keys.map(|key| !seen.insert(key)).collect()
-}
-
-/// Problems, each with the document that it is in.
-fn unsound(problems: Vec<Problem>, keys: &[ObjectKey]) -> ApiError {
-    let numbers: BTreeMap<_, _> = keys.iter().enumerate().map(|(number, key)| (key, number)).collect();
-    let detail = |problem: &Problem| Detail {
-        file: numbers.get(&problem.object).map(|number| format!("documents[{number}]")).unwrap_or_default(),
-        line: 0,
-        key: problem.key.clone(),
-        message: format!("{}: {}", problem.object, problem.message),
+    let Some(first) = details.first() else { return Ok((given, resources)) };
+    let more = match details.len() - 1 {
+        0 => String::new(),
+        more => format!(", and {more} more"),
     };
-    let details: Vec<_> = problems.iter().map(detail).collect();
-    let message = format!("{}; nothing was applied", ApplyError::Unsound(problems));
-    ApiError::refused(message).with_details(details)
+    let message = format!("{}: {}: {}{more}; nothing was applied", first.file, first.key, first.message);
+    Err(ApiError::invalid(message).with_details(details))
 }
 
 fn report(applied: &Applied) -> Value {
@@ -237,32 +222,16 @@ fn warning(problem: &Problem) -> Value {
 }
 
 /// The manifest with what the server knows about it.
-fn describe(hub: &Hub, published: &Published, key: &ObjectKey, stored: &Entry) -> Value {
+fn describe(hub: &Hub, published: &Published, arrivals: &Arrivals, key: &ObjectKey, stored: &Entry) -> Value {
     let mut value = serde_json::to_value(&stored.resource).unwrap_or_default();
     value["metadata"]["uid"] = json!(stored.uid);
     value["metadata"]["generation"] = json!(stored.generation);
     value["metadata"]["revision"] = json!(stored.modified.0);
     value["metadata"]["creationRevision"] = json!(stored.created.0);
-    if let Some(status) = status(hub, published, key, stored) {
+    if let Some(status) = status::of(hub, published, arrivals, key, stored) {
         value["status"] = status;
     }
     value
-}
-
-fn status(hub: &Hub, published: &Published, key: &ObjectKey, stored: &Entry) -> Option<Value> {
-    match &stored.resource {
-        Resource::HttpRoute(route) => Some(json!({ "parents": route_status(&published.world, route, stored.created) })),
-        Resource::Workload(_) => {
-            let owner = published.owners.get(&key.object_name())?;
-            let connected = hub.registry().is_connected(owner);
-            Some(json!({ "registeredBy": owner.name, "identity": owner.identity.to_string(), "connected": connected }))
-        }
-        Resource::FilterPolicy(_) | Resource::AccessPolicy(_) => {
-            let conditions = policy_status(&published.world, key.kind, stored.resource.metadata());
-            Some(json!({ "conditions": conditions }))
-        }
-        Resource::Namespace(_) | Resource::Mesh(_) | Resource::Service(_) | Resource::Filter(_) => None,
-    }
 }
 
 async fn explain_request(
@@ -292,17 +261,23 @@ impl From<ApplyError> for ApiError {
     fn from(error: ApplyError) -> Self {
         match error {
             ApplyError::NotFound(_) => Self::not_found(error.to_string()),
-            ApplyError::Registered { .. } => Self::conflict(error.to_string()),
+            ApplyError::Registered { ref key, .. } => {
+                let detail = Detail::of_object(key.clone(), "", error.to_string());
+                Self::conflict(error.to_string()).with_details(vec![detail])
+            }
+            ApplyError::Unsound(ref problems) => {
+                let detail = |problem: &Problem| {
+                    let Problem { object, key, message, .. } = problem;
+                    Detail::of_object(object.clone(), key, message)
+                };
+                let details = problems.iter().map(detail).collect();
+                Self::refused(format!("{error}; nothing was applied")).with_details(details)
+            }
             ApplyError::Own(_) => Self::forbidden(error.to_string()),
             ApplyError::Busy(busy) => busy.into(),
-            ApplyError::Unsound(problems) => unsound(problems, &[]),
             ApplyError::Unprotects(ref losses) => {
-                let details = losses.iter().map(|loss| Detail {
-                    key: "spec.targetRefs".to_owned(),
-                    message: loss.to_string(),
-                    ..Detail::default()
-                });
-                Self::refused(error.to_string()).with_details(details.collect())
+                let detail = |loss: &Loss| Detail::of_object(loss.policy.clone(), "spec.targetRefs", loss.to_string());
+                Self::refused(error.to_string()).with_details(losses.iter().map(detail).collect())
             }
             ApplyError::Refused(_) => Self::refused(error.to_string()),
             ApplyError::Store(error) => error.into(),

@@ -70,7 +70,9 @@ fn schemas() -> Value {
             "required": ["code", "message", "details"],
             "properties": { "code": text, "message": text, "details": { "type": "array", "items": {
                 "type": "object",
-                "properties": { "file": text, "line": number, "key": text, "message": text }
+                "properties": { "file": text, "line": number, "key": text, "message": text,
+                    "document": { "type": "integer", "description": "the request's document, from 0" },
+                    "object": { "type": "object", "properties": { "kind": text, "namespace": text, "name": text } } }
             } } }
         } } },
         "Apply": { "type": "object", "required": ["documents"], "properties": {

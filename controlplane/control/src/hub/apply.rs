@@ -135,9 +135,12 @@ impl Draft {
     /// Makes the change that an apply is; a dry run throws it away.
     fn apply_all(&mut self, actor: &str, resources: Vec<Resource>, how: How) -> Result<Applied, ApplyError> {
         let (known, before) = (errors(&self.world), self.world.clone());
+        let refused: Vec<_> = resources.iter().filter_map(|resource| admit(resource, &self.world).err()).collect();
+        if !refused.is_empty() {
+            return Err(ApplyError::Unsound(refused));
+        }
         let mut changes = Vec::with_capacity(resources.len());
         for resource in resources {
-            admit(&resource, &self.world)?;
             let change = self.put(resource)?;
             if change.action != Action::Unchanged && is_own(&change.object) {
                 return Err(ApplyError::Own(change.object));
@@ -316,13 +319,16 @@ fn first(problems: &[Problem]) -> String {
 }
 
 /// Filters are taken as they were published only.
-fn admit(resource: &Resource, world: &World) -> Result<(), ApplyError> {
+fn admit(resource: &Resource, world: &World) -> Result<(), Problem> {
     let Resource::Filter(filter) = resource else { return Ok(()) };
-    let (key, wanted) = (resource.key(), &filter.spec.version);
+    let wanted = &filter.spec.version;
+    let refuse = |key: &str, message| {
+        Err(Problem { object: resource.key(), key: key.to_owned(), message, severity: Severity::Error })
+    };
     match world.published_version(&filter.name(), wanted) {
         Some(published) if *published == filter.spec => Ok(()),
-        Some(_) => Err(ApplyError::Refused(format!("{key}: it differs from what was published as {wanted}"))),
-        None => Err(ApplyError::Refused(format!("{key}: version {wanted} was never published: weft filter publish"))),
+        Some(_) => refuse("spec", format!("it differs from what was published as {wanted}")),
+        None => refuse("spec.version", format!("version {wanted} was never published: weft filter publish")),
     }
 }
 

@@ -170,8 +170,9 @@ async fn registered_workloads_outlive_a_crash_until_their_grace() {
         hub.register(&proxy("p2"), HERE, vec![registration("web-2", "127.0.0.12", Some("web"))]).await.unwrap();
         let published = hub.published();
         let service = published.world.service(&ObjectName::new("shop", "web")).unwrap();
-        let ports: Vec<_> = service.spec.ports.iter().map(|port| (port.port, port.target())).collect();
-        assert_eq!(ports, [(80, 8080), (8080, 8080)]);
+        let ports: Vec<_> = service.spec.ports.iter().map(|port| (port.port, port.target_port.clone())).collect();
+        let target = Some(weft_policy::resource::core::TargetPort::Number(8080));
+        assert_eq!(ports, [(80, target.clone()), (8080, target)]);
         assert_eq!(published.revision, Revision(2));
         hub.register(&proxy("p1"), HERE, vec![registration("web-1", "127.0.0.11", Some("web"))]).await.unwrap();
         assert_eq!(hub.published().revision, Revision(2), "the same again is no change");

@@ -88,7 +88,7 @@ proptest! {
                 *place = value;
             }
         }
-        if let Ok(resource) = from_json(document) {
+        for resource in from_json(document).unwrap_or_default() {
             lives(&resource, &[resource.key().object_name()])?;
         }
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use weft_policy::bundle::{ObjectName, Protocol, Revision};
 use weft_policy::plan::{Action, Entry};
 use weft_policy::registration::{Field, Registration};
-use weft_policy::resource::core::{ACCOUNTS, GRANTED_SERVICES, PortSpec, REGISTERED_BY, Transport};
+use weft_policy::resource::core::{ACCOUNTS, GRANTED_SERVICES, PortSpec, REGISTERED_BY, TargetPort, Transport};
 use weft_policy::resource::mesh::WorkloadPortSpec;
 use weft_policy::resource::{
     AccessPolicySpec, FilterSpec, Kind, Metadata, Object, ObjectKey, Resource, ServiceSpec, WorkloadSpec,
@@ -154,7 +154,7 @@ fn service_ports(own: &[WorkloadPortSpec]) -> Vec<PortSpec> {
     let port = |name: String, port: u16, target: u16, protocol: Protocol| PortSpec {
         name: Some(name),
         port,
-        target_port: Some(target),
+        target_port: Some(TargetPort::Number(target)),
         protocol: Transport::default(),
         app_protocol: match protocol {
             Protocol::Http => Some("http".to_owned()),

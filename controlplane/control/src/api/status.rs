@@ -1,0 +1,150 @@
+//! The printed status of objects, in Kubernetes' shape: conditions with `True`, `False` or `Unknown`, a reason for programs
+//! and a message for people.
+
+use serde_json::{Value, json};
+use weft_policy::bundle::Revision;
+use weft_policy::plan::{Condition, Entry, policy_status, route_status, service_status};
+use weft_policy::resource::{ObjectKey, Resource};
+
+use crate::hub::{Hub, Published};
+
+/// The name by which routes' statuses say who wrote them.
+const CONTROLLER: &str = "weft.dev/control-plane";
+
+/// So many proxies are named in a message.
+const NAMED: usize = 3;
+
+/// How far each connected proxy is.
+pub(super) struct Arrivals(Vec<Arrival>);
+
+struct Arrival {
+    proxy: String,
+    synced: Revision,
+    /// Refusals because of which it does without an object, as `kind namespace/name: reason`.
+    held: Vec<String>,
+}
+
+impl Arrivals {
+    pub(super) fn of(hub: &Hub) -> Self {
+        let connected = hub.registry().list(Revision(0), Revision(u64::MAX)).into_iter();
+        let connected = connected.filter(|status| status.connected_since.is_some() && !status.is_left_alone);
+        let arrival = |status: crate::registry::ProxyStatus| Arrival {
+            proxy: status.key.name,
+            synced: status.synced,
+            held: status.held,
+        };
+        Self(connected.map(arrival).collect())
+    }
+
+    /// Tells whether the proxies run a route as it is since `modified`.
+    fn programmed(&self, route: &ObjectKey, modified: Revision) -> Value {
+        if self.0.is_empty() {
+            return condition("Programmed", "Unknown", "NoProxy", "no proxy is connected");
+        }
+        let word = format!("{}/{}", route.namespace, route.name);
+        let is_of = |held: &&String| {
+            let object = held.split(": ").next().unwrap_or_default();
+            object.split([' ', '#']).any(|part| part == word)
+        };
+        let refused = self.0.iter().find_map(|arrival| Some((&arrival.proxy, arrival.held.iter().find(is_of)?)));
+        if let Some((proxy, reason)) = refused {
+            return condition("Programmed", "False", "Invalid", &format!("proxy {proxy} refused {reason}"));
+        }
+        let behind: Vec<_> = self.0.iter().filter(|arrival| arrival.synced < modified).collect();
+        if behind.is_empty() {
+            let message = format!("acknowledged by all {} connected proxies", self.0.len());
+            return condition("Programmed", "True", "Programmed", &message);
+        }
+        let named: Vec<_> = behind.iter().take(NAMED).map(|arrival| arrival.proxy.as_str()).collect();
+        let more = if behind.len() > NAMED { " ..." } else { "" };
+        let (count, all, named) = (behind.len(), self.0.len(), named.join(", "));
+        let message = format!("{count} of {all} connected proxies have not acknowledged it: {named}{more}");
+        condition("Programmed", "False", "Pending", &message)
+    }
+}
+
+fn condition(kind: &str, status: &str, reason: &str, message: &str) -> Value {
+    json!({ "type": kind, "status": status, "reason": reason, "message": message })
+}
+
+/// The conditions as JSON, each with the generation that it is about.
+fn printed(conditions: &[Condition], more: Option<Value>, stored: &Entry) -> Vec<Value> {
+    let own = conditions.iter().map(|condition| {
+        let mut value = serde_json::to_value(condition).unwrap_or_default();
+        if !condition.key.is_empty() && !condition.message.contains(&condition.key) {
+            value["message"] = json!(format!("{}: {}", condition.key, condition.message));
+        }
+        value
+    });
+    let with_generation = |mut value: Value| {
+        value["observedGeneration"] = json!(stored.generation);
+        value
+    };
+    own.chain(more).map(with_generation).collect()
+}
+
+pub(super) fn of(
+    hub: &Hub,
+    published: &Published,
+    arrivals: &Arrivals,
+    key: &ObjectKey,
+    stored: &Entry,
+) -> Option<Value> {
+    match &stored.resource {
+        Resource::HttpRoute(route) => {
+            let parents = route_status(&published.world, route).into_iter().map(|parent| {
+                let is_accepted = parent.conditions.iter().any(|known| known.kind == "Accepted" && known.status);
+                let programmed = match is_accepted {
+                    true => arrivals.programmed(key, stored.modified),
+                    false => condition("Programmed", "False", "Invalid", "the route is not accepted"),
+                };
+                json!({
+                    "parentRef": parent.parent_ref,
+                    "controllerName": CONTROLLER,
+                    "conditions": printed(&parent.conditions, Some(programmed), stored),
+                })
+            });
+            Some(json!({ "parents": parents.collect::<Vec<_>>() }))
+        }
+        Resource::Workload(_) => {
+            let owner = published.owners.get(&key.object_name())?;
+            let connected = hub.registry().is_connected(owner);
+            Some(json!({ "registeredBy": owner.name, "identity": owner.identity.to_string(), "connected": connected }))
+        }
+        Resource::FilterPolicy(_) | Resource::AccessPolicy(_) => {
+            let conditions = policy_status(&published.world, key.kind, stored.resource.metadata());
+            Some(json!({ "conditions": printed(&conditions, None, stored) }))
+        }
+        Resource::Service(service) => {
+            let conditions = service_status(&published.world, service);
+            Some(json!({ "conditions": printed(&conditions, None, stored) }))
+        }
+        Resource::Namespace(_) | Resource::Mesh(_) | Resource::Filter(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_is_programmed_where_proxies_acknowledged_it() {
+        fn check(arrivals: &[(&str, u64, &[&str])], expect: &str) {
+            let arrival = |(proxy, synced, held): &(&str, u64, &[&str])| Arrival {
+                proxy: (*proxy).to_owned(),
+                synced: Revision(*synced),
+                held: held.iter().map(|text| (*text).to_owned()).collect(),
+            };
+            let route = ObjectKey::new(weft_policy::resource::Kind::HttpRoute, "shop", "r");
+            let got = Arrivals(arrivals.iter().map(arrival).collect()).programmed(&route, Revision(5));
+            let words = ["status", "reason", "message"].map(|key| got[key].as_str().unwrap_or_default().to_owned());
+            assert_eq!(words.join(" "), expect, "{arrivals:?}");
+        }
+        check(&[], "Unknown NoProxy no proxy is connected");
+        check(&[("a", 5, &[]), ("b", 7, &[])], "True Programmed acknowledged by all 2 connected proxies");
+        check(&[("a", 5, &[]), ("b", 4, &[])], "False Pending 1 of 2 connected proxies have not acknowledged it: b");
+        let refused = "route shop/r#1: no such backend: shop/x";
+        check(&[("a", 5, &[]), ("b", 5, &[refused])], &format!("False Invalid proxy b refused {refused}"));
+        check(&[("a", 5, &["route shop/other: shop/r"])], "True Programmed acknowledged by all 1 connected proxies");
+    }
+}

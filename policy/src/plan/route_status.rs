@@ -1,0 +1,159 @@
+//! The status of routes in Gateway API's words, and the same as problems.
+
+use serde::{Serialize, Serializer};
+
+use super::World;
+use super::problems::{Problem, Severity, key_of, problem};
+use crate::bundle::ObjectName;
+use crate::resource::route::{BackendRef, ParentRef};
+use crate::resource::{HttpRouteSpec, Kind, Object, ServiceSpec, Unserved};
+
+/// The status of a route towards one of the services that it names as parents.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ParentStatus {
+    /// As the route writes it.
+    pub parent_ref: ParentRef,
+    pub conditions: Vec<Condition>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Condition {
+    /// `Accepted`, `ResolvedRefs` ...
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// `True` or `False` in print.
+    #[serde(serialize_with = "true_or_false")]
+    pub status: bool,
+    pub reason: &'static str,
+    pub message: String,
+    /// Place in the manifest; empty where all is well.
+    #[serde(skip)]
+    pub key: String,
+}
+
+fn true_or_false<S: Serializer>(status: &bool, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(if *status { "True" } else { "False" })
+}
+
+impl Condition {
+    pub(super) fn good(kind: &'static str, message: impl Into<String>) -> Self {
+        Self { kind, status: true, reason: kind, message: message.into(), key: String::new() }
+    }
+}
+
+/// All in one line, each with its key.
+pub(super) fn in_words(unserved: &[Unserved]) -> String {
+    let words = unserved.iter().map(|one| format!("spec.{}: {}", one.key, one.message));
+    words.collect::<Vec<_>>().join("; ")
+}
+
+/// Status of a route, for each parent that is a service, in the order written.
+pub fn route_status(world: &World, route: &Object<HttpRouteSpec>) -> Vec<ParentStatus> {
+    let resolved = unresolved(world, route)
+        .unwrap_or_else(|| Condition::good("ResolvedRefs", "every backend is a port of a Service that exists"));
+    let partial = partially(route);
+    let parents = route.spec.parent_refs.iter().enumerate().filter(|(_, parent)| parent.is_service());
+    let status = |(index, parent): (usize, &ParentRef)| {
+        let accepted = accepted(world, route, index, parent);
+        let conditions = [Some(accepted), Some(resolved.clone()), partial.clone()];
+        ParentStatus { parent_ref: parent.clone(), conditions: conditions.into_iter().flatten().collect() }
+    };
+    parents.map(status).collect()
+}
+
+fn accepted(world: &World, route: &Object<HttpRouteSpec>, index: usize, parent: &ParentRef) -> Condition {
+    let namespace = parent.namespace.as_ref().unwrap_or(&route.metadata.namespace);
+    let name = ObjectName::new(namespace.clone(), parent.name.clone());
+    let good = || Condition::good("Accepted", format!("attached to Service {name}"));
+    let key = format!("spec.parentRefs[{index}]");
+    let refused = |message| Condition { status: false, reason: "NoMatchingParent", message, key, ..good() };
+    let undoable = route.spec.undoable();
+    if let Some(first) = undoable.first() {
+        let message = format!("the route is attached to nothing: {}", in_words(&undoable));
+        let key = format!("spec.{}", first.key);
+        return Condition { status: false, reason: "UnsupportedValue", message, key, ..good() };
+    }
+    match world.service(&name) {
+        None => refused(format!("Service {name} does not exist")),
+        Some(service) => match (parent.port, &parent.section_name) {
+            (None, None) => good(),
+            _ if service.spec.served_ports().any(|port| parent.is_at(port)) => good(),
+            (Some(port), None) => refused(format!("Service {name} has no port {port}")),
+            (None, Some(section)) => refused(format!("Service {name} has no port named {section}")),
+            (Some(port), Some(section)) => refused(format!("Service {name} has no port {port} named {section}")),
+        },
+    }
+}
+
+/// Told where the route holds, but not all that it asks for has an effect.
+fn partially(route: &Object<HttpRouteSpec>) -> Option<Condition> {
+    let unserved = route.spec.unserved();
+    let first = unserved.first()?;
+    let (message, key) = (in_words(&unserved), format!("spec.{}", first.key));
+    Some(Condition { kind: "PartiallyInvalid", status: true, reason: "UnsupportedValue", message, key })
+}
+
+/// The first backend that doesn't resolve.
+fn unresolved(world: &World, route: &Object<HttpRouteSpec>) -> Option<Condition> {
+    for (i, rule) in route.spec.rules.iter().enumerate() {
+        for (j, backend) in rule.backend_refs.iter().enumerate() {
+            if let Err((reason, message)) = resolve(world, &route.metadata.namespace, backend) {
+                let key = format!("spec.rules[{i}].backendRefs[{j}]");
+                return Some(Condition { kind: "ResolvedRefs", status: false, reason, message, key });
+            }
+        }
+    }
+    None
+}
+
+/// The service of a backend. A reference to what doesn't exist, or into another namespace (there are no ReferenceGrants
+/// yet), doesn't resolve.
+pub(super) fn resolve<'w>(
+    world: &'w World,
+    namespace: &str,
+    backend: &BackendRef,
+) -> Result<&'w Object<ServiceSpec>, (&'static str, String)> {
+    let other = backend.namespace.as_deref().unwrap_or(namespace);
+    let name = ObjectName::new(other, backend.name.clone());
+    if !backend.is_service() {
+        return Err(("InvalidKind", format!("{} {name} takes no requests: a backend is a Service", backend.kind)));
+    }
+    if other != namespace {
+        let message = format!("Service {name} is in another namespace; ReferenceGrant is not supported yet");
+        return Err(("RefNotPermitted", message));
+    }
+    match world.service(&name) {
+        None => Err(("BackendNotFound", format!("Service {name} does not exist"))),
+        Some(service) if service.spec.port(backend.port).is_none() => {
+            Err(("BackendNotFound", format!("Service {name} has no port {}", backend.port)))
+        }
+        Some(service) => Ok(service),
+    }
+}
+
+pub(super) fn problems(world: &World, problems: &mut Vec<Problem>) {
+    for (route, _) in world.routes() {
+        let object = key_of(Kind::HttpRoute, &route.metadata);
+        let warn = |key: &str, message: String| problem(object.clone(), key, message, Severity::Warning);
+        let undoable = route.spec.undoable();
+        let not_attached = |one: &Unserved| format!("{}: the route is attached to nothing", one.message);
+        let mut found: Vec<_> =
+            undoable.iter().map(|one| warn(&format!("spec.{}", one.key), not_attached(one))).collect();
+        for status in route_status(world, route) {
+            let bad = status.conditions.into_iter().filter(|condition| !condition.status);
+            for condition in bad.filter(|condition| condition.reason != "UnsupportedValue") {
+                let problem = warn(&condition.key, condition.message);
+                // A backend that doesn't resolve does so towards each parent.
+                if !found.contains(&problem) {
+                    found.push(problem);
+                }
+            }
+        }
+        if !route.spec.parent_refs.iter().any(ParentRef::is_service) {
+            let message = "no Service among them: the route is attached to nothing".to_owned();
+            found.push(warn("spec.parentRefs", message));
+        }
+        problems.extend(found);
+    }
+}
