@@ -7,5 +7,7 @@
 mod commands;
 #[path = "cli/control.rs"]
 mod control;
+#[path = "cli/golden.rs"]
+mod golden;
 #[path = "cli/run.rs"]
 mod run;
