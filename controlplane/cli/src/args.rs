@@ -3,7 +3,9 @@
 use clap::{Parser, Subcommand};
 
 use crate::answer::Outcome;
-use crate::commands::{apply, delete, describe, diff, explain, filter, get, proxies, proxy, store, token, validate};
+use crate::commands::{
+    apply, delete, describe, diff, events, explain, filter, get, proxies, proxy, store, token, validate,
+};
 use crate::{access, check, demo, run};
 
 const EXAMPLE: &str = "Examples:
@@ -47,6 +49,8 @@ enum Command {
     Proxy(proxy::ProxyArgs),
     /// Show the control plane's store, and let it lead after one was lost or set back.
     Store(store::StoreArgs),
+    /// Show who did what, from where, what it changed, and what was refused.
+    Events(events::EventsArgs),
     /// Make, list and revoke tokens for proxies and people.
     Token(token::TokenArgs),
     /// Make keys, publish and inspect filters.
@@ -73,6 +77,7 @@ impl Cli {
             Command::Explain(args) => explain::run(args).await,
             Command::Proxy(args) => proxy::run(args).await,
             Command::Store(args) => store::run(args).await,
+            Command::Events(args) => events::run(args).await,
             Command::Token(args) => token::run(args).await,
             Command::Filter(args) => filter::run(args).await,
             Command::Login(args) => access::login(args).await,

@@ -1,8 +1,10 @@
 //! The operator API: JSON under `/api/v1`, one table of endpoints from which both the router and the OpenAPI document are
-//! made. Every endpoint names the permission it needs; one without is public. All changes go through the `Hub`.
+//! made. Every endpoint names the access it needs; what it names nothing for, a token that is bound to namespaces does
+//! not reach. All changes go through the `Hub`.
 
 mod auth;
 mod error;
+mod events;
 mod filters;
 mod objects;
 mod openapi;
@@ -23,17 +25,17 @@ use axum::{Json, Router};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
-pub use self::auth::Caller;
+pub use self::auth::{Caller, Peer};
+use self::error::Refusal;
 pub use self::error::{ApiError, Detail};
+use crate::access::{Thing, Verb};
 use crate::hub::Hub;
-use crate::token::Permission;
 
 /// One endpoint: how it is reached, what it needs, what it does.
 pub struct Endpoint {
     pub method: &'static str,
     pub path: &'static str,
-    /// `None`: no token needed.
-    pub permission: Option<Permission>,
+    pub access: Access,
     pub summary: &'static str,
     /// Query parameters: name and meaning.
     pub query: &'static [(&'static str, &'static str)],
@@ -42,29 +44,34 @@ pub struct Endpoint {
     handler: MethodRouter<Arc<Hub>>,
 }
 
+/// What a call of an endpoint needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// No token.
+    Public,
+    /// A right that holds for the whole mesh.
+    Mesh(Verb, Thing),
+    /// A right that the handler judges for each thing by its place.
+    Each(Verb, Thing),
+}
+
 /// Every endpoint of the API.
 pub fn endpoints() -> Vec<Endpoint> {
     let mut all = vec![
         Endpoint::get(
             "/healthz",
-            None,
+            Access::Public,
             "Whether the server can do its work: 503 with the reason where it can't",
             axum::routing::get(healthz),
         ),
-        Endpoint::get("/api/v1/version", None, "Version of the server", axum::routing::get(version)),
-        Endpoint::get("/api/v1/openapi.json", None, "This description", axum::routing::get(openapi::serve)),
-        Endpoint::get(
-            "/api/v1/audit",
-            Some(Permission::Read),
-            "The newest entries of the audit log first",
-            axum::routing::get(tokens::audit),
-        )
-        .query(&[("before", "only entries with a lower number"), ("limit", "at most this many; default 100")]),
+        Endpoint::get("/api/v1/version", Access::Public, "Version of the server", axum::routing::get(version)),
+        Endpoint::get("/api/v1/openapi.json", Access::Public, "This description", axum::routing::get(openapi::serve)),
     ];
     all.extend(objects::endpoints());
     all.extend(proxies::endpoints());
     all.extend(tokens::endpoints());
     all.extend(filters::endpoints());
+    all.extend(events::endpoints());
     all
 }
 
@@ -74,8 +81,8 @@ pub fn router(hub: Arc<Hub>) -> Router {
     let mut router = Router::new();
     for endpoint in endpoints() {
         let mut handler = endpoint.handler;
-        if let Some(permission) = endpoint.permission {
-            handler = handler.route_layer(from_fn_with_state((hub.clone(), permission), auth::authorize));
+        if endpoint.access != Access::Public {
+            handler = handler.route_layer(from_fn_with_state((hub.clone(), endpoint.access), auth::authorize));
         }
         router = router.route(endpoint.path, handler);
     }
@@ -96,20 +103,15 @@ impl Endpoint {
     fn new(
         method: &'static str,
         path: &'static str,
-        permission: Option<Permission>,
+        access: Access,
         summary: &'static str,
         handler: MethodRouter<Arc<Hub>>,
     ) -> Self {
-        Self { method, path, permission, summary, query: &[], body: None, handler }
+        Self { method, path, access, summary, query: &[], body: None, handler }
     }
 
-    fn get(
-        path: &'static str,
-        permission: Option<Permission>,
-        summary: &'static str,
-        handler: MethodRouter<Arc<Hub>>,
-    ) -> Self {
-        Self::new("get", path, permission, summary, handler)
+    fn get(path: &'static str, access: Access, summary: &'static str, handler: MethodRouter<Arc<Hub>>) -> Self {
+        Self::new("get", path, access, summary, handler)
     }
 
     fn query(mut self, parameters: &'static [(&'static str, &'static str)]) -> Self {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use axum::Router;
+use axum::extract::connect_info::IntoMakeServiceWithConnectInfo;
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -86,7 +87,8 @@ impl App {
         let api_connections =
             listener::accept(api_listener, options(certificate.api_config()?, None), stop.clone(), &mut tasks)?;
         tasks.spawn(serve_grpc(hub.clone(), grpc_connections, stop.clone()));
-        tasks.spawn(serve_http("API", api_connections, api::router(hub.clone()), stop.clone()));
+        let api_service = api::router(hub.clone()).into_make_service_with_connect_info::<api::Peer>();
+        tasks.spawn(serve_api(api_connections, api_service, stop.clone()));
         tasks.spawn(serve_http("metrics", metrics_listener, metrics_router(hub.clone()), stop.clone()));
         tasks.spawn(maintain(hub.clone(), certificate, stop.clone()));
         tracing::info!(grpc = %grpc_address, api = %api_address, metrics = %metrics_address,
@@ -140,6 +142,17 @@ async fn serve_grpc(hub: Arc<Hub>, connections: listener::Connections, stop: Can
         .serve_with_incoming_shutdown(connections, stop.cancelled_owned());
     if let Err(error) = Box::pin(server).await {
         tracing::error!(error = %crate::chain(&error), "gRPC server failed");
+    }
+}
+
+async fn serve_api(
+    connections: listener::Connections,
+    service: IntoMakeServiceWithConnectInfo<Router, api::Peer>,
+    stop: CancellationToken,
+) {
+    let server = axum::serve(connections, service).with_graceful_shutdown(stop.cancelled_owned());
+    if let Err(error) = server.await {
+        tracing::error!(%error, "API server failed");
     }
 }
 

@@ -2,6 +2,7 @@
 //! as one transaction, and only then seen by anybody; changes are made one after the other, reads never wait.
 
 mod apply;
+mod audit;
 mod bans;
 mod filters;
 mod identity;
@@ -27,6 +28,7 @@ use weft_policy::identity::{SpiffeId, TrustDomain};
 use weft_policy::plan::World;
 
 pub use self::apply::{Applied, ApplyError, How, unreadable_records};
+pub use self::audit::Actor;
 pub use self::bans::{Ban, BanError};
 pub(crate) use self::bans::{Bans, told};
 use self::filters::Artifacts;
@@ -44,7 +46,7 @@ use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::rate::Rates;
 use crate::registry::{ProxyKey, Registry};
-use crate::store::{AuditEntry, Fault, Store, StoreError, Unreadable, Write};
+use crate::store::{Fault, Store, StoreError, Unreadable, Write};
 
 /// The world as everybody sees it, replaced as a whole by every change.
 pub struct Published {
@@ -82,6 +84,9 @@ pub struct Hub {
     /// Held by each plan that is computed and changes nothing.
     plans: Arc<Semaphore>,
     streams: Streams,
+    attempts: Arc<audit::Attempts>,
+    /// Counts what was written to the audit log.
+    told: watch::Sender<u64>,
     artifacts: Artifacts,
     /// Sessions and timers; they end at shutdown.
     tasks: TaskTracker,
@@ -152,12 +157,15 @@ impl Hub {
             calls: Rates::per_minute(limits.max_api_calls_per_minute),
             plans: Arc::new(Semaphore::new(limits.max_concurrent_plans)),
             streams: Streams::new(&limits),
+            attempts: Arc::default(),
+            told: watch::Sender::new(0),
             artifacts: Artifacts::default(),
             tasks: TaskTracker::new(),
             stop,
         });
         hub.expect_known_proxies();
         hub.tend_suspects();
+        hub.tend_attempts();
         hub.measure();
         Ok(hub)
     }
@@ -274,11 +282,15 @@ impl Hub {
 
     async fn commit(self: Arc<Self>, draft: Draft, _guard: OwnedMutexGuard<()>) -> Result<(), StoreError> {
         let Draft { world, owners, claims, unreadable, revision, writes, changed, removal } = draft;
+        let is_told = writes.iter().any(|write| matches!(write, Write::Audit(_)));
         let started = Instant::now();
         let committed = self.blocking(move |store| store.commit(changed.then_some(revision), writes)).await;
         self.metrics.store_fault(self.store.fault().is_some());
         committed?;
         self.metrics.committed(started.elapsed());
+        if is_told {
+            self.told.send_modify(|number| *number += 1);
+        }
         if changed {
             let last_removal = if removal { revision } else { self.published().last_removal };
             let (world, owners, claims) = (Arc::new(world), Arc::new(owners), Arc::new(claims));
@@ -351,19 +363,6 @@ impl Draft {
         let found = Arc::make_mut(&mut self.unreadable).remove(key);
         self.writes.extend(found.map(Write::SetAside));
         true
-    }
-
-    /// Adds an entry to the audit log with the change.
-    pub(crate) fn audit(&mut self, actor: &str, action: &str, object: String, detail: String) {
-        let revision = if self.changed { self.revision.0 } else { 0 };
-        self.writes.push(Write::Audit(AuditEntry {
-            time_unix_ms: now_unix_ms(),
-            actor: actor.to_owned(),
-            action: action.to_owned(),
-            object,
-            revision,
-            detail,
-        }));
     }
 }
 

@@ -1,6 +1,7 @@
 //! The control plane: store, authority, world, publication and operator API behind `weft-control`. It plans with
 //! `weft-policy` (pure) and meets proxies only on the wire that it defines. Traffic never depends on it being up.
 
+pub mod access;
 pub mod api;
 pub mod app;
 pub mod artifact;

@@ -6,12 +6,14 @@ mod origin;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use redb::{ReadableTable as _, ReadableTableMetadata as _, TableDefinition, TableHandle as _};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use weft_policy::bundle::Revision;
+use weft_policy::resource::ObjectKey;
 
 use self::disk::Disk;
 pub use self::disk::Fault;
@@ -27,6 +29,10 @@ const FILTER_VERSIONS: TableDefinition<'_, &str, &str> = TableDefinition::new("f
 const CLAIMS: TableDefinition<'_, &str, &str> = TableDefinition::new("claims");
 /// Actions of proxies: kept apart, so that none of them pushes an operator's entry out.
 const AUDIT_PROXIES: TableDefinition<'_, u64, &str> = TableDefinition::new("audit_proxies");
+/// Attempts that were refused: of people with a token, and of whoever shows none that is valid.
+const AUDIT_REFUSED: TableDefinition<'_, u64, &str> = TableDefinition::new("audit_refused");
+const AUDIT_UNKNOWN: TableDefinition<'_, u64, &str> = TableDefinition::new("audit_unknown");
+const AUDIT_TABLES: [TableDefinition<'_, u64, &str>; 4] = [AUDIT, AUDIT_PROXIES, AUDIT_REFUSED, AUDIT_UNKNOWN];
 /// Records that could not be read and were replaced or deleted, as they were.
 const SET_ASIDE: TableDefinition<'_, &str, &str> = TableDefinition::new("set_aside");
 const ISSUED: TableDefinition<'_, &str, &str> = TableDefinition::new("issued");
@@ -67,6 +73,15 @@ pub struct Unreadable {
     pub record: String,
 }
 
+impl Unreadable {
+    /// The object that the record is of.
+    pub fn object(&self) -> Option<ObjectKey> {
+        let mut parts = self.key.splitn(3, '/').filter(|_| self.table == "objects");
+        let (kind, namespace, name) = (parts.next()?, parts.next()?, parts.next()?);
+        Some(ObjectKey::new(kind.parse().ok()?, namespace, name))
+    }
+}
+
 /// Rows of a table: those that can be read, and those that can't.
 #[derive(Debug)]
 pub struct Rows<T> {
@@ -75,16 +90,75 @@ pub struct Rows<T> {
 }
 
 /// One line of the audit log: who did what to which object, and how it ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct AuditEntry {
     pub time_unix_ms: i64,
-    /// `operator:<token id>`, `proxy:<identity>/<name>` or `system`.
+    /// `operator:<token id>`, `proxy:<identity>/<name>`, `system` or `unknown`.
     pub actor: String,
+    /// The name of the actor's token.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub role: String,
+    /// The address that it came from.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub from: String,
     pub action: String,
     pub object: String,
     /// The revision it made, 0 where it made none.
     pub revision: u64,
     pub detail: String,
+    /// What it changed, as a difference of manifests.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub diff: String,
+    /// The namespaces that it is about; none where it is about the whole mesh.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub namespaces: Vec<String>,
+    /// Status and code of the answer that refused it; empty where it was done.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub refused: String,
+}
+
+impl AuditEntry {
+    /// The actor who shows no valid token.
+    pub(crate) const UNKNOWN: &'static str = "unknown";
+}
+
+/// Entries with their numbers.
+pub type AuditLog = Vec<(u64, AuditEntry)>;
+
+/// Which entries of the audit log are asked for. Texts are parts, in whatever case.
+#[derive(Debug, Clone, Default)]
+pub struct AuditQuery {
+    pub before: Option<u64>,
+    /// With it the oldest of the newer entries are given, else the newest of all.
+    pub after: Option<u64>,
+    pub actor: Option<String>,
+    pub action: Option<String>,
+    pub object: Option<String>,
+    pub since_unix_ms: Option<i64>,
+    pub refused: Option<bool>,
+    /// Only entries that are about nothing else than these.
+    pub namespaces: Option<BTreeSet<String>>,
+    pub limit: usize,
+}
+
+impl AuditQuery {
+    fn holds_for(&self, entry: &AuditEntry) -> bool {
+        let part = |wanted: &Option<String>, texts: &[&str]| {
+            let wanted = wanted.as_ref().map(|wanted| wanted.to_lowercase());
+            wanted.is_none_or(|wanted| texts.iter().any(|text| text.to_lowercase().contains(&wanted)))
+        };
+        let is_within = |wanted: &BTreeSet<String>| {
+            !entry.namespaces.is_empty() && entry.namespaces.iter().all(|namespace| wanted.contains(namespace))
+        };
+        part(&self.actor, &[&entry.actor, &entry.name])
+            && part(&self.action, &[&entry.action])
+            && part(&self.object, &[&entry.object])
+            && self.since_unix_ms.is_none_or(|since| entry.time_unix_ms >= since)
+            && self.refused.is_none_or(|refused| refused != entry.refused.is_empty())
+            && self.namespaces.as_ref().is_none_or(is_within)
+    }
 }
 
 /// Tables whose records only one part of this program knows.
@@ -142,7 +216,7 @@ pub enum Write {
         key: String,
         record: Option<ClaimRecord>,
     },
-    Audit(AuditEntry),
+    Audit(Box<AuditEntry>),
 }
 
 impl StoreError {
@@ -179,15 +253,16 @@ impl Store {
             store.disk.read(|txn| Ok(txn.list_tables()?.map(|table| table.name().to_owned()).collect::<Vec<_>>()))?;
         // Written only where one is missing: a start needs no space on disk.
         let wanted = [META, OBJECTS, TOKENS, FILTER_VERSIONS, CLAIMS, SET_ASIDE, ISSUED, BANS];
-        let mut names = wanted.iter().map(|table| table.name()).chain([AUDIT_PROXIES.name()]);
+        let mut names = wanted.iter().map(|table| table.name()).chain(AUDIT_TABLES.iter().map(|table| table.name()));
         if !names.all(|wanted| tables.iter().any(|there| there == wanted)) {
             store.disk.write(|txn| {
                 for table in wanted {
                     txn.open_table(table)?;
                 }
-                txn.open_table(AUDIT)?;
+                for table in AUDIT_TABLES {
+                    txn.open_table(table)?;
+                }
                 txn.open_table(ARTIFACTS)?;
-                txn.open_table(AUDIT_PROXIES)?;
                 origin::name(txn)
             })?;
         }
@@ -231,8 +306,7 @@ impl Store {
             for write in &encoded {
                 write.apply(txn)?;
             }
-            trim_audit(txn, AUDIT, self.max_audit_entries)?;
-            trim_audit(txn, AUDIT_PROXIES, self.max_audit_entries)
+            AUDIT_TABLES.into_iter().try_for_each(|table| trim_audit(txn, table, self.max_audit_entries))
         })
     }
 
@@ -296,31 +370,38 @@ impl Store {
         self.disk.read(|txn| Ok(txn.open_table(ARTIFACTS)?.get(digest)?.map(|v| v.value().to_owned())))
     }
 
-    /// The newest entries first, at most `limit`, older than number `before`.
-    pub fn audit(&self, before: Option<u64>, limit: usize) -> Result<Vec<(u64, AuditEntry)>, StoreError> {
-        let rows = self.disk.read(|txn| {
-            let mut rows = Vec::new();
-            for table in [AUDIT, AUDIT_PROXIES] {
+    /// Entries that a query asks for, the newest first; behind `after` the oldest.
+    pub fn audit(&self, query: &AuditQuery) -> Result<AuditLog, StoreError> {
+        let (from, to) = (query.after.map_or(0, |after| after.saturating_add(1)), query.before.unwrap_or(u64::MAX));
+        let is_forward = query.after.is_some();
+        let mut log = self.disk.read(|txn| {
+            let mut log = AuditLog::new();
+            for table in AUDIT_TABLES {
                 let table = txn.open_table(table)?;
-                for row in table.range(..before.unwrap_or(u64::MAX))?.rev().take(limit) {
+                let mut rows = table.range(from..to.max(from))?;
+                let mut next = || if is_forward { rows.next() } else { rows.next_back() };
+                let mut found = 0;
+                while found < query.limit
+                    && let Some(row) = next()
+                {
                     let (number, json) = row?;
-                    rows.push((number.value(), json.value().to_owned()));
+                    let entry = audit_entry(json.value());
+                    if query.holds_for(&entry) {
+                        log.push((number.value(), entry));
+                        found += 1;
+                    }
                 }
             }
-            rows.sort_unstable_by_key(|(number, _)| std::cmp::Reverse(*number));
-            rows.truncate(limit);
-            Ok(rows)
+            Ok(log)
         })?;
-        let lost = |reason: String| AuditEntry {
-            time_unix_ms: 0,
-            actor: "system".to_owned(),
-            action: "unreadable".to_owned(),
-            object: String::new(),
-            revision: 0,
-            detail: reason,
-        };
-        let entry = |json: &str| serde_json::from_str(json).unwrap_or_else(|error| lost(error.to_string()));
-        Ok(rows.into_iter().map(|(number, json)| (number, entry(&json))).collect())
+        log.sort_unstable_by_key(|(number, _)| *number);
+        if is_forward {
+            log.truncate(query.limit);
+        } else {
+            log.drain(..log.len().saturating_sub(query.limit));
+        }
+        log.reverse();
+        Ok(log)
     }
 
     fn all<T: DeserializeOwned>(
@@ -405,7 +486,7 @@ impl Encoded {
             Write::PutFilterVersion { key, json } => Self::Put(FILTER_VERSIONS, key, json),
             Write::Claim { key, record: Some(record) } => Self::Put(CLAIMS, key, write_record(&record)?),
             Write::Claim { key, record: None } => Self::Delete(CLAIMS, key),
-            Write::Audit(entry) => Self::Audit(audit_table(&entry.actor), serde_json::to_string(&entry)?),
+            Write::Audit(entry) => Self::Audit(audit_table(&entry), serde_json::to_string(&entry)?),
         })
     }
 
@@ -422,7 +503,7 @@ impl Encoded {
             }
             Self::Audit(table, json) => {
                 let mut next = 1;
-                for table in [AUDIT, AUDIT_PROXIES] {
+                for table in AUDIT_TABLES {
                     let table = txn.open_table(table)?;
                     next = next.max(table.last()?.map_or(1, |(number, _)| number.value() + 1));
                 }
@@ -438,10 +519,24 @@ impl Encoded {
     }
 }
 
-/// The table that keeps an actor's entries.
-fn audit_table(actor: &str) -> TableDefinition<'static, u64, &'static str> {
-    let is_proxy = actor.starts_with("proxy:") || actor.starts_with("token:");
-    if is_proxy { AUDIT_PROXIES } else { AUDIT }
+/// The table that keeps an entry: what operators did is apart from everything that others can make many of.
+fn audit_table(entry: &AuditEntry) -> TableDefinition<'static, u64, &'static str> {
+    let is_proxy = entry.actor.starts_with("proxy:") || entry.actor.starts_with("token:");
+    match (is_proxy, entry.refused.is_empty()) {
+        (true, _) => AUDIT_PROXIES,
+        (false, true) => AUDIT,
+        (false, false) if entry.actor == AuditEntry::UNKNOWN => AUDIT_UNKNOWN,
+        (false, false) => AUDIT_REFUSED,
+    }
+}
+
+fn audit_entry(json: &str) -> AuditEntry {
+    serde_json::from_str(json).unwrap_or_else(|error| AuditEntry {
+        actor: "system".to_owned(),
+        action: "unreadable".to_owned(),
+        detail: error.to_string(),
+        ..AuditEntry::default()
+    })
 }
 
 fn trim_audit(

@@ -1,6 +1,7 @@
 //! Secrets that open doors: join tokens (a proxy's first certificate) and operator tokens (the API). Invariant: only
 //! their sha256 is ever stored; the text is shown once.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -26,16 +27,6 @@ pub enum Role {
     Admin,
 }
 
-/// Right that a call of the API needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Permission {
-    Read,
-    Change,
-    CreateJoinToken,
-    PublishFilter,
-    CreateOperatorToken,
-}
-
 /// Purpose of a token: to let a workload join, or to give an operator a role.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
@@ -49,6 +40,9 @@ pub enum Grant {
     },
     Operator {
         role: Role,
+        /// The namespaces that it is for; empty: the whole mesh.
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        namespaces: BTreeSet<String>,
     },
 }
 
@@ -75,15 +69,6 @@ pub struct TokenText(String);
 pub struct TokenHash(String);
 
 impl Role {
-    pub fn allows(self, permission: Permission) -> bool {
-        match permission {
-            Permission::Read => true,
-            Permission::Change | Permission::CreateJoinToken => matches!(self, Self::Operator | Self::Admin),
-            Permission::PublishFilter => matches!(self, Self::Publisher | Self::Admin),
-            Permission::CreateOperatorToken => self == Self::Admin,
-        }
-    }
-
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Viewer => "viewer",
@@ -114,15 +99,24 @@ impl FromStr for Role {
     }
 }
 
-impl Permission {
-    /// The weakest roles that have it, for error texts.
-    pub fn needs(self) -> &'static str {
+impl Grant {
+    /// A person's, for the whole mesh.
+    pub fn operator(role: Role) -> Self {
+        Self::Operator { role, namespaces: BTreeSet::new() }
+    }
+
+    /// The namespaces that it is about; none where it is for the whole mesh.
+    pub(crate) fn namespaces(&self) -> BTreeSet<String> {
         match self {
-            Self::Read => "viewer",
-            Self::Change | Self::CreateJoinToken => "operator or admin",
-            Self::PublishFilter => "publisher or admin",
-            Self::CreateOperatorToken => "admin",
+            Self::Join { identity, .. } => [identity.namespace().to_owned()].into(),
+            Self::Operator { namespaces, .. } => namespaces.clone(),
         }
+    }
+
+    /// The namespaces of a person's token, for people.
+    pub(crate) fn reach(&self) -> String {
+        let names: Vec<_> = self.namespaces().into_iter().collect();
+        if names.is_empty() { String::new() } else { format!(" for {}", names.join(", ")) }
     }
 }
 
@@ -192,7 +186,7 @@ mod tests {
 
     #[test]
     fn every_token_is_new_and_its_hash_says_nothing() {
-        let grant = Grant::Operator { role: Role::Admin };
+        let grant = Grant::operator(Role::Admin);
         let (a, b) = (TokenText::generate(&grant), TokenText::generate(&grant));
         assert_ne!(a.reveal(), b.reveal());
         assert!(a.reveal().starts_with("weft_op_"));
@@ -201,24 +195,8 @@ mod tests {
     }
 
     #[test]
-    fn roles_hold_what_they_say() {
-        let table = [
-            (Role::Viewer, [true, false, false, false, false]),
-            (Role::Operator, [true, true, true, false, false]),
-            (Role::Publisher, [true, false, false, true, false]),
-            (Role::Admin, [true; 5]),
-        ];
-        let permissions = [
-            Permission::Read,
-            Permission::Change,
-            Permission::CreateJoinToken,
-            Permission::PublishFilter,
-            Permission::CreateOperatorToken,
-        ];
-        for (role, expect) in table {
-            for (permission, allowed) in permissions.into_iter().zip(expect) {
-                assert_eq!(role.allows(permission), allowed, "{role} {permission:?}");
-            }
+    fn roles_have_names() {
+        for role in [Role::Viewer, Role::Operator, Role::Publisher, Role::Admin] {
             assert_eq!(role.as_str().parse::<Role>().unwrap(), role);
         }
         assert!("root".parse::<Role>().is_err());

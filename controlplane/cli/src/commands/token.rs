@@ -15,7 +15,8 @@ use crate::values;
 const EXAMPLE: &str = "Examples:
   weft token create --service-account shop/reviews --ttl 10m > join.token
   weft token create --service-account shop/reviews-v2 --service reviews --address 10.0.0.0/24
-  weft token create --role viewer --ttl 7d";
+  weft token create --role viewer --ttl 7d
+  weft token create --role operator --namespace shop --namespace till --name till-deployer";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct TokenArgs {
@@ -61,6 +62,9 @@ struct CreateArgs {
     /// An operator token with this role.
     #[arg(long, value_enum, group = "for")]
     role: Option<Role>,
+    /// A namespace that the role is for; may be repeated [default: the whole mesh].
+    #[arg(long = "namespace", value_name = "NS", value_parser = values::name, conflicts_with = "service_account")]
+    namespaces: Vec<String>,
     /// A name to show in lists and to revoke it by [default: its id].
     #[arg(long)]
     name: Option<String>,
@@ -140,6 +144,9 @@ fn table(answer: &Value) -> String {
     for token in answer["tokens"].as_array().into_iter().flatten() {
         let good_for = match token["kind"].as_str() {
             Some("join") => text_at(token, &["identity"]),
+            _ if token["namespaces"].as_array().is_some_and(|names| !names.is_empty()) => {
+                format!("role {} for {}", text_at(token, &["role"]), text_at(token, &["namespaces"]))
+            }
             _ => format!("role {}", text_at(token, &["role"])),
         };
         let expires =
@@ -173,7 +180,14 @@ async fn create(args: CreateArgs) -> Outcome {
             grant(&mut request, &args.services, &args.labels, &args.addresses);
             request
         }
-        (None, Some(role)) => json!({"kind": "operator", "role": role.as_str(), "ttl_seconds": ttl}),
+        (None, Some(role)) => {
+            let mut request = json!({"kind": "operator", "role": role.as_str(), "ttl_seconds": ttl});
+            // A control plane of an older release doesn't know it, and must not give a token for everything.
+            if !args.namespaces.is_empty() {
+                request["namespaces"] = json!(args.namespaces);
+            }
+            request
+        }
         (None, None) => return Err(anyhow::anyhow!("--service-account or --role is needed").into()),
     };
     let request = match &args.name {
@@ -198,10 +212,18 @@ mod tests {
     fn tokens_are_listed_by_what_they_are_good_for() {
         let answer = json!({"tokens": [
             {"name": "first-operator", "id": "ab", "kind": "operator", "role": "admin", "expires_unix": 0, "created_by": "system"},
+            {"name": "till", "id": "ef", "kind": "operator", "role": "operator", "namespaces": ["shop", "till"]},
             {"name": "cd", "id": "cd", "kind": "join", "identity": "spiffe://c/ns/a/sa/b", "uses_left": 3, "expires_unix": null},
         ]});
         let text = table(&answer);
-        for part in ["first-operator", "role admin", "1970-01-01T00:00:00Z", "spiffe://c/ns/a/sa/b", "never"] {
+        for part in [
+            "first-operator",
+            "role admin",
+            "role operator for shop,till",
+            "1970-01-01T00:00:00Z",
+            "spiffe://c/ns/a/sa/b",
+            "never",
+        ] {
             assert!(text.contains(part), "{part} in {text}");
         }
     }

@@ -1,55 +1,125 @@
-//! Authentication of API calls: a bearer token, looked up by its hash, with a role that has the endpoint's permission.
+//! Authentication of API calls: a bearer token, looked up by its hash, and the rights that it gives. What is refused
+//! here or by a handler goes to the audit log.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::connect_info::Connected;
+use axum::extract::{ConnectInfo, Request, State};
 use axum::middleware::Next;
-use axum::response::Response;
-use http::header;
+use axum::response::{IntoResponse, Response};
+use axum::serve::IncomingStream;
+use http::{Method, StatusCode, header};
+use weft_policy::resource::ObjectKey;
+use weft_policy::text::printable;
 
-use super::ApiError;
-use crate::hub::Hub;
-use crate::token::{Grant, Permission, Role, TokenHash};
+use super::{Access, ApiError, Refusal};
+use crate::access::{Place, Rights, Thing, Verb};
+use crate::hub::{Actor, Hub};
+use crate::listener::Connections;
+use crate::store::AuditEntry;
+use crate::token::{Grant, TokenHash};
+
+/// The address that a call comes from.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub IpAddr);
+
+impl Connected<IncomingStream<'_, Connections>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Connections>) -> Self {
+        Self(stream.remote_addr().ip().to_canonical())
+    }
+}
 
 /// The holder of a valid operator token; handlers take it from the request's extensions.
 #[derive(Debug, Clone)]
 pub struct Caller {
     pub token_id: String,
-    pub role: Role,
+    /// The token's name.
+    pub name: String,
+    pub rights: Rights,
+    pub from: Option<IpAddr>,
 }
 
 impl Caller {
     /// As the audit log names it.
-    pub fn actor(&self) -> String {
-        format!("operator:{}", self.token_id)
+    pub fn actor(&self) -> Actor {
+        let id = format!("operator:{}", self.token_id);
+        Actor { id, name: self.name.clone(), role: Some(self.rights.role), from: self.from }
     }
 
-    /// For endpoints where what is needed depends on the request.
-    pub fn require(&self, permission: Permission) -> Result<(), ApiError> {
-        if self.role.allows(permission) {
-            return Ok(());
-        }
-        Err(ApiError::forbidden(format!("this needs the role {}; the token has {}", permission.needs(), self.role)))
+    pub fn may(&self, verb: Verb, thing: Thing, place: Place<'_>) -> Result<(), ApiError> {
+        self.rights.may(verb, thing, place).map_err(Into::into)
+    }
+
+    pub fn may_object(&self, verb: Verb, key: &ObjectKey) -> Result<(), ApiError> {
+        self.rights.may_object(verb, key).map_err(Into::into)
+    }
+
+    /// True for what a list shows to the caller.
+    pub fn sees(&self, thing: Thing, namespace: &str) -> bool {
+        self.rights.may(Verb::Read, thing, Place::Namespace(namespace)).is_ok()
     }
 }
 
 pub(super) async fn authorize(
-    State((hub, permission)): State<(Arc<Hub>, Permission)>,
+    State((hub, access)): State<(Arc<Hub>, Access)>,
     mut request: Request,
     next: Next,
-) -> Result<Response, ApiError> {
-    let caller = authenticate(&hub, request.headers()).await?;
+) -> Response {
+    let from = request.extensions().get::<ConnectInfo<Peer>>().map(|ConnectInfo(Peer(from))| *from);
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let refused = |actor: Actor, response: Response| {
+        if let Some(entry) = attempt(&response, &method, &path, actor) {
+            hub.note_refused(entry);
+        }
+        response
+    };
+    let caller = match authenticate(&hub, request.headers(), from).await {
+        Ok(caller) => caller,
+        Err(error) => {
+            return refused(Actor { from, ..AuditEntry::UNKNOWN.into() }, error.into_response());
+        }
+    };
+    let actor = caller.actor();
+    if let Err(error) = admit(&hub, &caller, access) {
+        return refused(actor, error.into_response());
+    }
+    request.extensions_mut().insert(caller);
+    refused(actor, next.run(request).await)
+}
+
+/// Whether a call may begin: within the token's budget, and as far as its role and place can tell.
+fn admit(hub: &Hub, caller: &Caller, access: Access) -> Result<(), ApiError> {
     hub.take_call(&caller.token_id).map_err(|seconds| {
         let limit = hub.config().limits.max_api_calls_per_minute;
         ApiError::too_many(format!("this token has made more than {limit} calls a minute: wait {seconds} s"), seconds)
     })?;
-    caller.require(permission)?;
-    request.extensions_mut().insert(caller);
-    Ok(next.run(request).await)
+    match access {
+        Access::Public => Ok(()),
+        Access::Mesh(verb, thing) => caller.may(verb, thing, Place::Mesh),
+        Access::Each(verb, thing) => caller.rights.may_somewhere(verb, thing).map_err(Into::into),
+    }
+}
+
+/// The entry for an answer that refused something. Mistakes in what was sent are no attempts.
+fn attempt(response: &Response, method: &Method, path: &str, actor: Actor) -> Option<AuditEntry> {
+    let Refusal { code, message } = response.extensions().get::<Refusal>()?;
+    let status = response.status();
+    let is_change = *method != Method::GET;
+    let is_attempt = match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => true,
+        StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY | StatusCode::PRECONDITION_FAILED => is_change,
+        _ => false,
+    };
+    is_attempt.then(|| {
+        let action = format!("{} refused", method.as_str().to_lowercase());
+        let entry = AuditEntry::new(actor, &action, printable(path).into_owned(), printable(message).into_owned());
+        AuditEntry { refused: format!("{} {code}", status.as_u16()), ..entry }
+    })
 }
 
 //= rfc6750#section-2.1
-async fn authenticate(hub: &Arc<Hub>, headers: &http::HeaderMap) -> Result<Caller, ApiError> {
+async fn authenticate(hub: &Arc<Hub>, headers: &http::HeaderMap, from: Option<IpAddr>) -> Result<Caller, ApiError> {
     let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let Some((scheme, token)) = value.and_then(|value| value.split_once(' ')) else {
         return Err(ApiError::unauthenticated("a bearer token is needed: authorization: Bearer TOKEN"));
@@ -64,8 +134,11 @@ async fn authenticate(hub: &Arc<Hub>, headers: &http::HeaderMap) -> Result<Calle
     if record.is_expired(crate::now_unix()) {
         return Err(ApiError::unauthenticated("this token has expired"));
     }
+    let name = record.called().to_owned();
     match record.grant {
-        Grant::Operator { role } => Ok(Caller { token_id: record.id, role }),
+        Grant::Operator { role, namespaces } => {
+            Ok(Caller { token_id: record.id, name, rights: Rights { role, namespaces }, from })
+        }
         Grant::Join { .. } => Err(ApiError::unauthenticated("this is a join token: it is for proxies only")),
     }
 }

@@ -8,6 +8,7 @@ use http::StatusCode;
 use serde::Serialize;
 use weft_policy::resource::ObjectKey;
 
+use crate::access::Denied;
 use crate::hub::Busy;
 use crate::store::StoreError;
 
@@ -132,6 +133,13 @@ impl ApiError {
     }
 }
 
+/// What an answer refused, for the audit log; it travels beside the answer.
+#[derive(Debug, Clone)]
+pub(super) struct Refusal {
+    pub(super) code: &'static str,
+    pub(super) message: String,
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let inner = Inner { code: self.code, message: &self.message, details: &self.details };
@@ -141,11 +149,18 @@ impl IntoResponse for ApiError {
             let challenge = http::HeaderValue::from_static("Bearer realm=\"weft\"");
             response.headers_mut().insert(http::header::WWW_AUTHENTICATE, challenge);
         }
+        response.extensions_mut().insert(Refusal { code: self.code, message: self.message });
         if let Some(seconds) = self.retry_after {
             //= rfc6585#section-4
             response.headers_mut().insert(http::header::RETRY_AFTER, seconds.into());
         }
         response
+    }
+}
+
+impl From<Denied> for ApiError {
+    fn from(denied: Denied) -> Self {
+        Self::forbidden(denied.to_string())
     }
 }
 

@@ -10,17 +10,18 @@ use serde_json::{Value, json};
 use weft_policy::bundle::ObjectName;
 use weft_policy::resource::{FilterSpec, Object, ROOT_NAMESPACE};
 
-use super::{ApiError, Caller, Endpoint, Query};
+use super::{Access, ApiError, Caller, Endpoint, Query};
+use crate::access::{Thing, Verb};
 use crate::artifact::Artifact;
 use crate::hub::{FilterVersion, Hub, Publication, PublishError};
-use crate::token::{Permission, Role};
+use crate::token::Role;
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
         Endpoint::new(
             "post",
             "/api/v1/filters",
-            Some(Permission::PublishFilter),
+            Access::Mesh(Verb::Change, Thing::Filter),
             "Publishes a filter binary; headers weft-signature and weft-public-key carry ed25519 over its sha256, base64",
             // The handler has its own limit, which is that of a filter.
             axum::routing::post(publish).layer(DefaultBodyLimit::disable()),
@@ -32,10 +33,15 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             ("make_current", "true: policies without a version run it, also where a newer one was published"),
         ])
         .body("Wasm"),
-        Endpoint::get("/api/v1/filters", Some(Permission::Read), "Published filters", axum::routing::get(list)),
+        Endpoint::get(
+            "/api/v1/filters",
+            Access::Mesh(Verb::Read, Thing::Filter),
+            "Published filters",
+            axum::routing::get(list),
+        ),
         Endpoint::get(
             "/api/v1/filters/{name}",
-            Some(Permission::Read),
+            Access::Mesh(Verb::Read, Thing::Filter),
             "One filter with all of its versions",
             axum::routing::get(show),
         ),
@@ -59,7 +65,7 @@ async fn publish(
     Query(query): Query<PublishQuery>,
     request: Request,
 ) -> Result<Json<Value>, ApiError> {
-    if query.accept_new_key && caller.role != Role::Admin {
+    if query.accept_new_key && caller.rights.role != Role::Admin {
         return Err(ApiError::forbidden("accept_new_key needs the role admin"));
     }
     let signature = header(request.headers(), "weft-signature")?;
@@ -70,7 +76,7 @@ async fn publish(
     let artifact = verified.map_err(|e| ApiError::refused(e.to_string()))?;
     let PublishQuery { name, version, accept_new_key, make_current } = query;
     let publication = Publication { name, version, artifact, accept_new_key, make_current };
-    let published = hub.publish_filter(&caller.actor(), publication).await?;
+    let published = hub.publish_filter(caller.actor(), publication).await?;
     Ok(Json(describe(&published, is_current(&hub, &published))))
 }
 

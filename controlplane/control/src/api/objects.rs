@@ -13,10 +13,14 @@ use weft_policy::plan::{Entry, Loss, Problem};
 use weft_policy::resource::{Kind, ObjectKey, Resource};
 
 use super::status::{self, Arrivals};
-use super::{ApiError, Body, Caller, Detail, Endpoint, Query};
+use super::{Access, ApiError, Body, Caller, Detail, Endpoint, Query};
+use crate::access::{Place, Thing, Verb};
 use crate::hub::{Applied, ApplyError, How, Hub, Published, apart};
-use crate::token::{Permission, Role};
+use crate::store::Unreadable;
+use crate::token::Role;
 
+/// Any kind: the table tells them apart by place only.
+const OBJECT: Thing = Thing::Object(Kind::Service);
 /// Stands for the namespace of kinds that have none.
 const NO_NAMESPACE: &str = "_";
 
@@ -24,27 +28,27 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
         Endpoint::get(
             "/api/v1/resources/{kind}",
-            Some(Permission::Read),
+            Access::Each(Verb::Read, OBJECT),
             "All resources of a kind",
             axum::routing::get(list),
         )
         .query(&[("namespace", "only of this namespace")]),
         Endpoint::get(
             "/api/v1/resources/{kind}/{namespace}/{name}",
-            Some(Permission::Read),
+            Access::Each(Verb::Read, OBJECT),
             "One resource; namespace _ for kinds without one",
             axum::routing::get(show),
         ),
         Endpoint::get(
             "/api/v1/unreadable",
-            Some(Permission::Read),
+            Access::Each(Verb::Read, OBJECT),
             "Records of the store that can't be read, as they are",
             axum::routing::get(unreadable),
         ),
         Endpoint::new(
             "delete",
             "/api/v1/resources/{kind}/{namespace}/{name}",
-            Some(Permission::Change),
+            Access::Each(Verb::Change, OBJECT),
             "Deletes one resource",
             axum::routing::delete(delete),
         )
@@ -53,7 +57,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             "post",
             "/api/v1/apply",
             // A dry run only reads; the handler asks for more where it is none.
-            Some(Permission::Read),
+            Access::Each(Verb::Read, OBJECT),
             "Applies all documents or none; dry_run says what would change. Changing needs the role operator",
             axum::routing::post(apply),
         )
@@ -61,7 +65,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         Endpoint::new(
             "post",
             "/api/v1/explain",
-            Some(Permission::Read),
+            Access::Each(Verb::Read, OBJECT),
             "Which route, endpoints, filters and rule decide a request",
             axum::routing::post(explain_request),
         )
@@ -77,32 +81,46 @@ struct ListQuery {
 
 async fn list(
     State(hub): State<Arc<Hub>>,
+    Extension(caller): Extension<Caller>,
     Path(kind): Path<String>,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<Value>, ApiError> {
     let kind = parse_kind(&kind)?;
+    if let Some(namespace) = query.namespace.as_ref().filter(|_| kind.is_namespaced()) {
+        caller.may(Verb::Read, Thing::Object(kind), Place::Namespace(namespace))?;
+    }
     let published = hub.published();
-    let is_wanted = |key: &ObjectKey| query.namespace.as_ref().is_none_or(|namespace| key.namespace == *namespace);
+    let is_wanted = |key: &ObjectKey| {
+        query.namespace.as_ref().is_none_or(|namespace| key.namespace == *namespace)
+            && caller.rights.may_object(Verb::Read, key).is_ok()
+    };
     let items = published.world.of_kind(kind).filter(|(key, _)| is_wanted(key));
-    let arrivals = Arrivals::of(&hub);
+    let arrivals = Arrivals::of(&hub, &caller);
     let items: Vec<_> = items.map(|(key, stored)| describe(&hub, &published, &arrivals, key, stored)).collect();
     Ok(Json(json!({ "revision": published.revision.0, "items": items })))
 }
 
 async fn show(
     State(hub): State<Arc<Hub>>,
+    Extension(caller): Extension<Caller>,
     Path((kind, namespace, name)): Path<(String, String, String)>,
 ) -> Result<Json<Value>, ApiError> {
     let key = parse_key(&kind, &namespace, &name)?;
+    caller.may_object(Verb::Read, &key)?;
     let published = hub.published();
     let stored = published.world.get(&key).ok_or_else(|| ApiError::from(ApplyError::NotFound(key.clone())))?;
-    Ok(Json(describe(&hub, &published, &Arrivals::of(&hub), &key, stored)))
+    Ok(Json(describe(&hub, &published, &Arrivals::of(&hub, &caller), &key, stored)))
 }
 
 async fn unreadable(State(hub): State<Arc<Hub>>, Extension(caller): Extension<Caller>) -> Json<Value> {
     let published = hub.published();
     // The record of a token holds nothing that a viewer may not see, but who made it is no concern of his.
-    let shown = published.unreadable.values().filter(|record| record.table == "objects" || caller.role == Role::Admin);
+    let is_admin = caller.rights.role == Role::Admin && !caller.rights.is_bound();
+    let is_shown = |record: &&Unreadable| match record.object() {
+        Some(key) => caller.rights.may_object(Verb::Read, &key).is_ok(),
+        None => is_admin || (record.table == "objects" && !caller.rights.is_bound()),
+    };
+    let shown = published.unreadable.values().filter(is_shown);
     Json(json!({ "items": shown.collect::<Vec<_>>() }))
 }
 
@@ -113,7 +131,9 @@ async fn delete(
     Query(query): Query<DeleteQuery>,
 ) -> Result<Json<Value>, ApiError> {
     let how = if query.force { How::Forced } else { How::Safely };
-    let revision = hub.delete(&caller.actor(), parse_key(&kind, &namespace, &name)?, how).await?;
+    let key = parse_key(&kind, &namespace, &name)?;
+    caller.may_object(Verb::Change, &key)?;
+    let revision = hub.delete(caller.actor(), key, how).await?;
     Ok(Json(json!({ "revision": revision.0 })))
 }
 
@@ -140,9 +160,8 @@ async fn apply(
     Extension(caller): Extension<Caller>,
     Body(request): Body<ApplyRequest>,
 ) -> Result<Json<Value>, ApiError> {
-    if !request.dry_run {
-        caller.require(Permission::Change)?;
-    }
+    let verb = if request.dry_run { Verb::Read } else { Verb::Change };
+    caller.rights.may_somewhere(verb, OBJECT)?;
     let limit = hub.config().limits.max_documents;
     if request.documents.len() > limit {
         return Err(ApiError::too_large(format!(
@@ -156,13 +175,27 @@ async fn apply(
     } else {
         apart(|| parse_documents(request.documents)).await?
     };
+    within_reach(&caller, verb, &documents)?;
     let how = match (request.dry_run, request.force) {
         (true, _) => How::DryRun,
         (false, true) => How::Forced,
         (false, false) => How::Safely,
     };
-    let applied = hub.apply(&caller.actor(), resources, how).await;
-    applied.map(|applied| Json(report(&applied))).map_err(|error| ApiError::from(error).in_documents(&documents))
+    let applied = hub.apply(caller.actor(), resources, how).await;
+    let applied = applied.map_err(|error| ApiError::from(error).in_documents(&documents))?;
+    Ok(Json(report(&caller, &applied)))
+}
+
+/// Refuses documents that the caller may not read or change, each by name.
+fn within_reach(caller: &Caller, verb: Verb, documents: &BTreeMap<ObjectKey, usize>) -> Result<(), ApiError> {
+    let denied = |(key, number): (&ObjectKey, &usize)| {
+        let message = caller.rights.may_object(verb, key).err()?.to_string();
+        Some(Detail { object: Some(key.clone()), ..Detail::of_document(*number, "metadata", message) })
+    };
+    let mut details: Vec<_> = documents.iter().filter_map(denied).collect();
+    details.sort_by_key(|detail| detail.document);
+    let Some(first) = details.first() else { return Ok(()) };
+    Err(ApiError::forbidden(format!("{}; nothing was applied", first.message)).with_details(details))
 }
 
 type Given = (BTreeMap<ObjectKey, usize>, Vec<Resource>);
@@ -200,7 +233,7 @@ fn parse_documents(documents: Vec<Value>) -> Result<Given, ApiError> {
     Err(ApiError::invalid(message).with_details(details))
 }
 
-fn report(applied: &Applied) -> Value {
+fn report(caller: &Caller, applied: &Applied) -> Value {
     let changes: Vec<_> = applied
         .changes
         .iter()
@@ -210,7 +243,8 @@ fn report(applied: &Applied) -> Value {
                 "diff": change.diff })
         })
         .collect();
-    let problems: Vec<_> = applied.problems.iter().map(warning).collect();
+    let is_seen = |problem: &&Problem| caller.rights.may_object(Verb::Read, &problem.object).is_ok();
+    let problems: Vec<_> = applied.problems.iter().filter(is_seen).map(warning).collect();
     json!({ "revision": applied.revision.0, "changes": changes, "problems": problems })
 }
 
@@ -236,10 +270,13 @@ fn describe(hub: &Hub, published: &Published, arrivals: &Arrivals, key: &ObjectK
 
 async fn explain_request(
     State(hub): State<Arc<Hub>>,
+    Extension(caller): Extension<Caller>,
     Body(query): Body<ExplainQuery>,
 ) -> Result<Json<Value>, ApiError> {
     let explained = hub.plan(move |published| explain(&published.world, &query)).await?;
     let explanation = explained.map_err(|e| ApiError::invalid(e.to_string()))?;
+    let namespace = explanation.service.split('/').next().unwrap_or_default();
+    caller.may(Verb::Read, Thing::Object(Kind::Service), Place::Namespace(namespace))?;
     let value = serde_json::to_value(explanation);
     value.map(Json).map_err(|e| ApiError::internal(format!("explanation: {e}")))
 }

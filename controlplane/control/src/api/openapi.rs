@@ -3,7 +3,8 @@
 use axum::Json;
 use serde_json::{Map, Value, json};
 
-use super::{Endpoint, endpoints};
+use super::{Access, Endpoint, endpoints};
+use crate::access::roles;
 
 pub(super) async fn serve() -> Json<Value> {
     Json(document())
@@ -44,9 +45,14 @@ fn operation(endpoint: &Endpoint) -> Value {
         "parameters": parameters,
         "responses": { "200": { "description": "Done" }, "default": error },
     });
-    if let Some(permission) = endpoint.permission {
+    if let Access::Mesh(verb, thing) | Access::Each(verb, thing) = endpoint.access {
+        let names: Vec<_> = roles(verb, thing).iter().map(|role| role.as_str()).collect();
+        let place = match endpoint.access {
+            Access::Each(..) => "within the namespaces of the token",
+            Access::Public | Access::Mesh(..) => "for the whole mesh",
+        };
         operation["security"] = json!([{ "bearer": [] }]);
-        operation["description"] = json!(format!("Needs the role {}.", permission.needs()));
+        operation["description"] = json!(format!("Needs the role {}, {place}.", names.join(", ")));
     }
     if let Some(body) = endpoint.body {
         operation["requestBody"] = match body {
@@ -97,6 +103,7 @@ fn schemas() -> Value {
             "name": { "type": "string", "description": "what to call it" },
             "service_account": { "type": "string", "description": "join: namespace/service-account" },
             "role": { "enum": ["viewer", "operator", "publisher", "admin"] },
+            "namespaces": { "type": "array", "items": text, "description": "operator: what it is for; all where absent" },
             "ttl_seconds": number,
             "uses": number,
             "services": { "type": "array", "items": text, "description": "join: services it may stand behind" },

@@ -13,10 +13,10 @@ use weft_policy::bundle::Revision;
 use weft_policy::identity::SpiffeId;
 use weft_policy::text::printable;
 
-use super::{ApiError, Body, Caller, Endpoint, Query};
+use super::{Access, ApiError, Body, Caller, Endpoint, Query};
+use crate::access::{Place, Thing, Verb};
 use crate::hub::{BanError, Hub};
 use crate::registry::{ProxyStatus, SyncState};
-use crate::token::Permission;
 
 /// Characters of a ban's reason.
 const MAX_REASON: usize = 500;
@@ -30,27 +30,27 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
         Endpoint::get(
             "/api/v1/proxies",
-            Some(Permission::Read),
+            Access::Each(Verb::Read, Thing::Proxy),
             "Every proxy: version, identity, how far behind, filters, certificate, transport",
             axum::routing::get(list),
         ),
         Endpoint::get(
             "/api/v1/revisions/{revision}/status",
-            Some(Permission::Read),
+            Access::Each(Verb::Read, Thing::Proxy),
             "Whether every proxy has a revision; waits until it is settled",
             axum::routing::get(status),
         )
         .query(&[("wait_ms", "wait up to this long; default 0, at most 300000")]),
         Endpoint::get(
             "/api/v1/bans",
-            Some(Permission::Read),
+            Access::Each(Verb::Read, Thing::Proxy),
             "Identities that are kept out of the mesh",
             axum::routing::get(bans),
         ),
         Endpoint::new(
             "post",
             "/api/v1/bans",
-            Some(Permission::Change),
+            Access::Each(Verb::Change, Thing::Proxy),
             "Keeps an identity out: its connections are closed everywhere, it gets no certificate until the ban is lifted",
             axum::routing::post(ban),
         )
@@ -58,27 +58,27 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         Endpoint::new(
             "delete",
             "/api/v1/bans/{proxy}",
-            Some(Permission::Change),
+            Access::Each(Verb::Change, Thing::Proxy),
             "Lifts a ban, by the identity (percent-encoded) or by the name of a proxy that has it",
             axum::routing::delete(unban),
         ),
         Endpoint::new(
             "post",
             "/api/v1/proxies/{name}/evict",
-            Some(Permission::Change),
+            Access::Each(Verb::Change, Thing::Proxy),
             "Ends a proxy's session and takes its endpoints out of discovery; one that still runs comes back",
             axum::routing::post(evict),
         ),
         Endpoint::get(
             "/api/v1/store",
-            Some(Permission::Read),
+            Access::Mesh(Verb::Read, Thing::Store),
             "Which store this is, and whether it leads proxies",
             axum::routing::get(store),
         ),
         Endpoint::new(
             "post",
             "/api/v1/store/accept",
-            Some(Permission::CreateOperatorToken),
+            Access::Mesh(Verb::Change, Thing::Store),
             "Lets this store lead, also whoever followed another one or a later state of it",
             axum::routing::post(accept_store),
         ),
@@ -94,8 +94,10 @@ struct BanRequest {
     reason: String,
 }
 
-async fn bans(State(hub): State<Arc<Hub>>) -> Json<Value> {
-    Json(json!({ "bans": hub.bans().values().collect::<Vec<_>>() }))
+async fn bans(State(hub): State<Arc<Hub>>, Extension(caller): Extension<Caller>) -> Json<Value> {
+    let bans = hub.bans();
+    let seen = bans.values().filter(|ban| caller.sees(Thing::Proxy, ban.identity.namespace()));
+    Json(json!({ "bans": seen.collect::<Vec<_>>() }))
 }
 
 async fn ban(
@@ -104,8 +106,8 @@ async fn ban(
     Body(request): Body<BanRequest>,
 ) -> Result<Json<Value>, ApiError> {
     let reason: String = printable(&request.reason).chars().take(MAX_REASON).collect();
-    let identity = identity_of(&hub, &request.proxy)?;
-    let ban = hub.ban(&caller.actor(), identity.clone(), reason).await?;
+    let identity = identity_of(&hub, &caller, &request.proxy)?;
+    let ban = hub.ban(caller.actor(), identity.clone(), reason).await?;
     let with_it = hub.registry().keys().into_iter().filter(|key| key.identity == identity).map(|key| key.name);
     Ok(Json(json!({ "ban": ban, "proxies": with_it.collect::<Vec<_>>() })))
 }
@@ -115,8 +117,8 @@ async fn unban(
     Extension(caller): Extension<Caller>,
     Path(proxy): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    let identity = identity_of(&hub, &proxy)?;
-    hub.unban(&caller.actor(), &identity).await?;
+    let identity = identity_of(&hub, &caller, &proxy)?;
+    hub.unban(caller.actor(), &identity).await?;
     Ok(Json(json!({ "identity": identity.to_string() })))
 }
 
@@ -125,15 +127,27 @@ async fn evict(
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    let evicted = hub.evict(&caller.actor(), &name).await?;
-    if evicted.is_empty() {
+    let named = hub.proxies_named(&name);
+    if named.is_empty() {
         return Err(ApiError::not_found(format!("no proxy is called {name}: weft proxies")));
     }
+    for key in &named {
+        caller.may(Verb::Change, Thing::Proxy, Place::Namespace(key.identity.namespace()))?;
+    }
+    let evicted = named.clone();
+    hub.evict(caller.actor(), named).await?;
     Ok(Json(json!({ "evicted": evicted.iter().map(|key| key.to_string()).collect::<Vec<_>>() })))
 }
 
+/// The identity that is meant, if the caller may change what has it.
+fn identity_of(hub: &Hub, caller: &Caller, named: &str) -> Result<SpiffeId, ApiError> {
+    let identity = find_identity(hub, named)?;
+    caller.may(Verb::Change, Thing::Proxy, Place::Namespace(identity.namespace()))?;
+    Ok(identity)
+}
+
 /// The identity that is meant: a SPIFFE ID, `namespace/account`, or that of the one proxy with this name.
-fn identity_of(hub: &Hub, named: &str) -> Result<SpiffeId, ApiError> {
+fn find_identity(hub: &Hub, named: &str) -> Result<SpiffeId, ApiError> {
     if named.starts_with("spiffe://") {
         return named.parse().map_err(|error| ApiError::invalid(format!("{named:?}: {error}")));
     }
@@ -141,9 +155,7 @@ fn identity_of(hub: &Hub, named: &str) -> Result<SpiffeId, ApiError> {
         let identity = hub.trust_domain().workload(namespace, account);
         return identity.map_err(|error| ApiError::invalid(format!("{named:?}: {error}")));
     }
-    let owners = hub.published().owners.values().cloned().collect::<Vec<_>>();
-    let known = hub.registry().keys().into_iter().chain(owners).filter(|key| key.name == named);
-    let mut identities: Vec<_> = known.map(|key| key.identity).collect();
+    let mut identities: Vec<_> = hub.proxies_named(named).into_iter().map(|key| key.identity).collect();
     identities.sort();
     identities.dedup();
     match identities.as_slice() {
@@ -178,13 +190,15 @@ async fn accept_store(
     State(hub): State<Arc<Hub>>,
     Extension(caller): Extension<Caller>,
 ) -> Result<Json<Value>, ApiError> {
-    let lineage = hub.accept_store(&caller.actor()).await?;
+    let lineage = hub.accept_store(caller.actor()).await?;
     Ok(Json(json!({ "store": lineage.store, "epoch": lineage.epoch, "supersedes": lineage.supersedes })))
 }
 
-async fn list(State(hub): State<Arc<Hub>>) -> Json<Value> {
+async fn list(State(hub): State<Arc<Hub>>, Extension(caller): Extension<Caller>) -> Json<Value> {
     let newest = hub.published().revision;
-    let proxies: Vec<_> = hub.registry().list(newest, Revision(0)).iter().map(|p| describe(p, newest)).collect();
+    let mut proxies = hub.registry().list(newest, Revision(0));
+    proxies.retain(|proxy| caller.sees(Thing::Proxy, proxy.key.identity.namespace()));
+    let proxies: Vec<_> = proxies.iter().map(|p| describe(p, newest)).collect();
     Json(json!({ "proxies": proxies }))
 }
 
@@ -217,6 +231,7 @@ struct StatusQuery {
 
 async fn status(
     State(hub): State<Arc<Hub>>,
+    Extension(caller): Extension<Caller>,
     Path(revision): Path<String>,
     Query(query): Query<StatusQuery>,
 ) -> Result<Json<Value>, ApiError> {
@@ -231,7 +246,7 @@ async fn status(
     loop {
         changes.borrow_and_update();
         let mut proxies = hub.registry().list(Revision(wanted), Revision(wanted));
-        proxies.retain(is_concerned);
+        proxies.retain(|proxy| is_concerned(proxy) && caller.sees(Thing::Proxy, proxy.key.identity.namespace()));
         if settled(&proxies) || Instant::now() >= deadline {
             return Ok(Json(report(wanted, &proxies)));
         }

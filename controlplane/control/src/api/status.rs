@@ -6,7 +6,10 @@ use weft_policy::bundle::Revision;
 use weft_policy::plan::{Condition, Entry, policy_status, route_status, service_status};
 use weft_policy::resource::{ObjectKey, Resource};
 
+use super::Caller;
+use crate::access::Thing;
 use crate::hub::{Hub, Published};
+use crate::registry::ProxyStatus;
 
 /// The name by which routes' statuses say who wrote them.
 const CONTROLLER: &str = "weft.dev/control-plane";
@@ -25,10 +28,13 @@ struct Arrival {
 }
 
 impl Arrivals {
-    pub(super) fn of(hub: &Hub) -> Self {
+    /// As far as the caller may know of proxies.
+    pub(super) fn of(hub: &Hub, caller: &Caller) -> Self {
         let connected = hub.registry().list(Revision(0), Revision(u64::MAX)).into_iter();
+        let is_seen = |status: &ProxyStatus| caller.sees(Thing::Proxy, status.key.identity.namespace());
+        let connected = connected.filter(is_seen);
         let connected = connected.filter(|status| status.connected_since.is_some() && !status.is_left_alone);
-        let arrival = |status: crate::registry::ProxyStatus| Arrival {
+        let arrival = |status: ProxyStatus| Arrival {
             proxy: status.key.name,
             synced: status.synced,
             held: status.held,

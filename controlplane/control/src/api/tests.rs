@@ -1,5 +1,7 @@
 //! The API over TLS: roles, errors in one shape, filters, and the description against the router.
 
+mod reach;
+
 use serde_json::{Value, json};
 use weft_policy::wire::v1;
 

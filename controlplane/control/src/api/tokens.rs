@@ -1,5 +1,6 @@
-//! Tokens and the audit log.
+//! Tokens of proxies and people.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,11 +12,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use weft_policy::identity::is_label;
 use weft_policy::registration::OWN_PREFIX;
+use weft_policy::resource::ROOT_NAMESPACE;
 
-use super::{ApiError, Body, Caller, Endpoint, Query};
+use super::{Access, ApiError, Body, Caller, Endpoint};
+use crate::access::{Place, Thing, Verb};
 use crate::claims::Grants;
 use crate::hub::Hub;
-use crate::token::{Grant, Permission, Role, TokenRecord};
+use crate::token::{Grant, Role, TokenRecord};
 
 const DEFAULT_JOIN_TTL: u64 = 600;
 const MAX_JOIN_TTL: u64 = 30 * 24 * 3600;
@@ -28,21 +31,22 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         Endpoint::new(
             "post",
             "/api/v1/tokens",
-            Some(Permission::Read),
+            // The handler asks for more, by the kind that is made.
+            Access::Each(Verb::Read, Thing::JoinToken),
             "Makes a join token (operator) or a person's token (admin); its text is shown once",
             axum::routing::post(create),
         )
         .body("CreateToken"),
         Endpoint::get(
             "/api/v1/tokens",
-            Some(Permission::CreateJoinToken),
+            Access::Each(Verb::Read, Thing::JoinToken),
             "Every token that is good for something: name, what for, when it ends; never its text",
             axum::routing::get(list),
         ),
         Endpoint::new(
             "delete",
             "/api/v1/tokens/{name}",
-            Some(Permission::CreateJoinToken),
+            Access::Each(Verb::Change, Thing::JoinToken),
             "Ends a token by its name or id, at once; a person's needs the role admin",
             axum::routing::delete(revoke),
         ),
@@ -59,6 +63,9 @@ struct CreateToken {
     service_account: Option<String>,
     /// For operator tokens.
     role: Option<Role>,
+    /// For operator tokens: what they are for; the whole mesh where none is named.
+    #[serde(default)]
+    namespaces: BTreeSet<String>,
     ttl_seconds: Option<u64>,
     uses: Option<u32>,
     /// For join tokens: services of the account's namespace that its workloads may stand behind.
@@ -84,27 +91,58 @@ async fn create(
     Extension(caller): Extension<Caller>,
     Body(request): Body<CreateToken>,
 ) -> Result<Json<Value>, ApiError> {
-    let (permission, grant, ttl) = match request.kind {
-        Kind::Join => (Permission::CreateJoinToken, join_grant(&hub, &request)?, Some(join_ttl(request.ttl_seconds)?)),
-        Kind::Operator => {
-            let role = request.role.ok_or_else(|| ApiError::invalid("an operator token needs a role"))?;
-            let grants = [&request.services, &request.labels, &request.addresses];
-            if request.service_account.is_some() || request.uses.is_some() || grants.iter().any(|list| !list.is_empty())
-            {
-                return Err(ApiError::invalid(
-                    "service_account, uses, services, labels and addresses are for join tokens",
-                ));
-            }
-            (Permission::CreateOperatorToken, Grant::Operator { role }, request.ttl_seconds.map(Duration::from_secs))
-        }
+    let (grant, ttl) = match request.kind {
+        Kind::Join => (join_grant(&hub, &request)?, Some(join_ttl(request.ttl_seconds)?)),
+        Kind::Operator => (operator_grant(&request)?, request.ttl_seconds.map(Duration::from_secs)),
     };
-    caller.require(permission)?;
+    may(&caller, Verb::Change, &grant)?;
     if let Some(name) = &request.name {
         free_name(&hub, name).await?;
     }
-    let made = hub.create_named_token(&caller.actor(), request.name.as_deref(), grant, ttl).await?;
+    let made = hub.create_named_token(caller.actor(), request.name.as_deref(), grant, ttl).await?;
     let name = request.name.as_ref().unwrap_or(&made.id);
     Ok(Json(json!({ "token": made.text.reveal(), "id": made.id, "name": name, "expires_unix": made.expires_unix })))
+}
+
+/// Whether the caller may read or change a token, by what it grants.
+fn may(caller: &Caller, verb: Verb, grant: &Grant) -> Result<(), ApiError> {
+    match grant {
+        Grant::Join { identity, .. } => caller.may(verb, Thing::JoinToken, Place::Namespace(identity.namespace())),
+        Grant::Operator { namespaces, .. } if namespaces.is_empty() => {
+            caller.may(verb, Thing::PersonToken, Place::Mesh)
+        }
+        Grant::Operator { namespaces, .. } => namespaces
+            .iter()
+            .try_for_each(|namespace| caller.may(verb, Thing::PersonToken, Place::Namespace(namespace))),
+    }
+}
+
+fn operator_grant(request: &CreateToken) -> Result<Grant, ApiError> {
+    let role = request.role.ok_or_else(|| ApiError::invalid("an operator token needs a role"))?;
+    let grants = [&request.services, &request.labels, &request.addresses];
+    if request.service_account.is_some() || request.uses.is_some() || grants.iter().any(|list| !list.is_empty()) {
+        return Err(ApiError::invalid("service_account, uses, services, labels and addresses are for join tokens"));
+    }
+    let namespaces = request.namespaces.clone();
+    if namespaces.len() > MAX_GRANTS {
+        return Err(ApiError::invalid(format!(
+            "namespaces: {} of them; at most {MAX_GRANTS} are taken",
+            namespaces.len()
+        )));
+    }
+    if let Some(wrong) = namespaces.iter().find(|namespace| !is_label(namespace)) {
+        return Err(ApiError::invalid(format!("namespaces: {wrong:?} is not the name of a namespace")));
+    }
+    if namespaces.contains(ROOT_NAMESPACE) {
+        let message = "what is in it holds for the whole mesh, which takes a token without namespaces";
+        return Err(ApiError::invalid(format!("namespaces: {ROOT_NAMESPACE}: {message}")));
+    }
+    if role == Role::Publisher && !namespaces.is_empty() {
+        return Err(ApiError::invalid(
+            "namespaces: filters are of the whole mesh, a publisher can't be for some of it",
+        ));
+    }
+    Ok(Grant::Operator { role, namespaces })
 }
 
 /// A name that is one and that no other token has.
@@ -121,7 +159,7 @@ async fn free_name(hub: &Hub, name: &str) -> Result<(), ApiError> {
     }
 }
 
-async fn list(State(hub): State<Arc<Hub>>) -> Result<Json<Value>, ApiError> {
+async fn list(State(hub): State<Arc<Hub>>, Extension(caller): Extension<Caller>) -> Result<Json<Value>, ApiError> {
     let describe = |record: TokenRecord| {
         let mut shown = json!({
             "name": record.called(), "id": record.id, "created_unix": record.created_unix,
@@ -133,14 +171,16 @@ async fn list(State(hub): State<Arc<Hub>>) -> Result<Json<Value>, ApiError> {
                 shown["identity"] = identity.to_string().into();
                 shown["uses_left"] = uses_left.into();
             }
-            Grant::Operator { role } => {
+            Grant::Operator { role, namespaces } => {
                 shown["kind"] = "operator".into();
                 shown["role"] = role.as_str().into();
+                shown["namespaces"] = json!(namespaces);
             }
         }
         shown
     };
-    let tokens: Vec<_> = hub.tokens().await?.into_iter().map(describe).collect();
+    let is_seen = |record: &TokenRecord| may(&caller, Verb::Read, &record.grant).is_ok();
+    let tokens: Vec<_> = hub.tokens().await?.into_iter().filter(is_seen).map(describe).collect();
     Ok(Json(json!({ "tokens": tokens })))
 }
 
@@ -150,24 +190,20 @@ async fn revoke(
     Path(name): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
     let tokens = hub.tokens().await?;
-    let mut is_person = None;
-    for record in &tokens {
-        if record.id == name || record.called() == name {
-            is_person = Some(is_person == Some(true) || matches!(record.grant, Grant::Operator { .. }));
-        }
+    let is_meant = |record: &&TokenRecord| record.id == name || record.called() == name;
+    // A token that the caller may not know of is not there for him.
+    let mut known = tokens.iter().filter(is_meant).filter(|record| may(&caller, Verb::Read, &record.grant).is_ok());
+    if known.next().is_none() {
+        return Err(ApiError::not_found(format!("no token is called {name}: weft token list")));
     }
-    match is_person {
-        None => return Err(ApiError::not_found(format!("no token is called {name}: weft token list"))),
-        Some(true) => caller.require(Permission::CreateOperatorToken)?,
-        Some(false) => {}
-    }
-    let ended = hub.revoke_tokens(&caller.actor(), &name).await?;
+    tokens.iter().filter(is_meant).try_for_each(|record| may(&caller, Verb::Change, &record.grant))?;
+    let ended = hub.revoke_tokens(caller.actor(), &name).await?;
     Ok(Json(json!({ "revoked": ended.iter().map(|record| record.id.clone()).collect::<Vec<_>>() })))
 }
 
 fn join_grant(hub: &Hub, request: &CreateToken) -> Result<Grant, ApiError> {
-    if request.role.is_some() {
-        return Err(ApiError::invalid("role is for operator tokens"));
+    if request.role.is_some() || !request.namespaces.is_empty() {
+        return Err(ApiError::invalid("role and namespaces are for operator tokens"));
     }
     let account = request.service_account.as_deref().and_then(|text| text.split_once('/'));
     let (namespace, name) =
@@ -214,28 +250,4 @@ fn join_ttl(seconds: Option<u64>) -> Result<Duration, ApiError> {
         return Err(ApiError::invalid(format!("ttl_seconds must be between 1 and {MAX_JOIN_TTL}")));
     }
     Ok(Duration::from_secs(seconds))
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct AuditQuery {
-    before: Option<u64>,
-    limit: Option<usize>,
-}
-
-pub(super) async fn audit(
-    State(hub): State<Arc<Hub>>,
-    Query(query): Query<AuditQuery>,
-) -> Result<Json<Value>, ApiError> {
-    let entries = hub.audit(query.before, query.limit.unwrap_or(100).min(1_000)).await?;
-    let entries: Vec<_> = entries
-        .into_iter()
-        .map(|(number, e)| {
-            json!({
-                "number": number, "time_unix_ms": e.time_unix_ms, "actor": e.actor, "action": e.action,
-                "object": e.object, "revision": e.revision, "detail": e.detail,
-            })
-        })
-        .collect();
-    Ok(Json(json!({ "entries": entries })))
 }

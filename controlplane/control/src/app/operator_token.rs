@@ -66,7 +66,7 @@ fn set_aside(path: &Path) -> anyhow::Result<PathBuf> {
 }
 
 async fn write(hub: &Arc<Hub>, path: &Path) -> anyhow::Result<()> {
-    let grant = Grant::Operator { role: Role::Admin };
+    let grant = Grant::operator(Role::Admin);
     let made = hub.create_named_token("system", Some(NAME), grant, Some(LIFE)).await?;
     let temporary = path.with_extension("token.new");
     let written = || -> std::io::Result<()> {

@@ -15,7 +15,7 @@ use weft_policy::resource::{Kind, Object, ObjectKey, ROOT_NAMESPACE, Resource, W
 
 pub(super) use self::made::{put_filter, put_registered, remove_registered};
 use super::filters::AUTHZ;
-use super::{Draft, FilterVersion, Hub, Published};
+use super::{Actor, Draft, FilterVersion, Hub, Published};
 use crate::claims::{Claims, Grants};
 use crate::registry::ProxyKey;
 use crate::store::{Store, StoreError, Unreadable, Write, write_record};
@@ -79,11 +79,11 @@ impl Hub {
     /// Applies all of `resources` or none. A dry run changes nothing and says what would change.
     pub async fn apply(
         self: &Arc<Self>,
-        actor: &str,
+        actor: impl Into<Actor>,
         resources: Vec<Resource>,
         how: How,
     ) -> Result<Applied, ApplyError> {
-        let actor = actor.to_owned();
+        let actor = actor.into();
         if how == How::DryRun {
             let planned = self.plan(move |published| {
                 let applied = Draft::of(published).apply_all(&actor, resources, how)?;
@@ -95,10 +95,15 @@ impl Hub {
     }
 
     /// Deletes one object; gives the revision without it.
-    pub async fn delete(self: &Arc<Self>, actor: &str, key: ObjectKey, how: How) -> Result<Revision, ApplyError> {
-        let (hub, actor) = (self.clone(), actor.to_owned());
+    pub async fn delete(
+        self: &Arc<Self>,
+        actor: impl Into<Actor>,
+        key: ObjectKey,
+        how: How,
+    ) -> Result<Revision, ApplyError> {
+        let (hub, actor) = (self.clone(), actor.into());
         self.change_apart(move |draft| {
-            let actor = actor.as_str();
+            let actor = &actor;
             if is_own(&key) {
                 return Err(ApplyError::Own(key));
             }
@@ -111,7 +116,8 @@ impl Hub {
             draft.owned(&key)?;
             let (known, before) = (errors(&draft.world), draft.world.clone());
             let was_unreadable = draft.set_aside(&store_key(&key));
-            if draft.world.remove(&key).is_none() && !was_unreadable {
+            let removed = draft.world.remove(&key);
+            if removed.is_none() && !was_unreadable {
                 return Err(ApplyError::NotFound(key));
             }
             let is_inside = |(other, _): (&ObjectKey, &Entry)| other.namespace == key.name;
@@ -124,7 +130,9 @@ impl Hub {
             draft.writes.push(Write::DeleteObject { key: store_key(&key) });
             draft.changed = true;
             draft.removal = true;
-            draft.audit(actor, "delete", key.to_string(), forced_detail(&losses));
+            let diff = removed.map(|entry| text_diff(&to_yaml(&entry.resource), "")).unwrap_or_default();
+            let change = Change { action: Action::Deleted, object: key.clone(), diff };
+            draft.audit(actor, "delete", key.to_string(), forced_detail(&losses)).showing(&[change]);
             Ok(draft.revision)
         })
         .await
@@ -133,7 +141,7 @@ impl Hub {
 
 impl Draft {
     /// Makes the change that an apply is; a dry run throws it away.
-    fn apply_all(&mut self, actor: &str, resources: Vec<Resource>, how: How) -> Result<Applied, ApplyError> {
+    fn apply_all(&mut self, actor: &Actor, resources: Vec<Resource>, how: How) -> Result<Applied, ApplyError> {
         let (known, before) = (errors(&self.world), self.world.clone());
         let refused: Vec<_> = resources.iter().filter_map(|resource| admit(resource, &self.world).err()).collect();
         if !refused.is_empty() {
@@ -154,7 +162,7 @@ impl Draft {
         let touched = changes.iter().filter(|change| change.action != Action::Unchanged);
         let names: Vec<_> = touched.map(|change| change.object.to_string()).collect();
         if self.changed {
-            self.audit(actor, "apply", names.join(", "), forced_detail(&losses));
+            self.audit(actor, "apply", names.join(", "), forced_detail(&losses)).showing(&changes);
         }
         let revision = if self.changed { self.revision } else { Revision(self.revision.0 - 1) };
         Ok(Applied { revision, changes, problems })
@@ -225,28 +233,28 @@ impl Draft {
     }
 
     /// Ends the claim of an account to the name of a workload that is not there. True where there was one.
-    fn free_name(&mut self, actor: &str, key: &ObjectKey) -> bool {
+    fn free_name(&mut self, actor: &Actor, key: &ObjectKey) -> bool {
         let is_unused = key.kind == Kind::Workload && self.world.get(key).is_none();
         let freed = is_unused && self.claim(|draft| draft.claims.free(&key.object_name()));
         if freed {
-            self.audit(actor, "workload.free", key.to_string(), String::new());
+            self.audit(actor, "workload.free", key.to_string(), String::new()).within([key.namespace.clone()]);
         }
         freed
     }
 
     /// Takes out a registered workload whose proxy is not connected, as its operator wants. True where it is one.
-    fn remove_suspect(&mut self, hub: &Hub, actor: &str, key: &ObjectKey) -> Result<bool, ApplyError> {
+    fn remove_suspect(&mut self, hub: &Hub, actor: &Actor, key: &ObjectKey) -> Result<bool, ApplyError> {
         let name = key.object_name();
         let owner = (key.kind == Kind::Workload).then(|| self.owners.get(&name).cloned()).flatten();
         let Some(_) = owner.filter(|owner| !hub.registry().is_connected(owner)) else { return Ok(false) };
         remove_registered(self, &name)?;
         self.claim(|draft| draft.claims.free(&name));
-        self.audit(actor, "delete", key.to_string(), String::new());
+        self.audit(actor, "delete", key.to_string(), String::new()).within([key.namespace.clone()]);
         Ok(true)
     }
 
     /// Grants the accounts of registered workloads what an operator's Service selects from now on, and says so.
-    fn admit_selected(&mut self, actor: &str, before: &World, changes: &[Change]) -> Vec<Problem> {
+    fn admit_selected(&mut self, actor: &Actor, before: &World, changes: &[Change]) -> Vec<Problem> {
         let mut problems = Vec::new();
         let services = changes.iter().map(|change| &change.object).filter(|key| key.kind == Kind::Service);
         for key in services {
@@ -268,7 +276,7 @@ impl Draft {
                 self.claim(|draft| draft.claims.grant(&owner.identity, &more));
                 let message =
                     format!("selects Workload {name}: account {} may stand behind it from now on", owner.identity);
-                self.audit(actor, "service.grant", key.to_string(), message.clone());
+                self.audit(actor, "service.grant", key.to_string(), message.clone()).within([key.namespace.clone()]);
                 let (object, key) = (key.clone(), "spec.selector".to_owned());
                 problems.push(Problem { object, key, message, severity: Severity::Warning });
             }
@@ -348,7 +356,7 @@ pub(super) fn load(store: &Store, trust_domain: &TrustDomain) -> Result<Publishe
         }
         world.insert(record.entry);
     }
-    for key in rows.unreadable.iter().filter_map(|unreadable| object_key(&unreadable.key)) {
+    for key in rows.unreadable.iter().filter_map(Unreadable::object) {
         world.note_unreadable(key);
     }
     for entry in rows.unreadable.iter().filter_map(|unreadable| made::closed_policy(unreadable, revision)) {
@@ -385,13 +393,6 @@ pub(super) fn count(world: &World) -> (u32, u32) {
 pub(super) fn workload_identity(world: &World, name: &ObjectName) -> Option<SpiffeId> {
     let workload = world.workload(name)?;
     world.trust_domain.workload(&name.namespace, &workload.spec.service_account).ok()
-}
-
-/// The object of a store's key.
-fn object_key(text: &str) -> Option<ObjectKey> {
-    let mut parts = text.splitn(3, '/');
-    let (kind, namespace, name) = (parts.next()?, parts.next()?, parts.next()?);
-    Some(ObjectKey::new(kind.parse().ok()?, namespace, name))
 }
 
 fn store_key(key: &ObjectKey) -> String {

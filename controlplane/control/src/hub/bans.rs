@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use weft_policy::identity::SpiffeId;
 use weft_policy::wire::v1;
 
-use super::Hub;
+use super::{Actor, Hub};
 use crate::registry::ProxyKey;
 use crate::store::{Store, StoreError, Table, Write, write_record};
 
@@ -66,17 +66,24 @@ impl Hub {
     }
 
     /// Keeps `identity` out from now on; its endpoints leave discovery, its connections are closed everywhere.
-    pub async fn ban(self: &Arc<Self>, actor: &str, identity: SpiffeId, reason: String) -> Result<Ban, BanError> {
-        let (by, since_unix) = (actor.to_owned(), crate::now_unix());
+    pub async fn ban(
+        self: &Arc<Self>,
+        actor: impl Into<Actor>,
+        identity: SpiffeId,
+        reason: String,
+    ) -> Result<Ban, BanError> {
+        let actor = actor.into();
+        let (by, since_unix) = (actor.id.clone(), crate::now_unix());
         let ban = Ban { identity: identity.clone(), reason, since_unix, by };
-        let (hub, record, actor) = (self.clone(), ban.clone(), actor.to_owned());
+        let (hub, record) = (self.clone(), ban.clone());
         self.change(move |draft| {
             if hub.bans.borrow().len() >= MAX_BANS {
                 return Err(BanError::TooMany);
             }
             let json = write_record(&record)?;
             draft.writes.push(Write::PutRow(Table::Bans, record.identity.to_string(), json));
-            draft.audit(&actor, "proxy.ban", record.identity.to_string(), record.reason);
+            let entry = draft.audit(actor, "proxy.ban", record.identity.to_string(), record.reason);
+            entry.within([record.identity.namespace().to_owned()]);
             Ok(())
         })
         .await?;
@@ -90,14 +97,15 @@ impl Hub {
     }
 
     /// Lets `identity` in again.
-    pub async fn unban(self: &Arc<Self>, actor: &str, identity: &SpiffeId) -> Result<(), BanError> {
-        let (hub, key, actor) = (self.clone(), identity.clone(), actor.to_owned());
+    pub async fn unban(self: &Arc<Self>, actor: impl Into<Actor>, identity: &SpiffeId) -> Result<(), BanError> {
+        let (hub, key, actor) = (self.clone(), identity.clone(), actor.into());
         self.change(move |draft| {
             if !hub.bans.borrow().contains_key(&key) {
                 return Err(BanError::NotBanned(key));
             }
             draft.writes.push(Write::DeleteRow(Table::Bans, key.to_string()));
-            draft.audit(&actor, "proxy.unban", key.to_string(), String::new());
+            let entry = draft.audit(actor, "proxy.unban", key.to_string(), String::new());
+            entry.within([key.namespace().to_owned()]);
             Ok(())
         })
         .await?;
@@ -108,25 +116,28 @@ impl Hub {
         Ok(())
     }
 
-    /// Ends the sessions of the proxies named `name` and takes their endpoints out of discovery. One that still runs comes
-    /// back by itself.
-    pub async fn evict(self: &Arc<Self>, actor: &str, name: &str) -> Result<Vec<ProxyKey>, StoreError> {
+    /// Proxies with this name: of each account there may be one.
+    pub fn proxies_named(&self, name: &str) -> Vec<ProxyKey> {
         let known = self.registry().keys();
         let owners = self.published().owners.values().cloned().collect::<Vec<_>>();
         let mut keys: Vec<_> = known.into_iter().chain(owners).filter(|key| key.name == name).collect();
         keys.sort();
         keys.dedup();
-        if keys.is_empty() {
-            return Ok(keys);
-        }
-        let (actor, name) = (actor.to_owned(), name.to_owned());
+        keys
+    }
+
+    /// Ends the sessions of proxies and takes their endpoints out of discovery. One that still runs comes back by itself.
+    pub async fn evict(self: &Arc<Self>, actor: impl Into<Actor>, keys: Vec<ProxyKey>) -> Result<(), StoreError> {
+        let (actor, told) = (actor.into(), keys.clone());
         self.change(move |draft| {
-            draft.audit(&actor, "proxy.evict", name, String::new());
+            let names: Vec<_> = told.iter().map(ToString::to_string).collect();
+            let entry = draft.audit(actor, "proxy.evict", names.join(" "), String::new());
+            entry.within(told.iter().map(|key| key.identity.namespace().to_owned()));
             Ok::<_, StoreError>(())
         })
         .await?;
-        self.release_all(keys.clone(), "evicted by an operator").await;
-        Ok(keys)
+        self.release_all(keys, "evicted by an operator").await;
+        Ok(())
     }
 
     async fn release_all(self: &Arc<Self>, keys: Vec<ProxyKey>, why: &'static str) {

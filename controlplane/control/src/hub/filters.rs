@@ -13,7 +13,7 @@ use weft_policy::identity::{SpiffeId, is_label};
 use weft_policy::plan::{Entry, filters_for};
 use weft_policy::resource::{Kind, ObjectKey, ROOT_NAMESPACE};
 
-use super::{ApplyError, Draft, Hub, apply};
+use super::{Actor, ApplyError, Draft, Hub, apply};
 use crate::artifact::Artifact;
 use crate::now_unix;
 use crate::store::{StoreError, Write, write_record};
@@ -81,12 +81,13 @@ impl Hub {
     /// version, unless that is wanted. The same publication twice is fine.
     pub async fn publish_filter(
         self: &Arc<Self>,
-        actor: &str,
+        actor: impl Into<Actor>,
         publication: Publication,
     ) -> Result<FilterVersion, PublishError> {
         let Publication { name, version, artifact, accept_new_key, make_current } = publication;
+        let actor = actor.into();
         check_names(&name, &version)?;
-        if name == AUTHZ && actor != SYSTEM {
+        if name == AUTHZ && actor.id != SYSTEM {
             return Err(PublishError::Own(name));
         }
         let published = FilterVersion {
@@ -99,7 +100,7 @@ impl Hub {
             capabilities: artifact.shape.capabilities,
             size_bytes: artifact.bytes.len() as u64,
             published_unix: now_unix(),
-            published_by: actor.to_owned(),
+            published_by: actor.id.clone(),
         };
         let known = self.filter_versions().await?;
         let of_name = known.iter().filter(|other| other.name == published.name);
@@ -112,7 +113,7 @@ impl Hub {
                 return Err(PublishError::OtherKey(published.name));
             }
         }
-        self.trust_publisher(actor, &published)?;
+        self.trust_publisher(&actor, &published)?;
         let result = published.clone();
         let bytes = artifact.bytes;
         self.change(move |draft| draft.publish(actor, &published, bytes, make_current)).await?;
@@ -121,10 +122,10 @@ impl Hub {
     }
 
     /// Refuses filters of other publishers than those that the mesh names, if it names any.
-    fn trust_publisher(&self, actor: &str, published: &FilterVersion) -> Result<(), PublishError> {
+    fn trust_publisher(&self, actor: &Actor, published: &FilterVersion) -> Result<(), PublishError> {
         let world = self.published();
         let keys = world.world.mesh().map(|mesh| mesh.spec.filter_publishers.clone()).unwrap_or_default();
-        if keys.is_empty() || actor == SYSTEM {
+        if keys.is_empty() || actor.id == SYSTEM {
             return Ok(());
         }
         let same = |pem: &String| pem.trim() == published.public_key_pem.trim();
@@ -169,7 +170,7 @@ impl Hub {
 impl Draft {
     fn publish(
         &mut self,
-        actor: &str,
+        actor: Actor,
         published: &FilterVersion,
         bytes: Vec<u8>,
         make_current: bool,

@@ -137,6 +137,7 @@ impl Hub {
         let object = identity.to_string();
         let detail = format!("serial={} peer={peer}", issued.serial);
         let store = self.store.clone();
+        let namespace = identity.namespace().to_owned();
         let put = put_issued(&issued, &identity)?;
         self.change(move |draft| {
             // Read again under the writer's lock: a token of one use is used once.
@@ -146,7 +147,7 @@ impl Hub {
             }
             draft.writes.push(used(hash, record));
             draft.writes.push(put);
-            draft.audit(&actor, "join", object, detail);
+            draft.audit(actor, "join", object, detail).within([namespace]);
             Ok::<_, JoinError>(())
         })
         .await?;
@@ -208,7 +209,7 @@ impl Hub {
                 draft.writes.push(Write::PutRow(Table::Issued, row_of(&holder.serial), write_record(&replaced)?));
             }
             draft.writes.push(put);
-            draft.audit(&actor, "renew", object, detail);
+            draft.audit(actor, "renew", object, detail).within([holder.identity.namespace().to_owned()]);
             Ok::<_, RenewError>(())
         })
         .await?;

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use weft_policy::bundle::Revision;
 use weft_policy::lineage::{Backwards, Lineage, follow};
 
-use super::{Hub, StoreError, now_unix_ms};
+use super::{Actor, Hub, StoreError};
 use crate::ca::write_private;
 use crate::store::{AuditEntry, Store};
 
@@ -56,7 +56,7 @@ fn remembered(state: &Path) -> Option<Memory> {
 }
 
 /// Not kept: the store is led by proxies' own memory then, so that is no reason to stop.
-fn remember(state: &Path, lineage: &Lineage, revision: Revision) {
+pub(crate) fn remember(state: &Path, lineage: &Lineage, revision: Revision) {
     let memory = Memory { store: lineage.store.clone(), epoch: lineage.epoch, revision: revision.0 };
     if remembered(state).as_ref() == Some(&memory) {
         return;
@@ -110,20 +110,16 @@ impl Hub {
     }
 
     /// By an operator's word: this store leads from now on, also whoever followed another one or a later state of it.
-    pub async fn accept_store(self: &Arc<Self>, actor: &str) -> Result<Lineage, StoreError> {
+    pub async fn accept_store(self: &Arc<Self>, actor: impl Into<Actor>) -> Result<Lineage, StoreError> {
         let _guard = self.writer.clone().lock_owned().await;
         let lead = self.lead();
         let mut others = self.registry().lineages();
         others.extend(lead.doubt.as_ref().map(|doubt| doubt.before.clone()));
-        let audit = AuditEntry {
-            time_unix_ms: now_unix_ms(),
-            actor: actor.to_owned(),
-            action: "store.accept".to_owned(),
-            object: lead.lineage.store.clone(),
-            revision: 0,
-            detail: others.iter().map(|other| format!("{}/{}", other.store, other.epoch)).collect::<Vec<_>>().join(" "),
-        };
+        let detail =
+            others.iter().map(|other| format!("{}/{}", other.store, other.epoch)).collect::<Vec<_>>().join(" ");
+        let audit = AuditEntry::new(actor, "store.accept", lead.lineage.store.clone(), detail);
         let lineage = self.blocking(move |store| store.accept(&others, audit)).await?;
+        self.told.send_modify(|number| *number += 1);
         tracing::warn!(store = lineage.store, epoch = lineage.epoch, "an operator lets this store lead");
         self.lead.send_replace(Arc::new(Lead { lineage: lineage.clone(), doubt: None }));
         remember(&self.config.state, &lineage, self.published().revision);

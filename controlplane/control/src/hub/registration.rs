@@ -103,7 +103,9 @@ impl Hub {
             return;
         }
         let audit = |draft: &mut Draft| {
-            draft.audit(&format!("proxy:{proxy}"), "workload.refused", proxy.name.clone(), reason);
+            draft
+                .audit(format!("proxy:{proxy}"), "workload.refused", proxy.name.clone(), reason)
+                .within([proxy.identity.namespace().to_owned()]);
             Ok::<_, StoreError>(())
         };
         if let Err(error) = self.change(audit).await {
@@ -209,7 +211,8 @@ impl Draft {
         }
         if self.changed {
             let names: Vec<_> = wanted.iter().map(ToString::to_string).collect();
-            self.audit(&format!("proxy:{proxy}"), "workload.register", names.join(" "), String::new());
+            let entry = self.audit(format!("proxy:{proxy}"), "workload.register", names.join(" "), String::new());
+            entry.within([proxy.identity.namespace().to_owned()]);
         }
         Ok(())
     }
@@ -312,7 +315,8 @@ impl Draft {
         }
         if self.changed {
             let names: Vec<_> = names.iter().map(ToString::to_string).collect();
-            self.audit(&format!("proxy:{proxy}"), "workload.release", names.join(" "), why.to_owned());
+            let entry = self.audit(format!("proxy:{proxy}"), "workload.release", names.join(" "), why.to_owned());
+            entry.within([proxy.identity.namespace().to_owned()]);
         }
         Ok(())
     }

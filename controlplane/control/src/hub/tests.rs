@@ -148,7 +148,7 @@ async fn refused_joins_say_why_and_leave_the_token() {
     assert!(refuse("weft_join_nonsense", &csr()).await.contains("not known"));
     let expired = hub.create_token("me", join(1), Some(std::time::Duration::ZERO)).await.unwrap();
     assert!(refuse(expired.text.reveal(), &csr()).await.contains("expired"));
-    let operator = hub.create_token("me", Grant::Operator { role: crate::token::Role::Admin }, None).await.unwrap();
+    let operator = hub.create_token("me", Grant::operator(crate::token::Role::Admin), None).await.unwrap();
     assert!(refuse(operator.text.reveal(), &csr()).await.contains("operator's token"));
     let token = hub.create_token("me", join(2), None).await.unwrap();
     assert!(refuse(token.text.reveal(), b"garbage").await.contains("malformed"));
@@ -512,7 +512,7 @@ async fn a_full_disk_is_said_while_it_lasts_and_forgotten_after() {
     assert!(hub.metrics().render().contains("weft_control_store_failing 0"));
     assert!(hub.metrics().render().contains("weft_control_store_failures_total 1"));
     assert_eq!(hub.apply("me", resources(SHOP), How::Safely).await.unwrap().revision, Revision(1));
-    hub.create_token("me", Grant::Operator { role: crate::token::Role::Viewer }, None).await.unwrap();
+    hub.create_token("me", Grant::operator(crate::token::Role::Viewer), None).await.unwrap();
 }
 
 #[tokio::test]
@@ -531,7 +531,7 @@ async fn a_commit_that_failed_and_landed_is_what_holds() {
         let applied = hub.apply("me", resources(SHOP), How::Safely).await;
         left.store(u64::MAX / 2, Ordering::SeqCst);
         hub.tend_store().await;
-        hub.create_token("me", Grant::Operator { role: crate::token::Role::Viewer }, None).await.unwrap();
+        hub.create_token("me", Grant::operator(crate::token::Role::Viewer), None).await.unwrap();
         assert_eq!(hub.published().revision, store.revision().unwrap(), "{room}");
         assert_eq!(hub.published().world.len(), store.objects::<serde_json::Value>().unwrap().read.len(), "{room}");
         landed += u32::from(applied.is_err() && hub.published().revision == Revision(1));
@@ -638,7 +638,7 @@ fn hub_in_again(dir: &tempfile::TempDir, before: Arc<Hub>) -> Arc<Hub> {
 async fn tokens_are_listed_and_end_when_revoked() {
     let dir = tempfile::tempdir().unwrap();
     let hub = hub_in(dir.path(), |_| {});
-    let viewer = || Grant::Operator { role: crate::token::Role::Viewer };
+    let viewer = || Grant::operator(crate::token::Role::Viewer);
     let named = hub.create_named_token("me", Some("ci"), viewer(), None).await.unwrap();
     let join = hub.create_token("me", join_grant(2), None).await.unwrap();
     hub.create_token("me", viewer(), Some(std::time::Duration::ZERO)).await.unwrap();

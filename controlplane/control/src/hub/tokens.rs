@@ -1,11 +1,11 @@
-//! Making and finding tokens, and reading the audit log.
+//! Making, finding and ending tokens.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Hub;
+use super::{Actor, Hub};
 use crate::now_unix;
-use crate::store::{AuditEntry, Store, StoreError, Write};
+use crate::store::{Store, StoreError, Write};
 use crate::token::{Grant, Role, TokenHash, TokenRecord, TokenText};
 
 /// A token that was just made: the only time its text is seen.
@@ -22,7 +22,7 @@ impl Hub {
 
     pub async fn create_token(
         self: &Arc<Self>,
-        actor: &str,
+        actor: impl Into<Actor>,
         grant: Grant,
         ttl: Option<Duration>,
     ) -> Result<NewToken, StoreError> {
@@ -31,19 +31,20 @@ impl Hub {
 
     pub async fn create_named_token(
         self: &Arc<Self>,
-        actor: &str,
+        actor: impl Into<Actor>,
         name: Option<&str>,
         grant: Grant,
         ttl: Option<Duration>,
     ) -> Result<NewToken, StoreError> {
-        let text = TokenText::generate(&grant);
+        let (actor, text) = (actor.into(), TokenText::generate(&grant));
+        let namespaces = grant.namespaces();
         let now = now_unix();
         let expires_unix = ttl.map(|ttl| now.saturating_add(i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX)));
         let (action, object) = match &grant {
             Grant::Join { identity, uses_left, grants } => {
                 ("token.create", format!("join {identity} uses={uses_left}{grants}"))
             }
-            Grant::Operator { role } => ("token.create", format!("operator {role}")),
+            Grant::Operator { role, .. } => ("token.create", format!("operator {role}{}", grant.reach())),
         };
         let hash = text.hash();
         let id = hash.id();
@@ -52,13 +53,13 @@ impl Hub {
             name: name.map(str::to_owned),
             grant,
             created_unix: now,
-            created_by: actor.to_owned(),
+            created_by: actor.id.clone(),
             expires_unix,
         };
         let detail = name.map_or_else(|| format!("id={id}"), |name| format!("id={id} name={name}"));
         self.change(move |draft| {
             draft.writes.push(Write::PutToken(hash, record));
-            draft.audit(actor, action, object, detail);
+            draft.audit(actor, action, object, detail).within(namespaces);
             Ok::<_, StoreError>(())
         })
         .await?;
@@ -75,14 +76,20 @@ impl Hub {
     }
 
     /// Ends the tokens with this name or id, at once; gives what they were.
-    pub async fn revoke_tokens(self: &Arc<Self>, actor: &str, name: &str) -> Result<Vec<TokenRecord>, StoreError> {
-        let (store, actor, name) = (self.store.clone(), actor.to_owned(), name.to_owned());
+    pub async fn revoke_tokens(
+        self: &Arc<Self>,
+        actor: impl Into<Actor>,
+        name: &str,
+    ) -> Result<Vec<TokenRecord>, StoreError> {
+        let (store, actor, name) = (self.store.clone(), actor.into(), name.to_owned());
         self.change(move |draft| {
             let is_it = |record: &TokenRecord| record.id == name || record.name.as_deref() == Some(&*name);
             let mut ended = Vec::new();
             for (hash, record) in store.tokens()?.read.into_iter().filter(|(_, record)| is_it(record)) {
                 draft.writes.push(Write::DeleteToken(TokenHash::stored(hash)));
-                draft.audit(&actor, "token.revoke", record.called().to_owned(), format!("id={}", record.id));
+                draft
+                    .audit(&actor, "token.revoke", record.called().to_owned(), format!("id={}", record.id))
+                    .within(record.grant.namespaces());
                 ended.push(record);
             }
             Ok(ended)
@@ -104,7 +111,7 @@ impl Hub {
 
     /// True when an admin's token exists.
     pub(crate) async fn has_admin(&self) -> Result<bool, StoreError> {
-        let is_admin = |record: &TokenRecord| matches!(record.grant, Grant::Operator { role: Role::Admin });
+        let is_admin = |record: &TokenRecord| record.grant == Grant::operator(Role::Admin);
         Ok(self.tokens().await?.iter().any(is_admin))
     }
 
@@ -117,10 +124,5 @@ impl Hub {
             if writes.is_empty() { Ok(()) } else { store.commit(None, writes) }
         })
         .await
-    }
-
-    /// The newest entries first.
-    pub async fn audit(&self, before: Option<u64>, limit: usize) -> Result<Vec<(u64, AuditEntry)>, StoreError> {
-        self.blocking(move |store| store.audit(before, limit)).await
     }
 }

@@ -55,7 +55,7 @@ impl Store {
         let writes = vec![
             Write::Meta(EPOCH, lineage.epoch.to_string()),
             Write::Meta(SUPERSEDES, lineage.supersedes.join(" ")),
-            Write::Audit(audit),
+            Write::Audit(Box::new(audit)),
         ];
         self.commit(None, writes)?;
         Ok(lineage)

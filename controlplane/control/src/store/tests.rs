@@ -10,14 +10,17 @@ use redb::{BackendError, Database, StorageBackend};
 use super::*;
 use crate::token::{Grant, Role, TokenText};
 
+fn newest(before: Option<u64>, limit: usize) -> AuditQuery {
+    AuditQuery { before, limit, ..AuditQuery::default() }
+}
+
 fn entry(action: &str) -> AuditEntry {
     AuditEntry {
         time_unix_ms: 1,
         actor: "system".to_owned(),
         action: action.to_owned(),
         object: "o".to_owned(),
-        revision: 0,
-        detail: String::new(),
+        ..AuditEntry::default()
     }
 }
 
@@ -25,7 +28,7 @@ fn entry(action: &str) -> AuditEntry {
 fn what_is_committed_is_there_after_opening_again() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("weft.redb");
-    let grant = Grant::Operator { role: Role::Viewer };
+    let grant = Grant::operator(Role::Viewer);
     let token = TokenText::generate(&grant);
     let record = TokenRecord {
         id: "x".into(),
@@ -43,7 +46,7 @@ fn what_is_committed_is_there_after_opening_again() {
             Write::PutObject { key: "b".into(), json: "2".into() },
             Write::PutToken(token.hash(), record.clone()),
             Write::PutArtifact { digest: "sha256:00".into(), bytes: vec![7; 100_000] },
-            Write::Audit(entry("apply")),
+            Write::Audit(Box::new(entry("apply"))),
         ];
         store.commit(Some(Revision(7)), writes).unwrap();
         store.commit(None, vec![Write::DeleteObject { key: "b".into() }]).unwrap();
@@ -54,7 +57,7 @@ fn what_is_committed_is_there_after_opening_again() {
     assert_eq!(store.token(&token.hash()).unwrap().unwrap(), record);
     assert!(store.token(&TokenHash::of("other")).unwrap().is_none());
     assert_eq!(store.artifact("sha256:00").unwrap().unwrap().len(), 100_000);
-    assert_eq!(store.audit(None, 10).unwrap()[0].1.action, "apply");
+    assert_eq!(store.audit(&newest(None, 10)).unwrap()[0].1.action, "apply");
 }
 
 #[test]
@@ -78,11 +81,11 @@ fn the_audit_log_is_bounded_and_newest_first() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("weft.redb"), 3).unwrap();
     for n in 0..6 {
-        store.commit(None, vec![Write::Audit(entry(&format!("a{n}")))]).unwrap();
+        store.commit(None, vec![Write::Audit(Box::new(entry(&format!("a{n}"))))]).unwrap();
     }
-    let actions: Vec<_> = store.audit(None, 10).unwrap().into_iter().map(|(n, e)| (n, e.action)).collect();
+    let actions: Vec<_> = store.audit(&newest(None, 10)).unwrap().into_iter().map(|(n, e)| (n, e.action)).collect();
     assert_eq!(actions, vec![(6, "a5".to_owned()), (5, "a4".to_owned()), (4, "a3".to_owned())]);
-    assert_eq!(store.audit(Some(5), 10).unwrap().len(), 1);
+    assert_eq!(store.audit(&newest(Some(5), 10)).unwrap().len(), 1);
 }
 
 #[test]
@@ -276,13 +279,15 @@ fn no_proxy_pushes_an_operators_entry_out() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("weft.redb"), 3).unwrap();
     let by = |actor: &str, action: &str| AuditEntry { actor: actor.to_owned(), ..entry(action) };
-    store.commit(None, vec![Write::Audit(by("operator:1", "delete"))]).unwrap();
+    store.commit(None, vec![Write::Audit(Box::new(by("operator:1", "delete")))]).unwrap();
     for n in 0..20 {
-        store.commit(None, vec![Write::Audit(by("proxy:spiffe://a/ns/b/sa/c", &format!("renew-{n}")))]).unwrap();
+        store
+            .commit(None, vec![Write::Audit(Box::new(by("proxy:spiffe://a/ns/b/sa/c", &format!("renew-{n}"))))])
+            .unwrap();
     }
-    store.commit(None, vec![Write::Audit(by("operator:1", "apply"))]).unwrap();
-    let all = store.audit(None, 10).unwrap();
+    store.commit(None, vec![Write::Audit(Box::new(by("operator:1", "apply")))]).unwrap();
+    let all = store.audit(&newest(None, 10)).unwrap();
     let told: Vec<_> = all.iter().map(|(number, entry)| (*number, entry.action.as_str())).collect();
     assert_eq!(told, [(22, "apply"), (21, "renew-19"), (20, "renew-18"), (19, "renew-17"), (1, "delete")]);
-    assert_eq!(store.audit(Some(21), 2).unwrap().len(), 2);
+    assert_eq!(store.audit(&newest(Some(21), 2)).unwrap().len(), 2);
 }
