@@ -21,6 +21,7 @@ mod mesh {
     mod lifecycle;
     mod load;
     mod local_replies;
+    mod operators;
     mod outage;
     mod outside;
     mod policies;

@@ -17,8 +17,12 @@ use crate::answer::Failure;
 
 /// Answers larger than this are refused: no list of a mesh comes near.
 const MAX_ANSWER_BYTES: usize = 256 << 20;
+/// The same for a snapshot.
+const MAX_DOWNLOAD_BYTES: usize = 4 << 30;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// For a filter's binary or a snapshot to arrive.
+const LONG_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
@@ -150,13 +154,18 @@ impl Client {
         self.send(self.request(Method::DELETE, path), ANSWER_TIMEOUT).await
     }
 
-    /// Bytes with headers of their own: a filter's binary.
+    /// Bytes with headers of their own: a filter's binary, a snapshot.
     pub(crate) async fn upload(&self, path: &str, headers: &[(&str, String)], body: Vec<u8>) -> Result<Value, Error> {
-        let mut request = self.request(Method::POST, path).header("content-type", "application/wasm");
+        let mut request = self.request(Method::POST, path);
         for (name, value) in headers {
             request = request.header(*name, value);
         }
-        self.send(request.body(body), ANSWER_TIMEOUT).await
+        self.send(request.body(body), LONG_TIMEOUT).await
+    }
+
+    /// An answer that is no JSON.
+    pub(crate) async fn download(&self, path: &str) -> Result<Vec<u8>, Error> {
+        self.receive(self.request(Method::GET, path), LONG_TIMEOUT, MAX_DOWNLOAD_BYTES).await
     }
 
     /// The server's version, by a call that needs the token as well.
@@ -189,22 +198,32 @@ impl Client {
     }
 
     async fn send(&self, request: reqwest::RequestBuilder, timeout: Duration) -> Result<Value, Error> {
+        let body = self.receive(request, timeout, MAX_ANSWER_BYTES).await?;
+        if body.is_empty() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_slice(&body).map_err(|error| self.nonsense(format!("what is not JSON: {error}")))
+    }
+
+    async fn receive(
+        &self,
+        request: reqwest::RequestBuilder,
+        timeout: Duration,
+        most: usize,
+    ) -> Result<Vec<u8>, Error> {
         let mut response = request.timeout(timeout).send().await.map_err(|error| self.unreachable(&error))?;
         let status = response.status();
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(&error))? {
-            if body.len() + chunk.len() > MAX_ANSWER_BYTES {
-                return Err(self.nonsense(format!("more than {MAX_ANSWER_BYTES} bytes")));
+            if body.len() + chunk.len() > most {
+                return Err(self.nonsense(format!("more than {most} bytes")));
             }
             body.extend_from_slice(&chunk);
         }
         if !status.is_success() {
             return Err(Error::Refused(refusal(status, &body)));
         }
-        if body.is_empty() {
-            return Ok(Value::Null);
-        }
-        serde_json::from_slice(&body).map_err(|error| self.nonsense(format!("what is not JSON: {error}")))
+        Ok(body)
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> Error {

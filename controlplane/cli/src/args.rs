@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::answer::Outcome;
 use crate::commands::{
-    apply, delete, describe, diff, events, explain, filter, get, proxies, proxy, store, token, validate,
+    apply, delete, describe, diff, events, explain, filter, get, proxies, proxy, snapshot, store, token, validate,
 };
 use crate::{access, check, demo, run};
 
@@ -51,6 +51,8 @@ enum Command {
     Store(store::StoreArgs),
     /// Show who did what, from where, what it changed, and what was refused.
     Events(events::EventsArgs),
+    /// Save the whole control plane as one encrypted file, and restore it.
+    Snapshot(snapshot::SnapshotArgs),
     /// Make, list and revoke tokens for proxies and people.
     Token(token::TokenArgs),
     /// Make keys, publish and inspect filters.
@@ -78,6 +80,7 @@ impl Cli {
             Command::Proxy(args) => proxy::run(args).await,
             Command::Store(args) => store::run(args).await,
             Command::Events(args) => events::run(args).await,
+            Command::Snapshot(args) => snapshot::run(args).await,
             Command::Token(args) => token::run(args).await,
             Command::Filter(args) => filter::run(args).await,
             Command::Login(args) => access::login(args).await,

@@ -10,6 +10,7 @@ pub(crate) mod filter;
 pub(crate) mod get;
 pub(crate) mod proxies;
 pub(crate) mod proxy;
+pub(crate) mod snapshot;
 pub(crate) mod store;
 pub(crate) mod token;
 pub(crate) mod validate;

@@ -9,6 +9,7 @@ mod filters;
 mod objects;
 mod openapi;
 mod proxies;
+mod snapshot;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -72,6 +73,7 @@ pub fn endpoints() -> Vec<Endpoint> {
     all.extend(tokens::endpoints());
     all.extend(filters::endpoints());
     all.extend(events::endpoints());
+    all.extend(snapshot::endpoints());
     all
 }
 

@@ -27,7 +27,7 @@ use crate::listener::{self, ListenerOptions};
 use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::tls::ServerCertificate;
-use crate::{api, builtin, grpc};
+use crate::{api, builtin, grpc, snapshot};
 
 /// How long connections have to end at shutdown.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -53,6 +53,7 @@ impl App {
         let now = OffsetDateTime::now_utc();
         let state = config.state.clone();
         std::fs::create_dir_all(&state).with_context(|| format!("state folder {}", state.display()))?;
+        snapshot::finish(&state)?;
         let store = Arc::new(Store::open(&state.join("weft.redb"), config.limits.max_audit_entries)?);
         let authority = Arc::new(open_authority(&store, &state, &config.trust_domain, now)?);
         let certificate = Arc::new(ServerCertificate::new(authority.clone(), &config, now)?);

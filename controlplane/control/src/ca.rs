@@ -22,7 +22,7 @@ use time::{Duration, OffsetDateTime};
 use weft_policy::identity::SpiffeId;
 use x509_parser::extensions::ParsedExtension;
 
-pub(crate) use self::files::write_private;
+pub(crate) use self::files::{make_private_folder, write_private, write_public};
 
 const ROOT_LIFE: Duration = Duration::days(3652);
 const INTERMEDIATE_LIFE: Duration = Duration::days(365);

@@ -91,6 +91,8 @@ pub struct Limits {
     pub request_timeout_ms: u64,
     /// How long a connection without a client certificate may last, milliseconds: joining takes no longer.
     pub anonymous_connection_ms: u64,
+    /// A snapshot of the control plane, bytes.
+    pub max_snapshot_bytes: usize,
     /// The registration of one workload, bytes.
     pub max_registration_bytes: usize,
     /// One message of a proxy on the control stream, bytes.
@@ -146,6 +148,7 @@ impl Default for Limits {
             max_request_bytes: 64 << 10,
             request_timeout_ms: 10_000,
             anonymous_connection_ms: 30_000,
+            max_snapshot_bytes: 1 << 30,
             max_registration_bytes: 16 << 10,
             max_message_bytes: 8 << 20,
         }

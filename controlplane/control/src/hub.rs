@@ -9,6 +9,7 @@ mod identity;
 mod lead;
 mod planning;
 mod registration;
+mod snapshot;
 mod streams;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -84,6 +85,7 @@ pub struct Hub {
     /// Held by each plan that is computed and changes nothing.
     plans: Arc<Semaphore>,
     streams: Streams,
+    restart: snapshot::Restart,
     attempts: Arc<audit::Attempts>,
     /// Counts what was written to the audit log.
     told: watch::Sender<u64>,
@@ -157,6 +159,7 @@ impl Hub {
             calls: Rates::per_minute(limits.max_api_calls_per_minute),
             plans: Arc::new(Semaphore::new(limits.max_concurrent_plans)),
             streams: Streams::new(&limits),
+            restart: snapshot::Restart::default(),
             attempts: Arc::default(),
             told: watch::Sender::new(0),
             artifacts: Artifacts::default(),

@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod rate;
 pub mod registry;
 pub mod session;
+pub mod snapshot;
 pub mod store;
 pub mod tls;
 pub mod token;

@@ -78,18 +78,30 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let mut user1 = signal(SignalKind::user_defined1())?;
     let mut user2 = signal(SignalKind::user_defined2())?;
     let app = App::start(config).await?;
-    loop {
+    let is_restart = loop {
         // None of the others may end the process without its drain.
         let name = tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break false,
+            _ = interrupt.recv() => break false,
+            () = app.hub.restart_wanted() => break true,
             _ = hangup.recv() => "HUP",
             _ = user1.recv() => "USR1",
             _ = user2.recv() => "USR2",
         };
         tracing::info!(signal = name, "signal without a meaning; nothing is done, nothing is read again");
-    }
+    };
     tracing::info!("shutting down");
     app.stop().await;
-    Ok(())
+    if is_restart { Err(again()) } else { Ok(()) }
+}
+
+/// This program with the same arguments in the place of this process: nothing of the old state is held by anything.
+/// Returns only where that fails.
+fn again() -> anyhow::Error {
+    use std::os::unix::process::CommandExt as _;
+    let error = match std::env::current_exe() {
+        Ok(program) => std::process::Command::new(program).args(std::env::args_os().skip(1)).exec(),
+        Err(error) => error,
+    };
+    anyhow::Error::new(error).context("a snapshot is ready and this process can't start itself again: start it")
 }

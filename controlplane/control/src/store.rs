@@ -2,6 +2,7 @@
 //! effect is seen by anybody; a crash at any moment leaves the state before or after it.
 
 mod disk;
+mod dump;
 mod origin;
 #[cfg(test)]
 pub(crate) mod tests;

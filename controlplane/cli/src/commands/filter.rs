@@ -126,6 +126,7 @@ async fn publish(args: PublishArgs) -> Outcome {
     inspect::require_component(&wasm).with_context(|| format!("{} can't be published", args.file.display()))?;
     let digest = keys::digest(&wasm);
     let headers = [
+        ("content-type", "application/wasm".to_owned()),
         ("weft-signature", STANDARD.encode(keys::sign(&key, &digest))),
         ("weft-public-key", STANDARD.encode(keys::public_pem(&key)?)),
     ];

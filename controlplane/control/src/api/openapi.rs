@@ -56,6 +56,7 @@ fn operation(endpoint: &Endpoint) -> Value {
     }
     if let Some(body) = endpoint.body {
         operation["requestBody"] = match body {
+            "Snapshot" => json!({ "required": true, "content": { "application/octet-stream": {} } }),
             "Wasm" => json!({ "required": true, "content": { "application/wasm": {} } }),
             schema => json!({ "required": true, "content": json_of(schema) }),
         };

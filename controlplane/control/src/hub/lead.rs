@@ -56,7 +56,7 @@ fn remembered(state: &Path) -> Option<Memory> {
 }
 
 /// Not kept: the store is led by proxies' own memory then, so that is no reason to stop.
-pub(crate) fn remember(state: &Path, lineage: &Lineage, revision: Revision) {
+pub(super) fn remember(state: &Path, lineage: &Lineage, revision: Revision) {
     let memory = Memory { store: lineage.store.clone(), epoch: lineage.epoch, revision: revision.0 };
     if remembered(state).as_ref() == Some(&memory) {
         return;

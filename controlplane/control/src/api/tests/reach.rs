@@ -100,6 +100,8 @@ fn calls() -> Vec<Call> {
         call("get", "/api/v1/filters/{name}", all),
         call("get", "/api/v1/events", all),
         call("get", "/api/v1/audit", all),
+        call("get", "/api/v1/snapshot", ["...A", "....", "...."]),
+        call("post", "/api/v1/snapshot", ["...A", "....", "...."]),
     ]
 }
 

@@ -1,0 +1,84 @@
+//! Snapshots: everything that the control plane is, as a file, and the way back.
+
+use std::sync::Arc;
+
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::{Extension, Json};
+use http::{HeaderName, HeaderValue, header};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Access, ApiError, Caller, Endpoint, Query};
+use crate::access::{Thing, Verb};
+use crate::hub::Hub;
+use crate::snapshot::SnapshotError;
+use crate::snapshot::archive::ArchiveError;
+
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::get(
+            "/api/v1/snapshot",
+            Access::Mesh(Verb::Read, Thing::Snapshot),
+            "The store, the authority's keys and the tokens as one archive: whoever has it is this control plane",
+            axum::routing::get(save),
+        ),
+        Endpoint::new(
+            "post",
+            "/api/v1/snapshot",
+            Access::Mesh(Verb::Change, Thing::Snapshot),
+            "Restores an archive that is whole, raises the epoch so that proxies follow, and starts the control plane again",
+            // The handler has its own limit, which is that of a snapshot.
+            axum::routing::post(restore).layer(DefaultBodyLimit::disable()),
+        )
+        .query(&[("replace_authority", "true: also where it is of another authority than this one")])
+        .body("Snapshot"),
+    ]
+}
+
+type Download = ([(HeaderName, HeaderValue); 1], Vec<u8>);
+
+async fn save(State(hub): State<Arc<Hub>>, Extension(caller): Extension<Caller>) -> Result<Download, ApiError> {
+    let bytes = hub.save_snapshot(caller.actor()).await?;
+    Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"))], bytes))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RestoreQuery {
+    #[serde(default)]
+    replace_authority: bool,
+}
+
+async fn restore(
+    State(hub): State<Arc<Hub>>,
+    Extension(caller): Extension<Caller>,
+    Query(query): Query<RestoreQuery>,
+    request: Request,
+) -> Result<Json<Value>, ApiError> {
+    let limit = hub.config().limits.max_snapshot_bytes;
+    let bytes = axum::body::to_bytes(request.into_body(), limit).await.map_err(|error| {
+        let reason = crate::chain(&error);
+        if reason.contains("length limit") {
+            ApiError::too_large(format!("a snapshot may have at most {limit} bytes: limits.max_snapshot_bytes"))
+        } else {
+            ApiError::invalid(format!("the body could not be read: {reason}"))
+        }
+    })?;
+    let (about, lineage) = hub.restore_snapshot(caller.actor(), bytes.into(), query.replace_authority).await?;
+    Ok(Json(json!({ "restored": about, "store": lineage.store, "epoch": lineage.epoch, "restarts": true })))
+}
+
+impl From<SnapshotError> for ApiError {
+    fn from(error: SnapshotError) -> Self {
+        let reason = format!("{}; nothing was changed", crate::chain(&error));
+        match error {
+            SnapshotError::Archive(ArchiveError::TooLarge(_)) => Self::too_large(reason),
+            SnapshotError::Archive(_) | SnapshotError::Missing(_) | SnapshotError::Strange(_) => Self::invalid(reason),
+            SnapshotError::TrustDomain { .. } | SnapshotError::OtherAuthority { .. } | SnapshotError::Authority(_) => {
+                Self::refused(reason)
+            }
+            SnapshotError::Underway => Self::conflict(reason),
+            SnapshotError::File { .. } | SnapshotError::Store(_) => Self::unavailable(reason),
+        }
+    }
+}

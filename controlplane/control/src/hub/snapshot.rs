@@ -1,0 +1,88 @@
+//! Snapshots of the running control plane: saved beside everything else; restored by making ready what the next start
+//! puts in place, after which nothing lands in the old store any more and the process starts again.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::OwnedMutexGuard;
+use tokio_util::sync::CancellationToken;
+use weft_policy::lineage::Lineage;
+
+use super::{Actor, Draft, Hub, StoreError, apart, lead};
+use crate::snapshot::{About, Present, SnapshotError, save, stage};
+use crate::store::AuditEntry;
+
+/// The end of this process in favour of one that finds another state.
+#[derive(Default)]
+pub(super) struct Restart {
+    wanted: CancellationToken,
+    /// Held from then on: a change that were acknowledged now would be lost.
+    writer: Mutex<Option<OwnedMutexGuard<()>>>,
+}
+
+impl Hub {
+    /// The store, the keys and the first operator's token, as of one moment.
+    pub async fn save_snapshot(self: &Arc<Self>, actor: impl Into<Actor>) -> Result<Vec<u8>, SnapshotError> {
+        let (hub, actor) = (self.clone(), actor.into());
+        let bytes = apart(move || save(&hub.store, &hub.config, hub.authority.fingerprint())).await?;
+        let size = bytes.len();
+        self.change(move |draft: &mut Draft| {
+            draft.audit(actor, "snapshot.save", String::new(), format!("{size} bytes"));
+            Ok::<_, StoreError>(())
+        })
+        .await?;
+        Ok(bytes)
+    }
+
+    /// Makes a snapshot ready and wants a restart. It goes on where the caller no longer waits.
+    pub async fn restore_snapshot(
+        self: &Arc<Self>,
+        actor: impl Into<Actor>,
+        bytes: Vec<u8>,
+        replace_authority: bool,
+    ) -> Result<(About, Lineage), SnapshotError> {
+        let (hub, actor) = (self.clone(), actor.into());
+        let restoring = tokio::spawn(async move {
+            if hub.restart.wanted.is_cancelled() {
+                return Err(SnapshotError::Underway);
+            }
+            let guard = hub.writer.clone().lock_owned().await;
+            let lead = hub.lead();
+            let mut followed = hub.registry().lineages();
+            followed.push(lead.lineage.clone());
+            followed.extend(lead.doubt.as_ref().map(|doubt| doubt.before.clone()));
+            let working = hub.clone();
+            let staged = apart(move || {
+                let present = Present {
+                    state: &working.config.state,
+                    trust_domain: &working.config.trust_domain,
+                    root: working.authority.fingerprint(),
+                    followed,
+                    replace_authority,
+                    max_audit_entries: working.config.limits.max_audit_entries,
+                    remember: lead::remember,
+                };
+                let audit = AuditEntry::new(actor, "snapshot.restore", String::new(), String::new());
+                stage(&bytes, &present, audit)
+            });
+            let staged = staged.await?;
+            *hub.restart.writer.lock().unwrap_or_else(PoisonError::into_inner) = Some(guard);
+            tracing::warn!(
+                revision = staged.0.revision,
+                epoch = staged.1.epoch,
+                "a snapshot is ready to be restored: starting again"
+            );
+            hub.restart.wanted.cancel();
+            Ok(staged)
+        });
+        match restoring.await {
+            Ok(result) => result,
+            // The runtime is going down: nobody will see the answer either.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Ends when the process is to start again.
+    pub async fn restart_wanted(&self) {
+        self.restart.wanted.cancelled().await;
+    }
+}

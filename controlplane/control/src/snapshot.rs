@@ -1,0 +1,234 @@
+//! A snapshot: the store, the authority's keys and the first operator's token in one archive, and the way back. What is
+//! restored is made ready beside what is there, checked as a start would check it, and takes its place at the next start
+//! by renames; until then nothing of the old state has changed, and afterwards it lies beside the new one.
+
+pub mod archive;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use weft_policy::bundle::Revision;
+use weft_policy::lineage::Lineage;
+
+use self::archive::{ArchiveError, Entries, Writer};
+use crate::ca::{Authority, AuthorityError, make_private_folder, write_private, write_public};
+use crate::config::Config;
+use crate::store::{AuditEntry, Store, StoreError};
+
+/// Everything of the state folder that a snapshot holds, but for the store.
+const TOKEN: &str = "operator.token";
+const ROOT: &str = "ca.pem";
+const AUTHORITY: &str = "ca";
+const STORE: &str = "weft.redb";
+/// What takes the place of the state at the next start; complete as soon as it has this name.
+const READY: &str = "restore";
+/// The same in the making.
+const MAKING: &str = "restore.new";
+/// The name of the folder for what was there before, inside of `READY`.
+const ASIDE: &str = "aside";
+
+/// What a snapshot says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct About {
+    /// Release of the weft-control that made it.
+    pub version: String,
+    pub trust_domain: String,
+    pub store: String,
+    pub epoch: u64,
+    pub revision: u64,
+    /// Fingerprint of the root's key.
+    pub root: String,
+    pub created_unix: i64,
+}
+
+/// Why a snapshot could not be made or is not restored. Nothing has changed then.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    #[error("the snapshot holds no {0}")]
+    Missing(&'static str),
+    #[error("the snapshot is of trust domain {found}, this control plane is of {own}")]
+    TrustDomain { found: String, own: String },
+    #[error(
+        "the snapshot is of another authority (root {found}, here it is {own}): proxies that joined here could not \
+         come back. Say --replace-authority where that is wanted, as for a control plane that was lost"
+    )]
+    OtherAuthority { found: String, own: String },
+    #[error("the snapshot has a file {0:?}, which is no part of a state folder")]
+    Strange(String),
+    #[error("{path}")]
+    File { path: PathBuf, source: std::io::Error },
+    #[error("the snapshot's authority can't be used")]
+    Authority(#[from] AuthorityError),
+    #[error("the snapshot's store can't be used")]
+    Store(#[from] StoreError),
+    #[error("a snapshot is being restored already: the control plane starts again")]
+    Underway,
+}
+
+fn at(path: &Path) -> impl Fn(std::io::Error) -> SnapshotError {
+    let path = path.to_owned();
+    move |source| SnapshotError::File { path: path.clone(), source }
+}
+
+/// The archive of a state folder and its open store, whose authority has the fingerprint `root`.
+pub fn save(store: &Store, config: &Config, root: &str) -> Result<Vec<u8>, SnapshotError> {
+    let (state, most) = (&config.state, config.limits.max_snapshot_bytes);
+    let rows = store.export(most)?;
+    // Told of the rows themselves: they are of one moment.
+    let meta = |key: &str| {
+        let row = rows.iter().find(|(name, _)| name.strip_prefix("meta/") == Some(key));
+        row.map(|(_, content)| String::from_utf8_lossy(content).into_owned()).unwrap_or_default()
+    };
+    let about = About {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        trust_domain: config.trust_domain.clone(),
+        store: meta("store_id"),
+        epoch: meta("epoch").parse().unwrap_or_default(),
+        revision: meta("revision").parse().unwrap_or_default(),
+        root: root.to_owned(),
+        created_unix: crate::now_unix(),
+    };
+    let mut writer = Writer::new(most);
+    let text = serde_json::to_vec(&about).map_err(StoreError::Encode)?;
+    writer.add("about", &text)?;
+    let mut files = vec![PathBuf::from(ROOT)];
+    let folder = state.join(AUTHORITY);
+    for entry in std::fs::read_dir(&folder).map_err(at(&folder))? {
+        let name = entry.map_err(at(&folder))?.file_name();
+        // How far the store was is the store's own matter; what was set aside or is being written is nobody's.
+        let is_own = name.to_str().is_some_and(|name| AUTHORITY_FILES.contains(&name));
+        files.extend(is_own.then(|| Path::new(AUTHORITY).join(name)));
+    }
+    files.extend(state.join(TOKEN).exists().then(|| PathBuf::from(TOKEN)));
+    files.sort();
+    for file in files {
+        let path = state.join(&file);
+        let content = std::fs::read(&path).map_err(at(&path))?;
+        writer.add(&format!("file/{}", file.display()), &content)?;
+    }
+    for (name, content) in rows {
+        writer.add(&format!("row/{name}"), &content)?;
+    }
+    Ok(writer.finish())
+}
+
+/// Files of the authority; the root's key must be there.
+const AUTHORITY_FILES: [&str; 3] = ["root.key", "intermediate.pem", "filters.key"];
+
+/// The state that a snapshot is to take the place of.
+pub struct Present<'a> {
+    pub state: &'a Path,
+    pub trust_domain: &'a str,
+    pub root: &'a str,
+    /// Lineages that proxies follow or followed: the restored store leads them all.
+    pub followed: Vec<Lineage>,
+    pub replace_authority: bool,
+    pub max_audit_entries: u64,
+    /// Notes in a state folder which store it works with and how far that is.
+    pub remember: fn(&Path, &Lineage, Revision),
+}
+
+/// Checks an archive and makes ready what it holds; the next start puts it in place. Gives what the snapshot says of
+/// itself and the lineage that the restored store has.
+pub fn stage(bytes: &[u8], present: &Present<'_>, audit: AuditEntry) -> Result<(About, Lineage), SnapshotError> {
+    let entries = archive::read(bytes)?;
+    let about = entries.iter().find(|(name, _)| *name == "about").ok_or(SnapshotError::Missing("description"))?;
+    let about: About = serde_json::from_slice(about.1).map_err(|_| ArchiveError::Damaged("its description"))?;
+    if about.trust_domain != present.trust_domain {
+        let (found, own) = (about.trust_domain, present.trust_domain.to_owned());
+        return Err(SnapshotError::TrustDomain { found, own });
+    }
+    if about.root != present.root && !present.replace_authority {
+        return Err(SnapshotError::OtherAuthority { found: about.root, own: present.root.to_owned() });
+    }
+    let making = present.state.join(MAKING);
+    let staged = fill(&making, &entries, &about, present, audit);
+    if staged.is_err() {
+        let _ = std::fs::remove_dir_all(&making);
+    }
+    let lineage = staged?;
+    let ready = present.state.join(READY);
+    std::fs::rename(&making, &ready).map_err(at(&ready))?;
+    sync_folder(present.state)?;
+    Ok((about, lineage))
+}
+
+fn fill(
+    making: &Path,
+    entries: &Entries<'_>,
+    about: &About,
+    present: &Present<'_>,
+    audit: AuditEntry,
+) -> Result<Lineage, SnapshotError> {
+    match std::fs::remove_dir_all(making) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(at(making)(error)),
+        Ok(()) | Err(_) => {}
+    }
+    make_private_folder(&making.join(AUTHORITY))?;
+    for (name, content) in entries {
+        let Some(file) = name.strip_prefix("file/") else { continue };
+        let is_key = file.strip_prefix("ca/").is_some_and(|name| AUTHORITY_FILES.contains(&name));
+        match file {
+            ROOT => write_public(&making.join(ROOT), content)?,
+            TOKEN => write_private(&making.join(TOKEN), content)?,
+            file if is_key => write_private(&making.join(file), content)?,
+            strange => return Err(SnapshotError::Strange(strange.to_owned())),
+        }
+    }
+    // The same that a start asks for.
+    Authority::require(making, &about.root)?;
+    if !making.join(ROOT).exists() {
+        return Err(SnapshotError::Missing("ca.pem"));
+    }
+    let store = Store::open(&making.join(STORE), present.max_audit_entries)?;
+    let rows = entries.iter().filter_map(|(name, content)| Some((name.strip_prefix("row/")?, *content)));
+    if !store.import(rows)? {
+        return Err(ArchiveError::Damaged("a record is of no table that this release has").into());
+    }
+    if store.root()?.as_deref() != Some(&*about.root) {
+        return Err(SnapshotError::Missing("store of its authority"));
+    }
+    let lineage = store.accept(&present.followed, audit)?;
+    let revision = store.revision()?;
+    (present.remember)(making, &lineage, revision);
+    let aside = (1..).map(|number| format!("before-restore-{number}"));
+    let aside = aside.map(|name| (present.state.join(&name), name)).find(|(path, _)| !path.exists());
+    write_private(&making.join(ASIDE), aside.map(|(_, name)| name).unwrap_or_default().as_bytes())?;
+    sync_folder(&making.join(AUTHORITY))?;
+    sync_folder(making)?;
+    Ok(lineage)
+}
+
+/// At the start: puts what was made ready in place. It goes on where an earlier start was cut off.
+pub fn finish(state: &Path) -> Result<(), SnapshotError> {
+    let ready = state.join(READY);
+    let _ = std::fs::remove_dir_all(state.join(MAKING));
+    if !ready.exists() {
+        return Ok(());
+    }
+    let name = std::fs::read_to_string(ready.join(ASIDE)).map_err(at(&ready.join(ASIDE)))?;
+    let aside = state.join(name.trim());
+    make_private_folder(&aside)?;
+    for part in [STORE, ROOT, AUTHORITY, TOKEN] {
+        let (new, here, old) = (ready.join(part), state.join(part), aside.join(part));
+        if !new.exists() {
+            continue;
+        }
+        if here.exists() && !old.exists() {
+            std::fs::rename(&here, &old).map_err(at(&here))?;
+        }
+        std::fs::rename(&new, &here).map_err(at(&here))?;
+    }
+    sync_folder(state)?;
+    std::fs::remove_dir_all(&ready).map_err(at(&ready))?;
+    tracing::warn!(before = %aside.display(), "a snapshot was restored; what was there before is kept");
+    Ok(())
+}
+
+fn sync_folder(path: &Path) -> Result<(), SnapshotError> {
+    std::fs::File::open(path).and_then(|folder| folder.sync_all()).map_err(at(path))
+}
