@@ -71,7 +71,7 @@ pub struct Limits {
     pub max_documents: usize,
     /// Calls of the operator API with one token in a minute.
     pub max_api_calls_per_minute: u32,
-    /// Dry runs and explanations that are computed at a time; further ones wait.
+    /// Dry runs and explanations that are computed at a time, and searches of the audit log; further ones wait.
     pub max_concurrent_plans: usize,
     /// Entries kept in the audit log.
     pub max_audit_entries: u64,

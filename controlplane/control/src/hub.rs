@@ -28,7 +28,7 @@ use weft_policy::bundle::{ObjectName, Revision};
 use weft_policy::identity::{SpiffeId, TrustDomain};
 use weft_policy::plan::World;
 
-pub use self::apply::{Applied, ApplyError, How, unreadable_records};
+pub use self::apply::{Applied, ApplyError, Expected, How, Stale, unreadable_records};
 pub use self::audit::Actor;
 pub use self::bans::{Ban, BanError};
 pub(crate) use self::bans::{Bans, told};
@@ -84,6 +84,8 @@ pub struct Hub {
     calls: Rates<String>,
     /// Held by each plan that is computed and changes nothing.
     plans: Arc<Semaphore>,
+    /// Held by each search of the audit log.
+    searches: Arc<Semaphore>,
     streams: Streams,
     restart: snapshot::Restart,
     attempts: Arc<audit::Attempts>,
@@ -158,6 +160,7 @@ impl Hub {
             renewals: Rates::per_minute(limits.max_renewals_per_minute),
             calls: Rates::per_minute(limits.max_api_calls_per_minute),
             plans: Arc::new(Semaphore::new(limits.max_concurrent_plans)),
+            searches: Arc::new(Semaphore::new(limits.max_concurrent_plans)),
             streams: Streams::new(&limits),
             restart: snapshot::Restart::default(),
             attempts: Arc::default(),

@@ -67,7 +67,7 @@ async fn events(
     let mut told = hub.watch_events();
     loop {
         told.borrow_and_update();
-        let log = hub.events(query.clone()).await?;
+        let log = hub.search_events(query.clone()).await??;
         if !log.is_empty() || Instant::now() >= deadline {
             let entries: Vec<_> = log.iter().map(|(number, entry)| describe(*number, entry)).collect();
             return Ok(Json(json!({ "entries": entries })));

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::{Extension, Json};
+use http::{HeaderMap, HeaderName, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use weft_policy::bundle::Revision;
 use weft_policy::explain::{Query as ExplainQuery, explain};
 use weft_policy::manifest::from_json;
 use weft_policy::plan::{Entry, Loss, Problem};
@@ -15,7 +18,7 @@ use weft_policy::resource::{Kind, ObjectKey, Resource};
 use super::status::{self, Arrivals};
 use super::{Access, ApiError, Body, Caller, Detail, Endpoint, Query};
 use crate::access::{Place, Thing, Verb};
-use crate::hub::{Applied, ApplyError, How, Hub, Published, apart};
+use crate::hub::{Applied, ApplyError, Expected, How, Hub, Published, Stale, apart};
 use crate::store::Unreadable;
 use crate::token::Role;
 
@@ -32,7 +35,11 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             "All resources of a kind",
             axum::routing::get(list),
         )
-        .query(&[("namespace", "only of this namespace")]),
+        .query(&[
+            ("namespace", "only of this namespace"),
+            ("after", "a list's revision: wait for one that differs from it"),
+            ("wait_ms", "wait up to this long; default 0, at most 300000"),
+        ]),
         Endpoint::get(
             "/api/v1/resources/{kind}/{namespace}/{name}",
             Access::Each(Verb::Read, OBJECT),
@@ -49,7 +56,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             "delete",
             "/api/v1/resources/{kind}/{namespace}/{name}",
             Access::Each(Verb::Change, OBJECT),
-            "Deletes one resource",
+            "Deletes one resource; with If-Match only where its revision is that of the ETag",
             axum::routing::delete(delete),
         )
         .query(&[("force", "true: also where that takes protection away")]),
@@ -77,7 +84,12 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 #[serde(deny_unknown_fields)]
 struct ListQuery {
     namespace: Option<String>,
+    after: Option<u64>,
+    wait_ms: Option<u64>,
 }
+
+/// The longest that a list is waited for.
+const MAX_WAIT: Duration = Duration::from_secs(300);
 
 async fn list(
     State(hub): State<Arc<Hub>>,
@@ -89,11 +101,30 @@ async fn list(
     if let Some(namespace) = query.namespace.as_ref().filter(|_| kind.is_namespaced()) {
         caller.may(Verb::Read, Thing::Object(kind), Place::Namespace(namespace))?;
     }
-    let published = hub.published();
     let is_wanted = |key: &ObjectKey| {
         query.namespace.as_ref().is_none_or(|namespace| key.namespace == *namespace)
             && caller.rights.may_object(Verb::Read, key).is_ok()
     };
+    let versions = |published: &Published| -> Vec<(ObjectKey, Revision)> {
+        let items = published.world.of_kind(kind).filter(|(key, _)| is_wanted(key));
+        items.map(|(key, entry)| (key.clone(), entry.modified)).collect()
+    };
+    let wait = Duration::from_millis(query.wait_ms.unwrap_or(0)).min(MAX_WAIT);
+    let mut changes = hub.subscribe();
+    let mut published = changes.borrow_and_update().clone();
+    if query.after == Some(published.revision.0) {
+        let before = versions(&published);
+        let changed = async {
+            while versions(&published) == before && changes.changed().await.is_ok() {
+                published = changes.borrow_and_update().clone();
+            }
+        };
+        tokio::select! {
+            // Whatever ends the wait, the list is as it is now.
+            _ = tokio::time::timeout(wait, changed) => {}
+            () = hub.stopping() => {}
+        }
+    }
     let items = published.world.of_kind(kind).filter(|(key, _)| is_wanted(key));
     let arrivals = Arrivals::of(&hub, &caller);
     let items: Vec<_> = items.map(|(key, stored)| describe(&hub, &published, &arrivals, key, stored)).collect();
@@ -104,12 +135,15 @@ async fn show(
     State(hub): State<Arc<Hub>>,
     Extension(caller): Extension<Caller>,
     Path((kind, namespace, name)): Path<(String, String, String)>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<([(HeaderName, String); 1], Json<Value>), ApiError> {
     let key = parse_key(&kind, &namespace, &name)?;
     caller.may_object(Verb::Read, &key)?;
     let published = hub.published();
     let stored = published.world.get(&key).ok_or_else(|| ApiError::from(ApplyError::NotFound(key.clone())))?;
-    Ok(Json(describe(&hub, &published, &Arrivals::of(&hub, &caller), &key, stored)))
+    //= rfc9110#section-8.8.3
+    let tag = format!("\"{}\"", stored.modified.0);
+    let shown = describe(&hub, &published, &Arrivals::of(&hub, &caller), &key, stored);
+    Ok(([(header::ETAG, tag)], Json(shown)))
 }
 
 async fn unreadable(State(hub): State<Arc<Hub>>, Extension(caller): Extension<Caller>) -> Json<Value> {
@@ -129,12 +163,34 @@ async fn delete(
     Extension(caller): Extension<Caller>,
     Path((kind, namespace, name)): Path<(String, String, String)>,
     Query(query): Query<DeleteQuery>,
+    headers: HeaderMap,
 ) -> Result<Json<Value>, ApiError> {
     let how = if query.force { How::Forced } else { How::Safely };
     let key = parse_key(&kind, &namespace, &name)?;
     caller.may_object(Verb::Change, &key)?;
-    let revision = hub.delete(caller.actor(), key, how).await?;
+    let expected = if_match(&headers)?.map(|revision| (key.clone(), revision)).into_iter().collect();
+    let revision = hub.delete_if(caller.actor(), key, how, expected).await.map_err(|error| {
+        let is_stale = matches!(error, ApplyError::Stale(_));
+        let mut answer = ApiError::from(error);
+        if is_stale {
+            //= rfc9110#section-13.1.1
+            answer.status = http::StatusCode::PRECONDITION_FAILED;
+        }
+        answer
+    })?;
     Ok(Json(json!({ "revision": revision.0 })))
+}
+
+/// The revision of an If-Match; none where there is none, or where anything matches.
+fn if_match(headers: &HeaderMap) -> Result<Option<Revision>, ApiError> {
+    let Some(value) = headers.get(header::IF_MATCH) else { return Ok(None) };
+    let text = value.to_str().unwrap_or_default().trim();
+    let number = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).and_then(|number| number.parse().ok());
+    match number {
+        Some(number) => Ok(Some(Revision(number))),
+        None if text == "*" => Ok(None),
+        None => Err(ApiError::invalid(format!("if-match: {text:?} is not one ETag of this API, such as \"12\""))),
+    }
 }
 
 #[derive(Deserialize)]
@@ -146,6 +202,9 @@ struct ApplyRequest {
     /// Also where it takes protection away.
     #[serde(default)]
     force: bool,
+    /// Only where each object is still of the `metadata.revision` that its document tells.
+    #[serde(default)]
+    if_unchanged: bool,
 }
 
 #[derive(Deserialize)]
@@ -170,7 +229,7 @@ async fn apply(
         )));
     }
     // Many documents take long: that holds up no other call, and a dry run no change.
-    let (documents, resources) = if request.dry_run {
+    let Given { documents, resources, seen } = if request.dry_run {
         hub.plan(|_| parse_documents(request.documents)).await??
     } else {
         apart(|| parse_documents(request.documents)).await?
@@ -181,9 +240,19 @@ async fn apply(
         (false, true) => How::Forced,
         (false, false) => How::Safely,
     };
-    let applied = hub.apply(caller.actor(), resources, how).await;
+    let expected = if request.if_unchanged { seen } else { Expected::new() };
+    let applied = hub.apply_if(caller.actor(), resources, how, expected).await;
     let applied = applied.map_err(|error| ApiError::from(error).in_documents(&documents))?;
     Ok(Json(report(&caller, &applied)))
+}
+
+/// The revisions that the objects of a document were read at, as this API writes them.
+fn revisions(document: &Value) -> Vec<Option<Revision>> {
+    let seen = |document: &Value| document["metadata"]["revision"].as_u64().map(Revision);
+    match document["items"].as_array() {
+        Some(items) => items.iter().map(seen).collect(),
+        None => vec![seen(document)],
+    }
 }
 
 /// Refuses documents that the caller may not read or change, each by name.
@@ -198,13 +267,22 @@ fn within_reach(caller: &Caller, verb: Verb, documents: &BTreeMap<ObjectKey, usi
     Err(ApiError::forbidden(format!("{}; nothing was applied", first.message)).with_details(details))
 }
 
-type Given = (BTreeMap<ObjectKey, usize>, Vec<Resource>);
+/// What a request gives.
+struct Given {
+    /// The number of each object's document.
+    documents: BTreeMap<ObjectKey, usize>,
+    resources: Vec<Resource>,
+    /// The revisions that the objects were read at, where documents tell them.
+    seen: Expected,
+}
 
 /// Every resource with the number of its document, or everything that is wrong with any.
 fn parse_documents(documents: Vec<Value>) -> Result<Given, ApiError> {
-    let (mut given, mut resources) = (BTreeMap::new(), Vec::with_capacity(documents.len()));
+    let mut given =
+        Given { documents: BTreeMap::new(), resources: Vec::with_capacity(documents.len()), seen: Expected::new() };
     let mut details = Vec::new();
     for (number, document) in documents.into_iter().enumerate() {
+        let revisions = revisions(&document);
         let read = match from_json(document) {
             Ok(read) => read,
             Err(wrong) => {
@@ -212,19 +290,22 @@ fn parse_documents(documents: Vec<Value>) -> Result<Given, ApiError> {
                 continue;
             }
         };
-        for resource in read {
+        for (place, resource) in read.into_iter().enumerate() {
             let key = resource.key();
-            if given.contains_key(&key) {
+            if given.documents.contains_key(&key) {
                 let message = format!("{key} is given twice");
                 let detail = Detail::of_document(number, "metadata.name", message);
                 details.push(Detail { object: Some(key), ..detail });
                 continue;
             }
-            given.insert(key, number);
-            resources.push(resource);
+            if let Some(Some(revision)) = revisions.get(place) {
+                given.seen.insert(key.clone(), *revision);
+            }
+            given.documents.insert(key, number);
+            given.resources.push(resource);
         }
     }
-    let Some(first) = details.first() else { return Ok((given, resources)) };
+    let Some(first) = details.first() else { return Ok(given) };
     let more = match details.len() - 1 {
         0 => String::new(),
         more => format!(", and {more} more"),
@@ -309,6 +390,12 @@ impl From<ApplyError> for ApiError {
                 };
                 let details = problems.iter().map(detail).collect();
                 Self::refused(format!("{error}; nothing was applied")).with_details(details)
+            }
+            ApplyError::Stale(ref stale) => {
+                let detail =
+                    |stale: &Stale| Detail::of_object(stale.key.clone(), "metadata.revision", stale.to_string());
+                let details = stale.iter().map(detail).collect();
+                Self::conflict(format!("{error}; nothing was applied")).with_details(details)
             }
             ApplyError::Own(_) => Self::forbidden(error.to_string()),
             ApplyError::Busy(busy) => busy.into(),

@@ -85,7 +85,9 @@ fn schemas() -> Value {
         "Apply": { "type": "object", "required": ["documents"], "properties": {
             "documents": { "type": "array", "items": { "type": "object" } },
             "dry_run": { "type": "boolean", "default": false },
-            "force": { "type": "boolean", "default": false, "description": "also where it takes protection away" }
+            "force": { "type": "boolean", "default": false, "description": "also where it takes protection away" },
+            "if_unchanged": { "type": "boolean", "default": false,
+                "description": "only where each object is of the metadata.revision that its document tells; else 409" }
         } },
         "Explain": { "type": "object", "required": ["from", "to"], "properties": {
             "from": { "type": "string", "description": "namespace/service-account" },

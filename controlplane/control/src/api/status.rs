@@ -34,11 +34,8 @@ impl Arrivals {
         let is_seen = |status: &ProxyStatus| caller.sees(Thing::Proxy, status.key.identity.namespace());
         let connected = connected.filter(is_seen);
         let connected = connected.filter(|status| status.connected_since.is_some() && !status.is_left_alone);
-        let arrival = |status: ProxyStatus| Arrival {
-            proxy: status.key.name,
-            synced: status.synced,
-            held: status.held,
-        };
+        let arrival =
+            |status: ProxyStatus| Arrival { proxy: status.key.name, synced: status.synced, held: status.held };
         Self(connected.map(arrival).collect())
     }
 

@@ -155,6 +155,70 @@ async fn resources_are_shown_as_they_can_be_applied_again() {
 }
 
 #[tokio::test]
+async fn nobody_overwrites_what_another_has_changed_meanwhile() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    control.apply(SERVICE).await;
+    let path = "/api/v1/resources/services/shop/web";
+    let (_, mine) = control.call("get", path, Value::Null).await;
+    let edited = |port: u16| {
+        let mut document = mine.clone();
+        document["spec"]["ports"][0]["targetPort"] = port.into();
+        json!({ "documents": [document], "if_unchanged": true })
+    };
+    let second = control.apply(&SERVICE.replace("8080", "8081")).await;
+    for dry_run in [true, false] {
+        let mut request = edited(8082);
+        request["dry_run"] = dry_run.into();
+        let (status, body) = control.call("post", "/api/v1/apply", request).await;
+        assert_eq!((status, &body["error"]["code"]), (409, &json!("conflict")), "{body}");
+        let text = body["error"]["message"].as_str().unwrap();
+        assert_eq!(text, "Service shop/web was changed meanwhile: it is of revision 2, not 1; nothing was applied");
+    }
+    let delete = async |tag: &str| {
+        let request = control.request("delete", path).bearer_auth(control.admin_token());
+        request.header("if-match", tag).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(delete("\"1\"").await, 412);
+    assert_eq!(delete("2").await, 400);
+    let shown = control.request("get", path).bearer_auth(control.admin_token()).send().await.unwrap();
+    let tag = shown.headers()["etag"].to_str().unwrap().to_owned();
+    assert_eq!(tag, format!("\"{second}\""));
+    let mut request = edited(8082);
+    request["documents"][0]["metadata"]["revision"] = second.into();
+    assert_eq!(control.call("post", "/api/v1/apply", request).await.0, 200);
+    assert_eq!(delete("\"3\"").await, 200);
+    let (status, body) = control.call("post", "/api/v1/apply", edited(8083)).await;
+    assert_eq!(status, 409);
+    assert!(body["error"]["message"].as_str().unwrap().contains("is not there any more"), "{body}");
+    // Who doesn't ask for it applies as ever.
+    assert_eq!(control.call("post", "/api/v1/apply", json!({ "documents": [mine] })).await.0, 200);
+}
+
+#[tokio::test]
+async fn a_list_is_waited_for_until_it_differs() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    let revision = control.apply(SERVICE).await;
+    let path = format!("/api/v1/resources/services?namespace=shop&after={revision}&wait_ms=10000");
+    let watching = control.call("get", &path, Value::Null);
+    let changing = async {
+        // Of another kind, of another namespace: neither ends the wait.
+        control.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: other}\n").await;
+        control.apply(&SERVICE.replace("namespace: shop", "namespace: other")).await;
+        control.apply(&SERVICE.replace("8080", "8081")).await
+    };
+    let ((status, list), last) = tokio::join!(watching, changing);
+    assert_eq!((status, &list["items"][0]["spec"]["ports"][0]["targetPort"]), (200, &json!(8081)), "{list}");
+    assert_eq!(list["revision"], json!(last));
+    // An older list is told at once; one that is the same at the end of the wait.
+    let (_, list) = control.call("get", "/api/v1/resources/services?after=1&wait_ms=10000", Value::Null).await;
+    assert_eq!(list["revision"], json!(last));
+    let path = format!("/api/v1/resources/services?after={last}&wait_ms=1");
+    assert_eq!(control.call("get", &path, Value::Null).await.1["revision"], json!(last));
+}
+
+#[tokio::test]
 async fn filters_are_published_verified_and_fetched_from_where_one_stopped() {
     let dir = tempfile::tempdir().unwrap();
     let control = Control::start(dir.path()).await;

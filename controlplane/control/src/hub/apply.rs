@@ -4,6 +4,7 @@
 mod made;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -60,6 +61,8 @@ pub enum ApplyError {
         "{0} enforces every AccessPolicy of the mesh: it comes with the control plane and can't be changed or deleted"
     )]
     Own(ObjectKey),
+    #[error("{}", .0.first().map(ToString::to_string).unwrap_or_default())]
+    Stale(Vec<Stale>),
     #[error("{0}")]
     Refused(String),
     #[error(transparent)]
@@ -70,6 +73,28 @@ pub enum ApplyError {
     Unsound(Vec<Problem>),
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// Objects and the revisions at which their last change was seen.
+pub type Expected = BTreeMap<ObjectKey, Revision>;
+
+/// An object that somebody else has changed meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stale {
+    pub key: ObjectKey,
+    pub seen: Revision,
+    /// `None`: it is not there.
+    pub found: Option<Revision>,
+}
+
+impl fmt::Display for Stale {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, seen: Revision(seen), found } = self;
+        match found {
+            Some(Revision(found)) => write!(f, "{key} was changed meanwhile: it is of revision {found}, not {seen}"),
+            None => write!(f, "{key} is not there any more; it was seen at revision {seen}"),
+        }
+    }
 }
 
 /// So many of a change's losses are named in the audit log.
@@ -83,15 +108,32 @@ impl Hub {
         resources: Vec<Resource>,
         how: How,
     ) -> Result<Applied, ApplyError> {
+        self.apply_if(actor, resources, how, Expected::new()).await
+    }
+
+    /// The same where objects are still as they were expected to be.
+    pub async fn apply_if(
+        self: &Arc<Self>,
+        actor: impl Into<Actor>,
+        resources: Vec<Resource>,
+        how: How,
+        expected: Expected,
+    ) -> Result<Applied, ApplyError> {
         let actor = actor.into();
         if how == How::DryRun {
             let planned = self.plan(move |published| {
-                let applied = Draft::of(published).apply_all(&actor, resources, how)?;
+                let mut draft = Draft::of(published);
+                draft.unchanged(&expected)?;
+                let applied = draft.apply_all(&actor, resources, how)?;
                 Ok(Applied { revision: published.revision, ..applied })
             });
             return planned.await?;
         }
-        self.change_apart(move |draft| draft.apply_all(&actor, resources, how)).await
+        self.change_apart(move |draft| {
+            draft.unchanged(&expected)?;
+            draft.apply_all(&actor, resources, how)
+        })
+        .await
     }
 
     /// Deletes one object; gives the revision without it.
@@ -101,12 +143,24 @@ impl Hub {
         key: ObjectKey,
         how: How,
     ) -> Result<Revision, ApplyError> {
+        self.delete_if(actor, key, how, Expected::new()).await
+    }
+
+    /// The same where the object is still as it was expected to be.
+    pub async fn delete_if(
+        self: &Arc<Self>,
+        actor: impl Into<Actor>,
+        key: ObjectKey,
+        how: How,
+        expected: Expected,
+    ) -> Result<Revision, ApplyError> {
         let (hub, actor) = (self.clone(), actor.into());
         self.change_apart(move |draft| {
             let actor = &actor;
             if is_own(&key) {
                 return Err(ApplyError::Own(key));
             }
+            draft.unchanged(&expected)?;
             if draft.free_name(actor, &key) {
                 return Ok(Revision(draft.revision.0 - 1));
             }
@@ -140,6 +194,16 @@ impl Hub {
 }
 
 impl Draft {
+    /// Refuses where an object is not of the revision that it was seen at.
+    fn unchanged(&self, expected: &Expected) -> Result<(), ApplyError> {
+        let stale = |(key, seen): (&ObjectKey, &Revision)| {
+            let found = self.world.get(key).map(|entry| entry.modified);
+            (found != Some(*seen)).then(|| Stale { key: key.clone(), seen: *seen, found })
+        };
+        let stale: Vec<_> = expected.iter().filter_map(stale).collect();
+        if stale.is_empty() { Ok(()) } else { Err(ApplyError::Stale(stale)) }
+    }
+
     /// Makes the change that an apply is; a dry run throws it away.
     fn apply_all(&mut self, actor: &Actor, resources: Vec<Resource>, how: How) -> Result<Applied, ApplyError> {
         let (known, before) = (errors(&self.world), self.world.clone());

@@ -7,31 +7,46 @@ mod tests;
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
 use super::{Draft, Hub, Published, StoreError, apart};
 use crate::metrics::Throttled;
+use crate::store::{AuditLog, AuditQuery};
 
-/// Too many plans are being computed.
+/// Too many plans or searches are being made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{0} plans are being computed, which is the limit: try again in a moment")]
+#[error("{0} of the kind are being computed, which is the limit: try again in a moment")]
 pub struct Busy(usize);
 
 impl Hub {
-    /// Computes something of the world as it is. It waits for its turn as long as a request may take.
+    /// Computes something of the world as it is.
     pub(crate) async fn plan<T: Send + 'static>(
         &self,
         compute: impl FnOnce(&Published) -> T + Send + 'static,
     ) -> Result<T, Busy> {
-        let turn = tokio::time::timeout(self.config.request_timeout(), self.plans.clone().acquire_owned()).await;
-        let Ok(Ok(permit)) = turn else {
-            self.metrics.throttled(Throttled::Plans);
-            return Err(Busy(self.config.limits.max_concurrent_plans));
-        };
+        let permit = self.turn(&self.plans).await?;
         let published = self.published();
         let result = apart(move || {
             let _permit = permit;
             compute(&published)
         });
         Ok(result.await)
+    }
+
+    /// Waits for one of so many places, as long as a request may take.
+    async fn turn(&self, places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Busy> {
+        let turn = tokio::time::timeout(self.config.request_timeout(), places.clone().acquire_owned()).await;
+        let Ok(Ok(permit)) = turn else {
+            self.metrics.throttled(Throttled::Plans);
+            return Err(Busy(self.config.limits.max_concurrent_plans));
+        };
+        Ok(permit)
+    }
+
+    /// Entries of the audit log, for people. A search may read all of it: so many are made at a time, as with plans.
+    pub(crate) async fn search_events(&self, query: AuditQuery) -> Result<Result<AuditLog, StoreError>, Busy> {
+        let _permit = self.turn(&self.searches).await?;
+        Ok(self.events(query).await)
     }
 
     /// As `change`, for a change whose computation may take long: it holds up no other task.
