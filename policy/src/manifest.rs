@@ -241,37 +241,78 @@ struct Written {
     value: Option<Value>,
 }
 
+/// What was found while a document is read.
+#[derive(Default)]
+struct Reading {
+    mistakes: Vec<Mistake>,
+    /// Keys whose values are not the author's.
+    made_up: Vec<String>,
+    /// Keys as they are read and as they are written.
+    renamed: Vec<(String, String)>,
+}
+
+impl Reading {
+    fn wrong(&mut self, key: impl Into<String>, message: impl Into<String>) {
+        self.mistakes.push(Mistake::new(key, Part::Value, message));
+    }
+
+    /// Reads what is written under a name that may be misspelt.
+    fn part<T: DeserializeOwned>(&mut self, root: &str, value: &Value) -> Option<T> {
+        let shaped = shape::read(root, value);
+        self.mistakes.extend(shaped.mistakes);
+        self.made_up.extend(shaped.made_up);
+        self.renamed.extend(shaped.renamed);
+        shaped.value
+    }
+
+    /// Takes the checks of a resource that was read with stand-ins: what they say of those is nobody's mistake.
+    fn checked(&mut self, wrong: Vec<ResourceError>) {
+        for ResourceError { key, message } in wrong {
+            let key = as_written(key, &self.renamed);
+            if !self.made_up.iter().any(|other| meet(&key, other)) {
+                self.wrong(key, message);
+            }
+        }
+    }
+}
+
 /// One resource, or every mistake in it.
 fn read(document: Value, checks: Checks) -> Result<Resource, Vec<Mistake>> {
     let Value::Object(mut fields) = document else {
         let message = "a document is a mapping with apiVersion, kind, metadata and spec";
         return Err(vec![Mistake::new("", Part::Value, message)]);
     };
-    let (mut mistakes, mut made_up) = (Vec::new(), Vec::new());
-    let kind = kind(&mut fields, &mut mistakes);
-    let (metadata, spec) = parts(fields, &mut mistakes);
-    let metadata = read_metadata(metadata, kind, &mut mistakes, &mut made_up);
-    let Some(kind) = kind else { return Err(mistakes) };
+    let mut reading = Reading::default();
+    let kind = kind(&mut fields, &mut reading.mistakes);
+    let (metadata, spec) = parts(fields, &mut reading.mistakes);
+    let metadata = read_metadata(metadata, kind, &mut reading);
+    let Some(kind) = kind else { return Err(reading.mistakes) };
     let optional = matches!(kind, Kind::Namespace | Kind::Mesh);
     let value = match spec.value {
         None | Some(Value::Null) if optional => Value::Object(Map::new()),
         None | Some(Value::Null) => {
-            mistakes.push(Mistake::new("spec", Part::Value, "is missing"));
-            return Err(mistakes);
+            reading.wrong("spec", "is missing");
+            return Err(reading.mistakes);
         }
         Some(value) => value,
     };
-    let mut reading = Reading { root: spec.name, mistakes, made_up };
-    let resource = build(kind, metadata, &value, &mut reading);
-    let Reading { mut mistakes, made_up, .. } = reading;
+    reading.renamed.push(("spec".to_owned(), spec.name.clone()));
+    let resource = build(kind, metadata, &spec.name, &value, &mut reading);
     if let Some(resource) = resource.as_ref().filter(|_| checks == Checks::All) {
-        let wrong = resource.check().into_iter().filter(|wrong| !made_up.iter().any(|other| meet(&wrong.key, other)));
-        mistakes.extend(wrong.map(|wrong| Mistake::new(wrong.key, Part::Value, wrong.message)));
+        reading.checked(resource.check());
     }
     match resource {
-        Some(resource) if mistakes.is_empty() => Ok(resource),
-        Some(_) | None => Err(mistakes),
+        Some(resource) if reading.mistakes.is_empty() => Ok(resource),
+        Some(_) | None => Err(reading.mistakes),
     }
+}
+
+/// The key with the names by which the document has it.
+fn as_written(key: String, renamed: &[(String, String)]) -> String {
+    renamed.iter().fold(key, |key, (read, written)| match key.strip_prefix(read.as_str()) {
+        Some(rest) if rest.is_empty() || rest.starts_with(['.', '[']) => format!("{written}{rest}"),
+        Some(_) | None => key,
+    })
 }
 
 /// True where one key is the other or around it.
@@ -316,15 +357,10 @@ const BOOKS: [&str; 12] = [
     "uid",
 ];
 
-fn read_metadata(
-    Written { name, value }: Written,
-    kind: Option<Kind>,
-    mistakes: &mut Vec<Mistake>,
-    made_up: &mut Vec<String>,
-) -> Metadata {
+fn read_metadata(Written { name, value }: Written, kind: Option<Kind>, reading: &mut Reading) -> Metadata {
     let Some(mut value) = value else {
-        mistakes.push(Mistake::new("metadata", Part::Value, "is missing"));
-        made_up.push("metadata".to_owned());
+        reading.wrong("metadata", "is missing");
+        reading.made_up.push("metadata".to_owned());
         return Metadata::default();
     };
     if let Value::Object(fields) = &mut value {
@@ -332,16 +368,14 @@ fn read_metadata(
         let generates = fields.remove("generateName").is_some();
         if generates && !fields.contains_key("name") {
             let message = "is missing: a name that is made anew at each apply (generateName) names no object to change";
-            mistakes.push(Mistake::new("metadata.name", Part::Value, message));
-            made_up.push("metadata.name".to_owned());
+            reading.wrong("metadata.name", message);
+            reading.made_up.push("metadata.name".to_owned());
             fields.insert("name".to_owned(), "x".into());
         }
     }
-    let shape::Shaped { value, mistakes: more, made_up: more_made_up } = shape::read::<Metadata>(&name, &value);
-    mistakes.extend(more);
-    made_up.extend(more_made_up);
-    let Some(mut metadata) = value else {
-        made_up.push("metadata".to_owned());
+    reading.renamed.push(("metadata".to_owned(), name.clone()));
+    let Some(mut metadata) = reading.part::<Metadata>(&name, &value) else {
+        reading.made_up.push(name);
         return Metadata::default();
     };
     if kind.is_some_and(Kind::is_namespaced) && metadata.namespace.is_empty() {
@@ -402,33 +436,21 @@ fn kind(fields: &mut Map<String, Value>, mistakes: &mut Vec<Mistake>) -> Option<
     Some(kind)
 }
 
-/// What was found while a document is read.
-struct Reading {
-    /// The name that `spec` is written by.
-    root: String,
-    mistakes: Vec<Mistake>,
-    made_up: Vec<String>,
-}
-
-impl Reading {
-    fn spec<S: DeserializeOwned>(&mut self, metadata: Metadata, value: &Value) -> Option<Object<S>> {
-        let shaped = shape::read(&self.root, value);
-        self.mistakes.extend(shaped.mistakes);
-        self.made_up.extend(shaped.made_up);
-        Some(Object { metadata, spec: shaped.value? })
+fn build(kind: Kind, metadata: Metadata, root: &str, spec: &Value, reading: &mut Reading) -> Option<Resource> {
+    macro_rules! object {
+        ($kind:ident) => {
+            Resource::$kind(Object { metadata, spec: reading.part(root, spec)? })
+        };
     }
-}
-
-fn build(kind: Kind, metadata: Metadata, spec: &Value, reading: &mut Reading) -> Option<Resource> {
     Some(match kind {
-        Kind::Namespace => Resource::Namespace(reading.spec(metadata, spec)?),
-        Kind::Mesh => Resource::Mesh(reading.spec(metadata, spec)?),
-        Kind::Service => Resource::Service(reading.spec(metadata, spec)?),
-        Kind::Workload => Resource::Workload(reading.spec(metadata, spec)?),
-        Kind::HttpRoute => Resource::HttpRoute(reading.spec(metadata, spec)?),
-        Kind::Filter => Resource::Filter(reading.spec(metadata, spec)?),
-        Kind::FilterPolicy => Resource::FilterPolicy(reading.spec(metadata, spec)?),
-        Kind::AccessPolicy => Resource::AccessPolicy(reading.spec(metadata, spec)?),
+        Kind::Namespace => object!(Namespace),
+        Kind::Mesh => object!(Mesh),
+        Kind::Service => object!(Service),
+        Kind::Workload => object!(Workload),
+        Kind::HttpRoute => object!(HttpRoute),
+        Kind::Filter => object!(Filter),
+        Kind::FilterPolicy => object!(FilterPolicy),
+        Kind::AccessPolicy => object!(AccessPolicy),
     })
 }
 

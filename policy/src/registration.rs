@@ -11,6 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::bundle::{ObjectName, Protocol};
 use crate::identity::{SpiffeId, is_label, is_subdomain};
+use crate::resource::core::is_port_name;
 use crate::resource::mesh::WorkloadPortSpec;
 use crate::resource::{Metadata, Object, Resource, WorkloadSpec, wrong_labels};
 use crate::text::printable;
@@ -49,6 +50,8 @@ pub struct Told {
     pub mesh_address: String,
     pub ports: Vec<(u32, Protocol)>,
     pub labels: BTreeMap<String, String>,
+    /// Names of ports, by which a Service's targetPort may mean them.
+    pub port_names: BTreeMap<u32, String>,
     /// Service to stand behind.
     pub service: Option<String>,
     pub weight: u32,
@@ -106,7 +109,7 @@ impl Registration {
         let mut faults = Vec::new();
         names(&told, &mut faults);
         labels(&told.labels, &mut faults);
-        let ports = ports(&told.ports, &mut faults);
+        let ports = ports(&told.ports, &told.port_names, &mut faults);
         let address = parsed(Field::Address, "an IP address", &told.address, &mut faults);
         let mesh_address: Option<SocketAddr> = parsed(Field::MeshAddress, "ip:port", &told.mesh_address, &mut faults);
         let (address, mesh_address) =
@@ -216,10 +219,10 @@ fn labels(labels: &BTreeMap<String, String>, faults: &mut Vec<Fault>) {
     }
 }
 
-fn ports(told: &[(u32, Protocol)], faults: &mut Vec<Fault>) -> Vec<WorkloadPortSpec> {
+fn ports(told: &[(u32, Protocol)], names: &BTreeMap<u32, String>, faults: &mut Vec<Fault>) -> Vec<WorkloadPortSpec> {
     let mut refuse = |reason| faults.push(Fault { field: Field::Ports, reason });
-    if told.len() > MAX_PORTS {
-        refuse(format!("{} ports; at most {MAX_PORTS} are taken", told.len()));
+    if told.len().max(names.len()) > MAX_PORTS {
+        refuse(format!("{} ports; at most {MAX_PORTS} are taken", told.len().max(names.len())));
         return Vec::new();
     }
     let (mut seen, mut ports) = (BTreeSet::new(), Vec::with_capacity(told.len()));
@@ -229,10 +232,23 @@ fn ports(told: &[(u32, Protocol)], faults: &mut Vec<Fault>) -> Vec<WorkloadPortS
                 refuse(format!("port {port}: UDP is not carried yet"));
             }
             Ok(port) if port != 0 && seen.insert(port) => {
-                ports.push(WorkloadPortSpec { port, protocol: *protocol, name: None });
+                ports.push(WorkloadPortSpec { port, protocol: *protocol, name: names.get(number).cloned() });
             }
             Ok(port) if port != 0 => refuse(format!("port {port} is listed twice")),
             Ok(_) | Err(_) => refuse(format!("{number} is not a port: 1 to 65535")),
+        }
+    }
+    let mut named = BTreeSet::new();
+    for (number, name) in names {
+        if told.iter().all(|(port, _)| port != number) {
+            refuse(format!("{number} has a name and is not listed"));
+        } else if !is_port_name(name) {
+            let name = printable(name);
+            refuse(format!(
+                "{name:?} is not the name of a port: lower-case letters, digits and '-', at most 15, with a letter"
+            ));
+        } else if !named.insert(name) {
+            refuse(format!("{name:?} is the name of several ports"));
         }
     }
     ports

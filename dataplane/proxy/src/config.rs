@@ -95,6 +95,9 @@ pub struct WorkloadPort {
     pub port: u16,
     #[serde(default = "default_protocol")]
     pub protocol: Protocol,
+    /// By which the targetPort of a Service may mean it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
 }
 
 /// Addresses of the proxy's listeners. CONTRACT fixes the port numbers; tests and single machines change the addresses.
@@ -456,6 +459,11 @@ impl Config {
             address: workload.address.to_string(),
             mesh_address: mesh.to_string(),
             ports: workload.ports.iter().map(|port| (u32::from(port.port), port.protocol)).collect(),
+            port_names: workload
+                .ports
+                .iter()
+                .filter_map(|port| Some((u32::from(port.port), port.name.clone()?)))
+                .collect(),
             labels: workload.labels.clone(),
             service: workload.service.clone(),
             weight: 1,

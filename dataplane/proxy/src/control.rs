@@ -206,6 +206,7 @@ impl Control {
                 address: told.address,
                 ports: ports.collect(),
                 labels: told.labels.into_iter().collect(),
+                port_names: told.port_names,
                 service: told.service,
                 mesh_address: told.mesh_address,
                 weight: told.weight,

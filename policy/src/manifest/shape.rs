@@ -43,6 +43,8 @@ pub(super) struct Shaped<T> {
     pub(super) mistakes: Vec<Mistake>,
     /// Keys whose values are not the author's.
     pub(super) made_up: Vec<String>,
+    /// Keys as they are read and as they are written, the outer before the inner.
+    pub(super) renamed: Vec<(String, String)>,
 }
 
 /// Reads the part of a document that is at the key `root`.
@@ -53,13 +55,13 @@ pub(super) fn read<T: DeserializeOwned>(root: &str, value: &Value) -> Shaped<T> 
     loop {
         let path = Path { parent: None, step: Step::Key(root) };
         let fault = match T::deserialize(Reader { value, path: &path, patches: &patches }) {
-            Ok(value) => return Shaped { value: Some(value), mistakes, made_up: patches.made_up() },
+            Ok(value) => return patches.shaped(Some(value), mistakes),
             Err(fault) => fault,
         };
         tries -= 1;
         patches.mend(fault, root, &mut mistakes);
         if patches.given_up || tries == 0 || mistakes.len() >= MAX_MISTAKES {
-            return Shaped { value: None, mistakes, made_up: patches.made_up() };
+            return patches.shaped(None, mistakes);
         }
     }
 }
@@ -119,8 +121,13 @@ impl Patches {
         self.stand_ins.is_empty() && self.dropped.is_empty() && self.renamed.is_empty()
     }
 
-    fn made_up(self) -> Vec<String> {
-        self.stand_ins.into_keys().chain(self.dropped).collect()
+    fn shaped<T>(self, value: Option<T>, mistakes: Vec<Mistake>) -> Shaped<T> {
+        let renamed = self.renamed.into_iter().map(|(written, meant)| {
+            let around = written.rfind('.').map_or("", |end| &written[..=end]);
+            (format!("{around}{meant}"), written)
+        });
+        let made_up = self.stand_ins.into_keys().chain(self.dropped).collect();
+        Shaped { value, mistakes, made_up, renamed: renamed.collect() }
     }
 
     /// Writes a mistake down and makes the next reading pass it.
@@ -249,14 +256,11 @@ impl de::Error for Fault {
 
     fn invalid_type(unexpected: Unexpected<'_>, expected: &dyn Expected) -> Self {
         let wanted = wanted(&expected.to_string());
-        let advice = match unexpected {
+        let is_bare = matches!(
+            unexpected,
             Unexpected::Bool(_) | Unexpected::Unsigned(_) | Unexpected::Signed(_) | Unexpected::Float(_)
-                if wanted == "a string" =>
-            {
-                "; put it in quotes"
-            }
-            _ => "",
-        };
+        );
+        let advice = if is_bare && wanted == "a string" { "; put it in quotes" } else { "" };
         Self::custom(format_args!("{} is not {wanted}{advice}", given(unexpected)))
     }
 
@@ -291,7 +295,15 @@ fn given(unexpected: Unexpected<'_>) -> String {
         Unexpected::Unit | Unexpected::Option => "null".to_owned(),
         Unexpected::Seq => "a list".to_owned(),
         Unexpected::Map => "a mapping".to_owned(),
-        other => other.to_string(),
+        Unexpected::Char(_)
+        | Unexpected::Bytes(_)
+        | Unexpected::NewtypeStruct
+        | Unexpected::Enum
+        | Unexpected::UnitVariant
+        | Unexpected::NewtypeVariant
+        | Unexpected::TupleVariant
+        | Unexpected::StructVariant
+        | Unexpected::Other(_) => unexpected.to_string(),
     }
 }
 
@@ -371,9 +383,9 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         _: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Fault> {
-        match self.value {
-            Value::String(text) => visitor.visit_enum(StrDeserializer::new(text)),
-            _ => Err(de::Error::invalid_type(self.unexpected(), &"a string")),
+        match self.value.as_str() {
+            Some(text) => visitor.visit_enum(StrDeserializer::new(text)),
+            None => Err(de::Error::invalid_type(self.unexpected(), &"a string")),
         }
     }
 
@@ -384,9 +396,9 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         _: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Fault> {
-        match self.value {
-            Value::Array(_) => Err(de::Error::invalid_type(Unexpected::Seq, &visitor)),
-            _ => self.deserialize_any(visitor),
+        match self.value.is_array() {
+            true => Err(de::Error::invalid_type(Unexpected::Seq, &visitor)),
+            false => self.deserialize_any(visitor),
         }
     }
 

@@ -42,13 +42,18 @@ spec:
   ports:
   - {name: http, port: 80, targetPort: 8080, appProtocol: http}
   - {name: db, port: 5432, protocol: TCP, appProtocol: tcp}
+  - {name: dns, port: 5432, protocol: UDP, targetPort: dns}
+  sessionAffinity: ClientIP
+  internalTrafficPolicy: Local
+  trafficDistribution: PreferClose
+  type: LoadBalancer
 ---
 apiVersion: weft.dev/v1alpha1
 kind: Workload
 metadata: {name: web-1, namespace: shop, labels: {app: web}}
 spec:
   address: 127.0.0.11
-  ports: [{port: 8080, protocol: http, name: http}]
+  ports: [{port: 8080, protocol: http, name: http}, {port: 53, name: dns}]
   serviceAccount: web
   weight: 2
   meshAddress: 127.0.0.11:15008
@@ -57,8 +62,15 @@ apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
 metadata: {name: canary, namespace: shop}
 spec:
-  parentRefs: [{group: "", kind: Service, name: web, port: 80}]
+  parentRefs: [{group: "", kind: Service, name: web, port: 80, sectionName: http}, {name: gateway}]
+  hostnames: [web.example.com]
   rules:
+  - name: later
+    matches: [{queryParams: [{name: a, value: b}], headers: [{type: RegularExpression, name: a, value: b}]}]
+    filters: [{type: URLRewrite, urlRewrite: {hostname: a.b}}]
+    retry: {attempts: 1}
+    sessionPersistence: {sessionName: a}
+    timeouts: {backendRequest: 1s}
   - name: v2
     matches:
     - path: {type: PathPrefix, value: /v2}

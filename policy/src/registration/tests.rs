@@ -1,7 +1,5 @@
 //! Odd registrations are refused by name; whatever is accepted can be loaded, planned and told to proxies.
 
-mod golden;
-
 use proptest::prelude::*;
 
 use super::*;
@@ -21,6 +19,7 @@ fn good() -> Told {
         mesh_address: "10.0.0.1:15008".to_owned(),
         ports: vec![(8080, Protocol::Http)],
         labels: BTreeMap::from([("app".to_owned(), "web".to_owned())]),
+        port_names: BTreeMap::from([(8080, "http".to_owned())]),
         service: Some("web".to_owned()),
         weight: 1,
     }
@@ -68,6 +67,7 @@ fn odd_registrations_are_refused_with_field_and_reason() {
     let many = |told: &mut Told| told.labels = (0..65).map(|n| (format!("l{n}"), String::new())).collect();
     check(many, &["labels: 65 labels; at most 64 are taken"]);
     check(|told| told.ports.push((8080, Protocol::Tcp)), &["ports: port 8080 is listed twice"]);
+    check(|told| _ = told.port_names.insert(8081, "other".to_owned()), &["ports: 8081 has a name and is not listed"]);
     check(|told| told.ports.push((0, Protocol::Tcp)), &["ports: 0 is not a port: 1 to 65535"]);
     check(|told| told.ports.push((1 << 16, Protocol::Tcp)), &["ports: 65536 is not a port: 1 to 65535"]);
     check(|told| told.ports.push((53, Protocol::Udp)), &["ports: port 53: UDP is not carried yet"]);
@@ -111,9 +111,10 @@ prop_compose! {
         name in text(), address in address(), mesh_address in socket(),
         ports in proptest::collection::vec((0_u32..70_000, protocol()), 0..4),
         labels in proptest::collection::btree_map(text(), text(), 0..3),
-        service in proptest::option::of(text()), weight in 0_u32..120,
+        service in proptest::option::of(text()), weight in 0_u32..120, names in proptest::collection::vec(text(), 0..3),
     ) -> Told {
-        Told { namespace: "shop".to_owned(), name, address, mesh_address, ports, labels, service, weight }
+        let port_names = ports.iter().zip(names).map(|((port, _), name)| (*port, name)).collect();
+        Told { namespace: "shop".to_owned(), name, address, mesh_address, ports, labels, port_names, service, weight }
     }
 }
 

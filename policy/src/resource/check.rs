@@ -133,6 +133,11 @@ fn spec_of_workload(spec: &WorkloadSpec, wrong: &mut Vec<ResourceError>) {
         if port.protocol == Protocol::Udp {
             refuse(wrong, format!("{key}.protocol"), "protocol udp is not supported yet");
         }
+        if let Some(name) = &port.name
+            && spec.ports[..index].iter().any(|other| other.name.as_ref() == Some(name))
+        {
+            refuse(wrong, format!("{key}.name"), format!("{name:?} is given twice"));
+        }
     }
 }
 

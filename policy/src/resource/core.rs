@@ -332,6 +332,6 @@ impl<'de> Deserialize<'de> for TargetPort {
 }
 
 //= rfc6335#section-5.1
-fn is_port_name(name: &str) -> bool {
+pub(crate) fn is_port_name(name: &str) -> bool {
     is_label(name) && name.len() <= 15 && name.bytes().any(|byte| byte.is_ascii_lowercase())
 }

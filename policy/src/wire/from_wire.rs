@@ -190,6 +190,7 @@ impl TryFrom<&v1::WorkloadRegistration> for Told {
             mesh_address: workload.mesh_address.clone(),
             ports: workload.ports.iter().map(port).collect::<std::result::Result<_, _>>()?,
             labels: workload.labels.clone(),
+            port_names: workload.port_names.clone(),
             service: workload.service.clone(),
             weight: workload.weight,
         })

@@ -9,6 +9,7 @@ use crate::app::tests::{Control, documents};
 use crate::artifact::tests::{component, sign};
 
 mod golden;
+mod status;
 
 const SERVICE: &str = "
 apiVersion: v1

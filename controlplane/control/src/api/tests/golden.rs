@@ -1,17 +1,31 @@
-//! Manifests as clusters print them: each is taken, and its printed status says what nothing acts on. The expected statuses
-//! are beside the manifests; `WEFT_BLESS=1` writes them anew.
+//! Inputs and the exact answers to them, side by side in `tests/golden`; `WEFT_BLESS=1` writes the answers anew. Manifests
+//! as clusters print them are taken, and their printed statuses say what nothing acts on; bad calls and odd registrations
+//! have their words.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use weft_policy::registration::{Registration, Told};
 
 use super::*;
 
-/// Manifests that are there for this test, in the order in which they are applied.
-fn manifests() -> Vec<PathBuf> {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/taken");
+/// The inputs of a folder, in the order of their names.
+fn inputs(folder: &str) -> Vec<PathBuf> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(folder);
     let paths = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
-    let mut paths: Vec<_> = paths.filter(|path| path.extension().is_some_and(|end| end != "status")).collect();
+    let is_input = |path: &PathBuf| path.extension().is_some_and(|end| end != "out");
+    let mut paths: Vec<_> = paths.filter(is_input).collect();
     paths.sort();
     paths
+}
+
+/// Compares with the answer beside an input.
+fn check_answer(input: &Path, got: &str) {
+    let expected = PathBuf::from(format!("{}.out", input.display()));
+    if std::env::var_os("WEFT_BLESS").is_some() {
+        std::fs::write(&expected, got).unwrap();
+    }
+    let expect = std::fs::read_to_string(&expected).unwrap_or_else(|error| panic!("{}: {error}", expected.display()));
+    assert_eq!(got, expect, "{}", input.display());
 }
 
 /// `Kind namespace/name type=status reason: message` for each condition of an object as it is printed.
@@ -38,7 +52,7 @@ fn conditions(object: &Value) -> Vec<String> {
 async fn what_clusters_print_is_taken() {
     let dir = tempfile::tempdir().unwrap();
     let control = Control::start(dir.path()).await;
-    let manifests = manifests();
+    let manifests = inputs("taken");
     assert!(manifests.len() >= 20, "{manifests:?}");
     let mut given = Vec::new();
     for path in &manifests {
@@ -63,14 +77,7 @@ async fn what_clusters_print_is_taken() {
             let (status, body) = control.call("post", "/api/v1/apply", again).await;
             assert_eq!((status, &body["changes"][0]["action"]), (200, &json!("unchanged")), "{body}");
         }
-        let expected = path.with_extension("status");
-        let got = lines.iter().map(|line| format!("{line}\n")).collect::<String>();
-        if std::env::var_os("WEFT_BLESS").is_some() {
-            std::fs::write(&expected, &got).unwrap();
-        }
-        let expect =
-            std::fs::read_to_string(&expected).unwrap_or_else(|error| panic!("{}: {error}", expected.display()));
-        assert_eq!(got, expect, "{}", path.display());
+        check_answer(path, &lines.iter().map(|line| format!("{line}\n")).collect::<String>());
     }
 }
 
@@ -100,10 +107,7 @@ async fn a_list_is_one_document_of_several_resources() {
 async fn every_bad_call_has_its_answer() {
     let dir = tempfile::tempdir().unwrap();
     let control = Control::start(dir.path()).await;
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/calls");
-    let paths = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
-    let mut paths: Vec<_> = paths.filter(|path| path.extension().is_some_and(|end| end == "json")).collect();
-    paths.sort();
+    let paths = inputs("calls");
     assert!(paths.len() >= 20, "{paths:?}");
     let mut tokens = std::collections::BTreeMap::new();
     for path in paths {
@@ -123,10 +127,38 @@ async fn every_bad_call_has_its_answer() {
         };
         assert!((400..500).contains(&status), "{}: {status} {body}", path.display());
         let got = format!("{status}\n{}\n", serde_json::to_string_pretty(&body).unwrap());
-        let expected = path.with_extension("out");
-        if std::env::var_os("WEFT_BLESS").is_some() {
-            std::fs::write(&expected, &got).unwrap();
-        }
-        assert_eq!(got, std::fs::read_to_string(&expected).unwrap_or_default(), "{}", path.display());
+        check_answer(&path, &got);
+    }
+}
+
+fn told(value: &Value) -> Told {
+    let text = |key: &str| value[key].as_str().unwrap().to_owned();
+    let number = |value: &Value| u32::try_from(value.as_u64().unwrap()).unwrap();
+    let port = |port: &Value| (number(&port[0]), serde_json::from_value(port[1].clone()).unwrap());
+    Told {
+        namespace: text("namespace"),
+        name: text("name"),
+        address: text("address"),
+        mesh_address: text("mesh_address"),
+        ports: value["ports"].as_array().unwrap().iter().map(port).collect(),
+        port_names: value
+            .get("port_names")
+            .map(|names| serde_json::from_value(names.clone()).unwrap())
+            .unwrap_or_default(),
+        labels: serde_json::from_value(value["labels"].clone()).unwrap(),
+        service: Some(text("service")),
+        weight: number(&value["weight"]),
+    }
+}
+
+#[test]
+fn every_odd_registration_has_its_words() {
+    let paths = inputs("registrations");
+    assert!(paths.len() >= 15, "{paths:?}");
+    let identity = "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap();
+    for path in paths {
+        let value: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        let faults = Registration::new(told(&value), &identity).map(drop).unwrap_err();
+        check_answer(&path, &faults.iter().map(|fault| format!("{fault}\n")).collect::<String>());
     }
 }
