@@ -359,7 +359,7 @@ fn parents_by_the_name_of_a_port_and_of_other_kinds() {
 
 #[test]
 fn ports_of_udp_are_kept_and_not_served() {
-    let dns = "apiVersion: v1\nkind: Service\nmetadata: {name: dns, namespace: shop}\nspec: {selector: {app: web}, ports: [{name: u, port: 53, protocol: UDP}, {name: t, port: 53}, {name: s, port: 54, protocol: SCTP}]}\n";
+    let dns = "apiVersion: v1\nkind: Service\nmetadata: {name: dns, namespace: shop}\nspec: {selector: {app: web}, ports: [{name: u, port: 53, protocol: UDP, targetPort: dns}, {name: t, port: 53}, {name: s, port: 54, protocol: SCTP}]}\n";
     let world = shop_and(dns);
     let service = &bundle(&world, &["shop/web-1"]).services[&name("shop/dns")];
     let ports: Vec<_> = service.ports.iter().map(|port| (port.port, port.name.as_deref())).collect();

@@ -41,9 +41,13 @@ pub(super) fn target(port: &PortSpec, workloads: &[&Object<WorkloadSpec>]) -> Re
 /// Everything of a service that nothing acts on, in this world.
 fn of_service(world: &World, service: &Object<ServiceSpec>) -> Vec<Unserved> {
     let mut found = service.spec.unserved();
+    let named = |port: &PortSpec| matches!(port.target_port, Some(TargetPort::Name(_)));
+    if !service.spec.served_ports().any(named) {
+        return found;
+    }
     let workloads: Vec<_> = selected_by(world, service).collect();
     for (index, port) in service.spec.ports.iter().enumerate() {
-        let Some(TargetPort::Name(name)) = &port.target_port else { continue };
+        let Some(TargetPort::Name(name)) = port.target_port.as_ref().filter(|_| port.is_served()) else { continue };
         let key = format!("ports[{index}].targetPort");
         match target(port, &workloads) {
             Err(message) => found.push(Unserved { key, message }),

@@ -82,7 +82,7 @@ fn is_one(addresses: &[String]) -> bool {
 impl ServiceSpec {
     /// The ports that the mesh serves; those of UDP and SCTP are kept for later.
     pub fn served_ports(&self) -> impl Iterator<Item = &PortSpec> {
-        self.ports.iter().filter(|port| port.protocol == Transport::Tcp)
+        self.ports.iter().filter(|port| port.is_served())
     }
 
     /// The served port of this number.
@@ -140,7 +140,7 @@ impl ServiceSpec {
             tell("externalIPs", "no traffic is taken at these addresses".to_owned());
         }
         for (i, port) in self.ports.iter().enumerate() {
-            if port.protocol != Transport::Tcp {
+            if !port.is_served() {
                 let message = format!("{} is not carried yet: port {} is not served", port.protocol, port.port);
                 tell(&format!("ports[{i}].protocol"), message);
             }
@@ -232,6 +232,11 @@ pub struct PortSpec {
 }
 
 impl PortSpec {
+    /// False for what is kept for later.
+    pub(crate) fn is_served(&self) -> bool {
+        self.protocol == Transport::Tcp
+    }
+
     /// The port that it means at a workload. `None`: the workload declares no port of that name.
     pub fn target_at(&self, workload: &WorkloadSpec) -> Option<u16> {
         match &self.target_port {
