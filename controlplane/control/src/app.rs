@@ -48,7 +48,12 @@ pub struct App {
 
 impl App {
     /// Starts everything; returns once all ports are open.
-    pub async fn start(config: Config) -> anyhow::Result<Self> {
+    pub fn start(config: Config) -> impl Future<Output = anyhow::Result<Self>> {
+        // It keeps the configuration and much else: whoever waits for it need not have room for that.
+        Box::pin(Self::started(config))
+    }
+
+    async fn started(config: Config) -> anyhow::Result<Self> {
         config.validate()?;
         let now = OffsetDateTime::now_utc();
         let state = config.state.clone();

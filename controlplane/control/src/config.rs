@@ -71,6 +71,8 @@ pub struct Limits {
     pub max_documents: usize,
     /// Calls of the operator API with one token in a minute.
     pub max_api_calls_per_minute: u32,
+    /// Calls of the operator API with one token that are under way at a time.
+    pub max_open_calls_per_token: usize,
     /// Dry runs and explanations that are computed at a time, and searches of the audit log; further ones wait.
     pub max_concurrent_plans: usize,
     /// Entries kept in the audit log.
@@ -138,6 +140,7 @@ impl Default for Limits {
             max_body_bytes: 16 << 20,
             max_documents: 10_000,
             max_api_calls_per_minute: 12_000,
+            max_open_calls_per_token: 128,
             max_concurrent_plans: 2,
             max_audit_entries: 100_000,
             max_workloads_per_proxy: 1_024,

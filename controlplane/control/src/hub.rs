@@ -37,7 +37,7 @@ pub(crate) use self::filters::{AUTHZ, SYSTEM};
 pub use self::filters::{FilterVersion, Publication, PublishError};
 pub use self::identity::{Holder, SignedIdentity};
 pub use self::lead::{Doubt, Lead};
-pub use self::planning::Busy;
+pub use self::planning::{Busy, TooManyCalls};
 pub(crate) use self::registration::{Origin, is_of_this_machine};
 pub(crate) use self::streams::Streams;
 pub use self::tokens::NewToken;
@@ -45,7 +45,7 @@ use crate::ca::Authority;
 use crate::claims::{Claims, Grants};
 use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::rate::Rates;
+use crate::rate::{Places, Rates};
 use crate::registry::{ProxyKey, Registry};
 use crate::store::{Fault, Store, StoreError, Unreadable, Write};
 
@@ -82,6 +82,8 @@ pub struct Hub {
     renewals: Rates<SpiffeId>,
     /// Calls of the operator API, by token.
     calls: Rates<String>,
+    /// Calls that are under way, by token.
+    open_calls: Places<String>,
     /// Held by each plan that is computed and changes nothing.
     plans: Arc<Semaphore>,
     /// Held by each search of the audit log.
@@ -159,6 +161,7 @@ impl Hub {
             lead: watch::Sender::new(Arc::new(lead)),
             renewals: Rates::per_minute(limits.max_renewals_per_minute),
             calls: Rates::per_minute(limits.max_api_calls_per_minute),
+            open_calls: Places::new(limits.max_open_calls_per_token),
             plans: Arc::new(Semaphore::new(limits.max_concurrent_plans)),
             searches: Arc::new(Semaphore::new(limits.max_concurrent_plans)),
             streams: Streams::new(&limits),

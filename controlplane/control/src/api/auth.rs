@@ -17,6 +17,7 @@ use super::{Access, ApiError, Refusal};
 use crate::access::{Place, Rights, Thing, Verb};
 use crate::hub::{Actor, Hub};
 use crate::listener::Connections;
+use crate::rate;
 use crate::store::AuditEntry;
 use crate::token::{Grant, TokenHash};
 
@@ -81,24 +82,23 @@ pub(super) async fn authorize(
         }
     };
     let actor = caller.actor();
-    if let Err(error) = admit(&hub, &caller, access) {
-        return refused(actor, error.into_response());
-    }
+    let _place = match admit(&hub, &caller, access) {
+        Ok(place) => place,
+        Err(error) => return refused(actor, error.into_response()),
+    };
     request.extensions_mut().insert(caller);
     refused(actor, next.run(request).await)
 }
 
 /// Whether a call may begin: within the token's budget, and as far as its role and place can tell.
-fn admit(hub: &Hub, caller: &Caller, access: Access) -> Result<(), ApiError> {
-    hub.take_call(&caller.token_id).map_err(|seconds| {
-        let limit = hub.config().limits.max_api_calls_per_minute;
-        ApiError::too_many(format!("this token has made more than {limit} calls a minute: wait {seconds} s"), seconds)
-    })?;
+fn admit(hub: &Hub, caller: &Caller, access: Access) -> Result<rate::Place<String>, ApiError> {
+    let place = hub.take_call(&caller.token_id)?;
     match access {
-        Access::Public => Ok(()),
-        Access::Mesh(verb, thing) => caller.may(verb, thing, Place::Mesh),
-        Access::Each(verb, thing) => caller.rights.may_somewhere(verb, thing).map_err(Into::into),
+        Access::Public => {}
+        Access::Mesh(verb, thing) => caller.may(verb, thing, Place::Mesh)?,
+        Access::Each(verb, thing) => caller.rights.may_somewhere(verb, thing)?,
     }
+    Ok(place)
 }
 
 /// The entry for an answer that refused something. Mistakes in what was sent are no attempts.

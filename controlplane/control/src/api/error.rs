@@ -9,7 +9,7 @@ use serde::Serialize;
 use weft_policy::resource::ObjectKey;
 
 use crate::access::Denied;
-use crate::hub::Busy;
+use crate::hub::{Busy, TooManyCalls};
 use crate::store::StoreError;
 
 /// An error answer. `code` is stable and for programs, `message` for people.
@@ -161,6 +161,15 @@ impl IntoResponse for ApiError {
 impl From<Denied> for ApiError {
     fn from(denied: Denied) -> Self {
         Self::forbidden(denied.to_string())
+    }
+}
+
+impl From<TooManyCalls> for ApiError {
+    fn from(many: TooManyCalls) -> Self {
+        match many {
+            TooManyCalls::AMinute { seconds, .. } => Self::too_many(many.to_string(), seconds),
+            TooManyCalls::AtATime(_) => Self::too_many(many.to_string(), 1),
+        }
     }
 }
 

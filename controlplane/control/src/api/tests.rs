@@ -7,6 +7,7 @@ use weft_policy::wire::v1;
 
 use crate::app::tests::{Control, documents};
 use crate::artifact::tests::{component, sign};
+use crate::token::TokenHash;
 
 mod golden;
 mod status;
@@ -306,4 +307,19 @@ async fn one_token_makes_so_many_calls() {
     assert!(body["error"]["message"].as_str().unwrap().contains("more than 5 calls a minute"), "{body}");
     assert_eq!(control.call("get", "/api/v1/proxies", Value::Null).await.0, 200, "each token by itself");
     assert!(control.metrics().await.contains("weft_control_throttled_total{reason=\"api\"} 1"));
+}
+
+#[tokio::test]
+async fn so_many_calls_of_one_token_are_under_way_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start_with(dir.path(), |config| config.limits.max_open_calls_per_token = 1).await;
+    let viewer = token(&control, "viewer").await;
+    let under_way = control.app.hub.take_call(&TokenHash::of(&viewer).id()).unwrap();
+    let (status, body) = control.call_as(&viewer, "get", "/api/v1/proxies", Value::Null).await;
+    assert_eq!(status, 429, "{body}");
+    assert!(body["error"]["message"].as_str().unwrap().contains("1 calls with this token are under way"), "{body}");
+    drop(under_way);
+    for _ in 0..2 {
+        assert_eq!(control.call_as(&viewer, "get", "/api/v1/proxies", Value::Null).await.0, 200);
+    }
 }

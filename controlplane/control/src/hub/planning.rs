@@ -11,12 +11,22 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Draft, Hub, Published, StoreError, apart};
 use crate::metrics::Throttled;
+use crate::rate::Place;
 use crate::store::{AuditLog, AuditQuery};
 
 /// Too many plans or searches are being made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0} of the kind are being computed, which is the limit: try again in a moment")]
 pub struct Busy(usize);
+
+/// A token's budget of calls is used up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TooManyCalls {
+    #[error("this token has made more than {limit} calls a minute: wait {seconds} s")]
+    AMinute { limit: u32, seconds: u64 },
+    #[error("{0} calls with this token are under way, which is the limit")]
+    AtATime(usize),
+}
 
 impl Hub {
     /// Computes something of the world as it is.
@@ -70,11 +80,16 @@ impl Hub {
         Ok(value)
     }
 
-    /// Counts a call of the operator API. Otherwise the seconds to wait.
-    pub(crate) fn take_call(&self, token: &str) -> Result<(), u64> {
-        self.calls.take(&token.to_owned(), Instant::now()).map_err(|wait| {
-            self.metrics.throttled(Throttled::Api);
-            wait.as_secs() + 1
-        })
+    /// Counts a call of the operator API, which is under way until the place is dropped.
+    pub(crate) fn take_call(&self, token: &str) -> Result<Place<String>, TooManyCalls> {
+        let (token, limits) = (token.to_owned(), &self.config.limits);
+        let taken = match self.calls.take(&token, Instant::now()) {
+            Ok(()) => self.open_calls.take(&token).ok_or(TooManyCalls::AtATime(limits.max_open_calls_per_token)),
+            Err(wait) => {
+                let (limit, seconds) = (limits.max_api_calls_per_minute, wait.as_secs() + 1);
+                Err(TooManyCalls::AMinute { limit, seconds })
+            }
+        };
+        taken.inspect_err(|_| self.metrics.throttled(Throttled::Api))
     }
 }

@@ -1,38 +1,29 @@
 //! How many control streams are open with each certificate, and how often it opens one.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use sha2::{Digest as _, Sha256};
 
 use crate::config::Limits;
 use crate::metrics::Throttled;
-use crate::rate::Rates;
+use crate::rate::{Place, Places, Rates};
 
 /// sha256 of a client certificate.
 type Certificate = [u8; 32];
 
-type Open = Arc<Mutex<BTreeMap<Certificate, usize>>>;
-
 /// The streams of all certificates.
 pub(crate) struct Streams {
-    most: usize,
-    open: Open,
+    open: Places<Certificate>,
     opened: Rates<Certificate>,
 }
 
 /// One open stream; it counts until it is dropped.
-pub(crate) struct OpenStream {
-    certificate: Certificate,
-    open: Open,
-}
+pub(crate) type OpenStream = Place<Certificate>;
 
 impl Streams {
     pub(super) fn new(limits: &Limits) -> Self {
         Self {
-            most: limits.max_streams_per_certificate,
-            open: Open::default(),
+            open: Places::new(limits.max_streams_per_certificate),
             opened: Rates::per_minute(limits.max_hellos_per_minute),
         }
     }
@@ -41,23 +32,7 @@ impl Streams {
     pub(crate) fn open(&self, certificate_der: &[u8]) -> Result<OpenStream, Throttled> {
         let certificate: Certificate = Sha256::digest(certificate_der).into();
         self.opened.take(&certificate, Instant::now()).map_err(|_| Throttled::Hellos)?;
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = open.entry(certificate).or_default();
-        if *count >= self.most {
-            return Err(Throttled::Streams);
-        }
-        *count += 1;
-        Ok(OpenStream { certificate, open: self.open.clone() })
-    }
-}
-
-impl Drop for OpenStream {
-    fn drop(&mut self) {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        match open.get_mut(&self.certificate) {
-            Some(count) if *count > 1 => *count -= 1,
-            Some(_) | None => drop(open.remove(&self.certificate)),
-        }
+        self.open.take(&certificate).ok_or(Throttled::Streams)
     }
 }
 
@@ -76,6 +51,5 @@ mod tests {
         let third = streams.open(b"a").unwrap();
         drop((second, third));
         assert_eq!(streams.open(b"a").err(), Some(Throttled::Hellos), "the fifth within a minute");
-        assert!(streams.open.lock().unwrap().is_empty(), "nothing is kept of who is gone");
     }
 }
