@@ -18,6 +18,8 @@ const EXAMPLE: &str = "Examples:
 
 /// How long one call waits for the next entry.
 const WAIT: Duration = Duration::from_secs(60);
+/// How soon a control plane that does not answer is asked again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLE)]
@@ -67,10 +69,24 @@ pub(crate) async fn run(args: EventsArgs) -> Outcome {
         entries = self::entries(&client.fetch("/events?limit=1").await?)?;
         last = newest(&entries, last);
     }
+    let mut is_away = false;
     loop {
-        let batch = next(&client, &filter, last).await?;
-        last = newest(&batch, last);
-        print(&args, &batch, false)?;
+        match next(&client, &filter, last).await {
+            Ok(batch) => {
+                is_away = false;
+                last = newest(&batch, last);
+                print(&args, &batch, false)?;
+            }
+            // It may start again; whoever follows goes on then.
+            Err(Failure::Unable(error)) => {
+                if !is_away {
+                    output::complain(&format!("{error:#}; trying again"));
+                }
+                is_away = true;
+                tokio::time::sleep(AGAIN).await;
+            }
+            Err(refused @ Failure::Refused(_)) => return Err(refused),
+        }
     }
 }
 
