@@ -96,6 +96,10 @@ async fn create(
         Kind::Operator => (operator_grant(&request)?, request.ttl_seconds.map(Duration::from_secs)),
     };
     may(&caller, Verb::Change, &grant)?;
+    if !request.addresses.is_empty() {
+        // Addresses are of the whole mesh: whoever holds one gets what every proxy sends there.
+        caller.may(Verb::Change, Thing::JoinToken, Place::Mesh)?;
+    }
     if let Some(name) = &request.name {
         free_name(&hub, name).await?;
     }

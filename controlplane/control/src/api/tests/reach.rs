@@ -89,6 +89,8 @@ fn calls() -> Vec<Call> {
         call("post", "/api/v1/store/accept", ["...A", "....", "...."]),
         call("post", "/api/v1/tokens", [".O.A", ".O.A", "...."])
             .body(|namespace| json!({ "kind": "join", "service_account": format!("{namespace}/web") })),
+        call("post", "/api/v1/tokens", [".O.A", "....", "...."])
+            .body(|_| json!({ "kind": "join", "service_account": "shop/web", "addresses": ["10.0.0.0/8"] })),
         call("post", "/api/v1/tokens", ["...A", "...A", "...."])
             .body(|namespace| json!({ "kind": "operator", "role": "viewer", "namespaces": [namespace] })),
         call("post", "/api/v1/tokens", ["...A", "....", "...."])
