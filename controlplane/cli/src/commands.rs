@@ -15,3 +15,15 @@ pub(crate) mod store;
 pub(crate) mod token;
 pub(crate) mod validate;
 pub(crate) mod wait;
+
+use crate::access::AccessArgs;
+use crate::output::OutputArgs;
+
+/// Arguments of a command that lists and takes no other.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+    #[command(flatten)]
+    pub(crate) access: AccessArgs,
+}

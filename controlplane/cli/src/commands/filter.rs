@@ -10,6 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
+use super::ListArgs;
 use crate::access::AccessArgs;
 use crate::answer::{Answer, Outcome};
 use crate::api;
@@ -73,14 +74,6 @@ struct PublishArgs {
     /// Let policies that name no version run it, also where a newer version was published: the way back.
     #[arg(long)]
     make_current: bool,
-    #[command(flatten)]
-    output: OutputArgs,
-    #[command(flatten)]
-    access: AccessArgs,
-}
-
-#[derive(Debug, clap::Args)]
-struct ListArgs {
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]

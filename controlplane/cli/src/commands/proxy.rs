@@ -2,10 +2,11 @@
 
 use serde_json::{Value, json};
 
+use super::ListArgs;
 use crate::access::AccessArgs;
 use crate::answer::{Answer, Outcome};
 use crate::api::segment;
-use crate::output::{self, OutputArgs, Table, text_at};
+use crate::output::{self, Table, text_at};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ProxyArgs {
@@ -47,14 +48,6 @@ struct BanArgs {
 struct NamedArgs {
     #[arg(value_name = "PROXY|NS/SA|SPIFFE-ID")]
     proxy: String,
-    #[command(flatten)]
-    access: AccessArgs,
-}
-
-#[derive(Debug, clap::Args)]
-struct ListArgs {
-    #[command(flatten)]
-    output: OutputArgs,
     #[command(flatten)]
     access: AccessArgs,
 }

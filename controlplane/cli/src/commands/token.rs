@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
+use super::ListArgs;
 use crate::access::AccessArgs;
 use crate::answer::{Answer, Outcome};
 use crate::api::segment;
@@ -35,14 +36,6 @@ enum TokenCommand {
     /// End tokens at once, by name or id.
     #[command(after_help = "Examples:\n  weft token revoke ci-deployer\n  weft token revoke 0f3a9c21be77")]
     Revoke(RevokeArgs),
-}
-
-#[derive(Debug, clap::Args)]
-struct ListArgs {
-    #[command(flatten)]
-    output: OutputArgs,
-    #[command(flatten)]
-    access: AccessArgs,
 }
 
 #[derive(Debug, clap::Args)]

@@ -60,7 +60,8 @@ impl Hub {
     pub(crate) fn banned(&self, identity: &SpiffeId) -> Option<String> {
         let bans = self.bans.borrow();
         let ban = bans.get(identity)?;
-        let since = OffsetDateTime::from_unix_timestamp(ban.since_unix).ok()?.format(&Rfc3339).ok()?;
+        let since = OffsetDateTime::from_unix_timestamp(ban.since_unix).ok().and_then(|at| at.format(&Rfc3339).ok());
+        let since = since.unwrap_or_else(|| ban.since_unix.to_string());
         let reason = if ban.reason.is_empty() { String::new() } else { format!(" ({})", ban.reason) };
         Some(format!("{identity} is banned since {since}{reason}: an operator lifts that with `weft proxy unban`"))
     }

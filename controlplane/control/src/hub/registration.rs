@@ -149,8 +149,7 @@ impl Hub {
         let (config, outlook) = (self.config(), self.registry().outlook());
         for (proxy, silent, was_heard) in self.registry().suspects() {
             let published = self.published();
-            let owned = published.owners.iter().filter(|(_, owner)| **owner == proxy).map(|(name, _)| name.clone());
-            let owned: Vec<_> = owned.collect();
+            let owned = owned_by(&published.owners, &proxy);
             let lease = if was_heard { config.disconnect_grace() } else { config.restart_grace() };
             if owned.is_empty() {
                 if silent >= lease {
@@ -178,6 +177,11 @@ impl Hub {
     }
 }
 
+/// Registered workloads of one proxy.
+fn owned_by(owners: &BTreeMap<ObjectName, ProxyKey>, proxy: &ProxyKey) -> Vec<ObjectName> {
+    owners.iter().filter(|(_, owner)| *owner == proxy).map(|(name, _)| name.clone()).collect()
+}
+
 /// The services that these workloads stand behind, with the number of endpoints that each has.
 fn endpoints(world: &World, workloads: &[ObjectName]) -> BTreeMap<ObjectName, usize> {
     let behind =
@@ -194,9 +198,8 @@ impl Draft {
         registrations: &[Registration],
     ) -> Result<(), RegisterError> {
         let wanted: BTreeSet<_> = registrations.iter().map(Registration::name).collect();
-        let gone = self.owners.iter().filter(|(name, owner)| *owner == proxy && !wanted.contains(*name));
-        for name in gone.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
-            apply::remove_registered(self, &name)?;
+        for name in owned_by(&self.owners, proxy).iter().filter(|name| !wanted.contains(*name)) {
+            apply::remove_registered(self, name)?;
         }
         self.sweep_names(hub);
         for registration in registrations {
@@ -308,8 +311,7 @@ impl Draft {
     }
 
     fn release(&mut self, proxy: &ProxyKey, why: &str) -> Result<(), StoreError> {
-        let names: Vec<_> =
-            self.owners.iter().filter(|(_, owner)| *owner == proxy).map(|(name, _)| name.clone()).collect();
+        let names = owned_by(&self.owners, proxy);
         for name in &names {
             apply::remove_registered(self, name)?;
         }

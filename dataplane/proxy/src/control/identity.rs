@@ -342,7 +342,7 @@ impl IdentityKeeper {
             Err(JoinError::OldToken(..) | JoinError::NoToken | JoinError::Token { .. } | JoinError::Refused(_)) => {
                 Err(error)
             }
-            Err(error) => Err(error),
+            Err(of_join) => Err(of_join),
         }
     }
 

@@ -50,7 +50,7 @@ async fn payload(worker: &Rc<Worker>, stream: TcpStream, prefix: Bytes, origin: 
         let target = origin.target.as_ref()?;
         let from = origin.workload(&snapshot).ok()?;
         let resolved = routing::resolve_target(&snapshot, &worker.shared.hosts, from, target).ok()?;
-        resolved.map(|resolved| (resolved.protocol(), resolved.opaque_refused() || from.outbound.needs_http()))
+        resolved.map(|resolved| (resolved.protocol(), routing::is_http_only(&resolved, from)))
     });
     match declared {
         None | Some((Protocol::Tcp | Protocol::Udp, _)) => Box::pin(tcp::serve(worker, stream, prefix, &origin)).await,

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use weft_policy::bundle::Route;
+use weft_policy::bundle::{Protocol, Route};
 use weft_policy::path::NormalPath;
 use weft_policy::route::{self, Authority, HeadView, Meant, Resolution, Resolved, Resolver};
 use weft_transport::http::RequestHead;
@@ -91,6 +91,12 @@ pub(super) fn route<'s>(
     let from_namespace = &from.workload.name.namespace;
     let plan = route::plan(&snapshot.routes, resolved, from_namespace, &view, dice, &snapshot.mesh).map_err(refused)?;
     Ok(Plan { goal: goal_of(&plan), route: plan.route, timeout: plan.timeout, plan })
+}
+
+/// True where a port without a declared protocol takes HTTP only: for what is attached to it, or for a filter of the caller
+/// that judges requests and would be passed by bytes.
+pub(super) fn is_http_only(to: &Resolved<'_>, from: &Served) -> bool {
+    to.opaque_refused() || to.protocol() == Protocol::Auto && from.outbound.needs_http()
 }
 
 /// Destination of a connection whose bytes are not looked into.

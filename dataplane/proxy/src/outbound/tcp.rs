@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Version};
 use tokio::net::TcpStream;
 use weft_filter_host::Permit;
-use weft_policy::bundle::{Protocol, TunnelRefusal};
+use weft_policy::bundle::TunnelRefusal;
 use weft_policy::route::Resolved;
 use weft_transport::http::{RecvBody, RequestHead, SendBody};
 use weft_transport::tcp;
@@ -100,8 +100,7 @@ pub(super) async fn open<'w>(
     let from = origin.workload(&snapshot)?;
     record.source = Some(from.workload.identity.to_string());
     match routing::resolve_target(&snapshot, &worker.shared.hosts, from, target)? {
-        // A filter of the caller that judges requests is not passed by what is none.
-        Some(to) if to.opaque_refused() || to.protocol() == Protocol::Auto && from.outbound.needs_http() => {
+        Some(to) if routing::is_http_only(&to, from) => {
             Err(Failure::TunnelForbidden(TunnelRefusal::HttpOnly { port: to.port }))
         }
         Some(resolved) => open_mesh(worker, &snapshot, from, origin, &resolved, record).await,
