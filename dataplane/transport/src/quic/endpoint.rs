@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{Endpoint, TokioRuntime, TransportConfig, VarInt};
+use quinn::{AsyncUdpSocket, Endpoint, EndpointConfig, Runtime, TokioRuntime, TransportConfig, VarInt};
 use rustls_pki_types::UnixTime;
 use tokio::task::AbortHandle;
 use weft_policy::identity::SpiffeId;
@@ -49,11 +49,22 @@ impl Server {
         served: impl Into<Served>,
         limits: &TransportLimits,
     ) -> io::Result<Server> {
+        Server::over(TokioRuntime.wrap_udp_socket(socket)?, worker, keys, served, limits)
+    }
+
+    /// As `new`, over a socket of any kind.
+    pub(super) fn over(
+        socket: Arc<dyn AsyncUdpSocket>,
+        worker: Worker,
+        keys: &SharedKeys,
+        served: impl Into<Served>,
+        limits: &TransportLimits,
+    ) -> io::Result<Server> {
         let served = served.into();
         let transport = limits.callee();
         let choice = Choice::new(served.clone(), None);
         let config = server_config(&choice, keys, transport.of(Distance::Near), Verdict::default());
-        let endpoint = Endpoint::new(keys.endpoint_config(worker), Some(config), socket, Arc::new(TokioRuntime))?;
+        let endpoint = endpoint_over(keys.endpoint_config(worker), Some(config), socket)?;
         let established = Established::default();
         let watch =
             |identity: &IdentityHandle| tokio::spawn(watch_trust(identity.clone(), established.clone())).abort_handle();
@@ -121,6 +132,14 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.trust_watches.iter().for_each(AbortHandle::abort);
     }
+}
+
+fn endpoint_over(
+    config: EndpointConfig,
+    server: Option<quinn::ServerConfig>,
+    socket: Arc<dyn AsyncUdpSocket>,
+) -> io::Result<Endpoint> {
+    Endpoint::new_with_abstract_socket(config, server, socket, Arc::new(TokioRuntime))
 }
 
 fn server_config(
@@ -285,20 +304,31 @@ pub struct Dialer {
     endpoint: Endpoint,
     transport: ByDistance,
     initial_cids: InitialCids,
-    from: refusal::From,
+    asks_from: Option<refusal::From>,
     windows: WindowLimits,
 }
 
 impl Dialer {
     /// Takes a socket of `bind_client`. Must run inside the worker's runtime.
     pub fn new(socket: UdpSocket, worker: Worker, keys: &SharedKeys, limits: &TransportLimits) -> io::Result<Dialer> {
-        // The socket is this worker's alone: its connection IDs need not name a worker.
-        let config = keys.endpoint_config(Worker::single());
         let mark = socket2::SockRef::from(&socket).mark().unwrap_or(0);
         let from = refusal::From { ip: socket.local_addr()?.ip(), mark };
+        Dialer::over(TokioRuntime.wrap_udp_socket(socket)?, Some(from), worker, keys, limits)
+    }
+
+    /// As `new`, over a socket of any kind. Without `asks_from` the kernel is not asked who refuses.
+    pub(super) fn over(
+        socket: Arc<dyn AsyncUdpSocket>,
+        asks_from: Option<refusal::From>,
+        worker: Worker,
+        keys: &SharedKeys,
+        limits: &TransportLimits,
+    ) -> io::Result<Dialer> {
+        // The socket is this worker's alone: its connection IDs need not name a worker.
+        let config = keys.endpoint_config(Worker::single());
         Ok(Dialer {
-            from,
-            endpoint: Endpoint::new(config, None, socket, Arc::new(TokioRuntime))?,
+            asks_from,
+            endpoint: endpoint_over(config, None, socket)?,
             transport: limits.caller(),
             initial_cids: InitialCids::new(keys.spread, worker),
             windows: limits.windows,
@@ -349,7 +379,7 @@ impl Dialer {
         tokio::select! {
             biased;
             result = established => result.map_err(|error| HandshakeError::from_quic(&error, verdict.refusal())),
-            error = refusal::of(address, self.from) => Err(error),
+            error = refusal::of(address, self.asks_from) => Err(error),
             () = tokio::time::sleep(timeout) => Err(HandshakeError::timeout(format!("no answer within {timeout:?}"))),
         }
     }

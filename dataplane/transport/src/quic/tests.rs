@@ -3,8 +3,8 @@
 mod attack;
 mod flood;
 mod handshake;
+mod network;
 mod pool;
-mod relay;
 mod silence;
 mod tls12;
 mod windows;
@@ -17,6 +17,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
+use self::network::Network;
 use super::{Accepted, Dialer, Server, SharedKeys, TransportLimits, WindowLimits, Worker, bind_client, bind_workers};
 use crate::tls::{HandshakeError, Served};
 
@@ -30,7 +31,8 @@ fn on_a_worker(test: impl Future<Output = ()>) {
     LocalSet::new().block_on(&runtime, async { tokio::time::timeout(PATIENCE, test).await.expect("in time") });
 }
 
-/// As `on_a_worker`, on a clock that passes only while everybody waits for it.
+/// As `on_a_worker`, on a clock that passes only while everybody waits for it: for a network in memory, since this clock does
+/// not wait for a kernel.
 fn on_its_own_clock(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let limit = Duration::from_secs(3600);
@@ -65,7 +67,16 @@ impl Callee {
 
     fn bound(address: SocketAddr, keys: &SharedKeys, identity: impl Into<Served>, limits: &TransportLimits) -> Callee {
         let socket = bind_workers(address, 1).unwrap().remove(0);
-        let server = Rc::new(Server::new(socket, Worker::single(), keys, identity, limits).unwrap());
+        Callee::serving(Server::new(socket, Worker::single(), keys, identity, limits).unwrap())
+    }
+
+    fn within(network: &Network, identity: impl Into<Served>) -> Callee {
+        let (keys, limits) = (SharedKeys::generate(), TransportLimits::default());
+        Callee::serving(Server::over(network.socket(), Worker::single(), &keys, identity, &limits).unwrap())
+    }
+
+    fn serving(server: Server) -> Callee {
+        let server = Rc::new(server);
         let address = server.endpoint().local_addr().unwrap();
         let (report, outcomes) = mpsc::unbounded_channel();
         let accepting = server.clone();
@@ -103,4 +114,9 @@ fn dialer_with(windows: WindowLimits) -> Dialer {
     let socket = bind_client(LOOPBACK, None).unwrap();
     let limits = TransportLimits { windows, ..TransportLimits::default() };
     Dialer::new(socket, Worker::single(), &SharedKeys::generate(), &limits).unwrap()
+}
+
+fn dialer_within(network: &Network) -> Dialer {
+    let limits = TransportLimits::default();
+    Dialer::over(network.socket(), None, Worker::single(), &SharedKeys::generate(), &limits).unwrap()
 }

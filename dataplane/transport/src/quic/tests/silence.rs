@@ -1,7 +1,6 @@
 //! A hiccup is no death: a network or a peer that is silent for a while costs latency, and nothing else. On a clock of
 //! its own, so that ten seconds cost none.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,32 +8,34 @@ use futures_util::future::join_all;
 use http::StatusCode;
 use tokio::time::Instant;
 
-use super::pool::{gate, head, key, pool, request, serve};
-use super::relay::Relay;
-use super::{Callee, on_its_own_clock, until};
-use crate::quic::{PeerKey, Pool, PoolLimits, SharedKeys, TransportLimits};
+use super::network::{FRONT, Network};
+use super::pool::{gate, head, key, request, serve};
+use super::{Callee, dialer_within, on_its_own_clock, until};
+use crate::h3;
+use crate::quic::{PeerKey, Pool, PoolLimits};
 use crate::tls::HandshakeFailure;
 use crate::tls::testing::{Ca, id};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// The clock leaps to the next timer while a busy kernel still carries a datagram from socket to socket: a few timers of a
-/// connection may run out for nothing.
-const LEAPS: Duration = Duration::from_secs(2);
+/// Round trips without a silence: a few timers of a connection.
+const AT_ONCE: Duration = Duration::from_secs(2);
 
-/// A caller's pool that reaches a callee through a relay.
+/// A caller's pool that reaches a callee through a network in memory.
 struct Setting {
     ca: Ca,
     pool: Pool,
-    relay: Relay,
+    network: Network,
     key: PeerKey,
-    callee: SocketAddr,
+    callee: Callee,
 }
 
-async fn setting(callee: &Callee, ca: Ca) -> Setting {
-    let relay = Relay::to(callee.address).await;
-    let pool = pool(ca.handle("cart"), PoolLimits::default());
-    let key = key("cart", "shop", relay.address);
-    Setting { ca, pool, relay, key, callee: callee.address }
+fn setting() -> Setting {
+    let (ca, network) = (Ca::new(), Network::new());
+    let callee = Callee::within(&network, &ca.handle("shop"));
+    network.lead_to(callee.address);
+    let dialer = dialer_within(&network);
+    let pool = Pool::new(dialer, ca.handle("cart"), PoolLimits::default(), h3::Limits::default());
+    Setting { ca, pool, network, key: key("cart", "shop", FRONT), callee }
 }
 
 /// How long a request took that may go nowhere else.
@@ -48,9 +49,7 @@ async fn patient(pool: &Pool, key: &PeerKey) -> Duration {
 
 /// The longest wait of 20 requests a second that were sent while the network was silent for so long, beside 20 open streams.
 async fn worst_wait(silence: Duration) -> Duration {
-    let ca = Ca::new();
-    let callee = Callee::new(&ca.handle("shop"));
-    let Setting { pool, relay, key, .. } = setting(&callee, ca).await;
+    let Setting { pool, network, key, callee, .. } = setting();
     let release = gate();
     let _servers = serve(callee, &release);
     patient(&pool, &key).await;
@@ -59,7 +58,7 @@ async fn worst_wait(silence: Duration) -> Duration {
     for _ in 0..20 {
         held.push(request(&client, "/held").await);
     }
-    relay.be_silent(true);
+    network.be_silent(true);
     let over = Instant::now() + silence;
     let mut requests = Vec::new();
     while Instant::now() < over {
@@ -67,8 +66,8 @@ async fn worst_wait(silence: Duration) -> Duration {
         requests.push(tokio::task::spawn_local(async move { patient(&pool, &key).await }));
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert!(relay.dropped() > 0);
-    relay.be_silent(false);
+    assert!(network.dropped() > 0);
+    network.be_silent(false);
     let waits = join_all(requests).await;
     release.add_permits(20);
     for (send, mut receive) in held {
@@ -87,7 +86,7 @@ fn silence_of_up_to_ten_seconds_costs_latency_only() {
             let silence = Duration::from_secs(seconds);
             let worst = worst_wait(silence).await;
             // Data sent before the silence was noticed may wait as long again, as TCP's retransmissions do.
-            assert!(worst <= silence * 2 + LEAPS, "{silence:?}: {worst:?}");
+            assert!(worst <= silence * 2 + AT_ONCE, "{silence:?}: {worst:?}");
             println!("silent for {silence:?}: the longest wait was {worst:?}");
         });
     }
@@ -99,14 +98,12 @@ fn silence_of_up_to_ten_seconds_costs_latency_only() {
 fn a_connection_that_could_not_ask_is_not_taken_for_forgotten() {
     for seconds in [14, 20] {
         on_its_own_clock(async move {
-            let ca = Ca::new();
-            let callee = Callee::new(&ca.handle("shop"));
-            let Setting { pool, relay, key, .. } = setting(&callee, ca).await;
+            let Setting { pool, network, key, callee, .. } = setting();
             let release = gate();
             let _servers = serve(callee, &release);
             patient(&pool, &key).await;
             let client = pool.get(&key).await.unwrap();
-            relay.be_silent(true);
+            network.be_silent(true);
             let mut held = Vec::new();
             for _ in 0..20 {
                 let (mut send, receive) = client.send(&head("/held"), false).await.unwrap();
@@ -115,8 +112,8 @@ fn a_connection_that_could_not_ask_is_not_taken_for_forgotten() {
             }
             let over = Instant::now() + Duration::from_secs(seconds);
             tokio::time::sleep_until(over).await;
-            relay.be_silent(false);
-            assert!(patient(&pool, &key).await < LEAPS);
+            network.be_silent(false);
+            assert!(patient(&pool, &key).await < AT_ONCE);
             release.add_permits(20);
             for (send, mut receive) in held {
                 assert_eq!(receive.response_head().await.unwrap().status, StatusCode::NO_CONTENT);
@@ -132,13 +129,11 @@ fn a_connection_that_could_not_ask_is_not_taken_for_forgotten() {
 #[test]
 fn a_request_that_can_goes_elsewhere_while_streams_live_on() {
     on_its_own_clock(async {
-        let ca = Ca::new();
-        let callee = Callee::new(&ca.handle("shop"));
-        let Setting { pool, relay, key, .. } = setting(&callee, ca).await;
+        let Setting { pool, network, key, callee, .. } = setting();
         let release = gate();
         let _servers = serve(callee, &release);
         let (_send, mut held) = request(&pool.get(&key).await.unwrap(), "/held").await;
-        relay.be_silent(true);
+        network.be_silent(true);
         let (_lost, mut lost) = request(&pool.get(&key).await.unwrap(), "/").await;
         until("the silence is noticed", || pool.stats().snapshot().suspected == 1).await;
         for _ in 0..20 {
@@ -148,7 +143,7 @@ fn a_request_that_can_goes_elsewhere_while_streams_live_on() {
             assert!(asked.elapsed() <= PoolLimits::default().elsewhere_after + Duration::from_millis(10));
             tokio::time::sleep(Duration::from_millis(400)).await;
         }
-        relay.be_silent(false);
+        network.be_silent(false);
         assert_eq!(lost.response_head().await.unwrap().status, StatusCode::NO_CONTENT);
         release.add_permits(1);
         assert_eq!(held.response_head().await.unwrap().status, StatusCode::NO_CONTENT);
@@ -159,25 +154,21 @@ fn a_request_that_can_goes_elsewhere_while_streams_live_on() {
 #[test]
 fn an_idle_connection_is_found_silent_before_a_request_needs_it() {
     on_its_own_clock(async {
-        let ca = Ca::new();
-        let callee = Callee::new(&ca.handle("shop"));
-        let Setting { pool, relay, key, .. } = setting(&callee, ca).await;
+        let Setting { pool, network, key, callee, .. } = setting();
         let _servers = serve(callee, &gate());
         patient(&pool, &key).await;
-        relay.be_silent(true);
+        network.be_silent(true);
         until("the silence is noticed", || pool.stats().snapshot().suspected == 1).await;
-        relay.be_silent(false);
-        assert!(patient(&pool, &key).await < LEAPS);
+        network.be_silent(false);
+        assert!(patient(&pool, &key).await < AT_ONCE);
     });
 }
 
 #[test]
 fn a_peer_that_never_was_is_waited_for_until_the_connect_timeout() {
     on_its_own_clock(async {
-        let ca = Ca::new();
-        let deaf = std::net::UdpSocket::bind((super::LOOPBACK, 0)).unwrap();
-        let pool = pool(ca.handle("cart"), PoolLimits::default());
-        let key = key("cart", "shop", deaf.local_addr().unwrap());
+        let Setting { pool, network, key, .. } = setting();
+        network.be_silent(true);
         let asked = Instant::now();
         let error = pool.get_patiently(&key, CONNECT_TIMEOUT).await.unwrap_err();
         assert_eq!(error.reason(), HandshakeFailure::Timeout);
@@ -189,26 +180,19 @@ fn a_peer_that_never_was_is_waited_for_until_the_connect_timeout() {
 #[test]
 fn a_younger_connection_that_lives_proves_that_the_peer_has_forgotten_an_older_one() {
     on_its_own_clock(async {
-        let ca = Ca::new();
-        let callee = Callee::new(&ca.handle("shop"));
-        let Setting { ca, pool, relay, key, .. } = setting(&callee, ca).await;
+        let Setting { ca, pool, network, key, callee, .. } = setting();
         let _servers = serve(callee, &gate());
         let (_send, mut held) = request(&pool.get(&key).await.unwrap(), "/held").await;
         // The peer begins anew with other keys, so that it can't reset what it has forgotten.
-        let anew = Callee::bound(
-            SocketAddr::new(super::LOOPBACK, 0),
-            &SharedKeys::generate(),
-            &ca.handle("shop"),
-            &TransportLimits::default(),
-        );
-        relay.lead_to(anew.address).await;
+        let anew = Callee::within(&network, &ca.handle("shop"));
+        network.lead_to(anew.address);
         let _servers = serve(anew, &gate());
         until("the silence is noticed", || pool.stats().snapshot().suspected == 1).await;
         let noticed = Instant::now();
-        assert!(patient(&pool, &key).await < LEAPS);
+        assert!(patient(&pool, &key).await < AT_ONCE);
         assert!(!held.response_head().await.unwrap_err().unprocessed);
         let waited = noticed.elapsed();
-        assert!(waited >= Duration::from_secs(4) && waited < Duration::from_secs(8) + LEAPS, "{waited:?}");
+        assert!(waited >= Duration::from_secs(4) && waited < Duration::from_secs(8) + AT_ONCE, "{waited:?}");
         assert_eq!(pool.stats().snapshot().forgotten, 1);
     });
 }
@@ -216,16 +200,14 @@ fn a_younger_connection_that_lives_proves_that_the_peer_has_forgotten_an_older_o
 #[test]
 fn streams_survive_a_new_address_of_the_caller() {
     on_its_own_clock(async {
-        let ca = Ca::new();
-        let callee = Callee::new(&ca.handle("shop"));
-        let Setting { pool, relay, key, callee: address, .. } = setting(&callee, ca).await;
-        let release = gate();
+        let Setting { pool, network, key, callee, .. } = setting();
+        let (release, address) = (gate(), callee.address);
         let mut servers = serve(callee, &release);
         let (_send, mut held) = request(&pool.get(&key).await.unwrap(), "/held").await;
         let server = servers.recv().await.unwrap();
         let before = server.quic().remote_address();
-        relay.lead_to(address).await;
-        assert!(patient(&pool, &key).await < LEAPS);
+        network.lead_to(address);
+        assert!(patient(&pool, &key).await < AT_ONCE);
         assert_ne!(server.quic().remote_address(), before);
         release.add_permits(1);
         assert_eq!(held.response_head().await.unwrap().status, StatusCode::NO_CONTENT);
