@@ -11,6 +11,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile([PROTO], ["proto"])?;
     // No transport: the client's `connect` constructor would clash with the call of that name.
     // BTreeMap: the bytes of a message follow from its content, so a hash of them names a version.
-    tonic_prost_build::configure().btree_map(".").build_transport(false).compile_fds(descriptors)?;
+    // Bytes: an encoded object is shared by all that it is sent to.
+    const SHARED: &str = ".weft.control.v1.Object.payload";
+    tonic_prost_build::configure().btree_map(".").bytes(SHARED).build_transport(false).compile_fds(descriptors)?;
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Bundle of one proxy: the part of the world that concerns it, already resolved. The control plane plans it, the wire
-//! carries it as deltas, the proxy turns it into its `Snapshot`. Plain data, compared and serialised as it is.
+//! carries it as deltas, the proxy turns it into its `Snapshot`. Plain data, compared and serialised as it is: fields and
+//! variants that a reader does not know are refused, since passing them over could widen what is meant.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -19,6 +20,7 @@ pub struct Revision(pub u64);
 
 /// `namespace/name` of any namespaced object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ObjectName {
     pub namespace: String,
     pub name: String,
@@ -61,7 +63,7 @@ impl fmt::Display for Revision {
 }
 
 /// Everything that one proxy needs. Maps are keyed as deltas address their entries.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Bundle {
     pub revision: Revision,
     pub mesh: Option<MeshSettings>,
@@ -74,21 +76,30 @@ pub struct Bundle {
     pub filters: BTreeMap<String, FilterAttachment>,
 }
 
+/// What is as by default is not written: a release that does not know it yet can read the rest.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 /// Mesh-wide settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct MeshSettings {
     pub trust_domain: TrustDomain,
     /// Roots of the trust domain, PEM.
     pub trust_bundle_pem: String,
     pub access_log: bool,
     /// Default per-request deadline towards the destination; `None` = none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_timeout_ms: Option<u64>,
     /// Deadline for a connection to a peer or an app.
     pub connect_timeout_ms: u64,
     /// Attempts after the first, only for requests provably not processed.
     pub max_retries: u32,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub egress: Egress,
     /// Every namespace of the mesh, those without services too: a name in one of them means the mesh.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub namespaces: BTreeSet<String>,
 }
 
@@ -115,27 +126,35 @@ pub enum Protocol {
 
 /// A workload that this proxy serves: where its app listens and who it is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ServedWorkload {
     pub name: ObjectName,
     pub identity: SpiffeId,
     pub address: IpAddr,
     /// Its further addresses, of either family.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<IpAddr>,
     /// App ports that callers may reach through the mesh. Anything else is refused (confused deputy).
     pub ports: Vec<WorkloadPort>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// The service that metrics name as destination; the first by name that selects this workload.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<ObjectName>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct WorkloadPort {
     pub port: u16,
     pub protocol: Protocol,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub app_version: AppVersion,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub path_reading: PathReading,
     /// An `auto` port to which something is attached that holds for HTTP only: a stream that is not HTTP is refused, so
     /// that nobody passes it by not looking like HTTP.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub opaque_refused: bool,
 }
 
@@ -222,43 +241,55 @@ fn is_one_of(address: IpAddr, first: IpAddr, further: &[IpAddr]) -> bool {
 
 /// A service as callers see it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Service {
     pub name: ObjectName,
     pub ports: Vec<ServicePort>,
     /// Virtual address for DNS and transparent capture, if it has one (`spec.clusterIP`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vip: Option<IpAddr>,
     /// How its apps declare to read paths.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub path_reading: PathReading,
     /// By workload name; removals arrive ahead of everything else.
+    #[serde(with = "by_workload")]
     pub endpoints: BTreeMap<ObjectName, Endpoint>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ServicePort {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     pub port: u16,
     pub target_port: u16,
     pub protocol: Protocol,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub app_version: AppVersion,
     /// As [`WorkloadPort::opaque_refused`], with the routes of the service.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub opaque_refused: bool,
 }
 
 /// One instance behind a service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Endpoint {
     pub workload: ObjectName,
     /// The only identity this endpoint's proxy may show. `None`: not in the mesh, reached in plain text
     /// and only where the mesh mode allows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<SpiffeId>,
     pub address: IpAddr,
     /// Its further addresses, of either family: what goes to one of them goes to this endpoint.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<IpAddr>,
     /// Address at which its proxy takes mesh traffic (UDP, QUIC).
     pub mesh_address: SocketAddr,
     /// Relative weight inside its service, default 1.
     pub weight: u32,
     /// Labels of the workload, for metrics.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
 }
 
@@ -269,14 +300,40 @@ impl Endpoint {
     }
 }
 
+/// Endpoints as a list: each says its own name.
+mod by_workload {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    use super::{Endpoint, ObjectName};
+
+    pub(super) fn serialize<S: Serializer>(
+        endpoints: &BTreeMap<ObjectName, Endpoint>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(endpoints.values())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<BTreeMap<ObjectName, Endpoint>, D::Error> {
+        let endpoints = Vec::<Endpoint>::deserialize(deserializer)?;
+        Ok(endpoints.into_iter().map(|endpoint| (endpoint.workload.clone(), endpoint)).collect())
+    }
+}
+
 /// An HTTPRoute attached to one service (a route with several parentRefs is several of these, name suffixed `#n`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Route {
     pub name: ObjectName,
     pub parent: ObjectName,
     /// `parentRef.port`: the route holds for this service port only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent_port: Option<u16>,
     /// A consumer route (route namespace != service namespace) holds for callers of this namespace only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consumer_namespace: Option<String>,
     /// Creation order: older routes win ties. A store revision.
     pub created: Revision,
@@ -284,19 +341,40 @@ pub struct Route {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RouteRule {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Any of these; empty = every request.
     pub matches: Vec<RouteMatch>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub request_headers: HeaderModifier,
     pub backends: Vec<Backend>,
     /// `timeouts.request`; overrides the mesh's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_timeout_ms: Option<u64>,
 }
 
+impl RouteRule {
+    /// A rule that holds for every request and leads nowhere: each is answered 500.
+    pub(crate) fn refusing() -> Self {
+        let nowhere = Backend { service: None, port: 0, weight: 1, request_headers: HeaderModifier::default() };
+        Self {
+            name: None,
+            matches: Vec::new(),
+            request_headers: HeaderModifier::default(),
+            backends: vec![nowhere],
+            request_timeout_ms: None,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RouteMatch {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<PathMatch>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
     /// All of these; names in lower case.
     pub headers: Vec<HeaderMatch>,
@@ -310,12 +388,14 @@ pub enum PathMatch {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct HeaderMatch {
     pub name: String,
     pub value: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct HeaderModifier {
     pub set: Vec<(String, String)>,
     pub add: Vec<(String, String)>,
@@ -323,11 +403,14 @@ pub struct HeaderModifier {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Backend {
     /// `None`: the reference does not resolve; its share of the weight is answered 500.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<ObjectName>,
     pub port: u16,
     pub weight: u32,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub request_headers: HeaderModifier,
 }
 
@@ -355,6 +438,7 @@ pub enum FilterMode {
 /// A filter binary attached to this proxy. Attachments run by (`direction`, `order`, name); the one with
 /// `authorization: true` is pinned last in its inbound chain.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct FilterAttachment {
     pub name: String,
     /// Filter name and version as published, for metrics and logs.
@@ -381,6 +465,7 @@ pub struct FilterAttachment {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct FilterLimits {
     /// Linear memory of one instance, bytes. Default 16 MiB.
     pub memory_bytes: u64,

@@ -1,8 +1,11 @@
 //! Differences between bundles: what the control plane sends and the proxy applies. `diff` then `apply` is identity.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use crate::bundle::{Bundle, FilterAttachment, MeshSettings, ObjectName, Revision, Route, ServedWorkload, Service};
+use crate::bundle::{
+    Bundle, FilterAttachment, MeshSettings, ObjectName, Revision, Route, RouteRule, ServedWorkload, Service,
+};
 
 /// One step from a bundle to the next.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -45,6 +48,32 @@ impl Object {
             Self::Service(service) => Key::Service(service.name.clone()),
             Self::Route(route) => Key::Route(route.name.clone()),
             Self::Filter(filter) => Key::Filter(filter.name.clone()),
+        }
+    }
+}
+
+/// An address that nobody can dial.
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+/// Objects by the number that their sender gave to their content.
+pub type Versions = BTreeMap<Key, u64>;
+
+impl Object {
+    /// The form of this object that serves nobody, for a proxy that can't do what the object asks for: it is in every
+    /// release, and a name that is there but closed opens nothing. `None`: it has no such form, since what it protects
+    /// is named elsewhere.
+    #[must_use]
+    pub fn closed(&self) -> Option<Self> {
+        match self {
+            Self::Workload(workload) => Some(Self::Workload(ServedWorkload { ports: vec![], ..workload.clone() })),
+            Self::Service(service) => {
+                // Their addresses stay the mesh's: what goes to one of them does not leave it in plain text.
+                let mut closed = service.clone();
+                closed.endpoints.values_mut().for_each(|endpoint| endpoint.mesh_address = NOWHERE);
+                Some(Self::Service(closed))
+            }
+            Self::Route(route) => Some(Self::Route(Route { rules: vec![RouteRule::refusing()], ..route.clone() })),
+            Self::Mesh(_) | Self::Filter(_) => None,
         }
     }
 }

@@ -15,7 +15,7 @@ mod unserved;
 mod world;
 
 pub use crate::delta::{Delta, Key, diff, endpoint_removals};
-pub use assemble::{AUTHZ_ATTACHMENT, bundle_for, filters_for};
+pub use assemble::{AUTHZ_ATTACHMENT, attachment, bundle_for, filters_for};
 pub use changes::{Action, Change, diff_world, text_diff};
 pub use problems::{Problem, Severity};
 pub use protection::{Loss, losses, policy_status};

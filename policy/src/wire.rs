@@ -1,15 +1,20 @@
 //! The messages between proxy and control plane, and the only way in and out: what arrives is parsed into the inner
 //! types once, and refused with the name of the field that is wrong.
 
+mod check;
 mod from_wire;
+mod object;
+mod received;
 #[cfg(test)]
 mod tests;
 mod to_wire;
 
 use prost::Message;
 
-use crate::bundle::Bundle;
-use crate::delta::{Key, Object};
+use crate::delta::{Key, Versions};
+
+pub use self::object::encode;
+pub use self::received::{Received, Refused};
 
 /// The current version of the messages.
 pub use v1 as pb;
@@ -20,8 +25,15 @@ pub mod v1 {
     tonic::include_proto!("weft.control.v1");
 }
 
+/// The capability to read objects in envelopes. A control plane leads nobody without it.
+pub const ENVELOPES: &str = "envelopes";
+/// The capability to run filters of this contract.
+pub const FILTER_CONTRACT: &str = "wit-0.1";
 /// The capability of a proxy that reports which peers it reaches.
 pub const PEER_WORD: &str = "peer-word";
+
+/// Capabilities of a proxy of this version, as its Hello says them.
+pub const CAPABILITIES: [&str; 4] = ["quic", ENVELOPES, FILTER_CONTRACT, PEER_WORD];
 
 /// A message that can't be meant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,21 +43,13 @@ pub struct WireError {
     pub message: String,
 }
 
-/// The version of an object: a hash of its encoding, so that both sides find it without asking the other.
-pub fn version(object: &Object) -> u64 {
-    // FNV-1a: no security rests on it, a proxy could only fool itself.
-    let bytes = v1::Object::from(object).encode_to_vec();
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
-}
-
 /// Bytes of what a proxy says of one workload.
 pub fn size(registration: &v1::WorkloadRegistration) -> usize {
     registration.encoded_len()
 }
 
-/// Object versions that a proxy holding `bundle` lists in its Hello.
-pub fn versions(bundle: &Bundle) -> Vec<v1::ObjectVersion> {
-    let entry =
-        |(key, object): (Key, Object)| v1::ObjectVersion { key: Some((&key).into()), version: version(&object) };
-    bundle.objects().into_iter().map(entry).collect()
+/// The versions that a proxy holds, as its Hello lists them.
+pub fn known(versions: &Versions) -> Vec<v1::ObjectVersion> {
+    let entry = |(key, version): (&Key, &u64)| v1::ObjectVersion { key: Some(key.into()), version: *version };
+    versions.iter().map(entry).collect()
 }

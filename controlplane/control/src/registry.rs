@@ -1,7 +1,7 @@
 //! Connected proxies and how far each of them is: the source of `weft proxies` and `apply --wait`. Written by the
 //! sessions; lost with the process (registered workloads are not: the store keeps those).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use weft_policy::bundle::{ObjectName, Revision};
 use weft_policy::identity::SpiffeId;
 use weft_policy::lineage::Lineage;
+use weft_policy::wire;
 
 use crate::lease::{Outlook, Word};
 
@@ -42,7 +43,7 @@ impl fmt::Display for ProxyKey {
     }
 }
 
-/// Version and address of a proxy, known from its first message on.
+/// Version, capabilities and address of a proxy, known from its first message on.
 #[derive(Debug, Clone, Default)]
 pub struct Introduction {
     pub version: String,
@@ -54,8 +55,18 @@ pub struct Introduction {
     pub incarnation: u64,
     /// The store that what it holds came from.
     pub lineage: Option<Lineage>,
+    /// What it can do, as it says.
+    pub capabilities: Capabilities,
+}
+
+/// Capabilities that a proxy names.
+pub type Capabilities = BTreeSet<String>;
+
+impl Introduction {
     /// It reports which peers it reaches.
-    pub tells_reach: bool,
+    fn tells_reach(&self) -> bool {
+        self.capabilities.contains(wire::PEER_WORD)
+    }
 }
 
 /// Another proxy has the same name and identity and keeps the seat.
@@ -272,7 +283,7 @@ impl Registry {
         let connected = || entries.values().filter(|entry| entry.connected);
         Outlook {
             connected: connected().count(),
-            telling: connected().filter(|entry| entry.introduction.tells_reach).count(),
+            telling: connected().filter(|entry| entry.introduction.tells_reach()).count(),
             suspects: entries.values().filter(|entry| !entry.connected && entry.is_expected).count(),
         }
     }

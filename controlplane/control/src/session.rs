@@ -15,8 +15,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
-use weft_policy::bundle::{Bundle, Endpoint, ObjectName, Revision};
-use weft_policy::delta::{Delta, Key, Object, endpoint_removals};
+use weft_policy::bundle::{Bundle, Direction, Endpoint, ObjectName, Revision};
+use weft_policy::delta::{Key, Object, endpoint_removals};
 use weft_policy::identity::SpiffeId;
 use weft_policy::lineage::{Lineage, follow};
 use weft_policy::plan::bundle_for;
@@ -27,8 +27,8 @@ use self::hello::Greeting;
 use crate::hub::{self, Bans, Hub, Published};
 use crate::metrics::Throttled;
 use crate::rate::Rates;
-use crate::registry::{Health, LoadedFilter, Progress, Seat};
-use crate::view::{Answer, Versions, View};
+use crate::registry::{Capabilities, Health, LoadedFilter, Progress, Seat};
+use crate::view::{Answer, Held, Version, Versions, View};
 
 /// Messages that may wait for a proxy that reads slowly; one delta is in flight at a time, removals may overtake it.
 pub const QUEUE: usize = 16;
@@ -38,6 +38,13 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(10), Duration::from_sec
 
 /// Peers that one report tells of.
 const MAX_WORDS: usize = 4_096;
+
+/// Objects that one answer says are skipped.
+const MAX_SKIPPED: usize = 4_096;
+
+type Envelopes = BTreeMap<Key, v1::Object>;
+/// Objects that a proxy may not have, by version and why.
+type Withheld = BTreeMap<Key, (Version, String)>;
 
 pub type Outgoing = mpsc::Sender<Result<v1::ControlMessage, Status>>;
 
@@ -60,9 +67,10 @@ struct Session {
     outgoing: Outgoing,
     view: View,
     served: Vec<ObjectName>,
-    /// The bundle and its versions as of the newest world that was looked at.
+    capabilities: Capabilities,
+    /// The bundle as of the newest world that was looked at, and what this proxy may be sent of it.
     target: Bundle,
-    objects: BTreeMap<Key, Object>,
+    envelopes: Envelopes,
     versions: Versions,
     /// First and last change that nobody was told of yet.
     gathering: Option<Gathering>,
@@ -132,10 +140,11 @@ impl Session {
             knows_nothing: greeting.known.is_empty(),
             view: View::new(greeting.known),
             served: greeting.served,
+            capabilities: greeting.capabilities,
             follows: greeting.held,
             left_alone: None,
             target: Bundle::default(),
-            objects: BTreeMap::new(),
+            envelopes: Envelopes::new(),
             versions: Versions::new(),
             gathering: None,
             sent_at: Instant::now(),
@@ -227,8 +236,7 @@ impl Session {
             // Only this side doubts: there is nothing that the proxy could find out.
             return Err(true);
         }
-        let nothing = Delta { revision, upserts: vec![], removals: vec![], subtractive: false, full: false };
-        Err(self.send(self.message(&nothing)).await)
+        Err(self.send_nothing(revision).await)
     }
 
     /// Quiet for long enough, or waited for long enough.
@@ -258,28 +266,32 @@ impl Session {
             self.record();
             return true;
         };
-        let upserts = plan.upserts.iter().filter_map(|key| self.objects.get(key).cloned()).collect();
+        let upserts = plan.upserts.iter().filter_map(|key| self.envelopes.get(key).cloned()).collect();
         let full = std::mem::take(&mut self.knows_nothing);
-        let delta = Delta { revision: plan.revision, upserts, removals: plan.removals, subtractive: false, full };
+        let removals = plan.removals.iter().map(Into::into).collect();
+        let delta = v1::Delta { revision: plan.revision.0, upserts, removals, full, ..self.delta() };
         tracing::debug!(
-            proxy = %self.seat.key, revision = plan.revision.0,
+            proxy = %self.seat.key, revision = delta.revision,
             upserts = delta.upserts.len(), removals = delta.removals.len(), "delta sent"
         );
         let waited = self.gathering.take().map(|gathering| gathering.first.elapsed()).unwrap_or_default();
         self.hub.metrics().pushed(waited);
         self.sent_at = Instant::now();
         self.record();
-        self.send(self.message(&delta)).await
+        self.send_one(delta).await
     }
 
     /// A proxy that has everything already is told so: until it hears, it does not trust what it kept.
     async fn confirm(&mut self) -> bool {
-        if self.view.is_in_flight() || self.left_alone.is_some() {
+        if self.view.is_in_flight() || self.view.waits() || self.left_alone.is_some() {
             return true;
         }
-        let revision = self.hub.published().revision;
-        let nothing = Delta { revision, upserts: vec![], removals: vec![], subtractive: false, full: false };
-        self.send(self.message(&nothing)).await
+        self.send_nothing(self.hub.published().revision).await
+    }
+
+    /// Tells which store speaks, and how far it is.
+    async fn send_nothing(&self, revision: Revision) -> bool {
+        self.send_one(v1::Delta { revision: revision.0, ..self.delta() }).await
     }
 
     /// Endpoints that left or moved go ahead of everything else.
@@ -300,15 +312,18 @@ impl Session {
         self.view.handle_subtraction(&touched.collect::<BTreeSet<_>>());
         tracing::debug!(proxy = %self.seat.key, removals = removals.len(), "endpoint removals sent");
         self.hub.metrics().removals.increment(1);
-        let delta = Delta { revision: world.revision, upserts: vec![], removals, subtractive: true, full: false };
-        self.send(self.message(&delta)).await
+        let removals = removals.iter().map(Into::into).collect();
+        let delta = v1::Delta { revision: world.revision.0, removals, subtractive: true, ..self.delta() };
+        self.send_one(delta).await
     }
 
     fn look_at(&mut self, world: &Published) {
         let roots = self.hub.authority().trust_bundle_pem();
         self.target = bundle_for(&world.world, &self.served, world.revision, roots);
-        self.objects = self.target.objects();
-        self.versions = self.objects.iter().map(|(key, object)| (key.clone(), wire::version(object))).collect();
+        let (envelopes, withheld) = fitting(self.target.objects(), &self.capabilities, &self.view);
+        self.versions = envelopes.iter().map(|(key, envelope)| (key.clone(), envelope.version)).collect();
+        self.envelopes = envelopes;
+        self.view.withhold(world.revision, withheld);
     }
 
     async fn handle_message(&mut self, message: v1::ProxyMessage) -> Option<End> {
@@ -321,7 +336,9 @@ impl Session {
         }
         match message.message {
             Some(Message::Ack(ack)) => {
-                let answer = self.view.handle_ack(Revision(ack.revision));
+                let skipped = ack.skipped.into_iter().take(MAX_SKIPPED).filter_map(|key| Key::try_from(key).ok());
+                let skipped: Vec<_> = skipped.collect();
+                let answer = self.view.handle_ack(Revision(ack.revision), &skipped);
                 if self.left_alone.is_none() {
                     self.follows = Some((self.hub.lead().lineage.clone(), Revision(ack.revision)));
                 }
@@ -386,9 +403,11 @@ impl Session {
     }
 
     fn record(&self) {
-        let refused = self.view.held().iter();
-        let mut refused: Vec<_> =
-            refused.map(|(key, held)| (held.revision, format!("{key}: {}", held.reason))).collect();
+        let refused = self.view.held().iter().chain(self.view.withheld());
+        // One that waits for lack of them lacks them at each revision.
+        let newest = self.view.waits().then(|| self.hub.published().revision);
+        let told = |held: &Held| newest.unwrap_or(held.revision);
+        let mut refused: Vec<_> = refused.map(|(key, held)| (told(held), format!("{key}: {}", held.reason))).collect();
         refused.extend(self.left_alone.iter().map(|reason| (self.hub.published().revision, reason.clone())));
         let progress = Progress {
             synced: self.view.synced(),
@@ -405,16 +424,69 @@ impl Session {
         let _ = tokio::time::timeout(Duration::from_millis(200), self.outgoing.send(Ok(message))).await;
     }
 
-    /// A delta, with the store that it comes from.
-    fn message(&self, delta: &Delta) -> v1::ControlMessage {
-        let lineage = Some(v1::Lineage::from(&self.hub.lead().lineage));
-        let delta = v1::Delta { lineage, ..v1::Delta::from(delta) };
-        v1::ControlMessage { message: Some(v1::control_message::Message::Delta(delta)) }
+    /// An empty delta of the store that speaks.
+    fn delta(&self) -> v1::Delta {
+        v1::Delta { lineage: Some(v1::Lineage::from(&self.hub.lead().lineage)), ..v1::Delta::default() }
+    }
+
+    async fn send_one(&self, delta: v1::Delta) -> bool {
+        self.send(v1::ControlMessage { message: Some(v1::control_message::Message::Delta(delta)) }).await
     }
 
     async fn send(&self, message: v1::ControlMessage) -> bool {
         self.outgoing.send(Ok(message)).await.is_ok()
     }
+}
+
+/// The objects as a proxy with these capabilities may have them, and those that it may not have, by version and why. What
+/// depends on one of the latter is closed: a service's routes where one of them is withheld, and the workloads of a
+/// filter that the proxy has no version of.
+fn fitting(objects: BTreeMap<Key, Object>, has: &Capabilities, view: &View) -> (Envelopes, Withheld) {
+    let (mut envelopes, mut withheld) = (Envelopes::new(), Withheld::new());
+    for (key, object) in &objects {
+        let envelope = wire::encode(object);
+        match lacks(&envelope, has) {
+            Some(lacks) => {
+                let reason = format!("withheld: it requires {lacks}, which this proxy can't do");
+                withheld.insert(key.clone(), (envelope.version, reason));
+            }
+            None => {
+                envelopes.insert(key.clone(), envelope);
+            }
+        }
+    }
+    for (key, object) in objects.iter().filter(|_| !withheld.is_empty()) {
+        if (withheld.contains_key(key) || is_exposed(object, &objects, &withheld, view))
+            && let Some(closed) = object.closed()
+        {
+            envelopes.insert(key.clone(), wire::encode(&closed));
+        }
+    }
+    (envelopes, withheld)
+}
+
+/// True where something that is withheld would have narrowed what the object lets through.
+fn is_exposed(object: &Object, objects: &BTreeMap<Key, Object>, withheld: &Withheld, view: &View) -> bool {
+    let mut missing = withheld.keys().filter_map(|key| objects.get(key));
+    match object {
+        Object::Route(route) => missing.any(|it| matches!(it, Object::Route(other) if other.parent == route.parent)),
+        Object::Workload(workload) => missing.any(|it| match it {
+            Object::Filter(filter) => {
+                filter.direction == Direction::Inbound
+                    && view.is_without(&it.key())
+                    && (filter.workloads.is_empty() || filter.workloads.contains(&workload.name))
+            }
+            Object::Mesh(_) | Object::Workload(_) | Object::Service(_) | Object::Route(_) => false,
+        }),
+        Object::Mesh(_) | Object::Service(_) | Object::Filter(_) => false,
+    }
+}
+
+/// Capabilities that an object requires and the proxy lacks.
+fn lacks(envelope: &v1::Object, has: &Capabilities) -> Option<String> {
+    let lacking = envelope.requires.iter().filter(|capability| !has.contains(*capability));
+    let lacking: Vec<_> = lacking.map(String::as_str).collect();
+    (!lacking.is_empty()).then(|| lacking.join(", "))
 }
 
 /// Endpoints of `before` that are gone, or are another place or identity under the same name.

@@ -1,7 +1,7 @@
 //! State of one proxy: the objects that it holds, was sent and refused; decides what to send next. Sans-IO: objects are
-//! known here by name and version (a digest of their content) only. Invariants: one delta is in flight at a time; an
-//! object that a proxy refused is not sent to it again until it changes or is released, while everything else goes on.
-//! But a proxy that holds nothing yet never gets a world without a filter that it refused: it would serve unprotected.
+//! known by name and version. One delta is in flight at a time. What a proxy refused is not sent again until it changes or
+//! is released, what it can't do is withheld and stays as it has it, and everything else goes on; but a proxy that holds
+//! nothing never gets a world without a filter: it would serve unprotected.
 
 #[cfg(test)]
 mod tests;
@@ -10,11 +10,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use weft_policy::bundle::Revision;
 use weft_policy::delta::Key;
+pub use weft_policy::delta::Versions;
 
 /// A hash of an object's content.
 pub type Version = u64;
-/// A whole bundle by names and versions.
-pub type Versions = BTreeMap<Key, Version>;
 
 /// A delta to send, by names; the caller adds the contents.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +47,8 @@ pub struct View {
     /// Objects that the proxy holds; `None`: it holds only some of the object, after parts were cut away.
     holds: BTreeMap<Key, Option<Version>>,
     held: BTreeMap<Key, Held>,
+    /// Objects that the proxy lacks a capability for.
+    withheld: BTreeMap<Key, Held>,
     /// The first world, as it was refused by a proxy that has none.
     refused_start: Option<Versions>,
     in_flight: Option<InFlight>,
@@ -86,6 +87,9 @@ impl View {
         if self.refused_start.as_ref() == Some(target) {
             return None;
         }
+        if self.waits() {
+            return None;
+        }
         if self.refused_start.take().is_some() {
             self.held.clear();
         }
@@ -94,7 +98,9 @@ impl View {
             self.holds.get(*key) != Some(&Some(**version)) && !self.held.contains_key(*key)
         };
         let upserts: Vec<_> = target.iter().filter(is_new).map(|(key, _)| key.clone()).collect();
-        let is_gone = |key: &&Key| !target.contains_key(*key) && !self.held.contains_key(*key);
+        let is_gone = |key: &&Key| {
+            !target.contains_key(*key) && !self.held.contains_key(*key) && !self.withheld.contains_key(*key)
+        };
         let removals: Vec<_> = self.holds.keys().filter(is_gone).cloned().collect();
         if upserts.is_empty() && removals.is_empty() && self.greeted {
             self.synced = self.synced.max(revision);
@@ -107,8 +113,36 @@ impl View {
         Some(Plan { revision, upserts, removals })
     }
 
-    pub fn handle_ack(&mut self, revision: Revision) -> Answer {
-        let Some(sent) = self.in_flight.take_if(|sent| sent.revision == revision) else { return Answer::Stray };
+    /// Names the objects that the proxy can't do, in place of the earlier ones, by version and why. What it has of them
+    /// stays; a target may hold others under their names.
+    pub fn withhold(&mut self, revision: Revision, withheld: BTreeMap<Key, (Version, String)>) {
+        let mut before = std::mem::take(&mut self.withheld);
+        for (key, (version, reason)) in withheld {
+            let same = before.remove(&key).filter(|held| held.version == Some(version));
+            let held = same.unwrap_or(Held { version: Some(version), revision, reason });
+            self.withheld.insert(key, held);
+        }
+    }
+
+    /// True where a proxy that has nothing is told nothing, since what would protect it can't be told.
+    pub fn waits(&self) -> bool {
+        self.holds.is_empty() && self.withheld.keys().any(protects)
+    }
+
+    /// True where the proxy has no version at all of an object.
+    pub fn is_without(&self, key: &Key) -> bool {
+        !self.holds.contains_key(key)
+    }
+
+    /// The proxy applied the delta, but for the objects that it `skipped` because it does not know their kind.
+    pub fn handle_ack(&mut self, revision: Revision, skipped: &[Key]) -> Answer {
+        let Some(mut sent) = self.in_flight.take_if(|sent| sent.revision == revision) else { return Answer::Stray };
+        for key in skipped {
+            if let Some(Change { version, .. }) = sent.changes.remove(key) {
+                let reason = "skipped: this proxy does not know its kind".to_owned();
+                self.held.insert(key.clone(), Held { version, revision, reason });
+            }
+        }
         for (key, change) in sent.changes {
             match change.version {
                 Some(version) => self.holds.insert(key, (!change.cut).then_some(version)),
@@ -124,7 +158,7 @@ impl View {
     pub fn handle_nack(&mut self, revision: Revision, object: Option<&Key>, reason: &str) -> Answer {
         let Some(sent) = self.in_flight.take_if(|sent| sent.revision == revision) else { return Answer::Stray };
         let named = object.filter(|key| sent.changes.contains_key(key));
-        if self.holds.is_empty() && named.is_none_or(|key| matches!(key, Key::Filter(_))) {
+        if self.holds.is_empty() && named.is_none_or(protects) {
             let held = self.held.iter().map(|(key, held)| (key.clone(), held.version));
             let all = sent.changes.iter().map(|(key, change)| (key.clone(), change.version)).chain(held);
             self.refused_start = Some(all.filter_map(|(key, version)| Some((key, version?))).collect());
@@ -167,5 +201,17 @@ impl View {
 
     pub fn held(&self) -> &BTreeMap<Key, Held> {
         &self.held
+    }
+
+    pub fn withheld(&self) -> &BTreeMap<Key, Held> {
+        &self.withheld
+    }
+}
+
+/// Objects without which a proxy would let more through than is meant.
+fn protects(key: &Key) -> bool {
+    match key {
+        Key::Mesh | Key::Filter(_) => true,
+        Key::Workload(_) | Key::Service(_) | Key::Route(_) | Key::Endpoint { .. } => false,
     }
 }

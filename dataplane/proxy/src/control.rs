@@ -14,10 +14,9 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::{info, warn};
 use weft_flow::Backoff;
-use weft_policy::bundle::{Bundle, ObjectName};
-use weft_policy::lineage::Lineage;
+use weft_policy::bundle::ObjectName;
 use weft_policy::text::printable;
-use weft_policy::wire::{PEER_WORD, v1};
+use weft_policy::wire::{CAPABILITIES, v1};
 use weft_transport::tls::IdentityHandle;
 
 pub use channel::Channel;
@@ -121,7 +120,7 @@ impl Control {
     async fn session(&self, applier: &mut Applier) -> Result<End, ChannelError> {
         let mut client = self.channel.mutual(&self.identity)?;
         let (say, said) = mpsc::channel(64);
-        let hello = v1::proxy_message::Message::Hello(self.hello(applier.current(), applier.lineage()));
+        let hello = v1::proxy_message::Message::Hello(self.hello(applier.current()));
         send(&say, hello).await;
         // The kept bundle may be old: the control plane has the first word, if it speaks soon.
         let soon = tokio::time::sleep(FIRST_WORD);
@@ -188,18 +187,17 @@ impl Control {
         }
     }
 
-    fn hello(&self, current: &Bundle, lineage: Option<&Lineage>) -> v1::Hello {
+    fn hello(&self, current: &KeptBundle) -> v1::Hello {
         let config = &self.shared.config;
         let told = config.told();
         let ports = config.workload.ports.iter().map(|port| v1::WorkloadPort {
             port: u32::from(port.port),
             protocol: v1::Protocol::from(port.protocol).into(),
-            ..v1::WorkloadPort::default()
         });
         v1::Hello {
             proxy_name: config.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            capabilities: vec!["quic".to_owned(), "wit-0.1".to_owned(), PEER_WORD.to_owned()],
+            capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
             workloads: vec![v1::WorkloadRegistration {
                 name: told.name,
                 namespace: told.namespace,
@@ -211,9 +209,9 @@ impl Control {
                 mesh_address: told.mesh_address,
                 weight: told.weight,
             }],
-            known: weft_policy::wire::versions(current),
-            current_revision: current.revision.0,
-            lineage: lineage.map(Into::into),
+            known: weft_policy::wire::known(&current.versions),
+            current_revision: current.bundle.revision.0,
+            lineage: current.lineage.as_ref().map(Into::into),
             incarnation: self.incarnation,
         }
     }
@@ -227,7 +225,7 @@ impl Control {
             filters: applier.filter_states(),
             transport: "quic".to_owned(),
             certificate_not_after_unix: i64::try_from(credentials.identity.not_after().as_secs()).unwrap_or(i64::MAX),
-            current_revision: applier.current().revision.0,
+            current_revision: applier.current().bundle.revision.0,
             staleness_ms: self.shared.contact.staleness_ms(),
             peers: found.map(word).collect(),
         })

@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 use weft_policy::bundle::Bundle;
-use weft_policy::delta::{Delta, diff};
+use weft_policy::delta::{Key, Object, Versions};
 use weft_policy::lineage::Lineage;
-use weft_policy::wire::v1;
+use weft_policy::wire::{Received, encode, v1};
 
 /// Why something of the state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -31,11 +31,20 @@ pub struct State {
     unwritten: Arc<Mutex<Option<Kept>>>,
 }
 
-/// The last good bundle and the store that it came from.
+/// A bundle as it was told: its objects with the numbers that the control plane gave them, and the store that it came from.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct KeptBundle {
     pub bundle: Bundle,
+    pub versions: Versions,
     pub lineage: Option<Lineage>,
+}
+
+impl KeptBundle {
+    /// Applies what was told, to the objects and to their versions.
+    pub fn take(&mut self, received: &Received) {
+        self.bundle.apply(&received.delta);
+        received.note(&mut self.versions);
+    }
 }
 
 /// Files that keep an identity, each of them whole: damage to one costs nothing.
@@ -145,17 +154,26 @@ impl State {
         }
         let mut message = v1::Delta::decode(body).map_err(|error| damaged(error.to_string()))?;
         let lineage = message.lineage.take().map(Lineage::from);
-        let delta = Delta::try_from(message).map_err(|error| damaged(error.to_string()))?;
-        let mut bundle = Bundle::default();
-        bundle.apply(&delta);
-        Ok(Some(KeptBundle { bundle, lineage }))
+        let received = Received::try_from(message).map_err(|refused| damaged(refused.reason))?;
+        let mut kept = KeptBundle { lineage, ..KeptBundle::default() };
+        kept.take(&received);
+        Ok(Some(kept))
     }
 
-    /// Keeps `bundle` as the last good one, with the store that it came from.
-    pub fn keep_bundle(&self, bundle: &Bundle, lineage: Option<&Lineage>) -> Result<(), StateError> {
-        let delta = Delta { full: true, ..diff(&Bundle::default(), bundle) };
-        let lineage = lineage.map(v1::Lineage::from);
-        let body = v1::Delta { lineage, ..v1::Delta::from(&delta) }.encode_to_vec();
+    /// Keeps a bundle as the last good one.
+    pub fn keep_bundle(&self, kept: &KeptBundle) -> Result<(), StateError> {
+        let envelope = |(key, object): (Key, Object)| v1::Object {
+            version: kept.versions.get(&key).copied().unwrap_or_default(),
+            ..encode(&object)
+        };
+        let body = v1::Delta {
+            revision: kept.bundle.revision.0,
+            upserts: kept.bundle.objects().into_iter().map(envelope).collect(),
+            full: true,
+            lineage: kept.lineage.as_ref().map(v1::Lineage::from),
+            ..v1::Delta::default()
+        };
+        let body = body.encode_to_vec();
         let mut bytes = Sha256::digest(&body).to_vec();
         bytes.extend_from_slice(&body);
         self.write("bundle.pb", &bytes)
@@ -286,8 +304,9 @@ mod tests {
         assert!(state.keep_again().is_none());
         let bundle = Bundle { revision: weft_policy::bundle::Revision(7), ..Bundle::default() };
         let lineage = Some(Lineage { store: "a".into(), epoch: 2, supersedes: vec!["b".into()] });
-        state.keep_bundle(&bundle, lineage.as_ref()).unwrap();
-        assert_eq!(state.bundle().unwrap(), Some(KeptBundle { bundle, lineage }));
+        let kept = KeptBundle { bundle, lineage, ..KeptBundle::default() };
+        state.keep_bundle(&kept).unwrap();
+        assert_eq!(state.bundle().unwrap(), Some(kept));
         assert_eq!(state.secret().unwrap(), state.secret().unwrap());
         let token = state.admin_token().unwrap();
         assert_eq!((token.len(), &token), (64, &state.admin_token().unwrap()));
@@ -324,7 +343,7 @@ mod tests {
     #[test]
     fn a_damaged_bundle_is_refused_by_name() {
         let (_dir, state) = state();
-        state.keep_bundle(&Bundle::default(), None).unwrap();
+        state.keep_bundle(&KeptBundle::default()).unwrap();
         let path = state.path("bundle.pb");
         let mut bytes = fs::read(&path).unwrap();
         bytes[0] ^= 1;

@@ -29,6 +29,7 @@ enum Does {
 ///
 /// As text: `encoded-slash=literal|separator, params=cut|kept, slashes=merged|kept`, each part at most once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PathReading {
     separates_at_encoded_slash: Does,
     cuts_params: Does,

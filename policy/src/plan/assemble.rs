@@ -235,8 +235,9 @@ fn match_entry(spec: &MatchSpec) -> RouteMatch {
     let mut headers: Vec<HeaderMatch> = Vec::new();
     for header in &spec.headers {
         // Of several entries with one name the first counts, says the standard.
-        if !headers.iter().any(|known| known.name == header.name) {
-            headers.push(HeaderMatch { name: header.name.clone(), value: header.value.clone() });
+        let name = header.name.to_ascii_lowercase();
+        if !headers.iter().any(|known| known.name == name) {
+            headers.push(HeaderMatch { name, value: header.value.clone() });
         }
     }
     RouteMatch { path, method: spec.method.clone(), headers }
@@ -252,11 +253,14 @@ fn backend_entry(world: &World, namespace: &str, backend: &BackendRef) -> Backen
 }
 
 fn modifier(filters: &[RouteFilter]) -> HeaderModifier {
-    let fields = |list: &[HeaderField]| list.iter().map(|field| (field.name.clone(), field.value.clone())).collect();
+    let name = |name: &String| name.to_ascii_lowercase();
+    let fields = |list: &[HeaderField]| list.iter().map(|field| (name(&field.name), field.value.clone())).collect();
     match filters.first() {
-        Some(RouteFilter::RequestHeaderModifier(spec)) => {
-            HeaderModifier { set: fields(&spec.set), add: fields(&spec.add), remove: spec.remove.clone() }
-        }
+        Some(RouteFilter::RequestHeaderModifier(spec)) => HeaderModifier {
+            set: fields(&spec.set),
+            add: fields(&spec.add),
+            remove: spec.remove.iter().map(name).collect(),
+        },
         // A route with another filter is attached to nothing.
         Some(RouteFilter::Later(_)) | None => HeaderModifier::default(),
     }
@@ -276,9 +280,23 @@ fn attach(
     policy: &Object<FilterPolicySpec>,
     workloads: &[&Object<WorkloadSpec>],
 ) -> Option<(String, FilterAttachment)> {
-    let spec = &policy.spec;
-    let held = workloads.iter().filter(|workload| holds_for(world, &policy.metadata, &spec.target_refs, workload));
+    let held =
+        workloads.iter().filter(|workload| holds_for(world, &policy.metadata, &policy.spec.target_refs, workload));
     let workloads = narrowed(held.map(|workload| workload.name()).collect(), workloads.len())?;
+    let attachment = attached_filter(world, policy)?;
+    Some((attachment.name.clone(), FilterAttachment { workloads, ..attachment }))
+}
+
+/// The filter that a FilterPolicy asks for, whichever workloads it holds for. `None`: it asks for none.
+pub fn attachment(world: &World, policy: &ObjectKey) -> Option<FilterAttachment> {
+    match &world.get(policy)?.resource {
+        Resource::FilterPolicy(policy) => attached_filter(world, policy),
+        _ => None,
+    }
+}
+
+fn attached_filter(world: &World, policy: &Object<FilterPolicySpec>) -> Option<FilterAttachment> {
+    let spec = &policy.spec;
     let mode = match spec.mode {
         PolicyMode::Enforce => FilterMode::Enforce,
         PolicyMode::Audit => FilterMode::Audit,
@@ -286,7 +304,7 @@ fn attach(
     };
     let filter_name = ObjectName::new(spec.filter.namespace.clone(), spec.filter.name.clone());
     let name = policy.name().to_string();
-    let attachment = FilterAttachment {
+    Some(FilterAttachment {
         direction: spec.direction,
         order: spec.order,
         mode,
@@ -294,10 +312,8 @@ fn attach(
         config: Json(spec.config.to_string()),
         capabilities: spec.capabilities.clone(),
         limits: FilterLimits { memory_bytes: spec.limits.memory_bytes, call_timeout_ms: spec.limits.call_timeout_ms },
-        workloads,
         ..published(world, &name, &filter_name, spec.filter.version.as_deref())
-    };
-    Some((name, attachment))
+    })
 }
 
 /// The part of an attachment that follows from the published filter.

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::bundle::Revision;
 use crate::plan::{Entry, World, bundle_for};
-use crate::wire::v1;
+use crate::wire::{self, Received, v1};
 
 fn identity() -> SpiffeId {
     "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap()
@@ -130,8 +130,9 @@ pub(crate) fn lives(resource: &Resource, served: &[ObjectName]) -> Result<(), Te
     prop_assert_eq!(read, Ok(vec![resource.clone()]));
     world.validate();
     for object in bundle_for(&world, served, Revision(1), "").objects().into_values() {
-        let told = crate::delta::Object::try_from(v1::Object::from(&object));
-        prop_assert_eq!(told.map_err(|error| error.to_string()), Ok(object));
+        let told = v1::Delta { upserts: vec![wire::encode(&object)], ..v1::Delta::default() };
+        let received = Received::try_from(told).map(|received| received.delta.upserts);
+        prop_assert_eq!(received, Ok(vec![object]));
     }
     Ok(())
 }

@@ -1,4 +1,7 @@
-//! Both ways without loss, and no message that does harm.
+//! Both ways without loss, no message that does harm, and messages of other releases.
+
+mod recorded;
+mod skew;
 
 use std::collections::BTreeMap;
 
@@ -7,11 +10,11 @@ use prost::Message;
 use super::*;
 use crate::bundle::serde_json_raw::Json;
 use crate::bundle::{
-    AppVersion, Backend, Bundle, Direction, Egress, Endpoint, FilterAttachment, FilterLimits, FilterMode, HeaderMatch,
+    AppVersion, Backend, Direction, Egress, Endpoint, FilterAttachment, FilterLimits, FilterMode, HeaderMatch,
     HeaderModifier, MeshSettings, ObjectName, OnFailure, PathMatch, Protocol, Revision, Route, RouteMatch, RouteRule,
     ServedWorkload, Service, ServicePort, WorkloadPort,
 };
-use crate::delta::Delta;
+use crate::delta::{Delta, Object};
 use crate::identity::TrustDomain;
 
 fn name(text: &str) -> ObjectName {
@@ -130,10 +133,9 @@ fn everything() -> Vec<Object> {
     ]
 }
 
-fn through_bytes(delta: &Delta) -> Result<Delta, String> {
+fn through_bytes(delta: &Delta) -> Result<Received, Refused> {
     let bytes = v1::Delta::from(delta).encode_to_vec();
-    let message = v1::Delta::decode(bytes.as_slice()).map_err(|error| error.to_string())?;
-    Delta::try_from(message).map_err(|error| error.to_string())
+    Received::try_from(v1::Delta::decode(bytes.as_slice()).unwrap())
 }
 
 #[test]
@@ -147,80 +149,111 @@ fn both_ways_without_loss() {
         subtractive: false,
         full: true,
     };
-    assert_eq!(through_bytes(&delta), Ok(delta));
+    let received = through_bytes(&delta).unwrap();
+    assert_eq!((&received.delta, received.versions.len(), received.skipped.len()), (&delta, 5, 0));
     let delta = Delta { revision: Revision(9), removals, subtractive: true, ..Delta::default() };
-    assert_eq!(through_bytes(&delta), Ok(delta));
+    assert_eq!(through_bytes(&delta).unwrap().delta, delta);
 }
 
 #[test]
 fn versions_follow_from_content() {
-    let mut bundle = Bundle::default();
-    everything().into_iter().for_each(|object| bundle.upsert(object));
-    let before = versions(&bundle);
-    assert_eq!(before, versions(&bundle.clone()));
-    bundle.services.get_mut(&name("shop/web")).unwrap().endpoints.clear();
-    let differing = before.iter().zip(versions(&bundle)).filter(|(a, b)| *a != b).count();
-    assert_eq!((before.len(), differing), (5, 1));
+    let version = |object: &Object| encode(object).version;
+    for object in everything() {
+        assert_eq!(version(&object), version(&object.clone()));
+    }
+    let Some(Object::Service(mut service)) = everything().into_iter().nth(2) else { panic!("a service") };
+    let before = version(&Object::Service(service.clone()));
+    service.endpoints.clear();
+    assert_ne!(before, version(&Object::Service(service)));
 }
 
 #[test]
-fn refusals_name_the_field() {
-    fn check(change: impl Fn(&mut Vec<v1::object::Object>), expect: &str) {
-        let mut objects: Vec<_> = everything().iter().map(|object| v1::Object::from(object).object.unwrap()).collect();
-        change(&mut objects);
-        let upserts = objects.into_iter().map(|object| v1::Object { object: Some(object) }).collect();
-        let delta = v1::Delta { upserts, ..v1::Delta::default() };
-        assert_eq!(Delta::try_from(delta).unwrap_err().to_string(), expect);
+fn versions_are_those_of_what_is_held() {
+    let mut versions = Versions::new();
+    let whole = Delta { upserts: everything(), full: true, ..Delta::default() };
+    through_bytes(&whole).unwrap().note(&mut versions);
+    assert_eq!(versions.len(), 5);
+    assert_eq!(known(&versions).len(), 5);
+    let cut = Key::Endpoint { service: name("shop/web"), workload: name("shop/web-1") };
+    let cut = Delta { removals: vec![cut, Key::Route(name("shop/r#1"))], ..Delta::default() };
+    through_bytes(&cut).unwrap().note(&mut versions);
+    let left: Vec<_> = versions.iter().map(|(key, version)| (key.to_string(), *version != 0)).collect();
+    let left: Vec<_> = left.iter().map(|(key, numbered)| (key.as_str(), *numbered)).collect();
+    // What is held in part is known, so that its removal is told.
+    let held =
+        [("Mesh", true), ("Workload shop/web-1", true), ("Service shop/web", false), ("Filter shop/limit", true)];
+    assert_eq!(left, held);
+}
+
+#[test]
+fn forms_that_serve_nobody_are_objects_too() {
+    let closed: Vec<_> = everything().iter().filter_map(Object::closed).collect();
+    assert_eq!(closed.len(), 3);
+    for object in &closed {
+        let whole = everything().into_iter().find(|it| it.key() == object.key()).unwrap();
+        assert_ne!(*object, whole);
+        assert!(encode(object).requires.is_empty(), "every release can do it");
     }
-    use v1::object::Object as Wire;
-    /// Changes the one object of this kind.
-    macro_rules! change {
-        ($kind:ident, $object:ident => $change:expr) => {
-            |objects: &mut Vec<Wire>| {
-                for object in objects {
-                    if let Wire::$kind($object) = object {
-                        $change;
-                    }
-                }
-            }
-        };
-    }
+    let delta = Delta { upserts: closed, ..Delta::default() };
+    assert_eq!(through_bytes(&delta).unwrap().delta, delta);
+}
+
+/// One of `everything` with a part of its JSON changed, as it arrives.
+fn changed(index: usize, pointer: &str, value: serde_json::Value) -> v1::Object {
+    let mut envelope = encode(&everything()[index]);
+    let mut inside: serde_json::Value = serde_json::from_slice(&envelope.payload).unwrap();
+    *inside.pointer_mut(pointer).unwrap_or_else(|| panic!("no {pointer}")) = value;
+    envelope.payload = inside.to_string().into();
+    envelope
+}
+
+fn receive(upserts: Vec<v1::Object>) -> Result<Received, Refused> {
+    Received::try_from(v1::Delta { upserts, ..v1::Delta::default() })
+}
+
+#[test]
+fn refusals_name_the_object_and_the_field() {
+    use serde_json::json;
+    let check = |index: usize, pointer: &str, value: serde_json::Value, expect: &str| {
+        let refused = receive(vec![changed(index, pointer, value)]).unwrap_err();
+        assert_eq!(refused.key, Some((&everything()[index].key()).into()), "{expect}");
+        assert!(refused.reason.starts_with(expect), "{} instead of {expect}", refused.reason);
+    };
+    check(1, "/identity", json!("spiffe://x"), "identity: a workload's SPIFFE ID ends in /ns/<namespace>/sa/");
+    check(1, "/name", json!(null), "name: invalid type: null");
+    check(1, "/name/name", json!("other"), "its envelope says Workload shop/web-1, inside is Workload shop/other");
+    check(1, "/ports/0/port", json!(70_000), "ports[0].port: invalid value: integer `70000`");
+    check(1, "/ports/0/port", json!(0), "ports[0].port: 0 is not a port");
+    check(2, "/ports/1/target_port", json!(0), "ports[1].target_port: 0 is not a port");
+    check(2, "/ports/1/protocol", json!("sctp"), "ports[1].protocol: unknown variant `sctp`");
+    check(2, "/vip", json!("x"), "vip: invalid IP address syntax");
+    check(2, "/endpoints/0/mesh_address", json!("1"), "endpoints[0].mesh_address: invalid socket address syntax");
+    check(3, "/parent_port", json!(0), "parent_port: 0 is not a port");
     check(
-        change!(Workload, w => w.identity = "spiffe://x".to_owned()),
-        "upserts[1].workload.identity: \"spiffe://x\": a workload's SPIFFE ID ends in /ns/<namespace>/sa/<service-account>",
-    );
-    check(change!(Workload, w => w.name = None), "upserts[1].workload.name: is missing");
-    check(change!(Workload, w => w.ports[0].port = 70_000), "upserts[1].workload.ports[0].port: 70000 is not a port");
-    check(
-        change!(Workload, w => w.ports[0].protocol = 99),
-        "upserts[1].workload.ports[0].protocol: 99 is not known to this version",
-    );
-    check(change!(Service, s => s.ports[1].protocol = 0), "upserts[2].service.ports[1].protocol: is missing");
-    check(
-        change!(Service, s => s.vip = Some("x".to_owned())),
-        "upserts[2].service.vip: \"x\": invalid IP address syntax",
+        3,
+        "/rules/0/request_headers/set/0/1",
+        json!("a\nb"),
+        "rules[0].request_headers: a: \"a\\nb\" is no field value",
     );
     check(
-        change!(Service, s => s.endpoints[0].mesh_address = "1".to_owned()),
-        "upserts[2].service.endpoints[0].mesh_address: \"1\": invalid socket address syntax",
+        3,
+        "/rules/0/request_headers/remove/0",
+        json!("C"),
+        "rules[0].request_headers: \"C\" is no field name in lower",
     );
-    check(change!(Route, r => r.parent_port = Some(0)), "upserts[3].route.parent_port: 0 is not a port");
-    check(
-        change!(Route, r => r.rules[0].request_headers.as_mut().unwrap().set[0].value = "a\nb".to_owned()),
-        "upserts[3].route.rules[0].request_headers: \"a\\nb\": failed to parse header value",
-    );
-    check(
-        change!(Filter, f => f.digest = "sha256:00".to_owned()),
-        "upserts[4].filter.digest: is not sha256: and 64 hex digits",
-    );
-    check(change!(Filter, f => f.on_failure = 0), "upserts[4].filter.on_failure: is missing");
-    let empty = v1::Delta { upserts: vec![v1::Object { object: None }], ..v1::Delta::default() };
-    assert_eq!(
-        Delta::try_from(empty).unwrap_err().to_string(),
-        "upserts[0].object: is missing or not known to this version"
-    );
+    check(3, "/rules/0/matches/0/headers/0/name", json!("X"), "rules[0].matches[0].headers: \"X\" is no field name in");
+    check(4, "/digest", json!("sha256:00"), "digest: is not sha256: and 64 hex digits");
+    check(4, "/on_failure", json!("Maybe"), "on_failure: unknown variant `Maybe`");
+    let whole = |delta: v1::Delta| Received::try_from(delta).unwrap_err();
+    let of = |upserts| v1::Delta { upserts, ..v1::Delta::default() };
+    assert_eq!(whole(of(vec![v1::Object::default()])), Refused::whole("an object has no key"));
+    let nameless = v1::Key { kind: v1::Kind::Service.into(), name: "web".to_owned(), workload: String::new() };
+    let odd = v1::Object { key: Some(nameless.clone()), ..v1::Object::default() };
+    assert_eq!(whole(of(vec![odd])).key, Some(nameless));
+    let twice = || encode(&everything()[0]);
+    assert_eq!(whole(of(vec![twice(), twice()])), Refused::whole("Mesh comes twice"));
     let both = v1::Delta { subtractive: true, full: true, ..v1::Delta::default() };
-    assert_eq!(Delta::try_from(both).unwrap_err().to_string(), "subtractive: a subtractive delta only removes");
+    assert_eq!(whole(both), Refused::whole("a subtractive delta only removes"));
 }
 
 /// Every message of the stream, damaged at random: an error or a delta, never a panic.
@@ -241,7 +274,7 @@ fn damaged_bytes_do_no_harm() {
         }
         damaged.truncate(damaged.len() - below(3) * below(damaged.len()) / 3);
         if let Ok(message) = v1::Delta::decode(damaged.as_slice()) {
-            let _ = Delta::try_from(message);
+            let _ = Received::try_from(message);
         }
     }
 }

@@ -3,15 +3,15 @@
 
 use libfuzzer_sys::fuzz_target;
 use prost::Message as _;
-use weft_policy::delta::Object;
-use weft_policy::wire::v1;
+use weft_policy::delta::Delta;
+use weft_policy::wire::{Received, v1};
 
 fuzz_target!(|input: &[u8]| {
-    if let Ok(message) = v1::Object::decode(input)
-        && let Ok(object) = Object::try_from(message)
+    if let Ok(message) = v1::Delta::decode(input)
+        && let Ok(Received { delta, .. }) = Received::try_from(message)
     {
-        let again = Object::try_from(v1::Object::from(&object)).expect("what we write, we read");
-        assert_eq!(again, object);
+        let again = Received::try_from(v1::Delta::from(&delta)).expect("what we write, we read");
+        assert_eq!(again.delta, delta);
     }
     _ = v1::ControlMessage::decode(input);
     _ = v1::ProxyMessage::decode(input);

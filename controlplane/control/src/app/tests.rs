@@ -10,8 +10,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use weft_policy::bundle::Bundle;
 use weft_policy::delta::Delta;
-use weft_policy::wire::v1;
 use weft_policy::wire::v1::mesh_control_client::MeshControlClient;
+use weft_policy::wire::{CAPABILITIES, Received, encode, v1};
 
 use super::*;
 
@@ -40,7 +40,8 @@ impl Control {
 
     pub(crate) async fn start_with(state: &Path, change: impl FnOnce(&mut Config)) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let mut config = Config { state: state.to_owned(), ..Config::default() };
+        // The filters of these tests are shapes only: there is nothing in them to try.
+        let mut config = Config { state: state.to_owned(), try_filters: false, ..Config::default() };
         config.ports = crate::config::Ports { grpc: 0, api: 0, metrics: 0 };
         config.coalesce_quiet_ms = 10;
         config.disconnect_grace_ms = 50;
@@ -132,6 +133,12 @@ fn svid(chain: &[impl AsRef<[u8]>], key: &KeyPair, identity: String) -> Svid {
     Svid { chain_pem, key_pem: key.serialize_pem(), identity }
 }
 
+/// Hello of a proxy of this version.
+pub(crate) fn greeting() -> v1::Hello {
+    let capabilities = CAPABILITIES.map(str::to_owned).to_vec();
+    v1::Hello { version: "test".to_owned(), capabilities, ..Default::default() }
+}
+
 /// The proxy's side of a control stream; it keeps a bundle as a proxy does.
 pub(crate) struct Proxy {
     pub(crate) bundle: Bundle,
@@ -151,17 +158,17 @@ impl Proxy {
         workload: Option<v1::WorkloadRegistration>,
         bundle: Bundle,
     ) -> Self {
-        let version = |(key, object)| v1::ObjectVersion {
-            key: Some(v1::Key::from(&key)),
-            version: weft_policy::wire::version(&object),
-        };
         let hello = v1::Hello {
             proxy_name: name.to_owned(),
-            version: "test".to_owned(),
             workloads: workload.into_iter().collect(),
-            known: bundle.objects().into_iter().map(version).collect(),
+            known: bundle
+                .objects()
+                .values()
+                .map(encode)
+                .map(|it| v1::ObjectVersion { key: it.key, version: it.version })
+                .collect(),
             current_revision: bundle.revision.0,
-            ..Default::default()
+            ..greeting()
         };
         Box::pin(Self::connect_with(control, svid, hello, bundle)).await
     }
@@ -180,7 +187,7 @@ impl Proxy {
             match self.told().await? {
                 v1::control_message::Message::Delta(mut delta) => {
                     self.lineage = delta.lineage.take();
-                    return Delta::try_from(delta).map_err(|e| e.to_string());
+                    return Received::try_from(delta).map(|it| it.delta).map_err(|refused| refused.reason);
                 }
                 v1::control_message::Message::Notice(notice) => return Err(format!("notice: {}", notice.reason)),
                 v1::control_message::Message::Denials(denials) => self.denied = denials.identities,
@@ -238,7 +245,7 @@ impl Proxy {
     pub(crate) async fn accept(&mut self, delta: &Delta) {
         self.bundle.apply(delta);
         if !delta.subtractive {
-            self.say(v1::proxy_message::Message::Ack(v1::Ack { revision: delta.revision.0 })).await;
+            self.say(v1::proxy_message::Message::Ack(v1::Ack { revision: delta.revision.0, skipped: vec![] })).await;
         }
     }
 
@@ -264,11 +271,7 @@ pub(crate) fn workload(name: &str, namespace: &str, address: &str, service: Opti
         name: name.to_owned(),
         namespace: namespace.to_owned(),
         address: address.to_owned(),
-        ports: vec![v1::WorkloadPort {
-            port: 8080,
-            protocol: v1::Protocol::Http.into(),
-            ..v1::WorkloadPort::default()
-        }],
+        ports: vec![v1::WorkloadPort { port: 8080, protocol: v1::Protocol::Http.into() }],
         service: service.map(str::to_owned),
         mesh_address: format!("{address}:15008"),
         weight: 1,

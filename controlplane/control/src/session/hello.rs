@@ -16,11 +16,13 @@ use weft_policy::wire::{self, v1};
 
 use crate::hub::{Hub, Origin, is_of_this_machine};
 use crate::metrics::Refusal;
-use crate::registry::{Entered, Introduction, ProxyKey, Seat, SeatTaken};
+use crate::registry::{Capabilities, Entered, Introduction, ProxyKey, Seat, SeatTaken};
 use crate::view::Versions;
 
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_KNOWN: usize = 1_000_000;
+/// Longer names and further capabilities are not read: nothing asks for them.
+const CAPABILITIES: (usize, usize) = (64, 256);
 
 /// By this a proxy that is refused learns whether to come back soon.
 const RECONNECT: &str = "weft-reconnect";
@@ -32,6 +34,7 @@ pub(super) struct Greeting {
     pub(super) known: Versions,
     /// The store that it follows, and how far.
     pub(super) held: Option<(Lineage, Revision)>,
+    pub(super) capabilities: Capabilities,
 }
 
 impl Greeting {
@@ -48,6 +51,12 @@ impl Greeting {
         };
         let invalid = |error: String| refused(hub, &identity, error);
         registration::proxy_name(&hello.proxy_name).map_err(|fault| invalid(fault.to_string()))?;
+        let capabilities = capabilities(&hello.capabilities);
+        if !capabilities.contains(wire::ENVELOPES) {
+            let mut status = invalid(too_old(&hello));
+            status.metadata_mut().insert(RECONNECT, tonic::metadata::MetadataValue::from_static("false"));
+            return Err(status);
+        }
         let key = ProxyKey { name: hello.proxy_name.clone(), identity: identity.clone() };
         let registrations = registrations(hub, &key, &hello.workloads)?;
         let known = known(&hello.known)?;
@@ -59,7 +68,7 @@ impl Greeting {
             is_remote: !origin.is_local,
             incarnation: hello.incarnation,
             lineage: held.clone(),
-            tells_reach: hello.capabilities.iter().any(|capability| capability == wire::PEER_WORD),
+            capabilities: capabilities.clone(),
         };
         let held = held.map(|lineage| (lineage, Revision(hello.current_revision)));
         let served = registrations.iter().map(Registration::name).collect();
@@ -76,8 +85,21 @@ impl Greeting {
             hub.registry().leave(&seat, !has_workloads);
             return Err(error.into());
         }
-        Ok(Self { seat, served, known, held })
+        Ok(Self { seat, served, known, held, capabilities })
     }
+}
+
+fn capabilities(told: &[String]) -> Capabilities {
+    told.iter().filter(|name| name.len() <= CAPABILITIES.0).take(CAPABILITIES.1).cloned().collect()
+}
+
+fn too_old(hello: &v1::Hello) -> String {
+    format!(
+        "this proxy (version {:?}) can't read what this control plane sends: it lacks the capability {:?}; update the \
+         proxy, which goes on with what it has until then",
+        printable(&hello.version),
+        wire::ENVELOPES
+    )
 }
 
 /// Two proxies have one name and identity, as cloned machines do: this one hears that the other stays.

@@ -3,12 +3,19 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use weft_policy::bundle::{Bundle, ObjectName, PathMatch};
+use weft_policy::bundle::{
+    Bundle, FilterAttachment, FilterMode, ObjectName, OnFailure, PathMatch, Protocol, Route, ServedWorkload,
+    WorkloadPort,
+};
 use weft_policy::delta::{Key, Object};
-use weft_policy::wire::v1;
 use weft_policy::wire::v1::proxy_message::Message;
+use weft_policy::wire::{ENVELOPES, FILTER_CONTRACT, encode, v1};
 
-use crate::app::tests::{Control, Proxy, workload};
+use super::*;
+use crate::app::tests::{Control, Proxy, greeting, workload};
+use crate::artifact::Artifact;
+use crate::artifact::tests::{component, sign};
+use crate::hub::Publication;
 
 const WEB: &str = "
 apiVersion: v1
@@ -21,6 +28,24 @@ kind: Workload
 metadata: {name: web-1, namespace: shop, labels: {app: web}}
 spec: {address: 127.0.0.11, ports: [{port: 8080}], serviceAccount: web}
 ";
+
+const GUARD: &str = "
+apiVersion: weft.dev/v1alpha1
+kind: FilterPolicy
+metadata: {name: guard, namespace: shop}
+spec: {filter: {name: guard}}
+";
+
+/// A filter, published; in its binary there is nothing to run.
+async fn publish(control: &Control, name: &str) {
+    let exports = ["configure", "on-connection", "on-request-head", "on-response-head", "on-done"];
+    let bytes = component(&["weft:filter/log@0.1.0"], &exports);
+    let (signature, key) = sign(&bytes, 1);
+    let artifact = Artifact::verify(bytes, &signature, &key).unwrap();
+    let (name, version) = (name.to_owned(), "1.0.0".to_owned());
+    let publication = Publication { name, version, artifact, accept_new_key: false, make_current: false };
+    control.app.hub.publish_filter("me", publication).await.unwrap();
+}
 
 fn route(path: &str) -> String {
     format!(
@@ -122,6 +147,145 @@ async fn a_refused_object_is_held_back_and_the_rest_goes_on() {
     assert!(state(&control, revision, 10_000).await.0);
 }
 
+/// Hello of a proxy of another release, which can do this and no more.
+fn of_another_release(name: &str, capabilities: &[&str]) -> v1::Hello {
+    let capabilities = capabilities.iter().map(|it| (*it).to_owned()).collect();
+    v1::Hello { proxy_name: name.to_owned(), capabilities, ..greeting() }
+}
+
+/// It would drop what it does not know, and let more through.
+#[tokio::test]
+async fn a_proxy_that_cannot_read_objects_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    let svid = control.join("shop/web").await;
+    let hello = of_another_release("web-1", &["quic", "wit-0.1", "peer-word"]);
+    let mut proxy = Proxy::connect_with(&control, &svid, hello, Bundle::default()).await;
+    let refusal = proxy.refusal().await;
+    assert_eq!(refusal.code(), tonic::Code::InvalidArgument);
+    assert!(refusal.message().contains("update the proxy") && refusal.message().contains("envelopes"), "{refusal}");
+}
+
+/// A proxy with another contract can't run the filter that protects its workload: it is told nothing rather than to
+/// serve without, and people see why. A proxy that has an earlier state goes on with it, but for what it can't do.
+#[tokio::test]
+async fn an_object_that_a_proxy_cannot_do_is_withheld_and_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    publish(&control, "guard").await;
+    control.apply(&format!("{WEB}---\n{GUARD}")).await;
+    let svid = control.join("shop/web").await;
+    let serving = |address| Some(workload("web-2", "shop", address, Some("web")));
+    let mut proxy = Proxy::connect(&control, &svid, "web-2", serving("127.0.0.22"), Bundle::default()).await;
+    proxy.take_until(|bundle| bundle.filters.contains_key("shop/guard") && bundle.mesh.is_some()).await;
+    let held = proxy.bundle.clone();
+    drop(proxy);
+
+    let of_another_release = |name| v1::Hello {
+        workloads: vec![workload(name, "shop", "127.0.0.22", Some("web"))],
+        ..of_another_release(name, &["quic", ENVELOPES, "wit-0.9"])
+    };
+    let newborn = Proxy::connect_with(&control, &svid, of_another_release("web-2"), Bundle::default()).await;
+    control.apply(&WEB.replace("8080", "8081")).await;
+    let revision = control.apply(&route("/new")).await;
+    let (complete, states) = state(&control, revision, 10_000).await;
+    let why = &states.iter().find(|(name, ..)| name == "web-2").unwrap().2;
+    assert!(!complete && why.contains("Filter shop/guard: withheld: it requires wit-0.1"), "{states:?}");
+    drop(newborn);
+
+    let known = held.objects();
+    let known = known.values().map(encode).map(|it| v1::ObjectVersion { key: it.key, version: it.version });
+    let hello = v1::Hello { known: known.collect(), ..of_another_release("web-2") };
+    let mut earlier = Proxy::connect_with(&control, &svid, hello, held).await;
+    earlier.take_until(|bundle| has_path(bundle, "/new")).await;
+    assert!(earlier.bundle.filters.contains_key("shop/guard"), "it keeps the filter that it runs");
+    drop(earlier);
+    // With the contract of today everything is sent.
+    let capabilities = vec![ENVELOPES.to_owned(), FILTER_CONTRACT.to_owned()];
+    let hello = v1::Hello { capabilities, ..of_another_release("web-2") };
+    let mut updated = Proxy::connect_with(&control, &svid, hello, Bundle::default()).await;
+    updated.take_until(|bundle| has_path(bundle, "/new") && bundle.filters.contains_key("shop/guard")).await;
+}
+
+/// A filter that a proxy can't run, and never ran, would have judged who reaches its workload; a route that it can't hold
+/// would have taken requests that another route of its service takes now.
+#[test]
+fn what_something_withheld_would_have_narrowed_is_closed() {
+    let name = |name| ObjectName::new("shop", name);
+    let workload = |name| ServedWorkload {
+        name,
+        identity: "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap(),
+        address: "127.0.0.11".parse().unwrap(),
+        addresses: Vec::new(),
+        ports: vec![WorkloadPort::new(8080, Protocol::Http)],
+        labels: Default::default(),
+        service: None,
+    };
+    let route = |route, parent| Route {
+        name: name(route),
+        parent: name(parent),
+        parent_port: None,
+        consumer_namespace: None,
+        created: Revision(1),
+        rules: Vec::new(),
+    };
+    let filter = |direction| FilterAttachment {
+        name: "shop/guard".to_owned(),
+        filter: "guard".to_owned(),
+        version: "1.0.0".to_owned(),
+        digest: String::new(),
+        signature: String::new(),
+        public_key_pem: String::new(),
+        direction,
+        order: 0,
+        mode: FilterMode::Enforce,
+        on_failure: OnFailure::Deny,
+        authorization: false,
+        config: Default::default(),
+        capabilities: Vec::new(),
+        limits: Default::default(),
+        workloads: vec![name("web-1")],
+    };
+    let of = |direction| {
+        let objects = [
+            Object::Workload(workload(name("web-1"))),
+            Object::Workload(workload(name("web-2"))),
+            Object::Route(route("a", "web")),
+            Object::Route(route("b", "web")),
+            Object::Route(route("c", "other")),
+            Object::Filter(filter(direction)),
+        ];
+        objects.into_iter().map(|object| (object.key(), object)).collect::<BTreeMap<_, _>>()
+    };
+    let exposed = |objects: &BTreeMap<Key, Object>, missing: Key, view: &View| {
+        let withheld = Withheld::from([(missing, (1, String::new()))]);
+        let exposed = objects.values().filter(|object| is_exposed(object, objects, &withheld, view));
+        exposed.map(|object| object.key().to_string()).collect::<Vec<_>>()
+    };
+    let (nothing, guard) = (View::new(Versions::new()), Key::Filter("shop/guard".to_owned()));
+    let running = View::new(Versions::from([(guard.clone(), 1)]));
+    let inbound = of(Direction::Inbound);
+    assert_eq!(exposed(&inbound, guard.clone(), &nothing), ["Workload shop/web-1"]);
+    assert!(exposed(&inbound, guard.clone(), &running).is_empty(), "an earlier version of it runs");
+    assert!(exposed(&of(Direction::Outbound), guard, &nothing).is_empty());
+    assert_eq!(exposed(&inbound, Key::Route(name("a")), &nothing), ["HTTPRoute shop/a", "HTTPRoute shop/b"]);
+}
+
+/// A proxy of an earlier release passes over an object of a kind that it does not know, which nobody takes for held then.
+#[tokio::test]
+async fn what_a_proxy_skips_is_held_and_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    let revision = control.apply(&format!("{WEB}---\n{}", route("/good"))).await;
+    let svid = control.join("shop/client").await;
+    let mut proxy = Proxy::connect(&control, &svid, "client-1", None, Bundle::default()).await;
+    let delta = proxy.delta().await;
+    let key = delta.upserts.iter().map(Object::key).find(|key| matches!(key, Key::Route(_))).unwrap();
+    proxy.say(Message::Ack(v1::Ack { revision: delta.revision.0, skipped: vec![(&key).into()] })).await;
+    let (_, states) = state(&control, revision, 10_000).await;
+    assert!(states[0].2.contains("HTTPRoute shop/r: skipped: this proxy does not know its kind"), "{states:?}");
+}
+
 #[tokio::test]
 async fn endpoints_leave_at_once_and_ahead_of_the_rest() {
     let dir = tempfile::tempdir().unwrap();
@@ -197,8 +361,7 @@ fn unreachable(workload: &str) -> Message {
 
 /// A proxy that says which peers it reaches.
 async fn telling(control: &Control, svid: &crate::app::tests::Svid) -> Proxy {
-    let capabilities = vec![weft_policy::wire::PEER_WORD.to_owned()];
-    let hello = v1::Hello { proxy_name: "client-1".to_owned(), capabilities, ..Default::default() };
+    let hello = v1::Hello { proxy_name: "client-1".to_owned(), ..greeting() };
     Proxy::connect_with(control, svid, hello, Bundle::default()).await
 }
 
@@ -323,7 +486,7 @@ async fn a_proxy_speaks_for_itself_only() {
         let error = proxy.try_delta().await.unwrap_err();
         assert!(error.contains(expect), "{error}");
     }
-    let hello = v1::Hello { proxy_name: "../../etc".to_owned(), ..Default::default() };
+    let hello = v1::Hello { proxy_name: "../../etc".to_owned(), ..greeting() };
     let mut proxy = Proxy::connect_with(&control, &svid, hello, Bundle::default()).await;
     assert!(proxy.try_delta().await.unwrap_err().contains("proxy_name"));
     assert!(control.app.hub.published().world.is_empty());
@@ -432,7 +595,7 @@ async fn a_proxy_that_is_ahead_is_left_alone_until_an_operator_says_otherwise() 
         proxy_name: "web-1".to_owned(),
         current_revision: revision + 5,
         lineage: Some(lineage),
-        ..Default::default()
+        ..greeting()
     };
     let mut proxy = Proxy::connect_with(&control, &svid, hello, Bundle::default()).await;
     let delta = proxy.delta().await;
@@ -458,7 +621,7 @@ async fn of_two_with_one_name_the_later_start_stays() {
         proxy_name: "web-1".to_owned(),
         workloads: vec![workload("web-1", "shop", "127.0.0.11", Some("web"))],
         incarnation,
-        ..Default::default()
+        ..greeting()
     };
     let connect = async |incarnation| Proxy::connect_with(&control, &svid, hello(incarnation), Bundle::default()).await;
     let mut first = connect(5).await;

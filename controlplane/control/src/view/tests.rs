@@ -34,11 +34,11 @@ fn only_differences_are_sent_and_one_at_a_time() {
     let mut view = View::new(Versions::new());
     assert_eq!(show(view.poll_delta(Revision(1), &world("a=1 b=1"))), "1:+a,+b");
     assert_eq!(show(view.poll_delta(Revision(2), &world("a=2 b=1"))), "-");
-    assert_eq!(view.handle_ack(Revision(7)), Answer::Stray);
-    assert_eq!(view.handle_ack(Revision(1)), Answer::Taken);
+    assert_eq!(view.handle_ack(Revision(7), &[]), Answer::Stray);
+    assert_eq!(view.handle_ack(Revision(1), &[]), Answer::Taken);
     assert_eq!(view.synced(), Revision(1));
     assert_eq!(show(view.poll_delta(Revision(2), &world("a=2"))), "2:+a,-b");
-    view.handle_ack(Revision(2));
+    view.handle_ack(Revision(2), &[]);
     assert_eq!(show(view.poll_delta(Revision(3), &world("a=2"))), "-");
     assert_eq!(view.synced(), Revision(3), "nothing of revision 3 concerns this proxy");
 }
@@ -57,12 +57,12 @@ fn a_refused_object_is_held_until_it_changes() {
     assert_eq!(show(view.poll_delta(Revision(2), &world("a=100 b=2 c=1"))), "2:+a,+b,+c");
     view.handle_nack(Revision(2), Some(&id("a")), "no such filter");
     assert_eq!(show(view.poll_delta(Revision(2), &world("a=100 b=2 c=1"))), "2:+b,+c");
-    view.handle_ack(Revision(2));
+    view.handle_ack(Revision(2), &[]);
     assert_eq!(view.held()[&id("a")].reason, "no such filter");
     assert_eq!(show(view.poll_delta(Revision(3), &world("a=100 b=3 c=1"))), "3:+b");
-    view.handle_ack(Revision(3));
+    view.handle_ack(Revision(3), &[]);
     assert_eq!(show(view.poll_delta(Revision(4), &world("a=2 b=3 c=1"))), "4:+a");
-    view.handle_ack(Revision(4));
+    view.handle_ack(Revision(4), &[]);
     assert!(view.held().is_empty());
     // Going back to what the proxy holds also ends the hold.
     assert_eq!(show(view.poll_delta(Revision(5), &world("a=100 b=3 c=1"))), "5:+a");
@@ -80,16 +80,63 @@ fn a_refusal_that_names_nothing_holds_the_whole_delta() {
     assert_eq!(show(view.poll_delta(Revision(3), &world("a=2 b=3"))), "3:+b");
 }
 
+/// What a proxy can't do, by names.
+fn withheld(names: &str) -> BTreeMap<Key, (Version, String)> {
+    names.split_whitespace().map(|name| (id(name), (9, "withheld".to_owned()))).collect()
+}
+
+#[test]
+fn what_is_withheld_stays_as_it_is_held_and_everything_else_goes_on() {
+    let mut view = View::new(world("authz=1 a=1"));
+    view.withhold(Revision(2), withheld("authz"));
+    assert_eq!(show(view.poll_delta(Revision(2), &world("a=2"))), "2:+a", "the filter that it runs is not taken away");
+    view.handle_ack(Revision(2), &[]);
+    // It keeps the revision from which on it is withheld, so that it spoils no later wait.
+    view.withhold(Revision(5), withheld("authz"));
+    assert_eq!(view.withheld()[&id("authz")].revision, Revision(2));
+    // One that is closed is sent in its closed form.
+    view.withhold(Revision(6), withheld("authz a"));
+    assert_eq!(show(view.poll_delta(Revision(6), &world("a=3"))), "6:+a");
+    view.handle_ack(Revision(6), &[]);
+    view.withhold(Revision(7), withheld(""));
+    assert_eq!(show(view.poll_delta(Revision(7), &world("authz=2 a=4"))), "7:+a,+authz");
+    view.handle_ack(Revision(7), &[]);
+    assert_eq!(show(view.poll_delta(Revision(8), &world("a=4"))), "8:-authz");
+}
+
+#[test]
+fn a_proxy_that_has_nothing_gets_nothing_without_its_protection() {
+    let mut view = View::new(Versions::new());
+    view.withhold(Revision(1), withheld("authz"));
+    assert!(view.waits());
+    assert_eq!(show(view.poll_delta(Revision(1), &world("a=1"))), "-");
+    view.withhold(Revision(2), withheld("a"));
+    assert!(!view.waits(), "a route protects nothing: it is there in a closed form");
+    assert_eq!(show(view.poll_delta(Revision(2), &world("a=1"))), "2:+a");
+}
+
+#[test]
+fn what_was_skipped_is_not_held_and_not_sent_again() {
+    let mut view = View::new(Versions::new());
+    view.poll_delta(Revision(1), &world("a=1 b=1"));
+    view.handle_ack(Revision(1), &[id("b"), id("nothing-that-was-sent")]);
+    assert_eq!(view.held().keys().collect::<Vec<_>>(), [&id("b")]);
+    assert_eq!(show(view.poll_delta(Revision(2), &world("a=1 b=1"))), "-");
+    assert_eq!(show(view.poll_delta(Revision(3), &world("a=1 b=2"))), "3:+b");
+    view.handle_ack(Revision(3), &[id("b")]);
+    assert_eq!(show(view.poll_delta(Revision(4), &world("a=1"))), "-", "it has none to remove");
+}
+
 #[test]
 fn what_was_cut_is_sent_whole_again() {
     let mut view = View::new(world("s=1 t=1"));
     view.poll_delta(Revision(1), &world("s=1 t=1"));
-    view.handle_ack(Revision(1));
+    view.handle_ack(Revision(1), &[]);
     view.handle_subtraction(&BTreeSet::from([id("s")]));
     assert_eq!(show(view.poll_delta(Revision(2), &world("s=1 t=1"))), "2:+s");
     // Cut while in flight: the delta may bring the endpoint back, so it is sent again after the answer.
     view.handle_subtraction(&BTreeSet::from([id("s")]));
-    view.handle_ack(Revision(2));
+    view.handle_ack(Revision(2), &[]);
     assert_eq!(show(view.poll_delta(Revision(3), &world("s=3 t=1"))), "3:+s");
 }
 
@@ -152,7 +199,7 @@ fn a_fresh_proxy_gets_no_world_without_its_filters() {
     view.handle_nack(Revision(2), Some(&authz), "not loaded");
     view.release_held();
     assert_eq!(show(view.poll_delta(Revision(2), &world("authz=100 app=2"))), "2:+app,+authz");
-    view.handle_ack(Revision(2));
+    view.handle_ack(Revision(2), &[]);
     // From here on what it holds goes on without the refused change.
     assert_eq!(show(view.poll_delta(Revision(3), &world("authz=101 app=3"))), "3:+app,+authz");
     view.handle_nack(Revision(3), Some(&authz), "not loaded");
@@ -171,5 +218,5 @@ fn step(view: &mut View, proxy: &mut Versions, target: &Versions, revision: u64)
     for name in &plan.removals {
         proxy.remove(name);
     }
-    view.handle_ack(plan.revision);
+    view.handle_ack(plan.revision, &[]);
 }

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 use tracing::{debug, info, warn};
 use weft_policy::bundle::{Bundle, Revision};
-use weft_policy::delta::{Delta, Key};
+use weft_policy::delta::Key;
 use weft_policy::identity::SpiffeId;
 use weft_policy::lineage::{Lineage, follow};
 use weft_policy::text::printable;
-use weft_policy::wire::v1;
 use weft_policy::wire::v1::proxy_message::Message;
+use weft_policy::wire::{Received, Refused, v1};
 use weft_transport::tls::Trust;
 
 use super::Control;
@@ -41,18 +41,17 @@ pub(super) enum Step {
 pub(super) struct Applier {
     control: Arc<Control>,
     preparer: Preparer,
-    current: Bundle,
+    current: KeptBundle,
     /// `current` is what an earlier start kept, and nothing is in force yet.
     kept: bool,
     ready: Ready,
-    /// The store that `current` came from.
-    lineage: Option<Lineage>,
     pending: Option<Pending>,
 }
 
 struct Pending {
-    target: Bundle,
-    lineage: Option<Lineage>,
+    target: KeptBundle,
+    /// Objects of unknown kinds among what was told.
+    skipped: Vec<v1::Key>,
     task: JoinHandle<Result<Ready, NotReady>>,
 }
 
@@ -72,17 +71,16 @@ impl Applier {
             identity: control.identity.clone(),
         };
         let (ready, pending) = (Ready::default(), None);
-        let (current, lineage, is_kept) = (Bundle::default(), None, kept.is_some());
-        let mut applier = Self { control, preparer, current, kept: is_kept, ready, lineage, pending };
+        let (current, is_kept) = (KeptBundle::default(), kept.is_some());
+        let mut applier = Self { control, preparer, current, kept: is_kept, ready, pending };
         applier.deny_kept();
-        if let Some(KeptBundle { bundle, lineage }) = kept {
-            applier.lineage = lineage;
-            match applier.new_trust(&bundle) {
+        if let Some(kept) = kept {
+            match applier.new_trust(&kept.bundle) {
                 Ok(Some(trust)) => applier.control.identity.replace_trust(trust),
                 Ok(None) => {}
                 Err(error) => warn!(%error, "of the kept bundle; the roots beside the identity stay"),
             }
-            applier.current = bundle;
+            applier.current = kept;
         }
         applier
     }
@@ -92,13 +90,9 @@ impl Applier {
         self.kept
     }
 
-    pub(super) fn current(&self) -> &Bundle {
+    /// What is held, with its versions and the store that it came from.
+    pub(super) fn current(&self) -> &KeptBundle {
         &self.current
-    }
-
-    /// The store that what is held came from.
-    pub(super) fn lineage(&self) -> Option<&Lineage> {
-        self.lineage.as_ref()
     }
 
     /// Puts the kept bundle into force, where nothing is. False: it can't be served and is forgotten, so that the next
@@ -107,20 +101,18 @@ impl Applier {
         if !std::mem::take(&mut self.kept) {
             return true;
         }
-        let bundle = self.current.clone();
-        let revision = bundle.revision.0;
-        let prepared = self.preparer.prepare(&bundle, &Filters::new()).await;
+        let kept = self.current.clone();
+        let revision = kept.bundle.revision.0;
+        let prepared = self.preparer.prepare(&kept.bundle, &Filters::new()).await;
         let prepared = prepared.map_err(|error| format!("filter {}: {}", error.filter, error.reason));
-        let lineage = self.lineage.clone();
-        match prepared.and_then(|ready| self.swap(bundle, lineage, ready).map_err(|error| error.to_string())) {
+        match prepared.and_then(|ready| self.swap(kept, ready).map_err(|error| error.to_string())) {
             Ok(()) => {
                 info!(revision, "serving from the kept bundle");
                 true
             }
             Err(reason) => {
                 warn!(revision, reason, "the kept bundle cannot be served");
-                self.current = Bundle::default();
-                self.lineage = None;
+                self.current = KeptBundle::default();
                 false
             }
         }
@@ -148,22 +140,22 @@ impl Applier {
         };
         let revision = Revision(delta.revision);
         let offered = delta.lineage.take().map(Lineage::from);
-        let held = self.lineage.as_ref().map(|lineage| (lineage, self.current.revision));
+        let held = self.current.lineage.as_ref().map(|lineage| (lineage, self.current.bundle.revision));
         if let Err(backwards) = follow(held, offered.as_ref().map(|lineage| (lineage, revision))) {
             return self.not_followed(revision, backwards.to_string());
         }
         if self.control.shared.contact.set_not_followed(None) {
             info!("the control plane is followed again");
         }
-        let delta = match Delta::try_from(delta) {
-            Ok(delta) => delta,
-            Err(error) => return refuse(revision, None, crate::chain(&error)),
+        let received = match Received::try_from(delta) {
+            Ok(received) => received,
+            Err(Refused { key, reason }) => return refuse(revision, key, reason),
         };
-        if delta.subtractive {
-            self.subtract(&delta);
+        if received.delta.subtractive {
+            self.subtract(&received);
             return Step::Nothing;
         }
-        self.prepare(&delta, offered);
+        self.prepare(received, offered);
         Step::Nothing
     }
 
@@ -201,29 +193,30 @@ impl Applier {
     }
 
     /// Applies removals at once, to what is in force and to what is on its way.
-    fn subtract(&mut self, delta: &Delta) {
+    fn subtract(&mut self, removals: &Received) {
         if let Some(pending) = &mut self.pending {
-            pending.target.apply(delta);
+            pending.target.take(removals);
         }
         if self.kept {
-            return self.current.apply(delta);
+            return self.current.take(removals);
         }
-        let mut bundle = self.current.clone();
-        bundle.apply(delta);
-        debug!(removed = delta.removals.len(), "removals applied");
-        let (ready, lineage) = (self.ready.clone(), self.lineage.clone());
-        if let Err(error) = self.swap(bundle, lineage, ready) {
+        let mut target = self.current.clone();
+        target.take(removals);
+        debug!(removed = removals.delta.removals.len(), "removals applied");
+        let ready = self.ready.clone();
+        if let Err(error) = self.swap(target, ready) {
             warn!(%error, "removals could not be applied");
         }
         metrics::counter!(Metric::ConfigApplied.name(), "kind" => "subtractive").increment(1);
     }
 
-    fn prepare(&mut self, delta: &Delta, lineage: Option<Lineage>) {
+    fn prepare(&mut self, received: Received, lineage: Option<Lineage>) {
         let mut target = self.current.clone();
-        target.apply(delta);
-        let (preparer, bundle, known) = (self.preparer.clone(), target.clone(), self.ready.filters.clone());
+        target.take(&received);
+        target.lineage = lineage;
+        let (preparer, bundle, known) = (self.preparer.clone(), target.bundle.clone(), self.ready.filters.clone());
         let task = tokio::spawn(async move { preparer.prepare(&bundle, &known).await });
-        self.pending = Some(Pending { target, lineage, task });
+        self.pending = Some(Pending { target, skipped: received.skipped, task });
     }
 
     /// Resolves when what was being prepared is in force or refused; never, where nothing is. Cancel safe.
@@ -231,43 +224,46 @@ impl Applier {
         let Some(pending) = &mut self.pending else { return std::future::pending().await };
         let result = (&mut pending.task).await;
         let Some(mut pending) = self.pending.take() else { return Step::Nothing };
-        let (target, lineage) = (std::mem::take(&mut pending.target), pending.lineage.take());
-        let revision = target.revision;
+        let (target, skipped) = (std::mem::take(&mut pending.target), std::mem::take(&mut pending.skipped));
+        let revision = target.bundle.revision;
         match result {
-            Ok(Ok(ready)) => match self.swap(target, lineage, ready) {
+            Ok(Ok(ready)) => match self.swap(target, ready) {
                 Ok(()) => {
                     metrics::counter!(Metric::ConfigApplied.name(), "kind" => "full").increment(1);
-                    Step::Acked(Message::Ack(v1::Ack { revision: revision.0 }))
+                    if !skipped.is_empty() {
+                        info!(objects = skipped.len(), "objects of kinds that this version does not know are skipped");
+                    }
+                    Step::Acked(Message::Ack(v1::Ack { revision: revision.0, skipped }))
                 }
-                Err(error) => refuse(revision, fault(&error), error.to_string()),
+                Err(error) => refuse(revision, fault(&error).as_ref().map(Into::into), error.to_string()),
             },
-            Ok(Err(NotReady { filter, reason })) => refuse(revision, Some(Key::Filter(filter)), reason),
+            Ok(Err(NotReady { filter, reason })) => refuse(revision, Some((&Key::Filter(filter)).into()), reason),
             Err(error) => refuse(revision, None, format!("preparing stopped: {error}")),
         }
     }
 
-    /// Makes `bundle` the one in force.
-    fn swap(&mut self, bundle: Bundle, lineage: Option<Lineage>, ready: Ready) -> Result<(), SnapshotError> {
-        let trust = self.new_trust(&bundle)?;
-        let bundle = Arc::new(bundle);
+    /// Makes `target` what is in force.
+    fn swap(&mut self, mut target: KeptBundle, ready: Ready) -> Result<(), SnapshotError> {
+        let trust = self.new_trust(&target.bundle)?;
+        let bundle = Arc::new(std::mem::take(&mut target.bundle));
         let built = Snapshot::build(Arc::clone(&bundle), &ready.filters);
-        let bundle = Arc::unwrap_or_clone(bundle);
+        target.bundle = Arc::unwrap_or_clone(bundle);
         self.control.shared.swap(built?);
-        if let Err(error) = self.control.state.keep_bundle(&bundle, lineage.as_ref()) {
+        if let Err(error) = self.control.state.keep_bundle(&target) {
             metrics::counter!(Metric::StateWriteFailures.name()).increment(1);
             warn!(error = %crate::chain(&error), "the bundle could not be kept on disk");
         }
         let state = self.control.state.clone();
-        let wanted = wanted(&bundle, self.pending.as_ref().map(|pending| &pending.target));
+        let wanted = wanted(&target.bundle, self.pending.as_ref().map(|pending| &pending.target.bundle));
         state.sweep_filters(|digest| wanted.contains(digest));
         if let Some(trust) = trust {
             self.control.identity.replace_trust(trust);
         }
+        let bundle = &target.bundle;
         metrics::gauge!(Metric::ConfigRevision.name()).set(as_float(bundle.revision.0));
         info!(revision = bundle.revision.0, services = bundle.services.len(), "configuration in force");
         self.kept = false;
-        self.current = bundle;
-        self.lineage = lineage;
+        self.current = target;
         self.ready = ready;
         Ok(())
     }
@@ -276,7 +272,7 @@ impl Applier {
     fn new_trust(&self, bundle: &Bundle) -> Result<Option<Trust>, SnapshotError> {
         let Some(mesh) = &bundle.mesh else { return Ok(None) };
         let pem = &mesh.trust_bundle_pem;
-        let known = self.current.mesh.as_ref().is_some_and(|mesh| mesh.trust_bundle_pem == *pem);
+        let known = self.current.bundle.mesh.as_ref().is_some_and(|mesh| mesh.trust_bundle_pem == *pem);
         if known || pem.is_empty() {
             return Ok(None);
         }
@@ -287,6 +283,7 @@ impl Applier {
     /// State of our filters, as reported to the control plane.
     pub(super) fn filter_states(&self) -> Vec<v1::FilterState> {
         self.current
+            .bundle
             .filters
             .values()
             .map(|filter| v1::FilterState {
@@ -317,10 +314,10 @@ fn fault(error: &SnapshotError) -> Option<Key> {
     }
 }
 
-fn refuse(revision: Revision, key: Option<Key>, reason: String) -> Step {
+fn refuse(revision: Revision, key: Option<v1::Key>, reason: String) -> Step {
     warn!(revision = revision.0, reason, "configuration refused");
     metrics::counter!(Metric::ConfigRefused.name()).increment(1);
-    Step::Say(Message::Nack(v1::Nack { revision: revision.0, key: key.as_ref().map(Into::into), reason }))
+    Step::Say(Message::Nack(v1::Nack { revision: revision.0, key, reason }))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a gauge of revisions needs no more than 53 bits")]
@@ -329,40 +326,4 @@ fn as_float(value: u64) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use weft_policy::bundle::{Direction, FilterAttachment, FilterLimits, FilterMode, OnFailure};
-
-    use super::*;
-
-    fn with(digests: &[&str]) -> Bundle {
-        let attachment = |digest: &&str| FilterAttachment {
-            name: (*digest).to_owned(),
-            filter: "f".to_owned(),
-            version: "1.0.0".to_owned(),
-            digest: (*digest).to_owned(),
-            signature: String::new(),
-            public_key_pem: String::new(),
-            direction: Direction::Inbound,
-            order: 0,
-            mode: FilterMode::Enforce,
-            on_failure: OnFailure::Deny,
-            authorization: false,
-            config: Default::default(),
-            capabilities: Vec::new(),
-            limits: FilterLimits::default(),
-            workloads: Vec::new(),
-        };
-        let filters = digests.iter().map(|digest| ((*digest).to_owned(), attachment(digest)));
-        Bundle { filters: filters.collect::<BTreeMap<_, _>>(), ..Bundle::default() }
-    }
-
-    /// A removal may take effect while a new filter is being prepared, whose binary lies on disk already.
-    #[test]
-    fn what_is_being_prepared_keeps_its_binaries() {
-        let (current, coming) = (with(&["a", "b"]), with(&["b", "c"]));
-        assert_eq!(wanted(&current, Some(&coming)), HashSet::from(["a", "b", "c"]));
-        assert_eq!(wanted(&current, None), HashSet::from(["a", "b"]));
-    }
-}
+mod tests;

@@ -9,10 +9,10 @@ use prost::Message as _;
 
 use super::super::*;
 use crate::authz;
-use crate::delta::{Delta, diff};
+use crate::delta::diff;
 use crate::plan::tests::world;
 use crate::route::plan;
-use crate::wire::v1;
+use crate::wire::{Received, v1};
 
 /// Linear congruential, from a seed: the same in each run.
 struct Random(u64);
@@ -128,7 +128,7 @@ fn random_policy(random: &mut Random, number: usize) -> String {
 fn held(world: &World, workload: &ObjectName) -> Arc<Bundle> {
     let planned = bundle_for(world, std::slice::from_ref(workload), Revision(1), "");
     let bytes = v1::Delta::from(&diff(&Bundle::default(), &planned)).encode_to_vec();
-    let delta = Delta::try_from(v1::Delta::decode(bytes.as_slice()).unwrap()).unwrap();
+    let delta = Received::try_from(v1::Delta::decode(bytes.as_slice()).unwrap()).unwrap().delta;
     let mut held = Bundle::default();
     held.apply(&delta);
     assert_eq!(held, planned);

@@ -1,0 +1,206 @@
+//! The proxy's end of a control stream without a socket: what is told comes into force, or is refused and named.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use weft_filter_host::{Host, HostConfig};
+use weft_policy::bundle::{
+    Direction, Egress, FilterAttachment, FilterLimits, FilterMode, MeshSettings, ObjectName, OnFailure, Protocol,
+    Route, RouteMatch, RouteRule, ServedWorkload, WorkloadPort,
+};
+use weft_policy::delta::Object;
+use weft_policy::wire::encode;
+use weft_transport::tls::{IdentityHandle, WorkloadIdentity};
+
+use super::super::channel::Channel;
+use super::*;
+use crate::config::Config;
+use crate::shared::Shared;
+use crate::state::State;
+
+fn with(digests: &[&str]) -> Bundle {
+    let attachment = |digest: &&str| FilterAttachment {
+        name: (*digest).to_owned(),
+        filter: "f".to_owned(),
+        version: "1.0.0".to_owned(),
+        digest: (*digest).to_owned(),
+        signature: String::new(),
+        public_key_pem: String::new(),
+        direction: Direction::Inbound,
+        order: 0,
+        mode: FilterMode::Enforce,
+        on_failure: OnFailure::Deny,
+        authorization: false,
+        config: Default::default(),
+        capabilities: Vec::new(),
+        limits: FilterLimits::default(),
+        workloads: Vec::new(),
+    };
+    let filters = digests.iter().map(|digest| ((*digest).to_owned(), attachment(digest)));
+    Bundle { filters: filters.collect::<BTreeMap<_, _>>(), ..Bundle::default() }
+}
+
+/// A removal may take effect while a new filter is being prepared, whose binary lies on disk already.
+#[test]
+fn what_is_being_prepared_keeps_its_binaries() {
+    let (current, coming) = (with(&["a", "b"]), with(&["b", "c"]));
+    assert_eq!(wanted(&current, Some(&coming)), HashSet::from(["a", "b", "c"]));
+    assert_eq!(wanted(&current, None), HashSet::from(["a", "b"]));
+}
+const IDENTITY: &str = "spiffe://cluster.local/ns/shop/sa/web";
+
+fn identity() -> IdentityHandle {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    params.subject_alt_names = vec![rcgen::SanType::URI(IDENTITY.try_into().unwrap())];
+    let certificate = params.self_signed(&key).unwrap();
+    let identity = WorkloadIdentity::from_pem(&certificate.pem(), &key.serialize_pem()).unwrap();
+    IdentityHandle::new(identity, Trust::from_pem("cluster.local", &certificate.pem()).unwrap())
+}
+
+/// A proxy's applier with nothing in force yet.
+fn applier(state: &Path) -> Applier {
+    let text = "
+name: web-1
+state_dir: /nowhere
+control: {address: 'https://127.0.0.1:15012', ca_file: /nowhere}
+workload: {namespace: shop, service_account: web, address: 127.0.0.11}
+listen: {mesh: '127.0.0.11:15008'}
+";
+    let config = Config::parse(Path::new("proxy.yaml"), text).unwrap();
+    let control = Control {
+        shared: Arc::new(Shared::new(config, Host::new(HostConfig::default()).unwrap()).unwrap()),
+        state: State::open(state).unwrap(),
+        channel: Channel::new("https://127.0.0.1:15012", String::new(), None).unwrap(),
+        identity: identity(),
+        incarnation: 1,
+    };
+    Applier::new(Arc::new(control), None)
+}
+
+fn rule(path: &str) -> RouteRule {
+    let exact =
+        RouteMatch { path: Some(weft_policy::bundle::PathMatch::Exact(path.to_owned())), ..RouteMatch::default() };
+    RouteRule {
+        name: None,
+        matches: vec![exact],
+        request_headers: Default::default(),
+        backends: Vec::new(),
+        request_timeout_ms: None,
+    }
+}
+
+fn route(path: &str) -> Object {
+    Object::Route(Route {
+        name: ObjectName::new("shop", "r"),
+        parent: ObjectName::new("shop", "web"),
+        parent_port: None,
+        consumer_namespace: None,
+        created: Revision(1),
+        rules: vec![rule(path)],
+    })
+}
+
+/// What a proxy needs to serve.
+fn world() -> Vec<v1::Object> {
+    let mesh = MeshSettings {
+        trust_domain: "cluster.local".parse().unwrap(),
+        trust_bundle_pem: String::new(),
+        access_log: false,
+        request_timeout_ms: None,
+        connect_timeout_ms: 5_000,
+        max_retries: 2,
+        egress: Egress::Allow,
+        namespaces: Default::default(),
+    };
+    let workload = ServedWorkload {
+        name: ObjectName::new("shop", "web-1"),
+        identity: IDENTITY.parse().unwrap(),
+        address: "127.0.0.11".parse().unwrap(),
+        addresses: Vec::new(),
+        ports: vec![WorkloadPort::new(8080, Protocol::Http)],
+        labels: BTreeMap::new(),
+        service: None,
+    };
+    vec![encode(&Object::Mesh(mesh)), encode(&Object::Workload(workload)), encode(&route("/a"))]
+}
+
+fn told(revision: u64, upserts: Vec<v1::Object>) -> v1::ControlMessage {
+    let delta = v1::Delta { revision, upserts, ..v1::Delta::default() };
+    v1::ControlMessage { message: Some(v1::control_message::Message::Delta(delta)) }
+}
+
+/// The answer to a message: at once, or once it was prepared.
+async fn answer(applier: &mut Applier, message: v1::ControlMessage) -> Message {
+    let step = match applier.told(message) {
+        Step::Nothing => applier.prepared().await,
+        step => step,
+    };
+    match step {
+        Step::Say(message) | Step::Acked(message) | Step::NotFollowed(message) => message,
+        Step::Nothing | Step::Close | Step::KeepAway(_) => panic!("no answer"),
+    }
+}
+
+fn path_in_force(applier: &Applier) -> Option<weft_policy::bundle::PathMatch> {
+    let route = applier.current().bundle.routes.get(&ObjectName::new("shop", "r"))?;
+    route.rules[0].matches[0].path.clone()
+}
+
+/// Tomorrow's control plane sends what this proxy does not know: of a route with a field, an arm or a requirement of
+/// tomorrow's nothing is taken, and what was in force stays.
+#[tokio::test]
+async fn objects_of_tomorrow_are_refused_by_key_and_what_is_in_force_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut applier = applier(dir.path());
+    let ack = Message::Ack(v1::Ack { revision: 1, skipped: vec![] });
+    assert_eq!(answer(&mut applier, told(1, world())).await, ack);
+    let before = path_in_force(&applier);
+    let edited = |from: &str, to: &str| {
+        let envelope = encode(&route("/b"));
+        let inside = String::from_utf8(envelope.payload.to_vec()).unwrap();
+        assert!(inside.contains(from), "{inside}");
+        v1::Object { payload: inside.replace(from, to).into(), ..envelope }
+    };
+    let requires = vec!["fields-of-tomorrow".to_owned()];
+    let cases = [
+        (edited("\"backends\":", "\"mirrors\":[],\"backends\":"), "rules[0].mirrors: unknown field"),
+        (edited("\"Exact\"", "\"Regex\""), "rules[0].matches[0].path: unknown variant"),
+        (v1::Object { requires, ..encode(&route("/b")) }, "it requires fields-of-tomorrow"),
+    ];
+    for (revision, (odd, expect)) in (2..).zip(cases) {
+        let key = odd.key.clone();
+        let Message::Nack(nack) = answer(&mut applier, told(revision, vec![odd])).await else { panic!("{expect}") };
+        assert_eq!((nack.revision, nack.key), (revision, key));
+        assert!(nack.reason.starts_with(expect), "{}", nack.reason);
+        assert_eq!(path_in_force(&applier), before);
+        assert_eq!(applier.current().bundle.revision, Revision(1));
+    }
+    assert!(matches!(answer(&mut applier, told(9, vec![encode(&route("/b"))])).await, Message::Ack(_)));
+    assert_ne!(path_in_force(&applier), before);
+}
+
+/// A kind that nothing here depends on is passed over, and the control plane is told so.
+#[tokio::test]
+async fn an_unknown_kind_is_skipped_and_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut applier = applier(dir.path());
+    let key = v1::Key { kind: 99, name: "shop/x".to_owned(), workload: String::new() };
+    let odd = v1::Object { key: Some(key.clone()), payload: b"?".as_slice().into(), ..v1::Object::default() };
+    let all = world().into_iter().chain([odd]).collect();
+    let ack = Message::Ack(v1::Ack { revision: 1, skipped: vec![key] });
+    assert_eq!(answer(&mut applier, told(1, all)).await, ack);
+    assert!(path_in_force(&applier).is_some());
+}
+
+/// The numbers are their sender's: a proxy that made its own would be sent everything anew by another release.
+#[tokio::test]
+async fn versions_are_kept_as_they_were_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut applier = applier(dir.path());
+    let numbered = world().into_iter().zip(70..).map(|(object, version)| v1::Object { version, ..object });
+    assert!(matches!(answer(&mut applier, told(1, numbered.collect())).await, Message::Ack(_)));
+    let kept = State::open(dir.path()).unwrap().bundle().unwrap().unwrap();
+    assert_eq!(kept.versions.values().copied().collect::<Vec<_>>(), [70, 71, 72]);
+    assert_eq!((&kept.versions, &kept.bundle), (&applier.current().versions, &applier.current().bundle));
+}

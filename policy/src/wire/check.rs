@@ -1,0 +1,86 @@
+//! What the types of a bundle don't say. The planner makes nothing that fails here; what came from elsewhere is checked.
+
+use super::WireError;
+use crate::bundle::{FilterAttachment, HeaderModifier, Route, RouteRule, ServedWorkload, Service};
+use crate::delta::Object;
+
+type Checked = Result<(), WireError>;
+
+fn fault(field: impl Into<String>, message: impl ToString) -> Checked {
+    Err(WireError { field: field.into(), message: message.to_string() })
+}
+
+/// Checks what the type of an object leaves open. The first part that can't be meant is an error.
+pub(super) fn check(object: &Object) -> Checked {
+    match object {
+        Object::Mesh(_) => Ok(()),
+        Object::Workload(workload) => workload_is_fit(workload),
+        Object::Service(service) => service_is_fit(service),
+        Object::Route(route) => route_is_fit(route),
+        Object::Filter(filter) => filter_is_fit(filter),
+    }
+}
+
+fn workload_is_fit(workload: &ServedWorkload) -> Checked {
+    match workload.ports.iter().position(|port| port.port == 0) {
+        Some(index) => fault(format!("ports[{index}].port"), "0 is not a port"),
+        None => Ok(()),
+    }
+}
+
+fn service_is_fit(service: &Service) -> Checked {
+    for (index, port) in service.ports.iter().enumerate() {
+        for (field, number) in [("port", port.port), ("target_port", port.target_port)] {
+            if number == 0 {
+                return fault(format!("ports[{index}].{field}"), "0 is not a port");
+            }
+        }
+    }
+    Ok(())
+}
+
+fn route_is_fit(route: &Route) -> Checked {
+    if route.parent_port == Some(0) {
+        return fault("parent_port", "0 is not a port");
+    }
+    route.rules.iter().enumerate().try_for_each(|(index, rule)| rule_is_fit(&format!("rules[{index}]"), rule))
+}
+
+fn rule_is_fit(at: &str, rule: &RouteRule) -> Checked {
+    for (index, matching) in rule.matches.iter().enumerate() {
+        if let Some(header) = matching.headers.iter().find(|header| !is_lower(&header.name)) {
+            return fault(
+                format!("{at}.matches[{index}].headers"),
+                format_args!("{:?} is no field name in lower case", header.name),
+            );
+        }
+    }
+    modifier_is_fit(&format!("{at}.request_headers"), &rule.request_headers)?;
+    let mut backends = rule.backends.iter().enumerate();
+    backends.try_for_each(|(index, backend)| {
+        modifier_is_fit(&format!("{at}.backends[{index}].request_headers"), &backend.request_headers)
+    })
+}
+
+fn modifier_is_fit(at: &str, modifier: &HeaderModifier) -> Checked {
+    let given = modifier.set.iter().chain(&modifier.add);
+    if let Some((name, value)) = given.clone().find(|(_, value)| http::HeaderValue::from_str(value).is_err()) {
+        return fault(at, format_args!("{name}: {value:?} is no field value"));
+    }
+    match given.map(|(name, _)| name).chain(&modifier.remove).find(|name| !is_lower(name)) {
+        Some(name) => fault(at, format_args!("{name:?} is no field name in lower case")),
+        None => Ok(()),
+    }
+}
+
+fn is_lower(name: &str) -> bool {
+    http::HeaderName::from_lowercase(name.as_bytes()).is_ok()
+}
+
+fn filter_is_fit(filter: &FilterAttachment) -> Checked {
+    let hex = filter.digest.strip_prefix("sha256:").unwrap_or_default();
+    if hex.len() != 64 || !hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+        return fault("digest", "is not sha256: and 64 hex digits");
+    }
+    Ok(())
+}

@@ -1,0 +1,99 @@
+//! Objects in their envelopes. What the envelope says decides before anything inside is read; inside is the bundle's object
+//! in its own encoding, which refuses every field and variant that it does not know. Nothing that is not understood is
+//! passed over but an object of an unknown kind that requires nothing.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sha2::{Digest as _, Sha256};
+
+use super::check::check;
+use super::{CAPABILITIES, FILTER_CONTRACT, Refused, v1};
+use crate::delta::{Key, Object};
+
+/// Wraps an object for the wire.
+pub fn encode(object: &Object) -> v1::Object {
+    let payload = payload(object);
+    let requires = requires(object).iter().map(|capability| (*capability).to_owned()).collect();
+    v1::Object { key: Some((&object.key()).into()), version: digest(&payload), requires, payload: payload.into() }
+}
+
+/// Capabilities without which a proxy would do less than the object says. A new field, variant or kind that restricts
+/// comes with a new one, and is written only where it is used.
+fn requires(object: &Object) -> &'static [&'static str] {
+    match object {
+        Object::Filter(_) => &[FILTER_CONTRACT],
+        Object::Mesh(_) | Object::Workload(_) | Object::Service(_) | Object::Route(_) => &[],
+    }
+}
+
+fn payload(object: &Object) -> Vec<u8> {
+    fn json(value: &impl Serialize) -> Vec<u8> {
+        serde_json::to_vec(value).expect("objects of a bundle have string keys and no failing serialiser")
+    }
+    match object {
+        Object::Mesh(mesh) => json(mesh),
+        Object::Workload(workload) => json(workload),
+        Object::Service(service) => json(service),
+        Object::Route(route) => json(route),
+        Object::Filter(filter) => json(filter),
+    }
+}
+
+/// The beginning of a SHA-256: what other proxies say of themselves stands in a service, and nobody shall find words with
+/// which a changed object has the number of the one before.
+fn digest(bytes: &[u8]) -> u64 {
+    Sha256::digest(bytes).iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+/// What came out of an envelope.
+pub(super) enum Opened {
+    Object {
+        key: Key,
+        object: Object,
+        version: u64,
+    },
+    /// Of a kind that this version does not know, and nothing that it can do depends on it.
+    Unknown(v1::Key),
+}
+
+pub(super) fn open(envelope: v1::Object) -> Result<Opened, Refused> {
+    let Some(told) = envelope.key else { return Err(Refused::whole("an object has no key")) };
+    let missing = envelope.requires.iter().filter(|it| !CAPABILITIES.contains(&it.as_str()));
+    let missing: Vec<&str> = missing.map(String::as_str).collect();
+    if !missing.is_empty() {
+        return Err(Refused::object(told, format!("it requires {}, which this version can't do", missing.join(", "))));
+    }
+    if v1::Kind::try_from(told.kind).is_err() {
+        return Ok(Opened::Unknown(told));
+    }
+    let key = match Key::try_from(told.clone()) {
+        Ok(key) => key,
+        Err(error) => return Err(Refused::object(told, error.to_string())),
+    };
+    match inside(&key, &envelope.payload) {
+        Ok(object) => Ok(Opened::Object { key, object, version: envelope.version }),
+        Err(reason) => Err(Refused::object(told, reason)),
+    }
+}
+
+fn inside(key: &Key, payload: &[u8]) -> Result<Object, String> {
+    fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+        let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+        let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| error.to_string())?;
+        deserializer.end().map_err(|error| error.to_string())?;
+        Ok(value)
+    }
+    let object = match key {
+        Key::Mesh => Object::Mesh(json(payload)?),
+        Key::Workload(_) => Object::Workload(json(payload)?),
+        Key::Service(_) => Object::Service(json(payload)?),
+        Key::Route(_) => Object::Route(json(payload)?),
+        Key::Filter(_) => Object::Filter(json(payload)?),
+        Key::Endpoint { .. } => return Err("endpoints come with their service".to_owned()),
+    };
+    if object.key() != *key {
+        return Err(format!("its envelope says {key}, inside is {}", object.key()));
+    }
+    check(&object).map_err(|error| error.to_string())?;
+    Ok(object)
+}

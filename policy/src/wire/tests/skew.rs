@@ -1,0 +1,101 @@
+//! Tomorrow's messages: what this version does not know is skipped or refused by name, and never means more than was said.
+
+use serde_json::json;
+
+use super::*;
+
+/// A field that no message has yet.
+const UNKNOWN_FIELD: [u8; 3] = [0xa0, 0x06, 0x01];
+
+/// The objects of today with one of tomorrow among them.
+fn with(odd: v1::Object) -> Vec<v1::Object> {
+    let known = everything().iter().map(encode).filter(|known| known.key != odd.key).collect::<Vec<_>>();
+    known.into_iter().chain([odd]).collect()
+}
+
+fn of_an_unknown_kind(requires: &[&str]) -> v1::Object {
+    let key = v1::Key { kind: 99, name: "shop/anything".to_owned(), workload: String::new() };
+    let requires = requires.iter().map(|capability| (*capability).to_owned()).collect();
+    v1::Object { key: Some(key), version: 7, requires, payload: b"{}".as_slice().into() }
+}
+
+#[test]
+fn an_unknown_kind_is_skipped_and_the_rest_is_taken() {
+    let odd = of_an_unknown_kind(&[]);
+    let received = receive(with(odd.clone())).unwrap();
+    assert_eq!((received.delta.upserts.len(), received.skipped), (5, vec![odd.key.unwrap()]));
+    let key = v1::Key { kind: 99, ..v1::Key::default() };
+    let removal = v1::Delta { removals: vec![key], ..v1::Delta::default() };
+    assert_eq!(Received::try_from(removal).unwrap(), Received::default());
+}
+
+#[test]
+fn an_unknown_capability_refuses_its_object_by_key() {
+    for mut odd in [of_an_unknown_kind(&["quic", "fields-of-tomorrow"]), encode(&everything()[3])] {
+        odd.requires = vec!["quic".to_owned(), "fields-of-tomorrow".to_owned()];
+        let reason = "it requires fields-of-tomorrow, which this version can't do";
+        assert_eq!(receive(with(odd.clone())), Err(Refused::object(odd.key.unwrap(), reason)));
+    }
+}
+
+/// Even where the sender forgot to say what is required.
+#[test]
+fn unknown_fields_arms_and_values_refuse_their_object_by_key() {
+    let cases = [
+        (
+            3,
+            "/rules/0",
+            json!({"matches": [], "backends": [], "fault": {"abort": 503}}),
+            "rules[0].fault: unknown field `fault`",
+        ),
+        (
+            3,
+            "/rules/0/matches/0",
+            json!({"path": {"Exact": "/a"}, "headers": [], "query": "a=b"}),
+            "rules[0].matches[0].query: unknown field",
+        ),
+        (3, "/rules/0/matches/0/path", json!({"Regex": "/a.*"}), "rules[0].matches[0].path: unknown variant `Regex`"),
+        (2, "/ports/0/protocol", json!("sctp"), "ports[0].protocol: unknown variant `sctp`"),
+        (
+            2,
+            "/path_reading",
+            json!({"separates_at_encoded_slash": "Sometimes", "cuts_params": "Never", "merges_slashes": "Never"}),
+            "path_reading.separates_at_encoded_slash: unknown variant",
+        ),
+        (0, "/egress", json!("Ask"), "egress: unknown variant `Ask`"),
+        (4, "/mode", json!("Shadow"), "mode: unknown variant `Shadow`"),
+        (
+            4,
+            "/limits",
+            json!({"memory_bytes": 1, "call_timeout_ms": 1, "fuel": 1}),
+            "limits.fuel: unknown field `fuel`",
+        ),
+        (1, "/ports/0", json!({"port": 1, "protocol": "http", "mtls": true}), "ports[0].mtls: unknown field `mtls`"),
+    ];
+    for (index, pointer, value, expect) in cases {
+        let odd = changed(index, pointer, value);
+        let refused = receive(with(odd.clone())).unwrap_err();
+        assert_eq!(refused.key, odd.key, "{expect}");
+        assert!(refused.reason.starts_with(expect), "{} instead of {expect}", refused.reason);
+    }
+}
+
+/// Fields of messages are added only with a capability or where it does no harm to miss them.
+#[test]
+fn unknown_fields_of_messages_are_passed_over() {
+    let delta = v1::Delta::from(&Delta { upserts: everything(), ..Delta::default() });
+    let bytes = [delta.encode_to_vec(), UNKNOWN_FIELD.to_vec()].concat();
+    assert_eq!(v1::Delta::decode(bytes.as_slice()).unwrap(), delta);
+    let nothing = v1::ControlMessage::decode(UNKNOWN_FIELD.as_slice()).unwrap();
+    assert_eq!(nothing.message, None, "a message of tomorrow");
+    let nothing = v1::ProxyMessage::decode(UNKNOWN_FIELD.as_slice()).unwrap();
+    assert_eq!(nothing.message, None, "a message of tomorrow's proxy");
+}
+
+#[test]
+fn a_registration_with_an_unknown_protocol_is_refused_by_name() {
+    let port = v1::WorkloadPort { port: 80, protocol: 99 };
+    let workload = v1::WorkloadRegistration { ports: vec![port], ..v1::WorkloadRegistration::default() };
+    let fault = crate::registration::Told::try_from(&workload).unwrap_err();
+    assert_eq!(fault.to_string(), "ports: protocol: 99 is not known to this version");
+}
