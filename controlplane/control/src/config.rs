@@ -27,6 +27,9 @@ pub struct Config {
     pub advertise: Vec<String>,
     /// Folder with the shipped filters; default `filters` beside the executable.
     pub builtin_filters: Option<PathBuf>,
+    /// Try each filter with its configuration here before a FilterPolicy or a filter is taken. Default true; it takes a
+    /// machine for which filters can be compiled.
+    pub try_filters: bool,
     /// How long the endpoints of a proxy that vanished without a word stay in discovery whatever peers say, milliseconds.
     pub disconnect_grace_ms: u64,
     /// The same where no peer says that it can't reach them, milliseconds.
@@ -114,6 +117,7 @@ impl Default for Config {
             builtin_filters: None,
             disconnect_grace_ms: 30_000,
             unheard_grace_ms: 3_600_000,
+            try_filters: true,
             endpoint_loss_percent: 50,
             restart_grace_ms: 30_000,
             name_grace_seconds: 24 * 3600,

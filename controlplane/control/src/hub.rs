@@ -14,6 +14,7 @@ mod streams;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tokens;
+mod trying;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -48,6 +49,7 @@ use crate::metrics::Metrics;
 use crate::rate::{Places, Rates};
 use crate::registry::{ProxyKey, Registry};
 use crate::store::{Fault, Store, StoreError, Unreadable, Write};
+use crate::trial::Trials;
 
 /// The world as everybody sees it, replaced as a whole by every change.
 pub struct Published {
@@ -94,6 +96,7 @@ pub struct Hub {
     /// Counts what was written to the audit log.
     told: watch::Sender<u64>,
     artifacts: Artifacts,
+    trials: Trials,
     /// Sessions and timers; they end at shutdown.
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -147,6 +150,7 @@ impl Hub {
             );
         }
         let limits = config.limits;
+        let trials = Trials::new(config.state.join("compiled"));
         let hub = Arc::new(Self {
             config,
             trust_domain,
@@ -169,6 +173,7 @@ impl Hub {
             attempts: Arc::default(),
             told: watch::Sender::new(0),
             artifacts: Artifacts::default(),
+            trials,
             tasks: TaskTracker::new(),
             stop,
         });

@@ -22,6 +22,7 @@ pub mod snapshot;
 pub mod store;
 pub mod tls;
 pub mod token;
+mod trial;
 pub mod view;
 
 /// An error with all of its causes, in one line.

@@ -120,7 +120,10 @@ impl Host {
     /// where it compiles: never on a data-plane thread.
     pub fn prepare(&self, spec: &FilterSpec, wasm: &[u8]) -> Result<Arc<Prepared>, PrepareError> {
         let prepared = Arc::new(Prepared::new(&self.0, spec, wasm)?);
-        lock(&self.0.prepared).push(Arc::downgrade(&prepared));
+        let mut known = lock(&self.0.prepared);
+        known.retain(|prepared| prepared.strong_count() > 0);
+        known.push(Arc::downgrade(&prepared));
+        drop(known);
         Ok(prepared)
     }
 

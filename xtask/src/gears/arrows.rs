@@ -23,7 +23,8 @@ const LONGEST_CHAIN: usize = 5;
 fn allowed(name: &str) -> Option<&'static [&'static str]> {
     Some(match name {
         "weft-policy" | "weft-profiler" | "weft-filters-sdk" | "xtask" => &[],
-        "weft-flow" | "weft-transport" | "weft-filter-host" | "weft-control" | "weft" => &["weft-policy"],
+        "weft-flow" | "weft-transport" | "weft-filter-host" | "weft" => &["weft-policy"],
+        "weft-control" => &["weft-policy", "weft-filter-host"],
         "weft-proxy" => &["weft-policy", "weft-flow", "weft-transport", "weft-filter-host", "weft-profiler"],
         filter if filter.starts_with("weft-filter-") => &["weft-filters-sdk", "weft-policy"],
         _ => return None,

@@ -235,13 +235,15 @@ async fn apply(
         apart(|| parse_documents(request.documents)).await?
     };
     within_reach(&caller, verb, &documents)?;
-    let how = match (request.dry_run, request.force) {
-        (true, _) => How::DryRun,
-        (false, true) => How::Forced,
-        (false, false) => How::Safely,
-    };
     let expected = if request.if_unchanged { seen } else { Expected::new() };
-    let applied = hub.apply_if(caller.actor(), resources, how, expected).await;
+    let applied = if request.dry_run {
+        // Nobody has a filter run here who could not have it run by a change.
+        let known_only = within_reach(&caller, Verb::Change, &documents).is_err();
+        hub.preview(caller.actor(), resources, expected, known_only).await
+    } else {
+        let how = if request.force { How::Forced } else { How::Safely };
+        hub.apply_if(caller.actor(), resources, how, expected).await
+    };
     let applied = applied.map_err(|error| ApiError::from(error).in_documents(&documents))?;
     Ok(Json(report(&caller, &applied)))
 }
@@ -404,6 +406,7 @@ impl From<ApplyError> for ApiError {
                 Self::refused(error.to_string()).with_details(losses.iter().map(detail).collect())
             }
             ApplyError::Refused(_) => Self::refused(error.to_string()),
+            ApplyError::Trying | ApplyError::Overtaken => Self::conflict(error.to_string()),
             ApplyError::Store(error) => error.into(),
         }
     }

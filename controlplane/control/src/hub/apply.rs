@@ -16,6 +16,7 @@ use weft_policy::resource::{Kind, Object, ObjectKey, ROOT_NAMESPACE, Resource, W
 
 pub(super) use self::made::{put_filter, put_registered, remove_registered};
 use super::filters::AUTHZ;
+use super::trying::{Asked, unless_refused};
 use super::{Actor, Draft, FilterVersion, Hub, Published};
 use crate::claims::{Claims, Grants};
 use crate::registry::ProxyKey;
@@ -65,6 +66,10 @@ pub enum ApplyError {
     Stale(Vec<Stale>),
     #[error("{0}")]
     Refused(String),
+    #[error("other filters are being tried with their configurations: try again in a moment")]
+    Trying,
+    #[error("the filters that this names were published anew meanwhile: try again")]
+    Overtaken,
     #[error(transparent)]
     Busy(#[from] super::Busy),
     #[error("{}", told(.0))]
@@ -97,6 +102,9 @@ impl fmt::Display for Stale {
     }
 }
 
+/// So often a change is computed anew because filters were published meanwhile.
+const ATTEMPTS: usize = 3;
+
 /// So many of a change's losses are named in the audit log.
 const AUDITED: usize = 32;
 
@@ -119,21 +127,48 @@ impl Hub {
         how: How,
         expected: Expected,
     ) -> Result<Applied, ApplyError> {
-        let actor = actor.into();
+        let order = Order { actor: actor.into(), resources, how, expected };
         if how == How::DryRun {
-            let planned = self.plan(move |published| {
-                let mut draft = Draft::of(published);
-                draft.unchanged(&expected)?;
-                let applied = draft.apply_all(&actor, resources, how)?;
-                Ok(Applied { revision: published.revision, ..applied })
-            });
-            return planned.await?;
+            return self.preview(order.actor, order.resources, order.expected, false).await;
         }
-        self.change_apart(move |draft| {
-            draft.unchanged(&expected)?;
-            draft.apply_all(&actor, resources, how)
-        })
-        .await
+        if !order.concerns_filters() {
+            return self.change_apart(move |draft| order.make(draft)).await;
+        }
+        // What was tried is what is applied: where the world has changed meanwhile, it is tried again.
+        for _ in 0..ATTEMPTS {
+            let (published, planned) = (self.published(), order.clone());
+            let (_, asked) = apart(move || planned.plan(&published)).await?;
+            let told = unless_refused(self.tried(&asked, false).await?)?;
+            let order = order.clone();
+            let applied = self.change_apart(move |draft| {
+                let before = draft.world.clone();
+                let applied = order.make(draft)?;
+                match Asked::between(&before, &draft.world, &applied.changes).is_within(&asked) {
+                    true => Ok(applied),
+                    false => Err(ApplyError::Overtaken),
+                }
+            });
+            match applied.await {
+                Err(ApplyError::Overtaken) => {}
+                Ok(applied) => return Ok(Applied { problems: [applied.problems, told].concat(), ..applied }),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(ApplyError::Overtaken)
+    }
+
+    /// What an apply would do. With `known_only` no filter is run for it.
+    pub async fn preview(
+        self: &Arc<Self>,
+        actor: impl Into<Actor>,
+        resources: Vec<Resource>,
+        expected: Expected,
+        known_only: bool,
+    ) -> Result<Applied, ApplyError> {
+        let order = Order { actor: actor.into(), resources, how: How::DryRun, expected };
+        let (applied, asked) = self.plan(move |published| order.plan(published)).await??;
+        let told = self.tried(&asked, known_only).await?;
+        Ok(Applied { problems: [applied.problems, told].concat(), ..applied })
     }
 
     /// Deletes one object; gives the revision without it.
@@ -190,6 +225,34 @@ impl Hub {
             Ok(draft.revision)
         })
         .await
+    }
+}
+
+/// A change that somebody wants.
+#[derive(Clone)]
+struct Order {
+    actor: Actor,
+    resources: Vec<Resource>,
+    how: How,
+    expected: Expected,
+}
+
+impl Order {
+    fn concerns_filters(&self) -> bool {
+        self.resources.iter().any(|resource| matches!(resource.key().kind, Kind::Filter | Kind::FilterPolicy))
+    }
+
+    fn make(self, draft: &mut Draft) -> Result<Applied, ApplyError> {
+        draft.unchanged(&self.expected)?;
+        draft.apply_all(&self.actor, self.resources, self.how)
+    }
+
+    /// What it would do, and the filters that it would bring.
+    fn plan(self, published: &Published) -> Result<(Applied, Asked), ApplyError> {
+        let mut draft = Draft::of(published);
+        let applied = Self { how: How::DryRun, ..self }.make(&mut draft)?;
+        let asked = Asked::between(&published.world, &draft.world, &applied.changes);
+        Ok((Applied { revision: published.revision, ..applied }, asked))
     }
 }
 

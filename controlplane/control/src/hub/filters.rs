@@ -10,9 +10,10 @@ use std::sync::{Arc, Weak};
 use serde::{Deserialize, Serialize};
 use weft_policy::bundle::ObjectName;
 use weft_policy::identity::{SpiffeId, is_label};
-use weft_policy::plan::{Entry, filters_for};
+use weft_policy::plan::{Action, Change, Entry, filters_for};
 use weft_policy::resource::{Kind, ObjectKey, ROOT_NAMESPACE};
 
+use super::trying::{Asked, unless_refused};
 use super::{Actor, ApplyError, Draft, Hub, apply};
 use crate::artifact::Artifact;
 use crate::now_unix;
@@ -36,6 +37,13 @@ pub struct FilterVersion {
 /// Binaries that are being sent.
 #[derive(Default)]
 pub(super) struct Artifacts(tokio::sync::Mutex<BTreeMap<String, Weak<Vec<u8>>>>);
+
+impl Artifacts {
+    /// Gives those who ask for a binary this copy of it, as long as its lender keeps it.
+    async fn lend(&self, digest: String, bytes: &Arc<Vec<u8>>) {
+        self.0.lock().await.insert(digest, Arc::downgrade(bytes));
+    }
+}
 
 /// A filter version to be published.
 pub struct Publication {
@@ -116,9 +124,38 @@ impl Hub {
         self.trust_publisher(&actor, &published)?;
         let result = published.clone();
         let bytes = artifact.bytes;
+        self.try_successor(&published, make_current, &bytes).await?;
         self.change(move |draft| draft.publish(actor, &published, bytes, make_current)).await?;
         tracing::info!(filter = %result.name, version = %result.version, digest = %result.digest, "filter published");
         Ok(result)
+    }
+
+    /// Refuses a version that can't run with what the policies say that would move to it.
+    async fn try_successor(
+        &self,
+        published: &FilterVersion,
+        make_current: bool,
+        bytes: &[u8],
+    ) -> Result<(), PublishError> {
+        // No policy names it, and what it is configured with is checked when it is applied.
+        if published.name == AUTHZ {
+            return Ok(());
+        }
+        let before = self.published();
+        let mut draft = Draft::of(&before);
+        let name = ObjectName::new(ROOT_NAMESPACE, published.name.clone());
+        apply::put_filter(&mut draft, &name, published, make_current)?;
+        let object = ObjectKey::new(Kind::Filter, ROOT_NAMESPACE, &published.name);
+        let change = Change { action: Action::Changed, object, diff: String::new() };
+        let asked = Asked::between(&before.world, &draft.world, &[change]);
+        if asked.is_empty() {
+            return Ok(());
+        }
+        // Whoever asks for the binary gets this copy, as long as it is here.
+        let wasm = Arc::new(bytes.to_vec());
+        self.artifacts.lend(published.digest.clone(), &wasm).await;
+        let problems = self.tried_against(&asked, &before.world).await;
+        problems.and_then(unless_refused).map(drop).map_err(PublishError::Unsound)
     }
 
     /// Refuses filters of other publishers than those that the mesh names, if it names any.

@@ -1,0 +1,155 @@
+//! Tries what a FilterPolicy asks for as proxies will, before any proxy hears of it: the filter is compiled, granted its
+//! capabilities and given its configuration here, sandboxed, and then thrown away. It serves nothing. One is tried at a time.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+use tokio::sync::Semaphore;
+use weft_filter_host::{FilterSpec, Host, HostConfig, HostError, PrepareError};
+use weft_policy::bundle::FilterAttachment;
+
+/// So many findings are remembered: most applies bring what was tried before.
+const REMEMBERED: usize = 4_096;
+
+/// A place where filters are tried.
+#[derive(Debug)]
+pub(crate) struct Trials(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// Compiled filters are kept here.
+    cache_dir: PathBuf,
+    host: OnceLock<Host>,
+    turn: Arc<Semaphore>,
+    found: Mutex<VecDeque<(Question, Finding)>>,
+}
+
+/// Digest of everything on which a finding depends.
+type Question = [u8; 32];
+
+/// What became of an attachment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Finding {
+    Fine,
+    /// No proxy could use it. `key` says where in the FilterPolicy the fault is.
+    Refused {
+        key: &'static str,
+        reason: String,
+    },
+    /// It was not tried here, which says nothing of it.
+    Untried(String),
+}
+
+impl Trials {
+    pub(crate) fn new(cache_dir: PathBuf) -> Self {
+        let (turn, found) = (Arc::new(Semaphore::new(1)), Mutex::default());
+        Self(Arc::new(Inner { cache_dir, host: OnceLock::new(), turn, found }))
+    }
+
+    /// What is known of an attachment already.
+    pub(crate) fn known(&self, attachment: &FilterAttachment) -> Option<Finding> {
+        self.0.known(&question(attachment))
+    }
+
+    /// Tries attachments of one binary; they are found in the same order. `None`: others are being tried for longer than
+    /// `patience`.
+    pub(crate) async fn attempt(
+        &self,
+        attachments: Vec<FilterAttachment>,
+        wasm: Arc<Vec<u8>>,
+        patience: Duration,
+    ) -> Option<Vec<Finding>> {
+        let turn = tokio::time::timeout(patience, self.0.turn.clone().acquire_owned()).await.ok()?.ok()?;
+        let inner = self.0.clone();
+        let count = attachments.len();
+        let tried = tokio::task::spawn_blocking(move || {
+            // Held for as long as the work takes, whether or not somebody waits for it.
+            let _turn = turn;
+            inner.try_all(&attachments, &wasm)
+        });
+        Some(tried.await.unwrap_or_else(|error| vec![Finding::Untried(error.to_string()); count]))
+    }
+}
+
+impl Inner {
+    fn known(&self, question: &Question) -> Option<Finding> {
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        found.iter().find(|(known, _)| known == question).map(|(_, finding)| finding.clone())
+    }
+
+    fn try_all(&self, attachments: &[FilterAttachment], wasm: &[u8]) -> Vec<Finding> {
+        let host = match self.host() {
+            Ok(host) => host,
+            Err(error) => return vec![Finding::Untried(error.to_string()); attachments.len()],
+        };
+        // The first that is fine keeps what was compiled for the others.
+        let mut compiled = None;
+        let mut one = |attachment: &FilterAttachment| {
+            let question = question(attachment);
+            if let Some(finding) = self.known(&question) {
+                return finding;
+            }
+            let finding = match FilterSpec::try_from(attachment) {
+                Err(error) => Finding::Refused { key: "spec.filter", reason: error.to_string() },
+                Ok(spec) => match host.prepare(&spec, wasm) {
+                    Ok(prepared) => {
+                        compiled.get_or_insert(prepared);
+                        Finding::Fine
+                    }
+                    Err(error) => finding_of(&error),
+                },
+            };
+            if !matches!(finding, Finding::Untried(_)) {
+                let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+                found.truncate(REMEMBERED - 1);
+                found.push_front((question, finding.clone()));
+            }
+            finding
+        };
+        attachments.iter().map(&mut one).collect()
+    }
+
+    fn host(&self) -> Result<&Host, HostError> {
+        if let Some(host) = self.host.get() {
+            return Ok(host);
+        }
+        let config = |cache_dir| HostConfig { cache_dir, max_instances: 8, ..HostConfig::default() };
+        let host = Host::new(config(Some(self.cache_dir.clone()))).or_else(|error| {
+            tracing::warn!(%error, "compiled filters can't be kept");
+            Host::new(config(None))
+        })?;
+        Ok(self.host.get_or_init(|| host))
+    }
+}
+
+fn question(attachment: &FilterAttachment) -> Question {
+    let FilterAttachment { digest, config, capabilities, limits, authorization, signature, public_key_pem, .. } =
+        attachment;
+    let mut hash = Sha256::new();
+    let memory = limits.memory_bytes.to_string();
+    let authorization = authorization.to_string();
+    let parts = [digest, &config.0, &memory, &authorization, signature, public_key_pem];
+    for part in parts.into_iter().chain(capabilities) {
+        hash.update(part.len().to_be_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
+
+/// What an error says of an attachment: the field of its FilterPolicy that is to be mended, or that this machine could not
+/// try it.
+fn finding_of(error: &PrepareError) -> Finding {
+    let key = match error {
+        PrepareError::Instantiate { .. } => return Finding::Untried(error.to_string()),
+        PrepareError::Configure { .. } | PrepareError::Refused { .. } | PrepareError::Interest { .. } => "spec.config",
+        PrepareError::UnknownCapability { .. } | PrepareError::NotGranted { .. } => "spec.capabilities",
+        PrepareError::Memory { .. } => "spec.limits",
+        PrepareError::Verify { .. } | PrepareError::UnknownImport { .. } | PrepareError::WrongWorld { .. } => {
+            "spec.filter"
+        }
+    };
+    Finding::Refused { key, reason: error.to_string() }
+}
