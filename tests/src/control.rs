@@ -40,6 +40,35 @@ impl Printed {
     }
 }
 
+/// An operator of a mesh.
+#[derive(Debug, Clone)]
+pub struct Operator {
+    ip: IpAddr,
+    state: PathBuf,
+    namespace: Option<String>,
+}
+
+impl Operator {
+    /// A call of `weft` with something on standard input.
+    ///
+    /// # Panics
+    /// When `weft` can't be started.
+    pub fn weft_reading(&self, input: &str, arguments: &[&str]) -> Printed {
+        let mut program = command("weft", self.namespace.as_deref());
+        program.args(arguments).env("WEFT_SERVER", format!("https://{}:15013", self.ip));
+        program
+            .env("WEFT_TOKEN_FILE", self.state.join("operator.token"))
+            .env("WEFT_CA_FILE", self.state.join("ca.pem"));
+        program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = program.spawn().expect("weft starts");
+        // A command that doesn't read closes the pipe: that is its right.
+        _ = child.stdin.take().map(|mut stdin| stdin.write_all(input.as_bytes()));
+        let output = child.wait_with_output().expect("weft ends");
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Printed { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
+    }
+}
+
 impl Mesh {
     /// A new mesh with default settings.
     pub async fn start() -> Self {
@@ -136,17 +165,12 @@ impl Mesh {
     /// # Panics
     /// When `weft` can't be started.
     pub fn weft_reading(&self, input: &str, arguments: &[&str]) -> Printed {
-        let state = self.folder.path().join("control");
-        let mut program = command("weft", self.namespace.as_deref());
-        program.args(arguments).env("WEFT_SERVER", format!("https://{}:15013", self.ip));
-        program.env("WEFT_TOKEN_FILE", state.join("operator.token")).env("WEFT_CA_FILE", state.join("ca.pem"));
-        program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = program.spawn().expect("weft starts");
-        // A command that doesn't read closes the pipe: that is its right.
-        _ = child.stdin.take().map(|mut stdin| stdin.write_all(input.as_bytes()));
-        let output = child.wait_with_output().expect("weft ends");
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Printed { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
+        self.operator().weft_reading(input, arguments)
+    }
+
+    /// Who may change this mesh, for another thread.
+    pub fn operator(&self) -> Operator {
+        Operator { ip: self.ip, state: self.folder.path().join("control"), namespace: self.namespace.clone() }
     }
 
     /// Applies and waits until every proxy concerned has it.

@@ -12,12 +12,14 @@ mod mesh {
     mod app_limits;
     mod authorization;
     mod behaviour;
+    mod cut_off;
     mod declared;
     mod deputy;
     mod differential;
     mod edge_cases;
     mod hiccup;
     mod in_process;
+    mod killed;
     mod lifecycle;
     mod load;
     mod local_replies;

@@ -29,6 +29,7 @@ const DEBIAN: &[(&str, &str)] = &[
     ("ab", "apache2-utils"),
     ("nc", "netcat-openbsd"),
     ("socat", "socat"),
+    ("faketime", "faketime"),
 ];
 
 /// Packages that pip brings, pinned: an update is a change that somebody makes on purpose.

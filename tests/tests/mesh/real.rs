@@ -3,6 +3,7 @@
 
 mod bulk;
 mod capture;
+mod faults;
 mod http;
 mod programs;
 mod stage;

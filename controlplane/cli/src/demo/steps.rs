@@ -4,6 +4,7 @@
 pub(super) mod basics;
 pub(super) mod change;
 pub(super) mod policies;
+pub(super) mod protection;
 
 use std::time::{Duration, Instant};
 
