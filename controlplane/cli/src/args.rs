@@ -1,10 +1,11 @@
 //! The command line as a whole: each command's arguments live with the command.
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::answer::Outcome;
 use crate::commands::{
-    apply, delete, describe, diff, events, explain, filter, get, proxies, proxy, snapshot, store, token, validate,
+    apply, delete, describe, diff, events, explain, filter, get, proxies, proxy, shell, snapshot, store, token,
+    validate, version,
 };
 use crate::{access, check, demo, run};
 
@@ -63,6 +64,12 @@ enum Command {
     Check(check::CheckArgs),
     /// Run a mesh with a small shop on this machine.
     Demo(demo::DemoArgs),
+    /// Show the version of this program and of the control plane.
+    Version(version::VersionArgs),
+    /// Print what a shell needs to complete these commands.
+    Completions(shell::CompletionsArgs),
+    /// Write man pages into a folder.
+    Man(shell::ManArgs),
 }
 
 impl Cli {
@@ -86,14 +93,15 @@ impl Cli {
             Command::Login(args) => access::login(args).await,
             Command::Check(args) => check::run(args).await,
             Command::Demo(args) => Box::pin(demo::run(args)).await,
+            Command::Version(args) => version::run(args).await,
+            Command::Completions(args) => shell::completions(&args, Self::command()),
+            Command::Man(args) => shell::man(&args, Self::command()),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

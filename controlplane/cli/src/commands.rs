@@ -10,10 +10,12 @@ pub(crate) mod filter;
 pub(crate) mod get;
 pub(crate) mod proxies;
 pub(crate) mod proxy;
+pub(crate) mod shell;
 pub(crate) mod snapshot;
 pub(crate) mod store;
 pub(crate) mod token;
 pub(crate) mod validate;
+pub(crate) mod version;
 pub(crate) mod wait;
 
 use crate::access::AccessArgs;

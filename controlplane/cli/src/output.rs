@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 use weft_policy::text::escaped;
 
-use crate::answer::Failure;
+use crate::answer::{Failure, Outcome};
 
 /// The forms of `-o`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -186,6 +186,22 @@ fn visible(cell: &str) -> usize {
         }
     }
     count
+}
+
+/// How often it is looked whether something has changed.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Prints what `shown` gives, again and again: it says what is news beside what it has seen. Ends with an error or a signal.
+pub(crate) async fn watch(mut shown: impl AsyncFnMut(&mut Value) -> Result<Option<String>, Failure>) -> Outcome {
+    let mut seen = Value::Null;
+    let mut is_first = true;
+    loop {
+        if let Some(text) = shown(&mut seen).await? {
+            let apart = if std::mem::take(&mut is_first) { "" } else { "\n" };
+            print(&format!("{apart}{text}"));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 /// `75s` -> `1m15s`: the two largest units.

@@ -64,6 +64,50 @@ pub(crate) fn header(text: &str) -> Result<(String, String), String> {
     Ok((key.as_str().to_owned(), value.trim().to_owned()))
 }
 
+/// Labels that an object must have, or must not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Selector(Vec<Wanted>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Wanted {
+    key: String,
+    /// `None`: whatever its value.
+    value: Option<String>,
+    is_there: bool,
+}
+
+impl Selector {
+    /// `app=reviews,version!=v1,tier,!canary`
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let one = |part: &str| {
+            let part = part.trim();
+            let (key, value, is_there) = if let Some((key, value)) = part.split_once("!=") {
+                (key, Some(value), false)
+            } else if let Some((key, value)) = part.split_once("==").or_else(|| part.split_once('=')) {
+                (key, Some(value), true)
+            } else {
+                part.strip_prefix('!').map_or((part, None, true), |key| (key, None, false))
+            };
+            if key.trim().is_empty() {
+                return Err(format!("{part:?} names no label: KEY=VALUE, KEY!=VALUE, KEY or !KEY"));
+            }
+            let value = value.map(|value| value.trim().to_owned());
+            Ok(Wanted { key: key.trim().to_owned(), value, is_there })
+        };
+        text.split(',').map(one).collect::<Result<_, _>>().map(Self)
+    }
+
+    pub(crate) fn chooses(&self, labels: &serde_json::Value) -> bool {
+        self.0.iter().all(|wanted| {
+            let has = match (&wanted.value, labels[&wanted.key].as_str()) {
+                (Some(value), has) => has == Some(value),
+                (None, has) => has.is_some(),
+            };
+            has == wanted.is_there
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,5 +150,25 @@ mod tests {
         assert_eq!(label("app=x").unwrap(), ("app".into(), "x".into()));
         assert_eq!(header("X-Canary: yes").unwrap(), ("x-canary".into(), "yes".into()));
         assert!(header("no colon").is_err() && header("bad name: x").is_err());
+    }
+
+    #[test]
+    fn labels_are_chosen() {
+        let labels = serde_json::json!({"app": "reviews", "version": "v2"});
+        let check = |text: &str| Selector::parse(text).unwrap().chooses(&labels);
+        for (text, chosen) in [
+            ("app=reviews", true),
+            ("app==reviews,version!=v1", true),
+            ("version!=v2", false),
+            ("app", true),
+            ("!app", false),
+            ("!canary, app = reviews", true),
+            ("tier=x", false),
+            ("tier!=x", true),
+        ] {
+            assert_eq!(check(text), chosen, "{text}");
+        }
+        assert!(!Selector::parse("app").unwrap().chooses(&serde_json::Value::Null));
+        assert!(Selector::parse("=x").unwrap_err().contains("names no label"));
     }
 }

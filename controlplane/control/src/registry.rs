@@ -127,8 +127,10 @@ pub struct ProxyStatus {
     pub introduction: Introduction,
     pub health: Health,
     pub connected_since: Option<OffsetDateTime>,
-    /// How long it has not been in step with the newest revision.
+    /// How long it has not been in step with the newest revision; one that is away, how long it has been away.
     pub behind_for: Duration,
+    /// When it last said anything.
+    pub heard_ago: Duration,
     /// Its endpoints are still in discovery though it is away.
     pub is_expected: bool,
     /// It went so lately that it may be back at any moment.
@@ -144,6 +146,7 @@ struct Entry {
     connected_since: OffsetDateTime,
     behind_since: Option<Instant>,
     gone_since: Option<Instant>,
+    heard: Instant,
     is_expected: bool,
     replaced: CancellationToken,
     /// Which peers it reaches, and when it said so.
@@ -302,6 +305,13 @@ impl Registry {
         }
     }
 
+    /// A proxy said something.
+    pub fn hear(&self, seat: &Seat) {
+        if let Some(entry) = self.lock().get_mut(&seat.key).filter(|entry| entry.session == seat.session) {
+            entry.heard = Instant::now();
+        }
+    }
+
     /// A proxy says which peers it reaches.
     pub fn record_words(&self, seat: &Seat, words: BTreeMap<ObjectName, bool>) {
         if let Some(entry) = self.lock().get_mut(&seat.key).filter(|entry| entry.session == seat.session) {
@@ -367,6 +377,7 @@ impl Entry {
             progress: Progress::default(),
             connected_since: now,
             behind_since: Some(Instant::now()),
+            heard: Instant::now(),
             gone_since: None,
             is_expected: false,
             replaced: CancellationToken::new(),
@@ -408,7 +419,8 @@ impl Entry {
             introduction: self.introduction.clone(),
             health: self.health.clone(),
             connected_since: self.connected.then_some(self.connected_since),
-            behind_for: self.behind_since.map(|at| at.elapsed()).unwrap_or_default(),
+            behind_for: self.gone_since.or(self.behind_since).map(|at| at.elapsed()).unwrap_or_default(),
+            heard_ago: self.heard.elapsed(),
             is_expected: self.is_expected,
             is_awaited: self.is_expected
                 && (self.session == 0 || self.gone_since.is_some_and(|at| at.elapsed() < AWAITED)),

@@ -334,6 +334,7 @@ impl Session {
             let _ = self.outgoing.send(Err(Status::resource_exhausted("too many messages"))).await;
             return Some(End::Lost);
         }
+        self.hub.registry().hear(&self.seat);
         match message.message {
             Some(Message::Ack(ack)) => {
                 let skipped = ack.skipped.into_iter().take(MAX_SKIPPED).filter_map(|key| Key::try_from(key).ok());

@@ -54,10 +54,15 @@ pub(crate) async fn run(args: ExplainArgs) -> Outcome {
 
 /// Verdict, route and backends first; each endpoint with the filters on the way and the rule that decided there.
 fn render(args: &ExplainArgs, answer: &Value, paint: &Paint) -> String {
-    let allowed = answer["allowed"].as_bool() == Some(true);
-    let verdict = if allowed { paint.good("ALLOWED") } else { paint.bad("DENIED") };
+    let is_tcp = answer["connection"] == true;
+    let verdict = match verdict(answer) {
+        Verdict::Allowed => paint.good("ALLOWED"),
+        Verdict::Denied => paint.bad("DENIED"),
+        Verdict::Unavailable => paint.warn("UNAVAILABLE"),
+    };
     let (namespace, account) = &args.from;
-    let mut text = format!("{verdict}  {} {}{} as {namespace}/{account}\n", args.method, args.to, args.path);
+    let asked = if is_tcp { format!("TCP {}", args.to) } else { format!("{} {}{}", args.method, args.to, args.path) };
+    let mut text = format!("{verdict}  {asked} as {namespace}/{account}\n");
     let mut facts = Table::new(["REASON:".to_owned(), text_at(answer, &["reason"])]);
     for (title, path) in [
         ("RULE:", &["rule"] as &[&str]),
@@ -70,11 +75,12 @@ fn render(args: &ExplainArgs, answer: &Value, paint: &Paint) -> String {
         ("ROUTE RULE:", &["route", "rule_name"]),
     ] {
         let value = text_at(answer, path);
-        if value != "-" {
+        // A connection has no status and no path: it is closed.
+        if value != "-" && !(is_tcp && matches!(title, "STATUS:" | "PATH:")) {
             facts.row([title.to_owned(), value]);
         }
     }
-    if answer["connection"] == true {
+    if is_tcp {
         facts.row(["JUDGED AS:".to_owned(), "a TCP connection: method, path and headers are not seen".to_owned()]);
     }
     text.push_str(&facts.render());
@@ -105,6 +111,22 @@ fn render(args: &ExplainArgs, answer: &Value, paint: &Paint) -> String {
         text.push_str(&endpoints.render());
     }
     text
+}
+
+enum Verdict {
+    Allowed,
+    /// Somebody said no.
+    Denied,
+    /// Nobody said no, and nobody can answer.
+    Unavailable,
+}
+
+fn verdict(answer: &Value) -> Verdict {
+    match (answer["allowed"].as_bool(), answer["status"].as_u64()) {
+        (Some(true), _) => Verdict::Allowed,
+        (_, Some(500..)) => Verdict::Unavailable,
+        _ => Verdict::Denied,
+    }
 }
 
 #[cfg(test)]
@@ -139,6 +161,10 @@ mod tests {
         assert!(!text.contains("ROUTE RULE") && !text.contains("JUDGED AS"), "{text}");
         let mut tcp = answer;
         tcp["connection"] = json!(true);
-        assert!(render(&args, &tcp, &Paint::plain()).contains("JUDGED AS:  a TCP connection"));
+        let text = render(&args, &tcp, &Paint::plain());
+        assert!(text.starts_with("DENIED  TCP reviews as shop/partner\n") && !text.contains("STATUS:"), "{text}");
+        assert!(text.contains("JUDGED AS:  a TCP connection"));
+        let nobody = json!({"allowed": false, "status": 503, "reason": "no endpoints"});
+        assert!(render(&args, &nobody, &Paint::plain()).starts_with("UNAVAILABLE  GET"));
     }
 }

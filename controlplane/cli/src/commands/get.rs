@@ -8,12 +8,13 @@ use crate::answer::{Answer, Failure, Outcome};
 use crate::api::{Client, Error, segment};
 use crate::kinds::{self, Target};
 use crate::output::{self, Format, OutputArgs, Table, scalar, text_at};
-use crate::values;
+use crate::values::{self, Selector};
 
 const EXAMPLE: &str = "Examples:
   weft get services --namespace shop
   weft get httproute reviews -n shop -o yaml
   weft get accesspolicies -A -o wide
+  weft get workloads -A -l app=reviews,version!=v1 --watch
   weft get --unreadable";
 
 #[derive(Debug, clap::Args)]
@@ -29,6 +30,12 @@ pub(crate) struct GetArgs {
     /// Objects of all namespaces.
     #[arg(short = 'A', long, conflicts_with_all = ["namespace", "name"])]
     all_namespaces: bool,
+    /// Only objects with these labels: KEY=VALUE, KEY!=VALUE, KEY or !KEY, all of them where several are given.
+    #[arg(short = 'l', long, value_name = "LABELS", conflicts_with = "name", value_parser = Selector::parse)]
+    selector: Option<Selector>,
+    /// Show them again whenever something has changed.
+    #[arg(short, long, conflicts_with = "unreadable")]
+    watch: bool,
     /// Records of the control plane's store that can't be read, as they are.
     #[arg(long, conflicts_with_all = ["kind", "name", "namespace", "all_namespaces"])]
     unreadable: bool,
@@ -42,21 +49,41 @@ pub(crate) async fn run(args: GetArgs) -> Outcome {
     let Some(kind) = &args.kind else { return unreadable(&args).await };
     let kind = kinds::parse(kind)?;
     let client = args.access.client()?;
-    if let Some(name) = &args.name {
+    if let Some(name) = args.name.as_ref().filter(|_| !args.watch) {
         let object = one(&client, &Target::new(kind, &args.namespace, name)).await?;
         let text = output::structured(args.output.format, &object)?;
         output::print(&text.unwrap_or_else(|| table(kind, &[object], args.output.format == Format::Wide)));
         return Ok(Answer::Yes);
     }
-    let namespace = (!args.all_namespaces).then_some(args.namespace.as_str());
-    let items = list(&client, kind, namespace).await?;
-    if args.output.format == Format::Yaml {
-        output::print(&documents(&items)?);
-    } else {
-        let text = output::structured(args.output.format, &json!({"items": items}))?;
-        output::print(&text.unwrap_or_else(|| table(kind, &items, args.output.format == Format::Wide)));
+    if !args.watch {
+        output::print(&shown(&args, kind, &several(&args, &client, kind).await?)?);
+        return Ok(Answer::Yes);
     }
-    Ok(Answer::Yes)
+    let shown = async |seen: &mut Value| {
+        let items = several(&args, &client, kind).await?;
+        let text = shown(&args, kind, &items)?;
+        let is_news = std::mem::replace(seen, Value::Array(items)) != *seen;
+        Ok(is_news.then_some(text))
+    };
+    output::watch(shown).await
+}
+
+/// The objects that are asked for.
+async fn several(args: &GetArgs, client: &Client, kind: Kind) -> Result<Vec<Value>, Failure> {
+    let namespace = (!args.all_namespaces).then_some(args.namespace.as_str());
+    let mut items = list(client, kind, namespace).await?;
+    if let Some(selector) = &args.selector {
+        items.retain(|item| selector.chooses(&item["metadata"]["labels"]));
+    }
+    Ok(items)
+}
+
+fn shown(args: &GetArgs, kind: Kind, items: &[Value]) -> Result<String, Failure> {
+    if args.output.format == Format::Yaml {
+        return documents(items);
+    }
+    let text = output::structured(args.output.format, &json!({"items": items}))?;
+    Ok(text.unwrap_or_else(|| table(kind, items, args.output.format == Format::Wide)))
 }
 
 async fn unreadable(args: &GetArgs) -> Outcome {

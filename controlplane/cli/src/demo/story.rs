@@ -36,9 +36,9 @@ pub(super) async fn tell(stage: &mut Stage) -> Outcome {
     step!("gRPC: unary, three streaming kinds, errors as status", steps::basics::grpc(stage));
     step!("TCP in which the server speaks first", steps::basics::tcp(stage));
     step!("a denied path is refused, and explained", steps::policies::denied(stage));
+    step!("what a policy protects is not deleted by mistake", steps::protection::kept(stage));
     step!("an injected delay hits those it is for, and nobody else", steps::policies::delayed(stage));
     step!("a caller is limited, the others aren't", steps::policies::limited(stage));
-    step!("what a policy protects is not deleted by mistake", steps::protection::kept(stage));
     step!("a banned proxy is cut off within 2 s, and let in again", steps::protection::banned(stage));
     step!("a canary's weight moves while load runs", steps::change::canary(stage));
     step!("the control plane is killed with -9 and comes back", steps::change::outage(stage));

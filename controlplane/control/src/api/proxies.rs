@@ -1,5 +1,6 @@
 //! Proxies: who is connected, and how far a change has come.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use weft_policy::text::printable;
 
 use super::{Access, ApiError, Body, Caller, Endpoint, Query};
 use crate::access::{Place, Thing, Verb};
-use crate::hub::{BanError, Hub};
+use crate::hub::{BanError, Hub, Published};
 use crate::registry::{ProxyStatus, SyncState};
 
 /// Characters of a ban's reason.
@@ -195,14 +196,22 @@ async fn accept_store(
 }
 
 async fn list(State(hub): State<Arc<Hub>>, Extension(caller): Extension<Caller>) -> Json<Value> {
-    let newest = hub.published().revision;
-    let mut proxies = hub.registry().list(newest, Revision(0));
-    proxies.retain(|proxy| caller.sees(Thing::Proxy, proxy.key.identity.namespace()));
-    let proxies: Vec<_> = proxies.iter().map(|p| describe(p, newest)).collect();
+    let published = hub.published();
+    let newest = published.revision;
+    let mut list = hub.registry().list(newest, Revision(0));
+    list.retain(|proxy| caller.sees(Thing::Proxy, proxy.key.identity.namespace()));
+    let proxies: Vec<_> = list.iter().map(|proxy| describe(proxy, newest, &served_at(&published, proxy))).collect();
     Json(json!({ "proxies": proxies }))
 }
 
-fn describe(proxy: &ProxyStatus, newest: Revision) -> Value {
+/// Addresses at which the workloads of a proxy take mesh traffic.
+fn served_at(published: &Published, proxy: &ProxyStatus) -> BTreeSet<String> {
+    let own = published.owners.iter().filter(|(_, owner)| **owner == proxy.key);
+    let workloads = own.filter_map(|(name, _)| published.world.workload(name));
+    workloads.map(|workload| workload.spec.mesh_address().to_string()).collect()
+}
+
+fn describe(proxy: &ProxyStatus, newest: Revision, served_at: &BTreeSet<String>) -> Value {
     let time = |at: time::OffsetDateTime| at.format(&Rfc3339).unwrap_or_default();
     let expiry = proxy.health.certificate_not_after_unix;
     let expiry = time::OffsetDateTime::from_unix_timestamp(expiry).ok().filter(|_| expiry > 0).map(time);
@@ -210,6 +219,8 @@ fn describe(proxy: &ProxyStatus, newest: Revision) -> Value {
         "name": proxy.key.name,
         "identity": proxy.key.identity.to_string(),
         "address": proxy.introduction.address.map(|address| address.to_string()).unwrap_or_default(),
+        "mesh_addresses": served_at,
+        "heard_ms": u64::try_from(proxy.heard_ago.as_millis()).unwrap_or(u64::MAX),
         "version": proxy.introduction.version,
         "state": proxy.state,
         "reason": proxy.reason,

@@ -17,7 +17,7 @@ use weft_policy::resource::{Kind, Object, ObjectKey, ROOT_NAMESPACE, Resource, W
 pub(super) use self::made::{put_filter, put_registered, remove_registered};
 use super::filters::AUTHZ;
 use super::trying::{Asked, unless_refused};
-use super::{Actor, Draft, FilterVersion, Hub, Published};
+use super::{Actor, Draft, FilterVersion, Hub, Published, apart};
 use crate::claims::{Claims, Grants};
 use crate::registry::ProxyKey;
 use crate::store::{Store, StoreError, Unreadable, Write, write_record};

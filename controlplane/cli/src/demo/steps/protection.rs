@@ -22,7 +22,7 @@ pub(in super::super) async fn kept(stage: &Stage) -> Evidence {
         Err(error) => return Err(error.into()),
     };
     let why = &refusal.message;
-    ensure!(refusal.status == 409 && why.contains("shop/no-admin"), "refused with {}: {why}", refusal.status);
+    ensure!(refusal.status == 422 && why.contains("shop/no-admin"), "refused with {}: {why}", refusal.status);
     let page = stage.fetch(PARTNER, "http://reviews/reviews/tea", &[]).await?;
     let denied = stage.fetch(PARTNER, "http://reviews/admin/settings", &[]).await?;
     ensure!((page.status, denied.status) == (200, 403), "afterwards {} and {}", page.status, denied.status);
