@@ -356,16 +356,23 @@ pub struct RouteRule {
 }
 
 impl RouteRule {
-    /// A rule that holds for every request and leads nowhere: each is answered 500.
+    /// A rule that holds for every request and leads nowhere.
     pub(crate) fn refusing() -> Self {
-        let nowhere = Backend { service: None, port: 0, weight: 1, request_headers: HeaderModifier::default() };
-        Self {
+        let mut rule = Self {
             name: None,
             matches: Vec::new(),
             request_headers: HeaderModifier::default(),
-            backends: vec![nowhere],
+            backends: Vec::new(),
             request_timeout_ms: None,
-        }
+        };
+        rule.lead_nowhere();
+        rule
+    }
+
+    /// Whatever it holds for is answered 500 from now on.
+    pub(crate) fn lead_nowhere(&mut self) {
+        let request_headers = HeaderModifier::default();
+        self.backends = vec![Backend { service: None, port: 0, weight: 1, request_headers }];
     }
 }
 

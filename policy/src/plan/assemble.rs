@@ -183,13 +183,14 @@ fn service_entry(world: &World, service: &Object<ServiceSpec>) -> Service {
 }
 
 /// The route once for each service it is attached to; the second parent is `name#1`. A route of which a part can't be
-/// done is attached to nothing.
+/// done leads nowhere: left out, what it narrows would be open.
 pub(super) fn attached(world: &World, route: &Object<HttpRouteSpec>, created: Revision) -> Vec<Route> {
-    if !route.spec.undoable().is_empty() {
-        return Vec::new();
-    }
     let name = route.name();
-    let rules: Vec<RouteRule> = route.spec.rules.iter().map(|rule| rule_entry(world, &name.namespace, rule)).collect();
+    let mut rules: Vec<RouteRule> =
+        route.spec.rules.iter().map(|rule| rule_entry(world, &name.namespace, rule)).collect();
+    if !route.spec.undoable().is_empty() {
+        rules.iter_mut().for_each(RouteRule::lead_nowhere);
+    }
     let parents = route.spec.parent_refs.iter().enumerate().filter(|(_, parent)| parent.is_service());
     let attach = |(index, parent): (usize, &ParentRef)| {
         let namespace = parent.namespace.clone().unwrap_or_else(|| name.namespace.clone());
@@ -229,7 +230,7 @@ fn rule_entry(world: &World, namespace: &str, rule: &RuleSpec) -> RouteRule {
 fn match_entry(spec: &MatchSpec) -> RouteMatch {
     let path = spec.path.as_ref().map(|path| match path.path_type {
         PathType::Exact => PathMatch::Exact(path.value.clone()),
-        // A route with a regular expression is attached to nothing.
+        // A route with a regular expression leads nowhere, and more of it is refused than it matches.
         PathType::PathPrefix | PathType::RegularExpression => PathMatch::Prefix(path.value.clone()),
     });
     let mut headers: Vec<HeaderMatch> = Vec::new();
@@ -261,7 +262,7 @@ fn modifier(filters: &[RouteFilter]) -> HeaderModifier {
             add: fields(&spec.add),
             remove: spec.remove.iter().map(name).collect(),
         },
-        // A route with another filter is attached to nothing.
+        // A route with another filter leads nowhere.
         Some(RouteFilter::Later(_)) | None => HeaderModifier::default(),
     }
 }

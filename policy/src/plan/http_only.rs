@@ -67,7 +67,7 @@ pub(super) fn routes<'w>(
                 && parent.name == service.metadata.name
                 && port.is_some_and(|port| parent.is_at(port))
         });
-        names_it && route.spec.undoable().is_empty()
+        names_it
     };
     let near = world.index().attached_to(&service.name());
     near.filter_map(|resource| {

@@ -70,7 +70,7 @@ fn accepted(world: &World, route: &Object<HttpRouteSpec>, index: usize, parent: 
     let refused = |message| Condition { status: false, reason: "NoMatchingParent", message, key, ..good() };
     let undoable = route.spec.undoable();
     if let Some(first) = undoable.first() {
-        let message = format!("the route is attached to nothing: {}", in_words(&undoable));
+        let message = format!("every request that it matches is answered 500: {}", in_words(&undoable));
         let key = format!("spec.{}", first.key);
         return Condition { status: false, reason: "UnsupportedValue", message, key, ..good() };
     }
@@ -137,7 +137,8 @@ pub(super) fn problems(world: &World, problems: &mut Vec<Problem>) {
         let object = key_of(Kind::HttpRoute, &route.metadata);
         let warn = |key: &str, message: String| problem(object.clone(), key, message, Severity::Warning);
         let undoable = route.spec.undoable();
-        let not_attached = |one: &Unserved| format!("{}: the route is attached to nothing", one.message);
+        let not_attached =
+            |one: &Unserved| format!("{}: every request that the route matches is answered 500", one.message);
         let mut found: Vec<_> =
             undoable.iter().map(|one| warn(&format!("spec.{}", one.key), not_attached(one))).collect();
         for status in route_status(world, route) {

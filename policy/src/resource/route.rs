@@ -1,6 +1,6 @@
 //! `HTTPRoute` of Gateway API v1: GAMMA parentRefs; path, method and header matches; weights; request header modifiers;
 //! request timeouts. The rest of the standard is kept as it was written: a route with a match or filter that can't be done
-//! is attached to nothing, and its status says so.
+//! leads nowhere, and its status says so.
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -420,7 +420,7 @@ impl HttpRouteSpec {
         wrong
     }
 
-    /// Every match and filter that can't be done. A route that has one is attached to nothing: to leave it out would make
+    /// Every match and filter that can't be done. A route that has one leads nowhere: to leave it out would make
     /// the rule match more, or change less, than its author wants.
     pub fn undoable(&self) -> Vec<Unserved> {
         let mut found = Vec::new();

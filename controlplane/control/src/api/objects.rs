@@ -222,11 +222,11 @@ async fn apply(
     let verb = if request.dry_run { Verb::Read } else { Verb::Change };
     caller.rights.may_somewhere(verb, OBJECT)?;
     let limit = hub.config().limits.max_documents;
-    if request.documents.len() > limit {
-        return Err(ApiError::too_large(format!(
-            "{} documents; at most {limit} in one apply",
-            request.documents.len()
-        )));
+    // A List counts as what it holds.
+    let count: usize =
+        request.documents.iter().map(|it| it["items"].as_array().map_or(1, |items| items.len().max(1))).sum();
+    if count > limit {
+        return Err(ApiError::too_large(format!("{count} documents; at most {limit} in one apply")));
     }
     // Many documents take long: that holds up no other call, and a dry run no change.
     let Given { documents, resources, seen } = if request.dry_run {

@@ -46,8 +46,9 @@ impl Arrivals {
         }
         let word = format!("{}/{}", route.namespace, route.name);
         let is_of = |held: &&String| {
-            let object = held.split(": ").next().unwrap_or_default();
-            object.split([' ', '#']).any(|part| part == word)
+            // As `Key` writes it; what follows is the number of a parent.
+            let object = held.split(": ").next().and_then(|object| object.strip_prefix("HTTPRoute "));
+            object.is_some_and(|name| name.split('#').next() == Some(word.as_str()))
         };
         let refused = self.0.iter().find_map(|arrival| Some((&arrival.proxy, arrival.held.iter().find(is_of)?)));
         if let Some((proxy, reason)) = refused {
@@ -146,8 +147,11 @@ mod tests {
         check(&[], "Unknown NoProxy no proxy is connected");
         check(&[("a", 5, &[]), ("b", 7, &[])], "True Programmed acknowledged by all 2 connected proxies");
         check(&[("a", 5, &[]), ("b", 4, &[])], "False Pending 1 of 2 connected proxies have not acknowledged it: b");
-        let refused = "route shop/r#1: no such backend: shop/x";
+        let refused = "HTTPRoute shop/r#1: no such backend: shop/x";
         check(&[("a", 5, &[]), ("b", 5, &[refused])], &format!("False Invalid proxy b refused {refused}"));
-        check(&[("a", 5, &["route shop/other: shop/r"])], "True Programmed acknowledged by all 1 connected proxies");
+        check(
+            &[("a", 5, &["HTTPRoute shop/other: shop/r"])],
+            "True Programmed acknowledged by all 1 connected proxies",
+        );
     }
 }

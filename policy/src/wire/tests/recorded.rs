@@ -105,6 +105,7 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
         address: text("127.0.0.11"),
         ports: vec![v1::WorkloadPort { port: 8080, protocol: v1::Protocol::Grpc.into() }],
         labels: BTreeMap::from([(text("app"), text("web"))]),
+        port_names: BTreeMap::from([(8080, text("grpc"))]),
         service: Some(text("web")),
         mesh_address: text("127.0.0.11:15008"),
         weight: 3,

@@ -1,0 +1,73 @@
+//! Protection that a change would take away, and what can't be read.
+
+use super::*;
+
+/// Protection that the change from one world to the other takes away.
+fn lost(before: &str, after: &str) -> Vec<String> {
+    losses(&world(before), &world(after)).iter().map(ToString::to_string).collect()
+}
+
+const PROTECTED: &str = r#"
+apiVersion: v1
+kind: Service
+metadata: {name: hello}
+spec: {selector: {app: hello}, ports: [{port: 80}]}
+---
+apiVersion: weft.dev/v1alpha1
+kind: Workload
+metadata: {name: hello-1, labels: {app: hello}}
+spec: {address: 10.0.0.1, ports: [{port: 8080}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: other}
+spec: {selector: {app: other}, ports: [{port: 80}]}
+---
+apiVersion: weft.dev/v1alpha1
+kind: AccessPolicy
+metadata: {name: guard}
+spec: {targetRefs: [{kind: Service, name: hello}], action: Allow, rules: []}
+"#;
+
+#[test]
+fn protection_is_not_taken_away_in_passing() {
+    let opened = "Workload default/hello-1 would no longer be protected by AccessPolicy default/guard: its target Service \
+                  default/hello";
+    let gone = PROTECTED.replacen("metadata: {name: hello}", "metadata: {name: renamed}", 1);
+    assert_eq!(lost(PROTECTED, &gone), [format!("{opened} does not exist")]);
+    let selector = PROTECTED.replace("spec: {selector: {app: hello}", "spec: {selector: {app: helo}");
+    assert_eq!(lost(PROTECTED, &selector), [format!("{opened} does not select it any more")]);
+    let relabelled = PROTECTED.replace("labels: {app: hello}", "labels: {app: helo}");
+    assert_eq!(lost(PROTECTED, &relabelled), [format!("{opened} does not select it any more")]);
+    let mistyped = PROTECTED.replace("{kind: Service, name: hello}", "{kind: Service, name: helo}");
+    let expect = opened.replace("default/hello", "default/helo").replacen("default/helo-1", "default/hello-1", 1);
+    assert_eq!(lost(PROTECTED, &mistyped), [format!("{expect} does not exist")]);
+    // A change of the policy itself, or the removal of a whole object, is meant so and no loss.
+    assert_eq!(
+        lost(PROTECTED, &PROTECTED.replace("{kind: Service, name: hello}", "{kind: Service, name: other}")),
+        [""; 0]
+    );
+    assert_eq!(
+        lost(PROTECTED, PROTECTED.split("---\napiVersion: weft.dev/v1alpha1\nkind: AccessPolicy").next().unwrap()),
+        [""; 0]
+    );
+    assert_eq!(lost(PROTECTED, PROTECTED), [""; 0]);
+}
+
+#[test]
+fn what_restricts_by_something_unreadable_fails_closed() {
+    let mut world = world(&PROTECTED.replacen("metadata: {name: hello}", "metadata: {name: renamed}", 1));
+    let workload = world.workload(&name("default/hello-1")).unwrap().clone();
+    assert!(access_config(&world, &workload).is_none());
+    let status = |world: &World| {
+        let policy = world.get(&ObjectKey::new(Kind::AccessPolicy, "default", "guard")).unwrap();
+        policy_status(world, Kind::AccessPolicy, policy.resource.metadata()).remove(0)
+    };
+    assert_eq!((status(&world).status, status(&world).reason), (false, "TargetNotFound"));
+    world.note_unreadable(ObjectKey::new(Kind::Service, "default", "hello"));
+    assert!(access_config(&world, &workload).is_some(), "it may be one of those that the service selects");
+    assert!(status(&world).status);
+    world.put(manifest::parse("", PROTECTED).unwrap().remove(0).resource, Revision(9), "uid");
+    world.remove(&ObjectKey::new(Kind::Service, "default", "hello"));
+    assert!(access_config(&world, &workload).is_none(), "another took its place");
+}
