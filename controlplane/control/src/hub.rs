@@ -79,6 +79,8 @@ pub struct Hub {
     /// The store's generation that `published` was read from or written to.
     read_at: AtomicU64,
     bans: watch::Sender<Bans>,
+    /// Held by whoever changes the bans, until they are told.
+    bans_turn: Mutex<()>,
     /// Which store this is, and whether proxies may be led by it.
     lead: watch::Sender<Arc<Lead>>,
     renewals: Rates<SpiffeId>,
@@ -162,6 +164,7 @@ impl Hub {
             published: watch::Sender::new(Arc::new(published)),
             read_at,
             bans: watch::Sender::new(bans),
+            bans_turn: Mutex::default(),
             lead: watch::Sender::new(Arc::new(lead)),
             renewals: Rates::per_minute(limits.max_renewals_per_minute),
             calls: Rates::per_minute(limits.max_api_calls_per_minute),
@@ -342,6 +345,16 @@ impl Hub {
         self.metrics.objects.set(f64::from(objects));
         self.metrics.workloads.set(f64::from(workloads));
         self.metrics.unreadable_records(published.unreadable.len());
+    }
+}
+
+/// Does something to its end even if its caller goes away: a client that hangs up leaves nothing half done.
+async fn to_the_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+    match tokio::spawn(work).await {
+        Ok(result) => result,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // The runtime is going down.
+        Err(_) => std::future::pending().await,
     }
 }
 

@@ -72,7 +72,7 @@ impl Introduction {
 /// Another proxy has the same name and identity and keeps the seat.
 #[derive(Debug, Clone)]
 pub struct SeatTaken {
-    pub holder: Introduction,
+    pub holder: Box<Introduction>,
     /// The holder started later; otherwise the two took the seat from each other too often.
     pub is_newer: bool,
 }
@@ -389,7 +389,7 @@ impl Entry {
     /// Decides whether a further proxy of this name and identity takes over; gives the disputes that it inherits. The
     /// later start wins. An equal start means a new stream of the same process, which wins unless that comes too often.
     fn yields_to(&mut self, other: &Introduction) -> Result<Vec<Instant>, SeatTaken> {
-        let taken = |is_newer| SeatTaken { holder: self.introduction.clone(), is_newer };
+        let taken = |is_newer| SeatTaken { holder: Box::new(self.introduction.clone()), is_newer };
         let mut disputes = std::mem::take(&mut self.disputes);
         if !self.connected || other.incarnation > self.introduction.incarnation {
             return Ok(Vec::new());

@@ -153,7 +153,13 @@ pub fn stage(bytes: &[u8], present: &Present<'_>, audit: AuditEntry) -> Result<(
     let lineage = staged?;
     let ready = present.state.join(READY);
     std::fs::rename(&making, &ready).map_err(at(&ready))?;
-    sync_folder(present.state)?;
+    if let Err(error) = sync_folder(present.state) {
+        // Whoever is told that nothing was changed goes on with what there is, and so must the next start.
+        if std::fs::rename(&ready, &making).is_ok() {
+            let _ = std::fs::remove_dir_all(&making);
+            return Err(error);
+        }
+    }
     Ok((about, lineage))
 }
 
@@ -224,7 +230,11 @@ pub fn finish(state: &Path) -> Result<(), SnapshotError> {
         std::fs::rename(&new, &here).map_err(at(&here))?;
     }
     sync_folder(state)?;
-    std::fs::remove_dir_all(&ready).map_err(at(&ready))?;
+    // Out of the way at once: a start that finds it half removed would not know what it was.
+    let done = state.join(MAKING);
+    std::fs::rename(&ready, &done).map_err(at(&ready))?;
+    sync_folder(state)?;
+    let _ = std::fs::remove_dir_all(&done);
     tracing::warn!(before = %aside.display(), "a snapshot was restored; what was there before is kept");
     Ok(())
 }

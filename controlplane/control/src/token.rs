@@ -29,21 +29,59 @@ pub enum Role {
 
 /// Purpose of a token: to let a workload join, or to give an operator a role.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
+#[serde(from = "Stored", into = "Stored")]
 pub enum Grant {
     Join {
         identity: SpiffeId,
         uses_left: u32,
         /// Claims that its proxies may make beside those that every proxy of the account may make.
-        #[serde(default, skip_serializing_if = "Grants::is_empty")]
         grants: Grants,
     },
     Operator {
         role: Role,
         /// The namespaces that it is for; empty: the whole mesh.
-        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
         namespaces: BTreeSet<String>,
     },
+}
+
+/// A grant as it is stored. One for namespaces is a kind of its own: a release that knows of none can't read it, where it
+/// would take a missing field for the whole mesh.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+enum Stored {
+    Join {
+        identity: SpiffeId,
+        uses_left: u32,
+        #[serde(default, skip_serializing_if = "Grants::is_empty")]
+        grants: Grants,
+    },
+    Operator {
+        role: Role,
+    },
+    Bound {
+        role: Role,
+        namespaces: BTreeSet<String>,
+    },
+}
+
+impl From<Stored> for Grant {
+    fn from(stored: Stored) -> Self {
+        match stored {
+            Stored::Join { identity, uses_left, grants } => Self::Join { identity, uses_left, grants },
+            Stored::Operator { role } => Self::Operator { role, namespaces: BTreeSet::new() },
+            Stored::Bound { role, namespaces } => Self::Operator { role, namespaces },
+        }
+    }
+}
+
+impl From<Grant> for Stored {
+    fn from(grant: Grant) -> Self {
+        match grant {
+            Grant::Join { identity, uses_left, grants } => Self::Join { identity, uses_left, grants },
+            Grant::Operator { role, namespaces } if namespaces.is_empty() => Self::Operator { role },
+            Grant::Operator { role, namespaces } => Self::Bound { role, namespaces },
+        }
+    }
 }
 
 /// A token as it is stored, under its hash.

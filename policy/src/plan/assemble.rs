@@ -290,10 +290,8 @@ fn attach(
 
 /// The filter that a FilterPolicy asks for, whichever workloads it holds for. `None`: it asks for none.
 pub fn attachment(world: &World, policy: &ObjectKey) -> Option<FilterAttachment> {
-    match &world.get(policy)?.resource {
-        Resource::FilterPolicy(policy) => attached_filter(world, policy),
-        _ => None,
-    }
+    let Resource::FilterPolicy(policy) = &world.get(policy)?.resource else { return None };
+    attached_filter(world, policy)
 }
 
 fn attached_filter(world: &World, policy: &Object<FilterPolicySpec>) -> Option<FilterAttachment> {

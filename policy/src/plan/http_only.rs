@@ -60,14 +60,13 @@ pub(super) fn routes<'w>(
 ) -> impl Iterator<Item = &'w Object<HttpRouteSpec>> {
     let port = service.spec.port(port);
     let attached = move |route: &Object<HttpRouteSpec>| {
-        let names_it = route.spec.parent_refs.iter().any(|parent| {
+        route.spec.parent_refs.iter().any(|parent| {
             let namespace = parent.namespace.as_ref().unwrap_or(&route.metadata.namespace);
             parent.is_service()
                 && *namespace == service.metadata.namespace
                 && parent.name == service.metadata.name
                 && port.is_some_and(|port| parent.is_at(port))
-        });
-        names_it
+        })
     };
     let near = world.index().attached_to(&service.name());
     near.filter_map(|resource| {

@@ -22,8 +22,6 @@ type Label = (String, String, String);
 pub(super) struct Index {
     entries: Vec<Arc<Entry>>,
     workloads: BTreeMap<Label, Vec<usize>>,
-    /// Services by the first label of their selector.
-    services: BTreeMap<Label, Vec<usize>>,
     /// Routes by the service that they are attached to.
     routes: BTreeMap<ObjectName, Vec<usize>>,
     policies: BTreeMap<Scope, Vec<usize>>,
@@ -57,12 +55,6 @@ impl Index {
                     self.workloads.entry(label).or_default().push(position);
                 }
             }
-            Resource::Service(service) => {
-                if let Some((key, value)) = service.spec.selector.first_key_value() {
-                    let label = (service.metadata.namespace.clone(), key.clone(), value.clone());
-                    self.services.entry(label).or_default().push(position);
-                }
-            }
             Resource::HttpRoute(route) => {
                 let own = &route.metadata.namespace;
                 let parents = route.spec.parent_refs.iter();
@@ -75,7 +67,7 @@ impl Index {
             }
             Resource::AccessPolicy(policy) => self.add_policy(position, &policy.metadata, &policy.spec.target_refs),
             Resource::FilterPolicy(policy) => self.add_policy(position, &policy.metadata, &policy.spec.target_refs),
-            Resource::Namespace(_) | Resource::Mesh(_) | Resource::Filter(_) => return,
+            Resource::Namespace(_) | Resource::Mesh(_) | Resource::Service(_) | Resource::Filter(_) => return,
         }
         self.entries.push(entry.clone());
     }
@@ -112,18 +104,6 @@ impl Index {
         })
     }
 
-    /// Services that select one of the workload's labels: all that select it are among them.
-    fn near_workload(&self, workload: &Object<WorkloadSpec>) -> impl Iterator<Item = &Object<ServiceSpec>> {
-        let with = move |(key, value): (&String, &String)| {
-            let label = (workload.metadata.namespace.clone(), key.clone(), value.clone());
-            self.services.get(&label).map(Vec::as_slice).unwrap_or_default()
-        };
-        workload.metadata.labels.iter().flat_map(with).filter_map(|position| {
-            let Resource::Service(service) = &self.entries[*position].resource else { return None };
-            Some(service)
-        })
-    }
-
     pub(super) fn attached_to<'w>(&'w self, service: &ObjectName) -> impl Iterator<Item = &'w Resource> + use<'w> {
         let found = self.routes.get(service).map(Vec::as_slice).unwrap_or_default();
         found.iter().map(|position| &self.entries[*position].resource)
@@ -142,8 +122,14 @@ impl Index {
             Scope::Namespace(own.clone()),
             Scope::Workload(name),
         ];
-        let services = self.near_workload(workload).filter(|service| super::selects(service, workload));
-        scopes.extend(services.map(|service| Scope::Service(service.name())));
+        // From the policies' side: services that no policy names may be many, and all select the same workloads.
+        let first = Scope::Service(ObjectName::new(own.clone(), ""));
+        let targeted = self.policies.range(first..).map_while(|(scope, _)| {
+            let Scope::Service(name) = scope else { return None };
+            (name.namespace == *own).then_some(name)
+        });
+        let holding = targeted.filter(|name| world.service(name).is_some_and(|it| super::selects(it, workload)));
+        scopes.extend(holding.map(|name| Scope::Service(name.clone())));
         // A service that can't be read may select anybody of its namespace.
         let unread = world.unreadable_of(Kind::Service, own);
         scopes.extend(unread.map(|key: &ObjectKey| Scope::Service(key.object_name())));

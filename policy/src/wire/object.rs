@@ -49,7 +49,7 @@ fn digest(bytes: &[u8]) -> u64 {
 pub(super) enum Opened {
     Object {
         key: Key,
-        object: Object,
+        object: Box<Object>,
         version: u64,
     },
     /// Of a kind that this version does not know, and nothing that it can do depends on it.
@@ -71,7 +71,7 @@ pub(super) fn open(envelope: v1::Object) -> Result<Opened, Refused> {
         Err(error) => return Err(Refused::object(told, error.to_string())),
     };
     match inside(&key, &envelope.payload) {
-        Ok(object) => Ok(Opened::Object { key, object, version: envelope.version }),
+        Ok(object) => Ok(Opened::Object { key, object: Box::new(object), version: envelope.version }),
         Err(reason) => Err(Refused::object(told, reason)),
     }
 }

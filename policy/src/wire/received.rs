@@ -58,7 +58,7 @@ impl TryFrom<v1::Delta> for Received {
                     if received.versions.insert(key.clone(), version).is_some() {
                         return Err(Refused::whole(format!("{key} comes twice")));
                     }
-                    received.delta.upserts.push(object);
+                    received.delta.upserts.push(*object);
                 }
                 Opened::Unknown(key) => received.skipped.push(key),
             }

@@ -235,6 +235,9 @@ async fn apply(
         apart(|| parse_documents(request.documents)).await?
     };
     within_reach(&caller, verb, &documents)?;
+    if request.if_unchanged {
+        all_seen(&documents, &seen)?;
+    }
     let expected = if request.if_unchanged { seen } else { Expected::new() };
     let applied = if request.dry_run {
         // Nobody has a filter run here who could not have it run by a change.
@@ -246,6 +249,18 @@ async fn apply(
     };
     let applied = applied.map_err(|error| ApiError::from(error).in_documents(&documents))?;
     Ok(Json(report(&caller, &applied)))
+}
+
+/// Refuses documents that don't tell the revision that they were read at, where that is to be compared.
+fn all_seen(documents: &BTreeMap<ObjectKey, usize>, seen: &Expected) -> Result<(), ApiError> {
+    let missing = documents.iter().filter(|(key, _)| !seen.contains_key(*key));
+    let detail = |(key, number): (&ObjectKey, &usize)| {
+        let message = "is missing: with if_unchanged it is the number of the revision that the object was read at";
+        Detail { object: Some(key.clone()), ..Detail::of_document(*number, "metadata.revision", message.to_owned()) }
+    };
+    let details: Vec<_> = missing.map(detail).collect();
+    let Some(first) = details.first() else { return Ok(()) };
+    Err(ApiError::invalid(format!("metadata.revision {}; nothing was applied", first.message)).with_details(details))
 }
 
 /// The revisions that the objects of a document were read at, as this API writes them.
@@ -356,6 +371,9 @@ async fn explain_request(
     Extension(caller): Extension<Caller>,
     Body(query): Body<ExplainQuery>,
 ) -> Result<Json<Value>, ApiError> {
+    // The answer shows what a caller of that namespace meets: its routes and policies too.
+    let from = query.from.split('/').next().unwrap_or_default();
+    caller.may(Verb::Read, Thing::Object(Kind::Service), Place::Namespace(from))?;
     let explained = hub.plan(move |published| explain(&published.world, &query)).await?;
     let explanation = explained.map_err(|e| ApiError::invalid(e.to_string()))?;
     let namespace = explanation.service.split('/').next().unwrap_or_default();

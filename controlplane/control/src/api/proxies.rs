@@ -128,7 +128,9 @@ async fn evict(
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    let named = hub.proxies_named(&name);
+    let mut named = hub.proxies_named(&name);
+    // Those of a namespace that the caller doesn't see are none of his.
+    named.retain(|key| caller.sees(Thing::Proxy, key.identity.namespace()));
     if named.is_empty() {
         return Err(ApiError::not_found(format!("no proxy is called {name}: weft proxies")));
     }
@@ -142,13 +144,13 @@ async fn evict(
 
 /// The identity that is meant, if the caller may change what has it.
 fn identity_of(hub: &Hub, caller: &Caller, named: &str) -> Result<SpiffeId, ApiError> {
-    let identity = find_identity(hub, named)?;
+    let identity = find_identity(hub, caller, named)?;
     caller.may(Verb::Change, Thing::Proxy, Place::Namespace(identity.namespace()))?;
     Ok(identity)
 }
 
 /// The identity that is meant: a SPIFFE ID, `namespace/account`, or that of the one proxy with this name.
-fn find_identity(hub: &Hub, named: &str) -> Result<SpiffeId, ApiError> {
+fn find_identity(hub: &Hub, caller: &Caller, named: &str) -> Result<SpiffeId, ApiError> {
     if named.starts_with("spiffe://") {
         return named.parse().map_err(|error| ApiError::invalid(format!("{named:?}: {error}")));
     }
@@ -157,6 +159,7 @@ fn find_identity(hub: &Hub, named: &str) -> Result<SpiffeId, ApiError> {
         return identity.map_err(|error| ApiError::invalid(format!("{named:?}: {error}")));
     }
     let mut identities: Vec<_> = hub.proxies_named(named).into_iter().map(|key| key.identity).collect();
+    identities.retain(|identity| caller.sees(Thing::Proxy, identity.namespace()));
     identities.sort();
     identities.dedup();
     match identities.as_slice() {

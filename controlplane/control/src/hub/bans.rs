@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use weft_policy::identity::SpiffeId;
 use weft_policy::wire::v1;
 
-use super::{Actor, Hub};
+use super::{Actor, Hub, to_the_end};
 use crate::registry::ProxyKey;
 use crate::store::{Store, StoreError, Table, Write, write_record};
 
@@ -66,14 +66,21 @@ impl Hub {
         Some(format!("{identity} is banned since {since}{reason}: an operator lifts that with `weft proxy unban`"))
     }
 
-    /// Keeps `identity` out from now on; its endpoints leave discovery, its connections are closed everywhere.
+    /// Keeps `identity` out from now on; its endpoints leave discovery, its connections are closed everywhere. Once begun
+    /// it is done to its end, whether or not the caller still waits.
     pub async fn ban(
         self: &Arc<Self>,
         actor: impl Into<Actor>,
         identity: SpiffeId,
         reason: String,
     ) -> Result<Ban, BanError> {
-        let actor = actor.into();
+        let (hub, actor) = (self.clone(), actor.into());
+        to_the_end(async move { hub.keep_out(actor, identity, reason).await }).await
+    }
+
+    async fn keep_out(self: &Arc<Self>, actor: Actor, identity: SpiffeId, reason: String) -> Result<Ban, BanError> {
+        // What is told is in the order of what is stored.
+        let _turn = self.bans_turn.lock().await;
         let (by, since_unix) = (actor.id.clone(), crate::now_unix());
         let ban = Ban { identity: identity.clone(), reason, since_unix, by };
         let (hub, record) = (self.clone(), ban.clone());
@@ -99,7 +106,13 @@ impl Hub {
 
     /// Lets `identity` in again.
     pub async fn unban(self: &Arc<Self>, actor: impl Into<Actor>, identity: &SpiffeId) -> Result<(), BanError> {
-        let (hub, key, actor) = (self.clone(), identity.clone(), actor.into());
+        let (hub, actor, identity) = (self.clone(), actor.into(), identity.clone());
+        to_the_end(async move { hub.let_in(actor, &identity).await }).await
+    }
+
+    async fn let_in(self: &Arc<Self>, actor: Actor, identity: &SpiffeId) -> Result<(), BanError> {
+        let _turn = self.bans_turn.lock().await;
+        let (hub, key) = (self.clone(), identity.clone());
         self.change(move |draft| {
             if !hub.bans.borrow().contains_key(&key) {
                 return Err(BanError::NotBanned(key));
@@ -129,7 +142,12 @@ impl Hub {
 
     /// Ends the sessions of proxies and takes their endpoints out of discovery. One that still runs comes back by itself.
     pub async fn evict(self: &Arc<Self>, actor: impl Into<Actor>, keys: Vec<ProxyKey>) -> Result<(), StoreError> {
-        let (actor, told) = (actor.into(), keys.clone());
+        let (hub, actor) = (self.clone(), actor.into());
+        to_the_end(async move { hub.put_out(actor, keys).await }).await
+    }
+
+    async fn put_out(self: &Arc<Self>, actor: Actor, keys: Vec<ProxyKey>) -> Result<(), StoreError> {
+        let told = keys.clone();
         self.change(move |draft| {
             let names: Vec<_> = told.iter().map(ToString::to_string).collect();
             let entry = draft.audit(actor, "proxy.evict", names.join(" "), String::new());

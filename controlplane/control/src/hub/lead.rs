@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use weft_policy::bundle::Revision;
 use weft_policy::lineage::{Backwards, Lineage, follow};
 
-use super::{Actor, Hub, StoreError};
+use super::{Actor, Hub, StoreError, to_the_end};
 use crate::ca::write_private;
 use crate::store::{AuditEntry, Store};
 
@@ -111,6 +111,11 @@ impl Hub {
 
     /// By an operator's word: this store leads from now on, also whoever followed another one or a later state of it.
     pub async fn accept_store(self: &Arc<Self>, actor: impl Into<Actor>) -> Result<Lineage, StoreError> {
+        let (hub, actor) = (self.clone(), actor.into());
+        to_the_end(async move { hub.lead_anew(actor).await }).await
+    }
+
+    async fn lead_anew(&self, actor: Actor) -> Result<Lineage, StoreError> {
         let _guard = self.writer.clone().lock_owned().await;
         let lead = self.lead();
         let mut others = self.registry().lineages();

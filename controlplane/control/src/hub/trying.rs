@@ -26,7 +26,12 @@ impl Asked {
             match key.kind {
                 Kind::FilterPolicy => policies.push(key.clone()),
                 Kind::Filter => policies.extend(of_filter(after, key)),
-                _ => {}
+                Kind::Namespace
+                | Kind::Mesh
+                | Kind::Service
+                | Kind::Workload
+                | Kind::HttpRoute
+                | Kind::AccessPolicy => {}
             }
         }
         let with = |key: ObjectKey| attachment(after, &key).map(|asked| (key, asked));
@@ -51,11 +56,9 @@ impl Asked {
 
 /// The policies that run whatever a Filter stands for.
 fn of_filter(world: &World, filter: &ObjectKey) -> Vec<ObjectKey> {
-    let names = |resource: &Resource| match resource {
-        Resource::FilterPolicy(policy) => {
-            (&policy.spec.filter.namespace, &policy.spec.filter.name) == (&filter.namespace, &filter.name)
-        }
-        _ => false,
+    let names = |resource: &Resource| {
+        let Resource::FilterPolicy(policy) = resource else { return false };
+        (&policy.spec.filter.namespace, &policy.spec.filter.name) == (&filter.namespace, &filter.name)
     };
     let of = world.of_kind(Kind::FilterPolicy).filter(|(_, entry)| names(&entry.resource));
     of.map(|(key, _)| key.clone()).collect()

@@ -76,7 +76,7 @@ fn calls() -> Vec<Call> {
         call("post", "/api/v1/apply", [".O.A", ".O.A", "...."])
             .body(move |namespace| json!({ "documents": service(namespace) })),
         call("post", "/api/v1/explain", ["VOPA", "VOPA", "...."])
-            .body(|namespace| json!({ "from": "shop/web", "to": format!("web.{namespace}") })),
+            .body(|namespace| json!({ "from": format!("{namespace}/web"), "to": format!("web.{namespace}") })),
         call("get", "/api/v1/proxies", all),
         call("get", "/api/v1/revisions/{revision}/status", all),
         call("get", "/api/v1/bans", all),
