@@ -103,7 +103,7 @@ pub struct Operation {
 }
 
 /// One of `exact`, `prefix`, `present`. A header sent several times meets an allow rule if all its values do, a deny
-/// rule if any does.
+/// rule if any does, or any member of one that is a list.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HeaderCondition {

@@ -162,19 +162,30 @@ impl Header {
         Ok(Self { name: name.to_ascii_lowercase(), value })
     }
 
-    /// `all`: every value must do (allow rules), else any (deny rules).
-    pub(super) fn matches(&self, headers: &[(&str, &str)], all: bool) -> bool {
+    /// For an allow rule every value must do as it was sent; for a deny rule any value is enough, or any member of one that
+    /// the app may read as a list: `good, evil` is denied by a rule on `evil`.
+    pub(super) fn matches(&self, headers: &[(&str, &str)], allow: bool) -> bool {
         let mut values = headers.iter().filter(|(name, _)| *name == self.name).map(|(_, value)| *value).peekable();
         if values.peek().is_none() {
             return self.value == Value::Absent;
         }
-        let test = |value: &str| match &self.value {
+        if allow { values.all(|value| self.holds(value)) } else { values.any(|value| self.holds_for_any_of(value)) }
+    }
+
+    fn holds(&self, value: &str) -> bool {
+        match &self.value {
             Value::Exact(exact) => exact == value,
             Value::Prefix(prefix) => value.starts_with(prefix.as_str()),
             Value::Present => true,
             Value::Absent => false,
-        };
-        if all { values.all(test) } else { values.any(test) }
+        }
+    }
+
+    /// Empty members are none. Quotes are not looked at: a comma inside them parts for a deny rule, too.
+    //= rfc9110#section-5.6.1.2
+    fn holds_for_any_of(&self, value: &str) -> bool {
+        let mut members = value.split(',').map(|member| member.trim_matches([' ', '\t'])).filter(|it| !it.is_empty());
+        self.holds(value) || members.any(|member| self.holds(member))
     }
 }
 

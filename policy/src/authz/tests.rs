@@ -165,6 +165,14 @@ fn headers_that_are_repeated() {
     check(exact(), &["user"], false, false);
     check(exact(), &[], false, false);
     check(exact(), &["user", "admin"], false, true);
+    // A deny rule looks at the members of a list, too; an allow rule at the value as it was sent.
+    check(exact(), &["user, admin"], false, true);
+    check(exact(), &["user,\tadmin ,,"], false, true);
+    check(exact(), &["user, administrator"], false, false);
+    check(HeaderCondition { exact: Some("user, admin".to_owned()), ..role() }, &["user, admin"], true, true);
+    check(HeaderCondition { exact: Some(String::new()), ..role() }, &["user,,"], false, false);
+    check(HeaderCondition { prefix: Some("ad".to_owned()), ..role() }, &["user, admin"], false, true);
+    check(HeaderCondition { present: Some(false), ..role() }, &["a, b"], false, false);
     check(HeaderCondition { prefix: Some("ad".to_owned()), ..role() }, &["admin", "adder"], true, true);
     check(HeaderCondition { present: Some(true), ..role() }, &[""], true, true);
     check(HeaderCondition { present: Some(true), ..role() }, &[], false, false);
