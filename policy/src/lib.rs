@@ -15,6 +15,8 @@ pub mod text;
 #[cfg(feature = "manifest")]
 pub mod explain;
 #[cfg(feature = "manifest")]
+pub mod lint;
+#[cfg(feature = "manifest")]
 pub mod manifest;
 #[cfg(feature = "manifest")]
 pub mod plan;

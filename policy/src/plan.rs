@@ -1,11 +1,11 @@
-//! The world and what follows from it: is it sound, what does each proxy get, what does a change change. Pure and
-//! deterministic: the same world gives the same bundles, byte for byte.
+//! The world and what follows from it: what does each proxy get, what does a change change. Pure and deterministic: the same world gives the same bundles, byte for byte.
 
 mod assemble;
 mod changes;
+mod grant;
 mod http_only;
 mod index;
-mod problems;
+mod modifier;
 mod protection;
 mod route_status;
 mod select;
@@ -17,7 +17,6 @@ mod world;
 pub use crate::delta::{Delta, Key, diff, endpoint_removals};
 pub use assemble::{AUTHZ_ATTACHMENT, attachment, bundle_for, filters_for};
 pub use changes::{Action, Change, diff_world, text_diff};
-pub use problems::{Problem, Severity};
 pub use protection::{Loss, losses, policy_status};
 pub use route_status::{Condition, ParentStatus, route_status};
 pub use select::selects;
@@ -25,3 +24,8 @@ pub use unserved::service_status;
 pub use world::{Entry, World};
 
 pub(crate) use assemble::{access_config, mesh_settings, visible};
+pub(crate) use http_only::{RoutesOf, policies as http_policies, routes as http_routes, service_protocol};
+pub(crate) use modifier::uneditable;
+pub(crate) use route_status::resolve;
+pub(crate) use select::{holds_for, is_missing};
+pub(crate) use unserved::{of_service as unserved_of, target};

@@ -6,6 +6,7 @@ mod auth;
 mod error;
 mod events;
 mod filters;
+mod lint;
 mod objects;
 mod openapi;
 mod proxies;
@@ -69,6 +70,7 @@ pub fn endpoints() -> Vec<Endpoint> {
         Endpoint::get("/api/v1/openapi.json", Access::Public, "This description", axum::routing::get(openapi::serve)),
     ];
     all.extend(objects::endpoints());
+    all.extend(lint::endpoints());
     all.extend(proxies::endpoints());
     all.extend(tokens::endpoints());
     all.extend(filters::endpoints());

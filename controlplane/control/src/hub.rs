@@ -29,6 +29,7 @@ use weft_policy::bundle::{ObjectName, Revision};
 use weft_policy::identity::{SpiffeId, TrustDomain};
 use weft_policy::plan::World;
 
+pub(crate) use self::apply::unprotects;
 pub use self::apply::{Applied, ApplyError, Expected, How, Stale, unreadable_records};
 pub use self::audit::Actor;
 pub use self::bans::{Ban, BanError};

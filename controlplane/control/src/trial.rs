@@ -24,7 +24,7 @@ struct Inner {
     cache_dir: PathBuf,
     host: OnceLock<Host>,
     turn: Arc<Semaphore>,
-    found: Mutex<VecDeque<(Question, Finding)>>,
+    found: Mutex<VecDeque<(Question, Outcome)>>,
 }
 
 /// Digest of everything on which a finding depends.
@@ -32,7 +32,7 @@ type Question = [u8; 32];
 
 /// What became of an attachment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Finding {
+pub(crate) enum Outcome {
     Fine,
     /// No proxy could use it. `key` says where in the FilterPolicy the fault is.
     Refused {
@@ -50,7 +50,7 @@ impl Trials {
     }
 
     /// What is known of an attachment already.
-    pub(crate) fn known(&self, attachment: &FilterAttachment) -> Option<Finding> {
+    pub(crate) fn known(&self, attachment: &FilterAttachment) -> Option<Outcome> {
         self.0.known(&question(attachment))
     }
 
@@ -61,7 +61,7 @@ impl Trials {
         attachments: Vec<FilterAttachment>,
         wasm: Arc<Vec<u8>>,
         patience: Duration,
-    ) -> Option<Vec<Finding>> {
+    ) -> Option<Vec<Outcome>> {
         let turn = tokio::time::timeout(patience, self.0.turn.clone().acquire_owned()).await.ok()?.ok()?;
         let inner = self.0.clone();
         let count = attachments.len();
@@ -70,20 +70,20 @@ impl Trials {
             let _turn = turn;
             inner.try_all(&attachments, &wasm)
         });
-        Some(tried.await.unwrap_or_else(|error| vec![Finding::Untried(error.to_string()); count]))
+        Some(tried.await.unwrap_or_else(|error| vec![Outcome::Untried(error.to_string()); count]))
     }
 }
 
 impl Inner {
-    fn known(&self, question: &Question) -> Option<Finding> {
+    fn known(&self, question: &Question) -> Option<Outcome> {
         let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         found.iter().find(|(known, _)| known == question).map(|(_, finding)| finding.clone())
     }
 
-    fn try_all(&self, attachments: &[FilterAttachment], wasm: &[u8]) -> Vec<Finding> {
+    fn try_all(&self, attachments: &[FilterAttachment], wasm: &[u8]) -> Vec<Outcome> {
         let host = match self.host() {
             Ok(host) => host,
-            Err(error) => return vec![Finding::Untried(error.to_string()); attachments.len()],
+            Err(error) => return vec![Outcome::Untried(error.to_string()); attachments.len()],
         };
         // The first that is fine keeps what was compiled for the others.
         let mut compiled = None;
@@ -93,16 +93,16 @@ impl Inner {
                 return finding;
             }
             let finding = match FilterSpec::try_from(attachment) {
-                Err(error) => Finding::Refused { key: "spec.filter", reason: error.to_string() },
+                Err(error) => Outcome::Refused { key: "spec.filter", reason: error.to_string() },
                 Ok(spec) => match host.prepare(&spec, wasm) {
                     Ok(prepared) => {
                         compiled.get_or_insert(prepared);
-                        Finding::Fine
+                        Outcome::Fine
                     }
-                    Err(error) => finding_of(&error),
+                    Err(error) => outcome_of(&error),
                 },
             };
-            if !matches!(finding, Finding::Untried(_)) {
+            if !matches!(finding, Outcome::Untried(_)) {
                 let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
                 found.truncate(REMEMBERED - 1);
                 found.push_front((question, finding.clone()));
@@ -141,9 +141,9 @@ fn question(attachment: &FilterAttachment) -> Question {
 
 /// What an error says of an attachment: the field of its FilterPolicy that is to be mended, or that this machine could not
 /// try it.
-fn finding_of(error: &PrepareError) -> Finding {
+fn outcome_of(error: &PrepareError) -> Outcome {
     let key = match error {
-        PrepareError::Instantiate { .. } => return Finding::Untried(error.to_string()),
+        PrepareError::Instantiate { .. } => return Outcome::Untried(error.to_string()),
         PrepareError::Configure { .. } | PrepareError::Refused { .. } | PrepareError::Interest { .. } => "spec.config",
         PrepareError::UnknownCapability { .. } | PrepareError::NotGranted { .. } => "spec.capabilities",
         PrepareError::Memory { .. } => "spec.limits",
@@ -151,5 +151,5 @@ fn finding_of(error: &PrepareError) -> Finding {
             "spec.filter"
         }
     };
-    Finding::Refused { key, reason: error.to_string() }
+    Outcome::Refused { key, reason: error.to_string() }
 }

@@ -3,7 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::http_only;
+use super::http_only::{self, RoutesOf};
+use super::modifier::modifier;
 use super::route_status::resolve;
 use super::select::{holds_for, selected_by};
 use super::selects;
@@ -13,14 +14,14 @@ use crate::authz;
 use crate::bundle::serde_json_raw::Json;
 use crate::bundle::{
     AppVersion, Backend, Bundle, Direction, Endpoint, FilterAttachment, FilterLimits, FilterMode, HeaderMatch,
-    HeaderModifier, MeshSettings, ObjectName, OnFailure, PathMatch, Protocol, Revision, Route, RouteMatch, RouteRule,
-    ServedWorkload, Service, ServicePort, WorkloadPort,
+    MeshSettings, ObjectName, OnFailure, PathMatch, Protocol, Revision, Route, RouteMatch, RouteRule, ServedWorkload,
+    Service, ServicePort, WorkloadPort,
 };
 use crate::path::PathReading;
 use crate::resource::core::PortSpec;
 use crate::resource::filter::PolicyMode;
 use crate::resource::mesh::{Defaults, WorkloadPortSpec};
-use crate::resource::route::{BackendRef, HeaderField, MatchSpec, ParentRef, PathType, RouteFilter, RuleSpec};
+use crate::resource::route::{BackendRef, MatchSpec, ParentRef, PathType, RuleSpec};
 use crate::resource::{
     FilterPolicySpec, FilterSpec, HttpRouteSpec, Kind, Object, ObjectKey, ROOT_NAMESPACE, Resource, ServiceSpec,
     WorkloadSpec,
@@ -61,7 +62,8 @@ type Visible = (BTreeMap<ObjectName, Service>, BTreeMap<ObjectName, Route>);
 
 /// All services, and the routes that callers of these namespaces meet.
 pub(crate) fn visible(world: &World, namespaces: &BTreeSet<&str>) -> Visible {
-    let services = world.services().map(|service| service_entry(world, service)).map(|s| (s.name.clone(), s)).collect();
+    let services = world.services().map(|service| service_entry(world, service, namespaces));
+    let services = services.map(|service| (service.name.clone(), service)).collect();
     let concerns = |route: &Route| match &route.consumer_namespace {
         Some(consumer) => namespaces.contains(consumer.as_str()),
         None => true,
@@ -129,7 +131,9 @@ fn served_port(world: &World, workload: &Object<WorkloadSpec>, own: &WorkloadPor
     port.path_reading = readings.reduce(PathReading::common).unwrap_or_default();
     port.opaque_refused = port.protocol == Protocol::Auto
         && (!http_only::policies(world, workload, own.port).is_empty()
-            || in_front.iter().any(|(service, port)| http_only::routes(world, service, port.port).next().is_some()));
+            || in_front.iter().any(|(service, port)| {
+                http_only::routes(world, service, port.port, RoutesOf::Producer).next().is_some()
+            }));
     port
 }
 
@@ -147,7 +151,8 @@ pub(super) fn ports_in_front<'w>(
     services.flat_map(leading).collect()
 }
 
-fn service_entry(world: &World, service: &Object<ServiceSpec>) -> Service {
+/// A service as callers of these namespaces see it.
+fn service_entry(world: &World, service: &Object<ServiceSpec>, callers: &BTreeSet<&str>) -> Service {
     let workloads: Vec<_> = selected_by(world, service).collect();
     let port = |port: &PortSpec| {
         // A port whose target nobody has is none that callers could use.
@@ -161,7 +166,8 @@ fn service_entry(world: &World, service: &Object<ServiceSpec>) -> Service {
             protocol,
             app_version: port.app_version(),
             opaque_refused: protocol == Protocol::Auto
-                && (http_only::routes(world, service, port.port).next().is_some() || workloads.iter().any(judged)),
+                && (http_only::routes(world, service, port.port, RoutesOf::CallersIn(callers)).next().is_some()
+                    || workloads.iter().any(judged)),
         })
     };
     let endpoint = |workload: &Object<WorkloadSpec>| Endpoint {
@@ -186,8 +192,7 @@ fn service_entry(world: &World, service: &Object<ServiceSpec>) -> Service {
 /// done leads nowhere: left out, what it narrows would be open.
 pub(super) fn attached(world: &World, route: &Object<HttpRouteSpec>, created: Revision) -> Vec<Route> {
     let name = route.name();
-    let mut rules: Vec<RouteRule> =
-        route.spec.rules.iter().map(|rule| rule_entry(world, &name.namespace, rule)).collect();
+    let mut rules: Vec<RouteRule> = route.spec.rules.iter().map(|rule| rule_entry(world, route, rule)).collect();
     if !route.spec.undoable().is_empty() {
         rules.iter_mut().for_each(RouteRule::lead_nowhere);
     }
@@ -217,12 +222,12 @@ fn parent_port(world: &World, parent: &ParentRef, service: &ObjectName) -> Optio
     Some(Some(found.port))
 }
 
-fn rule_entry(world: &World, namespace: &str, rule: &RuleSpec) -> RouteRule {
+fn rule_entry(world: &World, route: &Object<HttpRouteSpec>, rule: &RuleSpec) -> RouteRule {
     RouteRule {
         name: rule.name.clone(),
         matches: rule.matches.iter().map(match_entry).collect(),
         request_headers: modifier(&rule.filters),
-        backends: rule.backend_refs.iter().map(|backend| backend_entry(world, namespace, backend)).collect(),
+        backends: rule.backend_refs.iter().map(|backend| backend_entry(world, route, backend)).collect(),
         request_timeout_ms: rule.timeouts.as_ref().and_then(|timeouts| timeouts.request_ms),
     }
 }
@@ -244,26 +249,12 @@ fn match_entry(spec: &MatchSpec) -> RouteMatch {
     RouteMatch { path, method: spec.method.clone(), headers }
 }
 
-fn backend_entry(world: &World, namespace: &str, backend: &BackendRef) -> Backend {
+fn backend_entry(world: &World, route: &Object<HttpRouteSpec>, backend: &BackendRef) -> Backend {
     Backend {
-        service: resolve(world, namespace, backend).ok().map(Object::name),
+        service: resolve(world, route, backend).ok().map(Object::name),
         port: backend.port,
         weight: backend.weight,
         request_headers: modifier(&backend.filters),
-    }
-}
-
-fn modifier(filters: &[RouteFilter]) -> HeaderModifier {
-    let name = |name: &String| name.to_ascii_lowercase();
-    let fields = |list: &[HeaderField]| list.iter().map(|field| (name(&field.name), field.value.clone())).collect();
-    match filters.first() {
-        Some(RouteFilter::RequestHeaderModifier(spec)) => HeaderModifier {
-            set: fields(&spec.set),
-            add: fields(&spec.add),
-            remove: spec.remove.iter().map(name).collect(),
-        },
-        // A route with another filter leads nowhere.
-        Some(RouteFilter::Later(_)) | None => HeaderModifier::default(),
     }
 }
 

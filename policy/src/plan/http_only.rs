@@ -1,6 +1,8 @@
 //! Policies and routes that are attached to a port and hold for HTTP only. If nothing is declared of the port, a stream
 //! that does not look like HTTP would pass them by, and is refused.
 
+use std::collections::BTreeSet;
+
 use super::World;
 use super::select::holds_for;
 use crate::authz::{Action, Conditions};
@@ -12,16 +14,16 @@ use crate::resource::{AccessPolicySpec, HttpRouteSpec, Kind, Metadata, Object, O
 use crate::resource::{ServiceSpec, TargetKind, TargetRef, WorkloadSpec};
 
 /// A policy, and whether it names the service or workload that it holds for.
-pub(super) struct Attached {
-    pub(super) object: ObjectKey,
-    pub(super) targeted: bool,
+pub(crate) struct Attached {
+    pub(crate) object: ObjectKey,
+    pub(crate) targeted: bool,
     /// Of an access policy: it has a say about connections that are not looked into, too.
-    pub(super) action: Option<Action>,
+    pub(crate) action: Option<Action>,
 }
 
 /// The policies that hold for a port of a workload as far as it carries HTTP. A filter may look at connections too, but
 /// only its binary knows.
-pub(super) fn policies(world: &World, workload: &Object<WorkloadSpec>, port: u16) -> Vec<Attached> {
+pub(crate) fn policies(world: &World, workload: &Object<WorkloadSpec>, port: u16) -> Vec<Attached> {
     let attached = |kind, metadata: &Metadata, targets: &[TargetRef], action| Attached {
         object: ObjectKey::new(kind, &metadata.namespace, &metadata.name),
         targeted: targets.iter().any(|target| target.kind != TargetKind::Namespace),
@@ -52,21 +54,44 @@ fn judges_http(policy: &Object<AccessPolicySpec>, port: u16) -> bool {
     policy.spec.rules.iter().flat_map(|rule| &rule.to).any(needs_http)
 }
 
-/// The routes that are attached to a served port of a service.
-pub(super) fn routes<'w>(
+/// Those whose routes count.
+#[derive(Clone, Copy)]
+pub(crate) enum RoutesOf<'a> {
+    /// The service's own namespace: routes that hold for every caller.
+    Producer,
+    /// The same, and consumers of these namespaces.
+    CallersIn(&'a BTreeSet<&'a str>),
+    Everybody,
+}
+
+impl RoutesOf<'_> {
+    fn contain(self, producer: &str, namespace: &str) -> bool {
+        match self {
+            Self::Producer => namespace == producer,
+            Self::CallersIn(callers) => namespace == producer || callers.contains(namespace),
+            Self::Everybody => true,
+        }
+    }
+}
+
+/// The routes that are attached to a served port of a service. A consumer's route concerns its own callers: no other proxy
+/// is told anything because of it.
+pub(crate) fn routes<'w>(
     world: &'w World,
     service: &'w Object<ServiceSpec>,
     port: u16,
+    of: RoutesOf<'_>,
 ) -> impl Iterator<Item = &'w Object<HttpRouteSpec>> {
     let port = service.spec.port(port);
     let attached = move |route: &Object<HttpRouteSpec>| {
-        route.spec.parent_refs.iter().any(|parent| {
+        let names_it = route.spec.parent_refs.iter().any(|parent| {
             let namespace = parent.namespace.as_ref().unwrap_or(&route.metadata.namespace);
             parent.is_service()
                 && *namespace == service.metadata.namespace
                 && parent.name == service.metadata.name
                 && port.is_some_and(|port| parent.is_at(port))
-        })
+        });
+        of.contain(&service.metadata.namespace, &route.metadata.namespace) && names_it
     };
     let near = world.index().attached_to(&service.name());
     near.filter_map(|resource| {
@@ -77,7 +102,7 @@ pub(super) fn routes<'w>(
 }
 
 /// Protocol of a service's port: what it declares, else what all its workloads do.
-pub(super) fn service_protocol(port: &PortSpec, workloads: &[&Object<WorkloadSpec>]) -> Protocol {
+pub(crate) fn service_protocol(port: &PortSpec, workloads: &[&Object<WorkloadSpec>]) -> Protocol {
     if port.protocol() != Protocol::Auto {
         return port.protocol();
     }

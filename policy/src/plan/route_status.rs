@@ -1,12 +1,12 @@
-//! The status of routes in Gateway API's words, and the same as problems.
+//! The status of routes in Gateway API's words.
 
 use serde::{Serialize, Serializer};
 
 use super::World;
-use super::problems::{Problem, Severity, key_of, problem};
+use super::grant::needs_no_grant;
 use crate::bundle::ObjectName;
 use crate::resource::route::{BackendRef, ParentRef};
-use crate::resource::{HttpRouteSpec, Kind, Object, ServiceSpec, Unserved};
+use crate::resource::{HttpRouteSpec, Object, ServiceSpec, Unserved};
 
 /// The status of a route towards one of the services that it names as parents.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -98,7 +98,7 @@ fn partially(route: &Object<HttpRouteSpec>) -> Option<Condition> {
 fn unresolved(world: &World, route: &Object<HttpRouteSpec>) -> Option<Condition> {
     for (i, rule) in route.spec.rules.iter().enumerate() {
         for (j, backend) in rule.backend_refs.iter().enumerate() {
-            if let Err((reason, message)) = resolve(world, &route.metadata.namespace, backend) {
+            if let Err((reason, message)) = resolve(world, route, backend) {
                 let key = format!("spec.rules[{i}].backendRefs[{j}]");
                 return Some(Condition { kind: "ResolvedRefs", status: false, reason, message, key });
             }
@@ -107,19 +107,23 @@ fn unresolved(world: &World, route: &Object<HttpRouteSpec>) -> Option<Condition>
     None
 }
 
-/// The service of a backend. A reference to what doesn't exist, or into another namespace (there are no ReferenceGrants
-/// yet), doesn't resolve.
-pub(super) fn resolve<'w>(
+/// The service of a backend. A reference to what doesn't exist, or into another namespace without its grant (there are no
+/// ReferenceGrants yet), doesn't resolve.
+///
+/// # Errors
+/// The reason in Gateway API's words, and why.
+pub(crate) fn resolve<'w>(
     world: &'w World,
-    namespace: &str,
+    route: &Object<HttpRouteSpec>,
     backend: &BackendRef,
 ) -> Result<&'w Object<ServiceSpec>, (&'static str, String)> {
+    let namespace = route.metadata.namespace.as_str();
     let other = backend.namespace.as_deref().unwrap_or(namespace);
     let name = ObjectName::new(other, backend.name.clone());
     if !backend.is_service() {
         return Err(("InvalidKind", format!("{} {name} takes no requests: a backend is a Service", backend.kind)));
     }
-    if other != namespace {
+    if other != namespace && !needs_no_grant(route, &name) {
         let message = format!("Service {name} is in another namespace; ReferenceGrant is not supported yet");
         return Err(("RefNotPermitted", message));
     }
@@ -129,32 +133,5 @@ pub(super) fn resolve<'w>(
             Err(("BackendNotFound", format!("Service {name} has no port {}", backend.port)))
         }
         Some(service) => Ok(service),
-    }
-}
-
-pub(super) fn problems(world: &World, problems: &mut Vec<Problem>) {
-    for (route, _) in world.routes() {
-        let object = key_of(Kind::HttpRoute, &route.metadata);
-        let warn = |key: &str, message: String| problem(object.clone(), key, message, Severity::Warning);
-        let undoable = route.spec.undoable();
-        let not_attached =
-            |one: &Unserved| format!("{}: every request that the route matches is answered 500", one.message);
-        let mut found: Vec<_> =
-            undoable.iter().map(|one| warn(&format!("spec.{}", one.key), not_attached(one))).collect();
-        for status in route_status(world, route) {
-            let bad = status.conditions.into_iter().filter(|condition| !condition.status);
-            for condition in bad.filter(|condition| condition.reason != "UnsupportedValue") {
-                let problem = warn(&condition.key, condition.message);
-                // A backend that doesn't resolve does so towards each parent.
-                if !found.contains(&problem) {
-                    found.push(problem);
-                }
-            }
-        }
-        if !route.spec.parent_refs.iter().any(ParentRef::is_service) {
-            let message = "no Service among them: the route is attached to nothing".to_owned();
-            found.push(warn("spec.parentRefs", message));
-        }
-        problems.extend(found);
     }
 }

@@ -59,7 +59,7 @@ fn admits(service: &Object<ServiceSpec>, workload: &Object<WorkloadSpec>) -> boo
 
 /// True if a policy holds for a workload. Without targets: for its namespace, from the root namespace for the whole
 /// mesh. Targets are of the policy's own namespace; only a policy of the root namespace may target other namespaces.
-pub(super) fn holds_for(
+pub(crate) fn holds_for(
     world: &World,
     policy: &Metadata,
     targets: &[TargetRef],
@@ -88,7 +88,7 @@ pub(super) fn holds_for(
 }
 
 /// The target is not there, as far as one can tell.
-pub(super) fn is_missing(world: &World, policy: &Metadata, target: &TargetRef) -> bool {
+pub(crate) fn is_missing(world: &World, policy: &Metadata, target: &TargetRef) -> bool {
     let name = ObjectName::new(policy.namespace.clone(), target.name.clone());
     match target.kind {
         TargetKind::Service => world.service(&name).is_none() && !world.is_unreadable(Kind::Service, &name),

@@ -1,11 +1,13 @@
 //! Worlds in, bundles and problems out.
 
 mod protection;
+mod tenancy;
 
 use super::*;
 use crate::authz;
 use crate::bundle::{AppVersion, Bundle, Direction, Egress, FilterMode, ObjectName, Protocol, Revision};
 use crate::identity::TrustDomain;
+use crate::lint::{self, Code, Scope};
 use crate::manifest;
 use crate::resource::{Kind, ObjectKey, Resource};
 
@@ -156,6 +158,40 @@ fn routes_of_producers_and_consumers() {
 }
 
 #[test]
+fn a_consumers_route_to_the_producers_own_service_needs_no_grant() {
+    let backends = "[{namespace: shop, name: web, port: 80}, {namespace: shop, name: web-v2, port: 80}]";
+    let spec = format!(
+        "{{parentRefs: [{{group: \"\", kind: Service, namespace: shop, name: web}}], rules: [{{backendRefs: {backends}}}]}}"
+    );
+    let world = shop_and(&route("partner/theirs", &spec));
+    let bundle = bundle(&world, &["partner/api-1"]);
+    let backends = &bundle.routes[&name("partner/theirs")].rules[0].backends;
+    let resolved: Vec<_> = backends.iter().map(|backend| backend.service.clone()).collect();
+    assert_eq!(resolved, [Some(name("shop/web")), None], "any other service of that namespace needs one");
+    let key = ObjectKey::new(Kind::HttpRoute, "partner", "theirs");
+    let Resource::HttpRoute(theirs) = &world.get(&key).unwrap().resource else { panic!("not a route") };
+    let status = route_status(&world, theirs);
+    let refused = status[0].conditions.iter().find(|condition| condition.kind == "ResolvedRefs").unwrap();
+    assert_eq!((refused.reason, refused.key.as_str()), ("RefNotPermitted", "spec.rules[0].backendRefs[1]"));
+}
+
+#[test]
+fn of_several_changes_of_one_header_the_first_counts() {
+    let modifier = "{set: [{name: X-A, value: '1'}, {name: x-a, value: '2'}, {name: Host, value: other}], \
+                    add: [{name: x-b, value: '1'}, {name: x-b, value: '2'}, {name: weft-dst, value: '10.0.0.1:80'}], \
+                    remove: [content-length, x-c]}";
+    let filters = format!("[{{type: RequestHeaderModifier, requestHeaderModifier: {modifier}}}]");
+    let spec = format!(
+        "{{parentRefs: [{{group: '', kind: Service, name: web}}], rules: [{{filters: {filters}, backendRefs: [{{name: web, port: 80}}]}}]}}"
+    );
+    let bundle = bundle(&shop_and(&route("shop/r", &spec)), &["shop/web-1"]);
+    let changes = &bundle.routes[&name("shop/r")].rules[0].request_headers;
+    let field = |name: &str| vec![(name.to_owned(), "1".to_owned())];
+    assert_eq!((&changes.set, &changes.add), (&field("x-a"), &field("x-b")), "what can't be changed is left out");
+    assert_eq!(changes.remove, ["x-c"]);
+}
+
+#[test]
 fn access_policies_become_one_filter() {
     fn check(policies: &[(&str, &str)], served: &[&str], expect: &[(&str, &[&str], &[&str])]) {
         let text: Vec<String> = policies.iter().map(|(name, spec)| access(name, spec)).collect();
@@ -231,59 +267,6 @@ fn filter_policies() {
 }
 
 #[test]
-fn problems_of_a_world() {
-    fn check(more: &str, expect: &[&str]) {
-        let problems = shop_and(more).validate();
-        let got: Vec<String> =
-            problems.iter().map(|p| format!("{:?} {}: {}: {}", p.severity, p.object, p.key, p.message)).collect();
-        assert_eq!(got, expect, "{more}");
-    }
-    check(&access("shop/all", "{}"), &[]);
-    check(
-        &filter_policy("shop/p", "{filter: {name: nosuch}}"),
-        &["Error FilterPolicy shop/p: spec.filter.name: Filter weft-system/nosuch is not published"],
-    );
-    check(
-        &filter_policy("shop/p", "{filter: {name: ratelimit, version: 3.0.0}}"),
-        &[
-            "Error FilterPolicy shop/p: spec.filter.version: Filter weft-system/ratelimit is published as 2.0.0, not as 3.0.0",
-            "Error FilterPolicy shop/p: spec.capabilities: Filter weft-system/ratelimit needs the capability token-bucket, which is not granted",
-        ],
-    );
-    check(
-        &access("shop/p", "{targetRefs: [{kind: Service, name: nosuch}, {kind: Namespace, name: partner}]}"),
-        &[
-            "Warning AccessPolicy shop/p: spec.targetRefs[0]: Service shop/nosuch does not exist",
-            "Error AccessPolicy shop/p: spec.targetRefs[1]: a policy of shop can't target namespace partner",
-        ],
-    );
-    let mesh = |name: &str, spec: &str| {
-        format!("apiVersion: weft.dev/v1alpha1\nkind: Mesh\nmetadata: {{name: {name}}}\nspec: {spec}\n")
-    };
-    check(
-        &format!("{}---\n{}", mesh("a", "{}"), mesh("b", "{}")),
-        &["Error Mesh b: metadata.name: there is a Mesh already; one holds for all"],
-    );
-    check(
-        &mesh("a", "{trustDomain: other}"),
-        &["Error Mesh a: spec.trustDomain: other is not this control plane's trust domain, which is cluster.local"],
-    );
-    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: z, namespace: shop}\nspec: {clusterIP: 10.0.0.1, ports: [{port: 80}]}\n";
-    check(service, &["Error Service shop/z: spec.clusterIP: 10.0.0.1 is the address of Service shop/web already"]);
-    check(
-        &route(
-            "shop/r",
-            "{parentRefs: [{group: \"\", kind: Service, name: nosuch}, {group: \"\", kind: Service, name: web, port: 81}], rules: [{backendRefs: [{name: web, port: 80}, {name: gone, port: 80}]}]}",
-        ),
-        &[
-            "Warning HTTPRoute shop/r: spec.parentRefs[0]: Service shop/nosuch does not exist",
-            "Warning HTTPRoute shop/r: spec.rules[0].backendRefs[1]: Service shop/gone does not exist",
-            "Warning HTTPRoute shop/r: spec.parentRefs[1]: Service shop/web has no port 81",
-        ],
-    );
-}
-
-#[test]
 fn status_of_routes() {
     fn check(spec: &str, expect: &[&str]) {
         let world = shop_and(&route("shop/r", spec));
@@ -319,6 +302,14 @@ fn status_of_routes() {
     );
 }
 
+/// Findings about what is taken and not done.
+fn undone(world: &World) -> Vec<String> {
+    let findings = lint::check(world, Scope::Whole).into_iter();
+    let is_undone = |code: Code| matches!(code, Code::Unserved | Code::NotAttached | Code::ParentPortMissing);
+    let undone = findings.filter(|finding| is_undone(finding.code));
+    undone.map(|finding| format!("{}: {}", finding.key, finding.message)).collect()
+}
+
 #[test]
 fn a_route_that_cannot_be_done_leads_nowhere() {
     let web = "parentRefs: [{group: \"\", kind: Service, name: web}]";
@@ -337,12 +328,10 @@ fn a_route_that_cannot_be_done_leads_nowhere() {
         for rule in rules {
             assert!(rule.backends.len() == 1 && rule.backends[0].service.is_none(), "{rule:?}");
         }
-        let [problem] = &world.validate()[..] else { panic!("{:?}", world.validate()) };
-        assert!(problem.key.starts_with("spec.rules[1].") && problem.severity == Severity::Warning, "{problem:?}");
-        assert!(
-            problem.message.ends_with("is not supported yet: every request that the route matches is answered 500"),
-            "{problem:?}"
-        );
+        let [finding] = &undone(&world)[..] else { panic!("{:?}", undone(&world)) };
+        assert!(finding.starts_with("spec.rules[1]."), "{finding}");
+        let words = "is not supported yet: every request that the route matches is answered 500";
+        assert!(finding.ends_with(words), "{finding}");
         let key = ObjectKey::new(Kind::HttpRoute, "shop", "r");
         let Resource::HttpRoute(route) = &world.get(&key).unwrap().resource else { panic!("not a route") };
         let accepted = &route_status(&world, route)[0].conditions[0];
@@ -358,12 +347,11 @@ fn parents_by_the_name_of_a_port_and_of_other_kinds() {
     let bundle = bundle(&world, &["shop/web-1"]);
     let routes: Vec<_> = bundle.routes.values().map(|route| (route.name.to_string(), route.parent_port)).collect();
     assert_eq!(routes, [("shop/r#1".to_owned(), Some(81))]);
-    let told: Vec<_> = world.validate().iter().map(|problem| format!("{}: {}", problem.key, problem.message)).collect();
     assert_eq!(
-        told,
+        undone(&world),
         [
-            "spec.parentRefs[2]: Service shop/api has no port named none",
             "spec.parentRefs[0].kind: Gateway is not served here: the route is attached to Services only",
+            "spec.parentRefs[2]: Service shop/api has no port named none",
         ]
     );
 }
@@ -375,9 +363,8 @@ fn ports_of_udp_are_kept_and_not_served() {
     let service = &bundle(&world, &["shop/web-1"]).services[&name("shop/dns")];
     let ports: Vec<_> = service.ports.iter().map(|port| (port.port, port.name.as_deref())).collect();
     assert_eq!(ports, [(53, Some("t"))]);
-    let told: Vec<_> = world.validate().iter().map(|problem| format!("{}: {}", problem.key, problem.message)).collect();
     assert_eq!(
-        told,
+        undone(&world),
         [
             "spec.ports[0].protocol: UDP is not carried yet: port 53 is not served",
             "spec.ports[2].protocol: SCTP is not carried yet: port 54 is not served",
@@ -401,8 +388,8 @@ fn a_target_by_name_is_what_the_workloads_declare() {
         let world = shop_and(&text);
         let service = &bundle(&world, &["shop/web-1"]).services[&name("shop/named")];
         assert_eq!(service.ports.first().map(|port| port.target_port), target, "{workloads:?}");
-        let got: Vec<_> = world.validate().into_iter().map(|problem| problem.message).collect();
-        assert_eq!(got, told, "{workloads:?}");
+        let expect: Vec<_> = told.iter().map(|message| format!("spec.ports[0].targetPort: {message}")).collect();
+        assert_eq!(undone(&world), expect, "{workloads:?}");
         let Some(Resource::Service(service)) =
             world.get(&ObjectKey::new(Kind::Service, "shop", "named")).map(|e| &e.resource)
         else {
@@ -563,7 +550,9 @@ fn what_holds_for_http_only_refuses_everything_else_at_undeclared_ports() {
         assert!(!bundle.services[&name("shop/cache")].ports[0].opaque_refused, "{more}");
         assert_eq!(port(8080).path_reading, "params=cut".parse().unwrap());
         assert!(port(9090).path_reading.is_default());
-        let warnings: Vec<_> = world.validate().into_iter().map(|problem| problem.message).collect();
+        let findings = lint::check(&world, Scope::Whole).into_iter();
+        let of_ports = findings.filter(|finding| matches!(finding.code, Code::RouteOffHttp | Code::RuleOffHttp));
+        let warnings: Vec<_> = of_ports.map(|finding| finding.message).collect();
         assert_eq!(warnings, expect, "{more}");
     };
     let cut =
@@ -622,8 +611,9 @@ fn what_services_and_workloads_declare_is_put_together() {
     let stores = STORES
         .replace("[{port: 8080}, ", "[{port: 8080, protocol: http}, ")
         .replace("targetPort: 8080}", "targetPort: 8080, appProtocol: tcp}");
-    let problems = shop_and(&stores).validate();
-    assert_eq!(problems[0].message, "port 8080 of Workload shop/db-1 is declared otherwise");
+    let findings = lint::check(&shop_and(&stores), Scope::Whole);
+    let otherwise = findings.iter().find(|finding| finding.code == Code::DeclaredOtherwise).unwrap();
+    assert_eq!(otherwise.message, "port 8080 of Workload shop/db-1 is declared otherwise");
 }
 
 #[test]

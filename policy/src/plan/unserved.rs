@@ -1,19 +1,18 @@
-//! What services and routes ask for, that is taken and that nothing acts on: told as warnings and in the status of services.
+//! Everything that services ask for, that is taken and that nothing acts on.
 
 use std::collections::BTreeMap;
 
 use super::World;
-use super::problems::{Problem, Severity, key_of, problem};
 use super::route_status::{Condition, in_words};
 use super::select::selected_by;
 use crate::resource::core::{PortSpec, TargetPort};
-use crate::resource::{Kind, Object, ServiceSpec, Unserved, WorkloadSpec};
+use crate::resource::{Object, ServiceSpec, Unserved, WorkloadSpec};
 
 /// The port of the app that a port of a service leads to.
 ///
 /// # Errors
 /// It is named, and the workloads behind the service don't declare one port by that name: why not.
-pub(super) fn target(port: &PortSpec, workloads: &[&Object<WorkloadSpec>]) -> Result<u16, String> {
+pub(crate) fn target(port: &PortSpec, workloads: &[&Object<WorkloadSpec>]) -> Result<u16, String> {
     let name = match &port.target_port {
         None => return Ok(port.port),
         Some(TargetPort::Number(number)) => return Ok(*number),
@@ -39,7 +38,7 @@ pub(super) fn target(port: &PortSpec, workloads: &[&Object<WorkloadSpec>]) -> Re
 }
 
 /// Everything of a service that nothing acts on, in this world.
-fn of_service(world: &World, service: &Object<ServiceSpec>) -> Vec<Unserved> {
+pub(crate) fn of_service(world: &World, service: &Object<ServiceSpec>) -> Vec<Unserved> {
     let mut found = service.spec.unserved();
     let named = |port: &PortSpec| matches!(port.target_port, Some(TargetPort::Name(_)));
     if !service.spec.served_ports().any(named) {
@@ -77,19 +76,4 @@ pub fn service_status(world: &World, service: &Object<ServiceSpec>) -> Vec<Condi
         },
     };
     vec![condition]
-}
-
-pub(super) fn problems(world: &World, problems: &mut Vec<Problem>) {
-    let mut tell = |kind, metadata, found: Vec<Unserved>| {
-        let object = key_of(kind, metadata);
-        let warn =
-            |one: Unserved| problem(object.clone(), &format!("spec.{}", one.key), one.message, Severity::Warning);
-        problems.extend(found.into_iter().map(warn));
-    };
-    for service in world.services() {
-        tell(Kind::Service, &service.metadata, of_service(world, service));
-    }
-    for (route, _) in world.routes() {
-        tell(Kind::HttpRoute, &route.metadata, route.spec.unserved());
-    }
 }

@@ -5,8 +5,8 @@ use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 
+use super::Action;
 use super::index::Index;
-use super::{Action, Problem, problems};
 use crate::bundle::{ObjectName, Revision};
 use crate::identity::TrustDomain;
 use crate::resource::{
@@ -126,11 +126,6 @@ impl World {
         self.objects.remove(key)
     }
 
-    /// Problems of the objects as a whole: references and conflicts.
-    pub fn validate(&self) -> Vec<Problem> {
-        problems::validate(self)
-    }
-
     pub fn service(&self, name: &ObjectName) -> Option<&Object<ServiceSpec>> {
         let Resource::Service(service) = &self.named(Kind::Service, name)?.resource else { return None };
         Some(service)
@@ -197,6 +192,23 @@ impl World {
         workload: &'w Object<WorkloadSpec>,
     ) -> impl Iterator<Item = &'w Object<ServiceSpec>> {
         self.services().filter(|service| super::selects(service, workload))
+    }
+
+    /// The policies that hold for a workload, of both kinds.
+    pub(crate) fn policies_of<'w>(&'w self, workload: &'w Object<WorkloadSpec>) -> impl Iterator<Item = &'w Resource> {
+        self.index().near_policies(self, workload).filter(move |resource| {
+            let targets = match resource {
+                Resource::AccessPolicy(policy) => &policy.spec.target_refs,
+                Resource::FilterPolicy(policy) => &policy.spec.target_refs,
+                Resource::Namespace(_)
+                | Resource::Mesh(_)
+                | Resource::Service(_)
+                | Resource::Workload(_)
+                | Resource::HttpRoute(_)
+                | Resource::Filter(_) => return false,
+            };
+            super::holds_for(self, resource.metadata(), targets, workload)
+        })
     }
 
     /// The workloads that stand behind a service.

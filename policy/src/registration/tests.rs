@@ -128,7 +128,7 @@ pub(crate) fn lives(resource: &Resource, served: &[ObjectName]) -> Result<(), Te
     prop_assert_eq!(&loaded.resource, resource);
     let read = crate::manifest::from_json(serde_json::to_value(resource).unwrap());
     prop_assert_eq!(read, Ok(vec![resource.clone()]));
-    world.validate();
+    let _ = crate::lint::check(&world, crate::lint::Scope::Whole);
     for object in bundle_for(&world, served, Revision(1), "").objects().into_values() {
         let told = v1::Delta { upserts: vec![wire::encode(&object)], ..v1::Delta::default() };
         let received = Received::try_from(told).map(|received| received.delta.upserts);

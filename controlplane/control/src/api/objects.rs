@@ -11,8 +11,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use weft_policy::bundle::Revision;
 use weft_policy::explain::{Query as ExplainQuery, explain};
+use weft_policy::lint::Finding;
 use weft_policy::manifest::from_json;
-use weft_policy::plan::{Entry, Loss, Problem};
+use weft_policy::plan::{Entry, Loss};
 use weft_policy::resource::{Kind, ObjectKey, Resource};
 
 use super::status::{self, Arrivals};
@@ -23,7 +24,7 @@ use crate::store::Unreadable;
 use crate::token::Role;
 
 /// Any kind: the table tells them apart by place only.
-const OBJECT: Thing = Thing::Object(Kind::Service);
+pub(super) const OBJECT: Thing = Thing::Object(Kind::Service);
 /// Stands for the namespace of kinds that have none.
 const NO_NAMESPACE: &str = "_";
 
@@ -221,18 +222,12 @@ async fn apply(
 ) -> Result<Json<Value>, ApiError> {
     let verb = if request.dry_run { Verb::Read } else { Verb::Change };
     caller.rights.may_somewhere(verb, OBJECT)?;
-    let limit = hub.config().limits.max_documents;
-    // A List counts as what it holds.
-    let count: usize =
-        request.documents.iter().map(|it| it["items"].as_array().map_or(1, |items| items.len().max(1))).sum();
-    if count > limit {
-        return Err(ApiError::too_large(format!("{count} documents; at most {limit} in one apply")));
-    }
+    let documents = bounded(&hub, request.documents)?;
     // Many documents take long: that holds up no other call, and a dry run no change.
     let Given { documents, resources, seen } = if request.dry_run {
-        hub.plan(|_| parse_documents(request.documents)).await??
+        hub.plan(|_| parse_documents(documents)).await??
     } else {
-        apart(|| parse_documents(request.documents)).await?
+        apart(|| parse_documents(documents)).await?
     };
     within_reach(&caller, verb, &documents)?;
     if request.if_unchanged {
@@ -263,6 +258,17 @@ fn all_seen(documents: &BTreeMap<ObjectKey, usize>, seen: &Expected) -> Result<(
     Err(ApiError::invalid(format!("metadata.revision {}; nothing was applied", first.message)).with_details(details))
 }
 
+/// The documents, if they are not too many.
+pub(super) fn bounded(hub: &Hub, documents: Vec<Value>) -> Result<Vec<Value>, ApiError> {
+    let limit = hub.config().limits.max_documents;
+    // A List counts as what it holds.
+    let count: usize = documents.iter().map(|it| it["items"].as_array().map_or(1, |items| items.len().max(1))).sum();
+    if count > limit {
+        return Err(ApiError::too_large(format!("{count} documents; at most {limit} in one apply")));
+    }
+    Ok(documents)
+}
+
 /// The revisions that the objects of a document were read at, as this API writes them.
 fn revisions(document: &Value) -> Vec<Option<Revision>> {
     let seen = |document: &Value| document["metadata"]["revision"].as_u64().map(Revision);
@@ -273,7 +279,11 @@ fn revisions(document: &Value) -> Vec<Option<Revision>> {
 }
 
 /// Refuses documents that the caller may not read or change, each by name.
-fn within_reach(caller: &Caller, verb: Verb, documents: &BTreeMap<ObjectKey, usize>) -> Result<(), ApiError> {
+pub(super) fn within_reach(
+    caller: &Caller,
+    verb: Verb,
+    documents: &BTreeMap<ObjectKey, usize>,
+) -> Result<(), ApiError> {
     let denied = |(key, number): (&ObjectKey, &usize)| {
         let message = caller.rights.may_object(verb, key).err()?.to_string();
         Some(Detail { object: Some(key.clone()), ..Detail::of_document(*number, "metadata", message) })
@@ -285,16 +295,16 @@ fn within_reach(caller: &Caller, verb: Verb, documents: &BTreeMap<ObjectKey, usi
 }
 
 /// What a request gives.
-struct Given {
+pub(super) struct Given {
     /// The number of each object's document.
-    documents: BTreeMap<ObjectKey, usize>,
-    resources: Vec<Resource>,
+    pub(super) documents: BTreeMap<ObjectKey, usize>,
+    pub(super) resources: Vec<Resource>,
     /// The revisions that the objects were read at, where documents tell them.
     seen: Expected,
 }
 
 /// Every resource with the number of its document, or everything that is wrong with any.
-fn parse_documents(documents: Vec<Value>) -> Result<Given, ApiError> {
+pub(super) fn parse_documents(documents: Vec<Value>) -> Result<Given, ApiError> {
     let mut given =
         Given { documents: BTreeMap::new(), resources: Vec::with_capacity(documents.len()), seen: Expected::new() };
     let mut details = Vec::new();
@@ -341,16 +351,9 @@ fn report(caller: &Caller, applied: &Applied) -> Value {
                 "diff": change.diff })
         })
         .collect();
-    let is_seen = |problem: &&Problem| caller.rights.may_object(Verb::Read, &problem.object).is_ok();
-    let problems: Vec<_> = applied.problems.iter().filter(is_seen).map(warning).collect();
+    let is_seen = |finding: &&Finding| caller.rights.may_object(Verb::Read, &finding.object).is_ok();
+    let problems: Vec<_> = applied.findings.iter().filter(is_seen).map(super::lint::describe).collect();
     json!({ "revision": applied.revision.0, "changes": changes, "problems": problems })
-}
-
-/// A warning as JSON: the object works, but perhaps not as meant.
-fn warning(problem: &Problem) -> Value {
-    let ObjectKey { kind, namespace, name } = &problem.object;
-    json!({ "kind": kind.as_str(), "namespace": namespace, "name": name, "key": problem.key,
-        "message": problem.message, "severity": problem.severity })
 }
 
 /// The manifest with what the server knows about it.
@@ -403,12 +406,12 @@ impl From<ApplyError> for ApiError {
                 let detail = Detail::of_object(key.clone(), "", error.to_string());
                 Self::conflict(error.to_string()).with_details(vec![detail])
             }
-            ApplyError::Unsound(ref problems) => {
-                let detail = |problem: &Problem| {
-                    let Problem { object, key, message, .. } = problem;
-                    Detail::of_object(object.clone(), key, message)
+            ApplyError::Unsound(ref findings) => {
+                let detail = |finding: &Finding| {
+                    let Finding { code, object, key, message, .. } = finding;
+                    Detail::of_object(object.clone(), key, format!("{message} [{code}]"))
                 };
-                let details = problems.iter().map(detail).collect();
+                let details = findings.iter().map(detail).collect();
                 Self::refused(format!("{error}; nothing was applied")).with_details(details)
             }
             ApplyError::Stale(ref stale) => {

@@ -89,6 +89,9 @@ fn schemas() -> Value {
             "if_unchanged": { "type": "boolean", "default": false,
                 "description": "only where each object is of the metadata.revision that its document tells; else 409" }
         } },
+        "Lint": { "type": "object", "required": ["documents"], "properties": {
+            "documents": { "type": "array", "items": { "type": "object" } }
+        } },
         "Explain": { "type": "object", "required": ["from", "to"], "properties": {
             "from": { "type": "string", "description": "namespace/service-account" },
             "to": { "type": "string", "description": "service or service.namespace" },

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use weft_policy::bundle::{ObjectName, Revision};
 use weft_policy::identity::{SpiffeId, TrustDomain};
+use weft_policy::lint::{self, Code, Finding, Scope, Severity};
 use weft_policy::manifest::to_yaml;
-use weft_policy::plan::{Action, Change, Entry, Loss, Problem, Severity, World, losses, selects, text_diff};
+use weft_policy::plan::{Action, Change, Entry, Loss, World, losses, selects, text_diff};
 use weft_policy::resource::{Kind, Object, ObjectKey, ROOT_NAMESPACE, Resource, WorkloadSpec};
 
 pub(super) use self::made::{put_filter, put_registered, remove_registered};
@@ -36,8 +37,8 @@ struct Record {
 pub struct Applied {
     pub revision: Revision,
     pub changes: Vec<Change>,
-    /// Conflicts between objects that are no reason to refuse the apply.
-    pub problems: Vec<Problem>,
+    /// Everything that is no reason to refuse the apply.
+    pub findings: Vec<Finding>,
 }
 
 /// The treatment of a change that takes protection away.
@@ -75,7 +76,7 @@ pub enum ApplyError {
     #[error("{}", told(.0))]
     Unprotects(Vec<Loss>),
     #[error("the world would not be sound: {}", first(.0))]
-    Unsound(Vec<Problem>),
+    Unsound(Vec<Finding>),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -150,7 +151,7 @@ impl Hub {
             });
             match applied.await {
                 Err(ApplyError::Overtaken) => {}
-                Ok(applied) => return Ok(Applied { problems: [applied.problems, told].concat(), ..applied }),
+                Ok(applied) => return Ok(Applied { findings: [applied.findings, told].concat(), ..applied }),
                 Err(error) => return Err(error),
             }
         }
@@ -168,7 +169,7 @@ impl Hub {
         let order = Order { actor: actor.into(), resources, how: How::DryRun, expected };
         let (applied, asked) = self.plan(move |published| order.plan(published)).await??;
         let told = self.tried(&asked, known_only).await?;
-        Ok(Applied { problems: [applied.problems, told].concat(), ..applied })
+        Ok(Applied { findings: [applied.findings, told].concat(), ..applied })
     }
 
     /// Deletes one object; gives the revision without it.
@@ -203,7 +204,7 @@ impl Hub {
                 return Ok(draft.revision);
             }
             draft.owned(&key)?;
-            let (known, before) = (errors(&draft.world), draft.world.clone());
+            let (known, before) = (lint::errors(&draft.world), draft.world.clone());
             let was_unreadable = draft.set_aside(&store_key(&key));
             let removed = draft.world.remove(&key);
             if removed.is_none() && !was_unreadable {
@@ -269,7 +270,7 @@ impl Draft {
 
     /// Makes the change that an apply is; a dry run throws it away.
     fn apply_all(&mut self, actor: &Actor, resources: Vec<Resource>, how: How) -> Result<Applied, ApplyError> {
-        let (known, before) = (errors(&self.world), self.world.clone());
+        let (known, before) = (lint::errors(&self.world), self.world.clone());
         let refused: Vec<_> = resources.iter().filter_map(|resource| admit(resource, &self.world).err()).collect();
         if !refused.is_empty() {
             return Err(ApplyError::Unsound(refused));
@@ -282,17 +283,18 @@ impl Draft {
             }
             changes.push(change);
         }
-        let mut problems = self.sound(&known)?;
-        problems.extend(self.admit_selected(actor, &before, &changes));
+        self.sound(&known)?;
+        let mut findings = lint::check(&self.world, Scope::Whole);
+        findings.extend(self.admit_selected(actor, &before, &changes));
         let losses = losses(&before, &self.world);
-        problems.extend(self.unprotect(&losses, how)?);
+        findings.extend(self.unprotect(&losses, how)?);
         let touched = changes.iter().filter(|change| change.action != Action::Unchanged);
         let names: Vec<_> = touched.map(|change| change.object.to_string()).collect();
         if self.changed {
             self.audit(actor, "apply", names.join(", "), forced_detail(&losses)).showing(&changes);
         }
         let revision = if self.changed { self.revision } else { Revision(self.revision.0 - 1) };
-        Ok(Applied { revision, changes, problems })
+        Ok(Applied { revision, changes, findings })
     }
 
     /// Puts a resource into the world, if it differs from what is there.
@@ -334,28 +336,20 @@ impl Draft {
         Ok(())
     }
 
-    /// Refuses a world with an error that was not there before; gives what else is worth saying.
-    pub(super) fn sound(&self, known: &[Problem]) -> Result<Vec<Problem>, ApplyError> {
-        let (errors, warnings): (Vec<_>, Vec<_>) =
-            self.world.validate().into_iter().partition(|problem| problem.severity == Severity::Error);
-        let parts = |problem: &Problem| (problem.object.clone(), problem.key.clone(), problem.message.clone());
-        let known: BTreeSet<_> = known.iter().map(parts).collect();
-        let new: Vec<_> = errors.into_iter().filter(|problem| !known.contains(&parts(problem))).collect();
-        if new.is_empty() { Ok(warnings) } else { Err(ApplyError::Unsound(new)) }
+    /// Refuses a world with an error that was not there before.
+    pub(super) fn sound(&self, known: &[Finding]) -> Result<(), ApplyError> {
+        let known: BTreeSet<_> = known.iter().map(Finding::place).collect();
+        let errors = lint::errors(&self.world).into_iter();
+        let new: Vec<_> = errors.filter(|finding| !known.contains(&finding.place())).collect();
+        if new.is_empty() { Ok(()) } else { Err(ApplyError::Unsound(new)) }
     }
 
     /// Refuses to take protection away, unless that is what somebody wants; a dry run tells of it only.
-    fn unprotect(&mut self, losses: &[Loss], how: How) -> Result<Vec<Problem>, ApplyError> {
-        let problem = |loss: &Loss| Problem {
-            object: loss.policy.clone(),
-            key: "spec.targetRefs".to_owned(),
-            message: loss.to_string(),
-            severity: Severity::Error,
-        };
+    fn unprotect(&mut self, losses: &[Loss], how: How) -> Result<Vec<Finding>, ApplyError> {
         match how {
             How::Safely if !losses.is_empty() => Err(ApplyError::Unprotects(losses.to_vec())),
             How::Safely | How::Forced => Ok(Vec::new()),
-            How::DryRun => Ok(losses.iter().map(problem).collect()),
+            How::DryRun => Ok(losses.iter().map(unprotects).collect()),
         }
     }
 
@@ -381,8 +375,8 @@ impl Draft {
     }
 
     /// Grants the accounts of registered workloads what an operator's Service selects from now on, and says so.
-    fn admit_selected(&mut self, actor: &Actor, before: &World, changes: &[Change]) -> Vec<Problem> {
-        let mut problems = Vec::new();
+    fn admit_selected(&mut self, actor: &Actor, before: &World, changes: &[Change]) -> Vec<Finding> {
+        let mut findings = Vec::new();
         let services = changes.iter().map(|change| &change.object).filter(|key| key.kind == Kind::Service);
         for key in services {
             let Some(service) = self.world.service(&key.object_name()).cloned() else { continue };
@@ -405,10 +399,11 @@ impl Draft {
                     format!("selects Workload {name}: account {} may stand behind it from now on", owner.identity);
                 self.audit(actor, "service.grant", key.to_string(), message.clone()).within([key.namespace.clone()]);
                 let (object, key) = (key.clone(), "spec.selector".to_owned());
-                problems.push(Problem { object, key, message, severity: Severity::Warning });
+                let (code, severity) = (Code::GrantedBySelector, Severity::Warning);
+                findings.push(Finding { code, severity, object, key, message });
             }
         }
-        problems
+        findings
     }
 
     /// Refuses to touch what a proxy's session owns.
@@ -421,8 +416,15 @@ impl Draft {
     }
 }
 
-pub(super) fn errors(world: &World) -> Vec<Problem> {
-    world.validate().into_iter().filter(|problem| problem.severity == Severity::Error).collect()
+/// A loss of protection as a finding about the policy.
+pub(crate) fn unprotects(loss: &Loss) -> Finding {
+    Finding {
+        code: Code::Unprotects,
+        severity: Severity::Error,
+        object: loss.policy.clone(),
+        key: "spec.targetRefs".to_owned(),
+        message: loss.to_string(),
+    }
 }
 
 /// True for what the mesh can't do without: it is the control plane's own.
@@ -445,20 +447,21 @@ fn forced_detail(losses: &[Loss]) -> String {
     if opened.is_empty() { String::new() } else { format!("forced; unprotected: {}", opened.join(", ")) }
 }
 
-fn first(problems: &[Problem]) -> String {
-    let text = |problem: &Problem| match problem.key.as_str() {
-        "" => format!("{}: {}", problem.object, problem.message),
-        key => format!("{}: {key}: {}", problem.object, problem.message),
+fn first(findings: &[Finding]) -> String {
+    let text = |finding: &Finding| match finding.key.as_str() {
+        "" => format!("{}: {} [{}]", finding.object, finding.message, finding.code),
+        key => format!("{}: {key}: {} [{}]", finding.object, finding.message, finding.code),
     };
-    problems.first().map(text).unwrap_or_default()
+    findings.first().map(text).unwrap_or_default()
 }
 
 /// Filters are taken as they were published only.
-fn admit(resource: &Resource, world: &World) -> Result<(), Problem> {
+fn admit(resource: &Resource, world: &World) -> Result<(), Finding> {
     let Resource::Filter(filter) = resource else { return Ok(()) };
     let wanted = &filter.spec.version;
     let refuse = |key: &str, message| {
-        Err(Problem { object: resource.key(), key: key.to_owned(), message, severity: Severity::Error })
+        let (object, key, severity) = (resource.key(), key.to_owned(), Severity::Error);
+        Err(Finding { code: Code::NeverPublished, severity, object, key, message })
     };
     match world.published_version(&filter.name(), wanted) {
         Some(published) if *published == filter.spec => Ok(()),

@@ -214,7 +214,7 @@ impl Draft {
     ) -> Result<(), PublishError> {
         let name = ObjectName::new(ROOT_NAMESPACE, published.name.clone());
         let json = write_record(published)?;
-        let known = apply::errors(&self.world);
+        let known = weft_policy::lint::errors(&self.world);
         self.writes.push(Write::PutArtifact { digest: published.digest.clone(), bytes });
         let key = format!("{}@{}", published.name, published.version);
         self.set_aside(&key);

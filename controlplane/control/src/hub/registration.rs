@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 use tonic::Status;
 use weft_policy::bundle::ObjectName;
+use weft_policy::lint;
 use weft_policy::plan::World;
 use weft_policy::registration::{Field, Registration};
 use weft_policy::resource::{Object, WorkloadSpec};
@@ -87,11 +88,23 @@ impl Hub {
         registrations: Vec<Registration>,
     ) -> Result<(), RegisterError> {
         let hub = self.clone();
+        let names: Vec<_> = registrations.iter().map(Registration::name).collect();
         let result = self.change(move |draft| draft.register(&hub, proxy, origin, &registrations)).await;
-        if let Err(error) = &result {
-            self.refused(proxy, origin, error).await;
+        match &result {
+            Ok(()) => self.tell_unserved(proxy, &names),
+            Err(error) => self.refused(proxy, origin, error).await,
         }
         result
+    }
+
+    /// Tells of workloads that stand behind a service and serve none of the ports that it leads to.
+    fn tell_unserved(&self, proxy: &ProxyKey, names: &[ObjectName]) {
+        let published = self.published();
+        let workloads = names.iter().filter_map(|name| published.world.workload(name));
+        for finding in workloads.flat_map(|workload| lint::of_workload(&published.world, workload)) {
+            let (code, workload, reason) = (finding.code, finding.object, finding.message);
+            tracing::warn!(%proxy, %workload, %code, reason, "a workload joined that its service can't use");
+        }
     }
 
     /// Tells of a refused registration where operators look.

@@ -5,8 +5,9 @@ use std::path::Path;
 
 use rcgen::{CertificateParams, KeyPair};
 use weft_policy::identity::SpiffeId;
+use weft_policy::lint::Severity;
 use weft_policy::manifest;
-use weft_policy::plan::{Action, Severity};
+use weft_policy::plan::Action;
 use weft_policy::registration::{Registration, Told};
 use weft_policy::resource::{Kind, ObjectKey, Resource};
 
@@ -297,7 +298,7 @@ async fn labels_are_no_way_behind_a_service() {
     hub.register(&evil, HERE, labelled("future")).await.unwrap();
     let future = SHOP.split("---").next().unwrap().replace("web", "future");
     let applied = hub.apply("me", resources(&future), How::Safely).await.unwrap();
-    assert!(applied.problems.iter().any(|problem| problem.message.contains("may stand behind it from now on")));
+    assert!(applied.findings.iter().any(|finding| finding.message.contains("may stand behind it from now on")));
     hub.release(&evil, "test").await;
     hub.register(&evil, HERE, labelled("future")).await.unwrap();
 }
@@ -413,7 +414,7 @@ async fn what_takes_protection_away_is_forced_or_refused() {
     assert_eq!(error.to_string(), format!("{opened} does not select it any more; --force does it all the same"));
     let planned = hub.apply("me", resources(&selector), How::DryRun).await.unwrap();
     assert!(
-        planned.problems.iter().any(|problem| problem.severity == Severity::Error && problem.message.contains(opened))
+        planned.findings.iter().any(|finding| finding.severity == Severity::Error && finding.message.contains(opened))
     );
     hub.delete("me", service(), How::Forced).await.unwrap();
     let (_, audited) = hub.audit(None, 1).await.unwrap().remove(0);

@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 
 use weft_policy::bundle::FilterAttachment;
-use weft_policy::plan::{Action, Change, Problem, Severity, World, attachment};
+use weft_policy::lint::{Code, Finding, Severity};
+use weft_policy::plan::{Action, Change, World, attachment};
 use weft_policy::resource::{Kind, ObjectKey, Resource};
 
 use super::{ApplyError, Hub};
-use crate::trial::Finding;
+use crate::trial::Outcome;
 
 /// A configuration of more bytes is refused: every proxy that it holds for is sent it.
 const MAX_CONFIG: usize = 256 << 10;
@@ -67,13 +68,13 @@ fn of_filter(world: &World, filter: &ObjectKey) -> Vec<ObjectKey> {
 impl Hub {
     /// Tries them; gives what is worth saying, refusals as errors. With `known_only` nothing is run: what is not known yet
     /// is left out.
-    pub(super) async fn tried(&self, asked: &Asked, known_only: bool) -> Result<Vec<Problem>, ApplyError> {
+    pub(super) async fn tried(&self, asked: &Asked, known_only: bool) -> Result<Vec<Finding>, ApplyError> {
         let mut problems = Vec::new();
         let mut by_digest = BTreeMap::<&str, Vec<(&ObjectKey, &FilterAttachment)>>::new();
         for (object, attachment) in &asked.0 {
             if attachment.config.0.len() > MAX_CONFIG {
                 let reason = format!("{} bytes; at most {MAX_CONFIG} are taken", attachment.config.0.len());
-                problems.extend(problem(object, Finding::Refused { key: "spec.config", reason }));
+                problems.extend(problem(object, Outcome::Refused { key: "spec.config", reason }));
             } else {
                 by_digest.entry(&attachment.digest).or_default().push((object, attachment));
             }
@@ -83,7 +84,7 @@ impl Hub {
         }
         for (digest, group) in by_digest {
             let known = group.iter().map(|(_, attachment)| self.trials.known(attachment));
-            let mut found: Vec<Option<Finding>> = known.collect();
+            let mut found: Vec<Option<Outcome>> = known.collect();
             if !known_only && found.iter().any(Option::is_none) {
                 // A filter that is not published is a problem that the planner names.
                 let Some(wasm) = self.artifact(digest.to_owned()).await? else { continue };
@@ -98,7 +99,7 @@ impl Hub {
     }
 
     /// As `tried`; what was refused already, as the world was `before`, is no reason to refuse a change now.
-    pub(super) async fn tried_against(&self, asked: &Asked, before: &World) -> Result<Vec<Problem>, ApplyError> {
+    pub(super) async fn tried_against(&self, asked: &Asked, before: &World) -> Result<Vec<Finding>, ApplyError> {
         let mut problems = self.tried(asked, false).await?;
         if problems.iter().any(is_error) {
             let earlier = self.tried(&asked.in_world(before), false).await?;
@@ -113,22 +114,20 @@ impl Hub {
 }
 
 /// Refuses what holds an error; otherwise gives what else is worth saying.
-pub(super) fn unless_refused(problems: Vec<Problem>) -> Result<Vec<Problem>, ApplyError> {
+pub(super) fn unless_refused(problems: Vec<Finding>) -> Result<Vec<Finding>, ApplyError> {
     let (errors, rest): (Vec<_>, Vec<_>) = problems.into_iter().partition(is_error);
     if errors.is_empty() { Ok(rest) } else { Err(ApplyError::Unsound(errors)) }
 }
 
-fn is_error(problem: &Problem) -> bool {
+fn is_error(problem: &Finding) -> bool {
     problem.severity == Severity::Error
 }
 
-fn problem(object: &ObjectKey, finding: Finding) -> Option<Problem> {
-    let (key, message, severity) = match finding {
-        Finding::Fine => return None,
-        Finding::Refused { key, reason } => (key, reason, Severity::Error),
-        Finding::Untried(reason) => {
-            ("spec.config", format!("its configuration could not be tried here: {reason}"), Severity::Warning)
-        }
+fn problem(object: &ObjectKey, outcome: Outcome) -> Option<Finding> {
+    let (code, severity, key, message) = match outcome {
+        Outcome::Fine => return None,
+        Outcome::Refused { key, reason } => (Code::PolicyRefused, Severity::Error, key, reason),
+        Outcome::Untried(reason) => (Code::PolicyUntried, Severity::Note, "spec.config", reason),
     };
-    Some(Problem { object: object.clone(), key: key.to_owned(), message, severity })
+    Some(Finding { code, severity, object: object.clone(), key: key.to_owned(), message })
 }

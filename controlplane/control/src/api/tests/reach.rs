@@ -75,6 +75,9 @@ fn calls() -> Vec<Call> {
         call("get", "/api/v1/unreadable", all),
         call("post", "/api/v1/apply", [".O.A", ".O.A", "...."])
             .body(move |namespace| json!({ "documents": service(namespace) })),
+        call("get", "/api/v1/lint", all),
+        call("post", "/api/v1/lint", ["VOPA", "VOPA", "...."])
+            .body(move |namespace| json!({ "documents": service(namespace) })),
         call("post", "/api/v1/explain", ["VOPA", "VOPA", "...."])
             .body(|namespace| json!({ "from": format!("{namespace}/web"), "to": format!("web.{namespace}") })),
         call("get", "/api/v1/proxies", all),

@@ -1,0 +1,111 @@
+//! Findings about the objects as they are, and as they would be with more. Only reads; the writer is never waited for.
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::{Extension, Json};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use weft_policy::bundle::Revision;
+use weft_policy::lint::{Finding, Scope, check};
+use weft_policy::plan::{World, losses};
+use weft_policy::resource::{Kind, ObjectKey};
+
+use super::objects::{OBJECT, bounded, parse_documents, within_reach};
+use super::{Access, ApiError, Body, Caller, Endpoint, Query};
+use crate::access::Verb;
+use crate::hub::{Hub, unprotects};
+
+pub(super) fn endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::get(
+            "/api/v1/lint",
+            Access::Each(Verb::Read, OBJECT),
+            "Findings about all objects, or about one",
+            axum::routing::get(lint),
+        )
+        .query(&[
+            ("kind", "only of objects of this kind"),
+            ("namespace", "only of this namespace"),
+            ("name", "only of objects of this name"),
+        ]),
+        Endpoint::new(
+            "post",
+            "/api/v1/lint",
+            Access::Each(Verb::Read, OBJECT),
+            "Findings about all objects as they would be with these documents",
+            axum::routing::post(lint_with),
+        )
+        .body("Lint"),
+    ]
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LintRequest {
+    documents: Vec<Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LintQuery {
+    kind: Option<String>,
+    namespace: Option<String>,
+    name: Option<String>,
+}
+
+async fn lint(
+    State(hub): State<Arc<Hub>>,
+    Extension(caller): Extension<Caller>,
+    Query(query): Query<LintQuery>,
+) -> Result<Json<Value>, ApiError> {
+    let kind = query.kind.map(|text| text.parse::<Kind>()).transpose();
+    let kind = kind.map_err(|error| ApiError::invalid(format!("kind: {error}")))?;
+    let (revision, findings) =
+        hub.plan(|published| (published.revision, check(&published.world, Scope::Whole))).await?;
+    let is_meant = |finding: &&Finding| {
+        let ObjectKey { kind: of, namespace, name } = &finding.object;
+        kind.is_none_or(|kind| kind == *of)
+            && query.namespace.as_ref().is_none_or(|wanted| wanted == namespace)
+            && query.name.as_ref().is_none_or(|wanted| wanted == name)
+    };
+    Ok(Json(report(&caller, revision, findings.iter().filter(is_meant))))
+}
+
+async fn lint_with(
+    State(hub): State<Arc<Hub>>,
+    Extension(caller): Extension<Caller>,
+    Body(request): Body<LintRequest>,
+) -> Result<Json<Value>, ApiError> {
+    let documents = bounded(&hub, request.documents)?;
+    let given = hub.plan(|_| parse_documents(documents)).await??;
+    within_reach(&caller, Verb::Read, &given.documents)?;
+    let planned = hub.plan(move |published| {
+        let mut after = World::clone(&published.world);
+        for resource in given.resources {
+            after.put(resource, Revision(published.revision.0 + 1), "");
+        }
+        let mut findings = check(&after, Scope::Whole);
+        findings.extend(losses(&published.world, &after).iter().map(unprotects));
+        (published.revision, findings)
+    });
+    let (revision, findings) = planned.await?;
+    Ok(Json(report(&caller, revision, findings.iter())))
+}
+
+/// Findings about objects that the caller may read.
+fn report<'f>(caller: &Caller, revision: Revision, findings: impl Iterator<Item = &'f Finding>) -> Value {
+    let is_seen = |finding: &&Finding| caller.rights.may_object(Verb::Read, &finding.object).is_ok();
+    let findings: Vec<_> = findings.filter(is_seen).map(describe).collect();
+    json!({ "revision": revision.0, "findings": findings })
+}
+
+/// A finding as JSON.
+pub(super) fn describe(finding: &Finding) -> Value {
+    let ObjectKey { kind, namespace, name } = &finding.object;
+    json!({ "code": finding.code, "severity": finding.severity, "kind": kind.as_str(), "namespace": namespace,
+        "name": name, "key": finding.key, "message": finding.message })
+}

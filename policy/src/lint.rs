@@ -1,0 +1,149 @@
+//! Findings about resources that are fit in themselves: references that lead nowhere, rules that can never hold, objects
+//! that contradict each other. Pure, over a [`World`]; each kind of finding has a [`Code`] that stays the same.
+
+mod access;
+mod code;
+mod condition;
+mod filters;
+mod lens;
+mod names;
+mod overlap;
+mod ports;
+mod reference;
+mod routes;
+mod services;
+mod shadow;
+mod targets;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use serde::Serialize;
+
+use crate::plan::World;
+use crate::resource::{Object, ObjectKey, WorkloadSpec};
+pub use code::{About, CODES, Code, CodeError};
+use lens::Lens;
+pub use reference::reference;
+
+/// Something about one object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    pub code: Code,
+    pub severity: Severity,
+    pub object: ObjectKey,
+    /// Place inside the manifest: `spec.filter.name`; empty for the object as a whole.
+    pub key: String,
+    pub message: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// A world that gets such a finding is refused.
+    Error,
+    /// It works, but perhaps not as meant.
+    Warning,
+    /// Worth knowing, and often meant.
+    Note,
+}
+
+impl Severity {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Note => "note",
+        }
+    }
+}
+
+/// How much of the mesh a world holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// All of it.
+    Whole,
+    /// Only what some files say: the rest may be elsewhere, and workloads register themselves.
+    Files,
+}
+
+impl Finding {
+    /// Findings of one place are the same, in whatever words.
+    #[must_use]
+    pub fn place(&self) -> (Code, &ObjectKey, &str) {
+        (self.code, &self.object, &self.key)
+    }
+}
+
+/// Everything that there is to say, by object, then by severity.
+#[must_use]
+pub fn check(world: &World, scope: Scope) -> Vec<Finding> {
+    run(world, scope, REFUSING.iter().chain(ADVISING))
+}
+
+/// The errors alone: a change that brings one is refused.
+#[must_use]
+pub fn errors(world: &World) -> Vec<Finding> {
+    let mut findings = run(world, Scope::Whole, REFUSING);
+    findings.retain(|finding| finding.severity == Severity::Error);
+    findings
+}
+
+/// Findings about the ports of one workload, as it joins: requests to a service that reach it may fail.
+#[must_use]
+pub fn of_workload(world: &World, workload: &Object<WorkloadSpec>) -> Vec<Finding> {
+    let mut report = Report { scope: Scope::Whole, findings: Vec::new() };
+    services::unserved(workload, world.selecting(workload), &mut report);
+    report.findings
+}
+
+type Pass = fn(&Lens<'_>, &mut Report);
+
+/// Passes that can find an error.
+const REFUSING: &[Pass] = &[targets::check, filters::check, access::check, routes::check, services::check];
+/// Those that never do.
+const ADVISING: &[Pass] = &[shadow::check, overlap::check, ports::check, names::check];
+
+fn run<'p>(world: &World, scope: Scope, passes: impl IntoIterator<Item = &'p Pass>) -> Vec<Finding> {
+    let lens = Lens::new(world, scope);
+    let mut report = Report { scope, findings: Vec::new() };
+    passes.into_iter().for_each(|pass| pass(&lens, &mut report));
+    let mut findings = report.findings;
+    findings.sort_by(|a, b| (&a.object, a.severity, a.code).cmp(&(&b.object, b.severity, b.code)));
+    findings
+}
+
+/// The findings so far.
+struct Report {
+    scope: Scope,
+    findings: Vec<Finding>,
+}
+
+impl Report {
+    /// Notes a finding with the severity that its code has.
+    fn tell(&mut self, code: Code, object: &ObjectKey, key: impl Into<String>, message: impl Into<String>) {
+        self.tell_as(code.about().severity, code, object, key, message);
+    }
+
+    fn tell_as(
+        &mut self,
+        severity: Severity,
+        code: Code,
+        object: &ObjectKey,
+        key: impl Into<String>,
+        message: impl Into<String>,
+    ) {
+        let (severity, mut message) = (severity, message.into());
+        let severity = if self.scope == Scope::Files && code.about().needs_world {
+            message.push_str("; judged by these files alone");
+            Severity::Note
+        } else {
+            severity
+        };
+        let finding = Finding { code, severity, object: object.clone(), key: key.into(), message };
+        let is_told = self.findings.iter().rev().take_while(|known| known.object == finding.object);
+        if !is_told.into_iter().any(|known| *known == finding) {
+            self.findings.push(finding);
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Rules of access policies: entries that match nothing, and rules that never hold.
+
+use super::condition::{Side, never_asked, never_calls, severity};
+use super::lens::{Lens, key_of};
+use super::names::may_be_elsewhere;
+use super::{Code, Report};
+use crate::authz::Action;
+use crate::identity::SpiffeId;
+use crate::plan::target;
+use crate::resource::access::{OperationSpec, RuleSpec, SourceSpec};
+use crate::resource::core::PortSpec;
+use crate::resource::{AccessPolicySpec, Kind, Object, ObjectKey, ServiceSpec, WorkloadSpec};
+use crate::text::did_you_mean;
+
+//= rfc9110#section-9.3
+//= rfc5789#section-2
+const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+
+pub(super) fn check(lens: &Lens<'_>, report: &mut Report) {
+    for policy in lens.world.access_policies() {
+        let object = key_of(Kind::AccessPolicy, &policy.metadata);
+        let judged = Judged { lens, held: lens.held(&object), object, policy };
+        for (index, rule) in policy.spec.rules.iter().enumerate() {
+            judged.rule(&format!("spec.rules[{index}]"), rule, report);
+        }
+    }
+}
+
+/// A policy and the workloads that it holds for.
+struct Judged<'l, 'w> {
+    lens: &'l Lens<'w>,
+    object: ObjectKey,
+    policy: &'w Object<AccessPolicySpec>,
+    held: &'l [&'w Object<WorkloadSpec>],
+}
+
+impl Judged<'_, '_> {
+    fn action(&self) -> Action {
+        self.policy.spec.action
+    }
+
+    fn rule(&self, at: &str, rule: &RuleSpec, report: &mut Report) {
+        for (index, from) in rule.from.iter().enumerate() {
+            let at = format!("{at}.from[{index}]");
+            self.source(&at, from, report);
+            self.contradiction(&at, never_calls(from), report);
+        }
+        for (index, to) in rule.to.iter().enumerate() {
+            let at = format!("{at}.to[{index}]");
+            self.methods(&at, to, report);
+            self.ports(&at, to, report);
+            self.contradiction(&at, never_asked(to), report);
+        }
+    }
+
+    fn contradiction(&self, at: &str, never: Option<(String, String)>, report: &mut Report) {
+        if let Some((key, why)) = never {
+            let severity = severity(self.action(), Side::For);
+            report.tell_as(severity, Code::Contradiction, &self.object, format!("{at}{key}"), why);
+        }
+    }
+
+    fn source(&self, at: &str, from: &SourceSpec, report: &mut Report) {
+        for (key, list, side) in
+            [("principals", &from.principals, Side::For), ("notPrincipals", &from.not_principals, Side::Except)]
+        {
+            for (index, text) in list.iter().enumerate() {
+                self.principal(&format!("{at}.{key}[{index}]"), text, side, report);
+            }
+        }
+        for (key, list) in [("namespaces", &from.namespaces), ("notNamespaces", &from.not_namespaces)] {
+            for (index, name) in list.iter().enumerate() {
+                self.namespace(&format!("{at}.{key}[{index}]"), name, report);
+            }
+        }
+        let accounts = [&from.service_accounts, &from.not_service_accounts];
+        for (key, list) in ["serviceAccounts", "notServiceAccounts"].into_iter().zip(accounts) {
+            for (index, text) in list.iter().enumerate() {
+                if let Some((namespace, account)) = text.split_once('/') {
+                    self.account(&format!("{at}.{key}[{index}]"), namespace, account, report);
+                }
+            }
+        }
+    }
+
+    fn principal(&self, at: &str, text: &str, side: Side, report: &mut Report) {
+        let own = format!("spiffe://{}/", self.lens.world.trust_domain);
+        let can_be_own = match text.strip_suffix('*') {
+            Some(prefix) => own.starts_with(prefix) || prefix.starts_with(&own),
+            None => text.starts_with(&own),
+        };
+        if !can_be_own {
+            let message = format!(
+                "nobody is {text}: peers of trust domains other than {} are not let in",
+                self.lens.world.trust_domain
+            );
+            report.tell_as(severity(self.action(), side), Code::ForeignPrincipal, &self.object, at, message);
+        } else if let Ok(id) = text.parse::<SpiffeId>() {
+            self.account(at, id.namespace(), id.service_account(), report);
+        }
+    }
+
+    fn namespace(&self, at: &str, name: &str, report: &mut Report) {
+        if self.lens.knows_workloads() && !self.lens.has_namespace(name) && !may_be_elsewhere(self.lens, name) {
+            let message = format!("nothing is in a namespace {name}{}", self.lens.meant_namespace(name));
+            report.tell(Code::UnknownNamespace, &self.object, at, message);
+        }
+    }
+
+    fn account(&self, at: &str, namespace: &str, account: &str, report: &mut Report) {
+        if self.lens.knows_workloads()
+            && !self.lens.has_account(namespace, account)
+            && !may_be_elsewhere(self.lens, namespace)
+        {
+            let meant = match self.lens.has_namespace(namespace) {
+                true => self.lens.meant_account(namespace, account),
+                false => self.lens.meant_namespace(namespace),
+            };
+            let message = format!("no workload has the account {namespace}/{account}{meant}");
+            report.tell(Code::UnknownAccount, &self.object, at, message);
+        }
+    }
+
+    fn methods(&self, at: &str, to: &OperationSpec, report: &mut Report) {
+        for (key, list, side) in [("methods", &to.methods, Side::For), ("notMethods", &to.not_methods, Side::Except)] {
+            for (index, method) in list.iter().enumerate() {
+                let at = format!("{at}.{key}[{index}]");
+                if method.contains('*') {
+                    let message = format!("no request has the method {method:?}; leave {key} out to mean every method");
+                    report.tell_as(severity(self.action(), side), Code::AnyMethod, &self.object, at, message);
+                } else if method == "CONNECT" {
+                    let message = "no request is judged with the method CONNECT: a tunnel is judged as a connection, an \
+                                   upgraded request as GET";
+                    report.tell(Code::ConnectNeverJudged, &self.object, at, message);
+                } else if !METHODS.contains(&method.as_str())
+                    && let meant = did_you_mean(method, METHODS)
+                    && !meant.is_empty()
+                {
+                    let message = format!("no standard has the method {method}{meant}");
+                    report.tell(Code::MisspeltMethod, &self.object, at, message);
+                }
+            }
+        }
+    }
+
+    fn ports(&self, at: &str, to: &OperationSpec, report: &mut Report) {
+        for (key, list, side) in [("ports", &to.ports, Side::For), ("notPorts", &to.not_ports, Side::Except)] {
+            for (index, port) in list.iter().enumerate() {
+                self.port(&format!("{at}.{key}[{index}]"), *port, side, report);
+            }
+        }
+    }
+
+    fn port(&self, at: &str, port: u16, side: Side, report: &mut Report) {
+        let is_served = |workload: &&Object<WorkloadSpec>| workload.spec.ports.iter().any(|own| own.port == port);
+        let mut serving = self.held.iter().copied().filter(|workload| !workload.spec.ports.is_empty()).peekable();
+        if serving.peek().is_none() || serving.any(|workload| is_served(&workload)) {
+            return;
+        }
+        let names = self.held.iter().map(|workload| workload.name());
+        let in_front = names.flat_map(|name| self.lens.in_front(&name).to_vec());
+        let mut leading = in_front.flat_map(|service| service.spec.served_ports().map(move |known| (service, known)));
+        let leads_elsewhere = |(service, known): &(&Object<ServiceSpec>, &PortSpec)| {
+            let target = target(known, self.lens.behind(&service.name())).ok().filter(|target| *target != port);
+            (known.port == port).then_some(target).flatten().map(|target| (service.name(), target))
+        };
+        match leading.find_map(|of| leads_elsewhere(&of)) {
+            Some((name, target)) => {
+                let message = format!("{port} is the port of Service {name}; the app's, which rules name, is {target}");
+                report.tell_as(severity(self.action(), side), Code::ServicePort, &self.object, at, message);
+            }
+            None => {
+                let message = format!("no workload that the policy holds for has the port {port}");
+                report.tell(Code::UnservedRulePort, &self.object, at, message);
+            }
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! Names that look misspelt: annotations that nothing reads, namespaces that nobody made.
+
+use std::collections::BTreeSet;
+
+use super::lens::Lens;
+use super::{Code, Report, Scope};
+use crate::resource::core::{ACCOUNTS, GRANTED_SERVICES, PATH_READING, REGISTERED_BY};
+use crate::resource::{Kind, ROOT_NAMESPACE};
+use crate::text::{did_you_mean, nearest};
+
+/// Annotations under this prefix are read by the mesh or by nobody.
+const PREFIX: &str = "weft.dev/";
+
+pub(super) fn check(lens: &Lens<'_>, report: &mut Report) {
+    annotations(lens, report);
+    namespaces(lens, report);
+}
+
+fn annotations(lens: &Lens<'_>, report: &mut Report) {
+    for (object, entry) in lens.world.iter() {
+        let read: &[&str] = match object.kind {
+            Kind::Service => &[ACCOUNTS, PATH_READING],
+            Kind::Workload => &[REGISTERED_BY, GRANTED_SERVICES],
+            Kind::Namespace | Kind::Mesh | Kind::HttpRoute | Kind::Filter | Kind::FilterPolicy | Kind::AccessPolicy => {
+                &[]
+            }
+        };
+        let names = entry.resource.metadata().annotations.keys();
+        for name in names.filter(|name| name.starts_with(PREFIX) && !read.contains(&name.as_str())) {
+            let message =
+                format!("nothing reads {name} of a {}{}", object.kind, did_you_mean(name, read.iter().copied()));
+            report.tell(Code::UnknownAnnotation, object, format!("metadata.annotations.{name}"), message);
+        }
+    }
+}
+
+fn namespaces(lens: &Lens<'_>, report: &mut Report) {
+    let made: BTreeSet<&str> = lens.world.of_kind(Kind::Namespace).map(|(key, _)| key.name.as_str()).collect();
+    for (object, _) in lens.world.iter().filter(|(key, _)| !key.namespace.is_empty() && key.namespace != ROOT_NAMESPACE)
+    {
+        let name = object.namespace.as_str();
+        if !made.contains(name)
+            && let Some(near) = nearest(name, made.iter().copied())
+        {
+            let message = format!("there is no Namespace {name}, but one that is called {near}");
+            report.tell(Code::MisspeltNamespace, object, "metadata.namespace", message);
+        }
+    }
+}
+
+/// True for a label, account or namespace of the root: with files alone, whatever is made elsewhere.
+pub(super) fn may_be_elsewhere(lens: &Lens<'_>, namespace: &str) -> bool {
+    lens.scope == Scope::Files && namespace == ROOT_NAMESPACE
+}

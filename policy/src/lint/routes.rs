@@ -1,0 +1,200 @@
+//! Routes by themselves: parents, backends, header changes, deadlines.
+
+use super::lens::{Lens, key_of};
+use super::{Code, Report, Severity};
+use crate::bundle::{ObjectName, Protocol};
+use crate::plan::{resolve, service_protocol, target, uneditable};
+use crate::resource::core::PortSpec;
+use crate::resource::route::{BackendRef, HeaderField, ParentRef, RouteFilter, RuleSpec};
+use crate::resource::{HttpRouteSpec, Kind, Object, ObjectKey, ServiceSpec, duration_text};
+
+pub(super) fn check(lens: &Lens<'_>, report: &mut Report) {
+    for (route, _) in lens.world.routes() {
+        let object = key_of(Kind::HttpRoute, &route.metadata);
+        let of = Of { lens, route, object };
+        of.parents(report);
+        for (index, rule) in route.spec.rules.iter().enumerate() {
+            of.rule(&format!("spec.rules[{index}]"), rule, report);
+        }
+    }
+}
+
+struct Of<'l, 'w> {
+    lens: &'l Lens<'w>,
+    route: &'w Object<HttpRouteSpec>,
+    object: ObjectKey,
+}
+
+/// `; 8080 is the app's, the Service's is 80`, where that is so.
+fn meant_port(lens: &Lens<'_>, service: &Object<ServiceSpec>, port: u16) -> String {
+    let behind = lens.behind(&service.name());
+    let leads = |known: &&PortSpec| target(known, behind) == Ok(port);
+    let meant = service.spec.served_ports().find(leads);
+    meant.map(|known| format!("; {port} is the app's, the Service's is {}", known.port)).unwrap_or_default()
+}
+
+impl Of<'_, '_> {
+    fn tell(&self, code: Code, key: String, message: impl Into<String>, report: &mut Report) {
+        report.tell(code, &self.object, key, message);
+    }
+
+    fn parents(&self, report: &mut Report) {
+        for undoable in self.route.spec.undoable() {
+            let message = format!("{}: every request that the route matches is answered 500", undoable.message);
+            self.tell(Code::NotAttached, format!("spec.{}", undoable.key), message, report);
+        }
+        for unserved in self.route.spec.unserved() {
+            self.tell(Code::Unserved, format!("spec.{}", unserved.key), unserved.message, report);
+        }
+        let parents = &self.route.spec.parent_refs;
+        if !parents.iter().any(ParentRef::is_service) {
+            let message = "no Service among them: the route is attached to nothing";
+            self.tell(Code::NotAttached, "spec.parentRefs".to_owned(), message, report);
+        }
+        let own = &self.route.metadata.namespace;
+        for (index, parent) in parents.iter().enumerate().filter(|(_, parent)| parent.is_service()) {
+            let key = format!("spec.parentRefs[{index}]");
+            let name = ObjectName::new(parent.namespace.as_ref().unwrap_or(own).clone(), parent.name.clone());
+            let Some(service) = self.lens.world.service(&name) else {
+                if !self.lens.world.is_unreadable(Kind::Service, &name) {
+                    self.tell(Code::ParentMissing, key, self.lens.no_service(&name), report);
+                }
+                continue;
+            };
+            let names_all = parent.port.is_none() && parent.section_name.is_none();
+            if !names_all && !service.spec.served_ports().any(|port| parent.is_at(port)) {
+                let number = parent.port.map(|port| format!(" {port}")).unwrap_or_default();
+                let section = parent.section_name.as_ref().map(|name| format!(" named {name}")).unwrap_or_default();
+                let meant = parent.port.map(|port| meant_port(self.lens, service, port)).unwrap_or_default();
+                let message = format!("Service {name} has no port{number}{section}{meant}");
+                self.tell(Code::ParentPortMissing, key, message, report);
+            }
+        }
+    }
+
+    fn rule(&self, at: &str, rule: &RuleSpec, report: &mut Report) {
+        self.matches(at, rule, report);
+        self.filters(&format!("{at}.filters"), &rule.filters, report);
+        let total: u64 = rule.backend_refs.iter().map(|backend| u64::from(backend.weight)).sum();
+        if total == 0 {
+            let (key, message) = match rule.backend_refs.as_slice() {
+                [] => (at.to_owned(), "it has no backend: what meets it is answered 500"),
+                _ => (format!("{at}.backendRefs"), "all have the weight 0: what meets the rule is answered 500"),
+            };
+            self.tell(Code::NoWeight, key, message, report);
+        }
+        for (index, backend) in rule.backend_refs.iter().enumerate() {
+            let at = format!("{at}.backendRefs[{index}]");
+            self.filters(&format!("{at}.filters"), &backend.filters, report);
+            if backend.weight == 0 && total > 0 {
+                self.tell(Code::ZeroWeight, format!("{at}.weight"), "it gets no request", report);
+            }
+            self.backend(at, backend, report);
+        }
+        self.deadline(at, rule, report);
+    }
+
+    fn matches(&self, at: &str, rule: &RuleSpec, report: &mut Report) {
+        for (index, matching) in rule.matches.iter().enumerate() {
+            let at = format!("{at}.matches[{index}]");
+            if matching.method.as_deref() == Some("CONNECT") {
+                self.tell(Code::ConnectNeverRouted, format!("{at}.method"), "no route sees CONNECT", report);
+            }
+            for (number, header) in matching.headers.iter().enumerate() {
+                if matching.headers[..number].iter().any(|other| other.name == header.name) {
+                    let message = format!("{} is matched already; the first entry counts", header.name);
+                    self.tell(Code::RepeatedHeaderMatch, format!("{at}.headers[{number}]"), message, report);
+                }
+            }
+        }
+    }
+
+    fn filters(&self, at: &str, filters: &[RouteFilter], report: &mut Report) {
+        for (index, filter) in filters.iter().enumerate() {
+            let RouteFilter::RequestHeaderModifier(modifier) = filter else { continue };
+            let at = format!("{at}[{index}].requestHeaderModifier");
+            let names = |list: &[HeaderField]| list.iter().map(|field| field.name.clone()).collect::<Vec<_>>();
+            let lists =
+                [("set", names(&modifier.set)), ("add", names(&modifier.add)), ("remove", modifier.remove.clone())];
+            for (key, list) in lists {
+                for (number, name) in list.iter().enumerate() {
+                    let at = if key == "remove" {
+                        format!("{at}.{key}[{number}]")
+                    } else {
+                        format!("{at}.{key}[{number}].name")
+                    };
+                    if let Some(why) = uneditable(name) {
+                        self.tell(Code::UneditableHeader, at, format!("{name} can't be changed: {why}"), report);
+                    } else if list[..number].contains(name) && key != "remove" {
+                        let message = format!("{name} is in `{key}` already; the first entry counts");
+                        self.tell(Code::RepeatedHeaderChange, at, message, report);
+                    }
+                }
+            }
+        }
+    }
+
+    fn backend(&self, key: String, backend: &BackendRef, report: &mut Report) {
+        let own = &self.route.metadata.namespace;
+        let name = ObjectName::new(backend.namespace.as_ref().unwrap_or(own).clone(), backend.name.clone());
+        let service = match resolve(self.lens.world, self.route, backend) {
+            Ok(service) => service,
+            Err((reason, message)) => return self.unresolved(key, backend, &name, reason, message, report),
+        };
+        let behind = self.lens.behind(&name);
+        if service
+            .spec
+            .port(backend.port)
+            .is_some_and(|port| matches!(service_protocol(port, behind), Protocol::Tcp | Protocol::Udp))
+        {
+            let message = format!("port {} of Service {name} is declared tcp: no request is sent to it", backend.port);
+            return self.tell(Code::BackendNotHttp, key, message, report);
+        }
+        if behind.is_empty() && backend.weight > 0 && self.lens.knows_workloads() {
+            let message = format!("no workload stands behind Service {name}");
+            self.tell(Code::BackendWithoutEndpoints, key, message, report);
+        }
+    }
+
+    fn unresolved(
+        &self,
+        key: String,
+        backend: &BackendRef,
+        name: &ObjectName,
+        reason: &str,
+        message: String,
+        report: &mut Report,
+    ) {
+        match (reason, self.lens.world.service(name)) {
+            ("InvalidKind", _) => self.tell(Code::BackendNotHttp, key, message, report),
+            ("RefNotPermitted", _) => self.tell(Code::BackendForeign, key, message, report),
+            (_, Some(service)) => {
+                let message = message + &meant_port(self.lens, service, backend.port);
+                self.tell(Code::BackendPortMissing, key, message, report);
+            }
+            (_, None) if self.lens.world.is_unreadable(Kind::Service, name) => {}
+            (_, None) => self.tell(Code::BackendMissing, key, self.lens.no_service(name), report),
+        }
+    }
+
+    fn deadline(&self, at: &str, rule: &RuleSpec, report: &mut Report) {
+        let Some(own) = rule.timeouts.as_ref().and_then(|timeouts| timeouts.request_ms) else { return };
+        let key = format!("{at}.timeouts.request");
+        let mesh = self.lens.world.mesh().and_then(|mesh| mesh.spec.defaults.request_timeout_ms).filter(|ms| *ms > 0);
+        match mesh {
+            Some(mesh) if own == 0 => {
+                let message = format!("0s lifts the mesh's deadline of {}", duration_text(mesh));
+                self.tell(Code::NoDeadline, key, message, report);
+            }
+            Some(mesh) if own > mesh => {
+                let message = format!("{} is longer than the mesh's {}", duration_text(own), duration_text(mesh));
+                self.tell(Code::NoDeadline, key, message, report);
+            }
+            None if own == 0 => {
+                let message = "0s means no deadline, as without it";
+                report.tell_as(Severity::Note, Code::NoDeadline, &self.object, key, message);
+            }
+            Some(_) | None => {}
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Matches of routes that are never met because others with the same conditions come first. A match with more conditions
+//! always comes before one with fewer, so that only equals hide each other; among them age, name and order decide.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::lens::{Lens, key_of};
+use super::{Code, Report};
+use crate::bundle::{ObjectName, Revision};
+use crate::path;
+use crate::resource::route::{MatchSpec, PathType};
+use crate::resource::{HttpRouteSpec, Kind, Object};
+
+/// The conditions of a match, alike where the requests are that meet it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Conditions<'w> {
+    exact: bool,
+    path: Vec<u8>,
+    method: Option<&'w str>,
+    headers: BTreeMap<&'w str, &'w str>,
+}
+
+impl<'w> Conditions<'w> {
+    fn of(matching: Option<&'w MatchSpec>) -> Self {
+        let path = matching.and_then(|matching| matching.path.as_ref());
+        let (exact, path) = match path {
+            Some(path) if path.path_type == PathType::Exact => (true, path.value.as_str()),
+            Some(path) => (false, path.value.trim_end_matches('/')),
+            None => (false, ""),
+        };
+        let mut headers = BTreeMap::new();
+        for header in matching.iter().flat_map(|matching| &matching.headers) {
+            headers.entry(header.name.as_str()).or_insert(header.value.as_str());
+        }
+        let method = matching.and_then(|matching| matching.method.as_deref());
+        Self { exact, path: path::decode(path).into_owned(), method, headers }
+    }
+
+    fn hold_for_all(&self) -> bool {
+        !self.exact && self.path.is_empty() && self.method.is_none() && self.headers.is_empty()
+    }
+}
+
+/// One match of one rule, at one parent.
+struct Candidate<'w> {
+    route: &'w Object<HttpRouteSpec>,
+    age: (Revision, ObjectName),
+    rule: usize,
+    /// `None`: the rule has no matches.
+    matching: Option<usize>,
+    port: Option<u16>,
+}
+
+impl Candidate<'_> {
+    fn place(&self) -> String {
+        match self.matching {
+            Some(index) => format!("spec.rules[{}].matches[{index}]", self.rule),
+            None => format!("spec.rules[{}]", self.rule),
+        }
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        self.age.1 == other.age.1 && (self.rule, self.matching) == (other.rule, other.matching)
+    }
+}
+
+/// The parent, and for routes of consumers their namespace.
+type Place = (ObjectName, Option<String>);
+
+pub(super) fn check(lens: &Lens<'_>, report: &mut Report) {
+    let mut alike = BTreeMap::<(Place, Conditions<'_>), Vec<Candidate<'_>>>::new();
+    let mut places = BTreeMap::<ObjectName, BTreeSet<Option<String>>>::new();
+    for (route, created) in lens.world.routes() {
+        let own = &route.metadata.namespace;
+        for parent in route.spec.parent_refs.iter().filter(|parent| parent.is_service()) {
+            let namespace = parent.namespace.as_ref().unwrap_or(own);
+            let name = ObjectName::new(namespace.clone(), parent.name.clone());
+            let consumer = (namespace != own).then(|| own.clone());
+            let named = || lens.world.service(&name)?.spec.served_ports().find(|port| parent.is_at(port));
+            let port = if parent.section_name.is_some() { named().map(|port| port.port) } else { parent.port };
+            places.entry(name.clone()).or_default().insert(consumer.clone());
+            for (rule, spec) in route.spec.rules.iter().enumerate() {
+                let mut add = |matching: Option<usize>| {
+                    let conditions = Conditions::of(matching.map(|index| &spec.matches[index]));
+                    let age = (created, route.name());
+                    let candidate = Candidate { route, age, rule, matching, port };
+                    alike.entry(((name.clone(), consumer.clone()), conditions)).or_default().push(candidate);
+                };
+                if spec.matches.is_empty() {
+                    add(None);
+                }
+                (0..spec.matches.len()).map(Some).for_each(add);
+            }
+        }
+    }
+    for ((_, conditions), mut candidates) in alike {
+        candidates.sort_by(|a, b| (&a.age, a.rule, a.matching).cmp(&(&b.age, b.rule, b.matching)));
+        hidden(&conditions, &candidates, report);
+    }
+    consumers(lens, &places, report);
+}
+
+/// Tells of candidates behind one that takes all their requests. Those given have the same conditions.
+fn hidden(conditions: &Conditions<'_>, candidates: &[Candidate<'_>], report: &mut Report) {
+    let first = |port: Option<u16>| candidates.iter().find(|it| it.port == port);
+    let whole = first(None);
+    for candidate in candidates {
+        let at_port = candidate.port.and_then(|port| first(Some(port)));
+        let position = |it: &Candidate<'_>| (it.age.clone(), it.rule, it.matching);
+        let earlier = [whole, at_port].into_iter().flatten().filter(|it| position(it) < position(candidate));
+        let Some(winner) = earlier.min_by_key(|it| position(it)).filter(|it| !it.is_same(candidate)) else { continue };
+        let what = if conditions.hold_for_all() { "holds for every request" } else { "has the same conditions" };
+        let object = key_of(Kind::HttpRoute, &candidate.route.metadata);
+        if winner.age.1 == candidate.age.1 {
+            let message = format!("is never met: {} {what} and comes first", winner.place());
+            report.tell(Code::RepeatedMatch, &object, candidate.place(), message);
+        } else {
+            let message =
+                format!("is never met: {} of HTTPRoute {} {what}, and is older", winner.place(), winner.age.1);
+            report.tell(Code::ShadowedRoute, &object, candidate.place(), message);
+        }
+    }
+}
+
+/// Tells which routes of consumers stand in for a producer's.
+fn consumers(lens: &Lens<'_>, places: &BTreeMap<ObjectName, BTreeSet<Option<String>>>, report: &mut Report) {
+    for (route, _) in lens.world.routes() {
+        let own = &route.metadata.namespace;
+        for (index, parent) in route.spec.parent_refs.iter().enumerate() {
+            let Some(namespace) = parent.namespace.as_ref().filter(|namespace| *namespace != own) else { continue };
+            let name = ObjectName::new(namespace.clone(), parent.name.clone());
+            if places.get(&name).is_some_and(|kinds| kinds.contains(&None)) {
+                let message = format!("callers of {own} meet it instead of the routes that {namespace} has for {name}");
+                let object = key_of(Kind::HttpRoute, &route.metadata);
+                report.tell(Code::ConsumerRoute, &object, format!("spec.parentRefs[{index}]"), message);
+            }
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! The mesh as a whole, and the targets of policies.
+
+use super::lens::{Lens, key_of};
+use super::{Code, Report};
+use crate::bundle::ObjectName;
+use crate::plan::is_missing;
+use crate::resource::filter::PolicyMode;
+use crate::resource::{Kind, Metadata, ObjectKey, ROOT_NAMESPACE, Resource, TargetKind, TargetRef};
+
+/// A handshake takes at least one round trip.
+const SHORTEST_CONNECT_MS: u64 = 10;
+
+pub(super) fn check(lens: &Lens<'_>, report: &mut Report) {
+    meshes(lens, report);
+    for policy in lens.world.access_policies() {
+        let object = key_of(Kind::AccessPolicy, &policy.metadata);
+        targets(lens, &object, &policy.metadata, &policy.spec.target_refs, report);
+    }
+    for policy in lens.world.filter_policies().filter(|policy| policy.spec.mode != PolicyMode::Off) {
+        let object = key_of(Kind::FilterPolicy, &policy.metadata);
+        targets(lens, &object, &policy.metadata, &policy.spec.target_refs, report);
+    }
+}
+
+fn meshes(lens: &Lens<'_>, report: &mut Report) {
+    for (index, (key, entry)) in lens.world.of_kind(Kind::Mesh).enumerate() {
+        if index > 0 {
+            report.tell(Code::SecondMesh, key, "metadata.name", "there is a Mesh already; one holds for all");
+        }
+        let Resource::Mesh(mesh) = &entry.resource else { continue };
+        let (wanted, own) = (&mesh.spec.trust_domain, &lens.world.trust_domain);
+        if wanted != own {
+            let message = format!("{wanted} is not this control plane's trust domain, which is {own}");
+            report.tell(Code::ForeignMesh, key, "spec.trustDomain", message);
+        }
+        if let Some(ms) = mesh.spec.defaults.connect_timeout_ms.filter(|ms| *ms < SHORTEST_CONNECT_MS) {
+            let message = format!("no connection is made in {ms} ms");
+            report.tell(Code::ShortTimeout, key, "spec.defaults.connectTimeout", message);
+        }
+    }
+}
+
+fn targets(lens: &Lens<'_>, object: &ObjectKey, policy: &Metadata, targets: &[TargetRef], report: &mut Report) {
+    let mut is_told = false;
+    for (index, target) in targets.iter().enumerate() {
+        let key = format!("spec.targetRefs[{index}]");
+        let name = ObjectName::new(policy.namespace.clone(), target.name.clone());
+        if is_missing(lens.world, policy, target) {
+            let message = match target.kind {
+                TargetKind::Service | TargetKind::Namespace => lens.no_service(&name),
+                TargetKind::Workload => lens.no_workload(&name),
+            };
+            report.tell(Code::TargetMissing, object, key, message);
+            is_told = true;
+        } else if target.kind == TargetKind::Namespace
+            && target.name != policy.namespace
+            && policy.namespace != ROOT_NAMESPACE
+        {
+            let message = format!("a policy of {} can't target namespace {}", policy.namespace, target.name);
+            report.tell(Code::ForeignTarget, object, key, message);
+            is_told = true;
+        }
+    }
+    if !is_told && lens.knows_workloads() && lens.held(object).is_empty() {
+        let message = match targets {
+            [] => "there is no workload that it would hold for",
+            _ => "no workload is behind its targets",
+        };
+        report.tell(Code::HoldsForNobody, object, if targets.is_empty() { "" } else { "spec.targetRefs" }, message);
+    }
+}

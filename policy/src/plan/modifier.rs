@@ -1,0 +1,39 @@
+//! Header changes of routes, as proxies are told them.
+
+use crate::bundle::HeaderModifier;
+use crate::resource::route::{HeaderField, RouteFilter};
+
+/// The change that a rule's or backend's filters make. Of several entries with one name the first counts, says the
+/// standard; one that no rule changes is left out, whoever wrote it down.
+pub(super) fn modifier(filters: &[RouteFilter]) -> HeaderModifier {
+    // A route with another filter leads nowhere.
+    let Some(RouteFilter::RequestHeaderModifier(spec)) = filters.first() else { return HeaderModifier::default() };
+    let fields = |list: &[HeaderField]| {
+        let mut fields: Vec<(String, String)> = Vec::with_capacity(list.len());
+        let named = list.iter().map(|field| (field.name.to_ascii_lowercase(), &field.value));
+        for (name, value) in named.filter(|(name, _)| uneditable(name).is_none()) {
+            if !fields.iter().any(|(known, _)| *known == name) {
+                fields.push((name, value.clone()));
+            }
+        }
+        fields
+    };
+    let removed = spec.remove.iter().map(|name| name.to_ascii_lowercase());
+    let remove = removed.filter(|name| uneditable(name).is_none()).collect();
+    HeaderModifier { set: fields(&spec.set), add: fields(&spec.add), remove }
+}
+
+/// Why a header can't be changed by a rule; `None` where it can. Names are in lower case.
+//= rfc9110#section-7.6.1
+pub(crate) fn uneditable(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "host" => "it names the service that the request is for",
+        "content-length" | "transfer-encoding" | "trailer" => "framing is made anew on each leg",
+        "connection" | "keep-alive" | "proxy-connection" | "te" | "upgrade" | "http2-settings" => {
+            "it belongs to one leg and is not passed on"
+        }
+        "x-forwarded-client-cert" => "it tells the app who its caller is, by the caller's certificate",
+        _ if name.starts_with("weft-") => "it is the mesh's own",
+        _ => return None,
+    })
+}
