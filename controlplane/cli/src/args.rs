@@ -4,7 +4,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::answer::Outcome;
 use crate::commands::{
-    apply, delete, describe, diff, events, explain, filter, get, proxies, proxy, shell, snapshot, store, token,
+    apply, delete, describe, diff, events, explain, filter, get, lint, proxies, proxy, shell, snapshot, store, token,
     validate, version,
 };
 use crate::{access, check, demo, run};
@@ -42,6 +42,8 @@ enum Command {
     Diff(diff::DiffArgs),
     /// Check manifests without a server.
     Validate(validate::ValidateArgs),
+    /// Find what works, but perhaps not as meant, in the whole mesh.
+    Lint(lint::LintArgs),
     /// Show each proxy: version, identity, revision, filters, certificate.
     Proxies(proxies::ProxiesArgs),
     /// Show what would become of a request, and why.
@@ -82,6 +84,7 @@ impl Cli {
             Command::Delete(args) => delete::run(args).await,
             Command::Diff(args) => diff::run(args).await,
             Command::Validate(args) => validate::run(&args),
+            Command::Lint(args) => lint::run(args).await,
             Command::Proxies(args) => proxies::run(args).await,
             Command::Explain(args) => explain::run(args).await,
             Command::Proxy(args) => proxy::run(args).await,

@@ -8,6 +8,7 @@ pub(crate) mod events;
 pub(crate) mod explain;
 pub(crate) mod filter;
 pub(crate) mod get;
+pub(crate) mod lint;
 pub(crate) mod proxies;
 pub(crate) mod proxy;
 pub(crate) mod shell;

@@ -8,6 +8,7 @@ mod args;
 mod check;
 mod commands;
 mod demo;
+mod findings;
 mod kinds;
 mod local;
 mod manifests;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use serde_json::Value;
 use weft_policy::manifest::{self, Document, ManifestError, Place};
+use weft_policy::resource::ObjectKey;
 
 use crate::answer::Failure;
 use crate::api::Refusal;
@@ -21,6 +22,24 @@ pub(crate) struct FileArgs {
     /// Folders with their subfolders.
     #[arg(short = 'R', long)]
     pub(crate) recursive: bool,
+}
+
+/// The same, where they may be left out.
+#[derive(Debug, clap::Args)]
+pub(crate) struct MaybeFileArgs {
+    /// Manifest file, a folder of them (*.yaml, *.yml, *.json), or - for stdin; may be repeated.
+    #[arg(short = 'f', long = "filename", value_name = "FILE|DIR|-")]
+    files: Vec<PathBuf>,
+    /// Folders with their subfolders.
+    #[arg(short = 'R', long, requires = "files")]
+    recursive: bool,
+}
+
+impl MaybeFileArgs {
+    pub(crate) fn given(self) -> Option<FileArgs> {
+        let Self { files, recursive } = self;
+        (!files.is_empty()).then_some(FileArgs { files, recursive })
+    }
 }
 
 /// A text and what people call it.
@@ -66,6 +85,17 @@ impl Manifests {
     /// One text.
     pub(crate) fn of_text(name: &str, text: &str) -> Result<Self, Unusable> {
         Self::parse(vec![Source { name: name.to_owned(), text: text.to_owned() }])
+    }
+
+    #[cfg(test)]
+    pub(crate) fn none() -> Self {
+        Self { documents: Vec::new(), origins: Vec::new(), sources: Vec::new() }
+    }
+
+    /// File and place of a key of an object, if the object is among them.
+    pub(crate) fn place(&self, object: &ObjectKey, key: &str) -> Option<(&str, Place)> {
+        let at = self.documents.iter().position(|document| document.resource.key() == *object)?;
+        Some((&self.source(at).name, self.documents[at].place_of(key)))
     }
 
     pub(crate) fn files(&self) -> usize {

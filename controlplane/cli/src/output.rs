@@ -22,12 +22,6 @@ pub(crate) enum Format {
     Yaml,
 }
 
-impl Format {
-    pub(crate) fn is_table(self) -> bool {
-        matches!(self, Self::Table | Self::Wide)
-    }
-}
-
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct OutputArgs {
     /// How to print the answer.
@@ -109,7 +103,6 @@ impl Paint {
         Self(std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none())
     }
 
-    #[cfg(test)]
     pub(crate) fn plain() -> Self {
         Self(false)
     }

@@ -16,10 +16,14 @@ use anyhow::{Context, bail};
 use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::json;
+use weft_policy::resource::Kind;
 
 use crate::access::{Access, AccessArgs};
 use crate::answer::{Answer, Failure, Outcome};
 use crate::api::Client;
+use crate::commands::lint;
+use crate::findings::Level;
+use crate::output::Paint;
 use crate::values;
 
 pub(crate) use address::{Reserved, reserve};
@@ -137,7 +141,26 @@ async fn start(args: &RunArgs) -> Result<Started, Failure> {
     let log = args.proxy_log.clone().unwrap_or_else(|| home.path().join("proxy.log"));
     let mut sidecar = Sidecar::start(config, log, health, args.drain_timeout)?;
     sidecar.ready(args.ready_timeout).await?;
+    if args.port.is_some() {
+        tell_findings(args, &access, &setup.workload.name).await;
+    }
     Ok(Started { sidecar, environment: environment(reserved.ip(), explicit), home, reserved })
+}
+
+/// Tells what the control plane finds about the workload that joined, such as a port that its service does not lead to.
+async fn tell_findings(args: &RunArgs, access: &Access, name: &str) {
+    let client = match Client::new(access) {
+        Ok(client) => client,
+        Err(error) => return crate::output::complain(&format!("weft run: the control plane can't be asked: {error}")),
+    };
+    match lint::of_object(&client, Kind::Workload.as_str(), &args.namespace, name).await {
+        Ok(found) => {
+            for finding in found.iter().filter(|finding| finding.severity <= Level::Warning) {
+                crate::output::complain(&format!("weft run: {}", finding.line(&Paint::plain())));
+            }
+        }
+        Err(error) => crate::output::complain(&format!("weft run: what lint finds is not known: {error}")),
+    }
 }
 
 /// Port 15012 of the API's host, unless told otherwise.

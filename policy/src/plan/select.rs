@@ -6,25 +6,6 @@ use crate::resource::{Kind, Metadata, Object, ROOT_NAMESPACE, ServiceSpec, Targe
 
 use super::World;
 
-/// Counts pairs that were compared: the work of judging a world.
-#[cfg(test)]
-pub(crate) mod work {
-    use std::cell::Cell;
-
-    thread_local!(static PAIRS: Cell<u64> = const { Cell::new(0) });
-
-    pub(crate) fn count() {
-        PAIRS.set(PAIRS.get() + 1);
-    }
-
-    /// The pairs that `what` compares on this thread.
-    pub(crate) fn of(what: impl FnOnce()) -> u64 {
-        let before = PAIRS.get();
-        what();
-        PAIRS.get() - before
-    }
-}
-
 /// The workloads of the service's namespace with all the labels of its selector; an empty selector selects none.
 pub(super) fn selected_by<'w>(
     world: &'w World,
@@ -94,5 +75,24 @@ pub(crate) fn is_missing(world: &World, policy: &Metadata, target: &TargetRef) -
         TargetKind::Service => world.service(&name).is_none() && !world.is_unreadable(Kind::Service, &name),
         TargetKind::Workload => world.workload(&name).is_none(),
         TargetKind::Namespace => false,
+    }
+}
+
+/// Counts pairs that were compared: the work of judging a world.
+#[cfg(test)]
+pub(crate) mod work {
+    use std::cell::Cell;
+
+    thread_local!(static PAIRS: Cell<u64> = const { Cell::new(0) });
+
+    pub(crate) fn count() {
+        PAIRS.set(PAIRS.get() + 1);
+    }
+
+    /// The pairs that `what` compares on this thread.
+    pub(crate) fn of(what: impl FnOnce()) -> u64 {
+        let before = PAIRS.get();
+        what();
+        PAIRS.get() - before
     }
 }

@@ -8,8 +8,9 @@ use super::wait;
 use crate::access::AccessArgs;
 use crate::answer::{Answer, Failure, Outcome};
 use crate::api::{Client, Error};
+use crate::findings::{self, Level, Located};
 use crate::manifests::{self, FileArgs, Manifests};
-use crate::output::{self, OutputArgs, text_at};
+use crate::output::{self, OutputArgs, Paint, text_at};
 use crate::values;
 
 const EXAMPLE: &str = "Examples:
@@ -65,22 +66,25 @@ pub(crate) async fn submit(client: &Client, manifests: &Manifests, how: Submit) 
         Err(Error::Refused(refusal)) => return Err(Failure::Refused(manifests.describe_refusal(&refusal))),
         answer => answer?,
     };
-    warnings(&answer).for_each(|warning| output::complain(&warning));
+    warnings(&answer, manifests).for_each(|warning| output::complain(&warning));
     Ok(answer)
 }
 
-/// Of the objects that were given, and what would be refused; others' are told where they are given.
-fn warnings(answer: &Value) -> impl Iterator<Item = String> {
-    let list = |key: &str| answer[key].as_array().into_iter().flatten();
-    let given: Vec<String> = list("changes").map(object).collect();
-    let is_refused = |problem: &Value| problem["severity"] == "error";
-    list("problems").filter(move |problem| is_refused(problem) || given.contains(&object(problem))).map(
-        move |problem| {
-            let (key, message) = (text_at(problem, &["key"]), text_at(problem, &["message"]));
-            let severity = if is_refused(problem) { "refused without --force" } else { "warning" };
-            format!("{severity}: {}: {key}: {message}", object(problem))
-        },
-    )
+/// Of the objects that were given, and what would be refused; others' are told where they are given. Notes are for
+/// `weft lint`.
+fn warnings(answer: &Value, manifests: &Manifests) -> impl Iterator<Item = String> {
+    let changes = answer["changes"].as_array().into_iter().flatten();
+    let given: Vec<String> = changes.map(object).collect();
+    let told = findings::in_answer(answer, "problems", Some(manifests)).into_iter();
+    let is_told = move |finding: &Located| match finding.severity {
+        Level::Error => true,
+        Level::Warning => given.contains(&finding.object),
+        Level::Note => false,
+    };
+    told.filter(is_told).map(|finding| {
+        let line = finding.line(&Paint::plain());
+        if finding.severity == Level::Error { format!("{line} (refused without --force)") } else { line }
+    })
 }
 
 /// The objects that an apply was given, changed or not, as `namespace/name`.
@@ -124,13 +128,23 @@ mod tests {
 
     #[test]
     fn warnings_are_told_of_what_was_given() {
-        let problem = |name: &str| json!({"kind": "HTTPRoute", "namespace": "a", "name": name, "key": "spec.rules", "message": "no such service"});
+        let problem = |name: &str, severity: &str| {
+            json!({"code": "WEFT103", "severity": severity, "kind": "HTTPRoute", "namespace": "a", "name": name,
+                "key": "spec.rules", "message": "no such service"})
+        };
         let answer = json!({
             "changes": [{"action": "created", "kind": "HTTPRoute", "namespace": "a", "name": "b"}],
-            "problems": [problem("b"), problem("other")],
+            "problems": [problem("b", "warning"), problem("b", "note"), problem("other", "warning"), problem("c", "error")],
         });
-        let told: Vec<_> = warnings(&answer).collect();
-        assert_eq!(told, ["warning: HTTPRoute a/b: spec.rules: no such service"]);
+        let manifests = Manifests::none();
+        let told: Vec<_> = warnings(&answer, &manifests).collect();
+        assert_eq!(
+            told,
+            [
+                "warning WEFT103: HTTPRoute a/b: spec.rules: no such service",
+                "error WEFT103: HTTPRoute a/c: spec.rules: no such service (refused without --force)"
+            ]
+        );
         assert_eq!(names(&answer), ["a/b"]);
     }
 }

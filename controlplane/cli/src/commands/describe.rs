@@ -4,10 +4,10 @@
 use serde_json::Value;
 use weft_policy::resource::Kind;
 
-use super::get;
+use super::{get, lint};
 use crate::access::AccessArgs;
 use crate::answer::{Answer, Failure, Outcome};
-use crate::api::Client;
+use crate::api::{Client, Error};
 use crate::kinds::{self, Target};
 use crate::output::{self, text_at};
 use crate::values;
@@ -35,8 +35,24 @@ pub(crate) async fn run(args: DescribeArgs) -> Outcome {
     if matches!(kind, Kind::Service | Kind::Workload) {
         text.push_str(&related(&client, kind, &object).await?);
     }
+    text.push_str(&found(&client, kind, &object).await?);
     output::print(&text);
     Ok(Answer::Yes)
+}
+
+/// Findings about the object; nothing where there are none.
+async fn found(client: &Client, kind: Kind, object: &Value) -> Result<String, Failure> {
+    let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
+    let name = text_at(object, &["metadata", "name"]);
+    let found = match lint::of_object(client, kind.as_str(), namespace, &name).await {
+        Err(Error::Refused(refusal)) if refusal.status == 404 => {
+            return Ok("\nFindings:\n  not known: the control plane is of an older release\n".to_owned());
+        }
+        found => found?,
+    };
+    let lines = found.iter().map(|finding| format!("  {}\n", finding.about_object()));
+    let lines: String = lines.collect();
+    Ok(if lines.is_empty() { lines } else { format!("\nFindings:\n{lines}") })
 }
 
 async fn related(client: &Client, kind: Kind, object: &Value) -> Result<String, Failure> {

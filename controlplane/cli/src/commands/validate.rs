@@ -1,14 +1,16 @@
-//! `weft validate`: the parser of the control plane, run here; needs no server. Status 1 where something is wrong.
+//! `weft validate`: the parser and the linter of the control plane, run here over some files; needs no server. Status 1 for
+//! mistakes and for what an apply would refuse.
 
 use serde_json::json;
 use weft_policy::manifest::ManifestError;
 
 use crate::answer::{Answer, Outcome};
+use crate::findings::{self, FindingsArgs, FindingsFormat, Located};
 use crate::manifests::{self, FileArgs, Unusable};
-use crate::output::{self, OutputArgs};
 
-const EXAMPLE: &str = "Example:
-  weft validate -f manifests/ -R";
+const EXAMPLE: &str = "Examples:
+  weft validate -f manifests/ -R
+  weft validate -f shop.yaml --strict -o sarif > shop.sarif";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLE)]
@@ -16,26 +18,25 @@ pub(crate) struct ValidateArgs {
     #[command(flatten)]
     files: FileArgs,
     #[command(flatten)]
-    output: OutputArgs,
+    findings: FindingsArgs,
 }
 
 pub(crate) fn run(args: &ValidateArgs) -> Outcome {
-    let format = args.output.format;
     match manifests::read(&args.files) {
         Ok(manifests) => {
             let (documents, files) = (manifests.documents.len(), manifests.files());
-            let text = output::structured(format, &json!({"valid": true, "documents": documents, "files": files}))?;
-            output::print(&text.unwrap_or_else(|| format!("valid: {documents} documents in {files} files\n")));
-            Ok(Answer::Yes)
+            let also = json!({"documents": documents, "files": files});
+            let all_well = format!("valid: {documents} documents in {files} files");
+            findings::conclude(&args.findings, findings::of_files(&manifests), also, &all_well)
         }
-        Err(Unusable::Wrong { errors, .. }) if !format.is_table() => {
+        Err(Unusable::Wrong { errors, .. }) if args.findings.format != FindingsFormat::Text => {
             let describe = |error: &ManifestError| {
                 let ManifestError { file, line, column, key, message } = error;
                 json!({"file": file, "line": line, "column": column, "key": key, "message": message})
             };
-            let errors: Vec<_> = errors.iter().map(describe).collect();
-            output::print(&output::structured(format, &json!({"valid": false, "errors": errors}))?.unwrap_or_default());
-            Ok(Answer::No)
+            let also = json!({"errors": errors.iter().map(describe).collect::<Vec<_>>()});
+            let located = errors.iter().map(Located::from).collect();
+            findings::conclude(&args.findings, located, also, "").map(|_| Answer::No)
         }
         Err(unusable) => Err(unusable.into()),
     }

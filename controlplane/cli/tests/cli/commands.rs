@@ -83,14 +83,15 @@ fn problems_found_by_the_server_are_an_answer_of_no() {
 
 #[test]
 fn what_is_applied_with_a_warning_is_applied() {
-    let warning = json!([{"kind": "Service", "namespace": "shop", "name": "reviews", "key": "spec.selector",
-        "message": "no workload has these labels", "severity": "warning"}]);
+    let warning = json!([{"code": "WEFT302", "kind": "Service", "namespace": "shop", "name": "reviews",
+        "key": "spec.selector", "message": "no workload has these labels", "severity": "warning"}]);
     let control = Control::start(&[("POST /api/v1/apply", 200, applied(&warning))]);
     let file = control.file("reviews.yaml", SERVICE);
     let ran = control.run(&["apply", "-f", file.to_str().unwrap()]);
     assert_eq!(ran.status, 0, "{}", ran.err);
     assert!(ran.out.contains("Service shop/reviews") && ran.out.contains("revision 7"), "{}", ran.out);
-    assert_eq!(ran.err, "warning: Service shop/reviews: spec.selector: no workload has these labels\n");
+    let told = "warning WEFT302: Service shop/reviews: spec.selector: no workload has these labels";
+    assert_eq!(ran.err, format!("{}:5:3: {told}\n", file.display()));
 }
 
 #[test]
@@ -249,4 +250,82 @@ fn a_filter_is_signed_and_uploaded() {
     let ran = control.run(&arguments);
     assert_eq!((ran.status, control.seen().len()), (2, 1));
     assert!(ran.err.contains("core module"), "{}", ran.err);
+}
+
+/// A deny that never denies, and a route to what is not in the file.
+const UNSAFE: &str = "apiVersion: weft.dev/v1alpha1
+kind: AccessPolicy
+metadata: {name: p, namespace: shop}
+spec:
+  action: Deny
+  rules:
+    - to:
+        - methods: ['*']
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: r, namespace: shop}
+spec:
+  parentRefs: [{group: '', kind: Service, name: reviews}]
+  rules:
+    - backendRefs: [{name: reviews, port: 80}]
+";
+
+#[test]
+fn validate_tells_what_an_apply_would_refuse_and_what_depends_on_others() {
+    let control = Control::start(&[]);
+    let file = control.file("unsafe.yaml", UNSAFE);
+    let file = file.to_str().unwrap();
+    let ran = control.run(&["validate", "-f", file]);
+    assert_eq!(ran.status, 1, "{}", ran.err);
+    let lines: Vec<&str> = ran.out.lines().collect();
+    let error =
+        format!("{file}:8:21: error WEFT201: AccessPolicy shop/p: spec.rules[0].to[0].methods[0]: no request has");
+    assert!(lines.iter().any(|line| line.starts_with(&error)), "{}", ran.out);
+    let note =
+        format!("{file}:16:21: note WEFT103: HTTPRoute shop/r: spec.rules[0].backendRefs[0]: Service shop/reviews");
+    assert!(lines.iter().any(|line| line.starts_with(&note)), "{}", ran.out);
+    assert_eq!(*lines.last().unwrap(), "1 error, 3 notes");
+
+    let ran = control.run(&["validate", "-f", file, "-o", "sarif"]);
+    let log: Value = serde_json::from_str(&ran.out).unwrap();
+    let result = &log["runs"][0]["results"][0];
+    assert_eq!((ran.status, &result["ruleId"], &result["level"]), (1, &json!("WEFT201"), &json!("error")));
+    assert_eq!(result["locations"][0]["physicalLocation"]["region"]["startLine"], 8);
+
+    let fine = control.file("fine.yaml", SERVICE);
+    let ran = control.run(&["validate", "-f", fine.to_str().unwrap(), "--strict"]);
+    assert_eq!((ran.status, ran.out.as_str()), (0, "valid: 1 documents in 1 files\n"), "{}", ran.err);
+    let broken = control.file("broken.yaml", &SERVICE.replace("targetPort", "targetPrt"));
+    let ran = control.run(&["validate", "-f", broken.to_str().unwrap(), "-o", "sarif"]);
+    let log: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!((ran.status, &log["runs"][0]["results"][0]["ruleId"]), (1, &json!("WEFT001")));
+}
+
+#[test]
+fn lint_asks_about_the_mesh_and_explains_codes() {
+    let finding = |severity: &str| {
+        json!({"revision": 7, "findings": [{"code": "WEFT302", "severity": severity, "kind": "Service", "namespace": "shop",
+            "name": "reviews", "key": "spec.selector", "message": "nobody"}]})
+    };
+    let control =
+        Control::start(&[("GET /api/v1/lint", 200, finding("warning")), ("POST /api/v1/lint", 200, finding("error"))]);
+    let ran = control.run(&["lint"]);
+    let told =
+        "warning WEFT302: Service shop/reviews: spec.selector: nobody\nnothing that refuses an apply; 1 warning\n";
+    assert_eq!((ran.status, ran.out.as_str()), (0, told), "{}", ran.err);
+    assert_eq!(control.run(&["lint", "--strict"]).status, 1);
+    let ran = control.run(&["lint", "--namespace", "other", "--strict"]);
+    assert_eq!((ran.status, ran.out.as_str()), (0, "nothing that refuses an apply\n"), "{}", ran.err);
+
+    let file = control.file("reviews.yaml", SERVICE);
+    let ran = control.run(&["lint", "-f", file.to_str().unwrap()]);
+    let told = format!("{}:5:3: error WEFT302: Service shop/reviews: spec.selector: nobody\n1 error\n", file.display());
+    assert_eq!((ran.status, ran.out), (1, told), "{}", ran.err);
+    assert_eq!(control.seen().last().unwrap().json()["documents"][0]["kind"], "Service");
+
+    let ran = control.run(&["lint", "weft204"]);
+    assert!(ran.status == 0 && ran.out.starts_with("WEFT204 (error): "), "{}", ran.out);
+    assert!(control.run(&["lint", "--codes"]).out.starts_with("# What lint finds"));
+    assert_eq!(control.run(&["lint", "WEFT999"]).status, 2);
 }

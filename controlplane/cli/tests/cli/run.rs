@@ -161,3 +161,24 @@ fn without_a_control_plane_nothing_is_started() {
     assert_eq!(ran.status, 2);
     assert!(ran.err.contains("Bad_Name"), "{}", ran.err);
 }
+
+#[test]
+fn a_port_that_the_service_does_not_lead_to_is_told_at_the_join() {
+    let finding = json!({"code": "WEFT305", "severity": "warning", "kind": "Workload", "namespace": "shop",
+        "name": "reviews-a", "key": "spec.ports", "message": "stands behind Service shop/reviews, which leads to port 8080"});
+    let control = Control::start(&[
+        ("POST /api/v1/tokens", 200, json!({"token": "join-secret", "expires_unix": 9})),
+        ("GET /api/v1/lint", 200, json!({"revision": 1, "findings": [finding]})),
+    ]);
+    let proxy = ready_proxy(&control);
+    let ran = run(
+        &control,
+        &proxy,
+        &["--port", "9090", "--namespace", "shop", "--name", "reviews-a", "--", "sh", "-c", "exit 0"],
+    );
+    assert_eq!(ran.status, 0, "{}", ran.err);
+    let told = "weft run: warning WEFT305: Workload shop/reviews-a: spec.ports: stands behind Service shop/reviews";
+    assert!(ran.err.contains(told), "{}", ran.err);
+    let asked = control.seen().into_iter().find(|seen| seen.line.contains("/lint")).unwrap();
+    assert!(asked.line.contains("kind=Workload&name=reviews-a&namespace=shop"), "{}", asked.line);
+}

@@ -122,7 +122,7 @@ fn dialled(world: &World, caller: &str, callee: &str) -> Vec<String> {
     });
     let come_out = |socket: SocketAddr| match resolver.resolve(Meant::Address(socket), None) {
         Resolution::Mesh(to) => format!("{socket} {} {:?}", to.service.name, to.endpoint),
-        other => format!("{socket} {other:?}"),
+        other @ (Resolution::Outside | Resolution::Refused(_) | Resolution::Unknown) => format!("{socket} {other:?}"),
     };
     sockets.map(come_out).collect()
 }

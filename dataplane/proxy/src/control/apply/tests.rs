@@ -134,7 +134,7 @@ fn told(revision: u64, upserts: Vec<v1::Object>) -> v1::ControlMessage {
 async fn answer(applier: &mut Applier, message: v1::ControlMessage) -> Message {
     let step = match applier.told(message) {
         Step::Nothing => applier.prepared().await,
-        step => step,
+        step @ (Step::Say(_) | Step::Acked(_) | Step::NotFollowed(_) | Step::Close | Step::KeepAway(_)) => step,
     };
     match step {
         Step::Say(message) | Step::Acked(message) | Step::NotFollowed(message) => message,
