@@ -16,7 +16,6 @@ use crate::token::Grant;
 
 /// A hub on a state folder; opening the same folder again is what a restart does.
 pub(crate) fn hub_in(state: &Path, change: impl FnOnce(&mut Config)) -> Arc<Hub> {
-    // The filters of these tests are shapes only: there is nothing in them to try.
     let mut config = Config { state: state.to_owned(), try_filters: false, ..Config::default() };
     change(&mut config);
     let store = Arc::new(Store::open(&state.join("weft.redb"), 1000).unwrap());
