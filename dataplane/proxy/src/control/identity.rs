@@ -34,8 +34,8 @@ pub enum JoinError {
     Token { path: String, source: std::io::Error },
     #[error("there is no identity in the state directory and no control.token_file to join with")]
     NoToken,
-    #[error("the control plane refused the join: {0}")]
-    Refused(String),
+    #[error("the control plane refused the join: {why}; {cure}")]
+    Refused { why: String, cure: String },
     #[error("the identity that was kept is damaged: {0}")]
     Damaged(String),
     #[error("the token in {0} was refused before; {1}")]
@@ -107,7 +107,7 @@ async fn join_anew(
     match join(config, state, channel, &token).await {
         Err(JoinError::Channel(ChannelError::Status(status))) if !is_away(&status) => {
             *refused = Some(token);
-            Err(JoinError::Refused(status.message().to_owned()))
+            Err(JoinError::Refused { why: status.message().to_owned(), cure: new_token(config) })
         }
         joined => joined,
     }
@@ -288,6 +288,13 @@ impl IdentityKeeper {
                     // By a clock that is ahead of a certificate's whole life each renewal is due at once.
                     let ends = self.identity.current().identity.not_after().as_secs();
                     let left = Duration::from_secs(ends.saturating_sub(now));
+                    if left.is_zero() {
+                        let at = life::shown(ends);
+                        warn!(
+                            at,
+                            "the certificate that came back has ended already by this machine's clock: is the clock right?"
+                        );
+                    }
                     try_at = Instant::now() + if left.is_zero() { LEAST } else { LEAST.min(left / 4) };
                     metrics::counter!(Metric::CertificateRenewals.name(), "result" => "renewed").increment(1);
                     info!(identity = %self.identity.id(), "certificate renewed");
@@ -339,7 +346,7 @@ impl IdentityKeeper {
                 self.replace(credentials.identity.clone(), credentials.trust.clone())
             }
             // The refusal of the renewal says more than that of a token that was used long ago.
-            Err(JoinError::OldToken(..) | JoinError::NoToken | JoinError::Token { .. } | JoinError::Refused(_)) => {
+            Err(JoinError::OldToken(..) | JoinError::NoToken | JoinError::Token { .. } | JoinError::Refused { .. }) => {
                 Err(error)
             }
             Err(of_join) => Err(of_join),

@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use tracing::{debug, info};
-use weft_filter_host::{FilterSpec, Host, Prepared};
+use tracing::{debug, info, warn};
+use weft_filter_host::{Digest, FilterSpec, Host, Prepared};
 use weft_policy::bundle::{Bundle, FilterAttachment, OnFailure};
 use weft_policy::wire::v1;
 use weft_transport::tls::IdentityHandle;
@@ -64,7 +64,7 @@ impl Preparer {
                     ready.filters.insert(attachment.name.clone(), filter);
                 }
                 Err(reason) if attachment.on_failure == OnFailure::Allow && !attachment.authorization => {
-                    tracing::warn!(filter = attachment.name, reason, "filter is not ready and is skipped");
+                    warn!(filter = attachment.name, reason, "filter is not ready and is skipped");
                     ready.failed.insert(attachment.name.clone(), reason);
                 }
                 Err(reason) => return Err(NotReady { filter: attachment.name.clone(), reason }),
@@ -91,7 +91,10 @@ impl Preparer {
 
     async fn binary(&self, digest: &str) -> Result<Vec<u8>, FetchError> {
         if let Some(wasm) = self.state.filter(digest)? {
-            return Ok(wasm);
+            if Digest::of(&wasm).to_string() == digest {
+                return Ok(wasm);
+            }
+            warn!(digest, "the kept filter is damaged: it is fetched again");
         }
         let mut wasm = Vec::new();
         let mut resumed = 0;

@@ -135,6 +135,6 @@ async fn a_full_disk_is_told_and_left_behind() {
     assert!(listed.contains("before") && listed.contains("after") && !listed.contains("n-7"), "{listed}");
     mesh.kill_control();
     disk.read_only();
-    let said = judged(&mesh, Then::Says("read-only")).await;
+    let said = judged(&mesh, Then::Says("Read-only file system")).await;
     assert_eq!(said, Ok(()));
 }
