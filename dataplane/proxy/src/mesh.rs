@@ -52,10 +52,13 @@ pub fn strip_response(headers: &mut HeaderMap, http1: bool) {
     }
 }
 
-/// The value of `weft-source` for a workload.
+/// The value of `weft-source` for a workload. Labels are refused elsewhere if they hold anything but letters, digits, `-`,
+/// `_` and `.`; one that does all the same, of an older store, costs neither the workload's name nor the other label.
 pub fn source_value(workload: &ServedWorkload) -> HeaderValue {
-    let label = |name: &str| workload.labels.get(name).map_or("", String::as_str);
-    let text = format!("{};{};{}", workload.name.name, label("app"), label("version"));
+    let fit = |char: char| if char.is_ascii_alphanumeric() || matches!(char, '-' | '_' | '.') { char } else { '_' };
+    let label = |name: &str| workload.labels.get(name).map(|text| text.chars().map(fit).collect()).unwrap_or_default();
+    let (app, version): (String, String) = (label("app"), label("version"));
+    let text = format!("{};{app};{version}", workload.name.name);
     HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(";;"))
 }
 
@@ -157,6 +160,27 @@ mod tests {
             headers,
             version: Version::HTTP_10,
         }
+    }
+
+    #[test]
+    fn odd_labels_cost_no_name() {
+        let labels = [("app", "web\n; forged"), ("version", "grün")];
+        let workload = ServedWorkload {
+            name: "shop/web-1".parse().unwrap(),
+            identity: "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap(),
+            address: [10, 0, 0, 1].into(),
+            addresses: Vec::new(),
+            ports: Vec::new(),
+            labels: labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+            service: None,
+        };
+        let source = source_value(&workload);
+        assert_eq!(source, "web-1;web___forged;gr_n");
+        let peer = source_peer(&workload.identity, Some(&source));
+        assert_eq!(
+            (peer.workload.as_str(), peer.app.as_str(), peer.version.as_str()),
+            ("web-1", "web___forged", "gr_n")
+        );
     }
 
     #[test]
