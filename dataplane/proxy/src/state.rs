@@ -224,8 +224,9 @@ impl State {
 
     /// Secret that a caller must know to change anything by the admin port: made at first use, for this user to read.
     pub fn admin_token(&self) -> Result<String, StateError> {
-        match self.read_text("admin.token")?.map(|text| text.trim().to_owned()) {
-            Some(token) if token.len() >= 32 => Ok(token),
+        match self.read_lossy("admin.token")?.trim() {
+            // One that is damaged is made anew: it is no use to anybody.
+            token if token.len() >= 32 && token.bytes().all(|byte| byte.is_ascii_hexdigit()) => Ok(token.to_owned()),
             _ => {
                 let token: [u8; 32] = rand::random();
                 let text: String = token.iter().map(|byte| format!("{byte:02x}")).collect();
