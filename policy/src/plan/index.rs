@@ -6,7 +6,7 @@
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::world::{Entry, World};
 use crate::bundle::ObjectName;
@@ -25,6 +25,8 @@ pub(super) struct Index {
     /// Routes by the service that they are attached to.
     routes: BTreeMap<ObjectName, Vec<usize>>,
     policies: BTreeMap<Scope, Vec<usize>>,
+    /// Services that a policy is for, by the first label of their selector: others may be many, and all select the same.
+    targeted: OnceLock<BTreeMap<Label, Vec<ObjectName>>>,
 }
 
 /// What a policy holds for, as it is written.
@@ -109,6 +111,21 @@ impl Index {
         found.iter().map(|position| &self.entries[*position].resource)
     }
 
+    fn targeted(&self, world: &World) -> &BTreeMap<Label, Vec<ObjectName>> {
+        self.targeted.get_or_init(|| {
+            let mut by_label = BTreeMap::<Label, Vec<ObjectName>>::new();
+            for scope in self.policies.keys() {
+                let Scope::Service(name) = scope else { continue };
+                let first = world.service(name).and_then(|service| service.spec.selector.first_key_value());
+                if let Some((key, value)) = first {
+                    let label = (name.namespace.clone(), key.clone(), value.clone());
+                    by_label.entry(label).or_default().push(name.clone());
+                }
+            }
+            by_label
+        })
+    }
+
     /// Policies that may hold for a workload: all that do are among them.
     pub(super) fn near_policies<'w>(
         &'w self,
@@ -122,13 +139,11 @@ impl Index {
             Scope::Namespace(own.clone()),
             Scope::Workload(name),
         ];
-        // From the policies' side: services that no policy names may be many, and all select the same workloads.
-        let first = Scope::Service(ObjectName::new(own.clone(), ""));
-        let targeted = self.policies.range(first..).map_while(|(scope, _)| {
-            let Scope::Service(name) = scope else { return None };
-            (name.namespace == *own).then_some(name)
-        });
-        let holding = targeted.filter(|name| world.service(name).is_some_and(|it| super::selects(it, workload)));
+        let with = |(key, value): (&String, &String)| {
+            self.targeted(world).get(&(own.clone(), key.clone(), value.clone())).map(Vec::as_slice).unwrap_or_default()
+        };
+        let near = workload.metadata.labels.iter().flat_map(with);
+        let holding = near.filter(|name| world.service(name).is_some_and(|it| super::selects(it, workload)));
         scopes.extend(holding.map(|name| Scope::Service(name.clone())));
         // A service that can't be read may select anybody of its namespace.
         let unread = world.unreadable_of(Kind::Service, own);
