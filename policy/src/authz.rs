@@ -150,6 +150,10 @@ impl<'a> Request<'a> {
 
 /// The conditions of an operation, wherever they are written down.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(
+    not(feature = "manifest"),
+    allow(dead_code, reason = "ports are asked for by planners, and filters do not plan")
+)]
 pub(crate) struct Conditions<'a> {
     /// Methods and paths, each also with `not`.
     pub(crate) lists: [&'a [String]; 4],
@@ -165,6 +169,10 @@ impl Conditions<'_> {
         self.lists.iter().any(|list| !list.is_empty()) || !self.headers.is_empty()
     }
 
+    #[cfg_attr(
+        not(feature = "manifest"),
+        allow(dead_code, reason = "ports are asked for by planners, and filters do not plan")
+    )]
     pub(crate) fn are_for(&self, port: u16) -> bool {
         (self.ports.is_empty() || self.ports.contains(&port)) && !self.not_ports.contains(&port)
     }
