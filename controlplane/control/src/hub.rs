@@ -23,6 +23,7 @@ use std::time::Instant;
 
 use time::OffsetDateTime;
 use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore, watch};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use weft_policy::bundle::{ObjectName, Revision};
@@ -256,12 +257,7 @@ impl Hub {
             return Ok(());
         }
         let hub = self.clone();
-        let commit = tokio::spawn(async move { hub.commit(draft, guard).await });
-        match commit.await {
-            Ok(result) => result,
-            // The runtime is going down: nobody will see the answer either.
-            Err(_) => std::future::pending().await,
-        }
+        to_the_end(async move { hub.commit(draft, guard).await }).await
     }
 
     /// After the store was opened again: a commit that failed may have landed, and what landed is what holds.
@@ -350,21 +346,20 @@ impl Hub {
 }
 
 /// Does something to its end even if its caller goes away: a client that hangs up leaves nothing half done.
-async fn to_the_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
-    match tokio::spawn(work).await {
-        Ok(result) => result,
-        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        // The runtime is going down.
-        Err(_) => std::future::pending().await,
-    }
+fn to_the_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> impl Future<Output = T> {
+    joined(tokio::spawn(work))
 }
 
 /// Runs work where it holds up no other task.
 pub(crate) async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
+    joined(tokio::task::spawn_blocking(work)).await
+}
+
+async fn joined<T>(task: JoinHandle<T>) -> T {
+    match task.await {
         Ok(result) => result,
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        // The runtime is going down.
+        // The runtime is going down: nobody will see the answer either.
         Err(_) => std::future::pending().await,
     }
 }

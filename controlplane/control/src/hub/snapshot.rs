@@ -7,7 +7,7 @@ use tokio::sync::OwnedMutexGuard;
 use tokio_util::sync::CancellationToken;
 use weft_policy::lineage::Lineage;
 
-use super::{Actor, Draft, Hub, StoreError, apart, lead};
+use super::{Actor, Draft, Hub, StoreError, apart, lead, to_the_end};
 use crate::snapshot::{About, Present, SnapshotError, save, stage};
 use crate::store::AuditEntry;
 
@@ -41,7 +41,7 @@ impl Hub {
         replace_authority: bool,
     ) -> Result<(About, Lineage), SnapshotError> {
         let (hub, actor) = (self.clone(), actor.into());
-        let restoring = tokio::spawn(async move {
+        let restoring = to_the_end(async move {
             if hub.restart.wanted.is_cancelled() {
                 return Err(SnapshotError::Underway);
             }
@@ -74,11 +74,7 @@ impl Hub {
             hub.restart.wanted.cancel();
             Ok(staged)
         });
-        match restoring.await {
-            Ok(result) => result,
-            // The runtime is going down: nobody will see the answer either.
-            Err(_) => std::future::pending().await,
-        }
+        restoring.await
     }
 
     /// Ends when the process is to start again.

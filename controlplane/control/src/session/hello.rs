@@ -53,9 +53,7 @@ impl Greeting {
         registration::proxy_name(&hello.proxy_name).map_err(|fault| invalid(fault.to_string()))?;
         let capabilities = capabilities(&hello.capabilities);
         if !capabilities.contains(wire::ENVELOPES) {
-            let mut status = invalid(too_old(&hello));
-            status.metadata_mut().insert(RECONNECT, tonic::metadata::MetadataValue::from_static("false"));
-            return Err(status);
+            return Err(not_soon(invalid(too_old(&hello))));
         }
         let key = ProxyKey { name: hello.proxy_name.clone(), identity: identity.clone() };
         let registrations = registrations(hub, &key, &hello.workloads)?;
@@ -108,11 +106,15 @@ fn keep_away(hub: &Hub, key: &ProxyKey, peer: IpAddr, taken: &SeatTaken) -> Stat
     let why = if taken.is_newer { "started later" } else { "is connected, and the two replace each other" };
     tracing::warn!(proxy = %key, refused = %peer, %holder, "two proxies have one name and identity: one is kept away");
     hub.metrics().name_conflicts.increment(1);
-    let mut status = Status::already_exists(format!(
+    not_soon(Status::already_exists(format!(
         "another proxy named {} of {} at {holder} {why}: each proxy needs a name of its own (`name` in its \
          configuration, and a state_dir that is not a copy)",
         key.name, key.identity
-    ));
+    )))
+}
+
+/// A refusal after which the proxy does not come back soon.
+fn not_soon(mut status: Status) -> Status {
     status.metadata_mut().insert(RECONNECT, tonic::metadata::MetadataValue::from_static("false"));
     status
 }

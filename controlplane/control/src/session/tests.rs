@@ -13,8 +13,7 @@ use weft_policy::wire::{ENVELOPES, FILTER_CONTRACT, encode, v1};
 
 use super::*;
 use crate::app::tests::{Control, Proxy, greeting, workload};
-use crate::artifact::Artifact;
-use crate::artifact::tests::{component, sign};
+use crate::artifact::tests::artifact;
 use crate::hub::Publication;
 
 const WEB: &str = "
@@ -38,10 +37,7 @@ spec: {filter: {name: guard}}
 
 /// A filter, published; in its binary there is nothing to run.
 async fn publish(control: &Control, name: &str) {
-    let exports = ["configure", "on-connection", "on-request-head", "on-response-head", "on-done"];
-    let bytes = component(&["weft:filter/log@0.1.0"], &exports);
-    let (signature, key) = sign(&bytes, 1);
-    let artifact = Artifact::verify(bytes, &signature, &key).unwrap();
+    let artifact = artifact("weft:filter/log@0.1.0");
     let (name, version) = (name.to_owned(), "1.0.0".to_owned());
     let publication = Publication { name, version, artifact, accept_new_key: false, make_current: false };
     control.app.hub.publish_filter("me", publication).await.unwrap();

@@ -6,15 +6,12 @@ use weft_policy::resource::Resource;
 use super::super::How;
 use super::super::tests::{SHOP, hub_in, resources};
 use super::*;
-use crate::artifact::tests::{component, sign};
+use crate::artifact::tests::artifact;
 use crate::builtin;
 
 /// A filter that differs by what it imports.
 fn publication(name: &str, version: &str, import: &str) -> Publication {
-    let exports = ["configure", "on-connection", "on-request-head", "on-response-head", "on-done"];
-    let bytes = component(&[import], &exports);
-    let (signature, key) = sign(&bytes, 1);
-    let artifact = Artifact::verify(bytes, &signature, &key).unwrap();
+    let artifact = artifact(import);
     let (name, version) = (name.to_owned(), version.to_owned());
     Publication { name, version, artifact, accept_new_key: false, make_current: false }
 }
