@@ -347,32 +347,34 @@ pub struct RouteRule {
     pub name: Option<String>,
     /// Any of these; empty = every request.
     pub matches: Vec<RouteMatch>,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub request_headers: HeaderModifier,
+    /// In the order in which they are taken.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub actions: Vec<RouteAction>,
     pub backends: Vec<Backend>,
-    /// `timeouts.request`; overrides the mesh's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub request_timeout_ms: Option<u64>,
+}
+
+/// Something that a rule does to the requests that it takes, or a backend to those that it gets. A proxy that does not know
+/// an action refuses the route by its key.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RouteAction {
+    /// Changes the header of each attempt.
+    RequestHeaders(HeaderModifier),
+    /// `timeouts.request` of a rule: for the whole exchange, in place of the mesh's. 0: no deadline.
+    RequestTimeoutMs(u64),
 }
 
 impl RouteRule {
     /// A rule that holds for every request and leads nowhere.
     pub(crate) fn refusing() -> Self {
-        let mut rule = Self {
-            name: None,
-            matches: Vec::new(),
-            request_headers: HeaderModifier::default(),
-            backends: Vec::new(),
-            request_timeout_ms: None,
-        };
+        let mut rule = Self { name: None, matches: Vec::new(), actions: Vec::new(), backends: Vec::new() };
         rule.lead_nowhere();
         rule
     }
 
     /// Whatever it holds for is answered 500 from now on.
     pub(crate) fn lead_nowhere(&mut self) {
-        let request_headers = HeaderModifier::default();
-        self.backends = vec![Backend { service: None, port: 0, weight: 1, request_headers }];
+        self.backends = vec![Backend { service: None, port: 0, weight: 1, actions: Vec::new() }];
     }
 }
 
@@ -417,8 +419,8 @@ pub struct Backend {
     pub service: Option<ObjectName>,
     pub port: u16,
     pub weight: u32,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub request_headers: HeaderModifier,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub actions: Vec<RouteAction>,
 }
 
 /// The side of the request a filter works on.

@@ -169,18 +169,17 @@ pub fn explain(world: &World, query: &Query) -> Result<Explanation, QueryError> 
     match route::choose(&table, &resolved, namespace, &head) {
         Err(refusal) => explanation.refuse(refusal.status(), refusal.to_string()),
         Ok(Choice::Direct(to)) => asked.directly(&to, &mut explanation),
-        Ok(Choice::Rule { route, rule_index, rule }) => {
-            let (name, rule_name) = (route.name.to_string(), rule.name.clone());
-            explanation.route = Some(RouteExplanation { name, rule_index, rule_name });
-            let backend = |backend: &Backend| match route::to_backend(&table, (route, rule_index, rule), backend, &mesh)
-            {
+        Ok(Choice::Rule(met)) => {
+            let (name, rule_name) = (met.route.name.to_string(), met.rule.name.clone());
+            explanation.route = Some(RouteExplanation { name, rule_index: met.index, rule_name });
+            let backend = |(index, backend): (usize, &Backend)| match route::to_backend(&table, met, index, &mesh) {
                 Ok(plan) => asked.backend(&plan, backend.port, backend.weight),
                 Err(_) => {
                     let (port, weight) = (backend.port, backend.weight);
                     BackendExplanation { service: None, port, weight, endpoints: Vec::new() }
                 }
             };
-            explanation.backends = rule.backends.iter().map(backend).collect();
+            explanation.backends = met.rule.backends.iter().enumerate().map(backend).collect();
             conclude(&mut explanation);
         }
     }

@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::resource::{DEFAULT_NAMESPACE, Kind, Metadata, Object, ObjectKey, Resource};
+use crate::resource::{DEFAULT_NAMESPACE, Kind, Metadata, ObjectKey, Resource, Spec, SpecReader};
 use crate::text::nearest;
 use tree::Places;
 
@@ -287,9 +287,8 @@ fn read(document: Value, checks: Checks) -> Result<Resource, Vec<Mistake>> {
     let (metadata, spec) = parts(fields, &mut reading.mistakes);
     let metadata = read_metadata(metadata, kind, &mut reading);
     let Some(kind) = kind else { return Err(reading.mistakes) };
-    let optional = matches!(kind, Kind::Namespace | Kind::Mesh);
     let value = match spec.value {
-        None | Some(Value::Null) if optional => Value::Object(Map::new()),
+        None | Some(Value::Null) if kind.is_spec_optional() => Value::Object(Map::new()),
         None | Some(Value::Null) => {
             reading.wrong("spec", "is missing");
             return Err(reading.mistakes);
@@ -297,7 +296,8 @@ fn read(document: Value, checks: Checks) -> Result<Resource, Vec<Mistake>> {
         Some(value) => value,
     };
     reading.renamed.push(("spec".to_owned(), spec.name.clone()));
-    let resource = build(kind, metadata, &spec.name, &value, &mut reading);
+    let mut written = WrittenSpec { root: &spec.name, value: &value, reading: &mut reading };
+    let resource = Resource::build(kind, metadata, &mut written);
     if let Some(resource) = resource.as_ref().filter(|_| checks == Checks::All) {
         reading.checked(resource.check());
     }
@@ -436,22 +436,17 @@ fn kind(fields: &mut Map<String, Value>, mistakes: &mut Vec<Mistake>) -> Option<
     Some(kind)
 }
 
-fn build(kind: Kind, metadata: Metadata, root: &str, spec: &Value, reading: &mut Reading) -> Option<Resource> {
-    macro_rules! object {
-        ($kind:ident) => {
-            Resource::$kind(Object { metadata, spec: reading.part(root, spec)? })
-        };
+/// Reads the spec that is written under `root`.
+struct WrittenSpec<'r> {
+    root: &'r str,
+    value: &'r Value,
+    reading: &'r mut Reading,
+}
+
+impl SpecReader for WrittenSpec<'_> {
+    fn read<S: Spec>(&mut self) -> Option<S> {
+        self.reading.part(self.root, self.value)
     }
-    Some(match kind {
-        Kind::Namespace => object!(Namespace),
-        Kind::Mesh => object!(Mesh),
-        Kind::Service => object!(Service),
-        Kind::Workload => object!(Workload),
-        Kind::HttpRoute => object!(HttpRoute),
-        Kind::Filter => object!(Filter),
-        Kind::FilterPolicy => object!(FilterPolicy),
-        Kind::AccessPolicy => object!(AccessPolicy),
-    })
 }
 
 /// YAML of a manifest, keys in the order of the alphabet (which puts `apiVersion` first and `spec` after `metadata`).

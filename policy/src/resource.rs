@@ -6,23 +6,24 @@ pub mod access;
 mod check;
 pub mod core;
 pub mod filter;
+mod kind;
 pub mod mesh;
 pub mod route;
 mod value;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::str::FromStr;
 
 use serde::de::Error as _;
-use serde::ser::SerializeStruct as _;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::bundle::ObjectName;
 pub use access::AccessPolicySpec;
 pub(crate) use check::wrong_labels;
 pub use core::{NamespaceSpec, ServiceSpec};
 pub use filter::{FilterPolicySpec, FilterSpec};
+pub(crate) use kind::SpecReader;
+pub use kind::{Kind, KindError, Resource, Spec};
 pub use mesh::{MeshSpec, WorkloadSpec};
 pub use route::HttpRouteSpec;
 pub use value::{NotYet, duration_text};
@@ -31,123 +32,6 @@ pub use value::{NotYet, duration_text};
 pub const ROOT_NAMESPACE: &str = "weft-system";
 /// The namespace of a namespaced object that names none.
 pub const DEFAULT_NAMESPACE: &str = "default";
-
-/// The kinds that this version knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Kind {
-    Namespace,
-    Mesh,
-    Service,
-    Workload,
-    #[serde(rename = "HTTPRoute")]
-    HttpRoute,
-    Filter,
-    FilterPolicy,
-    AccessPolicy,
-}
-
-impl Kind {
-    /// In the order in which they are best applied and listed.
-    pub const ALL: [Self; 8] = [
-        Self::Namespace,
-        Self::Mesh,
-        Self::Service,
-        Self::Workload,
-        Self::HttpRoute,
-        Self::Filter,
-        Self::FilterPolicy,
-        Self::AccessPolicy,
-    ];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Namespace => "Namespace",
-            Self::Mesh => "Mesh",
-            Self::Service => "Service",
-            Self::Workload => "Workload",
-            Self::HttpRoute => "HTTPRoute",
-            Self::Filter => "Filter",
-            Self::FilterPolicy => "FilterPolicy",
-            Self::AccessPolicy => "AccessPolicy",
-        }
-    }
-
-    pub fn api_version(self) -> &'static str {
-        match self {
-            Self::Namespace | Self::Service => "v1",
-            Self::HttpRoute => "gateway.networking.k8s.io/v1",
-            Self::Mesh | Self::Workload | Self::Filter | Self::FilterPolicy | Self::AccessPolicy => "weft.dev/v1alpha1",
-        }
-    }
-
-    /// True for the versions whose manifests are read: those that differ from the own one in nothing.
-    pub(crate) fn is_read_as(self, version: &str) -> bool {
-        version == self.api_version() || self == Self::HttpRoute && version == "gateway.networking.k8s.io/v1beta1"
-    }
-
-    /// As in URLs and on the command line.
-    pub fn plural(self) -> &'static str {
-        match self {
-            Self::Namespace => "namespaces",
-            Self::Mesh => "meshes",
-            Self::Service => "services",
-            Self::Workload => "workloads",
-            Self::HttpRoute => "httproutes",
-            Self::Filter => "filters",
-            Self::FilterPolicy => "filterpolicies",
-            Self::AccessPolicy => "accesspolicies",
-        }
-    }
-
-    /// Short forms for the command line.
-    pub fn aliases(self) -> &'static [&'static str] {
-        match self {
-            Self::Namespace => &["ns"],
-            Self::Mesh => &[],
-            Self::Service => &["svc"],
-            Self::Workload => &["wl"],
-            Self::HttpRoute => &["route", "routes"],
-            Self::Filter => &[],
-            Self::FilterPolicy => &["fp"],
-            Self::AccessPolicy => &["ap"],
-        }
-    }
-
-    pub fn is_namespaced(self) -> bool {
-        !matches!(self, Self::Namespace | Self::Mesh)
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-/// Not the name of a kind.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("kind {0:?} is not known{meant}; known are {known}", meant = did_you_mean(.0), known = Kind::ALL.map(Kind::as_str).join(", "))]
-pub struct KindError(String);
-
-fn did_you_mean(name: &str) -> String {
-    let plurals = Kind::ALL.iter().map(|kind| kind.plural());
-    crate::text::did_you_mean(name, Kind::ALL.iter().map(|kind| kind.as_str()).chain(plurals))
-}
-
-impl FromStr for Kind {
-    type Err = KindError;
-
-    /// Any of its names, in any case.
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let lower = text.to_ascii_lowercase();
-        let is = |kind: &Self| {
-            kind.as_str().eq_ignore_ascii_case(text)
-                || kind.plural() == lower
-                || kind.aliases().contains(&lower.as_str())
-        };
-        Self::ALL.into_iter().find(is).ok_or_else(|| KindError(text.to_owned()))
-    }
-}
 
 /// The address of an object. The namespace of cluster-scoped kinds is empty.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -213,72 +97,10 @@ impl<S> Object<S> {
     }
 }
 
-/// An object of any kind. In serde it is the whole manifest: `apiVersion`, `kind`, `metadata`, `spec`.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Resource {
-    Namespace(Object<NamespaceSpec>),
-    Mesh(Object<MeshSpec>),
-    Service(Object<ServiceSpec>),
-    Workload(Object<WorkloadSpec>),
-    HttpRoute(Object<HttpRouteSpec>),
-    Filter(Object<FilterSpec>),
-    FilterPolicy(Object<FilterPolicySpec>),
-    AccessPolicy(Object<AccessPolicySpec>),
-}
-
-/// Runs `$body` with `$object` bound to the inner `Object<_>`, whatever the kind.
-macro_rules! each_kind {
-    ($resource:expr, $object:ident => $body:expr) => {
-        match $resource {
-            Resource::Namespace($object) => $body,
-            Resource::Mesh($object) => $body,
-            Resource::Service($object) => $body,
-            Resource::Workload($object) => $body,
-            Resource::HttpRoute($object) => $body,
-            Resource::Filter($object) => $body,
-            Resource::FilterPolicy($object) => $body,
-            Resource::AccessPolicy($object) => $body,
-        }
-    };
-}
-
 impl Resource {
-    pub fn kind(&self) -> Kind {
-        match self {
-            Self::Namespace(_) => Kind::Namespace,
-            Self::Mesh(_) => Kind::Mesh,
-            Self::Service(_) => Kind::Service,
-            Self::Workload(_) => Kind::Workload,
-            Self::HttpRoute(_) => Kind::HttpRoute,
-            Self::Filter(_) => Kind::Filter,
-            Self::FilterPolicy(_) => Kind::FilterPolicy,
-            Self::AccessPolicy(_) => Kind::AccessPolicy,
-        }
-    }
-
-    pub fn metadata(&self) -> &Metadata {
-        each_kind!(self, object => &object.metadata)
-    }
-
-    pub fn metadata_mut(&mut self) -> &mut Metadata {
-        each_kind!(self, object => &mut object.metadata)
-    }
-
     pub fn key(&self) -> ObjectKey {
         let metadata = self.metadata();
         ObjectKey::new(self.kind(), &metadata.namespace, &metadata.name)
-    }
-}
-
-impl Serialize for Resource {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let kind = self.kind();
-        let mut out = serializer.serialize_struct("Resource", 4)?;
-        out.serialize_field("apiVersion", kind.api_version())?;
-        out.serialize_field("kind", kind.as_str())?;
-        out.serialize_field("metadata", self.metadata())?;
-        each_kind!(self, object => out.serialize_field("spec", &object.spec))?;
-        out.end()
     }
 }
 

@@ -2,6 +2,7 @@
 //! Two pure steps around the filters: [`resolve`] says where a request goes, [`plan`] how. Immutable; made once for
 //! each snapshot.
 
+mod action;
 mod plan;
 mod resolve;
 #[cfg(test)]
@@ -12,11 +13,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::bundle::{
-    Backend, Bundle, ObjectName, PathMatch, Protocol, Route, RouteMatch, RouteRule, Service, ServicePort,
-};
+use crate::bundle::{Bundle, ObjectName, PathMatch, Protocol, Route, RouteMatch, RouteRule, Service, ServicePort};
 use crate::path::{self, NormalPath};
 
+use action::RuleActions;
 pub(crate) use plan::to_backend;
 pub use plan::{Choice, Plan, RouteRefusal, choose, plan, plan_connection};
 pub use resolve::{Authority, EgressRefusal, Meant, Resolution, Resolver};
@@ -60,13 +60,22 @@ pub struct HeadView<'a> {
     pub headers: &'a dyn Fn(&str) -> Option<&'a str>,
 }
 
+/// The rule that a request meets.
+#[derive(Debug, Clone, Copy)]
+pub struct MetRule<'t> {
+    pub route: &'t Route,
+    /// Its place in the route as written.
+    pub index: usize,
+    pub rule: &'t RouteRule,
+    actions: &'t RuleActions,
+}
+
 /// Decision of the routes on a request.
 #[derive(Debug, Clone, Copy)]
 enum RouteDecision<'t> {
     /// No route is attached: to the service itself.
     Default,
-    /// `rule_index`: in the route as written.
-    Rule { route: &'t Route, rule_index: usize, rule: &'t RouteRule },
+    Rule(MetRule<'t>),
     /// Routes are attached and none matches: 404.
     NoMatch,
 }
@@ -79,9 +88,22 @@ pub struct RouteTable {
     by_name: BTreeMap<String, BTreeMap<String, ObjectName>>,
     by_vip: BTreeMap<IpAddr, ObjectName>,
     by_endpoint: BTreeMap<IpAddr, Vec<(ObjectName, ObjectName)>>,
-    routes: Vec<Route>,
+    routes: Vec<CompiledRoute>,
     /// Candidates of each service in order of precedence: the first that matches decides.
     candidates: BTreeMap<ObjectName, Vec<Candidate>>,
+}
+
+/// A route, with the actions of each of its rules.
+#[derive(Debug)]
+struct CompiledRoute {
+    route: Route,
+    rules: Vec<RuleActions>,
+}
+
+impl CompiledRoute {
+    fn of(route: &Route) -> Self {
+        Self { route: route.clone(), rules: route.rules.iter().map(RuleActions::of).collect() }
+    }
 }
 
 /// One match of one rule of one route.
@@ -111,7 +133,7 @@ impl RouteTable {
             by_name: BTreeMap::new(),
             by_vip: BTreeMap::new(),
             by_endpoint: BTreeMap::new(),
-            routes: bundle.routes.values().cloned().collect(),
+            routes: bundle.routes.values().map(CompiledRoute::of).collect(),
             candidates: BTreeMap::new(),
         };
         for (name, service) in &bundle.services {
@@ -127,7 +149,7 @@ impl RouteTable {
                 }
             }
         }
-        for (number, route) in table.routes.iter().enumerate() {
+        for (number, CompiledRoute { route, .. }) in table.routes.iter().enumerate() {
             let candidates = table.candidates.entry(route.parent.clone()).or_default();
             for (index, rule) in route.rules.iter().enumerate() {
                 let candidate = |matching: Option<usize>| {
@@ -198,7 +220,7 @@ impl RouteTable {
         };
         let (mut attached, mut consumer) = (false, false);
         for candidate in candidates {
-            let route = &self.routes[candidate.route];
+            let CompiledRoute { route, rules } = &self.routes[candidate.route];
             if consumer && route.consumer_namespace.is_none() {
                 break;
             }
@@ -210,7 +232,8 @@ impl RouteTable {
             let rule = &route.rules[candidate.rule];
             let matching = candidate.matching.map(|index| &rule.matches[index]);
             if matching.is_none_or(|matching| candidate.path.holds(&path) && matching.holds(head)) {
-                return RouteDecision::Rule { route, rule_index: candidate.rule, rule };
+                let (index, actions) = (candidate.rule, &rules[candidate.rule]);
+                return RouteDecision::Rule(MetRule { route, index, rule, actions });
             }
         }
         if attached { RouteDecision::NoMatch } else { RouteDecision::Default }
@@ -253,8 +276,8 @@ fn holds(route: &Route, port: u16, from_namespace: &str) -> bool {
 
 /// Smaller comes first. Consumer routes; exact path, longest prefix, method, number of headers; then the oldest route, then its name,
 /// then the order written.
-fn precedence(routes: &[Route], candidate: &Candidate) -> impl Ord + use<> {
-    let route = &routes[candidate.route];
+fn precedence(routes: &[CompiledRoute], candidate: &Candidate) -> impl Ord + use<> {
+    let route = &routes[candidate.route].route;
     let matching = candidate.matching.map(|index| &route.rules[candidate.rule].matches[index]);
     let (exact, prefix) = match matching.and_then(|matching| matching.path.as_ref()) {
         Some(PathMatch::Exact(_)) => (true, 0),
@@ -269,36 +292,18 @@ fn precedence(routes: &[Route], candidate: &Candidate) -> impl Ord + use<> {
     (producer, !exact, std::cmp::Reverse((prefix, method, headers)), age, written)
 }
 
-/// The backend for one request: weights in proportion, `dice` uniform over all of `u64`. `None`: no backend, or all of
-/// weight 0 (500). One that doesn't resolve keeps its share (`Backend::service` is `None`).
-fn pick_backend(rule: &RouteRule, dice: u64) -> Option<&Backend> {
+/// The place of the backend for one request: weights in proportion, `dice` uniform over all of `u64`. `None`: no backend,
+/// or all of weight 0 (500). One that doesn't resolve keeps its share (`Backend::service` is `None`).
+fn pick_backend(rule: &RouteRule, dice: u64) -> Option<usize> {
     let total: u64 = rule.backends.iter().map(|backend| u64::from(backend.weight)).sum();
     // Multiplying instead of a remainder: no bias worth naming, no division.
     let mut at = u64::try_from((u128::from(dice) * u128::from(total)) >> 64).ok()?;
-    for backend in &rule.backends {
+    for (index, backend) in rule.backends.iter().enumerate() {
         let weight = u64::from(backend.weight);
         if at < weight {
-            return Some(backend);
+            return Some(index);
         }
         at -= weight;
     }
     None
-}
-
-/// Applies a rule's header changes: set, then add, then remove. Names and values were checked where they came in; one
-/// that is not fit for a header is left out.
-fn modify_headers(modifier: &crate::bundle::HeaderModifier, headers: &mut http::HeaderMap) {
-    use http::{HeaderName, HeaderValue};
-    let parse = |(name, value): &(String, String)| {
-        Some((HeaderName::try_from(name.as_str()).ok()?, HeaderValue::try_from(value.as_str()).ok()?))
-    };
-    for (name, value) in modifier.set.iter().filter_map(parse) {
-        headers.insert(name, value);
-    }
-    for (name, value) in modifier.add.iter().filter_map(parse) {
-        headers.append(name, value);
-    }
-    for name in &modifier.remove {
-        headers.remove(name.as_str());
-    }
 }

@@ -5,9 +5,10 @@ mod sarif;
 use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::{Value, json};
+use weft_policy::bundle::Revision;
 use weft_policy::lint::{self, Code, Finding, Scope, Severity};
 use weft_policy::manifest::ManifestError;
-use weft_policy::plan::World;
+use weft_policy::plan::{Entry, World};
 use weft_policy::resource::{Kind, ObjectKey, Resource};
 
 use crate::answer::{Answer, Failure};
@@ -176,7 +177,7 @@ pub(crate) fn of_files(manifests: &Manifests) -> Vec<Located> {
             world.trust_domain = mesh.spec.trust_domain.clone();
         }
         let revision = u64::try_from(index).unwrap_or(u64::MAX);
-        world.put(document.resource.clone(), weft_policy::bundle::Revision(revision), "");
+        world.insert(Entry::applied(document.resource.clone(), Revision(revision), String::new()));
     }
     lint::check(&world, Scope::Files).iter().map(|finding| Located::new(finding, manifests)).collect()
 }

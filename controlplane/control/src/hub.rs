@@ -26,7 +26,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use weft_policy::bundle::{ObjectName, Revision};
+use weft_policy::bundle::Revision;
 use weft_policy::identity::{SpiffeId, TrustDomain};
 use weft_policy::plan::World;
 
@@ -49,7 +49,7 @@ use crate::claims::{Claims, Grants};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::rate::{Places, Rates};
-use crate::registry::{ProxyKey, Registry};
+use crate::registry::Registry;
 use crate::store::{Fault, Store, StoreError, Unreadable, Write};
 use crate::trial::Trials;
 
@@ -57,8 +57,6 @@ use crate::trial::Trials;
 pub struct Published {
     pub revision: Revision,
     pub world: Arc<World>,
-    /// Registered workloads and the proxies that they live with.
-    pub owners: Arc<BTreeMap<ObjectName, ProxyKey>>,
     /// Records of the store that can't be read, by their key there.
     pub unreadable: Arc<BTreeMap<String, Unreadable>>,
     /// Names and grants of each account.
@@ -120,7 +118,6 @@ pub enum StartError {
 /// A change in the making.
 pub(crate) struct Draft {
     pub(crate) world: World,
-    pub(crate) owners: BTreeMap<ObjectName, ProxyKey>,
     pub(crate) unreadable: Arc<BTreeMap<String, Unreadable>>,
     pub(crate) claims: Claims,
     /// The revision that the change will have.
@@ -267,12 +264,19 @@ impl Hub {
             return Ok(());
         }
         let trust_domain = self.trust_domain.clone();
-        let found = self.blocking(move |store| apply::load(store, &trust_domain)).await?;
-        if found.revision != self.published().revision {
+        let read = move |store: &Store| Ok((apply::load(store, &trust_domain)?, bans::load(store)?));
+        let (found, banned) = self.blocking(read).await?;
+        let known = self.published();
+        if found.revision != known.revision || found.claims != known.claims || found.unreadable != known.unreadable {
             tracing::warn!(revision = found.revision.0, "a change whose commit failed has landed");
             self.published.send_replace(Arc::new(found));
             self.measure();
         }
+        self.bans.send_if_modified(|bans| {
+            let has_landed = *bans != banned;
+            *bans = banned;
+            has_landed
+        });
         self.read_at.store(generation, Ordering::Release);
         Ok(())
     }
@@ -295,7 +299,7 @@ impl Hub {
     }
 
     async fn commit(self: Arc<Self>, draft: Draft, _guard: OwnedMutexGuard<()>) -> Result<(), StoreError> {
-        let Draft { world, owners, claims, unreadable, revision, writes, changed, removal } = draft;
+        let Draft { world, claims, unreadable, revision, writes, changed, removal } = draft;
         let is_told = writes.iter().any(|write| matches!(write, Write::Audit(_)));
         let started = Instant::now();
         let committed = self.blocking(move |store| store.commit(changed.then_some(revision), writes)).await;
@@ -307,17 +311,17 @@ impl Hub {
         }
         if changed {
             let last_removal = if removal { revision } else { self.published().last_removal };
-            let (world, owners, claims) = (Arc::new(world), Arc::new(owners), Arc::new(claims));
-            let published = Published { revision, world, owners, claims, unreadable, last_removal };
+            let (world, claims) = (Arc::new(world), Arc::new(claims));
+            let published = Published { revision, world, claims, unreadable, last_removal };
             self.published.send_replace(Arc::new(published));
             self.measure();
         } else {
             // Claims and what is set aside concern no session: nobody is woken for them.
             self.published.send_if_modified(|published| {
-                let Published { revision, world, owners, last_removal, .. } = &**published;
+                let Published { revision, world, last_removal, .. } = &**published;
                 let (revision, last_removal) = (*revision, *last_removal);
-                let (world, owners, claims) = (world.clone(), owners.clone(), Arc::new(claims));
-                *published = Arc::new(Published { revision, world, owners, claims, unreadable, last_removal });
+                let (world, claims) = (world.clone(), Arc::new(claims));
+                *published = Arc::new(Published { revision, world, claims, unreadable, last_removal });
                 false
             });
         }
@@ -368,7 +372,6 @@ impl Draft {
     fn of(published: &Published) -> Self {
         Self {
             world: World::clone(&published.world),
-            owners: BTreeMap::clone(&published.owners),
             unreadable: published.unreadable.clone(),
             claims: Claims::clone(&published.claims),
             revision: Revision(published.revision.0 + 1),
@@ -403,11 +406,11 @@ fn claims(store: &Store, published: &Published) -> Result<Claims, StoreError> {
     let mut claims = Claims::default();
     let mut changes = Vec::new();
     let world = &published.world;
-    for (name, owner) in published.owners.iter() {
-        let behind = world.workload(name).into_iter().flat_map(|workload| world.selecting(workload));
+    for (name, owner) in world.registered() {
+        let behind = world.workload(&name).into_iter().flat_map(|workload| world.selecting(workload));
         let services = behind.map(|service| service.metadata.name.clone()).collect();
         changes.extend(claims.grant(&owner.identity, &Grants { services, ..Grants::default() }));
-        changes.extend(claims.take(name, &owner.identity));
+        changes.extend(claims.take(&name, &owner.identity));
     }
     let mut writes: Vec<_> = changes.into_iter().map(|(key, record)| Write::Claim { key, record }).collect();
     writes.push(Write::Meta(KEY, "1".to_owned()));

@@ -2,18 +2,17 @@
 //! sessions; lost with the process (registered workloads are not: the store keeps those).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use weft_policy::bundle::{ObjectName, Revision};
-use weft_policy::identity::SpiffeId;
 use weft_policy::lineage::Lineage;
+pub use weft_policy::plan::ProxyKey;
 use weft_policy::wire;
 
 use crate::lease::{Outlook, Word};
@@ -29,19 +28,6 @@ const BELIEVED: Duration = Duration::from_secs(90);
 
 /// So long a proxy that went without a word is waited for by who waits for a change to arrive.
 const AWAITED: Duration = Duration::from_secs(5);
-
-/// A proxy is its name and the identity that its certificate proves: nobody can take over another's place.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct ProxyKey {
-    pub name: String,
-    pub identity: SpiffeId,
-}
-
-impl fmt::Display for ProxyKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.name, self.identity)
-    }
-}
 
 /// Version, capabilities and address of a proxy, known from its first message on.
 #[derive(Debug, Clone, Default)]

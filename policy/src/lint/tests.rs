@@ -5,6 +5,7 @@ use super::*;
 use crate::bundle::Revision;
 use crate::identity::TrustDomain;
 use crate::manifest;
+use crate::plan::Owner;
 
 /// Filters that every mesh has.
 const SHIPPED: [(&str, &str); 3] = [("authz", "[]"), ("fault", "[]"), ("ratelimit", "[token-bucket]")];
@@ -23,7 +24,8 @@ fn world_without(text: &str, absent: &[&str]) -> World {
     let documents = manifest::parse("world.yaml", &text).unwrap_or_else(|errors| panic!("{errors:?}\n{text}"));
     let mut world = World::new(TrustDomain::default());
     for (index, document) in documents.into_iter().enumerate() {
-        world.put(document.resource, Revision(u64::try_from(index).unwrap() + 1), "uid");
+        let revision = Revision(u64::try_from(index).unwrap() + 1);
+        world.put(&Owner::Applied, document.resource, revision, "uid").unwrap();
     }
     world
 }
@@ -230,7 +232,7 @@ fn files_alone_refuse_nothing_for_what_is_elsewhere() {
     // Of workloads nothing is said where none are written down: they register themselves.
     let alone = manifest::parse("a.yaml", &access("{rules: [{from: [{serviceAccounts: [pay/pay]}]}]}")).unwrap();
     let mut world = World::new(TrustDomain::default());
-    world.put(alone.into_iter().next().unwrap().resource, Revision(1), "");
+    world.put(&Owner::Applied, alone.into_iter().next().unwrap().resource, Revision(1), "").unwrap();
     let codes: Vec<_> = check(&world, Scope::Files).into_iter().map(|finding| finding.code).collect();
     assert_eq!(codes, [Code::AuthzMissing]);
     let unsafe_alone = lint(&access("{action: Deny, rules: [{to: [{methods: ['*']}]}]}"), Scope::Files);

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::http_only::{self, RoutesOf};
-use super::modifier::modifier;
+use super::modifier::actions;
 use super::route_status::resolve;
 use super::select::{holds_for, selected_by};
 use super::selects;
@@ -14,8 +14,8 @@ use crate::authz;
 use crate::bundle::serde_json_raw::Json;
 use crate::bundle::{
     AppVersion, Backend, Bundle, Direction, Endpoint, FilterAttachment, FilterLimits, FilterMode, HeaderMatch,
-    MeshSettings, ObjectName, OnFailure, PathMatch, Protocol, Revision, Route, RouteMatch, RouteRule, ServedWorkload,
-    Service, ServicePort, WorkloadPort,
+    MeshSettings, ObjectName, OnFailure, PathMatch, Protocol, Revision, Route, RouteAction, RouteMatch, RouteRule,
+    ServedWorkload, Service, ServicePort, WorkloadPort,
 };
 use crate::path::PathReading;
 use crate::resource::core::PortSpec;
@@ -23,8 +23,8 @@ use crate::resource::filter::PolicyMode;
 use crate::resource::mesh::{Defaults, WorkloadPortSpec};
 use crate::resource::route::{BackendRef, MatchSpec, ParentRef, PathType, RuleSpec};
 use crate::resource::{
-    FilterPolicySpec, FilterSpec, HttpRouteSpec, Kind, Object, ObjectKey, ROOT_NAMESPACE, Resource, ServiceSpec,
-    WorkloadSpec,
+    AccessPolicySpec, FilterPolicySpec, FilterSpec, HttpRouteSpec, Kind, Object, ObjectKey, ROOT_NAMESPACE,
+    ServiceSpec, Spec, WorkloadSpec,
 };
 
 /// The name of the attachment that access policies become; also the published filter's.
@@ -223,12 +223,12 @@ fn parent_port(world: &World, parent: &ParentRef, service: &ObjectName) -> Optio
 }
 
 fn rule_entry(world: &World, route: &Object<HttpRouteSpec>, rule: &RuleSpec) -> RouteRule {
+    let timeout = rule.timeouts.as_ref().and_then(|timeouts| timeouts.request_ms).map(RouteAction::RequestTimeoutMs);
     RouteRule {
         name: rule.name.clone(),
         matches: rule.matches.iter().map(match_entry).collect(),
-        request_headers: modifier(&rule.filters),
+        actions: actions(&rule.filters).into_iter().chain(timeout).collect(),
         backends: rule.backend_refs.iter().map(|backend| backend_entry(world, route, backend)).collect(),
-        request_timeout_ms: rule.timeouts.as_ref().and_then(|timeouts| timeouts.request_ms),
     }
 }
 
@@ -254,7 +254,7 @@ fn backend_entry(world: &World, route: &Object<HttpRouteSpec>, backend: &Backend
         service: resolve(world, route, backend).ok().map(Object::name),
         port: backend.port,
         weight: backend.weight,
-        request_headers: modifier(&backend.filters),
+        actions: actions(&backend.filters),
     }
 }
 
@@ -281,8 +281,7 @@ fn attach(
 
 /// The filter that a FilterPolicy asks for, whichever workloads it holds for. `None`: it asks for none.
 pub fn attachment(world: &World, policy: &ObjectKey) -> Option<FilterAttachment> {
-    let Resource::FilterPolicy(policy) = &world.get(policy)?.resource else { return None };
-    attached_filter(world, policy)
+    attached_filter(world, Spec::of(&world.get(policy)?.resource)?)
 }
 
 fn attached_filter(world: &World, policy: &Object<FilterPolicySpec>) -> Option<FilterAttachment> {
@@ -332,10 +331,7 @@ fn published(world: &World, name: &str, filter_name: &ObjectName, version: Optio
 /// The access policies that hold for a workload, as its authz filter reads them. Without any there is no filter:
 /// authenticated peers are allowed.
 pub(crate) fn access_config(world: &World, workload: &Object<WorkloadSpec>) -> Option<authz::Config> {
-    let near = world.index().near_policies(world, workload).filter_map(|resource| {
-        let Resource::AccessPolicy(policy) = resource else { return None };
-        Some(policy)
-    });
+    let near = world.index().near_policies(world, workload).filter_map(AccessPolicySpec::of);
     let holding = near.filter(|policy| holds_for(world, &policy.metadata, &policy.spec.target_refs, workload));
     let policies: Vec<authz::Policy> = holding.map(Into::into).collect();
     (!policies.is_empty()).then(|| authz::Config { trust_domain: world.trust_domain.to_string(), policies })

@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use super::world::{Entry, World};
 use crate::bundle::ObjectName;
 use crate::resource::{
-    Kind, Metadata, Object, ObjectKey, ROOT_NAMESPACE, Resource, ServiceSpec, TargetKind, TargetRef, WorkloadSpec,
+    Kind, Metadata, Object, ObjectKey, ROOT_NAMESPACE, Resource, ServiceSpec, Spec, TargetKind, TargetRef, WorkloadSpec,
 };
 
 /// A namespace, and a label's key and value.
@@ -100,10 +100,7 @@ impl Index {
             self.workloads.get(&label).map(Vec::as_slice).unwrap_or_default()
         };
         let rarest = service.spec.selector.iter().map(with).min_by_key(|found| found.len()).unwrap_or_default();
-        rarest.iter().filter_map(|position| {
-            let Resource::Workload(workload) = &self.entries[*position].resource else { return None };
-            Some(workload)
-        })
+        rarest.iter().filter_map(|position| Spec::of(&self.entries[*position].resource))
     }
 
     pub(super) fn attached_to<'w>(&'w self, service: &ObjectName) -> impl Iterator<Item = &'w Resource> + use<'w> {

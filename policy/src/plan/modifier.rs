@@ -1,13 +1,13 @@
 //! Header changes of routes, as proxies are told them.
 
-use crate::bundle::HeaderModifier;
+use crate::bundle::{HeaderModifier, RouteAction};
 use crate::resource::route::{HeaderField, RouteFilter};
 
-/// The change that a rule's or backend's filters make. Of several entries with one name the first counts, says the
+/// The actions that a rule's or backend's filters are. Of several entries with one name the first counts, says the
 /// standard; one that no rule changes is left out, whoever wrote it down.
-pub(super) fn modifier(filters: &[RouteFilter]) -> HeaderModifier {
+pub(super) fn actions(filters: &[RouteFilter]) -> Vec<RouteAction> {
     // A route with another filter leads nowhere.
-    let Some(RouteFilter::RequestHeaderModifier(spec)) = filters.first() else { return HeaderModifier::default() };
+    let Some(RouteFilter::RequestHeaderModifier(spec)) = filters.first() else { return Vec::new() };
     let fields = |list: &[HeaderField]| {
         let mut fields: Vec<(String, String)> = Vec::with_capacity(list.len());
         let named = list.iter().map(|field| (field.name.to_ascii_lowercase(), &field.value));
@@ -20,7 +20,9 @@ pub(super) fn modifier(filters: &[RouteFilter]) -> HeaderModifier {
     };
     let removed = spec.remove.iter().map(|name| name.to_ascii_lowercase());
     let remove = removed.filter(|name| uneditable(name).is_none()).collect();
-    HeaderModifier { set: fields(&spec.set), add: fields(&spec.add), remove }
+    let modifier = HeaderModifier { set: fields(&spec.set), add: fields(&spec.add), remove };
+    let is_any = modifier != HeaderModifier::default();
+    is_any.then_some(RouteAction::RequestHeaders(modifier)).into_iter().collect()
 }
 
 /// Why a header can't be changed by a rule; `None` where it can. Names are in lower case.

@@ -5,7 +5,7 @@ mod tenancy;
 
 use super::*;
 use crate::authz;
-use crate::bundle::{AppVersion, Bundle, Direction, Egress, FilterMode, ObjectName, Protocol, Revision};
+use crate::bundle::{AppVersion, Bundle, Direction, Egress, FilterMode, ObjectName, Protocol, Revision, RouteAction};
 use crate::identity::TrustDomain;
 use crate::lint::{self, Code, Scope};
 use crate::manifest;
@@ -17,7 +17,7 @@ pub(crate) fn world(text: &str) -> World {
     let documents = manifest::parse("world.yaml", text).unwrap_or_else(|errors| panic!("{errors:?}"));
     for (index, document) in documents.into_iter().enumerate() {
         let revision = Revision(u64::try_from(index).unwrap() + 1);
-        world.put(document.resource, revision, "uid");
+        world.put(&Owner::Applied, document.resource, revision, "uid").unwrap();
     }
     world
 }
@@ -185,7 +185,8 @@ fn of_several_changes_of_one_header_the_first_counts() {
         "{{parentRefs: [{{group: '', kind: Service, name: web}}], rules: [{{filters: {filters}, backendRefs: [{{name: web, port: 80}}]}}]}}"
     );
     let bundle = bundle(&shop_and(&route("shop/r", &spec)), &["shop/web-1"]);
-    let changes = &bundle.routes[&name("shop/r")].rules[0].request_headers;
+    let actions = &bundle.routes[&name("shop/r")].rules[0].actions;
+    let [RouteAction::RequestHeaders(changes)] = actions.as_slice() else { panic!("{actions:?}") };
     let field = |name: &str| vec![(name.to_owned(), "1".to_owned())];
     assert_eq!((&changes.set, &changes.add), (&field("x-a"), &field("x-b")), "what can't be changed is left out");
     assert_eq!(changes.remove, ["x-c"]);
@@ -419,10 +420,10 @@ fn puts_count_generations() {
     let mut world = world(SHOP);
     let key = ObjectKey::new(Kind::Service, "shop", "web");
     let mut resource = world.get(&key).unwrap().resource.clone();
-    assert_eq!(world.put(resource.clone(), Revision(50), "other"), Action::Unchanged);
+    assert_eq!(world.put(&Owner::Applied, resource.clone(), Revision(50), "other"), Ok(Action::Unchanged));
     resource.metadata_mut().labels.insert("a".to_owned(), "b".to_owned());
     let before = world.clone();
-    assert_eq!(world.put(resource, Revision(51), "other"), Action::Changed);
+    assert_eq!(world.put(&Owner::Applied, resource, Revision(51), "other"), Ok(Action::Changed));
     let entry = world.get(&key).unwrap();
     assert_eq!(
         (entry.uid.as_str(), entry.generation, entry.created, entry.modified),
@@ -432,14 +433,40 @@ fn puts_count_generations() {
 }
 
 #[test]
+fn an_object_is_changed_by_its_owner_only() {
+    let proxy = |name: &str| {
+        let identity = TrustDomain::default().workload("shop", "web").unwrap();
+        Owner::Proxy(ProxyKey { name: name.to_owned(), identity })
+    };
+    let mut world = world(SHOP);
+    let key = ObjectKey::new(Kind::Workload, "shop", "web-1");
+    let Resource::Workload(mut workload) = world.get(&key).unwrap().resource.clone() else { panic!("not a workload") };
+    workload.spec.weight = 7;
+    let changed = Resource::Workload(workload);
+    let refused = world.put(&proxy("p"), changed.clone(), Revision(50), "uid").unwrap_err();
+    assert_eq!(refused.to_string(), "Workload shop/web-1 was applied, and is changed by applying it");
+    assert!(world.hand_over(&key, &proxy("p")) && !world.hand_over(&key, &proxy("p")));
+    for other in [Owner::Applied, proxy("q")] {
+        let refused = world.put(&other, changed.clone(), Revision(50), "uid").unwrap_err();
+        let expect =
+            "Workload shop/web-1 lives with the proxy p (spiffe://cluster.local/ns/shop/sa/web) and goes when it goes";
+        assert_eq!(refused.to_string(), expect);
+    }
+    assert_eq!(world.put(&proxy("p"), changed, Revision(51), "uid"), Ok(Action::Changed));
+    let registered: Vec<_> = world.registered().map(|(name, proxy)| (name.to_string(), proxy.name.clone())).collect();
+    assert_eq!(registered, [("shop/web-1".to_owned(), "p".to_owned())]);
+}
+
+#[test]
 fn changes_between_worlds() {
     let old = shop_and(&access("shop/a", "{}"));
     let mut new = world(SHOP);
-    new.put(manifest::parse("x", &access("shop/b", "{}")).unwrap().remove(0).resource, Revision(9), "uid");
+    let policy = manifest::parse("x", &access("shop/b", "{}")).unwrap().remove(0).resource;
+    new.put(&Owner::Applied, policy, Revision(9), "uid").unwrap();
     let key = ObjectKey::new(Kind::Workload, "shop", "web-1");
     let Resource::Workload(mut workload) = new.get(&key).unwrap().resource.clone() else { panic!("not a workload") };
     workload.spec.weight = 7;
-    new.put(Resource::Workload(workload), Revision(10), "uid");
+    new.put(&Owner::Applied, Resource::Workload(workload), Revision(10), "uid").unwrap();
     let got: Vec<String> = diff_world(&old, &new).iter().map(|c| format!("{:?} {}", c.action, c.object)).collect();
     assert_eq!(got, ["Changed Workload shop/web-1", "Deleted AccessPolicy shop/a", "Created AccessPolicy shop/b"]);
     let diff = &diff_world(&old, &new)[0].diff;
@@ -494,7 +521,7 @@ fn bundles_follow_by_deltas() {
         if below(3) == 0 {
             world.remove(&resource.key());
         } else {
-            world.put(resource.clone(), Revision(step), "uid");
+            world.put(&Owner::Applied, resource.clone(), Revision(step), "uid").unwrap();
         }
         let next = bundle_for(&world, &served, Revision(step), "ROOTS");
         held.apply(&diff(&held, &next));

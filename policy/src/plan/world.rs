@@ -5,13 +5,13 @@ use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 
-use super::Action;
 use super::index::Index;
+use super::{Action, Owned, Owner, ProxyKey};
 use crate::bundle::{ObjectName, Revision};
 use crate::identity::TrustDomain;
 use crate::resource::{
     AccessPolicySpec, FilterPolicySpec, FilterSpec, HttpRouteSpec, Kind, MeshSpec, Object, ObjectKey, ROOT_NAMESPACE,
-    Resource, ServiceSpec, WorkloadSpec,
+    Resource, ServiceSpec, Spec, WorkloadSpec,
 };
 
 /// A resource with what the store knows about it.
@@ -23,6 +23,15 @@ pub struct Entry {
     pub generation: u64,
     pub created: Revision,
     pub modified: Revision,
+    #[serde(default, skip_serializing_if = "Owner::is_applied")]
+    pub owner: Owner,
+}
+
+impl Entry {
+    /// An object that was applied at `revision`.
+    pub fn applied(resource: Resource, revision: Revision, uid: String) -> Self {
+        Self { resource, uid, generation: 1, created: revision, modified: revision, owner: Owner::Applied }
+    }
 }
 
 /// Cheap to clone: entries are shared.
@@ -99,25 +108,51 @@ impl World {
         }
     }
 
-    /// Creates or changes an object at `revision`; `uid` is used only where it is new. What is the same stays untouched.
-    pub fn put(&mut self, resource: Resource, revision: Revision, uid: &str) -> Action {
+    /// Creates or changes an object of `owner` at `revision`; `uid` is used only where it is new. What is the same stays
+    /// untouched.
+    ///
+    /// # Errors
+    /// The object is another owner's.
+    pub fn put(&mut self, owner: &Owner, resource: Resource, revision: Revision, uid: &str) -> Result<Action, Owned> {
         let key = resource.key();
         let (entry, action) = match self.objects.get(&key) {
-            Some(known) if known.resource == resource => return Action::Unchanged,
+            Some(known) if known.owner != *owner => {
+                return Err(Owned { key, owner: Box::new(known.owner.clone()) });
+            }
+            Some(known) if known.resource == resource => return Ok(Action::Unchanged),
             Some(known) => {
                 let generation = known.generation + 1;
                 let known = Entry::clone(known);
                 (Entry { resource, generation, modified: revision, ..known }, Action::Changed)
             }
             None => {
-                let uid = uid.to_owned();
-                (Entry { resource, uid, generation: 1, created: revision, modified: revision }, Action::Created)
+                let (uid, owner) = (uid.to_owned(), owner.clone());
+                (Entry { resource, uid, generation: 1, created: revision, modified: revision, owner }, Action::Created)
             }
         };
         self.is_read_again(&key);
         self.index.take();
         self.objects.insert(key, Arc::new(entry));
-        action
+        Ok(action)
+    }
+
+    /// Gives an object to another owner. False where it is not there or is that owner's already.
+    pub fn hand_over(&mut self, key: &ObjectKey, owner: &Owner) -> bool {
+        let Some(entry) = self.objects.get_mut(key).filter(|entry| entry.owner != *owner) else { return false };
+        self.index.take();
+        Arc::make_mut(entry).owner = owner.clone();
+        true
+    }
+
+    /// The proxy that registered a workload; `None` also where it was applied.
+    pub fn registered_by(&self, workload: &ObjectName) -> Option<&ProxyKey> {
+        self.entry::<WorkloadSpec>(workload)?.owner.proxy()
+    }
+
+    /// Registered workloads, each with its proxy.
+    pub fn registered(&self) -> impl Iterator<Item = (ObjectName, &ProxyKey)> {
+        let workloads = self.of_kind(Kind::Workload);
+        workloads.filter_map(|(key, entry)| Some((key.object_name(), entry.owner.proxy()?)))
     }
 
     pub fn remove(&mut self, key: &ObjectKey) -> Option<Arc<Entry>> {
@@ -127,18 +162,15 @@ impl World {
     }
 
     pub fn service(&self, name: &ObjectName) -> Option<&Object<ServiceSpec>> {
-        let Resource::Service(service) = &self.named(Kind::Service, name)?.resource else { return None };
-        Some(service)
+        self.named(name)
     }
 
     pub fn workload(&self, name: &ObjectName) -> Option<&Object<WorkloadSpec>> {
-        let Resource::Workload(workload) = &self.named(Kind::Workload, name)?.resource else { return None };
-        Some(workload)
+        self.named(name)
     }
 
     pub fn filter(&self, name: &ObjectName) -> Option<&Object<FilterSpec>> {
-        let Resource::Filter(filter) = &self.named(Kind::Filter, name)?.resource else { return None };
-        Some(filter)
+        self.named(name)
     }
 
     /// A version of a filter: the one that is asked for, or the one that the `Filter` stands for now.
@@ -166,24 +198,15 @@ impl World {
 
     /// The mesh's settings: the only one, or the first by name.
     pub fn mesh(&self) -> Option<&Object<MeshSpec>> {
-        self.of_kind(Kind::Mesh).find_map(|(_, entry)| {
-            let Resource::Mesh(mesh) = &entry.resource else { return None };
-            Some(mesh)
-        })
+        self.all().next()
     }
 
     pub(crate) fn services(&self) -> impl Iterator<Item = &Object<ServiceSpec>> {
-        self.of_kind(Kind::Service).filter_map(|(_, entry)| {
-            let Resource::Service(service) = &entry.resource else { return None };
-            Some(service)
-        })
+        self.all()
     }
 
     pub fn workloads(&self) -> impl Iterator<Item = &Object<WorkloadSpec>> {
-        self.of_kind(Kind::Workload).filter_map(|(_, entry)| {
-            let Resource::Workload(workload) = &entry.resource else { return None };
-            Some(workload)
-        })
+        self.all()
     }
 
     /// The services that a workload stands behind.
@@ -227,35 +250,33 @@ impl World {
         let first = ObjectKey::new(Kind::Workload, &namespace, "");
         let within =
             move |(key, _): &(&ObjectKey, &Arc<Entry>)| key.kind == Kind::Workload && key.namespace == namespace;
-        self.objects.range(first..).take_while(within).filter_map(|(_, entry)| {
-            let Resource::Workload(workload) = &entry.resource else { return None };
-            Some(workload)
-        })
+        self.objects.range(first..).take_while(within).filter_map(|(_, entry)| Spec::of(&entry.resource))
     }
 
     /// With the revision of creation: age decides between routes.
     pub(crate) fn routes(&self) -> impl Iterator<Item = (&Object<HttpRouteSpec>, Revision)> {
-        self.of_kind(Kind::HttpRoute).filter_map(|(_, entry)| {
-            let Resource::HttpRoute(route) = &entry.resource else { return None };
-            Some((route, entry.created))
-        })
+        let routes = self.of_kind(Kind::HttpRoute);
+        routes.filter_map(|(_, entry)| Some((Spec::of(&entry.resource)?, entry.created)))
     }
 
     pub(crate) fn filter_policies(&self) -> impl Iterator<Item = &Object<FilterPolicySpec>> {
-        self.of_kind(Kind::FilterPolicy).filter_map(|(_, entry)| {
-            let Resource::FilterPolicy(policy) = &entry.resource else { return None };
-            Some(policy)
-        })
+        self.all()
     }
 
     pub(crate) fn access_policies(&self) -> impl Iterator<Item = &Object<AccessPolicySpec>> {
-        self.of_kind(Kind::AccessPolicy).filter_map(|(_, entry)| {
-            let Resource::AccessPolicy(policy) = &entry.resource else { return None };
-            Some(policy)
-        })
+        self.all()
     }
 
-    fn named(&self, kind: Kind, name: &ObjectName) -> Option<&Entry> {
-        self.get(&ObjectKey::new(kind, &name.namespace, &name.name))
+    /// All objects of a kind, by namespace and name.
+    fn all<S: Spec>(&self) -> impl Iterator<Item = &Object<S>> {
+        self.of_kind(S::KIND).filter_map(|(_, entry)| S::of(&entry.resource))
+    }
+
+    fn named<S: Spec>(&self, name: &ObjectName) -> Option<&Object<S>> {
+        S::of(&self.entry::<S>(name)?.resource)
+    }
+
+    fn entry<S: Spec>(&self, name: &ObjectName) -> Option<&Entry> {
+        self.get(&ObjectKey::new(S::KIND, &name.namespace, &name.name))
     }
 }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::bundle::Revision;
-use crate::plan::{Entry, World, bundle_for};
+use crate::plan::{Entry, Owner, World, bundle_for};
 use crate::wire::{self, Received, v1};
 
 fn identity() -> SpiffeId {
@@ -121,7 +121,7 @@ prop_compose! {
 /// Puts a resource into a world, as it comes back from a store, and plans it for `served`.
 pub(crate) fn lives(resource: &Resource, served: &[ObjectName]) -> Result<(), TestCaseError> {
     let mut world = World::default();
-    world.put(resource.clone(), Revision(1), "uid");
+    world.put(&Owner::Applied, resource.clone(), Revision(1), "uid").unwrap();
     let stored = serde_json::to_string(world.get(&resource.key()).unwrap()).unwrap();
     let loaded = serde_json::from_str::<Entry>(&stored);
     let loaded = loaded.map_err(|error| TestCaseError::fail(format!("{error}: {stored}")))?;

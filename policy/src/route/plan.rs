@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::{HeadView, Resolved, RouteDecision, RouteTable, modify_headers, pick_backend};
-use crate::bundle::{Backend, HeaderModifier, MeshSettings, ObjectName, Route, RouteRule, Service};
+use super::action::{Actions, deadline};
+use super::{HeadView, MetRule, Resolved, RouteDecision, RouteTable, pick_backend};
+use crate::bundle::{MeshSettings, ObjectName, Route, Service};
 use crate::path;
 
 /// The way of one request. Nothing of it is applied yet: what is sent is made per attempt from the head and this.
@@ -21,19 +22,19 @@ pub struct Plan<'t> {
     pub direct: Option<&'t ObjectName>,
     /// For the whole exchange. `None`: no deadline.
     pub timeout: Option<Duration>,
-    /// The rule's header changes, then its backend's.
-    modifiers: [Option<&'t HeaderModifier>; 2],
+    /// The rule's, then its backend's.
+    actions: [Option<&'t Actions>; 2],
 }
 
 impl Plan<'_> {
     /// Changes the header of one attempt as the rule and its backend say.
     pub fn modify(&self, headers: &mut http::HeaderMap) {
-        self.modifiers.into_iter().flatten().for_each(|modifier| modify_headers(modifier, headers));
+        self.actions.into_iter().flatten().for_each(|actions| actions.edit(headers));
     }
 
     /// False where sending the head as it is does the same as [`Plan::modify`].
     pub fn modifies(&self) -> bool {
-        self.modifiers.into_iter().flatten().any(|modifier| *modifier != HeaderModifier::default())
+        self.actions.into_iter().flatten().any(Actions::edits)
     }
 }
 
@@ -80,11 +81,7 @@ impl RouteRefusal {
 pub enum Choice<'t> {
     /// To the service itself.
     Direct(Resolved<'t>),
-    Rule {
-        route: &'t Route,
-        rule_index: usize,
-        rule: &'t RouteRule,
-    },
+    Rule(MetRule<'t>),
 }
 
 /// Plans the way of a request. `dice`: uniform over all of `u64`, chooses among backends by weight.
@@ -101,9 +98,10 @@ pub fn plan<'t>(
 ) -> Result<Plan<'t>, RouteRefusal> {
     match choose(table, to, from_namespace, head)? {
         Choice::Direct(to) => Ok(Plan { timeout: deadline(mesh.request_timeout_ms), ..plan_connection(&to)? }),
-        Choice::Rule { route, rule_index, rule } => {
-            let backend = pick_backend(rule, dice).ok_or_else(|| RouteRefusal::NoBackend { route: route.name.clone() });
-            to_backend(table, (route, rule_index, rule), backend?, mesh)
+        Choice::Rule(met) => {
+            let backend = pick_backend(met.rule, dice);
+            let backend = backend.ok_or_else(|| RouteRefusal::NoBackend { route: met.route.name.clone() });
+            to_backend(table, met, backend?, mesh)
         }
     }
 }
@@ -116,8 +114,8 @@ pub fn plan_connection<'t>(to: &Resolved<'t>) -> Result<Plan<'t>, RouteRefusal> 
     let Resolved { service, port, endpoint } = *to;
     // An endpoint addressed by its own IP was addressed by its own port.
     let target_port = if endpoint.is_some() { port } else { target_port(service, port)? };
-    let modifiers = [None, None];
-    Ok(Plan { route: None, rule_index: 0, service, target_port, direct: endpoint, timeout: None, modifiers })
+    let actions = [None, None];
+    Ok(Plan { route: None, rule_index: 0, service, target_port, direct: endpoint, timeout: None, actions })
 }
 
 /// The rule that a request meets. Its path is taken as it is sent; readings that would meet a rule which treats requests
@@ -135,29 +133,31 @@ pub fn choose<'t>(
     match decide(&head.path.standard()) {
         RouteDecision::Default => Ok(Choice::Direct(*to)),
         RouteDecision::NoMatch => Err(RouteRefusal::NoRuleMatched { service: to.service.name.clone() }),
-        RouteDecision::Rule { route, rule_index, rule } => {
+        RouteDecision::Rule(met) => {
             if head.path.is_ambiguous() {
                 for reading in head.path.readings(&to.service.path_reading)?.iter() {
-                    if let RouteDecision::Rule { rule: other, .. } = decide(reading)
-                        && !treats_alike(rule, other)
+                    if let RouteDecision::Rule(other) = decide(reading)
+                        && !met.actions.treats_alike(other.actions)
                     {
-                        let other = reading.to_owned();
-                        return Err(RouteRefusal::AmbiguousPath { route: route.name.clone(), other });
+                        let (route, other) = (met.route.name.clone(), reading.to_owned());
+                        return Err(RouteRefusal::AmbiguousPath { route, other });
                     }
                 }
             }
-            Ok(Choice::Rule { route, rule_index, rule })
+            Ok(Choice::Rule(met))
         }
     }
 }
 
-/// The way to one backend of a rule.
+/// The way to one backend of a rule, by its place there.
 pub(crate) fn to_backend<'t>(
     table: &'t RouteTable,
-    (route, rule_index, rule): (&'t Route, usize, &'t RouteRule),
-    backend: &'t Backend,
+    met: MetRule<'t>,
+    backend: usize,
     mesh: &MeshSettings,
 ) -> Result<Plan<'t>, RouteRefusal> {
+    let MetRule { route, index: rule_index, rule, actions } = met;
+    let (backend, own) = (&rule.backends[backend], &actions.backends[backend]);
     let service = backend.service.as_ref().and_then(|name| table.bundle.services.get(name));
     let service = service.ok_or_else(|| RouteRefusal::BackendNotFound { route: route.name.clone() })?;
     Ok(Plan {
@@ -166,29 +166,12 @@ pub(crate) fn to_backend<'t>(
         service,
         target_port: target_port(service, backend.port)?,
         direct: None,
-        timeout: deadline(rule.request_timeout_ms.or(mesh.request_timeout_ms)),
-        modifiers: [Some(&rule.request_headers), Some(&backend.request_headers)],
+        timeout: actions.rule.timeout(mesh.request_timeout_ms),
+        actions: [Some(&actions.rule), Some(own)],
     })
 }
 
 fn target_port(service: &Service, port: u16) -> Result<u16, RouteRefusal> {
     let known = service.ports.iter().find(|known| known.port == port);
     known.map(|known| known.target_port).ok_or_else(|| RouteRefusal::NoSuchPort { service: service.name.clone(), port })
-}
-
-fn deadline(ms: Option<u64>) -> Option<Duration> {
-    ms.filter(|ms| *ms > 0).map(Duration::from_millis)
-}
-
-/// True where two rules differ in nothing but where they send requests.
-fn treats_alike(a: &RouteRule, b: &RouteRule) -> bool {
-    let carried = |rule: &RouteRule, modifier: &HeaderModifier| {
-        *modifier == HeaderModifier::default()
-            || rule.backends.iter().any(|backend| backend.request_headers == *modifier)
-    };
-    let within = |a: &RouteRule, b: &RouteRule| a.backends.iter().all(|backend| carried(b, &backend.request_headers));
-    a.request_headers == b.request_headers
-        && a.request_timeout_ms == b.request_timeout_ms
-        && within(a, b)
-        && within(b, a)
 }

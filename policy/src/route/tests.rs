@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::bundle::{
-    AppVersion, Egress, Endpoint, HeaderMatch, HeaderModifier, MeshSettings, Protocol, Revision, ServicePort,
+    AppVersion, Backend, Egress, Endpoint, HeaderMatch, HeaderModifier, MeshSettings, Protocol, Revision, RouteAction,
+    ServicePort,
 };
 use crate::path::PathReading;
 
@@ -112,8 +113,7 @@ fn prefix(path: &str) -> Option<PathMatch> {
 }
 
 fn rule(label: &str, matches: Vec<RouteMatch>) -> RouteRule {
-    let request_headers = HeaderModifier::default();
-    RouteRule { name: Some(label.to_owned()), matches, request_headers, backends: vec![], request_timeout_ms: None }
+    RouteRule { name: Some(label.to_owned()), matches, actions: vec![], backends: vec![] }
 }
 
 fn route(text: &str, created: u64, rules: Vec<RouteRule>) -> Route {
@@ -131,7 +131,7 @@ fn met(table: &RouteTable, from: &str, port: u16, method: &str, at: &str, header
     let lookup = |name: &str| headers.iter().find(|header| header.0 == name).map(|header| header.1);
     match choose(table, &to, from, &HeadView { method, path: &path(at), headers: &lookup }) {
         Ok(Choice::Direct(_)) => "default".to_owned(),
-        Ok(Choice::Rule { rule, .. }) => rule.name.clone().unwrap(),
+        Ok(Choice::Rule(met)) => met.rule.name.clone().unwrap(),
         Err(refusal) => refusal.status().to_string(),
     }
 }
@@ -220,12 +220,12 @@ fn backends_by_weight() {
             service: None,
             port: u16::try_from(index).unwrap(),
             weight: *weight,
-            request_headers: HeaderModifier::default(),
+            actions: vec![],
         };
         let rule = RouteRule { backends: weights.iter().enumerate().map(backend).collect(), ..rule("r", vec![]) };
         let steps = u64::try_from(expect.len()).unwrap();
         let dice = |step: u64| u64::MAX / steps * step + u64::MAX / steps / 2;
-        let got: Vec<_> = (0..steps).map(|step| pick_backend(&rule, dice(step)).map(|b| usize::from(b.port))).collect();
+        let got: Vec<_> = (0..steps).map(|step| pick_backend(&rule, dice(step))).collect();
         assert_eq!(got, expect, "{weights:?}");
     }
     check(&[], &[None]);
@@ -235,24 +235,6 @@ fn backends_by_weight() {
     check(&[1, 1], &[Some(0), Some(1)]);
     check(&[3, 0, 1], &[Some(0), Some(0), Some(0), Some(2)]);
     check(&[u32::MAX, u32::MAX], &[Some(0), Some(1)]);
-}
-
-#[test]
-fn header_modifiers() {
-    let pairs = |list: &[(&str, &str)]| list.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
-    let modifier = HeaderModifier {
-        set: pairs(&[("x-set", "new"), ("bad name", "x")]),
-        add: pairs(&[("x-add", "2"), ("x-other", "bad\nvalue")]),
-        remove: vec!["x-gone".to_owned(), "never there".to_owned()],
-    };
-    let mut headers = http::HeaderMap::new();
-    for (name, value) in [("x-set", "old"), ("x-set", "older"), ("x-add", "1"), ("x-gone", "1")] {
-        headers.append(name, value.parse().unwrap());
-    }
-    modify_headers(&modifier, &mut headers);
-    let mut got: Vec<_> = headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
-    got.sort();
-    assert_eq!(got, ["x-add: 1", "x-add: 2", "x-set: new"]);
 }
 
 /// Among all matches that hold, the smallest by the standard's list, found by comparing each with each.
@@ -449,24 +431,25 @@ fn declared_protocols() {
 
 #[test]
 fn plans_name_all_that_an_attempt_needs() {
-    let modifier =
-        |name: &str| HeaderModifier { set: vec![(name.to_owned(), "1".to_owned())], ..HeaderModifier::default() };
+    let setting = |name: &str| {
+        let set = vec![(name.to_owned(), "1".to_owned())];
+        RouteAction::RequestHeaders(HeaderModifier { set, ..HeaderModifier::default() })
+    };
     let to = |service: Option<&str>, port, weight| Backend {
         service: service.map(name),
         port,
         weight,
-        request_headers: modifier("x-backend"),
+        actions: vec![setting("x-backend")],
     };
     let rules = vec![
         RouteRule {
             backends: vec![to(Some("other/web"), 80, 1)],
-            request_headers: modifier("x-rule"),
-            request_timeout_ms: Some(5),
+            actions: vec![setting("x-rule"), RouteAction::RequestTimeoutMs(5)],
             ..rule("full", vec![matching(exact("/full"), None, &[])])
         },
         RouteRule {
             backends: vec![to(Some("other/web"), 80, 1)],
-            request_timeout_ms: Some(0),
+            actions: vec![RouteAction::RequestTimeoutMs(0)],
             ..rule("endless", vec![matching(exact("/endless"), None, &[])])
         },
         RouteRule {
@@ -511,13 +494,9 @@ fn plans_name_all_that_an_attempt_needs() {
 
 #[test]
 fn readings_that_meet_another_rule_are_ambiguous_where_it_matters() {
-    let to = |service: &str| Backend {
-        service: Some(name(service)),
-        port: 80,
-        weight: 1,
-        request_headers: HeaderModifier::default(),
-    };
-    let timed = RouteRule { request_timeout_ms: Some(5), ..rule("timed", vec![matching(prefix("/timed"), None, &[])]) };
+    let to = |service: &str| Backend { service: Some(name(service)), port: 80, weight: 1, actions: vec![] };
+    let actions = vec![RouteAction::RequestTimeoutMs(5)];
+    let timed = RouteRule { actions, ..rule("timed", vec![matching(prefix("/timed"), None, &[])]) };
     let plain =
         RouteRule { backends: vec![to("other/web")], ..rule("plain", vec![matching(prefix("/plain"), None, &[])]) };
     let root = RouteRule { backends: vec![to("shop/web")], ..rule("root", vec![matching(prefix("/"), None, &[])]) };

@@ -1,7 +1,7 @@
 //! What the types of a bundle don't say. The planner makes nothing that fails here; what came from elsewhere is checked.
 
 use super::WireError;
-use crate::bundle::{FilterAttachment, HeaderModifier, Route, RouteRule, ServedWorkload, Service};
+use crate::bundle::{FilterAttachment, HeaderModifier, Route, RouteAction, RouteRule, ServedWorkload, Service};
 use crate::delta::Object;
 
 type Checked = Result<(), WireError>;
@@ -55,11 +55,25 @@ fn rule_is_fit(at: &str, rule: &RouteRule) -> Checked {
             );
         }
     }
-    modifier_is_fit(&format!("{at}.request_headers"), &rule.request_headers)?;
-    let mut backends = rule.backends.iter().enumerate();
-    backends.try_for_each(|(index, backend)| {
-        modifier_is_fit(&format!("{at}.backends[{index}].request_headers"), &backend.request_headers)
-    })
+    actions_are_fit(at, &rule.actions)?;
+    for (index, backend) in rule.backends.iter().enumerate() {
+        let at = format!("{at}.backends[{index}]");
+        actions_are_fit(&at, &backend.actions)?;
+        if backend.actions.iter().any(|action| matches!(action, RouteAction::RequestTimeoutMs(_))) {
+            return fault(format!("{at}.actions"), "a deadline is of a rule, not of a backend");
+        }
+    }
+    Ok(())
+}
+
+fn actions_are_fit(at: &str, actions: &[RouteAction]) -> Checked {
+    for (index, action) in actions.iter().enumerate() {
+        match action {
+            RouteAction::RequestHeaders(modifier) => modifier_is_fit(&format!("{at}.actions[{index}]"), modifier)?,
+            RouteAction::RequestTimeoutMs(_) => {}
+        }
+    }
+    Ok(())
 }
 
 fn modifier_is_fit(at: &str, modifier: &HeaderModifier) -> Checked {

@@ -11,8 +11,8 @@ use super::*;
 use crate::bundle::serde_json_raw::Json;
 use crate::bundle::{
     AppVersion, Backend, Direction, Egress, Endpoint, FilterAttachment, FilterLimits, FilterMode, HeaderMatch,
-    HeaderModifier, MeshSettings, ObjectName, OnFailure, PathMatch, Protocol, Revision, Route, RouteMatch, RouteRule,
-    ServedWorkload, Service, ServicePort, WorkloadPort,
+    HeaderModifier, MeshSettings, ObjectName, OnFailure, PathMatch, Protocol, Revision, Route, RouteAction, RouteMatch,
+    RouteRule, ServedWorkload, Service, ServicePort, WorkloadPort,
 };
 use crate::delta::{Delta, Object};
 use crate::identity::TrustDomain;
@@ -32,12 +32,16 @@ fn rule() -> RouteRule {
     RouteRule {
         name: Some("rule".to_owned()),
         matches: vec![matching(PathMatch::Exact("/a".to_owned())), matching(PathMatch::Prefix("/b".to_owned()))],
-        request_headers: modifier.clone(),
+        actions: vec![RouteAction::RequestHeaders(modifier.clone()), RouteAction::RequestTimeoutMs(1000)],
         backends: vec![
-            Backend { service: Some(name("shop/web")), port: 80, weight: 9, request_headers: modifier },
-            Backend { service: None, port: 81, weight: 0, request_headers: HeaderModifier::default() },
+            Backend {
+                service: Some(name("shop/web")),
+                port: 80,
+                weight: 9,
+                actions: vec![RouteAction::RequestHeaders(modifier)],
+            },
+            Backend { service: None, port: 81, weight: 0, actions: Vec::new() },
         ],
-        request_timeout_ms: Some(1000),
     }
 }
 
@@ -231,16 +235,19 @@ fn refusals_name_the_object_and_the_field() {
     check(3, "/parent_port", json!(0), "parent_port: 0 is not a port");
     check(
         3,
-        "/rules/0/request_headers/set/0/1",
+        "/rules/0/actions/0/request_headers/set/0/1",
         json!("a\nb"),
-        "rules[0].request_headers: a: \"a\\nb\" is no field value",
+        "rules[0].actions[0]: a: \"a\\nb\" is no field value",
     );
     check(
         3,
-        "/rules/0/request_headers/remove/0",
+        "/rules/0/actions/0/request_headers/remove/0",
         json!("C"),
-        "rules[0].request_headers: \"C\" is no field name in lower",
+        "rules[0].actions[0]: \"C\" is no field name in lower",
     );
+    check(3, "/rules/0/actions/1", json!({"mirror": {}}), "rules[0].actions[1]: unknown variant `mirror`");
+    let deadline = json!([{"request_timeout_ms": 5}]);
+    check(3, "/rules/0/backends/0/actions", deadline, "rules[0].backends[0].actions: a deadline is of a rule");
     check(3, "/rules/0/matches/0/headers/0/name", json!("X"), "rules[0].matches[0].headers: \"X\" is no field name in");
     check(4, "/digest", json!("sha256:00"), "digest: is not sha256: and 64 hex digits");
     check(4, "/on_failure", json!("Maybe"), "on_failure: unknown variant `Maybe`");

@@ -145,6 +145,7 @@ impl From<PublishError> for ApiError {
             PublishError::Untrusted(_) => Self::refused(error.to_string()),
             PublishError::Unsound(error) => error.into(),
             PublishError::Exists { .. } | PublishError::OtherKey(_) => Self::conflict(error.to_string()),
+            PublishError::Owned(_) => Self::conflict(error.to_string()),
             PublishError::Store(error) => error.into(),
         }
     }

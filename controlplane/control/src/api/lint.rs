@@ -11,13 +11,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use weft_policy::bundle::Revision;
 use weft_policy::lint::{Finding, Scope, check};
-use weft_policy::plan::{World, losses};
+use weft_policy::plan::{Owner, World, losses};
 use weft_policy::resource::{Kind, ObjectKey};
 
 use super::objects::{OBJECT, bounded, parse_documents, within_reach};
 use super::{Access, ApiError, Body, Caller, Endpoint, Query};
 use crate::access::Verb;
-use crate::hub::{Hub, unprotects};
+use crate::hub::{ApplyError, Hub, unprotects};
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
@@ -86,13 +86,13 @@ async fn lint_with(
     let planned = hub.plan(move |published| {
         let mut after = World::clone(&published.world);
         for resource in given.resources {
-            after.put(resource, Revision(published.revision.0 + 1), "");
+            after.put(&Owner::Applied, resource, Revision(published.revision.0 + 1), "")?;
         }
         let mut findings = check(&after, Scope::Whole);
         findings.extend(losses(&published.world, &after).iter().map(unprotects));
-        (published.revision, findings)
+        Ok::<_, ApplyError>((published.revision, findings))
     });
-    let (revision, findings) = planned.await?;
+    let (revision, findings) = planned.await??;
     Ok(Json(report(&caller, revision, findings.iter())))
 }
 

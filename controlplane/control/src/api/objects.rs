@@ -13,7 +13,7 @@ use weft_policy::bundle::Revision;
 use weft_policy::explain::{Query as ExplainQuery, explain};
 use weft_policy::lint::Finding;
 use weft_policy::manifest::from_json;
-use weft_policy::plan::{Entry, Loss};
+use weft_policy::plan::{Entry, Loss, Owned};
 use weft_policy::resource::{Kind, ObjectKey, Resource};
 
 use super::status::{self, Arrivals};
@@ -402,7 +402,7 @@ impl From<ApplyError> for ApiError {
     fn from(error: ApplyError) -> Self {
         match error {
             ApplyError::NotFound(_) => Self::not_found(error.to_string()),
-            ApplyError::Registered { ref key, .. } => {
+            ApplyError::Owned(Owned { ref key, .. }) => {
                 let detail = Detail::of_object(key.clone(), "", error.to_string());
                 Self::conflict(error.to_string()).with_details(vec![detail])
             }

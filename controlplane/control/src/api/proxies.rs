@@ -176,7 +176,7 @@ impl From<BanError> for ApiError {
     fn from(error: BanError) -> Self {
         match error {
             BanError::NotBanned(_) => Self::not_found(error.to_string()),
-            BanError::TooMany => Self::refused(error.to_string()),
+            BanError::TooMany | BanError::TooManyOf(_) => Self::refused(error.to_string()),
             BanError::Store(error) => error.into(),
         }
     }
@@ -209,8 +209,8 @@ async fn list(State(hub): State<Arc<Hub>>, Extension(caller): Extension<Caller>)
 
 /// Addresses at which the workloads of a proxy take mesh traffic.
 fn served_at(published: &Published, proxy: &ProxyStatus) -> BTreeSet<String> {
-    let own = published.owners.iter().filter(|(_, owner)| **owner == proxy.key);
-    let workloads = own.filter_map(|(name, _)| published.world.workload(name));
+    let own = published.world.registered().filter(|(_, owner)| **owner == proxy.key);
+    let workloads = own.filter_map(|(name, _)| published.world.workload(&name));
     workloads.map(|workload| workload.spec.mesh_address().to_string()).collect()
 }
 

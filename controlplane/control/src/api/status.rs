@@ -111,7 +111,7 @@ pub(super) fn of(
             Some(json!({ "parents": parents.collect::<Vec<_>>() }))
         }
         Resource::Workload(_) => {
-            let owner = published.owners.get(&key.object_name())?;
+            let owner = published.world.registered_by(&key.object_name())?;
             let connected = hub.registry().is_connected(owner);
             Some(json!({ "registeredBy": owner.name, "identity": owner.identity.to_string(), "connected": connected }))
         }

@@ -12,7 +12,7 @@ use weft_policy::bundle::{ObjectName, Revision};
 use weft_policy::identity::{SpiffeId, TrustDomain};
 use weft_policy::lint::{self, Code, Finding, Scope, Severity};
 use weft_policy::manifest::to_yaml;
-use weft_policy::plan::{Action, Change, Entry, Loss, World, losses, selects, text_diff};
+use weft_policy::plan::{Action, Change, Entry, Loss, Owned, Owner, ProxyKey, World, losses, selects, text_diff};
 use weft_policy::resource::{Kind, Object, ObjectKey, ROOT_NAMESPACE, Resource, WorkloadSpec};
 
 pub(super) use self::made::{put_filter, put_registered, remove_registered};
@@ -20,16 +20,22 @@ use super::filters::AUTHZ;
 use super::trying::{Asked, unless_refused};
 use super::{Actor, Draft, FilterVersion, Hub, Published, apart};
 use crate::claims::{Claims, Grants};
-use crate::registry::ProxyKey;
 use crate::store::{Store, StoreError, Unreadable, Write, write_record};
 
 /// An object as it is stored.
 #[derive(Serialize, Deserialize)]
 struct Record {
     entry: Entry,
-    /// The proxy whose session it lives with.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The proxy that registered it, where a release wrote it that had it beside the entry.
+    #[serde(default, skip_serializing)]
     owner: Option<ProxyKey>,
+}
+
+impl Record {
+    fn entry(self) -> Entry {
+        let owner = self.owner.map_or(self.entry.owner, Owner::Proxy);
+        Entry { owner, ..self.entry }
+    }
 }
 
 /// Result of an apply as a whole.
@@ -57,8 +63,8 @@ pub enum How {
 pub enum ApplyError {
     #[error("{0} does not exist")]
     NotFound(ObjectKey),
-    #[error("{key} lives with the proxy {owner} and goes when it goes")]
-    Registered { key: ObjectKey, owner: Box<ProxyKey> },
+    #[error(transparent)]
+    Owned(#[from] Owned),
     #[error(
         "{0} enforces every AccessPolicy of the mesh: it comes with the control plane and can't be changed or deleted"
     )]
@@ -79,6 +85,24 @@ pub enum ApplyError {
     Unsound(Vec<Finding>),
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// Why an object was not put into the world.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PutError {
+    #[error(transparent)]
+    Owned(#[from] Owned),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<PutError> for ApplyError {
+    fn from(error: PutError) -> Self {
+        match error {
+            PutError::Owned(owned) => owned.into(),
+            PutError::Store(error) => error.into(),
+        }
+    }
 }
 
 /// Objects and the revisions at which their last change was seen.
@@ -303,7 +327,7 @@ impl Draft {
         self.owned(&key)?;
         let old = self.world.get(&key).map(|entry| to_yaml(&entry.resource));
         let new = to_yaml(&resource);
-        let action = self.store(resource, None)?;
+        let action = self.store(&Owner::Applied, resource)?;
         let diff = match action {
             Action::Unchanged => String::new(),
             Action::Created | Action::Changed | Action::Deleted => text_diff(&old.unwrap_or_default(), &new),
@@ -312,23 +336,23 @@ impl Draft {
     }
 
     /// Puts a resource into the world and its record into the transaction, unless it is there as it is.
-    fn store(&mut self, resource: Resource, owner: Option<ProxyKey>) -> Result<Action, StoreError> {
+    fn store(&mut self, owner: &Owner, resource: Resource) -> Result<Action, PutError> {
         let key = resource.key();
-        let action = self.world.put(resource, self.revision, &new_uid());
+        let action = self.world.put(owner, resource, self.revision, &new_uid())?;
         if action == Action::Unchanged {
             return Ok(action);
         }
         // A change of a workload or service may take endpoints away or move them. Each session looks at once whether it
         // did, and sends such a removal without delay.
         self.removal |= action == Action::Changed && matches!(key.kind, Kind::Workload | Kind::Service);
-        self.record(&key, owner)?;
+        self.record(&key)?;
         Ok(action)
     }
 
     /// Writes the record of an object as the world has it.
-    fn record(&mut self, key: &ObjectKey, owner: Option<ProxyKey>) -> Result<(), StoreError> {
+    fn record(&mut self, key: &ObjectKey) -> Result<(), StoreError> {
         let Some(entry) = self.world.get(key).cloned() else { return Ok(()) };
-        let json = write_record(&Record { entry, owner })?;
+        let json = write_record(&Record { entry, owner: None })?;
         let key = store_key(key);
         self.set_aside(&key);
         self.writes.push(Write::PutObject { key, json });
@@ -366,7 +390,7 @@ impl Draft {
     /// Takes out a registered workload whose proxy is not connected, as its operator wants. True where it is one.
     fn remove_suspect(&mut self, hub: &Hub, actor: &Actor, key: &ObjectKey) -> Result<bool, ApplyError> {
         let name = key.object_name();
-        let owner = (key.kind == Kind::Workload).then(|| self.owners.get(&name).cloned()).flatten();
+        let owner = (key.kind == Kind::Workload).then(|| self.world.registered_by(&name)).flatten();
         let Some(_) = owner.filter(|owner| !hub.registry().is_connected(owner)) else { return Ok(false) };
         remove_registered(self, &name)?;
         self.claim(|draft| draft.claims.free(&name));
@@ -382,7 +406,7 @@ impl Draft {
             let Some(service) = self.world.service(&key.object_name()).cloned() else { continue };
             let was = before.service(&key.object_name());
             let owner = |workload: &Object<WorkloadSpec>| {
-                let owner = self.owners.get(&workload.name())?;
+                let owner = self.world.registered_by(&workload.name())?;
                 let is_new = !was.is_some_and(|was| selects(was, workload));
                 is_new.then(|| (workload.name(), owner.clone()))
             };
@@ -407,11 +431,10 @@ impl Draft {
     }
 
     /// Refuses to touch what a proxy's session owns.
-    fn owned(&self, key: &ObjectKey) -> Result<(), ApplyError> {
-        let owner = (key.kind == Kind::Workload).then(|| self.owners.get(&key.object_name())).flatten();
-        match owner {
-            Some(owner) => Err(ApplyError::Registered { key: key.clone(), owner: Box::new(owner.clone()) }),
-            None => Ok(()),
+    fn owned(&self, key: &ObjectKey) -> Result<(), Owned> {
+        match self.world.get(key).map(|entry| &entry.owner) {
+            None | Some(Owner::Applied) => Ok(()),
+            Some(owner) => Err(Owned { key: key.clone(), owner: Box::new(owner.clone()) }),
         }
     }
 }
@@ -475,16 +498,12 @@ fn admit(resource: &Resource, world: &World) -> Result<(), Finding> {
 pub(super) fn load(store: &Store, trust_domain: &TrustDomain) -> Result<Published, StoreError> {
     let revision = store.revision()?;
     let mut world = World::new(trust_domain.clone());
-    let mut owners = BTreeMap::new();
     for (_, version) in store.filter_versions::<FilterVersion>()?.read {
         world.note_version(&version.name, made::filter_spec(&version));
     }
     let rows = store.objects::<Record>()?;
     for (_, record) in rows.read {
-        if let Some(owner) = record.owner {
-            owners.insert(record.entry.resource.key().object_name(), owner);
-        }
-        world.insert(record.entry);
+        world.insert(record.entry());
     }
     for key in rows.unreadable.iter().filter_map(Unreadable::object) {
         world.note_unreadable(key);
@@ -497,7 +516,6 @@ pub(super) fn load(store: &Store, trust_domain: &TrustDomain) -> Result<Publishe
     Ok(Published {
         revision,
         world: Arc::new(world),
-        owners: Arc::new(owners),
         claims: Arc::new(Claims::load(claims)),
         unreadable: Arc::new(unreadable),
         last_removal: revision,

@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::watch;
 use weft_policy::identity::SpiffeId;
+use weft_policy::plan::World;
 use weft_policy::wire::v1;
 
 use super::{Actor, Hub, to_the_end};
@@ -16,7 +17,9 @@ use crate::registry::ProxyKey;
 use crate::store::{Store, StoreError, Table, Write, write_record};
 
 /// So many identities may be banned at a time: every proxy holds the list.
-pub(super) const MAX_BANS: usize = 10_000;
+const MAX_BANS: usize = 10_000;
+/// So many of one namespace: who may ban in one leaves room for the others.
+const MAX_BANS_OF_NAMESPACE: usize = 1_000;
 
 /// One banned identity.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +37,8 @@ pub enum BanError {
     NotBanned(SpiffeId),
     #[error("{MAX_BANS} identities are banned: lift a ban first")]
     TooMany,
+    #[error("{MAX_BANS_OF_NAMESPACE} identities of namespace {0} are banned: lift one of those bans first")]
+    TooManyOf(String),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -85,21 +90,19 @@ impl Hub {
         let ban = Ban { identity: identity.clone(), reason, since_unix, by };
         let (hub, record) = (self.clone(), ban.clone());
         self.change(move |draft| {
-            if hub.bans.borrow().len() >= MAX_BANS {
-                return Err(BanError::TooMany);
-            }
+            may_be_added(&hub.bans.borrow(), &record.identity)?;
             let json = write_record(&record)?;
             draft.writes.push(Write::PutRow(Table::Bans, record.identity.to_string(), json));
             let entry = draft.audit(actor, "proxy.ban", record.identity.to_string(), record.reason);
             entry.within([record.identity.namespace().to_owned()]);
-            Ok(())
+            Ok::<_, BanError>(())
         })
         .await?;
         self.bans.send_modify(|bans| {
             Arc::make_mut(bans).insert(identity.clone(), ban.clone());
         });
         tracing::warn!(%identity, reason = ban.reason, "identity banned");
-        let owners = self.published().owners.values().filter(|owner| owner.identity == identity).cloned().collect();
+        let owners = owners(&self.published().world).filter(|owner| owner.identity == identity).cloned().collect();
         self.release_all(owners, "its identity was banned").await;
         Ok(ban)
     }
@@ -133,8 +136,9 @@ impl Hub {
     /// Proxies with this name: of each account there may be one.
     pub fn proxies_named(&self, name: &str) -> Vec<ProxyKey> {
         let known = self.registry().keys();
-        let owners = self.published().owners.values().cloned().collect::<Vec<_>>();
-        let mut keys: Vec<_> = known.into_iter().chain(owners).filter(|key| key.name == name).collect();
+        let published = self.published();
+        let mut keys: Vec<_> =
+            known.into_iter().chain(owners(&published.world).cloned()).filter(|key| key.name == name).collect();
         keys.sort();
         keys.dedup();
         keys
@@ -167,9 +171,53 @@ impl Hub {
     }
 }
 
+/// Proxies that registered workloads; one of several comes as often.
+fn owners(world: &World) -> impl Iterator<Item = &ProxyKey> {
+    world.registered().map(|(_, owner)| owner)
+}
+
+fn may_be_added(bans: &BTreeMap<SpiffeId, Ban>, identity: &SpiffeId) -> Result<(), BanError> {
+    let namespace = identity.namespace();
+    let near = bans.keys().filter(|other| other.namespace() == namespace).count();
+    match bans.contains_key(identity) {
+        true => Ok(()),
+        false if bans.len() >= MAX_BANS => Err(BanError::TooMany),
+        false if near >= MAX_BANS_OF_NAMESPACE => Err(BanError::TooManyOf(namespace.to_owned())),
+        false => Ok(()),
+    }
+}
+
 /// The message to proxies: the whole list, each time.
 pub(crate) fn told(bans: &Bans) -> v1::ControlMessage {
     let identities = bans.keys().map(ToString::to_string).collect();
     let denials = v1::Denials { identities };
     v1::ControlMessage { message: Some(v1::control_message::Message::Denials(denials)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bans_of_one_namespace_leave_room_for_others() {
+        let of = |namespace: &str, number: usize| -> SpiffeId {
+            format!("spiffe://cluster.local/ns/{namespace}/sa/a{number}").parse().unwrap()
+        };
+        let ban = |identity: SpiffeId| {
+            let (reason, by) = (String::new(), String::new());
+            (identity.clone(), Ban { identity, reason, since_unix: 0, by })
+        };
+        let mut bans: BTreeMap<_, _> = (0..MAX_BANS_OF_NAMESPACE).map(|number| ban(of("shop", number))).collect();
+        let refused = may_be_added(&bans, &of("shop", MAX_BANS)).unwrap_err().to_string();
+        assert_eq!(refused, "1000 identities of namespace shop are banned: lift one of those bans first");
+        may_be_added(&bans, &of("shop", 0)).unwrap();
+        may_be_added(&bans, &of("bank", 0)).unwrap();
+        let others = MAX_BANS / MAX_BANS_OF_NAMESPACE - 1;
+        bans.extend(
+            (0..others)
+                .flat_map(|other| (0..MAX_BANS_OF_NAMESPACE).map(move |n| (other, n)))
+                .map(|(other, number)| ban(of(&format!("other-{other}"), number))),
+        );
+        assert!(matches!(may_be_added(&bans, &of("bank", 0)), Err(BanError::TooMany)));
+    }
 }

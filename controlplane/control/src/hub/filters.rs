@@ -10,9 +10,10 @@ use std::sync::{Arc, Weak};
 use serde::{Deserialize, Serialize};
 use weft_policy::bundle::ObjectName;
 use weft_policy::identity::{SpiffeId, is_label};
-use weft_policy::plan::{Action, Change, Entry, filters_for};
+use weft_policy::plan::{Action, Change, Entry, Owned, filters_for};
 use weft_policy::resource::{Kind, ObjectKey, ROOT_NAMESPACE};
 
+use super::apply::PutError;
 use super::trying::{Asked, unless_refused};
 use super::{Actor, ApplyError, Draft, Hub, apply};
 use crate::artifact::Artifact;
@@ -81,7 +82,18 @@ pub enum PublishError {
     #[error(transparent)]
     Unsound(ApplyError),
     #[error(transparent)]
+    Owned(#[from] Owned),
+    #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<PutError> for PublishError {
+    fn from(error: PutError) -> Self {
+        match error {
+            PutError::Owned(owned) => owned.into(),
+            PutError::Store(error) => error.into(),
+        }
+    }
 }
 
 impl Hub {

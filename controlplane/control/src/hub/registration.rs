@@ -10,10 +10,11 @@ use time::OffsetDateTime;
 use tonic::Status;
 use weft_policy::bundle::ObjectName;
 use weft_policy::lint;
-use weft_policy::plan::World;
+use weft_policy::plan::{Owned, World};
 use weft_policy::registration::{Field, Registration};
 use weft_policy::resource::{Object, WorkloadSpec};
 
+use super::apply::PutError;
 use super::{Draft, Hub, apply};
 use crate::claims::ClaimChange;
 use crate::lease::{Removals, Suspect};
@@ -47,6 +48,8 @@ pub(crate) enum RegisterError {
     #[error("workload {name}: {field}: {reason}")]
     NotGranted { name: ObjectName, field: Field, reason: String },
     #[error(transparent)]
+    Owned(#[from] Owned),
+    #[error(transparent)]
     Store(#[from] StoreError),
 }
 
@@ -54,7 +57,7 @@ impl RegisterError {
     /// As a label of a metric.
     fn kind(&self) -> Refusal {
         match self {
-            Self::Taken { .. } | Self::OtherIdentity { .. } | Self::Held { .. } => Refusal::Name,
+            Self::Taken { .. } | Self::OtherIdentity { .. } | Self::Held { .. } | Self::Owned(_) => Refusal::Name,
             Self::Invalid { .. } => Refusal::Invalid,
             Self::NotGranted { .. } => Refusal::NotGranted,
             Self::Store(_) => Refusal::Store,
@@ -62,10 +65,19 @@ impl RegisterError {
     }
 }
 
+impl From<PutError> for RegisterError {
+    fn from(error: PutError) -> Self {
+        match error {
+            PutError::Owned(owned) => owned.into(),
+            PutError::Store(error) => error.into(),
+        }
+    }
+}
+
 impl From<RegisterError> for Status {
     fn from(error: RegisterError) -> Self {
         match &error {
-            RegisterError::Taken { .. } => Self::already_exists(error.to_string()),
+            RegisterError::Taken { .. } | RegisterError::Owned(_) => Self::already_exists(error.to_string()),
             RegisterError::OtherIdentity { .. } | RegisterError::Held { .. } | RegisterError::NotGranted { .. } => {
                 Self::permission_denied(error.to_string())
             }
@@ -162,7 +174,7 @@ impl Hub {
         let (config, outlook) = (self.config(), self.registry().outlook());
         for (proxy, silent, was_heard) in self.registry().suspects() {
             let published = self.published();
-            let owned = owned_by(&published.owners, &proxy);
+            let owned = owned_by(&published.world, &proxy);
             let lease = if was_heard { config.disconnect_grace() } else { config.restart_grace() };
             if owned.is_empty() {
                 if silent >= lease {
@@ -183,7 +195,7 @@ impl Hub {
 
     /// After a start: what the store knows is expected back.
     pub(super) fn expect_known_proxies(self: &Arc<Self>) {
-        let owners: BTreeSet<_> = self.published().owners.values().cloned().collect();
+        let owners: BTreeSet<_> = self.published().world.registered().map(|(_, owner)| owner.clone()).collect();
         for proxy in owners {
             self.registry().expect(proxy, OffsetDateTime::now_utc());
         }
@@ -191,8 +203,8 @@ impl Hub {
 }
 
 /// Registered workloads of one proxy.
-fn owned_by(owners: &BTreeMap<ObjectName, ProxyKey>, proxy: &ProxyKey) -> Vec<ObjectName> {
-    owners.iter().filter(|(_, owner)| *owner == proxy).map(|(name, _)| name.clone()).collect()
+fn owned_by(world: &World, proxy: &ProxyKey) -> Vec<ObjectName> {
+    world.registered().filter(|(_, owner)| *owner == proxy).map(|(name, _)| name).collect()
 }
 
 /// The services that these workloads stand behind, with the number of endpoints that each has.
@@ -211,7 +223,7 @@ impl Draft {
         registrations: &[Registration],
     ) -> Result<(), RegisterError> {
         let wanted: BTreeSet<_> = registrations.iter().map(Registration::name).collect();
-        for name in owned_by(&self.owners, proxy).iter().filter(|name| !wanted.contains(*name)) {
+        for name in owned_by(&self.world, proxy).iter().filter(|name| !wanted.contains(*name)) {
             apply::remove_registered(self, name)?;
         }
         self.sweep_names(hub);
@@ -237,7 +249,7 @@ impl Draft {
     /// and it stays when the proxy goes.
     fn named(&self, hub: &Hub, proxy: &ProxyKey, name: &ObjectName) -> Result<bool, RegisterError> {
         let held = |identity: String, until| Err(RegisterError::Held { name: name.clone(), identity, until });
-        match self.owners.get(name) {
+        match self.world.registered_by(name) {
             Some(owner) if owner != proxy && hub.registry().is_connected(owner) => {
                 return Err(RegisterError::Taken { name: name.clone(), owner: Box::new(owner.clone()) });
             }
@@ -273,7 +285,7 @@ impl Draft {
         let grants = self.claims.grants(&proxy.identity);
         let refuse = |field, reason| Err(RegisterError::NotGranted { name: registration.name(), field, reason });
         // A host may change its address: what its proxy holds it goes on holding.
-        let is_held = self.owners.get(&registration.name()) == Some(proxy)
+        let is_held = self.world.registered_by(&registration.name()) == Some(proxy)
             && self.world.workload(&registration.name()).is_some_and(|held| {
                 let (held, asked) = (&held.spec, &workload.spec);
                 (held.address, held.mesh_address()) == (asked.address, asked.mesh_address())
@@ -295,7 +307,7 @@ impl Draft {
 
     /// A workload of another account that is reached where this one wants to be, and whose proxy is there.
     fn same_place(&self, hub: &Hub, proxy: &ProxyKey, workload: &Object<WorkloadSpec>) -> Option<ObjectName> {
-        let others = self.owners.iter().filter(|(_, owner)| owner.identity != proxy.identity);
+        let others = self.world.registered().filter(|(_, owner)| owner.identity != proxy.identity);
         let mut connected = others.filter(|(_, owner)| hub.registry().is_connected(owner));
         let (spec, ports) = (&workload.spec, |spec: &WorkloadSpec| -> BTreeSet<u16> {
             spec.ports.iter().map(|port| port.port).collect()
@@ -305,7 +317,7 @@ impl Draft {
                 || other.address == spec.address && !ports(other).is_disjoint(&ports(spec))
         };
         let found = connected.find(|(name, _)| self.world.workload(name).is_some_and(|other| meets(&other.spec)));
-        found.map(|(name, _)| name.clone())
+        found.map(|(name, _)| name)
     }
 
     /// Ends claims to names that were not used for long.
@@ -324,7 +336,7 @@ impl Draft {
     }
 
     fn release(&mut self, proxy: &ProxyKey, why: &str) -> Result<(), StoreError> {
-        let names = owned_by(&self.owners, proxy);
+        let names = owned_by(&self.world, proxy);
         for name in &names {
             apply::remove_registered(self, name)?;
         }

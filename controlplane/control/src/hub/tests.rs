@@ -4,10 +4,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use rcgen::{CertificateParams, KeyPair};
+use weft_policy::bundle::ObjectName;
 use weft_policy::identity::SpiffeId;
 use weft_policy::lint::Severity;
 use weft_policy::manifest;
-use weft_policy::plan::Action;
+use weft_policy::plan::{Action, Entry, Owner, ProxyKey};
 use weft_policy::registration::{Registration, Told};
 use weft_policy::resource::{Kind, ObjectKey, Resource};
 
@@ -51,8 +52,7 @@ fn registration_of(identity: &SpiffeId, name: &str, address: &str, service: Opti
 
 /// Its stream is open.
 fn enter(hub: &Hub, proxy: &ProxyKey) -> crate::registry::Seat {
-    let introduction = crate::registry::Introduction::default();
-    hub.registry().enter(proxy.clone(), introduction, OffsetDateTime::now_utc()).unwrap().seat
+    hub.registry().enter(proxy.clone(), Default::default(), OffsetDateTime::now_utc()).unwrap().seat
 }
 
 /// A proxy on this machine.
@@ -371,13 +371,13 @@ async fn what_an_older_release_registered_keeps_its_name_and_place() {
     let store = Store::open(&dir.path().join("weft.redb"), 10).unwrap();
     let mut found = apply::load(&store, &TrustDomain::default()).unwrap();
     for resource in resources(SHOP) {
-        Arc::make_mut(&mut found.world).put(resource, Revision(1), "uid");
+        Arc::make_mut(&mut found.world).insert(Entry::applied(resource, Revision(1), String::new()));
     }
-    let (name, owner) = (ObjectName::new("shop", "web-1"), proxy_of("p", "other"));
-    found.owners = Arc::new(BTreeMap::from([(name.clone(), owner.clone())]));
+    let (key, owner) = (ObjectKey::new(Kind::Workload, "shop", "web-1"), proxy_of("p", "other"));
+    Arc::make_mut(&mut found.world).hand_over(&key, &Owner::Proxy(owner.clone()));
     let adopted = claims(&store, &found).unwrap();
     assert!(adopted.grants(&owner.identity).services.contains("web"));
-    assert_eq!(adopted.holder(&name).unwrap().identity, owner.identity);
+    assert_eq!(adopted.holder(&key.object_name()).unwrap().identity, owner.identity);
     let again = apply::load(&store, &TrustDomain::default()).unwrap();
     assert_eq!(claims(&store, &again).unwrap(), adopted, "once and for all");
 }
@@ -605,7 +605,7 @@ async fn a_banned_identity_is_kept_out_until_it_is_let_in() {
     hub.register(&proxy("web-1"), HERE, vec![registration("web-1", "127.0.0.11", Some("web"))]).await.unwrap();
     let ban = hub.ban("me", web(), "broken into".to_owned()).await.unwrap();
     assert_eq!((ban.by.as_str(), ban.reason.as_str()), ("me", "broken into"));
-    assert!(hub.published().owners.is_empty(), "its endpoints stay");
+    assert!(hub.published().world.registered().next().is_none(), "its endpoints stay");
     let token = hub.create_token("me", join_grant(1), None).await.unwrap();
     for hub in [hub.clone(), hub_in_again(&dir, hub)] {
         for error in [

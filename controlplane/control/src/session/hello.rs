@@ -79,7 +79,7 @@ impl Greeting {
             hub.metrics().name_conflicts.increment(1);
         }
         if let Err(error) = hub.register(&key, origin, registrations).await {
-            let has_workloads = hub.published().owners.values().any(|owner| *owner == key);
+            let has_workloads = hub.published().world.registered().any(|(_, owner)| *owner == key);
             hub.registry().leave(&seat, !has_workloads);
             return Err(error.into());
         }

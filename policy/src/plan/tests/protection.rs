@@ -67,7 +67,8 @@ fn what_restricts_by_something_unreadable_fails_closed() {
     world.note_unreadable(ObjectKey::new(Kind::Service, "default", "hello"));
     assert!(access_config(&world, &workload).is_some(), "it may be one of those that the service selects");
     assert!(status(&world).status);
-    world.put(manifest::parse("", PROTECTED).unwrap().remove(0).resource, Revision(9), "uid");
+    let readable = manifest::parse("", PROTECTED).unwrap().remove(0).resource;
+    world.put(&Owner::Applied, readable, Revision(9), "uid").unwrap();
     world.remove(&ObjectKey::new(Kind::Service, "default", "hello"));
     assert!(access_config(&world, &workload).is_none(), "another took its place");
 }

@@ -88,7 +88,7 @@ fn tenants(a: &[Drawn], b: &[Drawn]) -> World {
 
 fn put(world: &mut World, text: &str) {
     let document = manifest::parse("", text).unwrap_or_else(|errors| panic!("{errors:?} {text}")).remove(0);
-    world.put(document.resource, Revision(1), "uid");
+    world.put(&Owner::Applied, document.resource, Revision(1), "uid").unwrap();
 }
 
 /// Everything that the proxies of a namespace hold, without what the other namespace may tell everybody: its services, and

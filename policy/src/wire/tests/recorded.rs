@@ -29,9 +29,8 @@ fn defaults() -> Vec<Object> {
     let rule = RouteRule {
         name: None,
         matches: vec![RouteMatch { path: None, method: None, headers: Vec::new() }],
-        request_headers: HeaderModifier { set: Vec::new(), add: Vec::new(), remove: Vec::new() },
+        actions: Vec::new(),
         backends: Vec::new(),
-        request_timeout_ms: None,
     };
     let unknown = "".parse().unwrap_or_default();
     vec![

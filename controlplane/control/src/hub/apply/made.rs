@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use weft_policy::bundle::{ObjectName, Protocol, Revision};
-use weft_policy::plan::{Action, Entry};
+use weft_policy::plan::{Action, Entry, Owner, ProxyKey};
 use weft_policy::registration::{Field, Registration};
 use weft_policy::resource::core::{ACCOUNTS, GRANTED_SERVICES, PortSpec, REGISTERED_BY, TargetPort, Transport};
 use weft_policy::resource::mesh::WorkloadPortSpec;
@@ -13,8 +13,7 @@ use weft_policy::resource::{
 };
 
 use super::super::registration::RegisterError;
-use super::super::{Draft, FilterVersion};
-use crate::registry::ProxyKey;
+use super::super::{Draft, FilterVersion, PublishError};
 use crate::store::{StoreError, Unreadable, Write};
 
 /// The label by which a made service selects the workloads that asked for it.
@@ -44,13 +43,11 @@ pub(in crate::hub) fn put_registered(
     workload.metadata.annotations = annotations.map(|(key, value)| (key.to_owned(), value)).collect();
     let resource = Resource::Workload(workload);
     let key = resource.key();
-    let is_owner = draft.owners.get(&registration.name()) == Some(proxy);
-    let action = draft.store(resource, Some(proxy.clone()))?;
-    if !is_owner {
-        draft.owners.insert(registration.name(), proxy.clone());
-        if action == Action::Unchanged {
-            draft.record(&key, Some(proxy.clone()))?;
-        }
+    let owner = Owner::Proxy(proxy.clone());
+    let is_taken_over = draft.world.hand_over(&key, &owner);
+    let action = draft.store(&owner, resource)?;
+    if is_taken_over && action == Action::Unchanged {
+        draft.record(&key)?;
     }
     Ok(())
 }
@@ -59,7 +56,6 @@ pub(in crate::hub) fn put_registered(
 /// routes may name it.
 pub(in crate::hub) fn remove_registered(draft: &mut Draft, name: &ObjectName) -> Result<(), StoreError> {
     let key = ObjectKey::new(Kind::Workload, &name.namespace, &name.name);
-    draft.owners.remove(name);
     draft.claim(|draft| draft.claims.leave(name, crate::now_unix()));
     if draft.world.remove(&key).is_some() {
         draft.writes.push(Write::DeleteObject { key: super::store_key(&key) });
@@ -145,7 +141,7 @@ fn stand_behind(
     };
     let annotations = BTreeMap::from([("weft.dev/made-for".to_owned(), registration.name().to_string())]);
     let metadata = Metadata { annotations, ..named(&name) };
-    draft.store(Resource::Service(Object { metadata, spec }), None)?;
+    draft.store(&Owner::Applied, Resource::Service(Object { metadata, spec }))?;
     Ok(labels)
 }
 
@@ -186,13 +182,8 @@ pub(super) fn closed_policy(unreadable: &Unreadable, revision: Revision) -> Opti
         action: weft_policy::authz::Action::Allow,
         rules: Vec::new(),
     };
-    Some(Entry {
-        resource: Resource::AccessPolicy(Object { metadata: Metadata { annotations, ..named(&name) }, spec }),
-        uid: super::new_uid(),
-        generation: 1,
-        created: revision,
-        modified: revision,
-    })
+    let resource = Resource::AccessPolicy(Object { metadata: Metadata { annotations, ..named(&name) }, spec });
+    Some(Entry::applied(resource, revision, super::new_uid()))
 }
 
 /// Points the `Filter` at a published version; where it stands for a newer one only if that is wanted.
@@ -201,7 +192,7 @@ pub(in crate::hub) fn put_filter(
     name: &ObjectName,
     published: &FilterVersion,
     make_current: bool,
-) -> Result<(), StoreError> {
+) -> Result<(), PublishError> {
     let resource = Resource::Filter(Object { metadata: named(name), spec: filter_spec(published) });
     let spec = filter_spec(published);
     if draft.world.published_version(name, &spec.version) != Some(&spec) {
@@ -214,7 +205,8 @@ pub(in crate::hub) fn put_filter(
     if !make_current && current > number(&published.version) {
         return Ok(());
     }
-    draft.store(resource, None).map(drop)
+    draft.store(&Owner::Applied, resource)?;
+    Ok(())
 }
 
 pub(super) fn filter_spec(published: &FilterVersion) -> FilterSpec {

@@ -81,13 +81,7 @@ listen: {mesh: '127.0.0.11:15008'}
 fn rule(path: &str) -> RouteRule {
     let exact =
         RouteMatch { path: Some(weft_policy::bundle::PathMatch::Exact(path.to_owned())), ..RouteMatch::default() };
-    RouteRule {
-        name: None,
-        matches: vec![exact],
-        request_headers: Default::default(),
-        backends: Vec::new(),
-        request_timeout_ms: None,
-    }
+    RouteRule { name: None, matches: vec![exact], actions: Vec::new(), backends: Vec::new() }
 }
 
 fn route(path: &str) -> Object {

@@ -1,0 +1,138 @@
+//! The actions of a route's rules and backends, compiled once for each snapshot.
+
+use std::time::Duration;
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::bundle::{HeaderModifier, RouteAction, RouteRule};
+
+/// The actions of one rule and of each of its backends.
+#[derive(Debug, Default)]
+pub(super) struct RuleActions {
+    pub(super) rule: Actions,
+    pub(super) backends: Vec<Actions>,
+}
+
+impl RuleActions {
+    pub(super) fn of(rule: &RouteRule) -> Self {
+        let backends = rule.backends.iter().map(|backend| Actions::of(&backend.actions)).collect();
+        Self { rule: Actions::of(&rule.actions), backends }
+    }
+
+    /// True where two rules differ in nothing but where they send requests.
+    pub(super) fn treats_alike(&self, other: &Self) -> bool {
+        let carried = |by: &Self, actions: &Actions| *actions == Actions::default() || by.backends.contains(actions);
+        let within = |a: &Self, b: &Self| a.backends.iter().all(|actions| carried(b, actions));
+        self.rule == other.rule && within(self, other) && within(other, self)
+    }
+}
+
+/// Actions of a rule or a backend, ready to be taken.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Actions {
+    edits: Vec<HeaderEdit>,
+    /// `Some(None)`: no deadline, whatever the mesh's is.
+    timeout: Option<Option<Duration>>,
+}
+
+impl Actions {
+    fn of(actions: &[RouteAction]) -> Self {
+        let mut compiled = Self::default();
+        for action in actions {
+            match action {
+                RouteAction::RequestHeaders(modifier) => compiled.edits.push(HeaderEdit::of(modifier)),
+                RouteAction::RequestTimeoutMs(ms) => compiled.timeout = Some(deadline(Some(*ms))),
+            }
+        }
+        compiled
+    }
+
+    /// Changes the header of one attempt.
+    pub(super) fn edit(&self, headers: &mut HeaderMap) {
+        self.edits.iter().for_each(|edit| edit.apply(headers));
+    }
+
+    pub(super) fn edits(&self) -> bool {
+        !self.edits.is_empty()
+    }
+
+    /// The deadline of an exchange, where the mesh's is `mesh_ms`.
+    pub(super) fn timeout(&self, mesh_ms: Option<u64>) -> Option<Duration> {
+        self.timeout.unwrap_or_else(|| deadline(mesh_ms))
+    }
+}
+
+/// None where none is meant.
+pub(super) fn deadline(ms: Option<u64>) -> Option<Duration> {
+    ms.filter(|ms| *ms > 0).map(Duration::from_millis)
+}
+
+/// Changes of header fields: set, then add, then remove.
+#[derive(Debug, Clone, PartialEq)]
+struct HeaderEdit {
+    set: Vec<(HeaderName, HeaderValue)>,
+    add: Vec<(HeaderName, HeaderValue)>,
+    remove: Vec<HeaderName>,
+}
+
+impl HeaderEdit {
+    /// Names and values were checked where they came in; one that is not fit for a header is left out.
+    fn of(modifier: &HeaderModifier) -> Self {
+        let field = |(name, value): &(String, String)| {
+            Some((HeaderName::try_from(name.as_str()).ok()?, HeaderValue::try_from(value.as_str()).ok()?))
+        };
+        Self {
+            set: modifier.set.iter().filter_map(field).collect(),
+            add: modifier.add.iter().filter_map(field).collect(),
+            remove: modifier.remove.iter().filter_map(|name| HeaderName::try_from(name.as_str()).ok()).collect(),
+        }
+    }
+
+    fn apply(&self, headers: &mut HeaderMap) {
+        for (name, value) in &self.set {
+            headers.insert(name, value.clone());
+        }
+        for (name, value) in &self.add {
+            headers.append(name, value.clone());
+        }
+        for name in &self.remove {
+            headers.remove(name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn header_modifiers() {
+        let pairs = |list: &[(&str, &str)]| list.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        let modifier = HeaderModifier {
+            set: pairs(&[("x-set", "new"), ("bad name", "x")]),
+            add: pairs(&[("x-add", "2"), ("x-other", "bad\nvalue")]),
+            remove: vec!["x-gone".to_owned(), "never there".to_owned()],
+        };
+        let mut headers = HeaderMap::new();
+        for (name, value) in [("x-set", "old"), ("x-set", "older"), ("x-add", "1"), ("x-gone", "1")] {
+            headers.append(name, value.parse().unwrap());
+        }
+        Actions::of(&[RouteAction::RequestHeaders(modifier)]).edit(&mut headers);
+        let mut got: Vec<_> =
+            headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+        got.sort();
+        assert_eq!(got, ["x-add: 1", "x-add: 2", "x-set: new"]);
+    }
+
+    #[test]
+    fn a_rules_deadline_comes_before_the_meshs() {
+        let check = |actions: &[RouteAction], mesh_ms, expect| {
+            assert_eq!(Actions::of(actions).timeout(mesh_ms), expect, "{actions:?}");
+        };
+        check(&[], None, None);
+        check(&[], Some(0), None);
+        check(&[], Some(7), Some(Duration::from_millis(7)));
+        check(&[RouteAction::RequestTimeoutMs(5)], Some(7), Some(Duration::from_millis(5)));
+        check(&[RouteAction::RequestTimeoutMs(0)], Some(7), None);
+    }
+}
