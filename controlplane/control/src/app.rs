@@ -27,7 +27,7 @@ use crate::listener::{self, ListenerOptions};
 use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::tls::ServerCertificate;
-use crate::{api, builtin, grpc, snapshot};
+use crate::{api, builtin, grpc, snapshot, state};
 
 /// How long connections have to end at shutdown.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -57,7 +57,7 @@ impl App {
         config.validate()?;
         let now = OffsetDateTime::now_utc();
         let state = config.state.clone();
-        std::fs::create_dir_all(&state).with_context(|| format!("state folder {}", state.display()))?;
+        state::open(&state)?;
         snapshot::finish(&state)?;
         let store = Arc::new(Store::open(&state.join("weft.redb"), config.limits.max_audit_entries)?);
         let authority = Arc::new(open_authority(&store, &state, &config.trust_domain, now)?);
@@ -76,22 +76,18 @@ impl App {
         builtin::publish(&hub).await?;
 
         let mut tasks = JoinSet::new();
-        let options = |tls, anonymous_life| ListenerOptions {
+        let options = |tls| ListenerOptions {
             tls,
             first_byte_timeout: config.request_timeout(),
-            anonymous_life,
+            anonymous_life: config.anonymous_connection(),
             max_connections: config.limits.max_connections,
             handshake_timeout: config.handshake_timeout(),
             metrics: metrics.clone(),
         };
-        let grpc_connections = listener::accept(
-            grpc_listener,
-            options(certificate.grpc_config()?, Some(config.anonymous_connection())),
-            stop.clone(),
-            &mut tasks,
-        )?;
+        let grpc_connections =
+            listener::accept(grpc_listener, options(certificate.grpc_config()?), stop.clone(), &mut tasks)?;
         let api_connections =
-            listener::accept(api_listener, options(certificate.api_config()?, None), stop.clone(), &mut tasks)?;
+            listener::accept(api_listener, options(certificate.api_config()?), stop.clone(), &mut tasks)?;
         tasks.spawn(serve_grpc(hub.clone(), grpc_connections, stop.clone()));
         let api_service = api::router(hub.clone()).into_make_service_with_connect_info::<api::Peer>();
         tasks.spawn(serve_api(api_connections, api_service, stop.clone()));

@@ -3,12 +3,15 @@
 use crate::ca::Authority;
 use crate::config::Config;
 use crate::hub::unreadable_records;
+use crate::state;
 use crate::store::{Store, StoreError};
 
 /// Faults that a start would find, one sentence each; empty if there are none.
 pub fn findings(config: &Config) -> Vec<String> {
-    if let Err(error) = config.validate() {
-        return vec![error.to_string()];
+    let mut findings: Vec<_> = config.validate().err().iter().map(ToString::to_string).collect();
+    findings.extend(state::fault(&config.state));
+    if !findings.is_empty() {
+        return findings;
     }
     let path = config.state.join("weft.redb");
     if !path.exists() {
@@ -21,7 +24,7 @@ pub fn findings(config: &Config) -> Vec<String> {
         Err(error) => return vec![crate::chain(&error)],
     };
     let authority = store.root().ok().flatten().and_then(|root| Authority::require(&config.state, &root).err());
-    let mut findings: Vec<_> = authority.iter().map(|error| crate::chain(error)).collect();
+    findings.extend(authority.iter().map(|error| crate::chain(error)));
     match unreadable_records(&store) {
         Ok(records) => {
             let told = |record: crate::store::Unreadable| {

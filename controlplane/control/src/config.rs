@@ -2,10 +2,13 @@
 //! fields are errors, every limit has a default here.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustls_pki_types::ServerName;
 use serde::Deserialize;
+use weft_policy::identity::TrustDomain;
 
 /// The configuration file. Every field has a default; an absent file means all defaults.
 #[derive(Debug, Clone, Deserialize)]
@@ -94,7 +97,8 @@ pub struct Limits {
     pub max_request_bytes: usize,
     /// How long such a request may take to arrive and be answered, and a connection until its first byte, milliseconds.
     pub request_timeout_ms: u64,
-    /// How long a connection without a client certificate may last, milliseconds: joining takes no longer.
+    /// How long a connection whose peer shows no client certificate and no operator's token may last, milliseconds: joining
+    /// takes no longer.
     pub anonymous_connection_ms: u64,
     /// A snapshot of the control plane, bytes.
     pub max_snapshot_bytes: usize,
@@ -169,8 +173,8 @@ pub enum ConfigError {
     Read { path: PathBuf, reason: String },
     #[error("configuration file {path}: {reason}")]
     Parse { path: PathBuf, reason: String },
-    #[error("{key}: {reason}")]
-    Value { key: &'static str, reason: String },
+    #[error("{}", .0.join("\n"))]
+    Values(Vec<String>),
 }
 
 impl Config {
@@ -183,28 +187,71 @@ impl Config {
         serde_saphyr::from_str(&text).map_err(parse)
     }
 
-    /// Refuses values that can't work.
+    /// Refuses values that can't work, all of them at once.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let refuse = |key, reason: &str| Err(ConfigError::Value { key, reason: reason.to_owned() });
-        if !(10..=365 * 24 * 3600).contains(&self.svid_ttl_seconds) && !cfg!(test) {
-            return refuse("svid_ttl_seconds", "must be between 10 s and one year");
-        }
-        if self.identity_grace_seconds > 10 * 365 * 24 * 3600 {
-            return refuse("identity_grace_seconds", "must be at most ten years");
+        let mut wrong = Vec::new();
+        let mut refuse = |key: &str, reason: String| wrong.push(format!("{key}: {reason}"));
+        for (key, value, bounds) in self.numbers() {
+            if !bounds.contains(&value) {
+                refuse(key, format!("{value} is not from {} to {}", bounds.start(), bounds.end()));
+            }
         }
         if self.coalesce_max_ms < self.coalesce_quiet_ms {
-            return refuse("coalesce_max_ms", "must be at least coalesce_quiet_ms");
+            refuse("coalesce_max_ms", "must be at least coalesce_quiet_ms".to_owned());
         }
-        if self.endpoint_loss_percent > 100 {
-            return refuse("endpoint_loss_percent", "must be at most 100");
+        if let Err(error) = self.trust_domain.parse::<TrustDomain>() {
+            refuse("trust_domain", error.to_string());
         }
-        if self.limits.max_connections == 0 {
-            return refuse("limits.max_connections", "must be at least 1");
+        for (index, name) in self.advertise.iter().enumerate() {
+            if ServerName::try_from(name.as_str()).is_err() {
+                refuse(&format!("advertise[{index}]"), format!("{name:?} is no DNS name and no address"));
+            }
         }
-        if !(1..=1_024).contains(&self.limits.max_concurrent_plans) {
-            return refuse("limits.max_concurrent_plans", "must be between 1 and 1024");
+        if let Some(folder) = self.builtin_filters.as_ref().filter(|folder| !folder.is_dir()) {
+            refuse("builtin_filters", format!("{} is no folder", folder.display()));
         }
-        Ok(())
+        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.log) {
+            refuse("log", format!("{:?}: {error}", self.log));
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(ConfigError::Values(wrong)) }
+    }
+
+    /// Every number with its bounds.
+    fn numbers(&self) -> [(&'static str, u64, RangeInclusive<u64>); 28] {
+        const DAY: u64 = 24 * 3600;
+        let limits = &self.limits;
+        let size = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        let shortest_life = if cfg!(test) { 0 } else { 10 };
+        [
+            ("svid_ttl_seconds", self.svid_ttl_seconds, shortest_life..=365 * DAY),
+            ("identity_grace_seconds", self.identity_grace_seconds, 0..=3_650 * DAY),
+            ("disconnect_grace_ms", self.disconnect_grace_ms, 0..=DAY * 1_000),
+            ("unheard_grace_ms", self.unheard_grace_ms, 0..=30 * DAY * 1_000),
+            ("endpoint_loss_percent", size(self.endpoint_loss_percent), 0..=100),
+            ("restart_grace_ms", self.restart_grace_ms, 0..=DAY * 1_000),
+            ("name_grace_seconds", self.name_grace_seconds, 0..=3_650 * DAY),
+            ("coalesce_quiet_ms", self.coalesce_quiet_ms, 0..=60_000),
+            ("coalesce_max_ms", self.coalesce_max_ms, 0..=600_000),
+            ("limits.max_connections", size(limits.max_connections), 1..=1_000_000),
+            ("limits.handshake_timeout_ms", limits.handshake_timeout_ms, 1..=600_000),
+            ("limits.max_filter_bytes", size(limits.max_filter_bytes), 1..=1 << 30),
+            ("limits.max_body_bytes", size(limits.max_body_bytes), 1..=1 << 30),
+            ("limits.max_documents", size(limits.max_documents), 1..=1_000_000),
+            ("limits.max_api_calls_per_minute", limits.max_api_calls_per_minute.into(), 1..=1_000_000_000),
+            ("limits.max_open_calls_per_token", size(limits.max_open_calls_per_token), 1..=100_000),
+            ("limits.max_concurrent_plans", size(limits.max_concurrent_plans), 1..=1_024),
+            ("limits.max_audit_entries", limits.max_audit_entries, 1..=100_000_000),
+            ("limits.max_workloads_per_proxy", size(limits.max_workloads_per_proxy), 1..=65_536),
+            ("limits.max_renewals_per_minute", limits.max_renewals_per_minute.into(), 1..=1_000_000),
+            ("limits.max_streams_per_certificate", size(limits.max_streams_per_certificate), 1..=65_536),
+            ("limits.max_hellos_per_minute", limits.max_hellos_per_minute.into(), 1..=1_000_000),
+            ("limits.max_messages_per_minute", limits.max_messages_per_minute.into(), 1..=1_000_000_000),
+            ("limits.max_request_bytes", size(limits.max_request_bytes), 1..=16 << 20),
+            ("limits.request_timeout_ms", limits.request_timeout_ms, 1..=600_000),
+            ("limits.anonymous_connection_ms", limits.anonymous_connection_ms, 1..=600_000),
+            ("limits.max_snapshot_bytes", size(limits.max_snapshot_bytes), 1..=1 << 40),
+            ("limits.max_message_bytes", size(limits.max_message_bytes), 1..=1 << 30),
+        ]
     }
 
     pub fn grpc_address(&self) -> SocketAddr {
@@ -288,8 +335,20 @@ mod tests {
     fn unknown_fields_and_wrong_values_are_named() {
         let error = parse("bund: 127.0.0.9\n").unwrap_err();
         assert!(error.contains("bund"), "{error}");
-        let error = parse("coalesce_quiet_ms: 500\ncoalesce_max_ms: 1\n").unwrap().validate().unwrap_err();
-        assert!(error.to_string().contains("coalesce_max_ms"));
+        let told = "coalesce_quiet_ms: 500\ncoalesce_max_ms: 1\ntrust_domain: Not A Domain\nadvertise: [ok.example, 'no name']\n\
+                    builtin_filters: /nowhere\nlog: 'a=b=c'\nlimits: {max_connections: 0, request_timeout_ms: 99999999999}\n";
+        let error = parse(told).unwrap().validate().unwrap_err().to_string();
+        let keys: Vec<_> = error.lines().map(|line| line.split(": ").next().unwrap()).collect();
+        let expect = [
+            "limits.max_connections",
+            "limits.request_timeout_ms",
+            "coalesce_max_ms",
+            "trust_domain",
+            "advertise[1]",
+            "builtin_filters",
+            "log",
+        ];
+        assert_eq!(keys, expect, "{error}");
         assert!(Config::load(Some(Path::new("/nowhere/x.yaml"))).unwrap_err().to_string().contains("/nowhere/x.yaml"));
     }
 }

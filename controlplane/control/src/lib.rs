@@ -19,6 +19,7 @@ pub mod rate;
 pub mod registry;
 pub mod session;
 pub mod snapshot;
+mod state;
 pub mod store;
 pub mod tls;
 pub mod token;

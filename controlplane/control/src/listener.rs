@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -26,9 +27,31 @@ pub struct Connection {
     stream: TlsStream<TcpStream>,
     /// When it ends unless a byte came.
     first: Option<Pin<Box<Sleep>>>,
-    /// When it ends whatever comes: it has no client certificate where others have.
+    /// When it ends whatever comes, unless its peer has proved who it is.
     last: Option<Pin<Box<Sleep>>>,
+    proof: Proof,
     _permit: OwnedSemaphorePermit,
+}
+
+/// Whether the peer of a connection proved by what it sent who it is; clones are of the same connection.
+#[derive(Debug, Clone, Default)]
+pub struct Proof(Arc<AtomicBool>);
+
+impl Proof {
+    pub fn give(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn is_given(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Connection {
+    /// To be given by whoever learns who the peer is.
+    pub fn proof(&self) -> Proof {
+        self.proof.clone()
+    }
 }
 
 /// Settings of a TLS listener.
@@ -38,8 +61,8 @@ pub struct ListenerOptions {
     pub handshake_timeout: Duration,
     /// From the handshake to the first byte.
     pub first_byte_timeout: Duration,
-    /// The life of a connection without a client certificate; `None`: such are usual.
-    pub anonymous_life: Option<Duration>,
+    /// The life of a connection whose peer has no client certificate and gives no other proof of who it is.
+    pub anonymous_life: Duration,
     pub metrics: Arc<Metrics>,
 }
 
@@ -98,9 +121,10 @@ async fn accept_loop(
             match tokio::time::timeout(options.handshake_timeout, acceptor.accept(stream)).await {
                 Ok(Ok(stream)) => {
                     let is_anonymous = stream.get_ref().1.peer_certificates().is_none();
-                    let last = anonymous_life.filter(|_| is_anonymous).map(|life| Box::pin(sleep(life)));
+                    let last = is_anonymous.then(|| Box::pin(sleep(anonymous_life)));
                     let first = Some(Box::pin(sleep(first_byte_timeout)));
-                    let _ = sender.send((Connection { stream, first, last, _permit: permit }, peer)).await;
+                    let proof = Proof::default();
+                    let _ = sender.send((Connection { stream, first, last, proof, _permit: permit }, peer)).await;
                 }
                 Ok(Err(error)) => {
                     metrics.handshake_failed();
@@ -153,6 +177,9 @@ impl AsyncRead for Connection {
         let is_over = |deadline: &mut Option<Pin<Box<Sleep>>>, cx: &mut Context<'_>| {
             deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready())
         };
+        if self.proof.is_given() {
+            self.last = None;
+        }
         if is_over(&mut self.first, cx) || is_over(&mut self.last, cx) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }

@@ -51,7 +51,6 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if let Some(bind) = arguments.bind {
         config.bind = bind;
     }
-    config.validate()?;
     if arguments.check {
         use std::io::Write as _;
         let findings = weft_control::check::findings(&config);
@@ -60,6 +59,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
         return Ok(if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) });
     }
+    config.validate()?;
     let filter = std::env::var("WEFT_LOG").unwrap_or_else(|_| config.log.clone());
     let filter = tracing_subscriber::EnvFilter::try_new(&filter).with_context(|| format!("log filter {filter:?}"))?;
     tracing_subscriber::fmt()

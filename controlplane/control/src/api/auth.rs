@@ -16,18 +16,21 @@ use weft_policy::text::printable;
 use super::{Access, ApiError, Refusal};
 use crate::access::{Place, Rights, Thing, Verb};
 use crate::hub::{Actor, Hub};
-use crate::listener::Connections;
+use crate::listener::{Connections, Proof};
 use crate::rate;
 use crate::store::AuditEntry;
 use crate::token::{Grant, TokenHash};
 
-/// The address that a call comes from.
-#[derive(Debug, Clone, Copy)]
-pub struct Peer(pub IpAddr);
+/// The connection that a call comes by.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    from: IpAddr,
+    proof: Proof,
+}
 
 impl Connected<IncomingStream<'_, Connections>> for Peer {
     fn connect_info(stream: IncomingStream<'_, Connections>) -> Self {
-        Self(stream.remote_addr().ip().to_canonical())
+        Self { from: stream.remote_addr().ip().to_canonical(), proof: stream.io().proof() }
     }
 }
 
@@ -67,7 +70,8 @@ pub(super) async fn authorize(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let from = request.extensions().get::<ConnectInfo<Peer>>().map(|ConnectInfo(Peer(from))| *from);
+    let peer = request.extensions().get::<ConnectInfo<Peer>>().map(|ConnectInfo(peer)| peer.clone());
+    let from = peer.as_ref().map(|peer| peer.from);
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let refused = |actor: Actor, response: Response| {
         if let Some(entry) = attempt(&response, &method, &path, actor) {
@@ -81,6 +85,9 @@ pub(super) async fn authorize(
             return refused(Actor { from, ..AuditEntry::UNKNOWN.into() }, error.into_response());
         }
     };
+    if let Some(peer) = peer {
+        peer.proof.give();
+    }
     let actor = caller.actor();
     let _place = match admit(&hub, &caller, access) {
         Ok(place) => place,

@@ -547,16 +547,7 @@ async fn whoever_has_no_certificate_gets_little_room_and_time() {
     let request = v1::JoinRequest { token: "x".repeat(100_000), ..Default::default() };
     control.grpc(None).await.join(request).await.unwrap_err();
     // A connection that says nothing.
-    let mut roots = rustls::RootCertStore::empty();
-    for root in
-        rustls_pki_types::pem::PemObject::pem_slice_iter(control.app.hub.authority().trust_bundle_pem().as_bytes())
-    {
-        roots.add(root.unwrap()).unwrap();
-    }
-    let tls = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-    let stream = tokio::net::TcpStream::connect(control.app.grpc_address).await.unwrap();
-    let name = rustls_pki_types::ServerName::try_from("weft-control").unwrap();
-    let mut stream = tokio_rustls::TlsConnector::from(Arc::new(tls)).connect(name, stream).await.unwrap();
+    let mut stream = tls(&control, control.app.grpc_address).await;
     let mut said = Vec::new();
     let ended = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut said)).await;
     // However it is closed.
@@ -573,4 +564,40 @@ async fn whoever_has_no_certificate_gets_little_room_and_time() {
         }
     });
     ended.await.expect("it is closed");
+}
+
+/// A connection of somebody without a certificate.
+async fn tls(control: &Control, to: SocketAddr) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
+    let mut roots = rustls::RootCertStore::empty();
+    let pem = control.app.hub.authority().trust_bundle_pem();
+    for root in rustls_pki_types::pem::PemObject::pem_slice_iter(pem.as_bytes()) {
+        roots.add(root.unwrap()).unwrap();
+    }
+    let tls = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let stream = tokio::net::TcpStream::connect(to).await.unwrap();
+    let name = rustls_pki_types::ServerName::try_from("weft-control").unwrap();
+    tokio_rustls::TlsConnector::from(Arc::new(tls)).connect(name, stream).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_connection_that_shows_the_api_no_token_ends_and_one_that_did_goes_on() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    /// True where an answer came.
+    async fn ask(stream: &mut tokio_rustls::client::TlsStream<tokio::net::TcpStream>, path: &str, token: &str) -> bool {
+        let head = format!("GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n");
+        let mut said = vec![0; 64 << 10];
+        stream.write_all(head.as_bytes()).await.is_ok() && stream.read(&mut said).await.is_ok_and(|read| read > 0)
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start_with(dir.path(), |config| config.limits.anonymous_connection_ms = 500).await;
+    let mut known = tls(&control, control.app.api_address).await;
+    assert!(ask(&mut known, "/api/v1/tokens", &control.admin_token()).await);
+    let mut stranger = tls(&control, control.app.api_address).await;
+    let ended = tokio::time::timeout(PATIENCE, async {
+        while ask(&mut stranger, "/healthz", "nobody").await {
+            tokio::task::yield_now().await;
+        }
+    });
+    ended.await.expect("it is closed");
+    assert!(ask(&mut known, "/healthz", "nobody").await, "older than the stranger's");
 }
