@@ -95,4 +95,9 @@ impl TokenBuckets {
     pub fn take(self, key: &[u8], tokens: u32) -> Result<(), Duration> {
         bucket_calls::take(self.0, key, tokens).map_err(Duration::from_millis)
     }
+
+    /// Puts tokens back that were taken for something that did not come to pass.
+    pub fn give_back(self, key: &[u8], tokens: u32) {
+        bucket_calls::give_back(self.0, key, tokens);
+    }
 }

@@ -1,8 +1,8 @@
 //! Token buckets that all workers share: exact under any interleaving, bounded in number. A bucket is one number, the
 //! time at which it will be full again (GCRA); times are scaled by the token count, so that no division ever rounds.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -81,6 +81,31 @@ impl Buckets {
         self.charge(&mut self.full_at.entry(key.into()).or_insert(0), tokens, now)
     }
 
+    /// Puts tokens back. A key whose bucket is shared by many gives back to the shared one.
+    pub(crate) fn give_back(&self, key: &[u8], tokens: u32) {
+        let bucket = self.full_at.get_mut(key).or_else(|| self.full_at.get_mut(OVERFLOW));
+        if let Some(mut full_at) = bucket {
+            *full_at = full_at.saturating_sub(self.interval * u128::from(tokens));
+        }
+    }
+
+    /// Starts with the tokens that each bucket of the same limit lacked under other numbers, at most all of its own.
+    fn inherit(&self, old: &Self, now: Duration) {
+        let (old_now, own_now) =
+            (now.as_nanos() * u128::from(old.limit.tokens), now.as_nanos() * u128::from(self.limit.tokens));
+        let capacity = self.interval * u128::from(self.limit.burst);
+        for bucket in &old.full_at {
+            let lacking = bucket.value().saturating_sub(old_now);
+            if lacking > 0 {
+                // Scaled times are tokens times their interval: another interval, the same tokens.
+                let lacking = lacking.saturating_mul(self.interval) / old.interval;
+                let full_at = own_now + lacking.min(capacity);
+                let mut own = self.full_at.entry(bucket.key().clone()).or_insert(0);
+                *own = full_at.max(*own);
+            }
+        }
+    }
+
     fn charge(&self, full_at: &mut Scaled, tokens: u32, now: Scaled) -> Result<(), Duration> {
         let next = (*full_at).max(now) + self.interval * u128::from(tokens);
         let capacity = self.interval * u128::from(self.limit.burst);
@@ -102,19 +127,33 @@ impl Buckets {
     }
 }
 
-/// The buckets of every filter of a host, so that a new configuration with the same limit finds its buckets as they were.
+/// The buckets of every filter of a host, so that a new configuration finds the buckets of its limits as they were, and a
+/// changed limit does not start full.
 #[derive(Debug, Default)]
 pub(crate) struct BucketRegistry {
-    limits: DashMap<(Arc<str>, Limit), std::sync::Weak<Buckets>>,
+    limits: DashMap<(Arc<str>, Limit), Weak<Buckets>>,
 }
 
 impl BucketRegistry {
-    pub(crate) fn define(&self, filter: &Arc<str>, limit: Limit, max_keys: usize) -> Result<Arc<Buckets>, String> {
+    pub(crate) fn define(
+        &self,
+        filter: &Arc<str>,
+        limit: Limit,
+        max_keys: usize,
+        now: Duration,
+    ) -> Result<Arc<Buckets>, String> {
         let fresh = Arc::new(Buckets::new(limit.clone(), max_keys)?);
-        let mut entry = self.limits.entry((filter.clone(), limit)).or_default();
+        let is_same = |entry: &dashmap::mapref::multiple::RefMulti<'_, (Arc<str>, Limit), Weak<Buckets>>| {
+            let (of, known) = entry.key();
+            of == filter && known.name == limit.name && *known != limit
+        };
+        // The map is not held while one of its entries is: an order that could block itself.
+        let before: Vec<_> = self.limits.iter().filter(is_same).filter_map(|entry| entry.value().upgrade()).collect();
+        let mut entry = self.limits.entry((filter.clone(), limit.clone())).or_default();
         if let Some(known) = entry.upgrade() {
             return Ok(known);
         }
+        before.iter().for_each(|before| fresh.inherit(before, now));
         *entry = Arc::downgrade(&fresh);
         Ok(fresh)
     }

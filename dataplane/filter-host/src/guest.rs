@@ -157,7 +157,8 @@ impl token_bucket::Host for Guest {
         }
         let token_bucket::Limit { name, tokens, period_ms, burst } = limit;
         let limit = Limit { name, tokens, period_ms, burst };
-        let buckets = self.shared.buckets.define(&self.shared.name, limit, bounds.keys)?;
+        let now = self.shared.started.elapsed();
+        let buckets = self.shared.buckets.define(&self.shared.name, limit, bounds.keys, now)?;
         self.shared.keep(&buckets);
         self.limits.push(buckets);
         u32::try_from(self.limits.len() - 1).map_err(|_| "too many limits".to_owned())
@@ -170,6 +171,13 @@ impl token_bucket::Host for Guest {
         key.truncate(self.shared.bucket_limits.key_bytes);
         let wait = buckets.take(&key, tokens, self.shared.started.elapsed(), &self.shared.stats);
         wait.map_err(|wait| u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX))
+    }
+
+    fn give_back(&mut self, limit: u32, mut key: Vec<u8>, tokens: u32) {
+        if let Some(buckets) = self.limits.get(limit as usize) {
+            key.truncate(self.shared.bucket_limits.key_bytes);
+            buckets.give_back(&key, tokens);
+        }
     }
 }
 

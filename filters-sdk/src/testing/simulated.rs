@@ -125,4 +125,14 @@ pub(crate) mod bucket_calls {
             Err(u64::try_from(wait).unwrap_or(u64::MAX))
         })
     }
+
+    pub(crate) fn give_back(limit: u32, key: &[u8], tokens: u32) {
+        HOST.with_borrow_mut(|host| {
+            if let Some(limit) = host.limits.get_mut(limit as usize)
+                && let Some(full_at) = limit.full_at.get_mut(key)
+            {
+                *full_at = full_at.saturating_sub(limit.period * u128::from(tokens));
+            }
+        });
+    }
 }

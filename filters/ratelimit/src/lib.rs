@@ -1,5 +1,6 @@
 //! Rate limits by caller, by header or for all together: token buckets that live in the host, exact across its workers.
-//! A request pays every limit in order; the first that is empty answers 429 and says when to come again.
+//! A request pays every limit or none: the first that is empty answers 429 and says when to come again, and what the
+//! request paid before is given back.
 
 use std::time::Duration;
 
@@ -15,7 +16,8 @@ struct Config {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LimitConfig {
-    /// Names the limit in replies, metrics and logs. Default: its position.
+    /// Names the limit in replies, metrics and logs, and keeps its buckets when its numbers change. Default: its key, and
+    /// for further limits by the same key their number.
     name: Option<String>,
     /// `identity`, `header:NAME`, or `none` (all requests share one bucket). Default `none`.
     #[serde(default)]
@@ -39,7 +41,7 @@ enum KeyConfig {
     None,
     /// The caller's SPIFFE ID; callers without one share a bucket.
     Identity,
-    /// The first value of a header; requests without it are not limited.
+    /// The first value of a header; requests without it share a bucket.
     Header(String),
 }
 
@@ -84,7 +86,10 @@ impl Filter for RateLimit {
                 KeyConfig::Header(name) if interest.request_headers.contains(name) => {}
                 KeyConfig::Header(name) => interest.request_headers.push(name.clone()),
             }
-            let name = limit.name.unwrap_or_else(|| index.to_string());
+            let name = limit.name.clone().unwrap_or_else(|| default_name(&limits, &limit.key));
+            if limits.iter().any(|known: &Limit| known.name == name) {
+                return Err(format!("limits[{index}].name: {name:?} is the name of an earlier limit"));
+            }
             let period = Duration::from_secs(u64::from(limit.per_seconds));
             let burst = limit.burst.unwrap_or(limit.requests);
             let buckets = TokenBuckets::define(&name, limit.requests, period, burst)
@@ -95,9 +100,11 @@ impl Filter for RateLimit {
     }
 
     fn request_head(&mut self, _stream: u64, request: &Request<'_>) -> Outcome {
-        for limit in &self.limits {
-            let Some(key) = limit.key.of(request) else { continue };
-            if let Err(wait) = limit.buckets.take(key, 1) {
+        for (index, limit) in self.limits.iter().enumerate() {
+            if let Err(wait) = limit.buckets.take(limit.key.of(request), 1) {
+                for paid in &self.limits[..index] {
+                    paid.buckets.give_back(paid.key.of(request), 1);
+                }
                 return limited(&limit.name, wait);
             }
         }
@@ -105,13 +112,27 @@ impl Filter for RateLimit {
     }
 }
 
+/// `identity`, `header:x-key` or `none`; with `#2` the second of a kind. Not a position, which changes when another limit
+/// goes.
+fn default_name(earlier: &[Limit], key: &KeyConfig) -> String {
+    let name = match key {
+        KeyConfig::None => "none".to_owned(),
+        KeyConfig::Identity => "identity".to_owned(),
+        KeyConfig::Header(name) => format!("header:{name}"),
+    };
+    match earlier.iter().filter(|limit| limit.key == *key).count() {
+        0 => name,
+        more => format!("{name}#{}", more + 1),
+    }
+}
+
 impl KeyConfig {
-    /// The bucket's key; `None` where the limit does not hold for the request.
-    fn of<'a>(&self, request: &Request<'a>) -> Option<&'a [u8]> {
+    /// The bucket's key. A header that is absent counts as an empty one: leaving it out is no way around the limit.
+    fn of<'a>(&self, request: &Request<'a>) -> &'a [u8] {
         match self {
-            KeyConfig::None => Some(b""),
-            KeyConfig::Identity => Some(request.attributes.principal.as_deref().unwrap_or_default().as_bytes()),
-            KeyConfig::Header(name) => request.header(name),
+            KeyConfig::None => b"",
+            KeyConfig::Identity => request.attributes.principal.as_deref().unwrap_or_default().as_bytes(),
+            KeyConfig::Header(name) => request.header(name).unwrap_or_default(),
         }
     }
 }

@@ -37,14 +37,40 @@ fn each_identity_has_its_own_bucket() {
 }
 
 #[test]
-fn by_header_limits_only_who_sends_it() {
+fn requests_without_the_header_of_a_limit_share_a_bucket() {
     let mut limits = harness(r#"{"key": "header:X-Key", "requests": 1}"#);
     let key = |value| TestRequest::default().header("x-key", value);
     assert_eq!([ask(&mut limits, &key("1")), ask(&mut limits, &key("2"))], ["pass", "pass"]);
-    assert_eq!(ask(&mut limits, &key("1")), "0 1");
-    for _ in 0..3 {
-        assert_eq!(ask(&mut limits, &TestRequest::default()), "pass");
+    assert_eq!(ask(&mut limits, &key("1")), "header:x-key 1");
+    assert_eq!(ask(&mut limits, &TestRequest::default()), "pass");
+    assert_eq!(ask(&mut limits, &TestRequest::default()), "header:x-key 1");
+    assert_eq!(ask(&mut limits, &key("")), "header:x-key 1", "an empty value is no further bucket");
+}
+
+#[test]
+fn a_request_that_is_refused_pays_no_limit() {
+    let mut limits = harness(
+        r#"{"name": "each", "key": "identity", "requests": 2, "per_seconds": 3600},
+           {"name": "all", "requests": 1, "per_seconds": 1}"#,
+    );
+    let one = TestRequest::default().principal("spiffe://one");
+    assert_eq!(ask(&mut limits, &one), "pass");
+    for _ in 0..5 {
+        assert_eq!(ask(&mut limits, &one), "all 1");
     }
+    advance(Duration::from_secs(1));
+    assert_eq!(ask(&mut limits, &one), "pass", "the five refused ones took nothing of its two");
+    advance(Duration::from_secs(1));
+    assert_eq!(ask(&mut limits, &one), "each 1798");
+}
+
+#[test]
+fn limits_without_names_are_called_by_their_keys() {
+    let mut limits =
+        harness(r#"{"requests": 9}, {"key": "identity", "requests": 5}, {"key": "identity", "requests": 1}"#);
+    let one = TestRequest::default().principal("spiffe://one");
+    assert_eq!(ask(&mut limits, &one), "pass");
+    assert_eq!(ask(&mut limits, &one), "identity#2 1");
 }
 
 #[test]
@@ -56,7 +82,8 @@ fn limits_stack_and_burst_differs_from_rate() {
     let one = TestRequest::default().principal("spiffe://one");
     assert_eq!([ask(&mut limits, &one), ask(&mut limits, &one)], ["pass", "pass"]);
     assert_eq!(ask(&mut limits, &one), "all 1");
-    assert_eq!(ask(&mut limits, &one), "each 60");
+    advance(Duration::from_secs(1));
+    assert_eq!([ask(&mut limits, &one), ask(&mut limits, &one)], ["pass", "each 59"]);
 }
 
 #[test]
@@ -67,6 +94,7 @@ fn a_bad_configuration_says_where() {
         (r#"{"limits": [{"requests": 1, "key": "cookie"}]}"#, "cookie"),
         (r#"{"limits": [{"requests": 1, "key": "header:"}]}"#, "header:"),
         (r#"{"limits": [{"request": 1}]}"#, "request"),
+        (r#"{"limits": [{"requests": 1, "name": "a"}, {"requests": 2, "name": "a"}]}"#, "limits[1].name"),
     ] {
         let error = Harness::<RateLimit>::new(config).expect_err("not a configuration");
         assert!(error.contains(word), "{error}");

@@ -90,10 +90,49 @@ fn a_new_configuration_finds_its_buckets() {
     let registry = BucketRegistry::default();
     let name: Arc<str> = "f".into();
     let limit = |burst| Limit { name: "l".into(), tokens: 1, period_ms: 1_000, burst };
-    let first = registry.define(&name, limit(1), 8).expect("sound");
-    assert!(Arc::ptr_eq(&first, &registry.define(&name, limit(1), 8).expect("sound")));
-    assert!(!Arc::ptr_eq(&first, &registry.define(&name, limit(2), 8).expect("sound")), "another limit");
+    let first = registry.define(&name, limit(1), 8, Duration::ZERO).expect("sound");
+    assert!(Arc::ptr_eq(&first, &registry.define(&name, limit(1), 8, Duration::ZERO).expect("sound")));
+    assert!(
+        !Arc::ptr_eq(&first, &registry.define(&name, limit(2), 8, Duration::ZERO).expect("sound")),
+        "another limit"
+    );
     drop(first);
     registry.sweep();
     assert_eq!(registry.limits.len(), 0);
+}
+
+#[test]
+fn what_is_given_back_can_be_taken_again_and_fills_no_bucket_over() {
+    let stats = FilterStats::default();
+    let buckets = buckets(1, 1_000, 2, 8);
+    let now = Duration::from_secs(9);
+    let take = || buckets.take(b"k", 1, now, &stats).is_ok();
+    assert_eq!([take(), take(), take()], [true, true, false]);
+    buckets.give_back(b"k", 1);
+    assert_eq!([take(), take()], [true, false]);
+    buckets.give_back(b"k", 1_000);
+    buckets.give_back(b"nobody", 1_000);
+    assert_eq!([take(), take(), take()], [true, true, false]);
+}
+
+#[test]
+fn a_changed_limit_does_not_start_full() {
+    let (stats, registry, filter) = (FilterStats::default(), BucketRegistry::default(), Arc::from("shop/limit"));
+    let define = |name: &str, tokens, period_ms, burst, now| {
+        let limit = Limit { name: name.into(), tokens, period_ms, burst };
+        registry.define(&filter, limit, 8, now).expect("a sound limit")
+    };
+    let now = Duration::from_secs(100);
+    let minute = define("a", 10, 60_000, 10, now);
+    for _ in 0..7 {
+        assert_eq!(minute.take(b"k", 1, now, &stats), Ok(()));
+    }
+    let left =
+        |buckets: &Buckets, key: &[u8]| (0..99).take_while(|_| buckets.take(key, 1, now, &stats).is_ok()).count();
+    let more = define("a", 20, 60_000, 20, now);
+    assert_eq!((left(&more, b"k"), left(&more, b"other")), (13, 20), "7 of its tokens are taken");
+    let fewer = define("a", 5, 1_000, 5, now);
+    assert_eq!(left(&fewer, b"k"), 0, "never more than empty");
+    assert!(fewer.take(b"k", 5, now + Duration::from_secs(1), &stats).is_ok(), "and full again after its own period");
+    assert_eq!(left(&define("b", 5, 1_000, 5, now), b"k"), 5, "another name is another limit");
 }
