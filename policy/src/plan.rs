@@ -10,6 +10,7 @@ mod owner;
 mod protection;
 mod route_status;
 mod select;
+mod tenancy;
 #[cfg(test)]
 pub(crate) mod tests;
 mod unserved;
@@ -22,6 +23,7 @@ pub use owner::{Owned, Owner, ProxyKey};
 pub use protection::{Loss, losses, policy_status};
 pub use route_status::{Condition, ParentStatus, route_status};
 pub use select::selects;
+pub use tenancy::{Intrusion, intrusions};
 pub use unserved::service_status;
 pub use world::{Entry, World};
 

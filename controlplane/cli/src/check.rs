@@ -4,6 +4,7 @@
 mod machine;
 mod mesh;
 mod sidecar;
+mod tenancy;
 
 use std::net::IpAddr;
 
@@ -15,11 +16,15 @@ use crate::output::{self, OutputArgs, Paint, Table};
 
 const EXAMPLE: &str = "Examples:
   weft check                        # this machine and the control plane
+  weft check tenancy                # whether an object of one namespace acts in another
   weft check --proxy --ip 127.0.0.11   # one sidecar; under `weft run` its own";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLE)]
 pub(crate) struct CheckArgs {
+    /// The question; without it this machine and the control plane are looked at.
+    #[arg(value_enum, conflicts_with_all = ["proxy", "ip"])]
+    question: Option<Question>,
     /// Check a running sidecar instead of the machine.
     #[arg(long)]
     proxy: bool,
@@ -30,6 +35,12 @@ pub(crate) struct CheckArgs {
     output: OutputArgs,
     #[command(flatten)]
     access: AccessArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Question {
+    /// Whether the namespaces of the mesh are apart.
+    Tenancy,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -65,7 +76,9 @@ impl Finding {
 }
 
 pub(crate) async fn run(args: CheckArgs) -> Outcome {
-    let findings = if args.proxy {
+    let findings = if args.question == Some(Question::Tenancy) {
+        tenancy::findings(&args.access).await?
+    } else if args.proxy {
         sidecar::findings(args.ip).await?
     } else {
         let mut findings = machine::findings();
