@@ -170,13 +170,16 @@ impl Admin {
             return plain(StatusCode::SERVICE_UNAVAILABLE, &format!("{reason}\n"));
         }
         match self.shared.snapshot.load().is_some() {
-            true => match contact.not_followed() {
+            true => match contact.not_followed().or_else(|| contact.refused()) {
                 None => plain(StatusCode::OK, "ready\n"),
                 Some(reason) => {
                     plain(StatusCode::OK, &format!("ready, on the configuration that was kept: {reason}\n"))
                 }
             },
-            false => plain(StatusCode::SERVICE_UNAVAILABLE, "no configuration yet\n"),
+            false => {
+                let reason = contact.refused().map(|reason| format!(": {reason}")).unwrap_or_default();
+                plain(StatusCode::SERVICE_UNAVAILABLE, &format!("no configuration yet{reason}\n"))
+            }
         }
     }
 
@@ -282,7 +285,7 @@ GET  /memory                resident memory
 GET  /debug/pprof/profile   where the processor's time goes, for pprof (?seconds=N, default 30, at most 300)
 GET  /logging               the log filter
 POST /logging?level=FILTER  change it
-POST /drain                 finish what is in flight, refuse readiness
+POST /drain                 refuse readiness, finish what is in flight, then end
 POST /quitquitquit          end at once
 A POST needs the header 'authorization: Bearer TOKEN', TOKEN from the file admin.token of the state directory.
 ";

@@ -154,6 +154,8 @@ pub struct Contact {
     connected: AtomicU64,
     /// Why what the control plane offers is not taken.
     not_followed: Mutex<Option<String>>,
+    /// Why the control plane serves this proxy no stream, where it was reached and said no.
+    refused: Mutex<Option<String>>,
     /// Why the certificate could not be renewed when that was last tried.
     not_renewed: Mutex<Option<String>>,
 }
@@ -177,6 +179,15 @@ impl Contact {
 
     pub fn not_followed(&self) -> Option<String> {
         self.not_followed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes why the control plane serves no stream, or that it does.
+    pub fn set_refused(&self, reason: Option<String>) {
+        replaced(&self.refused, reason);
+    }
+
+    pub fn refused(&self) -> Option<String> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Notes why the certificate could not be renewed, or that it was. True where that is news.

@@ -27,8 +27,17 @@ pub enum ChannelError {
     Trust(#[from] TrustError),
     #[error("control.address '{0}' is not a URL with host and port")]
     Address(String),
-    #[error("the control plane answered {}: {}", .0.code(), .0.message())]
+    #[error("the control plane answered {:?}: {}", .0.code(), .0.message())]
     Status(Box<tonic::Status>),
+}
+
+impl ChannelError {
+    /// True where the control plane was reached and said no.
+    pub(super) fn is_refusal(&self) -> bool {
+        use tonic::Code::{AlreadyExists, FailedPrecondition, InvalidArgument, PermissionDenied, Unauthenticated};
+        let said_no = [AlreadyExists, FailedPrecondition, InvalidArgument, PermissionDenied, Unauthenticated];
+        matches!(self, Self::Status(status) if said_no.contains(&status.code()))
+    }
 }
 
 impl From<tonic::Status> for ChannelError {

@@ -376,11 +376,12 @@ impl Dialer {
             confirmed(&connection).await?;
             Ok(connection)
         };
+        let refusals = refusal::Refusals::default();
         tokio::select! {
             biased;
             result = established => result.map_err(|error| HandshakeError::from_quic(&error, verdict.refusal())),
-            error = refusal::of(address, self.asks_from) => Err(error),
-            () = tokio::time::sleep(timeout) => Err(HandshakeError::timeout(format!("no answer within {timeout:?}"))),
+            error = refusal::of(address, self.asks_from, &refusals) => Err(error),
+            () = tokio::time::sleep(timeout) => Err(refusals.and_silence(address, timeout)),
         }
     }
 

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
@@ -31,10 +32,30 @@ pub(super) struct From {
     pub(super) mark: u32,
 }
 
+/// Refusals of the network so far.
+#[derive(Debug, Default)]
+pub(super) struct Refusals(AtomicU32);
+
+impl Refusals {
+    /// The end of a handshake that nobody answered within `timeout`. Hosts send few refusals a second to one peer, and the
+    /// packets of the handshake itself use them up: one of them and silence say the same as two.
+    pub(super) fn and_silence(&self, address: SocketAddr, timeout: Duration) -> HandshakeError {
+        match self.0.load(Ordering::Relaxed) {
+            0 => HandshakeError::timeout(format!("no answer within {timeout:?}")),
+            _ => nobody_listens(address),
+        }
+    }
+}
+
+fn nobody_listens(address: SocketAddr) -> HandshakeError {
+    let detail = format!("nobody listens on UDP {address}");
+    HandshakeError::new(HandshakeFailure::PortClosed, RefusedBy::Nobody, detail)
+}
+
 /// Resolves when the network refuses `address`; goes on for ever while it doesn't, or with nowhere to ask from.
-pub(super) async fn of(address: SocketAddr, from: Option<From>) -> HandshakeError {
+pub(super) async fn of(address: SocketAddr, from: Option<From>, refusals: &Refusals) -> HandshakeError {
     let Some(from) = from else { return std::future::pending().await };
-    match heard(address, from).await {
+    match heard(address, from, refusals).await {
         Ok(error) => error,
         // Only a hint is lost; the handshake itself is still under way.
         Err(error) => {
@@ -44,9 +65,9 @@ pub(super) async fn of(address: SocketAddr, from: Option<From>) -> HandshakeErro
     }
 }
 
-async fn heard(address: SocketAddr, from: From) -> io::Result<HandshakeError> {
+async fn heard(address: SocketAddr, from: From, refusals: &Refusals) -> io::Result<HandshakeError> {
     let socket = tokio::net::UdpSocket::from_std(connected(address, from)?)?;
-    let (mut refused, mut sent) = (0, 0);
+    let mut sent = 0;
     loop {
         let answer = match socket.send(&NOTHING).await {
             Ok(_) => {
@@ -60,13 +81,13 @@ async fn heard(address: SocketAddr, from: From) -> io::Result<HandshakeError> {
             return Ok(error);
         }
         match answer {
-            Some(error) if error.kind() == io::ErrorKind::ConnectionRefused => refused += 1,
+            Some(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                if refusals.0.fetch_add(1, Ordering::Relaxed) + 1 == REFUSALS {
+                    return Ok(nobody_listens(address));
+                }
+            }
             Some(_) => tokio::time::sleep(PAUSE).await,
             None => {}
-        }
-        if refused == REFUSALS {
-            let detail = format!("nobody listens on UDP {address}");
-            return Ok(HandshakeError::new(HandshakeFailure::PortClosed, RefusedBy::Nobody, detail));
         }
     }
 }
@@ -115,14 +136,19 @@ mod tests {
     #[tokio::test]
     async fn a_closed_port_is_told() {
         let address = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let error = tokio::time::timeout(Duration::from_secs(10), of(address, Some(FROM))).await.unwrap();
+        let refusals = Refusals::default();
+        let error = tokio::time::timeout(Duration::from_secs(10), of(address, Some(FROM), &refusals)).await.unwrap();
         assert_eq!((error.reason, error.refused_by), (HandshakeFailure::PortClosed, RefusedBy::Nobody));
     }
 
     #[tokio::test]
     async fn silence_is_no_answer() {
         let deaf = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let waiting = of(deaf.local_addr().unwrap(), Some(FROM));
+        let (address, refusals) = (deaf.local_addr().unwrap(), Refusals::default());
+        let waiting = of(address, Some(FROM), &refusals);
         assert!(tokio::time::timeout(Duration::from_millis(200), waiting).await.is_err());
+        assert_eq!(refusals.and_silence(address, Duration::from_secs(2)).reason, HandshakeFailure::Timeout);
+        refusals.0.store(1, Ordering::Relaxed);
+        assert_eq!(refusals.and_silence(address, Duration::from_secs(2)).reason, HandshakeFailure::PortClosed);
     }
 }
