@@ -12,7 +12,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::authz::{Decision, Engine, Request};
-use crate::bundle::{Backend, Bundle, Direction, Endpoint, MeshSettings, ObjectName, Protocol, Revision, WorkloadPort};
+use crate::bundle::{Backend, Bundle, Direction, Endpoint, MeshSettings, Protocol, Revision, WorkloadPort};
 use crate::identity::SpiffeId;
 use crate::path::NormalPath;
 use crate::plan::{World, access_config, bundle_for, mesh_settings, visible};
@@ -47,6 +47,9 @@ fn root() -> String {
     "/".to_owned()
 }
 
+/// The port of a name without one.
+const HTTP_PORT: u16 = 80;
+
 /// A question that can't be answered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum QueryError {
@@ -56,8 +59,6 @@ pub enum QueryError {
     To { to: String, namespace: String, refusal: EgressRefusal },
     #[error("to: {0:?} is outside the mesh, which says nothing of it")]
     Outside(String),
-    #[error("port: service {0} has no ports")]
-    NoPorts(ObjectName),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -201,9 +202,9 @@ fn resolve<'t>(
             return Err(QueryError::To { to: query.to.clone(), namespace: namespace.to_owned(), refusal });
         }
     };
-    let service = resolved.service;
     if query.port.is_none() {
-        resolved.port = service.ports.first().ok_or_else(|| QueryError::NoPorts(service.name.clone()))?.port;
+        // A service that serves nothing is answered for as a caller meets it.
+        resolved.port = resolved.service.ports.first().map_or(HTTP_PORT, |port| port.port);
     }
     Ok(resolved)
 }

@@ -76,7 +76,7 @@ codes! {
         example: "";
     UnknownAnnotation = 6, Warning, itself, "unknown annotation of weft.dev",
         means: "Nothing reads an annotation of this name: it is misspelt or belongs on another kind.",
-        cure: "Services have `weft.dev/accounts` and `weft.dev/path-reading`.",
+        cure: "Services have `weft.dev/accounts` and `weft.dev/path-reading`; `weft.dev/made-for` is the control plane's.",
         example: "{apiVersion: v1, kind: Service, metadata: {name: b, namespace: shop, annotations: {weft.dev/acounts: web}},
  spec: {selector: {app: web}, ports: [{port: 81, targetPort: 8080}]}}";
     MisspeltNamespace = 7, Warning, world, "namespace looks misspelt",

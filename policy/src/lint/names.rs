@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::lens::Lens;
 use super::{Code, Report, Scope};
-use crate::resource::core::{ACCOUNTS, GRANTED_SERVICES, PATH_READING, REGISTERED_BY};
+use crate::resource::core::{ACCOUNTS, GRANTED_SERVICES, MADE_FOR, PATH_READING, REGISTERED_BY};
 use crate::resource::{Kind, ROOT_NAMESPACE};
 use crate::text::{did_you_mean, nearest};
 
@@ -19,7 +19,7 @@ pub(super) fn check(lens: &Lens<'_>, report: &mut Report) {
 fn annotations(lens: &Lens<'_>, report: &mut Report) {
     for (object, entry) in lens.world.iter() {
         let read: &[&str] = match object.kind {
-            Kind::Service => &[ACCOUNTS, PATH_READING],
+            Kind::Service => &[ACCOUNTS, PATH_READING, MADE_FOR],
             Kind::Workload => &[REGISTERED_BY, GRANTED_SERVICES],
             Kind::Namespace | Kind::Mesh | Kind::HttpRoute | Kind::Filter | Kind::FilterPolicy | Kind::AccessPolicy => {
                 &[]

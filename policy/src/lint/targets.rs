@@ -45,19 +45,22 @@ fn targets(lens: &Lens<'_>, object: &ObjectKey, policy: &Metadata, targets: &[Ta
     for (index, target) in targets.iter().enumerate() {
         let key = format!("spec.targetRefs[{index}]");
         let name = ObjectName::new(policy.namespace.clone(), target.name.clone());
-        if is_missing(lens.world, policy, target) {
+        let is_foreign = target.kind == TargetKind::Namespace
+            && target.name != policy.namespace
+            && policy.namespace != ROOT_NAMESPACE;
+        if is_foreign {
+            let message = format!("a policy of {} can't target namespace {}", policy.namespace, target.name);
+            report.tell(Code::ForeignTarget, object, key, message);
+            is_told = true;
+        } else if is_missing(lens.world, policy, target) {
             let message = match target.kind {
-                TargetKind::Service | TargetKind::Namespace => lens.no_service(&name),
+                TargetKind::Namespace => {
+                    format!("there is nothing in namespace {}{}", target.name, lens.meant_namespace(&target.name))
+                }
+                TargetKind::Service => lens.no_service(&name),
                 TargetKind::Workload => lens.no_workload(&name),
             };
             report.tell(Code::TargetMissing, object, key, message);
-            is_told = true;
-        } else if target.kind == TargetKind::Namespace
-            && target.name != policy.namespace
-            && policy.namespace != ROOT_NAMESPACE
-        {
-            let message = format!("a policy of {} can't target namespace {}", policy.namespace, target.name);
-            report.tell(Code::ForeignTarget, object, key, message);
             is_told = true;
         }
     }

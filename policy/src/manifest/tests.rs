@@ -31,7 +31,7 @@ spec:
   mtls: {mode: Strict}
   telemetry: {accessLog: true}
   defaults: {requestTimeout: 15s, connectTimeout: 500ms, maxRetries: 1}
-  filterPublishers: ["-----BEGIN PUBLIC KEY-----"]
+  filterPublishers: ["-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----\n"]
 ---
 apiVersion: v1
 kind: Service

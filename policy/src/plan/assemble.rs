@@ -114,11 +114,7 @@ fn serve(world: &World, workload: &Object<WorkloadSpec>) -> Option<ServedWorkloa
 /// unknown; `problems` tells of it.
 fn served_port(world: &World, workload: &Object<WorkloadSpec>, own: &WorkloadPortSpec) -> WorkloadPort {
     let in_front = ports_in_front(world, workload, own.port);
-    let mut port = WorkloadPort::new(own.port, own.protocol);
-    let declared: BTreeSet<_> = in_front.iter().map(|(_, port)| port.protocol()).collect();
-    if let (Protocol::Auto, [one]) = (own.protocol, declared.iter().collect::<Vec<_>>().as_slice()) {
-        port.protocol = **one;
-    }
+    let mut port = WorkloadPort::new(own.port, joined(own.protocol, &in_front));
     let versions: Vec<_> = in_front.iter().map(|(_, port)| port.app_version()).collect();
     port.app_version = match versions.split_first() {
         Some((first, others)) if others.iter().all(|other| other == first) => *first,
@@ -137,13 +133,29 @@ fn served_port(world: &World, workload: &Object<WorkloadSpec>, own: &WorkloadPor
     port
 }
 
+/// The protocol of a workload's port: its own word, else that of the services in front where they agree.
+fn joined(own: Protocol, in_front: &[(&Object<ServiceSpec>, &PortSpec)]) -> Protocol {
+    let declared: BTreeSet<_> = in_front.iter().map(|(_, port)| port.protocol()).collect();
+    match (own, declared.iter().collect::<Vec<_>>().as_slice()) {
+        (Protocol::Auto, [one]) => **one,
+        (own, _) => own,
+    }
+}
+
+/// The same of a port by its number.
+pub(super) fn protocol_of(world: &World, workload: &Object<WorkloadSpec>, port: u16) -> Protocol {
+    let own = workload.spec.ports.iter().find(|own| own.port == port).map_or(Protocol::Auto, |own| own.protocol);
+    joined(own, &ports_in_front(world, workload, port))
+}
+
 /// The ports of services that lead to a port of this workload.
 pub(super) fn ports_in_front<'w>(
     world: &'w World,
     workload: &'w Object<WorkloadSpec>,
     port: u16,
 ) -> Vec<(&'w Object<ServiceSpec>, &'w PortSpec)> {
-    let services = world.services().filter(|service| selects(service, workload));
+    let near = world.of_namespace::<ServiceSpec>(&workload.metadata.namespace);
+    let services = near.filter(|service| selects(service, workload));
     let leading = |service: &'w Object<ServiceSpec>| {
         let leads = move |known: &&PortSpec| known.target_at(&workload.spec) == Some(port);
         service.spec.served_ports().filter(leads).map(move |known| (service, known))

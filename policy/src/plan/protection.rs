@@ -1,19 +1,23 @@
 //! Protection that policies give to workloads, and its silent loss by a change of something else.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::Serialize;
 
 use super::World;
+use super::assemble::protocol_of;
 use super::route_status::Condition;
-use super::select::{holds_for, is_missing, selected_by, selects};
-use crate::bundle::ObjectName;
+use super::select::{holds_for, is_missing};
+use crate::authz::{Action, Conditions};
+use crate::bundle::{Direction, ObjectName, Protocol};
 use crate::resource::filter::PolicyMode;
-use crate::resource::{Kind, Metadata, Object, ObjectKey, Resource, TargetKind, TargetRef, WorkloadSpec};
+use crate::resource::{
+    Kind, Metadata, Object, ObjectKey, ROOT_NAMESPACE, Resource, TargetKind, TargetRef, WorkloadSpec,
+};
 
 /// A workload that a policy would hold for no longer, though nobody changed the policy so.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Loss {
     pub workload: ObjectName,
     pub policy: ObjectKey,
@@ -27,75 +31,122 @@ impl fmt::Display for Loss {
     }
 }
 
-/// Everything that stays and would lose a policy that stays: because its target is gone, because the target means other
-/// workloads now, or because the policy names a target that isn't there.
+/// Everything that stays and would lose a policy that stays, port by port: because a target is gone or mistyped, because
+/// it means other workloads now, because a workload has another name, other ports or another protocol. What somebody does
+/// to the policy itself is meant so, as long as that alone explains the loss.
 pub fn losses(before: &World, after: &World) -> Vec<Loss> {
-    let mut losses = Vec::new();
-    let mut left = Left { before, after, known: BTreeMap::new() };
-    let policies = before.of_kind(Kind::FilterPolicy).chain(before.of_kind(Kind::AccessPolicy));
-    for (key, entry) in policies {
-        let Some((metadata, targets)) = protecting(&entry.resource) else { continue };
-        let now = after.get(key).and_then(|entry| protecting(&entry.resource));
-        let Some((_, targets_now)) = now.filter(|_| !targets.is_empty()) else { continue };
-        let missing = targets_now.iter().find(|target| is_missing(after, metadata, target));
-        // Other targets that exist are what its author wants.
-        if missing.is_none() && targets != targets_now {
-            continue;
-        }
-        for name in left.of(metadata, targets, targets == targets_now) {
-            let (Some(was), Some(workload)) = (before.workload(&name), after.workload(&name)) else { continue };
-            if !holds_for(after, metadata, targets_now, workload) {
-                let why = why(before, metadata, targets, missing, was);
-                losses.push(Loss { workload: name, policy: key.clone(), why });
-            }
+    let touched = before.differing(after);
+    let everywhere = touched.iter().any(|key| key.namespace.is_empty() || key.namespace == ROOT_NAMESPACE);
+    let namespaces: BTreeSet<&str> = touched.iter().map(|key| key.namespace.as_str()).collect();
+    let mut losses = BTreeSet::new();
+    for was in before.workloads().filter(|was| everywhere || namespaces.contains(was.metadata.namespace.as_str())) {
+        for heir in heirs(after, was) {
+            let lost = before.policies_of(was).filter_map(|policy| Change { before, after, was, heir }.of(policy));
+            losses.extend(lost.map(|(policy, why)| Loss { workload: heir.name(), policy, why }));
         }
     }
-    losses
+    losses.into_iter().collect()
 }
 
-/// Workloads that stay, but not behind the service that they stood behind; looked up once for each service.
-struct Left<'w> {
+/// The workload as it is now; of one that is gone, those that are reached where it was.
+fn heirs<'w>(after: &'w World, was: &Object<WorkloadSpec>) -> Vec<&'w Object<WorkloadSpec>> {
+    if let Some(same) = after.workload(&was.name()) {
+        return vec![same];
+    }
+    let ports = ports(was);
+    let is_there = |other: &&Object<WorkloadSpec>| {
+        other.spec.address == was.spec.address && !self::ports(other).is_disjoint(&ports)
+    };
+    after.of_namespace(&was.metadata.namespace).filter(is_there).collect()
+}
+
+fn ports(workload: &Object<WorkloadSpec>) -> BTreeSet<u16> {
+    workload.spec.ports.iter().map(|port| port.port).collect()
+}
+
+/// A workload before and after a change.
+#[derive(Clone, Copy)]
+struct Change<'w> {
     before: &'w World,
     after: &'w World,
-    known: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
+    was: &'w Object<WorkloadSpec>,
+    heir: &'w Object<WorkloadSpec>,
 }
 
-impl Left<'_> {
-    /// Workloads that one of a policy's targets may have lost. With the same targets as before only a service's selection
-    /// can have changed.
-    fn of(&mut self, policy: &Metadata, targets: &[TargetRef], are_same: bool) -> BTreeSet<ObjectName> {
-        let mut found = BTreeSet::new();
-        for target in targets {
-            let name = ObjectName::new(policy.namespace.clone(), target.name.clone());
-            match target.kind {
-                TargetKind::Service if are_same => found.extend(self.behind(&name).iter().cloned()),
-                TargetKind::Service => found.extend(stood_behind(self.before, &name).map(Object::name)),
-                TargetKind::Workload | TargetKind::Namespace if are_same => {}
-                TargetKind::Workload => found.extend([name]),
-                TargetKind::Namespace => found.extend(self.before.workloads_of(&target.name).map(Object::name)),
-            }
+impl Change<'_> {
+    /// The policy, and why it protects less than it did, where that is so.
+    fn of(self, policy: &Resource) -> Option<(ObjectKey, String)> {
+        let (metadata, targets) = protecting(policy)?;
+        let guarded = guarded(self.before, policy, self.was);
+        if guarded.is_empty() {
+            return None;
         }
-        found
+        let key = policy.key();
+        let now = &self.after.get(&key)?.resource;
+        let (_, targets_now) = protecting(now)?;
+        if !holds_for(self.after, metadata, targets_now, self.heir) {
+            return self.untargeted(metadata, targets, targets_now).map(|why| (key, why));
+        }
+        (now == policy).then(|| self.unguarded(policy, &guarded)).flatten().map(|why| (key, why))
     }
 
-    fn behind(&mut self, service: &ObjectName) -> &BTreeSet<ObjectName> {
-        let (before, after) = (self.before, self.after);
-        self.known.entry(service.clone()).or_insert_with(|| {
-            let now = after.service(service);
-            let is_lost = |name: &ObjectName| {
-                after.workload(name).is_some_and(|workload| !now.is_some_and(|service| selects(service, workload)))
-            };
-            stood_behind(before, service).map(Object::name).filter(is_lost).collect()
+    /// Why no target selects it any more; nothing where other targets are all that has changed.
+    fn untargeted(self, policy: &Metadata, targets: &[TargetRef], targets_now: &[TargetRef]) -> Option<String> {
+        if let Some(target) = targets_now.iter().find(|target| is_missing(self.after, policy, target)) {
+            return Some(format!("its target {} does not exist", named(policy, target)));
+        }
+        if targets != targets_now && holds_for(self.after, policy, targets, self.heir) {
+            return None;
+        }
+        let selected = |target: &&TargetRef| holds_for(self.before, policy, std::slice::from_ref(*target), self.was);
+        Some(match targets.iter().find(selected) {
+            Some(target) => format!("its target {} does not select it any more", named(policy, target)),
+            None => "no target of it selects it any more".to_owned(),
+        })
+    }
+
+    /// Why a policy that holds as before guards fewer ports.
+    fn unguarded(self, policy: &Resource, guarded_before: &BTreeSet<u16>) -> Option<String> {
+        let (still, own) = (guarded(self.after, policy, self.heir), ports(self.heir));
+        let lost: BTreeSet<_> = guarded_before.intersection(&own).filter(|port| !still.contains(port)).collect();
+        if let Some(port) = lost.first() {
+            return Some(format!("port {port} speaks tcp now, which its filter does not look into"));
+        }
+        let has_others = still.is_empty() && !own.is_empty();
+        let words = |ports: &BTreeSet<u16>| ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
+        has_others.then(|| {
+            let (before, now) = (words(guarded_before), words(&own));
+            format!("it guards port {before}, and the workload has {now} now")
         })
     }
 }
 
-/// The workloads of a service; those of its whole namespace if it can't be read.
-fn stood_behind<'w>(world: &'w World, name: &ObjectName) -> Box<dyn Iterator<Item = &'w Object<WorkloadSpec>> + 'w> {
-    match world.service(name) {
-        Some(service) => Box::new(selected_by(world, service)),
-        None if world.is_unreadable(Kind::Service, name) => Box::new(world.workloads_of(&name.namespace)),
-        None => Box::new(std::iter::empty()),
+/// Ports of a workload on which a policy that holds for it decides anything.
+fn guarded(world: &World, policy: &Resource, workload: &Object<WorkloadSpec>) -> BTreeSet<u16> {
+    let own = ports(workload);
+    match policy {
+        Resource::AccessPolicy(policy) if policy.spec.action == Action::Deny => {
+            let decides = |port: &u16| {
+                let mut rules = policy.spec.rules.iter();
+                rules.any(|rule| rule.to.is_empty() || rule.to.iter().any(|to| Conditions::from(to).are_for(*port)))
+            };
+            own.into_iter().filter(decides).collect()
+        }
+        Resource::FilterPolicy(policy) if policy.spec.direction == Direction::Inbound => {
+            own.into_iter().filter(|port| protocol_of(world, workload, *port) != Protocol::Tcp).collect()
+        }
+        Resource::AccessPolicy(_)
+        | Resource::FilterPolicy(_)
+        | Resource::Namespace(_)
+        | Resource::Mesh(_)
+        | Resource::Service(_)
+        | Resource::Workload(_)
+        | Resource::HttpRoute(_)
+        | Resource::Filter(_) => match own.is_empty() {
+            // It guards what its caller sends, too.
+            true => [0].into(),
+            false => own,
+        },
     }
 }
 
@@ -113,23 +164,6 @@ fn protecting(resource: &Resource) -> Option<(&Metadata, &[TargetRef])> {
         | Resource::HttpRoute(_)
         | Resource::Filter(_)
         | Resource::FilterPolicy(_) => None,
-    }
-}
-
-fn why(
-    before: &World,
-    policy: &Metadata,
-    targets: &[TargetRef],
-    missing: Option<&TargetRef>,
-    workload: &Object<WorkloadSpec>,
-) -> String {
-    if let Some(target) = missing {
-        return format!("its target {} does not exist", named(policy, target));
-    }
-    let selected = |target: &&TargetRef| holds_for(before, policy, std::slice::from_ref(*target), workload);
-    match targets.iter().find(selected) {
-        Some(target) => format!("its target {} does not select it any more", named(policy, target)),
-        None => "no target of it selects it any more".to_owned(),
     }
 }
 

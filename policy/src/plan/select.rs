@@ -74,7 +74,7 @@ pub(crate) fn is_missing(world: &World, policy: &Metadata, target: &TargetRef) -
     match target.kind {
         TargetKind::Service => world.service(&name).is_none() && !world.is_unreadable(Kind::Service, &name),
         TargetKind::Workload => world.workload(&name).is_none(),
-        TargetKind::Namespace => false,
+        TargetKind::Namespace => !world.has_namespace(&target.name),
     }
 }
 

@@ -31,7 +31,8 @@ impl Resource {
             Self::HttpRoute(route) => route.spec.check(),
             Self::FilterPolicy(policy) => policy.spec.check(),
             Self::AccessPolicy(policy) => policy.check(),
-            Self::Namespace(_) | Self::Mesh(_) | Self::Filter(_) => Vec::new(),
+            Self::Mesh(mesh) => publishers(&mesh.spec.filter_publishers).collect(),
+            Self::Namespace(_) | Self::Filter(_) => Vec::new(),
         };
         for (key, message) in checked {
             refuse(&mut wrong, format!("spec.{key}"), message);
@@ -101,9 +102,27 @@ fn is_label_value(value: &str) -> bool {
     bytes.len() <= MAX_LABEL && bytes.iter().all(inner) && outer(bytes.first()) && outer(bytes.last())
 }
 
+/// Keys that nobody could sign with.
+fn publishers(keys: &[String]) -> impl Iterator<Item = (String, String)> {
+    let told = |(index, _): (usize, &String)| {
+        let message = "is no public key: PEM as `weft filter keygen` writes it into the .pub file is expected";
+        (format!("filterPublishers[{index}]"), message.to_owned())
+    };
+    keys.iter().enumerate().filter(|(_, key)| !is_public_key(key)).map(told)
+}
+
+/// The PEM of an ed25519 public key: 44 octets of DER (RFC 8410 section 4), which base64 writes with 60 characters.
+fn is_public_key(text: &str) -> bool {
+    let inside = text.trim().strip_prefix("-----BEGIN PUBLIC KEY-----");
+    let Some(inside) = inside.and_then(|rest| rest.strip_suffix("-----END PUBLIC KEY-----")) else { return false };
+    let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=');
+    let written: Vec<u8> = inside.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    written.len() == 60 && written.into_iter().all(is_base64)
+}
+
 fn service_itself(service: &Object<ServiceSpec>, wrong: &mut Vec<ResourceError>) {
     if let Some(address) = service.spec.cluster_ip {
-        one_host("spec.clusterIP", address, wrong);
+        virtual_address(address, wrong);
     }
     if let Err(error) = service.path_reading() {
         refuse(wrong, format!("metadata.annotations.{PATH_READING}"), error.to_string());
@@ -141,6 +160,14 @@ fn spec_of_workload(spec: &WorkloadSpec, wrong: &mut Vec<ResourceError>) {
     }
 }
 
+/// Everybody's requests to it become the service's: an address that machines give a meaning of their own is none.
+fn virtual_address(address: IpAddr, wrong: &mut Vec<ResourceError>) {
+    one_host("spec.clusterIP", address, wrong);
+    if address.to_canonical().is_loopback() {
+        refuse(wrong, "spec.clusterIP", format!("{address} is each machine's own"));
+    }
+}
+
 fn one_host(key: &str, address: IpAddr, wrong: &mut Vec<ResourceError>) {
     if !is_one_host(address) {
         refuse(wrong, key, format!("{address} is not the address of one machine"));
@@ -148,7 +175,11 @@ fn one_host(key: &str, address: IpAddr, wrong: &mut Vec<ResourceError>) {
 }
 
 fn is_one_host(address: IpAddr) -> bool {
-    !address.is_unspecified() && !address.is_multicast()
+    let is_link_local = match address.to_canonical() {
+        IpAddr::V4(address) => address.is_link_local() || address.is_broadcast(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    !address.is_unspecified() && !address.is_multicast() && !is_link_local
 }
 
 /// Callers can send to it.

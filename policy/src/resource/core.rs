@@ -165,6 +165,8 @@ pub const ACCOUNTS: &str = "weft.dev/accounts";
 pub const REGISTERED_BY: &str = "weft.dev/registered-by";
 /// The annotation of a registered Workload with the services that its account was granted, apart by commas.
 pub const GRANTED_SERVICES: &str = "weft.dev/granted-services";
+/// Annotation of a Service that the control plane made: the workload that asked for it first.
+pub const MADE_FOR: &str = "weft.dev/made-for";
 
 impl Object<ServiceSpec> {
     /// The accounts that its annotation lists.

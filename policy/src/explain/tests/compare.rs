@@ -9,6 +9,7 @@ use prost::Message as _;
 
 use super::super::*;
 use crate::authz;
+use crate::bundle::ObjectName;
 use crate::delta::diff;
 use crate::plan::tests::world;
 use crate::route::plan;

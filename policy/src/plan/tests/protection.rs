@@ -55,6 +55,65 @@ fn protection_is_not_taken_away_in_passing() {
 }
 
 #[test]
+fn no_other_change_takes_protection_away_in_passing() {
+    let check = |before: &[(&str, &str)], after: &[(&str, &str)], expect: &[&str]| {
+        let with = |text: &str, changes: &[(&str, &str)]| {
+            changes.iter().fold(text.to_owned(), |text, (old, new)| {
+                assert!(text.contains(old), "{old}");
+                text.replace(old, new)
+            })
+        };
+        let before = with(PROTECTED, before);
+        assert_eq!(lost(&before, &with(&before, after)), expect, "{after:?}");
+    };
+    let (targets, mistyped) =
+        ("targetRefs: [{kind: Service, name: hello}], ", "targetRefs: [{kind: Service, name: helo}], ");
+    let opened = "Workload default/hello-1 would no longer be protected by AccessPolicy default/guard: ";
+    let by = |why: &str| format!("{opened}{why}");
+    // One without targets is given a mistyped one, and one that does not select the workload: the second is meant.
+    check(
+        &[(targets, "")],
+        &[("spec: {action", &format!("spec: {{{mistyped}action"))],
+        &[&by("its target Service default/helo does not exist")],
+    );
+    check(&[(targets, "")], &[("spec: {action", "spec: {targetRefs: [{kind: Service, name: other}], action")], &[]);
+    // Another target does not excuse that the first one is lost.
+    let both = "targetRefs: [{kind: Service, name: hello}, {kind: Service, name: other}], ";
+    let not_selected = by("its target Service default/hello does not select it any more");
+    check(&[], &[(targets, both), ("labels: {app: hello}", "labels: {app: helo}")], &[&not_selected]);
+    // A namespace in which there is nothing is none.
+    let root = (
+        "metadata: {name: guard}\nspec: {targetRefs: [{kind: Service, name: hello}]",
+        "metadata: {name: guard, namespace: weft-system}\nspec: {targetRefs: [{kind: Namespace, name: default}]",
+    );
+    let nowhere = "Workload default/hello-1 would no longer be protected by AccessPolicy weft-system/guard: its target Namespace defualt does not exist";
+    check(&[root], &[("{kind: Namespace, name: default}", "{kind: Namespace, name: defualt}")], &[nowhere]);
+    // Ports that no rule is for.
+    let deny = ("action: Allow, rules: []", "action: Deny, rules: [{to: [{ports: [8080]}]}]");
+    check(
+        &[deny],
+        &[("ports: [{port: 8080}]", "ports: [{port: 9090}]")],
+        &[&by("it guards port 8080, and the workload has 9090 now")],
+    );
+    check(&[deny], &[("[{to: [{ports: [8080]}]}]", "[{to: [{ports: [9090]}]}]")], &[]);
+    // A protocol that a filter does not look into.
+    let filter = (
+        "kind: AccessPolicy\nmetadata: {name: guard}\nspec: {targetRefs: [{kind: Service, name: hello}], action: Allow, rules: []}",
+        "kind: FilterPolicy\nmetadata: {name: guard}\nspec: {targetRefs: [{kind: Service, name: hello}], filter: {name: fault}}",
+    );
+    let blind = "Workload default/hello-1 would no longer be protected by FilterPolicy default/guard: port 8080 speaks tcp now, which its filter does not look into";
+    let declared = (
+        "spec: {selector: {app: hello}, ports: [{port: 80}]}",
+        "spec: {selector: {app: hello}, ports: [{port: 80, targetPort: 8080, appProtocol: http}]}",
+    );
+    check(&[filter, declared], &[("appProtocol: http", "appProtocol: tcp")], &[blind]);
+    // The same socket under another name.
+    let named = ("{kind: Service, name: hello}", "{kind: Workload, name: hello-1}");
+    let heir = "Workload default/hello-2 would no longer be protected by AccessPolicy default/guard: its target Workload default/hello-1 does not exist";
+    check(&[named], &[("metadata: {name: hello-1,", "metadata: {name: hello-2,")], &[heir]);
+}
+
+#[test]
 fn what_restricts_by_something_unreadable_fails_closed() {
     let mut world = world(&PROTECTED.replacen("metadata: {name: hello}", "metadata: {name: renamed}", 1));
     let workload = world.workload(&name("default/hello-1")).unwrap().clone();

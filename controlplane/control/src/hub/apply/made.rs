@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use weft_policy::bundle::{ObjectName, Protocol, Revision};
 use weft_policy::plan::{Action, Entry, Owner, ProxyKey};
 use weft_policy::registration::{Field, Registration};
-use weft_policy::resource::core::{ACCOUNTS, GRANTED_SERVICES, PortSpec, REGISTERED_BY, TargetPort, Transport};
+use weft_policy::resource::core::{
+    ACCOUNTS, GRANTED_SERVICES, MADE_FOR, PortSpec, REGISTERED_BY, TargetPort, Transport,
+};
 use weft_policy::resource::mesh::WorkloadPortSpec;
 use weft_policy::resource::{
     AccessPolicySpec, FilterSpec, Kind, Metadata, Object, ObjectKey, Resource, ServiceSpec, WorkloadSpec,
@@ -139,7 +141,7 @@ fn stand_behind(
         ports: service_ports(&registration.workload().spec.ports),
         ..ServiceSpec::default()
     };
-    let annotations = BTreeMap::from([("weft.dev/made-for".to_owned(), registration.name().to_string())]);
+    let annotations = BTreeMap::from([(MADE_FOR.to_owned(), registration.name().to_string())]);
     let metadata = Metadata { annotations, ..named(&name) };
     draft.store(&Owner::Applied, Resource::Service(Object { metadata, spec }))?;
     Ok(labels)
