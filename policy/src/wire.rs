@@ -4,6 +4,7 @@
 mod check;
 mod from_wire;
 mod object;
+mod parts;
 mod received;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ use prost::Message;
 use crate::delta::{Key, Versions};
 
 pub use self::object::encode;
+pub use self::parts::{Parts, split};
 pub use self::received::{Received, Refused};
 
 /// The current version of the messages.
@@ -32,8 +34,11 @@ pub const FILTER_CONTRACT: &str = "wit-0.1";
 /// The capability of a proxy that reports which peers it reaches.
 pub const PEER_WORD: &str = "peer-word";
 
+/// The capability to take a delta in several messages.
+pub const PARTS: &str = "parts";
+
 /// Capabilities of a proxy of this version, as its Hello says them.
-pub const CAPABILITIES: [&str; 4] = ["quic", ENVELOPES, FILTER_CONTRACT, PEER_WORD];
+pub const CAPABILITIES: [&str; 5] = ["quic", ENVELOPES, FILTER_CONTRACT, PEER_WORD, PARTS];
 
 /// A message that can't be meant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

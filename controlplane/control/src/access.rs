@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use ipnet::IpNet;
 use weft_policy::resource::{Kind, ObjectKey, ROOT_NAMESPACE};
 
 use crate::token::Role;
@@ -47,6 +48,8 @@ pub struct Rights {
     pub role: Role,
     /// Empty: the whole mesh.
     pub namespaces: BTreeSet<String>,
+    /// Addresses that objects of a token for namespaces may take.
+    pub addresses: BTreeSet<IpNet>,
 }
 
 /// Why something may not be done, and who may.
@@ -173,7 +176,7 @@ mod tests {
     fn may(verb: Verb, thing: Thing, namespaces: &[&str], place: Place<'_>) -> String {
         let letter = |(role, letter): (Role, char)| {
             let namespaces = namespaces.iter().map(|name| (*name).to_owned()).collect();
-            let rights = Rights { role, namespaces };
+            let rights = Rights { role, namespaces, addresses: BTreeSet::new() };
             if rights.may(verb, thing, place).is_ok() { letter } else { '.' }
         };
         ROLES.into_iter().zip("VOPA".chars()).map(letter).collect()
@@ -231,6 +234,7 @@ mod tests {
         let rights = |role, namespaces: &[&str]| Rights {
             role,
             namespaces: namespaces.iter().map(|name| (*name).to_owned()).collect(),
+            addresses: BTreeSet::new(),
         };
         let key = ObjectKey::new(Kind::Service, "bank", "web");
         let told = |rights: Rights| rights.may_object(Verb::Change, &key).unwrap_err().to_string();

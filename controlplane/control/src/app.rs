@@ -210,6 +210,7 @@ async fn maintain(hub: Arc<Hub>, certificate: Arc<ServerCertificate>, stop: Canc
             renewal_failed = (!renewed).then(Instant::now);
         }
         hub.tend_store().await;
+        hub.remember_store();
         if !builtin::is_in_order(&hub) || tidied.is_none_or(|at| at.elapsed() >= MAINTENANCE) {
             keep_authz(&hub).await;
         }
@@ -223,7 +224,6 @@ async fn maintain(hub: Arc<Hub>, certificate: Arc<ServerCertificate>, stop: Canc
         if let Err(error) = hub.sweep_issued().await {
             tracing::error!(error = %crate::chain(&error), "certificates that are over could not be forgotten");
         }
-        hub.remember_store();
         if let Err(error) = operator_token::keep(&hub, &hub.config().state).await {
             tracing::error!(error = format!("{error:#}"), "the operator token could not be kept");
         }

@@ -106,6 +106,14 @@ pub struct Limits {
     pub max_registration_bytes: usize,
     /// One message of a proxy on the control stream, bytes.
     pub max_message_bytes: usize,
+    /// One object, bytes as the store has it.
+    pub max_object_bytes: usize,
+    /// The applied objects of one namespace, bytes: every proxy of the mesh may be told of them.
+    pub max_namespace_bytes: usize,
+    /// The workloads that the proxies of one account register, bytes.
+    pub max_account_bytes: usize,
+    /// Control streams that the proxies of one account may have open.
+    pub max_streams_per_account: usize,
 }
 
 impl Default for Config {
@@ -162,6 +170,10 @@ impl Default for Limits {
             max_snapshot_bytes: 1 << 30,
             max_registration_bytes: 16 << 10,
             max_message_bytes: 8 << 20,
+            max_object_bytes: 512 << 10,
+            max_namespace_bytes: 16 << 20,
+            max_account_bytes: 4 << 20,
+            max_streams_per_account: 4_096,
         }
     }
 }
@@ -217,7 +229,7 @@ impl Config {
     }
 
     /// Every number with its bounds.
-    fn numbers(&self) -> [(&'static str, u64, RangeInclusive<u64>); 28] {
+    fn numbers(&self) -> [(&'static str, u64, RangeInclusive<u64>); 32] {
         const DAY: u64 = 24 * 3600;
         let limits = &self.limits;
         let size = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
@@ -251,6 +263,10 @@ impl Config {
             ("limits.anonymous_connection_ms", limits.anonymous_connection_ms, 1..=600_000),
             ("limits.max_snapshot_bytes", size(limits.max_snapshot_bytes), 1..=1 << 40),
             ("limits.max_message_bytes", size(limits.max_message_bytes), 1..=1 << 30),
+            ("limits.max_object_bytes", size(limits.max_object_bytes), 1..=16 << 20),
+            ("limits.max_namespace_bytes", size(limits.max_namespace_bytes), 1..=1 << 30),
+            ("limits.max_account_bytes", size(limits.max_account_bytes), 1..=1 << 30),
+            ("limits.max_streams_per_account", size(limits.max_streams_per_account), 1..=1_000_000),
         ]
     }
 

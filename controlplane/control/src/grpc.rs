@@ -88,9 +88,9 @@ impl MeshControl for Service {
         let peer = peer_address(&request).ok_or_else(|| Status::internal("the address of the peer is not known"))?;
         let leaf =
             peer_certificate(&request).ok_or_else(|| Status::unauthenticated("a client certificate is needed"))?;
-        let open = self.hub.streams().open(&leaf).map_err(|what| {
+        let open = self.hub.streams().open(&identity, &leaf).map_err(|what| {
             self.hub.metrics().throttled(what);
-            Status::resource_exhausted("too many control streams with this certificate")
+            Status::resource_exhausted("too many control streams with this certificate, or of this account")
         })?;
         let (sender, receiver) = mpsc::channel(session::QUEUE);
         let (hub, stop) = (self.hub.clone(), self.stop.clone());

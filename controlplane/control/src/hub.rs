@@ -31,7 +31,7 @@ use weft_policy::identity::{SpiffeId, TrustDomain};
 use weft_policy::plan::World;
 
 pub(crate) use self::apply::unprotects;
-pub use self::apply::{Applied, ApplyError, Expected, How, Stale, unreadable_records};
+pub use self::apply::{Applied, ApplyError, Expected, How, Misplaced, Stale, unreadable_records};
 pub use self::audit::Actor;
 pub use self::bans::{Ban, BanError};
 pub(crate) use self::bans::{Bans, told};
@@ -46,7 +46,7 @@ pub(crate) use self::streams::Streams;
 pub use self::tokens::NewToken;
 use crate::ca::Authority;
 use crate::claims::{Claims, Grants};
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::metrics::Metrics;
 use crate::rate::{Places, Rates};
 use crate::registry::Registry;
@@ -63,6 +63,8 @@ pub struct Published {
     pub claims: Arc<Claims>,
     /// The newest revision in which an endpoint may have left or moved.
     pub last_removal: Revision,
+    /// Bounds of every change.
+    pub(crate) limits: Limits,
 }
 
 /// Everything that the ports share.
@@ -126,6 +128,7 @@ pub(crate) struct Draft {
     /// The world differs: the revision counts up and proxies are told.
     pub(crate) changed: bool,
     pub(crate) removal: bool,
+    pub(crate) limits: Limits,
 }
 
 impl Hub {
@@ -141,6 +144,7 @@ impl Hub {
         let read_at = AtomicU64::new(store.generation());
         let mut published = apply::load(&store, &trust_domain)?;
         published.claims = Arc::new(claims(&store, &published)?);
+        published.limits = config.limits;
         let (bans, lead) = (bans::load(&store)?, lead::load(&store, &config.state, published.revision)?);
         for unreadable in published.unreadable.values() {
             tracing::error!(
@@ -265,7 +269,8 @@ impl Hub {
         }
         let trust_domain = self.trust_domain.clone();
         let read = move |store: &Store| Ok((apply::load(store, &trust_domain)?, bans::load(store)?));
-        let (found, banned) = self.blocking(read).await?;
+        let (mut found, banned) = self.blocking(read).await?;
+        found.limits = self.config.limits;
         let known = self.published();
         if found.revision != known.revision || found.claims != known.claims || found.unreadable != known.unreadable {
             tracing::warn!(revision = found.revision.0, "a change whose commit failed has landed");
@@ -299,7 +304,7 @@ impl Hub {
     }
 
     async fn commit(self: Arc<Self>, draft: Draft, _guard: OwnedMutexGuard<()>) -> Result<(), StoreError> {
-        let Draft { world, claims, unreadable, revision, writes, changed, removal } = draft;
+        let Draft { world, claims, unreadable, revision, writes, changed, removal, limits } = draft;
         let is_told = writes.iter().any(|write| matches!(write, Write::Audit(_)));
         let started = Instant::now();
         let committed = self.blocking(move |store| store.commit(changed.then_some(revision), writes)).await;
@@ -312,7 +317,7 @@ impl Hub {
         if changed {
             let last_removal = if removal { revision } else { self.published().last_removal };
             let (world, claims) = (Arc::new(world), Arc::new(claims));
-            let published = Published { revision, world, claims, unreadable, last_removal };
+            let published = Published { revision, world, claims, unreadable, last_removal, limits };
             self.published.send_replace(Arc::new(published));
             self.measure();
         } else {
@@ -321,7 +326,7 @@ impl Hub {
                 let Published { revision, world, last_removal, .. } = &**published;
                 let (revision, last_removal) = (*revision, *last_removal);
                 let (world, claims) = (world.clone(), Arc::new(claims));
-                *published = Arc::new(Published { revision, world, claims, unreadable, last_removal });
+                *published = Arc::new(Published { revision, world, claims, unreadable, last_removal, limits });
                 false
             });
         }
@@ -378,6 +383,7 @@ impl Draft {
             writes: Vec::new(),
             changed: false,
             removal: false,
+            limits: published.limits,
         }
     }
 

@@ -112,6 +112,18 @@ pub(crate) enum Refusal {
     Store,
 }
 
+impl Refusal {
+    /// As a label, and as the audit log names it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Name => "name",
+            Self::Invalid => "invalid",
+            Self::NotGranted => "not_granted",
+            Self::Store => "store",
+        }
+    }
+}
+
 /// An action that a proxy or a person took too often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Throttled {

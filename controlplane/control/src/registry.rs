@@ -11,6 +11,7 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use weft_policy::bundle::{ObjectName, Revision};
+use weft_policy::identity::SpiffeId;
 use weft_policy::lineage::Lineage;
 pub use weft_policy::plan::ProxyKey;
 use weft_policy::wire;
@@ -235,15 +236,18 @@ impl Registry {
         self.lock().keys().cloned().collect()
     }
 
-    /// The stores that proxies follow.
+    /// The stores that proxies follow, those that more accounts follow behind the others: many proxies of one account have
+    /// one voice.
     pub fn lineages(&self) -> Vec<Lineage> {
-        let mut all: Vec<Lineage> = Vec::new();
-        for lineage in self.lock().values().filter_map(|entry| entry.introduction.lineage.clone()) {
-            if !all.iter().any(|other| (&other.store, other.epoch) == (&lineage.store, lineage.epoch)) {
-                all.push(lineage);
-            }
+        let mut followers: BTreeMap<(String, u64), (Lineage, BTreeSet<SpiffeId>)> = BTreeMap::new();
+        for (key, entry) in self.lock().iter() {
+            let Some(lineage) = &entry.introduction.lineage else { continue };
+            let known = followers.entry((lineage.store.clone(), lineage.epoch));
+            known.or_insert_with(|| (lineage.clone(), BTreeSet::new())).1.insert(key.identity.clone());
         }
-        all
+        let mut all: Vec<_> = followers.into_values().collect();
+        all.sort_by_key(|(_, accounts)| accounts.len());
+        all.into_iter().map(|(lineage, _)| lineage).collect()
     }
 
     pub fn is_connected(&self, key: &ProxyKey) -> bool {

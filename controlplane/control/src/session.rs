@@ -431,7 +431,13 @@ impl Session {
     }
 
     async fn send_one(&self, delta: v1::Delta) -> bool {
-        self.send(v1::ControlMessage { message: Some(v1::control_message::Message::Delta(delta)) }).await
+        let messages = if self.capabilities.contains(wire::PARTS) { wire::split(delta) } else { vec![delta] };
+        for delta in messages {
+            if !self.send(v1::ControlMessage { message: Some(v1::control_message::Message::Delta(delta)) }).await {
+                return false;
+            }
+        }
+        true
     }
 
     async fn send(&self, message: v1::ControlMessage) -> bool {

@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use weft_policy::identity::SpiffeId;
@@ -41,6 +42,8 @@ pub enum Grant {
         role: Role,
         /// The namespaces that it is for; empty: the whole mesh.
         namespaces: BTreeSet<String>,
+        /// Addresses that its objects may take, where it is for namespaces.
+        addresses: BTreeSet<IpNet>,
     },
 }
 
@@ -61,6 +64,8 @@ enum Stored {
     Bound {
         role: Role,
         namespaces: BTreeSet<String>,
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        addresses: BTreeSet<IpNet>,
     },
 }
 
@@ -68,8 +73,8 @@ impl From<Stored> for Grant {
     fn from(stored: Stored) -> Self {
         match stored {
             Stored::Join { identity, uses_left, grants } => Self::Join { identity, uses_left, grants },
-            Stored::Operator { role } => Self::Operator { role, namespaces: BTreeSet::new() },
-            Stored::Bound { role, namespaces } => Self::Operator { role, namespaces },
+            Stored::Operator { role } => Self::operator(role),
+            Stored::Bound { role, namespaces, addresses } => Self::Operator { role, namespaces, addresses },
         }
     }
 }
@@ -78,8 +83,8 @@ impl From<Grant> for Stored {
     fn from(grant: Grant) -> Self {
         match grant {
             Grant::Join { identity, uses_left, grants } => Self::Join { identity, uses_left, grants },
-            Grant::Operator { role, namespaces } if namespaces.is_empty() => Self::Operator { role },
-            Grant::Operator { role, namespaces } => Self::Bound { role, namespaces },
+            Grant::Operator { role, namespaces, .. } if namespaces.is_empty() => Self::Operator { role },
+            Grant::Operator { role, namespaces, addresses } => Self::Bound { role, namespaces, addresses },
         }
     }
 }
@@ -140,7 +145,7 @@ impl FromStr for Role {
 impl Grant {
     /// A person's, for the whole mesh.
     pub fn operator(role: Role) -> Self {
-        Self::Operator { role, namespaces: BTreeSet::new() }
+        Self::Operator { role, namespaces: BTreeSet::new(), addresses: BTreeSet::new() }
     }
 
     /// The namespaces that it is about; none where it is for the whole mesh.

@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use weft_flow::Backoff;
 use weft_policy::bundle::ObjectName;
 use weft_policy::text::printable;
-use weft_policy::wire::{CAPABILITIES, v1};
+use weft_policy::wire::{CAPABILITIES, Parts, v1};
 use weft_transport::tls::IdentityHandle;
 
 pub use channel::Channel;
@@ -93,10 +93,12 @@ impl Control {
                     backoff.wait(rand::random())
                 }
                 End::Failed(error) => {
+                    self.shared.contact.set_refused(error.is_refusal().then(|| crate::chain(&error)));
                     warn!(error = %crate::chain(&error), "no control stream");
                     backoff.wait(rand::random())
                 }
                 End::KeptAway(reason) => {
+                    self.shared.contact.set_refused(Some(format!("the control plane keeps it away: {reason}")));
                     let wait = keep_away.wait(rand::random());
                     metrics::counter!(Metric::ControlKeptAway.name()).increment(1);
                     warn!(
@@ -135,11 +137,13 @@ impl Control {
         };
         let mut told = connected?.into_inner();
         self.shared.contact.connected();
+        self.shared.contact.set_refused(None);
         info!("control stream up");
         let mut credentials = self.identity.subscribe();
         let mut reports = tokio::time::interval(REPORT);
         let mut looks = tokio::time::interval(REACH.0);
         let mut told_of = (Instant::now(), BTreeMap::new());
+        let mut parts = Parts::default();
         loop {
             let has_kept = applier.has_kept();
             let step = tokio::select! {
@@ -148,7 +152,13 @@ impl Control {
                     false => Step::Close,
                 },
                 message = told.message() => match message? {
-                    Some(message) => applier.told(message),
+                    Some(message) => match parts.take(message) {
+                        Ok(message) => message.map_or(Step::Nothing, |message| applier.told(message)),
+                        Err(error) => {
+                            warn!(%error, "the control plane's delta can't be taken");
+                            Step::Close
+                        }
+                    },
                     None => return Ok(End::Closed),
                 },
                 step = applier.prepared() => step,

@@ -25,12 +25,20 @@ pub struct Entry {
     pub modified: Revision,
     #[serde(default, skip_serializing_if = "Owner::is_applied")]
     pub owner: Owner,
+    /// Of its manifest.
+    #[serde(skip)]
+    bytes: usize,
 }
 
 impl Entry {
     /// An object that was applied at `revision`.
     pub fn applied(resource: Resource, revision: Revision, uid: String) -> Self {
-        Self { resource, uid, generation: 1, created: revision, modified: revision, owner: Owner::Applied }
+        Self { resource, uid, generation: 1, created: revision, modified: revision, owner: Owner::Applied, bytes: 0 }
+    }
+
+    /// Bytes of its manifest as JSON.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 }
 
@@ -77,8 +85,9 @@ impl World {
     }
 
     /// As loaded from a store.
-    pub fn insert(&mut self, entry: Entry) {
+    pub fn insert(&mut self, mut entry: Entry) {
         self.index.take();
+        entry.bytes = size(&entry.resource);
         self.objects.insert(entry.resource.key(), Arc::new(entry));
     }
 
@@ -121,19 +130,31 @@ impl World {
             }
             Some(known) if known.resource == resource => return Ok(Action::Unchanged),
             Some(known) => {
-                let generation = known.generation + 1;
+                let (generation, bytes) = (known.generation + 1, size(&resource));
                 let known = Entry::clone(known);
-                (Entry { resource, generation, modified: revision, ..known }, Action::Changed)
+                (Entry { resource, generation, modified: revision, bytes, ..known }, Action::Changed)
             }
             None => {
-                let (uid, owner) = (uid.to_owned(), owner.clone());
-                (Entry { resource, uid, generation: 1, created: revision, modified: revision, owner }, Action::Created)
+                let (uid, owner, bytes) = (uid.to_owned(), owner.clone(), size(&resource));
+                let new = Entry { resource, uid, generation: 1, created: revision, modified: revision, owner, bytes };
+                (new, Action::Created)
             }
         };
         self.is_read_again(&key);
         self.index.take();
         self.objects.insert(key, Arc::new(entry));
         Ok(action)
+    }
+
+    /// Bytes of the applied objects of a namespace.
+    pub fn applied_bytes(&self, namespace: &str) -> usize {
+        let within = |kind: Kind| {
+            let from = self.objects.range(ObjectKey::new(kind, namespace, "")..);
+            from.take_while(move |(key, _)| key.kind == kind && key.namespace == namespace)
+        };
+        let namespaced = Kind::ALL.into_iter().filter(|kind| kind.is_namespaced());
+        let entries = namespaced.flat_map(within).map(|(_, entry)| entry);
+        entries.filter(|entry| entry.owner.is_applied()).map(|entry| entry.bytes).sum()
     }
 
     /// Gives an object to another owner. False where it is not there or is that owner's already.
@@ -201,7 +222,7 @@ impl World {
         self.all().next()
     }
 
-    pub(crate) fn services(&self) -> impl Iterator<Item = &Object<ServiceSpec>> {
+    pub fn services(&self) -> impl Iterator<Item = &Object<ServiceSpec>> {
         self.all()
     }
 
@@ -242,15 +263,38 @@ impl World {
         super::select::selected_by(self, service)
     }
 
-    pub(super) fn workloads_of<'w>(
+    /// All objects of a kind in a namespace.
+    pub(super) fn of_namespace<'w, S: Spec>(
         &'w self,
         namespace: &str,
-    ) -> impl Iterator<Item = &'w Object<WorkloadSpec>> + use<'w> {
+    ) -> impl Iterator<Item = &'w Object<S>> + use<'w, S> {
         let namespace = namespace.to_owned();
-        let first = ObjectKey::new(Kind::Workload, &namespace, "");
-        let within =
-            move |(key, _): &(&ObjectKey, &Arc<Entry>)| key.kind == Kind::Workload && key.namespace == namespace;
+        let first = ObjectKey::new(S::KIND, &namespace, "");
+        let within = move |(key, _): &(&ObjectKey, &Arc<Entry>)| key.kind == S::KIND && key.namespace == namespace;
         self.objects.range(first..).take_while(within).filter_map(|(_, entry)| Spec::of(&entry.resource))
+    }
+
+    /// True where there is a Namespace of this name, or any object in it.
+    pub(super) fn has_namespace(&self, name: &str) -> bool {
+        let is_used = |kind: Kind| {
+            let from = ObjectKey::new(kind, name, "");
+            let first = self.objects.range(from..).next();
+            first.is_some_and(|(key, _)| key.kind == kind && !name.is_empty() && key.namespace == name)
+        };
+        self.objects.contains_key(&ObjectKey::new(Kind::Namespace, "", name))
+            || Kind::ALL.into_iter().filter(|kind| kind.is_namespaced()).any(is_used)
+    }
+
+    /// Keys of the objects that the two worlds don't have alike.
+    pub(super) fn differing<'w>(&'w self, other: &'w Self) -> BTreeSet<&'w ObjectKey> {
+        let is_same = |key: &ObjectKey, entry: &Arc<Entry>| {
+            let theirs = other.objects.get(key);
+            theirs.is_some_and(|theirs| Arc::ptr_eq(entry, theirs) || entry.resource == theirs.resource)
+        };
+        let changed = self.objects.iter().filter(|(key, entry)| !is_same(key, entry)).map(|(key, _)| key);
+        let new = other.objects.keys().filter(|key| !self.objects.contains_key(*key));
+        let unread = self.unreadable.symmetric_difference(&other.unreadable);
+        changed.chain(new).chain(unread).collect()
     }
 
     /// With the revision of creation: age decides between routes.
@@ -279,4 +323,24 @@ impl World {
     fn entry<S: Spec>(&self, name: &ObjectName) -> Option<&Entry> {
         self.get(&ObjectKey::new(S::KIND, &name.namespace, &name.name))
     }
+}
+
+/// Bytes of a manifest as JSON.
+fn size(resource: &Resource) -> usize {
+    struct Counted(usize);
+
+    impl std::io::Write for Counted {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let mut counted = Counted(0);
+    serde_json::to_writer(&mut counted, resource).expect("manifests have string keys and no failing serialiser");
+    counted.0
 }

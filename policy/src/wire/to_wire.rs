@@ -14,6 +14,7 @@ impl From<&Delta> for v1::Delta {
             subtractive: delta.subtractive,
             full: delta.full,
             lineage: None,
+            more: false,
         }
     }
 }

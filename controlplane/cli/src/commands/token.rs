@@ -67,8 +67,9 @@ struct CreateArgs {
     /// A label by which services may select its workloads; may be repeated.
     #[arg(long = "label", value_name = "K=V", value_parser = values::label, conflicts_with = "role")]
     labels: Vec<(String, String)>,
-    /// Addresses that its workloads may have, wherever their proxies speak from; may be repeated.
-    #[arg(long = "address", value_name = "CIDR", conflicts_with = "role")]
+    /// Addresses that its workloads may have, wherever their proxies speak from, and those that the Services and Workloads
+    /// of a role for namespaces may have; may be repeated.
+    #[arg(long = "address", value_name = "CIDR")]
     addresses: Vec<String>,
     /// How long it can be used [default: 10m for a join token, 24h for a role].
     #[arg(long, value_name = "TIME", value_parser = values::duration)]
@@ -101,7 +102,7 @@ impl Role {
     }
 }
 
-/// Adds to a request for a join token what its proxies may claim.
+/// Adds to a request for a token what its holders may claim.
 pub(crate) fn grant(request: &mut Value, services: &[String], labels: &[(String, String)], addresses: &[String]) {
     let labels: Vec<_> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     for (key, list) in [("services", services), ("labels", &labels), ("addresses", addresses)] {
@@ -179,6 +180,7 @@ async fn create(args: CreateArgs) -> Outcome {
             if !args.namespaces.is_empty() {
                 request["namespaces"] = json!(args.namespaces);
             }
+            grant(&mut request, &[], &[], &args.addresses);
             request
         }
         (None, None) => return Err(anyhow::anyhow!("--service-account or --role is needed").into()),

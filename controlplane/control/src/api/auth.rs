@@ -48,7 +48,8 @@ impl Caller {
     /// As the audit log names it.
     pub fn actor(&self) -> Actor {
         let id = format!("operator:{}", self.token_id);
-        Actor { id, name: self.name.clone(), role: Some(self.rights.role), from: self.from }
+        let addresses = self.rights.is_bound().then(|| self.rights.addresses.clone());
+        Actor { id, name: self.name.clone(), role: Some(self.rights.role), from: self.from, addresses }
     }
 
     pub fn may(&self, verb: Verb, thing: Thing, place: Place<'_>) -> Result<(), ApiError> {
@@ -143,8 +144,9 @@ async fn authenticate(hub: &Arc<Hub>, headers: &http::HeaderMap, from: Option<Ip
     }
     let name = record.called().to_owned();
     match record.grant {
-        Grant::Operator { role, namespaces } => {
-            Ok(Caller { token_id: record.id, name, rights: Rights { role, namespaces }, from })
+        Grant::Operator { role, namespaces, addresses } => {
+            let rights = Rights { role, namespaces, addresses };
+            Ok(Caller { token_id: record.id, name, rights, from })
         }
         Grant::Join { .. } => Err(ApiError::unauthenticated("this is a join token: it is for proxies only")),
     }

@@ -19,7 +19,7 @@ use weft_policy::resource::{Kind, ObjectKey, Resource};
 use super::status::{self, Arrivals};
 use super::{Access, ApiError, Body, Caller, Detail, Endpoint, Query};
 use crate::access::{Place, Thing, Verb};
-use crate::hub::{Applied, ApplyError, Expected, How, Hub, Published, Stale, apart};
+use crate::hub::{Applied, ApplyError, Expected, How, Hub, Misplaced, Published, Stale, apart};
 use crate::store::Unreadable;
 use crate::token::Role;
 
@@ -419,6 +419,10 @@ impl From<ApplyError> for ApiError {
                     |stale: &Stale| Detail::of_object(stale.key.clone(), "metadata.revision", stale.to_string());
                 let details = stale.iter().map(detail).collect();
                 Self::conflict(format!("{error}; nothing was applied")).with_details(details)
+            }
+            ApplyError::Misplaced(ref all) => {
+                let detail = |one: &Misplaced| Detail::of_object(one.object.clone(), &one.key, one.to_string());
+                Self::forbidden(format!("{error}; nothing was applied")).with_details(all.iter().map(detail).collect())
             }
             ApplyError::Own(_) => Self::forbidden(error.to_string()),
             ApplyError::Busy(busy) => busy.into(),

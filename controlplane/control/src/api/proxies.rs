@@ -176,7 +176,7 @@ impl From<BanError> for ApiError {
     fn from(error: BanError) -> Self {
         match error {
             BanError::NotBanned(_) => Self::not_found(error.to_string()),
-            BanError::TooMany | BanError::TooManyOf(_) => Self::refused(error.to_string()),
+            BanError::TooMany | BanError::TooManyOf(_) | BanError::Foreign(_) => Self::refused(error.to_string()),
             BanError::Store(error) => error.into(),
         }
     }

@@ -74,7 +74,8 @@ struct CreateToken {
     /// For join tokens: labels, `KEY=VALUE`, that put its workloads behind what selects by them.
     #[serde(default)]
     labels: Vec<String>,
-    /// For join tokens: ranges that its workloads may be in.
+    /// For join tokens: ranges that its workloads may be in. For operator tokens of namespaces: ranges that the addresses of
+    /// their objects may be in.
     #[serde(default)]
     addresses: Vec<String>,
 }
@@ -123,11 +124,15 @@ fn may(caller: &Caller, verb: Verb, grant: &Grant) -> Result<(), ApiError> {
 
 fn operator_grant(request: &CreateToken) -> Result<Grant, ApiError> {
     let role = request.role.ok_or_else(|| ApiError::invalid("an operator token needs a role"))?;
-    let grants = [&request.services, &request.labels, &request.addresses];
+    let grants = [&request.services, &request.labels];
     if request.service_account.is_some() || request.uses.is_some() || grants.iter().any(|list| !list.is_empty()) {
-        return Err(ApiError::invalid("service_account, uses, services, labels and addresses are for join tokens"));
+        return Err(ApiError::invalid("service_account, uses, services and labels are for join tokens"));
     }
     let namespaces = request.namespaces.clone();
+    if namespaces.is_empty() && !request.addresses.is_empty() {
+        return Err(ApiError::invalid("addresses: a token for the whole mesh may set any"));
+    }
+    let addresses = ranges(&request.addresses)?;
     if namespaces.len() > MAX_GRANTS {
         return Err(ApiError::invalid(format!(
             "namespaces: {} of them; at most {MAX_GRANTS} are taken",
@@ -146,7 +151,7 @@ fn operator_grant(request: &CreateToken) -> Result<Grant, ApiError> {
             "namespaces: filters are of the whole mesh, a publisher can't be for some of it",
         ));
     }
-    Ok(Grant::Operator { role, namespaces })
+    Ok(Grant::Operator { role, namespaces, addresses })
 }
 
 /// A name that is one and that no other token has.
@@ -175,7 +180,7 @@ async fn list(State(hub): State<Arc<Hub>>, Extension(caller): Extension<Caller>)
                 shown["identity"] = identity.to_string().into();
                 shown["uses_left"] = uses_left.into();
             }
-            Grant::Operator { role, namespaces } => {
+            Grant::Operator { role, namespaces, addresses: _ } => {
                 shown["kind"] = "operator".into();
                 shown["role"] = role.as_str().into();
                 shown["namespaces"] = json!(namespaces);
@@ -239,13 +244,17 @@ fn grants(request: &CreateToken) -> Result<Grants, ApiError> {
         let (key, value) = parts.ok_or_else(|| ApiError::invalid(format!("labels: {label:?} is not KEY=VALUE")))?;
         grants.labels.insert((key.to_owned(), value.to_owned()));
     }
-    for range in &request.addresses {
+    grants.addresses = ranges(&request.addresses)?;
+    Ok(grants)
+}
+
+fn ranges(texts: &[String]) -> Result<BTreeSet<IpNet>, ApiError> {
+    let parse = |range: &String| {
         // One address is the range of itself.
         let parsed = range.parse::<IpNet>().or_else(|_| range.parse::<IpAddr>().map(IpNet::from));
-        let parsed = parsed.map_err(|_| ApiError::invalid(format!("addresses: {range:?} is not a range of addresses")));
-        grants.addresses.insert(parsed?);
-    }
-    Ok(grants)
+        parsed.map_err(|_| ApiError::invalid(format!("addresses: {range:?} is not a range of addresses")))
+    };
+    texts.iter().map(parse).collect()
 }
 
 fn join_ttl(seconds: Option<u64>) -> Result<Duration, ApiError> {

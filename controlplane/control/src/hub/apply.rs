@@ -2,6 +2,7 @@
 //! a proxy's session can't be changed from outside.
 
 mod made;
+mod places;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -16,10 +17,12 @@ use weft_policy::plan::{Action, Change, Entry, Loss, Owned, Owner, ProxyKey, Wor
 use weft_policy::resource::{Kind, Object, ObjectKey, ROOT_NAMESPACE, Resource, WorkloadSpec};
 
 pub(super) use self::made::{put_filter, put_registered, remove_registered};
+pub use self::places::Misplaced;
 use super::filters::AUTHZ;
 use super::trying::{Asked, unless_refused};
 use super::{Actor, Draft, FilterVersion, Hub, Published, apart};
 use crate::claims::{Claims, Grants};
+use crate::config::Limits;
 use crate::store::{Store, StoreError, Unreadable, Write, write_record};
 
 /// An object as it is stored.
@@ -33,8 +36,11 @@ struct Record {
 
 impl Record {
     fn entry(self) -> Entry {
-        let owner = self.owner.map_or(self.entry.owner, Owner::Proxy);
-        Entry { owner, ..self.entry }
+        let mut entry = self.entry;
+        if let Some(proxy) = self.owner {
+            entry.owner = Owner::Proxy(proxy);
+        }
+        entry
     }
 }
 
@@ -71,6 +77,8 @@ pub enum ApplyError {
     Own(ObjectKey),
     #[error("{}", .0.first().map(ToString::to_string).unwrap_or_default())]
     Stale(Vec<Stale>),
+    #[error("{}", .0.first().map(ToString::to_string).unwrap_or_default())]
+    Misplaced(Vec<Misplaced>),
     #[error("{0}")]
     Refused(String),
     #[error("other filters are being tried with their configurations: try again in a moment")]
@@ -299,6 +307,14 @@ impl Draft {
         if !refused.is_empty() {
             return Err(ApplyError::Unsound(refused));
         }
+        let misplaced = resources.iter().flat_map(|resource| {
+            let known = self.world.get(&resource.key()).map(|entry| &entry.resource);
+            places::misplaced(actor, resource, known)
+        });
+        let misplaced: Vec<_> = misplaced.collect();
+        if !misplaced.is_empty() {
+            return Err(ApplyError::Misplaced(misplaced));
+        }
         let mut changes = Vec::with_capacity(resources.len());
         for resource in resources {
             let change = self.put(resource)?;
@@ -307,6 +323,7 @@ impl Draft {
             }
             changes.push(change);
         }
+        self.bounded(&before, &changes)?;
         self.sound(&known)?;
         let mut findings = lint::check(&self.world, Scope::Whole);
         findings.extend(self.admit_selected(actor, &before, &changes));
@@ -357,6 +374,29 @@ impl Draft {
         self.set_aside(&key);
         self.writes.push(Write::PutObject { key, json });
         self.changed = true;
+        Ok(())
+    }
+
+    /// Refuses objects that are too large, and namespaces that grow too large: every proxy may be told of them.
+    fn bounded(&self, before: &World, changes: &[Change]) -> Result<(), ApplyError> {
+        let Limits { max_object_bytes: object, max_namespace_bytes: namespace, .. } = self.limits;
+        let touched =
+            || changes.iter().filter(|change| change.action != Action::Unchanged).map(|change| &change.object);
+        let sizes = touched().filter_map(|key| Some((key, self.world.get(key)?.bytes())));
+        if let Some((key, bytes)) = sizes.filter(|(_, bytes)| *bytes > object).max_by_key(|(_, bytes)| *bytes) {
+            let limit = "limits.max_object_bytes";
+            return Err(ApplyError::Refused(format!("{key}: {bytes} bytes; an object has at most {object} ({limit})")));
+        }
+        let namespaces: BTreeSet<&str> = touched().map(|key| key.namespace.as_str()).collect();
+        for name in namespaces {
+            let (was, now) = (before.applied_bytes(name), self.world.applied_bytes(name));
+            if now > namespace && now > was {
+                let limit = "limits.max_namespace_bytes";
+                let told =
+                    format!("namespace {name}: its objects would have {now} bytes; at most {namespace} ({limit})");
+                return Err(ApplyError::Refused(told));
+            }
+        }
         Ok(())
     }
 
@@ -519,6 +559,7 @@ pub(super) fn load(store: &Store, trust_domain: &TrustDomain) -> Result<Publishe
         claims: Arc::new(Claims::load(claims)),
         unreadable: Arc::new(unreadable),
         last_removal: revision,
+        limits: Limits::default(),
     })
 }
 

@@ -5,11 +5,12 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use tokio::sync::Notify;
 use weft_policy::plan::{Action, Change};
 
@@ -40,6 +41,8 @@ pub struct Actor {
     pub name: String,
     pub role: Option<Role>,
     pub from: Option<IpAddr>,
+    /// The addresses that its objects may take; `None`: any.
+    pub addresses: Option<BTreeSet<IpNet>>,
 }
 
 impl From<&str> for Actor {
@@ -62,7 +65,7 @@ impl From<&Self> for Actor {
 
 impl AuditEntry {
     pub(crate) fn new(actor: impl Into<Actor>, action: &str, object: String, detail: String) -> Self {
-        let Actor { id, name, role, from } = actor.into();
+        let Actor { id, name, role, from, addresses: _ } = actor.into();
         Self {
             time_unix_ms: now_unix_ms(),
             actor: id,
@@ -84,6 +87,12 @@ impl AuditEntry {
         self.namespaces.extend(namespaces);
         self.namespaces.sort();
         self.namespaces.dedup();
+        self
+    }
+
+    /// Marks it as an attempt that came to nothing.
+    pub(crate) fn refused(&mut self, why: &str) -> &mut Self {
+        why.clone_into(&mut self.refused);
         self
     }
 

@@ -35,6 +35,8 @@ pub struct Ban {
 pub enum BanError {
     #[error("{0} is not banned")]
     NotBanned(SpiffeId),
+    #[error("{0} is of another trust domain: nobody of it is let in anyway")]
+    Foreign(SpiffeId),
     #[error("{MAX_BANS} identities are banned: lift a ban first")]
     TooMany,
     #[error("{MAX_BANS_OF_NAMESPACE} identities of namespace {0} are banned: lift one of those bans first")]
@@ -90,6 +92,9 @@ impl Hub {
         let ban = Ban { identity: identity.clone(), reason, since_unix, by };
         let (hub, record) = (self.clone(), ban.clone());
         self.change(move |draft| {
+            if record.identity.trust_domain() != hub.trust_domain.as_str() {
+                return Err(BanError::Foreign(record.identity));
+            }
             may_be_added(&hub.bans.borrow(), &record.identity)?;
             let json = write_record(&record)?;
             draft.writes.push(Write::PutRow(Table::Bans, record.identity.to_string(), json));

@@ -11,6 +11,7 @@ use tonic::Status;
 use weft_policy::identity::SpiffeId;
 
 use super::Hub;
+use super::tokens::surplus;
 use crate::ca::{IssueError, Issued};
 use crate::metrics::Throttled;
 use crate::store::{StoreError, Table, Write, write_record};
@@ -237,7 +238,9 @@ impl Hub {
             let issued = store.table::<IssuedRecord>(Table::Issued)?;
             let is_over = |record: &IssuedRecord| record.not_after_unix.saturating_add(grace) < now;
             let over = issued.read.into_iter().filter(|(_, record)| is_over(record));
-            let writes: Vec<_> = over.map(|(serial, _)| Write::DeleteRow(Table::Issued, serial)).collect();
+            let over = over.map(|(serial, record)| (record.not_after_unix, serial)).collect();
+            let forgotten = surplus(over, KEPT_OVER);
+            let writes: Vec<_> = forgotten.map(|serial| Write::DeleteRow(Table::Issued, serial)).collect();
             if writes.is_empty() { Ok(()) } else { store.commit(None, writes) }
         })
         .await
@@ -247,6 +250,9 @@ impl Hub {
         time::Duration::seconds(i64::try_from(self.config().svid_ttl_seconds).unwrap_or(i64::MAX))
     }
 }
+
+/// So many certificates that are over are remembered.
+const KEPT_OVER: usize = if cfg!(test) { 0 } else { 10_000 };
 
 /// Checks that an ended certificate may still be renewed: it is the last of its line and ended not long ago.
 fn within_grace(

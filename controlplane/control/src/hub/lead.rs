@@ -43,7 +43,10 @@ fn path_of(state: &Path) -> PathBuf {
 
 pub(super) fn load(store: &Store, state: &Path, revision: Revision) -> Result<Lead, StoreError> {
     let lineage = store.lineage()?;
-    let doubt = remembered(state).and_then(|memory| doubt(&memory, &lineage, revision));
+    let doubt = match remembered(state) {
+        Ok(memory) => memory.and_then(|memory| doubt(&memory, &lineage, revision)),
+        Err(reason) => Some(Doubt { before: lineage.clone(), reason: unread(state, &reason) }),
+    };
     match &doubt {
         Some(doubt) => tracing::error!(reason = doubt.reason, "the store leads no proxy; they keep what they have"),
         None => remember(state, &lineage, revision),
@@ -51,14 +54,27 @@ pub(super) fn load(store: &Store, state: &Path, revision: Revision) -> Result<Le
     Ok(Lead { lineage, doubt })
 }
 
-fn remembered(state: &Path) -> Option<Memory> {
-    serde_json::from_slice(&std::fs::read(path_of(state)).ok()?).ok()
+/// The memory, where there is one; why it can't be read, where that is so.
+fn remembered(state: &Path) -> Result<Option<Memory>, String> {
+    match std::fs::read(path_of(state)) {
+        Ok(json) => serde_json::from_slice(&json).map(Some).map_err(|error| error.to_string()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn unread(state: &Path, reason: &str) -> String {
+    format!(
+        "{} can't be read ({reason}), which says what this folder's authority worked with: if the store is the right one, \
+         let it lead with `weft store accept`",
+        path_of(state).display()
+    )
 }
 
 /// Not kept: the store is led by proxies' own memory then, so that is no reason to stop.
 pub(super) fn remember(state: &Path, lineage: &Lineage, revision: Revision) {
     let memory = Memory { store: lineage.store.clone(), epoch: lineage.epoch, revision: revision.0 };
-    if remembered(state).as_ref() == Some(&memory) {
+    if remembered(state).is_ok_and(|known| known.as_ref() == Some(&memory)) {
         return;
     }
     let written =

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 use tonic::Status;
 use weft_policy::bundle::ObjectName;
+use weft_policy::identity::SpiffeId;
 use weft_policy::lint;
-use weft_policy::plan::{Owned, World};
+use weft_policy::plan::{Entry, Owned, World};
 use weft_policy::registration::{Field, Registration};
-use weft_policy::resource::{Object, WorkloadSpec};
+use weft_policy::resource::{Kind, Object, ObjectKey, WorkloadSpec};
 
 use super::apply::PutError;
 use super::{Draft, Hub, apply};
@@ -47,6 +48,8 @@ pub(crate) enum RegisterError {
     Invalid { name: ObjectName, field: Field, reason: String },
     #[error("workload {name}: {field}: {reason}")]
     NotGranted { name: ObjectName, field: Field, reason: String },
+    #[error("the workloads of {identity} would have {bytes} bytes; at most {most} (limits.max_account_bytes)")]
+    TooMuch { identity: String, bytes: usize, most: usize },
     #[error(transparent)]
     Owned(#[from] Owned),
     #[error(transparent)]
@@ -58,7 +61,7 @@ impl RegisterError {
     fn kind(&self) -> Refusal {
         match self {
             Self::Taken { .. } | Self::OtherIdentity { .. } | Self::Held { .. } | Self::Owned(_) => Refusal::Name,
-            Self::Invalid { .. } => Refusal::Invalid,
+            Self::Invalid { .. } | Self::TooMuch { .. } => Refusal::Invalid,
             Self::NotGranted { .. } => Refusal::NotGranted,
             Self::Store(_) => Refusal::Store,
         }
@@ -82,6 +85,7 @@ impl From<RegisterError> for Status {
                 Self::permission_denied(error.to_string())
             }
             RegisterError::Invalid { .. } => Self::invalid_argument(error.to_string()),
+            RegisterError::TooMuch { .. } => Self::resource_exhausted(error.to_string()),
             RegisterError::Store(source) => {
                 tracing::error!(error = %crate::chain(source), "workload could not be registered");
                 Self::unavailable("the control plane's store failed; its log says why")
@@ -130,7 +134,8 @@ impl Hub {
         let audit = |draft: &mut Draft| {
             draft
                 .audit(format!("proxy:{proxy}"), "workload.refused", proxy.name.clone(), reason)
-                .within([proxy.identity.namespace().to_owned()]);
+                .within([proxy.identity.namespace().to_owned()])
+                .refused(error.kind().as_str());
             Ok::<_, StoreError>(())
         };
         if let Err(error) = self.change(audit).await {
@@ -237,10 +242,23 @@ impl Draft {
             apply::put_registered(self, proxy, registration)?;
             self.claim(|draft| draft.claims.take(&name, &proxy.identity));
         }
+        self.within_account(&proxy.identity)?;
         if self.changed {
             let names: Vec<_> = wanted.iter().map(ToString::to_string).collect();
             let entry = self.audit(format!("proxy:{proxy}"), "workload.register", names.join(" "), String::new());
             entry.within([proxy.identity.namespace().to_owned()]);
+        }
+        Ok(())
+    }
+
+    /// Refuses more of one account than every other proxy is to be told.
+    fn within_account(&self, account: &SpiffeId) -> Result<(), RegisterError> {
+        let own = self.world.registered().filter(|(_, owner)| owner.identity == *account);
+        let keys = own.map(|(name, _)| ObjectKey::new(Kind::Workload, &name.namespace, &name.name));
+        let bytes: usize = keys.filter_map(|key| self.world.get(&key)).map(Entry::bytes).sum();
+        let most = self.limits.max_account_bytes;
+        if self.changed && bytes > most {
+            return Err(RegisterError::TooMuch { identity: account.to_string(), bytes, most });
         }
         Ok(())
     }
@@ -294,30 +312,46 @@ impl Draft {
             [(Field::Address, workload.spec.address), (Field::MeshAddress, workload.spec.mesh_address().ip())]
         {
             if let Some(reason) = misplaced(address, origin, hub.registry().any_remote())
-                && (address.is_loopback() || !(is_held || grants.has_address(address)))
+                && !(is_held || !address.is_loopback() && grants.has_address(address))
             {
                 return refuse(field, reason);
             }
         }
-        if let Some(other) = self.same_place(hub, proxy, workload) {
-            return refuse(Field::Address, format!("{} is the address of Workload {other}", workload.spec.address));
+        if let Some(other) = self.same_place(hub, proxy, origin, workload) {
+            return refuse(Field::Address, format!("{} is the address of {other}", workload.spec.address));
         }
         Ok(())
     }
 
-    /// A workload of another account that is reached where this one wants to be, and whose proxy is there.
-    fn same_place(&self, hub: &Hub, proxy: &ProxyKey, workload: &Object<WorkloadSpec>) -> Option<ObjectName> {
-        let others = self.world.registered().filter(|(_, owner)| owner.identity != proxy.identity);
-        let mut connected = others.filter(|(_, owner)| hub.registry().is_connected(owner));
-        let (spec, ports) = (&workload.spec, |spec: &WorkloadSpec| -> BTreeSet<u16> {
-            spec.ports.iter().map(|port| port.port).collect()
-        });
+    /// What is reached where this workload wants to be: another account's workload, or a service by its virtual address.
+    fn same_place(
+        &self,
+        hub: &Hub,
+        proxy: &ProxyKey,
+        origin: Origin,
+        workload: &Object<WorkloadSpec>,
+    ) -> Option<ObjectKey> {
+        let (own, spec) = (workload.name(), &workload.spec);
+        let ports = |spec: &WorkloadSpec| -> BTreeSet<u16> { spec.ports.iter().map(|port| port.port).collect() };
         let meets = |other: &WorkloadSpec| {
             other.mesh_address() == spec.mesh_address()
                 || other.address == spec.address && !ports(other).is_disjoint(&ports(spec))
         };
-        let found = connected.find(|(name, _)| self.world.workload(name).is_some_and(|other| meets(&other.spec)));
-        found.map(|(name, _)| name)
+        // Whoever speaks from an address has it, whatever a silent proxy had before. On one machine all speak from all.
+        let has_it = !origin.is_local && origin.address == spec.address;
+        let stays = |name: &ObjectName| match self.world.registered_by(name) {
+            Some(owner) => owner.identity != proxy.identity && (hub.registry().is_connected(owner) || !has_it),
+            None => apply::workload_identity(&self.world, name).as_ref() != Some(&proxy.identity),
+        };
+        let mut others = self.world.workloads().filter(|other| other.name() != own && meets(&other.spec));
+        let taken = others.find(|other| stays(&other.name()));
+        let taken = taken.map(|other| ObjectKey::new(Kind::Workload, &other.metadata.namespace, &other.metadata.name));
+        taken.or_else(|| {
+            let mut services = self.world.services();
+            let is_virtual = |address: IpAddr| address == spec.address || address == spec.mesh_address().ip();
+            let found = services.find(|service| service.spec.cluster_ip.is_some_and(is_virtual))?;
+            Some(ObjectKey::new(Kind::Service, &found.metadata.namespace, &found.metadata.name))
+        })
     }
 
     /// Ends claims to names that were not used for long.

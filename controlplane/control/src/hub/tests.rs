@@ -159,7 +159,7 @@ async fn refused_joins_say_why_and_leave_the_token() {
     }
     assert!(refuse(token.text.reveal(), &csr()).await.contains("used already"));
     hub.sweep_tokens().await.unwrap();
-    assert!(refuse(expired.text.reveal(), &csr()).await.contains("not known"));
+    assert!(refuse(expired.text.reveal(), &csr()).await.contains("expired"));
 }
 
 #[tokio::test]

@@ -115,14 +115,41 @@ impl Hub {
         Ok(self.tokens().await?.iter().any(is_admin))
     }
 
-    /// Forgets tokens that have expired.
+    /// Forgets tokens that have expired, but for the last of them: a clock that is ahead for a while takes none away.
     pub async fn sweep_tokens(&self) -> Result<(), StoreError> {
         let now = now_unix();
         self.blocking(move |store| {
             let expired = store.tokens()?.read.into_iter().filter(|(_, record)| record.is_expired(now));
-            let writes: Vec<_> = expired.map(|(hash, _)| Write::DeleteToken(TokenHash::stored(hash))).collect();
+            let expired = expired.map(|(hash, record)| (record.expires_unix.unwrap_or(i64::MAX), hash));
+            let writes: Vec<_> = surplus(expired.collect(), KEPT_TOKENS)
+                .map(|hash| Write::DeleteToken(TokenHash::stored(hash)))
+                .collect();
             if writes.is_empty() { Ok(()) } else { store.commit(None, writes) }
         })
         .await
+    }
+}
+
+/// So many expired tokens are kept.
+const KEPT_TOKENS: usize = 1_000;
+
+/// Of what has ended, each with when, all but the `kept` that ended last. No clock decides what is forgotten, since one
+/// that was wrong would decide for good.
+pub(super) fn surplus<T>(mut ended: Vec<(i64, T)>, kept: usize) -> impl Iterator<Item = T> {
+    ended.sort_by_key(|(at, _)| *at);
+    let surplus = ended.len().saturating_sub(kept);
+    ended.into_iter().take(surplus).map(|(_, what)| what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ended_last_is_kept() {
+        let forgotten = |ended: &[(i64, u8)], kept| surplus(ended.to_vec(), kept).collect::<Vec<_>>();
+        assert_eq!(forgotten(&[(3, 1), (1, 2), (2, 3)], 2), [2]);
+        assert_eq!(forgotten(&[(3, 1), (1, 2)], 2), [0; 0]);
+        assert_eq!(forgotten(&[(3, 1), (1, 2)], 0), [2, 1]);
     }
 }

@@ -24,6 +24,9 @@ const MAX_KNOWN: usize = 1_000_000;
 /// Longer names and further capabilities are not read: nothing asks for them.
 const CAPABILITIES: (usize, usize) = (64, 256);
 
+/// Characters of a version that are shown.
+const VERSION: usize = 32;
+
 /// By this a proxy that is refused learns whether to come back soon.
 const RECONNECT: &str = "weft-reconnect";
 
@@ -58,10 +61,10 @@ impl Greeting {
         let key = ProxyKey { name: hello.proxy_name.clone(), identity: identity.clone() };
         let registrations = registrations(hub, &key, &hello.workloads)?;
         let known = known(&hello.known)?;
-        let held = hello.lineage.map(Lineage::from);
+        let held = hello.lineage.map(Lineage::from).filter(is_lineage);
         let origin = Origin { address: peer, is_local: is_of_this_machine(peer) };
         let introduction = Introduction {
-            version: printable(&hello.version).into_owned(),
+            version: printable(&hello.version).chars().take(VERSION).collect(),
             address: Some(peer),
             is_remote: !origin.is_local,
             incarnation: hello.incarnation,
@@ -85,6 +88,12 @@ impl Greeting {
         }
         Ok(Self { seat, served, known, held, capabilities })
     }
+}
+
+/// A store's id is 32 hex digits; what is none was never ours.
+fn is_lineage(told: &Lineage) -> bool {
+    let is_id = |id: &String| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_id(&told.store)
 }
 
 fn capabilities(told: &[String]) -> Capabilities {

@@ -45,8 +45,10 @@ impl Store {
         let believed = lineage.epoch..lineage.epoch.saturating_add(MAX_AHEAD);
         let own = others.iter().filter(|other| other.store == lineage.store && believed.contains(&other.epoch));
         lineage.epoch = own.map(|other| other.epoch).fold(lineage.epoch, u64::max).saturating_add(1);
+        // The last named are surest to stay: what most follow, and at the end what this folder's authority worked with.
         for other in others {
-            if other.store != lineage.store && !lineage.supersedes.contains(&other.store) {
+            if other.store != lineage.store {
+                lineage.supersedes.retain(|known| *known != other.store);
                 lineage.supersedes.push(other.store.clone());
             }
         }

@@ -112,7 +112,12 @@ fn calls() -> Vec<Call> {
 
 async fn bound(control: &Control, role: Role, namespaces: &[&str]) -> String {
     let namespaces = namespaces.iter().map(|name| (*name).to_owned()).collect();
-    let made = control.app.hub.create_token("system", Grant::Operator { role, namespaces }, None).await.unwrap();
+    let made = control
+        .app
+        .hub
+        .create_token("system", Grant::Operator { role, namespaces, addresses: Default::default() }, None)
+        .await
+        .unwrap();
     made.text.reveal().to_owned()
 }
 
