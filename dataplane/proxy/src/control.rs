@@ -152,13 +152,7 @@ impl Control {
                     false => Step::Close,
                 },
                 message = told.message() => match message? {
-                    Some(message) => match parts.take(message) {
-                        Ok(message) => message.map_or(Step::Nothing, |message| applier.told(message)),
-                        Err(error) => {
-                            warn!(%error, "the control plane's delta can't be taken");
-                            Step::Close
-                        }
-                    },
+                    Some(message) => take(applier, &mut parts, message),
                     None => return Ok(End::Closed),
                 },
                 step = applier.prepared() => step,
@@ -239,6 +233,17 @@ impl Control {
             staleness_ms: self.shared.contact.staleness_ms(),
             peers: found.map(word).collect(),
         })
+    }
+}
+
+/// Hands a message on once it is whole.
+fn take(applier: &mut Applier, parts: &mut Parts, message: v1::ControlMessage) -> Step {
+    match parts.take(message) {
+        Ok(message) => message.map_or(Step::Nothing, |message| applier.told(message)),
+        Err(error) => {
+            warn!(%error, "the control plane's delta can't be taken");
+            Step::Close
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Objects: reading them from the store, applying many of them whole or not at all, deleting them. Objects that live with
 //! a proxy's session can't be changed from outside.
 
+mod bounds;
 mod made;
 mod places;
 
@@ -323,7 +324,7 @@ impl Draft {
             }
             changes.push(change);
         }
-        self.bounded(&before, &changes)?;
+        bounds::check(self, &before, &changes)?;
         self.sound(&known)?;
         let mut findings = lint::check(&self.world, Scope::Whole);
         findings.extend(self.admit_selected(actor, &before, &changes));
@@ -374,29 +375,6 @@ impl Draft {
         self.set_aside(&key);
         self.writes.push(Write::PutObject { key, json });
         self.changed = true;
-        Ok(())
-    }
-
-    /// Refuses objects that are too large, and namespaces that grow too large: every proxy may be told of them.
-    fn bounded(&self, before: &World, changes: &[Change]) -> Result<(), ApplyError> {
-        let Limits { max_object_bytes: object, max_namespace_bytes: namespace, .. } = self.limits;
-        let touched =
-            || changes.iter().filter(|change| change.action != Action::Unchanged).map(|change| &change.object);
-        let sizes = touched().filter_map(|key| Some((key, self.world.get(key)?.bytes())));
-        if let Some((key, bytes)) = sizes.filter(|(_, bytes)| *bytes > object).max_by_key(|(_, bytes)| *bytes) {
-            let limit = "limits.max_object_bytes";
-            return Err(ApplyError::Refused(format!("{key}: {bytes} bytes; an object has at most {object} ({limit})")));
-        }
-        let namespaces: BTreeSet<&str> = touched().map(|key| key.namespace.as_str()).collect();
-        for name in namespaces {
-            let (was, now) = (before.applied_bytes(name), self.world.applied_bytes(name));
-            if now > namespace && now > was {
-                let limit = "limits.max_namespace_bytes";
-                let told =
-                    format!("namespace {name}: its objects would have {now} bytes; at most {namespace} ({limit})");
-                return Err(ApplyError::Refused(told));
-            }
-        }
         Ok(())
     }
 

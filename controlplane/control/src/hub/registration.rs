@@ -1,6 +1,9 @@
 //! Workloads that live with their proxy's session. Invariant: they are in the store like everything else, so that a
 //! restarted control plane knows them; they leave with a goodbye, by an operator, or when `lease` says so.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -409,32 +412,4 @@ fn misplaced(address: IpAddr, origin: Origin, remote: Option<(ProxyKey, IpAddr)>
 /// Only an address of this machine can be bound.
 pub(crate) fn is_of_this_machine(address: IpAddr) -> bool {
     address.is_loopback() || std::net::UdpSocket::bind((address, 0)).is_ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_follow_the_stream() {
-        let at = |text: &str| -> IpAddr { text.parse().unwrap() };
-        let far = Origin { address: at("192.0.2.7"), is_local: false };
-        let near = Origin { address: at("127.0.0.1"), is_local: true };
-        let stranger = || {
-            let identity = "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap();
-            Some((ProxyKey { name: "far".to_owned(), identity }, at("192.0.2.7")))
-        };
-        assert_eq!(misplaced(at("192.0.2.7"), far, None), None);
-        assert_eq!(misplaced(at("127.0.0.11"), near, None), None);
-        for (address, origin, remote, expect) in [
-            ("192.0.2.8", far, None, "not where its proxy speaks from, which is 192.0.2.7"),
-            ("192.0.2.8", near, None, "not where its proxy speaks from, which is 127.0.0.1"),
-            ("127.0.0.11", far, None, "is of one machine only, and its proxy speaks from 192.0.2.7"),
-            ("127.0.0.11", near, stranger(), "this mesh has others: proxy far"),
-            ("::1", near, stranger(), "this mesh has others: proxy far"),
-        ] {
-            let reason = misplaced(at(address), origin, remote).unwrap();
-            assert!(reason.contains(expect), "{reason}");
-        }
-    }
 }

@@ -32,11 +32,11 @@ fn csr() -> Vec<u8> {
     CertificateParams::default().serialize_request(&KeyPair::generate().unwrap()).unwrap().der().to_vec()
 }
 
-fn registration(name: &str, address: &str, service: Option<&str>) -> Registration {
+pub(crate) fn registration(name: &str, address: &str, service: Option<&str>) -> Registration {
     registration_of(&proxy("p").identity, name, address, service)
 }
 
-fn registration_of(identity: &SpiffeId, name: &str, address: &str, service: Option<&str>) -> Registration {
+pub(crate) fn registration_of(identity: &SpiffeId, name: &str, address: &str, service: Option<&str>) -> Registration {
     let told = Told {
         namespace: "shop".to_owned(),
         name: name.to_owned(),
@@ -51,18 +51,18 @@ fn registration_of(identity: &SpiffeId, name: &str, address: &str, service: Opti
 }
 
 /// Its stream is open.
-fn enter(hub: &Hub, proxy: &ProxyKey) -> crate::registry::Seat {
+pub(crate) fn enter(hub: &Hub, proxy: &ProxyKey) -> crate::registry::Seat {
     hub.registry().enter(proxy.clone(), Default::default(), OffsetDateTime::now_utc()).unwrap().seat
 }
 
 /// A proxy on this machine.
-const HERE: Origin = Origin { address: IpAddr::V4(Ipv4Addr::LOCALHOST), is_local: true };
+pub(crate) const HERE: Origin = Origin { address: IpAddr::V4(Ipv4Addr::LOCALHOST), is_local: true };
 
-fn proxy(name: &str) -> ProxyKey {
+pub(crate) fn proxy(name: &str) -> ProxyKey {
     proxy_of(name, "web")
 }
 
-fn proxy_of(name: &str, account: &str) -> ProxyKey {
+pub(crate) fn proxy_of(name: &str, account: &str) -> ProxyKey {
     let identity = format!("spiffe://cluster.local/ns/shop/sa/{account}").parse().unwrap();
     ProxyKey { name: name.to_owned(), identity }
 }

@@ -1,0 +1,64 @@
+//! Sizes of what is applied.
+
+use std::collections::BTreeSet;
+
+use weft_policy::plan::{Action, Change, World};
+
+use super::super::Draft;
+use super::ApplyError;
+use crate::config::Limits;
+
+/// Refuses objects that are too large, and namespaces that grow too large: every proxy may be told of them.
+pub(super) fn check(draft: &Draft, before: &World, changes: &[Change]) -> Result<(), ApplyError> {
+    let Limits { max_object_bytes: object, max_namespace_bytes: namespace, .. } = draft.limits;
+    let touched = || changes.iter().filter(|change| change.action != Action::Unchanged).map(|change| &change.object);
+    let sizes = touched().filter_map(|key| Some((key, draft.world.get(key)?.bytes())));
+    if let Some((key, bytes)) = sizes.filter(|(_, bytes)| *bytes > object).max_by_key(|(_, bytes)| *bytes) {
+        let limit = "limits.max_object_bytes";
+        return Err(ApplyError::Refused(format!("{key}: {bytes} bytes; an object has at most {object} ({limit})")));
+    }
+    let namespaces: BTreeSet<&str> = touched().map(|key| key.namespace.as_str()).collect();
+    for name in namespaces {
+        let (was, now) = (before.applied_bytes(name), draft.world.applied_bytes(name));
+        if now > namespace && now > was {
+            let limit = "limits.max_namespace_bytes";
+            let told = format!("namespace {name}: its objects would have {now} bytes; at most {namespace} ({limit})");
+            return Err(ApplyError::Refused(told));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::How;
+    use crate::hub::tests::{hub_in, resources};
+
+    #[tokio::test]
+    async fn objects_and_namespaces_have_a_size() {
+        let dir = tempfile::tempdir().unwrap();
+        let hub = hub_in(dir.path(), |config| {
+            (config.limits.max_object_bytes, config.limits.max_namespace_bytes) = (600, 1_000);
+        });
+        let service = |name: &str, namespace: &str, note: usize| {
+            let note = "x".repeat(note);
+            let text = format!(
+                "{{apiVersion: v1, kind: Service, metadata: {{name: {name}, namespace: {namespace}, annotations: {{note: \
+                 {note}}}}}, spec: {{selector: {{app: {name}}}, ports: [{{port: 80}}]}}}}"
+            );
+            resources(&text)
+        };
+        let apply = async |resources| hub.apply("me", resources, How::Safely).await.map_err(|error| error.to_string());
+        let refused = apply(service("web", "shop", 600)).await.unwrap_err();
+        assert!(refused.contains("Service shop/web: ") && refused.contains("an object has at most 600"), "{refused}");
+        apply(service("web", "shop", 300)).await.unwrap();
+        let refused = apply(service("till", "shop", 400)).await.unwrap_err();
+        assert!(
+            refused.contains("namespace shop: its objects would have ") && refused.contains("at most 1000"),
+            "{refused}"
+        );
+        apply(service("till", "bank", 400)).await.unwrap();
+        apply(service("web", "shop", 10)).await.unwrap();
+        apply(service("till", "shop", 400)).await.unwrap();
+    }
+}

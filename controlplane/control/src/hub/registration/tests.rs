@@ -1,0 +1,80 @@
+//! Whose an address is, and how much one account may register.
+
+use super::*;
+use crate::hub::How;
+use crate::hub::tests::{HERE, enter, hub_in, proxy, proxy_of, registration, registration_of, resources};
+
+#[test]
+fn addresses_follow_the_stream() {
+    let at = |text: &str| -> IpAddr { text.parse().unwrap() };
+    let far = Origin { address: at("192.0.2.7"), is_local: false };
+    let near = Origin { address: at("127.0.0.1"), is_local: true };
+    let stranger = || {
+        let identity = "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap();
+        Some((ProxyKey { name: "far".to_owned(), identity }, at("192.0.2.7")))
+    };
+    assert_eq!(misplaced(at("192.0.2.7"), far, None), None);
+    assert_eq!(misplaced(at("127.0.0.11"), near, None), None);
+    for (address, origin, remote, expect) in [
+        ("192.0.2.8", far, None, "not where its proxy speaks from, which is 192.0.2.7"),
+        ("192.0.2.8", near, None, "not where its proxy speaks from, which is 127.0.0.1"),
+        ("127.0.0.11", far, None, "is of one machine only, and its proxy speaks from 192.0.2.7"),
+        ("127.0.0.11", near, stranger(), "this mesh has others: proxy far"),
+        ("::1", near, stranger(), "this mesh has others: proxy far"),
+    ] {
+        let reason = misplaced(at(address), origin, remote).unwrap();
+        assert!(reason.contains(expect), "{reason}");
+    }
+}
+
+#[tokio::test]
+async fn a_place_stays_its_owners_while_he_is_silent() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub_in(dir.path(), |_| {});
+    let (bob, mallory) = (proxy_of("bob", "bob"), proxy_of("mallory", "mallory"));
+    let at = |proxy: &ProxyKey, address: &str| vec![registration_of(&proxy.identity, &proxy.name, address, None)];
+    let seat = enter(&hub, &bob);
+    hub.register(&bob, HERE, at(&bob, "127.0.0.3")).await.unwrap();
+    hub.registry().leave(&seat, false);
+    let refused = hub.register(&mallory, HERE, at(&mallory, "127.0.0.3")).await.unwrap_err().to_string();
+    assert_eq!(refused, "workload shop/mallory: address: 127.0.0.3 is the address of Workload shop/bob");
+    hub.register(&bob, HERE, at(&bob, "127.0.0.3")).await.unwrap();
+    // Another machine that speaks from the address has it.
+    let there = Origin { address: "192.0.2.7".parse().unwrap(), is_local: false };
+    hub.register(&bob, there, at(&bob, "192.0.2.7")).await.unwrap();
+    hub.register(&mallory, there, at(&mallory, "192.0.2.7")).await.unwrap();
+}
+
+#[tokio::test]
+async fn applied_workloads_and_virtual_addresses_are_taken_places() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub_in(dir.path(), |_| {});
+    let applied = "{apiVersion: weft.dev/v1alpha1, kind: Workload, metadata: {name: app, namespace: bank}, spec: {address: \
+                   192.0.2.9, serviceAccount: app, ports: [{port: 8080}]}}\n---\n{apiVersion: v1, kind: Service, metadata: {name: \
+                   till, namespace: bank}, spec: {clusterIP: 192.0.2.8, selector: {app: till}, ports: [{port: 80}]}}";
+    hub.apply("me", resources(applied), How::Safely).await.unwrap();
+    for (address, expect) in [("192.0.2.9", "Workload bank/app"), ("192.0.2.8", "Service bank/till")] {
+        let there = Origin { address: address.parse().unwrap(), is_local: false };
+        let refused = hub.register(&proxy("p"), there, vec![registration("web-1", address, None)]).await.unwrap_err();
+        assert_eq!(refused.to_string(), format!("workload shop/web-1: address: {address} is the address of {expect}"));
+    }
+}
+
+#[tokio::test]
+async fn what_one_account_registers_has_a_size() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub_in(dir.path(), |config| config.limits.max_account_bytes = 1_000);
+    let at = |number: u8| vec![registration(&format!("web-{number}"), &format!("127.0.0.{number}"), None)];
+    let mut taken = 0;
+    let refused = loop {
+        match hub.register(&proxy(&format!("p{taken}")), HERE, at(11 + taken)).await {
+            Ok(()) => taken += 1,
+            Err(error) => break error.to_string(),
+        }
+    };
+    assert!((2..8).contains(&taken), "{taken}");
+    assert!(refused.contains("shop/sa/web would have ") && refused.contains("at most 1000"), "{refused}");
+    let other = proxy_of("other", "other");
+    let one = registration_of(&other.identity, "other", "127.0.0.99", None);
+    hub.register(&other, HERE, vec![one]).await.unwrap();
+}
