@@ -36,6 +36,9 @@ fn main() -> ExitCode {
         Err(error) => return fail(&chain(&error), if arguments.check { 1 } else { 2 }),
     };
     if arguments.check {
+        if let Err(error) = config.check_files(&arguments.config) {
+            return fail(&chain(&error), 1);
+        }
         let _ = writeln!(std::io::stdout(), "{}: good", arguments.config.display());
         return ExitCode::SUCCESS;
     }
