@@ -8,16 +8,15 @@ mod decode;
 mod encode;
 pub mod heads;
 mod parse;
-mod refusal;
 mod server;
 mod stream;
 #[cfg(test)]
 mod tests;
 
-use crate::http::HttpLimits;
+use crate::http::{HttpLimits, Leaving};
 
+pub use crate::http::Refusal;
 pub use client::{ClientConn, ResponseReader};
-pub use refusal::Refusal;
 pub use server::{Exchange, Responder, ServerConn, ServerError};
 pub use stream::{Body, Sink};
 
@@ -37,6 +36,8 @@ pub struct Limits {
     pub linger: Duration,
     /// How long a closing connection may be silent meanwhile. Default 2 s.
     pub linger_idle: Duration,
+    /// Server: once told, each answer is the last one on its connection.
+    pub leaving: Leaving,
 }
 
 impl Default for Limits {
@@ -47,6 +48,12 @@ impl Default for Limits {
 
 impl From<HttpLimits> for Limits {
     fn from(http: HttpLimits) -> Self {
-        Self { http, drain_bytes: 64 * 1024, linger: Duration::from_secs(30), linger_idle: Duration::from_secs(2) }
+        Self {
+            http,
+            drain_bytes: 64 * 1024,
+            linger: Duration::from_secs(30),
+            linger_idle: Duration::from_secs(2),
+            leaving: Leaving::default(),
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! The one shape in which HTTP messages cross the proxy, whatever version carried them: heads by value, bodies as a
 //! stream of frames borrowed from the connection that owns the socket. No rule of routing or policy lives here.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,8 +12,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 
 use crate::{h1, h2, h3, tcp};
 
+mod refusal;
 mod target;
 
+pub use refusal::{Refusal, Refused};
 pub use target::{Target, TargetError};
 
 /// Limits of one HTTP connection on what its peer may send, the same numbers whatever the version: what one leg takes,
@@ -97,6 +101,20 @@ impl HttpLimits {
             head_timeout: self.head_timeout,
             ..h3::Limits::default()
         }
+    }
+}
+
+/// A word to all connections of clients that shares it: no further request is wanted. Told once, from any thread.
+#[derive(Debug, Clone, Default)]
+pub struct Leaving(Arc<AtomicBool>);
+
+impl Leaving {
+    pub fn tell(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_told(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
     }
 }
 

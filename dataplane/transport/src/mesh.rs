@@ -10,7 +10,8 @@ pub use crate::h3::Code;
 
 use crate::h3;
 use crate::http::{
-    Added, HttpLimits, RecvBody, RequestHead, Responder, ResponseHead, ResponseRecv, SendBody, SendError, StreamError,
+    Added, HttpLimits, RecvBody, Refused, RequestHead, Responder, ResponseHead, ResponseRecv, SendBody, SendError,
+    StreamError,
 };
 use crate::quic::{Accepted, ConnectionPlace};
 use crate::tls::PeerIdentity;
@@ -164,6 +165,12 @@ impl MeshRequest {
     /// There is no request to serve.
     pub async fn head(&mut self) -> Result<RequestHead, StreamError> {
         self.over.head().await
+    }
+
+    /// The peer's fault for which its request was refused, once `head` has failed.
+    #[must_use]
+    pub fn refused(&self) -> Option<Refused> {
+        self.over.refused()
     }
 
     /// Receiver of the body, and sender of the answer, once the head was read.

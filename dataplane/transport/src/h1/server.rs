@@ -18,7 +18,7 @@ use super::encode::{self, Answering, Outgoing};
 use super::parse::{self, Asked, ParsedRequest, Rejection};
 use super::stream::{Body, Link, ReadSide, Sink, Tunnel, WriteSide};
 use super::{Limits, MAX_EMPTY_LINES, Refusal};
-use crate::http::{RecvBody, RequestHead, Responder as AnyResponder, ResponseHead, StreamError};
+use crate::http::{RecvBody, Refused, RequestHead, Responder as AnyResponder, ResponseHead, StreamError};
 use crate::tcp;
 
 /// Why no further request comes from this connection.
@@ -41,10 +41,10 @@ impl ServerError {
         }
     }
 
-    /// Why the codec refused, if it did.
-    pub fn refusal(&self) -> Option<Refusal> {
+    /// The request that the codec refused, if it did.
+    pub fn refused(&self) -> Option<Refused> {
         match self {
-            ServerError::Refused { refusal, .. } => Some(*refusal),
+            ServerError::Refused { refusal, reason } => Some(Refused::answered(*refusal, reason)),
             ServerError::Connection(_) => None,
         }
     }
@@ -83,7 +83,7 @@ impl ServerConn {
             io,
             read: ReadSide::new(prefix),
             write: WriteSide::new(),
-            link: Link::default(),
+            link: Link::new(limits.leaving.clone()),
             idle: IdleTimer { sleep: None, allowed: limits.http.idle_timeout, since: Instant::now() },
             limits,
             keep_alive: true,
@@ -391,7 +391,7 @@ impl<'a> Responder<'a> {
         let body_will_not_come = self.link.awaits_continue.get();
         // Bytes that the client of a refused CONNECT sends ahead may still arrive, and they are no request.
         let refused = self.asked == Asked::Connect && !head.status.is_success();
-        let keep_alive = *self.keep_alive && !self.link.close.get() && !body_will_not_come && !refused;
+        let keep_alive = *self.keep_alive && !self.link.is_last() && !body_will_not_come && !refused;
         let answering = Answering { asked: self.asked, http10: self.http10, keep_alive };
         let (framing, keep_alive) = encode::response(&mut self.side.buffer.head, head, end, &answering)?;
         self.side.outgoing = framing;

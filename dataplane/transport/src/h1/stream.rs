@@ -16,7 +16,7 @@ use super::decode::{Decoded, Decoder};
 use super::encode::{self, Outgoing};
 use super::parse::Rejection;
 use super::{Limits, Refusal};
-use crate::http::{Frame, StreamError};
+use crate::http::{Frame, Leaving, StreamError};
 use crate::tcp::buffer::{ReadBuffer, WriteBuffer};
 use crate::tcp::{self, CONNECT_ERROR, linger_zero};
 
@@ -52,10 +52,23 @@ pub(super) struct Link {
     pub(super) sent: Cell<bool>,
     /// The connection is to close after the current message.
     pub(super) close: Cell<bool>,
+    /// Server: set where no further request is wanted on any connection.
+    pub(super) leaving: Leaving,
     /// An answer broke off, and what was sent of it is to reach the client.
     pub(super) linger: Cell<bool>,
     /// Writing failed. The kernel tells an RST once, so the reader would then see a clean end that is none.
     write_failed: Cell<bool>,
+}
+
+impl Link {
+    pub(super) fn new(leaving: Leaving) -> Self {
+        Self { leaving, ..Self::default() }
+    }
+
+    /// True where the current message is the last one on its connection.
+    pub(super) fn is_last(&self) -> bool {
+        self.close.get() || self.leaving.is_told()
+    }
 }
 
 /// How far a CONNECT or an upgrade has come.

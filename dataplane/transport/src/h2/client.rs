@@ -13,6 +13,7 @@ use http::uri::{self, Uri};
 use http::{Method, Request, Version};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::chunk::Chunk;
 use super::deaf::Deaf;
@@ -57,6 +58,8 @@ pub struct ClientConn {
 struct Streams {
     closed: Cell<bool>,
     open: Cell<usize>,
+    /// When the last of them ended, or the connection began.
+    quiet_since: Cell<Instant>,
     /// Number of streams that the server allows; `None` before its SETTINGS.
     allowed: Cell<Option<usize>>,
     room: Room,
@@ -70,6 +73,9 @@ pub(super) struct OpenStream(Rc<Streams>);
 impl Drop for OpenStream {
     fn drop(&mut self) {
         self.0.open.set(self.0.open.get() - 1);
+        if self.0.open.get() == 0 {
+            self.0.quiet_since.set(Instant::now());
+        }
         self.0.room.wake_one();
     }
 }
@@ -104,6 +110,7 @@ impl ClientConn {
         let streams = Rc::new(Streams {
             closed: Cell::new(false),
             open: Cell::new(0),
+            quiet_since: Cell::new(Instant::now()),
             allowed: Cell::new(None),
             room,
             settled: Notify::new(),
@@ -152,6 +159,12 @@ impl ClientConn {
     #[must_use]
     pub fn open_streams(&self) -> usize {
         self.streams.open.get()
+    }
+
+    /// Since when no request has been under way; `None` while one is.
+    #[must_use]
+    pub fn quiet_since(&self) -> Option<Instant> {
+        (self.streams.open.get() == 0).then(|| self.streams.quiet_since.get())
     }
 
     /// Sends a request head if there is a slot; where there is none, the error says `unprocessed`.

@@ -20,6 +20,11 @@ pub(super) struct Patience {
     spent: Cell<bool>,
     frames: RefCell<Allowance>,
     cancels: RefCell<Cancels>,
+    /// Heads of requests that have come whole, and those of them that were taken.
+    heads: Cell<u64>,
+    taken: Cell<u64>,
+    /// The last write could not be made at once: frames may wait to be read until it is.
+    write_waits: Cell<bool>,
     /// Requests taken and not over.
     open: Cell<usize>,
     finished: Cell<u64>,
@@ -41,6 +46,9 @@ impl Patience {
                 filled: Instant::now(),
             }),
             cancels: RefCell::new(Cancels::NONE),
+            heads: Cell::new(0),
+            taken: Cell::new(0),
+            write_waits: Cell::new(false),
             open: Cell::new(0),
             finished: Cell::new(0),
             quiet_since: Cell::new(tokio::time::Instant::now()),
@@ -70,8 +78,20 @@ impl Patience {
         (self.open.get() == 0).then(|| self.quiet_since.get())
     }
 
+    /// Requests whose heads have come whole and that were not taken, since this was last asked: the crate refused them.
+    /// To be asked when it has nothing more to give.
+    pub(super) fn missing(&self) -> u64 {
+        if self.write_waits.get() {
+            return 0;
+        }
+        let missing = self.heads.get().saturating_sub(self.taken.get());
+        self.taken.set(self.taken.get() + missing);
+        missing
+    }
+
     /// A request was taken.
     pub(super) fn request_begun(&self) {
+        self.taken.set(self.taken.get() + 1);
         self.open.set(self.open.get() + 1);
     }
 
@@ -165,7 +185,9 @@ impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Counted<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.io).poll_write(cx, bytes);
+        self.patience.write_waits.set(written.is_pending());
+        written
     }
 
     fn poll_write_vectored(
@@ -173,7 +195,9 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Counted<T> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
+        self.patience.write_waits.set(written.is_pending());
+        written
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -200,6 +224,7 @@ const HEADERS: u8 = 0x1;
 const GOAWAY: u8 = 0x7;
 const WINDOW_UPDATE: u8 = 0x8;
 const CONTINUATION: u8 = 0x9;
+const END_HEADERS: u8 = 0x4;
 
 /// Finds the frames in what was read, in any division.
 #[derive(Debug)]
@@ -209,11 +234,17 @@ struct Frames {
     have: usize,
     /// Bytes to pass over: the preface, the rest of a payload.
     skip: usize,
+    /// The newest stream that the client has opened.
+    newest: u32,
+    /// The head of that one has begun and not ended.
+    opening: bool,
+    /// It ends with the frame at hand.
+    head_ends: bool,
 }
 
 impl Default for Frames {
     fn default() -> Self {
-        Self { begin: [0; BEGIN], have: 0, skip: PREFACE }
+        Self { begin: [0; BEGIN], have: 0, skip: PREFACE, newest: 0, opening: false, head_ends: false }
     }
 }
 
@@ -224,6 +255,7 @@ impl Frames {
             let skip = self.skip.min(bytes.len());
             self.skip -= skip;
             bytes = &bytes[skip..];
+            self.end_head(patience);
             while self.skip == 0 && self.have < self.wanted() && !bytes.is_empty() {
                 self.begin[self.have] = bytes[0];
                 self.have += 1;
@@ -231,9 +263,29 @@ impl Frames {
             }
             if self.have == self.wanted() {
                 patience.frame(self.is_useful());
+                self.note_head();
                 self.skip = self.length() - (self.have - 9);
                 self.have = 0;
+                self.end_head(patience);
             }
+        }
+    }
+
+    /// Notes whether the frame at hand begins or ends the head of a new stream.
+    fn note_head(&mut self) {
+        let [_, _, _, kind, flags, a, b, c, d, ..] = self.begin;
+        let stream = u32::from_be_bytes([a & 0x7f, b, c, d]);
+        if kind == HEADERS && stream > self.newest {
+            (self.newest, self.opening) = (stream, true);
+        }
+        self.head_ends = self.opening && matches!(kind, HEADERS | CONTINUATION) && flags & END_HEADERS != 0;
+    }
+
+    /// Counts a head once the last byte of its last frame was seen.
+    fn end_head(&mut self, patience: &Patience) {
+        if self.head_ends && self.skip == 0 {
+            (self.head_ends, self.opening) = (false, false);
+            patience.heads.set(patience.heads.get() + 1);
         }
     }
 
@@ -265,7 +317,7 @@ mod tests {
     use super::*;
 
     /// How many of the frames in `bytes` are useful and how many are not, read in pieces of `step`.
-    fn check(bytes: &[u8], step: usize, useless: u32) {
+    fn check(bytes: &[u8], step: usize, useless: u32) -> u64 {
         let most = 1000;
         let limits = Limits { idle_frames: most, idle_frames_per_second: 0, ..Limits::default() };
         let patience = Patience::new(&limits);
@@ -275,6 +327,7 @@ mod tests {
         }
         assert_eq!(most - patience.frames.borrow().left, useless, "in pieces of {step}");
         assert_eq!((frames.skip, frames.have), (0, 0), "in pieces of {step}");
+        patience.heads.get()
     }
 
     #[test]
@@ -297,6 +350,27 @@ mod tests {
         for step in 1..bytes.len() {
             // The first useful frame has nothing to fill up, and each later one gives back one of those before it.
             check(&bytes, step, 6 - 2);
+        }
+    }
+
+    #[test]
+    fn heads_are_counted_once_they_are_whole() {
+        let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        let frame = |kind: u8, flags: u8, stream: u8, payload: &[u8]| {
+            let mut frame = vec![0, 0, u8::try_from(payload.len()).unwrap(), kind, flags, 0, 0, 0, stream];
+            frame.extend_from_slice(payload);
+            frame
+        };
+        bytes.extend(frame(HEADERS, END_HEADERS, 1, b"a head"));
+        bytes.extend(frame(HEADERS, 0, 3, b"a head "));
+        bytes.extend(frame(CONTINUATION, 0, 3, b""));
+        bytes.extend(frame(CONTINUATION, END_HEADERS, 3, b"in pieces"));
+        // Trailers open nothing, and the last head lacks its end.
+        bytes.extend(frame(HEADERS, END_HEADERS, 1, b""));
+        bytes.extend(frame(HEADERS, END_HEADERS, 5, b""));
+        bytes.extend(frame(HEADERS, 0, 7, b"half"));
+        for step in 1..bytes.len() {
+            assert_eq!(check(&bytes, step, 0), 3, "in pieces of {step}");
         }
     }
 

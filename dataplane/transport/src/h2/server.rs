@@ -1,6 +1,7 @@
 //! The server role of HTTP/2: requests as they come, on any number of streams. A malformed request costs its stream, a
 //! breach or a flood the connection; after that there is nothing more to accept, so no caller can loop on an error.
 
+use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use h2::Reason;
 use h2::server::{Connection, SendResponse};
 use http::uri::{Authority, PathAndQuery};
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, Method, Request, Response, Version};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 
@@ -19,7 +20,7 @@ use super::flood::{Counted, Patience};
 use super::stream::Answering;
 use super::window::ConnectionWindow;
 use super::{Limits, RecvStream, SendStream, fields};
-use crate::http::{RequestHead, Target, is_plain};
+use crate::http::{Refusal, Refused, RequestHead, Target, is_plain};
 use crate::tcp::prefixed::Prefixed;
 use crate::upgrade;
 
@@ -59,14 +60,26 @@ pub struct ServerConn<T> {
     /// Gone once it has ended.
     connection: Option<Connection<Counted<Prefixed<T>>, Chunk>>,
     patience: Rc<Patience>,
-    /// Runs once the connection was told to end for a flood: its client may not take the GOAWAY.
-    ending: Option<Pin<Box<Sleep>>>,
+    /// It was told to go: what is open goes on, and nothing new comes.
+    leaving: bool,
+    /// It was told to end, for a flood.
+    flooded: bool,
+    /// Runs once it was told either: its client may not take the GOAWAY.
+    last_words: Option<Pin<Box<Sleep>>>,
     window: ConnectionWindow,
     /// When to look whether the connection is idle.
     idle: Pin<Box<Sleep>>,
-    /// It is told to end for that, which is no breach.
-    was_idle: bool,
+    on_refusal: OnRefusal,
     limits: Limits,
+}
+
+/// Called for each request that nobody else sees.
+struct OnRefusal(Box<dyn FnMut(Refused)>);
+
+impl fmt::Debug for OnRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnRefusal")
+    }
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> ServerConn<T> {
@@ -79,7 +92,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConn<T> {
             .initial_window_size(limits.stream_window)
             .initial_connection_window_size(limits.connection_window)
             .max_concurrent_streams(limits.concurrent_streams)
-            .max_header_list_size(limits.header_list_bytes)
+            // What is above the limit but not absurd is answered here, where it can be told.
+            .max_header_list_size(limits.header_list_bytes.saturating_mul(2))
             .max_send_buffer_size(limits.send_buffer)
             .max_pending_accept_reset_streams(limits.pending_resets)
             .enable_connect_protocol()
@@ -88,14 +102,21 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConn<T> {
             Ok(connection) => {
                 let (connection, idle) = (Some(connection?), Box::pin(tokio::time::sleep(limits.idle)));
                 let (window, limits) = (ConnectionWindow::new(limits), limits.clone());
-                Ok(Self { connection, patience, ending: None, window, idle, was_idle: false, limits })
+                let (leaving, flooded, last_words) = (false, false, None);
+                let on_refusal = OnRefusal(Box::new(|_| {}));
+                Ok(Self { connection, patience, leaving, flooded, last_words, window, idle, on_refusal, limits })
             }
             Err(_) => Err(ConnectionError { detail: "the preface was not finished in time".into(), breach: true }),
         }
     }
 
+    /// Has `told` called for each request that the codec refuses.
+    pub fn on_refusal(&mut self, told: impl FnMut(Refused) + 'static) {
+        self.on_refusal = OnRefusal(Box::new(told));
+    }
+
     /// The next request; `None` once the connection has ended and every stream with it. After an error it has ended too.
-    /// Cancel safe. Malformed requests are reset or answered here and never seen.
+    /// Cancel safe. Malformed requests are reset or answered here and never seen, but by [`ServerConn::on_refusal`].
     pub async fn accept(&mut self) -> Result<Option<Exchange>, ConnectionError> {
         poll_fn(|cx| self.poll_accept(cx)).await
     }
@@ -103,9 +124,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConn<T> {
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Exchange>, ConnectionError>> {
         loop {
             let Some(connection) = &mut self.connection else { return Poll::Ready(Ok(None)) };
-            if self.ending.is_none() && self.patience.is_spent(cx) {
+            if !self.flooded && self.patience.is_spent(cx) {
                 connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-                self.ending = Some(Box::pin(tokio::time::sleep(self.limits.last_words)));
+                self.flooded = true;
+                self.last_words = Some(Box::pin(tokio::time::sleep(self.limits.last_words)));
             }
             if let Some(window) = self.window.fit(self.patience.open()) {
                 connection.set_target_window_size(window);
@@ -118,28 +140,46 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConn<T> {
                     }
                 }
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(self.over(error.into()))),
-                Poll::Ready(None) if self.ending.is_some() => return Poll::Ready(self.ended()),
-                Poll::Ready(None) => {
-                    self.connection = None;
-                    return Poll::Ready(Ok(None));
-                }
-                Poll::Pending if self.is_due(cx) => return Poll::Ready(self.ended()),
-                Poll::Pending if self.ending.is_none() && self.patience.is_spent(cx) => {}
-                Poll::Pending if self.ending.is_none() && self.is_idle(cx) => {
-                    self.was_idle = true;
-                    if let Some(connection) = &mut self.connection {
-                        connection.abrupt_shutdown(Reason::NO_ERROR);
+                Poll::Ready(None) => return Poll::Ready(self.ended()),
+                Poll::Pending => {
+                    self.tell_missing();
+                    if self.is_due(cx) {
+                        return Poll::Ready(self.ended());
                     }
-                    self.ending = Some(Box::pin(tokio::time::sleep(self.limits.last_words)));
+                    let flooded = !self.flooded && self.patience.is_spent(cx);
+                    if !flooded && (self.last_words.is_some() || !self.is_idle(cx)) {
+                        return Poll::Pending;
+                    }
+                    if !flooded {
+                        self.graceful_shutdown();
+                    }
                 }
-                Poll::Pending => return Poll::Pending,
             }
         }
     }
 
-    /// True once a client that was told to go has had its time.
+    /// Tells of the requests that the crate refused by itself: it has given all that it has.
+    fn tell_missing(&mut self) {
+        let missing = self.patience.missing();
+        // After a GOAWAY it passes over what comes late, which its client knows.
+        if self.leaving || self.flooded {
+            return;
+        }
+        for _ in 0..missing {
+            (self.on_refusal.0)(Refused::reset(Refusal::Stream, "malformed head, too large, or a stream too many"));
+        }
+    }
+
+    /// True once a client that was told to go has had its time. What is open when it was told in peace has more.
     fn is_due(&mut self, cx: &mut Context<'_>) -> bool {
-        self.ending.as_mut().is_some_and(|ending| ending.as_mut().poll(cx).is_ready())
+        let Some(last_words) = &mut self.last_words else { return false };
+        while last_words.as_mut().poll(cx).is_ready() {
+            if self.flooded || self.patience.open() == 0 {
+                return true;
+            }
+            last_words.as_mut().reset(Instant::now() + self.limits.last_words);
+        }
+        false
     }
 
     /// True once no request has been open for [`Limits::idle`]. The clock is set anew only when it fires.
@@ -155,10 +195,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConn<T> {
         false
     }
 
-    /// The end of a connection that was told to go.
     fn ended(&mut self) -> Result<Option<Exchange>, ConnectionError> {
-        let flood = self.over(flood());
-        if self.was_idle { Ok(None) } else { Err(flood) }
+        self.connection = None;
+        if self.flooded { Err(flood()) } else { Ok(None) }
     }
 
     fn over(&mut self, error: ConnectionError) -> ConnectionError {
@@ -166,7 +205,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConn<T> {
         error
     }
 
-    fn exchange(&self, request: Request<h2::RecvStream>, mut respond: SendResponse<Chunk>) -> Option<Exchange> {
+    fn exchange(&mut self, request: Request<h2::RecvStream>, mut respond: SendResponse<Chunk>) -> Option<Exchange> {
         let (parts, body) = request.into_parts();
         match request_head(parts, &self.limits) {
             Ok(head) => {
@@ -179,17 +218,18 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConn<T> {
                 let answer = SendStream::response_to(respond, kind, &self.patience, self.limits.abort);
                 Some(Exchange { head, body, answer })
             }
-            Err(Refusal::Reset) => {
-                respond.send_reset(Reason::PROTOCOL_ERROR);
-                self.patience.request_over(false);
-                None
-            }
-            Err(Refusal::Answer(status)) => {
-                let mut response = Response::new(());
-                *response.status_mut() = status;
-                // Fails only where the client has gone already.
-                let _ = respond.send_response(response, true);
-                self.patience.request_over(true);
+            Err(refused) => {
+                match refused.status {
+                    None => respond.send_reset(Reason::PROTOCOL_ERROR),
+                    Some(status) => {
+                        let mut response = Response::new(());
+                        *response.status_mut() = status;
+                        // Fails only where the client has gone already.
+                        let _ = respond.send_response(response, true);
+                    }
+                }
+                self.patience.request_over(refused.status.is_some());
+                (self.on_refusal.0)(refused);
                 None
             }
         }
@@ -197,8 +237,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConn<T> {
 
     /// Sends GOAWAY; streams that the client has opened until it sees it still complete, then `accept` gives `None`.
     pub fn graceful_shutdown(&mut self) {
+        if self.leaving || self.flooded {
+            return;
+        }
         if let Some(connection) = &mut self.connection {
             connection.graceful_shutdown();
+            self.leaving = true;
+            self.last_words = Some(Box::pin(tokio::time::sleep(self.limits.last_words)));
         }
     }
 }
@@ -210,50 +255,53 @@ fn flood() -> ConnectionError {
     }
 }
 
-/// Refusal of a request that nobody but the codec sees.
-enum Refusal {
-    Reset,
-    Answer(StatusCode),
-}
-
 //= rfc9113#section-8.3.1
-fn request_head(parts: http::request::Parts, limits: &Limits) -> Result<RequestHead, Refusal> {
+fn request_head(parts: http::request::Parts, limits: &Limits) -> Result<RequestHead, Refused> {
+    let malformed = |reason| Refused::reset(Refusal::Malformed, reason);
+    let host_refused = |reason| Refused::reset(Refusal::Host, reason);
+    if list_bytes(&parts) > limits.header_list_bytes as usize {
+        return Err(Refused::answered(Refusal::HeadTooLarge, "request head too large"));
+    }
     let mut headers = parts.headers;
     if !fields::are_exact(&headers) {
-        return Err(Refusal::Reset);
+        return Err(malformed("malformed field"));
     }
-    fields::join_cookies(&mut headers).ok_or(Refusal::Reset)?;
+    fields::join_cookies(&mut headers).ok_or_else(|| malformed("malformed cookie"))?;
     if headers.len() > limits.fields {
-        return Err(Refusal::Answer(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
+        return Err(Refused::answered(Refusal::TooManyFields, "too many header fields"));
     }
     let uri = parts.uri.into_parts();
     match uri.path_and_query.as_ref().map(PathAndQuery::as_str) {
-        Some(path) if path.len() > limits.target_bytes => return Err(Refusal::Answer(StatusCode::URI_TOO_LONG)),
-        Some("*") if parts.method != Method::OPTIONS => return Err(Refusal::Reset),
+        Some(path) if path.len() > limits.target_bytes => {
+            return Err(Refused::answered(Refusal::TargetTooLong, "request target too long"));
+        }
+        Some("*") if parts.method != Method::OPTIONS => return Err(malformed("* is for OPTIONS only")),
         Some(_) | None => {}
     }
     if uri.scheme.is_some_and(|scheme| scheme != http::uri::Scheme::HTTP && scheme != http::uri::Scheme::HTTPS) {
-        return Err(Refusal::Reset);
+        return Err(malformed("unknown :scheme"));
     }
     let named_authority = uri.authority.is_some();
-    let host = fields::take_host(&mut headers).ok_or(Refusal::Reset)?;
+    let host = fields::take_host(&mut headers).ok_or_else(|| host_refused("malformed host field"))?;
     let authority = match (uri.authority, host) {
-        (Some(authority), Some(host)) if authority != host => return Err(Refusal::Reset),
+        (Some(authority), Some(host)) if authority != host => {
+            return Err(host_refused(":authority and host differ"));
+        }
         (Some(authority), _) => Some(authority),
         (None, host) => host,
     };
     if authority.as_ref().is_some_and(|authority| !is_plain(authority)) {
-        return Err(Refusal::Reset);
+        return Err(host_refused("malformed authority"));
     }
     let protocol = parts.extensions.get::<h2::ext::Protocol>();
     let plain_connect = parts.method == Method::CONNECT && protocol.is_none();
     if plain_connect && authority.as_ref().and_then(Authority::port_u16).is_none_or(|port| port == 0) {
-        return Err(Refusal::Reset);
+        return Err(host_refused("CONNECT without a port"));
     }
     let (method, protocol) = match protocol {
         None => (parts.method, None),
         //= rfc8441#section-4
-        Some(_) if !named_authority => return Err(Refusal::Reset),
+        Some(_) if !named_authority => return Err(host_refused("extended CONNECT without an authority")),
         Some(protocol) => asked_for(protocol, &mut headers).map(|(method, token)| (method, Some(token)))?,
     };
     Ok(RequestHead {
@@ -266,11 +314,22 @@ fn request_head(parts: http::request::Parts, limits: &Limits) -> Result<RequestH
     })
 }
 
+/// Bytes of a head as SETTINGS_MAX_HEADER_LIST_SIZE counts them.
+//= rfc9113#section-6.5.2
+fn list_bytes(parts: &http::request::Parts) -> usize {
+    let field = |name: &str, value: usize| name.len() + value + 32;
+    let authority = parts.uri.authority().map_or(0, |it| field(":authority", it.as_str().len()));
+    let path = parts.uri.path_and_query().map_or(0, |it| field(":path", it.as_str().len()));
+    let scheme = parts.uri.scheme_str().map_or(0, |it| field(":scheme", it.len()));
+    let fields = parts.headers.iter().map(|(name, value)| field(name.as_str(), value.len()));
+    field(":method", parts.method.as_str().len()) + scheme + authority + path + fields.sum::<usize>()
+}
+
 /// The protocol that an extended CONNECT asks for, with what HTTP/1 says beside it.
 //= rfc8441#section-5
-fn asked_for(protocol: &h2::ext::Protocol, headers: &mut HeaderMap) -> Result<(Method, Bytes), Refusal> {
+fn asked_for(protocol: &h2::ext::Protocol, headers: &mut HeaderMap) -> Result<(Method, Bytes), Refused> {
     let asked = upgrade::from_wire(protocol.as_ref(), headers, false);
-    let asked = asked.ok_or(Refusal::Answer(StatusCode::NOT_IMPLEMENTED))?;
+    let asked = asked.ok_or(Refused::answered(Refusal::UnknownProtocol, "unknown :protocol"))?;
     upgrade::add_key(headers);
     Ok(asked)
 }

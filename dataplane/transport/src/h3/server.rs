@@ -9,7 +9,7 @@ use http::{HeaderMap, StatusCode};
 use super::connection::Connection;
 use super::recv::{HeadError, RequestKind};
 use super::{Code, Limits, RecvStream, SendStream, Violation, driver, frame};
-use crate::http::{RequestHead, ResponseHead, StreamError};
+use crate::http::{Refusal, Refused, RequestHead, ResponseHead, StreamError};
 
 /// Takes over an established connection as its server. The future drives the control streams and ends with the connection.
 pub fn accept(quic: quinn::Connection, limits: Limits) -> (Server, impl Future<Output = ()> + Send + 'static) {
@@ -44,7 +44,7 @@ impl Server {
             let send = SendStream::new(send, self.connection.clone(), Code::REQUEST_REJECTED);
             let kind = RequestKind::Other;
             let recv = RecvStream::new(recv, self.connection.clone(), kind, Code::REQUEST_REJECTED);
-            return Some(Incoming { send, recv });
+            return Some(Incoming { send, recv, refused: None });
         }
     }
 
@@ -104,13 +104,15 @@ impl Server {
 pub struct Incoming {
     send: SendStream,
     recv: RecvStream,
+    /// Set once reading its head has failed by the client's fault.
+    refused: Option<Refused>,
 }
 
 impl Incoming {
     /// Reads the request head, so that a slow one holds up nobody else. A malformed request is answered here; so is one
     /// above our limits (431, 414). Until it is read, dropping `self` refuses the request as not processed.
     pub async fn head(&mut self) -> Result<RequestHead, StreamError> {
-        let Incoming { send, recv } = self;
+        let Incoming { send, recv, refused } = self;
         match within_limits(recv).await {
             Ok(head) => {
                 recv.set_stop_code(Code::NO_ERROR);
@@ -121,25 +123,35 @@ impl Incoming {
             Err(HeadError::Protocol) => {
                 recv.stop(Code::NO_ERROR);
                 let head = ResponseHead { status: StatusCode::NOT_IMPLEMENTED, headers: HeaderMap::new() };
+                *refused = Some(Refused::answered(Refusal::UnknownProtocol, "unknown :protocol"));
                 send.response(&head, true).await?;
                 Err(StreamError::Protocol("unknown :protocol"))
             }
             Err(HeadError::TooLarge(what)) => {
-                let status = match what {
-                    "path bytes" => StatusCode::URI_TOO_LONG,
-                    _ => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                let refusal = match what {
+                    "path bytes" => Refusal::TargetTooLong,
+                    "header fields" => Refusal::TooManyFields,
+                    _ => Refusal::HeadTooLarge,
                 };
+                *refused = Some(Refused::answered(refusal, what));
                 recv.stop(Code::NO_ERROR);
-                let head = ResponseHead { status, headers: HeaderMap::new() };
+                let head = ResponseHead { status: refusal.status(), headers: HeaderMap::new() };
                 send.response(&head, true).await?;
                 Err(StreamError::Limit(what))
             }
             Err(HeadError::Over(error)) => {
+                *refused = refused_for(&error);
                 send.reset(answer_to(&error));
                 recv.stop(answer_to(&error));
                 Err(error)
             }
         }
+    }
+
+    /// The client's fault for which its request was refused, once `head` has failed.
+    #[must_use]
+    pub fn refused(&self) -> Option<Refused> {
+        self.refused
     }
 
     /// The halves that the body comes from and the answer goes to, once the head was read.
@@ -172,6 +184,17 @@ async fn within_limits(recv: &mut RecvStream) -> Result<RequestHead, HeadError> 
     };
     let late = Err(HeadError::Over(StreamError::Limit("head in time")));
     tokio::time::timeout(connection.limits.head_timeout, head).await.unwrap_or(late)
+}
+
+/// The client's fault, if a head could not be read by that: not where it left, or its connection was lost.
+fn refused_for(error: &StreamError) -> Option<Refused> {
+    match error {
+        StreamError::Protocol(reason) => Some(Refused::reset(Refusal::Malformed, reason)),
+        StreamError::Limit("requests without a head") => Some(Refused::reset(Refusal::HeadsPending, "heads pending")),
+        StreamError::Limit("head in time") => Some(Refused::reset(Refusal::HeadTimeout, "request head too slow")),
+        StreamError::Limit(reason) => Some(Refused::reset(Refusal::HeadTooLarge, reason)),
+        StreamError::Truncated | StreamError::Reset(_) | StreamError::ConnectionLost(_) => None,
+    }
 }
 
 /// The code with which a request that could not be read is reset.

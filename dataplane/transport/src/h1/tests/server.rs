@@ -184,7 +184,7 @@ fn a_body_that_is_malformed_is_answered_and_ends_the_connection() {
                 "POST /1 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{body}GET /2 HTTP/1.1\r\nHost: a\r\n\r\n"
             );
             let (answer, served, end) = talk(input.as_bytes()).await;
-            assert_eq!((served, end.unwrap_err().refusal()), (1, Some(refusal)));
+            assert_eq!((served, end.unwrap_err().refused().map(|it| it.refusal)), (1, Some(refusal)));
             assert!(answer.starts_with(&format!("HTTP/1.1 {} ", refusal.status().as_str())), "{answer}");
             assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer}");
         }
@@ -319,6 +319,28 @@ fn draining_closes_after_the_answer() {
         });
         near.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
         assert_eq!(read_all(&mut near).await, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    });
+}
+
+#[test]
+fn a_word_to_leave_makes_the_next_answer_the_last() {
+    run(async {
+        let (mut near, far) = pair().await;
+        let limits = Limits::default();
+        let leaving = limits.leaving.clone();
+        tokio::task::spawn_local(async move {
+            let mut connection = ServerConn::new(far, b"", limits);
+            let exchange = connection.next().await.unwrap().unwrap();
+            let _ = exchange.responder.head(&response(200, &[]), true).await.unwrap();
+            let exchange = connection.next().await.unwrap().unwrap();
+            // The request is under way already.
+            leaving.tell();
+            let _ = exchange.responder.head(&response(200, &[]), true).await.unwrap();
+            assert!(connection.next().await.unwrap().is_none());
+        });
+        near.write_all(&b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(3)).await.unwrap();
+        let answer = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n";
+        assert_eq!(read_all(&mut near).await, format!("{answer}\r\n{answer}connection: close\r\n\r\n"));
     });
 }
 

@@ -1,8 +1,30 @@
-//! Why a request was refused by the codec itself: each cause has one status for the client and one word for metrics.
+//! Why a request was refused by a codec itself, in any version of HTTP: each cause has one word for metrics, and one status
+//! where it is answered.
 
 use http::StatusCode;
 
-/// The cause of a refusal. The client has been answered with `status`, and its connection closed.
+/// A request that a codec refused: nobody else has seen it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused {
+    pub refusal: Refusal,
+    pub reason: &'static str,
+    /// The status that the client was answered; `None`: its stream was reset, or its connection closed.
+    pub status: Option<StatusCode>,
+}
+
+impl Refused {
+    /// A request that was answered with the status of its cause.
+    pub fn answered(refusal: Refusal, reason: &'static str) -> Self {
+        Self { refusal, reason, status: Some(refusal.status()) }
+    }
+
+    /// A request that was given no answer.
+    pub fn reset(refusal: Refusal, reason: &'static str) -> Self {
+        Self { refusal, reason, status: None }
+    }
+}
+
+/// The cause of a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Refusal {
     /// The request line or a field is not HTTP.
@@ -29,10 +51,18 @@ pub enum Refusal {
     UnknownCoding,
     /// A major version other than 1.
     UnsupportedVersion,
+    /// An extended CONNECT for a protocol that nobody knows.
+    UnknownProtocol,
+    /// HTTP/2: the stream as such was refused: its head is malformed or far too large, or there was one stream too many.
+    Stream,
+    /// Too many requests whose heads had begun waited for the rest.
+    HeadsPending,
+    /// The connection as such broke the rules, or a limit.
+    Connection,
 }
 
 impl Refusal {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 16] = [
         Self::Malformed,
         Self::Host,
         Self::Framing,
@@ -45,16 +75,24 @@ impl Refusal {
         Self::UnknownMethod,
         Self::UnknownCoding,
         Self::UnsupportedVersion,
+        Self::UnknownProtocol,
+        Self::Stream,
+        Self::HeadsPending,
+        Self::Connection,
     ];
 
+    /// The status of an answer, where there is one.
     pub fn status(self) -> StatusCode {
         match self {
-            Self::Malformed | Self::Host | Self::Framing | Self::Chunk => StatusCode::BAD_REQUEST,
+            Self::Malformed | Self::Host | Self::Framing | Self::Chunk | Self::Stream | Self::Connection => {
+                StatusCode::BAD_REQUEST
+            }
             Self::HeadTooLarge | Self::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::ContentTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::UnknownMethod | Self::UnknownCoding => StatusCode::NOT_IMPLEMENTED,
+            Self::UnknownMethod | Self::UnknownCoding | Self::UnknownProtocol => StatusCode::NOT_IMPLEMENTED,
+            Self::HeadsPending => StatusCode::SERVICE_UNAVAILABLE,
             Self::UnsupportedVersion => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
         }
     }
@@ -74,6 +112,10 @@ impl Refusal {
             Self::UnknownMethod => "unknown_method",
             Self::UnknownCoding => "unknown_coding",
             Self::UnsupportedVersion => "unsupported_version",
+            Self::UnknownProtocol => "unknown_protocol",
+            Self::Stream => "stream",
+            Self::HeadsPending => "heads_pending",
+            Self::Connection => "connection",
         }
     }
 }
