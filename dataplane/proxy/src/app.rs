@@ -23,6 +23,7 @@ use crate::apps::AppPool;
 use crate::capturing::Capturing;
 use crate::config::Config;
 use crate::control::{Channel, Control, IdentityKeeper, join_or_load};
+use crate::descriptors;
 use crate::heartbeat::{Heart, Heartbeats};
 use crate::listeners::{self, Sockets};
 use crate::shared::Shared;
@@ -51,7 +52,7 @@ pub fn run(config: Config, log_level: LogLevel) -> anyhow::Result<()> {
         .build()
         .context("cannot start the control runtime")?;
     let state = State::open(&config.state_dir).context("state directory")?;
-    crate::descriptors::raise();
+    descriptors::raise();
     let token = state.admin_token().context("state directory")?;
     let sockets = bind(&config)?;
     let roots = std::fs::read_to_string(&config.control.ca_file)
@@ -277,7 +278,8 @@ async fn work(
     let pool =
         Pool::new(dialer, identity, pool_limits(&shared.config), shared.config.limits.http().between_proxies().h3());
     shared.pools.lock().expect("no holder panics").push(Arc::clone(pool.stats()));
-    let apps = AppPool::new(mark(&shared.config), shared.guard.clone(), &shared.config.limits);
+    let shares = descriptors::connection_shares(&shared.config);
+    let apps = AppPool::new(mark(&shared.config), shared.guard.clone(), &shared.config.limits, shares);
     shared.app_pools.lock().expect("no holder panics").push(apps.stats.clone());
     let worker = Rc::new(Worker::new(index, shared, pool, apps));
     let tcp = listeners::TcpSockets { explicit, outbound, inbound };

@@ -95,10 +95,10 @@ impl AppLeg<'_> {
         filtered: &mut Filtered<'_>,
         call: &mut Call<'_, '_>,
     ) -> Result<(), Failed> {
-        let (apps, timeout) = (self.apps, self.connect_timeout);
+        let (apps, timeout, holder) = (self.apps, self.connect_timeout, call.holder);
         let connected = match new {
-            true => apps.checkout_new(sockets, version, timeout, permit).await,
-            false => apps.checkout(sockets, version, timeout, permit).await,
+            true => apps.checkout_new(sockets, version, timeout, holder, permit).await,
+            false => apps.checkout(sockets, version, timeout, holder, permit).await,
         };
         let mut conn = connected.map_err(|(failure, permit)| Failed::Unprocessed(failure, permit))?;
         let end = call.body.is_end();

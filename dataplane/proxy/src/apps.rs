@@ -5,7 +5,7 @@ mod multiplexed;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
@@ -14,14 +14,17 @@ use futures_util::stream::FuturesUnordered;
 use http::Version;
 use tokio::net::TcpStream;
 use weft_filter_host::Permit;
+use weft_policy::identity::SpiffeId;
 use weft_transport::http::HttpLimits;
 use weft_transport::{capture, h1, h2};
 
 use self::multiplexed::{Multiplexed, MultiplexedStats, NoStream};
 use crate::config::Limits;
 use crate::reply::{Failure, Party};
+use crate::shares::{self, Full, ShareLimits, Shares};
 use crate::snapshot::ServedSocket;
 use crate::sockets::{Guard, PlainSocket};
+use crate::telemetry::counters::Limited;
 use crate::telemetry::series::Counter;
 
 /// How long one address of several is tried alone (RFC 8305 section 5, Connection Attempt Delay).
@@ -29,6 +32,18 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// How long before the end that an app announced (`Keep-Alive: timeout`) a connection is used no more.
 const KEEP_ALIVE_MARGIN: Duration = Duration::from_millis(500);
+
+/// On whose behalf a connection is opened.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Holder {
+    /// A peer's workload.
+    Peer(SpiffeId),
+    /// An application beside us, by its address.
+    App(IpAddr),
+}
+
+/// The place of an open connection among those of its destination and its holder.
+pub type Share = shares::Share<PlainSocket, Holder>;
 
 /// A connection checked out for one request, for which it holds the permit.
 #[derive(Debug)]
@@ -38,6 +53,8 @@ pub struct AppConn {
     /// It has carried a request before.
     pub reused: bool,
     permit: Permit,
+    /// Of one that carries a single request at a time.
+    share: Option<Share>,
 }
 
 /// The connection itself.
@@ -51,6 +68,7 @@ pub enum Conn {
 #[derive(Debug)]
 struct Idle {
     conn: Box<h1::ClientConn>,
+    share: Share,
     /// From then on the app may close it, or we do.
     until: Instant,
 }
@@ -66,6 +84,7 @@ pub struct AppPool {
     http: HttpLimits,
     idle: RefCell<HashMap<PlainSocket, Vec<Idle>>>,
     h2: Multiplexed<PlainSocket>,
+    shares: Shares<PlainSocket, Holder>,
     pub stats: AppPoolStats,
 }
 
@@ -81,7 +100,7 @@ pub struct AppPoolStats {
 pub type NotConnected = (Failure, Permit);
 
 impl AppPool {
-    pub fn new(mark: Option<u32>, guard: Guard, limits: &Limits) -> Self {
+    pub fn new(mark: Option<u32>, guard: Guard, limits: &Limits, shares: ShareLimits) -> Self {
         let stats = AppPoolStats::default();
         let patience = Duration::from_millis(limits.app_stream_wait_ms);
         Self {
@@ -92,6 +111,7 @@ impl AppPool {
             http: limits.http(),
             idle: RefCell::default(),
             h2: Multiplexed::new(limits.app_h2_connections, patience, &limits.http(), stats.multiplexed.clone()),
+            shares: Shares::new(shares),
             stats,
         }
     }
@@ -103,15 +123,20 @@ impl AppPool {
         sockets: &[PlainSocket],
         version: Version,
         timeout: Duration,
+        holder: &Holder,
         permit: Permit,
     ) -> Result<AppConn, NotConnected> {
-        if let Some((conn, socket)) =
-            sockets.iter().find_map(|socket| Some((self.standing(*socket, version)?, *socket)))
-        {
-            self.stats.reused.add(1);
-            return Ok(AppConn { conn, socket, reused: true, permit });
+        for socket in sockets {
+            match self.standing(*socket, version, holder) {
+                Ok(Some((conn, share))) => {
+                    self.stats.reused.add(1);
+                    return Ok(AppConn { conn, socket: *socket, reused: true, permit, share });
+                }
+                Ok(None) => {}
+                Err(failure) => return Err((failure, permit)),
+            }
         }
-        self.checkout_new(sockets, version, timeout, permit).await
+        self.checkout_new(sockets, version, timeout, holder, permit).await
     }
 
     /// As [`AppPool::checkout`], on a connection that has carried nothing.
@@ -120,23 +145,41 @@ impl AppPool {
         sockets: &[PlainSocket],
         version: Version,
         timeout: Duration,
+        holder: &Holder,
         permit: Permit,
     ) -> Result<AppConn, NotConnected> {
         // Boxed: rare, and larger than all the rest of a request's leg to its app.
-        match Box::pin(self.dial(sockets, version, timeout)).await {
-            Ok((conn, socket)) => Ok(AppConn { conn, socket, reused: false, permit }),
+        match Box::pin(self.dial(sockets, version, timeout, holder)).await {
+            Ok((conn, socket, share)) => Ok(AppConn { conn, socket, reused: false, permit, share }),
             Err(failure) => Err((failure, permit)),
         }
     }
 
-    fn standing(&self, socket: PlainSocket, version: Version) -> Option<Conn> {
+    fn standing(
+        &self,
+        socket: PlainSocket,
+        version: Version,
+        holder: &Holder,
+    ) -> Result<Option<(Conn, Option<Share>)>, Failure> {
         if version == Version::HTTP_2 {
-            return self.h2.standing(socket).map(Conn::H2);
+            return Ok(self.h2.standing(socket).map(|slot| (Conn::H2(slot), None)));
         }
-        loop {
-            let mut conn = self.pop_idle(socket)?;
+        while let Some((mut conn, mut share)) = self.pop_idle(socket) {
             if !conn.is_stale() {
-                return Some(Conn::H1(conn));
+                self.shares.pass(&mut share, holder).map_err(|full| used_up(socket, full))?;
+                return Ok(Some((Conn::H1(conn), Some(share))));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A place for one more connection to `socket`. One that is idle gives way where there is none.
+    fn share(&self, socket: PlainSocket, holder: &Holder) -> Result<Share, Failure> {
+        loop {
+            match self.shares.take(socket, holder) {
+                Ok(share) => return Ok(share),
+                Err(Full::Destination(_)) if self.pop_idle(socket).is_some() => {}
+                Err(full) => return Err(used_up(socket, full)),
             }
         }
     }
@@ -146,12 +189,26 @@ impl AppPool {
         sockets: &[PlainSocket],
         version: Version,
         timeout: Duration,
-    ) -> Result<(Conn, PlainSocket), Failure> {
+        holder: &Holder,
+    ) -> Result<(Conn, PlainSocket, Option<Share>), Failure> {
         if version == Version::HTTP_2 {
-            return self.stream(sockets, timeout).await.map(|(slot, socket)| (Conn::H2(slot), socket));
+            // Their number is bounded for all callers: they share them.
+            return self.stream(sockets, timeout).await.map(|(slot, socket)| (Conn::H2(slot), socket, None));
         }
+        let (stream, socket, share) = self.connect_for(sockets, timeout, holder).await?;
+        Ok((Conn::H1(Box::new(h1::ClientConn::new(stream, self.http.h1()))), socket, Some(share)))
+    }
+
+    /// A connection to one of `sockets`, on behalf of `holder`. Counted where the first of them leads.
+    async fn connect_for(
+        &self,
+        sockets: &[PlainSocket],
+        timeout: Duration,
+        holder: &Holder,
+    ) -> Result<(TcpStream, PlainSocket, Share), Failure> {
+        let share = self.share(*sockets.first().ok_or(Failure::NotReady)?, holder)?;
         let (stream, socket) = self.connect_any(sockets, timeout).await?;
-        Ok((Conn::H1(Box::new(h1::ClientConn::new(stream, self.http.h1()))), socket))
+        Ok((stream, socket, share))
     }
 
     /// A stream to the one of `sockets` that answers first, as soon as that has one to give.
@@ -174,11 +231,7 @@ impl AppPool {
             // It took the connection and speaks something else.
             Err(NoStream::Settings(error)) => Err(Failure::NoAnswer { to: Party::App, error }),
             Err(NoStream::Late { patience, connections }) => {
-                let address = match socket {
-                    PlainSocket::Served(served) => served.address(),
-                    PlainSocket::Outside(outside) => outside.address(),
-                };
-                let (address, wait_ms) = (address.to_string(), patience.as_millis());
+                let (address, wait_ms) = (socket.address().to_string(), patience.as_millis());
                 Err(Failure::AppSaturated { address, wait_ms, connections })
             }
         }
@@ -186,7 +239,7 @@ impl AppPool {
 
     /// Gives a connection back after its exchange. One that cannot be used again is closed.
     pub fn put_back(&self, conn: AppConn) {
-        let AppConn { conn: Conn::H1(conn), socket, .. } = conn else { return };
+        let AppConn { conn: Conn::H1(conn), socket, share: Some(share), .. } = conn else { return };
         if !conn.reusable() {
             return;
         }
@@ -206,7 +259,7 @@ impl AppPool {
                 return;
             }
         }
-        idle.push(Idle { conn, until: now + keep });
+        idle.push(Idle { conn, share, until: now + keep });
     }
 
     /// A raw connection, for the byte stream that `permit` lets pass.
@@ -214,9 +267,13 @@ impl AppPool {
         &self,
         sockets: &[PlainSocket],
         timeout: Duration,
+        holder: &Holder,
         permit: Permit,
-    ) -> Result<(TcpStream, PlainSocket), NotConnected> {
-        self.connect_any(sockets, timeout).await.map_err(|failure| (failure, permit))
+    ) -> Result<(TcpStream, Share), NotConnected> {
+        match self.connect_for(sockets, timeout, holder).await {
+            Ok((stream, _, share)) => Ok((stream, share)),
+            Err(failure) => Err((failure, permit)),
+        }
     }
 
     /// True where a connection can be made. It carries nothing.
@@ -283,10 +340,10 @@ impl AppPool {
         capture::connect_tcp(address, None, self.mark, timeout).await
     }
 
-    fn pop_idle(&self, socket: PlainSocket) -> Option<Box<h1::ClientConn>> {
+    fn pop_idle(&self, socket: PlainSocket) -> Option<(Box<h1::ClientConn>, Share)> {
         let mut idle = self.idle.borrow_mut();
         let kept = idle.get_mut(&socket)?.pop()?;
-        (Instant::now() < kept.until).then_some(kept.conn)
+        (Instant::now() < kept.until).then_some((kept.conn, kept.share))
     }
 
     /// Closes connections that have been idle too long; called now and then by the worker.
@@ -297,7 +354,7 @@ impl AppPool {
             kept.retain(|kept| kept.until >= now);
         }
         idle.retain(|_, kept| !kept.is_empty());
-        self.h2.expire();
+        self.h2.expire(self.idle_timeout);
     }
 }
 
@@ -306,6 +363,15 @@ impl AppConn {
     pub fn into_permit(self) -> Permit {
         self.permit
     }
+}
+
+/// Counts that a limit was hit.
+fn used_up(socket: PlainSocket, full: Full) -> Failure {
+    match full {
+        Full::Destination(_) => Limited::AppConnections.hit(),
+        Full::Caller(_) => Limited::AppConnectionsPerCaller.hit(),
+    }
+    Failure::ConnectionsUsedUp { address: socket.address().to_string(), full }
 }
 
 fn not_connected(socket: PlainSocket, reason: &str) -> Failure {

@@ -3,6 +3,7 @@
 use weft_filter_host::Permit;
 use weft_transport::http::{RequestHead, Responder};
 
+use crate::apps::Holder;
 use crate::record::{Record, Unanswered};
 use crate::relay::Source;
 use crate::reply::Failure;
@@ -15,6 +16,8 @@ pub struct Call<'c, 'a> {
     /// Taken when the final head of an answer was sent.
     pub responder: &'c mut Option<Responder<'a>>,
     pub record: &'c mut Record,
+    /// On whose behalf connections to apps and to addresses outside are opened.
+    pub holder: &'c Holder,
 }
 
 impl Call<'_, '_> {

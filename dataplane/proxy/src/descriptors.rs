@@ -6,6 +6,7 @@ use tracing::{info, warn};
 use weft_transport::capture;
 
 use crate::config::Config;
+use crate::shares::ShareLimits;
 
 /// Fewer than this is worth a warning at start.
 const FEW: u64 = 4_096;
@@ -32,6 +33,16 @@ pub fn raise() -> u64 {
 pub fn app_connections(config: &Config) -> u64 {
     let wanted = config.limits.max_connections as u64 * config.worker_count() as u64;
     wanted.min(app_share(total()))
+}
+
+/// Connections that one worker may open to one destination: as configured, as far as descriptors go.
+pub fn connection_shares(config: &Config) -> ShareLimits {
+    let per_worker = total() / config.worker_count() as u64;
+    let at_most = |wanted: usize, share: u64| wanted.min(usize::try_from(share).unwrap_or(usize::MAX).max(1));
+    ShareLimits {
+        destination: at_most(config.limits.app_connections, per_worker / 2),
+        caller: at_most(config.limits.app_connections_per_caller, per_worker / 4),
+    }
 }
 
 fn total() -> u64 {

@@ -47,7 +47,7 @@ async fn serve(
     let mut request = Request { head, body, responder: Some(responder) };
     let snapshot = worker.snapshot();
     let access_log = snapshot.as_ref().is_some_and(|snapshot| snapshot.mesh.access_log);
-    let mut record = Record::open(Side::Inbound, &request.head, access_log);
+    let mut record = Record::open(Side::Inbound, caller.address, &request.head, access_log);
     let result = match &snapshot {
         Some(snapshot) => carry(worker, snapshot, caller, &mut request, &mut record).await,
         None => Err(Failure::NotReady),
@@ -93,7 +93,7 @@ async fn carry(
     // the filters before it left, and judges that again.
     let standing = head.protocol.is_some().then(|| head.clone());
     let version = app_version(port.app_version, said.version, head.protocol.is_some());
-    let mut call = Call { head, body, responder, record };
+    let mut call = Call { head, body, responder, record, holder: &caller.holder };
     let (leg, socket) = (worker.app_leg(snapshot), [PlainSocket::Served(socket)]);
     let carried = leg.carry(&socket, version, permit, &mut filtered, &mut call);
     let ended = match standing {
@@ -108,8 +108,13 @@ async fn carry(
 fn unserved(failed: Failed) -> Failure {
     let is_untouched = matches!(failed, Failed::Unprocessed(..));
     let failure = failed.failure();
-    let elsewhere =
-        matches!(failure, Failure::AppConnect { .. } | Failure::AppSaturated { .. } | Failure::Unprocessed { .. });
+    let elsewhere = matches!(
+        failure,
+        Failure::AppConnect { .. }
+            | Failure::AppSaturated { .. }
+            | Failure::ConnectionsUsedUp { .. }
+            | Failure::Unprocessed { .. }
+    );
     if is_untouched && elsewhere { Failure::Unserved(Box::new(failure)) } else { failure }
 }
 

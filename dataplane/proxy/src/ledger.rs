@@ -2,13 +2,18 @@
 //! events. Requests and connections keep a record and enter it here once, at their end.
 
 use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use http::Version;
+use weft_policy::identity::SpiffeId;
+use weft_transport::http::Refused;
+
 use crate::reply::Side;
 use crate::snapshot::Current;
-use crate::telemetry::access_log::AccessLog;
-use crate::telemetry::counters::Counters;
+use crate::telemetry::access_log::{self, AccessLog};
+use crate::telemetry::counters::{self, Counters};
 use crate::telemetry::series::{PairLabels, PairMetrics, Peer, SeriesStore, WorkerMetrics};
 
 /// The accounts of one worker.
@@ -28,6 +33,23 @@ struct Unknown {
 impl Ledger {
     pub fn new(store: Arc<SeriesStore>, access_log: AccessLog, counters: Counters) -> Self {
         Self { metrics: WorkerMetrics::new(store), access_log, counters, unknown: RefCell::default() }
+    }
+
+    /// Counts a request that a codec refused, and writes its line. `source`: the peer that sent it.
+    pub fn refused(
+        &self,
+        (side, client): (Side, SocketAddr),
+        source: Option<&SpiffeId>,
+        version: Version,
+        refused: &Refused,
+        snapshot: Option<&Current>,
+    ) {
+        counters::refused(side, refused);
+        tracing::debug!(side = side.as_str(), %client, reason = refused.reason, "request refused by its codec");
+        if snapshot.is_some_and(|snapshot| snapshot.mesh.access_log) {
+            let source = source.map(SpiffeId::as_str);
+            self.access_log.write(access_log::refused_line(side, client, source, version, refused));
+        }
     }
 
     /// The series of requests that never found a destination.

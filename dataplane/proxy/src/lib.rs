@@ -18,6 +18,7 @@ pub mod reply;
 
 pub mod apps;
 pub mod destination;
+pub mod shares;
 pub mod snapshot;
 pub mod sockets;
 pub mod stalls;

@@ -45,7 +45,7 @@ pub async fn serve(worker: &Rc<Worker>, origin: &Origin, request: &mut Request<'
     let _in_flight = worker.in_flight.enter();
     let snapshot = worker.snapshot();
     let access_log = snapshot.as_ref().is_some_and(|snapshot| snapshot.mesh.access_log);
-    let mut record = Record::open(Side::Outbound, &request.head, access_log);
+    let mut record = Record::open(Side::Outbound, origin.peer, &request.head, access_log);
     let result = match &snapshot {
         Some(snapshot) => carry(worker, snapshot, origin, request, &mut record).await,
         None => Err(Failure::NotReady),
@@ -84,7 +84,7 @@ async fn carry(
     let plan = routing::route(snapshot, from, &resolved, (head, filtered.path()), worker.dice())?;
     plan.modify(head);
     record.log(|log| log.route = plan.route.map(|route| route.name.to_string()));
-    let mut call = Call { head, body, responder, record };
+    let mut call = Call { head, body, responder, record, holder: &origin.holder() };
     // An upgraded request stands for as long as both sides like.
     let limit = plan.timeout.filter(|_| call.head.protocol.is_none());
     let sent = within(limit, pin!(send(worker, snapshot, from, &plan, permit, &mut filtered, &mut call))).await;

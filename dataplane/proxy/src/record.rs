@@ -5,6 +5,7 @@ pub mod connection;
 
 use std::borrow::Cow;
 use std::cell::Cell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -61,7 +62,7 @@ impl Unanswered {
 }
 
 impl Record {
-    pub fn open(side: Side, head: &RequestHead, access_log: bool) -> Self {
+    pub fn open(side: Side, client: SocketAddr, head: &RequestHead, access_log: bool) -> Self {
         Self {
             side,
             start: Instant::now(),
@@ -73,7 +74,7 @@ impl Record {
             answer: Cell::new(None),
             flag: Flag::None,
             metrics: None,
-            log: access_log.then(|| Box::new(Logged::of(head))),
+            log: access_log.then(|| Box::new(Logged { client: Some(client), ..Logged::of(head) })),
         }
     }
 

@@ -13,6 +13,7 @@ use weft_policy::route::{EgressRefusal, RouteRefusal};
 use weft_policy::text::printable;
 use weft_transport::http::{ResponseHead, StreamError};
 
+use crate::shares::Full;
 use crate::stalls::Stalled;
 
 /// The header that explains a local reply to a meshed peer: `side;stage;rule;reason`.
@@ -168,6 +169,8 @@ pub enum Failure {
     AppConnect { address: String, reason: String },
     #[error("no free stream to {address} within {wait_ms} ms on {connections} connections")]
     AppSaturated { address: String, wait_ms: u128, connections: usize },
+    #[error("no further connection to {address}: {full}")]
+    ConnectionsUsedUp { address: String, full: Full },
     #[error("{0}")]
     Stalled(Stalled),
     #[error("cannot reach {address} outside the mesh: {reason}")]
@@ -263,6 +266,13 @@ impl Failure {
             }
             Failure::AppSaturated { .. } => {
                 verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamOverflow, "connect", "app_saturated", 14)
+            }
+            Failure::ConnectionsUsedUp { full, .. } => {
+                let reason = match full {
+                    Full::Destination(_) => "connections_of_destination",
+                    Full::Caller(_) => "connections_of_caller",
+                };
+                verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamOverflow, "connect", reason, 14)
             }
             Failure::Stalled(_) => verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::Overload, "relay", "stalled", 8),
             Failure::Passthrough { .. } => {

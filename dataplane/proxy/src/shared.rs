@@ -11,6 +11,7 @@ use http::HeaderValue;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use weft_filter_host::Host;
+use weft_transport::http::Leaving;
 use weft_transport::quic::{AdmissionStats, PoolStats};
 
 use crate::apps::AppPoolStats;
@@ -119,15 +120,27 @@ impl Shared {
 pub struct Drain {
     started: CancellationToken,
     quit: CancellationToken,
+    leaving: Leaving,
 }
 
 impl Drain {
     pub fn start(&self) {
+        self.leaving.tell();
         self.started.cancel();
     }
 
     pub fn is_draining(&self) -> bool {
-        self.started.is_cancelled()
+        self.leaving.is_told()
+    }
+
+    /// Told once draining: what looks at it for each request takes no lock.
+    pub fn leaving(&self) -> Leaving {
+        self.leaving.clone()
+    }
+
+    /// Cancelled once draining. For one worker, so that no other waits for its lock.
+    pub fn of_worker(&self) -> CancellationToken {
+        self.started.child_token()
     }
 
     /// Resolves once draining.
@@ -137,7 +150,7 @@ impl Drain {
 
     /// Ends at once.
     pub fn quit(&self) {
-        self.started.cancel();
+        self.start();
         self.quit.cancel();
     }
 

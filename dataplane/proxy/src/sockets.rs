@@ -25,6 +25,15 @@ pub enum PlainSocket {
     Outside(OutsideSocket),
 }
 
+impl PlainSocket {
+    pub fn address(self) -> SocketAddr {
+        match self {
+            PlainSocket::Served(served) => served.address(),
+            PlainSocket::Outside(outside) => outside.address(),
+        }
+    }
+}
+
 /// Knows the addresses that nobody may reach through this proxy.
 #[derive(Debug, Clone)]
 pub struct Guard {

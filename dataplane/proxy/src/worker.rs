@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio_util::sync::CancellationToken;
 use weft_flow::RetryBudget;
 use weft_transport::quic::Pool;
 
@@ -31,6 +32,8 @@ pub struct Worker {
     pub ledger: Ledger,
     pub in_flight: InFlight,
     pub stalls: Stalls,
+    /// Cancelled once draining.
+    pub draining: CancellationToken,
     /// Of requests that are sent to an app again.
     app_budget: RefCell<RetryBudget>,
     start: Instant,
@@ -58,6 +61,7 @@ impl Worker {
             ledger,
             in_flight,
             stalls: Stalls::of(&shared.stalls),
+            draining: shared.drain.of_worker(),
             app_budget: RefCell::default(),
             start,
             dice: Cell::new(rand::random::<u64>() | 1),

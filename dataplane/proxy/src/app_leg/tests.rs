@@ -17,11 +17,13 @@ use weft_transport::http::{Frame, ResponseHead};
 use weft_transport::{h1, h2};
 
 use super::*;
+use crate::apps::Holder;
 use crate::config::{Limits, Listen};
 use crate::filtering::{self, Filters, Place};
 use crate::record::Record;
 use crate::relay::Source;
 use crate::reply::Side;
+use crate::shares::ShareLimits;
 use crate::sockets::Guard;
 use crate::stalls::{StallBudget, Stalls};
 
@@ -30,6 +32,7 @@ const LISTEN: &str = "{mesh: '127.0.0.1:15008', admin: '127.0.0.1:15000'}";
 /// Everything of a worker that the leg needs.
 struct Parts {
     apps: AppPool,
+    holder: Holder,
     counters: Counters,
     budget: RefCell<RetryBudget>,
     filters: Filters,
@@ -43,7 +46,8 @@ impl Parts {
         let guard = Guard::new(&serde_saphyr::from_str::<Listen>(LISTEN).unwrap());
         let outside = guard.outside(app.local_addr().unwrap(), [127, 0, 0, 1].into()).unwrap();
         Self {
-            apps: AppPool::new(None, guard, &Limits::default()),
+            apps: AppPool::new(None, guard, &Limits::default(), ShareLimits { destination: 64, caller: 32 }),
+            holder: Holder::App([127, 0, 0, 1].into()),
             counters: Counters::register(),
             budget: RefCell::default(),
             filters: Filters::new(&Host::new(HostConfig::default()).unwrap()),
@@ -80,9 +84,15 @@ impl Parts {
             };
             let (mut filtered, permit) =
                 filtering::request(&self.filters, &chain, &place, &mut head, None).await.unwrap();
-            let mut record = Record::open(Side::Outbound, &head, false);
+            let mut record = Record::open(Side::Outbound, ([127, 0, 0, 1], 9).into(), &head, false);
             let (mut body, mut responder) = (Source::replayable(body, 1_024), Some(responder));
-            let mut call = Call { head: &head, body: &mut body, responder: &mut responder, record: &mut record };
+            let mut call = Call {
+                head: &head,
+                body: &mut body,
+                responder: &mut responder,
+                record: &mut record,
+                holder: &self.holder,
+            };
             let carried = self.leg().carry(&self.sockets, self.version, permit, &mut filtered, &mut call).await;
             if let Err(failed) = carried {
                 record.reply(&failed.failure(), &mut responder).await;

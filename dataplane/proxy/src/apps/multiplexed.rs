@@ -146,13 +146,16 @@ impl<K: Copy + Eq + Hash> Multiplexed<K> {
         }
     }
 
-    /// Forgets connections that have ended, and all idle ones but one for each socket; called now and then by the worker.
-    pub(super) fn expire(&self) {
+    /// Forgets connections that have ended, all idle ones but one for each socket, and that one after `idle_timeout`; called
+    /// now and then by the worker.
+    pub(super) fn expire(&self, idle_timeout: Duration) {
+        let now = Instant::now();
         self.sockets.borrow_mut().retain(|_, socket| {
             let mut idle = 0;
             socket.connections.borrow_mut().retain(|conn| {
                 idle += usize::from(conn.open_streams() == 0);
-                !conn.is_closed() && (conn.open_streams() > 0 || idle <= 1)
+                let is_fresh = || conn.quiet_since().is_none_or(|since| now < since + idle_timeout);
+                !conn.is_closed() && (conn.open_streams() > 0 || idle <= 1 && is_fresh())
             });
             Rc::strong_count(socket) > 1 || !socket.connections.borrow().is_empty()
         });

@@ -8,10 +8,12 @@ use http::HeaderValue;
 use weft_policy::bundle::WorkloadPort;
 use weft_policy::identity::SpiffeId;
 
+use crate::apps::Holder;
 use crate::filtering::Place;
 use crate::ledger::Ledger;
 use crate::mesh::{self, Said};
 use crate::snapshot::{Served, Snapshot};
+use crate::telemetry::counters::Limited;
 use crate::telemetry::series::{PairLabels, PairMetrics};
 
 /// The proxy at the other end of a mesh connection, as its certificate says.
@@ -20,25 +22,76 @@ pub struct Caller {
     pub address: SocketAddr,
     /// The workload that the connection was made for: whose certificate the caller was shown.
     pub served: SpiffeId,
+    /// Whom the connections to apps that it causes are counted for.
+    pub(super) holder: Holder,
+    most_pairs: usize,
     pairs: RefCell<Pairs>,
     /// `x-forwarded-client-cert` of this caller's requests, and the workload that it was made for.
     client_cert: RefCell<Option<(SpiffeId, HeaderValue)>>,
 }
 
-/// Metric handles by what the caller says of itself, for one snapshot.
-#[derive(Default)]
-struct Pairs {
+/// Metric handles by what the caller says of itself and the socket that it reaches, for one snapshot. The list is short:
+/// it is searched. `limits.metric_sources_per_identity` bounds the sources that are told apart.
+struct Pairs<T = Rc<PairMetrics>> {
     generation: u64,
-    known: Vec<(Option<HeaderValue>, SocketAddr, Rc<PairMetrics>)>,
+    /// Ticks with each use.
+    clock: u64,
+    known: Vec<Pair<T>>,
 }
 
-/// Sources told apart on one connection; more share the last handle. Not in the configuration: it only bounds a search of
-/// a list, and `limits.metric_sources_per_identity` bounds what is told apart.
-const MAX_PAIRS: usize = 64;
+struct Pair<T> {
+    source: Option<HeaderValue>,
+    socket: SocketAddr,
+    handle: T,
+    used: u64,
+}
+
+impl<T> Default for Pairs<T> {
+    fn default() -> Self {
+        Self { generation: 0, clock: 0, known: Vec::new() }
+    }
+}
+
+impl<T: Clone> Pairs<T> {
+    fn enter(&mut self, generation: u64) {
+        if self.generation != generation {
+            *self = Self { generation, ..Self::default() };
+        }
+    }
+
+    fn find(&mut self, source: Option<&HeaderValue>, socket: SocketAddr) -> Option<T> {
+        self.clock += 1;
+        let known = self.known.iter_mut().find(|pair| pair.socket == socket && pair.source.as_ref() == source)?;
+        known.used = self.clock;
+        Some(known.handle.clone())
+    }
+
+    /// Keeps a handle, in place of the longest unused one where there are `most` already. True where one had to go.
+    fn keep(&mut self, source: Option<HeaderValue>, socket: SocketAddr, handle: T, most: usize) -> bool {
+        let pair = Pair { source, socket, handle, used: self.clock };
+        if self.known.len() < most.max(1) {
+            self.known.push(pair);
+            return false;
+        }
+        if let Some(oldest) = self.known.iter_mut().min_by_key(|pair| pair.used) {
+            *oldest = pair;
+        }
+        true
+    }
+}
 
 impl Caller {
-    pub(super) fn new(identity: SpiffeId, address: SocketAddr, served: SpiffeId) -> Self {
-        Self { identity, address, served, pairs: RefCell::default(), client_cert: RefCell::default() }
+    pub(super) fn new(identity: SpiffeId, address: SocketAddr, served: SpiffeId, most_pairs: usize) -> Self {
+        let holder = Holder::Peer(identity.clone());
+        Self {
+            identity,
+            holder,
+            address,
+            served,
+            most_pairs,
+            pairs: RefCell::default(),
+            client_cert: RefCell::default(),
+        }
     }
 
     /// Direction, caller and destination of its request or connection to `socket`, as filters are told.
@@ -74,17 +127,9 @@ impl Caller {
         said: &Said,
     ) -> Rc<PairMetrics> {
         let mut pairs = self.pairs.borrow_mut();
-        if pairs.generation != snapshot.generation {
-            *pairs = Pairs { generation: snapshot.generation, known: Vec::new() };
-        }
-        let found = pairs.known.iter().find(|(source, to, _)| *to == socket && *source == said.source);
-        if let Some((_, _, pair)) = found {
-            return Rc::clone(pair);
-        }
-        if pairs.known.len() >= MAX_PAIRS
-            && let Some((_, _, pair)) = pairs.known.last()
-        {
-            return Rc::clone(pair);
+        pairs.enter(snapshot.generation);
+        if let Some(pair) = pairs.find(said.source.as_ref(), socket) {
+            return pair;
         }
         let service = to.workload.service.as_ref();
         let pair = ledger.metrics.pair(&PairLabels {
@@ -98,7 +143,36 @@ impl Caller {
             destination_service_namespace: service.map(|name| name.namespace.clone()).unwrap_or_default(),
             mutual_tls: true,
         });
-        pairs.known.push((said.source.clone(), socket, Rc::clone(&pair)));
+        if pairs.keep(said.source.clone(), socket, Rc::clone(&pair), self.most_pairs) {
+            Limited::MetricPairs.hit();
+        }
         pair
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_further_source_takes_the_place_of_the_longest_unused_and_nobodys_series() {
+        let socket = SocketAddr::from(([127, 0, 0, 1], 80));
+        let source = |nth: usize| HeaderValue::try_from(format!("w{nth};;")).unwrap();
+        let mut pairs = Pairs::<usize>::default();
+        pairs.enter(1);
+        let mut ask = |nth: usize| {
+            let known = pairs.find(Some(&source(nth)), socket);
+            let evicted = known.is_none() && pairs.keep(Some(source(nth)), socket, nth, 64);
+            (known.unwrap_or(nth), known.is_some(), evicted)
+        };
+        for nth in 0..64 {
+            assert_eq!(ask(nth), (nth, false, false));
+        }
+        assert_eq!(ask(0), (0, true, false));
+        assert_eq!(ask(64), (64, false, true), "it counts as itself, not as another");
+        assert_eq!(ask(0), (0, true, false), "what was used lately stays");
+        assert_eq!(ask(1), (1, false, true), "the longest unused went, and comes back as itself");
+        pairs.enter(2);
+        assert_eq!(pairs.find(Some(&source(0)), socket), None);
     }
 }

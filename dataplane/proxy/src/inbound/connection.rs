@@ -1,10 +1,12 @@
 //! One QUIC connection from a peer's proxy: handshake, then its streams, until it closes or we drain.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 
-use http::Method;
+use http::{Method, Version};
 use tracing::{debug, warn};
+use weft_transport::http::{Refusal, Refused};
 use weft_transport::mesh::{MeshLimits, MeshRequest, MeshServer};
 use weft_transport::quic::Handshake;
 
@@ -31,13 +33,17 @@ pub async fn run(worker: Rc<Worker>, handshake: Handshake) {
     debug!(peer = %address, identity = %accepted.peer.id, "mesh connection accepted");
     let _open = worker.shared.peer_connections.enter();
     let limits = &worker.shared.config.limits;
+    let most_pairs = limits.metric_pairs_per_connection;
     let limits = MeshLimits { concurrent_requests: limits.max_streams_per_connection, http: limits.http() };
     let (server, driver) = MeshServer::new(accepted, &limits);
     tokio::task::spawn_local(driver);
-    let caller = Rc::new(Caller::new(server.peer().clone(), address, server.served().clone()));
+    let caller = Rc::new(Caller::new(server.peer().clone(), address, server.served().clone(), most_pairs));
     streams(&worker, Rc::clone(&caller), &server).await;
     if let Some(breach) = server.breach() {
         counters::breach(&breach);
+        let refused = Refused::reset(Refusal::Connection, breach.reason);
+        let (from, identity, snapshot) = ((Side::Inbound, address), Some(&caller.identity), worker.snapshot());
+        worker.ledger.refused(from, identity, Version::HTTP_3, &refused, snapshot.as_ref());
         let (identity, code) = (&caller.identity, breach.code);
         if throttle::VIOLATION.first() {
             warn!(peer = %address, %identity, code, reason = breach.reason, "mesh connection closed: its peer broke the rules");
@@ -46,8 +52,7 @@ pub async fn run(worker: Rc<Worker>, handshake: Handshake) {
 }
 
 async fn streams(worker: &Rc<Worker>, caller: Rc<Caller>, server: &MeshServer) {
-    let draining = worker.shared.drain.draining();
-    tokio::pin!(draining);
+    let mut draining = pin!(worker.draining.cancelled());
     let mut told = false;
     loop {
         tokio::select! {
@@ -75,8 +80,12 @@ async fn stream(worker: &Rc<Worker>, caller: &Caller, incoming: &mut MeshRequest
         }
         Ok(head) => serve(worker, caller, head, incoming.exchange()).await,
         Err(error) => {
-            worker.ledger.counters.malformed.increment(1);
-            debug!(peer = %caller.identity, %error, "malformed request from a peer");
+            debug!(peer = %caller.identity, %error, "no request from a peer");
+            if let Some(refused) = incoming.refused() {
+                let (from, snapshot) = ((Side::Inbound, caller.address), worker.snapshot());
+                let identity = Some(&caller.identity);
+                worker.ledger.refused(from, identity, Version::HTTP_3, &refused, snapshot.as_ref());
+            }
         }
     }
 }

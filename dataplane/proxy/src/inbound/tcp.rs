@@ -15,6 +15,7 @@ use weft_transport::tcp;
 
 use super::standing::until_denied;
 use super::{Caller, served_socket};
+use crate::apps::Share;
 use crate::filtering::{self, Filtered};
 use crate::mesh::{self, Said};
 use crate::record::connection::ConnectionRecord;
@@ -34,7 +35,7 @@ pub(super) async fn serve(
     let _in_flight = worker.in_flight.enter();
     let said = mesh::take(&mut head);
     let authority = head.authority.as_ref().map(ToString::to_string).unwrap_or_default();
-    let mut record = ConnectionRecord::open(Side::Inbound, authority);
+    let mut record = ConnectionRecord::open(Side::Inbound, caller.address, authority);
     record.source = Some(caller.identity.to_string());
     let opened = match open(worker, caller, &head, &said, &mut record).await {
         Ok(opened) => opened,
@@ -53,6 +54,7 @@ pub(super) async fn serve(
 /// The app's side of a tunnel, open.
 struct Opened<'w> {
     app: TcpStream,
+    _share: Share,
     address: SocketAddr,
     filtered: Filtered<'w>,
     /// The generation of the configuration that let it pass.
@@ -81,9 +83,9 @@ async fn open<'w>(
     let place = caller.place(address, port);
     let (filtered, permit) = filtering::connection(&worker.filters, &served.inbound, &place).await?;
     let socket = [PlainSocket::Served(socket)];
-    let connected = worker.apps.connect(&socket, snapshot.connect_timeout(), permit).await;
-    let (app, _) = connected.map_err(|(failure, _)| Failure::Unserved(Box::new(failure)))?;
-    Ok(Opened { app, address, filtered, judged_by: snapshot.generation })
+    let connected = worker.apps.connect(&socket, snapshot.connect_timeout(), &caller.holder, permit).await;
+    let (app, share) = connected.map_err(|(failure, _)| Failure::Unserved(Box::new(failure)))?;
+    Ok(Opened { app, _share: share, address, filtered, judged_by: snapshot.generation })
 }
 
 /// Carries bytes until an end, or until a policy denies the connection.
@@ -94,7 +96,7 @@ async fn tunnel(
     record: &mut ConnectionRecord,
     (body, mut to_peer): (RecvBody<'_>, SendBody<'_>),
 ) {
-    let Opened { app, address, mut filtered, judged_by } = opened;
+    let Opened { app, _share, address, mut filtered, judged_by } = opened;
     let (mut app_read, mut app_write) = tcp::split(app, &Bytes::new());
     let mut from_peer = Source::once(body);
     let (mut from_app, mut to_app) = (Source::once(RecvBody::Tcp(&mut app_read)), SendBody::Tcp(&mut app_write));

@@ -4,6 +4,7 @@
 mod connect;
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use tokio::net::TcpStream;
 use tracing::debug;
 use weft_policy::bundle::Protocol;
 use weft_transport::detect::{self, Detected, HttpVersion};
-use weft_transport::http::{HttpLimits, RecvBody, Responder};
+use weft_transport::http::{HttpLimits, RecvBody, Refusal, Refused, Responder};
 use weft_transport::{capture, h1, h2};
 
 use super::{Origin, Request, Target, routing, serve, tcp};
@@ -101,14 +102,17 @@ async fn http(worker: &Rc<Worker>, mut stream: TcpStream, prefix: Bytes, origin:
 async fn serve_h1(worker: &Rc<Worker>, stream: TcpStream, prefix: Bytes, origin: Origin) {
     let limits = &worker.shared.config.limits;
     let replay = limits.replay_buffer_bytes;
-    let mut conn = h1::ServerConn::new(stream, &prefix, limits.http().h1());
+    let of_codec = h1::Limits { leaving: worker.shared.drain.leaving(), ..limits.http().h1() };
+    let mut conn = h1::ServerConn::new(stream, &prefix, of_codec);
     loop {
         let exchange = match conn.next().await {
             Ok(Some(exchange)) => exchange,
             Ok(None) => return,
             Err(error) => {
-                worker.ledger.counters.malformed.increment(1);
-                return debug!(peer = %origin.peer, %error, "application request refused");
+                if let Some(refusal) = error.refused() {
+                    refused(worker, &origin, Version::HTTP_11, &refusal);
+                }
+                return debug!(peer = %origin.peer, %error, "application connection ended");
             }
         };
         let h1::Exchange { head, body, responder } = exchange;
@@ -129,16 +133,36 @@ async fn serve_h1(worker: &Rc<Worker>, stream: TcpStream, prefix: Bytes, origin:
 async fn serve_h2(worker: &Rc<Worker>, stream: TcpStream, prefix: Bytes, origin: Origin) {
     let mut conn = match h2::ServerConn::new(stream, prefix, &worker.shared.config.limits.http().h2()).await {
         Ok(conn) => conn,
-        Err(error) => return debug!(peer = %origin.peer, %error, "HTTP/2 preface refused"),
+        Err(error) => {
+            if error.is_breach() {
+                let refusal = Refused::reset(Refusal::Connection, "malformed or unfinished HTTP/2 preface");
+                refused(worker, &origin, Version::HTTP_2, &refusal);
+            }
+            return debug!(peer = %origin.peer, %error, "HTTP/2 preface refused");
+        }
     };
+    let (teller, from) = (Rc::clone(worker), origin.clone());
+    conn.on_refusal(move |refusal| refused(&teller, &from, Version::HTTP_2, &refusal));
     let replay = worker.shared.config.limits.replay_buffer_bytes;
+    let mut draining = pin!(worker.draining.cancelled());
+    let mut told = false;
     loop {
-        let h2::Exchange { mut head, mut body, mut answer } = match conn.accept().await {
+        let accepted = tokio::select! {
+            biased;
+            accepted = conn.accept() => accepted,
+            () = &mut draining, if !told => {
+                told = true;
+                conn.graceful_shutdown();
+                continue;
+            }
+        };
+        let h2::Exchange { mut head, mut body, mut answer } = match accepted {
             Ok(Some(exchange)) => exchange,
             Ok(None) => return,
             Err(error) => {
                 if error.is_breach() {
-                    worker.ledger.counters.malformed.increment(1);
+                    let refusal = Refused::reset(Refusal::Connection, "HTTP/2 connection broke the rules");
+                    refused(worker, &origin, Version::HTTP_2, &refusal);
                 }
                 return debug!(peer = %origin.peer, %error, "application connection ended");
             }
@@ -150,18 +174,23 @@ async fn serve_h2(worker: &Rc<Worker>, stream: TcpStream, prefix: Bytes, origin:
             let mut request = Request { head, body, responder: Some(Responder::H2(&mut answer)) };
             if request.head.method == Method::CONNECT {
                 let why = "CONNECT over HTTP/2 is not built; use HTTP/1.1".into();
-                return Box::pin(refuse(&worker, &mut request, &Failure::NotImplemented(why))).await;
+                return Box::pin(refuse(&worker, &origin, &mut request, &Failure::NotImplemented(why))).await;
             }
             serve(&worker, &origin, &mut request).await;
         });
     }
 }
 
+/// Accounts for a request that its codec refused.
+fn refused(worker: &Worker, origin: &Origin, version: Version, refusal: &Refused) {
+    worker.ledger.refused((Side::Outbound, origin.peer), None, version, refusal, worker.snapshot().as_ref());
+}
+
 /// Answers a request that goes nowhere.
-async fn refuse(worker: &Worker, request: &mut Request<'_>, failure: &Failure) {
+async fn refuse(worker: &Worker, origin: &Origin, request: &mut Request<'_>, failure: &Failure) {
     let snapshot = worker.snapshot();
     let access_log = snapshot.as_ref().is_some_and(|snapshot| snapshot.mesh.access_log);
-    let mut record = Record::open(Side::Outbound, &request.head, access_log);
+    let mut record = Record::open(Side::Outbound, origin.peer, &request.head, access_log);
     record.reply(failure, &mut request.responder).await;
     record.close(&worker.ledger, snapshot.as_ref());
 }

@@ -8,6 +8,7 @@ use http::uri::Authority;
 use weft_policy::route::Meant;
 use weft_transport::http::RequestHead;
 
+use crate::apps::Holder;
 use crate::reply::Failure;
 use crate::snapshot::{Served, Snapshot};
 
@@ -24,6 +25,11 @@ pub struct Origin {
 }
 
 impl Origin {
+    /// Whom its connections out of the mesh are counted for.
+    pub(super) fn holder(&self) -> Holder {
+        Holder::App(self.peer.ip().to_canonical())
+    }
+
     /// The workload whose app this is.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use weft_transport::http::RequestHead;
 
 use super::{Origin, Request, Target, routing};
+use crate::apps::Share;
 use crate::call::{Call, Failed};
 use crate::filtering::{self, Filtered, Place};
 use crate::record::Record;
@@ -43,7 +44,7 @@ pub(super) async fn request(
     head.headers.append(VIA, worker.shared.via.clone());
     let multiplexed = head.version == Version::HTTP_2 && head.protocol.is_none();
     let version = if multiplexed { Version::HTTP_2 } else { Version::HTTP_11 };
-    let mut call = Call { head, body, responder, record };
+    let mut call = Call { head, body, responder, record, holder: &origin.holder() };
     let carried = worker.app_leg(snapshot).carry(&sockets, version, permit, &mut filtered, &mut call).await;
     filtered.moved(record.sent.bytes.get(), record.received.bytes.get());
     carried.map_err(Failed::failure)
@@ -53,23 +54,23 @@ fn target_of(head: &RequestHead) -> Result<Target, Failure> {
     head.authority.as_ref().map(Target::of_authority).ok_or(Failure::NoAuthority)
 }
 
-/// Connects to an address that is no service's, through the outbound filters of `from`, for a client at `client`.
+/// Connects to an address that is no service's, through the outbound filters of `from`.
 pub(super) async fn connect<'w>(
     worker: &'w Rc<Worker>,
     snapshot: &Snapshot,
     from: &Served,
+    origin: &Origin,
     target: &Target,
-    client: IpAddr,
-) -> Result<(TcpStream, SocketAddr, Filtered<'w>), Failure> {
+) -> Result<(TcpStream, Share, Filtered<'w>), Failure> {
+    let client = origin.peer.ip();
     worker.ledger.counters.passthrough.increment(1);
     let timeout = snapshot.connect_timeout();
     let sockets = look_up(worker, snapshot, from, target, client).await?;
     let place = Place::outbound(client, target.port(), from);
     let (filtered, permit) = filtering::connection(&worker.filters, &from.outbound, &place).await?;
-    let connected = worker.apps.connect(&sockets, timeout, permit).await;
-    let (stream, _) = connected.map_err(|(failure, _)| failure)?;
-    let address = stream.peer_addr().map_err(|error| failed(target, &error.to_string()))?;
-    Ok((stream, address, filtered))
+    let connected = worker.apps.connect(&sockets, timeout, &origin.holder(), permit).await;
+    let (stream, share) = connected.map_err(|(failure, _)| failure)?;
+    Ok((stream, share, filtered))
 }
 
 fn failed(target: &Target, reason: &str) -> Failure {

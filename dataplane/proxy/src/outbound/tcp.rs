@@ -17,6 +17,7 @@ use super::attempts::{Attempt, Attempts};
 use super::peer_leg::PeerTunnel;
 use super::routing::{self, goal};
 use super::{Origin, Target, passthrough};
+use crate::apps::Share;
 use crate::call::Failed;
 use crate::filtering::{self, Filtered, Place};
 use crate::mesh;
@@ -31,7 +32,7 @@ use crate::worker::Worker;
 pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, prefix: Bytes, origin: &Origin) {
     let Some(target) = &origin.target else { return };
     let _in_flight = worker.in_flight.enter();
-    let mut record = ConnectionRecord::open(Side::Outbound, target.to_string());
+    let mut record = ConnectionRecord::open(Side::Outbound, origin.peer, target.to_string());
     match Box::pin(open(worker, origin, target, &mut record)).await {
         Ok(far) => Box::pin(carry(worker, stream, &prefix, far, record)).await,
         Err(failure) => {
@@ -73,18 +74,21 @@ pub(super) struct Far<'a> {
 enum Streams {
     Peer(Box<PeerTunnel>),
     /// Outside the mesh.
-    Plain(Box<(tcp::Reader, tcp::Writer)>),
+    Plain {
+        halves: Box<(tcp::Reader, tcp::Writer)>,
+        _share: Share,
+    },
 }
 
 impl Streams {
-    fn plain(stream: TcpStream) -> Self {
-        Streams::Plain(Box::new(tcp::split(stream, &Bytes::new())))
+    fn plain(stream: TcpStream, share: Share) -> Self {
+        Streams::Plain { halves: Box::new(tcp::split(stream, &Bytes::new())), _share: share }
     }
 
     fn halves(&mut self) -> (RecvBody<'_>, SendBody<'_>) {
         match self {
             Streams::Peer(tunnel) => tunnel.halves(),
-            Streams::Plain(streams) => (RecvBody::Tcp(&mut streams.0), SendBody::Tcp(&mut streams.1)),
+            Streams::Plain { halves, .. } => (RecvBody::Tcp(&mut halves.0), SendBody::Tcp(&mut halves.1)),
         }
     }
 }
@@ -105,10 +109,9 @@ pub(super) async fn open<'w>(
         }
         Some(resolved) => open_mesh(worker, &snapshot, from, origin, &resolved, record).await,
         None => {
-            let (stream, address, filtered) =
-                passthrough::connect(worker, &snapshot, from, target, origin.peer.ip()).await?;
-            record.upstream = Some(address.to_string());
-            Ok(Far { streams: Streams::plain(stream), filtered })
+            let (stream, share, filtered) = passthrough::connect(worker, &snapshot, from, origin, target).await?;
+            record.upstream = stream.peer_addr().ok().map(|address| address.to_string());
+            Ok(Far { streams: Streams::plain(stream, share), filtered })
         }
     }
 }
@@ -133,7 +136,7 @@ async fn open_mesh<'w>(
         let socket = SocketAddr::new(endpoint.address, goal.port);
         record.metrics = Some(Rc::clone(&attempt.destination.metrics));
         record.upstream = Some(socket.to_string());
-        match connect(worker, snapshot, from, &attempt, socket, permit).await {
+        match connect(worker, snapshot, (from, origin), &attempt, socket, permit).await {
             Ok(streams) => {
                 record.destination = attempt.destination.peer().map(|peer| peer.destination().to_string());
                 attempt.answered(true, None);
@@ -152,12 +155,12 @@ async fn open_mesh<'w>(
 async fn connect(
     worker: &Worker,
     snapshot: &Snapshot,
-    from: &Served,
+    (from, origin): (&Served, &Origin),
     attempt: &Attempt<'_>,
     socket: SocketAddr,
     permit: Permit,
 ) -> Result<Streams, Failed> {
-    let timeout = snapshot.connect_timeout();
+    let (timeout, holder) = (snapshot.connect_timeout(), origin.holder());
     let unprocessed = |(failure, permit)| Failed::Unprocessed(failure, permit);
     if let Some(peer) = attempt.destination.peer() {
         let client = attempt.connect(peer, timeout, permit).await.map_err(unprocessed)?;
@@ -165,10 +168,10 @@ async fn connect(
         return Ok(Streams::Peer(Box::new(tunnel)));
     }
     let outside = worker.shared.guard.outside(socket, socket.ip()).map_err(Failed::Final)?;
-    let connected = worker.apps.connect(&[PlainSocket::Outside(outside)], timeout, permit).await;
-    let (stream, _) = connected.map_err(unprocessed)?;
+    let connected = worker.apps.connect(&[PlainSocket::Outside(outside)], timeout, &holder, permit).await;
+    let (stream, share) = connected.map_err(unprocessed)?;
     attempt.reached();
-    Ok(Streams::plain(stream))
+    Ok(Streams::plain(stream, share))
 }
 
 /// The head of the CONNECT that opens a tunnel to the app at `socket`.

@@ -2,6 +2,7 @@
 //! metrics and the access log. A connection that was refused has its line too.
 
 use std::borrow::Cow;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,6 +18,8 @@ use crate::telemetry::series::{PairMetrics, TcpSeries};
 /// Facts about a TCP connection, gathered while it is served.
 pub struct ConnectionRecord {
     side: Side,
+    /// Address that the connection came from.
+    client: SocketAddr,
     start: Instant,
     /// Destination that the client meant to reach.
     authority: String,
@@ -40,9 +43,10 @@ struct Flow {
 }
 
 impl ConnectionRecord {
-    pub fn open(side: Side, authority: String) -> Self {
+    pub fn open(side: Side, client: SocketAddr, authority: String) -> Self {
         Self {
             side,
+            client,
             start: Instant::now(),
             authority,
             upstream: None,
@@ -112,6 +116,7 @@ impl ConnectionRecord {
         }
         ledger.access_log.write(access_log::connection_line(&Connection {
             side: self.side,
+            client: self.client,
             duration: self.start.elapsed(),
             authority: &self.authority,
             upstream: self.upstream.as_deref(),

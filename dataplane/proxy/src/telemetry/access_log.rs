@@ -2,20 +2,21 @@
 //! stage, rule and reason). Lines go to standard output or a file from a thread of their own; a slow reader or a
 //! full disk costs lines, counted, never latency.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http::uri::Authority;
 use http::{HeaderValue, Method, Version};
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use weft_transport::http::{RequestHead, Target};
+use weft_transport::http::{Refused, RequestHead, Target};
 
 pub use super::line_writer::LineWriter as AccessLog;
 use super::line_writer::{Output, Room};
 use super::series::RequestEnd;
-use crate::reply::Side;
+use crate::reply::{Flag, Side};
 
 /// Starts the writer: to `file`, else to standard output.
 ///
@@ -27,6 +28,8 @@ pub fn start(file: Option<PathBuf>, room: Room) -> std::io::Result<AccessLog> {
 
 /// Fields of a request that only the access log needs.
 pub struct Logged {
+    /// Address that the request came from.
+    pub client: Option<SocketAddr>,
     pub method: Method,
     pub path: Option<Target>,
     pub authority: Option<Authority>,
@@ -47,6 +50,7 @@ impl Logged {
     pub fn of(head: &RequestHead) -> Self {
         let header = |name: &str| head.headers.get(name).cloned();
         Self {
+            client: None,
             method: head.method.clone(),
             path: head.path.clone(),
             authority: head.authority.clone(),
@@ -75,6 +79,7 @@ pub fn request_line(side: Side, log: &Logged, end: &RequestEnd) -> String {
     };
     put("start_time", json!(start_time(end.duration)));
     put("side", json!(side.as_str()));
+    put("downstream_remote_address", json!(log.client));
     put("method", json!(log.method.as_str()));
     put("path", json!(log.path.as_ref().map(ToString::to_string)));
     put("authority", json!(log.authority.as_ref().map(|authority| authority.as_str())));
@@ -103,7 +108,8 @@ pub fn request_line(side: Side, log: &Logged, end: &RequestEnd) -> String {
 #[derive(Debug)]
 pub struct Connection<'a> {
     pub side: Side,
-    pub duration: std::time::Duration,
+    pub client: SocketAddr,
+    pub duration: Duration,
     pub authority: &'a str,
     pub upstream: Option<&'a str>,
     pub flags: &'a str,
@@ -120,6 +126,7 @@ pub fn connection_line(connection: &Connection<'_>) -> String {
     json!({
         "start_time": start_time(connection.duration),
         "side": connection.side.as_str(),
+        "downstream_remote_address": connection.client,
         "protocol": "TCP",
         "authority": connection.authority,
         "upstream_host": connection.upstream,
@@ -135,7 +142,30 @@ pub fn connection_line(connection: &Connection<'_>) -> String {
     .to_string()
 }
 
-fn start_time(duration: std::time::Duration) -> String {
+/// The line of a request that a codec refused: of what it asked for nothing is known for sure.
+pub fn refused_line(
+    side: Side,
+    client: SocketAddr,
+    source: Option<&str>,
+    version: Version,
+    refused: &Refused,
+) -> String {
+    json!({
+        "start_time": start_time(Duration::ZERO),
+        "side": side.as_str(),
+        "downstream_remote_address": client,
+        "protocol": protocol(version),
+        "response_code": refused.status.map_or(0, |status| status.as_u16()),
+        "response_flags": Flag::DownstreamProtocol.letters(),
+        "source_principal": source,
+        "stage": "parse",
+        "rule": refused.refusal.as_str(),
+        "reason": refused.reason,
+    })
+    .to_string()
+}
+
+fn start_time(duration: Duration) -> String {
     OffsetDateTime::from(SystemTime::now() - duration).format(&Rfc3339).unwrap_or_default()
 }
 

@@ -2,6 +2,7 @@
 //! looked up by their labels as they happen.
 
 use weft_transport::detect::Detected;
+use weft_transport::http::{Refusal, Refused};
 use weft_transport::mesh::Breach;
 use weft_transport::tls::HandshakeFailure;
 
@@ -11,7 +12,6 @@ use crate::reply::{Side, Verdict};
 /// Counters resolved once.
 #[derive(Clone)]
 pub struct Counters {
-    pub malformed: metrics::Counter,
     pub misdirected: metrics::Counter,
     pub plaintext_refused: metrics::Counter,
     pub passthrough: metrics::Counter,
@@ -38,14 +38,19 @@ impl Counters {
             let labels = [("side", side.as_str()), ("reason", failure.as_str())];
             metrics::counter!(Metric::HandshakeFailures.name(), &labels).absolute(0);
         }
-        for limit in [Limited::AppResends, Limited::EndpointsTried, Limited::OutsideAddresses] {
+        for (side, refusal) in
+            [Side::Inbound, Side::Outbound].iter().flat_map(|side| Refusal::ALL.map(|refusal| (side, refusal)))
+        {
+            let labels = [("side", side.as_str()), ("reason", refusal.as_str())];
+            metrics::counter!(Metric::Malformed.name(), &labels).absolute(0);
+        }
+        for limit in Limited::ALL {
             metrics::counter!(Metric::LimitsHit.name(), "limit" => limit.key()).absolute(0);
         }
         for result in ["renewed", "failed"] {
             metrics::counter!(Metric::CertificateRenewals.name(), "result" => result).absolute(0);
         }
         Self {
-            malformed: counter(Metric::Malformed),
             misdirected: counter(Metric::MisdirectedRefused),
             plaintext_refused: counter(Metric::PlaintextRefused),
             passthrough: counter(Metric::Passthrough),
@@ -73,15 +78,30 @@ pub enum Limited {
     AppResends,
     EndpointsTried,
     OutsideAddresses,
+    MetricPairs,
+    AppConnections,
+    AppConnectionsPerCaller,
 }
 
 impl Limited {
+    const ALL: [Self; 6] = [
+        Self::AppResends,
+        Self::EndpointsTried,
+        Self::OutsideAddresses,
+        Self::MetricPairs,
+        Self::AppConnections,
+        Self::AppConnectionsPerCaller,
+    ];
+
     /// Its key in the configuration, below `limits`.
     fn key(self) -> &'static str {
         match self {
             Limited::AppResends => "app_resends",
             Limited::EndpointsTried => "endpoints_tried",
             Limited::OutsideAddresses => "outside_addresses",
+            Limited::MetricPairs => "metric_pairs_per_connection",
+            Limited::AppConnections => "app_connections",
+            Limited::AppConnectionsPerCaller => "app_connections_per_caller",
         }
     }
 
@@ -96,6 +116,12 @@ pub fn local_reply(side: Side, verdict: &Verdict) {
     let Verdict { stage, reason, .. } = *verdict;
     metrics::counter!(Metric::LocalReplies.name(), "side" => side.as_str(), "stage" => stage, "reason" => reason)
         .increment(1);
+}
+
+/// Counts a request that a codec refused.
+pub fn refused(side: Side, refused: &Refused) {
+    let labels = [("side", side.as_str()), ("reason", refused.refusal.as_str())];
+    metrics::counter!(Metric::Malformed.name(), &labels).increment(1);
 }
 
 /// Counts a mesh connection that was closed for its peer's breach.

@@ -65,7 +65,7 @@ metrics! {
     StalledBytes = "weft_stalled_bytes", Gauge, "Bytes held, or owed room, for streams whose receivers take nothing.";
     StalledStreams = "weft_stalled_streams", Gauge, "Directions of streams and tunnels that wait for their receivers.";
     StalledResets = "weft_stalled_resets_total", Counter, "Streams reset because they had stalled longest when limits.stalled_bytes was used up.";
-    LimitsHit = "weft_limits_hit_total", Counter, "Requests that ended at, or were cut to, a limit that has no metric of its own, by its key in the configuration.";
+    LimitsHit = "weft_limits_hit_total", Counter, "Times that a limit which has no metric of its own was hit, by its key in the configuration.";
     LocalReplies = "weft_local_replies_total", Counter, "Answers made by the proxy itself, by side, stage and reason.";
     Retries = "weft_retries_total", Counter, "Requests sent again because they were provably not processed.";
     RetriesRefused = "weft_retries_refused_total", Counter, "Retries that the budget refused.";
@@ -74,7 +74,7 @@ metrics! {
     PlaintextRefused = "weft_inbound_plaintext_refused_total", Counter, "Plain-text connections refused under Strict.";
     MisdirectedRefused = "weft_misdirected_refused_total", Counter, "Requests to sockets that this proxy doesn't serve.";
     Detected = "weft_detected_total", Counter, "Protocols found on connections, by protocol.";
-    Malformed = "weft_malformed_requests_total", Counter, "Requests that a codec refused as malformed.";
+    Malformed = "weft_malformed_requests_total", Counter, "Requests that a codec refused before anybody else saw them, by side and reason.";
     ConfigRevision = "weft_config_revision", Gauge, "Revision of the current snapshot.";
     ConfigStaleness = "weft_config_staleness_seconds", Gauge, "Seconds since the control plane was last heard; 0 while connected.";
     ConfigApplied = "weft_config_applied_total", Counter, "Snapshots swapped in, by kind (full, subtractive).";

@@ -147,8 +147,12 @@ fn beyond_the_connections_requests_queue_and_then_fail() {
             held.await.unwrap().unwrap();
         }
         assert_eq!((app.connections.get(), pool.stats.timed_out.value()), (3, 1));
-        pool.expire();
+        pool.expire(Duration::from_secs(55));
         assert_eq!(pool.sockets.borrow()[&0].connections.borrow().len(), 1, "one is kept");
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(56)).await;
+        pool.expire(Duration::from_secs(55));
+        assert!(pool.sockets.borrow().is_empty(), "and that one for a while");
     });
 }
 
@@ -172,7 +176,7 @@ fn a_failed_dial_is_told_to_each_who_needed_it() {
         let (first, second) = tokio::join!(pool.slot(0, refused), pool.slot(0, refused));
         assert!(matches!(first, Err(NoStream::Dial("refused"))) && matches!(second, Err(NoStream::Dial("refused"))));
         assert!(!pool.sockets.borrow()[&0].dialling.get());
-        pool.expire();
+        pool.expire(Duration::from_secs(55));
         assert!(pool.sockets.borrow().is_empty());
     });
 }

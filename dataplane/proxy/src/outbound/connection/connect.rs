@@ -42,7 +42,7 @@ pub(super) async fn accept<'w>(
     let mut accepted = match opened {
         Ok(accepted) => accepted,
         Err(failure) => {
-            refuse(worker, request, &failure).await;
+            refuse(worker, origin, request, &failure).await;
             return None;
         }
     };
@@ -72,7 +72,7 @@ async fn open<'w>(
     {
         return reach(worker, &snapshot, from, &resolved).await.map(|()| None);
     }
-    let mut record = ConnectionRecord::open(Side::Outbound, target.to_string());
+    let mut record = ConnectionRecord::open(Side::Outbound, origin.peer, target.to_string());
     // One that fails is told and counted as the request that asked for it.
     tcp::open(worker, origin, target, &mut record).await.map(|far| Some((far, record)))
 }
