@@ -20,6 +20,7 @@ mod mesh {
     mod hiccup;
     mod in_process;
     mod killed;
+    mod leaving;
     mod lifecycle;
     mod load;
     mod local_replies;
@@ -29,6 +30,7 @@ mod mesh {
     mod policies;
     mod profile;
     mod real;
+    mod refused;
     mod rogue;
     mod rolling;
     mod stalled;

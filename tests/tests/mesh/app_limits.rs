@@ -1,5 +1,5 @@
 //! Apps that speak HTTP/2 with limits of their own: few streams at a time, connections that end after some calls. Callers notice
-//! nothing of either.
+//! nothing of either. And the proxy's own limit: the connections that one caller can have opened to one destination.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -7,13 +7,17 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use http::{HeaderMap, HeaderValue, Method, Response};
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::Frame;
+use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use weft_policy::bundle::Protocol;
-use weft_tests::Client;
 use weft_tests::app::message;
-use weft_tests::client::full;
+use weft_tests::client::{Body, empty, full, try_tunnel, tunnel};
+use weft_tests::{App, Client, TcpApp, address, eventually};
 
 use super::in_process::Pair;
 
@@ -110,6 +114,17 @@ async fn call(client: &mut Client) -> String {
     }
 }
 
+/// A request body that begins, and ends when the other half is dropped.
+fn held_body() -> (Body, tokio::sync::oneshot::Sender<()>) {
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    let first = futures_util::stream::once(async { Ok(Frame::data(Bytes::from_static(b"begins"))) });
+    let last = futures_util::stream::once(async move {
+        _ = ended.await;
+        Ok(Frame::data(Bytes::from_static(b"ends")))
+    });
+    (StreamBody::new(first.chain(last)).boxed_unsync(), end)
+}
+
 /// `clients` callers of `calls` calls each, all at once; what went wrong.
 async fn burst(calc: &Calc, clients: usize, calls: usize) -> Vec<String> {
     let proxy = calc.pair.proxy();
@@ -148,4 +163,50 @@ async fn a_burst_over_the_apps_stream_limit_is_served() {
     assert!(wrong.is_empty(), "{} of 60 calls: {:?}", wrong.len(), wrong.first());
     assert_eq!(calc.app.served.load(Ordering::SeqCst) - before, 60);
     assert!(calc.app.most_at_once.load(Ordering::SeqCst) <= 5, "its limit is kept on each connection");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_requests_of_one_caller_take_a_part_of_the_connections_to_an_app() {
+    let limits = json!({"app_connections_per_caller": 2});
+    let pair = Pair::start_limited(&[(8080, Protocol::Http), (6000, Protocol::Tcp)], &limits);
+    let app = App::start("one", pair.origin, 8080).await;
+    let _tcp = TcpApp::start(pair.origin, 6000, "").await;
+    let proxy = pair.proxy();
+    let mut held = Vec::new();
+    for nth in 1..=2 {
+        let (body, end) = held_body();
+        let answer = tokio::spawn(async move {
+            let mut client = Client::h1_in_tunnel(proxy, "origin:8080").await;
+            client.call(Method::POST, "/digest", &[], body).await.map(|answer| answer.status.as_u16())
+        });
+        held.push((answer, end));
+        eventually("it is under way", || async { (app.served() == nth).then_some(()) }).await;
+    }
+    let mut third = Client::h1_in_tunnel(proxy, "origin:8080").await;
+    let refused = third.call(Method::GET, "/who", &[], empty()).await.unwrap();
+    assert_eq!(refused.status, 503);
+    assert!(refused.text().contains("this caller has the 2 that it may have"), "{}", refused.text());
+    // Another destination is another matter.
+    drop(tunnel(proxy, "origin:6000").await);
+    let (answer, end) = held.pop().unwrap();
+    drop(end);
+    assert_eq!(answer.await.unwrap().unwrap(), 200);
+    assert_eq!(third.get("/who").await.text(), "one");
+    assert_eq!(app.served(), 3, "what was refused never came");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tunnels_of_one_app_take_a_part_of_the_connections_outside() {
+    let pair = Pair::start_limited(&[], &json!({"app_connections_per_caller": 2}));
+    let app = TcpApp::start(address::next(), 0, "").await;
+    let target = app.address.to_string();
+    let (first, _second) = (tunnel(pair.proxy(), &target).await, tunnel(pair.proxy(), &target).await);
+    let (_, head) = try_tunnel(pair.proxy(), &target).await;
+    assert!(head.starts_with("HTTP/1.1 503"), "{head}");
+    drop(first);
+    eventually("its place is given back", || async {
+        let (_, head) = try_tunnel(pair.proxy(), &target).await;
+        head.starts_with("HTTP/1.1 200").then_some(())
+    })
+    .await;
 }

@@ -154,7 +154,9 @@ async fn malformed_http1(stage: Stage) {
         return;
     }
     let metrics = stage.metrics(Of::Caller).await;
-    assert!(metrics.sum("weft_malformed_requests_total", &[]) >= 10.0, "{}", metrics.lines("malformed"));
+    let refused = |reason| metrics.sum("weft_malformed_requests_total", &[("side", "outbound"), ("reason", reason)]);
+    assert!(refused("framing") >= 4.0 && refused("host") >= 2.0, "{}", metrics.lines("malformed"));
+    assert!(refused("target_too_long") >= 1.0 && refused("malformed") >= 2.0, "{}", metrics.lines("malformed"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

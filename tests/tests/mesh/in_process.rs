@@ -29,7 +29,7 @@ use weft_transport::tls::{IdentityHandle, Trust, WorkloadIdentity};
 
 const DOMAIN: &str = "cluster.local";
 
-pub(super) use filters::{Filter, attach};
+pub(super) use filters::{Filter, attach, attach_all};
 
 /// A port of the service `origin`, the same at the service and at its workload.
 pub(super) type Port = (u16, Protocol);
@@ -52,7 +52,7 @@ impl Pair {
     /// # Panics
     /// When a proxy can't be started.
     pub(super) fn start(ports: &[Port]) -> Self {
-        Self::begin(ports, &json!({}), |_, _| {})
+        Self::begin(ports, |_| json!({}), |_, _| {})
     }
 
     /// The same, each on its bundle as `change` leaves it.
@@ -60,7 +60,7 @@ impl Pair {
     /// # Panics
     /// When a proxy can't be started.
     pub(super) fn start_with(ports: &[Port], change: impl Fn(Of, &mut Bundle)) -> Self {
-        Self::begin(ports, &json!({}), change)
+        Self::begin(ports, |_| json!({}), change)
     }
 
     /// The same with `limits` in the configuration of both proxies.
@@ -68,10 +68,19 @@ impl Pair {
     /// # Panics
     /// When a proxy can't be started.
     pub(super) fn start_limited(ports: &[Port], limits: &Value) -> Self {
-        Self::begin(ports, limits, |_, _| {})
+        Self::begin(ports, |_| json!({"limits": limits}), |_, _| {})
     }
 
-    fn begin(ports: &[Port], limits: &Value, change: impl Fn(Of, &mut Bundle)) -> Self {
+    /// The same with `settings` in the configuration of each, and an access log.
+    ///
+    /// # Panics
+    /// When a proxy can't be started.
+    pub(super) fn start_logged(ports: &[Port], settings: impl Fn(Of) -> Value) -> Self {
+        let logged = |_, bundle: &mut Bundle| bundle.mesh.iter_mut().for_each(|mesh| mesh.access_log = true);
+        Self::begin(ports, settings, logged)
+    }
+
+    fn begin(ports: &[Port], settings: impl Fn(Of) -> Value, change: impl Fn(Of, &mut Bundle)) -> Self {
         let authority = Authority::new();
         let mut pair = Self { caller: address::next(), origin: address::next(), proxies: Vec::new() };
         let services = BTreeMap::from([(name("origin"), pair.service(ports))]);
@@ -79,13 +88,13 @@ impl Pair {
         for (of, account, ip, ports) in of {
             let mut bundle = Bundle {
                 revision: Revision(1),
-                mesh: Some(settings(&authority.pem)),
+                mesh: Some(mesh_settings(&authority.pem)),
                 workloads: BTreeMap::from([(format!("default/{account}"), workload(account, ip, ports))]),
                 services: services.clone(),
                 ..Bundle::default()
             };
             change(of, &mut bundle);
-            pair.proxies.push(proxy(account, ip, limits, &authority.identity(account), bundle));
+            pair.proxies.push(proxy(account, ip, settings(of), &authority.identity(account), bundle));
         }
         pair
     }
@@ -167,7 +176,7 @@ fn spiffe(account: &str) -> String {
     format!("spiffe://{DOMAIN}/ns/default/sa/{account}")
 }
 
-fn settings(trust: &str) -> MeshSettings {
+fn mesh_settings(trust: &str) -> MeshSettings {
     MeshSettings {
         trust_domain: DOMAIN.parse().expect("a trust domain"),
         trust_bundle_pem: trust.to_owned(),
@@ -192,9 +201,9 @@ fn workload(account: &str, ip: IpAddr, ports: &[Port]) -> ServedWorkload {
     }
 }
 
-fn proxy(account: &str, ip: IpAddr, limits: &Value, identity: &IdentityHandle, bundle: Bundle) -> Arc<Shared> {
+fn proxy(account: &str, ip: IpAddr, settings: Value, identity: &IdentityHandle, bundle: Bundle) -> Arc<Shared> {
     let at = |port: u16| SocketAddr::new(ip, port).to_string();
-    let text = json!({
+    let mut text = json!({
         "name": account,
         "state_dir": "/nonexistent",
         "control": {"address": "https://127.0.0.1:1", "ca_file": "/nonexistent"},
@@ -203,8 +212,10 @@ fn proxy(account: &str, ip: IpAddr, limits: &Value, identity: &IdentityHandle, b
             "explicit": at(15080), "mesh": at(15008), "admin": at(15000), "metrics": at(15020), "health": at(15021),
         },
         "workers": 1,
-        "limits": limits,
     });
+    if let (Value::Object(text), Value::Object(settings)) = (&mut text, settings) {
+        text.extend(settings);
+    }
     let config = Config::parse(Path::new("in-process.yaml"), &text.to_string()).expect("a configuration");
     let host = Host::new(HostConfig::default()).expect("a filter host");
     let shared = Arc::new(Shared::new(config, host).expect("what workers share"));

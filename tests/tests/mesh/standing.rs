@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -12,7 +13,7 @@ use weft_policy::bundle::{Bundle, Direction, Protocol};
 use weft_tests::client::{try_tunnel, tunnel};
 use weft_tests::{App, Client, TcpApp, eventually};
 
-use super::in_process::{Filter, Of, Pair, attach};
+use super::in_process::{Filter, Of, Pair, attach, attach_all};
 
 /// Says something and hears it again; false where the connection has ended.
 async fn echoes(stream: &mut TcpStream) -> bool {
@@ -84,8 +85,13 @@ async fn upgrading(ip: IpAddr) -> JoinHandle<()> {
 
 /// Asks for the upgrade; the stream behind the answer's head, and the head.
 async fn upgraded(pair: &Pair, path: &str) -> (TcpStream, String) {
+    upgraded_with(pair, path, "").await
+}
+
+async fn upgraded_with(pair: &Pair, path: &str, fields: &str) -> (TcpStream, String) {
     let mut stream = tunnel(pair.proxy(), "origin:8080").await;
-    let request = format!("GET {path} HTTP/1.1\r\nhost: origin:8080\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n");
+    let upgrade = "connection: upgrade\r\nupgrade: echo\r\n";
+    let request = format!("GET {path} HTTP/1.1\r\nhost: origin:8080\r\n{upgrade}{fields}\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -107,6 +113,113 @@ async fn a_standing_upgrade_is_judged_by_each_new_policy() {
     assert!(echoes(&mut other).await, "no rule concerns this one");
     assert!(upgraded(&pair, "/chat").await.1.starts_with("HTTP/1.1 403"));
     app.abort();
+}
+
+/// A filter made `/chat` into `/other`: that is what was let pass, and what is judged again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standing_upgrade_is_judged_by_the_head_that_its_filters_left() {
+    let pair = Pair::start(&[(8080, Protocol::Http)]);
+    let app = upgrading(pair.origin).await;
+    let edits = Filter { component: "hostile", direction: Direction::Inbound, config: "", authorization: false };
+    let deny = |config| attach_all(&pair, Of::Origin, &[edits, Filter { config, ..authorization(false) }]);
+    deny(r#"{"policies": []}"#);
+    let (mut stands, head) = upgraded_with(&pair, "/chat", "x-do: path\r\n").await;
+    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+    assert!(echoes(&mut stands).await);
+    deny(
+        r#"{"policies": [{"name": "default/a", "action": "Deny", "rules": [{"name": "r", "to": [{"paths": ["/chat"]}]}]}]}"#,
+    );
+    assert!(upgraded(&pair, "/chat").await.1.starts_with("HTTP/1.1 403"), "the policy is in force");
+    assert!(echoes(&mut stands).await, "it is no /chat any more");
+    deny(
+        r#"{"policies": [{"name": "default/a", "action": "Deny", "rules": [{"name": "r", "to": [{"paths": ["/other"]}]}]}]}"#,
+    );
+    ends(&mut stands).await;
+    app.abort();
+}
+
+/// The caller's filters judge requests only: a connection that is found out to be nothing would pass them by.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_request_at_an_undeclared_port_passes_no_outbound_filter() {
+    let pair = Pair::start_limited(&[(8080, Protocol::Auto)], &serde_json::json!({"detect_timeout_ms": 1}));
+    let app = App::start("app", pair.origin, 8080).await;
+    // As long as no filter is there, what comes late is carried as bytes.
+    let late = async || {
+        let mut stream = tunnel(pair.proxy(), "origin:8080").await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let request = b"GET /who HTTP/1.1\r\nhost: origin\r\nconnection: close\r\n\r\n";
+        let mut answer = Vec::new();
+        for half in request.chunks(1) {
+            stream.write_all(half).await.unwrap();
+        }
+        _ = stream.read_to_end(&mut answer).await;
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    assert!(late().await.ends_with("app"));
+    let config = r#"{"abort": {"status": 418, "percentage": 100}}"#;
+    attach(
+        &pair,
+        Of::Caller,
+        Filter { component: "fault", direction: Direction::Outbound, config, authorization: false },
+    );
+    let before = app.served();
+    assert!(late().await.starts_with("HTTP/1.1 418"));
+    for opaque in [&b"\x00\x01\x02 not HTTP\r\n\r\n"[..], b"\r\n\r\n\r\nGET / HTTP/1.1\r\n\r\n"] {
+        let mut stream = tunnel(pair.proxy(), "origin:8080").await;
+        stream.write_all(opaque).await.unwrap();
+        let mut answer = Vec::new();
+        _ = stream.read_to_end(&mut answer).await;
+        assert!(answer.starts_with(b"HTTP/1.1 4"), "{}", String::from_utf8_lossy(&answer));
+    }
+    assert_eq!(app.served(), before, "none of them reached the app");
+}
+
+/// The shortest of some tries: other programs on this machine take their time, too.
+async fn noticed(pair: &Pair, leave: impl AsyncFn() -> TcpStream) -> Duration {
+    let in_flight = |of| pair.shared(of).in_flight.count();
+    let mut shortest = Duration::MAX;
+    for _ in 0..5 {
+        let stream = leave().await;
+        eventually("it is held up", || async { (in_flight(Of::Caller) == 1).then_some(()) }).await;
+        let began = std::time::Instant::now();
+        drop(stream);
+        while in_flight(Of::Caller) + in_flight(Of::Origin) > 0 {
+            assert!(began.elapsed() < Duration::from_secs(20), "it is not noticed");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        shortest = shortest.min(began.elapsed());
+    }
+    shortest
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_leaves_while_a_filter_holds_it_up_is_noticed() {
+    let pair = Pair::start(&[(8080, Protocol::Http)]);
+    let app = App::start("app", pair.origin, 8080).await;
+    let config = r#"{"delay": {"ms": 60000, "percentage": 100}}"#;
+    let delay = |direction| Filter { component: "fault", direction, config, authorization: false };
+    let h1 = async || {
+        let mut stream = tunnel(pair.proxy(), "origin:8080").await;
+        stream.write_all(b"GET /who HTTP/1.1\r\nhost: origin\r\n\r\n").await.unwrap();
+        // An RST: a client that only closes its sending side may still wait for its answer.
+        stream.set_zero_linger().unwrap();
+        stream
+    };
+    let h2 = async || {
+        let mut stream = tunnel(pair.proxy(), "origin:8080").await;
+        let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+        let head = b"\0\0\x0b\x01\x05\0\0\0\x01\x82\x86\x84\x41\x06origin";
+        stream.write_all(&[&preface[..], head].concat()).await.unwrap();
+        stream
+    };
+    for (of, direction) in [(Of::Caller, Direction::Outbound), (Of::Origin, Direction::Inbound)] {
+        pair.change(Of::Caller, &HashMap::new(), |bundle| bundle.filters.clear());
+        attach(&pair, of, delay(direction));
+        for (way, took) in [("HTTP/1.1", noticed(&pair, h1).await), ("HTTP/2", noticed(&pair, h2).await)] {
+            assert!(took < Duration::from_millis(100), "{way}, {direction:?}: after {took:?}");
+        }
+    }
+    assert_eq!(app.served(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,6 +1,6 @@
 //! Filters for proxies in this process: signed by hand, attached as the control plane would.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -27,12 +27,24 @@ pub(in crate::mesh) struct Filter {
 /// # Panics
 /// When the filter isn't built, or can't be loaded.
 pub(in crate::mesh) fn attach(pair: &Pair, of: Of, filter: Filter) {
-    let wasm = wasm(filter.component);
-    let attachment = attachment(&wasm, filter);
-    let spec = FilterSpec::try_from(&attachment).expect("a specification");
-    let prepared = pair.shared(of).filter_host.prepare(&spec, &wasm).expect("a sound filter");
-    let (name, ready) = (attachment.name.clone(), HashMap::from([(attachment.name.clone(), prepared)]));
-    pair.change(of, &ready, |bundle| bundle.filters = [(name, attachment)].into());
+    attach_all(pair, of, &[filter]);
+}
+
+/// The same with several, each of another component.
+///
+/// # Panics
+/// When one isn't built, or can't be loaded.
+pub(in crate::mesh) fn attach_all(pair: &Pair, of: Of, filters: &[Filter]) {
+    let (mut attachments, mut ready) = (BTreeMap::new(), HashMap::new());
+    for filter in filters {
+        let wasm = wasm(filter.component);
+        let attachment = attachment(&wasm, *filter);
+        let spec = FilterSpec::try_from(&attachment).expect("a specification");
+        let prepared = pair.shared(of).filter_host.prepare(&spec, &wasm).expect("a sound filter");
+        ready.insert(attachment.name.clone(), prepared);
+        attachments.insert(attachment.name.clone(), attachment);
+    }
+    pair.change(of, &ready, |bundle| bundle.filters = attachments);
 }
 
 fn attachment(wasm: &[u8], filter: Filter) -> FilterAttachment {

@@ -1,0 +1,104 @@
+//! Files that are good, and the mistakes of those that are not.
+
+use super::*;
+
+const GOOD: &str = "
+name: reviews-1
+state_dir: /tmp/x
+control: {address: 'https://127.0.0.1:15012', ca_file: /tmp/ca.pem}
+workload: {namespace: shop, service_account: reviews, address: 127.0.0.11, ports: [{port: 8080, protocol: http}]}
+listen: {explicit: '127.0.0.11:15080', mesh: '127.0.0.11:15008', admin: '127.0.0.11:15000'}
+";
+
+fn refused(change: (&str, &str), expect: &str) {
+    let text = GOOD.replace(change.0, change.1);
+    let error = Config::parse(Path::new("proxy.yaml"), &text).expect_err(change.1).to_string();
+    assert!(error.contains(expect), "{error}");
+    assert!(error.contains("proxy.yaml"), "{error}");
+}
+
+#[test]
+fn a_good_file_has_its_defaults() {
+    let config = Config::parse(Path::new("proxy.yaml"), GOOD).unwrap();
+    assert_eq!(config.workload_name(), "reviews-1");
+    assert_eq!(config.drain_timeout(), Duration::from_secs(30));
+    assert_eq!(config.limits, Limits::default());
+    assert!(!config.danger_plaintext_tunnel);
+}
+
+#[test]
+fn who_listens_on_all_addresses_is_reached_at_the_workloads() {
+    let config = Config::parse(Path::new("proxy.yaml"), &GOOD.replace("mesh: '127.0.0.11", "mesh: '0.0.0.0")).unwrap();
+    assert_eq!(config.told().mesh_address, "127.0.0.11:15008");
+}
+
+#[test]
+fn bad_files_are_refused_by_name() {
+    refused(("name: reviews-1", "name: ''"), "name: \"\" is not a name");
+    refused(("name: reviews-1", "name: 'Bad Name'"), "name: \"Bad Name\" is not a name");
+    refused(("address: 127.0.0.11", "service: my.app, address: 127.0.0.11"), "workload.service: \"my.app\" is not");
+    refused(("address: 127.0.0.11", "name: a..b, address: 127.0.0.11"), "workload.name: \"a..b\" is not a name");
+    refused(("address: 127.0.0.11", "labels: {a: \"x\\ny\"}, address: 127.0.0.11"), "workload.labels: \"a\" its value");
+    refused(("mesh: '127.0.0.11", "mesh: '224.0.0.1"), "listen.mesh: 224.0.0.1");
+    refused(("mesh: '127.0.0.11:15008", "mesh: '127.0.0.11:0"), "listen.mesh: port 0");
+    refused(("name: reviews-1", "log: inof\nname: reviews-1"), "'inof' is no level");
+    refused(("name: reviews-1", "drain_timeout_s: 0\nname: reviews-1"), "drain_timeout_s: 0 must be at least 1");
+    refused(("name: reviews-1", "workers: 0\nname: reviews-1"), "workers: 0 must be at least 1");
+    refused(("name: reviews-1", "workers: 257\nname: reviews-1"), "workers: 257 must be at most 256");
+    refused(("name: reviews-1", "limits: {max_connections: 0}\nname: reviews-1"), "limits.max_connections");
+    refused(("name: reviews-1", "limits: {http_fields: 129}\nname: reviews-1"), "http_fields: 129 must be at most 128");
+    refused(("name: reviews-1", "limits: {stalled_bytes: 10}\nname: reviews-1"), "stalled_bytes: 10 must be at least");
+    refused(
+        ("name: reviews-1", "limits: {quic_far_stream_window_bytes: 65536}\nname: reviews-1"),
+        "must be at least limits.quic_stream_window_bytes, which is 262144",
+    );
+    refused(("protocol: http", "protocol: udp"), "UDP is not carried yet");
+    refused(("127.0.0.11:15000", "10.0.0.1:15000"), "not a loopback");
+    refused(("https://127", "http://127"), "must start with https://");
+    refused(("state_dir", "state_dirr"), "state_dirr");
+    refused(("[{port: 8080, protocol: http}]", "[{port: 1}, {port: 1}]"), "listed twice");
+    refused(("protocol: http", "protocol: smtp"), "smtp");
+    refused(("listen:", "capture: {}\nlisten:"), "needs listen.outbound");
+}
+
+#[test]
+fn every_mistake_is_told_at_once_under_its_key() {
+    let text = GOOD
+        .replace("name: reviews-1", "drain_timeout_s: 18446744073709551615\nlog: inof\nname: Reviews 1")
+        .replace("admin: '127.0.0.11:15000'", "admin: '127.0.0.11:15080', metrics: '0.0.0.0:15080'");
+    let limits = "limits: {http_head_timeout_ms: 0, tunnel_idle_timeout_s: 18446744073709551615, peer_silence_s: 3}\n";
+    let error = Config::parse(Path::new("proxy.yaml"), &(text + limits)).unwrap_err().to_string();
+    let told: Vec<_> = error.lines().collect();
+    let expect = [
+        "name: \"Reviews 1\" is not a name",
+        "workload.name: \"Reviews 1\" is not a name",
+        "limits.http_head_timeout_ms: 0 must be at least 1",
+        "limits.tunnel_idle_timeout_s: 18446744073709551615 must be at most 34560000",
+        "limits.peer_silence_s: 3 must be at least 4",
+        "drain_timeout_s: 18446744073709551615 must be at most 86400",
+        "log: ",
+        "listen.admin: 127.0.0.11:15080 collides with listen.explicit, 127.0.0.11:15080",
+        "listen.metrics: 0.0.0.0:15080 collides with listen.explicit, 127.0.0.11:15080",
+        "listen.metrics: 0.0.0.0:15080 collides with listen.admin, 127.0.0.11:15080",
+    ];
+    assert_eq!(told.len(), expect.len(), "{error}");
+    for (told, expect) in told.iter().zip(expect) {
+        assert!(told.starts_with(&format!("proxy.yaml: {expect}")), "{told}\n{expect}");
+    }
+}
+
+#[test]
+fn a_value_that_is_no_number_is_told_under_its_key() {
+    for value in ["99999999999999999999999", "-1", "soon", "1.5"] {
+        let text = format!("{GOOD}limits: {{app_idle_timeout_s: {value}}}\n");
+        let error = Config::parse(Path::new("proxy.yaml"), &text).unwrap_err().to_string();
+        assert!(error.contains("limits.app_idle_timeout_s"), "{value}: {error}");
+    }
+}
+
+#[test]
+fn a_missing_authority_file_is_told() {
+    let config = Config::parse(Path::new("proxy.yaml"), &GOOD.replace("/tmp/ca.pem", "/nonexistent/ca.pem")).unwrap();
+    let error = config.check_files(Path::new("proxy.yaml")).unwrap_err().to_string();
+    assert!(error.starts_with("proxy.yaml: control.ca_file: cannot read /nonexistent/ca.pem"), "{error}");
+}
