@@ -64,7 +64,7 @@ pub struct ServerConn<T> {
     leaving: bool,
     /// It was told to end, for a flood.
     flooded: bool,
-    /// Runs once it was told either: its client may not take the GOAWAY.
+    /// Runs once it was told so for a flood or because it is idle: its client may not take the GOAWAY.
     last_words: Option<Pin<Box<Sleep>>>,
     window: ConnectionWindow,
     /// When to look whether the connection is idle.
@@ -152,6 +152,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConn<T> {
                     }
                     if !flooded {
                         self.graceful_shutdown();
+                        self.last_words = Some(Box::pin(tokio::time::sleep(self.limits.last_words)));
                     }
                 }
             }
@@ -243,7 +244,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConn<T> {
         if let Some(connection) = &mut self.connection {
             connection.graceful_shutdown();
             self.leaving = true;
-            self.last_words = Some(Box::pin(tokio::time::sleep(self.limits.last_words)));
         }
     }
 }
