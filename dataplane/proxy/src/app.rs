@@ -15,13 +15,15 @@ use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 use weft_filter_host::{Host, HostConfig};
 use weft_transport::capture;
-use weft_transport::quic::{self, Dialer, Pool, PoolLimits, Server, SharedKeys, TransportLimits, WindowLimits};
+use weft_transport::quic::{
+    self, Congestion, Dialer, Pool, PoolLimits, Server, SharedKeys, TransportLimits, WindowLimits,
+};
 use weft_transport::tls::IdentityHandle;
 
 use crate::admin::{Admin, Door};
 use crate::apps::AppPool;
 use crate::capturing::Capturing;
-use crate::config::Config;
+use crate::config::{Config, CongestionControl};
 use crate::control::{Channel, Control, IdentityKeeper, join_or_load};
 use crate::descriptors;
 use crate::heartbeat::{Heart, Heartbeats};
@@ -309,6 +311,10 @@ fn transport_limits(config: &Config) -> TransportLimits {
         send_window: limits.quic_send_window_bytes,
         idle_timeout: Duration::from_secs(limits.peer_silence_s),
         handshake_timeout: Duration::from_millis(limits.peer_handshake_timeout_ms),
+        congestion: match config.congestion_control {
+            CongestionControl::Cubic => Congestion::Cubic,
+            CongestionControl::Bbr => Congestion::Bbr,
+        },
         ..TransportLimits::default()
     }
 }

@@ -54,6 +54,9 @@ pub struct Config {
     pub drain_timeout_s: u64,
     #[serde(default)]
     pub limits: Limits,
+    /// Of what this proxy sends to peers. Default CUBIC.
+    #[serde(default)]
+    pub congestion_control: CongestionControl,
     /// File of the access log. Default: standard output. A file is opened again at SIGHUP and SIGUSR1.
     #[serde(default)]
     pub access_log_file: Option<PathBuf>,
@@ -63,6 +66,15 @@ pub struct Config {
     /// Log filter (`info`, `weft_proxy=debug`). Default `info`; `WEFT_LOG` overrides.
     #[serde(default = "default_log")]
     pub log: String,
+}
+
+/// How fast this proxy sends on paths that lose packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CongestionControl {
+    #[default]
+    Cubic,
+    Bbr,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

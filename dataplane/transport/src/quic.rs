@@ -19,7 +19,7 @@ pub use admission::{AdmissionStats, ConnectionPlace};
 pub use cid::WorkerCidGenerator;
 pub use endpoint::{Accepted, Dialer, Handshake, Server};
 pub use keys::SharedKeys;
-pub use limits::{PoolLimits, TransportLimits, WindowLimits};
+pub use limits::{Congestion, PoolLimits, TransportLimits, WindowLimits};
 pub use pool::{ConnectError, PeerKey, Pool};
 pub use socket::{bind_client, bind_workers};
 pub use stats::{PoolSnapshot, PoolStats};

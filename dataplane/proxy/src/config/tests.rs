@@ -24,6 +24,7 @@ fn a_good_file_has_its_defaults() {
     assert_eq!(config.drain_timeout(), Duration::from_secs(30));
     assert_eq!(config.limits, Limits::default());
     assert!(!config.danger_plaintext_tunnel);
+    assert_eq!(config.congestion_control, CongestionControl::Cubic);
 }
 
 #[test]
@@ -43,6 +44,7 @@ fn bad_files_are_refused_by_name() {
     refused(("mesh: '127.0.0.11:15008", "mesh: '127.0.0.11:0"), "listen.mesh: port 0");
     refused(("name: reviews-1", "log: inof\nname: reviews-1"), "'inof' is no level");
     refused(("name: reviews-1", "drain_timeout_s: 0\nname: reviews-1"), "drain_timeout_s: 0 must be at least 1");
+    refused(("name: reviews-1", "congestion_control: reno\nname: reviews-1"), "congestion_control: ");
     refused(("name: reviews-1", "workers: 0\nname: reviews-1"), "workers: 0 must be at least 1");
     refused(("name: reviews-1", "workers: 257\nname: reviews-1"), "workers: 257 must be at most 256");
     refused(("name: reviews-1", "limits: {max_connections: 0}\nname: reviews-1"), "limits.max_connections");

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use quinn::congestion::BbrConfig;
 use quinn::{TransportConfig, VarInt};
 
 /// Limits on the bytes that a peer may send before we read them. QUIC gives each stream of a connection the same
@@ -82,6 +83,17 @@ impl ByDistance {
     }
 }
 
+/// How fast a sender goes on a path that loses packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Congestion {
+    /// Takes each loss for a full queue (RFC 9438): fair to everything else on the path.
+    #[default]
+    Cubic,
+    /// Measures the path's rate and takes single losses for noise: much faster where links lose packets by themselves. The
+    /// QUIC library calls its version experimental.
+    Bbr,
+}
+
 /// Bounds of one QUIC connection, both directions.
 #[derive(Debug, Clone)]
 pub struct TransportLimits {
@@ -111,6 +123,8 @@ pub struct TransportLimits {
     pub connections_per_source: usize,
     /// Connections of one identity, per worker. Default 2,048.
     pub connections_per_identity: usize,
+    /// Of what this side sends. Default CUBIC.
+    pub congestion: Congestion,
     /// Before the first sample. Default 100 ms: a lost first packet is sent again after 300 ms.
     pub initial_rtt: Duration,
 }
@@ -130,6 +144,7 @@ impl Default for TransportLimits {
             peer_connections: 8192,
             connections_per_source: 512,
             connections_per_identity: 2048,
+            congestion: Congestion::default(),
             initial_rtt: Duration::from_millis(100),
         }
     }
@@ -174,6 +189,9 @@ impl TransportLimits {
             .datagram_receive_buffer_size(None)
             .enable_segmentation_offload(true)
             .allow_spin(false);
+        if self.congestion == Congestion::Bbr {
+            config.congestion_controller_factory(Arc::new(BbrConfig::default()));
+        }
         config
     }
 }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::handshake::exchange;
 use super::pool::{gate, key, quick, serve};
-use super::{Callee, PATIENCE, dialer, dialer_with, on_a_worker, until};
+use super::{Callee, LOOPBACK, PATIENCE, dialer, dialer_with, on_a_worker, until};
 use crate::h3;
-use crate::quic::{Pool, WindowLimits};
+use crate::quic::{Congestion, Dialer, Pool, SharedKeys, TransportLimits, WindowLimits, Worker, bind_client};
 use crate::tls::testing::{Ca, id};
 
 #[test]
@@ -53,5 +53,22 @@ fn a_peer_that_is_far_away_gets_a_connection_that_fits() {
         assert!(first.is_draining());
         assert!(!pool.get(&key).await.unwrap().is_draining());
         assert_eq!(pool.stats().snapshot().dials, 2);
+    });
+}
+
+#[test]
+fn congestion_is_controlled_as_configured() {
+    on_a_worker(async {
+        let ca = Ca::new();
+        let mut callee = Callee::new(&ca.handle("shop"));
+        for (congestion, is_bbr) in [(Congestion::Cubic, false), (Congestion::Bbr, true)] {
+            let limits = TransportLimits { congestion, ..TransportLimits::default() };
+            let socket = bind_client(LOOPBACK, None).unwrap();
+            let dialer = Dialer::new(socket, Worker::single(), &SharedKeys::generate(), &limits).unwrap();
+            let caller = dialer.dial(&ca.handle("cart"), &id("shop"), callee.address, PATIENCE).await.unwrap();
+            let accepted = callee.outcome().await.unwrap();
+            exchange(&caller, &accepted.connection).await;
+            assert_eq!(caller.congestion_state().into_any().is::<quinn::congestion::Bbr>(), is_bbr);
+        }
     });
 }
