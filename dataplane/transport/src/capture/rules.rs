@@ -158,7 +158,8 @@ impl Rules {
     }
 
     fn render_inbound(&self, script: &mut String, port: u16) {
-        script.push_str("  chain inbound {\n    type nat hook prerouting priority -100; policy accept;\n");
+        // After the ports that others publish (Docker, at -100), which lead to no app of this host's own.
+        script.push_str("  chain inbound {\n    type nat hook prerouting priority -99; policy accept;\n");
         script.push_str(
             "    meta l4proto != tcp return\n    iifname \"lo\" return\n    fib daddr type != local return\n",
         );

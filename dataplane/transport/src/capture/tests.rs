@@ -35,7 +35,7 @@ table inet weft_reviews-1 {
     meta l4proto tcp redirect to :15001
   }
   chain inbound {
-    type nat hook prerouting priority -100; policy accept;
+    type nat hook prerouting priority -99; policy accept;
     meta l4proto != tcp return
     iifname \"lo\" return
     fib daddr type != local return

@@ -154,6 +154,20 @@ async fn a_crash_fails_closed_and_a_clean_end_cleans_up() {
     assert!(!rules().contains("weft"), "a clean end cleans up: {}", rules());
 }
 
+/// Docker publishes ports by rules of its own, which come before ours or after them: they lead to no app of the mesh.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs root, nft and network namespaces: cargo xtask test --real"]
+async fn ports_that_others_publish_stay_theirs() {
+    let captured = captured().await;
+    let (here, there) = (captured.hosts.here.as_str(), captured.hosts.there.as_str());
+    let chain = "type nat hook prerouting priority -100; tcp dport 8088";
+    let publish = format!("table ip docker {{ chain published {{ {chain} dnat to {THERE}:9999; }}; }}");
+    run(&mut inside(there, "nft", &[&publish]));
+    let published = uncaptured(here, &format!("http://{THERE}:8088/index.html"));
+    assert_eq!(String::from_utf8_lossy(&published.stdout), "seen by nobody\n", "{published:?}");
+    assert!(!leaks(here), "what nobody publishes is captured");
+}
+
 /// The rules of one namespace.
 fn ruleset(netns: &str) -> String {
     run(&mut inside(netns, "nft", &["list", "ruleset"]))
