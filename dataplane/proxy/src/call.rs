@@ -8,6 +8,14 @@ use crate::record::{Record, Unanswered};
 use crate::relay::Source;
 use crate::reply::Failure;
 
+/// A request with its body and the way back to its client, as long as no final head was sent on it. Stays with whoever read
+/// it: a future that took it by value would hold it twice.
+pub struct Request<'a> {
+    pub head: RequestHead,
+    pub body: Source<'a>,
+    pub responder: Option<Responder<'a>>,
+}
+
 /// A request on its way: what is sent, and where the answer and the account of it go. The head is the one that filters and
 /// route left; no attempt changes it.
 pub struct Call<'c, 'a> {

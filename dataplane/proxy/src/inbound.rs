@@ -18,7 +18,7 @@ use weft_transport::http::{RecvBody, RequestHead, Responder};
 
 pub use self::caller::Caller;
 use self::standing::until_denied;
-use crate::call::{Call, Failed};
+use crate::call::{Call, Failed, Request};
 use crate::filtering;
 use crate::mesh;
 use crate::record::Record;
@@ -27,13 +27,6 @@ use crate::reply::{Failure, Side};
 use crate::snapshot::{Served, ServedSocket, Snapshot};
 use crate::sockets::PlainSocket;
 use crate::worker::Worker;
-
-/// A peer's request with its body and the way back, as long as no final head was sent on it.
-struct Request<'a> {
-    head: RequestHead,
-    body: Source<'a>,
-    responder: Option<Responder<'a>>,
-}
 
 /// Serves one request of a peer. Always answers, always counts.
 async fn serve(

@@ -17,28 +17,19 @@ use std::time::Duration;
 use http::header::VIA;
 use http::{HeaderValue, Method};
 use weft_filter_host::Permit;
-use weft_transport::http::{Forwards, RequestHead, Responder};
+use weft_transport::http::Forwards;
 
 use self::attempts::{Attempt, Attempts};
 pub use self::origin::{Origin, Target};
 use self::routing::Plan;
-use crate::call::{Call, Failed};
+use crate::call::{Call, Failed, Request};
 use crate::filtering::{self, Filtered, Place};
 use crate::mesh::{self, Stamp};
 use crate::record::Record;
-use crate::relay::Source;
 use crate::reply::{Failure, Side};
 use crate::snapshot::{Served, Snapshot};
 use crate::sockets::PlainSocket;
 use crate::worker::Worker;
-
-/// A request with its body and the way back to the application, as long as no final head was sent on it. Stays with
-/// whoever read it: a future that took it by value would hold it twice.
-pub struct Request<'a> {
-    pub head: RequestHead,
-    pub body: Source<'a>,
-    pub responder: Option<Responder<'a>>,
-}
 
 /// Serves one request of a local application. Always answers, always counts.
 pub async fn serve(worker: &Rc<Worker>, origin: &Origin, request: &mut Request<'_>) {

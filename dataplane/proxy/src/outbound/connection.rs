@@ -17,7 +17,8 @@ use weft_transport::detect::{self, Detected, HttpVersion};
 use weft_transport::http::{HttpLimits, RecvBody, Refusal, Refused, Responder};
 use weft_transport::{capture, h1, h2};
 
-use super::{Origin, Request, Target, routing, serve, tcp};
+use super::{Origin, Target, routing, serve, tcp};
+use crate::call::Request;
 use crate::record::Record;
 use crate::relay::Source;
 use crate::reply::{Failure, Side};

@@ -9,9 +9,9 @@ use http::header::VIA;
 use tokio::net::TcpStream;
 use weft_transport::http::RequestHead;
 
-use super::{Origin, Request, Target, routing};
+use super::{Origin, Target, routing};
 use crate::apps::Share;
-use crate::call::{Call, Failed};
+use crate::call::{Call, Failed, Request};
 use crate::filtering::{self, Filtered, Place};
 use crate::record::Record;
 use crate::reply::{Failure, NotOutside};

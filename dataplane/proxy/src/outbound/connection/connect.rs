@@ -11,8 +11,9 @@ use weft_policy::route::Resolved;
 use weft_transport::http::ResponseHead;
 
 use super::super::attempts::Attempts;
-use super::super::{Origin, Request, Target, routing, tcp};
+use super::super::{Origin, Target, routing, tcp};
 use super::{payload, refuse};
+use crate::call::Request;
 use crate::record::connection::ConnectionRecord;
 use crate::reply::{Failure, Side};
 use crate::snapshot::{Served, Snapshot};
