@@ -1,6 +1,9 @@
 //! Files that let a proxy start and serve without the control plane: its key and certificate, the last good bundle,
 //! filter binaries. They are replaced whole (written aside, synced, renamed) and readable by us only.
 
+#[cfg(test)]
+mod tests;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
@@ -49,6 +52,19 @@ impl KeptBundle {
 
 /// Files that keep an identity, each of them whole: damage to one costs nothing.
 const IDENTITY: [&str; 2] = ["identity.pem", "identity.copy"];
+
+/// Files that keep who is kept out, both the same.
+const DENIED: [&str; 2] = ["denied", "denied.copy"];
+
+fn sum(text: &str) -> String {
+    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The text behind a first line that is its checksum.
+fn summed(bytes: &[u8]) -> Option<&str> {
+    let (first, text) = std::str::from_utf8(bytes).ok()?.split_once('\n')?;
+    (first == sum(text)).then_some(text)
+}
 
 /// A certificate as it is kept: PEM chain, PEM key, PEM roots.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,13 +150,27 @@ impl State {
         fs::remove_file(&path).map_err(|source| StateError::Io { path, source })
     }
 
-    /// Identities that were kept out of the mesh when the control plane was last heard.
-    pub fn denied(&self) -> Result<Vec<String>, StateError> {
-        Ok(self.read_lossy("denied")?.lines().map(str::to_owned).collect())
+    /// Identities that were kept out of the mesh when the control plane was last heard; `None` where it never was. Of two
+    /// copies one that is whole is enough.
+    pub fn denied(&self) -> Result<Option<Vec<String>>, StateError> {
+        let mut damaged = None;
+        for name in DENIED {
+            let Some(bytes) = self.read(name)? else { continue };
+            match summed(&bytes) {
+                Some(text) => return Ok(Some(text.lines().map(str::to_owned).collect())),
+                None => damaged = Some(self.path(name)),
+            }
+        }
+        match damaged {
+            Some(path) => Err(StateError::Damaged { path, reason: "checksum does not match".to_owned() }),
+            None => Ok(None),
+        }
     }
 
     pub fn keep_denied(&self, identities: &[String]) -> Result<(), StateError> {
-        self.write("denied", identities.join("\n").as_bytes())
+        let text = identities.join("\n");
+        let text = format!("{}\n{text}", sum(&text));
+        DENIED.iter().try_for_each(|name| self.write(name, text.as_bytes()))
     }
 
     /// The last good bundle, if there is one.
@@ -276,91 +306,4 @@ impl State {
 fn filter_file(digest: &str) -> String {
     let hex: String = digest.trim_start_matches("sha256:").chars().filter(char::is_ascii_hexdigit).collect();
     format!("filters/{hex}.wasm")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn state() -> (tempfile::TempDir, State) {
-        let dir = tempfile::tempdir().unwrap();
-        let state = State::open(&dir.path().join("state")).unwrap();
-        (dir, state)
-    }
-
-    #[test]
-    fn what_is_kept_is_found_again() {
-        let (_dir, state) = state();
-        assert_eq!(state.identities().unwrap(), []);
-        let kept = Kept { chain_pem: "c ".into(), key_pem: "PRIVATE KEY".into(), trust_pem: "t".into() };
-        state.keep_identity(&kept).unwrap();
-        let whole = || "c PRIVATE KEY".to_owned();
-        let found = Kept { chain_pem: whole(), key_pem: whole(), trust_pem: "t".into() };
-        assert_eq!(state.identities().unwrap(), [found.clone(), found.clone()]);
-        fs::remove_file(state.path("identity.pem")).unwrap();
-        assert_eq!(state.identities().unwrap(), std::slice::from_ref(&found));
-        // Kept again from the copy it is the same, twice.
-        state.keep_identity(&found).unwrap();
-        assert_eq!(state.identities().unwrap(), [found.clone(), found]);
-        assert!(state.keep_again().is_none());
-        let bundle = Bundle { revision: weft_policy::bundle::Revision(7), ..Bundle::default() };
-        let lineage = Some(Lineage { store: "a".into(), epoch: 2, supersedes: vec!["b".into()] });
-        let kept = KeptBundle { bundle, lineage, ..KeptBundle::default() };
-        state.keep_bundle(&kept).unwrap();
-        assert_eq!(state.bundle().unwrap(), Some(kept));
-        assert_eq!(state.secret().unwrap(), state.secret().unwrap());
-        let token = state.admin_token().unwrap();
-        assert_eq!((token.len(), &token), (64, &state.admin_token().unwrap()));
-        let mode = fs::metadata(state.path("admin.token")).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-        let mode = fs::metadata(state.path("identity.copy")).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-    }
-
-    #[test]
-    fn what_an_earlier_release_kept_is_found() {
-        let (_dir, state) = state();
-        fs::write(state.path("identity.pem"), "chain").unwrap();
-        fs::write(state.path("identity.key"), "key").unwrap();
-        let found = Kept { chain_pem: "chain".into(), key_pem: "key".into(), trust_pem: String::new() };
-        assert_eq!(state.identities().unwrap(), [found]);
-    }
-
-    #[test]
-    fn an_identity_that_the_disk_does_not_take_is_tried_again() {
-        let (_dir, state) = state();
-        let kept = Kept { chain_pem: "c ".into(), key_pem: "PRIVATE KEY".into(), trust_pem: "t".into() };
-        // A folder where the file has to go stands for a disk that takes nothing.
-        fs::create_dir(state.path("identity.pem")).unwrap();
-        let error = state.keep_identity(&kept).unwrap_err().to_string();
-        assert!(error.ends_with("identity.pem"), "{error}");
-        assert!(state.clone().keep_again().unwrap().is_err());
-        fs::remove_dir(state.path("identity.pem")).unwrap();
-        state.keep_again().unwrap().unwrap();
-        assert!(state.keep_again().is_none());
-        assert_eq!(state.identities().unwrap().len(), 2);
-    }
-
-    #[test]
-    fn a_damaged_bundle_is_refused_by_name() {
-        let (_dir, state) = state();
-        state.keep_bundle(&KeptBundle::default()).unwrap();
-        let path = state.path("bundle.pb");
-        let mut bytes = fs::read(&path).unwrap();
-        bytes[0] ^= 1;
-        fs::write(&path, bytes).unwrap();
-        let error = state.bundle().unwrap_err().to_string();
-        assert!(error.contains("bundle.pb is damaged: checksum"), "{error}");
-    }
-
-    #[test]
-    fn filters_are_swept_by_digest() {
-        let (_dir, state) = state();
-        state.keep_filter("sha256:aa", b"a").unwrap();
-        state.keep_filter("sha256:../../bb", b"b").unwrap();
-        assert_eq!(state.filter("sha256:aa").unwrap().as_deref(), Some(&b"a"[..]));
-        state.sweep_filters(|digest| digest == "sha256:aa");
-        assert_eq!(state.filter("sha256:bb").unwrap(), None);
-        assert!(state.filter("sha256:aa").unwrap().is_some());
-    }
 }

@@ -44,6 +44,8 @@ pub(super) struct Applier {
     current: KeptBundle,
     /// `current` is what an earlier start kept, and nothing is in force yet.
     kept: bool,
+    /// Who is kept out could not be read: what was kept waits for the control plane's word.
+    waits_for_denials: bool,
     ready: Ready,
     pending: Option<Pending>,
 }
@@ -72,7 +74,7 @@ impl Applier {
         };
         let (ready, pending) = (Ready::default(), None);
         let (current, is_kept) = (KeptBundle::default(), kept.is_some());
-        let mut applier = Self { control, preparer, current, kept: is_kept, ready, pending };
+        let mut applier = Self { control, preparer, current, kept: is_kept, waits_for_denials: false, ready, pending };
         applier.deny_kept();
         if let Some(kept) = kept {
             match applier.new_trust(&kept.bundle) {
@@ -85,9 +87,9 @@ impl Applier {
         applier
     }
 
-    /// True while there is a kept bundle and nothing is in force.
+    /// True while there is a kept bundle that can be served and nothing is in force.
     pub(super) fn has_kept(&self) -> bool {
-        self.kept
+        self.kept && !self.waits_for_denials
     }
 
     /// What is held, with its versions and the store that it came from.
@@ -98,7 +100,7 @@ impl Applier {
     /// Puts the kept bundle into force, where nothing is. False: it can't be served and is forgotten, so that the next
     /// session has to ask for everything.
     pub(super) async fn serve_kept(&mut self) -> bool {
-        if !std::mem::take(&mut self.kept) {
+        if self.waits_for_denials || !std::mem::take(&mut self.kept) {
             return true;
         }
         let kept = self.current.clone();
@@ -129,6 +131,7 @@ impl Applier {
             Some(v1::control_message::Message::Delta(delta)) => delta,
             Some(v1::control_message::Message::Denials(denials)) => {
                 self.deny(denials.identities, true);
+                self.waits_for_denials = false;
                 return Step::Nothing;
             }
             Some(v1::control_message::Message::Notice(notice)) => {
@@ -176,7 +179,8 @@ impl Applier {
             }
         });
         let denied: BTreeSet<_> = known.collect();
-        if is_news && *self.control.identity.current().denied != denied {
+        let is_other = *self.control.identity.current().denied != denied;
+        if is_news && (is_other || !matches!(self.control.state.denied(), Ok(Some(_)))) {
             info!(identities = denied.len(), "identities are kept out of the mesh");
             if let Err(error) = self.control.state.keep_denied(&identities) {
                 warn!(error = %crate::chain(&error), "who is kept out could not be kept on disk");
@@ -185,10 +189,19 @@ impl Applier {
         self.control.identity.deny(denied);
     }
 
-    fn deny_kept(&self) {
-        match self.control.state.denied() {
-            Ok(identities) => self.deny(identities, false),
-            Err(error) => warn!(error = %crate::chain(&error), "who is kept out can't be read"),
+    /// Keeps out whom an earlier start kept out. Where that can't be told, nobody is let in on the strength of what else was
+    /// kept: it is served once the control plane has said who stays out.
+    fn deny_kept(&mut self) {
+        let reason = match self.control.state.denied() {
+            Ok(Some(identities)) => return self.deny(identities, false),
+            Ok(None) => "it is not there".to_owned(),
+            Err(error) => crate::chain(&error),
+        };
+        if self.kept {
+            let reason = format!("the list of banned identities can't be read: {reason}");
+            warn!(reason, "what was kept is served once the control plane says who is kept out");
+            self.control.shared.contact.set_refused(Some(reason));
+            self.waits_for_denials = true;
         }
     }
 

@@ -60,6 +60,11 @@ fn identity() -> IdentityHandle {
 
 /// A proxy's applier with nothing in force yet.
 fn applier(state: &Path) -> Applier {
+    starting(state, None)
+}
+
+/// The applier of a proxy that starts with what it kept.
+fn starting(state: &Path, kept: Option<KeptBundle>) -> Applier {
     let text = "
 name: web-1
 state_dir: /nowhere
@@ -75,7 +80,7 @@ listen: {mesh: '127.0.0.11:15008'}
         identity: identity(),
         incarnation: 1,
     };
-    Applier::new(Arc::new(control), None)
+    Applier::new(Arc::new(control), kept)
 }
 
 fn rule(path: &str) -> RouteRule {
@@ -197,4 +202,26 @@ async fn versions_are_kept_as_they_were_told() {
     let kept = State::open(dir.path()).unwrap().bundle().unwrap().unwrap();
     assert_eq!(kept.versions.values().copied().collect::<Vec<_>>(), [70, 71, 72]);
     assert_eq!((&kept.versions, &kept.bundle), (&applier.current().versions, &applier.current().bundle));
+}
+
+/// Where nobody can tell who is kept out, what was kept waits until the control plane says so.
+#[tokio::test]
+async fn a_lost_list_of_banned_identities_lets_nobody_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut first = applier(dir.path());
+    assert!(matches!(answer(&mut first, told(1, world())).await, Message::Ack(_)));
+    let kept = || State::open(dir.path()).unwrap().bundle().unwrap();
+    let mut restarted = starting(dir.path(), kept());
+    assert!(restarted.serve_kept().await && !restarted.has_kept());
+    assert!(restarted.control.shared.snapshot.load().is_none());
+    assert!(restarted.control.shared.contact.refused().unwrap().contains("banned identities can't be read"));
+    let denials = v1::Denials { identities: vec!["spiffe://cluster.local/ns/shop/sa/bad".to_owned()] };
+    let denials = v1::ControlMessage { message: Some(v1::control_message::Message::Denials(denials)) };
+    assert!(matches!(restarted.told(denials), Step::Nothing));
+    assert!(restarted.has_kept() && restarted.serve_kept().await);
+    assert!(restarted.control.shared.snapshot.load().is_some());
+    // From here on it is on disk.
+    let mut again = starting(dir.path(), kept());
+    assert!(again.has_kept() && again.serve_kept().await);
+    assert_eq!(again.control.identity.current().denied.len(), 1);
 }
