@@ -22,6 +22,7 @@ use crate::route::{
 
 /// The request to be explained.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = ExplainQuery))]
 #[serde(deny_unknown_fields)]
 pub struct Query {
     /// `namespace/service-account` of the caller.
@@ -29,7 +30,7 @@ pub struct Query {
     /// A service's name as the caller would write it.
     pub to: String,
     /// The service's port; its first where absent.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
     #[serde(default = "get")]
     pub method: String,
@@ -61,42 +62,46 @@ pub enum QueryError {
     Outside(String),
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Explanation {
     /// True if every endpoint that may be picked would serve the request.
     pub allowed: bool,
     /// The status the caller would see from the mesh; absent where the app answers.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
     /// The rule that decided, `namespace/policy#rule`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
     pub reason: String,
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub principal: SpiffeId,
     pub service: String,
     pub port: u16,
     /// The port is declared tcp: this is what becomes of a connection, whatever the request in it.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub connection: bool,
     /// As it is sent to the app.
     pub path: String,
     /// The reading of an ambiguous path that was refused.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reading: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<RouteExplanation>,
     pub backends: Vec<BackendExplanation>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RouteExplanation {
     pub name: String,
     pub rule_index: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule_name: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BackendExplanation {
     /// Absent where the reference doesn't resolve: its share is answered 500.
     pub service: Option<String>,
@@ -105,20 +110,23 @@ pub struct BackendExplanation {
     pub endpoints: Vec<EndpointExplanation>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EndpointExplanation {
     pub workload: String,
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub address: SocketAddr,
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub identity: Option<SpiffeId>,
     pub allowed: bool,
     /// The status that the caller would see; absent where the app answers.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
     pub reason: String,
     /// The reading of an ambiguous path that was refused.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reading: Option<String>,
     /// Inbound filters in the order in which they run.
     pub filters: Vec<String>,

@@ -23,8 +23,9 @@ const LONGEST_CHAIN: usize = 5;
 fn allowed(name: &str) -> Option<&'static [&'static str]> {
     Some(match name {
         "weft-policy" | "weft-profiler" | "weft-filters-sdk" | "xtask" => &[],
-        "weft-flow" | "weft-transport" | "weft-filter-host" | "weft" => &["weft-policy"],
-        "weft-control" => &["weft-policy", "weft-filter-host"],
+        "weft-flow" | "weft-transport" | "weft-filter-host" | "weft-api" => &["weft-policy"],
+        "weft-control" => &["weft-policy", "weft-filter-host", "weft-api"],
+        "weft" => &["weft-policy", "weft-api"],
         "weft-proxy" => &["weft-policy", "weft-flow", "weft-transport", "weft-filter-host", "weft-profiler"],
         filter if filter.starts_with("weft-filter-") => &["weft-filters-sdk", "weft-policy"],
         _ => return None,

@@ -1,0 +1,130 @@
+//! Proxies: who is connected, how far a change has come, who is kept out.
+
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::words::words;
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct Proxies {
+    pub proxies: Vec<Proxy>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Proxy {
+    pub name: String,
+    /// SPIFFE ID.
+    pub identity: String,
+    /// The address that its control stream comes from; empty where it is not known.
+    pub address: String,
+    /// Addresses at which its workloads take mesh traffic.
+    pub mesh_addresses: Vec<String>,
+    /// Time since it last said anything.
+    pub heard_ms: u64,
+    pub version: String,
+    pub state: SyncState,
+    /// Why it is not in step; empty where it is.
+    pub reason: String,
+    /// The revision that it runs.
+    pub revision: u64,
+    /// The newest revision.
+    pub current_revision: u64,
+    /// How long it has not been in step.
+    pub staleness_ms: u64,
+    pub filters: Vec<LoadedFilter>,
+    /// RFC 3339.
+    pub certificate_not_after: Option<String>,
+    /// `quic` or `tcp`.
+    pub transport: String,
+    /// RFC 3339.
+    pub connected_since: Option<String>,
+}
+
+words! {
+    SyncState { Synced = "synced", Behind = "behind", Refused = "refused", Disconnected = "disconnected" }
+}
+
+/// A filter as a proxy has it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct LoadedFilter {
+    pub name: String,
+    pub version: String,
+    pub digest: String,
+    pub state: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct StatusQuery {
+    /// Wait up to this long; default 0, at most 300000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_ms: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct RevisionStatus {
+    pub revision: u64,
+    /// Every proxy concerned has it.
+    pub complete: bool,
+    /// The proxies concerned.
+    pub proxies: Vec<ProxyRevision>,
+}
+
+/// How far a proxy is with a revision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ProxyRevision {
+    pub name: String,
+    /// SPIFFE ID.
+    pub identity: String,
+    pub state: SyncState,
+    /// The revision that it runs.
+    pub revision: u64,
+    pub reason: String,
+    /// Refusals, of whatever revision, because of which it does without an object.
+    pub held: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct Bans {
+    pub bans: Vec<Ban>,
+}
+
+/// An identity that is kept out of the mesh.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct Ban {
+    /// SPIFFE ID.
+    pub identity: String,
+    pub reason: String,
+    pub since_unix: i64,
+    /// Who banned it.
+    pub by: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BanRequest {
+    /// A proxy's name, whose identity is meant; `namespace/service-account`; or a SPIFFE ID.
+    pub proxy: String,
+    #[serde(default)]
+    pub reason: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct Banned {
+    pub ban: Ban,
+    /// Names of the proxies that have the identity.
+    pub proxies: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct Unbanned {
+    /// SPIFFE ID.
+    pub identity: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct Evicted {
+    /// Name and identity of each proxy.
+    pub evicted: Vec<String>,
+}
