@@ -55,7 +55,8 @@ pub struct CreateToken {
     /// For join tokens: labels, `KEY=VALUE`, that put its workloads behind what selects by them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub labels: Vec<String>,
-    /// For join tokens: ranges that its workloads may be in.
+    /// For join tokens: ranges that its workloads may be in. For operator tokens of namespaces: ranges that the addresses of
+    /// their objects may be in.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<String>,
 }

@@ -25,24 +25,22 @@ use axum::response::Response;
 use axum::routing::MethodRouter;
 use axum::{Json, Router};
 use http::{HeaderValue, StatusCode, header};
-use serde_json::{Value, json};
+use utoipa::openapi::HttpMethod;
+use weft_api::Version;
 
 pub use self::auth::{Caller, Peer};
-use self::error::Refusal;
-pub use self::error::{ApiError, Detail};
+pub use self::error::ApiError;
+use self::error::{Refusal, of_document, of_object};
+use self::openapi::Described;
 use crate::access::{Thing, Verb};
 use crate::hub::Hub;
 
 /// One endpoint: how it is reached, what it needs, what it does.
 pub struct Endpoint {
-    pub method: &'static str,
+    pub method: HttpMethod,
     pub path: &'static str,
     pub access: Access,
-    pub summary: &'static str,
-    /// Query parameters: name and meaning.
-    pub query: &'static [(&'static str, &'static str)],
-    /// Name of the request body's schema.
-    pub body: Option<&'static str>,
+    described: Described,
     handler: MethodRouter<Arc<Hub>>,
 }
 
@@ -65,9 +63,12 @@ pub fn endpoints() -> Vec<Endpoint> {
             Access::Public,
             "Whether the server can do its work: 503 with the reason where it can't",
             axum::routing::get(healthz),
-        ),
-        Endpoint::get("/api/v1/version", Access::Public, "Version of the server", axum::routing::get(version)),
-        Endpoint::get("/api/v1/openapi.json", Access::Public, "This description", axum::routing::get(openapi::serve)),
+        )
+        .described(|it| it.answers_text("200", "It can").answers_text("503", "It can't, and why")),
+        Endpoint::get("/api/v1/version", Access::Public, "Version of the server", axum::routing::get(version))
+            .described(|it| it.answers::<Version>()),
+        Endpoint::get("/api/v1/openapi.json", Access::Public, "This description", axum::routing::get(openapi::serve))
+            .described(|it| it.answers_object()),
     ];
     all.extend(objects::endpoints());
     all.extend(lint::endpoints());
@@ -105,27 +106,30 @@ pub fn router(hub: Arc<Hub>) -> Router {
 
 impl Endpoint {
     fn new(
-        method: &'static str,
+        method: HttpMethod,
         path: &'static str,
         access: Access,
         summary: &'static str,
         handler: MethodRouter<Arc<Hub>>,
     ) -> Self {
-        Self { method, path, access, summary, query: &[], body: None, handler }
+        Self { method, path, access, described: Described::new(path, access, summary), handler }
     }
 
     fn get(path: &'static str, access: Access, summary: &'static str, handler: MethodRouter<Arc<Hub>>) -> Self {
-        Self::new("get", path, access, summary, handler)
+        Self::new(HttpMethod::Get, path, access, summary, handler)
     }
 
-    fn query(mut self, parameters: &'static [(&'static str, &'static str)]) -> Self {
-        self.query = parameters;
-        self
+    fn post(path: &'static str, access: Access, summary: &'static str, handler: MethodRouter<Arc<Hub>>) -> Self {
+        Self::new(HttpMethod::Post, path, access, summary, handler)
     }
 
-    fn body(mut self, schema: &'static str) -> Self {
-        self.body = Some(schema);
-        self
+    fn delete(path: &'static str, access: Access, summary: &'static str, handler: MethodRouter<Arc<Hub>>) -> Self {
+        Self::new(HttpMethod::Delete, path, access, summary, handler)
+    }
+
+    /// Adds to the description what it takes and answers.
+    fn described(self, describe: impl FnOnce(Described) -> Described) -> Self {
+        Self { described: describe(self.described), ..self }
     }
 }
 
@@ -137,8 +141,9 @@ pub(crate) async fn healthz(axum::extract::State(hub): axum::extract::State<Arc<
     }
 }
 
-async fn version() -> Json<Value> {
-    Json(json!({ "name": "weft-control", "version": env!("CARGO_PKG_VERSION"), "api": "v1" }))
+async fn version() -> Json<Version> {
+    let [name, version, api] = ["weft-control", env!("CARGO_PKG_VERSION"), "v1"].map(str::to_owned);
+    Json(Version { name, version, api })
 }
 
 /// Answers hold names and tokens: nobody on the way may keep them.

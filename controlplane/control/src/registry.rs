@@ -65,7 +65,7 @@ pub struct SeatTaken {
 }
 
 /// State that a proxy reports from time to time.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default)]
 pub struct Health {
     pub filters: Vec<LoadedFilter>,
     pub transport: String,
@@ -73,7 +73,7 @@ pub struct Health {
     pub staleness_ms: u64,
 }
 
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default)]
 pub struct LoadedFilter {
     pub name: String,
     pub version: String,
@@ -92,8 +92,7 @@ pub struct Progress {
     pub is_left_alone: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SyncState {
     Synced,
     Behind,

@@ -65,7 +65,7 @@ pub enum StoreError {
 }
 
 /// A record that this program can't read. It stays as it is until something takes its place.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unreadable {
     pub table: &'static str,
     pub key: String,

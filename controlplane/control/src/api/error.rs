@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use serde::Serialize;
+use weft_api::{Detail, ErrorBody, ErrorInner, ObjectRef};
 use weft_policy::resource::ObjectKey;
 
 use crate::access::Denied;
@@ -23,53 +23,15 @@ pub struct ApiError {
     pub retry_after: Option<u64>,
 }
 
-/// Place in the input at which something is wrong, and the problem there.
-#[derive(Debug, Clone, Default, Serialize, PartialEq, Eq)]
-pub struct Detail {
-    /// `documents[2]`; empty where it is none of the request's.
-    pub file: String,
-    pub line: usize,
-    /// The number of the request's document, from 0.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub document: Option<usize>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub object: Option<ObjectKey>,
-    /// `spec.rules[0].name`; empty for the whole object.
-    pub key: String,
-    pub message: String,
+/// Something wrong in a document of the request.
+pub(super) fn of_document(number: usize, key: impl Into<String>, message: impl Into<String>) -> Detail {
+    let file = format!("documents[{number}]");
+    Detail { file, document: Some(number), key: key.into(), message: message.into(), ..Detail::default() }
 }
 
-impl Detail {
-    /// Of a document of the request.
-    pub(crate) fn of_document(number: usize, key: impl Into<String>, message: impl Into<String>) -> Self {
-        let file = format!("documents[{number}]");
-        Self { file, document: Some(number), key: key.into(), message: message.into(), ..Self::default() }
-    }
-
-    /// Of an object, wherever it is.
-    pub(crate) fn of_object(object: ObjectKey, key: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { object: Some(object), key: key.into(), message: message.into(), ..Self::default() }
-    }
-
-    /// The same with the document that gives the object, if one does.
-    fn given_in(self, documents: &BTreeMap<ObjectKey, usize>) -> Self {
-        match self.object.as_ref().and_then(|object| documents.get(object)) {
-            Some(number) => Self { file: format!("documents[{number}]"), document: Some(*number), ..self },
-            None => self,
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct Body<'a> {
-    error: Inner<'a>,
-}
-
-#[derive(Serialize)]
-struct Inner<'a> {
-    code: &'a str,
-    message: &'a str,
-    details: &'a [Detail],
+/// Something wrong with an object, wherever it is.
+pub(super) fn of_object(object: &ObjectKey, key: impl Into<String>, message: impl Into<String>) -> Detail {
+    Detail { object: Some(object.into()), key: key.into(), message: message.into(), ..Detail::default() }
 }
 
 impl ApiError {
@@ -128,7 +90,12 @@ impl ApiError {
 
     /// Names the documents that the objects at fault are in.
     pub(crate) fn in_documents(mut self, documents: &BTreeMap<ObjectKey, usize>) -> Self {
-        self.details = self.details.into_iter().map(|detail| detail.given_in(documents)).collect();
+        let given: BTreeMap<_, _> = documents.iter().map(|(key, number)| (ObjectRef::from(key), number)).collect();
+        for detail in &mut self.details {
+            if let Some(number) = detail.object.as_ref().and_then(|object| given.get(object)) {
+                (detail.file, detail.document) = (format!("documents[{number}]"), Some(**number));
+            }
+        }
         self
     }
 }
@@ -142,8 +109,8 @@ pub(super) struct Refusal {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let inner = Inner { code: self.code, message: &self.message, details: &self.details };
-        let mut response = (self.status, Json(Body { error: inner })).into_response();
+        let inner = ErrorInner { code: self.code.to_owned(), message: self.message.clone(), details: self.details };
+        let mut response = (self.status, Json(ErrorBody { error: inner })).into_response();
         if self.status == StatusCode::UNAUTHORIZED {
             //= rfc6750#section-3
             let challenge = http::HeaderValue::from_static("Bearer realm=\"weft\"");

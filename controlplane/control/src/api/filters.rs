@@ -5,8 +5,8 @@ use std::sync::Arc;
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::{Extension, Json};
 use http::HeaderMap;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use utoipa::openapi::Required;
+use weft_api::{FilterVersions, Filters, PublishQuery};
 use weft_policy::bundle::ObjectName;
 use weft_policy::resource::{FilterSpec, Object, ROOT_NAMESPACE};
 
@@ -18,45 +18,35 @@ use crate::token::Role;
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
-        Endpoint::new(
-            "post",
+        Endpoint::post(
             "/api/v1/filters",
             Access::Mesh(Verb::Change, Thing::Filter),
             "Publishes a filter binary; headers weft-signature and weft-public-key carry ed25519 over its sha256, base64",
             // The handler has its own limit, which is that of a filter.
             axum::routing::post(publish).layer(DefaultBodyLimit::disable()),
         )
-        .query(&[
-            ("name", "the filter's name"),
-            ("version", "MAJOR.MINOR.PATCH"),
-            ("accept_new_key", "true: the key may differ from the filter's first; admins only"),
-            ("make_current", "true: policies without a version run it, also where a newer one was published"),
-        ])
-        .body("Wasm"),
+        .described(|it| {
+            it.query::<PublishQuery>()
+                .header("weft-signature", "ed25519 over the binary's sha256, base64", Required::True)
+                .header("weft-public-key", "the public key, PEM in base64", Required::True)
+                .takes_bytes("application/wasm")
+                .answers::<weft_api::FilterVersion>()
+        }),
         Endpoint::get(
             "/api/v1/filters",
             Access::Mesh(Verb::Read, Thing::Filter),
             "Published filters",
             axum::routing::get(list),
-        ),
+        )
+        .described(|it| it.answers::<Filters>()),
         Endpoint::get(
             "/api/v1/filters/{name}",
             Access::Mesh(Verb::Read, Thing::Filter),
             "One filter with all of its versions",
             axum::routing::get(show),
-        ),
+        )
+        .described(|it| it.answers::<FilterVersions>()),
     ]
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PublishQuery {
-    name: String,
-    version: String,
-    #[serde(default)]
-    accept_new_key: bool,
-    #[serde(default)]
-    make_current: bool,
 }
 
 async fn publish(
@@ -64,7 +54,7 @@ async fn publish(
     Extension(caller): Extension<Caller>,
     Query(query): Query<PublishQuery>,
     request: Request,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<weft_api::FilterVersion>, ApiError> {
     if query.accept_new_key && caller.rights.role != Role::Admin {
         return Err(ApiError::forbidden("accept_new_key needs the role admin"));
     }
@@ -77,7 +67,7 @@ async fn publish(
     let PublishQuery { name, version, accept_new_key, make_current } = query;
     let publication = Publication { name, version, artifact, accept_new_key, make_current };
     let published = hub.publish_filter(caller.actor(), publication).await?;
-    Ok(Json(describe(&published, is_current(&hub, &published))))
+    Ok(Json(describe(&hub, &published)))
 }
 
 async fn binary(request: Request, limit: usize) -> Result<Vec<u8>, ApiError> {
@@ -99,20 +89,18 @@ fn header(headers: &HeaderMap, name: &str) -> Result<String, ApiError> {
     value.to_str().map(str::to_owned).map_err(|_| ApiError::invalid(format!("header {name} is not text")))
 }
 
-async fn list(State(hub): State<Arc<Hub>>) -> Result<Json<Value>, ApiError> {
+async fn list(State(hub): State<Arc<Hub>>) -> Result<Json<Filters>, ApiError> {
     let versions = hub.filter_versions().await?;
-    let filters: Vec<_> = versions.iter().map(|version| describe(version, is_current(&hub, version))).collect();
-    Ok(Json(json!({ "filters": filters })))
+    Ok(Json(Filters { filters: versions.iter().map(|version| describe(&hub, version)).collect() }))
 }
 
-async fn show(State(hub): State<Arc<Hub>>, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
+async fn show(State(hub): State<Arc<Hub>>, Path(name): Path<String>) -> Result<Json<FilterVersions>, ApiError> {
     let mut versions = hub.filter_versions().await?;
     versions.retain(|version| version.name == name);
     if versions.is_empty() {
         return Err(ApiError::not_found(format!("no filter {name:?} is published")));
     }
-    let described: Vec<_> = versions.iter().map(|version| describe(version, is_current(&hub, version))).collect();
-    Ok(Json(json!({ "name": name, "versions": described })))
+    Ok(Json(FilterVersions { name, versions: versions.iter().map(|version| describe(&hub, version)).collect() }))
 }
 
 fn is_current(hub: &Hub, version: &FilterVersion) -> bool {
@@ -121,20 +109,33 @@ fn is_current(hub: &Hub, version: &FilterVersion) -> bool {
     hub.published().world.filter(&name).is_some_and(current)
 }
 
-fn describe(version: &FilterVersion, current: bool) -> Value {
-    json!({
-        "name": version.name,
-        "version": version.version,
-        "digest": version.digest,
-        "signature": version.signature,
-        "public_key_pem": version.public_key_pem,
-        "abi": version.abi,
-        "capabilities": version.capabilities,
-        "size_bytes": version.size_bytes,
-        "published_unix": version.published_unix,
-        "published_by": version.published_by,
-        "current": current,
-    })
+fn describe(hub: &Hub, version: &FilterVersion) -> weft_api::FilterVersion {
+    let current = is_current(hub, version);
+    let FilterVersion {
+        name,
+        version,
+        digest,
+        signature,
+        public_key_pem,
+        abi,
+        capabilities,
+        size_bytes,
+        published_unix,
+        published_by,
+    } = version.clone();
+    weft_api::FilterVersion {
+        name,
+        version,
+        digest,
+        signature,
+        public_key_pem,
+        abi,
+        capabilities,
+        size_bytes,
+        published_unix,
+        published_by,
+        current,
+    }
 }
 
 impl From<PublishError> for ApiError {

@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::{Extension, Json};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use weft_api::{Lint, LintQuery, LintRequest};
 use weft_policy::bundle::Revision;
 use weft_policy::lint::{Finding, Scope, check};
 use weft_policy::plan::{Owner, World, losses};
@@ -27,41 +26,22 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             "Findings about all objects, or about one",
             axum::routing::get(lint),
         )
-        .query(&[
-            ("kind", "only of objects of this kind"),
-            ("namespace", "only of this namespace"),
-            ("name", "only of objects of this name"),
-        ]),
-        Endpoint::new(
-            "post",
+        .described(|it| it.query::<LintQuery>().answers::<Lint>()),
+        Endpoint::post(
             "/api/v1/lint",
             Access::Each(Verb::Read, OBJECT),
             "Findings about all objects as they would be with these documents",
             axum::routing::post(lint_with),
         )
-        .body("Lint"),
+        .described(|it| it.takes::<LintRequest>().answers::<Lint>()),
     ]
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LintRequest {
-    documents: Vec<Value>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LintQuery {
-    kind: Option<String>,
-    namespace: Option<String>,
-    name: Option<String>,
 }
 
 async fn lint(
     State(hub): State<Arc<Hub>>,
     Extension(caller): Extension<Caller>,
     Query(query): Query<LintQuery>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Lint>, ApiError> {
     let kind = query.kind.map(|text| text.parse::<Kind>()).transpose();
     let kind = kind.map_err(|error| ApiError::invalid(format!("kind: {error}")))?;
     let (revision, findings) =
@@ -79,7 +59,7 @@ async fn lint_with(
     State(hub): State<Arc<Hub>>,
     Extension(caller): Extension<Caller>,
     Body(request): Body<LintRequest>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Lint>, ApiError> {
     let documents = bounded(&hub, request.documents)?;
     let given = hub.plan(|_| parse_documents(documents)).await??;
     within_reach(&caller, Verb::Read, &given.documents)?;
@@ -97,15 +77,7 @@ async fn lint_with(
 }
 
 /// Findings about objects that the caller may read.
-fn report<'f>(caller: &Caller, revision: Revision, findings: impl Iterator<Item = &'f Finding>) -> Value {
+fn report<'f>(caller: &Caller, revision: Revision, findings: impl Iterator<Item = &'f Finding>) -> Lint {
     let is_seen = |finding: &&Finding| caller.rights.may_object(Verb::Read, &finding.object).is_ok();
-    let findings: Vec<_> = findings.filter(is_seen).map(describe).collect();
-    json!({ "revision": revision.0, "findings": findings })
-}
-
-/// A finding as JSON.
-pub(super) fn describe(finding: &Finding) -> Value {
-    let ObjectKey { kind, namespace, name } = &finding.object;
-    json!({ "code": finding.code, "severity": finding.severity, "kind": kind.as_str(), "namespace": namespace,
-        "name": name, "key": finding.key, "message": finding.message })
+    Lint { revision: revision.0, findings: findings.filter(is_seen).map(Into::into).collect() }
 }

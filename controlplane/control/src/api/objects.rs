@@ -7,17 +7,20 @@ use std::time::Duration;
 use axum::extract::{Path, State};
 use axum::{Extension, Json};
 use http::{HeaderMap, HeaderName, header};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
+use utoipa::openapi::Required;
+use weft_api::{
+    ApplyRequest, DeleteQuery, Deleted, Detail, ExplainQuery, Explanation, ListQuery, ResourceList, UnreadableList,
+};
 use weft_policy::bundle::Revision;
-use weft_policy::explain::{Query as ExplainQuery, explain};
+use weft_policy::explain::explain;
 use weft_policy::lint::Finding;
 use weft_policy::manifest::from_json;
 use weft_policy::plan::{Entry, Loss, Owned};
 use weft_policy::resource::{Kind, ObjectKey, Resource};
 
 use super::status::{self, Arrivals};
-use super::{Access, ApiError, Body, Caller, Detail, Endpoint, Query};
+use super::{Access, ApiError, Body, Caller, Endpoint, Query, of_document, of_object};
 use crate::access::{Place, Thing, Verb};
 use crate::hub::{Applied, ApplyError, Expected, How, Hub, Misplaced, Published, Stale, apart};
 use crate::store::Unreadable;
@@ -36,57 +39,48 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             "All resources of a kind",
             axum::routing::get(list),
         )
-        .query(&[
-            ("namespace", "only of this namespace"),
-            ("after", "a list's revision: wait for one that differs from it"),
-            ("wait_ms", "wait up to this long; default 0, at most 300000"),
-        ]),
+        .described(|it| it.query::<ListQuery>().answers::<ResourceList>()),
         Endpoint::get(
             "/api/v1/resources/{kind}/{namespace}/{name}",
             Access::Each(Verb::Read, OBJECT),
             "One resource; namespace _ for kinds without one",
             axum::routing::get(show),
-        ),
+        )
+        .described(|it| it.answers::<weft_api::Resource>()),
         Endpoint::get(
             "/api/v1/unreadable",
             Access::Each(Verb::Read, OBJECT),
             "Records of the store that can't be read, as they are",
             axum::routing::get(unreadable),
-        ),
-        Endpoint::new(
-            "delete",
+        )
+        .described(|it| it.answers::<UnreadableList>()),
+        Endpoint::delete(
             "/api/v1/resources/{kind}/{namespace}/{name}",
             Access::Each(Verb::Change, OBJECT),
             "Deletes one resource; with If-Match only where its revision is that of the ETag",
             axum::routing::delete(delete),
         )
-        .query(&[("force", "true: also where that takes protection away")]),
-        Endpoint::new(
-            "post",
+        .described(|it| {
+            it.query::<DeleteQuery>()
+                .header("if-match", "the ETag of the resource as it was read", Required::False)
+                .answers::<Deleted>()
+        }),
+        Endpoint::post(
             "/api/v1/apply",
             // A dry run only reads; the handler asks for more where it is none.
             Access::Each(Verb::Read, OBJECT),
             "Applies all documents or none; dry_run says what would change. Changing needs the role operator",
             axum::routing::post(apply),
         )
-        .body("Apply"),
-        Endpoint::new(
-            "post",
+        .described(|it| it.takes::<ApplyRequest>().answers::<weft_api::Applied>()),
+        Endpoint::post(
             "/api/v1/explain",
             Access::Each(Verb::Read, OBJECT),
             "Which route, endpoints, filters and rule decide a request",
             axum::routing::post(explain_request),
         )
-        .body("Explain"),
+        .described(|it| it.takes::<ExplainQuery>().answers::<Explanation>()),
     ]
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ListQuery {
-    namespace: Option<String>,
-    after: Option<u64>,
-    wait_ms: Option<u64>,
 }
 
 /// The longest that a list is waited for.
@@ -97,7 +91,7 @@ async fn list(
     Extension(caller): Extension<Caller>,
     Path(kind): Path<String>,
     Query(query): Query<ListQuery>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<ResourceList>, ApiError> {
     let kind = parse_kind(&kind)?;
     if let Some(namespace) = query.namespace.as_ref().filter(|_| kind.is_namespaced()) {
         caller.may(Verb::Read, Thing::Object(kind), Place::Namespace(namespace))?;
@@ -128,15 +122,15 @@ async fn list(
     }
     let items = published.world.of_kind(kind).filter(|(key, _)| is_wanted(key));
     let arrivals = Arrivals::of(&hub, &caller);
-    let items: Vec<_> = items.map(|(key, stored)| describe(&hub, &published, &arrivals, key, stored)).collect();
-    Ok(Json(json!({ "revision": published.revision.0, "items": items })))
+    let items = items.map(|(key, stored)| describe(&hub, &published, &arrivals, key, stored));
+    Ok(Json(ResourceList { revision: published.revision.0, items: items.collect() }))
 }
 
 async fn show(
     State(hub): State<Arc<Hub>>,
     Extension(caller): Extension<Caller>,
     Path((kind, namespace, name)): Path<(String, String, String)>,
-) -> Result<([(HeaderName, String); 1], Json<Value>), ApiError> {
+) -> Result<([(HeaderName, String); 1], Json<weft_api::Resource>), ApiError> {
     let key = parse_key(&kind, &namespace, &name)?;
     caller.may_object(Verb::Read, &key)?;
     let published = hub.published();
@@ -147,7 +141,7 @@ async fn show(
     Ok(([(header::ETAG, tag)], Json(shown)))
 }
 
-async fn unreadable(State(hub): State<Arc<Hub>>, Extension(caller): Extension<Caller>) -> Json<Value> {
+async fn unreadable(State(hub): State<Arc<Hub>>, Extension(caller): Extension<Caller>) -> Json<UnreadableList> {
     let published = hub.published();
     // The record of a token holds nothing that a viewer may not see, but who made it is no concern of his.
     let is_admin = caller.rights.role == Role::Admin && !caller.rights.is_bound();
@@ -155,8 +149,11 @@ async fn unreadable(State(hub): State<Arc<Hub>>, Extension(caller): Extension<Ca
         Some(key) => caller.rights.may_object(Verb::Read, &key).is_ok(),
         None => is_admin || (record.table == "objects" && !caller.rights.is_bound()),
     };
-    let shown = published.unreadable.values().filter(is_shown);
-    Json(json!({ "items": shown.collect::<Vec<_>>() }))
+    let shown = |record: &Unreadable| {
+        let Unreadable { table, key, reason, record } = record.clone();
+        weft_api::Unreadable { table: table.to_owned(), key, reason, record }
+    };
+    Json(UnreadableList { items: published.unreadable.values().filter(is_shown).map(shown).collect() })
 }
 
 async fn delete(
@@ -165,7 +162,7 @@ async fn delete(
     Path((kind, namespace, name)): Path<(String, String, String)>,
     Query(query): Query<DeleteQuery>,
     headers: HeaderMap,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Deleted>, ApiError> {
     let how = if query.force { How::Forced } else { How::Safely };
     let key = parse_key(&kind, &namespace, &name)?;
     caller.may_object(Verb::Change, &key)?;
@@ -179,7 +176,7 @@ async fn delete(
         }
         answer
     })?;
-    Ok(Json(json!({ "revision": revision.0 })))
+    Ok(Json(Deleted { revision: revision.0 }))
 }
 
 /// The revision of an If-Match; none where there is none, or where anything matches.
@@ -194,32 +191,11 @@ fn if_match(headers: &HeaderMap) -> Result<Option<Revision>, ApiError> {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ApplyRequest {
-    documents: Vec<Value>,
-    #[serde(default)]
-    dry_run: bool,
-    /// Also where it takes protection away.
-    #[serde(default)]
-    force: bool,
-    /// Only where each object is still of the `metadata.revision` that its document tells.
-    #[serde(default)]
-    if_unchanged: bool,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct DeleteQuery {
-    #[serde(default)]
-    force: bool,
-}
-
 async fn apply(
     State(hub): State<Arc<Hub>>,
     Extension(caller): Extension<Caller>,
     Body(request): Body<ApplyRequest>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<weft_api::Applied>, ApiError> {
     let verb = if request.dry_run { Verb::Read } else { Verb::Change };
     caller.rights.may_somewhere(verb, OBJECT)?;
     let documents = bounded(&hub, request.documents)?;
@@ -251,7 +227,7 @@ fn all_seen(documents: &BTreeMap<ObjectKey, usize>, seen: &Expected) -> Result<(
     let missing = documents.iter().filter(|(key, _)| !seen.contains_key(*key));
     let detail = |(key, number): (&ObjectKey, &usize)| {
         let message = "is missing: with if_unchanged it is the number of the revision that the object was read at";
-        Detail { object: Some(key.clone()), ..Detail::of_document(*number, "metadata.revision", message.to_owned()) }
+        Detail { object: Some(key.into()), ..of_document(*number, "metadata.revision", message) }
     };
     let details: Vec<_> = missing.map(detail).collect();
     let Some(first) = details.first() else { return Ok(()) };
@@ -286,7 +262,7 @@ pub(super) fn within_reach(
 ) -> Result<(), ApiError> {
     let denied = |(key, number): (&ObjectKey, &usize)| {
         let message = caller.rights.may_object(verb, key).err()?.to_string();
-        Some(Detail { object: Some(key.clone()), ..Detail::of_document(*number, "metadata", message) })
+        Some(Detail { object: Some(key.into()), ..of_document(*number, "metadata", message) })
     };
     let mut details: Vec<_> = documents.iter().filter_map(denied).collect();
     details.sort_by_key(|detail| detail.document);
@@ -313,7 +289,7 @@ pub(super) fn parse_documents(documents: Vec<Value>) -> Result<Given, ApiError> 
         let read = match from_json(document) {
             Ok(read) => read,
             Err(wrong) => {
-                details.extend(wrong.into_iter().map(|wrong| Detail::of_document(number, wrong.key, wrong.message)));
+                details.extend(wrong.into_iter().map(|wrong| of_document(number, wrong.key, wrong.message)));
                 continue;
             }
         };
@@ -321,8 +297,8 @@ pub(super) fn parse_documents(documents: Vec<Value>) -> Result<Given, ApiError> 
             let key = resource.key();
             if given.documents.contains_key(&key) {
                 let message = format!("{key} is given twice");
-                let detail = Detail::of_document(number, "metadata.name", message);
-                details.push(Detail { object: Some(key), ..detail });
+                let detail = of_document(number, "metadata.name", message);
+                details.push(Detail { object: Some((&key).into()), ..detail });
                 continue;
             }
             if let Some(Some(revision)) = revisions.get(place) {
@@ -341,39 +317,48 @@ pub(super) fn parse_documents(documents: Vec<Value>) -> Result<Given, ApiError> 
     Err(ApiError::invalid(message).with_details(details))
 }
 
-fn report(caller: &Caller, applied: &Applied) -> Value {
-    let changes: Vec<_> = applied
-        .changes
-        .iter()
-        .map(|change| {
-            let ObjectKey { kind, namespace, name } = &change.object;
-            json!({ "action": change.action, "kind": kind.as_str(), "namespace": namespace, "name": name,
-                "diff": change.diff })
-        })
-        .collect();
+fn report(caller: &Caller, applied: &Applied) -> weft_api::Applied {
     let is_seen = |finding: &&Finding| caller.rights.may_object(Verb::Read, &finding.object).is_ok();
-    let problems: Vec<_> = applied.findings.iter().filter(is_seen).map(super::lint::describe).collect();
-    json!({ "revision": applied.revision.0, "changes": changes, "problems": problems })
+    weft_api::Applied {
+        revision: applied.revision.0,
+        changes: applied.changes.iter().map(Into::into).collect(),
+        problems: applied.findings.iter().filter(is_seen).map(Into::into).collect(),
+    }
 }
 
 /// The manifest with what the server knows about it.
-fn describe(hub: &Hub, published: &Published, arrivals: &Arrivals, key: &ObjectKey, stored: &Entry) -> Value {
-    let mut value = serde_json::to_value(&stored.resource).unwrap_or_default();
-    value["metadata"]["uid"] = json!(stored.uid);
-    value["metadata"]["generation"] = json!(stored.generation);
-    value["metadata"]["revision"] = json!(stored.modified.0);
-    value["metadata"]["creationRevision"] = json!(stored.created.0);
-    if let Some(status) = status::of(hub, published, arrivals, key, stored) {
-        value["status"] = status;
+fn describe(
+    hub: &Hub,
+    published: &Published,
+    arrivals: &Arrivals,
+    key: &ObjectKey,
+    stored: &Entry,
+) -> weft_api::Resource {
+    let mut manifest = serde_json::to_value(&stored.resource).unwrap_or_default();
+    let metadata = stored.resource.metadata().clone();
+    weft_api::Resource {
+        api_version: key.kind.api_version().to_owned(),
+        kind: key.kind.as_str().to_owned(),
+        spec: manifest["spec"].take(),
+        metadata: weft_api::Metadata {
+            name: metadata.name,
+            namespace: metadata.namespace,
+            labels: metadata.labels,
+            annotations: metadata.annotations,
+            uid: stored.uid.clone(),
+            generation: stored.generation,
+            revision: stored.modified.0,
+            creation_revision: stored.created.0,
+        },
+        status: status::of(hub, published, arrivals, key, stored),
     }
-    value
 }
 
 async fn explain_request(
     State(hub): State<Arc<Hub>>,
     Extension(caller): Extension<Caller>,
     Body(query): Body<ExplainQuery>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Explanation>, ApiError> {
     // The answer shows what a caller of that namespace meets: its routes and policies too.
     let from = query.from.split('/').next().unwrap_or_default();
     caller.may(Verb::Read, Thing::Object(Kind::Service), Place::Namespace(from))?;
@@ -381,8 +366,7 @@ async fn explain_request(
     let explanation = explained.map_err(|e| ApiError::invalid(e.to_string()))?;
     let namespace = explanation.service.split('/').next().unwrap_or_default();
     caller.may(Verb::Read, Thing::Object(Kind::Service), Place::Namespace(namespace))?;
-    let value = serde_json::to_value(explanation);
-    value.map(Json).map_err(|e| ApiError::internal(format!("explanation: {e}")))
+    Ok(Json(explanation))
 }
 
 fn parse_kind(text: &str) -> Result<Kind, ApiError> {
@@ -403,31 +387,30 @@ impl From<ApplyError> for ApiError {
         match error {
             ApplyError::NotFound(_) => Self::not_found(error.to_string()),
             ApplyError::Owned(Owned { ref key, .. }) => {
-                let detail = Detail::of_object(key.clone(), "", error.to_string());
+                let detail = of_object(key, "", error.to_string());
                 Self::conflict(error.to_string()).with_details(vec![detail])
             }
             ApplyError::Unsound(ref findings) => {
                 let detail = |finding: &Finding| {
                     let Finding { code, object, key, message, .. } = finding;
-                    Detail::of_object(object.clone(), key, format!("{message} [{code}]"))
+                    of_object(object, key, format!("{message} [{code}]"))
                 };
                 let details = findings.iter().map(detail).collect();
                 Self::refused(format!("{error}; nothing was applied")).with_details(details)
             }
             ApplyError::Stale(ref stale) => {
-                let detail =
-                    |stale: &Stale| Detail::of_object(stale.key.clone(), "metadata.revision", stale.to_string());
+                let detail = |stale: &Stale| of_object(&stale.key, "metadata.revision", stale.to_string());
                 let details = stale.iter().map(detail).collect();
                 Self::conflict(format!("{error}; nothing was applied")).with_details(details)
             }
             ApplyError::Misplaced(ref all) => {
-                let detail = |one: &Misplaced| Detail::of_object(one.object.clone(), &one.key, one.to_string());
+                let detail = |one: &Misplaced| of_object(&one.object, &one.key, one.to_string());
                 Self::forbidden(format!("{error}; nothing was applied")).with_details(all.iter().map(detail).collect())
             }
             ApplyError::Own(_) => Self::forbidden(error.to_string()),
             ApplyError::Busy(busy) => busy.into(),
             ApplyError::Unprotects(ref losses) => {
-                let detail = |loss: &Loss| Detail::of_object(loss.policy.clone(), "spec.targetRefs", loss.to_string());
+                let detail = |loss: &Loss| of_object(&loss.policy, "spec.targetRefs", loss.to_string());
                 Self::refused(error.to_string()).with_details(losses.iter().map(detail).collect())
             }
             ApplyError::Refused(_) => Self::refused(error.to_string()),

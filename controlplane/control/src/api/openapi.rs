@@ -1,120 +1,141 @@
-//! The API's description, made from the table that also makes the router.
+//! The API's description, made of the table that also makes the router, and of the types that handlers take and give.
 
 use axum::Json;
-use serde_json::{Map, Value, json};
+use utoipa::openapi::path::{OperationBuilder, Parameter, ParameterBuilder, ParameterIn, Paths};
+use utoipa::openapi::request_body::RequestBodyBuilder;
+use utoipa::openapi::schema::{ComponentsBuilder, KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{ContentBuilder, InfoBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Required, ResponseBuilder};
+use utoipa::{IntoParams, ToSchema};
+use weft_api::ErrorBody;
 
 use super::{Access, Endpoint, endpoints};
 use crate::access::roles;
 
-pub(super) async fn serve() -> Json<Value> {
+const JSON: &str = "application/json";
+
+/// One operation as it is described, and the schemas that it refers to.
+pub(super) struct Described {
+    operation: OperationBuilder,
+    schemas: Vec<(String, RefOr<Schema>)>,
+}
+
+pub(super) async fn serve() -> Json<OpenApi> {
     Json(document())
 }
 
 /// The OpenAPI 3.1 document.
-pub(super) fn document() -> Value {
-    let mut paths = Map::new();
-    for endpoint in endpoints() {
-        let entry = paths.entry(endpoint.path).or_insert_with(|| json!({}));
-        entry[endpoint.method] = operation(&endpoint);
+pub(super) fn document() -> OpenApi {
+    let bearer = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
+    let mut components = ComponentsBuilder::new().security_scheme("bearer", bearer);
+    let mut paths = Paths::new();
+    for Endpoint { method, path, described: Described { operation, schemas }, .. } in endpoints() {
+        paths.add_path_operation(path, vec![method], operation);
+        components = components.schemas_from_iter(schemas);
     }
-    json!({
-        "openapi": "3.1.0",
-        "info": {
-            "title": "Weft operator API",
-            "version": env!("CARGO_PKG_VERSION"),
-            "description": "What the CLI and the dashboard use, and nothing else."
-        },
-        "paths": paths,
-        "components": { "securitySchemes": { "bearer": { "type": "http", "scheme": "bearer" } }, "schemas": schemas() },
-    })
+    let info = InfoBuilder::new()
+        .title("Weft operator API")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some("What the CLI and the dashboard use, and nothing else."));
+    OpenApiBuilder::new().info(info.build()).paths(paths).components(Some(components.build())).build()
 }
 
-fn operation(endpoint: &Endpoint) -> Value {
-    let mut parameters: Vec<Value> = endpoint
-        .path
-        .split('/')
-        .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
-        .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
-        .collect();
-    parameters.extend(endpoint.query.iter().map(|(name, meaning)| {
-        json!({ "name": name, "in": "query", "description": meaning, "schema": { "type": "string" } })
-    }));
-    let error = json!({ "description": "The answer is no", "content": json_of("Error") });
-    let mut operation = json!({
-        "summary": endpoint.summary,
-        "parameters": parameters,
-        "responses": { "200": { "description": "Done" }, "default": error },
-    });
-    if let Access::Mesh(verb, thing) | Access::Each(verb, thing) = endpoint.access {
-        let names: Vec<_> = roles(verb, thing).iter().map(|role| role.as_str()).collect();
-        let place = match endpoint.access {
-            Access::Each(..) => "within the namespaces of the token",
-            Access::Public | Access::Mesh(..) => "for the whole mesh",
-        };
-        operation["security"] = json!([{ "bearer": [] }]);
-        operation["description"] = json!(format!("Needs the role {}, {place}.", names.join(", ")));
+impl Described {
+    pub(super) fn new(path: &str, access: Access, summary: &str) -> Self {
+        let places = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+        let mut operation = OperationBuilder::new().summary(Some(summary)).parameters(Some(places.map(place)));
+        if let Access::Mesh(verb, thing) | Access::Each(verb, thing) = access {
+            let names: Vec<_> = roles(verb, thing).iter().map(|role| role.as_str()).collect();
+            let reach = match access {
+                Access::Each(..) => "within the namespaces of the token",
+                Access::Public | Access::Mesh(..) => "for the whole mesh",
+            };
+            operation = operation
+                .description(Some(format!("Needs the role {}, {reach}.", names.join(", "))))
+                .security(SecurityRequirement::new("bearer", std::iter::empty::<String>()));
+        }
+        let mut described = Self { operation, schemas: Vec::new() };
+        let error = described.reference::<ErrorBody>();
+        described.gives("default", "The answer is no", JSON, error)
     }
-    if let Some(body) = endpoint.body {
-        operation["requestBody"] = match body {
-            "Snapshot" => json!({ "required": true, "content": { "application/octet-stream": {} } }),
-            "Wasm" => json!({ "required": true, "content": { "application/wasm": {} } }),
-            schema => json!({ "required": true, "content": json_of(schema) }),
-        };
+
+    pub(super) fn query<Q: IntoParams>(mut self) -> Self {
+        self.operation = self.operation.parameters(Some(Q::into_params(|| Some(ParameterIn::Query))));
+        self
     }
-    operation
+
+    pub(super) fn header(mut self, name: &str, meaning: &str, required: Required) -> Self {
+        let parameter = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Header).required(required);
+        let parameter =
+            parameter.description(Some(meaning)).schema(Some(ObjectBuilder::new().schema_type(Type::String)));
+        self.operation = self.operation.parameter(parameter);
+        self
+    }
+
+    pub(super) fn takes<T: ToSchema>(mut self) -> Self {
+        let schema = self.reference::<T>();
+        self.body(JSON, schema)
+    }
+
+    pub(super) fn takes_bytes(self, media: &str) -> Self {
+        self.body(media, bytes())
+    }
+
+    pub(super) fn answers<T: ToSchema>(mut self) -> Self {
+        let schema = self.reference::<T>();
+        self.gives("200", "Done", JSON, schema)
+    }
+
+    pub(super) fn answers_bytes(self, media: &str) -> Self {
+        self.gives("200", "Done", media, bytes())
+    }
+
+    pub(super) fn answers_text(self, status: &str, meaning: &str) -> Self {
+        self.gives(status, meaning, "text/plain", ObjectBuilder::new().schema_type(Type::String).into())
+    }
+
+    /// Some JSON object.
+    pub(super) fn answers_object(self) -> Self {
+        self.gives("200", "Done", JSON, ObjectBuilder::new().schema_type(Type::Object).into())
+    }
+
+    fn body(mut self, media: &str, schema: RefOr<Schema>) -> Self {
+        let content = ContentBuilder::new().schema(Some(schema)).build();
+        let body = RequestBodyBuilder::new().content(media, content).required(Some(Required::True));
+        self.operation = self.operation.request_body(Some(body.build()));
+        self
+    }
+
+    fn gives(mut self, status: &str, meaning: &str, media: &str, schema: RefOr<Schema>) -> Self {
+        let content = ContentBuilder::new().schema(Some(schema)).build();
+        let response = ResponseBuilder::new().description(meaning).content(media, content);
+        self.operation = self.operation.response(status, response);
+        self
+    }
+
+    /// A reference to the schema of a type, which is kept with those that it refers to.
+    fn reference<T: ToSchema>(&mut self) -> RefOr<Schema> {
+        let name = T::name();
+        self.schemas.push((name.to_string(), T::schema()));
+        T::schemas(&mut self.schemas);
+        RefOr::Ref(Ref::from_schema_name(name))
+    }
 }
 
-fn json_of(schema: &str) -> Value {
-    json!({ "application/json": { "schema": { "$ref": format!("#/components/schemas/{schema}") } } })
+/// A parameter of the path.
+fn place(name: &str) -> Parameter {
+    let schema = match name {
+        "revision" => ObjectBuilder::new()
+            .schema_type(Type::Integer)
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
+            .minimum(Some(0)),
+        _ => ObjectBuilder::new().schema_type(Type::String),
+    };
+    let parameter = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Path).required(Required::True);
+    parameter.schema(Some(schema)).build()
 }
 
-fn schemas() -> Value {
-    let text = json!({ "type": "string" });
-    let number = json!({ "type": "integer" });
-    json!({
-        "Error": { "type": "object", "required": ["error"], "properties": { "error": {
-            "type": "object",
-            "required": ["code", "message", "details"],
-            "properties": { "code": text, "message": text, "details": { "type": "array", "items": {
-                "type": "object",
-                "properties": { "file": text, "line": number, "key": text, "message": text,
-                    "document": { "type": "integer", "description": "the request's document, from 0" },
-                    "object": { "type": "object", "properties": { "kind": text, "namespace": text, "name": text } } }
-            } } }
-        } } },
-        "Apply": { "type": "object", "required": ["documents"], "properties": {
-            "documents": { "type": "array", "items": { "type": "object" } },
-            "dry_run": { "type": "boolean", "default": false },
-            "force": { "type": "boolean", "default": false, "description": "also where it takes protection away" },
-            "if_unchanged": { "type": "boolean", "default": false,
-                "description": "only where each object is of the metadata.revision that its document tells; else 409" }
-        } },
-        "Lint": { "type": "object", "required": ["documents"], "properties": {
-            "documents": { "type": "array", "items": { "type": "object" } }
-        } },
-        "Explain": { "type": "object", "required": ["from", "to"], "properties": {
-            "from": { "type": "string", "description": "namespace/service-account" },
-            "to": { "type": "string", "description": "service or service.namespace" },
-            "port": number,
-            "method": { "type": "string", "default": "GET" },
-            "path": { "type": "string", "default": "/" },
-            "headers": { "type": "object", "additionalProperties": text }
-        } },
-        "Ban": { "type": "object", "required": ["proxy"], "properties": {
-            "proxy": { "type": "string", "description": "a proxy's name, or a SPIFFE ID" },
-            "reason": text
-        } },
-        "CreateToken": { "type": "object", "required": ["kind"], "properties": {
-            "kind": { "enum": ["join", "operator"] },
-            "name": { "type": "string", "description": "what to call it" },
-            "service_account": { "type": "string", "description": "join: namespace/service-account" },
-            "role": { "enum": ["viewer", "operator", "publisher", "admin"] },
-            "namespaces": { "type": "array", "items": text, "description": "operator: what it is for; all where absent" },
-            "ttl_seconds": number,
-            "uses": number,
-            "services": { "type": "array", "items": text, "description": "join: services it may stand behind" },
-            "labels": { "type": "array", "items": text, "description": "join: KEY=VALUE by which it may be selected" },
-            "addresses": { "type": "array", "items": text, "description": "join: ranges its workloads may be in" }
-        } },
-    })
+fn bytes() -> RefOr<Schema> {
+    let format = SchemaFormat::KnownFormat(KnownFormat::Binary);
+    ObjectBuilder::new().schema_type(Type::String).format(Some(format)).into()
 }

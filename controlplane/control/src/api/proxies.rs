@@ -6,18 +6,21 @@ use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::{Extension, Json};
-use serde::Deserialize;
-use serde_json::{Value, json};
 use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
+use weft_api::{
+    Ban, BanRequest, Banned, Bans, Evicted, Leads, LoadedFilter, Proxies, Proxy, ProxyRevision, RevisionStatus,
+    StatusQuery, Store, Unbanned,
+};
 use weft_policy::bundle::Revision;
 use weft_policy::identity::SpiffeId;
+use weft_policy::lineage::Lineage;
 use weft_policy::text::printable;
 
 use super::{Access, ApiError, Body, Caller, Endpoint, Query};
 use crate::access::{Place, Thing, Verb};
-use crate::hub::{BanError, Hub, Published};
-use crate::registry::{ProxyStatus, SyncState};
+use crate::hub::{self, BanError, Hub, Published};
+use crate::registry::{self, ProxyStatus, SyncState};
 
 /// Characters of a ban's reason.
 const MAX_REASON: usize = 500;
@@ -34,100 +37,97 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             Access::Each(Verb::Read, Thing::Proxy),
             "Every proxy: version, identity, how far behind, filters, certificate, transport",
             axum::routing::get(list),
-        ),
+        )
+        .described(|it| it.answers::<Proxies>()),
         Endpoint::get(
             "/api/v1/revisions/{revision}/status",
             Access::Each(Verb::Read, Thing::Proxy),
             "Whether every proxy has a revision; waits until it is settled",
             axum::routing::get(status),
         )
-        .query(&[("wait_ms", "wait up to this long; default 0, at most 300000")]),
+        .described(|it| it.query::<StatusQuery>().answers::<RevisionStatus>()),
         Endpoint::get(
             "/api/v1/bans",
             Access::Each(Verb::Read, Thing::Proxy),
             "Identities that are kept out of the mesh",
             axum::routing::get(bans),
-        ),
-        Endpoint::new(
-            "post",
+        )
+        .described(|it| it.answers::<Bans>()),
+        Endpoint::post(
             "/api/v1/bans",
             Access::Each(Verb::Change, Thing::Proxy),
             "Keeps an identity out: its connections are closed everywhere, it gets no certificate until the ban is lifted",
             axum::routing::post(ban),
         )
-        .body("Ban"),
-        Endpoint::new(
-            "delete",
+        .described(|it| it.takes::<BanRequest>().answers::<Banned>()),
+        Endpoint::delete(
             "/api/v1/bans/{proxy}",
             Access::Each(Verb::Change, Thing::Proxy),
             "Lifts a ban, by the identity (percent-encoded) or by the name of a proxy that has it",
             axum::routing::delete(unban),
-        ),
-        Endpoint::new(
-            "post",
+        )
+        .described(|it| it.answers::<Unbanned>()),
+        Endpoint::post(
             "/api/v1/proxies/{name}/evict",
             Access::Each(Verb::Change, Thing::Proxy),
             "Ends a proxy's session and takes its endpoints out of discovery; one that still runs comes back",
             axum::routing::post(evict),
-        ),
+        )
+        .described(|it| it.answers::<Evicted>()),
         Endpoint::get(
             "/api/v1/store",
             Access::Mesh(Verb::Read, Thing::Store),
             "Which store this is, and whether it leads proxies",
             axum::routing::get(store),
-        ),
-        Endpoint::new(
-            "post",
+        )
+        .described(|it| it.answers::<Store>()),
+        Endpoint::post(
             "/api/v1/store/accept",
             Access::Mesh(Verb::Change, Thing::Store),
             "Lets this store lead, also whoever followed another one or a later state of it",
             axum::routing::post(accept_store),
-        ),
+        )
+        .described(|it| it.answers::<Leads>()),
     ]
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct BanRequest {
-    /// A proxy's name, or a SPIFFE ID.
-    proxy: String,
-    #[serde(default)]
-    reason: String,
-}
-
-async fn bans(State(hub): State<Arc<Hub>>, Extension(caller): Extension<Caller>) -> Json<Value> {
+async fn bans(State(hub): State<Arc<Hub>>, Extension(caller): Extension<Caller>) -> Json<Bans> {
     let bans = hub.bans();
     let seen = bans.values().filter(|ban| caller.sees(Thing::Proxy, ban.identity.namespace()));
-    Json(json!({ "bans": seen.collect::<Vec<_>>() }))
+    Json(Bans { bans: seen.cloned().map(told).collect() })
+}
+
+fn told(ban: hub::Ban) -> Ban {
+    Ban { identity: ban.identity.to_string(), reason: ban.reason, since_unix: ban.since_unix, by: ban.by }
 }
 
 async fn ban(
     State(hub): State<Arc<Hub>>,
     Extension(caller): Extension<Caller>,
     Body(request): Body<BanRequest>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Banned>, ApiError> {
     let reason: String = printable(&request.reason).chars().take(MAX_REASON).collect();
     let identity = identity_of(&hub, &caller, &request.proxy)?;
     let ban = hub.ban(caller.actor(), identity.clone(), reason).await?;
     let with_it = hub.registry().keys().into_iter().filter(|key| key.identity == identity).map(|key| key.name);
-    Ok(Json(json!({ "ban": ban, "proxies": with_it.collect::<Vec<_>>() })))
+    Ok(Json(Banned { ban: told(ban), proxies: with_it.collect() }))
 }
 
 async fn unban(
     State(hub): State<Arc<Hub>>,
     Extension(caller): Extension<Caller>,
     Path(proxy): Path<String>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Unbanned>, ApiError> {
     let identity = identity_of(&hub, &caller, &proxy)?;
     hub.unban(caller.actor(), &identity).await?;
-    Ok(Json(json!({ "identity": identity.to_string() })))
+    Ok(Json(Unbanned { identity: identity.to_string() }))
 }
 
 async fn evict(
     State(hub): State<Arc<Hub>>,
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Evicted>, ApiError> {
     let mut named = hub.proxies_named(&name);
     // Those of a namespace that the caller doesn't see are none of his.
     named.retain(|key| caller.sees(Thing::Proxy, key.identity.namespace()));
@@ -137,9 +137,9 @@ async fn evict(
     for key in &named {
         caller.may(Verb::Change, Thing::Proxy, Place::Namespace(key.identity.namespace()))?;
     }
-    let evicted = named.clone();
+    let evicted = named.iter().map(ToString::to_string).collect();
     hub.evict(caller.actor(), named).await?;
-    Ok(Json(json!({ "evicted": evicted.iter().map(|key| key.to_string()).collect::<Vec<_>>() })))
+    Ok(Json(Evicted { evicted }))
 }
 
 /// The identity that is meant, if the caller may change what has it.
@@ -182,29 +182,31 @@ impl From<BanError> for ApiError {
     }
 }
 
-async fn store(State(hub): State<Arc<Hub>>) -> Json<Value> {
+async fn store(State(hub): State<Arc<Hub>>) -> Json<Store> {
     let lead = hub.lead();
-    Json(json!({
-        "store": lead.lineage.store, "epoch": lead.lineage.epoch, "supersedes": lead.lineage.supersedes,
-        "revision": hub.published().revision.0, "doubt": lead.doubt.as_ref().map(|doubt| &doubt.reason),
-    }))
+    let Lineage { store, epoch, supersedes } = lead.lineage.clone();
+    let doubt = lead.doubt.as_ref().map(|doubt| doubt.reason.clone());
+    Json(Store { store, epoch, supersedes, revision: hub.published().revision.0, doubt })
 }
 
 async fn accept_store(
     State(hub): State<Arc<Hub>>,
     Extension(caller): Extension<Caller>,
-) -> Result<Json<Value>, ApiError> {
-    let lineage = hub.accept_store(caller.actor()).await?;
-    Ok(Json(json!({ "store": lineage.store, "epoch": lineage.epoch, "supersedes": lineage.supersedes })))
+) -> Result<Json<Leads>, ApiError> {
+    let Lineage { store, epoch, supersedes } = hub.accept_store(caller.actor()).await?;
+    Ok(Json(Leads { store, epoch, supersedes }))
 }
 
-async fn list(State(hub): State<Arc<Hub>>, Extension(caller): Extension<Caller>) -> Json<Value> {
+async fn list(State(hub): State<Arc<Hub>>, Extension(caller): Extension<Caller>) -> Json<Proxies> {
     let published = hub.published();
     let newest = published.revision;
     let mut list = hub.registry().list(newest, Revision(0));
     list.retain(|proxy| caller.sees(Thing::Proxy, proxy.key.identity.namespace()));
-    let proxies: Vec<_> = list.iter().map(|proxy| describe(proxy, newest, &served_at(&published, proxy))).collect();
-    Json(json!({ "proxies": proxies }))
+    let proxies = list.into_iter().map(|proxy| {
+        let served_at = served_at(&published, &proxy);
+        describe(proxy, newest, served_at)
+    });
+    Json(Proxies { proxies: proxies.collect() })
 }
 
 /// Addresses at which the workloads of a proxy take mesh traffic.
@@ -214,33 +216,44 @@ fn served_at(published: &Published, proxy: &ProxyStatus) -> BTreeSet<String> {
     workloads.map(|workload| workload.spec.mesh_address().to_string()).collect()
 }
 
-fn describe(proxy: &ProxyStatus, newest: Revision, served_at: &BTreeSet<String>) -> Value {
+fn describe(proxy: ProxyStatus, newest: Revision, served_at: BTreeSet<String>) -> Proxy {
     let time = |at: time::OffsetDateTime| at.format(&Rfc3339).unwrap_or_default();
     let expiry = proxy.health.certificate_not_after_unix;
-    let expiry = time::OffsetDateTime::from_unix_timestamp(expiry).ok().filter(|_| expiry > 0).map(time);
-    json!({
-        "name": proxy.key.name,
-        "identity": proxy.key.identity.to_string(),
-        "address": proxy.introduction.address.map(|address| address.to_string()).unwrap_or_default(),
-        "mesh_addresses": served_at,
-        "heard_ms": u64::try_from(proxy.heard_ago.as_millis()).unwrap_or(u64::MAX),
-        "version": proxy.introduction.version,
-        "state": proxy.state,
-        "reason": proxy.reason,
-        "revision": proxy.synced.0,
-        "current_revision": newest.0,
-        "staleness_ms": u64::try_from(proxy.behind_for.as_millis()).unwrap_or(u64::MAX),
-        "filters": proxy.health.filters,
-        "certificate_not_after": expiry,
-        "transport": proxy.health.transport,
-        "connected_since": proxy.connected_since.map(time),
-    })
+    let expiry = time::OffsetDateTime::from_unix_timestamp(expiry).ok().filter(|_| expiry > 0);
+    let loaded = |filter: registry::LoadedFilter| {
+        let registry::LoadedFilter { name, version, digest, state } = filter;
+        LoadedFilter { name, version, digest, state }
+    };
+    Proxy {
+        name: proxy.key.name,
+        identity: proxy.key.identity.to_string(),
+        address: proxy.introduction.address.map(|address| address.to_string()).unwrap_or_default(),
+        mesh_addresses: served_at.into_iter().collect(),
+        heard_ms: milliseconds(proxy.heard_ago),
+        version: proxy.introduction.version,
+        state: state(proxy.state),
+        reason: proxy.reason,
+        revision: proxy.synced.0,
+        current_revision: newest.0,
+        staleness_ms: milliseconds(proxy.behind_for),
+        filters: proxy.health.filters.into_iter().map(loaded).collect(),
+        certificate_not_after: expiry.map(time),
+        transport: proxy.health.transport,
+        connected_since: proxy.connected_since.map(time),
+    }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StatusQuery {
-    wait_ms: Option<u64>,
+fn milliseconds(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn state(state: SyncState) -> weft_api::SyncState {
+    match state {
+        SyncState::Synced => weft_api::SyncState::Synced,
+        SyncState::Behind => weft_api::SyncState::Behind,
+        SyncState::Refused => weft_api::SyncState::Refused,
+        SyncState::Disconnected => weft_api::SyncState::Disconnected,
+    }
 }
 
 async fn status(
@@ -248,7 +261,7 @@ async fn status(
     Extension(caller): Extension<Caller>,
     Path(revision): Path<String>,
     Query(query): Query<StatusQuery>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<RevisionStatus>, ApiError> {
     let wanted: u64 = revision.parse().map_err(|_| ApiError::invalid(format!("{revision:?} is no revision")))?;
     let newest = hub.published().revision.0;
     if wanted > newest {
@@ -262,12 +275,12 @@ async fn status(
         let mut proxies = hub.registry().list(Revision(wanted), Revision(wanted));
         proxies.retain(|proxy| is_concerned(proxy) && caller.sees(Thing::Proxy, proxy.key.identity.namespace()));
         if settled(&proxies) || Instant::now() >= deadline {
-            return Ok(Json(report(wanted, &proxies)));
+            return Ok(Json(report(wanted, proxies)));
         }
         tokio::select! {
             _ = changes.changed() => {}
             () = tokio::time::sleep_until(deadline.min(Instant::now() + LOOK_AGAIN)) => {}
-            () = hub.stopping() => return Ok(Json(report(wanted, &proxies))),
+            () = hub.stopping() => return Ok(Json(report(wanted, proxies))),
         }
     }
 }
@@ -282,14 +295,15 @@ fn settled(proxies: &[ProxyStatus]) -> bool {
     proxies.iter().all(|proxy| matches!(proxy.state, SyncState::Synced | SyncState::Refused))
 }
 
-fn report(wanted: u64, proxies: &[ProxyStatus]) -> Value {
+fn report(wanted: u64, proxies: Vec<ProxyStatus>) -> RevisionStatus {
     let complete = proxies.iter().all(|proxy| proxy.state == SyncState::Synced);
-    let list: Vec<_> = proxies
-        .iter()
-        .map(|p| {
-            json!({ "name": p.key.name, "identity": p.key.identity.to_string(), "state": p.state,
-            "revision": p.synced.0, "reason": p.reason, "held": p.held })
-        })
-        .collect();
-    json!({ "revision": wanted, "complete": complete, "proxies": list })
+    let told = |proxy: ProxyStatus| ProxyRevision {
+        name: proxy.key.name,
+        identity: proxy.key.identity.to_string(),
+        state: state(proxy.state),
+        revision: proxy.synced.0,
+        reason: proxy.reason,
+        held: proxy.held,
+    };
+    RevisionStatus { revision: wanted, complete, proxies: proxies.into_iter().map(told).collect() }
 }

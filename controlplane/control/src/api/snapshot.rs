@@ -5,14 +5,13 @@ use std::sync::Arc;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::{Extension, Json};
 use http::{HeaderName, HeaderValue, header};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use weft_api::{RestoreQuery, Restored, SnapshotAbout};
 
 use super::{Access, ApiError, Caller, Endpoint, Query};
 use crate::access::{Thing, Verb};
 use crate::hub::Hub;
-use crate::snapshot::SnapshotError;
 use crate::snapshot::archive::ArchiveError;
+use crate::snapshot::{About, SnapshotError};
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
@@ -21,17 +20,18 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             Access::Mesh(Verb::Read, Thing::Snapshot),
             "The store, the authority's keys and the tokens as one archive: whoever has it is this control plane",
             axum::routing::get(save),
-        ),
-        Endpoint::new(
-            "post",
+        )
+        .described(|it| it.answers_bytes("application/octet-stream")),
+        Endpoint::post(
             "/api/v1/snapshot",
             Access::Mesh(Verb::Change, Thing::Snapshot),
             "Restores an archive that is whole, raises the epoch so that proxies follow, and starts the control plane again",
             // The handler has its own limit, which is that of a snapshot.
             axum::routing::post(restore).layer(DefaultBodyLimit::disable()),
         )
-        .query(&[("replace_authority", "true: also where it is of another authority than this one")])
-        .body("Snapshot"),
+        .described(|it| {
+            it.query::<RestoreQuery>().takes_bytes("application/octet-stream").answers::<Restored>()
+        }),
     ]
 }
 
@@ -42,19 +42,12 @@ async fn save(State(hub): State<Arc<Hub>>, Extension(caller): Extension<Caller>)
     Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"))], bytes))
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RestoreQuery {
-    #[serde(default)]
-    replace_authority: bool,
-}
-
 async fn restore(
     State(hub): State<Arc<Hub>>,
     Extension(caller): Extension<Caller>,
     Query(query): Query<RestoreQuery>,
     request: Request,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Restored>, ApiError> {
     let limit = hub.config().limits.max_snapshot_bytes;
     let bytes = axum::body::to_bytes(request.into_body(), limit).await.map_err(|error| {
         let reason = crate::chain(&error);
@@ -65,7 +58,9 @@ async fn restore(
         }
     })?;
     let (about, lineage) = hub.restore_snapshot(caller.actor(), bytes.into(), query.replace_authority).await?;
-    Ok(Json(json!({ "restored": about, "store": lineage.store, "epoch": lineage.epoch, "restarts": true })))
+    let About { version, trust_domain, store, epoch, revision, root, created_unix } = about;
+    let restored = SnapshotAbout { version, trust_domain, store, epoch, revision, root, created_unix };
+    Ok(Json(Restored { restored, store: lineage.store, epoch: lineage.epoch, restarts: true }))
 }
 
 impl From<SnapshotError> for ApiError {

@@ -1,9 +1,9 @@
 //! The printed status of objects, in Kubernetes' shape: conditions with `True`, `False` or `Unknown`, a reason for programs
 //! and a message for people.
 
-use serde_json::{Value, json};
+use weft_api::{Condition, ParentStatus, Status};
 use weft_policy::bundle::Revision;
-use weft_policy::plan::{Condition, Entry, policy_status, route_status, service_status};
+use weft_policy::plan::{self, Entry, policy_status, route_status, service_status};
 use weft_policy::resource::{ObjectKey, Resource};
 
 use super::Caller;
@@ -40,7 +40,7 @@ impl Arrivals {
     }
 
     /// Tells whether the proxies run a route as it is since `modified`.
-    fn programmed(&self, route: &ObjectKey, modified: Revision) -> Value {
+    fn programmed(&self, route: &ObjectKey, modified: Revision) -> Condition {
         if self.0.is_empty() {
             return condition("Programmed", "Unknown", "NoProxy", "no proxy is connected");
         }
@@ -67,23 +67,22 @@ impl Arrivals {
     }
 }
 
-fn condition(kind: &str, status: &str, reason: &str, message: &str) -> Value {
-    json!({ "type": kind, "status": status, "reason": reason, "message": message })
+fn condition(kind: &str, status: &str, reason: &str, message: &str) -> Condition {
+    let [kind, status, reason, message] = [kind, status, reason, message].map(str::to_owned);
+    Condition { kind, status, reason, message, ..Condition::default() }
 }
 
-/// The conditions as JSON, each with the generation that it is about.
-fn printed(conditions: &[Condition], more: Option<Value>, stored: &Entry) -> Vec<Value> {
-    let own = conditions.iter().map(|condition| {
-        let mut value = serde_json::to_value(condition).unwrap_or_default();
-        if !condition.key.is_empty() && !condition.message.contains(&condition.key) {
-            value["message"] = json!(format!("{}: {}", condition.key, condition.message));
+/// The conditions as they are told, each with the generation that it is about.
+fn told(conditions: &[plan::Condition], more: Option<Condition>, stored: &Entry) -> Vec<Condition> {
+    let own = conditions.iter().map(|known| {
+        let plan::Condition { kind, status, reason, message, key } = known;
+        let status = if *status { "True" } else { "False" };
+        match key.is_empty() || message.contains(key) {
+            true => condition(kind, status, reason, message),
+            false => condition(kind, status, reason, &format!("{key}: {message}")),
         }
-        value
     });
-    let with_generation = |mut value: Value| {
-        value["observedGeneration"] = json!(stored.generation);
-        value
-    };
+    let with_generation = |condition| Condition { observed_generation: stored.generation, ..condition };
     own.chain(more).map(with_generation).collect()
 }
 
@@ -93,7 +92,7 @@ pub(super) fn of(
     arrivals: &Arrivals,
     key: &ObjectKey,
     stored: &Entry,
-) -> Option<Value> {
+) -> Option<Status> {
     match &stored.resource {
         Resource::HttpRoute(route) => {
             let parents = route_status(&published.world, route).into_iter().map(|parent| {
@@ -102,26 +101,30 @@ pub(super) fn of(
                     true => arrivals.programmed(key, stored.modified),
                     false => condition("Programmed", "False", "Invalid", "the route is not accepted"),
                 };
-                json!({
-                    "parentRef": parent.parent_ref,
-                    "controllerName": CONTROLLER,
-                    "conditions": printed(&parent.conditions, Some(programmed), stored),
-                })
+                ParentStatus {
+                    parent_ref: serde_json::to_value(parent.parent_ref).unwrap_or_default(),
+                    controller_name: CONTROLLER.to_owned(),
+                    conditions: told(&parent.conditions, Some(programmed), stored),
+                }
             });
-            Some(json!({ "parents": parents.collect::<Vec<_>>() }))
+            Some(Status { parents: parents.collect(), ..Status::default() })
         }
         Resource::Workload(_) => {
             let owner = published.world.registered_by(&key.object_name())?;
-            let connected = hub.registry().is_connected(owner);
-            Some(json!({ "registeredBy": owner.name, "identity": owner.identity.to_string(), "connected": connected }))
+            Some(Status {
+                registered_by: Some(owner.name.clone()),
+                identity: Some(owner.identity.to_string()),
+                connected: Some(hub.registry().is_connected(owner)),
+                ..Status::default()
+            })
         }
         Resource::FilterPolicy(_) | Resource::AccessPolicy(_) => {
             let conditions = policy_status(&published.world, key.kind, stored.resource.metadata());
-            Some(json!({ "conditions": printed(&conditions, None, stored) }))
+            Some(Status { conditions: told(&conditions, None, stored), ..Status::default() })
         }
         Resource::Service(service) => {
             let conditions = service_status(&published.world, service);
-            Some(json!({ "conditions": printed(&conditions, None, stored) }))
+            Some(Status { conditions: told(&conditions, None, stored), ..Status::default() })
         }
         Resource::Namespace(_) | Resource::Mesh(_) | Resource::Filter(_) => None,
     }
@@ -141,8 +144,7 @@ mod tests {
             };
             let route = ObjectKey::new(weft_policy::resource::Kind::HttpRoute, "shop", "r");
             let got = Arrivals(arrivals.iter().map(arrival).collect()).programmed(&route, Revision(5));
-            let words = ["status", "reason", "message"].map(|key| got[key].as_str().unwrap_or_default().to_owned());
-            assert_eq!(words.join(" "), expect, "{arrivals:?}");
+            assert_eq!([got.status, got.reason, got.message].join(" "), expect, "{arrivals:?}");
         }
         check(&[], "Unknown NoProxy no proxy is connected");
         check(&[("a", 5, &[]), ("b", 7, &[])], "True Programmed acknowledged by all 2 connected proxies");

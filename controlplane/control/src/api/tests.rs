@@ -1,5 +1,6 @@
 //! The API over TLS: roles, errors in one shape, filters, and the description against the router.
 
+mod described;
 mod reach;
 
 use serde_json::{Value, json};
@@ -35,39 +36,6 @@ async fn publish(control: &Control, token: &str, query: &str, bytes: &[u8], seed
 
 fn filter(imports: &[&str]) -> Vec<u8> {
     component(imports, &["configure", "on-connection", "on-request-head", "on-response-head", "on-done"])
-}
-
-#[tokio::test]
-async fn every_endpoint_is_described_and_every_description_is_served() {
-    let dir = tempfile::tempdir().unwrap();
-    let control = Control::start(dir.path()).await;
-    let document: Value = control.request("get", "/api/v1/openapi.json").send().await.unwrap().json().await.unwrap();
-    let mut described = 0;
-    for (path, operations) in document["paths"].as_object().unwrap() {
-        for (method, operation) in operations.as_object().unwrap() {
-            described += 1;
-            let concrete = path.replace("{kind}", "services").replace("{namespace}", "n").replace("{name}", "x");
-            let concrete = concrete.replace("{revision}", "0");
-            let response = control.request(method, &concrete).send().await.unwrap();
-            let status = response.status().as_u16();
-            let expected = if operation["security"].is_array() { 401 } else { 200 };
-            assert_eq!(status, expected, "{method} {path} without a token");
-            for name in path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')) {
-                let parameters = operation["parameters"].as_array().unwrap();
-                assert!(parameters.iter().any(|p| p["name"] == name && p["in"] == "path"), "{path} {name}");
-            }
-            if let Some(schema) = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].as_str() {
-                let name = schema.rsplit('/').next().unwrap();
-                assert!(document["components"]["schemas"][name].is_object(), "{schema}");
-            }
-        }
-    }
-    assert_eq!(described, super::endpoints().len());
-    let response = control.request("get", "/api/v1/nowhere").send().await.unwrap();
-    assert_eq!(response.status(), 404);
-    let body: Value = response.json().await.unwrap();
-    assert_eq!(body["error"]["code"], "not_found");
-    assert_eq!(control.request("put", "/api/v1/apply").send().await.unwrap().status(), 405);
 }
 
 #[tokio::test]

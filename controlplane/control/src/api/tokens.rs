@@ -8,8 +8,7 @@ use std::time::Duration;
 use axum::extract::{Path, State};
 use axum::{Extension, Json};
 use ipnet::IpNet;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use weft_api::{CreateToken, CreatedToken, Revoked, Token, TokenKind, Tokens};
 use weft_policy::identity::is_label;
 use weft_policy::registration::OWN_PREFIX;
 use weft_policy::resource::ROOT_NAMESPACE;
@@ -28,73 +27,39 @@ const MAX_GRANTS: usize = 64;
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
-        Endpoint::new(
-            "post",
+        Endpoint::post(
             "/api/v1/tokens",
             // The handler asks for more, by the kind that is made.
             Access::Each(Verb::Read, Thing::JoinToken),
             "Makes a join token (operator) or a person's token (admin); its text is shown once",
             axum::routing::post(create),
         )
-        .body("CreateToken"),
+        .described(|it| it.takes::<CreateToken>().answers::<CreatedToken>()),
         Endpoint::get(
             "/api/v1/tokens",
             Access::Each(Verb::Read, Thing::JoinToken),
             "Every token that is good for something: name, what for, when it ends; never its text",
             axum::routing::get(list),
-        ),
-        Endpoint::new(
-            "delete",
+        )
+        .described(|it| it.answers::<Tokens>()),
+        Endpoint::delete(
             "/api/v1/tokens/{name}",
             Access::Each(Verb::Change, Thing::JoinToken),
             "Ends a token by its name or id, at once; a person's needs the role admin",
             axum::routing::delete(revoke),
-        ),
+        )
+        .described(|it| it.answers::<Revoked>()),
     ]
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct CreateToken {
-    kind: Kind,
-    /// The token's name in lists.
-    name: Option<String>,
-    /// For join tokens: `namespace/service-account`.
-    service_account: Option<String>,
-    /// For operator tokens.
-    role: Option<Role>,
-    /// For operator tokens: what they are for; the whole mesh where none is named.
-    #[serde(default)]
-    namespaces: BTreeSet<String>,
-    ttl_seconds: Option<u64>,
-    uses: Option<u32>,
-    /// For join tokens: services of the account's namespace that its workloads may stand behind.
-    #[serde(default)]
-    services: Vec<String>,
-    /// For join tokens: labels, `KEY=VALUE`, that put its workloads behind what selects by them.
-    #[serde(default)]
-    labels: Vec<String>,
-    /// For join tokens: ranges that its workloads may be in. For operator tokens of namespaces: ranges that the addresses of
-    /// their objects may be in.
-    #[serde(default)]
-    addresses: Vec<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Kind {
-    Join,
-    Operator,
 }
 
 async fn create(
     State(hub): State<Arc<Hub>>,
     Extension(caller): Extension<Caller>,
     Body(request): Body<CreateToken>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<CreatedToken>, ApiError> {
     let (grant, ttl) = match request.kind {
-        Kind::Join => (join_grant(&hub, &request)?, Some(join_ttl(request.ttl_seconds)?)),
-        Kind::Operator => (operator_grant(&request)?, request.ttl_seconds.map(Duration::from_secs)),
+        TokenKind::Join => (join_grant(&hub, &request)?, Some(join_ttl(request.ttl_seconds)?)),
+        TokenKind::Operator => (operator_grant(&request)?, request.ttl_seconds.map(Duration::from_secs)),
     };
     may(&caller, Verb::Change, &grant)?;
     if !request.addresses.is_empty() {
@@ -105,8 +70,9 @@ async fn create(
         free_name(&hub, name).await?;
     }
     let made = hub.create_named_token(caller.actor(), request.name.as_deref(), grant, ttl).await?;
-    let name = request.name.as_ref().unwrap_or(&made.id);
-    Ok(Json(json!({ "token": made.text.reveal(), "id": made.id, "name": name, "expires_unix": made.expires_unix })))
+    let name = request.name.unwrap_or_else(|| made.id.clone());
+    let token = made.text.reveal().to_owned();
+    Ok(Json(CreatedToken { token, id: made.id, name, expires_unix: made.expires_unix }))
 }
 
 /// Whether the caller may read or change a token, by what it grants.
@@ -122,8 +88,17 @@ fn may(caller: &Caller, verb: Verb, grant: &Grant) -> Result<(), ApiError> {
     }
 }
 
+fn known(role: weft_api::Role) -> Role {
+    match role {
+        weft_api::Role::Viewer => Role::Viewer,
+        weft_api::Role::Operator => Role::Operator,
+        weft_api::Role::Publisher => Role::Publisher,
+        weft_api::Role::Admin => Role::Admin,
+    }
+}
+
 fn operator_grant(request: &CreateToken) -> Result<Grant, ApiError> {
-    let role = request.role.ok_or_else(|| ApiError::invalid("an operator token needs a role"))?;
+    let role = request.role.map(known).ok_or_else(|| ApiError::invalid("an operator token needs a role"))?;
     let grants = [&request.services, &request.labels];
     if request.service_account.is_some() || request.uses.is_some() || grants.iter().any(|list| !list.is_empty()) {
         return Err(ApiError::invalid("service_account, uses, services and labels are for join tokens"));
@@ -168,36 +143,37 @@ async fn free_name(hub: &Hub, name: &str) -> Result<(), ApiError> {
     }
 }
 
-async fn list(State(hub): State<Arc<Hub>>, Extension(caller): Extension<Caller>) -> Result<Json<Value>, ApiError> {
-    let describe = |record: TokenRecord| {
-        let mut shown = json!({
-            "name": record.called(), "id": record.id, "created_unix": record.created_unix,
-            "created_by": record.created_by, "expires_unix": record.expires_unix,
-        });
-        match record.grant {
-            Grant::Join { identity, uses_left, .. } => {
-                shown["kind"] = "join".into();
-                shown["identity"] = identity.to_string().into();
-                shown["uses_left"] = uses_left.into();
-            }
-            Grant::Operator { role, namespaces, addresses: _ } => {
-                shown["kind"] = "operator".into();
-                shown["role"] = role.as_str().into();
-                shown["namespaces"] = json!(namespaces);
-            }
-        }
-        shown
-    };
+async fn list(State(hub): State<Arc<Hub>>, Extension(caller): Extension<Caller>) -> Result<Json<Tokens>, ApiError> {
     let is_seen = |record: &TokenRecord| may(&caller, Verb::Read, &record.grant).is_ok();
-    let tokens: Vec<_> = hub.tokens().await?.into_iter().filter(is_seen).map(describe).collect();
-    Ok(Json(json!({ "tokens": tokens })))
+    let tokens = hub.tokens().await?.into_iter().filter(is_seen).map(describe).collect();
+    Ok(Json(Tokens { tokens }))
+}
+
+fn describe(record: TokenRecord) -> Token {
+    let shown = Token {
+        name: record.called().to_owned(),
+        id: record.id,
+        created_unix: record.created_unix,
+        created_by: record.created_by,
+        expires_unix: record.expires_unix,
+        ..Token::default()
+    };
+    match record.grant {
+        Grant::Join { identity, uses_left, .. } => {
+            let identity = Some(identity.to_string());
+            Token { kind: "join".to_owned(), identity, uses_left: Some(uses_left), ..shown }
+        }
+        Grant::Operator { role, namespaces, addresses: _ } => {
+            Token { kind: "operator".to_owned(), role: Some(role.to_string()), namespaces, ..shown }
+        }
+    }
 }
 
 async fn revoke(
     State(hub): State<Arc<Hub>>,
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Revoked>, ApiError> {
     let tokens = hub.tokens().await?;
     let is_meant = |record: &&TokenRecord| record.id == name || record.called() == name;
     // A token that the caller may not know of is not there for him.
@@ -207,7 +183,7 @@ async fn revoke(
     }
     tokens.iter().filter(is_meant).try_for_each(|record| may(&caller, Verb::Change, &record.grant))?;
     let ended = hub.revoke_tokens(caller.actor(), &name).await?;
-    Ok(Json(json!({ "revoked": ended.iter().map(|record| record.id.clone()).collect::<Vec<_>>() })))
+    Ok(Json(Revoked { revoked: ended.into_iter().map(|record| record.id).collect() }))
 }
 
 fn join_grant(hub: &Hub, request: &CreateToken) -> Result<Grant, ApiError> {

@@ -20,12 +20,16 @@ fn inputs(folder: &str) -> Vec<PathBuf> {
 
 /// Compares with the answer beside an input.
 fn check_answer(input: &Path, got: &str) {
-    let expected = PathBuf::from(format!("{}.out", input.display()));
+    check_record(&PathBuf::from(format!("{}.out", input.display())), got);
+}
+
+/// Compares with what is on record.
+pub(super) fn check_record(expected: &Path, got: &str) {
     if std::env::var_os("WEFT_BLESS").is_some() {
-        std::fs::write(&expected, got).unwrap();
+        std::fs::write(expected, got).unwrap();
     }
-    let expect = std::fs::read_to_string(&expected).unwrap_or_else(|error| panic!("{}: {error}", expected.display()));
-    assert_eq!(got, expect, "{}", input.display());
+    let expect = std::fs::read_to_string(expected).unwrap_or_else(|error| panic!("{}: {error}", expected.display()));
+    assert_eq!(got, expect, "{}", expected.display());
 }
 
 /// `Kind namespace/name type=status reason: message` for each condition of an object as it is printed.
