@@ -1,7 +1,6 @@
 //! The operator API as the CLI speaks it: HTTPS to 15013, JSON, bearer token. Tells an answer of no (the server's words)
 //! from a server that can't be reached.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,8 +8,10 @@ use anyhow::Context;
 use reqwest::{Method, StatusCode};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
+use weft_api::{ErrorBody, ErrorInner, Proxies, Version};
 
 use crate::access::Access;
 use crate::answer::Failure;
@@ -39,68 +40,58 @@ pub(crate) enum Error {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refusal {
     pub(crate) status: u16,
-    pub(crate) code: String,
-    pub(crate) message: String,
-    pub(crate) details: Vec<Detail>,
+    pub(crate) told: ErrorInner,
 }
 
-/// A place in a manifest, where the refusal is about one.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-pub(crate) struct Detail {
-    pub(crate) file: String,
-    pub(crate) line: u64,
-    /// The number of the request's document, from 0.
-    pub(crate) document: Option<usize>,
-    pub(crate) object: Option<ObjectRef>,
-    pub(crate) key: String,
-    pub(crate) message: String,
+/// An answer, and the JSON that it came as: programs are given that, also the fields that this release doesn't know.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Told<T> {
+    value: T,
+    json: Value,
 }
 
-/// An object as the server names it: of a kind that this release may not know.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-pub(crate) struct ObjectRef {
-    kind: String,
-    namespace: String,
-    name: String,
+impl<T> Told<T> {
+    /// The items of a list that is under `key`, each as it came.
+    pub(crate) fn each<U>(self, key: &str, items: impl FnOnce(T) -> Vec<U>) -> Vec<Told<U>> {
+        let Self { value, mut json } = self;
+        let Value::Array(told) = json[key].take() else { return Vec::new() };
+        items(value).into_iter().zip(told).map(|(value, json)| Told { value, json }).collect()
+    }
 }
 
-impl fmt::Display for ObjectRef {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kind, namespace, name } = self;
-        if namespace.is_empty() { write!(f, "{kind} {name}") } else { write!(f, "{kind} {namespace}/{name}") }
+impl<T> std::ops::Deref for Told<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T> Serialize for Told<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.json.serialize(serializer)
+    }
+}
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for Told<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let json = Value::deserialize(deserializer)?;
+        let value = T::deserialize(&json).map_err(serde::de::Error::custom)?;
+        Ok(Self { value, json })
     }
 }
 
 impl Refusal {
     fn describe(&self) -> String {
-        let mut text =
-            if self.message.is_empty() { format!("HTTP status {}", self.status) } else { self.message.clone() };
+        let ErrorInner { message, details, .. } = &self.told;
+        let mut text = if message.is_empty() { format!("HTTP status {}", self.status) } else { message.clone() };
         if self.status == 401 {
             text.push_str(" (see --token-file; `weft token create --role ...` makes tokens)");
         }
-        for detail in &self.details {
+        for detail in details {
             text.push_str(&format!("\n  {detail}"));
         }
         text
-    }
-}
-
-impl fmt::Display for Detail {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.file.as_str(), self.line) {
-            ("", _) => {}
-            (file, 0) => write!(f, "{file}: ")?,
-            (file, line) => write!(f, "{file}:{line}: ")?,
-        }
-        if let Some(object) = &self.object {
-            write!(f, "{object}: ")?;
-        }
-        if !self.key.is_empty() {
-            write!(f, "{}: ", self.key)?;
-        }
-        f.write_str(&self.message)
     }
 }
 
@@ -137,26 +128,46 @@ impl Client {
         &self.server
     }
 
-    pub(crate) async fn fetch(&self, path: &str) -> Result<Value, Error> {
+    pub(crate) async fn fetch<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
         self.send(self.request(Method::GET, path), ANSWER_TIMEOUT).await
     }
 
-    /// A long poll: the server may take `wait` before it answers.
-    pub(crate) async fn poll(&self, path: &str, wait: Duration) -> Result<Value, Error> {
-        self.send(self.request(Method::GET, path), wait + ANSWER_TIMEOUT).await
+    pub(crate) async fn ask<T: DeserializeOwned>(&self, path: &str, query: &impl Serialize) -> Result<T, Error> {
+        self.send(self.request(Method::GET, path).query(query), ANSWER_TIMEOUT).await
     }
 
-    pub(crate) async fn post(&self, path: &str, body: &Value) -> Result<Value, Error> {
+    /// A long poll: the server may take `wait` before it answers.
+    pub(crate) async fn poll<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &impl Serialize,
+        wait: Duration,
+    ) -> Result<T, Error> {
+        self.send(self.request(Method::GET, path).query(query), wait + ANSWER_TIMEOUT).await
+    }
+
+    pub(crate) async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Error> {
         self.send(self.request(Method::POST, path).json(body), ANSWER_TIMEOUT).await
     }
 
-    pub(crate) async fn delete(&self, path: &str) -> Result<Value, Error> {
-        self.send(self.request(Method::DELETE, path), ANSWER_TIMEOUT).await
+    /// A call whose path says everything.
+    pub(crate) async fn command<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        self.send(self.request(Method::POST, path), ANSWER_TIMEOUT).await
+    }
+
+    pub(crate) async fn delete<T: DeserializeOwned>(&self, path: &str, query: &impl Serialize) -> Result<T, Error> {
+        self.send(self.request(Method::DELETE, path).query(query), ANSWER_TIMEOUT).await
     }
 
     /// Bytes with headers of their own: a filter's binary, a snapshot.
-    pub(crate) async fn upload(&self, path: &str, headers: &[(&str, String)], body: Vec<u8>) -> Result<Value, Error> {
-        let mut request = self.request(Method::POST, path);
+    pub(crate) async fn upload<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &impl Serialize,
+        headers: &[(&str, String)],
+        body: Vec<u8>,
+    ) -> Result<T, Error> {
+        let mut request = self.request(Method::POST, path).query(query);
         for (name, value) in headers {
             request = request.header(*name, value);
         }
@@ -170,9 +181,9 @@ impl Client {
 
     /// The server's version, by a call that needs the token as well.
     pub(crate) async fn authenticated_version(&self) -> Result<String, Error> {
-        let version = self.fetch("/version").await?;
-        self.fetch("/proxies").await?;
-        Ok(crate::output::text_at(&version, &["version"]))
+        let version: Version = self.fetch("/version").await?;
+        self.fetch::<Proxies>("/proxies").await?;
+        Ok(version.version)
     }
 
     /// The `Date` of an answer, as it came.
@@ -197,12 +208,12 @@ impl Client {
         self.http.request(method, format!("{}/api/v1{path}", self.server)).bearer_auth(&self.token)
     }
 
-    async fn send(&self, request: reqwest::RequestBuilder, timeout: Duration) -> Result<Value, Error> {
+    async fn send<T: DeserializeOwned>(&self, request: reqwest::RequestBuilder, timeout: Duration) -> Result<T, Error> {
         let body = self.receive(request, timeout, MAX_ANSWER_BYTES).await?;
-        if body.is_empty() {
-            return Ok(Value::Null);
-        }
-        serde_json::from_slice(&body).map_err(|error| self.nonsense(format!("what is not JSON: {error}")))
+        serde_json::from_slice(&body).map_err(|error| match error.is_data() {
+            true => self.nonsense(format!("what this release of weft does not understand: {error}")),
+            false => self.nonsense(format!("what is not JSON: {error}")),
+        })
     }
 
     async fn receive(
@@ -259,23 +270,12 @@ fn bad_ca(access: &Access, reason: &str) -> anyhow::Error {
 
 /// The server's own words where they have the agreed shape, else the start of whatever came.
 fn refusal(status: StatusCode, body: &[u8]) -> Refusal {
-    #[derive(Deserialize)]
-    struct Envelope {
-        error: Inner,
-    }
-    #[derive(Deserialize)]
-    #[serde(default)]
-    #[derive(Default)]
-    struct Inner {
-        code: String,
-        message: String,
-        details: Vec<Detail>,
-    }
-    let inner = serde_json::from_slice::<Envelope>(body).map(|envelope| envelope.error).unwrap_or_else(|_| {
+    let told = serde_json::from_slice::<ErrorBody>(body).map(|body| body.error).unwrap_or_else(|_| {
         let start: String = String::from_utf8_lossy(body).chars().take(200).collect();
-        Inner { message: format!("HTTP status {}: {}", status.as_u16(), start.trim()), ..Inner::default() }
+        let message = format!("HTTP status {}: {}", status.as_u16(), start.trim());
+        ErrorInner { message, ..ErrorInner::default() }
     });
-    Refusal { status: status.as_u16(), code: inner.code, message: inner.message, details: inner.details }
+    Refusal { status: status.as_u16(), told }
 }
 
 /// The cause at the bottom of the chain says what happened; the layers above only that something did.
@@ -309,6 +309,20 @@ mod tests {
         let body = br#"{"error":{"code":"invalid","message":"1 document is invalid","details":[{"file":"a.yaml","line":3,"key":"spec.port","message":"unknown field"}]}}"#;
         let text = Error::Refused(refusal(StatusCode::BAD_REQUEST, body)).to_string();
         assert_eq!(text, "1 document is invalid\n  a.yaml:3: spec.port: unknown field");
+    }
+
+    #[test]
+    fn an_answer_is_kept_as_it_came() {
+        let answer: Told<Proxies> = serde_json::from_str(r#"{"proxies":[],"later":1}"#).unwrap();
+        assert!(answer.proxies.is_empty());
+        assert_eq!(serde_json::to_string(&answer).unwrap(), r#"{"later":1,"proxies":[]}"#);
+        let list = r#"{"bans":[{"identity":"i","reason":"r","since_unix":0,"by":"b","later":2}]}"#;
+        let answer: Told<weft_api::Bans> = serde_json::from_str(list).unwrap();
+        let bans = answer.each("bans", |it| it.bans);
+        assert_eq!(
+            (bans[0].identity.as_str(), serde_json::to_value(&bans[0]).unwrap()["later"].as_u64()),
+            ("i", Some(2))
+        );
     }
 
     #[test]

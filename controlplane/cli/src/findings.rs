@@ -69,13 +69,15 @@ impl Level {
             Self::Note => "note",
         }
     }
+}
 
-    /// A severity of a later release counts as a warning.
-    fn parse(text: &str) -> Self {
-        match text {
-            "error" => Self::Error,
-            "note" => Self::Note,
-            _ => Self::Warning,
+/// A severity of a later release counts as a warning.
+impl From<&weft_api::Severity> for Level {
+    fn from(severity: &weft_api::Severity) -> Self {
+        match severity {
+            weft_api::Severity::Error => Self::Error,
+            weft_api::Severity::Note => Self::Note,
+            weft_api::Severity::Warning | weft_api::Severity::Other(_) => Self::Warning,
         }
     }
 }
@@ -123,23 +125,21 @@ impl Located {
     }
 
     /// As the control plane tells it.
-    pub(crate) fn told(value: &Value, manifests: Option<&Manifests>) -> Self {
-        let text = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
-        let (kind, namespace, name, key) = (text("kind"), text("namespace"), text("name"), text("key"));
+    pub(crate) fn told(finding: &weft_api::Finding, manifests: Option<&Manifests>) -> Self {
+        let weft_api::Finding { code, severity, kind, namespace, name, key, message } = finding;
         let place = kind.parse::<Kind>().ok().and_then(|kind| {
-            manifests.and_then(|manifests| manifests.place(&ObjectKey::new(kind, &namespace, &name), &key))
+            manifests.and_then(|manifests| manifests.place(&ObjectKey::new(kind, namespace, name), key))
         });
         let (file, place) = place.unwrap_or_default();
-        let within = if namespace.is_empty() { String::new() } else { format!("{namespace}/") };
         Self {
-            code: text("code"),
-            severity: Level::parse(&text("severity")),
-            object: format!("{kind} {within}{name}"),
-            key,
+            code: code.clone(),
+            severity: severity.into(),
+            object: finding.object().to_string(),
+            key: key.clone(),
             file: file.to_owned(),
             line: place.line,
             column: place.column,
-            message: text("message"),
+            message: message.clone(),
         }
     }
 
@@ -182,9 +182,9 @@ pub(crate) fn of_files(manifests: &Manifests) -> Vec<Located> {
     lint::check(&world, Scope::Files).iter().map(|finding| Located::new(finding, manifests)).collect()
 }
 
-/// Findings in the answer of a control plane, under a key of it.
-pub(crate) fn in_answer(answer: &Value, key: &str, manifests: Option<&Manifests>) -> Vec<Located> {
-    answer[key].as_array().into_iter().flatten().map(|value| Located::told(value, manifests)).collect()
+/// Findings as a control plane tells them.
+pub(crate) fn told(findings: &[weft_api::Finding], manifests: Option<&Manifests>) -> Vec<Located> {
+    findings.iter().map(|finding| Located::told(finding, manifests)).collect()
 }
 
 /// Prints findings, the worst first, and gives the answer that they are. `all_well` is said in place of none.
@@ -241,7 +241,7 @@ mod tests {
     fn a_line_says_place_code_and_object() {
         let value = json!({"code": "WEFT103", "severity": "warning", "kind": "HTTPRoute", "namespace": "a", "name": "b",
             "key": "spec.rules", "message": "no such service"});
-        let mut told = Located::told(&value, None);
+        let mut told = Located::told(&serde_json::from_value(value).unwrap(), None);
         assert_eq!(told.line(&Paint::plain()), "warning WEFT103: HTTPRoute a/b: spec.rules: no such service");
         (told.file, told.line, told.column) = ("shop.yaml".to_owned(), 7, 5);
         told.key.clear();

@@ -135,8 +135,8 @@ impl Manifests {
 
     /// The control plane's refusal, with the places of what it found in these documents.
     pub(crate) fn describe_refusal(&self, refusal: &Refusal) -> String {
-        let mut text = refusal.message.clone();
-        for detail in &refusal.details {
+        let mut text = refusal.told.message.clone();
+        for detail in &refusal.told.details {
             match detail.document.filter(|number| *number < self.documents.len()) {
                 Some(number) => {
                     let error = self.error(number, &detail.key, detail.message.clone());
@@ -262,8 +262,9 @@ fn in_folder(folder: &Path, recursive: bool) -> anyhow::Result<Vec<PathBuf>> {
 
 #[cfg(test)]
 mod tests {
+    use weft_api::{Detail, ErrorInner};
+
     use super::*;
-    use crate::api::Detail;
 
     #[test]
     fn a_folder_is_read_in_order_and_only_its_manifests() {
@@ -325,13 +326,15 @@ mod tests {
         };
         let refusal = Refusal {
             status: 422,
-            code: "refused".to_owned(),
-            message: "it is not sound".to_owned(),
-            details: vec![
-                detail(Some(1), "spec.clusterIP", "is taken"),
-                detail(Some(7), "x", "y"),
-                detail(None, "z", "w"),
-            ],
+            told: ErrorInner {
+                code: "refused".to_owned(),
+                message: "it is not sound".to_owned(),
+                details: vec![
+                    detail(Some(1), "spec.clusterIP", "is taken"),
+                    detail(Some(7), "x", "y"),
+                    detail(None, "z", "w"),
+                ],
+            },
         };
         assert_eq!(
             manifests.describe_refusal(&refusal),

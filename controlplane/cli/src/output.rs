@@ -50,8 +50,8 @@ pub(crate) fn complain(line: &str) {
 }
 
 /// A Unix time as people read it.
-pub(crate) fn moment(unix: &Value) -> String {
-    let at = unix.as_i64().and_then(|unix| time::OffsetDateTime::from_unix_timestamp(unix).ok());
+pub(crate) fn moment(unix: i64) -> String {
+    let at = time::OffsetDateTime::from_unix_timestamp(unix).ok();
     at.and_then(|at| at.format(&time::format_description::well_known::Rfc3339).ok()).unwrap_or_else(|| "-".to_owned())
 }
 
@@ -185,8 +185,10 @@ fn visible(cell: &str) -> usize {
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Prints what `shown` gives, again and again: it says what is news beside what it has seen. Ends with an error or a signal.
-pub(crate) async fn watch(mut shown: impl AsyncFnMut(&mut Value) -> Result<Option<String>, Failure>) -> Outcome {
-    let mut seen = Value::Null;
+pub(crate) async fn watch<S: Default>(
+    mut shown: impl AsyncFnMut(&mut S) -> Result<Option<String>, Failure>,
+) -> Outcome {
+    let mut seen = S::default();
     let mut is_first = true;
     loop {
         if let Some(text) = shown(&mut seen).await? {
@@ -214,6 +216,32 @@ pub(crate) fn duration(span: Duration) -> String {
     }
 }
 
+/// Time since a moment that is given as RFC 3339; `-` where it is none.
+pub(crate) fn age(since: Option<&str>, now: i64) -> String {
+    let Some(at) = since.and_then(instant) else { return "-".to_owned() };
+    duration(Duration::from_secs(u64::try_from(now - at).unwrap_or(0)))
+}
+
+/// Seconds since the epoch of a moment that is given as RFC 3339.
+pub(crate) fn instant(text: &str) -> Option<i64> {
+    let at = time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339).ok()?;
+    Some(at.unix_timestamp())
+}
+
+pub(crate) fn now() -> i64 {
+    time::OffsetDateTime::now_utc().unix_timestamp()
+}
+
+/// One cell for a text: `-` where it is empty.
+pub(crate) fn cell(text: &str) -> String {
+    if text.is_empty() { "-".to_owned() } else { escaped(text, |_| false).into_owned() }
+}
+
+/// One cell for several texts.
+pub(crate) fn cells<'t>(texts: impl IntoIterator<Item = &'t String>) -> String {
+    cell(&texts.into_iter().map(String::as_str).collect::<Vec<_>>().join(","))
+}
+
 /// The text at a path of keys, or `-`.
 pub(crate) fn text_at(value: &Value, path: &[&str]) -> String {
     let mut here = value;
@@ -230,8 +258,7 @@ pub(crate) fn text_at(value: &Value, path: &[&str]) -> String {
 pub(crate) fn scalar(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
-        Value::String(text) if text.is_empty() => "-".to_owned(),
-        Value::String(text) => escaped(text, |_| false).into_owned(),
+        Value::String(text) => cell(text),
         Value::Array(items) if items.is_empty() => "-".to_owned(),
         Value::Array(items) => items.iter().map(scalar).collect::<Vec<_>>().join(","),
         Value::Object(map) if map.is_empty() => "-".to_owned(),

@@ -15,13 +15,14 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 use serde::Serialize;
-use serde_json::json;
+use weft_api::{CreateToken, CreatedToken, TokenKind};
 use weft_policy::resource::Kind;
 
 use crate::access::{Access, AccessArgs};
 use crate::answer::{Answer, Failure, Outcome};
 use crate::api::Client;
 use crate::commands::lint;
+use crate::commands::token::granted;
 use crate::findings::Level;
 use crate::output::Paint;
 use crate::values;
@@ -181,18 +182,18 @@ fn control_address(given: Option<&str>, access: &Access) -> anyhow::Result<Strin
 /// that is away stops nothing.
 async fn join_token(args: &RunArgs, access: &Access, home: &Home) -> Result<PathBuf, Failure> {
     let account = args.service_account.as_deref().unwrap_or(&args.service);
-    let mut request = json!({
-        "kind": "join",
-        "service_account": format!("{}/{account}", args.namespace),
-        "ttl_seconds": 600,
-        "uses": 1,
-    });
     // This command line may grant claims to the proxy, because its user may make the token.
     let is_own = account == args.service || args.port.is_none();
-    let services = if is_own { Vec::new() } else { vec![args.service.clone()] };
-    let addresses: Vec<_> = args.ip.iter().filter(|ip| !ip.is_loopback()).map(ToString::to_string).collect();
-    crate::commands::token::grant(&mut request, &services, &args.labels, &addresses);
-    let answer = match Client::new(access)?.post("/tokens", &request).await {
+    let request = CreateToken {
+        service_account: Some(format!("{}/{account}", args.namespace)),
+        ttl_seconds: Some(600),
+        uses: Some(1),
+        services: if is_own { Vec::new() } else { vec![args.service.clone()] },
+        labels: granted(&args.labels),
+        addresses: args.ip.iter().filter(|ip| !ip.is_loopback()).map(ToString::to_string).collect(),
+        ..CreateToken::new(TokenKind::Join)
+    };
+    let answer: CreatedToken = match Client::new(access)?.post("/tokens", &request).await {
         Ok(answer) => answer,
         Err(error) if home.was_used() => {
             crate::output::complain(&format!(
@@ -203,8 +204,7 @@ async fn join_token(args: &RunArgs, access: &Access, home: &Home) -> Result<Path
         }
         Err(error) => return Err(error.into()),
     };
-    let token = answer["token"].as_str().context("the control plane's answer holds no token")?;
-    Ok(home.write("join.token", token)?)
+    Ok(home.write("join.token", &answer.token)?)
 }
 
 fn setup(

@@ -2,9 +2,9 @@
 
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
-use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::{Rfc2822, Rfc3339};
+use weft_api::{Proxies, Store, SyncState, UnreadableList};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::Finding;
@@ -103,7 +103,7 @@ fn clock(server: Option<String>, here: OffsetDateTime) -> Finding {
 }
 
 /// Checks that the store can be written, and names the records that can't be read.
-fn store(health: Result<(), String>, unreadable: Result<Value, Error>) -> Vec<Finding> {
+fn store(health: Result<(), String>, unreadable: Result<UnreadableList, Error>) -> Vec<Finding> {
     let check = "store";
     let mut findings = Vec::new();
     if let Err(reason) = health {
@@ -111,13 +111,8 @@ fn store(health: Result<(), String>, unreadable: Result<Value, Error>) -> Vec<Fi
     }
     match unreadable {
         Ok(answer) => {
-            let items = answer["items"].as_array().cloned().unwrap_or_default();
-            let named = items.iter().map(|item| {
-                let seen = format!(
-                    "{} can't be read: {}",
-                    output::text_at(item, &["key"]),
-                    output::text_at(item, &["reason"])
-                );
+            let named = answer.items.iter().map(|item| {
+                let seen = format!("{} can't be read: {}", output::cell(&item.key), output::cell(&item.reason));
                 Finding::fail(check, seen, "see `weft get --unreadable`; apply it anew, or delete it")
             });
             findings.extend(named);
@@ -133,25 +128,22 @@ fn store(health: Result<(), String>, unreadable: Result<Value, Error>) -> Vec<Fi
 }
 
 /// Finds a store that does not lead; gives nothing if it leads or can't be asked.
-fn lead(answer: Result<Value, Error>) -> Option<Finding> {
-    let answer = answer.ok()?;
-    let doubt = answer["doubt"].as_str()?;
+fn lead(answer: Result<Store, Error>) -> Option<Finding> {
+    let doubt = answer.ok()?.doubt?;
     Some(Finding::fail("store", doubt, "proxies keep what they have until then"))
 }
 
-fn certificates(answer: Result<Value, Error>, now: i64) -> Finding {
+fn certificates(answer: Result<Proxies, Error>, now: i64) -> Finding {
     let check = "proxy certificates";
-    let answer = match answer {
+    let Proxies { proxies } = match answer {
         Ok(answer) => answer,
         Err(error) => return Finding::warn(check, error.to_string(), ""),
     };
     let mut soon = Vec::new();
-    let proxies = answer["proxies"].as_array().cloned().unwrap_or_default();
-    for proxy in &proxies {
-        let until = proxy["certificate_not_after"].as_str().and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok());
-        let connected = proxy["state"] != "disconnected";
-        if connected && until.is_some_and(|until| until.unix_timestamp() - now < SOON_SECONDS) {
-            soon.push(output::text_at(proxy, &["name"]));
+    for proxy in proxies.iter().filter(|proxy| proxy.state != SyncState::Disconnected) {
+        let until = proxy.certificate_not_after.as_deref().and_then(output::instant);
+        if until.is_some_and(|until| until - now < SOON_SECONDS) {
+            soon.push(output::cell(&proxy.name));
         }
     }
     if soon.is_empty() {
@@ -167,6 +159,7 @@ fn certificates(answer: Result<Value, Error>, now: i64) -> Finding {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use weft_api::Unreadable;
 
     use super::super::State;
     use super::*;
@@ -182,22 +175,26 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_the_store_is_said() {
-        let none = || Ok(json!({"items": []}));
+        let none = || Ok(UnreadableList::default());
         assert_eq!(store(Ok(()), none())[0].state, State::Ok);
         let full = store(Err("No space left on device".to_owned()), none());
         assert_eq!((full.len(), full[0].state), (1, State::Fail));
-        let odd = json!({"items": [{"key": "services/default/a", "reason": "spec.ports: it is empty"}]});
-        let odd = store(Ok(()), Ok(odd));
+        let record = Unreadable { key: "services/default/a".to_owned(), ..Unreadable::default() };
+        let odd = store(Ok(()), Ok(UnreadableList { items: vec![record] }));
         assert_eq!((odd.len(), odd[0].state), (1, State::Fail));
         assert!(odd[0].seen.contains("services/default/a"), "{}", odd[0].seen);
     }
 
     #[test]
     fn certificates_near_expiry_are_named() {
-        let answer = json!({"proxies": [
-            {"name": "a", "state": "synced", "certificate_not_after": "1970-01-01T00:30:00Z"},
-            {"name": "b", "state": "synced", "certificate_not_after": "1970-01-02T00:00:00Z"},
-        ]});
+        let proxy = |name: &str, until: &str| {
+            let told = json!({"name": name, "identity": "i", "address": "", "mesh_addresses": [], "heard_ms": 0,
+                "version": "0.1.0", "state": "synced", "reason": "", "revision": 1, "current_revision": 1,
+                "staleness_ms": 0, "filters": [], "certificate_not_after": until, "transport": "quic",
+                "connected_since": null});
+            serde_json::from_value(told).unwrap()
+        };
+        let answer = Proxies { proxies: vec![proxy("a", "1970-01-01T00:30:00Z"), proxy("b", "1970-01-02T00:00:00Z")] };
         let finding = certificates(Ok(answer), 0);
         assert_eq!((finding.state, finding.seen.ends_with(": a")), (State::Warn, true));
     }

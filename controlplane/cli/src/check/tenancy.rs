@@ -9,20 +9,21 @@ use weft_policy::resource::{Kind, Resource};
 use super::Finding;
 use crate::access::AccessArgs;
 use crate::api::Client;
+use crate::commands::get;
 
 /// One finding for each object that reaches into another namespace.
 pub(super) async fn findings(args: &AccessArgs) -> anyhow::Result<Vec<Finding>> {
     let client = Client::new(&args.resolve()?)?;
     let mut world = World::default();
     for kind in Kind::ALL {
-        let answer = client.fetch(&format!("/resources/{}", kind.plural())).await?;
-        for item in answer["items"].as_array().into_iter().flatten() {
-            world.insert(entry(item)?);
+        for item in get::list(&client, kind, None).await? {
+            world.insert(entry(&serde_json::to_value(&item)?)?);
         }
     }
     Ok(judged(&world))
 }
 
+/// An object as the control plane printed it.
 fn entry(item: &Value) -> anyhow::Result<Entry> {
     let resource: Resource = serde_json::from_value(item.clone()).with_context(|| {
         let (kind, name) = (&item["kind"], &item["metadata"]["name"]);

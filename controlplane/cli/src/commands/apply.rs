@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use weft_api::{Applied, ApplyRequest};
 
 use super::wait;
 use crate::access::AccessArgs;
 use crate::answer::{Answer, Failure, Outcome};
-use crate::api::{Client, Error};
+use crate::api::{Client, Error, Told};
 use crate::findings::{self, Level, Located};
 use crate::manifests::{self, FileArgs, Manifests};
-use crate::output::{self, OutputArgs, Paint, text_at};
+use crate::output::{self, OutputArgs, Paint};
 use crate::values;
 
 const EXAMPLE: &str = "Examples:
@@ -41,7 +41,7 @@ pub(crate) async fn run(args: ApplyArgs) -> Outcome {
     let text = output::structured(args.output.format, &answer)?;
     output::print(&text.unwrap_or_else(|| summary(&answer)));
     match args.wait {
-        Some(patience) => wait::until_synced(&client, revision(&answer)?, patience, &names(&answer)).await,
+        Some(patience) => wait::until_synced(&client, answer.revision, patience, &names(&answer)).await,
         None => Ok(Answer::Yes),
     }
 }
@@ -56,13 +56,10 @@ pub(crate) struct Submit {
 
 /// One apply or only its plan. What works, but perhaps not as meant, is told on stderr; a refusal with its places in the
 /// manifests.
-pub(crate) async fn submit(client: &Client, manifests: &Manifests, how: Submit) -> Result<Value, Failure> {
-    let mut request = json!({"documents": manifests.to_json()?, "dry_run": how.dry_run});
-    // A control plane of an older release doesn't know it.
-    if how.force {
-        request["force"] = json!(true);
-    }
-    let answer = match client.post("/apply", &request).await {
+pub(crate) async fn submit(client: &Client, manifests: &Manifests, how: Submit) -> Result<Told<Applied>, Failure> {
+    let Submit { dry_run, force } = how;
+    let request = ApplyRequest { documents: manifests.to_json()?, dry_run, force, ..ApplyRequest::default() };
+    let answer: Told<Applied> = match client.post("/apply", &request).await {
         Err(Error::Refused(refusal)) => return Err(Failure::Refused(manifests.describe_refusal(&refusal))),
         answer => answer?,
     };
@@ -72,10 +69,9 @@ pub(crate) async fn submit(client: &Client, manifests: &Manifests, how: Submit) 
 
 /// Of the objects that were given, and what would be refused; others' are told where they are given. Notes are for
 /// `weft lint`.
-fn warnings(answer: &Value, manifests: &Manifests) -> impl Iterator<Item = String> {
-    let changes = answer["changes"].as_array().into_iter().flatten();
-    let given: Vec<String> = changes.map(object).collect();
-    let told = findings::in_answer(answer, "problems", Some(manifests)).into_iter();
+fn warnings(answer: &Applied, manifests: &Manifests) -> impl Iterator<Item = String> {
+    let given: Vec<String> = answer.changes.iter().map(|change| change.object().to_string()).collect();
+    let told = findings::told(&answer.problems, Some(manifests)).into_iter();
     let is_told = move |finding: &Located| match finding.severity {
         Level::Error => true,
         Level::Warning => given.contains(&finding.object),
@@ -88,54 +84,61 @@ fn warnings(answer: &Value, manifests: &Manifests) -> impl Iterator<Item = Strin
 }
 
 /// The objects that an apply was given, changed or not, as `namespace/name`.
-pub(crate) fn names(answer: &Value) -> Vec<String> {
-    let changes = answer["changes"].as_array().into_iter().flatten();
-    changes.map(|change| format!("{}/{}", text_at(change, &["namespace"]), text_at(change, &["name"]))).collect()
+pub(crate) fn names(answer: &Applied) -> Vec<String> {
+    answer.changes.iter().map(|change| format!("{}/{}", output::cell(&change.namespace), change.name)).collect()
 }
 
-pub(crate) fn revision(answer: &Value) -> anyhow::Result<u64> {
-    answer["revision"].as_u64().ok_or_else(|| anyhow::anyhow!("the control plane's answer names no revision"))
-}
-
-/// `kind/namespace/name` as commands take it.
-pub(crate) fn object(change: &Value) -> String {
-    let namespace = change["namespace"].as_str().unwrap_or_default();
-    let place = if namespace.is_empty() { String::new() } else { format!("{namespace}/") };
-    format!("{} {place}{}", text_at(change, &["kind"]), text_at(change, &["name"]))
-}
-
-fn summary(answer: &Value) -> String {
+fn summary(answer: &Applied) -> String {
     let mut text = String::new();
-    for change in answer["changes"].as_array().into_iter().flatten() {
-        text.push_str(&format!("{} {}\n", object(change), text_at(change, &["action"])));
+    for change in &answer.changes {
+        text.push_str(&format!("{} {}\n", change.object(), change.action));
     }
-    text.push_str(&format!("revision {}\n", text_at(answer, &["revision"])));
+    text.push_str(&format!("revision {}\n", answer.revision));
     text
 }
 
 #[cfg(test)]
 mod tests {
+    use weft_api::{Action, Change, Finding, Severity};
+
     use super::*;
+
+    fn change(action: Action, kind: &str, namespace: &str, name: &str) -> Change {
+        let [kind, namespace, name] = [kind, namespace, name].map(str::to_owned);
+        Change { action, kind, namespace, name, diff: String::new() }
+    }
 
     #[test]
     fn the_summary_names_each_object_and_the_revision() {
-        let answer = json!({"revision": 7, "changes": [
-            {"action": "created", "kind": "Service", "namespace": "shop", "name": "reviews"},
-            {"action": "unchanged", "kind": "Mesh", "namespace": "", "name": "mesh"},
-        ]});
-        assert_eq!(summary(&answer), "Service shop/reviews created\nMesh mesh unchanged\nrevision 7\n");
+        let changes = vec![
+            change(Action::Created, "Service", "shop", "reviews"),
+            change(Action::Unchanged, "Mesh", "", "mesh"),
+            change(Action::Other("renamed".to_owned()), "Mesh", "", "old"),
+        ];
+        let answer = Applied { revision: 7, changes, problems: Vec::new() };
+        assert_eq!(
+            summary(&answer),
+            "Service shop/reviews created\nMesh mesh unchanged\nMesh old renamed\nrevision 7\n"
+        );
     }
 
     #[test]
     fn warnings_are_told_of_what_was_given() {
-        let problem = |name: &str, severity: &str| {
-            json!({"code": "WEFT103", "severity": severity, "kind": "HTTPRoute", "namespace": "a", "name": name,
-                "key": "spec.rules", "message": "no such service"})
+        let problem = |name: &str, severity: Severity| {
+            let [code, kind, namespace, key, message] =
+                ["WEFT103", "HTTPRoute", "a", "spec.rules", "no such service"].map(str::to_owned);
+            Finding { code, severity, kind, namespace, name: name.to_owned(), key, message }
         };
-        let answer = json!({
-            "changes": [{"action": "created", "kind": "HTTPRoute", "namespace": "a", "name": "b"}],
-            "problems": [problem("b", "warning"), problem("b", "note"), problem("other", "warning"), problem("c", "error")],
-        });
+        let answer = Applied {
+            revision: 1,
+            changes: vec![change(Action::Created, "HTTPRoute", "a", "b")],
+            problems: vec![
+                problem("b", Severity::Warning),
+                problem("b", Severity::Note),
+                problem("other", Severity::Warning),
+                problem("c", Severity::Error),
+            ],
+        };
         let manifests = Manifests::none();
         let told: Vec<_> = warnings(&answer, &manifests).collect();
         assert_eq!(

@@ -1,6 +1,6 @@
 //! `weft delete`: objects by kind and name, or those that a manifest names.
 
-use serde_json::Value;
+use weft_api::{DeleteQuery, Deleted};
 
 use crate::access::AccessArgs;
 use crate::answer::{Answer, Failure, Outcome};
@@ -46,7 +46,7 @@ pub(crate) async fn run(args: DeleteArgs) -> Outcome {
     for target in targets {
         match delete(&client, &target, args.force).await {
             Ok(Some(deleted)) => {
-                output::say(&format!("{target} deleted (revision {})", output::text_at(&deleted, &["revision"])));
+                output::say(&format!("{target} deleted (revision {})", deleted.revision));
             }
             Ok(None) if args.ignore_not_found => output::say(&format!("{target} is not there")),
             Ok(None) => {
@@ -73,10 +73,9 @@ fn targets(args: &DeleteArgs) -> Result<Vec<Target>, Failure> {
 }
 
 /// `None` where there is no such object.
-async fn delete(client: &Client, target: &Target, force: bool) -> Result<Option<Value>, Failure> {
-    let path = target.path();
-    match client.delete(&if force { format!("{path}?force=true") } else { path }).await {
-        Ok(value) => Ok(Some(value)),
+async fn delete(client: &Client, target: &Target, force: bool) -> Result<Option<Deleted>, Failure> {
+    match client.delete(&target.path(), &DeleteQuery { force }).await {
+        Ok(deleted) => Ok(Some(deleted)),
         Err(crate::api::Error::Refused(refusal)) if refusal.status == 404 => Ok(None),
         Err(error) => Err(error.into()),
     }

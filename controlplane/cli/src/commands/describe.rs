@@ -1,7 +1,10 @@
 //! `weft describe`: one object in full and what belongs to it: the endpoints of a service, the routes on it, the
 //! policies that hold for it.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
+use weft_api::{Metadata, Resource};
 use weft_policy::resource::Kind;
 
 use super::{get, lint};
@@ -9,7 +12,7 @@ use crate::access::AccessArgs;
 use crate::answer::{Answer, Failure, Outcome};
 use crate::api::{Client, Error};
 use crate::kinds::{self, Target};
-use crate::output::{self, text_at};
+use crate::output::{self, cell, text_at};
 use crate::values;
 
 const EXAMPLE: &str = "Example:
@@ -41,10 +44,9 @@ pub(crate) async fn run(args: DescribeArgs) -> Outcome {
 }
 
 /// Findings about the object; nothing where there are none.
-async fn found(client: &Client, kind: Kind, object: &Value) -> Result<String, Failure> {
-    let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
-    let name = text_at(object, &["metadata", "name"]);
-    let found = match lint::of_object(client, kind.as_str(), namespace, &name).await {
+async fn found(client: &Client, kind: Kind, object: &Resource) -> Result<String, Failure> {
+    let Metadata { namespace, name, .. } = &object.metadata;
+    let found = match lint::of_object(client, kind.as_str(), namespace, name).await {
         Err(Error::Refused(refusal)) if refusal.status == 404 => {
             return Ok("\nFindings:\n  not known: the control plane is of an older release\n".to_owned());
         }
@@ -55,8 +57,8 @@ async fn found(client: &Client, kind: Kind, object: &Value) -> Result<String, Fa
     Ok(if lines.is_empty() { lines } else { format!("\nFindings:\n{lines}") })
 }
 
-async fn related(client: &Client, kind: Kind, object: &Value) -> Result<String, Failure> {
-    let namespace = text_at(object, &["metadata", "namespace"]);
+async fn related(client: &Client, kind: Kind, object: &Resource) -> Result<String, Failure> {
+    let namespace = &object.metadata.namespace;
     let mut text = String::new();
     let mut section = |title: &str, lines: Vec<String>| {
         text.push_str(&format!("\n{title}:\n"));
@@ -68,76 +70,81 @@ async fn related(client: &Client, kind: Kind, object: &Value) -> Result<String, 
         }
     };
     if kind == Kind::Service {
-        let workloads = get::list(client, Kind::Workload, Some(&namespace)).await?;
-        let chosen =
-            workloads.iter().filter(|workload| selects(&object["spec"]["selector"], &workload["metadata"]["labels"]));
-        section("Endpoints", chosen.map(endpoint).collect());
+        let workloads = get::list(client, Kind::Workload, Some(namespace)).await?;
+        let chosen = workloads.iter().filter(|workload| selects(object, &workload.metadata.labels));
+        section("Endpoints", chosen.map(|workload| endpoint(workload)).collect());
         // A producer's or a consumer's route: any namespace may have one.
         let routes = get::list(client, Kind::HttpRoute, None).await?;
-        section("Routes", routes.iter().filter(|route| is_attached(route, object)).map(named).collect());
+        section("Routes", routes.iter().filter(|route| is_attached(route, object)).map(|it| named(it)).collect());
     } else {
-        let services = get::list(client, Kind::Service, Some(&namespace)).await?;
-        let choosing =
-            services.iter().filter(|service| selects(&service["spec"]["selector"], &object["metadata"]["labels"]));
-        section("Services", choosing.map(named).collect());
+        let services = get::list(client, Kind::Service, Some(namespace)).await?;
+        let choosing = services.iter().filter(|service| selects(service, &object.metadata.labels));
+        section("Services", choosing.map(|it| named(it)).collect());
     }
     for (kind, title) in [(Kind::AccessPolicy, "Access policies"), (Kind::FilterPolicy, "Filter policies")] {
-        let policies = get::list(client, kind, Some(&namespace)).await?;
-        section(title, policies.iter().filter(|policy| holds_for(policy, object)).map(named).collect());
+        let policies = get::list(client, kind, Some(namespace)).await?;
+        section(title, policies.iter().filter(|policy| holds_for(policy, object)).map(|it| named(it)).collect());
     }
     Ok(text)
 }
 
-/// Every label of the selector is among the labels; an empty selector selects nothing.
-fn selects(selector: &Value, labels: &Value) -> bool {
-    let Some(selector) = selector.as_object().filter(|selector| !selector.is_empty()) else { return false };
-    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+/// Every label of the service's selector is among the labels; an empty selector selects nothing.
+fn selects(service: &Resource, labels: &BTreeMap<String, String>) -> bool {
+    let selector = service.spec["selector"].as_object().filter(|selector| !selector.is_empty());
+    let has = |(key, value): (&String, &Value)| labels.get(key).map(String::as_str) == value.as_str();
+    selector.is_some_and(|selector| selector.iter().all(has))
 }
 
-fn is_attached(route: &Value, service: &Value) -> bool {
-    let own = text_at(route, &["metadata", "namespace"]);
-    route["spec"]["parentRefs"].as_array().into_iter().flatten().any(|parent| {
-        let namespace = parent["namespace"].as_str().unwrap_or(&own);
-        parent["name"] == service["metadata"]["name"] && service["metadata"]["namespace"] == namespace
+fn is_attached(route: &Resource, service: &Resource) -> bool {
+    route.spec["parentRefs"].as_array().into_iter().flatten().any(|parent| {
+        let namespace = parent["namespace"].as_str().unwrap_or(&route.metadata.namespace);
+        parent["name"] == service.metadata.name.as_str() && service.metadata.namespace == namespace
     })
 }
 
 /// Named by the policy, or in its namespace where it names nothing.
-fn holds_for(policy: &Value, object: &Value) -> bool {
-    let Some(targets) = policy["spec"]["targetRefs"].as_array().filter(|targets| !targets.is_empty()) else {
+fn holds_for(policy: &Resource, object: &Resource) -> bool {
+    let Some(targets) = policy.spec["targetRefs"].as_array().filter(|targets| !targets.is_empty()) else {
         return true;
     };
+    let Metadata { namespace, name, .. } = &object.metadata;
     targets.iter().any(|target| {
-        let whole_namespace = target["kind"] == "Namespace" && target["name"] == object["metadata"]["namespace"];
-        whole_namespace || (target["kind"] == object["kind"] && target["name"] == object["metadata"]["name"])
+        let is_called = |kind: &str, name: &str| target["kind"] == kind && target["name"] == name;
+        is_called("Namespace", namespace) || is_called(&object.kind, name)
     })
 }
 
-fn endpoint(workload: &Value) -> String {
-    let account = text_at(workload, &["spec", "serviceAccount"]);
-    format!("{} at {} as {account}", text_at(workload, &["metadata", "name"]), text_at(workload, &["spec", "address"]))
+fn endpoint(workload: &Resource) -> String {
+    let [address, account] = ["address", "serviceAccount"].map(|key| text_at(&workload.spec, &[key]));
+    format!("{} at {address} as {account}", cell(&workload.metadata.name))
 }
 
-fn named(object: &Value) -> String {
-    format!("{}/{}", text_at(object, &["metadata", "namespace"]), text_at(object, &["metadata", "name"]))
+fn named(object: &Resource) -> String {
+    format!("{}/{}", cell(&object.metadata.namespace), cell(&object.metadata.name))
 }
 
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
+    use super::super::get::tests::resource;
     use super::*;
 
     #[test]
     fn what_belongs_to_a_service() {
-        let service = json!({"kind": "Service", "metadata": {"namespace": "shop", "name": "reviews"}});
-        assert!(selects(&json!({"app": "a"}), &json!({"app": "a", "v": "1"})));
-        assert!(!selects(&json!({"app": "a"}), &json!({"v": "1"})));
-        assert!(!selects(&json!({}), &json!({"v": "1"})));
-        let route = |parent: Value| json!({"metadata": {"namespace": "shop"}, "spec": {"parentRefs": [parent]}});
+        let labels = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+        };
+        let selecting = |selector: Value| resource(json!({"spec": {"selector": selector}}));
+        assert!(selects(&selecting(json!({"app": "a"})), &labels(&[("app", "a"), ("v", "1")])));
+        assert!(!selects(&selecting(json!({"app": "a"})), &labels(&[("v", "1")])));
+        assert!(!selects(&selecting(json!({})), &labels(&[("v", "1")])));
+        let service = resource(json!({"kind": "Service", "metadata": {"namespace": "shop", "name": "reviews"}}));
+        let route =
+            |parent: Value| resource(json!({"metadata": {"namespace": "shop"}, "spec": {"parentRefs": [parent]}}));
         assert!(is_attached(&route(json!({"name": "reviews"})), &service));
         assert!(!is_attached(&route(json!({"name": "reviews", "namespace": "other"})), &service));
-        let policy = |targets: Value| json!({"spec": {"targetRefs": targets}});
+        let policy = |targets: Value| resource(json!({"spec": {"targetRefs": targets}}));
         assert!(holds_for(&policy(json!([])), &service));
         assert!(holds_for(&policy(json!([{"kind": "Namespace", "name": "shop"}])), &service));
         assert!(!holds_for(&policy(json!([{"kind": "Service", "name": "prices"}])), &service));

@@ -1,12 +1,12 @@
 //! `weft diff`: what an apply would change, by the control plane's own plan. Status 1 where there is a difference.
 
-use serde_json::Value;
+use weft_api::{Action, Applied, Change};
 
 use super::apply;
 use crate::access::AccessArgs;
 use crate::answer::{Answer, Outcome};
 use crate::manifests::{self, FileArgs};
-use crate::output::{self, OutputArgs, Paint, text_at};
+use crate::output::{self, OutputArgs, Paint};
 
 const EXAMPLE: &str = "Example:
   weft diff -f shop.yaml      # status 0: nothing would change; 1: something would";
@@ -31,16 +31,16 @@ pub(crate) async fn run(args: DiffArgs) -> Outcome {
     Ok(if changes(&answer).next().is_some() { Answer::No } else { Answer::Yes })
 }
 
-fn changes(answer: &Value) -> impl Iterator<Item = &Value> {
-    answer["changes"].as_array().into_iter().flatten().filter(|change| change["action"] != "unchanged")
+fn changes(answer: &Applied) -> impl Iterator<Item = &Change> {
+    answer.changes.iter().filter(|change| change.action != Action::Unchanged)
 }
 
-fn render(answer: &Value, paint: &Paint) -> String {
+fn render(answer: &Applied, paint: &Paint) -> String {
     let mut text = String::new();
     for change in changes(answer) {
-        text.push_str(&paint.bold(&format!("{} would be {}", apply::object(change), text_at(change, &["action"]))));
+        text.push_str(&paint.bold(&format!("{} would be {}", change.object(), change.action)));
         text.push('\n');
-        for line in change["diff"].as_str().unwrap_or_default().lines() {
+        for line in change.diff.lines() {
             let painted = match line.as_bytes().first() {
                 Some(b'+') => paint.good(line),
                 Some(b'-') => paint.bad(line),
@@ -61,11 +61,12 @@ mod tests {
 
     #[test]
     fn only_what_changes_is_shown() {
-        let answer = json!({"changes": [
+        let answer = json!({"revision": 1, "problems": [], "changes": [
             {"action": "unchanged", "kind": "Service", "namespace": "a", "name": "x", "diff": ""},
             {"action": "changed", "kind": "Service", "namespace": "a", "name": "y", "diff": "-  port: 80\n+  port: 81\n"},
         ]});
         let plain = Paint::plain();
+        let answer = serde_json::from_value(answer).unwrap();
         assert_eq!(render(&answer, &plain), "Service a/y would be changed\n-  port: 80\n+  port: 81\n");
     }
 }

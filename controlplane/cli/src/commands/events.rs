@@ -1,13 +1,15 @@
 //! `weft events`: the audit log, read back and followed: who did what, from where, what it changed, what was refused.
 
+use std::ops::Deref;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde_json::{Value, json};
+use serde_json::json;
+use weft_api::{Event, EventQuery, Events};
 
 use crate::access::AccessArgs;
 use crate::answer::{Answer, Failure, Outcome};
-use crate::api::{Client, segment};
-use crate::output::{self, Format, OutputArgs, Table, text_at};
+use crate::api::{Client, Told};
+use crate::output::{self, Format, OutputArgs, Table, cell};
 use crate::values;
 
 const EXAMPLE: &str = "Examples:
@@ -57,8 +59,8 @@ pub(crate) struct EventsArgs {
 pub(crate) async fn run(args: EventsArgs) -> Outcome {
     let client = args.access.client()?;
     let filter = args.filter();
-    let path = format!("/events?limit={}{filter}", args.limit);
-    let mut entries = entries(&client.fetch(&path).await?)?;
+    let limit = usize::try_from(args.limit).ok();
+    let mut entries = entries(client.ask("/events", &EventQuery { limit, ..filter.clone() }).await?);
     print(&args, &entries, true)?;
     if !args.watch {
         return Ok(Answer::Yes);
@@ -66,7 +68,8 @@ pub(crate) async fn run(args: EventsArgs) -> Outcome {
     let mut last = newest(&entries, 0);
     if entries.is_empty() {
         // Nothing matches yet: go on from the newest of all.
-        entries = self::entries(&client.fetch("/events?limit=1").await?)?;
+        let newest_of_all = EventQuery { limit: Some(1), ..EventQuery::default() };
+        entries = self::entries(client.ask("/events", &newest_of_all).await?);
         last = newest(&entries, last);
     }
     let mut is_away = false;
@@ -90,45 +93,44 @@ pub(crate) async fn run(args: EventsArgs) -> Outcome {
     }
 }
 
-async fn next(client: &Client, filter: &str, last: u64) -> Result<Vec<Value>, Failure> {
-    let path = format!("/events?after={last}&wait_ms={}{filter}", WAIT.as_millis());
-    entries(&client.poll(&path, WAIT).await?)
+async fn next(client: &Client, filter: &EventQuery, last: u64) -> Result<Vec<Told<Event>>, Failure> {
+    let wait_ms = u64::try_from(WAIT.as_millis()).ok();
+    let query = EventQuery { after: Some(last), wait_ms, ..filter.clone() };
+    Ok(entries(client.poll("/events", &query, WAIT).await?))
 }
 
 /// The entries of an answer, the oldest first.
-fn entries(answer: &Value) -> Result<Vec<Value>, Failure> {
-    let entries = answer["entries"].as_array();
-    let entries = entries.ok_or_else(|| anyhow::anyhow!("the control plane's answer has no entries"))?;
-    Ok(entries.iter().rev().cloned().collect())
+fn entries(answer: Told<Events>) -> Vec<Told<Event>> {
+    let mut entries = answer.each("entries", |events| events.entries);
+    entries.reverse();
+    entries
 }
 
-fn newest(entries: &[Value], last: u64) -> u64 {
-    entries.iter().filter_map(|entry| entry["number"].as_u64()).fold(last, u64::max)
+fn newest<E: Deref<Target = Event>>(entries: &[E], last: u64) -> u64 {
+    entries.iter().map(|entry| entry.number).fold(last, u64::max)
 }
 
 impl EventsArgs {
-    fn filter(&self) -> String {
-        let mut query = String::new();
-        for (key, value) in [("actor", &self.actor), ("object", &self.object), ("action", &self.action)] {
-            if let Some(value) = value {
-                query.push_str(&format!("&{key}={}", segment(value)));
-            }
-        }
-        if let Some(since) = self.since {
+    fn filter(&self) -> EventQuery {
+        let since = |span: Duration| {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            query.push_str(&format!("&since_unix_ms={}", now.saturating_sub(since).as_millis()));
+            i64::try_from(now.saturating_sub(span).as_millis()).unwrap_or(i64::MAX)
+        };
+        EventQuery {
+            actor: self.actor.clone(),
+            object: self.object.clone(),
+            action: self.action.clone(),
+            since_unix_ms: self.since.map(since),
+            refused: self.refused.then_some(true),
+            ..EventQuery::default()
         }
-        if self.refused {
-            query.push_str("&refused=true");
-        }
-        query
     }
 }
 
-fn print(args: &EventsArgs, entries: &[Value], is_first: bool) -> Result<(), Failure> {
+fn print(args: &EventsArgs, entries: &[Told<Event>], is_first: bool) -> Result<(), Failure> {
     match args.output.format {
         // One line for each event, so that a program can follow.
-        Format::Json if args.watch => entries.iter().for_each(|entry| output::say(&entry.to_string())),
+        Format::Json if args.watch => entries.iter().for_each(|entry| output::say(&json!(entry).to_string())),
         Format::Json | Format::Yaml if args.watch || is_first => {
             let text = output::structured(args.output.format, &json!({ "entries": entries }))?;
             output::print(&text.unwrap_or_default());
@@ -144,7 +146,7 @@ fn print(args: &EventsArgs, entries: &[Value], is_first: bool) -> Result<(), Fai
     Ok(())
 }
 
-fn table(entries: &[Value], format: Format, with_diff: bool, with_heading: bool) -> String {
+fn table<E: Deref<Target = Event>>(entries: &[E], format: Format, with_diff: bool, with_heading: bool) -> String {
     let is_wide = format == Format::Wide;
     let mut headings = vec!["TIME", "WHO", "ROLE", "FROM", "ACTION", "OBJECT", "RESULT"];
     if is_wide {
@@ -152,14 +154,13 @@ fn table(entries: &[Value], format: Format, with_diff: bool, with_heading: bool)
     }
     let mut table = Table::new(headings);
     for entry in entries {
-        let who = if entry["name"].as_str().is_some_and(|name| !name.is_empty()) { "name" } else { "actor" };
-        let result = if entry["refused"].is_null() { "done".to_owned() } else { text_at(entry, &["refused"]) };
-        let seconds = entry["time_unix_ms"].as_i64().unwrap_or_default() / 1000;
-        let mut row = vec![output::moment(&json!(seconds))];
-        row.extend([who, "role", "from", "action", "object"].map(|key| text_at(entry, &[key])));
-        row.push(result);
+        let who = if entry.name.is_empty() { &entry.actor } else { &entry.name };
+        let result = if entry.refused.is_empty() { "done" } else { &entry.refused };
+        let mut row = vec![output::moment(entry.time_unix_ms / 1000)];
+        row.extend([who, &entry.role, &entry.from, &entry.action, &entry.object].map(|text| cell(text)));
+        row.push(cell(result));
         if is_wide {
-            row.extend([text_at(entry, &["revision"]), text_at(entry, &["detail"])]);
+            row.extend([entry.revision.to_string(), cell(&entry.detail)]);
         }
         table.row(row);
     }
@@ -171,7 +172,7 @@ fn table(entries: &[Value], format: Format, with_diff: bool, with_heading: bool)
     }
     for (line, entry) in lines.zip(entries) {
         shown.push_str(&format!("{line}\n"));
-        let diff = entry["diff"].as_str().filter(|_| with_diff).unwrap_or_default();
+        let diff = if with_diff { entry.diff.as_str() } else { "" };
         diff.lines().for_each(|line| shown.push_str(&format!("    {line}\n")));
     }
     shown
@@ -183,14 +184,16 @@ mod tests {
 
     #[test]
     fn events_tell_who_what_and_how_it_ended() {
-        let entries = [
-            json!({"number": 1, "time_unix_ms": 5_000, "actor": "operator:ab", "name": "anna", "role": "operator",
+        let entries = json!([
+            {"number": 1, "time_unix_ms": 5_000, "actor": "operator:ab", "name": "anna", "role": "operator",
                 "from": "192.0.2.7", "action": "apply", "object": "Service shop/web", "revision": 3, "detail": "",
-                "diff": "Service shop/web\n-port: 1\n+port: 2\n"}),
-            json!({"number": 2, "time_unix_ms": 6_000, "actor": "unknown", "from": "192.0.2.9",
+                "diff": "Service shop/web\n-port: 1\n+port: 2\n"},
+            {"number": 2, "time_unix_ms": 6_000, "actor": "unknown", "from": "192.0.2.9",
                 "action": "get refused", "object": "/api/v1/proxies", "revision": 0, "detail": "no\u{1b}[2J",
-                "refused": "401 unauthenticated"}),
-        ];
+                "refused": "401 unauthenticated"},
+        ]);
+        let entries: Vec<Event> = serde_json::from_value(entries).unwrap();
+        let entries: Vec<&Event> = entries.iter().collect();
         let text = table(&entries, Format::Wide, true, true);
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split("  ").map(str::trim).collect()).collect();
         let cells = |line: usize| lines[line].iter().copied().filter(|cell| !cell.is_empty()).collect::<Vec<_>>();

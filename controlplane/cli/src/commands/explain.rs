@@ -1,11 +1,12 @@
 //! `weft explain`: what would become of a request and which rule says so, by the engines that decide it. Status 1 where
 //! it is denied.
 
-use serde_json::{Map, Value, json};
+use weft_api::{ExplainQuery, Explanation};
 
 use crate::access::AccessArgs;
 use crate::answer::{Answer, Outcome};
-use crate::output::{self, OutputArgs, Paint, Table, text_at};
+use crate::api::Told;
+use crate::output::{self, OutputArgs, Paint, Table, cell, cells};
 use crate::values;
 
 const EXAMPLE: &str = "Example:
@@ -38,71 +39,50 @@ pub(crate) struct ExplainArgs {
 
 pub(crate) async fn run(args: ExplainArgs) -> Outcome {
     let (namespace, account) = &args.from;
-    let headers: Map<String, Value> = args.headers.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
-    let mut query = json!({
-        "from": format!("{namespace}/{account}"), "to": args.to, "method": args.method, "path": args.path, "headers": headers,
-    });
-    if let Some(port) = args.port {
-        query["port"] = json!(port);
-    }
-    let answer = args.access.client()?.post("/explain", &query).await?;
-    let allowed = answer["allowed"].as_bool() == Some(true);
+    let query = ExplainQuery {
+        from: format!("{namespace}/{account}"),
+        to: args.to.clone(),
+        port: args.port,
+        method: args.method.clone(),
+        path: args.path.clone(),
+        headers: args.headers.iter().cloned().collect(),
+    };
+    let answer: Told<Explanation> = args.access.client()?.post("/explain", &query).await?;
     let text = output::structured(args.output.format, &answer)?;
     output::print(&text.unwrap_or_else(|| render(&args, &answer, &Paint::stdout())));
-    Ok(if allowed { Answer::Yes } else { Answer::No })
+    Ok(if answer.allowed { Answer::Yes } else { Answer::No })
 }
 
 /// Verdict, route and backends first; each endpoint with the filters on the way and the rule that decided there.
-fn render(args: &ExplainArgs, answer: &Value, paint: &Paint) -> String {
-    let is_tcp = answer["connection"] == true;
+fn render(args: &ExplainArgs, answer: &Explanation, paint: &Paint) -> String {
     let verdict = match verdict(answer) {
         Verdict::Allowed => paint.good("ALLOWED"),
         Verdict::Denied => paint.bad("DENIED"),
         Verdict::Unavailable => paint.warn("UNAVAILABLE"),
     };
     let (namespace, account) = &args.from;
-    let asked = if is_tcp { format!("TCP {}", args.to) } else { format!("{} {}{}", args.method, args.to, args.path) };
+    let asked = match answer.connection {
+        true => format!("TCP {}", args.to),
+        false => format!("{} {}{}", args.method, args.to, args.path),
+    };
     let mut text = format!("{verdict}  {asked} as {namespace}/{account}\n");
-    let mut facts = Table::new(["REASON:".to_owned(), text_at(answer, &["reason"])]);
-    for (title, path) in [
-        ("RULE:", &["rule"] as &[&str]),
-        ("STATUS:", &["status"]),
-        ("CALLER:", &["principal"]),
-        ("SERVICE:", &["service"]),
-        ("PORT:", &["port"]),
-        ("PATH:", &["path"]),
-        ("ROUTE:", &["route", "name"]),
-        ("ROUTE RULE:", &["route", "rule_name"]),
-    ] {
-        let value = text_at(answer, path);
-        // A connection has no status and no path: it is closed.
-        if value != "-" && !(is_tcp && matches!(title, "STATUS:" | "PATH:")) {
-            facts.row([title.to_owned(), value]);
-        }
-    }
-    if is_tcp {
-        facts.row(["JUDGED AS:".to_owned(), "a TCP connection: method, path and headers are not seen".to_owned()]);
-    }
-    text.push_str(&facts.render());
+    text.push_str(&facts(answer).render());
     let mut endpoints = Table::new(["BACKEND", "WEIGHT", "ENDPOINT", "ADDRESS", "VERDICT", "RULE", "FILTERS"]);
-    for backend in answer["backends"].as_array().into_iter().flatten() {
-        let name = format!("{}:{}", text_at(backend, &["service"]), text_at(backend, &["port"]));
-        let weight = text_at(backend, &["weight"]);
-        let list = backend["endpoints"].as_array().filter(|list| !list.is_empty());
-        for endpoint in list.into_iter().flatten() {
-            let verdict = if endpoint["allowed"] == true { paint.good("allowed") } else { paint.bad("denied") };
-            let cell = |key: &str| text_at(endpoint, &[key]);
+    for backend in &answer.backends {
+        let name = format!("{}:{}", cell(backend.service.as_deref().unwrap_or_default()), backend.port);
+        let weight = backend.weight.to_string();
+        for endpoint in &backend.endpoints {
             endpoints.row([
                 name.clone(),
                 weight.clone(),
-                cell("workload"),
-                cell("address"),
-                verdict,
-                cell("rule"),
-                cell("filters"),
+                cell(&endpoint.workload),
+                endpoint.address.to_string(),
+                if endpoint.allowed { paint.good("allowed") } else { paint.bad("denied") },
+                cell(endpoint.rule.as_deref().unwrap_or_default()),
+                cells(&endpoint.filters),
             ]);
         }
-        if list.is_none() {
+        if backend.endpoints.is_empty() {
             endpoints.row([name, weight, "none".to_owned()]);
         }
     }
@@ -113,6 +93,31 @@ fn render(args: &ExplainArgs, answer: &Value, paint: &Paint) -> String {
     text
 }
 
+/// The facts that decide; a connection has no status and no path: it is closed.
+fn facts(answer: &Explanation) -> Table {
+    let of_request = |value: String| Some(value).filter(|_| !answer.connection);
+    let route = answer.route.as_ref();
+    let mut facts = Table::new(["REASON:".to_owned(), cell(&answer.reason)]);
+    for (title, value) in [
+        ("RULE:", answer.rule.clone()),
+        ("STATUS:", answer.status.map(|status| status.to_string()).and_then(of_request)),
+        ("CALLER:", Some(answer.principal.to_string())),
+        ("SERVICE:", Some(answer.service.clone())),
+        ("PORT:", Some(answer.port.to_string())),
+        ("PATH:", of_request(answer.path.clone())),
+        ("ROUTE:", route.map(|route| route.name.clone())),
+        ("ROUTE RULE:", route.and_then(|route| route.rule_name.clone())),
+    ] {
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
+            facts.row([title.to_owned(), cell(&value)]);
+        }
+    }
+    if answer.connection {
+        facts.row(["JUDGED AS:", "a TCP connection: method, path and headers are not seen"]);
+    }
+    facts
+}
+
 enum Verdict {
     Allowed,
     /// Somebody said no.
@@ -121,9 +126,9 @@ enum Verdict {
     Unavailable,
 }
 
-fn verdict(answer: &Value) -> Verdict {
-    match (answer["allowed"].as_bool(), answer["status"].as_u64()) {
-        (Some(true), _) => Verdict::Allowed,
+fn verdict(answer: &Explanation) -> Verdict {
+    match (answer.allowed, answer.status) {
+        (true, _) => Verdict::Allowed,
         (_, Some(500..)) => Verdict::Unavailable,
         _ => Verdict::Denied,
     }
@@ -131,6 +136,8 @@ fn verdict(answer: &Value) -> Verdict {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -146,11 +153,12 @@ mod tests {
             access: AccessArgs::default(),
         };
         let answer = json!({"allowed": false, "status": 403, "rule": "shop/no-admin#x", "reason": "denied by a rule",
-            "service": "shop/reviews", "port": 80, "path": "/admin", "route": {"name": "shop/reviews", "rule_index": 0},
+            "principal": "spiffe://cluster.local/ns/shop/sa/partner", "service": "shop/reviews", "port": 80, "path": "/admin", "route": {"name": "shop/reviews", "rule_index": 0},
             "backends": [{"service": "shop/reviews-v1", "port": 80, "weight": 100, "endpoints": [
                 {"workload": "shop/reviews-v1", "address": "127.0.0.12:9080", "allowed": false, "rule": "shop/no-admin#x",
-                 "reason": "denied", "filters": ["fault", "authz"]}]},
+                 "reason": "denied", "identity": null, "filters": ["fault", "authz"]}]},
                 {"service": "shop/reviews-v2", "port": 80, "weight": 0, "endpoints": []}]});
+        let answer: Explanation = serde_json::from_value(answer).unwrap();
         let text = render(&args, &answer, &Paint::plain());
         assert!(text.starts_with("DENIED  GET reviews/admin as shop/partner\nREASON:"), "{text}");
         for part in
@@ -159,12 +167,11 @@ mod tests {
             assert!(text.contains(part), "{part} in {text}");
         }
         assert!(!text.contains("ROUTE RULE") && !text.contains("JUDGED AS"), "{text}");
-        let mut tcp = answer;
-        tcp["connection"] = json!(true);
+        let tcp = Explanation { connection: true, ..answer.clone() };
         let text = render(&args, &tcp, &Paint::plain());
         assert!(text.starts_with("DENIED  TCP reviews as shop/partner\n") && !text.contains("STATUS:"), "{text}");
         assert!(text.contains("JUDGED AS:  a TCP connection"));
-        let nobody = json!({"allowed": false, "status": 503, "reason": "no endpoints"});
+        let nobody = Explanation { status: Some(503), ..answer };
         assert!(render(&args, &nobody, &Paint::plain()).starts_with("UNAVAILABLE  GET"));
     }
 }

@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::Value;
+use weft_api::{FilterVersion, FilterVersions, Filters, PublishQuery};
 
 use super::ListArgs;
 use crate::access::AccessArgs;
 use crate::answer::{Answer, Outcome};
-use crate::api;
-use crate::output::{self, OutputArgs, Table, text_at};
+use crate::api::{Told, segment};
+use crate::output::{self, OutputArgs, Table, cell};
 use crate::values;
 
 const EXAMPLE: &str = "Examples:
@@ -123,15 +123,17 @@ async fn publish(args: PublishArgs) -> Outcome {
         ("weft-signature", STANDARD.encode(keys::sign(&key, &digest))),
         ("weft-public-key", STANDARD.encode(keys::public_pem(&key)?)),
     ];
-    let accept = if args.accept_new_key { "&accept_new_key=true" } else { "" };
-    let current = if args.make_current { "&make_current=true" } else { "" };
-    let (name, version) = (api::segment(&args.name), api::segment(&args.version));
-    let path = format!("/filters?name={name}&version={version}{accept}{current}");
-    let answer = args.access.client()?.upload(&path, &headers, wasm).await?;
+    let query = PublishQuery {
+        name: args.name.clone(),
+        version: args.version.clone(),
+        accept_new_key: args.accept_new_key,
+        make_current: args.make_current,
+    };
+    let answer: Told<FilterVersion> = args.access.client()?.upload("/filters", &query, &headers, wasm).await?;
     let text = output::structured(args.output.format, &answer)?;
     let name = format!("{}@{}", args.name, args.version);
-    output::print(&text.unwrap_or_else(|| format!("{name} published as {}\n", text_at(&answer, &["digest"]))));
-    if answer["current"] == false {
+    output::print(&text.unwrap_or_else(|| format!("{name} published as {}\n", answer.digest)));
+    if !answer.current {
         output::complain(&format!(
             "a newer version of {} is current: policies run {name} where they name it, or after --make-current",
             args.name
@@ -141,14 +143,15 @@ async fn publish(args: PublishArgs) -> Outcome {
 }
 
 async fn list(args: ListArgs) -> Outcome {
-    let answer = args.access.client()?.fetch("/filters").await?;
+    let answer: Told<Filters> = args.access.client()?.fetch("/filters").await?;
     let text = output::structured(args.output.format, &answer)?;
     output::print(&text.unwrap_or_else(|| table(&answer)));
     Ok(Answer::Yes)
 }
 
 async fn show(args: ShowArgs) -> Outcome {
-    let answer = args.access.client()?.fetch(&format!("/filters/{}", api::segment(&args.name))).await?;
+    let path = format!("/filters/{}", segment(&args.name));
+    let answer: Told<FilterVersions> = args.access.client()?.fetch(&path).await?;
     let text = output::structured(args.output.format, &answer)?;
     output::print(&text.map_or_else(|| output::yaml(&answer), Ok)?);
     Ok(Answer::Yes)
@@ -165,29 +168,31 @@ fn binary(path: &Path) -> anyhow::Result<Vec<u8>> {
     std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-fn table(answer: &Value) -> String {
+fn table(answer: &Filters) -> String {
     let mut table = Table::new(["NAME", "VERSION", "CURRENT", "SIZE", "DIGEST"]);
-    for filter in answer["filters"].as_array().into_iter().flatten() {
-        let current = if filter["current"] == true { "yes" } else { "no" };
-        let cell = |key: &str| text_at(filter, &[key]);
-        table.row([cell("name"), cell("version"), current.to_owned(), cell("size_bytes"), cell("digest")]);
+    for filter in &answer.filters {
+        let current = if filter.current { "yes" } else { "no" };
+        let size = filter.size_bytes.to_string();
+        table.row([cell(&filter.name), cell(&filter.version), current.to_owned(), size, cell(&filter.digest)]);
     }
     if table.is_empty() { "no filter is published\n".to_owned() } else { table.render() }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
     fn the_current_version_is_marked() {
-        let answer = json!({"filters": [
-            {"name": "authz", "version": "0.1.0", "current": false, "size_bytes": 5, "digest": "sha256:aa"},
-            {"name": "authz", "version": "0.2.0", "current": true, "size_bytes": 6, "digest": "sha256:bb"}]});
+        let version = |version: &str, current| FilterVersion {
+            name: "authz".to_owned(),
+            version: version.to_owned(),
+            current,
+            ..FilterVersion::default()
+        };
+        let answer = Filters { filters: vec![version("0.1.0", false), version("0.2.0", true)] };
         let text = table(&answer);
         assert!(text.contains("authz  0.1.0    no") && text.contains("authz  0.2.0    yes"), "{text}");
-        assert_eq!(table(&json!({"filters": []})), "no filter is published\n");
+        assert_eq!(table(&Filters::default()), "no filter is published\n");
     }
 }

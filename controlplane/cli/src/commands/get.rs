@@ -1,13 +1,17 @@
 //! `weft get`: objects of one kind, in tables with the columns that matter for it, or as they are.
 
+use std::collections::BTreeMap;
+use std::ops::Deref;
+
 use serde_json::{Value, json};
+use weft_api::{ListQuery, Resource, ResourceList, UnreadableList};
 use weft_policy::resource::Kind;
 
 use crate::access::AccessArgs;
 use crate::answer::{Answer, Failure, Outcome};
-use crate::api::{Client, Error, segment};
+use crate::api::{Client, Error, Told};
 use crate::kinds::{self, Target};
-use crate::output::{self, Format, OutputArgs, Table, scalar, text_at};
+use crate::output::{self, Format, OutputArgs, Table, cell, scalar, text_at};
 use crate::values::{self, Selector};
 
 const EXAMPLE: &str = "Examples:
@@ -59,26 +63,27 @@ pub(crate) async fn run(args: GetArgs) -> Outcome {
         output::print(&shown(&args, kind, &several(&args, &client, kind).await?)?);
         return Ok(Answer::Yes);
     }
-    let shown = async |seen: &mut Value| {
+    let shown = async |seen: &mut Option<Vec<Told<Resource>>>| {
         let items = several(&args, &client, kind).await?;
-        let text = shown(&args, kind, &items)?;
-        let is_news = std::mem::replace(seen, Value::Array(items)) != *seen;
-        Ok(is_news.then_some(text))
+        let is_news = seen.as_ref() != Some(&items);
+        let text = is_news.then(|| shown(&args, kind, &items)).transpose();
+        *seen = Some(items);
+        text
     };
     output::watch(shown).await
 }
 
 /// The objects that are asked for.
-async fn several(args: &GetArgs, client: &Client, kind: Kind) -> Result<Vec<Value>, Failure> {
+async fn several(args: &GetArgs, client: &Client, kind: Kind) -> Result<Vec<Told<Resource>>, Failure> {
     let namespace = (!args.all_namespaces).then_some(args.namespace.as_str());
     let mut items = list(client, kind, namespace).await?;
     if let Some(selector) = &args.selector {
-        items.retain(|item| selector.chooses(&item["metadata"]["labels"]));
+        items.retain(|item| selector.chooses(&item.metadata.labels));
     }
     Ok(items)
 }
 
-fn shown(args: &GetArgs, kind: Kind, items: &[Value]) -> Result<String, Failure> {
+fn shown(args: &GetArgs, kind: Kind, items: &[Told<Resource>]) -> Result<String, Failure> {
     if args.output.format == Format::Yaml {
         return documents(items);
     }
@@ -87,21 +92,21 @@ fn shown(args: &GetArgs, kind: Kind, items: &[Value]) -> Result<String, Failure>
 }
 
 async fn unreadable(args: &GetArgs) -> Outcome {
-    let answer = args.access.client()?.fetch("/unreadable").await?;
+    let answer: Told<UnreadableList> = args.access.client()?.fetch("/unreadable").await?;
     if let Some(text) = output::structured(args.output.format, &answer)? {
         output::print(&text);
         return Ok(Answer::Yes);
     }
     let mut table = Table::new(["TABLE", "KEY", "REASON"]);
-    for item in answer["items"].as_array().into_iter().flatten() {
-        table.row(["table", "key", "reason"].map(|field| text_at(item, &[field])));
+    for item in &answer.items {
+        table.row([&item.table, &item.key, &item.reason].map(|text| cell(text)));
     }
     output::print(&if table.is_empty() { "every record can be read\n".to_owned() } else { table.render() });
     Ok(Answer::Yes)
 }
 
 /// One object as the API gives it; an answer of no where there is none.
-pub(crate) async fn one(client: &Client, target: &Target) -> Result<Value, Failure> {
+pub(crate) async fn one(client: &Client, target: &Target) -> Result<Told<Resource>, Failure> {
     match client.fetch(&target.path()).await {
         Ok(object) => Ok(object),
         Err(Error::Refused(refusal)) if refusal.status == 404 => {
@@ -112,73 +117,72 @@ pub(crate) async fn one(client: &Client, target: &Target) -> Result<Value, Failu
 }
 
 /// All of a kind; in one namespace where it has any.
-pub(crate) async fn list(client: &Client, kind: Kind, namespace: Option<&str>) -> Result<Vec<Value>, Failure> {
-    let query = match namespace {
-        Some(namespace) if kind.is_namespaced() => format!("?namespace={}", segment(namespace)),
-        Some(_) | None => String::new(),
-    };
-    let answer = client.fetch(&format!("/resources/{}{query}", kind.plural())).await?;
-    Ok(answer["items"].as_array().cloned().unwrap_or_default())
+pub(crate) async fn list(client: &Client, kind: Kind, namespace: Option<&str>) -> Result<Vec<Told<Resource>>, Failure> {
+    let namespace = namespace.filter(|_| kind.is_namespaced()).map(str::to_owned);
+    let query = ListQuery { namespace, ..ListQuery::default() };
+    let answer: Told<ResourceList> = client.ask(&format!("/resources/{}", kind.plural()), &query).await?;
+    Ok(answer.each("items", |list| list.items))
 }
 
 /// A stream of documents that `weft apply -f -` takes.
-fn documents(items: &[Value]) -> Result<String, Failure> {
+fn documents(items: &[Told<Resource>]) -> Result<String, Failure> {
     let texts: Result<Vec<String>, Failure> = items.iter().map(output::yaml).collect();
     Ok(texts?.join("---\n"))
 }
 
-type Column = (&'static str, fn(&Value) -> String);
+type Column = (&'static str, fn(&Resource) -> String);
 
 fn columns(kind: Kind) -> Vec<Column> {
     match kind {
         Kind::Namespace => vec![],
         Kind::Mesh => vec![
-            ("TRUST-DOMAIN", |item| text_at(item, &["spec", "trustDomain"])),
-            ("MTLS", |item| text_at(item, &["spec", "mtls", "mode"])),
-            ("ACCESS-LOG", |item| text_at(item, &["spec", "telemetry", "accessLog"])),
+            ("TRUST-DOMAIN", |item| text_at(&item.spec, &["trustDomain"])),
+            ("MTLS", |item| text_at(&item.spec, &["mtls", "mode"])),
+            ("ACCESS-LOG", |item| text_at(&item.spec, &["telemetry", "accessLog"])),
         ],
         Kind::Service => vec![
-            ("PORTS", |item| each(&item["spec"]["ports"], service_port)),
-            ("SELECTOR", |item| text_at(item, &["spec", "selector"])),
-            ("CLUSTER-IP", |item| text_at(item, &["spec", "clusterIP"])),
+            ("PORTS", |item| each(&item.spec["ports"], service_port)),
+            ("SELECTOR", |item| text_at(&item.spec, &["selector"])),
+            ("CLUSTER-IP", |item| text_at(&item.spec, &["clusterIP"])),
         ],
         Kind::Workload => vec![
-            ("ADDRESS", |item| text_at(item, &["spec", "address"])),
+            ("ADDRESS", |item| text_at(&item.spec, &["address"])),
             ("PORTS", |item| {
-                each(&item["spec"]["ports"], |port| {
+                each(&item.spec["ports"], |port| {
                     format!("{}/{}", text_at(port, &["port"]), text_at(port, &["protocol"]))
                 })
             }),
-            ("ACCOUNT", |item| text_at(item, &["spec", "serviceAccount"])),
-            ("LABELS", |item| text_at(item, &["metadata", "labels"])),
+            ("ACCOUNT", |item| text_at(&item.spec, &["serviceAccount"])),
+            ("LABELS", |item| labels(&item.metadata.labels)),
         ],
         Kind::HttpRoute => vec![
-            ("PARENTS", |item| each(&item["spec"]["parentRefs"], |parent| text_at(parent, &["name"]))),
-            ("BACKENDS", |item| each(&item["spec"]["rules"], |rule| each(&rule["backendRefs"], backend))),
+            ("PARENTS", |item| each(&item.spec["parentRefs"], |parent| text_at(parent, &["name"]))),
+            ("BACKENDS", |item| each(&item.spec["rules"], |rule| each(&rule["backendRefs"], backend))),
             ("ACCEPTED", |item| condition(item, "Accepted")),
             ("RESOLVED", |item| condition(item, "ResolvedRefs")),
+            ("PROGRAMMED", |item| condition(item, "Programmed")),
         ],
         Kind::Filter => vec![
-            ("VERSION", |item| text_at(item, &["spec", "version"])),
-            ("DIGEST", |item| text_at(item, &["spec", "digest"]).chars().take(19).collect()),
-            ("SIZE", |item| text_at(item, &["spec", "size"])),
+            ("VERSION", |item| text_at(&item.spec, &["version"])),
+            ("DIGEST", |item| text_at(&item.spec, &["digest"]).chars().take(19).collect()),
+            ("SIZE", |item| text_at(&item.spec, &["size"])),
         ],
         Kind::FilterPolicy => vec![
-            ("FILTER", |item| text_at(item, &["spec", "filter", "name"])),
-            ("DIRECTION", |item| text_at(item, &["spec", "direction"])),
-            ("MODE", |item| text_at(item, &["spec", "mode"])),
-            ("ON-FAILURE", |item| text_at(item, &["spec", "onFailure"])),
+            ("FILTER", |item| text_at(&item.spec, &["filter", "name"])),
+            ("DIRECTION", |item| text_at(&item.spec, &["direction"])),
+            ("MODE", |item| text_at(&item.spec, &["mode"])),
+            ("ON-FAILURE", |item| text_at(&item.spec, &["onFailure"])),
             ("TARGETS", targets),
         ],
         Kind::AccessPolicy => vec![
-            ("ACTION", |item| text_at(item, &["spec", "action"])),
-            ("RULES", |item| item["spec"]["rules"].as_array().map_or(0, Vec::len).to_string()),
+            ("ACTION", |item| text_at(&item.spec, &["action"])),
+            ("RULES", |item| item.spec["rules"].as_array().map_or(0, Vec::len).to_string()),
             ("TARGETS", targets),
         ],
     }
 }
 
-fn table(kind: Kind, items: &[Value], wide: bool) -> String {
+fn table<R: Deref<Target = Resource>>(kind: Kind, items: &[R], wide: bool) -> String {
     if items.is_empty() {
         return format!("no {}\n", kind.plural());
     }
@@ -190,14 +194,15 @@ fn table(kind: Kind, items: &[Value], wide: bool) -> String {
     }
     let mut table = Table::new(headings);
     for item in items {
+        let metadata = &item.metadata;
         let mut row = Vec::new();
         if kind.is_namespaced() {
-            row.push(text_at(item, &["metadata", "namespace"]));
+            row.push(cell(&metadata.namespace));
         }
-        row.push(text_at(item, &["metadata", "name"]));
+        row.push(cell(&metadata.name));
         row.extend(columns.iter().map(|(_, cell)| cell(item)));
         if wide {
-            row.extend(["generation", "revision", "uid"].map(|key| text_at(item, &["metadata", key])));
+            row.extend([metadata.generation.to_string(), metadata.revision.to_string(), cell(&metadata.uid)]);
         }
         table.row(row);
     }
@@ -222,42 +227,59 @@ fn backend(backend: &Value) -> String {
     format!("{}:{}({weight})", text_at(backend, &["name"]), text_at(backend, &["port"]))
 }
 
-fn targets(item: &Value) -> String {
-    let text = each(&item["spec"]["targetRefs"], |target| {
+fn targets(item: &Resource) -> String {
+    let text = each(&item.spec["targetRefs"], |target| {
         format!("{}/{}", text_at(target, &["kind"]), text_at(target, &["name"]))
     });
     if text == "-" { "all".to_owned() } else { text }
 }
 
+/// `app=reviews,version=v2`
+fn labels(labels: &BTreeMap<String, String>) -> String {
+    cell(&labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(","))
+}
+
 /// The status of a condition: of all parents together where there are several.
-fn condition(item: &Value, name: &str) -> String {
-    let mut statuses: Vec<String> = Vec::new();
-    let parents = item["status"]["parents"].as_array().cloned().unwrap_or_default();
-    for holder in parents.iter().chain([&item["status"]]) {
-        let of_name =
-            holder["conditions"].as_array().into_iter().flatten().filter(|condition| condition["type"] == name);
-        statuses.extend(of_name.map(|condition| {
-            let holds = condition["status"] == true || condition["status"] == "True";
-            if holds { "True".to_owned() } else { text_at(condition, &["reason"]) }
-        }));
-    }
-    statuses.iter().find(|status| *status != "True").or(statuses.first()).cloned().unwrap_or_else(|| "-".to_owned())
+fn condition(item: &Resource, name: &str) -> String {
+    let of_parents = item.status.iter().flat_map(|status| &status.parents).flat_map(|parent| &parent.conditions);
+    let own = item.status.iter().flat_map(|status| &status.conditions);
+    let of_name = of_parents.chain(own).filter(|condition| condition.kind == name);
+    let statuses: Vec<_> = of_name.map(|it| if it.holds() { "True" } else { it.reason.as_str() }).collect();
+    let told = statuses.iter().find(|status| **status != "True").or(statuses.first());
+    cell(told.copied().unwrap_or_default())
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// A resource of which only what matters is given.
+    pub(in crate::commands) fn resource(mut given: Value) -> Resource {
+        let record = json!({"name": "n", "uid": "u", "generation": 1, "revision": 1, "creationRevision": 1});
+        for (key, value) in [("apiVersion", json!("v1")), ("kind", json!("Service")), ("metadata", json!({}))] {
+            if given.get(key).is_none() {
+                given[key] = value;
+            }
+        }
+        for (key, value) in record.as_object().unwrap() {
+            if given["metadata"].get(key).is_none() {
+                given["metadata"][key] = value.clone();
+            }
+        }
+        serde_json::from_value(given).unwrap()
+    }
 
     #[test]
     fn a_route_shows_its_weights_and_conditions() {
-        let item = json!({
+        let item = resource(json!({
             "metadata": {"namespace": "shop", "name": "reviews", "revision": 4, "generation": 2, "uid": "u1"},
             "spec": {"parentRefs": [{"name": "reviews"}], "rules": [{"backendRefs": [
                 {"name": "reviews-v1", "port": 80, "weight": 90}, {"name": "reviews-v2", "port": 80}]}]},
-            "status": {"parents": [{"conditions": [{"type": "Accepted", "status": "True"},
-                {"type": "ResolvedRefs", "status": "False", "reason": "BackendNotFound"}]}]},
-        });
-        let text = table(Kind::HttpRoute, &[item], true);
+            "status": {"parents": [{"parentRef": {}, "controllerName": "c", "conditions": [
+                condition("Accepted", "True", "Accepted"), condition("ResolvedRefs", "False", "BackendNotFound"),
+                condition("Programmed", "False", "Pending")]}]},
+        }));
+        let text = table(Kind::HttpRoute, &[&item], true);
         let row: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
         assert_eq!(
             row,
@@ -268,6 +290,7 @@ mod tests {
                 "reviews-v1:80(90),reviews-v2:80(1)",
                 "True",
                 "BackendNotFound",
+                "Pending",
                 "2",
                 "4",
                 "u1"
@@ -275,12 +298,16 @@ mod tests {
         );
     }
 
+    fn condition(kind: &str, status: &str, reason: &str) -> Value {
+        json!({"type": kind, "status": status, "reason": reason, "message": "m", "observedGeneration": 1})
+    }
+
     #[test]
     fn services_show_ports_and_selectors() {
-        let item = json!({"metadata": {"namespace": "a", "name": "b"}, "spec": {
-            "selector": {"app": "b"}, "ports": [{"port": 80, "targetPort": 9080, "appProtocol": "http"}]}});
-        let text = table(Kind::Service, &[item], false);
+        let item = resource(json!({"metadata": {"namespace": "a", "name": "b"}, "spec": {
+            "selector": {"app": "b"}, "ports": [{"port": 80, "targetPort": 9080, "appProtocol": "http"}]}}));
+        let text = table(Kind::Service, &[&item], false);
         assert!(text.contains("80->9080/http") && text.contains("app=b"), "{text}");
-        assert_eq!(table(Kind::Service, &[], false), "no services\n");
+        assert_eq!(table::<&Resource>(Kind::Service, &[], false), "no services\n");
     }
 }

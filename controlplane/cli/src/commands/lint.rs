@@ -1,12 +1,13 @@
 //! `weft lint`: findings about the whole mesh, as it is or as it would be with some files, by the control plane's own
 //! linter; or the explanation of a code.
 
-use serde_json::{Value, json};
+use serde_json::json;
+use weft_api::{Lint, LintQuery, LintRequest};
 use weft_policy::lint::{self, Code};
 
 use crate::access::AccessArgs;
 use crate::answer::{Answer, Outcome};
-use crate::api::{Client, Error, segment};
+use crate::api::{Client, Error};
 use crate::findings::{self, FindingsArgs, Located};
 use crate::manifests::{self, MaybeFileArgs};
 use crate::output;
@@ -48,16 +49,16 @@ pub(crate) async fn run(args: LintArgs) -> Outcome {
     }
     let manifests = args.files.given().map(|files| manifests::read(&files)).transpose()?;
     let client = args.access.client()?;
-    let answer = match &manifests {
-        Some(manifests) => client.post("/lint", &json!({"documents": manifests.to_json()?})).await?,
+    let answer: Lint = match &manifests {
+        Some(manifests) => client.post("/lint", &LintRequest { documents: manifests.to_json()? }).await?,
         None => client.fetch("/lint").await?,
     };
-    let mut found = findings::in_answer(&answer, "findings", manifests.as_ref());
+    let mut found = findings::told(&answer.findings, manifests.as_ref());
     if let Some(namespace) = &args.namespace {
         let within = format!(" {namespace}/");
         found.retain(|finding| finding.object.contains(&within));
     }
-    let also = json!({"revision": answer["revision"]});
+    let also = json!({"revision": answer.revision});
     findings::conclude(&args.findings, found, also, "nothing that refuses an apply")
 }
 
@@ -76,10 +77,8 @@ fn explain(code: Code) -> String {
 /// # Errors
 /// It can't be asked, or is too old to be.
 pub(crate) async fn of_object(client: &Client, kind: &str, namespace: &str, name: &str) -> Result<Vec<Located>, Error> {
-    let mut path = format!("/lint?kind={}&name={}", segment(kind), segment(name));
-    if !namespace.is_empty() {
-        path.push_str(&format!("&namespace={}", segment(namespace)));
-    }
-    let answer: Value = client.fetch(&path).await?;
-    Ok(findings::in_answer(&answer, "findings", None))
+    let namespace = (!namespace.is_empty()).then(|| namespace.to_owned());
+    let query = LintQuery { kind: Some(kind.to_owned()), namespace, name: Some(name.to_owned()) };
+    let answer: Lint = client.ask("/lint", &query).await?;
+    Ok(findings::told(&answer.findings, None))
 }

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
-use time::OffsetDateTime;
+use weft_api::{LoadedFilter, Proxies, Proxy, SyncState};
 use weft_policy::identity::SpiffeId;
 
 use crate::access::AccessArgs;
 use crate::answer::{Answer, Failure, Outcome};
-use crate::output::{self, Format, OutputArgs, Paint, Table, text_at};
+use crate::api::Told;
+use crate::output::{self, Format, OutputArgs, Paint, Table, age, cell, cells, instant, now};
 
 const EXAMPLE: &str = "Examples:
   weft proxies
@@ -31,32 +31,29 @@ pub(crate) struct ProxiesArgs {
 
 pub(crate) async fn run(args: ProxiesArgs) -> Outcome {
     let client = args.access.client()?;
+    let wide = args.output.format == Format::Wide;
     if args.watch {
-        let wide = args.output.format == Format::Wide;
-        let shown = async |seen: &mut Value| {
-            let answer = client.fetch("/proxies").await?;
-            let all = answer["proxies"].as_array().cloned().unwrap_or_default();
-            let state = Value::Array(all.iter().map(lasting).collect());
+        let shown = async |seen: &mut Option<Vec<Proxy>>| {
+            let answer: Told<Proxies> = client.fetch("/proxies").await?;
+            let state = Some(answer.proxies.iter().map(lasting).collect());
             let is_news = std::mem::replace(seen, state) != *seen;
             let text = match output::structured(args.output.format, &answer)? {
                 Some(text) => text,
-                None => table(&all, wide, &Paint::stdout(), now()),
+                None => table(&answer.proxies, wide, &Paint::stdout(), now()),
             };
             Ok(is_news.then_some(text))
         };
         return output::watch(shown).await;
     }
-    let answer = client.fetch("/proxies").await?;
-    let all = answer["proxies"].as_array().cloned().unwrap_or_default();
+    let answer: Told<Proxies> = client.fetch("/proxies").await?;
     let Some(name) = &args.name else {
         let text = output::structured(args.output.format, &answer)?;
-        output::print(
-            &text.unwrap_or_else(|| table(&all, args.output.format == Format::Wide, &Paint::stdout(), now())),
-        );
+        output::print(&text.unwrap_or_else(|| table(&answer.proxies, wide, &Paint::stdout(), now())));
         return Ok(Answer::Yes);
     };
-    let Some(proxy) = all.iter().find(|proxy| proxy["name"] == name.as_str()) else {
-        let known: Vec<String> = all.iter().map(|proxy| text_at(proxy, &["name"])).collect();
+    let all = answer.each("proxies", |list| list.proxies);
+    let Some(proxy) = all.iter().find(|proxy| proxy.name == *name) else {
+        let known: Vec<_> = all.iter().map(|proxy| proxy.name.as_str()).collect();
         return Err(Failure::Refused(format!("no proxy {name}; known: {}", known.join(", "))));
     };
     let text = output::structured(args.output.format, proxy)?;
@@ -64,52 +61,44 @@ pub(crate) async fn run(args: ProxiesArgs) -> Outcome {
     Ok(Answer::Yes)
 }
 
-fn now() -> i64 {
-    OffsetDateTime::now_utc().unix_timestamp()
-}
-
 /// What does not change by the mere passing of time.
-fn lasting(proxy: &Value) -> Value {
-    let mut proxy = proxy.clone();
-    for passing in ["staleness_ms", "heard_ms"] {
-        proxy.as_object_mut().map(|fields| fields.remove(passing));
-    }
-    proxy
+fn lasting(proxy: &Proxy) -> Proxy {
+    Proxy { staleness_ms: 0, heard_ms: 0, ..proxy.clone() }
 }
 
 /// Fits 80 columns where names are of usual length.
-fn table(proxies: &[Value], wide: bool, paint: &Paint, now: i64) -> String {
+fn table(proxies: &[Proxy], wide: bool, paint: &Paint, now: i64) -> String {
     let mut headings = vec!["NAME", "ACCOUNT", "STATE", "REVISION", "HEARD", "CERT", "AGE", "VERSION"];
     if wide {
         headings.extend(["BEHIND", "IDENTITY", "MESH-ADDRESS", "FROM", "TRANSPORT", "FILTERS", "REASON"]);
     }
     let mut table = Table::new(headings);
     for proxy in proxies {
-        let state = text_at(proxy, &["state"]);
-        let painted = match state.as_str() {
-            "synced" => paint.good(&state),
-            "refused" | "disconnected" => paint.bad(&state),
-            _ => paint.warn(&state),
+        let state = cell(proxy.state.as_str());
+        let painted = match proxy.state {
+            SyncState::Synced => paint.good(&state),
+            SyncState::Refused | SyncState::Disconnected => paint.bad(&state),
+            SyncState::Behind | SyncState::Other(_) => paint.warn(&state),
         };
         let mut row = vec![
-            text_at(proxy, &["name"]),
+            cell(&proxy.name),
             account(proxy),
             painted,
             revision(proxy),
-            span(&proxy["heard_ms"]),
-            expiry(&proxy["certificate_not_after"], now),
-            age(&proxy["connected_since"], now),
-            text_at(proxy, &["version"]),
+            span(proxy.heard_ms),
+            expiry(proxy.certificate_not_after.as_deref(), now),
+            age(proxy.connected_since.as_deref(), now),
+            cell(&proxy.version),
         ];
         if wide {
             row.extend([
-                span(&proxy["staleness_ms"]),
-                text_at(proxy, &["identity"]),
-                mesh_addresses(proxy),
-                text_at(proxy, &["address"]),
-                text_at(proxy, &["transport"]),
+                span(proxy.staleness_ms),
+                cell(&proxy.identity),
+                cells(&proxy.mesh_addresses),
+                cell(&proxy.address),
+                cell(&proxy.transport),
                 filters(proxy).join(","),
-                text_at(proxy, &["reason"]),
+                cell(&proxy.reason),
             ]);
         }
         table.row(row);
@@ -121,75 +110,55 @@ fn table(proxies: &[Value], wide: bool, paint: &Paint, now: i64) -> String {
 }
 
 /// `12`, or `11/12` where the proxy is behind.
-fn revision(proxy: &Value) -> String {
-    let (has, newest) = (text_at(proxy, &["revision"]), text_at(proxy, &["current_revision"]));
-    if has == newest || newest == "-" { has } else { format!("{has}/{newest}") }
+fn revision(proxy: &Proxy) -> String {
+    let (has, newest) = (proxy.revision, proxy.current_revision);
+    if has == newest { has.to_string() } else { format!("{has}/{newest}") }
 }
 
 /// `shop/reviews` of `spiffe://cluster.local/ns/shop/sa/reviews`.
-fn account(proxy: &Value) -> String {
-    let identity = text_at(proxy, &["identity"]);
-    let known = identity.parse::<SpiffeId>();
-    known.map_or(identity, |identity| format!("{}/{}", identity.namespace(), identity.service_account()))
+fn account(proxy: &Proxy) -> String {
+    let known = proxy.identity.parse::<SpiffeId>();
+    known.map_or(cell(&proxy.identity), |identity| format!("{}/{}", identity.namespace(), identity.service_account()))
 }
 
-fn mesh_addresses(proxy: &Value) -> String {
-    let all: Vec<_> = proxy["mesh_addresses"].as_array().into_iter().flatten().map(output::scalar).collect();
-    if all.is_empty() { "-".to_owned() } else { all.join(",") }
+fn span(ms: u64) -> String {
+    output::duration(Duration::from_millis(ms))
 }
 
-fn span(ms: &Value) -> String {
-    ms.as_u64().map_or_else(|| "-".to_owned(), |ms| output::duration(Duration::from_millis(ms)))
-}
-
-fn filters(proxy: &Value) -> Vec<String> {
-    let describe = |filter: &Value| {
-        let state = text_at(filter, &["state"]);
-        let tail =
-            if matches!(state.as_str(), "-" | "ready" | "loaded") { String::new() } else { format!("({state})") };
-        format!("{}@{}{tail}", text_at(filter, &["name"]), text_at(filter, &["version"]))
+fn filters(proxy: &Proxy) -> Vec<String> {
+    let describe = |filter: &LoadedFilter| {
+        let LoadedFilter { name, version, state, .. } = filter;
+        let tail = if matches!(state.as_str(), "" | "ready" | "loaded") { String::new() } else { format!("({state})") };
+        cell(&format!("{name}@{version}{tail}"))
     };
-    proxy["filters"].as_array().into_iter().flatten().map(describe).collect()
-}
-
-/// Seconds since the epoch; the API gives them so, or as RFC 3339.
-fn moment(value: &Value) -> Option<i64> {
-    let format = &time::format_description::well_known::Rfc3339;
-    let parsed = |text: &str| OffsetDateTime::parse(text, format).ok().map(OffsetDateTime::unix_timestamp);
-    value.as_i64().or_else(|| value.as_str().and_then(parsed))
+    proxy.filters.iter().map(describe).collect()
 }
 
 /// Time left.
-fn expiry(value: &Value, now: i64) -> String {
-    let Some(at) = moment(value) else { return "-".to_owned() };
+fn expiry(until: Option<&str>, now: i64) -> String {
+    let Some(at) = until.and_then(instant) else { return "-".to_owned() };
     match u64::try_from(at - now) {
         Ok(left) => output::duration(Duration::from_secs(left)),
         Err(_) => "EXPIRED".to_owned(),
     }
 }
 
-/// Time since.
-fn age(value: &Value, now: i64) -> String {
-    let Some(at) = moment(value) else { return "-".to_owned() };
-    output::duration(Duration::from_secs(u64::try_from(now - at).unwrap_or(0)))
-}
-
-fn details(proxy: &Value, now: i64) -> String {
-    let mut table = Table::new(["Name:".to_owned(), text_at(proxy, &["name"])]);
+fn details(proxy: &Proxy, now: i64) -> String {
+    let mut table = Table::new(["Name:".to_owned(), cell(&proxy.name)]);
     let mut line = |key: &str, value: String| table.row([format!("{key}:"), value]);
-    line("Identity", text_at(proxy, &["identity"]));
-    line("Mesh address", mesh_addresses(proxy));
-    line("Connects from", text_at(proxy, &["address"]));
-    line("Version", text_at(proxy, &["version"]));
-    line("State", text_at(proxy, &["state"]));
+    line("Identity", cell(&proxy.identity));
+    line("Mesh address", cells(&proxy.mesh_addresses));
+    line("Connects from", cell(&proxy.address));
+    line("Version", cell(&proxy.version));
+    line("State", cell(proxy.state.as_str()));
     line("Revision", revision(proxy));
-    line("Last heard", format!("{} ago", span(&proxy["heard_ms"])));
-    line("Behind for", span(&proxy["staleness_ms"]));
-    line("Certificate", format!("{} left", expiry(&proxy["certificate_not_after"], now)));
-    line("Transport", text_at(proxy, &["transport"]));
-    line("Connected since", text_at(proxy, &["connected_since"]));
-    if let Some(reason) = proxy["reason"].as_str().filter(|reason| !reason.is_empty()) {
-        line("Reason", reason.to_owned());
+    line("Last heard", format!("{} ago", span(proxy.heard_ms)));
+    line("Behind for", span(proxy.staleness_ms));
+    line("Certificate", format!("{} left", expiry(proxy.certificate_not_after.as_deref(), now)));
+    line("Transport", cell(&proxy.transport));
+    line("Connected since", cell(proxy.connected_since.as_deref().unwrap_or_default()));
+    if !proxy.reason.is_empty() {
+        line("Reason", proxy.reason.clone());
     }
     for (at, filter) in filters(proxy).into_iter().enumerate() {
         table.row([if at == 0 { "Filters:" } else { "" }.to_owned(), filter]);
@@ -203,14 +172,16 @@ mod tests {
 
     use super::*;
 
-    fn proxy() -> Value {
-        json!({
+    fn proxy() -> Proxy {
+        let told = json!({
             "name": "reviews-11", "identity": "spiffe://cluster.local/ns/shop/sa/reviews", "state": "disconnected",
             "revision": 1003, "current_revision": 1004, "staleness_ms": 75_000, "heard_ms": 3_000,
-            "certificate_not_after": 90_000, "connected_since": "1970-01-01T00:00:00Z",
+            "certificate_not_after": "1970-01-02T01:00:00Z", "connected_since": "1970-01-01T00:00:00Z",
             "transport": "quic", "version": "0.1.0", "address": "127.0.0.1", "mesh_addresses": ["10.0.0.11:15008"],
-            "filters": [{"name": "authz", "version": "0.1.0", "state": "preparing"}], "reason": "its stream is closed",
-        })
+            "filters": [{"name": "authz", "version": "0.1.0", "state": "preparing", "digest": ""}],
+            "reason": "its stream is closed",
+        });
+        serde_json::from_value(told).unwrap()
     }
 
     #[test]
@@ -234,17 +205,18 @@ mod tests {
     #[test]
     fn what_only_ages_is_no_news() {
         let mut later = proxy();
-        later["heard_ms"] = json!(4_000);
+        later.heard_ms = 4_000;
         assert_eq!(lasting(&proxy()), lasting(&later));
-        later["state"] = json!("synced");
+        later.state = SyncState::Synced;
         assert_ne!(lasting(&proxy()), lasting(&later));
     }
 
     #[test]
     fn certificates_expire() {
-        assert_eq!(expiry(&json!(10), 20), "EXPIRED");
-        assert_eq!(expiry(&json!("1970-01-01T00:01:00Z"), 0), "1m0s");
-        assert_eq!(expiry(&Value::Null, 0), "-");
-        assert_eq!(age(&json!("1970-01-01T00:00:00Z"), 90), "1m30s");
+        let at = |text: &str, now| expiry(Some(text), now);
+        assert_eq!(at("1970-01-01T00:00:10Z", 20), "EXPIRED");
+        assert_eq!(at("1970-01-01T00:01:00Z", 0), "1m0s");
+        assert_eq!(expiry(None, 0), "-");
+        assert_eq!(age(Some("1970-01-01T00:00:00Z"), 90), "1m30s");
     }
 }

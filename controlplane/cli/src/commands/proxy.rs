@@ -1,12 +1,12 @@
 //! `weft proxy`: keeping an identity out of the mesh, and taking a proxy's endpoints out of discovery.
 
-use serde_json::{Value, json};
+use weft_api::{BanRequest, Banned, Bans, Evicted, Unbanned};
 
 use super::ListArgs;
 use crate::access::AccessArgs;
 use crate::answer::{Answer, Outcome};
-use crate::api::segment;
-use crate::output::{self, Table, text_at};
+use crate::api::{Told, segment};
+use crate::output::{self, Table, cell};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ProxyArgs {
@@ -55,23 +55,24 @@ struct NamedArgs {
 pub(crate) async fn run(args: ProxyArgs) -> Outcome {
     match args.command {
         ProxyCommand::Ban(args) => {
-            let request = json!({ "proxy": args.proxy, "reason": args.reason });
-            let answer = args.access.client()?.post("/bans", &request).await?;
+            let request = BanRequest { proxy: args.proxy, reason: args.reason };
+            let answer: Banned = args.access.client()?.post("/bans", &request).await?;
             output::say(&banned(&answer));
         }
         ProxyCommand::Unban(args) => {
-            let answer = args.access.client()?.delete(&format!("/bans/{}", segment(&args.proxy))).await?;
-            output::say(&format!("{} is let in again", text_at(&answer, &["identity"])));
+            let path = format!("/bans/{}", segment(&args.proxy));
+            let Unbanned { identity } = args.access.client()?.delete(&path, &()).await?;
+            output::say(&format!("{identity} is let in again"));
         }
         ProxyCommand::Evict(args) => {
             let path = format!("/proxies/{}/evict", segment(&args.proxy));
-            let answer = args.access.client()?.post(&path, &json!({})).await?;
-            for evicted in answer["evicted"].as_array().into_iter().flatten() {
-                output::say(&format!("{} is evicted", output::scalar(evicted)));
+            let answer: Evicted = args.access.client()?.command(&path).await?;
+            for evicted in &answer.evicted {
+                output::say(&format!("{} is evicted", cell(evicted)));
             }
         }
         ProxyCommand::Bans(args) => {
-            let answer = args.access.client()?.fetch("/bans").await?;
+            let answer: Told<Bans> = args.access.client()?.fetch("/bans").await?;
             let text = output::structured(args.output.format, &answer)?;
             output::print(&text.unwrap_or_else(|| table(&answer)));
         }
@@ -80,38 +81,35 @@ pub(crate) async fn run(args: ProxyArgs) -> Outcome {
 }
 
 /// The proxies that are kept out now: an account may have more of them than the one that was named.
-fn banned(answer: &Value) -> String {
-    let identity = text_at(answer, &["ban", "identity"]);
-    let proxies: Vec<String> = answer["proxies"].as_array().into_iter().flatten().map(output::scalar).collect();
-    match proxies.as_slice() {
+fn banned(answer: &Banned) -> String {
+    let identity = &answer.ban.identity;
+    match answer.proxies.as_slice() {
         [] => format!("{identity} is kept out of the mesh"),
         proxies => format!("{identity} is kept out of the mesh; proxies with it: {}", proxies.join(", ")),
     }
 }
 
-fn table(answer: &Value) -> String {
+fn table(answer: &Bans) -> String {
     let mut table = Table::new(["IDENTITY", "SINCE", "BY", "REASON"]);
-    for ban in answer["bans"].as_array().into_iter().flatten() {
-        table.row([
-            text_at(ban, &["identity"]),
-            output::moment(&ban["since_unix"]),
-            text_at(ban, &["by"]),
-            text_at(ban, &["reason"]),
-        ]);
+    for ban in &answer.bans {
+        table.row([cell(&ban.identity), output::moment(ban.since_unix), cell(&ban.by), cell(&ban.reason)]);
     }
     if table.is_empty() { "nobody is kept out\n".to_owned() } else { table.render() }
 }
 
 #[cfg(test)]
 mod tests {
+    use weft_api::Ban;
+
     use super::*;
 
     #[test]
     fn a_ban_says_whom_it_takes() {
-        let answer = json!({"ban": {"identity": "spiffe://c/ns/a/sa/b"}, "proxies": ["b-1", "b-2"]});
+        let ban = Ban { identity: "spiffe://c/ns/a/sa/b".to_owned(), by: "x".to_owned(), ..Ban::default() };
+        let answer = Banned { ban: ban.clone(), proxies: vec!["b-1".to_owned(), "b-2".to_owned()] };
         assert_eq!(banned(&answer), "spiffe://c/ns/a/sa/b is kept out of the mesh; proxies with it: b-1, b-2");
-        let bans = json!({"bans": [{"identity": "spiffe://c/ns/a/sa/b", "since_unix": 0, "by": "x", "reason": "y"}]});
-        assert!(table(&bans).contains("1970-01-01T00:00:00Z"), "{}", table(&bans));
-        assert_eq!(table(&json!({"bans": []})), "nobody is kept out\n");
+        let text = table(&Bans { bans: vec![ban] });
+        assert!(text.contains("1970-01-01T00:00:00Z"), "{text}");
+        assert_eq!(table(&Bans::default()), "nobody is kept out\n");
     }
 }

@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use serde_json::Value;
+use weft_api::{RestoreQuery, Restored, Store};
 
 use self::seal::Secret;
 use crate::access::AccessArgs;
 use crate::answer::{Answer, Failure, Outcome};
 use crate::api::Client;
-use crate::output::{self, text_at};
+use crate::output;
 use crate::values;
 
 #[derive(Debug, clap::Args)]
@@ -104,27 +104,25 @@ async fn restore(args: RestoreArgs) -> Outcome {
         |error: anyhow::Error| Failure::Refused(format!("{}: {error}; nothing was changed", args.file.display()));
     let archive = seal::open(&sealed, &secret).map_err(named)?;
     let client = args.access.client()?;
-    let query = if args.replace_authority { "?replace_authority=true" } else { "" };
+    let query = RestoreQuery { replace_authority: args.replace_authority };
     let headers = [("content-type", "application/octet-stream".to_owned())];
-    let answer = client.upload(&format!("/snapshot{query}"), &headers, archive).await?;
-    let restored = &answer["restored"];
+    let answer: Restored = client.upload("/snapshot", &query, &headers, archive).await?;
+    let Restored { restored, store, epoch, .. } = &answer;
     output::say(&format!(
-        "revision {} of {} is restored; store {}, epoch {}",
-        text_at(restored, &["revision"]),
-        output::moment(&restored["created_unix"]),
-        text_at(&answer, &["store"]),
-        text_at(&answer, &["epoch"])
+        "revision {} of {} is restored; store {store}, epoch {epoch}",
+        restored.revision,
+        output::moment(restored.created_unix),
     ));
-    back(&client, &answer, args.wait).await
+    back(&client, *epoch, args.wait).await
 }
 
 /// Waits until the control plane answers again. Its tokens and its CA may be others now.
-async fn back(client: &Client, answer: &Value, patience: Duration) -> Outcome {
+async fn back(client: &Client, epoch: u64, patience: Duration) -> Outcome {
     const LOOK: Duration = Duration::from_millis(250);
     let deadline = std::time::Instant::now() + patience;
     loop {
-        match client.fetch("/store").await {
-            Ok(store) if store["epoch"] == answer["epoch"] => {
+        match client.fetch::<Store>("/store").await {
+            Ok(store) if store.epoch == epoch => {
                 output::say("the control plane is back");
                 return Ok(Answer::Yes);
             }

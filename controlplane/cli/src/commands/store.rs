@@ -1,10 +1,11 @@
 //! `weft store`: which store the control plane works with, and the word that lets it lead after one was lost or set back.
 
-use serde_json::{Value, json};
+use weft_api::{Leads, Store};
 
 use crate::access::AccessArgs;
 use crate::answer::{Answer, Outcome};
-use crate::output::{self, OutputArgs, Table, text_at};
+use crate::api::Told;
+use crate::output::{self, OutputArgs, Table};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct StoreArgs {
@@ -39,29 +40,25 @@ struct AcceptArgs {
 pub(crate) async fn run(args: StoreArgs) -> Outcome {
     match args.command {
         StoreCommand::Show(args) => {
-            let answer = args.access.client()?.fetch("/store").await?;
+            let answer: Told<Store> = args.access.client()?.fetch("/store").await?;
             let text = output::structured(args.output.format, &answer)?;
             output::print(&text.unwrap_or_else(|| details(&answer)));
-            Ok(if answer["doubt"].is_null() { Answer::Yes } else { Answer::No })
+            Ok(if answer.doubt.is_none() { Answer::Yes } else { Answer::No })
         }
         StoreCommand::Accept(args) => {
-            let answer = args.access.client()?.post("/store/accept", &json!({})).await?;
-            output::say(&format!(
-                "store {} leads, epoch {}",
-                text_at(&answer, &["store"]),
-                text_at(&answer, &["epoch"])
-            ));
+            let Leads { store, epoch, .. } = args.access.client()?.command("/store/accept").await?;
+            output::say(&format!("store {store} leads, epoch {epoch}"));
             Ok(Answer::Yes)
         }
     }
 }
 
-fn details(answer: &Value) -> String {
-    let mut table = Table::new(["Store:".to_owned(), text_at(answer, &["store"])]);
-    table.row(["Epoch:".to_owned(), text_at(answer, &["epoch"])]);
-    table.row(["Revision:".to_owned(), text_at(answer, &["revision"])]);
-    if let Some(doubt) = answer["doubt"].as_str() {
-        table.row(["Leads nobody:".to_owned(), doubt.to_owned()]);
+fn details(answer: &Store) -> String {
+    let mut table = Table::new(["Store:", &answer.store]);
+    table.row(["Epoch:".to_owned(), answer.epoch.to_string()]);
+    table.row(["Revision:".to_owned(), answer.revision.to_string()]);
+    if let Some(doubt) = &answer.doubt {
+        table.row(["Leads nobody:", doubt]);
     }
     table.render()
 }

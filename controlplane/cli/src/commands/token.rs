@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use clap::ValueEnum;
-use serde_json::{Value, json};
+use weft_api::{CreateToken, CreatedToken, Revoked, TokenKind, Tokens};
 
 use super::ListArgs;
 use crate::access::AccessArgs;
 use crate::answer::{Answer, Outcome};
-use crate::api::segment;
-use crate::output::{self, OutputArgs, Table, text_at};
+use crate::api::{Told, segment};
+use crate::output::{self, OutputArgs, Table, cell, cells};
 use crate::values;
 
 const EXAMPLE: &str = "Examples:
@@ -91,33 +91,27 @@ enum Role {
     Admin,
 }
 
-impl Role {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Viewer => "viewer",
-            Self::Operator => "operator",
-            Self::Publisher => "publisher",
-            Self::Admin => "admin",
+impl From<Role> for weft_api::Role {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Viewer => Self::Viewer,
+            Role::Operator => Self::Operator,
+            Role::Publisher => Self::Publisher,
+            Role::Admin => Self::Admin,
         }
     }
 }
 
-/// Adds to a request for a token what its holders may claim.
-pub(crate) fn grant(request: &mut Value, services: &[String], labels: &[(String, String)], addresses: &[String]) {
-    let labels: Vec<_> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    for (key, list) in [("services", services), ("labels", &labels), ("addresses", addresses)] {
-        // A control plane of an older release knows none of these.
-        if !list.is_empty() {
-            request[key] = json!(list);
-        }
-    }
+/// `KEY=VALUE` of labels, as a request for a join token has them.
+pub(crate) fn granted(labels: &[(String, String)]) -> Vec<String> {
+    labels.iter().map(|(key, value)| format!("{key}={value}")).collect()
 }
 
 pub(crate) async fn run(args: TokenArgs) -> Outcome {
     match args.command {
         TokenCommand::Create(args) => create(args).await,
         TokenCommand::List(args) => {
-            let answer = args.access.client()?.fetch("/tokens").await?;
+            let answer: Told<Tokens> = args.access.client()?.fetch("/tokens").await?;
             let text = output::structured(args.output.format, &answer)?;
             output::print(&text.unwrap_or_else(|| table(&answer)));
             Ok(Answer::Yes)
@@ -125,7 +119,7 @@ pub(crate) async fn run(args: TokenArgs) -> Outcome {
         TokenCommand::Revoke(args) => {
             let client = args.access.client()?;
             for name in &args.names {
-                client.delete(&format!("/tokens/{}", segment(name))).await?;
+                client.delete::<Revoked>(&format!("/tokens/{}", segment(name)), &()).await?;
                 output::say(&format!("token {name} is revoked"));
             }
             Ok(Answer::Yes)
@@ -133,25 +127,22 @@ pub(crate) async fn run(args: TokenArgs) -> Outcome {
     }
 }
 
-fn table(answer: &Value) -> String {
+fn table(answer: &Tokens) -> String {
     let mut table = Table::new(["NAME", "ID", "FOR", "EXPIRES", "USES", "BY"]);
-    for token in answer["tokens"].as_array().into_iter().flatten() {
-        let good_for = match token["kind"].as_str() {
-            Some("join") => text_at(token, &["identity"]),
-            _ if token["namespaces"].as_array().is_some_and(|names| !names.is_empty()) => {
-                format!("role {} for {}", text_at(token, &["role"]), text_at(token, &["namespaces"]))
-            }
-            _ => format!("role {}", text_at(token, &["role"])),
+    for token in &answer.tokens {
+        let role = token.role.as_deref().unwrap_or_default();
+        let good_for = match &token.identity {
+            Some(identity) => cell(identity),
+            None if token.namespaces.is_empty() => format!("role {}", cell(role)),
+            None => format!("role {} for {}", cell(role), cells(&token.namespaces)),
         };
-        let expires =
-            if token["expires_unix"].is_null() { "never".to_owned() } else { output::moment(&token["expires_unix"]) };
         table.row([
-            text_at(token, &["name"]),
-            text_at(token, &["id"]),
+            cell(&token.name),
+            cell(&token.id),
             good_for,
-            expires,
-            text_at(token, &["uses_left"]),
-            text_at(token, &["created_by"]),
+            token.expires_unix.map_or_else(|| "never".to_owned(), output::moment),
+            token.uses_left.map_or_else(|| "-".to_owned(), |uses| uses.to_string()),
+            cell(&token.created_by),
         ]);
     }
     table.render()
@@ -164,52 +155,43 @@ async fn create(args: CreateArgs) -> Outcome {
         return Err(anyhow::anyhow!("--ttl: at least 1s is expected").into());
     }
     let request = match (&args.service_account, args.role) {
-        (Some((namespace, account)), _) => {
-            let mut request = json!({
-                "kind": "join",
-                "service_account": format!("{namespace}/{account}"),
-                "ttl_seconds": ttl,
-                "uses": args.uses,
-            });
-            grant(&mut request, &args.services, &args.labels, &args.addresses);
-            request
-        }
-        (None, Some(role)) => {
-            let mut request = json!({"kind": "operator", "role": role.as_str(), "ttl_seconds": ttl});
-            // A control plane of an older release doesn't know it, and must not give a token for everything.
-            if !args.namespaces.is_empty() {
-                request["namespaces"] = json!(args.namespaces);
-            }
-            grant(&mut request, &[], &[], &args.addresses);
-            request
-        }
+        (Some((namespace, account)), _) => CreateToken {
+            service_account: Some(format!("{namespace}/{account}")),
+            uses: Some(args.uses),
+            services: args.services,
+            labels: granted(&args.labels),
+            addresses: args.addresses,
+            ..CreateToken::new(TokenKind::Join)
+        },
+        (None, Some(role)) => CreateToken {
+            role: Some(role.into()),
+            namespaces: args.namespaces.into_iter().collect(),
+            addresses: args.addresses,
+            ..CreateToken::new(TokenKind::Operator)
+        },
         (None, None) => return Err(anyhow::anyhow!("--service-account or --role is needed").into()),
     };
-    let request = match &args.name {
-        Some(name) => {
-            let mut named = request;
-            named["name"] = name.as_str().into();
-            named
-        }
-        None => request,
-    };
-    let answer = args.access.client()?.post("/tokens", &request).await?;
+    let request = CreateToken { name: args.name, ttl_seconds: Some(ttl), ..request };
+    let answer: Told<CreatedToken> = args.access.client()?.post("/tokens", &request).await?;
     let text = output::structured(args.output.format, &answer)?;
-    output::print(&text.unwrap_or_else(|| format!("{}\n", text_at(&answer, &["token"]))));
+    output::print(&text.unwrap_or_else(|| format!("{}\n", answer.token)));
     Ok(Answer::Yes)
 }
 
 #[cfg(test)]
 mod tests {
+    use weft_api::Token;
+
     use super::*;
 
     #[test]
     fn tokens_are_listed_by_what_they_are_good_for() {
-        let answer = json!({"tokens": [
-            {"name": "first-operator", "id": "ab", "kind": "operator", "role": "admin", "expires_unix": 0, "created_by": "system"},
-            {"name": "till", "id": "ef", "kind": "operator", "role": "operator", "namespaces": ["shop", "till"]},
-            {"name": "cd", "id": "cd", "kind": "join", "identity": "spiffe://c/ns/a/sa/b", "uses_left": 3, "expires_unix": null},
-        ]});
+        let token = |name: &str| Token { name: name.to_owned(), id: "ab".to_owned(), ..Token::default() };
+        let first = Token { role: Some("admin".to_owned()), expires_unix: Some(0), ..token("first-operator") };
+        let namespaces = ["shop", "till"].map(str::to_owned).into();
+        let till = Token { role: Some("operator".to_owned()), namespaces, ..token("till") };
+        let join = Token { identity: Some("spiffe://c/ns/a/sa/b".to_owned()), uses_left: Some(3), ..token("cd") };
+        let answer = Tokens { tokens: vec![first, till, join] };
         let text = table(&answer);
         for part in [
             "first-operator",

@@ -25,8 +25,8 @@ pub(crate) struct VersionArgs {
 pub(crate) async fn run(args: VersionArgs) -> Outcome {
     let mut versions = json!({ "client": env!("CARGO_PKG_VERSION") });
     if !args.client {
-        let answer = args.access.client()?.fetch("/version").await?;
-        versions["server"] = text_at(&answer, &["version"]).into();
+        let answer: weft_api::Version = args.access.client()?.fetch("/version").await?;
+        versions["server"] = answer.version.into();
     }
     let text = output::structured(args.output.format, &versions)?;
     output::print(&text.unwrap_or_else(|| table(&versions)));

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::time::Instant;
+use weft_api::{ProxyRevision, RevisionStatus, StatusQuery, SyncState};
 
 use crate::answer::{Answer, Failure, Outcome};
 use crate::api::Client;
-use crate::output::{self, text_at};
+use crate::output;
 
 /// One long poll; short enough that progress is told.
 const POLL: Duration = Duration::from_secs(2);
@@ -56,14 +56,11 @@ pub(crate) async fn watch(
     loop {
         let left = patience.saturating_sub(started.elapsed());
         let wait = left.min(POLL);
-        let path = format!("/revisions/{revision}/status?wait_ms={}", wait.as_millis());
-        let status = client.poll(&path, wait).await?;
-        if status["complete"].as_bool() == Some(true) {
-            let has = |proxy: &&Value| proxy["state"] == "synced";
-            return Ok(Verdict::Everywhere {
-                proxies: status["proxies"].as_array().into_iter().flatten().filter(has).count(),
-                held: held(&status),
-            });
+        let query = StatusQuery { wait_ms: u64::try_from(wait.as_millis()).ok() };
+        let status: RevisionStatus = client.poll(&format!("/revisions/{revision}/status"), &query, wait).await?;
+        if status.complete {
+            let has = |proxy: &&ProxyRevision| proxy.state == SyncState::Synced;
+            return Ok(Verdict::Everywhere { proxies: status.proxies.iter().filter(has).count(), held: held(&status) });
         }
         let waiting = unsynced(&status);
         if left.is_zero() || nothing_to_wait_for(&status) {
@@ -74,19 +71,12 @@ pub(crate) async fn watch(
 }
 
 /// A line for each object that a proxy refused earlier and does without.
-fn held(status: &Value) -> Vec<String> {
-    let of = |proxy: &Value| {
-        let name = text_at(proxy, &["name"]);
-        let texts: Vec<String> = proxy["held"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .map(|text| format!("  {name} refuses {text}"))
-            .collect();
-        texts
+fn held(status: &RevisionStatus) -> Vec<String> {
+    let of = |proxy: &ProxyRevision| {
+        let line = |text: &String| format!("  {} refuses {text}", proxy.name);
+        proxy.held.iter().map(line).collect::<Vec<_>>()
     };
-    status["proxies"].as_array().into_iter().flatten().flat_map(of).collect()
+    status.proxies.iter().flat_map(of).collect()
 }
 
 /// True where what is held is one of `objects`.
@@ -95,57 +85,61 @@ fn is_of(held: &str, objects: &[String]) -> bool {
 }
 
 /// Proxies that have not acknowledged it.
-fn unsynced(status: &Value) -> Vec<&Value> {
-    status["proxies"].as_array().into_iter().flatten().filter(|proxy| proxy["state"] != "synced").collect()
+fn unsynced(status: &RevisionStatus) -> Vec<&ProxyRevision> {
+    status.proxies.iter().filter(|proxy| proxy.state != SyncState::Synced).collect()
 }
 
 /// A refusal stands until the next change: when only refusals are left there is nothing to wait for.
-fn nothing_to_wait_for(status: &Value) -> bool {
+fn nothing_to_wait_for(status: &RevisionStatus) -> bool {
     let waiting = unsynced(status);
-    !waiting.is_empty() && waiting.iter().all(|proxy| proxy["state"] == "refused")
+    !waiting.is_empty() && waiting.iter().all(|proxy| proxy.state == SyncState::Refused)
 }
 
-fn summary(waiting: &[&Value]) -> String {
-    let names: Vec<String> = waiting.iter().take(5).map(|proxy| text_at(proxy, &["name"])).collect();
+fn summary(waiting: &[&ProxyRevision]) -> String {
+    let names: Vec<_> = waiting.iter().take(5).map(|proxy| proxy.name.as_str()).collect();
     let more = waiting.len().saturating_sub(names.len());
     let tail = if more > 0 { format!(" and {more} more") } else { String::new() };
     format!("{}{tail}", names.join(", "))
 }
 
-fn lines(waiting: &[&Value]) -> String {
-    let line = |proxy: &&Value| {
-        let reason = text_at(proxy, &["reason"]);
-        let reason = if reason == "-" { String::new() } else { format!(": {reason}") };
-        let (name, state, at) = (text_at(proxy, &["name"]), text_at(proxy, &["state"]), text_at(proxy, &["revision"]));
-        format!("  {name} is {state} at revision {at}{reason}")
+fn lines(waiting: &[&ProxyRevision]) -> String {
+    let line = |proxy: &&ProxyRevision| {
+        let ProxyRevision { name, state, revision, reason, .. } = proxy;
+        let reason = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+        format!("  {name} is {state} at revision {revision}{reason}")
     };
     waiting.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
+
+    fn proxy(name: &str, state: SyncState, revision: u64, reason: &str, held: &[&str]) -> ProxyRevision {
+        let held = held.iter().map(|text| (*text).to_owned()).collect();
+        let (name, reason) = (name.to_owned(), reason.to_owned());
+        ProxyRevision { name, identity: String::new(), state, revision, reason, held }
+    }
+
+    fn status(proxies: Vec<ProxyRevision>) -> RevisionStatus {
+        RevisionStatus { proxies, ..RevisionStatus::default() }
+    }
 
     #[test]
     fn what_was_refused_before_is_not_there_either() {
-        let status = json!({"proxies": [{"name": "a", "state": "synced", "held": ["filter default/f: bad config"]}]});
-        let held = held(&status);
+        let held = held(&status(vec![proxy("a", SyncState::Synced, 4, "", &["filter default/f: bad config"])]));
         assert_eq!(held, ["  a refuses filter default/f: bad config"]);
         assert!(is_of(&held[0], &["default/f".to_owned()]) && !is_of(&held[0], &["default/g".to_owned()]));
     }
 
     #[test]
     fn refusals_alone_end_the_wait() {
-        let status = json!({"proxies": [
-            {"name": "a", "state": "synced", "revision": 4},
-            {"name": "b", "state": "refused", "revision": 3, "reason": "filter authz: bad config"},
-        ]});
-        assert!(nothing_to_wait_for(&status));
-        assert_eq!(lines(&unsynced(&status)), "  b is refused at revision 3: filter authz: bad config");
-        let status = json!({"proxies": [{"name": "b", "state": "behind", "revision": 3}]});
-        assert!(!nothing_to_wait_for(&status));
-        assert_eq!(summary(&unsynced(&status)), "b");
+        let refused = proxy("b", SyncState::Refused, 3, "filter authz: bad config", &[]);
+        let waiting = status(vec![proxy("a", SyncState::Synced, 4, "", &[]), refused]);
+        assert!(nothing_to_wait_for(&waiting));
+        assert_eq!(lines(&unsynced(&waiting)), "  b is refused at revision 3: filter authz: bad config");
+        let waiting = status(vec![proxy("b", SyncState::Behind, 3, "", &[])]);
+        assert!(!nothing_to_wait_for(&waiting));
+        assert_eq!(summary(&unsynced(&waiting)), "b");
     }
 }

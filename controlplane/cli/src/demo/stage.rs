@@ -239,7 +239,7 @@ impl Stage {
 
     async fn apply_without_wait(&self, manifests: &str) -> Result<u64, Failure> {
         let manifests = Manifests::of_text("demo", manifests)?;
-        Ok(apply::revision(&apply::submit(&self.api()?, &manifests, apply::Submit::default()).await?)?)
+        Ok(apply::submit(&self.api()?, &manifests, apply::Submit::default()).await?.revision)
     }
 
     pub(super) fn access(&self) -> Access {

@@ -13,6 +13,11 @@ fn applied(problems: &Value) -> Value {
         {"action": "changed", "kind": "Service", "namespace": "shop", "name": "reviews", "diff": "-  port: 80\n+  port: 81\n"}]})
 }
 
+fn proxy(name: &str, state: &str, revision: u64, reason: &str) -> Value {
+    json!({"name": name, "identity": "spiffe://c/ns/shop/sa/a", "state": state, "revision": revision,
+        "reason": reason, "held": []})
+}
+
 #[test]
 fn apply_sends_the_documents_with_the_token() {
     let control = Control::start(&[("POST /api/v1/apply", 200, applied(&json!([])))]);
@@ -29,8 +34,7 @@ fn apply_sends_the_documents_with_the_token() {
 #[test]
 fn apply_with_wait_tells_who_refused_and_why() {
     let status = json!({"revision": 7, "complete": false, "proxies": [
-        {"name": "a", "state": "synced", "revision": 7, "reason": ""},
-        {"name": "b", "state": "refused", "revision": 6, "reason": "filter authz: trap"}]});
+        proxy("a", "synced", 7, ""), proxy("b", "refused", 6, "filter authz: trap")]});
     let answers = [("POST /api/v1/apply", 200, applied(&json!([]))), ("GET /api/v1/revisions/7/status", 200, status)];
     let control = Control::start(&answers);
     let file = control.file("reviews.yaml", SERVICE);
@@ -41,8 +45,7 @@ fn apply_with_wait_tells_who_refused_and_why() {
 
 #[test]
 fn apply_with_wait_gives_up_at_its_time() {
-    let status =
-        json!({"revision": 7, "complete": false, "proxies": [{"name": "b", "state": "behind", "revision": 6}]});
+    let status = json!({"revision": 7, "complete": false, "proxies": [proxy("b", "behind", 6, "")]});
     let answers = [("POST /api/v1/apply", 200, applied(&json!([]))), ("GET /api/v1/revisions/7/status", 200, status)];
     let control = Control::start(&answers);
     let file = control.file("reviews.yaml", SERVICE);
@@ -111,7 +114,7 @@ fn diff_has_status_1_where_something_would_change() {
 
 #[test]
 fn what_the_control_plane_refuses_is_shown_in_the_file() {
-    let detail = json!({"file": "documents[0]", "document": 0, "object": {"kind": "Service", "namespace": "shop", "name": "reviews"},
+    let detail = json!({"file": "documents[0]", "line": 0, "document": 0, "object": {"kind": "Service", "namespace": "shop", "name": "reviews"},
         "key": "spec.ports[0].port", "message": "is somebody else's"});
     let refusal = json!({"error": {"code": "refused", "message": "the world would not be sound; nothing was applied", "details": [detail]}});
     let control = Control::start(&[("POST /api/v1/apply", 422, refusal)]);
@@ -126,7 +129,7 @@ fn what_the_control_plane_refuses_is_shown_in_the_file() {
 
 #[test]
 fn get_prints_tables_and_documents() {
-    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "shop", "name": "reviews", "revision": 3},
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "shop", "name": "reviews", "uid": "u", "generation": 1, "revision": 3, "creationRevision": 2},
         "spec": {"selector": {"app": "reviews"}, "ports": [{"port": 80, "targetPort": 9080}]}});
     let control = Control::start(&[
         ("GET /api/v1/resources/services", 200, json!({"revision": 3, "items": [service.clone()]})),
@@ -156,7 +159,9 @@ fn delete_names_what_is_not_there() {
 
 #[test]
 fn a_denied_request_has_status_1_and_names_its_rule() {
-    let answer = json!({"allowed": false, "rule": "shop/no-admin#admin-paths"});
+    let answer = json!({"allowed": false, "rule": "shop/no-admin#admin-paths", "status": 403, "reason": "denied",
+        "principal": "spiffe://c/ns/shop/sa/partner", "service": "shop/reviews", "port": 80, "path": "/admin",
+        "backends": []});
     let control = Control::start(&[("POST /api/v1/explain", 200, answer)]);
     let arguments = ["explain", "--from", "shop/partner", "--to", "reviews.shop", "--path", "/admin", "-H", "X-A: b"];
     let ran = control.run(&arguments);
@@ -167,7 +172,11 @@ fn a_denied_request_has_status_1_and_names_its_rule() {
 
 #[test]
 fn a_token_is_printed_alone() {
-    let control = Control::start(&[("POST /api/v1/tokens", 200, json!({"token": "abc", "expires_unix": 9}))]);
+    let control = Control::start(&[(
+        "POST /api/v1/tokens",
+        200,
+        json!({"token": "abc", "id": "ab", "name": "ab", "expires_unix": 9}),
+    )]);
     let ran = control.run(&["token", "create", "--service-account", "shop/reviews", "--ttl", "10m"]);
     assert_eq!((ran.status, ran.out.as_str()), (0, "abc\n"), "{}", ran.err);
     let body = control.seen()[0].json();
@@ -180,7 +189,7 @@ fn a_token_is_printed_alone() {
 #[test]
 fn login_is_kept_for_its_owner_alone() {
     let answers = [
-        ("GET /api/v1/version", 200, json!({"version": "0.1.0"})),
+        ("GET /api/v1/version", 200, json!({"name": "weft-control", "version": "0.1.0", "api": "v1"})),
         ("GET /api/v1/proxies", 200, json!({"proxies": []})),
     ];
     let control = Control::start(&answers);
@@ -225,7 +234,9 @@ fn a_refused_token_says_where_tokens_come_from() {
 
 #[test]
 fn a_filter_is_signed_and_uploaded() {
-    let control = Control::start(&[("POST /api/v1/filters", 200, json!({"digest": "sha256:00"}))]);
+    let published = json!({"name": "mine", "version": "1.0.0", "digest": "sha256:00", "signature": "s", "abi": "0.1.0",
+        "public_key_pem": "k", "capabilities": [], "size_bytes": 8, "published_unix": 0, "published_by": "p", "current": true});
+    let control = Control::start(&[("POST /api/v1/filters", 200, published)]);
     let key = control.folder.path().join("publisher.key");
     assert_eq!(control.run(&["filter", "keygen", "--out", key.to_str().unwrap()]).status, 0);
     let wasm = control.folder.path().join("mine.wasm");
@@ -328,4 +339,32 @@ fn lint_asks_about_the_mesh_and_explains_codes() {
     assert!(ran.status == 0 && ran.out.starts_with("WEFT204 (error): "), "{}", ran.out);
     assert!(control.run(&["lint", "--codes"]).out.starts_with("# What lint finds"));
     assert_eq!(control.run(&["lint", "WEFT999"]).status, 2);
+}
+
+#[test]
+fn answers_of_other_releases_are_understood_as_far_as_they_can_be() {
+    let service = json!({"apiVersion": "v1", "kind": "Service", "later": 1, "status": {"later": {"x": 1}}, "spec": {"later": 1},
+        "metadata": {"namespace": "shop", "name": "reviews", "uid": "u", "generation": 1, "revision": 3,
+            "creationRevision": 2, "later": "l"}});
+    let later = json!({"name": "a", "identity": "spiffe://c/ns/shop/sa/a", "state": "dreaming", "revision": 7, "reason": "",
+        "held": [], "later": {}});
+    let control = Control::start(&[
+        ("GET /api/v1/resources/services/shop/reviews", 200, service.clone()),
+        ("GET /api/v1/resources/services", 200, json!({"revision": 3, "items": [service.clone()], "later": 1})),
+        ("POST /api/v1/apply", 200, applied(&json!([]))),
+        ("GET /api/v1/revisions/7/status", 200, json!({"revision": 7, "complete": false, "proxies": [later]})),
+        ("GET /api/v1/bans", 200, json!({"bans": [{"identity": "i"}]})),
+    ]);
+    // What a program reads is what the control plane said.
+    let ran = control.run(&["get", "service", "reviews", "-n", "shop", "-o", "json"]);
+    assert_eq!(serde_json::from_str::<Value>(&ran.out).unwrap(), service, "{}", ran.err);
+    let ran = control.run(&["get", "services", "-n", "shop", "-o", "json"]);
+    assert_eq!(serde_json::from_str::<Value>(&ran.out).unwrap()["items"][0], service, "{}", ran.err);
+    let file = control.file("reviews.yaml", SERVICE);
+    let ran = control.run(&["apply", "-f", file.to_str().unwrap(), "--wait", "50ms"]);
+    assert!(ran.err.contains("a is dreaming at revision 7"), "{}", ran.err);
+    // What an answer lacks is named.
+    let ran = control.run(&["proxy", "bans"]);
+    assert_eq!(ran.status, 2);
+    assert!(ran.err.contains("this release of weft does not understand: missing field `reason`"), "{}", ran.err);
 }

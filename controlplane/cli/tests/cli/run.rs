@@ -27,7 +27,11 @@ fn stand_in() {
 }
 
 fn control() -> Control {
-    Control::start(&[("POST /api/v1/tokens", 200, json!({"token": "join-secret", "expires_unix": 9}))])
+    Control::start(&[(
+        "POST /api/v1/tokens",
+        200,
+        json!({"token": "join-secret", "id": "a", "name": "a", "expires_unix": 9}),
+    )])
 }
 
 /// A script in weft-proxy's place.
@@ -167,7 +171,7 @@ fn a_port_that_the_service_does_not_lead_to_is_told_at_the_join() {
     let finding = json!({"code": "WEFT305", "severity": "warning", "kind": "Workload", "namespace": "shop",
         "name": "reviews-a", "key": "spec.ports", "message": "stands behind Service shop/reviews, which leads to port 8080"});
     let control = Control::start(&[
-        ("POST /api/v1/tokens", 200, json!({"token": "join-secret", "expires_unix": 9})),
+        ("POST /api/v1/tokens", 200, json!({"token": "join-secret", "id": "a", "name": "a", "expires_unix": 9})),
         ("GET /api/v1/lint", 200, json!({"revision": 1, "findings": [finding]})),
     ]);
     let proxy = ready_proxy(&control);
@@ -180,5 +184,5 @@ fn a_port_that_the_service_does_not_lead_to_is_told_at_the_join() {
     let told = "weft run: warning WEFT305: Workload shop/reviews-a: spec.ports: stands behind Service shop/reviews";
     assert!(ran.err.contains(told), "{}", ran.err);
     let asked = control.seen().into_iter().find(|seen| seen.line.contains("/lint")).unwrap();
-    assert!(asked.line.contains("kind=Workload&name=reviews-a&namespace=shop"), "{}", asked.line);
+    assert!(asked.line.contains("kind=Workload&namespace=shop&name=reviews-a"), "{}", asked.line);
 }

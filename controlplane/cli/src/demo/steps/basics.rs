@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
-use serde_json::{Value, json};
+use serde_json::json;
+use weft_api::{Proxies, SyncState};
 
 use super::super::members::{self, FRONTEND, PARTNER, PRICES, REVIEWS, STOCK, identity};
 use super::super::stage::Stage;
@@ -13,7 +14,7 @@ pub(in super::super) async fn identities(stage: &Stage) -> Evidence {
     let deadline = Instant::now() + Duration::from_secs(10);
     let api = stage.api()?;
     loop {
-        let answer = api.fetch("/proxies").await?;
+        let answer = api.fetch::<Proxies>("/proxies").await?;
         let missing = not_synced(stage, &answer);
         if missing.is_empty() {
             break;
@@ -35,15 +36,14 @@ pub(in super::super) async fn identities(stage: &Stage) -> Evidence {
     Ok(format!("{} proxies synced; reviews was told that its caller is {caller}", stage.count()))
 }
 
-fn not_synced(stage: &Stage, answer: &Value) -> Vec<String> {
-    let proxies = answer["proxies"].as_array().cloned().unwrap_or_default();
+fn not_synced(stage: &Stage, answer: &Proxies) -> Vec<String> {
     let wrong = |(member, _): (members::Member, std::net::IpAddr)| {
         let expected = identity(member.service_account);
-        let Some(proxy) = proxies.iter().find(|proxy| proxy["name"] == member.name) else {
+        let Some(proxy) = answer.proxies.iter().find(|proxy| proxy.name == member.name) else {
             return Some(format!("{} has not joined", member.name));
         };
-        let good = proxy["identity"] == expected.as_str() && proxy["state"] == "synced";
-        (!good).then(|| format!("{} is {} as {}", member.name, proxy["state"], proxy["identity"]))
+        let good = proxy.identity == expected && proxy.state == SyncState::Synced;
+        (!good).then(|| format!("{} is {} as {}", member.name, proxy.state, proxy.identity))
     };
     stage.members().filter_map(wrong).collect()
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
+use weft_api::{Proxies, SyncState, Version};
 
 use super::super::members::{self, FRONTEND, PARTNER, REVIEWS, SHOPPER, identity};
 use super::super::stage::{Load, Stage};
@@ -60,7 +61,7 @@ async fn watched(stage: &Stage, time: Duration) -> anyhow::Result<Load> {
 pub(in super::super) async fn outage(stage: &mut Stage) -> Evidence {
     let before = stage.load().await?;
     stage.kill_control().await?;
-    ensure!(stage.api()?.fetch("/version").await.is_err(), "the control plane still answers");
+    ensure!(stage.api()?.fetch::<Version>("/version").await.is_err(), "the control plane still answers");
     let during = watched(stage, OUTAGE).await?;
     let served = during.answered - before.answered;
     ensure!(served >= 50, "only {served} answers in {} s without a control plane", OUTAGE.as_secs());
@@ -89,15 +90,13 @@ async fn wait_for_all(stage: &Stage) -> anyhow::Result<()> {
     let deadline = Instant::now() + Duration::from_secs(15);
     let api = stage.api()?;
     loop {
-        let answer = api.fetch("/proxies").await?;
-        let proxies = answer["proxies"].as_array().cloned().unwrap_or_default();
-        let synced = proxies.iter().filter(|proxy| proxy["state"] == "synced").count();
+        let Proxies { proxies } = api.fetch("/proxies").await?;
+        let synced = proxies.iter().filter(|proxy| proxy.state == SyncState::Synced).count();
         if synced >= stage.count() {
             return Ok(());
         }
         if Instant::now() > deadline {
-            let states: Vec<String> =
-                proxies.iter().map(|proxy| format!("{}: {}", proxy["name"], proxy["state"])).collect();
+            let states: Vec<String> = proxies.iter().map(|proxy| format!("{}: {}", proxy.name, proxy.state)).collect();
             bail!("15 s after its return only {synced} proxies are synced: {}", states.join(", "));
         }
         tokio::time::sleep(POLL).await;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use serde_json::json;
+use weft_api::{ExplainQuery, Explanation};
 
 use super::super::members::{self, DELAY_MS, LIMIT_BURST, PARTNER, identity};
 use super::super::stage::Stage;
@@ -25,11 +25,18 @@ pub(in super::super) async fn denied(stage: &Stage) -> Evidence {
     ensure!(disguised.status == 403, "a disguised /admin answered {}: {}", disguised.status, disguised.text);
     let other = stage.fetch(PARTNER, "http://reviews/reviews/tea", &[]).await?;
     ensure!(other.status == 200, "another path answered {}: {}", other.status, other.text);
-    let question = json!({"from": "shop/partner", "to": "reviews.shop", "method": "GET", "path": "/admin/settings", "headers": {}});
-    let explanation = stage.api()?.post("/explain", &question).await?;
-    ensure!(explanation["allowed"] == false, "explain says {explanation}");
-    let rule = explanation.to_string();
-    ensure!(rule.contains("shop/no-admin"), "explain names no rule of shop/no-admin: {explanation}");
+    let question = ExplainQuery {
+        from: "shop/partner".to_owned(),
+        to: "reviews.shop".to_owned(),
+        port: None,
+        method: "GET".to_owned(),
+        path: "/admin/settings".to_owned(),
+        headers: Default::default(),
+    };
+    let explanation: Explanation = stage.api()?.post("/explain", &question).await?;
+    ensure!(!explanation.allowed, "explain says {explanation:?}");
+    let names_it = format!("{explanation:?}").contains("shop/no-admin");
+    ensure!(names_it, "explain names no rule of shop/no-admin: {explanation:?}");
     let deadline = Instant::now() + Duration::from_secs(3);
     let mut seen = 0.0;
     while seen < 1.5 && Instant::now() < deadline {

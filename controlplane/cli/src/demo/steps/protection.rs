@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
-use serde_json::json;
+use weft_api::{BanRequest, Banned, Deleted, Unbanned};
 
 use super::super::members::PARTNER;
 use super::super::stage::Stage;
@@ -16,12 +16,12 @@ const CUT_OFF: Duration = Duration::from_secs(2);
 const BACK: Duration = Duration::from_secs(15);
 
 pub(in super::super) async fn kept(stage: &Stage) -> Evidence {
-    let refusal = match stage.api()?.delete("/resources/services/shop/reviews").await {
-        Ok(answer) => bail!("the Service that shop/no-admin protects was deleted: {answer}"),
+    let refusal = match stage.api()?.delete::<Deleted>("/resources/services/shop/reviews", &()).await {
+        Ok(Deleted { revision }) => bail!("the Service that shop/no-admin protects was deleted at revision {revision}"),
         Err(Error::Refused(refusal)) => refusal,
         Err(error) => return Err(error.into()),
     };
-    let why = &refusal.message;
+    let why = &refusal.told.message;
     ensure!(refusal.status == 422 && why.contains("shop/no-admin"), "refused with {}: {why}", refusal.status);
     let page = stage.fetch(PARTNER, "http://reviews/reviews/tea", &[]).await?;
     let denied = stage.fetch(PARTNER, "http://reviews/admin/settings", &[]).await?;
@@ -32,12 +32,12 @@ pub(in super::super) async fn kept(stage: &Stage) -> Evidence {
 pub(in super::super) async fn banned(stage: &Stage) -> Evidence {
     let url = "http://reviews/reviews/tea";
     let before = stage.load().await?;
-    let ban = json!({ "proxy": "shop/partner", "reason": "the demo" });
+    let ban = BanRequest { proxy: "shop/partner".to_owned(), reason: "the demo".to_owned() };
     let begun = Instant::now();
-    stage.api()?.post("/bans", &ban).await?;
+    stage.api()?.post::<Banned>("/bans", &ban).await?;
     let cut = until(stage, url, 503, CUT_OFF).await?;
     let took = begun.elapsed();
-    stage.api()?.delete("/bans/shop%2Fpartner").await?;
+    stage.api()?.delete::<Unbanned>("/bans/shop%2Fpartner", &()).await?;
     let begun = Instant::now();
     until(stage, url, 200, BACK).await?;
     let back = begun.elapsed();
