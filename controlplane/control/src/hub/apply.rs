@@ -4,13 +4,15 @@
 mod bounds;
 mod made;
 mod places;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use weft_policy::bundle::{ObjectName, Revision};
+use weft_policy::bundle::{Egress, ObjectName, Revision};
 use weft_policy::identity::{SpiffeId, TrustDomain};
 use weft_policy::lint::{self, Code, Finding, Scope, Severity};
 use weft_policy::manifest::to_yaml;
@@ -250,6 +252,9 @@ impl Hub {
             draft.sound(&known)?;
             let losses = losses(&before, &draft.world);
             draft.unprotect(&losses, how)?;
+            if let Some(what) = loosened(&before, &draft.world).filter(|_| how == How::Safely) {
+                return Err(ApplyError::Refused(format!("{key}: {what}; --force does it all the same")));
+            }
             draft.writes.push(Write::DeleteObject { key: store_key(&key) });
             draft.changed = true;
             draft.removal = true;
@@ -457,6 +462,16 @@ impl Draft {
     }
 }
 
+/// The restriction of the whole mesh that goes with its `Mesh`.
+fn loosened(before: &World, after: &World) -> Option<&'static str> {
+    let (was, now) = (&before.mesh()?.spec, after.mesh().map(|mesh| &mesh.spec));
+    if was.egress == Egress::RegistryOnly && now.is_none_or(|now| now.egress != was.egress) {
+        return Some("without it applications reach every destination outside (egress RegistryOnly)");
+    }
+    let is_open = !was.filter_publishers.is_empty() && now.is_none_or(|now| now.filter_publishers.is_empty());
+    is_open.then_some("without it everybody's filters are accepted (filterPublishers)")
+}
+
 /// A loss of protection as a finding about the policy.
 pub(crate) fn unprotects(loss: &Loss) -> Finding {
     Finding {
@@ -482,7 +497,7 @@ fn told(losses: &[Loss]) -> String {
 }
 
 /// The protection that a forced change took away, as text for the audit log.
-fn forced_detail(losses: &[Loss]) -> String {
+pub(super) fn forced_detail(losses: &[Loss]) -> String {
     let opened = losses.iter().take(AUDITED).map(|loss| format!("{} from {}", loss.workload, loss.policy));
     let opened: Vec<_> = opened.collect();
     if opened.is_empty() { String::new() } else { format!("forced; unprotected: {}", opened.join(", ")) }

@@ -14,7 +14,7 @@ use tonic::Status;
 use weft_policy::bundle::ObjectName;
 use weft_policy::identity::SpiffeId;
 use weft_policy::lint;
-use weft_policy::plan::{Entry, Owned, World};
+use weft_policy::plan::{Entry, Owned, World, losses};
 use weft_policy::registration::{Field, Registration};
 use weft_policy::resource::{Kind, Object, ObjectKey, WorkloadSpec};
 
@@ -231,6 +231,8 @@ impl Draft {
         registrations: &[Registration],
     ) -> Result<(), RegisterError> {
         let wanted: BTreeSet<_> = registrations.iter().map(Registration::name).collect();
+        let was_known = wanted.iter().any(|name| self.world.registered_by(name).is_some());
+        let before = was_known.then(|| self.world.clone());
         for name in owned_by(&self.world, proxy).iter().filter(|name| !wanted.contains(*name)) {
             apply::remove_registered(self, name)?;
         }
@@ -248,7 +250,13 @@ impl Draft {
         self.within_account(&proxy.identity)?;
         if self.changed {
             let names: Vec<_> = wanted.iter().map(ToString::to_string).collect();
-            let entry = self.audit(format!("proxy:{proxy}"), "workload.register", names.join(" "), String::new());
+            // A proxy may leave what protected its workload as it may stop it, and somebody hears of it.
+            let lost: Vec<_> = before.iter().flat_map(|before| losses(before, &self.world)).collect();
+            for loss in &lost {
+                tracing::warn!(%proxy, %loss, "a workload was registered otherwise");
+            }
+            let detail = apply::forced_detail(&lost);
+            let entry = self.audit(format!("proxy:{proxy}"), "workload.register", names.join(" "), detail);
             entry.within([proxy.identity.namespace().to_owned()]);
         }
         Ok(())
