@@ -29,7 +29,12 @@ const LONG_TIMEOUT: Duration = Duration::from_secs(600);
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("cannot reach the control plane at {server}: {reason}")]
-    Unreachable { server: String, reason: String },
+    Unreachable {
+        server: String,
+        reason: String,
+        /// It is there, and its certificate is not of the CA that is trusted here.
+        is_untrusted: bool,
+    },
     #[error("{}", .0.describe())]
     Refused(Refusal),
     #[error("the control plane at {server} answered {what}")]
@@ -238,7 +243,8 @@ impl Client {
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> Error {
-        Error::Unreachable { server: self.server.clone(), reason: innermost(error) }
+        let is_untrusted = is_of_another_ca(error);
+        Error::Unreachable { server: self.server.clone(), reason: innermost(error), is_untrusted }
     }
 
     fn nonsense(&self, what: String) -> Error {
@@ -288,6 +294,19 @@ fn innermost(error: &dyn std::error::Error) -> String {
 }
 
 /// One element of a path, percent-encoded.
+fn is_of_another_ca(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if matches!(error.downcast_ref::<rustls::Error>(), Some(rustls::Error::InvalidCertificate(_))) {
+            return true;
+        }
+        // What TLS says is wrapped into an error of reading and writing.
+        let inside = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        next = inside.map(|inside| inside as &(dyn std::error::Error + 'static)).or_else(|| error.source());
+    }
+    false
+}
+
 pub(crate) fn segment(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {

@@ -2,8 +2,12 @@
 
 use std::fmt;
 
+use anyhow::Context as _;
+use serde_json::Value;
+use weft_policy::bundle::Revision;
 use weft_policy::manifest::Document;
-use weft_policy::resource::{Kind, ObjectKey};
+use weft_policy::plan::Entry;
+use weft_policy::resource::{Kind, ObjectKey, Resource};
 
 use crate::api::segment;
 
@@ -35,6 +39,15 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
+}
+
+/// An object as the control plane printed it.
+pub(crate) fn entry(item: &Value) -> anyhow::Result<Entry> {
+    let resource: Resource = serde_json::from_value(item.clone()).with_context(|| {
+        let (kind, name) = (&item["kind"], &item["metadata"]["name"]);
+        format!("the control plane's {kind} {name} can't be read here: is this `weft` older than it?")
+    })?;
+    Ok(Entry::applied(resource, Revision(1), String::new()))
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ use crate::findings::Level;
 use crate::output::Paint;
 use crate::values;
 
+use address::LoopbackPort;
 pub(crate) use address::{Reserved, reserve};
 pub(crate) use command::{Signals, die_with_parent, signal_child};
 use home::Home;
@@ -111,7 +112,7 @@ pub(crate) async fn run(args: RunArgs) -> Outcome {
         started = start(&args) => started?,
         signal = signals.next() => return Ok(Answer::Status(command::status_of_signal(signal.as_raw()))),
     };
-    let Started { mut sidecar, environment, home, reserved } = started;
+    let Started { mut sidecar, environment, home, reserved, loopback: _loopback } = started;
     let status = command::supervise(&args.command, &environment, &mut signals, &mut sidecar).await;
     sidecar.drain(&mut signals).await;
     drop((home, reserved));
@@ -124,6 +125,8 @@ struct Started {
     /// Removed with its folder when dropped, unless the person chose it.
     home: Home,
     reserved: Reserved,
+    /// Held while the app may be on loopback.
+    loopback: Option<LoopbackPort>,
 }
 
 async fn start(args: &RunArgs) -> Result<Started, Failure> {
@@ -135,7 +138,16 @@ async fn start(args: &RunArgs) -> Result<Started, Failure> {
     let reserved = address::reserve(args.ip)?;
     let home = Home::make(args.state_dir.as_deref())?;
     let token_file = join_token(args, &access, &home).await?;
-    let setup = setup(args, &access, reserved.ip(), &home, control, token_file)?;
+    let loopback = args.port.and_then(LoopbackPort::take);
+    let mut setup = setup(args, &access, reserved.ip(), &home, control, token_file)?;
+    setup.workload.app_on_loopback = args.port.is_none() || loopback.is_some();
+    if let Some(port) = args.port.filter(|_| !setup.workload.app_on_loopback) {
+        crate::output::complain(&format!(
+            "weft run: another `weft run` has port {port}: the app must listen at {}:{port}, what listens at 127.0.0.1:{port} is \
+             not taken for it",
+            reserved.ip()
+        ));
+    }
     let explicit = setup.listen.explicit;
     let health = setup.listen.health;
     let config = home.write("proxy.yaml", &crate::output::yaml(&setup)?)?;
@@ -145,7 +157,8 @@ async fn start(args: &RunArgs) -> Result<Started, Failure> {
     if args.port.is_some() {
         tell_findings(args, &access, &setup.workload.name).await;
     }
-    Ok(Started { sidecar, environment: environment(reserved.ip(), explicit), home, reserved })
+    let environment = environment(reserved.ip(), explicit);
+    Ok(Started { sidecar, environment, home, reserved, loopback })
 }
 
 /// Tells what the control plane finds about the workload that joined, such as a port that its service does not lead to.
@@ -231,6 +244,7 @@ fn setup(
             ports: args.port.map(|port| sidecar::Port { port, protocol: args.protocol }).into_iter().collect(),
             labels,
             service: args.port.map(|_| args.service.clone()),
+            app_on_loopback: true,
         },
         listen: sidecar::Listen::on(ip),
         workers: args.workers,

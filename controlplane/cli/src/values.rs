@@ -89,7 +89,9 @@ impl Selector {
             } else {
                 part.strip_prefix('!').map_or((part, None, true), |key| (key, None, false))
             };
-            if key.trim().is_empty() {
+            // Sets of values, as `app in (a,b)`, are none of these.
+            let is_word = |text: &str| !text.trim().contains(|c: char| c.is_whitespace() || matches!(c, '(' | ')'));
+            if key.trim().is_empty() || !is_word(key) || !value.is_none_or(is_word) {
                 return Err(format!("{part:?} names no label: KEY=VALUE, KEY!=VALUE, KEY or !KEY"));
             }
             let value = value.map(|value| value.trim().to_owned());
@@ -172,5 +174,8 @@ mod tests {
         }
         assert!(!Selector::parse("app").unwrap().chooses(&BTreeMap::new()));
         assert!(Selector::parse("=x").unwrap_err().contains("names no label"));
+        for sets in ["app in (a)", "app notin (a,b)", "app=a b"] {
+            assert!(Selector::parse(sets).is_err(), "{sets}");
+        }
     }
 }

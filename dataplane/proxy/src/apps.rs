@@ -320,20 +320,17 @@ impl AppPool {
 
     /// An app that binds loopback only refuses at its workload's address and is found there.
     async fn connect_served(&self, served: ServedSocket, timeout: Duration) -> std::io::Result<TcpStream> {
-        let [own, loopback] = served.candidates();
+        let own = served.address();
         if self.guard.is_own_listener(own) {
             return Err(std::io::Error::other("it is a port of this proxy"));
         }
-        match self.connect_to(own, timeout).await {
-            Err(error)
-                if error.kind() == std::io::ErrorKind::ConnectionRefused
-                    && own != loopback
-                    && !self.guard.is_own_listener(loopback) =>
-            {
-                self.connect_to(loopback, timeout).await.map_err(|_| error)
-            }
-            connected => connected,
-        }
+        let refused = match self.connect_to(own, timeout).await {
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => error,
+            connected => return connected,
+        };
+        let Some(loopback) = self.guard.loopback_of(served) else { return Err(refused) };
+        let also = |_| std::io::Error::new(refused.kind(), format!("{refused}, nor does it listen at {loopback}"));
+        self.connect_to(loopback, timeout).await.map_err(also)
     }
 
     async fn connect_to(&self, address: SocketAddr, timeout: Duration) -> std::io::Result<TcpStream> {

@@ -106,6 +106,13 @@ pub struct Workload {
     /// Register as an endpoint of this service; made with port 80 -> the first port where it does not exist.
     #[serde(default)]
     pub service: Option<String>,
+    /// An app that does not listen at `address` may listen on loopback, at the same port.
+    #[serde(default = "yes")]
+    pub app_on_loopback: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -66,7 +66,7 @@ pub struct Shared {
 impl Shared {
     pub fn new(config: Config, filter_host: Host) -> std::io::Result<Self> {
         Ok(Self {
-            guard: Guard::new(&config.listen),
+            guard: Guard::new(&config.listen, config.workload.app_on_loopback),
             via: HeaderValue::try_from(format!("1.1 weft-{:016x}", rand::random::<u64>()))
                 .expect("hex digits are printable ASCII"),
             hosts: Arc::new(Hosts::read(Path::new("/etc/hosts"))),

@@ -2,7 +2,7 @@
 //! takes it once; updates swap the whole.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -61,17 +61,13 @@ impl Served {
 pub struct ServedSocket(SocketAddr);
 
 impl ServedSocket {
-    pub fn address(self) -> SocketAddr {
-        self.0
+    #[cfg(test)]
+    pub(crate) fn at(address: SocketAddr) -> Self {
+        Self(address)
     }
 
-    /// Addresses at which the app may be found: the workload's, or loopback for an app that listens there only.
-    pub fn candidates(self) -> [SocketAddr; 2] {
-        let loopback = match self.0.ip() {
-            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        };
-        [self.0, SocketAddr::new(loopback, self.0.port())]
+    pub fn address(self) -> SocketAddr {
+        self.0
     }
 }
 

@@ -1,7 +1,7 @@
 //! The kinds of socket that the proxy dials, which can't be mixed: an app that it serves, an address outside the mesh, and
 //! (in `weft_transport::quic`) a peer. The guard looks at the very address that is dialled, after every name was resolved.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use crate::config::Listen;
 use crate::reply::{Failure, NotOutside};
@@ -38,10 +38,12 @@ impl PlainSocket {
 #[derive(Debug, Clone)]
 pub struct Guard {
     own: Vec<SocketAddr>,
+    app_on_loopback: bool,
 }
 
 impl Guard {
-    pub fn new(listen: &Listen) -> Self {
+    /// `app_on_loopback`: what listens there at a served workload's port is its app.
+    pub fn new(listen: &Listen, app_on_loopback: bool) -> Self {
         let own = [
             listen.explicit,
             listen.outbound,
@@ -51,7 +53,7 @@ impl Guard {
             Some(listen.metrics),
             Some(listen.health),
         ];
-        Self { own: own.into_iter().flatten().map(canonical).collect() }
+        Self { own: own.into_iter().flatten().map(canonical).collect(), app_on_loopback }
     }
 
     /// Lets an address outside the mesh pass for a client at `client`, or says why not: a listener of this proxy (which
@@ -84,6 +86,17 @@ impl Guard {
     }
 
     /// True for the address of a listener of this proxy.
+    /// The address on loopback at which an app may be found that does not listen at its workload's.
+    pub fn loopback_of(&self, served: ServedSocket) -> Option<SocketAddr> {
+        let own = served.address();
+        let loopback = match own.ip() {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        };
+        let loopback = SocketAddr::new(loopback, own.port());
+        (self.app_on_loopback && loopback != own && !self.is_own_listener(loopback)).then_some(loopback)
+    }
+
     pub fn is_own_listener(&self, address: SocketAddr) -> bool {
         let address = canonical(address);
         self.own.iter().any(|own| {
@@ -122,7 +135,7 @@ mod tests {
             "{{mesh: '{listen_mesh}', explicit: '127.0.0.11:15080', admin: '127.0.0.11:15000'}}"
         ))
         .unwrap();
-        let seen = match Guard::new(&listen).outside(address.parse().unwrap(), client.parse().unwrap()) {
+        let seen = match Guard::new(&listen, true).outside(address.parse().unwrap(), client.parse().unwrap()) {
             Ok(socket) => socket.address().to_string(),
             Err(failure) => failure.verdict().reason.to_owned(),
         };
@@ -150,5 +163,19 @@ mod tests {
         check("127.0.0.11:15008", "255.255.255.255:80", here, "not_outside");
         check("127.0.0.11:15008", "127.0.0.1:80", "192.0.2.9", "not_outside");
         check("127.0.0.11:15008", "[::1]:80", "192.0.2.9", "not_outside");
+    }
+
+    #[test]
+    fn loopback_is_the_apps_only_where_that_is_said() {
+        let listen: Listen = serde_saphyr::from_str("{mesh: '127.0.0.11:15008', admin: '127.0.0.1:15000'}").unwrap();
+        let check = |app_on_loopback: bool, own: &str, expect: Option<&str>| {
+            let found = Guard::new(&listen, app_on_loopback).loopback_of(ServedSocket::at(own.parse().unwrap()));
+            assert_eq!(found, expect.map(|address| address.parse().unwrap()), "{own}");
+        };
+        check(true, "127.0.0.11:8080", Some("127.0.0.1:8080"));
+        check(true, "[2001:db8::1]:8080", Some("[::1]:8080"));
+        check(true, "127.0.0.1:8080", None);
+        check(true, "127.0.0.11:15000", None);
+        check(false, "127.0.0.11:8080", None);
     }
 }

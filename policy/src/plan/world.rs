@@ -239,7 +239,7 @@ impl World {
     }
 
     /// The policies that hold for a workload, of both kinds.
-    pub(crate) fn policies_of<'w>(&'w self, workload: &'w Object<WorkloadSpec>) -> impl Iterator<Item = &'w Resource> {
+    pub fn policies_of<'w>(&'w self, workload: &'w Object<WorkloadSpec>) -> impl Iterator<Item = &'w Resource> {
         self.index().near_policies(self, workload).filter(move |resource| {
             let targets = match resource {
                 Resource::AccessPolicy(policy) => &policy.spec.target_refs,

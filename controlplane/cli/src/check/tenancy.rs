@@ -1,15 +1,13 @@
 //! Whether the namespaces of a mesh are apart: its objects are fetched and planned here, with and without each namespace's.
 
-use anyhow::Context as _;
-use serde_json::Value;
-use weft_policy::bundle::Revision;
-use weft_policy::plan::{Entry, World, intrusions};
-use weft_policy::resource::{Kind, Resource};
+use weft_policy::plan::{World, intrusions};
+use weft_policy::resource::Kind;
 
 use super::Finding;
 use crate::access::AccessArgs;
 use crate::api::Client;
 use crate::commands::get;
+use crate::kinds;
 
 /// One finding for each object that reaches into another namespace.
 pub(super) async fn findings(args: &AccessArgs) -> anyhow::Result<Vec<Finding>> {
@@ -17,19 +15,10 @@ pub(super) async fn findings(args: &AccessArgs) -> anyhow::Result<Vec<Finding>> 
     let mut world = World::default();
     for kind in Kind::ALL {
         for item in get::list(&client, kind, None).await? {
-            world.insert(entry(&serde_json::to_value(&item)?)?);
+            world.insert(kinds::entry(&serde_json::to_value(&item)?)?);
         }
     }
     Ok(judged(&world))
-}
-
-/// An object as the control plane printed it.
-fn entry(item: &Value) -> anyhow::Result<Entry> {
-    let resource: Resource = serde_json::from_value(item.clone()).with_context(|| {
-        let (kind, name) = (&item["kind"], &item["metadata"]["name"]);
-        format!("the control plane's {kind} {name} can't be read here: is this `weft` older than it?")
-    })?;
-    Ok(Entry::applied(resource, Revision(1), String::new()))
 }
 
 fn judged(world: &World) -> Vec<Finding> {
@@ -65,7 +54,7 @@ mod tests {
             let mut world = World::default();
             for document in manifest::parse("test", text).unwrap() {
                 let printed = serde_json::to_value(&document.resource).unwrap();
-                world.insert(entry(&printed).unwrap());
+                world.insert(kinds::entry(&printed).unwrap());
             }
             world
         };

@@ -1,11 +1,14 @@
 //! `weft describe`: one object in full and what belongs to it: the endpoints of a service, the routes on it, the
 //! policies that hold for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use anyhow::Context as _;
 use serde_json::Value;
 use weft_api::{Metadata, Resource};
-use weft_policy::resource::Kind;
+use weft_policy::bundle::ObjectName;
+use weft_policy::plan::World;
+use weft_policy::resource::{self as policy, Kind, ROOT_NAMESPACE};
 
 use super::{get, lint};
 use crate::access::AccessArgs;
@@ -81,11 +84,38 @@ async fn related(client: &Client, kind: Kind, object: &Resource) -> Result<Strin
         let choosing = services.iter().filter(|service| selects(service, &object.metadata.labels));
         section("Services", choosing.map(|it| named(it)).collect());
     }
-    for (kind, title) in [(Kind::AccessPolicy, "Access policies"), (Kind::FilterPolicy, "Filter policies")] {
-        let policies = get::list(client, kind, Some(namespace)).await?;
-        section(title, policies.iter().filter(|policy| holds_for(policy, object)).map(|it| named(it)).collect());
+    let world = around(client, namespace).await?;
+    let name = ObjectName::new(namespace.clone(), object.metadata.name.clone());
+    for (policies, title) in [(Kind::AccessPolicy, "Access policies"), (Kind::FilterPolicy, "Filter policies")] {
+        section(title, holding(&world, kind, &name, policies));
     }
     Ok(text)
+}
+
+/// What decides on the policies of a namespace's objects.
+async fn around(client: &Client, namespace: &str) -> Result<World, Failure> {
+    let mut world = World::default();
+    for kind in [Kind::Service, Kind::Workload, Kind::AccessPolicy, Kind::FilterPolicy] {
+        let is_policy = matches!(kind, Kind::AccessPolicy | Kind::FilterPolicy);
+        let root = (is_policy && namespace != ROOT_NAMESPACE).then_some(ROOT_NAMESPACE);
+        for namespace in [Some(namespace), root].into_iter().flatten() {
+            for item in get::list(client, kind, Some(namespace)).await? {
+                world.insert(kinds::entry(&serde_json::to_value(&item).context("an object can't be read")?)?);
+            }
+        }
+    }
+    Ok(world)
+}
+
+/// The policies that hold for a workload, or for any that stands behind a service.
+fn holding(world: &World, kind: Kind, name: &ObjectName, policies: Kind) -> Vec<String> {
+    let workloads: Vec<_> = match kind {
+        Kind::Service => world.service(name).into_iter().flat_map(|it| world.standing_behind(it)).collect(),
+        _ => world.workload(name).into_iter().collect(),
+    };
+    let held = workloads.into_iter().flat_map(|workload| world.policies_of(workload)).map(policy::Resource::key);
+    let held: BTreeSet<_> = held.filter(|key| key.kind == policies).collect();
+    held.into_iter().map(|key| key.object_name().to_string()).collect()
 }
 
 /// Every label of the service's selector is among the labels; an empty selector selects nothing.
@@ -99,18 +129,6 @@ fn is_attached(route: &Resource, service: &Resource) -> bool {
     route.spec["parentRefs"].as_array().into_iter().flatten().any(|parent| {
         let namespace = parent["namespace"].as_str().unwrap_or(&route.metadata.namespace);
         parent["name"] == service.metadata.name.as_str() && service.metadata.namespace == namespace
-    })
-}
-
-/// Named by the policy, or in its namespace where it names nothing.
-fn holds_for(policy: &Resource, object: &Resource) -> bool {
-    let Some(targets) = policy.spec["targetRefs"].as_array().filter(|targets| !targets.is_empty()) else {
-        return true;
-    };
-    let Metadata { namespace, name, .. } = &object.metadata;
-    targets.iter().any(|target| {
-        let is_called = |kind: &str, name: &str| target["kind"] == kind && target["name"] == name;
-        is_called("Namespace", namespace) || is_called(&object.kind, name)
     })
 }
 
@@ -144,9 +162,25 @@ mod tests {
             |parent: Value| resource(json!({"metadata": {"namespace": "shop"}, "spec": {"parentRefs": [parent]}}));
         assert!(is_attached(&route(json!({"name": "reviews"})), &service));
         assert!(!is_attached(&route(json!({"name": "reviews", "namespace": "other"})), &service));
-        let policy = |targets: Value| resource(json!({"spec": {"targetRefs": targets}}));
-        assert!(holds_for(&policy(json!([])), &service));
-        assert!(holds_for(&policy(json!([{"kind": "Namespace", "name": "shop"}])), &service));
-        assert!(!holds_for(&policy(json!([{"kind": "Service", "name": "prices"}])), &service));
+    }
+
+    #[test]
+    fn the_policies_of_an_object_are_those_that_the_planner_finds() {
+        let text = "{apiVersion: v1, kind: Service, metadata: {name: web, namespace: shop}, spec: {selector: {app: web}, ports: \
+                    [{port: 80}]}}\n---\n{apiVersion: v1, kind: Service, metadata: {name: all, namespace: shop}, spec: {selector: \
+                    {tier: front}, ports: [{port: 80}]}}\n---\n{apiVersion: weft.dev/v1alpha1, kind: Workload, metadata: {name: \
+                    web-1, namespace: shop, labels: {app: web, tier: front}}, spec: {address: 10.0.0.1}}\n---\n{apiVersion: \
+                    weft.dev/v1alpha1, kind: AccessPolicy, metadata: {name: by-service, namespace: shop}, spec: {targetRefs: \
+                    [{kind: Service, name: all}], rules: []}}\n---\n{apiVersion: weft.dev/v1alpha1, kind: AccessPolicy, metadata: \
+                    {name: everywhere, namespace: weft-system}, spec: {rules: []}}\n---\n{apiVersion: weft.dev/v1alpha1, kind: \
+                    AccessPolicy, metadata: {name: other, namespace: shop}, spec: {targetRefs: [{kind: Service, name: no}], rules: []}}";
+        let mut world = World::default();
+        for document in weft_policy::manifest::parse("test", text).unwrap() {
+            world.insert(kinds::entry(&serde_json::to_value(&document.resource).unwrap()).unwrap());
+        }
+        for (kind, name) in [(Kind::Service, "web"), (Kind::Service, "all"), (Kind::Workload, "web-1")] {
+            let held = holding(&world, kind, &ObjectName::new("shop", name), Kind::AccessPolicy);
+            assert_eq!(held, ["shop/by-service", "weft-system/everywhere"], "{name}");
+        }
     }
 }

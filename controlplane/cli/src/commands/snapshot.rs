@@ -14,7 +14,7 @@ use weft_api::{RestoreQuery, Restored, Store};
 use self::seal::Secret;
 use crate::access::AccessArgs;
 use crate::answer::{Answer, Failure, Outcome};
-use crate::api::Client;
+use crate::api::{Client, Error};
 use crate::output;
 use crate::values;
 
@@ -113,11 +113,11 @@ async fn restore(args: RestoreArgs) -> Outcome {
         restored.revision,
         output::moment(restored.created_unix),
     ));
-    back(&client, *epoch, args.wait).await
+    back(&client, *epoch, args.wait, args.replace_authority).await
 }
 
 /// Waits until the control plane answers again. Its tokens and its CA may be others now.
-async fn back(client: &Client, epoch: u64, patience: Duration) -> Outcome {
+async fn back(client: &Client, epoch: u64, patience: Duration, may_have_another_ca: bool) -> Outcome {
     const LOOK: Duration = Duration::from_millis(250);
     let deadline = std::time::Instant::now() + patience;
     loop {
@@ -126,9 +126,16 @@ async fn back(client: &Client, epoch: u64, patience: Duration) -> Outcome {
                 output::say("the control plane is back");
                 return Ok(Answer::Yes);
             }
-            Err(crate::api::Error::Refused(refusal)) if refusal.status == 401 => {
+            Err(Error::Refused(refusal)) if refusal.status == 401 => {
                 output::say(
                     "the control plane is back; this token is not one of the snapshot's: take its operator.token",
+                );
+                return Ok(Answer::Yes);
+            }
+            // It is there, and proves to be one that this command line does not trust.
+            Err(Error::Unreachable { is_untrusted: true, .. }) if may_have_another_ca => {
+                output::say(
+                    "the control plane is back, with the snapshot's authority: take ca.pem and operator.token from its state folder",
                 );
                 return Ok(Answer::Yes);
             }

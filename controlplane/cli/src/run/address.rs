@@ -48,6 +48,20 @@ pub(crate) fn reserve(wanted: Option<IpAddr>) -> anyhow::Result<Reserved> {
     }
 }
 
+/// The app's port on loopback, which all workloads of a machine share.
+#[derive(Debug)]
+pub(super) struct LoopbackPort {
+    _lock: UnixListener,
+}
+
+impl LoopbackPort {
+    /// What listens at `port` of loopback is this run's app; `None`: another run has the same port.
+    pub(super) fn take(port: u16) -> Option<Self> {
+        let name = std::os::unix::net::SocketAddr::from_abstract_name(format!("weft/loopback/{port}")).ok()?;
+        Some(Self { _lock: UnixListener::bind_addr(&name).ok()? })
+    }
+}
+
 fn lock(ip: IpAddr) -> std::io::Result<UnixListener> {
     let name = std::os::unix::net::SocketAddr::from_abstract_name(format!("weft/address/{ip}"))?;
     UnixListener::bind_addr(&name)
@@ -77,6 +91,14 @@ mod tests {
         assert!(error.contains(&ip.to_string()) && error.contains("another `weft run`"), "{error}");
         drop(first);
         assert_eq!(reserve(Some(ip)).unwrap().ip(), ip);
+    }
+
+    #[test]
+    fn a_port_of_loopback_is_one_runs() {
+        let first = LoopbackPort::take(64_999).unwrap();
+        assert!(LoopbackPort::take(64_999).is_none() && LoopbackPort::take(64_998).is_some());
+        drop(first);
+        assert!(LoopbackPort::take(64_999).is_some());
     }
 
     #[test]

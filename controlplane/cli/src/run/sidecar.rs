@@ -57,6 +57,13 @@ pub(super) struct Workload {
     pub(super) labels: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) service: Option<String>,
+    /// Left out where it is so anyway: a proxy of an older release knows no such field.
+    #[serde(skip_serializing_if = "is_true")]
+    pub(super) app_on_loopback: bool,
+}
+
+fn is_true(flag: &bool) -> bool {
+    *flag
 }
 
 #[derive(Debug, Serialize)]

@@ -43,7 +43,7 @@ struct Parts {
 
 impl Parts {
     fn new(app: &TcpListener, version: Version) -> Self {
-        let guard = Guard::new(&serde_saphyr::from_str::<Listen>(LISTEN).unwrap());
+        let guard = Guard::new(&serde_saphyr::from_str::<Listen>(LISTEN).unwrap(), true);
         let outside = guard.outside(app.local_addr().unwrap(), [127, 0, 0, 1].into()).unwrap();
         Self {
             apps: AppPool::new(None, guard, &Limits::default(), ShareLimits { destination: 64, caller: 32 }),
