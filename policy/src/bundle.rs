@@ -141,6 +141,9 @@ pub struct ServedWorkload {
     /// The service that metrics name as destination; the first by name that selects this workload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<ObjectName>,
+    /// Why its app may send nothing: a filter that would judge what it sends is kept from its proxy, which can't run it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outbound_closed: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -65,7 +65,10 @@ impl Object {
     #[must_use]
     pub fn closed(&self) -> Option<Self> {
         match self {
-            Self::Workload(workload) => Some(Self::Workload(ServedWorkload { ports: vec![], ..workload.clone() })),
+            Self::Workload(workload) => {
+                let outbound_closed = None;
+                Some(Self::Workload(ServedWorkload { ports: vec![], outbound_closed, ..workload.clone() }))
+            }
             Self::Service(service) => {
                 // Their addresses stay the mesh's: what goes to one of them does not leave it in plain text.
                 let mut closed = service.clone();

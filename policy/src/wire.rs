@@ -31,6 +31,8 @@ pub mod v1 {
 pub const ENVELOPES: &str = "envelopes";
 /// The capability to run filters of this contract.
 pub const FILTER_CONTRACT: &str = "wit-0.1";
+/// The capability to keep a workload's app from sending anything (`ServedWorkload::outbound_closed`).
+pub const OUTBOUND_CLOSED: &str = "outbound-closed";
 /// The capability of a proxy that reports which peers it reaches.
 pub const PEER_WORD: &str = "peer-word";
 
@@ -38,7 +40,7 @@ pub const PEER_WORD: &str = "peer-word";
 pub const PARTS: &str = "parts";
 
 /// Capabilities of a proxy of this version, as its Hello says them.
-pub const CAPABILITIES: [&str; 5] = ["quic", ENVELOPES, FILTER_CONTRACT, PEER_WORD, PARTS];
+pub const CAPABILITIES: [&str; 6] = ["quic", ENVELOPES, FILTER_CONTRACT, PEER_WORD, PARTS, OUTBOUND_CLOSED];
 
 /// A message that can't be meant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -15,7 +15,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
-use weft_policy::bundle::{Bundle, Direction, Endpoint, ObjectName, Revision};
+use weft_policy::bundle::{
+    Bundle, Direction, Egress, Endpoint, FilterMode, MeshSettings, ObjectName, OnFailure, Revision, ServedWorkload,
+};
 use weft_policy::delta::{Key, Object, endpoint_removals};
 use weft_policy::identity::SpiffeId;
 use weft_policy::lineage::{Lineage, follow};
@@ -352,6 +354,9 @@ impl Session {
                     proxy = %self.seat.key, revision = nack.revision, %reason,
                     object = key.as_ref().map(ToString::to_string), "proxy refused a delta"
                 );
+                if let Some((key, closed)) = key.clone().and_then(|key| Some((key.clone(), self.closed_form(&key)?))) {
+                    self.view.note_closed(key, closed);
+                }
                 let answer = self.view.handle_nack(Revision(nack.revision), key.as_ref(), &reason);
                 self.answered(answer, false).await
             }
@@ -368,6 +373,13 @@ impl Session {
             // A message of a newer proxy: it is told our version at connect and can do without.
             None => None,
         }
+    }
+
+    /// The version of the closed form of a route.
+    fn closed_form(&self, key: &Key) -> Option<Version> {
+        let Key::Route(name) = key else { return None };
+        let closed = Object::Route(self.target.routes.get(name)?.clone()).closed()?;
+        Some(wire::encode(&closed).version)
     }
 
     /// Sends what was held back once more; the waits grow while it is refused.
@@ -390,7 +402,7 @@ impl Session {
             return None;
         }
         self.hub.metrics().answered(accepted, self.sent_at.elapsed());
-        if self.view.held().is_empty() {
+        if !self.view.holds_back() {
             self.retry = None;
         } else if self.retry.is_none() {
             self.retry = Some((Instant::now() + RETRY.0, RETRY.0));
@@ -446,15 +458,17 @@ impl Session {
 }
 
 /// The objects as a proxy with these capabilities may have them, and those that it may not have, by version and why. What
-/// depends on one of the latter is closed: a service's routes where one of them is withheld, and the workloads of a
-/// filter that the proxy has no version of.
+/// depends on one of the latter is closed: a service's routes where one of them is withheld or can't be read, and the
+/// workloads of a filter that the proxy has no version of, on the side that the filter judges.
 fn fitting(objects: BTreeMap<Key, Object>, has: &Capabilities, view: &View) -> (Envelopes, Withheld) {
     let (mut envelopes, mut withheld) = (Envelopes::new(), Withheld::new());
     for (key, object) in &objects {
         let envelope = wire::encode(object);
-        match lacks(&envelope, has) {
-            Some(lacks) => {
-                let reason = format!("withheld: it requires {lacks}, which this proxy can't do");
+        let lacking = lacks(&envelope, has);
+        let withheld_for = |lacks| format!("withheld: it requires {lacks}, which this proxy can't do");
+        let unread = || view.unread(key, envelope.version).map(|reason| format!("closed: {reason}"));
+        match lacking.map(withheld_for).or_else(unread) {
+            Some(reason) => {
                 withheld.insert(key.clone(), (envelope.version, reason));
             }
             None => {
@@ -463,13 +477,46 @@ fn fitting(objects: BTreeMap<Key, Object>, has: &Capabilities, view: &View) -> (
         }
     }
     for (key, object) in objects.iter().filter(|_| !withheld.is_empty()) {
-        if (withheld.contains_key(key) || is_exposed(object, &objects, &withheld, view))
-            && let Some(closed) = object.closed()
-        {
-            envelopes.insert(key.clone(), wire::encode(&closed));
+        let is_closed = withheld.contains_key(key) || is_exposed(object, &objects, &withheld, view);
+        let closed = is_closed.then(|| object.closed()).flatten();
+        if let Some(fitted) = silenced(closed.as_ref().unwrap_or(object), &objects, &withheld, (has, view)).or(closed) {
+            envelopes.insert(key.clone(), wire::encode(&fitted));
         }
     }
     (envelopes, withheld)
+}
+
+/// The form of an object in which the apps of those workloads send nothing whose outbound filters are withheld: what such a
+/// filter would have refused must not pass. A proxy that can't keep one app from sending reaches nobody.
+fn silenced(
+    object: &Object,
+    objects: &BTreeMap<Key, Object>,
+    withheld: &Withheld,
+    (has, view): (&Capabilities, &View),
+) -> Option<Object> {
+    let missing = withheld.iter().filter_map(|(key, (_, why))| match objects.get(key)? {
+        Object::Filter(filter) => Some((key, filter, why)),
+        Object::Mesh(_) | Object::Workload(_) | Object::Service(_) | Object::Route(_) => None,
+    });
+    let mut restricting = missing.filter(|(key, filter, _)| {
+        let enforced = filter.mode == FilterMode::Enforce && filter.on_failure == OnFailure::Deny;
+        filter.direction == Direction::Outbound && enforced && view.is_without(key)
+    });
+    let keeps_silent = has.contains(wire::OUTBOUND_CLOSED);
+    match object {
+        Object::Workload(workload) if keeps_silent => {
+            let (key, _, why) = restricting
+                .find(|(_, filter, _)| filter.workloads.is_empty() || filter.workloads.contains(&workload.name))?;
+            let outbound_closed = Some(format!("{key}: {why}"));
+            Some(Object::Workload(ServedWorkload { outbound_closed, ..workload.clone() }))
+        }
+        Object::Service(_) if !keeps_silent => restricting.next().and_then(|_| object.closed()),
+        Object::Mesh(mesh) if !keeps_silent => {
+            restricting.next()?;
+            Some(Object::Mesh(MeshSettings { egress: Egress::RegistryOnly, ..mesh.clone() }))
+        }
+        Object::Mesh(_) | Object::Workload(_) | Object::Service(_) | Object::Route(_) | Object::Filter(_) => None,
+    }
 }
 
 /// True where something that is withheld would have narrowed what the object lets through.

@@ -49,12 +49,25 @@ pub struct View {
     held: BTreeMap<Key, Held>,
     /// Objects that the proxy lacks a capability for.
     withheld: BTreeMap<Key, Held>,
+    /// Routes that the proxy refused while it had none of their rules: it gets them closed.
+    unread: BTreeMap<Key, Unread>,
+    /// Versions of the closed forms of routes, where that was asked.
+    closed: BTreeMap<Key, Version>,
     /// The first world, as it was refused by a proxy that has none.
     refused_start: Option<Versions>,
     in_flight: Option<InFlight>,
     /// The newest revision whose every object, but for held ones, the proxy holds.
     synced: Revision,
     greeted: bool,
+}
+
+/// A route that a proxy can't read.
+#[derive(Debug)]
+struct Unread {
+    version: Version,
+    reason: String,
+    /// It is sent as it is once more.
+    trying: bool,
 }
 
 #[derive(Debug)]
@@ -95,7 +108,9 @@ impl View {
         }
         self.held.retain(|key, held| target.get(key) == held.version.as_ref());
         let is_new = |(key, version): &(&Key, &Version)| {
-            self.holds.get(*key) != Some(&Some(**version)) && !self.held.contains_key(*key)
+            self.holds.get(*key) != Some(&Some(**version))
+                && !self.held.contains_key(*key)
+                && self.unread(key, **version).is_none()
         };
         let upserts: Vec<_> = target.iter().filter(is_new).map(|(key, _)| key.clone()).collect();
         let is_gone = |key: &&Key| {
@@ -134,6 +149,22 @@ impl View {
         !self.holds.contains_key(key)
     }
 
+    /// The closed form of a route has this version.
+    pub fn note_closed(&mut self, key: Key, version: Version) {
+        self.closed.insert(key, version);
+    }
+
+    /// Why the proxy could not read this version of a route, of which it has nothing but its closed form.
+    pub fn unread(&self, key: &Key, version: Version) -> Option<&str> {
+        let unread = self.unread.get(key).filter(|unread| unread.version == version && !unread.trying);
+        unread.map(|unread| unread.reason.as_str())
+    }
+
+    /// True where something is to be tried again.
+    pub fn holds_back(&self) -> bool {
+        !self.held.is_empty() || !self.unread.is_empty()
+    }
+
     /// The proxy applied the delta, but for the objects that it `skipped` because it does not know their kind.
     pub fn handle_ack(&mut self, revision: Revision, skipped: &[Key]) -> Answer {
         let Some(mut sent) = self.in_flight.take_if(|sent| sent.revision == revision) else { return Answer::Stray };
@@ -144,6 +175,9 @@ impl View {
             }
         }
         for (key, change) in sent.changes {
+            if change.version.is_none() || change.version != self.closed.get(&key).copied() {
+                self.unread.remove(&key);
+            }
             match change.version {
                 Some(version) => self.holds.insert(key, (!change.cut).then_some(version)),
                 None => self.holds.remove(&key),
@@ -163,17 +197,31 @@ impl View {
             let all = sent.changes.iter().map(|(key, change)| (key.clone(), change.version)).chain(held);
             self.refused_start = Some(all.filter_map(|(key, version)| Some((key, version?))).collect());
         }
+        let unread = named.filter(|key| matches!(key, Key::Route(_)) && self.has_no_rules(key)).cloned();
         for (key, change) in sent.changes {
-            if named.is_none_or(|named| *named == key) {
+            if let Some(version) = change.version
+                && unread.as_ref() == Some(&key)
+            {
+                self.unread.insert(key, Unread { version, reason: reason.to_owned(), trying: false });
+            } else if named.is_none_or(|named| *named == key) {
                 self.held.insert(key, Held { version: change.version, revision, reason: reason.to_owned() });
             }
         }
         Answer::Taken
     }
 
+    /// True where the proxy has nothing of a route, or its closed form.
+    fn has_no_rules(&self, key: &Key) -> bool {
+        match self.holds.get(key) {
+            None => true,
+            Some(version) => version.is_some() && *version == self.closed.get(key).copied(),
+        }
+    }
+
     /// Holds nothing back any longer: what was refused is tried again, since the reason may have gone.
     pub fn release_held(&mut self) {
         self.held.clear();
+        self.unread.values_mut().for_each(|unread| unread.trying = true);
         self.refused_start = None;
     }
 

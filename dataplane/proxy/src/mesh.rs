@@ -173,6 +173,7 @@ mod tests {
             ports: Vec::new(),
             labels: labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
             service: None,
+            outbound_closed: None,
         };
         let source = source_value(&workload);
         assert_eq!(source, "web-1;web___forged;gr_n");

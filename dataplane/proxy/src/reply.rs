@@ -169,6 +169,8 @@ pub enum Failure {
     AppConnect { address: String, reason: String },
     #[error("no free stream to {address} within {wait_ms} ms on {connections} connections")]
     AppSaturated { address: String, wait_ms: u128, connections: usize },
+    #[error("this app may send nothing: {0}")]
+    OutboundClosed(String),
     #[error("no further connection to {address}: {full}")]
     ConnectionsUsedUp { address: String, full: Full },
     #[error("{0}")]
@@ -266,6 +268,9 @@ impl Failure {
             }
             Failure::AppSaturated { .. } => {
                 verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamOverflow, "connect", "app_saturated", 14)
+            }
+            Failure::OutboundClosed(_) => {
+                verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::NoRoute, "filter", "outbound_closed", 14)
             }
             Failure::ConnectionsUsedUp { full, .. } => {
                 let reason = match full {

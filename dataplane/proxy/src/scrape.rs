@@ -33,6 +33,9 @@ fn gauges(admin: &Admin, out: &mut String) {
     };
     gauge(Metric::ConfigStaleness, shared.contact.staleness_ms() / 1_000);
     gauge(Metric::ControlConnected, u64::from(shared.contact.is_connected()));
+    let snapshot = shared.snapshot.load();
+    let closed = snapshot.as_ref().map_or(0, |snapshot| snapshot.outbound_closed().count());
+    gauge(Metric::OutboundClosed, closed as u64);
     gauge(Metric::NotFollowed, u64::from(shared.contact.not_followed().is_some()));
     gauge(Metric::Draining, u64::from(shared.drain.is_draining()));
     gauge(Metric::Workers, shared.config.worker_count() as u64);

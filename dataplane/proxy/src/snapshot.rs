@@ -134,6 +134,11 @@ impl Snapshot {
         self.served.iter().find(|served| served.workload.is_at(address)).or_else(sole)
     }
 
+    /// Workloads whose apps may send nothing, and why.
+    pub fn outbound_closed(&self) -> impl Iterator<Item = (&ServedWorkload, &str)> {
+        self.served.iter().filter_map(|served| Some((&served.workload, served.workload.outbound_closed.as_deref()?)))
+    }
+
     /// The workload that stands for this proxy where none is known.
     pub fn first(&self) -> &Served {
         &self.served[0]

@@ -107,6 +107,7 @@ fn serve(world: &World, workload: &Object<WorkloadSpec>) -> Option<ServedWorkloa
         ports: workload.spec.ports.iter().map(|port| served_port(world, workload, port)).collect(),
         labels: workload.metadata.labels.clone(),
         service: selecting.map(Object::name),
+        outbound_closed: None,
     })
 }
 

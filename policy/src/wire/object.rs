@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
 use super::check::check;
-use super::{CAPABILITIES, FILTER_CONTRACT, Refused, v1};
+use super::{CAPABILITIES, FILTER_CONTRACT, OUTBOUND_CLOSED, Refused, v1};
 use crate::delta::{Key, Object};
 
 /// Wraps an object for the wire.
@@ -22,6 +22,7 @@ pub fn encode(object: &Object) -> v1::Object {
 fn requires(object: &Object) -> &'static [&'static str] {
     match object {
         Object::Filter(_) => &[FILTER_CONTRACT],
+        Object::Workload(workload) if workload.outbound_closed.is_some() => &[OUTBOUND_CLOSED],
         Object::Mesh(_) | Object::Workload(_) | Object::Service(_) | Object::Route(_) => &[],
     }
 }

@@ -117,6 +117,7 @@ fn everything() -> Vec<Object> {
             }],
             labels,
             service: Some(name("shop/web")),
+            outbound_closed: None,
         }),
         Object::Service(Service {
             name: name("shop/web"),

@@ -198,6 +198,7 @@ fn workload(account: &str, ip: IpAddr, ports: &[Port]) -> ServedWorkload {
         ports: ports.iter().map(|(port, protocol)| WorkloadPort::new(*port, *protocol)).collect(),
         labels: BTreeMap::new(),
         service: None,
+        outbound_closed: None,
     }
 }
 

@@ -174,6 +174,30 @@ async fn a_late_request_at_an_undeclared_port_passes_no_outbound_filter() {
     assert_eq!(app.served(), before, "none of them reached the app");
 }
 
+/// The control plane keeps a filter from this proxy that would judge what its app sends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_app_whose_filter_can_not_be_run_sends_nothing() {
+    let pair = Pair::start(&[(8080, Protocol::Http), (6000, Protocol::Tcp)]);
+    let (app, _tcp) = (App::start("app", pair.origin, 8080).await, TcpApp::start(pair.origin, 6000, "").await);
+    let outside = App::start("outside", weft_tests::address::next(), 0).await;
+    let mut client = Client::through(pair.proxy(), "origin:8080").await;
+    assert_eq!(client.get("/who").await.text(), "app");
+    pair.change(Of::Caller, &HashMap::new(), |bundle| {
+        let why = "Filter shop/guard: withheld: it requires wit-0.9".to_owned();
+        bundle.workloads.values_mut().for_each(|workload| workload.outbound_closed = Some(why.clone()));
+    });
+    let answer = client.get("/who").await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.text().contains("may send nothing: Filter shop/guard: withheld"), "{}", answer.text());
+    let mut elsewhere = Client::through(pair.proxy(), &outside.address.to_string()).await;
+    assert_eq!(elsewhere.get("/who").await.status, 503);
+    for target in ["origin:8080".to_owned(), "origin:6000".to_owned(), outside.address.to_string()] {
+        let (_, head) = try_tunnel(pair.proxy(), &target).await;
+        assert!(head.starts_with("HTTP/1.1 503"), "{target}: {head}");
+    }
+    assert_eq!((app.served(), outside.served()), (1, 0));
+}
+
 /// The shortest of some tries: other programs on this machine take their time, too.
 async fn noticed(pair: &Pair, leave: impl AsyncFn() -> TcpStream) -> Duration {
     let in_flight = |of| pair.shared(of).in_flight.count();

@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use weft_policy::bundle::{
-    Bundle, FilterAttachment, FilterMode, ObjectName, OnFailure, PathMatch, Protocol, Route, ServedWorkload,
-    WorkloadPort,
-};
+use weft_policy::bundle::{Bundle, ObjectName, PathMatch};
 use weft_policy::delta::{Key, Object};
 use weft_policy::wire::v1::proxy_message::Message;
 use weft_policy::wire::{ENVELOPES, FILTER_CONTRACT, encode, v1};
+
+mod closed;
 
 use super::*;
 use crate::app::tests::{Control, Proxy, greeting, workload};
@@ -201,70 +200,6 @@ async fn an_object_that_a_proxy_cannot_do_is_withheld_and_told() {
     let hello = v1::Hello { capabilities, ..of_another_release("web-2") };
     let mut updated = Proxy::connect_with(&control, &svid, hello, Bundle::default()).await;
     updated.take_until(|bundle| has_path(bundle, "/new") && bundle.filters.contains_key("shop/guard")).await;
-}
-
-/// A filter that a proxy can't run, and never ran, would have judged who reaches its workload; a route that it can't hold
-/// would have taken requests that another route of its service takes now.
-#[test]
-fn what_something_withheld_would_have_narrowed_is_closed() {
-    let name = |name| ObjectName::new("shop", name);
-    let workload = |name| ServedWorkload {
-        name,
-        identity: "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap(),
-        address: "127.0.0.11".parse().unwrap(),
-        addresses: Vec::new(),
-        ports: vec![WorkloadPort::new(8080, Protocol::Http)],
-        labels: Default::default(),
-        service: None,
-    };
-    let route = |route, parent| Route {
-        name: name(route),
-        parent: name(parent),
-        parent_port: None,
-        consumer_namespace: None,
-        created: Revision(1),
-        rules: Vec::new(),
-    };
-    let filter = |direction| FilterAttachment {
-        name: "shop/guard".to_owned(),
-        filter: "guard".to_owned(),
-        version: "1.0.0".to_owned(),
-        digest: String::new(),
-        signature: String::new(),
-        public_key_pem: String::new(),
-        direction,
-        order: 0,
-        mode: FilterMode::Enforce,
-        on_failure: OnFailure::Deny,
-        authorization: false,
-        config: Default::default(),
-        capabilities: Vec::new(),
-        limits: Default::default(),
-        workloads: vec![name("web-1")],
-    };
-    let of = |direction| {
-        let objects = [
-            Object::Workload(workload(name("web-1"))),
-            Object::Workload(workload(name("web-2"))),
-            Object::Route(route("a", "web")),
-            Object::Route(route("b", "web")),
-            Object::Route(route("c", "other")),
-            Object::Filter(filter(direction)),
-        ];
-        objects.into_iter().map(|object| (object.key(), object)).collect::<BTreeMap<_, _>>()
-    };
-    let exposed = |objects: &BTreeMap<Key, Object>, missing: Key, view: &View| {
-        let withheld = Withheld::from([(missing, (1, String::new()))]);
-        let exposed = objects.values().filter(|object| is_exposed(object, objects, &withheld, view));
-        exposed.map(|object| object.key().to_string()).collect::<Vec<_>>()
-    };
-    let (nothing, guard) = (View::new(Versions::new()), Key::Filter("shop/guard".to_owned()));
-    let running = View::new(Versions::from([(guard.clone(), 1)]));
-    let inbound = of(Direction::Inbound);
-    assert_eq!(exposed(&inbound, guard.clone(), &nothing), ["Workload shop/web-1"]);
-    assert!(exposed(&inbound, guard.clone(), &running).is_empty(), "an earlier version of it runs");
-    assert!(exposed(&of(Direction::Outbound), guard, &nothing).is_empty());
-    assert_eq!(exposed(&inbound, Key::Route(name("a")), &nothing), ["HTTPRoute shop/a", "HTTPRoute shop/b"]);
 }
 
 /// A proxy of an earlier release passes over an object of a kind that it does not know, which nobody takes for held then.

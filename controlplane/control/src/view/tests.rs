@@ -206,6 +206,47 @@ fn a_fresh_proxy_gets_no_world_without_its_filters() {
     assert_eq!(show(view.poll_delta(Revision(3), &world("authz=101 app=3"))), "3:+app");
 }
 
+/// A proxy that refuses a route of which it has no rules gets its closed form, until it takes the route itself.
+#[test]
+fn a_route_that_was_refused_at_first_is_unread_until_it_is_taken() {
+    let (mut view, a) = (View::new(Versions::new()), id("a"));
+    view.poll_delta(Revision(1), &world("a=5 b=1")).unwrap();
+    view.note_closed(a.clone(), 9);
+    view.handle_nack(Revision(1), Some(&a), "no such field");
+    assert_eq!(view.unread(&a, 5), Some("no such field"));
+    assert!(view.holds_back() && view.held().is_empty());
+    // The closed form goes out in its place.
+    assert_eq!(show(view.poll_delta(Revision(1), &world("a=9 b=1"))), "1:+a,+b");
+    view.handle_ack(Revision(1), &[]);
+    assert_eq!(view.unread(&a, 5), Some("no such field"), "the closed form is not the route");
+    // Tried again in vain: it has the closed form still, and not a version that it may go on with.
+    view.release_held();
+    assert_eq!(view.unread(&a, 5), None);
+    assert_eq!(show(view.poll_delta(Revision(1), &world("a=5 b=1"))), "1:+a");
+    view.handle_nack(Revision(1), Some(&a), "no such field");
+    assert_eq!(view.unread(&a, 5), Some("no such field"));
+    assert_eq!(show(view.poll_delta(Revision(1), &world("a=9 b=1"))), "-");
+    // Another version of it is tried at once, and taken.
+    assert_eq!(view.unread(&a, 6), None);
+    assert_eq!(show(view.poll_delta(Revision(2), &world("a=6 b=1"))), "2:+a");
+    view.handle_ack(Revision(2), &[]);
+    assert!(!view.holds_back());
+    // From here on a version that it refuses leaves it with the one that it has.
+    assert_eq!(show(view.poll_delta(Revision(3), &world("a=7 b=1"))), "3:+a");
+    view.handle_nack(Revision(3), Some(&a), "no such field");
+    assert!(view.unread(&a, 7).is_none() && view.held().contains_key(&a));
+}
+
+/// It came back with the closed form that an earlier session had sent.
+#[test]
+fn a_proxy_that_comes_back_with_a_closed_route_has_none_of_its_rules() {
+    let (mut view, a) = (View::new(world("a=9 b=1")), id("a"));
+    view.poll_delta(Revision(1), &world("a=5 b=1")).unwrap();
+    view.note_closed(a.clone(), 9);
+    view.handle_nack(Revision(1), Some(&a), "no such field");
+    assert_eq!(view.unread(&a, 5), Some("no such field"));
+}
+
 fn step(view: &mut View, proxy: &mut Versions, target: &Versions, revision: u64) {
     let Some(plan) = view.poll_delta(Revision(revision), target) else { return };
     if let Some(bad) = plan.upserts.iter().find(|id| target[*id] >= BAD) {

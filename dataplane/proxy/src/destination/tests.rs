@@ -42,6 +42,7 @@ fn snapshot(endpoints: &[(&str, u8, u32)]) -> Snapshot {
         ports: Vec::new(),
         labels: BTreeMap::new(),
         service: None,
+        outbound_closed: None,
     };
     let mesh = MeshSettings {
         trust_domain: "cluster.local".parse().unwrap(),

@@ -33,9 +33,13 @@ impl Origin {
     /// The workload whose app this is.
     ///
     /// # Errors
-    /// None of those that this proxy serves.
+    /// None of those that this proxy serves, or one whose app may send nothing.
     pub(super) fn workload<'s>(&self, snapshot: &'s Snapshot) -> Result<&'s Served, Failure> {
-        snapshot.app_at(self.app).ok_or_else(|| Failure::NotServed(self.app.to_string()))
+        let served = snapshot.app_at(self.app).ok_or_else(|| Failure::NotServed(self.app.to_string()))?;
+        match &served.workload.outbound_closed {
+            None => Ok(served),
+            Some(why) => Err(Failure::OutboundClosed(why.clone())),
+        }
     }
 }
 

@@ -79,6 +79,7 @@ metrics! {
     ConfigStaleness = "weft_config_staleness_seconds", Gauge, "Seconds since the control plane was last heard; 0 while connected.";
     ConfigApplied = "weft_config_applied_total", Counter, "Snapshots swapped in, by kind (full, subtractive).";
     ConfigRefused = "weft_config_refused_total", Counter, "Bundles answered with NACK.";
+    OutboundClosed = "weft_outbound_closed", Gauge, "Workloads whose apps may send nothing, since a filter that would judge it can't be run here.";
     ControlConnected = "weft_control_connected", Gauge, "1 while the control stream is up.";
     ControlKeptAway = "weft_control_kept_away_total", Counter, "Times that the control plane told this proxy to keep away: another has its name and identity.";
     CertificateExpiry = "weft_certificate_expiry_timestamp_seconds", Gauge, "When the workload certificate ends, Unix seconds.";

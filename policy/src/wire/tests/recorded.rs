@@ -58,6 +58,7 @@ fn defaults() -> Vec<Object> {
             }],
             labels: BTreeMap::new(),
             service: None,
+            outbound_closed: None,
         }),
         Object::Service(Service {
             name: name("shop/web"),

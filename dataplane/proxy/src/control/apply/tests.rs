@@ -120,6 +120,7 @@ fn world() -> Vec<v1::Object> {
         ports: vec![WorkloadPort::new(8080, Protocol::Http)],
         labels: BTreeMap::new(),
         service: None,
+        outbound_closed: None,
     };
     vec![encode(&Object::Mesh(mesh)), encode(&Object::Workload(workload)), encode(&route("/a"))]
 }

@@ -1,0 +1,193 @@
+//! Objects that are closed: what something that a proxy can't do, or refuses, would have kept back does not pass.
+
+use weft_policy::bundle::{
+    Egress, FilterAttachment, FilterMode, MeshSettings, OnFailure, Protocol, Route, ServedWorkload, Service,
+    WorkloadPort,
+};
+use weft_policy::wire::OUTBOUND_CLOSED;
+
+use super::*;
+
+/// A filter that a proxy can't run, and never ran, would have judged who reaches its workload; a route that it can't hold
+/// would have taken requests that another route of its service takes now.
+#[test]
+fn what_something_withheld_would_have_narrowed_is_closed() {
+    let name = |name| ObjectName::new("shop", name);
+    let workload = |name| ServedWorkload {
+        name,
+        identity: "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap(),
+        address: "127.0.0.11".parse().unwrap(),
+        addresses: Vec::new(),
+        ports: vec![WorkloadPort::new(8080, Protocol::Http)],
+        labels: Default::default(),
+        service: None,
+        outbound_closed: None,
+    };
+    let route = |route, parent| Route {
+        name: name(route),
+        parent: name(parent),
+        parent_port: None,
+        consumer_namespace: None,
+        created: Revision(1),
+        rules: Vec::new(),
+    };
+    let filter = |direction| FilterAttachment {
+        name: "shop/guard".to_owned(),
+        filter: "guard".to_owned(),
+        version: "1.0.0".to_owned(),
+        digest: String::new(),
+        signature: String::new(),
+        public_key_pem: String::new(),
+        direction,
+        order: 0,
+        mode: FilterMode::Enforce,
+        on_failure: OnFailure::Deny,
+        authorization: false,
+        config: Default::default(),
+        capabilities: Vec::new(),
+        limits: Default::default(),
+        workloads: vec![name("web-1")],
+    };
+    let of = |direction| {
+        let objects = [
+            Object::Workload(workload(name("web-1"))),
+            Object::Workload(workload(name("web-2"))),
+            Object::Route(route("a", "web")),
+            Object::Route(route("b", "web")),
+            Object::Route(route("c", "other")),
+            Object::Filter(filter(direction)),
+        ];
+        objects.into_iter().map(|object| (object.key(), object)).collect::<BTreeMap<_, _>>()
+    };
+    let exposed = |objects: &BTreeMap<Key, Object>, missing: Key, view: &View| {
+        let withheld = Withheld::from([(missing, (1, String::new()))]);
+        let exposed = objects.values().filter(|object| is_exposed(object, objects, &withheld, view));
+        exposed.map(|object| object.key().to_string()).collect::<Vec<_>>()
+    };
+    let (nothing, guard) = (View::new(Versions::new()), Key::Filter("shop/guard".to_owned()));
+    let running = View::new(Versions::from([(guard.clone(), 1)]));
+    let inbound = of(Direction::Inbound);
+    assert_eq!(exposed(&inbound, guard.clone(), &nothing), ["Workload shop/web-1"]);
+    assert!(exposed(&inbound, guard.clone(), &running).is_empty(), "an earlier version of it runs");
+    assert!(exposed(&of(Direction::Outbound), guard, &nothing).is_empty());
+    assert_eq!(exposed(&inbound, Key::Route(name("a")), &nothing), ["HTTPRoute shop/a", "HTTPRoute shop/b"]);
+}
+
+/// What a filter of the caller would have refused must not pass a proxy that can't run it and never did.
+#[test]
+fn an_outbound_filter_that_is_withheld_closes_what_its_apps_send() {
+    let name = |name| ObjectName::new("shop", name);
+    let workload = |name| ServedWorkload {
+        name,
+        identity: "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap(),
+        address: "127.0.0.11".parse().unwrap(),
+        addresses: Vec::new(),
+        ports: vec![WorkloadPort::new(8080, Protocol::Http)],
+        labels: Default::default(),
+        service: None,
+        outbound_closed: None,
+    };
+    let filter = |on_failure, mode| FilterAttachment {
+        name: "shop/guard".to_owned(),
+        filter: "guard".to_owned(),
+        version: "1.0.0".to_owned(),
+        digest: String::new(),
+        signature: String::new(),
+        public_key_pem: String::new(),
+        direction: Direction::Outbound,
+        order: 0,
+        mode,
+        on_failure,
+        authorization: false,
+        config: Default::default(),
+        capabilities: Vec::new(),
+        limits: Default::default(),
+        workloads: vec![name("web-1")],
+    };
+    let endpoint = Endpoint {
+        workload: name("web-1"),
+        identity: None,
+        address: "127.0.0.11".parse().unwrap(),
+        addresses: Vec::new(),
+        mesh_address: "127.0.0.11:15008".parse().unwrap(),
+        weight: 1,
+        labels: Default::default(),
+    };
+    let service = Service {
+        name: name("web"),
+        ports: Vec::new(),
+        vip: None,
+        path_reading: Default::default(),
+        endpoints: [(name("web-1"), endpoint)].into(),
+    };
+    let mesh = MeshSettings {
+        trust_domain: "cluster.local".parse().unwrap(),
+        trust_bundle_pem: String::new(),
+        access_log: false,
+        request_timeout_ms: None,
+        connect_timeout_ms: 1,
+        max_retries: 0,
+        egress: Egress::Allow,
+        namespaces: Default::default(),
+    };
+    let of = |filter| {
+        let objects = [
+            Object::Mesh(mesh.clone()),
+            Object::Workload(workload(name("web-1"))),
+            Object::Workload(workload(name("web-2"))),
+            Object::Service(service.clone()),
+            Object::Filter(filter),
+        ];
+        objects.into_iter().map(|object| (object.key(), object)).collect::<BTreeMap<_, _>>()
+    };
+    // The objects that go out otherwise than they are.
+    let changed = |objects: &BTreeMap<Key, Object>, capabilities: &[&str], view: &View| {
+        let has = capabilities.iter().map(|it| (*it).to_owned()).collect();
+        let (envelopes, _) = fitting(objects.clone(), &has, view);
+        let as_it_is = |key: &Key| envelopes.get(key).is_none_or(|sent| *sent == encode(&objects[key]));
+        let changed = objects.keys().filter(|key| !as_it_is(key)).map(ToString::to_string);
+        (changed.collect::<Vec<_>>(), envelopes)
+    };
+    let guarded = of(filter(OnFailure::Deny, FilterMode::Enforce));
+    let nothing = View::new(Versions::new());
+    let (silenced, envelopes) = changed(&guarded, &[ENVELOPES, OUTBOUND_CLOSED], &nothing);
+    assert_eq!(silenced, ["Workload shop/web-1"]);
+    let sent = &envelopes[&Key::Workload(name("web-1"))];
+    assert_eq!(sent.requires, [OUTBOUND_CLOSED]);
+    let inside = String::from_utf8(sent.payload.to_vec()).unwrap();
+    assert!(inside.contains("Filter shop/guard: withheld: it requires wit-0.1"), "{inside}");
+    // One that can't keep a single app silent reaches nobody.
+    assert_eq!(changed(&guarded, &[ENVELOPES], &nothing).0, ["Mesh", "Service shop/web"]);
+    let everything = [ENVELOPES, OUTBOUND_CLOSED, FILTER_CONTRACT];
+    assert!(changed(&guarded, &everything, &nothing).0.is_empty());
+    let running = View::new(Versions::from([(Key::Filter("shop/guard".to_owned()), 1)]));
+    assert!(changed(&guarded, &[ENVELOPES, OUTBOUND_CLOSED], &running).0.is_empty(), "an earlier version runs");
+    for lenient in [filter(OnFailure::Allow, FilterMode::Enforce), filter(OnFailure::Deny, FilterMode::Audit)] {
+        assert!(changed(&of(lenient), &[ENVELOPES, OUTBOUND_CLOSED], &nothing).0.is_empty());
+    }
+}
+
+/// A proxy that starts with nothing and refuses a route must not serve without it: neither that route's requests nor those
+/// of another route of its service, which the refused one would have taken.
+#[tokio::test]
+async fn a_route_that_a_proxy_refuses_at_its_first_start_comes_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    let other = route("/other").replace("name: r,", "name: s,");
+    let revision = control.apply(&format!("{WEB}---\n{}---\n{other}", route("/good"))).await;
+    let svid = control.join("shop/client").await;
+    let mut proxy = Proxy::connect(&control, &svid, "client-1", None, Bundle::default()).await;
+    let delta = proxy.delta().await;
+    let key = Key::Route(ObjectName::new("shop", "r"));
+    let reason = "rules[0].mirrors: unknown field".to_owned();
+    proxy.say(Message::Nack(v1::Nack { revision: delta.revision.0, key: Some((&key).into()), reason })).await;
+    proxy.take_until(|bundle| bundle.routes.len() == 2).await;
+    let refusing =
+        |route: &Route| route.rules.iter().all(|rule| rule.matches.is_empty() && rule.backends[0].service.is_none());
+    assert!(proxy.bundle.routes.values().all(refusing), "{:?}", proxy.bundle.routes);
+    let (_, states) = state(&control, revision, 10_000).await;
+    assert!(states[0].2.contains("HTTPRoute shop/r: closed: rules[0].mirrors"), "{states:?}");
+    // As soon as it takes another version, both are as they are.
+    control.apply(&route("/better")).await;
+    proxy.take_until(|bundle| has_path(bundle, "/better") && has_path(bundle, "/other")).await;
+}
