@@ -273,11 +273,7 @@ impl Failure {
                 verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::NoRoute, "filter", "outbound_closed", 14)
             }
             Failure::ConnectionsUsedUp { full, .. } => {
-                let reason = match full {
-                    Full::Destination(_) => "connections_of_destination",
-                    Full::Caller(_) => "connections_of_caller",
-                };
-                verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamOverflow, "connect", reason, 14)
+                verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamOverflow, "connect", full.reason(), 14)
             }
             Failure::Stalled(_) => verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::Overload, "relay", "stalled", 8),
             Failure::Passthrough { .. } => {

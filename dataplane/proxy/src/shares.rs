@@ -24,6 +24,16 @@ pub enum Full {
     Caller(usize),
 }
 
+impl Full {
+    /// A short constant, for metrics.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Full::Destination(_) => "connections_of_destination",
+            Full::Caller(_) => "connections_of_caller",
+        }
+    }
+}
+
 /// The connections of one worker, by destination and caller.
 #[derive(Debug)]
 pub struct Shares<K: Copy + Eq + Hash, C: Clone + Eq + Hash> {
