@@ -261,7 +261,11 @@ impl Applier {
         let bundle = Arc::new(std::mem::take(&mut target.bundle));
         let built = Snapshot::build(Arc::clone(&bundle), &ready.filters);
         target.bundle = Arc::unwrap_or_clone(bundle);
-        self.control.shared.swap(built?);
+        let snapshot = built?;
+        for (workload, reason) in snapshot.outbound_closed() {
+            warn!(workload = %workload.name, reason, "its app may send nothing");
+        }
+        self.control.shared.swap(snapshot);
         if let Err(error) = self.control.state.keep_bundle(&target) {
             metrics::counter!(Metric::StateWriteFailures.name()).increment(1);
             warn!(error = %crate::chain(&error), "the bundle could not be kept on disk");
