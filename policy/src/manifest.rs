@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use crate::bundle::Revision;
 use crate::resource::{DEFAULT_NAMESPACE, Kind, Metadata, ObjectKey, Resource, Spec, SpecReader};
 use crate::text::nearest;
 use tree::Places;
@@ -31,6 +32,8 @@ pub struct Document {
     pub resource: Resource,
     /// First line, from 1.
     pub line: usize,
+    /// The revision that the object was read at, where the text is a print of the API.
+    pub read_at: Option<Revision>,
     /// The key of an item of a list, such as `items[2]`; else empty.
     at: String,
     places: Arc<Places>,
@@ -132,7 +135,8 @@ pub fn parse(file_name: &str, text: &str) -> Result<Vec<Document>, Vec<ManifestE
             error(place, mistake.key, mistake.message)
         };
         let mut own = Vec::new();
-        for (at, read) in read_all(value, Checks::All) {
+        let revisions = read_at(&value);
+        for (number, (at, read)) in read_all(value, Checks::All).into_iter().enumerate() {
             let line = places.of(&at, Part::Key).unwrap_or(start).line;
             match read {
                 Ok(resource) => {
@@ -143,7 +147,8 @@ pub fn parse(file_name: &str, text: &str) -> Result<Vec<Document>, Vec<ManifestE
                         continue;
                     }
                     known.insert(key, line);
-                    documents.push(Document { resource, line, at, places: places.clone() });
+                    let read_at = revisions.get(number).copied().flatten();
+                    documents.push(Document { resource, line, read_at, at, places: places.clone() });
                 }
                 Err(mistakes) => own.extend(mistakes.into_iter().map(|mistake| wrong(mistake.inside(&at)))),
             }
@@ -168,6 +173,15 @@ pub fn from_json(document: Value) -> Result<Vec<Resource>, Vec<ResourceError>> {
         }
     }
     if errors.is_empty() { Ok(resources) } else { Err(errors) }
+}
+
+/// The revisions that the objects of a document were read at, each as the operator API prints it (`metadata.revision`).
+pub fn read_at(document: &Value) -> Vec<Option<Revision>> {
+    let of = |document: &Value| document["metadata"]["revision"].as_u64().map(Revision);
+    match document["items"].as_array() {
+        Some(items) => items.iter().map(of).collect(),
+        None => vec![of(document)],
+    }
 }
 
 /// A document of the right shape; whether it is fit is `Resource::check`'s question.

@@ -38,6 +38,9 @@ pub struct Metadata {
     pub revision: u64,
     /// The revision that made it.
     pub creation_revision: u64,
+    /// When that was, RFC 3339; absent where it was made by a release that kept no time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub creation_timestamp: Option<String>,
 }
 
 /// What became of an object; each kind has its own parts.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use serde_json::Value;
+use weft_policy::bundle::Revision;
 use weft_policy::manifest::{self, Document, ManifestError, Place};
 use weft_policy::resource::ObjectKey;
 
@@ -102,10 +103,15 @@ impl Manifests {
         self.sources.len()
     }
 
-    /// As the API takes them.
+    /// As the API takes them, each with the revision that it was read at where its text tells.
     pub(crate) fn to_json(&self) -> anyhow::Result<Vec<Value>> {
-        let to_value =
-            |document: &Document| serde_json::to_value(&document.resource).context("cannot write a document as JSON");
+        let to_value = |document: &Document| {
+            let mut value = serde_json::to_value(&document.resource).context("cannot write a document as JSON")?;
+            if let Some(Revision(revision)) = document.read_at {
+                value["metadata"]["revision"] = revision.into();
+            }
+            Ok(value)
+        };
         self.documents.iter().map(to_value).collect()
     }
 

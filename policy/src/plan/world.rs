@@ -23,6 +23,9 @@ pub struct Entry {
     pub generation: u64,
     pub created: Revision,
     pub modified: Revision,
+    /// When it was made, by the clock of whoever stores it; nothing in here is decided by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_unix: Option<i64>,
     #[serde(default, skip_serializing_if = "Owner::is_applied")]
     pub owner: Owner,
     /// Of its manifest.
@@ -33,7 +36,8 @@ pub struct Entry {
 impl Entry {
     /// An object that was applied at `revision`.
     pub fn applied(resource: Resource, revision: Revision, uid: String) -> Self {
-        Self { resource, uid, generation: 1, created: revision, modified: revision, owner: Owner::Applied, bytes: 0 }
+        let (owner, created_unix) = (Owner::Applied, None);
+        Self { resource, uid, generation: 1, created: revision, modified: revision, created_unix, owner, bytes: 0 }
     }
 
     /// Bytes of its manifest as JSON.
@@ -136,8 +140,7 @@ impl World {
             }
             None => {
                 let (uid, owner, bytes) = (uid.to_owned(), owner.clone(), size(&resource));
-                let new = Entry { resource, uid, generation: 1, created: revision, modified: revision, owner, bytes };
-                (new, Action::Created)
+                (Entry { owner, bytes, ..Entry::applied(resource, revision, uid) }, Action::Created)
             }
         };
         self.is_read_again(&key);
@@ -174,6 +177,13 @@ impl World {
     pub fn registered(&self) -> impl Iterator<Item = (ObjectName, &ProxyKey)> {
         let workloads = self.of_kind(Kind::Workload);
         workloads.filter_map(|(key, entry)| Some((key.object_name(), entry.owner.proxy()?)))
+    }
+
+    /// Keeps when an object was made.
+    pub fn note_creation(&mut self, key: &ObjectKey, unix: i64) {
+        if let Some(entry) = self.objects.get_mut(key) {
+            Arc::make_mut(entry).created_unix = Some(unix);
+        }
     }
 
     pub fn remove(&mut self, key: &ObjectKey) -> Option<Arc<Entry>> {

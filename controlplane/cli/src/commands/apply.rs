@@ -15,7 +15,8 @@ use crate::values;
 
 const EXAMPLE: &str = "Examples:
   weft apply -f shop.yaml --wait 30s
-  cat route.yaml | weft apply -f -";
+  cat route.yaml | weft apply -f -
+  weft get httproute reviews -n shop -o yaml > r.yaml; $EDITOR r.yaml; weft apply -f r.yaml --if-unchanged";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLE)]
@@ -28,6 +29,10 @@ pub(crate) struct ApplyArgs {
     /// Apply also what takes protection away from a workload; the audit log says so.
     #[arg(long)]
     force: bool,
+    /// Apply only where nobody has changed an object since it was read, which its metadata.revision tells, as `weft get`
+    /// prints it.
+    #[arg(long)]
+    if_unchanged: bool,
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
@@ -37,7 +42,9 @@ pub(crate) struct ApplyArgs {
 pub(crate) async fn run(args: ApplyArgs) -> Outcome {
     let manifests = manifests::read(&args.files)?;
     let client = args.access.client()?;
-    let answer = submit(&client, &manifests, Submit { force: args.force, ..Submit::default() }).await?;
+    let answer =
+        submit(&client, &manifests, Submit { force: args.force, if_unchanged: args.if_unchanged, ..Submit::default() })
+            .await?;
     let text = output::structured(args.output.format, &answer)?;
     output::print(&text.unwrap_or_else(|| summary(&answer)));
     match args.wait {
@@ -52,13 +59,15 @@ pub(crate) struct Submit {
     /// Only the plan of it.
     pub(crate) dry_run: bool,
     pub(crate) force: bool,
+    /// Only where each object is of the revision that its document tells.
+    pub(crate) if_unchanged: bool,
 }
 
 /// One apply or only its plan. What works, but perhaps not as meant, is told on stderr; a refusal with its places in the
 /// manifests.
 pub(crate) async fn submit(client: &Client, manifests: &Manifests, how: Submit) -> Result<Told<Applied>, Failure> {
-    let Submit { dry_run, force } = how;
-    let request = ApplyRequest { documents: manifests.to_json()?, dry_run, force, ..ApplyRequest::default() };
+    let Submit { dry_run, force, if_unchanged } = how;
+    let request = ApplyRequest { documents: manifests.to_json()?, dry_run, force, if_unchanged };
     let answer: Told<Applied> = match client.post("/apply", &request).await {
         Err(Error::Refused(refusal)) => return Err(Failure::Refused(manifests.describe_refusal(&refusal))),
         answer => answer?,

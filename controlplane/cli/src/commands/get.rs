@@ -11,7 +11,7 @@ use crate::access::AccessArgs;
 use crate::answer::{Answer, Failure, Outcome};
 use crate::api::{Client, Error, Told};
 use crate::kinds::{self, Target};
-use crate::output::{self, Format, OutputArgs, Table, cell, scalar, text_at};
+use crate::output::{self, Format, OutputArgs, Table, age, cell, now, scalar, text_at};
 use crate::values::{self, Selector};
 
 const EXAMPLE: &str = "Examples:
@@ -56,7 +56,7 @@ pub(crate) async fn run(args: GetArgs) -> Outcome {
     if let Some(name) = args.name.as_ref().filter(|_| !args.watch) {
         let object = one(&client, &Target::new(kind, &args.namespace, name)).await?;
         let text = output::structured(args.output.format, &object)?;
-        output::print(&text.unwrap_or_else(|| table(kind, &[object], args.output.format == Format::Wide)));
+        output::print(&text.unwrap_or_else(|| table(kind, &[object], args.output.format == Format::Wide, now())));
         return Ok(Answer::Yes);
     }
     if !args.watch {
@@ -88,7 +88,7 @@ fn shown(args: &GetArgs, kind: Kind, items: &[Told<Resource>]) -> Result<String,
         return documents(items);
     }
     let text = output::structured(args.output.format, &json!({"items": items}))?;
-    Ok(text.unwrap_or_else(|| table(kind, items, args.output.format == Format::Wide)))
+    Ok(text.unwrap_or_else(|| table(kind, items, args.output.format == Format::Wide, now())))
 }
 
 async fn unreadable(args: &GetArgs) -> Outcome {
@@ -182,13 +182,14 @@ fn columns(kind: Kind) -> Vec<Column> {
     }
 }
 
-fn table<R: Deref<Target = Resource>>(kind: Kind, items: &[R], wide: bool) -> String {
+fn table<R: Deref<Target = Resource>>(kind: Kind, items: &[R], wide: bool, now: i64) -> String {
     if items.is_empty() {
         return format!("no {}\n", kind.plural());
     }
     let columns = columns(kind);
     let mut headings = if kind.is_namespaced() { vec!["NAMESPACE", "NAME"] } else { vec!["NAME"] };
     headings.extend(columns.iter().map(|(heading, _)| *heading));
+    headings.push("AGE");
     if wide {
         headings.extend(["GENERATION", "REVISION", "UID"]);
     }
@@ -201,6 +202,7 @@ fn table<R: Deref<Target = Resource>>(kind: Kind, items: &[R], wide: bool) -> St
         }
         row.push(cell(&metadata.name));
         row.extend(columns.iter().map(|(_, cell)| cell(item)));
+        row.push(age(metadata.creation_timestamp.as_deref(), now));
         if wide {
             row.extend([metadata.generation.to_string(), metadata.revision.to_string(), cell(&metadata.uid)]);
         }
@@ -272,14 +274,15 @@ pub(super) mod tests {
     #[test]
     fn a_route_shows_its_weights_and_conditions() {
         let item = resource(json!({
-            "metadata": {"namespace": "shop", "name": "reviews", "revision": 4, "generation": 2, "uid": "u1"},
+            "metadata": {"namespace": "shop", "name": "reviews", "revision": 4, "generation": 2, "uid": "u1",
+                "creationTimestamp": "1970-01-01T00:00:00Z"},
             "spec": {"parentRefs": [{"name": "reviews"}], "rules": [{"backendRefs": [
                 {"name": "reviews-v1", "port": 80, "weight": 90}, {"name": "reviews-v2", "port": 80}]}]},
             "status": {"parents": [{"parentRef": {}, "controllerName": "c", "conditions": [
                 condition("Accepted", "True", "Accepted"), condition("ResolvedRefs", "False", "BackendNotFound"),
                 condition("Programmed", "False", "Pending")]}]},
         }));
-        let text = table(Kind::HttpRoute, &[&item], true);
+        let text = table(Kind::HttpRoute, &[&item], true, 75);
         let row: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
         assert_eq!(
             row,
@@ -291,6 +294,7 @@ pub(super) mod tests {
                 "True",
                 "BackendNotFound",
                 "Pending",
+                "1m15s",
                 "2",
                 "4",
                 "u1"
@@ -306,8 +310,10 @@ pub(super) mod tests {
     fn services_show_ports_and_selectors() {
         let item = resource(json!({"metadata": {"namespace": "a", "name": "b"}, "spec": {
             "selector": {"app": "b"}, "ports": [{"port": 80, "targetPort": 9080, "appProtocol": "http"}]}}));
-        let text = table(Kind::Service, &[&item], false);
+        let text = table(Kind::Service, &[&item], false, 0);
         assert!(text.contains("80->9080/http") && text.contains("app=b"), "{text}");
-        assert_eq!(table::<&Resource>(Kind::Service, &[], false), "no services\n");
+        // A release that kept no time made it.
+        assert!(text.ends_with("  -\n"), "{text}");
+        assert_eq!(table::<&Resource>(Kind::Service, &[], false, 0), "no services\n");
     }
 }

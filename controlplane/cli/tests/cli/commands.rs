@@ -32,6 +32,27 @@ fn apply_sends_the_documents_with_the_token() {
 }
 
 #[test]
+fn apply_if_unchanged_tells_the_revision_that_was_read() {
+    let stale = json!({"error": {"code": "conflict", "message": "Service shop/reviews was changed meanwhile", "details": [
+        {"file": "documents[0]", "line": 0, "document": 0, "key": "metadata.revision", "message": "it is of revision 9, not 3",
+            "object": {"kind": "Service", "namespace": "shop", "name": "reviews"}}]}});
+    let control = Control::start(&[("POST /api/v1/apply", 409, stale)]);
+    let text = SERVICE.replace("namespace: shop}", "namespace: shop, revision: 3, uid: u}");
+    let list = format!(
+        "{text}---\napiVersion: v1\nkind: List\nitems:\n- {{apiVersion: v1, kind: Namespace, metadata: {{name: a, revision: 4}}}}\n- {{apiVersion: v1, kind: Namespace, metadata: {{name: b}}}}\n"
+    );
+    let file = control.file("reviews.yaml", &list);
+    let ran = control.run(&["apply", "-f", file.to_str().unwrap(), "--if-unchanged"]);
+    assert_eq!(ran.status, 1, "{}", ran.err);
+    assert!(ran.err.contains("reviews.yaml:3:54: metadata.revision: it is of revision 9, not 3"), "{}", ran.err);
+    let body = control.seen()[0].json();
+    let sent = |number: usize| &body["documents"][number]["metadata"]["revision"];
+    assert_eq!((&body["if_unchanged"], sent(0), sent(1), sent(2)), (&json!(true), &json!(3), &json!(4), &Value::Null));
+    control.run(&["apply", "-f", file.to_str().unwrap()]);
+    assert_eq!(control.seen()[1].json().get("if_unchanged"), None, "an older control plane doesn't know it");
+}
+
+#[test]
 fn apply_with_wait_tells_who_refused_and_why() {
     let status = json!({"revision": 7, "complete": false, "proxies": [
         proxy("a", "synced", 7, ""), proxy("b", "refused", 6, "filter authz: trap")]});

@@ -8,6 +8,8 @@ use axum::extract::{Path, State};
 use axum::{Extension, Json};
 use http::{HeaderMap, HeaderName, header};
 use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use utoipa::openapi::Required;
 use weft_api::{
     ApplyRequest, DeleteQuery, Deleted, Detail, ExplainQuery, Explanation, ListQuery, ResourceList, UnreadableList,
@@ -15,7 +17,7 @@ use weft_api::{
 use weft_policy::bundle::Revision;
 use weft_policy::explain::explain;
 use weft_policy::lint::Finding;
-use weft_policy::manifest::from_json;
+use weft_policy::manifest::{from_json, read_at};
 use weft_policy::plan::{Entry, Loss, Owned};
 use weft_policy::resource::{Kind, ObjectKey, Resource};
 
@@ -245,15 +247,6 @@ pub(super) fn bounded(hub: &Hub, documents: Vec<Value>) -> Result<Vec<Value>, Ap
     Ok(documents)
 }
 
-/// The revisions that the objects of a document were read at, as this API writes them.
-fn revisions(document: &Value) -> Vec<Option<Revision>> {
-    let seen = |document: &Value| document["metadata"]["revision"].as_u64().map(Revision);
-    match document["items"].as_array() {
-        Some(items) => items.iter().map(seen).collect(),
-        None => vec![seen(document)],
-    }
-}
-
 /// Refuses documents that the caller may not read or change, each by name.
 pub(super) fn within_reach(
     caller: &Caller,
@@ -285,7 +278,7 @@ pub(super) fn parse_documents(documents: Vec<Value>) -> Result<Given, ApiError> 
         Given { documents: BTreeMap::new(), resources: Vec::with_capacity(documents.len()), seen: Expected::new() };
     let mut details = Vec::new();
     for (number, document) in documents.into_iter().enumerate() {
-        let revisions = revisions(&document);
+        let revisions = read_at(&document);
         let read = match from_json(document) {
             Ok(read) => read,
             Err(wrong) => {
@@ -349,9 +342,15 @@ fn describe(
             generation: stored.generation,
             revision: stored.modified.0,
             creation_revision: stored.created.0,
+            creation_timestamp: stored.created_unix.and_then(timestamp),
         },
         status: status::of(hub, published, arrivals, key, stored),
     }
+}
+
+/// A moment as RFC 3339.
+fn timestamp(unix: i64) -> Option<String> {
+    OffsetDateTime::from_unix_timestamp(unix).ok()?.format(&Rfc3339).ok()
 }
 
 async fn explain_request(

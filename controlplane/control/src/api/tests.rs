@@ -117,6 +117,13 @@ async fn resources_are_shown_as_they_can_be_applied_again() {
     assert_eq!(status, 200);
     assert_eq!(shown["metadata"]["revision"], json!(revision));
     assert_eq!(shown["metadata"]["uid"].as_str().unwrap().len(), 36);
+    let made = shown["metadata"]["creationTimestamp"].as_str().unwrap();
+    let made = time::OffsetDateTime::parse(made, &time::format_description::well_known::Rfc3339).unwrap();
+    assert!((0..60).contains(&(crate::now_unix() - made.unix_timestamp())), "{shown}");
+    control.apply(&SERVICE.replace("8080", "8081")).await;
+    let (_, changed) = control.call("get", "/api/v1/resources/svc/shop/web", Value::Null).await;
+    assert_eq!(changed["metadata"]["creationTimestamp"], shown["metadata"]["creationTimestamp"]);
+    control.apply(SERVICE).await;
     let (_, again) = control.call("post", "/api/v1/apply", json!({ "documents": [shown] })).await;
     assert_eq!(again["changes"][0]["action"], "unchanged", "{again}");
     let explain = json!({ "from": "shop/client", "to": "web" });

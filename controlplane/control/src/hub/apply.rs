@@ -368,6 +368,9 @@ impl Draft {
         // A change of a workload or service may take endpoints away or move them. Each session looks at once whether it
         // did, and sends such a removal without delay.
         self.removal |= action == Action::Changed && matches!(key.kind, Kind::Workload | Kind::Service);
+        if action == Action::Created {
+            self.world.note_creation(&key, crate::now_unix());
+        }
         self.record(&key)?;
         Ok(action)
     }
