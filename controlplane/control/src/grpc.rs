@@ -96,7 +96,7 @@ impl MeshControl for Service {
         let (hub, stop) = (self.hub.clone(), self.stop.clone());
         let incoming = request.into_inner();
         self.hub.spawn(async move {
-            session::serve(hub, identity, peer, incoming, sender, stop).await;
+            Box::pin(session::serve(hub, identity, peer, incoming, sender, stop)).await;
             drop(open);
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
