@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::path;
 use compile::{Rules, Seen};
+use pattern::Header;
+pub use pattern::is_alike;
 
 /// Configuration of the authz filter: the policies that select one workload, already resolved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,7 +83,8 @@ pub struct Source {
     pub not_service_accounts: Vec<String>,
 }
 
-/// Operation that a rule covers. All lists given must hold; any entry of a list will do, but headers must all hold.
+/// Operation that a rule covers. All lists given must hold; any entry of a list will do, but headers must all hold. Methods
+/// and names of headers that servers may take for the same (`delete`, `X_Role`) can't pass a deny rule.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Operation {
@@ -137,7 +140,8 @@ pub struct Request<'a> {
     pub path: &'a str,
     /// The app's port.
     pub port: u16,
-    /// At least those of `Engine::needed_headers`, names in lower case, each value its own pair.
+    /// At least those of `Engine::needed_headers` and those whose names differ from one of them only by `_` in place of `-`,
+    /// names in lower case, each value its own pair.
     pub headers: &'a [(&'a str, &'a str)],
 }
 
@@ -216,7 +220,7 @@ impl Engine {
             let rules = if policy.action == Action::Allow { &mut engine.allow } else { &mut engine.deny };
             rules.add(policy, &config.trust_domain)?;
             let operations = policy.rules.iter().flat_map(|rule| &rule.to);
-            let names = operations.flat_map(|to| &to.headers).map(|header| header.name.to_ascii_lowercase());
+            let names = operations.flat_map(|to| &to.headers).flat_map(|header| Header::spellings(&header.name));
             engine.needed_headers.extend(names);
         }
         engine.needed_headers.sort_unstable();
@@ -245,7 +249,8 @@ impl Engine {
         }
     }
 
-    /// Names of headers that rules read, in lower case, sorted.
+    /// Names of headers that rules read, in lower case, sorted. With each that has `-` or `_` in it comes the name with the
+    /// other, which stands for all mixtures: see [`Request::headers`].
     pub fn needed_headers(&self) -> &[String] {
         &self.needed_headers
     }

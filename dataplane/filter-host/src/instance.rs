@@ -126,7 +126,10 @@ impl Instance {
         dice: u64,
     ) -> Result<types::Outcome, Failure> {
         let wants = interest.wants;
-        let headers = visible_headers(&interest.request_headers, view.headers);
+        let mut headers = visible_headers(&interest.request_headers, view.headers);
+        if interest.sees_alike {
+            add_alike(&mut headers, &interest.request_headers, view.headers);
+        }
         let target = view.path.as_ref();
         let path = target.filter(|_| wants.contains(Wants::PATH)).map(|target| match reading {
             Some(reading) => Cow::Borrowed(reading),
@@ -229,4 +232,38 @@ fn visible_headers<'a>(names: &[HeaderName], headers: &'a HeaderMap) -> SmallVec
         }
     }
     visible
+}
+
+/// Adds the fields whose names differ from one that was asked for only by `_` in place of `-`, which servers that hand
+/// fields on as variables read as that one. They come under the last of the names that they are like.
+fn add_alike<'a>(visible: &mut SmallVec<[types::Header<'a>; 8]>, names: &[HeaderName], headers: &'a HeaderMap) {
+    for name in headers.keys().filter(|name| !names.contains(name)) {
+        let Some(position) =
+            names.iter().rposition(|asked| weft_policy::authz::is_alike(asked.as_str(), name.as_str()))
+        else {
+            continue;
+        };
+        for value in headers.get_all(name) {
+            visible.push(types::Header { name: u16::try_from(position).unwrap_or(u16::MAX), value: value.as_bytes() });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_that_servers_read_alike_are_shown_to_an_authorization() {
+        let names = ["x-my-role", "x_my_role", "y"].map(HeaderName::from_static);
+        let fields = ["x-my-role", "x_my_role", "x_my-role", "x-my_role", "x-my.role", "y", "z"];
+        let headers: HeaderMap =
+            fields.iter().map(|name| (HeaderName::from_static(name), http::HeaderValue::from_static(name))).collect();
+        let mut visible = visible_headers(&names, &headers);
+        add_alike(&mut visible, &names, &headers);
+        let shown: Vec<_> =
+            visible.iter().map(|it| (it.name, String::from_utf8_lossy(it.value).into_owned())).collect();
+        let expect = [(0, "x-my-role"), (1, "x_my_role"), (2, "y"), (1, "x_my-role"), (1, "x-my_role")];
+        assert_eq!(shown, expect.map(|(position, name)| (position, name.to_owned())));
+    }
 }

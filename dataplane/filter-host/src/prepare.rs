@@ -53,6 +53,8 @@ pub struct Interest {
     pub request_headers: Vec<HeaderName>,
     pub response_headers: Vec<HeaderName>,
     pub(crate) wants: Wants,
+    /// It sees request headers under names that servers take for those that it asked for, too.
+    pub(crate) sees_alike: bool,
 }
 
 impl Interest {
@@ -226,8 +228,10 @@ fn start_spares(
 
 fn parse_interest(asked: types::Interest, authorization: bool) -> Result<Interest, String> {
     let names = |list: Vec<String>| {
-        if list.len() > MAX_HEADERS {
-            return Err(format!("{} header names, at most {MAX_HEADERS} are possible", list.len()));
+        // Each name that a rule has may be there in another spelling.
+        let most = if authorization { 2 * MAX_HEADERS } else { MAX_HEADERS };
+        if list.len() > most {
+            return Err(format!("{} header names, at most {most} are possible", list.len()));
         }
         let parse = |name: &String| {
             let parsed = HeaderName::from_lowercase(name.as_bytes());
@@ -249,6 +253,7 @@ fn parse_interest(asked: types::Interest, authorization: bool) -> Result<Interes
     Ok(Interest {
         hooks,
         wants: asked.wants,
+        sees_alike: authorization,
         request_headers: names(asked.request_headers)?,
         response_headers: names(asked.response_headers)?,
     })

@@ -215,8 +215,16 @@ impl CompiledOperation {
         if request.l4 {
             return !(allow && self.needs_http);
         }
-        (self.methods.is_empty() || self.methods.iter().any(|m| m == request.method))
-            && !self.not_methods.iter().any(|m| m == request.method)
+        // Some servers take `delete` for DELETE. Neither reading may pass a deny rule, and both must meet an allow rule.
+        let is_sent = |method: &String| method == request.method;
+        let may_be_read = |method: &String| method.eq_ignore_ascii_case(request.method);
+        let (named, excluded) = if allow {
+            (self.methods.iter().any(is_sent), self.not_methods.iter().any(may_be_read))
+        } else {
+            (self.methods.iter().any(may_be_read), self.not_methods.iter().any(is_sent))
+        };
+        (self.methods.is_empty() || named)
+            && !excluded
             && (self.paths.is_empty() || self.paths.iter().any(|p| p.matches(path)))
             && !self.not_paths.iter().any(|p| p.matches(path))
             && self.headers.iter().all(|header| header.matches(request.headers, allow))

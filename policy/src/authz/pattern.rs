@@ -163,13 +163,25 @@ impl Header {
     }
 
     /// For an allow rule every value must do as it was sent; for a deny rule any value is enough, or any member of one that
-    /// the app may read as a list: `good, evil` is denied by a rule on `evil`.
+    /// the app may read as a list: `good, evil` is denied by a rule on `evil`. Servers that hand fields on as variables read
+    /// `x_role` as `x-role`: such a field can't pass a deny rule, and meets no allow rule by itself.
     pub(super) fn matches(&self, headers: &[(&str, &str)], allow: bool) -> bool {
-        let mut values = headers.iter().filter(|(name, _)| *name == self.name).map(|(_, value)| *value).peekable();
-        if values.peek().is_none() {
-            return self.value == Value::Absent;
+        let mut values = headers.iter().filter(|(name, _)| is_alike(name, &self.name)).map(|(_, value)| *value);
+        let is_there = headers.iter().any(|(name, _)| *name == self.name);
+        match (&self.value, allow) {
+            (Value::Absent, true) => values.next().is_none(),
+            (Value::Absent, false) => !is_there,
+            (_, true) => is_there && values.all(|value| self.holds(value)),
+            (_, false) => values.any(|value| self.holds_for_any_of(value)),
         }
-        if allow { values.all(|value| self.holds(value)) } else { values.any(|value| self.holds_for_any_of(value)) }
+    }
+
+    /// Spellings of its name under which the field is to be shown: its own, and one for those that are read alike.
+    pub(super) fn spellings(name: &str) -> impl Iterator<Item = String> {
+        let own = name.to_ascii_lowercase();
+        let other = if own.contains('-') { own.replace('-', "_") } else { own.replace('_', "-") };
+        let other = (other != own).then_some(other);
+        std::iter::once(own).chain(other)
     }
 
     fn holds(&self, value: &str) -> bool {
@@ -187,6 +199,13 @@ impl Header {
         let mut members = value.split(',').map(|member| member.trim_matches([' ', '\t'])).filter(|it| !it.is_empty());
         self.holds(value) || members.any(|member| self.holds(member))
     }
+}
+
+/// True for names of headers that are the same but for `_` in place of `-`.
+#[must_use]
+pub fn is_alike(a: &str, b: &str) -> bool {
+    let plain = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    a.len() == b.len() && a.bytes().map(plain).eq(b.bytes().map(plain))
 }
 
 //= rfc9110#section-5.6.2

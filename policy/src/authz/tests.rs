@@ -182,7 +182,54 @@ fn headers_that_are_repeated() {
         headers: vec![exact(), HeaderCondition { present: Some(true), name: "B".to_owned(), ..role() }],
         ..Operation::default()
     });
-    assert_eq!(engine(vec![policy(Action::Allow, rules)]).needed_headers(), ["b", "x-role"]);
+    assert_eq!(engine(vec![policy(Action::Allow, rules)]).needed_headers(), ["b", "x-role", "x_role"]);
+}
+
+#[test]
+fn spellings_that_servers_fold_pass_no_deny_rule_and_meet_no_allow_rule() {
+    fn check(operation: &Operation, method: &str, headers: &[(&str, &str)], allow: bool, deny: bool) {
+        let hit = |action| {
+            let engine = engine(vec![policy(action, to(operation.clone()))]);
+            engine.decide(&request(Some(WEB), method, "/", headers)).rule == Some("shop/p#0")
+        };
+        assert_eq!((hit(Action::Allow), hit(Action::Deny)), (allow, deny), "{operation:?} {method} {headers:?}");
+    }
+    let methods = Operation { methods: strings(&["DELETE"]), ..Operation::default() };
+    check(&methods, "DELETE", &[], true, true);
+    check(&methods, "delete", &[], false, true);
+    check(&methods, "Delete", &[], false, true);
+    check(&methods, "DELETED", &[], false, false);
+    let but = Operation { not_methods: strings(&["DELETE"]), ..Operation::default() };
+    check(&but, "GET", &[], true, true);
+    check(&but, "DELETE", &[], false, false);
+    check(&but, "dElete", &[], false, true);
+
+    let header = |name: &str| HeaderCondition { name: name.to_owned(), ..HeaderCondition::default() };
+    let on = |condition| Operation { headers: vec![condition], ..Operation::default() };
+    let role = on(HeaderCondition { exact: Some("evil".to_owned()), ..header("X-My-Role") });
+    check(&role, "GET", &[("x-my-role", "evil")], true, true);
+    for spelling in ["x_my_role", "x_my-role", "x-my_role"] {
+        check(&role, "GET", &[(spelling, "evil")], false, true);
+        check(&role, "GET", &[(spelling, "good, evil")], false, true);
+        check(&role, "GET", &[("x-my-role", "evil"), (spelling, "good")], false, true);
+        check(&role, "GET", &[("x-my-role", "good"), (spelling, "evil")], false, true);
+    }
+    for other in ["x-my-roles", "xxmy-role", "x.my-role"] {
+        check(&role, "GET", &[(other, "evil")], false, false);
+    }
+    check(
+        &on(HeaderCondition { exact: Some("evil".to_owned()), ..header("x_my_role") }),
+        "GET",
+        &[("x-my-role", "evil")],
+        false,
+        true,
+    );
+    let absent = on(HeaderCondition { present: Some(false), ..header("x-debug-on") });
+    check(&absent, "GET", &[], true, true);
+    check(&absent, "GET", &[("x_debug_on", "1")], false, true);
+    check(&absent, "GET", &[("x-debug-on", "1")], false, false);
+    let needed = engine(vec![policy(Action::Deny, to(on(HeaderCondition { present: Some(true), ..header("A_b-c") })))]);
+    assert_eq!(needed.needed_headers(), ["a_b-c", "a_b_c"]);
 }
 
 #[test]
