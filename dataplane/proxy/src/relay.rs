@@ -2,7 +2,10 @@
 //! time, so that a slow reader holds up its writer and nothing is buffered in between. While a direction is quiet its
 //! reader is watched, so that whoever leaves is noticed.
 
+mod gathered;
 mod source;
+#[cfg(test)]
+mod tests;
 
 use std::cell::Cell;
 use std::future::Future;
@@ -18,6 +21,8 @@ use weft_transport::http::{Frame, Responder, ResponseHead, ResponseRecv, SendBod
 use weft_transport::mesh::Code;
 
 pub use source::Source;
+
+use gathered::Gathered;
 
 use crate::filtering::Filtered;
 use crate::mesh;
@@ -88,22 +93,47 @@ async fn pump_frames(
     progress: &Progress,
     stalls: &Stalls,
 ) -> Result<(), PumpError> {
-    let sink = |_: StreamError| PumpError::Sink;
+    let mut gathered = Gathered::default();
     loop {
-        match next_frame(from, to, stalls).await? {
-            Some(Frame::Data(data)) => {
+        // Frames that are here already may be many: others have their turn in between.
+        tokio::task::coop::consume_budget().await;
+        match next_frame(from, to, &mut gathered, stalls).await {
+            Ok(Some(Frame::Data(data))) => {
                 progress.moved(data.len());
-                let held = from.held() + to.held() + data.len();
-                stalls.unless_reset(held, to.data(data)).await?.map_err(sink)?;
+                if !gathered.takes(&data) {
+                    give(from, to, gathered.take(), stalls).await?;
+                }
+                if gathered.takes(&data) {
+                    gathered.add(data);
+                } else {
+                    give(from, to, data, stalls).await?;
+                }
             }
-            Some(Frame::Trailers(mut trailers)) => {
+            Ok(Some(Frame::Trailers(mut trailers))) => {
                 mesh::strip(&mut trailers);
                 progress.grpc_status.set(grpc_status(&trailers).or(progress.grpc_status.get()));
+                give(from, to, gathered.take(), stalls).await?;
                 return finish(to, Some(trailers), stalls).await;
             }
-            None => return finish(to, None, stalls).await,
+            Ok(None) => {
+                give(from, to, gathered.take(), stalls).await?;
+                return finish(to, None, stalls).await;
+            }
+            Err(error) => {
+                give(from, to, gathered.take(), stalls).await?;
+                return Err(error);
+            }
         }
     }
+}
+
+/// Hands `data` to the sink.
+async fn give(from: &mut Source<'_>, to: &mut SendBody<'_>, data: Bytes, stalls: &Stalls) -> Result<(), PumpError> {
+    if data.is_empty() {
+        return Ok(());
+    }
+    let held = from.held() + to.held() + data.len();
+    stalls.unless_reset(held, from.reading_ahead(to.data(data))).await?.map_err(|_| PumpError::Sink)
 }
 
 /// Bytes that may still wait to be written when an exchange is over.
@@ -119,17 +149,25 @@ async fn finish(to: &mut SendBody<'_>, trailers: Option<HeaderMap>, stalls: &Sta
     Ok(())
 }
 
-/// The next frame of `from`. Where it is not there yet, `to` is flushed before the wait, and the wait ends when the reader
-/// of `to` has gone.
-async fn next_frame(from: &mut Source<'_>, to: &mut SendBody<'_>, stalls: &Stalls) -> Result<Option<Frame>, PumpError> {
-    let held = from.held() + to.held();
-    let mut frame = pin!(from.frame());
-    let first = std::future::poll_fn(|cx| Poll::Ready(frame.as_mut().poll(cx))).await;
+/// The next frame of `from`. If it is not there yet, `to` is given what was gathered and flushed before the wait, and the
+/// wait ends when the reader of `to` has gone.
+async fn next_frame(
+    from: &mut Source<'_>,
+    to: &mut SendBody<'_>,
+    gathered: &mut Gathered,
+    stalls: &Stalls,
+) -> Result<Option<Frame>, PumpError> {
+    let first = {
+        let mut frame = pin!(from.frame());
+        std::future::poll_fn(|cx| Poll::Ready(frame.as_mut().poll(cx))).await
+    };
     if let Poll::Ready(frame) = first {
         return frame.map_err(PumpError::Source);
     }
-    stalls.unless_reset(held, to.flush()).await?.map_err(|_| PumpError::Sink)?;
-    match select(frame, pin!(to.gone())).await {
+    give(from, to, gathered.take(), stalls).await?;
+    let held = from.held() + to.held();
+    stalls.unless_reset(held, from.reading_ahead(to.flush())).await?.map_err(|_| PumpError::Sink)?;
+    match select(pin!(from.frame()), pin!(to.gone())).await {
         Either::Left((frame, _)) => frame.map_err(PumpError::Source),
         Either::Right(((), _)) => Err(PumpError::Sink),
     }
@@ -257,10 +295,28 @@ async fn final_head(
         }
         terms.expects &= head.status != StatusCode::CONTINUE;
         mesh::strip_response(&mut head.headers, false);
-        if let Some(responder) = responder.as_mut() {
-            responder.interim(&head).await.map_err(|_| ExchangeError::ClientGone)?;
+        let told = if let Some(responder) = responder.as_mut() {
+            let told = tell(terms.idle.stalls, answer.held(), responder.interim(&head));
+            upload.race(pin!(told)).await?
+        } else {
+            Ok(())
+        };
+        if let Err(error) = told {
+            // It reads nothing, so it is told nothing more.
+            responder.take().map(|responder| responder.reset(Code::EXCESSIVE_LOAD));
+            return Err(error);
         }
     }
+}
+
+/// Waits for the client to take what it is told, while an answer that may hold `held` bytes waits behind it.
+async fn tell<T>(
+    stalls: &Stalls,
+    held: usize,
+    told: impl Future<Output = Result<T, StreamError>>,
+) -> Result<T, ExchangeError> {
+    let told = stalls.unless_reset(held, told).await.map_err(ExchangeError::Stalled)?;
+    told.map_err(|_| ExchangeError::ClientGone)
 }
 
 /// Waits for `head`, but not on behalf of a client that has gone: dropping the streams then cancels the request.
@@ -291,15 +347,15 @@ async fn respond(
     terms.status.set(Some((head.status, Instant::now())));
     let mut source = Source::once(answer.into_body());
     let responder = responder.take().expect("a response has one final head");
-    let gone = |_: StreamError| ExchangeError::ClientGone;
+    let stalls = terms.idle.stalls;
     if let Some(body) = replaced {
         source.stop(Code::REQUEST_CANCELLED);
         received.bytes.set(body.len() as u64);
-        let sink = responder.head(&head, body.is_empty()).await.map_err(gone)?;
-        return if body.is_empty() { Ok(()) } else { send_all(sink, body).await.map_err(gone) };
+        let sink = tell(stalls, body.len(), responder.head(&head, body.is_empty())).await?;
+        return if body.is_empty() { Ok(()) } else { tell(stalls, body.len(), send_all(sink, body)).await };
     }
     let ended = source.is_end();
-    let mut sink = responder.head(&head, ended).await.map_err(gone)?;
+    let mut sink = tell(stalls, source.held(), source.reading_ahead(responder.head(&head, ended))).await?;
     if ended {
         return Ok(());
     }
@@ -320,8 +376,9 @@ async fn switched(
     terms.status.set(Some((head.status, Instant::now())));
     let mut source = Source::once(answer.into_body());
     let responder = responder.take().expect("a response has one final head");
-    let mut sink = responder.head(&head, false).await.map_err(|_| ExchangeError::ClientGone)?;
-    sink.flush().await.map_err(|_| ExchangeError::ClientGone)?;
+    let (stalls, held) = (terms.idle.stalls, source.held());
+    let mut sink = tell(stalls, held, responder.head(&head, false)).await?;
+    tell(stalls, held, sink.flush()).await?;
     match tunnel((body, &mut sink), (&mut source, up), (sent, received), terms.idle).await {
         TunnelEnd::Finished | TunnelEnd::Idle => Ok(()),
         TunnelEnd::Stalled(stalled) => Err(ExchangeError::Stalled(stalled)),
@@ -438,7 +495,7 @@ async fn download(
             trailers
                 .insert("grpc-message", crate::reply::percent_encode(&format!("weft: the answer broke off: {error}")));
             progress.grpc_status.set(Some(14));
-            let _ = to.finish(Some(trailers)).await;
+            let _ = terms.idle.stalls.unless_reset(to.held(), to.finish(Some(trailers))).await;
             Err(ExchangeError::Broken(error))
         }
         Err(PumpError::Source(error)) => {

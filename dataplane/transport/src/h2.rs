@@ -1,6 +1,7 @@
 //! HTTP/2 behind the seam of `http`, on the crate `h2`: prior-knowledge h2c at the application's side, and the fallback
 //! between proxies. Flow-control credit goes back only as bytes are consumed, so a slow reader slows its sender.
 
+mod ahead;
 mod chunk;
 mod client;
 mod deaf;
@@ -30,6 +31,9 @@ pub struct Limits {
     /// The same for a connection with few streams. Default 1 MiB; it grows with the streams that are open, so that each of
     /// them may be stalled with a full window and none holds up another.
     pub connection_window: u32,
+    /// Small DATA frames of one connection that may wait to be read, or as many as a stream's window has bytes, if that is
+    /// more; beyond them the connection ends. Default 262,144.
+    pub unread_frames: u32,
     /// Streams that a client may have open. Default 256.
     pub concurrent_streams: u32,
     /// Bytes of a header list, as RFC 9113 counts them. Default 64 KiB; more is answered with 431.
@@ -69,6 +73,7 @@ impl Default for Limits {
         Self {
             stream_window: 128 * 1024,
             connection_window: 1024 * 1024,
+            unread_frames: 256 * 1024,
             concurrent_streams: 256,
             header_list_bytes: 64 * 1024,
             fields: 128,
@@ -86,6 +91,22 @@ impl Default for Limits {
             abort: Duration::from_secs(5),
         }
     }
+}
+
+/// Bytes below which the crate `h2` counts a DATA frame as small; what one is short of them it takes from the budget of
+/// its connection.
+const SMALL_FRAME: usize = 256;
+
+impl Limits {
+    /// The crate's budget for small frames. No stream that keeps to its window can use it up alone.
+    fn frame_budget(&self) -> usize {
+        SMALL_FRAME.saturating_mul(self.unread_frames.max(self.stream_window) as usize)
+    }
+}
+
+/// True where a connection was ended because its peer left more small frames unread than [`Limits::unread_frames`].
+fn is_overrun(error: &h2::Error) -> bool {
+    error.is_library() && error.is_go_away() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM)
 }
 
 /// The HTTP/3 error code for an HTTP/2 one.

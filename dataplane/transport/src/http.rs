@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Context;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -38,6 +39,8 @@ pub struct HttpLimits {
     pub h2_stream_window: u32,
     /// HTTP/2: the same for a connection with few streams; it grows with them. Default 1 MiB.
     pub h2_connection_window: u32,
+    /// HTTP/2: small DATA frames of one connection that wait to be read. Default 262,144.
+    pub h2_unread_frames: u32,
     /// HTTP/2: bytes of one stream that wait to be written. Default 64 KiB.
     pub h2_send_buffer: usize,
     /// From a head's first byte to its last. Default 10 s.
@@ -57,6 +60,7 @@ impl Default for HttpLimits {
             interim_responses: 32,
             h2_stream_window: 128 * 1024,
             h2_connection_window: 1024 * 1024,
+            h2_unread_frames: 256 * 1024,
             h2_send_buffer: 64 * 1024,
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(3600),
@@ -86,6 +90,7 @@ impl HttpLimits {
             idle: self.idle_timeout,
             stream_window: self.h2_stream_window,
             connection_window: self.h2_connection_window,
+            unread_frames: self.h2_unread_frames,
             send_buffer: self.h2_send_buffer,
             ..h2::Limits::default()
         }
@@ -284,6 +289,15 @@ impl RecvBody<'_> {
             RecvBody::H2(stream) => stream.frame().await,
             RecvBody::H3(stream) => stream.frame().await,
             RecvBody::Tcp(reader) => reader.frame().await,
+        }
+    }
+
+    /// Reads what has come while nobody asks for the next frame, where a codec keeps more for a frame than its bytes. The
+    /// sender gets no credit for it, so no more than the stream's window is read.
+    pub fn read_ahead(&mut self, cx: &mut Context<'_>) {
+        match self {
+            RecvBody::H2(stream) => stream.read_ahead(cx),
+            RecvBody::Empty | RecvBody::H1(_) | RecvBody::H3(_) | RecvBody::Tcp(_) => {}
         }
     }
 
@@ -487,6 +501,15 @@ impl<'a> ResponseRecv<'a> {
             ResponseRecv::H1(reader) => reader.head().await,
             ResponseRecv::H2(stream) => stream.response_head().await,
             ResponseRecv::H3(stream) => stream.response_head().await,
+        }
+    }
+
+    /// As [`RecvBody::held`].
+    pub fn held(&self) -> usize {
+        match self {
+            ResponseRecv::H1(reader) => reader.held(),
+            ResponseRecv::H2(stream) => stream.held(),
+            ResponseRecv::H3(stream) => stream.held(),
         }
     }
 

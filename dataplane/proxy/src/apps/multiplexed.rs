@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use weft_transport::h2;
 use weft_transport::http::{HttpLimits, StreamError};
 
+use crate::telemetry::counters::Limited;
 use crate::telemetry::series::Counter;
 
 /// One worker's HTTP/2 connections, by where they lead.
@@ -155,18 +156,26 @@ impl<K: Copy + Eq + Hash> Multiplexed<K> {
             socket.connections.borrow_mut().retain(|conn| {
                 idle += usize::from(conn.open_streams() == 0);
                 let is_fresh = || conn.quiet_since().is_none_or(|since| now < since + idle_timeout);
-                !conn.is_closed() && (conn.open_streams() > 0 || idle <= 1 && is_fresh())
+                stands(conn) && (conn.open_streams() > 0 || idle <= 1 && is_fresh())
             });
             Rc::strong_count(socket) > 1 || !socket.connections.borrow().is_empty()
         });
     }
 }
 
+/// False for a connection that has ended; counts one that ended by a limit of ours.
+fn stands(conn: &h2::ClientConn) -> bool {
+    if conn.was_overrun() {
+        Limited::H2UnreadFrames.hit();
+    }
+    !conn.is_closed()
+}
+
 impl Socket {
     /// A stream on the oldest connection that has one, so that later ones fall idle first.
     fn slot(&self) -> Option<h2::Slot> {
         let mut connections = self.connections.borrow_mut();
-        connections.retain(|conn| !conn.is_closed());
+        connections.retain(stands);
         connections.iter().find_map(h2::ClientConn::slot)
     }
 

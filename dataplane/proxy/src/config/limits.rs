@@ -126,6 +126,9 @@ limits! {
     h2_stream_window_bytes: u32 = 128 * 1_024, LEAST_WINDOW, MAX_H2_WINDOW;
     /// The same for a whole connection with few streams; it grows with their number.
     h2_connection_window_bytes: u32 = 1 << 20, 65_535, MAX_H2_WINDOW;
+    /// HTTP/2 with apps: small frames of one connection that may wait to be read, or as many as a stream's window has bytes,
+    /// if that is more. Above: the connection is ended and counted.
+    h2_unread_frames: u32 = 256 * 1_024, 1_024, MAX_H2_WINDOW;
     /// HTTP/2 with apps: bytes of one stream that may wait to be written.
     h2_send_buffer_bytes: usize = 64 * 1_024, LEAST_WINDOW, MAX_H2_WINDOW;
     /// Mesh: bytes of one stream that a peer may send before any are read.
@@ -203,6 +206,7 @@ impl Limits {
             idle_timeout: Duration::from_secs(self.http_idle_timeout_s),
             h2_stream_window: self.h2_stream_window_bytes,
             h2_connection_window: self.h2_connection_window_bytes,
+            h2_unread_frames: self.h2_unread_frames,
             h2_send_buffer: self.h2_send_buffer_bytes,
             ..HttpLimits::default()
         }

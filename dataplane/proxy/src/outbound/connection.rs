@@ -22,6 +22,7 @@ use crate::call::Request;
 use crate::record::Record;
 use crate::relay::Source;
 use crate::reply::{Failure, Side};
+use crate::telemetry::counters::Limited;
 use crate::worker::Worker;
 
 /// Serves a connection to the explicit proxy: HTTP/1 and prior-knowledge HTTP/2 in forward-proxy form, and CONNECT.
@@ -161,6 +162,9 @@ async fn serve_h2(worker: &Rc<Worker>, stream: TcpStream, prefix: Bytes, origin:
             Ok(Some(exchange)) => exchange,
             Ok(None) => return,
             Err(error) => {
+                if error.is_overrun() {
+                    Limited::H2UnreadFrames.hit();
+                }
                 if error.is_breach() {
                     let refusal = Refused::reset(Refusal::Connection, "HTTP/2 connection broke the rules");
                     refused(worker, &origin, Version::HTTP_2, &refusal);

@@ -5,6 +5,8 @@
 mod tests;
 
 use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
@@ -44,6 +46,20 @@ impl<'a> Source<'a> {
             self.kept().keep(&frame);
         }
         Ok(Some(frame))
+    }
+
+    /// Waits for `write`, which takes what was read of this body. Frames that come meanwhile are read and kept together: a
+    /// codec may hold much more for each of them than its bytes.
+    pub async fn reading_ahead<F: Future>(&mut self, write: F) -> F::Output {
+        let mut write = pin!(write);
+        poll_fn(|cx| {
+            let written = write.as_mut().poll(cx);
+            if written.is_pending() {
+                self.body.read_ahead(cx);
+            }
+            written
+        })
+        .await
     }
 
     /// The kept part of the body, to be settled once its answer has come.

@@ -81,16 +81,18 @@ pub enum Limited {
     MetricPairs,
     AppConnections,
     AppConnectionsPerCaller,
+    H2UnreadFrames,
 }
 
 impl Limited {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::AppResends,
         Self::EndpointsTried,
         Self::OutsideAddresses,
         Self::MetricPairs,
         Self::AppConnections,
         Self::AppConnectionsPerCaller,
+        Self::H2UnreadFrames,
     ];
 
     /// Its key in the configuration, below `limits`.
@@ -102,6 +104,7 @@ impl Limited {
             Limited::MetricPairs => "metric_pairs_per_connection",
             Limited::AppConnections => "app_connections",
             Limited::AppConnectionsPerCaller => "app_connections_per_caller",
+            Limited::H2UnreadFrames => "h2_unread_frames",
         }
     }
 

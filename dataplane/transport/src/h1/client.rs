@@ -158,6 +158,11 @@ impl<'a> ResponseReader<'a> {
         }
     }
 
+    /// Bytes that were read and not yet handed on.
+    pub fn held(&self) -> usize {
+        self.side.buffer.bytes.len()
+    }
+
     /// The body after the final head.
     pub fn into_body(self) -> Body<'a> {
         if !self.progress.answered {

@@ -57,6 +57,8 @@ pub struct ClientConn {
 #[derive(Debug)]
 struct Streams {
     closed: Cell<bool>,
+    /// It ended by [`Limits::unread_frames`].
+    overrun: Cell<bool>,
     open: Cell<usize>,
     /// When the last of them ended, or the connection began.
     quiet_since: Cell<Instant>,
@@ -104,11 +106,13 @@ impl ClientConn {
             .initial_connection_window_size(limits.connection_window)
             .max_header_list_size(limits.header_list_bytes)
             .max_send_buffer_size(limits.send_buffer)
+            .data_frame_budget(limits.frame_budget())
             .handshake(Deaf::new(io))
             .await
             .map_err(|error| stream_error(&error))?;
         let streams = Rc::new(Streams {
             closed: Cell::new(false),
+            overrun: Cell::new(false),
             open: Cell::new(0),
             quiet_since: Cell::new(Instant::now()),
             allowed: Cell::new(None),
@@ -183,6 +187,12 @@ impl ClientConn {
         self.requests.is_extended_connect_protocol_enabled()
     }
 
+    /// True once the connection has ended because more small frames came than [`Limits::unread_frames`] allows.
+    #[must_use]
+    pub fn was_overrun(&self) -> bool {
+        self.streams.overrun.get()
+    }
+
     /// True once the connection takes no further request: closed, failed or going away. Streams under way may go on.
     #[must_use]
     pub fn is_closed(&self) -> bool {
@@ -214,6 +224,7 @@ where
         end
     });
     if let Err(error) = end.await {
+        streams.overrun.set(super::is_overrun(&error));
         tracing::debug!(%error, "HTTP/2 connection ended");
     }
     streams.closed.set(true);

@@ -38,6 +38,7 @@ pub struct Exchange {
 pub struct ConnectionError {
     detail: String,
     breach: bool,
+    overrun: bool,
 }
 
 impl ConnectionError {
@@ -46,11 +47,17 @@ impl ConnectionError {
     pub fn is_breach(&self) -> bool {
         self.breach
     }
+
+    /// True where the client left more small frames unread than [`Limits::unread_frames`] allows.
+    #[must_use]
+    pub fn is_overrun(&self) -> bool {
+        self.overrun
+    }
 }
 
 impl From<h2::Error> for ConnectionError {
     fn from(error: h2::Error) -> Self {
-        Self { breach: error.is_library(), detail: error.to_string() }
+        Self { breach: error.is_library(), overrun: super::is_overrun(&error), detail: error.to_string() }
     }
 }
 
@@ -95,6 +102,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConn<T> {
             // What is above the limit but not absurd is answered here, where it can be told.
             .max_header_list_size(limits.header_list_bytes.saturating_mul(2))
             .max_send_buffer_size(limits.send_buffer)
+            .data_frame_budget(limits.frame_budget())
             .max_pending_accept_reset_streams(limits.pending_resets)
             .enable_connect_protocol()
             .handshake(io);
@@ -106,7 +114,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConn<T> {
                 let on_refusal = OnRefusal(Box::new(|_| {}));
                 Ok(Self { connection, patience, leaving, flooded, last_words, window, idle, on_refusal, limits })
             }
-            Err(_) => Err(ConnectionError { detail: "the preface was not finished in time".into(), breach: true }),
+            Err(_) => {
+                let detail = "the preface was not finished in time".into();
+                Err(ConnectionError { detail, breach: true, overrun: false })
+            }
         }
     }
 
@@ -252,6 +263,7 @@ fn flood() -> ConnectionError {
     ConnectionError {
         detail: "too many frames or cancelled requests that cost us work for nothing".into(),
         breach: true,
+        overrun: false,
     }
 }
 

@@ -11,6 +11,7 @@ use h2::client::ResponseFuture;
 use h2::server::SendResponse;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
+use super::ahead::Ahead;
 use super::chunk::{Chunk, Unwritten};
 use super::client::OpenStream;
 use super::fields::{end_to_end, take_internal, trim};
@@ -23,6 +24,8 @@ use crate::upgrade;
 #[derive(Debug)]
 pub struct RecvStream {
     state: Receiving,
+    /// The part of the body that was read before it was asked for.
+    ahead: Ahead,
     /// Bytes handed out whose credit goes back as the next frame is asked for.
     owed: usize,
     /// Bytes that the peer may send before any are read.
@@ -58,13 +61,14 @@ impl RecvStream {
     pub(super) fn request(body: h2::RecvStream, limits: &Limits, tunnel: bool) -> Self {
         let state = if body.is_end_stream() { Receiving::Ended } else { Receiving::Body(body) };
         let (window, fields) = (limits.stream_window as usize, limits.fields);
-        Self { state, owed: 0, window, fields, asked: Asked::Request, interims: 0, tunnel, _open: None }
+        let (ahead, asked) = (Ahead::default(), Asked::Request);
+        Self { state, ahead, owed: 0, window, fields, asked, interims: 0, tunnel, _open: None }
     }
 
     pub(super) fn response(head: ResponseFuture, limits: &Limits, asked: Asked, open: Rc<OpenStream>) -> Self {
         let (window, fields, interims) = (limits.stream_window as usize, limits.fields, limits.interim_responses);
-        let state = Receiving::Head(head);
-        Self { state, owed: 0, window, fields, asked, interims, tunnel: false, _open: Some(open) }
+        let (state, ahead) = (Receiving::Head(head), Ahead::default());
+        Self { state, ahead, owed: 0, window, fields, asked, interims, tunnel: false, _open: Some(open) }
     }
 
     /// The next response head; interim ones come first. To a request for another protocol 101 is a final one. Cancel safe.
@@ -146,20 +150,13 @@ impl RecvStream {
             // Fails only on a stream that is gone, whose credit the connection has taken back already.
             let _ = body.flow_control().release_capacity(std::mem::take(&mut self.owed));
         }
-        while let Some(data) = ready!(body.poll_data(cx)) {
-            match data {
-                // An empty frame that only carries the end.
-                Ok(data) if data.is_empty() => {}
-                Ok(data) => {
-                    self.owed = data.len();
-                    return Poll::Ready(Ok(Some(Frame::Data(data))));
-                }
-                Err(error) => {
-                    self.state = Receiving::Stopped;
-                    return Poll::Ready(Err(stream_error(&error)));
-                }
-            }
+        let all_read = if self.ahead.is_empty() { self.ahead.read(body, cx) } else { Poll::Pending };
+        if let Some(data) = self.ahead.take() {
+            let data = data.inspect_err(|_| self.state = Receiving::Stopped)?;
+            self.owed = data.len();
+            return Poll::Ready(Ok(Some(Frame::Data(data))));
         }
+        ready!(all_read);
         let trailers = ready!(body.poll_trailers(cx));
         self.state = Receiving::Ended;
         match trailers {
@@ -180,11 +177,20 @@ impl RecvStream {
         }
     }
 
+    /// Reads what has come while nobody asks for it: the crate counts each small frame that it holds against the whole
+    /// connection. No credit goes back for it, so that it is never more than the stream's window.
+    pub fn read_ahead(&mut self, cx: &mut Context<'_>) {
+        if let Receiving::Body(body) = &mut self.state {
+            // It is known by the next frame whether that is all.
+            let _ = self.ahead.read(body, cx);
+        }
+    }
+
     /// True when no frame will come.
     pub fn is_end(&self) -> bool {
         match &self.state {
             Receiving::Ended => true,
-            Receiving::Body(body) => body.is_end_stream(),
+            Receiving::Body(body) => self.ahead.is_empty() && body.is_end_stream(),
             Receiving::Head(_) | Receiving::Stopped => false,
         }
     }
@@ -202,6 +208,7 @@ impl RecvStream {
     pub fn stop(&mut self, _code: u64) {
         if !self.is_end() {
             self.state = Receiving::Stopped;
+            self.ahead = Ahead::default();
         }
     }
 }
@@ -322,6 +329,10 @@ impl SendStream {
                 Some(room) => room.map_err(|error| stream_error(&error))?,
                 None => return Err(reset_reason(body).await),
             };
+            // It also wakes when there is no room after all, and an empty frame is one that peers count.
+            if room == 0 {
+                continue;
+            }
             let piece = Chunk::new(data.split_to(room.min(data.len())), &self.unwritten);
             body.send_data(piece, false).map_err(|error| stream_error(&error))?;
         }
