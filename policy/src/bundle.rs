@@ -222,6 +222,11 @@ pub enum TunnelRefusal {
     Declared { port: u16, protocol: &'static str },
     #[error("port {port} takes HTTP only: what is attached to it holds for nothing else")]
     HttpOnly { port: u16 },
+    #[error(
+        "port {port} is not declared and this connection begins like an HTTP request, which must not pass as bytes: \
+         declare the port http, or tcp if its app believes no header that the mesh sets"
+    )]
+    Request { port: u16 },
 }
 
 impl ServedWorkload {

@@ -38,4 +38,5 @@ mod mesh {
     mod time_and_space;
     #[path = "../../../dataplane/transport/src/quic/tests/tls12.rs"]
     mod tls12;
+    mod tunnelled;
 }

@@ -298,6 +298,9 @@ impl Failure {
                 verdict(StatusCode::BAD_REQUEST, Flag::NoRoute, "route", "connect_refused", 7)
             }
             Failure::NotOutside { .. } => verdict(StatusCode::FORBIDDEN, Flag::NoRoute, "route", "not_outside", 7),
+            Failure::TunnelForbidden(TunnelRefusal::Request { .. }) => {
+                verdict(StatusCode::BAD_REQUEST, Flag::DownstreamProtocol, "route", "request_in_tunnel", 3)
+            }
             Failure::TunnelForbidden(_) | Failure::RequestForbidden(_) => {
                 verdict(StatusCode::BAD_REQUEST, Flag::NoRoute, "route", "declared_protocol", 3)
             }

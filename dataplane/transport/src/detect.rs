@@ -14,8 +14,11 @@ use crate::h1::MAX_EMPTY_LINES;
 use crate::http::HttpLimits;
 
 mod client_hello;
+mod first_line;
 #[cfg(test)]
 mod tests;
+
+pub use first_line::{FirstLine, Judged};
 
 /// The most bytes that a verdict may need: a request line, or a large ClientHello.
 pub const MAX_BYTES: usize = 18 * 1024;

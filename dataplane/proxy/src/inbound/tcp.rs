@@ -9,6 +9,8 @@ use bytes::Bytes;
 use futures_util::future::{Either, select};
 use http::{HeaderMap, StatusCode};
 use tokio::net::TcpStream;
+use tracing::warn;
+use weft_policy::bundle::{Protocol, TunnelRefusal};
 use weft_transport::http::{RecvBody, RequestHead, Responder, ResponseHead, SendBody};
 use weft_transport::mesh::Code;
 use weft_transport::tcp;
@@ -23,6 +25,7 @@ use crate::relay::{self, Source};
 use crate::reply::{Failure, Form, Side};
 use crate::snapshot::Snapshot;
 use crate::sockets::PlainSocket;
+use crate::telemetry::throttle;
 use crate::worker::Worker;
 
 /// Serves one CONNECT. Always answers, always counts.
@@ -57,6 +60,8 @@ struct Opened<'w> {
     _share: Share,
     address: SocketAddr,
     filtered: Filtered<'w>,
+    /// Set for a port of which nothing is declared.
+    is_auto: bool,
     /// The generation of the configuration that let it pass.
     judged_by: u64,
 }
@@ -85,7 +90,8 @@ async fn open<'w>(
     let socket = [PlainSocket::Served(socket)];
     let connected = worker.apps.connect(&socket, snapshot.connect_timeout(), &caller.holder, permit).await;
     let (app, share) = connected.map_err(|(failure, _)| Failure::Unserved(Box::new(failure)))?;
-    Ok(Opened { app, _share: share, address, filtered, judged_by: snapshot.generation })
+    let is_auto = port.protocol == Protocol::Auto;
+    Ok(Opened { app, _share: share, address, filtered, is_auto, judged_by: snapshot.generation })
 }
 
 /// Carries bytes until an end, or until a policy denies the connection.
@@ -96,9 +102,10 @@ async fn tunnel(
     record: &mut ConnectionRecord,
     (body, mut to_peer): (RecvBody<'_>, SendBody<'_>),
 ) {
-    let Opened { app, _share, address, mut filtered, judged_by } = opened;
+    let Opened { app, _share, address, mut filtered, is_auto, judged_by } = opened;
     let (mut app_read, mut app_write) = tcp::split(app, &Bytes::new());
-    let mut from_peer = Source::once(body);
+    // What could be a request must come as one: an app behind such a port may believe what the mesh sets in its head.
+    let mut from_peer = if is_auto { Source::no_request(body) } else { Source::once(body) };
     let (mut from_app, mut to_app) = (Source::once(RecvBody::Tcp(&mut app_read)), SendBody::Tcp(&mut app_write));
     let ended = {
         let accounts = record.flows(&worker.ledger, worker.snapshot().as_ref());
@@ -114,6 +121,15 @@ async fn tunnel(
             Either::Left((end, _)) => Ok(end),
             Either::Right((denied, _)) => Err(denied),
         }
+    };
+    let ended = if from_peer.is_request() {
+        let refused = Failure::TunnelForbidden(TunnelRefusal::Request { port: address.port() });
+        if throttle::TUNNEL.first() {
+            warn!(caller = %caller.identity, error = %refused, "tunnel cut");
+        }
+        Err(refused)
+    } else {
+        ended
     };
     match ended {
         Ok(end) => record.ended(end),

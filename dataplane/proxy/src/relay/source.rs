@@ -11,6 +11,7 @@ use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
+use weft_transport::detect::{FirstLine, Judged};
 use weft_transport::http::{Frame, RecvBody, StreamError};
 
 /// Source of a pump's frames.
@@ -21,6 +22,9 @@ pub struct Source<'a> {
     /// Made when there is something to keep.
     kept: Option<Kept>,
     taken: bool,
+    /// The first line of a tunnel that may carry no HTTP request, until it is known to be none.
+    first_line: Option<FirstLine>,
+    is_request: bool,
 }
 
 impl<'a> Source<'a> {
@@ -32,7 +36,17 @@ impl<'a> Source<'a> {
     /// A body that can be read again from its start while no more than `limit` bytes were taken of it and nobody has called
     /// [`Kept::settle`].
     pub fn replayable(body: RecvBody<'a>, limit: usize) -> Self {
-        Self { body, limit, kept: None, taken: false }
+        Self { body, limit, kept: None, taken: false, first_line: None, is_request: false }
+    }
+
+    /// The client's bytes of a tunnel that may carry no HTTP request: one breaks it off before a server could act on it.
+    pub fn no_request(body: RecvBody<'a>) -> Self {
+        Self { first_line: Some(FirstLine::default()), ..Self::once(body) }
+    }
+
+    /// True once it broke off because its bytes are an HTTP request.
+    pub fn is_request(&self) -> bool {
+        self.is_request
     }
 
     /// The next frame; `None` at the clean end. Cancel safe.
@@ -42,6 +56,16 @@ impl<'a> Source<'a> {
         }
         let Some(frame) = self.body.frame().await? else { return Ok(None) };
         self.taken = true;
+        if let (Some(line), Frame::Data(data)) = (&mut self.first_line, &frame) {
+            match line.read(data) {
+                Judged::Open => {}
+                Judged::Other => self.first_line = None,
+                Judged::Request => {
+                    self.is_request = true;
+                    return Err(StreamError::Protocol("an HTTP request in a tunnel that may carry none"));
+                }
+            }
+        }
         if self.limit > 0 {
             self.kept().keep(&frame);
         }

@@ -14,12 +14,14 @@ pub static PLAINTEXT: Throttle = Throttle::new("plain-text connections were refu
 pub static HANDSHAKE: Throttle = Throttle::new("mesh handshakes were refused");
 /// Mesh connections closed for their peer's breach.
 pub static VIOLATION: Throttle = Throttle::new("mesh connections were closed because their peer broke the rules");
+/// Tunnels that carried HTTP requests to ports of which nothing is declared.
+pub static TUNNEL: Throttle = Throttle::new("tunnels were cut because they carried HTTP requests");
 /// Listeners for applications and for the side doors.
 pub static ACCEPT: Throttle = Throttle::new("connections could not be accepted");
 /// Admin calls that were refused.
 pub static ADMIN: Throttle = Throttle::new("admin calls were refused");
 
-static ALL: [&Throttle; 5] = [&PLAINTEXT, &HANDSHAKE, &VIOLATION, &ACCEPT, &ADMIN];
+static ALL: [&Throttle; 6] = [&PLAINTEXT, &HANDSHAKE, &VIOLATION, &TUNNEL, &ACCEPT, &ADMIN];
 
 /// One sort of line, with kinds that are constants.
 #[derive(Debug)]
