@@ -44,7 +44,10 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let mut config = Config::load(arguments.config.as_deref())?;
+    let mut config = match Config::load(arguments.config.as_deref()) {
+        Err(error) if arguments.check => return Ok(checked(&[error.to_string()])),
+        loaded => loaded?,
+    };
     if let Some(state) = arguments.state {
         config.state = state;
     }
@@ -52,12 +55,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         config.bind = bind;
     }
     if arguments.check {
-        use std::io::Write as _;
-        let findings = weft_control::check::findings(&config);
-        for finding in &findings {
-            let _ = writeln!(std::io::stderr(), "weft-control: {finding}");
-        }
-        return Ok(if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) });
+        return Ok(checked(&weft_control::check::findings(&config)));
     }
     config.validate()?;
     let filter = std::env::var("WEFT_LOG").unwrap_or_else(|_| config.log.clone());
@@ -69,6 +67,19 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         .init();
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Tells what `--check` found.
+fn checked(findings: &[String]) -> ExitCode {
+    use std::io::Write as _;
+    for finding in findings {
+        let _ = writeln!(std::io::stderr(), "weft-control: {finding}");
+    }
+    if findings.is_empty() {
+        let _ = writeln!(std::io::stdout(), "good");
+        return ExitCode::SUCCESS;
+    }
+    ExitCode::from(1)
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
