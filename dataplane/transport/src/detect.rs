@@ -6,7 +6,7 @@ use std::io;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -151,12 +151,25 @@ fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
+/// So many times as long a client is waited for that has begun with what looks like a method.
+const FOR_A_METHOD: u32 = 10;
+
+/// True for the beginning of a request line whose method is one of the usual: in upper case.
+fn is_a_methods_beginning(bytes: &[u8]) -> bool {
+    after_empty_lines(bytes).first().is_some_and(u8::is_ascii_uppercase)
+}
+
 /// Reads until the protocol is clear; gives the verdict and every byte read, `prefix` first. When `timeout` passes first the
-/// verdict is `Opaque`: most likely the server speaks first. `NeedMore` never comes back. At the end of the stream the
-/// verdict is `Opaque` too; no bytes then means that the client never said anything.
-pub async fn detect_stream(io: &mut TcpStream, prefix: Bytes, timeout: Duration) -> io::Result<(Detected, Bytes)> {
+/// verdict is `Opaque`: most likely the server speaks first. A client that has begun with what may become a request is
+/// waited for ten times as long. `NeedMore` never comes back. At the end of the stream the verdict is `Opaque` too; no
+/// bytes then means that the client never said anything.
+pub async fn detect_stream(
+    io: &mut (impl AsyncRead + Unpin),
+    prefix: Bytes,
+    timeout: Duration,
+) -> io::Result<(Detected, Bytes)> {
     let mut bytes = BytesMut::from(prefix);
-    let deadline = Instant::now() + timeout;
+    let began = Instant::now();
     loop {
         let verdict = detect(&bytes);
         if verdict != Detected::NeedMore {
@@ -168,7 +181,8 @@ pub async fn detect_stream(io: &mut TcpStream, prefix: Bytes, timeout: Duration)
         if bytes.capacity() - bytes.len() < 1024 {
             bytes.reserve(2048);
         }
-        match timeout_at(deadline, io.read_buf(&mut bytes)).await {
+        let patience = if is_a_methods_beginning(&bytes) { timeout * FOR_A_METHOD } else { timeout };
+        match timeout_at(began + patience, io.read_buf(&mut bytes)).await {
             Ok(Ok(0)) | Err(_) => return Ok((Detected::Opaque, bytes.freeze())),
             Ok(Ok(_)) => {}
             Ok(Err(error)) => return Err(error),

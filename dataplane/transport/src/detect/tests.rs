@@ -180,3 +180,33 @@ fn declared_http_waits_for_late_and_halting_clients() {
         assert_eq!(detect_http_stream(&mut far, Bytes::new(), &silent).await.unwrap(), None);
     });
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_request_line_is_waited_for_and_nothing_else_is() {
+    use tokio::io::AsyncWriteExt as _;
+    const TIMEOUT: Duration = Duration::from_millis(200);
+    // The bytes, when the rest comes, and the verdict with the time that it took.
+    let check = async |first: &[u8], rest: Option<(u64, &[u8])>, expect: Detected, after_ms: u64| {
+        let (mut client, mut server) = tokio::io::duplex(1024);
+        let began = Instant::now();
+        client.write_all(first).await.unwrap();
+        let says = async {
+            if let Some((at, rest)) = rest {
+                tokio::time::sleep_until(began + Duration::from_millis(at)).await;
+                client.write_all(rest).await.unwrap();
+            }
+            std::future::pending::<()>().await;
+        };
+        let detected = tokio::select! {
+            detected = detect_stream(&mut server, Bytes::new(), TIMEOUT) => detected.unwrap().0,
+            () = says => unreachable!("it says no more"),
+        };
+        assert_eq!((detected, began.elapsed()), (expect, Duration::from_millis(after_ms)), "{first:?}");
+    };
+    check(b"", None, Detected::Opaque, 200).await;
+    check(b"GE", Some((900, b"T / HTTP/1.1\r\n")), Detected::Http1, 900).await;
+    check(b"\r\nG", Some((900, b"ET / HTTP/1.1\r\n")), Detected::Http1, 900).await;
+    check(b"PRI * HT", Some((900, &HTTP2_PREFACE[8..])), Detected::Http2, 900).await;
+    check(b"PING", None, Detected::Opaque, 2_000).await;
+    check(b"ruok", None, Detected::Opaque, 200).await;
+}
