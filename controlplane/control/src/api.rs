@@ -167,16 +167,23 @@ async fn count(axum::extract::State(hub): axum::extract::State<Arc<Hub>>, reques
 /// A JSON body whose faults are told in the API's own shape.
 pub(crate) struct Body<T>(pub(crate) T);
 
-impl<T: serde::de::DeserializeOwned, S: Send + Sync> axum::extract::FromRequest<S> for Body<T> {
+/// Larger bodies are read where that holds up no other task.
+const READ_APART: usize = 64 << 10;
+
+impl<T: serde::de::DeserializeOwned + Send + 'static> axum::extract::FromRequest<Arc<Hub>> for Body<T> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let bytes = axum::body::Bytes::from_request(request, state).await.map_err(|rejection| {
-            let mut error = ApiError::invalid(rejection.body_text());
-            error.status = rejection.status();
-            error
-        })?;
-        serde_json::from_slice(&bytes).map(Body).map_err(|e| ApiError::invalid(format!("request body: {e}")))
+    async fn from_request(request: Request, hub: &Arc<Hub>) -> Result<Self, ApiError> {
+        let told = |status, message: String| ApiError { status, ..ApiError::invalid(message) };
+        let patience = hub.config().body_timeout();
+        let arrived = tokio::time::timeout(patience, axum::body::Bytes::from_request(request, hub)).await;
+        let late = || told(StatusCode::REQUEST_TIMEOUT, format!("the request body took longer than {patience:?}"));
+        let bytes = arrived.map_err(|_| late())?.map_err(|it| told(it.status(), it.body_text()))?;
+        let read = match bytes.len() > READ_APART {
+            true => crate::hub::apart(move || serde_json::from_slice(&bytes)).await,
+            false => serde_json::from_slice(&bytes),
+        };
+        read.map(Body).map_err(|e| ApiError::invalid(format!("request body: {e}")))
     }
 }
 

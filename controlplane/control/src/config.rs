@@ -73,6 +73,8 @@ pub struct Limits {
     pub max_filter_bytes: usize,
     /// One request body of the operator API but for filters, bytes.
     pub max_body_bytes: usize,
+    /// How long such a body may take to arrive, milliseconds.
+    pub body_timeout_ms: u64,
     /// Documents in one apply.
     pub max_documents: usize,
     /// Calls of the operator API with one token in a minute.
@@ -154,6 +156,7 @@ impl Default for Limits {
             handshake_timeout_ms: 10_000,
             max_filter_bytes: 16 << 20,
             max_body_bytes: 16 << 20,
+            body_timeout_ms: 60_000,
             max_documents: 10_000,
             max_api_calls_per_minute: 12_000,
             max_open_calls_per_token: 128,
@@ -229,7 +232,7 @@ impl Config {
     }
 
     /// Every number with its bounds.
-    fn numbers(&self) -> [(&'static str, u64, RangeInclusive<u64>); 32] {
+    fn numbers(&self) -> [(&'static str, u64, RangeInclusive<u64>); 33] {
         const DAY: u64 = 24 * 3600;
         let limits = &self.limits;
         let size = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
@@ -248,6 +251,7 @@ impl Config {
             ("limits.handshake_timeout_ms", limits.handshake_timeout_ms, 1..=600_000),
             ("limits.max_filter_bytes", size(limits.max_filter_bytes), 1..=1 << 30),
             ("limits.max_body_bytes", size(limits.max_body_bytes), 1..=1 << 30),
+            ("limits.body_timeout_ms", limits.body_timeout_ms, 1..=3_600_000),
             ("limits.max_documents", size(limits.max_documents), 1..=1_000_000),
             ("limits.max_api_calls_per_minute", limits.max_api_calls_per_minute.into(), 1..=1_000_000_000),
             ("limits.max_open_calls_per_token", size(limits.max_open_calls_per_token), 1..=100_000),
@@ -300,6 +304,10 @@ impl Config {
 
     pub fn request_timeout(&self) -> Duration {
         Duration::from_millis(self.limits.request_timeout_ms)
+    }
+
+    pub fn body_timeout(&self) -> Duration {
+        Duration::from_millis(self.limits.body_timeout_ms)
     }
 
     pub fn anonymous_connection(&self) -> Duration {

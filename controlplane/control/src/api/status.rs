@@ -4,7 +4,7 @@
 use weft_api::{Condition, ParentStatus, Status};
 use weft_policy::bundle::Revision;
 use weft_policy::plan::{self, Entry, policy_status, route_status, service_status};
-use weft_policy::resource::{ObjectKey, Resource};
+use weft_policy::resource::{HttpRouteSpec, Kind, Object, ObjectKey, Resource};
 
 use super::Caller;
 use crate::access::Thing;
@@ -22,6 +22,7 @@ pub(super) struct Arrivals(Vec<Arrival>);
 
 struct Arrival {
     proxy: String,
+    namespace: String,
     synced: Revision,
     /// Refusals because of which it does without an object, as `kind namespace/name: reason`.
     held: Vec<String>,
@@ -34,15 +35,21 @@ impl Arrivals {
         let is_seen = |status: &ProxyStatus| caller.sees(Thing::Proxy, status.key.identity.namespace());
         let connected = connected.filter(is_seen);
         let connected = connected.filter(|status| status.connected_since.is_some() && !status.is_left_alone);
-        let arrival =
-            |status: ProxyStatus| Arrival { proxy: status.key.name, synced: status.synced, held: status.held };
+        let arrival = |ProxyStatus { key, synced, held, .. }: ProxyStatus| {
+            let namespace = key.identity.namespace().to_owned();
+            Arrival { proxy: key.name, namespace, synced, held }
+        };
         Self(connected.map(arrival).collect())
     }
 
-    /// Tells whether the proxies run a route as it is since `modified`.
-    fn programmed(&self, route: &ObjectKey, modified: Revision) -> Condition {
-        if self.0.is_empty() {
-            return condition("Programmed", "Unknown", "NoProxy", "no proxy is connected");
+    /// Tells whether the proxies that are told of a route run it as it is since `modified`: those of the `consumer`'s
+    /// namespace, or all.
+    fn programmed(&self, route: &ObjectKey, modified: Revision, consumer: Option<&str>) -> Condition {
+        let is_told = |arrival: &&Arrival| consumer.is_none_or(|namespace| arrival.namespace == namespace);
+        let told: Vec<_> = self.0.iter().filter(is_told).collect();
+        if told.is_empty() {
+            let nobody = if self.0.is_empty() { "no proxy" } else { "no proxy that is told of it" };
+            return condition("Programmed", "Unknown", "NoProxy", &format!("{nobody} is connected"));
         }
         let word = format!("{}/{}", route.namespace, route.name);
         let is_of = |held: &&String| {
@@ -50,18 +57,18 @@ impl Arrivals {
             let object = held.split(": ").next().and_then(|object| object.strip_prefix("HTTPRoute "));
             object.is_some_and(|name| name.split('#').next() == Some(word.as_str()))
         };
-        let refused = self.0.iter().find_map(|arrival| Some((&arrival.proxy, arrival.held.iter().find(is_of)?)));
+        let refused = told.iter().find_map(|arrival| Some((&arrival.proxy, arrival.held.iter().find(is_of)?)));
         if let Some((proxy, reason)) = refused {
             return condition("Programmed", "False", "Invalid", &format!("proxy {proxy} refused {reason}"));
         }
-        let behind: Vec<_> = self.0.iter().filter(|arrival| arrival.synced < modified).collect();
+        let behind: Vec<_> = told.iter().filter(|arrival| arrival.synced < modified).collect();
         if behind.is_empty() {
-            let message = format!("acknowledged by all {} connected proxies", self.0.len());
+            let message = format!("acknowledged by all {} connected proxies", told.len());
             return condition("Programmed", "True", "Programmed", &message);
         }
         let named: Vec<_> = behind.iter().take(NAMED).map(|arrival| arrival.proxy.as_str()).collect();
         let more = if behind.len() > NAMED { " ..." } else { "" };
-        let (count, all, named) = (behind.len(), self.0.len(), named.join(", "));
+        let (count, all, named) = (behind.len(), told.len(), named.join(", "));
         let message = format!("{count} of {all} connected proxies have not acknowledged it: {named}{more}");
         condition("Programmed", "False", "Pending", &message)
     }
@@ -86,6 +93,17 @@ fn told(conditions: &[plan::Condition], more: Option<Condition>, stored: &Entry)
     own.chain(more).map(with_generation).collect()
 }
 
+/// The newest change of a route or of a service that it names: its proxies are told of it by what they make of all.
+fn since(published: &Published, route: &Object<HttpRouteSpec>, stored: &Entry) -> Revision {
+    let own = &route.metadata.namespace;
+    let key = |namespace: Option<&String>, name: &str| ObjectKey::new(Kind::Service, namespace.unwrap_or(own), name);
+    let parents = route.spec.parent_refs.iter().map(|parent| key(parent.namespace.as_ref(), &parent.name));
+    let backends = route.spec.rules.iter().flat_map(|rule| &rule.backend_refs);
+    let named = parents.chain(backends.map(|backend| key(backend.namespace.as_ref(), &backend.name)));
+    let changed = named.filter_map(|key| published.world.get(&key)).map(|service| service.modified);
+    changed.fold(stored.modified, Revision::max)
+}
+
 pub(super) fn of(
     hub: &Hub,
     published: &Published,
@@ -98,7 +116,12 @@ pub(super) fn of(
             let parents = route_status(&published.world, route).into_iter().map(|parent| {
                 let is_accepted = parent.conditions.iter().any(|known| known.kind == "Accepted" && known.status);
                 let programmed = match is_accepted {
-                    true => arrivals.programmed(key, stored.modified),
+                    true => {
+                        let own = &route.metadata.namespace;
+                        let parent = parent.parent_ref.namespace.as_ref().unwrap_or(own);
+                        let consumer = (parent != own).then_some(own.as_str());
+                        arrivals.programmed(key, since(published, route, stored), consumer)
+                    }
                     false => condition("Programmed", "False", "Invalid", "the route is not accepted"),
                 };
                 ParentStatus {
@@ -139,12 +162,17 @@ mod tests {
         fn check(arrivals: &[(&str, u64, &[&str])], expect: &str) {
             let arrival = |(proxy, synced, held): &(&str, u64, &[&str])| Arrival {
                 proxy: (*proxy).to_owned(),
+                namespace: "shop".to_owned(),
                 synced: Revision(*synced),
                 held: held.iter().map(|text| (*text).to_owned()).collect(),
             };
             let route = ObjectKey::new(weft_policy::resource::Kind::HttpRoute, "shop", "r");
-            let got = Arrivals(arrivals.iter().map(arrival).collect()).programmed(&route, Revision(5));
-            assert_eq!([got.status, got.reason, got.message].join(" "), expect, "{arrivals:?}");
+            let arrivals = Arrivals(arrivals.iter().map(arrival).collect());
+            for consumer in [None, Some("shop")] {
+                let got = arrivals.programmed(&route, Revision(5), consumer);
+                assert_eq!([got.status, got.reason, got.message].join(" "), expect);
+            }
+            assert_eq!(arrivals.programmed(&route, Revision(5), Some("bank")).reason, "NoProxy");
         }
         check(&[], "Unknown NoProxy no proxy is connected");
         check(&[("a", 5, &[]), ("b", 7, &[])], "True Programmed acknowledged by all 2 connected proxies");

@@ -601,3 +601,20 @@ async fn a_connection_that_shows_the_api_no_token_ends_and_one_that_did_goes_on(
     ended.await.expect("it is closed");
     assert!(ask(&mut known, "/healthz", "nobody").await, "older than the stranger's");
 }
+
+#[tokio::test]
+async fn a_body_that_never_ends_is_given_up() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start_with(dir.path(), |config| config.limits.body_timeout_ms = 200).await;
+    let mut stream = tls(&control, control.app.api_address).await;
+    let token = control.admin_token();
+    let head = format!(
+        "POST /api/v1/apply HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-length: 99\r\n\r\n{{"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut said = vec![0; 4096];
+    let read = tokio::time::timeout(PATIENCE, stream.read(&mut said)).await.expect("it is answered").unwrap();
+    let said = String::from_utf8_lossy(&said[..read]).into_owned();
+    assert!(said.starts_with("HTTP/1.1 408 ") && said.contains("took longer than 200ms"), "{said}");
+}
