@@ -80,14 +80,11 @@ async fn heard(address: SocketAddr, from: From, refusals: &Refusals) -> io::Resu
         if let Some(error) = too_narrow(&socket, address) {
             return Ok(error);
         }
-        match answer {
-            Some(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                if refusals.0.fetch_add(1, Ordering::Relaxed) + 1 == REFUSALS {
-                    return Ok(nobody_listens(address));
-                }
-            }
-            Some(_) => tokio::time::sleep(PAUSE).await,
-            None => {}
+        let Some(error) = answer else { continue };
+        if error.kind() != io::ErrorKind::ConnectionRefused {
+            tokio::time::sleep(PAUSE).await;
+        } else if refusals.0.fetch_add(1, Ordering::Relaxed) + 1 == REFUSALS {
+            return Ok(nobody_listens(address));
         }
     }
 }
