@@ -223,8 +223,8 @@ pub enum TunnelRefusal {
     #[error("port {port} takes HTTP only: what is attached to it holds for nothing else")]
     HttpOnly { port: u16 },
     #[error(
-        "port {port} is not declared and this connection begins like an HTTP request, which must not pass as bytes: \
-         declare the port http, or tcp if its app believes no header that the mesh sets"
+        "port {port} is not declared, and a request in this connection says who its caller is: declare the port http, or \
+         tcp if its app believes no header that the mesh sets"
     )]
     Request { port: u16 },
 }

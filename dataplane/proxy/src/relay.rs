@@ -133,7 +133,8 @@ async fn give(from: &mut Source<'_>, to: &mut SendBody<'_>, data: Bytes, stalls:
         return Ok(());
     }
     let held = from.held() + to.held() + data.len();
-    stalls.unless_reset(held, from.reading_ahead(to.data(data))).await?.map_err(|_| PumpError::Sink)
+    let written = pin!(to.data(data));
+    stalls.unless_reset(held, from.reading_ahead(written)).await?.map_err(|_| PumpError::Sink)
 }
 
 /// Bytes that may still wait to be written when an exchange is over.
@@ -166,7 +167,10 @@ async fn next_frame(
     }
     give(from, to, gathered.take(), stalls).await?;
     let held = from.held() + to.held();
-    stalls.unless_reset(held, from.reading_ahead(to.flush())).await?.map_err(|_| PumpError::Sink)?;
+    {
+        let flushed = pin!(to.flush());
+        stalls.unless_reset(held, from.reading_ahead(flushed)).await?.map_err(|_| PumpError::Sink)?;
+    }
     match select(pin!(from.frame()), pin!(to.gone())).await {
         Either::Left((frame, _)) => frame.map_err(PumpError::Source),
         Either::Right(((), _)) => Err(PumpError::Sink),
@@ -351,11 +355,12 @@ async fn respond(
     if let Some(body) = replaced {
         source.stop(Code::REQUEST_CANCELLED);
         received.bytes.set(body.len() as u64);
-        let sink = tell(stalls, body.len(), responder.head(&head, body.is_empty())).await?;
-        return if body.is_empty() { Ok(()) } else { tell(stalls, body.len(), send_all(sink, body)).await };
+        let sink = tell(stalls, body.len(), pin!(responder.head(&head, body.is_empty()))).await?;
+        return if body.is_empty() { Ok(()) } else { tell(stalls, body.len(), pin!(send_all(sink, body))).await };
     }
     let ended = source.is_end();
-    let mut sink = tell(stalls, source.held(), source.reading_ahead(responder.head(&head, ended))).await?;
+    let (held, written) = (source.held(), pin!(responder.head(&head, ended)));
+    let mut sink = tell(stalls, held, source.reading_ahead(written)).await?;
     if ended {
         return Ok(());
     }
@@ -379,7 +384,7 @@ async fn switched(
     let (stalls, held) = (terms.idle.stalls, source.held());
     let mut sink = tell(stalls, held, responder.head(&head, false)).await?;
     tell(stalls, held, sink.flush()).await?;
-    match tunnel((body, &mut sink), (&mut source, up), (sent, received), terms.idle).await {
+    match Box::pin(tunnel((body, &mut sink), (&mut source, up), (sent, received), terms.idle)).await {
         TunnelEnd::Finished | TunnelEnd::Idle => Ok(()),
         TunnelEnd::Stalled(stalled) => Err(ExchangeError::Stalled(stalled)),
         TunnelEnd::ClientLost => Err(ExchangeError::ClientGone),

@@ -14,10 +14,12 @@ use crate::h1::MAX_EMPTY_LINES;
 use crate::http::HttpLimits;
 
 mod client_hello;
+mod field_name;
 mod first_line;
 #[cfg(test)]
 mod tests;
 
+pub use field_name::FieldName;
 pub use first_line::{FirstLine, Judged};
 
 /// The most bytes that a verdict may need: a request line, or a large ClientHello.

@@ -143,22 +143,19 @@ async fn a_standing_upgrade_is_judged_by_the_head_that_its_filters_left() {
 async fn a_late_request_at_an_undeclared_port_passes_no_outbound_filter() {
     let pair = Pair::start_limited(&[(8080, Protocol::Auto)], &serde_json::json!({"detect_timeout_ms": 1}));
     let app = App::start("app", pair.origin, 8080).await;
-    // Without a filter the caller's proxy carries what comes late as bytes, and the other side takes no request as such.
+    // As long as no filter is there, what comes late is carried as bytes.
     let late = async || {
         let mut stream = tunnel(pair.proxy(), "origin:8080").await;
         tokio::time::sleep(Duration::from_millis(50)).await;
         let request = b"GET /who HTTP/1.1\r\nhost: origin\r\nconnection: close\r\n\r\n";
         let mut answer = Vec::new();
         for half in request.chunks(1) {
-            if stream.write_all(half).await.is_err() {
-                break;
-            }
+            stream.write_all(half).await.unwrap();
         }
         _ = stream.read_to_end(&mut answer).await;
         String::from_utf8_lossy(&answer).into_owned()
     };
-    assert_eq!(late().await, "");
-    assert_eq!(app.served(), 0);
+    assert!(late().await.ends_with("app"));
     let config = r#"{"abort": {"status": 418, "percentage": 100}}"#;
     attach(
         &pair,

@@ -104,8 +104,8 @@ async fn tunnel(
 ) {
     let Opened { app, _share, address, mut filtered, is_auto, judged_by } = opened;
     let (mut app_read, mut app_write) = tcp::split(app, &Bytes::new());
-    // What could be a request must come as one: an app behind such a port may believe what the mesh sets in its head.
-    let mut from_peer = if is_auto { Source::no_request(body) } else { Source::once(body) };
+    // An app behind such a port may believe what the mesh sets in the head of a request.
+    let mut from_peer = if is_auto { Source::no_forgery(body) } else { Source::once(body) };
     let (mut from_app, mut to_app) = (Source::once(RecvBody::Tcp(&mut app_read)), SendBody::Tcp(&mut app_write));
     let ended = {
         let accounts = record.flows(&worker.ledger, worker.snapshot().as_ref());
@@ -122,7 +122,7 @@ async fn tunnel(
             Either::Right((denied, _)) => Err(denied),
         }
     };
-    let ended = if from_peer.is_request() {
+    let ended = if from_peer.is_forged() {
         let refused = Failure::TunnelForbidden(TunnelRefusal::Request { port: address.port() });
         if throttle::TUNNEL.first() {
             warn!(caller = %caller.identity, error = %refused, "tunnel cut");

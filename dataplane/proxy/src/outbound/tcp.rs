@@ -56,7 +56,7 @@ pub(super) async fn carry(
         let (from_far, mut to_far) = far.streams.halves();
         let (mut from_app, mut to_app) = (Source::once(RecvBody::Tcp(&mut read)), SendBody::Tcp(&mut write));
         let near = (&mut from_app, &mut to_app);
-        relay::tunnel(near, (&mut Source::once(from_far), &mut to_far), (up, down), worker.idle()).await
+        Box::pin(relay::tunnel(near, (&mut Source::once(from_far), &mut to_far), (up, down), worker.idle())).await
     };
     let (up, down) = record.moved();
     far.filtered.moved(up, down);

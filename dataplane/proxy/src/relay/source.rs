@@ -6,13 +6,24 @@ mod tests;
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::Pin;
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
-use weft_transport::detect::{FirstLine, Judged};
+use weft_transport::detect::{FieldName, FirstLine, Judged};
 use weft_transport::http::{Frame, RecvBody, StreamError};
+
+/// The field by which an app learns its caller.
+const CLIENT_CERT: &str = "x-forwarded-client-cert";
+
+/// What is looked for in a tunnel.
+enum Watch {
+    /// Whether it carries requests.
+    FirstLine(FirstLine),
+    /// It does: whether one says who its caller is.
+    Field(FieldName),
+}
 
 /// Source of a pump's frames.
 pub struct Source<'a> {
@@ -22,9 +33,9 @@ pub struct Source<'a> {
     /// Made when there is something to keep.
     kept: Option<Kept>,
     taken: bool,
-    /// The first line of a tunnel that may carry no HTTP request, until it is known to be none.
-    first_line: Option<FirstLine>,
-    is_request: bool,
+    /// Of a tunnel in which nobody may say who its caller is.
+    watch: Option<Watch>,
+    is_forged: bool,
 }
 
 impl<'a> Source<'a> {
@@ -36,17 +47,18 @@ impl<'a> Source<'a> {
     /// A body that can be read again from its start while no more than `limit` bytes were taken of it and nobody has called
     /// [`Kept::settle`].
     pub fn replayable(body: RecvBody<'a>, limit: usize) -> Self {
-        Self { body, limit, kept: None, taken: false, first_line: None, is_request: false }
+        Self { body, limit, kept: None, taken: false, watch: None, is_forged: false }
     }
 
-    /// The client's bytes of a tunnel that may carry no HTTP request: one breaks it off before a server could act on it.
-    pub fn no_request(body: RecvBody<'a>) -> Self {
-        Self { first_line: Some(FirstLine::default()), ..Self::once(body) }
+    /// The client's bytes of a tunnel that is not looked into: where they are a request that says who its caller is, which
+    /// only this proxy says, the tunnel breaks off before the app has read it.
+    pub fn no_forgery(body: RecvBody<'a>) -> Self {
+        Self { watch: Some(Watch::FirstLine(FirstLine::default())), ..Self::once(body) }
     }
 
-    /// True once it broke off because its bytes are an HTTP request.
-    pub fn is_request(&self) -> bool {
-        self.is_request
+    /// True once it broke off because its bytes say who the caller is.
+    pub fn is_forged(&self) -> bool {
+        self.is_forged
     }
 
     /// The next frame; `None` at the clean end. Cancel safe.
@@ -56,15 +68,11 @@ impl<'a> Source<'a> {
         }
         let Some(frame) = self.body.frame().await? else { return Ok(None) };
         self.taken = true;
-        if let (Some(line), Frame::Data(data)) = (&mut self.first_line, &frame) {
-            match line.read(data) {
-                Judged::Open => {}
-                Judged::Other => self.first_line = None,
-                Judged::Request => {
-                    self.is_request = true;
-                    return Err(StreamError::Protocol("an HTTP request in a tunnel that may carry none"));
-                }
-            }
+        if let Frame::Data(data) = &frame
+            && !self.may_pass(data)
+        {
+            self.is_forged = true;
+            return Err(StreamError::Protocol("a request in a tunnel says who its caller is"));
         }
         if self.limit > 0 {
             self.kept().keep(&frame);
@@ -72,10 +80,24 @@ impl<'a> Source<'a> {
         Ok(Some(frame))
     }
 
+    fn may_pass(&mut self, data: &[u8]) -> bool {
+        if let Some(Watch::FirstLine(line)) = &mut self.watch {
+            match line.read(data) {
+                Judged::Open => {}
+                Judged::Other => self.watch = None,
+                Judged::Request => self.watch = Some(Watch::Field(FieldName::new(CLIENT_CERT))),
+                Judged::Preface => return false,
+            }
+        }
+        match &mut self.watch {
+            Some(Watch::Field(name)) => !name.read(data),
+            None | Some(Watch::FirstLine(_)) => true,
+        }
+    }
+
     /// Waits for `write`, which takes what was read of this body. Frames that come meanwhile are read and kept together: a
     /// codec may hold much more for each of them than its bytes.
-    pub async fn reading_ahead<F: Future>(&mut self, write: F) -> F::Output {
-        let mut write = pin!(write);
+    pub async fn reading_ahead<F: Future>(&mut self, mut write: Pin<&mut F>) -> F::Output {
         poll_fn(|cx| {
             let written = write.as_mut().poll(cx);
             if written.is_pending() {

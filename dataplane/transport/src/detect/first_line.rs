@@ -6,8 +6,10 @@
 pub enum Judged {
     /// More of them could make a request line.
     Open,
-    /// A request line.
+    /// A request line of HTTP/1, or of HTTP/0.9.
     Request,
+    /// The preface of HTTP/2, whose fields nobody can read along.
+    Preface,
     /// The first line is none, nor is anything behind it.
     Other,
 }
@@ -20,6 +22,8 @@ pub struct FirstLine {
     last: [u8; 6],
     /// The first word may be GET so far, which HTTP/0.9 sends with no version behind it.
     is_get: bool,
+    /// The same of PRI.
+    is_pri: bool,
     word_len: usize,
     /// Something looks like a request target.
     has_target: bool,
@@ -36,7 +40,7 @@ enum At {
 
 impl Default for FirstLine {
     fn default() -> Self {
-        Self { at: At::Blanks, last: [b' '; 6], is_get: true, word_len: 0, has_target: false }
+        Self { at: At::Blanks, last: [b' '; 6], is_get: true, is_pri: true, word_len: 0, has_target: false }
     }
 }
 
@@ -74,6 +78,7 @@ impl FirstLine {
             return At::Over(Judged::Other);
         }
         self.is_get &= GET.get(self.word_len) == Some(&byte);
+        self.is_pri &= PRI.get(self.word_len) == Some(&byte);
         self.word_len += 1;
         At::Word
     }
@@ -82,11 +87,16 @@ impl FirstLine {
         self.last.rotate_left(1);
         self.last[5] = if is_blank(byte) { b' ' } else { byte.to_ascii_lowercase() };
         self.has_target |= self.last.ends_with(b" /") || self.last.ends_with(b"://");
-        if self.last == *b" http/" { At::Over(Judged::Request) } else { At::Rest }
+        match self.last == *b" http/" {
+            true if self.is_pri => At::Over(Judged::Preface),
+            true => At::Over(Judged::Request),
+            false => At::Rest,
+        }
     }
 }
 
 const GET: &[u8] = b"GET";
+const PRI: &[u8] = b"PRI";
 
 /// True for all that some server takes for a blank between the parts of a request line.
 fn is_blank(byte: u8) -> bool {
@@ -119,12 +129,13 @@ mod tests {
             "get / http/1.1\r\n",
             "GET /\x0bHTTP/1.1\r\n",
             "GET / \u{1}HTTP HTTP/1.0\r\n",
-            "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            "PRINT * HTTP/2.0\r\n",
             "GET /admin\r\nx-forwarded-client-cert: URI=spiffe://a\r\n",
             "GET http://a/admin\r\n",
         ] {
             assert_eq!(judged(line.as_bytes()).0, Judged::Request, "{line:?}");
         }
+        assert_eq!(judged(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").0, Judged::Preface);
         let long = [&b"\n".repeat(20_000)[..], b"GET /", &b"a".repeat(2 << 20), b" HTTP/1.1\r\n"].concat();
         assert_eq!(judged(&long).0, Judged::Request);
     }
