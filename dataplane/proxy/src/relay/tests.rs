@@ -1,6 +1,8 @@
 //! The pump between real codecs, on sockets and pipes of one thread: how often it writes, whose turn it is, and what a
 //! receiver that takes nothing costs others.
 
+#![expect(clippy::large_futures, reason = "a future of a test is made once")]
+
 use std::rc::Rc;
 
 use http::{Method, Version};

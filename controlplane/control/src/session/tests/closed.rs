@@ -73,10 +73,12 @@ fn what_something_withheld_would_have_narrowed_is_closed() {
     assert_eq!(exposed(&inbound, Key::Route(name("a")), &nothing), ["HTTPRoute shop/a", "HTTPRoute shop/b"]);
 }
 
-/// What a filter of the caller would have refused must not pass a proxy that can't run it and never did.
-#[test]
-fn an_outbound_filter_that_is_withheld_closes_what_its_apps_send() {
-    let name = |name| ObjectName::new("shop", name);
+fn name(name: &str) -> ObjectName {
+    ObjectName::new("shop", name)
+}
+
+/// Two workloads of a proxy, one of which an outbound filter is for, and the service that the other may call.
+fn guarded_by(on_failure: OnFailure, mode: FilterMode) -> BTreeMap<Key, Object> {
     let workload = |name| ServedWorkload {
         name,
         identity: "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap(),
@@ -87,7 +89,7 @@ fn an_outbound_filter_that_is_withheld_closes_what_its_apps_send() {
         service: None,
         outbound_closed: None,
     };
-    let filter = |on_failure, mode| FilterAttachment {
+    let filter = FilterAttachment {
         name: "shop/guard".to_owned(),
         filter: "guard".to_owned(),
         version: "1.0.0".to_owned(),
@@ -120,7 +122,18 @@ fn an_outbound_filter_that_is_withheld_closes_what_its_apps_send() {
         path_reading: Default::default(),
         endpoints: [(name("web-1"), endpoint)].into(),
     };
-    let mesh = MeshSettings {
+    let objects = [
+        Object::Mesh(settings()),
+        Object::Workload(workload(name("web-1"))),
+        Object::Workload(workload(name("web-2"))),
+        Object::Service(service),
+        Object::Filter(filter),
+    ];
+    objects.into_iter().map(|object| (object.key(), object)).collect()
+}
+
+fn settings() -> MeshSettings {
+    MeshSettings {
         trust_domain: "cluster.local".parse().unwrap(),
         trust_bundle_pem: String::new(),
         access_log: false,
@@ -129,17 +142,12 @@ fn an_outbound_filter_that_is_withheld_closes_what_its_apps_send() {
         max_retries: 0,
         egress: Egress::Allow,
         namespaces: Default::default(),
-    };
-    let of = |filter| {
-        let objects = [
-            Object::Mesh(mesh.clone()),
-            Object::Workload(workload(name("web-1"))),
-            Object::Workload(workload(name("web-2"))),
-            Object::Service(service.clone()),
-            Object::Filter(filter),
-        ];
-        objects.into_iter().map(|object| (object.key(), object)).collect::<BTreeMap<_, _>>()
-    };
+    }
+}
+
+/// What a filter of the caller would have refused must not pass a proxy that can't run it and never did.
+#[test]
+fn an_outbound_filter_that_is_withheld_closes_what_its_apps_send() {
     // The objects that go out otherwise than they are.
     let changed = |objects: &BTreeMap<Key, Object>, capabilities: &[&str], view: &View| {
         let has = capabilities.iter().map(|it| (*it).to_owned()).collect();
@@ -148,7 +156,7 @@ fn an_outbound_filter_that_is_withheld_closes_what_its_apps_send() {
         let changed = objects.keys().filter(|key| !as_it_is(key)).map(ToString::to_string);
         (changed.collect::<Vec<_>>(), envelopes)
     };
-    let guarded = of(filter(OnFailure::Deny, FilterMode::Enforce));
+    let guarded = guarded_by(OnFailure::Deny, FilterMode::Enforce);
     let nothing = View::new(Versions::new());
     let (silenced, envelopes) = changed(&guarded, &[ENVELOPES, OUTBOUND_CLOSED], &nothing);
     assert_eq!(silenced, ["Workload shop/web-1"]);
@@ -162,8 +170,8 @@ fn an_outbound_filter_that_is_withheld_closes_what_its_apps_send() {
     assert!(changed(&guarded, &everything, &nothing).0.is_empty());
     let running = View::new(Versions::from([(Key::Filter("shop/guard".to_owned()), 1)]));
     assert!(changed(&guarded, &[ENVELOPES, OUTBOUND_CLOSED], &running).0.is_empty(), "an earlier version runs");
-    for lenient in [filter(OnFailure::Allow, FilterMode::Enforce), filter(OnFailure::Deny, FilterMode::Audit)] {
-        assert!(changed(&of(lenient), &[ENVELOPES, OUTBOUND_CLOSED], &nothing).0.is_empty());
+    for (on_failure, mode) in [(OnFailure::Allow, FilterMode::Enforce), (OnFailure::Deny, FilterMode::Audit)] {
+        assert!(changed(&guarded_by(on_failure, mode), &[ENVELOPES, OUTBOUND_CLOSED], &nothing).0.is_empty());
     }
 }
 
