@@ -46,7 +46,7 @@ mod tests {
         let check = |text: &str, expect: bool| {
             assert_eq!(FieldName::new("x-client-cert").read(text.as_bytes()), expect, "{text}");
             let mut pieces = FieldName::new("x-client-cert");
-            let found = text.as_bytes().chunks(3).fold(false, |found, piece| pieces.read(piece) || found);
+            let found = text.as_bytes().chunks(3).any(|piece| pieces.read(piece));
             assert_eq!(found, expect, "{text} in pieces");
         };
         check("GET / HTTP/1.1\r\nX-Client-Cert: a\r\n", true);
