@@ -109,9 +109,10 @@ async fn around(client: &Client, namespace: &str) -> Result<World, Failure> {
 
 /// The policies that hold for a workload, or for any that stands behind a service.
 fn holding(world: &World, kind: Kind, name: &ObjectName, policies: Kind) -> Vec<String> {
-    let workloads: Vec<_> = match kind {
-        Kind::Service => world.service(name).into_iter().flat_map(|it| world.standing_behind(it)).collect(),
-        _ => world.workload(name).into_iter().collect(),
+    let workloads: Vec<_> = if kind == Kind::Service {
+        world.service(name).into_iter().flat_map(|it| world.standing_behind(it)).collect()
+    } else {
+        world.workload(name).into_iter().collect()
     };
     let held = workloads.into_iter().flat_map(|workload| world.policies_of(workload)).map(policy::Resource::key);
     let held: BTreeSet<_> = held.filter(|key| key.kind == policies).collect();
