@@ -36,7 +36,7 @@ async fn the_api_does_what_its_document_says() {
         .env("SCHEMATHESIS_HOOKS", script("schemathesis_hooks.py"))
         .current_dir(mesh.folder());
     let told = run(&mut schemathesis);
-    assert!(told.contains("33 selected / 33 total") || told.contains("Operations:"), "{told}");
+    assert!(told.contains("Test cases:"), "{told}");
     // It is as well as before.
     assert_eq!(mesh.weft(&["get", "services", "-A"]).code, 0);
 }
