@@ -20,7 +20,7 @@ pub use crate::delta::{Delta, Key, diff, endpoint_removals};
 pub use assemble::{AUTHZ_ATTACHMENT, attachment, bundle_for, filters_for};
 pub use changes::{Action, Change, diff_world, text_diff};
 pub use owner::{Owned, Owner, ProxyKey};
-pub use protection::{Loss, losses, policy_status};
+pub use protection::{Loss, losses, losses_of_workloads, policy_status};
 pub use route_status::{Condition, ParentStatus, route_status};
 pub use select::selects;
 pub use tenancy::{Intrusion, intrusions};

@@ -210,7 +210,8 @@ async fn maintain(hub: Arc<Hub>, certificate: Arc<ServerCertificate>, stop: Canc
             renewal_failed = (!renewed).then(Instant::now);
         }
         hub.tend_store().await;
-        hub.remember_store();
+        let remembering = hub.clone();
+        crate::hub::apart(move || remembering.remember_store()).await;
         if !builtin::is_in_order(&hub) || tidied.is_none_or(|at| at.elapsed() >= MAINTENANCE) {
             keep_authz(&hub).await;
         }

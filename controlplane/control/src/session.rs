@@ -158,8 +158,7 @@ impl Session {
         let mut published = self.hub.subscribe();
         let mut last_removal = published.borrow_and_update().last_removal;
         let (mut bans, mut lead) = (self.hub.watch_bans(), self.hub.watch_lead());
-        let denials = hub::told(&bans.borrow_and_update());
-        if !self.send(denials).await {
+        if !self.send_denials(&mut bans).await {
             return End::Lost;
         }
         if !self.send_delta().await || !self.confirm().await {
@@ -188,7 +187,10 @@ impl Session {
                     if !self.try_again().await { return End::Lost }
                 }
                 _ = bans.changed() => if let Some(end) = self.handle_bans(&mut bans).await { return end },
-                _ = lead.changed() => if !self.send_delta().await || !self.confirm().await { return End::Lost },
+                _ = lead.changed() => {
+                    let is_open = self.send_denials(&mut bans).await && self.send_delta().await;
+                    if !is_open || !self.confirm().await { return End::Lost }
+                }
                 () = self.seat.replaced.cancelled() => {
                     match self.hub.registry().is_connected(&self.seat.key) {
                         true => self.notify_end("replaced by a newer stream of this proxy", false).await,
@@ -213,8 +215,13 @@ impl Session {
             self.notify_end(&reason, true).await;
             return Some(End::Drained);
         }
+        if self.send_denials(bans).await { None } else { Some(End::Lost) }
+    }
+
+    /// Tells who is kept out. The list of a store that does not lead is nobody's: it may have lost those that another had.
+    async fn send_denials(&self, bans: &mut watch::Receiver<Bans>) -> bool {
         let denials = hub::told(&bans.borrow_and_update());
-        if self.send(denials).await { None } else { Some(End::Lost) }
+        self.hub.may_lead(self.follows.as_ref()).is_err() || self.send(denials).await
     }
 
     /// Decides whether the proxy may be told anything of the world. If not, it is told once which store speaks, so that

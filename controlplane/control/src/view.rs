@@ -107,6 +107,7 @@ impl View {
             self.held.clear();
         }
         self.held.retain(|key, held| target.get(key) == held.version.as_ref());
+        self.unread.retain(|key, _| target.contains_key(key) || self.withheld.contains_key(key));
         let is_new = |(key, version): &(&Key, &Version)| {
             self.holds.get(*key) != Some(&Some(**version))
                 && !self.held.contains_key(*key)
@@ -199,8 +200,11 @@ impl View {
         }
         let unread = named.filter(|key| matches!(key, Key::Route(_)) && self.has_no_rules(key)).cloned();
         for (key, change) in sent.changes {
+            // Its closed form refused as well is held back as any other object.
+            let is_closed = change.version.is_some() && change.version == self.closed.get(&key).copied();
             if let Some(version) = change.version
                 && unread.as_ref() == Some(&key)
+                && !is_closed
             {
                 self.unread.insert(key, Unread { version, reason: reason.to_owned(), trying: false });
             } else if named.is_none_or(|named| *named == key) {

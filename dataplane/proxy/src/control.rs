@@ -93,7 +93,9 @@ impl Control {
                     backoff.wait(rand::random())
                 }
                 End::Failed(error) => {
-                    self.shared.contact.set_refused(error.is_refusal().then(|| crate::chain(&error)));
+                    if error.is_refusal() || !applier.waits_for_denials() {
+                        self.shared.contact.set_refused(error.is_refusal().then(|| crate::chain(&error)));
+                    }
                     warn!(error = %crate::chain(&error), "no control stream");
                     backoff.wait(rand::random())
                 }
@@ -137,7 +139,9 @@ impl Control {
         };
         let mut told = connected?.into_inner();
         self.shared.contact.connected();
-        self.shared.contact.set_refused(None);
+        if !applier.waits_for_denials() {
+            self.shared.contact.set_refused(None);
+        }
         info!("control stream up");
         let mut credentials = self.identity.subscribe();
         let mut reports = tokio::time::interval(REPORT);

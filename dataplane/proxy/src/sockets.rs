@@ -85,7 +85,6 @@ impl Guard {
         if self.is_own_listener(address) { Err(Failure::Loop) } else { Ok(OutsideSocket(address)) }
     }
 
-    /// True for the address of a listener of this proxy.
     /// The address on loopback at which an app may be found that does not listen at its workload's.
     pub fn loopback_of(&self, served: ServedSocket) -> Option<SocketAddr> {
         let own = served.address();
@@ -97,6 +96,7 @@ impl Guard {
         (self.app_on_loopback && loopback != own && !self.is_own_listener(loopback)).then_some(loopback)
     }
 
+    /// True for the address of a listener of this proxy.
     pub fn is_own_listener(&self, address: SocketAddr) -> bool {
         let address = canonical(address);
         self.own.iter().any(|own| {

@@ -155,16 +155,24 @@ impl State {
     pub fn denied(&self) -> Result<Option<Vec<String>>, StateError> {
         let mut damaged = None;
         for name in DENIED {
-            let Some(bytes) = self.read(name)? else { continue };
+            let bytes = match self.read(name) {
+                Ok(None) => continue,
+                Ok(Some(bytes)) => bytes,
+                Err(error) => {
+                    damaged = damaged.or(Some(error));
+                    continue;
+                }
+            };
             match summed(&bytes) {
                 Some(text) => return Ok(Some(text.lines().map(str::to_owned).collect())),
-                None => damaged = Some(self.path(name)),
+                None => damaged = damaged.or_else(|| Some(self.damaged(name))),
             }
         }
-        match damaged {
-            Some(path) => Err(StateError::Damaged { path, reason: "checksum does not match".to_owned() }),
-            None => Ok(None),
-        }
+        damaged.map_or(Ok(None), Err)
+    }
+
+    fn damaged(&self, name: &str) -> StateError {
+        StateError::Damaged { path: self.path(name), reason: "checksum does not match".to_owned() }
     }
 
     pub fn keep_denied(&self, identities: &[String]) -> Result<(), StateError> {

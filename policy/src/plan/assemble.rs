@@ -13,7 +13,7 @@ use super::{Entry, World};
 use crate::authz;
 use crate::bundle::serde_json_raw::Json;
 use crate::bundle::{
-    AppVersion, Backend, Bundle, Direction, Endpoint, FilterAttachment, FilterLimits, FilterMode, HeaderMatch,
+    AppVersion, Backend, Bundle, Direction, Egress, Endpoint, FilterAttachment, FilterLimits, FilterMode, HeaderMatch,
     MeshSettings, ObjectName, OnFailure, PathMatch, Protocol, Revision, Route, RouteAction, RouteMatch, RouteRule,
     ServedWorkload, Service, ServicePort, WorkloadPort,
 };
@@ -83,7 +83,12 @@ pub(crate) fn mesh_settings(world: &World, trust_bundle_pem: &str) -> MeshSettin
         request_timeout_ms: own.request_timeout_ms.filter(|ms| *ms > 0),
         connect_timeout_ms: own.connect_timeout_ms.or(defaults.connect_timeout_ms).unwrap_or_default(),
         max_retries: own.max_retries,
-        egress: spec.map(|spec| spec.egress).unwrap_or_default(),
+        egress: match spec {
+            Some(spec) => spec.egress,
+            // One that can't be read may have kept everybody inside.
+            None if world.has_unreadable(Kind::Mesh) => Egress::RegistryOnly,
+            None => Egress::default(),
+        },
         namespaces: namespaces(world),
     }
 }

@@ -38,8 +38,22 @@ pub fn losses(before: &World, after: &World) -> Vec<Loss> {
     let touched = before.differing(after);
     let everywhere = touched.iter().any(|key| key.namespace.is_empty() || key.namespace == ROOT_NAMESPACE);
     let namespaces: BTreeSet<&str> = touched.iter().map(|key| key.namespace.as_str()).collect();
+    let is_near = |was: &&Object<WorkloadSpec>| everywhere || namespaces.contains(was.metadata.namespace.as_str());
+    losses_of(before, after, before.workloads().filter(is_near))
+}
+
+/// The same where only these workloads have changed.
+pub fn losses_of_workloads(before: &World, after: &World, names: &BTreeSet<ObjectName>) -> Vec<Loss> {
+    losses_of(before, after, names.iter().filter_map(|name| before.workload(name)))
+}
+
+fn losses_of<'w>(
+    before: &'w World,
+    after: &World,
+    workloads: impl Iterator<Item = &'w Object<WorkloadSpec>>,
+) -> Vec<Loss> {
     let mut losses = BTreeSet::new();
-    for was in before.workloads().filter(|was| everywhere || namespaces.contains(was.metadata.namespace.as_str())) {
+    for was in workloads {
         for heir in heirs(after, was) {
             let lost = before.policies_of(was).filter_map(|policy| Change { before, after, was, heir }.of(policy));
             losses.extend(lost.map(|(policy, why)| Loss { workload: heir.name(), policy, why }));
@@ -87,7 +101,10 @@ impl Change<'_> {
         if !holds_for(self.after, metadata, targets_now, self.heir) {
             return self.untargeted(metadata, targets, targets_now).map(|why| (key, why));
         }
-        (now == policy).then(|| self.unguarded(policy, &guarded)).flatten().map(|why| (key, why))
+        // What the policy as it is now would not have guarded before, its author has let go.
+        let meant = self::guarded(self.before, now, self.was);
+        let guarded = guarded.intersection(&meant).copied().collect();
+        self.unguarded(now, &guarded).map(|why| (key, why))
     }
 
     /// Why no target selects it any more; nothing where other targets are all that has changed.
@@ -112,12 +129,11 @@ impl Change<'_> {
         if let Some(port) = lost.first() {
             return Some(format!("port {port} speaks tcp now, which its filter does not look into"));
         }
-        let has_others = still.is_empty() && !own.is_empty();
+        let gone: BTreeSet<_> = guarded_before.difference(&own).copied().collect();
+        let new: BTreeSet<_> = own.difference(&ports(self.was)).filter(|port| !still.contains(port)).copied().collect();
+        let has_moved = !gone.is_empty() && !new.is_empty();
         let words = |ports: &BTreeSet<u16>| ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
-        has_others.then(|| {
-            let (before, now) = (words(guarded_before), words(&own));
-            format!("it guards port {before}, and the workload has {now} now")
-        })
+        has_moved.then(|| format!("it guards port {}, and the workload has {} now", words(&gone), words(&new)))
     }
 }
 

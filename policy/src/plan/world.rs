@@ -105,6 +105,10 @@ impl World {
         !self.unreadable.is_empty() && self.unreadable.contains(&ObjectKey::new(kind, &name.namespace, &name.name))
     }
 
+    pub(super) fn has_unreadable(&self, kind: Kind) -> bool {
+        self.unreadable.iter().any(|key| key.kind == kind)
+    }
+
     /// Objects of a kind and namespace that exist and can't be read.
     pub(super) fn unreadable_of(&self, kind: Kind, namespace: &str) -> impl Iterator<Item = &ObjectKey> {
         let of = move |key: &&ObjectKey| key.kind == kind && key.namespace == namespace;

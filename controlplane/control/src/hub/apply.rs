@@ -26,7 +26,7 @@ use super::trying::{Asked, unless_refused};
 use super::{Actor, Draft, FilterVersion, Hub, Published, apart};
 use crate::claims::{Claims, Grants};
 use crate::config::Limits;
-use crate::store::{Store, StoreError, Unreadable, Write, write_record};
+use crate::store::{Store, StoreError, Table, Unreadable, Write, write_record};
 
 /// An object as it is stored.
 #[derive(Serialize, Deserialize)]
@@ -565,6 +565,7 @@ pub fn unreadable_records(store: &Store) -> Result<Vec<Unreadable>, StoreError> 
     all.extend(store.filter_versions::<FilterVersion>()?.unreadable);
     all.extend(store.tokens()?.unreadable);
     all.extend(store.claims()?.unreadable);
+    all.extend(store.table::<super::Ban>(Table::Bans)?.unreadable);
     Ok(all)
 }
 

@@ -48,8 +48,15 @@ pub enum BanError {
 pub(crate) type Bans = Arc<BTreeMap<SpiffeId, Ban>>;
 
 pub(super) fn load(store: &Store) -> Result<Bans, StoreError> {
-    let rows = store.table::<Ban>(Table::Bans)?.read;
-    Ok(Arc::new(rows.into_iter().map(|(_, ban)| (ban.identity.clone(), ban)).collect()))
+    let rows = store.table::<Ban>(Table::Bans)?;
+    // Who is banned is in the key: one whose record can't be read stays out.
+    let unread = rows.unreadable.iter().filter_map(|row| {
+        let identity: SpiffeId = row.key.parse().ok()?;
+        let reason = format!("its record can't be read: {}", row.reason);
+        Some(Ban { identity, reason, since_unix: 0, by: String::new() })
+    });
+    let all = rows.read.into_iter().map(|(_, ban)| ban).chain(unread);
+    Ok(Arc::new(all.map(|ban| (ban.identity.clone(), ban)).collect()))
 }
 
 impl Hub {

@@ -14,7 +14,7 @@ use tonic::Status;
 use weft_policy::bundle::ObjectName;
 use weft_policy::identity::SpiffeId;
 use weft_policy::lint;
-use weft_policy::plan::{Entry, Owned, World, losses};
+use weft_policy::plan::{Entry, Owned, World, losses_of_workloads};
 use weft_policy::registration::{Field, Registration};
 use weft_policy::resource::{Kind, Object, ObjectKey, WorkloadSpec};
 
@@ -88,7 +88,7 @@ impl From<RegisterError> for Status {
                 Self::permission_denied(error.to_string())
             }
             RegisterError::Invalid { .. } => Self::invalid_argument(error.to_string()),
-            RegisterError::TooMuch { .. } => Self::resource_exhausted(error.to_string()),
+            RegisterError::TooMuch { .. } => Self::failed_precondition(error.to_string()),
             RegisterError::Store(source) => {
                 tracing::error!(error = %crate::chain(source), "workload could not be registered");
                 Self::unavailable("the control plane's store failed; its log says why")
@@ -231,6 +231,7 @@ impl Draft {
         registrations: &[Registration],
     ) -> Result<(), RegisterError> {
         let wanted: BTreeSet<_> = registrations.iter().map(Registration::name).collect();
+        let registered_bytes = self.account_bytes(&proxy.identity);
         let was_known = wanted.iter().any(|name| self.world.registered_by(name).is_some());
         let before = was_known.then(|| self.world.clone());
         for name in owned_by(&self.world, proxy).iter().filter(|name| !wanted.contains(*name)) {
@@ -247,11 +248,12 @@ impl Draft {
             apply::put_registered(self, proxy, registration)?;
             self.claim(|draft| draft.claims.take(&name, &proxy.identity));
         }
-        self.within_account(&proxy.identity)?;
+        self.within_account(&proxy.identity, registered_bytes)?;
         if self.changed {
             let names: Vec<_> = wanted.iter().map(ToString::to_string).collect();
             // A proxy may leave what protected its workload as it may stop it, and somebody hears of it.
-            let lost: Vec<_> = before.iter().flat_map(|before| losses(before, &self.world)).collect();
+            let lost: Vec<_> =
+                before.iter().flat_map(|before| losses_of_workloads(before, &self.world, &wanted)).collect();
             for loss in &lost {
                 tracing::warn!(%proxy, %loss, "a workload was registered otherwise");
             }
@@ -263,15 +265,19 @@ impl Draft {
     }
 
     /// Refuses more of one account than every other proxy is to be told.
-    fn within_account(&self, account: &SpiffeId) -> Result<(), RegisterError> {
-        let own = self.world.registered().filter(|(_, owner)| owner.identity == *account);
-        let keys = own.map(|(name, _)| ObjectKey::new(Kind::Workload, &name.namespace, &name.name));
-        let bytes: usize = keys.filter_map(|key| self.world.get(&key)).map(Entry::bytes).sum();
-        let most = self.limits.max_account_bytes;
-        if self.changed && bytes > most {
+    fn within_account(&self, account: &SpiffeId, before: usize) -> Result<(), RegisterError> {
+        let (bytes, most) = (self.account_bytes(account), self.limits.max_account_bytes);
+        if bytes > most && bytes > before {
             return Err(RegisterError::TooMuch { identity: account.to_string(), bytes, most });
         }
         Ok(())
+    }
+
+    /// Bytes of the workloads that the proxies of an account have registered.
+    fn account_bytes(&self, account: &SpiffeId) -> usize {
+        let own = self.world.registered().filter(|(_, owner)| owner.identity == *account);
+        let keys = own.map(|(name, _)| ObjectKey::new(Kind::Workload, &name.namespace, &name.name));
+        keys.filter_map(|key| self.world.get(&key)).map(Entry::bytes).sum()
     }
 
     /// Refuses a name that is somebody else's. True where it is an applied Workload of this identity: the proxy serves it,
@@ -344,9 +350,12 @@ impl Draft {
     ) -> Option<ObjectKey> {
         let (own, spec) = (workload.name(), &workload.spec);
         let ports = |spec: &WorkloadSpec| -> BTreeSet<u16> { spec.ports.iter().map(|port| port.port).collect() };
+        let addresses = |spec: &WorkloadSpec| -> BTreeSet<IpAddr> {
+            std::iter::once(&spec.address).chain(&spec.addresses).map(IpAddr::to_canonical).collect()
+        };
         let meets = |other: &WorkloadSpec| {
             other.mesh_address() == spec.mesh_address()
-                || other.address == spec.address && !ports(other).is_disjoint(&ports(spec))
+                || !addresses(other).is_disjoint(&addresses(spec)) && !ports(other).is_disjoint(&ports(spec))
         };
         // Whoever speaks from an address has it, whatever a silent proxy had before. On one machine all speak from all.
         let has_it = !origin.is_local && origin.address == spec.address;

@@ -92,6 +92,11 @@ impl Applier {
         self.kept && !self.waits_for_denials
     }
 
+    /// True while what was kept is not served because nobody can tell who is kept out.
+    pub(super) fn waits_for_denials(&self) -> bool {
+        self.waits_for_denials
+    }
+
     /// What is held, with its versions and the store that it came from.
     pub(super) fn current(&self) -> &KeptBundle {
         &self.current
@@ -131,7 +136,9 @@ impl Applier {
             Some(v1::control_message::Message::Delta(delta)) => delta,
             Some(v1::control_message::Message::Denials(denials)) => {
                 self.deny(denials.identities, true);
-                self.waits_for_denials = false;
+                if std::mem::take(&mut self.waits_for_denials) {
+                    self.control.shared.contact.set_refused(None);
+                }
                 return Step::Nothing;
             }
             Some(v1::control_message::Message::Notice(notice)) => {

@@ -22,8 +22,9 @@ pub struct FirstLine {
     last: [u8; 6],
     /// The first word may be GET so far, which HTTP/0.9 sends with no version behind it.
     is_get: bool,
-    /// The same of PRI.
+    /// The same of PRI, and of PROXY, whose line some servers read before that of a request.
     is_pri: bool,
+    is_proxy: bool,
     word_len: usize,
     /// Something looks like a request target.
     has_target: bool,
@@ -40,7 +41,15 @@ enum At {
 
 impl Default for FirstLine {
     fn default() -> Self {
-        Self { at: At::Blanks, last: [b' '; 6], is_get: true, is_pri: true, word_len: 0, has_target: false }
+        Self {
+            at: At::Blanks,
+            last: [b' '; 6],
+            is_get: true,
+            is_pri: true,
+            is_proxy: true,
+            word_len: 0,
+            has_target: false,
+        }
     }
 }
 
@@ -64,6 +73,10 @@ impl FirstLine {
                 self.is_get &= self.word_len == GET.len();
                 At::Rest
             }
+            At::Rest if byte == b'\n' && self.is_proxy && self.word_len == PROXY.len() => {
+                *self = Self::default();
+                At::Blanks
+            }
             At::Rest if byte == b'\n' => {
                 At::Over(if self.is_get && self.has_target { Judged::Request } else { Judged::Other })
             }
@@ -79,6 +92,7 @@ impl FirstLine {
         }
         self.is_get &= GET.get(self.word_len) == Some(&byte);
         self.is_pri &= PRI.get(self.word_len) == Some(&byte);
+        self.is_proxy &= PROXY.get(self.word_len) == Some(&byte);
         self.word_len += 1;
         At::Word
     }
@@ -97,6 +111,7 @@ impl FirstLine {
 
 const GET: &[u8] = b"GET";
 const PRI: &[u8] = b"PRI";
+const PROXY: &[u8] = b"PROXY";
 
 /// True for all that some server takes for a blank between the parts of a request line.
 fn is_blank(byte: u8) -> bool {
@@ -136,6 +151,8 @@ mod tests {
             assert_eq!(judged(line.as_bytes()).0, Judged::Request, "{line:?}");
         }
         assert_eq!(judged(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").0, Judged::Preface);
+        assert_eq!(judged(b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\nGET / HTTP/1.1\r\n").0, Judged::Request);
+        assert_eq!(judged(b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n\x16\x03").0, Judged::Other);
         let long = [&b"\n".repeat(20_000)[..], b"GET /", &b"a".repeat(2 << 20), b" HTTP/1.1\r\n"].concat();
         assert_eq!(judged(&long).0, Judged::Request);
     }
@@ -167,7 +184,6 @@ mod tests {
             (b"set key 0 0 5\r\n", 15),
             (b"DESCRIBE rtsp://a/b RTSP/1.0\r\n", 30),
             (b"INVITE sip:a@b SIP/2.0\r\n", 24),
-            (b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n", 32),
             // PostgreSQL, MySQL, MongoDB, Kafka, AMQP, MQTT, SMB, RTMP.
             (b"\0\0\0\x08\x04\xd2\x16\x2f HTTP/1.1", 1),
             (b"\x20\0\0\x01\x85\xa6\xff\x01", 2),

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use weft_policy::plan::{Action, Change, World};
+use weft_policy::resource::ObjectKey;
 
 use super::super::Draft;
 use super::ApplyError;
@@ -12,7 +13,9 @@ use crate::config::Limits;
 pub(super) fn check(draft: &Draft, before: &World, changes: &[Change]) -> Result<(), ApplyError> {
     let Limits { max_object_bytes: object, max_namespace_bytes: namespace, .. } = draft.limits;
     let touched = || changes.iter().filter(|change| change.action != Action::Unchanged).map(|change| &change.object);
+    let grown = |key: &ObjectKey, bytes: usize| before.get(key).is_none_or(|was| bytes > was.bytes());
     let sizes = touched().filter_map(|key| Some((key, draft.world.get(key)?.bytes())));
+    let sizes = sizes.filter(|(key, bytes)| grown(key, *bytes));
     if let Some((key, bytes)) = sizes.filter(|(_, bytes)| *bytes > object).max_by_key(|(_, bytes)| *bytes) {
         let limit = "limits.max_object_bytes";
         return Err(ApplyError::Refused(format!("{key}: {bytes} bytes; an object has at most {object} ({limit})")));

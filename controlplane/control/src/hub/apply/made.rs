@@ -171,11 +171,15 @@ fn service_ports(own: &[WorkloadPortSpec]) -> Vec<PortSpec> {
     ports
 }
 
-/// The stand-in for an access policy whose record can't be read. It allows nothing to the targets that the record
-/// names, or to its whole namespace if the targets can't be read either.
+/// The stand-in for an access or filter policy whose record can't be read. It allows nothing to the targets that the
+/// record names, or to its whole namespace if the targets can't be read either.
 pub(super) fn closed_policy(unreadable: &Unreadable, revision: Revision) -> Option<Entry> {
-    let mut parts = unreadable.key.strip_prefix(Kind::AccessPolicy.plural())?.strip_prefix('/')?.splitn(2, '/');
-    let name = ObjectName::new(parts.next()?, parts.next()?);
+    let key = unreadable.object()?;
+    let name = match key.kind {
+        Kind::AccessPolicy => key.object_name(),
+        Kind::FilterPolicy => ObjectName::new(key.namespace, format!("{}.unreadable-filter-policy", key.name)),
+        Kind::Namespace | Kind::Mesh | Kind::Service | Kind::Workload | Kind::HttpRoute | Kind::Filter => return None,
+    };
     let record: serde_json::Value = serde_json::from_str(&unreadable.record).unwrap_or_default();
     let targets = record["entry"]["resource"]["spec"]["targetRefs"].clone();
     let annotations = BTreeMap::from([(UNREADABLE.to_owned(), unreadable.reason.clone())]);
