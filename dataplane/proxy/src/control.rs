@@ -93,9 +93,7 @@ impl Control {
                     backoff.wait(rand::random())
                 }
                 End::Failed(error) => {
-                    if error.is_refusal() || !applier.waits_for_denials() {
-                        self.shared.contact.set_refused(error.is_refusal().then(|| crate::chain(&error)));
-                    }
+                    applier.note_refusal(error.is_refusal().then(|| crate::chain(&error)));
                     warn!(error = %crate::chain(&error), "no control stream");
                     backoff.wait(rand::random())
                 }
@@ -139,9 +137,7 @@ impl Control {
         };
         let mut told = connected?.into_inner();
         self.shared.contact.connected();
-        if !applier.waits_for_denials() {
-            self.shared.contact.set_refused(None);
-        }
+        applier.note_refusal(None);
         info!("control stream up");
         let mut credentials = self.identity.subscribe();
         let mut reports = tokio::time::interval(REPORT);

@@ -92,9 +92,12 @@ impl Applier {
         self.kept && !self.waits_for_denials
     }
 
-    /// True while what was kept is not served because nobody can tell who is kept out.
-    pub(super) fn waits_for_denials(&self) -> bool {
-        self.waits_for_denials
+    /// Notes why the control plane serves no stream, or that it does. While what was kept waits to hear who is banned, that
+    /// stays the reason.
+    pub(super) fn note_refusal(&self, reason: Option<String>) {
+        if reason.is_some() || !self.waits_for_denials {
+            self.control.shared.contact.set_refused(reason);
+        }
     }
 
     /// What is held, with its versions and the store that it came from.
