@@ -3,7 +3,6 @@
 
 use libfuzzer_sys::fuzz_target;
 use prost::Message as _;
-use weft_policy::delta::Delta;
 use weft_policy::wire::{Received, v1};
 
 fuzz_target!(|input: &[u8]| {
