@@ -393,6 +393,10 @@ impl Draft {
             return false;
         }
         let found = Arc::make_mut(&mut self.unreadable).remove(key);
+        // What stood in under a name of its own goes; under the object's own name another has its place.
+        if let Some(stand_in) = found.as_ref().and_then(apply::stand_in_aside) {
+            self.world.remove(&stand_in);
+        }
         self.writes.extend(found.map(Write::SetAside));
         true
     }

@@ -219,8 +219,8 @@ impl Metrics {
             certificates: counter(Name::Certificates),
             joins: counter(Name::Joins),
             joins_refused: counter(Name::JoinsRefused),
-            registrations_refused: ["name", "invalid", "not_granted", "store"]
-                .map(|reason| by_reason(Name::RegistrationsRefused, reason)),
+            registrations_refused: [Refusal::Name, Refusal::Invalid, Refusal::NotGranted, Refusal::Store]
+                .map(|why| by_reason(Name::RegistrationsRefused, why.as_str())),
             name_conflicts: counter(Name::SeatConflicts),
             throttled: ["renewals", "streams", "hellos", "messages", "api", "plans"]
                 .map(|reason| by_reason(Name::Throttled, reason)),

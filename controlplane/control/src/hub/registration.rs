@@ -233,7 +233,7 @@ impl Draft {
         let wanted: BTreeSet<_> = registrations.iter().map(Registration::name).collect();
         let registered_bytes = self.account_bytes(&proxy.identity);
         let was_known = wanted.iter().any(|name| self.world.registered_by(name).is_some());
-        let before = was_known.then(|| self.world.clone());
+        let before = was_known.then(|| hub.published());
         for name in owned_by(&self.world, proxy).iter().filter(|name| !wanted.contains(*name)) {
             apply::remove_registered(self, name)?;
         }
@@ -253,7 +253,7 @@ impl Draft {
             let names: Vec<_> = wanted.iter().map(ToString::to_string).collect();
             // A proxy may leave what protected its workload as it may stop it, and somebody hears of it.
             let lost: Vec<_> =
-                before.iter().flat_map(|before| losses_of_workloads(before, &self.world, &wanted)).collect();
+                before.iter().flat_map(|before| losses_of_workloads(&before.world, &self.world, &wanted)).collect();
             for loss in &lost {
                 tracing::warn!(%proxy, %loss, "a workload was registered otherwise");
             }

@@ -433,7 +433,7 @@ async fn another_trust_domain_is_refused() {
 }
 
 /// Replaces records of a folder's store, as another program or a fault would.
-fn tamper(state: &Path, records: &[(&str, &str)]) {
+pub(crate) fn tamper(state: &Path, records: &[(&str, &str)]) {
     let store = Store::open(&state.join("weft.redb"), 1000).unwrap();
     let put = |(key, json): &(&str, &str)| Write::PutObject { key: (*key).to_owned(), json: (*json).to_owned() };
     store.commit(None, records.iter().map(put).collect()).unwrap();

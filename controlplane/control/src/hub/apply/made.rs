@@ -174,12 +174,8 @@ fn service_ports(own: &[WorkloadPortSpec]) -> Vec<PortSpec> {
 /// The stand-in for an access or filter policy whose record can't be read. It allows nothing to the targets that the
 /// record names, or to its whole namespace if the targets can't be read either.
 pub(super) fn closed_policy(unreadable: &Unreadable, revision: Revision) -> Option<Entry> {
-    let key = unreadable.object()?;
-    let name = match key.kind {
-        Kind::AccessPolicy => key.object_name(),
-        Kind::FilterPolicy => ObjectName::new(key.namespace, format!("{}.unreadable-filter-policy", key.name)),
-        Kind::Namespace | Kind::Mesh | Kind::Service | Kind::Workload | Kind::HttpRoute | Kind::Filter => return None,
-    };
+    let own = unreadable.object().filter(|key| key.kind == Kind::AccessPolicy);
+    let name = own.or_else(|| stand_in_aside(unreadable))?.object_name();
     let record: serde_json::Value = serde_json::from_str(&unreadable.record).unwrap_or_default();
     let targets = record["entry"]["resource"]["spec"]["targetRefs"].clone();
     let annotations = BTreeMap::from([(UNREADABLE.to_owned(), unreadable.reason.clone())]);
@@ -190,6 +186,13 @@ pub(super) fn closed_policy(unreadable: &Unreadable, revision: Revision) -> Opti
     };
     let resource = Resource::AccessPolicy(Object { metadata: Metadata { annotations, ..named(&name) }, spec });
     Some(Entry::applied(resource, revision, super::new_uid()))
+}
+
+/// The stand-in for a filter policy: an access policy, which has a name of its own.
+pub(in crate::hub) fn stand_in_aside(unreadable: &Unreadable) -> Option<ObjectKey> {
+    let key = unreadable.object().filter(|key| key.kind == Kind::FilterPolicy)?;
+    let name = format!("{}.unreadable-filter-policy", key.name);
+    Some(ObjectKey::new(Kind::AccessPolicy, &key.namespace, &name))
 }
 
 /// Points the `Filter` at a published version; where it stands for a newer one only if that is wanted.

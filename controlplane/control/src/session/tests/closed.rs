@@ -12,17 +12,6 @@ use super::*;
 /// would have taken requests that another route of its service takes now.
 #[test]
 fn what_something_withheld_would_have_narrowed_is_closed() {
-    let name = |name| ObjectName::new("shop", name);
-    let workload = |name| ServedWorkload {
-        name,
-        identity: "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap(),
-        address: "127.0.0.11".parse().unwrap(),
-        addresses: Vec::new(),
-        ports: vec![WorkloadPort::new(8080, Protocol::Http)],
-        labels: Default::default(),
-        service: None,
-        outbound_closed: None,
-    };
     let route = |route, parent| Route {
         name: name(route),
         parent: name(parent),
@@ -31,31 +20,14 @@ fn what_something_withheld_would_have_narrowed_is_closed() {
         created: Revision(1),
         rules: Vec::new(),
     };
-    let filter = |direction| FilterAttachment {
-        name: "shop/guard".to_owned(),
-        filter: "guard".to_owned(),
-        version: "1.0.0".to_owned(),
-        digest: String::new(),
-        signature: String::new(),
-        public_key_pem: String::new(),
-        direction,
-        order: 0,
-        mode: FilterMode::Enforce,
-        on_failure: OnFailure::Deny,
-        authorization: false,
-        config: Default::default(),
-        capabilities: Vec::new(),
-        limits: Default::default(),
-        workloads: vec![name("web-1")],
-    };
     let of = |direction| {
         let objects = [
-            Object::Workload(workload(name("web-1"))),
-            Object::Workload(workload(name("web-2"))),
+            Object::Workload(workload("web-1")),
+            Object::Workload(workload("web-2")),
             Object::Route(route("a", "web")),
             Object::Route(route("b", "web")),
             Object::Route(route("c", "other")),
-            Object::Filter(filter(direction)),
+            Object::Filter(filter(direction, OnFailure::Deny, FilterMode::Enforce)),
         ];
         objects.into_iter().map(|object| (object.key(), object)).collect::<BTreeMap<_, _>>()
     };
@@ -77,10 +49,9 @@ fn name(name: &str) -> ObjectName {
     ObjectName::new("shop", name)
 }
 
-/// Two workloads of a proxy, one of which an outbound filter is for, and the service that the other may call.
-fn guarded_by(on_failure: OnFailure, mode: FilterMode) -> BTreeMap<Key, Object> {
-    let workload = |name| ServedWorkload {
-        name,
+fn workload(workload: &str) -> ServedWorkload {
+    ServedWorkload {
+        name: name(workload),
         identity: "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap(),
         address: "127.0.0.11".parse().unwrap(),
         addresses: Vec::new(),
@@ -88,15 +59,19 @@ fn guarded_by(on_failure: OnFailure, mode: FilterMode) -> BTreeMap<Key, Object> 
         labels: Default::default(),
         service: None,
         outbound_closed: None,
-    };
-    let filter = FilterAttachment {
+    }
+}
+
+/// A filter of `web-1`.
+fn filter(direction: Direction, on_failure: OnFailure, mode: FilterMode) -> FilterAttachment {
+    FilterAttachment {
         name: "shop/guard".to_owned(),
         filter: "guard".to_owned(),
         version: "1.0.0".to_owned(),
         digest: String::new(),
         signature: String::new(),
         public_key_pem: String::new(),
-        direction: Direction::Outbound,
+        direction,
         order: 0,
         mode,
         on_failure,
@@ -105,7 +80,11 @@ fn guarded_by(on_failure: OnFailure, mode: FilterMode) -> BTreeMap<Key, Object> 
         capabilities: Vec::new(),
         limits: Default::default(),
         workloads: vec![name("web-1")],
-    };
+    }
+}
+
+/// Two workloads of a proxy, one of which an outbound filter is for, and the service that the other may call.
+fn guarded_by(on_failure: OnFailure, mode: FilterMode) -> BTreeMap<Key, Object> {
     let endpoint = Endpoint {
         workload: name("web-1"),
         identity: None,
@@ -124,10 +103,10 @@ fn guarded_by(on_failure: OnFailure, mode: FilterMode) -> BTreeMap<Key, Object> 
     };
     let objects = [
         Object::Mesh(settings()),
-        Object::Workload(workload(name("web-1"))),
-        Object::Workload(workload(name("web-2"))),
+        Object::Workload(workload("web-1")),
+        Object::Workload(workload("web-2")),
         Object::Service(service),
-        Object::Filter(filter),
+        Object::Filter(filter(Direction::Outbound, on_failure, mode)),
     ];
     objects.into_iter().map(|object| (object.key(), object)).collect()
 }
