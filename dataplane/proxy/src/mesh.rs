@@ -7,6 +7,7 @@ use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use weft_policy::bundle::ServedWorkload;
 use weft_policy::identity::SpiffeId;
+use weft_transport::detect::FieldName;
 use weft_transport::http::{Added, RequestHead, WEFT_OFFERS, WEFT_REASON};
 
 use crate::telemetry::series::Peer;
@@ -20,7 +21,7 @@ pub const WEFT_SOURCE: HeaderName = HeaderName::from_static("weft-source");
 pub const WEFT_VERSION: HeaderName = HeaderName::from_static("weft-version");
 /// Identity of the caller, as the app is told (Envoy's field; sanitised on every hop).
 pub const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static(CLIENT_CERT);
-const CLIENT_CERT: &str = "x-forwarded-client-cert";
+pub(crate) const CLIENT_CERT: &str = "x-forwarded-client-cert";
 
 /// Removes everything that only proxies may say.
 pub fn strip(headers: &mut HeaderMap) {
@@ -36,8 +37,7 @@ pub fn strip(headers: &mut HeaderMap) {
 /// True for what only proxies may say, also in a spelling that servers fold into it (`_` is `-` in CGI and WSGI).
 fn is_internal(name: &HeaderName) -> bool {
     let name = name.as_str().as_bytes();
-    let folds = |to: &[u8]| name.iter().zip(to).all(|(a, b)| a == b || *a == b'_' && *b == b'-');
-    name.starts_with(b"weft-") || name.len() == CLIENT_CERT.len() && folds(CLIENT_CERT.as_bytes())
+    name.starts_with(b"weft-") || name.len() == CLIENT_CERT.len() && FieldName::new(CLIENT_CERT).read(name)
 }
 
 /// Removes from a response what only proxies may say to each other. What HTTP/1 alone can say of an answer stays for a

@@ -14,8 +14,7 @@ use http::HeaderMap;
 use weft_transport::detect::{FieldName, FirstLine, Judged};
 use weft_transport::http::{Frame, RecvBody, StreamError};
 
-/// The field by which an app learns its caller.
-const CLIENT_CERT: &str = "x-forwarded-client-cert";
+use crate::mesh;
 
 /// What is looked for in a tunnel.
 enum Watch {
@@ -85,7 +84,7 @@ impl<'a> Source<'a> {
             match line.read(data) {
                 Judged::Open => {}
                 Judged::Other => self.watch = None,
-                Judged::Request => self.watch = Some(Watch::Field(FieldName::new(CLIENT_CERT))),
+                Judged::Request => self.watch = Some(Watch::Field(FieldName::new(mesh::CLIENT_CERT))),
                 Judged::Preface => return false,
             }
         }
