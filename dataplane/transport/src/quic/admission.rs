@@ -1,7 +1,7 @@
 //! Admission of callers to handshakes and connections: slots in all, for one source address and for one identity. A
 //! caller that has not proved its address gets a slot only while few are taken, so that forged packets keep nobody out.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use weft_policy::identity::SpiffeId;
 
 use super::TransportLimits;
-use super::limits::Distance;
 use crate::tls::{HandshakeError, HandshakeFailure, RefusedBy};
 
 /// Counts of callers that one worker's mesh port turned away.
@@ -54,12 +53,7 @@ struct Held {
     /// Handshakes and connections by where they come from.
     sources: HashMap<Source, usize>,
     identities: HashMap<SpiffeId, usize>,
-    /// Sources that were found to be far away; begun anew when there are too many to remember.
-    far: HashSet<Source>,
 }
-
-/// Sources whose distance is remembered.
-const REMEMBERED: usize = 4096;
 
 /// Addresses that one host may be taken to own: an IPv4 address, or a /64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -103,11 +97,6 @@ impl Admission {
         &self.0.stats
     }
 
-    /// How far away `source` was when it last connected.
-    pub(super) fn distance(&self, source: IpAddr) -> Distance {
-        if self.0.held().far.contains(&Source::of(source)) { Distance::Far } else { Distance::Near }
-    }
-
     /// Judges an attempt from `source`; `proved`: it has shown that it receives what is sent there.
     pub(super) fn judge(&self, source: IpAddr, proved: bool) -> Judgement {
         let source = Source::of(source);
@@ -145,18 +134,6 @@ pub(super) struct HandshakePlace {
 }
 
 impl HandshakePlace {
-    /// Notes how far away the source is, for its next connection.
-    pub(super) fn measured(&self, distance: Distance) {
-        let mut held = self.admission.0.held();
-        if held.far.len() >= REMEMBERED {
-            held.far.clear();
-        }
-        match distance {
-            Distance::Far => held.far.insert(self.source),
-            Distance::Near => held.far.remove(&self.source),
-        };
-    }
-
     /// Makes it the place of a connection of `peer`.
     pub(super) fn establish(mut self, peer: &SpiffeId) -> Result<ConnectionPlace, HandshakeError> {
         let shared = Arc::clone(&self.admission.0);

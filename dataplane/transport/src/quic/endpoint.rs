@@ -13,7 +13,7 @@ use tokio::task::AbortHandle;
 use weft_policy::identity::SpiffeId;
 
 use super::admission::{Admission, AdmissionStats, ConnectionPlace, HandshakePlace, Judgement};
-use super::cid::InitialCids;
+use super::cid::{self, InitialCids};
 use super::limits::{ByDistance, Distance, WindowLimits};
 use super::{SharedKeys, TransportLimits, Worker, refusal};
 use crate::tls::{
@@ -101,7 +101,7 @@ impl Server {
             };
             let verdict = Verdict::default();
             let choice = Choice::new(self.served.clone(), incoming.local_ip());
-            let distance = self.admission.distance(source);
+            let distance = cid::told_distance(&incoming.orig_dst_cid());
             let config = server_config(&choice, &self.keys, self.transport.of(distance), verdict.clone());
             return Some(Handshake {
                 incoming,
@@ -191,7 +191,6 @@ impl Handshake {
             let detail = "the handshake proved no identity";
             return Err(HandshakeError::new(HandshakeFailure::NoCertificate, RefusedBy::Us, detail));
         };
-        place.measured(windows.distance(&connection));
         let place = match place.establish(&peer.id) {
             Ok(place) => place,
             Err(error) => {
@@ -365,7 +364,7 @@ impl Dialer {
             .expect("the provider has the suite that QUIC begins with");
         let mut config = quinn::ClientConfig::new(Arc::new(tls));
         config.transport_config(self.transport.of(distance).clone());
-        config.initial_dst_cid_provider(self.initial_cids.provider());
+        config.initial_dst_cid_provider(self.initial_cids.provider(distance));
         config.token_store(Arc::new(quinn_proto::NoneTokenStore));
         let connecting = self
             .endpoint

@@ -275,7 +275,7 @@ impl Inner {
     fn step(self: &Rc<Self>, key: &PeerKey) -> Result<Step, ConnectError> {
         let mut peers = self.peers.borrow_mut();
         if let Some(peer) = peers.get(key)
-            && let Some(connection) = peer.usable().find(|it| it.open_streams() < self.streams(it.distance()))
+            && let Some(connection) = peer.fitting().find(|it| it.open_streams() < self.streams(it.distance()))
         {
             return Ok(Step::Use(connection.client()));
         }
@@ -369,7 +369,7 @@ impl Inner {
                 peer.heard.notify_waiters();
                 peer.measured(distance, found);
                 if peer.distance != distance {
-                    // Requests go on with the one that there is; the next ones get one that fits.
+                    // Requests wait for the one that fits, a round trip longer: on this one a large body takes many.
                     let _ = self.start_dial(key, peer);
                 }
                 Ok(())
@@ -442,6 +442,13 @@ impl Peer {
             }
             (Distance::Near, Distance::Near) => {}
         }
+    }
+
+    /// Those to which new requests go: a connection with small windows to a peer that was found to be far away is only for
+    /// when no other can be had.
+    fn fitting(&self) -> impl Iterator<Item = &Rc<Pooled>> {
+        let waits = self.distance == Distance::Far && self.dial.is_some();
+        self.usable().filter(move |connection| !waits || connection.distance() == Distance::Far)
     }
 
     fn usable(&self) -> impl Iterator<Item = &Rc<Pooled>> {

@@ -39,18 +39,17 @@ fn stalled_readers_leave_the_others_their_credit() {
 fn a_peer_that_is_far_away_gets_a_connection_that_fits() {
     on_a_worker(async {
         let ca = Ca::new();
-        let callee = Callee::new(&ca.handle("shop"));
+        let mut callee = Callee::new(&ca.handle("shop"));
         let dialer = dialer_with(WindowLimits { far_from: Duration::ZERO, ..WindowLimits::default() });
         let pool = Pool::new(dialer, ca.handle("cart"), quick(), h3::Limits::default());
         let key = key("cart", "shop", callee.address);
-        let _servers = serve(callee, &gate());
-        let first = pool.get(&key).await.unwrap();
-        until("the larger one is there alone", || {
-            let stats = pool.stats().snapshot();
-            stats.established == 2 && stats.connections == 1
-        })
-        .await;
-        assert!(first.is_draining());
+        let accepting = async { [callee.outcome().await.unwrap(), callee.outcome().await.unwrap()] };
+        let (first, accepted) = tokio::join!(pool.get(&key), accepting);
+        // The very first request gets the larger one, and both ends know of its size.
+        assert!(!first.unwrap().is_draining());
+        let limits = WindowLimits::default();
+        assert_eq!(accepted.map(|it| it.stream_window), [limits.stream, limits.far_stream]);
+        until("the larger one is there alone", || pool.stats().snapshot().connections == 1).await;
         assert!(!pool.get(&key).await.unwrap().is_draining());
         assert_eq!(pool.stats().snapshot().dials, 2);
     });
