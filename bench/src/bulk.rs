@@ -4,15 +4,16 @@
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde::Serialize;
 
 use crate::Bulk;
 use crate::chain::{Bench, Chain};
+use crate::load::Entry;
 use crate::report::{self, write_pair};
 use crate::statistics::median;
 
@@ -34,13 +35,13 @@ struct Row {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+pub(crate) enum Way {
     Down,
     Up,
 }
 
 impl Way {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Down => "download",
             Self::Up => "upload",
@@ -55,9 +56,7 @@ pub(crate) fn run(options: &Bulk) -> Result<()> {
         let listener = TcpListener::bind(address).with_context(|| format!("cannot bind {address}"))?;
         std::thread::spawn(move || origin(&listener, bytes));
     }
-    let upload = scratch.path().join("upload");
-    // Without blocks on disk: reading it costs next to nothing.
-    std::fs::File::create(&upload)?.set_len(bytes).context("a file to upload")?;
+    let upload = file_to_upload(scratch.path(), bytes)?;
     let bench = Bench::new(&options.places, scratch.path())?;
     let mut chains = Vec::new();
     for name in options.places.chosen(NAMES)? {
@@ -94,38 +93,49 @@ pub(crate) fn run(options: &Bulk) -> Result<()> {
 fn carry(chain: &mut Chain, way: Way, bytes: u64, upload: &Path) -> Result<(f64, f64, f64)> {
     let before = chain.usage();
     let began = Instant::now();
-    let mut curl = Command::new("curl");
-    curl.args(["-sS", "--max-time", "600", "-H", "Expect:"]);
-    let path = match way {
-        Way::Down => {
-            curl.args(["-o", "/dev/null", "-w", "%{http_code} %{size_download}"]);
-            "down"
-        }
-        Way::Up => {
-            curl.args(["-w", " %{http_code} %{size_upload}", "-T"]).arg(upload);
-            "up"
-        }
-    };
-    match &chain.entry.forward_to {
-        Some(host) => curl.args(["-x", &format!("http://{}", chain.entry.address), &format!("http://{host}/{path}")]),
-        None => curl.arg(format!("http://{}/{path}", chain.entry.address)),
-    };
-    let output = curl.output().context("cannot start curl")?;
+    transfer(Command::new("curl"), &chain.entry, way, bytes, upload)?;
     let took = began.elapsed().as_secs_f64();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let expected = match way {
-        Way::Down => format!("200 {bytes}"),
-        // The origin says how much it has read.
-        Way::Up => format!("{bytes} 200 {bytes}"),
-    };
-    if text != expected {
-        bail!("curl says {text:?}, not {expected:?}: {}", String::from_utf8_lossy(&output.stderr));
-    }
     let after = chain.usage();
     chain.check()?;
     let mebibytes = crate::peers::count(bytes >> 20);
     let cpu = (after.cpu - before.cpu).as_secs_f64() * 1024.0 / mebibytes;
     Ok((mebibytes / took, cpu, crate::peers::count(after.pss_kib) / 1024.0))
+}
+
+/// Without blocks on disk: reading it costs next to nothing.
+pub(crate) fn file_to_upload(folder: &Path, bytes: u64) -> Result<PathBuf> {
+    let path = folder.join("upload");
+    std::fs::File::create(&path)?.set_len(bytes).context("a file to upload")?;
+    Ok(path)
+}
+
+/// One body by curl, whole: the seconds that curl says it took.
+pub(crate) fn transfer(mut curl: Command, entry: &Entry, way: Way, bytes: u64, upload: &Path) -> Result<f64> {
+    curl.args(["-sS", "--max-time", "600", "-H", "Expect:"]);
+    let path = match way {
+        Way::Down => {
+            curl.args(["-o", "/dev/null", "-w", "%{http_code} %{size_download} %{time_total}"]);
+            "down"
+        }
+        Way::Up => {
+            curl.args(["-w", " %{http_code} %{size_upload} %{time_total}", "-T"]).arg(upload);
+            "up"
+        }
+    };
+    match &entry.forward_to {
+        Some(host) => curl.args(["-x", &format!("http://{}", entry.address), &format!("http://{host}/{path}")]),
+        None => curl.arg(format!("http://{}/{path}", entry.address)),
+    };
+    let output = curl.output().context("cannot start curl")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let expected = match way {
+        Way::Down => format!("200 {bytes} "),
+        // The origin says how much it has read.
+        Way::Up => format!("{bytes} 200 {bytes} "),
+    };
+    text.strip_prefix(&expected)
+        .and_then(|seconds| seconds.parse().ok())
+        .with_context(|| format!("curl says {text:?}, not {expected:?}: {}", String::from_utf8_lossy(&output.stderr)))
 }
 
 fn markdown(options: &Bulk, rows: &[Row]) -> String {
@@ -145,8 +155,8 @@ fn markdown(options: &Bulk, rows: &[Row]) -> String {
     text
 }
 
-/// Serves `/down`, `/up` and the probe of a chain; a thread for each connection, of which there are few.
-fn origin(listener: &TcpListener, bytes: u64) {
+/// Serves `/down`, `/up` and the probe of a chain for ever; a thread for each connection, of which there are few.
+pub(crate) fn origin(listener: &TcpListener, bytes: u64) {
     for stream in listener.incoming().flatten() {
         std::thread::spawn(move || serve(stream, bytes));
     }

@@ -4,18 +4,22 @@
 mod bulk;
 mod chain;
 mod connections;
+mod control;
+mod distance;
+mod link;
 mod load;
 mod peers;
 mod pki;
 mod process;
 mod report;
 mod statistics;
+mod swarm;
 mod weft;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 
 /// Measures Weft beside its peers. Usually called as `cargo xtask bench peers`.
@@ -32,6 +36,13 @@ enum Bench {
     Peers(Peers),
     /// The cost of a large body, each way, beside HAProxy and Envoy.
     Bulk(Bulk),
+    /// One body over a link with a round trip, beside plain TCP on the same link.
+    Distance(Distance),
+    /// What proxies cost the control plane, and how soon they know of changes.
+    Control(Control),
+    /// The origin of `distance`, which runs on a host of its own.
+    #[command(hide = true)]
+    Origin { address: std::net::SocketAddr, bytes: u64 },
     /// New connections a second, and the memory of idle ones, beside HAProxy and Envoy.
     Connections(Connections),
 }
@@ -96,6 +107,33 @@ struct Bulk {
 }
 
 #[derive(Debug, Args)]
+struct Distance {
+    /// Size of a body.
+    #[arg(long, default_value_t = 50)]
+    mebibytes: u64,
+    /// Bodies each way, plain and through Weft in turn; an interval of 95 % needs six.
+    #[arg(long, default_value_t = 8)]
+    rounds: u32,
+    /// Round trips in milliseconds.
+    #[arg(long, value_delimiter = ',', default_value = "0,20,100")]
+    rtt: Vec<u32>,
+    /// Rate of the link in Mbit/s.
+    #[arg(long, default_value_t = 1_000)]
+    megabits: u32,
+    #[command(flatten)]
+    places: Places,
+}
+
+#[derive(Debug, Args)]
+struct Control {
+    /// Proxies and services, as in 1000x200.
+    #[arg(long, value_delimiter = ',', default_value = "100x20,300x60,1000x200")]
+    sizes: Vec<String>,
+    #[command(flatten)]
+    places: Places,
+}
+
+#[derive(Debug, Args)]
 struct Connections {
     /// Seconds of new connections for each chain, each of one request.
     #[arg(long, default_value_t = 5)]
@@ -116,6 +154,11 @@ fn main() -> ExitCode {
             peers::measure(&options).and_then(|report| report::write(&options.places.reports, &report))
         }
         Bench::Bulk(options) => bulk::run(&options),
+        Bench::Control(options) => control::run(&options),
+        Bench::Distance(options) => distance::run(&options),
+        Bench::Origin { address, bytes } => std::net::TcpListener::bind(address)
+            .with_context(|| format!("cannot bind {address}"))
+            .map(|listener| bulk::origin(&listener, bytes)),
         Bench::Connections(options) => connections::run(&options),
     };
     match result {

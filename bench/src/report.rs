@@ -54,13 +54,33 @@ struct Goal {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Verdict {
+pub(crate) enum Verdict {
     /// The median is within it.
     Reached,
     /// The median lies above it, the interval doesn't: nothing is shown.
     Open,
     /// The whole interval lies above it.
     Missed,
+}
+
+impl Verdict {
+    pub(crate) fn of(measured: &Ratio, most: f64) -> Self {
+        if measured.low.is_some_and(|low| low > most) {
+            Self::Missed
+        } else if measured.median > most {
+            Self::Open
+        } else {
+            Self::Reached
+        }
+    }
+
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Reached => "reached",
+            Self::Open => "not shown to be missed",
+            Self::Missed => "missed",
+        }
+    }
 }
 
 const GOALS: &[(&str, &str, f64)] =
@@ -77,14 +97,7 @@ impl Report {
 fn judge((ours, theirs, most): (&str, &str, f64), rows: &[Row]) -> Option<Goal> {
     let rounds = |name: &str| rows.iter().find(|row| row.chain == name).map(|row| row.cpu_of_rounds.as_slice());
     let measured = ratio(rounds(ours)?, rounds(theirs)?)?;
-    let verdict = if measured.low.is_some_and(|low| low > most) {
-        Verdict::Missed
-    } else if measured.median > most {
-        Verdict::Open
-    } else {
-        Verdict::Reached
-    };
-    Some(Goal { what: format!("{ours} / {theirs}"), most, measured, verdict })
+    Some(Goal { what: format!("{ours} / {theirs}"), most, verdict: Verdict::of(&measured, most), measured })
 }
 
 /// Writes `peers.md` and `peers.json` into `folder`.
@@ -134,11 +147,7 @@ fn markdown(report: &Report) -> String {
         );
     }
     for goal in &report.goals {
-        let word = match goal.verdict {
-            Verdict::Reached => "reached",
-            Verdict::Open => "not shown to be missed",
-            Verdict::Missed => "missed",
-        };
+        let word = goal.verdict.word();
         _ = writeln!(text, "| {} | {:.2} | {} | {word} |", goal.what, goal.most, goal.measured);
     }
     text

@@ -31,6 +31,17 @@ pub(crate) fn median(values: &[f64]) -> f64 {
     }
 }
 
+/// The value that so many of a hundred don't exceed.
+pub(crate) fn percentile(values: &[f64], percent: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let before = |index: &usize| {
+        crate::peers::count(*index as u64 + 1) < crate::peers::count(sorted.len() as u64) * percent / 100.0
+    };
+    let index = (0..sorted.len()).take_while(before).count();
+    sorted.get(index).copied().unwrap_or_default()
+}
+
 /// The ratios of what was measured side by side; `None` where there is no pair.
 pub(crate) fn ratio(ours: &[f64], theirs: &[f64]) -> Option<Ratio> {
     let pairs = ours.iter().zip(theirs).filter(|(_, theirs)| **theirs > 0.0);

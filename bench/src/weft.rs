@@ -1,6 +1,7 @@
 //! Weft's own two chains: one control plane and a pair of sidecars, without filters and with authorization (100 rules), fault
 //! and rate limit at the callee. Everything by the commands that a person would type.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -11,48 +12,79 @@ use crate::chain::{Bench, Chain};
 use crate::load::Entry;
 use crate::process::{Process, wait_for};
 
-/// Addresses end in this digit for the pair: 1 without filters, 2 with.
-struct Pair {
-    name: &'static str,
-    digit: u8,
-    manifest: &'static str,
+/// One control plane and its pair of sidecars: at which addresses, and from which hosts they run.
+pub(crate) struct Pair {
+    pub(crate) name: &'static str,
+    pub(crate) manifest: &'static str,
+    pub(crate) control: Host,
+    pub(crate) callee: Host,
+    pub(crate) caller: Host,
 }
 
+/// An address, and the network namespace that it is in where that is another than ours.
+#[derive(Debug, Clone)]
+pub(crate) struct Host {
+    pub(crate) namespace: Option<&'static str>,
+    pub(crate) address: String,
+}
+
+impl Host {
+    /// The address for what only this host may reach.
+    pub(crate) fn local(&self) -> &str {
+        if self.namespace.is_some() { "127.0.0.1" } else { &self.address }
+    }
+
+    /// A program that runs on this host.
+    pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let Some(namespace) = self.namespace else { return Command::new(program) };
+        let mut ip = Command::new("ip");
+        ip.args(["netns", "exec", namespace]).arg(program);
+        ip
+    }
+}
+
+/// Without filters or with them: two pairs that run side by side on loopback.
 pub(crate) fn start(bench: &Bench<'_>, name: &'static str) -> Result<Chain> {
-    let pair = match name {
-        "weft" => Pair { name, digit: 1, manifest: "weft.yaml" },
-        _ => Pair { name, digit: 2, manifest: "weft-filters.yaml" },
+    let (digit, manifest) = match name {
+        "weft" => (1, "weft.yaml"),
+        _ => (2, "weft-filters.yaml"),
     };
+    let host = |last: u8| Host { namespace: None, address: format!("127.91.0.{digit}{last}") };
+    start_pair(bench, &Pair { name, manifest, control: host(0), callee: host(2), caller: host(1) })
+}
+
+pub(crate) fn start_pair(bench: &Bench<'_>, pair: &Pair) -> Result<Chain> {
+    let name = pair.name;
     let folder = bench.scratch.join(name);
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let binaries = &bench.places.binaries;
-    let address = format!("127.91.0.{}0", pair.digit);
-    let mut control = Command::new(binaries.join("weft-control"));
-    control.arg("--state").arg(folder.join("control")).args(["--bind", &address]);
+    let mut control = pair.control.command(binaries.join("weft-control"));
+    control.arg("--state").arg(folder.join("control")).args(["--bind", &pair.control.address]);
     let control = Process::start(&format!("{name}-control"), &folder, &mut control)?;
-    let operator = Operator { binaries, folder: &folder, address: &address };
+    let operator = Operator { binaries, folder: &folder, host: &pair.control };
     wait_for("the control plane answers", Duration::from_secs(20), || operator.weft(&["get", "service"]).is_ok())?;
     let manifest = bench.fill(pair.manifest, 0)?.display().to_string();
     operator.weft(&["apply", "-f", &manifest])?;
-    let callee = sidecar(&operator, &pair, "origin", 2)?;
-    let caller = sidecar(&operator, &pair, "client", 1)?;
+    let callee = sidecar(&operator, pair, "origin", &pair.callee)?;
+    let caller = sidecar(&operator, pair, "client", &pair.caller)?;
     operator.weft(&["apply", "-f", &manifest, "--wait", "30s"])?;
     let entry =
-        Entry { address: format!("127.91.0.{}1:15080", pair.digit), forward_to: Some("origin.bench".to_owned()) };
+        Entry { address: format!("{}:15080", pair.caller.local()), forward_to: Some("origin.bench".to_owned()) };
     Ok(Chain { name, entry, proxies: vec![callee, caller], others: vec![control] })
 }
 
-struct Operator<'p> {
-    binaries: &'p Path,
-    folder: &'p Path,
-    address: &'p str,
+pub(crate) struct Operator<'p> {
+    pub(crate) binaries: &'p Path,
+    /// The control plane's state is in `control` of it.
+    pub(crate) folder: &'p Path,
+    pub(crate) host: &'p Host,
 }
 
 impl Operator<'_> {
-    fn weft(&self, arguments: &[&str]) -> Result<String> {
+    pub(crate) fn weft(&self, arguments: &[&str]) -> Result<String> {
         let state = self.folder.join("control");
-        let mut weft = Command::new(self.binaries.join("weft"));
-        weft.args(arguments).env("WEFT_SERVER", format!("https://{}:15013", self.address));
+        let mut weft = self.host.command(self.binaries.join("weft"));
+        weft.args(arguments).env("WEFT_SERVER", format!("https://{}:15013", self.host.address));
         weft.env("WEFT_TOKEN_FILE", state.join("operator.token")).env("WEFT_CA_FILE", state.join("ca.pem"));
         let output = weft.output().context("cannot start weft")?;
         if !output.status.success() {
@@ -62,11 +94,10 @@ impl Operator<'_> {
     }
 }
 
-/// A sidecar on its own address; `last` is the address' last digit.
-fn sidecar(operator: &Operator<'_>, pair: &Pair, account: &str, last: u8) -> Result<Process> {
+fn sidecar(operator: &Operator<'_>, pair: &Pair, account: &str, host: &Host) -> Result<Process> {
     let folder = operator.folder.join(account);
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let ip = format!("127.91.0.{}{last}", pair.digit);
+    let ip = &host.address;
     let printed =
         operator.weft(&["token", "create", "--service-account", &format!("bench/{account}"), "-o", "json"])?;
     let printed: serde_json::Value = serde_json::from_str(&printed).context("weft token create -o json prints JSON")?;
@@ -76,29 +107,29 @@ fn sidecar(operator: &Operator<'_>, pair: &Pair, account: &str, last: u8) -> Res
         "ports": if account == "origin" { serde_json::json!([{"port": 19080, "protocol": "http"}]) } else { serde_json::json!([]) },
         "labels": {"app": account},
     });
-    let at = |port: u16| format!("{ip}:{port}");
+    let at = |port: u16| format!("{}:{port}", host.local());
     let configuration = serde_json::json!({
         "name": account,
         "state_dir": folder.join("state"),
         "control": {
-            "address": format!("https://{}:15012", operator.address),
+            "address": format!("https://{}:15012", operator.host.address),
             "ca_file": operator.folder.join("control/ca.pem"),
             "token_file": folder.join("token"),
         },
         "workload": workload,
         "listen": {
-            "explicit": at(15080), "mesh": at(15008), "admin": at(15000), "metrics": at(15020), "health": at(15021),
+            "explicit": at(15080), "mesh": format!("{ip}:15008"), "admin": at(15000), "metrics": at(15020), "health": at(15021),
         },
         "workers": 2,
     });
     let file = folder.join("proxy.yaml");
     std::fs::write(&file, serde_json::to_string_pretty(&configuration)?)?;
-    let mut proxy = Command::new(operator.binaries.join("weft-proxy"));
+    let mut proxy = host.command(operator.binaries.join("weft-proxy"));
     let process =
         Process::start(&format!("{}-{account}", pair.name), operator.folder, proxy.arg("--config").arg(file))?;
     let health = format!("http://{}/healthz/ready", at(15021));
     let ready = || {
-        Command::new("curl").args(["-sf", "--max-time", "2", &health]).output().is_ok_and(|out| out.status.success())
+        host.command("curl").args(["-sf", "--max-time", "2", &health]).output().is_ok_and(|out| out.status.success())
     };
     wait_for(&format!("sidecar {account} is ready"), Duration::from_secs(30), ready)?;
     Ok(process)

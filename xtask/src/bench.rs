@@ -35,6 +35,24 @@ pub(crate) enum Bench {
         #[arg(long, value_delimiter = ',')]
         chains: Vec<String>,
     },
+    /// One large body between two hosts with a round trip between them, beside plain TCP.
+    Distance {
+        /// Size of a body.
+        #[arg(long, default_value_t = 50)]
+        mebibytes: u64,
+        /// Bodies each way, plain and through Weft in turn; an interval of 95 % needs six.
+        #[arg(long, default_value_t = 8)]
+        rounds: u32,
+        /// Round trips in milliseconds, separated by commas.
+        #[arg(long, default_value = "0,20,100")]
+        rtt: String,
+    },
+    /// What proxies cost the control plane, and how soon they know of changes.
+    Control {
+        /// Proxies and services, as in 1000x200, separated by commas.
+        #[arg(long, default_value = "100x20,300x60,1000x200")]
+        sizes: String,
+    },
     /// New connections a second and the memory of idle ones, beside HAProxy and Envoy.
     Connections {
         /// Seconds of new connections for each chain.
@@ -52,6 +70,7 @@ pub(crate) enum Bench {
 impl Bench {
     /// The call of `weft-bench`, without the places.
     fn arguments(&self) -> Vec<String> {
+        let none = Vec::new();
         let (mut arguments, chains) = match self {
             Self::Peers { rounds, seconds, chains } => {
                 (vec!["peers".to_owned(), format!("--rounds={rounds}"), format!("--seconds={seconds}")], chains)
@@ -59,6 +78,11 @@ impl Bench {
             Self::Bulk { mebibytes, rounds, chains } => {
                 (vec!["bulk".to_owned(), format!("--mebibytes={mebibytes}"), format!("--rounds={rounds}")], chains)
             }
+            Self::Distance { mebibytes, rounds, rtt } => {
+                let mebibytes = format!("--mebibytes={mebibytes}");
+                (vec!["distance".to_owned(), mebibytes, format!("--rounds={rounds}"), format!("--rtt={rtt}")], &none)
+            }
+            Self::Control { sizes } => (vec!["control".to_owned(), format!("--sizes={sizes}")], &none),
             Self::Connections { seconds, idle, chains } => {
                 (vec!["connections".to_owned(), format!("--seconds={seconds}"), format!("--idle={idle}")], chains)
             }

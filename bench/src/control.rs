@@ -1,0 +1,235 @@
+//! `bench control`: what proxies cost the control plane, and how soon they know. The control plane is a process of its own
+//! and is what is accounted; the proxies are simulated in this one, each with join, TLS and answers.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+
+use crate::Control;
+use crate::peers::count;
+use crate::process::{Process, Usage, wait_for};
+use crate::report::{self, write_pair};
+use crate::statistics::{median, percentile};
+use crate::swarm::{NAMESPACE, Place, Swarm};
+use crate::weft::{Host, Operator};
+
+const ADDRESS: &str = "127.91.0.30";
+/// Nobody hears anything for so long: all is told.
+const QUIET: Duration = Duration::from_secs(2);
+/// A size that takes longer than this for one step is not carried.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// Endpoints that leave, one after the other.
+const LEAVING: usize = 5;
+
+/// What one number of proxies and services came to.
+#[derive(Debug, Serialize)]
+struct Row {
+    proxies: usize,
+    services: usize,
+    /// Resident memory of the control plane for each proxy, over what it had without any.
+    kib_per_proxy: f64,
+    /// From the first connection until every proxy has everything.
+    connect_seconds: f64,
+    connect_cpu_seconds: f64,
+    /// An endpoint leaves: until the proxies know, and the processor time until all is quiet.
+    leave_p50_ms: f64,
+    leave_p99_ms: f64,
+    leave_cpu_seconds: f64,
+    /// One service changes: the same.
+    change_p99_ms: f64,
+    change_cpu_seconds: f64,
+    /// Everybody's connection breaks and all come back at once.
+    return_seconds: f64,
+    return_cpu_seconds: f64,
+}
+
+pub(crate) fn run(options: &Control) -> Result<()> {
+    let mut rows = Vec::new();
+    for size in &options.sizes {
+        let (proxies, services) = size.split_once('x').context("a size is PROXIESxSERVICES")?;
+        let (proxies, services) = (proxies.parse()?, services.parse()?);
+        let row =
+            measure(options, proxies, services).with_context(|| format!("{proxies} proxies, {services} services"))?;
+        eprintln!("weft-bench: {}", serde_json::to_string(&row)?);
+        rows.push(row);
+    }
+    write_pair(&options.places.reports, "control", &markdown(&rows), &rows)
+}
+
+fn measure(options: &Control, proxies: usize, services: usize) -> Result<Row> {
+    let scratch = tempfile::tempdir().context("a scratch folder")?;
+    let folder = scratch.path();
+    let host = Host { namespace: None, address: ADDRESS.to_owned() };
+    let mut control = Command::new(options.places.binaries.join("weft-control"));
+    control.arg("--config").arg(configuration(folder)?);
+    let mut control = Process::start("weft-control", folder, &mut control)?;
+    let operator = Operator { binaries: &options.places.binaries, folder, host: &host };
+    wait_for("the control plane answers", Duration::from_secs(20), || operator.weft(&["get", "service"]).is_ok())?;
+    let manifest = folder.join("services.yaml");
+    std::fs::write(&manifest, (0..services).map(|index| service(index, 80)).collect::<String>())?;
+    operator.weft(&["apply", "-f", &manifest.display().to_string()])?;
+    let mut tokens = Vec::new();
+    for index in 0..services.min(proxies) {
+        tokens.push((format!("s{index}"), token(&operator, index, proxies)?));
+    }
+    let ca_pem = std::fs::read_to_string(folder.join("control/ca.pem")).context("the root")?;
+    let mut swarm = Swarm::new(Place { address: format!("https://{ADDRESS}:15012"), ca_pem })?;
+    swarm.join(proxies, &tokens)?;
+    let mut watch = Watch { control: &mut control, swarm: &mut swarm };
+
+    let before = watch.control.usage();
+    let connect = watch.during("all connect", |swarm| {
+        swarm.connect();
+        Ok(())
+    })?;
+    let grown = count(connect.after.pss_kib) - count(before.pss_kib);
+
+    let (mut leave_ms, mut leave_cpu) = (Vec::new(), Vec::new());
+    for index in 0..LEAVING.min(proxies / 2) {
+        let step = watch.during("one leaves", |swarm| swarm.drain(index))?;
+        leave_ms.extend(step.left_ms.values().copied());
+        leave_cpu.push(step.cpu.as_secs_f64());
+        if step.left_ms.is_empty() {
+            bail!("nobody was told that an endpoint left");
+        }
+    }
+    let changed = folder.join("changed.yaml");
+    std::fs::write(&changed, service(services / 2, 81))?;
+    let change = watch
+        .during("a service changes", |_| operator.weft(&["apply", "-f", &changed.display().to_string()]).map(drop))?;
+    let back = watch.during("all come back", |swarm| {
+        swarm.disconnect()?;
+        swarm.connect();
+        Ok(())
+    })?;
+    Ok(Row {
+        proxies,
+        services,
+        kib_per_proxy: grown / crate::peers::count(proxies as u64),
+        connect_seconds: connect.took(),
+        connect_cpu_seconds: connect.cpu.as_secs_f64(),
+        leave_p50_ms: percentile(&leave_ms, 50.0),
+        leave_p99_ms: percentile(&leave_ms, 99.0),
+        leave_cpu_seconds: median(&leave_cpu),
+        change_p99_ms: percentile(&change.told_ms, 99.0),
+        change_cpu_seconds: change.cpu.as_secs_f64(),
+        return_seconds: back.took(),
+        return_cpu_seconds: back.cpu.as_secs_f64(),
+    })
+}
+
+/// One step, from its beginning until all is quiet.
+struct Step {
+    after: Usage,
+    cpu: Duration,
+    /// When each proxy heard last of it, in milliseconds.
+    told_ms: Vec<f64>,
+    /// When each proxy heard that an endpoint left.
+    left_ms: BTreeMap<usize, f64>,
+}
+
+impl Step {
+    /// Seconds until the last was told.
+    fn took(&self) -> f64 {
+        self.told_ms.iter().copied().fold(0.0, f64::max) / 1_000.0
+    }
+}
+
+struct Watch<'w> {
+    control: &'w mut Process,
+    swarm: &'w mut Swarm,
+}
+
+impl Watch<'_> {
+    fn during(&mut self, what: &str, begin: impl FnOnce(&mut Swarm) -> Result<()>) -> Result<Step> {
+        let before = self.control.usage();
+        let began = Instant::now();
+        begin(self.swarm)?;
+        let (mut last, mut left_ms) = (BTreeMap::new(), BTreeMap::new());
+        loop {
+            let all = self.swarm.connected();
+            match self.swarm.next(QUIET) {
+                Some(told) => {
+                    let ms = told.at.duration_since(began).as_secs_f64() * 1_000.0;
+                    last.insert(told.proxy, ms);
+                    if !told.left.is_empty() {
+                        left_ms.entry(told.proxy).or_insert(ms);
+                    }
+                }
+                None if last.len() >= all => break,
+                None => {}
+            }
+            if began.elapsed() > PATIENCE {
+                bail!("{what}: {} of {all} proxies were told within {PATIENCE:?}", last.len());
+            }
+        }
+        self.swarm.check()?;
+        self.control.check()?;
+        let after = self.control.usage();
+        Ok(Step { after, cpu: after.cpu.saturating_sub(before.cpu), told_ms: last.into_values().collect(), left_ms })
+    }
+}
+
+/// As it comes, but for its place.
+fn configuration(folder: &Path) -> Result<String> {
+    let path = folder.join("control.yaml");
+    let text = serde_json::json!({
+        "bind": ADDRESS,
+        "state": folder.join("control"),
+    });
+    std::fs::write(&path, serde_json::to_string_pretty(&text)?)?;
+    Ok(path.display().to_string())
+}
+
+fn service(index: usize, port: u16) -> String {
+    format!(
+        "---\napiVersion: v1\nkind: Service\nmetadata: {{name: s{index}, namespace: {NAMESPACE}}}\nspec:\n  selector: {{app: \
+         s{index}}}\n  ports: [{{port: {port}, targetPort: 8080, appProtocol: http}}]\n"
+    )
+}
+
+fn token(operator: &Operator<'_>, index: usize, uses: usize) -> Result<String> {
+    let account = format!("{NAMESPACE}/s{index}");
+    let uses = uses.to_string();
+    let arguments = ["token", "create", "--service-account", &account, "--address", "10.64.0.0/10", "--uses", &uses];
+    let printed = operator.weft(&[&arguments[..], &["--ttl", "1h", "-o", "json"]].concat())?;
+    let printed: serde_json::Value = serde_json::from_str(&printed).context("weft token create -o json prints JSON")?;
+    Ok(printed["token"].as_str().context("a token")?.to_owned())
+}
+
+fn markdown(rows: &[Row]) -> String {
+    let mut text = format!(
+        "# What proxies cost the control plane\n\n{}; commit {}. The control plane is a process of its own and is what is \
+         accounted; the proxies are simulated in another on the same machine, each with its join, TLS and answers, and each \
+         stands behind one of the services. An endpoint leaves and a service changes while everybody is connected: until the \
+         proxies know, and the processor time until all is quiet again.\n\n| proxies x services | KiB a proxy | all connect: s, \
+         CPU-s | an endpoint leaves: p50, p99 ms, CPU-s | a service changes: p99 ms, CPU-s | all come back: s, CPU-s \
+         |\n|---|---|---|---|---|---|\n",
+        report::machine(),
+        report::commit()
+    );
+    for row in rows {
+        _ = writeln!(
+            text,
+            "| {} x {} | {:.0} | {:.1}, {:.1} | {:.0}, {:.0}, {:.2} | {:.0}, {:.2} | {:.1}, {:.1} |",
+            row.proxies,
+            row.services,
+            row.kib_per_proxy,
+            row.connect_seconds,
+            row.connect_cpu_seconds,
+            row.leave_p50_ms,
+            row.leave_p99_ms,
+            row.leave_cpu_seconds,
+            row.change_p99_ms,
+            row.change_cpu_seconds,
+            row.return_seconds,
+            row.return_cpu_seconds
+        );
+    }
+    text
+}
