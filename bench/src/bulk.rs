@@ -11,11 +11,11 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use crate::Bulk;
 use crate::chain::{Bench, Chain};
 use crate::load::Entry;
+use crate::options::Bulk;
 use crate::report::{self, write_pair};
-use crate::statistics::median;
+use crate::statistics::{count, median};
 
 /// The chains that carry bulk in this comparison.
 const NAMES: &[&str] = &["weft", "haproxy", "envoy-h2", "envoy-h3"];
@@ -97,9 +97,9 @@ fn carry(chain: &mut Chain, way: Way, bytes: u64, upload: &Path) -> Result<(f64,
     let took = began.elapsed().as_secs_f64();
     let after = chain.usage();
     chain.check()?;
-    let mebibytes = crate::peers::count(bytes >> 20);
+    let mebibytes = count(bytes >> 20);
     let cpu = (after.cpu - before.cpu).as_secs_f64() * 1024.0 / mebibytes;
-    Ok((mebibytes / took, cpu, crate::peers::count(after.pss_kib) / 1024.0))
+    Ok((mebibytes / took, cpu, count(after.pss_kib) / 1024.0))
 }
 
 /// Without blocks on disk: reading it costs next to nothing.

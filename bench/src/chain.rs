@@ -8,8 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::load::Entry;
+use crate::options::Places;
 use crate::process::{Process, Usage, wait_for};
-use crate::{Places, pki, weft};
+use crate::{pki, weft};
 
 /// Everything that measurements need to know of a chain.
 #[derive(Debug)]

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
-use crate::Connections;
 use crate::chain::{Bench, Chain};
 use crate::load::Entry;
-use crate::peers::count;
+use crate::options::Connections;
 use crate::report::{self, write_pair};
+use crate::statistics::count;
 
 const NAMES: &[&str] = &["weft", "haproxy", "envoy-h2"];
 

@@ -10,11 +10,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
-use crate::Control;
-use crate::peers::count;
+use crate::options::Control;
 use crate::process::{Process, Usage, wait_for};
 use crate::report::{self, write_pair};
-use crate::statistics::{median, percentile};
+use crate::statistics::{count, median, percentile};
 use crate::swarm::{NAMESPACE, Place, Swarm};
 use crate::weft::{Host, Operator};
 
@@ -110,7 +109,7 @@ fn measure(options: &Control, proxies: usize, services: usize) -> Result<Row> {
     Ok(Row {
         proxies,
         services,
-        kib_per_proxy: grown / crate::peers::count(proxies as u64),
+        kib_per_proxy: grown / count(proxies as u64),
         connect_seconds: connect.took(),
         connect_cpu_seconds: connect.cpu.as_secs_f64(),
         leave_p50_ms: percentile(&leave_ms, 50.0),

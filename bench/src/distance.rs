@@ -9,11 +9,11 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use crate::Distance;
 use crate::bulk::{self, Way};
 use crate::chain::Bench;
 use crate::link::{self, FAR, Line, Link, NEAR};
 use crate::load::Entry;
+use crate::options::Distance;
 use crate::process::{Process, wait_for};
 use crate::report::{self, Verdict, write_pair};
 use crate::statistics::{Ratio, median, ratio};

@@ -8,6 +8,7 @@ mod control;
 mod distance;
 mod link;
 mod load;
+mod options;
 mod peers;
 mod pki;
 mod process;
@@ -16,11 +17,12 @@ mod statistics;
 mod swarm;
 mod weft;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
-use clap::{Args, Parser, Subcommand};
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+use self::options::{Bulk, Connections, Control, Distance, Peers};
 
 /// Measures Weft beside its peers. Usually called as `cargo xtask bench peers`.
 #[derive(Parser)]
@@ -45,107 +47,6 @@ enum Bench {
     Origin { address: std::net::SocketAddr, bytes: u64 },
     /// New connections a second, and the memory of idle ones, beside HAProxy and Envoy.
     Connections(Connections),
-}
-
-/// Folders and programs that a comparison needs.
-#[derive(Debug, Args)]
-struct Places {
-    /// Only these chains.
-    #[arg(long, value_delimiter = ',')]
-    chains: Vec<String>,
-    /// Folder of weft-proxy, weft-control, weft and filters/.
-    #[arg(long)]
-    binaries: PathBuf,
-    /// Envoy's binary.
-    #[arg(long)]
-    envoy: PathBuf,
-    /// Folder of the peers' configurations.
-    #[arg(long)]
-    configurations: PathBuf,
-    /// Folder for the reports.
-    #[arg(long)]
-    reports: PathBuf,
-}
-
-impl Places {
-    /// Those of `all` that were asked for.
-    fn chosen(&self, all: &[&'static str]) -> Result<Vec<&'static str>> {
-        let wanted = |name: &&&str| self.chains.is_empty() || self.chains.iter().any(|chosen| chosen == **name);
-        let chosen: Vec<_> = all.iter().filter(wanted).copied().collect();
-        if chosen.is_empty() {
-            bail!("no chain of that name; there are {}", all.join(", "));
-        }
-        Ok(chosen)
-    }
-}
-
-#[derive(Debug, Args)]
-struct Peers {
-    /// Rounds that alternate over all chains; an interval of 95 % needs six.
-    #[arg(long, default_value_t = 8)]
-    rounds: u32,
-    /// Seconds of load for each chain in each round.
-    #[arg(long, default_value_t = 5)]
-    seconds: u32,
-    /// Connections of the client.
-    #[arg(long, default_value_t = 64)]
-    connections: u32,
-    #[command(flatten)]
-    places: Places,
-}
-
-#[derive(Debug, Args)]
-struct Bulk {
-    /// Size of a body.
-    #[arg(long, default_value_t = 1024)]
-    mebibytes: u64,
-    /// Bodies each way for each chain, alternating.
-    #[arg(long, default_value_t = 3)]
-    rounds: u32,
-    #[command(flatten)]
-    places: Places,
-}
-
-#[derive(Debug, Args)]
-struct Distance {
-    /// Size of a body.
-    #[arg(long, default_value_t = 50)]
-    mebibytes: u64,
-    /// Bodies each way, plain and through Weft in turn; an interval of 95 % needs six.
-    #[arg(long, default_value_t = 8)]
-    rounds: u32,
-    /// Round trips in milliseconds.
-    #[arg(long, value_delimiter = ',', default_value = "0,20,100")]
-    rtt: Vec<u32>,
-    /// Rate of the link in Mbit/s.
-    #[arg(long, default_value_t = 1_000)]
-    megabits: u32,
-    #[command(flatten)]
-    places: Places,
-}
-
-#[derive(Debug, Args)]
-struct Control {
-    /// Proxies and services, as in 1000x200.
-    #[arg(long, value_delimiter = ',', default_value = "100x20,300x60,1000x200")]
-    sizes: Vec<String>,
-    #[command(flatten)]
-    places: Places,
-}
-
-#[derive(Debug, Args)]
-struct Connections {
-    /// Seconds of new connections for each chain, each of one request.
-    #[arg(long, default_value_t = 5)]
-    seconds: u32,
-    /// Clients that open them.
-    #[arg(long, default_value_t = 16)]
-    clients: u32,
-    /// Connections that stay open, each after one request.
-    #[arg(long, default_value_t = 10_000)]
-    idle: u32,
-    #[command(flatten)]
-    places: Places,
 }
 
 fn main() -> ExitCode {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::chain::{self, Bench, Chain};
 use crate::report::{Report, Row};
-use crate::statistics::median;
+use crate::statistics::{count, median};
 use crate::{Peers, load};
 
 /// Everything that was seen of one chain.
@@ -92,13 +92,6 @@ fn counted(chain: &mut Chain, answered: u64, before: u64) -> Result<()> {
 
 fn thousands(requests: u64) -> f64 {
     (count(requests) / 1000.0).max(0.001)
-}
-
-/// A count as a number to divide by: far below 2^52, exact.
-pub(crate) fn count(of: u64) -> f64 {
-    #[expect(clippy::cast_precision_loss, reason = "counts of seconds-long runs fit a double")]
-    let of = of as f64;
-    of
 }
 
 fn row(name: &'static str, samples: &Samples) -> Row {

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use crate::Peers;
+use crate::options::Peers;
 use crate::statistics::{Ratio, ratio};
 
 /// One chain.

@@ -21,6 +21,13 @@ impl fmt::Display for Ratio {
     }
 }
 
+/// A count as a number to divide by: far below 2^52, exact.
+pub(crate) fn count(of: u64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "counts of seconds-long runs fit a double")]
+    let of = of as f64;
+    of
+}
+
 pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -35,9 +42,7 @@ pub(crate) fn median(values: &[f64]) -> f64 {
 pub(crate) fn percentile(values: &[f64], percent: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
-    let before = |index: &usize| {
-        crate::peers::count(*index as u64 + 1) < crate::peers::count(sorted.len() as u64) * percent / 100.0
-    };
+    let before = |index: &usize| count(*index as u64 + 1) < count(sorted.len() as u64) * percent / 100.0;
     let index = (0..sorted.len()).take_while(before).count();
     sorted.get(index).copied().unwrap_or_default()
 }

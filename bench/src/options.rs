@@ -1,0 +1,107 @@
+//! What each comparison may be told on the command line.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+/// Folders and programs that a comparison needs.
+#[derive(Debug, Args)]
+pub(crate) struct Places {
+    /// Only these chains.
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) chains: Vec<String>,
+    /// Folder of weft-proxy, weft-control, weft and filters/.
+    #[arg(long)]
+    pub(crate) binaries: PathBuf,
+    /// Envoy's binary.
+    #[arg(long)]
+    pub(crate) envoy: PathBuf,
+    /// Folder of the peers' configurations.
+    #[arg(long)]
+    pub(crate) configurations: PathBuf,
+    /// Folder for the reports.
+    #[arg(long)]
+    pub(crate) reports: PathBuf,
+}
+
+impl Places {
+    /// Those of `all` that were asked for.
+    pub(crate) fn chosen(&self, all: &[&'static str]) -> Result<Vec<&'static str>> {
+        let wanted = |name: &&&str| self.chains.is_empty() || self.chains.iter().any(|chosen| chosen == **name);
+        let chosen: Vec<_> = all.iter().filter(wanted).copied().collect();
+        if chosen.is_empty() {
+            bail!("no chain of that name; there are {}", all.join(", "));
+        }
+        Ok(chosen)
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Peers {
+    /// Rounds that alternate over all chains; an interval of 95 % needs six.
+    #[arg(long, default_value_t = 8)]
+    pub(crate) rounds: u32,
+    /// Seconds of load for each chain in each round.
+    #[arg(long, default_value_t = 5)]
+    pub(crate) seconds: u32,
+    /// Connections of the client.
+    #[arg(long, default_value_t = 64)]
+    pub(crate) connections: u32,
+    #[command(flatten)]
+    pub(crate) places: Places,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Bulk {
+    /// Size of a body.
+    #[arg(long, default_value_t = 1024)]
+    pub(crate) mebibytes: u64,
+    /// Bodies each way for each chain, alternating.
+    #[arg(long, default_value_t = 3)]
+    pub(crate) rounds: u32,
+    #[command(flatten)]
+    pub(crate) places: Places,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Distance {
+    /// Size of a body.
+    #[arg(long, default_value_t = 50)]
+    pub(crate) mebibytes: u64,
+    /// Bodies each way, plain and through Weft in turn; an interval of 95 % needs six.
+    #[arg(long, default_value_t = 8)]
+    pub(crate) rounds: u32,
+    /// Round trips in milliseconds.
+    #[arg(long, value_delimiter = ',', default_value = "0,20,100")]
+    pub(crate) rtt: Vec<u32>,
+    /// Rate of the link in Mbit/s.
+    #[arg(long, default_value_t = 1_000)]
+    pub(crate) megabits: u32,
+    #[command(flatten)]
+    pub(crate) places: Places,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Control {
+    /// Proxies and services, as in 1000x200.
+    #[arg(long, value_delimiter = ',', default_value = "100x20,300x60,1000x200")]
+    pub(crate) sizes: Vec<String>,
+    #[command(flatten)]
+    pub(crate) places: Places,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Connections {
+    /// Seconds of new connections for each chain, each of one request.
+    #[arg(long, default_value_t = 5)]
+    pub(crate) seconds: u32,
+    /// Clients that open them.
+    #[arg(long, default_value_t = 16)]
+    pub(crate) clients: u32,
+    /// Connections that stay open, each after one request.
+    #[arg(long, default_value_t = 10_000)]
+    pub(crate) idle: u32,
+    #[command(flatten)]
+    pub(crate) places: Places,
+}
