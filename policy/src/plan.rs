@@ -1,5 +1,6 @@
 //! The world and what follows from it: what does each proxy get, what does a change change. Pure and deterministic: the same world gives the same bundles, byte for byte.
 
+mod affected;
 mod assemble;
 mod changes;
 mod grant;
@@ -10,6 +11,7 @@ mod owner;
 mod protection;
 mod route_status;
 mod select;
+mod shared;
 mod tenancy;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -23,6 +25,7 @@ pub use owner::{Owned, Owner, ProxyKey};
 pub use protection::{Loss, losses, losses_of_workloads, policy_status};
 pub use route_status::{Condition, ParentStatus, route_status};
 pub use select::selects;
+pub use shared::Shared;
 pub use tenancy::{Intrusion, intrusions};
 pub use unserved::service_status;
 pub use world::{Entry, World};

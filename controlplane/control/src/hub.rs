@@ -51,12 +51,15 @@ use crate::metrics::Metrics;
 use crate::rate::{Places, Rates};
 use crate::registry::Registry;
 use crate::store::{Fault, Store, StoreError, Unreadable, Write};
+use crate::told::Shared;
 use crate::trial::Trials;
 
 /// The world as everybody sees it, replaced as a whole by every change.
 pub struct Published {
     pub revision: Revision,
     pub world: Arc<World>,
+    /// What proxies are told of it.
+    pub told: Arc<Shared>,
     /// Records of the store that can't be read, by their key there.
     pub unreadable: Arc<BTreeMap<String, Unreadable>>,
     /// Names and grants of each account.
@@ -142,7 +145,7 @@ impl Hub {
     ) -> Result<Arc<Self>, StartError> {
         let trust_domain = trust_domain(&store, &config.trust_domain)?;
         let read_at = AtomicU64::new(store.generation());
-        let mut published = apply::load(&store, &trust_domain)?;
+        let mut published = apply::load(&store, &trust_domain, authority.trust_bundle_pem())?;
         published.claims = Arc::new(claims(&store, &published)?);
         published.limits = config.limits;
         let (bans, lead) = (bans::load(&store)?, lead::load(&store, &config.state, published.revision)?);
@@ -267,8 +270,10 @@ impl Hub {
         if self.read_at.load(Ordering::Acquire) == generation {
             return Ok(());
         }
-        let trust_domain = self.trust_domain.clone();
-        let read = move |store: &Store| Ok((apply::load(store, &trust_domain)?, bans::load(store)?));
+        let (trust_domain, authority) = (self.trust_domain.clone(), self.authority.clone());
+        let read = move |store: &Store| {
+            Ok((apply::load(store, &trust_domain, authority.trust_bundle_pem())?, bans::load(store)?))
+        };
         let (mut found, banned) = self.blocking(read).await?;
         found.limits = self.config.limits;
         let known = self.published();
@@ -317,16 +322,17 @@ impl Hub {
         if changed {
             let last_removal = if removal { revision } else { self.published().last_removal };
             let (world, claims) = (Arc::new(world), Arc::new(claims));
-            let published = Published { revision, world, claims, unreadable, last_removal, limits };
+            let told = Arc::new(self.published().told.next(world.clone()));
+            let published = Published { revision, world, told, claims, unreadable, last_removal, limits };
             self.published.send_replace(Arc::new(published));
             self.measure();
         } else {
             // Claims and what is set aside concern no session: nobody is woken for them.
             self.published.send_if_modified(|published| {
-                let Published { revision, world, last_removal, .. } = &**published;
+                let Published { revision, world, told, last_removal, .. } = &**published;
                 let (revision, last_removal) = (*revision, *last_removal);
-                let (world, claims) = (world.clone(), Arc::new(claims));
-                *published = Arc::new(Published { revision, world, claims, unreadable, last_removal, limits });
+                let (world, told, claims) = (world.clone(), told.clone(), Arc::new(claims));
+                *published = Arc::new(Published { revision, world, told, claims, unreadable, last_removal, limits });
                 false
             });
         }

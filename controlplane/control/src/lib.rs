@@ -23,6 +23,7 @@ mod state;
 pub mod store;
 pub mod tls;
 pub mod token;
+pub mod told;
 mod trial;
 pub mod view;
 

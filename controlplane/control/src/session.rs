@@ -16,12 +16,11 @@ use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 use weft_policy::bundle::{
-    Bundle, Direction, Egress, Endpoint, FilterMode, MeshSettings, ObjectName, OnFailure, Revision, ServedWorkload,
+    Direction, Egress, Endpoint, FilterMode, MeshSettings, ObjectName, OnFailure, Revision, ServedWorkload,
 };
-use weft_policy::delta::{Key, Object, endpoint_removals};
+use weft_policy::delta::{Key, Object};
 use weft_policy::identity::SpiffeId;
 use weft_policy::lineage::{Lineage, follow};
-use weft_policy::plan::bundle_for;
 use weft_policy::text::printable;
 use weft_policy::wire::{self, v1};
 
@@ -30,7 +29,8 @@ use crate::hub::{self, Bans, Hub, Published};
 use crate::metrics::Throttled;
 use crate::rate::Rates;
 use crate::registry::{Capabilities, Health, LoadedFilter, Progress, Seat};
-use crate::view::{Answer, Held, Version, Versions, View};
+use crate::told::{Told, ToldSet};
+use crate::view::{Answer, Held, Version, View};
 
 /// Messages that may wait for a proxy that reads slowly; one delta is in flight at a time, removals may overtake it.
 pub const QUEUE: usize = 16;
@@ -44,7 +44,6 @@ const MAX_WORDS: usize = 4_096;
 /// Objects that one answer says are skipped.
 const MAX_SKIPPED: usize = 4_096;
 
-type Envelopes = BTreeMap<Key, v1::Object>;
 /// Objects that a proxy may not have, by version and why.
 type Withheld = BTreeMap<Key, (Version, String)>;
 
@@ -70,10 +69,9 @@ struct Session {
     view: View,
     served: Vec<ObjectName>,
     capabilities: Capabilities,
-    /// The bundle as of the newest world that was looked at, and what this proxy may be sent of it.
-    target: Bundle,
-    envelopes: Envelopes,
-    versions: Versions,
+    /// What the newest world that was looked at says, and what this proxy may be sent of it.
+    target: Arc<ToldSet>,
+    fitted: Arc<ToldSet>,
     /// First and last change that nobody was told of yet.
     gathering: Option<Gathering>,
     sent_at: Instant,
@@ -145,9 +143,8 @@ impl Session {
             capabilities: greeting.capabilities,
             follows: greeting.held,
             left_alone: None,
-            target: Bundle::default(),
-            envelopes: Envelopes::new(),
-            versions: Versions::new(),
+            target: Arc::default(),
+            fitted: Arc::default(),
             gathering: None,
             sent_at: Instant::now(),
             retry: None,
@@ -268,14 +265,15 @@ impl Session {
         }
         let world = self.hub.published();
         self.look_at(&world);
-        let Some(plan) = self.view.poll_delta(world.revision, &self.versions) else {
+        let Some(plan) = self.view.poll_delta(world.revision, self.fitted.as_ref()) else {
             if !self.view.is_in_flight() {
                 self.gathering = None;
             }
             self.record();
             return true;
         };
-        let upserts = plan.upserts.iter().filter_map(|key| self.envelopes.get(key).cloned()).collect();
+        let envelope = |key| self.fitted.get(key).map(|told| told.envelope.clone());
+        let upserts = plan.upserts.iter().filter_map(envelope).collect();
         let full = std::mem::take(&mut self.knows_nothing);
         let removals = plan.removals.iter().map(Into::into).collect();
         let delta = v1::Delta { revision: plan.revision.0, upserts, removals, full, ..self.delta() };
@@ -327,11 +325,9 @@ impl Session {
     }
 
     fn look_at(&mut self, world: &Published) {
-        let roots = self.hub.authority().trust_bundle_pem();
-        self.target = bundle_for(&world.world, &self.served, world.revision, roots);
-        let (envelopes, withheld) = fitting(self.target.objects(), &self.capabilities, &self.view);
-        self.versions = envelopes.iter().map(|(key, envelope)| (key.clone(), envelope.version)).collect();
-        self.envelopes = envelopes;
+        self.target = Arc::new(world.told.of_proxy(&self.served).into_iter().collect());
+        let (fitted, withheld) = fitting(&self.target, &self.capabilities, &self.view);
+        self.fitted = fitted;
         self.view.withhold(world.revision, withheld);
     }
 
@@ -384,9 +380,8 @@ impl Session {
 
     /// The version of the closed form of a route.
     fn closed_form(&self, key: &Key) -> Option<Version> {
-        let Key::Route(name) = key else { return None };
-        let closed = Object::Route(self.target.routes.get(name)?.clone()).closed()?;
-        Some(wire::encode(&closed).version)
+        let told = self.target.get(key).filter(|told| matches!(told.object, Object::Route(_)))?;
+        Some(wire::encode(&told.object.closed()?).version)
     }
 
     /// Sends what was held back once more; the waits grow while it is refused.
@@ -467,41 +462,40 @@ impl Session {
 /// The objects as a proxy with these capabilities may have them, and those that it may not have, by version and why. What
 /// depends on one of the latter is closed: a service's routes where one of them is withheld or can't be read, and the
 /// workloads of a filter that the proxy has no version of, on the side that the filter judges.
-fn fitting(objects: BTreeMap<Key, Object>, has: &Capabilities, view: &View) -> (Envelopes, Withheld) {
-    let (mut envelopes, mut withheld) = (Envelopes::new(), Withheld::new());
-    for (key, object) in &objects {
-        let envelope = wire::encode(object);
-        let lacking = lacks(&envelope, has);
+fn fitting(target: &Arc<ToldSet>, has: &Capabilities, view: &View) -> (Arc<ToldSet>, Withheld) {
+    let mut withheld = Withheld::new();
+    for told in target.iter() {
+        let lacking = lacks(&told.envelope, has);
         let withheld_for = |lacks| format!("withheld: it requires {lacks}, which this proxy can't do");
-        let unread = || view.unread(key, envelope.version).map(|reason| format!("closed: {reason}"));
-        match lacking.map(withheld_for).or_else(unread) {
-            Some(reason) => {
-                withheld.insert(key.clone(), (envelope.version, reason));
-            }
-            None => {
-                envelopes.insert(key.clone(), envelope);
-            }
+        let unread = || view.unread(&told.key, told.version()).map(|reason| format!("closed: {reason}"));
+        if let Some(reason) = lacking.map(withheld_for).or_else(unread) {
+            withheld.insert(told.key.clone(), (told.version(), reason));
         }
     }
-    for (key, object) in objects.iter().filter(|_| !withheld.is_empty()) {
-        let is_closed = withheld.contains_key(key) || is_exposed(object, &objects, &withheld, view);
+    if withheld.is_empty() {
+        return (target.clone(), withheld);
+    }
+    let mut fitted = ToldSet::clone(target);
+    withheld.keys().for_each(|key| fitted.remove(key));
+    for Told { key, object, .. } in target.iter().map(Arc::as_ref) {
+        let is_closed = withheld.contains_key(key) || is_exposed(object, target, &withheld, view);
         let closed = is_closed.then(|| object.closed()).flatten();
-        if let Some(fitted) = silenced(closed.as_ref().unwrap_or(object), &objects, &withheld, (has, view)).or(closed) {
-            envelopes.insert(key.clone(), wire::encode(&fitted));
+        if let Some(form) = silenced(closed.as_ref().unwrap_or(object), target, &withheld, (has, view)).or(closed) {
+            fitted.put(Arc::new(Told::of(form)));
         }
     }
-    (envelopes, withheld)
+    (Arc::new(fitted), withheld)
 }
 
 /// The form of an object in which the apps of those workloads send nothing whose outbound filters are withheld: what such a
 /// filter would have refused must not pass. A proxy that can't keep one app from sending reaches nobody.
 fn silenced(
     object: &Object,
-    objects: &BTreeMap<Key, Object>,
+    target: &ToldSet,
     withheld: &Withheld,
     (has, view): (&Capabilities, &View),
 ) -> Option<Object> {
-    let missing = withheld.iter().filter_map(|(key, (_, why))| match objects.get(key)? {
+    let missing = withheld.iter().filter_map(|(key, (_, why))| match &target.get(key)?.object {
         Object::Filter(filter) => Some((key, filter, why)),
         Object::Mesh(_) | Object::Workload(_) | Object::Service(_) | Object::Route(_) => None,
     });
@@ -527,8 +521,8 @@ fn silenced(
 }
 
 /// True where something that is withheld would have narrowed what the object lets through.
-fn is_exposed(object: &Object, objects: &BTreeMap<Key, Object>, withheld: &Withheld, view: &View) -> bool {
-    let mut missing = withheld.keys().filter_map(|key| objects.get(key));
+fn is_exposed(object: &Object, target: &ToldSet, withheld: &Withheld, view: &View) -> bool {
+    let mut missing = withheld.keys().filter_map(|key| target.get(key)).map(|told| &told.object);
     match object {
         Object::Route(route) => missing.any(|it| matches!(it, Object::Route(other) if other.parent == route.parent)),
         Object::Workload(workload) => missing.any(|it| match it {
@@ -551,17 +545,25 @@ fn lacks(envelope: &v1::Object, has: &Capabilities) -> Option<String> {
 }
 
 /// Endpoints of `before` that are gone, or are another place or identity under the same name.
-fn withdrawn(before: &Bundle, after: &Bundle) -> Vec<Key> {
-    let mut keys = endpoint_removals(before, after).map(|delta| delta.removals).unwrap_or_default();
-    for (name, service) in &before.services {
-        let Some(now) = after.services.get(name) else { continue };
-        let has_moved = |old: &Endpoint| {
-            now.endpoints.get(&old.workload).is_some_and(|new| {
-                (new.address, new.mesh_address, &new.identity) != (old.address, old.mesh_address, &old.identity)
+fn withdrawn(before: &ToldSet, after: &ToldSet) -> Vec<Key> {
+    let mut keys = Vec::new();
+    for told in before.iter() {
+        let Object::Service(service) = &told.object else { continue };
+        let now = after.get(&told.key);
+        if now.is_some_and(|now| Arc::ptr_eq(now, told)) {
+            continue;
+        }
+        let now = now.and_then(|now| match &now.object {
+            Object::Service(service) => Some(&service.endpoints),
+            Object::Mesh(_) | Object::Workload(_) | Object::Route(_) | Object::Filter(_) => None,
+        });
+        let stays = |old: &Endpoint| {
+            now.and_then(|endpoints| endpoints.get(&old.workload)).is_some_and(|new| {
+                (new.address, new.mesh_address, &new.identity) == (old.address, old.mesh_address, &old.identity)
             })
         };
-        let moved = service.endpoints.values().filter(|endpoint| has_moved(endpoint));
-        keys.extend(moved.map(|e| Key::Endpoint { service: name.clone(), workload: e.workload.clone() }));
+        let left = service.endpoints.values().filter(|endpoint| !stays(endpoint));
+        keys.extend(left.map(|e| Key::Endpoint { service: service.name.clone(), workload: e.workload.clone() }));
     }
     keys
 }

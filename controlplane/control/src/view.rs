@@ -15,6 +15,22 @@ pub use weft_policy::delta::Versions;
 /// A hash of an object's content.
 pub type Version = u64;
 
+/// What a proxy is to hold.
+pub trait Wanted {
+    fn version(&self, key: &Key) -> Option<Version>;
+    fn each(&self) -> impl Iterator<Item = (&Key, Version)>;
+}
+
+impl Wanted for Versions {
+    fn version(&self, key: &Key) -> Option<Version> {
+        self.get(key).copied()
+    }
+
+    fn each(&self) -> impl Iterator<Item = (&Key, Version)> {
+        self.iter().map(|(key, version)| (key, *version))
+    }
+}
+
 /// A delta to send, by names; the caller adds the contents.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
@@ -93,11 +109,12 @@ impl View {
 
     /// The delta that leads to `target`, if there is one to send now. The first is given even if empty, so that a proxy
     /// learns that it is up to date.
-    pub fn poll_delta(&mut self, revision: Revision, target: &Versions) -> Option<Plan> {
+    pub fn poll_delta(&mut self, revision: Revision, target: &impl Wanted) -> Option<Plan> {
         if self.in_flight.is_some() {
             return None;
         }
-        if self.refused_start.as_ref() == Some(target) {
+        let is_that = |start: &Versions| start.iter().map(|(key, version)| (key, *version)).eq(target.each());
+        if self.refused_start.as_ref().is_some_and(is_that) {
             return None;
         }
         if self.waits() {
@@ -106,16 +123,16 @@ impl View {
         if self.refused_start.take().is_some() {
             self.held.clear();
         }
-        self.held.retain(|key, held| target.get(key) == held.version.as_ref());
-        self.unread.retain(|key, _| target.contains_key(key) || self.withheld.contains_key(key));
-        let is_new = |(key, version): &(&Key, &Version)| {
-            self.holds.get(*key) != Some(&Some(**version))
+        self.held.retain(|key, held| target.version(key) == held.version);
+        self.unread.retain(|key, _| target.version(key).is_some() || self.withheld.contains_key(key));
+        let is_new = |(key, version): &(&Key, Version)| {
+            self.holds.get(*key) != Some(&Some(*version))
                 && !self.held.contains_key(*key)
-                && self.unread(key, **version).is_none()
+                && self.unread(key, *version).is_none()
         };
-        let upserts: Vec<_> = target.iter().filter(is_new).map(|(key, _)| key.clone()).collect();
+        let upserts: Vec<_> = target.each().filter(is_new).map(|(key, _)| key.clone()).collect();
         let is_gone = |key: &&Key| {
-            !target.contains_key(*key) && !self.held.contains_key(*key) && !self.withheld.contains_key(*key)
+            target.version(key).is_none() && !self.held.contains_key(*key) && !self.withheld.contains_key(*key)
         };
         let removals: Vec<_> = self.holds.keys().filter(is_gone).cloned().collect();
         if upserts.is_empty() && removals.is_empty() && self.greeted {
@@ -123,7 +140,7 @@ impl View {
             return None;
         }
         self.greeted = true;
-        let change = |key: &Key| (key.clone(), Change { version: target.get(key).copied(), cut: false });
+        let change = |key: &Key| (key.clone(), Change { version: target.version(key), cut: false });
         let changes = upserts.iter().chain(&removals).map(change).collect();
         self.in_flight = Some(InFlight { revision, changes });
         Some(Plan { revision, upserts, removals })

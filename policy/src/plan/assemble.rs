@@ -102,7 +102,7 @@ fn namespaces(world: &World) -> BTreeSet<String> {
     world.iter().map(of).filter(|name| !name.is_empty()).collect()
 }
 
-fn serve(world: &World, workload: &Object<WorkloadSpec>) -> Option<ServedWorkload> {
+pub(super) fn serve(world: &World, workload: &Object<WorkloadSpec>) -> Option<ServedWorkload> {
     let selecting = world.services().find(|service| selects(service, workload));
     Some(ServedWorkload {
         name: workload.name(),
@@ -170,7 +170,7 @@ pub(super) fn ports_in_front<'w>(
 }
 
 /// A service as callers of these namespaces see it.
-fn service_entry(world: &World, service: &Object<ServiceSpec>, callers: &BTreeSet<&str>) -> Service {
+pub(super) fn service_entry(world: &World, service: &Object<ServiceSpec>, callers: &BTreeSet<&str>) -> Service {
     let workloads: Vec<_> = selected_by(world, service).collect();
     let port = |port: &PortSpec| {
         // A port whose target nobody has is none that callers could use.

@@ -108,6 +108,17 @@ impl Index {
         found.iter().map(|position| &self.entries[*position].resource)
     }
 
+    /// Namespaces that have routes of their own for another's service, some more than once.
+    pub(super) fn consumers<'w>(&'w self, service: &'w ObjectName) -> impl Iterator<Item = &'w str> {
+        let namespaces = self.attached_to(service).map(|route| route.metadata().namespace.as_str());
+        namespaces.filter(|namespace| *namespace != service.namespace)
+    }
+
+    /// True where a policy names the service as its target.
+    pub(super) fn is_targeted(&self, service: &ObjectName) -> bool {
+        self.policies.contains_key(&Scope::Service(service.clone()))
+    }
+
     fn targeted(&self, world: &World) -> &BTreeMap<Label, Vec<ObjectName>> {
         self.targeted.get_or_init(|| {
             let mut by_label = BTreeMap::<Label, Vec<ObjectName>>::new();

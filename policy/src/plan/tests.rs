@@ -1,6 +1,7 @@
 //! Worlds in, bundles and problems out.
 
 mod protection;
+mod shared;
 mod tenancy;
 
 use super::*;

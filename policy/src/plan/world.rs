@@ -311,6 +311,31 @@ impl World {
         changed.chain(new).chain(unread).collect()
     }
 
+    /// Keys of the objects that are not the same in both, or not equally old.
+    pub(super) fn differing_entries<'w>(&'w self, other: &'w Self) -> impl Iterator<Item = &'w ObjectKey> {
+        let is_same = |key: &ObjectKey, entry: &Arc<Entry>| {
+            other.objects.get(key).is_some_and(|theirs| {
+                let is_equal = || entry.resource == theirs.resource && entry.created == theirs.created;
+                Arc::ptr_eq(entry, theirs) || is_equal()
+            })
+        };
+        let changed = self.objects.iter().filter(move |(key, entry)| !is_same(key, entry)).map(|(key, _)| key);
+        changed.chain(other.objects.keys().filter(|key| !self.objects.contains_key(*key)))
+    }
+
+    pub(super) fn has_same_unreadable(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.unreadable, &other.unreadable) || self.unreadable == other.unreadable
+    }
+
+    /// True where the same versions of filters were published.
+    pub(super) fn has_same_versions(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.versions, &other.versions) || self.versions == other.versions
+    }
+
+    pub(super) fn route(&self, name: &ObjectName) -> Option<&Object<HttpRouteSpec>> {
+        self.named(name)
+    }
+
     /// With the revision of creation: age decides between routes.
     pub(crate) fn routes(&self) -> impl Iterator<Item = (&Object<HttpRouteSpec>, Revision)> {
         let routes = self.of_kind(Kind::HttpRoute);

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::Unserved;
 use super::core::PortSpec;
 use super::value::{self, Filled};
+use crate::bundle::ObjectName;
 
 /// Limits of the standard.
 pub(crate) const MAX_RULES: usize = 16;
@@ -29,6 +30,20 @@ pub struct HttpRouteSpec {
     pub hostnames: Vec<String>,
     #[serde(default, skip_serializing)]
     pub use_default_gateways: Filled,
+}
+
+impl HttpRouteSpec {
+    /// Services that it is attached to, where it is in the namespace `own`.
+    pub(crate) fn parents<'r>(&'r self, own: &'r str) -> impl Iterator<Item = ObjectName> + use<'r> {
+        let services = self.parent_refs.iter().filter(|parent| parent.is_service());
+        services.map(move |parent| ObjectName::new(parent.namespace.as_deref().unwrap_or(own), &parent.name))
+    }
+
+    /// Services that it leads to.
+    pub(crate) fn backends<'r>(&'r self, own: &'r str) -> impl Iterator<Item = ObjectName> + use<'r> {
+        let backends = self.rules.iter().flat_map(|rule| &rule.backend_refs);
+        backends.map(move |backend| ObjectName::new(backend.namespace.as_deref().unwrap_or(own), &backend.name))
+    }
 }
 
 fn every_request() -> Vec<RuleSpec> {

@@ -27,6 +27,7 @@ use super::{Actor, Draft, FilterVersion, Hub, Published, apart};
 use crate::claims::{Claims, Grants};
 use crate::config::Limits;
 use crate::store::{Store, StoreError, Table, Unreadable, Write, write_record};
+use crate::told::{Shared, Told};
 
 /// An object as it is stored.
 #[derive(Serialize, Deserialize)]
@@ -531,7 +532,7 @@ fn admit(resource: &Resource, world: &World) -> Result<(), Finding> {
 
 /// Reads the world from the store. Records that can't be read are named, and an access policy among them denies
 /// everything that it held for: nothing opens because a record was damaged.
-pub(super) fn load(store: &Store, trust_domain: &TrustDomain) -> Result<Published, StoreError> {
+pub(super) fn load(store: &Store, trust_domain: &TrustDomain, roots: &str) -> Result<Published, StoreError> {
     let revision = store.revision()?;
     let mut world = World::new(trust_domain.clone());
     for (_, version) in store.filter_versions::<FilterVersion>()?.read {
@@ -549,9 +550,11 @@ pub(super) fn load(store: &Store, trust_domain: &TrustDomain) -> Result<Publishe
     }
     let claims = store.claims()?.read.into_iter().map(|(_, record)| record);
     let unreadable = unreadable_records(store)?.into_iter().map(|record| (record.key.clone(), record)).collect();
+    let world = Arc::new(world);
     Ok(Published {
         revision,
-        world: Arc::new(world),
+        told: Arc::new(Shared::new(world.clone(), roots.into(), Told::of)),
+        world,
         claims: Arc::new(Claims::load(claims)),
         unreadable: Arc::new(unreadable),
         last_removal: revision,

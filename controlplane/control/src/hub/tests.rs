@@ -369,7 +369,7 @@ async fn who_moves_keeps_the_place_that_is_held_and_gets_no_other() {
 async fn what_an_older_release_registered_keeps_its_name_and_place() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("weft.redb"), 10).unwrap();
-    let mut found = apply::load(&store, &TrustDomain::default()).unwrap();
+    let mut found = apply::load(&store, &TrustDomain::default(), "").unwrap();
     for resource in resources(SHOP) {
         Arc::make_mut(&mut found.world).insert(Entry::applied(resource, Revision(1), String::new()));
     }
@@ -378,7 +378,7 @@ async fn what_an_older_release_registered_keeps_its_name_and_place() {
     let adopted = claims(&store, &found).unwrap();
     assert!(adopted.grants(&owner.identity).services.contains("web"));
     assert_eq!(adopted.holder(&key.object_name()).unwrap().identity, owner.identity);
-    let again = apply::load(&store, &TrustDomain::default()).unwrap();
+    let again = apply::load(&store, &TrustDomain::default(), "").unwrap();
     assert_eq!(claims(&store, &again).unwrap(), adopted, "once and for all");
 }
 

@@ -9,20 +9,20 @@ use crate::lint::{self, Code};
 
 /// An object of one of the two tenants, by numbers that a test can draw.
 #[derive(Debug, Clone, Copy)]
-struct Drawn {
-    kind: u8,
-    name: u8,
-    variant: u8,
+pub(super) struct Drawn {
+    pub(super) kind: u8,
+    pub(super) name: u8,
+    pub(super) variant: u8,
 }
 
 prop_compose! {
-    fn drawn()(kind in 0_u8..5, name in 0_u8..2, variant in 0_u8..24) -> Drawn {
+    pub(super) fn drawn()(kind in 0_u8..5, name in 0_u8..2, variant in 0_u8..24) -> Drawn {
         Drawn { kind, name, variant }
     }
 }
 
 /// The object in the namespace `own`, where `other` is its neighbour.
-fn document(own: &str, other: &str, Drawn { kind, name, variant }: Drawn) -> String {
+pub(super) fn document(own: &str, other: &str, Drawn { kind, name, variant }: Drawn) -> String {
     let app = ["x", "y"][usize::from(name)];
     let near = if variant.is_multiple_of(2) { own } else { other };
     let protocol = ["", ", appProtocol: http", ", appProtocol: tcp"][usize::from(variant % 3)];
@@ -66,7 +66,7 @@ fn document(own: &str, other: &str, Drawn { kind, name, variant }: Drawn) -> Str
 }
 
 /// The filters, the mesh's own policy, and what two tenants and a bystander have.
-fn tenants(a: &[Drawn], b: &[Drawn]) -> World {
+pub(super) fn tenants(a: &[Drawn], b: &[Drawn]) -> World {
     let filters = SHOP.split("---\n").filter(|text| text.contains("kind: Filter\n")).map(str::to_owned);
     let of = |own: &'static str, other: &'static str, drawn: &[Drawn]| {
         drawn.iter().map(|it| document(own, other, *it)).collect::<Vec<_>>()

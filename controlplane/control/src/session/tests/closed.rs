@@ -7,6 +7,7 @@ use weft_policy::bundle::{
 use weft_policy::wire::OUTBOUND_CLOSED;
 
 use super::*;
+use crate::view::Versions;
 
 /// A filter that a proxy can't run, and never ran, would have judged who reaches its workload; a route that it can't hold
 /// would have taken requests that another route of its service takes now.
@@ -29,12 +30,12 @@ fn what_something_withheld_would_have_narrowed_is_closed() {
             Object::Route(route("c", "other")),
             Object::Filter(filter(direction, OnFailure::Deny, FilterMode::Enforce)),
         ];
-        objects.into_iter().map(|object| (object.key(), object)).collect::<BTreeMap<_, _>>()
+        objects.into_iter().map(|object| Arc::new(Told::of(object))).collect::<ToldSet>()
     };
-    let exposed = |objects: &BTreeMap<Key, Object>, missing: Key, view: &View| {
+    let exposed = |target: &ToldSet, missing: Key, view: &View| {
         let withheld = Withheld::from([(missing, (1, String::new()))]);
-        let exposed = objects.values().filter(|object| is_exposed(object, objects, &withheld, view));
-        exposed.map(|object| object.key().to_string()).collect::<Vec<_>>()
+        let exposed = target.iter().filter(|told| is_exposed(&told.object, target, &withheld, view));
+        exposed.map(|told| told.key.to_string()).collect::<Vec<_>>()
     };
     let (nothing, guard) = (View::new(Versions::new()), Key::Filter("shop/guard".to_owned()));
     let running = View::new(Versions::from([(guard.clone(), 1)]));
@@ -130,16 +131,17 @@ fn an_outbound_filter_that_is_withheld_closes_what_its_apps_send() {
     // The objects that go out otherwise than they are.
     let changed = |objects: &BTreeMap<Key, Object>, capabilities: &[&str], view: &View| {
         let has = capabilities.iter().map(|it| (*it).to_owned()).collect();
-        let (envelopes, _) = fitting(objects.clone(), &has, view);
-        let as_it_is = |key: &Key| envelopes.get(key).is_none_or(|sent| *sent == encode(&objects[key]));
+        let target: ToldSet = objects.values().map(|object| Arc::new(Told::of(object.clone()))).collect();
+        let (fitted, _) = fitting(&Arc::new(target), &has, view);
+        let as_it_is = |key: &Key| fitted.get(key).is_none_or(|sent| sent.envelope == encode(&objects[key]));
         let changed = objects.keys().filter(|key| !as_it_is(key)).map(ToString::to_string);
-        (changed.collect::<Vec<_>>(), envelopes)
+        (changed.collect::<Vec<_>>(), fitted)
     };
     let guarded = guarded_by(OnFailure::Deny, FilterMode::Enforce);
     let nothing = View::new(Versions::new());
-    let (silenced, envelopes) = changed(&guarded, &[ENVELOPES, OUTBOUND_CLOSED], &nothing);
+    let (silenced, fitted) = changed(&guarded, &[ENVELOPES, OUTBOUND_CLOSED], &nothing);
     assert_eq!(silenced, ["Workload shop/web-1"]);
-    let sent = &envelopes[&Key::Workload(name("web-1"))];
+    let sent = &fitted.get(&Key::Workload(name("web-1"))).unwrap().envelope;
     assert_eq!(sent.requires, [OUTBOUND_CLOSED]);
     let inside = String::from_utf8(sent.payload.to_vec()).unwrap();
     assert!(inside.contains("Filter shop/guard: withheld: it requires wit-0.1"), "{inside}");

@@ -1,0 +1,138 @@
+//! What is made once for all proxies and kept from world to world is what each proxy's bundle says, after whatever changes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::tenancy::{Drawn, document, drawn, tenants};
+use super::*;
+use crate::delta::Object;
+
+/// What happens to a world.
+#[derive(Debug, Clone)]
+enum Step {
+    Put {
+        own: &'static str,
+        drawn: Drawn,
+    },
+    Remove {
+        own: &'static str,
+        drawn: Drawn,
+    },
+    /// Deleted and made again at once: the same, but younger.
+    Renew {
+        own: &'static str,
+        drawn: Drawn,
+    },
+    Unreadable {
+        own: &'static str,
+        kind: Kind,
+    },
+    /// One of the whole mesh.
+    Mesh(u8),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let own = || prop_oneof![4 => Just("a"), 4 => Just("b"), 1 => Just("weft-system")];
+    let kind = prop_oneof![Just(Kind::Service), Just(Kind::HttpRoute), Just(Kind::AccessPolicy)];
+    let step = prop_oneof![
+        8 => (own(), drawn()).prop_map(|(own, drawn)| Step::Put { own, drawn }),
+        4 => (own(), drawn()).prop_map(|(own, drawn)| Step::Remove { own, drawn }),
+        2 => (own(), drawn()).prop_map(|(own, drawn)| Step::Renew { own, drawn }),
+        1 => (own(), kind).prop_map(|(own, kind)| Step::Unreadable { own, kind }),
+        2 => (0_u8..6).prop_map(Step::Mesh),
+    ];
+    proptest::collection::vec(step, 1..40)
+}
+
+fn put(world: &mut World, text: &str, revision: u64) {
+    let document = manifest::parse("", text).unwrap_or_else(|errors| panic!("{errors:?} {text}")).remove(0);
+    world.put(&Owner::Applied, document.resource, Revision(revision), "uid").unwrap();
+}
+
+fn take(world: &mut World, step: &Step, revision: u64) {
+    let text = |own: &str, drawn: Drawn| document(own, if own == "a" { "b" } else { "a" }, drawn);
+    let key = |text: &str| manifest::parse("", text).unwrap()[0].resource.key();
+    match step {
+        Step::Put { own, drawn } => put(world, &text(own, *drawn), revision),
+        Step::Remove { own, drawn } => drop(world.remove(&key(&text(own, *drawn)))),
+        Step::Renew { own, drawn } => {
+            let text = text(own, *drawn);
+            world.remove(&key(&text));
+            put(world, &text, revision);
+        }
+        Step::Unreadable { own, kind } => {
+            let key = ObjectKey::new(*kind, *own, "x");
+            world.remove(&key);
+            world.note_unreadable(key);
+        }
+        Step::Mesh(0) => put(world, "{apiVersion: v1, kind: Namespace, metadata: {name: empty}}", revision),
+        Step::Mesh(1) => drop(world.remove(&ObjectKey::new(Kind::Namespace, "", "empty"))),
+        Step::Mesh(2) => put(
+            world,
+            "{apiVersion: weft.dev/v1alpha1, kind: Mesh, metadata: {name: mesh}, spec: {egress: RegistryOnly}}",
+            revision,
+        ),
+        Step::Mesh(3) => drop(world.remove(&ObjectKey::new(Kind::Mesh, "", "mesh"))),
+        Step::Mesh(4) => drop(world.remove(&ObjectKey::new(Kind::Filter, "weft-system", "authz"))),
+        Step::Mesh(_) => {
+            let authz = SHOP.split("---\n").find(|text| text.contains("name: authz")).unwrap();
+            put(world, &authz.replace("1.0.0", &format!("1.0.{revision}")), revision);
+        }
+    }
+}
+
+type Told = BTreeMap<Key, Object>;
+
+fn told(shared: &Shared<Object>, served: &[ObjectName]) -> Told {
+    let objects = shared.of_proxy(served);
+    let count = objects.len();
+    let told: Told = objects.into_iter().map(|object| (object.key(), Object::clone(&object))).collect();
+    assert_eq!(told.len(), count, "each object once");
+    told
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(600) })]
+
+    #[test]
+    fn what_is_shared_is_what_each_bundle_says(
+        a in proptest::collection::vec(drawn(), 0..6),
+        b in proptest::collection::vec(drawn(), 0..6),
+        steps in steps(),
+        looks in proptest::collection::vec(any::<bool>(), 40),
+    ) {
+        let mut world = tenants(&a, &b);
+        let mut shared = Shared::new(Arc::new(world.clone()), "ROOTS".into(), |object| object);
+        let proxies = [vec![name("a/x")], vec![name("b/x")], vec![name("a/y"), name("b/y")], vec![name("c/x")]];
+        for (index, step) in steps.iter().enumerate() {
+            take(&mut world, step, index as u64 + 100);
+            shared = shared.next(Arc::new(world.clone()));
+            // Not every world is looked at: what is kept may be older than the last.
+            for served in proxies.iter().filter(|_| looks[index]) {
+                let wanted = bundle_for(&world, served, Revision(1), "ROOTS").objects();
+                prop_assert_eq!(told(&shared, served), wanted, "{:?} after {:?}", served, &steps[..=index]);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_no_change_concerns_is_the_same_object() {
+    let mut world = tenants(&[], &[]);
+    for text in ["a", "b"].map(|own| document(own, own, Drawn { kind: 0, name: 0, variant: 0 })) {
+        put(&mut world, &text, 1);
+    }
+    let served = [name("c/x")];
+    let before = Shared::new(Arc::new(world.clone()), "ROOTS".into(), |object| object);
+    let first = before.of_proxy(&served);
+    put(&mut world, &document("a", "b", Drawn { kind: 1, name: 0, variant: 0 }), 2);
+    let second = before.next(Arc::new(world)).of_proxy(&served);
+    let made_anew: Vec<_> = second
+        .iter()
+        .filter(|object| !first.iter().any(|known| Arc::ptr_eq(known, object)))
+        .map(|it| it.key())
+        .collect();
+    assert_eq!(made_anew, [Key::Service(name("a/x"))]);
+}
