@@ -11,6 +11,7 @@ mod refusal;
 mod socket;
 mod stats;
 mod steering;
+mod udp;
 
 #[cfg(test)]
 mod tests;

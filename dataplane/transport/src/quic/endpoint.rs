@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{AsyncUdpSocket, Endpoint, EndpointConfig, Runtime, TokioRuntime, TransportConfig, VarInt};
+use quinn::{AsyncUdpSocket, Endpoint, EndpointConfig, TokioRuntime, TransportConfig, VarInt};
 use rustls_pki_types::UnixTime;
 use tokio::task::AbortHandle;
 use weft_policy::identity::SpiffeId;
@@ -15,6 +15,7 @@ use weft_policy::identity::SpiffeId;
 use super::admission::{Admission, AdmissionStats, ConnectionPlace, HandshakePlace, Judgement};
 use super::cid::{self, InitialCids};
 use super::limits::{ByDistance, Distance, WindowLimits};
+use super::udp::Udp;
 use super::{SharedKeys, TransportLimits, Worker, refusal};
 use crate::tls::{
     self, Choice, Credentials, HandshakeError, HandshakeFailure, IdentityHandle, PeerIdentity, RefusedBy, Served,
@@ -49,7 +50,7 @@ impl Server {
         served: impl Into<Served>,
         limits: &TransportLimits,
     ) -> io::Result<Server> {
-        Server::over(TokioRuntime.wrap_udp_socket(socket)?, worker, keys, served, limits)
+        Server::over(Udp::new(socket)?, worker, keys, served, limits)
     }
 
     /// As `new`, over a socket of any kind.
@@ -312,7 +313,7 @@ impl Dialer {
     pub fn new(socket: UdpSocket, worker: Worker, keys: &SharedKeys, limits: &TransportLimits) -> io::Result<Dialer> {
         let mark = socket2::SockRef::from(&socket).mark().unwrap_or(0);
         let from = refusal::From { ip: socket.local_addr()?.ip(), mark };
-        Dialer::over(TokioRuntime.wrap_udp_socket(socket)?, Some(from), worker, keys, limits)
+        Dialer::over(Udp::new(socket)?, Some(from), worker, keys, limits)
     }
 
     /// As `new`, over a socket of any kind. Without `asks_from` the kernel is not asked who refuses.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::handshake::exchange;
-use super::pool::{gate, key, quick, serve};
+use super::pool::{key, quick};
 use super::{Callee, LOOPBACK, PATIENCE, dialer, dialer_with, on_a_worker, until};
 use crate::h3;
 use crate::quic::{Congestion, Dialer, Pool, SharedKeys, TransportLimits, WindowLimits, Worker, bind_client};
