@@ -135,8 +135,8 @@ impl Default for Config {
             endpoint_loss_percent: 50,
             restart_grace_ms: 30_000,
             name_grace_seconds: 24 * 3600,
-            coalesce_quiet_ms: 100,
-            coalesce_max_ms: 10_000,
+            coalesce_quiet_ms: 20,
+            coalesce_max_ms: 200,
             log: "info".to_owned(),
             limits: Limits::default(),
         }
