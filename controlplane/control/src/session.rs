@@ -29,7 +29,7 @@ use crate::hub::{self, Bans, Hub, Published};
 use crate::metrics::Throttled;
 use crate::rate::Rates;
 use crate::registry::{Capabilities, Health, LoadedFilter, Progress, Seat};
-use crate::told::{Told, ToldSet};
+use crate::told::{Shared, Told, ToldSet};
 use crate::view::{Answer, Held, Version, View};
 
 /// Messages that may wait for a proxy that reads slowly; one delta is in flight at a time, removals may overtake it.
@@ -72,6 +72,7 @@ struct Session {
     /// What the newest world that was looked at says, and what this proxy may be sent of it.
     target: Arc<ToldSet>,
     fitted: Arc<ToldSet>,
+    looked_at: Option<Arc<Shared>>,
     /// First and last change that nobody was told of yet.
     gathering: Option<Gathering>,
     sent_at: Instant,
@@ -145,6 +146,7 @@ impl Session {
             left_alone: None,
             target: Arc::default(),
             fitted: Arc::default(),
+            looked_at: None,
             gathering: None,
             sent_at: Instant::now(),
             retry: None,
@@ -306,7 +308,7 @@ impl Session {
         if self.left_alone.is_some() {
             return true;
         }
-        let before = std::mem::take(&mut self.target);
+        let before = self.target.clone();
         self.look_at(world);
         let removals = withdrawn(&before, &self.target);
         if removals.is_empty() {
@@ -325,6 +327,12 @@ impl Session {
     }
 
     fn look_at(&mut self, world: &Published) {
+        let is_same = self.looked_at.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, &world.told));
+        // What is kept from a proxy follows from its answers, too.
+        if is_same && !self.view.holds_back() && self.view.withheld().is_empty() {
+            return;
+        }
+        self.looked_at = Some(world.told.clone());
         self.target = Arc::new(world.told.of_proxy(&self.served).into_iter().collect());
         let (fitted, withheld) = fitting(&self.target, &self.capabilities, &self.view);
         self.fitted = fitted;

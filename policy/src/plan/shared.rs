@@ -1,6 +1,7 @@
 //! What proxies are told of: each object is made once for all of them, when it is first asked for, and kept from one world to
 //! the next while nothing that it follows from has changed.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -18,13 +19,21 @@ pub struct Shared<T> {
     trust_bundle_pem: Arc<str>,
     make: fn(Object) -> T,
     mesh: OnceLock<Arc<T>>,
-    /// By service and those of its consumers' namespaces that the callers are in.
-    services: Made<(ObjectName, Vec<String>), Arc<T>>,
+    services: Made<ObjectName, Arc<Forms<T>>>,
     /// By route: one for each parent.
     routes: Made<ObjectName, Arc<[Attached<T>]>>,
     workloads: Made<ObjectName, Option<Arc<T>>>,
     /// By the workloads that a proxy serves.
     filters: Made<Vec<ObjectName>, Arc<[Arc<T>]>>,
+}
+
+/// A service as its callers see it.
+#[derive(Debug)]
+struct Forms<T> {
+    /// As those do who have no routes of their own for it.
+    plain: OnceLock<Arc<T>>,
+    /// By those of its consumers' namespaces that the callers are in.
+    consumed: Made<Vec<String>, Arc<T>>,
 }
 
 /// A route at one of its parents.
@@ -45,11 +54,15 @@ impl<K: Ord + Clone, V: Clone> Made<K, V> {
     }
 
     /// Two that ask at the same time for what is not there yet both make it, and get the same.
-    fn get(&self, key: K, make: impl FnOnce(&K) -> V) -> V {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+    fn get<Q>(&self, key: &Q, make: impl FnOnce() -> V) -> V
+    where
+        K: Borrow<Q>,
+        Q: Ord + ToOwned<Owned = K> + ?Sized,
+    {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned();
         known.unwrap_or_else(|| {
-            let made = make(&key);
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_insert(made).clone()
+            let made = make();
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(key.to_owned()).or_insert(made).clone()
         })
     }
 
@@ -74,7 +87,7 @@ impl<T> Shared<T> {
             Some(mesh) => OnceLock::from(mesh.clone()),
             None => OnceLock::new(),
         };
-        let services = self.services.kept(|(service, _)| !affected.service(service));
+        let services = self.services.kept(|service| !affected.service(service));
         let routes = self.routes.kept(|route| !affected.route(route));
         let workloads = self.workloads.kept(|workload| !affected.workload(workload));
         let filters = self.filters.kept(|served| !affected.filters(served));
@@ -90,7 +103,7 @@ impl<T> Shared<T> {
         all.extend(served.iter().filter_map(|name| self.workload(name)));
         all.extend(self.world.services().filter_map(|service| self.service(&service.name(), &namespaces)));
         for (key, entry) in self.world.of_kind(Kind::HttpRoute) {
-            let attached = self.route(key.object_name(), entry);
+            let attached = self.route(&key.object_name(), entry);
             let concerns = |one: &&Attached<T>| one.consumer.as_deref().is_none_or(|it| namespaces.contains(it));
             all.extend(attached.iter().filter(concerns).map(|one| one.made.clone()));
         }
@@ -108,13 +121,17 @@ impl<T> Shared<T> {
         let service = self.world.service(name)?;
         let consumers: BTreeSet<&str> =
             self.world.index().consumers(name).filter(|namespace| callers.contains(namespace)).collect();
-        let key = (name.clone(), consumers.iter().map(|namespace| (*namespace).to_owned()).collect());
-        let make = |_: &_| Arc::new((self.make)(Object::Service(service_entry(&self.world, service, &consumers))));
-        Some(self.services.get(key, make))
+        let forms = self.services.get(name, || Arc::new(Forms { plain: OnceLock::new(), consumed: Made::new() }));
+        let make = || Arc::new((self.make)(Object::Service(service_entry(&self.world, service, &consumers))));
+        if consumers.is_empty() {
+            return Some(forms.plain.get_or_init(make).clone());
+        }
+        let consumers: Vec<String> = consumers.iter().map(|namespace| (*namespace).to_owned()).collect();
+        Some(forms.consumed.get(&consumers, make))
     }
 
-    fn route(&self, name: ObjectName, entry: &Entry) -> Arc<[Attached<T>]> {
-        self.routes.get(name, |_| {
+    fn route(&self, name: &ObjectName, entry: &Entry) -> Arc<[Attached<T>]> {
+        self.routes.get(name, || {
             let Some(route) = Spec::of(&entry.resource) else { return Arc::new([]) };
             let attached = attached(&self.world, route, entry.created).into_iter();
             let made = attached.map(|route| Attached {
@@ -127,14 +144,14 @@ impl<T> Shared<T> {
 
     /// A workload as its own proxy serves it.
     fn workload(&self, name: &ObjectName) -> Option<Arc<T>> {
-        self.workloads.get(name.clone(), |name| {
+        self.workloads.get(name, || {
             let served = serve(&self.world, self.world.workload(name)?)?;
             Some(Arc::new((self.make)(Object::Workload(served))))
         })
     }
 
     fn filters_of(&self, served: &[ObjectName]) -> Arc<[Arc<T>]> {
-        self.filters.get(served.to_vec(), |served| {
+        self.filters.get(served, || {
             let filters = filters_for(&self.world, served).into_values();
             filters.map(|filter| Arc::new((self.make)(Object::Filter(filter)))).collect()
         })

@@ -221,7 +221,7 @@ async fn what_a_proxy_skips_is_held_and_told() {
 async fn endpoints_leave_at_once_and_ahead_of_the_rest() {
     let dir = tempfile::tempdir().unwrap();
     // No delta but removals would come within the test.
-    let slow = |config: &mut crate::config::Config| config.coalesce_quiet_ms = 5_000;
+    let slow = |config: &mut crate::config::Config| (config.coalesce_quiet_ms, config.coalesce_max_ms) = (5_000, 5_000);
     let control = Control::start_with(dir.path(), slow).await;
     control.apply(WEB).await;
     let svid = control.join("shop/client").await;
