@@ -17,6 +17,8 @@ mod targets;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use crate::plan::World;
@@ -92,7 +94,7 @@ pub fn errors(world: &World) -> Vec<Finding> {
 /// Findings about the ports of one workload, as it joins: requests to a service that reach it may fail.
 #[must_use]
 pub fn of_workload(world: &World, workload: &Object<WorkloadSpec>) -> Vec<Finding> {
-    let mut report = Report { scope: Scope::Whole, findings: Vec::new() };
+    let mut report = Report::new(Scope::Whole);
     services::unserved(workload, world.selecting(workload), &mut report);
     report.findings
 }
@@ -106,7 +108,7 @@ const ADVISING: &[Pass] = &[shadow::check, overlap::check, ports::check, names::
 
 fn run<'p>(world: &World, scope: Scope, passes: impl IntoIterator<Item = &'p Pass>) -> Vec<Finding> {
     let lens = Lens::new(world, scope);
-    let mut report = Report { scope, findings: Vec::new() };
+    let mut report = Report::new(scope);
     passes.into_iter().for_each(|pass| pass(&lens, &mut report));
     let mut findings = report.findings;
     findings.sort_by(|a, b| (&a.object, a.severity, a.code).cmp(&(&b.object, b.severity, b.code)));
@@ -117,9 +119,15 @@ fn run<'p>(world: &World, scope: Scope, passes: impl IntoIterator<Item = &'p Pas
 struct Report {
     scope: Scope,
     findings: Vec<Finding>,
+    /// What was told of the object that the newest finding is about, by key and message.
+    told: BTreeSet<(Code, String, String)>,
 }
 
 impl Report {
+    fn new(scope: Scope) -> Self {
+        Self { scope, findings: Vec::new(), told: BTreeSet::new() }
+    }
+
     /// Notes a finding with the severity that its code has.
     fn tell(&mut self, code: Code, object: &ObjectKey, key: impl Into<String>, message: impl Into<String>) {
         self.tell_as(code.about().severity, code, object, key, message);
@@ -140,10 +148,12 @@ impl Report {
         } else {
             severity
         };
-        let finding = Finding { code, severity, object: object.clone(), key: key.into(), message };
-        let is_told = self.findings.iter().rev().take_while(|known| known.object == finding.object);
-        if !is_told.into_iter().any(|known| *known == finding) {
-            self.findings.push(finding);
+        if self.findings.last().is_none_or(|newest| newest.object != *object) {
+            self.told.clear();
+        }
+        let key = key.into();
+        if self.told.insert((code, key.clone(), message.clone())) {
+            self.findings.push(Finding { code, severity, object: object.clone(), key, message });
         }
     }
 }

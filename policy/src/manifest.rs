@@ -309,6 +309,14 @@ fn read(document: Value, checks: Checks) -> Result<Resource, Vec<Mistake>> {
         }
         Some(value) => value,
     };
+    if checks == Checks::All {
+        let entries = entries(kind, &value);
+        if entries > MAX_ENTRIES {
+            let message = format!("its lists have {entries} entries in all; at most {MAX_ENTRIES} are taken");
+            reading.wrong(&spec.name, message);
+            return Err(reading.mistakes);
+        }
+    }
     reading.renamed.push(("spec".to_owned(), spec.name.clone()));
     let mut written = WrittenSpec { root: &spec.name, value: &value, reading: &mut reading };
     let resource = Resource::build(kind, metadata, &mut written);
@@ -319,6 +327,27 @@ fn read(document: Value, checks: Checks) -> Result<Resource, Vec<Mistake>> {
         Some(resource) if reading.mistakes.is_empty() => Ok(resource),
         Some(_) | None => Err(reading.mistakes),
     }
+}
+
+/// Entries of all lists in the spec of one object. What looks at an object may compare them with each other.
+pub const MAX_ENTRIES: usize = 4_096;
+
+/// Counts the entries of the lists in a spec. The configuration of a filter is the filter's business.
+fn entries(kind: Kind, spec: &Value) -> usize {
+    fn of(value: &Value) -> usize {
+        match value {
+            Value::Array(items) => items.len() + items.iter().map(of).sum::<usize>(),
+            Value::Object(fields) => fields.values().map(of).sum(),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
+        }
+    }
+    let is_opaque = |key: &str| match kind {
+        Kind::FilterPolicy => key == "config",
+        Kind::Filter => key == "configSchema",
+        Kind::Namespace | Kind::Mesh | Kind::Service | Kind::Workload | Kind::HttpRoute | Kind::AccessPolicy => false,
+    };
+    let Value::Object(fields) = spec else { return of(spec) };
+    fields.iter().filter(|(key, _)| !is_opaque(key)).map(|(_, value)| of(value)).sum()
 }
 
 /// The key with the names by which the document has it.

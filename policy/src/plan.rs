@@ -25,6 +25,8 @@ pub use owner::{Owned, Owner, ProxyKey};
 pub use protection::{Loss, losses, losses_of_workloads, policy_status};
 pub use route_status::{Condition, ParentStatus, route_status};
 pub use select::selects;
+#[cfg(test)]
+pub(crate) use select::work;
 pub use shared::Shared;
 pub use tenancy::{Intrusion, intrusions};
 pub use unserved::service_status;

@@ -19,7 +19,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::bundle::ObjectName;
 pub use access::AccessPolicySpec;
-pub(crate) use check::wrong_labels;
+pub use check::wrong_labels;
 pub use core::{NamespaceSpec, ServiceSpec};
 pub use filter::{FilterPolicySpec, FilterSpec};
 pub(crate) use kind::SpecReader;

@@ -55,8 +55,11 @@ pub fn did_you_mean<'k>(written: &str, known: impl IntoIterator<Item = &'k str>)
     nearest(written, known).map(|known| format!("; did you mean `{known}`?")).unwrap_or_default()
 }
 
+/// More edits than anybody asks for.
+const FAR: usize = usize::MAX / 2;
+
 /// Characters to insert, drop, replace or swap with their neighbours to make one text of the other (optimal string
-/// alignment).
+/// alignment); more than three are told as some larger number, since only the cells near the diagonal are computed.
 fn edits(one: &str, other: &str) -> usize {
     let (one, other): (Vec<char>, Vec<char>) = (one.chars().collect(), other.chars().collect());
     if one.len().abs_diff(other.len()) > 3 {
@@ -64,14 +67,15 @@ fn edits(one: &str, other: &str) -> usize {
     }
     let mut rows = vec![(0..=other.len()).collect::<Vec<usize>>()];
     for i in 1..=one.len() {
-        let mut row = vec![i];
-        for j in 1..=other.len() {
+        let mut row = vec![FAR; other.len() + 1];
+        row[0] = i;
+        for j in i.saturating_sub(4).max(1)..=(i + 4).min(other.len()) {
             let replaced = rows[i - 1][j - 1] + usize::from(one[i - 1] != other[j - 1]);
             let mut least = replaced.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
             if i > 1 && j > 1 && one[i - 1] == other[j - 2] && one[i - 2] == other[j - 1] {
                 least = least.min(rows[i - 2][j - 2] + 1);
             }
-            row.push(least);
+            row[j] = least;
         }
         rows.push(row);
     }

@@ -1,14 +1,17 @@
 //! Rules of access policies: entries that match nothing, and rules that never hold.
 
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::condition::{Side, never_asked, never_calls, severity};
 use super::lens::{Lens, key_of};
 use super::names::may_be_elsewhere;
 use super::{Code, Report};
 use crate::authz::Action;
+use crate::bundle::ObjectName;
 use crate::identity::SpiffeId;
 use crate::plan::target;
 use crate::resource::access::{OperationSpec, RuleSpec, SourceSpec};
-use crate::resource::core::PortSpec;
 use crate::resource::{AccessPolicySpec, Kind, Object, ObjectKey, ServiceSpec, WorkloadSpec};
 use crate::text::did_you_mean;
 
@@ -19,7 +22,7 @@ const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "
 pub(super) fn check(lens: &Lens<'_>, report: &mut Report) {
     for policy in lens.world.access_policies() {
         let object = key_of(Kind::AccessPolicy, &policy.metadata);
-        let judged = Judged { lens, held: lens.held(&object), object, policy };
+        let judged = Judged { lens, held: lens.held(&object), object, policy, ports: OnceCell::new() };
         for (index, rule) in policy.spec.rules.iter().enumerate() {
             judged.rule(&format!("spec.rules[{index}]"), rule, report);
         }
@@ -32,6 +35,15 @@ struct Judged<'l, 'w> {
     object: ObjectKey,
     policy: &'w Object<AccessPolicySpec>,
     held: &'l [&'w Object<WorkloadSpec>],
+    ports: OnceCell<Ports>,
+}
+
+/// The ports of the workloads that a policy holds for.
+#[derive(Default)]
+struct Ports {
+    served: BTreeSet<u16>,
+    /// Ports of services in front of them that lead to another port, with that one.
+    leading: BTreeMap<u16, (ObjectName, u16)>,
 }
 
 impl Judged<'_, '_> {
@@ -151,20 +163,32 @@ impl Judged<'_, '_> {
         }
     }
 
+    fn known_ports(&self) -> &Ports {
+        self.ports.get_or_init(|| {
+            let mut ports = Ports::default();
+            let mut in_front = BTreeMap::<ObjectName, &Object<ServiceSpec>>::new();
+            for workload in self.held {
+                ports.served.extend(workload.spec.ports.iter().map(|own| own.port));
+                in_front.extend(self.lens.in_front(&workload.name()).iter().map(|service| (service.name(), *service)));
+            }
+            for (name, service) in in_front {
+                for known in service.spec.served_ports() {
+                    let led = target(known, self.lens.behind(&name)).ok().filter(|led| *led != known.port);
+                    if let Some(led) = led {
+                        ports.leading.entry(known.port).or_insert_with(|| (name.clone(), led));
+                    }
+                }
+            }
+            ports
+        })
+    }
+
     fn port(&self, at: &str, port: u16, side: Side, report: &mut Report) {
-        let is_served = |workload: &&Object<WorkloadSpec>| workload.spec.ports.iter().any(|own| own.port == port);
-        let mut serving = self.held.iter().copied().filter(|workload| !workload.spec.ports.is_empty()).peekable();
-        if serving.peek().is_none() || serving.any(|workload| is_served(&workload)) {
+        let Ports { served, leading } = self.known_ports();
+        if served.is_empty() || served.contains(&port) {
             return;
         }
-        let names = self.held.iter().map(|workload| workload.name());
-        let in_front = names.flat_map(|name| self.lens.in_front(&name).to_vec());
-        let mut leading = in_front.flat_map(|service| service.spec.served_ports().map(move |known| (service, known)));
-        let leads_elsewhere = |(service, known): &(&Object<ServiceSpec>, &PortSpec)| {
-            let target = target(known, self.lens.behind(&service.name())).ok().filter(|target| *target != port);
-            (known.port == port).then_some(target).flatten().map(|target| (service.name(), target))
-        };
-        match leading.find_map(|of| leads_elsewhere(&of)) {
+        match leading.get(&port) {
             Some((name, target)) => {
                 let message = format!("{port} is the port of Service {name}; the app's, which rules name, is {target}");
                 report.tell_as(severity(self.action(), side), Code::ServicePort, &self.object, at, message);

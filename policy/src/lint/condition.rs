@@ -1,5 +1,7 @@
 //! Conditions of one access rule that can never hold, or exclude each other.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::Severity;
 use crate::authz::{Action, HeaderCondition};
 use crate::resource::access::{OperationSpec, SourceSpec};
@@ -26,8 +28,12 @@ pub(super) fn severity(action: Action, side: Side) -> Severity {
 pub(super) type Never = (String, String);
 
 /// All entries of a list are excepted by the other.
-fn is_emptied<T: PartialEq>(list: &[T], except: &[T]) -> bool {
-    !list.is_empty() && list.iter().all(|entry| except.contains(entry))
+fn is_emptied<T: Ord>(list: &[T], except: &[T]) -> bool {
+    if list.is_empty() || except.is_empty() {
+        return false;
+    }
+    let except: BTreeSet<&T> = except.iter().collect();
+    list.iter().all(|entry| except.contains(entry))
 }
 
 /// Why no request meets an operation.
@@ -46,24 +52,19 @@ pub(super) fn never_asked(to: &OperationSpec) -> Option<Never> {
     if is_emptied(&to.ports, &to.not_ports) {
         return emptied(".ports", "notPorts");
     }
+    // By the name of each header: whether a condition before wants it to be absent, and whether one wants it to be there.
+    let mut wanted = BTreeMap::<String, [bool; 2]>::new();
     to.headers.iter().enumerate().find_map(|(index, header)| {
-        let key = format!(".headers[{index}]");
-        let earlier = to.headers[..index].iter().find(|other| excludes(other, header));
-        let why = match earlier {
-            Some(_) if header.present == Some(false) => format!("{} is to be absent and to have a value", header.name),
-            Some(other) if other.present == Some(false) => {
-                format!("{} is to be absent and to have a value", header.name)
-            }
-            _ => bounded_by_blanks(header)?,
+        let is_absent = header.present == Some(false);
+        let seen = wanted.entry(header.name.to_ascii_lowercase()).or_default();
+        let excludes = seen[usize::from(!is_absent)];
+        seen[usize::from(is_absent)] = true;
+        let why = match excludes {
+            true => format!("{} is to be absent and to have a value", header.name),
+            false => bounded_by_blanks(header)?,
         };
-        Some((key, why))
+        Some((format!(".headers[{index}]"), why))
     })
-}
-
-/// Two conditions on one header of which one wants it to be absent.
-fn excludes(a: &HeaderCondition, b: &HeaderCondition) -> bool {
-    let is_absent = |header: &HeaderCondition| header.present == Some(false);
-    a.name.eq_ignore_ascii_case(&b.name) && is_absent(a) != is_absent(b)
 }
 
 /// Blanks around a value are no part of it.
@@ -97,7 +98,7 @@ pub(super) fn never_calls(from: &SourceSpec) -> Option<Never> {
     let namespaces: Vec<_> = from.service_accounts.iter().filter_map(namespace).collect();
     if !from.namespaces.is_empty()
         && !namespaces.is_empty()
-        && !namespaces.iter().any(|it| from.namespaces.contains(it))
+        && from.namespaces.iter().collect::<BTreeSet<_>>().is_disjoint(&namespaces.iter().collect())
     {
         let why = format!("none of them is in a namespace named beside it: {}", from.namespaces.join(", "));
         return Some((".serviceAccounts".to_owned(), why));

@@ -1,5 +1,6 @@
 //! A world as the passes look at it: who stands behind what, which names there are, each found once.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Scope;
@@ -7,6 +8,10 @@ use crate::bundle::ObjectName;
 use crate::plan::World;
 use crate::resource::{Kind, Metadata, Object, ObjectKey, ServiceSpec, WorkloadSpec};
 use crate::text::did_you_mean;
+
+/// Names that are compared in search of the one that was meant, for all findings together. The hint is a courtesy: where a
+/// world has very many mistakes, the later ones are told without it.
+pub(super) const MAX_COMPARED: usize = 200_000;
 
 pub(super) struct Lens<'w> {
     pub(super) world: &'w World,
@@ -19,6 +24,8 @@ pub(super) struct Lens<'w> {
     in_front: BTreeMap<ObjectName, Vec<&'w Object<ServiceSpec>>>,
     /// The workloads that each policy holds for, in the order of their names.
     held: BTreeMap<ObjectKey, Vec<&'w Object<WorkloadSpec>>>,
+    /// Names that may still be compared.
+    comparisons: Cell<usize>,
 }
 
 impl<'w> Lens<'w> {
@@ -31,6 +38,7 @@ impl<'w> Lens<'w> {
             behind: BTreeMap::new(),
             in_front: BTreeMap::new(),
             held: BTreeMap::new(),
+            comparisons: Cell::new(MAX_COMPARED),
         };
         for (key, _) in world.iter() {
             lens.namespaces.insert(if key.kind == Kind::Namespace { &key.name } else { &key.namespace });
@@ -79,30 +87,45 @@ impl<'w> Lens<'w> {
         self.namespaces.contains(name)
     }
 
+    /// Names to compare with one that was written, as many as may still be compared.
+    pub(super) fn compared<T>(&self, names: impl Iterator<Item = T>) -> impl Iterator<Item = T> {
+        names.take_while(|_| {
+            #[cfg(test)]
+            crate::plan::work::count();
+            let left = self.comparisons.get();
+            self.comparisons.set(left.saturating_sub(1));
+            left > 0
+        })
+    }
+
+    fn meant<'k>(&self, written: &str, known: impl Iterator<Item = &'k str>) -> String {
+        did_you_mean(written, self.compared(known))
+    }
+
     /// Tells what a service that does not exist may have been meant to be.
     pub(super) fn no_service(&self, name: &ObjectName) -> String {
         let of_namespace = self.world.services().filter(|service| service.metadata.namespace == name.namespace);
         let names = of_namespace.map(|service| service.metadata.name.as_str());
-        format!("Service {name} does not exist{}", did_you_mean(&name.name, names))
+        format!("Service {name} does not exist{}", self.meant(&name.name, names))
     }
 
     pub(super) fn no_workload(&self, name: &ObjectName) -> String {
         let of_namespace = self.world.workloads().filter(|workload| workload.metadata.namespace == name.namespace);
         let names = of_namespace.map(|workload| workload.metadata.name.as_str());
-        format!("Workload {name} does not exist{}", did_you_mean(&name.name, names))
+        format!("Workload {name} does not exist{}", self.meant(&name.name, names))
     }
 
     pub(super) fn no_filter(&self, name: &ObjectName) -> String {
         let names = self.world.of_kind(Kind::Filter).filter(|(key, _)| key.namespace == name.namespace);
-        format!("Filter {name} is not published{}", did_you_mean(&name.name, names.map(|(key, _)| key.name.as_str())))
+        format!("Filter {name} is not published{}", self.meant(&name.name, names.map(|(key, _)| key.name.as_str())))
     }
 
     pub(super) fn meant_namespace(&self, name: &str) -> String {
-        did_you_mean(name, self.namespaces.iter().copied())
+        self.meant(name, self.namespaces.iter().copied())
     }
 
     pub(super) fn meant_account(&self, namespace: &str, account: &str) -> String {
-        did_you_mean(account, self.accounts.iter().filter(|known| known.0 == namespace).map(|known| known.1))
+        self.meant(account, self.accounts.iter().filter(|known| known.0 == namespace).map(|known| known.1))
     }
 }
 

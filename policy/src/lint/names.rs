@@ -1,6 +1,6 @@
 //! Names that look misspelt: annotations that nothing reads, namespaces that nobody made.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::lens::Lens;
 use super::{Code, Report, Scope};
@@ -36,12 +36,12 @@ fn annotations(lens: &Lens<'_>, report: &mut Report) {
 
 fn namespaces(lens: &Lens<'_>, report: &mut Report) {
     let made: BTreeSet<&str> = lens.world.of_kind(Kind::Namespace).map(|(key, _)| key.name.as_str()).collect();
+    let mut meant = BTreeMap::<&str, Option<&str>>::new();
     for (object, _) in lens.world.iter().filter(|(key, _)| !key.namespace.is_empty() && key.namespace != ROOT_NAMESPACE)
     {
         let name = object.namespace.as_str();
-        if !made.contains(name)
-            && let Some(near) = nearest(name, made.iter().copied())
-        {
+        let near = || (!made.contains(name)).then(|| nearest(name, lens.compared(made.iter().copied()))).flatten();
+        if let Some(near) = *meant.entry(name).or_insert_with(near) {
             let message = format!("there is no Namespace {name}, but one that is called {near}");
             report.tell(Code::MisspeltNamespace, object, "metadata.namespace", message);
         }

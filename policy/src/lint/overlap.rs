@@ -1,10 +1,11 @@
 //! Access rules beside each other: those that say what an earlier one says, and those that a deny policy takes back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::lens::{Lens, key_of};
 use super::{Code, Report};
 use crate::authz::Action;
+use crate::bundle::ObjectName;
 use crate::resource::access::RuleSpec;
 use crate::resource::{AccessPolicySpec, Kind, Object};
 
@@ -50,38 +51,61 @@ fn covering((from, to): &(String, String)) -> impl Iterator<Item = (String, Stri
     [(from.clone(), to.clone()), (from.clone(), none()), (none(), to.clone()), (none(), none())].into_iter()
 }
 
+/// A deny rule by its parts. Each entry of `from` with each of `to` denies by itself, and so do all of them: whichever of
+/// the texts a caller's and a request's conditions have, the rule holds for them.
+struct Denying<'w> {
+    policy: &'w Policy,
+    to: BTreeSet<String>,
+}
+
+/// Deny rules that are looked at for one allow rule: a world where more begin alike is told less.
+const MAX_LOOKS: usize = 256;
+
+/// The texts of a rule's list: none, or that of each entry and that of all.
+fn parts<T: std::fmt::Debug>(list: &[T]) -> BTreeSet<String> {
+    let each = list.iter().map(|entry| {
+        #[cfg(test)]
+        crate::plan::work::count();
+        format!("{:?}", [entry])
+    });
+    let whole = (!list.is_empty()).then(|| format!("{list:?}"));
+    each.chain(whole).collect()
+}
+
 /// Allow rules that a deny policy covers for every workload of theirs.
 fn contradicted(lens: &Lens<'_>, report: &mut Report) {
-    let mut denying = BTreeMap::<(String, String), Vec<&Policy>>::new();
+    let mut denying = Vec::<Denying<'_>>::new();
+    // Deny rules by a text of their `from`; "" where they hold for every caller.
+    let mut by_source = BTreeMap::<String, Vec<usize>>::new();
     for policy in lens.world.access_policies().filter(|policy| policy.spec.action == Action::Deny) {
-        if policy.spec.rules.is_empty() {
-            denying.entry((String::new(), String::new())).or_default().push(policy);
-        }
-        for rule in &policy.spec.rules {
-            // Each part of a rule's lists denies by itself.
-            let parts = |count: usize| if count == 0 { vec![None] } else { (0..count).map(Some).collect() };
-            for from in parts(rule.from.len()) {
-                for to in parts(rule.to.len()) {
-                    let alone = RuleSpec {
-                        name: None,
-                        from: from.map(|at| rule.from[at].clone()).into_iter().collect(),
-                        to: to.map(|at| rule.to[at].clone()).into_iter().collect(),
-                    };
-                    denying.entry(conditions(&alone)).or_default().push(policy);
-                }
+        let everything = policy.spec.rules.is_empty().then(RuleSpec::default);
+        for rule in policy.spec.rules.iter().chain(&everything) {
+            let sources = if rule.from.is_empty() { [String::new()].into() } else { parts(&rule.from) };
+            for source in sources {
+                by_source.entry(source).or_default().push(denying.len());
             }
-            denying.entry(conditions(rule)).or_default().push(policy);
+            denying.push(Denying { policy, to: parts(&rule.to) });
         }
     }
     if denying.is_empty() {
         return;
     }
     for policy in lens.world.access_policies().filter(|policy| policy.spec.action == Action::Allow) {
+        let mut covered = BTreeMap::<ObjectName, bool>::new();
+        let mut covers =
+            |deny: &Policy| *covered.entry(deny.name()).or_insert_with(|| covers_targets(lens, deny, policy));
         for (index, rule) in policy.spec.rules.iter().enumerate() {
-            let own = conditions(rule);
-            let mut covering = covering(&own).filter_map(|key| denying.get(&key)).flatten();
-            if let Some(deny) = covering.find(|deny| covers_targets(lens, deny, policy)) {
-                let message = format!("AccessPolicy {} denies all that it allows", deny.name());
+            let (from, to) = conditions(rule);
+            let anybody = String::new();
+            let sources = if from.is_empty() { vec![&anybody] } else { vec![&from, &anybody] };
+            let near = sources.into_iter().filter_map(|source| by_source.get(source)).flatten().take(MAX_LOOKS);
+            let found = near.map(|at| &denying[*at]).find(|deny| {
+                #[cfg(test)]
+                crate::plan::work::count();
+                (deny.to.is_empty() || deny.to.contains(&to)) && covers(deny.policy)
+            });
+            if let Some(deny) = found {
+                let message = format!("AccessPolicy {} denies all that it allows", deny.policy.name());
                 let object = key_of(Kind::AccessPolicy, &policy.metadata);
                 report.tell(Code::Contradicted, &object, format!("spec.rules[{index}]"), message);
             }

@@ -1,5 +1,7 @@
 //! Routes by themselves: parents, backends, header changes, deadlines.
 
+use std::collections::BTreeSet;
+
 use super::lens::{Lens, key_of};
 use super::{Code, Report, Severity};
 use crate::bundle::{ObjectName, Protocol};
@@ -100,8 +102,9 @@ impl Of<'_, '_> {
             if matching.method.as_deref() == Some("CONNECT") {
                 self.tell(Code::ConnectNeverRouted, format!("{at}.method"), "no route sees CONNECT", report);
             }
+            let mut names = BTreeSet::new();
             for (number, header) in matching.headers.iter().enumerate() {
-                if matching.headers[..number].iter().any(|other| other.name == header.name) {
+                if !names.insert(&header.name) {
                     let message = format!("{} is matched already; the first entry counts", header.name);
                     self.tell(Code::RepeatedHeaderMatch, format!("{at}.headers[{number}]"), message, report);
                 }
@@ -117,7 +120,9 @@ impl Of<'_, '_> {
             let lists =
                 [("set", names(&modifier.set)), ("add", names(&modifier.add)), ("remove", modifier.remove.clone())];
             for (key, list) in lists {
+                let mut seen = BTreeSet::new();
                 for (number, name) in list.iter().enumerate() {
+                    let is_repeated = !seen.insert(name);
                     let at = if key == "remove" {
                         format!("{at}.{key}[{number}]")
                     } else {
@@ -125,7 +130,7 @@ impl Of<'_, '_> {
                     };
                     if let Some(why) = uneditable(name) {
                         self.tell(Code::UneditableHeader, at, format!("{name} can't be changed: {why}"), report);
-                    } else if list[..number].contains(name) && key != "remove" {
+                    } else if is_repeated && key != "remove" {
                         let message = format!("{name} is in `{key}` already; the first entry counts");
                         self.tell(Code::RepeatedHeaderChange, at, message, report);
                     }

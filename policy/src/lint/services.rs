@@ -85,7 +85,8 @@ fn unserved_by(service: &Object<ServiceSpec>, workload: &Object<WorkloadSpec>) -
     let own: Vec<u16> = workload.spec.ports.iter().map(|port| port.port).collect();
     let targets: Vec<u16> = service.spec.served_ports().filter_map(|port| port.target_at(&workload.spec)).collect();
     // A target by a name that the workload doesn't declare is told of the service.
-    if targets.is_empty() || targets.iter().any(|target| own.contains(target)) {
+    let served: BTreeSet<u16> = own.iter().copied().collect();
+    if targets.is_empty() || targets.iter().any(|target| served.contains(target)) {
         return None;
     }
     let list = |ports: &[u16]| match ports {
@@ -127,7 +128,7 @@ impl Behind<'_, '_> {
     fn meant_label(&self) -> String {
         let of_namespace =
             |workload: &&Object<WorkloadSpec>| workload.metadata.namespace == self.service.metadata.namespace;
-        let workloads: Vec<_> = self.lens.world.workloads().filter(of_namespace).collect();
+        let workloads: Vec<_> = self.lens.compared(self.lens.world.workloads().filter(of_namespace)).collect();
         for (key, value) in &self.service.spec.selector {
             let values = workloads.iter().filter_map(|workload| workload.metadata.labels.get(key)).map(String::as_str);
             if workloads.iter().any(|workload| workload.metadata.labels.get(key) == Some(value)) {

@@ -5,7 +5,7 @@ use super::*;
 use crate::bundle::Revision;
 use crate::identity::TrustDomain;
 use crate::manifest;
-use crate::plan::Owner;
+use crate::plan::{Owner, work};
 
 /// Filters that every mesh has.
 const SHIPPED: [(&str, &str); 3] = [("authz", "[]"), ("fault", "[]"), ("ratelimit", "[token-bucket]")];
@@ -262,4 +262,47 @@ fn an_error_in_other_words_is_no_new_one() {
     let again = first.clone();
     first.message.push_str(" and more");
     assert_eq!(first.place(), again.place());
+}
+
+/// `count` entries of a list, apart by commas.
+fn entries(count: usize, entry: impl Fn(usize) -> String) -> String {
+    (0..count).map(entry).collect::<Vec<_>>().join(", ")
+}
+
+#[test]
+fn parts_of_a_deny_rule_are_not_multiplied_with_each_other() {
+    let from = entries(1_000, |number| format!("{{namespaces: [a{number}]}}"));
+    let to = entries(1_000, |number| format!("{{ports: [{}]}}", number + 1));
+    let deny = access(&format!("{{action: Deny, rules: [{{from: [{from}], to: [{to}]}}]}}"));
+    let allow =
+        "{rules: [{from: [{namespaces: [a7]}], to: [{ports: [9]}]}, {from: [{namespaces: [b]}], to: [{ports: [9]}]}]}";
+    let allow = access(allow).replace("name: p,", "name: q,");
+    let world = world(&format!("{deny}---\n{allow}"));
+    let mut contradicted = Vec::new();
+    let work = work::of(|| {
+        let found = check(&world, Scope::Whole).into_iter().filter(|finding| finding.code == Code::Contradicted);
+        contradicted = found.map(|finding| (finding.object.name, finding.key)).collect();
+    });
+    assert_eq!(contradicted, [("q".to_owned(), "spec.rules[0]".to_owned())]);
+    // Each of the 2,000 parts and each of some 2,000 entries with the few names that there are; 1,000,000 are the pairs.
+    assert!((2_000..50_000).contains(&work), "{work}");
+}
+
+#[test]
+fn hints_are_looked_for_so_long_and_no_longer() {
+    let services = entries(500, |number| {
+        format!(
+            "{{kind: Service, apiVersion: v1, metadata: {{name: s{number}, namespace: shop}}, spec: {{selector: {{app: web}}}}}}"
+        )
+    });
+    let targets = entries(1_000, |number| format!("{{kind: Service, name: t{number}}}"));
+    let policy = access(&format!("{{targetRefs: [{targets}], rules: [{{}}]}}"));
+    let world = world(&format!("{{kind: List, apiVersion: v1, items: [{services}]}}\n---\n{policy}"));
+    let mut told = 0;
+    let work = work::of(|| {
+        told = check(&world, Scope::Whole).iter().filter(|finding| finding.code == Code::TargetMissing).count();
+    });
+    assert_eq!(told, 1_000, "each is told, with a hint or without");
+    let most = u64::try_from(lens::MAX_COMPARED).unwrap();
+    assert!((most..most + 20_000).contains(&work), "{work}");
 }

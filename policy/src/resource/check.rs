@@ -73,7 +73,7 @@ fn not_a_name(name: &str) -> String {
 }
 
 /// Labels that selectors, metrics and terminals can't carry, each with the reason.
-pub(crate) fn wrong_labels(labels: &BTreeMap<String, String>) -> impl Iterator<Item = (String, String)> {
+pub fn wrong_labels(labels: &BTreeMap<String, String>) -> impl Iterator<Item = (String, String)> {
     let judged = |(key, value): (&String, &String)| {
         let message = if !is_label_key(key) {
             "is not the key of a label: [prefix/]name of letters, digits, '-', '_' and '.', the name at most 63"
