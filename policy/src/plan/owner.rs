@@ -30,6 +30,9 @@ pub enum Owner {
     Applied,
     /// The proxy that registered it, with whose session it lives.
     Proxy(ProxyKey),
+    /// Stands in tests for a source that is still to come.
+    #[cfg(test)]
+    Elsewhere,
 }
 
 impl Owner {
@@ -40,6 +43,8 @@ impl Owner {
     pub fn proxy(&self) -> Option<&ProxyKey> {
         match self {
             Self::Applied => None,
+            #[cfg(test)]
+            Self::Elsewhere => None,
             Self::Proxy(proxy) => Some(proxy),
         }
     }
@@ -56,6 +61,8 @@ pub struct Owned {
 fn says(owner: &Owner) -> String {
     match owner {
         Owner::Applied => "was applied, and is changed by applying it".to_owned(),
+        #[cfg(test)]
+        Owner::Elsewhere => "is brought from elsewhere".to_owned(),
         Owner::Proxy(proxy) => format!("lives with the proxy {proxy} and goes when it goes"),
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::tenancy::{Drawn, document, drawn, tenants};
+use super::tenancy::{Drawn, document, drawn, put_at as put, tenants};
 use super::*;
 use crate::delta::Object;
 
@@ -46,11 +46,6 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..40)
 }
 
-fn put(world: &mut World, text: &str, revision: u64) {
-    let document = manifest::parse("", text).unwrap_or_else(|errors| panic!("{errors:?} {text}")).remove(0);
-    world.put(&Owner::Applied, document.resource, Revision(revision), "uid").unwrap();
-}
-
 fn take(world: &mut World, step: &Step, revision: u64) {
     let text = |own: &str, drawn: Drawn| document(own, if own == "a" { "b" } else { "a" }, drawn);
     let key = |text: &str| manifest::parse("", text).unwrap()[0].resource.key();
@@ -63,7 +58,7 @@ fn take(world: &mut World, step: &Step, revision: u64) {
             put(world, &text, revision);
         }
         Step::Unreadable { own, kind } => {
-            let key = ObjectKey::new(*kind, *own, "x");
+            let key = ObjectKey::new(*kind, own, "x");
             world.remove(&key);
             world.note_unreadable(key);
         }

@@ -7,6 +7,9 @@ use super::super::tenancy::{held, reached};
 use super::*;
 use crate::lint::{self, Code};
 
+/// The label of workloads that proxies registered.
+const MADE: &str = "weft.dev/service";
+
 /// An object of one of the two tenants, by numbers that a test can draw.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Drawn {
@@ -16,7 +19,7 @@ pub(super) struct Drawn {
 }
 
 prop_compose! {
-    pub(super) fn drawn()(kind in 0_u8..5, name in 0_u8..2, variant in 0_u8..24) -> Drawn {
+    pub(super) fn drawn()(kind in 0_u8..7, name in 0_u8..2, variant in 0_u8..24) -> Drawn {
         Drawn { kind, name, variant }
     }
 }
@@ -57,6 +60,17 @@ pub(super) fn document(own: &str, other: &str, Drawn { kind, name, variant }: Dr
             "{{apiVersion: weft.dev/v1alpha1, kind: AccessPolicy, {metadata}, spec: {{{targets}action: Deny, rules: [{{to: \
              [{{paths: [/{variant}]}}]}}]}}}}"
         ),
+        // As proxies register them, with the service that is made for them.
+        4 => format!(
+            "{{apiVersion: weft.dev/v1alpha1, kind: Workload, metadata: {{name: {app}-r, namespace: {own}, labels: {{app: \
+             {app}, {MADE}: {app}}}}}, spec: {{address: 10.1.{}.{name}, serviceAccount: {app}, ports: [{{port: 8080}}]}}}}",
+            variant % 4
+        ),
+        5 => format!(
+            "{{apiVersion: v1, kind: Service, {metadata}, spec: {{selector: {{{MADE}: {app}}}, ports: [{{port: {}, targetPort: \
+             8080{protocol}}}]}}}}",
+            80 + u16::from(variant % 2)
+        ),
         _ => format!(
             "{{apiVersion: weft.dev/v1alpha1, kind: FilterPolicy, {metadata}, spec: {{{targets}direction: {}, filter: {{name: \
              ratelimit}}, capabilities: [token-bucket]}}}}",
@@ -82,8 +96,22 @@ pub(super) fn tenants(a: &[Drawn], b: &[Drawn]) -> World {
 }
 
 fn put(world: &mut World, text: &str) {
-    let document = manifest::parse("", text).unwrap_or_else(|errors| panic!("{errors:?} {text}")).remove(0);
-    world.put(&Owner::Applied, document.resource, Revision(1), "uid").unwrap();
+    put_at(world, text, 1);
+}
+
+/// Puts an object as whoever makes such ones.
+pub(super) fn put_at(world: &mut World, text: &str, revision: u64) {
+    let resource = manifest::parse("", text).unwrap_or_else(|errors| panic!("{errors:?} {text}")).remove(0).resource;
+    let owner = if let Resource::Workload(workload) = &resource
+        && workload.metadata.labels.contains_key(MADE)
+    {
+        let (namespace, account) = (&workload.metadata.namespace, &workload.spec.service_account);
+        let identity = world.trust_domain.workload(namespace, account).unwrap();
+        Owner::Proxy(ProxyKey { name: workload.metadata.name.clone(), identity })
+    } else {
+        Owner::Applied
+    };
+    world.put(&owner, resource, Revision(revision), "uid").unwrap();
 }
 
 /// No address is two objects': an apply that makes it so is refused.
@@ -129,4 +157,33 @@ fn objects_that_reach_into_another_namespace_are_named() {
         told.iter().any(|line| line.starts_with("Service a/x changes what proxies in b hold: the way to 10.96.0.0:80")),
         "{told:?}"
     );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(500) })]
+
+    /// A further source of objects needs nothing of the planner: what it brings acts as if it were applied, and is its own.
+    #[test]
+    fn the_planner_does_not_ask_where_an_object_comes_from(
+        a in proptest::collection::vec(drawn(), 0..5),
+        b in proptest::collection::vec(drawn(), 0..6),
+    ) {
+        let applied = tenants(&a, &b);
+        let mut brought = World::new(TrustDomain::default());
+        for (_, entry) in applied.iter() {
+            brought.put(&Owner::Elsewhere, entry.resource.clone(), Revision(1), "uid").unwrap();
+        }
+        let names: Vec<_> = applied.workloads().map(|workload| workload.name()).collect();
+        for name in names {
+            let served = [name];
+            prop_assert_eq!(
+                bundle_for(&applied, &served, Revision(1), ""),
+                bundle_for(&brought, &served, Revision(1), "")
+            );
+        }
+        for (key, entry) in applied.iter() {
+            let refused = brought.put(&Owner::Applied, entry.resource.clone(), Revision(2), "uid").unwrap_err();
+            prop_assert_eq!((&refused.key, *refused.owner), (key, Owner::Elsewhere));
+        }
+    }
 }
