@@ -277,6 +277,21 @@ pub struct ServicePort {
     /// As [`WorkloadPort::opaque_refused`], with the routes of the service.
     #[serde(default, skip_serializing_if = "is_default")]
     pub opaque_refused: bool,
+    /// Endpoints whose own target port is another; `None`: they have none, and are no endpoints of this port. Only to a proxy
+    /// with the capability `endpoint-ports`.
+    #[serde(default, with = "pairs", skip_serializing_if = "BTreeMap::is_empty")]
+    pub other_targets: BTreeMap<ObjectName, Option<u16>>,
+}
+
+impl ServicePort {
+    /// The port of the app at one endpoint. `None`: it is no endpoint of this port.
+    #[must_use]
+    pub fn target_of(&self, workload: &ObjectName) -> Option<u16> {
+        match self.other_targets.is_empty() {
+            true => Some(self.target_port),
+            false => self.other_targets.get(workload).copied().unwrap_or(Some(self.target_port)),
+        }
+    }
 }
 
 /// One instance behind a service.
@@ -328,6 +343,25 @@ mod by_workload {
     ) -> Result<BTreeMap<ObjectName, Endpoint>, D::Error> {
         let endpoints = Vec::<Endpoint>::deserialize(deserializer)?;
         Ok(endpoints.into_iter().map(|endpoint| (endpoint.workload.clone(), endpoint)).collect())
+    }
+}
+
+/// A map by names as a list of pairs: JSON's own maps have strings as keys.
+mod pairs {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::ObjectName;
+
+    type Map = BTreeMap<ObjectName, Option<u16>>;
+
+    pub(super) fn serialize<S: Serializer>(map: &Map, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(map)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Map, D::Error> {
+        Ok(Vec::<(ObjectName, Option<u16>)>::deserialize(deserializer)?.into_iter().collect())
     }
 }
 

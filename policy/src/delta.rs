@@ -73,6 +73,7 @@ impl Object {
                 // Their addresses stay the mesh's: what goes to one of them does not leave it in plain text.
                 let mut closed = service.clone();
                 closed.endpoints.values_mut().for_each(|endpoint| endpoint.mesh_address = NOWHERE);
+                closed.ports.iter_mut().for_each(|port| port.other_targets.clear());
                 Some(Self::Service(closed))
             }
             Self::Route(route) => Some(Self::Route(Route { rules: vec![RouteRule::refusing()], ..route.clone() })),

@@ -274,7 +274,9 @@ impl Asked<'_> {
     fn backend(&self, plan: &Plan<'_>, port: u16, weight: u32) -> BackendExplanation {
         let meant = |endpoint: &&Endpoint| plan.direct.is_none_or(|only| *only == endpoint.workload);
         let endpoints = plan.service.endpoints.values().filter(meant);
-        let endpoints = endpoints.map(|endpoint| self.endpoint(endpoint, plan.target_port)).collect();
+        let endpoints =
+            endpoints.filter_map(|endpoint| Some(self.endpoint(endpoint, plan.target.at(&endpoint.workload)?)));
+        let endpoints = endpoints.collect();
         BackendExplanation { service: Some(plan.service.name.to_string()), port, weight, endpoints }
     }
 

@@ -18,7 +18,7 @@ use crate::path::{self, NormalPath};
 
 use action::RuleActions;
 pub(crate) use plan::to_backend;
-pub use plan::{Choice, Plan, RouteRefusal, choose, plan, plan_connection};
+pub use plan::{Choice, Plan, RouteRefusal, Target, choose, plan, plan_connection};
 pub use resolve::{Authority, EgressRefusal, Meant, Resolution, Resolver};
 
 /// A service as addressed by a request.
@@ -44,7 +44,7 @@ impl Resolved<'_> {
 
     fn service_port(&self) -> Option<&ServicePort> {
         let of = |port: &&ServicePort| match self.endpoint {
-            Some(_) => port.target_port == self.port,
+            Some(endpoint) => port.target_of(endpoint) == Some(self.port),
             None => port.port == self.port,
         };
         self.service.ports.iter().find(of)
@@ -199,10 +199,14 @@ impl RouteTable {
             return Some(Resolved { service, port: address.port(), endpoint: None });
         }
         let behind = self.by_endpoint.get(&ip)?;
-        let serves = |service: &Service| service.ports.iter().any(|port| port.target_port == address.port());
+        let serves = |service: &Service, workload: &ObjectName| {
+            service.ports.iter().any(|port| port.target_of(workload) == Some(address.port()))
+        };
         // The same instance may stand behind several services: the caller's own namespace first, then by name.
-        let mut found: Vec<_> =
-            behind.iter().filter(|(name, _)| self.bundle.services.get(name).is_some_and(serves)).collect();
+        let mut found: Vec<_> = behind
+            .iter()
+            .filter(|(name, own)| self.bundle.services.get(name).is_some_and(|it| serves(it, own)))
+            .collect();
         found.sort_by_key(|(name, _)| (name.namespace != from_namespace, name));
         let (service, workload) = found.first()?;
         let service = self.bundle.services.get(service)?;

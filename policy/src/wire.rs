@@ -39,6 +39,9 @@ pub const PEER_WORD: &str = "peer-word";
 /// The capability to take a delta in several messages.
 pub const PARTS: &str = "parts";
 
+/// The capability to reach endpoints of one service at target ports of their own (`ServicePort::other_targets`).
+pub const ENDPOINT_PORTS: &str = "endpoint-ports";
+
 /// Capabilities of a proxy of this version, as its Hello says them.
 pub const CAPABILITIES: [&str; 6] = ["quic", ENVELOPES, FILTER_CONTRACT, PEER_WORD, PARTS, OUTBOUND_CLOSED];
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use weft_flow::{Balancer, Probed, RetryBudget, Vitals};
-use weft_policy::bundle::{Endpoint, ObjectName, Service};
+use weft_policy::bundle::{Endpoint, ObjectName, Service, ServicePort};
 use weft_transport::quic::PeerKey;
 
 use crate::gauges::{OpenCount, OpenGuard};
@@ -148,6 +148,9 @@ pub struct Finding {
     pub start: Instant,
 }
 
+/// A service, and the port where not all of its endpoints are endpoints of that port.
+type StateKey = (ObjectName, Option<u16>);
+
 /// All destinations of one worker.
 #[derive(Debug)]
 pub struct Destinations {
@@ -156,7 +159,7 @@ pub struct Destinations {
     finding: Finding,
     /// Every endpoint is spoken to in plain text (`danger_plaintext_tunnel`).
     plaintext: bool,
-    services: RefCell<BTreeMap<ObjectName, Rc<ServiceState>>>,
+    services: RefCell<BTreeMap<StateKey, Rc<ServiceState>>>,
     /// The newest snapshot that was seen here, and by their places in it the services asked for since: requests find
     /// theirs without comparing names.
     generation: Cell<u64>,
@@ -179,31 +182,64 @@ impl Destinations {
 
     /// The state of `service`, which is part of `snapshot`: brought up to it, or already beyond it.
     pub fn service(&self, snapshot: &Snapshot, from: &Served, service: &Service) -> Rc<ServiceState> {
-        if self.generation.get() < snapshot.generation {
-            self.generation.set(snapshot.generation);
-            self.placed.borrow_mut().clear();
-            self.services.borrow_mut().retain(|name, _| snapshot.bundle.services.contains_key(name));
-        }
+        self.notice(snapshot);
         // A place means something in its own snapshot only, which the request holds.
         let newest = self.generation.get() == snapshot.generation;
         let place = std::ptr::from_ref(service);
         if newest && let Some(state) = self.placed.borrow().get(&place) {
             return Rc::clone(state);
         }
-        let state = self.named(from, service);
-        // A request that has been under way since an older snapshot does not bring back endpoints that left.
-        if state.generation.get() < snapshot.generation {
-            state.generation.set(snapshot.generation);
-            self.refresh(&state, from, service);
-        }
+        let state = self.brought_up(snapshot, from, service, None);
         if newest {
             self.placed.borrow_mut().insert(place, Rc::clone(&state));
         }
         state
     }
 
-    fn named(&self, from: &Served, service: &Service) -> Rc<ServiceState> {
-        if let Some(state) = self.services.borrow().get(&service.name) {
+    /// The same of the endpoints of one port, where that is not all of them.
+    pub fn of_port(
+        &self,
+        snapshot: &Snapshot,
+        from: &Served,
+        service: &Service,
+        port: &ServicePort,
+    ) -> Rc<ServiceState> {
+        self.notice(snapshot);
+        self.brought_up(snapshot, from, service, Some(port))
+    }
+
+    /// Forgets what belongs to older snapshots than this, where it is the newest.
+    fn notice(&self, snapshot: &Snapshot) {
+        if self.generation.get() < snapshot.generation {
+            self.generation.set(snapshot.generation);
+            self.placed.borrow_mut().clear();
+            let is_there = |service: &Service, port: u16| service.ports.iter().any(|known| known.port == port);
+            self.services.borrow_mut().retain(|(name, port), _| {
+                let service = snapshot.bundle.services.get(name);
+                service.is_some_and(|service| port.is_none_or(|port| is_there(service, port)))
+            });
+        }
+    }
+
+    fn brought_up(
+        &self,
+        snapshot: &Snapshot,
+        from: &Served,
+        service: &Service,
+        port: Option<&ServicePort>,
+    ) -> Rc<ServiceState> {
+        let state = self.named(from, service, port.map(|port| port.port));
+        // A request that has been under way since an older snapshot does not bring back endpoints that left.
+        if state.generation.get() < snapshot.generation {
+            state.generation.set(snapshot.generation);
+            self.refresh(&state, from, service, port);
+        }
+        state
+    }
+
+    fn named(&self, from: &Served, service: &Service, port: Option<u16>) -> Rc<ServiceState> {
+        let key = (service.name.clone(), port);
+        if let Some(state) = self.services.borrow().get(&key) {
             return Rc::clone(state);
         }
         let state = Rc::new(ServiceState {
@@ -215,14 +251,19 @@ impl Destinations {
             unreachable: RefCell::default(),
             all_unreachable: self.unreachable.clone(),
         });
-        self.services.borrow_mut().insert(service.name.clone(), Rc::clone(&state));
+        self.services.borrow_mut().insert(key, Rc::clone(&state));
         state
     }
 
-    fn refresh(&self, state: &ServiceState, from: &Served, service: &Service) {
+    fn refresh(&self, state: &ServiceState, from: &Served, service: &Service, port: Option<&ServicePort>) {
+        let is_meant = |name: &ObjectName| port.is_none_or(|port| port.target_of(name).is_some());
+        let endpoints = || service.endpoints.iter().filter(|(name, _)| is_meant(name));
         let mut destinations = state.destinations.borrow_mut();
-        destinations.retain(|name, kept| service.endpoints.get(name).is_some_and(|now| is_same(&kept.endpoint, now)));
-        for (name, endpoint) in &service.endpoints {
+        let stays = |name: &ObjectName, kept: &Rc<Destination>| {
+            service.endpoints.get(name).is_some_and(|now| is_meant(name) && is_same(&kept.endpoint, now))
+        };
+        destinations.retain(|name, kept| stays(name, kept));
+        for (name, endpoint) in endpoints() {
             destinations.entry(name.clone()).or_insert_with(|| {
                 let peer = endpoint.identity.clone().filter(|_| !self.plaintext).map(|destination| {
                     PeerKey::new(from.workload.identity.clone(), destination, endpoint.mesh_address)
@@ -237,8 +278,7 @@ impl Destinations {
                 })
             });
         }
-        let weighted =
-            service.endpoints.iter().map(|(name, endpoint)| (Rc::clone(&destinations[name]), endpoint.weight));
+        let weighted = endpoints().map(|(name, endpoint)| (Rc::clone(&destinations[name]), endpoint.weight));
         state.balancer.borrow_mut().update(weighted);
         state.count_unreachable();
     }

@@ -113,7 +113,7 @@ async fn send(
     loop {
         let attempt = attempts.pick()?;
         call.record.metrics = Some(Rc::clone(&attempt.destination.metrics));
-        match exchange(worker, snapshot, &attempt, (from, plan), permit, filtered, call).await {
+        match exchange(worker, snapshot, &attempt, from, permit, filtered, call).await {
             Ok(()) => {
                 // A client that left before the head says nothing of the endpoint.
                 if let Some((status, at)) = call.record.answer.get() {
@@ -135,13 +135,13 @@ async fn exchange(
     worker: &Rc<Worker>,
     snapshot: &Snapshot,
     attempt: &Attempt<'_>,
-    (from, plan): (&Served, &Plan<'_>),
+    from: &Served,
     permit: Permit,
     filtered: &mut Filtered<'_>,
     call: &mut Call<'_, '_>,
 ) -> Result<(), Failed> {
     let destination = &attempt.destination;
-    let socket = destination.socket(plan.goal.port);
+    let socket = destination.socket(attempt.port);
     call.record.log(|log| {
         log.upstream = socket.to_str().ok().map(str::to_owned);
         log.destination = None;
@@ -154,7 +154,7 @@ async fn exchange(
         let stamp = Stamp::new(call.head, &socket, &from.source);
         return client.carry(&stamp.added(), worker.idle(), filtered, call).await;
     }
-    let address = std::net::SocketAddr::new(destination.endpoint.address, plan.goal.port);
+    let address = std::net::SocketAddr::new(destination.endpoint.address, attempt.port);
     let outside = match worker.shared.guard.outside(address, address.ip()) {
         Ok(outside) => PlainSocket::Outside(outside),
         Err(failure) => return Err(Failed::Final(failure)),

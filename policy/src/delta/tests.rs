@@ -29,6 +29,7 @@ fn service(name: &str, port: u16, endpoints: &[u8]) -> Service {
             protocol: Protocol::Auto,
             app_version: AppVersion::AsCaller,
             opaque_refused: false,
+            other_targets: BTreeMap::new(),
         }],
         vip: None,
         path_reading: PathReading::default(),

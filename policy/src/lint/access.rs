@@ -10,7 +10,7 @@ use super::{Code, Report};
 use crate::authz::Action;
 use crate::bundle::ObjectName;
 use crate::identity::SpiffeId;
-use crate::plan::target;
+use crate::plan::targets;
 use crate::resource::access::{OperationSpec, RuleSpec, SourceSpec};
 use crate::resource::{AccessPolicySpec, Kind, Object, ObjectKey, ServiceSpec, WorkloadSpec};
 use crate::text::did_you_mean;
@@ -173,7 +173,8 @@ impl Judged<'_, '_> {
             }
             for (name, service) in in_front {
                 for known in service.spec.served_ports() {
-                    let led = target(known, self.lens.behind(&name)).ok().filter(|led| *led != known.port);
+                    let led = targets(known, self.lens.behind(&name)).ok().map(|targets| targets.port);
+                    let led = led.filter(|led| *led != known.port);
                     if let Some(led) = led {
                         ports.leading.entry(known.port).or_insert_with(|| (name.clone(), led));
                     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::lens::{Lens, key_of};
 use super::{Code, Report, Severity};
 use crate::bundle::{ObjectName, Protocol};
-use crate::plan::{resolve, service_protocol, target, uneditable};
+use crate::plan::{resolve, service_protocol, targets, uneditable};
 use crate::resource::core::PortSpec;
 use crate::resource::route::{BackendRef, HeaderField, ParentRef, RouteFilter, RuleSpec};
 use crate::resource::{HttpRouteSpec, Kind, Object, ObjectKey, ServiceSpec, duration_text};
@@ -30,7 +30,7 @@ struct Of<'l, 'w> {
 /// `; 8080 is the app's, the Service's is 80`, where that is so.
 fn meant_port(lens: &Lens<'_>, service: &Object<ServiceSpec>, port: u16) -> String {
     let behind = lens.behind(&service.name());
-    let leads = |known: &&PortSpec| target(known, behind) == Ok(port);
+    let leads = |known: &&PortSpec| targets(known, behind).is_ok_and(|targets| targets.port == port);
     let meant = service.spec.served_ports().find(leads);
     meant.map(|known| format!("; {port} is the app's, the Service's is {}", known.port)).unwrap_or_default()
 }

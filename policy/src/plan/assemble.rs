@@ -8,7 +8,7 @@ use super::modifier::actions;
 use super::route_status::resolve;
 use super::select::{holds_for, selected_by};
 use super::selects;
-use super::unserved::target;
+use super::unserved::{Targets, targets};
 use super::{Entry, World};
 use crate::authz;
 use crate::bundle::serde_json_raw::Json;
@@ -174,9 +174,12 @@ pub(super) fn service_entry(world: &World, service: &Object<ServiceSpec>, caller
     let workloads: Vec<_> = selected_by(world, service).collect();
     let port = |port: &PortSpec| {
         // A port whose target nobody has is none that callers could use.
-        let target_port = target(port, &workloads).ok()?;
+        let Targets { port: target_port, others: other_targets } = targets(port, &workloads).ok()?;
         let protocol = http_only::service_protocol(port, &workloads);
-        let judged = |workload: &&Object<WorkloadSpec>| !http_only::policies(world, workload, target_port).is_empty();
+        let judged = |workload: &&Object<WorkloadSpec>| {
+            let target = port.target_at(&workload.spec);
+            target.is_some_and(|target| !http_only::policies(world, workload, target).is_empty())
+        };
         Some(ServicePort {
             name: port.name.clone(),
             port: port.port,
@@ -186,6 +189,7 @@ pub(super) fn service_entry(world: &World, service: &Object<ServiceSpec>, caller
             opaque_refused: protocol == Protocol::Auto
                 && (http_only::routes(world, service, port.port, RoutesOf::CallersIn(callers)).next().is_some()
                     || workloads.iter().any(judged)),
+            other_targets,
         })
     };
     let endpoint = |workload: &Object<WorkloadSpec>| Endpoint {
@@ -225,7 +229,7 @@ pub(super) fn attached(world: &World, route: &Object<HttpRouteSpec>, created: Re
             parent_port: parent_port(world, parent, &service)?,
             parent: service,
             created,
-            rules: rules.clone(),
+            rules,
         })
     };
     parents.filter_map(attach).collect()

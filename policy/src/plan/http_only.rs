@@ -111,7 +111,9 @@ pub(crate) fn service_protocol(port: &PortSpec, workloads: &[&Object<WorkloadSpe
         let own = workload.spec.ports.iter().find(|own| target == Some(own.port));
         own.map_or(Protocol::Auto, |own| own.protocol)
     };
-    let mut protocols = workloads.iter().map(own);
+    // One without the port is no endpoint of it, and has no say.
+    let with_it = workloads.iter().filter(|workload| port.target_at(&workload.spec).is_some());
+    let mut protocols = with_it.map(own);
     let first = protocols.next().unwrap_or(Protocol::Auto);
     if protocols.all(|other| other == first) { first } else { Protocol::Auto }
 }

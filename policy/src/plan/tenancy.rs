@@ -110,10 +110,10 @@ pub(super) fn reached(world: &World, caller: &str, callee: &str) -> BTreeSet<Str
         let vips =
             service.vip.into_iter().flat_map(move |vip| service.ports.iter().map(move |port| at(vip, port.port)));
         let endpoints = service.endpoints.values();
-        vips.chain(
-            endpoints
-                .flat_map(move |endpoint| service.ports.iter().map(move |port| at(endpoint.address, port.target_port))),
-        )
+        vips.chain(endpoints.flat_map(move |endpoint| {
+            let own = service.ports.iter().filter_map(|port| port.target_of(&endpoint.workload));
+            own.map(move |port| at(endpoint.address, port)).collect::<Vec<_>>()
+        }))
     });
     let come_out = |socket: SocketAddr| match resolver.resolve(Meant::Address(socket), None) {
         Resolution::Mesh(to) => match to.endpoint {

@@ -5,36 +5,38 @@ use std::collections::BTreeMap;
 use super::World;
 use super::route_status::{Condition, in_words};
 use super::select::selected_by;
+use crate::bundle::ObjectName;
 use crate::resource::core::{PortSpec, TargetPort};
 use crate::resource::{Object, ServiceSpec, Unserved, WorkloadSpec};
 
-/// The port of the app that a port of a service leads to.
+/// The ports of the app that a port of a service leads to: that of most workloads, and those that have another or none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Targets {
+    pub(crate) port: u16,
+    pub(crate) others: BTreeMap<ObjectName, Option<u16>>,
+}
+
+/// Where a port of a service leads to.
 ///
 /// # Errors
-/// It is named, and the workloads behind the service don't declare one port by that name: why not.
-pub(crate) fn target(port: &PortSpec, workloads: &[&Object<WorkloadSpec>]) -> Result<u16, String> {
+/// It is named, and no workload behind the service declares a port by that name: why not.
+pub(crate) fn targets(port: &PortSpec, workloads: &[&Object<WorkloadSpec>]) -> Result<Targets, String> {
     let name = match &port.target_port {
-        None => return Ok(port.port),
-        Some(TargetPort::Number(number)) => return Ok(*number),
+        None => return Ok(Targets { port: port.port, others: BTreeMap::new() }),
+        Some(TargetPort::Number(number)) => return Ok(Targets { port: *number, others: BTreeMap::new() }),
         Some(TargetPort::Name(name)) => name,
     };
-    let mut found: BTreeMap<u16, String> = BTreeMap::new();
-    for workload in workloads {
-        if let Some(number) = port.target_at(&workload.spec) {
-            found.entry(number).or_insert_with(|| workload.name().to_string());
-        }
+    let mut counts: BTreeMap<u16, usize> = BTreeMap::new();
+    for number in workloads.iter().filter_map(|workload| port.target_at(&workload.spec)) {
+        *counts.entry(number).or_default() += 1;
     }
-    let mut found = found.into_iter();
-    match (found.next(), found.next()) {
-        (Some((number, _)), None) => Ok(number),
-        (Some((one, at_one)), Some((other, at_other))) => Err(format!(
-            "port {} is not served: {name} is {one} at Workload {at_one} and {other} at Workload {at_other}",
-            port.port
-        )),
-        (None, _) => {
-            Err(format!("port {} is not served: no workload behind it declares a port named {name}", port.port))
-        }
-    }
+    // Of as many the lowest number.
+    let common = counts.iter().max_by_key(|(number, count)| (**count, std::cmp::Reverse(**number)));
+    let Some((&common, _)) = common else {
+        return Err(format!("port {} is not served: no workload behind it declares a port named {name}", port.port));
+    };
+    let own = workloads.iter().map(|workload| (workload.name(), port.target_at(&workload.spec)));
+    Ok(Targets { port: common, others: own.filter(|(_, number)| *number != Some(common)).collect() })
 }
 
 /// Everything of a service that nothing acts on, in this world.
@@ -48,12 +50,16 @@ pub(crate) fn of_service(world: &World, service: &Object<ServiceSpec>) -> Vec<Un
     for (index, port) in service.spec.ports.iter().enumerate() {
         let Some(TargetPort::Name(name)) = port.target_port.as_ref().filter(|_| port.is_served()) else { continue };
         let key = format!("ports[{index}].targetPort");
-        match target(port, &workloads) {
+        match targets(port, &workloads) {
             Err(message) => found.push(Unserved { key, message }),
             Ok(_) => {
                 let without = workloads.iter().filter(|workload| port.target_at(&workload.spec).is_none());
                 found.extend(without.map(|workload| {
-                    let message = format!("Workload {} declares no port named {name}", workload.name());
+                    let message = format!(
+                        "Workload {} declares no port named {name}: it is no endpoint of port {}",
+                        workload.name(),
+                        port.port
+                    );
                     Unserved { key: key.clone(), message }
                 }));
             }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::action::{Actions, deadline};
 use super::{HeadView, MetRule, Resolved, RouteDecision, RouteTable, pick_backend};
-use crate::bundle::{MeshSettings, ObjectName, Route, Service};
+use crate::bundle::{MeshSettings, ObjectName, Route, Service, ServicePort};
 use crate::path;
 
 /// The way of one request. Nothing of it is applied yet: what is sent is made per attempt from the head and this.
@@ -17,13 +17,36 @@ pub struct Plan<'t> {
     /// The service whose endpoints may take it.
     pub service: &'t Service,
     /// The port at the endpoints.
-    pub target_port: u16,
+    pub target: Target<'t>,
     /// Only this endpoint may take it.
     pub direct: Option<&'t ObjectName>,
     /// For the whole exchange. `None`: no deadline.
     pub timeout: Option<Duration>,
     /// The rule's, then its backend's.
     actions: [Option<&'t Actions>; 2],
+}
+
+/// The port at which endpoints are reached.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'t> {
+    /// At most of them.
+    number: u16,
+    /// `None`: one endpoint was addressed by its own port.
+    port: Option<&'t ServicePort>,
+}
+
+impl<'t> Target<'t> {
+    /// The port at one endpoint. `None`: it is none of this port's.
+    #[must_use]
+    pub fn at(&self, workload: &ObjectName) -> Option<u16> {
+        self.port.map_or(Some(self.number), |port| port.target_of(workload))
+    }
+
+    /// The service's port, where not every endpoint of the service is one of it.
+    #[must_use]
+    pub fn partial(&self) -> Option<&'t ServicePort> {
+        self.port.filter(|port| port.other_targets.values().any(Option::is_none))
+    }
 }
 
 impl Plan<'_> {
@@ -113,9 +136,9 @@ pub fn plan<'t>(
 pub fn plan_connection<'t>(to: &Resolved<'t>) -> Result<Plan<'t>, RouteRefusal> {
     let Resolved { service, port, endpoint } = *to;
     // An endpoint addressed by its own IP was addressed by its own port.
-    let target_port = if endpoint.is_some() { port } else { target_port(service, port)? };
+    let target = if endpoint.is_some() { Target { number: port, port: None } } else { target(service, port)? };
     let actions = [None, None];
-    Ok(Plan { route: None, rule_index: 0, service, target_port, direct: endpoint, timeout: None, actions })
+    Ok(Plan { route: None, rule_index: 0, service, target, direct: endpoint, timeout: None, actions })
 }
 
 /// The rule that a request meets. Its path is taken as it is sent; readings that would meet a rule which treats requests
@@ -164,14 +187,15 @@ pub(crate) fn to_backend<'t>(
         route: Some(route),
         rule_index,
         service,
-        target_port: target_port(service, backend.port)?,
+        target: target(service, backend.port)?,
         direct: None,
         timeout: actions.rule.timeout(mesh.request_timeout_ms),
         actions: [Some(&actions.rule), Some(own)],
     })
 }
 
-fn target_port(service: &Service, port: u16) -> Result<u16, RouteRefusal> {
+fn target(service: &Service, port: u16) -> Result<Target<'_>, RouteRefusal> {
     let known = service.ports.iter().find(|known| known.port == port);
-    known.map(|known| known.target_port).ok_or_else(|| RouteRefusal::NoSuchPort { service: service.name.clone(), port })
+    let known = known.ok_or_else(|| RouteRefusal::NoSuchPort { service: service.name.clone(), port })?;
+    Ok(Target { number: known.target_port, port: Some(known) })
 }

@@ -36,6 +36,7 @@ fn service(text: &str, vip: Option<&str>, endpoints: &[(&str, &str)]) -> Service
             protocol: Protocol::Http,
             app_version,
             opaque_refused: false,
+            other_targets: BTreeMap::new(),
         }],
         vip: vip.map(|vip| vip.parse().unwrap()),
         path_reading: PathReading::default(),
@@ -210,7 +211,10 @@ fn an_endpoint_addressed_directly_has_no_route() {
     let to = table.by_host("127.0.0.11", 8080, "shop").unwrap();
     let head = HeadView { method: "GET", path: &path("/"), headers: &|_| None };
     let plan = plan(&table, &to, "shop", &head, 0, &mesh(Egress::Allow)).unwrap();
-    assert_eq!((plan.route, plan.target_port, plan.direct), (None, 8080, Some(&name("shop/web-1"))));
+    assert_eq!(
+        (plan.route, plan.target.at(&name("shop/web-1")), plan.direct),
+        (None, Some(8080), Some(&name("shop/web-1")))
+    );
 }
 
 #[test]
@@ -477,7 +481,10 @@ fn plans_name_all_that_an_attempt_needs() {
     let mut headers = http::HeaderMap::new();
     full.modify(&mut headers);
     assert_eq!((headers.len(), full.modifies(), full.timeout), (2, true, Some(std::time::Duration::from_millis(5))));
-    assert_eq!((full.service.name.clone(), full.target_port, full.rule_index), (name("other/web"), 8080, 0));
+    assert_eq!(
+        (full.service.name.clone(), full.target.at(&name("other/w")), full.rule_index),
+        (name("other/web"), Some(8080), 0)
+    );
     assert_eq!(ask("web", 80, "/endless").unwrap().timeout, None);
     let bare = ask("bare", 80, "/").unwrap();
     assert_eq!((bare.route, bare.modifies(), bare.timeout), (None, false, Some(std::time::Duration::from_secs(7))));

@@ -35,6 +35,9 @@ fn service_is_fit(service: &Service) -> Checked {
                 return fault(format!("ports[{index}].{field}"), "0 is not a port");
             }
         }
+        if let Some((workload, _)) = port.other_targets.iter().find(|(_, number)| **number == Some(0)) {
+            return fault(format!("ports[{index}].other_targets"), format_args!("{workload}: 0 is not a port"));
+        }
     }
     Ok(())
 }

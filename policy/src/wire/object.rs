@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
 use super::check::check;
-use super::{CAPABILITIES, FILTER_CONTRACT, OUTBOUND_CLOSED, Refused, v1};
+use super::{CAPABILITIES, ENDPOINT_PORTS, OUTBOUND_CLOSED, Refused, v1};
 use crate::delta::{Key, Object};
 
 /// Wraps an object for the wire.
@@ -21,9 +21,12 @@ pub fn encode(object: &Object) -> v1::Object {
 /// comes with a new one, and is written only where it is used.
 fn requires(object: &Object) -> &'static [&'static str] {
     match object {
-        Object::Filter(_) => &[FILTER_CONTRACT],
-        Object::Workload(workload) if workload.outbound_closed.is_some() => &[OUTBOUND_CLOSED],
-        Object::Mesh(_) | Object::Workload(_) | Object::Service(_) | Object::Route(_) => &[],
+        Object::Filter(filter) => vec![filter.contract.clone()],
+        Object::Workload(workload) if workload.outbound_closed.is_some() => vec![OUTBOUND_CLOSED.to_owned()],
+        Object::Service(service) if service.ports.iter().any(|port| !port.other_targets.is_empty()) => {
+            vec![ENDPOINT_PORTS.to_owned()]
+        }
+        Object::Mesh(_) | Object::Workload(_) | Object::Service(_) | Object::Route(_) => Vec::new(),
     }
 }
 

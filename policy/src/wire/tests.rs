@@ -90,6 +90,7 @@ fn everything() -> Vec<Object> {
             protocol: *protocol,
             app_version: AppVersion::Http1,
             opaque_refused: true,
+            other_targets: [(name("shop/web-1"), Some(9090)), (name("shop/web-2"), None)].into(),
         }
     };
     vec![
@@ -230,6 +231,7 @@ fn refusals_name_the_object_and_the_field() {
     check(1, "/ports/0/port", json!(70_000), "ports[0].port: invalid value: integer `70000`");
     check(1, "/ports/0/port", json!(0), "ports[0].port: 0 is not a port");
     check(2, "/ports/1/target_port", json!(0), "ports[1].target_port: 0 is not a port");
+    check(2, "/ports/1/other_targets/0/1", json!(0), "ports[1].other_targets: shop/web-1: 0 is not a port");
     check(2, "/ports/1/protocol", json!("sctp"), "ports[1].protocol: unknown variant `sctp`");
     check(2, "/vip", json!("x"), "vip: invalid IP address syntax");
     check(2, "/endpoints/0/mesh_address", json!("1"), "endpoints[0].mesh_address: invalid socket address syntax");

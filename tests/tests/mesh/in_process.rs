@@ -116,6 +116,7 @@ impl Pair {
             protocol: *protocol,
             app_version: AppVersion::AsCaller,
             opaque_refused: false,
+            other_targets: BTreeMap::new(),
         };
         Service {
             name: name("origin"),

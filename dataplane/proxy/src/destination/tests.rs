@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use weft_policy::bundle::{Bundle, Egress, MeshSettings, ServedWorkload};
+use weft_policy::bundle::{AppVersion, Bundle, Egress, MeshSettings, Protocol, ServedWorkload};
 use weft_policy::path::PathReading;
 
 use super::*;
@@ -84,6 +84,48 @@ impl Fixture {
     fn service(&self, snapshot: &Snapshot) -> Rc<ServiceState> {
         self.destinations.service(snapshot, snapshot.first(), &snapshot.bundle.services[&name("reviews")])
     }
+}
+
+/// The same, where `named` is another port at one endpoint and none at another.
+fn with_named_port(endpoints: &[(&str, u8, u32)], others: &[(&str, Option<u16>)]) -> Snapshot {
+    let mut bundle = Bundle::clone(&snapshot(endpoints).bundle);
+    let service = bundle.services.get_mut(&name("reviews")).unwrap();
+    service.ports = vec![ServicePort {
+        name: None,
+        port: 80,
+        target_port: 8080,
+        protocol: Protocol::Http,
+        app_version: AppVersion::AsCaller,
+        opaque_refused: false,
+        other_targets: others.iter().map(|(workload, port)| (name(workload), *port)).collect(),
+    }];
+    Snapshot::build(Arc::new(bundle), &HashMap::new()).unwrap()
+}
+
+#[test]
+fn an_endpoint_without_a_named_port_is_none_of_that_port() {
+    let fixture = Fixture::new();
+    let of_port = |snapshot: &Snapshot| {
+        let service = &snapshot.bundle.services[&name("reviews")];
+        fixture.destinations.of_port(snapshot, snapshot.first(), service, &service.ports[0])
+    };
+    let all = [("a", 2, 1), ("b", 3, 1), ("c", 4, 1)];
+    let state = of_port(&with_named_port(&all, &[("b", Some(9090)), ("c", None)]));
+    let picks = |state: &ServiceState| -> BTreeSet<String> {
+        let pick = |dice| state.pick(Duration::ZERO, dice, &[]).unwrap().endpoint.workload.name.clone();
+        (0..64).map(pick).collect()
+    };
+    assert_eq!(picks(&state), ["a".to_owned(), "b".to_owned()].into());
+    // Also where no other can be reached.
+    let (a, b) = (state.direct(&name("a")).unwrap(), state.direct(&name("b")).unwrap());
+    state.not_reached(&a, Duration::ZERO, 1);
+    state.not_reached(&b, Duration::ZERO, 1);
+    assert!(!picks(&state).contains("c") && state.direct(&name("c")).is_none());
+    // An update that gives it the port makes it one; the service as a whole had it all the time.
+    let updated = of_port(&with_named_port(&all, &[("a", None)]));
+    assert!(Rc::ptr_eq(&updated, &state) && Rc::ptr_eq(&b, &state.direct(&name("b")).unwrap()));
+    assert!(state.direct(&name("c")).is_some() && state.direct(&name("a")).is_none());
+    assert!(fixture.service(&snapshot(&all)).direct(&name("a")).is_some());
 }
 
 #[test]

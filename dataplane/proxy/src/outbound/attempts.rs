@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use weft_filter_host::Permit;
 use weft_flow::Outcome;
 use weft_policy::bundle::{ObjectName, Service};
+use weft_policy::route::Target;
 use weft_transport::mesh::MeshClient;
 use weft_transport::quic::PeerKey;
 
@@ -25,8 +26,8 @@ use crate::worker::Worker;
 #[derive(Clone, Copy)]
 pub(super) struct Goal<'s> {
     pub(super) service: &'s Service,
-    /// The target port at the endpoints.
-    pub(super) port: u16,
+    /// The port at the endpoints.
+    pub(super) target: Target<'s>,
     /// Only this endpoint may serve it (addressed by its own IP).
     pub(super) direct: Option<&'s ObjectName>,
 }
@@ -47,7 +48,10 @@ pub(super) struct Attempts<'a> {
 
 impl<'a> Attempts<'a> {
     pub(super) fn new(worker: &'a Rc<Worker>, snapshot: &Snapshot, from: &Served, goal: Goal<'a>) -> Self {
-        let state = worker.destinations.service(snapshot, from, goal.service);
+        let state = match goal.target.partial() {
+            None => worker.destinations.service(snapshot, from, goal.service),
+            Some(port) => worker.destinations.of_port(snapshot, from, goal.service, port),
+        };
         let (max_retries, most) = (snapshot.mesh.max_retries, worker.shared.config.limits.endpoints_tried);
         Self { worker, goal, state, max_retries, most, refusals: 0, avoid: Vec::new() }
     }
@@ -68,14 +72,17 @@ impl<'a> Attempts<'a> {
             Some(workload) => state.direct(workload),
             None => state.pick(now, worker.dice(), &self.avoid),
         };
-        probe::start_due(worker, state, goal.port, now);
-        let destination = picked.ok_or_else(|| Failure::NoEndpoints { service: goal.service.name.to_string() })?;
+        probe::start_due(worker, state, goal.target, now);
+        let picked = picked.and_then(|picked| Some((goal.target.at(&picked.endpoint.workload)?, picked)));
+        let nobody = || Failure::NoEndpoints { service: goal.service.name.to_string() };
+        let (port, destination) = picked.ok_or_else(nobody)?;
         destination.vitals.started();
         let last = self.is_last(&destination);
         Ok(Attempt {
             worker,
             state: Rc::clone(state),
             destination,
+            port,
             last,
             start: Cell::new(now),
             end: None,
@@ -126,6 +133,8 @@ pub(super) struct Attempt<'a> {
     worker: &'a Rc<Worker>,
     state: Rc<ServiceState>,
     pub(super) destination: Rc<Destination>,
+    /// The app's, at this endpoint.
+    pub(super) port: u16,
     /// There is no other endpoint to turn to: one that is silent is waited for.
     last: bool,
     /// When a connection was there: dialling is no part of an endpoint's latency.

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use weft_flow::Probed;
+use weft_policy::route::Target;
 
 use crate::destination::{Destination, ServiceState};
 use crate::sockets::PlainSocket;
@@ -15,9 +16,10 @@ use crate::worker::Worker;
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Starts the probe that is due, if one is. It ends with the attempt to connect, which has its own limit; a drain does
-/// not wait for it. `port`: the app's, for endpoints outside the mesh.
-pub(super) fn start_due(worker: &Rc<Worker>, state: &Rc<ServiceState>, port: u16, now: Duration) {
+/// not wait for it. `target`: the app's port, for endpoints outside the mesh.
+pub(super) fn start_due(worker: &Rc<Worker>, state: &Rc<ServiceState>, target: Target<'_>, now: Duration) {
     if let Some(destination) = state.take_probe(now) {
+        let port = target.at(&destination.endpoint.workload);
         let probe =
             Probe { worker: Rc::clone(worker), state: Rc::clone(state), destination, probed: Probed::Cancelled };
         tokio::task::spawn_local(probe.run(port));
@@ -33,10 +35,11 @@ struct Probe {
 }
 
 impl Probe {
-    async fn run(mut self, port: u16) {
-        let reached = match self.destination.peer() {
-            Some(peer) => self.worker.pool.get(peer).await.is_ok(),
-            None => {
+    async fn run(mut self, port: Option<u16>) {
+        let reached = match (self.destination.peer(), port) {
+            (Some(peer), _) => self.worker.pool.get(peer).await.is_ok(),
+            (None, None) => false,
+            (None, Some(port)) => {
                 let address = SocketAddr::new(self.destination.endpoint.address, port);
                 match self.worker.shared.guard.outside(address, address.ip()) {
                     Ok(outside) => self.worker.apps.answers(PlainSocket::Outside(outside), TIMEOUT).await,

@@ -105,7 +105,7 @@ pub(super) fn goal<'s>(to: &Resolved<'s>) -> Result<Goal<'s>, Failure> {
 }
 
 fn goal_of<'s>(plan: &route::Plan<'s>) -> Goal<'s> {
-    Goal { service: plan.service, port: plan.target_port, direct: plan.direct }
+    Goal { service: plan.service, target: plan.target, direct: plan.direct }
 }
 
 fn refused(refusal: route::RouteRefusal) -> Failure {

@@ -133,7 +133,7 @@ async fn open_mesh<'w>(
     loop {
         let attempt = attempts.pick()?;
         let endpoint = &attempt.destination.endpoint;
-        let socket = SocketAddr::new(endpoint.address, goal.port);
+        let socket = SocketAddr::new(endpoint.address, attempt.port);
         record.metrics = Some(Rc::clone(&attempt.destination.metrics));
         record.upstream = Some(socket.to_string());
         match connect(worker, snapshot, (from, origin), &attempt, socket, permit).await {

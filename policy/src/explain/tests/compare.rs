@@ -218,11 +218,12 @@ fn delivered(
     let route = plan.route.map(|route| (route.name.to_string(), plan.rule_index));
     let service = Some(plan.service.name.to_string());
     let meant = |endpoint: &&Endpoint| plan.direct.is_none_or(|only| *only == endpoint.workload);
-    let endpoints: Vec<&Endpoint> = plan.service.endpoints.values().filter(meant).collect();
+    let endpoints = plan.service.endpoints.values().filter(meant);
+    let endpoints: Vec<_> = endpoints.filter_map(|it| Some((it, plan.target.at(&it.workload)?))).collect();
     if endpoints.is_empty() {
         return vec![Carried { status: 503, route, service }];
     }
-    let status = |endpoint: &&Endpoint| inbound(world, endpoint, plan.target_port, caller, query, path);
+    let status = |(endpoint, port): &(&Endpoint, u16)| inbound(world, endpoint, *port, caller, query, path);
     let carried = |endpoint| Carried { status: status(endpoint), route: route.clone(), service: service.clone() };
     endpoints.iter().map(carried).collect()
 }

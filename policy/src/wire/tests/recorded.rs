@@ -69,6 +69,7 @@ fn defaults() -> Vec<Object> {
                 protocol: Protocol::Auto,
                 app_version: AppVersion::AsCaller,
                 opaque_refused: false,
+                other_targets: BTreeMap::new(),
             }],
             path_reading: unknown,
             vip: None,
