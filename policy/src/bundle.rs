@@ -513,6 +513,28 @@ pub struct FilterAttachment {
     pub limits: FilterLimits,
     /// Served workloads it holds for; empty = all of this proxy's.
     pub workloads: Vec<ObjectName>,
+    /// The contract of its component, as a proxy says that it can run it.
+    #[serde(default = "first_contract", skip_serializing_if = "is_first_contract")]
+    pub contract: String,
+}
+
+/// The first contract of filters, and the only one that this release runs.
+pub const FILTER_CONTRACT: &str = "wit-0.1";
+
+/// Names the contract of a component whose world is of package `abi`, as in `weft:filter@0.1.0`: patches change nothing.
+#[must_use]
+pub fn contract_of(abi: &str) -> String {
+    let version = abi.rsplit('@').next().unwrap_or_default();
+    let numbers: Vec<&str> = version.splitn(3, '.').take(2).collect();
+    format!("wit-{}", numbers.join("."))
+}
+
+fn first_contract() -> String {
+    FILTER_CONTRACT.to_owned()
+}
+
+fn is_first_contract(contract: &String) -> bool {
+    contract == FILTER_CONTRACT
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

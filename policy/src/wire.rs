@@ -30,7 +30,7 @@ pub mod v1 {
 /// The capability to read objects in envelopes. A control plane leads nobody without it.
 pub const ENVELOPES: &str = "envelopes";
 /// The capability to run filters of this contract.
-pub const FILTER_CONTRACT: &str = "wit-0.1";
+pub use crate::bundle::FILTER_CONTRACT;
 /// The capability to keep a workload's app from sending anything (`ServedWorkload::outbound_closed`).
 pub const OUTBOUND_CLOSED: &str = "outbound-closed";
 /// The capability of a proxy that reports which peers it reaches.
@@ -43,7 +43,8 @@ pub const PARTS: &str = "parts";
 pub const ENDPOINT_PORTS: &str = "endpoint-ports";
 
 /// Capabilities of a proxy of this version, as its Hello says them.
-pub const CAPABILITIES: [&str; 6] = ["quic", ENVELOPES, FILTER_CONTRACT, PEER_WORD, PARTS, OUTBOUND_CLOSED];
+pub const CAPABILITIES: [&str; 7] =
+    ["quic", ENVELOPES, FILTER_CONTRACT, PEER_WORD, PARTS, OUTBOUND_CLOSED, ENDPOINT_PORTS];
 
 /// A message that can't be meant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -58,6 +58,7 @@ impl MeshControl for Service {
     async fn join(&self, request: Request<v1::JoinRequest>) -> Result<Response<v1::JoinResponse>, Status> {
         let peer = peer_address(&request).map_or_else(|| "unknown".to_owned(), |address| address.to_string());
         let request = request.into_inner();
+        session::may_join(&request)?;
         let signed = self.hub.join(&request.token, &request.csr_der, &peer).await?;
         let SignedIdentity { identity, issued, trust_bundle_pem } = signed;
         Ok(Response::new(v1::JoinResponse {

@@ -25,6 +25,7 @@ use weft_policy::text::printable;
 use weft_policy::wire::{self, v1};
 
 use self::hello::Greeting;
+pub(crate) use self::hello::may_join;
 use crate::hub::{self, Bans, Hub, Published};
 use crate::metrics::Throttled;
 use crate::rate::Rates;

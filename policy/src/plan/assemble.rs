@@ -13,9 +13,9 @@ use super::{Entry, World};
 use crate::authz;
 use crate::bundle::serde_json_raw::Json;
 use crate::bundle::{
-    AppVersion, Backend, Bundle, Direction, Egress, Endpoint, FilterAttachment, FilterLimits, FilterMode, HeaderMatch,
-    MeshSettings, ObjectName, OnFailure, PathMatch, Protocol, Revision, Route, RouteAction, RouteMatch, RouteRule,
-    ServedWorkload, Service, ServicePort, WorkloadPort,
+    AppVersion, Backend, Bundle, Direction, Egress, Endpoint, FILTER_CONTRACT, FilterAttachment, FilterLimits,
+    FilterMode, HeaderMatch, MeshSettings, ObjectName, OnFailure, PathMatch, Protocol, Revision, Route, RouteAction,
+    RouteMatch, RouteRule, ServedWorkload, Service, ServicePort, WorkloadPort, contract_of,
 };
 use crate::path::PathReading;
 use crate::resource::core::PortSpec;
@@ -347,6 +347,7 @@ fn published(world: &World, name: &str, filter_name: &ObjectName, version: Optio
         capabilities: Vec::new(),
         limits: FilterLimits::default(),
         workloads: Vec::new(),
+        contract: spec.map_or_else(|| FILTER_CONTRACT.to_owned(), |spec| contract_of(&spec.abi)),
     }
 }
 

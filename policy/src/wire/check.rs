@@ -1,6 +1,6 @@
 //! What the types of a bundle don't say. The planner makes nothing that fails here; what came from elsewhere is checked.
 
-use super::WireError;
+use super::{FILTER_CONTRACT, WireError};
 use crate::bundle::{FilterAttachment, HeaderModifier, Route, RouteAction, RouteRule, ServedWorkload, Service};
 use crate::delta::Object;
 
@@ -98,6 +98,9 @@ fn filter_is_fit(filter: &FilterAttachment) -> Checked {
     let hex = filter.digest.strip_prefix("sha256:").unwrap_or_default();
     if hex.len() != 64 || !hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
         return fault("digest", "is not sha256: and 64 hex digits");
+    }
+    if filter.contract != FILTER_CONTRACT {
+        return fault("contract", format_args!("{:?} is none that this version runs", filter.contract));
     }
     Ok(())
 }

@@ -13,13 +13,13 @@ use crate::delta::{Key, Object};
 /// Wraps an object for the wire.
 pub fn encode(object: &Object) -> v1::Object {
     let payload = payload(object);
-    let requires = requires(object).iter().map(|capability| (*capability).to_owned()).collect();
-    v1::Object { key: Some((&object.key()).into()), version: digest(&payload), requires, payload: payload.into() }
+    let (key, version) = (Some((&object.key()).into()), digest(&payload));
+    v1::Object { key, version, requires: requires(object), payload: payload.into() }
 }
 
 /// Capabilities without which a proxy would do less than the object says. A new field, variant or kind that restricts
 /// comes with a new one, and is written only where it is used.
-fn requires(object: &Object) -> &'static [&'static str] {
+fn requires(object: &Object) -> Vec<String> {
     match object {
         Object::Filter(filter) => vec![filter.contract.clone()],
         Object::Workload(workload) if workload.outbound_closed.is_some() => vec![OUTBOUND_CLOSED.to_owned()],

@@ -62,6 +62,7 @@ fn filter() -> FilterAttachment {
         capabilities: vec!["token-bucket".to_owned()],
         limits: FilterLimits { memory_bytes: 1 << 20, call_timeout_ms: 5 },
         workloads: vec![name("shop/web-1")],
+        contract: FILTER_CONTRACT.to_owned(),
     }
 }
 
@@ -189,6 +190,20 @@ fn versions_are_those_of_what_is_held() {
     let held =
         [("Mesh", true), ("Workload shop/web-1", true), ("Service shop/web", false), ("Filter shop/limit", true)];
     assert_eq!(left, held);
+}
+
+#[test]
+fn a_filter_requires_the_contract_of_its_own_component() {
+    let of =
+        |abi: &str| encode(&Object::Filter(FilterAttachment { contract: crate::bundle::contract_of(abi), ..filter() }));
+    assert_eq!(of("weft:filter@0.1.0").requires, ["wit-0.1"]);
+    assert_eq!(of("weft:filter@0.1.7").requires, ["wit-0.1"], "a patch changes nothing");
+    let newer = of("weft:filter@0.2.0");
+    assert_eq!(newer.requires, ["wit-0.2"]);
+    let refused = receive(vec![newer.clone()]).unwrap_err();
+    assert!(refused.reason.contains("it requires wit-0.2"), "{}", refused.reason);
+    let lying = v1::Object { requires: Vec::new(), ..newer };
+    assert!(receive(vec![lying]).unwrap_err().reason.starts_with("contract: "));
 }
 
 #[test]

@@ -56,7 +56,7 @@ impl Greeting {
         registration::proxy_name(&hello.proxy_name).map_err(|fault| invalid(fault.to_string()))?;
         let capabilities = capabilities(&hello.capabilities);
         if !capabilities.contains(wire::ENVELOPES) {
-            return Err(not_soon(invalid(too_old(&hello))));
+            return Err(not_soon(invalid(too_old(&hello.version))));
         }
         let key = ProxyKey { name: hello.proxy_name.clone(), identity: identity.clone() };
         let registrations = registrations(hub, &key, &hello.workloads)?;
@@ -100,13 +100,23 @@ fn capabilities(told: &[String]) -> Capabilities {
     told.iter().filter(|name| name.len() <= CAPABILITIES.0).take(CAPABILITIES.1).cloned().collect()
 }
 
-fn too_old(hello: &v1::Hello) -> String {
+fn too_old(version: &str) -> String {
     format!(
         "this proxy (version {:?}) can't read what this control plane sends: it lacks the capability {:?}; update the \
          proxy, which goes on with what it has until then",
         printable(&hello.version),
         wire::ENVELOPES
     )
+}
+
+/// Refuses a proxy that could not be served, before its token is used up. One that names no capabilities is judged by its
+/// Hello.
+pub(crate) fn may_join(request: &v1::JoinRequest) -> Result<(), Status> {
+    let told = capabilities(&request.capabilities);
+    match told.is_empty() || told.contains(wire::ENVELOPES) {
+        true => Ok(()),
+        false => Err(Status::invalid_argument(too_old(&request.version))),
+    }
 }
 
 /// Two proxies have one name and identity, as cloned machines do: this one hears that the other stays.

@@ -12,7 +12,7 @@ use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 use weft_flow::Backoff;
 use weft_policy::identity::SpiffeId;
-use weft_policy::wire::v1;
+use weft_policy::wire::{CAPABILITIES, v1};
 use weft_transport::tls::{IdentityError, IdentityHandle, Trust, TrustError, WorkloadIdentity};
 
 use super::channel::{Channel, ChannelError};
@@ -206,7 +206,7 @@ async fn join(config: &Config, state: &State, channel: &Channel, token: &str) ->
             token: token.to_owned(),
             csr_der,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            capabilities: Vec::new(),
+            capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
         })
         .await
         .map_err(ChannelError::from)?

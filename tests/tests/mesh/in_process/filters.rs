@@ -9,7 +9,7 @@ use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::{Signer as _, SigningKey};
 use weft_filter_host::{Digest, FilterSpec};
 use weft_policy::bundle::serde_json_raw::Json;
-use weft_policy::bundle::{Direction, FilterAttachment, FilterLimits, FilterMode, OnFailure};
+use weft_policy::bundle::{Direction, FILTER_CONTRACT, FilterAttachment, FilterLimits, FilterMode, OnFailure};
 
 use super::{Of, Pair};
 
@@ -65,6 +65,7 @@ fn attachment(wasm: &[u8], filter: Filter) -> FilterAttachment {
         capabilities: Vec::new(),
         limits: FilterLimits { call_timeout_ms: 100, ..FilterLimits::default() },
         workloads: Vec::new(),
+        contract: FILTER_CONTRACT.to_owned(),
     }
 }
 

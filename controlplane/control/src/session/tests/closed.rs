@@ -1,8 +1,8 @@
 //! Objects that are closed: what something that a proxy can't do, or refuses, would have kept back does not pass.
 
 use weft_policy::bundle::{
-    Egress, FilterAttachment, FilterMode, MeshSettings, OnFailure, Protocol, Route, ServedWorkload, Service,
-    WorkloadPort,
+    Egress, FILTER_CONTRACT, FilterAttachment, FilterMode, MeshSettings, OnFailure, Protocol, Route, ServedWorkload,
+    Service, WorkloadPort,
 };
 use weft_policy::wire::OUTBOUND_CLOSED;
 
@@ -81,6 +81,7 @@ fn filter(direction: Direction, on_failure: OnFailure, mode: FilterMode) -> Filt
         capabilities: Vec::new(),
         limits: Default::default(),
         workloads: vec![name("web-1")],
+        contract: FILTER_CONTRACT.to_owned(),
     }
 }
 

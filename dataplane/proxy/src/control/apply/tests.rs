@@ -5,8 +5,8 @@ use std::path::Path;
 
 use weft_filter_host::{Host, HostConfig};
 use weft_policy::bundle::{
-    Direction, Egress, FilterAttachment, FilterLimits, FilterMode, MeshSettings, ObjectName, OnFailure, Protocol,
-    Route, RouteMatch, RouteRule, ServedWorkload, WorkloadPort,
+    Direction, Egress, FILTER_CONTRACT, FilterAttachment, FilterLimits, FilterMode, MeshSettings, ObjectName,
+    OnFailure, Protocol, Route, RouteMatch, RouteRule, ServedWorkload, WorkloadPort,
 };
 use weft_policy::delta::Object;
 use weft_policy::wire::encode;
@@ -35,6 +35,7 @@ fn with(digests: &[&str]) -> Bundle {
         capabilities: Vec::new(),
         limits: FilterLimits::default(),
         workloads: Vec::new(),
+        contract: FILTER_CONTRACT.to_owned(),
     };
     let filters = digests.iter().map(|digest| ((*digest).to_owned(), attachment(digest)));
     Bundle { filters: filters.collect::<BTreeMap<_, _>>(), ..Bundle::default() }
