@@ -12,10 +12,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::authz::{Decision, Engine, Request};
-use crate::bundle::{Backend, Bundle, Direction, Endpoint, MeshSettings, Protocol, Revision, WorkloadPort};
+use crate::bundle::{Backend, Bundle, Direction, Endpoint, MeshSettings, Protocol, WorkloadPort};
 use crate::identity::SpiffeId;
 use crate::path::NormalPath;
-use crate::plan::{World, access_config, bundle_for, mesh_settings, visible};
+use crate::plan::{World, access_config, filters_for, mesh_settings, serve, visible};
 use crate::route::{
     self, Authority, Choice, EgressRefusal, HeadView, Meant, Plan, Resolution, Resolved, Resolver, RouteTable,
 };
@@ -282,9 +282,8 @@ impl Asked<'_> {
 
     fn endpoint(&self, endpoint: &Endpoint, port: u16) -> EndpointExplanation {
         let workload = &endpoint.workload;
-        let bundle = bundle_for(self.world, std::slice::from_ref(workload), Revision::default(), "");
-        let mut inbound: Vec<_> =
-            bundle.filters.values().filter(|filter| filter.direction == Direction::Inbound).collect();
+        let filters = filters_for(self.world, std::slice::from_ref(workload));
+        let mut inbound: Vec<_> = filters.values().filter(|filter| filter.direction == Direction::Inbound).collect();
         inbound.sort_by_key(|filter| (filter.authorization, filter.order, &filter.name));
         let mut explanation = EndpointExplanation {
             workload: workload.to_string(),
@@ -297,12 +296,13 @@ impl Asked<'_> {
             reading: None,
             filters: inbound.into_iter().map(|filter| filter.name.clone()).collect(),
         };
-        let served = bundle.workloads.values().next().and_then(|served| served.port(port));
-        let Some(served) = served else {
+        let object = self.world.workload(workload);
+        let served = object.and_then(|object| serve(self.world, object));
+        let Some(served) = served.as_ref().and_then(|served| served.port(port)) else {
             explanation.refuse(400, format!("workload {workload} has no port {port}"));
             return explanation;
         };
-        let config = self.world.workload(workload).and_then(|object| access_config(self.world, object));
+        let config = object.and_then(|object| access_config(self.world, object));
         match Engine::new(&config.unwrap_or_default()) {
             Ok(engine) => self.judge(&engine, served, &mut explanation),
             Err(error) => explanation.refuse(403, error.to_string()),

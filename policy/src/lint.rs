@@ -65,6 +65,8 @@ impl Severity {
 pub enum Scope {
     /// All of it.
     Whole,
+    /// Only what somebody may read of it.
+    Part,
     /// Only what some files say: the rest may be elsewhere, and workloads register themselves.
     Files,
 }
@@ -142,11 +144,16 @@ impl Report {
         message: impl Into<String>,
     ) {
         let (severity, mut message) = (severity, message.into());
-        let severity = if self.scope == Scope::Files && code.about().needs_world {
-            message.push_str("; judged by these files alone");
-            Severity::Note
-        } else {
-            severity
+        let severity = match self.scope {
+            Scope::Files if code.about().needs_world => {
+                message.push_str("; judged by these files alone");
+                Severity::Note
+            }
+            Scope::Part if code.about().needs_world => {
+                message.push_str("; judged by what this token may read");
+                severity
+            }
+            Scope::Whole | Scope::Part | Scope::Files => severity,
         };
         if self.findings.last().is_none_or(|newest| newest.object != *object) {
             self.told.clear();

@@ -141,10 +141,30 @@ pub struct AuditQuery {
     pub refused: Option<bool>,
     /// Only entries that are about nothing else than these.
     pub namespaces: Option<BTreeSet<String>>,
+    /// Ids of the tokens whose deeds are told as theirs; `None`: all.
+    pub known: Option<BTreeSet<String>>,
     pub limit: usize,
 }
 
+/// Stands for an operator of whom the reader may not know.
+pub(crate) const OPERATOR: &str = "operator";
+
+/// True for an actor whose token is none of `known`.
+pub(crate) fn is_hidden(actor: &str, known: &BTreeSet<String>) -> bool {
+    actor.strip_prefix("operator:").is_some_and(|id| !known.contains(id))
+}
+
 impl AuditQuery {
+    /// The entry as it is told to who asks: filters look at nothing else.
+    fn shown(&self, entry: AuditEntry) -> AuditEntry {
+        match &self.known {
+            Some(known) if is_hidden(&entry.actor, known) => {
+                AuditEntry { actor: OPERATOR.to_owned(), name: String::new(), from: String::new(), ..entry }
+            }
+            Some(_) | None => entry,
+        }
+    }
+
     fn holds_for(&self, entry: &AuditEntry) -> bool {
         let part = |wanted: &Option<String>, texts: &[&str]| {
             let wanted = wanted.as_ref().map(|wanted| wanted.to_lowercase());
@@ -386,7 +406,7 @@ impl Store {
                     && let Some(row) = next()
                 {
                     let (number, json) = row?;
-                    let entry = audit_entry(json.value());
+                    let entry = query.shown(audit_entry(json.value()));
                     if query.holds_for(&entry) {
                         log.push((number.value(), entry));
                         found += 1;

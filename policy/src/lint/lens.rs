@@ -76,7 +76,7 @@ impl<'w> Lens<'w> {
 
     /// False where nothing can be said of workloads: files without any leave them to register themselves.
     pub(super) fn knows_workloads(&self) -> bool {
-        self.scope == Scope::Whole || !self.accounts.is_empty()
+        self.scope != Scope::Files || !self.accounts.is_empty()
     }
 
     pub(super) fn has_account(&self, namespace: &str, account: &str) -> bool {

@@ -52,8 +52,10 @@ pub fn bundle_for(world: &World, served: &[ObjectName], revision: Revision, trus
 /// The filters that run for these workloads.
 pub fn filters_for(world: &World, served: &[ObjectName]) -> BTreeMap<String, FilterAttachment> {
     let workloads: Vec<_> = served.iter().filter_map(|name| world.workload(name)).collect();
-    let mut filters: BTreeMap<_, _> =
-        world.filter_policies().filter_map(|policy| attach(world, policy, &workloads)).collect();
+    let near = workloads.iter().flat_map(|workload| world.index().near_policies(world, workload));
+    let near: BTreeMap<ObjectName, _> =
+        near.filter_map(FilterPolicySpec::of).map(|policy| (policy.name(), policy)).collect();
+    let mut filters: BTreeMap<_, _> = near.values().filter_map(|policy| attach(world, policy, &workloads)).collect();
     filters.extend(attach_access(world, &workloads));
     filters
 }
@@ -102,8 +104,10 @@ fn namespaces(world: &World) -> BTreeSet<String> {
     world.iter().map(of).filter(|name| !name.is_empty()).collect()
 }
 
-pub(super) fn serve(world: &World, workload: &Object<WorkloadSpec>) -> Option<ServedWorkload> {
-    let selecting = world.services().find(|service| selects(service, workload));
+/// A workload as its own proxy is told of it.
+pub(crate) fn serve(world: &World, workload: &Object<WorkloadSpec>) -> Option<ServedWorkload> {
+    let mut near = world.of_namespace::<ServiceSpec>(&workload.metadata.namespace);
+    let selecting = near.find(|service| selects(service, workload));
     Some(ServedWorkload {
         name: workload.name(),
         identity: world.trust_domain.workload(&workload.metadata.namespace, &workload.spec.service_account).ok()?,

@@ -88,6 +88,19 @@ impl World {
         self.objects.is_empty()
     }
 
+    /// The world without the objects of other keys, for somebody who may read only some: what is hidden is not there.
+    #[must_use]
+    pub fn part(&self, is_seen: impl Fn(&ObjectKey) -> bool) -> Self {
+        let objects = self.objects.iter().filter(|(key, _)| is_seen(key));
+        Self {
+            trust_domain: self.trust_domain.clone(),
+            objects: objects.map(|(key, entry)| (key.clone(), Arc::clone(entry))).collect(),
+            unreadable: Arc::new(self.unreadable.iter().filter(|key| is_seen(key)).cloned().collect()),
+            versions: Arc::clone(&self.versions),
+            index: OnceLock::new(),
+        }
+    }
+
     /// As loaded from a store.
     pub fn insert(&mut self, mut entry: Entry) {
         self.index.take();

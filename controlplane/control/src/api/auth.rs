@@ -10,6 +10,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::serve::IncomingStream;
 use http::{Method, StatusCode, header};
+use weft_policy::plan::World;
 use weft_policy::resource::ObjectKey;
 use weft_policy::text::printable;
 
@@ -48,8 +49,9 @@ impl Caller {
     /// As the audit log names it.
     pub fn actor(&self) -> Actor {
         let id = format!("operator:{}", self.token_id);
-        let addresses = self.rights.is_bound().then(|| self.rights.addresses.clone());
-        Actor { id, name: self.name.clone(), role: Some(self.rights.role), from: self.from, addresses }
+        let bound = self.rights.is_bound().then(|| self.rights.clone());
+        let addresses = bound.as_ref().map(|rights| rights.addresses.clone());
+        Actor { id, name: self.name.clone(), role: Some(self.rights.role), from: self.from, addresses, bound }
     }
 
     pub fn may(&self, verb: Verb, thing: Thing, place: Place<'_>) -> Result<(), ApiError> {
@@ -58,6 +60,11 @@ impl Caller {
 
     pub fn may_object(&self, verb: Verb, key: &ObjectKey) -> Result<(), ApiError> {
         self.rights.may_object(verb, key).map_err(Into::into)
+    }
+
+    /// The world as far as the caller may read it, where that is not all of it.
+    pub fn part_of(&self, world: &World) -> Option<World> {
+        self.rights.is_bound().then(|| world.part(|key| self.rights.may_object(Verb::Read, key).is_ok()))
     }
 
     /// True for what a list shows to the caller.

@@ -8,6 +8,7 @@ use axum::{Extension, Json};
 use tokio::time::Instant;
 use weft_api::{Event, EventQuery, Events};
 
+use super::tokens::Makers;
 use super::{Access, ApiError, Caller, Endpoint, Query};
 use crate::access::{Thing, Verb};
 use crate::hub::Hub;
@@ -39,7 +40,8 @@ async fn events(
     let EventQuery { before, after, limit, actor, action, object, since_unix_ms, refused, wait_ms: _ } = query;
     let namespaces = caller.rights.is_bound().then(|| caller.rights.namespaces.clone());
     let limit = limit.unwrap_or(DEFAULT_LIMIT).min(MAX_LIMIT);
-    let query = AuditQuery { before, after, actor, action, object, since_unix_ms, refused, namespaces, limit };
+    let known = Makers::known_to(&hub, &caller).await?.into_ids();
+    let query = AuditQuery { before, after, actor, action, object, since_unix_ms, refused, namespaces, known, limit };
     let mut told = hub.watch_events();
     loop {
         told.borrow_and_update();

@@ -44,8 +44,9 @@ async fn lint(
 ) -> Result<Json<Lint>, ApiError> {
     let kind = query.kind.map(|text| text.parse::<Kind>()).transpose();
     let kind = kind.map_err(|error| ApiError::invalid(format!("kind: {error}")))?;
+    let asking = caller.clone();
     let (revision, findings) =
-        hub.plan(|published| (published.revision, check(&published.world, Scope::Whole))).await?;
+        hub.plan(move |published| (published.revision, findings(&asking, &published.world))).await?;
     let is_meant = |finding: &&Finding| {
         let ObjectKey { kind: of, namespace, name } = &finding.object;
         kind.is_none_or(|kind| kind == *of)
@@ -63,17 +64,26 @@ async fn lint_with(
     let documents = bounded(&hub, request.documents)?;
     let given = hub.plan(|_| parse_documents(documents)).await??;
     within_reach(&caller, Verb::Read, &given.documents)?;
+    let asking = caller.clone();
     let planned = hub.plan(move |published| {
         let mut after = World::clone(&published.world);
         for resource in given.resources {
             after.put(&Owner::Applied, resource, Revision(published.revision.0 + 1), "")?;
         }
-        let mut findings = check(&after, Scope::Whole);
+        let mut findings = findings(&asking, &after);
         findings.extend(losses(&published.world, &after).iter().map(unprotects));
         Ok::<_, ApplyError>((published.revision, findings))
     });
     let (revision, findings) = planned.await??;
     Ok(Json(report(&caller, revision, findings.iter())))
+}
+
+/// Findings about a world, by what the caller may read of it.
+fn findings(caller: &Caller, world: &World) -> Vec<Finding> {
+    match caller.part_of(world) {
+        None => check(world, Scope::Whole),
+        Some(part) => check(&part, Scope::Part),
+    }
 }
 
 /// Findings about objects that the caller may read.

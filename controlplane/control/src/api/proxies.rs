@@ -17,6 +17,7 @@ use weft_policy::identity::SpiffeId;
 use weft_policy::lineage::Lineage;
 use weft_policy::text::printable;
 
+use super::tokens::Makers;
 use super::{Access, ApiError, Body, Caller, Endpoint, Query};
 use crate::access::{Place, Thing, Verb};
 use crate::hub::{self, BanError, Hub, Published};
@@ -91,14 +92,16 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     ]
 }
 
-async fn bans(State(hub): State<Arc<Hub>>, Extension(caller): Extension<Caller>) -> Json<Bans> {
+async fn bans(State(hub): State<Arc<Hub>>, Extension(caller): Extension<Caller>) -> Result<Json<Bans>, ApiError> {
+    let makers = Makers::known_to(&hub, &caller).await?;
     let bans = hub.bans();
     let seen = bans.values().filter(|ban| caller.sees(Thing::Proxy, ban.identity.namespace()));
-    Json(Bans { bans: seen.cloned().map(told).collect() })
+    Ok(Json(Bans { bans: seen.cloned().map(|ban| told(ban, &makers)).collect() }))
 }
 
-fn told(ban: hub::Ban) -> Ban {
-    Ban { identity: ban.identity.to_string(), reason: ban.reason, since_unix: ban.since_unix, by: ban.by }
+fn told(ban: hub::Ban, makers: &Makers) -> Ban {
+    let by = makers.shown(&ban.by);
+    Ban { identity: ban.identity.to_string(), reason: ban.reason, since_unix: ban.since_unix, by }
 }
 
 async fn ban(
@@ -108,9 +111,10 @@ async fn ban(
 ) -> Result<Json<Banned>, ApiError> {
     let reason: String = printable(&request.reason).chars().take(MAX_REASON).collect();
     let identity = identity_of(&hub, &caller, &request.proxy)?;
+    let makers = Makers::known_to(&hub, &caller).await?;
     let ban = hub.ban(caller.actor(), identity.clone(), reason).await?;
     let with_it = hub.registry().keys().into_iter().filter(|key| key.identity == identity).map(|key| key.name);
-    Ok(Json(Banned { ban: told(ban), proxies: with_it.collect() }))
+    Ok(Json(Banned { ban: told(ban, &makers), proxies: with_it.collect() }))
 }
 
 async fn unban(

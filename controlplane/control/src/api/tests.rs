@@ -11,6 +11,7 @@ use crate::artifact::tests::{component, sign};
 use crate::token::TokenHash;
 
 mod golden;
+mod hidden;
 mod status;
 
 const SERVICE: &str = "

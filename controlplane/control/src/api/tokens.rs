@@ -1,7 +1,6 @@
 //! Tokens of proxies and people.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,8 +14,8 @@ use weft_policy::resource::ROOT_NAMESPACE;
 
 use super::{Access, ApiError, Body, Caller, Endpoint};
 use crate::access::{Place, Thing, Verb};
-use crate::claims::Grants;
 use crate::hub::Hub;
+use crate::store::{OPERATOR, is_hidden};
 use crate::token::{Grant, Role, TokenRecord};
 
 const DEFAULT_JOIN_TTL: u64 = 600;
@@ -67,7 +66,7 @@ async fn create(
         caller.may(Verb::Change, Thing::JoinToken, Place::Mesh)?;
     }
     if let Some(name) = &request.name {
-        free_name(&hub, name).await?;
+        free_name(&hub, &caller, name).await?;
     }
     let made = hub.create_named_token(caller.actor(), request.name.as_deref(), grant, ttl).await?;
     let name = request.name.unwrap_or_else(|| made.id.clone());
@@ -129,13 +128,15 @@ fn operator_grant(request: &CreateToken) -> Result<Grant, ApiError> {
     Ok(Grant::Operator { role, namespaces, addresses })
 }
 
-/// A name that is one and that no other token has.
-async fn free_name(hub: &Hub, name: &str) -> Result<(), ApiError> {
+/// A name that is one and that no other token has which the caller may read.
+async fn free_name(hub: &Hub, caller: &Caller, name: &str) -> Result<(), ApiError> {
     let is_allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if name.is_empty() || name.len() > 63 || !name.chars().all(is_allowed) {
         return Err(ApiError::invalid(format!("name {name:?}: lower-case letters, digits and '-', at most 63")));
     }
-    let is_taken = hub.tokens().await?.iter().any(|record| record.called() == name || record.id == name);
+    let is_named = |record: &TokenRecord| record.called() == name || record.id == name;
+    let tokens = hub.tokens().await?;
+    let is_taken = tokens.iter().any(|record| is_named(record) && may(caller, Verb::Read, &record.grant).is_ok());
     if is_taken {
         Err(ApiError::conflict(format!("a token named {name} is there: weft token revoke {name}")))
     } else {
@@ -145,16 +146,46 @@ async fn free_name(hub: &Hub, name: &str) -> Result<(), ApiError> {
 
 async fn list(State(hub): State<Arc<Hub>>, Extension(caller): Extension<Caller>) -> Result<Json<Tokens>, ApiError> {
     let is_seen = |record: &TokenRecord| may(&caller, Verb::Read, &record.grant).is_ok();
-    let tokens = hub.tokens().await?.into_iter().filter(is_seen).map(describe).collect();
-    Ok(Json(Tokens { tokens }))
+    let seen: Vec<_> = hub.tokens().await?.into_iter().filter(is_seen).collect();
+    let makers = Makers::of(&caller, &seen);
+    Ok(Json(Tokens { tokens: seen.into_iter().map(|record| describe(record, &makers)).collect() }))
 }
 
-fn describe(record: TokenRecord) -> Token {
+/// The tokens that a caller may know of, where he may not know of all.
+pub(super) struct Makers(Option<BTreeSet<String>>);
+
+impl Makers {
+    pub(super) async fn known_to(hub: &Hub, caller: &Caller) -> Result<Self, ApiError> {
+        if !caller.rights.is_bound() {
+            return Ok(Self(None));
+        }
+        let mut tokens = hub.tokens().await?;
+        tokens.retain(|record| may(caller, Verb::Read, &record.grant).is_ok());
+        Ok(Self::of(caller, &tokens))
+    }
+
+    fn of(caller: &Caller, seen: &[TokenRecord]) -> Self {
+        let own = std::iter::once(&caller.token_id);
+        Self(caller.rights.is_bound().then(|| seen.iter().map(|record| &record.id).chain(own).cloned().collect()))
+    }
+
+    pub(super) fn into_ids(self) -> Option<BTreeSet<String>> {
+        self.0
+    }
+
+    /// Whoever did something, as far as the caller may know.
+    pub(super) fn shown(&self, actor: &str) -> String {
+        let is_hidden = self.0.as_ref().is_some_and(|known| is_hidden(actor, known));
+        if is_hidden { OPERATOR.to_owned() } else { actor.to_owned() }
+    }
+}
+
+fn describe(record: TokenRecord, makers: &Makers) -> Token {
     let shown = Token {
         name: record.called().to_owned(),
         id: record.id,
         created_unix: record.created_unix,
-        created_by: record.created_by,
+        created_by: makers.shown(&record.created_by),
         expires_unix: record.expires_unix,
         ..Token::default()
     };
@@ -163,8 +194,9 @@ fn describe(record: TokenRecord) -> Token {
             let identity = Some(identity.to_string());
             Token { kind: "join".to_owned(), identity, uses_left: Some(uses_left), ..shown }
         }
-        Grant::Operator { role, namespaces, addresses: _ } => {
-            Token { kind: "operator".to_owned(), role: Some(role.to_string()), namespaces, ..shown }
+        Grant::Operator { role, namespaces, addresses } => {
+            let addresses = addresses.iter().map(ToString::to_string).collect();
+            Token { kind: "operator".to_owned(), role: Some(role.to_string()), namespaces, addresses, ..shown }
         }
     }
 }
@@ -176,13 +208,15 @@ async fn revoke(
 ) -> Result<Json<Revoked>, ApiError> {
     let tokens = hub.tokens().await?;
     let is_meant = |record: &&TokenRecord| record.id == name || record.called() == name;
-    // A token that the caller may not know of is not there for him.
-    let mut known = tokens.iter().filter(is_meant).filter(|record| may(&caller, Verb::Read, &record.grant).is_ok());
-    if known.next().is_none() {
+    // A token that the caller may not know of is not there for him: another one may have the same name.
+    let known = tokens.iter().filter(is_meant).filter(|record| may(&caller, Verb::Read, &record.grant).is_ok());
+    let known: Vec<_> = known.collect();
+    if known.is_empty() {
         return Err(ApiError::not_found(format!("no token is called {name}: weft token list")));
     }
-    tokens.iter().filter(is_meant).try_for_each(|record| may(&caller, Verb::Change, &record.grant))?;
-    let ended = hub.revoke_tokens(caller.actor(), &name).await?;
+    known.iter().try_for_each(|record| may(&caller, Verb::Change, &record.grant))?;
+    let ids: BTreeSet<_> = known.into_iter().map(|record| record.id.clone()).collect();
+    let ended = hub.revoke_tokens(caller.actor(), move |record| ids.contains(&record.id)).await?;
     Ok(Json(Revoked { revoked: ended.into_iter().map(|record| record.id).collect() }))
 }
 

@@ -27,7 +27,7 @@ pub(super) async fn keep(hub: &Arc<Hub>, state: &Path) -> anyhow::Result<()> {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             // An operator who took the file away wants its token to end.
-            hub.revoke_tokens("system", NAME).await?;
+            hub.revoke_tokens("system", |record| record.called() == NAME).await?;
             return write(hub, &path).await;
         }
         Err(error) => return Err(error).with_context(|| format!("operator token {}", path.display())),

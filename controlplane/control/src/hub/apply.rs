@@ -95,6 +95,8 @@ pub enum ApplyError {
     Unprotects(Vec<Loss>),
     #[error("the world would not be sound: {}", first(.0))]
     Unsound(Vec<Finding>),
+    #[error("the world would not be sound: it conflicts with an object that this token may not read [{0}]")]
+    Conflicts(Code),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -250,7 +252,7 @@ impl Hub {
             if key.kind == Kind::Namespace && draft.world.iter().any(is_inside) {
                 return Err(ApplyError::Refused(format!("{key} is not empty: delete what is in it first")));
             }
-            draft.sound(&known)?;
+            draft.sound(actor, &known)?;
             let losses = losses(&before, &draft.world);
             draft.unprotect(&losses, how)?;
             if let Some(what) = loosened(&before, &draft.world).filter(|_| how == How::Safely) {
@@ -331,8 +333,11 @@ impl Draft {
             changes.push(change);
         }
         bounds::check(self, &before, &changes)?;
-        self.sound(&known)?;
-        let mut findings = lint::check(&self.world, Scope::Whole);
+        self.sound(actor, &known)?;
+        let mut findings = match &actor.bound {
+            None => lint::check(&self.world, Scope::Whole),
+            Some(_) => lint::check(&self.world.part(|key| actor.sees(key)), Scope::Part),
+        };
         findings.extend(self.admit_selected(actor, &before, &changes));
         let losses = losses(&before, &self.world);
         findings.extend(self.unprotect(&losses, how)?);
@@ -387,12 +392,18 @@ impl Draft {
         Ok(())
     }
 
-    /// Refuses a world with an error that was not there before.
-    pub(super) fn sound(&self, known: &[Finding]) -> Result<(), ApplyError> {
+    /// Refuses a world with an error that was not there before. An error between objects of which the actor may not read
+    /// one is told by its code alone.
+    pub(super) fn sound(&self, actor: &Actor, known: &[Finding]) -> Result<(), ApplyError> {
         let known: BTreeSet<_> = known.iter().map(Finding::place).collect();
         let errors = lint::errors(&self.world).into_iter();
-        let new: Vec<_> = errors.filter(|finding| !known.contains(&finding.place())).collect();
-        if new.is_empty() { Ok(()) } else { Err(ApplyError::Unsound(new)) }
+        let mut new: Vec<_> = errors.filter(|finding| !known.contains(&finding.place())).collect();
+        let Some(first) = new.first().map(|finding| finding.code) else { return Ok(()) };
+        if actor.bound.is_some() {
+            let seen = lint::errors(&self.world.part(|key| actor.sees(key)));
+            new.retain(|finding| seen.contains(finding));
+        }
+        Err(if new.is_empty() { ApplyError::Conflicts(first) } else { ApplyError::Unsound(new) })
     }
 
     /// Refuses to take protection away, unless that is what somebody wants; a dry run tells of it only.

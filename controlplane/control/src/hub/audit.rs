@@ -13,8 +13,10 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use tokio::sync::Notify;
 use weft_policy::plan::{Action, Change};
+use weft_policy::resource::ObjectKey;
 
 use super::{Draft, Hub, now_unix_ms};
+use crate::access::{Rights, Verb};
 use crate::rate::Rates;
 use crate::store::{AuditEntry, AuditLog, AuditQuery, StoreError, Write};
 use crate::token::Role;
@@ -43,6 +45,15 @@ pub struct Actor {
     pub from: Option<IpAddr>,
     /// The addresses that its objects may take; `None`: any.
     pub addresses: Option<BTreeSet<IpNet>>,
+    /// The rights of a token for some namespaces; `None`: everything may be told to it.
+    pub bound: Option<Rights>,
+}
+
+impl Actor {
+    /// True where it may read an object.
+    pub(crate) fn sees(&self, key: &ObjectKey) -> bool {
+        self.bound.as_ref().is_none_or(|rights| rights.may_object(Verb::Read, key).is_ok())
+    }
 }
 
 impl From<&str> for Actor {
@@ -65,7 +76,7 @@ impl From<&Self> for Actor {
 
 impl AuditEntry {
     pub(crate) fn new(actor: impl Into<Actor>, action: &str, object: String, detail: String) -> Self {
-        let Actor { id, name, role, from, addresses: _ } = actor.into();
+        let Actor { id, name, role, from, addresses: _, bound: _ } = actor.into();
         Self {
             time_unix_ms: now_unix_ms(),
             actor: id,

@@ -232,7 +232,7 @@ impl Draft {
         self.set_aside(&key);
         self.writes.push(Write::PutFilterVersion { key, json });
         apply::put_filter(self, &name, published, make_current)?;
-        self.sound(&known).map_err(PublishError::Unsound)?;
+        self.sound(&Actor::default(), &known).map_err(PublishError::Unsound)?;
         self.audit(actor, "filter.publish", name.to_string(), format!("{} {}", published.version, published.digest));
         Ok(())
     }

@@ -335,7 +335,15 @@ impl Draft {
             }
         }
         if let Some(other) = self.same_place(hub, proxy, origin, workload) {
-            return refuse(Field::Address, format!("{} is the address of {other}", workload.spec.address));
+            // The refusal is read by the proxy and by whoever may read its namespace.
+            let named = match other.namespace == workload.metadata.namespace {
+                true => other.to_string(),
+                false => {
+                    tracing::info!(%proxy, %other, "an address is taken by an object of another namespace");
+                    format!("a {} of another namespace", other.kind)
+                }
+            };
+            return refuse(Field::Address, format!("{} is the address of {named}", workload.spec.address));
         }
         Ok(())
     }

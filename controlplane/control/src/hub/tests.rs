@@ -646,9 +646,9 @@ async fn tokens_are_listed_and_end_when_revoked() {
     let listed: Vec<_> = hub.tokens().await.unwrap().iter().map(|it| it.called().to_owned()).collect();
     assert_eq!(listed.len(), 2, "{listed:?}");
     assert!(listed.contains(&"ci".to_owned()) && listed.contains(&join.id), "{listed:?}");
-    assert_eq!(hub.revoke_tokens("me", "ci").await.unwrap().len(), 1);
-    assert_eq!(hub.revoke_tokens("me", &join.id).await.unwrap().len(), 1);
-    assert_eq!(hub.revoke_tokens("me", "ci").await.unwrap().len(), 0);
+    assert_eq!(hub.revoke_tokens("me", |it| it.called() == "ci").await.unwrap().len(), 1);
+    assert_eq!(hub.revoke_tokens("me", |it| it.id == join.id).await.unwrap().len(), 1);
+    assert_eq!(hub.revoke_tokens("me", |it| it.called() == "ci").await.unwrap().len(), 0);
     assert!(hub.token(named.text.hash()).await.unwrap().is_none());
     let error = hub.join(join.text.reveal(), &csr(), "127.0.0.1").await.err().unwrap();
     assert_eq!(error.code(), tonic::Code::Unauthenticated);

@@ -75,15 +75,14 @@ impl Hub {
         Ok(tokens)
     }
 
-    /// Ends the tokens with this name or id, at once; gives what they were.
+    /// Ends the tokens that are meant, at once; gives what they were.
     pub async fn revoke_tokens(
         self: &Arc<Self>,
         actor: impl Into<Actor>,
-        name: &str,
+        is_it: impl Fn(&TokenRecord) -> bool,
     ) -> Result<Vec<TokenRecord>, StoreError> {
-        let (store, actor, name) = (self.store.clone(), actor.into(), name.to_owned());
+        let (store, actor) = (self.store.clone(), actor.into());
         self.change(move |draft| {
-            let is_it = |record: &TokenRecord| record.id == name || record.name.as_deref() == Some(&*name);
             let mut ended = Vec::new();
             for (hash, record) in store.tokens()?.read.into_iter().filter(|(_, record)| is_it(record)) {
                 draft.writes.push(Write::DeleteToken(TokenHash::stored(hash)));

@@ -9,8 +9,9 @@ use prost::Message as _;
 
 use super::super::*;
 use crate::authz;
-use crate::bundle::ObjectName;
+use crate::bundle::{ObjectName, Revision};
 use crate::delta::diff;
+use crate::plan::bundle_for;
 use crate::plan::tests::world;
 use crate::route::plan;
 use crate::wire::{Received, v1};

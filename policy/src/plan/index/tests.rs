@@ -17,6 +17,10 @@ spec: {version: 1.0.0, digest: DIGEST, signature: c2ln, publicKey: PEM, size: 10
 
 /// So many shops in one namespace: each a service with two workloads, a route and a policy.
 fn shops(count: usize) -> World {
+    world(&shops_text(count))
+}
+
+fn shops_text(count: usize) -> String {
     let digest = format!("'sha256:{}'", "a".repeat(64));
     let mut text = FILTERS.replace("DIGEST", &digest);
     for shop in 0..count {
@@ -41,7 +45,34 @@ fn shops(count: usize) -> World {
             );
         }
     }
-    world(&text)
+    text
+}
+
+#[test]
+fn what_explaining_costs_for_an_endpoint_does_not_depend_on_other_namespaces() {
+    let work_of = |shops: usize, endpoints: usize| {
+        let mut text = shops_text(shops);
+        text.push_str(
+            "---\napiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: own}\n\
+             spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}\n",
+        );
+        for endpoint in 0..endpoints {
+            let _ = write!(
+                text,
+                "---\napiVersion: weft.dev/v1alpha1\nkind: Workload\n\
+                 metadata: {{name: w{endpoint}, namespace: own, labels: {{app: web}}}}\n\
+                 spec: {{address: 127.0.0.1, serviceAccount: a, ports: [{{port: 8080}}]}}\n"
+            );
+        }
+        let (world, query) = (world(&text), r#"{"from": "own/a", "to": "web"}"#);
+        let query = serde_json::from_str(query).unwrap();
+        work::of(|| {
+            let explanation = crate::explain::explain(&world, &query).unwrap();
+            assert_eq!(explanation.backends[0].endpoints.len(), endpoints);
+        })
+    };
+    let of_endpoints = |shops: usize| work_of(shops, 40) - work_of(shops, 1);
+    assert_eq!(of_endpoints(10), of_endpoints(50));
 }
 
 #[test]

@@ -25,6 +25,7 @@ async fn an_apply_is_kept_with_who_where_and_what() {
         role: Some(Role::Operator),
         from: Some("192.0.2.7".parse().unwrap()),
         addresses: None,
+        bound: None,
     };
     hub.apply(&anna, resources(SHOP), How::Safely).await.unwrap();
     hub.apply(&anna, resources(&SHOP.replace("8080", "8081")), How::Safely).await.unwrap();

@@ -53,7 +53,9 @@ async fn applied_workloads_and_virtual_addresses_are_taken_places() {
                    192.0.2.9, serviceAccount: app, ports: [{port: 8080}]}}\n---\n{apiVersion: v1, kind: Service, metadata: {name: \
                    till, namespace: bank}, spec: {clusterIP: 192.0.2.8, selector: {app: till}, ports: [{port: 80}]}}";
     hub.apply("me", resources(applied), How::Safely).await.unwrap();
-    for (address, expect) in [("192.0.2.9", "Workload bank/app"), ("192.0.2.8", "Service bank/till")] {
+    for (address, expect) in
+        [("192.0.2.9", "a Workload of another namespace"), ("192.0.2.8", "a Service of another namespace")]
+    {
         let there = Origin { address: address.parse().unwrap(), is_local: false };
         let refused = hub.register(&proxy("p"), there, vec![registration("web-1", address, None)]).await.unwrap_err();
         assert_eq!(refused.to_string(), format!("workload shop/web-1: address: {address} is the address of {expect}"));
