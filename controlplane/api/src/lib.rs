@@ -22,8 +22,8 @@ pub use objects::{
     Condition, ListQuery, Metadata, ParentStatus, Resource, ResourceList, Status, Unreadable, UnreadableList,
 };
 pub use proxies::{
-    Ban, BanRequest, Banned, Bans, Evicted, LoadedFilter, Proxies, Proxy, ProxyRevision, RevisionStatus, StatusQuery,
-    SyncState, Unbanned,
+    AccountGrants, Ban, BanRequest, Banned, Bans, Evicted, GrantList, LeftWorkload, LoadedFilter, Proxies, Proxy,
+    ProxyRevision, RevisionStatus, StatusQuery, SyncState, Unbanned, WithdrawRequest, Withdrawn,
 };
 pub use store::{Leads, RestoreQuery, Restored, SnapshotAbout, Store, Version};
 pub use tokens::{CreateToken, CreatedToken, Revoked, Role, Token, TokenKind, Tokens};

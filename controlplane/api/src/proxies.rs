@@ -124,6 +124,57 @@ pub struct Unbanned {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct GrantList {
+    pub grants: Vec<AccountGrants>,
+}
+
+/// Rights that join tokens gave to an account, beside those that its name and the annotations of Services give.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct AccountGrants {
+    /// SPIFFE ID.
+    pub identity: String,
+    /// Services of its namespace that its workloads may stand behind.
+    pub services: Vec<String>,
+    /// Labels, `KEY=VALUE`, by which services may select its workloads.
+    pub labels: Vec<String>,
+    /// Ranges that its workloads may be in.
+    pub addresses: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WithdrawRequest {
+    /// A proxy's name, whose identity is meant; `namespace/service-account`; or a SPIFFE ID.
+    pub proxy: String,
+    /// Everything that was granted; then nothing else is named.
+    #[serde(default)]
+    pub all: bool,
+    #[serde(default)]
+    pub services: Vec<String>,
+    #[serde(default)]
+    pub labels: Vec<String>,
+    #[serde(default)]
+    pub addresses: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct Withdrawn {
+    pub withdrawn: AccountGrants,
+    /// Workloads that left, and why.
+    pub left: Vec<LeftWorkload>,
+    /// Tokens, as they are called, that would grant some of it again.
+    pub tokens: Vec<String>,
+}
+
+/// A workload that left with a grant.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct LeftWorkload {
+    /// `namespace/name`.
+    pub workload: String,
+    pub reason: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct Evicted {
     /// Name and identity of each proxy.
     pub evicted: Vec<String>,

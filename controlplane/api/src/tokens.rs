@@ -109,6 +109,15 @@ pub struct Token {
     /// Of a join token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uses_left: Option<u32>,
+    /// Of a join token: services that its workloads may stand behind.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<String>,
+    /// Of a join token: labels, `KEY=VALUE`, that put its workloads behind what selects by them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
+    /// Ranges of a join token's workloads, or of the objects of an operator token for namespaces.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<String>,
     /// Of an operator token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Role>)]

@@ -6,6 +6,7 @@ mod auth;
 mod error;
 mod events;
 mod filters;
+mod grants;
 mod lint;
 mod objects;
 mod openapi;
@@ -61,7 +62,7 @@ pub fn endpoints() -> Vec<Endpoint> {
         Endpoint::get(
             "/healthz",
             Access::Public,
-            "Whether the server can do its work: 503 with the reason where it can't",
+            "Whether the server is alive: to start it again would mend nothing while it answers",
             axum::routing::get(healthz),
         )
         .described(|it| it.answers_text("200", "It can").answers_text("503", "It can't, and why")),
@@ -73,6 +74,7 @@ pub fn endpoints() -> Vec<Endpoint> {
     all.extend(objects::endpoints());
     all.extend(lint::endpoints());
     all.extend(proxies::endpoints());
+    all.extend(grants::endpoints());
     all.extend(tokens::endpoints());
     all.extend(filters::endpoints());
     all.extend(events::endpoints());

@@ -43,6 +43,24 @@ impl Grants {
         self.addresses.extend(other.addresses.iter().copied());
     }
 
+    /// Those of its rights that `other` does not have, word for word.
+    #[must_use]
+    pub fn without(&self, other: &Self) -> Self {
+        Self {
+            services: self.services.difference(&other.services).cloned().collect(),
+            labels: self.labels.difference(&other.labels).cloned().collect(),
+            addresses: self.addresses.difference(&other.addresses).copied().collect(),
+        }
+    }
+
+    /// Each right as people write it: `service=NAME`, `label=KEY=VALUE`, `address=RANGE`.
+    pub fn words(&self) -> Vec<String> {
+        let services = self.services.iter().map(|service| format!("service={service}"));
+        let labels = self.labels.iter().map(|(key, value)| format!("label={key}={value}"));
+        let addresses = self.addresses.iter().map(|range| format!("address={range}"));
+        services.chain(labels).chain(addresses).collect()
+    }
+
     /// True when workloads of `account` may stand behind a service; `existing` is the one of that name, if any.
     pub fn may_stand_behind(&self, account: &str, name: &str, existing: Option<&Object<ServiceSpec>>) -> bool {
         let lists = |service: &Object<ServiceSpec>| service.accounts().any(|listed| listed == account);
@@ -65,9 +83,7 @@ impl Grants {
 /// As an audit entry tells them, each after a blank.
 impl fmt::Display for Grants {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.services.iter().try_for_each(|service| write!(f, " service={service}"))?;
-        self.labels.iter().try_for_each(|(key, value)| write!(f, " label={key}={value}"))?;
-        self.addresses.iter().try_for_each(|range| write!(f, " address={range}"))
+        self.words().iter().try_for_each(|word| write!(f, " {word}"))
     }
 }
 
@@ -123,6 +139,26 @@ impl Claims {
         }
         self.grants.insert(identity.clone(), grants.clone());
         Some((format!("grants/{identity}"), Some(ClaimRecord::Grants { identity: identity.clone(), grants })))
+    }
+
+    /// Takes away what an account was granted. `None` where it had none of it.
+    pub fn withdraw(&mut self, identity: &SpiffeId, less: &Grants) -> Option<ClaimChange> {
+        let grants = self.grants(identity).without(less);
+        if grants == *self.grants(identity) {
+            return None;
+        }
+        let key = format!("grants/{identity}");
+        if grants.is_empty() {
+            self.grants.remove(identity);
+            return Some((key, None));
+        }
+        self.grants.insert(identity.clone(), grants.clone());
+        Some((key, Some(ClaimRecord::Grants { identity: identity.clone(), grants })))
+    }
+
+    /// Every account that was granted something.
+    pub fn granted(&self) -> impl Iterator<Item = (&SpiffeId, &Grants)> {
+        self.grants.iter().filter(|(_, grants)| !grants.is_empty())
     }
 
     /// The account that a name belongs to, with the time that its workload left, if it did.

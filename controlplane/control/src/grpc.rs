@@ -81,6 +81,13 @@ impl MeshControl for Service {
         }))
     }
 
+    async fn gain(&self, request: Request<v1::GainRequest>) -> Result<Response<v1::GainResponse>, Status> {
+        let identity = peer_identity(&self.hub, &request)?;
+        let peer = peer_address(&request).map_or_else(|| "unknown".to_owned(), |address| address.to_string());
+        let granted = self.hub.gain(&identity, &request.into_inner().token, &peer).await?;
+        Ok(Response::new(v1::GainResponse { granted: granted.words() }))
+    }
+
     async fn connect(
         &self,
         request: Request<Streaming<v1::ProxyMessage>>,

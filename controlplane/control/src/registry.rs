@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
@@ -134,6 +134,8 @@ struct Entry {
     heard: Instant,
     is_expected: bool,
     replaced: CancellationToken,
+    /// Why its session is ended, where that has a reason of its own.
+    why: Arc<OnceLock<String>>,
     /// Which peers it reaches, and when it said so.
     words: Option<(Instant, BTreeMap<ObjectName, bool>)>,
     /// When living streams of this proxy were replaced by others that were no newer.
@@ -160,8 +162,16 @@ pub struct Entered {
 pub struct Seat {
     pub key: ProxyKey,
     session: u64,
-    /// Fires when a newer stream of the same proxy takes the seat.
+    /// Fires when a newer stream of the same proxy takes the seat, or when the seat is taken away.
     pub replaced: CancellationToken,
+    why: Arc<OnceLock<String>>,
+}
+
+impl Seat {
+    /// Why the seat was taken away, where that was said.
+    pub fn why(&self) -> Option<&str> {
+        self.why.get().map(String::as_str)
+    }
 }
 
 impl Registry {
@@ -175,9 +185,15 @@ impl Registry {
     /// A proxy of the same name and identity that started later has it, or the two fight for it.
     pub fn enter(&self, key: ProxyKey, introduction: Introduction, now: OffsetDateTime) -> Result<Entered, SeatTaken> {
         let session = self.next_session.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let replaced = CancellationToken::new();
-        let mut entry =
-            Entry { session, connected: true, introduction, replaced: replaced.clone(), ..Entry::absent(now) };
+        let (replaced, why) = (CancellationToken::new(), Arc::default());
+        let mut entry = Entry {
+            session,
+            connected: true,
+            introduction,
+            replaced: replaced.clone(),
+            why: Arc::clone(&why),
+            ..Entry::absent(now)
+        };
         let mut entries = self.lock();
         if let Some(holder) = entries.get_mut(&key) {
             entry.disputes = holder.yields_to(&entry.introduction)?;
@@ -186,7 +202,7 @@ impl Registry {
         drop(entries);
         let old = old.inspect(|old| old.replaced.cancel()).filter(|old| old.connected).map(|old| old.introduction);
         self.notify();
-        Ok(Entered { seat: Seat { key, session, replaced }, replaced: old })
+        Ok(Entered { seat: Seat { key, session, replaced, why }, replaced: old })
     }
 
     /// Leaves the seat. `forget`: it said goodbye, so that nobody waits for it.
@@ -228,6 +244,25 @@ impl Registry {
             entry.replaced.cancel();
         }
         self.notify();
+    }
+
+    /// Ends a proxy's stream and tells it why; it is expected back.
+    pub fn dismiss(&self, key: &ProxyKey, why: &str) {
+        if let Some(entry) = self.lock().get_mut(key).filter(|entry| entry.connected) {
+            let _ = entry.why.set(why.to_owned());
+            entry.connected = false;
+            entry.is_expected = true;
+            entry.gone_since = Some(Instant::now());
+            entry.replaced.cancel();
+        }
+        self.notify();
+    }
+
+    /// The address that a connected proxy speaks from, and whether that is of another machine than this one.
+    pub fn place(&self, key: &ProxyKey) -> Option<(IpAddr, bool)> {
+        let entries = self.lock();
+        let introduction = &entries.get(key).filter(|entry| entry.connected)?.introduction;
+        Some((introduction.address?, introduction.is_remote))
     }
 
     pub fn keys(&self) -> Vec<ProxyKey> {
@@ -369,6 +404,7 @@ impl Entry {
             gone_since: None,
             is_expected: false,
             replaced: CancellationToken::new(),
+            why: Arc::default(),
             words: None,
             disputes: Vec::new(),
         }

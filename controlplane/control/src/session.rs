@@ -196,7 +196,8 @@ impl Session {
                         true => self.notify_end("replaced by a newer stream of this proxy", false).await,
                         false => {
                             let ban = self.hub.banned(&self.seat.key.identity);
-                            self.notify_end(ban.as_deref().unwrap_or("evicted by an operator"), true).await;
+                            let why = ban.as_deref().or(self.seat.why()).unwrap_or("evicted by an operator");
+                            self.notify_end(why, true).await;
                         }
                     }
                     return End::Replaced;

@@ -147,7 +147,7 @@ async fn evict(
 }
 
 /// The identity that is meant, if the caller may change what has it.
-fn identity_of(hub: &Hub, caller: &Caller, named: &str) -> Result<SpiffeId, ApiError> {
+pub(super) fn identity_of(hub: &Hub, caller: &Caller, named: &str) -> Result<SpiffeId, ApiError> {
     let identity = find_identity(hub, caller, named)?;
     caller.may(Verb::Change, Thing::Proxy, Place::Namespace(identity.namespace()))?;
     Ok(identity)

@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::{Extension, Json};
-use ipnet::IpNet;
 use weft_api::{CreateToken, CreatedToken, Revoked, Token, TokenKind, Tokens};
 use weft_policy::identity::is_label;
-use weft_policy::registration::OWN_PREFIX;
 use weft_policy::resource::ROOT_NAMESPACE;
 
+use super::grants::{Lists, parsed, ranges};
 use super::{Access, ApiError, Body, Caller, Endpoint};
 use crate::access::{Place, Thing, Verb};
 use crate::hub::Hub;
@@ -21,8 +20,8 @@ use crate::token::{Grant, Role, TokenRecord};
 const DEFAULT_JOIN_TTL: u64 = 600;
 const MAX_JOIN_TTL: u64 = 30 * 24 * 3600;
 const MAX_USES: u32 = 10_000;
-/// Services, labels and addresses that one token grants, each.
-const MAX_GRANTS: usize = 64;
+/// Namespaces that one token is for.
+const MAX_NAMESPACES: usize = 64;
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
@@ -107,9 +106,9 @@ fn operator_grant(request: &CreateToken) -> Result<Grant, ApiError> {
         return Err(ApiError::invalid("addresses: a token for the whole mesh may set any"));
     }
     let addresses = ranges(&request.addresses)?;
-    if namespaces.len() > MAX_GRANTS {
+    if namespaces.len() > MAX_NAMESPACES {
         return Err(ApiError::invalid(format!(
-            "namespaces: {} of them; at most {MAX_GRANTS} are taken",
+            "namespaces: {} of them; at most {MAX_NAMESPACES} are taken",
             namespaces.len()
         )));
     }
@@ -190,9 +189,10 @@ fn describe(record: TokenRecord, makers: &Makers) -> Token {
         ..Token::default()
     };
     match record.grant {
-        Grant::Join { identity, uses_left, .. } => {
-            let identity = Some(identity.to_string());
-            Token { kind: "join".to_owned(), identity, uses_left: Some(uses_left), ..shown }
+        Grant::Join { identity, uses_left, grants } => {
+            let Lists { services, labels, addresses } = Lists::from(&grants);
+            let (identity, uses_left) = (Some(identity.to_string()), Some(uses_left));
+            Token { kind: "join".to_owned(), identity, uses_left, services, labels, addresses, ..shown }
         }
         Grant::Operator { role, namespaces, addresses } => {
             let addresses = addresses.iter().map(ToString::to_string).collect();
@@ -233,38 +233,9 @@ fn join_grant(hub: &Hub, request: &CreateToken) -> Result<Grant, ApiError> {
     if !(1..=MAX_USES).contains(&uses_left) {
         return Err(ApiError::invalid(format!("uses must be between 1 and {MAX_USES}")));
     }
-    Ok(Grant::Join { identity, uses_left, grants: grants(request)? })
-}
-
-/// Rights that a join token grants beside its account.
-fn grants(request: &CreateToken) -> Result<Grants, ApiError> {
-    let lists = [("services", &request.services), ("labels", &request.labels), ("addresses", &request.addresses)];
-    if let Some((key, list)) = lists.into_iter().find(|(_, list)| list.len() > MAX_GRANTS) {
-        return Err(ApiError::invalid(format!("{key}: {} of them; at most {MAX_GRANTS} are taken", list.len())));
-    }
-    let mut grants = Grants::default();
-    for service in &request.services {
-        if !is_label(service) {
-            return Err(ApiError::invalid(format!("services: {service:?} is not the name of a service")));
-        }
-        grants.services.insert(service.clone());
-    }
-    for label in &request.labels {
-        let parts = label.split_once('=').filter(|(key, _)| !key.is_empty() && !key.starts_with(OWN_PREFIX));
-        let (key, value) = parts.ok_or_else(|| ApiError::invalid(format!("labels: {label:?} is not KEY=VALUE")))?;
-        grants.labels.insert((key.to_owned(), value.to_owned()));
-    }
-    grants.addresses = ranges(&request.addresses)?;
-    Ok(grants)
-}
-
-fn ranges(texts: &[String]) -> Result<BTreeSet<IpNet>, ApiError> {
-    let parse = |range: &String| {
-        // One address is the range of itself.
-        let parsed = range.parse::<IpNet>().or_else(|_| range.parse::<IpAddr>().map(IpNet::from));
-        parsed.map_err(|_| ApiError::invalid(format!("addresses: {range:?} is not a range of addresses")))
-    };
-    texts.iter().map(parse).collect()
+    let (services, labels) = (request.services.clone(), request.labels.clone());
+    let grants = parsed(&Lists { services, labels, addresses: request.addresses.clone() })?;
+    Ok(Grant::Join { identity, uses_left, grants })
 }
 
 fn join_ttl(seconds: Option<u64>) -> Result<Duration, ApiError> {

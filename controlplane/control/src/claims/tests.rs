@@ -59,6 +59,20 @@ fn grants_add_up_and_come_back_from_the_store() {
 }
 
 #[test]
+fn what_is_withdrawn_is_gone_from_the_store() {
+    let mut claims = Claims::default();
+    let service = |name: &str| Grants { services: [name.to_owned()].into(), ..Grants::default() };
+    claims.grant(&identity("a"), &service("web")).unwrap();
+    claims.grant(&identity("a"), &service("till")).unwrap();
+    assert_eq!(claims.withdraw(&identity("b"), &service("web")), None);
+    assert_eq!(claims.withdraw(&identity("a"), &service("other")), None);
+    let (_, record) = claims.withdraw(&identity("a"), &service("web")).unwrap();
+    assert_eq!(record, Some(ClaimRecord::Grants { identity: identity("a"), grants: service("till") }));
+    assert_eq!(claims.withdraw(&identity("a"), &service("till")).unwrap().1, None, "nothing is left to be kept");
+    assert_eq!(claims.granted().count(), 0);
+}
+
+#[test]
 fn a_name_stays_its_accounts_for_a_while() {
     let (mut claims, name) = (Claims::default(), ObjectName::new("shop", "web-1"));
     assert!(claims.take(&name, &identity("web")).is_some());

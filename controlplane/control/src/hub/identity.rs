@@ -9,8 +9,10 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tonic::Status;
 use weft_policy::identity::SpiffeId;
+use weft_policy::plan::Owned;
 
 use super::Hub;
+use super::apply::PutError;
 use super::tokens::surplus;
 use crate::ca::{IssueError, Issued};
 use crate::metrics::Throttled;
@@ -45,9 +47,11 @@ pub(crate) struct IssuedRecord {
 
 /// Why a proxy gets no certificate.
 #[derive(Debug, thiserror::Error)]
-enum JoinError {
+pub(super) enum JoinError {
     #[error("this join token is not known here, or was used already")]
     Unknown,
+    #[error("this join token is for {of}: it grants nothing to {identity}")]
+    OtherAccount { of: Box<SpiffeId>, identity: Box<SpiffeId> },
     #[error("this join token expired at {0}")]
     Expired(String),
     #[error("this is an operator's token: a proxy needs a join token (weft token create)")]
@@ -57,7 +61,18 @@ enum JoinError {
     #[error(transparent)]
     Issue(#[from] IssueError),
     #[error(transparent)]
+    Owned(#[from] Owned),
+    #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<PutError> for JoinError {
+    fn from(error: PutError) -> Self {
+        match error {
+            PutError::Owned(owned) => owned.into(),
+            PutError::Store(error) => error.into(),
+        }
+    }
 }
 
 /// Why a certificate is not renewed. Each names the cure.
@@ -144,7 +159,7 @@ impl Hub {
             // Read again under the writer's lock: a token of one use is used once.
             let (record, _) = usable(store.token(&hash)?, now)?;
             if let Grant::Join { identity, grants, .. } = &record.grant {
-                draft.claim(|draft| draft.claims.grant(identity, grants));
+                draft.grant(identity, grants)?;
             }
             draft.writes.push(used(hash, record));
             draft.writes.push(put);
@@ -289,7 +304,7 @@ fn shown(at: OffsetDateTime) -> String {
     at.format(&Rfc3339).unwrap_or_default()
 }
 
-fn usable(found: Option<TokenRecord>, now: OffsetDateTime) -> Result<(TokenRecord, SpiffeId), JoinError> {
+pub(super) fn usable(found: Option<TokenRecord>, now: OffsetDateTime) -> Result<(TokenRecord, SpiffeId), JoinError> {
     let record = found.ok_or(JoinError::Unknown)?;
     if let Some(at) = record.expires_unix.filter(|at| now.unix_timestamp() >= *at) {
         let at = OffsetDateTime::from_unix_timestamp(at).map(|at| at.to_string());
@@ -306,7 +321,7 @@ fn usable(found: Option<TokenRecord>, now: OffsetDateTime) -> Result<(TokenRecor
 }
 
 /// A token with one use less; without any left it goes.
-fn used(hash: TokenHash, mut record: TokenRecord) -> Write {
+pub(super) fn used(hash: TokenHash, mut record: TokenRecord) -> Write {
     match &mut record.grant {
         Grant::Join { uses_left, .. } if *uses_left > 1 => {
             *uses_left -= 1;
@@ -322,7 +337,8 @@ impl From<JoinError> for Status {
             JoinError::Unknown | JoinError::Expired(_) | JoinError::WrongKind => {
                 Self::unauthenticated(error.to_string())
             }
-            JoinError::Banned(_) => Self::permission_denied(error.to_string()),
+            JoinError::Banned(_) | JoinError::OtherAccount { .. } => Self::permission_denied(error.to_string()),
+            JoinError::Owned(_) => Self::already_exists(error.to_string()),
             JoinError::Issue(IssueError::Sign(_)) | JoinError::Store(_) => {
                 tracing::error!(error = %crate::chain(&error), "certificate could not be issued");
                 Self::unavailable("the control plane can't issue certificates now; its log says why")

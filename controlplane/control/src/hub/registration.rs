@@ -412,7 +412,7 @@ impl Draft {
 }
 
 /// Why a proxy that speaks from `origin` can't have a workload at `address` by itself.
-fn misplaced(address: IpAddr, origin: Origin, remote: Option<(ProxyKey, IpAddr)>) -> Option<String> {
+pub(super) fn misplaced(address: IpAddr, origin: Origin, remote: Option<(ProxyKey, IpAddr)>) -> Option<String> {
     if address.is_loopback() {
         if !origin.is_local {
             return Some(format!(

@@ -104,7 +104,7 @@ fn too_old(version: &str) -> String {
     format!(
         "this proxy (version {:?}) can't read what this control plane sends: it lacks the capability {:?}; update the \
          proxy, which goes on with what it has until then",
-        printable(&hello.version),
+        printable(version),
         wire::ENVELOPES
     )
 }

@@ -9,6 +9,7 @@ use weft_policy::wire::v1::proxy_message::Message;
 use weft_policy::wire::{ENVELOPES, FILTER_CONTRACT, encode, v1};
 
 mod closed;
+mod grants;
 
 use super::*;
 use crate::app::tests::{Control, Proxy, greeting, workload};

@@ -87,6 +87,9 @@ fn calls() -> Vec<Call> {
         call("post", "/api/v1/bans", [".O.A", ".O.A", "...."])
             .body(|namespace| json!({ "proxy": format!("{namespace}/none") })),
         call("delete", "/api/v1/bans/{proxy}", [".O.A", ".O.A", "...."]),
+        call("get", "/api/v1/grants", all),
+        call("post", "/api/v1/grants/withdraw", [".O.A", ".O.A", "...."])
+            .body(|namespace| json!({ "proxy": format!("{namespace}/none"), "all": true })),
         // Nobody has the name: what is hit by one that somebody has is below.
         call("post", "/api/v1/proxies/{name}/evict", [".O.A"; 3]),
         call("get", "/api/v1/store", all),

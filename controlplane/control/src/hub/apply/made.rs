@@ -16,6 +16,7 @@ use weft_policy::resource::{
 
 use super::super::registration::RegisterError;
 use super::super::{Draft, FilterVersion, PublishError};
+use super::PutError;
 use crate::store::{StoreError, Unreadable, Write};
 
 /// The label by which a made service selects the workloads that asked for it.
@@ -38,11 +39,7 @@ pub(in crate::hub) fn put_registered(
         workload.metadata.labels = stand_behind(draft, registration, proxy, service)?;
     }
     may_be_selected(draft, proxy, registration, &workload)?;
-    let granted = &draft.claims.grants(&proxy.identity).services;
-    let granted = granted.iter().map(String::as_str).collect::<Vec<_>>().join(",");
-    let annotations = [(REGISTERED_BY, proxy.name.clone()), (GRANTED_SERVICES, granted)];
-    let annotations = annotations.into_iter().filter(|(_, value)| !value.is_empty());
-    workload.metadata.annotations = annotations.map(|(key, value)| (key.to_owned(), value)).collect();
+    workload.metadata.annotations = annotations(draft, proxy);
     let resource = Resource::Workload(workload);
     let key = resource.key();
     let owner = Owner::Proxy(proxy.clone());
@@ -52,6 +49,23 @@ pub(in crate::hub) fn put_registered(
         draft.record(&key)?;
     }
     Ok(())
+}
+
+/// The proxy that registered a workload, and what its account was granted.
+fn annotations(draft: &Draft, proxy: &ProxyKey) -> BTreeMap<String, String> {
+    let granted = &draft.claims.grants(&proxy.identity).services;
+    let granted = granted.iter().map(String::as_str).collect::<Vec<_>>().join(",");
+    let annotations = [(REGISTERED_BY, proxy.name.clone()), (GRANTED_SERVICES, granted)];
+    let annotations = annotations.into_iter().filter(|(_, value)| !value.is_empty());
+    annotations.map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+/// Notes in a registered workload what its account is granted now.
+pub(in crate::hub) fn note_grants(draft: &mut Draft, name: &ObjectName) -> Result<(), PutError> {
+    let Some(proxy) = draft.world.registered_by(name).cloned() else { return Ok(()) };
+    let Some(mut workload) = draft.world.workload(name).cloned() else { return Ok(()) };
+    workload.metadata.annotations = annotations(draft, &proxy);
+    draft.store(&Owner::Proxy(proxy), Resource::Workload(workload)).map(drop)
 }
 
 /// Takes a registered workload out of the world; its name stays its account's. The service that was made for it stays:
