@@ -24,7 +24,7 @@ use crate::admin::{Admin, Door};
 use crate::apps::AppPool;
 use crate::capturing::Capturing;
 use crate::config::{Config, CongestionControl};
-use crate::control::{Channel, Control, IdentityKeeper, join_or_load};
+use crate::control::{Channel, Control, IdentityKeeper, TokenFile, join_or_load};
 use crate::descriptors;
 use crate::heartbeat::{Heart, Heartbeats};
 use crate::listeners::{self, Sockets};
@@ -104,7 +104,11 @@ async fn live(
         () = shared.drain.draining() => None,
     };
     refusing.abort();
-    if let Some(identity) = identity {
+    if let Some((identity, joined_by)) = identity {
+        if let Some(path) = shared.config.control.token_file.clone() {
+            let file = TokenFile { path, channel: channel.clone(), identity: identity.clone(), tried: joined_by };
+            tokio::spawn(file.run());
+        }
         serve(shared, admin, identity, (state, channel), sockets).await?;
     }
     // Only a clean end takes the rules away: after any other, captured traffic fails.

@@ -3,6 +3,7 @@
 
 mod apply;
 mod channel;
+mod grants;
 mod identity;
 mod prepare;
 
@@ -21,6 +22,7 @@ use weft_transport::tls::IdentityHandle;
 
 pub use channel::Channel;
 use channel::ChannelError;
+pub use grants::TokenFile;
 pub use identity::{IdentityKeeper, join_or_load};
 
 use crate::shared::Shared;

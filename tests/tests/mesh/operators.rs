@@ -105,3 +105,34 @@ async fn a_token_for_a_namespace_ends_at_its_border_and_every_attempt_is_told() 
     let entries = told["entries"].as_array().unwrap();
     assert!(!entries.is_empty() && entries.iter().all(|entry| entry["namespaces"] == serde_json::json!(["shop"])));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_is_withdrawn_and_given_back_by_a_new_token_file_without_a_restart() {
+    let mesh = Mesh::start().await;
+    let _server = mesh.sidecar(Workload::server("reviews", 8080, "http")).await;
+    let claims = Workload { service: Some("reviews".to_owned()), ..Workload::server("canary", 8080, "http") };
+    let canary = mesh.sidecar(claims.clone()).await;
+    let stand_behind = async |count: usize| {
+        let ask = || async {
+            let printed = mesh.weft(&["explain", "--from", "default/frontend", "--to", "reviews", "-o", "json"]);
+            let found = printed.json()["backends"][0]["endpoints"].as_array().map(Vec::len);
+            (found == Some(count)).then_some(())
+        };
+        eventually(&format!("{count} endpoints"), ask).await;
+    };
+    stand_behind(2).await;
+    let grants = mesh.weft(&["proxy", "grants"]);
+    let of_canary = grants.out.lines().find(|line| line.contains("/sa/canary")).unwrap();
+    assert!(of_canary.contains(" reviews ") && of_canary.contains(" app=canary "), "{grants:?}");
+    let withdrawn = mesh.weft(&["proxy", "withdraw", "default/canary", "--service", "reviews"]);
+    assert!(
+        withdrawn.out.contains("default/canary left: workload default/canary may not stand behind"),
+        "{withdrawn:?}"
+    );
+    stand_behind(1).await;
+    canary.process.logs("an operator withdrew service=reviews");
+    canary.process.logs("account spiffe://cluster.local/ns/default/sa/canary may not stand behind");
+    std::fs::write(mesh.folder().join("canary").join("token"), mesh.token_for(&claims)).unwrap();
+    stand_behind(2).await;
+    canary.process.logs("granted=\"service=reviews\"");
+}

@@ -1,12 +1,14 @@
-//! `weft proxy`: keeping an identity out of the mesh, and taking a proxy's endpoints out of discovery.
+//! `weft proxy`: keeping an identity out of the mesh, taking a proxy's endpoints out of discovery, and what accounts were
+//! granted beside their own services.
 
-use weft_api::{BanRequest, Banned, Bans, Evicted, Unbanned};
+use weft_api::{BanRequest, Banned, Bans, Evicted, GrantList, Unbanned, WithdrawRequest, Withdrawn};
 
 use super::ListArgs;
 use crate::access::AccessArgs;
 use crate::answer::{Answer, Outcome};
 use crate::api::{Told, segment};
-use crate::output::{self, Table, cell};
+use crate::output::{self, Table, cell, cells};
+use crate::values;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ProxyArgs {
@@ -30,6 +32,36 @@ enum ProxyCommand {
     /// End a proxy's session and take its endpoints out of discovery; one that still runs comes back.
     #[command(after_help = "Example:\n  weft proxy evict reviews-11")]
     Evict(NamedArgs),
+    /// List the services, labels and addresses that join tokens granted to accounts.
+    #[command(after_help = "Example:\n  weft proxy grants -o yaml")]
+    Grants(ListArgs),
+    /// Take grants away from an account: its workloads that stand by them leave their services.
+    #[command(
+        after_help = "Examples:\n  weft proxy withdraw shop/reviews-v2 --service reviews\n  weft proxy withdraw reviews-11 --all"
+    )]
+    Withdraw(WithdrawArgs),
+}
+
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).multiple(true))]
+struct WithdrawArgs {
+    /// Name of a proxy, whose identity is meant, or the identity: NS/SA or spiffe://...
+    #[arg(value_name = "PROXY|NS/SA|SPIFFE-ID")]
+    proxy: String,
+    /// A service that its workloads may not stand behind any longer; may be repeated.
+    #[arg(long = "service", value_name = "NAME", group = "what")]
+    services: Vec<String>,
+    /// A label by which services may not select its workloads any longer; may be repeated.
+    #[arg(long = "label", value_name = "K=V", value_parser = values::label, group = "what")]
+    labels: Vec<(String, String)>,
+    /// Addresses, as they were granted, that its workloads may not have any longer; may be repeated.
+    #[arg(long = "address", value_name = "CIDR", group = "what")]
+    addresses: Vec<String>,
+    /// Everything that it was granted.
+    #[arg(long, group = "what", conflicts_with_all = ["services", "labels", "addresses"])]
+    all: bool,
+    #[command(flatten)]
+    access: AccessArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -76,8 +108,48 @@ pub(crate) async fn run(args: ProxyArgs) -> Outcome {
             let text = output::structured(args.output.format, &answer)?;
             output::print(&text.unwrap_or_else(|| table(&answer)));
         }
+        ProxyCommand::Grants(args) => {
+            let answer: Told<GrantList> = args.access.client()?.fetch("/grants").await?;
+            let text = output::structured(args.output.format, &answer)?;
+            output::print(&text.unwrap_or_else(|| grants(&answer)));
+        }
+        ProxyCommand::Withdraw(args) => {
+            let WithdrawArgs { proxy, services, labels, addresses, all, access } = args;
+            let labels = super::token::granted(&labels);
+            let request = WithdrawRequest { proxy, all, services, labels, addresses };
+            let answer: Withdrawn = access.client()?.post("/grants/withdraw", &request).await?;
+            output::print(&withdrawn(&answer));
+        }
     }
     Ok(Answer::Yes)
+}
+
+fn grants(answer: &GrantList) -> String {
+    let mut table = Table::new(["IDENTITY", "SERVICES", "LABELS", "ADDRESSES"]);
+    for account in &answer.grants {
+        let identity = cell(&account.identity);
+        table.row([identity, cells(&account.services), cells(&account.labels), cells(&account.addresses)]);
+    }
+    if table.is_empty() {
+        "no account was granted anything beside its own services\n".to_owned()
+    } else {
+        table.render()
+    }
+}
+
+/// The consequences, and what would undo them.
+fn withdrawn(answer: &Withdrawn) -> String {
+    let own = &answer.withdrawn;
+    let words = [("service", &own.services), ("label", &own.labels), ("address", &own.addresses)];
+    let words = words.into_iter().flat_map(|(kind, list)| list.iter().map(move |one| format!("{kind}={one}")));
+    let mut text = format!("{} has no longer {}\n", own.identity, words.collect::<Vec<_>>().join(" "));
+    for left in &answer.left {
+        text.push_str(&format!("{} left: {}\n", left.workload, left.reason));
+    }
+    for token in &answer.tokens {
+        text.push_str(&format!("token {token} would grant it again: weft token revoke {token}\n"));
+    }
+    text
 }
 
 /// The proxies that are kept out now: an account may have more of them than the one that was named.
@@ -99,9 +171,27 @@ fn table(answer: &Bans) -> String {
 
 #[cfg(test)]
 mod tests {
-    use weft_api::Ban;
+    use weft_api::{AccountGrants, Ban, LeftWorkload};
 
     use super::*;
+
+    #[test]
+    fn a_withdrawal_says_what_left_and_what_would_undo_it() {
+        let own = AccountGrants {
+            identity: "spiffe://c/ns/a/sa/b".to_owned(),
+            services: vec!["web".to_owned()],
+            ..AccountGrants::default()
+        };
+        let table = grants(&GrantList { grants: vec![own.clone()] });
+        assert!(table.contains("spiffe://c/ns/a/sa/b  web       -       -"), "{table}");
+        let left = LeftWorkload { workload: "a/w".to_owned(), reason: "why".to_owned() };
+        let answer = Withdrawn { withdrawn: own, left: vec![left], tokens: vec!["t".to_owned()] };
+        assert_eq!(
+            withdrawn(&answer),
+            "spiffe://c/ns/a/sa/b has no longer service=web\na/w left: why\n\
+             token t would grant it again: weft token revoke t\n"
+        );
+    }
 
     #[test]
     fn a_ban_says_whom_it_takes() {

@@ -10,7 +10,7 @@ use super::ListArgs;
 use crate::access::AccessArgs;
 use crate::answer::{Answer, Outcome};
 use crate::api::{Told, segment};
-use crate::output::{self, OutputArgs, Table, cell, cells};
+use crate::output::{self, Format, OutputArgs, Table, cell, cells};
 use crate::values;
 
 const EXAMPLE: &str = "Examples:
@@ -113,7 +113,7 @@ pub(crate) async fn run(args: TokenArgs) -> Outcome {
         TokenCommand::List(args) => {
             let answer: Told<Tokens> = args.access.client()?.fetch("/tokens").await?;
             let text = output::structured(args.output.format, &answer)?;
-            output::print(&text.unwrap_or_else(|| table(&answer)));
+            output::print(&text.unwrap_or_else(|| table(&answer, args.output.format == Format::Wide)));
             Ok(Answer::Yes)
         }
         TokenCommand::Revoke(args) => {
@@ -127,8 +127,10 @@ pub(crate) async fn run(args: TokenArgs) -> Outcome {
     }
 }
 
-fn table(answer: &Tokens) -> String {
-    let mut table = Table::new(["NAME", "ID", "FOR", "EXPIRES", "USES", "BY"]);
+fn table(answer: &Tokens, wide: bool) -> String {
+    let mut headings = vec!["NAME", "ID", "FOR", "EXPIRES", "USES", "BY"];
+    headings.extend(wide.then_some("GRANTS"));
+    let mut table = Table::new(headings);
     for token in &answer.tokens {
         let role = token.role.as_deref().unwrap_or_default();
         let good_for = match &token.identity {
@@ -136,14 +138,20 @@ fn table(answer: &Tokens) -> String {
             None if token.namespaces.is_empty() => format!("role {}", cell(role)),
             None => format!("role {} for {}", cell(role), cells(&token.namespaces)),
         };
-        table.row([
+        let mut row = vec![
             cell(&token.name),
             cell(&token.id),
             good_for,
             token.expires_unix.map_or_else(|| "never".to_owned(), output::moment),
             token.uses_left.map_or_else(|| "-".to_owned(), |uses| uses.to_string()),
             cell(&token.created_by),
-        ]);
+        ];
+        if wide {
+            let grants = [("service", &token.services), ("label", &token.labels), ("address", &token.addresses)];
+            let words = grants.into_iter().flat_map(|(kind, list)| list.iter().map(move |it| format!("{kind}={it}")));
+            row.push(cells(&words.collect::<Vec<_>>()));
+        }
+        table.row(row);
     }
     table.render()
 }
@@ -190,9 +198,14 @@ mod tests {
         let first = Token { role: Some("admin".to_owned()), expires_unix: Some(0), ..token("first-operator") };
         let namespaces = ["shop", "till"].map(str::to_owned).into();
         let till = Token { role: Some("operator".to_owned()), namespaces, ..token("till") };
-        let join = Token { identity: Some("spiffe://c/ns/a/sa/b".to_owned()), uses_left: Some(3), ..token("cd") };
+        let join = Token {
+            identity: Some("spiffe://c/ns/a/sa/b".to_owned()),
+            uses_left: Some(3),
+            services: vec!["x".to_owned()],
+            ..token("cd")
+        };
         let answer = Tokens { tokens: vec![first, till, join] };
-        let text = table(&answer);
+        let text = table(&answer, true);
         for part in [
             "first-operator",
             "role admin",
@@ -200,6 +213,7 @@ mod tests {
             "1970-01-01T00:00:00Z",
             "spiffe://c/ns/a/sa/b",
             "never",
+            "service=x",
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }

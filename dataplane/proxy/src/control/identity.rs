@@ -56,10 +56,15 @@ pub enum JoinError {
 const LOOK_FOR_TOKEN: Duration = Duration::from_secs(2);
 
 /// The identity of an earlier start, be it ended (it is renewed then), or a new one by token. Tries until the control plane
-/// answers. A proxy that had an identity waits for a token that is taken; a new one ends with the reason.
-pub async fn join_or_load(config: &Config, state: &State, channel: &Channel) -> Result<IdentityHandle, JoinError> {
+/// answers. A proxy that had an identity waits for a token that is taken; a new one ends with the reason. Gives the token
+/// that it joined by, if it did.
+pub async fn join_or_load(
+    config: &Config,
+    state: &State,
+    channel: &Channel,
+) -> Result<(IdentityHandle, Option<String>), JoinError> {
     let damage = match load(config, state) {
-        Ok(Some(handle)) => return Ok(handle),
+        Ok(Some(handle)) => return Ok((handle, None)),
         Ok(None) => None,
         Err(error @ JoinError::WrongIdentity { .. }) => {
             warn!(error = %crate::chain(&error), "the kept identity cannot be used; joining again");
@@ -75,7 +80,7 @@ pub async fn join_or_load(config: &Config, state: &State, channel: &Channel) -> 
     let mut backoff = Backoff::new(RETRY.0, RETRY.1);
     loop {
         match join_anew(config, state, channel, &mut refused).await {
-            Ok(handle) => return Ok(handle),
+            Ok((handle, token)) => return Ok((handle, Some(token))),
             Err(JoinError::Channel(ChannelError::Status(status))) if is_away(&status) => {
                 warn!(status = %status.message(), "the control plane cannot be reached to join; trying again");
             }
@@ -98,7 +103,7 @@ async fn join_anew(
     state: &State,
     channel: &Channel,
     refused: &mut Option<String>,
-) -> Result<IdentityHandle, JoinError> {
+) -> Result<(IdentityHandle, String), JoinError> {
     let path = config.control.token_file.as_deref().ok_or(JoinError::NoToken)?;
     let token = read_token(path)?;
     if refused.as_ref() == Some(&token) {
@@ -109,7 +114,7 @@ async fn join_anew(
             *refused = Some(token);
             Err(JoinError::Refused { why: status.message().to_owned(), cure: new_token(config) })
         }
-        joined => joined,
+        joined => joined.map(|handle| (handle, token)),
     }
 }
 
@@ -126,7 +131,7 @@ fn new_token(config: &Config) -> String {
     )
 }
 
-fn is_away(status: &tonic::Status) -> bool {
+pub(super) fn is_away(status: &tonic::Status) -> bool {
     matches!(
         status.code(),
         tonic::Code::Unavailable | tonic::Code::DeadlineExceeded | tonic::Code::Cancelled | tonic::Code::Unknown
@@ -341,7 +346,7 @@ impl IdentityKeeper {
             return Err(error);
         }
         match join_anew(&self.shared.config, &self.state, &self.channel, refused).await {
-            Ok(joined) => {
+            Ok((joined, _)) => {
                 let credentials = joined.current();
                 self.replace(credentials.identity.clone(), credentials.trust.clone())
             }
