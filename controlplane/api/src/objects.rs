@@ -85,6 +85,9 @@ pub struct Condition {
     pub message: String,
     /// The generation that it is about.
     pub observed_generation: u64,
+    /// When its status became what it is, RFC 3339.
+    #[serde(default)]
+    pub last_transition_time: String,
 }
 
 impl Condition {

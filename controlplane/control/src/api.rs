@@ -33,6 +33,7 @@ pub use self::auth::{Caller, Peer};
 pub use self::error::ApiError;
 use self::error::{Refusal, of_document, of_object};
 use self::openapi::Described;
+pub(crate) use self::status::watch as watch_conditions;
 use crate::access::{Thing, Verb};
 use crate::hub::Hub;
 

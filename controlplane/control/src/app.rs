@@ -200,6 +200,7 @@ async fn maintain(hub: Arc<Hub>, certificate: Arc<ServerCertificate>, stop: Canc
     let mut ticks = tokio::time::interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut tidied, mut renewal_failed): (Option<Instant>, Option<Instant>) = (None, None);
+    let mut watched = None;
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
@@ -212,6 +213,14 @@ async fn maintain(hub: Arc<Hub>, certificate: Arc<ServerCertificate>, stop: Canc
         hub.tend_store().await;
         let remembering = hub.clone();
         crate::hub::apart(move || remembering.remember_store()).await;
+        let newest = (hub.published().revision, *hub.registry().watch().borrow());
+        if watched.replace(newest) != Some(newest) {
+            let watching = hub.clone();
+            crate::hub::apart(move || api::watch_conditions(&watching)).await;
+        }
+        if let Err(error) = hub.keep_transitions().await {
+            tracing::warn!(error = %crate::chain(&error), "the times of conditions could not be kept yet");
+        }
         if !builtin::is_in_order(&hub) || tidied.is_none_or(|at| at.elapsed() >= MAINTENANCE) {
             keep_authz(&hub).await;
         }

@@ -15,6 +15,7 @@ mod streams;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tokens;
+mod transitions;
 mod trying;
 
 use std::collections::BTreeMap;
@@ -106,6 +107,7 @@ pub struct Hub {
     told: watch::Sender<u64>,
     artifacts: Artifacts,
     trials: Trials,
+    transitions: transitions::Transitions,
     /// Sessions and timers; they end at shutdown.
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -159,7 +161,7 @@ impl Hub {
                 "a record of the store can't be read; it is left as it is and everything else is served"
             );
         }
-        let limits = config.limits;
+        let (limits, transitions) = (config.limits, transitions::Transitions::load(&store)?);
         let trials = Trials::new(config.state.join("compiled"));
         let hub = Arc::new(Self {
             config,
@@ -185,6 +187,7 @@ impl Hub {
             told: watch::Sender::new(0),
             artifacts: Artifacts::default(),
             trials,
+            transitions,
             tasks: TaskTracker::new(),
             stop,
         });

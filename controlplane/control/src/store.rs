@@ -38,6 +38,7 @@ const AUDIT_TABLES: [TableDefinition<'_, u64, &str>; 4] = [AUDIT, AUDIT_PROXIES,
 const SET_ASIDE: TableDefinition<'_, &str, &str> = TableDefinition::new("set_aside");
 const ISSUED: TableDefinition<'_, &str, &str> = TableDefinition::new("issued");
 const BANS: TableDefinition<'_, &str, &str> = TableDefinition::new("bans");
+const CONDITIONS: TableDefinition<'_, &str, &str> = TableDefinition::new("conditions");
 
 const REVISION: &str = "revision";
 
@@ -189,6 +190,8 @@ pub enum Table {
     Issued,
     /// Identities that are kept out.
     Bans,
+    /// When conditions of objects changed.
+    Conditions,
 }
 
 impl Table {
@@ -196,6 +199,7 @@ impl Table {
         match self {
             Self::Issued => ISSUED,
             Self::Bans => BANS,
+            Self::Conditions => CONDITIONS,
         }
     }
 
@@ -203,6 +207,7 @@ impl Table {
         match self {
             Self::Issued => "issued",
             Self::Bans => "bans",
+            Self::Conditions => "conditions",
         }
     }
 }
@@ -273,7 +278,7 @@ impl Store {
         let tables =
             store.disk.read(|txn| Ok(txn.list_tables()?.map(|table| table.name().to_owned()).collect::<Vec<_>>()))?;
         // Written only where one is missing: a start needs no space on disk.
-        let wanted = [META, OBJECTS, TOKENS, FILTER_VERSIONS, CLAIMS, SET_ASIDE, ISSUED, BANS];
+        let wanted = [META, OBJECTS, TOKENS, FILTER_VERSIONS, CLAIMS, SET_ASIDE, ISSUED, BANS, CONDITIONS];
         let mut names = wanted.iter().map(|table| table.name()).chain(AUDIT_TABLES.iter().map(|table| table.name()));
         if !names.all(|wanted| tables.iter().any(|there| there == wanted)) {
             store.disk.write(|txn| {

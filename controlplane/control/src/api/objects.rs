@@ -349,7 +349,7 @@ fn describe(
 }
 
 /// A moment as RFC 3339.
-fn timestamp(unix: i64) -> Option<String> {
+pub(super) fn timestamp(unix: i64) -> Option<String> {
     OffsetDateTime::from_unix_timestamp(unix).ok()?.format(&Rfc3339).ok()
 }
 

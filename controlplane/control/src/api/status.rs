@@ -1,15 +1,20 @@
 //! The printed status of objects, in Kubernetes' shape: conditions with `True`, `False` or `Unknown`, a reason for programs
 //! and a message for people.
 
+use std::collections::BTreeSet;
+
 use weft_api::{Condition, ParentStatus, Status};
 use weft_policy::bundle::Revision;
 use weft_policy::plan::{self, Entry, policy_status, route_status, service_status};
+use weft_policy::resource::route::ParentRef;
 use weft_policy::resource::{HttpRouteSpec, Kind, Object, ObjectKey, Resource};
 
 use super::Caller;
-use crate::access::Thing;
+use super::objects::timestamp;
+use crate::access::{Place, Rights, Thing, Verb};
 use crate::hub::{Hub, Published};
 use crate::registry::ProxyStatus;
+use crate::token::Role;
 
 /// The name by which routes' statuses say who wrote them.
 const CONTROLLER: &str = "weft.dev/control-plane";
@@ -17,8 +22,11 @@ const CONTROLLER: &str = "weft.dev/control-plane";
 /// So many proxies are named in a message.
 const NAMED: usize = 3;
 
-/// How far each connected proxy is.
-pub(super) struct Arrivals(Vec<Arrival>);
+/// How far each connected proxy is, and what the caller may read.
+pub(super) struct Arrivals {
+    proxies: Vec<Arrival>,
+    caller: Rights,
+}
 
 struct Arrival {
     proxy: String,
@@ -31,24 +39,40 @@ struct Arrival {
 impl Arrivals {
     /// As far as the caller may know of proxies.
     pub(super) fn of(hub: &Hub, caller: &Caller) -> Self {
+        Self::seen_by(hub, &caller.rights)
+    }
+
+    /// As somebody sees them who may read everything.
+    fn of_all(hub: &Hub) -> Self {
+        let (namespaces, addresses) = (BTreeSet::new(), BTreeSet::new());
+        Self::seen_by(hub, &Rights { role: Role::Viewer, namespaces, addresses })
+    }
+
+    fn seen_by(hub: &Hub, rights: &Rights) -> Self {
         let connected = hub.registry().list(Revision(0), Revision(u64::MAX)).into_iter();
-        let is_seen = |status: &ProxyStatus| caller.sees(Thing::Proxy, status.key.identity.namespace());
+        let is_seen = |status: &ProxyStatus| {
+            rights.may(Verb::Read, Thing::Proxy, Place::Namespace(status.key.identity.namespace())).is_ok()
+        };
         let connected = connected.filter(is_seen);
         let connected = connected.filter(|status| status.connected_since.is_some() && !status.is_left_alone);
         let arrival = |ProxyStatus { key, synced, held, .. }: ProxyStatus| {
             let namespace = key.identity.namespace().to_owned();
             Arrival { proxy: key.name, namespace, synced, held }
         };
-        Self(connected.map(arrival).collect())
+        Self { proxies: connected.map(arrival).collect(), caller: rights.clone() }
+    }
+
+    fn may_read(&self, service: &ObjectKey) -> bool {
+        self.caller.may_object(Verb::Read, service).is_ok()
     }
 
     /// Tells whether the proxies that are told of a route run it as it is since `modified`: those of the `consumer`'s
     /// namespace, or all.
     fn programmed(&self, route: &ObjectKey, modified: Revision, consumer: Option<&str>) -> Condition {
         let is_told = |arrival: &&Arrival| consumer.is_none_or(|namespace| arrival.namespace == namespace);
-        let told: Vec<_> = self.0.iter().filter(is_told).collect();
+        let told: Vec<_> = self.proxies.iter().filter(is_told).collect();
         if told.is_empty() {
-            let nobody = if self.0.is_empty() { "no proxy" } else { "no proxy that is told of it" };
+            let nobody = if self.proxies.is_empty() { "no proxy" } else { "no proxy that is told of it" };
             return condition("Programmed", "Unknown", "NoProxy", &format!("{nobody} is connected"));
         }
         let word = format!("{}/{}", route.namespace, route.name);
@@ -79,27 +103,87 @@ fn condition(kind: &str, status: &str, reason: &str, message: &str) -> Condition
     Condition { kind, status, reason, message, ..Condition::default() }
 }
 
-/// The conditions as they are told, each with the generation that it is about.
-fn told(conditions: &[plan::Condition], more: Option<Condition>, stored: &Entry) -> Vec<Condition> {
-    let own = conditions.iter().map(|known| {
+/// An object whose status is told.
+#[derive(Clone, Copy)]
+struct Subject<'a> {
+    hub: &'a Hub,
+    arrivals: &'a Arrivals,
+    key: &'a ObjectKey,
+    stored: &'a Entry,
+    now: i64,
+}
+
+impl Subject<'_> {
+    /// The conditions with the generation that they are about, and since when each has its status. `parent` tells those of
+    /// several parents apart.
+    fn about(self, parent: &str, conditions: impl IntoIterator<Item = Condition>) -> Vec<Condition> {
+        let Self { hub, arrivals, key, stored, now } = self;
+        let since = |condition: &Condition| {
+            let place = format!("{parent}{}", condition.kind);
+            match arrivals.caller.is_bound() {
+                false => hub.transitions().note(key, stored, &place, &condition.status, now),
+                true if condition.reason == NOT_READABLE => stored.created_unix.unwrap_or(now),
+                true => hub.transitions().since(key, stored, &place).unwrap_or(now),
+            }
+        };
+        let timed = |condition: Condition| {
+            let last_transition_time = timestamp(since(&condition)).unwrap_or_default();
+            Condition { observed_generation: stored.generation, last_transition_time, ..condition }
+        };
+        conditions.into_iter().map(timed).collect()
+    }
+}
+
+/// The conditions in print.
+fn told(conditions: &[plan::Condition]) -> impl Iterator<Item = Condition> {
+    conditions.iter().map(|known| {
         let plan::Condition { kind, status, reason, message, key } = known;
         let status = if *status { "True" } else { "False" };
         match key.is_empty() || message.contains(key) {
             true => condition(kind, status, reason, message),
             false => condition(kind, status, reason, &format!("{key}: {message}")),
         }
-    });
-    let with_generation = |condition| Condition { observed_generation: stored.generation, ..condition };
-    own.chain(more).map(with_generation).collect()
+    })
 }
 
-/// The newest change of a route or of a service that it names: its proxies are told of it by what they make of all.
-fn since(published: &Published, route: &Object<HttpRouteSpec>, stored: &Entry) -> Revision {
-    let own = &route.metadata.namespace;
-    let key = |namespace: Option<&String>, name: &str| ObjectKey::new(Kind::Service, namespace.unwrap_or(own), name);
-    let parents = route.spec.parent_refs.iter().map(|parent| key(parent.namespace.as_ref(), &parent.name));
+/// The status towards one parent; its conditions are those of the parent as the route writes it.
+fn parent_status(parent: &ParentRef, conditions: impl FnOnce(&str) -> Vec<Condition>) -> ParentStatus {
+    let parent_ref = serde_json::to_value(parent).unwrap_or_default();
+    let conditions = conditions(&format!("{parent_ref} "));
+    ParentStatus { parent_ref, controller_name: CONTROLLER.to_owned(), conditions }
+}
+
+/// Looks at every object's status, so that its changes have their times whether or not somebody asks.
+pub(crate) fn watch(hub: &Hub) {
+    let (published, arrivals) = (hub.published(), Arrivals::of_all(hub));
+    for (key, stored) in published.world.iter() {
+        of(hub, &published, &arrivals, key, stored);
+    }
+}
+
+/// The services that a route leads to.
+fn backends(route: &Object<HttpRouteSpec>) -> impl Iterator<Item = ObjectKey> {
     let backends = route.spec.rules.iter().flat_map(|rule| &rule.backend_refs);
-    let named = parents.chain(backends.map(|backend| key(backend.namespace.as_ref(), &backend.name)));
+    backends.map(|backend| service_of(route, backend.namespace.as_ref(), &backend.name))
+}
+
+fn service_of(route: &Object<HttpRouteSpec>, namespace: Option<&String>, name: &str) -> ObjectKey {
+    ObjectKey::new(Kind::Service, namespace.unwrap_or(&route.metadata.namespace), name)
+}
+
+/// The status of a route towards a service, or by backends, of which its reader may not know whether they exist.
+fn unknown(kind: &str) -> Condition {
+    let message = "it names a Service of a namespace that this token may not read";
+    condition(kind, "Unknown", NOT_READABLE, message)
+}
+
+const NOT_READABLE: &str = "NotReadable";
+
+/// The newest change of a route or of a service that it names: its proxies are told of it by what they make of all.
+fn since(published: &Published, arrivals: &Arrivals, route: &Object<HttpRouteSpec>, stored: &Entry) -> Revision {
+    let parents = route.spec.parent_refs.iter();
+    let parents = parents.map(|parent| service_of(route, parent.namespace.as_ref(), &parent.name));
+    let named = parents.chain(backends(route)).filter(|key| arrivals.may_read(key));
     let changed = named.filter_map(|key| published.world.get(&key)).map(|service| service.modified);
     changed.fold(stored.modified, Revision::max)
 }
@@ -111,24 +195,32 @@ pub(super) fn of(
     key: &ObjectKey,
     stored: &Entry,
 ) -> Option<Status> {
+    let subject = Subject { hub, arrivals, key, stored, now: crate::now_unix() };
     match &stored.resource {
         Resource::HttpRoute(route) => {
+            let hides_backends = backends(route).any(|key| !arrivals.may_read(&key));
             let parents = route_status(&published.world, route).into_iter().map(|parent| {
+                let named = service_of(route, parent.parent_ref.namespace.as_ref(), &parent.parent_ref.name);
+                if !arrivals.may_read(&named) {
+                    let conditions = ["Accepted", "ResolvedRefs", "Programmed"].map(unknown);
+                    return parent_status(&parent.parent_ref, |place| subject.about(place, conditions));
+                }
                 let is_accepted = parent.conditions.iter().any(|known| known.kind == "Accepted" && known.status);
                 let programmed = match is_accepted {
                     true => {
                         let own = &route.metadata.namespace;
                         let parent = parent.parent_ref.namespace.as_ref().unwrap_or(own);
                         let consumer = (parent != own).then_some(own.as_str());
-                        arrivals.programmed(key, since(published, route, stored), consumer)
+                        arrivals.programmed(key, since(published, arrivals, route, stored), consumer)
                     }
                     false => condition("Programmed", "False", "Invalid", "the route is not accepted"),
                 };
-                ParentStatus {
-                    parent_ref: serde_json::to_value(parent.parent_ref).unwrap_or_default(),
-                    controller_name: CONTROLLER.to_owned(),
-                    conditions: told(&parent.conditions, Some(programmed), stored),
+                let mut conditions: Vec<_> = told(&parent.conditions).chain([programmed]).collect();
+                if hides_backends {
+                    let told = conditions.iter_mut().filter(|condition| condition.kind == "ResolvedRefs");
+                    told.for_each(|known| *known = unknown("ResolvedRefs"));
                 }
+                parent_status(&parent.parent_ref, |place| subject.about(place, conditions))
             });
             Some(Status { parents: parents.collect(), ..Status::default() })
         }
@@ -143,11 +235,11 @@ pub(super) fn of(
         }
         Resource::FilterPolicy(_) | Resource::AccessPolicy(_) => {
             let conditions = policy_status(&published.world, key.kind, stored.resource.metadata());
-            Some(Status { conditions: told(&conditions, None, stored), ..Status::default() })
+            Some(Status { conditions: subject.about("", told(&conditions)), ..Status::default() })
         }
         Resource::Service(service) => {
             let conditions = service_status(&published.world, service);
-            Some(Status { conditions: told(&conditions, None, stored), ..Status::default() })
+            Some(Status { conditions: subject.about("", told(&conditions)), ..Status::default() })
         }
         Resource::Namespace(_) | Resource::Mesh(_) | Resource::Filter(_) => None,
     }
@@ -167,7 +259,8 @@ mod tests {
                 held: held.iter().map(|text| (*text).to_owned()).collect(),
             };
             let route = ObjectKey::new(weft_policy::resource::Kind::HttpRoute, "shop", "r");
-            let arrivals = Arrivals(arrivals.iter().map(arrival).collect());
+            let caller = Rights { role: Role::Viewer, namespaces: BTreeSet::new(), addresses: BTreeSet::new() };
+            let arrivals = Arrivals { proxies: arrivals.iter().map(arrival).collect(), caller };
             for consumer in [None, Some("shop")] {
                 let got = arrivals.programmed(&route, Revision(5), consumer);
                 assert_eq!([got.status, got.reason, got.message].join(" "), expect);

@@ -595,7 +595,7 @@ pub(super) fn workload_identity(world: &World, name: &ObjectName) -> Option<Spif
     world.trust_domain.workload(&name.namespace, &workload.spec.service_account).ok()
 }
 
-fn store_key(key: &ObjectKey) -> String {
+pub(super) fn store_key(key: &ObjectKey) -> String {
     format!("{}/{}/{}", key.kind.plural(), key.namespace, key.name)
 }
 

@@ -3,11 +3,12 @@
 use redb::{ReadableTable as _, TableDefinition, TableHandle as _};
 
 use super::{
-    ARTIFACTS, AUDIT, BANS, CLAIMS, FILTER_VERSIONS, ISSUED, META, OBJECTS, SET_ASIDE, Store, StoreError, TOKENS,
+    ARTIFACTS, AUDIT, BANS, CLAIMS, CONDITIONS, FILTER_VERSIONS, ISSUED, META, OBJECTS, SET_ASIDE, Store, StoreError,
+    TOKENS,
 };
 
-const TEXTS: [TableDefinition<'static, &str, &str>; 8] =
-    [META, OBJECTS, TOKENS, FILTER_VERSIONS, CLAIMS, SET_ASIDE, ISSUED, BANS];
+const TEXTS: [TableDefinition<'static, &str, &str>; 9] =
+    [META, OBJECTS, TOKENS, FILTER_VERSIONS, CLAIMS, SET_ASIDE, ISSUED, BANS, CONDITIONS];
 
 /// So many bytes of the audit log are given, the newest; attempts and proxies' doings are not.
 const AUDIT_BYTES: usize = 64 << 20;
