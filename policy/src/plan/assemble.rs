@@ -23,7 +23,7 @@ use crate::resource::filter::PolicyMode;
 use crate::resource::mesh::{Defaults, WorkloadPortSpec};
 use crate::resource::route::{BackendRef, MatchSpec, ParentRef, PathType, RuleSpec};
 use crate::resource::{
-    AccessPolicySpec, FilterPolicySpec, FilterSpec, HttpRouteSpec, Kind, Object, ObjectKey, ROOT_NAMESPACE,
+    AccessPolicySpec, FilterPolicySpec, FilterSpec, HttpRouteSpec, Kind, Object, ObjectKey, ROOT_NAMESPACE, Resource,
     ServiceSpec, Spec, WorkloadSpec,
 };
 
@@ -215,7 +215,8 @@ pub(super) fn service_entry(world: &World, service: &Object<ServiceSpec>, caller
 }
 
 /// The route once for each service it is attached to; the second parent is `name#1`. A route of which a part can't be
-/// done leads nowhere: left out, what it narrows would be open.
+/// done leads nowhere: left out, what it narrows would be open. So does one beside a route that can't be read: that one may
+/// have kept requests from it.
 pub(super) fn attached(world: &World, route: &Object<HttpRouteSpec>, created: Revision) -> Vec<Route> {
     let name = route.name();
     let mut rules: Vec<RouteRule> = route.spec.rules.iter().map(|rule| rule_entry(world, route, rule)).collect();
@@ -227,6 +228,10 @@ pub(super) fn attached(world: &World, route: &Object<HttpRouteSpec>, created: Re
         let namespace = parent.namespace.clone().unwrap_or_else(|| name.namespace.clone());
         let suffix = if index == 0 { String::new() } else { format!("#{index}") };
         let service = ObjectName::new(namespace, parent.name.clone());
+        let mut rules = rules.clone();
+        if is_beside_unreadable(world, route, &service) {
+            rules.iter_mut().for_each(RouteRule::lead_nowhere);
+        }
         Some(Route {
             name: ObjectName::new(name.namespace.clone(), format!("{}{suffix}", name.name)),
             consumer_namespace: (service.namespace != name.namespace).then(|| name.namespace.clone()),
@@ -237,6 +242,17 @@ pub(super) fn attached(world: &World, route: &Object<HttpRouteSpec>, created: Re
         })
     };
     parents.filter_map(attach).collect()
+}
+
+/// True where a route of the same namespace that can't be read is attached to the service. Routes of other namespaces hold
+/// for other callers, or are not asked where its own hold.
+fn is_beside_unreadable(world: &World, route: &Object<HttpRouteSpec>, service: &ObjectName) -> bool {
+    let is_unread = |other: &Resource| {
+        let metadata = other.metadata();
+        metadata.namespace == route.metadata.namespace
+            && world.is_unreadable(Kind::HttpRoute, &ObjectName::new(&metadata.namespace, &metadata.name))
+    };
+    world.has_unreadable(Kind::HttpRoute) && world.index().attached_to(service).any(is_unread)
 }
 
 /// The port that a parent names, if it names one. Nothing: its name is no port's, so that the route holds nowhere.

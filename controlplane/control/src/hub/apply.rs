@@ -556,8 +556,12 @@ pub(super) fn load(store: &Store, trust_domain: &TrustDomain, roots: &str) -> Re
     for key in rows.unreadable.iter().filter_map(Unreadable::object) {
         world.note_unreadable(key);
     }
-    for entry in rows.unreadable.iter().filter_map(|unreadable| made::closed_policy(unreadable, revision)) {
-        world.insert(entry);
+    let services: Vec<_> = world.services().map(Object::name).collect();
+    for unreadable in &rows.unreadable {
+        let closed = made::closed_policy(unreadable, revision);
+        if let Some(entry) = closed.or_else(|| made::closed_route(unreadable, revision, &services)) {
+            world.insert(entry);
+        }
     }
     let claims = store.claims()?.read.into_iter().map(|(_, record)| record);
     let unreadable = unreadable_records(store)?.into_iter().map(|record| (record.key.clone(), record)).collect();

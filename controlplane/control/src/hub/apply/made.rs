@@ -10,8 +10,9 @@ use weft_policy::resource::core::{
     ACCOUNTS, GRANTED_SERVICES, MADE_FOR, PortSpec, REGISTERED_BY, TargetPort, Transport,
 };
 use weft_policy::resource::mesh::WorkloadPortSpec;
+use weft_policy::resource::route::{ParentRef, RuleSpec};
 use weft_policy::resource::{
-    AccessPolicySpec, FilterSpec, Kind, Metadata, Object, ObjectKey, Resource, ServiceSpec, WorkloadSpec,
+    AccessPolicySpec, FilterSpec, HttpRouteSpec, Kind, Metadata, Object, ObjectKey, Resource, ServiceSpec, WorkloadSpec,
 };
 
 use super::super::registration::RegisterError;
@@ -199,6 +200,29 @@ pub(super) fn closed_policy(unreadable: &Unreadable, revision: Revision) -> Opti
         rules: Vec::new(),
     };
     let resource = Resource::AccessPolicy(Object { metadata: Metadata { annotations, ..named(&name) }, spec });
+    Some(Entry::applied(resource, revision, super::new_uid()))
+}
+
+/// The stand-in for a route whose record can't be read, under its own name: whatever meets it is answered with an error, and
+/// the planner closes what else is attached there by its namespace. It is attached where the record says, or to every one
+/// of `services` if that can't be read either; of another namespace's services it keeps its own callers only.
+pub(super) fn closed_route(unreadable: &Unreadable, revision: Revision, services: &[ObjectName]) -> Option<Entry> {
+    let key = unreadable.object().filter(|key| key.kind == Kind::HttpRoute)?;
+    let record: serde_json::Value = serde_json::from_str(&unreadable.record).unwrap_or_default();
+    let read = serde_json::from_value(record["entry"]["resource"]["spec"]["parentRefs"].clone());
+    let parent = |service: &ObjectName| ParentRef {
+        group: String::new(),
+        kind: Kind::Service.as_str().to_owned(),
+        namespace: Some(service.namespace.clone()),
+        name: service.name.clone(),
+        port: None,
+        section_name: None,
+    };
+    let parent_refs = read.unwrap_or_else(|_| services.iter().map(parent).collect());
+    let annotations = BTreeMap::from([(UNREADABLE.to_owned(), unreadable.reason.clone())]);
+    let spec = HttpRouteSpec { parent_refs, rules: vec![RuleSpec::default()], ..HttpRouteSpec::default() };
+    let resource =
+        Resource::HttpRoute(Object { metadata: Metadata { annotations, ..named(&key.object_name()) }, spec });
     Some(Entry::applied(resource, revision, super::new_uid()))
 }
 

@@ -38,3 +38,70 @@ async fn a_filter_policy_that_cannot_be_read_closes_until_it_is_put_right() {
     hub.delete("me", ObjectKey::new(Kind::FilterPolicy, "shop", "limit"), How::Safely).await.unwrap();
     assert!(hub.published().world.get(&stand_in).is_none(), "and nothing stays closed");
 }
+
+const ROUTES: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: till, namespace: shop}
+spec: {selector: {app: till}, ports: [{port: 80, targetPort: 8080}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: open, namespace: shop}
+spec: {parentRefs: [{group: '', kind: Service, name: web}], rules: [{backendRefs: [{name: web, port: 80}]}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: consumer, namespace: bank}
+spec:
+  parentRefs: [{group: '', kind: Service, name: web, namespace: shop}]
+  rules: [{backendRefs: [{name: web, namespace: shop, port: 80}]}]
+";
+
+/// Whether a request of a caller in `from` to a service has an endpoint to go to, by any route.
+fn is_open(hub: &Hub, from: &str, to: &str) -> bool {
+    let query = serde_json::from_value(serde_json::json!({ "from": format!("{from}/a"), "to": to })).unwrap();
+    let explanation = weft_policy::explain::explain(&hub.published().world, &query).unwrap();
+    explanation.status != Some(500)
+}
+
+#[tokio::test]
+async fn a_route_that_cannot_be_read_closes_what_it_was_attached_to_until_it_is_put_right() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = resources(&format!("{SHOP}---{ROUTES}"));
+    hub_in(dir.path(), |_| {}).apply("me", world, How::Safely).await.unwrap();
+    let check = |records: &[(&str, &str)], expect: [bool; 4]| {
+        tamper(dir.path(), records);
+        let hub = hub_in(dir.path(), |_| {});
+        let open = [("shop", "web"), ("shop", "till"), ("bank", "web.shop"), ("bank", "till.shop")];
+        assert_eq!(open.map(|(from, to)| is_open(&hub, from, to)), expect, "{records:?}");
+        hub
+    };
+    drop(check(&[], [true; 4]));
+    // It may have filtered what the other route of the service lets pass. A consumer of another namespace has its own.
+    let attached =
+        r#"{"entry":{"resource":{"spec":{"parentRefs":[{"group":"","kind":"Service","name":"web"}],"rules":7}}}}"#;
+    let hub = check(&[("httproutes/shop/strict", attached)], [false, true, true, true]);
+    assert_eq!(hub.published().unreadable.len(), 1);
+    let web = ObjectName::new("shop", "web");
+    let bundle = weft_policy::plan::bundle_for(&hub.published().world, &[web], Revision(1), "");
+    assert_eq!(bundle.routes.len(), 2, "each of them leads nowhere");
+    assert!(
+        bundle
+            .routes
+            .values()
+            .flat_map(|route| &route.rules)
+            .all(|rule| rule.backends.iter().all(|it| it.service.is_none()))
+    );
+    let strict = ROUTES.split("---").nth(1).unwrap().replace("name: open", "name: strict");
+    hub.apply("me", resources(&strict), How::Safely).await.unwrap();
+    assert!(is_open(&hub, "shop", "web"), "it was put right");
+    drop(hub);
+    // One of a consumer closes the service for its own callers.
+    let foreign = r#"{"entry":{"resource":{"spec":{"parentRefs":[{"group":"","kind":"Service","name":"till","namespace":"shop"}]}}}}"#;
+    drop(check(&[("httproutes/bank/strict", foreign)], [true, true, true, false]));
+    // Of a record that says nothing at all nobody knows where it was attached.
+    let hub = check(&[("httproutes/bank/strict", "{")], [true, true, false, false]);
+    hub.delete("me", ObjectKey::new(Kind::HttpRoute, "bank", "strict"), How::Safely).await.unwrap();
+    assert!(is_open(&hub, "bank", "web.shop") && is_open(&hub, "bank", "till.shop"), "and nothing stays closed");
+}
