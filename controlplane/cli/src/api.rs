@@ -198,10 +198,17 @@ impl Client {
         Some(answer.headers().get("date")?.to_str().ok()?.to_owned())
     }
 
-    /// Asks `/healthz`; the error says why the control plane is not healthy.
+    /// Asks `/readyz`; the error says why the control plane is not ready.
     pub(crate) async fn health(&self) -> Result<(), String> {
-        let request = self.http.get(format!("{}/healthz", self.server)).timeout(ANSWER_TIMEOUT);
-        let answer = request.send().await.map_err(|error| innermost(&error))?;
+        let ask = async |path: &str| {
+            let request = self.http.get(format!("{}{path}", self.server)).timeout(ANSWER_TIMEOUT);
+            request.send().await.map_err(|error| innermost(&error))
+        };
+        let mut answer = ask("/readyz").await?;
+        if answer.status() == StatusCode::NOT_FOUND {
+            // An older one says it there.
+            answer = ask("/healthz").await?;
+        }
         if answer.status().is_success() {
             return Ok(());
         }

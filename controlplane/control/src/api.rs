@@ -66,6 +66,13 @@ pub fn endpoints() -> Vec<Endpoint> {
             "Whether the server is alive: to start it again would mend nothing while it answers",
             axum::routing::get(healthz),
         )
+        .described(|it| it.answers_text("200", "It is")),
+        Endpoint::get(
+            "/readyz",
+            Access::Public,
+            "Whether the server can do all of its work: 503 with the reason where it can't",
+            axum::routing::get(readyz),
+        )
         .described(|it| it.answers_text("200", "It can").answers_text("503", "It can't, and why")),
         Endpoint::get("/api/v1/version", Access::Public, "Version of the server", axum::routing::get(version))
             .described(|it| it.answers::<Version>()),
@@ -136,8 +143,12 @@ impl Endpoint {
     }
 }
 
-/// Also served on the metrics port.
-pub(crate) async fn healthz(axum::extract::State(hub): axum::extract::State<Arc<Hub>>) -> (StatusCode, String) {
+/// Also served on the metrics port, as is the next.
+pub(crate) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+pub(crate) async fn readyz(axum::extract::State(hub): axum::extract::State<Arc<Hub>>) -> (StatusCode, String) {
     match hub.store_fault() {
         None => (StatusCode::OK, "ok\n".to_owned()),
         Some(fault) => (StatusCode::SERVICE_UNAVAILABLE, format!("{fault}; proxies go on with what they have\n")),

@@ -23,7 +23,7 @@ use weft_policy::wire::v1::mesh_control_server::MeshControlServer;
 use crate::ca::Authority;
 use crate::config::Config;
 use crate::hub::Hub;
-use crate::listener::{self, ListenerOptions};
+use crate::listener::{self, ListenerOptions, PlainListener};
 use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::tls::ServerCertificate;
@@ -91,6 +91,8 @@ impl App {
         tasks.spawn(serve_grpc(hub.clone(), grpc_connections, stop.clone()));
         let api_service = api::router(hub.clone()).into_make_service_with_connect_info::<api::Peer>();
         tasks.spawn(serve_api(api_connections, api_service, stop.clone()));
+        let (most, life) = (config.limits.max_metrics_connections, config.request_timeout());
+        let metrics_listener = PlainListener::new(metrics_listener, most, life, metrics.clone());
         tasks.spawn(serve_http("metrics", metrics_listener, metrics_router(hub.clone()), stop.clone()));
         tasks.spawn(maintain(hub.clone(), certificate, stop.clone()));
         tracing::info!(grpc = %grpc_address, api = %api_address, metrics = %metrics_address,
@@ -176,7 +178,16 @@ fn metrics_router(hub: Arc<Hub>) -> Router {
     Router::new()
         .route("/metrics", axum::routing::get(render))
         .route("/healthz", axum::routing::get(api::healthz))
+        .route("/readyz", axum::routing::get(api::readyz))
+        .layer(axum::middleware::from_fn(last))
         .with_state(hub)
+}
+
+/// One exchange for each connection: a scraper has none open between two scrapes, and the limit is for those that ask.
+async fn last(request: axum::extract::Request, next: axum::middleware::Next) -> axum::response::Response {
+    let mut response = next.run(request).await;
+    response.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
+    response
 }
 
 /// All metrics; what follows from the registry is read when it is asked for.

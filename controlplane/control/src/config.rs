@@ -67,6 +67,8 @@ pub struct Ports {
 pub struct Limits {
     /// Open connections for each TLS listener.
     pub max_connections: usize,
+    /// Open connections to the port of metrics and health.
+    pub max_metrics_connections: usize,
     /// Deadline of a TLS handshake, milliseconds.
     pub handshake_timeout_ms: u64,
     /// One filter binary, bytes.
@@ -97,7 +99,8 @@ pub struct Limits {
     pub max_messages_per_minute: u32,
     /// A request that is no control stream (a join, a renewal), bytes.
     pub max_request_bytes: usize,
-    /// How long such a request may take to arrive and be answered, and a connection until its first byte, milliseconds.
+    /// How long such a request may take to arrive and be answered, a connection until its first byte, and one to the port of
+    /// metrics and health in all, milliseconds.
     pub request_timeout_ms: u64,
     /// How long a connection whose peer shows no client certificate and no operator's token may last, milliseconds: joining
     /// takes no longer.
@@ -153,6 +156,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_connections: 16_384,
+            max_metrics_connections: 64,
             handshake_timeout_ms: 10_000,
             max_filter_bytes: 16 << 20,
             max_body_bytes: 16 << 20,
@@ -232,7 +236,7 @@ impl Config {
     }
 
     /// Every number with its bounds.
-    fn numbers(&self) -> [(&'static str, u64, RangeInclusive<u64>); 33] {
+    fn numbers(&self) -> [(&'static str, u64, RangeInclusive<u64>); 34] {
         const DAY: u64 = 24 * 3600;
         let limits = &self.limits;
         let size = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
@@ -248,6 +252,7 @@ impl Config {
             ("coalesce_quiet_ms", self.coalesce_quiet_ms, 0..=60_000),
             ("coalesce_max_ms", self.coalesce_max_ms, 0..=600_000),
             ("limits.max_connections", size(limits.max_connections), 1..=1_000_000),
+            ("limits.max_metrics_connections", size(limits.max_metrics_connections), 1..=65_536),
             ("limits.handshake_timeout_ms", limits.handshake_timeout_ms, 1..=600_000),
             ("limits.max_filter_bytes", size(limits.max_filter_bytes), 1..=1 << 30),
             ("limits.max_body_bytes", size(limits.max_body_bytes), 1..=1 << 30),

@@ -1,6 +1,8 @@
 //! Accepting TLS connections: handshakes run side by side and have a deadline, so that a slow peer holds up nobody; the
 //! number of connections is bounded.
 
+mod plain;
+
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -20,6 +22,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::{Connected, TcpConnectInfo, TlsConnectInfo};
 
+pub use self::plain::PlainListener;
 use crate::metrics::Metrics;
 
 /// A connection whose handshake is done. It counts against the listener's limit until it is dropped.

@@ -140,7 +140,7 @@ async fn answers_have_the_shape_that_is_described() {
     let mut calls: Vec<_> = changes.map(|(method, path, body)| (method, path.to_owned(), path.to_owned(), body)).into();
     calls.last_mut().unwrap().1 = "/api/v1/resources/{kind}/{namespace}/{name}".to_owned();
     for (method, path, _) in operations(&document) {
-        if method == "get" && !["/healthz", "/api/v1/snapshot"].contains(&path.as_str()) {
+        if method == "get" && !["/healthz", "/readyz", "/api/v1/snapshot"].contains(&path.as_str()) {
             calls.push(("get", path.clone(), concrete(&path), Value::Null));
         }
     }

@@ -67,6 +67,7 @@ fn calls() -> Vec<Call> {
     let all = ["VOPA"; 3];
     vec![
         call("get", "/healthz", all),
+        call("get", "/readyz", all),
         call("get", "/api/v1/version", all),
         call("get", "/api/v1/openapi.json", all),
         // Lists show what the caller may see: below.

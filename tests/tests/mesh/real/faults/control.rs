@@ -68,7 +68,7 @@ const FAULTS: &[Fault] = &[
 /// Whether it answers on its port for health.
 async fn is_healthy(mesh: &Mesh) -> bool {
     let Ok(stream) = tokio::net::TcpStream::connect((mesh.ip, 15014)).await else { return false };
-    let asked = async { Client::over(stream, "control").await.get("/healthz").await.status == 200 };
+    let asked = async { Client::over(stream, "control").await.get("/readyz").await.status == 200 };
     tokio::time::timeout(LIMIT, asked).await.unwrap_or(false)
 }
 
