@@ -91,6 +91,7 @@ pub struct Hub {
     bans_turn: Mutex<()>,
     /// Which store this is, and whether proxies may be led by it.
     lead: watch::Sender<Arc<Lead>>,
+    remembered: lead::Remembered,
     renewals: Rates<SpiffeId>,
     /// Calls of the operator API, by token.
     calls: Rates<String>,
@@ -176,6 +177,7 @@ impl Hub {
             bans: watch::Sender::new(bans),
             bans_turn: Mutex::default(),
             lead: watch::Sender::new(Arc::new(lead)),
+            remembered: lead::Remembered::default(),
             renewals: Rates::per_minute(limits.max_renewals_per_minute),
             calls: Rates::per_minute(limits.max_api_calls_per_minute),
             open_calls: Places::new(limits.max_open_calls_per_token),

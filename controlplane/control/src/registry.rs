@@ -26,6 +26,9 @@ const DISPUTE: (usize, Duration) = (3, Duration::from_secs(60));
 /// A report is believed for so long; proxies that have something to say repeat it sooner.
 const BELIEVED: Duration = Duration::from_secs(90);
 
+/// Accounts that must say of an endpoint that they don't reach it, where there are as many.
+const VOICES: usize = 2;
+
 /// So long a proxy that went without a word is waited for by who waits for a change to arrive.
 const AWAITED: Duration = Duration::from_secs(5);
 
@@ -314,17 +317,28 @@ impl Registry {
         }
     }
 
-    /// The word of the connected proxies on any of these workloads.
-    pub fn word(&self, workloads: &[ObjectName]) -> Word {
+    /// The word of the connected proxies on any of these workloads, which are of the account `of`. An account has one voice,
+    /// however many proxies it has. Of itself it is believed; another one alone removes nothing where more could be heard.
+    pub fn word(&self, workloads: &[ObjectName], of: &SpiffeId) -> Word {
         let entries = self.lock();
-        let connected = entries.values().filter(|entry| entry.connected);
-        let fresh = connected.filter_map(|entry| entry.words.as_ref()).filter(|(at, _)| at.elapsed() < BELIEVED);
-        let mut found =
-            fresh.flat_map(|(_, words)| workloads.iter().filter_map(|workload| words.get(workload))).peekable();
-        match (found.peek().is_some(), found.any(|reached| *reached)) {
-            (_, true) => Word::Reached,
-            (true, false) => Word::Unreachable,
-            (false, false) => Word::None,
+        let (mut telling, mut without) = (BTreeSet::new(), BTreeSet::new());
+        for (key, entry) in entries.iter().filter(|(_, entry)| entry.connected) {
+            if entry.introduction.tells_reach() && key.identity != *of {
+                telling.insert(&key.identity);
+            }
+            let Some((_, words)) = entry.words.as_ref().filter(|(at, _)| at.elapsed() < BELIEVED) else { continue };
+            for reached in workloads.iter().filter_map(|workload| words.get(workload)) {
+                if *reached {
+                    return Word::Reached;
+                }
+                without.insert(&key.identity);
+            }
+        }
+        match without.len() {
+            0 => Word::None,
+            _ if without.contains(of) => Word::Unreachable,
+            voices if voices >= telling.len().min(VOICES) => Word::Unreachable,
+            _ => Word::None,
         }
     }
 
@@ -469,5 +483,43 @@ impl Entry {
         }
         let reason = if self.progress.in_flight { "sent, not answered yet" } else { "not sent yet" };
         (SyncState::Behind, reason.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_account_alone_removes_nothing_where_others_could_be_heard() {
+        let registry = Registry::new();
+        let seat = |account: &str, name: &str| {
+            let identity: SpiffeId = format!("spiffe://cluster.local/ns/shop/sa/{account}").parse().unwrap();
+            let capabilities = [wire::PEER_WORD.to_owned()].into();
+            let introduction = Introduction { capabilities, ..Introduction::default() };
+            let key = ProxyKey { name: name.to_owned(), identity };
+            registry.enter(key, introduction, OffsetDateTime::UNIX_EPOCH).unwrap().seat
+        };
+        let web = ObjectName::new("shop", "web-1");
+        let own: SpiffeId = "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap();
+        let word = || registry.word(std::slice::from_ref(&web), &own);
+        let say = |seat: &Seat, reached| registry.record_words(seat, [(web.clone(), reached)].into());
+        assert_eq!(word(), Word::None);
+        let liars = [seat("liar", "a"), seat("liar", "b")];
+        liars.iter().for_each(|liar| say(liar, false));
+        assert_eq!(word(), Word::Unreachable, "there is nobody else to ask");
+        let honest = seat("honest", "c");
+        assert_eq!(word(), Word::None, "many proxies of one account have one voice");
+        say(&honest, false);
+        assert_eq!(word(), Word::Unreachable);
+        say(&honest, true);
+        assert_eq!(word(), Word::Reached);
+        registry.leave(&honest, true);
+        let third = seat("third", "d");
+        assert_eq!(word(), Word::None);
+        say(&seat("web", "web-2"), false);
+        assert_eq!(word(), Word::Unreachable, "its own account is believed");
+        say(&third, true);
+        assert_eq!(word(), Word::Reached);
     }
 }

@@ -210,6 +210,34 @@ pub(crate) fn told(bans: &Bans) -> v1::ControlMessage {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn a_ban_whose_record_cannot_be_read_lets_nobody_in() {
+        use rcgen::{CertificateParams, KeyPair};
+
+        let dir = tempfile::tempdir().unwrap();
+        let identity: SpiffeId = "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap();
+        let hub = crate::hub::tests::hub_in(dir.path(), |_| {});
+        hub.ban("me", identity.clone(), "broken into".to_owned()).await.unwrap();
+        drop(hub);
+        let store = Store::open(&dir.path().join("weft.redb"), 1_000).unwrap();
+        let damaged = Write::PutRow(Table::Bans, identity.to_string(), "{".to_owned());
+        store.commit(None, vec![damaged]).unwrap();
+        drop(store);
+        let hub = crate::hub::tests::hub_in(dir.path(), |_| {});
+        assert_eq!(hub.published().unreadable.len(), 1, "it is told of");
+        let message = told(&hub.bans()).message.unwrap();
+        let v1::control_message::Message::Denials(denials) = message else { panic!("no list of the banned") };
+        assert_eq!(denials.identities, [identity.to_string()], "every proxy is told to keep it out");
+        let grant = crate::token::Grant::Join { identity: identity.clone(), uses_left: 1, grants: Default::default() };
+        let token = hub.create_token("me", grant, None).await.unwrap();
+        let key = KeyPair::generate().unwrap();
+        let csr = CertificateParams::default().serialize_request(&key).unwrap();
+        let refused = hub.join(token.text.reveal(), csr.der(), "127.0.0.1").await.err().unwrap();
+        assert!(refused.message().contains("its record can't be read"), "{}", refused.message());
+        hub.unban("me", &identity).await.unwrap();
+        hub.join(token.text.reveal(), csr.der(), "127.0.0.1").await.unwrap();
+    }
+
     #[test]
     fn the_bans_of_one_namespace_leave_room_for_others() {
         let of = |namespace: &str, number: usize| -> SpiffeId {

@@ -3,7 +3,7 @@
 //! judges for itself as well.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -41,6 +41,27 @@ fn path_of(state: &Path) -> PathBuf {
     state.join("ca").join("store")
 }
 
+/// What the file says, as far as this process knows; `None`: nothing that can be read, or what was to be written was not.
+#[derive(Debug, Default)]
+pub(super) struct Remembered(Mutex<Option<Memory>>);
+
+impl Remembered {
+    /// Writes what is new.
+    fn note(&self, state: &Path, lineage: &Lineage, revision: Revision) {
+        let memory = Memory::of(lineage, revision);
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.as_ref() != Some(&memory) {
+            *known = write(state, &memory).then_some(memory);
+        }
+    }
+}
+
+impl Memory {
+    fn of(lineage: &Lineage, revision: Revision) -> Self {
+        Self { store: lineage.store.clone(), epoch: lineage.epoch, revision: revision.0 }
+    }
+}
+
 pub(super) fn load(store: &Store, state: &Path, revision: Revision) -> Result<Lead, StoreError> {
     let lineage = store.lineage()?;
     let doubt = match remembered(state) {
@@ -71,16 +92,28 @@ fn unread(state: &Path, reason: &str) -> String {
     )
 }
 
-/// Not kept: the store is led by proxies' own memory then, so that is no reason to stop.
+/// Notes in a state folder which store it works with and how far that is.
 pub(super) fn remember(state: &Path, lineage: &Lineage, revision: Revision) {
-    let memory = Memory { store: lineage.store.clone(), epoch: lineage.epoch, revision: revision.0 };
-    if remembered(state).is_ok_and(|known| known.as_ref() == Some(&memory)) {
-        return;
+    let memory = Memory::of(lineage, revision);
+    if !remembered(state).is_ok_and(|known| known.as_ref() == Some(&memory)) {
+        write(state, &memory);
     }
+}
+
+/// False where it is not kept: the store is led by proxies' own memory then, so that is no reason to stop.
+fn write(state: &Path, memory: &Memory) -> bool {
     let written =
-        serde_json::to_vec(&memory).map_err(std::io::Error::other).map(|json| write_private(&path_of(state), &json));
-    if let Err(error) | Ok(Err(crate::ca::AuthorityError::File { source: error, .. })) = written {
-        tracing::warn!(%error, path = %path_of(state).display(), "which store this is could not be noted");
+        serde_json::to_vec(memory).map_err(std::io::Error::other).map(|json| write_private(&path_of(state), &json));
+    match written {
+        Ok(Ok(())) => true,
+        Err(error) | Ok(Err(crate::ca::AuthorityError::File { source: error, .. })) => {
+            tracing::warn!(%error, path = %path_of(state).display(), "which store this is could not be noted");
+            false
+        }
+        Ok(Err(error)) => {
+            tracing::warn!(%error, path = %path_of(state).display(), "which store this is could not be noted");
+            false
+        }
     }
 }
 
@@ -143,7 +176,7 @@ impl Hub {
         self.told.send_modify(|number| *number += 1);
         tracing::warn!(store = lineage.store, epoch = lineage.epoch, "an operator lets this store lead");
         self.lead.send_replace(Arc::new(Lead { lineage: lineage.clone(), doubt: None }));
-        remember(&self.config.state, &lineage, self.published().revision);
+        self.remembered.note(&self.config.state, &lineage, self.published().revision);
         Ok(lineage)
     }
 
@@ -151,7 +184,43 @@ impl Hub {
     pub fn remember_store(&self) {
         let lead = self.lead();
         if lead.doubt.is_none() {
-            remember(&self.config.state, &lead.lineage, self.published().revision);
+            self.remembered.note(&self.config.state, &lead.lineage, self.published().revision);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::hub::How;
+    use crate::hub::tests::{SHOP, hub_in, resources};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_memory_is_written_when_it_changes_and_never_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let hub = hub_in(dir.path(), |_| {});
+        hub.remember_store();
+        let path = path_of(dir.path());
+        std::fs::write(&path, "not ours").unwrap();
+        hub.remember_store();
+        assert_eq!(std::fs::read(&path).unwrap(), b"not ours", "nothing is new");
+        hub.apply("me", resources(SHOP), How::Safely).await.unwrap();
+        hub.remember_store();
+        assert_eq!(remembered(dir.path()).unwrap().unwrap().revision, 1);
+        // What the disk did not take is tried again.
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        hub.delete(
+            "me",
+            weft_policy::resource::ObjectKey::new(weft_policy::resource::Kind::Workload, "shop", "web-1"),
+            How::Safely,
+        )
+        .await
+        .unwrap();
+        hub.remember_store();
+        std::fs::remove_dir(&path).unwrap();
+        hub.remember_store();
+        assert_eq!(remembered(dir.path()).unwrap().unwrap().revision, 2);
     }
 }

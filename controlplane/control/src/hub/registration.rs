@@ -190,7 +190,7 @@ impl Hub {
                 }
                 continue;
             }
-            let suspect = Suspect { silent, lease, word: self.registry().word(&owned) };
+            let suspect = Suspect { silent, lease, word: self.registry().word(&owned, &proxy.identity) };
             let Some(why) = suspect.ended(outlook, config.unheard_grace()) else { continue };
             let services = endpoints(&published.world, &owned);
             if removals.allow(&services, config.endpoint_loss_percent, Instant::now()) {
