@@ -9,6 +9,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 use weft_policy::bundle::Revision;
 use weft_policy::lineage::Lineage;
 
@@ -65,6 +66,8 @@ pub enum SnapshotError {
     Authority(#[from] AuthorityError),
     #[error("the snapshot's store can't be used")]
     Store(#[from] StoreError),
+    #[error("the control plane would not start with the snapshot: {0}")]
+    WouldNotStart(String),
     #[error("a snapshot is being restored already: the control plane starts again")]
     Underway,
 }
@@ -117,7 +120,9 @@ pub fn save(store: &Store, config: &Config, root: &str) -> Result<Vec<u8>, Snaps
 }
 
 /// Files of the authority; the root's key must be there.
-const AUTHORITY_FILES: [&str; 3] = ["root.key", "intermediate.pem", "filters.key"];
+const AUTHORITY_FILES: [&str; 3] = ["root.key", "intermediate.pem", FILTERS_KEY];
+const FILTERS_KEY: &str = "filters.key";
+const FILTERS_KEY_BYTES: usize = 32;
 
 /// The state that a snapshot is to take the place of.
 pub struct Present<'a> {
@@ -130,6 +135,9 @@ pub struct Present<'a> {
     pub max_audit_entries: u64,
     /// Notes in a state folder which store it works with and how far that is.
     pub remember: fn(&Path, &Lineage, Revision),
+    /// Loads a store as a start of this trust domain would; gives the number of records that can't be read, or why it would
+    /// not start.
+    pub load: fn(&Store, &str) -> Result<usize, String>,
 }
 
 /// Checks an archive and makes ready what it holds; the next start puts it in place. Gives what the snapshot says of
@@ -190,6 +198,8 @@ fn fill(
     if !making.join(ROOT).exists() {
         return Err(SnapshotError::Missing("ca.pem"));
     }
+    Authority::open(making, present.trust_domain, OffsetDateTime::now_utc())?;
+    small_files(making)?;
     let store = Store::open(&making.join(STORE), present.max_audit_entries)?;
     let rows = entries.iter().filter_map(|(name, content)| Some((name.strip_prefix("row/")?, *content)));
     if !store.import(rows)? {
@@ -197,6 +207,13 @@ fn fill(
     }
     if store.root()?.as_deref() != Some(&*about.root) {
         return Err(SnapshotError::Missing("store of its authority"));
+    }
+    let unreadable = (present.load)(&store, present.trust_domain).map_err(SnapshotError::WouldNotStart)?;
+    if unreadable > 0 {
+        tracing::warn!(
+            unreadable,
+            "records of the snapshot can't be read; they are left aside as they were where it was saved"
+        );
     }
     let lineage = store.accept(&present.followed, audit)?;
     let revision = store.revision()?;
@@ -207,6 +224,23 @@ fn fill(
     sync_folder(&making.join(AUTHORITY))?;
     sync_folder(making)?;
     Ok(lineage)
+}
+
+/// The files that a start reads beside the authority's own.
+fn small_files(making: &Path) -> Result<(), SnapshotError> {
+    let read = |path: PathBuf| match std::fs::read(&path) {
+        Ok(content) => Ok(Some(content)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(at(&path)(error)),
+    };
+    let refuse = |reason: &str| Err(SnapshotError::WouldNotStart(reason.to_owned()));
+    if read(making.join(AUTHORITY).join(FILTERS_KEY))?.is_some_and(|key| key.len() != FILTERS_KEY_BYTES) {
+        return refuse("ca/filters.key must have 32 bytes");
+    }
+    if read(making.join(TOKEN))?.is_some_and(|token| std::str::from_utf8(&token).is_err()) {
+        return refuse("operator.token is no text");
+    }
+    Ok(())
 }
 
 /// At the start: puts what was made ready in place. It goes on where an earlier start was cut off.

@@ -69,9 +69,10 @@ impl From<SnapshotError> for ApiError {
         match error {
             SnapshotError::Archive(ArchiveError::TooLarge(_)) => Self::too_large(reason),
             SnapshotError::Archive(_) | SnapshotError::Missing(_) | SnapshotError::Strange(_) => Self::invalid(reason),
-            SnapshotError::TrustDomain { .. } | SnapshotError::OtherAuthority { .. } | SnapshotError::Authority(_) => {
-                Self::refused(reason)
-            }
+            SnapshotError::TrustDomain { .. }
+            | SnapshotError::OtherAuthority { .. }
+            | SnapshotError::Authority(_)
+            | SnapshotError::WouldNotStart(_) => Self::refused(reason),
             SnapshotError::Underway => Self::conflict(reason),
             SnapshotError::File { .. } | SnapshotError::Store(_) => Self::unavailable(reason),
         }

@@ -7,9 +7,21 @@ use tokio::sync::OwnedMutexGuard;
 use tokio_util::sync::CancellationToken;
 use weft_policy::lineage::Lineage;
 
-use super::{Actor, Draft, Hub, StoreError, apart, lead, to_the_end};
+use super::{Actor, Draft, Hub, StartError, StoreError, apart, apply, bans, lead, to_the_end};
 use crate::snapshot::{About, Present, SnapshotError, save, stage};
-use crate::store::AuditEntry;
+use crate::store::{AuditEntry, Store};
+
+/// Loads a store as `Hub::start` does, and throws it away.
+fn would_start(store: &Store, trust_domain: &str) -> Result<usize, String> {
+    let load = || -> Result<usize, StartError> {
+        let parsed = super::trust_domain(store, trust_domain)?;
+        let published = apply::load(store, &parsed, "")?;
+        bans::load(store)?;
+        super::claims(store, &published)?;
+        Ok(published.unreadable.len())
+    };
+    load().map_err(|error| crate::chain(&error))
+}
 
 /// The end of this process in favour of one that finds another state.
 #[derive(Default)]
@@ -60,6 +72,7 @@ impl Hub {
                     replace_authority,
                     max_audit_entries: working.config.limits.max_audit_entries,
                     remember: lead::remember,
+                    load: would_start,
                 };
                 let audit = AuditEntry::new(actor, "snapshot.restore", String::new(), String::new());
                 stage(&bytes, &present, audit)

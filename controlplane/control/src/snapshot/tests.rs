@@ -150,6 +150,37 @@ async fn what_is_no_whole_snapshot_of_this_mesh_changes_nothing_and_says_why() {
 }
 
 #[tokio::test]
+async fn what_a_start_would_not_take_is_not_restored() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    control.apply(OLD).await;
+    let bytes = saved(&control).await;
+    let other = tempfile::tempdir().unwrap();
+    let foreign = saved(&Control::start(other.path()).await).await;
+    let foreign = read(&foreign).unwrap();
+    let other_root = foreign.iter().find(|(name, _)| *name == "file/ca.pem").unwrap().1;
+    let with = |part: &str, now: &[u8]| {
+        edited(&bytes, |name, content| Some((name.to_owned(), if name == part { now } else { content }.to_vec())))
+    };
+    let no_key = edited(&bytes, |name, content| {
+        let name = if name == "file/ca/intermediate.pem" { "file/ca/filters.key" } else { name };
+        Some((name.to_owned(), content.to_vec()))
+    });
+    for (what, bytes, expect) in [
+        ("another's certificate", with("file/ca.pem", other_root), "authority can't be used"),
+        ("a filters' key that is none", no_key, "must have 32 bytes"),
+        ("another domain's store", with("row/meta/trust_domain", b"other.local"), "is of trust domain other.local"),
+        ("a token that is no text", with("file/operator.token", &[0xff, 0xfe]), "operator.token is no text"),
+    ] {
+        let (status, body) = restored(&control, "", bytes).await;
+        let message = body["error"]["message"].as_str().unwrap();
+        assert_eq!(status, 422, "{what}: {message}");
+        assert!(message.contains(expect) && message.contains("nothing was changed"), "{what}: {message}");
+        assert!(!dir.path().join(READY).exists() && !dir.path().join(MAKING).exists(), "{what}");
+    }
+}
+
+#[tokio::test]
 async fn a_control_plane_that_was_lost_comes_back_on_another_machine_wherever_the_start_was_cut_off() {
     let dir = tempfile::tempdir().unwrap();
     let control = Control::start(dir.path()).await;
