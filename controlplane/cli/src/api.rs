@@ -103,7 +103,7 @@ impl Refusal {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match error {
-            Error::Refused(_) => Self::Refused(error.to_string()),
+            Error::Refused(ref refusal) => Self::Told { text: error.to_string(), told: Box::new(refusal.told.clone()) },
             Error::Unreachable { .. } | Error::Nonsense { .. } => Self::Unable(error.into()),
         }
     }

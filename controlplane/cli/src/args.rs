@@ -1,6 +1,8 @@
 //! The command line as a whole: each command's arguments live with the command.
 
-use clap::{CommandFactory, Parser, Subcommand};
+use std::ffi::OsString;
+
+use clap::{ArgMatches, CommandFactory, FromArgMatches as _, Parser, Subcommand};
 
 use crate::answer::Outcome;
 use crate::commands::{
@@ -74,6 +76,43 @@ enum Command {
     Man(shell::ManArgs),
 }
 
+/// The command line, and whether the answer is to be for programs.
+pub(crate) fn parse() -> Result<(Cli, bool), (clap::Error, bool)> {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let told = |error: clap::Error| (error, asks_for_structure(&arguments));
+    let matches = Cli::command().try_get_matches_from(&arguments).map_err(told)?;
+    let cli = Cli::from_arg_matches(&matches).map_err(told)?;
+    Ok((cli, is_structured(&matches)))
+}
+
+/// The forms that programs read.
+const STRUCTURED: [&str; 3] = ["json", "yaml", "sarif"];
+
+/// Whatever command it is, its form is called `format`.
+fn is_structured(matches: &ArgMatches) -> bool {
+    let mut raw = matches.try_get_raw("format").ok().flatten().into_iter().flatten();
+    let own = raw.next().and_then(|form| form.to_str());
+    match (own, matches.subcommand()) {
+        (Some(form), _) => STRUCTURED.contains(&form),
+        (None, Some((_, matches))) => is_structured(matches),
+        (None, None) => false,
+    }
+}
+
+/// The same of a command line that can't be parsed.
+fn asks_for_structure(arguments: &[OsString]) -> bool {
+    let words: Vec<_> = arguments.iter().map(|it| it.to_string_lossy()).take_while(|word| word != "--").collect();
+    let joined = words.iter().any(|word| {
+        let form = word.strip_prefix("--output=").or_else(|| word.strip_prefix("-o"));
+        form.is_some_and(|form| STRUCTURED.contains(&form.trim_start_matches('=')))
+    });
+    let apart = words.windows(2).any(|pair| {
+        let [option, form] = pair else { return false };
+        matches!(option.as_ref(), "-o" | "--output") && STRUCTURED.contains(&form.as_ref())
+    });
+    joined || apart
+}
+
 impl Cli {
     pub(crate) async fn execute(self) -> Outcome {
         match self.command {
@@ -106,6 +145,22 @@ impl Cli {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_form_is_found_whatever_the_command_is() {
+        let check = |line: &str, expect: bool| {
+            let arguments: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            let matches = Cli::command().try_get_matches_from(&arguments).unwrap();
+            assert_eq!((is_structured(&matches), asks_for_structure(&arguments)), (expect, expect), "{line}");
+        };
+        check("weft get services -o json", true);
+        check("weft proxy bans -oyaml", true);
+        check("weft token list --output=json", true);
+        check("weft lint -o sarif", true);
+        check("weft get services -o wide", false);
+        check("weft delete service x", false);
+        check("weft run --service a --port 1 -- tool -o json", false);
+    }
 
     #[test]
     fn the_definition_holds() {

@@ -20,10 +20,11 @@ mod values;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    let cli = args::Cli::parse();
+    let (cli, is_structured) = match args::parse() {
+        Ok(parsed) => parsed,
+        Err((error, is_structured)) => return answer::usage(&error, is_structured),
+    };
     // reqwest asks for the process's provider where no TLS configuration is given: plain HTTP to our own ports.
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         output::complain("weft: another crypto provider is installed");
@@ -37,5 +38,5 @@ fn main() -> ExitCode {
         }
     };
     let outcome = runtime.block_on(cli.execute());
-    answer::conclude(&outcome)
+    answer::conclude(&outcome, is_structured)
 }

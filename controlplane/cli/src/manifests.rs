@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use serde_json::Value;
+use weft_api::{Detail, ErrorInner};
 use weft_policy::bundle::Revision;
 use weft_policy::manifest::{self, Document, ManifestError, Place};
 use weft_policy::resource::ObjectKey;
@@ -153,6 +154,17 @@ impl Manifests {
         }
         text
     }
+
+    /// The refusal for programs, with the file and line of each detail that is about one of these documents.
+    pub(crate) fn placed(&self, mut refusal: ErrorInner) -> ErrorInner {
+        for detail in &mut refusal.details {
+            if let Some(number) = detail.document.filter(|number| *number < self.documents.len()) {
+                let error = self.error(number, &detail.key, detail.message.clone());
+                (detail.file, detail.line) = (error.file, error.line as u64);
+            }
+        }
+        refusal
+    }
 }
 
 /// Why manifests can't be used: unreadable (bad usage) or wrong in themselves (each mistake with its place).
@@ -165,15 +177,29 @@ impl From<Unusable> for Failure {
     fn from(unusable: Unusable) -> Self {
         match unusable {
             Unusable::Unreadable(error) => Self::Unable(error),
-            Unusable::Wrong { errors, sources } => Self::Refused(describe(&errors, &sources)),
+            Unusable::Wrong { errors, sources } => {
+                let detail = |error: &ManifestError| Detail {
+                    file: error.file.clone(),
+                    line: error.line as u64,
+                    key: error.key.clone(),
+                    message: error.message.clone(),
+                    ..Detail::default()
+                };
+                let (code, details) = ("invalid".to_owned(), errors.iter().map(detail).collect());
+                let told = ErrorInner { code, message: counted(errors.len()), details };
+                Self::Told { text: describe(&errors, &sources), told: Box::new(told) }
+            }
         }
     }
 }
 
 fn describe(errors: &[ManifestError], sources: &[Source]) -> String {
     let lines = errors.iter().map(|error| told(error, sources)).collect::<String>();
-    let count = errors.len();
-    format!("{count} {} in the manifests{lines}", if count == 1 { "mistake" } else { "mistakes" })
+    format!("{}{lines}", counted(errors.len()))
+}
+
+fn counted(mistakes: usize) -> String {
+    format!("{mistakes} {} in the manifests", if mistakes == 1 { "mistake" } else { "mistakes" })
 }
 
 /// The mistake and below it the line that it is in.

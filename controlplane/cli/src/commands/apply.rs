@@ -69,7 +69,10 @@ pub(crate) async fn submit(client: &Client, manifests: &Manifests, how: Submit) 
     let Submit { dry_run, force, if_unchanged } = how;
     let request = ApplyRequest { documents: manifests.to_json()?, dry_run, force, if_unchanged };
     let answer: Told<Applied> = match client.post("/apply", &request).await {
-        Err(Error::Refused(refusal)) => return Err(Failure::Refused(manifests.describe_refusal(&refusal))),
+        Err(Error::Refused(refusal)) => {
+            let (text, told) = (manifests.describe_refusal(&refusal), Box::new(manifests.placed(refusal.told)));
+            return Err(Failure::Told { text, told });
+        }
         answer => answer?,
     };
     warnings(&answer, manifests).for_each(|warning| output::complain(&warning));

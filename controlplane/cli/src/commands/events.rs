@@ -88,7 +88,7 @@ pub(crate) async fn run(args: EventsArgs) -> Outcome {
                 is_away = true;
                 tokio::time::sleep(AGAIN).await;
             }
-            Err(refused @ Failure::Refused(_)) => return Err(refused),
+            Err(refused @ (Failure::Refused(_) | Failure::Told { .. })) => return Err(refused),
         }
     }
 }

@@ -38,6 +38,6 @@ async fn scraped_until(stage: &Stage, name: &str, holds: impl Fn(&Scrape) -> boo
 fn in_words(failure: Failure) -> anyhow::Error {
     match failure {
         Failure::Unable(error) => error,
-        Failure::Refused(text) => anyhow::anyhow!(text),
+        Failure::Refused(text) | Failure::Told { text, .. } => anyhow::anyhow!(text),
     }
 }

@@ -149,6 +149,35 @@ fn what_the_control_plane_refuses_is_shown_in_the_file() {
 }
 
 #[test]
+fn errors_are_json_where_answers_are() {
+    let refused = json!({"error": {"code": "refused", "message": "it is not sound", "details": [
+        {"file": "documents[0]", "line": 0, "document": 0, "key": "spec.ports", "message": "is taken"}
+    ]}});
+    let control = Control::start(&[("POST /api/v1/apply", 422, refused)]);
+    let told = |ran: &Ran| -> Value { serde_json::from_str(&ran.err).expect(&ran.err) };
+    let file = control.file("shop.yaml", SERVICE);
+    let file = file.to_str().unwrap();
+    for form in ["json", "yaml"] {
+        let ran = control.run(&["apply", "-f", file, "-o", form]);
+        let error = &told(&ran)["error"];
+        assert_eq!((ran.status, &error["code"], &error["message"]), (1, &json!("refused"), &json!("it is not sound")));
+        let place = &error["details"][0];
+        assert!(
+            place["file"].as_str().unwrap().ends_with("shop.yaml") && place["line"].as_u64().unwrap() > 0,
+            "{place}"
+        );
+    }
+    let ran = control.run(&["get", "services", "-o", "json"]);
+    assert_eq!((ran.status, &told(&ran)["error"]["message"].is_string()), (1, &true));
+    let ran = control.run(&["get", "-o", "json", "--nonsense"]);
+    assert_eq!((ran.status, &told(&ran)["error"]["code"]), (2, &json!("usage")));
+    let ran = control.run(&["get", "services", "--server", "https://127.0.0.1:1", "-o", "json"]);
+    assert_eq!((ran.status, &told(&ran)["error"]["code"]), (2, &json!("unable")));
+    let ran = control.run(&["apply", "-f", "absent.yaml"]);
+    assert!(ran.err.starts_with("error: "), "people are told in words: {}", ran.err);
+}
+
+#[test]
 fn get_prints_tables_and_documents() {
     let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "shop", "name": "reviews", "uid": "u", "generation": 1, "revision": 3, "creationRevision": 2},
         "spec": {"selector": {"app": "reviews"}, "ports": [{"port": 80, "targetPort": 9080}]}});
