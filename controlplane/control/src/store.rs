@@ -4,6 +4,7 @@
 mod disk;
 mod dump;
 mod origin;
+mod shares;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -212,6 +213,28 @@ impl Table {
     }
 }
 
+/// Records that are looked through without being kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordsOf {
+    Objects,
+    FilterVersions,
+    Tokens,
+    Claims,
+    Bans,
+}
+
+impl RecordsOf {
+    fn table(self) -> (TableDefinition<'static, &'static str, &'static str>, &'static str) {
+        match self {
+            Self::Objects => (OBJECTS, "objects"),
+            Self::FilterVersions => (FILTER_VERSIONS, "filter_versions"),
+            Self::Tokens => (TOKENS, "tokens"),
+            Self::Claims => (CLAIMS, "claims"),
+            Self::Bans => (BANS, "bans"),
+        }
+    }
+}
+
 /// One part of a transaction.
 #[derive(Debug)]
 pub enum Write {
@@ -332,7 +355,9 @@ impl Store {
             for write in &encoded {
                 write.apply(txn)?;
             }
-            AUDIT_TABLES.into_iter().try_for_each(|table| trim_audit(txn, table, self.max_audit_entries))
+            let others = AUDIT_TABLES.into_iter().filter(|table| table.name() != AUDIT.name());
+            others.into_iter().try_for_each(|table| trim_audit(txn, table, self.max_audit_entries))?;
+            shares::trim(txn, self.max_audit_entries)
         })
     }
 
@@ -430,6 +455,47 @@ impl Store {
         Ok(log)
     }
 
+    /// Records of objects, versions, tokens, claims ... that can't be read. Those that can are not kept in memory.
+    pub fn unreadable<T: DeserializeOwned>(&self, of: RecordsOf) -> Result<Vec<Unreadable>, StoreError> {
+        let (table, name) = of.table();
+        self.disk.read(|txn| {
+            let mut unreadable = Vec::new();
+            for row in txn.open_table(table)?.iter()? {
+                let (key, record) = row?;
+                if let Err(reason) = read_record::<T>(record.value()) {
+                    let (key, record) = (key.value().to_owned(), record.value().to_owned());
+                    unreadable.push(Unreadable { table: name, key, reason, record });
+                }
+            }
+            Ok(unreadable)
+        })
+    }
+
+    /// Looks at each token by its hash; none is kept in memory.
+    pub fn each_token(&self, mut look: impl FnMut(&str, &TokenRecord)) -> Result<(), StoreError> {
+        let look = std::cell::RefCell::new(&mut look);
+        self.disk.read(|txn| {
+            for row in txn.open_table(TOKENS)?.iter()? {
+                let (key, record) = row?;
+                if let Ok(record) = read_record::<TokenRecord>(record.value()) {
+                    (look.borrow_mut())(key.value(), &record);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// The number of the newest entry of the audit log; 0 where there is none.
+    pub fn newest_event(&self) -> Result<u64, StoreError> {
+        self.disk.read(|txn| {
+            let mut newest = 0;
+            for table in AUDIT_TABLES {
+                newest = newest.max(txn.open_table(table)?.last()?.map_or(0, |(number, _)| number.value()));
+            }
+            Ok(newest)
+        })
+    }
+
     fn all<T: DeserializeOwned>(
         &self,
         table: TableDefinition<'static, &'static str, &'static str>,
@@ -493,7 +559,7 @@ enum Encoded {
     Put(TableDefinition<'static, &'static str, &'static str>, String, String),
     Delete(TableDefinition<'static, &'static str, &'static str>, String),
     Artifact(String, Vec<u8>),
-    Audit(TableDefinition<'static, u64, &'static str>, String),
+    Audit { table: TableDefinition<'static, u64, &'static str>, actor: String, json: String },
     SetAside(Unreadable),
 }
 
@@ -512,7 +578,10 @@ impl Encoded {
             Write::PutFilterVersion { key, json } => Self::Put(FILTER_VERSIONS, key, json),
             Write::Claim { key, record: Some(record) } => Self::Put(CLAIMS, key, write_record(&record)?),
             Write::Claim { key, record: None } => Self::Delete(CLAIMS, key),
-            Write::Audit(entry) => Self::Audit(audit_table(&entry), serde_json::to_string(&entry)?),
+            Write::Audit(entry) => {
+                let json = serde_json::to_string(&entry)?;
+                Self::Audit { table: audit_table(&entry), actor: entry.actor, json }
+            }
         })
     }
 
@@ -527,13 +596,16 @@ impl Encoded {
             Self::Artifact(digest, bytes) => {
                 txn.open_table(ARTIFACTS)?.insert(digest.as_str(), bytes.as_slice())?;
             }
-            Self::Audit(table, json) => {
+            Self::Audit { table, actor, json } => {
                 let mut next = 1;
                 for table in AUDIT_TABLES {
                     let table = txn.open_table(table)?;
                     next = next.max(table.last()?.map_or(1, |(number, _)| number.value() + 1));
                 }
                 txn.open_table(*table)?.insert(next, json.as_str())?;
+                if table.name() == AUDIT.name() {
+                    shares::add(txn, actor, next, json.len())?;
+                }
             }
             Self::SetAside(Unreadable { table, key, record, .. }) => {
                 let mut aside = txn.open_table(SET_ASIDE)?;

@@ -4,7 +4,7 @@ use redb::{ReadableTable as _, TableDefinition, TableHandle as _};
 
 use super::{
     ARTIFACTS, AUDIT, BANS, CLAIMS, CONDITIONS, FILTER_VERSIONS, ISSUED, META, OBJECTS, SET_ASIDE, Store, StoreError,
-    TOKENS,
+    TOKENS, audit_entry, shares,
 };
 
 const TEXTS: [TableDefinition<'static, &str, &str>; 9] =
@@ -62,7 +62,10 @@ impl Store {
                 match row {
                     Row::Text(table, key, content) => txn.open_table(*table)?.insert(*key, *content)?.map(drop),
                     Row::Artifact(key, content) => txn.open_table(ARTIFACTS)?.insert(*key, *content)?.map(drop),
-                    Row::Audit(number, content) => txn.open_table(AUDIT)?.insert(*number, *content)?.map(drop),
+                    Row::Audit(number, content) => {
+                        shares::add(txn, &audit_entry(content).actor, *number, content.len())?;
+                        txn.open_table(AUDIT)?.insert(*number, *content)?.map(drop)
+                    }
                 };
             }
             Ok(())

@@ -1,5 +1,7 @@
 //! The store against real files: whole transactions, what is left after a crash, and a disk that fails and comes back.
 
+mod records;
+
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -86,6 +88,46 @@ fn the_audit_log_is_bounded_and_newest_first() {
     let actions: Vec<_> = store.audit(&newest(None, 10)).unwrap().into_iter().map(|(n, e)| (n, e.action)).collect();
     assert_eq!(actions, vec![(6, "a5".to_owned()), (5, "a4".to_owned()), (4, "a3".to_owned())]);
     assert_eq!(store.audit(&newest(Some(5), 10)).unwrap().len(), 1);
+}
+
+#[test]
+fn nobody_empties_the_audit_log_of_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("weft.redb"), 10).unwrap();
+    let of = |actor: &str, action: String, diff: usize| {
+        Write::Audit(Box::new(AuditEntry { actor: actor.to_owned(), diff: "x".repeat(diff), ..entry(&action) }))
+    };
+    let log = || {
+        let log = store.audit(&newest(None, 100)).unwrap().into_iter();
+        log.map(|(_, entry)| (entry.actor, entry.action)).collect::<Vec<_>>()
+    };
+    for number in 0..3 {
+        store.commit(None, vec![of("operator:admin", format!("a{number}"), 0)]).unwrap();
+    }
+    for number in 0..100 {
+        store.commit(None, vec![of("operator:bound", format!("b{number}"), 0)]).unwrap();
+    }
+    let admins = |log: &[(String, String)]| log.iter().filter(|(actor, _)| actor == "operator:admin").count();
+    let kept = log();
+    assert_eq!((kept.len(), admins(&kept)), (10, 3), "{kept:?}");
+    assert_eq!(kept[0].1, "b99", "the newest first");
+    assert_eq!(kept[6].1, "b93", "of one who has most the oldest go");
+    // Large entries count as many.
+    for number in 0..5 {
+        store.commit(None, vec![of("operator:bound", format!("large{number}"), 9_000)]).unwrap();
+    }
+    let kept = log();
+    assert_eq!((kept[0].1.as_str(), admins(&kept)), ("large4", 3), "{kept:?}");
+    assert_eq!(
+        kept.iter().filter(|(_, action)| action.starts_with("large")).count(),
+        2,
+        "in the room of ten: {kept:?}"
+    );
+    // Who has less than his share gets room from who has more.
+    for number in 0..6 {
+        store.commit(None, vec![of("operator:third", format!("t{number}"), 0)]).unwrap();
+    }
+    assert_eq!(admins(&log()), 3, "{:?}", log());
 }
 
 #[test]
