@@ -115,6 +115,15 @@ pub struct Banned {
     pub ban: Ban,
     /// Names of the proxies that have the identity.
     pub proxies: Vec<String>,
+    /// False where the ban holds but could not be written yet: it ends with the control plane's process, unless its disk
+    /// takes it before.
+    #[serde(default = "durable")]
+    pub durable: bool,
+}
+
+/// As a server answers that writes before it does anything.
+fn durable() -> bool {
+    true
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]

@@ -36,6 +36,7 @@ use self::openapi::Described;
 pub(crate) use self::status::watch as watch_conditions;
 use crate::access::{Thing, Verb};
 use crate::hub::Hub;
+use crate::metrics::Throttled;
 
 /// One endpoint: how it is reached, what it needs, what it does.
 pub struct Endpoint {
@@ -111,6 +112,7 @@ pub fn router(hub: Arc<Hub>) -> Router {
         .layer(DefaultBodyLimit::max(limit))
         .layer(from_fn(no_store))
         .layer(from_fn_with_state(hub.clone(), count))
+        .layer(from_fn(auth::count_uses))
         .with_state(hub)
 }
 
@@ -181,6 +183,24 @@ async fn count(axum::extract::State(hub): axum::extract::State<Arc<Hub>>, reques
 /// A JSON body whose faults are told in the API's own shape.
 pub(crate) struct Body<T>(pub(crate) T);
 
+/// Bytes of memory that a value of a JSON text takes at the most, with its key, beside its own text.
+const VALUE: usize = 96;
+
+/// Values of a JSON text, counted before any of them is made: each is begun by a bracket, a comma or the text itself.
+fn values(json: &[u8]) -> usize {
+    let (mut count, mut is_text, mut is_escaped) = (1, false, false);
+    for byte in json {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if is_text => is_escaped = true,
+            b'"' => is_text = !is_text,
+            b'[' | b'{' | b',' if !is_text => count += 1,
+            _ => {}
+        }
+    }
+    count
+}
+
 /// Larger bodies are read where that holds up no other task.
 const READ_APART: usize = 64 << 10;
 
@@ -189,10 +209,15 @@ impl<T: serde::de::DeserializeOwned + Send + 'static> axum::extract::FromRequest
 
     async fn from_request(request: Request, hub: &Arc<Hub>) -> Result<Self, ApiError> {
         let told = |status, message: String| ApiError { status, ..ApiError::invalid(message) };
+        let part = request.extensions().get::<auth::BodyPart>().cloned();
         let patience = hub.config().body_timeout();
         let arrived = tokio::time::timeout(patience, axum::body::Bytes::from_request(request, hub)).await;
         let late = || told(StatusCode::REQUEST_TIMEOUT, format!("the request body took longer than {patience:?}"));
         let bytes = arrived.map_err(|_| late())?.map_err(|it| told(it.status(), it.body_text()))?;
+        if let Some(part) = part {
+            let grown = part.grow(values(&bytes).saturating_mul(VALUE));
+            grown.inspect_err(|_| hub.metrics().throttled(Throttled::Bodies))?;
+        }
         let read = match bytes.len() > READ_APART {
             true => crate::hub::apart(move || serde_json::from_slice(&bytes)).await,
             false => serde_json::from_slice(&bytes),

@@ -24,10 +24,10 @@ use crate::ca::Authority;
 use crate::config::Config;
 use crate::hub::Hub;
 use crate::listener::{self, ListenerOptions, PlainListener};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Upkeep};
 use crate::store::Store;
 use crate::tls::ServerCertificate;
-use crate::{api, builtin, grpc, snapshot, state};
+use crate::{api, builtin, grpc, host, snapshot, state};
 
 /// How long connections have to end at shutdown.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -72,15 +72,19 @@ impl App {
             (grpc_listener.local_addr()?, api_listener.local_addr()?, metrics_listener.local_addr()?);
 
         let hub = Hub::start(config.clone(), store, authority, metrics.clone(), stop.clone())?;
-        operator_token::keep(&hub, &state).await?;
-        builtin::publish(&hub).await?;
+        // Nothing of this keeps a mesh from its control plane: it is tried again.
+        keep_operator_token(&hub).await;
+        let are_published = publish_filters(&hub).await?;
 
         let mut tasks = JoinSet::new();
+        let (max_connections, max_of_one) = connection_limits(&config);
         let options = |tls| ListenerOptions {
             tls,
             first_byte_timeout: config.request_timeout(),
             anonymous_life: config.anonymous_connection(),
-            max_connections: config.limits.max_connections,
+            max_connections,
+            max_of_one,
+            idle: config.idle_connection(),
             handshake_timeout: config.handshake_timeout(),
             metrics: metrics.clone(),
         };
@@ -94,7 +98,7 @@ impl App {
         let (most, life) = (config.limits.max_metrics_connections, config.request_timeout());
         let metrics_listener = PlainListener::new(metrics_listener, most, life, metrics.clone());
         tasks.spawn(serve_http("metrics", metrics_listener, metrics_router(hub.clone()), stop.clone()));
-        tasks.spawn(maintain(hub.clone(), certificate, stop.clone()));
+        tasks.spawn(maintain(hub.clone(), certificate, are_published, stop.clone()));
         tracing::info!(grpc = %grpc_address, api = %api_address, metrics = %metrics_address,
             revision = hub.published().revision.0, "control plane ready");
         Ok(Self { hub, grpc_address, api_address, metrics_address, stop, tasks })
@@ -113,6 +117,24 @@ impl App {
         self.tasks.shutdown().await;
         self.hub.remember_store();
     }
+}
+
+/// Connections of each listener, of all and of one, by what is configured and by the files that may be open.
+fn connection_limits(config: &Config) -> (usize, usize) {
+    let limits = &config.limits;
+    let files = host::raise_open_files();
+    let all = host::connections(limits.max_connections, files);
+    if all < limits.max_connections {
+        let wanted = limits.max_connections;
+        tracing::warn!(wanted, all, ?files, "limits.max_connections: fewer files may be open (LimitNOFILE, ulimit -n)");
+    }
+    // Where all are few, one has a quarter of them at the most.
+    let of_one = if all < limits.max_connections {
+        limits.max_connections_of_one.min((all / 4).max(1))
+    } else {
+        limits.max_connections_of_one
+    };
+    (all, of_one)
 }
 
 /// The authority that the store belongs to: never a new one where the store's is missing.
@@ -141,6 +163,7 @@ async fn serve_grpc(hub: Arc<Hub>, connections: listener::Connections, stop: Can
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))
         .max_concurrent_streams(64)
         .timeout(timeout)
+        .layer(tower::layer::layer_fn(grpc::Counted))
         .layer(tower::util::MapRequestLayer::new(grpc::bounded(limits.max_request_bytes)))
         .add_service(service)
         .serve_with_incoming_shutdown(connections, stop.cancelled_owned());
@@ -207,7 +230,12 @@ fn scrape(hub: &Hub) -> String {
 
 /// Looks after what gets old or may be mended: certificates and the store every second, since clocks jump and disks get
 /// space again; tokens and the gauges that move by themselves now and then.
-async fn maintain(hub: Arc<Hub>, certificate: Arc<ServerCertificate>, stop: CancellationToken) {
+async fn maintain(
+    hub: Arc<Hub>,
+    certificate: Arc<ServerCertificate>,
+    mut are_published: bool,
+    stop: CancellationToken,
+) {
     let mut ticks = tokio::time::interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut tidied, mut renewal_failed): (Option<Instant>, Option<Instant>) = (None, None);
@@ -219,6 +247,7 @@ async fn maintain(hub: Arc<Hub>, certificate: Arc<ServerCertificate>, stop: Canc
         }
         if renewal_failed.is_none_or(|at| at.elapsed() >= MAINTENANCE) {
             let renewed = renew_certificates(&hub, &certificate, OffsetDateTime::now_utc());
+            hub.metrics().put_off(Upkeep::Certificates, !renewed);
             renewal_failed = (!renewed).then(Instant::now);
         }
         hub.tend_store().await;
@@ -232,24 +261,62 @@ async fn maintain(hub: Arc<Hub>, certificate: Arc<ServerCertificate>, stop: Canc
         if let Err(error) = hub.keep_transitions().await {
             tracing::warn!(error = %crate::chain(&error), "the times of conditions could not be kept yet");
         }
-        if !builtin::is_in_order(&hub) || tidied.is_none_or(|at| at.elapsed() >= MAINTENANCE) {
+        let is_due = tidied.is_none_or(|at| at.elapsed() >= MAINTENANCE);
+        if !are_published && is_due {
+            are_published = publish_filters(&hub).await.unwrap_or(false);
+        }
+        if !builtin::is_in_order(&hub) || is_due {
             keep_authz(&hub).await;
         }
-        if tidied.is_some_and(|at| at.elapsed() < MAINTENANCE) {
+        if !is_due {
             continue;
         }
         tidied = Some(Instant::now());
-        if let Err(error) = hub.sweep_tokens().await {
-            tracing::error!(error = %crate::chain(&error), "expired tokens could not be removed");
-        }
-        if let Err(error) = hub.sweep_issued().await {
-            tracing::error!(error = %crate::chain(&error), "certificates that are over could not be forgotten");
-        }
-        if let Err(error) = operator_token::keep(&hub, &hub.config().state).await {
-            tracing::error!(error = format!("{error:#}"), "the operator token could not be kept");
-        }
+        tidy(&hub).await;
+        keep_operator_token(&hub).await;
         hub.metrics().upkeep();
         hub.metrics().expiries(certificate.not_after(), hub.authority().intermediate_not_after());
+    }
+}
+
+/// Forgets what is over.
+async fn tidy(hub: &Arc<Hub>) {
+    let swept = [
+        ("expired tokens", hub.sweep_tokens().await),
+        ("certificates that are over", hub.sweep_issued().await),
+        ("claims to names that are over", hub.sweep_names().await),
+        ("the store's age", hub.keep_age().await),
+    ];
+    hub.metrics().put_off(Upkeep::Records, swept.iter().any(|(_, result)| result.is_err()));
+    for (what, result) in swept {
+        if let Err(error) = result {
+            tracing::error!(error = %crate::chain(&error), what, "the store could not be tidied; it is tried again");
+        }
+    }
+}
+
+async fn keep_operator_token(hub: &Arc<Hub>) {
+    let kept = Box::pin(operator_token::keep(hub, &hub.config().state)).await;
+    hub.metrics().put_off(Upkeep::OperatorToken, kept.is_err());
+    if let Err(error) = kept {
+        tracing::error!(error = format!("{error:#}"), "the operator token could not be kept; it is tried again");
+    }
+}
+
+/// Publishes the shipped filters. False where the store could not take them, which is said: they come later.
+///
+/// # Errors
+/// A filter that is configured is not there, or is not good.
+async fn publish_filters(hub: &Arc<Hub>) -> anyhow::Result<bool> {
+    let published = builtin::publish(hub).await;
+    let is_put_off = published.is_err() && hub.store_fault().is_some();
+    hub.metrics().put_off(Upkeep::Filters, published.is_err());
+    match published {
+        Err(error) if is_put_off => {
+            tracing::error!(error = format!("{error:#}"), "shipped filters could not be published; it is tried again");
+            Ok(false)
+        }
+        other => other.map(|()| true),
     }
 }
 

@@ -123,7 +123,14 @@ impl Authority {
             fingerprint,
             intermediate: ArcSwap::from_pointee(intermediate),
         };
-        authority.maintain(now)?;
+        if let Err(error) = authority.maintain(now) {
+            // It is due long before it ends: a disk without room puts it off, and no start waits for it.
+            let end = authority.intermediate_not_after();
+            if now >= end {
+                return Err(error);
+            }
+            tracing::error!(error = %crate::chain(&error), %end, "a new intermediate could not be made yet; it is tried again");
+        }
         Ok(authority)
     }
 

@@ -17,6 +17,9 @@ use weft_policy::resource::{Object, ServiceSpec};
 /// Names that one account may keep from others while it doesn't use them.
 pub const MAX_NAMES: usize = 1_024;
 
+/// Services, labels and addresses that are granted to one account by all of its tokens together.
+pub const MAX_GRANTED: usize = 512;
+
 /// Rights of an account beside the services that its name and their annotations give it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -35,6 +38,10 @@ pub struct Grants {
 impl Grants {
     pub fn is_empty(&self) -> bool {
         self.services.is_empty() && self.labels.is_empty() && self.addresses.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.services.len() + self.labels.len() + self.addresses.len()
     }
 
     fn extend(&mut self, other: &Self) {
@@ -91,8 +98,11 @@ impl fmt::Display for Grants {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NameClaim {
     pub identity: SpiffeId,
-    /// When its workload left; `None` while there is one.
+    /// When its workload left; `None` while there is one. For people: clocks step.
     pub released_unix: Option<i64>,
+    /// The age of the store at which its workload left, seconds; by this the claim ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub released_age: Option<u64>,
 }
 
 /// All claims; as they are stored under their keys.
@@ -119,7 +129,13 @@ impl Claims {
         for record in records {
             match record {
                 ClaimRecord::Grants { identity, grants } => drop(claims.grants.insert(identity, grants)),
-                ClaimRecord::Name { name, claim } => drop(claims.names.insert(name, claim)),
+                ClaimRecord::Name { name, mut claim } => {
+                    if claim.released_unix.is_some() {
+                        // A release that knew of no age wrote it: the whole while is kept.
+                        claim.released_age.get_or_insert(0);
+                    }
+                    claims.names.insert(name, claim);
+                }
             }
         }
         claims
@@ -168,7 +184,7 @@ impl Claims {
 
     /// The name is in use by the account.
     pub fn take(&mut self, name: &ObjectName, identity: &SpiffeId) -> Option<ClaimChange> {
-        let claim = NameClaim { identity: identity.clone(), released_unix: None };
+        let claim = NameClaim { identity: identity.clone(), released_unix: None, released_age: None };
         if self.names.get(name) == Some(&claim) {
             return None;
         }
@@ -177,9 +193,9 @@ impl Claims {
     }
 
     /// The workload of that name left: the name stays its account's for a while.
-    pub fn leave(&mut self, name: &ObjectName, now_unix: i64) -> Option<ClaimChange> {
+    pub fn leave(&mut self, name: &ObjectName, age: u64, now_unix: i64) -> Option<ClaimChange> {
         let claim = self.names.get_mut(name)?;
-        claim.released_unix = Some(now_unix);
+        (claim.released_unix, claim.released_age) = (Some(now_unix), Some(age));
         let claim = claim.clone();
         Some((key_of(name), Some(ClaimRecord::Name { name: name.clone(), claim })))
     }
@@ -189,23 +205,29 @@ impl Claims {
         self.names.remove(name).map(|_| (key_of(name), None))
     }
 
-    /// Ends claims to unused names: those that left before `before_unix`, and the oldest over each account's bound.
-    pub fn sweep(&mut self, before_unix: i64) -> Vec<ClaimChange> {
-        let mut unused: BTreeMap<&SpiffeId, Vec<(i64, &ObjectName)>> = BTreeMap::new();
+    /// Ends the claims that are over.
+    pub fn sweep(&mut self, before_age: u64) -> Vec<ClaimChange> {
+        self.over(before_age).iter().filter_map(|name| self.free(name)).collect()
+    }
+
+    /// Unused names to which the claim is over: those that left before an age of the store, and the oldest over each
+    /// account's bound.
+    pub fn over(&self, before_age: u64) -> Vec<ObjectName> {
+        let mut unused: BTreeMap<&SpiffeId, Vec<(u64, &ObjectName)>> = BTreeMap::new();
         for (name, claim) in &self.names {
-            if let Some(released) = claim.released_unix {
+            if let Some(released) = claim.released_age {
                 unused.entry(&claim.identity).or_default().push((released, name));
             }
         }
-        let mut ended = Vec::new();
+        let mut over = Vec::new();
         for names in unused.values_mut() {
             names.sort_unstable();
-            let over = names.len().saturating_sub(MAX_NAMES);
+            let surplus = names.len().saturating_sub(MAX_NAMES);
             let is_over =
-                |(index, (released, _)): &(usize, &(i64, &ObjectName))| *index < over || *released < before_unix;
-            ended.extend(names.iter().enumerate().filter(is_over).map(|(_, (_, name))| (*name).clone()));
+                |(index, (released, _)): &(usize, &(u64, &ObjectName))| *index < surplus || *released < before_age;
+            over.extend(names.iter().enumerate().filter(is_over).map(|(_, (_, name))| (*name).clone()));
         }
-        ended.iter().filter_map(|name| self.free(name)).collect()
+        over
     }
 }
 

@@ -69,12 +69,18 @@ pub struct Limits {
     pub max_connections: usize,
     /// Open connections to the port of metrics and health.
     pub max_metrics_connections: usize,
+    /// Those of them that come from one address, and those that show certificates of one account, each.
+    pub max_connections_of_one: usize,
+    /// How long a connection may be open on which nothing is asked, milliseconds.
+    pub idle_connection_ms: u64,
     /// Deadline of a TLS handshake, milliseconds.
     pub handshake_timeout_ms: u64,
     /// One filter binary, bytes.
     pub max_filter_bytes: usize,
     /// One request body of the operator API but for filters, bytes.
     pub max_body_bytes: usize,
+    /// Memory that the bodies of all calls under way may take, bytes; one token has half of it at the most.
+    pub max_open_body_bytes: usize,
     /// How long such a body may take to arrive, milliseconds.
     pub body_timeout_ms: u64,
     /// Documents in one apply.
@@ -85,7 +91,9 @@ pub struct Limits {
     pub max_open_calls_per_token: usize,
     /// Dry runs and explanations that are computed at a time, and searches of the audit log; further ones wait.
     pub max_concurrent_plans: usize,
-    /// Entries kept in the audit log.
+    /// Tokens that are good at a time; a namespace has a tenth of them, and who makes them a fifth.
+    pub max_tokens: usize,
+    /// Entries kept in the audit log, in the room of as many of 2 KiB.
     pub max_audit_entries: u64,
     /// Workloads that one proxy may register.
     pub max_workloads_per_proxy: usize,
@@ -95,6 +103,12 @@ pub struct Limits {
     pub max_streams_per_certificate: usize,
     /// Control streams that one certificate may open in a minute.
     pub max_hellos_per_minute: u32,
+    /// Control streams that the proxies of one account may open in a minute.
+    pub max_account_hellos_per_minute: u32,
+    /// Changes of what they register that the proxies of one account may make in a minute.
+    pub max_registrations_per_minute: u32,
+    /// Joins that may be tried from one address (of IPv6 from one network of 64 bits) in a minute.
+    pub max_joins_per_minute: u32,
     /// Messages that a proxy may send in a minute on its control stream.
     pub max_messages_per_minute: u32,
     /// A request that is no control stream (a join, a renewal), bytes.
@@ -157,19 +171,26 @@ impl Default for Limits {
         Self {
             max_connections: 16_384,
             max_metrics_connections: 64,
+            max_connections_of_one: 4_096,
+            idle_connection_ms: 120_000,
             handshake_timeout_ms: 10_000,
             max_filter_bytes: 16 << 20,
             max_body_bytes: 16 << 20,
+            max_open_body_bytes: 512 << 20,
             body_timeout_ms: 60_000,
             max_documents: 10_000,
             max_api_calls_per_minute: 12_000,
             max_open_calls_per_token: 128,
             max_concurrent_plans: 2,
+            max_tokens: 20_000,
             max_audit_entries: 100_000,
             max_workloads_per_proxy: 1_024,
             max_renewals_per_minute: 60,
             max_streams_per_certificate: 16,
             max_hellos_per_minute: 120,
+            max_account_hellos_per_minute: 2_400,
+            max_registrations_per_minute: 1_200,
+            max_joins_per_minute: 6_000,
             max_messages_per_minute: 6_000,
             max_request_bytes: 64 << 10,
             request_timeout_ms: 10_000,
@@ -236,7 +257,7 @@ impl Config {
     }
 
     /// Every number with its bounds.
-    fn numbers(&self) -> [(&'static str, u64, RangeInclusive<u64>); 34] {
+    fn numbers(&self) -> [(&'static str, u64, RangeInclusive<u64>); 41] {
         const DAY: u64 = 24 * 3600;
         let limits = &self.limits;
         let size = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
@@ -253,19 +274,26 @@ impl Config {
             ("coalesce_max_ms", self.coalesce_max_ms, 0..=600_000),
             ("limits.max_connections", size(limits.max_connections), 1..=1_000_000),
             ("limits.max_metrics_connections", size(limits.max_metrics_connections), 1..=65_536),
+            ("limits.max_connections_of_one", size(limits.max_connections_of_one), 1..=1_000_000),
+            ("limits.idle_connection_ms", limits.idle_connection_ms, 1..=DAY * 1_000),
             ("limits.handshake_timeout_ms", limits.handshake_timeout_ms, 1..=600_000),
             ("limits.max_filter_bytes", size(limits.max_filter_bytes), 1..=1 << 30),
             ("limits.max_body_bytes", size(limits.max_body_bytes), 1..=1 << 30),
+            ("limits.max_open_body_bytes", size(limits.max_open_body_bytes), 1..=1 << 40),
             ("limits.body_timeout_ms", limits.body_timeout_ms, 1..=3_600_000),
             ("limits.max_documents", size(limits.max_documents), 1..=1_000_000),
             ("limits.max_api_calls_per_minute", limits.max_api_calls_per_minute.into(), 1..=1_000_000_000),
             ("limits.max_open_calls_per_token", size(limits.max_open_calls_per_token), 1..=100_000),
             ("limits.max_concurrent_plans", size(limits.max_concurrent_plans), 1..=1_024),
+            ("limits.max_tokens", size(limits.max_tokens), 1..=1_000_000),
             ("limits.max_audit_entries", limits.max_audit_entries, 1..=100_000_000),
             ("limits.max_workloads_per_proxy", size(limits.max_workloads_per_proxy), 1..=65_536),
             ("limits.max_renewals_per_minute", limits.max_renewals_per_minute.into(), 1..=1_000_000),
             ("limits.max_streams_per_certificate", size(limits.max_streams_per_certificate), 1..=65_536),
             ("limits.max_hellos_per_minute", limits.max_hellos_per_minute.into(), 1..=1_000_000),
+            ("limits.max_account_hellos_per_minute", limits.max_account_hellos_per_minute.into(), 1..=1_000_000),
+            ("limits.max_registrations_per_minute", limits.max_registrations_per_minute.into(), 1..=1_000_000),
+            ("limits.max_joins_per_minute", limits.max_joins_per_minute.into(), 1..=1_000_000),
             ("limits.max_messages_per_minute", limits.max_messages_per_minute.into(), 1..=1_000_000_000),
             ("limits.max_request_bytes", size(limits.max_request_bytes), 1..=16 << 20),
             ("limits.request_timeout_ms", limits.request_timeout_ms, 1..=600_000),
@@ -317,6 +345,10 @@ impl Config {
 
     pub fn anonymous_connection(&self) -> Duration {
         Duration::from_millis(self.limits.anonymous_connection_ms)
+    }
+
+    pub fn idle_connection(&self) -> Duration {
+        Duration::from_millis(self.limits.idle_connection_ms)
     }
 
     pub fn unheard_grace(&self) -> Duration {

@@ -1,9 +1,12 @@
 //! The proxies' port, 15012: Join (token), Renew, Connect and FetchFilter (client certificate). Who calls is read from the
 //! verified certificate alone.
 
+mod status;
+
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
@@ -11,7 +14,6 @@ use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tonic::{Request, Response, Status, Streaming};
 use weft_policy::identity::SpiffeId;
 use weft_policy::wire::v1;
@@ -19,6 +21,7 @@ use weft_policy::wire::v1::mesh_control_server::MeshControl;
 use x509_parser::extensions::GeneralName;
 
 use crate::hub::{Holder, Hub, SignedIdentity};
+use crate::listener::{Caller, InUse, Use};
 use crate::session;
 
 /// Bytes of one message of a filter's transfer.
@@ -50,16 +53,47 @@ pub fn bounded(
     }
 }
 
+/// Counts the requests of each connection while they are under way.
+#[derive(Debug, Clone)]
+pub struct Counted<S>(pub S);
+
+impl<S, R> tower::Service<http::Request<R>> for Counted<S>
+where
+    S: tower::Service<http::Request<R>, Response = http::Response<tonic::body::Body>>,
+    S::Future: Send + 'static,
+    S::Error: 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: http::Request<R>) -> Self::Future {
+        let counted: Option<Use> = request.extensions().get::<Caller>().map(|caller| caller.uses.begin());
+        let answer = self.0.call(request);
+        Box::pin(async move {
+            let response = answer.await?;
+            Ok(match counted {
+                Some(counted) => response.map(|body| tonic::body::Body::new(InUse::new(body, counted))),
+                None => response,
+            })
+        })
+    }
+}
+
 #[tonic::async_trait]
 impl MeshControl for Service {
     type ConnectStream = StreamOf<v1::ControlMessage>;
     type FetchFilterStream = StreamOf<v1::FilterChunk>;
 
     async fn join(&self, request: Request<v1::JoinRequest>) -> Result<Response<v1::JoinResponse>, Status> {
-        let peer = peer_address(&request).map_or_else(|| "unknown".to_owned(), |address| address.to_string());
+        let peer = peer_address(&request);
         let request = request.into_inner();
         session::may_join(&request)?;
-        let signed = self.hub.join(&request.token, &request.csr_der, &peer).await?;
+        let signed = self.hub.join(&request.token, &request.csr_der, peer).await?;
         let SignedIdentity { identity, issued, trust_bundle_pem } = signed;
         Ok(Response::new(v1::JoinResponse {
             certificate_chain_der: issued.chain.iter().map(|der| der.to_vec()).collect(),
@@ -140,16 +174,14 @@ fn chunk_of(bytes: &[u8]) -> v1::FilterChunk {
     v1::FilterChunk { data: bytes.to_vec() }
 }
 
-type ConnectInfo = TlsConnectInfo<TcpConnectInfo>;
-
 fn peer_address<T>(request: &Request<T>) -> Option<IpAddr> {
-    let info = request.extensions().get::<ConnectInfo>();
-    let address = info.and_then(|info| info.get_ref().remote_addr());
+    let caller = request.extensions().get::<Caller>();
+    let address = caller.and_then(|caller| caller.tls.get_ref().remote_addr());
     address.map(|address| address.ip().to_canonical())
 }
 
 fn peer_certificate<T>(request: &Request<T>) -> Option<CertificateDer<'static>> {
-    let certificates = request.extensions().get::<ConnectInfo>().and_then(TlsConnectInfo::peer_certs);
+    let certificates = request.extensions().get::<Caller>().and_then(|caller| caller.tls.peer_certs());
     certificates.as_ref().and_then(|chain| chain.first().cloned())
 }
 

@@ -1,6 +1,7 @@
 //! The one place where the world changes. Invariant: a change is computed on a copy, committed durably with its audit entry
 //! as one transaction, and only then seen by anybody; changes are made one after the other, reads never wait.
 
+mod age;
 mod apply;
 mod audit;
 mod bans;
@@ -19,12 +20,12 @@ mod transitions;
 mod trying;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use time::OffsetDateTime;
-use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore, watch};
+use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -41,17 +42,18 @@ use self::filters::Artifacts;
 pub(crate) use self::filters::{AUTHZ, SYSTEM};
 pub use self::filters::{FilterVersion, Publication, PublishError};
 pub use self::grants::{WithdrawError, Withdrawn};
-pub use self::identity::{Holder, SignedIdentity};
+pub use self::identity::{Holder, JoinError, NotValid, RenewError, SignedIdentity};
 pub use self::lead::{Doubt, Lead};
 pub use self::planning::{Busy, TooManyCalls};
-pub(crate) use self::registration::{Origin, is_of_this_machine};
+pub(crate) use self::registration::Origin;
+pub use self::registration::RegisterError;
 pub(crate) use self::streams::Streams;
-pub use self::tokens::NewToken;
+pub use self::tokens::{NewToken, TokenError};
 use crate::ca::Authority;
 use crate::claims::{Claims, Grants};
 use crate::config::{Config, Limits};
 use crate::metrics::Metrics;
-use crate::rate::{Places, Rates};
+use crate::rate::{Budget, Places, Rates, Turns};
 use crate::registry::Registry;
 use crate::store::{Fault, Store, StoreError, Unreadable, Write};
 use crate::told::Shared;
@@ -87,20 +89,29 @@ pub struct Hub {
     /// The store's generation that `published` was read from or written to.
     read_at: AtomicU64,
     bans: watch::Sender<Bans>,
+    /// Bans that hold and could not be written yet, with who made them.
+    unwritten_bans: std::sync::Mutex<BTreeMap<SpiffeId, (Actor, Ban)>>,
     /// Held by whoever changes the bans, until they are told.
     bans_turn: Mutex<()>,
     /// Which store this is, and whether proxies may be led by it.
     lead: watch::Sender<Arc<Lead>>,
     remembered: lead::Remembered,
+    age: age::Age,
     renewals: Rates<SpiffeId>,
+    /// Changes of what the proxies of an account register.
+    registrations: Rates<SpiffeId>,
+    joins: identity::Joins,
+    tokens_made: tokens::Counts,
     /// Calls of the operator API, by token.
     calls: Rates<String>,
     /// Calls that are under way, by token.
     open_calls: Places<String>,
-    /// Held by each plan that is computed and changes nothing.
-    plans: Arc<Semaphore>,
-    /// Held by each search of the audit log.
-    searches: Arc<Semaphore>,
+    /// The memory that bodies of calls take, by token.
+    bodies: Budget<String>,
+    /// Held by each plan that is computed and changes nothing, by token.
+    plans: Turns<String>,
+    /// Held by each search of the audit log, by token.
+    searches: Turns<String>,
     streams: Streams,
     restart: snapshot::Restart,
     attempts: Arc<audit::Attempts>,
@@ -163,6 +174,7 @@ impl Hub {
             );
         }
         let (limits, transitions) = (config.limits, transitions::Transitions::load(&store)?);
+        let age = age::Age::load(&store)?;
         let trials = Trials::new(config.state.join("compiled"));
         let hub = Arc::new(Self {
             config,
@@ -175,14 +187,20 @@ impl Hub {
             published: watch::Sender::new(Arc::new(published)),
             read_at,
             bans: watch::Sender::new(bans),
+            unwritten_bans: Default::default(),
             bans_turn: Mutex::default(),
             lead: watch::Sender::new(Arc::new(lead)),
             remembered: lead::Remembered::default(),
+            age,
             renewals: Rates::per_minute(limits.max_renewals_per_minute),
+            registrations: Rates::per_minute(limits.max_registrations_per_minute),
+            joins: identity::Joins::new(&limits),
+            tokens_made: tokens::Counts::default(),
             calls: Rates::per_minute(limits.max_api_calls_per_minute),
             open_calls: Places::new(limits.max_open_calls_per_token),
-            plans: Arc::new(Semaphore::new(limits.max_concurrent_plans)),
-            searches: Arc::new(Semaphore::new(limits.max_concurrent_plans)),
+            bodies: Budget::new(limits.max_open_body_bytes, limits.max_open_body_bytes / 2),
+            plans: Turns::new(limits.max_concurrent_plans),
+            searches: Turns::new(limits.max_concurrent_plans),
             streams: Streams::new(&limits),
             restart: snapshot::Restart::default(),
             attempts: Arc::default(),
@@ -281,7 +299,9 @@ impl Hub {
         let read = move |store: &Store| {
             Ok((apply::load(store, &trust_domain, authority.trust_bundle_pem())?, bans::load(store)?))
         };
-        let (mut found, banned) = self.blocking(read).await?;
+        let (mut found, mut banned) = self.blocking(read).await?;
+        let unwritten = self.unwritten_bans.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Arc::make_mut(&mut banned).extend(unwritten.into_iter().map(|(identity, (_, ban))| (identity, ban)));
         found.limits = self.config.limits;
         let known = self.published();
         if found.revision != known.revision || found.claims != known.claims || found.unreadable != known.unreadable {
@@ -299,13 +319,16 @@ impl Hub {
     }
 
     /// While the store can't be written: finds out whether it can be again, so that nobody has to ask for that.
-    pub async fn tend_store(&self) {
+    pub async fn tend_store(self: &Arc<Self>) {
         let is_failing = self.store.fault().is_some();
         if is_failing {
             let _guard = self.writer.lock().await;
             if self.blocking(Store::probe).await.is_ok() && self.read_again().await.is_ok() {
                 tracing::info!("the store can be written again");
             }
+        }
+        if self.store.fault().is_none() {
+            self.write_bans().await;
         }
         self.metrics.store_fault(self.store.fault().is_some());
     }

@@ -11,6 +11,7 @@ pub mod check;
 pub mod claims;
 pub mod config;
 pub mod grpc;
+mod host;
 pub mod hub;
 pub mod lease;
 pub mod listener;

@@ -1,17 +1,20 @@
 //! Accepting TLS connections: handshakes run side by side and have a deadline, so that a slow peer holds up nobody; the
-//! number of connections is bounded.
+//! number of connections is bounded, for each address and each account by a share, and one that asks nothing ends.
+
+mod uses;
 
 mod plain;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::ServerConfig;
+use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -22,8 +25,15 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::{Connected, TcpConnectInfo, TlsConnectInfo};
 
+use x509_parser::extensions::GeneralName;
+
 pub use self::plain::PlainListener;
+pub use self::uses::{InUse, Use, Uses};
 use crate::metrics::Metrics;
+use crate::rate::{Place, Places, Rates};
+
+/// Refused connections that are logged in a minute.
+const REFUSALS_TOLD: u32 = 10;
 
 /// A connection whose handshake is done. It counts against the listener's limit until it is dropped.
 pub struct Connection {
@@ -33,7 +43,20 @@ pub struct Connection {
     /// When it ends whatever comes, unless its peer has proved who it is.
     last: Option<Pin<Box<Sleep>>>,
     proof: Proof,
+    uses: Uses,
+    /// How long nothing may be asked, and when that is looked at next.
+    idle: (Duration, Pin<Box<Sleep>>),
     _permit: OwnedSemaphorePermit,
+    _of_address: Place<One>,
+    _of_account: Option<Place<One>>,
+}
+
+/// A peer whose connections are counted together.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum One {
+    Address(IpAddr),
+    /// The name in the client certificate.
+    Account(String),
 }
 
 /// Whether the peer of a connection proved by what it sent who it is; clones are of the same connection.
@@ -55,12 +78,42 @@ impl Connection {
     pub fn proof(&self) -> Proof {
         self.proof.clone()
     }
+
+    /// To be told of each request.
+    pub fn uses(&self) -> Uses {
+        self.uses.clone()
+    }
+
+    /// Whether nothing was asked for too long. The task is woken when that is to be looked at again.
+    fn is_idle(&mut self, cx: &mut Context<'_>) -> bool {
+        let (most, next) = &mut self.idle;
+        while next.as_mut().poll(cx).is_ready() {
+            let idle = self.uses.idle(Instant::now());
+            if idle.is_some_and(|idle| idle >= *most) {
+                return true;
+            }
+            let left = most.saturating_sub(idle.unwrap_or_default()).max(Duration::from_millis(1));
+            next.as_mut().reset(tokio::time::Instant::now() + left);
+        }
+        false
+    }
+}
+
+/// The caller of a request on the proxies' port, as its connection tells.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    pub tls: TlsConnectInfo<TcpConnectInfo>,
+    pub uses: Uses,
 }
 
 /// Settings of a TLS listener.
 pub struct ListenerOptions {
     pub tls: Arc<ServerConfig>,
     pub max_connections: usize,
+    /// Of one address, and of one account.
+    pub max_of_one: usize,
+    /// How long a connection may be open on which nothing is asked.
+    pub idle: Duration,
     pub handshake_timeout: Duration,
     /// From the handshake to the first byte.
     pub first_byte_timeout: Duration,
@@ -94,9 +147,14 @@ async fn accept_loop(
     stop: CancellationToken,
     sender: mpsc::Sender<(Connection, SocketAddr)>,
 ) {
-    let acceptor = TlsAcceptor::from(options.tls);
     let permits = Arc::new(Semaphore::new(options.max_connections));
-    let (first_byte_timeout, anonymous_life) = (options.first_byte_timeout, options.anonymous_life);
+    let acceptor = Arc::new(Acceptor {
+        tls: TlsAcceptor::from(options.tls.clone()),
+        places: Places::new(options.max_of_one),
+        told: Rates::per_minute(REFUSALS_TOLD),
+        options,
+        sender,
+    });
     let mut handshakes = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -113,33 +171,79 @@ async fn accept_loop(
                 continue;
             }
         };
-        let Ok(permit) = permits.clone().try_acquire_owned() else {
-            options.metrics.connection_refused();
-            tracing::warn!(%peer, limit = options.max_connections, "connection refused: limit reached");
+        let of_address = acceptor.places.take(&One::Address(peer.ip().to_canonical()));
+        let (Ok(permit), Some(of_address)) = (permits.clone().try_acquire_owned(), of_address) else {
+            acceptor.refused(peer);
             continue;
         };
-        let (acceptor, sender, metrics) = (acceptor.clone(), sender.clone(), options.metrics.clone());
-        handshakes.spawn(async move {
-            let _ = stream.set_nodelay(true);
-            match tokio::time::timeout(options.handshake_timeout, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => {
-                    let is_anonymous = stream.get_ref().1.peer_certificates().is_none();
-                    let last = is_anonymous.then(|| Box::pin(sleep(anonymous_life)));
-                    let first = Some(Box::pin(sleep(first_byte_timeout)));
-                    let proof = Proof::default();
-                    let _ = sender.send((Connection { stream, first, last, proof, _permit: permit }, peer)).await;
-                }
-                Ok(Err(error)) => {
-                    metrics.handshake_failed();
-                    tracing::info!(%peer, %error, "TLS handshake failed");
-                }
-                Err(_) => {
-                    metrics.handshake_failed();
-                    tracing::info!(%peer, "TLS handshake timed out");
-                }
-            }
-        });
+        let acceptor = acceptor.clone();
+        handshakes.spawn(async move { Box::pin(acceptor.greet(stream, peer, permit, of_address)).await });
     }
+}
+
+/// The handshakes of one listener.
+struct Acceptor {
+    tls: TlsAcceptor,
+    places: Places<One>,
+    /// Whoever is refused must not fill the disk with what is said of him; the metric counts all.
+    told: Rates<()>,
+    options: ListenerOptions,
+    sender: mpsc::Sender<(Connection, SocketAddr)>,
+}
+
+impl Acceptor {
+    fn refused(&self, peer: SocketAddr) {
+        self.options.metrics.connection_refused();
+        if self.told.take(&(), Instant::now()).is_ok() {
+            let (limit, of_one) = (self.options.max_connections, self.options.max_of_one);
+            tracing::warn!(%peer, limit, of_one, "connection refused: limit reached, of all, of one address or of one account");
+        }
+    }
+
+    async fn greet(&self, stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit, of_address: Place<One>) {
+        let _ = stream.set_nodelay(true);
+        let options = &self.options;
+        let stream = match tokio::time::timeout(options.handshake_timeout, self.tls.accept(stream)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                options.metrics.handshake_failed();
+                return tracing::info!(%peer, %error, "TLS handshake failed");
+            }
+            Err(_) => {
+                options.metrics.handshake_failed();
+                return tracing::info!(%peer, "TLS handshake timed out");
+            }
+        };
+        let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        let is_anonymous = leaf.is_none();
+        let of_account = match leaf.and_then(account_of).map(|account| self.places.take(&One::Account(account))) {
+            Some(None) => return self.refused(peer),
+            Some(place) => place,
+            None => None,
+        };
+        let connection = Connection {
+            stream,
+            first: Some(Box::pin(sleep(options.first_byte_timeout))),
+            last: is_anonymous.then(|| Box::pin(sleep(options.anonymous_life))),
+            proof: Proof::default(),
+            uses: Uses::new(Instant::now()),
+            idle: (options.idle, Box::pin(sleep(options.idle))),
+            _permit: permit,
+            _of_address: of_address,
+            _of_account: of_account,
+        };
+        let _ = self.sender.send((connection, peer)).await;
+    }
+}
+
+/// The name in a client certificate, which is verified already.
+fn account_of(leaf: &CertificateDer<'_>) -> Option<String> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(leaf).ok()?;
+    let names = parsed.subject_alternative_name().ok()??;
+    names.value.general_names.iter().find_map(|name| {
+        let GeneralName::URI(uri) = name else { return None };
+        Some((*uri).to_owned())
+    })
 }
 
 impl axum::serve::Listener for Connections {
@@ -168,10 +272,10 @@ impl futures_util::Stream for Connections {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = TlsConnectInfo<TcpConnectInfo>;
+    type ConnectInfo = Caller;
 
-    fn connect_info(&self) -> Self::ConnectInfo {
-        self.stream.connect_info()
+    fn connect_info(&self) -> Caller {
+        Caller { tls: self.stream.connect_info(), uses: self.uses() }
     }
 }
 
@@ -183,7 +287,7 @@ impl AsyncRead for Connection {
         if self.proof.is_given() {
             self.last = None;
         }
-        if is_over(&mut self.first, cx) || is_over(&mut self.last, cx) {
+        if is_over(&mut self.first, cx) || is_over(&mut self.last, cx) || self.is_idle(cx) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         let before = buf.filled().len();

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Recorder as _};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 /// Every metric: name and help text.
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +41,7 @@ enum Name {
     ConnectionsRefused,
     ServerCertificateExpiry,
     IntermediateExpiry,
+    PutOff,
 }
 
 impl Name {
@@ -72,7 +73,7 @@ impl Name {
             ),
             Self::Throttled => (
                 "weft_control_throttled_total",
-                "Requests refused at a limit, by reason: renewals, streams, hellos, messages, api, plans",
+                "Requests refused at a limit, by reason: renewals, streams, hellos, messages, api, plans, bodies, registrations, joins",
             ),
             Self::FilterBytes => ("weft_control_filter_bytes_sent_total", "Bytes of filter binaries sent to proxies"),
             Self::ApiRequests => ("weft_control_api_requests_total", "Requests of the operator API"),
@@ -96,6 +97,11 @@ impl Name {
             Self::ServerCertificateExpiry => {
                 ("weft_control_server_certificate_not_after_seconds", "Expiry of the server certificate, unix time")
             }
+            Self::PutOff => (
+                "weft_control_upkeep_put_off",
+                "1 while something of the control plane's own could not be written and is tried again, by what: \
+                 operator_token, filters, certificates, records",
+            ),
             Self::IntermediateExpiry => {
                 ("weft_control_intermediate_not_after_seconds", "Expiry of the intermediate, unix time")
             }
@@ -133,6 +139,21 @@ pub(crate) enum Throttled {
     Messages,
     Api,
     Plans,
+    Bodies,
+    Registrations,
+    Joins,
+}
+
+/// Parts of the control plane's own upkeep that may wait for a disk with room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Upkeep {
+    OperatorToken,
+    /// The shipped ones.
+    Filters,
+    /// The intermediate and this server's.
+    Certificates,
+    /// What is over and forgotten: tokens, certificates, names.
+    Records,
 }
 
 /// Handles of all metrics. One per server, so that several in one process don't mix.
@@ -154,7 +175,7 @@ pub struct Metrics {
     pub joins_refused: Counter,
     registrations_refused: [Counter; 4],
     pub name_conflicts: Counter,
-    throttled: [Counter; 6],
+    throttled: [Counter; 9],
     pub filter_bytes: Counter,
     pub api_requests: Counter,
     pub api_errors: Counter,
@@ -170,40 +191,59 @@ pub struct Metrics {
     connections_refused: Counter,
     server_certificate_expiry: Gauge,
     intermediate_expiry: Gauge,
+    put_off: [Gauge; 4],
 }
 
 const BUCKETS: [f64; 12] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
 
+/// Makes the handles at the start.
+struct Register {
+    recorder: PrometheusRecorder,
+    metadata: metrics::Metadata<'static>,
+}
+
+type Label = Option<(&'static str, &'static str)>;
+
+impl Register {
+    fn new() -> Self {
+        let builder = PrometheusBuilder::new().set_buckets(&BUCKETS).expect("the buckets are not empty");
+        let metadata = metrics::Metadata::new("weft_control", metrics::Level::INFO, None);
+        Self { recorder: builder.build_recorder(), metadata }
+    }
+
+    fn key(name: Name, label: Label) -> metrics::Key {
+        let key = metrics::Key::from_static_name(name.text().0);
+        key.with_extra_labels(
+            label.map(|(key, value)| metrics::Label::from_static_parts(key, value)).into_iter().collect(),
+        )
+    }
+
+    fn counter(&self, name: Name, label: Label) -> Counter {
+        let (key, help) = name.text();
+        self.recorder.describe_counter(metrics::KeyName::from_const_str(key), None, help.into());
+        self.recorder.register_counter(&Self::key(name, label), &self.metadata)
+    }
+
+    fn gauge(&self, name: Name, label: Label) -> Gauge {
+        let (key, help) = name.text();
+        self.recorder.describe_gauge(metrics::KeyName::from_const_str(key), None, help.into());
+        self.recorder.register_gauge(&Self::key(name, label), &self.metadata)
+    }
+
+    fn histogram(&self, name: Name) -> Histogram {
+        let (key, help) = name.text();
+        self.recorder.describe_histogram(metrics::KeyName::from_const_str(key), None, help.into());
+        self.recorder.register_histogram(&Self::key(name, None), &self.metadata)
+    }
+}
+
 impl Metrics {
     pub fn new() -> Self {
-        let builder = PrometheusBuilder::new().set_buckets(&BUCKETS).expect("the buckets are not empty");
-        let recorder = builder.build_recorder();
-        let metadata = metrics::Metadata::new("weft_control", metrics::Level::INFO, None);
-        let describe = |name: Name| {
-            let (key, help) = name.text();
-            (metrics::Key::from_static_name(key), metrics::KeyName::from_const_str(key), help.into())
-        };
-        let by_reason = |name, reason| {
-            let (key, key_name, help) = describe(name);
-            recorder.describe_counter(key_name, None, help);
-            let key = key.with_extra_labels(vec![metrics::Label::from_static_parts("reason", reason)]);
-            recorder.register_counter(&key, &metadata)
-        };
-        let counter = |name| {
-            let (key, key_name, help) = describe(name);
-            recorder.describe_counter(key_name, None, help);
-            recorder.register_counter(&key, &metadata)
-        };
-        let gauge = |name| {
-            let (key, key_name, help) = describe(name);
-            recorder.describe_gauge(key_name, None, help);
-            recorder.register_gauge(&key, &metadata)
-        };
-        let histogram = |name| {
-            let (key, key_name, help) = describe(name);
-            recorder.describe_histogram(key_name, None, help);
-            recorder.register_histogram(&key, &metadata)
-        };
+        let register = Register::new();
+        let counter = |name| register.counter(name, None);
+        let gauge = |name| register.gauge(name, None);
+        let histogram = |name| register.histogram(name);
+        let by_reason = |name, reason| register.counter(name, Some(("reason", reason)));
         Self {
             proxies_connected: gauge(Name::ProxiesConnected),
             workloads: gauge(Name::Workloads),
@@ -222,8 +262,18 @@ impl Metrics {
             registrations_refused: [Refusal::Name, Refusal::Invalid, Refusal::NotGranted, Refusal::Store]
                 .map(|why| by_reason(Name::RegistrationsRefused, why.as_str())),
             name_conflicts: counter(Name::SeatConflicts),
-            throttled: ["renewals", "streams", "hellos", "messages", "api", "plans"]
-                .map(|reason| by_reason(Name::Throttled, reason)),
+            throttled: [
+                "renewals",
+                "streams",
+                "hellos",
+                "messages",
+                "api",
+                "plans",
+                "bodies",
+                "registrations",
+                "joins",
+            ]
+            .map(|reason| by_reason(Name::Throttled, reason)),
             filter_bytes: counter(Name::FilterBytes),
             api_requests: counter(Name::ApiRequests),
             api_errors: counter(Name::ApiErrors),
@@ -239,7 +289,9 @@ impl Metrics {
             connections_refused: counter(Name::ConnectionsRefused),
             server_certificate_expiry: gauge(Name::ServerCertificateExpiry),
             intermediate_expiry: gauge(Name::IntermediateExpiry),
-            handle: recorder.handle(),
+            put_off: ["operator_token", "filters", "certificates", "records"]
+                .map(|what| register.gauge(Name::PutOff, Some(("what", what)))),
+            handle: register.recorder.handle(),
         }
     }
 
@@ -296,7 +348,7 @@ impl Metrics {
     }
 
     pub(crate) fn throttled(&self, what: Throttled) {
-        let [renewals, streams, hellos, messages, api, plans] = &self.throttled;
+        let [renewals, streams, hellos, messages, api, plans, bodies, registrations, joins] = &self.throttled;
         let counter = match what {
             Throttled::Renewals => renewals,
             Throttled::Streams => streams,
@@ -304,6 +356,9 @@ impl Metrics {
             Throttled::Messages => messages,
             Throttled::Api => api,
             Throttled::Plans => plans,
+            Throttled::Bodies => bodies,
+            Throttled::Registrations => registrations,
+            Throttled::Joins => joins,
         };
         counter.increment(1);
     }
@@ -317,6 +372,18 @@ impl Metrics {
             Refusal::Store => store,
         };
         counter.increment(1);
+    }
+
+    /// Whether a part of the upkeep is put off.
+    pub(crate) fn put_off(&self, what: Upkeep, is_put_off: bool) {
+        let [operator_token, filters, certificates, records] = &self.put_off;
+        let gauge = match what {
+            Upkeep::OperatorToken => operator_token,
+            Upkeep::Filters => filters,
+            Upkeep::Certificates => certificates,
+            Upkeep::Records => records,
+        };
+        gauge.set(f64::from(u8::from(is_put_off)));
     }
 
     pub fn connection_refused(&self) {

@@ -290,6 +290,16 @@ impl Registry {
         self.lock().get(key).is_some_and(|entry| entry.connected)
     }
 
+    /// The address that a connected proxy speaks from.
+    pub fn speaks_from(&self, key: &ProxyKey) -> Option<IpAddr> {
+        self.lock().get(key).filter(|entry| entry.connected)?.introduction.address
+    }
+
+    /// True while the stream of this seat is open.
+    pub fn holds(&self, seat: &Seat) -> bool {
+        self.lock().get(&seat.key).is_some_and(|entry| entry.connected && entry.session == seat.session)
+    }
+
     /// A connected proxy of another machine than this one.
     pub fn any_remote(&self) -> Option<(ProxyKey, IpAddr)> {
         let entries = self.lock();
@@ -306,14 +316,18 @@ impl Registry {
         suspects.map(|(key, entry)| (key.clone(), silent(entry), entry.session != 0)).collect()
     }
 
-    /// How proxies are, as far as silent ones are concerned.
-    pub fn outlook(&self) -> Outlook {
+    /// How proxies are, as far as silent ones are concerned: those that `matters` holds for, since a proxy without endpoints
+    /// takes none with it.
+    pub fn outlook(&self, matters: impl Fn(&ProxyKey) -> bool) -> Outlook {
         let entries = self.lock();
         let connected = || entries.values().filter(|entry| entry.connected);
         Outlook {
             connected: connected().count(),
             telling: connected().filter(|entry| entry.introduction.tells_reach()).count(),
-            suspects: entries.values().filter(|entry| !entry.connected && entry.is_expected).count(),
+            suspects: entries
+                .iter()
+                .filter(|(key, entry)| !entry.connected && entry.is_expected && matters(key))
+                .count(),
         }
     }
 
@@ -428,19 +442,17 @@ impl Entry {
     /// later start wins. An equal start means a new stream of the same process, which wins unless that comes too often.
     fn yields_to(&mut self, other: &Introduction) -> Result<Vec<Instant>, SeatTaken> {
         let taken = |is_newer| SeatTaken { holder: Box::new(self.introduction.clone()), is_newer };
-        let mut disputes = std::mem::take(&mut self.disputes);
         if !self.connected || other.incarnation > self.introduction.incarnation {
             return Ok(Vec::new());
         }
         if other.incarnation < self.introduction.incarnation {
             return Err(taken(true));
         }
-        disputes.retain(|at| at.elapsed() < DISPUTE.1);
-        if disputes.len() >= DISPUTE.0 {
-            let taken = taken(false);
-            self.disputes = disputes;
-            return Err(taken);
+        self.disputes.retain(|at| at.elapsed() < DISPUTE.1);
+        if self.disputes.len() >= DISPUTE.0 {
+            return Err(taken(false));
         }
+        let mut disputes = std::mem::take(&mut self.disputes);
         disputes.push(Instant::now());
         Ok(disputes)
     }

@@ -155,9 +155,16 @@ fn withdrawn(answer: &Withdrawn) -> String {
 /// The proxies that are kept out now: an account may have more of them than the one that was named.
 fn banned(answer: &Banned) -> String {
     let identity = &answer.ban.identity;
-    match answer.proxies.as_slice() {
+    let told = match answer.proxies.as_slice() {
         [] => format!("{identity} is kept out of the mesh"),
         proxies => format!("{identity} is kept out of the mesh; proxies with it: {}", proxies.join(", ")),
+    };
+    match answer.durable {
+        true => told,
+        false => format!(
+            "{told}. This could not be written (weft check says why): it holds at once, and ends with the control plane's \
+             process unless its disk takes it before"
+        ),
     }
 }
 
@@ -196,8 +203,10 @@ mod tests {
     #[test]
     fn a_ban_says_whom_it_takes() {
         let ban = Ban { identity: "spiffe://c/ns/a/sa/b".to_owned(), by: "x".to_owned(), ..Ban::default() };
-        let answer = Banned { ban: ban.clone(), proxies: vec!["b-1".to_owned(), "b-2".to_owned()] };
+        let answer = Banned { ban: ban.clone(), proxies: vec!["b-1".to_owned(), "b-2".to_owned()], durable: true };
         assert_eq!(banned(&answer), "spiffe://c/ns/a/sa/b is kept out of the mesh; proxies with it: b-1, b-2");
+        let told = banned(&Banned { durable: false, ..answer });
+        assert!(told.contains("This could not be written") && told.contains("it holds at once"), "{told}");
         let text = table(&Bans { bans: vec![ban] });
         assert!(text.contains("1970-01-01T00:00:00Z"), "{text}");
         assert_eq!(table(&Bans::default()), "nobody is kept out\n");

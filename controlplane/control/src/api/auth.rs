@@ -17,8 +17,8 @@ use weft_policy::text::printable;
 use super::{Access, ApiError, Refusal};
 use crate::access::{Place, Rights, Thing, Verb};
 use crate::hub::{Actor, Hub};
-use crate::listener::{Connections, Proof};
-use crate::rate;
+use crate::listener::{Connections, InUse, Proof, Uses};
+use crate::rate::{self, Part};
 use crate::store::AuditEntry;
 use crate::token::{Grant, TokenHash};
 
@@ -27,11 +27,23 @@ use crate::token::{Grant, TokenHash};
 pub struct Peer {
     from: IpAddr,
     proof: Proof,
+    uses: Uses,
+}
+
+/// Counts the requests of each connection while they are under way.
+pub(super) async fn count_uses(request: Request, next: Next) -> Response {
+    let counted = request.extensions().get::<ConnectInfo<Peer>>().map(|ConnectInfo(peer)| peer.uses.begin());
+    let response = next.run(request).await;
+    match counted {
+        Some(counted) => response.map(|body| axum::body::Body::new(InUse::new(body, counted))),
+        None => response,
+    }
 }
 
 impl Connected<IncomingStream<'_, Connections>> for Peer {
     fn connect_info(stream: IncomingStream<'_, Connections>) -> Self {
-        Self { from: stream.remote_addr().ip().to_canonical(), proof: stream.io().proof() }
+        let io = stream.io();
+        Self { from: stream.remote_addr().ip().to_canonical(), proof: io.proof(), uses: io.uses() }
     }
 }
 
@@ -101,8 +113,15 @@ pub(super) async fn authorize(
         Ok(place) => place,
         Err(error) => return refused(actor, error.into_response()),
     };
+    let body = match take_body(&hub, &caller, &request) {
+        Ok(body) => Arc::new(body),
+        Err(error) => return refused(actor, error.into_response()),
+    };
     request.extensions_mut().insert(caller);
-    refused(actor, next.run(request).await)
+    request.extensions_mut().insert(body.clone());
+    let response = next.run(request).await;
+    drop(body);
+    refused(actor, response)
 }
 
 /// Whether a call may begin: within the token's budget, and as far as its role and place can tell.
@@ -114,6 +133,20 @@ fn admit(hub: &Hub, caller: &Caller, access: Access) -> Result<rate::Place<Strin
         Access::Each(verb, thing) => caller.rights.may_somewhere(verb, thing)?,
     }
     Ok(place)
+}
+
+/// The memory that the body of a call takes, for as long as the call is under way.
+pub(super) type BodyPart = Arc<Part<String>>;
+
+/// Takes memory for a body before any of it is read. One that does not tell its length may have the longest.
+fn take_body(hub: &Hub, caller: &Caller, request: &Request) -> Result<Part<String>, ApiError> {
+    use axum::body::HttpBody as _;
+    let limits = &hub.config().limits;
+    let most = limits.max_body_bytes.max(limits.max_filter_bytes);
+    let told = request.body().size_hint().upper().and_then(|bytes| usize::try_from(bytes).ok());
+    // What is longer is refused, or read to disk, by whoever takes it.
+    let bytes = told.unwrap_or(most).min(most);
+    Ok(hub.take_body(&caller.token_id, bytes)?)
 }
 
 /// The entry for an answer that refused something. Mistakes in what was sent are no attempts.

@@ -9,7 +9,8 @@ use weft_api::{Detail, ErrorBody, ErrorInner, ObjectRef};
 use weft_policy::resource::ObjectKey;
 
 use crate::access::Denied;
-use crate::hub::{Busy, TooManyCalls};
+use crate::hub::{Busy, TokenError, TooManyCalls};
+use crate::rate::Spent;
 use crate::store::StoreError;
 
 /// An error answer. `code` is stable and for programs, `message` for people.
@@ -143,6 +144,28 @@ impl From<TooManyCalls> for ApiError {
 impl From<Busy> for ApiError {
     fn from(busy: Busy) -> Self {
         Self::too_many(busy.to_string(), 1)
+    }
+}
+
+impl From<Spent> for ApiError {
+    fn from(spent: Spent) -> Self {
+        match spent {
+            Spent::TooMuch { share } => Self::too_large(format!(
+                "the request body would take more memory than the {share} bytes that one token may have \
+                 (limits.max_open_body_bytes): send fewer documents at a time"
+            )),
+            Spent::Now => Self::too_many("the bodies of other calls take all memory that there is for them", 1),
+        }
+    }
+}
+
+impl From<TokenError> for ApiError {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Store(error) => error.into(),
+            TokenError::TooMany { .. } => Self::refused(format!("{error} (limits.max_tokens)")),
+            TokenError::TooLarge(_) => Self::invalid(error.to_string()),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Grants of accounts that have joined: who has them, and their end.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use weft_api::{AccountGrants, GrantList, LeftWorkload, WithdrawRequest, Withdrawn};
 use weft_policy::identity::{SpiffeId, is_label};
 use weft_policy::registration::OWN_PREFIX;
+use weft_policy::resource::wrong_labels;
 
 use super::proxies::identity_of;
 use super::{Access, ApiError, Body, Caller, Endpoint};
@@ -119,6 +120,10 @@ pub(super) fn parsed(lists: &Lists) -> Result<Grants, ApiError> {
         let parts = label.split_once('=').filter(|(key, _)| !key.is_empty() && !key.starts_with(OWN_PREFIX));
         let (key, value) = parts.ok_or_else(|| ApiError::invalid(format!("labels: {label:?} is not KEY=VALUE")))?;
         grants.labels.insert((key.to_owned(), value.to_owned()));
+    }
+    let labels: BTreeMap<_, _> = grants.labels.iter().cloned().collect();
+    if let Some((key, why)) = wrong_labels(&labels).next() {
+        return Err(ApiError::invalid(format!("labels: {key}: {why}")));
     }
     grants.addresses = ranges(&lists.addresses)?;
     Ok(grants)

@@ -46,7 +46,7 @@ async fn lint(
     let kind = kind.map_err(|error| ApiError::invalid(format!("kind: {error}")))?;
     let asking = caller.clone();
     let (revision, findings) =
-        hub.plan(move |published| (published.revision, findings(&asking, &published.world))).await?;
+        hub.plan(&caller.token_id, move |published| (published.revision, findings(&asking, &published.world))).await?;
     let is_meant = |finding: &&Finding| {
         let ObjectKey { kind: of, namespace, name } = &finding.object;
         kind.is_none_or(|kind| kind == *of)
@@ -62,10 +62,10 @@ async fn lint_with(
     Body(request): Body<LintRequest>,
 ) -> Result<Json<Lint>, ApiError> {
     let documents = bounded(&hub, request.documents)?;
-    let given = hub.plan(|_| parse_documents(documents)).await??;
+    let given = hub.plan(&caller.token_id, |_| parse_documents(documents)).await??;
     within_reach(&caller, Verb::Read, &given.documents)?;
     let asking = caller.clone();
-    let planned = hub.plan(move |published| {
+    let planned = hub.plan(&caller.token_id, move |published| {
         let mut after = World::clone(&published.world);
         for resource in given.resources {
             after.put(&Owner::Applied, resource, Revision(published.revision.0 + 1), "")?;

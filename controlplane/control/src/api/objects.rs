@@ -203,7 +203,7 @@ async fn apply(
     let documents = bounded(&hub, request.documents)?;
     // Many documents take long: that holds up no other call, and a dry run no change.
     let Given { documents, resources, seen } = if request.dry_run {
-        hub.plan(|_| parse_documents(documents)).await??
+        hub.plan(&caller.token_id, |_| parse_documents(documents)).await??
     } else {
         apart(|| parse_documents(documents)).await?
     };
@@ -362,7 +362,8 @@ async fn explain_request(
     let from = query.from.split('/').next().unwrap_or_default();
     caller.may(Verb::Read, Thing::Object(Kind::Service), Place::Namespace(from))?;
     let told_by = if caller.rights.is_bound() { "; told by what this token may read" } else { "" };
-    let explained = hub.plan(move |published| match caller.part_of(&published.world) {
+    let token = caller.token_id.clone();
+    let explained = hub.plan(&token, move |published| match caller.part_of(&published.world) {
         // What the caller may not read is answered for as what is not there.
         Some(part) => explain(&part, &query),
         None => explain(&published.world, &query),

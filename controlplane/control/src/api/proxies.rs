@@ -112,9 +112,9 @@ async fn ban(
     let reason: String = printable(&request.reason).chars().take(MAX_REASON).collect();
     let identity = identity_of(&hub, &caller, &request.proxy)?;
     let makers = Makers::known_to(&hub, &caller).await?;
-    let ban = hub.ban(caller.actor(), identity.clone(), reason).await?;
+    let (ban, durable) = hub.ban(caller.actor(), identity.clone(), reason).await?;
     let with_it = hub.registry().keys().into_iter().filter(|key| key.identity == identity).map(|key| key.name);
-    Ok(Json(Banned { ban: told(ban, &makers), proxies: with_it.collect() }))
+    Ok(Json(Banned { ban: told(ban, &makers), proxies: with_it.collect(), durable }))
 }
 
 async fn unban(

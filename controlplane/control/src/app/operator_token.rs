@@ -11,7 +11,7 @@ use anyhow::Context as _;
 
 use crate::hub::Hub;
 use crate::now_unix;
-use crate::token::{Grant, Role, TokenHash};
+use crate::token::{Grant, Role, TokenHash, TokenText};
 
 /// The name of the token in the file, for `weft token list` and `revoke`.
 pub(crate) const NAME: &str = "first-operator";
@@ -65,17 +65,27 @@ fn set_aside(path: &Path) -> anyhow::Result<PathBuf> {
     Ok(aside)
 }
 
+/// Makes a token and puts it into the file. The file comes first: where it can't be written no token is made, so that a
+/// disk without room does not fill the store with tokens that nobody has.
 async fn write(hub: &Arc<Hub>, path: &Path) -> anyhow::Result<()> {
     let grant = Grant::operator(Role::Admin);
-    let made = hub.create_named_token("system", Some(NAME), grant, Some(LIFE)).await?;
+    let text = TokenText::generate(&grant);
     let temporary = path.with_extension("token.new");
-    let written = || -> std::io::Result<()> {
-        let _ = std::fs::remove_file(&temporary);
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-        file.write_all(made.text.reveal().as_bytes())?;
-        file.write_all(b"\n")?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)
-    };
-    written().with_context(|| format!("operator token {}", path.display()))
+    let told = || format!("operator token {}", path.display());
+    write_private(&temporary, &text).with_context(told)?;
+    let made = hub.keep_token("system", Some(NAME), grant, Some(LIFE), text).await;
+    let made = made.inspect_err(|_| drop(std::fs::remove_file(&temporary)))?;
+    if let Err(error) = std::fs::rename(&temporary, path) {
+        hub.revoke_tokens("system", &made.id).await?;
+        return Err(error).with_context(told);
+    }
+    Ok(())
+}
+
+fn write_private(path: &Path, text: &TokenText) -> std::io::Result<()> {
+    let _ = std::fs::remove_file(path);
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(text.reveal().as_bytes())?;
+    file.write_all(b"\n")?;
+    file.sync_all()
 }

@@ -24,9 +24,10 @@ pub use self::places::Misplaced;
 use super::filters::AUTHZ;
 use super::trying::{Asked, unless_refused};
 use super::{Actor, Draft, FilterVersion, Hub, Published, apart};
-use crate::claims::{Claims, Grants};
+use crate::claims::{ClaimRecord, Claims, Grants};
 use crate::config::Limits;
-use crate::store::{Store, StoreError, Table, Unreadable, Write, write_record};
+use crate::store::{RecordsOf, Store, StoreError, Unreadable, Write, write_record};
+use crate::token::TokenRecord;
 use crate::told::{Shared, Told};
 
 /// An object as it is stored.
@@ -205,7 +206,8 @@ impl Hub {
         known_only: bool,
     ) -> Result<Applied, ApplyError> {
         let order = Order { actor: actor.into(), resources, how: How::DryRun, expected };
-        let (applied, asked) = self.plan(move |published| order.plan(published)).await??;
+        let token = order.actor.id.strip_prefix("operator:").unwrap_or(&order.actor.id).to_owned();
+        let (applied, asked) = self.plan(&token, move |published| order.plan(published)).await??;
         let told = self.tried(&asked, known_only).await?;
         Ok(Applied { findings: [applied.findings, told].concat(), ..applied })
     }
@@ -367,13 +369,13 @@ impl Draft {
     /// Puts a resource into the world and its record into the transaction, unless it is there as it is.
     fn store(&mut self, owner: &Owner, resource: Resource) -> Result<Action, PutError> {
         let key = resource.key();
+        let may_move = self.world.get(&key).is_some_and(|old| may_move_endpoints(&old.resource, &resource));
         let action = self.world.put(owner, resource, self.revision, &new_uid())?;
         if action == Action::Unchanged {
             return Ok(action);
         }
-        // A change of a workload or service may take endpoints away or move them. Each session looks at once whether it
-        // did, and sends such a removal without delay.
-        self.removal |= action == Action::Changed && matches!(key.kind, Kind::Workload | Kind::Service);
+        // Each session looks at once whether endpoints left or moved, and sends such a removal without delay.
+        self.removal |= may_move;
         if action == Action::Created {
             self.world.note_creation(&key, crate::now_unix());
         }
@@ -430,7 +432,7 @@ impl Draft {
         let name = key.object_name();
         let owner = (key.kind == Kind::Workload).then(|| self.world.registered_by(&name)).flatten();
         let Some(_) = owner.filter(|owner| !hub.registry().is_connected(owner)) else { return Ok(false) };
-        remove_registered(self, &name)?;
+        remove_registered(self, &name, hub.age())?;
         self.claim(|draft| draft.claims.free(&name));
         self.audit(actor, "delete", key.to_string(), String::new()).within([key.namespace.clone()]);
         Ok(true)
@@ -474,6 +476,18 @@ impl Draft {
             None | Some(Owner::Applied) => Ok(()),
             Some(owner) => Err(Owned { key: key.clone(), owner: Box::new(owner.clone()) }),
         }
+    }
+}
+
+/// Whether endpoints may leave or move as one object becomes the other. A weight moves none: it is told with the rest.
+fn may_move_endpoints(old: &Resource, new: &Resource) -> bool {
+    match (old, new) {
+        (Resource::Workload(old), Resource::Workload(new)) => {
+            let mut weighted = old.clone();
+            weighted.spec.weight = new.spec.weight;
+            weighted != *new
+        }
+        (_, new) => matches!(new, Resource::Workload(_) | Resource::Service(_)),
     }
 }
 
@@ -579,11 +593,11 @@ pub(super) fn load(store: &Store, trust_domain: &TrustDomain, roots: &str) -> Re
 
 /// Every record of the store that can't be read.
 pub fn unreadable_records(store: &Store) -> Result<Vec<Unreadable>, StoreError> {
-    let mut all = store.objects::<Record>()?.unreadable;
-    all.extend(store.filter_versions::<FilterVersion>()?.unreadable);
-    all.extend(store.tokens()?.unreadable);
-    all.extend(store.claims()?.unreadable);
-    all.extend(store.table::<super::Ban>(Table::Bans)?.unreadable);
+    let mut all = store.unreadable::<Record>(RecordsOf::Objects)?;
+    all.extend(store.unreadable::<FilterVersion>(RecordsOf::FilterVersions)?);
+    all.extend(store.unreadable::<TokenRecord>(RecordsOf::Tokens)?);
+    all.extend(store.unreadable::<ClaimRecord>(RecordsOf::Claims)?);
+    all.extend(store.unreadable::<super::Ban>(RecordsOf::Bans)?);
     Ok(all)
 }
 

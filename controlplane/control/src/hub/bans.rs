@@ -2,7 +2,7 @@
 //! stream is served, and every proxy is told at once to close and refuse their connections.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -80,24 +80,77 @@ impl Hub {
         Some(format!("{identity} is banned since {since}{reason}: an operator lifts that with `weft proxy unban`"))
     }
 
-    /// Keeps `identity` out from now on; its endpoints leave discovery, its connections are closed everywhere. Once begun
+    /// Keeps `identity` out from now on; its endpoints leave discovery, its connections are closed everywhere. False beside
+    /// it where that could not be written: it holds until this process ends, and is written as soon as it can be. Once begun
     /// it is done to its end, whether or not the caller still waits.
     pub async fn ban(
         self: &Arc<Self>,
         actor: impl Into<Actor>,
         identity: SpiffeId,
         reason: String,
-    ) -> Result<Ban, BanError> {
+    ) -> Result<(Ban, bool), BanError> {
         let (hub, actor) = (self.clone(), actor.into());
         to_the_end(async move { hub.keep_out(actor, identity, reason).await }).await
     }
 
-    async fn keep_out(self: &Arc<Self>, actor: Actor, identity: SpiffeId, reason: String) -> Result<Ban, BanError> {
+    async fn keep_out(
+        self: &Arc<Self>,
+        actor: Actor,
+        identity: SpiffeId,
+        reason: String,
+    ) -> Result<(Ban, bool), BanError> {
         // What is told is in the order of what is stored.
         let _turn = self.bans_turn.lock().await;
         let (by, since_unix) = (actor.id.clone(), crate::now_unix());
         let ban = Ban { identity: identity.clone(), reason, since_unix, by };
-        let (hub, record) = (self.clone(), ban.clone());
+        let kept = self.keep_ban(actor.clone(), ban.clone()).await;
+        let is_durable = match kept {
+            Ok(()) => true,
+            Err(BanError::Store(error)) => {
+                let mut unwritten = self.unwritten_bans.lock().unwrap_or_else(PoisonError::into_inner);
+                let known = self.bans.borrow().get(&identity).cloned();
+                if let Some(known) = known.filter(|_| !unwritten.contains_key(&identity)) {
+                    // The store has an older ban of it.
+                    return Ok((known, true));
+                }
+                // Who is to be kept out is kept out: a disk without room lets nobody stay.
+                let error = crate::chain(&error);
+                tracing::error!(%identity, error, "a ban holds, but could not be written: it is tried again");
+                unwritten.insert(identity.clone(), (actor, ban.clone()));
+                false
+            }
+            Err(error) => return Err(error),
+        };
+        self.bans.send_modify(|bans| {
+            Arc::make_mut(bans).insert(identity.clone(), ban.clone());
+        });
+        tracing::warn!(%identity, reason = ban.reason, "identity banned");
+        self.release_banned(&identity).await;
+        Ok((ban, is_durable))
+    }
+
+    async fn release_banned(self: &Arc<Self>, identity: &SpiffeId) {
+        let owners = owners(&self.published().world).filter(|owner| owner.identity == *identity).cloned().collect();
+        self.release_all(owners, "its identity was banned").await;
+    }
+
+    /// Writes bans that hold already and could not be written when they were made.
+    pub(super) async fn write_bans(self: &Arc<Self>) {
+        let _turn = self.bans_turn.lock().await;
+        let unwritten = self.unwritten_bans.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for (identity, (actor, ban)) in unwritten {
+            match self.keep_ban(actor, ban).await {
+                Err(BanError::Store(_)) => return,
+                Err(error) => tracing::error!(%identity, %error, "a ban is not written"),
+                Ok(()) => {}
+            }
+            self.unwritten_bans.lock().unwrap_or_else(PoisonError::into_inner).remove(&identity);
+            self.release_banned(&identity).await;
+        }
+    }
+
+    async fn keep_ban(self: &Arc<Self>, actor: Actor, record: Ban) -> Result<(), BanError> {
+        let hub = self.clone();
         self.change(move |draft| {
             if record.identity.trust_domain() != hub.trust_domain.as_str() {
                 return Err(BanError::Foreign(record.identity));
@@ -109,14 +162,7 @@ impl Hub {
             entry.within([record.identity.namespace().to_owned()]);
             Ok::<_, BanError>(())
         })
-        .await?;
-        self.bans.send_modify(|bans| {
-            Arc::make_mut(bans).insert(identity.clone(), ban.clone());
-        });
-        tracing::warn!(%identity, reason = ban.reason, "identity banned");
-        let owners = owners(&self.published().world).filter(|owner| owner.identity == identity).cloned().collect();
-        self.release_all(owners, "its identity was banned").await;
-        Ok(ban)
+        .await
     }
 
     /// Lets `identity` in again.
@@ -127,6 +173,15 @@ impl Hub {
 
     async fn let_in(self: &Arc<Self>, actor: Actor, identity: &SpiffeId) -> Result<(), BanError> {
         let _turn = self.bans_turn.lock().await;
+        let unwritten = self.unwritten_bans.lock().unwrap_or_else(PoisonError::into_inner).remove(identity);
+        if unwritten.is_some() && self.store.fault().is_some() {
+            // The store does not know of it.
+            self.bans.send_modify(|bans| {
+                Arc::make_mut(bans).remove(identity);
+            });
+            tracing::info!(%identity, "a ban that was not written is lifted");
+            return Ok(());
+        }
         let (hub, key) = (self.clone(), identity.clone());
         self.change(move |draft| {
             if !hub.bans.borrow().contains_key(&key) {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use time::OffsetDateTime;
-use tonic::Status;
+
 use weft_policy::bundle::ObjectName;
 use weft_policy::identity::SpiffeId;
 use weft_policy::plan::{Owned, ProxyKey};
@@ -93,11 +93,10 @@ impl Hub {
     }
 
     /// Grants a joined account what another join token of it grants. One that grants nothing new is not used up.
-    pub async fn gain(self: &Arc<Self>, identity: &SpiffeId, token: &str, peer: &str) -> Result<Grants, Status> {
+    pub async fn gain(self: &Arc<Self>, identity: &SpiffeId, token: &str, peer: &str) -> Result<Grants, JoinError> {
         if let Err(wait) = self.renewals.take(identity, Instant::now()) {
             self.metrics().throttled(Throttled::Renewals);
-            let wait = wait.as_secs() + 1;
-            return Err(Status::resource_exhausted(format!("{identity} asks too often: again in {wait} s")));
+            return Err(JoinError::TooOften { from: identity.to_string(), seconds: wait.as_secs() + 1 });
         }
         let gained = self.try_gain(identity.clone(), token, peer).await;
         match &gained {
@@ -107,7 +106,7 @@ impl Hub {
             }
             Err(error) => tracing::info!(%identity, peer, error = %crate::chain(error), "a token grants nothing"),
         }
-        gained.map_err(Status::from)
+        gained
     }
 
     async fn try_gain(self: &Arc<Self>, identity: SpiffeId, token: &str, peer: &str) -> Result<Grants, JoinError> {

@@ -1,13 +1,13 @@
 //! Certificates for proxies: joining with a token, renewing with the certificate in use. One that has ended renews itself
 //! within a grace, if it is the last that was issued in its line and its identity was not banned.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use tonic::Status;
 use weft_policy::identity::SpiffeId;
 use weft_policy::plan::Owned;
 
@@ -15,9 +15,42 @@ use super::Hub;
 use super::apply::PutError;
 use super::tokens::surplus;
 use crate::ca::{IssueError, Issued};
+use crate::claims::MAX_GRANTED;
+use crate::config::Limits;
 use crate::metrics::Throttled;
+use crate::rate::Rates;
 use crate::store::{StoreError, Table, Write, write_record};
 use crate::token::{Grant, TokenHash, TokenRecord};
+
+/// The address of who joins; of IPv6 the network, of which one host has all addresses.
+type Source = Option<IpAddr>;
+
+/// How often joins are tried, and told of.
+pub(super) struct Joins {
+    tried: Rates<Source>,
+    told: Rates<Source>,
+    told_of_all: Rates<()>,
+}
+
+/// Refused joins that are logged in a minute: of one source, and of all.
+const TOLD: (u32, u32) = (10, 60);
+
+impl Joins {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            tried: Rates::per_minute(limits.max_joins_per_minute),
+            told: Rates::per_minute(TOLD.0),
+            told_of_all: Rates::per_minute(TOLD.1),
+        }
+    }
+}
+
+fn source_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),
+        IpAddr::V4(address) => IpAddr::V4(address),
+    }
+}
 
 /// A certificate and what to trust.
 pub struct SignedIdentity {
@@ -47,7 +80,7 @@ pub(crate) struct IssuedRecord {
 
 /// Why a proxy gets no certificate.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum JoinError {
+pub enum JoinError {
     #[error("this join token is not known here, or was used already")]
     Unknown,
     #[error("this join token is for {of}: it grants nothing to {identity}")]
@@ -58,6 +91,13 @@ pub(super) enum JoinError {
     WrongKind,
     #[error("{0}")]
     Banned(String),
+    #[error(
+        "{identity} would have {granted} services, labels and addresses granted; at most {MAX_GRANTED} are: use another \
+         service account, or grant a range"
+    )]
+    TooManyGrants { identity: SpiffeId, granted: usize },
+    #[error("too many joins are tried from {from}: again in {seconds} s")]
+    TooOften { from: String, seconds: u64 },
     #[error(transparent)]
     Issue(#[from] IssueError),
     #[error(transparent)]
@@ -77,15 +117,26 @@ impl From<PutError> for JoinError {
 
 /// Why a certificate is not renewed. Each names the cure.
 #[derive(Debug, thiserror::Error)]
-enum RenewError {
+pub enum RenewError {
     #[error("the certificate ended at {at}, longer ago than the grace of {grace}: {}", new_token(.identity))]
     GraceOver { at: String, grace: String, identity: SpiffeId },
     #[error("the certificate ended at {at} and was renewed before by whoever holds its key: {}", new_token(.identity))]
     Replaced { at: String, identity: SpiffeId },
     #[error("the certificate ended at {at} and is not known here: {}", new_token(.identity))]
     NotKnown { at: String, identity: SpiffeId },
+    #[error("{identity} renews too often: again in {seconds} s")]
+    TooOften { identity: SpiffeId, seconds: u64 },
     #[error(transparent)]
     Join(#[from] JoinError),
+}
+
+/// Why a certificate is good for no more than its own renewal.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotValid {
+    #[error("the certificate of {identity} ended at {}", shown(*.at))]
+    Ended { identity: SpiffeId, at: OffsetDateTime },
+    #[error("the certificate of {identity} is valid only from {}", shown(*.at))]
+    NotYet { identity: SpiffeId, at: OffsetDateTime },
 }
 
 fn new_token(identity: &SpiffeId) -> String {
@@ -107,16 +158,14 @@ impl Holder {
     ///
     /// # Errors
     /// It has ended, or its life has not begun.
-    pub fn valid_at(&self, now: OffsetDateTime) -> Result<(), Status> {
-        let told = |what: &str, at: OffsetDateTime| {
-            Status::unauthenticated(format!("the certificate of {} {what} {}", self.identity, shown(at)))
-        };
+    pub fn valid_at(&self, now: OffsetDateTime) -> Result<(), NotValid> {
+        let identity = self.identity.clone();
         if now >= self.not_after {
-            return Err(told("ended at", self.not_after));
+            return Err(NotValid::Ended { identity, at: self.not_after });
         }
         // The clocks of proxies and of this server differ a little.
         if now + BEHIND < self.not_before {
-            return Err(told("is valid only from", self.not_before));
+            return Err(NotValid::NotYet { identity, at: self.not_before });
         }
         Ok(())
     }
@@ -127,19 +176,35 @@ const BEHIND: time::Duration = time::Duration::minutes(5);
 
 impl Hub {
     /// Exchanges a join token and a signing request for a certificate. A refused request leaves the token unused.
-    pub async fn join(self: &Arc<Self>, token: &str, csr_der: &[u8], peer: &str) -> Result<SignedIdentity, Status> {
-        let result = self.try_join(token, csr_der, peer).await;
+    pub async fn join(
+        self: &Arc<Self>,
+        token: &str,
+        csr_der: &[u8],
+        peer: Option<IpAddr>,
+    ) -> Result<SignedIdentity, JoinError> {
+        let from = peer.map_or_else(|| "unknown".to_owned(), |peer| peer.to_string());
+        let source = peer.map(source_of);
+        if let Err(wait) = self.joins.tried.take(&source, Instant::now()) {
+            self.metrics().throttled(Throttled::Joins);
+            return Err(JoinError::TooOften { from, seconds: wait.as_secs() + 1 });
+        }
+        let result = self.try_join(token, csr_der, &from).await;
         match &result {
             Ok(signed) => {
                 self.metrics().joins.increment(1);
-                tracing::info!(identity = %signed.identity, peer, serial = %signed.issued.serial, "proxy joined");
+                tracing::info!(identity = %signed.identity, peer = from, serial = %signed.issued.serial, "proxy joined");
             }
             Err(error) => {
                 self.metrics().joins_refused.increment(1);
-                tracing::warn!(peer, error = %crate::chain(error), "join refused");
+                // Whoever has no token must not fill the disk with what is said of him; the metric counts all.
+                if self.joins.told.take(&source, Instant::now()).is_ok()
+                    && self.joins.told_of_all.take(&(), Instant::now()).is_ok()
+                {
+                    tracing::warn!(peer = from, error = %crate::chain(error), "join refused");
+                }
             }
         }
-        result.map_err(Status::from)
+        result
     }
 
     async fn try_join(self: &Arc<Self>, token: &str, csr_der: &[u8], peer: &str) -> Result<SignedIdentity, JoinError> {
@@ -155,28 +220,35 @@ impl Hub {
         let store = self.store.clone();
         let namespace = identity.namespace().to_owned();
         let put = put_issued(&issued, &identity)?;
-        self.change(move |draft| {
+        let used_up = self.change(move |draft| {
             // Read again under the writer's lock: a token of one use is used once.
             let (record, _) = usable(store.token(&hash)?, now)?;
             if let Grant::Join { identity, grants, .. } = &record.grant {
                 draft.grant(identity, grants)?;
+                let granted = draft.claims.grants(identity).len();
+                if granted > MAX_GRANTED && !grants.is_empty() {
+                    return Err(JoinError::TooManyGrants { identity: identity.clone(), granted });
+                }
             }
+            let used_up = matches!(record.grant, Grant::Join { uses_left: 1, .. }).then(|| record.clone());
             draft.writes.push(used(hash, record));
             draft.writes.push(put);
             draft.audit(actor, "join", object, detail).within([namespace]);
-            Ok::<_, JoinError>(())
-        })
-        .await?;
+            Ok::<_, JoinError>(used_up)
+        });
+        if let Some(record) = used_up.await? {
+            self.tokens_made.remove(&record);
+        }
         Ok(self.signed(identity, issued))
     }
 
     /// The next certificate of an identity that has proved itself by the current one, or by its last.
-    pub async fn renew(self: &Arc<Self>, holder: &Holder, csr_der: &[u8]) -> Result<SignedIdentity, Status> {
+    pub async fn renew(self: &Arc<Self>, holder: &Holder, csr_der: &[u8]) -> Result<SignedIdentity, RenewError> {
         let now = OffsetDateTime::now_utc();
         if let Err(wait) = self.renewals.take(&holder.identity, Instant::now()) {
             self.metrics().throttled(Throttled::Renewals);
-            let (identity, wait) = (&holder.identity, wait.as_secs() + 1);
-            return Err(Status::resource_exhausted(format!("{identity} renews too often: again in {wait} s")));
+            let (identity, seconds) = (holder.identity.clone(), wait.as_secs() + 1);
+            return Err(RenewError::TooOften { identity, seconds });
         }
         let result = self.try_renew(holder, csr_der, now).await;
         match &result {
@@ -189,12 +261,7 @@ impl Hub {
                 tracing::warn!(identity = %holder.identity, error = %crate::chain(error), "renewal refused");
             }
         }
-        result.map_err(|error| match error {
-            RenewError::Join(error) => error.into(),
-            error @ (RenewError::GraceOver { .. } | RenewError::Replaced { .. } | RenewError::NotKnown { .. }) => {
-                Status::permission_denied(error.to_string())
-            }
-        })
+        result
     }
 
     async fn try_renew(
@@ -328,22 +395,5 @@ pub(super) fn used(hash: TokenHash, mut record: TokenRecord) -> Write {
             Write::PutToken(hash, record)
         }
         Grant::Join { .. } | Grant::Operator { .. } => Write::DeleteToken(hash),
-    }
-}
-
-impl From<JoinError> for Status {
-    fn from(error: JoinError) -> Self {
-        match &error {
-            JoinError::Unknown | JoinError::Expired(_) | JoinError::WrongKind => {
-                Self::unauthenticated(error.to_string())
-            }
-            JoinError::Banned(_) | JoinError::OtherAccount { .. } => Self::permission_denied(error.to_string()),
-            JoinError::Owned(_) => Self::already_exists(error.to_string()),
-            JoinError::Issue(IssueError::Sign(_)) | JoinError::Store(_) => {
-                tracing::error!(error = %crate::chain(&error), "certificate could not be issued");
-                Self::unavailable("the control plane can't issue certificates now; its log says why")
-            }
-            JoinError::Issue(_) => Self::invalid_argument(error.to_string()),
-        }
     }
 }

@@ -7,12 +7,10 @@ mod tests;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
 use super::{Draft, Hub, Published, StoreError, apart};
 use crate::metrics::Throttled;
-use crate::rate::Place;
-use crate::store::{AuditLog, AuditQuery};
+use crate::rate::{Part, Place, Spent, Turn, Turns};
+use crate::store::{AuditLog, AuditQuery, Store};
 
 /// Too many plans or searches are being made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -29,34 +27,48 @@ pub enum TooManyCalls {
 }
 
 impl Hub {
-    /// Computes something of the world as it is.
+    /// Computes something of the world as it is, in the turn of `token`.
     pub(crate) async fn plan<T: Send + 'static>(
         &self,
+        token: &str,
         compute: impl FnOnce(&Published) -> T + Send + 'static,
     ) -> Result<T, Busy> {
-        let permit = self.turn(&self.plans).await?;
+        let turn = self.turn(&self.plans, token).await?;
         let published = self.published();
         let result = apart(move || {
-            let _permit = permit;
+            let _turn = turn;
             compute(&published)
         });
         Ok(result.await)
     }
 
-    /// Waits for one of so many places, as long as a request may take.
-    async fn turn(&self, places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Busy> {
-        let turn = tokio::time::timeout(self.config.request_timeout(), places.clone().acquire_owned()).await;
-        let Ok(Ok(permit)) = turn else {
+    /// Waits for one of so many places, as long as a request may take. A token has one at a time, so that none has all.
+    async fn turn(&self, turns: &Turns<String>, token: &str) -> Result<Turn, Busy> {
+        let token = token.to_owned();
+        tokio::time::timeout(self.config.request_timeout(), turns.take(&token)).await.map_err(|_| {
             self.metrics.throttled(Throttled::Plans);
-            return Err(Busy(self.config.limits.max_concurrent_plans));
-        };
-        Ok(permit)
+            Busy(self.config.limits.max_concurrent_plans)
+        })
     }
 
     /// Entries of the audit log, for people. A search may read all of it: so many are made at a time, as with plans.
-    pub(crate) async fn search_events(&self, query: AuditQuery) -> Result<Result<AuditLog, StoreError>, Busy> {
-        let _permit = self.turn(&self.searches).await?;
+    pub(crate) async fn search_events(
+        &self,
+        token: &str,
+        query: AuditQuery,
+    ) -> Result<Result<AuditLog, StoreError>, Busy> {
+        let _turn = self.turn(&self.searches, token).await?;
         Ok(self.events(query).await)
+    }
+
+    /// The number of the newest entry of the audit log.
+    pub(crate) async fn newest_event(&self) -> Result<u64, StoreError> {
+        self.blocking(Store::newest_event).await
+    }
+
+    /// Memory for the body of a call.
+    pub(crate) fn take_body(&self, token: &str, bytes: usize) -> Result<Part<String>, Spent> {
+        self.bodies.take(&token.to_owned(), bytes).inspect_err(|_| self.metrics.throttled(Throttled::Bodies))
     }
 
     /// As `change`, for a change whose computation may take long: it holds up no other task.

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
-use tonic::Status;
 use weft_policy::bundle::ObjectName;
 use weft_policy::identity::SpiffeId;
 use weft_policy::lint;
@@ -21,14 +20,20 @@ use weft_policy::resource::{Kind, Object, ObjectKey, WorkloadSpec};
 use super::apply::PutError;
 use super::{Draft, Hub, apply};
 use crate::claims::ClaimChange;
+use crate::host;
 use crate::lease::{Removals, Suspect};
-use crate::metrics::Refusal;
-use crate::now_unix;
-use crate::registry::ProxyKey;
+use crate::metrics::{Refusal, Throttled};
+use crate::registry::{ProxyKey, Seat};
 use crate::store::{StoreError, Write};
+
+/// How often a registration is tried again that the store could not take.
+const AGAIN: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 1_000 });
 
 /// The longest and shortest time between two looks at silent proxies.
 const LOOK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(10));
+
+/// Addresses that one proxy goes on holding though it speaks from another.
+const MAX_HELD: usize = 8;
 
 /// The address that a proxy speaks from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +45,7 @@ pub(crate) struct Origin {
 
 /// Why a registration is refused.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum RegisterError {
+pub enum RegisterError {
     #[error("workload {name} is registered by the connected proxy {owner}")]
     Taken { name: ObjectName, owner: Box<ProxyKey> },
     #[error("workload {name} is an applied resource of another identity: {identity}")]
@@ -53,6 +58,8 @@ pub(crate) enum RegisterError {
     NotGranted { name: ObjectName, field: Field, reason: String },
     #[error("the workloads of {identity} would have {bytes} bytes; at most {most} (limits.max_account_bytes)")]
     TooMuch { identity: String, bytes: usize, most: usize },
+    #[error("the proxies of {identity} change what they register too often: again in {seconds} s")]
+    TooOften { identity: String, seconds: u64 },
     #[error(transparent)]
     Owned(#[from] Owned),
     #[error(transparent)]
@@ -64,7 +71,7 @@ impl RegisterError {
     fn kind(&self) -> Refusal {
         match self {
             Self::Taken { .. } | Self::OtherIdentity { .. } | Self::Held { .. } | Self::Owned(_) => Refusal::Name,
-            Self::Invalid { .. } | Self::TooMuch { .. } => Refusal::Invalid,
+            Self::Invalid { .. } | Self::TooMuch { .. } | Self::TooOften { .. } => Refusal::Invalid,
             Self::NotGranted { .. } => Refusal::NotGranted,
             Self::Store(_) => Refusal::Store,
         }
@@ -76,23 +83,6 @@ impl From<PutError> for RegisterError {
         match error {
             PutError::Owned(owned) => owned.into(),
             PutError::Store(error) => error.into(),
-        }
-    }
-}
-
-impl From<RegisterError> for Status {
-    fn from(error: RegisterError) -> Self {
-        match &error {
-            RegisterError::Taken { .. } | RegisterError::Owned(_) => Self::already_exists(error.to_string()),
-            RegisterError::OtherIdentity { .. } | RegisterError::Held { .. } | RegisterError::NotGranted { .. } => {
-                Self::permission_denied(error.to_string())
-            }
-            RegisterError::Invalid { .. } => Self::invalid_argument(error.to_string()),
-            RegisterError::TooMuch { .. } => Self::failed_precondition(error.to_string()),
-            RegisterError::Store(source) => {
-                tracing::error!(error = %crate::chain(source), "workload could not be registered");
-                Self::unavailable("the control plane's store failed; its log says why")
-            }
         }
     }
 }
@@ -114,6 +104,39 @@ impl Hub {
             Err(error) => self.refused(proxy, origin, error).await,
         }
         result
+    }
+
+    /// True where the world has each of these workloads as the proxy's.
+    pub(crate) fn has_registered(&self, proxy: &ProxyKey, names: &[ObjectName]) -> bool {
+        let world = &self.published().world;
+        names.iter().all(|name| world.registered_by(name) == Some(proxy))
+    }
+
+    /// Registers once the store can be written again, as long as the proxy has its seat. What it registered before holds
+    /// until then: a full disk keeps no proxy out that is known.
+    pub(crate) fn register_later(self: &Arc<Self>, seat: Seat, origin: Origin, registrations: Vec<Registration>) {
+        let (hub, stop) = (self.clone(), self.stop.clone());
+        self.spawn(async move {
+            while hub.registry().holds(&seat) {
+                tokio::select! {
+                    () = tokio::time::sleep(AGAIN) => {}
+                    () = seat.replaced.cancelled() => return,
+                    () = stop.cancelled() => return,
+                }
+                if hub.store_fault().is_some() {
+                    continue;
+                }
+                match hub.register(&seat.key, origin, registrations.clone()).await {
+                    Err(RegisterError::Store(_)) => {}
+                    Ok(()) => return,
+                    Err(error) => {
+                        // Its next stream hears of it.
+                        tracing::warn!(proxy = %seat.key, %error, "what a proxy changed while the store failed is refused");
+                        return hub.registry().forget(&seat.key);
+                    }
+                }
+            }
+        });
     }
 
     /// Tells of workloads that stand behind a service and serve none of the ports that it leads to.
@@ -148,16 +171,37 @@ impl Hub {
 
     /// Takes the proxy's workloads out of the world, at once.
     pub(crate) async fn release(self: &Arc<Self>, proxy: &ProxyKey, why: &'static str) {
+        let owned = owned_by(&self.published().world, proxy);
+        self.release_some(proxy, owned, why).await;
+        self.registry().give_up(proxy);
+    }
+
+    /// Takes these of the proxy's workloads out of the world.
+    async fn release_some(self: &Arc<Self>, proxy: &ProxyKey, workloads: Vec<ObjectName>, why: &'static str) {
         let hub = self.clone();
         let release = move |draft: &mut Draft| {
             // Under the writer's lock: a proxy takes its seat before it registers, so one that is back keeps its workloads.
-            if hub.registry().is_connected(proxy) { Ok(()) } else { draft.release(proxy, why) }
+            if hub.registry().is_connected(proxy) { Ok(()) } else { draft.release(&hub, proxy, &workloads, why) }
         };
         let result = self.change(release).await;
         if let Err(error) = result {
             tracing::error!(%proxy, error = %crate::chain(&error), "workloads could not be released");
         }
-        self.registry().give_up(proxy);
+    }
+
+    /// Ends claims to names that were not used for long.
+    pub(crate) async fn sweep_names(self: &Arc<Self>) -> Result<(), StoreError> {
+        let before = self.age().saturating_sub(self.config().name_grace_seconds);
+        if self.published().claims.over(before).is_empty() {
+            return Ok(());
+        }
+        self.change(move |draft| {
+            for (key, record) in draft.claims.sweep(before) {
+                draft.writes.push(Write::Claim { key, record });
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// Looks after silent proxies until this process ends.
@@ -179,7 +223,10 @@ impl Hub {
 
     /// Takes silent proxies' workloads out of the world where their lease, the peers and their services allow it.
     async fn let_go(self: &Arc<Self>, removals: &mut Removals) {
-        let (config, outlook) = (self.config(), self.registry().outlook());
+        let config = self.config();
+        let world = self.published().world.clone();
+        let owners: BTreeSet<_> = world.registered().map(|(_, owner)| owner).collect();
+        let outlook = self.registry().outlook(|proxy| owners.contains(proxy));
         for (proxy, silent, was_heard) in self.registry().suspects() {
             let published = self.published();
             let owned = owned_by(&published.world, &proxy);
@@ -192,11 +239,15 @@ impl Hub {
             }
             let suspect = Suspect { silent, lease, word: self.registry().word(&owned, &proxy.identity) };
             let Some(why) = suspect.ended(outlook, config.unheard_grace()) else { continue };
-            let services = endpoints(&published.world, &owned);
-            if removals.allow(&services, config.endpoint_loss_percent, Instant::now()) {
-                tracing::warn!(%proxy, silent_s = silent.as_secs(), why, "a silent proxy's workloads leave");
-                removals.add(services.into_keys(), Instant::now());
-                self.release(&proxy, why).await;
+            let leaving = may_leave(&published.world, &owned, removals, config.endpoint_loss_percent);
+            if leaving.is_empty() {
+                continue;
+            }
+            let (silent_s, stay) = (silent.as_secs(), owned.len() - leaving.len());
+            tracing::warn!(%proxy, silent_s, why, leave = leaving.len(), stay, "a silent proxy's workloads leave");
+            self.release_some(&proxy, leaving, why).await;
+            if stay == 0 {
+                self.registry().give_up(&proxy);
             }
         }
     }
@@ -215,11 +266,26 @@ fn owned_by(world: &World, proxy: &ProxyKey) -> Vec<ObjectName> {
     world.registered().filter(|(_, owner)| *owner == proxy).map(|(name, _)| name).collect()
 }
 
-/// The services that these workloads stand behind, with the number of endpoints that each has.
-fn endpoints(world: &World, workloads: &[ObjectName]) -> BTreeMap<ObjectName, usize> {
-    let behind =
-        workloads.iter().filter_map(|name| world.workload(name)).flat_map(|workload| world.selecting(workload));
-    behind.map(|service| (service.name(), world.standing_behind(service).count())).collect()
+/// Which of a silent proxy's workloads may leave now. Each is asked for by itself, and counted, so that a service which
+/// has all its endpoints at one proxy keeps its share of them.
+fn may_leave(world: &World, owned: &[ObjectName], removals: &mut Removals, percent: usize) -> Vec<ObjectName> {
+    let mut left = BTreeMap::<ObjectName, usize>::new();
+    let mut leaving = Vec::new();
+    for name in owned {
+        let services = world.workload(name).into_iter().flat_map(|workload| world.selecting(workload));
+        let services: BTreeMap<_, _> = services
+            .map(|service| {
+                let gone = left.get(&service.name()).copied().unwrap_or_default();
+                (service.name(), world.standing_behind(service).count().saturating_sub(gone))
+            })
+            .collect();
+        if removals.allow(&services, percent, Instant::now()) {
+            services.keys().for_each(|service| *left.entry(service.clone()).or_default() += 1);
+            removals.add(services.into_keys(), Instant::now());
+            leaving.push(name.clone());
+        }
+    }
+    leaving
 }
 
 impl Draft {
@@ -235,9 +301,8 @@ impl Draft {
         let was_known = wanted.iter().any(|name| self.world.registered_by(name).is_some());
         let before = was_known.then(|| hub.published());
         for name in owned_by(&self.world, proxy).iter().filter(|name| !wanted.contains(*name)) {
-            apply::remove_registered(self, name)?;
+            apply::remove_registered(self, name, hub.age())?;
         }
-        self.sweep_names(hub);
         for registration in registrations {
             let name = registration.name();
             let is_applied = self.named(hub, proxy, &name)?;
@@ -250,6 +315,11 @@ impl Draft {
         }
         self.within_account(&proxy.identity, registered_bytes)?;
         if self.changed {
+            hub.registrations.take(&proxy.identity, Instant::now()).map_err(|wait| {
+                hub.metrics().throttled(Throttled::Registrations);
+                let (identity, seconds) = (proxy.identity.to_string(), wait.as_secs() + 1);
+                RegisterError::TooOften { identity, seconds }
+            })?;
             let names: Vec<_> = wanted.iter().map(ToString::to_string).collect();
             // A proxy may leave what protected its workload as it may stop it, and somebody hears of it.
             let lost: Vec<_> =
@@ -325,14 +395,15 @@ impl Draft {
                 let (held, asked) = (&held.spec, &workload.spec);
                 (held.address, held.mesh_address()) == (asked.address, asked.mesh_address())
             });
-        for (field, address) in
-            [(Field::Address, workload.spec.address), (Field::MeshAddress, workload.spec.mesh_address().ip())]
-        {
+        for (field, address) in own_addresses(&workload.spec) {
             if let Some(reason) = misplaced(address, origin, hub.registry().any_remote())
                 && !(is_held || !address.is_loopback() && grants.has_address(address))
             {
                 return refuse(field, reason);
             }
+        }
+        if is_held && !is_placed(&workload.spec, origin) {
+            self.within_held(proxy, origin, registration)?;
         }
         if let Some(other) = self.same_place(hub, proxy, origin, workload) {
             // The refusal is read by the proxy and by whoever may read its namespace.
@@ -346,6 +417,25 @@ impl Draft {
             return refuse(Field::Address, format!("{} is the address of {named}", workload.spec.address));
         }
         Ok(())
+    }
+
+    /// Refuses to hold on to many addresses that the proxy does not speak from: one host has had few.
+    fn within_held(&self, proxy: &ProxyKey, origin: Origin, registration: &Registration) -> Result<(), RegisterError> {
+        let own = owned_by(&self.world, proxy);
+        let specs = own.iter().filter_map(|name| self.world.workload(name)).map(|held| &held.spec);
+        let elsewhere = specs.filter(|spec| !is_placed(spec, origin));
+        let addresses: BTreeSet<_> = elsewhere.flat_map(own_addresses).map(|(_, address)| address).collect();
+        let grants = self.claims.grants(&proxy.identity);
+        let held = addresses.iter().filter(|address| !grants.has_address(**address)).count();
+        if held <= MAX_HELD {
+            return Ok(());
+        }
+        let reason = format!(
+            "its proxy speaks from {} now and holds {held} other addresses; at most {MAX_HELD} are held: register it where \
+             it is, or grant its address by a join token",
+            origin.address
+        );
+        Err(RegisterError::NotGranted { name: registration.name(), field: Field::Address, reason })
     }
 
     /// What is reached where this workload wants to be: another account's workload, or a service by its virtual address.
@@ -365,10 +455,15 @@ impl Draft {
             other.mesh_address() == spec.mesh_address()
                 || !addresses(other).is_disjoint(&addresses(spec)) && !ports(other).is_disjoint(&ports(spec))
         };
-        // Whoever speaks from an address has it, whatever a silent proxy had before. On one machine all speak from all.
+        // Whoever speaks from an address has it, whatever a proxy had before that is silent or speaks from elsewhere now. On
+        // one machine all speak from all.
         let has_it = !origin.is_local && origin.address == spec.address;
+        let speaks = |owner: &ProxyKey| match hub.registry().speaks_from(owner) {
+            Some(from) => from == spec.address || self.claims.grants(&owner.identity).has_address(spec.address),
+            None => false,
+        };
         let stays = |name: &ObjectName| match self.world.registered_by(name) {
-            Some(owner) => owner.identity != proxy.identity && (hub.registry().is_connected(owner) || !has_it),
+            Some(owner) => owner.identity != proxy.identity && (!has_it || speaks(owner)),
             None => apply::workload_identity(&self.world, name).as_ref() != Some(&proxy.identity),
         };
         let mut others = self.world.workloads().filter(|other| other.name() != own && meets(&other.spec));
@@ -382,14 +477,6 @@ impl Draft {
         })
     }
 
-    /// Ends claims to names that were not used for long.
-    fn sweep_names(&mut self, hub: &Hub) {
-        let keep = i64::try_from(hub.config().name_grace_seconds).unwrap_or(i64::MAX);
-        for (key, record) in self.claims.sweep(now_unix().saturating_sub(keep)) {
-            self.writes.push(Write::Claim { key, record });
-        }
-    }
-
     /// Changes the claims and writes what changed.
     pub(super) fn claim(&mut self, change: impl FnOnce(&mut Self) -> Option<ClaimChange>) -> bool {
         let Some((key, record)) = change(self) else { return false };
@@ -397,10 +484,11 @@ impl Draft {
         true
     }
 
-    fn release(&mut self, proxy: &ProxyKey, why: &str) -> Result<(), StoreError> {
-        let names = owned_by(&self.world, proxy);
+    fn release(&mut self, hub: &Hub, proxy: &ProxyKey, workloads: &[ObjectName], why: &str) -> Result<(), StoreError> {
+        let is_own = |name: &&ObjectName| self.world.registered_by(name) == Some(proxy);
+        let names: Vec<_> = workloads.iter().filter(is_own).cloned().collect();
         for name in &names {
-            apply::remove_registered(self, name)?;
+            apply::remove_registered(self, name, hub.age())?;
         }
         if self.changed {
             let names: Vec<_> = names.iter().map(ToString::to_string).collect();
@@ -409,6 +497,17 @@ impl Draft {
         }
         Ok(())
     }
+}
+
+/// The addresses at which a workload is reached.
+fn own_addresses(spec: &WorkloadSpec) -> [(Field, IpAddr); 2] {
+    [(Field::Address, spec.address), (Field::MeshAddress, spec.mesh_address().ip())]
+}
+
+/// The workload is where its proxy speaks from.
+fn is_placed(spec: &WorkloadSpec, origin: Origin) -> bool {
+    let is_here = |address: IpAddr| address == origin.address || origin.is_local && host::has_address(address);
+    own_addresses(spec).into_iter().all(|(_, address)| is_here(address))
 }
 
 /// Why a proxy that speaks from `origin` can't have a workload at `address` by itself.
@@ -424,7 +523,7 @@ pub(super) fn misplaced(address: IpAddr, origin: Origin, remote: Option<(ProxyKe
             format!("{address} is of one machine only, and this mesh has others: proxy {proxy} speaks from {other}")
         });
     }
-    if address == origin.address || origin.is_local && is_of_this_machine(address) {
+    if address == origin.address || origin.is_local && host::has_address(address) {
         return None;
     }
     Some(format!(
@@ -432,9 +531,4 @@ pub(super) fn misplaced(address: IpAddr, origin: Origin, remote: Option<(ProxyKe
          weft token create --address {address}",
         origin.address
     ))
-}
-
-/// Only an address of this machine can be bound.
-pub(crate) fn is_of_this_machine(address: IpAddr) -> bool {
-    address.is_loopback() || std::net::UdpSocket::bind((address, 0)).is_ok()
 }

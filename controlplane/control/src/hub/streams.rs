@@ -17,6 +17,7 @@ pub(crate) struct Streams {
     open: Places<Certificate>,
     opened: Rates<Certificate>,
     /// Certificates are renewed, an account stays one.
+    opened_of_account: Rates<SpiffeId>,
     of_account: Places<SpiffeId>,
 }
 
@@ -31,6 +32,7 @@ impl Streams {
         Self {
             open: Places::new(limits.max_streams_per_certificate),
             opened: Rates::per_minute(limits.max_hellos_per_minute),
+            opened_of_account: Rates::per_minute(limits.max_account_hellos_per_minute),
             of_account: Places::new(limits.max_streams_per_account),
         }
     }
@@ -39,6 +41,7 @@ impl Streams {
     pub(crate) fn open(&self, account: &SpiffeId, certificate_der: &[u8]) -> Result<OpenStream, Throttled> {
         let certificate: Certificate = Sha256::digest(certificate_der).into();
         self.opened.take(&certificate, Instant::now()).map_err(|_| Throttled::Hellos)?;
+        self.opened_of_account.take(account, Instant::now()).map_err(|_| Throttled::Hellos)?;
         let of_account = self.of_account.take(account).ok_or(Throttled::Streams)?;
         let of_certificate = self.open.take(&certificate).ok_or(Throttled::Streams)?;
         Ok(OpenStream { _of_certificate: of_certificate, _of_account: of_account })
@@ -55,6 +58,7 @@ mod tests {
             max_streams_per_certificate: 2,
             max_hellos_per_minute: 4,
             max_streams_per_account: 3,
+            max_account_hellos_per_minute: 7,
             ..Limits::default()
         };
         let streams = Streams::new(&limits);
@@ -68,5 +72,7 @@ mod tests {
         let third = open(b"a").unwrap();
         drop((second, third));
         assert_eq!(open(b"a").err(), Some(Throttled::Hellos), "the fifth within a minute");
+        drop(open(b"d").unwrap());
+        assert_eq!(open(b"e").err(), Some(Throttled::Hellos), "too many of the account, by whatever certificate");
     }
 }

@@ -1,11 +1,13 @@
-//! Making, finding and ending tokens.
+//! Making, finding and ending tokens. Invariant: their number and size are bounded, for each namespace and each maker by
+//! shares, so that nobody keeps others from making theirs.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{Actor, Hub};
+use super::{Actor, Hub, SYSTEM};
 use crate::now_unix;
-use crate::store::{Store, StoreError, Write};
+use crate::store::{Store, StoreError, Write, write_record};
 use crate::token::{Grant, Role, TokenHash, TokenRecord, TokenText};
 
 /// A token that was just made: the only time its text is seen.
@@ -13,6 +15,80 @@ pub struct NewToken {
     pub text: TokenText,
     pub id: String,
     pub expires_unix: Option<i64>,
+}
+
+/// Bytes of a token's record.
+const MAX_RECORD: usize = 8 << 10;
+/// The share of all tokens that one namespace may have, and that one token's holder may make.
+const SHARES: (usize, usize) = (10, 5);
+
+/// Why no token is made.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    #[error("{whose} has {found} tokens that are good, which is the limit: revoke some, or wait for their end")]
+    TooMany { whose: String, found: usize },
+    #[error("its record would have {0} bytes; at most {MAX_RECORD} are taken: grant less with one token")]
+    TooLarge(usize),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// How many tokens are good, by what they are for and by who made them.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    /// `None` until they were counted.
+    by: Mutex<Option<BTreeMap<String, usize>>>,
+}
+
+impl Counts {
+    /// What a token counts for, each with its share of all.
+    fn keys(record: &TokenRecord) -> impl Iterator<Item = (String, usize)> + use<> {
+        let all = std::iter::once(("the mesh".to_owned(), 1));
+        let namespaces = record.grant.namespaces().into_iter().map(|name| (format!("namespace {name}"), SHARES.0));
+        let maker = Some((format!("{}, as their maker,", record.created_by), SHARES.1));
+        all.chain(namespaces).chain(maker)
+    }
+
+    /// Counts anew.
+    fn count(&self, store: &Store, now: i64) -> Result<(), StoreError> {
+        let mut counts = BTreeMap::new();
+        store.each_token(|_, record| {
+            if !record.is_expired(now) {
+                Self::keys(record).for_each(|(key, _)| *counts.entry(key).or_default() += 1);
+            }
+        })?;
+        *self.by.lock().unwrap_or_else(PoisonError::into_inner) = Some(counts);
+        Ok(())
+    }
+
+    fn admit(&self, record: &TokenRecord, most: usize) -> Result<(), TokenError> {
+        let by = self.by.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(counts) = by.as_ref().filter(|_| record.created_by != SYSTEM) else { return Ok(()) };
+        for (whose, share) in Self::keys(record) {
+            let found = counts.get(&whose).copied().unwrap_or_default();
+            if found >= (most / share).max(1) {
+                return Err(TokenError::TooMany { whose, found });
+            }
+        }
+        Ok(())
+    }
+
+    fn change(&self, record: &TokenRecord, change: impl Fn(usize) -> usize) {
+        let mut by = self.by.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(counts) = &mut *by else { return };
+        for (key, _) in Self::keys(record) {
+            let count = counts.entry(key).or_default();
+            *count = change(*count);
+        }
+    }
+
+    pub(super) fn add(&self, record: &TokenRecord) {
+        self.change(record, |count| count + 1);
+    }
+
+    pub(super) fn remove(&self, record: &TokenRecord) {
+        self.change(record, |count| count.saturating_sub(1));
+    }
 }
 
 impl Hub {
@@ -25,7 +101,7 @@ impl Hub {
         actor: impl Into<Actor>,
         grant: Grant,
         ttl: Option<Duration>,
-    ) -> Result<NewToken, StoreError> {
+    ) -> Result<NewToken, TokenError> {
         self.create_named_token(actor, None, grant, ttl).await
     }
 
@@ -35,8 +111,21 @@ impl Hub {
         name: Option<&str>,
         grant: Grant,
         ttl: Option<Duration>,
-    ) -> Result<NewToken, StoreError> {
-        let (actor, text) = (actor.into(), TokenText::generate(&grant));
+    ) -> Result<NewToken, TokenError> {
+        let text = TokenText::generate(&grant);
+        self.keep_token(actor, name, grant, ttl, text).await
+    }
+
+    /// Makes a token whose text was chosen before.
+    pub(crate) async fn keep_token(
+        self: &Arc<Self>,
+        actor: impl Into<Actor>,
+        name: Option<&str>,
+        grant: Grant,
+        ttl: Option<Duration>,
+        text: TokenText,
+    ) -> Result<NewToken, TokenError> {
+        let actor = actor.into();
         let namespaces = grant.namespaces();
         let now = now_unix();
         let expires_unix = ttl.map(|ttl| now.saturating_add(i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX)));
@@ -57,12 +146,19 @@ impl Hub {
             expires_unix,
         };
         let detail = name.map_or_else(|| format!("id={id}"), |name| format!("id={id} name={name}"));
+        let bytes = write_record(&record)?.len();
+        if bytes > MAX_RECORD {
+            return Err(TokenError::TooLarge(bytes));
+        }
+        let (hub, made) = (self.clone(), record.clone());
         self.change(move |draft| {
+            hub.tokens_made.admit(&record, hub.config().limits.max_tokens)?;
             draft.writes.push(Write::PutToken(hash, record));
             draft.audit(actor, action, object, detail).within(namespaces);
-            Ok::<_, StoreError>(())
+            Ok::<_, TokenError>(())
         })
         .await?;
+        self.tokens_made.add(&made);
         Ok(NewToken { text, id, expires_unix })
     }
 
@@ -94,6 +190,7 @@ impl Hub {
             Ok(ended)
         })
         .await
+        .inspect(|ended| ended.iter().for_each(|record| self.tokens_made.remove(record)))
     }
 
     /// Lets a token end at `at_unix`.
@@ -115,14 +212,19 @@ impl Hub {
     }
 
     /// Forgets tokens that have expired, but for the last of them: a clock that is ahead for a while takes none away.
-    pub async fn sweep_tokens(&self) -> Result<(), StoreError> {
+    pub async fn sweep_tokens(self: &Arc<Self>) -> Result<(), StoreError> {
         let now = now_unix();
+        let hub = self.clone();
         self.blocking(move |store| {
-            let expired = store.tokens()?.read.into_iter().filter(|(_, record)| record.is_expired(now));
-            let expired = expired.map(|(hash, record)| (record.expires_unix.unwrap_or(i64::MAX), hash));
-            let writes: Vec<_> = surplus(expired.collect(), KEPT_TOKENS)
-                .map(|hash| Write::DeleteToken(TokenHash::stored(hash)))
-                .collect();
+            let mut expired = Vec::new();
+            store.each_token(|hash, record| {
+                if record.is_expired(now) {
+                    expired.push((record.expires_unix.unwrap_or(i64::MAX), hash.to_owned()));
+                }
+            })?;
+            hub.tokens_made.count(store, now)?;
+            let writes: Vec<_> =
+                surplus(expired, KEPT_TOKENS).map(|hash| Write::DeleteToken(TokenHash::stored(hash))).collect();
             if writes.is_empty() { Ok(()) } else { store.commit(None, writes) }
         })
         .await

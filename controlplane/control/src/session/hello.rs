@@ -10,17 +10,23 @@ use weft_policy::bundle::{ObjectName, Revision};
 use weft_policy::delta::Key;
 use weft_policy::identity::SpiffeId;
 use weft_policy::lineage::Lineage;
+use weft_policy::plan::{AUTHZ_ATTACHMENT, World};
 use weft_policy::registration::{self, Registration, Told};
+use weft_policy::resource::{Kind, ObjectKey};
 use weft_policy::text::printable;
 use weft_policy::wire::{self, v1};
 
-use crate::hub::{Hub, Origin, is_of_this_machine};
+use crate::host;
+use crate::hub::{Hub, Origin, RegisterError};
 use crate::metrics::Refusal;
 use crate::registry::{Capabilities, Entered, Introduction, ProxyKey, Seat, SeatTaken};
 use crate::view::Versions;
 
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
-const MAX_KNOWN: usize = 1_000_000;
+/// Objects that a proxy may say that it holds though they are not there.
+const MAX_STRANGERS: usize = 512;
+/// Bytes of a name that count as one of them.
+const LONG: usize = 512;
 /// Longer names and further capabilities are not read: nothing asks for them.
 const CAPABILITIES: (usize, usize) = (64, 256);
 
@@ -60,9 +66,9 @@ impl Greeting {
         }
         let key = ProxyKey { name: hello.proxy_name.clone(), identity: identity.clone() };
         let registrations = registrations(hub, &key, &hello.workloads)?;
-        let known = known(&hello.known)?;
+        let known = known(&hello.known, &hub.published().world);
         let held = hello.lineage.map(Lineage::from).filter(is_lineage);
-        let origin = Origin { address: peer, is_local: is_of_this_machine(peer) };
+        let origin = Origin { address: peer, is_local: host::has_address(peer) };
         let introduction = Introduction {
             version: printable(&hello.version).chars().take(VERSION).collect(),
             address: Some(peer),
@@ -72,7 +78,7 @@ impl Greeting {
             capabilities: capabilities.clone(),
         };
         let held = held.map(|lineage| (lineage, Revision(hello.current_revision)));
-        let served = registrations.iter().map(Registration::name).collect();
+        let served: Vec<_> = registrations.iter().map(Registration::name).collect();
         // The seat comes first: from here on nothing of this proxy's is taken away behind its back.
         let entered = hub.registry().enter(key.clone(), introduction, time::OffsetDateTime::now_utc());
         let Entered { seat, replaced } = entered.map_err(|taken| keep_away(hub, &key, peer, &taken))?;
@@ -81,7 +87,14 @@ impl Greeting {
             tracing::warn!(proxy = %key, holder = %peer, %replaced, "two proxies have one name and identity: the later start stays");
             hub.metrics().name_conflicts.increment(1);
         }
-        if let Err(error) = hub.register(&key, origin, registrations).await {
+        let registered = hub.register(&key, origin, registrations.clone()).await;
+        if let Err(RegisterError::Store(error)) = &registered
+            && hub.has_registered(&key, &served)
+        {
+            let error = crate::chain(error);
+            tracing::warn!(proxy = %key, error, "the store takes no change: what the proxy registered before holds until it does");
+            hub.register_later(seat.clone(), origin, registrations);
+        } else if let Err(error) = registered {
             let has_workloads = hub.published().world.registered().any(|(_, owner)| *owner == key);
             hub.registry().leave(&seat, !has_workloads);
             return Err(error.into());
@@ -189,16 +202,53 @@ fn registrations(
     Ok(registrations)
 }
 
-fn known(known: &[v1::ObjectVersion]) -> Result<Versions, Status> {
-    if known.len() > MAX_KNOWN {
-        return Err(Status::invalid_argument("too many known objects"));
-    }
+/// The versions of what the proxy says that it holds. Of objects that are not in the world a few are believed: they went
+/// while it was away. One that says more is told everything anew, which needs no memory of what it said.
+fn known(known: &[v1::ObjectVersion], world: &World) -> Versions {
+    let is_there = |key: &Key| match key {
+        Key::Mesh => true,
+        Key::Workload(name) => world.workload(name).is_some(),
+        Key::Service(name) => world.service(name).is_some(),
+        Key::Route(name) => world.get(&ObjectKey::new(Kind::HttpRoute, &name.namespace, &name.name)).is_some(),
+        Key::Endpoint { service, workload } => world.service(service).is_some() && world.workload(workload).is_some(),
+        Key::Filter(name) if name == AUTHZ_ATTACHMENT => true,
+        Key::Filter(name) => name
+            .split_once('/')
+            .is_some_and(|(namespace, name)| world.get(&ObjectKey::new(Kind::FilterPolicy, namespace, name)).is_some()),
+    };
     let mut versions = Versions::new();
+    let mut strangers = 0;
     for object in known {
         // A kind of a newer proxy that this server does not know is left alone.
-        if let Some(key) = object.key.clone().and_then(|key| Key::try_from(key).ok()) {
-            versions.insert(key, object.version);
+        let Some(told) = object.key.clone() else { continue };
+        let bytes = told.name.len() + told.workload.len();
+        let Ok(key) = Key::try_from(told) else { continue };
+        if !is_there(&key) {
+            // Long names count as several.
+            strangers += 1 + bytes / LONG;
         }
+        if strangers > MAX_STRANGERS {
+            return Versions::new();
+        }
+        versions.insert(key, object.version);
     }
-    Ok(versions)
+    versions
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_policy::identity::TrustDomain;
+
+    use super::*;
+
+    #[test]
+    fn a_proxy_is_believed_to_hold_what_there_is_and_little_else() {
+        let world = World::new(TrustDomain::default());
+        let held = |count: usize| -> Vec<_> {
+            let key = |number: usize| v1::Key::from(&Key::Filter(format!("made-up-{number}")));
+            (0..count).map(|number| v1::ObjectVersion { key: Some(key(number)), version: 1 }).collect()
+        };
+        assert_eq!(known(&held(MAX_STRANGERS), &world).len(), MAX_STRANGERS, "they may have gone meanwhile");
+        assert!(known(&held(MAX_STRANGERS + 1), &world).is_empty(), "it is told everything anew");
+    }
 }

@@ -71,9 +71,9 @@ pub(in crate::hub) fn note_grants(draft: &mut Draft, name: &ObjectName) -> Resul
 
 /// Takes a registered workload out of the world; its name stays its account's. The service that was made for it stays:
 /// routes may name it.
-pub(in crate::hub) fn remove_registered(draft: &mut Draft, name: &ObjectName) -> Result<(), StoreError> {
+pub(in crate::hub) fn remove_registered(draft: &mut Draft, name: &ObjectName, age: u64) -> Result<(), StoreError> {
     let key = ObjectKey::new(Kind::Workload, &name.namespace, &name.name);
-    draft.claim(|draft| draft.claims.leave(name, crate::now_unix()));
+    draft.claim(|draft| draft.claims.leave(name, age, crate::now_unix()));
     if draft.world.remove(&key).is_some() {
         draft.writes.push(Write::DeleteObject { key: super::store_key(&key) });
         draft.changed = true;
