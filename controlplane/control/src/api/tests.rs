@@ -299,3 +299,51 @@ async fn so_many_calls_of_one_token_are_under_way_at_a_time() {
         assert_eq!(control.call_as(&viewer, "get", "/api/v1/proxies", Value::Null).await.0, 200);
     }
 }
+
+#[test]
+fn values_are_counted_without_being_made() {
+    for (json, expect) in [("1", 1), (r#""[,{""#, 1), (r#""a\",[""#, 1), ("[[],[],[]]", 7), (r#"{"a":1,"b":[2,3]}"#, 5)]
+    {
+        assert!(
+            (expect..=expect + 1).contains(&super::values(json.as_bytes())),
+            "{json}: {}",
+            super::values(json.as_bytes())
+        );
+    }
+}
+
+#[tokio::test]
+async fn bodies_take_so_much_memory_and_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start_with(dir.path(), |config| config.limits.max_open_body_bytes = 1 << 20).await;
+    let dry = |documents: Value| json!({ "dry_run": true, "documents": documents });
+    // 6,000 values are small as text and large as what is made of it.
+    let (status, body) = control.call("post", "/api/v1/apply", dry(json!([vec![json!([]); 6_000]]))).await;
+    assert_eq!((status, body["error"]["code"].as_str()), (413, Some("too_large")), "{body}");
+    assert!(body["error"]["message"].as_str().unwrap().contains("limits.max_open_body_bytes"), "{body}");
+    let (status, _) = control.call("post", "/api/v1/apply", dry(documents(SERVICE).into())).await;
+    assert_eq!(status, 200);
+    // Bodies that have not arrived have their room already; another token has its own.
+    let hub = &control.app.hub;
+    let held = hub.take_body(&TokenHash::of(&control.admin_token()).id(), 500 << 10).unwrap();
+    let long = || dry(json!(["x".repeat(100 << 10)]));
+    let (status, body) = control.call("post", "/api/v1/apply", long()).await;
+    assert_eq!(status, 429, "{body}");
+    drop(held);
+    assert_eq!(control.call("post", "/api/v1/apply", long()).await.0, 400, "it is read, and no document");
+    assert!(control.metrics().await.contains("weft_control_throttled_total{reason=\"bodies\"} 2"));
+}
+
+#[tokio::test]
+async fn labels_of_a_token_are_labels() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    let create = |label: String| json!({ "kind": "join", "service_account": "shop/web", "labels": [label] });
+    let long = format!("a={}", "x".repeat(64));
+    for wrong in [long, format!("{}=a", "x".repeat(64)), "a=\u{1b}[2J".to_owned()] {
+        let (status, body) = control.call("post", "/api/v1/tokens", create(wrong.clone())).await;
+        assert_eq!(status, 400, "{wrong}: {body}");
+        assert!(body["error"]["message"].as_str().unwrap().contains("of a label"), "{body}");
+    }
+    assert_eq!(control.call("post", "/api/v1/tokens", create("tier=web".to_owned())).await.0, 200);
+}

@@ -568,6 +568,13 @@ async fn whoever_has_no_certificate_gets_little_room_and_time() {
 
 /// A connection of somebody without a certificate.
 async fn tls(control: &Control, to: SocketAddr) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
+    try_tls(control, to).await.unwrap()
+}
+
+async fn try_tls(
+    control: &Control,
+    to: SocketAddr,
+) -> std::io::Result<tokio_rustls::client::TlsStream<tokio::net::TcpStream>> {
     let mut roots = rustls::RootCertStore::empty();
     let pem = control.app.hub.authority().trust_bundle_pem();
     for root in rustls_pki_types::pem::PemObject::pem_slice_iter(pem.as_bytes()) {
@@ -576,7 +583,7 @@ async fn tls(control: &Control, to: SocketAddr) -> tokio_rustls::client::TlsStre
     let tls = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
     let stream = tokio::net::TcpStream::connect(to).await.unwrap();
     let name = rustls_pki_types::ServerName::try_from("weft-control").unwrap();
-    tokio_rustls::TlsConnector::from(Arc::new(tls)).connect(name, stream).await.unwrap()
+    tokio_rustls::TlsConnector::from(Arc::new(tls)).connect(name, stream).await
 }
 
 #[tokio::test]
@@ -617,4 +624,60 @@ async fn a_body_that_never_ends_is_given_up() {
     let read = tokio::time::timeout(PATIENCE, stream.read(&mut said)).await.expect("it is answered").unwrap();
     let said = String::from_utf8_lossy(&said[..read]).into_owned();
     assert!(said.starts_with("HTTP/1.1 408 ") && said.contains("took longer than 200ms"), "{said}");
+}
+
+#[tokio::test]
+async fn connections_of_one_are_bounded_and_idle_ones_end() {
+    use tokio::io::AsyncReadExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start_with(dir.path(), |config| {
+        config.limits.max_connections_of_one = 4;
+        config.limits.idle_connection_ms = 300;
+    })
+    .await;
+    let svid = control.join("shop/web").await;
+    let own = workload("web-1", "shop", "127.0.0.11", Some("web"));
+    let mut proxy = Proxy::connect(&control, &svid, "p", Some(own), Bundle::default()).await;
+    proxy.take().await;
+    // Whoever keeps connections open and asks nothing gets few places, and has none for long.
+    let mut idle = Vec::new();
+    while let Ok(stream) = try_tls(&control, control.app.grpc_address).await {
+        idle.push(stream);
+        assert!(idle.len() <= 4, "more than one may have");
+    }
+    assert!(control.metrics().await.contains("weft_control_connections_refused_total 1"));
+    for mut stream in idle {
+        let ended = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut Vec::new())).await;
+        drop(ended.expect("nothing was asked: it ends"));
+    }
+    // The proxy's is older than they were: a stream that is open is no idleness.
+    control.apply(&SERVICE.replace("name: web", "name: new")).await;
+    proxy.take_until(|bundle| bundle.services.contains_key(&weft_policy::bundle::ObjectName::new("shop", "new"))).await;
+}
+
+const SERVICE: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
+";
+
+#[tokio::test]
+async fn a_token_file_that_cannot_be_written_makes_no_tokens_and_stops_no_start() {
+    let dir = tempfile::tempdir().unwrap();
+    Control::start(dir.path()).await.app.stop().await;
+    std::fs::remove_file(dir.path().join("operator.token")).unwrap();
+    // A folder of this name lets nobody write the file.
+    std::fs::create_dir(dir.path().join("operator.token.new")).unwrap();
+    let control = Control::start(dir.path()).await;
+    for _ in 0..3 {
+        keep_operator_token(&control.app.hub).await;
+    }
+    assert!(control.app.hub.tokens().await.unwrap().is_empty(), "nobody could ever read them");
+    let gauge = "weft_control_upkeep_put_off{what=\"operator_token\"}";
+    assert!(control.metrics().await.contains(&format!("{gauge} 1")));
+    std::fs::remove_dir(dir.path().join("operator.token.new")).unwrap();
+    keep_operator_token(&control.app.hub).await;
+    assert_eq!(control.call("get", "/api/v1/proxies", Value::Null).await.0, 200);
+    assert!(control.metrics().await.contains(&format!("{gauge} 0")));
 }

@@ -77,8 +77,8 @@ fn a_name_stays_its_accounts_for_a_while() {
     let (mut claims, name) = (Claims::default(), ObjectName::new("shop", "web-1"));
     assert!(claims.take(&name, &identity("web")).is_some());
     assert_eq!(claims.take(&name, &identity("web")), None);
-    assert_eq!(claims.sweep(i64::MAX), [], "in use");
-    claims.leave(&name, 100);
+    assert_eq!(claims.sweep(u64::MAX), [], "in use");
+    claims.leave(&name, 100, 0);
     assert_eq!(claims.sweep(100), []);
     assert_eq!(claims.holder(&name).unwrap().identity, identity("web"));
     assert_eq!(claims.sweep(101), [("name/shop/web-1".to_owned(), None)]);
@@ -88,11 +88,26 @@ fn a_name_stays_its_accounts_for_a_while() {
 #[test]
 fn nobody_keeps_more_names_than_the_bound() {
     let mut claims = Claims::default();
-    for number in 0..i64::try_from(MAX_NAMES).unwrap() + 2 {
+    for number in 0..u64::try_from(MAX_NAMES).unwrap() + 2 {
         let name = ObjectName::new("shop", format!("w-{number}"));
         claims.take(&name, &identity("evil"));
-        claims.leave(&name, number);
+        claims.leave(&name, number, 0);
     }
     let ended: Vec<_> = claims.sweep(0).into_iter().map(|(key, _)| key).collect();
     assert_eq!(ended, ["name/shop/w-0", "name/shop/w-1"], "the oldest");
+}
+
+#[test]
+fn no_clock_decides_how_long_a_name_is_kept() {
+    let (mut claims, name) = (Claims::default(), ObjectName::new("shop", "web-1"));
+    claims.take(&name, &identity("web"));
+    for now_unix in [i64::MIN, 0, i64::MAX] {
+        claims.leave(&name, 100, now_unix);
+        assert_eq!((claims.over(100).len(), claims.over(101).len()), (0, 1), "{now_unix}");
+    }
+    // An older release wrote the wall clock only: its claims are kept for the whole while.
+    let record = r#"{"name":{"name":{"namespace":"shop","name":"web-1"},"claim":{"identity":"spiffe://cluster.local/ns/shop/sa/web","released_unix":5}}}"#;
+    let record: ClaimRecord = serde_json::from_str(record).unwrap();
+    let claims = Claims::load([record]);
+    assert_eq!((claims.over(0).len(), claims.over(1).len()), (0, 1));
 }

@@ -594,3 +594,31 @@ async fn two_that_replace_each_other_are_parted() {
     control.apply(WEB).await;
     holder.take_until(|bundle| endpoints(bundle) == ["web-1"]).await;
 }
+
+#[tokio::test]
+async fn nothing_that_a_proxy_says_steers_a_terminal_or_forges_a_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    let svid = control.join("shop/client").await;
+    let evil = "a\n\u{1b}[2J\u{202e}forged";
+    let hello = v1::Hello { proxy_name: "client-1".to_owned(), version: evil.to_owned(), ..greeting() };
+    let mut proxy = Proxy::connect_with(&control, &svid, hello, Bundle::default()).await;
+    proxy.take().await;
+    control.apply(WEB).await;
+    let delta = proxy.delta().await;
+    let key = delta.upserts.iter().map(Object::key).find(|key| matches!(key, Key::Service(_))).unwrap();
+    let (revision, key) = (delta.revision.0, Some(v1::Key::from(&key)));
+    proxy.say(Message::Nack(v1::Nack { revision, key, reason: evil.to_owned() })).await;
+    let mut changes = control.app.hub.registry().watch();
+    let told = loop {
+        let all = control.app.hub.registry().list(Revision(0), Revision(0));
+        let status = all.into_iter().find(|status| status.key.name == "client-1").unwrap();
+        if !status.held.is_empty() {
+            break [status.held.join(" "), status.reason, status.introduction.version];
+        }
+        changes.changed().await.unwrap();
+    };
+    assert!(told[0].contains("a\\n\\u{1b}[2J") && told[2].starts_with("a\\n"), "{told:?}");
+    let hidden = |character: char| character.is_control() || character == '\u{202e}';
+    assert!(!told.iter().any(|text| text.contains(hidden)), "{told:?}");
+}

@@ -32,6 +32,12 @@ async fn services(control: &Control) -> Vec<String> {
     body["items"].as_array().unwrap().iter().map(|item| item["metadata"]["name"].as_str().unwrap().to_owned()).collect()
 }
 
+/// What tells the age of the first service.
+async fn age(control: &Control) -> [Value; 2] {
+    let (_, body) = control.call("get", "/api/v1/resources/services/shop/old", Value::Null).await;
+    ["creationRevision", "creationTimestamp"].map(|key| body["metadata"][key].clone())
+}
+
 #[tokio::test]
 async fn a_snapshot_brings_everything_back_and_proxies_follow() {
     let dir = tempfile::tempdir().unwrap();
@@ -40,6 +46,8 @@ async fn a_snapshot_brings_everything_back_and_proxies_follow() {
     let viewer = json!({ "kind": "operator", "role": "viewer", "name": "anna" });
     let (_, anna) = control.call("post", "/api/v1/tokens", viewer).await;
     let anna = anna["token"].as_str().unwrap().to_owned();
+    let created = age(&control).await;
+    assert!(created[0].is_u64() && created[1].is_string(), "{created:?}");
     let bytes = saved(&control).await;
     // What comes afterwards is gone with the restore: an object, a revoked token.
     control.apply(&OLD.replace("name: old", "name: new")).await;
@@ -56,6 +64,7 @@ async fn a_snapshot_brings_everything_back_and_proxies_follow() {
 
     let control = Control::start(dir.path()).await;
     assert_eq!(services(&control).await, ["old"]);
+    assert_eq!(age(&control).await, created, "it is as old as it was");
     assert_eq!(control.call_as(&anna, "get", "/api/v1/proxies", Value::Null).await.0, 200);
     assert_eq!(control.app.hub.authority().fingerprint(), root);
     let now = control.app.hub.lead();

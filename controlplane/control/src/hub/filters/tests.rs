@@ -129,3 +129,16 @@ async fn authz_is_put_right_whatever_of_it_is_lost_or_damaged() {
         assert!(Artifact::verify(bytes.to_vec(), &spec.signature, &spec.public_key).is_ok(), "{damage}");
     }
 }
+
+#[tokio::test]
+async fn a_binary_is_in_memory_once_however_many_fetch_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub_in(dir.path(), |_| {});
+    let published = hub.publish_filter("me", publication("noop", "1.0.0", OLD)).await.unwrap();
+    let fetch = async || hub.artifact(published.digest.clone()).await.unwrap().unwrap();
+    let fetched = [fetch().await, fetch().await, fetch().await];
+    assert!(fetched.iter().all(|copy| Arc::ptr_eq(copy, &fetched[0])), "one copy for all");
+    drop(fetched);
+    assert!(hub.artifacts.0.lock().await.values().all(|copy| copy.strong_count() == 0), "and none for nobody");
+    assert_eq!(fetch().await.len(), publication("noop", "1.0.0", OLD).artifact.bytes.len());
+}

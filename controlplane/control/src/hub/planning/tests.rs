@@ -16,7 +16,7 @@ async fn a_dry_run_waits_for_no_writer() {
     assert_eq!(planned.expect("no lock is waited for").unwrap().changes.len(), 2);
     drop(writing);
     // The other way round: a change is made while all plans that may be computed are.
-    let plans = hub.plans.clone().acquire_many_owned(2).await.unwrap();
+    let plans = (hub.plans.take(&"a".to_owned()).await, hub.plans.take(&"b".to_owned()).await);
     let applied = tokio::time::timeout(PATIENCE, hub.apply("me", resources(SHOP), How::Safely)).await;
     assert_eq!(applied.expect("no plan is waited for").unwrap().revision.0, 1);
     drop(plans);
@@ -29,7 +29,7 @@ async fn so_many_plans_are_computed_at_a_time() {
         config.limits.max_concurrent_plans = 1;
         config.limits.request_timeout_ms = 50;
     });
-    let plan = hub.plans.clone().acquire_owned().await.unwrap();
+    let plan = hub.plans.take(&"other".to_owned()).await;
     let error = hub.apply("me", resources(SHOP), How::DryRun).await.unwrap_err();
     assert!(matches!(error, ApplyError::Busy(_)), "{error}");
     assert!(hub.metrics().render().contains("weft_control_throttled_total{reason=\"plans\"} 1"));

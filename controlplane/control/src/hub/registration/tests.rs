@@ -80,3 +80,94 @@ async fn what_one_account_registers_has_a_size() {
     let one = registration_of(&other.identity, "other", "127.0.0.99", None);
     hub.register(&other, HERE, vec![one]).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_service_whose_endpoints_are_all_one_proxys_keeps_its_share_of_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub_in(dir.path(), |_| {});
+    let registrations: Vec<_> = (1..=10)
+        .map(|number| registration(&format!("web-{number}"), &format!("127.0.0.{number}"), Some("web")))
+        .collect();
+    hub.register(&proxy("p"), HERE, registrations).await.unwrap();
+    let world = hub.published().world.clone();
+    let owned = owned_by(&world, &proxy("p"));
+    assert_eq!(owned.len(), 10);
+    let mut removals = Removals::default();
+    // The last never leaves, whatever share may.
+    assert_eq!(may_leave(&world, &owned, &mut Removals::default(), 100).len(), 9);
+    let leaving = may_leave(&world, &owned, &mut removals, 50);
+    assert_eq!(leaving.len(), 5);
+    hub.release_some(&proxy("p"), leaving, "test").await;
+    let world = hub.published().world.clone();
+    let owned = owned_by(&world, &proxy("p"));
+    assert_eq!(owned.len(), 5);
+    assert!(may_leave(&world, &owned, &mut removals, 50).is_empty(), "at once");
+    let one = vec![registration("alone", "127.0.0.99", None)];
+    hub.register(&proxy("q"), HERE, one).await.unwrap();
+    let world = hub.published().world.clone();
+    assert_eq!(may_leave(&world, &owned_by(&world, &proxy("q")), &mut removals, 50).len(), 1, "behind no service");
+}
+
+#[test]
+fn proxies_without_workloads_are_no_sign_of_a_mass_loss() {
+    let registry = crate::registry::Registry::new();
+    for number in 0..20 {
+        let key = proxy(&format!("empty-{number}"));
+        let seat = registry.enter(key, Default::default(), OffsetDateTime::now_utc()).unwrap().seat;
+        registry.leave(&seat, false);
+    }
+    assert_eq!(registry.outlook(|_| true).suspects, 20);
+    assert_eq!(registry.outlook(|proxy| proxy.name == "empty-3").suspects, 1);
+}
+
+#[tokio::test]
+async fn who_moves_on_and_on_holds_few_addresses_and_keeps_none_from_its_next_owner() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub_in(dir.path(), |_| {});
+    let (mover, other) = (proxy_of("mover", "mover"), proxy_of("other", "other"));
+    let at = |number: usize| format!("192.0.2.{}", number + 1);
+    let there = |number: usize| Origin { address: at(number).parse().unwrap(), is_local: false };
+    let all = |count: usize| -> Vec<_> {
+        (0..count).map(|n| registration_of(&mover.identity, &format!("m-{n}"), &at(n), None)).collect()
+    };
+    let starts = std::cell::Cell::new(0);
+    let enter_from = |proxy: &ProxyKey, origin: Origin| {
+        starts.set(starts.get() + 1);
+        let (address, incarnation) = (Some(origin.address), starts.get());
+        let introduction = crate::registry::Introduction { address, incarnation, ..Default::default() };
+        hub.registry().enter(proxy.clone(), introduction, OffsetDateTime::now_utc()).unwrap().seat
+    };
+    let mut held = 0;
+    let refused = loop {
+        let origin = there(held);
+        enter_from(&mover, origin);
+        match hub.register(&mover, origin, all(held + 1)).await {
+            Ok(()) => held += 1,
+            Err(error) => break error.to_string(),
+        }
+    };
+    assert_eq!(held, MAX_HELD + 1, "{refused}");
+    assert!(refused.contains("holds 9 other addresses; at most 8 are held"), "{refused}");
+    // Whoever speaks from an address has it, though the one who had it before is connected from elsewhere.
+    enter_from(&other, there(0));
+    let own = || vec![registration_of(&other.identity, "other", &at(0), None)];
+    hub.register(&other, there(0), own()).await.unwrap();
+    let last = || vec![registration_of(&other.identity, "other", &at(held - 1), None)];
+    enter_from(&mover, there(held - 1));
+    let refused = hub.register(&other, there(held - 1), last()).await.unwrap_err().to_string();
+    assert!(refused.contains("is the address of Workload shop/m-8"), "the holder speaks from there: {refused}");
+}
+
+#[test]
+fn an_older_start_that_is_refused_ends_no_dispute() {
+    let registry = crate::registry::Registry::new();
+    let enter = |incarnation: u64| {
+        let introduction = crate::registry::Introduction { incarnation, ..Default::default() };
+        registry.enter(proxy("p"), introduction, OffsetDateTime::now_utc())
+    };
+    for _ in 0..4 {
+        enter(7).unwrap();
+    }
+    assert!(enter(6).unwrap_err().is_newer, "the holder started later");
+    assert!(!enter(7).unwrap_err().is_newer, "the two have taken the seat from each other too often, all the same");
+}
