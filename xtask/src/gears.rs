@@ -4,6 +4,7 @@
 mod arrows;
 mod cycles;
 mod docs;
+mod domain;
 mod files;
 mod purity;
 mod source;
@@ -36,6 +37,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     faults.extend(cycles::judge(&sources));
     for (path, text) in &sources {
         faults.extend(files::judge(path, text));
+        faults.extend(domain::judge(path, text));
     }
     for fault in &faults {
         eprintln!("xtask: gear: {}: {}", fault.place, fault.what);
