@@ -28,8 +28,6 @@ pub use select::selects;
 #[cfg(test)]
 pub(crate) use select::work;
 pub use shared::Shared;
-#[cfg(test)]
-pub(crate) use select::work;
 pub use tenancy::{Intrusion, intrusions};
 pub use unserved::service_status;
 pub use world::{Entry, World};

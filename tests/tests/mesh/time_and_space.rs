@@ -76,3 +76,44 @@ async fn a_certificate_that_ended_meanwhile_is_renewed_when_the_control_plane_is
     let shown = mesh.weft(&["proxies"]);
     assert!(!shown.out.contains("EXPIRED"), "{shown:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fresh_token_serves_a_proxy_whose_certificate_is_over_without_a_restart() {
+    let mut mesh = Mesh::start_with(json!({"svid_ttl_seconds": 10, "identity_grace_seconds": 0})).await;
+    let (client, server, _app) = pair(&mesh).await;
+    becomes(&client, "/who", 200).await;
+    mesh.kill_control();
+    until(
+        "the certificates have ended",
+        || server.health("ready") == 503 && client.health("ready") == 503,
+        || server.process.tail(),
+    );
+    mesh.start_control();
+    eventually("the cure is told", || async { readiness(&server).await.contains("token").then_some(()) }).await;
+    for sidecar in [&client, &server] {
+        let file = sidecar.configuration().with_file_name("token");
+        std::fs::write(file, mesh.token_for(&sidecar.workload)).unwrap();
+    }
+    server.ready();
+    client.ready();
+    becomes(&client, "/who", 200).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_proxies_with_one_name_the_earlier_keeps_away_and_says_so() {
+    let mesh = Mesh::start().await;
+    let mut first = mesh.sidecar(Workload::client("frontend")).await;
+    let copied = Workload { account: "frontend".to_owned(), ..Workload::client("copied") };
+    let copied = mesh.sidecar(copied.setting("name", json!("frontend"))).await;
+    let kept_away = async |sidecar: &Sidecar| sidecar.metrics().await.sum("weft_control_kept_away_total", &[]);
+    eventually("the earlier start keeps away", || async { (kept_away(&first).await >= 1.0).then_some(()) }).await;
+    let text = Client::direct(first.at(15000)).await.get("/config_dump").await;
+    assert_eq!((text.status.as_u16(), first.health("live")), (200, 200), "it serves what it has");
+    let shown = mesh.weft(&["proxies", "-o", "json"]).json();
+    let shown = shown["proxies"].as_array().unwrap();
+    assert!(shown.len() == 1 && shown[0]["name"] == "frontend" && shown[0]["state"] == "synced", "{shown:?}");
+    // It does not come back every moment: once it was told, it waits for minutes.
+    assert_eq!((kept_away(&first).await, kept_away(&copied).await), (1.0, 0.0));
+    first.restart();
+    eventually("the later start stays", || async { (kept_away(&copied).await >= 1.0).then_some(()) }).await;
+}

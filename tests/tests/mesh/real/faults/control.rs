@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use weft_tests::wait::LIMIT;
-use weft_tests::{Client, Mesh};
+use weft_tests::{Client, Mesh, Workload, until};
 
 use super::{Disk, Then, copy, cut, garbage, gone, started};
 
@@ -124,11 +124,23 @@ async fn a_full_disk_is_told_and_left_behind() {
     mesh.start_control();
     let namespace = |name: &str| format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n");
     mesh.apply(&namespace("before"));
+    let mut sidecar = mesh.sidecar(Workload::server("reviews", 8080, "http")).await;
     disk.fill();
     let large = (0..2_000).map(|index| format!("{}---\n", namespace(&format!("n-{index}")))).collect::<String>();
     let printed = mesh.weft_reading(&large, &["apply", "-f", "-"]);
     assert!(printed.code != 0 && printed.err.contains("disk"), "{printed:?}");
     assert!(mesh.weft(&["get", "namespaces"]).out.contains("before"), "it can be read");
+    // Proxies come back meanwhile, also to a control plane that is started anew.
+    let is_synced = |mesh: &Mesh| {
+        let proxies = mesh.weft(&["proxies", "-o", "json"]).json();
+        proxies["proxies"].as_array().is_some_and(|all| all.iter().any(|proxy| proxy["state"] == "synced"))
+    };
+    sidecar.restart();
+    sidecar.ready();
+    until("the proxy is back", || is_synced(&mesh), || sidecar.process.tail());
+    mesh.kill_control();
+    mesh.start_control();
+    until("the proxy is back at the new start", || is_synced(&mesh), || mesh.control().tail());
     disk.make_room();
     mesh.apply(&namespace("after"));
     let listed = mesh.weft(&["get", "namespaces"]).out;
