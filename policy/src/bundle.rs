@@ -223,10 +223,14 @@ pub enum TunnelRefusal {
     #[error("port {port} takes HTTP only: what is attached to it holds for nothing else")]
     HttpOnly { port: u16 },
     #[error(
-        "port {port} is not declared, and a request in this connection says who its caller is: declare the port http, or \
-         tcp if its app believes no header that the mesh sets"
+        "port {port} is not declared, and a request in this connection says who its caller is, or may say it unseen (HTTP/2, \
+         TLS): declare the port http, or tcp if its app believes no header that the mesh sets"
     )]
     Request { port: u16 },
+    #[error(
+        "a request came after an upgrade and says who its caller is, or may say it unseen (HTTP/2, TLS): nobody judged it"
+    )]
+    Upgraded,
 }
 
 impl ServedWorkload {

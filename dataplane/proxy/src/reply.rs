@@ -204,7 +204,7 @@ pub enum Failure {
     RequestForbidden(RequestRefusal),
     #[error("{0}")]
     NotImplemented(Cow<'static, str>),
-    #[error("a policy that took effect since denies this connection: {0}")]
+    #[error("a policy that took effect since denies this: {0}")]
     NoLongerAllowed(String),
     #[error("Max-Forwards is 0: this hop answers")]
     LastHop,
@@ -279,6 +279,9 @@ impl Failure {
             Failure::Passthrough { .. } => {
                 verdict(StatusCode::BAD_GATEWAY, Flag::UpstreamFailure, "connect", "passthrough", 14)
             }
+            Failure::Unprocessed { error: StreamError::Busy(_), .. } => {
+                verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamOverflow, "connect", "peer_saturated", 14)
+            }
             Failure::Unprocessed { .. } => {
                 verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamFailure, "request", "refused", 14)
             }
@@ -298,7 +301,7 @@ impl Failure {
                 verdict(StatusCode::BAD_REQUEST, Flag::NoRoute, "route", "connect_refused", 7)
             }
             Failure::NotOutside { .. } => verdict(StatusCode::FORBIDDEN, Flag::NoRoute, "route", "not_outside", 7),
-            Failure::TunnelForbidden(TunnelRefusal::Request { .. }) => {
+            Failure::TunnelForbidden(TunnelRefusal::Request { .. } | TunnelRefusal::Upgraded) => {
                 verdict(StatusCode::BAD_REQUEST, Flag::DownstreamProtocol, "route", "request_in_tunnel", 3)
             }
             Failure::TunnelForbidden(_) | Failure::RequestForbidden(_) => {
@@ -406,6 +409,7 @@ fn no_answer(error: &StreamError) -> Verdict {
         }
         StreamError::Protocol(_) => (StatusCode::BAD_GATEWAY, Flag::UpstreamProtocol, "protocol"),
         StreamError::Limit(_) => (StatusCode::BAD_GATEWAY, Flag::UpstreamProtocol, "limit"),
+        StreamError::Busy(_) => (StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamOverflow, "peer_saturated"),
     };
     Verdict { status, flag, stage: "response", reason, grpc: 14 }
 }
@@ -492,6 +496,22 @@ mod tests {
             String::from_utf8_lossy(&body).trim_end()
         );
         assert_eq!(seen, expect);
+    }
+
+    /// A peer's reason for closing its connection is the peer's text.
+    #[test]
+    fn nothing_that_a_peer_says_steers_the_terminal_of_who_reads_an_answer() {
+        let said = StreamError::ConnectionLost("closed: \u{1b}[2J\u{7}\r\ngone".to_owned());
+        let failure = Failure::NoAnswer { to: Party::Peer, error: said };
+        for form in [Form::Http, Form::Grpc, Form::GrpcWeb] {
+            let (head, body) = failure.reply(Side::Outbound, form, true);
+            let body = String::from_utf8(body.to_vec()).unwrap();
+            assert!(!body.trim_end_matches('\n').contains(char::is_control), "{body:?}");
+            for value in head.headers.values() {
+                assert!(value.to_str().is_ok_and(|value| !value.contains(char::is_control)), "{value:?}");
+                assert!(!value.to_str().unwrap().contains("%1B"), "{value:?}");
+            }
+        }
     }
 
     #[test]

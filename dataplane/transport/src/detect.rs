@@ -14,13 +14,13 @@ use crate::h1::MAX_EMPTY_LINES;
 use crate::http::HttpLimits;
 
 mod client_hello;
-mod field_name;
 mod first_line;
 #[cfg(test)]
 mod tests;
+mod text;
 
-pub use field_name::FieldName;
 pub use first_line::{FirstLine, Judged};
+pub use text::Text;
 
 /// The most bytes that a verdict may need: a request line, or a large ClientHello.
 pub const MAX_BYTES: usize = 18 * 1024;

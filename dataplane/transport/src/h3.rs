@@ -55,6 +55,8 @@ pub struct Limits {
     pub head_timeout: Duration,
     /// Server: requests of one connection whose heads are incomplete; more are refused as not processed.
     pub waiting_heads: usize,
+    /// Client: how long a request waits for one of the streams that the peer allows at once. Default 5 s.
+    pub stream_wait: Duration,
     /// How long `abort` waits until what was given before has left.
     pub abort: Duration,
     /// Agree with peers that say so too on ending a message as failed behind its last byte, not ahead of it.
@@ -77,6 +79,7 @@ impl Default for Limits {
             idle_frames: 256,
             interim_responses: 32,
             unknown_streams: 1024,
+            stream_wait: Duration::from_secs(5),
             cancels: 2048,
             cancels_per_second: 1024,
             head_timeout: Duration::from_secs(10),

@@ -19,6 +19,8 @@ mod target;
 pub use refusal::{Refusal, Refused};
 pub use target::{Target, TargetError};
 
+pub use crate::upgrade::UpgradeToken;
+
 /// Limits of one HTTP connection on what its peer may send, the same numbers whatever the version: what one leg takes,
 /// the next takes. The limits of every codec are made from one of these.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +45,8 @@ pub struct HttpLimits {
     pub h2_unread_frames: u32,
     /// HTTP/2: bytes of one stream that wait to be written. Default 64 KiB.
     pub h2_send_buffer: usize,
+    /// HTTP/2: requests of one connection at once. Default 256.
+    pub h2_concurrent_streams: u32,
     /// From a head's first byte to its last. Default 10 s.
     pub head_timeout: Duration,
     /// How long a client's connection may stay without a request. Default 1 h.
@@ -62,6 +66,7 @@ impl Default for HttpLimits {
             h2_connection_window: 1024 * 1024,
             h2_unread_frames: 256 * 1024,
             h2_send_buffer: 64 * 1024,
+            h2_concurrent_streams: 256,
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(3600),
         }
@@ -92,6 +97,7 @@ impl HttpLimits {
             connection_window: self.h2_connection_window,
             unread_frames: self.h2_unread_frames,
             send_buffer: self.h2_send_buffer,
+            concurrent_streams: self.h2_concurrent_streams,
             ..h2::Limits::default()
         }
     }
@@ -151,7 +157,7 @@ pub struct RequestHead {
     /// The protocol that the client asks to change to (e.g. `websocket`): the answer 101 turns the exchange into a byte
     /// stream. Travels as `Upgrade` in HTTP/1.1 and as the `:protocol` of an extended CONNECT in HTTP/2 and HTTP/3, whose
     /// method here is the one that HTTP/1 asks by: GET, or what another of our proxies says that it was.
-    pub protocol: Option<Bytes>,
+    pub protocol: Option<UpgradeToken>,
     /// End-to-end header fields. `te` survives only as `trailers`.
     pub headers: HeaderMap,
     /// The version the sender spoke on this hop.
@@ -258,6 +264,9 @@ pub enum StreamError {
     /// The stream ended before its message was complete.
     #[error("message ended early")]
     Truncated,
+    /// The peer allows so many streams at once, and none of them came free.
+    #[error("no stream of its connection came free within {} ms", .0.as_millis())]
+    Busy(Duration),
 }
 
 /// Why a request could not be sent or answered, and whether the peer provably did not process it.

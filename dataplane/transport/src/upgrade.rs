@@ -2,6 +2,8 @@
 //! `protocol`, as HTTP/1 has it. A GET for `websocket` goes by its name; every other token, and every other method, only
 //! between two Weft proxies.
 
+use std::ops::Deref;
+
 use aws_lc_rs::{digest, rand};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
@@ -23,6 +25,46 @@ const WEFT_STATUS: HeaderName = HeaderName::from_static("weft-status");
 const KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
 const ACCEPT: HeaderName = HeaderName::from_static("sec-websocket-accept");
 
+/// A protocol that a request may ask to change to: `protocol-name ["/" protocol-version]` (RFC 9110 section 7.8).
+///
+/// None is another version of HTTP, or TLS under HTTP: the client could send requests in it that nobody has judged, and
+/// the app would take them for the mesh's. Every codec makes its `protocol` here, and nothing else is sent to anybody.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpgradeToken(Bytes);
+
+/// Bytes of an upgrade token.
+const MAX_TOKEN: usize = 64;
+
+/// Beginnings, in lower case, of the names under which an app may go on with requests. All that begins so is one of them,
+/// drafts and names to come included (`h2c-14`). A name of no such kind says that its protocol is the app's own.
+const OF_REQUESTS: [&[u8]; 8] = [b"http", b"shttp", b"h2", b"h3", b"hq", b"tls", b"ssl", b"dtls"];
+
+impl UpgradeToken {
+    /// `None`: malformed, or a protocol of requests.
+    #[must_use]
+    pub fn new(token: impl Into<Bytes>) -> Option<Self> {
+        let token = token.into();
+        let of_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~/".contains(byte);
+        let is_named = (1..=MAX_TOKEN).contains(&token.len()) && token[0] != b'/' && token.iter().all(of_token);
+        let begins = |name: &[u8]| token.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
+        (is_named && !OF_REQUESTS.iter().any(|name| begins(name))).then_some(Self(token))
+    }
+
+    /// True for a protocol whose bytes are messages between a client and its app, and never a request.
+    #[must_use]
+    pub fn is_websocket(&self) -> bool {
+        self.eq_ignore_ascii_case(WEBSOCKET)
+    }
+}
+
+impl Deref for UpgradeToken {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 /// True for a method that may ask for another protocol: one whose answer can have content, where it is refused.
 pub(crate) fn may_ask(method: &Method) -> bool {
     !matches!(*method, Method::CONNECT | Method::HEAD | Method::TRACE)
@@ -37,14 +79,14 @@ pub(crate) struct ExtendedConnect {
 }
 
 /// The extended CONNECT that asks for what HTTP/1 asks for by this method and token.
-pub(crate) fn to_wire(method: &Method, token: &Bytes) -> ExtendedConnect {
+pub(crate) fn to_wire(method: &Method, token: &UpgradeToken) -> ExtendedConnect {
     let by_get = *method == Method::GET;
     let mut fields = SmallVec::new();
-    if by_get && token.eq_ignore_ascii_case(WEBSOCKET) {
+    if by_get && token.is_websocket() {
         return ExtendedConnect { protocol: WEBSOCKET, fields };
     }
     // A token or method that is no field value names nothing, and the peer answers so.
-    fields.extend(HeaderValue::from_maybe_shared(token.clone()).ok().map(|value| (WEFT_UPGRADE, value)));
+    fields.extend(HeaderValue::from_maybe_shared(token.0.clone()).ok().map(|value| (WEFT_UPGRADE, value)));
     if by_get {
         return ExtendedConnect { protocol: ANY, fields };
     }
@@ -52,14 +94,15 @@ pub(crate) fn to_wire(method: &Method, token: &Bytes) -> ExtendedConnect {
     ExtendedConnect { protocol: ANY_BY_METHOD, fields }
 }
 
-/// The method and token that `:protocol` means; `None`: one that is not known here. `ours`: the peer is a Weft proxy.
-pub(crate) fn from_wire(protocol: &[u8], headers: &mut HeaderMap, ours: bool) -> Option<(Method, Bytes)> {
+/// The method and token that `:protocol` means; `None`: one that is not known here, or not carried. `ours`: the other side
+/// is a proxy of a mesh, which may be told more words, but is believed no more.
+pub(crate) fn from_wire(protocol: &[u8], headers: &mut HeaderMap, ours: bool) -> Option<(Method, UpgradeToken)> {
     let (token, method) = (headers.remove(WEFT_UPGRADE), headers.remove(WEFT_METHOD));
-    let token = || token.filter(is_token).map(|token| Bytes::copy_from_slice(token.as_bytes()));
+    let token = || token.and_then(|token| UpgradeToken::new(Bytes::copy_from_slice(token.as_bytes())));
     //= rfc9110#section-7.8
     // Names of protocols are compared without regard to case.
     if protocol.eq_ignore_ascii_case(WEBSOCKET) {
-        return Some((Method::GET, Bytes::from_static(WEBSOCKET)));
+        return Some((Method::GET, UpgradeToken(Bytes::from_static(WEBSOCKET))));
     }
     match protocol {
         ANY if ours => Some((Method::GET, token()?)),
@@ -69,12 +112,6 @@ pub(crate) fn from_wire(protocol: &[u8], headers: &mut HeaderMap, ours: bool) ->
         }
         _ => None,
     }
-}
-
-/// `protocol-name ["/" protocol-version]` (RFC 9110 section 7.8).
-fn is_token(value: &HeaderValue) -> bool {
-    let of_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~/".contains(byte);
-    !value.is_empty() && value.as_bytes().iter().all(of_token)
 }
 
 /// The answer to a request to change protocols as it goes on the wire: 101 is 200, and a success that changed nothing
@@ -166,7 +203,7 @@ mod tests {
             ("POST", "websocket", ANY_BY_METHOD),
             ("X-OWN", "SPDY/3.1", ANY_BY_METHOD),
         ] {
-            let wire = to_wire(&method.parse().unwrap(), &Bytes::from(token));
+            let wire = to_wire(&method.parse().unwrap(), &UpgradeToken::new(token).unwrap());
             assert_eq!(wire.protocol, protocol);
             let mut headers: HeaderMap = wire.fields.into_iter().collect();
             let (by, back) = from_wire(protocol, &mut headers, true).unwrap();
@@ -174,7 +211,7 @@ mod tests {
             assert_eq!(by.as_str(), method);
         }
         let websocket = from_wire(b"WebSocket", &mut HeaderMap::new(), false).unwrap();
-        assert_eq!(websocket, (Method::GET, Bytes::from("websocket")), "in any case");
+        assert_eq!(websocket, (Method::GET, UpgradeToken::new("websocket").unwrap()), "in any case");
         for method in ["HEAD", "CONNECT", "TRACE", "G T", ""] {
             let said =
                 [(WEFT_UPGRADE, "tcp"), (WEFT_METHOD, method)].map(|(name, value)| (name, value.parse().unwrap()));
@@ -186,6 +223,51 @@ mod tests {
         assert_eq!(from_wire(ANY, &mut HeaderMap::new(), true), None);
         let mut bad: HeaderMap = [(WEFT_UPGRADE, HeaderValue::from_static("a b"))].into_iter().collect();
         assert_eq!(from_wire(ANY, &mut bad, true), None);
+    }
+
+    /// What a peer says is judged as what an app says is.
+    #[test]
+    fn no_name_leads_to_another_kind_of_requests() {
+        let long = "a".repeat(MAX_TOKEN + 1);
+        for token in [
+            "h2c",
+            "H2C",
+            "h2",
+            "h2c-14",
+            "h2c/1",
+            "h3",
+            "h3-29",
+            "hq-interop",
+            "HTTP/2.0",
+            "http/1.1",
+            "HTTP",
+            "https",
+            "SHTTP/1.3",
+            "TLS/1.0",
+            "tls",
+            "tls1.3",
+            "SSL/3",
+            "DTLS/1.2",
+            "",
+            "/",
+            "/h2c",
+            "a b",
+            "a,h2c",
+            "a;b",
+            "\u{e9}",
+            &long,
+        ] {
+            assert_eq!(UpgradeToken::new(token.to_owned()), None, "{token:?}");
+            let Ok(value) = HeaderValue::from_bytes(token.as_bytes()) else { continue };
+            let mut headers: HeaderMap =
+                [(WEFT_UPGRADE, value), (WEFT_METHOD, "POST".parse().unwrap())].into_iter().collect();
+            assert_eq!(from_wire(ANY, &mut headers.clone(), true), None, "{token:?}");
+            assert_eq!(from_wire(ANY_BY_METHOD, &mut headers, true), None, "{token:?}");
+            assert_eq!(from_wire(token.as_bytes(), &mut HeaderMap::new(), true), None, "{token:?}");
+        }
+        for token in ["websocket", "tcp", "SPDY/3.1", "chat", "DERP", "connect-udp", "PTTH/1.0", "IRC/6.9", "x-h2c"] {
+            assert_eq!(UpgradeToken::new(token).as_deref(), Some(token.as_bytes()));
+        }
     }
 
     #[test]

@@ -93,6 +93,34 @@ async fn late_requests_pass_to_an_undeclared_port_until_one_says_so() {
     assert!(!String::from_utf8_lossy(&heard.lock().unwrap()).contains("URI="));
 }
 
+/// Behind an upgrade to HTTP/2 the field may be compressed, behind one to TLS it is encrypted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_late_request_goes_on_in_a_form_in_which_its_caller_can_be_said_unseen() {
+    let pair = Pair::start(&[(8080, Protocol::Auto)]);
+    let heard = listening(pair.origin, 8080).await;
+    let ask =
+        |fields: &str| format!("GET / HTTP/1.1\r\nhost: origin\r\nconnection: upgrade, http2-settings\r\n{fields}\r\n");
+    let h2c = ask("upgrade: h2c\r\nhttp2-settings: AAMAAABk\r\n");
+    let plain = ask("");
+    // The client goes on once its app has switched: the app here needs no answer for that.
+    for (first, rest) in [
+        (h2c.as_str(), "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0HPACK"),
+        (&plain, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0HPACK"),
+        ("GET / HTTP/1.1\r\nhost: origin\r\nconnection: upgrade\r\n", "upgrade: TLS/1.2\r\n\r\n\x16\x03\x01HPACK"),
+    ] {
+        heard.lock().unwrap().clear();
+        let mut stream = standing(&pair, 8080).await;
+        stream.write_all(first.as_bytes()).await.unwrap();
+        hears(&heard, first.as_bytes()).await;
+        _ = stream.write_all(rest.as_bytes()).await;
+        let mut more = Vec::new();
+        let ended = tokio::time::timeout(weft_tests::wait::LIMIT, stream.read_to_end(&mut more)).await;
+        assert!(ended.is_ok() && more.is_empty(), "{rest:?}: {ended:?} {more:?}");
+        let heard = String::from_utf8_lossy(&heard.lock().unwrap()).into_owned();
+        assert!(!heard.contains("HPACK"), "{rest:?}: {heard:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn other_protocols_pass_to_an_undeclared_port() {
     let pair = Pair::start(&[(8080, Protocol::Auto)]);
@@ -105,6 +133,8 @@ async fn other_protocols_pass_to_an_undeclared_port() {
         b"EHLO client.example\r\nGET / HTTP/1.1\r\n",
         b"get key\r\n",
         b"PING",
+        // The preface inside of what is no request: a file, say.
+        b"SSH-2.0-x\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     ] {
         let mut stream = tunnel(pair.proxy(), "origin:8080").await;
         stream.write_all(bytes).await.unwrap();

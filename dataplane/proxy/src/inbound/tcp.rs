@@ -104,8 +104,11 @@ async fn tunnel(
 ) {
     let Opened { app, _share, address, mut filtered, is_auto, judged_by } = opened;
     let (mut app_read, mut app_write) = tcp::split(app, &Bytes::new());
+    let mut from_peer = Source::once(body);
     // An app behind such a port may believe what the mesh sets in the head of a request.
-    let mut from_peer = if is_auto { Source::no_forgery(body) } else { Source::once(body) };
+    if is_auto {
+        from_peer.forbid_forgery();
+    }
     let (mut from_app, mut to_app) = (Source::once(RecvBody::Tcp(&mut app_read)), SendBody::Tcp(&mut app_write));
     let ended = {
         let accounts = record.flows(&worker.ledger, worker.snapshot().as_ref());

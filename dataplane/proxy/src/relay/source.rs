@@ -11,18 +11,23 @@ use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
-use weft_transport::detect::{FieldName, FirstLine, Judged};
+use weft_transport::detect::{FirstLine, Judged, Text};
 use weft_transport::http::{Frame, RecvBody, StreamError};
 
 use crate::mesh;
 
-/// What is looked for in a tunnel.
+/// What is looked for in a stream that nobody judges.
 enum Watch {
     /// Whether it carries requests.
     FirstLine(FirstLine),
-    /// It does: whether one says who its caller is.
-    Field(FieldName),
+    /// It does.
+    Requests([Text; 3]),
 }
+
+/// The texts that a stream of requests must not hold: the field that says who a caller is, and the two beginnings of a form
+/// in which it could be said unseen. A client of HTTP/2 always sends the preface, after an upgrade too, and its fields may
+/// be compressed; nobody changes to TLS without naming it (RFC 2817).
+const FORGERIES: [Text; 3] = [Text::new(mesh::CLIENT_CERT), Text::new("pri * http/2.0\r\n"), Text::new("tls/1")];
 
 /// Source of a pump's frames.
 pub struct Source<'a> {
@@ -32,7 +37,7 @@ pub struct Source<'a> {
     /// Made when there is something to keep.
     kept: Option<Kept>,
     taken: bool,
-    /// Of a tunnel in which nobody may say who its caller is.
+    /// Of a stream in which nobody may say who its caller is.
     watch: Option<Watch>,
     is_forged: bool,
 }
@@ -49,13 +54,14 @@ impl<'a> Source<'a> {
         Self { body, limit, kept: None, taken: false, watch: None, is_forged: false }
     }
 
-    /// The client's bytes of a tunnel that is not looked into: where they are a request that says who its caller is, which
-    /// only this proxy says, the tunnel breaks off before the app has read it.
-    pub fn no_forgery(body: RecvBody<'a>) -> Self {
-        Self { watch: Some(Watch::FirstLine(FirstLine::default())), ..Self::once(body) }
+    /// For the client's bytes of a stream that nobody judges, a tunnel or what follows an upgrade: where they are requests
+    /// and say who their caller is, which only this proxy says, or go on in a form in which they could say it unseen, the
+    /// stream breaks off before the app has read it.
+    pub fn forbid_forgery(&mut self) {
+        self.watch = Some(Watch::FirstLine(FirstLine::default()));
     }
 
-    /// True once it broke off because its bytes say who the caller is.
+    /// True once it broke off because of that.
     pub fn is_forged(&self) -> bool {
         self.is_forged
     }
@@ -71,7 +77,9 @@ impl<'a> Source<'a> {
             && !self.may_pass(data)
         {
             self.is_forged = true;
-            return Err(StreamError::Protocol("a request in a tunnel says who its caller is"));
+            return Err(StreamError::Protocol(
+                "a request that nobody judged says who its caller is, or may say it unseen",
+            ));
         }
         if self.limit > 0 {
             self.kept().keep(&frame);
@@ -84,12 +92,13 @@ impl<'a> Source<'a> {
             match line.read(data) {
                 Judged::Open => {}
                 Judged::Other => self.watch = None,
-                Judged::Request => self.watch = Some(Watch::Field(FieldName::new(mesh::CLIENT_CERT))),
+                Judged::Request => self.watch = Some(Watch::Requests(FORGERIES)),
                 Judged::Preface => return false,
             }
         }
         match &mut self.watch {
-            Some(Watch::Field(name)) => !name.read(data),
+            // Each of them reads all of it.
+            Some(Watch::Requests(texts)) => !texts.iter_mut().fold(false, |found, text| text.read(data) || found),
             None | Some(Watch::FirstLine(_)) => true,
         }
     }

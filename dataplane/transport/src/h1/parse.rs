@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 
 use super::Refusal;
 use super::decode::Decoder;
-use crate::http::{Content, HttpLimits, MAX_FIELDS, RequestHead, ResponseHead, WEFT_OFFERS, WEFT_REASON};
+use crate::http::{Content, HttpLimits, MAX_FIELDS, RequestHead, ResponseHead, UpgradeToken, WEFT_OFFERS, WEFT_REASON};
 
 use crate::upgrade;
 
@@ -63,7 +63,7 @@ pub(super) enum Asked {
     Head,
     Connect,
     /// The protocol to change to.
-    Upgrade(Bytes),
+    Upgrade(UpgradeToken),
     Other,
 }
 
@@ -294,11 +294,11 @@ fn request_head(method: Method, version: Version, form: Form, mut fields: Fields
 /// The protocol that the request asks to change to, by whatever method: WebSocket asks by GET, `docker attach` and `kubectl
 /// exec` by POST. A request with a body stays an ordinary one.
 //= rfc9110#section-7.8
-fn protocol(method: &Method, version: Version, fields: &mut Fields) -> Option<Bytes> {
+fn protocol(method: &Method, version: Version, fields: &mut Fields) -> Option<UpgradeToken> {
     let no_body =
         fields.transfer_encoding == TransferEncoding::Absent && matches!(fields.content_length, None | Some(0));
     let asked = version == Version::HTTP_11 && upgrade::may_ask(method) && no_body && fields.upgrade_nominated;
-    let protocol = fields.upgrade.take().filter(|_| asked)?;
+    let protocol = fields.asked.take().filter(|_| asked)?;
     fields.map.remove(CONTENT_LENGTH);
     Some(protocol)
 }

@@ -155,8 +155,13 @@ impl ClientConn {
     /// True where a request could be sent now.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        let allowed = self.streams.allowed.get().unwrap_or(0).min(self.limits.concurrent_streams as usize);
-        self.streams.open.get() < allowed && !self.is_closed()
+        self.streams.open.get() < self.allowed() && !self.is_closed()
+    }
+
+    /// Requests that may be under way at once, by the server's limit and ours; 0 before its SETTINGS.
+    #[must_use]
+    pub fn allowed(&self) -> usize {
+        self.streams.allowed.get().unwrap_or(0).min(self.limits.concurrent_streams as usize)
     }
 
     /// Requests under way.

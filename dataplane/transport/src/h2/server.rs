@@ -22,7 +22,7 @@ use super::window::ConnectionWindow;
 use super::{Limits, RecvStream, SendStream, fields};
 use crate::http::{Refusal, Refused, RequestHead, Target, is_plain};
 use crate::tcp::prefixed::Prefixed;
-use crate::upgrade;
+use crate::upgrade::{self, UpgradeToken};
 
 /// A request, its body, and where its answer goes.
 #[derive(Debug)]
@@ -77,6 +77,8 @@ pub struct ServerConn<T> {
     /// When to look whether the connection is idle.
     idle: Pin<Box<Sleep>>,
     on_refusal: OnRefusal,
+    /// It has as many requests open as it may.
+    full: bool,
     limits: Limits,
 }
 
@@ -112,7 +114,18 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConn<T> {
                 let (window, limits) = (ConnectionWindow::new(limits), limits.clone());
                 let (leaving, flooded, last_words) = (false, false, None);
                 let on_refusal = OnRefusal(Box::new(|_| {}));
-                Ok(Self { connection, patience, leaving, flooded, last_words, window, idle, on_refusal, limits })
+                Ok(Self {
+                    connection,
+                    patience,
+                    leaving,
+                    flooded,
+                    last_words,
+                    window,
+                    idle,
+                    on_refusal,
+                    full: false,
+                    limits,
+                })
             }
             Err(_) => {
                 let detail = "the preface was not finished in time".into();
@@ -124,6 +137,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConn<T> {
     /// Has `told` called for each request that the codec refuses.
     pub fn on_refusal(&mut self, told: impl FnMut(Refused) + 'static) {
         self.on_refusal = OnRefusal(Box::new(told));
+    }
+
+    /// True for the request with which all that the client may have open at once are.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.full
     }
 
     /// The next request; `None` once the connection has ended and every stream with it. After an error it has ended too.
@@ -146,6 +165,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConn<T> {
             match connection.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     self.patience.request_begun();
+                    self.full = self.patience.open() == self.limits.concurrent_streams as usize;
                     if let Some(exchange) = self.exchange(request, respond) {
                         return Poll::Ready(Ok(Some(exchange)));
                     }
@@ -339,7 +359,7 @@ fn list_bytes(parts: &http::request::Parts) -> usize {
 
 /// The protocol that an extended CONNECT asks for, with what HTTP/1 says beside it.
 //= rfc8441#section-5
-fn asked_for(protocol: &h2::ext::Protocol, headers: &mut HeaderMap) -> Result<(Method, Bytes), Refused> {
+fn asked_for(protocol: &h2::ext::Protocol, headers: &mut HeaderMap) -> Result<(Method, UpgradeToken), Refused> {
     let asked = upgrade::from_wire(protocol.as_ref(), headers, false);
     let asked = asked.ok_or(Refused::answered(Refusal::UnknownProtocol, "unknown :protocol"))?;
     upgrade::add_key(headers);

@@ -14,7 +14,7 @@ mod raw;
 mod windows;
 
 use super::*;
-use crate::http::{Frame, RecvBody, RequestHead, ResponseHead, StreamError, Target};
+use crate::http::{Frame, RecvBody, RequestHead, ResponseHead, StreamError, Target, UpgradeToken};
 
 fn run<F: Future>(test: F) -> F::Output {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -396,7 +396,7 @@ impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor {
 
 fn websocket(path: &'static str) -> RequestHead {
     let mut head = request(Method::GET, path);
-    head.protocol = Some(Bytes::from_static(b"websocket"));
+    head.protocol = UpgradeToken::new("websocket");
     head
 }
 

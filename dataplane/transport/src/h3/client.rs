@@ -24,7 +24,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Sends a request head, waiting for stream credit. `end`: the request has no body.
+    /// Sends a request head, waiting for stream credit no longer than [`Limits::stream_wait`]. `end`: the request has no body.
     ///
     /// An extended CONNECT first waits for the server's SETTINGS. Cancel safe: a request whose future is dropped was not
     /// sent, or is reset.
@@ -62,15 +62,21 @@ impl Client {
         send.flush().await.map_err(unprocessed)
     }
 
+    /// A stream, once the peer allows one. Nothing was sent where there is none in time.
     async fn open(&self) -> Result<(quinn::SendStream, quinn::RecvStream), SendError> {
+        let wait = self.connection.limits.stream_wait;
+        let mut late = None;
         loop {
             let changed = self.connection.changed.notified();
             if self.connection.is_draining() {
                 return Err(unprocessed(StreamError::ConnectionLost("draining".to_owned())));
             }
+            // Only who waits needs a clock.
+            let waited = async { late.get_or_insert_with(|| Box::pin(tokio::time::sleep(wait))).await };
             tokio::select! {
                 biased;
                 opened = self.connection.quic.open_bi() => return opened.map_err(|error| unprocessed(lost(&error))),
+                () = waited => return Err(unprocessed(StreamError::Busy(wait))),
                 () = changed => {}
             }
         }

@@ -2,6 +2,7 @@
 //! next call, a half dropped before `finish` resets the stream, so a cut message never looks complete.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -43,6 +44,11 @@ impl SendStream {
     pub(super) fn set_request(&mut self, kind: RequestKind) {
         self.upgrade = kind == RequestKind::Upgrade;
         self.bodiless = kind == RequestKind::Head;
+    }
+
+    /// How long a client may take for what it is told before anybody serves it.
+    pub(super) fn patience(&self) -> Duration {
+        self.connection.limits.head_timeout
     }
 
     pub(super) fn set_abandon_code(&mut self, code: u64) {

@@ -124,7 +124,7 @@ impl Incoming {
                 recv.stop(Code::NO_ERROR);
                 let head = ResponseHead { status: StatusCode::NOT_IMPLEMENTED, headers: HeaderMap::new() };
                 *refused = Some(Refused::answered(Refusal::UnknownProtocol, "unknown :protocol"));
-                send.response(&head, true).await?;
+                refuse(send, &head).await?;
                 Err(StreamError::Protocol("unknown :protocol"))
             }
             Err(HeadError::TooLarge(what)) => {
@@ -136,7 +136,7 @@ impl Incoming {
                 *refused = Some(Refused::answered(refusal, what));
                 recv.stop(Code::NO_ERROR);
                 let head = ResponseHead { status: refusal.status(), headers: HeaderMap::new() };
-                send.response(&head, true).await?;
+                refuse(send, &head).await?;
                 Err(StreamError::Limit(what))
             }
             Err(HeadError::Over(error)) => {
@@ -172,6 +172,16 @@ impl Incoming {
     }
 }
 
+/// Answers a request that nobody else sees. A client that takes no answer is waited for no longer than for a head.
+async fn refuse(send: &mut SendStream, head: &ResponseHead) -> Result<(), StreamError> {
+    let patience = send.patience();
+    let Ok(sent) = tokio::time::timeout(patience, send.response(head, true)).await else {
+        send.reset(Code::EXCESSIVE_LOAD);
+        return Err(StreamError::Limit("an answer that is not taken"));
+    };
+    sent
+}
+
 /// Reads a head that is mostly here already; one that has to be waited for takes a place among those, and has a deadline.
 async fn within_limits(recv: &mut RecvStream) -> Result<RequestHead, HeadError> {
     let connection = recv.connection();
@@ -193,7 +203,7 @@ fn refused_for(error: &StreamError) -> Option<Refused> {
         StreamError::Limit("requests without a head") => Some(Refused::reset(Refusal::HeadsPending, "heads pending")),
         StreamError::Limit("head in time") => Some(Refused::reset(Refusal::HeadTimeout, "request head too slow")),
         StreamError::Limit(reason) => Some(Refused::reset(Refusal::HeadTooLarge, reason)),
-        StreamError::Truncated | StreamError::Reset(_) | StreamError::ConnectionLost(_) => None,
+        StreamError::Truncated | StreamError::Reset(_) | StreamError::ConnectionLost(_) | StreamError::Busy(_) => None,
     }
 }
 
@@ -204,6 +214,6 @@ fn answer_to(error: &StreamError) -> u64 {
         StreamError::Truncated => Code::REQUEST_INCOMPLETE,
         StreamError::Limit("requests without a head") => Code::REQUEST_REJECTED,
         StreamError::Limit(_) => Code::EXCESSIVE_LOAD,
-        StreamError::Reset(_) | StreamError::ConnectionLost(_) => Code::REQUEST_CANCELLED,
+        StreamError::Reset(_) | StreamError::ConnectionLost(_) | StreamError::Busy(_) => Code::REQUEST_CANCELLED,
     }
 }

@@ -4,7 +4,7 @@ use http::uri::Authority;
 use http::{HeaderValue, Version};
 
 use super::*;
-use crate::http::Target;
+use crate::http::{Target, UpgradeToken};
 
 fn request_of(method: &str, headers: &[(&'static str, &str)]) -> RequestHead {
     let mut map = HeaderMap::new();
@@ -65,12 +65,12 @@ fn cookie_crumbs_become_one_field() {
 
 #[test]
 fn an_upgrade_is_asked_for_by_its_own_method() {
-    let asking = |method: &str| RequestHead { protocol: Some("tcp".into()), ..request_of(method, &[]) };
+    let asking = |method: &str| RequestHead { protocol: UpgradeToken::new("tcp"), ..request_of(method, &[]) };
     let end = "upgrade: tcp\r\nconnection: upgrade\r\n\r\n";
     assert_eq!(written(&asking("GET"), true), format!("GET /a?b HTTP/1.1\r\nhost: host:80\r\n{end}"));
     let post = format!("POST /a?b HTTP/1.1\r\nhost: host:80\r\ncontent-length: 0\r\n{end}");
     assert_eq!(written(&asking("POST"), true), post);
-    let zero = RequestHead { protocol: Some("tcp".into()), ..request_of("POST", &[("content-length", "0")]) };
+    let zero = RequestHead { protocol: UpgradeToken::new("tcp"), ..request_of("POST", &[("content-length", "0")]) };
     assert_eq!(written(&zero, false), post);
     assert!(super::request(&mut BytesMut::new(), &asking("HEAD"), true).is_err());
 }
@@ -89,8 +89,11 @@ fn targets_have_their_form() {
     connect.path = None;
     for end in [false, true] {
         assert!(super::request(&mut BytesMut::new(), &connect, end).is_err(), "an app is never sent CONNECT");
-        let extended =
-            RequestHead { protocol: Some("websocket".into()), path: Some(Target::from_static("/")), ..connect.clone() };
+        let extended = RequestHead {
+            protocol: UpgradeToken::new("websocket"),
+            path: Some(Target::from_static("/")),
+            ..connect.clone()
+        };
         assert!(super::request(&mut BytesMut::new(), &extended, end).is_err());
     }
     let mut missing = request_of("GET", &[]);

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 use super::{Refusal, Rejection};
 use crate::block;
-use crate::http::{HttpLimits, is_internal};
+use crate::http::{HttpLimits, UpgradeToken, is_internal};
 
 /// One exact copy of a head, which the values parsed from it share, so that a head costs one allocation, not one a field.
 pub(super) struct Shared<'b> {
@@ -53,7 +53,9 @@ pub(super) struct Fields {
     pub(super) host: Option<Bytes>,
     pub(super) content_length: Option<u64>,
     pub(super) transfer_encoding: TransferEncoding,
-    /// Of a request the first protocol of `Upgrade` that may be carried, of a response the whole field.
+    /// Of a request the first protocol of `Upgrade` that is carried.
+    pub(super) asked: Option<UpgradeToken>,
+    /// Of a response the whole field `Upgrade`.
     pub(super) upgrade: Option<Bytes>,
     /// `connection` names `upgrade`.
     pub(super) upgrade_nominated: bool,
@@ -153,17 +155,11 @@ impl Fields {
         Ok(())
     }
 
-    /// Another version of HTTP, or TLS on the same connection, is not carried: the request stays what it is.
+    /// A request that asks for none that is carried stays what it is.
     //= rfc9110#section-7.8
     fn upgrade(&mut self, value: &[u8], shared: &Shared<'_>) {
-        let carried = |token: &&[u8]| {
-            let name = token.split(|byte| *byte == b'/').next().unwrap_or_default();
-            let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
-            let well_formed = token.len() <= MAX_PROTOCOL && token.iter().all(|b| is_token(*b) || *b == b'/');
-            well_formed && !name.is_empty() && !is(b"h2c") && !is(b"h2") && !is(b"http") && !is(b"tls")
-        };
-        if self.upgrade.is_none() {
-            self.upgrade = tokens(value).find(carried).map(|token| shared.slice(token));
+        if self.asked.is_none() {
+            self.asked = tokens(value).find_map(|token| UpgradeToken::new(shared.slice(token)));
         }
     }
 
@@ -183,9 +179,6 @@ impl Fields {
         self.map
     }
 }
-
-/// Bytes of an upgrade token.
-const MAX_PROTOCOL: usize = 64;
 
 /// True for fields that concern one connection only. `te` and `trailer` are judged apart.
 //= rfc9110#section-7.6.1

@@ -166,6 +166,22 @@ fn what_asks_for_another_protocol() {
 }
 
 #[test]
+fn another_version_of_http_is_never_asked_for() {
+    for (upgrade, expect) in [
+        ("h2c", None),
+        ("h2c-14, HTTP/2.0", None),
+        ("TLS/1.2", None),
+        ("h2c, websocket", Some("websocket")),
+        ("websocket, h2c", Some("websocket")),
+        ("H2C;x, foo/1", Some("foo/1")),
+    ] {
+        let head = format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: {upgrade}\r\n\r\n");
+        let asked = accepted(&head).head.protocol;
+        assert_eq!(asked.as_deref(), expect.map(str::as_bytes), "{upgrade}");
+    }
+}
+
+#[test]
 fn the_target_of_absolute_form_replaces_host() {
     let same = accepted("GET http://A.example:80/x?y HTTP/1.1\r\nHost: a.example:80\r\n\r\n").head;
     assert_eq!(same.authority.unwrap(), "a.example:80");

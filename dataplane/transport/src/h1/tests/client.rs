@@ -1,6 +1,7 @@
 //! The client role.
 
 use super::*;
+use crate::http::UpgradeToken;
 
 /// Outcome of a scripted server's bytes: every head's status, the body or its error, and whether the connection may be
 /// reused. The server answers one request and closes only where `close` says so.
@@ -245,7 +246,7 @@ fn no_byte_goes_ahead_of_the_101_and_none_that_came_with_it_is_lost() {
         let (near, mut far) = pair().await;
         let mut connection = ClientConn::new(near, Limits::default());
         let head = RequestHead {
-            protocol: Some(Bytes::from_static(b"websocket")),
+            protocol: UpgradeToken::new("websocket"),
             ..request("GET", "/chat", &[("sec-websocket-key", "k"), ("te", "trailers")])
         };
         let (mut sink, mut answer) = connection.send(&head, false).await.unwrap();
@@ -284,7 +285,7 @@ fn an_upgrade_that_is_refused_sends_nothing_and_keeps_the_connection() {
     run(async {
         let (near, mut far) = pair().await;
         let mut connection = ClientConn::new(near, Limits::default());
-        let head = RequestHead { protocol: Some(Bytes::from_static(b"websocket")), ..request("GET", "/", &[]) };
+        let head = RequestHead { protocol: UpgradeToken::new("websocket"), ..request("GET", "/", &[]) };
         {
             let (mut sink, mut answer) = connection.send(&head, false).await.unwrap();
             read_until(&mut far, "\r\n\r\n").await;
@@ -319,7 +320,7 @@ fn a_101_that_nobody_asked_for_or_to_another_protocol_is_an_error() {
         ] {
             let (near, mut far) = pair().await;
             let mut connection = ClientConn::new(near, Limits::default());
-            let head = RequestHead { protocol: protocol.map(Bytes::from), ..request("GET", "/", &[]) };
+            let head = RequestHead { protocol: protocol.and_then(UpgradeToken::new), ..request("GET", "/", &[]) };
             let (_sink, mut reader) = connection.send(&head, true).await.unwrap();
             read_until(&mut far, "\r\n\r\n").await;
             far.write_all(format!("HTTP/1.1 101 Switching Protocols\r\n{answer}\r\n").as_bytes()).await.unwrap();
@@ -336,7 +337,7 @@ fn connect_is_never_sent() {
     run(async {
         let (near, mut far) = pair().await;
         let mut connection = ClientConn::new(near, Limits::default());
-        for protocol in [None, Some(Bytes::from_static(b"websocket"))] {
+        for protocol in [None, UpgradeToken::new("websocket")] {
             let head = RequestHead { protocol, ..request("CONNECT", "/", &[]) };
             let error = connection.send(&head, false).await.unwrap_err();
             assert!(error.unprocessed && matches!(error.error, StreamError::Protocol(_)), "{error}");

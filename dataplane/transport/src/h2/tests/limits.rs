@@ -220,3 +220,17 @@ fn trailers_in_a_tunnel_end_that_stream_alone() {
         assert_eq!(after.unwrap().status(), 200);
     });
 }
+
+#[test]
+fn a_connection_tells_when_all_its_requests_are_open() {
+    run(async {
+        let (mut near, far) = duplex(64 * 1024);
+        near.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, b""), &get(1), &get(3)].concat()).await.unwrap();
+        let limits = Limits { concurrent_streams: 2, ..Limits::default() };
+        let mut server = ServerConn::new(far, Bytes::new(), &limits).await.unwrap();
+        let _first = server.accept().await.unwrap().unwrap();
+        assert!(!server.is_full());
+        let _second = server.accept().await.unwrap().unwrap();
+        assert!(server.is_full());
+    });
+}

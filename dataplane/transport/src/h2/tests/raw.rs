@@ -384,7 +384,7 @@ fn an_app_that_answers_101_has_answered_wrongly() {
         // SETTINGS_ENABLE_CONNECT_PROTOCOL.
         let (client, mut far) = served_by(&[frame(SETTINGS, 0, 0, &[0, 8, 0, 0, 0, 1])]).await;
         client.settled().await.unwrap();
-        for (stream, protocol) in [(1, None), (3, Some(Bytes::from_static(b"websocket")))] {
+        for (stream, protocol) in [(1, None), (3, UpgradeToken::new("websocket"))] {
             let head = RequestHead { protocol, ..request(Method::GET, "/") };
             let (_send, mut receive) = client.send(&head, head.protocol.is_none()).await.unwrap();
             until_request(&mut far, stream).await;

@@ -1,5 +1,7 @@
 //! Our client against our server: every kind of exchange, cut and refused ones, GOAWAY, and futures dropped half-way.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 
@@ -469,4 +471,21 @@ async fn many_requests_at_once() {
     let calls = futures_util::future::join_all((0..300).map(call));
     soon(async { tokio::join!(serve, calls) }).await;
     assert_eq!((client.open_streams(), server.open_streams()), (0, 0));
+}
+
+/// Of the streams that the server allows none comes free.
+#[tokio::test]
+async fn a_request_waits_for_a_stream_no_longer_than_it_may() {
+    let mut transport = quinn::TransportConfig::default();
+    transport.max_concurrent_bidi_streams(1_u8.into());
+    let pair = Pair::with(transport).await;
+    let wait = Duration::from_millis(50);
+    let client = pair.start_client(Limits { stream_wait: wait, ..Limits::default() });
+    let server = pair.start_server(Limits::default());
+    let first = client.send(&request(Method::GET, "/", &[]), true).await.unwrap();
+    let error = soon(client.send(&request(Method::GET, "/", &[]), true)).await.unwrap_err();
+    assert!(error.unprocessed && matches!(error.error, StreamError::Busy(waited) if waited == wait), "{error}");
+    drop(soon(server.accept()).await);
+    drop(first);
+    soon(client.send(&request(Method::GET, "/", &[]), true)).await.unwrap();
 }

@@ -377,6 +377,9 @@ async fn protocols_that_nobody_knows_are_answered_501() {
         &[(":protocol", "connect-udp")][..],
         &[(":protocol", "weft-upgrade")],
         &[(":protocol", "weft-upgrade"), ("weft-upgrade", "a b")],
+        &[(":protocol", "weft-upgrade"), ("weft-upgrade", "h2c")],
+        &[(":protocol", "weft-upgrade"), ("weft-upgrade", "HTTP/2.0")],
+        &[(":protocol", "weft-upgrade-by-method"), ("weft-upgrade", "TLS/1.0"), ("weft-method", "POST")],
         &[(":protocol", "weft-upgrade-by-method"), ("weft-upgrade", "tcp")],
         &[(":protocol", "weft-upgrade-by-method"), ("weft-upgrade", "tcp"), ("weft-method", "HEAD")],
     ] {
@@ -421,7 +424,7 @@ async fn extended_connect_needs_the_peer_to_have_it() {
     let mut control = pair.server.open_uni().await.unwrap();
     control.write_all(&hex("00 0400")).await.unwrap();
     let mut head = request(http::Method::GET, "/", &[]);
-    head.protocol = Some(bytes::Bytes::from_static(b"websocket"));
+    head.protocol = crate::http::UpgradeToken::new("websocket");
     assert!(soon(client.send(&head, false)).await.unwrap_err().unprocessed);
 }
 

@@ -181,7 +181,7 @@ fn what_is_encoded_decodes() {
                 if extended {
                     head.method = Method::GET;
                     head.path = Some("/chat".parse().unwrap());
-                    head.protocol = Some(Bytes::from_static(b"websocket"));
+                    head.protocol = crate::http::UpgradeToken::new("websocket");
                 }
                 let mut out = BytesMut::new();
                 encode_request(&mut out, &head, &Added::default(), huffman).unwrap();

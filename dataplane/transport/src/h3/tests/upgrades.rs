@@ -2,18 +2,14 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::Method;
 
 use super::super::{Client, Limits, RecvStream, SendStream, Server};
 use super::{Pair, data, read, request, response, soon};
-use crate::http::{Frame, RequestHead, StreamError};
+use crate::http::{Frame, RequestHead, StreamError, UpgradeToken};
 
 fn asking((method, token): (&Method, &'static str)) -> RequestHead {
-    RequestHead {
-        protocol: Some(Bytes::from_static(token.as_bytes())),
-        ..request(method.clone(), "/chat?a", &[("x", "1")])
-    }
+    RequestHead { protocol: UpgradeToken::new(token), ..request(method.clone(), "/chat?a", &[("x", "1")]) }
 }
 
 async fn ask(
