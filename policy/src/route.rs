@@ -18,7 +18,7 @@ use crate::path::{self, NormalPath};
 
 use action::RuleActions;
 pub(crate) use plan::to_backend;
-pub use plan::{Choice, Plan, RouteRefusal, Target, choose, plan, plan_connection};
+pub use plan::{Choice, KeptTarget, Plan, RouteRefusal, Target, choose, plan, plan_connection};
 pub use resolve::{Authority, EgressRefusal, Meant, Resolution, Resolver};
 
 /// A service as addressed by a request.

@@ -68,6 +68,13 @@ impl Chain {
         Self::new(self.filters.iter().filter(|filter| filter.spec().authorization).cloned().collect())
     }
 
+    /// True where the filters that authorize are the very same.
+    #[must_use]
+    pub fn authorizes_as(&self, other: &Self) -> bool {
+        let of = |filter: &&Arc<Prepared>| filter.spec().authorization;
+        self.filters.iter().filter(of).map(Arc::as_ptr).eq(other.filters.iter().filter(of).map(Arc::as_ptr))
+    }
+
     pub fn has_authorization(&self) -> bool {
         self.filters.last().is_some_and(|filter| filter.spec().authorization)
     }

@@ -281,8 +281,11 @@ async fn work(
     let server = Server::new(mesh, place, &keys, &identity, &limits).context("cannot start the mesh endpoint")?;
     shared.admissions.lock().expect("no holder panics").push(Arc::clone(server.stats()));
     let dialer = Dialer::new(dial, place, &keys, &limits).context("cannot start the dialling endpoint")?;
-    let pool =
-        Pool::new(dialer, identity, pool_limits(&shared.config), shared.config.limits.http().between_proxies().h3());
+    let h3 = weft_transport::h3::Limits {
+        stream_wait: Duration::from_millis(shared.config.limits.peer_stream_wait_ms),
+        ..shared.config.limits.http().between_proxies().h3()
+    };
+    let pool = Pool::new(dialer, identity, pool_limits(&shared.config), h3);
     shared.pools.lock().expect("no holder panics").push(Arc::clone(pool.stats()));
     let shares = descriptors::connection_shares(&shared.config);
     let apps = AppPool::new(mark(&shared.config), shared.guard.clone(), &shared.config.limits, shares);
@@ -360,6 +363,7 @@ async fn tend(worker: &Rc<Worker>) {
                     worker.pool.retain(|key| snapshot.has_peer(key.destination(), key.address()));
                     worker.filters.retire();
                 }
+                worker.swapped.notify_waiters();
             }
             () = worker.shared.drain.quitting() => return,
         }

@@ -6,6 +6,7 @@
 mod tests;
 
 use std::cell::RefCell;
+use std::pin::pin;
 use std::time::Duration;
 
 use http::{Method, Version};
@@ -17,8 +18,8 @@ use crate::apps::{AppConn, AppPool, Conn};
 use crate::call::{Call, Failed};
 use crate::filtering::Filtered;
 use crate::record::Unanswered;
-use crate::relay::{self, Idle, Terms};
-use crate::reply::Party;
+use crate::relay::{self, ClientGone, Idle, Terms};
+use crate::reply::{Failure, Party};
 use crate::sockets::PlainSocket;
 use crate::telemetry::counters::{Counters, Limited};
 
@@ -96,10 +97,16 @@ impl AppLeg<'_> {
         call: &mut Call<'_, '_>,
     ) -> Result<(), Failed> {
         let (apps, timeout, holder) = (self.apps, self.connect_timeout, call.holder);
-        let connected = match new {
-            true => apps.checkout_new(sockets, version, timeout, holder, permit).await,
-            false => apps.checkout(sockets, version, timeout, holder, permit).await,
+        let connected = {
+            let connecting = pin!(async {
+                match new {
+                    true => apps.checkout_new(sockets, version, timeout, holder, permit).await,
+                    false => apps.checkout(sockets, version, timeout, holder, permit).await,
+                }
+            });
+            relay::unless_gone(connecting, call.responder.as_mut()).await
         };
+        let connected = connected.map_err(|ClientGone| Failed::Final(Failure::ClientGone))?;
         let mut conn = connected.map_err(|(failure, permit)| Failed::Unprocessed(failure, permit))?;
         let end = call.body.is_end();
         let exchanged = match &mut conn.conn {
@@ -107,7 +114,7 @@ impl AppLeg<'_> {
                 Ok(streams) => exchange(streams, self.idle, filtered, call, Party::App).await,
                 Err(error) => Err(Unanswered::new(Party::App, error)),
             },
-            Conn::H2(h2) => match h2.send(call.head, end).await {
+            Conn::H2(h2) => match h2.slot.send(call.head, end).await {
                 Ok((mut send, mut receive)) => {
                     let streams = (SendBody::H2(&mut send), ResponseRecv::H2(&mut receive));
                     exchange(streams, self.idle, filtered, call, Party::App).await
@@ -127,8 +134,7 @@ impl AppLeg<'_> {
 
 fn failed(conn: AppConn, unanswered: Unanswered) -> Failed {
     let Unanswered { failure, unprocessed, lost } = unanswered;
-    let reused = conn.reused && matches!(conn.conn, Conn::H1(_));
-    match (unprocessed, lost && reused) {
+    match (unprocessed, lost && conn.reused) {
         (true, _) => Failed::Unprocessed(failure, conn.into_permit()),
         (false, true) => Failed::Unanswered(failure, conn.into_permit()),
         (false, false) => Failed::Final(failure),

@@ -16,9 +16,9 @@ use tokio::net::TcpStream;
 use weft_filter_host::Permit;
 use weft_policy::identity::SpiffeId;
 use weft_transport::http::HttpLimits;
-use weft_transport::{capture, h1, h2};
+use weft_transport::{capture, h1};
 
-use self::multiplexed::{Multiplexed, MultiplexedStats, NoStream};
+use self::multiplexed::{AppStream, Multiplexed, MultiplexedStats, NoStream};
 use crate::config::Limits;
 use crate::reply::{Failure, Party};
 use crate::shares::{self, Full, ShareLimits, Shares};
@@ -62,7 +62,7 @@ pub struct AppConn {
 pub enum Conn {
     H1(Box<h1::ClientConn>),
     /// Multiplexed: a stream on a shared connection.
-    H2(h2::Slot),
+    H2(AppStream<Holder>),
 }
 
 #[derive(Debug)]
@@ -83,7 +83,7 @@ pub struct AppPool {
     idle_timeout: Duration,
     http: HttpLimits,
     idle: RefCell<HashMap<PlainSocket, Vec<Idle>>>,
-    h2: Multiplexed<PlainSocket>,
+    h2: Multiplexed<PlainSocket, Holder>,
     shares: Shares<PlainSocket, Holder>,
     pub stats: AppPoolStats,
 }
@@ -110,7 +110,12 @@ impl AppPool {
             idle_timeout: Duration::from_secs(limits.app_idle_timeout_s),
             http: limits.http(),
             idle: RefCell::default(),
-            h2: Multiplexed::new(limits.app_h2_connections, patience, &limits.http(), stats.multiplexed.clone()),
+            h2: Multiplexed::new(
+                (limits.app_h2_connections, limits.app_streams_per_caller_percent),
+                patience,
+                &limits.http(),
+                stats.multiplexed.clone(),
+            ),
             shares: Shares::new(shares),
             stats,
         }
@@ -162,7 +167,7 @@ impl AppPool {
         holder: &Holder,
     ) -> Result<Option<(Conn, Option<Share>)>, Failure> {
         if version == Version::HTTP_2 {
-            return Ok(self.h2.standing(socket).map(|slot| (Conn::H2(slot), None)));
+            return Ok(self.h2.standing(socket, holder).map(|stream| (Conn::H2(stream), None)));
         }
         while let Some((mut conn, mut share)) = self.pop_idle(socket) {
             if !conn.is_stale() {
@@ -192,8 +197,9 @@ impl AppPool {
         holder: &Holder,
     ) -> Result<(Conn, PlainSocket, Option<Share>), Failure> {
         if version == Version::HTTP_2 {
-            // Their number is bounded for all callers: they share them.
-            return self.stream(sockets, timeout).await.map(|(slot, socket)| (Conn::H2(slot), socket, None));
+            // Callers share the connections: each has a part of their streams.
+            let (stream, socket) = self.stream(sockets, timeout, holder).await?;
+            return Ok((Conn::H2(stream), socket, None));
         }
         let (stream, socket, share) = self.connect_for(sockets, timeout, holder).await?;
         Ok((Conn::H1(Box::new(h1::ClientConn::new(stream, self.http.h1()))), socket, Some(share)))
@@ -212,7 +218,12 @@ impl AppPool {
     }
 
     /// A stream to the one of `sockets` that answers first, as soon as that has one to give.
-    async fn stream(&self, sockets: &[PlainSocket], timeout: Duration) -> Result<(h2::Slot, PlainSocket), Failure> {
+    async fn stream(
+        &self,
+        sockets: &[PlainSocket],
+        timeout: Duration,
+        holder: &Holder,
+    ) -> Result<(AppStream<Holder>, PlainSocket), Failure> {
         let (connected, socket) = match sockets {
             [only] => (None, *only),
             several => {
@@ -225,8 +236,8 @@ impl AppPool {
             Some(stream) => Ok(stream),
             None => self.connect_any(&[socket], timeout).await.map(|(stream, _)| stream),
         };
-        match self.h2.slot(socket, dial).await {
-            Ok(slot) => Ok((slot, socket)),
+        match self.h2.stream(socket, holder, dial).await {
+            Ok(stream) => Ok((stream, socket)),
             Err(NoStream::Dial(failure)) => Err(failure),
             // It took the connection and speaks something else.
             Err(NoStream::Settings(error)) => Err(Failure::NoAnswer { to: Party::App, error }),

@@ -70,6 +70,7 @@ impl AsRef<Vitals> for Destination {
 /// A service as this worker uses it.
 #[derive(Debug)]
 pub struct ServiceState {
+    pub name: ObjectName,
     generation: Cell<u64>,
     balancer: RefCell<Balancer<Destination>>,
     pub budget: RefCell<RetryBudget>,
@@ -243,6 +244,7 @@ impl Destinations {
             return Rc::clone(state);
         }
         let state = Rc::new(ServiceState {
+            name: service.name.clone(),
             generation: Cell::new(0),
             balancer: RefCell::new(Balancer::new()),
             budget: RefCell::default(),

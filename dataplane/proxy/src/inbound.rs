@@ -13,7 +13,7 @@ use std::rc::Rc;
 
 use futures_util::future::{Either, select};
 use http::{Method, Version};
-use weft_policy::bundle::{AppVersion, WorkloadPort};
+use weft_policy::bundle::{AppVersion, TunnelRefusal, WorkloadPort};
 use weft_transport::http::{RecvBody, RequestHead, Responder};
 
 pub use self::caller::Caller;
@@ -24,7 +24,7 @@ use crate::mesh;
 use crate::record::Record;
 use crate::relay::Source;
 use crate::reply::{Failure, Side};
-use crate::snapshot::{Served, ServedSocket, Snapshot};
+use crate::snapshot::{Current, Served, ServedSocket, Snapshot};
 use crate::sockets::PlainSocket;
 use crate::worker::Worker;
 
@@ -41,19 +41,19 @@ async fn serve(
     let snapshot = worker.snapshot();
     let access_log = snapshot.as_ref().is_some_and(|snapshot| snapshot.mesh.access_log);
     let mut record = Record::open(Side::Inbound, caller.address, &request.head, access_log);
-    let result = match &snapshot {
+    let result = match snapshot {
         Some(snapshot) => carry(worker, snapshot, caller, &mut request, &mut record).await,
         None => Err(Failure::NotReady),
     };
     if let Err(failure) = result {
-        Box::pin(record.reply(&failure, &mut request.responder)).await;
+        Box::pin(record.reply(&failure, &mut request.responder, worker.idle())).await;
     }
-    record.close(&worker.ledger, snapshot.as_ref());
+    record.close(&worker.ledger, worker.snapshot().as_ref());
 }
 
 async fn carry(
     worker: &Rc<Worker>,
-    snapshot: &Snapshot,
+    snapshot: Current,
     caller: &Caller,
     request: &mut Request<'_>,
     record: &mut Record,
@@ -70,28 +70,51 @@ async fn carry(
         worker.ledger.counters.misdirected.increment(1);
         Failure::NotServed("a request without one weft-dst".to_owned())
     })?;
-    let (served, port, socket) = served_socket(worker, snapshot, caller, address)?;
+    let (served, port, socket) = served_socket(worker, &snapshot, caller, address)?;
     port.protocol.takes_requests(port.port).map_err(Failure::RequestForbidden)?;
-    record.metrics = Some(caller.metrics(&worker.ledger, snapshot, served, address, &said));
+    record.metrics = Some(caller.metrics(&worker.ledger, &snapshot, served, address, &said));
     record.log(|log| {
         log.source = Some(caller.identity.to_string());
         log.destination = Some(served.workload.identity.to_string());
         log.upstream = Some(address.to_string());
     });
     head.headers.insert(mesh::X_FORWARDED_CLIENT_CERT, caller.client_cert(&served.workload.identity));
-    let place = caller.place(address, port);
+    let (place, app_speaks) = (caller.place(address, port), port.app_version);
+    // The request may stand for long: it keeps its workload, and nothing else of the configuration.
+    let (served, judged_by, connect_timeout) = (snapshot.hold(served), snapshot.generation, snapshot.connect_timeout());
+    drop(snapshot);
     let (mut filtered, permit) =
         filtering::request(&worker.filters, &served.inbound, &place, head, responder.as_mut()).await?;
-    // An upgraded request may stand for longer than the configuration that let it pass. Authorization judged the head that
-    // the filters before it left, and judges that again.
-    let standing = head.protocol.is_some().then(|| head.clone());
-    let version = app_version(port.app_version, said.version, head.protocol.is_some());
+    let head = &*head;
+    let version = app_version(app_speaks, said.version, head.protocol.is_some());
+    // After an upgrade nobody judges what the client sends, and an app may take it for requests all the same.
+    if head.protocol.as_ref().is_some_and(|protocol| !protocol.is_websocket()) {
+        body.forbid_forgery();
+    }
     let mut call = Call { head, body, responder, record, holder: &caller.holder };
-    let (leg, socket) = (worker.app_leg(snapshot), [PlainSocket::Served(socket)]);
-    let carried = leg.carry(&socket, version, permit, &mut filtered, &mut call);
-    let ended = match standing {
-        None => carried.await,
-        Some(judged) => Box::pin(while_allowed(worker, caller, address, (snapshot.generation, judged), carried)).await,
+    let (leg, socket) = (worker.app_leg(connect_timeout), [PlainSocket::Served(socket)]);
+    let ended = {
+        // A request may stand for longer than the configuration that let it pass. Authorization judged the head that the
+        // filters before it left, and judges that again.
+        let denied = until_denied(worker, judged_by, async |latest: &Snapshot| {
+            let (served_now, port, _) = served_socket(worker, latest, caller, address)?;
+            port.protocol.takes_requests(port.port).map_err(Failure::RequestForbidden)?;
+            let place_now = caller.place(address, port);
+            if place_now.path_reading == place.path_reading && served.inbound.authorizes_as(&served_now.inbound) {
+                return Ok(());
+            }
+            let chain = served_now.inbound.authorization();
+            filtering::request(&worker.filters, &chain, &place_now, &mut head.clone(), None).await.map(drop)
+        });
+        let carried = pin!(leg.carry(&socket, version, permit, &mut filtered, &mut call));
+        match select(carried, pin!(denied)).await {
+            Either::Left((carried, _)) => carried,
+            Either::Right((denied, _)) => Err(Failed::Final(denied)),
+        }
+    };
+    let ended = match call.body.is_forged() {
+        true => Err(Failed::Final(Failure::TunnelForbidden(TunnelRefusal::Upgraded))),
+        false => ended,
     };
     filtered.moved(record.sent.bytes.get(), record.received.bytes.get());
     ended.map_err(unserved)
@@ -109,26 +132,6 @@ fn unserved(failed: Failed) -> Failure {
             | Failure::Unprocessed { .. }
     );
     if is_untouched && elsewhere { Failure::Unserved(Box::new(failure)) } else { failure }
-}
-
-/// Carries an upgraded request until its end, or until a policy denies it.
-async fn while_allowed(
-    worker: &Worker,
-    caller: &Caller,
-    address: SocketAddr,
-    (judged_by, judged): (u64, RequestHead),
-    carried: impl Future<Output = Result<(), Failed>>,
-) -> Result<(), Failed> {
-    let denied = until_denied(worker, judged_by, async |snapshot: &Snapshot| {
-        let (served, port, _) = served_socket(worker, snapshot, caller, address)?;
-        let (place, mut head) = (caller.place(address, port), judged.clone());
-        let chain = served.inbound.authorization();
-        filtering::request(&worker.filters, &chain, &place, &mut head, None).await.map(drop)
-    });
-    match select(pin!(carried), pin!(denied)).await {
-        Either::Left((carried, _)) => carried,
-        Either::Right((denied, _)) => Err(Failed::Final(denied)),
-    }
 }
 
 /// The served workload and port behind `address`. Anything else is refused: a peer must not use us to reach what we can

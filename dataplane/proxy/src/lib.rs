@@ -15,9 +15,12 @@ pub mod mesh;
 pub mod record;
 pub mod relay;
 pub mod reply;
+pub mod via;
 
 pub mod apps;
 pub mod destination;
+pub mod names;
+mod parts;
 pub mod shares;
 pub mod snapshot;
 pub mod sockets;

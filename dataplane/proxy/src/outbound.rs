@@ -14,20 +14,18 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::header::VIA;
-use http::{HeaderValue, Method};
+use http::Method;
 use weft_filter_host::Permit;
 use weft_transport::http::Forwards;
 
 use self::attempts::{Attempt, Attempts};
 pub use self::origin::{Origin, Target};
-use self::routing::Plan;
 use crate::call::{Call, Failed, Request};
 use crate::filtering::{self, Filtered, Place};
 use crate::mesh::{self, Stamp};
 use crate::record::Record;
 use crate::reply::{Failure, Side};
-use crate::snapshot::{Served, Snapshot};
+use crate::snapshot::{Current, Served};
 use crate::sockets::PlainSocket;
 use crate::worker::Worker;
 
@@ -37,56 +35,55 @@ pub async fn serve(worker: &Rc<Worker>, origin: &Origin, request: &mut Request<'
     let snapshot = worker.snapshot();
     let access_log = snapshot.as_ref().is_some_and(|snapshot| snapshot.mesh.access_log);
     let mut record = Record::open(Side::Outbound, origin.peer, &request.head, access_log);
-    let result = match &snapshot {
+    let result = match snapshot {
         Some(snapshot) => carry(worker, snapshot, origin, request, &mut record).await,
         None => Err(Failure::NotReady),
     };
     if let Err(failure) = result {
-        Box::pin(record.reply(&failure, &mut request.responder)).await;
+        Box::pin(record.reply(&failure, &mut request.responder, worker.idle())).await;
     }
-    record.close(&worker.ledger, snapshot.as_ref());
+    record.close(&worker.ledger, worker.snapshot().as_ref());
 }
 
 async fn carry(
     worker: &Rc<Worker>,
-    snapshot: &Snapshot,
+    snapshot: Current,
     origin: &Origin,
     request: &mut Request<'_>,
     record: &mut Record,
 ) -> Result<(), Failure> {
-    let from = origin.workload(snapshot)?;
+    let from = snapshot.hold(origin.workload(&snapshot)?);
     mesh::strip(&mut request.head.headers);
-    if request.head.headers.get_all(VIA).iter().any(|via| names(via, &worker.shared.via)) {
+    if worker.shared.via.is_loop(&request.head) {
         return Err(Failure::Loop);
     }
     if request.head.count_forward() == Forwards::Exhausted {
         return Err(if request.head.method == Method::TRACE { Failure::NoTrace } else { Failure::LastHop });
     }
-    let resolved = routing::resolve(snapshot, &worker.shared.hosts, from, origin, &request.head)?;
+    let resolved = routing::resolve(&snapshot, &worker.shared.hosts, &from, origin, &request.head)?;
     origin.name_host(&mut request.head);
     let Some(resolved) = resolved else {
-        return Box::pin(passthrough::request(worker, snapshot, origin, request, record)).await;
+        return Box::pin(passthrough::request(worker, snapshot, &from, origin, request, record)).await;
     };
     resolved.protocol().takes_requests(resolved.port).map_err(Failure::RequestForbidden)?;
-    let place = Place::outbound(origin.peer.ip(), resolved.port, from);
+    let place = Place::outbound(origin.peer.ip(), resolved.port, &from);
     let Request { head, body, responder } = request;
     let (mut filtered, permit) =
         filtering::request(&worker.filters, &from.outbound, &place, head, responder.as_mut()).await?;
-    let plan = routing::route(snapshot, from, &resolved, (head, filtered.path()), worker.dice())?;
-    plan.modify(head);
-    record.log(|log| log.route = plan.route.map(|route| route.name.to_string()));
+    let (attempts, timeout) = {
+        let plan = routing::route(&snapshot, &from, &resolved, (head, filtered.path()), worker.dice())?;
+        plan.modify(head);
+        record.log(|log| log.route = plan.route.map(|route| route.name.to_string()));
+        (Attempts::new(worker, &snapshot, &from, plan.goal), plan.timeout)
+    };
+    // The request may stand for long: it keeps its workload, and nothing else of the configuration.
+    drop(snapshot);
     let mut call = Call { head, body, responder, record, holder: &origin.holder() };
     // An upgraded request stands for as long as both sides like.
-    let limit = plan.timeout.filter(|_| call.head.protocol.is_none());
-    let sent = within(limit, pin!(send(worker, snapshot, from, &plan, permit, &mut filtered, &mut call))).await;
+    let limit = timeout.filter(|_| call.head.protocol.is_none());
+    let sent = within(limit, pin!(send(worker, &from, attempts, permit, &mut filtered, &mut call))).await;
     filtered.moved(record.sent.bytes.get(), record.received.bytes.get());
     sent
-}
-
-/// True where one entry of a `Via` field is ours: the request has been here before.
-//= rfc9110#section-7.6.3
-fn names(via: &HeaderValue, ours: &HeaderValue) -> bool {
-    via.as_bytes().split(|byte| *byte == b',').any(|entry| entry.trim_ascii() == ours.as_bytes())
 }
 
 async fn within<F>(limit: Option<Duration>, sending: Pin<&mut F>) -> Result<(), Failure>
@@ -101,19 +98,18 @@ where
 /// Sends the request to an endpoint; to another where the first provably did not process it.
 async fn send(
     worker: &Rc<Worker>,
-    snapshot: &Snapshot,
     from: &Served,
-    plan: &Plan<'_>,
+    mut attempts: Attempts<'_>,
     mut permit: Permit,
     filtered: &mut Filtered<'_>,
     call: &mut Call<'_, '_>,
 ) -> Result<(), Failure> {
-    let mut attempts = Attempts::new(worker, snapshot, from, plan.goal);
     call.record.metrics = Some(attempts.unreached());
     loop {
         let attempt = attempts.pick()?;
         call.record.metrics = Some(Rc::clone(&attempt.destination.metrics));
-        match exchange(worker, snapshot, &attempt, from, permit, filtered, call).await {
+        let terms = (from, attempts.connect_timeout);
+        match exchange(worker, &attempt, terms, permit, filtered, call).await {
             Ok(()) => {
                 // A client that left before the head says nothing of the endpoint.
                 if let Some((status, at)) = call.record.answer.get() {
@@ -133,9 +129,8 @@ async fn send(
 /// One attempt at one endpoint. No attempt changes the head: what is said to one endpoint goes beside it.
 async fn exchange(
     worker: &Rc<Worker>,
-    snapshot: &Snapshot,
     attempt: &Attempt<'_>,
-    from: &Served,
+    (from, connect_timeout): (&Served, Duration),
     permit: Permit,
     filtered: &mut Filtered<'_>,
     call: &mut Call<'_, '_>,
@@ -147,7 +142,7 @@ async fn exchange(
         log.destination = None;
     });
     if let Some(peer) = destination.peer() {
-        let connected = attempt.connect(peer, snapshot.connect_timeout(), permit).await;
+        let connected = attempt.connect(peer, connect_timeout, permit).await;
         let client = connected.map_err(|(failure, permit)| Failed::Unprocessed(failure, permit))?;
         // Proved by TLS just now.
         call.record.log(|log| log.destination = Some(peer.destination().to_string()));
@@ -159,19 +154,6 @@ async fn exchange(
         Ok(outside) => PlainSocket::Outside(outside),
         Err(failure) => return Err(Failed::Final(failure)),
     };
-    let (leg, version) = (worker.app_leg(snapshot), call.head.version);
+    let (leg, version) = (worker.app_leg(connect_timeout), call.head.version);
     Box::pin(leg.carry(&[outside], version, permit, filtered, call)).await.inspect(|()| attempt.reached())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_request_that_was_here_before_is_known_by_its_via() {
-        let ours = HeaderValue::from_static("1.1 weft-00ff");
-        let check = |via: &'static str| names(&HeaderValue::from_static(via), &ours);
-        assert!(check("1.1 weft-00ff") && check("1.0 other, 1.1 weft-00ff") && check("1.1 weft-00ff ,1.1 x"));
-        assert!(!check("1.1 weft-00fe") && !check("weft-00ff") && !check("1.1 weft-00ff0") && !check(""));
-    }
 }

@@ -9,11 +9,12 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Version};
 use weft_transport::http::{Content, RequestHead, Responder, SendError, StreamError};
 
 use crate::ledger::Ledger;
-use crate::relay::{self, ExchangeError, Progress};
+use crate::relay::{self, ExchangeError, Idle, Progress};
 use crate::reply::{Failure, Flag, Form, Party, Side};
 use crate::snapshot::Current;
 use crate::telemetry::access_log::{self, Logged};
@@ -104,7 +105,7 @@ impl Record {
     }
 
     /// Answers the client in the proxy's own name, where it has not been answered yet; a stream that the app reset is reset.
-    pub async fn reply(&mut self, failure: &Failure, responder: &mut Option<Responder<'_>>) {
+    pub async fn reply(&mut self, failure: &Failure, responder: &mut Option<Responder<'_>>, idle: Idle<'_>) {
         let verdict = failure.verdict();
         self.flag = verdict.flag;
         if let Failure::ClientGone = failure {
@@ -127,18 +128,11 @@ impl Record {
         let (head, body) = failure.reply(self.side, self.form, self.side == Side::Inbound);
         self.answered(head.status);
         self.received.grpc_status.set(relay::grpc_status(&head.headers));
-        let end = body.is_empty() || self.bodiless || Content::of(head.status) != Content::Framed;
-        if !end {
-            self.received.bytes.set(body.len() as u64);
-        }
-        match responder.head(&head, end).await {
-            Ok(sink) if !end => {
-                if relay::send_all(sink, body).await.is_err() {
-                    self.flag = Flag::Downstream;
-                }
-            }
-            Ok(_) => {}
-            Err(_) => self.flag = Flag::Downstream,
+        let bodiless = self.bodiless || Content::of(head.status) != Content::Framed;
+        let body = if bodiless { Bytes::new() } else { body };
+        self.received.bytes.set(body.len() as u64);
+        if relay::answer(responder, &head, body, idle).await.is_err() {
+            self.flag = Flag::Downstream;
         }
     }
 

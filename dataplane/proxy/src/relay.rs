@@ -27,7 +27,8 @@ use gathered::Gathered;
 use crate::filtering::Filtered;
 use crate::mesh;
 use crate::reply::{WEFT_UNSERVED, told};
-use crate::stalls::{Stalled, Stalls};
+use crate::stalls::{Load, Pace, Stalled, Stalls};
+use crate::telemetry::counters::Limited;
 use crate::telemetry::series::Counter;
 
 /// Bytes and gRPC status that have passed in one direction. Written as they pass, so that a cancelled pump still tells.
@@ -94,47 +95,54 @@ async fn pump_frames(
     stalls: &Stalls,
 ) -> Result<(), PumpError> {
     let mut gathered = Gathered::default();
+    let books = &Books { stalls, pace: Pace::default() };
     loop {
         // Frames that are here already may be many: others have their turn in between.
         tokio::task::coop::consume_budget().await;
-        match next_frame(from, to, &mut gathered, stalls).await {
+        match next_frame(from, to, &mut gathered, books).await {
             Ok(Some(Frame::Data(data))) => {
                 progress.moved(data.len());
                 if !gathered.takes(&data) {
-                    give(from, to, gathered.take(), stalls).await?;
+                    give(from, to, gathered.take(), books).await?;
                 }
                 if gathered.takes(&data) {
                     gathered.add(data);
                 } else {
-                    give(from, to, data, stalls).await?;
+                    give(from, to, data, books).await?;
                 }
             }
             Ok(Some(Frame::Trailers(mut trailers))) => {
                 mesh::strip(&mut trailers);
                 progress.grpc_status.set(grpc_status(&trailers).or(progress.grpc_status.get()));
-                give(from, to, gathered.take(), stalls).await?;
+                give(from, to, gathered.take(), books).await?;
                 return finish(to, Some(trailers), stalls).await;
             }
             Ok(None) => {
-                give(from, to, gathered.take(), stalls).await?;
+                give(from, to, gathered.take(), books).await?;
                 return finish(to, None, stalls).await;
             }
             Err(error) => {
-                give(from, to, gathered.take(), stalls).await?;
+                give(from, to, gathered.take(), books).await?;
                 return Err(error);
             }
         }
     }
 }
 
+/// The account of what a direction holds, and how far behind its receiver is.
+struct Books<'s> {
+    stalls: &'s Stalls,
+    pace: Pace,
+}
+
 /// Hands `data` to the sink.
-async fn give(from: &mut Source<'_>, to: &mut SendBody<'_>, data: Bytes, stalls: &Stalls) -> Result<(), PumpError> {
+async fn give(from: &mut Source<'_>, to: &mut SendBody<'_>, data: Bytes, books: &Books<'_>) -> Result<(), PumpError> {
     if data.is_empty() {
         return Ok(());
     }
-    let held = from.held() + to.held() + data.len();
+    let load = Load { moves: data.len(), held: from.held() + to.held() + data.len() };
     let written = pin!(to.data(data));
-    stalls.unless_reset(held, from.reading_ahead(written)).await?.map_err(|_| PumpError::Sink)
+    books.stalls.unless_reset(&books.pace, load, from.reading_ahead(written)).await?.map_err(|_| PumpError::Sink)
 }
 
 /// Bytes that may still wait to be written when an exchange is over.
@@ -142,10 +150,10 @@ const LITTLE: usize = 16 * 1_024;
 
 /// Ends a message, and stays with it until most of it has been written.
 async fn finish(to: &mut SendBody<'_>, trailers: Option<HeaderMap>, stalls: &Stalls) -> Result<(), PumpError> {
-    stalls.unless_reset(to.held(), to.finish(trailers)).await?.map_err(|_| PumpError::Sink)?;
+    stalls.once(to.held(), to.finish(trailers)).await?.map_err(|_| PumpError::Sink)?;
     let held = to.held();
     if held > LITTLE {
-        stalls.unless_reset(held, to.written()).await?;
+        stalls.once(held, to.written()).await?;
     }
     Ok(())
 }
@@ -156,7 +164,7 @@ async fn next_frame(
     from: &mut Source<'_>,
     to: &mut SendBody<'_>,
     gathered: &mut Gathered,
-    stalls: &Stalls,
+    books: &Books<'_>,
 ) -> Result<Option<Frame>, PumpError> {
     let first = {
         let mut frame = pin!(from.frame());
@@ -165,11 +173,15 @@ async fn next_frame(
     if let Poll::Ready(frame) = first {
         return frame.map_err(PumpError::Source);
     }
-    give(from, to, gathered.take(), stalls).await?;
-    let held = from.held() + to.held();
+    give(from, to, gathered.take(), books).await?;
+    let load = Load { moves: to.held(), held: from.held() + to.held() };
     {
         let flushed = pin!(to.flush());
-        stalls.unless_reset(held, from.reading_ahead(flushed)).await?.map_err(|_| PumpError::Sink)?;
+        books
+            .stalls
+            .unless_reset(&books.pace, load, from.reading_ahead(flushed))
+            .await?
+            .map_err(|_| PumpError::Sink)?;
     }
     match select(pin!(from.frame()), pin!(to.gone())).await {
         Either::Left((frame, _)) => frame.map_err(PumpError::Source),
@@ -206,6 +218,8 @@ pub struct Idle<'w> {
     pub tunnel: Duration,
     /// In a request body whose answer is complete already.
     pub late_upload: Duration,
+    /// In an answer of the proxy's own.
+    pub own_answer: Duration,
     pub stalls: &'w Stalls,
 }
 
@@ -319,19 +333,29 @@ async fn tell<T>(
     held: usize,
     told: impl Future<Output = Result<T, StreamError>>,
 ) -> Result<T, ExchangeError> {
-    let told = stalls.unless_reset(held, told).await.map_err(ExchangeError::Stalled)?;
+    let told = stalls.once(held, told).await.map_err(ExchangeError::Stalled)?;
     told.map_err(|_| ExchangeError::ClientGone)
 }
 
-/// Waits for `head`, but not on behalf of a client that has gone: dropping the streams then cancels the request.
-async fn unless_gone<T>(
-    head: Pin<&mut impl Future<Output = T>>,
+/// The client of a request left before it was answered.
+#[derive(Debug)]
+pub struct ClientGone;
+
+impl From<ClientGone> for ExchangeError {
+    fn from(ClientGone: ClientGone) -> Self {
+        ExchangeError::ClientGone
+    }
+}
+
+/// Waits for `awaited`, but not on behalf of a client that has gone: dropping the streams then cancels the request.
+pub async fn unless_gone<T>(
+    awaited: Pin<&mut impl Future<Output = T>>,
     responder: Option<&mut Responder<'_>>,
-) -> Result<T, ExchangeError> {
-    let Some(responder) = responder else { return Ok(head.await) };
-    match select(head, pin!(responder.gone())).await {
-        Either::Left((head, _)) => Ok(head),
-        Either::Right(((), _)) => Err(ExchangeError::ClientGone),
+) -> Result<T, ClientGone> {
+    let Some(responder) = responder else { return Ok(awaited.await) };
+    match select(awaited, pin!(responder.gone())).await {
+        Either::Left((awaited, _)) => Ok(awaited),
+        Either::Right(((), _)) => Err(ClientGone),
     }
 }
 
@@ -500,7 +524,7 @@ async fn download(
             trailers
                 .insert("grpc-message", crate::reply::percent_encode(&format!("weft: the answer broke off: {error}")));
             progress.grpc_status.set(Some(14));
-            let _ = terms.idle.stalls.unless_reset(to.held(), to.finish(Some(trailers))).await;
+            let _ = terms.idle.stalls.once(to.held(), to.finish(Some(trailers))).await;
             Err(ExchangeError::Broken(error))
         }
         Err(PumpError::Source(error)) => {
@@ -600,8 +624,38 @@ fn download_end(error: PumpError) -> TunnelEnd {
     }
 }
 
+/// An answer of the proxy's own was not taken whole.
+#[derive(Debug)]
+pub struct NotTaken;
+
+/// Bytes that the head of an answer of the proxy's own takes, about.
+const OWN_HEAD: usize = 512;
+
+/// Sends an answer of the proxy's own. While its client takes nothing, it is on the books of what is held; and it is given
+/// up after a while.
+pub async fn answer(
+    responder: Responder<'_>,
+    head: &ResponseHead,
+    body: Bytes,
+    idle: Idle<'_>,
+) -> Result<(), NotTaken> {
+    let held = OWN_HEAD + body.len();
+    let sending = async {
+        let sink = responder.head(head, body.is_empty()).await?;
+        if body.is_empty() { Ok(()) } else { send_all(sink, body).await }
+    };
+    match tokio::time::timeout(idle.own_answer, idle.stalls.once(held, sending)).await {
+        Ok(Ok(Ok(()))) => Ok(()),
+        Ok(Ok(Err(_)) | Err(Stalled { .. })) => Err(NotTaken),
+        Err(_) => {
+            Limited::OwnAnswers.hit();
+            Err(NotTaken)
+        }
+    }
+}
+
 /// Sends a whole small body and ends the message.
-pub async fn send_all(mut to: SendBody<'_>, body: Bytes) -> Result<(), StreamError> {
+async fn send_all(mut to: SendBody<'_>, body: Bytes) -> Result<(), StreamError> {
     to.data(body).await?;
     to.finish(None).await
 }

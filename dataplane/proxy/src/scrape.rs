@@ -39,6 +39,7 @@ fn gauges(admin: &Admin, out: &mut String) {
     gauge(Metric::NotFollowed, u64::from(shared.contact.not_followed().is_some()));
     gauge(Metric::Draining, u64::from(shared.drain.is_draining()));
     gauge(Metric::Workers, shared.config.worker_count() as u64);
+    gauge(Metric::ConfigSnapshots, crate::snapshot::live() as u64);
     gauge(Metric::AppConnections, shared.app_connections.value());
     gauge(Metric::AppConnectionsLimit, crate::descriptors::app_connections(&shared.config));
     gauge(Metric::NotDialled, weft_transport::capture::not_dialled());

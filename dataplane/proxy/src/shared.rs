@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwapOption;
-use http::HeaderValue;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use weft_filter_host::Host;
@@ -26,6 +25,7 @@ use crate::telemetry::access_log::{self, AccessLog};
 use crate::telemetry::counters::Counters;
 use crate::telemetry::line_writer::Room;
 use crate::telemetry::series::{SeriesLimits, SeriesStore};
+use crate::via::Via;
 
 /// Shared state of the process.
 pub struct Shared {
@@ -41,7 +41,7 @@ pub struct Shared {
     /// Guard of the addresses that nobody may reach through this proxy.
     pub guard: Guard,
     /// How this proxy names itself in `Via` of what it forwards outside the mesh, so that a loop is noticed.
-    pub via: HeaderValue,
+    pub via: Via,
     /// Names that mean what this machine says.
     pub hosts: Arc<Hosts>,
     pub in_flight: AllInFlight,
@@ -67,8 +67,7 @@ impl Shared {
     pub fn new(config: Config, filter_host: Host) -> std::io::Result<Self> {
         Ok(Self {
             guard: Guard::new(&config.listen, config.workload.app_on_loopback),
-            via: HeaderValue::try_from(format!("1.1 weft-{:016x}", rand::random::<u64>()))
-                .expect("hex digits are printable ASCII"),
+            via: Via::new(rand::random()),
             hosts: Arc::new(Hosts::read(Path::new("/etc/hosts"))),
             filter_host,
             snapshot: ArcSwapOption::empty(),

@@ -3,9 +3,10 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -26,11 +27,72 @@ pub struct Snapshot {
     pub bundle: Arc<Bundle>,
     pub mesh: MeshSettings,
     pub routes: RouteTable,
-    served: Vec<Served>,
+    served: Vec<Arc<Served>>,
+    _live: Live,
 }
 
-/// A snapshot as one worker holds it: counted on its thread, so that workers share no reference count.
-pub type Current = Rc<Arc<Snapshot>>;
+/// A snapshot as one worker holds it: counted on its thread, so that workers share no reference count. A request holds it
+/// until it knows where it goes, and from then on what it needs of it: a stream that stands for days keeps no snapshot.
+pub type Current = Rc<Local>;
+
+/// A workload of this proxy, held beyond its snapshot.
+pub type HeldWorkload = Rc<Arc<Served>>;
+
+/// What [`Current`] counts.
+#[derive(Debug)]
+pub struct Local {
+    snapshot: Arc<Snapshot>,
+    served: Vec<HeldWorkload>,
+}
+
+impl Local {
+    pub fn new(snapshot: Arc<Snapshot>) -> Self {
+        let served = snapshot.served.iter().map(|served| Rc::new(Arc::clone(served))).collect();
+        Self { snapshot, served }
+    }
+
+    /// A workload of this snapshot, to be held on its own.
+    ///
+    /// # Panics
+    /// When it is of another snapshot.
+    pub fn hold(&self, served: &Served) -> HeldWorkload {
+        let held = self.served.iter().find(|held| std::ptr::eq(Arc::as_ptr(held), served));
+        Rc::clone(held.expect("a workload is held of the snapshot that it was found in"))
+    }
+}
+
+impl Deref for Local {
+    type Target = Snapshot;
+
+    fn deref(&self) -> &Snapshot {
+        &self.snapshot
+    }
+}
+
+/// Snapshots of this process that somebody holds.
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+
+/// Counts one of them.
+#[derive(Debug)]
+struct Live;
+
+impl Live {
+    fn begin() -> Self {
+        LIVE.fetch_add(1, Ordering::Relaxed);
+        Self
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        LIVE.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// How many snapshots are held: the current one, the one being prepared, and those that requests or workers still hold.
+pub fn live() -> usize {
+    LIVE.load(Ordering::Relaxed)
+}
 
 /// A workload of this proxy with what belongs to it.
 #[derive(Debug)]
@@ -95,12 +157,12 @@ impl Snapshot {
         let mesh = bundle.mesh.clone().ok_or(SnapshotError::NoMesh)?;
         let mut served = Vec::with_capacity(bundle.workloads.len());
         for workload in bundle.workloads.values() {
-            served.push(Served {
+            served.push(Arc::new(Served {
                 inbound: chain(&bundle, prepared, workload, Direction::Inbound)?,
                 outbound: chain(&bundle, prepared, workload, Direction::Outbound)?,
                 source: mesh::source_value(workload),
                 workload: workload.clone(),
-            });
+            }));
         }
         if served.is_empty() {
             return Err(SnapshotError::NoWorkload);
@@ -112,13 +174,14 @@ impl Snapshot {
             mesh,
             served,
             bundle,
+            _live: Live::begin(),
         })
     }
 
     /// The served workload and its port behind `address`, and the socket to dial. `None`: nobody whom this proxy serves.
     pub fn served_socket(&self, address: SocketAddr) -> Option<(&Served, &WorkloadPort, ServedSocket)> {
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-        let served = self.served.iter().find(|served| served.workload.is_at(address.ip()))?;
+        let served = &**self.served.iter().find(|served| served.workload.is_at(address.ip()))?;
         let port = served.workload.port(address.port())?;
         Some((served, port, ServedSocket(address)))
     }
@@ -131,7 +194,7 @@ impl Snapshot {
     /// The workload whose app speaks at `address`: the one that has it, or the only one that this proxy serves.
     pub fn app_at(&self, address: IpAddr) -> Option<&Served> {
         let sole = || self.served.first().filter(|_| self.served.len() == 1);
-        self.served.iter().find(|served| served.workload.is_at(address)).or_else(sole)
+        self.served.iter().find(|served| served.workload.is_at(address)).or_else(sole).map(|served| &**served)
     }
 
     /// Workloads whose apps may send nothing, and why.

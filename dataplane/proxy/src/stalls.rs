@@ -71,6 +71,28 @@ impl StallBudget {
     }
 }
 
+/// How far the receiver of one direction is behind: a little taken now and then is no progress where much is held. It is
+/// the time that was waited, less what the bytes that were taken meanwhile make up for: all that is held, in the time after
+/// which a stream has stalled.
+#[derive(Debug, Default)]
+pub struct Pace(Cell<Duration>);
+
+impl Pace {
+    /// `moved` bytes of the `held` were taken in `waited`.
+    fn waited(&self, waited: Duration, (moved, held): (usize, usize), after: Duration) {
+        let made_up = after.as_nanos().saturating_mul(moved as u128) / held.max(1) as u128;
+        let made_up = Duration::from_nanos(u64::try_from(made_up).unwrap_or(u64::MAX));
+        self.0.set((self.0.get() + waited).saturating_sub(made_up));
+    }
+}
+
+/// Bytes that one write moves, and all that its stream holds while it waits.
+#[derive(Debug, Clone, Copy)]
+pub struct Load {
+    pub moves: usize,
+    pub held: usize,
+}
+
 /// One worker's streams that wait for their receivers.
 #[derive(Debug)]
 pub struct Stalls {
@@ -78,13 +100,13 @@ pub struct Stalls {
     /// Among the budget's accounts.
     place: usize,
     held: Arc<Held>,
-    /// In the order in which they began to wait.
     waiting: RefCell<BTreeMap<u64, Waiting>>,
     next: Cell<u64>,
 }
 
 #[derive(Debug)]
 struct Waiting {
+    /// When it began to wait, or earlier by as much as it is behind.
     since: Instant,
     bytes: u64,
     reset: Option<Stalled>,
@@ -101,19 +123,28 @@ impl Stalls {
         Self { budget, place, held, waiting: RefCell::default(), next: Cell::default() }
     }
 
-    /// Waits for `write`. While it is pending, its stream is one that holds `bytes` for a receiver that takes nothing.
+    /// Waits for a write that stands for itself; else as [`Stalls::unless_reset`].
+    pub async fn once<F: Future>(&self, held: usize, write: F) -> Result<F::Output, Stalled> {
+        self.unless_reset(&Pace::default(), Load { moves: held, held }, write).await
+    }
+
+    /// Waits for `write`, the next of a stream at this pace. While it is pending, its stream is one that holds bytes for a
+    /// receiver that takes nothing.
     ///
     /// # Errors
     /// The stream is to be reset. What `write` was given may have been written in part.
-    pub async fn unless_reset<F: Future>(&self, bytes: usize, write: F) -> Result<F::Output, Stalled> {
+    pub async fn unless_reset<F: Future>(&self, pace: &Pace, load: Load, write: F) -> Result<F::Output, Stalled> {
         let mut write = pin!(write);
         let mut entry: Option<Entry<'_>> = None;
         poll_fn(|cx| {
             if let Poll::Ready(written) = write.as_mut().poll(cx) {
+                if let Some(entry) = &entry {
+                    pace.waited(entry.began.elapsed(), (load.moves, load.held), self.budget.after);
+                }
                 return Poll::Ready(Ok(written));
             }
             match &entry {
-                None => entry = Some(self.enter(bytes as u64, cx.waker())),
+                None => entry = Some(self.enter(load.held as u64, pace.0.get(), cx.waker())),
                 Some(entry) => {
                     if let Some(stalled) = entry.look(cx.waker()) {
                         return Poll::Ready(Err(stalled));
@@ -125,13 +156,15 @@ impl Stalls {
         .await
     }
 
-    fn enter(&self, bytes: u64, waker: &Waker) -> Entry<'_> {
+    fn enter(&self, bytes: u64, behind: Duration, waker: &Waker) -> Entry<'_> {
         let key = self.next.replace(self.next.get() + 1);
-        let waiting = Waiting { since: Instant::now(), bytes, reset: None, waker: waker.clone() };
+        let began = Instant::now();
+        let since = began.checked_sub(behind).unwrap_or(began);
+        let waiting = Waiting { since, bytes, reset: None, waker: waker.clone() };
         self.waiting.borrow_mut().insert(key, waiting);
         add(&self.held.bytes, bytes);
         add(&self.held.streams, 1);
-        Entry { stalls: self, key }
+        Entry { stalls: self, key, began }
     }
 
     /// Compares what all workers hold with the budget. The first time over it each worker tells what it holds; from the
@@ -158,14 +191,14 @@ impl Stalls {
     /// Those that have waited for long enough to count.
     fn stalled(&self, now: Instant) -> Vec<(Instant, u64)> {
         let waiting = self.waiting.borrow();
-        let stalled = waiting.values().take_while(|it| now.saturating_duration_since(it.since) >= self.budget.after);
+        let stalled = waiting.values().filter(|it| now.saturating_duration_since(it.since) >= self.budget.after);
         stalled.filter(|it| it.reset.is_none()).map(|it| (it.since, it.bytes)).collect()
     }
 
     /// Resets what has waited since `until` or longer.
     fn reset(&self, until: Instant, now: Instant) {
         let mut waiting = self.waiting.borrow_mut();
-        for it in waiting.values_mut().take_while(|it| it.since <= until).filter(|it| it.reset.is_none()) {
+        for it in waiting.values_mut().filter(|it| it.since <= until && it.reset.is_none()) {
             it.reset = Some(Stalled { for_: now.saturating_duration_since(it.since) });
             sub(&self.held.bytes, std::mem::take(&mut it.bytes));
             add(&self.held.resets, 1);
@@ -197,6 +230,7 @@ fn sub(sum: &AtomicU64, less: u64) {
 struct Entry<'s> {
     stalls: &'s Stalls,
     key: u64,
+    began: Instant,
 }
 
 impl Entry<'_> {
@@ -229,7 +263,7 @@ mod tests {
     const AFTER: Duration = Duration::from_secs(1);
 
     fn stuck(stalls: &Stalls, bytes: usize) -> impl Future<Output = Result<(), Stalled>> {
-        stalls.unless_reset(bytes, std::future::pending())
+        stalls.once(bytes, std::future::pending())
     }
 
     /// Which of them have ended.
@@ -241,7 +275,7 @@ mod tests {
     fn a_write_that_waits_for_nothing_is_not_on_the_books() {
         let budget = Arc::new(StallBudget::new(0, AFTER));
         let stalls = Stalls::of(&budget);
-        assert_eq!(stalls.unless_reset(100, std::future::ready(7)).now_or_never(), Some(Ok(7)));
+        assert_eq!(stalls.once(100, std::future::ready(7)).now_or_never(), Some(Ok(7)));
         assert_eq!((budget.sums(), stalls.next.get()), (StallSums::default(), 0));
     }
 
@@ -279,6 +313,42 @@ mod tests {
         }
         assert!(stream.as_mut().now_or_never().is_none());
         assert_eq!(budget.sums().resets, 0);
+    }
+
+    #[test]
+    fn who_takes_little_of_much_falls_behind_and_who_keeps_up_does_not() {
+        const FRAME: usize = 16 * 1_024;
+        let step = |pace: &Pace, waited: u64, moved, held| {
+            pace.waited(Duration::from_millis(waited), (moved, held), AFTER);
+            pace.0.get()
+        };
+        let trickling = Pace::default();
+        step(&trickling, 900, FRAME, 32 * FRAME);
+        assert!(step(&trickling, 900, FRAME, 32 * FRAME) > AFTER, "one frame each 0.9 s, of 512 KiB");
+        let slow = Pace::default();
+        for _ in 0..1_000 {
+            assert_eq!(step(&slow, 60, FRAME, 8 * FRAME), Duration::ZERO, "what is held leaves in half a second");
+        }
+        // Who catches up has not stalled any more.
+        for _ in 0..3 {
+            step(&trickling, 10, 32 * FRAME, 32 * FRAME);
+        }
+        assert_eq!(trickling.0.get(), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_stream_that_is_behind_has_stalled_as_soon_as_it_waits() {
+        let budget = Arc::new(StallBudget::new(150, AFTER));
+        let stalls = Stalls::of(&budget);
+        let (behind, keeps_up) = (Pace(Cell::new(AFTER * 3)), Pace::default());
+        let wait = |pace| stalls.unless_reset(pace, Load { moves: 1, held: 100 }, std::future::pending::<()>());
+        let (mut first, mut second) = (Box::pin(wait(&keeps_up)), Box::pin(wait(&behind)));
+        assert!(first.as_mut().now_or_never().is_none() && second.as_mut().now_or_never().is_none());
+        for _ in 0..3 {
+            stalls.sweep(Instant::now());
+        }
+        assert!(first.now_or_never().is_none());
+        assert!(second.now_or_never().expect("it goes").unwrap_err().for_ >= AFTER * 3);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use weft_flow::RetryBudget;
 use weft_transport::quic::Pool;
@@ -16,9 +17,10 @@ use crate::destination::{Destinations, Finding};
 use crate::filtering::Filters;
 use crate::gauges::InFlight;
 use crate::ledger::Ledger;
+use crate::names::Names;
 use crate::relay::Idle;
 use crate::shared::Shared;
-use crate::snapshot::{Current, Snapshot};
+use crate::snapshot::{Current, Local};
 use crate::stalls::Stalls;
 
 /// The state of one worker, reached by everything that runs on its thread.
@@ -27,11 +29,15 @@ pub struct Worker {
     pub shared: Arc<Shared>,
     pub pool: Pool,
     pub apps: AppPool,
+    /// Of what is outside the mesh.
+    pub names: Names,
     pub filters: Filters,
     pub destinations: Destinations,
     pub ledger: Ledger,
     pub in_flight: InFlight,
     pub stalls: Stalls,
+    /// Told of each swap of the snapshot, on this thread: what stands waits here and shares nothing with other workers.
+    pub swapped: Notify,
     /// Cancelled once draining.
     pub draining: CancellationToken,
     /// Of requests that are sent to an app again.
@@ -51,6 +57,10 @@ impl Worker {
             index,
             pool,
             apps,
+            names: Names::new(
+                shared.config.limits.name_lookups,
+                Duration::from_millis(shared.config.limits.name_lookup_wait_ms),
+            ),
             filters: Filters::new(&shared.filter_host),
             destinations: Destinations::new(
                 ledger.metrics.clone(),
@@ -61,6 +71,7 @@ impl Worker {
             ledger,
             in_flight,
             stalls: Stalls::of(&shared.stalls),
+            swapped: Notify::new(),
             draining: shared.drain.of_worker(),
             app_budget: RefCell::default(),
             start,
@@ -70,14 +81,14 @@ impl Worker {
         }
     }
 
-    /// The leg to apps and to addresses outside the mesh, under `snapshot`.
-    pub fn app_leg(&self, snapshot: &Snapshot) -> AppLeg<'_> {
+    /// The leg to apps and to addresses outside the mesh.
+    pub fn app_leg(&self, connect_timeout: Duration) -> AppLeg<'_> {
         AppLeg {
             apps: &self.apps,
             counters: &self.ledger.counters,
             budget: &self.app_budget,
             now: self.now(),
-            connect_timeout: snapshot.connect_timeout(),
+            connect_timeout,
             resends: self.shared.config.limits.app_resends,
             idle: self.idle(),
         }
@@ -89,16 +100,17 @@ impl Worker {
         Idle {
             tunnel: Duration::from_secs(limits.tunnel_idle_timeout_s),
             late_upload: Duration::from_secs(limits.late_upload_idle_timeout_s),
+            own_answer: Duration::from_secs(limits.own_answer_timeout_s),
             stalls: &self.stalls,
         }
     }
 
-    /// The current snapshot; a request takes it once. Counted on this thread: workers share no reference count.
+    /// The current snapshot; a request takes it once, and lets go of it once it knows where it goes. Counted on this thread: workers share no reference count.
     pub fn snapshot(&self) -> Option<Current> {
         let mut current = self.current.borrow_mut();
         let latest = self.shared.generation();
         if current.as_ref().is_none_or(|known| known.generation != latest) {
-            *current = self.shared.snapshot.load_full().map(Rc::new);
+            *current = self.shared.snapshot.load_full().map(|snapshot| Rc::new(Local::new(snapshot)));
         }
         current.clone()
     }

@@ -1,5 +1,6 @@
 //! How a request reaches the service that it was resolved to: the rule of the routes, a backend, its port, its deadline.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::action::{Actions, deadline};
@@ -42,10 +43,33 @@ impl<'t> Target<'t> {
         self.port.map_or(Some(self.number), |port| port.target_of(workload))
     }
 
+    /// The same without what it was told by.
+    #[must_use]
+    pub fn keep(&self) -> KeptTarget {
+        let Self { number, port } = *self;
+        let others = port.map(|port| port.other_targets.clone()).unwrap_or_default();
+        KeptTarget { number, others }
+    }
+
     /// The service's port, where not every endpoint of the service is one of it.
     #[must_use]
     pub fn partial(&self) -> Option<&'t ServicePort> {
         self.port.filter(|port| port.other_targets.values().any(Option::is_none))
+    }
+}
+
+/// A [`Target`] that outlives the configuration that it is of.
+#[derive(Debug, Clone)]
+pub struct KeptTarget {
+    number: u16,
+    others: BTreeMap<ObjectName, Option<u16>>,
+}
+
+impl KeptTarget {
+    /// The port at one endpoint. `None`: it is none of this port's.
+    #[must_use]
+    pub fn at(&self, workload: &ObjectName) -> Option<u16> {
+        self.others.get(workload).copied().unwrap_or(Some(self.number))
     }
 }
 

@@ -66,7 +66,7 @@ impl Parts {
             now: Duration::ZERO,
             connect_timeout: second,
             resends: 16,
-            idle: Idle { tunnel: second * 10, late_upload: second * 10, stalls: &self.stalls },
+            idle: Idle { tunnel: second * 10, late_upload: second * 10, own_answer: second * 10, stalls: &self.stalls },
         }
     }
 
@@ -95,7 +95,7 @@ impl Parts {
             };
             let carried = self.leg().carry(&self.sockets, self.version, permit, &mut filtered, &mut call).await;
             if let Err(failed) = carried {
-                record.reply(&failed.failure(), &mut responder).await;
+                record.reply(&failed.failure(), &mut responder, self.leg().idle).await;
             }
         }
     }
@@ -120,8 +120,21 @@ where
     A: Future<Output = ()> + 'static,
     C: Future,
 {
+    play_with(|app| Parts::new(app, version), app, client).await
+}
+
+/// The same with these parts.
+async fn play_with<A, C>(
+    parts: impl FnOnce(&TcpListener) -> Parts,
+    app: impl FnOnce(TcpListener) -> A,
+    client: impl FnOnce(TcpStream) -> C,
+) -> C::Output
+where
+    A: Future<Output = ()> + 'static,
+    C: Future,
+{
     let (listener, front) = (listener().await, listener().await);
-    let parts = Rc::new(Parts::new(&listener, version));
+    let parts = Rc::new(parts(&listener));
     let address = front.local_addr().unwrap();
     let local = LocalSet::new();
     local.spawn_local(app(listener));
@@ -179,6 +192,54 @@ async fn what_is_idempotent_is_sent_again_when_a_kept_connection_dies() {
     assert_eq!(play(forgetful, |client| twice(client, get)).await, "HTTP/1.1 200 OK");
     let put = "PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc";
     assert_eq!(play(forgetful, |client| twice(client, put)).await, "HTTP/1.1 200 OK");
+}
+
+/// The same over HTTP/2: the first connection ends without a GOAWAY at its second request, as that of an app that is killed.
+async fn forgetful_h2(app: TcpListener) {
+    let mut requests = 1;
+    loop {
+        let (stream, _) = app.accept().await.unwrap();
+        let mut conn = h2::ServerConn::new(stream, Bytes::new(), &h2::Limits::default()).await.unwrap();
+        while let Ok(Some(h2::Exchange { mut answer, mut body, .. })) = conn.accept().await {
+            if requests == 2 {
+                requests += 1;
+                break;
+            }
+            requests += 1;
+            tokio::task::spawn_local(async move {
+                while let Ok(Some(_)) = body.frame().await {}
+                answer
+                    .response(&ResponseHead { status: StatusCode::OK, headers: HeaderMap::new() }, false)
+                    .await
+                    .unwrap();
+                answer.data(Bytes::from_static(b"ok")).await.unwrap();
+                answer.finish(None).await.unwrap();
+            });
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_kept_connection_of_either_version_that_dies_costs_nothing_idempotent() {
+    let get = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+    let put = "PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc";
+    let post = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc";
+    for (request, expect) in [(get, "200 OK"), (put, "200 OK"), (post, "502 Bad Gateway")] {
+        let answer = play_in(Version::HTTP_2, forgetful_h2, |client| twice(client, request)).await;
+        assert_eq!(answer, format!("HTTP/1.1 {expect}"), "{request}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_sent_again_beyond_the_budget() {
+    let get = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+    let bare = |version| {
+        move |app: &TcpListener| Parts { budget: RefCell::new(RetryBudget::new(0, 0)), ..Parts::new(app, version) }
+    };
+    let answer = play_with(bare(Version::HTTP_11), forgetful, |client| twice(client, get)).await;
+    assert_eq!(answer, "HTTP/1.1 502 Bad Gateway");
+    let answer = play_with(bare(Version::HTTP_2), forgetful_h2, |client| twice(client, get)).await;
+    assert_eq!(answer, "HTTP/1.1 502 Bad Gateway");
 }
 
 #[tokio::test]

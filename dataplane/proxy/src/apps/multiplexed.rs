@@ -1,5 +1,5 @@
 //! HTTP/2 connections to applications: a further one is opened where the streams that the app allows are used up, up to a
-//! number; beyond it requests queue in order, with a deadline.
+//! number; beyond it requests queue, with a deadline. No caller holds all streams of an app (`parts`).
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -15,18 +15,21 @@ use tokio::time::Instant;
 use weft_transport::h2;
 use weft_transport::http::{HttpLimits, StreamError};
 
+use crate::parts::{Part, Parts, Short};
 use crate::telemetry::counters::Limited;
 use crate::telemetry::series::Counter;
 
 /// One worker's HTTP/2 connections, by where they lead.
 #[derive(Debug)]
-pub(super) struct Multiplexed<K> {
+pub(super) struct Multiplexed<K, C: Clone + Eq + Hash> {
     /// Connections to one socket.
     most: usize,
+    /// Per cent of an app's streams that one caller may hold.
+    percent: usize,
     /// How long a request waits for a stream.
     patience: Duration,
     limits: h2::Limits,
-    sockets: RefCell<HashMap<K, Rc<Socket>>>,
+    sockets: RefCell<HashMap<K, Rc<Socket<C>>>>,
     stats: MultiplexedStats,
 }
 
@@ -50,21 +53,34 @@ pub(super) enum NoStream<E> {
     Late { patience: Duration, connections: usize },
 }
 
+/// A stream to an app, and its caller's right to it.
+#[derive(Debug)]
+pub struct AppStream<C: Clone + Eq + Hash> {
+    pub slot: h2::Slot,
+    _part: Part<C>,
+}
+
 /// The connections to one socket, and who waits for a stream.
 #[derive(Debug)]
-struct Socket {
+struct Socket<C: Clone + Eq + Hash> {
     connections: RefCell<Vec<h2::ClientConn>>,
     room: h2::Room,
     dialling: Cell<bool>,
     waiting: Cell<usize>,
+    parts: Rc<Parts<C>>,
+    /// Streams that the app allows on a connection, as far as it is known.
+    allowed: Cell<Option<usize>>,
     /// The holder of its one permit is first in the queue and alone may take a stream or begin a dial. The semaphore
     /// hands it on in the order of asking, so that nobody is overtaken.
     turn: Semaphore,
 }
 
-impl Default for Socket {
-    fn default() -> Self {
+impl<C: Clone + Eq + Hash> Socket<C> {
+    /// Before the app has said how many it allows, each connection has one stream.
+    fn new(most: usize, percent: usize) -> Self {
         Self {
+            parts: Parts::new(percent, most),
+            allowed: Cell::default(),
             connections: RefCell::default(),
             room: h2::Room::default(),
             dialling: Cell::default(),
@@ -75,62 +91,88 @@ impl Default for Socket {
 }
 
 /// How the first in the queue goes on.
-enum Next<'s> {
+enum Next<'s, C: Clone + Eq + Hash> {
     Use(h2::Slot),
     /// With a connection of its own: it has left the queue to those behind it.
-    Dial(Dialling<'s>),
+    Dial(Dialling<'s, C>),
 }
 
-impl<K: Copy + Eq + Hash> Multiplexed<K> {
-    pub(super) fn new(most: usize, patience: Duration, http: &HttpLimits, stats: MultiplexedStats) -> Self {
+impl<K: Copy + Eq + Hash, C: Clone + Eq + Hash> Multiplexed<K, C> {
+    pub(super) fn new(
+        (most, percent): (usize, usize),
+        patience: Duration,
+        http: &HttpLimits,
+        stats: MultiplexedStats,
+    ) -> Self {
         let limits = h2::Limits { preface: patience, ..http.h2() };
-        Self { most, patience, limits, sockets: RefCell::default(), stats }
+        Self { most, percent, patience, limits, sockets: RefCell::default(), stats }
     }
 
-    /// A stream on a connection that stands, where one is free and nobody waits for it.
-    pub(super) fn standing(&self, to: K) -> Option<h2::Slot> {
+    /// A stream for `caller` on a connection that stands, where one is free and nobody waits for it.
+    pub(super) fn standing(&self, to: K, caller: &C) -> Option<AppStream<C>> {
         let sockets = self.sockets.borrow();
-        let socket = sockets.get(&to)?;
-        (socket.waiting.get() == 0).then(|| socket.slot())?
+        let socket = sockets.get(&to).filter(|socket| socket.waiting.get() == 0)?;
+        let part = socket.parts.take(caller).ok()?;
+        Some(AppStream { slot: socket.slot()?, _part: part })
     }
 
     /// A stream to `to`: on a connection that stands, on one that `dial` makes, or when another request is done.
-    pub(super) async fn slot<S, E>(&self, to: K, dial: impl AsyncFn() -> Result<S, E>) -> Result<h2::Slot, NoStream<E>>
+    pub(super) async fn stream<S, E>(
+        &self,
+        to: K,
+        caller: &C,
+        dial: impl AsyncFn() -> Result<S, E>,
+    ) -> Result<AppStream<C>, NoStream<E>>
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
-        let socket = Rc::clone(self.sockets.borrow_mut().entry(to).or_default());
+        let new = || Rc::new(Socket::new(self.most, self.percent));
+        let socket = Rc::clone(self.sockets.borrow_mut().entry(to).or_insert_with(new));
         let deadline = Instant::now() + self.patience;
         let _waiting = Waiting::behind(&socket.waiting);
+        let late = || {
+            self.stats.timed_out.add(1);
+            NoStream::Late { patience: self.patience, connections: socket.connections.borrow().len() }
+        };
+        let part = tokio::time::timeout_at(deadline, self.part(&socket, caller)).await.map_err(|_| late())?;
         loop {
-            let next = match tokio::time::timeout_at(deadline, self.first_in_line(&socket)).await {
-                Ok(next) => next,
-                Err(_) => {
-                    self.stats.timed_out.add(1);
-                    let connections = socket.connections.borrow().len();
-                    return Err(NoStream::Late { patience: self.patience, connections });
-                }
+            let next = tokio::time::timeout_at(deadline, self.first_in_line(&socket)).await.map_err(|_| late())?;
+            let slot = match next {
+                Next::Use(slot) => Some(slot),
+                // An app that allows no stream at all for now is waited for like one whose streams are in use.
+                Next::Dial(dialling) => dialling.connect(&self.limits, self.most, &dial).await?,
             };
-            let dialling = match next {
-                Next::Use(slot) => return Ok(slot),
-                Next::Dial(dialling) => dialling,
-            };
-            // An app that allows no stream at all for now is waited for like one whose streams are in use.
-            if let Some(slot) = dialling.connect(&self.limits, &dial).await? {
-                return Ok(slot);
+            if let Some(slot) = slot {
+                return Ok(AppStream { slot, _part: part });
             }
         }
     }
 
+    /// The caller's right to a stream, as soon as it may have one. Cancel safe.
+    async fn part(&self, socket: &Socket<C>, caller: &C) -> Part<C> {
+        let short = match socket.parts.take(caller) {
+            Ok(part) => return part,
+            Err(short) => short,
+        };
+        // Before the first SETTINGS nothing is used up: it is only not known.
+        if socket.allowed.get().is_some() {
+            self.stats.queued.add(1);
+            if short == Short::Part {
+                Limited::AppStreamsPerCaller.hit();
+            }
+        }
+        socket.parts.wait(caller).await
+    }
+
     /// Waits in the queue, and as its first until there is a stream or room for a connection. Cancel safe.
-    async fn first_in_line<'s>(&self, socket: &'s Socket) -> Next<'s> {
+    async fn first_in_line<'s>(&self, socket: &'s Socket<C>) -> Next<'s, C> {
         let mut queued = false;
         let mut queue = || {
             if !std::mem::replace(&mut queued, true) {
                 self.stats.queued.add(1);
             }
         };
-        let _turn = socket.turn(&mut queue).await;
+        let _turn = socket.turn(self.most, &mut queue).await;
         loop {
             let mut changed = pin!(socket.room.changed());
             changed.as_mut().enable();
@@ -171,7 +213,7 @@ fn stands(conn: &h2::ClientConn) -> bool {
     !conn.is_closed()
 }
 
-impl Socket {
+impl<C: Clone + Eq + Hash> Socket<C> {
     /// A stream on the oldest connection that has one, so that later ones fall idle first.
     fn slot(&self) -> Option<h2::Slot> {
         let mut connections = self.connections.borrow_mut();
@@ -180,11 +222,11 @@ impl Socket {
     }
 
     /// Waits until all who asked before have been served.
-    async fn turn(&self, queue: impl FnOnce()) -> SemaphorePermit<'_> {
+    async fn turn(&self, most: usize, queue: impl FnOnce()) -> SemaphorePermit<'_> {
         if let Ok(turn) = self.turn.try_acquire() {
             return turn;
         }
-        if !self.dialling.get() {
+        if !self.dialling.get() && self.connections.borrow().len() >= most {
             queue();
         }
         self.turn.acquire().await.expect("nobody closes it")
@@ -192,10 +234,10 @@ impl Socket {
 }
 
 /// One dial at a time: whoever comes meanwhile waits for it, or dials next.
-struct Dialling<'s>(&'s Socket);
+struct Dialling<'s, C: Clone + Eq + Hash>(&'s Socket<C>);
 
-impl<'s> Dialling<'s> {
-    fn of(socket: &'s Socket) -> Self {
+impl<'s, C: Clone + Eq + Hash> Dialling<'s, C> {
+    fn of(socket: &'s Socket<C>) -> Self {
         socket.dialling.set(true);
         Self(socket)
     }
@@ -204,6 +246,7 @@ impl<'s> Dialling<'s> {
     async fn connect<S, E>(
         self,
         limits: &h2::Limits,
+        most: usize,
         dial: &impl AsyncFn() -> Result<S, E>,
     ) -> Result<Option<h2::Slot>, NoStream<E>>
     where
@@ -214,12 +257,15 @@ impl<'s> Dialling<'s> {
         let conn = h2::ClientConn::connect_with(io, limits, room).await.map_err(NoStream::Settings)?;
         conn.settled().await.map_err(NoStream::Settings)?;
         let slot = conn.slot();
+        let allowed = conn.allowed().max(1);
+        self.0.allowed.set(Some(allowed));
         self.0.connections.borrow_mut().push(conn);
+        self.0.parts.set_capacity(most.saturating_mul(allowed));
         Ok(slot)
     }
 }
 
-impl Drop for Dialling<'_> {
+impl<C: Clone + Eq + Hash> Drop for Dialling<'_, C> {
     fn drop(&mut self) {
         self.0.dialling.set(false);
         self.0.room.wake_one();

@@ -94,6 +94,9 @@ limits! {
     app_connections_per_caller: usize = 2_048, 1, 1 << 20;
     /// HTTP/2 connections to the app, per worker and socket. A further one is opened where the app's streams are used up.
     app_h2_connections: usize = 16, 1, 1_024;
+    /// Per cent of an app's HTTP/2 streams that one caller may hold, of those that it holds and those that are free, on each
+    /// worker: the rest is for others.
+    app_streams_per_caller_percent: usize = 75, 1, 100;
     /// How long a request waits for a stream to the app once all connections are open and full.
     app_stream_wait_ms: u64 = 5_000, 1, HOUR_MS;
     /// How long the first bytes of an undeclared protocol may take before it is taken as server-first TCP.
@@ -116,12 +119,15 @@ limits! {
     tunnel_idle_timeout_s: u64 = 3_600, 1, LONG_S;
     /// A request body goes on after its answer is complete for as long as it moves at least this often.
     late_upload_idle_timeout_s: u64 = 60, 1, LONG_S;
+    /// How long a client may take for an answer of the proxy's own. Later: it is reset and counted.
+    own_answer_timeout_s: u64 = 30, 1, LONG_S;
     /// Bytes of a request body that are kept until its answer comes, so that what nobody processed can be sent again.
     replay_buffer_bytes: usize = 64 * 1_024, 0, 16 << 20;
     /// Bytes that the process may hold for streams whose receivers take nothing, both directions and all protocols. Above:
     /// those that have stalled longest are reset and counted.
     stalled_bytes: u64 = 256 << 20, 1 << 20, 1 << 40;
-    /// A stream that waits for its receiver for less has not stalled.
+    /// A stream that waits for its receiver for less has not stalled; one that takes less than all that is held in this time
+    /// falls behind by what it owes.
     stalled_after_ms: u64 = 1_000, 1, HOUR_MS;
     /// HTTP/2 with apps: bytes of one stream that may come before any are read.
     h2_stream_window_bytes: u32 = 128 * 1_024, LEAST_WINDOW, MAX_H2_WINDOW;
@@ -132,6 +138,9 @@ limits! {
     h2_unread_frames: u32 = 256 * 1_024, 1_024, MAX_H2_WINDOW;
     /// HTTP/2 with apps: bytes of one stream that may wait to be written.
     h2_send_buffer_bytes: usize = 64 * 1_024, LEAST_WINDOW, MAX_H2_WINDOW;
+    /// HTTP/2 with apps: requests of one connection at once, those that an app sends and those that it is sent. A client waits,
+    /// as it is told to.
+    h2_concurrent_streams: u32 = 256, 1, 1 << 20;
     /// Mesh: bytes of one stream that a peer may send before any are read.
     quic_stream_window_bytes: u32 = 256 * 1_024, LEAST_WINDOW, 1 << 30;
     /// The same for peers that are far away, on connections of their own.
@@ -148,6 +157,11 @@ limits! {
     endpoints_tried: usize = 16, 1, 1_024;
     /// Addresses of one name outside the mesh that are tried.
     outside_addresses: usize = 8, 1, 1_024;
+    /// Names outside the mesh that are looked up at once, per worker; those under one domain (two labels) take half of what is
+    /// free. A look-up goes on when nobody waits for it any more.
+    name_lookups: usize = 16, 1, 512;
+    /// How long a name waits until its look-up may begin.
+    name_lookup_wait_ms: u64 = 5_000, 1, HOUR_MS;
     /// Concurrent requests of one peer connection.
     max_streams_per_connection: u32 = 1_024, 1, 1 << 20;
     /// Connections of peers, per worker. Above: refused and counted.
@@ -162,6 +176,8 @@ limits! {
     peer_streams_per_connection: usize = 256, 1, 1 << 20;
     /// Connections to one peer, per worker; beyond them requests wait for a stream.
     peer_connections: usize = 4, 1, 1_024;
+    /// How long they wait. Later: another endpoint, or 503 with flag `UO`.
+    peer_stream_wait_ms: u64 = 5_000, 1, HOUR_MS;
     /// An unused connection to a peer is closed after this.
     peer_idle_timeout_s: u64 = 60, 1, LONG_S;
     /// How long a dial to a peer may take.
@@ -209,6 +225,7 @@ impl Limits {
             h2_connection_window: self.h2_connection_window_bytes,
             h2_unread_frames: self.h2_unread_frames,
             h2_send_buffer: self.h2_send_buffer_bytes,
+            h2_concurrent_streams: self.h2_concurrent_streams,
             ..HttpLimits::default()
         }
     }

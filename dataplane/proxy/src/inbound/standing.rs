@@ -1,5 +1,8 @@
-//! Tunnels and upgraded requests, which stand longer than a configuration. Each new configuration judges them again, by
-//! its authorization alone: a limit was charged and a fault was dealt when they began.
+//! Streams that stand longer than the configuration that let them pass: tunnels, upgraded requests and every other request
+//! that is under way. Each new configuration judges them again, by its authorization alone: a limit was charged and a fault
+//! was dealt when they began.
+
+use std::pin::pin;
 
 use crate::reply::Failure;
 use crate::snapshot::Snapshot;
@@ -12,18 +15,18 @@ pub(super) async fn until_denied(
     mut judged_by: u64,
     judge: impl AsyncFn(&Snapshot) -> Result<(), Failure>,
 ) -> Failure {
-    let mut swapped = worker.shared.swapped.subscribe();
     loop {
-        if let Some(snapshot) = worker.snapshot()
-            && snapshot.generation != judged_by
+        // Made before the look at the snapshot, so that no change is missed.
+        let swapped = pin!(worker.swapped.notified());
+        if worker.shared.generation() != judged_by
+            && let Some(snapshot) = worker.snapshot()
         {
             judged_by = snapshot.generation;
-            if let Err(denied) = judge(&snapshot).await {
+            // Boxed: rare, and larger than the wait that every request carries along.
+            if let Err(denied) = Box::pin(judge(&snapshot)).await {
                 return Failure::NoLongerAllowed(denied.to_string());
             }
         }
-        if swapped.changed().await.is_err() {
-            return std::future::pending().await;
-        }
+        swapped.await;
     }
 }

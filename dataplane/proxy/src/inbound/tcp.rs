@@ -21,7 +21,7 @@ use crate::apps::Share;
 use crate::filtering::{self, Filtered};
 use crate::mesh::{self, Said};
 use crate::record::connection::ConnectionRecord;
-use crate::relay::{self, Source};
+use crate::relay::{self, Idle, Source};
 use crate::reply::{Failure, Form, Side};
 use crate::snapshot::Snapshot;
 use crate::sockets::PlainSocket;
@@ -43,7 +43,7 @@ pub(super) async fn serve(
     let opened = match open(worker, caller, &head, &said, &mut record).await {
         Ok(opened) => opened,
         Err(failure) => {
-            refuse(&failure, body, responder).await;
+            refuse(&failure, body, responder, worker.idle()).await;
             return record.refused(&worker.ledger, worker.snapshot().as_ref(), &failure);
         }
     };
@@ -146,12 +146,9 @@ async fn tunnel(
     filtered.moved(up, down);
 }
 
-async fn refuse(failure: &Failure, mut request: RecvBody<'_>, responder: Responder<'_>) {
+async fn refuse(failure: &Failure, mut request: RecvBody<'_>, responder: Responder<'_>, idle: Idle<'_>) {
     let (head, body) = failure.reply(Side::Inbound, Form::Http, true);
-    if let Ok(sink) = responder.head(&head, body.is_empty()).await
-        && !body.is_empty()
-    {
-        let _ = relay::send_all(sink, body).await;
-    }
+    // Not taken: the stream is reset when its task ends.
+    let _ = relay::answer(responder, &head, body, idle).await;
     request.stop(Code::NO_ERROR);
 }

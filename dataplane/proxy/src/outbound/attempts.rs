@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use weft_filter_host::Permit;
 use weft_flow::Outcome;
 use weft_policy::bundle::{ObjectName, Service};
-use weft_policy::route::Target;
+use weft_policy::route::{KeptTarget, Target};
 use weft_transport::mesh::MeshClient;
 use weft_transport::quic::PeerKey;
 
@@ -32,10 +32,15 @@ pub(super) struct Goal<'s> {
     pub(super) direct: Option<&'s ObjectName>,
 }
 
-/// The attempts of one request or connection.
+/// The attempts of one request or connection. They hold nothing of the snapshot that they were made from: endpoints come
+/// and go meanwhile.
 pub(super) struct Attempts<'a> {
     worker: &'a Rc<Worker>,
-    goal: Goal<'a>,
+    /// The port at each endpoint.
+    target: KeptTarget,
+    pub(super) connect_timeout: Duration,
+    /// Only this endpoint may serve it.
+    direct: Option<ObjectName>,
     state: Rc<ServiceState>,
     max_retries: u32,
     /// Endpoints that may be tried, however many there are.
@@ -47,13 +52,23 @@ pub(super) struct Attempts<'a> {
 }
 
 impl<'a> Attempts<'a> {
-    pub(super) fn new(worker: &'a Rc<Worker>, snapshot: &Snapshot, from: &Served, goal: Goal<'a>) -> Self {
+    pub(super) fn new(worker: &'a Rc<Worker>, snapshot: &Snapshot, from: &Served, goal: Goal<'_>) -> Self {
         let state = match goal.target.partial() {
             None => worker.destinations.service(snapshot, from, goal.service),
             Some(port) => worker.destinations.of_port(snapshot, from, goal.service, port),
         };
         let (max_retries, most) = (snapshot.mesh.max_retries, worker.shared.config.limits.endpoints_tried);
-        Self { worker, goal, state, max_retries, most, refusals: 0, avoid: Vec::new() }
+        Self {
+            worker,
+            target: goal.target.keep(),
+            connect_timeout: snapshot.connect_timeout(),
+            direct: goal.direct.cloned(),
+            state,
+            max_retries,
+            most,
+            refusals: 0,
+            avoid: Vec::new(),
+        }
     }
 
     /// For what never gets to an endpoint.
@@ -63,18 +78,18 @@ impl<'a> Attempts<'a> {
 
     /// Picks the endpoint of the next attempt.
     pub(super) fn pick(&self) -> Result<Attempt<'a>, Failure> {
-        let Self { worker, goal, state, .. } = self;
+        let Self { worker, state, .. } = self;
         let now = worker.now();
         if self.avoid.is_empty() {
             state.budget.borrow_mut().deposit(now);
         }
-        let picked = match goal.direct {
+        let picked = match &self.direct {
             Some(workload) => state.direct(workload),
             None => state.pick(now, worker.dice(), &self.avoid),
         };
-        probe::start_due(worker, state, goal.target, now);
-        let picked = picked.and_then(|picked| Some((goal.target.at(&picked.endpoint.workload)?, picked)));
-        let nobody = || Failure::NoEndpoints { service: goal.service.name.to_string() };
+        probe::start_due(worker, state, &self.target, now);
+        let picked = picked.and_then(|picked| Some((self.target.at(&picked.endpoint.workload)?, picked)));
+        let nobody = || Failure::NoEndpoints { service: state.name.to_string() };
         let (port, destination) = picked.ok_or_else(nobody)?;
         destination.vitals.started();
         let last = self.is_last(&destination);
@@ -118,13 +133,13 @@ impl<'a> Attempts<'a> {
 
     /// True where nothing is left to try after `picked`.
     fn is_last(&self, picked: &Rc<Destination>) -> bool {
-        self.goal.direct.is_some() || self.avoid.len() + 1 >= self.most || self.state.all_among_or(&self.avoid, picked)
+        self.direct.is_some() || self.avoid.len() + 1 >= self.most || self.state.all_among_or(&self.avoid, picked)
     }
 
     /// True where each endpoint that there is now has been tried. Told from the set of those tried: endpoints come and go
     /// while a request is under way.
     fn was_last(&self) -> bool {
-        self.goal.direct.is_some() || self.state.all_among(&self.avoid)
+        self.direct.is_some() || self.state.all_among(&self.avoid)
     }
 }
 

@@ -172,6 +172,9 @@ async fn serve_h2(worker: &Rc<Worker>, stream: TcpStream, prefix: Bytes, origin:
                 return debug!(peer = %origin.peer, %error, "application connection ended");
             }
         };
+        if conn.is_full() {
+            Limited::H2Streams.hit();
+        }
         let (worker, origin) = (Rc::clone(worker), origin.clone());
         tokio::task::spawn_local(async move {
             head.version = Version::HTTP_2;
@@ -196,6 +199,6 @@ async fn refuse(worker: &Worker, origin: &Origin, request: &mut Request<'_>, fai
     let snapshot = worker.snapshot();
     let access_log = snapshot.as_ref().is_some_and(|snapshot| snapshot.mesh.access_log);
     let mut record = Record::open(Side::Outbound, origin.peer, &request.head, access_log);
-    record.reply(failure, &mut request.responder).await;
+    record.reply(failure, &mut request.responder, worker.idle()).await;
     record.close(&worker.ledger, snapshot.as_ref());
 }

@@ -5,7 +5,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use http::Version;
-use http::header::VIA;
 use tokio::net::TcpStream;
 use weft_transport::http::RequestHead;
 
@@ -15,7 +14,7 @@ use crate::call::{Call, Failed, Request};
 use crate::filtering::{self, Filtered, Place};
 use crate::record::Record;
 use crate::reply::{Failure, NotOutside};
-use crate::snapshot::{Served, Snapshot};
+use crate::snapshot::{Current, Served, Snapshot};
 use crate::sockets::PlainSocket;
 use crate::telemetry::counters::Limited;
 use crate::worker::Worker;
@@ -23,7 +22,8 @@ use crate::worker::Worker;
 /// Sends a request to a host that is no service.
 pub(super) async fn request(
     worker: &Rc<Worker>,
-    snapshot: &Snapshot,
+    snapshot: Current,
+    from: &Served,
     origin: &Origin,
     request: &mut Request<'_>,
     record: &mut Record,
@@ -34,18 +34,19 @@ pub(super) async fn request(
     };
     worker.ledger.counters.passthrough.increment(1);
     record.log(|log| log.upstream = Some(target.to_string()));
-    let from = origin.workload(snapshot)?;
-    let sockets = look_up(worker, snapshot, from, &target, origin.peer.ip()).await?;
+    let sockets = look_up(worker, &snapshot, from, &target, origin.peer.ip()).await?;
+    let connect_timeout = snapshot.connect_timeout();
+    // As in the mesh: a request that stands keeps nothing of the configuration.
+    drop(snapshot);
     let place = Place::outbound(origin.peer.ip(), target.port(), from);
     let Request { head, body, responder } = request;
     let (mut filtered, permit) =
         filtering::request(&worker.filters, &from.outbound, &place, head, responder.as_mut()).await?;
-    //= rfc9110#section-7.6.3
-    head.headers.append(VIA, worker.shared.via.clone());
+    worker.shared.via.enter(head);
     let multiplexed = head.version == Version::HTTP_2 && head.protocol.is_none();
     let version = if multiplexed { Version::HTTP_2 } else { Version::HTTP_11 };
     let mut call = Call { head, body, responder, record, holder: &origin.holder() };
-    let carried = worker.app_leg(snapshot).carry(&sockets, version, permit, &mut filtered, &mut call).await;
+    let carried = worker.app_leg(connect_timeout).carry(&sockets, version, permit, &mut filtered, &mut call).await;
     filtered.moved(record.sent.bytes.get(), record.received.bytes.get());
     carried.map_err(Failed::failure)
 }
@@ -91,15 +92,13 @@ async fn look_up(
     let found: Vec<SocketAddr> = match target {
         Target::Address(address) => vec![*address],
         Target::Name { host, port } => {
-            let looking = tokio::net::lookup_host((host.as_str(), *port));
-            let found = tokio::time::timeout(snapshot.connect_timeout(), looking).await;
-            let found = found.map_err(|_| failed(target, "the name could not be looked up in time"))?;
-            let mut found = found.map_err(|error| failed(target, &error.to_string()))?;
-            let tried = found.by_ref().take(worker.shared.config.limits.outside_addresses).collect();
-            if found.next().is_some() {
+            let found = worker.names.look_up(host, snapshot.connect_timeout()).await;
+            let found = found.map_err(|error| failed(target, &error.to_string()))?;
+            let most = worker.shared.config.limits.outside_addresses;
+            if found.len() > most {
                 Limited::OutsideAddresses.hit();
             }
-            tried
+            found.into_iter().take(most).map(|ip| SocketAddr::new(ip, *port)).collect()
         }
     };
     let (mut sockets, mut refusal) = (Vec::with_capacity(found.len()), None);

@@ -1,15 +1,18 @@
 //! The leg to a peer's proxy: one stream of a mesh connection, opened for what a permit lets pass.
 
+use std::pin::pin;
+
 use weft_filter_host::Permit;
-use weft_transport::http::{Added, RecvBody, RequestHead, SendBody, SendError};
+use weft_transport::http::{Added, RecvBody, RequestHead, SendBody, SendError, StreamError};
 use weft_transport::mesh::{MeshClient, MeshStream};
 
 use crate::app_leg;
 use crate::call::{Call, Failed};
 use crate::filtering::Filtered;
 use crate::record::Unanswered;
-use crate::relay::Idle;
+use crate::relay::{self, ClientGone, Idle};
 use crate::reply::{Failure, Party, WEFT_UNSERVED, told};
+use crate::telemetry::counters::Limited;
 
 /// A connection to a peer, for one request or tunnel, whose permit it holds.
 pub(super) struct PeerConn {
@@ -39,9 +42,14 @@ impl PeerConn {
         filtered: &mut Filtered<'_>,
         call: &mut Call<'_, '_>,
     ) -> Result<(), Failed> {
-        let mut stream = match self.client.send(call.head, added, call.body.is_end()).await {
-            Ok(stream) => stream,
-            Err(error) => return Err(self.failed(error)),
+        let sent = {
+            let sending = pin!(self.client.send(call.head, added, call.body.is_end()));
+            relay::unless_gone(sending, call.responder.as_mut()).await
+        };
+        let mut stream = match sent {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return Err(self.failed(error)),
+            Err(ClientGone) => return Err(Failed::Final(Failure::ClientGone)),
         };
         let exchanged = app_leg::exchange(stream.exchange(), idle, filtered, call, Party::Peer).await;
         exchanged.map_err(|unanswered| Failed::of(unanswered, self.permit))
@@ -68,6 +76,9 @@ impl PeerConn {
     }
 
     fn failed(self, error: SendError) -> Failed {
+        if let StreamError::Busy(_) = error.error {
+            Limited::PeerStreams.hit();
+        }
         Failed::of(Unanswered::new(Party::Peer, error), self.permit)
     }
 }

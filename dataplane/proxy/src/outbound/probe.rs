@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use weft_flow::Probed;
-use weft_policy::route::Target;
+use weft_policy::route::KeptTarget;
 
 use crate::destination::{Destination, ServiceState};
 use crate::sockets::PlainSocket;
@@ -17,7 +17,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Starts the probe that is due, if one is. It ends with the attempt to connect, which has its own limit; a drain does
 /// not wait for it. `target`: the app's port, for endpoints outside the mesh.
-pub(super) fn start_due(worker: &Rc<Worker>, state: &Rc<ServiceState>, target: Target<'_>, now: Duration) {
+pub(super) fn start_due(worker: &Rc<Worker>, state: &Rc<ServiceState>, target: &KeptTarget, now: Duration) {
     if let Some(destination) = state.take_probe(now) {
         let port = target.at(&destination.endpoint.workload);
         let probe =

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Version};
@@ -136,7 +137,7 @@ async fn open_mesh<'w>(
         let socket = SocketAddr::new(endpoint.address, attempt.port);
         record.metrics = Some(Rc::clone(&attempt.destination.metrics));
         record.upstream = Some(socket.to_string());
-        match connect(worker, snapshot, (from, origin), &attempt, socket, permit).await {
+        match connect(worker, attempts.connect_timeout, (from, origin), &attempt, socket, permit).await {
             Ok(streams) => {
                 record.destination = attempt.destination.peer().map(|peer| peer.destination().to_string());
                 attempt.answered(true, None);
@@ -154,13 +155,13 @@ async fn open_mesh<'w>(
 /// One attempt at one endpoint.
 async fn connect(
     worker: &Worker,
-    snapshot: &Snapshot,
+    timeout: Duration,
     (from, origin): (&Served, &Origin),
     attempt: &Attempt<'_>,
     socket: SocketAddr,
     permit: Permit,
 ) -> Result<Streams, Failed> {
-    let (timeout, holder) = (snapshot.connect_timeout(), origin.holder());
+    let holder = origin.holder();
     let unprocessed = |(failure, permit)| Failed::Unprocessed(failure, permit);
     if let Some(peer) = attempt.destination.peer() {
         let client = attempt.connect(peer, timeout, permit).await.map_err(unprocessed)?;

@@ -293,7 +293,7 @@ async fn a_client_that_reads_no_interim_answers_is_let_go() {
             grpc: false,
             upgrade: false,
             expects: false,
-            idle: Idle { tunnel: PATIENCE, late_upload: PATIENCE, stalls: &stalls },
+            idle: Idle { tunnel: PATIENCE, late_upload: PATIENCE, own_answer: PATIENCE, stalls: &stalls },
         };
         let (mut body, mut responder) = (Source::once(body), Some(responder));
         let (sent, received) = (Progress::default(), Progress::default());

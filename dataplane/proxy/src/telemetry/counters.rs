@@ -81,18 +81,28 @@ pub enum Limited {
     MetricPairs,
     AppConnections,
     AppConnectionsPerCaller,
+    AppStreamsPerCaller,
     H2UnreadFrames,
+    NameLookups,
+    PeerStreams,
+    H2Streams,
+    OwnAnswers,
 }
 
 impl Limited {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 12] = [
         Self::AppResends,
         Self::EndpointsTried,
         Self::OutsideAddresses,
         Self::MetricPairs,
         Self::AppConnections,
         Self::AppConnectionsPerCaller,
+        Self::AppStreamsPerCaller,
         Self::H2UnreadFrames,
+        Self::NameLookups,
+        Self::PeerStreams,
+        Self::H2Streams,
+        Self::OwnAnswers,
     ];
 
     /// Its key in the configuration, below `limits`.
@@ -104,6 +114,11 @@ impl Limited {
             Limited::MetricPairs => "metric_pairs_per_connection",
             Limited::AppConnections => "app_connections",
             Limited::AppConnectionsPerCaller => "app_connections_per_caller",
+            Limited::AppStreamsPerCaller => "app_streams_per_caller_percent",
+            Limited::PeerStreams => "peer_stream_wait_ms",
+            Limited::H2Streams => "h2_concurrent_streams",
+            Limited::OwnAnswers => "own_answer_timeout_s",
+            Limited::NameLookups => "name_lookups",
             Limited::H2UnreadFrames => "h2_unread_frames",
         }
     }

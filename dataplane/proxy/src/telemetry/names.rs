@@ -78,6 +78,7 @@ metrics! {
     ConfigRevision = "weft_config_revision", Gauge, "Revision of the current snapshot.";
     ConfigStaleness = "weft_config_staleness_seconds", Gauge, "Seconds since the control plane was last heard; 0 while connected.";
     ConfigApplied = "weft_config_applied_total", Counter, "Snapshots swapped in, by kind (full, subtractive).";
+    ConfigSnapshots = "weft_config_snapshots", Gauge, "Snapshots held in memory: the current one, and those that something still holds.";
     ConfigRefused = "weft_config_refused_total", Counter, "Bundles answered with NACK.";
     OutboundClosed = "weft_outbound_closed", Gauge, "Workloads whose apps may send nothing, since a filter that would judge it can't be run here.";
     ControlConnected = "weft_control_connected", Gauge, "1 while the control stream is up.";

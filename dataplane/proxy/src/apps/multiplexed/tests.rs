@@ -73,7 +73,12 @@ impl App {
     }
 }
 
-fn pool(most: usize, patience_ms: u64) -> Rc<Multiplexed<u8>> {
+fn pool(most: usize, patience_ms: u64) -> Rc<Multiplexed<u8, u8>> {
+    pool_of((most, 100), patience_ms)
+}
+
+/// One caller may hold so many per cent of what there is.
+fn pool_of(most: (usize, usize), patience_ms: u64) -> Rc<Multiplexed<u8, u8>> {
     Rc::new(Multiplexed::new(
         most,
         Duration::from_millis(patience_ms),
@@ -82,12 +87,16 @@ fn pool(most: usize, patience_ms: u64) -> Rc<Multiplexed<u8>> {
     ))
 }
 
-async fn call(pool: &Multiplexed<u8>, app: &Rc<App>) -> Result<(), String> {
-    let mut slot = match pool.standing(0) {
-        Some(slot) => slot,
-        None => pool.slot(0, async || Ok::<_, &str>(app.dial())).await.map_err(|error| error.to_string())?,
+async fn call(pool: &Multiplexed<u8, u8>, app: &Rc<App>) -> Result<(), String> {
+    call_of(1, pool, app).await
+}
+
+async fn call_of(caller: u8, pool: &Multiplexed<u8, u8>, app: &Rc<App>) -> Result<(), String> {
+    let mut stream = match pool.standing(0, &caller) {
+        Some(stream) => stream,
+        None => pool.stream(0, &caller, async || Ok::<_, &str>(app.dial())).await.map_err(|error| error.to_string())?,
     };
-    let (_send, mut receive) = slot.send(&get(), true).await.map_err(|error| error.to_string())?;
+    let (_send, mut receive) = stream.slot.send(&get(), true).await.map_err(|error| error.to_string())?;
     match receive.response_head().await {
         Ok(_) => Ok(()),
         Err(error) => {
@@ -173,7 +182,7 @@ fn a_failed_dial_is_told_to_each_who_needed_it() {
     run(async {
         let pool = pool(16, 5000);
         let refused = async || Err::<DuplexStream, _>("refused");
-        let (first, second) = tokio::join!(pool.slot(0, refused), pool.slot(0, refused));
+        let (first, second) = tokio::join!(pool.stream(0, &1, refused), pool.stream(0, &1, refused));
         assert!(matches!(first, Err(NoStream::Dial("refused"))) && matches!(second, Err(NoStream::Dial("refused"))));
         assert!(!pool.sockets.borrow()[&0].dialling.get());
         pool.expire(Duration::from_secs(55));
@@ -207,13 +216,13 @@ fn nobody_overtakes_who_waited_before() {
     run(async {
         let (app, pool) = (App::new(1), pool(1, 5000));
         let dial = async || Ok::<_, &str>(app.dial());
-        let slot = pool.slot(0, dial).await.unwrap();
+        let slot = pool.stream(0, &1, dial).await.unwrap();
         let served = Rc::new(RefCell::new(Vec::new()));
         let waiting: Vec<_> = (0..5)
             .map(|nth| {
                 let (app, pool, served) = (Rc::clone(&app), Rc::clone(&pool), Rc::clone(&served));
                 tokio::task::spawn_local(async move {
-                    let slot = pool.slot(0, async || Ok::<_, &str>(app.dial())).await.unwrap();
+                    let slot = pool.stream(0, &1, async || Ok::<_, &str>(app.dial())).await.unwrap();
                     served.borrow_mut().push(nth);
                     drop(slot);
                 })
@@ -221,8 +230,8 @@ fn nobody_overtakes_who_waited_before() {
             .collect();
         until(|| pool.sockets.borrow()[&0].waiting.get() == 5).await;
         drop(slot);
-        assert!(pool.standing(0).is_none());
-        let mut newcomer = pin!(pool.slot(0, dial));
+        assert!(pool.standing(0, &1).is_none());
+        let mut newcomer = pin!(pool.stream(0, &1, dial));
         assert!(futures_util::poll!(newcomer.as_mut()).is_pending(), "the stream is for who was woken");
         drop(newcomer.await.unwrap());
         assert_eq!(*served.borrow(), [0, 1, 2, 3, 4]);
@@ -236,14 +245,41 @@ fn nobody_overtakes_who_waited_before() {
 fn a_stream_that_comes_free_during_a_dial_is_not_left_unused() {
     run(async {
         let (app, pool) = (App::new(1), pool(2, 5000));
-        let slot = pool.slot(0, async || Ok::<_, &str>(app.dial())).await.unwrap();
+        let slot = pool.stream(0, &1, async || Ok::<_, &str>(app.dial())).await.unwrap();
         let dials_for_ever = async || std::future::pending::<Result<DuplexStream, &str>>().await;
-        let mut dialling = pin!(pool.slot(0, dials_for_ever));
+        let mut dialling = pin!(pool.stream(0, &1, dials_for_ever));
         assert!(futures_util::poll!(dialling.as_mut()).is_pending());
-        let mut behind = pin!(pool.slot(0, dials_for_ever));
+        let mut behind = pin!(pool.stream(0, &1, dials_for_ever));
         assert!(futures_util::poll!(behind.as_mut()).is_pending());
         drop(slot);
         behind.await.unwrap();
         assert!(futures_util::poll!(dialling.as_mut()).is_pending());
+    });
+}
+
+/// Calls of one caller that stand use up its part and no more: another's are served meanwhile.
+#[test]
+fn one_caller_leaves_streams_to_others() {
+    run(async {
+        let (app, pool) = (App::new(5), pool_of((4, 75), 200));
+        app.answering.set(false);
+        let spawn = |caller| {
+            let (app, pool) = (Rc::clone(&app), Rc::clone(&pool));
+            tokio::task::spawn_local(async move { call_of(caller, &pool, &app).await })
+        };
+        let held: Vec<_> = (0..40).map(|_| spawn(1)).collect();
+        until(|| app.open.get() == 15).await;
+        until(|| pool.stats.timed_out.value() == 25).await;
+        assert_eq!(app.open.get(), 15, "three quarters of 4 times 5");
+        let other = spawn(2);
+        until(|| app.open.get() == 16).await;
+        app.answering.set(true);
+        other.await.unwrap().unwrap();
+        let mut served = 0;
+        for held in held {
+            served += usize::from(held.await.unwrap().is_ok());
+        }
+        assert_eq!(served, 15);
+        assert_eq!(pool.sockets.borrow()[&0].waiting.get(), 0);
     });
 }
