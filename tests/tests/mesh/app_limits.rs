@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, Response};
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use weft_policy::bundle::Protocol;
@@ -19,7 +20,7 @@ use weft_tests::app::message;
 use weft_tests::client::{Body, empty, full, try_tunnel, tunnel};
 use weft_tests::{App, Client, TcpApp, address, eventually};
 
-use super::in_process::Pair;
+use super::in_process::{Of, Pair};
 
 const GRPC: [(&str, &str); 2] = [("content-type", "application/grpc"), ("te", "trailers")];
 
@@ -195,6 +196,58 @@ async fn slow_requests_of_one_caller_take_a_part_of_the_connections_to_an_app() 
     assert_eq!(app.served(), 3, "what was refused never came");
 }
 
+/// Two requests that stand, on a mesh connection that takes two.
+async fn standing(pair: &Pair, app: &App) -> Vec<(JoinHandle<u16>, tokio::sync::oneshot::Sender<()>)> {
+    let (proxy, mut held) = (pair.proxy(), Vec::new());
+    for nth in 1..=2 {
+        let (body, end) = held_body();
+        let answer = tokio::spawn(async move {
+            let mut client = Client::h1_in_tunnel(proxy, "origin:8080").await;
+            client.call(Method::POST, "/digest", &[], body).await.expect("an answer").status.as_u16()
+        });
+        held.push((answer, end));
+        eventually("it is under way", || async { (app.served() == nth).then_some(()) }).await;
+    }
+    held
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_waits_for_a_stream_to_its_peer_for_a_while() {
+    let limits =
+        |wait: u64| json!({"max_streams_per_connection": 2, "peer_connections": 1, "peer_stream_wait_ms": wait});
+    let pair = Pair::start_limited(&[(8080, Protocol::Http)], &limits(200));
+    let app = App::start("one", pair.origin, 8080).await;
+    let held = standing(&pair, &app).await;
+    let mut third = Client::h1_in_tunnel(pair.proxy(), "origin:8080").await;
+    let refused = third.get("/who").await;
+    assert_eq!(refused.status, 503);
+    assert!(refused.text().contains("no stream of its connection came free within 200 ms"), "{}", refused.text());
+    for (answer, end) in held {
+        drop(end);
+        assert_eq!(answer.await.unwrap(), 200);
+    }
+    assert_eq!(third.get("/who").await.text(), "one");
+    assert_eq!(app.served(), 3, "what was refused never came");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_leaves_while_it_waits_for_a_stream_is_noticed() {
+    let limits = json!({"max_streams_per_connection": 2, "peer_connections": 1, "peer_stream_wait_ms": 3_600_000});
+    let pair = Pair::start_limited(&[(8080, Protocol::Http)], &limits);
+    let app = App::start("one", pair.origin, 8080).await;
+    let held = standing(&pair, &app).await;
+    let in_flight = || pair.shared(Of::Caller).in_flight.count();
+    let before = in_flight();
+    let mut leaver = tunnel(pair.proxy(), "origin:8080").await;
+    leaver.write_all(b"GET /who HTTP/1.1\r\nhost: origin\r\n\r\n").await.unwrap();
+    eventually("it waits", || async { (in_flight() == before + 1).then_some(()) }).await;
+    leaver.set_zero_linger().unwrap();
+    drop(leaver);
+    eventually("it is noticed", || async { (in_flight() == before).then_some(()) }).await;
+    assert_eq!(app.served(), 2);
+    drop(held);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tunnels_of_one_app_take_a_part_of_the_connections_outside() {
     let pair = Pair::start_limited(&[], &json!({"app_connections_per_caller": 2}));
@@ -203,6 +256,14 @@ async fn tunnels_of_one_app_take_a_part_of_the_connections_outside() {
     let (first, _second) = (tunnel(pair.proxy(), &target).await, tunnel(pair.proxy(), &target).await);
     let (_, head) = try_tunnel(pair.proxy(), &target).await;
     assert!(head.starts_with("HTTP/1.1 503"), "{head}");
+    // Another app has a part of its own.
+    let other = tokio::net::TcpSocket::new_v4().unwrap();
+    other.bind((address::next(), 0).into()).unwrap();
+    let mut other = other.connect(pair.proxy()).await.unwrap();
+    other.write_all(format!("CONNECT {target} HTTP/1.1\r\nhost: {target}\r\n\r\n").as_bytes()).await.unwrap();
+    let mut answer = vec![0; 12];
+    other.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer, b"HTTP/1.1 200");
     drop(first);
     eventually("its place is given back", || async {
         let (_, head) = try_tunnel(pair.proxy(), &target).await;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use http::Method;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use weft_policy::bundle::{Bundle, Protocol};
 use weft_tests::client::{empty, raw, try_tunnel};
@@ -121,6 +122,37 @@ async fn a_loop_through_somebody_outside_is_broken() {
         assert!(answer.text().contains("a loop"), "{}", answer.text());
         assert_eq!(connections.load(Ordering::SeqCst), turns);
     }
+}
+
+/// A gateway outside that sends each request back for a service of the mesh, and passes `Via` on.
+async fn gateway(back: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind((address::next(), 0)).await.unwrap();
+    let own = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(near.read_u8().await.unwrap());
+            }
+            let head = String::from_utf8(head).unwrap();
+            let via = head.lines().find(|line| line.starts_with("via: ")).expect("it came by a proxy");
+            let mut far = TcpStream::connect(back).await.unwrap();
+            let request = format!("GET http://origin:8080/who HTTP/1.1\r\nhost: origin:8080\r\n{via}\r\n\r\n");
+            far.write_all(request.as_bytes()).await.unwrap();
+            _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+        }
+    });
+    own
+}
+
+/// An app calls its own gateway, which calls a service by the same proxy: a way back, and no loop.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_comes_back_for_something_else_is_served() {
+    let pair = Pair::start(&[(8080, Protocol::Http)]);
+    let _app = App::start("app", pair.origin, 8080).await;
+    let outside = gateway(pair.proxy()).await;
+    let answer = Client::through(pair.proxy(), &outside.to_string()).await.get("/").await;
+    assert_eq!((answer.status.as_u16(), answer.text()), (200, "app".to_owned()));
 }
 
 /// A socket that is there and takes no connection: its queue is full.

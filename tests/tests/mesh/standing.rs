@@ -3,10 +3,12 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use weft_filter_host::CustomValue;
 use weft_policy::bundle::{Bundle, Direction, Protocol};
@@ -112,6 +114,123 @@ async fn a_standing_upgrade_is_judged_by_each_new_policy() {
     ends(&mut denied).await;
     assert!(echoes(&mut other).await, "no rule concerns this one");
     assert!(upgraded(&pair, "/chat").await.1.starts_with("HTTP/1.1 403"));
+    app.abort();
+}
+
+/// The request that was judged is the GET; an app may take for requests what comes after its 101.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_an_upgrade_no_request_says_who_its_caller_is() {
+    let pair = Pair::start(&[(8080, Protocol::Http)]);
+    let app = upgrading(pair.origin).await;
+    for forged in [
+        &b"GET /admin HTTP/1.1\r\nhost: a\r\nx-forwarded-client-cert: URI=spiffe://a\r\n\r\n"[..],
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
+    ] {
+        let (mut stream, head) = upgraded(&pair, "/chat").await;
+        assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+        _ = stream.write_all(forged).await;
+        ends(&mut stream).await;
+    }
+    let (mut stream, _) = upgraded(&pair, "/chat").await;
+    let bytes = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+    stream.write_all(bytes).await.unwrap();
+    let mut heard = vec![0; bytes.len()];
+    stream.read_exact(&mut heard).await.unwrap();
+    assert_eq!(heard, bytes, "a protocol of its own may look so");
+    app.abort();
+}
+
+/// An app that begins an answer to every request and goes on with it each time that it is told; or reads without an answer.
+async fn streaming(ip: IpAddr, go_on: &Arc<Notify>) -> JoinHandle<()> {
+    let (listener, go_on) = (TcpListener::bind((ip, 8080)).await.unwrap(), Arc::clone(go_on));
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let go_on = Arc::clone(&go_on);
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(stream.read_u8().await.unwrap());
+                }
+                if head.starts_with(b"POST") {
+                    _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+                    return;
+                }
+                let answer = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                while stream.write_all(b"5\r\nevent\r\n").await.is_ok() {
+                    go_on.notified().await;
+                }
+            });
+        }
+    })
+}
+
+/// Sends a request whose answer, or whose body, stands.
+async fn stands(pair: &Pair, request: &str, expect: &str) -> TcpStream {
+    let mut stream = tunnel(pair.proxy(), "origin:8080").await;
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut read = Vec::new();
+    while !expect.is_empty() && !String::from_utf8_lossy(&read).ends_with(expect) {
+        read.push(stream.read_u8().await.unwrap());
+    }
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standing_request_is_judged_by_each_new_policy() {
+    let pair = Pair::start(&[(8080, Protocol::Http)]);
+    let go_on = Arc::new(Notify::new());
+    let app = streaming(pair.origin, &go_on).await;
+    attach(&pair, Of::Origin, authorization(false));
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: origin:8080\r\n\r\n");
+    let upload = "POST /chat HTTP/1.1\r\nhost: origin:8080\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n";
+    let event = "5\r\nevent\r\n";
+    let mut denied = stands(&pair, &get("/chat"), event).await;
+    let mut other = stands(&pair, &get("/other"), event).await;
+    let mut upload = stands(&pair, upload, "").await;
+    eventually("all stand", || async { (pair.shared(Of::Origin).in_flight.count() == 3).then_some(()) }).await;
+    attach(&pair, Of::Origin, authorization(false));
+    attach(&pair, Of::Origin, authorization(true));
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(weft_tests::wait::LIMIT, denied.read_to_end(&mut rest)).await;
+    assert!(ended.is_ok(), "the answer breaks off");
+    assert!(!rest.ends_with(b"0\r\n\r\n"), "and does not look complete: {rest:?}");
+    let mut answer = vec![0; 12];
+    upload.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer, b"HTTP/1.1 403");
+    eventually("one is left", || async { (pair.shared(Of::Origin).in_flight.count() == 1).then_some(()) }).await;
+    go_on.notify_waiters();
+    let mut more = vec![0; event.len()];
+    other.read_exact(&mut more).await.unwrap();
+    assert_eq!(more, event.as_bytes(), "no rule concerns this one");
+    app.abort();
+}
+
+/// A stream may stand for days, in which the configuration changes often.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standing_request_keeps_no_configuration() {
+    let pair = Pair::start(&[(8080, Protocol::Http)]);
+    let go_on = Arc::new(Notify::new());
+    let app = streaming(pair.origin, &go_on).await;
+    let held = |of| Arc::downgrade(&pair.shared(of).snapshot.load_full().expect("it serves"));
+    let before = [held(Of::Caller), held(Of::Origin)];
+    let event = "5\r\nevent\r\n";
+    let request = "GET /events HTTP/1.1\r\nhost: origin:8080\r\n\r\n";
+    let mut stream = stands(&pair, request, event).await;
+    let mut upload = stands(&pair, "POST / HTTP/1.1\r\nhost: origin:8080\r\ncontent-length: 9\r\n\r\nhello", "").await;
+    eventually("both stand", || async { (pair.shared(Of::Origin).in_flight.count() == 2).then_some(()) }).await;
+    for of in [Of::Caller, Of::Origin] {
+        pair.change(of, &HashMap::new(), |_| {});
+    }
+    eventually("nobody holds what was", || async { before.iter().all(|it| it.upgrade().is_none()).then_some(()) })
+        .await;
+    for _ in 0..2 {
+        go_on.notify_waiters();
+        let mut more = vec![0; event.len()];
+        stream.read_exact(&mut more).await.unwrap();
+        assert_eq!(more, event.as_bytes(), "the stream goes on");
+    }
+    upload.write_all(b"last").await.unwrap();
     app.abort();
 }
 
