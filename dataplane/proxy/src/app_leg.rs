@@ -96,18 +96,15 @@ impl AppLeg<'_> {
         filtered: &mut Filtered<'_>,
         call: &mut Call<'_, '_>,
     ) -> Result<(), Failed> {
-        let (apps, timeout, holder) = (self.apps, self.connect_timeout, call.holder);
-        let connected = {
-            let connecting = pin!(async {
-                match new {
-                    true => apps.checkout_new(sockets, version, timeout, holder, permit).await,
-                    false => apps.checkout(sockets, version, timeout, holder, permit).await,
-                }
-            });
-            relay::unless_gone(connecting, call.responder.as_mut()).await
+        let kept = match new {
+            true => Ok(Err(permit)),
+            false => self.apps.checkout_kept(sockets, version, call.holder, permit),
         };
-        let connected = connected.map_err(|ClientGone| Failed::Final(Failure::ClientGone))?;
-        let mut conn = connected.map_err(|(failure, permit)| Failed::Unprocessed(failure, permit))?;
+        let mut conn = match kept.map_err(|(failure, permit)| Failed::Unprocessed(failure, permit))? {
+            Ok(conn) => conn,
+            // Boxed: rare, and larger than all the rest of a request's leg to its app.
+            Err(permit) => Box::pin(self.connect(sockets, version, permit, call)).await?,
+        };
         let end = call.body.is_end();
         let exchanged = match &mut conn.conn {
             Conn::H1(h1) => match h1.send(call.head, end).await {
@@ -124,11 +121,25 @@ impl AppLeg<'_> {
         };
         match exchanged {
             Ok(()) => {
-                apps.put_back(conn);
+                self.apps.put_back(conn);
                 Ok(())
             }
             Err(unanswered) => Err(failed(conn, unanswered)),
         }
+    }
+
+    /// A new connection, as long as the client waits for it.
+    async fn connect(
+        &self,
+        sockets: &[PlainSocket],
+        version: Version,
+        permit: Permit,
+        call: &mut Call<'_, '_>,
+    ) -> Result<AppConn, Failed> {
+        let connecting = pin!(self.apps.checkout_new(sockets, version, self.connect_timeout, call.holder, permit));
+        let connected = relay::unless_gone(connecting, call.responder.as_mut()).await;
+        let connected = connected.map_err(|ClientGone| Failed::Final(Failure::ClientGone))?;
+        connected.map_err(|(failure, permit)| Failed::Unprocessed(failure, permit))
     }
 }
 

@@ -121,30 +121,29 @@ impl AppPool {
         }
     }
 
-    /// A connection to one of `sockets` that speaks `version`: an idle one that is still good, or a new one within
-    /// `timeout`.
-    pub async fn checkout(
+    /// A connection to one of `sockets` that speaks `version`, has been used before and is still good. The permit comes back
+    /// where there is none.
+    pub fn checkout_kept(
         &self,
         sockets: &[PlainSocket],
         version: Version,
-        timeout: Duration,
         holder: &Holder,
         permit: Permit,
-    ) -> Result<AppConn, NotConnected> {
+    ) -> Result<Result<AppConn, Permit>, NotConnected> {
         for socket in sockets {
             match self.standing(*socket, version, holder) {
                 Ok(Some((conn, share))) => {
                     self.stats.reused.add(1);
-                    return Ok(AppConn { conn, socket: *socket, reused: true, permit, share });
+                    return Ok(Ok(AppConn { conn, socket: *socket, reused: true, permit, share }));
                 }
                 Ok(None) => {}
                 Err(failure) => return Err((failure, permit)),
             }
         }
-        self.checkout_new(sockets, version, timeout, holder, permit).await
+        Ok(Err(permit))
     }
 
-    /// As [`AppPool::checkout`], on a connection that has carried nothing.
+    /// The same of a new one, made within `timeout`.
     pub async fn checkout_new(
         &self,
         sockets: &[PlainSocket],
@@ -153,8 +152,7 @@ impl AppPool {
         holder: &Holder,
         permit: Permit,
     ) -> Result<AppConn, NotConnected> {
-        // Boxed: rare, and larger than all the rest of a request's leg to its app.
-        match Box::pin(self.dial(sockets, version, timeout, holder)).await {
+        match self.dial(sockets, version, timeout, holder).await {
             Ok((conn, socket, share)) => Ok(AppConn { conn, socket, reused: false, permit, share }),
             Err(failure) => Err((failure, permit)),
         }

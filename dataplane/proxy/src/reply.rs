@@ -279,12 +279,7 @@ impl Failure {
             Failure::Passthrough { .. } => {
                 verdict(StatusCode::BAD_GATEWAY, Flag::UpstreamFailure, "connect", "passthrough", 14)
             }
-            Failure::Unprocessed { error: StreamError::Busy(_), .. } => {
-                verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamOverflow, "connect", "peer_saturated", 14)
-            }
-            Failure::Unprocessed { .. } => {
-                verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamFailure, "request", "refused", 14)
-            }
+            Failure::Unprocessed { error, .. } => unprocessed(error),
             Failure::NoAnswer { error, .. } => no_answer(error),
             Failure::Unserved(failure) => failure.verdict(),
             Failure::PeerUnserved { .. } => {
@@ -399,6 +394,14 @@ impl Failure {
         let clean: String = text.chars().map(|c| if (' '..='~').contains(&c) { c } else { '?' }).collect();
         HeaderValue::try_from(clean).unwrap_or_else(|_| HeaderValue::from_static("-;-;-;-"))
     }
+}
+
+fn unprocessed(error: &StreamError) -> Verdict {
+    let (flag, stage, reason) = match matches!(error, StreamError::Busy(_)) {
+        true => (Flag::UpstreamOverflow, "connect", "peer_saturated"),
+        false => (Flag::UpstreamFailure, "request", "refused"),
+    };
+    Verdict { status: StatusCode::SERVICE_UNAVAILABLE, flag, stage, reason, grpc: 14 }
 }
 
 fn no_answer(error: &StreamError) -> Verdict {

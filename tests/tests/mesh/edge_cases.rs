@@ -343,7 +343,12 @@ const INDEX: &[(u8, &str, Index)] = &[
     (
         57,
         "revocation ends connections",
-        Tests(&["withdrawn_trust_cuts_connections", "trust_rotates_without_a_gap_and_cuts_what_it_leaves"]),
+        Tests(&[
+            "withdrawn_trust_cuts_connections",
+            "trust_rotates_without_a_gap_and_cuts_what_it_leaves",
+            "a_standing_request_is_judged_by_each_new_policy",
+            "a_standing_tunnel_is_judged_by_each_new_policy",
+        ]),
     ),
     (
         58,

@@ -361,3 +361,37 @@ async fn a_request_that_was_refused_half_sent_is_sent_again_whole() {
     let answer = play_in(Version::HTTP_2, app, client).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
+
+/// A socket that is there and takes no connection: its queue is full.
+async fn silent() -> (TcpListener, Vec<TcpStream>) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(0).unwrap();
+    let (address, mut waiting) = (listener.local_addr().unwrap(), Vec::new());
+    while let Ok(Ok(stream)) = tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(address)).await {
+        waiting.push(stream);
+    }
+    (listener, waiting)
+}
+
+/// RFC 8305: the next address is tried beside one that does not answer at once.
+#[tokio::test]
+async fn an_address_that_is_silent_is_not_waited_for_alone() {
+    let (good, (silent, _waiting)) = (listener().await, silent().await);
+    let parts = Parts::new(&good, Version::HTTP_11);
+    let guard = Guard::new(&serde_saphyr::from_str::<Listen>(LISTEN).unwrap(), true);
+    let first = guard.outside(silent.local_addr().unwrap(), [127, 0, 0, 1].into()).unwrap();
+    let sockets = [PlainSocket::Outside(first), parts.sockets[0]];
+    let place = Place {
+        direction: Direction::Outbound,
+        principal: None,
+        source: [127, 0, 0, 1].into(),
+        destination_port: 80,
+        path_reading: weft_policy::path::PathReading::default(),
+    };
+    let (_filtered, permit) = filtering::connection(&parts.filters, &Chain::default(), &place).await.unwrap();
+    let connecting = parts.apps.connect(&sockets, Duration::from_secs(60), &parts.holder, permit);
+    let connected = tokio::time::timeout(Duration::from_secs(20), connecting).await.expect("beside the first");
+    let (stream, _share) = connected.unwrap();
+    assert_eq!(stream.peer_addr().unwrap(), good.local_addr().unwrap());
+}

@@ -126,8 +126,8 @@ limits! {
     /// Bytes that the process may hold for streams whose receivers take nothing, both directions and all protocols. Above:
     /// those that have stalled longest are reset and counted.
     stalled_bytes: u64 = 256 << 20, 1 << 20, 1 << 40;
-    /// A stream that waits for its receiver for less has not stalled; one that takes less than all that is held in this time
-    /// falls behind by what it owes.
+    /// A stream that waits for its receiver for less has not stalled; one that takes less than all that is held in 8
+    /// times as long falls behind and counts, too.
     stalled_after_ms: u64 = 1_000, 1, HOUR_MS;
     /// HTTP/2 with apps: bytes of one stream that may come before any are read.
     h2_stream_window_bytes: u32 = 128 * 1_024, LEAST_WINDOW, MAX_H2_WINDOW;

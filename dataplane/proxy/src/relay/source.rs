@@ -97,8 +97,8 @@ impl<'a> Source<'a> {
             }
         }
         match &mut self.watch {
-            // Each of them reads all of it.
-            Some(Watch::Requests(texts)) => !texts.iter_mut().fold(false, |found, text| text.read(data) || found),
+            // Nothing is read any more once one of them was there.
+            Some(Watch::Requests(texts)) => !texts.iter_mut().any(|text| text.read(data)),
             None | Some(Watch::FirstLine(_)) => true,
         }
     }

@@ -263,15 +263,8 @@ async fn a_client_that_reads_no_interim_answers_is_let_go() {
             exchange.answer.gone().await;
         })
         .await;
-        let listening = TcpSocket::new_v4().unwrap();
-        listening.set_send_buffer_size(4_096).unwrap();
-        listening.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let listener = listening.listen(1).unwrap();
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.set_recv_buffer_size(4_096).unwrap();
-        let mut client = socket.connect(listener.local_addr().unwrap()).await.unwrap();
-        client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
-        let mut conn = h1::ServerConn::new(listener.accept().await.unwrap().0, &Bytes::new(), h1::Limits::default());
+        let (_client, server) = deaf().await;
+        let mut conn = h1::ServerConn::new(server, &Bytes::new(), h1::Limits::default());
         let h1::Exchange { mut head, body, responder } = conn.next().await.unwrap().unwrap();
         let (mut up, mut answer) = app.send(&get("/"), true).await.unwrap();
 
@@ -311,6 +304,51 @@ async fn a_client_that_reads_no_interim_answers_is_let_go() {
         };
         assert!(matches!(end, Err(ExchangeError::Stalled(_))), "{end:?}");
         assert!(responder.is_none(), "nobody tries to tell it anything more");
+    })
+    .await;
+}
+
+/// A request of HTTP/1.1 whose client reads no answer.
+async fn deaf() -> (TcpStream, TcpStream) {
+    let listening = TcpSocket::new_v4().unwrap();
+    listening.set_send_buffer_size(4_096).unwrap();
+    listening.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = listening.listen(1).unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    let mut client = socket.connect(listener.local_addr().unwrap()).await.unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    (client, listener.accept().await.unwrap().0)
+}
+
+#[tokio::test]
+async fn an_answer_of_the_proxys_own_that_nobody_takes_is_on_the_books_and_has_an_end() {
+    const BYTES: usize = 8 << 20;
+    let refused = head(403);
+    run(async {
+        for (budget, own_answer) in [(u64::MAX, Duration::from_millis(50)), (0, PATIENCE)] {
+            let (_client, server) = deaf().await;
+            let mut conn = h1::ServerConn::new(server, &Bytes::new(), h1::Limits::default());
+            let exchange = conn.next().await.unwrap().unwrap();
+            let budget = Arc::new(StallBudget::new(budget, Duration::ZERO));
+            let stalls = Stalls::of(&budget);
+            let idle = Idle { tunnel: PATIENCE, late_upload: PATIENCE, own_answer, stalls: &stalls };
+            let held = Cell::new(0);
+            let sweeps = async {
+                loop {
+                    held.set(budget.sums().bytes.max(held.get()));
+                    stalls.sweep(Instant::now());
+                    yield_now().await;
+                }
+            };
+            let told = answer(exchange.responder, &refused, Bytes::from(vec![b'x'; BYTES]), idle);
+            match select(pin!(told), pin!(sweeps)).await {
+                Either::Left((told, _)) => assert!(matches!(told, Err(NotTaken))),
+                Either::Right(((), _)) => unreachable!("it sweeps for ever"),
+            }
+            assert!(held.get() >= BYTES as u64, "{} bytes were on the books", held.get());
+            assert_eq!(budget.sums().bytes, 0);
+        }
     })
     .await;
 }
