@@ -26,10 +26,10 @@ impl Scrape {
         self.matching(name, labels).map(|sample| sample.value).sum()
     }
 
-    /// Sums by the values of one label.
-    pub(crate) fn by_label(&self, name: &str, label: &str) -> BTreeMap<String, f64> {
+    /// Sums of the samples that carry these labels, by the values of another one.
+    pub(crate) fn by_label(&self, name: &str, labels: &[(&str, &str)], label: &str) -> BTreeMap<String, f64> {
         let mut sums = BTreeMap::new();
-        for sample in self.matching(name, &[]) {
+        for sample in self.matching(name, labels) {
             let value = sample.labels.get(label).cloned().unwrap_or_default();
             *sums.entry(value).or_insert(0.0) += sample.value;
         }
@@ -95,6 +95,6 @@ mod tests {
         assert!((scrape.sum("x", &[("code", "403")]) - 2.0).abs() < f64::EPSILON);
         assert!((scrape.sum("x", &[("who", "a, \"b\"}")]) - 2.0).abs() < f64::EPSILON);
         assert!((scrape.sum("y", &[]) - 1.5).abs() < f64::EPSILON);
-        assert_eq!(scrape.by_label("x", "code").get("200"), Some(&3.0));
+        assert_eq!(scrape.by_label("x", &[], "code").get("200"), Some(&3.0));
     }
 }

@@ -3,10 +3,10 @@
 use std::fmt::Write as _;
 
 use weft_filter_host::{CustomValue, FilterStats, HostStats};
-use weft_transport::tls::HandshakeFailure;
 
 use crate::admin::{Admin, Door};
 use crate::side::Side;
+use crate::telemetry::counters::Dialled;
 use crate::telemetry::names::{Kind, Metric};
 use crate::telemetry::process::Process;
 use crate::telemetry::render::{self, header, sample};
@@ -72,7 +72,7 @@ fn gauges(admin: &Admin, out: &mut String) {
 fn pools(admin: &Admin, out: &mut String) {
     let shared = &admin.shared;
     let (mut open, mut dials, mut coalesced, mut evicted, mut suspected) = (0, 0, 0, 0, 0);
-    let mut failures = [0; HandshakeFailure::ALL.len()];
+    let mut handshakes = Dialled::default();
     for stats in shared.pools.lock().expect("no holder panics").iter() {
         let one = stats.snapshot();
         open += one.connections;
@@ -80,10 +80,9 @@ fn pools(admin: &Admin, out: &mut String) {
         coalesced += one.coalesced;
         evicted += one.evicted;
         suspected += one.suspected;
-        for (total, count) in failures.iter_mut().zip(one.failures) {
-            *total += count;
-        }
+        handshakes.add(&one);
     }
+    handshakes.tell();
     header(out, Metric::PeerConnections);
     sample(out, Metric::PeerConnections.name(), "side=\"outbound\"", open);
     sample(out, Metric::PeerConnections.name(), "side=\"inbound\"", shared.peer_connections.value());
@@ -113,11 +112,6 @@ fn pools(admin: &Admin, out: &mut String) {
     ] {
         header(out, metric);
         let _ = writeln!(out, "{} {value}", metric.name());
-    }
-    header(out, Metric::PeerDialFailures);
-    for failure in HandshakeFailure::ALL {
-        let labels = format!("reason=\"{}\"", failure.as_str());
-        sample(out, Metric::PeerDialFailures.name(), &labels, failures[failure.index()]);
     }
 }
 

@@ -19,6 +19,40 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
+/// A sidecar's own handshakes are looked at like those of its callers.
+#[tokio::test(flavor = "multi_thread")]
+async fn weft_check_tells_the_handshakes_of_both_sides() {
+    let mesh = Mesh::start().await;
+    let server = Workload::server("reviews", 8080, "http");
+    let _app = App::start("reviews", server.ip, 8080).await;
+    let client = mesh.sidecar(Workload::client("frontend")).await;
+    let mut server = mesh.sidecar(server).await;
+    becomes(&client, "/who", 200).await;
+    let check = |sidecar: &Sidecar| {
+        let ip = sidecar.workload.ip.to_string();
+        mesh.weft(&["check", "--proxy", "--ip", &ip, "-o", "json"]).json()
+    };
+    let handshakes = |sidecar: &Sidecar, side: &str| {
+        let findings = check(sidecar);
+        let about = format!("{} {side} handshakes", sidecar.workload.ip);
+        let found = findings.as_array().unwrap().iter().find(|finding| finding["check"] == about.as_str());
+        let found = found.unwrap_or_else(|| panic!("nothing about {about}: {findings}"));
+        [&found["state"], &found["seen"]].map(|text| text.as_str().unwrap().to_owned())
+    };
+    let [state, seen] = handshakes(&client, "outbound");
+    assert!(state == "ok" && seen.starts_with("none of ") && !seen.contains("none of 0"), "{seen}");
+    assert_eq!(handshakes(&client, "inbound"), ["ok", "none of 0 failed"]);
+    let [state, seen] = handshakes(&server, "inbound");
+    assert!(state == "ok" && !seen.contains("none of 0"), "{seen}");
+    server.process.kill();
+    eventually("its caller's handshakes fail", || async {
+        ask(&client, "/who").await;
+        let [state, seen] = handshakes(&client, "outbound");
+        (state == "warn" && seen.contains("port_closed")).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_brings_a_lost_policy_back_to_every_proxy() {
     let mesh = Mesh::start().await;

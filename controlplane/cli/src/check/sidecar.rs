@@ -81,20 +81,24 @@ fn of_metrics(ip: IpAddr, scrape: &Scrape, now: i64) -> Vec<Finding> {
         let soon = left < SOON_SECONDS;
         if soon { Finding::warn(&check, seen, "it renews at half life") } else { Finding::ok(&check, seen) }
     });
-    let failures = scrape.sum("weft_handshake_failures_total", &[]);
-    let check = format!("{ip} handshakes");
-    findings.push(if failures > 0.0 {
-        let reasons = scrape.by_label("weft_handshake_failures_total", "reason");
-        let reasons: Vec<String> = reasons.iter().map(|(reason, count)| format!("{reason}: {count}")).collect();
-        Finding::warn(
-            &check,
-            format!("{failures} failed ({})", reasons.join(", ")),
-            "the sidecar's log names the peers",
-        )
-    } else {
-        Finding::ok(&check, "none failed")
-    });
+    findings.extend(["inbound", "outbound"].map(|side| handshakes(ip, scrape, side)));
     findings
+}
+
+/// Handshakes since the sidecar started: of peers that dialled it, or dialled by itself.
+fn handshakes(ip: IpAddr, scrape: &Scrape, side: &str) -> Finding {
+    let labels = [("side", side)];
+    let failed = scrape.by_label("weft_handshake_failures_total", &labels, "reason");
+    let reasons: Vec<String> =
+        failed.iter().filter(|(_, count)| **count > 0.0).map(|(reason, count)| format!("{reason}: {count}")).collect();
+    let failures: f64 = failed.values().sum();
+    let all = failures + scrape.sum("weft_handshakes_total", &labels);
+    let check = format!("{ip} {side} handshakes");
+    if reasons.is_empty() {
+        return Finding::ok(&check, format!("none of {all} failed"));
+    }
+    let seen = format!("{failures} of {all} failed ({})", reasons.join(", "));
+    Finding::warn(&check, seen, "the sidecar's log names the peers")
 }
 
 #[cfg(test)]
@@ -105,10 +109,15 @@ mod tests {
     #[test]
     fn a_sidecar_is_judged_by_its_metrics() {
         let text = "weft_config_revision 7\nweft_config_staleness_seconds 90\nweft_certificate_expiry_timestamp_seconds 100\n\
-                    weft_handshake_failures_total{reason=\"untrusted\"} 2\n";
+                    weft_handshake_failures_total{side=\"inbound\",reason=\"untrusted\"} 0\n\
+                    weft_handshakes_total{side=\"inbound\"} 3\n\
+                    weft_handshake_failures_total{side=\"outbound\",reason=\"untrusted\"} 2\n\
+                    weft_handshake_failures_total{side=\"outbound\",reason=\"alpn\"} 0\n\
+                    weft_handshakes_total{side=\"outbound\"} 5\n";
         let findings = of_metrics("127.0.0.11".parse().unwrap(), &Scrape::parse(text), 200);
         let states: Vec<State> = findings.iter().map(|finding| finding.state).collect();
-        assert_eq!(states, [State::Warn, State::Fail, State::Warn]);
-        assert!(findings[2].seen.contains("untrusted: 2"));
+        assert_eq!(states, [State::Warn, State::Fail, State::Ok, State::Warn]);
+        assert_eq!(findings[2].seen, "none of 3 failed");
+        assert_eq!(findings[3].seen, "2 of 7 failed (untrusted: 2)");
     }
 }

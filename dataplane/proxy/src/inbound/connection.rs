@@ -22,14 +22,14 @@ pub async fn run(worker: Rc<Worker>, handshake: Handshake) {
         Ok(accepted) => accepted,
         Err(error) => {
             let reason = error.reason.as_str();
-            counters::handshake(Side::Inbound, Some(reason));
+            counters::handshake(Some(reason));
             if throttle::HANDSHAKE.first_of(reason) {
                 warn!(peer = %address, reason, %error, "mesh handshake refused");
             }
             return;
         }
     };
-    counters::handshake(Side::Inbound, None);
+    counters::handshake(None);
     debug!(peer = %address, identity = %accepted.peer.id, "mesh connection accepted");
     let _open = worker.shared.peer_connections.enter();
     let limits = &worker.shared.config.limits;

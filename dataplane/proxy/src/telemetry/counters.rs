@@ -4,6 +4,7 @@
 use weft_transport::detect::Detected;
 use weft_transport::http::{Refusal, Refused};
 use weft_transport::mesh::Breach;
+use weft_transport::quic::PoolSnapshot;
 use weft_transport::tls::HandshakeFailure;
 
 use super::names::Metric;
@@ -37,6 +38,7 @@ impl Counters {
         {
             let labels = [("side", side.as_str()), ("reason", failure.as_str())];
             metrics::counter!(Metric::HandshakeFailures.name(), &labels).absolute(0);
+            metrics::counter!(Metric::Handshakes.name(), "side" => side.as_str()).absolute(0);
         }
         for (side, refusal) in
             [Side::Inbound, Side::Outbound].iter().flat_map(|side| Refusal::ALL.map(|refusal| (side, refusal)))
@@ -147,13 +149,76 @@ pub fn breach(breach: &Breach) {
     metrics::counter!(Metric::PeerViolations.name(), "code" => breach.code, "reason" => breach.reason).increment(1);
 }
 
-/// Counts a mesh handshake. `reason`: why it failed.
-pub fn handshake(side: Side, reason: Option<&'static str>) {
+/// Counts the handshake of a peer that dialled us. `reason`: why it failed.
+pub fn handshake(reason: Option<&'static str>) {
+    let side = Side::Inbound.as_str();
     match reason {
-        None => metrics::counter!(Metric::Handshakes.name(), "side" => side.as_str()).increment(1),
+        None => metrics::counter!(Metric::Handshakes.name(), "side" => side).increment(1),
         Some(reason) => {
-            metrics::counter!(Metric::HandshakeFailures.name(), "side" => side.as_str(), "reason" => reason)
-                .increment(1);
+            metrics::counter!(Metric::HandshakeFailures.name(), "side" => side, "reason" => reason).increment(1);
         }
+    }
+}
+
+/// Handshakes that were dialled here, as the pools of all workers have counted them.
+#[derive(Debug, Default)]
+pub struct Dialled {
+    established: u64,
+    failures: [u64; HandshakeFailure::ALL.len()],
+}
+
+impl Dialled {
+    pub fn add(&mut self, pool: &PoolSnapshot) {
+        self.established += pool.established;
+        self.failures.iter_mut().zip(pool.failures).for_each(|(sum, count)| *sum += count);
+    }
+
+    /// Brings the counters of this side up to date.
+    pub fn tell(&self) {
+        let side = Side::Outbound.as_str();
+        metrics::counter!(Metric::Handshakes.name(), "side" => side).absolute(self.established);
+        for failure in HandshakeFailure::ALL {
+            let (reason, count) = (failure.as_str(), self.failures[failure.index()]);
+            metrics::counter!(Metric::HandshakeFailures.name(), "side" => side, "reason" => reason).absolute(count);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_transport::quic::PoolStats;
+
+    use super::*;
+
+    #[test]
+    fn handshakes_are_counted_on_both_sides() {
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        metrics::with_local_recorder(&recorder, || {
+            Counters::register();
+            handshake(None);
+            handshake(Some(HandshakeFailure::Untrusted.as_str()));
+            let mut failures = [0; HandshakeFailure::ALL.len()];
+            failures[HandshakeFailure::PortClosed.index()] = 2;
+            let mut dialled = Dialled::default();
+            for established in [3, 4] {
+                dialled.add(&PoolSnapshot { established, failures, ..PoolStats::default().snapshot() });
+            }
+            dialled.tell();
+        });
+        let text = recorder.handle().render();
+        let told: Vec<_> = text
+            .lines()
+            .filter(|line| line.starts_with("weft_handshake") && !line.ends_with(" 0"))
+            .map(|line| line.trim_start_matches("weft_handshake"))
+            .collect();
+        for expected in [
+            "s_total{side=\"inbound\"} 1",
+            "s_total{side=\"outbound\"} 7",
+            "_failures_total{side=\"inbound\",reason=\"untrusted\"} 1",
+            "_failures_total{side=\"outbound\",reason=\"port_closed\"} 4",
+        ] {
+            assert!(told.contains(&expected), "{expected} is not among {told:?}");
+        }
+        assert_eq!(told.len(), 4, "{told:?}");
     }
 }

@@ -43,12 +43,11 @@ metrics! {
     TcpOpened = "istio_tcp_connections_opened_total", Counter, "TCP connections opened.";
     TcpClosed = "istio_tcp_connections_closed_total", Counter, "TCP connections closed.";
     Build = "istio_build", Gauge, "Component and version.";
-    HandshakeFailures = "weft_handshake_failures_total", Counter, "Mesh handshakes that failed, by side and reason.";
+    HandshakeFailures = "weft_handshake_failures_total", Counter, "Mesh handshakes that failed, by side (inbound: of peers that dialled; outbound: dialled here) and reason.";
     Handshakes = "weft_handshakes_total", Counter, "Mesh handshakes that succeeded, by side.";
     PeerConnections = "weft_peer_connections", Gauge, "Open QUIC connections, by side.";
     PeerDials = "weft_peer_dials_total", Counter, "QUIC connections dialled.";
     PeerDialsShared = "weft_peer_dials_shared_total", Counter, "Requests that waited for another's dial.";
-    PeerDialFailures = "weft_peer_dial_failures_total", Counter, "Dials that failed, by reason.";
     PeerEvictions = "weft_peer_evictions_total", Counter, "Pooled connections closed because their endpoint left.";
     PeerSuspected = "weft_peer_suspected_total", Counter, "Connections that fell silent and get no new request until they are heard again.";
     PeerRefused = "weft_peer_refused_total", Counter, "Handshakes and connections of peers refused at a limit.";
