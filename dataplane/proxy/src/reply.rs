@@ -122,6 +122,8 @@ pub enum Flag {
     UpstreamOverflow,
     /// Reset to keep the budget of what stalled streams hold.
     Overload,
+    /// Nothing moved on a tunnel for the idle timeout.
+    StreamIdle,
 }
 
 impl Flag {
@@ -144,6 +146,7 @@ impl Flag {
             Flag::Deny => "DENY",
             Flag::UpstreamOverflow => "UO",
             Flag::Overload => "OM",
+            Flag::StreamIdle => "SI",
         }
     }
 }

@@ -128,6 +128,7 @@ async fn no_rules_deny_all_and_removal_opens_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tcp_is_decided_too() {
     let mesh = Mesh::start().await;
+    mesh.apply(MESH);
     let workload = Workload::server("ledger", 7000, "tcp");
     let _app = TcpApp::start(workload.ip, 7000, "ready").await;
     let ledger = mesh.sidecar(workload).await;
@@ -156,7 +157,14 @@ async fn tcp_is_decided_too() {
     assert!(request.status == 400 && request.text().contains("declared tcp"), "{} {}", request.status, request.text());
     let metrics = ledger.metrics().await;
     let denied: Vec<_> = metrics.labels("istio_tcp_connections_closed_total", "response_flags");
-    assert!(denied.iter().any(|flags| flags == "DENY" || flags == "UAEX"), "{}", metrics.lines("istio_tcp"));
+    assert!(denied.iter().any(|flags| flags == "DENY"), "{}", metrics.lines("istio_tcp"));
+    eventually("the access log says why", || async {
+        let told = ["protocol", "response_flags", "stage", "rule", "source_principal"];
+        let expected =
+            ["TCP", "DENY", "filter", "default/tellers#no-match", "spiffe://cluster.local/ns/default/sa/thief"];
+        ledger.access_log().iter().any(|line| told.map(|key| &line[key]) == expected).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -32,6 +32,24 @@ fn authz_denies_by_name() {
     assert_eq!(reply.rule.as_deref(), Some("shop/readers#no-match"));
 }
 
+/// Servers take `_` for `-` in any place of a name. The filter asks for two spellings, and is handed every mixture of them.
+#[test]
+fn authz_sees_each_spelling_of_a_header() {
+    let host = host();
+    let rules = r#"{"policies": [{"name": "shop/roles", "action": "Deny", "rules": [
+        {"name": "evil", "to": [{"headers": [{"name": "X-My-Role", "exact": "evil"}]}]}]}]}"#;
+    let chain = chain(&host, "authz", rules);
+    let mut worker = Worker::new(&host);
+    for spelling in ["x-my-role", "x_my_role", "x_my-role", "x-my_role"] {
+        let asked = Head::get("/books").with("x-my-role", "good").with(spelling, "evil");
+        let reply = ask(&mut worker, &chain, 1, asked).expect_err(spelling);
+        assert_eq!((reply.status.as_u16(), reply.rule.as_deref()), (403, Some("shop/roles#evil")), "{spelling}");
+    }
+    for other in ["x-my-roles", "xxmy-role", "x-my-rol"] {
+        ask(&mut worker, &chain, 2, Head::get("/books").with(other, "evil")).expect(other);
+    }
+}
+
 #[test]
 fn authz_decides_on_streams() {
     let host = host();

@@ -21,7 +21,7 @@ use crate::apps::Share;
 use crate::filtering::{self, Filtered};
 use crate::mesh::{self, Said};
 use crate::record::connection::ConnectionRecord;
-use crate::relay::{self, Idle, Source};
+use crate::relay::{self, Idle, Source, TunnelEnd};
 use crate::reply::{Failure, Form, Side};
 use crate::snapshot::Snapshot;
 use crate::sockets::PlainSocket;
@@ -48,8 +48,9 @@ pub(super) async fn serve(
         }
     };
     let head = ResponseHead { status: StatusCode::OK, headers: HeaderMap::new() };
-    if let Ok(sink) = responder.head(&head, false).await {
-        Box::pin(tunnel(worker, caller, opened, &mut record, (body, sink))).await;
+    match responder.head(&head, false).await {
+        Ok(sink) => Box::pin(tunnel(worker, caller, opened, &mut record, (body, sink))).await,
+        Err(_) => record.ended(TunnelEnd::ClientLost),
     }
     record.close(&worker.ledger, worker.snapshot().as_ref());
 }

@@ -31,6 +31,8 @@ pub struct ConnectionRecord {
     /// Metrics while bytes flow, and what has flowed.
     flow: Option<Flow>,
     flag: Flag,
+    /// How far it came, where it was refused or did not end by itself.
+    stage: Option<&'static str>,
     rule: Option<String>,
     reason: Option<String>,
 }
@@ -55,6 +57,7 @@ impl ConnectionRecord {
             metrics: None,
             flow: None,
             flag: Flag::None,
+            stage: None,
             rule: None,
             reason: None,
         }
@@ -77,9 +80,14 @@ impl ConnectionRecord {
 
     /// Notes how its tunnel ended.
     pub fn ended(&mut self, end: TunnelEnd) {
-        if let TunnelEnd::Stalled(stalled) = end {
-            return self.failed(&Failure::Stalled(stalled));
-        }
+        self.flag = match end {
+            TunnelEnd::Finished => Flag::None,
+            TunnelEnd::ClientLost => Flag::Downstream,
+            TunnelEnd::ServerLost => Flag::UpstreamTermination,
+            TunnelEnd::Idle => Flag::StreamIdle,
+            TunnelEnd::Stalled(stalled) => return self.failed(&Failure::Stalled(stalled)),
+        };
+        self.stage = (end != TunnelEnd::Finished).then_some("relay");
         self.reason = Some(end.as_str().to_owned());
     }
 
@@ -94,39 +102,87 @@ impl ConnectionRecord {
         let verdict = failure.verdict();
         counters::local_reply(self.side, &verdict);
         self.flag = if verdict.flag == Flag::Unauthorized { Flag::Deny } else { verdict.flag };
+        self.stage = Some(verdict.stage);
         self.rule = failure.rule().map(Cow::into_owned);
         self.reason = Some(failure.to_string());
         tracing::debug!(side = self.side.as_str(), destination = self.authority, error = %failure, "connection refused");
     }
 
     /// Counts the connection and writes its line.
-    pub fn close(self, ledger: &Ledger, snapshot: Option<&Current>) {
-        let moved = self.moved();
+    pub fn close(mut self, ledger: &Ledger, snapshot: Option<&Current>) {
         match &self.flow {
             Some(flow) => flow.series.closed.add(1),
             None => {
-                let pair = self.metrics.unwrap_or_else(|| ledger.unknown_pair(self.side, snapshot));
+                let pair = self.metrics.take().unwrap_or_else(|| ledger.unknown_pair(self.side, snapshot));
                 let series = pair.tcp(self.flag);
                 series.opened.add(1);
                 series.closed.add(1);
             }
         }
-        if !snapshot.is_some_and(|snapshot| snapshot.mesh.access_log) {
-            return;
+        if snapshot.is_some_and(|snapshot| snapshot.mesh.access_log) {
+            ledger.access_log.write(self.line());
         }
-        ledger.access_log.write(access_log::connection_line(&Connection {
+    }
+
+    fn line(&self) -> String {
+        let (bytes_received, bytes_sent) = self.moved();
+        access_log::connection_line(&Connection {
             side: self.side,
             client: self.client,
             duration: self.start.elapsed(),
             authority: &self.authority,
             upstream: self.upstream.as_deref(),
             flags: self.flag.letters(),
-            bytes_received: moved.0,
-            bytes_sent: moved.1,
+            bytes_received,
+            bytes_sent,
             source: self.source.as_deref(),
             destination: self.destination.as_deref(),
+            stage: self.stage,
             rule: self.rule.as_deref(),
             reason: self.reason.as_deref(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::{HeaderMap, StatusCode};
+    use weft_policy::bundle::TunnelRefusal;
+
+    use super::*;
+    use crate::reply::FilterReply;
+
+    fn check(note: impl FnOnce(&mut ConnectionRecord), expect: [&str; 4]) {
+        let mut record = ConnectionRecord::open(Side::Inbound, ([10, 0, 0, 1], 4_000).into(), "10.0.0.2:90".to_owned());
+        note(&mut record);
+        let line: serde_json::Value = serde_json::from_str(&record.line()).unwrap();
+        let told = ["response_flags", "stage", "rule", "reason"].map(|key| line[key].as_str().unwrap_or("-"));
+        assert_eq!(told, expect);
+    }
+
+    /// The line of a connection says why it was refused or cut, or how it ended.
+    #[test]
+    fn a_line_tells_flags_stage_rule_and_reason() {
+        let denied = Failure::Filter(Box::new(FilterReply {
+            status: StatusCode::FORBIDDEN,
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            filter: "authz".into(),
+            authorization: true,
+            rule: Some("shop/db#0".to_owned()),
+            reason: "denied by rule".to_owned(),
         }));
+        check(|record| record.failed(&denied), ["DENY", "filter", "shop/db#0", "denied by rule"]);
+        let changed = Failure::NoLongerAllowed("denied by rule".to_owned());
+        let told = format!("{changed}");
+        check(|record| record.failed(&changed), ["DENY", "filter", "-", &told]);
+        let declared = Failure::TunnelForbidden(TunnelRefusal::Request { port: 90 });
+        let told = format!("{declared}");
+        check(|record| record.failed(&declared), ["DPE", "route", "-", &told]);
+        check(|record| record.ended(TunnelEnd::Finished), ["-", "-", "-", "finished"]);
+        check(|record| record.ended(TunnelEnd::ClientLost), ["DC", "relay", "-", "client lost"]);
+        check(|record| record.ended(TunnelEnd::ServerLost), ["UC", "relay", "-", "server lost"]);
+        check(|record| record.ended(TunnelEnd::Idle), ["SI", "relay", "-", "idle timeout"]);
     }
 }

@@ -117,6 +117,7 @@ pub struct Connection<'a> {
     pub bytes_sent: u64,
     pub source: Option<&'a str>,
     pub destination: Option<&'a str>,
+    pub stage: Option<&'a str>,
     pub rule: Option<&'a str>,
     pub reason: Option<&'a str>,
 }
@@ -136,6 +137,7 @@ pub fn connection_line(connection: &Connection<'_>) -> String {
         "duration": connection.duration.as_secs_f64() * 1_000.0,
         "source_principal": connection.source,
         "destination_principal": connection.destination,
+        "stage": connection.stage,
         "rule": connection.rule,
         "reason": connection.reason,
     })

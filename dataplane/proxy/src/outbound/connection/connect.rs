@@ -15,6 +15,7 @@ use super::super::{Origin, Target, routing, tcp};
 use super::{payload, refuse};
 use crate::call::Request;
 use crate::record::connection::ConnectionRecord;
+use crate::relay::TunnelEnd;
 use crate::reply::{Failure, Side};
 use crate::snapshot::{Served, Snapshot};
 use crate::worker::Worker;
@@ -55,7 +56,8 @@ pub(super) async fn accept<'w>(
     if answered.is_ok() {
         return Some(accepted);
     }
-    if let Some((_, record)) = accepted.opened.take() {
+    if let Some((_, mut record)) = accepted.opened.take() {
+        record.ended(TunnelEnd::ClientLost);
         record.close(&worker.ledger, worker.snapshot().as_ref());
     }
     None
