@@ -180,7 +180,7 @@ impl Draft {
         for (workload, proxy) in self.workloads_of(identity) {
             match self.unfounded(hub, &proxy, &workload, &before) {
                 Some(reason) => {
-                    apply::remove_registered(self, &workload)?;
+                    apply::remove_registered(self, &workload, hub.age())?;
                     left.push(Left { workload, proxy, reason });
                 }
                 None => apply::note_grants(self, &workload)?,

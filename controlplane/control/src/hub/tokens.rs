@@ -113,7 +113,7 @@ impl Hub {
         ttl: Option<Duration>,
     ) -> Result<NewToken, TokenError> {
         let text = TokenText::generate(&grant);
-        self.keep_token(actor, name, grant, ttl, text).await
+        Box::pin(self.keep_token(actor, name, grant, ttl, text)).await
     }
 
     /// Makes a token whose text was chosen before.

@@ -141,7 +141,7 @@ where
     local.spawn_local(async move {
         while let Ok((stream, _)) = front.accept().await {
             let parts = Rc::clone(&parts);
-            tokio::task::spawn_local(async move { parts.serve(stream).await });
+            tokio::task::spawn_local(async move { Box::pin(parts.serve(stream)).await });
         }
     });
     local.run_until(async move { client(TcpStream::connect(address).await.unwrap()).await }).await
