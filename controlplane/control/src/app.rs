@@ -128,9 +128,9 @@ fn connection_limits(config: &Config) -> (usize, usize) {
         let wanted = limits.max_connections;
         tracing::warn!(wanted, all, ?files, "limits.max_connections: fewer files may be open (LimitNOFILE, ulimit -n)");
     }
-    // Where all are few, one has a quarter of them at the most.
+    // Where all are few, one has three quarters of them at the most.
     let of_one = if all < limits.max_connections {
-        limits.max_connections_of_one.min((all / 4).max(1))
+        limits.max_connections_of_one.min((all - all / 4).max(1))
     } else {
         limits.max_connections_of_one
     };

@@ -67,10 +67,10 @@ pub struct Ports {
 pub struct Limits {
     /// Open connections for each TLS listener.
     pub max_connections: usize,
-    /// Open connections to the port of metrics and health.
-    pub max_metrics_connections: usize,
     /// Those of them that come from one address, and those that show certificates of one account, each.
     pub max_connections_of_one: usize,
+    /// Open connections to the port of metrics and health.
+    pub max_metrics_connections: usize,
     /// How long a connection may be open on which nothing is asked, milliseconds.
     pub idle_connection_ms: u64,
     /// Deadline of a TLS handshake, milliseconds.

@@ -98,6 +98,8 @@ pub struct Hub {
     remembered: lead::Remembered,
     age: age::Age,
     renewals: Rates<SpiffeId>,
+    /// Tries of further tokens by the proxies of an account: each tries the one that it has at its start.
+    gains: Rates<SpiffeId>,
     /// Changes of what the proxies of an account register.
     registrations: Rates<SpiffeId>,
     joins: identity::Joins,
@@ -175,6 +177,13 @@ impl Hub {
         }
         let (limits, transitions) = (config.limits, transitions::Transitions::load(&store)?);
         let age = age::Age::load(&store)?;
+        // One token has half of it. Where nothing else is said, a body of the largest size fits in, whatever that is.
+        let bodies = match limits.max_open_body_bytes {
+            usual if usual == Limits::default().max_open_body_bytes => {
+                usual.max(4 * limits.max_body_bytes.max(limits.max_filter_bytes))
+            }
+            chosen => chosen,
+        };
         let trials = Trials::new(config.state.join("compiled"));
         let hub = Arc::new(Self {
             config,
@@ -193,12 +202,13 @@ impl Hub {
             remembered: lead::Remembered::default(),
             age,
             renewals: Rates::per_minute(limits.max_renewals_per_minute),
+            gains: Rates::per_minute(limits.max_account_hellos_per_minute),
             registrations: Rates::per_minute(limits.max_registrations_per_minute),
             joins: identity::Joins::new(&limits),
             tokens_made: tokens::Counts::default(),
             calls: Rates::per_minute(limits.max_api_calls_per_minute),
             open_calls: Places::new(limits.max_open_calls_per_token),
-            bodies: Budget::new(limits.max_open_body_bytes, limits.max_open_body_bytes / 2),
+            bodies: Budget::new(bodies, bodies / 2),
             plans: Turns::new(limits.max_concurrent_plans),
             searches: Turns::new(limits.max_concurrent_plans),
             streams: Streams::new(&limits),
@@ -320,8 +330,9 @@ impl Hub {
 
     /// While the store can't be written: finds out whether it can be again, so that nobody has to ask for that.
     pub async fn tend_store(self: &Arc<Self>) {
-        let is_failing = self.store.fault().is_some();
-        if is_failing {
+        // Another's commit may have found first that it can be written: what landed before is not read yet.
+        let is_unread = self.read_at.load(Ordering::Acquire) != self.store.generation();
+        if self.store.fault().is_some() || is_unread {
             let _guard = self.writer.lock().await;
             if self.blocking(Store::probe).await.is_ok() && self.read_again().await.is_ok() {
                 tracing::info!("the store can be written again");

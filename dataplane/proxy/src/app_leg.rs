@@ -137,7 +137,9 @@ impl AppLeg<'_> {
         call: &mut Call<'_, '_>,
     ) -> Result<AppConn, Failed> {
         let connecting = pin!(self.apps.checkout_new(sockets, version, self.connect_timeout, call.holder, permit));
-        let connected = relay::unless_gone(connecting, call.responder.as_mut()).await;
+        // A connection of HTTP/2 is made for all who wait for it: it does not end with one client.
+        let client = if version == Version::HTTP_2 { None } else { call.responder.as_mut() };
+        let connected = relay::unless_gone(connecting, client).await;
         let connected = connected.map_err(|ClientGone| Failed::Final(Failure::ClientGone))?;
         connected.map_err(|(failure, permit)| Failed::Unprocessed(failure, permit))
     }

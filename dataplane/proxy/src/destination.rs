@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 use weft_flow::{Balancer, Probed, RetryBudget, Vitals};
 use weft_policy::bundle::{Endpoint, ObjectName, Service, ServicePort};
+use weft_policy::route::KeptTarget;
 use weft_transport::quic::PeerKey;
 
 use crate::gauges::{OpenCount, OpenGuard};
@@ -76,6 +77,8 @@ pub struct ServiceState {
     pub budget: RefCell<RetryBudget>,
     /// By workload; those that an update leaves as they were are kept, with what was learned of them.
     destinations: RefCell<BTreeMap<ObjectName, Rc<Destination>>>,
+    /// The ports of the service; each says its number at the endpoints.
+    ports: RefCell<Vec<ServicePort>>,
     /// For requests that never reached an endpoint.
     pub unreached: Rc<PairMetrics>,
     /// One for each endpoint that cannot be reached, so that they are counted over all services.
@@ -100,6 +103,14 @@ impl ServiceState {
     /// Picks an endpoint, or none where there is none. `avoid`: endpoints that just refused this request.
     pub fn pick(&self, now: Duration, dice: u64, avoid: &[Rc<Destination>]) -> Option<Rc<Destination>> {
         self.balancer.borrow().pick(now, dice, avoid).map(Rc::clone)
+    }
+
+    /// The number of a port at one endpoint, as it is now. `None`: it is no endpoint of that port.
+    pub fn target(&self, target: KeptTarget, workload: &ObjectName) -> Option<u16> {
+        match target {
+            KeptTarget::Number(number) => Some(number),
+            KeptTarget::Of(port) => self.ports.borrow().iter().find(|known| known.port == port)?.target_of(workload),
+        }
     }
 
     /// The endpoint of one workload, for requests that address it directly.
@@ -249,6 +260,7 @@ impl Destinations {
             balancer: RefCell::new(Balancer::new()),
             budget: RefCell::default(),
             destinations: RefCell::default(),
+            ports: RefCell::default(),
             unreached: self.metrics.pair(&labels(from, service, None)),
             unreachable: RefCell::default(),
             all_unreachable: self.unreachable.clone(),
@@ -280,6 +292,7 @@ impl Destinations {
                 })
             });
         }
+        state.ports.borrow_mut().clone_from(&service.ports);
         let weighted = endpoints().map(|(name, endpoint)| (Rc::clone(&destinations[name]), endpoint.weight));
         state.balancer.borrow_mut().update(weighted);
         state.count_unreachable();

@@ -97,8 +97,16 @@ async fn carry(
         // A request may stand for longer than the configuration that let it pass. Authorization judged the head that the
         // filters before it left, and judges that again.
         let denied = until_denied(worker, judged_by, async |latest: &Snapshot| {
-            let (served_now, port, _) = served_socket(worker, latest, caller, address)?;
-            port.protocol.takes_requests(port.port).map_err(Failure::RequestForbidden)?;
+            let takes_requests = |port: &WorkloadPort| port.protocol.takes_requests(port.port);
+            let found = served_socket(worker, latest, caller, address).and_then(|(served_now, port, _)| {
+                takes_requests(port).map(|()| (served_now, port)).map_err(Failure::RequestForbidden)
+            });
+            let (served_now, port) = match found {
+                Ok(found) => found,
+                Err(gone) if head.protocol.is_some() => return Err(gone),
+                // A request at a port that goes is finished: nobody denied it.
+                Err(_) => return Ok(()),
+            };
             let place_now = caller.place(address, port);
             if place_now.path_reading == place.path_reading && served.inbound.authorizes_as(&served_now.inbound) {
                 return Ok(());

@@ -96,7 +96,8 @@ impl Names {
 
     /// The look-up of `name` that is under way, or a new one.
     fn flight(&self, name: &str) -> Result<Rc<Flight>, NotFound> {
-        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        // A final dot stays: without it the system tries its search domains.
+        let name = name.to_ascii_lowercase();
         let mut flights = self.inner.flights.borrow_mut();
         if let Some(flight) = flights.get(&name) {
             return Ok(Rc::clone(flight));
@@ -146,6 +147,7 @@ impl Inner {
 
 /// The last two labels of a name: whose servers answer for it, or do not.
 fn domain(name: &str) -> String {
+    let name = name.trim_end_matches('.');
     let from = name.rmatch_indices('.').nth(1).map_or(0, |(at, _)| at + 1);
     name[from..].to_owned()
 }

@@ -17,6 +17,8 @@ pub(crate) struct Parts<C: Clone + Eq + Hash> {
     capacity: Cell<usize>,
     /// By all callers together.
     held: Cell<usize>,
+    /// Requests that wait, of all callers.
+    queued: Cell<usize>,
     callers: RefCell<HashMap<C, Caller<C>>>,
 }
 
@@ -44,7 +46,8 @@ pub(crate) enum Short {
 
 impl<C: Clone + Eq + Hash> Parts<C> {
     pub(crate) fn new(percent: usize, capacity: usize) -> Rc<Self> {
-        Rc::new(Self { percent, capacity: Cell::new(capacity), held: Cell::default(), callers: RefCell::default() })
+        let (held, queued) = (Cell::default(), Cell::default());
+        Rc::new(Self { percent, capacity: Cell::new(capacity), held, queued, callers: RefCell::default() })
     }
 
     /// So many there may be from now on.
@@ -72,6 +75,8 @@ impl<C: Clone + Eq + Hash> Parts<C> {
 
     /// The same as soon as it may have one. Cancel safe: what nobody waits for any more goes to the next.
     pub(crate) async fn wait(self: &Rc<Self>, caller: &C) -> Part<C> {
+        // Before the channel, so that it is dropped after it: a request that gave up leaves nothing behind.
+        let _queued = Queued::of(self, caller);
         let (give, given) = oneshot::channel();
         {
             let mut callers = self.callers.borrow_mut();
@@ -97,6 +102,9 @@ impl<C: Clone + Eq + Hash> Parts<C> {
 
     /// Gives what is free to those who wait.
     fn serve(self: &Rc<Self>) {
+        if self.queued.get() == 0 {
+            return;
+        }
         while let Some((caller, give)) = self.next() {
             // It may have been given up just now: then the part comes back by itself.
             let _ = give.send(Part { parts: Rc::clone(self), caller });
@@ -125,6 +133,30 @@ impl<C: Clone + Eq + Hash> Parts<C> {
         of.held += 1;
         self.held.set(self.held.get() + 1);
         Some((caller.clone(), give))
+    }
+}
+
+/// A request that waits. With the last of a caller that holds nothing the caller is forgotten.
+struct Queued<'a, C: Clone + Eq + Hash> {
+    parts: &'a Parts<C>,
+    caller: &'a C,
+}
+
+impl<'a, C: Clone + Eq + Hash> Queued<'a, C> {
+    fn of(parts: &'a Parts<C>, caller: &'a C) -> Self {
+        parts.queued.set(parts.queued.get() + 1);
+        Self { parts, caller }
+    }
+}
+
+impl<C: Clone + Eq + Hash> Drop for Queued<'_, C> {
+    fn drop(&mut self) {
+        self.parts.queued.set(self.parts.queued.get() - 1);
+        let mut callers = self.parts.callers.borrow_mut();
+        let is_over = |of: &Caller<C>| of.held == 0 && of.waiting.iter().all(oneshot::Sender::is_closed);
+        if callers.get(self.caller).is_some_and(is_over) {
+            callers.remove(self.caller);
+        }
     }
 }
 

@@ -1,6 +1,5 @@
 //! How a request reaches the service that it was resolved to: the rule of the routes, a backend, its port, its deadline.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::action::{Actions, deadline};
@@ -43,12 +42,10 @@ impl<'t> Target<'t> {
         self.port.map_or(Some(self.number), |port| port.target_of(workload))
     }
 
-    /// The same without what it was told by.
+    /// The same without the configuration that says its number.
     #[must_use]
     pub fn keep(&self) -> KeptTarget {
-        let Self { number, port } = *self;
-        let others = port.map(|port| port.other_targets.clone()).unwrap_or_default();
-        KeptTarget { number, others }
+        self.port.map_or(KeptTarget::Number(self.number), |port| KeptTarget::Of(port.port))
     }
 
     /// The service's port, where not every endpoint of the service is one of it.
@@ -58,19 +55,13 @@ impl<'t> Target<'t> {
     }
 }
 
-/// A [`Target`] that outlives the configuration that it is of.
-#[derive(Debug, Clone)]
-pub struct KeptTarget {
-    number: u16,
-    others: BTreeMap<ObjectName, Option<u16>>,
-}
-
-impl KeptTarget {
-    /// The port at one endpoint. `None`: it is none of this port's.
-    #[must_use]
-    pub fn at(&self, workload: &ObjectName) -> Option<u16> {
-        self.others.get(workload).copied().unwrap_or(Some(self.number))
-    }
+/// A [`Target`] that outlives the configuration that it is of: endpoints come and go while a request is under way.
+#[derive(Debug, Clone, Copy)]
+pub enum KeptTarget {
+    /// Whatever the endpoint has behind this port of the service.
+    Of(u16),
+    /// The endpoint's own port.
+    Number(u16),
 }
 
 impl Plan<'_> {

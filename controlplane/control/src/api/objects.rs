@@ -368,7 +368,9 @@ async fn explain_request(
         Some(part) => explain(&part, &query),
         None => explain(&published.world, &query),
     });
-    Ok(Json(explained.await?.map_err(|error| ApiError::invalid(format!("{error}{told_by}")))?))
+    let mut explained = explained.await?.map_err(|error| ApiError::invalid(format!("{error}{told_by}")))?;
+    explained.reason.push_str(told_by);
+    Ok(Json(explained))
 }
 
 fn parse_kind(text: &str) -> Result<Kind, ApiError> {

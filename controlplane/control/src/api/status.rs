@@ -121,6 +121,8 @@ impl Subject<'_> {
         let since = |condition: &Condition| {
             let place = format!("{parent}{}", condition.kind);
             match arrivals.caller.is_bound() {
+                // Who has not come back yet after a start says nothing about since when it was so.
+                false if condition.reason == "NoProxy" => hub.transitions().since(key, stored, &place).unwrap_or(now),
                 false => hub.transitions().note(key, stored, &place, &condition.status, now),
                 true if condition.reason == NOT_READABLE => stored.created_unix.unwrap_or(now),
                 true => hub.transitions().since(key, stored, &place).unwrap_or(now),

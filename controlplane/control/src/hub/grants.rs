@@ -20,7 +20,7 @@ use super::apply::{self, PutError};
 use super::identity::{JoinError, usable, used};
 use super::registration::misplaced;
 use super::{Actor, Draft, Hub, Origin, StoreError};
-use crate::claims::Grants;
+use crate::claims::{Grants, MAX_GRANTED};
 use crate::metrics::Throttled;
 use crate::token::{Grant, TokenHash, TokenRecord};
 
@@ -94,8 +94,8 @@ impl Hub {
 
     /// Grants a joined account what another join token of it grants. One that grants nothing new is not used up.
     pub async fn gain(self: &Arc<Self>, identity: &SpiffeId, token: &str, peer: &str) -> Result<Grants, JoinError> {
-        if let Err(wait) = self.renewals.take(identity, Instant::now()) {
-            self.metrics().throttled(Throttled::Renewals);
+        if let Err(wait) = self.gains.take(identity, Instant::now()) {
+            self.metrics().throttled(Throttled::Joins);
             return Err(JoinError::TooOften { from: identity.to_string(), seconds: wait.as_secs() + 1 });
         }
         let gained = self.try_gain(identity.clone(), token, peer).await;
@@ -111,6 +111,8 @@ impl Hub {
 
     async fn try_gain(self: &Arc<Self>, identity: SpiffeId, token: &str, peer: &str) -> Result<Grants, JoinError> {
         let (hash, now, peer) = (TokenHash::of(token), OffsetDateTime::now_utc(), peer.to_owned());
+        // One that is used up or ended costs nobody the writer's lock: each proxy shows its old one at a start.
+        usable(self.token(hash.clone()).await?, now)?;
         let store = self.store.clone();
         self.change(move |draft| {
             let (record, of) = usable(store.token(&hash)?, now)?;
@@ -124,7 +126,7 @@ impl Hub {
             if granted.is_empty() {
                 return Ok(granted);
             }
-            draft.grant(&identity, &granted)?;
+            draft.grant_bounded(&identity, &granted)?;
             let (actor, detail) = (format!("token:{}", record.id), format!("peer={peer}{granted}"));
             draft.writes.push(used(hash, record));
             let entry = draft.audit(actor, "grants.gain", identity.to_string(), detail);
@@ -143,6 +145,17 @@ struct Left {
 }
 
 impl Draft {
+    /// As `grant`, unless the account has more then than one may have, and more than before.
+    pub(super) fn grant_bounded(&mut self, identity: &SpiffeId, more: &Grants) -> Result<(), JoinError> {
+        let before = self.claims.grants(identity).len();
+        self.grant(identity, more)?;
+        let granted = self.claims.grants(identity).len();
+        if granted > MAX_GRANTED.max(before) {
+            return Err(JoinError::TooManyGrants { identity: identity.clone(), granted });
+        }
+        Ok(())
+    }
+
     /// Adds to what an account was granted, and notes it in the workloads that its proxies registered.
     pub(super) fn grant(&mut self, identity: &SpiffeId, more: &Grants) -> Result<(), PutError> {
         if self.claim(|draft| draft.claims.grant(identity, more)) {

@@ -224,11 +224,7 @@ impl Hub {
             // Read again under the writer's lock: a token of one use is used once.
             let (record, _) = usable(store.token(&hash)?, now)?;
             if let Grant::Join { identity, grants, .. } = &record.grant {
-                draft.grant(identity, grants)?;
-                let granted = draft.claims.grants(identity).len();
-                if granted > MAX_GRANTED && !grants.is_empty() {
-                    return Err(JoinError::TooManyGrants { identity: identity.clone(), granted });
-                }
+                draft.grant_bounded(identity, grants)?;
             }
             let used_up = matches!(record.grant, Grant::Join { uses_left: 1, .. }).then(|| record.clone());
             draft.writes.push(used(hash, record));

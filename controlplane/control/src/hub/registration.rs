@@ -127,12 +127,12 @@ impl Hub {
                     continue;
                 }
                 match hub.register(&seat.key, origin, registrations.clone()).await {
-                    Err(RegisterError::Store(_)) => {}
+                    Err(RegisterError::Store(_) | RegisterError::TooOften { .. }) => {}
                     Ok(()) => return,
                     Err(error) => {
                         // Its next stream hears of it.
                         tracing::warn!(proxy = %seat.key, %error, "what a proxy changed while the store failed is refused");
-                        return hub.registry().forget(&seat.key);
+                        return hub.registry().dismiss(&seat.key, &error.to_string());
                     }
                 }
             }
@@ -154,7 +154,8 @@ impl Hub {
         let reason = error.to_string();
         tracing::warn!(%proxy, origin = %origin.address, %reason, "registration refused");
         self.metrics().registration_refused(error.kind());
-        if error.kind() == Refusal::Store {
+        // A line of the audit log for each would cost more than what is bounded.
+        if matches!(error, RegisterError::Store(_) | RegisterError::TooOften { .. }) {
             return;
         }
         let audit = |draft: &mut Draft| {

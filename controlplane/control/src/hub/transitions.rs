@@ -74,10 +74,14 @@ impl Hub {
 
     /// Writes what has changed, and forgets objects that are gone.
     pub(crate) async fn keep_transitions(&self) -> Result<(), StoreError> {
-        let published = self.published();
-        let there: BTreeSet<String> = published.world.iter().map(|(key, _)| apply::store_key(key)).collect();
+        if self.store.fault().is_some() {
+            return Ok(());
+        }
         let (mut writes, changed) = (Vec::new(), {
             let mut known = self.transitions.lock();
+            // Looked at under the lock: what is noted meanwhile is of an object that is there.
+            let published = self.published();
+            let there: BTreeSet<String> = published.world.iter().map(|(key, _)| apply::store_key(key)).collect();
             let gone: Vec<_> = known.records.keys().filter(|key| !there.contains(*key)).cloned().collect();
             for key in gone {
                 known.records.remove(&key);

@@ -209,7 +209,11 @@ fn known(known: &[v1::ObjectVersion], world: &World) -> Versions {
         Key::Mesh => true,
         Key::Workload(name) => world.workload(name).is_some(),
         Key::Service(name) => world.service(name).is_some(),
-        Key::Route(name) => world.get(&ObjectKey::new(Kind::HttpRoute, &name.namespace, &name.name)).is_some(),
+        Key::Route(name) => {
+            // At its second parent a route is called `name#1`.
+            let own = name.name.split('#').next().unwrap_or_default();
+            world.get(&ObjectKey::new(Kind::HttpRoute, &name.namespace, own)).is_some()
+        }
         Key::Endpoint { service, workload } => world.service(service).is_some() && world.workload(workload).is_some(),
         Key::Filter(name) if name == AUTHZ_ATTACHMENT => true,
         Key::Filter(name) => name

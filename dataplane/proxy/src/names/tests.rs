@@ -88,7 +88,7 @@ fn one_name_is_asked_for_once_at_a_time() {
         let looking: Vec<_> = (0..50)
             .map(|nth| {
                 let names = Rc::clone(&names);
-                let name = if nth % 2 == 0 { "a.silent.example" } else { "A.Silent.example." };
+                let name = if nth % 2 == 0 { "a.silent.example" } else { "A.Silent.example" };
                 tokio::task::spawn_local(async move { names.look_up(name, SOON).await })
             })
             .collect();

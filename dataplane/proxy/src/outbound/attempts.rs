@@ -87,8 +87,8 @@ impl<'a> Attempts<'a> {
             Some(workload) => state.direct(workload),
             None => state.pick(now, worker.dice(), &self.avoid),
         };
-        probe::start_due(worker, state, &self.target, now);
-        let picked = picked.and_then(|picked| Some((self.target.at(&picked.endpoint.workload)?, picked)));
+        probe::start_due(worker, state, self.target, now);
+        let picked = picked.and_then(|picked| Some((state.target(self.target, &picked.endpoint.workload)?, picked)));
         let nobody = || Failure::NoEndpoints { service: state.name.to_string() };
         let (port, destination) = picked.ok_or_else(nobody)?;
         destination.vitals.started();

@@ -17,9 +17,9 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Starts the probe that is due, if one is. It ends with the attempt to connect, which has its own limit; a drain does
 /// not wait for it. `target`: the app's port, for endpoints outside the mesh.
-pub(super) fn start_due(worker: &Rc<Worker>, state: &Rc<ServiceState>, target: &KeptTarget, now: Duration) {
+pub(super) fn start_due(worker: &Rc<Worker>, state: &Rc<ServiceState>, target: KeptTarget, now: Duration) {
     if let Some(destination) = state.take_probe(now) {
-        let port = target.at(&destination.endpoint.workload);
+        let port = state.target(target, &destination.endpoint.workload);
         let probe =
             Probe { worker: Rc::clone(worker), state: Rc::clone(state), destination, probed: Probed::Cancelled };
         tokio::task::spawn_local(probe.run(port));
