@@ -1,3 +1,5 @@
+//! Look-ups that are slow, many and the same, beside a system that answers when it is told to.
+
 use std::sync::{Condvar, Mutex};
 
 use tokio::task::LocalSet;

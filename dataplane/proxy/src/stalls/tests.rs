@@ -1,3 +1,5 @@
+//! Streams that are behind, over the budget, and those that keep up.
+
 use std::pin::Pin;
 
 use futures_util::FutureExt as _;
