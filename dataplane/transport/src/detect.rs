@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::h1::MAX_EMPTY_LINES;
 use crate::http::HttpLimits;
+use crate::upgrade::is_token;
 
 mod client_hello;
 mod first_line;
@@ -146,11 +147,6 @@ fn request_line(bytes: &[u8]) -> Detected {
         (None, _) if bytes.len() >= MAX_BYTES => Detected::Opaque,
         (None, _) => Detected::NeedMore,
     }
-}
-
-//= rfc9110#section-5.6.2
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// So many times as long a client is waited for that has begun with what looks like a method.

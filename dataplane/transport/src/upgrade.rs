@@ -32,6 +32,12 @@ const ACCEPT: HeaderName = HeaderName::from_static("sec-websocket-accept");
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpgradeToken(Bytes);
 
+/// A character of a token, as methods, names of fields and protocols are.
+//= rfc9110#section-5.6.2
+pub(crate) fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
 /// Bytes of an upgrade token.
 const MAX_TOKEN: usize = 64;
 
@@ -44,7 +50,7 @@ impl UpgradeToken {
     #[must_use]
     pub fn new(token: impl Into<Bytes>) -> Option<Self> {
         let token = token.into();
-        let of_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~/".contains(byte);
+        let of_token = |byte: &u8| is_token(*byte) || *byte == b'/';
         let is_named = (1..=MAX_TOKEN).contains(&token.len()) && token[0] != b'/' && token.iter().all(of_token);
         let begins = |name: &[u8]| token.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
         (is_named && !OF_REQUESTS.iter().any(|name| begins(name))).then_some(Self(token))

@@ -77,8 +77,6 @@ pub struct ServerConn<T> {
     /// When to look whether the connection is idle.
     idle: Pin<Box<Sleep>>,
     on_refusal: OnRefusal,
-    /// It has as many requests open as it may.
-    full: bool,
     limits: Limits,
 }
 
@@ -114,18 +112,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConn<T> {
                 let (window, limits) = (ConnectionWindow::new(limits), limits.clone());
                 let (leaving, flooded, last_words) = (false, false, None);
                 let on_refusal = OnRefusal(Box::new(|_| {}));
-                Ok(Self {
-                    connection,
-                    patience,
-                    leaving,
-                    flooded,
-                    last_words,
-                    window,
-                    idle,
-                    on_refusal,
-                    full: false,
-                    limits,
-                })
+                Ok(Self { connection, patience, leaving, flooded, last_words, window, idle, on_refusal, limits })
             }
             Err(_) => {
                 let detail = "the preface was not finished in time".into();
@@ -139,10 +126,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConn<T> {
         self.on_refusal = OnRefusal(Box::new(told));
     }
 
-    /// True for the request with which all that the client may have open at once are.
+    /// True while all requests that the client may have open at once are.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.full
+        self.patience.open() == self.limits.concurrent_streams as usize
     }
 
     /// The next request; `None` once the connection has ended and every stream with it. After an error it has ended too.
@@ -165,7 +152,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ServerConn<T> {
             match connection.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     self.patience.request_begun();
-                    self.full = self.patience.open() == self.limits.concurrent_streams as usize;
                     if let Some(exchange) = self.exchange(request, respond) {
                         return Poll::Ready(Ok(Some(exchange)));
                     }

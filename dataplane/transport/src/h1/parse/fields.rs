@@ -231,8 +231,3 @@ fn is_chunked_like(token: &[u8]) -> bool {
     let plain = token.iter().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(b));
     !plain || token.eq_ignore_ascii_case(b"identity") || token.to_ascii_lowercase().windows(5).any(|w| w == b"chunk")
 }
-
-//= rfc9110#section-5.6.2
-pub(super) fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}

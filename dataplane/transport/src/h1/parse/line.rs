@@ -4,9 +4,9 @@ use bytes::Bytes;
 use http::uri::Authority;
 use http::{Method, Version};
 
-use super::fields::is_token;
 use super::{Refusal, Rejection};
 use crate::http::{HttpLimits, Target, TargetError, is_plain};
+use crate::upgrade::is_token;
 
 /// Longer words are no method that anybody serves.
 //= rfc9112#section-3
