@@ -4,7 +4,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs as _};
@@ -12,16 +12,35 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
+use crate::config::Limits;
 use crate::parts::Parts;
 use crate::telemetry::counters::Limited;
 
-/// How long a name that could not be looked up is not asked for again.
-const FAILED_FOR: Duration = Duration::from_secs(1);
+/// Bounds of the look-ups of one worker.
+#[derive(Debug, Clone, Copy)]
+pub struct NameLimits {
+    /// Look-ups under way.
+    pub at_once: usize,
+    /// Names that wait to be looked up, and names of which it is remembered that they could not be.
+    pub names: usize,
+    /// A name whose look-up can't begin within this is given up.
+    pub patience: Duration,
+    /// How long a name that could not be looked up is not asked for again.
+    pub failed_for: Duration,
+}
 
-/// Names that are remembered for that, and names that wait to be looked up.
-const MOST_NAMES: usize = 1_024;
+impl From<&Limits> for NameLimits {
+    fn from(limits: &Limits) -> Self {
+        Self {
+            at_once: limits.name_lookups,
+            names: limits.names_waiting,
+            patience: Duration::from_millis(limits.name_lookup_wait_ms),
+            failed_for: Duration::from_millis(limits.name_failure_ms),
+        }
+    }
+}
 
 /// Per cent of what is free that the names of one domain may take.
 const PERCENT: usize = 50;
@@ -35,23 +54,19 @@ type Found = Result<Vec<IpAddr>, Arc<str>>;
 /// The look-ups of one worker.
 pub struct Names {
     ask: Ask,
-    patience: Duration,
     inner: Rc<Inner>,
 }
 
 struct Inner {
+    limits: NameLimits,
     parts: Rc<Parts<String>>,
     /// By name: those under way, and those that failed a moment ago.
-    flights: RefCell<HashMap<String, Rc<Flight>>>,
+    flights: RefCell<HashMap<String, Flight>>,
     waiting: Cell<usize>,
 }
 
 /// One look-up, for all who ask for its name meanwhile.
-#[derive(Default)]
-struct Flight {
-    found: OnceCell<Found>,
-    landed: Notify,
-}
+type Flight = watch::Receiver<Option<Found>>;
 
 /// Why there is no address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -65,15 +80,14 @@ pub enum NotFound {
 }
 
 impl Names {
-    /// At most `at_once` look-ups; one that can't begin within `patience` is given up.
-    pub fn new(at_once: usize, patience: Duration) -> Self {
+    pub fn new(limits: NameLimits) -> Self {
         let system = |name: &str| Ok((name, 0).to_socket_addrs()?.map(|found| found.ip()).collect());
-        Self::asking(at_once, patience, Arc::new(system))
+        Self::asking(limits, Arc::new(system))
     }
 
-    fn asking(at_once: usize, patience: Duration, ask: Ask) -> Self {
-        let parts = Parts::new(PERCENT, at_once);
-        Self { ask, patience, inner: Rc::new(Inner { parts, flights: RefCell::default(), waiting: Cell::new(0) }) }
+    fn asking(limits: NameLimits, ask: Ask) -> Self {
+        let parts = Parts::new(PERCENT, limits.at_once);
+        Self { ask, inner: Rc::new(Inner { limits, parts, flights: RefCell::default(), waiting: Cell::new(0) }) }
     }
 
     /// The addresses of `name`, in the order of the system.
@@ -81,50 +95,42 @@ impl Names {
     /// # Errors
     /// There is none, or none within `timeout`.
     pub async fn look_up(&self, name: &str, timeout: Duration) -> Result<Vec<IpAddr>, NotFound> {
-        let flight = self.flight(name)?;
-        let landed = async {
-            loop {
-                let landed = flight.landed.notified();
-                if let Some(found) = flight.found.get() {
-                    return found.clone().map_err(NotFound::Failed);
-                }
-                landed.await;
-            }
-        };
-        tokio::time::timeout(timeout, landed).await.unwrap_or(Err(NotFound::Late))
+        let mut flight = self.flight(name)?;
+        let landed = async { flight.wait_for(Option::is_some).await.ok().and_then(|found| found.clone()) };
+        match tokio::time::timeout(timeout, landed).await {
+            Ok(Some(found)) => found.map_err(NotFound::Failed),
+            Ok(None) | Err(_) => Err(NotFound::Late),
+        }
     }
 
     /// The look-up of `name` that is under way, or a new one.
-    fn flight(&self, name: &str) -> Result<Rc<Flight>, NotFound> {
+    fn flight(&self, name: &str) -> Result<Flight, NotFound> {
         // A final dot stays: without it the system tries its search domains.
         let name = name.to_ascii_lowercase();
         let mut flights = self.inner.flights.borrow_mut();
         if let Some(flight) = flights.get(&name) {
-            return Ok(Rc::clone(flight));
+            return Ok(flight.clone());
         }
-        if self.inner.waiting.get() >= MOST_NAMES {
+        if self.inner.waiting.get() >= self.inner.limits.names {
             Limited::NameLookups.hit();
             return Err(NotFound::TooMany);
         }
-        let flight = Rc::<Flight>::default();
-        flights.insert(name.clone(), Rc::clone(&flight));
-        let (inner, ask, patience) = (Rc::clone(&self.inner), Arc::clone(&self.ask), self.patience);
-        tokio::task::spawn_local(inner.fly(name, Rc::clone(&flight), ask, patience));
+        let (done, flight) = watch::channel(None);
+        flights.insert(name.clone(), flight.clone());
+        // Counted here: its task begins later.
+        self.inner.waiting.set(self.inner.waiting.get() + 1);
+        let (inner, ask) = (Rc::clone(&self.inner), Arc::clone(&self.ask));
+        tokio::task::spawn_local(inner.fly(name, done, ask));
         Ok(flight)
     }
 }
 
 impl Inner {
     /// Looks a name up for all who wait for it, and remembers a failure for a moment.
-    async fn fly(self: Rc<Self>, name: String, flight: Rc<Flight>, ask: Ask, patience: Duration) {
-        self.waiting.set(self.waiting.get() + 1);
-        let part = match self.parts.take(&domain(&name)) {
-            Ok(part) => Some(part),
-            Err(_) => {
-                Limited::NameLookups.hit();
-                tokio::time::timeout(patience, self.parts.wait(&domain(&name))).await.ok()
-            }
-        };
+    async fn fly(self: Rc<Self>, name: String, done: watch::Sender<Option<Found>>, ask: Ask) {
+        let domain = domain(&name);
+        let part = self.parts.get(&domain, |_| Limited::NameLookups.hit());
+        let part = tokio::time::timeout(self.limits.patience, part).await.ok();
         self.waiting.set(self.waiting.get() - 1);
         let found = match part {
             None => Err("other look-ups take too long".into()),
@@ -136,10 +142,9 @@ impl Inner {
             }
         };
         let failed = found.is_err();
-        let _ = flight.found.set(found);
-        flight.landed.notify_waiters();
-        if failed && self.flights.borrow().len() < MOST_NAMES {
-            tokio::time::sleep(FAILED_FOR).await;
+        done.send_replace(Some(found));
+        if failed && self.flights.borrow().len() < self.limits.names {
+            tokio::time::sleep(self.limits.failed_for).await;
         }
         self.flights.borrow_mut().remove(&name);
     }

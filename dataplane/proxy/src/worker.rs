@@ -57,10 +57,7 @@ impl Worker {
             index,
             pool,
             apps,
-            names: Names::new(
-                shared.config.limits.name_lookups,
-                Duration::from_millis(shared.config.limits.name_lookup_wait_ms),
-            ),
+            names: Names::new((&shared.config.limits).into()),
             filters: Filters::new(&shared.filter_host),
             destinations: Destinations::new(
                 ledger.metrics.clone(),
@@ -105,7 +102,8 @@ impl Worker {
         }
     }
 
-    /// The current snapshot; a request takes it once, and lets go of it once it knows where it goes. Counted on this thread: workers share no reference count.
+    /// The current snapshot; a request decides by one, and lets go of it once it knows where it goes. Counted on this thread:
+    /// workers share no reference count.
     pub fn snapshot(&self) -> Option<Current> {
         let mut current = self.current.borrow_mut();
         let latest = self.shared.generation();

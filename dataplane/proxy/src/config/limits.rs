@@ -97,7 +97,7 @@ limits! {
     /// Per cent of an app's HTTP/2 streams that one caller may hold, of those that it holds and those that are free, on each
     /// worker: the rest is for others.
     app_streams_per_caller_percent: usize = 75, 1, 100;
-    /// How long a request waits for a stream to the app once all connections are open and full.
+    /// How long a request waits for a stream to the app once all connections are open and full, or its caller has its part.
     app_stream_wait_ms: u64 = 5_000, 1, HOUR_MS;
     /// How long the first bytes of an undeclared protocol may take before it is taken as server-first TCP.
     detect_timeout_ms: u64 = 200, 1, HOUR_MS;
@@ -162,6 +162,10 @@ limits! {
     name_lookups: usize = 16, 1, 512;
     /// How long a name waits until its look-up may begin.
     name_lookup_wait_ms: u64 = 5_000, 1, HOUR_MS;
+    /// Names that wait to be looked up, per worker, and names of which it is remembered that they could not be. Above: refused.
+    names_waiting: usize = 1_024, 1, 1 << 20;
+    /// How long a name that could not be looked up is not asked for again.
+    name_failure_ms: u64 = 1_000, 1, HOUR_MS;
     /// Concurrent requests of one peer connection.
     max_streams_per_connection: u32 = 1_024, 1, 1 << 20;
     /// Connections of peers, per worker. Above: refused and counted.

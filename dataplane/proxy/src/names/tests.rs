@@ -8,6 +8,8 @@ use super::*;
 
 const SOON: Duration = Duration::from_secs(20);
 const AT_ONCE: usize = 8;
+const LIMITS: NameLimits =
+    NameLimits { at_once: AT_ONCE, names: 256, patience: SOON, failed_for: Duration::from_secs(1) };
 
 /// A system whose servers for `silent.example` say nothing until they are told to.
 #[derive(Default)]
@@ -31,7 +33,7 @@ impl System {
                 Ok(vec![[192, 0, 2, 1].into()])
             }
         };
-        Rc::new(Names::asking(AT_ONCE, patience, Arc::new(ask)))
+        Rc::new(Names::asking(NameLimits { patience, ..LIMITS }, Arc::new(ask)))
     }
 
     fn speak(&self) {
@@ -117,7 +119,7 @@ fn a_failure_is_remembered_for_a_moment() {
         }
         assert_eq!(system.asked(), 1);
         tokio::time::pause();
-        tokio::time::advance(FAILED_FOR * 2).await;
+        tokio::time::advance(LIMITS.failed_for * 2).await;
         tokio::time::resume();
         eventually(|| names.inner.flights.borrow().is_empty()).await;
         assert!(names.look_up("no.example", SOON).await.is_err());
@@ -130,7 +132,7 @@ fn what_waits_is_bounded_and_given_up() {
     run(async {
         let system = Arc::<System>::default();
         let names = system.names(Duration::from_millis(50));
-        let many = MOST_NAMES + AT_ONCE / 2;
+        let many = LIMITS.names + AT_ONCE / 2;
         tokio::time::pause();
         for nth in 0..many {
             assert!(names.flight(&format!("{nth}.silent.example")).is_ok());
