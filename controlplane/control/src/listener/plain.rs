@@ -1,7 +1,8 @@
-//! A port without TLS, for scrapers and probes: so many connections at a time, each with an end whatever its peer does.
+//! A port without TLS, for scrapers and probes: so many connections at a time, a quarter of them from one address, each with
+//! an end whatever its peer does.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -13,11 +14,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep};
 
 use crate::metrics::Metrics;
+use crate::rate::{Place, Places};
 
 /// Accepts connections and bounds them.
 pub struct PlainListener {
     listener: TcpListener,
     permits: Arc<Semaphore>,
+    of_address: Places<IpAddr>,
     life: Duration,
     metrics: Arc<Metrics>,
 }
@@ -27,11 +30,13 @@ pub struct PlainConnection {
     stream: TcpStream,
     end: Pin<Box<Sleep>>,
     _permit: OwnedSemaphorePermit,
+    _of_address: Place<IpAddr>,
 }
 
 impl PlainListener {
     pub fn new(listener: TcpListener, max_connections: usize, life: Duration, metrics: Arc<Metrics>) -> Self {
-        Self { listener, permits: Arc::new(Semaphore::new(max_connections)), life, metrics }
+        let of_address = Places::new(max_connections.div_ceil(4));
+        Self { listener, permits: Arc::new(Semaphore::new(max_connections)), of_address, life, metrics }
     }
 }
 
@@ -49,12 +54,14 @@ impl axum::serve::Listener for PlainListener {
                     continue;
                 }
             };
-            let Ok(permit) = self.permits.clone().try_acquire_owned() else {
+            let of_address = self.of_address.take(&peer.ip().to_canonical());
+            let (Ok(permit), Some(of_address)) = (self.permits.clone().try_acquire_owned(), of_address) else {
                 self.metrics.connection_refused();
-                tracing::debug!(%peer, "connection to the port of metrics refused: limit reached");
+                tracing::debug!(%peer, "connection to the port of metrics refused: limit reached, of all or of one address");
                 continue;
             };
-            return (PlainConnection { stream, end: Box::pin(sleep(self.life)), _permit: permit }, peer);
+            let end = Box::pin(sleep(self.life));
+            return (PlainConnection { stream, end, _permit: permit, _of_address: of_address }, peer);
         }
     }
 
@@ -113,11 +120,13 @@ mod tests {
     async fn connections_are_so_many_and_each_has_an_end() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, metrics) = (listener.local_addr().unwrap(), Arc::new(Metrics::new()));
-        let listener = PlainListener::new(listener, 2, Duration::from_millis(300), metrics.clone());
+        let listener = PlainListener::new(listener, 8, Duration::from_millis(300), metrics.clone());
         let router = axum::Router::new().route("/", get(async || "here"));
         let serving = tokio::spawn(async move { axum::serve(listener, router).await });
-        let ask = async || {
-            let mut stream = TcpStream::connect(address).await.unwrap();
+        let ask = async |from: [u8; 4]| {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind((from, 0).into()).unwrap();
+            let mut stream = socket.connect(address).await.unwrap();
             let _ = stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
             rest(&mut stream).await
         };
@@ -125,11 +134,13 @@ mod tests {
         let (mut silent, mut slow) =
             (TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap());
         slow.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
-        assert!(!ask().await.contains("here"), "there is no room");
+        let (own, other) = ([127, 0, 0, 1], [127, 0, 0, 2]);
+        assert!(!ask(own).await.contains("here"), "there is no room for more of this address");
         assert!(metrics.render().contains("weft_control_connections_refused_total 1"));
+        assert!(ask(other).await.contains("here"), "another finds room");
         assert_eq!(rest(&mut silent).await, "");
         assert!(!rest(&mut slow).await.contains("here"));
-        assert!(ask().await.contains("here"), "their places are free again");
+        assert!(ask(own).await.contains("here"), "their places are free again");
         serving.abort();
     }
 }
