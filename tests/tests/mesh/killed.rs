@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use weft_tests::control::Operator;
-use weft_tests::{App, Client, Mesh, Workload, eventually};
+use weft_tests::{App, Client, Mesh, Sidecar, Workload, eventually};
 
 use super::load::load;
 
@@ -19,19 +19,32 @@ struct Applied {
 }
 
 impl Applied {
-    /// Applies one namespace after the other, each with a policy that must hold from then on, until told to stop.
+    /// Applies one namespace after the other, each with a policy that keeps it out from then on, until told to stop.
     fn run(&self, operator: &Operator) {
         for index in 0.. {
             if self.stop.load(Ordering::SeqCst) {
                 return;
             }
             let name = format!("n-{index}");
-            let manifest = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n");
+            let manifest = format!(
+                "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n---\n\
+                 apiVersion: weft.dev/v1alpha1\nkind: AccessPolicy\nmetadata: {{name: no-{name}, namespace: default}}\nspec:\n  \
+                 targetRefs: [{{kind: Service, name: reviews}}]\n  action: Deny\n  \
+                 rules: [{{from: [{{namespaces: [{name}]}}]}}]\n"
+            );
             if operator.weft_reading(&manifest, &["apply", "-f", "-"]).code == 0 {
                 self.acknowledged.lock().unwrap().insert(name);
             }
         }
     }
+}
+
+/// The configuration that a proxy has in force, but for its revision: an object that changed nothing for it is not told.
+async fn in_force(sidecar: &Sidecar) -> serde_json::Value {
+    let dump = Client::direct(sidecar.at(15000)).await.get("/config_dump").await.text();
+    let mut dump: serde_json::Value = serde_json::from_str(&dump).unwrap();
+    dump.as_object_mut().unwrap().remove("revision");
+    dump
 }
 
 /// A pause of 0 to 400 ms, another one each time.
@@ -43,8 +56,8 @@ async fn kills_lose_nothing(kills: usize, rate: u32) {
     let mut mesh = Mesh::start().await;
     let server = Workload::server("reviews", 8080, "http");
     let app = App::start("reviews", server.ip, 8080).await;
-    let server = mesh.sidecar(server).await;
-    let client = mesh.sidecar(Workload::client("shopper")).await;
+    let mut server = mesh.sidecar(server).await;
+    let mut client = mesh.sidecar(Workload::client("shopper")).await;
     eventually("reviews is reachable", || async {
         (Client::through(client.proxy(), "reviews").await.get("/who").await.status == 200).then_some(())
     })
@@ -85,13 +98,16 @@ async fn kills_lose_nothing(kills: usize, rate: u32) {
     let proxies = mesh.weft(&["proxies", "-o", "json"]).json();
     let states: Vec<_> = proxies["proxies"].as_array().unwrap().iter().map(|proxy| proxy["state"].clone()).collect();
     assert!(states.len() == 2 && states.iter().all(|state| state == "synced"), "{proxies}");
-    for sidecar in [&client, &server] {
-        let dump = Client::direct(sidecar.at(15000)).await.get("/config_dump").await.text();
-        assert!(
-            acknowledged.iter().all(|name| dump.contains(&format!("\"{name}\""))),
-            "{} misses some: {dump}",
-            sidecar.workload.name
-        );
+    let told = in_force(&server).await.to_string();
+    assert!(acknowledged.iter().all(|name| told.contains(&format!("\"{name}\\\""))), "the callee misses some: {told}");
+    for sidecar in [&mut client, &mut server] {
+        let held = in_force(sidecar).await;
+        // One that starts with nothing is told everything.
+        std::fs::remove_file(sidecar.state().join("bundle.pb")).unwrap();
+        sidecar.restart();
+        sidecar.ready();
+        let told = in_force(sidecar).await;
+        assert_eq!(held, told, "{} holds other than what it would be told", sidecar.workload.name);
     }
     drop(app);
 }
