@@ -6,7 +6,6 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -92,9 +91,7 @@ pub(crate) fn run(options: &Bulk) -> Result<()> {
 /// One body through a chain: MiB a second, CPU seconds of both proxies for a GiB, memory of both in MiB at its end.
 fn carry(chain: &mut Chain, way: Way, bytes: u64, upload: &Path) -> Result<(f64, f64, f64)> {
     let before = chain.usage();
-    let began = Instant::now();
-    transfer(Command::new("curl"), &chain.entry, way, bytes, upload)?;
-    let took = began.elapsed().as_secs_f64();
+    let took = transfer(Command::new("curl"), &chain.entry, way, bytes, upload)?;
     let after = chain.usage();
     chain.check()?;
     let mebibytes = count(bytes >> 20);

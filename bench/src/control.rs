@@ -11,11 +11,11 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
 use crate::options::Control;
-use crate::process::{Process, Usage, wait_for};
+use crate::process::{Process, Usage};
 use crate::report::{self, write_pair};
 use crate::statistics::{count, median, percentile};
-use crate::swarm::{NAMESPACE, Place, Swarm};
-use crate::weft::{Host, Operator};
+use crate::swarm::{Place, Swarm};
+use crate::weft::{Host, NAMESPACE, Operator};
 
 const ADDRESS: &str = "127.91.0.30";
 /// Nobody hears anything for so long: all is told.
@@ -68,13 +68,16 @@ fn measure(options: &Control, proxies: usize, services: usize) -> Result<Row> {
     control.arg("--config").arg(configuration(folder)?);
     let mut control = Process::start("weft-control", folder, &mut control)?;
     let operator = Operator { binaries: &options.places.binaries, folder, host: &host };
-    wait_for("the control plane answers", Duration::from_secs(20), || operator.weft(&["get", "service"]).is_ok())?;
+    operator.wait()?;
     let manifest = folder.join("services.yaml");
     std::fs::write(&manifest, (0..services).map(|index| service(index, 80)).collect::<String>())?;
     operator.weft(&["apply", "-f", &manifest.display().to_string()])?;
+    let uses = proxies.to_string();
     let mut tokens = Vec::new();
     for index in 0..services.min(proxies) {
-        tokens.push((format!("s{index}"), token(&operator, index, proxies)?));
+        let service = format!("s{index}");
+        let token = operator.join_token(&service, &["--address", "10.64.0.0/10", "--uses", &uses, "--ttl", "1h"])?;
+        tokens.push((service, token));
     }
     let ca_pem = std::fs::read_to_string(folder.join("control/ca.pem")).context("the root")?;
     let mut swarm = Swarm::new(Place { address: format!("https://{ADDRESS}:15012"), ca_pem })?;
@@ -190,15 +193,6 @@ fn service(index: usize, port: u16) -> String {
         "---\napiVersion: v1\nkind: Service\nmetadata: {{name: s{index}, namespace: {NAMESPACE}}}\nspec:\n  selector: {{app: \
          s{index}}}\n  ports: [{{port: {port}, targetPort: 8080, appProtocol: http}}]\n"
     )
-}
-
-fn token(operator: &Operator<'_>, index: usize, uses: usize) -> Result<String> {
-    let account = format!("{NAMESPACE}/s{index}");
-    let uses = uses.to_string();
-    let arguments = ["token", "create", "--service-account", &account, "--address", "10.64.0.0/10", "--uses", &uses];
-    let printed = operator.weft(&[&arguments[..], &["--ttl", "1h", "-o", "json"]].concat())?;
-    let printed: serde_json::Value = serde_json::from_str(&printed).context("weft token create -o json prints JSON")?;
-    Ok(printed["token"].as_str().context("a token")?.to_owned())
 }
 
 fn markdown(rows: &[Row]) -> String {

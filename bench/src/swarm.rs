@@ -16,13 +16,13 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use weft_policy::wire::CAPABILITIES;
+
+use crate::weft::NAMESPACE;
 use weft_policy::wire::v1::mesh_control_client::MeshControlClient;
 use weft_policy::wire::v1::{self, control_message, proxy_message};
 
 /// Joins and handshakes that are under way at a time.
 const AT_A_TIME: usize = 64;
-/// The namespace of all.
-pub(crate) const NAMESPACE: &str = "bench";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The control plane that they belong to.

@@ -62,7 +62,7 @@ pub(crate) fn start_pair(bench: &Bench<'_>, pair: &Pair) -> Result<Chain> {
     control.arg("--state").arg(folder.join("control")).args(["--bind", &pair.control.address]);
     let control = Process::start(&format!("{name}-control"), &folder, &mut control)?;
     let operator = Operator { binaries, folder: &folder, host: &pair.control };
-    wait_for("the control plane answers", Duration::from_secs(20), || operator.weft(&["get", "service"]).is_ok())?;
+    operator.wait()?;
     let manifest = bench.fill(pair.manifest, 0)?.display().to_string();
     operator.weft(&["apply", "-f", &manifest])?;
     let callee = sidecar(&operator, pair, "origin", &pair.callee)?;
@@ -73,6 +73,10 @@ pub(crate) fn start_pair(bench: &Bench<'_>, pair: &Pair) -> Result<Chain> {
     Ok(Chain { name, entry, proxies: vec![callee, caller], others: vec![control] })
 }
 
+/// The namespace of everything that is measured.
+pub(crate) const NAMESPACE: &str = "bench";
+
+/// Whoever commands a control plane, by the commands that a person would type.
 pub(crate) struct Operator<'p> {
     pub(crate) binaries: &'p Path,
     /// The control plane's state is in `control` of it.
@@ -92,16 +96,29 @@ impl Operator<'_> {
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
+
+    /// Waits until the control plane, just started, answers.
+    pub(crate) fn wait(&self) -> Result<()> {
+        wait_for("the control plane answers", Duration::from_secs(20), || self.weft(&["get", "service"]).is_ok())
+    }
+
+    /// A join token for an account of the namespace that all are in, with `further` arguments.
+    pub(crate) fn join_token(&self, account: &str, further: &[&str]) -> Result<String> {
+        let account = format!("{NAMESPACE}/{account}");
+        let printed =
+            self.weft(&[&["token", "create", "--service-account", &account, "-o", "json"], further].concat())?;
+        let printed: serde_json::Value =
+            serde_json::from_str(&printed).context("weft token create -o json prints JSON")?;
+        Ok(printed["token"].as_str().context("a token")?.to_owned())
+    }
 }
 
+/// A sidecar, joined and ready.
 fn sidecar(operator: &Operator<'_>, pair: &Pair, account: &str, host: &Host) -> Result<Process> {
     let folder = operator.folder.join(account);
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let ip = &host.address;
-    let printed =
-        operator.weft(&["token", "create", "--service-account", &format!("bench/{account}"), "-o", "json"])?;
-    let printed: serde_json::Value = serde_json::from_str(&printed).context("weft token create -o json prints JSON")?;
-    std::fs::write(folder.join("token"), printed["token"].as_str().context("a token")?)?;
+    std::fs::write(folder.join("token"), operator.join_token(account, &[])?)?;
     let workload = serde_json::json!({
         "name": account, "namespace": "bench", "service_account": account, "address": ip,
         "ports": if account == "origin" { serde_json::json!([{"port": 19080, "protocol": "http"}]) } else { serde_json::json!([]) },
