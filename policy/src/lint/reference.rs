@@ -13,7 +13,7 @@ A finding has a code that stays the same, a severity, the object, the place in i
 |---|---|
 | `weft validate -f FILES` | the files alone, without a server. What depends on objects elsewhere is a note that says so |
 | `weft apply`, `weft diff` | the mesh with the change made: errors refuse the apply, warnings of what was applied are told |
-| `weft lint` | the whole mesh as it is; `weft lint -f FILES` as it would be with these files |
+| `weft lint` | the whole mesh as it is (with a token of some namespaces: what it may read); `weft lint -f FILES` as it would be with these files |
 | `weft describe KIND NAME` | the findings of one object |
 
 `-o json`, `-o yaml` and, of validate and lint, `-o sarif` (SARIF 2.1.0) are for programs; `weft lint WEFT204` explains a code. The
