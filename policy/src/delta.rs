@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::bundle::{
-    Bundle, FilterAttachment, MeshSettings, ObjectName, Revision, Route, RouteRule, ServedWorkload, Service,
+    Bundle, Endpoint, FilterAttachment, MeshSettings, ObjectName, Revision, Route, RouteRule, ServedWorkload, Service,
 };
 
 /// One step from a bundle to the next.
@@ -174,16 +174,16 @@ pub fn diff(old: &Bundle, new: &Bundle) -> Delta {
     Delta { revision: new.revision, upserts, removals, subtractive: false, full: false }
 }
 
-/// The endpoints that `new` no longer has: they go at once, ahead of `diff`. `None` where there are none.
-pub fn endpoint_removals(old: &Bundle, new: &Bundle) -> Option<Delta> {
-    let mut removals = Vec::new();
-    for (name, service) in &old.services {
-        let left = new.services.get(name).map(|service| &service.endpoints);
-        let gone = service.endpoints.keys().filter(|workload| !left.is_some_and(|left| left.contains_key(*workload)));
-        removals.extend(gone.map(|workload| Key::Endpoint { service: name.clone(), workload: workload.clone() }));
-    }
-    let delta = Delta { revision: new.revision, upserts: vec![], removals, subtractive: true, full: false };
-    (!delta.removals.is_empty()).then_some(delta)
+/// The endpoints of a service that it has no longer, or as another place or identity under the same name: they go at once,
+/// ahead of `diff`.
+pub fn withdrawn(before: &Service, now: Option<&Service>) -> impl Iterator<Item = Key> {
+    let stays = move |old: &Endpoint| {
+        now.and_then(|service| service.endpoints.get(&old.workload)).is_some_and(|new| {
+            (new.address, new.mesh_address, &new.identity) == (old.address, old.mesh_address, &old.identity)
+        })
+    };
+    let left = before.endpoints.values().filter(move |endpoint| !stays(endpoint));
+    left.map(|endpoint| Key::Endpoint { service: before.name.clone(), workload: endpoint.workload.clone() })
 }
 
 #[cfg(test)]

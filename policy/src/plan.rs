@@ -18,7 +18,7 @@ pub(crate) mod tests;
 mod unserved;
 mod world;
 
-pub use crate::delta::{Delta, Key, diff, endpoint_removals};
+pub use crate::delta::{Delta, Key, diff};
 pub use assemble::{AUTHZ_ATTACHMENT, attachment, bundle_for, filters_for};
 pub use changes::{Action, Change, diff_world, text_diff};
 pub use owner::{Owned, Owner, ProxyKey};

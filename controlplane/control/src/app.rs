@@ -254,9 +254,10 @@ async fn maintain(
         let remembering = hub.clone();
         crate::hub::apart(move || remembering.remember_store()).await;
         let newest = (hub.published().revision, *hub.registry().watch().borrow());
-        if watched.replace(newest) != Some(newest) {
-            let watching = hub.clone();
-            crate::hub::apart(move || api::watch_conditions(&watching)).await;
+        let before = watched.replace(newest);
+        if before != Some(newest) {
+            let (watching, is_new) = (hub.clone(), before.is_none_or(|(revision, _)| revision != newest.0));
+            crate::hub::apart(move || api::watch_conditions(&watching, is_new)).await;
         }
         if let Err(error) = hub.keep_transitions().await {
             tracing::warn!(error = %crate::chain(&error), "the times of conditions could not be kept yet");

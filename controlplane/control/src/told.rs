@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use weft_policy::bundle::Service;
 use weft_policy::delta::{Key, Object};
 use weft_policy::plan;
 use weft_policy::wire::{self, v1};
@@ -29,6 +30,13 @@ impl Told {
 
     pub fn version(&self) -> Version {
         self.envelope.version
+    }
+
+    pub fn service(&self) -> Option<&Service> {
+        match &self.object {
+            Object::Service(service) => Some(service),
+            Object::Mesh(_) | Object::Workload(_) | Object::Route(_) | Object::Filter(_) => None,
+        }
     }
 }
 

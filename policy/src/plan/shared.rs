@@ -3,14 +3,14 @@
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::affected::Affected;
 use super::assemble::{attached, filters_for, mesh_settings, serve, service_entry};
 use super::{Entry, World};
 use crate::bundle::ObjectName;
 use crate::delta::Object;
-use crate::resource::{Kind, Spec};
+use crate::resource::{Kind, Object as Resourced, ServiceSpec, Spec};
 
 /// All objects of one world in the form `T`, which may be dear to make.
 #[derive(Debug)]
@@ -53,21 +53,25 @@ impl<K: Ord + Clone, V: Clone> Made<K, V> {
         Self(Mutex::new(BTreeMap::new()))
     }
 
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<K, V>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Two that ask at the same time for what is not there yet both make it, and get the same.
     fn get<Q>(&self, key: &Q, make: impl FnOnce() -> V) -> V
     where
         K: Borrow<Q>,
         Q: Ord + ToOwned<Owned = K> + ?Sized,
     {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned();
+        let known = self.lock().get(key).cloned();
         known.unwrap_or_else(|| {
             let made = make();
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(key.to_owned()).or_insert(made).clone()
+            self.lock().entry(key.to_owned()).or_insert(made).clone()
         })
     }
 
     fn kept(&self, keep: impl Fn(&K) -> bool) -> Self {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.lock();
         let kept = known.iter().filter(|(key, _)| keep(key)).map(|(key, made)| (key.clone(), made.clone()));
         Self(Mutex::new(kept.collect()))
     }
@@ -101,7 +105,7 @@ impl<T> Shared<T> {
         let namespaces: BTreeSet<&str> = served.iter().map(|name| name.namespace.as_str()).collect();
         let mut all = vec![self.mesh()];
         all.extend(served.iter().filter_map(|name| self.workload(name)));
-        all.extend(self.world.services().filter_map(|service| self.service(&service.name(), &namespaces)));
+        all.extend(self.world.services().map(|service| self.service(service, &namespaces)));
         for (key, entry) in self.world.of_kind(Kind::HttpRoute) {
             let attached = self.route(&key.object_name(), entry);
             let concerns = |one: &&Attached<T>| one.consumer.as_deref().is_none_or(|it| namespaces.contains(it));
@@ -117,17 +121,17 @@ impl<T> Shared<T> {
     }
 
     /// A service as callers of these namespaces see it.
-    fn service(&self, name: &ObjectName, callers: &BTreeSet<&str>) -> Option<Arc<T>> {
-        let service = self.world.service(name)?;
+    fn service(&self, service: &Resourced<ServiceSpec>, callers: &BTreeSet<&str>) -> Arc<T> {
+        let name = service.name();
         let consumers: BTreeSet<&str> =
-            self.world.index().consumers(name).filter(|namespace| callers.contains(namespace)).collect();
-        let forms = self.services.get(name, || Arc::new(Forms { plain: OnceLock::new(), consumed: Made::new() }));
+            self.world.index().consumers(&name).filter(|namespace| callers.contains(namespace)).collect();
+        let forms = self.services.get(&name, || Arc::new(Forms { plain: OnceLock::new(), consumed: Made::new() }));
         let make = || Arc::new((self.make)(Object::Service(service_entry(&self.world, service, &consumers))));
         if consumers.is_empty() {
-            return Some(forms.plain.get_or_init(make).clone());
+            return forms.plain.get_or_init(make).clone();
         }
         let consumers: Vec<String> = consumers.iter().map(|namespace| (*namespace).to_owned()).collect();
-        Some(forms.consumed.get(&consumers, make))
+        forms.consumed.get(&consumers, make)
     }
 
     fn route(&self, name: &ObjectName, entry: &Entry) -> Arc<[Attached<T>]> {

@@ -314,23 +314,23 @@ impl World {
 
     /// Keys of the objects that the two worlds don't have alike.
     pub(super) fn differing<'w>(&'w self, other: &'w Self) -> BTreeSet<&'w ObjectKey> {
-        let is_same = |key: &ObjectKey, entry: &Arc<Entry>| {
-            let theirs = other.objects.get(key);
-            theirs.is_some_and(|theirs| Arc::ptr_eq(entry, theirs) || entry.resource == theirs.resource)
-        };
-        let changed = self.objects.iter().filter(|(key, entry)| !is_same(key, entry)).map(|(key, _)| key);
-        let new = other.objects.keys().filter(|key| !self.objects.contains_key(*key));
         let unread = self.unreadable.symmetric_difference(&other.unreadable);
-        changed.chain(new).chain(unread).collect()
+        self.unlike(other, |own, theirs| own.resource == theirs.resource).chain(unread).collect()
     }
 
     /// Keys of the objects that are not the same in both, or not equally old.
     pub(super) fn differing_entries<'w>(&'w self, other: &'w Self) -> impl Iterator<Item = &'w ObjectKey> {
-        let is_same = |key: &ObjectKey, entry: &Arc<Entry>| {
-            other.objects.get(key).is_some_and(|theirs| {
-                let is_equal = || entry.resource == theirs.resource && entry.created == theirs.created;
-                Arc::ptr_eq(entry, theirs) || is_equal()
-            })
+        self.unlike(other, |own, theirs| own.resource == theirs.resource && own.created == theirs.created)
+    }
+
+    /// Keys of the objects that one world has and the other has not, or not one that `is_like` it.
+    fn unlike<'w>(
+        &'w self,
+        other: &'w Self,
+        is_like: impl Fn(&Entry, &Entry) -> bool + 'w,
+    ) -> impl Iterator<Item = &'w ObjectKey> {
+        let is_same = move |key: &ObjectKey, own: &Arc<Entry>| {
+            other.objects.get(key).is_some_and(|theirs| Arc::ptr_eq(own, theirs) || is_like(own, theirs))
         };
         let changed = self.objects.iter().filter(move |(key, entry)| !is_same(key, entry)).map(|(key, _)| key);
         changed.chain(other.objects.keys().filter(|key| !self.objects.contains_key(*key)))

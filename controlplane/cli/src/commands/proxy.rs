@@ -140,9 +140,8 @@ fn grants(answer: &GrantList) -> String {
 /// The consequences, and what would undo them.
 fn withdrawn(answer: &Withdrawn) -> String {
     let own = &answer.withdrawn;
-    let words = [("service", &own.services), ("label", &own.labels), ("address", &own.addresses)];
-    let words = words.into_iter().flat_map(|(kind, list)| list.iter().map(move |one| format!("{kind}={one}")));
-    let mut text = format!("{} has no longer {}\n", own.identity, words.collect::<Vec<_>>().join(" "));
+    let words = super::token::words(&own.services, &own.labels, &own.addresses);
+    let mut text = format!("{} has no longer {}\n", own.identity, words.join(" "));
     for left in &answer.left {
         text.push_str(&format!("{} left: {}\n", left.workload, left.reason));
     }

@@ -102,6 +102,12 @@ impl From<Role> for weft_api::Role {
     }
 }
 
+/// Each grant in words.
+pub(super) fn words(services: &[String], labels: &[String], addresses: &[String]) -> Vec<String> {
+    let lists = [("service", services), ("label", labels), ("address", addresses)];
+    lists.into_iter().flat_map(|(kind, list)| list.iter().map(move |one| format!("{kind}={one}"))).collect()
+}
+
 /// `KEY=VALUE` of labels, as a request for a join token has them.
 pub(crate) fn granted(labels: &[(String, String)]) -> Vec<String> {
     labels.iter().map(|(key, value)| format!("{key}={value}")).collect()
@@ -147,9 +153,7 @@ fn table(answer: &Tokens, wide: bool) -> String {
             cell(&token.created_by),
         ];
         if wide {
-            let grants = [("service", &token.services), ("label", &token.labels), ("address", &token.addresses)];
-            let words = grants.into_iter().flat_map(|(kind, list)| list.iter().map(move |it| format!("{kind}={it}")));
-            row.push(cells(&words.collect::<Vec<_>>()));
+            row.push(cells(&words(&token.services, &token.labels, &token.addresses)));
         }
         table.row(row);
     }

@@ -155,10 +155,11 @@ fn parent_status(parent: &ParentRef, conditions: impl FnOnce(&str) -> Vec<Condit
     ParentStatus { parent_ref, controller_name: CONTROLLER.to_owned(), conditions }
 }
 
-/// Looks at every object's status, so that its changes have their times whether or not somebody asks.
-pub(crate) fn watch(hub: &Hub) {
+/// Looks at every object's status, so that its changes have their times whether or not somebody asks. Without a new world
+/// only those of routes may have changed, by what proxies say.
+pub(crate) fn watch(hub: &Hub, is_new: bool) {
     let (published, arrivals) = (hub.published(), Arrivals::of_all(hub));
-    for (key, stored) in published.world.iter() {
+    for (key, stored) in published.world.iter().filter(|(key, _)| is_new || key.kind == Kind::HttpRoute) {
         of(hub, &published, &arrivals, key, stored);
     }
 }

@@ -1,14 +1,13 @@
 //! `STATE/operator.token`: an admin's token that whoever may read the state folder has. It ends like any other; a new one is
 //! put into the file in time. A file whose token the store does not know is never a lock-out.
 
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 
+use crate::ca::write_private;
 use crate::hub::Hub;
 use crate::now_unix;
 use crate::token::{Grant, Role, TokenHash, TokenText};
@@ -72,7 +71,7 @@ async fn write(hub: &Arc<Hub>, path: &Path) -> anyhow::Result<()> {
     let text = TokenText::generate(&grant);
     let temporary = path.with_extension("token.new");
     let told = || format!("operator token {}", path.display());
-    write_private(&temporary, &text).with_context(told)?;
+    write_private(&temporary, format!("{}\n", text.reveal()).as_bytes()).with_context(told)?;
     let made = hub.keep_token("system", Some(NAME), grant, Some(LIFE), text).await;
     let made = made.inspect_err(|_| drop(std::fs::remove_file(&temporary)))?;
     if let Err(error) = std::fs::rename(&temporary, path) {
@@ -80,12 +79,4 @@ async fn write(hub: &Arc<Hub>, path: &Path) -> anyhow::Result<()> {
         return Err(error).with_context(told);
     }
     Ok(())
-}
-
-fn write_private(path: &Path, text: &TokenText) -> std::io::Result<()> {
-    let _ = std::fs::remove_file(path);
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(text.reveal().as_bytes())?;
-    file.write_all(b"\n")?;
-    file.sync_all()
 }

@@ -7,7 +7,6 @@ mod tests;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
 use time::OffsetDateTime;
 
@@ -17,7 +16,7 @@ use weft_policy::plan::{Owned, ProxyKey};
 use weft_policy::resource::{Object, WorkloadSpec};
 
 use super::apply::{self, PutError};
-use super::identity::{JoinError, usable, used};
+use super::identity::{JoinError, spend, usable};
 use super::registration::misplaced;
 use super::{Actor, Draft, Hub, Origin, StoreError};
 use crate::claims::{Grants, MAX_GRANTED};
@@ -94,10 +93,8 @@ impl Hub {
 
     /// Grants a joined account what another join token of it grants. One that grants nothing new is not used up.
     pub async fn gain(self: &Arc<Self>, identity: &SpiffeId, token: &str, peer: &str) -> Result<Grants, JoinError> {
-        if let Err(wait) = self.gains.take(identity, Instant::now()) {
-            self.metrics().throttled(Throttled::Joins);
-            return Err(JoinError::TooOften { from: identity.to_string(), seconds: wait.as_secs() + 1 });
-        }
+        self.within(&self.gains, identity, Throttled::Joins)
+            .map_err(|seconds| JoinError::TooOften { from: identity.to_string(), seconds })?;
         let gained = self.try_gain(identity.clone(), token, peer).await;
         match &gained {
             Ok(grants) if grants.is_empty() => {}
@@ -114,7 +111,7 @@ impl Hub {
         // One that is used up or ended costs nobody the writer's lock: each proxy shows its old one at a start.
         usable(self.token(hash.clone()).await?, now)?;
         let store = self.store.clone();
-        self.change(move |draft| {
+        let gained = self.change(move |draft| {
             let (record, of) = usable(store.token(&hash)?, now)?;
             if of != identity {
                 return Err(JoinError::OtherAccount { of: Box::new(of), identity: Box::new(identity.clone()) });
@@ -124,16 +121,20 @@ impl Hub {
                 Grant::Operator { .. } => Grants::default(),
             };
             if granted.is_empty() {
-                return Ok(granted);
+                return Ok((granted, None));
             }
             draft.grant_bounded(&identity, &granted)?;
             let (actor, detail) = (format!("token:{}", record.id), format!("peer={peer}{granted}"));
-            draft.writes.push(used(hash, record));
+            let used_up = spend(draft, hash, record);
             let entry = draft.audit(actor, "grants.gain", identity.to_string(), detail);
             entry.within([identity.namespace().to_owned()]);
-            Ok(granted)
-        })
-        .await
+            Ok::<_, JoinError>((granted, used_up))
+        });
+        let (granted, used_up) = gained.await?;
+        if let Some(record) = used_up {
+            self.tokens_made.remove(&record);
+        }
+        Ok(granted)
     }
 }
 

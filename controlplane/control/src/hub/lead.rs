@@ -102,19 +102,12 @@ pub(super) fn remember(state: &Path, lineage: &Lineage, revision: Revision) {
 
 /// False where it is not kept: the store is led by proxies' own memory then, so that is no reason to stop.
 fn write(state: &Path, memory: &Memory) -> bool {
-    let written =
-        serde_json::to_vec(memory).map_err(std::io::Error::other).map(|json| write_private(&path_of(state), &json));
-    match written {
-        Ok(Ok(())) => true,
-        Err(error) | Ok(Err(crate::ca::AuthorityError::File { source: error, .. })) => {
-            tracing::warn!(%error, path = %path_of(state).display(), "which store this is could not be noted");
-            false
-        }
-        Ok(Err(error)) => {
-            tracing::warn!(%error, path = %path_of(state).display(), "which store this is could not be noted");
-            false
-        }
+    let json = serde_json::to_vec(memory).map_err(|error| error.to_string());
+    let written = json.and_then(|json| write_private(&path_of(state), &json).map_err(|error| crate::chain(&error)));
+    if let Err(error) = &written {
+        tracing::warn!(error, path = %path_of(state).display(), "which store this is could not be noted");
     }
+    written.is_ok()
 }
 
 fn doubt(memory: &Memory, lineage: &Lineage, revision: Revision) -> Option<Doubt> {

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::{Draft, Hub, Published, StoreError, apart};
 use crate::metrics::Throttled;
-use crate::rate::{Part, Place, Spent, Turn, Turns};
+use crate::rate::{Part, Place, Rates, Spent, Turn, Turns};
 use crate::store::{AuditLog, AuditQuery, Store};
 
 /// Too many plans or searches are being made.
@@ -90,6 +90,15 @@ impl Hub {
         let (value, draft) = computed.await?;
         self.land(draft, guard).await?;
         Ok(value)
+    }
+
+    /// Takes one of what each may have in a minute. Else that is counted as `what`, and told in how many seconds there is one
+    /// again.
+    pub(super) fn within<K: Ord + Clone>(&self, rates: &Rates<K>, of: &K, what: Throttled) -> Result<(), u64> {
+        rates.take(of, Instant::now()).map_err(|wait| {
+            self.metrics.throttled(what);
+            wait.as_secs() + 1
+        })
     }
 
     /// Counts a call of the operator API, which is under way until the place is dropped.

@@ -224,11 +224,15 @@ impl Hub {
 
     /// Takes silent proxies' workloads out of the world where their lease, the peers and their services allow it.
     async fn let_go(self: &Arc<Self>, removals: &mut Removals) {
+        let suspects = self.registry().suspects();
+        if suspects.is_empty() {
+            return;
+        }
         let config = self.config();
         let world = self.published().world.clone();
         let owners: BTreeSet<_> = world.registered().map(|(_, owner)| owner).collect();
         let outlook = self.registry().outlook(|proxy| owners.contains(proxy));
-        for (proxy, silent, was_heard) in self.registry().suspects() {
+        for (proxy, silent, was_heard) in suspects {
             let published = self.published();
             let owned = owned_by(&published.world, &proxy);
             let lease = if was_heard { config.disconnect_grace() } else { config.restart_grace() };
@@ -316,11 +320,8 @@ impl Draft {
         }
         self.within_account(&proxy.identity, registered_bytes)?;
         if self.changed {
-            hub.registrations.take(&proxy.identity, Instant::now()).map_err(|wait| {
-                hub.metrics().throttled(Throttled::Registrations);
-                let (identity, seconds) = (proxy.identity.to_string(), wait.as_secs() + 1);
-                RegisterError::TooOften { identity, seconds }
-            })?;
+            hub.within(&hub.registrations, &proxy.identity, Throttled::Registrations)
+                .map_err(|seconds| RegisterError::TooOften { identity: proxy.identity.to_string(), seconds })?;
             let names: Vec<_> = wanted.iter().map(ToString::to_string).collect();
             // A proxy may leave what protected its workload as it may stop it, and somebody hears of it.
             let lost: Vec<_> =
@@ -459,8 +460,8 @@ impl Draft {
         // Whoever speaks from an address has it, whatever a proxy had before that is silent or speaks from elsewhere now. On
         // one machine all speak from all.
         let has_it = !origin.is_local && origin.address == spec.address;
-        let speaks = |owner: &ProxyKey| match hub.registry().speaks_from(owner) {
-            Some(from) => from == spec.address || self.claims.grants(&owner.identity).has_address(spec.address),
+        let speaks = |owner: &ProxyKey| match hub.registry().place(owner) {
+            Some((from, _)) => from == spec.address || self.claims.grants(&owner.identity).has_address(spec.address),
             None => false,
         };
         let stays = |name: &ObjectName| match self.world.registered_by(name) {

@@ -190,7 +190,11 @@ impl Hub {
             Ok(ended)
         })
         .await
-        .inspect(|ended| ended.iter().for_each(|record| self.tokens_made.remove(record)))
+        .inspect(|ended| {
+            // Those that have expired were not counted any more.
+            let counted = ended.iter().filter(|record| !record.is_expired(now_unix()));
+            counted.for_each(|record| self.tokens_made.remove(record));
+        })
     }
 
     /// Lets a token end at `at_unix`.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
+use weft_policy::bundle::Revision;
 use weft_policy::plan::Entry;
 use weft_policy::resource::ObjectKey;
 
@@ -28,18 +29,20 @@ struct Known {
     records: BTreeMap<String, Record>,
     /// Keys of those that differ from what the store has.
     changed: BTreeSet<String>,
+    /// The revision at which objects that are gone were looked for last.
+    looked_at: Option<Revision>,
 }
 
 impl Transitions {
     pub(super) fn load(store: &Store) -> Result<Self, StoreError> {
         let records = store.table::<Record>(Table::Conditions)?.read.into_iter().collect();
-        Ok(Self(Mutex::new(Known { records, changed: BTreeSet::new() })))
+        Ok(Self(Mutex::new(Known { records, ..Known::default() })))
     }
 
     /// Since when a condition has its status; `now` where it has changed or is not known.
     pub(crate) fn note(&self, key: &ObjectKey, entry: &Entry, condition: &str, status: &str, now: i64) -> i64 {
         let (mut known, key) = (self.lock(), apply::store_key(key));
-        let Known { records, changed } = &mut *known;
+        let Known { records, changed, .. } = &mut *known;
         let new = || Record { uid: entry.uid.clone(), conditions: BTreeMap::new() };
         let record = records.entry(key.clone()).or_insert_with(new);
         if record.uid != entry.uid {
@@ -81,11 +84,15 @@ impl Hub {
             let mut known = self.transitions.lock();
             // Looked at under the lock: what is noted meanwhile is of an object that is there.
             let published = self.published();
-            let there: BTreeSet<String> = published.world.iter().map(|(key, _)| apply::store_key(key)).collect();
-            let gone: Vec<_> = known.records.keys().filter(|key| !there.contains(*key)).cloned().collect();
-            for key in gone {
-                known.records.remove(&key);
-                known.changed.insert(key);
+            // Only a new world, or one that was noted since, has an object that is gone.
+            let is_new = known.looked_at.replace(published.revision) != Some(published.revision);
+            if is_new || !known.changed.is_empty() {
+                let there: BTreeSet<String> = published.world.iter().map(|(key, _)| apply::store_key(key)).collect();
+                let gone: Vec<_> = known.records.keys().filter(|key| !there.contains(*key)).cloned().collect();
+                for key in gone {
+                    known.records.remove(&key);
+                    known.changed.insert(key);
+                }
             }
             std::mem::take(&mut known.changed)
         });
