@@ -175,7 +175,7 @@ pub struct Destinations {
     /// The newest snapshot that was seen here, and by their places in it the services asked for since: requests find
     /// theirs without comparing names.
     generation: Cell<u64>,
-    placed: RefCell<BTreeMap<*const Service, Rc<ServiceState>>>,
+    placed: RefCell<BTreeMap<(*const Service, Option<u16>), Rc<ServiceState>>>,
 }
 
 impl Destinations {
@@ -192,32 +192,32 @@ impl Destinations {
         }
     }
 
-    /// The state of `service`, which is part of `snapshot`: brought up to it, or already beyond it.
-    pub fn service(&self, snapshot: &Snapshot, from: &Served, service: &Service) -> Rc<ServiceState> {
-        self.notice(snapshot);
-        // A place means something in its own snapshot only, which the request holds.
-        let newest = self.generation.get() == snapshot.generation;
-        let place = std::ptr::from_ref(service);
-        if newest && let Some(state) = self.placed.borrow().get(&place) {
-            return Rc::clone(state);
-        }
-        let state = self.brought_up(snapshot, from, service, None);
-        if newest {
-            self.placed.borrow_mut().insert(place, Rc::clone(&state));
-        }
-        state
-    }
-
-    /// The same of the endpoints of one port, where that is not all of them.
-    pub fn of_port(
+    /// The state of `service`, which is part of `snapshot`: brought up to it, or already beyond it. `port`: only the endpoints
+    /// of that port, where those are not all.
+    pub fn service(
         &self,
         snapshot: &Snapshot,
         from: &Served,
         service: &Service,
-        port: &ServicePort,
+        port: Option<&ServicePort>,
     ) -> Rc<ServiceState> {
         self.notice(snapshot);
-        self.brought_up(snapshot, from, service, Some(port))
+        // A place means something in its own snapshot only, which the request holds.
+        let newest = self.generation.get() == snapshot.generation;
+        let place = (std::ptr::from_ref(service), port.map(|port| port.port));
+        if newest && let Some(state) = self.placed.borrow().get(&place) {
+            return Rc::clone(state);
+        }
+        let state = self.named(from, service, port.map(|port| port.port));
+        // A request that has been under way since an older snapshot does not bring back endpoints that left.
+        if state.generation.get() < snapshot.generation {
+            state.generation.set(snapshot.generation);
+            self.refresh(&state, from, service, port);
+        }
+        if newest {
+            self.placed.borrow_mut().insert(place, Rc::clone(&state));
+        }
+        state
     }
 
     /// Forgets what belongs to older snapshots than this, where it is the newest.
@@ -231,22 +231,6 @@ impl Destinations {
                 service.is_some_and(|service| port.is_none_or(|port| is_there(service, port)))
             });
         }
-    }
-
-    fn brought_up(
-        &self,
-        snapshot: &Snapshot,
-        from: &Served,
-        service: &Service,
-        port: Option<&ServicePort>,
-    ) -> Rc<ServiceState> {
-        let state = self.named(from, service, port.map(|port| port.port));
-        // A request that has been under way since an older snapshot does not bring back endpoints that left.
-        if state.generation.get() < snapshot.generation {
-            state.generation.set(snapshot.generation);
-            self.refresh(&state, from, service, port);
-        }
-        state
     }
 
     fn named(&self, from: &Served, service: &Service, port: Option<u16>) -> Rc<ServiceState> {

@@ -53,6 +53,20 @@ pub struct Place<'a> {
     pub path_reading: PathReading,
 }
 
+#[cfg(test)]
+impl Place<'static> {
+    /// On the way out, of nobody.
+    pub(crate) fn of_nobody() -> Self {
+        Self {
+            direction: Direction::Outbound,
+            principal: None,
+            source: [127, 0, 0, 1].into(),
+            destination_port: 80,
+            path_reading: PathReading::default(),
+        }
+    }
+}
+
 impl<'a> Place<'a> {
     /// On the way out, for an app of `from` that calls from `source`.
     pub fn outbound(source: IpAddr, port: u16, from: &'a Served) -> Self {

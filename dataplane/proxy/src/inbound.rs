@@ -70,7 +70,8 @@ async fn carry(
         worker.ledger.counters.misdirected.increment(1);
         Failure::NotServed("a request without one weft-dst".to_owned())
     })?;
-    let (served, port, socket) = served_socket(worker, &snapshot, caller, address)?;
+    let found = served_socket(&snapshot, caller, address);
+    let (served, port, socket) = found.inspect_err(|_| worker.ledger.counters.misdirected.increment(1))?;
     port.protocol.takes_requests(port.port).map_err(Failure::RequestForbidden)?;
     record.metrics = Some(caller.metrics(&worker.ledger, &snapshot, served, address, &said));
     record.log(|log| {
@@ -98,12 +99,15 @@ async fn carry(
         // filters before it left, and judges that again.
         let denied = until_denied(worker, judged_by, async |latest: &Snapshot| {
             let takes_requests = |port: &WorkloadPort| port.protocol.takes_requests(port.port);
-            let found = served_socket(worker, latest, caller, address).and_then(|(served_now, port, _)| {
+            let found = served_socket(latest, caller, address).and_then(|(served_now, port, _)| {
                 takes_requests(port).map(|()| (served_now, port)).map_err(Failure::RequestForbidden)
             });
             let (served_now, port) = match found {
                 Ok(found) => found,
-                Err(gone) if head.protocol.is_some() => return Err(gone),
+                Err(gone) if head.protocol.is_some() => {
+                    worker.ledger.counters.misdirected.increment(1);
+                    return Err(gone);
+                }
                 // A request at a port that goes is finished: nobody denied it.
                 Err(_) => return Ok(()),
             };
@@ -145,16 +149,13 @@ fn unserved(failed: Failed) -> Failure {
 /// The served workload and port behind `address`. Anything else is refused: a peer must not use us to reach what we can
 /// reach and it cannot (confused deputy), nor a connection to one workload to reach another.
 fn served_socket<'s>(
-    worker: &Worker,
     snapshot: &'s Snapshot,
     caller: &Caller,
     address: SocketAddr,
 ) -> Result<(&'s Served, &'s WorkloadPort, ServedSocket), Failure> {
     let found = snapshot.served_socket(address);
-    found.filter(|(served, ..)| served.workload.identity == caller.served).ok_or_else(|| {
-        worker.ledger.counters.misdirected.increment(1);
-        Failure::NotServed(address.to_string())
-    })
+    let found = found.filter(|(served, ..)| served.workload.identity == caller.served);
+    found.ok_or_else(|| Failure::NotServed(address.to_string()))
 }
 
 /// The version to speak to the app: the one its caller's app spoke, unless the port declares one. An upgrade is asked for in

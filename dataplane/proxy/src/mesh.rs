@@ -37,7 +37,7 @@ pub fn strip(headers: &mut HeaderMap) {
 /// True for what only proxies may say, also in a spelling that servers fold into it (`_` is `-` in CGI and WSGI).
 fn is_internal(name: &HeaderName) -> bool {
     let name = name.as_str().as_bytes();
-    name.starts_with(b"weft-") || name.len() == CLIENT_CERT.len() && Text::new(CLIENT_CERT).read(name)
+    name.starts_with(b"weft-") || name.len() == CLIENT_CERT.len() && const { Text::new(CLIENT_CERT) }.read(name)
 }
 
 /// Removes from a response what only proxies may say to each other. What HTTP/1 alone can say of an answer stays for a

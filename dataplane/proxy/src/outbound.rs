@@ -108,8 +108,7 @@ async fn send(
     loop {
         let attempt = attempts.pick()?;
         call.record.metrics = Some(Rc::clone(&attempt.destination.metrics));
-        let terms = (from, attempts.connect_timeout);
-        match exchange(worker, &attempt, terms, permit, filtered, call).await {
+        match exchange(worker, &attempt, from, permit, filtered, call).await {
             Ok(()) => {
                 // A client that left before the head says nothing of the endpoint.
                 if let Some((status, at)) = call.record.answer.get() {
@@ -130,7 +129,7 @@ async fn send(
 async fn exchange(
     worker: &Rc<Worker>,
     attempt: &Attempt<'_>,
-    (from, connect_timeout): (&Served, Duration),
+    from: &Served,
     permit: Permit,
     filtered: &mut Filtered<'_>,
     call: &mut Call<'_, '_>,
@@ -142,7 +141,7 @@ async fn exchange(
         log.destination = None;
     });
     if let Some(peer) = destination.peer() {
-        let connected = attempt.connect(peer, connect_timeout, permit).await;
+        let connected = attempt.connect(peer, permit).await;
         let client = connected.map_err(|(failure, permit)| Failed::Unprocessed(failure, permit))?;
         // Proved by TLS just now.
         call.record.log(|log| log.destination = Some(peer.destination().to_string()));
@@ -154,6 +153,6 @@ async fn exchange(
         Ok(outside) => PlainSocket::Outside(outside),
         Err(failure) => return Err(Failed::Final(failure)),
     };
-    let (leg, version) = (worker.app_leg(connect_timeout), call.head.version);
+    let (leg, version) = (worker.app_leg(attempt.connect_timeout), call.head.version);
     Box::pin(leg.carry(&[outside], version, permit, filtered, call)).await.inspect(|()| attempt.reached())
 }

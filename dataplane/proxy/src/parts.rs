@@ -73,8 +73,19 @@ impl<C: Clone + Eq + Hash> Parts<C> {
         Ok(Part { parts: Rc::clone(self), caller: caller.clone() })
     }
 
-    /// The same as soon as it may have one. Cancel safe: what nobody waits for any more goes to the next.
-    pub(crate) async fn wait(self: &Rc<Self>, caller: &C) -> Part<C> {
+    /// One for `caller` as soon as it may have one; `short` is told why it has to wait. Cancel safe: what nobody waits for any
+    /// more goes to the next.
+    pub(crate) async fn get(self: &Rc<Self>, caller: &C, short: impl FnOnce(Short)) -> Part<C> {
+        match self.take(caller) {
+            Ok(part) => part,
+            Err(why) => {
+                short(why);
+                self.wait(caller).await
+            }
+        }
+    }
+
+    async fn wait(self: &Rc<Self>, caller: &C) -> Part<C> {
         // Before the channel, so that it is dropped after it: a request that gave up leaves nothing behind.
         let _queued = Queued::of(self, caller);
         let (give, given) = oneshot::channel();

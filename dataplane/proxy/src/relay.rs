@@ -223,6 +223,13 @@ pub struct Idle<'w> {
     pub stalls: &'w Stalls,
 }
 
+#[cfg(test)]
+impl<'w> Idle<'w> {
+    pub(crate) fn of(all: Duration, stalls: &'w Stalls) -> Self {
+        Self { tunnel: all, late_upload: all, own_answer: all, stalls }
+    }
+}
+
 /// How an exchange failed.
 #[derive(Debug)]
 pub enum ExchangeError {

@@ -38,9 +38,9 @@ impl Via {
         }
         let same = format!("{:016x}", asked_for(head));
         let entries = entries.flat_map(|via| via.as_bytes().split(|byte| *byte == b','));
-        let mut ours = entries.filter_map(|entry| entry.trim_ascii().strip_prefix(self.own.as_bytes()));
+        let ours = entries.filter_map(|entry| entry.trim_ascii().strip_prefix(self.own.as_bytes()));
         let is_same = |(nth, asked): (usize, &[u8])| asked == same.as_bytes() || nth + 1 >= MOST_PASSES;
-        ours.by_ref().enumerate().any(is_same)
+        ours.enumerate().any(is_same)
     }
 }
 

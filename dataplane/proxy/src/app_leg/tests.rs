@@ -11,7 +11,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::LocalSet;
 use weft_filter_host::{Chain, Host, HostConfig};
-use weft_policy::bundle::Direction;
 use weft_transport::h3::Code;
 use weft_transport::http::{Frame, ResponseHead};
 use weft_transport::{h1, h2};
@@ -66,7 +65,7 @@ impl Parts {
             now: Duration::ZERO,
             connect_timeout: second,
             resends: 16,
-            idle: Idle { tunnel: second * 10, late_upload: second * 10, own_answer: second * 10, stalls: &self.stalls },
+            idle: Idle::of(second * 10, &self.stalls),
         }
     }
 
@@ -75,13 +74,7 @@ impl Parts {
         let mut conn = h1::ServerConn::new(client, &Bytes::new(), h1::Limits::default());
         let chain = Chain::default();
         while let Ok(Some(h1::Exchange { mut head, body, responder })) = conn.next().await {
-            let place = Place {
-                direction: Direction::Outbound,
-                principal: None,
-                source: [127, 0, 0, 1].into(),
-                destination_port: 80,
-                path_reading: weft_policy::path::PathReading::default(),
-            };
+            let place = Place::of_nobody();
             let (mut filtered, permit) =
                 filtering::request(&self.filters, &chain, &place, &mut head, None).await.unwrap();
             let mut record = Record::open(Side::Outbound, ([127, 0, 0, 1], 9).into(), &head, false);
@@ -382,13 +375,7 @@ async fn an_address_that_is_silent_is_not_waited_for_alone() {
     let guard = Guard::new(&serde_saphyr::from_str::<Listen>(LISTEN).unwrap(), true);
     let first = guard.outside(silent.local_addr().unwrap(), [127, 0, 0, 1].into()).unwrap();
     let sockets = [PlainSocket::Outside(first), parts.sockets[0]];
-    let place = Place {
-        direction: Direction::Outbound,
-        principal: None,
-        source: [127, 0, 0, 1].into(),
-        destination_port: 80,
-        path_reading: weft_policy::path::PathReading::default(),
-    };
+    let place = Place::of_nobody();
     let (_filtered, permit) = filtering::connection(&parts.filters, &Chain::default(), &place).await.unwrap();
     let connecting = parts.apps.connect(&sockets, Duration::from_secs(60), &parts.holder, permit);
     let connected = tokio::time::timeout(Duration::from_secs(20), connecting).await.expect("beside the first");

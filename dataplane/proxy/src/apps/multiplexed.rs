@@ -68,8 +68,8 @@ struct Socket<C: Clone + Eq + Hash> {
     dialling: Cell<bool>,
     waiting: Cell<usize>,
     parts: Rc<Parts<C>>,
-    /// Streams that the app allows on a connection, as far as it is known.
-    allowed: Cell<Option<usize>>,
+    /// The app has said how many streams it allows on a connection.
+    is_settled: Cell<bool>,
     /// The holder of its one permit is first in the queue and alone may take a stream or begin a dial. The semaphore
     /// hands it on in the order of asking, so that nobody is overtaken.
     turn: Semaphore,
@@ -80,7 +80,7 @@ impl<C: Clone + Eq + Hash> Socket<C> {
     fn new(most: usize, percent: usize) -> Self {
         Self {
             parts: Parts::new(percent, most),
-            allowed: Cell::default(),
+            is_settled: Cell::default(),
             connections: RefCell::default(),
             room: h2::Room::default(),
             dialling: Cell::default(),
@@ -150,18 +150,16 @@ impl<K: Copy + Eq + Hash, C: Clone + Eq + Hash> Multiplexed<K, C> {
 
     /// The caller's right to a stream, as soon as it may have one. Cancel safe.
     async fn part(&self, socket: &Socket<C>, caller: &C) -> Part<C> {
-        let short = match socket.parts.take(caller) {
-            Ok(part) => return part,
-            Err(short) => short,
-        };
-        // Before the first SETTINGS nothing is used up: it is only not known.
-        if socket.allowed.get().is_some() {
-            self.stats.queued.add(1);
-            if short == Short::Part {
-                Limited::AppStreamsPerCaller.hit();
+        let count = |short| {
+            // Before the first SETTINGS nothing is used up: it is only not known.
+            if socket.is_settled.get() {
+                self.stats.queued.add(1);
+                if short == Short::Part {
+                    Limited::AppStreamsPerCaller.hit();
+                }
             }
-        }
-        socket.parts.wait(caller).await
+        };
+        socket.parts.get(caller, count).await
     }
 
     /// Waits in the queue, and as its first until there is a stream or room for a connection. Cancel safe.
@@ -258,7 +256,7 @@ impl<'s, C: Clone + Eq + Hash> Dialling<'s, C> {
         conn.settled().await.map_err(NoStream::Settings)?;
         let slot = conn.slot();
         let allowed = conn.allowed().max(1);
-        self.0.allowed.set(Some(allowed));
+        self.0.is_settled.set(true);
         self.0.connections.borrow_mut().push(conn);
         self.0.parts.set_capacity(most.saturating_mul(allowed));
         Ok(slot)

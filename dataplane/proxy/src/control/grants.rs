@@ -11,10 +11,7 @@ use weft_policy::wire::v1;
 use weft_transport::tls::IdentityHandle;
 
 use super::channel::{Channel, ChannelError};
-use super::identity::is_away;
-
-/// How often the file is looked at.
-const LOOK: Duration = Duration::from_secs(2);
+use super::identity::{LOOK_FOR_TOKEN, is_away};
 
 /// First and longest wait between attempts.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -40,7 +37,7 @@ impl TokenFile {
                 }
                 Some(Tried::Done) | None => {
                     backoff.reset();
-                    LOOK
+                    LOOK_FOR_TOKEN
                 }
             };
             tokio::time::sleep(wait).await;

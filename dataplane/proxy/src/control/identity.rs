@@ -53,7 +53,7 @@ pub enum JoinError {
 }
 
 /// How often a proxy that waits for a new token looks for one.
-const LOOK_FOR_TOKEN: Duration = Duration::from_secs(2);
+pub(super) const LOOK_FOR_TOKEN: Duration = Duration::from_secs(2);
 
 /// The identity of an earlier start, be it ended (it is renewed then), or a new one by token. Tries until the control plane
 /// answers. A proxy that had an identity waits for a token that is taken; a new one ends with the reason. Gives the token

@@ -82,7 +82,7 @@ impl Fixture {
     }
 
     fn service(&self, snapshot: &Snapshot) -> Rc<ServiceState> {
-        self.destinations.service(snapshot, snapshot.first(), &snapshot.bundle.services[&name("reviews")])
+        self.destinations.service(snapshot, snapshot.first(), &snapshot.bundle.services[&name("reviews")], None)
     }
 }
 
@@ -107,7 +107,7 @@ fn an_endpoint_without_a_named_port_is_none_of_that_port() {
     let fixture = Fixture::new();
     let of_port = |snapshot: &Snapshot| {
         let service = &snapshot.bundle.services[&name("reviews")];
-        fixture.destinations.of_port(snapshot, snapshot.first(), service, &service.ports[0])
+        fixture.destinations.service(snapshot, snapshot.first(), service, Some(&service.ports[0]))
     };
     let all = [("a", 2, 1), ("b", 3, 1), ("c", 4, 1)];
     let state = of_port(&with_named_port(&all, &[("b", Some(9090)), ("c", None)]));
@@ -176,7 +176,7 @@ fn a_service_that_went_is_forgotten() {
     without.services =
         [(name("other"), Service { name: name("other"), ..without.services[&name("reviews")].clone() })].into();
     let without = Snapshot::build(Arc::new(without), &HashMap::new()).unwrap();
-    fixture.destinations.service(&without, without.first(), &without.bundle.services[&name("other")]);
+    fixture.destinations.service(&without, without.first(), &without.bundle.services[&name("other")], None);
     assert_eq!(fixture.unreachable.value(), 0);
 }
 
@@ -187,7 +187,8 @@ fn swaps_do_not_grow_the_store() {
     let destinations = Destinations::new(metrics, OpenCount::default(), finding(), false);
     for swap in 1..=50 {
         let snapshot = snapshot(&[("a", swap, 1)]);
-        let state = destinations.service(&snapshot, snapshot.first(), &snapshot.bundle.services[&name("reviews")]);
+        let state =
+            destinations.service(&snapshot, snapshot.first(), &snapshot.bundle.services[&name("reviews")], None);
         let destination = state.direct(&name("a")).expect("the endpoint");
         assert_eq!(destination.endpoint.address, IpAddr::from([10, 0, 0, swap]), "it was made anew");
         destination.metrics.request(crate::telemetry::series::RequestEnd {

@@ -81,7 +81,8 @@ async fn open<'w>(
         worker.ledger.counters.misdirected.increment(1);
         Failure::NotServed(format!("CONNECT '{authority}'"))
     })?;
-    let (served, port, socket) = served_socket(worker, &snapshot, caller, address)?;
+    let found = served_socket(&snapshot, caller, address);
+    let (served, port, socket) = found.inspect_err(|_| worker.ledger.counters.misdirected.increment(1))?;
     record.metrics = Some(caller.metrics(&worker.ledger, &snapshot, served, address, said));
     record.upstream = Some(address.to_string());
     record.destination = Some(served.workload.identity.to_string());
@@ -116,7 +117,8 @@ async fn tunnel(
         let (near, far) = ((&mut from_peer, &mut to_peer), (&mut from_app, &mut to_app));
         let tunnel = pin!(relay::tunnel(near, far, accounts, worker.idle()));
         let denied = until_denied(worker, judged_by, async |snapshot: &Snapshot| {
-            let (served, port, _) = served_socket(worker, snapshot, caller, address)?;
+            let found = served_socket(snapshot, caller, address);
+            let (served, port, _) = found.inspect_err(|_| worker.ledger.counters.misdirected.increment(1))?;
             port.takes_tunnels().map_err(Failure::TunnelForbidden)?;
             let (chain, place) = (served.inbound.authorization(), caller.place(address, port));
             filtering::connection(&worker.filters, &chain, &place).await.map(drop)

@@ -38,7 +38,7 @@ pub(super) struct Attempts<'a> {
     worker: &'a Rc<Worker>,
     /// The port at each endpoint.
     target: KeptTarget,
-    pub(super) connect_timeout: Duration,
+    connect_timeout: Duration,
     /// Only this endpoint may serve it.
     direct: Option<ObjectName>,
     state: Rc<ServiceState>,
@@ -53,10 +53,7 @@ pub(super) struct Attempts<'a> {
 
 impl<'a> Attempts<'a> {
     pub(super) fn new(worker: &'a Rc<Worker>, snapshot: &Snapshot, from: &Served, goal: Goal<'_>) -> Self {
-        let state = match goal.target.partial() {
-            None => worker.destinations.service(snapshot, from, goal.service),
-            Some(port) => worker.destinations.of_port(snapshot, from, goal.service, port),
-        };
+        let state = worker.destinations.service(snapshot, from, goal.service, goal.target.partial());
         let (max_retries, most) = (snapshot.mesh.max_retries, worker.shared.config.limits.endpoints_tried);
         Self {
             worker,
@@ -98,6 +95,7 @@ impl<'a> Attempts<'a> {
             state: Rc::clone(state),
             destination,
             port,
+            connect_timeout: self.connect_timeout,
             last,
             start: Cell::new(now),
             end: None,
@@ -150,6 +148,7 @@ pub(super) struct Attempt<'a> {
     pub(super) destination: Rc<Destination>,
     /// The app's, at this endpoint.
     pub(super) port: u16,
+    pub(super) connect_timeout: Duration,
     /// There is no other endpoint to turn to: one that is silent is waited for.
     last: bool,
     /// When a connection was there: dialling is no part of an endpoint's latency.
@@ -160,25 +159,20 @@ pub(super) struct Attempt<'a> {
 
 impl Attempt<'_> {
     /// A connection to the endpoint's proxy, for what `permit` lets pass.
-    pub(super) async fn connect(
-        &self,
-        peer: &PeerKey,
-        timeout: Duration,
-        permit: Permit,
-    ) -> Result<PeerConn, NotConnected> {
-        match self.client(peer, timeout).await {
+    pub(super) async fn connect(&self, peer: &PeerKey, permit: Permit) -> Result<PeerConn, NotConnected> {
+        match self.client(peer).await {
             Ok(client) => Ok(PeerConn::new(client, permit)),
             Err(failure) => Err((failure, permit)),
         }
     }
 
     /// Makes sure that there is a connection to the endpoint's proxy.
-    pub(super) async fn reach(&self, peer: &PeerKey, timeout: Duration) -> Result<(), Failure> {
-        self.client(peer, timeout).await.map(drop)
+    pub(super) async fn reach(&self, peer: &PeerKey) -> Result<(), Failure> {
+        self.client(peer).await.map(drop)
     }
 
-    async fn client(&self, peer: &PeerKey, timeout: Duration) -> Result<MeshClient, Failure> {
-        let pool = &self.worker.pool;
+    async fn client(&self, peer: &PeerKey) -> Result<MeshClient, Failure> {
+        let (pool, timeout) = (&self.worker.pool, self.connect_timeout);
         let connected = if self.last {
             Ok(Box::pin(pool.get_patiently(peer, timeout)).await)
         } else {

@@ -3,7 +3,6 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Version};
@@ -137,7 +136,7 @@ async fn open_mesh<'w>(
         let socket = SocketAddr::new(endpoint.address, attempt.port);
         record.metrics = Some(Rc::clone(&attempt.destination.metrics));
         record.upstream = Some(socket.to_string());
-        match connect(worker, attempts.connect_timeout, (from, origin), &attempt, socket, permit).await {
+        match connect(worker, (from, origin), &attempt, socket, permit).await {
             Ok(streams) => {
                 record.destination = attempt.destination.peer().map(|peer| peer.destination().to_string());
                 attempt.answered(true, None);
@@ -155,7 +154,6 @@ async fn open_mesh<'w>(
 /// One attempt at one endpoint.
 async fn connect(
     worker: &Worker,
-    timeout: Duration,
     (from, origin): (&Served, &Origin),
     attempt: &Attempt<'_>,
     socket: SocketAddr,
@@ -164,12 +162,13 @@ async fn connect(
     let holder = origin.holder();
     let unprocessed = |(failure, permit)| Failed::Unprocessed(failure, permit);
     if let Some(peer) = attempt.destination.peer() {
-        let client = attempt.connect(peer, timeout, permit).await.map_err(unprocessed)?;
+        let client = attempt.connect(peer, permit).await.map_err(unprocessed)?;
         let tunnel = client.tunnel(&connect_head(socket, &from.source)).await?;
         return Ok(Streams::Peer(Box::new(tunnel)));
     }
     let outside = worker.shared.guard.outside(socket, socket.ip()).map_err(Failed::Final)?;
-    let connected = worker.apps.connect(&[PlainSocket::Outside(outside)], timeout, &holder, permit).await;
+    let sockets = [PlainSocket::Outside(outside)];
+    let connected = worker.apps.connect(&sockets, attempt.connect_timeout, &holder, permit).await;
     let (stream, share) = connected.map_err(unprocessed)?;
     attempt.reached();
     Ok(Streams::plain(stream, share))

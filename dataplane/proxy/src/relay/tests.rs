@@ -10,7 +10,6 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{LocalSet, spawn_local, yield_now};
 use weft_filter_host::{Chain, Host, HostConfig};
-use weft_policy::bundle::Direction;
 use weft_transport::http::{RecvBody, RequestHead, Target};
 use weft_transport::{h1, h2};
 
@@ -269,13 +268,7 @@ async fn a_client_that_reads_no_interim_answers_is_let_go() {
         let (mut up, mut answer) = app.send(&get("/"), true).await.unwrap();
 
         let filters = Filters::new(&Host::new(HostConfig::default()).unwrap());
-        let place = Place {
-            direction: Direction::Outbound,
-            principal: None,
-            source: [127, 0, 0, 1].into(),
-            destination_port: 80,
-            path_reading: weft_policy::path::PathReading::default(),
-        };
+        let place = Place::of_nobody();
         let chain = Chain::default();
         let (mut filtered, _permit) = filtering::request(&filters, &chain, &place, &mut head, None).await.unwrap();
         let (status, stalls) = (Cell::default(), stalls(0));
@@ -286,7 +279,7 @@ async fn a_client_that_reads_no_interim_answers_is_let_go() {
             grpc: false,
             upgrade: false,
             expects: false,
-            idle: Idle { tunnel: PATIENCE, late_upload: PATIENCE, own_answer: PATIENCE, stalls: &stalls },
+            idle: Idle::of(PATIENCE, &stalls),
         };
         let (mut body, mut responder) = (Source::once(body), Some(responder));
         let (sent, received) = (Progress::default(), Progress::default());
@@ -332,7 +325,7 @@ async fn an_answer_of_the_proxys_own_that_nobody_takes_is_on_the_books_and_has_a
             let exchange = conn.next().await.unwrap().unwrap();
             let budget = Arc::new(StallBudget::new(budget, Duration::ZERO));
             let stalls = Stalls::of(&budget);
-            let idle = Idle { tunnel: PATIENCE, late_upload: PATIENCE, own_answer, stalls: &stalls };
+            let idle = Idle { own_answer, ..Idle::of(PATIENCE, &stalls) };
             let held = Cell::new(0);
             let sweeps = async {
                 loop {

@@ -87,7 +87,7 @@ async fn reach(worker: &Rc<Worker>, snapshot: &Snapshot, from: &Served, to: &Res
     loop {
         let attempt = attempts.pick()?;
         let Some(peer) = attempt.destination.peer() else { return Ok(()) };
-        match attempt.reach(peer, snapshot.connect_timeout()).await {
+        match attempt.reach(peer).await {
             Ok(()) => return Ok(()),
             Err(failure) => attempts.failed(attempt, failure)?,
         }
