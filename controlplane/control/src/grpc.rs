@@ -126,11 +126,11 @@ impl MeshControl for Service {
         &self,
         request: Request<Streaming<v1::ProxyMessage>>,
     ) -> Result<Response<Self::ConnectStream>, Status> {
-        let identity = peer_identity(&self.hub, &request)?;
+        let holder = let_in(&self.hub, &request)?;
         let peer = peer_address(&request).ok_or_else(|| Status::internal("the address of the peer is not known"))?;
         let leaf =
             peer_certificate(&request).ok_or_else(|| Status::unauthenticated("a client certificate is needed"))?;
-        let open = self.hub.streams().open(&identity, &leaf).map_err(|what| {
+        let open = self.hub.streams().open(&holder.identity, &leaf).map_err(|what| {
             self.hub.metrics().throttled(what);
             Status::resource_exhausted("too many control streams with this certificate, or of this account")
         })?;
@@ -138,7 +138,7 @@ impl MeshControl for Service {
         let (hub, stop) = (self.hub.clone(), self.stop.clone());
         let incoming = request.into_inner();
         self.hub.spawn(async move {
-            Box::pin(session::serve(hub, identity, peer, incoming, sender, stop)).await;
+            Box::pin(session::serve(hub, holder, peer, incoming, sender, stop)).await;
             drop(open);
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
@@ -187,11 +187,16 @@ fn peer_certificate<T>(request: &Request<T>) -> Option<CertificateDer<'static>> 
 
 /// The SPIFFE ID of the verified client certificate, which is valid now and not banned.
 fn peer_identity<T>(hub: &Hub, request: &Request<T>) -> Result<SpiffeId, Status> {
+    let_in(hub, request).map(|holder| holder.identity)
+}
+
+/// Whose certificate the client showed, where it is valid now and its holder not banned.
+fn let_in<T>(hub: &Hub, request: &Request<T>) -> Result<Holder, Status> {
     let holder = holder(hub, request)?;
     holder.valid_at(OffsetDateTime::now_utc())?;
     match hub.banned(&holder.identity) {
         Some(reason) => Err(Status::permission_denied(reason)),
-        None => Ok(holder.identity),
+        None => Ok(holder),
     }
 }
 

@@ -5,6 +5,7 @@ mod age;
 mod apply;
 mod audit;
 mod bans;
+mod evicted;
 mod filters;
 mod grants;
 mod identity;
@@ -37,7 +38,7 @@ pub(crate) use self::apply::unprotects;
 pub use self::apply::{Applied, ApplyError, Expected, How, Misplaced, Stale, unreadable_records};
 pub use self::audit::Actor;
 pub use self::bans::{Ban, BanError};
-pub(crate) use self::bans::{Bans, told};
+pub(crate) use self::evicted::KeptOut;
 use self::filters::Artifacts;
 pub(crate) use self::filters::{AUTHZ, SYSTEM};
 pub use self::filters::{FilterVersion, Publication, PublishError};
@@ -88,7 +89,8 @@ pub struct Hub {
     published: watch::Sender<Arc<Published>>,
     /// The store's generation that `published` was read from or written to.
     read_at: AtomicU64,
-    bans: watch::Sender<Bans>,
+    bans: watch::Sender<bans::Bans>,
+    evicted: watch::Sender<evicted::Evictions>,
     /// Bans that hold and could not be written yet, with who made them.
     unwritten_bans: std::sync::Mutex<BTreeMap<SpiffeId, (Actor, Ban)>>,
     /// Held by whoever changes the bans, until they are told.
@@ -196,6 +198,7 @@ impl Hub {
             published: watch::Sender::new(Arc::new(published)),
             read_at,
             bans: watch::Sender::new(bans),
+            evicted: watch::Sender::default(),
             unwritten_bans: Default::default(),
             bans_turn: Mutex::default(),
             lead: watch::Sender::new(Arc::new(lead)),

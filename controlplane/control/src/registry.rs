@@ -38,6 +38,8 @@ pub struct Introduction {
     pub version: String,
     /// The address that its stream comes from.
     pub address: Option<IpAddr>,
+    /// The serial number of the certificate that it showed.
+    pub certificate: String,
     /// That is not this machine.
     pub is_remote: bool,
     /// Grows with each start of the proxy; 0 where it tells none.
@@ -249,6 +251,11 @@ impl Registry {
         self.notify();
     }
 
+    /// How a proxy that is known introduced itself last.
+    pub fn introduction(&self, key: &ProxyKey) -> Option<Introduction> {
+        self.lock().get(key).map(|entry| entry.introduction.clone())
+    }
+
     /// Ends a proxy's stream and tells it why; it is expected back.
     pub fn dismiss(&self, key: &ProxyKey, why: &str) {
         if let Some(entry) = self.lock().get_mut(key).filter(|entry| entry.connected) {
@@ -288,11 +295,6 @@ impl Registry {
 
     pub fn is_connected(&self, key: &ProxyKey) -> bool {
         self.lock().get(key).is_some_and(|entry| entry.connected)
-    }
-
-    /// The address that a connected proxy speaks from.
-    pub fn speaks_from(&self, key: &ProxyKey) -> Option<IpAddr> {
-        self.lock().get(key).filter(|entry| entry.connected)?.introduction.address
     }
 
     /// True while the stream of this seat is open.

@@ -11,22 +11,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 use weft_policy::bundle::{
-    Direction, Egress, Endpoint, FilterMode, MeshSettings, ObjectName, OnFailure, Revision, ServedWorkload,
+    Direction, Egress, FilterMode, MeshSettings, ObjectName, OnFailure, Revision, ServedWorkload,
 };
-use weft_policy::delta::{Key, Object};
-use weft_policy::identity::SpiffeId;
+use weft_policy::delta::{self, Key, Object};
 use weft_policy::lineage::{Lineage, follow};
 use weft_policy::text::printable;
 use weft_policy::wire::{self, v1};
 
 use self::hello::Greeting;
 pub(crate) use self::hello::may_join;
-use crate::hub::{self, Bans, Hub, Published};
+use crate::hub::{Holder, Hub, KeptOut, Published};
 use crate::metrics::Throttled;
 use crate::rate::Rates;
 use crate::registry::{Capabilities, Health, LoadedFilter, Progress, Seat};
@@ -96,13 +95,13 @@ struct Gathering {
 /// Serves one control stream until its end.
 pub async fn serve(
     hub: Arc<Hub>,
-    identity: SpiffeId,
+    holder: Holder,
     peer: IpAddr,
     mut incoming: Streaming<v1::ProxyMessage>,
     outgoing: Outgoing,
     stop: CancellationToken,
 ) {
-    let greeted = Greeting::receive(&hub, identity, peer, &mut incoming).await;
+    let greeted = Greeting::receive(&hub, holder, peer, &mut incoming).await;
     let greeting = match greeted {
         Ok(greeting) => greeting,
         Err(status) => {
@@ -157,8 +156,8 @@ impl Session {
     async fn run(&mut self, incoming: &mut Streaming<v1::ProxyMessage>, stop: &CancellationToken) -> End {
         let mut published = self.hub.subscribe();
         let mut last_removal = published.borrow_and_update().last_removal;
-        let (mut bans, mut lead) = (self.hub.watch_bans(), self.hub.watch_lead());
-        if !self.send_denials(&mut bans).await {
+        let (mut kept_out, mut lead) = (self.hub.watch_kept_out(), self.hub.watch_lead());
+        if !self.send_denials(&mut kept_out).await {
             return End::Lost;
         }
         if !self.send_delta().await || !self.confirm().await {
@@ -186,9 +185,9 @@ impl Session {
                 () = sleep_until(self.retry.map_or_else(Instant::now, |(at, _)| at).into()), if self.retry.is_some() => {
                     if !self.try_again().await { return End::Lost }
                 }
-                _ = bans.changed() => if let Some(end) = self.handle_bans(&mut bans).await { return end },
+                () = kept_out.changed() => if let Some(end) = self.handle_kept_out(&mut kept_out).await { return end },
                 _ = lead.changed() => {
-                    let is_open = self.send_denials(&mut bans).await && self.send_delta().await;
+                    let is_open = self.send_denials(&mut kept_out).await && self.send_delta().await;
                     if !is_open || !self.confirm().await { return End::Lost }
                 }
                 () = self.seat.replaced.cancelled() => {
@@ -211,17 +210,17 @@ impl Session {
     }
 
     /// Tells who is kept out, ahead of everything else. One that is kept out itself is told so, and nothing more.
-    async fn handle_bans(&mut self, bans: &mut watch::Receiver<Bans>) -> Option<End> {
+    async fn handle_kept_out(&mut self, kept_out: &mut KeptOut) -> Option<End> {
         if let Some(reason) = self.hub.banned(&self.seat.key.identity) {
             self.notify_end(&reason, true).await;
             return Some(End::Drained);
         }
-        if self.send_denials(bans).await { None } else { Some(End::Lost) }
+        if self.send_denials(kept_out).await { None } else { Some(End::Lost) }
     }
 
     /// Tells who is kept out. The list of a store that does not lead is nobody's: it may have lost those that another had.
-    async fn send_denials(&self, bans: &mut watch::Receiver<Bans>) -> bool {
-        let denials = hub::told(&bans.borrow_and_update());
+    async fn send_denials(&self, kept_out: &mut KeptOut) -> bool {
+        let denials = kept_out.message();
         self.hub.may_lead(self.follows.as_ref()).is_err() || self.send(denials).await
     }
 
@@ -554,26 +553,17 @@ fn lacks(envelope: &v1::Object, has: &Capabilities) -> Option<String> {
     (!lacking.is_empty()).then(|| lacking.join(", "))
 }
 
-/// Endpoints of `before` that are gone, or are another place or identity under the same name.
+/// Endpoints of `before` that leave at once.
 fn withdrawn(before: &ToldSet, after: &ToldSet) -> Vec<Key> {
     let mut keys = Vec::new();
     for told in before.iter() {
-        let Object::Service(service) = &told.object else { continue };
         let now = after.get(&told.key);
         if now.is_some_and(|now| Arc::ptr_eq(now, told)) {
             continue;
         }
-        let now = now.and_then(|now| match &now.object {
-            Object::Service(service) => Some(&service.endpoints),
-            Object::Mesh(_) | Object::Workload(_) | Object::Route(_) | Object::Filter(_) => None,
-        });
-        let stays = |old: &Endpoint| {
-            now.and_then(|endpoints| endpoints.get(&old.workload)).is_some_and(|new| {
-                (new.address, new.mesh_address, &new.identity) == (old.address, old.mesh_address, &old.identity)
-            })
-        };
-        let left = service.endpoints.values().filter(|endpoint| !stays(endpoint));
-        keys.extend(left.map(|e| Key::Endpoint { service: service.name.clone(), workload: e.workload.clone() }));
+        if let Some(service) = told.service() {
+            keys.extend(delta::withdrawn(service, now.and_then(|now| now.service())));
+        }
     }
     keys
 }

@@ -24,7 +24,7 @@ pub use verify::recheck;
 
 pub(crate) use config::{client_config_with, server_config_with};
 pub(crate) use served::Choice;
-pub(crate) use verify::{Verdict, ends_at, gives_way_at};
+pub(crate) use verify::{Verdict, ends_at, evicted, gives_way_at};
 
 /// ALPN of the mesh over QUIC.
 pub const ALPN_H3: &[u8] = b"h3";

@@ -53,6 +53,27 @@ async fn a_banned_identity_is_cut_off_within_two_seconds_and_kept_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_evicted_proxy_loses_its_connections_within_two_seconds_and_comes_back() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    let mesh = Mesh::start().await;
+    let (client, _server, _app) = pair(&mesh).await;
+    becomes(&client, "/who", 200).await;
+    // A request whose end never comes stands in a connection of the two.
+    let mut standing = tokio::net::TcpStream::connect(client.proxy()).await.unwrap();
+    standing.write_all(b"POST /echo HTTP/1.1\r\nhost: reviews\r\ncontent-length: 9\r\n\r\nhalf").await.unwrap();
+    let mut answer = vec![0; 12];
+    standing.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer, b"HTTP/1.1 200");
+    let begun = Instant::now();
+    let evicted = mesh.weft(&["proxy", "evict", "frontend"]);
+    assert!(evicted.code == 0 && evicted.out.contains("is evicted"), "{evicted:?}");
+    while standing.read_buf(&mut answer).await.unwrap_or(0) > 0 {}
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    becomes(&client, "/who", 200).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_that_ended_meanwhile_is_renewed_when_the_control_plane_is_back() {
     let mut mesh = Mesh::start_with(json!({"svid_ttl_seconds": 10})).await;
     let (client, mut server, _app) = pair(&mesh).await;

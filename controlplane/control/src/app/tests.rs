@@ -145,6 +145,7 @@ pub(crate) struct Proxy {
     /// The store of the last delta.
     pub(crate) lineage: Option<v1::Lineage>,
     pub(crate) denied: Vec<String>,
+    evicted: Vec<String>,
     outgoing: tokio::sync::mpsc::Sender<v1::ProxyMessage>,
     incoming: tonic::Streaming<v1::ControlMessage>,
 }
@@ -178,7 +179,7 @@ impl Proxy {
         outgoing.send(message(v1::proxy_message::Message::Hello(hello))).await.unwrap();
         let mut client = control.grpc(Some(svid)).await;
         let incoming = client.connect(ReceiverStream::new(receiver)).await.unwrap().into_inner();
-        Self { bundle, lineage: None, denied: Vec::new(), outgoing, incoming }
+        Self { bundle, lineage: None, denied: Vec::new(), evicted: Vec::new(), outgoing, incoming }
     }
 
     /// The next delta, or why there is none.
@@ -190,9 +191,14 @@ impl Proxy {
                     return Received::try_from(delta).map(|it| it.delta).map_err(|refused| refused.reason);
                 }
                 v1::control_message::Message::Notice(notice) => return Err(format!("notice: {}", notice.reason)),
-                v1::control_message::Message::Denials(denials) => self.denied = denials.identities,
+                v1::control_message::Message::Denials(denials) => self.keep_out(denials),
             }
         }
+    }
+
+    fn keep_out(&mut self, denials: v1::Denials) {
+        self.denied = denials.identities;
+        self.evicted = denials.evicted.into_iter().map(|evicted| evicted.serial).collect();
     }
 
     /// The next message, or why there is none.
@@ -204,9 +210,20 @@ impl Proxy {
 
     /// Waits until exactly these identities are kept out.
     pub(crate) async fn until_denied(&mut self, wanted: &[&str]) {
-        while self.denied != wanted {
+        self.until(|proxy| proxy.denied == wanted).await;
+    }
+
+    /// Waits until the connections of this certificate end.
+    pub(crate) async fn until_evicted(&mut self, svid: &Svid) {
+        let (_, pem) = x509_parser::pem::parse_x509_pem(svid.chain_pem.as_bytes()).unwrap();
+        let certificate = pem.parse_x509().unwrap();
+        self.until(|proxy| proxy.evicted == [certificate.serial.to_str_radix(16)]).await;
+    }
+
+    async fn until(&mut self, is_so: impl Fn(&Self) -> bool) {
+        while !is_so(self) {
             match self.told().await.unwrap() {
-                v1::control_message::Message::Denials(denials) => self.denied = denials.identities,
+                v1::control_message::Message::Denials(denials) => self.keep_out(denials),
                 v1::control_message::Message::Delta(_) => {}
                 v1::control_message::Message::Notice(notice) => panic!("the session ends: {}", notice.reason),
             }

@@ -7,10 +7,8 @@ use std::sync::{Arc, PoisonError};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use tokio::sync::watch;
 use weft_policy::identity::SpiffeId;
 use weft_policy::plan::World;
-use weft_policy::wire::v1;
 
 use super::{Actor, Hub, to_the_end};
 use crate::registry::ProxyKey;
@@ -63,11 +61,6 @@ impl Hub {
     /// All bans, by identity.
     pub fn bans(&self) -> Arc<BTreeMap<SpiffeId, Ban>> {
         self.bans.borrow().clone()
-    }
-
-    /// Wakes when an identity is banned or let in again.
-    pub(crate) fn watch_bans(&self) -> watch::Receiver<Bans> {
-        self.bans.subscribe()
     }
 
     /// Why `identity` is kept out, where it is.
@@ -211,7 +204,8 @@ impl Hub {
         keys
     }
 
-    /// Ends the sessions of proxies and takes their endpoints out of discovery. One that still runs comes back by itself.
+    /// Ends the sessions of proxies and the connections that others have with them, and takes their endpoints out of discovery.
+    /// One that still runs comes back by itself.
     pub async fn evict(self: &Arc<Self>, actor: impl Into<Actor>, keys: Vec<ProxyKey>) -> Result<(), StoreError> {
         let (hub, actor) = (self.clone(), actor.into());
         to_the_end(async move { hub.put_out(actor, keys).await }).await
@@ -226,6 +220,7 @@ impl Hub {
             Ok::<_, StoreError>(())
         })
         .await?;
+        self.end_connections(&keys).await?;
         self.release_all(keys, "evicted by an operator").await;
         Ok(())
     }
@@ -254,15 +249,10 @@ fn may_be_added(bans: &BTreeMap<SpiffeId, Ban>, identity: &SpiffeId) -> Result<(
     }
 }
 
-/// The message to proxies: the whole list, each time.
-pub(crate) fn told(bans: &Bans) -> v1::ControlMessage {
-    let identities = bans.keys().map(ToString::to_string).collect();
-    let denials = v1::Denials { identities };
-    v1::ControlMessage { message: Some(v1::control_message::Message::Denials(denials)) }
-}
-
 #[cfg(test)]
 mod tests {
+    use weft_policy::wire::v1;
+
     use super::*;
 
     #[tokio::test]
@@ -280,7 +270,7 @@ mod tests {
         drop(store);
         let hub = crate::hub::tests::hub_in(dir.path(), |_| {});
         assert_eq!(hub.published().unreadable.len(), 1, "it is told of");
-        let message = told(&hub.bans()).message.unwrap();
+        let message = hub.watch_kept_out().message().message.unwrap();
         let v1::control_message::Message::Denials(denials) = message else { panic!("no list of the banned") };
         assert_eq!(denials.identities, [identity.to_string()], "every proxy is told to keep it out");
         let grant = crate::token::Grant::Join { identity: identity.clone(), uses_left: 1, grants: Default::default() };

@@ -11,9 +11,9 @@ use time::format_description::well_known::Rfc3339;
 use weft_policy::identity::SpiffeId;
 use weft_policy::plan::Owned;
 
-use super::Hub;
 use super::apply::PutError;
 use super::tokens::surplus;
+use super::{Draft, Hub};
 use crate::ca::{IssueError, Issued};
 use crate::claims::MAX_GRANTED;
 use crate::config::Limits;
@@ -71,11 +71,18 @@ pub struct Holder {
 /// A certificate that was issued, under its serial number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct IssuedRecord {
-    identity: SpiffeId,
-    not_after_unix: i64,
+    pub(super) identity: SpiffeId,
+    pub(super) not_after_unix: i64,
     /// The serial number of the one that took its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    replaced_by: Option<String>,
+    pub(super) replaced_by: Option<String>,
+}
+
+impl IssuedRecord {
+    /// The one that took its place, as the store names it.
+    pub(super) fn next(&self) -> Option<String> {
+        self.replaced_by.as_deref().map(row_of)
+    }
 }
 
 /// Why a proxy gets no certificate.
@@ -184,9 +191,8 @@ impl Hub {
     ) -> Result<SignedIdentity, JoinError> {
         let from = peer.map_or_else(|| "unknown".to_owned(), |peer| peer.to_string());
         let source = peer.map(source_of);
-        if let Err(wait) = self.joins.tried.take(&source, Instant::now()) {
-            self.metrics().throttled(Throttled::Joins);
-            return Err(JoinError::TooOften { from, seconds: wait.as_secs() + 1 });
+        if let Err(seconds) = self.within(&self.joins.tried, &source, Throttled::Joins) {
+            return Err(JoinError::TooOften { from, seconds });
         }
         let result = self.try_join(token, csr_der, &from).await;
         match &result {
@@ -226,8 +232,7 @@ impl Hub {
             if let Grant::Join { identity, grants, .. } = &record.grant {
                 draft.grant_bounded(identity, grants)?;
             }
-            let used_up = matches!(record.grant, Grant::Join { uses_left: 1, .. }).then(|| record.clone());
-            draft.writes.push(used(hash, record));
+            let used_up = spend(draft, hash, record);
             draft.writes.push(put);
             draft.audit(actor, "join", object, detail).within([namespace]);
             Ok::<_, JoinError>(used_up)
@@ -241,11 +246,8 @@ impl Hub {
     /// The next certificate of an identity that has proved itself by the current one, or by its last.
     pub async fn renew(self: &Arc<Self>, holder: &Holder, csr_der: &[u8]) -> Result<SignedIdentity, RenewError> {
         let now = OffsetDateTime::now_utc();
-        if let Err(wait) = self.renewals.take(&holder.identity, Instant::now()) {
-            self.metrics().throttled(Throttled::Renewals);
-            let (identity, seconds) = (holder.identity.clone(), wait.as_secs() + 1);
-            return Err(RenewError::TooOften { identity, seconds });
-        }
+        self.within(&self.renewals, &holder.identity, Throttled::Renewals)
+            .map_err(|seconds| RenewError::TooOften { identity: holder.identity.clone(), seconds })?;
         let result = self.try_renew(holder, csr_der, now).await;
         match &result {
             Ok(signed) => {
@@ -359,7 +361,7 @@ fn put_issued(issued: &Issued, identity: &SpiffeId) -> Result<Write, StoreError>
 }
 
 /// A serial number as the store names it, however it is written.
-fn row_of(serial: &str) -> String {
+pub(super) fn row_of(serial: &str) -> String {
     serial.chars().filter(char::is_ascii_hexdigit).map(|digit| digit.to_ascii_lowercase()).collect()
 }
 
@@ -383,8 +385,15 @@ pub(super) fn usable(found: Option<TokenRecord>, now: OffsetDateTime) -> Result<
     }
 }
 
+/// Takes one use of a token. Gives what it was where that was the last: it goes.
+pub(super) fn spend(draft: &mut Draft, hash: TokenHash, record: TokenRecord) -> Option<TokenRecord> {
+    let last = matches!(record.grant, Grant::Join { uses_left: ..=1, .. }).then(|| record.clone());
+    draft.writes.push(used(hash, record));
+    last
+}
+
 /// A token with one use less; without any left it goes.
-pub(super) fn used(hash: TokenHash, mut record: TokenRecord) -> Write {
+fn used(hash: TokenHash, mut record: TokenRecord) -> Write {
     match &mut record.grant {
         Grant::Join { uses_left, .. } if *uses_left > 1 => {
             *uses_left -= 1;

@@ -17,7 +17,7 @@ use weft_policy::text::printable;
 use weft_policy::wire::{self, v1};
 
 use crate::host;
-use crate::hub::{Hub, Origin, RegisterError};
+use crate::hub::{Holder, Hub, Origin, RegisterError};
 use crate::metrics::Refusal;
 use crate::registry::{Capabilities, Entered, Introduction, ProxyKey, Seat, SeatTaken};
 use crate::view::Versions;
@@ -49,7 +49,7 @@ pub(super) struct Greeting {
 impl Greeting {
     pub(super) async fn receive(
         hub: &Arc<Hub>,
-        identity: SpiffeId,
+        Holder { identity, serial, .. }: Holder,
         peer: IpAddr,
         incoming: &mut Streaming<v1::ProxyMessage>,
     ) -> Result<Self, Status> {
@@ -72,6 +72,7 @@ impl Greeting {
         let introduction = Introduction {
             version: printable(&hello.version).chars().take(VERSION).collect(),
             address: Some(peer),
+            certificate: serial,
             is_remote: !origin.is_local,
             incarnation: hello.incarnation,
             lineage: held.clone(),

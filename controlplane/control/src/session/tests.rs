@@ -496,6 +496,8 @@ async fn an_evicted_proxy_may_come_back() {
     let registered = || Some(workload("web-9", "shop", "127.0.0.19", Some("web")));
     let mut proxy = Proxy::connect(&control, &svid, "web-9", registered(), Bundle::default()).await;
     proxy.take().await;
+    let mut peer = Proxy::connect(&control, &control.join("shop/api").await, "api-1", None, Bundle::default()).await;
+    peer.take().await;
     assert_eq!(control.call("post", "/api/v1/proxies/nobody/evict", json!({})).await.0, 404);
     let (status, body) = control.call("post", "/api/v1/proxies/web-9/evict", json!({})).await;
     assert_eq!(status, 200, "{body}");
@@ -508,6 +510,8 @@ async fn an_evicted_proxy_may_come_back() {
         }
     };
     assert!(reason.contains("evicted by an operator"), "{reason}");
+    // Whoever it is connected to hears by which certificate to know it.
+    peer.until_evicted(&svid).await;
     let mut back = Proxy::connect(&control, &svid, "web-9", registered(), Bundle::default()).await;
     back.take_until(|bundle| !bundle.workloads.is_empty()).await;
 }

@@ -139,6 +139,8 @@ impl Applier {
             Some(v1::control_message::Message::Delta(delta)) => delta,
             Some(v1::control_message::Message::Denials(denials)) => {
                 self.deny(denials.identities, true);
+                let evicted = denials.evicted.into_iter().map(|it| (it.serial, it.number));
+                self.control.identity.evict(evicted);
                 if std::mem::take(&mut self.waits_for_denials) {
                     self.control.shared.contact.set_refused(None);
                 }

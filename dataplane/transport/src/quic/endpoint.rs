@@ -202,7 +202,7 @@ impl Handshake {
         established.insert(&connection, identity, before);
         let credentials = identity.current();
         if credentials.generation != before.generation
-            && let Err(error) = tls::recheck(&connection, &credentials)
+            && let Err(error) = still_holds(&connection, &credentials, tls::evicted(&connection, before))
         {
             cut(&connection, &error);
             return Err(error);
@@ -235,6 +235,8 @@ struct Standing {
     served: SpiffeId,
     /// When the first of the two certificates ends that it began with.
     ends_at: UnixTime,
+    /// The eviction of its peer that it began after.
+    evicted: Option<u64>,
 }
 
 impl Established {
@@ -244,14 +246,15 @@ impl Established {
             standing.retain(|it| it.connection.close_reason().is_none());
         }
         let ends_at = tls::ends_at(connection, own).unwrap_or_else(UnixTime::now);
-        standing.push(Standing { connection: connection.clone(), served: served.id(), ends_at });
+        let (connection, evicted) = (connection.clone(), tls::evicted(connection, own));
+        standing.push(Standing { connection, served: served.id(), ends_at, evicted });
     }
 
     fn enforce(&self, credentials: &Credentials) {
         let mut standing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         standing.retain(|it| it.connection.close_reason().is_none());
         for it in standing.iter().filter(|it| it.served == *credentials.identity.id()) {
-            if let Err(error) = tls::recheck(&it.connection, credentials) {
+            if let Err(error) = still_holds(&it.connection, credentials, it.evicted) {
                 cut(&it.connection, &error);
             }
         }
@@ -291,10 +294,26 @@ pub(super) fn expired(connection: &quinn::Connection) {
     connection.close(NO_ERROR, reason.told().as_bytes());
 }
 
+/// Judges a standing connection by what holds now; `evicted` is the eviction of its peer that it began after.
+pub(super) fn still_holds(
+    connection: &quinn::Connection,
+    credentials: &Credentials,
+    evicted: Option<u64>,
+) -> Result<(), HandshakeError> {
+    tls::recheck(connection, credentials)?;
+    match tls::evicted(connection, credentials) {
+        Some(number) if evicted != Some(number) => {
+            let detail = "an operator ended the peer's connections";
+            Err(HandshakeError::new(HandshakeFailure::Evicted, RefusedBy::Us, detail))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
 /// Ends a connection whose peer is no longer trusted, requests in flight included.
 pub(super) fn cut(connection: &quinn::Connection, error: &HandshakeError) {
     tracing::warn!(peer = %connection.remote_address(), reason = error.reason.as_str(), detail = error.detail,
-        "mesh connection closed: its peer is no longer trusted");
+        "mesh connection closed: it does not hold any more");
     connection.close(NO_ERROR, b"trust withdrawn");
 }
 

@@ -1,7 +1,7 @@
 //! The identity and trust in force, replaceable at any moment. Handshakes take what is current when they need it;
 //! connections that stand are never cut by a new identity, only by trust that no longer holds (`recheck`) and by time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -17,8 +17,24 @@ pub struct Credentials {
     pub trust: Trust,
     /// Identities that are kept out of the mesh, whatever certificates they have.
     pub denied: Arc<BTreeSet<SpiffeId>>,
+    /// Certificates whose standing connections were ended by an operator: by serial number
+    /// (hexadecimal, no zeros ahead), the number of the last time.
+    pub evicted: Arc<BTreeMap<String, u64>>,
     /// Grows by one with each replacement.
     pub generation: u64,
+}
+
+impl Credentials {
+    /// The same, one generation later.
+    fn followed(&self) -> Credentials {
+        Credentials {
+            identity: self.identity.clone(),
+            trust: self.trust.clone(),
+            denied: self.denied.clone(),
+            evicted: self.evicted.clone(),
+            generation: self.generation + 1,
+        }
+    }
 }
 
 /// One workload's credentials; clones see the same. Shared by every worker.
@@ -29,7 +45,8 @@ pub struct IdentityHandle {
 
 impl IdentityHandle {
     pub fn new(identity: WorkloadIdentity, trust: Trust) -> IdentityHandle {
-        let credentials = Credentials { identity, trust, denied: Arc::default(), generation: 0 };
+        let (denied, evicted) = (Arc::default(), Arc::default());
+        let credentials = Credentials { identity, trust, denied, evicted, generation: 0 };
         IdentityHandle { current: Arc::new(watch::Sender::new(Arc::new(credentials))) }
     }
 
@@ -45,8 +62,7 @@ impl IdentityHandle {
             return Err(ReplaceError { held: held.to_string(), offered: identity.id().to_string() });
         }
         self.current.send_modify(|credentials| {
-            let (denied, generation) = (credentials.denied.clone(), credentials.generation + 1);
-            *credentials = Arc::new(Credentials { identity, trust, denied, generation });
+            *credentials = Arc::new(Credentials { identity, trust, ..credentials.followed() });
         });
         Ok(())
     }
@@ -54,8 +70,7 @@ impl IdentityHandle {
     /// Swaps in new trust, keeping the certificate.
     pub fn replace_trust(&self, trust: Trust) {
         self.current.send_modify(|credentials| {
-            let (identity, denied) = (credentials.identity.clone(), credentials.denied.clone());
-            *credentials = Arc::new(Credentials { identity, trust, denied, generation: credentials.generation + 1 });
+            *credentials = Arc::new(Credentials { trust, ..credentials.followed() });
         });
     }
 
@@ -65,9 +80,21 @@ impl IdentityHandle {
             if *credentials.denied == denied {
                 return false;
             }
-            let (identity, trust) = (credentials.identity.clone(), credentials.trust.clone());
-            let generation = credentials.generation + 1;
-            *credentials = Arc::new(Credentials { identity, trust, denied: Arc::new(denied), generation });
+            *credentials = Arc::new(Credentials { denied: Arc::new(denied), ..credentials.followed() });
+            true
+        });
+    }
+
+    /// Ends the connections that stand with peers whose certificates are among `evicted` (serial numbers in hexadecimal), each
+    /// once for each number. Their next handshakes are taken.
+    pub fn evict(&self, evicted: impl IntoIterator<Item = (String, u64)>) {
+        let named = |serial: String| serial.trim_start_matches('0').to_ascii_lowercase();
+        let evicted: BTreeMap<_, _> = evicted.into_iter().map(|(serial, number)| (named(serial), number)).collect();
+        self.current.send_if_modified(|credentials| {
+            if *credentials.evicted == evicted {
+                return false;
+            }
+            *credentials = Arc::new(Credentials { evicted: Arc::new(evicted), ..credentials.followed() });
             true
         });
     }

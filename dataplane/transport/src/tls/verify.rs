@@ -158,6 +158,17 @@ pub fn recheck(connection: &quinn::Connection, credentials: &Credentials) -> Res
     verified.and_then(|peer| not_denied(peer, credentials)).map(|_| ()).map_err(refused)
 }
 
+/// The number of the last eviction of the peer's certificate, where it was evicted. One that a connection did not begin with
+/// ends it.
+pub(crate) fn evicted(connection: &quinn::Connection, credentials: &Credentials) -> Option<u64> {
+    if credentials.evicted.is_empty() {
+        return None;
+    }
+    let chain = peer_chain(connection)?;
+    let (_, leaf) = x509_parser::parse_x509_certificate(chain.first()?).ok()?;
+    credentials.evicted.get(&leaf.serial.to_str_radix(16)).copied()
+}
+
 /// When a connection ends that began with these two certificates, if nothing replaced it before.
 pub(crate) fn ends_at(connection: &quinn::Connection, own: &Credentials) -> Option<UnixTime> {
     let peer = super::identity::peer_identity(connection)?;

@@ -147,7 +147,13 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
         ),
         ("removals", from_control(FromControl::Delta(delta(removals)))),
         ("notice", from_control(FromControl::Notice(v1::Notice { reason: text("shutdown"), reconnect: true }))),
-        ("denials", from_control(FromControl::Denials(v1::Denials { identities: vec![text("spiffe://x")] }))),
+        (
+            "denials",
+            from_control(FromControl::Denials(v1::Denials {
+                identities: vec![text("spiffe://x")],
+                evicted: Vec::new(),
+            })),
+        ),
         ("hello", from_proxy(FromProxy::Hello(hello))),
         ("ack", from_proxy(FromProxy::Ack(v1::Ack { revision: 9, skipped: vec![key] }))),
         ("nack", from_proxy(FromProxy::Nack(nack))),

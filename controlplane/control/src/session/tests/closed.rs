@@ -1,8 +1,8 @@
 //! Objects that are closed: what something that a proxy can't do, or refuses, would have kept back does not pass.
 
 use weft_policy::bundle::{
-    Egress, FILTER_CONTRACT, FilterAttachment, FilterMode, MeshSettings, OnFailure, Protocol, Route, ServedWorkload,
-    Service, WorkloadPort,
+    Egress, Endpoint, FILTER_CONTRACT, FilterAttachment, FilterMode, MeshSettings, OnFailure, Protocol, Route,
+    ServedWorkload, Service, WorkloadPort,
 };
 use weft_policy::wire::OUTBOUND_CLOSED;
 

@@ -217,7 +217,7 @@ async fn a_lost_list_of_banned_identities_lets_nobody_in() {
     assert!(restarted.serve_kept().await && !restarted.has_kept());
     assert!(restarted.control.shared.snapshot.load().is_none());
     assert!(restarted.control.shared.contact.refused().unwrap().contains("banned identities can't be read"));
-    let denials = v1::Denials { identities: vec!["spiffe://cluster.local/ns/shop/sa/bad".to_owned()] };
+    let denials = v1::Denials { identities: vec!["spiffe://cluster.local/ns/shop/sa/bad".to_owned()], evicted: vec![] };
     let denials = v1::ControlMessage { message: Some(v1::control_message::Message::Denials(denials)) };
     assert!(matches!(restarted.told(denials), Step::Nothing));
     assert!(restarted.has_kept() && restarted.serve_kept().await);

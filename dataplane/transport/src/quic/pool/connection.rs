@@ -11,7 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::{Inner, PeerKey};
 use crate::h3;
-use crate::quic::endpoint::{NO_ERROR, cut, expired};
+use crate::quic::endpoint::{NO_ERROR, cut, expired, still_holds};
 use crate::quic::limits::{Distance, PoolLimits, WindowLimits};
 use crate::tls::{self, Credentials, IdentityHandle};
 
@@ -32,6 +32,8 @@ pub(super) struct Pooled {
     /// When a certificate ends that the connection began with, and when a newer connection should take its place.
     ends_at: UnixTime,
     gives_way_at: Option<UnixTime>,
+    /// The eviction of its peer that it began after.
+    evicted: Option<u64>,
     state: Cell<State>,
     /// Silent while it should speak: no new request, until it speaks again.
     suspect: Cell<bool>,
@@ -115,7 +117,7 @@ impl Pooled {
         if then.generation == now.generation {
             return false;
         }
-        if let Err(error) = tls::recheck(&self.connection, &now) {
+        if let Err(error) = still_holds(&self.connection, &now, self.evicted) {
             self.retire();
             cut(&self.connection, &error);
             return true;
@@ -212,6 +214,7 @@ pub(super) fn adopt(
         (tls::ends_at(&connection, &credentials), tls::gives_way_at(&connection, &credentials, now));
     let pooled = Rc::new(Pooled {
         client,
+        evicted: tls::evicted(&connection, &credentials),
         connection,
         identity: identity.clone(),
         credentials: RefCell::new(credentials),

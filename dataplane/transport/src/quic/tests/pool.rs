@@ -453,6 +453,44 @@ fn who_is_banned_is_cut_and_refused_on_both_sides_until_let_in() {
     });
 }
 
+#[test]
+fn who_is_evicted_loses_the_connections_that_stand_and_may_come_back() {
+    on_a_worker(async {
+        let ca = Ca::new();
+        let (cart, other, shop) = (ca.handle("cart"), ca.handle("other"), ca.handle("shop"));
+        let mut callee = Callee::new(&shop);
+        let of_other = pool(other, quick());
+        let _stays = of_other.get(&key("other", "shop", callee.address)).await.unwrap();
+        let stays = callee.outcome().await.unwrap();
+        let pool = pool(cart.clone(), quick());
+        let key = key("cart", "shop", callee.address);
+        for number in 1..=2 {
+            let _client = pool.get(&key).await.unwrap();
+            let accepted = callee.outcome().await.unwrap();
+            shop.evict([(serial(&cart), number)]);
+            accepted.connection.closed().await;
+            pool.evict(&key);
+        }
+        // What began after it stays, whatever else changes.
+        let _client = pool.get(&key).await.unwrap();
+        let accepted = callee.outcome().await.unwrap();
+        shop.replace_trust(ca.trust());
+        shop.evict([]);
+        // The caller's side loses the callee, and takes it back.
+        cart.evict([(serial(&shop), 7)]);
+        until("the pool has cut it", || pool.stats().snapshot().connections == 0).await;
+        accepted.connection.closed().await;
+        let _client = pool.get(&key).await.unwrap();
+        assert!(stays.connection.close_reason().is_none(), "nobody else loses anything");
+    });
+}
+
+fn serial(of: &IdentityHandle) -> String {
+    let credentials = of.current();
+    let (_, leaf) = x509_parser::parse_x509_certificate(&credentials.identity.chain()[0]).unwrap();
+    format!("00{}", leaf.serial.to_str_radix(16).to_uppercase())
+}
+
 /// Why a dial fails that is made now, whatever failed before.
 async fn callee_refuses(pool: &Pool, key: &PeerKey) -> HandshakeFailure {
     pool.evict(key);

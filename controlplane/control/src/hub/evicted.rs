@@ -1,0 +1,141 @@
+//! Certificates of proxies that an operator evicted: every proxy ends the connections that stand with them, and takes new
+//! ones. Told for a while and not stored: who is to be kept out is banned.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use weft_policy::identity::SpiffeId;
+use weft_policy::wire::v1;
+
+use super::Hub;
+use super::bans::Bans;
+use super::identity::IssuedRecord;
+use crate::registry::ProxyKey;
+use crate::store::{StoreError, Table};
+
+/// So long a proxy hears of an eviction that it missed.
+const TOLD: Duration = Duration::from_secs(60);
+/// So many certificates are told of at a time, the latest.
+const MAX_TOLD: usize = 1_000;
+
+/// One certificate whose connections end.
+#[derive(Debug, Clone)]
+pub(crate) struct Eviction {
+    /// Hexadecimal digits.
+    serial: String,
+    /// Differs from that of each other eviction.
+    number: u64,
+    at: Instant,
+}
+
+/// Evictions in their order.
+pub(crate) type Evictions = Arc<Vec<Eviction>>;
+
+/// What a session follows to tell its proxy who is out.
+pub(crate) struct KeptOut {
+    bans: watch::Receiver<Bans>,
+    evicted: watch::Receiver<Evictions>,
+}
+
+impl KeptOut {
+    /// Wakes when there is something to tell. Cancel safe.
+    pub(crate) async fn changed(&mut self) {
+        tokio::select! {
+            _ = self.bans.changed() => {}
+            _ = self.evicted.changed() => {}
+        }
+    }
+
+    /// The message to a proxy: all that holds now.
+    pub(crate) fn message(&mut self) -> v1::ControlMessage {
+        told(&self.bans.borrow_and_update(), &self.evicted.borrow_and_update())
+    }
+}
+
+fn told(bans: &Bans, evicted: &[Eviction]) -> v1::ControlMessage {
+    let identities = bans.keys().map(ToString::to_string).collect();
+    let lately = evicted.iter().filter(|eviction| eviction.at.elapsed() < TOLD);
+    let evicted = lately.map(|it| v1::Evicted { serial: it.serial.clone(), number: it.number }).collect();
+    v1::ControlMessage { message: Some(v1::control_message::Message::Denials(v1::Denials { identities, evicted })) }
+}
+
+impl Hub {
+    /// Wakes when an identity is banned or let in again, and when a proxy is evicted.
+    pub(crate) fn watch_kept_out(&self) -> KeptOut {
+        KeptOut { bans: self.bans.subscribe(), evicted: self.evicted.subscribe() }
+    }
+
+    /// Has every proxy end its connections with these proxies, whichever certificates they began with.
+    pub(super) async fn end_connections(&self, keys: &[ProxyKey]) -> Result<(), StoreError> {
+        let shown: Vec<_> = keys
+            .iter()
+            .filter_map(|key| Some((key.identity.clone(), self.registry().introduction(key)?.certificate)))
+            .collect();
+        let serials = self
+            .blocking(move |store| {
+                let issued: BTreeMap<_, _> = store.table::<IssuedRecord>(Table::Issued)?.read.into_iter().collect();
+                let lines = shown.into_iter().flat_map(|(identity, serial)| line(&issued, &identity, serial));
+                Ok(lines.collect::<Vec<_>>())
+            })
+            .await?;
+        let at = Instant::now();
+        self.evicted.send_modify(|evicted| {
+            let last = evicted.last().map_or(0, |last| last.number);
+            let number = crate::now_unix().unsigned_abs().max(last + 1);
+            let evicted = Arc::make_mut(evicted);
+            evicted.retain(|it| at.saturating_duration_since(it.at) < TOLD);
+            evicted.extend(serials.into_iter().map(|serial| Eviction { serial, number, at }));
+            let surplus = evicted.len().saturating_sub(MAX_TOLD);
+            evicted.drain(..surplus);
+        });
+        Ok(())
+    }
+}
+
+/// The certificates of the line that `serial` is in: those that it took the place of, and those that took its.
+fn line(issued: &BTreeMap<String, IssuedRecord>, identity: &SpiffeId, serial: String) -> BTreeSet<String> {
+    let of_identity = || issued.iter().filter(|(_, record)| record.identity == *identity);
+    let mut found = BTreeSet::new();
+    let mut open = vec![super::identity::row_of(&serial)];
+    while let Some(serial) = open.pop() {
+        let after = issued.get(&serial).and_then(IssuedRecord::next);
+        let before = of_identity().filter(|(_, record)| record.next().as_ref() == Some(&serial));
+        open.extend(before.map(|(serial, _)| serial.clone()).chain(after).filter(|other| !found.contains(other)));
+        found.insert(serial);
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_found_from_each_of_its_certificates() {
+        let of = |name: &str| -> SpiffeId { format!("spiffe://cluster.local/ns/shop/sa/{name}").parse().unwrap() };
+        let record = |name: &str, next: Option<&str>| IssuedRecord {
+            identity: of(name),
+            not_after_unix: 0,
+            replaced_by: next.map(str::to_owned),
+        };
+        let issued: BTreeMap<_, _> = [
+            ("0a", record("web", Some("0B"))),
+            ("0b", record("web", Some("0c"))),
+            ("0c", record("web", None)),
+            // Another proxy of the same account, and a circle that nothing makes.
+            ("1a", record("web", Some("1b"))),
+            ("1b", record("web", Some("1a"))),
+            ("2a", record("api", Some("0b"))),
+        ]
+        .map(|(serial, record)| (serial.to_owned(), record))
+        .into();
+        for serial in ["0a", "0b", "0:C"] {
+            let found = line(&issued, &of("web"), serial.to_owned());
+            assert_eq!(found, ["0a", "0b", "0c"].map(str::to_owned).into(), "{serial}");
+        }
+        assert_eq!(line(&issued, &of("web"), "1b".to_owned()).len(), 2);
+        assert_eq!(line(&issued, &of("web"), "ff".to_owned()), ["ff".to_owned()].into(), "one that was forgotten");
+    }
+}
