@@ -22,9 +22,9 @@ const LONGEST_CHAIN: usize = 5;
 /// Crates that a crate may name. `None`: it stands outside the product and may name all but the tests.
 fn allowed(name: &str) -> Option<&'static [&'static str]> {
     Some(match name {
-        "weft-policy" | "weft-profiler" | "weft-filters-sdk" | "xtask" => &[],
+        "weft-policy" | "weft-profiler" | "weft-store" | "weft-filters-sdk" | "xtask" => &[],
         "weft-flow" | "weft-transport" | "weft-filter-host" | "weft-api" => &["weft-policy"],
-        "weft-control" => &["weft-policy", "weft-filter-host", "weft-api"],
+        "weft-control" => &["weft-policy", "weft-filter-host", "weft-api", "weft-store"],
         "weft" => &["weft-policy", "weft-api"],
         "weft-proxy" => &["weft-policy", "weft-flow", "weft-transport", "weft-filter-host", "weft-profiler"],
         filter if filter.starts_with("weft-filter-") => &["weft-filters-sdk", "weft-policy"],
