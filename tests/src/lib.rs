@@ -6,6 +6,7 @@ pub mod address;
 pub mod app;
 pub mod client;
 pub mod control;
+pub mod etcd;
 pub mod exchange;
 pub mod namespace;
 pub mod process;

@@ -30,6 +30,7 @@ const DEBIAN: &[(&str, &str)] = &[
     ("nc", "netcat-openbsd"),
     ("socat", "socat"),
     ("faketime", "faketime"),
+    ("etcd", "etcd-server"),
 ];
 
 /// Packages that pip brings, pinned: an update is a change that somebody makes on purpose.

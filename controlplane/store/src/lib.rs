@@ -2,10 +2,11 @@
 //! by a watch, with leases for what lives with a process. It knows nothing of what the rows mean.
 //!
 //! Two backends keep the same promises, which one suite checks on both (`tests/behaviour.rs`): [`Embedded`], one file of
-//! redb for one process, and etcd, for several. Invariant of both: a commit lands whole or not at all, is durable before
+//! redb for one process, and [`Etcd`], for several. Invariant of both: a commit lands whole or not at all, is durable before
 //! it is acknowledged, and is applied once however often it had to be sent.
 
 mod embedded;
+mod etcd;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use futures_util::stream::BoxStream;
 use time::OffsetDateTime;
 
 pub use self::embedded::{Embedded, Opener};
+pub use self::etcd::{Etcd, EtcdOptions, EtcdTls, Location, LocationError};
 
 /// Which commit a state of the store is of: greater with each, 0 before the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

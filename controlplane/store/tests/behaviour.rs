@@ -6,6 +6,9 @@
 #[path = "behaviour/suite.rs"]
 mod suite;
 
+#[path = "behaviour/real.rs"]
+mod real;
+
 use std::sync::Arc;
 
 use weft_store::{Embedded, Store};
