@@ -344,6 +344,7 @@ fn pool_limits(config: &Config) -> PoolLimits {
 /// Keeps house until the process ends: evicts peers that left, closes connections idle for too long.
 async fn tend(worker: &Rc<Worker>) {
     let mut swapped = worker.shared.swapped.subscribe();
+    let mut admits = worker.shared.admits();
     let mut sweep = tokio::time::interval(Duration::from_secs(5));
     let mut stalls = tokio::time::interval(SWEEP);
     stalls.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -363,7 +364,10 @@ async fn tend(worker: &Rc<Worker>) {
                     worker.pool.retain(|key| snapshot.has_peer(key.destination(), key.address()));
                     worker.filters.retire();
                 }
-                worker.swapped.notify_waiters();
+                // Most changes concern nothing that stands: nobody is woken for them.
+                if std::mem::replace(&mut admits, worker.shared.admits()) != admits {
+                    worker.admits_otherwise.notify_waiters();
+                }
             }
             () = worker.shared.drain.quitting() => return,
         }

@@ -82,7 +82,7 @@ async fn carry(
     head.headers.insert(mesh::X_FORWARDED_CLIENT_CERT, caller.client_cert(&served.workload.identity));
     let (place, app_speaks) = (caller.place(address, port), port.app_version);
     // The request may stand for long: it keeps its workload, and nothing else of the configuration.
-    let (served, judged_by, connect_timeout) = (snapshot.hold(served), snapshot.generation, snapshot.connect_timeout());
+    let (served, judged_by, connect_timeout) = (snapshot.hold(served), snapshot.admits, snapshot.connect_timeout());
     drop(snapshot);
     let (mut filtered, permit) =
         filtering::request(&worker.filters, &served.inbound, &place, head, responder.as_mut()).await?;

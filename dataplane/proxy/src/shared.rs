@@ -32,6 +32,7 @@ pub struct Shared {
     pub config: Config,
     pub snapshot: ArcSwapOption<Snapshot>,
     generation: AtomicU64,
+    admits: AtomicU64,
     /// Bumped with each swap: workers wake to evict what left.
     pub swapped: watch::Sender<u64>,
     pub filter_host: Host,
@@ -72,6 +73,7 @@ impl Shared {
             filter_host,
             snapshot: ArcSwapOption::empty(),
             generation: AtomicU64::new(0),
+            admits: AtomicU64::new(0),
             swapped: watch::Sender::new(0),
             access_log: access_log::start(
                 config.access_log_file.clone(),
@@ -101,16 +103,25 @@ impl Shared {
     }
 
     /// Makes `snapshot` current.
-    pub fn swap(&self, snapshot: Snapshot) {
-        let generation = snapshot.generation;
+    pub fn swap(&self, mut snapshot: Snapshot) {
+        if let Some(before) = &*self.snapshot.load() {
+            snapshot.follow(before);
+        }
+        let (generation, admits) = (snapshot.generation, snapshot.admits);
         self.snapshot.store(Some(Arc::new(snapshot)));
         self.generation.store(generation, Ordering::Release);
+        self.admits.store(admits, Ordering::Release);
         self.swapped.send_replace(generation);
     }
 
     /// The generation of the current snapshot; 0 while there is none.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
+    }
+
+    /// `Snapshot::admits` of the current snapshot; 0 while there is none.
+    pub fn admits(&self) -> u64 {
+        self.admits.load(Ordering::Acquire)
     }
 }
 

@@ -23,6 +23,9 @@ use crate::telemetry::series::Peer;
 pub struct Snapshot {
     /// Differs between any two snapshots of this process: per-worker caches compare it.
     pub generation: u64,
+    /// The generation of the first of those in a row that let pass exactly what this one lets pass: who passed one of them
+    /// needs no other judgement by the next.
+    pub admits: u64,
     pub revision: Revision,
     pub bundle: Arc<Bundle>,
     pub mesh: MeshSettings,
@@ -167,8 +170,10 @@ impl Snapshot {
         if served.is_empty() {
             return Err(SnapshotError::NoWorkload);
         }
+        let generation = GENERATION.fetch_add(1, Ordering::Relaxed);
         Ok(Snapshot {
-            generation: GENERATION.fetch_add(1, Ordering::Relaxed),
+            generation,
+            admits: generation,
             revision: bundle.revision,
             routes: RouteTable::new(&bundle),
             mesh,
@@ -176,6 +181,19 @@ impl Snapshot {
             bundle,
             _live: Live::begin(),
         })
+    }
+
+    /// Takes the place of `before`: where the two let pass the same, so it is told.
+    pub fn follow(&mut self, before: &Snapshot) {
+        let same = |(now, then): (&Arc<Served>, &Arc<Served>)| {
+            let (now_at, then_at) = (&now.workload, &then.workload);
+            (&now_at.name, &now_at.identity, &now_at.ports) == (&then_at.name, &then_at.identity, &then_at.ports)
+                && (now_at.address, &now_at.addresses) == (then_at.address, &then_at.addresses)
+                && now.inbound.authorizes_as(&then.inbound)
+        };
+        if self.served.len() == before.served.len() && self.served.iter().zip(&before.served).all(same) {
+            self.admits = before.admits;
+        }
     }
 
     /// The served workload and its port behind `address`, and the socket to dial. `None`: nobody whom this proxy serves.
@@ -242,4 +260,48 @@ fn chain(
         }
     }
     Ok(Chain::new(filters))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn built(workload: serde_json::Value, endpoints: u64) -> Snapshot {
+        let mesh = json!({
+            "trust_domain": "cluster.local", "trust_bundle_pem": "", "access_log": false, "connect_timeout_ms": endpoints,
+            "max_retries": 1, "egress": "Allow",
+        });
+        let workload = serde_json::from_value(workload).unwrap();
+        let bundle = Bundle {
+            mesh: Some(serde_json::from_value(mesh).unwrap()),
+            workloads: [("shop/web".to_owned(), workload)].into(),
+            ..Bundle::default()
+        };
+        Snapshot::build(Arc::new(bundle), &HashMap::new()).unwrap()
+    }
+
+    #[test]
+    fn what_stands_is_judged_again_only_where_another_would_be_let_in() {
+        let workload = |address: &str, protocol: &str| {
+            json!({
+                "name": {"namespace": "shop", "name": "web"}, "identity": "spiffe://cluster.local/ns/shop/sa/web",
+                "address": address, "ports": [{"port": 8080, "protocol": protocol}],
+            })
+        };
+        let first = built(workload("10.0.0.1", "http"), 1);
+        let follow = |workload, before: &Snapshot| {
+            let mut next = built(workload, 2);
+            next.follow(before);
+            next
+        };
+        let same = follow(workload("10.0.0.1", "http"), &first);
+        assert!(same.generation != first.generation && same.admits == first.admits);
+        assert_eq!(follow(workload("10.0.0.1", "http"), &same).admits, first.admits);
+        for other in [workload("10.0.0.2", "http"), workload("10.0.0.1", "tcp")] {
+            let other = follow(other, &same);
+            assert_eq!(other.admits, other.generation);
+        }
+    }
 }

@@ -36,8 +36,9 @@ pub struct Worker {
     pub ledger: Ledger,
     pub in_flight: InFlight,
     pub stalls: Stalls,
-    /// Told of each swap of the snapshot, on this thread: what stands waits here and shares nothing with other workers.
-    pub swapped: Notify,
+    /// Told of each swap to a snapshot that admits otherwise, on this thread: what stands waits here and shares nothing with
+    /// other workers.
+    pub admits_otherwise: Notify,
     /// Cancelled once draining.
     pub draining: CancellationToken,
     /// Of requests that are sent to an app again.
@@ -68,7 +69,7 @@ impl Worker {
             ledger,
             in_flight,
             stalls: Stalls::of(&shared.stalls),
-            swapped: Notify::new(),
+            admits_otherwise: Notify::new(),
             draining: shared.drain.of_worker(),
             app_budget: RefCell::default(),
             start,

@@ -8,7 +8,7 @@ use crate::reply::Failure;
 use crate::snapshot::Snapshot;
 use crate::worker::Worker;
 
-/// Resolves when a configuration other than the one that let it pass (`judged_by`, its generation) no longer lets pass
+/// Resolves when a configuration other than the one that let it pass (`judged_by`, what it admits) no longer lets pass
 /// what `judge` judges; at once, where such a one came while it was opened.
 pub(super) async fn until_denied(
     worker: &Worker,
@@ -17,11 +17,11 @@ pub(super) async fn until_denied(
 ) -> Failure {
     loop {
         // Made before the look at the snapshot, so that no change is missed.
-        let swapped = pin!(worker.swapped.notified());
-        if worker.shared.generation() != judged_by
+        let swapped = pin!(worker.admits_otherwise.notified());
+        if worker.shared.admits() != judged_by
             && let Some(snapshot) = worker.snapshot()
         {
-            judged_by = snapshot.generation;
+            judged_by = snapshot.admits;
             // Boxed: rare, and larger than the wait that every request carries along.
             if let Err(denied) = Box::pin(judge(&snapshot)).await {
                 return Failure::NoLongerAllowed(denied.to_string());

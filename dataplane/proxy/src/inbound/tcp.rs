@@ -93,7 +93,7 @@ async fn open<'w>(
     let connected = worker.apps.connect(&socket, snapshot.connect_timeout(), &caller.holder, permit).await;
     let (app, share) = connected.map_err(|(failure, _)| Failure::Unserved(Box::new(failure)))?;
     let is_auto = port.protocol == Protocol::Auto;
-    Ok(Opened { app, _share: share, address, filtered, is_auto, judged_by: snapshot.generation })
+    Ok(Opened { app, _share: share, address, filtered, is_auto, judged_by: snapshot.admits })
 }
 
 /// Carries bytes until an end, or until a policy denies the connection.
