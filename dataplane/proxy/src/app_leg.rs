@@ -97,10 +97,10 @@ impl AppLeg<'_> {
         call: &mut Call<'_, '_>,
     ) -> Result<(), Failed> {
         let kept = match new {
-            true => Ok(Err(permit)),
+            true => Err(permit),
             false => self.apps.checkout_kept(sockets, version, call.holder, permit),
         };
-        let mut conn = match kept.map_err(|(failure, permit)| Failed::Unprocessed(failure, permit))? {
+        let mut conn = match kept {
             Ok(conn) => conn,
             // Boxed: rare, and larger than all the rest of a request's leg to its app.
             Err(permit) => Box::pin(self.connect(sockets, version, permit, call)).await?,

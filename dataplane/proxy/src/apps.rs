@@ -3,8 +3,7 @@
 
 mod multiplexed;
 
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -21,7 +20,7 @@ use weft_transport::{capture, h1};
 use self::multiplexed::{AppStream, Multiplexed, MultiplexedStats, NoStream};
 use crate::config::Limits;
 use crate::reply::{Failure, Party};
-use crate::shares::{self, Full, ShareLimits, Shares};
+use crate::shares::{self, Full, Kept, ShareLimits};
 use crate::snapshot::ServedSocket;
 use crate::sockets::{Guard, PlainSocket};
 use crate::telemetry::counters::Limited;
@@ -49,7 +48,6 @@ pub type Share = shares::Share<PlainSocket, Holder>;
 #[derive(Debug)]
 pub struct AppConn {
     pub conn: Conn,
-    socket: PlainSocket,
     /// It has carried a request before.
     pub reused: bool,
     permit: Permit,
@@ -65,26 +63,16 @@ pub enum Conn {
     H2(AppStream<Holder>),
 }
 
-#[derive(Debug)]
-struct Idle {
-    conn: Box<h1::ClientConn>,
-    share: Share,
-    /// From then on the app may close it, or we do.
-    until: Instant,
-}
-
 /// The pool of one worker.
 #[derive(Debug)]
 pub struct AppPool {
     /// The firewall mark that capture rules leave alone; needs CAP_NET_ADMIN, so only with capture.
     mark: Option<u32>,
     guard: Guard,
-    max_idle: usize,
     idle_timeout: Duration,
     http: HttpLimits,
-    idle: RefCell<HashMap<PlainSocket, Vec<Idle>>>,
+    h1: Kept<PlainSocket, Holder, Box<h1::ClientConn>>,
     h2: Multiplexed<PlainSocket, Holder>,
-    shares: Shares<PlainSocket, Holder>,
     pub stats: AppPoolStats,
 }
 
@@ -106,17 +94,15 @@ impl AppPool {
         Self {
             mark,
             guard,
-            max_idle: limits.app_idle_connections,
             idle_timeout: Duration::from_secs(limits.app_idle_timeout_s),
             http: limits.http(),
-            idle: RefCell::default(),
+            h1: Kept::new(limits.app_idle_connections, shares),
             h2: Multiplexed::new(
                 (limits.app_h2_connections, limits.app_streams_per_caller_percent),
                 patience,
                 &limits.http(),
                 stats.multiplexed.clone(),
             ),
-            shares: Shares::new(shares),
             stats,
         }
     }
@@ -129,18 +115,14 @@ impl AppPool {
         version: Version,
         holder: &Holder,
         permit: Permit,
-    ) -> Result<Result<AppConn, Permit>, NotConnected> {
+    ) -> Result<AppConn, Permit> {
         for socket in sockets {
-            match self.standing(*socket, version, holder) {
-                Ok(Some((conn, share))) => {
-                    self.stats.reused.add(1);
-                    return Ok(Ok(AppConn { conn, socket: *socket, reused: true, permit, share }));
-                }
-                Ok(None) => {}
-                Err(failure) => return Err((failure, permit)),
+            if let Some((conn, share)) = self.standing(*socket, version, holder) {
+                self.stats.reused.add(1);
+                return Ok(AppConn { conn, reused: true, permit, share });
             }
         }
-        Ok(Err(permit))
+        Err(permit)
     }
 
     /// The same of a new one, made within `timeout`.
@@ -153,38 +135,26 @@ impl AppPool {
         permit: Permit,
     ) -> Result<AppConn, NotConnected> {
         match self.dial(sockets, version, timeout, holder).await {
-            Ok((conn, socket, share)) => Ok(AppConn { conn, socket, reused: false, permit, share }),
+            Ok((conn, share)) => Ok(AppConn { conn, reused: false, permit, share }),
             Err(failure) => Err((failure, permit)),
         }
     }
 
-    fn standing(
-        &self,
-        socket: PlainSocket,
-        version: Version,
-        holder: &Holder,
-    ) -> Result<Option<(Conn, Option<Share>)>, Failure> {
+    fn standing(&self, socket: PlainSocket, version: Version, holder: &Holder) -> Option<(Conn, Option<Share>)> {
         if version == Version::HTTP_2 {
-            return Ok(self.h2.standing(socket, holder).map(|stream| (Conn::H2(stream), None)));
+            return self.h2.standing(socket, holder).map(|stream| (Conn::H2(stream), None));
         }
-        while let Some((mut conn, mut share)) = self.pop_idle(socket) {
+        while let Some((mut conn, share)) = self.h1.reuse(socket, holder, Instant::now()) {
             if !conn.is_stale() {
-                self.shares.pass(&mut share, holder).map_err(|full| used_up(socket, full))?;
-                return Ok(Some((Conn::H1(conn), Some(share))));
+                return Some((Conn::H1(conn), Some(share)));
             }
         }
-        Ok(None)
+        None
     }
 
-    /// A place for one more connection to `socket`. One that is idle gives way where there is none.
-    fn share(&self, socket: PlainSocket, holder: &Holder) -> Result<Share, Failure> {
-        loop {
-            match self.shares.take(socket, holder) {
-                Ok(share) => return Ok(share),
-                Err(Full::Destination(_)) if self.pop_idle(socket).is_some() => {}
-                Err(full) => return Err(used_up(socket, full)),
-            }
-        }
+    /// A place for one more connection to `socket`.
+    fn place(&self, socket: PlainSocket, holder: &Holder) -> Result<Share, Failure> {
+        self.h1.open(socket, holder).map_err(|full| used_up(socket, full))
     }
 
     async fn dial(
@@ -193,26 +163,13 @@ impl AppPool {
         version: Version,
         timeout: Duration,
         holder: &Holder,
-    ) -> Result<(Conn, PlainSocket, Option<Share>), Failure> {
+    ) -> Result<(Conn, Option<Share>), Failure> {
         if version == Version::HTTP_2 {
             // Callers share the connections: each has a part of their streams.
-            let (stream, socket) = self.stream(sockets, timeout, holder).await?;
-            return Ok((Conn::H2(stream), socket, None));
+            return self.stream(sockets, timeout, holder).await.map(|stream| (Conn::H2(stream), None));
         }
-        let (stream, socket, share) = self.connect_for(sockets, timeout, holder).await?;
-        Ok((Conn::H1(Box::new(h1::ClientConn::new(stream, self.http.h1()))), socket, Some(share)))
-    }
-
-    /// A connection to one of `sockets`, on behalf of `holder`. Counted where the first of them leads.
-    async fn connect_for(
-        &self,
-        sockets: &[PlainSocket],
-        timeout: Duration,
-        holder: &Holder,
-    ) -> Result<(TcpStream, PlainSocket, Share), Failure> {
-        let share = self.share(*sockets.first().ok_or(Failure::NotReady)?, holder)?;
-        let (stream, socket) = self.connect_any(sockets, timeout).await?;
-        Ok((stream, socket, share))
+        let (stream, _, share) = self.connect_any(sockets, timeout, |socket| self.place(socket, holder)).await?;
+        Ok((Conn::H1(Box::new(h1::ClientConn::new(stream, self.http.h1()))), Some(share)))
     }
 
     /// A stream to the one of `sockets` that answers first, as soon as that has one to give.
@@ -221,21 +178,21 @@ impl AppPool {
         sockets: &[PlainSocket],
         timeout: Duration,
         holder: &Holder,
-    ) -> Result<(AppStream<Holder>, PlainSocket), Failure> {
+    ) -> Result<AppStream<Holder>, Failure> {
         let (connected, socket) = match sockets {
             [only] => (None, *only),
             several => {
-                let (stream, socket) = self.connect_any(several, timeout).await?;
+                let (stream, socket, ()) = self.connect_any(several, timeout, uncounted).await?;
                 (Some(stream), socket)
             }
         };
         let connected = Cell::new(connected);
         let dial = async || match connected.take() {
             Some(stream) => Ok(stream),
-            None => self.connect_any(&[socket], timeout).await.map(|(stream, _)| stream),
+            None => self.connect_any(&[socket], timeout, uncounted).await.map(|(stream, ..)| stream),
         };
         match self.h2.stream(socket, holder, dial).await {
-            Ok(stream) => Ok((stream, socket)),
+            Ok(stream) => Ok(stream),
             Err(NoStream::Dial(failure)) => Err(failure),
             // It took the connection and speaks something else.
             Err(NoStream::Settings(error)) => Err(Failure::NoAnswer { to: Party::App, error }),
@@ -248,7 +205,7 @@ impl AppPool {
 
     /// Gives a connection back after its exchange. One that cannot be used again is closed.
     pub fn put_back(&self, conn: AppConn) {
-        let AppConn { conn: Conn::H1(conn), socket, share: Some(share), .. } = conn else { return };
+        let AppConn { conn: Conn::H1(conn), share: Some(share), .. } = conn else { return };
         if !conn.reusable() {
             return;
         }
@@ -256,19 +213,8 @@ impl AppPool {
             // A request sent in the app's last moment may cross its close, so we keep the connection a little shorter.
             said.saturating_sub(KEEP_ALIVE_MARGIN).min(self.idle_timeout)
         });
-        if keep.is_zero() {
-            return;
-        }
-        let mut idle = self.idle.borrow_mut();
-        let idle = idle.entry(socket).or_default();
         let now = Instant::now();
-        if idle.len() >= self.max_idle || idle.first().is_some_and(|oldest| oldest.until < now) {
-            idle.retain(|kept| kept.until >= now);
-            if idle.len() >= self.max_idle {
-                return;
-            }
-        }
-        idle.push(Idle { conn, share, until: now + keep });
+        self.h1.keep(conn, share, now, now + keep);
     }
 
     /// A raw connection, for the byte stream that `permit` lets pass.
@@ -279,7 +225,7 @@ impl AppPool {
         holder: &Holder,
         permit: Permit,
     ) -> Result<(TcpStream, Share), NotConnected> {
-        match self.connect_for(sockets, timeout, holder).await {
+        match self.connect_any(sockets, timeout, |socket| self.place(socket, holder)).await {
             Ok((stream, _, share)) => Ok((stream, share)),
             Err(failure) => Err((failure, permit)),
         }
@@ -287,23 +233,23 @@ impl AppPool {
 
     /// True where a connection can be made. It carries nothing.
     pub async fn answers(&self, socket: PlainSocket, timeout: Duration) -> bool {
-        self.connect_any(&[socket], timeout).await.is_ok()
+        self.connect_any(&[socket], timeout, uncounted).await.is_ok()
     }
 
     /// Connects to the first of `sockets` that answers: each is tried beside those before it after a moment, or at once
-    /// when they have failed.
-    async fn connect_any(
+    /// when they have failed. Each attempt has a place of its own, which `place` gives or refuses.
+    async fn connect_any<S>(
         &self,
         sockets: &[PlainSocket],
         timeout: Duration,
-    ) -> Result<(TcpStream, PlainSocket), Failure> {
-        self.stats.dialled.add(1);
+        place: impl Fn(PlainSocket) -> Result<S, Failure>,
+    ) -> Result<(TcpStream, PlainSocket, S), Failure> {
         let mut left = sockets.iter();
         let mut attempts = FuturesUnordered::new();
         let mut failure = None;
         loop {
             if let Some(socket) = left.next() {
-                attempts.push(self.connect_one(*socket, timeout));
+                attempts.push(self.connect_one(*socket, timeout, place(*socket)));
             } else if attempts.is_empty() {
                 return Err(failure.unwrap_or(Failure::NotReady));
             }
@@ -319,12 +265,19 @@ impl AppPool {
         }
     }
 
-    async fn connect_one(&self, socket: PlainSocket, timeout: Duration) -> Result<(TcpStream, PlainSocket), Failure> {
+    async fn connect_one<S>(
+        &self,
+        socket: PlainSocket,
+        timeout: Duration,
+        place: Result<S, Failure>,
+    ) -> Result<(TcpStream, PlainSocket, S), Failure> {
+        let place = place?;
+        self.stats.dialled.add(1);
         let connected = match socket {
             PlainSocket::Outside(outside) => self.connect_to(outside.address(), timeout).await,
             PlainSocket::Served(served) => self.connect_served(served, timeout).await,
         };
-        connected.map(|stream| (stream, socket)).map_err(|error| not_connected(socket, &error.to_string()))
+        connected.map(|stream| (stream, socket, place)).map_err(|error| not_connected(socket, &error.to_string()))
     }
 
     /// An app that binds loopback only refuses at its workload's address and is found there.
@@ -346,20 +299,9 @@ impl AppPool {
         capture::connect_tcp(address, None, self.mark, timeout).await
     }
 
-    fn pop_idle(&self, socket: PlainSocket) -> Option<(Box<h1::ClientConn>, Share)> {
-        let mut idle = self.idle.borrow_mut();
-        let kept = idle.get_mut(&socket)?.pop()?;
-        (Instant::now() < kept.until).then_some((kept.conn, kept.share))
-    }
-
     /// Closes connections that have been idle too long; called now and then by the worker.
     pub fn expire(&self) {
-        let now = Instant::now();
-        let mut idle = self.idle.borrow_mut();
-        for kept in idle.values_mut() {
-            kept.retain(|kept| kept.until >= now);
-        }
-        idle.retain(|_, kept| !kept.is_empty());
+        self.h1.expire(Instant::now());
         self.h2.expire(self.idle_timeout);
     }
 }
@@ -369,6 +311,11 @@ impl AppConn {
     pub fn into_permit(self) -> Permit {
         self.permit
     }
+}
+
+/// A place for what is bounded elsewhere.
+fn uncounted(_: PlainSocket) -> Result<(), Failure> {
+    Ok(())
 }
 
 /// Counts that a limit was hit.

@@ -1,17 +1,22 @@
-//! Shares of the connections to each destination: all callers together have so many, and each caller has fewer, so that slow
-//! requests of one use up neither the descriptors nor another's way to the same app.
+//! Shares of the connections to each destination: all callers together have so many, and each caller has fewer, so that
+//! slow requests of one use up neither the descriptors nor another's way to the same app. A caller's share is what it
+//! uses: a connection that is kept for the next request is nobody's. Pure.
+
+mod kept;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::rc::Rc;
 
+pub use self::kept::Kept;
+
 /// Connections that one worker may have open to one destination.
 #[derive(Debug, Clone, Copy)]
 pub struct ShareLimits {
-    /// For all callers together.
+    /// For all callers together, kept ones included.
     pub destination: usize,
-    /// For one caller.
+    /// In use by one caller.
     pub caller: usize,
 }
 
@@ -36,67 +41,81 @@ impl Full {
 
 /// The connections of one worker, by destination and caller.
 #[derive(Debug)]
-pub struct Shares<K: Copy + Eq + Hash, C: Clone + Eq + Hash> {
+struct Shares<K: Copy + Eq + Hash, C: Clone + Eq + Hash> {
     limits: ShareLimits,
     taken: Rc<RefCell<HashMap<K, Taken<C>>>>,
 }
 
 #[derive(Debug)]
 struct Taken<C> {
+    /// Open connections, in use or kept.
     all: usize,
+    /// Those in use.
     by: HashMap<C, usize>,
 }
 
-/// The share of one open connection, given back when it is dropped.
+/// The place of one open connection, given back when it is dropped.
 #[derive(Debug)]
 pub struct Share<K: Copy + Eq + Hash, C: Clone + Eq + Hash> {
     taken: Rc<RefCell<HashMap<K, Taken<C>>>>,
     destination: K,
-    caller: C,
+    /// Who uses it; `None` while it is kept.
+    caller: Option<C>,
 }
 
 impl<K: Copy + Eq + Hash, C: Clone + Eq + Hash> Shares<K, C> {
-    pub fn new(limits: ShareLimits) -> Self {
+    fn new(limits: ShareLimits) -> Self {
         Self { limits, taken: Rc::default() }
     }
 
     /// A share for a connection that `caller` wants opened.
-    pub fn take(&self, destination: K, caller: &C) -> Result<Share<K, C>, Full> {
-        let ShareLimits { destination: most, caller: most_of_one } = self.limits;
-        let mut taken = self.taken.borrow_mut();
-        let of = taken.entry(destination).or_insert_with(|| Taken { all: 0, by: HashMap::new() });
-        if of.by.get(caller).is_some_and(|count| *count >= most_of_one) {
-            return Err(Full::Caller(most_of_one));
+    fn take(&self, destination: K, caller: &C) -> Result<Share<K, C>, Full> {
+        if !self.admits(destination, caller) {
+            return Err(Full::Caller(self.limits.caller));
         }
+        let most = self.limits.destination;
+        let mut taken = self.taken.borrow_mut();
+        let of = taken.entry(destination).or_default();
         if of.all >= most {
             return Err(Full::Destination(most));
         }
+        of.all += 1;
         of.enter(caller);
         drop(taken);
-        Ok(Share { taken: Rc::clone(&self.taken), destination, caller: caller.clone() })
+        Ok(Share { taken: Rc::clone(&self.taken), destination, caller: Some(caller.clone()) })
     }
 
-    /// Passes the share of a connection that nobody uses on to `caller`.
-    pub fn pass(&self, share: &mut Share<K, C>, caller: &C) -> Result<(), Full> {
-        if share.caller == *caller {
-            return Ok(());
-        }
-        let most = self.limits.caller;
+    /// True where `caller` may use one connection more.
+    fn admits(&self, destination: K, caller: &C) -> bool {
+        let taken = self.taken.borrow();
+        let used = taken.get(&destination).and_then(|of| of.by.get(caller)).copied().unwrap_or(0);
+        used < self.limits.caller
+    }
+}
+
+impl<K: Copy + Eq + Hash, C: Clone + Eq + Hash> Share<K, C> {
+    /// Makes it the share of `caller`, or of nobody.
+    fn pass(&mut self, caller: Option<C>) {
         let mut taken = self.taken.borrow_mut();
-        let Some(of) = taken.get_mut(&share.destination) else { return Ok(()) };
-        if of.by.get(caller).is_some_and(|count| *count >= most) {
-            return Err(Full::Caller(most));
+        let Some(of) = taken.get_mut(&self.destination) else { return };
+        if let Some(before) = &self.caller {
+            of.leave(before);
         }
-        of.leave(&share.caller);
-        of.enter(caller);
-        share.caller = caller.clone();
-        Ok(())
+        if let Some(caller) = &caller {
+            of.enter(caller);
+        }
+        self.caller = caller;
+    }
+}
+
+impl<C> Default for Taken<C> {
+    fn default() -> Self {
+        Self { all: 0, by: HashMap::new() }
     }
 }
 
 impl<C: Clone + Eq + Hash> Taken<C> {
     fn enter(&mut self, caller: &C) {
-        self.all += 1;
         match self.by.get_mut(caller) {
             Some(count) => *count += 1,
             None => _ = self.by.insert(caller.clone(), 1),
@@ -104,7 +123,6 @@ impl<C: Clone + Eq + Hash> Taken<C> {
     }
 
     fn leave(&mut self, caller: &C) {
-        self.all -= 1;
         if let Some(count) = self.by.get_mut(caller) {
             *count -= 1;
             if *count == 0 {
@@ -116,44 +134,12 @@ impl<C: Clone + Eq + Hash> Taken<C> {
 
 impl<K: Copy + Eq + Hash, C: Clone + Eq + Hash> Drop for Share<K, C> {
     fn drop(&mut self) {
+        self.pass(None);
         let mut taken = self.taken.borrow_mut();
         let Some(of) = taken.get_mut(&self.destination) else { return };
-        of.leave(&self.caller);
+        of.all -= 1;
         if of.all == 0 {
             taken.remove(&self.destination);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_caller_has_a_part_of_what_all_have() {
-        let shares = Shares::<u16, &str>::new(ShareLimits { destination: 5, caller: 2 });
-        let mut a: Vec<_> = (0..2).map(|_| shares.take(80, &"a").unwrap()).collect();
-        assert_eq!(shares.take(80, &"a").unwrap_err(), Full::Caller(2));
-        let _elsewhere = shares.take(81, &"a").unwrap();
-        let _b: Vec<_> = (0..2).map(|_| shares.take(80, &"b").unwrap()).collect();
-        let _c = shares.take(80, &"c").unwrap();
-        assert_eq!(shares.take(80, &"c").unwrap_err(), Full::Destination(5));
-        a.pop();
-        let mut kept = shares.take(80, &"c").unwrap();
-        // A connection that nobody uses goes over to whoever uses it next.
-        assert_eq!(shares.pass(&mut kept, &"b"), Err(Full::Caller(2)));
-        assert_eq!(shares.pass(&mut kept, &"a"), Ok(()));
-        assert_eq!(shares.take(80, &"a").unwrap_err(), Full::Caller(2));
-        drop((a, kept));
-        assert!(shares.take(80, &"a").is_ok());
-    }
-
-    #[test]
-    fn nothing_is_left_of_what_was_given_back() {
-        let shares = Shares::<u16, &str>::new(ShareLimits { destination: 5, caller: 5 });
-        let mut share = shares.take(80, &"a").unwrap();
-        shares.pass(&mut share, &"b").unwrap();
-        drop(share);
-        assert!(shares.taken.borrow().is_empty());
     }
 }

@@ -86,11 +86,12 @@ limits! {
     app_idle_connections: usize = 256, 0, 1 << 16;
     /// How long an idle connection to the app is kept.
     app_idle_timeout_s: u64 = 55, 1, LONG_S;
-    /// TCP connections to one app or one address outside the mesh, per worker, for all callers together; at most half of a
-    /// worker's part of the file descriptors. Above: 503 with flag `UO`.
+    /// TCP connections to one app or one address outside the mesh, per worker, for all callers together, kept ones included,
+    /// which give way where there is no other; at most half of a worker's part of the file descriptors. Above: 503 with
+    /// flag `UO`.
     app_connections: usize = 8_192, 1, 1 << 20;
-    /// The same for one caller: a peer's workload, or an application by its address; at most a quarter of a worker's part of
-    /// the file descriptors.
+    /// Those in use by one caller: a peer's workload, or an application by its address; at most a quarter of a worker's part
+    /// of the file descriptors.
     app_connections_per_caller: usize = 2_048, 1, 1 << 20;
     /// HTTP/2 connections to the app, per worker and socket. A further one is opened where the app's streams are used up.
     app_h2_connections: usize = 16, 1, 1_024;
