@@ -52,6 +52,11 @@ impl Hosts {
     pub fn link_here(&self) -> String {
         self.here.replacen("weft-a-", "wa", 1)
     }
+
+    /// The interface of `there`.
+    pub fn link_there(&self) -> String {
+        self.there.replacen("weft-b-", "wb", 1)
+    }
 }
 
 impl Drop for Hosts {

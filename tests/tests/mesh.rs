@@ -17,6 +17,7 @@ mod mesh {
     mod deputy;
     mod differential;
     mod edge_cases;
+    mod equal;
     mod forms;
     mod hiccup;
     mod in_process;

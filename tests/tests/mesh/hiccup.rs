@@ -19,6 +19,8 @@ enum Silence {
     LinkDown,
     /// The peer's proxy is stopped.
     Stopped,
+    /// The caller's proxy is stopped.
+    CallerStopped,
 }
 
 impl Silence {
@@ -28,6 +30,7 @@ impl Silence {
             Self::Forbidden => ground.drop_udp("output"),
             Self::LinkDown => ground.link("down"),
             Self::Stopped => ground.server.process.signal("STOP"),
+            Self::CallerStopped => ground.client.process.signal("STOP"),
         }
     }
 
@@ -36,6 +39,7 @@ impl Silence {
             Self::Dropped | Self::Forbidden => ground.pass_udp(),
             Self::LinkDown => ground.link("up"),
             Self::Stopped => ground.server.process.signal("CONT"),
+            Self::CallerStopped => ground.client.process.signal("CONT"),
         }
     }
 }
@@ -91,10 +95,21 @@ mod real {
     #[ignore = "needs root, nft and network namespaces: cargo xtask test --real"]
     async fn two_seconds_of_silence_and_a_move_cost_latency_only() {
         let ground = Ground::new().await;
-        for silence in [Silence::Dropped, Silence::Stopped] {
+        for silence in [Silence::Dropped, Silence::Stopped, Silence::CallerStopped] {
             survives(&ground, silence, Duration::from_secs(2)).await;
         }
         survives_a_move(&ground).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[ignore = "needs root and network namespaces: cargo xtask test --real"]
+    async fn a_path_too_narrow_for_quic_is_told_and_used_again_when_it_is_wide() {
+        let ground = Ground::new().await;
+        ground.mtu(1_200);
+        let told = ground.becomes(503).await;
+        assert!(told.contains("path MTU 1200 to") && told.contains("below QUIC's minimum"), "{told}");
+        ground.mtu(1_280);
+        ground.becomes(200).await;
     }
 }
 
@@ -104,7 +119,9 @@ mod long {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     #[ignore = "takes minutes, needs root, nft and network namespaces: cargo xtask test --long"]
     async fn silence_of_up_to_ten_seconds_costs_latency_only() {
-        for silence in [Silence::Dropped, Silence::Stopped, Silence::Forbidden, Silence::LinkDown] {
+        use Silence::{CallerStopped, Dropped, Forbidden, LinkDown, Stopped};
+
+        for silence in [Dropped, Stopped, CallerStopped, Forbidden, LinkDown] {
             let ground = Ground::new().await;
             for seconds in [1, 2, 5, 10] {
                 survives(&ground, silence, Duration::from_secs(seconds)).await;

@@ -97,6 +97,23 @@ impl Ground {
         ip(&["-n", netns, "address", "add", &format!("{to}/24"), "dev", &link]);
     }
 
+    /// Sets what fits into a packet on the cable.
+    pub(super) fn mtu(&self, bytes: u32) {
+        for (netns, link) in [(&self.hosts.here, self.hosts.link_here()), (&self.hosts.there, self.hosts.link_there())]
+        {
+            ip(&["-n", netns, "link", "set", &link, "mtu", &bytes.to_string()]);
+        }
+    }
+
+    /// Waits until the origin's path is answered so, and gives the text of the answer.
+    pub(super) async fn becomes(&self, status: u16) -> String {
+        eventually(&format!("requests are answered {status}"), || async {
+            let answer = Client::over(self.dial().await, "origin").await.get("/who").await;
+            (answer.status == status).then(|| answer.text())
+        })
+        .await
+    }
+
     /// Waits until a change reaches the caller's sidecar.
     pub(super) async fn hears_of_changes(&self) {
         let applied = self.mesh.weft_reading(

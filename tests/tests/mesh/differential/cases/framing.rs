@@ -67,7 +67,7 @@ fn requests(cases: &mut Vec<Case>) {
 }
 
 fn old_requests(cases: &mut Vec<Case>) {
-    let hosts = [("with host", "host: {H}\r\n"), ("without host", "")];
+    let hosts = [("with host", "host: {H}\r\n"), ("without host", ""), ("with an empty host", "host:\r\n")];
     let bodies: [(&str, &str, &str, &[u8]); 3] =
         [("GET", "GET", "", b""), ("POST", "POST", "content-length: 3\r\n", b"abc"), ("HEAD", "HEAD", "", b"")];
     let chunks = chunked(b"in chunks", 4, "", "");
