@@ -211,6 +211,7 @@ fn configure(mesh: &Mesh, workload: &Workload, folder: &Path) -> Value {
     for (key, value) in workload.settings.as_object().into_iter().flatten() {
         match value.as_object().filter(|_| key == "listen") {
             Some(listen) => listen.iter().for_each(|(name, address)| text["listen"][name] = address.clone()),
+            None if key == "control_ca" => text["control"]["ca_file"] = value.clone(),
             None => text[key] = value.clone(),
         }
     }

@@ -35,6 +35,7 @@ mod mesh {
     mod refused;
     mod rogue;
     mod rolling;
+    mod rotation;
     mod stalled;
     mod standing;
     mod time_and_space;

@@ -2,6 +2,7 @@
 //! The server refuses fields that it does not know in a request; a caller passes over those that it does not know in an
 //! answer, so that the two may be of different releases.
 
+mod authority;
 mod changes;
 mod error;
 mod events;
@@ -12,6 +13,7 @@ mod store;
 mod tokens;
 mod words;
 
+pub use authority::{Authority, FinishRequest, Root, RotateRequest, RotationLeft, Signer};
 pub use changes::{
     Action, Applied, ApplyRequest, Change, DeleteQuery, Deleted, Finding, Lint, LintQuery, LintRequest, Severity,
 };

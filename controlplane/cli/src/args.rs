@@ -6,8 +6,8 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches as _, Parser, Subcommand};
 
 use crate::answer::Outcome;
 use crate::commands::{
-    apply, delete, describe, diff, events, explain, filter, get, lint, proxies, proxy, shell, snapshot, store, token,
-    validate, version,
+    apply, ca, delete, describe, diff, events, explain, filter, get, lint, proxies, proxy, shell, snapshot, store,
+    token, validate, version,
 };
 use crate::{access, check, demo, run};
 
@@ -54,6 +54,8 @@ enum Command {
     Proxy(proxy::ProxyArgs),
     /// Show the control plane's store, and let it lead after one was lost or set back.
     Store(store::StoreArgs),
+    /// Show the roots that the mesh trusts, and replace them while it goes on.
+    Ca(ca::CaArgs),
     /// Show who did what, from where, what it changed, and what was refused.
     Events(events::EventsArgs),
     /// Save the whole control plane as one encrypted file, and restore it.
@@ -129,6 +131,7 @@ impl Cli {
             Command::Proxy(args) => proxy::run(args).await,
             Command::Store(args) => store::run(args).await,
             Command::Events(args) => events::run(args).await,
+            Command::Ca(args) => ca::run(args).await,
             Command::Snapshot(args) => snapshot::run(args).await,
             Command::Token(args) => token::run(args).await,
             Command::Filter(args) => filter::run(args).await,

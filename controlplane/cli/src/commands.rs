@@ -1,6 +1,7 @@
 //! The commands that ask the operator API, one file each.
 
 pub(crate) mod apply;
+pub(crate) mod ca;
 pub(crate) mod delete;
 pub(crate) mod describe;
 pub(crate) mod diff;

@@ -31,6 +31,8 @@ pub enum Thing {
     Event,
     /// Which store this is, and whether it leads.
     Store,
+    /// The roots that the mesh trusts, and what replaces them.
+    Authority,
     /// The store with every secret, as a file.
     Snapshot,
 }
@@ -61,11 +63,14 @@ pub struct Denied(String);
 pub fn roles(verb: Verb, thing: Thing) -> &'static [Role] {
     use Role::{Admin, Operator, Publisher, Viewer};
     match (verb, thing) {
-        (_, Thing::Snapshot) | (Verb::Change, Thing::PersonToken | Thing::Store | Thing::Event) => &[Admin],
-        (Verb::Read, Thing::JoinToken | Thing::PersonToken) => &[Operator, Admin],
-        (Verb::Read, Thing::Object(_) | Thing::Proxy | Thing::Filter | Thing::Event | Thing::Store) => {
-            &[Viewer, Operator, Publisher, Admin]
+        (_, Thing::Snapshot) | (Verb::Change, Thing::PersonToken | Thing::Store | Thing::Authority | Thing::Event) => {
+            &[Admin]
         }
+        (Verb::Read, Thing::JoinToken | Thing::PersonToken) => &[Operator, Admin],
+        (
+            Verb::Read,
+            Thing::Object(_) | Thing::Proxy | Thing::Filter | Thing::Event | Thing::Store | Thing::Authority,
+        ) => &[Viewer, Operator, Publisher, Admin],
         (Verb::Change, Thing::Object(_) | Thing::JoinToken | Thing::Proxy) => &[Operator, Admin],
         (Verb::Change, Thing::Filter) => &[Publisher, Admin],
     }
@@ -74,7 +79,13 @@ pub fn roles(verb: Verb, thing: Thing) -> &'static [Role] {
 /// True for what is of the whole mesh and concerns everybody in it.
 fn is_public(thing: Thing, place: Place<'_>) -> bool {
     match (thing, place) {
-        (Thing::Object(Kind::Namespace | Kind::Mesh | Kind::Filter) | Thing::Filter | Thing::Store, _) => true,
+        (
+            Thing::Object(Kind::Namespace | Kind::Mesh | Kind::Filter)
+            | Thing::Filter
+            | Thing::Store
+            | Thing::Authority,
+            _,
+        ) => true,
         // Policies of the root namespace hold everywhere.
         (Thing::Object(Kind::AccessPolicy | Kind::FilterPolicy), Place::Namespace(namespace)) => {
             namespace == ROOT_NAMESPACE
@@ -146,6 +157,7 @@ impl Place<'_> {
             Thing::Filter => "a filter",
             Thing::Event => "the audit log",
             Thing::Store => "the store",
+            Thing::Authority => "the authority",
             Thing::Snapshot => "a snapshot",
         };
         match self {
@@ -220,6 +232,8 @@ mod tests {
             (Read, Thing::Event, Place::Mesh, "VOPA", "...."),
             (Read, Thing::Store, Place::Mesh, "VOPA", "VOPA"),
             (Change, Thing::Store, Place::Mesh, "...A", "...."),
+            (Read, Thing::Authority, Place::Mesh, "VOPA", "VOPA"),
+            (Change, Thing::Authority, Place::Mesh, "...A", "...."),
             (Read, Thing::Snapshot, Place::Mesh, "...A", "...."),
             (Change, Thing::Snapshot, Place::Mesh, "...A", "...."),
         ];

@@ -3,6 +3,7 @@
 //! not reach. All changes go through the `Hub`.
 
 mod auth;
+mod authority;
 mod error;
 mod events;
 mod filters;
@@ -87,6 +88,7 @@ pub fn endpoints() -> Vec<Endpoint> {
     all.extend(tokens::endpoints());
     all.extend(filters::endpoints());
     all.extend(events::endpoints());
+    all.extend(authority::endpoints());
     all.extend(snapshot::endpoints());
     all
 }

@@ -145,7 +145,7 @@ fn open_authority(store: &Store, state: &Path, trust_domain: &str, now: OffsetDa
     }
     let authority = Authority::open(state, trust_domain, now)?;
     if known.is_none() {
-        store.set_root(authority.fingerprint())?;
+        store.set_root(&authority.fingerprint())?;
     }
     Ok(authority)
 }
@@ -251,6 +251,7 @@ async fn maintain(
             renewal_failed = (!renewed).then(Instant::now);
         }
         hub.tend_store().await;
+        hub.tend_rotation().await;
         let remembering = hub.clone();
         crate::hub::apart(move || remembering.remember_store()).await;
         let newest = (hub.published().revision, *hub.registry().watch().borrow());

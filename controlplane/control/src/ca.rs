@@ -1,14 +1,15 @@
 //! The trust domain's authority: a root of ten years that signs intermediates only, an intermediate of one year that signs
-//! workloads (by CSR) and this server. Invariant: names in a certificate are set here, never taken from a request; keys
+//! workloads (by CSR) and this server, and while a root is replaced the one before beside it. Invariant: names in a certificate are set here, never taken from a request; keys
 //! are files of mode 0600 and no private key of a workload is ever seen.
 
 mod files;
+mod rotation;
 #[cfg(test)]
 mod tests;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use rcgen::{
@@ -23,6 +24,7 @@ use weft_policy::identity::SpiffeId;
 use x509_parser::extensions::ParsedExtension;
 
 pub(crate) use self::files::{make_private_folder, write_private, write_public};
+pub use self::rotation::{Authorities, RotateError};
 
 const ROOT_LIFE: Duration = Duration::days(3652);
 const INTERMEDIATE_LIFE: Duration = Duration::days(365);
@@ -30,20 +32,43 @@ const SERVER_LIFE: Duration = Duration::days(30);
 /// Certificates are valid from this much before their issue, for clocks that are behind.
 const BACKDATE: Duration = Duration::minutes(5);
 
-/// Root and current intermediate. Shared; rotation swaps the intermediate.
+/// Root and current intermediate. Shared; rotation swaps both.
 pub struct Authority {
-    folder: PathBuf,
+    state: PathBuf,
     trust_domain: String,
-    root: Issuer<'static, KeyPair>,
-    root_pem: String,
-    root_der: CertificateDer<'static>,
+    signers: ArcSwap<Signers>,
+    /// Held by who replaces them.
+    turn: Mutex<()>,
+}
+
+/// What signs at one moment.
+#[derive(Clone)]
+struct Signers {
+    root: Arc<Root>,
+    /// The root before, trusted until nothing is in use that only it vouches for. Its key is no more.
+    previous: Option<Arc<Anchor>>,
+    intermediate: Arc<Intermediate>,
+}
+
+struct Root {
+    issuer: Issuer<'static, KeyPair>,
+    anchor: Anchor,
+}
+
+/// The certificate of a root.
+struct Anchor {
+    pem: String,
+    der: CertificateDer<'static>,
+    /// Names the root by its key: a certificate that is made again of the same key is the same anchor.
     fingerprint: String,
-    intermediate: ArcSwap<Intermediate>,
+    not_after: OffsetDateTime,
 }
 
 struct Intermediate {
     issuer: Issuer<'static, KeyPair>,
     der: CertificateDer<'static>,
+    /// The same name and key, signed by the root before, for who trusts no other yet.
+    cross: Option<CertificateDer<'static>>,
     not_before: OffsetDateTime,
     not_after: OffsetDateTime,
 }
@@ -51,9 +76,11 @@ struct Intermediate {
 /// A certificate for somebody else's key.
 #[derive(Debug, Clone)]
 pub struct Issued {
-    /// Leaf first, then the intermediate.
+    /// Leaf first, then the intermediate, and while a root is replaced the same as the one before signed it.
     pub chain: Vec<CertificateDer<'static>>,
     pub serial: String,
+    /// The fingerprint of the root that vouches for it.
+    pub root: String,
     pub not_after: OffsetDateTime,
 }
 
@@ -104,24 +131,19 @@ impl Authority {
     pub fn open(state: &Path, trust_domain: &str, now: OffsetDateTime) -> Result<Self, AuthorityError> {
         let folder = state.join("ca");
         files::make_private_folder(&folder)?;
-        let (root_pem, root_key) = open_root(state, &folder, trust_domain, now)?;
-        let malformed =
-            |e: &dyn std::fmt::Display| AuthorityError::Malformed { path: state.join("ca.pem"), reason: e.to_string() };
-        let root_der = CertificateDer::from_pem_slice(root_pem.as_bytes()).map_err(|e| malformed(&e))?;
-        let fingerprint = fingerprint(&root_key);
-        let root = Issuer::from_ca_cert_der(&root_der, root_key).map_err(|e| malformed(&e))?;
-        let intermediate = match open_intermediate(&folder, &root_der)? {
+        rotation::go_on(state)?;
+        let root = open_root(state, &folder, trust_domain, now)?;
+        let previous = rotation::previous(&folder)?;
+        let intermediate = match open_intermediate(&folder, &root, previous.as_ref())? {
             Some(intermediate) => intermediate,
             None => make_intermediate(&folder, trust_domain, &root, now)?,
         };
+        let (root, previous, intermediate) = (Arc::new(root), previous.map(Arc::new), Arc::new(intermediate));
         let authority = Self {
-            folder,
+            state: state.to_owned(),
             trust_domain: trust_domain.to_owned(),
-            root,
-            root_pem,
-            root_der,
-            fingerprint,
-            intermediate: ArcSwap::from_pointee(intermediate),
+            signers: ArcSwap::from_pointee(Signers { root, previous, intermediate }),
+            turn: Mutex::default(),
         };
         if let Err(error) = authority.maintain(now) {
             // It is due long before it ends: a disk without room puts it off, and no start waits for it.
@@ -134,7 +156,7 @@ impl Authority {
         Ok(authority)
     }
 
-    /// Checks that `state` holds the authority with this fingerprint; makes nothing.
+    /// Checks that `state` holds the authority with this fingerprint, or one that took its place; makes nothing.
     ///
     /// # Errors
     /// It holds none or another one.
@@ -147,38 +169,41 @@ impl Authority {
                 false => AuthorityError::Foreign(state.to_owned()),
             });
         };
-        let is_it = fingerprint(&files::key_of(&path, &pem)?) == wanted;
-        if is_it { Ok(()) } else { Err(AuthorityError::Foreign(state.to_owned())) }
+        let is_it = fingerprint(&files::key_of(&path, &pem)?.subject_public_key_info()) == wanted;
+        if is_it || rotation::took_the_place_of(state, wanted)? {
+            return Ok(());
+        }
+        Err(AuthorityError::Foreign(state.to_owned()))
     }
 
-    /// Names the root by its key: a certificate that is made again of the same key is the same anchor.
-    pub fn fingerprint(&self) -> &str {
-        &self.fingerprint
+    /// Names the root that signs.
+    pub fn fingerprint(&self) -> String {
+        self.signers.load().root.anchor.fingerprint.clone()
     }
 
     /// Makes a new intermediate when two thirds of the current one's life are over, or before its life has begun: then it
     /// was made while the clock was ahead. True when it did.
     pub fn maintain(&self, now: OffsetDateTime) -> Result<bool, AuthorityError> {
-        let current = self.intermediate.load();
+        let current = &self.signers.load().intermediate;
         if !is_due(current.not_before, current.not_after, now) {
             return Ok(false);
         }
-        let next = make_intermediate(&self.folder, &self.trust_domain, &self.root, now)?;
-        self.intermediate.store(Arc::new(next));
+        self.renew_intermediate(now)?;
         Ok(true)
     }
 
-    /// Roots of the trust domain, PEM.
-    pub fn trust_bundle_pem(&self) -> &str {
-        &self.root_pem
+    /// Roots of the trust domain, PEM; the one that signs comes first.
+    pub fn trust_bundle_pem(&self) -> String {
+        self.signers.load().anchors().map(|anchor| anchor.pem.as_str()).collect()
     }
 
-    pub fn root_der(&self) -> &CertificateDer<'static> {
-        &self.root_der
+    /// The same, each as DER.
+    pub fn roots_der(&self) -> Vec<CertificateDer<'static>> {
+        self.signers.load().anchors().map(|anchor| anchor.der.clone()).collect()
     }
 
     pub fn intermediate_not_after(&self) -> OffsetDateTime {
-        self.intermediate.load().not_after
+        self.signers.load().intermediate.not_after
     }
 
     /// A certificate for the key of the signing request, whose only name is `identity`. Everything else that the
@@ -196,12 +221,12 @@ impl Authority {
         // The SPIFFE X.509-SVID profile: client and server authentication, the subject carries no meaning.
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
         params.distinguished_name.push(DnType::OrganizationName, "weft");
-        let intermediate = self.intermediate.load();
-        params.not_after = params.not_after.min(intermediate.not_after);
+        let signers = self.signers.load();
+        params.not_after = params.not_after.min(signers.intermediate.not_after);
         let serial = serial_text(&params);
-        let leaf = params.signed_by(&public_key, &intermediate.issuer).map_err(IssueError::Sign)?;
-        let chain = vec![leaf.der().clone(), intermediate.der.clone()];
-        Ok(Issued { chain, serial, not_after: params.not_after })
+        let leaf = params.signed_by(&public_key, &signers.intermediate.issuer).map_err(IssueError::Sign)?;
+        let root = signers.root.anchor.fingerprint.clone();
+        Ok(Issued { chain: signers.chain(&leaf), serial, root, not_after: params.not_after })
     }
 
     /// A new key and certificate for this server, for the given DNS names and addresses.
@@ -219,12 +244,12 @@ impl Authority {
         let mut params = leaf_params(now, now + SERVER_LIFE, names);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.distinguished_name.push(DnType::CommonName, "weft-control");
-        let intermediate = self.intermediate.load();
-        params.not_after = params.not_after.min(intermediate.not_after);
+        let signers = self.signers.load();
+        params.not_after = params.not_after.min(signers.intermediate.not_after);
         let key = KeyPair::generate()?;
-        let leaf = params.signed_by(&key, &intermediate.issuer)?;
+        let leaf = params.signed_by(&key, &signers.intermediate.issuer)?;
         Ok(ServerIdentity {
-            chain: vec![leaf.der().clone(), intermediate.der.clone()],
+            chain: signers.chain(&leaf),
             key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
             not_before: params.not_before,
             not_after: params.not_after,
@@ -242,7 +267,10 @@ impl ServerIdentity {
 impl Intermediate {
     fn parse(path: &Path, pem: &str, key: KeyPair) -> Result<Self, AuthorityError> {
         let malformed = |reason: String| AuthorityError::Malformed { path: path.to_owned(), reason };
-        let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|e| malformed(e.to_string()))?;
+        let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+        let mut certificates = certificates.map_err(|e| malformed(e.to_string()))?.into_iter();
+        let der = certificates.next().ok_or_else(|| malformed("it holds no certificate".to_owned()))?;
+        let cross = certificates.next();
         let (not_before, not_after) = {
             let (_, parsed) = x509_parser::parse_x509_certificate(&der).map_err(|e| malformed(e.to_string()))?;
             if parsed.public_key().raw != key.subject_public_key_info() {
@@ -251,15 +279,54 @@ impl Intermediate {
             (parsed.validity().not_before.to_datetime(), parsed.validity().not_after.to_datetime())
         };
         let issuer = Issuer::from_ca_cert_der(&der, key).map_err(|e| malformed(e.to_string()))?;
-        Ok(Self { issuer, der, not_before, not_after })
+        Ok(Self { issuer, der, cross, not_before, not_after })
     }
 
-    /// The same, where `root` is what signed it.
-    fn signed_by(self, path: &Path, root: &CertificateDer<'_>) -> Result<Self, AuthorityError> {
-        if signer(&self.der) == own_key(root) {
-            return Ok(self);
+    /// The same, where `root` is what signed it. What the root before signed counts while that is trusted.
+    fn signed_by(mut self, path: &Path, root: &Root, previous: Option<&Anchor>) -> Result<Self, AuthorityError> {
+        if signer(&self.der) != own_key(&root.anchor.der) {
+            return Err(AuthorityError::Malformed {
+                path: path.to_owned(),
+                reason: "another root signed it".to_owned(),
+            });
         }
-        Err(AuthorityError::Malformed { path: path.to_owned(), reason: "another root signed it".to_owned() })
+        let previous = previous.and_then(|previous| own_key(&previous.der));
+        self.cross = self.cross.filter(|cross| previous.is_some() && signer(cross) == previous);
+        Ok(self)
+    }
+}
+
+impl Signers {
+    fn anchors(&self) -> impl Iterator<Item = &Anchor> {
+        std::iter::once(&self.root.anchor).chain(self.previous.as_deref())
+    }
+
+    fn chain(&self, leaf: &Certificate) -> Vec<CertificateDer<'static>> {
+        let cross = self.intermediate.cross.as_ref().filter(|_| self.previous.is_some());
+        [leaf.der(), &self.intermediate.der].into_iter().chain(cross).cloned().collect()
+    }
+}
+
+impl Root {
+    /// The root of `key`, whose certificate is the first of a PEM text.
+    fn new(path: &Path, pem: &str, key: KeyPair) -> Result<Self, AuthorityError> {
+        let anchor = Anchor::parse(path, pem)?;
+        let malformed = |e: rcgen::Error| AuthorityError::Malformed { path: path.to_owned(), reason: e.to_string() };
+        let issuer = Issuer::from_ca_cert_der(&anchor.der, key).map_err(malformed)?;
+        Ok(Self { issuer, anchor })
+    }
+}
+
+impl Anchor {
+    /// The first certificate of a PEM text, and nothing else of it.
+    fn parse(path: &Path, pem: &str) -> Result<Self, AuthorityError> {
+        let malformed = |reason: String| AuthorityError::Malformed { path: path.to_owned(), reason };
+        let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|e| malformed(e.to_string()))?;
+        let (fingerprint, not_after) = {
+            let (_, parsed) = x509_parser::parse_x509_certificate(&der).map_err(|e| malformed(e.to_string()))?;
+            (fingerprint(parsed.public_key().raw), parsed.validity().not_after.to_datetime())
+        };
+        Ok(Self { pem: files::pem("CERTIFICATE", &der), der, fingerprint, not_after })
     }
 }
 
@@ -286,37 +353,33 @@ fn is_due(not_before: OffsetDateTime, not_after: OffsetDateTime, now: OffsetDate
     now < not_before || now >= not_before + (not_after - not_before) * 2 / 3
 }
 
-fn fingerprint(key: &KeyPair) -> String {
-    crate::token::hex(&Sha256::digest(key.subject_public_key_info()))
+fn fingerprint(public_key: &[u8]) -> String {
+    crate::token::hex(&Sha256::digest(public_key))
 }
 
-fn open_root(
-    state: &Path,
-    folder: &Path,
-    trust_domain: &str,
-    now: OffsetDateTime,
-) -> Result<(String, KeyPair), AuthorityError> {
+fn open_root(state: &Path, folder: &Path, trust_domain: &str, now: OffsetDateTime) -> Result<Root, AuthorityError> {
     let (certificate, key) = (state.join("ca.pem"), folder.join("root.key"));
     let (pem, key_pem) = (files::read(&certificate)?, files::read(&key)?);
+    let root = |pem: String, key: KeyPair| Root::new(&certificate, &pem, key);
     let Some(key_pem) = key_pem else {
         let intermediate = folder.join("intermediate.pem");
-        let left = [certificate, intermediate].into_iter().find(|path| path.exists());
+        let left = [certificate.clone(), intermediate].into_iter().find(|path| path.exists());
         if let Some(path) = left {
             return Err(AuthorityError::Incomplete { path, missing: key });
         }
         let new = KeyPair::generate()?;
         files::write_private(&key, new.serialize_pem().as_bytes())?;
-        return Ok((make_root(state, trust_domain, &new, now)?, new));
+        return root(make_root(state, trust_domain, &new, now)?, new);
     };
     let root_key = files::key_of(&key, &key_pem)?;
     let Some(pem) = pem else {
         tracing::warn!(path = %certificate.display(), "the root's certificate is missing; it is made again of its key");
-        return Ok((make_root(state, trust_domain, &root_key, now)?, root_key));
+        return root(make_root(state, trust_domain, &root_key, now)?, root_key);
     };
     let Ok(der) = CertificateDer::from_pem_slice(pem.as_bytes()) else {
         let aside = files::set_aside(&certificate)?;
         tracing::warn!(aside = %aside.display(), "the root's certificate can't be read; it is made again of its key");
-        return Ok((make_root(state, trust_domain, &root_key, now)?, root_key));
+        return root(make_root(state, trust_domain, &root_key, now)?, root_key);
     };
     let reason = |e: &dyn std::fmt::Display| e.to_string();
     let (_, parsed) = x509_parser::parse_x509_certificate(&der)
@@ -324,15 +387,19 @@ fn open_root(
     if parsed.public_key().raw != root_key.subject_public_key_info() {
         return Err(AuthorityError::Mismatch { certificate, key });
     }
-    Ok((pem, root_key))
+    root(pem, root_key)
 }
 
 /// The intermediate that `folder` holds. One that can't be used is moved away: the root makes another.
-fn open_intermediate(folder: &Path, root: &CertificateDer<'_>) -> Result<Option<Intermediate>, AuthorityError> {
+fn open_intermediate(
+    folder: &Path,
+    root: &Root,
+    previous: Option<&Anchor>,
+) -> Result<Option<Intermediate>, AuthorityError> {
     let path = folder.join("intermediate.pem");
     let Some(pem) = files::read(&path)? else { return Ok(None) };
     let found = files::key_of(&path, &pem).and_then(|key| Intermediate::parse(&path, &pem, key));
-    match found.and_then(|found| found.signed_by(&path, root)) {
+    match found.and_then(|found| found.signed_by(&path, root, previous)) {
         Ok(intermediate) => Ok(Some(intermediate)),
         Err(error) => {
             let aside = files::set_aside(&path)?;
@@ -344,8 +411,7 @@ fn open_intermediate(folder: &Path, root: &CertificateDer<'_>) -> Result<Option<
 
 /// The root's certificate, made of its key.
 fn make_root(state: &Path, trust_domain: &str, key: &KeyPair, now: OffsetDateTime) -> Result<String, AuthorityError> {
-    let params = authority_params(&format!("weft root of {trust_domain}"), 1, now, now + ROOT_LIFE);
-    let pem = params.self_signed(key)?.pem();
+    let pem = root_params(trust_domain, now).self_signed(key)?.pem();
     files::write_public(&state.join("ca.pem"), pem.as_bytes())?;
     Ok(pem)
 }
@@ -353,16 +419,23 @@ fn make_root(state: &Path, trust_domain: &str, key: &KeyPair, now: OffsetDateTim
 fn make_intermediate(
     folder: &Path,
     trust_domain: &str,
-    root: &Issuer<'_, KeyPair>,
+    root: &Root,
     now: OffsetDateTime,
 ) -> Result<Intermediate, AuthorityError> {
     let key = KeyPair::generate()?;
-    let params = authority_params(&format!("weft intermediate of {trust_domain}"), 0, now, now + INTERMEDIATE_LIFE);
-    let certificate: Certificate = params.signed_by(&key, root)?;
+    let certificate = intermediate_params(trust_domain, now).signed_by(&key, &root.issuer)?;
     let path = folder.join("intermediate.pem");
     // One file holds certificate and key, so that no crash leaves two that do not match.
     files::write_private(&path, (certificate.pem() + &key.serialize_pem()).as_bytes())?;
     Intermediate::parse(&path, &certificate.pem(), key)
+}
+
+fn root_params(trust_domain: &str, now: OffsetDateTime) -> CertificateParams {
+    authority_params(&format!("weft root of {trust_domain}"), 1, now, now + ROOT_LIFE)
+}
+
+fn intermediate_params(trust_domain: &str, now: OffsetDateTime) -> CertificateParams {
+    authority_params(&format!("weft intermediate of {trust_domain}"), 0, now, now + INTERMEDIATE_LIFE)
 }
 
 fn authority_params(name: &str, path_length: u8, now: OffsetDateTime, until: OffsetDateTime) -> CertificateParams {

@@ -12,6 +12,7 @@ mod identity;
 mod lead;
 mod planning;
 mod registration;
+mod rotation;
 mod snapshot;
 mod streams;
 #[cfg(test)]
@@ -48,6 +49,7 @@ pub use self::lead::{Doubt, Lead};
 pub use self::planning::{Busy, TooManyCalls};
 pub(crate) use self::registration::Origin;
 pub use self::registration::RegisterError;
+pub use self::rotation::{Left, Rotation, RotationError};
 pub(crate) use self::streams::Streams;
 pub use self::tokens::{NewToken, TokenError};
 use crate::ca::Authority;
@@ -124,6 +126,8 @@ pub struct Hub {
     artifacts: Artifacts,
     trials: Trials,
     transitions: transitions::Transitions,
+    /// The revision that told proxies last of roots that changed in this process.
+    trust_told: AtomicU64,
     /// Sessions and timers; they end at shutdown.
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -165,7 +169,7 @@ impl Hub {
     ) -> Result<Arc<Self>, StartError> {
         let trust_domain = trust_domain(&store, &config.trust_domain)?;
         let read_at = AtomicU64::new(store.generation());
-        let mut published = apply::load(&store, &trust_domain, authority.trust_bundle_pem())?;
+        let mut published = apply::load(&store, &trust_domain, &authority.trust_bundle_pem())?;
         published.claims = Arc::new(claims(&store, &published)?);
         published.limits = config.limits;
         let (bans, lead) = (bans::load(&store)?, lead::load(&store, &config.state, published.revision)?);
@@ -221,6 +225,7 @@ impl Hub {
             artifacts: Artifacts::default(),
             trials,
             transitions,
+            trust_told: AtomicU64::default(),
             tasks: TaskTracker::new(),
             stop,
         });
@@ -310,7 +315,7 @@ impl Hub {
         }
         let (trust_domain, authority) = (self.trust_domain.clone(), self.authority.clone());
         let read = move |store: &Store| {
-            Ok((apply::load(store, &trust_domain, authority.trust_bundle_pem())?, bans::load(store)?))
+            Ok((apply::load(store, &trust_domain, &authority.trust_bundle_pem())?, bans::load(store)?))
         };
         let (mut found, mut banned) = self.blocking(read).await?;
         let unwritten = self.unwritten_bans.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -366,7 +371,7 @@ impl Hub {
         if changed {
             let last_removal = if removal { revision } else { self.published().last_removal };
             let (world, claims) = (Arc::new(world), Arc::new(claims));
-            let told = Arc::new(self.published().told.next(world.clone()));
+            let told = Arc::new(self.published().told.next(world.clone(), &self.authority.trust_bundle_pem()));
             let published = Published { revision, world, told, claims, unreadable, last_removal, limits };
             self.published.send_replace(Arc::new(published));
             self.measure();

@@ -29,6 +29,8 @@ pub struct ServerCertificate {
 struct Current {
     key: Arc<CertifiedKey>,
     identity: ServerIdentity,
+    /// The roots that were trusted when it was made: with others it is made again.
+    roots: Vec<CertificateDer<'static>>,
 }
 
 /// Why no server certificate or configuration could be made.
@@ -59,9 +61,10 @@ impl ServerCertificate {
         Ok(Self { authority, dns_names, addresses, current: ArcSwap::from_pointee(current) })
     }
 
-    /// Replaces the certificate when two thirds of its life are over. True when it did.
+    /// Replaces the certificate when two thirds of its life are over, and when the roots have changed. True when it did.
     pub fn maintain(&self, now: OffsetDateTime) -> Result<bool, TlsError> {
-        if !self.current.load().identity.is_due(now) {
+        let current = self.current.load();
+        if !current.identity.is_due(now) && current.roots == self.authority.roots_der() {
             return Ok(false);
         }
         self.current.store(Arc::new(make(&self.authority, &self.dns_names, &self.addresses, now)?));
@@ -74,11 +77,7 @@ impl ServerCertificate {
 
     /// For the proxies' port: client certificates are verified where one is shown.
     pub fn grpc_config(self: &Arc<Self>) -> Result<Arc<ServerConfig>, TlsError> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.authority.root_der().clone())?;
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).allow_unauthenticated().build()?;
-        let verifier = Arc::new(WhateverTheTime(verifier));
+        let verifier = Arc::new(WhateverTheTime::new(self.authority.clone())?);
         let builder = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_client_cert_verifier(verifier);
@@ -96,20 +95,63 @@ impl ServerCertificate {
 
 /// Verifies a client certificate as of a moment within its life. Whether that is now is looked at by each call: an expired
 /// one may still be renewed, and is told what to do where it may not, for which there are no words in TLS.
-#[derive(Debug)]
-struct WhateverTheTime(Arc<dyn ClientCertVerifier>);
+struct WhateverTheTime {
+    authority: Arc<Authority>,
+    current: ArcSwap<OfRoots>,
+}
+
+/// A verifier, and the roots that it goes by.
+struct OfRoots {
+    roots: Vec<CertificateDer<'static>>,
+    verifier: Arc<dyn ClientCertVerifier>,
+}
+
+impl WhateverTheTime {
+    fn new(authority: Arc<Authority>) -> Result<Self, TlsError> {
+        let current = ArcSwap::from_pointee(OfRoots::new(authority.roots_der())?);
+        Ok(Self { authority, current })
+    }
+
+    /// By the roots of this moment.
+    fn verifier(&self) -> Arc<dyn ClientCertVerifier> {
+        let roots = self.authority.roots_der();
+        if self.current.load().roots != roots {
+            match OfRoots::new(roots) {
+                Ok(next) => self.current.store(Arc::new(next)),
+                Err(error) => {
+                    tracing::error!(error = %crate::chain(&error), "certificates are verified by the roots before")
+                }
+            }
+        }
+        self.current.load().verifier.clone()
+    }
+}
+
+impl OfRoots {
+    fn new(roots: Vec<CertificateDer<'static>>) -> Result<Self, TlsError> {
+        let mut anchors = RootCertStore::empty();
+        for root in &roots {
+            anchors.add(root.clone())?;
+        }
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(anchors), provider());
+        Ok(Self { roots, verifier: verifier.allow_unauthenticated().build()? })
+    }
+}
+
+impl std::fmt::Debug for WhateverTheTime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("WhateverTheTime")
+    }
+}
 
 impl ClientCertVerifier for WhateverTheTime {
-    fn offer_client_auth(&self) -> bool {
-        self.0.offer_client_auth()
-    }
-
     fn client_auth_mandatory(&self) -> bool {
-        self.0.client_auth_mandatory()
+        false
     }
 
+    /// No hints: the roots change while connections are made.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.0.root_hint_subjects()
+        &[]
     }
 
     fn verify_client_cert(
@@ -118,7 +160,7 @@ impl ClientCertVerifier for WhateverTheTime {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        self.0.verify_client_cert(end_entity, intermediates, within_life(end_entity, now))
+        self.verifier().verify_client_cert(end_entity, intermediates, within_life(end_entity, now))
     }
 
     fn verify_tls12_signature(
@@ -127,7 +169,7 @@ impl ClientCertVerifier for WhateverTheTime {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls12_signature(message, cert, dss)
+        self.verifier().verify_tls12_signature(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -136,11 +178,11 @@ impl ClientCertVerifier for WhateverTheTime {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls13_signature(message, cert, dss)
+        self.verifier().verify_tls13_signature(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.verifier().supported_verify_schemes()
     }
 }
 
@@ -173,10 +215,11 @@ fn make(
     addresses: &[IpAddr],
     now: OffsetDateTime,
 ) -> Result<Current, TlsError> {
+    let roots = authority.roots_der();
     let identity = authority.issue_server(dns_names, addresses, now)?;
     let signing_key = aws_lc_rs::sign::any_supported_type(&identity.key)?;
     let key = Arc::new(CertifiedKey::new(identity.chain.clone(), signing_key));
-    Ok(Current { key, identity })
+    Ok(Current { key, identity, roots })
 }
 
 fn finish(mut config: ServerConfig, alpn: &[&[u8]]) -> Arc<ServerConfig> {

@@ -83,11 +83,13 @@ impl<T> Shared<T> {
         Self { world, trust_bundle_pem, make, mesh, services, routes, workloads: Made::new(), filters: Made::new() }
     }
 
-    /// The same of another world: what neither differs nor follows from what differs is not made again.
+    /// The same of another world, and of roots that may differ: what neither differs nor follows from what differs is not made
+    /// again.
     #[must_use]
-    pub fn next(&self, world: Arc<World>) -> Self {
+    pub fn next(&self, world: Arc<World>, trust_bundle_pem: &str) -> Self {
         let affected = Affected::between(&self.world, &world);
-        let mesh = match self.mesh.get().filter(|_| !affected.mesh()) {
+        let is_trusted = *self.trust_bundle_pem == *trust_bundle_pem;
+        let mesh = match self.mesh.get().filter(|_| is_trusted && !affected.mesh()) {
             Some(mesh) => OnceLock::from(mesh.clone()),
             None => OnceLock::new(),
         };
@@ -96,7 +98,8 @@ impl<T> Shared<T> {
         let workloads = self.workloads.kept(|workload| !affected.workload(workload));
         let filters = self.filters.kept(|served| !affected.filters(served));
         drop(affected);
-        let (trust_bundle_pem, make) = (self.trust_bundle_pem.clone(), self.make);
+        let make = self.make;
+        let trust_bundle_pem = if is_trusted { self.trust_bundle_pem.clone() } else { Arc::from(trust_bundle_pem) };
         Self { world, trust_bundle_pem, make, mesh, services, routes, workloads, filters }
     }
 

@@ -40,6 +40,7 @@ pub(super) async fn tell(stage: &mut Stage) -> Outcome {
     step!("an injected delay hits those it is for, and nobody else", steps::policies::delayed(stage));
     step!("a caller is limited, the others aren't", steps::policies::limited(stage));
     step!("a banned proxy is cut off within 2 s, and let in again", steps::protection::banned(stage));
+    step!("the root is replaced and nobody notices", steps::protection::rotated(stage));
     step!("a canary's weight moves while load runs", steps::change::canary(stage));
     step!("the control plane is killed with -9 and comes back", steps::change::outage(stage));
     step!("requests sent = answered = counted; none failed", steps::change::counted(stage));

@@ -33,6 +33,24 @@ pub(super) fn key_of(path: &Path, pem: &str) -> Result<KeyPair, AuthorityError> 
     KeyPair::try_from(&der).map_err(|e| malformed(e.to_string()))
 }
 
+/// A PEM text of DER bytes.
+pub(super) fn pem(label: &str, der: &[u8]) -> String {
+    use base64::Engine as _;
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    let lines: Vec<&str> = text.as_bytes().chunks(64).filter_map(|line| std::str::from_utf8(line).ok()).collect();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+}
+
+/// Removes a file, where it is there; durable when this returns.
+pub(super) fn remove(path: &Path) -> Result<(), AuthorityError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        removed => removed.map_err(at(path))?,
+    }
+    let folder = path.parent().map_or_else(|| PathBuf::from("."), Path::to_owned);
+    fs::File::open(&folder).and_then(|folder| folder.sync_all()).map_err(at(&folder))
+}
+
 /// Moves a file that can't be used out of the way, under a name that no other has.
 pub(super) fn set_aside(path: &Path) -> Result<PathBuf, AuthorityError> {
     let name = |number: u32| {

@@ -22,7 +22,7 @@ fn csr(key: &KeyPair, names: Vec<SanType>) -> Vec<u8> {
 
 fn verify(authority: &Authority, chain: &[CertificateDer<'static>], at: OffsetDateTime) -> Result<(), rustls::Error> {
     let mut roots = RootCertStore::empty();
-    roots.add(authority.root_der().clone()).unwrap();
+    authority.roots_der().into_iter().for_each(|root| roots.add(root).unwrap());
     let verifier =
         WebPkiClientVerifier::builder_with_provider(Arc::new(roots), crate::tls::provider()).build().unwrap();
     let at = UnixTime::since_unix_epoch(std::time::Duration::from_secs(at.unix_timestamp().try_into().unwrap()));
@@ -86,7 +86,7 @@ fn it_opens_again_as_it_was_and_its_keys_are_private() {
     let first = Authority::open(dir.path(), "cluster.local", now).unwrap();
     let again = Authority::open(dir.path(), "cluster.local", now).unwrap();
     assert_eq!(first.trust_bundle_pem(), again.trust_bundle_pem());
-    assert_eq!(first.intermediate.load().der, again.intermediate.load().der);
+    assert_eq!(first.signers.load().intermediate.der, again.signers.load().intermediate.der);
     for file in ["ca/root.key", "ca/intermediate.pem"] {
         let mode = std::fs::metadata(dir.path().join(file)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{file}");
@@ -113,7 +113,7 @@ fn the_intermediate_is_renewed_in_time_and_caps_what_it_signs() {
     let new = authority.issue_workload(&request, &id, Duration::days(300), later).unwrap();
     verify(&authority, &old.chain, later).unwrap();
     verify(&authority, &new.chain, later).unwrap();
-    assert_eq!(authority.root_der(), Authority::open(dir.path(), "cluster.local", later).unwrap().root_der());
+    assert_eq!(authority.roots_der(), Authority::open(dir.path(), "cluster.local", later).unwrap().roots_der());
 }
 
 #[test]
@@ -222,7 +222,7 @@ fn damaged_files_are_made_again_or_named_with_the_cure() {
                 let new = again.issue_workload(&request, &id, Duration::hours(1), now).unwrap();
                 // Holders of the old ca.pem believe certificates that are issued now.
                 verify(&before, &new.chain, now).unwrap_or_else(|error| panic!("{name}: {error}"));
-                Authority::require(dir.path(), before.fingerprint()).unwrap();
+                Authority::require(dir.path(), &before.fingerprint()).unwrap();
             }
             (Err(error), Some(part)) => {
                 let text = error.to_string();
@@ -266,10 +266,10 @@ fn a_store_gets_no_other_authority_than_its_own() {
     let now = OffsetDateTime::now_utc();
     let authority = Authority::open(own.path(), "cluster.local", now).unwrap();
     Authority::open(other.path(), "cluster.local", now).unwrap();
-    Authority::require(own.path(), authority.fingerprint()).unwrap();
+    Authority::require(own.path(), &authority.fingerprint()).unwrap();
     let empty = tempfile::tempdir().unwrap();
     for at in [other.path(), empty.path()] {
-        let text = Authority::require(at, authority.fingerprint()).unwrap_err().to_string();
+        let text = Authority::require(at, &authority.fingerprint()).unwrap_err().to_string();
         assert!(text.contains("A whole backup is the state folder"), "{text}");
     }
     assert_eq!(std::fs::read_dir(empty.path()).unwrap().count(), 0, "nothing is made");

@@ -119,6 +119,7 @@ mod tests {
             identity: of(name),
             not_after_unix: 0,
             replaced_by: next.map(str::to_owned),
+            root: None,
         };
         let issued: BTreeMap<_, _> = [
             ("0a", record("web", Some("0B"))),

@@ -76,6 +76,9 @@ pub(crate) struct IssuedRecord {
     /// The serial number of the one that took its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) replaced_by: Option<String>,
+    /// The fingerprint of the root that vouches for it; none in records of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) root: Option<String>,
 }
 
 impl IssuedRecord {
@@ -299,7 +302,7 @@ impl Hub {
 
     fn signed(&self, identity: SpiffeId, issued: Issued) -> SignedIdentity {
         self.metrics().certificates.increment(1);
-        let trust_bundle_pem = self.authority().trust_bundle_pem().to_owned();
+        let trust_bundle_pem = self.authority().trust_bundle_pem();
         SignedIdentity { identity, issued, trust_bundle_pem }
     }
 
@@ -356,7 +359,8 @@ fn within_grace(
 
 fn put_issued(issued: &Issued, identity: &SpiffeId) -> Result<Write, StoreError> {
     let not_after_unix = issued.not_after.unix_timestamp();
-    let record = IssuedRecord { identity: identity.clone(), not_after_unix, replaced_by: None };
+    let root = Some(issued.root.clone());
+    let record = IssuedRecord { identity: identity.clone(), not_after_unix, replaced_by: None, root };
     Ok(Write::PutRow(Table::Issued, row_of(&issued.serial), write_record(&record)?))
 }
 

@@ -2,6 +2,7 @@
 
 mod doors;
 mod lacks;
+mod rotation;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;

@@ -53,7 +53,7 @@ async fn a_snapshot_brings_everything_back_and_proxies_follow() {
     control.apply(&OLD.replace("name: old", "name: new")).await;
     assert_eq!(control.call("delete", "/api/v1/tokens/anna", Value::Null).await.0, 200);
     let lead = control.app.hub.lead();
-    let (root, revision) = (control.app.hub.authority().fingerprint().to_owned(), control.app.hub.published().revision);
+    let (root, revision) = (control.app.hub.authority().fingerprint(), control.app.hub.published().revision);
     let (status, answer) = restored(&control, "", bytes).await;
     assert_eq!((status, &answer["epoch"], &answer["restored"]["revision"]), (200, &json!(2), &json!(1)), "{answer}");
     control.app.hub.restart_wanted().await;
@@ -196,7 +196,7 @@ async fn a_control_plane_that_was_lost_comes_back_on_another_machine_wherever_th
     control.apply(OLD).await;
     let svid = control.join("shop/web").await;
     let bytes = saved(&control).await;
-    let (root, token) = (control.app.hub.authority().fingerprint().to_owned(), control.admin_token());
+    let (root, token) = (control.app.hub.authority().fingerprint(), control.admin_token());
     control.app.stop().await;
     for moved in 0..=4 {
         let new = tempfile::tempdir().unwrap();

@@ -85,9 +85,14 @@ pub(crate) fn client_config_with(handle: &IdentityHandle, expected: &SpiffeId, v
 }
 
 /// A client of the control plane: the server is verified by its DNS name or IP address against `roots_pem`. With a
-/// handle it presents the workload's current certificate; without one (to join) none. ALPN `h2`.
+/// handle it presents the workload's current certificate, and takes the roots too that the mesh trusts now, which may have
+/// taken the place of those; without one (to join) it presents none. ALPN `h2`.
 pub fn control_client_config(roots_pem: &str, handle: Option<&IdentityHandle>) -> Result<ClientConfig, TrustError> {
-    let roots = RootCertStore { roots: anchors_from_pem(roots_pem)? };
+    let mut roots = anchors_from_pem(roots_pem)?;
+    if let Some(credentials) = handle.map(IdentityHandle::current) {
+        roots.extend_from_slice(credentials.trust.anchors(credentials.identity.id().trust_domain()));
+    }
+    let roots = RootCertStore { roots };
     let verifier = rustls::client::WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider().clone())
         .build()
         .expect("roots are not empty and no CRL is given");

@@ -103,7 +103,7 @@ proptest! {
         let proxies = [vec![name("a/x")], vec![name("b/x")], vec![name("a/y"), name("b/y")], vec![name("c/x")]];
         for (index, step) in steps.iter().enumerate() {
             take(&mut world, step, index as u64 + 100);
-            shared = shared.next(Arc::new(world.clone()));
+            shared = shared.next(Arc::new(world.clone()), "ROOTS");
             // Not every world is looked at: what is kept may be older than the last.
             for served in proxies.iter().filter(|_| looks[index]) {
                 let wanted = bundle_for(&world, served, Revision(1), "ROOTS").objects();
@@ -123,11 +123,14 @@ fn what_no_change_concerns_is_the_same_object() {
     let before = Shared::new(Arc::new(world.clone()), "ROOTS".into(), |object| object);
     let first = before.of_proxy(&served);
     put(&mut world, &document("a", "b", Drawn { kind: 1, name: 0, variant: 0 }), 2);
-    let second = before.next(Arc::new(world)).of_proxy(&served);
-    let made_anew: Vec<_> = second
-        .iter()
-        .filter(|object| !first.iter().any(|known| Arc::ptr_eq(known, object)))
-        .map(|it| it.key())
-        .collect();
-    assert_eq!(made_anew, [Key::Service(name("a/x"))]);
+    let made_anew = |next: Vec<Arc<Object>>, before: &[Arc<Object>]| -> Vec<Key> {
+        let is_new = |object: &&Arc<Object>| !before.iter().any(|known| Arc::ptr_eq(known, object));
+        next.iter().filter(is_new).map(|it| it.key()).collect()
+    };
+    let world = Arc::new(world);
+    let after = before.next(world.clone(), "ROOTS");
+    let second = after.of_proxy(&served);
+    assert_eq!(made_anew(second.clone(), &first), [Key::Service(name("a/x"))]);
+    // Roots are told with the mesh's settings.
+    assert_eq!(made_anew(after.next(world, "OTHERS").of_proxy(&served), &second), [Key::Mesh]);
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
-use weft_api::{BanRequest, Banned, Deleted, Unbanned};
+use weft_api::{Authority, BanRequest, Banned, Deleted, RotateRequest, Signer, Unbanned};
 
 use super::super::members::PARTNER;
 use super::super::stage::Stage;
@@ -47,6 +47,23 @@ pub(in super::super) async fn banned(stage: &Stage) -> Evidence {
         "partner got 503 {} ms after its ban ({cut}), 200 {} ms after it was let in again; of the shopper's load none",
         took.as_millis(),
         back.as_millis()
+    ))
+}
+
+pub(in super::super) async fn rotated(stage: &Stage) -> Evidence {
+    let before = stage.load().await?;
+    let old: Authority = stage.api()?.fetch("/authority").await?;
+    let request = RotateRequest { signer: Signer::Root };
+    let new: Authority = stage.api()?.post("/authority/rotate", &request).await?;
+    ensure!(new.previous.as_ref() == Some(&old.root), "the old root is not trusted on: {new:?}");
+    let page = stage.fetch(PARTNER, "http://reviews/reviews/tea", &[]).await?;
+    ensure!(page.status == 200, "afterwards {}", page.status);
+    let left = new.left.unwrap_or_default();
+    let after = stage.load().await?;
+    ensure!(after.bad() == before.bad(), "the shopper was hit: {:?}", after.failures);
+    Ok(format!(
+        "a new root signs; {} certificates of the old one are good until they end; of the load none failed",
+        left.certificates
     ))
 }
 

@@ -95,6 +95,10 @@ fn calls() -> Vec<Call> {
         call("post", "/api/v1/proxies/{name}/evict", [".O.A"; 3]),
         call("get", "/api/v1/store", all),
         call("post", "/api/v1/store/accept", ["...A", "....", "...."]),
+        call("get", "/api/v1/authority", all),
+        call("post", "/api/v1/authority/rotate", ["...A", "....", "...."])
+            .body(|_| json!({ "signer": "intermediate" })),
+        call("post", "/api/v1/authority/finish", ["...A", "....", "...."]).body(|_| json!({})),
         call("post", "/api/v1/tokens", [".O.A", ".O.A", "...."])
             .body(|namespace| json!({ "kind": "join", "service_account": format!("{namespace}/web") })),
         call("post", "/api/v1/tokens", [".O.A", "....", "...."])

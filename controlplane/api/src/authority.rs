@@ -1,0 +1,61 @@
+//! The authority: the roots that the mesh trusts, and their replacement.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::is_off;
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct Authority {
+    /// The root that signs.
+    pub root: Root,
+    /// The one before, while it is trusted too.
+    pub previous: Option<Root>,
+    /// End of the intermediate, RFC 3339.
+    pub intermediate_not_after: String,
+    /// What still needs the root before; null where none is being replaced.
+    pub left: Option<RotationLeft>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct Root {
+    /// SHA-256 of its public key, hexadecimal.
+    pub fingerprint: String,
+    /// RFC 3339.
+    pub not_after: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct RotationLeft {
+    /// Proxies that may not trust the new root yet: they are away, behind or refuse it. Those that the token may see.
+    pub waiting: Vec<String>,
+    /// How many there are, whoever may see them.
+    pub waiting_count: u64,
+    /// Certificates that only the old root vouches for and that may be in use, or be renewed within the grace.
+    pub certificates: u64,
+    /// When the last of them is over, RFC 3339.
+    pub until: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Signer {
+    #[default]
+    Root,
+    Intermediate,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RotateRequest {
+    /// What is replaced.
+    pub signer: Signer,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FinishRequest {
+    /// Also where something needs the old root: it is cut off.
+    #[serde(default, skip_serializing_if = "is_off")]
+    pub force: bool,
+}

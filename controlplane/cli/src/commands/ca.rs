@@ -1,0 +1,126 @@
+//! `weft ca`: the roots that the mesh trusts, and their replacement while it goes on.
+
+use weft_api::{Authority, FinishRequest, Root, RotateRequest, Signer};
+
+use crate::access::AccessArgs;
+use crate::answer::{Answer, Outcome};
+use crate::api::Told;
+use crate::output::{self, OutputArgs, Table, cell};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct CaArgs {
+    #[command(subcommand)]
+    command: CaCommand,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum CaCommand {
+    /// Show the roots, and what still needs one that is being replaced.
+    #[command(after_help = "Example:\n  weft ca show -o json")]
+    Show(ShowArgs),
+    /// Replace the root: the old one is trusted on until nothing needs it, and nobody is cut off.
+    #[command(after_help = "Examples:\n  weft ca rotate\n  weft ca rotate --intermediate")]
+    Rotate(RotateArgs),
+    /// Trust the old root no more; the control plane does that by itself once nothing needs it.
+    #[command(after_help = "Example:\n  weft ca finish --force    # its key was stolen")]
+    Finish(FinishArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct ShowArgs {
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    access: AccessArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct RotateArgs {
+    /// Replace the intermediate only, which signs the workloads' certificates.
+    #[arg(long)]
+    intermediate: bool,
+    #[command(flatten)]
+    access: AccessArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct FinishArgs {
+    /// Also where something needs the old root: connections that began with its certificates are closed, and whoever has
+    /// no newer certificate needs a new join token.
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    access: AccessArgs,
+}
+
+pub(crate) async fn run(args: CaArgs) -> Outcome {
+    match args.command {
+        CaCommand::Show(args) => {
+            let answer: Told<Authority> = args.access.client()?.fetch("/authority").await?;
+            let text = output::structured(args.output.format, &answer)?;
+            output::print(&text.unwrap_or_else(|| details(&answer)));
+        }
+        CaCommand::Rotate(args) => {
+            let signer = if args.intermediate { Signer::Intermediate } else { Signer::Root };
+            let answer: Authority = args.access.client()?.post("/authority/rotate", &RotateRequest { signer }).await?;
+            match signer {
+                Signer::Root => {
+                    output::say("a new root signs; both are trusted until nothing needs the old one (weft ca show)");
+                    output::say(
+                        "give the control plane's new ca.pem to whoever has a copy: operators' machines and new hosts",
+                    );
+                }
+                Signer::Intermediate => output::say("a new intermediate signs"),
+            }
+            output::print(&details(&answer));
+        }
+        CaCommand::Finish(args) => {
+            let request = FinishRequest { force: args.force };
+            let answer: Authority = args.access.client()?.post("/authority/finish", &request).await?;
+            output::say("the old root is trusted no more");
+            output::print(&details(&answer));
+        }
+    }
+    Ok(Answer::Yes)
+}
+
+fn details(answer: &Authority) -> String {
+    let shown = |root: &Root| format!("{} until {}", cell(&root.fingerprint), cell(&root.not_after));
+    let mut table = Table::new(["Root:".to_owned(), shown(&answer.root)]);
+    if let Some(previous) = &answer.previous {
+        table.row(["Trusted too:".to_owned(), shown(previous)]);
+    }
+    table.row(["Intermediate:".to_owned(), format!("until {}", cell(&answer.intermediate_not_after))]);
+    if let Some(left) = &answer.left {
+        let until = left.until.as_ref().map(|until| format!(", the last until {}", cell(until))).unwrap_or_default();
+        table.row(["Old certificates:".to_owned(), format!("{}{until}", left.certificates)]);
+        let names = left.waiting.iter().map(|name| cell(name)).collect::<Vec<_>>().join(", ");
+        let names = if names.is_empty() { String::new() } else { format!(": {names}") };
+        table.row(["Proxies without new root:".to_owned(), format!("{}{names}", left.waiting_count)]);
+    }
+    table.render()
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_api::RotationLeft;
+
+    use super::*;
+
+    #[test]
+    fn what_needs_the_old_root_is_shown() {
+        let root = |fingerprint: &str| Root { fingerprint: fingerprint.to_owned(), not_after: "2036-01-01".to_owned() };
+        let mut answer =
+            Authority { root: root("aa"), intermediate_not_after: "2027".to_owned(), ..Default::default() };
+        assert!(!details(&answer).contains("Trusted too"), "{}", details(&answer));
+        answer.previous = Some(root("bb"));
+        let waiting = vec!["spiffe://cluster.local/ns/shop/sa/web web-1".to_owned()];
+        let until = Some("2026-12-01T00:00:00Z".to_owned());
+        answer.left = Some(RotationLeft { waiting, waiting_count: 3, certificates: 2, until });
+        let text = details(&answer);
+        for part in ["bb until 2036", "2, the last until 2026-12-01", "3: spiffe://cluster.local/ns/shop/sa/web web-1"]
+        {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+}

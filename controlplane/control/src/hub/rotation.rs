@@ -1,0 +1,195 @@
+//! Replacing the authority's root or intermediate while the mesh goes on. Both roots are told to every proxy and trusted until
+//! each certificate that only the old one vouches for has ended; then the old one is dropped by itself, or before by force.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use time::OffsetDateTime;
+use weft_policy::delta::Key;
+
+use super::identity::IssuedRecord;
+use super::{Actor, Draft, Hub, to_the_end};
+use crate::ca::{Authorities, RotateError};
+use crate::registry::{ProxyKey, ProxyStatus, SyncState};
+use crate::store::{StoreError, Table};
+
+/// How far the replacement of a root is.
+#[derive(Debug, Clone)]
+pub struct Rotation {
+    pub authorities: Authorities,
+    /// While a root is replaced.
+    pub left: Option<Left>,
+}
+
+/// What still needs the root before.
+#[derive(Debug, Clone)]
+pub struct Left {
+    /// Proxies that may not trust the new root yet.
+    pub waiting: BTreeSet<ProxyKey>,
+    /// Certificates that it vouches for and that may be in use, or renewed within the grace.
+    pub certificates: usize,
+    /// When the last of them is over.
+    pub until_unix: Option<i64>,
+}
+
+impl Left {
+    fn is_nothing(&self) -> bool {
+        self.waiting.is_empty() && self.certificates == 0
+    }
+}
+
+/// Why nothing was rotated or dropped.
+#[derive(Debug, thiserror::Error)]
+pub enum RotationError {
+    #[error(transparent)]
+    Rotate(#[from] RotateError),
+    #[error(
+        "the old root is still needed: {certificates} certificates that it vouches for are not over, {waiting} proxies may \
+         not trust the new one yet (weft ca show). They would be cut off; say --force where that is wanted"
+    )]
+    Needed { certificates: usize, waiting: usize },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Hub {
+    pub async fn rotation(self: &Arc<Self>) -> Result<Rotation, StoreError> {
+        let authorities = self.authority().authorities();
+        let left = match authorities.previous {
+            Some(_) => Some(self.left(&authorities).await?),
+            None => None,
+        };
+        Ok(Rotation { authorities, left })
+    }
+
+    async fn left(self: &Arc<Self>, authorities: &Authorities) -> Result<Left, StoreError> {
+        let (root, now) = (authorities.root.0.clone(), crate::now_unix());
+        let grace = i64::try_from(self.config().identity_grace().as_secs()).unwrap_or(i64::MAX);
+        let ends = self
+            .blocking(move |store| {
+                let issued = store.table::<IssuedRecord>(Table::Issued)?.read.into_iter().map(|(_, record)| record);
+                let of_old = issued.filter(|record| record.root.as_ref() != Some(&root));
+                let end = |record: IssuedRecord| match record.replaced_by {
+                    Some(_) => record.not_after_unix,
+                    None => record.not_after_unix.saturating_add(grace),
+                };
+                Ok(of_old.map(end).filter(|end| *end >= now).collect::<Vec<_>>())
+            })
+            .await?;
+        Ok(Left { waiting: self.without_newest_trust(), certificates: ends.len(), until_unix: ends.into_iter().max() })
+    }
+
+    /// Proxies that are away, behind or refuse the mesh's settings.
+    fn without_newest_trust(&self) -> BTreeSet<ProxyKey> {
+        let (published, told_at) = (self.published(), self.trust_told.load(Ordering::Acquire));
+        let has_it = |proxy: &ProxyStatus| {
+            let refuses = |text: &String| text.starts_with(&format!("{}:", Key::Mesh));
+            let is_told = proxy.state != SyncState::Disconnected && proxy.synced.0 >= told_at;
+            is_told && !proxy.is_left_alone && !proxy.held.iter().any(refuses)
+        };
+        let known = self.registry().list(published.revision, weft_policy::bundle::Revision(0));
+        let (has, not): (Vec<_>, Vec<_>) = known.into_iter().partition(has_it);
+        let has: BTreeSet<_> = has.into_iter().map(|proxy| proxy.key).collect();
+        let away = published.world.registered().map(|(_, owner)| owner.clone()).filter(|owner| !has.contains(owner));
+        not.into_iter().map(|proxy| proxy.key).chain(away).collect()
+    }
+
+    /// Begins to replace the root.
+    pub async fn rotate_root(self: &Arc<Self>, actor: impl Into<Actor>) -> Result<Rotation, RotationError> {
+        let (hub, actor) = (self.clone(), actor.into());
+        to_the_end(async move {
+            let authority = hub.authority().clone();
+            super::apart(move || authority.rotate(OffsetDateTime::now_utc())).await?;
+            let told = hub.tell_trust(actor, "ca.rotate").await;
+            hub.note_root().await;
+            told?;
+            Ok(hub.rotation().await?)
+        })
+        .await
+    }
+
+    /// Replaces the intermediate.
+    pub async fn rotate_intermediate(self: &Arc<Self>, actor: impl Into<Actor>) -> Result<Rotation, RotationError> {
+        let (hub, actor) = (self.clone(), actor.into());
+        to_the_end(async move {
+            let authority = hub.authority().clone();
+            let renewed = super::apart(move || authority.renew_intermediate(OffsetDateTime::now_utc())).await;
+            renewed.map_err(RotateError::from)?;
+            hub.change(move |draft: &mut Draft| {
+                draft.audit(actor, "ca.rotate-intermediate", String::new(), String::new());
+                Ok::<_, StoreError>(())
+            })
+            .await?;
+            Ok(hub.rotation().await?)
+        })
+        .await
+    }
+
+    /// Drops the root before. Without `force` only where nothing needs it.
+    pub async fn finish_rotation(
+        self: &Arc<Self>,
+        actor: impl Into<Actor>,
+        force: bool,
+    ) -> Result<Rotation, RotationError> {
+        let (hub, actor) = (self.clone(), actor.into());
+        to_the_end(async move {
+            let left = hub.rotation().await?.left.ok_or(RotateError::NotUnderway)?;
+            if !force && !left.is_nothing() {
+                let (certificates, waiting) = (left.certificates, left.waiting.len());
+                return Err(RotationError::Needed { certificates, waiting });
+            }
+            // The store names the root that signs before the one that it named is gone.
+            hub.set_root().await?;
+            let authority = hub.authority().clone();
+            super::apart(move || authority.finish_rotation()).await?;
+            hub.tell_trust(actor, "ca.finish").await?;
+            Ok(hub.rotation().await?)
+        })
+        .await
+    }
+
+    /// Drops the root before as soon as nothing needs it.
+    pub(crate) async fn tend_rotation(self: &Arc<Self>) {
+        if self.authority().authorities().previous.is_none() {
+            return;
+        }
+        self.note_root().await;
+        match self.finish_rotation("system", false).await {
+            Ok(_) => tracing::info!("nothing needs the old root any more: it is not trusted from now on"),
+            Err(RotationError::Needed { .. }) => {}
+            Err(error) => tracing::error!(error = %crate::chain(&error), "the old root could not be dropped yet"),
+        }
+    }
+
+    /// Tells every proxy whom to trust.
+    async fn tell_trust(self: &Arc<Self>, actor: Actor, action: &'static str) -> Result<(), StoreError> {
+        let object = self.authority().fingerprint();
+        let revision = self
+            .change(move |draft: &mut Draft| {
+                draft.changed = true;
+                draft.audit(actor, action, object, String::new());
+                Ok::<_, StoreError>(draft.revision)
+            })
+            .await?;
+        self.trust_told.store(revision.0, Ordering::Release);
+        tracing::warn!(action, revision = revision.0, "the roots that the mesh trusts have changed");
+        Ok(())
+    }
+
+    async fn set_root(&self) -> Result<(), StoreError> {
+        let root = self.authority().fingerprint();
+        self.blocking(move |store| match store.root()?.as_ref() == Some(&root) {
+            true => Ok(()),
+            false => store.set_root(&root),
+        })
+        .await
+    }
+
+    /// The store may still name the root before: that is trusted, and a start knows both.
+    async fn note_root(&self) {
+        if let Err(error) = self.set_root().await {
+            tracing::error!(error = %crate::chain(&error), "the new root is not noted in the store yet; it is tried again");
+        }
+    }
+}

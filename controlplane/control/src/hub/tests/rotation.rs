@@ -1,0 +1,83 @@
+//! A root is replaced: who is told, what is still needed, and when the old one goes.
+
+use weft_policy::delta::Object;
+
+use super::*;
+use crate::hub::RotationError;
+use crate::registry::Progress;
+
+/// Roots that proxies are told to trust.
+fn told(hub: &Hub) -> usize {
+    let all = hub.published().told.of_proxy(&[]);
+    let mesh = all.iter().find_map(|told| match &told.object {
+        Object::Mesh(mesh) => Some(mesh.trust_bundle_pem.matches("BEGIN CERTIFICATE").count()),
+        Object::Service(_) | Object::Workload(_) | Object::Route(_) | Object::Filter(_) => None,
+    });
+    mesh.unwrap()
+}
+
+async fn left(hub: &Arc<Hub>) -> Option<(Vec<String>, usize)> {
+    let left = hub.rotation().await.unwrap().left?;
+    Some((left.waiting.into_iter().map(|key| key.name).collect(), left.certificates))
+}
+
+#[tokio::test]
+async fn a_root_is_dropped_once_nothing_needs_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub_in(dir.path(), |config| {
+        config.svid_ttl_seconds = 60;
+        config.identity_grace_seconds = 0;
+    });
+    let (before, revision) = (hub.authority().fingerprint(), hub.published().revision);
+    assert_eq!((told(&hub), left(&hub).await), (1, None));
+    assert!(matches!(hub.finish_rotation("me", true).await, Err(RotationError::Rotate(_))));
+    let seat = enter(&hub, &proxy("here"));
+    let grant = Grant::Join { identity: proxy("here").identity, uses_left: 2, grants: Default::default() };
+    let token = hub.create_token("me", grant, None).await.unwrap();
+    hub.join(token.text.reveal(), &csr(), None).await.unwrap();
+
+    hub.rotate_root("me").await.unwrap();
+    assert!(told(&hub) == 2 && hub.published().revision > revision);
+    assert_eq!(left(&hub).await, Some((vec!["here".to_owned()], 1)), "one that has not acknowledged it");
+    let progress = |refused| Progress { synced: hub.published().revision, refused, ..Progress::default() };
+    let refused = vec![(revision, "Mesh: the trust bundle is not PEM".to_owned())];
+    hub.registry().record_progress(&seat, progress(refused), hub.published().revision);
+    assert_eq!(left(&hub).await.unwrap().0, ["here"], "one that refuses it");
+    hub.registry().record_progress(&seat, progress(Vec::new()), hub.published().revision);
+    assert_eq!(left(&hub).await, Some((vec![], 1)));
+    // What the new root vouches for needs no other.
+    hub.join(token.text.reveal(), &csr(), None).await.unwrap();
+    assert_eq!(left(&hub).await, Some((vec![], 1)));
+    let refused = hub.finish_rotation("me", false).await.unwrap_err().to_string();
+    assert!(refused.contains("1 certificates that it vouches for are not over, 0 proxies"), "{refused}");
+    hub.tend_rotation().await;
+    assert_eq!(told(&hub), 2);
+    // A start between goes on with it.
+    drop(hub);
+    let hub = hub_in(dir.path(), |config| config.identity_grace_seconds = 0);
+    assert_eq!((told(&hub), left(&hub).await), (2, Some((vec![], 1))));
+
+    hub.finish_rotation("me", true).await.unwrap();
+    assert_eq!((told(&hub), left(&hub).await), (1, None));
+    assert_ne!(hub.authority().fingerprint(), before);
+    assert_eq!(hub.store.root().unwrap(), Some(hub.authority().fingerprint()));
+    let done: Vec<_> = hub.audit(None, 100).await.unwrap().into_iter().map(|(_, entry)| entry.action).collect();
+    for action in ["ca.rotate", "ca.finish"] {
+        assert_eq!(done.iter().filter(|done| *done == action).count(), 1, "{action}: {done:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_root_that_nothing_needs_is_dropped_by_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub_in(dir.path(), |_| {});
+    hub.rotate_root("me").await.unwrap();
+    assert!(hub.rotate_root("me").await.unwrap_err().to_string().contains("is being replaced already"));
+    hub.tend_rotation().await;
+    assert_eq!((told(&hub), left(&hub).await), (1, None));
+    hub.tend_rotation().await;
+    let intermediate = hub.authority().authorities().intermediate_not_after;
+    hub.rotate_intermediate("me").await.unwrap();
+    assert!(hub.authority().authorities().intermediate_not_after >= intermediate);
+    assert_eq!(told(&hub), 1);
+}
