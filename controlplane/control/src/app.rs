@@ -60,7 +60,7 @@ impl App {
         state::open(&state)?;
         snapshot::finish(&state)?;
         let store = Arc::new(Store::open(&state.join("weft.redb"), config.limits.max_audit_entries)?);
-        let authority = Arc::new(open_authority(&store, &state, &config.trust_domain, now)?);
+        let authority = Arc::new(open_authority(&store, &config, now)?);
         let certificate = Arc::new(ServerCertificate::new(authority.clone(), &config, now)?);
         let metrics = Arc::new(Metrics::new());
         let stop = CancellationToken::new();
@@ -138,12 +138,13 @@ fn connection_limits(config: &Config) -> (usize, usize) {
 }
 
 /// The authority that the store belongs to: never a new one where the store's is missing.
-fn open_authority(store: &Store, state: &Path, trust_domain: &str, now: OffsetDateTime) -> anyhow::Result<Authority> {
+fn open_authority(store: &Store, config: &Config, now: OffsetDateTime) -> anyhow::Result<Authority> {
+    let (state, keys) = (&config.state, config.keys()?);
     let known = store.root()?;
     if let Some(root) = &known {
-        Authority::require(state, root)?;
+        Authority::require_with(state, &keys, root)?;
     }
-    let authority = Authority::open(state, trust_domain, now)?;
+    let authority = Authority::open_with(state, keys, &config.trust_domain, now)?;
     if known.is_none() {
         store.set_root(&authority.fingerprint())?;
     }

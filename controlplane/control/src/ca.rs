@@ -3,6 +3,7 @@
 //! are files of mode 0600 and no private key of a workload is ever seen.
 
 mod files;
+mod keys;
 mod rotation;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ use weft_policy::identity::SpiffeId;
 use x509_parser::extensions::ParsedExtension;
 
 pub(crate) use self::files::{make_private_folder, write_private, write_public};
+pub use self::keys::Keys;
 pub use self::rotation::{Authorities, RotateError};
 
 const ROOT_LIFE: Duration = Duration::days(3652);
@@ -35,6 +37,7 @@ const BACKDATE: Duration = Duration::minutes(5);
 /// Root and current intermediate. Shared; rotation swaps both.
 pub struct Authority {
     state: PathBuf,
+    keys: Keys,
     trust_domain: String,
     signers: ArcSwap<Signers>,
     /// Held by who replaces them.
@@ -108,6 +111,14 @@ pub enum AuthorityError {
          A whole backup is the state folder, not the store alone: restore ca.pem and ca with it"
     )]
     Foreign(PathBuf),
+    #[error("ca_secret_file {path}: {reason}")]
+    Secret { path: PathBuf, reason: String },
+    #[error("{0} is encrypted: name the file with its secret as ca_secret_file in the configuration")]
+    Sealed(PathBuf),
+    #[error("{0} is encrypted with another secret than that of ca_secret_file, or damaged")]
+    OtherSecret(PathBuf),
+    #[error("a key could not be encrypted: {0}")]
+    Encrypt(String),
     #[error("certificate could not be made")]
     Sign(#[from] rcgen::Error),
 }
@@ -128,19 +139,28 @@ pub enum IssueError {
 impl Authority {
     /// Opens what `state` holds, or makes a new root and intermediate where it holds nothing. What can be made again of
     /// what is there is made again; a key is never replaced.
-    pub fn open(state: &Path, trust_domain: &str, now: OffsetDateTime) -> Result<Self, AuthorityError> {
+    pub fn open_with(
+        state: &Path,
+        keys: Keys,
+        trust_domain: &str,
+        now: OffsetDateTime,
+    ) -> Result<Self, AuthorityError> {
         let folder = state.join("ca");
         files::make_private_folder(&folder)?;
-        rotation::go_on(state)?;
-        let root = open_root(state, &folder, trust_domain, now)?;
+        for file in ["root.key", "intermediate.pem", rotation::NEXT] {
+            keys.seal(folder.join(file))?;
+        }
+        rotation::go_on(state, &keys)?;
+        let root = open_root(state, &keys, trust_domain, now)?;
         let previous = rotation::previous(&folder)?;
-        let intermediate = match open_intermediate(&folder, &root, previous.as_ref())? {
+        let intermediate = match open_intermediate(&folder, &keys, &root, previous.as_ref())? {
             Some(intermediate) => intermediate,
-            None => make_intermediate(&folder, trust_domain, &root, now)?,
+            None => make_intermediate(&folder, &keys, trust_domain, &root, now)?,
         };
         let (root, previous, intermediate) = (Arc::new(root), previous.map(Arc::new), Arc::new(intermediate));
         let authority = Self {
             state: state.to_owned(),
+            keys,
             trust_domain: trust_domain.to_owned(),
             signers: ArcSwap::from_pointee(Signers { root, previous, intermediate }),
             turn: Mutex::default(),
@@ -156,11 +176,22 @@ impl Authority {
         Ok(authority)
     }
 
+    /// The same with keys in plain text.
+    #[cfg(test)]
+    pub fn open(state: &Path, trust_domain: &str, now: OffsetDateTime) -> Result<Self, AuthorityError> {
+        Self::open_with(state, Keys::default(), trust_domain, now)
+    }
+
+    #[cfg(test)]
+    pub fn require(state: &Path, wanted: &str) -> Result<(), AuthorityError> {
+        Self::require_with(state, &Keys::default(), wanted)
+    }
+
     /// Checks that `state` holds the authority with this fingerprint, or one that took its place; makes nothing.
     ///
     /// # Errors
     /// It holds none or another one.
-    pub fn require(state: &Path, wanted: &str) -> Result<(), AuthorityError> {
+    pub fn require_with(state: &Path, keys: &Keys, wanted: &str) -> Result<(), AuthorityError> {
         let path = state.join("ca").join("root.key");
         let Some(pem) = files::read(&path)? else {
             let certificate = state.join("ca.pem");
@@ -169,7 +200,7 @@ impl Authority {
                 false => AuthorityError::Foreign(state.to_owned()),
             });
         };
-        let is_it = fingerprint(&files::key_of(&path, &pem)?.subject_public_key_info()) == wanted;
+        let is_it = fingerprint(&keys.first_of(&path, &pem)?.subject_public_key_info()) == wanted;
         if is_it || rotation::took_the_place_of(state, wanted)? {
             return Ok(());
         }
@@ -357,7 +388,8 @@ fn fingerprint(public_key: &[u8]) -> String {
     crate::token::hex(&Sha256::digest(public_key))
 }
 
-fn open_root(state: &Path, folder: &Path, trust_domain: &str, now: OffsetDateTime) -> Result<Root, AuthorityError> {
+fn open_root(state: &Path, keys: &Keys, trust_domain: &str, now: OffsetDateTime) -> Result<Root, AuthorityError> {
+    let folder = state.join("ca");
     let (certificate, key) = (state.join("ca.pem"), folder.join("root.key"));
     let (pem, key_pem) = (files::read(&certificate)?, files::read(&key)?);
     let root = |pem: String, key: KeyPair| Root::new(&certificate, &pem, key);
@@ -368,10 +400,10 @@ fn open_root(state: &Path, folder: &Path, trust_domain: &str, now: OffsetDateTim
             return Err(AuthorityError::Incomplete { path, missing: key });
         }
         let new = KeyPair::generate()?;
-        files::write_private(&key, new.serialize_pem().as_bytes())?;
+        files::write_private(&key, keys.pem(&new)?.as_bytes())?;
         return root(make_root(state, trust_domain, &new, now)?, new);
     };
-    let root_key = files::key_of(&key, &key_pem)?;
+    let root_key = keys.first_of(&key, &key_pem)?;
     let Some(pem) = pem else {
         tracing::warn!(path = %certificate.display(), "the root's certificate is missing; it is made again of its key");
         return root(make_root(state, trust_domain, &root_key, now)?, root_key);
@@ -393,14 +425,16 @@ fn open_root(state: &Path, folder: &Path, trust_domain: &str, now: OffsetDateTim
 /// The intermediate that `folder` holds. One that can't be used is moved away: the root makes another.
 fn open_intermediate(
     folder: &Path,
+    keys: &Keys,
     root: &Root,
     previous: Option<&Anchor>,
 ) -> Result<Option<Intermediate>, AuthorityError> {
     let path = folder.join("intermediate.pem");
     let Some(pem) = files::read(&path)? else { return Ok(None) };
-    let found = files::key_of(&path, &pem).and_then(|key| Intermediate::parse(&path, &pem, key));
+    let found = keys.first_of(&path, &pem).and_then(|key| Intermediate::parse(&path, &pem, key));
     match found.and_then(|found| found.signed_by(&path, root, previous)) {
         Ok(intermediate) => Ok(Some(intermediate)),
+        Err(error @ (AuthorityError::Sealed(_) | AuthorityError::OtherSecret(_))) => Err(error),
         Err(error) => {
             let aside = files::set_aside(&path)?;
             tracing::warn!(%error, aside = %aside.display(), "the intermediate can't be used; another one is made");
@@ -418,6 +452,7 @@ fn make_root(state: &Path, trust_domain: &str, key: &KeyPair, now: OffsetDateTim
 
 fn make_intermediate(
     folder: &Path,
+    keys: &Keys,
     trust_domain: &str,
     root: &Root,
     now: OffsetDateTime,
@@ -426,7 +461,7 @@ fn make_intermediate(
     let certificate = intermediate_params(trust_domain, now).signed_by(&key, &root.issuer)?;
     let path = folder.join("intermediate.pem");
     // One file holds certificate and key, so that no crash leaves two that do not match.
-    files::write_private(&path, (certificate.pem() + &key.serialize_pem()).as_bytes())?;
+    files::write_private(&path, (certificate.pem() + &keys.pem(&key)?).as_bytes())?;
     Intermediate::parse(&path, &certificate.pem(), key)
 }
 

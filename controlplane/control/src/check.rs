@@ -23,7 +23,8 @@ pub fn findings(config: &Config) -> Vec<String> {
         Err(StoreError::InUse(_)) => return Vec::new(),
         Err(error) => return vec![crate::chain(&error)],
     };
-    let authority = store.root().ok().flatten().and_then(|root| Authority::require(&config.state, &root).err());
+    let require = |root: String| Authority::require_with(&config.state, &config.keys().ok()?, &root).err();
+    let authority = store.root().ok().flatten().and_then(require);
     findings.extend(authority.iter().map(|error| crate::chain(error)));
     match unreadable_records(&store) {
         Ok(records) => {

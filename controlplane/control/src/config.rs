@@ -10,6 +10,8 @@ use rustls_pki_types::ServerName;
 use serde::Deserialize;
 use weft_policy::identity::TrustDomain;
 
+use crate::ca::{AuthorityError, Keys};
+
 /// The configuration file. Every field has a default; an absent file means all defaults.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -28,6 +30,9 @@ pub struct Config {
     pub identity_grace_seconds: u64,
     /// Further DNS names and addresses for the server certificate.
     pub advertise: Vec<String>,
+    /// File with the secret that the authority's keys are encrypted with at rest: a key of random bytes or a passphrase.
+    /// Keys that lie in plain text are encrypted at the first start with it.
+    pub ca_secret_file: Option<PathBuf>,
     /// Folder with the shipped filters; default `filters` beside the executable.
     pub builtin_filters: Option<PathBuf>,
     /// Try each filter with its configuration here before a FilterPolicy or a filter is taken. Default true; it takes a
@@ -145,6 +150,7 @@ impl Default for Config {
             svid_ttl_seconds: 24 * 3600,
             identity_grace_seconds: 7 * 24 * 3600,
             advertise: Vec::new(),
+            ca_secret_file: None,
             builtin_filters: None,
             disconnect_grace_ms: 30_000,
             unheard_grace_ms: 3_600_000,
@@ -253,7 +259,13 @@ impl Config {
         if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.log) {
             refuse("log", format!("{:?}: {error}", self.log));
         }
+        wrong.extend(self.keys().err().map(|error| error.to_string()));
         if wrong.is_empty() { Ok(()) } else { Err(ConfigError::Values(wrong)) }
+    }
+
+    /// How the authority's keys lie on disk.
+    pub fn keys(&self) -> Result<Keys, AuthorityError> {
+        self.ca_secret_file.as_deref().map_or(Ok(Keys::default()), Keys::sealed_by)
     }
 
     /// Every number with its bounds.

@@ -14,7 +14,7 @@ use weft_policy::bundle::Revision;
 use weft_policy::lineage::Lineage;
 
 use self::archive::{ArchiveError, Entries, Writer};
-use crate::ca::{Authority, AuthorityError, make_private_folder, write_private, write_public};
+use crate::ca::{Authority, AuthorityError, Keys, make_private_folder, write_private, write_public};
 use crate::config::Config;
 use crate::store::{AuditEntry, Store, StoreError};
 
@@ -129,6 +129,8 @@ pub struct Present<'a> {
     pub state: &'a Path,
     pub trust_domain: &'a str,
     pub root: &'a str,
+    /// How keys lie on disk here; a snapshot's are as they were where it was saved.
+    pub keys: Keys,
     /// Lineages that proxies follow or followed: the restored store leads them all.
     pub followed: Vec<Lineage>,
     pub replace_authority: bool,
@@ -194,11 +196,11 @@ fn fill(
         }
     }
     // The same that a start asks for.
-    Authority::require(making, &about.root)?;
+    Authority::require_with(making, &present.keys, &about.root)?;
     if !making.join(ROOT).exists() {
         return Err(SnapshotError::Missing("ca.pem"));
     }
-    Authority::open(making, present.trust_domain, OffsetDateTime::now_utc())?;
+    Authority::open_with(making, present.keys.clone(), present.trust_domain, OffsetDateTime::now_utc())?;
     small_files(making)?;
     let store = Store::open(&making.join(STORE), present.max_audit_entries)?;
     let rows = entries.iter().filter_map(|(name, content)| Some((name.strip_prefix("row/")?, *content)));

@@ -5,10 +5,6 @@ use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rcgen::KeyPair;
-use rustls_pki_types::PrivateKeyDer;
-use rustls_pki_types::pem::PemObject as _;
-
 use super::AuthorityError;
 
 /// A folder of mode 0700, made with its parents where missing.
@@ -24,13 +20,6 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, AuthorityError> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(AuthorityError::File { path: path.to_owned(), source }),
     }
-}
-
-/// The first key of a PEM text.
-pub(super) fn key_of(path: &Path, pem: &str) -> Result<KeyPair, AuthorityError> {
-    let malformed = |reason: String| AuthorityError::Malformed { path: path.to_owned(), reason };
-    let der = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|e| malformed(e.to_string()))?;
-    KeyPair::try_from(&der).map_err(|e| malformed(e.to_string()))
 }
 
 /// A PEM text of DER bytes.

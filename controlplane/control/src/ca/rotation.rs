@@ -12,13 +12,13 @@ use rcgen::{Issuer, KeyPair};
 use time::OffsetDateTime;
 
 use super::{
-    Anchor, Authority, AuthorityError, Intermediate, Root, Signers, files, fingerprint, intermediate_params,
+    Anchor, Authority, AuthorityError, Intermediate, Keys, Root, Signers, files, fingerprint, intermediate_params,
     make_intermediate, root_params,
 };
 
 /// Root and intermediate that are about to take over, with their keys, and the root that they take the place of: one file, so
 /// that all of it is there or nothing.
-const NEXT: &str = "next.pem";
+pub(super) const NEXT: &str = "next.pem";
 /// The certificate of the root before.
 const PREVIOUS: &str = "previous.pem";
 
@@ -58,7 +58,7 @@ impl Authority {
     pub fn renew_intermediate(&self, now: OffsetDateTime) -> Result<(), AuthorityError> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let signers = self.signers.load();
-        let next = make_intermediate(&self.state.join("ca"), &self.trust_domain, &signers.root, now)?;
+        let next = make_intermediate(&self.state.join("ca"), &self.keys, &self.trust_domain, &signers.root, now)?;
         self.signers.store(Arc::new(Signers { intermediate: Arc::new(next), ..Signers::clone(&signers) }));
         Ok(())
     }
@@ -80,7 +80,7 @@ impl Authority {
                 next
             }
         };
-        self.signers.store(Arc::new(take_over(&self.state, &next)?));
+        self.signers.store(Arc::new(take_over(&self.state, &self.keys, &next)?));
         Ok(())
     }
 
@@ -107,38 +107,35 @@ impl Authority {
         let mut cross = params;
         cross.not_after = cross.not_after.min(old.anchor.not_after);
         let cross = cross.signed_by(&key, &old.issuer)?;
-        let keys = [root_key.serialize_pem(), key.serialize_pem()].concat();
+        let keys = [self.keys.pem(&root_key)?, self.keys.pem(&key)?].concat();
         Ok([root.pem(), intermediate.pem(), cross.pem(), old.anchor.pem.clone(), keys].concat())
     }
 }
 
 /// Goes on with a rotation that was cut off.
-pub(super) fn go_on(state: &Path) -> Result<(), AuthorityError> {
+pub(super) fn go_on(state: &Path, keys: &Keys) -> Result<(), AuthorityError> {
     match files::read(&state.join("ca").join(NEXT))? {
-        Some(next) => take_over(state, &next).map(drop),
+        Some(next) => take_over(state, keys, &next).map(drop),
         None => Ok(()),
     }
 }
 
 /// Puts in place what `NEXT` holds; each step may have been done before.
-fn take_over(state: &Path, next: &str) -> Result<Signers, AuthorityError> {
+fn take_over(state: &Path, keys: &Keys, next: &str) -> Result<Signers, AuthorityError> {
+    use rustls_pki_types::CertificateDer;
     use rustls_pki_types::pem::PemObject as _;
-    use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
     let folder = state.join("ca");
     let path = folder.join(NEXT);
     let malformed = |reason: String| AuthorityError::Malformed { path: path.clone(), reason };
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(next.as_bytes()).collect();
     let certificates = certificates.map_err(|e| malformed(e.to_string()))?;
-    let keys: Result<Vec<_>, _> = PrivateKeyDer::pem_slice_iter(next.as_bytes()).collect();
-    let keys = keys.map_err(|e| malformed(e.to_string()))?;
-    let ([root, intermediate, cross, previous], [root_key, key]) = (certificates.as_slice(), keys.as_slice()) else {
+    let both: Result<[KeyPair; 2], _> = keys.all_of(&path, next)?.try_into();
+    let ([root, intermediate, cross, previous], Ok([root_key, key])) = (certificates.as_slice(), both) else {
         return Err(malformed("it does not hold what takes over".to_owned()));
     };
-    let key_of = |key: &PrivateKeyDer<'_>| KeyPair::try_from(key).map_err(|e| malformed(e.to_string()));
-    let (root_key, key) = (key_of(root_key)?, key_of(key)?);
     let text = |der: &CertificateDer<'_>| files::pem("CERTIFICATE", der);
-    let (key_pem, root_key_pem) = (key.serialize_pem(), root_key.serialize_pem());
+    let (key_pem, root_key_pem) = (keys.pem(&key)?, keys.pem(&root_key)?);
 
     let previous = Anchor::parse(&path, &text(previous))?;
     let root = Root::new(&path, &text(root), root_key)?;

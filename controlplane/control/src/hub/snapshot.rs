@@ -68,6 +68,7 @@ impl Hub {
                     state: &working.config.state,
                     trust_domain: &working.config.trust_domain,
                     root: &working.authority.fingerprint(),
+                    keys: working.config.keys()?,
                     followed,
                     replace_authority,
                     max_audit_entries: working.config.limits.max_audit_entries,

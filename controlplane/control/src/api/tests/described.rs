@@ -98,7 +98,7 @@ async fn queries_and_bodies_are_taken_as_they_are_described() {
             checked += 1;
         }
     }
-    assert_eq!(checked, 14);
+    assert_eq!(checked, 16);
 }
 
 const WORLD: &str = "
@@ -133,6 +133,7 @@ async fn answers_have_the_shape_that_is_described() {
         ("post", "/api/v1/lint", json!({ "documents": crate::app::tests::documents(WORLD) })),
         ("post", "/api/v1/explain", json!({ "from": "shop/web", "to": "web" })),
         ("post", "/api/v1/bans", ban),
+        ("post", "/api/v1/authority/rotate", json!({ "signer": "root" })),
         ("post", "/api/v1/tokens", json!({ "kind": "join", "service_account": "shop/web", "services": ["till"] })),
         ("post", "/api/v1/tokens", json!({ "kind": "operator", "role": "viewer", "namespaces": ["shop"] })),
         ("delete", "/api/v1/resources/services/shop/none", Value::Null),

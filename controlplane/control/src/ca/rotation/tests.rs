@@ -87,7 +87,7 @@ fn a_rotation_that_was_cut_off_is_gone_on_with() {
     let next = authority.next(&authority.signers.load().root, OffsetDateTime::now_utc()).unwrap();
     let own = ["ca/intermediate.pem", "ca.pem", "ca/root.key"];
     own.iter().for_each(|file| copy(before.path(), after.path(), file));
-    take_over(after.path(), &next).unwrap();
+    take_over(after.path(), &Keys::default(), &next).unwrap();
     let wanted = open(after.path()).authorities();
     // In the order in which they are written.
     let written = ["ca/previous.pem", "ca/intermediate.pem", "ca.pem", "ca/root.key"];
