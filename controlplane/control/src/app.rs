@@ -5,7 +5,6 @@ mod operator_token;
 pub(crate) mod tests;
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
