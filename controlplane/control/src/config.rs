@@ -23,7 +23,7 @@ pub struct Config {
     pub ports: Ports,
     /// Fixed at the first start; a later change is refused.
     pub trust_domain: String,
-    /// Life of a proxy's certificate, seconds. Default 24 h; proxies renew at half of it.
+    /// Life of a proxy's certificate, seconds. Default 24 h; proxies renew before half of it is over.
     pub svid_ttl_seconds: u64,
     /// How long after its end a certificate may still be renewed, seconds; 0 = not at all. Default 7 days. Only the last one
     /// that was issued in its line, never one of a banned identity.

@@ -21,16 +21,35 @@ impl Life {
         Life { obtained, not_before: identity.not_before().as_secs(), not_after: identity.not_after().as_secs() }
     }
 
-    /// True when the next certificate should be asked for: half of the time from its receipt to its end is over, or its
+    /// True when the next certificate should be asked for: this part of the time from its receipt to its end is over, or its
     /// life has not begun by this clock. A receipt in the future doesn't count.
-    pub fn is_due(self, now: u64) -> bool {
+    pub fn is_due(self, now: u64, part: Part) -> bool {
         let obtained = self.obtained.filter(|at| (self.not_before..=now).contains(at));
         let from = obtained.unwrap_or(self.not_before);
-        now < self.not_before || now >= from.saturating_add(self.not_after.saturating_sub(from) / 2)
+        now < self.not_before || now >= from.saturating_add(part.of(self.not_after.saturating_sub(from)))
     }
 
     pub fn has_ended(self, now: u64) -> bool {
         now > self.not_after
+    }
+}
+
+/// The part of a certificate's life after which it is renewed: two fifths to a half of it, by lot, so that proxies that came
+/// together do not all come back together.
+#[derive(Debug, Clone, Copy)]
+pub struct Part(f64);
+
+impl Part {
+    pub const HALF: Part = Part(0.5);
+
+    /// `lot` is from 0 to 1.
+    pub fn by(lot: f64) -> Part {
+        Part(0.4 + lot.clamp(0.0, 1.0) / 10.0)
+    }
+
+    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "seconds")]
+    fn of(self, life: u64) -> u64 {
+        (life as f64 * self.0) as u64
     }
 }
 
@@ -68,7 +87,14 @@ mod tests {
 
     fn check(obtained: Option<u64>, now: u64, due: bool) {
         let life = Life { obtained, not_before: 1_000, not_after: 2_000 };
-        assert_eq!(life.is_due(now), due, "{obtained:?} {now}");
+        assert_eq!(life.is_due(now, Part::HALF), due, "{obtained:?} {now}");
+    }
+
+    #[test]
+    fn those_that_came_together_come_back_apart() {
+        let life = Life { obtained: Some(1_000), not_before: 1_000, not_after: 2_000 };
+        let due_at = |lot| (1_000..=2_000).find(|now| life.is_due(*now, Part::by(lot)));
+        assert_eq!([0.0, 0.5, 1.0].map(due_at), [Some(1_400), Some(1_450), Some(1_500)]);
     }
 
     #[test]

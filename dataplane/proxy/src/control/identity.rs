@@ -1,4 +1,4 @@
-//! This workload's certificate: joined for by token, kept on disk, renewed at half its life by the wall clock. The key
+//! This workload's certificate: joined for by token, kept on disk, renewed before half of its life is over by the wall clock. The key
 //! never leaves the machine. One that has ended is renewed within the control plane's grace, or joined for again by
 //! whatever token is in the file then: without a restart.
 
@@ -17,7 +17,7 @@ use weft_transport::tls::{IdentityError, IdentityHandle, Trust, TrustError, Work
 
 use super::channel::{Channel, ChannelError};
 use crate::config::Config;
-use crate::life::{self, Life};
+use crate::life::{self, Life, Part};
 use crate::shared::Shared;
 use crate::state::{Kept, State, StateError};
 use crate::telemetry::names::Metric;
@@ -260,7 +260,7 @@ const LEAST: Duration = Duration::from_secs(20);
 /// How often what the disk did not take is tried again.
 const KEEP_AGAIN: Duration = Duration::from_secs(5);
 
-/// Renews the certificate at half its life, for as long as the process lives.
+/// Renews the certificate before half of its life is over, for as long as the process lives.
 pub struct IdentityKeeper {
     pub shared: Arc<Shared>,
     pub state: State,
@@ -274,7 +274,7 @@ impl IdentityKeeper {
         let mut ticks = tokio::time::interval(LOOK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut try_at, mut keep_at) = (Instant::now(), Instant::now());
-        let mut refused = None;
+        let (mut refused, mut part) = (None, Part::by(rand::random()));
         loop {
             ticks.tick().await;
             if Instant::now() >= keep_at {
@@ -283,11 +283,12 @@ impl IdentityKeeper {
             }
             let obtained = self.state.identity_obtained();
             let now = life::unix(SystemTime::now());
-            if !Life::of(&self.identity.current().identity, obtained).is_due(now) || Instant::now() < try_at {
+            if !Life::of(&self.identity.current().identity, obtained).is_due(now, part) || Instant::now() < try_at {
                 continue;
             }
             match self.renew_or_join(&mut refused).await {
                 Ok(()) => {
+                    part = Part::by(rand::random());
                     backoff.reset();
                     self.shared.contact.set_not_renewed(None);
                     // By a clock that is ahead of a certificate's whole life each renewal is due at once.
