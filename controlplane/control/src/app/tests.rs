@@ -1,7 +1,7 @@
 //! A whole control plane in this process on ports of its own, clients for both of its ports, and what concerns the
 //! process as a whole: first start, restart, shutdown, renewal.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rcgen::{CertificateParams, KeyPair};
 use rustls_pki_types::CertificateDer;
