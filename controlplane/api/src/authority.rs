@@ -59,3 +59,16 @@ pub struct FinishRequest {
     #[serde(default, skip_serializing_if = "is_off")]
     pub force: bool,
 }
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct SigningRequest {
+    /// PKCS #10, PEM.
+    pub csr_pem: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct InstallRequest {
+    /// The intermediate's certificate, those between it and the root, and the root's, PEM.
+    pub chain_pem: String,
+}

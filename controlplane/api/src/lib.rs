@@ -13,7 +13,9 @@ mod store;
 mod tokens;
 mod words;
 
-pub use authority::{Authority, FinishRequest, Root, RotateRequest, RotationLeft, Signer};
+pub use authority::{
+    Authority, FinishRequest, InstallRequest, Root, RotateRequest, RotationLeft, Signer, SigningRequest,
+};
 pub use changes::{
     Action, Applied, ApplyRequest, Change, DeleteQuery, Deleted, Finding, Lint, LintQuery, LintRequest, Severity,
 };

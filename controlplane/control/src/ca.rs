@@ -2,6 +2,7 @@
 //! workloads (by CSR) and this server, and while a root is replaced the one before beside it. Invariant: names in a certificate are set here, never taken from a request; keys
 //! are files of mode 0600 and no private key of a workload is ever seen.
 
+mod external;
 mod files;
 mod keys;
 mod rotation;
@@ -54,7 +55,8 @@ struct Signers {
 }
 
 struct Root {
-    issuer: Issuer<'static, KeyPair>,
+    /// None where its key lies elsewhere.
+    issuer: Option<Issuer<'static, KeyPair>>,
     anchor: Anchor,
 }
 
@@ -70,6 +72,8 @@ struct Anchor {
 struct Intermediate {
     issuer: Issuer<'static, KeyPair>,
     der: CertificateDer<'static>,
+    /// Those between it and a root that lies elsewhere.
+    upper: Vec<CertificateDer<'static>>,
     /// The same name and key, signed by the root before, for who trusts no other yet.
     cross: Option<CertificateDer<'static>>,
     not_before: OffsetDateTime,
@@ -111,6 +115,8 @@ pub enum AuthorityError {
          A whole backup is the state folder, not the store alone: restore ca.pem and ca with it"
     )]
     Foreign(PathBuf),
+    #[error("the root's key is not here: weft ca request, have that signed where it is, weft ca install")]
+    RootElsewhere,
     #[error("ca_secret_file {path}: {reason}")]
     Secret { path: PathBuf, reason: String },
     #[error("{0} is encrypted: name the file with its secret as ca_secret_file in the configuration")]
@@ -147,7 +153,7 @@ impl Authority {
     ) -> Result<Self, AuthorityError> {
         let folder = state.join("ca");
         files::make_private_folder(&folder)?;
-        for file in ["root.key", "intermediate.pem", rotation::NEXT] {
+        for file in ["root.key", "intermediate.pem", external::REQUESTED, rotation::NEXT] {
             keys.seal(folder.join(file))?;
         }
         rotation::go_on(state, &keys)?;
@@ -195,6 +201,10 @@ impl Authority {
         let path = state.join("ca").join("root.key");
         let Some(pem) = files::read(&path)? else {
             let certificate = state.join("ca.pem");
+            if let Some(root) = rotation::external(state)? {
+                let is_it = root.fingerprint == wanted || rotation::took_the_place_of(state, wanted)?;
+                return if is_it { Ok(()) } else { Err(AuthorityError::Foreign(state.to_owned())) };
+            }
             return Err(match certificate.exists() {
                 true => AuthorityError::Incomplete { path: certificate, missing: path },
                 false => AuthorityError::Foreign(state.to_owned()),
@@ -246,18 +256,7 @@ impl Authority {
         ttl: Duration,
         now: OffsetDateTime,
     ) -> Result<Issued, IssueError> {
-        let public_key = verified_key(csr_der)?;
-        let name = identity.as_str().try_into().map_err(IssueError::Sign)?;
-        let mut params = leaf_params(now, now + ttl, vec![SanType::URI(name)]);
-        // The SPIFFE X.509-SVID profile: client and server authentication, the subject carries no meaning.
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
-        params.distinguished_name.push(DnType::OrganizationName, "weft");
-        let signers = self.signers.load();
-        params.not_after = params.not_after.min(signers.intermediate.not_after);
-        let serial = serial_text(&params);
-        let leaf = params.signed_by(&public_key, &signers.intermediate.issuer).map_err(IssueError::Sign)?;
-        let root = signers.root.anchor.fingerprint.clone();
-        Ok(Issued { chain: signers.chain(&leaf), serial, root, not_after: params.not_after })
+        self.signers.load().issue(csr_der, identity, ttl, now)
     }
 
     /// A new key and certificate for this server, for the given DNS names and addresses.
@@ -301,7 +300,12 @@ impl Intermediate {
         let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
         let mut certificates = certificates.map_err(|e| malformed(e.to_string()))?.into_iter();
         let der = certificates.next().ok_or_else(|| malformed("it holds no certificate".to_owned()))?;
-        let cross = certificates.next();
+        let is_cross = |other: &CertificateDer<'_>| {
+            x509_parser::parse_x509_certificate(other)
+                .is_ok_and(|(_, other)| other.public_key().raw == key.subject_public_key_info())
+        };
+        let (cross, upper): (Vec<_>, Vec<_>) = certificates.partition(is_cross);
+        let cross = cross.into_iter().next();
         let (not_before, not_after) = {
             let (_, parsed) = x509_parser::parse_x509_certificate(&der).map_err(|e| malformed(e.to_string()))?;
             if parsed.public_key().raw != key.subject_public_key_info() {
@@ -310,12 +314,13 @@ impl Intermediate {
             (parsed.validity().not_before.to_datetime(), parsed.validity().not_after.to_datetime())
         };
         let issuer = Issuer::from_ca_cert_der(&der, key).map_err(|e| malformed(e.to_string()))?;
-        Ok(Self { issuer, der, cross, not_before, not_after })
+        Ok(Self { issuer, der, upper, cross, not_before, not_after })
     }
 
     /// The same, where `root` is what signed it. What the root before signed counts while that is trusted.
     fn signed_by(mut self, path: &Path, root: &Root, previous: Option<&Anchor>) -> Result<Self, AuthorityError> {
-        if signer(&self.der) != own_key(&root.anchor.der) {
+        // What others signed was looked at when it was taken.
+        if root.issuer.is_some() && signer(&self.der) != own_key(&root.anchor.der) {
             return Err(AuthorityError::Malformed {
                 path: path.to_owned(),
                 reason: "another root signed it".to_owned(),
@@ -332,9 +337,30 @@ impl Signers {
         std::iter::once(&self.root.anchor).chain(self.previous.as_deref())
     }
 
+    /// See `Authority::issue_workload`.
+    fn issue(
+        &self,
+        csr_der: &[u8],
+        identity: &SpiffeId,
+        ttl: Duration,
+        now: OffsetDateTime,
+    ) -> Result<Issued, IssueError> {
+        let public_key = verified_key(csr_der)?;
+        let name = identity.as_str().try_into().map_err(IssueError::Sign)?;
+        let mut params = leaf_params(now, now + ttl, vec![SanType::URI(name)]);
+        // The SPIFFE X.509-SVID profile: client and server authentication, the subject carries no meaning.
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        params.distinguished_name.push(DnType::OrganizationName, "weft");
+        params.not_after = params.not_after.min(self.intermediate.not_after);
+        let serial = serial_text(&params);
+        let leaf = params.signed_by(&public_key, &self.intermediate.issuer).map_err(IssueError::Sign)?;
+        let root = self.root.anchor.fingerprint.clone();
+        Ok(Issued { chain: self.chain(&leaf), serial, root, not_after: params.not_after })
+    }
+
     fn chain(&self, leaf: &Certificate) -> Vec<CertificateDer<'static>> {
         let cross = self.intermediate.cross.as_ref().filter(|_| self.previous.is_some());
-        [leaf.der(), &self.intermediate.der].into_iter().chain(cross).cloned().collect()
+        [leaf.der(), &self.intermediate.der].into_iter().chain(&self.intermediate.upper).chain(cross).cloned().collect()
     }
 }
 
@@ -343,7 +369,7 @@ impl Root {
     fn new(path: &Path, pem: &str, key: KeyPair) -> Result<Self, AuthorityError> {
         let anchor = Anchor::parse(path, pem)?;
         let malformed = |e: rcgen::Error| AuthorityError::Malformed { path: path.to_owned(), reason: e.to_string() };
-        let issuer = Issuer::from_ca_cert_der(&anchor.der, key).map_err(malformed)?;
+        let issuer = Some(Issuer::from_ca_cert_der(&anchor.der, key).map_err(malformed)?);
         Ok(Self { issuer, anchor })
     }
 }
@@ -394,6 +420,9 @@ fn open_root(state: &Path, keys: &Keys, trust_domain: &str, now: OffsetDateTime)
     let (pem, key_pem) = (files::read(&certificate)?, files::read(&key)?);
     let root = |pem: String, key: KeyPair| Root::new(&certificate, &pem, key);
     let Some(key_pem) = key_pem else {
+        if let Some(anchor) = rotation::external(state)? {
+            return Ok(Root { issuer: None, anchor });
+        }
         let intermediate = folder.join("intermediate.pem");
         let left = [certificate.clone(), intermediate].into_iter().find(|path| path.exists());
         if let Some(path) = left {
@@ -457,8 +486,9 @@ fn make_intermediate(
     root: &Root,
     now: OffsetDateTime,
 ) -> Result<Intermediate, AuthorityError> {
+    let issuer = root.issuer.as_ref().ok_or(AuthorityError::RootElsewhere)?;
     let key = KeyPair::generate()?;
-    let certificate = intermediate_params(trust_domain, now).signed_by(&key, &root.issuer)?;
+    let certificate = intermediate_params(trust_domain, now).signed_by(&key, issuer)?;
     let path = folder.join("intermediate.pem");
     // One file holds certificate and key, so that no crash leaves two that do not match.
     files::write_private(&path, (certificate.pem() + &keys.pem(&key)?).as_bytes())?;
@@ -470,7 +500,18 @@ fn root_params(trust_domain: &str, now: OffsetDateTime) -> CertificateParams {
 }
 
 fn intermediate_params(trust_domain: &str, now: OffsetDateTime) -> CertificateParams {
-    authority_params(&format!("weft intermediate of {trust_domain}"), 0, now, now + INTERMEDIATE_LIFE)
+    authority_params(&intermediate_name(trust_domain), 0, now, now + INTERMEDIATE_LIFE)
+}
+
+fn intermediate_name(trust_domain: &str) -> String {
+    format!("weft intermediate of {trust_domain}")
+}
+
+/// The subject of what `params` say, as it is in certificates.
+fn own_subject(params: &CertificateParams, key: &KeyPair) -> Option<Vec<u8>> {
+    let made = params.self_signed(key).ok()?;
+    let (_, parsed) = x509_parser::parse_x509_certificate(made.der()).ok()?;
+    Some(parsed.subject().as_raw().to_vec())
 }
 
 fn authority_params(name: &str, path_length: u8, now: OffsetDateTime, until: OffsetDateTime) -> CertificateParams {

@@ -120,7 +120,8 @@ pub fn save(store: &Store, config: &Config, root: &str) -> Result<Vec<u8>, Snaps
 }
 
 /// Files of the authority; the root's key must be there.
-const AUTHORITY_FILES: [&str; 5] = ["root.key", "intermediate.pem", "next.pem", "previous.pem", FILTERS_KEY];
+const AUTHORITY_FILES: [&str; 6] =
+    ["root.key", "intermediate.pem", "next.pem", "previous.pem", "external", FILTERS_KEY];
 const FILTERS_KEY: &str = "filters.key";
 const FILTERS_KEY_BYTES: usize = 32;
 

@@ -1,6 +1,9 @@
 //! `weft ca`: the roots that the mesh trusts, and their replacement while it goes on.
 
-use weft_api::{Authority, FinishRequest, Root, RotateRequest, Signer};
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use weft_api::{Authority, FinishRequest, InstallRequest, Root, RotateRequest, Signer, SigningRequest};
 
 use crate::access::AccessArgs;
 use crate::answer::{Answer, Outcome};
@@ -24,6 +27,12 @@ enum CaCommand {
     /// Trust the old root no more; the control plane does that by itself once nothing needs it.
     #[command(after_help = "Example:\n  weft ca finish --force    # its key was stolen")]
     Finish(FinishArgs),
+    /// Print a signing request for the next intermediate, to be signed by a root of your own that lies elsewhere.
+    #[command(after_help = "Example:\n  weft ca request > intermediate.csr")]
+    Request(RequestArgs),
+    /// Take the intermediate that was asked for, as your own root signed it: that root takes over.
+    #[command(after_help = "Example:\n  cat intermediate.pem root.pem > chain.pem && weft ca install chain.pem")]
+    Install(InstallArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -53,6 +62,21 @@ struct FinishArgs {
     access: AccessArgs,
 }
 
+#[derive(Debug, clap::Args)]
+struct RequestArgs {
+    #[command(flatten)]
+    access: AccessArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct InstallArgs {
+    /// PEM: the intermediate's certificate, those between it and the root, and the root's last.
+    #[arg(value_name = "FILE")]
+    chain: PathBuf,
+    #[command(flatten)]
+    access: AccessArgs,
+}
+
 pub(crate) async fn run(args: CaArgs) -> Outcome {
     match args.command {
         CaCommand::Show(args) => {
@@ -78,6 +102,18 @@ pub(crate) async fn run(args: CaArgs) -> Outcome {
             let request = FinishRequest { force: args.force };
             let answer: Authority = args.access.client()?.post("/authority/finish", &request).await?;
             output::say("the old root is trusted no more");
+            output::print(&details(&answer));
+        }
+        CaCommand::Request(args) => {
+            let answer: SigningRequest = args.access.client()?.command("/authority/request").await?;
+            output::print(&answer.csr_pem);
+        }
+        CaCommand::Install(args) => {
+            let chain_pem = std::fs::read_to_string(&args.chain)
+                .with_context(|| format!("cannot read the chain {}", args.chain.display()))?;
+            let answer: Authority =
+                args.access.client()?.post("/authority/install", &InstallRequest { chain_pem }).await?;
+            output::say("the intermediate is taken");
             output::print(&details(&answer));
         }
     }

@@ -6,11 +6,11 @@ use axum::extract::State;
 use axum::{Extension, Json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use weft_api::{Authority, FinishRequest, Root, RotateRequest, RotationLeft, Signer};
+use weft_api::{Authority, FinishRequest, InstallRequest, Root, RotateRequest, RotationLeft, Signer, SigningRequest};
 
 use super::{Access, ApiError, Body, Caller, Endpoint};
 use crate::access::{Thing, Verb};
-use crate::ca::RotateError;
+use crate::ca::{AuthorityError, RotateError};
 use crate::hub::{Hub, Left, Rotation, RotationError};
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
@@ -36,7 +36,36 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             axum::routing::post(finish),
         )
         .described(|it| it.takes::<FinishRequest>().answers::<Authority>()),
+        Endpoint::post(
+            "/api/v1/authority/request",
+            Access::Mesh(Verb::Change, Thing::Authority),
+            "A signing request for the next intermediate, to be signed by a root that lies elsewhere",
+            axum::routing::post(request),
+        )
+        .described(|it| it.answers::<SigningRequest>()),
+        Endpoint::post(
+            "/api/v1/authority/install",
+            Access::Mesh(Verb::Change, Thing::Authority),
+            "Takes the intermediate that was asked for, as it was signed, with its root: that takes over",
+            axum::routing::post(install),
+        )
+        .described(|it| it.takes::<InstallRequest>().answers::<Authority>()),
     ]
+}
+
+async fn request(
+    State(hub): State<Arc<Hub>>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<SigningRequest>, ApiError> {
+    Ok(Json(SigningRequest { csr_pem: hub.request_intermediate(caller.actor()).await? }))
+}
+
+async fn install(
+    State(hub): State<Arc<Hub>>,
+    Extension(caller): Extension<Caller>,
+    Body(request): Body<InstallRequest>,
+) -> Result<Json<Authority>, ApiError> {
+    Ok(Json(told(hub.install_chain(caller.actor(), request.chain_pem).await?, &caller)))
 }
 
 async fn show(State(hub): State<Arc<Hub>>, Extension(caller): Extension<Caller>) -> Result<Json<Authority>, ApiError> {
@@ -95,6 +124,11 @@ impl From<RotationError> for ApiError {
             RotationError::Rotate(RotateError::Underway | RotateError::NotUnderway) | RotationError::Needed { .. } => {
                 Self::conflict(error.to_string())
             }
+            RotationError::Rotate(
+                RotateError::Chain(_)
+                | RotateError::RootElsewhere
+                | RotateError::Authority(AuthorityError::RootElsewhere),
+            ) => Self::refused(error.to_string()),
             RotationError::Rotate(RotateError::Authority(error)) => Self::unavailable(crate::chain(&error)),
             RotationError::Store(error) => error.into(),
         }

@@ -21,6 +21,8 @@ use super::{
 pub(super) const NEXT: &str = "next.pem";
 /// The certificate of the root before.
 const PREVIOUS: &str = "previous.pem";
+/// Says that the key of the root lies elsewhere.
+const EXTERNAL: &str = "external";
 
 /// The authorities in force, as they are told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +41,12 @@ pub enum RotateError {
     Underway,
     #[error("no root is being replaced")]
     NotUnderway,
+    #[error(
+        "the root's key is not here: it can vouch for no other root. Not built: one external root in place of another"
+    )]
+    RootElsewhere,
+    #[error("the chain is not taken: {0}")]
+    Chain(String),
     #[error(transparent)]
     Authority(#[from] AuthorityError),
 }
@@ -99,6 +107,7 @@ impl Authority {
 
     /// The text of `NEXT`: what takes over.
     fn next(&self, old: &Root, now: OffsetDateTime) -> Result<String, AuthorityError> {
+        let old_issuer = old.issuer.as_ref().ok_or(AuthorityError::RootElsewhere)?;
         let (root_key, key) = (KeyPair::generate()?, KeyPair::generate()?);
         let root = root_params(&self.trust_domain, now).self_signed(&root_key)?;
         let issuer = Issuer::from_ca_cert_der(root.der(), &root_key)?;
@@ -106,7 +115,7 @@ impl Authority {
         let intermediate = params.signed_by(&key, &issuer)?;
         let mut cross = params;
         cross.not_after = cross.not_after.min(old.anchor.not_after);
-        let cross = cross.signed_by(&key, &old.issuer)?;
+        let cross = cross.signed_by(&key, old_issuer)?;
         let keys = [self.keys.pem(&root_key)?, self.keys.pem(&key)?].concat();
         Ok([root.pem(), intermediate.pem(), cross.pem(), old.anchor.pem.clone(), keys].concat())
     }
@@ -121,7 +130,7 @@ pub(super) fn go_on(state: &Path, keys: &Keys) -> Result<(), AuthorityError> {
 }
 
 /// Puts in place what `NEXT` holds; each step may have been done before.
-fn take_over(state: &Path, keys: &Keys, next: &str) -> Result<Signers, AuthorityError> {
+pub(super) fn take_over(state: &Path, keys: &Keys, next: &str) -> Result<Signers, AuthorityError> {
     use rustls_pki_types::CertificateDer;
     use rustls_pki_types::pem::PemObject as _;
 
@@ -130,21 +139,33 @@ fn take_over(state: &Path, keys: &Keys, next: &str) -> Result<Signers, Authority
     let malformed = |reason: String| AuthorityError::Malformed { path: path.clone(), reason };
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(next.as_bytes()).collect();
     let certificates = certificates.map_err(|e| malformed(e.to_string()))?;
-    let both: Result<[KeyPair; 2], _> = keys.all_of(&path, next)?.try_into();
-    let ([root, intermediate, cross, previous], Ok([root_key, key])) = (certificates.as_slice(), both) else {
+    let mut both = keys.all_of(&path, next)?;
+    // The intermediate's key comes last; the root's may lie elsewhere.
+    let (key, root_key) = (both.pop(), both.pop());
+    let ([root, intermediate, cross, previous, upper @ ..], Some(key)) = (certificates.as_slice(), key) else {
         return Err(malformed("it does not hold what takes over".to_owned()));
     };
     let text = |der: &CertificateDer<'_>| files::pem("CERTIFICATE", der);
-    let (key_pem, root_key_pem) = (keys.pem(&key)?, keys.pem(&root_key)?);
+    let key_pem = keys.pem(&key)?;
+    let root_key_pem = root_key.as_ref().map(|key| keys.pem(key)).transpose()?;
 
     let previous = Anchor::parse(&path, &text(previous))?;
-    let root = Root::new(&path, &text(root), root_key)?;
-    let chain = text(intermediate) + &text(cross);
+    let root = match root_key {
+        Some(root_key) => Root::new(&path, &text(root), root_key)?,
+        None => Root { issuer: None, anchor: Anchor::parse(&path, &text(root))? },
+    };
+    let chain = [text(intermediate), upper.iter().map(text).collect(), text(cross)].concat();
     let intermediate = Intermediate::parse(&path, &chain, key)?.signed_by(&path, &root, Some(&previous))?;
     files::write_public(&folder.join(PREVIOUS), previous.pem.as_bytes())?;
     files::write_private(&folder.join("intermediate.pem"), (chain + &key_pem).as_bytes())?;
     files::write_public(&state.join("ca.pem"), [root.anchor.pem.as_str(), &previous.pem].concat().as_bytes())?;
-    files::write_private(&folder.join("root.key"), root_key_pem.as_bytes())?;
+    match root_key_pem {
+        Some(pem) => files::write_private(&folder.join("root.key"), pem.as_bytes())?,
+        None => {
+            files::write_public(&folder.join(EXTERNAL), b"the root's key is not here\n")?;
+            files::remove(&folder.join("root.key"))?;
+        }
+    }
     files::remove(&path)?;
     Ok(Signers { root: Arc::new(root), previous: Some(Arc::new(previous)), intermediate: Arc::new(intermediate) })
 }
@@ -152,6 +173,15 @@ fn take_over(state: &Path, keys: &Keys, next: &str) -> Result<Signers, Authority
 /// The root before, where it is trusted.
 pub(super) fn previous(folder: &Path) -> Result<Option<Anchor>, AuthorityError> {
     let path = folder.join(PREVIOUS);
+    files::read(&path)?.map(|pem| Anchor::parse(&path, &pem)).transpose()
+}
+
+/// The root whose key lies elsewhere, where it is so.
+pub(super) fn external(state: &Path) -> Result<Option<Anchor>, AuthorityError> {
+    if files::read(&state.join("ca").join(EXTERNAL))?.is_none() {
+        return Ok(None);
+    }
+    let path = state.join("ca.pem");
     files::read(&path)?.map(|pem| Anchor::parse(&path, &pem)).transpose()
 }
 

@@ -114,6 +114,10 @@ impl Hub {
         let (hub, actor) = (self.clone(), actor.into());
         to_the_end(async move {
             let authority = hub.authority().clone();
+            if authority.authorities().previous.is_some() {
+                // The old root, whose key is gone, vouches for the one that signs now, and could not for the next.
+                return Err(RotateError::Underway.into());
+            }
             let renewed = super::apart(move || authority.renew_intermediate(OffsetDateTime::now_utc())).await;
             renewed.map_err(RotateError::from)?;
             hub.change(move |draft: &mut Draft| {
@@ -121,6 +125,36 @@ impl Hub {
                 Ok::<_, StoreError>(())
             })
             .await?;
+            Ok(hub.rotation().await?)
+        })
+        .await
+    }
+
+    /// A signing request for the next intermediate, for a root that lies elsewhere.
+    pub async fn request_intermediate(self: &Arc<Self>, actor: impl Into<Actor>) -> Result<String, RotationError> {
+        let (authority, actor) = (self.authority().clone(), actor.into());
+        let request = super::apart(move || authority.request()).await.map_err(RotateError::from)?;
+        self.change(move |draft: &mut Draft| {
+            draft.audit(actor, "ca.request", String::new(), String::new());
+            Ok::<_, StoreError>(())
+        })
+        .await?;
+        Ok(request)
+    }
+
+    /// Takes what was signed elsewhere.
+    pub async fn install_chain(
+        self: &Arc<Self>,
+        actor: impl Into<Actor>,
+        chain: String,
+    ) -> Result<Rotation, RotationError> {
+        let (hub, actor) = (self.clone(), actor.into());
+        to_the_end(async move {
+            let authority = hub.authority().clone();
+            super::apart(move || authority.install(&chain, OffsetDateTime::now_utc())).await?;
+            let told = hub.tell_trust(actor, "ca.install").await;
+            hub.note_root().await;
+            told?;
             Ok(hub.rotation().await?)
         })
         .await

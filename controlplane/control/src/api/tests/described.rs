@@ -98,7 +98,7 @@ async fn queries_and_bodies_are_taken_as_they_are_described() {
             checked += 1;
         }
     }
-    assert_eq!(checked, 16);
+    assert_eq!(checked, 17);
 }
 
 const WORLD: &str = "

@@ -98,6 +98,8 @@ fn calls() -> Vec<Call> {
         call("get", "/api/v1/authority", all),
         call("post", "/api/v1/authority/rotate", ["...A", "....", "...."])
             .body(|_| json!({ "signer": "intermediate" })),
+        call("post", "/api/v1/authority/request", ["...A", "....", "...."]),
+        call("post", "/api/v1/authority/install", ["...A", "....", "...."]).body(|_| json!({ "chain_pem": "" })),
         call("post", "/api/v1/authority/finish", ["...A", "....", "...."]).body(|_| json!({})),
         call("post", "/api/v1/tokens", [".O.A", ".O.A", "...."])
             .body(|namespace| json!({ "kind": "join", "service_account": format!("{namespace}/web") })),

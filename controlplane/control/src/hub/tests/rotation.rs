@@ -72,7 +72,9 @@ async fn a_root_that_nothing_needs_is_dropped_by_itself() {
     let dir = tempfile::tempdir().unwrap();
     let hub = hub_in(dir.path(), |_| {});
     hub.rotate_root("me").await.unwrap();
-    assert!(hub.rotate_root("me").await.unwrap_err().to_string().contains("is being replaced already"));
+    for refused in [hub.rotate_root("me").await, hub.rotate_intermediate("me").await] {
+        assert!(refused.unwrap_err().to_string().contains("is being replaced already"));
+    }
     hub.tend_rotation().await;
     assert_eq!((told(&hub), left(&hub).await), (1, None));
     hub.tend_rotation().await;
