@@ -73,10 +73,10 @@ async fn killed_under_load_and_back() {
     let (mut third, third_app) = endpoint(&mesh, "reviews-3").await;
     let client = mesh.sidecar(Workload::client("shopper")).await;
     let mut bystander = mesh.sidecar(Workload::client("bystander")).await;
-    let before = f64::from(all_answer(&client, 3).await);
+    let asked = f64::from(all_answer(&client, 3).await);
     let apps = || first_app.served() + second_app.served() + third_app.served();
     let counted = || async { client.metrics().await.sum("istio_requests_total", &[("reporter", "source")]) };
-    eventually("those are counted", || async { (counted().await == before).then_some(()) }).await;
+    eventually("those are counted", || async { (counted().await == asked).then_some(()) }).await;
     let (served_before, (load, tasks)) = (apps(), load(client.proxy(), "reviews", 2_000, 40));
     let certificate = client.metrics().await.sum("weft_certificate_expiry_timestamp_seconds", &[]);
     load.more(1_000).await;
@@ -129,7 +129,7 @@ async fn killed_under_load_and_back() {
     assert_eq!(unexcused(&load, &deaths), "");
     let failures = load.failures.lock().unwrap().clone();
     assert_eq!(sent, answered, "each request was answered: {failures:?}");
-    eventually("requests sent = counted", || async { (counted().await - before == sent as f64).then_some(()) }).await;
+    eventually("requests sent = counted", || async { (counted().await - asked == sent as f64).then_some(()) }).await;
     let failed = u64::try_from(failures.len()).unwrap();
     let arrived = apps() - served_before - by_bystander;
     assert!(arrived + failed >= sent && arrived <= sent, "{arrived} arrived, {failed} failed, {sent} sent");
