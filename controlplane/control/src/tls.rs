@@ -100,17 +100,6 @@ struct WhateverTheTime {
     current: ArcSwap<OfRoots>,
 }
 
-/// Whether a client that shows this chain is believed by who trusts one root alone, or why not.
-pub(crate) fn is_believed(
-    chain: &[CertificateDer<'static>],
-    root: &CertificateDer<'static>,
-    at: UnixTime,
-) -> Result<(), String> {
-    let of_root = OfRoots::new(vec![root.clone()]).map_err(|error| crate::chain(&error))?;
-    let (leaf, between) = chain.split_first().ok_or("it is empty")?;
-    of_root.verifier.verify_client_cert(leaf, between, at).map(drop).map_err(|error| error.to_string())
-}
-
 /// A verifier, and the roots that it goes by.
 struct OfRoots {
     roots: Vec<CertificateDer<'static>>,

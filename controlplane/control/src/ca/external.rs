@@ -7,6 +7,9 @@ mod tests;
 use std::sync::{Arc, PoisonError};
 
 use rcgen::{CertificateParams, KeyPair, PublicKeyData as _};
+use rustls::RootCertStore;
+use rustls::crypto::aws_lc_rs;
+use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use time::OffsetDateTime;
@@ -17,7 +20,6 @@ use super::{
     Anchor, Authority, AuthorityError, Intermediate, Root, Signers, authority_params, files, intermediate_params,
     own_subject,
 };
-use crate::tls;
 
 /// The key that waits for its certificate.
 pub(super) const REQUESTED: &str = "requested.pem";
@@ -136,6 +138,17 @@ fn believed(intermediate: Intermediate, root: Anchor, trust_domain: &str, now: O
         signers.issue(request.der(), &probe, time::Duration::hours(1), now).map_err(|error| error.to_string())?;
     let seconds = u64::try_from(now.unix_timestamp()).unwrap_or_default();
     let at = UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
-    tls::is_believed(&issued.chain, &der, at)
+    is_believed(&issued.chain, &der, at)
         .map_err(|reason| format!("a certificate that it issues is not believed by who trusts its root: {reason}"))
+}
+
+/// Whether a client that shows this chain is believed by who trusts one root alone, or why not.
+fn is_believed(chain: &[CertificateDer<'static>], root: &CertificateDer<'static>, at: UnixTime) -> Result<(), String> {
+    let mut roots = RootCertStore::empty();
+    roots.add(root.clone()).map_err(|error| error.to_string())?;
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+    let verifier = verifier.map_err(|error| error.to_string())?;
+    let (leaf, between) = chain.split_first().ok_or("it is empty")?;
+    verifier.verify_client_cert(leaf, between, at).map(drop).map_err(|error| error.to_string())
 }

@@ -72,7 +72,7 @@ fn a_root_that_lies_elsewhere_takes_over() {
         assert_eq!(authority.roots_der(), [house.der.clone(), old_root.clone()]);
         let chain = issue(&authority);
         for root in [&house.der, &old_root] {
-            tls::is_believed(&chain, root, UnixTime::now()).unwrap();
+            is_believed(&chain, root, UnixTime::now()).unwrap();
         }
         for root in [&old, &authority.fingerprint()] {
             Authority::require(dir.path(), root).unwrap();
@@ -83,8 +83,8 @@ fn a_root_that_lies_elsewhere_takes_over() {
     authority.finish_rotation().unwrap();
     let authority = open();
     assert_eq!(authority.roots_der(), [house.der.clone()]);
-    tls::is_believed(&issue(&authority), &house.der, UnixTime::now()).unwrap();
-    assert!(tls::is_believed(&issue(&authority), &old_root, UnixTime::now()).is_err());
+    is_believed(&issue(&authority), &house.der, UnixTime::now()).unwrap();
+    assert!(is_believed(&issue(&authority), &old_root, UnixTime::now()).is_err());
     Authority::require(dir.path(), &old).unwrap_err();
     // Here nobody can sign the next one, and the same root is asked again.
     let refused = authority.renew_intermediate(now).unwrap_err().to_string();
@@ -97,7 +97,7 @@ fn a_root_that_lies_elsewhere_takes_over() {
     for authority in [authority, open()] {
         let chain = issue(&authority);
         assert!(chain[1] != before && chain.len() == 2);
-        tls::is_believed(&chain, &house.der, UnixTime::now()).unwrap();
+        is_believed(&chain, &house.der, UnixTime::now()).unwrap();
     }
     // Another root can't take the place of this one.
     let (authority, other) = (open(), Elsewhere::new());
