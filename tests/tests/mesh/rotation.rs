@@ -18,7 +18,7 @@ async fn answers(client: &Sidecar) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_root_is_replaced_and_nobody_notices() {
-    let mut mesh = Mesh::start_with(json!({"svid_ttl_seconds": 8, "identity_grace_seconds": 0})).await;
+    let mut mesh = Mesh::start_with(json!({"svid_ttl_seconds": 10, "identity_grace_seconds": 0})).await;
     let server = Workload::server("reviews", 8080, "http");
     let app = App::start("reviews", server.ip, 8080).await;
     let server = mesh.sidecar(server).await;
