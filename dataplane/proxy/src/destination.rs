@@ -163,6 +163,9 @@ pub struct Finding {
 /// A service, and the port where not all of its endpoints are endpoints of that port.
 type StateKey = (ObjectName, Option<u16>);
 
+/// By a service's place in a snapshot and a port of it.
+type Placed = BTreeMap<(*const Service, Option<u16>), Rc<ServiceState>>;
+
 /// All destinations of one worker.
 #[derive(Debug)]
 pub struct Destinations {
@@ -175,7 +178,7 @@ pub struct Destinations {
     /// The newest snapshot that was seen here, and by their places in it the services asked for since: requests find
     /// theirs without comparing names.
     generation: Cell<u64>,
-    placed: RefCell<BTreeMap<(*const Service, Option<u16>), Rc<ServiceState>>>,
+    placed: RefCell<Placed>,
 }
 
 impl Destinations {

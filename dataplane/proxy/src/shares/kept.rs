@@ -11,6 +11,9 @@ use std::time::Instant;
 
 use super::{Full, Share, ShareLimits, Shares};
 
+/// Kept connections by their destination.
+type IdleBy<K, C, V> = HashMap<K, VecDeque<Idle<K, C, V>>>;
+
 /// The connections `V` of one worker that are kept, and the places of all that are open.
 #[derive(Debug)]
 pub struct Kept<K: Copy + Eq + Hash, C: Clone + Eq + Hash, V> {
@@ -18,7 +21,7 @@ pub struct Kept<K: Copy + Eq + Hash, C: Clone + Eq + Hash, V> {
     most: usize,
     shares: Shares<K, C>,
     /// The one that was given back last is the last.
-    idle: RefCell<HashMap<K, VecDeque<Idle<K, C, V>>>>,
+    idle: RefCell<IdleBy<K, C, V>>,
 }
 
 #[derive(Debug)]

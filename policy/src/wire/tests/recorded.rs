@@ -138,6 +138,7 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
         peers: vec![v1::PeerWord { workload: Some((&name("shop/web-1")).into()), reached: true }],
     };
     let key: v1::Key = (&keys[3]).into();
+    let denials = v1::Denials { identities: vec![text("spiffe://x")], evicted: Vec::new() };
     let nack = v1::Nack { revision: 9, key: Some(key.clone()), reason: text("why") };
     vec![
         ("delta", from_control(FromControl::Delta(delta(whole)))),
@@ -147,13 +148,7 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
         ),
         ("removals", from_control(FromControl::Delta(delta(removals)))),
         ("notice", from_control(FromControl::Notice(v1::Notice { reason: text("shutdown"), reconnect: true }))),
-        (
-            "denials",
-            from_control(FromControl::Denials(v1::Denials {
-                identities: vec![text("spiffe://x")],
-                evicted: Vec::new(),
-            })),
-        ),
+        ("denials", from_control(FromControl::Denials(denials))),
         ("hello", from_proxy(FromProxy::Hello(hello))),
         ("ack", from_proxy(FromProxy::Ack(v1::Ack { revision: 9, skipped: vec![key] }))),
         ("nack", from_proxy(FromProxy::Nack(nack))),

@@ -82,7 +82,7 @@ fn a_root_that_lies_elsewhere_takes_over() {
     assert!(matches!(authority.install(&chain, now), Err(RotateError::Underway)));
     authority.finish_rotation().unwrap();
     let authority = open();
-    assert_eq!(authority.roots_der(), [house.der.clone()]);
+    assert_eq!(authority.roots_der(), std::slice::from_ref(&house.der));
     is_believed(&issue(&authority), &house.der, UnixTime::now()).unwrap();
     assert!(is_believed(&issue(&authority), &old_root, UnixTime::now()).is_err());
     Authority::require(dir.path(), &old).unwrap_err();
