@@ -99,11 +99,13 @@ pub(super) const RULES: &[Rule] = &[
         },
     },
     Rule {
-        clause: "RFC 9112 3.2, 3.2.2, 3.3: a request without Host gets the one by which it was asked for",
+        clause: "RFC 9112 3.2, 3.2.2, 3.3: a request without Host, or with an empty one, gets the one by which it was asked for",
         make_equal: |_, direct, meshed| {
             each_message(direct, meshed, |number, direct, meshed| {
                 let host = format!("{number}.field.host");
-                if direct.get(&format!("{number}.line")).is_some() && direct.get(&host).is_none() {
+                let is_said = direct.get(&host).is_some_and(|host| !host.is_empty());
+                if direct.get(&format!("{number}.line")).is_some() && !is_said {
+                    direct.forget(|key, _| key == host);
                     // By its name, or by its address where that is all that was said.
                     meshed.forget(|key, value| key == host && value.contains(':'));
                 }
