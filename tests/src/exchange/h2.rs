@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::header::HOST;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use tokio::net::TcpStream;
 
 use super::h1::{Notes, Origin, Shared};
@@ -42,11 +43,23 @@ pub struct Script {
     pub acts: Vec<Act>,
 }
 
+/// How a request says whom it is for (RFC 9113 section 8.3.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Named {
+    Authority,
+    /// By `host` in place of `:authority`, as what came by HTTP/1.
+    Host,
+    Nowhere,
+    /// `host` says another than `:authority`.
+    Differently,
+}
+
 /// A request, and what its client does after the head.
 #[derive(Debug, Clone)]
 pub struct Call {
     pub method: &'static str,
     pub path: String,
+    pub named: Named,
     pub fields: Fields,
     /// True if the head ends the stream.
     pub end: bool,
@@ -245,11 +258,26 @@ async fn call(
     (origin, number): (&Origin, usize),
     lines: &mut Seen,
 ) {
-    let uri = format!("http://{authority}{}", call.path);
     let mut request = Request::new(());
+    *request.headers_mut() = map(&call.fields);
+    let uri = match call.named {
+        Named::Authority | Named::Differently => format!("http://{authority}{}", call.path),
+        // The crate sends no `:authority` for what came by HTTP/1 without one.
+        Named::Host | Named::Nowhere => {
+            *request.version_mut() = Version::HTTP_11;
+            call.path.clone()
+        }
+    };
+    let host = match call.named {
+        Named::Host => Some(authority),
+        Named::Differently => Some("elsewhere.example"),
+        Named::Authority | Named::Nowhere => None,
+    };
+    if let Some(host) = host {
+        request.headers_mut().insert(HOST, host.parse().expect("a host"));
+    }
     *request.method_mut() = Method::from_bytes(call.method.as_bytes()).expect("a method");
     *request.uri_mut() = uri.parse().expect("a URI");
-    *request.headers_mut() = map(&call.fields);
     let Ok((mut response, sending)) = sender.send_request(request, call.end) else {
         return lines.note("answer", "not sent");
     };

@@ -113,6 +113,37 @@ pub(super) const RULES: &[Rule] = &[
         },
     },
     Rule {
+        clause: "RFC 9113 8.3.1: who forwards a request makes :authority of its Host, or of where it was asked",
+        make_equal: |context, direct, meshed| {
+            if context.case.family != "h2 name" {
+                return;
+            }
+            each_message(direct, meshed, |number, direct, meshed| {
+                let (authority, host) = (format!("{number}.authority"), format!("{number}.field.host"));
+                let Some(named) = meshed.get(&authority).map(str::to_owned) else { return };
+                let said = direct.get(&host).unwrap_or(&named).to_owned();
+                if said == named {
+                    direct.forget(|key, _| key == host);
+                    direct.set(&authority, &named);
+                }
+            });
+        },
+    },
+    Rule {
+        clause: "RFC 9113 8.3.1, 8.1.1: a request whose Host is not its :authority is malformed; a forward proxy needs a name",
+        make_equal: |context, direct, meshed| {
+            let refused = match (context.case.name.as_str(), context.way) {
+                ("Differently", _) => ("1.answer", "reset 1"),
+                ("Nowhere", Way::Explicit) => ("1.line", "400"),
+                _ => return,
+            };
+            let is_refused = meshed.client.get(refused.0) == Some(refused.1) && meshed.origin == Seen::default();
+            if context.case.family == "h2 name" && is_refused {
+                direct.clone_from(meshed);
+            }
+        },
+    },
+    Rule {
         clause: "RFC 9113 8.2.3: cookies may travel in crumbs, and are joined where they leave HTTP/2",
         make_equal: |_, direct, meshed| each(direct, meshed, cookies),
     },

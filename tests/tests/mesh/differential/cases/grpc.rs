@@ -1,7 +1,7 @@
 //! gRPC: kinds of calls by how they end, messages cut across frames, metadata, cancels.
 
 use weft_tests::app::message;
-use weft_tests::exchange::h2::{Act, Call, Fields, Script};
+use weft_tests::exchange::h2::{Act, Call, Fields, Named, Script};
 
 use super::{Case, Talk, millis, noise};
 use crate::mesh::differential::ground::Declared;
@@ -37,8 +37,8 @@ fn with_end(mut acts: Vec<Act>) -> Vec<Act> {
 }
 
 fn once(cases: &mut Vec<Case>, name: String, more: &[(&'static str, &str)], steps: Vec<Act>, script: Script) {
-    let call =
-        Call { method: "POST", path: "/test.Echo/Call".to_owned(), fields: asked(more), end: false, acts: steps };
+    let (path, named) = ("/test.Echo/Call".to_owned(), Named::Authority);
+    let call = Call { method: "POST", path, named, fields: asked(more), end: false, acts: steps };
     let talk = Talk::H2 { calls: vec![call], scripts: vec![script] };
     cases.push(Case { family: "gRPC", name, declared: Declared::Grpc, talk });
 }

@@ -1,6 +1,6 @@
 //! HTTP/2 with prior knowledge: methods by statuses, targets, fields, bodies in frames, resets and cancels by code and moment.
 
-use weft_tests::exchange::h2::{Act, Call, Fields, Script};
+use weft_tests::exchange::h2::{Act, Call, Fields, Named, Script};
 
 use super::{Case, Talk, millis, noise};
 use crate::mesh::differential::ground::Declared;
@@ -34,7 +34,7 @@ fn fields(pairs: &[(&'static str, &str)]) -> Fields {
 fn call(method: &'static str, path: &str, fields: Fields, body: Option<Vec<u8>>) -> Call {
     let end = body.is_none();
     let acts = body.map(|body| Act::Data(body, true)).into_iter().collect();
-    Call { method, path: path.to_owned(), fields, end, acts }
+    Call { method, path: path.to_owned(), named: Named::Authority, fields, end, acts }
 }
 
 fn get() -> Call {
@@ -66,6 +66,9 @@ pub(super) fn add(cases: &mut Vec<Case>) {
     }
     for target in TARGETS {
         once(cases, "h2 target", (*target).to_owned(), call("GET", target, vec![], None), true, ok());
+    }
+    for named in [Named::Host, Named::Nowhere, Named::Differently] {
+        once(cases, "h2 name", format!("{named:?}"), Call { named, ..get() }, true, ok());
     }
     heads(cases);
     bodies(cases);
