@@ -13,6 +13,7 @@ pub mod process;
 pub mod scrape;
 pub mod sidecar;
 pub mod wait;
+pub mod way;
 
 pub use app::{App, TcpApp};
 pub use client::{Answer, Client};
@@ -20,3 +21,4 @@ pub use control::Mesh;
 pub use scrape::Scrape;
 pub use sidecar::{Sidecar, Workload};
 pub use wait::{eventually, until};
+pub use way::Way;

@@ -9,6 +9,7 @@
 )]
 
 mod mesh {
+    mod addresses;
     mod app_limits;
     mod authorization;
     mod behaviour;

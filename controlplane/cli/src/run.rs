@@ -70,9 +70,9 @@ pub(crate) struct RunArgs {
     /// Keep the sidecar's identity, bundle and filters here [default: a folder that goes with the run].
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
-    /// URL at which the control plane takes proxies [default: port 15012 of --server's host].
-    #[arg(long, env = "WEFT_CONTROL", value_name = "URL")]
-    control: Option<String>,
+    /// URL at which the control plane takes proxies, one for each replica [default: port 15012 of --server's host].
+    #[arg(long, env = "WEFT_CONTROL", value_name = "URL,...", value_delimiter = ',')]
+    control: Vec<String>,
     /// The sidecar's log [default: DIR/proxy.log, shown when the sidecar fails].
     #[arg(long, value_name = "FILE")]
     proxy_log: Option<PathBuf>,
@@ -134,7 +134,7 @@ async fn start(args: &RunArgs) -> Result<Started, Failure> {
         return Err(anyhow::anyhow!("--protocol udp is not supported yet: http, grpc, tcp and auto are").into());
     }
     let access = args.access.resolve()?;
-    let control = control_address(args.control.as_deref(), &access)?;
+    let control = control_addresses(&args.control, &access)?;
     let reserved = address::reserve(args.ip)?;
     let home = Home::make(args.state_dir.as_deref())?;
     let token_file = join_token(args, &access, &home).await?;
@@ -178,17 +178,21 @@ async fn tell_findings(args: &RunArgs, access: &Access, name: &str) {
 }
 
 /// Port 15012 of the API's host, unless told otherwise.
-fn control_address(given: Option<&str>, access: &Access) -> anyhow::Result<String> {
-    if let Some(text) = given {
-        let uri: http::Uri = text.parse().with_context(|| format!("--control {text}: not an address"))?;
-        if uri.scheme_str() != Some("https") || uri.port_u16().is_none() {
-            bail!("--control {text}: an address such as https://127.0.0.1:15012 is expected");
-        }
-        return Ok(text.trim_end_matches('/').to_owned());
+fn control_addresses(given: &[String], access: &Access) -> anyhow::Result<Vec<String>> {
+    if given.is_empty() {
+        let uri: http::Uri =
+            access.server.parse().with_context(|| format!("--server {}: not an address", access.server))?;
+        return Ok(vec![format!("https://{}:15012", uri.host().context("--server has no host")?)]);
     }
-    let uri: http::Uri =
-        access.server.parse().with_context(|| format!("--server {}: not an address", access.server))?;
-    Ok(format!("https://{}:15012", uri.host().context("--server has no host")?))
+    given.iter().map(|text| control_address(text)).collect()
+}
+
+fn control_address(text: &str) -> anyhow::Result<String> {
+    let uri: http::Uri = text.parse().with_context(|| format!("--control {text}: not an address"))?;
+    if uri.scheme_str() != Some("https") || uri.port_u16().is_none() {
+        bail!("--control {text}: an address such as https://127.0.0.1:15012 is expected");
+    }
+    Ok(text.trim_end_matches('/').to_owned())
 }
 
 /// A join token by the operator's token. Where an earlier run left an identity in the state folder, a control plane
@@ -225,7 +229,7 @@ fn setup(
     access: &Access,
     ip: IpAddr,
     home: &Home,
-    control: String,
+    control: Vec<String>,
     token_file: PathBuf,
 ) -> anyhow::Result<Setup> {
     let name = args.name.clone().unwrap_or_else(|| instance_name(&args.service, ip));
@@ -288,11 +292,15 @@ mod tests {
     }
 
     #[test]
-    fn the_control_address_follows_the_server() {
+    fn the_control_addresses_follow_the_server() {
         let access = Access { server: "https://[::1]:15013".into(), token_file: "/t".into(), ca_file: "/c".into() };
-        assert_eq!(control_address(None, &access).unwrap(), "https://[::1]:15012");
-        assert_eq!(control_address(Some("https://a:1/"), &access).unwrap(), "https://a:1");
-        assert!(control_address(Some("http://a:1"), &access).unwrap_err().to_string().contains("--control http://a:1"));
+        let found = |given: &[&str]| {
+            let given: Vec<_> = given.iter().map(ToString::to_string).collect();
+            control_addresses(&given, &access)
+        };
+        assert_eq!(found(&[]).unwrap(), ["https://[::1]:15012"]);
+        assert_eq!(found(&["https://a:1/", "https://b:1"]).unwrap(), ["https://a:1", "https://b:1"]);
+        assert!(found(&["https://b:1", "http://a:1"]).unwrap_err().to_string().contains("--control http://a:1"));
     }
 
     #[test]

@@ -5,11 +5,8 @@ mod multiplexed;
 
 use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
 use http::Version;
 use tokio::net::TcpStream;
 use weft_filter_host::Permit;
@@ -23,6 +20,7 @@ use crate::reply::{Failure, Party};
 use crate::shares::{self, Full, Kept, ShareLimits};
 use crate::snapshot::ServedSocket;
 use crate::sockets::{Guard, PlainSocket};
+use crate::staggered;
 use crate::telemetry::counters::Limited;
 use crate::telemetry::series::Counter;
 
@@ -244,25 +242,12 @@ impl AppPool {
         timeout: Duration,
         place: impl Fn(PlainSocket) -> Result<S, Failure>,
     ) -> Result<(TcpStream, PlainSocket, S), Failure> {
-        let mut left = sockets.iter();
-        let mut attempts = FuturesUnordered::new();
-        let mut failure = None;
-        loop {
-            if let Some(socket) = left.next() {
-                attempts.push(self.connect_one(*socket, timeout, place(*socket)));
-            } else if attempts.is_empty() {
-                return Err(failure.unwrap_or(Failure::NotReady));
-            }
-            let delay = pin!(tokio::time::sleep(ATTEMPT_DELAY));
-            let more = !left.as_slice().is_empty();
-            tokio::select! {
-                Some(ended) = attempts.next() => match ended {
-                    Ok(connected) => return Ok(connected),
-                    Err(error) => failure = failure.or(Some(error)),
-                },
-                () = delay, if more => {}
-            }
-        }
+        let attempts = sockets.iter().map(|socket| self.connect_one(*socket, timeout, place(*socket)));
+        let failures = match staggered::first_of(attempts, ATTEMPT_DELAY).await {
+            Ok(connected) => return Ok(connected),
+            Err(failures) => failures,
+        };
+        Err(failures.into_iter().next().unwrap_or(Failure::NotReady))
     }
 
     async fn connect_one<S>(

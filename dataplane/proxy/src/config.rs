@@ -11,8 +11,10 @@ use weft_policy::bundle::Protocol;
 use weft_policy::identity::TrustDomain;
 use weft_policy::registration::{self, Fault, Field, Registration, Told};
 
+mod addresses;
 mod limits;
 
+pub use addresses::Addresses;
 pub use limits::Limits;
 
 /// Why a configuration file is refused.
@@ -80,8 +82,8 @@ pub enum CongestionControl {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Control {
-    /// `https://HOST:15012`
-    pub address: String,
+    /// `https://HOST:15012`, or a list with one for each replica.
+    pub address: Addresses,
     /// PEM of the CA that signs the control plane's certificate.
     pub ca_file: PathBuf,
     /// Join token; needed at the first start only.
@@ -228,12 +230,7 @@ impl Config {
             wrong.push(format!("listen.admin: {} is not a loopback address", self.listen.admin));
         }
         wrong.extend(self.listen.collisions());
-        let address = &self.control.address;
-        if !address.starts_with("https://") {
-            wrong.push(format!("control.address: '{address}' must start with https://"));
-        } else if address.parse::<http::Uri>().is_err() {
-            wrong.push(format!("control.address: '{address}' is no address"));
-        }
+        wrong.extend(self.control.address.faults().map(|fault| format!("control.address: {fault}")));
         if self.capture.is_some() && self.listen.outbound.is_none() {
             wrong.push("capture: needs listen.outbound".to_owned());
         }

@@ -6,6 +6,7 @@ mod channel;
 mod grants;
 mod identity;
 mod prepare;
+mod replicas;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -92,11 +93,13 @@ impl Control {
                 End::Drained => return,
                 End::Closed => {
                     info!("control stream closed");
+                    self.channel.turn();
                     backoff.wait(rand::random())
                 }
                 End::Failed(error) => {
                     applier.note_refusal(error.is_refusal().then(|| crate::chain(&error)));
                     warn!(error = %crate::chain(&error), "no control stream");
+                    self.channel.turn();
                     backoff.wait(rand::random())
                 }
                 End::KeptAway(reason) => {

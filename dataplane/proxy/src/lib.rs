@@ -40,6 +40,7 @@ pub mod listeners;
 pub mod reach;
 pub mod shared;
 pub mod signals;
+mod staggered;
 pub mod state;
 pub mod worker;
 

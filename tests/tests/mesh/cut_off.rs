@@ -1,66 +1,14 @@
 //! A control plane that proxies can't hear: silence removes nobody. Each sidecar reaches it through a relay of its own, which falls
 //! silent as a network does: what was open stays open, and nothing comes through.
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
-use weft_tests::{App, Client, Mesh, Sidecar, Workload, address, eventually};
+use weft_tests::{App, Client, Mesh, Sidecar, Way, Workload, address, eventually};
 
 use super::load::load;
-
-/// One sidecar's way to the control plane.
-struct Way {
-    address: SocketAddr,
-    open: Arc<watch::Sender<bool>>,
-}
-
-impl Way {
-    async fn to(control: SocketAddr, ip: IpAddr) -> Self {
-        let address = SocketAddr::new(ip, 15012);
-        let listener = TcpListener::bind(address).await.unwrap();
-        let open = Arc::new(watch::Sender::new(true));
-        let told = open.clone();
-        tokio::spawn(async move {
-            while let Ok((proxy, _)) = listener.accept().await {
-                let told = told.clone();
-                tokio::spawn(async move {
-                    let Ok(control) = TcpStream::connect(control).await else { return };
-                    let ((from_proxy, to_proxy), (from_control, to_control)) =
-                        (proxy.into_split(), control.into_split());
-                    tokio::join!(
-                        carry(from_proxy, to_control, told.subscribe()),
-                        carry(from_control, to_proxy, told.subscribe())
-                    );
-                });
-            }
-        });
-        Self { address, open }
-    }
-}
-
-/// Carries bytes, and the end, while the way is open.
-async fn carry(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, mut open: watch::Receiver<bool>) {
-    let mut buffer = vec![0; 16 * 1024];
-    loop {
-        let read = from.read(&mut buffer).await;
-        if open.wait_for(|open| *open).await.is_err() {
-            return;
-        }
-        match read {
-            Ok(count) if count > 0 && to.write_all(&buffer[..count]).await.is_ok() => {}
-            _ => {
-                _ = to.shutdown().await;
-                return;
-            }
-        }
-    }
-}
 
 struct Ground {
     mesh: Mesh,
@@ -76,7 +24,7 @@ impl Ground {
         let mesh = Mesh::start_with(json!({"advertise": ips})).await;
         let mut ways = Vec::new();
         for ip in ips {
-            ways.push(Way::to(SocketAddr::new(mesh.ip, 15012), ip).await);
+            ways.push(Way::to(SocketAddr::new(mesh.ip, 15012), SocketAddr::new(ip, 15012)).await);
         }
         let by = |way: &Way, workload: Workload| {
             let folder = mesh.folder().join(&workload.name);
@@ -113,14 +61,14 @@ impl Ground {
         let (load, tasks) = load(self.client.proxy(), "reviews", 200, 20);
         load.more(100).await;
         for index in cut {
-            self.ways[*index].open.send_replace(false);
+            self.ways[*index].set_open(false);
         }
         // The silence is the subject, not a wait for something.
         tokio::time::sleep(lasts).await;
         load.more(100).await;
         self.all_serve().await;
         for index in cut {
-            self.ways[*index].open.send_replace(true);
+            self.ways[*index].set_open(true);
         }
         self.mesh.apply(&format!(
             "apiVersion: v1\nkind: Namespace\nmetadata: {{name: after-{}-{}}}\n",

@@ -8,7 +8,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
@@ -42,9 +42,18 @@ pub(super) struct Setup {
 
 #[derive(Debug, Serialize)]
 pub(super) struct Control {
-    pub(super) address: String,
+    #[serde(serialize_with = "one_or_several")]
+    pub(super) address: Vec<String>,
     pub(super) ca_file: PathBuf,
     pub(super) token_file: PathBuf,
+}
+
+/// A single address stands alone: a proxy of an older release knows no list.
+fn one_or_several<S: Serializer>(addresses: &[String], serializer: S) -> Result<S::Ok, S::Error> {
+    match addresses {
+        [one] => one.serialize(serializer),
+        several => several.serialize(serializer),
+    }
 }
 
 #[derive(Debug, Serialize)]

@@ -28,6 +28,17 @@ fn a_good_file_has_its_defaults() {
 }
 
 #[test]
+fn a_control_plane_has_an_address_or_several() {
+    let addresses = |written: &str| {
+        let text = GOOD.replace("'https://127.0.0.1:15012'", written);
+        let control = Config::parse(Path::new("proxy.yaml"), &text).unwrap().control;
+        control.address.iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(addresses("'https://a:15012'"), ["https://a:15012"]);
+    assert_eq!(addresses("['https://a:15012', 'https://[::1]:15012']"), ["https://a:15012", "https://[::1]:15012"]);
+}
+
+#[test]
 fn who_listens_on_all_addresses_is_reached_at_the_workloads() {
     let config = Config::parse(Path::new("proxy.yaml"), &GOOD.replace("mesh: '127.0.0.11", "mesh: '0.0.0.0")).unwrap();
     assert_eq!(config.told().mesh_address, "127.0.0.11:15008");
@@ -57,6 +68,13 @@ fn bad_files_are_refused_by_name() {
     refused(("protocol: http", "protocol: udp"), "UDP is not carried yet");
     refused(("127.0.0.11:15000", "10.0.0.1:15000"), "not a loopback");
     refused(("https://127", "http://127"), "must start with https://");
+    let (one, many) = ("'https://127.0.0.1:15012'", vec!["https://a:1"; 17].join(","));
+    refused((one, "[]"), "control.address: at least one is needed");
+    refused((one, "['https://a:1', 'http://b:1']"), "control.address: 'http://b:1' must start with https://");
+    refused((one, "['https://a:1', 'https://a:1']"), "control.address: 'https://a:1' stands there twice");
+    refused((one, "['https://']"), "control.address: 'https://' is no address");
+    refused((one, &format!("[{many}]")), "control.address: 17 are more than 16");
+    refused((one, "7"), "an address such as https://HOST:15012, or a list of them");
     refused(("state_dir", "state_dirr"), "state_dirr");
     refused(("[{port: 8080, protocol: http}]", "[{port: 1}, {port: 1}]"), "listed twice");
     refused(("protocol: http", "protocol: smtp"), "smtp");

@@ -5,17 +5,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Endpoint, Uri};
 use weft_policy::wire::v1::mesh_control_client::MeshControlClient;
-use weft_transport::capture;
 use weft_transport::tls::{IdentityHandle, TrustError, control_client_config};
+
+use super::replicas::Replicas;
+use crate::config::Addresses;
 
 /// Filter chunks and whole bundles fit; more is refused.
 const MAX_MESSAGE: usize = 32 << 20;
 
 const CONNECT: Duration = Duration::from_secs(5);
+
+/// How often a connection is tried, and how long the answer may take.
+const PING: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(5));
+
+/// The same where another replica could be asked. A host that is away is noticed by its kernel's silence, long before
+/// this timeout, which is for a process that hangs.
+const PING_OF_SEVERAL: (Duration, Duration) = (Duration::from_millis(750), Duration::from_secs(5));
 
 /// A client of the control plane.
 pub(super) type Client = MeshControlClient<tonic::transport::Channel>;
@@ -46,30 +54,30 @@ impl From<tonic::Status> for ChannelError {
     }
 }
 
-/// Address and name of the control plane, and the roots that its certificate is verified by.
+/// The control plane's addresses, and the roots that its certificates are verified by.
 #[derive(Debug, Clone)]
 pub struct Channel {
     endpoint: Endpoint,
-    host: String,
-    port: u16,
+    replicas: Arc<Replicas>,
     roots_pem: String,
-    /// Lets our connections pass the capture rules, which are there before the first of them.
-    mark: Option<u32>,
 }
 
 impl Channel {
-    pub fn new(address: &str, roots_pem: String, mark: Option<u32>) -> Result<Channel, ChannelError> {
-        let wrong = || ChannelError::Address(address.to_owned());
-        let uri: Uri = address.parse().map_err(|_| wrong())?;
-        let host = uri.host().ok_or_else(wrong)?.trim_matches(['[', ']']).to_owned();
-        let port = uri.port_u16().unwrap_or(15_012);
-        let endpoint = Endpoint::from_shared(format!("http://{}", uri.authority().ok_or_else(wrong)?))
-            .map_err(|_| wrong())?
+    pub fn new(addresses: &Addresses, roots_pem: String, mark: Option<u32>) -> Result<Channel, ChannelError> {
+        let (replicas, authority) = Replicas::new(addresses, mark)?;
+        let (interval, timeout) = if replicas.are_several() { PING_OF_SEVERAL } else { PING };
+        let endpoint = Endpoint::from_shared(format!("http://{authority}"))
+            .map_err(|_| ChannelError::Address(authority))?
             .connect_timeout(CONNECT)
-            .http2_keep_alive_interval(Duration::from_secs(5))
-            .keep_alive_timeout(Duration::from_secs(5))
+            .http2_keep_alive_interval(interval)
+            .keep_alive_timeout(timeout)
             .keep_alive_while_idle(true);
-        Ok(Channel { endpoint, host, port, roots_pem, mark })
+        Ok(Channel { endpoint, replicas: Arc::new(replicas), roots_pem })
+    }
+
+    /// The replica that was asked last is asked last from now on.
+    pub(super) fn turn(&self) {
+        self.replicas.turn();
     }
 
     /// Without a client certificate: good for `Join` only.
@@ -84,28 +92,12 @@ impl Channel {
 
     fn open(&self, identity: Option<&IdentityHandle>) -> Result<Client, ChannelError> {
         let tls = TlsConnector::from(Arc::new(control_client_config(&self.roots_pem, identity)?));
-        let (host, port, mark) = (self.host.clone(), self.port, self.mark);
+        let replicas = Arc::clone(&self.replicas);
         let connector = tower::service_fn(move |_: Uri| {
-            let (tls, host) = (tls.clone(), host.clone());
-            async move {
-                let name = rustls_pki_types::ServerName::try_from(host.clone()).map_err(std::io::Error::other)?;
-                let stream = connect(&host, port, mark).await?;
-                Ok::<_, std::io::Error>(TokioIo::new(tls.connect(name, stream).await?))
-            }
+            let (tls, replicas) = (tls.clone(), Arc::clone(&replicas));
+            async move { replicas.connect(&tls).await.map(TokioIo::new) }
         });
         let channel = self.endpoint.connect_with_connector_lazy(connector);
         Ok(MeshControlClient::new(channel).max_decoding_message_size(MAX_MESSAGE))
     }
-}
-
-/// The first of the host's addresses that answers.
-async fn connect(host: &str, port: u16, mark: Option<u32>) -> std::io::Result<TcpStream> {
-    let mut failure = std::io::Error::from(std::io::ErrorKind::NotFound);
-    for address in tokio::net::lookup_host((host, port)).await? {
-        match capture::connect_tcp(address, None, mark, CONNECT).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => failure = error,
-        }
-    }
-    Err(failure)
 }

@@ -74,10 +74,11 @@ workload: {namespace: shop, service_account: web, address: 127.0.0.11}
 listen: {mesh: '127.0.0.11:15008'}
 ";
     let config = Config::parse(Path::new("proxy.yaml"), text).unwrap();
+    let addresses = config.control.address.clone();
     let control = Control {
         shared: Arc::new(Shared::new(config, Host::new(HostConfig::default()).unwrap()).unwrap()),
         state: State::open(state).unwrap(),
-        channel: Channel::new("https://127.0.0.1:15012", String::new(), None).unwrap(),
+        channel: Channel::new(&addresses, String::new(), None).unwrap(),
         identity: identity(),
         incarnation: 1,
     };
