@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::config::Limits;
-use crate::parts::Parts;
+use crate::parts::{Part, Parts};
 use crate::telemetry::counters::Limited;
 
 /// Bounds of the look-ups of one worker.
@@ -111,27 +111,37 @@ impl Names {
         if let Some(flight) = flights.get(&name) {
             return Ok(flight.clone());
         }
-        if self.inner.waiting.get() >= self.inner.limits.names {
+        // Who may begin now begins, however many of another domain wait.
+        let part = self.inner.parts.take(&domain(&name)).ok();
+        if part.is_none() {
             Limited::NameLookups.hit();
-            return Err(NotFound::TooMany);
+            if self.inner.waiting.get() >= self.inner.limits.names {
+                return Err(NotFound::TooMany);
+            }
+            // Counted here: its task begins later.
+            self.inner.waiting.set(self.inner.waiting.get() + 1);
         }
         let (done, flight) = watch::channel(None);
         flights.insert(name.clone(), flight.clone());
-        // Counted here: its task begins later.
-        self.inner.waiting.set(self.inner.waiting.get() + 1);
         let (inner, ask) = (Rc::clone(&self.inner), Arc::clone(&self.ask));
-        tokio::task::spawn_local(inner.fly(name, done, ask));
+        tokio::task::spawn_local(inner.fly(name, part, done, ask));
         Ok(flight)
     }
 }
 
 impl Inner {
     /// Looks a name up for all who wait for it, and remembers a failure for a moment.
-    async fn fly(self: Rc<Self>, name: String, done: watch::Sender<Option<Found>>, ask: Ask) {
-        let domain = domain(&name);
-        let part = self.parts.get(&domain, |_| Limited::NameLookups.hit());
-        let part = tokio::time::timeout(self.limits.patience, part).await.ok();
-        self.waiting.set(self.waiting.get() - 1);
+    async fn fly(
+        self: Rc<Self>,
+        name: String,
+        part: Option<Part<String>>,
+        done: watch::Sender<Option<Found>>,
+        ask: Ask,
+    ) {
+        let part = match part {
+            Some(part) => Some(part),
+            None => self.wait(&domain(&name)).await,
+        };
         let found = match part {
             None => Err("other look-ups take too long".into()),
             Some(part) => {
@@ -147,6 +157,13 @@ impl Inner {
             tokio::time::sleep(self.limits.failed_for).await;
         }
         self.flights.borrow_mut().remove(&name);
+    }
+
+    /// The right to a look-up, unless others take too long.
+    async fn wait(&self, domain: &String) -> Option<Part<String>> {
+        let part = tokio::time::timeout(self.limits.patience, self.parts.get(domain, |_| ())).await.ok();
+        self.waiting.set(self.waiting.get() - 1);
+        part
     }
 }
 
