@@ -20,7 +20,7 @@ pub fn findings(config: &Config) -> Vec<String> {
     let store = match Store::open(&path, config.limits.max_audit_entries) {
         Ok(store) => store,
         // The one that runs says the same on its own: `weft check`.
-        Err(StoreError::InUse(_)) => return Vec::new(),
+        Err(StoreError::Rows(weft_store::Error::InUse(_))) => return Vec::new(),
         Err(error) => return vec![crate::chain(&error)],
     };
     let require = |root: String| Authority::require_with(&config.state, &config.keys().ok()?, &root).err();

@@ -1,69 +1,81 @@
-//! The embedded store: one redb file. Invariant: everything that belongs together is one transaction, durable before its
-//! effect is seen by anybody; a crash at any moment leaves the state before or after it.
+//! The records of the control plane and what a change of them is made of, above whatever keeps the rows. Invariant:
+//! everything that belongs together is one commit, durable before its effect is seen by anybody; a crash at any moment
+//! leaves the state before or after it.
 
-mod disk;
+mod books;
 mod dump;
+mod frozen;
 mod origin;
-mod shares;
+mod scan;
 #[cfg(test)]
 pub(crate) mod tests;
+mod waiting;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use redb::{ReadableTable as _, ReadableTableMetadata as _, TableDefinition, TableHandle as _};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use weft_policy::bundle::Revision;
 use weft_policy::resource::ObjectKey;
+pub use weft_store::Fault;
+pub(crate) use weft_store::{Change, Event, Session, Version};
+use weft_store::{Embedded, Etcd, EtcdOptions, Range, Row};
 
-use self::disk::Disk;
-pub use self::disk::Fault;
+use self::books::{AUDIT, Books};
+pub(crate) use self::frozen::{Changed, Frozen};
+use self::waiting::Waiting;
 use crate::claims::ClaimRecord;
 use crate::token::{TokenHash, TokenRecord};
 
-const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
-const OBJECTS: TableDefinition<'_, &str, &str> = TableDefinition::new("objects");
-const TOKENS: TableDefinition<'_, &str, &str> = TableDefinition::new("tokens");
-const AUDIT: TableDefinition<'_, u64, &str> = TableDefinition::new("audit");
-const ARTIFACTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("artifacts");
-const FILTER_VERSIONS: TableDefinition<'_, &str, &str> = TableDefinition::new("filter_versions");
-const CLAIMS: TableDefinition<'_, &str, &str> = TableDefinition::new("claims");
-/// Actions of proxies: kept apart, so that none of them pushes an operator's entry out.
-const AUDIT_PROXIES: TableDefinition<'_, u64, &str> = TableDefinition::new("audit_proxies");
-/// Attempts that were refused: of people with a token, and of whoever shows none that is valid.
-const AUDIT_REFUSED: TableDefinition<'_, u64, &str> = TableDefinition::new("audit_refused");
-const AUDIT_UNKNOWN: TableDefinition<'_, u64, &str> = TableDefinition::new("audit_unknown");
-const AUDIT_TABLES: [TableDefinition<'_, u64, &str>; 4] = [AUDIT, AUDIT_PROXIES, AUDIT_REFUSED, AUDIT_UNKNOWN];
+const META: &str = "meta";
+const OBJECTS: &str = "objects";
+const TOKENS: &str = "tokens";
+const ARTIFACTS: &str = "artifacts";
+const FILTER_VERSIONS: &str = "filter_versions";
+const CLAIMS: &str = "claims";
 /// Records that could not be read and were replaced or deleted, as they were.
-const SET_ASIDE: TableDefinition<'_, &str, &str> = TableDefinition::new("set_aside");
-const ISSUED: TableDefinition<'_, &str, &str> = TableDefinition::new("issued");
-const BANS: TableDefinition<'_, &str, &str> = TableDefinition::new("bans");
-const CONDITIONS: TableDefinition<'_, &str, &str> = TableDefinition::new("conditions");
+const SET_ASIDE: &str = "set_aside";
+const ISSUED: &str = "issued";
+const BANS: &str = "bans";
+const CONDITIONS: &str = "conditions";
 
 const REVISION: &str = "revision";
 
-/// The open store. All calls block on disk: use them from `spawn_blocking` or at start.
+/// So many rows are looked at in one go where not all are kept.
+const PAGE: usize = 1_000;
+
+/// The open store. All calls block on a disk or a network: use them from `spawn_blocking` or at start.
 pub struct Store {
-    disk: Disk,
+    rows: Waiting,
+    /// What the audit log is known to be; held by whoever commits.
+    books: Mutex<Option<Books>>,
+    /// The newest commit up to which this process knows of all, see `seen`.
+    seen: AtomicU64,
     max_audit_entries: u64,
 }
 
 /// A failure of the store; never a caller's fault.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error("store {0} is in use: is another weft-control running with this state folder?")]
-    InUse(PathBuf),
-    #[error("store {path} is damaged ({reason}): move it away and restore a backup of the whole state folder")]
-    Damaged { path: PathBuf, reason: String },
-    #[error("store {path} can't be opened")]
-    Open { path: PathBuf, source: redb::DatabaseError },
-    #[error("the store can't be opened again: {0}")]
-    Unavailable(String),
-    #[error("store failed")]
-    Database(#[from] Box<redb::Error>),
+    #[error(transparent)]
+    Rows(#[from] weft_store::Error),
     #[error("an entry can't be written as JSON")]
     Encode(#[from] serde_json::Error),
+}
+
+impl StoreError {
+    /// Another commit came first: nothing was written, and the change is made again on what is there now.
+    pub(crate) fn is_conflict(&self) -> bool {
+        matches!(self, Self::Rows(weft_store::Error::Conflict))
+    }
+
+    /// It may be reached again at any moment; nothing is known of it until then.
+    pub(crate) fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Rows(weft_store::Error::Unreachable(_)))
+    }
 }
 
 /// A record that this program can't read. It stays as it is until something takes its place.
@@ -196,19 +208,11 @@ pub enum Table {
 }
 
 impl Table {
-    fn definition(self) -> TableDefinition<'static, &'static str, &'static str> {
+    fn name(self) -> &'static str {
         match self {
             Self::Issued => ISSUED,
             Self::Bans => BANS,
             Self::Conditions => CONDITIONS,
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Issued => "issued",
-            Self::Bans => "bans",
-            Self::Conditions => "conditions",
         }
     }
 }
@@ -224,19 +228,19 @@ pub enum RecordsOf {
 }
 
 impl RecordsOf {
-    fn table(self) -> (TableDefinition<'static, &'static str, &'static str>, &'static str) {
+    fn table(self) -> &'static str {
         match self {
-            Self::Objects => (OBJECTS, "objects"),
-            Self::FilterVersions => (FILTER_VERSIONS, "filter_versions"),
-            Self::Tokens => (TOKENS, "tokens"),
-            Self::Claims => (CLAIMS, "claims"),
-            Self::Bans => (BANS, "bans"),
+            Self::Objects => OBJECTS,
+            Self::FilterVersions => FILTER_VERSIONS,
+            Self::Tokens => TOKENS,
+            Self::Claims => CLAIMS,
+            Self::Bans => BANS,
         }
     }
 }
 
-/// One part of a transaction.
-#[derive(Debug)]
+/// One part of a commit.
+#[derive(Debug, Clone)]
 pub enum Write {
     Meta(&'static str, String),
     PutObject {
@@ -268,101 +272,194 @@ pub enum Write {
     Audit(Box<AuditEntry>),
 }
 
-impl StoreError {
-    fn opening(path: &Path, error: redb::DatabaseError) -> Self {
-        use redb::{DatabaseError, StorageError};
-        let path = path.to_owned();
-        match error {
-            DatabaseError::DatabaseAlreadyOpen => Self::InUse(path),
-            DatabaseError::Storage(StorageError::Corrupted(reason)) => Self::Damaged { path, reason },
-            DatabaseError::Storage(StorageError::Io(error))
-                if matches!(error.kind(), std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof) =>
-            {
-                Self::Damaged { path, reason: error.to_string() }
-            }
-            error @ (DatabaseError::UpgradeRequired(_) | DatabaseError::RepairAborted) => {
-                Self::Damaged { path, reason: error.to_string() }
-            }
-            source @ (DatabaseError::LockProtocolMismatch
-            | DatabaseError::TransactionInProgress
-            | DatabaseError::Storage(_)
-            | _) => Self::Open { path, source },
-        }
-    }
-}
-
 impl Store {
+    /// The embedded store in a file of its own.
     pub fn open(path: &Path, max_audit_entries: u64) -> Result<Self, StoreError> {
-        Self::on(Disk::open(path)?, max_audit_entries)
+        Self::on(Waiting::embedded(Embedded::open(path)?), max_audit_entries)
     }
 
-    fn on(disk: Disk, max_audit_entries: u64) -> Result<Self, StoreError> {
-        let store = Self { disk, max_audit_entries };
-        let tables =
-            store.disk.read(|txn| Ok(txn.list_tables()?.map(|table| table.name().to_owned()).collect::<Vec<_>>()))?;
-        // Written only where one is missing: a start needs no space on disk.
-        let wanted = [META, OBJECTS, TOKENS, FILTER_VERSIONS, CLAIMS, SET_ASIDE, ISSUED, BANS, CONDITIONS];
-        let mut names = wanted.iter().map(|table| table.name()).chain(AUDIT_TABLES.iter().map(|table| table.name()));
-        if !names.all(|wanted| tables.iter().any(|there| there == wanted)) {
-            store.disk.write(|txn| {
-                for table in wanted {
-                    txn.open_table(table)?;
-                }
-                for table in AUDIT_TABLES {
-                    txn.open_table(table)?;
-                }
-                txn.open_table(ARTIFACTS)?;
-                origin::name(txn)
-            })?;
-        }
+    /// A store above this one, of whose calls none waits.
+    #[cfg(test)]
+    pub(crate) fn over(rows: impl weft_store::Store, max_audit_entries: u64) -> Result<Self, StoreError> {
+        Self::on(Waiting::embedded(rows), max_audit_entries)
+    }
+
+    fn on(rows: Waiting, max_audit_entries: u64) -> Result<Self, StoreError> {
+        let store = Self { rows, books: Mutex::default(), seen: AtomicU64::new(0), max_audit_entries };
+        origin::name(&store)?;
         Ok(store)
     }
 
-    /// Path of the store's file.
-    pub fn path(&self) -> &Path {
-        self.disk.path()
+    /// A store in etcd, which several processes may use.
+    pub fn connect(options: EtcdOptions, max_audit_entries: u64) -> Result<Self, StoreError> {
+        Self::on(Waiting::connect(async move { Etcd::open(&options).await })?, max_audit_entries)
+    }
+
+    /// True where other processes may change the store.
+    pub fn is_shared(&self) -> bool {
+        self.rows.store().is_shared()
+    }
+
+    /// The commit up to which this process knows what all commits changed. Its own count as known.
+    pub(crate) fn seen(&self) -> Version {
+        Version(self.seen.load(Ordering::Acquire))
+    }
+
+    /// What commits up to this one changed is known from now on.
+    pub(crate) fn has_seen(&self, version: Version) {
+        self.seen.fetch_max(version.0, Ordering::AcqRel);
+    }
+
+    /// Everything was read anew, as of this commit, of whatever store that is now.
+    pub(crate) fn has_read(&self, version: Version) {
+        self.seen.store(version.0, Ordering::Release);
+    }
+
+    /// The commits behind `from`, as they come.
+    pub(crate) fn follow(&self, from: Version) -> tokio::sync::mpsc::Receiver<Event> {
+        self.rows.follow(from)
+    }
+
+    /// Begins a session of this process.
+    pub(crate) fn session(&self, life: std::time::Duration) -> Result<Arc<dyn Session>, StoreError> {
+        let begun = self.rows.wait(move |rows| Box::pin(async move { rows.session(life).await }))?;
+        Ok(Arc::from(begun))
+    }
+
+    /// Holds rows by a session, and others no longer.
+    pub(crate) fn hold(
+        &self,
+        session: &Arc<dyn Session>,
+        rows: Vec<(String, Vec<u8>)>,
+        released: Vec<String>,
+    ) -> Result<(), StoreError> {
+        let session = session.clone();
+        let rows = rows.into_iter().map(|(key, value)| Row { key, value: value.into() }).collect();
+        let hold = async move {
+            session.release(released).await?;
+            session.hold(rows).await
+        };
+        Ok(self.rows.wait(move |_| Box::pin(hold))?)
+    }
+
+    /// Takes an office that nobody has. True while the session has it.
+    pub(crate) fn lead(&self, session: &Arc<dyn Session>, office: &'static str) -> Result<bool, StoreError> {
+        let session = session.clone();
+        Ok(self.rows.wait(move |_| Box::pin(async move { session.lead(office).await }))?)
+    }
+
+    /// Ends a session where its store can be told.
+    pub(crate) fn end(&self, session: Arc<dyn Session>) {
+        let ended = self.rows.wait(move |_| {
+            Box::pin(async move {
+                drop(session);
+                Ok(())
+            })
+        });
+        drop(ended);
+    }
+
+    /// What all sessions hold.
+    pub(crate) fn held(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        let rows = self.rows.wait(move |rows| Box::pin(async move { rows.held().await }))?;
+        Ok(rows.into_iter().map(|row| (row.key, row.value.to_vec())).collect())
+    }
+
+    /// Forgets history that is older than this.
+    pub(crate) fn tidy(&self, keep: std::time::Duration) -> Result<(), StoreError> {
+        Ok(self.rows.wait(move |rows| Box::pin(async move { rows.tidy(keep).await }))?)
     }
 
     /// The fault that keeps the store from being written now.
     pub fn fault(&self) -> Option<Fault> {
-        self.disk.fault()
+        self.rows.store().fault()
     }
 
-    /// Counts how often the file was opened again. What was read before may have changed since: a commit that failed may
-    /// have landed.
+    /// Counts how often what was read before may have changed without a word: a commit that failed may have landed.
     pub fn generation(&self) -> u64 {
-        self.disk.generation()
+        self.rows.store().generation()
     }
 
-    /// Writes something small, to find out whether the disk takes it again.
+    /// Writes something small, to find out whether the store takes it again.
     pub fn probe(&self) -> Result<(), StoreError> {
-        self.disk.write(|txn| {
-            txn.open_table(META)?.insert("probe", "")?;
-            Ok(())
-        })
+        self.commit(None, vec![Write::Meta("probe", String::new())])
     }
 
     /// Lands all of `writes` or none, durably; with them the world's new revision where there is one.
     pub fn commit(&self, revision: Option<Revision>, writes: Vec<Write>) -> Result<(), StoreError> {
-        let mut encoded = Vec::with_capacity(writes.len());
+        self.commit_behind(None, revision, writes).map(drop)
+    }
+
+    /// The same, if `expected` is the newest commit. `None`: whatever that is.
+    pub(crate) fn commit_behind(
+        &self,
+        expected: Option<Version>,
+        revision: Option<Revision>,
+        writes: Vec<Write>,
+    ) -> Result<Version, StoreError> {
+        let mut encoded = Vec::with_capacity(writes.len() + 1);
+        encoded.extend(revision.map(|Revision(number)| put(META, REVISION.to_owned(), number.to_string())));
         for write in writes {
             encoded.push(Encoded::of(write)?);
         }
-        self.disk.write(|txn| {
-            if let Some(Revision(number)) = revision {
-                txn.open_table(META)?.insert(REVISION, number.to_string().as_str())?;
+        let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let is_known = books.as_ref().is_some_and(|books| books.is_of(&self.rows, expected));
+            let mut next = match books.take().filter(|_| is_known) {
+                Some(books) => books,
+                None => Books::load(&self.rows)?,
+            };
+            if expected.is_some_and(|expected| expected != next.version) {
+                *books = Some(next);
+                return Err(weft_store::Error::Conflict.into());
             }
-            for write in &encoded {
-                write.apply(txn)?;
+            let writes = self.rows_of(&mut next, &encoded)?;
+            let known = next.version;
+            match self.rows.wait(move |rows| Box::pin(async move { rows.commit(known, writes).await })) {
+                Ok(version) => {
+                    // What was known of all before it is so behind it.
+                    let _ = self.seen.compare_exchange(known.0, version.0, Ordering::AcqRel, Ordering::Relaxed);
+                    next.version = version;
+                    *books = Some(next);
+                    return Ok(version);
+                }
+                Err(weft_store::Error::Conflict) if expected.is_none() => {}
+                Err(error) => return Err(error.into()),
             }
-            // Nothing else makes a log longer.
-            if !encoded.iter().any(|write| matches!(write, Encoded::Audit { .. })) {
-                return Ok(());
+        }
+    }
+
+    /// The rows that a commit comes to, the audit log kept in its bounds.
+    fn rows_of(&self, books: &mut Books, encoded: &[Encoded]) -> Result<Vec<weft_store::Write>, StoreError> {
+        let (mut writes, mut is_told, mut aside) = (Vec::with_capacity(encoded.len()), false, None);
+        for write in encoded {
+            match write {
+                Encoded::Row(write) => writes.push(write.clone()),
+                Encoded::Audit { table, actor, json } => {
+                    is_told = true;
+                    books.add(*table, actor, json, &mut writes);
+                }
+                Encoded::SetAside(Unreadable { table, key, record, .. }) => {
+                    let number = match aside {
+                        Some(number) => number,
+                        None => self.rows_in(Range { keys_only: true, ..Range::all(SET_ASIDE) })?.len(),
+                    };
+                    aside = Some(number + 1);
+                    writes.push(row(SET_ASIDE, format!("{table}/{key}/{number}"), record.clone()));
+                }
             }
-            let others = AUDIT_TABLES.into_iter().filter(|table| table.name() != AUDIT.name());
-            others.into_iter().try_for_each(|table| trim_audit(txn, table, self.max_audit_entries))?;
-            shares::trim(txn, self.max_audit_entries)
-        })
+        }
+        // Nothing else makes a log longer.
+        if is_told {
+            books.trim(&self.rows, self.max_audit_entries, &mut writes)?;
+            books.keep(&mut writes);
+        }
+        Ok(writes)
+    }
+
+    /// The newest commit.
+    pub(crate) fn version(&self) -> Result<Version, StoreError> {
+        Ok(self.rows.read(Vec::new())?.version)
     }
 
     pub fn revision(&self) -> Result<Revision, StoreError> {
@@ -370,44 +467,39 @@ impl Store {
     }
 
     pub fn meta(&self, key: &str) -> Result<Option<String>, StoreError> {
-        self.disk.read(|txn| Ok(txn.open_table(META)?.get(key)?.map(|v| v.value().to_owned())))
+        self.one(META, key)
     }
 
     /// Every object's record, by key.
     pub fn objects<T: DeserializeOwned>(&self) -> Result<Rows<T>, StoreError> {
-        self.all(OBJECTS, "objects")
+        self.all(OBJECTS)
     }
 
     pub fn filter_versions<T: DeserializeOwned>(&self) -> Result<Rows<T>, StoreError> {
-        self.all(FILTER_VERSIONS, "filter_versions")
+        self.all(FILTER_VERSIONS)
     }
 
     /// All records of a table.
     pub fn table<T: DeserializeOwned>(&self, table: Table) -> Result<Rows<T>, StoreError> {
-        self.all(table.definition(), table.name())
+        self.all(table.name())
     }
 
     /// One record of a table; none also where it can't be read.
     pub fn row<T: DeserializeOwned>(&self, table: Table, key: &str) -> Result<Option<T>, StoreError> {
-        let found = self
-            .disk
-            .read(|txn| Ok(txn.open_table(table.definition())?.get(key)?.map(|record| record.value().to_owned())))?;
-        Ok(found.and_then(|record| read_record(&record).ok()))
+        Ok(self.one(table.name(), key)?.and_then(|record| read_record(&record).ok()))
     }
 
     /// Records that were set aside: each one's key with a number, and its text.
     pub fn set_aside(&self) -> Result<Vec<(String, String)>, StoreError> {
-        self.rows(SET_ASIDE)
+        Ok(self.rows_in(Range::all(SET_ASIDE))?.into_iter().map(texts).collect())
     }
 
     pub fn claims(&self) -> Result<Rows<ClaimRecord>, StoreError> {
-        self.all(CLAIMS, "claims")
+        self.all(CLAIMS)
     }
 
     pub fn token(&self, hash: &TokenHash) -> Result<Option<TokenRecord>, StoreError> {
-        let found =
-            self.disk.read(|txn| Ok(txn.open_table(TOKENS)?.get(hash.as_str())?.map(|v| v.value().to_owned())))?;
-        let Some(json) = found else { return Ok(None) };
+        let Some(json) = self.one(TOKENS, hash.as_str())? else { return Ok(None) };
         match read_record(&json) {
             Ok(record) => Ok(Some(record)),
             Err(error) => {
@@ -418,117 +510,89 @@ impl Store {
     }
 
     pub fn tokens(&self) -> Result<Rows<TokenRecord>, StoreError> {
-        self.all(TOKENS, "tokens")
+        self.all(TOKENS)
     }
 
     pub fn artifact(&self, digest: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        self.disk.read(|txn| Ok(txn.open_table(ARTIFACTS)?.get(digest)?.map(|v| v.value().to_owned())))
-    }
-
-    /// Entries that a query asks for, the newest first; behind `after` the oldest.
-    pub fn audit(&self, query: &AuditQuery) -> Result<AuditLog, StoreError> {
-        let (from, to) = (query.after.map_or(0, |after| after.saturating_add(1)), query.before.unwrap_or(u64::MAX));
-        let is_forward = query.after.is_some();
-        let mut log = self.disk.read(|txn| {
-            let mut log = AuditLog::new();
-            for table in AUDIT_TABLES {
-                let table = txn.open_table(table)?;
-                let mut rows = table.range(from..to.max(from))?;
-                let mut next = || if is_forward { rows.next() } else { rows.next_back() };
-                let mut found = 0;
-                while found < query.limit
-                    && let Some(row) = next()
-                {
-                    let (number, json) = row?;
-                    let entry = query.shown(audit_entry(json.value()));
-                    if query.holds_for(&entry) {
-                        log.push((number.value(), entry));
-                        found += 1;
-                    }
-                }
-            }
-            Ok(log)
-        })?;
-        log.sort_unstable_by_key(|(number, _)| *number);
-        if is_forward {
-            log.truncate(query.limit);
-        } else {
-            log.drain(..log.len().saturating_sub(query.limit));
-        }
-        log.reverse();
-        Ok(log)
+        let digest = digest.to_owned();
+        let found = self.rows.wait(move |rows| Box::pin(async move { rows.blob(ARTIFACTS, &digest).await }))?;
+        Ok(found.map(|bytes| bytes.to_vec()))
     }
 
     /// Records of objects, versions, tokens, claims ... that can't be read. Those that can are not kept in memory.
     pub fn unreadable<T: DeserializeOwned>(&self, of: RecordsOf) -> Result<Vec<Unreadable>, StoreError> {
-        let (table, name) = of.table();
-        self.disk.read(|txn| {
-            let mut unreadable = Vec::new();
-            for row in txn.open_table(table)?.iter()? {
-                let (key, record) = row?;
-                if let Err(reason) = read_record::<T>(record.value()) {
-                    let (key, record) = (key.value().to_owned(), record.value().to_owned());
-                    unreadable.push(Unreadable { table: name, key, reason, record });
-                }
+        let mut unreadable = Vec::new();
+        self.each(of.table(), |key, record| {
+            if let Err(reason) = read_record::<T>(&record) {
+                unreadable.push(Unreadable { table: of.table(), key, reason, record });
             }
-            Ok(unreadable)
-        })
+        })?;
+        Ok(unreadable)
     }
 
     /// Looks at each token by its hash; none is kept in memory.
     pub fn each_token(&self, mut look: impl FnMut(&str, &TokenRecord)) -> Result<(), StoreError> {
-        let look = std::cell::RefCell::new(&mut look);
-        self.disk.read(|txn| {
-            for row in txn.open_table(TOKENS)?.iter()? {
-                let (key, record) = row?;
-                if let Ok(record) = read_record::<TokenRecord>(record.value()) {
-                    (look.borrow_mut())(key.value(), &record);
-                }
+        self.each(TOKENS, |key, record| {
+            if let Ok(record) = read_record::<TokenRecord>(&record) {
+                look(&key, &record);
             }
-            Ok(())
         })
     }
 
-    /// The number of the newest entry of the audit log; 0 where there is none.
-    pub fn newest_event(&self) -> Result<u64, StoreError> {
-        self.disk.read(|txn| {
-            let mut newest = 0;
-            for table in AUDIT_TABLES {
-                newest = newest.max(txn.open_table(table)?.last()?.map_or(0, |(number, _)| number.value()));
+    fn each(&self, table: &'static str, mut look: impl FnMut(String, String)) -> Result<(), StoreError> {
+        let mut range = Range { limit: PAGE, ..Range::all(table) };
+        loop {
+            let rows = self.rows_in(range.clone())?;
+            let is_last = rows.len() < PAGE;
+            if let Some(last) = rows.last() {
+                range.from = format!("{}\0", last.key);
             }
-            Ok(newest)
-        })
-    }
-
-    fn all<T: DeserializeOwned>(
-        &self,
-        table: TableDefinition<'static, &'static str, &'static str>,
-        name: &'static str,
-    ) -> Result<Rows<T>, StoreError> {
-        let mut rows = Rows { read: Vec::new(), unreadable: Vec::new() };
-        for (key, record) in self.rows(table)? {
-            match read_record(&record) {
-                Ok(value) => rows.read.push((key, value)),
-                Err(reason) => rows.unreadable.push(Unreadable { table: name, key, reason, record }),
+            rows.into_iter().map(texts).for_each(|(key, record)| look(key, record));
+            if is_last {
+                return Ok(());
             }
         }
-        Ok(rows)
     }
 
-    fn rows(
-        &self,
-        table: TableDefinition<'static, &'static str, &'static str>,
-    ) -> Result<Vec<(String, String)>, StoreError> {
-        self.disk.read(|txn| {
-            let table = txn.open_table(table)?;
-            let mut rows = Vec::new();
-            for row in table.iter()? {
-                let (key, json) = row?;
-                rows.push((key.value().to_owned(), json.value().to_owned()));
-            }
-            Ok(rows)
-        })
+    fn one(&self, table: &'static str, key: &str) -> Result<Option<String>, StoreError> {
+        Ok(self.rows_in(Range::one(table, key))?.into_iter().next().map(|row| texts(row).1))
     }
+
+    fn all<T: DeserializeOwned>(&self, table: &'static str) -> Result<Rows<T>, StoreError> {
+        Ok(parsed(table, self.rows_in(Range::all(table))?.into_iter().map(texts)))
+    }
+
+    fn rows_in(&self, range: Range) -> Result<Vec<Row>, StoreError> {
+        Ok(self.rows.read(vec![range])?.rows.into_iter().next().unwrap_or_default())
+    }
+}
+
+fn parsed<T: DeserializeOwned>(table: &'static str, records: impl Iterator<Item = (String, String)>) -> Rows<T> {
+    let mut rows = Rows { read: Vec::new(), unreadable: Vec::new() };
+    for (key, record) in records {
+        match read_record(&record) {
+            Ok(value) => rows.read.push((key, value)),
+            Err(reason) => rows.unreadable.push(Unreadable { table, key, reason, record }),
+        }
+    }
+    rows
+}
+
+/// A row as texts. What is none was written by nobody here, and is no JSON either.
+fn texts(row: Row) -> (String, String) {
+    (row.key, String::from_utf8_lossy(&row.value).into_owned())
+}
+
+fn row(table: &'static str, key: String, value: String) -> weft_store::Write {
+    weft_store::Write::Put { table, key, value: value.into() }
+}
+
+fn put(table: &'static str, key: String, value: String) -> Encoded {
+    Encoded::Row(row(table, key, value))
+}
+
+fn delete(table: &'static str, key: String) -> Encoded {
+    Encoded::Row(weft_store::Write::Delete { table, key })
 }
 
 /// The newest form of records that this program writes and reads.
@@ -538,7 +602,7 @@ const SCHEMA: u64 = 1;
 const SCHEMA_FIELD: &str = "schema";
 
 /// Reads a record, or says why it can't be read. The form is looked at before anything else.
-fn read_record<T: DeserializeOwned>(record: &str) -> Result<T, String> {
+pub(crate) fn read_record<T: DeserializeOwned>(record: &str) -> Result<T, String> {
     let mut value: serde_json::Value = serde_json::from_str(record).map_err(|error| format!("no JSON: {error}"))?;
     if let Some(fields) = value.as_object_mut()
         && let Some(schema) = fields.remove(SCHEMA_FIELD)
@@ -558,77 +622,51 @@ pub(crate) fn write_record(record: &impl Serialize) -> Result<String, StoreError
     Ok(serde_json::to_string(&value)?)
 }
 
-/// A write whose JSON is made already, so that nothing but the disk can fail inside the transaction.
+/// A write whose JSON is made already, so that nothing but the store can fail where it is committed.
 enum Encoded {
-    Put(TableDefinition<'static, &'static str, &'static str>, String, String),
-    Delete(TableDefinition<'static, &'static str, &'static str>, String),
-    Artifact(String, Vec<u8>),
-    Audit { table: TableDefinition<'static, u64, &'static str>, actor: String, json: String },
+    Row(weft_store::Write),
+    /// An entry of the audit log's table of this number.
+    Audit {
+        table: usize,
+        actor: String,
+        json: String,
+    },
     SetAside(Unreadable),
 }
 
 impl Encoded {
     fn of(write: Write) -> Result<Self, StoreError> {
         Ok(match write {
-            Write::Meta(key, value) => Self::Put(META, key.to_owned(), value),
-            Write::PutObject { key, json } => Self::Put(OBJECTS, key, json),
-            Write::DeleteObject { key } => Self::Delete(OBJECTS, key),
-            Write::PutRow(table, key, json) => Self::Put(table.definition(), key, json),
-            Write::DeleteRow(table, key) => Self::Delete(table.definition(), key),
+            Write::Meta(key, value) => put(META, key.to_owned(), value),
+            Write::PutObject { key, json } => put(OBJECTS, key, json),
+            Write::DeleteObject { key } => delete(OBJECTS, key),
+            Write::PutRow(table, key, json) => put(table.name(), key, json),
+            Write::DeleteRow(table, key) => delete(table.name(), key),
             Write::SetAside(unreadable) => Self::SetAside(unreadable),
-            Write::PutToken(hash, record) => Self::Put(TOKENS, hash.as_str().to_owned(), write_record(&record)?),
-            Write::DeleteToken(hash) => Self::Delete(TOKENS, hash.as_str().to_owned()),
-            Write::PutArtifact { digest, bytes } => Self::Artifact(digest, bytes),
-            Write::PutFilterVersion { key, json } => Self::Put(FILTER_VERSIONS, key, json),
-            Write::Claim { key, record: Some(record) } => Self::Put(CLAIMS, key, write_record(&record)?),
-            Write::Claim { key, record: None } => Self::Delete(CLAIMS, key),
+            Write::PutToken(hash, record) => put(TOKENS, hash.as_str().to_owned(), write_record(&record)?),
+            Write::DeleteToken(hash) => delete(TOKENS, hash.as_str().to_owned()),
+            Write::PutArtifact { digest, bytes } => {
+                Self::Row(weft_store::Write::PutBlob { table: ARTIFACTS, key: digest, value: bytes.into() })
+            }
+            Write::PutFilterVersion { key, json } => put(FILTER_VERSIONS, key, json),
+            Write::Claim { key, record: Some(record) } => put(CLAIMS, key, write_record(&record)?),
+            Write::Claim { key, record: None } => delete(CLAIMS, key),
             Write::Audit(entry) => {
                 let json = serde_json::to_string(&entry)?;
                 Self::Audit { table: audit_table(&entry), actor: entry.actor, json }
             }
         })
     }
-
-    fn apply(&self, txn: &redb::WriteTransaction) -> Result<(), redb::Error> {
-        match self {
-            Self::Put(table, key, json) => {
-                txn.open_table(*table)?.insert(key.as_str(), json.as_str())?;
-            }
-            Self::Delete(table, key) => {
-                txn.open_table(*table)?.remove(key.as_str())?;
-            }
-            Self::Artifact(digest, bytes) => {
-                txn.open_table(ARTIFACTS)?.insert(digest.as_str(), bytes.as_slice())?;
-            }
-            Self::Audit { table, actor, json } => {
-                let mut next = 1;
-                for table in AUDIT_TABLES {
-                    let table = txn.open_table(table)?;
-                    next = next.max(table.last()?.map_or(1, |(number, _)| number.value() + 1));
-                }
-                txn.open_table(*table)?.insert(next, json.as_str())?;
-                if table.name() == AUDIT.name() {
-                    shares::add(txn, actor, next, json.len())?;
-                }
-            }
-            Self::SetAside(Unreadable { table, key, record, .. }) => {
-                let mut aside = txn.open_table(SET_ASIDE)?;
-                let number = aside.len()?;
-                aside.insert(format!("{table}/{key}/{number}").as_str(), record.as_str())?;
-            }
-        }
-        Ok(())
-    }
 }
 
 /// The table that keeps an entry: what operators did is apart from everything that others can make many of.
-fn audit_table(entry: &AuditEntry) -> TableDefinition<'static, u64, &'static str> {
+fn audit_table(entry: &AuditEntry) -> usize {
     let is_proxy = entry.actor.starts_with("proxy:") || entry.actor.starts_with("token:");
     match (is_proxy, entry.refused.is_empty()) {
-        (true, _) => AUDIT_PROXIES,
+        (true, _) => books::PROXIES,
         (false, true) => AUDIT,
-        (false, false) if entry.actor == AuditEntry::UNKNOWN => AUDIT_UNKNOWN,
-        (false, false) => AUDIT_REFUSED,
+        (false, false) if entry.actor == AuditEntry::UNKNOWN => books::UNKNOWN,
+        (false, false) => books::REFUSED,
     }
 }
 
@@ -639,16 +677,4 @@ fn audit_entry(json: &str) -> AuditEntry {
         detail: error.to_string(),
         ..AuditEntry::default()
     })
-}
-
-fn trim_audit(
-    txn: &redb::WriteTransaction,
-    table: TableDefinition<'static, u64, &'static str>,
-    keep: u64,
-) -> Result<(), redb::Error> {
-    let mut table = txn.open_table(table)?;
-    while table.len()? > keep {
-        table.pop_first()?;
-    }
-    Ok(())
 }

@@ -173,11 +173,25 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         tracing::error!(error = %crate::chain(&error), "store failed");
         let reason = crate::chain(&error);
-        if let StoreError::Encode(_) = error {
-            return Self::internal(reason);
+        let StoreError::Rows(rows) = error else { return Self::internal(reason) };
+        if let weft_store::Error::TooLarge { .. } = rows {
+            return Self::too_large(format!("{reason}; nothing was changed"));
         }
-        Self::unavailable(format!(
-            "{reason}; nothing was changed. Once the disk of the state folder takes writes again, so does this server"
-        ))
+        Self::unavailable(format!("{reason}; {}", outlook(&rows)))
     }
+}
+
+/// What is known of a change that a store did not take, and what there is to do.
+fn outlook(error: &weft_store::Error) -> &'static str {
+    if let weft_store::Error::Conflict = error {
+        return "other control planes came first again and again, and nothing was changed: try again";
+    }
+    if let weft_store::Error::Unreachable(_) = error {
+        return "a change that was on its way may have been made: look before you make it again. Reads and proxies are served. \
+                Once etcd takes writes again, so does this server";
+    }
+    if let weft_store::Error::Refused(_) = error {
+        return "nothing was changed. It is etcd that has to be mended, then this server goes on by itself";
+    }
+    "nothing was changed. Once the disk of the state folder takes writes again, so does this server"
 }

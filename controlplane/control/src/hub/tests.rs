@@ -631,7 +631,7 @@ async fn a_banned_identity_is_kept_out_until_it_is_let_in() {
 fn hub_in_again(dir: &tempfile::TempDir, before: Arc<Hub>) -> Arc<Hub> {
     let copy = dir.path().join("again");
     std::fs::create_dir(&copy).unwrap();
-    std::fs::copy(before.store.path(), copy.join("weft.redb")).unwrap();
+    std::fs::copy(before.config.state.join("weft.redb"), copy.join("weft.redb")).unwrap();
     hub_in(&copy, |_| {})
 }
 

@@ -1,96 +1,84 @@
-//! Every record of the store as names and bytes, as of one moment, and the way back into an empty store.
+//! Every record of the store as names and bytes, and the way back into an empty store. Records but for the audit log and
+//! the filters' binaries, which never change, are of one moment.
 
-use redb::{ReadableTable as _, TableDefinition, TableHandle as _};
+use weft_store::{Range, Write};
 
+use super::books::{self, AUDIT, Books};
 use super::{
-    ARTIFACTS, AUDIT, BANS, CLAIMS, CONDITIONS, FILTER_VERSIONS, ISSUED, META, OBJECTS, SET_ASIDE, Store, StoreError,
-    TOKENS, audit_entry, shares,
+    ARTIFACTS, BANS, CLAIMS, CONDITIONS, FILTER_VERSIONS, ISSUED, META, OBJECTS, SET_ASIDE, Store, StoreError, TOKENS,
+    audit_entry, row,
 };
 
-const TEXTS: [TableDefinition<'static, &str, &str>; 9] =
-    [META, OBJECTS, TOKENS, FILTER_VERSIONS, CLAIMS, SET_ASIDE, ISSUED, BANS, CONDITIONS];
+const TEXTS: [&str; 9] = [META, OBJECTS, TOKENS, FILTER_VERSIONS, CLAIMS, SET_ASIDE, ISSUED, BANS, CONDITIONS];
 
 /// So many bytes of the audit log are given, the newest; attempts and proxies' doings are not.
 const AUDIT_BYTES: usize = 64 << 20;
+/// So many numbers of it are read at a time.
+const WINDOW: u64 = 1_024;
 
 impl Store {
     /// All records, each as `table/key`. Stops a little above `most` bytes.
     pub fn export(&self, most: usize) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        self.disk.read(|txn| {
-            let (mut rows, mut size) = (Vec::new(), 0);
-            let mut add = |table: &str, key: &str, content: &[u8]| {
-                size += content.len();
-                rows.push((format!("{table}/{key}"), content.to_vec()));
-                size <= most
-            };
-            'tables: for definition in TEXTS {
-                for row in txn.open_table(definition)?.iter()? {
-                    let (key, content) = row?;
-                    if !add(definition.name(), key.value(), content.value().as_bytes()) {
-                        break 'tables;
-                    }
+        let ranges = TEXTS.map(Range::all).to_vec();
+        let reading = self.rows.wait(move |rows| Box::pin(async move { rows.read(ranges, most).await }))?;
+        let (mut rows, mut size) = (Vec::new(), 0);
+        let mut add = |table: &str, key: &str, content: Vec<u8>| {
+            size += content.len();
+            rows.push((format!("{table}/{key}"), content));
+            size <= most
+        };
+        for (table, found) in TEXTS.into_iter().zip(reading.rows) {
+            for row in found {
+                add(table, &row.key, row.value.to_vec());
+            }
+        }
+        for digest in self.rows_in(Range { keys_only: true, ..Range::all(ARTIFACTS) })? {
+            let Some(content) = self.artifact(&digest.key)? else { continue };
+            if !add(ARTIFACTS, &digest.key, content) {
+                return Ok(rows);
+            }
+        }
+        let (mut audit, mut high) = (0, self.newest_event()?.saturating_add(1));
+        while high > 0 {
+            let low = high.saturating_sub(WINDOW);
+            for (number, json) in self.window(low, high)?.swap_remove(AUDIT).into_iter().rev() {
+                audit += json.len();
+                if audit > AUDIT_BYTES || !add(books::TABLES[AUDIT], &number.to_string(), json.into_bytes()) {
+                    return Ok(rows);
                 }
             }
-            for row in txn.open_table(ARTIFACTS)?.iter()? {
-                let (key, content) = row?;
-                if !add(ARTIFACTS.name(), key.value(), content.value()) {
-                    break;
-                }
-            }
-            let mut audit = 0;
-            for row in txn.open_table(AUDIT)?.iter()?.rev() {
-                let (key, content) = row?;
-                audit += content.value().len();
-                if audit > AUDIT_BYTES || !add(AUDIT.name(), &key.value().to_string(), content.value().as_bytes()) {
-                    break;
-                }
-            }
-            Ok(rows)
-        })
+            high = low;
+        }
+        Ok(rows)
     }
 
-    /// Puts exported records into this store, all in one transaction. False where one is of no table that is known.
+    /// Puts exported records into this store, all in one commit. False where one is of no table that is known.
     pub fn import<'r>(&self, rows: impl Iterator<Item = (&'r str, &'r [u8])>) -> Result<bool, StoreError> {
-        let rows: Vec<_> = rows.collect();
-        let mut parsed = Vec::with_capacity(rows.len());
+        let mut books = Books::load(&self.rows)?;
+        let mut writes = Vec::new();
         for (name, content) in rows {
-            let Some(row) = Row::of(name, content) else { return Ok(false) };
-            parsed.push(row);
+            let Some(()) = taken(name, content, &mut books, &mut writes) else { return Ok(false) };
         }
-        self.disk.write(|txn| {
-            for row in &parsed {
-                match row {
-                    Row::Text(table, key, content) => txn.open_table(*table)?.insert(*key, *content)?.map(drop),
-                    Row::Artifact(key, content) => txn.open_table(ARTIFACTS)?.insert(*key, *content)?.map(drop),
-                    Row::Audit(number, content) => {
-                        shares::add(txn, &audit_entry(content).actor, *number, content.len())?;
-                        txn.open_table(AUDIT)?.insert(*number, *content)?.map(drop)
-                    }
-                };
-            }
-            Ok(())
-        })?;
+        books.keep(&mut writes);
+        let known = books.version;
+        self.rows.wait(move |rows| Box::pin(async move { rows.commit(known, writes).await }))?;
         Ok(true)
     }
 }
 
-enum Row<'r> {
-    Text(TableDefinition<'static, &'static str, &'static str>, &'r str, &'r str),
-    Artifact(&'r str, &'r [u8]),
-    Audit(u64, &'r str),
-}
-
-impl<'r> Row<'r> {
-    fn of(name: &'r str, content: &'r [u8]) -> Option<Self> {
-        let (table, key) = name.split_once('/')?;
-        if table == ARTIFACTS.name() {
-            return Some(Self::Artifact(key, content));
-        }
-        let text = std::str::from_utf8(content).ok()?;
-        if table == AUDIT.name() {
-            return Some(Self::Audit(key.parse().ok()?, text));
-        }
-        let definition = TEXTS.into_iter().find(|definition| definition.name() == table)?;
-        Some(Self::Text(definition, key, text))
+/// Adds one exported record. `None`: it is of no table that is known.
+fn taken(name: &str, content: &[u8], books: &mut Books, writes: &mut Vec<Write>) -> Option<()> {
+    let (table, key) = name.split_once('/')?;
+    if table == ARTIFACTS {
+        writes.push(Write::PutBlob { table: ARTIFACTS, key: key.to_owned(), value: content.to_vec().into() });
+        return Some(());
     }
+    let text = std::str::from_utf8(content).ok()?;
+    if table == books::TABLES[AUDIT] {
+        books.insert(AUDIT, &audit_entry(text).actor, key.parse().ok()?, text.to_owned(), writes);
+        return Some(());
+    }
+    let table = TEXTS.into_iter().find(|known| *known == table)?;
+    writes.push(row(table, key.to_owned(), text.to_owned()));
+    Some(())
 }

@@ -1,10 +1,9 @@
 //! A store's own marks, apart from its content: its id, made once, and its epoch, which an operator raises. Proxies
 //! keep both beside their configuration, so that they notice a store that was lost, replaced or set back.
 
-use redb::ReadableTable as _;
 use weft_policy::lineage::Lineage;
 
-use super::{AuditEntry, META, Store, StoreError, Write};
+use super::{AuditEntry, Store, StoreError, Write};
 
 const STORE_ID: &str = "store_id";
 const EPOCH: &str = "epoch";
@@ -17,15 +16,25 @@ const MAX_AHEAD: u64 = 1_000;
 /// So many stores may be named as superseded; the oldest are forgotten.
 const MAX_SUPERSEDED: usize = 64;
 
-/// Gives a store its id, where it has none yet.
-pub(super) fn name(txn: &redb::WriteTransaction) -> Result<(), redb::Error> {
-    let mut meta = txn.open_table(META)?;
-    if meta.get(STORE_ID)?.is_none() {
+/// True for the keys of what says which store it is.
+pub(super) fn is_lineage(key: &str) -> bool {
+    [STORE_ID, EPOCH, SUPERSEDES].contains(&key)
+}
+
+/// Gives a store its id, where it has none yet. Of several that do so at once one does.
+pub(super) fn name(store: &Store) -> Result<(), StoreError> {
+    loop {
+        let version = store.version()?;
+        if store.meta(STORE_ID)?.is_some() {
+            return Ok(());
+        }
         let id = crate::token::hex(&rand::random::<[u8; 16]>());
-        meta.insert(STORE_ID, id.as_str())?;
-        meta.insert(EPOCH, "1")?;
+        let writes = vec![Write::Meta(STORE_ID, id), Write::Meta(EPOCH, "1".to_owned())];
+        match store.commit_behind(Some(version), None, writes) {
+            Err(error) if error.is_conflict() => {}
+            named => return named.map(drop),
+        }
     }
-    Ok(())
 }
 
 impl Store {
@@ -70,5 +79,24 @@ impl Store {
 
     pub fn set_root(&self, fingerprint: &str) -> Result<(), StoreError> {
         self.commit(None, vec![Write::Meta(ROOT, fingerprint.to_owned())])
+    }
+
+    /// Names the root of a store that has none; gives the one that it has then.
+    pub fn first_root(&self, fingerprint: &str) -> Result<String, StoreError> {
+        self.meta_once(ROOT, fingerprint)
+    }
+
+    /// Writes a value where there is none; gives the one that is there then, which another process may have written.
+    pub(crate) fn meta_once(&self, key: &'static str, value: &str) -> Result<String, StoreError> {
+        loop {
+            let version = self.version()?;
+            if let Some(known) = self.meta(key)? {
+                return Ok(known);
+            }
+            match self.commit_behind(Some(version), None, vec![Write::Meta(key, value.to_owned())]) {
+                Err(error) if error.is_conflict() => {}
+                written => return written.map(|_| value.to_owned()),
+            }
+        }
     }
 }

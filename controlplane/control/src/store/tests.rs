@@ -205,7 +205,8 @@ pub(crate) fn on_small_disk(path: &Path) -> (Store, Arc<AtomicU64>) {
         let disk = SmallDisk { file: FileBackend::new(opened)?, room: left.clone() };
         Database::builder().create_with_backend(disk)
     };
-    (Store::on(Disk::open_by(path, Box::new(opener)).unwrap(), 1000).unwrap(), room)
+    let embedded = Embedded::open_by(path, Box::new(opener)).unwrap();
+    (Store::on(Waiting::embedded(embedded), 1000).unwrap(), room)
 }
 
 fn put(key: &str, json: &str) -> Vec<Write> {
