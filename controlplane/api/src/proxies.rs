@@ -41,7 +41,9 @@ pub struct Proxy {
 }
 
 words! {
-    SyncState { Synced = "synced", Behind = "behind", Refused = "refused", Disconnected = "disconnected" }
+    SyncState {
+        Synced = "synced", Behind = "behind", Refused = "refused", Disconnected = "disconnected", Elsewhere = "elsewhere"
+    }
 }
 
 /// A filter as a proxy has it.

@@ -12,6 +12,7 @@ mod identity;
 mod lead;
 mod planning;
 mod registration;
+mod replica;
 mod rotation;
 mod snapshot;
 mod streams;
@@ -21,7 +22,7 @@ mod tokens;
 mod transitions;
 mod trying;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
@@ -58,9 +59,12 @@ use crate::config::{Config, Limits};
 use crate::metrics::Metrics;
 use crate::rate::{Budget, Places, Rates, Turns};
 use crate::registry::Registry;
-use crate::store::{Fault, Store, StoreError, Unreadable, Write};
+use crate::store::{Fault, Store, StoreError, Unreadable, Version, Write};
 use crate::told::Shared;
 use crate::trial::Trials;
+
+/// So often a change is computed at the most, where others commit first each time.
+const MOST_TRIES: usize = 100;
 
 /// The world as everybody sees it, replaced as a whole by every change.
 pub struct Published {
@@ -86,8 +90,11 @@ pub struct Hub {
     authority: Arc<Authority>,
     metrics: Arc<Metrics>,
     registry: Registry,
-    /// Held by whoever changes the world.
+    /// Held by whoever changes the world, also while it is computed again.
     writer: Arc<Mutex<()>>,
+    /// Held from a commit until what it changed is published, of this process or of another.
+    turn: Mutex<()>,
+    replica: replica::Replica,
     published: watch::Sender<Arc<Published>>,
     /// The store's generation that `published` was read from or written to.
     read_at: AtomicU64,
@@ -108,6 +115,7 @@ pub struct Hub {
     registrations: Rates<SpiffeId>,
     joins: identity::Joins,
     tokens_made: tokens::Counts,
+    tokens_read: tokens::Read,
     /// Calls of the operator API, by token.
     calls: Rates<String>,
     /// Calls that are under way, by token.
@@ -151,11 +159,21 @@ pub(crate) struct Draft {
     pub(crate) claims: Claims,
     /// The revision that the change will have.
     pub(crate) revision: Revision,
+    /// The commit that it is made on.
+    version: Version,
     pub(crate) writes: Vec<Write>,
     /// The world differs: the revision counts up and proxies are told.
     pub(crate) changed: bool,
     pub(crate) removal: bool,
     pub(crate) limits: Limits,
+}
+
+impl Published {
+    fn with_claims(&self, claims: Arc<Claims>) -> Self {
+        let Self { revision, world, told, unreadable, last_removal, limits, .. } = self;
+        let (world, told, unreadable) = (world.clone(), told.clone(), unreadable.clone());
+        Self { revision: *revision, world, told, claims, unreadable, last_removal: *last_removal, limits: *limits }
+    }
 }
 
 impl Hub {
@@ -169,10 +187,12 @@ impl Hub {
     ) -> Result<Arc<Self>, StartError> {
         let trust_domain = trust_domain(&store, &config.trust_domain)?;
         let read_at = AtomicU64::new(store.generation());
-        let mut published = apply::load(&store, &trust_domain, &authority.trust_bundle_pem())?;
+        let frozen = store.frozen()?;
+        store.has_read(frozen.version);
+        let mut published = apply::load(&store, &frozen, &trust_domain, &authority.trust_bundle_pem())?;
         published.claims = Arc::new(claims(&store, &published)?);
         published.limits = config.limits;
-        let (bans, lead) = (bans::load(&store)?, lead::load(&store, &config.state, published.revision)?);
+        let (bans, lead) = (bans::load(frozen.bans()), lead::load(&store, &config.state, published.revision)?);
         for unreadable in published.unreadable.values() {
             tracing::error!(
                 table = unreadable.table,
@@ -183,13 +203,7 @@ impl Hub {
         }
         let (limits, transitions) = (config.limits, transitions::Transitions::load(&store)?);
         let age = age::Age::load(&store)?;
-        // One token has half of it. Where nothing else is said, a body of the largest size fits in, whatever that is.
-        let bodies = match limits.max_open_body_bytes {
-            usual if usual == Limits::default().max_open_body_bytes => {
-                usual.max(4 * limits.max_body_bytes.max(limits.max_filter_bytes))
-            }
-            chosen => chosen,
-        };
+        let bodies = body_memory(&limits);
         let trials = Trials::new(config.state.join("compiled"));
         let hub = Arc::new(Self {
             config,
@@ -199,6 +213,8 @@ impl Hub {
             metrics,
             registry: Registry::new(),
             writer: Arc::default(),
+            turn: Mutex::default(),
+            replica: replica::Replica::default(),
             published: watch::Sender::new(Arc::new(published)),
             read_at,
             bans: watch::Sender::new(bans),
@@ -213,6 +229,7 @@ impl Hub {
             registrations: Rates::per_minute(limits.max_registrations_per_minute),
             joins: identity::Joins::new(&limits),
             tokens_made: tokens::Counts::default(),
+            tokens_read: tokens::Read::default(),
             calls: Rates::per_minute(limits.max_api_calls_per_minute),
             open_calls: Places::new(limits.max_open_calls_per_token),
             bodies: Budget::new(bodies, bodies / 2),
@@ -232,6 +249,7 @@ impl Hub {
         hub.expect_known_proxies();
         hub.tend_suspects();
         hub.tend_attempts();
+        hub.tend_replica();
         hub.measure();
         Ok(hub)
     }
@@ -284,27 +302,61 @@ impl Hub {
         self.tasks.wait().await;
     }
 
-    /// Computes a change on a copy of the world, commits it and publishes it. Whatever `change` refuses leaves everything
-    /// as it was. Cancel safe: once committed it is published, whether or not the caller still waits.
-    pub(crate) async fn change<T, E>(self: &Arc<Self>, change: impl FnOnce(&mut Draft) -> Result<T, E>) -> Result<T, E>
+    /// Computes a change on a copy of the world, commits it and publishes it. Whatever `change` refuses leaves everything as
+    /// it was. Where another control plane commits first, `change` is run again on what there is then; it may block and take
+    /// long. Cancel safe: once committed it is published, whether or not the caller still waits.
+    pub(crate) async fn change<T, E>(
+        self: &Arc<Self>,
+        mut change: impl FnMut(&mut Draft) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
-        let guard = self.writer.clone().lock_owned().await;
-        self.read_again().await?;
-        let mut draft = Draft::of(&self.published());
-        let value = change(&mut draft)?;
-        self.land(draft, guard).await?;
-        Ok(value)
+        let mut guard = self.writer.clone().lock_owned().await;
+        let mut tries = 0;
+        loop {
+            self.may_be_written()?;
+            self.read_again().await?;
+            let (published, version) = {
+                let _turn = self.turn.lock().await;
+                (self.published(), self.store.seen())
+            };
+            let computed = apart(move || {
+                let mut draft = Draft { version, ..Draft::of(&published) };
+                let made = change(&mut draft).map(|value| (value, draft));
+                (change, made)
+            });
+            let (again, made) = computed.await;
+            change = again;
+            let (value, draft) = made?;
+            let landed;
+            (guard, landed) = self.land(draft, guard).await;
+            tries += 1;
+            match landed {
+                Err(error) if error.is_conflict() && tries < MOST_TRIES => {
+                    self.metrics.conflicts.increment(1);
+                    self.catch_up().await?;
+                }
+                landed => return landed.map(|()| value).map_err(E::from),
+            }
+        }
     }
 
-    async fn land(self: &Arc<Self>, draft: Draft, guard: OwnedMutexGuard<()>) -> Result<(), StoreError> {
+    async fn land(
+        self: &Arc<Self>,
+        draft: Draft,
+        guard: OwnedMutexGuard<()>,
+    ) -> (OwnedMutexGuard<()>, Result<(), StoreError>) {
         if draft.writes.is_empty() {
-            return Ok(());
+            return (guard, Ok(()));
         }
         let hub = self.clone();
-        to_the_end(async move { hub.commit(draft, guard).await }).await
+        to_the_end(async move {
+            let landed = hub.commit(draft).await;
+            (guard, landed)
+        })
+        .await
     }
 
     /// After the store was opened again: a commit that failed may have landed, and what landed is what holds.
@@ -313,27 +365,51 @@ impl Hub {
         if self.read_at.load(Ordering::Acquire) == generation {
             return Ok(());
         }
+        self.reload().await?;
+        self.read_at.store(generation, Ordering::Release);
+        Ok(())
+    }
+
+    /// Reads everything that is kept in memory anew, and publishes what differs.
+    async fn reload(&self) -> Result<(), StoreError> {
+        let _turn = self.turn.lock().await;
         let (trust_domain, authority) = (self.trust_domain.clone(), self.authority.clone());
+        let state = self.config.state.clone();
         let read = move |store: &Store| {
-            Ok((apply::load(store, &trust_domain, &authority.trust_bundle_pem())?, bans::load(store)?))
+            let frozen = store.frozen()?;
+            let published = apply::load(store, &frozen, &trust_domain, &authority.trust_bundle_pem())?;
+            // A store of others may have been set back meanwhile.
+            let lead = if store.is_shared() { Some(lead::load(store, &state, published.revision)?) } else { None };
+            Ok((frozen.version, published, bans::load(frozen.bans()), lead))
         };
-        let (mut found, mut banned) = self.blocking(read).await?;
-        let unwritten = self.unwritten_bans.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Arc::make_mut(&mut banned).extend(unwritten.into_iter().map(|(identity, (_, ban))| (identity, ban)));
+        let (version, mut found, banned, lead) = self.blocking(read).await?;
+        self.store.has_read(version);
         found.limits = self.config.limits;
         let known = self.published();
         if found.revision != known.revision || found.claims != known.claims || found.unreadable != known.unreadable {
-            tracing::warn!(revision = found.revision.0, "a change whose commit failed has landed");
+            tracing::warn!(revision = found.revision.0, "what was committed unseen is read and holds");
+            let registrants = |world: &World| world.registered().map(|(name, proxy)| (name, proxy.clone())).collect();
+            let (before, after): (BTreeSet<_>, BTreeSet<_>) = (registrants(&known.world), registrants(&found.world));
             self.published.send_replace(Arc::new(found));
             self.measure();
+            self.have_registered_anew(&before.difference(&after).map(|(_, proxy)| proxy.clone()).collect());
         }
-        self.bans.send_if_modified(|bans| {
-            let has_landed = *bans != banned;
-            *bans = banned;
-            has_landed
-        });
-        self.read_at.store(generation, Ordering::Release);
+        if let Some(lead) = lead.filter(|lead| *lead != *self.lead()) {
+            self.lead.send_replace(Arc::new(lead));
+        }
+        self.tell_bans(banned);
         Ok(())
+    }
+
+    /// Has these identities kept out, and those whose ban could not be written yet.
+    fn tell_bans(&self, mut banned: bans::Bans) {
+        let unwritten = self.unwritten_bans.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Arc::make_mut(&mut banned).extend(unwritten.into_iter().map(|(identity, (_, ban))| (identity, ban)));
+        self.bans.send_if_modified(|bans| {
+            let is_new = *bans != banned;
+            *bans = banned;
+            is_new
+        });
     }
 
     /// While the store can't be written: finds out whether it can be again, so that nobody has to ask for that.
@@ -357,11 +433,14 @@ impl Hub {
         self.store.fault()
     }
 
-    async fn commit(self: Arc<Self>, draft: Draft, _guard: OwnedMutexGuard<()>) -> Result<(), StoreError> {
-        let Draft { world, claims, unreadable, revision, writes, changed, removal, limits } = draft;
+    async fn commit(&self, draft: Draft) -> Result<(), StoreError> {
+        let Draft { world, claims, unreadable, revision, version, writes, changed, removal, limits } = draft;
         let is_told = writes.iter().any(|write| matches!(write, Write::Audit(_)));
         let started = Instant::now();
-        let committed = self.blocking(move |store| store.commit(changed.then_some(revision), writes)).await;
+        let _turn = self.turn.lock().await;
+        let commit =
+            move |store: &Store| store.commit_behind(Some(version), changed.then_some(revision), writes).map(drop);
+        let committed = self.blocking(commit).await;
         self.metrics.store_fault(self.store.fault().is_some());
         committed?;
         self.metrics.committed(started.elapsed());
@@ -409,6 +488,17 @@ impl Hub {
     }
 }
 
+/// The memory for bodies of calls. One token has half of it. Where nothing else is said, a body of the largest size fits in,
+/// whatever that is.
+fn body_memory(limits: &Limits) -> usize {
+    match limits.max_open_body_bytes {
+        usual if usual == Limits::default().max_open_body_bytes => {
+            usual.max(4 * limits.max_body_bytes.max(limits.max_filter_bytes))
+        }
+        chosen => chosen,
+    }
+}
+
 /// Does something to its end even if its caller goes away: a client that hangs up leaves nothing half done.
 fn to_the_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> impl Future<Output = T> {
     joined(tokio::spawn(work))
@@ -435,6 +525,7 @@ impl Draft {
             unreadable: published.unreadable.clone(),
             claims: Claims::clone(&published.claims),
             revision: Revision(published.revision.0 + 1),
+            version: Version::default(),
             writes: Vec::new(),
             changed: false,
             removal: false,
@@ -490,10 +581,9 @@ fn claims(store: &Store, published: &Published) -> Result<Claims, StoreError> {
 fn trust_domain(store: &Store, configured: &str) -> Result<TrustDomain, StartError> {
     const KEY: &str = "trust_domain";
     let parsed: TrustDomain = configured.parse()?;
-    match store.meta(KEY)? {
-        None => store.commit(None, vec![Write::Meta(KEY, configured.to_owned())])?,
-        Some(stored) if stored == configured => {}
-        Some(stored) => return Err(StartError::TrustDomain { stored, configured: configured.to_owned() }),
+    let stored = store.meta_once(KEY, configured)?;
+    if stored != configured {
+        return Err(StartError::TrustDomain { stored, configured: configured.to_owned() });
     }
     Ok(parsed)
 }

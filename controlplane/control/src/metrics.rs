@@ -33,6 +33,8 @@ enum Name {
     StoreCommit,
     StoreFailing,
     StoreFailures,
+    StoreConflicts,
+    StoreLeads,
     UnreadableRecords,
     StoreInDoubt,
     LeftAlone,
@@ -60,6 +62,11 @@ impl Name {
             Self::StalestProxy => {
                 ("weft_control_stalest_proxy_seconds", "Longest wait of a connected proxy that is behind")
             }
+            Self::StoreConflicts => (
+                "weft_control_store_conflicts_total",
+                "Changes that were computed again: another control plane committed first",
+            ),
+            Self::StoreLeads => ("weft_control_leads", "1 while this control plane is the one that cleans up, else 0"),
             Self::Certificates => ("weft_control_certificates_issued_total", "Workload certificates issued"),
             Self::Joins => ("weft_control_joins_total", "Proxies that joined by token"),
             Self::JoinsRefused => ("weft_control_joins_refused_total", "Joins and renewals refused"),
@@ -171,6 +178,8 @@ pub struct Metrics {
     ack_latency: Histogram,
     pub stalest_proxy: Gauge,
     pub certificates: Counter,
+    pub conflicts: Counter,
+    pub leads: Gauge,
     pub joins: Counter,
     pub joins_refused: Counter,
     registrations_refused: [Counter; 4],
@@ -257,6 +266,8 @@ impl Metrics {
             ack_latency: histogram(Name::ConvergenceLatency),
             stalest_proxy: gauge(Name::StalestProxy),
             certificates: counter(Name::Certificates),
+            conflicts: counter(Name::StoreConflicts),
+            leads: gauge(Name::StoreLeads),
             joins: counter(Name::Joins),
             joins_refused: counter(Name::JoinsRefused),
             registrations_refused: [Refusal::Name, Refusal::Invalid, Refusal::NotGranted, Refusal::Store]

@@ -102,6 +102,8 @@ pub enum SyncState {
     Behind,
     Refused,
     Disconnected,
+    /// Another control plane of the same store holds it.
+    Elsewhere,
 }
 
 /// One proxy as it is shown.
@@ -150,6 +152,8 @@ struct Entry {
 /// All proxies. Clones of the receiver wake whenever any status changes.
 pub struct Registry {
     entries: Mutex<BTreeMap<ProxyKey, Entry>>,
+    /// Proxies that other control planes hold, each with which.
+    elsewhere: Mutex<BTreeMap<ProxyKey, String>>,
     changed: watch::Sender<u64>,
     next_session: std::sync::atomic::AtomicU64,
 }
@@ -172,6 +176,15 @@ pub struct Seat {
     why: Arc<OnceLock<String>>,
 }
 
+impl ProxyStatus {
+    /// A proxy of which another control plane knows more.
+    fn elsewhere(key: &ProxyKey) -> Self {
+        let nothing = Entry::absent(OffsetDateTime::now_utc()).status(key, Revision(0), Revision(0));
+        let reason = "connected to another control plane of this store, which knows more of it".to_owned();
+        Self { state: SyncState::Elsewhere, reason, ..nothing }
+    }
+}
+
 impl Seat {
     /// Why the seat was taken away, where that was said.
     pub fn why(&self) -> Option<&str> {
@@ -181,7 +194,12 @@ impl Seat {
 
 impl Registry {
     pub fn new() -> Self {
-        Self { entries: Mutex::default(), changed: watch::Sender::new(0), next_session: 1.into() }
+        Self {
+            entries: Mutex::default(),
+            elsewhere: Mutex::default(),
+            changed: watch::Sender::new(0),
+            next_session: 1.into(),
+        }
     }
 
     /// Takes the seat of `key`; an older stream of the same proxy is told to end.
@@ -293,8 +311,53 @@ impl Registry {
         all.into_iter().map(|(lineage, _)| lineage).collect()
     }
 
+    /// True where the proxy has a stream, to this control plane or to another.
     pub fn is_connected(&self, key: &ProxyKey) -> bool {
+        self.is_connected_here(key) || self.elsewhere().contains_key(key)
+    }
+
+    pub(crate) fn is_connected_here(&self, key: &ProxyKey) -> bool {
         self.lock().get(key).is_some_and(|entry| entry.connected)
+    }
+
+    /// Proxies that have a stream to this control plane.
+    pub(crate) fn connected(&self) -> BTreeSet<ProxyKey> {
+        self.lock().iter().filter(|(_, entry)| entry.connected).map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Another control plane holds a proxy from now on.
+    pub(crate) fn is_elsewhere(&self, key: &ProxyKey, holder: String) {
+        self.elsewhere().insert(key.clone(), holder);
+        self.notify();
+    }
+
+    /// This control plane holds it.
+    pub(crate) fn is_here(&self, key: &ProxyKey) {
+        self.elsewhere().remove(key);
+    }
+
+    /// No control plane holds a proxy any longer: it is expected back from now on. False where none did.
+    pub(crate) fn has_left(&self, key: &ProxyKey, now: OffsetDateTime) -> bool {
+        if self.elsewhere().remove(key).is_none() {
+            return false;
+        }
+        let mut entries = self.lock();
+        let entry = entries.entry(key.clone()).or_insert_with(|| Entry::absent(now));
+        if !entry.connected {
+            entry.is_expected = true;
+            entry.gone_since = Some(Instant::now());
+        }
+        drop(entries);
+        self.notify();
+        true
+    }
+
+    pub(crate) fn keys_elsewhere(&self) -> BTreeSet<ProxyKey> {
+        self.elsewhere().keys().cloned().collect()
+    }
+
+    fn elsewhere(&self) -> MutexGuard<'_, BTreeMap<ProxyKey, String>> {
+        self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// True while the stream of this seat is open.
@@ -312,8 +375,10 @@ impl Registry {
     /// Proxies that went without a word, each with the time since and whether it was ever heard since this process
     /// started.
     pub fn suspects(&self) -> Vec<(ProxyKey, Duration, bool)> {
+        let elsewhere = self.keys_elsewhere();
         let entries = self.lock();
         let suspects = entries.iter().filter(|(_, entry)| !entry.connected && entry.is_expected);
+        let suspects = suspects.filter(|(key, _)| !elsewhere.contains(*key));
         let silent = |entry: &Entry| entry.gone_since.map(|at| at.elapsed()).unwrap_or_default();
         suspects.map(|(key, entry)| (key.clone(), silent(entry), entry.session != 0)).collect()
     }
@@ -321,14 +386,19 @@ impl Registry {
     /// How proxies are, as far as silent ones are concerned: those that `matters` holds for, since a proxy without endpoints
     /// takes none with it.
     pub fn outlook(&self, matters: impl Fn(&ProxyKey) -> bool) -> Outlook {
+        let held = self.keys_elsewhere();
         let entries = self.lock();
         let connected = || entries.values().filter(|entry| entry.connected);
+        let is_here = |key: &ProxyKey| entries.get(key).is_some_and(|entry| entry.connected);
+        let elsewhere = held.iter().filter(|key| !is_here(key)).count();
         Outlook {
-            connected: connected().count(),
-            telling: connected().filter(|entry| entry.introduction.tells_reach()).count(),
+            connected: connected().count() + elsewhere,
+            // The word of proxies that others hold is not heard here: it may be that they reach somebody.
+            telling: connected().filter(|entry| entry.introduction.tells_reach()).count() + elsewhere,
             suspects: entries
                 .iter()
                 .filter(|(key, entry)| !entry.connected && entry.is_expected && matters(key))
+                .filter(|(key, _)| !held.contains(*key))
                 .count(),
         }
     }
@@ -387,9 +457,16 @@ impl Registry {
     /// Every proxy, judged against `wanted`: refusals count from revision `since` on, so that waiting for a change isn't
     /// spoilt by an older one.
     pub fn list(&self, wanted: Revision, since: Revision) -> Vec<ProxyStatus> {
+        let mut elsewhere = self.keys_elsewhere();
         let mut entries = self.lock();
         entries.retain(|_, entry| entry.gone_since.is_none_or(|at| entry.is_expected || at.elapsed() < REMEMBER));
-        entries.iter().map(|(key, entry)| entry.status(key, wanted, since)).collect()
+        elsewhere.retain(|key| !entries.get(key).is_some_and(|entry| entry.connected));
+        let here = entries.iter().filter(|(key, _)| !elsewhere.contains(*key));
+        let mut all: Vec<_> = here.map(|(key, entry)| entry.status(key, wanted, since)).collect();
+        drop(entries);
+        all.extend(elsewhere.iter().map(ProxyStatus::elsewhere));
+        all.sort_by(|one, other| one.key.cmp(&other.key));
+        all
     }
 
     /// A receiver that sees a change whenever a status changed.

@@ -68,6 +68,11 @@ pub enum SnapshotError {
     Store(#[from] StoreError),
     #[error("the control plane would not start with the snapshot: {0}")]
     WouldNotStart(String),
+    #[error(
+        "the store is in etcd, which several control planes may use: it is restored by etcd's own snapshot \
+         (docs/operations.md), not by this one"
+    )]
+    Shared,
     #[error("a snapshot is being restored already: the control plane starts again")]
     Underway,
 }

@@ -79,6 +79,7 @@ fn table(proxies: &[Proxy], wide: bool, paint: &Paint, now: i64) -> String {
             SyncState::Synced => paint.good(&state),
             SyncState::Refused | SyncState::Disconnected => paint.bad(&state),
             SyncState::Behind | SyncState::Other(_) => paint.warn(&state),
+            SyncState::Elsewhere => state,
         };
         let mut row = vec![
             cell(&proxy.name),
@@ -109,9 +110,12 @@ fn table(proxies: &[Proxy], wide: bool, paint: &Paint, now: i64) -> String {
     table.render()
 }
 
-/// `12`, or `11/12` where the proxy is behind.
+/// `12`, or `11/12` where the proxy is behind; `-` where another control plane knows.
 fn revision(proxy: &Proxy) -> String {
     let (has, newest) = (proxy.revision, proxy.current_revision);
+    if proxy.state == SyncState::Elsewhere {
+        return "-".to_owned();
+    }
     if has == newest { has.to_string() } else { format!("{has}/{newest}") }
 }
 

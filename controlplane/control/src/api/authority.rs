@@ -124,6 +124,7 @@ impl From<RotationError> for ApiError {
             RotationError::Rotate(RotateError::Underway | RotateError::NotUnderway) | RotationError::Needed { .. } => {
                 Self::conflict(error.to_string())
             }
+            RotationError::Shared => Self::refused(error.to_string()),
             RotationError::Rotate(
                 RotateError::Chain(_)
                 | RotateError::RootElsewhere

@@ -141,6 +141,12 @@ async fn evict(
     for key in &named {
         caller.may(Verb::Change, Thing::Proxy, Place::Namespace(key.identity.namespace()))?;
     }
+    let elsewhere = hub.registry().keys_elsewhere();
+    if let Some(proxy) = named.iter().find(|proxy| elsewhere.contains(*proxy)) {
+        return Err(ApiError::conflict(format!(
+            "proxy {proxy} is connected to another control plane of this store: evict it there, or ban its identity"
+        )));
+    }
     let evicted = named.iter().map(ToString::to_string).collect();
     hub.evict(caller.actor(), named).await?;
     Ok(Json(Evicted { evicted }))
@@ -257,6 +263,7 @@ fn state(state: SyncState) -> weft_api::SyncState {
         SyncState::Behind => weft_api::SyncState::Behind,
         SyncState::Refused => weft_api::SyncState::Refused,
         SyncState::Disconnected => weft_api::SyncState::Disconnected,
+        SyncState::Elsewhere => weft_api::SyncState::Elsewhere,
     }
 }
 
@@ -289,9 +296,14 @@ async fn status(
     }
 }
 
-/// A proxy that is gone for good gets no revision and is no reason to wait.
+/// A proxy that is gone for good gets no revision and is no reason to wait; how far one of another control plane is, that one
+/// knows.
 fn is_concerned(proxy: &ProxyStatus) -> bool {
-    proxy.state != SyncState::Disconnected || proxy.is_awaited
+    match proxy.state {
+        SyncState::Disconnected => proxy.is_awaited,
+        SyncState::Elsewhere => false,
+        SyncState::Synced | SyncState::Behind | SyncState::Refused => true,
+    }
 }
 
 /// Nobody is left to wait for: each proxy has it or has refused it.

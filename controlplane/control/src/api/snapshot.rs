@@ -72,6 +72,7 @@ impl From<SnapshotError> for ApiError {
             SnapshotError::TrustDomain { .. }
             | SnapshotError::OtherAuthority { .. }
             | SnapshotError::Authority(_)
+            | SnapshotError::Shared
             | SnapshotError::WouldNotStart(_) => Self::refused(reason),
             SnapshotError::Underway => Self::conflict(reason),
             SnapshotError::File { .. } | SnapshotError::Store(_) => Self::unavailable(reason),

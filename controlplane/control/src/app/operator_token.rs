@@ -75,7 +75,7 @@ async fn write(hub: &Arc<Hub>, path: &Path) -> anyhow::Result<()> {
     let made = hub.keep_token("system", Some(NAME), grant, Some(LIFE), text).await;
     let made = made.inspect_err(|_| drop(std::fs::remove_file(&temporary)))?;
     if let Err(error) = std::fs::rename(&temporary, path) {
-        hub.revoke_tokens("system", |record| record.id == made.id).await?;
+        hub.revoke_tokens("system", move |record| record.id == made.id).await?;
         return Err(error).with_context(told);
     }
     Ok(())

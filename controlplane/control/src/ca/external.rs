@@ -38,6 +38,12 @@ impl Authority {
         Ok(params.serialize_request(&key)?.pem()?)
     }
 
+    /// True where a chain ends in the root that signs already.
+    pub fn has_root_of(&self, chain: &str) -> bool {
+        let last = CertificateDer::pem_slice_iter(chain.as_bytes()).last().and_then(Result::ok);
+        last.is_some_and(|last| last == self.signers.load().root.anchor.der)
+    }
+
     /// Takes the certificate of the key that was asked for, with those between it and its root, and the root last. A root that
     /// signs already gets another intermediate; another one takes over as by `rotate`. True where it took over.
     pub fn install(&self, chain: &str, now: OffsetDateTime) -> Result<bool, RotateError> {

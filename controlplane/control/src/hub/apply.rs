@@ -26,7 +26,7 @@ use super::trying::{Asked, unless_refused};
 use super::{Actor, Draft, FilterVersion, Hub, Published, apart};
 use crate::claims::{ClaimRecord, Claims, Grants};
 use crate::config::Limits;
-use crate::store::{RecordsOf, Store, StoreError, Unreadable, Write, write_record};
+use crate::store::{Frozen, RecordsOf, Store, StoreError, Unreadable, Write, read_record, write_record};
 use crate::token::TokenRecord;
 use crate::told::{Shared, Told};
 
@@ -172,7 +172,7 @@ impl Hub {
             return self.preview(order.actor, order.resources, order.expected, false).await;
         }
         if !order.concerns_filters() {
-            return self.change_apart(move |draft| order.make(draft)).await;
+            return self.change(move |draft| order.clone().make(draft)).await;
         }
         // What was tried is what is applied: where the world has changed meanwhile, it is tried again.
         for _ in 0..ATTEMPTS {
@@ -180,9 +180,9 @@ impl Hub {
             let (_, asked) = apart(move || planned.plan(&published)).await?;
             let told = unless_refused(self.tried(&asked, false).await?)?;
             let order = order.clone();
-            let applied = self.change_apart(move |draft| {
+            let applied = self.change(move |draft| {
                 let before = draft.world.clone();
-                let applied = order.make(draft)?;
+                let applied = order.clone().make(draft)?;
                 match Asked::between(&before, &draft.world, &applied.changes).is_within(&asked) {
                     true => Ok(applied),
                     false => Err(ApplyError::Overtaken),
@@ -231,10 +231,10 @@ impl Hub {
         expected: Expected,
     ) -> Result<Revision, ApplyError> {
         let (hub, actor) = (self.clone(), actor.into());
-        self.change_apart(move |draft| {
+        self.change(move |draft| {
             let actor = &actor;
             if is_own(&key) {
-                return Err(ApplyError::Own(key));
+                return Err(ApplyError::Own(key.clone()));
             }
             draft.unchanged(&expected)?;
             if draft.free_name(actor, &key) {
@@ -248,7 +248,7 @@ impl Hub {
             let was_unreadable = draft.set_aside(&store_key(&key));
             let removed = draft.world.remove(&key);
             if removed.is_none() && !was_unreadable {
-                return Err(ApplyError::NotFound(key));
+                return Err(ApplyError::NotFound(key.clone()));
             }
             let is_inside = |(other, _): (&ObjectKey, &Entry)| other.namespace == key.name;
             if key.kind == Kind::Namespace && draft.world.iter().any(is_inside) {
@@ -557,13 +557,18 @@ fn admit(resource: &Resource, world: &World) -> Result<(), Finding> {
 
 /// Reads the world from the store. Records that can't be read are named, and an access policy among them denies
 /// everything that it held for: nothing opens because a record was damaged.
-pub(super) fn load(store: &Store, trust_domain: &TrustDomain, roots: &str) -> Result<Published, StoreError> {
-    let revision = store.revision()?;
+pub(super) fn load(
+    store: &Store,
+    frozen: &Frozen,
+    trust_domain: &TrustDomain,
+    roots: &str,
+) -> Result<Published, StoreError> {
+    let revision = frozen.revision();
     let mut world = World::new(trust_domain.clone());
-    for (_, version) in store.filter_versions::<FilterVersion>()?.read {
+    for (_, version) in frozen.filter_versions::<FilterVersion>().read {
         world.note_version(&version.name, made::filter_spec(&version));
     }
-    let rows = store.objects::<Record>()?;
+    let rows = frozen.objects::<Record>();
     for (_, record) in rows.read {
         world.insert(record.entry());
     }
@@ -577,7 +582,7 @@ pub(super) fn load(store: &Store, trust_domain: &TrustDomain, roots: &str) -> Re
             world.insert(entry);
         }
     }
-    let claims = store.claims()?.read.into_iter().map(|(_, record)| record);
+    let claims = frozen.claims().read.into_iter().map(|(_, record)| record);
     let unreadable = unreadable_records(store)?.into_iter().map(|record| (record.key.clone(), record)).collect();
     let world = Arc::new(world);
     Ok(Published {
@@ -589,6 +594,36 @@ pub(super) fn load(store: &Store, trust_domain: &TrustDomain, roots: &str) -> Re
         last_removal: revision,
         limits: Limits::default(),
     })
+}
+
+/// Puts an object as another control plane stored it into the world, or takes it out; gives its kind. `None`: the record can't
+/// be read.
+pub(super) fn take_object(world: &mut World, key: &str, record: Option<&str>) -> Option<Kind> {
+    let key = object_key(key)?;
+    match record {
+        Some(record) => world.insert(read_record::<Record>(record).ok()?.entry()),
+        None => drop(world.remove(&key)),
+    }
+    Some(key.kind)
+}
+
+/// The proxy that registered the workload with this key, where it is one's.
+pub(super) fn registrant<'a>(world: &'a World, key: &str) -> Option<&'a ProxyKey> {
+    let key = object_key(key).filter(|key| key.kind == Kind::Workload)?;
+    world.registered_by(&ObjectName::new(&key.namespace, &key.name))
+}
+
+fn object_key(stored: &str) -> Option<ObjectKey> {
+    let mut parts = stored.splitn(3, '/');
+    let (kind, namespace, name) = (parts.next()?, parts.next()?, parts.next()?);
+    Some(ObjectKey::new(kind.parse().ok()?, namespace, name))
+}
+
+/// Notes a filter version as another control plane stored it.
+pub(super) fn take_version(world: &mut World, record: Option<&str>) -> Option<()> {
+    let version = read_record::<FilterVersion>(record?).ok()?;
+    world.note_version(&version.name, made::filter_spec(&version));
+    Some(())
 }
 
 /// Every record of the store that can't be read.

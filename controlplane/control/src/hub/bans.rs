@@ -12,7 +12,7 @@ use weft_policy::plan::World;
 
 use super::{Actor, Hub, to_the_end};
 use crate::registry::ProxyKey;
-use crate::store::{Store, StoreError, Table, Write, write_record};
+use crate::store::{Rows, StoreError, Table, Write, write_record};
 
 /// So many identities may be banned at a time: every proxy holds the list.
 const MAX_BANS: usize = 10_000;
@@ -45,8 +45,7 @@ pub enum BanError {
 
 pub(crate) type Bans = Arc<BTreeMap<SpiffeId, Ban>>;
 
-pub(super) fn load(store: &Store) -> Result<Bans, StoreError> {
-    let rows = store.table::<Ban>(Table::Bans)?;
+pub(super) fn load(rows: Rows<Ban>) -> Bans {
     // Who is banned is in the key: one whose record can't be read stays out.
     let unread = rows.unreadable.iter().filter_map(|row| {
         let identity: SpiffeId = row.key.parse().ok()?;
@@ -54,7 +53,7 @@ pub(super) fn load(store: &Store) -> Result<Bans, StoreError> {
         Some(Ban { identity, reason, since_unix: 0, by: String::new() })
     });
     let all = rows.read.into_iter().map(|(_, ban)| ban).chain(unread);
-    Ok(Arc::new(all.map(|ban| (ban.identity.clone(), ban)).collect()))
+    Arc::new(all.map(|ban| (ban.identity.clone(), ban)).collect())
 }
 
 impl Hub {
@@ -122,7 +121,7 @@ impl Hub {
         Ok((ban, is_durable))
     }
 
-    async fn release_banned(self: &Arc<Self>, identity: &SpiffeId) {
+    pub(super) async fn release_banned(self: &Arc<Self>, identity: &SpiffeId) {
         let owners = owners(&self.published().world).filter(|owner| owner.identity == *identity).cloned().collect();
         self.release_all(owners, "its identity was banned").await;
     }
@@ -146,12 +145,12 @@ impl Hub {
         let hub = self.clone();
         self.change(move |draft| {
             if record.identity.trust_domain() != hub.trust_domain.as_str() {
-                return Err(BanError::Foreign(record.identity));
+                return Err(BanError::Foreign(record.identity.clone()));
             }
             may_be_added(&hub.bans.borrow(), &record.identity)?;
             let json = write_record(&record)?;
             draft.writes.push(Write::PutRow(Table::Bans, record.identity.to_string(), json));
-            let entry = draft.audit(actor, "proxy.ban", record.identity.to_string(), record.reason);
+            let entry = draft.audit(&actor, "proxy.ban", record.identity.to_string(), record.reason.clone());
             entry.within([record.identity.namespace().to_owned()]);
             Ok::<_, BanError>(())
         })
@@ -178,10 +177,10 @@ impl Hub {
         let (hub, key) = (self.clone(), identity.clone());
         self.change(move |draft| {
             if !hub.bans.borrow().contains_key(&key) {
-                return Err(BanError::NotBanned(key));
+                return Err(BanError::NotBanned(key.clone()));
             }
             draft.writes.push(Write::DeleteRow(Table::Bans, key.to_string()));
-            let entry = draft.audit(actor, "proxy.unban", key.to_string(), String::new());
+            let entry = draft.audit(&actor, "proxy.unban", key.to_string(), String::new());
             entry.within([key.namespace().to_owned()]);
             Ok(())
         })
@@ -215,7 +214,7 @@ impl Hub {
         let told = keys.clone();
         self.change(move |draft| {
             let names: Vec<_> = told.iter().map(ToString::to_string).collect();
-            let entry = draft.audit(actor, "proxy.evict", names.join(" "), String::new());
+            let entry = draft.audit(&actor, "proxy.evict", names.join(" "), String::new());
             entry.within(told.iter().map(|key| key.identity.namespace().to_owned()));
             Ok::<_, StoreError>(())
         })
@@ -264,7 +263,7 @@ mod tests {
         let hub = crate::hub::tests::hub_in(dir.path(), |_| {});
         hub.ban("me", identity.clone(), "broken into".to_owned()).await.unwrap();
         drop(hub);
-        let store = Store::open(&dir.path().join("weft.redb"), 1_000).unwrap();
+        let store = crate::store::Store::open(&dir.path().join("weft.redb"), 1_000).unwrap();
         let damaged = Write::PutRow(Table::Bans, identity.to_string(), "{".to_owned());
         store.commit(None, vec![damaged]).unwrap();
         drop(store);

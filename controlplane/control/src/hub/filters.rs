@@ -137,7 +137,7 @@ impl Hub {
         let result = published.clone();
         let bytes = artifact.bytes;
         self.try_successor(&published, make_current, &bytes).await?;
-        self.change(move |draft| draft.publish(actor, &published, bytes, make_current)).await?;
+        self.change(move |draft| draft.publish(&actor, &published, bytes.clone(), make_current)).await?;
         tracing::info!(filter = %result.name, version = %result.version, digest = %result.digest, "filter published");
         Ok(result)
     }
@@ -219,7 +219,7 @@ impl Hub {
 impl Draft {
     fn publish(
         &mut self,
-        actor: Actor,
+        actor: &Actor,
         published: &FilterVersion,
         bytes: Vec<u8>,
         make_current: bool,

@@ -74,7 +74,7 @@ impl Hub {
         what: Option<Grants>,
     ) -> Result<Withdrawn, WithdrawError> {
         let (hub, account) = (self.clone(), identity.clone());
-        let change = move |draft: &mut Draft| draft.withdraw(&hub, actor, &account, what);
+        let change = move |draft: &mut Draft| draft.withdraw(&hub, &actor, &account, what.clone());
         let (grants, left) = self.change(change).await?;
         let mut reasons: BTreeMap<&ProxyKey, Vec<&str>> = BTreeMap::new();
         for Left { proxy, reason, .. } in &left {
@@ -125,7 +125,7 @@ impl Hub {
             }
             draft.grant_bounded(&identity, &granted)?;
             let (actor, detail) = (format!("token:{}", record.id), format!("peer={peer}{granted}"));
-            let used_up = spend(draft, hash, record);
+            let used_up = spend(draft, hash.clone(), record);
             let entry = draft.audit(actor, "grants.gain", identity.to_string(), detail);
             entry.within([identity.namespace().to_owned()]);
             Ok::<_, JoinError>((granted, used_up))
@@ -175,7 +175,7 @@ impl Draft {
     fn withdraw(
         &mut self,
         hub: &Hub,
-        actor: Actor,
+        actor: &Actor,
         identity: &SpiffeId,
         what: Option<Grants>,
     ) -> Result<(Grants, Vec<Left>), WithdrawError> {

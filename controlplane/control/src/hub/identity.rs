@@ -13,7 +13,7 @@ use weft_policy::plan::Owned;
 
 use super::apply::PutError;
 use super::tokens::surplus;
-use super::{Draft, Hub};
+use super::{Actor, Draft, Hub};
 use crate::ca::{IssueError, Issued};
 use crate::claims::MAX_GRANTED;
 use crate::config::Limits;
@@ -223,7 +223,7 @@ impl Hub {
         let (record, identity) = usable(found, now)?;
         self.not_banned(&identity)?;
         let issued = authority.issue_workload(csr_der, &identity, ttl, now)?;
-        let actor = format!("token:{}", record.id);
+        let actor = Actor::from(format!("token:{}", record.id));
         let object = identity.to_string();
         let detail = format!("serial={} peer={peer}", issued.serial);
         let store = self.store.clone();
@@ -235,9 +235,9 @@ impl Hub {
             if let Grant::Join { identity, grants, .. } = &record.grant {
                 draft.grant_bounded(identity, grants)?;
             }
-            let used_up = spend(draft, hash, record);
-            draft.writes.push(put);
-            draft.audit(actor, "join", object, detail).within([namespace]);
+            let used_up = spend(draft, hash.clone(), record);
+            draft.writes.push(put.clone());
+            draft.audit(&actor, "join", object.clone(), detail.clone()).within([namespace.clone()]);
             Ok::<_, JoinError>(used_up)
         });
         if let Some(record) = used_up.await? {
@@ -275,7 +275,7 @@ impl Hub {
         self.not_banned(&identity)?;
         let issued =
             self.authority().issue_workload(csr_der, &identity, self.svid_ttl(), now).map_err(JoinError::from)?;
-        let (actor, object) = (format!("proxy:{identity}"), identity.to_string());
+        let (actor, object) = (Actor::from(format!("proxy:{identity}")), identity.to_string());
         let detail = format!("serial={}", issued.serial);
         let put = put_issued(&issued, &identity)?;
         let (store, holder, next) = (self.store.clone(), holder.clone(), issued.serial.clone());
@@ -289,11 +289,13 @@ impl Hub {
                     "a certificate was renewed twice: its answer was lost, or two hold its key");
             }
             if let Some(before) = before {
-                let replaced = IssuedRecord { replaced_by: Some(next), ..before };
+                let replaced = IssuedRecord { replaced_by: Some(next.clone()), ..before };
                 draft.writes.push(Write::PutRow(Table::Issued, row_of(&holder.serial), write_record(&replaced)?));
             }
-            draft.writes.push(put);
-            draft.audit(actor, "renew", object, detail).within([holder.identity.namespace().to_owned()]);
+            draft.writes.push(put.clone());
+            draft
+                .audit(&actor, "renew", object.clone(), detail.clone())
+                .within([holder.identity.namespace().to_owned()]);
             Ok::<_, RenewError>(())
         })
         .await?;

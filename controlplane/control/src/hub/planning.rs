@@ -4,10 +4,9 @@
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Draft, Hub, Published, StoreError, apart};
+use super::{Hub, Published, StoreError, apart};
 use crate::metrics::Throttled;
 use crate::rate::{Part, Place, Rates, Spent, Turn, Turns};
 use crate::store::{AuditLog, AuditQuery, Store};
@@ -69,27 +68,6 @@ impl Hub {
     /// Memory for the body of a call.
     pub(crate) fn take_body(&self, token: &str, bytes: usize) -> Result<Part<String>, Spent> {
         self.bodies.take(&token.to_owned(), bytes).inspect_err(|_| self.metrics.throttled(Throttled::Bodies))
-    }
-
-    /// As `change`, for a change whose computation may take long: it holds up no other task.
-    pub(crate) async fn change_apart<T, E>(
-        self: &Arc<Self>,
-        change: impl FnOnce(&mut Draft) -> Result<T, E> + Send + 'static,
-    ) -> Result<T, E>
-    where
-        T: Send + 'static,
-        E: From<StoreError> + Send + 'static,
-    {
-        let guard = self.writer.clone().lock_owned().await;
-        self.read_again().await?;
-        let published = self.published();
-        let computed = apart(move || {
-            let mut draft = Draft::of(&published);
-            change(&mut draft).map(|value| (value, draft))
-        });
-        let (value, draft) = computed.await?;
-        self.land(draft, guard).await?;
-        Ok(value)
     }
 
     /// Takes one of what each may have in a minute. Else that is counted as `what`, and told in how many seconds there is one

@@ -98,7 +98,8 @@ impl Hub {
     ) -> Result<(), RegisterError> {
         let hub = self.clone();
         let names: Vec<_> = registrations.iter().map(Registration::name).collect();
-        let result = self.change(move |draft| draft.register(&hub, proxy, origin, &registrations)).await;
+        let key = proxy.clone();
+        let result = self.change(move |draft| draft.register(&hub, &key, origin, &registrations)).await;
         match &result {
             Ok(()) => self.tell_unserved(proxy, &names),
             Err(error) => self.refused(proxy, origin, error).await,
@@ -158,11 +159,12 @@ impl Hub {
         if matches!(error, RegisterError::Store(_) | RegisterError::TooOften { .. }) {
             return;
         }
-        let audit = |draft: &mut Draft| {
+        let (key, kind) = (proxy.clone(), error.kind().as_str());
+        let audit = move |draft: &mut Draft| {
             draft
-                .audit(format!("proxy:{proxy}"), "workload.refused", proxy.name.clone(), reason)
-                .within([proxy.identity.namespace().to_owned()])
-                .refused(error.kind().as_str());
+                .audit(format!("proxy:{key}"), "workload.refused", key.name.clone(), reason.clone())
+                .within([key.identity.namespace().to_owned()])
+                .refused(kind);
             Ok::<_, StoreError>(())
         };
         if let Err(error) = self.change(audit).await {
@@ -179,10 +181,10 @@ impl Hub {
 
     /// Takes these of the proxy's workloads out of the world.
     async fn release_some(self: &Arc<Self>, proxy: &ProxyKey, workloads: Vec<ObjectName>, why: &'static str) {
-        let hub = self.clone();
+        let (hub, key) = (self.clone(), proxy.clone());
         let release = move |draft: &mut Draft| {
             // Under the writer's lock: a proxy takes its seat before it registers, so one that is back keeps its workloads.
-            if hub.registry().is_connected(proxy) { Ok(()) } else { draft.release(&hub, proxy, &workloads, why) }
+            if hub.registry().is_connected(&key) { Ok(()) } else { draft.release(&hub, &key, &workloads, why) }
         };
         let result = self.change(release).await;
         if let Err(error) = result {
@@ -240,6 +242,10 @@ impl Hub {
                 if silent >= lease {
                     self.registry().give_up(&proxy);
                 }
+                continue;
+            }
+            // Of several control planes one decides.
+            if !self.leads() {
                 continue;
             }
             let suspect = Suspect { silent, lease, word: self.registry().word(&owned, &proxy.identity) };

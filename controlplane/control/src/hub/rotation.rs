@@ -49,6 +49,11 @@ pub enum RotationError {
          not trust the new one yet (weft ca show). They would be cut off; say --force where that is wanted"
     )]
     Needed { certificates: usize, waiting: usize },
+    #[error(
+        "the store is in etcd, and other control planes keep the root in their state folders: replacing the root of several \
+         is not built yet. Another intermediate of the same root is taken"
+    )]
+    Shared,
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -99,6 +104,9 @@ impl Hub {
     pub async fn rotate_root(self: &Arc<Self>, actor: impl Into<Actor>) -> Result<Rotation, RotationError> {
         let (hub, actor) = (self.clone(), actor.into());
         to_the_end(async move {
+            if hub.store.is_shared() {
+                return Err(RotationError::Shared);
+            }
             let authority = hub.authority().clone();
             super::apart(move || authority.rotate(OffsetDateTime::now_utc())).await?;
             let told = hub.tell_trust(actor, "ca.rotate").await;
@@ -121,7 +129,7 @@ impl Hub {
             let renewed = super::apart(move || authority.renew_intermediate(OffsetDateTime::now_utc())).await;
             renewed.map_err(RotateError::from)?;
             hub.change(move |draft: &mut Draft| {
-                draft.audit(actor, "ca.rotate-intermediate", String::new(), String::new());
+                draft.audit(&actor, "ca.rotate-intermediate", String::new(), String::new());
                 Ok::<_, StoreError>(())
             })
             .await?;
@@ -135,7 +143,7 @@ impl Hub {
         let (authority, actor) = (self.authority().clone(), actor.into());
         let request = super::apart(move || authority.request()).await.map_err(RotateError::from)?;
         self.change(move |draft: &mut Draft| {
-            draft.audit(actor, "ca.request", String::new(), String::new());
+            draft.audit(&actor, "ca.request", String::new(), String::new());
             Ok::<_, StoreError>(())
         })
         .await?;
@@ -151,6 +159,9 @@ impl Hub {
         let (hub, actor) = (self.clone(), actor.into());
         to_the_end(async move {
             let authority = hub.authority().clone();
+            if hub.store.is_shared() && !authority.has_root_of(&chain) {
+                return Err(RotationError::Shared);
+            }
             super::apart(move || authority.install(&chain, OffsetDateTime::now_utc())).await?;
             let told = hub.tell_trust(actor, "ca.install").await;
             hub.note_root().await;
@@ -202,7 +213,7 @@ impl Hub {
         let revision = self
             .change(move |draft: &mut Draft| {
                 draft.changed = true;
-                draft.audit(actor, action, object, String::new());
+                draft.audit(&actor, action, object.clone(), String::new());
                 Ok::<_, StoreError>(draft.revision)
             })
             .await?;

@@ -7,7 +7,7 @@ use tokio::sync::OwnedMutexGuard;
 use tokio_util::sync::CancellationToken;
 use weft_policy::lineage::Lineage;
 
-use super::{Actor, Draft, Hub, StartError, StoreError, apart, apply, bans, lead, to_the_end};
+use super::{Actor, Draft, Hub, StartError, StoreError, apart, apply, lead, to_the_end};
 use crate::snapshot::{About, Present, SnapshotError, save, stage};
 use crate::store::{AuditEntry, Store};
 
@@ -15,8 +15,8 @@ use crate::store::{AuditEntry, Store};
 fn would_start(store: &Store, trust_domain: &str) -> Result<usize, String> {
     let load = || -> Result<usize, StartError> {
         let parsed = super::trust_domain(store, trust_domain)?;
-        let published = apply::load(store, &parsed, "")?;
-        bans::load(store)?;
+        let frozen = store.frozen()?;
+        let published = apply::load(store, &frozen, &parsed, "")?;
         super::claims(store, &published)?;
         Ok(published.unreadable.len())
     };
@@ -38,7 +38,7 @@ impl Hub {
         let bytes = apart(move || save(&hub.store, &hub.config, &hub.authority.fingerprint())).await?;
         let size = bytes.len();
         self.change(move |draft: &mut Draft| {
-            draft.audit(actor, "snapshot.save", String::new(), format!("{size} bytes"));
+            draft.audit(&actor, "snapshot.save", String::new(), format!("{size} bytes"));
             Ok::<_, StoreError>(())
         })
         .await?;
@@ -54,6 +54,9 @@ impl Hub {
     ) -> Result<(About, Lineage), SnapshotError> {
         let (hub, actor) = (self.clone(), actor.into());
         let restoring = to_the_end(async move {
+            if hub.store.is_shared() {
+                return Err(SnapshotError::Shared);
+            }
             if hub.restart.wanted.is_cancelled() {
                 return Err(SnapshotError::Underway);
             }

@@ -1,9 +1,9 @@
 //! Making, finding and ending tokens. Invariant: their number and size are bounded, for each namespace and each maker by
 //! shares, so that nobody keeps others from making theirs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Actor, Hub, SYSTEM};
 use crate::now_unix;
@@ -82,6 +82,11 @@ impl Counts {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn shown(&self) -> Option<BTreeMap<String, usize>> {
+        self.by.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     pub(super) fn add(&self, record: &TokenRecord) {
         self.change(record, |count| count + 1);
     }
@@ -91,9 +96,50 @@ impl Counts {
     }
 }
 
+/// Tokens as they were read last, for a while.
+#[derive(Default)]
+pub(super) struct Read(Mutex<HashMap<TokenHash, (Instant, TokenRecord)>>);
+
+/// So long, and so many at the most.
+const READ: (Duration, usize) = (Duration::from_secs(600), 1_024);
+
+impl Read {
+    fn note(&self, hash: &TokenHash, record: Option<&TokenRecord>) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(record) = record else { return drop(known.remove(hash)) };
+        if known.len() >= READ.1 {
+            known.retain(|_, (at, _)| at.elapsed() < READ.0);
+        }
+        if known.len() < READ.1 || known.contains_key(hash) {
+            known.insert(hash.clone(), (Instant::now(), record.clone()));
+        }
+    }
+
+    fn get(&self, hash: &TokenHash) -> Option<TokenRecord> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(hash).filter(|(at, _)| at.elapsed() < READ.0).map(|(_, record)| record.clone())
+    }
+}
+
 impl Hub {
+    /// The record of a token as it is now. While a store on the network can't be reached, one that was read lately is
+    /// taken for what it was: who reads goes on reading.
     pub async fn token(&self, hash: TokenHash) -> Result<Option<TokenRecord>, StoreError> {
-        self.blocking(move |store| store.token(&hash)).await
+        let asked = hash.clone();
+        let found = self.blocking(move |store| store.token(&asked)).await;
+        if !self.store.is_shared() {
+            return found;
+        }
+        match &found {
+            Ok(record) => self.tokens_read.note(&hash, record.as_ref()),
+            Err(error) if error.is_unreachable() => {
+                if let Some(record) = self.tokens_read.get(&hash) {
+                    return Ok(Some(record));
+                }
+            }
+            Err(_) => {}
+        }
+        found
     }
 
     pub async fn create_token(
@@ -153,8 +199,8 @@ impl Hub {
         let (hub, made) = (self.clone(), record.clone());
         self.change(move |draft| {
             hub.tokens_made.admit(&record, hub.config().limits.max_tokens)?;
-            draft.writes.push(Write::PutToken(hash, record));
-            draft.audit(actor, action, object, detail).within(namespaces);
+            draft.writes.push(Write::PutToken(hash.clone(), record.clone()));
+            draft.audit(&actor, action, object.clone(), detail.clone()).within(namespaces.clone());
             Ok::<_, TokenError>(())
         })
         .await?;
@@ -175,7 +221,7 @@ impl Hub {
     pub async fn revoke_tokens(
         self: &Arc<Self>,
         actor: impl Into<Actor>,
-        is_it: impl Fn(&TokenRecord) -> bool,
+        is_it: impl Fn(&TokenRecord) -> bool + Send + 'static,
     ) -> Result<Vec<TokenRecord>, StoreError> {
         let (store, actor) = (self.store.clone(), actor.into());
         self.change(move |draft| {
@@ -202,7 +248,8 @@ impl Hub {
         let store = self.store.clone();
         self.change(move |draft| {
             if let Some(record) = store.token(&hash)? {
-                draft.writes.push(Write::PutToken(hash, TokenRecord { expires_unix: Some(at_unix), ..record }));
+                let ends = TokenRecord { expires_unix: Some(at_unix), ..record };
+                draft.writes.push(Write::PutToken(hash.clone(), ends));
             }
             Ok(())
         })
@@ -213,6 +260,12 @@ impl Hub {
     pub(crate) async fn has_admin(&self) -> Result<bool, StoreError> {
         let is_admin = |record: &TokenRecord| record.grant == Grant::operator(Role::Admin);
         Ok(self.tokens().await?.iter().any(is_admin))
+    }
+
+    /// Counts tokens anew: other control planes make and end them as well.
+    pub(crate) async fn count_tokens(self: &Arc<Self>) -> Result<(), StoreError> {
+        let (hub, now) = (self.clone(), now_unix());
+        self.blocking(move |store| hub.tokens_made.count(store, now)).await
     }
 
     /// Forgets tokens that have expired, but for the last of them: a clock that is ahead for a while takes none away.

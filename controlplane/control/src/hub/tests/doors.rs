@@ -44,7 +44,7 @@ proptest! {
                     let _ = hub.register(&proxy, HERE, vec![registration]).await;
                 }
             }
-            let loaded = apply::load(&hub.store, &hub.trust_domain, &hub.authority.trust_bundle_pem()).unwrap();
+            let loaded = apply::load(&hub.store, &hub.store.frozen().unwrap(), &hub.trust_domain, &hub.authority.trust_bundle_pem()).unwrap();
             let published = hub.published();
             assert_eq!(*loaded.unreadable, BTreeMap::new());
             assert_eq!((loaded.revision, &loaded.claims), (published.revision, &published.claims));

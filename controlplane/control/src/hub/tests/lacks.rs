@@ -117,7 +117,7 @@ async fn tokens_have_a_number_and_a_size() {
     let refused = hub.create_token("c", of("shop"), None).await.err().unwrap().to_string();
     assert!(refused.starts_with("namespace shop has 2 tokens that are good"), "{refused}");
     hub.create_token("c", of("bank"), None).await.expect("the room of others is theirs");
-    hub.revoke_tokens("a", |record| record.id == first.id).await.unwrap();
+    hub.revoke_tokens("a", move |record| record.id == first.id).await.unwrap();
     hub.create_token("c", of("shop"), None).await.expect("one was revoked");
     hub.create_token("c", of("till"), None).await.unwrap();
     hub.create_token("c", of("desk"), None).await.unwrap();
