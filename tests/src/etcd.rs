@@ -106,7 +106,7 @@ impl Cluster {
         let member = &self.members[number];
         let client = format!("{scheme}://127.0.0.1:{}", member.client);
         let peer = format!("http://127.0.0.1:{}", member.peer);
-        let log = File::options().create(true).append(true).open(self.log(number)).expect("a log");
+        let log = File::options().create(true).append(true).open(self.log_file(number)).expect("a log");
         let errors = log.try_clone().expect("a file handle can be shared");
         let mut etcd = Command::new("etcd");
         etcd.args(["--name", &name(number)]).arg("--data-dir").arg(self.folder.path().join(name(number)));
@@ -132,7 +132,7 @@ impl Cluster {
         }
     }
 
-    fn log(&self, number: usize) -> PathBuf {
+    fn log_file(&self, number: usize) -> PathBuf {
         self.folder().join(format!("m{number}.log"))
     }
 
@@ -140,9 +140,14 @@ impl Cluster {
         self.folder.path()
     }
 
-    /// The last lines of a member's log.
+    /// Everything that a member said so far.
+    pub fn log(&self, number: usize) -> String {
+        std::fs::read_to_string(self.log_file(number)).unwrap_or_default()
+    }
+
+    /// The last lines of that.
     pub fn tail(&self, number: usize) -> String {
-        let log = std::fs::read_to_string(self.log(number)).unwrap_or_default();
+        let log = self.log(number);
         let lines: Vec<_> = log.lines().collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
     }

@@ -24,7 +24,7 @@ pub(crate) fn hermetic(workspace: &Workspace, name: Option<&str>) -> Result<()> 
 pub(crate) fn real(workspace: &Workspace, name: Option<&str>) -> Result<()> {
     let installed = programs::install(workspace)?;
     build::everything(workspace, Profile::Dev)?;
-    let suites = ["test", "--workspace", "--no-fail-fast", "--test", "mesh", "--test", "behaviour"];
+    let suites = ["test", "--workspace", "--no-fail-fast", "--lib", "--test", "mesh", "--test", "behaviour"];
     let mut test = workspace.cargo(suites.into_iter().chain(["--", "--ignored", "--test-threads=1"]));
     test.args([name.unwrap_or("real::"), "--skip", "long::"]);
     test.env("WEFT_REAL_PYTHON", installed.python).env("PATH", installed.path);

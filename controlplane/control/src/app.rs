@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use axum::Router;
 use axum::extract::connect_info::IntoMakeServiceWithConnectInfo;
 use time::OffsetDateTime;
@@ -20,7 +20,7 @@ use weft_policy::bundle::Revision;
 use weft_policy::wire::v1::mesh_control_server::MeshControlServer;
 
 use crate::ca::Authority;
-use crate::config::Config;
+use crate::config::{Config, StoreKind};
 use crate::hub::Hub;
 use crate::listener::{self, ListenerOptions, PlainListener};
 use crate::metrics::{Metrics, Upkeep};
@@ -58,8 +58,13 @@ impl App {
         let state = config.state.clone();
         state::open(&state)?;
         snapshot::finish(&state)?;
-        let store = Arc::new(Store::open(&state.join("weft.redb"), config.limits.max_audit_entries)?);
-        let authority = Arc::new(open_authority(&store, &config, now)?);
+        let opening = config.clone();
+        let (store, authority) = crate::hub::apart(move || {
+            let store = open_store(&opening)?;
+            let authority = open_authority(&store, &opening, now)?;
+            anyhow::Ok((Arc::new(store), Arc::new(authority)))
+        })
+        .await?;
         let certificate = Arc::new(ServerCertificate::new(authority.clone(), &config, now)?);
         let metrics = Arc::new(Metrics::new());
         let stop = CancellationToken::new();
@@ -136,16 +141,52 @@ fn connection_limits(config: &Config) -> (usize, usize) {
     (all, of_one)
 }
 
+/// The store that the configuration names. It blocks.
+pub(crate) fn open_store(config: &Config) -> anyhow::Result<Store> {
+    let most = config.limits.max_audit_entries;
+    match config.store_kind().map_err(anyhow::Error::msg)? {
+        StoreKind::Redb => Ok(Store::open(&config.state.join("weft.redb"), most)?),
+        StoreKind::Etcd(location) => {
+            let place = location.to_string();
+            let options = config.etcd_options(location)?;
+            if options.tls.is_none() {
+                tracing::warn!(
+                    store = place,
+                    "etcd is spoken to in clear text: whoever is on the way reads and changes \
+                    the mesh's policies and tokens' hashes (etcd.ca_file)"
+                );
+            }
+            Store::connect(options, most).with_context(|| format!("store {place}"))
+        }
+    }
+}
+
+/// What a control plane lacks whose store knows another authority.
+const FURTHER: &str = "a further control plane of a store in etcd needs the authority of the first: copy that one's ca.pem and \
+                       folder ca, but for ca/intermediate.pem, before the first start";
+
 /// The authority that the store belongs to: never a new one where the store's is missing.
 fn open_authority(store: &Store, config: &Config, now: OffsetDateTime) -> anyhow::Result<Authority> {
     let (state, keys) = (&config.state, config.keys()?);
     let known = store.root()?;
+    let required = |root: &str| {
+        let has_it = Authority::require_with(state, &config.keys()?, root).map_err(anyhow::Error::from);
+        if store.is_shared() { has_it.context(FURTHER) } else { has_it }
+    };
     if let Some(root) = &known {
-        Authority::require_with(state, &keys, root)?;
+        required(root)?;
     }
     let authority = Authority::open_with(state, keys, &config.trust_domain, now)?;
+    if store.is_shared() && authority.authorities().previous.is_some() {
+        bail!(
+            "the root of {} is being replaced, and other control planes of a store in etcd would not know of it: finish that with \
+            the store redb (weft ca show, weft ca finish)",
+            state.display()
+        );
+    }
     if known.is_none() {
-        store.set_root(&authority.fingerprint())?;
+        // Another control plane may have been faster, with an authority of its own.
+        required(&store.first_root(&authority.fingerprint())?)?;
     }
     Ok(authority)
 }
@@ -225,6 +266,7 @@ fn scrape(hub: &Hub) -> String {
     hub.metrics().left_alone.set(number(proxies.iter().filter(|proxy| proxy.is_left_alone).count()));
     hub.metrics().bans.set(number(hub.bans().len()));
     hub.metrics().store_in_doubt.set(f64::from(u8::from(hub.lead().doubt.is_some())));
+    hub.metrics().leads.set(f64::from(u8::from(hub.leads())));
     hub.metrics().render()
 }
 
@@ -260,7 +302,9 @@ async fn maintain(
             let (watching, is_new) = (hub.clone(), before.is_none_or(|(revision, _)| revision != newest.0));
             crate::hub::apart(move || api::watch_conditions(&watching, is_new)).await;
         }
-        if let Err(error) = hub.keep_transitions().await {
+        if hub.leads()
+            && let Err(error) = hub.keep_transitions().await
+        {
             tracing::warn!(error = %crate::chain(&error), "the times of conditions could not be kept yet");
         }
         let is_due = tidied.is_none_or(|at| at.elapsed() >= MAINTENANCE);
@@ -283,11 +327,18 @@ async fn maintain(
 
 /// Forgets what is over.
 async fn tidy(hub: &Arc<Hub>) {
+    if !hub.leads() {
+        if let Err(error) = hub.count_tokens().await {
+            tracing::warn!(error = %crate::chain(&error), "tokens could not be counted yet");
+        }
+        return;
+    }
     let swept = [
         ("expired tokens", hub.sweep_tokens().await),
         ("certificates that are over", hub.sweep_issued().await),
         ("claims to names that are over", hub.sweep_names().await),
         ("the store's age", hub.keep_age().await),
+        ("the store's history", hub.tidy_store().await),
     ];
     hub.metrics().put_off(Upkeep::Records, swept.iter().any(|(_, result)| result.is_err()));
     for (what, result) in swept {

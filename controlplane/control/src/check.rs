@@ -1,10 +1,11 @@
 //! `weft-control --check`: the configuration, and what the state folder holds where there is one. Starts nothing.
 
+use crate::app::open_store;
 use crate::ca::Authority;
-use crate::config::Config;
+use crate::config::{Config, StoreKind};
 use crate::hub::unreadable_records;
 use crate::state;
-use crate::store::{Store, StoreError};
+use crate::store::StoreError;
 
 /// Faults that a start would find, one sentence each; empty if there are none.
 pub fn findings(config: &Config) -> Vec<String> {
@@ -14,15 +15,17 @@ pub fn findings(config: &Config) -> Vec<String> {
         return findings;
     }
     let path = config.state.join("weft.redb");
-    if !path.exists() {
+    let is_embedded = matches!(config.store_kind(), Ok(StoreKind::Redb));
+    if is_embedded && !path.exists() {
         return Vec::new();
     }
-    let store = match Store::open(&path, config.limits.max_audit_entries) {
+    let store = match open_store(config) {
         Ok(store) => store,
         // The one that runs says the same on its own: `weft check`.
-        Err(StoreError::Rows(weft_store::Error::InUse(_))) => return Vec::new(),
-        Err(error) => return vec![crate::chain(&error)],
+        Err(error) if is_in_use(&error) => return Vec::new(),
+        Err(error) => return vec![format!("{error:#}")],
     };
+    let place = if is_embedded { path.display().to_string() } else { config.store.clone() };
     let require = |root: String| Authority::require_with(&config.state, &config.keys().ok()?, &root).err();
     let authority = store.root().ok().flatten().and_then(require);
     findings.extend(authority.iter().map(|error| crate::chain(error)));
@@ -30,11 +33,8 @@ pub fn findings(config: &Config) -> Vec<String> {
         Ok(records) => {
             let told = |record: crate::store::Unreadable| {
                 format!(
-                    "{}: record {} {} can't be read and would be left aside: {}",
-                    path.display(),
-                    record.table,
-                    record.key,
-                    record.reason
+                    "{place}: record {} {} can't be read and would be left aside: {}",
+                    record.table, record.key, record.reason
                 )
             };
             findings.extend(records.into_iter().map(told));
@@ -42,4 +42,8 @@ pub fn findings(config: &Config) -> Vec<String> {
         Err(error) => findings.push(crate::chain(&error)),
     }
     findings
+}
+
+fn is_in_use(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(StoreError::Rows(weft_store::Error::InUse(_))))
 }

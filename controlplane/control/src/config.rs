@@ -9,8 +9,12 @@ use std::time::Duration;
 use rustls_pki_types::ServerName;
 use serde::Deserialize;
 use weft_policy::identity::TrustDomain;
+use weft_store::{EtcdOptions, EtcdTls, Location, LocationError, MAX_VALUE};
 
 use crate::ca::{AuthorityError, Keys};
+
+/// The embedded store, as `store` names it.
+const REDB: &str = "redb";
 
 /// The configuration file. Every field has a default; an absent file means all defaults.
 #[derive(Debug, Clone, Deserialize)]
@@ -20,6 +24,11 @@ pub struct Config {
     pub bind: IpAddr,
     /// Folder of the store, the CA and the first operator token. Default `/var/lib/weft/control`.
     pub state: PathBuf,
+    /// The store: `redb` (default), a file in the state folder for one weft-control, or `etcd://HOST:PORT,HOST:PORT/PREFIX`
+    /// for several.
+    pub store: String,
+    /// How a store in etcd is reached.
+    pub etcd: EtcdAccess,
     pub ports: Ports,
     /// Fixed at the first start; a later change is refused.
     pub trust_domain: String,
@@ -55,6 +64,29 @@ pub struct Config {
     /// Log filter in `tracing` syntax.
     pub log: String,
     pub limits: Limits,
+}
+
+/// Files and names for a store in etcd. Without a CA it is spoken to in clear text.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EtcdAccess {
+    /// Certificates, PEM, one of which signed those of etcd's members.
+    pub ca_file: Option<PathBuf>,
+    /// Certificate that this server shows, PEM.
+    pub cert_file: Option<PathBuf>,
+    /// The key of that.
+    pub key_file: Option<PathBuf>,
+    /// Name of etcd's user.
+    pub user: Option<String>,
+    /// File with the password of that.
+    pub password_file: Option<PathBuf>,
+}
+
+/// The store that `store` means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreKind {
+    Redb,
+    Etcd(Location),
 }
 
 /// Ports of the listeners; 0 = any free one.
@@ -145,6 +177,8 @@ impl Default for Config {
         Self {
             bind: IpAddr::V4(Ipv4Addr::LOCALHOST),
             state: PathBuf::from("/var/lib/weft/control"),
+            store: REDB.to_owned(),
+            etcd: EtcdAccess::default(),
             ports: Ports::default(),
             trust_domain: "cluster.local".to_owned(),
             svid_ttl_seconds: 24 * 3600,
@@ -212,6 +246,22 @@ impl Default for Limits {
     }
 }
 
+impl EtcdAccess {
+    /// Keys that mean nothing without another: each with whether it is given, the other, and whether that is.
+    fn pairs(&self) -> [(&'static str, bool, &'static str, bool); 5] {
+        let given = |file: &Option<PathBuf>| file.is_some();
+        let (ca, cert, key) = (given(&self.ca_file), given(&self.cert_file), given(&self.key_file));
+        let (user, password) = (self.user.is_some(), given(&self.password_file));
+        [
+            ("etcd.cert_file", cert, "etcd.key_file", key),
+            ("etcd.key_file", key, "etcd.cert_file", cert),
+            ("etcd.cert_file", cert, "etcd.ca_file", ca),
+            ("etcd.user", user, "etcd.password_file", password),
+            ("etcd.password_file", password, "etcd.user", user),
+        ]
+    }
+}
+
 /// Why a configuration can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -253,6 +303,19 @@ impl Config {
                 refuse(&format!("advertise[{index}]"), format!("{name:?} is no DNS name and no address"));
             }
         }
+        match self.store_kind() {
+            Err(reason) => refuse("store", reason),
+            Ok(StoreKind::Redb) => {}
+            Ok(StoreKind::Etcd(_)) if self.limits.max_object_bytes > MAX_VALUE => {
+                refuse("limits.max_object_bytes", format!("a store in etcd takes at most {MAX_VALUE} bytes"));
+            }
+            Ok(StoreKind::Etcd(_)) => {}
+        }
+        for (key, given, needs, also) in self.etcd.pairs() {
+            if given && !also {
+                refuse(key, format!("needs {needs} as well"));
+            }
+        }
         if let Some(folder) = self.builtin_filters.as_ref().filter(|folder| !folder.is_dir()) {
             refuse("builtin_filters", format!("{} is no folder", folder.display()));
         }
@@ -266,6 +329,39 @@ impl Config {
     /// How the authority's keys lie on disk.
     pub fn keys(&self) -> Result<Keys, AuthorityError> {
         self.ca_secret_file.as_deref().map_or(Ok(Keys::default()), Keys::sealed_by)
+    }
+
+    /// The store that is meant, or why that is none.
+    pub fn store_kind(&self) -> Result<StoreKind, String> {
+        match self.store.as_str() {
+            REDB => Ok(StoreKind::Redb),
+            other => {
+                other.parse().map(StoreKind::Etcd).map_err(|error: LocationError| format!("{error}, nor {REDB:?}"))
+            }
+        }
+    }
+
+    /// How the store at `location` is reached: reads the files that are named.
+    pub fn etcd_options(&self, location: Location) -> Result<EtcdOptions, ConfigError> {
+        let read = |path: &PathBuf| {
+            let failed = |error: std::io::Error| ConfigError::Read { path: path.clone(), reason: error.to_string() };
+            std::fs::read_to_string(path).map_err(failed)
+        };
+        let access = &self.etcd;
+        let both = |a: &Option<PathBuf>, b: &Option<PathBuf>| a.clone().zip(b.clone());
+        let identity = match both(&access.cert_file, &access.key_file) {
+            Some((certificate, key)) => Some((read(&certificate)?, read(&key)?)),
+            None => None,
+        };
+        let tls = match &access.ca_file {
+            Some(ca) => Some(EtcdTls { ca: read(ca)?, identity }),
+            None => None,
+        };
+        let user = match access.user.clone().zip(access.password_file.as_ref()) {
+            Some((name, file)) => Some((name, read(file)?.trim_end_matches(['\n', '\r']).to_owned())),
+            None => None,
+        };
+        Ok(EtcdOptions { members: location.members, prefix: location.prefix, tls, user })
     }
 
     /// Every number with its bounds.
@@ -423,5 +519,26 @@ mod tests {
         ];
         assert_eq!(keys, expect, "{error}");
         assert!(Config::load(Some(Path::new("/nowhere/x.yaml"))).unwrap_err().to_string().contains("/nowhere/x.yaml"));
+    }
+
+    #[test]
+    fn a_store_in_etcd_is_named_with_its_files() {
+        let text = "store: 'etcd://a:2379,b:2379/mesh'\netcd: {ca_file: /ca, user: weft, password_file: /password}\n";
+        let config = parse(text).unwrap();
+        config.validate().unwrap();
+        let Ok(StoreKind::Etcd(location)) = config.store_kind() else { panic!("{}", config.store) };
+        assert_eq!(location.to_string(), config.store);
+        assert!(config.etcd_options(location).err().unwrap().to_string().contains("/ca"), "which is not there");
+        let told = "store: consul\netcd: {cert_file: /cert, user: weft}\n";
+        let error = parse(told).unwrap().validate().unwrap_err().to_string();
+        let expect = "store: \"consul\" is no etcd://HOST:PORT,HOST:PORT/PREFIX, nor \"redb\"\n\
+                      etcd.cert_file: needs etcd.key_file as well\n\
+                      etcd.cert_file: needs etcd.ca_file as well\n\
+                      etcd.user: needs etcd.password_file as well";
+        assert_eq!(error, expect);
+        let large = parse("store: 'etcd://a:1'\nlimits: {max_object_bytes: 1000000}\n").unwrap();
+        let error = large.validate().unwrap_err().to_string();
+        assert_eq!(error, "limits.max_object_bytes: a store in etcd takes at most 524288 bytes");
+        assert_eq!(Config::default().store_kind(), Ok(StoreKind::Redb));
     }
 }

@@ -23,6 +23,9 @@ struct Arguments {
     /// State folder: store, CA, first operator token.
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
+    /// Store: redb (in the state folder), or etcd://HOST:PORT,HOST:PORT/PREFIX for several weft-control.
+    #[arg(long, value_name = "STORE")]
+    store: Option<String>,
     /// Address of the listeners: 15012 gRPC for proxies, 15013 API, 15014 metrics.
     #[arg(long, value_name = "IP")]
     bind: Option<IpAddr>,
@@ -50,6 +53,9 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     };
     if let Some(state) = arguments.state {
         config.state = state;
+    }
+    if let Some(store) = arguments.store {
+        config.store = store;
     }
     if let Some(bind) = arguments.bind {
         config.bind = bind;

@@ -1,6 +1,8 @@
 //! A whole control plane in this process on ports of its own, clients for both of its ports, and what concerns the
 //! process as a whole: first start, restart, shutdown, renewal.
 
+mod real;
+
 use std::path::{Path, PathBuf};
 
 use rcgen::{CertificateParams, KeyPair};
@@ -8,10 +10,8 @@ use rustls_pki_types::CertificateDer;
 use serde_json::{Value, json};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
-use weft_policy::bundle::Bundle;
-use weft_policy::delta::Delta;
-use weft_policy::wire::v1::mesh_control_client::MeshControlClient;
-use weft_policy::wire::{CAPABILITIES, Received, encode, v1};
+use weft_policy::wire::{CAPABILITIES, Received, encode, v1, v1::mesh_control_client::MeshControlClient};
+use weft_policy::{bundle::Bundle, delta::Delta};
 
 use super::*;
 
