@@ -134,7 +134,7 @@ async fn ask(cluster: &Cluster, path: &str, body: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "real"]
 async fn a_user_signs_in_and_does_so_again_when_its_token_is_over() {
-    let cluster = Cluster::start_with(1, &["--auth-token-ttl", "1"]);
+    let cluster = Cluster::start_with(1, &["--auth-token-ttl", "1", "--log-level", "debug"]);
     ask(&cluster, "auth/user/add", r#"{"name": "root", "password": "right"}"#).await;
     ask(&cluster, "auth/role/add", r#"{"name": "root"}"#).await;
     ask(&cluster, "auth/user/grant", r#"{"user": "root", "role": "root"}"#).await;
@@ -148,10 +148,17 @@ async fn a_user_signs_in_and_does_so_again_when_its_token_is_over() {
     let refused = Etcd::open(&as_user(Some(("root", "wrong")))).await.err().unwrap();
     assert!(refused.to_string().contains("authentication failed"), "{refused}");
     let store = Etcd::open(&as_user(Some(("root", "right")))).await.unwrap();
+    let ended = || cluster.log(0).matches("deleted a simple token").count();
     let mut events = store.watch(put(&store, "a", "0").await);
     for number in 1..4 {
-        // Longer than a token lasts that is not used.
-        tokio::time::sleep(Duration::from_millis(2_500)).await;
+        // A token that is not used lasts a second; the store has the only one.
+        let known = ended();
+        let is_over = async {
+            while ended() == known {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(suite::SOON, is_over).await.expect("a token ends");
         let landed = put(&store, "a", &number.to_string()).await;
         let Event::Commit { version: told, .. } = next(&mut events).await else { panic!("no commit") };
         assert_eq!(told, landed);
@@ -193,6 +200,25 @@ async fn members_die_and_are_silent_in_turn() {
                 false => cluster.signal(number, "CONT"),
             }
         }
+    }
+}
+
+/// A session lasts as long as its process, however short its life is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "real"]
+async fn a_session_that_lives_is_kept() {
+    const LIFE: Duration = Duration::from_secs(2);
+    let cluster = Cluster::start(1);
+    let (store, other) = (open(&cluster, "x").await, open(&cluster, "x").await);
+    let session = store.session(LIFE).await.unwrap();
+    let row = weft_store::Row { key: "p".into(), value: "1".into() };
+    let held = vec![row];
+    session.hold(held.clone()).await.unwrap();
+    let began = Instant::now();
+    while began.elapsed() < 3 * LIFE {
+        assert_eq!(other.held().await.unwrap(), held, "after {:?}", began.elapsed());
+        assert!(!session.has_ended());
+        put(&*other, "a", "1").await;
     }
 }
 
