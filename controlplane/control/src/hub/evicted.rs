@@ -17,8 +17,10 @@ use crate::store::{StoreError, Table};
 
 /// So long a proxy hears of an eviction that it missed.
 const TOLD: Duration = Duration::from_secs(60);
-/// So many certificates are told of at a time, the latest.
+/// So many certificates are told of at a time: those of the latest evictions, and of one those that end last.
 const MAX_TOLD: usize = 1_000;
+/// A certificate that ended so many seconds ago carries no connection, however wrong a clock is.
+const OVER: i64 = 86_400;
 
 /// One certificate whose connections end.
 #[derive(Debug, Clone)]
@@ -67,17 +69,15 @@ impl Hub {
         KeptOut { bans: self.bans.subscribe(), evicted: self.evicted.subscribe() }
     }
 
-    /// Has every proxy end its connections with these proxies, whichever certificates they began with.
+    /// Has every proxy end its connections with these proxies, whichever certificates they began with. Of one that showed
+    /// none since this process began, those of its whole identity end: others that have it connect again.
     pub(super) async fn end_connections(&self, keys: &[ProxyKey]) -> Result<(), StoreError> {
-        let shown: Vec<_> = keys
-            .iter()
-            .filter_map(|key| Some((key.identity.clone(), self.registry().introduction(key)?.certificate)))
-            .collect();
+        let certificate = |key: &ProxyKey| self.registry().introduction(key).map(|shown| shown.certificate);
+        let shown: Vec<_> = keys.iter().map(|key| (key.identity.clone(), certificate(key))).collect();
         let serials = self
             .blocking(move |store| {
-                let issued: BTreeMap<_, _> = store.table::<IssuedRecord>(Table::Issued)?.read.into_iter().collect();
-                let lines = shown.into_iter().flat_map(|(identity, serial)| line(&issued, &identity, serial));
-                Ok(lines.collect::<Vec<_>>())
+                let issued = store.table::<IssuedRecord>(Table::Issued)?.read.into_iter().collect();
+                Ok(evicted(&issued, shown, crate::now_unix()))
             })
             .await?;
         let at = Instant::now();
@@ -94,15 +94,43 @@ impl Hub {
     }
 }
 
+/// The certificates whose connections end, that which ends last at the end.
+fn evicted(
+    issued: &BTreeMap<String, IssuedRecord>,
+    shown: Vec<(SpiffeId, Option<String>)>,
+    now_unix: i64,
+) -> Vec<String> {
+    let mut found = BTreeSet::new();
+    for (identity, serial) in shown {
+        match serial {
+            Some(serial) => found.extend(line(issued, &identity, serial)),
+            None => {
+                let own = issued.iter().filter(|(_, record)| record.identity == identity);
+                found.extend(own.map(|(serial, _)| serial.clone()));
+            }
+        }
+    }
+    // One that nothing is known of any more may be in use for as long as any.
+    let end = |serial: &String| issued.get(serial).map_or(i64::MAX, |record| record.not_after_unix);
+    let mut found: Vec<_> = found.into_iter().filter(|serial| end(serial).saturating_add(OVER) >= now_unix).collect();
+    found.sort_by_key(end);
+    found
+}
+
 /// The certificates of the line that `serial` is in: those that it took the place of, and those that took its.
 fn line(issued: &BTreeMap<String, IssuedRecord>, identity: &SpiffeId, serial: String) -> BTreeSet<String> {
-    let of_identity = || issued.iter().filter(|(_, record)| record.identity == *identity);
+    let mut before = BTreeMap::<String, Vec<&String>>::new();
+    for (serial, record) in issued.iter().filter(|(_, record)| record.identity == *identity) {
+        if let Some(next) = record.next() {
+            before.entry(next).or_default().push(serial);
+        }
+    }
     let mut found = BTreeSet::new();
     let mut open = vec![super::identity::row_of(&serial)];
     while let Some(serial) = open.pop() {
         let after = issued.get(&serial).and_then(IssuedRecord::next);
-        let before = of_identity().filter(|(_, record)| record.next().as_ref() == Some(&serial));
-        open.extend(before.map(|(serial, _)| serial.clone()).chain(after).filter(|other| !found.contains(other)));
+        let before = before.get(&serial).into_iter().flatten().copied().cloned();
+        open.extend(before.chain(after).filter(|other| !found.contains(other)));
         found.insert(serial);
     }
     found
@@ -138,5 +166,29 @@ mod tests {
         }
         assert_eq!(line(&issued, &of("web"), "1b".to_owned()).len(), 2);
         assert_eq!(line(&issued, &of("web"), "ff".to_owned()), ["ff".to_owned()].into(), "one that was forgotten");
+    }
+
+    #[test]
+    fn what_may_be_in_use_is_told_of_however_much_is_over() {
+        let web: SpiffeId = "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap();
+        let now = 100 * OVER;
+        // A line of 1,500, of which the one in use is not the last by its name, nor the first.
+        let name = |number: i64| format!("{:04x}", (number * 7_919) % 10_007);
+        let record = |number: i64| IssuedRecord {
+            identity: web.clone(),
+            not_after_unix: now - (1_499 - number) * 60 + 30,
+            replaced_by: (number < 1_499).then(|| name(number + 1)),
+            root: None,
+        };
+        let mut issued: BTreeMap<_, _> = (0..1_500).map(|number| (name(number), record(number))).collect();
+        let last = name(1_499);
+        let told = evicted(&issued, vec![(web.clone(), Some(name(3)))], now);
+        assert!(told.len() == 1_441 && told.last() == Some(&last), "{} {:?}", told.len(), told.last());
+        // One that showed none: all of its identity, and of no other.
+        let api: SpiffeId = "spiffe://cluster.local/ns/shop/sa/api".parse().unwrap();
+        issued.insert("ffff".to_owned(), IssuedRecord { identity: api.clone(), ..record(1_499) });
+        assert_eq!(evicted(&issued, vec![(api.clone(), None)], now), ["ffff"]);
+        assert_eq!(evicted(&issued, vec![(web, None)], now).len(), 1_441);
+        assert_eq!(evicted(&issued, vec![(api, Some("eeee".to_owned()))], now), ["eeee"], "one that was forgotten");
     }
 }
