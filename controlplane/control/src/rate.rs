@@ -2,10 +2,19 @@
 //! how much of it at a time.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Whom a limit for each address counts: one host of IPv6 has a network of 64 bits to choose from.
+pub(crate) fn source_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),
+        IpAddr::V4(address) => IpAddr::V4(address),
+    }
+}
 
 /// Beyond this many known ones, those that may do all again are forgotten.
 const KNOWN: usize = 4_096;
@@ -191,6 +200,15 @@ impl<K: Ord + Clone> Turns<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_network_of_64_bits_is_one_source() {
+        let source = |text: &str| source_of(text.parse().unwrap()).to_string();
+        assert_eq!(source("fd00::1:2:3:4"), source("fd00::9"));
+        assert_ne!(source("fd00:0:0:1::1"), source("fd00::1"));
+        assert_eq!(source("::ffff:10.0.0.1"), "10.0.0.1");
+        assert_ne!(source("10.0.0.1"), source("10.0.0.2"));
+    }
 
     #[test]
     fn all_at_once_then_each_in_its_time() {

@@ -18,7 +18,7 @@ use crate::ca::{IssueError, Issued};
 use crate::claims::MAX_GRANTED;
 use crate::config::Limits;
 use crate::metrics::Throttled;
-use crate::rate::Rates;
+use crate::rate::{Rates, source_of};
 use crate::store::{StoreError, Table, Write, write_record};
 use crate::token::{Grant, TokenHash, TokenRecord};
 
@@ -42,13 +42,6 @@ impl Joins {
             told: Rates::per_minute(TOLD.0),
             told_of_all: Rates::per_minute(TOLD.1),
         }
-    }
-}
-
-fn source_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),
-        IpAddr::V4(address) => IpAddr::V4(address),
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep};
 
 use crate::metrics::Metrics;
-use crate::rate::{Place, Places};
+use crate::rate::{Place, Places, source_of};
 
 /// Accepts connections and bounds them.
 pub struct PlainListener {
@@ -54,7 +54,7 @@ impl axum::serve::Listener for PlainListener {
                     continue;
                 }
             };
-            let of_address = self.of_address.take(&peer.ip().to_canonical());
+            let of_address = self.of_address.take(&source_of(peer.ip()));
             let (Ok(permit), Some(of_address)) = (self.permits.clone().try_acquire_owned(), of_address) else {
                 self.metrics.connection_refused();
                 tracing::debug!(%peer, "connection to the port of metrics refused: limit reached, of all or of one address");
