@@ -1,6 +1,6 @@
 //! The trust domain's authority: a root of ten years that signs intermediates only, an intermediate of one year that signs
-//! workloads (by CSR) and this server, and while a root is replaced the one before beside it. Invariant: names in a certificate are set here, never taken from a request; keys
-//! are files of mode 0600 and no private key of a workload is ever seen.
+//! workloads (by CSR) and this server, and while a root is replaced the one before beside it. Invariant: names in a
+//! certificate are set here, never taken from a request; no private key of a workload is ever seen.
 
 mod external;
 mod files;
@@ -11,7 +11,7 @@ mod tests;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use rcgen::{
@@ -91,6 +91,16 @@ pub struct Issued {
     pub not_after: OffsetDateTime,
 }
 
+/// Files of the state folder by their path there, as they are.
+pub type Files = Vec<(PathBuf, Vec<u8>)>;
+
+/// The names by which this server is reached.
+#[derive(Debug, Clone, Default)]
+pub struct ServerNames {
+    pub dns: Vec<String>,
+    pub addresses: Vec<IpAddr>,
+}
+
 /// A certificate of this server, with its key.
 pub struct ServerIdentity {
     pub chain: Vec<CertificateDer<'static>>,
@@ -156,19 +166,23 @@ impl Authority {
         for file in ["root.key", "intermediate.pem", external::REQUESTED, rotation::NEXT] {
             keys.seal(folder.join(file))?;
         }
-        rotation::go_on(state, &keys)?;
-        let root = open_root(state, &keys, trust_domain, now)?;
-        let previous = rotation::previous(&folder)?;
-        let intermediate = match open_intermediate(&folder, &keys, &root, previous.as_ref())? {
-            Some(intermediate) => intermediate,
-            None => make_intermediate(&folder, &keys, trust_domain, &root, now)?,
+        let signers = match rotation::go_on(state, &keys)? {
+            Some(signers) => signers,
+            None => {
+                let root = open_root(state, &keys, trust_domain, now)?;
+                let previous = rotation::previous(&folder)?;
+                let intermediate = match open_intermediate(&folder, &keys, &root, previous.as_ref())? {
+                    Some(intermediate) => intermediate,
+                    None => make_intermediate(&folder, &keys, trust_domain, &root, now)?,
+                };
+                Signers { root: Arc::new(root), previous: previous.map(Arc::new), intermediate: Arc::new(intermediate) }
+            }
         };
-        let (root, previous, intermediate) = (Arc::new(root), previous.map(Arc::new), Arc::new(intermediate));
         let authority = Self {
             state: state.to_owned(),
             keys,
             trust_domain: trust_domain.to_owned(),
-            signers: ArcSwap::from_pointee(Signers { root, previous, intermediate }),
+            signers: ArcSwap::from_pointee(signers),
             turn: Mutex::default(),
         };
         if let Err(error) = authority.maintain(now) {
@@ -222,9 +236,23 @@ impl Authority {
         self.signers.load().root.anchor.fingerprint.clone()
     }
 
+    /// The fingerprint of the root that signs, and `ca.pem` with these files of the folder `ca`, as of one moment.
+    pub fn files(&self, names: &[&str]) -> std::io::Result<(String, Files)> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let paths = [PathBuf::from("ca.pem")].into_iter().chain(names.iter().map(|name| Path::new("ca").join(name)));
+        let read = |path: PathBuf| match std::fs::read(self.state.join(&path)) {
+            Ok(content) => Some(Ok((path, content))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => Some(Err(error)),
+        };
+        let files: std::io::Result<_> = paths.filter_map(read).collect();
+        Ok((self.fingerprint(), files?))
+    }
+
     /// Makes a new intermediate when two thirds of the current one's life are over, or before its life has begun: then it
     /// was made while the clock was ahead. True when it did.
     pub fn maintain(&self, now: OffsetDateTime) -> Result<bool, AuthorityError> {
+        self.write_next()?;
         let current = &self.signers.load().intermediate;
         if !is_due(current.not_before, current.not_after, now) {
             return Ok(false);
@@ -260,30 +288,8 @@ impl Authority {
     }
 
     /// A new key and certificate for this server, for the given DNS names and addresses.
-    pub fn issue_server(
-        &self,
-        dns_names: &[String],
-        addresses: &[IpAddr],
-        now: OffsetDateTime,
-    ) -> Result<ServerIdentity, rcgen::Error> {
-        let mut names = Vec::new();
-        for name in dns_names {
-            names.push(SanType::DnsName(name.as_str().try_into()?));
-        }
-        names.extend(addresses.iter().copied().map(SanType::IpAddress));
-        let mut params = leaf_params(now, now + SERVER_LIFE, names);
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        params.distinguished_name.push(DnType::CommonName, "weft-control");
-        let signers = self.signers.load();
-        params.not_after = params.not_after.min(signers.intermediate.not_after);
-        let key = KeyPair::generate()?;
-        let leaf = params.signed_by(&key, &signers.intermediate.issuer)?;
-        Ok(ServerIdentity {
-            chain: signers.chain(&leaf),
-            key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
-            not_before: params.not_before,
-            not_after: params.not_after,
-        })
+    pub fn issue_server(&self, names: &ServerNames, now: OffsetDateTime) -> Result<ServerIdentity, rcgen::Error> {
+        self.signers.load().issue_server(names, now)
     }
 }
 
@@ -313,6 +319,12 @@ impl Intermediate {
             }
             (parsed.validity().not_before.to_datetime(), parsed.validity().not_after.to_datetime())
         };
+        // What it issues ends with the first of those above it.
+        let mut not_after = not_after;
+        for above in &upper {
+            let (_, parsed) = x509_parser::parse_x509_certificate(above).map_err(|e| malformed(e.to_string()))?;
+            not_after = not_after.min(parsed.validity().not_after.to_datetime());
+        }
         let issuer = Issuer::from_ca_cert_der(&der, key).map_err(|e| malformed(e.to_string()))?;
         Ok(Self { issuer, der, upper, cross, not_before, not_after })
     }
@@ -356,6 +368,27 @@ impl Signers {
         let leaf = params.signed_by(&public_key, &self.intermediate.issuer).map_err(IssueError::Sign)?;
         let root = self.root.anchor.fingerprint.clone();
         Ok(Issued { chain: self.chain(&leaf), serial, root, not_after: params.not_after })
+    }
+
+    /// See `Authority::issue_server`.
+    fn issue_server(&self, names: &ServerNames, now: OffsetDateTime) -> Result<ServerIdentity, rcgen::Error> {
+        let mut all = Vec::new();
+        for name in &names.dns {
+            all.push(SanType::DnsName(name.as_str().try_into()?));
+        }
+        all.extend(names.addresses.iter().copied().map(SanType::IpAddress));
+        let mut params = leaf_params(now, now + SERVER_LIFE, all);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.distinguished_name.push(DnType::CommonName, "weft-control");
+        params.not_after = params.not_after.min(self.intermediate.not_after);
+        let key = KeyPair::generate()?;
+        let leaf = params.signed_by(&key, &self.intermediate.issuer)?;
+        Ok(ServerIdentity {
+            chain: self.chain(&leaf),
+            key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
+            not_before: params.not_before,
+            not_after: params.not_after,
+        })
     }
 
     fn chain(&self, leaf: &Certificate) -> Vec<CertificateDer<'static>> {
@@ -486,13 +519,26 @@ fn make_intermediate(
     root: &Root,
     now: OffsetDateTime,
 ) -> Result<Intermediate, AuthorityError> {
+    sign_intermediate(folder, keys, trust_domain, root, KeyPair::generate()?, None, now)
+}
+
+/// The intermediate of `key`, and beside it what the root before signed of the same key.
+fn sign_intermediate(
+    folder: &Path,
+    keys: &Keys,
+    trust_domain: &str,
+    root: &Root,
+    key: KeyPair,
+    cross: Option<&CertificateDer<'_>>,
+    now: OffsetDateTime,
+) -> Result<Intermediate, AuthorityError> {
     let issuer = root.issuer.as_ref().ok_or(AuthorityError::RootElsewhere)?;
-    let key = KeyPair::generate()?;
     let certificate = intermediate_params(trust_domain, now).signed_by(&key, issuer)?;
+    let chain = certificate.pem() + &cross.map(|cross| files::pem("CERTIFICATE", cross)).unwrap_or_default();
     let path = folder.join("intermediate.pem");
     // One file holds certificate and key, so that no crash leaves two that do not match.
-    files::write_private(&path, (certificate.pem() + &keys.pem(&key)?).as_bytes())?;
-    Intermediate::parse(&path, &certificate.pem(), key)
+    files::write_private(&path, (chain.clone() + &keys.pem(&key)?).as_bytes())?;
+    Intermediate::parse(&path, &chain, key)
 }
 
 fn root_params(trust_domain: &str, now: OffsetDateTime) -> CertificateParams {

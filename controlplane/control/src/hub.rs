@@ -134,8 +134,8 @@ pub struct Hub {
     artifacts: Artifacts,
     trials: Trials,
     transitions: transitions::Transitions,
-    /// The revision that told proxies last of roots that changed in this process.
-    trust_told: AtomicU64,
+    /// What proxies were told last of the roots to trust; `None` until it is read.
+    trust_told: std::sync::Mutex<Option<rotation::Told>>,
     /// Sessions and timers; they end at shutdown.
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -242,7 +242,7 @@ impl Hub {
             artifacts: Artifacts::default(),
             trials,
             transitions,
-            trust_told: AtomicU64::default(),
+            trust_told: std::sync::Mutex::default(),
             tasks: TaskTracker::new(),
             stop,
         });

@@ -73,6 +73,8 @@ pub enum SnapshotError {
          (docs/operations.md), not by this one"
     )]
     Shared,
+    #[error("the roots were replaced again and again while they were read: try again")]
+    Changing,
     #[error("a snapshot is being restored already: the control plane starts again")]
     Underway,
 }
@@ -82,10 +84,28 @@ fn at(path: &Path) -> impl Fn(std::io::Error) -> SnapshotError {
     move |source| SnapshotError::File { path: path.clone(), source }
 }
 
-/// The archive of a state folder and its open store, whose authority has the fingerprint `root`.
-pub fn save(store: &Store, config: &Config, root: &str) -> Result<Vec<u8>, SnapshotError> {
+/// How often the authority is read again that was replaced meanwhile.
+const TRIES: usize = 10;
+
+/// The archive of a state folder and its open store.
+pub fn save(store: &Store, config: &Config, authority: &Authority) -> Result<Vec<u8>, SnapshotError> {
     let (state, most) = (&config.state, config.limits.max_snapshot_bytes);
-    let rows = store.export(most)?;
+    let files = || authority.files(&AUTHORITY_FILES).map_err(at(&state.join(AUTHORITY)));
+    let mut held = files()?;
+    let mut read = None;
+    for _ in 0..TRIES {
+        let rows = store.export(most)?;
+        let now = files()?;
+        // A root that is replaced meanwhile is in the files and in the rows, which are of one moment only where neither side
+        // has changed.
+        if now == held {
+            read = Some(rows);
+            break;
+        }
+        held = now;
+    }
+    let rows = read.ok_or(SnapshotError::Changing)?;
+    let (root, files) = held;
     // Told of the rows themselves: they are of one moment.
     let meta = |key: &str| {
         let row = rows.iter().find(|(name, _)| name.strip_prefix("meta/") == Some(key));
@@ -97,26 +117,21 @@ pub fn save(store: &Store, config: &Config, root: &str) -> Result<Vec<u8>, Snaps
         store: meta("store_id"),
         epoch: meta("epoch").parse().unwrap_or_default(),
         revision: meta("revision").parse().unwrap_or_default(),
-        root: root.to_owned(),
+        root,
         created_unix: crate::now_unix(),
     };
     let mut writer = Writer::new(most);
     let text = serde_json::to_vec(&about).map_err(StoreError::Encode)?;
     writer.add("about", &text)?;
-    let mut files = vec![PathBuf::from(ROOT)];
-    let folder = state.join(AUTHORITY);
-    for entry in std::fs::read_dir(&folder).map_err(at(&folder))? {
-        let name = entry.map_err(at(&folder))?.file_name();
-        // How far the store was is the store's own matter; what was set aside or is being written is nobody's.
-        let is_own = name.to_str().is_some_and(|name| AUTHORITY_FILES.contains(&name));
-        files.extend(is_own.then(|| Path::new(AUTHORITY).join(name)));
-    }
-    files.extend(state.join(TOKEN).exists().then(|| PathBuf::from(TOKEN)));
-    files.sort();
-    for file in files {
-        let path = state.join(&file);
-        let content = std::fs::read(&path).map_err(at(&path))?;
+    // How far the store was is the store's own matter; what was set aside or is being written is nobody's.
+    for (file, content) in files {
         writer.add(&format!("file/{}", file.display()), &content)?;
+    }
+    let token = state.join(TOKEN);
+    match std::fs::read(&token) {
+        Ok(content) => writer.add(&format!("file/{TOKEN}"), &content)?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(at(&token)(error)),
     }
     for (name, content) in rows {
         writer.add(&format!("row/{name}"), &content)?;
@@ -213,9 +228,9 @@ fn fill(
     if !store.import(rows)? {
         return Err(ArchiveError::Damaged("a record is of no table that this release has").into());
     }
-    if store.root()?.as_deref() != Some(&*about.root) {
-        return Err(SnapshotError::Missing("store of its authority"));
-    }
+    // What a start asks for: while a root is replaced, the store names either.
+    let named = store.root()?.ok_or(SnapshotError::Missing("store of its authority"))?;
+    Authority::require_with(making, &present.keys, &named)?;
     let unreadable = (present.load)(&store, present.trust_domain).map_err(SnapshotError::WouldNotStart)?;
     if unreadable > 0 {
         tracing::warn!(

@@ -15,14 +15,13 @@ use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureS
 use rustls_pki_types::{CertificateDer, UnixTime};
 use time::OffsetDateTime;
 
-use crate::ca::{Authority, ServerIdentity};
+use crate::ca::{Authority, ServerIdentity, ServerNames};
 use crate::config::Config;
 
 /// The server's certificate, shared by its TLS ports.
 pub struct ServerCertificate {
     authority: Arc<Authority>,
-    dns_names: Vec<String>,
-    addresses: Vec<IpAddr>,
+    names: ServerNames,
     current: ArcSwap<Current>,
 }
 
@@ -46,19 +45,9 @@ pub enum TlsError {
 
 impl ServerCertificate {
     pub fn new(authority: Arc<Authority>, config: &Config, now: OffsetDateTime) -> Result<Self, TlsError> {
-        let mut dns_names = vec!["weft-control".to_owned(), "localhost".to_owned()];
-        let mut addresses = vec![IpAddr::from([127, 0, 0, 1])];
-        if !addresses.contains(&config.bind) && !config.bind.is_unspecified() {
-            addresses.push(config.bind);
-        }
-        for name in &config.advertise {
-            match name.parse() {
-                Ok(address) => addresses.push(address),
-                Err(_) => dns_names.push(name.clone()),
-            }
-        }
-        let current = make(&authority, &dns_names, &addresses, now)?;
-        Ok(Self { authority, dns_names, addresses, current: ArcSwap::from_pointee(current) })
+        let names = server_names(config);
+        let current = make(&authority, &names, now)?;
+        Ok(Self { authority, names, current: ArcSwap::from_pointee(current) })
     }
 
     /// Replaces the certificate when two thirds of its life are over, and when the roots have changed. True when it did.
@@ -67,7 +56,7 @@ impl ServerCertificate {
         if !current.identity.is_due(now) && current.roots == self.authority.roots_der() {
             return Ok(false);
         }
-        self.current.store(Arc::new(make(&self.authority, &self.dns_names, &self.addresses, now)?));
+        self.current.store(Arc::new(make(&self.authority, &self.names, now)?));
         Ok(true)
     }
 
@@ -201,7 +190,7 @@ impl ResolvesServerCert for ServerCertificate {
 
 impl std::fmt::Debug for ServerCertificate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ServerCertificate").field("dns_names", &self.dns_names).finish_non_exhaustive()
+        f.debug_struct("ServerCertificate").field("names", &self.names).finish_non_exhaustive()
     }
 }
 
@@ -209,14 +198,25 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
-fn make(
-    authority: &Authority,
-    dns_names: &[String],
-    addresses: &[IpAddr],
-    now: OffsetDateTime,
-) -> Result<Current, TlsError> {
+/// The names by which proxies and operators reach this server.
+pub(crate) fn server_names(config: &Config) -> ServerNames {
+    let mut dns = vec!["weft-control".to_owned(), "localhost".to_owned()];
+    let mut addresses = vec![IpAddr::from([127, 0, 0, 1])];
+    if !addresses.contains(&config.bind) && !config.bind.is_unspecified() {
+        addresses.push(config.bind);
+    }
+    for name in &config.advertise {
+        match name.parse() {
+            Ok(address) => addresses.push(address),
+            Err(_) => dns.push(name.clone()),
+        }
+    }
+    ServerNames { dns, addresses }
+}
+
+fn make(authority: &Authority, names: &ServerNames, now: OffsetDateTime) -> Result<Current, TlsError> {
     let roots = authority.roots_der();
-    let identity = authority.issue_server(dns_names, addresses, now)?;
+    let identity = authority.issue_server(names, now)?;
     let signing_key = aws_lc_rs::sign::any_supported_type(&identity.key)?;
     let key = Arc::new(CertifiedKey::new(identity.chain.clone(), signing_key));
     Ok(Current { key, identity, roots })

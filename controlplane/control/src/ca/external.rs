@@ -4,21 +4,23 @@
 #[cfg(test)]
 mod tests;
 
+use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
 use rcgen::{CertificateParams, KeyPair, PublicKeyData as _};
 use rustls::RootCertStore;
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::aws_lc_rs;
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use time::OffsetDateTime;
 use weft_policy::identity::SpiffeId;
 
-use super::rotation::{NEXT, RotateError, take_over};
+use super::rotation::{NEXT, RotateError};
 use super::{
-    Anchor, Authority, AuthorityError, Intermediate, Root, Signers, authority_params, files, intermediate_params,
-    own_subject,
+    Anchor, Authority, AuthorityError, Intermediate, Root, ServerNames, Signers, authority_params, files,
+    intermediate_params, own_subject,
 };
 
 /// The key that waits for its certificate.
@@ -46,8 +48,9 @@ impl Authority {
 
     /// Takes the certificate of the key that was asked for, with those between it and its root, and the root last. A root that
     /// signs already gets another intermediate; another one takes over as by `rotate`. True where it took over.
-    pub fn install(&self, chain: &str, now: OffsetDateTime) -> Result<bool, RotateError> {
+    pub fn install(&self, chain: &str, names: &ServerNames, now: OffsetDateTime) -> Result<bool, RotateError> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.place_next()?;
         let old = self.signers.load();
         if old.previous.is_some() {
             return Err(RotateError::Underway);
@@ -72,12 +75,12 @@ impl Authority {
         let lines = text(std::slice::from_ref(own)) + &text(upper);
         let key_pem = self.keys.pem(&key)?;
         let again = |pem: &str| Intermediate::parse(&path, pem, self.keys.first_of(&path, &key_pem)?);
-        believed(again(&lines)?, anchor, &self.trust_domain, now).map_err(wrong)?;
+        believed(again(&lines)?, anchor, &self.trust_domain, names, now).map_err(wrong)?;
         if *root == old.root.anchor.der {
             files::write_private(&folder.join("intermediate.pem"), (lines.clone() + &key_pem).as_bytes())?;
-            files::remove(&path)?;
             let intermediate = Arc::new(again(&lines)?);
             self.signers.store(Arc::new(Signers { intermediate, ..Signers::clone(&old) }));
+            forget(&path);
             return Ok(false);
         }
         let issuer = old.root.issuer.as_ref().ok_or(RotateError::RootElsewhere)?;
@@ -94,10 +97,16 @@ impl Authority {
         ];
         let next = next.concat();
         files::write_private(&folder.join(NEXT), next.as_bytes())?;
-        // From here on it holds, whatever happens.
-        self.signers.store(Arc::new(take_over(&self.state, &self.keys, &next)?));
-        files::remove(&path)?;
+        self.take_over(&next)?;
+        forget(&path);
         Ok(true)
+    }
+}
+
+/// Removes the request that was answered. One that stays is worth nothing: its key has its certificate.
+fn forget(request: &Path) {
+    if let Err(error) = files::remove(request) {
+        tracing::warn!(error = %crate::chain(&error), "the request that was answered could not be removed");
     }
 }
 
@@ -130,8 +139,15 @@ fn is_intermediate(
     Ok(())
 }
 
-/// Issues a certificate as for a workload, and looks whether it is believed by the root alone.
-fn believed(intermediate: Intermediate, root: Anchor, trust_domain: &str, now: OffsetDateTime) -> Result<(), String> {
+/// Issues certificates as for a workload and for this server, and looks whether they are believed by the root alone, as a
+/// caller's and as a callee's: a chain may be for one of them only, or for other names.
+fn believed(
+    intermediate: Intermediate,
+    root: Anchor,
+    trust_domain: &str,
+    names: &ServerNames,
+    now: OffsetDateTime,
+) -> Result<(), String> {
     let der = root.der.clone();
     let root = Root { issuer: None, anchor: root };
     let signers = Signers { root: Arc::new(root), previous: None, intermediate: Arc::new(intermediate) };
@@ -142,19 +158,38 @@ fn believed(intermediate: Intermediate, root: Anchor, trust_domain: &str, now: O
     let request = CertificateParams::default().serialize_request(&key).map_err(|error| error.to_string())?;
     let issued =
         signers.issue(request.der(), &probe, time::Duration::hours(1), now).map_err(|error| error.to_string())?;
+    let server = signers.issue_server(names, now).map_err(|error| error.to_string())?;
     let seconds = u64::try_from(now.unix_timestamp()).unwrap_or_default();
     let at = UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
-    is_believed(&issued.chain, &der, at)
-        .map_err(|reason| format!("a certificate that it issues is not believed by who trusts its root: {reason}"))
+    let not = |whose: &str, reason: String| {
+        format!("{whose} that it issues is not believed by who trusts its root: {reason}")
+    };
+    is_believed(&issued.chain, &der, at).map_err(|reason| not("a caller's certificate", reason))?;
+    is_callee(&issued.chain, &der, at).map_err(|reason| not("a callee's certificate", reason))?;
+    is_callee(&server.chain, &der, at).map_err(|reason| not("this server's certificate", reason))
+}
+
+fn only(root: &CertificateDer<'static>) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    roots.add(root.clone()).map_err(|error| error.to_string())?;
+    Ok(roots)
 }
 
 /// Whether a client that shows this chain is believed by who trusts one root alone, or why not.
 fn is_believed(chain: &[CertificateDer<'static>], root: &CertificateDer<'static>, at: UnixTime) -> Result<(), String> {
-    let mut roots = RootCertStore::empty();
-    roots.add(root.clone()).map_err(|error| error.to_string())?;
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(only(root)?), Arc::new(aws_lc_rs::default_provider()))
+            .build();
     let verifier = verifier.map_err(|error| error.to_string())?;
     let (leaf, between) = chain.split_first().ok_or("it is empty")?;
     verifier.verify_client_cert(leaf, between, at).map(drop).map_err(|error| error.to_string())
+}
+
+/// The same of a server, whichever name it is asked for by: the chain may be for none of those that it has.
+fn is_callee(chain: &[CertificateDer<'static>], root: &CertificateDer<'static>, at: UnixTime) -> Result<(), String> {
+    let (leaf, between) = chain.split_first().ok_or("it is empty")?;
+    let parsed = ParsedCertificate::try_from(leaf).map_err(|error| error.to_string())?;
+    let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms.all;
+    verify_server_cert_signed_by_trust_anchor(&parsed, &only(root)?, between, at, algorithms)
+        .map_err(|error| error.to_string())
 }

@@ -1,6 +1,6 @@
-//! Replacing what signs. A new root takes over at once and vouches for nothing that the mesh could not check before: its
-//! intermediate is signed by the old root too, and both are trusted until the old one is dropped. A crash between two
-//! writes is gone on from at the next start.
+//! Replacing what signs. A new root takes over at once. Its intermediate is signed by the old root too, so that whoever
+//! trusts either root believes each certificate; both are trusted until the old one is dropped. A crash or a full disk
+//! between two writes is gone on from, by this process and at the next start.
 
 #[cfg(test)]
 mod tests;
@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 
 use super::{
     Anchor, Authority, AuthorityError, Intermediate, Keys, Root, Signers, files, fingerprint, intermediate_params,
-    make_intermediate, root_params,
+    make_intermediate, root_params, sign_intermediate,
 };
 
 /// Root and intermediate that are about to take over, with their keys, and the root that they take the place of: one file, so
@@ -62,11 +62,21 @@ impl Authority {
         }
     }
 
-    /// Replaces the intermediate now. Who trusts the root notices nothing.
+    /// Replaces the intermediate now. Who trusts the root notices nothing. While a root is replaced its key stays: the one
+    /// before vouches for no other.
     pub fn renew_intermediate(&self, now: OffsetDateTime) -> Result<(), AuthorityError> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.place_next()?;
         let signers = self.signers.load();
-        let next = make_intermediate(&self.state.join("ca"), &self.keys, &self.trust_domain, &signers.root, now)?;
+        let (folder, domain, root) = (self.state.join("ca"), &self.trust_domain, &signers.root);
+        let next = match signers.previous {
+            None => make_intermediate(&folder, &self.keys, domain, root, now)?,
+            Some(_) => {
+                let key = KeyPair::from_pem(&signers.intermediate.issuer.key().serialize_pem())?;
+                let cross = signers.intermediate.cross.as_ref();
+                sign_intermediate(&folder, &self.keys, domain, root, key, cross, now)?
+            }
+        };
         self.signers.store(Arc::new(Signers { intermediate: Arc::new(next), ..Signers::clone(&signers) }));
         Ok(())
     }
@@ -74,27 +84,46 @@ impl Authority {
     /// Replaces the root by a new one. The old one is trusted on and signs the new intermediate too; its key is no more.
     pub fn rotate(&self, now: OffsetDateTime) -> Result<(), RotateError> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.place_next()?;
         let old = self.signers.load();
         if old.previous.is_some() {
             return Err(RotateError::Underway);
         }
-        let path = self.state.join("ca").join(NEXT);
-        let next = match files::read(&path)? {
-            // The disk did not take all of it.
-            Some(begun) => begun,
-            None => {
-                let next = self.next(&old.root, now)?;
-                files::write_private(&path, next.as_bytes())?;
-                next
-            }
-        };
-        self.signers.store(Arc::new(take_over(&self.state, &self.keys, &next)?));
+        let next = self.next(&old.root, now)?;
+        files::write_private(&self.state.join("ca").join(NEXT), next.as_bytes())?;
+        Ok(self.take_over(&next)?)
+    }
+
+    /// From here on what `NEXT` holds is in force, whatever the disk takes of the rest.
+    pub(super) fn take_over(&self, next: &str) -> Result<(), AuthorityError> {
+        let next = Next::parse(&self.state, &self.keys, next)?;
+        self.signers.store(Arc::new(next.signers.clone()));
+        if let Err(error) = next.place(&self.state) {
+            tracing::error!(error = %crate::chain(&error), "{NOT_YET}");
+        }
+        Ok(())
+    }
+
+    /// Writes what took over and could not be written then.
+    pub(super) fn write_next(&self) -> Result<(), AuthorityError> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.place_next()
+    }
+
+    /// The same for who holds the turn. Where the disk failed after it had the file, that takes over now.
+    pub(super) fn place_next(&self) -> Result<(), AuthorityError> {
+        let Some(next) = files::read(&self.state.join("ca").join(NEXT))? else { return Ok(()) };
+        let next = Next::parse(&self.state, &self.keys, &next)?;
+        self.signers.store(Arc::new(next.signers.clone()));
+        next.place(&self.state)?;
+        tracing::info!("the new root is written whole");
         Ok(())
     }
 
     /// Trusts the root before no more.
     pub fn finish_rotation(&self) -> Result<(), RotateError> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.place_next()?;
         let signers = self.signers.load();
         if signers.previous.is_none() {
             return Err(RotateError::NotUnderway);
@@ -121,53 +150,77 @@ impl Authority {
     }
 }
 
-/// Goes on with a rotation that was cut off.
-pub(super) fn go_on(state: &Path, keys: &Keys) -> Result<(), AuthorityError> {
-    match files::read(&state.join("ca").join(NEXT))? {
-        Some(next) => take_over(state, keys, &next).map(drop),
-        None => Ok(()),
+const NOT_YET: &str = "the new root is in force and could not be written whole yet; it is tried again";
+
+/// Goes on with a rotation that was cut off. Where the disk does not take it, what took over is in force all the same.
+pub(super) fn go_on(state: &Path, keys: &Keys) -> Result<Option<Signers>, AuthorityError> {
+    let Some(next) = files::read(&state.join("ca").join(NEXT))? else { return Ok(None) };
+    let next = Next::parse(state, keys, &next)?;
+    match next.place(state) {
+        Ok(()) => Ok(None),
+        Err(error) => {
+            tracing::error!(error = %crate::chain(&error), "{NOT_YET}");
+            Ok(Some(next.signers))
+        }
     }
 }
 
-/// Puts in place what `NEXT` holds; each step may have been done before.
-pub(super) fn take_over(state: &Path, keys: &Keys, next: &str) -> Result<Signers, AuthorityError> {
-    use rustls_pki_types::CertificateDer;
-    use rustls_pki_types::pem::PemObject as _;
+/// What `NEXT` holds.
+struct Next {
+    signers: Signers,
+    /// Chain and key of the intermediate, and the root's key, as they are written.
+    intermediate_pem: String,
+    root_key_pem: Option<String>,
+    previous_pem: String,
+}
 
-    let folder = state.join("ca");
-    let path = folder.join(NEXT);
-    let malformed = |reason: String| AuthorityError::Malformed { path: path.clone(), reason };
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(next.as_bytes()).collect();
-    let certificates = certificates.map_err(|e| malformed(e.to_string()))?;
-    let mut both = keys.all_of(&path, next)?;
-    // The intermediate's key comes last; the root's may lie elsewhere.
-    let (key, root_key) = (both.pop(), both.pop());
-    let ([root, intermediate, cross, previous, upper @ ..], Some(key)) = (certificates.as_slice(), key) else {
-        return Err(malformed("it does not hold what takes over".to_owned()));
-    };
-    let text = |der: &CertificateDer<'_>| files::pem("CERTIFICATE", der);
-    let key_pem = keys.pem(&key)?;
-    let root_key_pem = root_key.as_ref().map(|key| keys.pem(key)).transpose()?;
+impl Next {
+    fn parse(state: &Path, keys: &Keys, text: &str) -> Result<Self, AuthorityError> {
+        use rustls_pki_types::CertificateDer;
+        use rustls_pki_types::pem::PemObject as _;
 
-    let previous = Anchor::parse(&path, &text(previous))?;
-    let root = match root_key {
-        Some(root_key) => Root::new(&path, &text(root), root_key)?,
-        None => Root { issuer: None, anchor: Anchor::parse(&path, &text(root))? },
-    };
-    let chain = [text(intermediate), upper.iter().map(text).collect(), text(cross)].concat();
-    let intermediate = Intermediate::parse(&path, &chain, key)?.signed_by(&path, &root, Some(&previous))?;
-    files::write_public(&folder.join(PREVIOUS), previous.pem.as_bytes())?;
-    files::write_private(&folder.join("intermediate.pem"), (chain + &key_pem).as_bytes())?;
-    files::write_public(&state.join("ca.pem"), [root.anchor.pem.as_str(), &previous.pem].concat().as_bytes())?;
-    match root_key_pem {
-        Some(pem) => files::write_private(&folder.join("root.key"), pem.as_bytes())?,
-        None => {
-            files::write_public(&folder.join(EXTERNAL), b"the root's key is not here\n")?;
-            files::remove(&folder.join("root.key"))?;
-        }
+        let path = state.join("ca").join(NEXT);
+        let malformed = |reason: String| AuthorityError::Malformed { path: path.clone(), reason };
+        let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
+        let certificates = certificates.map_err(|e| malformed(e.to_string()))?;
+        let mut both = keys.all_of(&path, text)?;
+        // The intermediate's key comes last; the root's may lie elsewhere.
+        let (key, root_key) = (both.pop(), both.pop());
+        let ([root, intermediate, cross, previous, upper @ ..], Some(key)) = (certificates.as_slice(), key) else {
+            return Err(malformed("it does not hold what takes over".to_owned()));
+        };
+        let pem = |der: &CertificateDer<'_>| files::pem("CERTIFICATE", der);
+        let key_pem = keys.pem(&key)?;
+        let root_key_pem = root_key.as_ref().map(|key| keys.pem(key)).transpose()?;
+        let previous = Anchor::parse(&path, &pem(previous))?;
+        let root = match root_key {
+            Some(root_key) => Root::new(&path, &pem(root), root_key)?,
+            None => Root { issuer: None, anchor: Anchor::parse(&path, &pem(root))? },
+        };
+        let chain = [pem(intermediate), upper.iter().map(pem).collect(), pem(cross)].concat();
+        let intermediate = Intermediate::parse(&path, &chain, key)?.signed_by(&path, &root, Some(&previous))?;
+        let previous_pem = previous.pem.clone();
+        let (root, previous, intermediate) = (Arc::new(root), Some(Arc::new(previous)), Arc::new(intermediate));
+        let signers = Signers { root, previous, intermediate };
+        Ok(Self { signers, intermediate_pem: chain + &key_pem, root_key_pem, previous_pem })
     }
-    files::remove(&path)?;
-    Ok(Signers { root: Arc::new(root), previous: Some(Arc::new(previous)), intermediate: Arc::new(intermediate) })
+
+    /// Puts it in place; each step may have been done before.
+    fn place(&self, state: &Path) -> Result<(), AuthorityError> {
+        let folder = state.join("ca");
+        let roots: String = self.signers.anchors().map(|anchor| anchor.pem.as_str()).collect();
+        files::write_public(&folder.join(PREVIOUS), self.previous_pem.as_bytes())?;
+        files::write_private(&folder.join("intermediate.pem"), self.intermediate_pem.as_bytes())?;
+        files::write_public(&state.join("ca.pem"), roots.as_bytes())?;
+        match &self.root_key_pem {
+            Some(pem) => files::write_private(&folder.join("root.key"), pem.as_bytes())?,
+            None => {
+                files::write_public(&folder.join(EXTERNAL), b"the root's key is not here\n")?;
+                files::remove(&folder.join("root.key"))?;
+            }
+        }
+        files::remove(&folder.join(NEXT))
+    }
 }
 
 /// The root before, where it is trusted.

@@ -29,6 +29,10 @@ fn verify(authority: &Authority, chain: &[CertificateDer<'static>], at: OffsetDa
     verifier.verify_client_cert(&chain[0], &chain[1..], at).map(|_| ())
 }
 
+fn names(addresses: &[IpAddr]) -> ServerNames {
+    ServerNames { dns: vec!["weft-control".to_owned()], addresses: addresses.to_vec() }
+}
+
 #[test]
 fn names_come_from_the_server_and_the_key_from_the_request() {
     let dir = tempfile::tempdir().unwrap();
@@ -121,7 +125,7 @@ fn server_certificates_name_hosts_only() {
     let dir = tempfile::tempdir().unwrap();
     let now = OffsetDateTime::now_utc();
     let authority = Authority::open(dir.path(), "cluster.local", now).unwrap();
-    let server = authority.issue_server(&["weft-control".into()], &[[127, 0, 0, 9].into()], now).unwrap();
+    let server = authority.issue_server(&names(&[[127, 0, 0, 9].into()]), now).unwrap();
     assert!(!server.is_due(now));
     assert!(server.is_due(now + Duration::days(21)));
     let (_, leaf) = x509_parser::parse_x509_certificate(&server.chain[0]).unwrap();
@@ -242,7 +246,7 @@ fn what_a_clock_that_was_ahead_made_is_made_again() {
     let authority = Authority::open(dir.path(), "cluster.local", ahead).unwrap();
     let id = identity("spiffe://cluster.local/ns/shop/sa/web");
     let request = csr(&KeyPair::generate().unwrap(), vec![]);
-    let server = authority.issue_server(&["weft-control".into()], &[], ahead).unwrap();
+    let server = authority.issue_server(&names(&[]), ahead).unwrap();
     assert!(server.is_due(now) && !server.is_due(ahead));
     // While it runs, and at a start.
     for _ in 0..2 {

@@ -2,8 +2,7 @@
 //! each certificate that only the old one vouches for has ended; then the old one is dropped by itself, or before by force.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use time::OffsetDateTime;
 use weft_policy::delta::Key;
@@ -12,7 +11,7 @@ use super::identity::IssuedRecord;
 use super::{Actor, Draft, Hub, to_the_end};
 use crate::ca::{Authorities, RotateError};
 use crate::registry::{ProxyKey, ProxyStatus, SyncState};
-use crate::store::{StoreError, Table};
+use crate::store::{StoreError, Table, Write};
 
 /// How far the replacement of a root is.
 #[derive(Debug, Clone)]
@@ -31,11 +30,44 @@ pub struct Left {
     pub certificates: usize,
     /// When the last of them is over.
     pub until_unix: Option<i64>,
+    /// No certificate's life has passed since: the clock may have been ahead at the beginning.
+    is_early: bool,
 }
 
 impl Left {
     fn is_nothing(&self) -> bool {
         self.waiting.is_empty() && self.certificates == 0
+    }
+}
+
+/// Names the record of the store that says since when a root is replaced.
+const BEGUN: &str = "rotation";
+/// Names the one that says which roots proxies were told to trust last.
+const TOLD: &str = "trust_told";
+
+/// The beginning of a replacement: by the age of the store, which no clock moves, and by the clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Begun {
+    age: u64,
+    unix: i64,
+}
+
+impl Begun {
+    /// The record of the replacement by this root.
+    pub(super) fn parse(text: &str, root: &str) -> Option<Self> {
+        let mut words = text.split(' ');
+        (words.next() == Some(root)).then_some(())?;
+        Some(Self { age: words.next()?.parse().ok()?, unix: words.next()?.parse().ok()? })
+    }
+
+    /// The time now, by a clock that may have been set ahead meanwhile: then it is as late as the store is old.
+    pub(super) fn now(self, age: u64, clock: i64) -> i64 {
+        let passed = i64::try_from(age.saturating_sub(self.age)).unwrap_or(i64::MAX);
+        clock.min(self.unix.saturating_add(passed))
+    }
+
+    pub(super) fn is_younger(self, age: u64, seconds: u64) -> bool {
+        age.saturating_sub(self.age) < seconds
     }
 }
 
@@ -58,6 +90,36 @@ pub enum RotationError {
     Store(#[from] StoreError),
 }
 
+/// The roots that proxies were told to trust, and the revision in which they were.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Told {
+    trusted: String,
+    revision: u64,
+}
+
+impl Told {
+    fn first(trusted: &str) -> Self {
+        Self { trusted: trusted.to_owned(), revision: 0 }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let (revision, trusted) = text.split_once(' ')?;
+        Some(Self { trusted: trusted.to_owned(), revision: revision.parse().ok()? })
+    }
+}
+
+impl std::fmt::Display for Told {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{} {}", self.revision, self.trusted)
+    }
+}
+
+/// The fingerprints of the roots in force.
+fn trusted(authorities: &Authorities) -> String {
+    let previous = authorities.previous.iter().map(|(fingerprint, _)| fingerprint.as_str());
+    std::iter::once(authorities.root.0.as_str()).chain(previous).collect::<Vec<_>>().join(" ")
+}
+
 impl Hub {
     pub async fn rotation(self: &Arc<Self>) -> Result<Rotation, StoreError> {
         let authorities = self.authority().authorities();
@@ -69,25 +131,44 @@ impl Hub {
     }
 
     async fn left(self: &Arc<Self>, authorities: &Authorities) -> Result<Left, StoreError> {
-        let (root, now) = (authorities.root.0.clone(), crate::now_unix());
+        let begun = self.begun(authorities).await?;
+        let (root, now) = (authorities.root.0.clone(), begun.now(self.age(), crate::now_unix()));
         let grace = i64::try_from(self.config().identity_grace().as_secs()).unwrap_or(i64::MAX);
-        let ends = self
-            .blocking(move |store| {
-                let issued = store.table::<IssuedRecord>(Table::Issued)?.read.into_iter().map(|(_, record)| record);
-                let of_old = issued.filter(|record| record.root.as_ref() != Some(&root));
-                let end = |record: IssuedRecord| match record.replaced_by {
-                    Some(_) => record.not_after_unix,
-                    None => record.not_after_unix.saturating_add(grace),
-                };
-                Ok(of_old.map(end).filter(|end| *end >= now).collect::<Vec<_>>())
-            })
-            .await?;
-        Ok(Left { waiting: self.without_newest_trust(), certificates: ends.len(), until_unix: ends.into_iter().max() })
+        let ends = self.blocking(move |store| {
+            let issued = store.table::<IssuedRecord>(Table::Issued)?.read.into_iter().map(|(_, record)| record);
+            let of_old: Vec<_> = issued.filter(|record| record.root.as_ref() != Some(&root)).collect();
+            let end = |record: IssuedRecord| match record.replaced_by {
+                Some(_) => record.not_after_unix,
+                None => record.not_after_unix.saturating_add(grace),
+            };
+            let are_some = !of_old.is_empty();
+            Ok((are_some, of_old.into_iter().map(end).filter(|end| *end >= now).collect::<Vec<_>>()))
+        });
+        let (are_some, ends) = ends.await?;
+        let is_early = are_some && begun.is_younger(self.age(), self.config().svid_ttl_seconds);
+        let (waiting, certificates) = (self.without_newest_trust(), ends.len());
+        Ok(Left { waiting, certificates, until_unix: ends.into_iter().max(), is_early })
+    }
+
+    /// Since when the root that signs takes the place of another; noted where it is not yet.
+    async fn begun(self: &Arc<Self>, authorities: &Authorities) -> Result<Begun, StoreError> {
+        let (root, age) = (authorities.root.0.clone(), self.age());
+        self.blocking(move |store| {
+            if let Some(begun) = store.meta(BEGUN)?.and_then(|text| Begun::parse(&text, &root)) {
+                return Ok(begun);
+            }
+            let begun = Begun { age, unix: crate::now_unix() };
+            store.commit(None, vec![Write::Meta(BEGUN, format!("{root} {} {}", begun.age, begun.unix))])?;
+            Ok(begun)
+        })
+        .await
     }
 
     /// Proxies that are away, behind or refuse the mesh's settings.
     fn without_newest_trust(&self) -> BTreeSet<ProxyKey> {
-        let (published, told_at) = (self.published(), self.trust_told.load(Ordering::Acquire));
+        let told = self.trust_told.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // Until it is known what was told, nobody has it.
+        let (published, told_at) = (self.published(), told.map_or(u64::MAX, |told| told.revision));
         let has_it = |proxy: &ProxyStatus| {
             let refuses = |text: &String| text.starts_with(&format!("{}:", Key::Mesh));
             let is_told = proxy.state != SyncState::Disconnected && proxy.synced.0 >= told_at;
@@ -162,7 +243,8 @@ impl Hub {
             if hub.store.is_shared() && !authority.has_root_of(&chain) {
                 return Err(RotationError::Shared);
             }
-            super::apart(move || authority.install(&chain, OffsetDateTime::now_utc())).await?;
+            let names = crate::tls::server_names(hub.config());
+            super::apart(move || authority.install(&chain, &names, OffsetDateTime::now_utc())).await?;
             let told = hub.tell_trust(actor, "ca.install").await;
             hub.note_root().await;
             told?;
@@ -196,8 +278,15 @@ impl Hub {
 
     /// Drops the root before as soon as nothing needs it.
     pub(crate) async fn tend_rotation(self: &Arc<Self>) {
-        if self.authority().authorities().previous.is_none() {
-            return;
+        if let Err(error) = self.tell_what_is_trusted().await {
+            tracing::error!(error = %crate::chain(&error), "which roots are trusted could not be told yet; it is tried again");
+        }
+        match self.rotation().await.map(|rotation| rotation.left) {
+            Ok(Some(left)) if !left.is_early => {}
+            Ok(_) => return,
+            Err(error) => {
+                return tracing::error!(error = %crate::chain(&error), "what needs the old root can't be read yet");
+            }
         }
         self.note_root().await;
         match self.finish_rotation("system", false).await {
@@ -207,18 +296,42 @@ impl Hub {
         }
     }
 
+    /// Tells what was changed and not told: the store did not take it then, or a start went on with what was cut off.
+    async fn tell_what_is_trusted(self: &Arc<Self>) -> Result<(), StoreError> {
+        let authorities = self.authority().authorities();
+        let trusted = trusted(&authorities);
+        let told = self.trust_told.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let told = match told {
+            Some(told) => told,
+            None => {
+                let noted = self.blocking(|store| store.meta(TOLD)).await?.and_then(|text| Told::parse(&text));
+                // Nothing was ever replaced where nothing is noted.
+                let told = noted.or_else(|| authorities.previous.is_none().then(|| Told::first(&trusted)));
+                *self.trust_told.lock().unwrap_or_else(PoisonError::into_inner) = told.clone();
+                told.unwrap_or_default()
+            }
+        };
+        if told.trusted == trusted {
+            return Ok(());
+        }
+        self.tell_trust("system".into(), "ca.tell").await
+    }
+
     /// Tells every proxy whom to trust.
     async fn tell_trust(self: &Arc<Self>, actor: Actor, action: &'static str) -> Result<(), StoreError> {
-        let object = self.authority().fingerprint();
-        let revision = self
+        let (object, trusted) = (self.authority().fingerprint(), trusted(&self.authority().authorities()));
+        let told = self
             .change(move |draft: &mut Draft| {
+                let told = Told { trusted: trusted.clone(), revision: draft.revision.0 };
                 draft.changed = true;
+                draft.writes.push(Write::Meta(TOLD, told.to_string()));
                 draft.audit(&actor, action, object.clone(), String::new());
-                Ok::<_, StoreError>(draft.revision)
+                Ok::<_, StoreError>(told)
             })
             .await?;
-        self.trust_told.store(revision.0, Ordering::Release);
-        tracing::warn!(action, revision = revision.0, "the roots that the mesh trusts have changed");
+        let revision = told.revision;
+        *self.trust_told.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
+        tracing::warn!(action, revision, "the roots that the mesh trusts have changed");
         Ok(())
     }
 

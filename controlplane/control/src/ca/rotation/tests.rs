@@ -10,7 +10,7 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use time::Duration;
 use weft_policy::identity::SpiffeId;
 
-use super::super::Issued;
+use super::super::{Issued, ServerNames};
 use super::*;
 
 fn open(state: &Path) -> Authority {
@@ -50,7 +50,8 @@ fn the_old_root_vouches_for_the_new_one_until_it_is_dropped() {
         assert!(is_believed(&old.chain, &old_root) && !is_believed(&old.chain, &new_root));
         // Whoever knows one of the two believes it.
         assert!(is_believed(&new.chain, &old_root) && is_believed(&new.chain, &new_root));
-        let server = authority.issue_server(&["localhost".to_owned()], &[], OffsetDateTime::now_utc()).unwrap();
+        let names = ServerNames { dns: vec!["localhost".to_owned()], ..ServerNames::default() };
+        let server = authority.issue_server(&names, OffsetDateTime::now_utc()).unwrap();
         assert_eq!(server.chain.len(), 3);
         for root in [&before, &root.0] {
             Authority::require(dir.path(), root).unwrap();
@@ -87,7 +88,7 @@ fn a_rotation_that_was_cut_off_is_gone_on_with() {
     let next = authority.next(&authority.signers.load().root, OffsetDateTime::now_utc()).unwrap();
     let own = ["ca/intermediate.pem", "ca.pem", "ca/root.key"];
     own.iter().for_each(|file| copy(before.path(), after.path(), file));
-    take_over(after.path(), &Keys::default(), &next).unwrap();
+    Next::parse(after.path(), &Keys::default(), &next).unwrap().place(after.path()).unwrap();
     let wanted = open(after.path()).authorities();
     // In the order in which they are written.
     let written = ["ca/previous.pem", "ca/intermediate.pem", "ca.pem", "ca/root.key"];
@@ -105,9 +106,68 @@ fn a_rotation_that_was_cut_off_is_gone_on_with() {
         assert!(!path.exists());
         issue(&found);
     }
-    // Without room on the disk nothing is replaced, and the next try takes the same.
+    // The disk failed when it had the file: it takes over with the next look.
     let path = before.path().join("ca").join(NEXT);
     std::fs::write(&path, &next).unwrap();
-    authority.rotate(OffsetDateTime::now_utc()).unwrap();
+    assert!(!authority.maintain(OffsetDateTime::now_utc()).unwrap());
     assert_eq!(authority.authorities(), wanted);
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_disk_that_takes_no_more_puts_nothing_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = open(dir.path());
+    let before = authority.fingerprint();
+    // A file of the rotation can't be written.
+    let full = dir.path().join("ca").join(PREVIOUS);
+    std::fs::create_dir(&full).unwrap();
+    authority.rotate(OffsetDateTime::now_utc()).unwrap();
+    let wanted = authority.authorities();
+    assert!(wanted.root.0 != before && wanted.previous.is_some());
+    assert!(authority.maintain(OffsetDateTime::now_utc()).is_err(), "it is tried again");
+    for refused in [authority.rotate(OffsetDateTime::now_utc()), authority.finish_rotation()] {
+        assert!(matches!(refused, Err(RotateError::Authority(AuthorityError::File { .. }))), "{refused:?}");
+    }
+    // No start waits for the disk, and each has the root that took over.
+    let authority = open(dir.path());
+    assert_eq!(authority.authorities(), wanted);
+    issue(&authority);
+    std::fs::remove_dir(&full).unwrap();
+    authority.maintain(OffsetDateTime::now_utc()).unwrap();
+    assert!(!dir.path().join("ca").join(NEXT).exists());
+    for authority in [authority, open(dir.path())] {
+        assert_eq!(authority.authorities(), wanted);
+    }
+}
+
+#[test]
+fn an_intermediate_that_is_due_while_a_root_is_replaced_is_believed_by_both() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = open(dir.path());
+    let now = OffsetDateTime::now_utc();
+    authority.rotate(now).unwrap();
+    let first = issue(&authority);
+    // Two thirds of its life are over, as after a long rotation or with a clock that was ahead.
+    assert!(authority.maintain(now + Duration::days(300)).unwrap());
+    for authority in [authority, open(dir.path())] {
+        let next = issue(&authority);
+        assert!(next.chain.len() == 3 && next.chain[1] != first.chain[1] && next.chain[2] == first.chain[2]);
+        let [new_root, old_root] = authority.roots_der().try_into().unwrap();
+        assert!(is_believed(&next.chain, &old_root));
+        let later = UnixTime::since_unix_epoch(std::time::Duration::from_secs(
+            u64::try_from((now + Duration::days(300)).unix_timestamp()).unwrap(),
+        ));
+        let mut roots = RootCertStore::empty();
+        roots.add(new_root).unwrap();
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), crate::tls::provider());
+        let issued = authority.issue_workload(
+            CertificateParams::default().serialize_request(&KeyPair::generate().unwrap()).unwrap().der(),
+            &"spiffe://cluster.local/ns/shop/sa/web".parse().unwrap(),
+            Duration::hours(1),
+            now + Duration::days(300),
+        );
+        let chain = issued.unwrap().chain;
+        verifier.build().unwrap().verify_client_cert(&chain[0], &chain[1..], later).unwrap();
+    }
 }

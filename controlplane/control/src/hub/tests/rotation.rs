@@ -4,6 +4,7 @@ use weft_policy::delta::Object;
 
 use super::*;
 use crate::hub::RotationError;
+use crate::hub::rotation::Begun;
 use crate::registry::Progress;
 
 /// Roots that proxies are told to trust.
@@ -65,6 +66,46 @@ async fn a_root_is_dropped_once_nothing_needs_it() {
     for action in ["ca.rotate", "ca.finish"] {
         assert_eq!(done.iter().filter(|done| *done == action).count(), 1, "{action}: {done:?}");
     }
+}
+
+/// What a drop needs that could not be told is told as soon as it can be.
+#[tokio::test]
+async fn what_is_trusted_is_told_however_late() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub_in(dir.path(), |_| {});
+    hub.rotate_root("me").await.unwrap();
+    assert_eq!(told(&hub), 2);
+    // As where the store took nothing after the drop.
+    hub.authority().finish_rotation().unwrap();
+    assert_eq!(told(&hub), 2);
+    hub.tend_rotation().await;
+    assert_eq!(told(&hub), 1);
+    let revision = hub.published().revision;
+    hub.tend_rotation().await;
+    assert_eq!(hub.published().revision, revision, "once");
+    // And where a start found it.
+    drop(hub);
+    crate::ca::Authority::open(dir.path(), "cluster.local", OffsetDateTime::now_utc())
+        .unwrap()
+        .rotate(OffsetDateTime::now_utc())
+        .unwrap();
+    let hub = hub_in(dir.path(), |_| {});
+    let revision = hub.published().revision;
+    let seat = enter(&hub, &proxy("here"));
+    hub.registry().record_progress(&seat, Progress { synced: revision, ..Progress::default() }, revision);
+    assert_eq!(left(&hub).await.unwrap().0, ["here"], "it has what was told before");
+    hub.tend_rotation().await;
+    assert!(hub.published().revision > revision);
+}
+
+#[test]
+fn a_clock_that_is_set_ahead_ends_no_certificate() {
+    let begun = Begun::parse("root-b 500 10000", "root-b").unwrap();
+    assert_eq!(Begun::parse("root-a 500 10000", "root-b"), None, "that of an earlier one");
+    assert_eq!(begun.now(560, 10_060), 10_060);
+    assert_eq!(begun.now(560, 10_060 + 30 * 86_400), 10_060, "ahead");
+    assert_eq!(begun.now(560, 9_000), 9_000, "behind: nothing ends");
+    assert!(begun.is_younger(559, 60) && !begun.is_younger(560, 60));
 }
 
 #[tokio::test]
