@@ -272,9 +272,10 @@ async fn live(
         let Some(message) = message.context("the control stream")? else { return Ok(simulated) };
         match message.message {
             Some(control_message::Message::Delta(delta)) => {
+                let view = delta.view;
                 let told = simulated.take(delta);
                 if let Some(revision) = told.revision {
-                    let ack = v1::Ack { revision, skipped: Vec::new() };
+                    let ack = v1::Ack { revision, view, skipped: Vec::new() };
                     outgoing.send(say(proxy_message::Message::Ack(ack))).await?;
                 }
                 drop(tell.send(told));

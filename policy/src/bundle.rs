@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::authz;
 use crate::identity::{SpiffeId, TrustDomain};
 use crate::path::PathReading;
+use crate::scope::{Ask, Ranges};
 
 /// The version of the whole world, assigned by the store. Ordered; 0 = nothing yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -74,6 +75,8 @@ pub struct Bundle {
     pub routes: BTreeMap<ObjectName, Route>,
     /// Filters attached to this proxy, by attachment name.
     pub filters: BTreeMap<String, FilterAttachment>,
+    /// What a proxy that holds only what it uses asked for and was answered: whatever of it is not here does not exist.
+    pub answered: BTreeSet<Ask>,
 }
 
 /// What is as by default is not written: a release that does not know it yet can read the rest.
@@ -101,6 +104,10 @@ pub struct MeshSettings {
     /// Every namespace of the mesh, those without services too: a name in one of them means the mesh.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub namespaces: BTreeSet<String>,
+    /// The addresses that may be the mesh's, for a proxy that holds only what it uses and has the capability `scope`. Absent:
+    /// it holds everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ranges: Option<Ranges>,
 }
 
 /// Rule on whether applications may reach destinations outside the mesh.

@@ -1,11 +1,12 @@
 //! Differences between bundles: what the control plane sends and the proxy applies. `diff` then `apply` is identity.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::bundle::{
     Bundle, Endpoint, FilterAttachment, MeshSettings, ObjectName, Revision, Route, RouteRule, ServedWorkload, Service,
 };
+use crate::scope::Ask;
 
 /// One step from a bundle to the next.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -17,6 +18,8 @@ pub struct Delta {
     pub subtractive: bool,
     /// The bundle is exactly `upserts`: what they don't name goes.
     pub full: bool,
+    /// What the proxy asked for: with this delta it has all that there is of it.
+    pub answered: BTreeSet<Ask>,
 }
 
 /// A part of a bundle that is sent as a whole.
@@ -149,6 +152,17 @@ impl Bundle {
         }
     }
 
+    /// True where there is what was asked for.
+    pub fn has(&self, ask: &Ask) -> bool {
+        match ask {
+            Ask::Service(name) => self.services.contains_key(name),
+            Ask::Address(address) => self.services.values().any(|service| {
+                let own = service.vip.is_some_and(|vip| vip.to_canonical() == *address);
+                own || service.endpoints.values().any(|endpoint| endpoint.is_at(*address))
+            }),
+        }
+    }
+
     /// Applies a delta. A subtractive one leaves the revision alone: it comes ahead of the revision that it belongs to.
     pub fn apply(&mut self, delta: &Delta) {
         if delta.full {
@@ -160,18 +174,20 @@ impl Bundle {
         for object in &delta.upserts {
             self.upsert(object.clone());
         }
+        self.answered.extend(delta.answered.iter().cloned());
         if !delta.subtractive {
             self.revision = delta.revision;
         }
     }
 }
 
-/// The delta that leads from `old` to `new`.
+/// The delta that leads from `old` to `new`; what was answered stays answered.
 pub fn diff(old: &Bundle, new: &Bundle) -> Delta {
     let (before, after) = (old.objects(), new.objects());
     let removals = before.keys().filter(|key| !after.contains_key(key)).cloned().collect();
     let upserts = after.into_iter().filter(|(key, object)| before.get(key) != Some(object)).map(|(_, o)| o).collect();
-    Delta { revision: new.revision, upserts, removals, subtractive: false, full: false }
+    let answered = new.answered.difference(&old.answered).cloned().collect();
+    Delta { revision: new.revision, upserts, removals, subtractive: false, full: false, answered }
 }
 
 /// The endpoints of a service that it has no longer, or as another place or identity under the same name: they go at once,

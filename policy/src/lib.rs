@@ -10,6 +10,7 @@ pub mod path;
 
 #[cfg(feature = "http")]
 pub mod route;
+pub mod scope;
 pub mod text;
 
 #[cfg(feature = "manifest")]

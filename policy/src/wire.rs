@@ -42,7 +42,10 @@ pub const PARTS: &str = "parts";
 /// The capability to reach endpoints of one service at target ports of their own (`ServicePort::other_targets`).
 pub const ENDPOINT_PORTS: &str = "endpoint-ports";
 
-/// Capabilities of a proxy of this version, as its Hello says them.
+/// The capability to hold only what is used and to ask for the rest. A proxy without it is told everything.
+pub const SCOPE: &str = "scope";
+
+/// Capabilities of every proxy of this version, as its Hello says them; [`SCOPE`] comes with them where it is wanted.
 pub const CAPABILITIES: [&str; 7] =
     ["quic", ENVELOPES, FILTER_CONTRACT, PEER_WORD, PARTS, OUTBOUND_CLOSED, ENDPOINT_PORTS];
 

@@ -222,6 +222,7 @@ impl Control {
             current_revision: current.bundle.revision.0,
             lineage: current.lineage.as_ref().map(Into::into),
             incarnation: self.incarnation,
+            asked: Vec::new(),
         }
     }
 

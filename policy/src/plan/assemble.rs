@@ -46,6 +46,7 @@ pub fn bundle_for(world: &World, served: &[ObjectName], revision: Revision, trus
         services,
         routes,
         filters,
+        answered: BTreeSet::new(),
     }
 }
 
@@ -92,6 +93,7 @@ pub(crate) fn mesh_settings(world: &World, trust_bundle_pem: &str) -> MeshSettin
             None => Egress::default(),
         },
         namespaces: namespaces(world),
+        ranges: None,
     }
 }
 

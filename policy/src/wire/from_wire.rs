@@ -5,8 +5,10 @@ use std::str::FromStr;
 use super::{WireError, v1};
 use crate::bundle::{ObjectName, Protocol};
 use crate::delta::Key;
+use crate::identity::is_label;
 use crate::lineage::Lineage;
 use crate::registration::{Fault, Field, Told};
+use crate::scope::Ask;
 
 type Result<T> = std::result::Result<T, WireError>;
 
@@ -52,6 +54,25 @@ impl TryFrom<v1::Key> for Key {
                 Self::Endpoint { service: parse("name", &key.name)?, workload: parse("workload", &key.workload)? }
             }
         })
+    }
+}
+
+impl TryFrom<v1::Ask> for Ask {
+    type Error = WireError;
+
+    /// Names are those that services can have.
+    fn try_from(ask: v1::Ask) -> Result<Self> {
+        match ask.what {
+            None => wrong("ask", "is of a kind that this version doesn't know"),
+            Some(v1::ask::What::Service(name)) => {
+                let name = ObjectName::try_from(name)?;
+                match is_label(&name.namespace) && is_label(&name.name) {
+                    true => Ok(Self::Service(name)),
+                    false => wrong("ask.service", "is no name of a service"),
+                }
+            }
+            Some(v1::ask::What::Address(text)) => parse("ask.address", &text).map(Self::address),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
 use super::check::check;
-use super::{CAPABILITIES, ENDPOINT_PORTS, OUTBOUND_CLOSED, Refused, v1};
+use super::{CAPABILITIES, ENDPOINT_PORTS, OUTBOUND_CLOSED, Refused, SCOPE, v1};
 use crate::delta::{Key, Object};
 
 /// Wraps an object for the wire.
@@ -22,6 +22,7 @@ pub fn encode(object: &Object) -> v1::Object {
 fn requires(object: &Object) -> Vec<String> {
     match object {
         Object::Filter(filter) => vec![filter.contract.clone()],
+        Object::Mesh(mesh) if mesh.ranges.is_some() => vec![SCOPE.to_owned()],
         Object::Workload(workload) if workload.outbound_closed.is_some() => vec![OUTBOUND_CLOSED.to_owned()],
         Object::Service(service) if service.ports.iter().any(|port| !port.other_targets.is_empty()) => {
             vec![ENDPOINT_PORTS.to_owned()]
@@ -62,7 +63,7 @@ pub(super) enum Opened {
 
 pub(super) fn open(envelope: v1::Object) -> Result<Opened, Refused> {
     let Some(told) = envelope.key else { return Err(Refused::whole("an object has no key")) };
-    let missing = envelope.requires.iter().filter(|it| !CAPABILITIES.contains(&it.as_str()));
+    let missing = envelope.requires.iter().filter(|it| !CAPABILITIES.contains(&it.as_str()) && *it != SCOPE);
     let missing: Vec<&str> = missing.map(String::as_str).collect();
     if !missing.is_empty() {
         return Err(Refused::object(told, format!("it requires {}, which this version can't do", missing.join(", "))));

@@ -4,6 +4,7 @@ use super::object::{Opened, open};
 use super::v1;
 use crate::bundle::Revision;
 use crate::delta::{Delta, Key, Versions};
+use crate::scope::Ask;
 
 /// Version of an object that no sender has numbered.
 const NO_VERSION: u64 = 0;
@@ -40,7 +41,7 @@ impl TryFrom<v1::Delta> for Received {
     type Error = Refused;
 
     fn try_from(message: v1::Delta) -> Result<Self, Refused> {
-        if message.subtractive && (message.full || !message.upserts.is_empty()) {
+        if message.subtractive && (message.full || !message.upserts.is_empty() || !message.answered.is_empty()) {
             return Err(Refused::whole("a subtractive delta only removes"));
         }
         let mut received = Self {
@@ -62,6 +63,10 @@ impl TryFrom<v1::Delta> for Received {
                 }
                 Opened::Unknown(key) => received.skipped.push(key),
             }
+        }
+        for ask in message.answered {
+            let ask = Ask::try_from(ask).map_err(|error| Refused::whole(format!("answered: {error}")))?;
+            received.delta.answered.insert(ask);
         }
         for key in message.removals {
             // One of a kind that is not known was never held.

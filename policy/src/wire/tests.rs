@@ -16,6 +16,7 @@ use crate::bundle::{
 };
 use crate::delta::{Delta, Object};
 use crate::identity::TrustDomain;
+use crate::scope::{Ask, Ranges};
 
 fn name(text: &str) -> ObjectName {
     text.parse().unwrap()
@@ -71,7 +72,7 @@ fn everything() -> Vec<Object> {
     let identity = TrustDomain::default().workload("shop", "web").unwrap();
     let labels = BTreeMap::from([("app".to_owned(), "web".to_owned())]);
     let path_reading = "encoded-slash=literal, params=cut, slashes=kept".parse().unwrap();
-    let address = "127.0.0.11".parse().unwrap();
+    let (address, ranges) = ("127.0.0.11".parse().unwrap(), None);
     let endpoint = Endpoint {
         workload: name("shop/web-1"),
         identity: Some(identity.clone()),
@@ -82,17 +83,14 @@ fn everything() -> Vec<Object> {
         labels: labels.clone(),
     };
     let protocols = [Protocol::Http, Protocol::Grpc, Protocol::Tcp, Protocol::Udp, Protocol::Auto];
-    let port = |(index, protocol): (usize, &Protocol)| {
-        let port = u16::try_from(index).unwrap() + 80;
-        ServicePort {
-            name: Some(format!("p{index}")),
-            port,
-            target_port: 8080,
-            protocol: *protocol,
-            app_version: AppVersion::Http1,
-            opaque_refused: true,
-            other_targets: [(name("shop/web-1"), Some(9090)), (name("shop/web-2"), None)].into(),
-        }
+    let port = |(index, protocol): (usize, &Protocol)| ServicePort {
+        name: Some(format!("p{index}")),
+        port: u16::try_from(index).unwrap() + 80,
+        target_port: 8080,
+        protocol: *protocol,
+        app_version: AppVersion::Http1,
+        opaque_refused: true,
+        other_targets: [(name("shop/web-1"), Some(9090)), (name("shop/web-2"), None)].into(),
     };
     vec![
         Object::Mesh(MeshSettings {
@@ -104,6 +102,7 @@ fn everything() -> Vec<Object> {
             max_retries: 2,
             egress: Egress::RegistryOnly,
             namespaces: ["shop".to_owned()].into(),
+            ranges,
         }),
         Object::Workload(ServedWorkload {
             name: name("shop/web-1"),
@@ -140,6 +139,46 @@ fn everything() -> Vec<Object> {
     ]
 }
 
+fn asks() -> [Ask; 3] {
+    let addresses = ["10.0.0.1", "fd00::1"].map(|text| Ask::address(text.parse().unwrap()));
+    let [first, second] = addresses;
+    [Ask::Service(name("shop/web")), first, second]
+}
+
+#[test]
+fn what_is_asked_for_is_a_name_or_an_address() {
+    for ask in asks() {
+        assert_eq!(Ask::try_from(v1::Ask::from(&ask)), Ok(ask));
+    }
+    let named = |namespace: &str, name: &str| {
+        let name = v1::ObjectName { namespace: namespace.to_owned(), name: name.to_owned() };
+        v1::Ask { what: Some(v1::ask::What::Service(name)) }
+    };
+    let addressed = |text: &str| v1::Ask { what: Some(v1::ask::What::Address(text.to_owned())) };
+    let check = |ask: v1::Ask, expect: &str| {
+        assert_eq!(Ask::try_from(ask.clone()).unwrap_err().to_string(), expect);
+        let refused = Received::try_from(v1::Delta { answered: vec![ask], ..v1::Delta::default() }).unwrap_err();
+        assert_eq!(refused, Refused::whole(format!("answered: {expect}")));
+    };
+    check(v1::Ask::default(), "ask: is of a kind that this version doesn't know");
+    check(named("shop", ""), "name: is empty");
+    check(named("shop", "a.b"), "ask.service: is no name of a service");
+    check(named("Shop", "web"), "ask.service: is no name of a service");
+    check(addressed("10.0.0"), "ask.address: \"10.0.0\": invalid IP address syntax");
+    assert_eq!(Ask::try_from(addressed("::ffff:10.0.0.1")), Ok(Ask::address("10.0.0.1".parse().unwrap())));
+}
+
+/// A proxy that would take what it does not hold for what there is not must not be told of a part.
+#[test]
+fn the_settings_of_a_part_require_that_the_proxy_asks() {
+    let Some(Object::Mesh(mesh)) = everything().into_iter().next() else { panic!("the mesh's settings") };
+    let ranges = Some(Ranges::around(["10.0.0.1".parse().unwrap()]));
+    let scoped = Object::Mesh(MeshSettings { ranges, ..mesh.clone() });
+    assert_eq!(encode(&scoped).requires, [SCOPE]);
+    assert!(encode(&Object::Mesh(mesh)).requires.is_empty());
+    assert_eq!(receive(vec![encode(&scoped)]).unwrap().delta.upserts, [scoped]);
+}
+
 fn through_bytes(delta: &Delta) -> Result<Received, Refused> {
     let bytes = v1::Delta::from(delta).encode_to_vec();
     Received::try_from(v1::Delta::decode(bytes.as_slice()).unwrap())
@@ -155,6 +194,7 @@ fn both_ways_without_loss() {
         removals: removals.clone(),
         subtractive: false,
         full: true,
+        answered: asks().into(),
     };
     let received = through_bytes(&delta).unwrap();
     assert_eq!((&received.delta, received.versions.len(), received.skipped.len()), (&delta, 5, 0));

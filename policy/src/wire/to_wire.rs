@@ -4,6 +4,7 @@ use super::{encode, v1};
 use crate::bundle::{ObjectName, Protocol};
 use crate::delta::{Delta, Key};
 use crate::lineage::Lineage;
+use crate::scope::Ask;
 
 impl From<&Delta> for v1::Delta {
     fn from(delta: &Delta) -> Self {
@@ -15,7 +16,19 @@ impl From<&Delta> for v1::Delta {
             full: delta.full,
             lineage: None,
             more: false,
+            answered: delta.answered.iter().map(Into::into).collect(),
+            view: 0,
         }
+    }
+}
+
+impl From<&Ask> for v1::Ask {
+    fn from(ask: &Ask) -> Self {
+        let what = match ask {
+            Ask::Service(name) => v1::ask::What::Service(name.into()),
+            Ask::Address(address) => v1::ask::What::Address(address.to_string()),
+        };
+        Self { what: Some(what) }
     }
 }
 

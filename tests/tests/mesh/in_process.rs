@@ -187,6 +187,7 @@ fn mesh_settings(trust: &str) -> MeshSettings {
         max_retries: 2,
         egress: Egress::Allow,
         namespaces: BTreeSet::new(),
+        ranges: None,
     }
 }
 

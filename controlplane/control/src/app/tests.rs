@@ -142,8 +142,9 @@ pub(crate) fn greeting() -> v1::Hello {
 /// The proxy's side of a control stream; it keeps a bundle as a proxy does.
 pub(crate) struct Proxy {
     pub(crate) bundle: Bundle,
-    /// The store of the last delta.
+    /// The store of the last delta, and its view.
     pub(crate) lineage: Option<v1::Lineage>,
+    pub(crate) view: u64,
     pub(crate) denied: Vec<String>,
     evicted: Vec<String>,
     outgoing: tokio::sync::mpsc::Sender<v1::ProxyMessage>,
@@ -159,15 +160,12 @@ impl Proxy {
         workload: Option<v1::WorkloadRegistration>,
         bundle: Bundle,
     ) -> Self {
+        let held = bundle.objects();
+        let known = held.values().map(encode).map(|it| v1::ObjectVersion { key: it.key, version: it.version });
         let hello = v1::Hello {
             proxy_name: name.to_owned(),
             workloads: workload.into_iter().collect(),
-            known: bundle
-                .objects()
-                .values()
-                .map(encode)
-                .map(|it| v1::ObjectVersion { key: it.key, version: it.version })
-                .collect(),
+            known: known.collect(),
             current_revision: bundle.revision.0,
             ..greeting()
         };
@@ -179,7 +177,7 @@ impl Proxy {
         outgoing.send(message(v1::proxy_message::Message::Hello(hello))).await.unwrap();
         let mut client = control.grpc(Some(svid)).await;
         let incoming = client.connect(ReceiverStream::new(receiver)).await.unwrap().into_inner();
-        Self { bundle, lineage: None, denied: Vec::new(), evicted: Vec::new(), outgoing, incoming }
+        Self { bundle, lineage: None, view: 0, denied: Vec::new(), evicted: Vec::new(), outgoing, incoming }
     }
 
     /// The next delta, or why there is none.
@@ -188,6 +186,7 @@ impl Proxy {
             match self.told().await? {
                 v1::control_message::Message::Delta(mut delta) => {
                     self.lineage = delta.lineage.take();
+                    self.view = delta.view;
                     return Received::try_from(delta).map(|it| it.delta).map_err(|refused| refused.reason);
                 }
                 v1::control_message::Message::Notice(notice) => return Err(format!("notice: {}", notice.reason)),
@@ -262,7 +261,8 @@ impl Proxy {
     pub(crate) async fn accept(&mut self, delta: &Delta) {
         self.bundle.apply(delta);
         if !delta.subtractive {
-            self.say(v1::proxy_message::Message::Ack(v1::Ack { revision: delta.revision.0, skipped: vec![] })).await;
+            let ack = v1::Ack { revision: delta.revision.0, skipped: vec![], view: self.view };
+            self.say(v1::proxy_message::Message::Ack(ack)).await;
         }
     }
 

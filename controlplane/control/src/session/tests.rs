@@ -127,8 +127,12 @@ async fn a_refused_object_is_held_back_and_the_rest_goes_on() {
     let revision = control.apply(&format!("{second}---\n{}", route("/bad"))).await;
     let delta = proxy.delta().await;
     let key = delta.upserts.iter().map(Object::key).find(|key| matches!(key, Key::Route(_))).unwrap();
-    let nack =
-        v1::Nack { revision: delta.revision.0, key: Some(v1::Key::from(&key)), reason: "can't do that".to_owned() };
+    let nack = v1::Nack {
+        revision: delta.revision.0,
+        key: Some(v1::Key::from(&key)),
+        reason: "can't do that".to_owned(),
+        ..Default::default()
+    };
     proxy.say(Message::Nack(nack)).await;
     proxy.take_until(|bundle| endpoints(bundle).len() == 2).await;
     assert!(has_path(&proxy.bundle, "/good"));
@@ -213,7 +217,9 @@ async fn what_a_proxy_skips_is_held_and_told() {
     let mut proxy = Proxy::connect(&control, &svid, "client-1", None, Bundle::default()).await;
     let delta = proxy.delta().await;
     let key = delta.upserts.iter().map(Object::key).find(|key| matches!(key, Key::Route(_))).unwrap();
-    proxy.say(Message::Ack(v1::Ack { revision: delta.revision.0, skipped: vec![(&key).into()] })).await;
+    proxy
+        .say(Message::Ack(v1::Ack { revision: delta.revision.0, skipped: vec![(&key).into()], ..Default::default() }))
+        .await;
     let (_, states) = state(&control, revision, 10_000).await;
     assert!(states[0].2.contains("HTTPRoute shop/r: skipped: this proxy does not know its kind"), "{states:?}");
 }
@@ -612,7 +618,7 @@ async fn nothing_that_a_proxy_says_steers_a_terminal_or_forges_a_line() {
     let delta = proxy.delta().await;
     let key = delta.upserts.iter().map(Object::key).find(|key| matches!(key, Key::Service(_))).unwrap();
     let (revision, key) = (delta.revision.0, Some(v1::Key::from(&key)));
-    proxy.say(Message::Nack(v1::Nack { revision, key, reason: evil.to_owned() })).await;
+    proxy.say(Message::Nack(v1::Nack { revision, key, reason: evil.to_owned(), ..Default::default() })).await;
     let mut changes = control.app.hub.registry().watch();
     let told = loop {
         let all = control.app.hub.registry().list(Revision(0), Revision(0));

@@ -52,6 +52,8 @@ pub(super) struct Applier {
 
 struct Pending {
     target: KeptBundle,
+    /// Of what was asked for, as the delta says it.
+    view: u64,
     /// Objects of unknown kinds among what was told.
     skipped: Vec<v1::Key>,
     task: JoinHandle<Result<Ready, NotReady>>,
@@ -153,32 +155,32 @@ impl Applier {
             }
             None => return Step::Nothing,
         };
-        let revision = Revision(delta.revision);
+        let (revision, view) = (Revision(delta.revision), delta.view);
         let offered = delta.lineage.take().map(Lineage::from);
         let held = self.current.lineage.as_ref().map(|lineage| (lineage, self.current.bundle.revision));
         if let Err(backwards) = follow(held, offered.as_ref().map(|lineage| (lineage, revision))) {
-            return self.not_followed(revision, backwards.to_string());
+            return self.not_followed((revision, view), backwards.to_string());
         }
         if self.control.shared.contact.set_not_followed(None) {
             info!("the control plane is followed again");
         }
         let received = match Received::try_from(delta) {
             Ok(received) => received,
-            Err(Refused { key, reason }) => return refuse(revision, key, reason),
+            Err(Refused { key, reason }) => return refuse((revision, view), key, reason),
         };
         if received.delta.subtractive {
             self.subtract(&received);
             return Step::Nothing;
         }
-        self.prepare(received, offered);
+        self.prepare(received, view, offered);
         Step::Nothing
     }
 
-    fn not_followed(&self, revision: Revision, reason: String) -> Step {
+    fn not_followed(&self, (revision, view): (Revision, u64), reason: String) -> Step {
         if self.control.shared.contact.set_not_followed(Some(reason.clone())) {
             warn!(revision = revision.0, reason, "the control plane is not followed");
         }
-        Step::NotFollowed(Message::Nack(v1::Nack { revision: revision.0, key: None, reason }))
+        Step::NotFollowed(Message::Nack(v1::Nack { revision: revision.0, key: None, reason, view }))
     }
 
     /// Keeps these identities out from now on, and nobody else.
@@ -235,13 +237,13 @@ impl Applier {
         metrics::counter!(Metric::ConfigApplied.name(), "kind" => "subtractive").increment(1);
     }
 
-    fn prepare(&mut self, received: Received, lineage: Option<Lineage>) {
+    fn prepare(&mut self, received: Received, view: u64, lineage: Option<Lineage>) {
         let mut target = self.current.clone();
         target.take(&received);
         target.lineage = lineage;
         let (preparer, bundle, known) = (self.preparer.clone(), target.bundle.clone(), self.ready.filters.clone());
         let task = tokio::spawn(async move { preparer.prepare(&bundle, &known).await });
-        self.pending = Some(Pending { target, skipped: received.skipped, task });
+        self.pending = Some(Pending { target, view, skipped: received.skipped, task });
     }
 
     /// Resolves when what was being prepared is in force or refused; never, where nothing is. Cancel safe.
@@ -250,7 +252,7 @@ impl Applier {
         let result = (&mut pending.task).await;
         let Some(mut pending) = self.pending.take() else { return Step::Nothing };
         let (target, skipped) = (std::mem::take(&mut pending.target), std::mem::take(&mut pending.skipped));
-        let revision = target.bundle.revision;
+        let of = (target.bundle.revision, pending.view);
         match result {
             Ok(Ok(ready)) => match self.swap(target, ready) {
                 Ok(()) => {
@@ -258,12 +260,12 @@ impl Applier {
                     if !skipped.is_empty() {
                         info!(objects = skipped.len(), "objects of kinds that this version does not know are skipped");
                     }
-                    Step::Acked(Message::Ack(v1::Ack { revision: revision.0, skipped }))
+                    Step::Acked(Message::Ack(v1::Ack { revision: of.0.0, skipped, view: of.1 }))
                 }
-                Err(error) => refuse(revision, fault(&error).as_ref().map(Into::into), error.to_string()),
+                Err(error) => refuse(of, fault(&error).as_ref().map(Into::into), error.to_string()),
             },
-            Ok(Err(NotReady { filter, reason })) => refuse(revision, Some((&Key::Filter(filter)).into()), reason),
-            Err(error) => refuse(revision, None, format!("preparing stopped: {error}")),
+            Ok(Err(NotReady { filter, reason })) => refuse(of, Some((&Key::Filter(filter)).into()), reason),
+            Err(error) => refuse(of, None, format!("preparing stopped: {error}")),
         }
     }
 
@@ -343,10 +345,11 @@ fn fault(error: &SnapshotError) -> Option<Key> {
     }
 }
 
-fn refuse(revision: Revision, key: Option<v1::Key>, reason: String) -> Step {
+/// Of a revision, and a view of it.
+fn refuse((revision, view): (Revision, u64), key: Option<v1::Key>, reason: String) -> Step {
     warn!(revision = revision.0, reason, "configuration refused");
     metrics::counter!(Metric::ConfigRefused.name()).increment(1);
-    Step::Say(Message::Nack(v1::Nack { revision: revision.0, key, reason }))
+    Step::Say(Message::Nack(v1::Nack { revision: revision.0, key, reason, view }))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a gauge of revisions needs no more than 53 bits")]

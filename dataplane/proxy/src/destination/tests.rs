@@ -53,6 +53,7 @@ fn snapshot(endpoints: &[(&str, u8, u32)]) -> Snapshot {
         max_retries: 2,
         egress: Egress::Allow,
         namespaces: BTreeSet::new(),
+        ranges: None,
     };
     let bundle = Bundle {
         mesh: Some(mesh),

@@ -43,6 +43,7 @@ fn defaults() -> Vec<Object> {
             max_retries: 2,
             egress: Egress::Allow,
             namespaces: [].into(),
+            ranges: None,
         }),
         Object::Workload(ServedWorkload {
             name: name("shop/web-1"),
@@ -86,21 +87,8 @@ fn defaults() -> Vec<Object> {
     ]
 }
 
-/// One of each message that a stream carries, no field at its default.
-fn messages() -> Vec<(&'static str, Vec<u8>)> {
-    use v1::control_message::Message as FromControl;
-    use v1::proxy_message::Message as FromProxy;
-    let from_control = |message| v1::ControlMessage { message: Some(message) }.encode_to_vec();
-    let from_proxy = |message| v1::ProxyMessage { message: Some(message) }.encode_to_vec();
-    let keys: Vec<Key> = everything().iter().map(Object::key).collect();
-    let endpoint = Key::Endpoint { service: name("shop/web"), workload: name("shop/web-1") };
-    let lineage = || Some(v1::Lineage { store: "store".to_owned(), epoch: 2, supersedes: vec!["older".to_owned()] });
-    let delta = |delta: Delta| v1::Delta { lineage: lineage(), ..v1::Delta::from(&delta) };
-    let revision = Revision(9);
-    let whole = Delta { revision, upserts: everything(), full: true, ..Delta::default() };
-    let removals =
-        Delta { revision, removals: [keys.clone(), vec![endpoint]].concat(), subtractive: true, ..Delta::default() };
-    let versions: Versions = keys.iter().cloned().zip(1..).collect();
+/// A Hello of a proxy that holds nothing yet.
+fn hello() -> v1::Hello {
     let text = str::to_owned;
     let workload = v1::WorkloadRegistration {
         name: text("web-1"),
@@ -113,16 +101,36 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
         mesh_address: text("127.0.0.11:15008"),
         weight: 3,
     };
-    let hello = v1::Hello {
+    v1::Hello {
         proxy_name: text("web-1"),
         version: text("0.1.0"),
         capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
         workloads: vec![workload],
-        known: known(&versions),
         current_revision: 9,
         incarnation: 3,
-        lineage: lineage(),
-    };
+        ..v1::Hello::default()
+    }
+}
+
+/// One of each message that a stream carries, no field at its default.
+fn messages() -> Vec<(&'static str, Vec<u8>)> {
+    use v1::control_message::Message as FromControl;
+    use v1::proxy_message::Message as FromProxy;
+    let from_control = |message| v1::ControlMessage { message: Some(message) }.encode_to_vec();
+    let from_proxy = |message| v1::ProxyMessage { message: Some(message) }.encode_to_vec();
+    let keys: Vec<Key> = everything().iter().map(Object::key).collect();
+    let endpoint = Key::Endpoint { service: name("shop/web"), workload: name("shop/web-1") };
+    let lineage = || Some(v1::Lineage { store: "store".to_owned(), epoch: 2, supersedes: vec!["older".to_owned()] });
+    let delta = |delta: Delta| v1::Delta { lineage: lineage(), view: 4, ..v1::Delta::from(&delta) };
+    let revision = Revision(9);
+    let answered = asks().into();
+    let whole = Delta { revision, upserts: everything(), full: true, answered, ..Delta::default() };
+    let removals =
+        Delta { revision, removals: [keys.clone(), vec![endpoint]].concat(), subtractive: true, ..Delta::default() };
+    let versions: Versions = keys.iter().cloned().zip(1..).collect();
+    let text = str::to_owned;
+    let wanted: Vec<v1::Ask> = asks().iter().map(Into::into).collect();
+    let hello = v1::Hello { known: known(&versions), lineage: lineage(), asked: wanted.clone(), ..hello() };
     let state = v1::FilterState {
         name: text("shop/limit"),
         digest: text("sha256:00"),
@@ -139,7 +147,7 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
     };
     let key: v1::Key = (&keys[3]).into();
     let denials = v1::Denials { identities: vec![text("spiffe://x")], evicted: Vec::new() };
-    let nack = v1::Nack { revision: 9, key: Some(key.clone()), reason: text("why") };
+    let nack = v1::Nack { revision: 9, key: Some(key.clone()), reason: text("why"), view: 4 };
     vec![
         ("delta", from_control(FromControl::Delta(delta(whole)))),
         (
@@ -150,9 +158,10 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
         ("notice", from_control(FromControl::Notice(v1::Notice { reason: text("shutdown"), reconnect: true }))),
         ("denials", from_control(FromControl::Denials(denials))),
         ("hello", from_proxy(FromProxy::Hello(hello))),
-        ("ack", from_proxy(FromProxy::Ack(v1::Ack { revision: 9, skipped: vec![key] }))),
+        ("ack", from_proxy(FromProxy::Ack(v1::Ack { revision: 9, skipped: vec![key], view: 4 }))),
         ("nack", from_proxy(FromProxy::Nack(nack))),
         ("report", from_proxy(FromProxy::Report(report))),
+        ("asks", from_proxy(FromProxy::Asks(v1::Asks { forgotten: wanted[..1].to_vec(), wanted }))),
         ("draining", from_proxy(FromProxy::Draining(v1::Draining {}))),
     ]
 }
@@ -197,6 +206,7 @@ fn what_is_on_record_is_read() {
                 let received = Received::try_from(delta).unwrap();
                 let expected = if name == "delta" { everything() } else { defaults() };
                 assert_eq!((received.delta.upserts, received.skipped), (expected, vec![]), "{name}");
+                assert_eq!(received.delta.answered.len(), if name == "delta" { 3 } else { 0 });
             }
             "removals" => {
                 let FromControl::Delta(delta) = from_control() else { panic!("{name}") };
@@ -216,10 +226,11 @@ fn what_is_on_record_is_read() {
                 let told = crate::registration::Told::try_from(&hello.workloads[0]).unwrap();
                 assert_eq!(told.ports, [(8080, Protocol::Grpc)]);
                 assert_eq!((hello.known.len(), hello.current_revision, hello.incarnation), (5, 9, 3));
+                assert_eq!(hello.asked.into_iter().map(Ask::try_from).collect::<Vec<_>>(), asks().map(Ok));
             }
             "ack" => {
                 let FromProxy::Ack(ack) = from_proxy() else { panic!("{name}") };
-                assert_eq!((ack.revision, ack.skipped.len()), (9, 1));
+                assert_eq!((ack.revision, ack.skipped.len(), ack.view), (9, 1, 4));
             }
             "nack" => {
                 let FromProxy::Nack(nack) = from_proxy() else { panic!("{name}") };
@@ -228,6 +239,11 @@ fn what_is_on_record_is_read() {
             "report" => {
                 let FromProxy::Report(report) = from_proxy() else { panic!("{name}") };
                 assert!(report.peers[0].reached && report.filters[0].state == "loaded");
+            }
+            "asks" => {
+                let FromProxy::Asks(asked) = from_proxy() else { panic!("{name}") };
+                assert_eq!(asked.wanted.into_iter().map(Ask::try_from).collect::<Vec<_>>(), asks().map(Ok));
+                assert_eq!(asked.forgotten.len(), 1);
             }
             "draining" => assert!(matches!(from_proxy(), FromProxy::Draining(_))),
             other => panic!("{other} is on record, and nobody reads it"),

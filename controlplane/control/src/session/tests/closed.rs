@@ -123,6 +123,7 @@ fn settings() -> MeshSettings {
         max_retries: 0,
         egress: Egress::Allow,
         namespaces: Default::default(),
+        ranges: None,
     }
 }
 
@@ -170,7 +171,14 @@ async fn a_route_that_a_proxy_refuses_at_its_first_start_comes_closed() {
     let delta = proxy.delta().await;
     let key = Key::Route(ObjectName::new("shop", "r"));
     let reason = "rules[0].mirrors: unknown field".to_owned();
-    proxy.say(Message::Nack(v1::Nack { revision: delta.revision.0, key: Some((&key).into()), reason })).await;
+    proxy
+        .say(Message::Nack(v1::Nack {
+            revision: delta.revision.0,
+            key: Some((&key).into()),
+            reason,
+            ..Default::default()
+        }))
+        .await;
     proxy.take_until(|bundle| bundle.routes.len() == 2).await;
     let refusing =
         |route: &Route| route.rules.iter().all(|rule| rule.matches.is_empty() && rule.backends[0].service.is_none());

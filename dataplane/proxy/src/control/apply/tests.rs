@@ -113,6 +113,7 @@ fn world() -> Vec<v1::Object> {
         max_retries: 2,
         egress: Egress::Allow,
         namespaces: Default::default(),
+        ranges: None,
     };
     let workload = ServedWorkload {
         name: ObjectName::new("shop", "web-1"),
@@ -155,7 +156,7 @@ fn path_in_force(applier: &Applier) -> Option<weft_policy::bundle::PathMatch> {
 async fn objects_of_tomorrow_are_refused_by_key_and_what_is_in_force_stays() {
     let dir = tempfile::tempdir().unwrap();
     let mut applier = applier(dir.path());
-    let ack = Message::Ack(v1::Ack { revision: 1, skipped: vec![] });
+    let ack = Message::Ack(v1::Ack { revision: 1, skipped: vec![], ..Default::default() });
     assert_eq!(answer(&mut applier, told(1, world())).await, ack);
     let before = path_in_force(&applier);
     let edited = |from: &str, to: &str| {
@@ -190,7 +191,7 @@ async fn an_unknown_kind_is_skipped_and_told() {
     let key = v1::Key { kind: 99, name: "shop/x".to_owned(), workload: String::new() };
     let odd = v1::Object { key: Some(key.clone()), payload: b"?".as_slice().into(), ..v1::Object::default() };
     let all = world().into_iter().chain([odd]).collect();
-    let ack = Message::Ack(v1::Ack { revision: 1, skipped: vec![key] });
+    let ack = Message::Ack(v1::Ack { revision: 1, skipped: vec![key], ..Default::default() });
     assert_eq!(answer(&mut applier, told(1, all)).await, ack);
     assert!(path_in_force(&applier).is_some());
 }
