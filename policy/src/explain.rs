@@ -205,7 +205,7 @@ fn resolve<'t>(
     let authority = Authority { host: &query.to, port: query.port };
     let mut resolved = match resolver.resolve(Meant::Nothing, Some(authority)) {
         Resolution::Mesh(resolved) => resolved,
-        Resolution::Outside | Resolution::Unknown => return Err(QueryError::Outside(query.to.clone())),
+        Resolution::Outside | Resolution::Unknown(_) => return Err(QueryError::Outside(query.to.clone())),
         Resolution::Refused(refusal) => {
             return Err(QueryError::To { to: query.to.clone(), namespace: namespace.to_owned(), refusal });
         }

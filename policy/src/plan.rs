@@ -10,6 +10,7 @@ mod modifier;
 mod owner;
 mod protection;
 mod route_status;
+mod scope;
 mod select;
 mod shared;
 mod tenancy;
@@ -24,6 +25,7 @@ pub use changes::{Action, Change, diff_world, text_diff};
 pub use owner::{Owned, Owner, ProxyKey};
 pub use protection::{Loss, losses, losses_of_workloads, policy_status};
 pub use route_status::{Condition, ParentStatus, route_status};
+pub use scope::{meant, scope_of, scoped_bundle_for};
 pub use select::selects;
 #[cfg(test)]
 pub(crate) use select::work;

@@ -18,6 +18,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::bundle::ObjectName;
+use crate::identity::is_label;
 pub use access::AccessPolicySpec;
 pub use check::wrong_labels;
 pub use core::{NamespaceSpec, ServiceSpec};
@@ -82,6 +83,28 @@ pub struct Metadata {
     pub labels: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
+}
+
+/// The annotation of a Namespace or a Workload with the services that its apps use, NAME or NAME.NAMESPACE apart by commas: the
+/// proxies hold them before anybody asks.
+pub const USES: &str = "weft.dev/uses";
+
+impl Metadata {
+    /// The services that its annotation lists, for apps of this namespace; what is no name is passed over.
+    pub(crate) fn uses(&self, own: &str) -> impl Iterator<Item = ObjectName> {
+        self.listed_uses().filter_map(move |text| used_service(text, own))
+    }
+
+    fn listed_uses(&self) -> impl Iterator<Item = &str> {
+        let listed = self.annotations.get(USES).map(|text| text.split(',')).into_iter().flatten();
+        listed.map(str::trim).filter(|text| !text.is_empty())
+    }
+}
+
+/// NAME or NAME.NAMESPACE, as an app of the namespace `own` means it.
+pub fn used_service(text: &str, own: &str) -> Option<ObjectName> {
+    let (name, namespace) = text.split_once('.').unwrap_or((text, own));
+    (is_label(name) && is_label(namespace)).then(|| ObjectName::new(namespace, name))
 }
 
 /// An object of one kind.

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use crate::bundle::{Bundle, ObjectName, PathMatch, Protocol, Route, RouteMatch, RouteRule, Service, ServicePort};
 use crate::path::{self, NormalPath};
+use crate::scope::Ask;
 
 use action::RuleActions;
 pub(crate) use plan::to_backend;
@@ -168,37 +169,43 @@ impl RouteTable {
         table
     }
 
-    /// A service by one of its names or its address: NAME, NAME.NS, NAME.NS.svc.cluster.local, NAME.NS.mesh.local, in
-    /// any case, with or without the trailing dot; or IP. `None`: outside the mesh.
+    /// A service by one of its names: NAME, NAME.NS, NAME.NS.svc.cluster.local, NAME.NS.mesh.local, in any case, with or
+    /// without the trailing dot.
     fn by_host(&self, host: &str, port: u16, from_namespace: &str) -> Option<Resolved<'_>> {
-        let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
-        if let Ok(address) = bare.parse::<IpAddr>() {
-            return self.by_address(SocketAddr::new(address, port), from_namespace);
-        }
         let host = host.strip_suffix('.').unwrap_or(host);
         let host = if host.bytes().any(|b| b.is_ascii_uppercase()) {
             Cow::Owned(host.to_ascii_lowercase())
         } else {
             Cow::Borrowed(host)
         };
-        let mut labels = host.splitn(3, '.');
-        let name = labels.next()?;
-        let namespace = labels.next().unwrap_or(from_namespace);
-        if !matches!(labels.next(), None | Some("svc" | "svc.cluster.local" | "mesh.local")) {
-            return None;
-        }
+        let (name, namespace) = Self::service_labels(&host, from_namespace)?;
         let service = self.bundle.services.get(self.by_name.get(namespace)?.get(name)?)?;
         Some(Resolved { service, port, endpoint: None })
     }
 
-    /// By a service's virtual address, or an endpoint by its own.
-    fn by_address(&self, address: SocketAddr, from_namespace: &str) -> Option<Resolved<'_>> {
-        let ip = address.ip().to_canonical();
-        if let Some(name) = self.by_vip.get(&ip) {
-            let service = self.bundle.services.get(name)?;
-            return Some(Resolved { service, port: address.port(), endpoint: None });
-        }
-        let behind = self.by_endpoint.get(&ip)?;
+    /// Name and namespace of the service that a host in lower case means, if it has the form of a service's name.
+    fn service_labels<'h>(host: &'h str, from_namespace: &'h str) -> Option<(&'h str, &'h str)> {
+        let mut labels = host.splitn(3, '.');
+        let name = labels.next()?;
+        let namespace = labels.next().unwrap_or(from_namespace);
+        let is_ours = matches!(labels.next(), None | Some("svc" | "svc.cluster.local" | "mesh.local"));
+        is_ours.then_some((name, namespace))
+    }
+
+    /// True where the proxy asked for this and was answered.
+    fn is_answered(&self, ask: &Ask) -> bool {
+        self.bundle.answered.contains(ask)
+    }
+
+    /// By a service's virtual address.
+    fn by_vip(&self, address: SocketAddr) -> Option<Resolved<'_>> {
+        let service = self.bundle.services.get(self.by_vip.get(&address.ip().to_canonical())?)?;
+        Some(Resolved { service, port: address.port(), endpoint: None })
+    }
+
+    /// An endpoint by its own address.
+    fn by_endpoint(&self, address: SocketAddr, from_namespace: &str) -> Option<Resolved<'_>> {
+        let behind = self.by_endpoint.get(&address.ip().to_canonical())?;
         let serves = |service: &Service, workload: &ObjectName| {
             service.ports.iter().any(|port| port.target_of(workload) == Some(address.port()))
         };

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::lens::Lens;
 use super::{Code, Report, Scope};
 use crate::resource::core::{ACCOUNTS, GRANTED_SERVICES, MADE_FOR, PATH_READING, REGISTERED_BY};
-use crate::resource::{Kind, ROOT_NAMESPACE};
+use crate::resource::{Kind, ROOT_NAMESPACE, USES};
 use crate::text::{did_you_mean, nearest};
 
 /// Annotations under this prefix are read by the mesh or by nobody.
@@ -20,10 +20,9 @@ fn annotations(lens: &Lens<'_>, report: &mut Report) {
     for (object, entry) in lens.world.iter() {
         let read: &[&str] = match object.kind {
             Kind::Service => &[ACCOUNTS, PATH_READING, MADE_FOR],
-            Kind::Workload => &[REGISTERED_BY, GRANTED_SERVICES],
-            Kind::Namespace | Kind::Mesh | Kind::HttpRoute | Kind::Filter | Kind::FilterPolicy | Kind::AccessPolicy => {
-                &[]
-            }
+            Kind::Workload => &[REGISTERED_BY, GRANTED_SERVICES, USES],
+            Kind::Namespace => &[USES],
+            Kind::Mesh | Kind::HttpRoute | Kind::Filter | Kind::FilterPolicy | Kind::AccessPolicy => &[],
         };
         let names = entry.resource.metadata().annotations.keys();
         for name in names.filter(|name| name.starts_with(PREFIX) && !read.contains(&name.as_str())) {

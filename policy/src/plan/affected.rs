@@ -2,41 +2,52 @@
 //! may be named than differs, never less.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
 
+use super::select::selected_by;
 use super::{World, selects};
 use crate::bundle::ObjectName;
-use crate::resource::{Kind, Object, ObjectKey, ROOT_NAMESPACE, ServiceSpec, WorkloadSpec};
+use crate::resource::{HttpRouteSpec, Kind, Object, ObjectKey, ROOT_NAMESPACE, ServiceSpec, Spec, WorkloadSpec};
+use crate::scope::Ask;
 
-pub(super) struct Affected<'w> {
-    old: &'w World,
-    new: &'w World,
+#[derive(Debug)]
+pub(super) struct Affected {
+    old: Arc<World>,
+    new: Arc<World>,
     /// Something may hold anywhere.
     everything: bool,
     mesh: bool,
     /// Filters as they are published.
     filters: bool,
     /// Namespaces where policies hold for others than before.
-    policies: BTreeSet<&'w str>,
+    policies: BTreeSet<String>,
+    /// Namespaces that are otherwise declared.
+    namespaces: BTreeSet<String>,
     services: BTreeSet<ObjectName>,
     /// Services that a changed route names as its parent.
     parents: BTreeSet<ObjectName>,
     routes: BTreeSet<ObjectName>,
     workloads: BTreeSet<ObjectName>,
+    /// Addresses at which there may be something else.
+    addresses: OnceLock<BTreeSet<IpAddr>>,
 }
 
-impl<'w> Affected<'w> {
-    pub(super) fn between(old: &'w World, new: &'w World) -> Self {
+impl Affected {
+    pub(super) fn between(old: &Arc<World>, new: &Arc<World>) -> Self {
         let mut affected = Self {
-            old,
-            new,
+            old: Arc::clone(old),
+            new: Arc::clone(new),
             everything: !old.has_same_unreadable(new),
             mesh: false,
             filters: !old.has_same_versions(new),
             policies: BTreeSet::new(),
+            namespaces: BTreeSet::new(),
             services: BTreeSet::new(),
             parents: BTreeSet::new(),
             routes: BTreeSet::new(),
             workloads: BTreeSet::new(),
+            addresses: OnceLock::new(),
         };
         for key in old.differing_entries(new) {
             affected.note(key);
@@ -44,20 +55,20 @@ impl<'w> Affected<'w> {
         affected
     }
 
-    fn note(&mut self, key: &'w ObjectKey) {
-        let (old, new) = (self.old, self.new);
+    fn note(&mut self, key: &ObjectKey) {
+        let (old, new) = (&*self.old, &*self.new);
         let name = key.object_name();
         match key.kind {
             Kind::Mesh => self.mesh = true,
-            Kind::Namespace => {}
+            Kind::Namespace => _ = self.namespaces.insert(key.name.clone()),
             Kind::Filter => self.filters = true,
             Kind::AccessPolicy | Kind::FilterPolicy => {
                 self.everything |= key.namespace == ROOT_NAMESPACE;
-                self.policies.insert(&key.namespace);
+                self.policies.insert(key.namespace.clone());
             }
             Kind::Service => {
                 if [old, new].iter().any(|world| world.index().is_targeted(&name)) {
-                    self.policies.insert(&key.namespace);
+                    self.policies.insert(key.namespace.clone());
                 }
                 self.services.insert(name);
             }
@@ -72,6 +83,16 @@ impl<'w> Affected<'w> {
         }
         let namespace = if key.kind == Kind::Namespace { &key.name } else { &key.namespace };
         self.mesh |= old.has_namespace(namespace) != new.has_namespace(namespace);
+    }
+
+    /// True where this leads from that world.
+    pub(super) fn is_from(&self, world: &Arc<World>) -> bool {
+        Arc::ptr_eq(&self.old, world)
+    }
+
+    /// An address may have come or gone.
+    pub(super) fn moves_addresses(&self) -> bool {
+        !self.services.is_empty() || !self.workloads.is_empty()
     }
 
     pub(super) fn mesh(&self) -> bool {
@@ -95,7 +116,7 @@ impl<'w> Affected<'w> {
     fn has_changed_behind(&self, service: &Object<ServiceSpec>) -> bool {
         let of_namespace = self.workloads.range(ObjectName::new(&service.metadata.namespace, "")..);
         let mut of_namespace = of_namespace.take_while(|name| name.namespace == service.metadata.namespace);
-        let both = |name| [self.old, self.new].into_iter().filter_map(move |world| world.workload(name));
+        let both = |name| [&*self.old, &*self.new].into_iter().filter_map(move |world| world.workload(name));
         of_namespace.any(|name| both(name).any(|workload| selects(service, workload)))
     }
 
@@ -121,12 +142,56 @@ impl<'w> Affected<'w> {
     /// A service that changed, or whose routes did, is in front of the workload, or was.
     fn is_behind_changed(&self, workload: &Object<WorkloadSpec>) -> bool {
         let mut touched = self.services.iter().chain(&self.parents);
-        let both = |name| [self.old, self.new].into_iter().filter_map(move |world| world.service(name));
+        let both = |name| [&*self.old, &*self.new].into_iter().filter_map(move |world| world.service(name));
         touched.any(|name| both(name).any(|service| selects(service, workload)))
     }
 
     /// The filters that run for these workloads.
     pub(super) fn filters(&self, served: &[ObjectName]) -> bool {
         self.filters || served.iter().any(|name| self.workload(name))
+    }
+
+    /// What a proxy of `served` holds that asked for `asked`, and so holds the services of `scope`.
+    pub(super) fn view(&self, served: &[ObjectName], asked: &BTreeSet<Ask>, scope: &BTreeSet<ObjectName>) -> bool {
+        self.mesh()
+            || self.filters(served)
+            || served.iter().any(|name| self.namespaces.contains(&name.namespace) || self.is_used_by(name))
+            || scope.iter().any(|name| self.service(name) || self.is_led_to_by(name))
+            || asked.iter().any(|ask| match ask {
+                Ask::Service(name) => self.services.contains(name),
+                Ask::Address(address) => self.addresses().contains(address),
+            })
+    }
+
+    /// A service that came or went is one that the workload or its namespace says it uses.
+    fn is_used_by(&self, name: &ObjectName) -> bool {
+        let namespace = &name.namespace;
+        let own = self.new.workload(name).into_iter().flat_map(|workload| workload.metadata.uses(namespace));
+        own.chain(self.new.uses_of_namespace(namespace)).any(|used| self.services.contains(&used))
+    }
+
+    /// A route of the service leads to one that changed, or would if that were there.
+    fn is_led_to_by(&self, name: &ObjectName) -> bool {
+        let mut routes = self.new.index().attached_to(name).filter_map(HttpRouteSpec::of);
+        !self.services.is_empty()
+            && routes.any(|route| {
+                let mut backends = route.spec.backends(&route.metadata.namespace);
+                backends.any(|backend| self.services.contains(&backend))
+            })
+    }
+
+    fn addresses(&self) -> &BTreeSet<IpAddr> {
+        self.addresses.get_or_init(|| {
+            let mut all = BTreeSet::new();
+            for world in [&*self.old, &*self.new] {
+                let services = || self.services.iter().filter_map(|name| world.service(name));
+                all.extend(services().filter_map(|service| service.spec.cluster_ip));
+                let behind = services().flat_map(|service| selected_by(world, service));
+                let workloads = self.workloads.iter().filter_map(|name| world.workload(name)).chain(behind);
+                let addresses = |it: &'_ Object<WorkloadSpec>| it.spec.all_addresses().collect::<Vec<_>>();
+                all.extend(workloads.flat_map(addresses));
+            }
+            all.into_iter().map(|address: IpAddr| address.to_canonical()).collect()
+        })
     }
 }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::http_only::{self, RoutesOf};
 use super::modifier::actions;
 use super::route_status::resolve;
+use super::scope::concerns;
 use super::select::{holds_for, selected_by};
 use super::selects;
 use super::unserved::{Targets, targets};
@@ -67,12 +68,9 @@ type Visible = (BTreeMap<ObjectName, Service>, BTreeMap<ObjectName, Route>);
 pub(crate) fn visible(world: &World, namespaces: &BTreeSet<&str>) -> Visible {
     let services = world.services().map(|service| service_entry(world, service, namespaces));
     let services = services.map(|service| (service.name.clone(), service)).collect();
-    let concerns = |route: &Route| match &route.consumer_namespace {
-        Some(consumer) => namespaces.contains(consumer.as_str()),
-        None => true,
-    };
     let routes = world.routes().flat_map(|(route, created)| attached(world, route, created));
-    (services, routes.filter(concerns).map(|route| (route.name.clone(), route)).collect())
+    let met = routes.filter(|route| concerns(route, namespaces));
+    (services, met.map(|route| (route.name.clone(), route)).collect())
 }
 
 pub(crate) fn mesh_settings(world: &World, trust_bundle_pem: &str) -> MeshSettings {

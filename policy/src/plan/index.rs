@@ -6,6 +6,7 @@
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
 use super::world::{Entry, World};
@@ -27,6 +28,15 @@ pub(super) struct Index {
     policies: BTreeMap<Scope, Vec<usize>>,
     /// Services that a policy is for, by the first label of their selector: others may be many, and all select the same.
     targeted: OnceLock<BTreeMap<Label, Vec<ObjectName>>>,
+    /// Who has an address, made when somebody asks.
+    addresses: OnceLock<BTreeMap<IpAddr, Vec<Holder>>>,
+}
+
+/// An object that has an address.
+#[derive(Debug, Clone)]
+enum Holder {
+    Service(ObjectName),
+    Workload(ObjectName),
 }
 
 /// What a policy holds for, as it is written.
@@ -104,8 +114,40 @@ impl Index {
     }
 
     pub(super) fn attached_to<'w>(&'w self, service: &ObjectName) -> impl Iterator<Item = &'w Resource> + use<'w> {
+        self.routes_of(service).map(|entry| &entry.resource)
+    }
+
+    /// Routes that are attached to a service, as they are in the world.
+    pub(super) fn routes_of<'w>(&'w self, service: &ObjectName) -> impl Iterator<Item = &'w Entry> + use<'w> {
         let found = self.routes.get(service).map(Vec::as_slice).unwrap_or_default();
-        found.iter().map(|position| &self.entries[*position].resource)
+        found.iter().map(|position| self.entries[*position].as_ref())
+    }
+
+    /// Services with this virtual address, and those in front of the workloads that have it.
+    pub(super) fn at(&self, world: &World, address: IpAddr) -> Vec<ObjectName> {
+        let holders = self.addresses.get_or_init(|| {
+            let mut holders = BTreeMap::<IpAddr, Vec<Holder>>::new();
+            let mut note = |address: IpAddr, holder| holders.entry(address.to_canonical()).or_default().push(holder);
+            for service in world.services() {
+                service.spec.cluster_ip.into_iter().for_each(|ip| note(ip, Holder::Service(service.name())));
+            }
+            for workload in world.workloads() {
+                workload.spec.all_addresses().for_each(|ip| note(ip, Holder::Workload(workload.name())));
+            }
+            holders
+        });
+        let mut found = BTreeSet::new();
+        for holder in holders.get(&address.to_canonical()).into_iter().flatten() {
+            match holder {
+                Holder::Service(name) => _ = found.insert(name.clone()),
+                Holder::Workload(name) => {
+                    let Some(workload) = world.workload(name) else { continue };
+                    let near = world.of_namespace::<ServiceSpec>(&name.namespace);
+                    found.extend(near.filter(|service| super::selects(service, workload)).map(Object::name));
+                }
+            }
+        }
+        found.into_iter().collect()
     }
 
     /// Namespaces that have routes of their own for another's service, some more than once.

@@ -7,18 +7,24 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::affected::Affected;
 use super::assemble::{attached, filters_for, mesh_settings, serve, service_entry};
+use super::scope::{backends, closure, meant, ranges as ranges_of, roots};
 use super::{Entry, World};
-use crate::bundle::ObjectName;
+use crate::bundle::{MeshSettings, ObjectName};
 use crate::delta::Object;
 use crate::resource::{Kind, Object as Resourced, ServiceSpec, Spec};
+use crate::scope::{Ask, Ranges};
 
 /// All objects of one world in the form `T`, which may be dear to make.
 #[derive(Debug)]
 pub struct Shared<T> {
     world: Arc<World>,
+    /// What may differ from the world before.
+    came: Option<Arc<Affected>>,
     trust_bundle_pem: Arc<str>,
     make: fn(Object) -> T,
     mesh: OnceLock<Arc<T>>,
+    /// The same for those that hold only what they use.
+    scoped_mesh: OnceLock<(Ranges, Arc<T>)>,
     services: Made<ObjectName, Arc<Forms<T>>>,
     /// By route: one for each parent.
     routes: Made<ObjectName, Arc<[Attached<T>]>>,
@@ -41,7 +47,15 @@ struct Forms<T> {
 struct Attached<T> {
     /// The namespace whose callers alone meet it.
     consumer: Option<String>,
+    parent: ObjectName,
+    backends: Vec<ObjectName>,
     made: Arc<T>,
+}
+
+impl<T> Attached<T> {
+    fn concerns(&self, namespaces: &BTreeSet<&str>) -> bool {
+        self.consumer.as_deref().is_none_or(|consumer| namespaces.contains(consumer))
+    }
 }
 
 /// What was made so far.
@@ -79,28 +93,41 @@ impl<K: Ord + Clone, V: Clone> Made<K, V> {
 
 impl<T> Shared<T> {
     pub fn new(world: Arc<World>, trust_bundle_pem: Arc<str>, make: fn(Object) -> T) -> Self {
-        let (mesh, services, routes) = (OnceLock::new(), Made::new(), Made::new());
-        Self { world, trust_bundle_pem, make, mesh, services, routes, workloads: Made::new(), filters: Made::new() }
+        Self {
+            world,
+            came: None,
+            trust_bundle_pem,
+            make,
+            mesh: OnceLock::new(),
+            scoped_mesh: OnceLock::new(),
+            services: Made::new(),
+            routes: Made::new(),
+            workloads: Made::new(),
+            filters: Made::new(),
+        }
     }
 
     /// The same of another world, and of roots that may differ: what neither differs nor follows from what differs is not made
     /// again.
     #[must_use]
     pub fn next(&self, world: Arc<World>, trust_bundle_pem: &str) -> Self {
-        let affected = Affected::between(&self.world, &world);
+        let affected = Arc::new(Affected::between(&self.world, &world));
         let is_trusted = *self.trust_bundle_pem == *trust_bundle_pem;
-        let mesh = match self.mesh.get().filter(|_| is_trusted && !affected.mesh()) {
+        let is_same_mesh = is_trusted && !affected.mesh();
+        let mesh = match self.mesh.get().filter(|_| is_same_mesh) {
             Some(mesh) => OnceLock::from(mesh.clone()),
             None => OnceLock::new(),
         };
+        let has_ranges = |ranges: &Ranges| !affected.moves_addresses() || *ranges == ranges_of(&world);
+        let scoped_mesh = self.scoped_mesh.get().filter(|(ranges, _)| is_same_mesh && has_ranges(ranges));
+        let scoped_mesh = scoped_mesh.map_or_else(OnceLock::new, |known| OnceLock::from(known.clone()));
         let services = self.services.kept(|service| !affected.service(service));
         let routes = self.routes.kept(|route| !affected.route(route));
         let workloads = self.workloads.kept(|workload| !affected.workload(workload));
         let filters = self.filters.kept(|served| !affected.filters(served));
-        drop(affected);
-        let make = self.make;
+        let (came, make) = (Some(affected), self.make);
         let trust_bundle_pem = if is_trusted { self.trust_bundle_pem.clone() } else { Arc::from(trust_bundle_pem) };
-        Self { world, trust_bundle_pem, make, mesh, services, routes, workloads, filters }
+        Self { world, came, trust_bundle_pem, make, mesh, scoped_mesh, services, routes, workloads, filters }
     }
 
     /// All that the proxy of `served` is told, in no order: what `bundle_for` says, made.
@@ -111,11 +138,72 @@ impl<T> Shared<T> {
         all.extend(self.world.services().map(|service| self.service(service, &namespaces)));
         for (key, entry) in self.world.of_kind(Kind::HttpRoute) {
             let attached = self.route(&key.object_name(), entry);
-            let concerns = |one: &&Attached<T>| one.consumer.as_deref().is_none_or(|it| namespaces.contains(it));
-            all.extend(attached.iter().filter(concerns).map(|one| one.made.clone()));
+            all.extend(attached.iter().filter(|one| one.concerns(&namespaces)).map(|one| one.made.clone()));
         }
         all.extend(self.filters_of(served).iter().cloned());
         all
+    }
+
+    /// The services that the proxy of `served` holds once it has asked for `asked`: what `scope_of` says.
+    pub fn scope(&self, served: &[ObjectName], asked: &BTreeSet<Ask>) -> BTreeSet<ObjectName> {
+        let namespaces: BTreeSet<&str> = served.iter().map(|name| name.namespace.as_str()).collect();
+        closure(&self.world, roots(&self.world, served, asked), |service| {
+            let mut backends = Vec::new();
+            self.each_met(service, &namespaces, |one| backends.extend_from_slice(&one.backends));
+            backends
+        })
+    }
+
+    /// All that the proxy of `served` is told which holds the services of `scope` only, in no order: what
+    /// `scoped_bundle_for` says, made.
+    pub fn of_scope(&self, served: &[ObjectName], scope: &BTreeSet<ObjectName>) -> Vec<Arc<T>> {
+        let namespaces: BTreeSet<&str> = served.iter().map(|name| name.namespace.as_str()).collect();
+        let mut all = vec![self.scoped_mesh()];
+        all.extend(served.iter().filter_map(|name| self.workload(name)));
+        for service in scope.iter().filter_map(|name| self.world.service(name)) {
+            all.push(self.service(service, &namespaces));
+            self.each_met(&service.name(), &namespaces, |one| all.push(one.made.clone()));
+        }
+        all.extend(self.filters_of(served).iter().cloned());
+        all
+    }
+
+    /// False where the proxy of `served` that holds `scope` by what it asked for is told what it was told of `before`.
+    pub fn concerns(
+        &self,
+        before: &Self,
+        served: &[ObjectName],
+        asked: &BTreeSet<Ask>,
+        scope: &BTreeSet<ObjectName>,
+    ) -> bool {
+        let is_same = |one: &(Ranges, Arc<T>)| before.scoped_mesh.get().is_some_and(|it| Arc::ptr_eq(&it.1, &one.1));
+        match self.came.as_ref().filter(|came| came.is_from(&before.world)) {
+            Some(came) => !self.scoped_mesh.get().is_some_and(is_same) || came.view(served, asked, scope),
+            None => true,
+        }
+    }
+
+    /// The services that something asked for means; none where there is nothing.
+    pub fn meant(&self, ask: &Ask) -> Vec<ObjectName> {
+        meant(&self.world, ask)
+    }
+
+    /// The routes of a service that callers of these namespaces meet.
+    fn each_met(&self, service: &ObjectName, namespaces: &BTreeSet<&str>, mut take: impl FnMut(&Attached<T>)) {
+        for entry in self.world.index().routes_of(service) {
+            let attached = self.route(&entry.resource.key().object_name(), entry);
+            attached.iter().filter(|one| one.parent == *service && one.concerns(namespaces)).for_each(&mut take);
+        }
+    }
+
+    fn scoped_mesh(&self) -> Arc<T> {
+        let make = || {
+            let ranges = ranges_of(&self.world);
+            let settings = mesh_settings(&self.world, &self.trust_bundle_pem);
+            let settings = MeshSettings { ranges: Some(ranges.clone()), ..settings };
+            (ranges, Arc::new((self.make)(Object::Mesh(settings))))
+        };
+        self.scoped_mesh.get_or_init(make).1.clone()
     }
 
     fn mesh(&self) -> Arc<T> {
@@ -143,6 +231,8 @@ impl<T> Shared<T> {
             let attached = attached(&self.world, route, entry.created).into_iter();
             let made = attached.map(|route| Attached {
                 consumer: route.consumer_namespace.clone(),
+                parent: route.parent.clone(),
+                backends: backends(&route).cloned().collect(),
                 made: Arc::new((self.make)(Object::Route(route))),
             });
             made.collect()

@@ -1,6 +1,7 @@
 //! Worlds in, bundles and problems out.
 
 mod protection;
+mod scope;
 mod shared;
 mod tenancy;
 

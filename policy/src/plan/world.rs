@@ -301,6 +301,12 @@ impl World {
         self.objects.range(first..).take_while(within).filter_map(|(_, entry)| Spec::of(&entry.resource))
     }
 
+    /// The services that a Namespace says its workloads use.
+    pub(super) fn uses_of_namespace(&self, name: &str) -> Vec<ObjectName> {
+        let entry = self.get(&ObjectKey::new(Kind::Namespace, "", name));
+        entry.map(|entry| entry.resource.metadata().uses(name).collect()).unwrap_or_default()
+    }
+
     /// True where there is a Namespace of this name, or any object in it.
     pub(super) fn has_namespace(&self, name: &str) -> bool {
         let is_used = |kind: Kind| {

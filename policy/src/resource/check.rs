@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::core::{ACCOUNTS, PATH_READING};
-use super::{Kind, Metadata, Object, Resource, ServiceSpec, WorkloadSpec};
+use super::{DEFAULT_NAMESPACE, Kind, Metadata, Object, Resource, ServiceSpec, USES, WorkloadSpec, used_service};
 use crate::bundle::Protocol;
 use crate::identity::{is_label, is_subdomain};
 use crate::manifest::ResourceError;
@@ -47,6 +47,12 @@ fn refuse(wrong: &mut Vec<ResourceError>, key: impl Into<String>, message: impl 
 
 fn metadata(kind: Kind, metadata: &Metadata, wrong: &mut Vec<ResourceError>) {
     let Metadata { name, namespace, labels, annotations: _ } = metadata;
+    if matches!(kind, Kind::Namespace | Kind::Workload)
+        && let Some(text) = metadata.listed_uses().find(|text| used_service(text, DEFAULT_NAMESPACE).is_none())
+    {
+        let message = format!("{text:?} is no service: NAME or NAME.NAMESPACE, apart by commas, is expected");
+        refuse(wrong, format!("metadata.annotations.{USES}"), message);
+    }
     if !is_subdomain(name) {
         refuse(wrong, "metadata.name", not_a_name(name));
     } else if matches!(kind, Kind::Namespace | Kind::Service) && !is_label(name) {

@@ -125,6 +125,11 @@ pub struct WorkloadSpec {
 }
 
 impl WorkloadSpec {
+    /// All that it is addressed by.
+    pub(crate) fn all_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        std::iter::once(self.address).chain(self.addresses.iter().copied())
+    }
+
     pub fn mesh_address(&self) -> SocketAddr {
         self.mesh_address.unwrap_or(SocketAddr::new(self.address, MESH_PORT))
     }

@@ -4,7 +4,9 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::{Resolved, RouteTable};
-use crate::bundle::{Egress, MeshSettings};
+use crate::bundle::{Egress, MeshSettings, ObjectName};
+use crate::identity::is_label;
+use crate::scope::Ask;
 
 /// Destination that a connection meant to reach, before any request was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +29,7 @@ pub struct Authority<'a> {
 }
 
 /// Kind of a destination: in the mesh, outside it, refused or unknown.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub enum Resolution<'t> {
     /// A service of the mesh or one of its endpoints.
     Mesh(Resolved<'t>),
@@ -35,8 +37,8 @@ pub enum Resolution<'t> {
     Outside,
     /// Nothing of the mesh, and it may not be reached.
     Refused(EgressRefusal),
-    /// This proxy does not know yet; a proxy that holds only what it uses asks for it.
-    Unknown,
+    /// This proxy does not know yet: it holds only what it uses, and asks for this.
+    Unknown(Ask),
 }
 
 /// Why a request does not leave the mesh.
@@ -82,6 +84,14 @@ enum Belongs {
     Outside,
 }
 
+/// What the table says of a name or an address.
+enum Found<'t> {
+    Mesh(Resolved<'t>),
+    /// No service has it.
+    Nothing,
+    Unknown(Ask),
+}
+
 impl<'t> Resolver<'_, 't> {
     /// The destination of a request: where its connection meant to go, and where that is nothing of the mesh what its
     /// authority says.
@@ -102,11 +112,12 @@ impl<'t> Resolver<'_, 't> {
             Meant::Nothing => 80,
         };
         let Some(host) = authority.map(|authority| authority.host) else { return connection };
-        match self.table.by_host(host, port, self.from_namespace) {
-            Some(resolved) => Resolution::Mesh(resolved),
+        match self.find(host, port) {
+            Found::Mesh(resolved) => Resolution::Mesh(resolved),
+            Found::Unknown(ask) => Resolution::Unknown(ask),
             // The connection goes where it meant to; a request for a service that is gone does not go along.
-            None if self.belongs(host) == Belongs::Mesh => Resolution::Refused(EgressRefusal::NoSuchService),
-            None => connection,
+            Found::Nothing if self.belongs(host) == Belongs::Mesh => Resolution::Refused(EgressRefusal::NoSuchService),
+            Found::Nothing => connection,
         }
     }
 
@@ -114,22 +125,67 @@ impl<'t> Resolver<'_, 't> {
     pub fn connection(&self, meant: Meant<'_>) -> Resolution<'t> {
         match meant {
             Meant::Nothing => Resolution::Refused(EgressRefusal::NoAuthority),
-            Meant::Address(address) => match self.table.by_address(address, self.from_namespace) {
-                Some(resolved) => Resolution::Mesh(resolved),
-                None => self.outside(),
+            Meant::Address(address) => match self.at(address) {
+                Found::Mesh(resolved) => Resolution::Mesh(resolved),
+                Found::Unknown(ask) => Resolution::Unknown(ask),
+                Found::Nothing => self.outside(),
             },
             Meant::Name { host, port } => self.host(host, port),
         }
     }
 
     fn host(&self, host: &str, port: u16) -> Resolution<'t> {
-        if let Some(resolved) = self.table.by_host(host, port, self.from_namespace) {
-            return Resolution::Mesh(resolved);
+        match self.find(host, port) {
+            Found::Mesh(resolved) => Resolution::Mesh(resolved),
+            Found::Unknown(ask) => Resolution::Unknown(ask),
+            Found::Nothing => match self.belongs(host) {
+                Belongs::Mesh | Belongs::Label => Resolution::Refused(EgressRefusal::NoSuchService),
+                Belongs::Outside => self.outside(),
+            },
         }
-        match self.belongs(host) {
-            Belongs::Mesh | Belongs::Label => Resolution::Refused(EgressRefusal::NoSuchService),
-            Belongs::Outside => self.outside(),
+    }
+
+    /// By a name or an address.
+    fn find(&self, host: &str, port: u16) -> Found<'t> {
+        if let Ok(address) = bare(host).parse() {
+            return self.at(SocketAddr::new(address, port));
         }
+        // This name is the machine's own in every mesh.
+        if host.strip_suffix('.').unwrap_or(host).eq_ignore_ascii_case(LOCALHOST) {
+            return Found::Nothing;
+        }
+        match self.table.by_host(host, port, self.from_namespace) {
+            Some(resolved) => Found::Mesh(resolved),
+            None => self.meant_service(host).map_or(Found::Nothing, Found::Unknown),
+        }
+    }
+
+    /// By an address.
+    fn at(&self, address: SocketAddr) -> Found<'t> {
+        if let Some(resolved) = self.table.by_vip(address) {
+            return Found::Mesh(resolved);
+        }
+        // An endpoint's own address may belong to a service that is not held, beside one that is.
+        if self.mesh.ranges.as_ref().is_some_and(|ranges| ranges.contains(address.ip())) {
+            let ask = Ask::address(address.ip());
+            if !self.table.is_answered(&ask) {
+                return Found::Unknown(ask);
+            }
+        }
+        self.table.by_endpoint(address, self.from_namespace).map_or(Found::Nothing, Found::Mesh)
+    }
+
+    /// The service that a name would mean and that was not asked for, where this proxy holds only what it uses. `None`: no
+    /// service can have this name, or none has.
+    fn meant_service(&self, host: &str) -> Option<Ask> {
+        self.mesh.ranges.as_ref()?;
+        let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+        let (name, namespace) = RouteTable::service_labels(&host, self.from_namespace)?;
+        if !is_label(name) || !self.knows_namespace(namespace) {
+            return None;
+        }
+        let ask = Ask::Service(ObjectName::new(namespace, name));
+        (!self.table.is_answered(&ask)).then_some(ask)
     }
 
     fn outside(&self) -> Resolution<'t> {
@@ -141,12 +197,11 @@ impl<'t> Resolver<'_, 't> {
 
     /// Place to which a name belongs if no service has it.
     fn belongs(&self, host: &str) -> Belongs {
-        let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
-        if bare.parse::<IpAddr>().is_ok() {
+        if bare(host).parse::<IpAddr>().is_ok() {
             return Belongs::Outside;
         }
         let name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
-        if name == "localhost" || (self.is_local)(&name) {
+        if name == LOCALHOST || (self.is_local)(&name) {
             return Belongs::Outside;
         }
         let under = |suffix: &str| name.strip_suffix(suffix).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
@@ -165,4 +220,11 @@ impl<'t> Resolver<'_, 't> {
     fn knows_namespace(&self, namespace: &str) -> bool {
         self.mesh.namespaces.contains(namespace) || self.table.by_name.contains_key(namespace)
     }
+}
+
+const LOCALHOST: &str = "localhost";
+
+/// An IPv6 address without its brackets.
+fn bare(host: &str) -> &str {
+    host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host)
 }

@@ -1,11 +1,14 @@
 //! Names, and GAMMA's precedence against a naive model with seeded random routes.
 
+mod scope;
+
 use super::*;
 use crate::bundle::{
     AppVersion, Backend, Egress, Endpoint, HeaderMatch, HeaderModifier, MeshSettings, Protocol, Revision, RouteAction,
     ServicePort,
 };
 use crate::path::PathReading;
+use crate::scope::Ranges;
 
 fn name(text: &str) -> ObjectName {
     text.parse().unwrap()
@@ -60,6 +63,17 @@ fn mesh(egress: Egress) -> MeshSettings {
         max_retries: 2,
         egress,
         namespaces: ["shop", "other", "empty"].map(str::to_owned).into(),
+        ranges: None,
+    }
+}
+
+/// What callers of `shop` address by a name or an address.
+fn addressed<'t>(table: &'t RouteTable, host: &str, port: u16) -> Option<Resolved<'t>> {
+    let mesh = mesh(Egress::Allow);
+    let resolver = Resolver { table, mesh: &mesh, from_namespace: "shop", is_local: &|_| false };
+    match resolver.resolve(Meant::Nothing, Some(Authority { host, port: Some(port) })) {
+        Resolution::Mesh(resolved) => Some(resolved),
+        Resolution::Outside | Resolution::Refused(_) | Resolution::Unknown(_) => None,
     }
 }
 
@@ -74,7 +88,7 @@ fn names_of_services() {
         vec![],
     );
     let check = |host: &str, port: u16, expect: Option<(&str, Option<&str>)>| {
-        let got = table.by_host(host, port, "shop");
+        let got = addressed(&table, host, port);
         let got = got.map(|to| (to.service.name.to_string(), to.endpoint.map(ToString::to_string)));
         let expect = expect.map(|(service, endpoint)| (service.to_owned(), endpoint.map(str::to_owned)));
         assert_eq!(got, expect, "{host}:{port}");
@@ -208,7 +222,7 @@ fn ports_and_consumers() {
 fn an_endpoint_addressed_directly_has_no_route() {
     let routes = vec![route("shop/r", 1, vec![rule("any", vec![])])];
     let table = table(vec![service("shop/web", None, &[("shop/web-1", "127.0.0.11")])], routes);
-    let to = table.by_host("127.0.0.11", 8080, "shop").unwrap();
+    let to = addressed(&table, "127.0.0.11", 8080).unwrap();
     let head = HeadView { method: "GET", path: &path("/"), headers: &|_| None };
     let plan = plan(&table, &to, "shop", &head, 0, &mesh(Egress::Allow)).unwrap();
     assert_eq!(
@@ -321,9 +335,12 @@ fn agrees_with_the_model() {
 
 /// Destination of a request: `service`, `service@endpoint`, `outside`, or why it goes nowhere.
 fn goes(table: &RouteTable, egress: Egress, meant: Meant<'_>, host: Option<&str>) -> String {
-    let mesh = mesh(egress);
+    resolved(table, &mesh(egress), meant, host)
+}
+
+fn resolved(table: &RouteTable, mesh: &MeshSettings, meant: Meant<'_>, host: Option<&str>) -> String {
     let is_local = |name: &str| name == "printer" || name == "db.internal";
-    let resolver = Resolver { table, mesh: &mesh, from_namespace: "shop", is_local: &is_local };
+    let resolver = Resolver { table, mesh, from_namespace: "shop", is_local: &is_local };
     let (host, port) = match host.and_then(|host| host.rsplit_once(':')) {
         Some((name, port)) if !name.ends_with(':') && port.parse::<u16>().is_ok() => (Some(name), port.parse().ok()),
         _ => (host, None),
@@ -334,7 +351,7 @@ fn goes(table: &RouteTable, egress: Egress, meant: Meant<'_>, host: Option<&str>
         }
         Resolution::Mesh(Resolved { service, port, endpoint: None }) => format!("{}:{port}", service.name),
         Resolution::Outside => "outside".to_owned(),
-        Resolution::Unknown => "unknown".to_owned(),
+        Resolution::Unknown(ask) => format!("unknown {ask}"),
         Resolution::Refused(EgressRefusal::NoAuthority) => "no authority".to_owned(),
         Resolution::Refused(EgressRefusal::NoSuchService) => "no such service".to_owned(),
         Resolution::Refused(EgressRefusal::RegistryOnly) => "registry only".to_owned(),
@@ -427,7 +444,7 @@ fn a_connection_that_meant_something_goes_there() {
 #[test]
 fn declared_protocols() {
     let table = shop();
-    let protocol = |host: &str, port: u16| table.by_host(host, port, "shop").unwrap().protocol();
+    let protocol = |host: &str, port: u16| addressed(&table, host, port).unwrap().protocol();
     assert_eq!(protocol("web", 80), Protocol::Http);
     assert_eq!(protocol("web", 81), Protocol::Auto);
     assert_eq!(protocol("127.0.0.11", 8080), Protocol::Http);

@@ -58,7 +58,7 @@ fn in_mesh(resolution: Resolution<'_>, named: impl FnOnce() -> String) -> Result
         Resolution::Mesh(resolved) => Ok(Some(resolved)),
         Resolution::Outside => Ok(None),
         // A name that this proxy doesn't hold yet is never taken for one outside.
-        Resolution::Unknown => Err(Failure::NotReady),
+        Resolution::Unknown(_) => Err(Failure::NotReady),
         Resolution::Refused(refusal) => Err(Failure::Egress { to: named(), refusal }),
     }
 }

@@ -1,6 +1,6 @@
 //! What is made once for all proxies and kept from world to world is what each proxy's bundle says, after whatever changes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::tenancy::{Drawn, document, drawn, put_at as put, tenants};
 use super::*;
 use crate::delta::Object;
+use crate::scope::Ask;
 
 /// What happens to a world.
 #[derive(Debug, Clone)]
@@ -41,7 +42,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => (own(), drawn()).prop_map(|(own, drawn)| Step::Remove { own, drawn }),
         2 => (own(), drawn()).prop_map(|(own, drawn)| Step::Renew { own, drawn }),
         1 => (own(), kind).prop_map(|(own, kind)| Step::Unreadable { own, kind }),
-        2 => (0_u8..6).prop_map(Step::Mesh),
+        2 => (0_u8..8).prop_map(Step::Mesh),
     ];
     proptest::collection::vec(step, 1..40)
 }
@@ -71,6 +72,12 @@ fn take(world: &mut World, step: &Step, revision: u64) {
         ),
         Step::Mesh(3) => drop(world.remove(&ObjectKey::new(Kind::Mesh, "", "mesh"))),
         Step::Mesh(4) => drop(world.remove(&ObjectKey::new(Kind::Filter, "weft-system", "authz"))),
+        Step::Mesh(5) => put(
+            world,
+            "{apiVersion: v1, kind: Namespace, metadata: {name: c, annotations: {weft.dev/uses: 'y.a, x.b'}}}",
+            revision,
+        ),
+        Step::Mesh(6) => drop(world.remove(&ObjectKey::new(Kind::Namespace, "", "c"))),
         Step::Mesh(_) => {
             let authz = SHOP.split("---\n").find(|text| text.contains("name: authz")).unwrap();
             put(world, &authz.replace("1.0.0", &format!("1.0.{revision}")), revision);
@@ -80,8 +87,7 @@ fn take(world: &mut World, step: &Step, revision: u64) {
 
 type Told = BTreeMap<Key, Object>;
 
-fn told(shared: &Shared<Object>, served: &[ObjectName]) -> Told {
-    let objects = shared.of_proxy(served);
+fn told(objects: Vec<Arc<Object>>) -> Told {
     let count = objects.len();
     let told: Told = objects.into_iter().map(|object| (object.key(), Object::clone(&object))).collect();
     assert_eq!(told.len(), count, "each object once");
@@ -100,14 +106,32 @@ proptest! {
     ) {
         let mut world = tenants(&a, &b);
         let mut shared = Shared::new(Arc::new(world.clone()), "ROOTS".into(), |object| object);
+        let asked: BTreeSet<Ask> = [
+            Ask::Service(name("a/x")),
+            Ask::Service(name("b/y")),
+            Ask::address("10.96.1.0".parse().unwrap()),
+            Ask::address("10.0.2.1".parse().unwrap()),
+        ]
+        .into();
         let proxies = [vec![name("a/x")], vec![name("b/x")], vec![name("a/y"), name("b/y")], vec![name("c/x")]];
         for (index, step) in steps.iter().enumerate() {
             take(&mut world, step, index as u64 + 100);
-            shared = shared.next(Arc::new(world.clone()), "ROOTS");
+            let before = shared;
+            shared = before.next(Arc::new(world.clone()), "ROOTS");
             // Not every world is looked at: what is kept may be older than the last.
             for served in proxies.iter().filter(|_| looks[index]) {
                 let wanted = bundle_for(&world, served, Revision(1), "ROOTS").objects();
-                prop_assert_eq!(told(&shared, served), wanted, "{:?} after {:?}", served, &steps[..=index]);
+                prop_assert_eq!(told(shared.of_proxy(served)), wanted, "{:?} after {:?}", served, &steps[..=index]);
+                let scope = shared.scope(served, &asked);
+                prop_assert_eq!(&scope, &scope_of(&world, served, &asked));
+                let wanted = scoped_bundle_for(&world, served, &asked, Revision(1), "ROOTS").objects();
+                let held = told(shared.of_scope(served, &scope));
+                let scope_before = before.scope(served, &asked);
+                if !shared.concerns(&before, served, &asked, &scope_before) {
+                    let held_before = told(before.of_scope(served, &scope_before));
+                    prop_assert_eq!(&held_before, &held, "{:?} in scope at {:?}", served, steps[index]);
+                }
+                prop_assert_eq!(held, wanted, "{:?} in scope after {:?}", served, &steps[..=index]);
             }
         }
     }
@@ -132,5 +156,10 @@ fn what_no_change_concerns_is_the_same_object() {
     let second = after.of_proxy(&served);
     assert_eq!(made_anew(second.clone(), &first), [Key::Service(name("a/x"))]);
     // Roots are told with the mesh's settings.
-    assert_eq!(made_anew(after.next(world, "OTHERS").of_proxy(&served), &second), [Key::Mesh]);
+    let others = after.next(world, "OTHERS");
+    assert_eq!(made_anew(others.of_proxy(&served), &second), [Key::Mesh]);
+    let (asked, scope) = (BTreeSet::new(), BTreeSet::new());
+    let second = after.of_scope(&served, &scope);
+    assert!(others.concerns(&after, &served, &asked, &scope));
+    assert_eq!(made_anew(others.of_scope(&served, &scope), &second), [Key::Mesh]);
 }

@@ -53,8 +53,9 @@ pub(super) fn document(own: &str, other: &str, Drawn { kind, name, variant }: Dr
         2 => format!(
             "{{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, {metadata}, spec: {{parentRefs: [{{group: '', kind: \
              Service, name: {app}, namespace: {near}}}], rules: [{{matches: [{{path: {{value: /{}}}}}], backendRefs: [{{name: \
-             {app}, namespace: {near}, port: 80}}]}}]}}}}",
-            variant % 3
+             {}, namespace: {near}, port: 80}}]}}]}}}}",
+            variant % 3,
+            if variant < 12 { app } else { ["y", "x"][usize::from(name)] }
         ),
         3 => format!(
             "{{apiVersion: weft.dev/v1alpha1, kind: AccessPolicy, {metadata}, spec: {{{targets}action: Deny, rules: [{{to: \
@@ -115,7 +116,7 @@ pub(super) fn put_at(world: &mut World, text: &str, revision: u64) {
 }
 
 /// No address is two objects': an apply that makes it so is refused.
-fn addresses_are_apart(world: &World) -> bool {
+pub(super) fn addresses_are_apart(world: &World) -> bool {
     !lint::errors(world).iter().any(|finding| matches!(finding.code, Code::SameAddress | Code::SameSocket))
 }
 
