@@ -44,6 +44,7 @@ enum Name {
     ServerCertificateExpiry,
     IntermediateExpiry,
     PutOff,
+    Asks,
 }
 
 impl Name {
@@ -80,9 +81,10 @@ impl Name {
             ),
             Self::Throttled => (
                 "weft_control_throttled_total",
-                "Requests refused at a limit, by reason: renewals, streams, hellos, messages, api, plans, bodies, registrations, joins",
+                "Requests refused at a limit, by reason: renewals, streams, hellos, messages, api, plans, bodies, registrations, joins, asks",
             ),
             Self::FilterBytes => ("weft_control_filter_bytes_sent_total", "Bytes of filter binaries sent to proxies"),
+            Self::Asks => ("weft_control_asks_total", "Names and addresses that proxies asked for"),
             Self::ApiRequests => ("weft_control_api_requests_total", "Requests of the operator API"),
             Self::ApiErrors => ("weft_control_api_errors_total", "Requests of the operator API answered 4xx or 5xx"),
             Self::StoreCommit => ("weft_control_store_commit_seconds", "Time of one durable commit"),
@@ -149,6 +151,7 @@ pub(crate) enum Throttled {
     Bodies,
     Registrations,
     Joins,
+    Asks,
 }
 
 /// Parts of the control plane's own upkeep that may wait for a disk with room.
@@ -184,7 +187,8 @@ pub struct Metrics {
     pub joins_refused: Counter,
     registrations_refused: [Counter; 4],
     pub name_conflicts: Counter,
-    throttled: [Counter; 9],
+    pub asks: Counter,
+    throttled: [Counter; 10],
     pub filter_bytes: Counter,
     pub api_requests: Counter,
     pub api_errors: Counter,
@@ -273,6 +277,7 @@ impl Metrics {
             registrations_refused: [Refusal::Name, Refusal::Invalid, Refusal::NotGranted, Refusal::Store]
                 .map(|why| by_reason(Name::RegistrationsRefused, why.as_str())),
             name_conflicts: counter(Name::SeatConflicts),
+            asks: counter(Name::Asks),
             throttled: [
                 "renewals",
                 "streams",
@@ -283,6 +288,7 @@ impl Metrics {
                 "bodies",
                 "registrations",
                 "joins",
+                "asks",
             ]
             .map(|reason| by_reason(Name::Throttled, reason)),
             filter_bytes: counter(Name::FilterBytes),
@@ -359,7 +365,7 @@ impl Metrics {
     }
 
     pub(crate) fn throttled(&self, what: Throttled) {
-        let [renewals, streams, hellos, messages, api, plans, bodies, registrations, joins] = &self.throttled;
+        let [renewals, streams, hellos, messages, api, plans, bodies, registrations, joins, asks] = &self.throttled;
         let counter = match what {
             Throttled::Renewals => renewals,
             Throttled::Streams => streams,
@@ -369,6 +375,7 @@ impl Metrics {
             Throttled::Plans => plans,
             Throttled::Bodies => bodies,
             Throttled::Registrations => registrations,
+            Throttled::Asks => asks,
             Throttled::Joins => joins,
         };
         counter.increment(1);

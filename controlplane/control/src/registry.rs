@@ -145,6 +145,8 @@ struct Entry {
     why: Arc<OnceLock<String>>,
     /// Which peers it reaches, and when it said so.
     words: Option<(Instant, BTreeMap<ObjectName, bool>)>,
+    /// The services that it holds; `None`: all.
+    scope: Option<Arc<BTreeSet<ObjectName>>>,
     /// When living streams of this proxy were replaced by others that were no newer.
     disputes: Vec<Instant>,
 }
@@ -435,6 +437,21 @@ impl Registry {
         }
     }
 
+    /// A proxy that holds only what it uses is to hold these services.
+    pub fn record_scope(&self, seat: &Seat, scope: Arc<BTreeSet<ObjectName>>) {
+        if let Some(entry) = self.lock().get_mut(&seat.key).filter(|entry| entry.session == seat.session) {
+            entry.scope = Some(scope);
+        }
+    }
+
+    /// Names of the connected proxies of an account that don't hold a service.
+    pub fn without(&self, identity: &str, service: &ObjectName) -> Vec<String> {
+        let entries = self.lock();
+        let is_without = |entry: &Entry| entry.scope.as_ref().is_some_and(|scope| !scope.contains(service));
+        let of = entries.iter().filter(|(key, entry)| entry.connected && key.identity.as_str() == identity);
+        of.filter(|(_, entry)| is_without(entry)).map(|(key, _)| key.name.clone()).collect()
+    }
+
     /// A proxy says which peers it reaches.
     pub fn record_words(&self, seat: &Seat, words: BTreeMap<ObjectName, bool>) {
         if let Some(entry) = self.lock().get_mut(&seat.key).filter(|entry| entry.session == seat.session) {
@@ -513,6 +530,7 @@ impl Entry {
             replaced: CancellationToken::new(),
             why: Arc::default(),
             words: None,
+            scope: None,
             disputes: Vec::new(),
         }
     }

@@ -2,6 +2,7 @@
 //! `View`'s decision; here are time and bytes. Changes are gathered, endpoint removals go at once.
 
 mod hello;
+mod scope;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,7 @@ use weft_policy::wire::{self, v1};
 
 use self::hello::Greeting;
 pub(crate) use self::hello::may_join;
+use self::scope::{Scope, TooMany};
 use crate::hub::{Holder, Hub, KeptOut, Published};
 use crate::metrics::Throttled;
 use crate::rate::Rates;
@@ -69,6 +71,8 @@ struct Session {
     view: View,
     served: Vec<ObjectName>,
     capabilities: Capabilities,
+    /// What it asked for, where it holds only what it uses.
+    scope: Option<Scope>,
     /// What the newest world that was looked at says, and what this proxy may be sent of it.
     target: Arc<ToldSet>,
     fitted: Arc<ToldSet>,
@@ -141,6 +145,7 @@ impl Session {
             knows_nothing: greeting.known.is_empty(),
             view: View::new(greeting.known),
             served: greeting.served,
+            scope: greeting.capabilities.contains(wire::SCOPE).then(|| Scope::new(greeting.asked)),
             capabilities: greeting.capabilities,
             follows: greeting.held,
             left_alone: None,
@@ -267,19 +272,26 @@ impl Session {
             return is_open;
         }
         let world = self.hub.published();
-        self.look_at(&world);
-        let Some(plan) = self.view.poll_delta(world.revision, self.fitted.as_ref()) else {
+        if let Err(too_many) = self.look_at(&world) {
+            return self.refuse_questions(too_many).await;
+        }
+        let changes = self.view.poll_delta(world.revision, self.fitted.as_ref());
+        let answers = self.scope.as_ref().map(|scope| scope.answers(&world.told, &self.view)).unwrap_or_default();
+        let empty = || (!answers.is_empty()).then_some(());
+        let Some(plan) = changes.or_else(|| empty().and_then(|()| self.view.poll_empty(world.revision))) else {
             if !self.view.is_in_flight() {
                 self.gathering = None;
             }
             self.record();
             return true;
         };
+        let answered = answers.iter().map(Into::into).collect();
+        self.scope.iter_mut().for_each(|scope| scope.sent(answers.clone()));
         let envelope = |key| self.fitted.get(key).map(|told| told.envelope.clone());
         let upserts = plan.upserts.iter().filter_map(envelope).collect();
         let full = std::mem::take(&mut self.knows_nothing);
         let removals = plan.removals.iter().map(Into::into).collect();
-        let delta = v1::Delta { revision: plan.revision.0, upserts, removals, full, ..self.delta() };
+        let delta = v1::Delta { revision: plan.revision.0, upserts, removals, full, answered, ..self.delta() };
         tracing::debug!(
             proxy = %self.seat.key, revision = delta.revision,
             upserts = delta.upserts.len(), removals = delta.removals.len(), "delta sent"
@@ -310,7 +322,9 @@ impl Session {
             return true;
         }
         let before = self.target.clone();
-        self.look_at(world);
+        if let Err(too_many) = self.look_at(world) {
+            return self.refuse_questions(too_many).await;
+        }
         let removals = withdrawn(&before, &self.target);
         if removals.is_empty() {
             return true;
@@ -327,17 +341,57 @@ impl Session {
         self.send_one(delta).await
     }
 
-    fn look_at(&mut self, world: &Published) {
-        let is_same = self.looked_at.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, &world.told));
+    fn look_at(&mut self, world: &Published) -> Result<(), TooMany> {
+        let seen = self.looked_at.as_deref();
+        let is_same = match &self.scope {
+            Some(scope) => {
+                let is_newest = seen.is_some_and(|seen| std::ptr::eq(seen, &*world.told)) && !scope.is_changed();
+                is_newest || !scope.is_concerned(&world.told, seen, &self.served)
+            }
+            None => seen.is_some_and(|seen| std::ptr::eq(seen, &*world.told)),
+        };
         // What is kept from a proxy follows from its answers, too.
         if is_same && !self.view.holds_back() && self.view.withheld().is_empty() {
-            return;
+            self.looked_at = Some(world.told.clone());
+            return Ok(());
         }
+        let most = self.hub.config().limits.max_absent_asks_per_proxy;
+        let told = match &mut self.scope {
+            Some(scope) => {
+                let told = scope.look_at(&world.told, &self.served, most)?;
+                self.hub.registry().record_scope(&self.seat, scope.services().clone());
+                told
+            }
+            None => world.told.of_proxy(&self.served),
+        };
         self.looked_at = Some(world.told.clone());
-        self.target = Arc::new(world.told.of_proxy(&self.served).into_iter().collect());
+        self.target = Arc::new(told.into_iter().collect());
         let (fitted, withheld) = fitting(&self.target, &self.capabilities, &self.view);
         self.fitted = fitted;
         self.view.withhold(world.revision, withheld);
+        Ok(())
+    }
+
+    /// Takes what the proxy asks for and answers it ahead of what is gathered.
+    async fn handle_asks(&mut self, asks: v1::Asks) -> Option<End> {
+        let scope = self.scope.as_mut()?;
+        self.hub.metrics().asks.increment(asks.wanted.len() as u64);
+        scope.take(asks.wanted, asks.forgotten);
+        // With a delta under way the answer follows its own.
+        if self.view.is_in_flight() || self.send_delta().await { None } else { Some(End::Lost) }
+    }
+
+    /// Ends a stream whose proxy asks without end. False: it is closed.
+    async fn refuse_questions(&self, too_many: TooMany) -> bool {
+        self.hub.metrics().throttled(Throttled::Asks);
+        tracing::warn!(proxy = %self.seat.key, "{too_many}");
+        let _ = self.outgoing.send(Err(Status::resource_exhausted(too_many.to_string()))).await;
+        false
+    }
+
+    /// True where an answer is to the delta in flight, and not to an earlier one of the same revision.
+    fn is_of_this_view(&self, view: u64) -> bool {
+        self.scope.as_ref().is_none_or(|scope| scope.sent_number() == view)
     }
 
     async fn handle_message(&mut self, message: v1::ProxyMessage) -> Option<End> {
@@ -350,6 +404,9 @@ impl Session {
         }
         self.hub.registry().hear(&self.seat);
         match message.message {
+            Some(Message::Ack(ack)) if !self.is_of_this_view(ack.view) => None,
+            Some(Message::Nack(nack)) if !self.is_of_this_view(nack.view) => None,
+            Some(Message::Asks(asks)) => self.handle_asks(asks).await,
             Some(Message::Ack(ack)) => {
                 let skipped = ack.skipped.into_iter().take(MAX_SKIPPED).filter_map(|key| Key::try_from(key).ok());
                 let skipped: Vec<_> = skipped.collect();
@@ -404,6 +461,7 @@ impl Session {
             (Instant::now() + next, next)
         });
         self.view.release_held();
+        self.scope.iter_mut().for_each(Scope::resume);
         self.send_delta().await
     }
 
@@ -413,13 +471,15 @@ impl Session {
             return None;
         }
         self.hub.metrics().answered(accepted, self.sent_at.elapsed());
-        if !self.view.holds_back() {
+        self.scope.iter_mut().for_each(|scope| scope.handle_answer(accepted));
+        let is_paused = self.scope.as_ref().is_some_and(Scope::is_paused);
+        if !self.view.holds_back() && !is_paused {
             self.retry = None;
         } else if self.retry.is_none() {
             self.retry = Some((Instant::now() + RETRY.0, RETRY.0));
         }
         // Changes that came meanwhile wait for quiet; without any, objects held back or cut are sent again now.
-        if self.gathering.is_some() {
+        if self.gathering.is_some() && !self.scope.as_ref().is_some_and(Scope::has_questions) {
             self.record();
             return None;
         }
@@ -450,7 +510,8 @@ impl Session {
 
     /// An empty delta of the store that speaks.
     fn delta(&self) -> v1::Delta {
-        v1::Delta { lineage: Some(v1::Lineage::from(&self.hub.lead().lineage)), ..v1::Delta::default() }
+        let view = self.scope.as_ref().map_or(0, Scope::number);
+        v1::Delta { lineage: Some(v1::Lineage::from(&self.hub.lead().lineage)), view, ..v1::Delta::default() }
     }
 
     async fn send_one(&self, delta: v1::Delta) -> bool {

@@ -146,6 +146,15 @@ impl View {
         Some(Plan { revision, upserts, removals })
     }
 
+    /// A delta without changes, which is in flight as any other.
+    pub fn poll_empty(&mut self, revision: Revision) -> Option<Plan> {
+        if self.in_flight.is_some() || self.waits() {
+            return None;
+        }
+        self.in_flight = Some(InFlight { revision, changes: BTreeMap::new() });
+        Some(Plan { revision, upserts: Vec::new(), removals: Vec::new() })
+    }
+
     /// Names the objects that the proxy can't do, in place of the earlier ones, by version and why. What it has of them
     /// stays; a target may hold others under their names.
     pub fn withhold(&mut self, revision: Revision, withheld: BTreeMap<Key, (Version, String)>) {

@@ -85,6 +85,9 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
     ]
 }
 
+/// Proxies that an explanation names.
+const SHOWN: usize = 5;
+
 /// The longest that a list is waited for.
 const MAX_WAIT: Duration = Duration::from_secs(300);
 
@@ -369,6 +372,15 @@ async fn explain_request(
         None => explain(&published.world, &query),
     });
     let mut explained = explained.await?.map_err(|error| ApiError::invalid(format!("{error}{told_by}")))?;
+    let without = explained.service.parse().map(|name| hub.registry().without(explained.principal.as_str(), &name));
+    if let Ok(without) = without
+        && !without.is_empty()
+    {
+        let shown: Vec<_> = without.iter().take(SHOWN).map(String::as_str).collect();
+        let more = if without.len() > SHOWN { ", ..." } else { "" };
+        let shown = shown.join(", ");
+        explained.reason.push_str(&format!("; not held yet by {shown}{more}: the first call asks for it"));
+    }
     explained.reason.push_str(told_by);
     Ok(Json(explained))
 }

@@ -44,6 +44,8 @@ pub(super) struct Greeting {
     /// The store that it follows, and how far.
     pub(super) held: Option<(Lineage, Revision)>,
     pub(super) capabilities: Capabilities,
+    /// What it asked for before.
+    pub(super) asked: Vec<v1::Ask>,
 }
 
 impl Greeting {
@@ -100,7 +102,7 @@ impl Greeting {
             hub.registry().leave(&seat, !has_workloads);
             return Err(error.into());
         }
-        Ok(Self { seat, served, known, held, capabilities })
+        Ok(Self { seat, served, known, held, capabilities, asked: hello.asked })
     }
 }
 

@@ -10,6 +10,7 @@ use weft_policy::wire::{ENVELOPES, FILTER_CONTRACT, encode, v1};
 
 mod closed;
 mod grants;
+mod scope;
 
 use super::*;
 use crate::app::tests::{Control, Proxy, greeting, workload};

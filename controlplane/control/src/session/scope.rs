@@ -1,0 +1,154 @@
+//! What a proxy asked for that holds only what it uses. Invariant: it is told that something is answered only together with
+//! every object of it, or where there is none; what it has an older part of stays unanswered.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use weft_policy::bundle::ObjectName;
+use weft_policy::delta::Key;
+use weft_policy::scope::Ask;
+use weft_policy::wire::v1;
+
+use crate::told::{Shared, Told};
+use crate::view::View;
+
+/// More is asked for than one proxy may that is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it asks for more than {0} names and addresses that are not there")]
+pub(super) struct TooMany(usize);
+
+#[derive(Debug)]
+pub(super) struct Scope {
+    asked: BTreeSet<Ask>,
+    answered: BTreeSet<Ask>,
+    /// With the delta that was sent last.
+    in_flight: BTreeSet<Ask>,
+    /// The services that follow, by the world that was looked at last.
+    services: Arc<BTreeSet<ObjectName>>,
+    /// Counts what was asked for.
+    number: u64,
+    sent_number: u64,
+    /// Something was asked for since that world was looked at.
+    is_changed: bool,
+    /// An answer was refused: nothing is answered until something else is told.
+    is_paused: bool,
+}
+
+impl Scope {
+    pub(super) fn new(asked: impl IntoIterator<Item = v1::Ask>) -> Self {
+        let mut scope = Self {
+            asked: BTreeSet::new(),
+            answered: BTreeSet::new(),
+            in_flight: BTreeSet::new(),
+            services: Arc::default(),
+            number: 0,
+            sent_number: 0,
+            is_changed: false,
+            is_paused: false,
+        };
+        scope.take(asked, []);
+        scope
+    }
+
+    /// Takes what the proxy wants and what it no longer wants. What this version does not know stays unanswered.
+    pub(super) fn take(
+        &mut self,
+        wanted: impl IntoIterator<Item = v1::Ask>,
+        forgotten: impl IntoIterator<Item = v1::Ask>,
+    ) {
+        for ask in forgotten.into_iter().filter_map(|ask| Ask::try_from(ask).ok()) {
+            self.asked.remove(&ask);
+            self.answered.remove(&ask);
+            self.in_flight.remove(&ask);
+        }
+        for ask in wanted.into_iter().filter_map(|ask| Ask::try_from(ask).ok()) {
+            // A proxy that asks again does not know that it is answered.
+            self.answered.remove(&ask);
+            self.asked.insert(ask);
+        }
+        self.number += 1;
+        self.is_changed = true;
+    }
+
+    /// True where something was asked for since a world was looked at.
+    pub(super) fn is_changed(&self) -> bool {
+        self.is_changed
+    }
+
+    /// The number of the delta that was sent last.
+    pub(super) fn sent_number(&self) -> u64 {
+        self.sent_number
+    }
+
+    /// Which of several views of one revision this is.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// False where the world `told` holds nothing for this proxy that the world `before` did not.
+    pub(super) fn is_concerned(&self, told: &Shared, before: Option<&Shared>, served: &[ObjectName]) -> bool {
+        let concerns = |before| told.concerns(before, served, &self.asked, &self.services);
+        self.is_changed || before.is_none_or(concerns)
+    }
+
+    /// Everything that the proxy is to hold.
+    ///
+    /// # Errors
+    /// It asks for more than `most` that there is not.
+    pub(super) fn look_at(
+        &mut self,
+        told: &Shared,
+        served: &[ObjectName],
+        most: usize,
+    ) -> Result<Vec<Arc<Told>>, TooMany> {
+        if self.asked.len() > most && self.asked.iter().filter(|ask| told.meant(ask).is_empty()).count() > most {
+            return Err(TooMany(most));
+        }
+        self.services = Arc::new(told.scope(served, &self.asked));
+        self.is_changed = false;
+        Ok(told.of_scope(served, &self.services))
+    }
+
+    pub(super) fn services(&self) -> &Arc<BTreeSet<ObjectName>> {
+        &self.services
+    }
+
+    /// True where something waits for an answer that could be given now.
+    pub(super) fn has_questions(&self) -> bool {
+        !self.is_paused && self.asked.iter().any(|ask| !self.answered.contains(ask))
+    }
+
+    /// What the next delta answers.
+    pub(super) fn answers(&self, told: &Shared, view: &View) -> BTreeSet<Ask> {
+        if self.is_paused {
+            return BTreeSet::new();
+        }
+        let is_whole =
+            |ask: &&Ask| told.meant(ask).into_iter().all(|service| !view.held().contains_key(&Key::Service(service)));
+        self.asked.difference(&self.answered).filter(is_whole).cloned().collect()
+    }
+
+    pub(super) fn sent(&mut self, answers: BTreeSet<Ask>) {
+        self.in_flight = answers;
+        self.sent_number = self.number;
+    }
+
+    /// The proxy took the delta with these answers, or it did not.
+    pub(super) fn handle_answer(&mut self, is_taken: bool) {
+        let answers = std::mem::take(&mut self.in_flight);
+        self.is_paused = !is_taken && !answers.is_empty();
+        if is_taken {
+            // What was forgotten meanwhile is no longer told of.
+            self.answered.extend(answers);
+        }
+    }
+
+    /// What was refused is tried again.
+    pub(super) fn resume(&mut self) {
+        self.is_paused = false;
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.is_paused
+    }
+}

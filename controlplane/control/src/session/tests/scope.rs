@@ -1,0 +1,264 @@
+//! Proxies that hold only what they use: what they are told, and when.
+
+use weft_policy::scope::Ask;
+use weft_policy::wire::SCOPE;
+
+use super::*;
+
+/// Three services; the route of `web` leads to `canary` as well.
+const SHOP: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: canary, namespace: shop}
+spec: {selector: {app: canary}, ports: [{port: 80, targetPort: 8080}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: foreign, namespace: shop}
+spec: {selector: {app: foreign}, clusterIP: 10.77.0.9, ports: [{port: 80, targetPort: 8080}]}
+---
+apiVersion: weft.dev/v1alpha1
+kind: Workload
+metadata: {name: secret-1, namespace: shop, labels: {app: foreign}}
+spec: {address: 10.88.0.7, ports: [{port: 8080}], serviceAccount: foreign}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: r, namespace: shop}
+spec:
+  parentRefs: [{kind: Service, group: '', name: web}]
+  rules: [{backendRefs: [{name: web, port: 80}, {name: canary, port: 80}]}]
+";
+
+const NEW: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: new, namespace: shop}
+spec: {selector: {app: new}, ports: [{port: 80, targetPort: 8080}]}
+";
+
+fn service(name: &str) -> Ask {
+    Ask::Service(ObjectName::new("shop", name))
+}
+
+fn asks(wanted: &[Ask], forgotten: &[Ask]) -> Message {
+    let told = |asks: &[Ask]| asks.iter().map(Into::into).collect();
+    Message::Asks(v1::Asks { wanted: told(wanted), forgotten: told(forgotten) })
+}
+
+/// Hello of a proxy that holds only what it uses and asked for this before.
+fn scoped(asked: &[Ask]) -> v1::Hello {
+    let mut hello = v1::Hello { proxy_name: "client-1".to_owned(), ..greeting() };
+    hello.capabilities.push(SCOPE.to_owned());
+    hello.asked = asked.iter().map(Into::into).collect();
+    hello
+}
+
+async fn connect(control: &Control, asked: &[Ask]) -> Proxy {
+    let svid = control.join("shop/client").await;
+    Box::pin(Proxy::connect_with(control, &svid, scoped(asked), Bundle::default())).await
+}
+
+fn names(bundle: &Bundle) -> Vec<&str> {
+    bundle.services.keys().map(|name| name.name.as_str()).collect()
+}
+
+fn everything(bundle: &Bundle) -> String {
+    bundle.objects().values().map(|object| format!("{object:?}")).collect()
+}
+
+#[tokio::test]
+async fn a_proxy_is_told_of_what_it_asked_for_and_of_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    control.apply(&format!("{WEB}---\n{SHOP}")).await;
+    let mut proxy = connect(&control, &[]).await;
+    proxy.take().await;
+    assert_eq!(names(&proxy.bundle), [""; 0]);
+    let ranges = proxy.bundle.mesh.as_ref().unwrap().ranges.clone().unwrap();
+    assert_eq!(ranges.to_string(), "10.77.0.0/24, 10.88.0.0/24, 127.0.0.0/24");
+
+    proxy.say(asks(&[service("web")], &[])).await;
+    proxy.take_until(|bundle| bundle.answered.contains(&service("web"))).await;
+    assert_eq!(names(&proxy.bundle), ["canary", "web"], "with the backends of its routes");
+    assert_eq!(proxy.bundle.routes.len(), 1);
+    let told = everything(&proxy.bundle);
+    for foreign in ["foreign", "secret", "10.77.0.9", "10.88.0.7"] {
+        assert!(!told.contains(foreign), "{foreign} in {told}");
+    }
+
+    // What it does not use goes by without a word.
+    let revision = control.apply(&SHOP.replace("targetPort: 8080", "targetPort: 8081")).await;
+    proxy.take_until(|bundle| bundle.services[&ObjectName::new("shop", "canary")].ports[0].target_port == 8081).await;
+    assert!(!everything(&proxy.bundle).contains("foreign"));
+    assert!(state(&control, revision, 10_000).await.0);
+
+    proxy.say(asks(&[Ask::address("10.88.0.7".parse().unwrap())], &[service("web")])).await;
+    proxy.take_until(|bundle| names(bundle) == ["foreign"]).await;
+    assert!(proxy.bundle.routes.is_empty());
+    assert!(control.metrics().await.contains("weft_control_asks_total 2"));
+}
+
+#[tokio::test]
+async fn what_does_not_exist_is_answered_and_told_of_as_soon_as_it_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    control.apply(WEB).await;
+    let mut proxy = connect(&control, &[]).await;
+    proxy.take().await;
+    let nobody = Ask::address("10.0.0.99".parse().unwrap());
+    proxy.say(asks(&[service("new"), nobody.clone()], &[])).await;
+    let answer = proxy.take().await;
+    assert_eq!((answer.answered, answer.upserts.len()), ([service("new"), nobody].into(), 0));
+    proxy.say(asks(&[service("new")], &[])).await;
+    assert_eq!(proxy.take().await.answered, [service("new")].into(), "it asks again, and is told again");
+    control.apply(NEW).await;
+    proxy.take_until(|bundle| names(bundle) == ["new"]).await;
+    control.apply(&NEW.replace("selector: {app: new},", "selector: {app: new}, clusterIP: 10.0.0.99,")).await;
+    proxy.take_until(|bundle| bundle.services.values().any(|service| service.vip.is_some())).await;
+    let (status, body) = control.call("delete", "/api/v1/resources/services/shop/new", Value::Null).await;
+    assert_eq!(status, 200, "{body}");
+    proxy.take_until(|bundle| names(bundle).is_empty()).await;
+    assert!(proxy.bundle.answered.contains(&service("new")), "that it is gone is known");
+}
+
+/// With changes gathered for a minute, a first call waits for none of them.
+#[tokio::test]
+async fn an_answer_overtakes_what_is_gathered() {
+    let dir = tempfile::tempdir().unwrap();
+    let slow = |config: &mut crate::config::Config| {
+        (config.coalesce_quiet_ms, config.coalesce_max_ms) = (60_000, 60_000);
+    };
+    let control = Control::start_with(dir.path(), slow).await;
+    control.apply(WEB).await;
+    let mut proxy = connect(&control, &[]).await;
+    let first = proxy.delta().await;
+    control.apply(NEW).await;
+    proxy.say(asks(&[service("web")], &[])).await;
+    proxy.accept(&first).await;
+    control.apply(SHOP).await;
+    let answer = proxy.take().await;
+    assert_eq!(answer.answered, [service("web")].into());
+    proxy.say(asks(&[service("new")], &[])).await;
+    proxy.take_until(|bundle| bundle.answered.contains(&service("new"))).await;
+    assert!(names(&proxy.bundle).contains(&"new"));
+}
+
+#[tokio::test]
+async fn a_proxy_that_comes_back_is_told_only_what_differs() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    control.apply(&format!("{WEB}---\n{NEW}")).await;
+    let mut proxy = connect(&control, &[service("web"), service("gone")]).await;
+    proxy.take().await;
+    assert_eq!(names(&proxy.bundle), ["web"]);
+    let held = proxy.bundle.clone();
+    drop(proxy);
+    let known = held.objects();
+    let known = known.values().map(encode).map(|it| v1::ObjectVersion { key: it.key, version: it.version });
+    let hello = v1::Hello { known: known.collect(), ..scoped(&[service("web"), service("gone"), service("new")]) };
+    let svid = control.join("shop/client").await;
+    let mut proxy = Proxy::connect_with(&control, &svid, hello, held).await;
+    let delta = proxy.take().await;
+    assert_eq!(
+        delta.upserts.iter().map(Object::key).collect::<Vec<_>>(),
+        [Key::Service(ObjectName::new("shop", "new"))]
+    );
+    assert_eq!(delta.answered, [service("web"), service("gone"), service("new")].into());
+}
+
+/// "There is no such service" of one that the proxy could not read would lead out of the mesh.
+#[tokio::test]
+async fn what_a_proxy_refused_is_not_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    control.apply(&format!("{WEB}---\n{NEW}")).await;
+    let mut proxy = connect(&control, &[]).await;
+    proxy.take().await;
+    proxy.say(asks(&[service("web"), service("new")], &[])).await;
+    let delta = proxy.delta().await;
+    let key = Some((&Key::Service(web())).into());
+    let nack = v1::Nack { revision: delta.revision.0, key, reason: "can't".to_owned(), view: proxy.view };
+    proxy.say(Message::Nack(nack)).await;
+    proxy.take_until(|bundle| names(bundle) == ["new"]).await;
+    proxy.take_until(|bundle| bundle.answered.contains(&service("new"))).await;
+    assert!(!proxy.bundle.answered.contains(&service("web")));
+    control.apply(&WEB.replace("port: 80", "port: 81")).await;
+    proxy.take_until(|bundle| bundle.answered.contains(&service("web"))).await;
+    assert_eq!(names(&proxy.bundle), ["new", "web"]);
+}
+
+/// Of two deltas of one revision the answer to the first is none to the second.
+#[tokio::test]
+async fn an_answer_is_to_a_view_of_a_revision() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    let revision = control.apply(WEB).await;
+    let mut proxy = connect(&control, &[]).await;
+    proxy.take().await;
+    let first = proxy.view;
+    proxy.say(asks(&[service("web")], &[])).await;
+    let second = proxy.delta().await;
+    assert!(proxy.view > first && second.revision.0 == revision);
+    proxy.say(Message::Ack(v1::Ack { revision, skipped: vec![], view: first })).await;
+    proxy.say(asks(&[service("late")], &[])).await;
+    let report = v1::Report { transport: "said last".to_owned(), ..v1::Report::default() };
+    proxy.say(Message::Report(report)).await;
+    while !control.call("get", "/api/v1/proxies", Value::Null).await.1.to_string().contains("said last") {}
+    assert!(control.metrics().await.contains("weft_control_pushes_total 2"), "the second is not answered yet");
+    proxy.accept(&second).await;
+    let third = proxy.take().await;
+    assert_eq!(third.answered, [service("late")].into());
+}
+
+#[tokio::test]
+async fn a_proxy_that_asks_without_end_is_cut_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start_with(dir.path(), |config| config.limits.max_absent_asks_per_proxy = 10).await;
+    control.apply(WEB).await;
+    let mut proxy = connect(&control, &[service("web")]).await;
+    proxy.take().await;
+    let absent = |count: usize| (0..count).map(|index| service(&format!("n{index}"))).collect::<Vec<_>>();
+    proxy.say(asks(&absent(10), &[])).await;
+    assert_eq!(proxy.take().await.answered.len(), 10);
+    proxy.say(asks(&absent(11), &[])).await;
+    let refusal = proxy.refusal().await;
+    assert!(refusal.message().contains("more than 10 names and addresses that are not there"), "{refusal}");
+    assert!(control.metrics().await.contains("weft_control_throttled_total{reason=\"asks\"} 1"));
+}
+
+/// A proxy of another release that does not ask is told everything, and that it is everything.
+#[tokio::test]
+async fn a_proxy_that_cannot_ask_is_told_everything() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    control.apply(&format!("{WEB}---\n{SHOP}")).await;
+    let svid = control.join("shop/client").await;
+    let hello = v1::Hello { capabilities: greeting().capabilities, ..scoped(&[service("web")]) };
+    let mut proxy = Proxy::connect_with(&control, &svid, hello, Bundle::default()).await;
+    proxy.take().await;
+    assert_eq!(names(&proxy.bundle), ["canary", "foreign", "web"]);
+    assert_eq!((proxy.bundle.mesh.as_ref().unwrap().ranges.clone(), proxy.view), (None, 0));
+    assert!(proxy.bundle.answered.is_empty());
+}
+
+/// An explanation says which proxies of the caller have to ask first.
+#[tokio::test]
+async fn what_is_not_held_yet_is_explained() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    control.apply(WEB).await;
+    let mut proxy = connect(&control, &[]).await;
+    proxy.take().await;
+    let reason = async || {
+        let question = json!({"from": "shop/client", "to": "web"});
+        let (status, body) = control.call("post", "/api/v1/explain", question).await;
+        assert_eq!(status, 200, "{body}");
+        body["reason"].as_str().unwrap().to_owned()
+    };
+    let before = reason().await;
+    assert!(before.ends_with("; not held yet by client-1: the first call asks for it"), "{before}");
+    proxy.say(asks(&[service("web")], &[])).await;
+    proxy.take().await;
+    assert_eq!(reason().await, before.split("; not held").next().unwrap());
+}
