@@ -19,6 +19,7 @@ mod mesh {
     mod differential;
     mod edge_cases;
     mod equal;
+    mod first_calls;
     mod forms;
     mod hiccup;
     mod in_process;

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use weft_policy::bundle::Protocol;
 use weft_policy::identity::TrustDomain;
 use weft_policy::registration::{self, Fault, Field, Registration, Told};
+use weft_policy::resource::used_service;
+use weft_policy::scope::Ask;
 
 mod addresses;
 mod limits;
@@ -65,6 +67,9 @@ pub struct Config {
     /// Tests only: requests to peers go in plain text. Logged at start.
     #[serde(default)]
     pub danger_plaintext_tunnel: bool,
+    /// What it holds of the mesh. Default `used`.
+    #[serde(default)]
+    pub holds: Holds,
     /// Log filter (`info`, `weft_proxy=debug`). Default `info`; `WEFT_LOG` overrides.
     #[serde(default = "default_log")]
     pub log: String,
@@ -77,6 +82,17 @@ pub enum CongestionControl {
     #[default]
     Cubic,
     Bbr,
+}
+
+/// How much of the mesh a proxy holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Holds {
+    /// Its own workloads and the services that their apps use: the first call of a name asks for it.
+    #[default]
+    Used,
+    /// All services.
+    Everything,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -108,6 +124,9 @@ pub struct Workload {
     /// Register as an endpoint of this service; made with port 80 -> the first port where it does not exist.
     #[serde(default)]
     pub service: Option<String>,
+    /// Services that the app uses, NAME or NAME.NAMESPACE: they are held before anybody asks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub uses: Vec<String>,
     /// An app that does not listen at `address` may listen on loopback, at the same port.
     #[serde(default = "yes")]
     pub app_on_loopback: bool,
@@ -230,6 +249,11 @@ impl Config {
             wrong.push(format!("listen.admin: {} is not a loopback address", self.listen.admin));
         }
         wrong.extend(self.listen.collisions());
+        for (index, text) in self.workload.uses.iter().enumerate() {
+            if used_service(text, &self.workload.namespace).is_none() {
+                wrong.push(format!("workload.uses[{index}]: {text:?} is no service: NAME or NAME.NAMESPACE"));
+            }
+        }
         wrong.extend(self.control.address.faults().map(|fault| format!("control.address: {fault}")));
         if self.capture.is_some() && self.listen.outbound.is_none() {
             wrong.push("capture: needs listen.outbound".to_owned());
@@ -270,6 +294,12 @@ impl Config {
             service: workload.service.clone(),
             weight: 1,
         }
+    }
+
+    /// The services that the app says it uses.
+    pub fn uses(&self) -> impl Iterator<Item = Ask> {
+        let own = &self.workload.namespace;
+        self.workload.uses.iter().filter_map(move |text| used_service(text, own)).map(Ask::Service)
     }
 
     /// What the control plane would refuse.

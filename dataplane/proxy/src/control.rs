@@ -1,6 +1,7 @@
 //! The proxy's side of the control plane: joins, renews, holds the control stream, prepares what it is told and swaps it
 //! in. Runs on its own runtime; when the control plane is away it tries again and everything else goes on.
 
+mod absent;
 mod apply;
 mod channel;
 mod grants;
@@ -8,7 +9,7 @@ mod identity;
 mod prepare;
 mod replicas;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use tracing::{info, warn};
 use weft_flow::Backoff;
 use weft_policy::bundle::ObjectName;
 use weft_policy::text::printable;
-use weft_policy::wire::{CAPABILITIES, Parts, v1};
+use weft_policy::wire::{CAPABILITIES, Parts, SCOPE, v1};
 use weft_transport::tls::IdentityHandle;
 
 pub use channel::Channel;
@@ -26,6 +27,7 @@ use channel::ChannelError;
 pub use grants::TokenFile;
 pub use identity::{IdentityKeeper, join_or_load};
 
+use crate::config::Holds;
 use crate::shared::Shared;
 use crate::state::{KeptBundle, State};
 use crate::telemetry::names::Metric;
@@ -45,6 +47,10 @@ const LASTING: Duration = Duration::from_secs(10);
 
 /// How often it is looked whether peers came into or out of reach, and how often that is told again.
 const REACH: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
+
+/// Least time between two messages with questions: what comes meanwhile goes with the next. An app that makes names up
+/// does not use up the messages that its proxy may send.
+const QUESTIONS: Duration = Duration::from_millis(50);
 
 /// A finding about a peer is worth telling for so long.
 const REACH_WORD: Duration = Duration::from_secs(60);
@@ -149,6 +155,7 @@ impl Control {
         let mut looks = tokio::time::interval(REACH.0);
         let mut told_of = (Instant::now(), BTreeMap::new());
         let mut parts = Parts::default();
+        let mut next_questions = Instant::now();
         loop {
             let has_kept = applier.has_kept();
             let step = tokio::select! {
@@ -161,14 +168,13 @@ impl Control {
                     None => return Ok(End::Closed),
                 },
                 step = applier.prepared() => step,
+                step = self.questions(&mut next_questions) => step,
                 _ = credentials.changed() => Step::Say(self.report(applier)),
                 _ = reports.tick() => Step::Say(self.report(applier)),
-                _ = looks.tick() => {
-                    let found = self.shared.reaches.lately(REACH_WORD);
-                    let is_news = found != told_of.1 || !found.is_empty() && told_of.0.elapsed() >= REACH.1;
-                    if is_news { told_of = (Instant::now(), found) }
-                    if is_news { Step::Say(self.report(applier)) } else { Step::Nothing }
-                }
+                _ = looks.tick() => match self.has_news(&mut told_of) {
+                    true => Step::Say(self.report(applier)),
+                    false => Step::Nothing,
+                },
                 () = self.shared.drain.draining() => {
                     send(&say, v1::proxy_message::Message::Draining(v1::Draining {})).await;
                     // Held open until the control plane has read it.
@@ -196,8 +202,33 @@ impl Control {
         }
     }
 
+    /// True where the control plane should hear which peers are reached; `told_of` says what it heard, and when.
+    fn has_news(&self, told_of: &mut (Instant, BTreeMap<ObjectName, bool>)) -> bool {
+        let found = self.shared.reaches.lately(REACH_WORD);
+        let is_news = found != told_of.1 || !found.is_empty() && told_of.0.elapsed() >= REACH.1;
+        if is_news {
+            *told_of = (Instant::now(), found);
+        }
+        is_news
+    }
+
+    /// What workers want to know and the control plane has not heard, `at` that time or later; then it is the next time's
+    /// turn. Cancel safe.
+    async fn questions(&self, at: &mut Instant) -> Step {
+        tokio::time::sleep_until((*at).into()).await;
+        let news = self.shared.asking.news().await;
+        *at = Instant::now() + QUESTIONS;
+        Step::Say(v1::proxy_message::Message::Asks(v1::Asks {
+            wanted: news.wanted.iter().map(Into::into).collect(),
+            forgotten: news.forgotten.iter().map(Into::into).collect(),
+        }))
+    }
+
     fn hello(&self, current: &KeptBundle) -> v1::Hello {
         let config = &self.shared.config;
+        let is_asking = config.holds == Holds::Used;
+        let open = self.shared.asking.say_all();
+        let asked: BTreeSet<_> = current.bundle.answered.iter().cloned().chain(config.uses()).chain(open).collect();
         let told = config.told();
         let ports = config.workload.ports.iter().map(|port| v1::WorkloadPort {
             port: u32::from(port.port),
@@ -206,7 +237,7 @@ impl Control {
         v1::Hello {
             proxy_name: config.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
+            capabilities: CAPABILITIES.into_iter().chain(is_asking.then_some(SCOPE)).map(str::to_owned).collect(),
             workloads: vec![v1::WorkloadRegistration {
                 name: told.name,
                 namespace: told.namespace,
@@ -222,7 +253,7 @@ impl Control {
             current_revision: current.bundle.revision.0,
             lineage: current.lineage.as_ref().map(Into::into),
             incarnation: self.incarnation,
-            asked: Vec::new(),
+            asked: asked.iter().map(Into::into).collect(),
         }
     }
 

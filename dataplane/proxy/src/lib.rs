@@ -18,6 +18,7 @@ pub mod reply;
 pub mod via;
 
 pub mod apps;
+pub mod asking;
 pub mod destination;
 pub mod names;
 mod parts;

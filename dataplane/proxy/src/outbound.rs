@@ -5,6 +5,7 @@ mod attempts;
 pub mod connection;
 mod origin;
 pub mod passthrough;
+mod patience;
 mod peer_leg;
 mod probe;
 mod routing;
@@ -20,6 +21,7 @@ use weft_transport::http::Forwards;
 
 use self::attempts::{Attempt, Attempts};
 pub use self::origin::{Origin, Target};
+use self::patience::Patience;
 use crate::call::{Call, Failed, Request};
 use crate::filtering::{self, Filtered, Place};
 use crate::mesh::{self, Stamp};
@@ -47,12 +49,12 @@ pub async fn serve(worker: &Rc<Worker>, origin: &Origin, request: &mut Request<'
 
 async fn carry(
     worker: &Rc<Worker>,
-    snapshot: Current,
+    mut snapshot: Current,
     origin: &Origin,
     request: &mut Request<'_>,
     record: &mut Record,
 ) -> Result<(), Failure> {
-    let from = snapshot.hold(origin.workload(&snapshot)?);
+    let mut from = snapshot.hold(origin.workload(&snapshot)?);
     mesh::strip(&mut request.head.headers);
     if worker.shared.via.is_loop(&request.head) {
         return Err(Failure::Loop);
@@ -60,7 +62,15 @@ async fn carry(
     if request.head.count_forward() == Forwards::Exhausted {
         return Err(if request.head.method == Method::TRACE { Failure::NoTrace } else { Failure::LastHop });
     }
-    let resolved = routing::resolve(&snapshot, &worker.shared.hosts, &from, origin, &request.head)?;
+    let mut patience = Patience::default();
+    let resolved = loop {
+        match routing::resolve(&snapshot, &worker.shared.hosts, &from, origin, &request.head) {
+            Ok(resolved) => break resolved,
+            Err(failure) => snapshot = Box::pin(patience.learn(worker, &snapshot, failure)).await?,
+        }
+        // The request goes on by the configuration that knows where it goes.
+        from = snapshot.hold(origin.workload(&snapshot)?);
+    };
     origin.name_host(&mut request.head);
     let Some(resolved) = resolved else {
         return Box::pin(passthrough::request(worker, snapshot, &from, origin, request, record)).await;

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use weft_policy::bundle::{RequestRefusal, TunnelRefusal};
 use weft_policy::route::{EgressRefusal, RouteRefusal};
+use weft_policy::scope::Ask;
 use weft_policy::text::printable;
 use weft_transport::http::{ResponseHead, StreamError};
 
@@ -94,6 +95,8 @@ pub enum Flag {
     None,
     /// No route matched.
     NoRoute,
+    /// The destination is not held yet.
+    NoCluster,
     /// No healthy endpoint.
     NoHealthyUpstream,
     /// Connection to the peer or app failed.
@@ -132,6 +135,7 @@ impl Flag {
         match self {
             Flag::None => "-",
             Flag::NoRoute => "NR",
+            Flag::NoCluster => "NC",
             Flag::NoHealthyUpstream => "UH",
             Flag::UpstreamFailure => "UF",
             Flag::UpstreamTermination => "UC",
@@ -166,6 +170,8 @@ pub enum Failure {
     NoEndpoints { service: String },
     #[error("this proxy has no configuration yet")]
     NotReady,
+    #[error("{ask} is not held yet: {why}")]
+    NotHeld { ask: Box<Ask>, why: &'static str },
     #[error("cannot connect to peer {address}: {reason}")]
     PeerConnect { address: String, reason: String },
     #[error("cannot connect to the app at {address}: {reason}")]
@@ -263,6 +269,9 @@ impl Failure {
                 verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::NoHealthyUpstream, "balance", "no_endpoints", 14)
             }
             Failure::NotReady => verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::NoRoute, "route", "not_ready", 14),
+            Failure::NotHeld { .. } => {
+                verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::NoCluster, "route", "not_held", 14)
+            }
             Failure::PeerConnect { .. } => {
                 verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamFailure, "connect", "peer_connect", 14)
             }

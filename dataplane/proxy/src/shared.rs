@@ -14,6 +14,7 @@ use weft_transport::http::Leaving;
 use weft_transport::quic::{AdmissionStats, PoolStats};
 
 use crate::apps::AppPoolStats;
+use crate::asking::Asking;
 use crate::config::Config;
 use crate::gauges::{AllInFlight, OpenCount};
 use crate::hosts::Hosts;
@@ -56,6 +57,8 @@ pub struct Shared {
     /// The workers' findings about their peers.
     pub reaches: Reaches,
     pub contact: Contact,
+    /// What workers need and this proxy does not hold.
+    pub asking: Asking,
     /// The peer pools of all workers, for their counters.
     pub pools: Mutex<Vec<Arc<PoolStats>>>,
     /// The mesh ports of all workers, for their counters.
@@ -95,6 +98,7 @@ impl Shared {
             unreachable: OpenCount::default(),
             reaches: Reaches::default(),
             contact: Contact::default(),
+            asking: Asking::new(config.limits.names_asked),
             pools: Mutex::default(),
             admissions: Mutex::default(),
             app_pools: Mutex::default(),

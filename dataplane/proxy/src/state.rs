@@ -195,6 +195,9 @@ impl State {
         let received = Received::try_from(message).map_err(|refused| damaged(refused.reason))?;
         let mut kept = KeptBundle { lineage, ..KeptBundle::default() };
         kept.take(&received);
+        // That something is not there is true of its moment only.
+        let answered = std::mem::take(&mut kept.bundle.answered);
+        kept.bundle.answered = answered.into_iter().filter(|ask| kept.bundle.has(ask)).collect();
         Ok(Some(kept))
     }
 
@@ -209,6 +212,7 @@ impl State {
             upserts: kept.bundle.objects().into_iter().map(envelope).collect(),
             full: true,
             lineage: kept.lineage.as_ref().map(v1::Lineage::from),
+            answered: kept.bundle.answered.iter().map(Into::into).collect(),
             ..v1::Delta::default()
         };
         let body = body.encode_to_vec();

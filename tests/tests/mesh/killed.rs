@@ -102,10 +102,11 @@ async fn kills_lose_nothing(kills: usize, rate: u32) {
     assert!(acknowledged.iter().all(|name| told.contains(&format!("\"{name}\\\""))), "the callee misses some: {told}");
     for sidecar in [&mut client, &mut server] {
         let held = in_force(sidecar).await;
-        // One that starts with nothing is told everything.
+        // One that starts with nothing is told everything that it uses.
         std::fs::remove_file(sidecar.state().join("bundle.pb")).unwrap();
         sidecar.restart();
         sidecar.ready();
+        assert_eq!(Client::through(sidecar.proxy(), "reviews").await.get("/who").await.status, 200);
         let told = in_force(sidecar).await;
         assert_eq!(held, told, "{} holds other than what it would be told", sidecar.workload.name);
     }

@@ -74,6 +74,8 @@ async fn killed_under_load_and_back() {
     let client = mesh.sidecar(Workload::client("shopper")).await;
     let mut bystander = mesh.sidecar(Workload::client("bystander")).await;
     let asked = f64::from(all_answer(&client, 3).await);
+    // It asks for what it uses while there is somebody to ask, and remembers.
+    assert_eq!(Client::through(bystander.proxy(), "reviews").await.get("/who").await.status, 200);
     let apps = || first_app.served() + second_app.served() + third_app.served();
     let counted = || async { client.metrics().await.sum("istio_requests_total", &[("reporter", "source")]) };
     eventually("those are counted", || async { (counted().await == asked).then_some(()) }).await;

@@ -167,6 +167,11 @@ limits! {
     names_waiting: usize = 1_024, 1, 1 << 20;
     /// How long a name that could not be looked up is not asked for again.
     name_failure_ms: u64 = 1_000, 1, HOUR_MS;
+    /// How long a first call waits until the control plane has told of its destination. Later: 503 with flag `NC`.
+    first_call_wait_ms: u64 = 250, 1, HOUR_MS;
+    /// Names and addresses that this proxy asks for and has no answer to yet, and those of which it knows that they are not
+    /// there. Of the latter the oldest are forgotten.
+    names_asked: usize = 4_096, 1, 1 << 16;
     /// Concurrent requests of one peer connection.
     max_streams_per_connection: u32 = 1_024, 1, 1 << 20;
     /// Connections of peers, per worker. Above: refused and counted.

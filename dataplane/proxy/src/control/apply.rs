@@ -16,6 +16,7 @@ use weft_policy::wire::{Received, Refused, v1};
 use weft_transport::tls::Trust;
 
 use super::Control;
+use super::absent::Absent;
 use super::prepare::{Filters, NotReady, Preparer, Ready};
 use crate::snapshot::{Snapshot, SnapshotError};
 use crate::state::KeptBundle;
@@ -48,6 +49,9 @@ pub(super) struct Applier {
     waits_for_denials: bool,
     ready: Ready,
     pending: Option<Pending>,
+    absent: Absent,
+    /// The disk has `current`.
+    is_written: bool,
 }
 
 struct Pending {
@@ -75,8 +79,19 @@ impl Applier {
             identity: control.identity.clone(),
         };
         let (ready, pending) = (Ready::default(), None);
+        let absent = Absent::new(control.shared.config.limits.names_asked);
         let (current, is_kept) = (KeptBundle::default(), kept.is_some());
-        let mut applier = Self { control, preparer, current, kept: is_kept, waits_for_denials: false, ready, pending };
+        let mut applier = Self {
+            control,
+            preparer,
+            current,
+            kept: is_kept,
+            waits_for_denials: false,
+            ready,
+            pending,
+            absent,
+            is_written: is_kept,
+        };
         applier.deny_kept();
         if let Some(kept) = kept {
             match applier.new_trust(&kept.bundle) {
@@ -272,6 +287,12 @@ impl Applier {
     /// Makes `target` what is in force.
     fn swap(&mut self, mut target: KeptBundle, ready: Ready) -> Result<(), SnapshotError> {
         let trust = self.new_trust(&target.bundle)?;
+        let surplus = self.absent.surplus(&target.bundle);
+        for bundle in
+            [Some(&mut target), self.pending.as_mut().map(|pending| &mut pending.target)].into_iter().flatten()
+        {
+            bundle.bundle.answered.retain(|ask| !surplus.contains(ask));
+        }
         let bundle = Arc::new(std::mem::take(&mut target.bundle));
         let built = Snapshot::build(Arc::clone(&bundle), &ready.filters);
         target.bundle = Arc::unwrap_or_clone(bundle);
@@ -280,9 +301,16 @@ impl Applier {
             warn!(workload = %workload.name, reason, "its app may send nothing");
         }
         self.control.shared.swap(snapshot);
-        if let Err(error) = self.control.state.keep_bundle(&target) {
-            metrics::counter!(Metric::StateWriteFailures.name()).increment(1);
-            warn!(error = %crate::chain(&error), "the bundle could not be kept on disk");
+        let shared = &self.control.shared;
+        shared.asking.close(&target.bundle.answered, shared.generation());
+        shared.asking.forget(surplus.into_iter().collect());
+        if !self.is_on_disk(&target) {
+            let written = self.control.state.keep_bundle(&target);
+            self.is_written = written.is_ok();
+            if let Err(error) = written {
+                metrics::counter!(Metric::StateWriteFailures.name()).increment(1);
+                warn!(error = %crate::chain(&error), "the bundle could not be kept on disk");
+            }
         }
         let state = self.control.state.clone();
         let wanted = wanted(&target.bundle, self.pending.as_ref().map(|pending| &pending.target.bundle));
@@ -297,6 +325,18 @@ impl Applier {
         self.current = target;
         self.ready = ready;
         Ok(())
+    }
+
+    /// True where the disk has all of it that is read again, whatever it was told of what is not there.
+    fn is_on_disk(&self, target: &KeptBundle) -> bool {
+        let there = |kept: &KeptBundle| {
+            let there = kept.bundle.answered.iter().filter(|ask| kept.bundle.has(ask));
+            there.cloned().collect::<Vec<_>>()
+        };
+        let (new, old) = (target, &self.current);
+        self.is_written
+            && (new.bundle.revision, &new.versions, &new.lineage) == (old.bundle.revision, &old.versions, &old.lineage)
+            && there(new) == there(old)
     }
 
     /// The roots to trust from now on, where they change. Some that can't be read are refused with the bundle.

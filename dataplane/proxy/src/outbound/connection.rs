@@ -17,6 +17,7 @@ use weft_transport::detect::{self, Detected, HttpVersion};
 use weft_transport::http::{HttpLimits, RecvBody, Refusal, Refused, Responder};
 use weft_transport::{capture, h1, h2};
 
+use super::patience::Patience;
 use super::{Origin, Target, routing, serve, tcp};
 use crate::call::Request;
 use crate::record::Record;
@@ -49,19 +50,34 @@ pub async fn captured(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
 
 /// Serves what flows inside a redirected connection or an accepted CONNECT, whose target is known.
 async fn payload(worker: &Rc<Worker>, stream: TcpStream, prefix: Bytes, origin: Origin) {
-    let declared = worker.snapshot().and_then(|snapshot| {
-        let target = origin.target.as_ref()?;
-        let from = origin.workload(&snapshot).ok()?;
-        let resolved = routing::resolve_target(&snapshot, &worker.shared.hosts, from, target).ok()?;
-        resolved.map(|resolved| (resolved.protocol(), routing::is_http_only(&resolved, from)))
-    });
-    match declared {
+    match declared(worker, &origin).await {
         None | Some((Protocol::Tcp | Protocol::Udp, _)) => Box::pin(tcp::serve(worker, stream, prefix, &origin)).await,
         // Only HTTP may pass here, so its version is all there is to find out.
         Some((Protocol::Http | Protocol::Grpc, _) | (Protocol::Auto, true)) => {
             http(worker, stream, prefix, origin).await;
         }
         Some((Protocol::Auto, false)) => detected(worker, stream, prefix, origin).await,
+    }
+}
+
+/// What the destination of a connection is declared to speak, and whether it takes HTTP only. `None`: it is nothing of the
+/// mesh, or the connection goes nowhere.
+async fn declared(worker: &Rc<Worker>, origin: &Origin) -> Option<(Protocol, bool)> {
+    let target = origin.target.as_ref()?;
+    let mut snapshot = worker.snapshot()?;
+    let mut patience = Patience::default();
+    loop {
+        let from = origin.workload(&snapshot).ok()?;
+        let failure = match routing::resolve_target(&snapshot, &worker.shared.hosts, from, target) {
+            Ok(resolved) => return resolved.map(|to| (to.protocol(), routing::is_http_only(&to, from))),
+            Err(failure) => failure,
+        };
+        match Box::pin(patience.learn(worker, &snapshot, failure)).await {
+            Ok(latest) => snapshot = latest,
+            // Its first bytes tell in which form it is refused.
+            Err(Failure::NotHeld { .. }) => return Some((Protocol::Auto, false)),
+            Err(_) => return None,
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use http::Version;
 use tokio::net::TcpStream;
 use weft_transport::http::RequestHead;
 
+use super::patience::Patience;
 use super::{Origin, Target, routing};
 use crate::apps::Share;
 use crate::call::{Call, Failed, Request};
@@ -102,12 +103,13 @@ async fn look_up(
         }
     };
     let (mut sockets, mut refusal) = (Vec::with_capacity(found.len()), None);
+    let mut patience = Patience::default();
     for address in found {
         // A name that leads to a workload would pass by its identity, its policy and its declared protocol.
-        let meant = routing::resolve_target(snapshot, &worker.shared.hosts, from, &Target::Address(address));
-        let outside = match meant {
-            Ok(Some(_)) => Err(Failure::NotOutside { address, why: NotOutside::Workload }),
-            Ok(None) | Err(_) => worker.shared.guard.outside(address, client),
+        let outside = match is_in_mesh(worker, from, address, &mut patience).await {
+            Ok(true) => Err(Failure::NotOutside { address, why: NotOutside::Workload }),
+            Ok(false) => worker.shared.guard.outside(address, client),
+            Err(failure) => Err(failure),
         };
         match outside {
             Ok(outside) => sockets.push(PlainSocket::Outside(outside)),
@@ -118,5 +120,25 @@ async fn look_up(
         (false, _) => Ok(sockets),
         (true, Some(refusal)) => Err(refusal),
         (true, None) => Err(failed(target, "the name has no address")),
+    }
+}
+
+/// True for an address of the mesh, which is asked for where this proxy does not know.
+async fn is_in_mesh(
+    worker: &Worker,
+    from: &Served,
+    address: SocketAddr,
+    patience: &mut Patience,
+) -> Result<bool, Failure> {
+    let mut snapshot = worker.snapshot().ok_or(Failure::NotReady)?;
+    loop {
+        match routing::resolve_target(&snapshot, &worker.shared.hosts, from, &Target::Address(address)) {
+            Ok(meant) => return Ok(meant.is_some()),
+            Err(failure @ Failure::NotHeld { .. }) => {
+                snapshot = Box::pin(patience.learn(worker, &snapshot, failure)).await?;
+            }
+            // It is outside, where this mesh may not be left by an address alone.
+            Err(_) => return Ok(false),
+        }
     }
 }

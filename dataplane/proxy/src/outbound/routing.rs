@@ -57,8 +57,8 @@ fn in_mesh(resolution: Resolution<'_>, named: impl FnOnce() -> String) -> Result
     match resolution {
         Resolution::Mesh(resolved) => Ok(Some(resolved)),
         Resolution::Outside => Ok(None),
-        // A name that this proxy doesn't hold yet is never taken for one outside.
-        Resolution::Unknown(_) => Err(Failure::NotReady),
+        // What this proxy doesn't hold yet is never taken for something outside.
+        Resolution::Unknown(ask) => Err(Failure::NotHeld { ask: Box::new(ask), why: "it has not been asked for" }),
         Resolution::Refused(refusal) => Err(Failure::Egress { to: named(), refusal }),
     }
 }

@@ -14,6 +14,7 @@ use weft_transport::http::{RecvBody, RequestHead, SendBody};
 use weft_transport::tcp;
 
 use super::attempts::{Attempt, Attempts};
+use super::patience::Patience;
 use super::peer_leg::PeerTunnel;
 use super::routing::{self, goal};
 use super::{Origin, Target, passthrough};
@@ -100,10 +101,18 @@ pub(super) async fn open<'w>(
     target: &Target,
     record: &mut ConnectionRecord,
 ) -> Result<Far<'w>, Failure> {
-    let snapshot = worker.snapshot().ok_or(Failure::NotReady)?;
+    let mut snapshot = worker.snapshot().ok_or(Failure::NotReady)?;
+    let mut patience = Patience::default();
+    let to = loop {
+        let from = origin.workload(&snapshot)?;
+        record.source = Some(from.workload.identity.to_string());
+        match routing::resolve_target(&snapshot, &worker.shared.hosts, from, target) {
+            Ok(to) => break to,
+            Err(failure) => snapshot = Box::pin(patience.learn(worker, &snapshot, failure)).await?,
+        }
+    };
     let from = origin.workload(&snapshot)?;
-    record.source = Some(from.workload.identity.to_string());
-    match routing::resolve_target(&snapshot, &worker.shared.hosts, from, target)? {
+    match to {
         Some(to) if routing::is_http_only(&to, from) => {
             Err(Failure::TunnelForbidden(TunnelRefusal::HttpOnly { port: to.port }))
         }

@@ -104,3 +104,32 @@ fn filters_are_swept_by_digest() {
     assert_eq!(state.filter("sha256:bb").unwrap(), None);
     assert!(state.filter("sha256:aa").unwrap().is_some());
 }
+
+/// What is there is remembered; that something is not there was true when it was said.
+#[test]
+fn of_what_was_answered_only_what_is_there_is_read_again() {
+    use std::net::IpAddr;
+
+    use weft_policy::bundle::{ObjectName, Revision, Service};
+    use weft_policy::scope::Ask;
+
+    let (_dir, state) = state();
+    let service = |name: &str| Ask::Service(ObjectName::new("shop", name));
+    let held = Service {
+        name: ObjectName::new("shop", "web"),
+        ports: Vec::new(),
+        vip: Some(IpAddr::from([10, 0, 0, 1])),
+        path_reading: Default::default(),
+        endpoints: Default::default(),
+    };
+    let [there, gone] = [[10, 0, 0, 1], [10, 0, 0, 2]].map(|ip| Ask::address(ip.into()));
+    let bundle = Bundle {
+        revision: Revision(7),
+        services: [(held.name.clone(), held)].into(),
+        answered: [service("web"), service("gone"), there.clone(), gone].into(),
+        ..Bundle::default()
+    };
+    state.keep_bundle(&KeptBundle { bundle, ..KeptBundle::default() }).unwrap();
+    let read = state.bundle().unwrap().unwrap().bundle;
+    assert_eq!((read.answered, read.services.len()), ([service("web"), there].into(), 1));
+}

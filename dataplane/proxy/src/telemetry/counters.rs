@@ -89,10 +89,11 @@ pub enum Limited {
     PeerStreams,
     H2Streams,
     OwnAnswers,
+    NamesAsked,
 }
 
 impl Limited {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::AppResends,
         Self::EndpointsTried,
         Self::OutsideAddresses,
@@ -105,6 +106,7 @@ impl Limited {
         Self::PeerStreams,
         Self::H2Streams,
         Self::OwnAnswers,
+        Self::NamesAsked,
     ];
 
     /// Its key in the configuration, below `limits`.
@@ -120,6 +122,7 @@ impl Limited {
             Limited::PeerStreams => "peer_stream_wait_ms",
             Limited::H2Streams => "h2_concurrent_streams",
             Limited::OwnAnswers => "own_answer_timeout_s",
+            Limited::NamesAsked => "names_asked",
             Limited::NameLookups => "name_lookups",
             Limited::H2UnreadFrames => "h2_unread_frames",
         }

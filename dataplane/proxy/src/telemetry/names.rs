@@ -43,6 +43,7 @@ metrics! {
     TcpOpened = "istio_tcp_connections_opened_total", Counter, "TCP connections opened.";
     TcpClosed = "istio_tcp_connections_closed_total", Counter, "TCP connections closed.";
     Build = "istio_build", Gauge, "Component and version.";
+    Asks = "weft_asks_total", Counter, "Names and addresses that were asked for at the control plane since this proxy did not hold them.";
     HandshakeFailures = "weft_handshake_failures_total", Counter, "Mesh handshakes that failed, by side (inbound: of peers that dialled; outbound: dialled here) and reason.";
     Handshakes = "weft_handshakes_total", Counter, "Mesh handshakes that succeeded, by side.";
     PeerConnections = "weft_peer_connections", Gauge, "Open QUIC connections, by side.";

@@ -229,3 +229,24 @@ async fn a_lost_list_of_banned_identities_lets_nobody_in() {
     assert!(again.has_kept() && again.serve_kept().await);
     assert_eq!(again.control.identity.current().denied.len(), 1);
 }
+
+/// What was asked for is answered by the delta that brings it, and by its view of the revision.
+#[tokio::test]
+async fn an_answer_comes_into_force_with_what_it_answers() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut applier = applier(dir.path());
+    let web = weft_policy::scope::Ask::Service(ObjectName::new("shop", "web"));
+    let asking = Arc::clone(&applier.control.shared);
+    assert!(asking.asking.ask(&web, 0));
+    let delta = v1::Delta { revision: 1, upserts: world(), view: 3, ..v1::Delta::default() };
+    let with = |delta| v1::ControlMessage { message: Some(v1::control_message::Message::Delta(delta)) };
+    let ack = |view| Message::Ack(v1::Ack { revision: 1, skipped: vec![], view });
+    assert_eq!(answer(&mut applier, with(delta)).await, ack(3));
+    assert_eq!(asking.asking.say_all(), std::slice::from_ref(&web), "it is open");
+    let delta = v1::Delta { revision: 1, answered: vec![(&web).into()], view: 4, ..v1::Delta::default() };
+    assert_eq!(answer(&mut applier, with(delta)).await, ack(4));
+    assert_eq!(applier.current().bundle.answered, [web].into());
+    assert_eq!(asking.asking.say_all(), []);
+    let snapshot = asking.snapshot.load_full().unwrap();
+    assert_eq!(snapshot.bundle.answered.len(), 1);
+}

@@ -11,6 +11,7 @@ use weft_policy::route::Resolved;
 use weft_transport::http::ResponseHead;
 
 use super::super::attempts::Attempts;
+use super::super::patience::Patience;
 use super::super::{Origin, Target, routing, tcp};
 use super::{payload, refuse};
 use crate::call::Request;
@@ -68,9 +69,17 @@ async fn open<'w>(
     origin: &Origin,
     target: &Target,
 ) -> Result<Option<(tcp::Far<'w>, ConnectionRecord)>, Failure> {
-    let snapshot = worker.snapshot().ok_or(Failure::NotReady)?;
+    let mut snapshot = worker.snapshot().ok_or(Failure::NotReady)?;
+    let mut patience = Patience::default();
+    let resolved = loop {
+        let from = origin.workload(&snapshot)?;
+        match routing::resolve_target(&snapshot, &worker.shared.hosts, from, target) {
+            Ok(resolved) => break resolved,
+            Err(failure) => snapshot = Box::pin(patience.learn(worker, &snapshot, failure)).await?,
+        }
+    };
     let from = origin.workload(&snapshot)?;
-    if let Some(resolved) = routing::resolve_target(&snapshot, &worker.shared.hosts, from, target)?
+    if let Some(resolved) = resolved
         && !matches!(resolved.protocol(), Protocol::Tcp | Protocol::Udp)
     {
         return reach(worker, &snapshot, from, &resolved).await.map(|()| None);
