@@ -57,7 +57,7 @@ pub(crate) fn run(options: &Control) -> Result<()> {
         eprintln!("weft-bench: {}", serde_json::to_string(&row)?);
         rows.push(row);
     }
-    write_pair(&options.places.reports, "control", &markdown(&rows), &rows)
+    write_pair(&options.places.reports, "control", &markdown(&rows, options.uses), &rows)
 }
 
 fn measure(options: &Control, proxies: usize, services: usize) -> Result<Row> {
@@ -80,31 +80,30 @@ fn measure(options: &Control, proxies: usize, services: usize) -> Result<Row> {
         tokens.push((service, token));
     }
     let ca_pem = std::fs::read_to_string(folder.join("control/ca.pem")).context("the root")?;
-    let mut swarm = Swarm::new(Place { address: format!("https://{ADDRESS}:15012"), ca_pem })?;
+    let mut swarm = Swarm::new(Place { address: format!("https://{ADDRESS}:15012"), ca_pem }, options.uses)?;
     swarm.join(proxies, &tokens)?;
     let mut watch = Watch { control: &mut control, swarm: &mut swarm };
 
     let before = watch.control.usage();
-    let connect = watch.during("all connect", |swarm| {
-        swarm.connect();
-        Ok(())
-    })?;
+    let connect = watch.during(
+        "all connect",
+        |_| proxies,
+        |swarm| {
+            swarm.connect();
+            Ok(())
+        },
+    )?;
     let grown = count(connect.after.pss_kib) - count(before.pss_kib);
 
-    let (mut leave_ms, mut leave_cpu) = (Vec::new(), Vec::new());
-    for index in 0..LEAVING.min(proxies / 2) {
-        let step = watch.during("one leaves", |swarm| swarm.drain(index))?;
-        leave_ms.extend(step.left_ms.values().copied());
-        leave_cpu.push(step.cpu.as_secs_f64());
-        if step.left_ms.is_empty() {
-            bail!("nobody was told that an endpoint left");
-        }
-    }
+    let (leave_ms, leave_cpu) = watch.leaving(proxies, services)?;
     let changed = folder.join("changed.yaml");
     std::fs::write(&changed, service(services / 2, 81))?;
-    let change = watch
-        .during("a service changes", |_| operator.weft(&["apply", "-f", &changed.display().to_string()]).map(drop))?;
-    let back = watch.during("all come back", |swarm| {
+    let change = watch.during(
+        "a service changes",
+        |swarm| swarm.users(services / 2),
+        |_| operator.weft(&["apply", "-f", &changed.display().to_string()]).map(drop),
+    )?;
+    let back = watch.during("all come back", Swarm::connected, |swarm| {
         swarm.disconnect()?;
         swarm.connect();
         Ok(())
@@ -148,13 +147,37 @@ struct Watch<'w> {
 }
 
 impl Watch<'_> {
-    fn during(&mut self, what: &str, begin: impl FnOnce(&mut Swarm) -> Result<()>) -> Result<Step> {
+    /// Endpoints leave: when each proxy hears of it, and the processor time.
+    fn leaving(&mut self, proxies: usize, services: usize) -> Result<(Vec<f64>, Vec<f64>)> {
+        let (mut leave_ms, mut leave_cpu) = (Vec::new(), Vec::new());
+        for index in 0..LEAVING.min(proxies / 2) {
+            let step = self.during(
+                "one leaves",
+                |swarm| swarm.users(index % services.min(proxies)),
+                |swarm| swarm.drain(index),
+            )?;
+            leave_ms.extend(step.left_ms.values().copied());
+            leave_cpu.push(step.cpu.as_secs_f64());
+            if step.left_ms.is_empty() {
+                bail!("nobody was told that an endpoint left");
+            }
+        }
+        Ok((leave_ms, leave_cpu))
+    }
+
+    /// `concerned`: so many are told of it, by who is connected once it has begun.
+    fn during(
+        &mut self,
+        what: &str,
+        concerned: impl Fn(&Swarm) -> usize,
+        begin: impl FnOnce(&mut Swarm) -> Result<()>,
+    ) -> Result<Step> {
         let before = self.control.usage();
         let began = Instant::now();
         begin(self.swarm)?;
         let (mut last, mut left_ms) = (BTreeMap::new(), BTreeMap::new());
         loop {
-            let all = self.swarm.connected();
+            let all = concerned(self.swarm);
             match self.swarm.next(QUIET) {
                 Some(told) => {
                     let ms = told.at.duration_since(began).as_secs_f64() * 1_000.0;
@@ -195,16 +218,17 @@ fn service(index: usize, port: u16) -> String {
     )
 }
 
-fn markdown(rows: &[Row]) -> String {
+fn markdown(rows: &[Row], uses: usize) -> String {
     let mut text = format!(
         "# What proxies cost the control plane\n\n{}; commit {}. The control plane is a process of its own and is what is \
          accounted; the proxies are simulated in another on the same machine, each with its join, TLS and answers, and each \
-         stands behind one of the services. An endpoint leaves and a service changes while everybody is connected: until the \
+         stands behind one of the services and is told of {}. An endpoint leaves and a service changes while everybody is connected: until the \
          proxies know, and the processor time until all is quiet again.\n\n| proxies x services | KiB a proxy | all connect: s, \
          CPU-s | an endpoint leaves: p50, p99 ms, CPU-s | a service changes: p99 ms, CPU-s | all come back: s, CPU-s \
          |\n|---|---|---|---|---|---|\n",
         report::machine(),
-        report::commit()
+        report::commit(),
+        if uses == 0 { "all of them".to_owned() } else { format!("the {uses} that it uses") },
     );
     for row in rows {
         _ = writeln!(

@@ -87,6 +87,9 @@ pub(crate) struct Control {
     /// Proxies and services, as in 1000x200.
     #[arg(long, value_delimiter = ',', default_value = "100x20,300x60,1000x200")]
     pub(crate) sizes: Vec<String>,
+    /// Services that each proxy uses, its own among them; 0: it is told of all, as a proxy that can't ask.
+    #[arg(long, default_value_t = 10)]
+    pub(crate) uses: usize,
     #[command(flatten)]
     pub(crate) places: Places,
 }

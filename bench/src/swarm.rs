@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
-use weft_policy::wire::CAPABILITIES;
+use weft_policy::wire::{CAPABILITIES, SCOPE};
 
 use crate::weft::NAMESPACE;
 use weft_policy::wire::v1::mesh_control_client::MeshControlClient;
@@ -50,6 +50,8 @@ type Name = (i32, String, String);
 struct Simulated {
     index: usize,
     service: String,
+    /// Services that it asks for; `None`: it can't ask, and is told of all.
+    uses: Option<Vec<String>>,
     certificate_pem: String,
     key_pem: String,
     holds: HashMap<Name, u64>,
@@ -67,6 +69,9 @@ pub(crate) struct Swarm {
     pub(crate) told: mpsc::UnboundedReceiver<Told>,
     away: Vec<Simulated>,
     connected: Vec<Option<Connected>>,
+    /// Services that each of them uses, and how many services have proxies behind them.
+    uses: usize,
+    services: usize,
 }
 
 struct Connected {
@@ -76,25 +81,29 @@ struct Connected {
 }
 
 impl Swarm {
-    pub(crate) fn new(place: Place) -> Result<Self> {
+    pub(crate) fn new(place: Place, uses: usize) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let (tell, told) = mpsc::unbounded_channel();
-        Ok(Self { runtime, place: Arc::new(place), tell, told, away: Vec::new(), connected: Vec::new() })
+        let (away, connected) = (Vec::new(), Vec::new());
+        Ok(Self { runtime, place: Arc::new(place), tell, told, away, connected, uses, services: 0 })
     }
 
     /// Further proxies, each with a service of `tokens` in turn, whose token admits it.
     pub(crate) fn join(&mut self, count: usize, tokens: &[(String, String)]) -> Result<()> {
         let places = Arc::new(Semaphore::new(AT_A_TIME));
         let first = self.away.len() + self.connected.len();
+        self.services = tokens.len();
+        let used = |index: usize| (0..self.uses).map(|next| tokens[(index + next) % tokens.len()].0.clone()).collect();
         let channel =
             self.runtime.block_on(async { endpoint(&self.place, None).map(|endpoint| endpoint.connect_lazy()) })?;
         let joining: Vec<_> = (first..first + count)
             .map(|index| {
                 let (service, token) = tokens[index % tokens.len()].clone();
                 let (places, channel) = (places.clone(), channel.clone());
+                let uses = (self.uses > 0).then(|| used(index));
                 self.runtime.spawn(async move {
                     let _place = places.acquire_owned().await?;
-                    joined(index, service, token, channel).await
+                    joined(index, (service, uses), token, channel).await
                 })
             })
             .collect();
@@ -146,6 +155,13 @@ impl Swarm {
         Ok(())
     }
 
+    /// Connected proxies that are told of a service, by its number.
+    pub(crate) fn users(&self, service: usize) -> usize {
+        let uses = |index: usize| (service + self.services - index % self.services) % self.services < self.uses;
+        let connected = self.connected.iter().enumerate().filter(|(_, one)| one.is_some());
+        connected.filter(|(index, _)| self.uses == 0 || uses(*index)).count()
+    }
+
     pub(crate) fn connected(&self) -> usize {
         self.connected.iter().flatten().count()
     }
@@ -166,7 +182,12 @@ fn endpoint(place: &Place, identity: Option<(&str, &str)>) -> Result<Endpoint> {
     Ok(Endpoint::from_shared(place.address.clone())?.connect_timeout(PATIENCE).tls_config(tls)?)
 }
 
-async fn joined(index: usize, service: String, token: String, channel: Channel) -> Result<Simulated> {
+async fn joined(
+    index: usize,
+    (service, uses): (String, Option<Vec<String>>),
+    token: String,
+    channel: Channel,
+) -> Result<Simulated> {
     let key = KeyPair::generate().context("a key")?;
     let csr_der = CertificateParams::default().serialize_request(&key).context("a request")?.der().to_vec();
     let request = v1::JoinRequest { token, csr_der, ..Default::default() };
@@ -178,6 +199,7 @@ async fn joined(index: usize, service: String, token: String, channel: Channel) 
     Ok(Simulated {
         index,
         service,
+        uses,
         certificate_pem: response.certificate_chain_der.iter().map(pem).collect(),
         key_pem: key.serialize_pem(),
         holds: HashMap::new(),
@@ -185,6 +207,11 @@ async fn joined(index: usize, service: String, token: String, channel: Channel) 
         lineage: None,
         parts: Vec::new(),
     })
+}
+
+fn asked(service: &str) -> v1::Ask {
+    let name = v1::ObjectName { namespace: NAMESPACE.to_owned(), name: service.to_owned() };
+    v1::Ask { what: Some(v1::ask::What::Service(name)) }
 }
 
 impl Simulated {
@@ -200,7 +227,12 @@ impl Simulated {
         v1::Hello {
             proxy_name: name.clone(),
             version: "simulated".to_owned(),
-            capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
+            capabilities: CAPABILITIES
+                .into_iter()
+                .chain(self.uses.as_ref().map(|_| SCOPE))
+                .map(str::to_owned)
+                .collect(),
+            asked: self.uses.iter().flatten().map(|service| asked(service)).collect(),
             workloads: vec![v1::WorkloadRegistration {
                 name,
                 namespace: NAMESPACE.to_owned(),

@@ -52,6 +52,9 @@ pub(crate) enum Bench {
         /// Proxies and services, as in 1000x200, separated by commas.
         #[arg(long, default_value = "100x20,300x60,1000x200")]
         sizes: String,
+        /// Services that each proxy uses; 0: it is told of all, as one that can't ask.
+        #[arg(long, default_value_t = 10)]
+        uses: usize,
     },
     /// New connections a second and the memory of idle ones, beside HAProxy and Envoy.
     Connections {
@@ -82,7 +85,9 @@ impl Bench {
                 let mebibytes = format!("--mebibytes={mebibytes}");
                 (vec!["distance".to_owned(), mebibytes, format!("--rounds={rounds}"), format!("--rtt={rtt}")], &none)
             }
-            Self::Control { sizes } => (vec!["control".to_owned(), format!("--sizes={sizes}")], &none),
+            Self::Control { sizes, uses } => {
+                (vec!["control".to_owned(), format!("--sizes={sizes}"), format!("--uses={uses}")], &none)
+            }
             Self::Connections { seconds, idle, chains } => {
                 (vec!["connections".to_owned(), format!("--seconds={seconds}"), format!("--idle={idle}")], chains)
             }
