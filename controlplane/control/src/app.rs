@@ -264,6 +264,7 @@ fn scrape(hub: &Hub) -> String {
     hub.metrics().stalest_proxy.set(stalest.as_secs_f64());
     let number = |count: usize| u32::try_from(count).map_or(f64::from(u32::MAX), f64::from);
     hub.metrics().left_alone.set(number(proxies.iter().filter(|proxy| proxy.is_left_alone).count()));
+    hub.metrics().subscriptions.set(number(hub.registry().subscriptions()));
     hub.metrics().bans.set(number(hub.bans().len()));
     hub.metrics().store_in_doubt.set(f64::from(u8::from(hub.lead().doubt.is_some())));
     hub.metrics().leads.set(f64::from(u8::from(hub.leads())));

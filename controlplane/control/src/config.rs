@@ -148,8 +148,10 @@ pub struct Limits {
     pub max_joins_per_minute: u32,
     /// Messages that a proxy may send in a minute on its control stream.
     pub max_messages_per_minute: u32,
-    /// Names and addresses that a proxy may ask for and be told of though they are not there.
+    /// Names and addresses that a proxy may ask for and be told of though they are not there. More stays unanswered.
     pub max_absent_asks_per_proxy: usize,
+    /// Messages with questions of a proxy that are answered at once in a minute. More are answered with the next change.
+    pub max_questions_per_minute: u32,
     /// A request that is no control stream (a join, a renewal), bytes.
     pub max_request_bytes: usize,
     /// How long such a request may take to arrive and be answered, a connection until its first byte, and one to the port of
@@ -235,6 +237,7 @@ impl Default for Limits {
             max_joins_per_minute: 6_000,
             max_messages_per_minute: 6_000,
             max_absent_asks_per_proxy: 16_384,
+            max_questions_per_minute: 1_800,
             max_request_bytes: 64 << 10,
             request_timeout_ms: 10_000,
             anonymous_connection_ms: 30_000,
@@ -368,7 +371,7 @@ impl Config {
     }
 
     /// Every number with its bounds.
-    fn numbers(&self) -> [(&'static str, u64, RangeInclusive<u64>); 42] {
+    fn numbers(&self) -> [(&'static str, u64, RangeInclusive<u64>); 43] {
         const DAY: u64 = 24 * 3600;
         let limits = &self.limits;
         let size = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
@@ -407,6 +410,7 @@ impl Config {
             ("limits.max_joins_per_minute", limits.max_joins_per_minute.into(), 1..=1_000_000),
             ("limits.max_messages_per_minute", limits.max_messages_per_minute.into(), 1..=1_000_000_000),
             ("limits.max_absent_asks_per_proxy", size(limits.max_absent_asks_per_proxy), 1..=1_000_000),
+            ("limits.max_questions_per_minute", limits.max_questions_per_minute.into(), 1..=1_000_000),
             ("limits.max_request_bytes", size(limits.max_request_bytes), 1..=16 << 20),
             ("limits.request_timeout_ms", limits.request_timeout_ms, 1..=600_000),
             ("limits.anonymous_connection_ms", limits.anonymous_connection_ms, 1..=600_000),

@@ -45,6 +45,7 @@ enum Name {
     IntermediateExpiry,
     PutOff,
     Asks,
+    Subscriptions,
 }
 
 impl Name {
@@ -85,6 +86,9 @@ impl Name {
             ),
             Self::FilterBytes => ("weft_control_filter_bytes_sent_total", "Bytes of filter binaries sent to proxies"),
             Self::Asks => ("weft_control_asks_total", "Names and addresses that proxies asked for"),
+            Self::Subscriptions => {
+                ("weft_control_subscriptions", "Names and addresses that connected proxies asked for and are told of")
+            }
             Self::ApiRequests => ("weft_control_api_requests_total", "Requests of the operator API"),
             Self::ApiErrors => ("weft_control_api_errors_total", "Requests of the operator API answered 4xx or 5xx"),
             Self::StoreCommit => ("weft_control_store_commit_seconds", "Time of one durable commit"),
@@ -200,6 +204,7 @@ pub struct Metrics {
     pub store_in_doubt: Gauge,
     pub left_alone: Gauge,
     pub bans: Gauge,
+    pub subscriptions: Gauge,
     handshakes_failed: Counter,
     connections_refused: Counter,
     server_certificate_expiry: Gauge,
@@ -302,6 +307,7 @@ impl Metrics {
             store_in_doubt: gauge(Name::StoreInDoubt),
             left_alone: gauge(Name::LeftAlone),
             bans: gauge(Name::Bans),
+            subscriptions: gauge(Name::Subscriptions),
             handshakes_failed: counter(Name::HandshakesFailed),
             connections_refused: counter(Name::ConnectionsRefused),
             server_certificate_expiry: gauge(Name::ServerCertificateExpiry),

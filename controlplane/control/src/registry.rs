@@ -145,8 +145,8 @@ struct Entry {
     why: Arc<OnceLock<String>>,
     /// Which peers it reaches, and when it said so.
     words: Option<(Instant, BTreeMap<ObjectName, bool>)>,
-    /// The services that it holds; `None`: all.
-    scope: Option<Arc<BTreeSet<ObjectName>>>,
+    /// The services that it holds, and how much it asked for; `None`: all.
+    scope: Option<(Arc<BTreeSet<ObjectName>>, usize)>,
     /// When living streams of this proxy were replaced by others that were no newer.
     disputes: Vec<Instant>,
 }
@@ -438,16 +438,23 @@ impl Registry {
     }
 
     /// A proxy that holds only what it uses is to hold these services.
-    pub fn record_scope(&self, seat: &Seat, scope: Arc<BTreeSet<ObjectName>>) {
+    pub fn record_scope(&self, seat: &Seat, scope: Arc<BTreeSet<ObjectName>>, asked: usize) {
         if let Some(entry) = self.lock().get_mut(&seat.key).filter(|entry| entry.session == seat.session) {
-            entry.scope = Some(scope);
+            entry.scope = Some((scope, asked));
         }
+    }
+
+    /// How much the connected proxies asked for, all together.
+    pub fn subscriptions(&self) -> usize {
+        let entries = self.lock();
+        let connected = entries.values().filter(|entry| entry.connected);
+        connected.filter_map(|entry| entry.scope.as_ref()).map(|(_, asked)| asked).sum()
     }
 
     /// Names of the connected proxies of an account that don't hold a service.
     pub fn without(&self, identity: &str, service: &ObjectName) -> Vec<String> {
         let entries = self.lock();
-        let is_without = |entry: &Entry| entry.scope.as_ref().is_some_and(|scope| !scope.contains(service));
+        let is_without = |entry: &Entry| entry.scope.as_ref().is_some_and(|(scope, _)| !scope.contains(service));
         let of = entries.iter().filter(|(key, entry)| entry.connected && key.identity.as_str() == identity);
         of.filter(|(_, entry)| is_without(entry)).map(|(key, _)| key.name.clone()).collect()
     }

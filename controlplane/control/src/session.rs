@@ -26,7 +26,7 @@ use weft_policy::wire::{self, v1};
 
 use self::hello::Greeting;
 pub(crate) use self::hello::may_join;
-use self::scope::{Scope, TooMany};
+use self::scope::Scope;
 use crate::hub::{Holder, Hub, KeptOut, Published};
 use crate::metrics::Throttled;
 use crate::rate::Rates;
@@ -88,6 +88,9 @@ struct Session {
     /// When what is held back is tried again, and how long the wait before it was.
     retry: Option<(Instant, Duration)>,
     messages: Rates<()>,
+    /// Questions that are answered at once, and that there were more of late.
+    questions: Rates<()>,
+    asks_too_often: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -136,16 +139,25 @@ pub async fn serve(
 
 impl Session {
     fn new(hub: Arc<Hub>, greeting: Greeting, outgoing: Outgoing) -> Self {
-        let messages = Rates::per_minute(hub.config().limits.max_messages_per_minute);
+        let limits = &hub.config().limits;
+        let messages = Rates::per_minute(limits.max_messages_per_minute);
+        let questions = Rates::per_minute(limits.max_questions_per_minute);
+        let scope = greeting.capabilities.contains(wire::SCOPE).then(|| {
+            let (scope, left) = Scope::new(greeting.asked, &hub.published().told, limits.max_absent_asks_per_proxy);
+            note_unanswered(&hub, &greeting.seat, left);
+            scope
+        });
         Self {
             messages,
+            questions,
+            asks_too_often: false,
             hub,
             seat: greeting.seat,
             outgoing,
             knows_nothing: greeting.known.is_empty(),
             view: View::new(greeting.known),
             served: greeting.served,
-            scope: greeting.capabilities.contains(wire::SCOPE).then(|| Scope::new(greeting.asked)),
+            scope,
             capabilities: greeting.capabilities,
             follows: greeting.held,
             left_alone: None,
@@ -272,9 +284,7 @@ impl Session {
             return is_open;
         }
         let world = self.hub.published();
-        if let Err(too_many) = self.look_at(&world) {
-            return self.refuse_questions(too_many).await;
-        }
+        self.look_at(&world);
         let changes = self.view.poll_delta(world.revision, self.fitted.as_ref());
         let answers = self.scope.as_ref().map(|scope| scope.answers(&world.told, &self.view)).unwrap_or_default();
         let empty = || (!answers.is_empty()).then_some(());
@@ -322,9 +332,7 @@ impl Session {
             return true;
         }
         let before = self.target.clone();
-        if let Err(too_many) = self.look_at(world) {
-            return self.refuse_questions(too_many).await;
-        }
+        self.look_at(world);
         let removals = withdrawn(&before, &self.target);
         if removals.is_empty() {
             return true;
@@ -341,7 +349,7 @@ impl Session {
         self.send_one(delta).await
     }
 
-    fn look_at(&mut self, world: &Published) -> Result<(), TooMany> {
+    fn look_at(&mut self, world: &Published) {
         let seen = self.looked_at.as_deref();
         let is_same = match &self.scope {
             Some(scope) => {
@@ -353,13 +361,12 @@ impl Session {
         // What is kept from a proxy follows from its answers, too.
         if is_same && !self.view.holds_back() && self.view.withheld().is_empty() {
             self.looked_at = Some(world.told.clone());
-            return Ok(());
+            return;
         }
-        let most = self.hub.config().limits.max_absent_asks_per_proxy;
         let told = match &mut self.scope {
             Some(scope) => {
-                let told = scope.look_at(&world.told, &self.served, most)?;
-                self.hub.registry().record_scope(&self.seat, scope.services().clone());
+                let told = scope.look_at(&world.told, &self.served);
+                self.hub.registry().record_scope(&self.seat, scope.services().clone(), scope.subscriptions());
                 told
             }
             None => world.told.of_proxy(&self.served),
@@ -369,24 +376,23 @@ impl Session {
         let (fitted, withheld) = fitting(&self.target, &self.capabilities, &self.view);
         self.fitted = fitted;
         self.view.withhold(world.revision, withheld);
-        Ok(())
     }
 
-    /// Takes what the proxy asks for and answers it ahead of what is gathered.
+    /// Takes what the proxy asks for and answers it ahead of what is gathered, unless it asks too often.
     async fn handle_asks(&mut self, asks: v1::Asks) -> Option<End> {
         let scope = self.scope.as_mut()?;
         self.hub.metrics().asks.increment(asks.wanted.len() as u64);
-        scope.take(asks.wanted, asks.forgotten);
+        let most = self.hub.config().limits.max_absent_asks_per_proxy;
+        let left = scope.take((asks.wanted, asks.forgotten), &self.hub.published().told, most);
+        note_unanswered(&self.hub, &self.seat, left);
+        self.asks_too_often = self.questions.take(&(), Instant::now()).is_err();
+        if self.asks_too_often {
+            self.hub.metrics().throttled(Throttled::Asks);
+            self.note_change();
+            return None;
+        }
         // With a delta under way the answer follows its own.
         if self.view.is_in_flight() || self.send_delta().await { None } else { Some(End::Lost) }
-    }
-
-    /// Ends a stream whose proxy asks without end. False: it is closed.
-    async fn refuse_questions(&self, too_many: TooMany) -> bool {
-        self.hub.metrics().throttled(Throttled::Asks);
-        tracing::warn!(proxy = %self.seat.key, "{too_many}");
-        let _ = self.outgoing.send(Err(Status::resource_exhausted(too_many.to_string()))).await;
-        false
     }
 
     /// True where an answer is to the delta in flight, and not to an earlier one of the same revision.
@@ -479,7 +485,8 @@ impl Session {
             self.retry = Some((Instant::now() + RETRY.0, RETRY.0));
         }
         // Changes that came meanwhile wait for quiet; without any, objects held back or cut are sent again now.
-        if self.gathering.is_some() && !self.scope.as_ref().is_some_and(Scope::has_questions) {
+        let is_asked = !self.asks_too_often && self.scope.as_ref().is_some_and(Scope::has_questions);
+        if self.gathering.is_some() && !is_asked {
             self.record();
             return None;
         }
@@ -526,6 +533,14 @@ impl Session {
 
     async fn send(&self, message: v1::ControlMessage) -> bool {
         self.outgoing.send(Ok(message)).await.is_ok()
+    }
+}
+
+/// So much that a proxy asks for stays unanswered.
+fn note_unanswered(hub: &Hub, seat: &Seat, left: usize) {
+    if left > 0 {
+        hub.metrics().throttled(Throttled::Asks);
+        tracing::warn!(proxy = %seat.key, left, "it asks for more names and addresses that are not there than it may");
     }
 }
 

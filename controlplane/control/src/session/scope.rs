@@ -12,11 +12,6 @@ use weft_policy::wire::v1;
 use crate::told::{Shared, Told};
 use crate::view::View;
 
-/// More is asked for than one proxy may that is not there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("it asks for more than {0} names and addresses that are not there")]
-pub(super) struct TooMany(usize);
-
 #[derive(Debug)]
 pub(super) struct Scope {
     asked: BTreeSet<Ask>,
@@ -35,7 +30,8 @@ pub(super) struct Scope {
 }
 
 impl Scope {
-    pub(super) fn new(asked: impl IntoIterator<Item = v1::Ask>) -> Self {
+    /// Of a proxy that asked for this before.
+    pub(super) fn new(asked: impl IntoIterator<Item = v1::Ask>, told: &Shared, most: usize) -> (Self, usize) {
         let mut scope = Self {
             asked: BTreeSet::new(),
             answered: BTreeSet::new(),
@@ -46,28 +42,37 @@ impl Scope {
             is_changed: false,
             is_paused: false,
         };
-        scope.take(asked, []);
-        scope
+        let left = scope.take((asked, []), told, most);
+        (scope, left)
     }
 
-    /// Takes what the proxy wants and what it no longer wants. What this version does not know stays unanswered.
+    /// Takes what the proxy wants and what it no longer wants. What this version does not know stays unanswered, and beyond
+    /// `most` what there is not, too: nobody holds memory for names that he makes up, and no proxy is told of an absence that
+    /// it would not hear the end of. Gives the number of the latter.
     pub(super) fn take(
         &mut self,
-        wanted: impl IntoIterator<Item = v1::Ask>,
-        forgotten: impl IntoIterator<Item = v1::Ask>,
-    ) {
+        (wanted, forgotten): (impl IntoIterator<Item = v1::Ask>, impl IntoIterator<Item = v1::Ask>),
+        told: &Shared,
+        most: usize,
+    ) -> usize {
         for ask in forgotten.into_iter().filter_map(|ask| Ask::try_from(ask).ok()) {
             self.asked.remove(&ask);
             self.answered.remove(&ask);
             self.in_flight.remove(&ask);
         }
+        let mut left = 0;
         for ask in wanted.into_iter().filter_map(|ask| Ask::try_from(ask).ok()) {
+            if self.asked.len() >= most && !self.asked.contains(&ask) && told.meant(&ask).is_empty() {
+                left += 1;
+                continue;
+            }
             // A proxy that asks again does not know that it is answered.
             self.answered.remove(&ask);
             self.asked.insert(ask);
         }
         self.number += 1;
         self.is_changed = true;
+        left
     }
 
     /// True where something was asked for since a world was looked at.
@@ -92,21 +97,15 @@ impl Scope {
     }
 
     /// Everything that the proxy is to hold.
-    ///
-    /// # Errors
-    /// It asks for more than `most` that there is not.
-    pub(super) fn look_at(
-        &mut self,
-        told: &Shared,
-        served: &[ObjectName],
-        most: usize,
-    ) -> Result<Vec<Arc<Told>>, TooMany> {
-        if self.asked.len() > most && self.asked.iter().filter(|ask| told.meant(ask).is_empty()).count() > most {
-            return Err(TooMany(most));
-        }
+    pub(super) fn look_at(&mut self, told: &Shared, served: &[ObjectName]) -> Vec<Arc<Told>> {
         self.services = Arc::new(told.scope(served, &self.asked));
         self.is_changed = false;
-        Ok(told.of_scope(served, &self.services))
+        told.of_scope(served, &self.services)
+    }
+
+    /// So many names and addresses the proxy is told of.
+    pub(super) fn subscriptions(&self) -> usize {
+        self.asked.len()
     }
 
     pub(super) fn services(&self) -> &Arc<BTreeSet<ObjectName>> {

@@ -211,20 +211,70 @@ async fn an_answer_is_to_a_view_of_a_revision() {
     assert_eq!(third.answered, [service("late")].into());
 }
 
+/// It stays connected, since it must hear of policies, and its other calls go on.
 #[tokio::test]
-async fn a_proxy_that_asks_without_end_is_cut_off() {
+async fn a_proxy_that_asks_without_end_is_answered_no_more_than_it_may() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start_with(dir.path(), |config| config.limits.max_absent_asks_per_proxy = 10).await;
+    control.apply(&format!("{WEB}---\n{NEW}")).await;
+    let absent = |count: usize| (0..count).map(|index| service(&format!("n{index}"))).collect::<Vec<_>>();
+    let mut proxy = connect(&control, &absent(1_000)).await;
+    assert_eq!(proxy.take().await.answered.len(), 10);
+    proxy.say(asks(&absent(1_000), &[])).await;
+    assert_eq!(proxy.take().await.answered.len(), 10, "those that it may know of are answered again");
+    let throttled = "weft_control_throttled_total{reason=\"asks\"} 2";
+    let text = control.metrics().await;
+    assert!(text.contains(throttled) && text.contains("weft_control_subscriptions 10"), "{text}");
+    // What is there is told all the same.
+    proxy.say(asks(&[service("new")], &[])).await;
+    proxy.take_until(|bundle| names(bundle) == ["new"]).await;
+    // There is room again.
+    proxy.say(asks(&[service("late")], &absent(1_000))).await;
+    proxy.take_until(|bundle| bundle.answered.contains(&service("late"))).await;
+}
+
+/// A delta that is never answered is no reason to remember without end.
+#[tokio::test]
+async fn a_silent_proxy_may_ask_for_no_more() {
     let dir = tempfile::tempdir().unwrap();
     let control = Control::start_with(dir.path(), |config| config.limits.max_absent_asks_per_proxy = 10).await;
     control.apply(WEB).await;
-    let mut proxy = connect(&control, &[service("web")]).await;
-    proxy.take().await;
-    let absent = |count: usize| (0..count).map(|index| service(&format!("n{index}"))).collect::<Vec<_>>();
-    proxy.say(asks(&absent(10), &[])).await;
+    let mut proxy = connect(&control, &[]).await;
+    let first = proxy.delta().await;
+    for round in 0..20 {
+        let names: Vec<_> = (0..50).map(|index| service(&format!("n{round}-{index}"))).collect();
+        proxy.say(asks(&names, &[])).await;
+    }
+    proxy.accept(&first).await;
     assert_eq!(proxy.take().await.answered.len(), 10);
-    proxy.say(asks(&absent(11), &[])).await;
-    let refusal = proxy.refusal().await;
-    assert!(refusal.message().contains("more than 10 names and addresses that are not there"), "{refusal}");
-    assert!(control.metrics().await.contains("weft_control_throttled_total{reason=\"asks\"} 1"));
+}
+
+/// Who asks and withdraws in a loop makes the control plane look no more often than changes do.
+#[tokio::test]
+async fn a_proxy_that_asks_too_often_is_answered_with_the_next_change() {
+    let dir = tempfile::tempdir().unwrap();
+    let slow = |config: &mut crate::config::Config| {
+        (config.coalesce_quiet_ms, config.coalesce_max_ms) = (200, 10_000);
+        config.limits.max_questions_per_minute = 5;
+    };
+    let control = Control::start_with(dir.path(), slow).await;
+    control.apply(WEB).await;
+    let mut proxy = connect(&control, &[]).await;
+    proxy.take().await;
+    for _ in 0..50 {
+        proxy.say(asks(&[service("web")], &[])).await;
+        proxy.say(asks(&[], &[service("web")])).await;
+    }
+    proxy.say(asks(&[service("web"), service("late")], &[])).await;
+    proxy.take_until(|bundle| bundle.answered.contains(&service("late"))).await;
+    assert_eq!(names(&proxy.bundle), ["web"]);
+    let text = control.metrics().await;
+    let of = |name: &str| -> f64 {
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    assert!(of("weft_control_throttled_total{reason=\"asks\"}") >= 90.0, "{text}");
+    assert!(of("weft_control_pushes_total") < 15.0, "{text}");
 }
 
 /// A proxy of another release that does not ask is told everything, and that it is everything.
