@@ -154,13 +154,23 @@ impl Bundle {
 
     /// True where there is what was asked for.
     pub fn has(&self, ask: &Ask) -> bool {
-        match ask {
-            Ask::Service(name) => self.services.contains_key(name),
-            Ask::Address(address) => self.services.values().any(|service| {
-                let own = service.vip.is_some_and(|vip| vip.to_canonical() == *address);
-                own || service.endpoints.values().any(|endpoint| endpoint.is_at(*address))
-            }),
-        }
+        self.meant(ask).next().is_some()
+    }
+
+    /// The services that something asked for means.
+    pub fn meant(&self, ask: &Ask) -> impl Iterator<Item = &Service> {
+        let (name, address) = match ask {
+            Ask::Service(name) => (Some(name), None),
+            Ask::Address(address) => (None, Some(*address)),
+        };
+        let at = move |service: &&Service| {
+            address.is_some_and(|address| {
+                let own = service.vip.is_some_and(|vip| vip.to_canonical() == address);
+                own || service.endpoints.values().any(|endpoint| endpoint.is_at(address))
+            })
+        };
+        let behind = address.is_some().then(|| self.services.values().filter(at)).into_iter().flatten();
+        name.and_then(|name| self.services.get(name)).into_iter().chain(behind)
     }
 
     /// Applies a delta. A subtractive one leaves the revision alone: it comes ahead of the revision that it belongs to.

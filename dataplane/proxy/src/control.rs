@@ -170,7 +170,7 @@ impl Control {
                 step = applier.prepared() => step,
                 step = self.questions(&mut next_questions) => step,
                 _ = credentials.changed() => Step::Say(self.report(applier)),
-                _ = reports.tick() => Step::Say(self.report(applier)),
+                _ = reports.tick() => self.look_after(applier),
                 _ = looks.tick() => match self.has_news(&mut told_of) {
                     true => Step::Say(self.report(applier)),
                     false => Step::Nothing,
@@ -200,6 +200,12 @@ impl Control {
                 Step::KeepAway(reason) => return Ok(End::KeptAway(reason)),
             }
         }
+    }
+
+    /// Now and then: what is not used is let go, and the control plane is told how this proxy is.
+    fn look_after(&self, applier: &mut Applier) -> Step {
+        applier.forget_unused(Instant::now());
+        Step::Say(self.report(applier))
     }
 
     /// True where the control plane should hear which peers are reached; `told_of` says what it heard, and when.

@@ -76,6 +76,7 @@ async fn carry(
         return Box::pin(passthrough::request(worker, snapshot, &from, origin, request, record)).await;
     };
     resolved.protocol().takes_requests(resolved.port).map_err(Failure::RequestForbidden)?;
+    let _using = worker.uses.begin(&snapshot, resolved.service);
     let place = Place::outbound(origin.peer.ip(), resolved.port, &from);
     let Request { head, body, responder } = request;
     let (mut filtered, permit) =

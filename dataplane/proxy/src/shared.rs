@@ -26,6 +26,7 @@ use crate::telemetry::access_log::{self, AccessLog};
 use crate::telemetry::counters::Counters;
 use crate::telemetry::line_writer::Room;
 use crate::telemetry::series::{SeriesLimits, SeriesStore};
+use crate::usage::Uses;
 use crate::via::Via;
 
 /// Shared state of the process.
@@ -57,8 +58,9 @@ pub struct Shared {
     /// The workers' findings about their peers.
     pub reaches: Reaches,
     pub contact: Contact,
-    /// What workers need and this proxy does not hold.
+    /// What workers need and this proxy does not hold, and what they use of what it holds.
     pub asking: Asking,
+    pub uses: Uses,
     /// The peer pools of all workers, for their counters.
     pub pools: Mutex<Vec<Arc<PoolStats>>>,
     /// The mesh ports of all workers, for their counters.
@@ -99,6 +101,7 @@ impl Shared {
             reaches: Reaches::default(),
             contact: Contact::default(),
             asking: Asking::new(config.limits.names_asked),
+            uses: Uses::default(),
             pools: Mutex::default(),
             admissions: Mutex::default(),
             app_pools: Mutex::default(),

@@ -22,6 +22,7 @@ use crate::relay::Idle;
 use crate::shared::Shared;
 use crate::snapshot::{Current, Local};
 use crate::stalls::Stalls;
+use crate::usage::WorkerUses;
 
 /// The state of one worker, reached by everything that runs on its thread.
 pub struct Worker {
@@ -33,6 +34,7 @@ pub struct Worker {
     pub names: Names,
     pub filters: Filters,
     pub destinations: Destinations,
+    pub uses: WorkerUses,
     pub ledger: Ledger,
     pub in_flight: InFlight,
     pub stalls: Stalls,
@@ -66,6 +68,7 @@ impl Worker {
                 Finding { reaches: shared.reaches.clone(), start },
                 shared.config.danger_plaintext_tunnel,
             ),
+            uses: WorkerUses::new(shared.uses.clone()),
             ledger,
             in_flight,
             stalls: Stalls::of(&shared.stalls),

@@ -172,6 +172,8 @@ limits! {
     /// Names and addresses that this proxy asks for and has no answer to yet, and those of which it knows that they are not
     /// there. Of the latter the oldest are forgotten.
     names_asked: usize = 4_096, 1, 1 << 16;
+    /// A service that no app has used for so long is not held any longer.
+    unused_after_s: u64 = 86_400, 1, LONG_S;
     /// Concurrent requests of one peer connection.
     max_streams_per_connection: u32 = 1_024, 1, 1 << 20;
     /// Connections of peers, per worker. Above: refused and counted.

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 use tracing::{debug, info, warn};
@@ -21,6 +22,7 @@ use super::prepare::{Filters, NotReady, Preparer, Ready};
 use crate::snapshot::{Snapshot, SnapshotError};
 use crate::state::KeptBundle;
 use crate::telemetry::names::Metric;
+use crate::usage::LastUses;
 
 /// So many identities are kept out at the most.
 const MAX_DENIED: usize = 100_000;
@@ -50,6 +52,7 @@ pub(super) struct Applier {
     ready: Ready,
     pending: Option<Pending>,
     absent: Absent,
+    last_uses: LastUses,
     /// The disk has `current`.
     is_written: bool,
 }
@@ -90,6 +93,7 @@ impl Applier {
             ready,
             pending,
             absent,
+            last_uses: LastUses::default(),
             is_written: is_kept,
         };
         applier.deny_kept();
@@ -288,10 +292,9 @@ impl Applier {
     fn swap(&mut self, mut target: KeptBundle, ready: Ready) -> Result<(), SnapshotError> {
         let trust = self.new_trust(&target.bundle)?;
         let surplus = self.absent.surplus(&target.bundle);
-        for bundle in
-            [Some(&mut target), self.pending.as_mut().map(|pending| &mut pending.target)].into_iter().flatten()
+        for kept in [Some(&mut target), self.pending.as_mut().map(|pending| &mut pending.target)].into_iter().flatten()
         {
-            bundle.bundle.answered.retain(|ask| !surplus.contains(ask));
+            kept.bundle.answered.retain(|ask| !surplus.contains(ask));
         }
         let bundle = Arc::new(std::mem::take(&mut target.bundle));
         let built = Snapshot::build(Arc::clone(&bundle), &ready.filters);
@@ -325,6 +328,26 @@ impl Applier {
         self.current = target;
         self.ready = ready;
         Ok(())
+    }
+
+    /// Asks no longer for what no app has used for long: the control plane takes it away, and the next call asks anew. `now`:
+    /// while the control plane answers, since nobody else could bring it back.
+    pub(super) fn forget_unused(&mut self, now: Instant) {
+        let shared = Arc::clone(&self.control.shared);
+        let idle = Duration::from_secs(shared.config.limits.unused_after_s);
+        let mut unused = self.last_uses.unused(&self.current.bundle, &shared.uses.take(), (now, idle));
+        shared.config.uses().for_each(|ask| _ = unused.remove(&ask));
+        // With something under way it is looked again soon.
+        if unused.is_empty() || self.kept || self.pending.is_some() {
+            return;
+        }
+        let mut target = self.current.clone();
+        target.bundle.answered.retain(|ask| !unused.contains(ask));
+        info!(forgotten = unused.len(), "what has not been used for long is held no longer");
+        match self.swap(target, self.ready.clone()) {
+            Ok(()) => shared.asking.forget(unused.into_iter().collect()),
+            Err(error) => warn!(%error, "what is not used could not be forgotten"),
+        }
     }
 
     /// True where the disk has all of it that is read again, whatever it was told of what is not there.

@@ -27,6 +27,7 @@ use crate::relay::{self, Source};
 use crate::reply::{Failure, Side};
 use crate::snapshot::{Served, Snapshot};
 use crate::sockets::PlainSocket;
+use crate::usage::Using;
 use crate::worker::Worker;
 
 /// Carries an application's connection to where it meant to go; one that can't be carried is reset.
@@ -70,6 +71,8 @@ pub(super) struct Far<'a> {
     streams: Streams,
     /// Told at the end what has flowed.
     filtered: Filtered<'a>,
+    /// The service that it leads to.
+    _using: Option<Using>,
 }
 
 enum Streams {
@@ -120,7 +123,7 @@ pub(super) async fn open<'w>(
         None => {
             let (stream, share, filtered) = passthrough::connect(worker, &snapshot, from, origin, target).await?;
             record.upstream = stream.peer_addr().ok().map(|address| address.to_string());
-            Ok(Far { streams: Streams::plain(stream, share), filtered })
+            Ok(Far { streams: Streams::plain(stream, share), filtered, _using: None })
         }
     }
 }
@@ -134,6 +137,7 @@ async fn open_mesh<'w>(
     resolved: &Resolved<'_>,
     record: &mut ConnectionRecord,
 ) -> Result<Far<'w>, Failure> {
+    let using = worker.uses.begin(snapshot, resolved.service);
     let goal = goal(resolved)?;
     let place = Place::outbound(origin.peer.ip(), resolved.port, from);
     let (filtered, mut permit) = filtering::connection(&worker.filters, &from.outbound, &place).await?;
@@ -149,7 +153,7 @@ async fn open_mesh<'w>(
             Ok(streams) => {
                 record.destination = attempt.destination.peer().map(|peer| peer.destination().to_string());
                 attempt.answered(true, None);
-                return Ok(Far { streams, filtered });
+                return Ok(Far { streams, filtered, _using: Some(using) });
             }
             Err(Failed::Unprocessed(failure, again)) => {
                 attempts.failed(attempt, failure)?;

@@ -250,3 +250,45 @@ async fn an_answer_comes_into_force_with_what_it_answers() {
     let snapshot = asking.snapshot.load_full().unwrap();
     assert_eq!(snapshot.bundle.answered.len(), 1);
 }
+
+/// A day without use, and the control plane is asked to take it away; until then it is held, and asked for anew after that.
+#[tokio::test]
+async fn what_has_not_been_used_for_a_day_is_asked_for_no_longer() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut applier = applier(dir.path());
+    let service = |name: &str| weft_policy::scope::Ask::Service(ObjectName::new("shop", name));
+    let (web, none) = (service("web"), service("none"));
+    let held = weft_policy::bundle::Service {
+        name: ObjectName::new("shop", "web"),
+        ports: Vec::new(),
+        vip: None,
+        path_reading: Default::default(),
+        endpoints: Default::default(),
+    };
+    let upserts = world().into_iter().chain([encode(&Object::Service(held))]).collect();
+    let answered = [&web, &none].map(Into::into).to_vec();
+    let delta = v1::Delta { revision: 1, upserts, answered, view: 1, ..v1::Delta::default() };
+    let message = v1::ControlMessage { message: Some(v1::control_message::Message::Delta(delta)) };
+    let ack = Message::Ack(v1::Ack { revision: 1, skipped: vec![], view: 1 });
+    assert_eq!(answer(&mut applier, message).await, ack);
+    let (shared, start) = (Arc::clone(&applier.control.shared), Instant::now());
+    let after = |hours: u64| start + Duration::from_secs(hours * 3_600);
+    applier.forget_unused(start);
+    applier.forget_unused(after(23));
+    assert_eq!(applier.current().bundle.answered.len(), 2);
+    let snapshot = shared.snapshot.load_full().unwrap();
+    let uses = crate::usage::WorkerUses::new(shared.uses.clone());
+    let using = uses.begin(&snapshot, &snapshot.bundle.services[&ObjectName::new("shop", "web")]);
+    for hours in [24, 47, 71] {
+        applier.forget_unused(after(hours));
+        assert_eq!(applier.current().bundle.answered.len(), 2, "it is in use");
+    }
+    drop(using);
+    applier.forget_unused(after(94));
+    assert_eq!(applier.current().bundle.answered.len(), 2);
+    applier.forget_unused(after(95));
+    assert_eq!(applier.current().bundle.answered, [none].into());
+    assert_eq!(shared.snapshot.load_full().unwrap().bundle.services.len(), 1, "it goes when the control plane says so");
+    let news = crate::asking::News { wanted: vec![], forgotten: vec![web] };
+    assert_eq!(shared.asking.news().await, news);
+}
