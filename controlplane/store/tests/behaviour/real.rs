@@ -134,7 +134,7 @@ async fn ask(cluster: &Cluster, path: &str, body: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "real"]
 async fn a_user_signs_in_and_does_so_again_when_its_token_is_over() {
-    let cluster = Cluster::start_with(1, &["--auth-token-ttl", "1", "--log-level", "debug"]);
+    let cluster = Cluster::start_with(1, &["--auth-token-ttl", "1", "--logger", "zap", "--log-level", "debug"]);
     ask(&cluster, "auth/user/add", r#"{"name": "root", "password": "right"}"#).await;
     ask(&cluster, "auth/role/add", r#"{"name": "root"}"#).await;
     ask(&cluster, "auth/user/grant", r#"{"user": "root", "role": "root"}"#).await;
