@@ -43,6 +43,7 @@ enum Name {
     ConnectionsRefused,
     ServerCertificateExpiry,
     IntermediateExpiry,
+    TrustedRoots,
     PutOff,
     Asks,
     Subscriptions,
@@ -118,6 +119,7 @@ impl Name {
             Self::IntermediateExpiry => {
                 ("weft_control_intermediate_not_after_seconds", "Expiry of the intermediate, unix time")
             }
+            Self::TrustedRoots => ("weft_control_trusted_roots", "Roots that the mesh trusts: 2 while one is replaced"),
         }
     }
 }
@@ -209,6 +211,7 @@ pub struct Metrics {
     connections_refused: Counter,
     server_certificate_expiry: Gauge,
     intermediate_expiry: Gauge,
+    trusted_roots: Gauge,
     put_off: [Gauge; 4],
 }
 
@@ -312,6 +315,7 @@ impl Metrics {
             connections_refused: counter(Name::ConnectionsRefused),
             server_certificate_expiry: gauge(Name::ServerCertificateExpiry),
             intermediate_expiry: gauge(Name::IntermediateExpiry),
+            trusted_roots: gauge(Name::TrustedRoots),
             put_off: ["operator_token", "filters", "certificates", "records"]
                 .map(|what| register.gauge(Name::PutOff, Some(("what", what)))),
             handle: register.recorder.handle(),
@@ -334,6 +338,10 @@ impl Metrics {
     pub fn expiries(&self, server: time::OffsetDateTime, intermediate: time::OffsetDateTime) {
         self.server_certificate_expiry.set(server.unix_timestamp() as f64);
         self.intermediate_expiry.set(intermediate.unix_timestamp() as f64);
+    }
+
+    pub fn trusted_roots(&self, count: u32) {
+        self.trusted_roots.set(f64::from(count));
     }
 
     pub fn pushed(&self, waited: Duration) {

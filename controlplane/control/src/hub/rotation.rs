@@ -50,6 +50,8 @@ const TOLD: &str = "trust_told";
 pub(super) struct Begun {
     age: u64,
     unix: i64,
+    /// Certificates had been issued: their records may be swept by a clock that is ahead.
+    is_in_use: bool,
 }
 
 impl Begun {
@@ -57,7 +59,8 @@ impl Begun {
     pub(super) fn parse(text: &str, root: &str) -> Option<Self> {
         let mut words = text.split(' ');
         (words.next() == Some(root)).then_some(())?;
-        Some(Self { age: words.next()?.parse().ok()?, unix: words.next()?.parse().ok()? })
+        let (age, unix) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        Some(Self { age, unix, is_in_use: words.next()?.parse().ok()? })
     }
 
     /// The time now, by a clock that may have been set ahead meanwhile: then it is as late as the store is old.
@@ -66,8 +69,9 @@ impl Begun {
         clock.min(self.unix.saturating_add(passed))
     }
 
-    pub(super) fn is_younger(self, age: u64, seconds: u64) -> bool {
-        age.saturating_sub(self.age) < seconds
+    /// True where a certificate of so many seconds may be in use that was issued before.
+    pub(super) fn is_early(self, age: u64, seconds: u64) -> bool {
+        self.is_in_use && age.saturating_sub(self.age) < seconds
     }
 }
 
@@ -136,16 +140,15 @@ impl Hub {
         let grace = i64::try_from(self.config().identity_grace().as_secs()).unwrap_or(i64::MAX);
         let ends = self.blocking(move |store| {
             let issued = store.table::<IssuedRecord>(Table::Issued)?.read.into_iter().map(|(_, record)| record);
-            let of_old: Vec<_> = issued.filter(|record| record.root.as_ref() != Some(&root)).collect();
+            let of_old = issued.filter(|record| record.root.as_ref() != Some(&root));
             let end = |record: IssuedRecord| match record.replaced_by {
                 Some(_) => record.not_after_unix,
                 None => record.not_after_unix.saturating_add(grace),
             };
-            let are_some = !of_old.is_empty();
-            Ok((are_some, of_old.into_iter().map(end).filter(|end| *end >= now).collect::<Vec<_>>()))
+            Ok(of_old.map(end).filter(|end| *end >= now).collect::<Vec<_>>())
         });
-        let (are_some, ends) = ends.await?;
-        let is_early = are_some && begun.is_younger(self.age(), self.config().svid_ttl_seconds);
+        let ends = ends.await?;
+        let is_early = begun.is_early(self.age(), self.config().svid_ttl_seconds);
         let (waiting, certificates) = (self.without_newest_trust(), ends.len());
         Ok(Left { waiting, certificates, until_unix: ends.into_iter().max(), is_early })
     }
@@ -157,8 +160,10 @@ impl Hub {
             if let Some(begun) = store.meta(BEGUN)?.and_then(|text| Begun::parse(&text, &root)) {
                 return Ok(begun);
             }
-            let begun = Begun { age, unix: crate::now_unix() };
-            store.commit(None, vec![Write::Meta(BEGUN, format!("{root} {} {}", begun.age, begun.unix))])?;
+            let is_in_use = !store.table::<IssuedRecord>(Table::Issued)?.read.is_empty();
+            let begun = Begun { age, unix: crate::now_unix(), is_in_use };
+            let noted = format!("{root} {} {} {}", begun.age, begun.unix, begun.is_in_use);
+            store.commit(None, vec![Write::Meta(BEGUN, noted)])?;
             Ok(begun)
         })
         .await
@@ -278,6 +283,7 @@ impl Hub {
 
     /// Drops the root before as soon as nothing needs it.
     pub(crate) async fn tend_rotation(self: &Arc<Self>) {
+        self.metrics().trusted_roots(1 + u32::from(self.authority().authorities().previous.is_some()));
         if let Err(error) = self.tell_what_is_trusted().await {
             tracing::error!(error = %crate::chain(&error), "which roots are trusted could not be told yet; it is tried again");
         }

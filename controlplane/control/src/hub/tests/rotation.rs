@@ -53,6 +53,7 @@ async fn a_root_is_dropped_once_nothing_needs_it() {
     assert!(refused.contains("1 certificates that it vouches for are not over, 0 proxies"), "{refused}");
     hub.tend_rotation().await;
     assert_eq!(told(&hub), 2);
+    assert!(hub.metrics().render().contains("weft_control_trusted_roots 2"));
     // A start between goes on with it.
     drop(hub);
     let hub = hub_in(dir.path(), |config| config.identity_grace_seconds = 0);
@@ -100,12 +101,14 @@ async fn what_is_trusted_is_told_however_late() {
 
 #[test]
 fn a_clock_that_is_set_ahead_ends_no_certificate() {
-    let begun = Begun::parse("root-b 500 10000", "root-b").unwrap();
-    assert_eq!(Begun::parse("root-a 500 10000", "root-b"), None, "that of an earlier one");
+    let begun = Begun::parse("root-b 500 10000 true", "root-b").unwrap();
+    assert_eq!(Begun::parse("root-a 500 10000 true", "root-b"), None, "that of an earlier one");
     assert_eq!(begun.now(560, 10_060), 10_060);
     assert_eq!(begun.now(560, 10_060 + 30 * 86_400), 10_060, "ahead");
     assert_eq!(begun.now(560, 9_000), 9_000, "behind: nothing ends");
-    assert!(begun.is_younger(559, 60) && !begun.is_younger(560, 60));
+    assert!(begun.is_early(559, 60) && !begun.is_early(560, 60));
+    let unused = Begun::parse("root-b 500 10000 false", "root-b").unwrap();
+    assert!(!unused.is_early(501, 60), "nothing was ever issued");
 }
 
 #[tokio::test]
