@@ -384,6 +384,7 @@ impl Hub {
         };
         let (version, mut found, banned, lead) = self.blocking(read).await?;
         self.store.has_read(version);
+        self.replica.has_followed(version);
         found.limits = self.config.limits;
         let known = self.published();
         if found.revision != known.revision || found.claims != known.claims || found.unreadable != known.unreadable {

@@ -286,7 +286,13 @@ impl Session {
         let world = self.hub.published();
         self.look_at(&world);
         let changes = self.view.poll_delta(world.revision, self.fitted.as_ref());
-        let answers = self.scope.as_ref().map(|scope| scope.answers(&world.told, &self.view)).unwrap_or_default();
+        let is_certain = self.hub.knows_absences();
+        let answers = self.scope.as_ref().map(|scope| scope.answers(&world.told, &self.view, is_certain));
+        let answers = answers.unwrap_or_default();
+        if !is_certain && self.retry.is_none() && self.scope.as_ref().is_some_and(Scope::has_questions) {
+            self.retry = Some((Instant::now() + RETRY.0, RETRY.0));
+        }
+        let is_empty = changes.is_none();
         let empty = || (!answers.is_empty()).then_some(());
         let Some(plan) = changes.or_else(|| empty().and_then(|()| self.view.poll_empty(world.revision))) else {
             if !self.view.is_in_flight() {
@@ -296,7 +302,7 @@ impl Session {
             return true;
         };
         let answered = answers.iter().map(Into::into).collect();
-        self.scope.iter_mut().for_each(|scope| scope.sent(answers.clone()));
+        self.scope.iter_mut().for_each(|scope| scope.sent(answers.clone(), is_empty));
         let envelope = |key| self.fitted.get(key).map(|told| told.envelope.clone());
         let upserts = plan.upserts.iter().filter_map(envelope).collect();
         let full = std::mem::take(&mut self.knows_nothing);
@@ -373,7 +379,13 @@ impl Session {
         };
         self.looked_at = Some(world.told.clone());
         self.target = Arc::new(told.into_iter().collect());
-        let (fitted, withheld) = fitting(&self.target, &self.capabilities, &self.view);
+        let (mut fitted, mut withheld) = fitting(&self.target, &self.capabilities, &self.view);
+        let has_older_mesh = withheld.contains_key(&Key::Mesh) || self.view.held().contains_key(&Key::Mesh);
+        if self.scope.is_some() && has_older_mesh {
+            // By the mesh's settings it knows what to ask for, and those that it has are old: it is told everything.
+            self.target = Arc::new(world.told.of_proxy(&self.served).into_iter().collect());
+            (fitted, withheld) = fitting(&self.target, &self.capabilities, &self.view);
+        }
         self.fitted = fitted;
         self.view.withhold(world.revision, withheld);
     }
@@ -479,7 +491,7 @@ impl Session {
         self.hub.metrics().answered(accepted, self.sent_at.elapsed());
         self.scope.iter_mut().for_each(|scope| scope.handle_answer(accepted));
         let is_paused = self.scope.as_ref().is_some_and(Scope::is_paused);
-        if !self.view.holds_back() && !is_paused {
+        if !self.view.holds_back() && !is_paused && self.hub.knows_absences() {
             self.retry = None;
         } else if self.retry.is_none() {
             self.retry = Some((Instant::now() + RETRY.0, RETRY.0));

@@ -46,6 +46,11 @@ pub(super) struct Replica {
 }
 
 impl Replica {
+    /// Wakes whoever waits to know what is known now.
+    pub(super) fn has_followed(&self, version: Version) {
+        self.followed.send_replace(version);
+    }
+
     fn session(&self) -> String {
         self.session.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -63,6 +68,11 @@ impl Hub {
             Some(fault) => Err(weft_store::Error::Unreachable(fault.reason).into()),
             None => Ok(()),
         }
+    }
+
+    /// False while others may have made what is not known here.
+    pub(crate) fn knows_absences(&self) -> bool {
+        !self.store.is_shared() || self.store.fault().is_none()
     }
 
     pub(crate) async fn tidy_store(&self) -> Result<(), StoreError> {

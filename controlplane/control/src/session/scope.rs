@@ -18,6 +18,8 @@ pub(super) struct Scope {
     answered: BTreeSet<Ask>,
     /// With the delta that was sent last.
     in_flight: BTreeSet<Ask>,
+    /// That one has nothing but answers.
+    is_empty: bool,
     /// The services that follow, by the world that was looked at last.
     services: Arc<BTreeSet<ObjectName>>,
     /// Counts what was asked for.
@@ -25,7 +27,7 @@ pub(super) struct Scope {
     sent_number: u64,
     /// Something was asked for since that world was looked at.
     is_changed: bool,
-    /// An answer was refused: nothing is answered until something else is told.
+    /// Answers alone were refused: nothing is answered until something else is told, or for a while.
     is_paused: bool,
 }
 
@@ -36,6 +38,7 @@ impl Scope {
             asked: BTreeSet::new(),
             answered: BTreeSet::new(),
             in_flight: BTreeSet::new(),
+            is_empty: false,
             services: Arc::default(),
             number: 0,
             sent_number: 0,
@@ -117,25 +120,30 @@ impl Scope {
         !self.is_paused && self.asked.iter().any(|ask| !self.answered.contains(ask))
     }
 
-    /// What the next delta answers.
-    pub(super) fn answers(&self, told: &Shared, view: &View) -> BTreeSet<Ask> {
+    /// What the next delta answers. `is_certain`: what is not there is known not to be.
+    pub(super) fn answers(&self, told: &Shared, view: &View, is_certain: bool) -> BTreeSet<Ask> {
         if self.is_paused {
             return BTreeSet::new();
         }
-        let is_whole =
-            |ask: &&Ask| told.meant(ask).into_iter().all(|service| !view.held().contains_key(&Key::Service(service)));
+        let is_whole = |ask: &&Ask| {
+            let meant = told.meant(ask);
+            (is_certain || !meant.is_empty())
+                && meant.into_iter().all(|service| !view.held().contains_key(&Key::Service(service)))
+        };
         self.asked.difference(&self.answered).filter(is_whole).cloned().collect()
     }
 
-    pub(super) fn sent(&mut self, answers: BTreeSet<Ask>) {
+    pub(super) fn sent(&mut self, answers: BTreeSet<Ask>, is_empty: bool) {
         self.in_flight = answers;
+        self.is_empty = is_empty;
         self.sent_number = self.number;
     }
 
     /// The proxy took the delta with these answers, or it did not.
     pub(super) fn handle_answer(&mut self, is_taken: bool) {
         let answers = std::mem::take(&mut self.in_flight);
-        self.is_paused = !is_taken && !answers.is_empty();
+        // An object that was refused is held back and can't spoil the answers again.
+        self.is_paused = !is_taken && self.is_empty && !answers.is_empty();
         if is_taken {
             // What was forgotten meanwhile is no longer told of.
             self.answered.extend(answers);

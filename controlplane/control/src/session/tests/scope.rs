@@ -188,6 +188,46 @@ async fn what_a_proxy_refused_is_not_answered() {
     assert_eq!(names(&proxy.bundle), ["new", "web"]);
 }
 
+/// An object that is refused spoils no answer for longer than the delta that it came in.
+#[tokio::test]
+async fn a_refused_object_keeps_no_other_answer_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    control.apply(WEB).await;
+    let mut proxy = connect(&control, &[]).await;
+    proxy.take().await;
+    proxy.say(asks(&[service("web"), service("gone")], &[])).await;
+    let delta = proxy.delta().await;
+    let key = Some((&Key::Service(web())).into());
+    let nack = v1::Nack { revision: delta.revision.0, key, reason: "can't".to_owned(), view: proxy.view };
+    proxy.say(Message::Nack(nack)).await;
+    // There is nothing else to tell.
+    proxy.take_until(|bundle| bundle.answered.contains(&service("gone"))).await;
+    assert!(!proxy.bundle.answered.contains(&service("web")));
+}
+
+/// By the mesh's settings a proxy knows what to ask for: one that has older ones is told everything.
+#[tokio::test]
+async fn a_proxy_with_older_settings_of_the_mesh_need_not_ask() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    control.apply(&format!("{WEB}---\n{SHOP}")).await;
+    let mut proxy = connect(&control, &[]).await;
+    proxy.take().await;
+    assert_eq!(names(&proxy.bundle), [""; 0]);
+    let mesh = "apiVersion: weft.dev/v1alpha1\nkind: Mesh\nmetadata: {name: mesh}\nspec: {egress: RegistryOnly}\n";
+    control.apply(mesh).await;
+    let delta = proxy.delta().await;
+    let nack = v1::Nack {
+        revision: delta.revision.0,
+        key: Some((&Key::Mesh).into()),
+        reason: "can't".to_owned(),
+        view: proxy.view,
+    };
+    proxy.say(Message::Nack(nack)).await;
+    proxy.take_until(|bundle| names(bundle) == ["canary", "foreign", "web"]).await;
+}
+
 /// Of two deltas of one revision the answer to the first is none to the second.
 #[tokio::test]
 async fn an_answer_is_to_a_view_of_a_revision() {
