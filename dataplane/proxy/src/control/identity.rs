@@ -82,6 +82,8 @@ pub async fn join_or_load(
         match join_anew(config, state, channel, &mut refused).await {
             Ok((handle, token)) => return Ok((handle, Some(token))),
             Err(JoinError::Channel(ChannelError::Status(status))) if is_away(&status) => {
+                // It may be there and have no store: another may have one.
+                channel.turn();
                 warn!(status = %status.message(), "the control plane cannot be reached to join; trying again");
             }
             Err(JoinError::OldToken(..)) if damage.is_some() => {
@@ -362,7 +364,12 @@ impl IdentityKeeper {
     async fn renew(&self) -> Result<(), JoinError> {
         let (key, csr_der) = request()?;
         let mut client = self.channel.mutual(&self.identity)?;
-        let answer = client.renew(v1::RenewRequest { csr_der }).await.map_err(ChannelError::from)?.into_inner();
+        let answer = client.renew(v1::RenewRequest { csr_der }).await.inspect_err(|status| {
+            if is_away(status) {
+                self.channel.turn();
+            }
+        });
+        let answer = answer.map_err(ChannelError::from)?.into_inner();
         let kept = kept(&answer.certificate_chain_der, &key, answer.trust_bundle_pem);
         let (identity, trust) = credentials(&kept)?;
         self.replace(identity, trust)?;

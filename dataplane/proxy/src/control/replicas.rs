@@ -66,9 +66,12 @@ impl Replicas {
         self.all.len() > 1
     }
 
-    /// The one after it becomes the first.
+    /// Another one becomes the first, by chance: those that leave one spread over all others.
     pub(super) fn turn(&self) {
-        self.first.fetch_add(1, Ordering::Relaxed);
+        if self.are_several() {
+            let step = rand::random_range(1..self.all.len());
+            self.first.store((self.first.load(Ordering::Relaxed) + step) % self.all.len(), Ordering::Relaxed);
+        }
     }
 
     /// Connects to the first replica that answers, which is asked first from now on.
@@ -117,5 +120,29 @@ fn all_failed(failures: Vec<io::Error>) -> io::Error {
             let words: Vec<String> = several.iter().map(ToString::to_string).collect();
             io::Error::new(kind, words.join("; "))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_that_leave_one_spread_over_the_others() {
+        let addresses: Addresses =
+            serde_json::from_value(serde_json::json!(["https://a:1", "https://b:1", "https://c:1"])).unwrap();
+        let mut at = [0; 3];
+        for _ in 0..300 {
+            let (replicas, authority) = Replicas::new(&addresses, None).unwrap();
+            assert_eq!(authority, "a:1");
+            replicas.first.store(0, Ordering::Relaxed);
+            replicas.turn();
+            at[replicas.first.load(Ordering::Relaxed)] += 1;
+        }
+        assert!(at[0] == 0 && at[1] > 75 && at[2] > 75, "{at:?}");
+        let one = serde_json::from_value(serde_json::json!("https://a:1")).unwrap();
+        let (alone, _) = Replicas::new(&one, None).unwrap();
+        alone.turn();
+        assert!(!alone.are_several() && alone.first.load(Ordering::Relaxed) == 0);
     }
 }
