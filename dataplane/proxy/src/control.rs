@@ -90,7 +90,7 @@ impl Control {
         let mut keep_away = Backoff::new(KEEP_AWAY.0, KEEP_AWAY.1);
         loop {
             let began = Instant::now();
-            let ended = self.session(&mut applier).await;
+            let ended = Box::pin(self.session(&mut applier)).await;
             if began.elapsed() >= LASTING {
                 backoff.reset();
                 keep_away.reset();

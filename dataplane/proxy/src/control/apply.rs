@@ -80,6 +80,7 @@ impl Applier {
             state: control.state.clone(),
             channel: control.channel.clone(),
             identity: control.identity.clone(),
+            failures: Arc::default(),
         };
         let (ready, pending) = (Ready::default(), None);
         let absent = Absent::new(control.shared.config.limits.names_asked);

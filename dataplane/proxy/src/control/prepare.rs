@@ -2,7 +2,8 @@
 //! that is ready already with the same specification is not prepared again.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tracing::{debug, info, warn};
 use weft_filter_host::{Digest, FilterSpec, Host, Prepared};
@@ -52,12 +53,54 @@ pub(super) struct Preparer {
     pub state: State,
     pub channel: Channel,
     pub identity: IdentityHandle,
+    pub failures: Arc<Mutex<Failures>>,
+}
+
+/// How long a filter that requests may pass by is not tried again: at first, and at the most. Each configuration would wait
+/// for it otherwise, also one that only answers a first call.
+const TRIED_AGAIN: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(900));
+
+/// Filters that could not be made ready, by attachment.
+#[derive(Debug)]
+pub(super) struct Failures<S = FilterSpec>(HashMap<String, Failed<S>>);
+
+#[derive(Debug)]
+struct Failed<S> {
+    spec: S,
+    reason: String,
+    until: Instant,
+    wait: Duration,
+}
+
+impl<S> Default for Failures<S> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<S: PartialEq> Failures<S> {
+    /// Why a filter of this specification is not tried now.
+    fn of(&self, name: &str, spec: &S, now: Instant) -> Option<String> {
+        let failed = self.0.get(name).filter(|failed| failed.spec == *spec && now < failed.until)?;
+        Some(failed.reason.clone())
+    }
+
+    fn note(&mut self, name: &str, spec: S, reason: &str, now: Instant) {
+        let before = self.0.get(name).filter(|failed| failed.spec == spec).map(|failed| failed.wait);
+        let wait = before.map_or(TRIED_AGAIN.0, |wait| (wait * 2).min(TRIED_AGAIN.1));
+        self.0.insert(name.to_owned(), Failed { spec, reason: reason.to_owned(), until: now + wait, wait });
+    }
+
+    fn forget(&mut self, name: &str) {
+        self.0.remove(name);
+    }
 }
 
 impl Preparer {
     /// Makes all filters of `bundle` ready, reusing those of `known`.
     pub(super) async fn prepare(&self, bundle: &Bundle, known: &Filters) -> Result<Ready, NotReady> {
         let mut ready = Ready::default();
+        self.failures().0.retain(|name, _| bundle.filters.values().any(|attachment| attachment.name == *name));
         for attachment in bundle.filters.values() {
             match self.one(attachment, known).await {
                 Ok(filter) => {
@@ -78,6 +121,25 @@ impl Preparer {
         if let Some(filter) = known.get(&attachment.name).filter(|filter| *filter.spec() == spec) {
             return Ok(Arc::clone(filter));
         }
+        if let Some(reason) = self.failures().of(&attachment.name, &spec, Instant::now()) {
+            return Err(reason);
+        }
+        let made = self.make(attachment, spec.clone()).await;
+        let mut failures = self.failures();
+        match &made {
+            Ok(_) => failures.forget(&attachment.name),
+            // Whatever needs this one waits for it, and asks for it again.
+            Err(_) if attachment.on_failure != OnFailure::Allow || attachment.authorization => {}
+            Err(reason) => failures.note(&attachment.name, spec, reason, Instant::now()),
+        }
+        made
+    }
+
+    fn failures(&self) -> MutexGuard<'_, Failures> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn make(&self, attachment: &FilterAttachment, spec: FilterSpec) -> Result<Arc<Prepared>, String> {
         let wasm = self.binary(&attachment.digest).await.map_err(|error| crate::chain(&error))?;
         let host = self.host.clone();
         let name = attachment.name.clone();
@@ -124,5 +186,25 @@ impl Preparer {
             wasm.extend_from_slice(&chunk.data);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_failed_is_not_tried_by_each_configuration() {
+        let (mut failures, now) = (Failures::default(), Instant::now());
+        let after = |seconds| now + Duration::from_secs(seconds);
+        assert_eq!(failures.of("f", &"a", now), None);
+        failures.note("f", "a", "no such import", now);
+        assert_eq!(failures.of("f", &"a", after(29)).as_deref(), Some("no such import"));
+        assert_eq!(failures.of("f", &"b", after(29)), None, "another configuration of it is another try");
+        assert_eq!(failures.of("f", &"a", after(30)), None);
+        failures.note("f", "a", "again", after(30));
+        assert!(failures.of("f", &"a", after(89)).is_some() && failures.of("f", &"a", after(90)).is_none());
+        failures.forget("f");
+        assert_eq!(failures.of("f", &"a", after(31)), None);
     }
 }
