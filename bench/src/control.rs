@@ -22,6 +22,8 @@ const ADDRESS: &str = "127.91.0.30";
 const QUIET: Duration = Duration::from_secs(2);
 /// A size that takes longer than this for one step is not carried.
 const PATIENCE: Duration = Duration::from_secs(300);
+/// Services that are applied at a time.
+const AT_ONCE: usize = 500;
 /// Endpoints that leave, one after the other.
 const LEAVING: usize = 5;
 
@@ -42,6 +44,8 @@ struct Row {
     /// One service changes: the same.
     change_p99_ms: f64,
     change_cpu_seconds: f64,
+    /// An identity is banned: until the proxies know.
+    ban_p99_ms: f64,
     /// Everybody's connection breaks and all come back at once.
     return_seconds: f64,
     return_cpu_seconds: f64,
@@ -70,8 +74,11 @@ fn measure(options: &Control, proxies: usize, services: usize) -> Result<Row> {
     let operator = Operator { binaries: &options.places.binaries, folder, host: &host };
     operator.wait()?;
     let manifest = folder.join("services.yaml");
-    std::fs::write(&manifest, (0..services).map(|index| service(index, 80)).collect::<String>())?;
-    operator.weft(&["apply", "-f", &manifest.display().to_string()])?;
+    for first in (0..services).step_by(AT_ONCE) {
+        let some = first..services.min(first + AT_ONCE);
+        std::fs::write(&manifest, some.map(|index| service(index, 80)).collect::<String>())?;
+        operator.weft(&["apply", "-f", &manifest.display().to_string()])?;
+    }
     let uses = proxies.to_string();
     let mut tokens = Vec::new();
     for index in 0..services.min(proxies) {
@@ -103,6 +110,9 @@ fn measure(options: &Control, proxies: usize, services: usize) -> Result<Row> {
         |swarm| swarm.users(services / 2),
         |_| operator.weft(&["apply", "-f", &changed.display().to_string()]).map(drop),
     )?;
+    let ban = watch.during("an identity is banned", Swarm::connected, |_| {
+        operator.weft(&["proxy", "ban", &format!("{NAMESPACE}/nobody")]).map(drop)
+    })?;
     let back = watch.during("all come back", Swarm::connected, |swarm| {
         swarm.disconnect()?;
         swarm.connect();
@@ -119,6 +129,7 @@ fn measure(options: &Control, proxies: usize, services: usize) -> Result<Row> {
         leave_cpu_seconds: median(&leave_cpu),
         change_p99_ms: percentile(&change.told_ms, 99.0),
         change_cpu_seconds: change.cpu.as_secs_f64(),
+        ban_p99_ms: percentile(&ban.denied_ms.into_values().collect::<Vec<_>>(), 99.0),
         return_seconds: back.took(),
         return_cpu_seconds: back.cpu.as_secs_f64(),
     })
@@ -132,6 +143,8 @@ struct Step {
     told_ms: Vec<f64>,
     /// When each proxy heard that an endpoint left.
     left_ms: BTreeMap<usize, f64>,
+    /// When each proxy heard who is kept out.
+    denied_ms: BTreeMap<usize, f64>,
 }
 
 impl Step {
@@ -175,7 +188,7 @@ impl Watch<'_> {
         let before = self.control.usage();
         let began = Instant::now();
         begin(self.swarm)?;
-        let (mut last, mut left_ms) = (BTreeMap::new(), BTreeMap::new());
+        let (mut last, mut left_ms, mut denied_ms) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         loop {
             let all = concerned(self.swarm);
             match self.swarm.next(QUIET) {
@@ -184,6 +197,9 @@ impl Watch<'_> {
                     last.insert(told.proxy, ms);
                     if !told.left.is_empty() {
                         left_ms.entry(told.proxy).or_insert(ms);
+                    }
+                    if told.denies {
+                        denied_ms.entry(told.proxy).or_insert(ms);
                     }
                 }
                 None if last.len() >= all => break,
@@ -196,7 +212,13 @@ impl Watch<'_> {
         self.swarm.check()?;
         self.control.check()?;
         let after = self.control.usage();
-        Ok(Step { after, cpu: after.cpu.saturating_sub(before.cpu), told_ms: last.into_values().collect(), left_ms })
+        Ok(Step {
+            after,
+            cpu: after.cpu.saturating_sub(before.cpu),
+            told_ms: last.into_values().collect(),
+            left_ms,
+            denied_ms,
+        })
     }
 }
 
@@ -224,8 +246,8 @@ fn markdown(rows: &[Row], uses: usize) -> String {
          accounted; the proxies are simulated in another on the same machine, each with its join, TLS and answers, and each \
          stands behind one of the services and is told of {}. An endpoint leaves and a service changes while everybody is connected: until the \
          proxies know, and the processor time until all is quiet again.\n\n| proxies x services | KiB a proxy | all connect: s, \
-         CPU-s | an endpoint leaves: p50, p99 ms, CPU-s | a service changes: p99 ms, CPU-s | all come back: s, CPU-s \
-         |\n|---|---|---|---|---|---|\n",
+         CPU-s | an endpoint leaves: p50, p99 ms, CPU-s | a service changes: p99 ms, CPU-s | an identity is \
+         banned: p99 ms | all come back: s, CPU-s |\n|---|---|---|---|---|---|---|\n",
         report::machine(),
         report::commit(),
         if uses == 0 { "all of them".to_owned() } else { format!("the {uses} that it uses") },
@@ -233,7 +255,7 @@ fn markdown(rows: &[Row], uses: usize) -> String {
     for row in rows {
         _ = writeln!(
             text,
-            "| {} x {} | {:.0} | {:.1}, {:.1} | {:.0}, {:.0}, {:.2} | {:.0}, {:.2} | {:.1}, {:.1} |",
+            "| {} x {} | {:.0} | {:.1}, {:.1} | {:.0}, {:.0}, {:.2} | {:.0}, {:.2} | {:.0} | {:.1}, {:.1} |",
             row.proxies,
             row.services,
             row.kib_per_proxy,
@@ -244,6 +266,7 @@ fn markdown(rows: &[Row], uses: usize) -> String {
             row.leave_cpu_seconds,
             row.change_p99_ms,
             row.change_cpu_seconds,
+            row.ban_p99_ms,
             row.return_seconds,
             row.return_cpu_seconds
         );

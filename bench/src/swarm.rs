@@ -41,6 +41,8 @@ pub(crate) struct Told {
     pub(crate) revision: Option<u64>,
     /// Workloads that are no longer behind a service.
     pub(crate) left: Vec<String>,
+    /// It says who is kept out.
+    pub(crate) denies: bool,
 }
 
 /// Kind, name and the workload of an endpoint.
@@ -256,7 +258,7 @@ impl Simulated {
         let mut left = Vec::new();
         self.parts.extend(delta.upserts);
         if delta.more {
-            return Told { proxy: self.index, at: Instant::now(), revision: None, left };
+            return Told { proxy: self.index, at: Instant::now(), revision: None, left, denies: false };
         }
         if delta.full {
             self.holds.clear();
@@ -275,7 +277,7 @@ impl Simulated {
         self.lineage = delta.lineage.or_else(|| self.lineage.take());
         let revision = (!delta.subtractive).then_some(delta.revision);
         self.revision = revision.unwrap_or(self.revision);
-        Told { proxy: self.index, at: Instant::now(), revision, left }
+        Told { proxy: self.index, at: Instant::now(), revision, left, denies: false }
     }
 }
 
@@ -313,6 +315,10 @@ async fn live(
                 drop(tell.send(told));
             }
             Some(control_message::Message::Notice(notice)) => bail!("it is told: {}", notice.reason),
+            Some(control_message::Message::Denials(denials)) if !denials.identities.is_empty() => {
+                let (proxy, at) = (simulated.index, Instant::now());
+                drop(tell.send(Told { proxy, at, revision: None, left: Vec::new(), denies: true }));
+            }
             Some(control_message::Message::Denials(_)) | None => {}
         }
     }
