@@ -100,8 +100,26 @@ impl Mesh {
         Self::launch(ip, settings, Some(namespace.to_owned()))
     }
 
+    /// A further control plane on the store of another, with that one's authority and first token.
+    ///
+    /// # Panics
+    /// When the control plane does not come up.
+    pub fn beside(other: &Self, settings: Value) -> Self {
+        let folder = tempfile::tempdir().expect("a scratch folder");
+        let (from, to) = (other.folder.path().join("control"), folder.path().join("control"));
+        std::fs::create_dir_all(to.join("ca")).expect("the scratch folder is writable");
+        for file in ["ca.pem", "operator.token", "ca/root.key", "ca/filters.key"] {
+            std::fs::copy(from.join(file), to.join(file)).expect("the other one has it");
+        }
+        Self::launch_in(folder, address::next(), settings, None)
+    }
+
     fn launch(ip: IpAddr, settings: Value, namespace: Option<String>) -> Self {
         let folder = tempfile::tempdir().expect("a scratch folder");
+        Self::launch_in(folder, ip, settings, namespace)
+    }
+
+    fn launch_in(folder: TempDir, ip: IpAddr, settings: Value, namespace: Option<String>) -> Self {
         let mut mesh = Self { ip, folder, control: None, settings, namespace };
         mesh.start_control();
         mesh

@@ -35,6 +35,7 @@ mod mesh {
     mod profile;
     mod real;
     mod refused;
+    mod replicas;
     mod rogue;
     mod rolling;
     mod rotation;
