@@ -35,6 +35,8 @@ pub struct Embedded {
     disk: Disk,
     log: Arc<Log>,
     sessions: Arc<Mutex<Sessions>>,
+    /// Held from a commit until it is told, so that commits are told in their order.
+    turn: Arc<Mutex<()>>,
 }
 
 /// What sessions of this process hold: nobody else sees it, and it ends with the process.
@@ -75,7 +77,7 @@ impl Embedded {
             })?;
         }
         let version = disk.read(version)?;
-        Ok(Self { disk, log: Arc::new(Log::new(version)), sessions: Arc::default() })
+        Ok(Self { disk, log: Arc::new(Log::new(version)), sessions: Arc::default(), turn: Arc::default() })
     }
 
     fn read_now(&self, ranges: &[Range], most: usize) -> Result<Reading, Error> {
@@ -103,6 +105,7 @@ impl Embedded {
 
     fn commit_now(&self, expected: Version, writes: &[Write]) -> Result<Version, Error> {
         let next = Version(expected.0 + 1);
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let committed = self.disk.write(|txn| {
             let mut head = txn.open_table(HEAD)?;
             let found = head.get(VERSION)?.map_or(0, |version| version.value());

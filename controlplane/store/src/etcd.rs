@@ -2,6 +2,10 @@
 //! it, so that commits are one after the other whoever makes them, and etcd's revision of `head` is the store's version.
 
 mod client;
+#[cfg(test)]
+#[path = "../../../tests/src/etcd.rs"]
+#[allow(dead_code, unreachable_pub, clippy::pedantic, reason = "other crates use it too, each some of it")]
+mod cluster;
 mod commit;
 mod layout;
 mod location;
@@ -10,7 +14,7 @@ mod read;
 mod session;
 mod watch;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -38,6 +42,8 @@ struct Inner {
     /// Counts its commits.
     commits: AtomicU64,
     history: Mutex<History>,
+    /// Held by whoever commits by this handle.
+    turn: tokio::sync::Mutex<()>,
 }
 
 /// What the next round of tidying may forget.
@@ -61,6 +67,7 @@ impl Etcd {
             writer: format!("{:016x}", rand::random::<u64>()),
             commits: AtomicU64::new(0),
             history: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
         };
         let etcd = Self(Arc::new(inner));
         etcd.0.head().await?;
@@ -85,10 +92,9 @@ impl Inner {
             let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
             history.seen.push_back((Instant::now(), revision));
             let mut compact = None;
-            while let Some((at, revision)) = history.seen.front().copied().filter(|(at, _)| at.elapsed() >= keep) {
+            while let Some((_, revision)) = history.seen.front().copied().filter(|(at, _)| at.elapsed() >= keep) {
                 history.seen.pop_front();
                 compact = Some(revision);
-                let _ = at;
             }
             let named =
                 |key: &Bytes| pending.as_ref().is_some_and(|pending| self.layout.is_staged_by(key, &pending.id));
@@ -98,9 +104,11 @@ impl Inner {
             history.unnamed = unnamed;
             (compact, left)
         };
-        for keys in left.chunks(commit::MAX_WRITES) {
-            let deletes = keys.iter().map(|key| messages::delete(key.clone())).collect();
-            self.client.txn(Vec::new(), deletes, Vec::new()).await?;
+        // A commit goes as a whole: the first of its parts stands for all of them.
+        let left: BTreeSet<_> = left.iter().filter_map(|key| self.layout.commit_of(key)).collect();
+        for commit in left {
+            let all = messages::delete_prefix(self.layout.staged_by(&commit));
+            self.client.txn(Vec::new(), vec![all], Vec::new()).await?;
         }
         if let Some(revision) = compact {
             self.client.compact(revision).await?;

@@ -6,7 +6,7 @@ use prost::Message as _;
 
 use super::Inner;
 use super::layout::{BlobRef, Part, Pending, StagedWrite, digest};
-use super::messages::{KeyValue, Request, RequestOp, delete, delete_prefix, is_of, op, put, range, ranges};
+use super::messages::{Compare, KeyValue, Request, RequestOp, delete, delete_prefix, is_of, op, put, range, ranges};
 use super::read::{parsed, strange, version_of};
 use crate::{Error, MAX_VALUE, Version, Write};
 
@@ -17,11 +17,13 @@ const MAX_BYTES: usize = 1 << 20;
 
 impl Inner {
     pub(super) async fn commit(&self, expected: Version, writes: Vec<Write>) -> Result<Version, Error> {
+        // One after the other: the mark by which a commit whose answer was lost is known is that of the last.
+        let _turn = self.turn.lock().await;
         let staged = self.stage_blobs(&writes).await?;
         let bytes: usize = staged.iter().map(StagedWrite::size).sum();
         if staged.len() <= MAX_WRITES && bytes <= MAX_BYTES {
             let commit = self.next_commit();
-            return self.land(expected, &commit, self.row_ops(staged)).await;
+            return self.land(expected, &commit, None, self.row_ops(staged)).await;
         }
         Box::pin(self.commit_large(expected, staged)).await
     }
@@ -54,18 +56,25 @@ impl Inner {
         writes.into_iter().map(op).collect()
     }
 
-    /// One transaction at whose end `commit` is the newest, if `expected` was that before.
-    async fn land(&self, expected: Version, commit: &str, mut writes: Vec<RequestOp>) -> Result<Version, Error> {
+    /// One transaction at whose end `commit` is the newest, if `expected` was that before, and what it names is still staged.
+    async fn land(
+        &self,
+        expected: Version,
+        commit: &str,
+        staged: Option<Compare>,
+        mut writes: Vec<RequestOp>,
+    ) -> Result<Version, Error> {
         let (head, mark) = (self.layout.head(), self.layout.writer(&self.writer));
         let before = i64::try_from(expected.0).unwrap_or(i64::MAX);
         let name = Bytes::from(commit.to_owned());
         writes.push(put(head.clone(), name.clone()));
         writes.push(put(mark.clone(), name.clone()));
-        let free = [is_of(head.clone(), before), is_of(self.layout.pending(), 0)];
+        let free = [is_of(head.clone(), before), is_of(self.layout.pending(), 0)].into_iter().chain(staged);
+        let free: Vec<_> = free.collect();
         let otherwise = [head, self.layout.pending(), mark];
         let look = || otherwise.iter().map(|key| op(Request::RequestRange(range(key.clone())))).collect::<Vec<_>>();
         loop {
-            let answer = self.client.txn(free.to_vec(), writes.clone(), look()).await?;
+            let answer = self.client.txn(free.clone(), writes.clone(), look()).await?;
             if answer.succeeded {
                 self.client.was_written();
                 return Ok(version_of(answer.header.map_or(0, |header| header.revision)));
@@ -90,13 +99,8 @@ impl Inner {
     async fn commit_large(&self, expected: Version, writes: Vec<StagedWrite>) -> Result<Version, Error> {
         let commit = self.next_commit();
         let parts = parts(writes);
-        for (number, part) in parts.iter().enumerate() {
-            let part = put(self.layout.part(&commit, number), part.encode_to_vec().into());
-            self.client.txn(Vec::new(), vec![part], Vec::new()).await?;
-        }
-        let pending = Pending { id: commit.clone(), parts: parts.len(), done: 0 };
-        let naming = vec![put(self.layout.pending(), encode(&pending))];
-        let landed = self.land(expected, &commit, naming).await;
+        let first = self.stage(&commit, &parts).await?;
+        let landed = self.name(expected, &commit, (parts.len(), first)).await;
         match &landed {
             // Whoever comes next does it, where this process can't.
             Ok(_) => drop(self.head().await),
@@ -108,6 +112,25 @@ impl Inner {
             Err(_) => {}
         }
         landed
+    }
+
+    /// Stages the parts of a commit; gives etcd's revision of the first.
+    async fn stage(&self, commit: &str, parts: &[Part]) -> Result<i64, Error> {
+        let mut first = None;
+        for (number, part) in parts.iter().enumerate() {
+            let part = put(self.layout.part(commit, number), part.encode_to_vec().into());
+            let answer = self.client.txn(Vec::new(), vec![part], Vec::new()).await?;
+            first.get_or_insert(answer.header.map_or(0, |header| header.revision));
+        }
+        Ok(first.unwrap_or_default())
+    }
+
+    /// Names a staged commit, which is when it lands. What is staged and not named for long is cleaned up as a whole: the
+    /// first part stands for all of them.
+    async fn name(&self, expected: Version, commit: &str, (parts, first): (usize, i64)) -> Result<Version, Error> {
+        let pending = Pending { id: commit.to_owned(), parts, done: 0 };
+        let staged = is_of(self.layout.part(commit, 0), first);
+        self.land(expected, commit, Some(staged), vec![put(self.layout.pending(), encode(&pending))]).await
     }
 
     /// Puts the parts of a commit in place that are not yet. Others may do the same at the same time.
@@ -160,7 +183,7 @@ impl Inner {
 }
 
 fn encode(pending: &Pending) -> Bytes {
-    serde_json::to_vec(pending).unwrap_or_default().into()
+    serde_json::to_vec(pending).expect("it has a name and two numbers").into()
 }
 
 /// One transaction writes no key twice: the last write of each row is what it comes to.
@@ -206,5 +229,41 @@ mod tests {
         assert_eq!(sizes((0..5).map(|n| write(&n.to_string(), MAX_VALUE - 9)).collect()), [2, 2, 1]);
         let last = dedup(vec![write("a", 1), write("b", 2), write("a", 3)]);
         assert_eq!(last, [write("b", 2), write("a", 3)]);
+    }
+}
+
+#[cfg(test)]
+mod real {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::etcd::cluster::Cluster;
+    use crate::{Etcd, EtcdOptions, Location, Range, Store as _};
+
+    async fn open(cluster: &Cluster) -> Etcd {
+        let location: Location = cluster.location("x").parse().unwrap();
+        let options = EtcdOptions { members: location.members, prefix: location.prefix, tls: None, user: None };
+        Etcd::open(&options).await.unwrap()
+    }
+
+    #[tokio::test]
+    #[ignore = "real"]
+    async fn what_was_cleaned_up_before_it_was_named_does_not_land() {
+        let cluster = Cluster::start(1);
+        let (slow, other) = (open(&cluster).await, open(&cluster).await);
+        let row =
+            |number: usize| StagedWrite { row: format!("objects/{number}"), value: Some(Bytes::from_static(b"x")) };
+        let parts = parts((0..200).map(row).collect());
+        let commit = slow.0.next_commit();
+        let first = slow.0.stage(&commit, &parts).await.unwrap();
+        // It stands still for longer than anybody waits.
+        for _ in 0..2 {
+            other.tidy(Duration::from_secs(60)).await.unwrap();
+        }
+        let all = || other.read(vec![Range::all("objects")], usize::MAX);
+        let before = all().await.unwrap().version;
+        let named = slow.0.name(before, &commit, (parts.len(), first)).await;
+        assert!(matches!(named, Err(Error::Conflict)), "{named:?}");
+        assert!(all().await.unwrap().rows[0].is_empty(), "and everybody reads on");
     }
 }

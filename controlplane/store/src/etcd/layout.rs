@@ -38,7 +38,7 @@ const BLOB: u8 = b'@';
 
 impl BlobRef {
     pub(super) fn encode(&self) -> Bytes {
-        let json = serde_json::to_vec(self).unwrap_or_default();
+        let json = serde_json::to_vec(self).expect("it has a name and two numbers");
         [&[BLOB][..], &json].concat().into()
     }
 
@@ -144,6 +144,12 @@ impl Layout {
 
     pub(super) fn part(&self, commit: &str, number: usize) -> Bytes {
         self.key(&format!("t/{commit}/{number:06}"))
+    }
+
+    /// The commit that a staged part is of.
+    pub(super) fn commit_of(&self, key: &Bytes) -> Option<String> {
+        let (commit, _) = self.rest(key)?.strip_prefix("t/")?.split_once('/')?;
+        Some(commit.to_owned())
     }
 
     pub(super) fn is_staged_by(&self, key: &Bytes, commit: &str) -> bool {

@@ -39,7 +39,7 @@ impl Inner {
         firsts.push(op(Request::RequestRange(range(self.layout.head()))));
         // Further ranges follow at the same revision.
         let (now, later) = wanted.split_at(wanted.len().min(commit::MAX_WRITES));
-        firsts.extend(now.iter().map(|range| op(Request::RequestRange(self.page(range, &range.from, 0)))));
+        firsts.extend(now.iter().map(|range| op(Request::RequestRange(self.page(range, &range.from, 0, 0)))));
         let answer = self.client.txn(Vec::new(), firsts, Vec::new()).await?;
         let revision = answer.header.as_ref().map_or(0, |header| header.revision);
         let mut answers = ranges(answer).into_iter();
@@ -52,7 +52,7 @@ impl Inner {
         for range in now.iter().chain(later) {
             let mut answer = match answers.next() {
                 Some(answer) => answer,
-                None => self.client.range(self.page(range, &range.from, revision)).await?,
+                None => self.client.range(self.page(range, &range.from, 0, revision)).await?,
             };
             let mut rows = Vec::new();
             loop {
@@ -62,20 +62,23 @@ impl Inner {
                     break;
                 };
                 let next = format!("{}\0", last.key);
-                answer = self.client.range(self.page(range, &next, revision)).await?;
+                answer = self.client.range(self.page(range, &next, rows.len(), revision)).await?;
             }
+            rows.truncate(range.limit);
             reading.rows.push(rows);
         }
         Ok(reading)
     }
 
-    fn page(&self, range: &Range, from: &str, revision: i64) -> RangeRequest {
+    /// The next rows of a range of which there are so many already.
+    fn page(&self, range: &Range, from: &str, there: usize, revision: i64) -> RangeRequest {
         let table = format!("{}/", range.table);
         let range_end = match &range.to {
             Some(to) => self.layout.row(&format!("{table}{to}")),
             None => behind(&self.layout.row(&table)),
         };
-        let limit = i64::try_from(range.limit).unwrap_or(PAGE).min(PAGE);
+        // To etcd no rows at all would be all of them.
+        let limit = i64::try_from(range.limit.saturating_sub(there)).unwrap_or(PAGE).clamp(1, PAGE);
         let key = self.layout.row(&format!("{table}{from}"));
         RangeRequest { key, range_end, limit, revision, keys_only: range.keys_only, ..RangeRequest::default() }
     }

@@ -2,7 +2,7 @@
 //! and holds nothing more.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -22,18 +22,50 @@ pub(super) struct Leased {
     inner: Arc<Inner>,
     lease: i64,
     id: String,
-    has_ended: Arc<AtomicBool>,
+    kept: Arc<Kept>,
     keeper: JoinHandle<()>,
+}
+
+/// Until when a lease surely holds, by the clock of this process.
+struct Kept {
+    began: Instant,
+    life: Duration,
+    /// Milliseconds from the beginning to when it was asked for last with success.
+    asked_ms: AtomicU64,
+    has_ended: AtomicBool,
+}
+
+impl Kept {
+    fn note(&self, asked: Instant) {
+        let since = asked.saturating_duration_since(self.began).as_millis();
+        self.asked_ms.store(u64::try_from(since).unwrap_or(u64::MAX), Ordering::Release);
+    }
+
+    /// When it may be over, if nobody keeps it.
+    fn until(&self) -> Instant {
+        self.began + Duration::from_millis(self.asked_ms.load(Ordering::Acquire)) + self.life
+    }
+
+    fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::Acquire) || Instant::now() >= self.until()
+    }
+
+    fn end(&self) {
+        self.has_ended.store(true, Ordering::Release);
+    }
 }
 
 impl Leased {
     pub(super) async fn begin(inner: Arc<Inner>, life: Duration) -> Result<Self, Error> {
         let seconds = i64::try_from(life.as_secs()).unwrap_or(i64::MAX).max(2);
-        let asked = Instant::now();
+        let began = Instant::now();
         let lease = inner.client.grant(seconds).await?;
-        let has_ended = Arc::new(AtomicBool::new(false));
-        let keeper = tokio::spawn(keep(inner.clone(), lease, life, asked, has_ended.clone()));
-        Ok(Self { inner, lease, id: format!("{lease:016x}"), has_ended, keeper })
+        // etcd counts whole seconds.
+        let life = life.min(Duration::from_secs(seconds.unsigned_abs()));
+        let kept = Kept { began, life, asked_ms: AtomicU64::new(0), has_ended: AtomicBool::new(false) };
+        let kept = Arc::new(kept);
+        let keeper = tokio::spawn(keep(inner.clone(), lease, kept.clone()));
+        Ok(Self { inner, lease, id: format!("{lease:016x}"), kept, keeper })
     }
 
     /// Writes what lives with the lease, so many at a time.
@@ -48,27 +80,25 @@ impl Leased {
         if let Err(Error::Refused(reason)) = &result
             && reason.contains(NO_LEASE)
         {
-            self.has_ended.store(true, Ordering::Release);
+            self.kept.end();
         }
         result
     }
 }
 
 /// Keeps a lease until it can't be kept: it counts from when it was asked for.
-async fn keep(inner: Arc<Inner>, lease: i64, life: Duration, mut kept: Instant, has_ended: Arc<AtomicBool>) {
-    loop {
-        tokio::time::sleep(life / 4).await;
+async fn keep(inner: Arc<Inner>, lease: i64, kept: Arc<Kept>) {
+    while !kept.has_ended() {
+        tokio::time::sleep(kept.life / 4).await;
         let asked = Instant::now();
-        match inner.client.keep_alive(lease).await {
-            Ok(1..) => kept = asked,
-            Ok(_) => break,
-            Err(error) => tracing::debug!(%error, "a lease could not be kept yet"),
-        }
-        if kept.elapsed() >= life {
-            break;
+        // No longer than it holds, however long etcd is tried.
+        match tokio::time::timeout_at(kept.until(), inner.client.keep_alive(lease)).await {
+            Ok(Ok(1..)) => kept.note(asked),
+            Ok(Ok(_)) | Err(_) => break,
+            Ok(Err(error)) => tracing::debug!(%error, "a lease could not be kept yet"),
         }
     }
-    has_ended.store(true, Ordering::Release);
+    kept.end();
 }
 
 impl Session for Leased {
@@ -114,18 +144,40 @@ impl Session for Leased {
     }
 
     fn has_ended(&self) -> bool {
-        self.has_ended.load(Ordering::Acquire)
+        self.kept.has_ended()
     }
 }
 
 impl Drop for Leased {
     fn drop(&mut self) {
         self.keeper.abort();
-        self.has_ended.store(true, Ordering::Release);
+        self.kept.end();
         let (inner, lease) = (self.inner.clone(), self.lease);
         // Others need not wait for its end, where there is still somebody to say it.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move { drop(inner.client.revoke(lease).await) });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_that_nobody_keeps_is_over_by_the_clock() {
+        let kept = Kept {
+            began: Instant::now(),
+            life: Duration::from_secs(5),
+            asked_ms: AtomicU64::new(0),
+            has_ended: AtomicBool::new(false),
+        };
+        tokio::time::advance(Duration::from_secs(3)).await;
+        kept.note(Instant::now());
+        tokio::time::advance(Duration::from_millis(4_999)).await;
+        assert!(!kept.has_ended());
+        // Whoever keeps it may be waiting for an answer still.
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(kept.has_ended());
     }
 }

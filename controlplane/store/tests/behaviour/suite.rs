@@ -89,6 +89,10 @@ pub(crate) async fn ranges_are_of_one_moment_and_in_order(open: &impl AsyncFn() 
     let part = Range { from: "k/0300".into(), to: Some("k/0303".into()), ..Range::all(TABLE) };
     assert_eq!(keys(&*store, part.clone()).await, ["k/0300", "k/0301", "k/0302"]);
     assert_eq!(keys(&*store, Range { limit: 2, ..part.clone() }).await, ["k/0300", "k/0301"]);
+    for limit in [0, 1, 300, 599, 700] {
+        let found = keys(&*store, Range { limit, ..Range::all(TABLE) }).await;
+        assert_eq!(found, names[..limit.min(600)], "{limit} at the most");
+    }
     let names_only = store.read(vec![Range { keys_only: true, ..part }], usize::MAX).await.unwrap();
     assert!(names_only.rows[0].iter().all(|row| row.value.is_empty()) && names_only.rows[0].len() == 3);
     let bounded = store.read(vec![Range::all(TABLE)], 100).await.unwrap();
