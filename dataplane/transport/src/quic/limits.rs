@@ -210,7 +210,8 @@ pub struct PoolLimits {
     /// A connection that was sent something and is silent for this long is suspect: new requests go to another one, which
     /// is dialled beside it. Four round trips where that is longer. Default 750 ms.
     pub suspect_after: Duration,
-    /// How long a request that may go to another endpoint waits for that dial. Default 600 ms.
+    /// How long a request waits for a dial beside connections that stand: where they are silent before it goes to another
+    /// endpoint, where they don't fit before it uses one of them. Four round trips where that is longer. Default 600 ms.
     pub elsewhere_after: Duration,
     /// How long a request that may go nowhere else waits for a peer that has fallen silent. Default 60 s, as long as its
     /// connections live.

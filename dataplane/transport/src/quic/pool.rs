@@ -26,10 +26,10 @@ use connection::Pooled;
 
 /// Caller, callee and the callee's address. Cheap to clone and to hash: make one per endpoint and keep it.
 #[derive(Debug, Clone)]
-pub struct PeerKey(Arc<Parts>);
+pub struct PeerKey(Arc<PeerParts>);
 
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Parts {
+struct PeerParts {
     source: SpiffeId,
     destination: SpiffeId,
     address: SocketAddr,
@@ -40,7 +40,7 @@ impl PeerKey {
     pub fn new(source: SpiffeId, destination: SpiffeId, address: SocketAddr) -> PeerKey {
         let mut hasher = DefaultHasher::new();
         (&source, &destination, address).hash(&mut hasher);
-        PeerKey(Arc::new(Parts { source, destination, address, hash: hasher.finish() }))
+        PeerKey(Arc::new(PeerParts { source, destination, address, hash: hasher.finish() }))
     }
 
     pub fn source(&self) -> &SpiffeId {
@@ -129,7 +129,7 @@ struct Inner {
 struct Peer {
     connections: Vec<Rc<Pooled>>,
     dial: Option<Dial>,
-    failure: Option<Failure>,
+    failure: Option<FailedDial>,
     /// How far away it was found to be: new connections get windows to match.
     distance: Distance,
     /// Wakes who waits for the peer to be heard again.
@@ -142,6 +142,7 @@ type DialResult = watch::Receiver<Option<Result<(), ConnectError>>>;
 struct Dial {
     result: DialResult,
     task: AbortHandle,
+    begun: Instant,
 }
 
 impl Drop for Dial {
@@ -150,9 +151,9 @@ impl Drop for Dial {
     }
 }
 
-/// The last dial's error, given again without dialling until `until`.
+/// The last dial, which failed: its error is given again without dialling until `until`.
 #[derive(Debug)]
-struct Failure {
+struct FailedDial {
     error: ConnectError,
     until: Instant,
     backoff: Duration,
@@ -275,7 +276,8 @@ impl Inner {
     fn step(self: &Rc<Self>, key: &PeerKey) -> Result<Step, ConnectError> {
         let mut peers = self.peers.borrow_mut();
         if let Some(peer) = peers.get(key)
-            && let Some(connection) = peer.fitting().find(|it| it.open_streams() < self.streams(it.distance()))
+            && let Some(connection) =
+                peer.fitting(self.dial_patience(peer)).find(|it| it.open_streams() < self.streams(it.distance()))
         {
             return Ok(Step::Use(connection.client()));
         }
@@ -297,15 +299,26 @@ impl Inner {
         self.start_dial(key, peer).map(Step::Wait)
     }
 
-    /// Waits for a dial to end. Beside a connection that fell silent not for long: it will most likely find silence too.
+    /// Waits for a dial to end. Beside a connection that stands not for long: one that fell silent will most likely find
+    /// silence again, and one that only has small windows, or many requests, is better than none.
     async fn wait_for(&self, key: &PeerKey, mut dial: DialResult) -> Result<(), ConnectError> {
         let result = async { dial.wait_for(Option::is_some).await.ok().and_then(|result| result.clone()) };
-        let limit = if self.stands(key) { self.limits.elsewhere_after } else { Duration::MAX };
+        let limit = {
+            let peers = self.peers.borrow();
+            let stands = peers.get(key).filter(|peer| peer.connections.iter().any(|it| it.may_serve()));
+            stands.map_or(Duration::MAX, |peer| self.dial_patience(peer))
+        };
         match tokio::time::timeout(limit, result).await {
             Ok(Some(result)) => result,
             Ok(None) => Err(ConnectError::new(key, evicted())),
             Err(_) => Err(ConnectError::new(key, HandshakeError::timeout("its connections are silent"))),
         }
+    }
+
+    /// How long requests wait for a dial beside the connections that there are: a handshake takes a few round trips.
+    fn dial_patience(&self, peer: &Peer) -> Duration {
+        let round_trip = peer.connections.iter().map(|it| it.round_trip()).max().unwrap_or_default();
+        self.limits.elsewhere_after.max(round_trip * 4)
     }
 
     /// True where a connection to the peer stands, be it silent.
@@ -342,7 +355,7 @@ impl Inner {
         let (key, dialer) = (key.clone(), self.dialer.clone());
         let task = dial(Rc::downgrade(self), key, identity, dialer, peer.distance, timeout, done);
         let task = tokio::task::spawn_local(task).abort_handle();
-        peer.dial = Some(Dial { result: result.clone(), task });
+        peer.dial = Some(Dial { result: result.clone(), task, begun: Instant::now() });
         Ok(result)
     }
 
@@ -445,9 +458,10 @@ impl Peer {
     }
 
     /// Those to which new requests go: a connection with small windows to a peer that was found to be far away is only for
-    /// when no other can be had.
-    fn fitting(&self) -> impl Iterator<Item = &Rc<Pooled>> {
-        let waits = self.distance == Distance::Far && self.dial.is_some();
+    /// when no other can be had, or a dial takes longer than `patience`.
+    fn fitting(&self, patience: Duration) -> impl Iterator<Item = &Rc<Pooled>> {
+        let is_coming = self.dial.as_ref().is_some_and(|dial| dial.begun.elapsed() < patience);
+        let waits = self.distance == Distance::Far && is_coming;
         self.usable().filter(move |connection| !waits || connection.distance() == Distance::Far)
     }
 
@@ -468,7 +482,7 @@ impl Peer {
         }
         let (first, longest) = limits.redial_backoff;
         let backoff = self.failure.as_ref().map_or(first, |failure| (failure.backoff * 2).min(longest));
-        self.failure = Some(Failure { error: error.clone(), until: Instant::now() + backoff, backoff });
+        self.failure = Some(FailedDial { error: error.clone(), until: Instant::now() + backoff, backoff });
         Err(error)
     }
 }

@@ -59,12 +59,21 @@ impl Pooled {
         self.state.get() == State::Live && !self.suspect.get() && !self.client.is_draining()
     }
 
+    /// True where it takes requests, or will once its peer is heard again.
+    pub(super) fn may_serve(&self) -> bool {
+        self.is_usable() || self.is_suspect()
+    }
+
     pub(super) fn is_suspect(&self) -> bool {
         self.suspect.get()
     }
 
     pub(super) fn distance(&self) -> Distance {
         self.distance
+    }
+
+    pub(super) fn round_trip(&self) -> Duration {
+        self.connection.rtt()
     }
 
     pub(super) fn made_at(&self) -> Instant {
