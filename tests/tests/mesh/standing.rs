@@ -257,6 +257,32 @@ async fn a_standing_upgrade_is_judged_by_the_head_that_its_filters_left() {
     app.abort();
 }
 
+/// An authorization that fails has denied nobody: what stands is judged again, and ends if it can't be for too long.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_authorization_fails_on_stands_for_a_while() {
+    let pair = Pair::start_limited(&[(8080, Protocol::Http)], &serde_json::json!({"standing_undecided_ms": 1_500}));
+    let app = upgrading(pair.origin).await;
+    let failing = Filter { component: "hostile", direction: Direction::Inbound, config: "", authorization: true };
+    attach(&pair, Of::Origin, authorization(false));
+    let (mut stands, head) = upgraded_with(&pair, "/other", "x-do: trap\r\n").await;
+    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+    attach(&pair, Of::Origin, failing);
+    for _ in 0..2 {
+        let (_, head) = upgraded_with(&pair, "/other", "x-do: trap\r\n").await;
+        assert!(head.starts_with("HTTP/1.1 503"), "whoever comes anew is refused: {head}");
+        assert!(echoes(&mut stands).await);
+    }
+    // Another that decides takes its place in time.
+    attach(&pair, Of::Origin, authorization(false));
+    assert!(upgraded(&pair, "/other").await.1.starts_with("HTTP/1.1 101"));
+    assert!(echoes(&mut stands).await);
+    let began = std::time::Instant::now();
+    attach(&pair, Of::Origin, failing);
+    ends(&mut stands).await;
+    assert!(began.elapsed() >= Duration::from_millis(1_500), "not before its time: {:?}", began.elapsed());
+    app.abort();
+}
+
 /// The caller's filters judge requests only: a connection that is found out to be nothing would pass them by.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_late_request_at_an_undeclared_port_passes_no_outbound_filter() {
