@@ -222,6 +222,9 @@ pub struct PoolLimits {
     /// After a failed dial the same error is answered at once; doubles from the first value to the second.
     /// Defaults 50 ms and 1 s.
     pub redial_backoff: (Duration, Duration),
+    /// How long after a failed dial of the connection that fits a far peer it is dialled again, while others are in use.
+    /// Default 10 s.
+    pub refit_after: Duration,
     /// How often each connection is looked at: idleness, silence, trust. Default 250 ms.
     pub check_interval: Duration,
 }
@@ -238,6 +241,7 @@ impl Default for PoolLimits {
             patience: Duration::from_secs(60),
             forgotten_after: Duration::from_secs(5),
             redial_backoff: (Duration::from_millis(50), Duration::from_secs(1)),
+            refit_after: Duration::from_secs(10),
             check_interval: Duration::from_millis(250),
         }
     }

@@ -143,6 +143,16 @@ struct Dial {
     result: DialResult,
     task: AbortHandle,
     begun: Instant,
+    waiting: Waiting,
+}
+
+/// Whether requests wait for a dial that have a connection to use meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waiting {
+    /// For a while.
+    Worth,
+    /// It failed before.
+    Vain,
 }
 
 impl Drop for Dial {
@@ -296,7 +306,7 @@ impl Inner {
         if let Some(failure) = failed {
             return Err(failure.error.clone());
         }
-        self.start_dial(key, peer).map(Step::Wait)
+        self.start_dial(key, peer, Waiting::Worth).map(Step::Wait)
     }
 
     /// Waits for a dial to end. Beside a connection that stands not for long: one that fell silent will most likely find
@@ -343,7 +353,12 @@ impl Inner {
         self.peers.borrow().get(key)?.least_loaded().map(|connection| connection.client())
     }
 
-    fn start_dial(self: &Rc<Self>, key: &PeerKey, peer: &mut Peer) -> Result<DialResult, ConnectError> {
+    fn start_dial(
+        self: &Rc<Self>,
+        key: &PeerKey,
+        peer: &mut Peer,
+        waiting: Waiting,
+    ) -> Result<DialResult, ConnectError> {
         let Some(identity) = self.identities.of(key.source()).cloned() else {
             let detail = format!("this proxy does not speak for {}", key.source());
             let error = HandshakeError::new(HandshakeFailure::NoCertificate, RefusedBy::Us, detail);
@@ -355,7 +370,7 @@ impl Inner {
         let (key, dialer) = (key.clone(), self.dialer.clone());
         let task = dial(Rc::downgrade(self), key, identity, dialer, peer.distance, timeout, done);
         let task = tokio::task::spawn_local(task).abort_handle();
-        peer.dial = Some(Dial { result: result.clone(), task, begun: Instant::now() });
+        peer.dial = Some(Dial { result: result.clone(), task, begun: Instant::now(), waiting });
         Ok(result)
     }
 
@@ -383,7 +398,7 @@ impl Inner {
                 peer.measured(distance, found);
                 if peer.distance != distance {
                     // Requests wait for the one that fits, a round trip longer: on this one a large body takes many.
-                    let _ = self.start_dial(key, peer);
+                    let _ = self.start_dial(key, peer, Waiting::Worth);
                 }
                 Ok(())
             }
@@ -413,7 +428,20 @@ impl Inner {
             && peer.failure.as_ref().is_none_or(|failure| Instant::now() >= failure.until)
         {
             // Without an identity there is nothing to dial with, and `get` will say so.
-            let _ = self.start_dial(key, peer);
+            let _ = self.start_dial(key, peer, Waiting::Worth);
+        }
+    }
+
+    /// Dials the connection that fits a far peer once more where that failed, beside the requests on those that don't fit.
+    fn refit(self: &Rc<Self>, key: &PeerKey) {
+        let mut peers = self.peers.borrow_mut();
+        let Some(peer) = peers.get_mut(key) else { return };
+        let fits = || peer.usable().any(|it| it.distance() == Distance::Far);
+        let is_due = |failed: &FailedDial| Instant::now() >= failed.until + self.limits.refit_after;
+        if peer.distance == Distance::Far && peer.dial.is_none() && !fits() && peer.failure.as_ref().is_none_or(is_due)
+        {
+            // Without an identity there is nothing to dial with, and `get` will say so.
+            let _ = self.start_dial(key, peer, Waiting::Vain);
         }
     }
 
@@ -460,7 +488,8 @@ impl Peer {
     /// Those to which new requests go: a connection with small windows to a peer that was found to be far away is only for
     /// when no other can be had, or a dial takes longer than `patience`.
     fn fitting(&self, patience: Duration) -> impl Iterator<Item = &Rc<Pooled>> {
-        let is_coming = self.dial.as_ref().is_some_and(|dial| dial.begun.elapsed() < patience);
+        let is_worth = |dial: &Dial| dial.waiting == Waiting::Worth && dial.begun.elapsed() < patience;
+        let is_coming = self.dial.as_ref().is_some_and(is_worth);
         let waits = self.distance == Distance::Far && is_coming;
         self.usable().filter(move |connection| !waits || connection.distance() == Distance::Far)
     }

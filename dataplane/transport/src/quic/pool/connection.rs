@@ -296,6 +296,9 @@ fn look_at(pool: &Weak<Inner>, key: &PeerKey, pooled: &Rc<Pooled>, watch: &mut W
         pooled.retire();
         return close_if_unused(pooled, used);
     }
+    if used && pooled.distance == Distance::Near {
+        pool.refit(key);
+    }
     if now - watch.used_at >= pool.limits.idle_timeout {
         pool.stats.idle_closed.add();
         pooled.retire();

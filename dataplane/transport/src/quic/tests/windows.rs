@@ -68,17 +68,25 @@ fn a_connection_that_does_not_fit_is_used_where_the_one_that_fits_does_not_come(
         let (address, keys) = (socket.local_addr().unwrap(), SharedKeys::generate());
         let limits = TransportLimits::default();
         let server = Server::new(socket, Worker::single(), &keys, &ca.handle("shop"), &limits).unwrap();
-        tokio::task::spawn_local(async move {
+        let third = tokio::task::spawn_local(async move {
             let _first = server.accept().await.unwrap().finish().await;
-            // Nobody answers any other.
-            let mut unanswered = Vec::new();
-            while let Some(handshake) = server.accept().await {
-                unanswered.push(handshake);
+            let _unanswered = server.accept().await.unwrap();
+            // That one is given up, and comes again for a while until its caller has noticed.
+            loop {
+                let accepted = server.accept().await.unwrap().finish().await;
+                if let Ok(accepted) = accepted {
+                    return accepted;
+                }
             }
         });
         let patience = Duration::from_millis(200);
         let dialer = dialer_with(WindowLimits { far_from: Duration::ZERO, ..WindowLimits::default() });
-        let quick = PoolLimits { elsewhere_after: patience, dial_timeout: PATIENCE, ..quick() };
+        let quick = PoolLimits {
+            elsewhere_after: patience,
+            dial_timeout: Duration::from_secs(2),
+            refit_after: Duration::from_millis(100),
+            ..quick()
+        };
         let pool = Pool::new(dialer, ca.handle("cart"), quick, h3::Limits::default());
         let key = key("cart", "shop", address);
         assert!(!pool.get(&key).await.unwrap().is_draining(), "it does not wait for the end of the dial");
@@ -89,6 +97,15 @@ fn a_connection_that_does_not_fit_is_used_where_the_one_that_fits_does_not_come(
         pool.get(&key).await.unwrap();
         assert!(begun.elapsed() < patience, "{:?}", begun.elapsed());
         assert_eq!(pool.stats().snapshot().dials, 2);
+        // While the first is in use, the one that fits is tried again.
+        while !third.is_finished() {
+            pool.get(&key).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let third = third.await.unwrap();
+        assert_eq!(third.stream_window, WindowLimits::default().far_stream);
+        until("the larger one is there alone", || pool.stats().snapshot().connections == 1).await;
+        assert!(pool.stats().snapshot().dials >= 3);
     });
 }
 
