@@ -445,7 +445,7 @@ async fn a_tunnel_is_refused_where_an_http_policy_is_attached() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn filters_are_told_the_bytes_of_a_connection_at_its_end() {
-    let pair = Pair::start(&[(6000, Protocol::Tcp)]);
+    let pair = Pair::start(&[(6000, Protocol::Tcp), (8080, Protocol::Http)]);
     let _app = TcpApp::start(pair.origin, 6000, "welcome").await;
     let filter = |direction| Filter { component: "hostile", direction, config: "blind", authorization: false };
     attach(&pair, Of::Caller, filter(Direction::Outbound));
@@ -472,6 +472,14 @@ async fn filters_are_told_the_bytes_of_a_connection_at_its_end() {
     assert_eq!(rest, b"bye");
     for of in [Of::Caller, Of::Origin] {
         let all = [1, 5, 7 + 5 + 3];
+        eventually("the filter is told", || async { (told(of) == all).then_some(()) }).await;
+    }
+    // And so of a request.
+    let _http = App::start("one", pair.origin, 8080).await;
+    let answer = Client::through(pair.proxy(), "origin:8080").await.post("/echo", "four").await;
+    assert_eq!(answer.text(), "four");
+    for of in [Of::Caller, Of::Origin] {
+        let all = [1 + 1, 5 + 4, 15 + 4];
         eventually("the filter is told", || async { (told(of) == all).then_some(()) }).await;
     }
 }
