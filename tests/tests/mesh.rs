@@ -22,10 +22,12 @@ mod mesh {
     mod first_calls;
     mod forms;
     mod hiccup;
+    mod hidden;
     mod in_process;
     mod killed;
     mod leaving;
     mod lifecycle;
+    mod lines;
     mod load;
     mod local_replies;
     mod operators;

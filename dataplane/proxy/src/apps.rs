@@ -298,7 +298,7 @@ impl AppConn {
     }
 }
 
-/// A place for what is bounded elsewhere.
+/// Stands for a share where connections are bounded elsewhere.
 fn uncounted(_: PlainSocket) -> Result<(), Failure> {
     Ok(())
 }

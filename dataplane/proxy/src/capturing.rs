@@ -162,3 +162,29 @@ fn subscribe() -> Option<Changes> {
         .inspect_err(|error| warn!(%error, "changes of the firewall are not announced; looking twice a second"))
         .ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn what_must_stay_reachable_is_never_captured() {
+        let text = "
+name: reviews-1
+state_dir: /nowhere
+control: {address: 'https://127.0.0.1:15012', ca_file: /nowhere}
+workload: {service_account: reviews, address: 127.0.0.11}
+listen: {mesh: '127.0.0.11:15008', explicit: '127.0.0.1:15080', outbound: '[::]:15001', inbound: '[::]:15006'}
+capture: {exclude_ports: [5353], exclude_uids: [9]}
+";
+        let config = Config::parse(Path::new("proxy.yaml"), text).unwrap();
+        let rules = rules(&config, config.capture.as_ref().unwrap());
+        // Metrics, health and SSH, then what the operator says.
+        assert_eq!(rules.exclude_ports, [15020, 15021, 22, 5353]);
+        assert_eq!(rules.local_ports, [15080, 15000], "for applications of this host only");
+        assert_eq!((rules.outbound_port, rules.inbound_port), (Some(15001), Some(15006)));
+        assert_eq!((rules.exclude_uids, rules.name.as_str()), (vec![9], "reviews-1"));
+    }
+}

@@ -9,9 +9,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
-use weft_filter_host::{
-    Attributes, Chain, Host, LocalReply, Outcome, Permit, Position, ReplyCause, RequestView, Summary,
-};
+use weft_filter_host::{Attributes, Chain, Host, LocalReply, Outcome, Permit, Position, RequestView, Summary};
 use weft_policy::bundle::Direction;
 use weft_policy::path::{NormalPath, PathReading};
 use weft_transport::http::{RequestHead, Responder, ResponseHead, Target};
@@ -203,7 +201,7 @@ fn failure(reply: LocalReply) -> Failure {
         headers: reply.headers,
         body: reply.body,
         filter: reply.filter,
-        authorization: reply.cause == ReplyCause::Denied,
+        cause: reply.cause,
         rule: reply.rule,
         reason: reply.reason,
     }))

@@ -108,7 +108,7 @@ async fn carry(
                     worker.ledger.counters.misdirected.increment(1);
                     return Err(gone);
                 }
-                // A request at a port that goes is finished: nobody denied it.
+                // The port left the configuration: what is under way there is finished, since nobody denied it.
                 Err(_) => return Ok(()),
             };
             let place_now = caller.place(address, port);

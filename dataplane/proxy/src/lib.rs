@@ -39,6 +39,7 @@ pub mod hosts;
 pub mod ledger;
 pub mod life;
 pub mod listeners;
+mod private;
 pub mod reach;
 pub mod shared;
 pub mod signals;

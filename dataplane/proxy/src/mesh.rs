@@ -67,7 +67,7 @@ pub const WEFT_NO_HOST: HeaderName = HeaderName::from_static("weft-no-host");
 
 /// Fields and authority that the outbound side sends to one endpoint's proxy beside the stripped head of a request.
 pub struct Stamp {
-    /// The last one only where there is an authority to make up.
+    /// The last, `weft-no-host`, is sent only with a made-up authority.
     fields: [(HeaderName, HeaderValue); 4],
     authority: Option<Authority>,
 }

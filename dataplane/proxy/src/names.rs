@@ -111,7 +111,7 @@ impl Names {
         if let Some(flight) = flights.get(&name) {
             return Ok(flight.clone());
         }
-        // Who may begin now begins, however many of another domain wait.
+        // A domain with a part left begins at once, even while names of other domains wait.
         let part = self.inner.parts.take(&domain(&name)).ok();
         if part.is_none() {
             Limited::NameLookups.hit();

@@ -50,7 +50,7 @@ impl<C: Clone + Eq + Hash> Parts<C> {
         Rc::new(Self { percent, capacity: Cell::new(capacity), held, queued, callers: RefCell::default() })
     }
 
-    /// So many there may be from now on.
+    /// Changes how many there are.
     pub(crate) fn set_capacity(self: &Rc<Self>, capacity: usize) {
         if self.capacity.replace(capacity) < capacity {
             self.serve();
@@ -92,7 +92,7 @@ impl<C: Clone + Eq + Hash> Parts<C> {
         {
             let mut callers = self.callers.borrow_mut();
             let of = callers.entry(caller.clone()).or_insert(Caller { held: 0, waiting: VecDeque::new() });
-            // Those that gave up are passed by also when one comes free.
+            // Only keeps the list short: `next` skips requests that gave up as well.
             if of.waiting.front().is_some_and(oneshot::Sender::is_closed) {
                 of.waiting.retain(|waiting| !waiting.is_closed());
             }

@@ -42,7 +42,7 @@ impl Reaches {
     pub fn watch(&self, workload: &ObjectName, start: Instant) -> Arc<Reach> {
         let reach = Arc::new(Reach { start, reached: AtomicU64::new(0), failed: AtomicU64::new(0) });
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Those of endpoints that left go where the list would grow.
+        // Before the list grows, entries of endpoints that left are dropped.
         if all.len() == all.capacity() {
             all.retain(|(_, reach)| reach.strong_count() > 0);
         }

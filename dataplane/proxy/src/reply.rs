@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use weft_filter_host::ReplyCause;
 use weft_policy::bundle::{RequestRefusal, TunnelRefusal};
 use weft_policy::route::{EgressRefusal, RouteRefusal};
 use weft_policy::scope::Ask;
@@ -232,7 +233,7 @@ pub struct FilterReply {
     pub headers: HeaderMap,
     pub body: Bytes,
     pub filter: Arc<str>,
-    pub authorization: bool,
+    pub cause: ReplyCause,
     pub rule: Option<String>,
     pub reason: String,
 }
@@ -346,6 +347,11 @@ impl Failure {
         matches!(self, Failure::PeerUnserved { .. })
     }
 
+    /// True where a filter failed in place of deciding.
+    pub fn is_undecided(&self) -> bool {
+        matches!(self, Failure::Filter(reply) if reply.cause == ReplyCause::Failed)
+    }
+
     /// True where no connection could be made to an endpoint, so that not a byte was sent.
     pub fn is_unreachable(&self) -> bool {
         matches!(self, Failure::PeerConnect { .. } | Failure::AppConnect { .. } | Failure::Passthrough { .. })
@@ -457,7 +463,7 @@ fn status(code: u16) -> StatusCode {
 
 fn filter_verdict(reply: &FilterReply) -> Verdict {
     let (flag, reason) = match reply.status {
-        _ if reply.authorization => (Flag::Unauthorized, "authorization"),
+        _ if reply.cause == ReplyCause::Denied => (Flag::Unauthorized, "authorization"),
         StatusCode::TOO_MANY_REQUESTS => (Flag::RateLimited, "rate_limited"),
         _ if reply.reason.starts_with("fault") => (Flag::FaultInjected, "fault"),
         _ => (Flag::None, "filter"),
@@ -536,7 +542,7 @@ mod tests {
             headers: HeaderMap::new(),
             body: Bytes::from_static(b"denied"),
             filter: "authz".into(),
-            authorization: true,
+            cause: ReplyCause::Denied,
             rule: Some("shop/reviews#0".to_owned()),
             reason: "no allow rule matched".to_owned(),
         }));

@@ -23,8 +23,8 @@ use crate::telemetry::series::Peer;
 pub struct Snapshot {
     /// Differs between any two snapshots of this process: per-worker caches compare it.
     pub generation: u64,
-    /// The generation of the first of those in a row that let pass exactly what this one lets pass: who passed one of them
-    /// needs no other judgement by the next.
+    /// Snapshots in an unbroken row that admit exactly the same share this number, the generation of the first. What one of
+    /// them let pass needs no judgement by another.
     pub admits: u64,
     pub revision: Revision,
     pub bundle: Arc<Bundle>,

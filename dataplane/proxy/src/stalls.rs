@@ -85,7 +85,7 @@ const KEEPS_UP: u32 = 8;
 impl Pace {
     /// `moved` bytes of the `held` were taken in `waited`.
     fn waited(&self, waited: Duration, (moved, held): (usize, usize), after: Duration) {
-        // It had stalled as it is, and goes on: what it owes is not added up.
+        // A wait this long counts as stalled by itself, so what was owed before is forgotten.
         if waited >= after {
             return self.0.set(Duration::ZERO);
         }

@@ -17,6 +17,8 @@ use weft_policy::delta::{Key, Object, Versions};
 use weft_policy::lineage::Lineage;
 use weft_policy::wire::{Received, encode, v1};
 
+use crate::private;
+
 /// Why something of the state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
@@ -264,11 +266,15 @@ impl State {
         Ok(next)
     }
 
-    /// Secret that a caller must know to change anything by the admin port: made at first use, for this user to read.
+    /// Secret that a caller must know to change anything by the admin port: made at first use, for this user to read. One that
+    /// others may have read, or written, is made anew.
     pub fn admin_token(&self) -> Result<String, StateError> {
+        let is_own = fs::metadata(self.path("admin.token")).is_ok_and(|file| private::look(&file).is_ok());
         match self.read_lossy("admin.token")?.trim() {
             // One that is damaged is made anew: it is no use to anybody.
-            token if token.len() >= 32 && token.bytes().all(|byte| byte.is_ascii_hexdigit()) => Ok(token.to_owned()),
+            token if is_own && token.len() >= 32 && token.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+                Ok(token.to_owned())
+            }
             _ => {
                 let token: [u8; 32] = rand::random();
                 let text: String = token.iter().map(|byte| format!("{byte:02x}")).collect();

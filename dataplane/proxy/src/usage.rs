@@ -50,7 +50,7 @@ impl Uses {
     fn watch(&self, service: &ObjectName) -> Arc<Use> {
         let used = Arc::new(Use::default());
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Those of services that left go where the list would grow.
+        // Before the list grows, entries of services that left are dropped.
         if all.len() == all.capacity() {
             all.retain(|(_, used)| used.strong_count() > 0);
         }

@@ -38,8 +38,8 @@ pub struct Worker {
     pub ledger: Ledger,
     pub in_flight: InFlight,
     pub stalls: Stalls,
-    /// Told of each swap to a snapshot that admits otherwise, on this thread: what stands waits here and shares nothing with
-    /// other workers.
+    /// Notified of each swap to a snapshot that admits otherwise. Standing requests wait on this one of their own worker, so that
+    /// workers share no list of waiters.
     pub admits_otherwise: Notify,
     /// Cancelled once draining.
     pub draining: CancellationToken,

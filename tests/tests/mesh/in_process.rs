@@ -80,6 +80,18 @@ impl Pair {
         Self::begin(ports, settings, logged)
     }
 
+    /// The same with `settings` in the configuration of each, on its bundle as `change` leaves it.
+    ///
+    /// # Panics
+    /// When a proxy can't be started.
+    pub(super) fn start_altered(
+        ports: &[Port],
+        settings: impl Fn(Of) -> Value,
+        change: impl Fn(Of, &mut Bundle),
+    ) -> Self {
+        Self::begin(ports, settings, change)
+    }
+
     fn begin(ports: &[Port], settings: impl Fn(Of) -> Value, change: impl Fn(Of, &mut Bundle)) -> Self {
         let authority = Authority::new();
         let mut pair = Self { caller: address::next(), origin: address::next(), proxies: Vec::new() };

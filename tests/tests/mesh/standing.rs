@@ -257,6 +257,32 @@ async fn a_standing_upgrade_is_judged_by_the_head_that_its_filters_left() {
     app.abort();
 }
 
+/// An authorization that fails has denied nobody: what stands is judged again, and ends if it can't be for too long.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_authorization_fails_on_stands_for_a_while() {
+    let pair = Pair::start_limited(&[(8080, Protocol::Http)], &serde_json::json!({"standing_undecided_ms": 1_500}));
+    let app = upgrading(pair.origin).await;
+    let failing = Filter { component: "hostile", direction: Direction::Inbound, config: "", authorization: true };
+    attach(&pair, Of::Origin, authorization(false));
+    let (mut stands, head) = upgraded_with(&pair, "/other", "x-do: trap\r\n").await;
+    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+    attach(&pair, Of::Origin, failing);
+    for _ in 0..2 {
+        let (_, head) = upgraded_with(&pair, "/other", "x-do: trap\r\n").await;
+        assert!(head.starts_with("HTTP/1.1 503"), "whoever comes anew is refused: {head}");
+        assert!(echoes(&mut stands).await);
+    }
+    // Another that decides takes its place in time.
+    attach(&pair, Of::Origin, authorization(false));
+    assert!(upgraded(&pair, "/other").await.1.starts_with("HTTP/1.1 101"));
+    assert!(echoes(&mut stands).await);
+    let began = std::time::Instant::now();
+    attach(&pair, Of::Origin, failing);
+    ends(&mut stands).await;
+    assert!(began.elapsed() >= Duration::from_millis(1_500), "not before its time: {:?}", began.elapsed());
+    app.abort();
+}
+
 /// The caller's filters judge requests only: a connection that is found out to be nothing would pass them by.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_late_request_at_an_undeclared_port_passes_no_outbound_filter() {
@@ -419,7 +445,7 @@ async fn a_tunnel_is_refused_where_an_http_policy_is_attached() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn filters_are_told_the_bytes_of_a_connection_at_its_end() {
-    let pair = Pair::start(&[(6000, Protocol::Tcp)]);
+    let pair = Pair::start(&[(6000, Protocol::Tcp), (8080, Protocol::Http)]);
     let _app = TcpApp::start(pair.origin, 6000, "welcome").await;
     let filter = |direction| Filter { component: "hostile", direction, config: "blind", authorization: false };
     attach(&pair, Of::Caller, filter(Direction::Outbound));
@@ -446,6 +472,14 @@ async fn filters_are_told_the_bytes_of_a_connection_at_its_end() {
     assert_eq!(rest, b"bye");
     for of in [Of::Caller, Of::Origin] {
         let all = [1, 5, 7 + 5 + 3];
+        eventually("the filter is told", || async { (told(of) == all).then_some(()) }).await;
+    }
+    // And so of a request.
+    let _http = App::start("one", pair.origin, 8080).await;
+    let answer = Client::through(pair.proxy(), "origin:8080").await.post("/echo", "four").await;
+    assert_eq!(answer.text(), "four");
+    for of in [Of::Caller, Of::Origin] {
+        let all = [1 + 1, 5 + 4, 15 + 4];
         eventually("the filter is told", || async { (told(of) == all).then_some(()) }).await;
     }
 }

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
@@ -63,7 +64,11 @@ pub struct AppStream<C: Clone + Eq + Hash> {
 /// The connections to one socket, and who waits for a stream.
 #[derive(Debug)]
 struct Socket<C: Clone + Eq + Hash> {
+    /// So many there may be.
+    most: usize,
     connections: RefCell<Vec<h2::ClientConn>>,
+    /// Streams that the app allowed on the newest connection when that was last looked at.
+    newest_allows: Cell<usize>,
     room: h2::Room,
     dialling: Cell<bool>,
     waiting: Cell<usize>,
@@ -79,6 +84,8 @@ impl<C: Clone + Eq + Hash> Socket<C> {
     /// Before the app has said how many it allows, each connection has one stream.
     fn new(most: usize, percent: usize) -> Self {
         Self {
+            most,
+            newest_allows: Cell::new(1),
             parts: Parts::new(percent, most),
             is_settled: Cell::default(),
             connections: RefCell::default(),
@@ -140,7 +147,7 @@ impl<K: Copy + Eq + Hash, C: Clone + Eq + Hash> Multiplexed<K, C> {
             let slot = match next {
                 Next::Use(slot) => Some(slot),
                 // An app that allows no stream at all for now is waited for like one whose streams are in use.
-                Next::Dial(dialling) => dialling.connect(&self.limits, self.most, &dial).await?,
+                Next::Dial(dialling) => dialling.connect(&self.limits, &dial).await?,
             };
             if let Some(slot) = slot {
                 return Ok(AppStream { slot, _part: part });
@@ -159,7 +166,16 @@ impl<K: Copy + Eq + Hash, C: Clone + Eq + Hash> Multiplexed<K, C> {
                 }
             }
         };
-        socket.parts.get(caller, count).await
+        let mut given = pin!(socket.parts.get(caller, count));
+        loop {
+            // Made before the look, so that no change is missed.
+            let changed = pin!(socket.room.limit_changed());
+            socket.measure();
+            match select(given.as_mut(), changed).await {
+                Either::Left((part, _)) => return part,
+                Either::Right(((), _)) => {}
+            }
+        }
     }
 
     /// Waits in the queue, and as its first until there is a stream or room for a connection. Cancel safe.
@@ -170,7 +186,7 @@ impl<K: Copy + Eq + Hash, C: Clone + Eq + Hash> Multiplexed<K, C> {
                 self.stats.queued.add(1);
             }
         };
-        let _turn = socket.turn(self.most, &mut queue).await;
+        let _turn = socket.turn(&mut queue).await;
         loop {
             let mut changed = pin!(socket.room.changed());
             changed.as_mut().enable();
@@ -178,7 +194,7 @@ impl<K: Copy + Eq + Hash, C: Clone + Eq + Hash> Multiplexed<K, C> {
                 return Next::Use(slot);
             }
             if !socket.dialling.get() {
-                if socket.connections.borrow().len() < self.most {
+                if socket.connections.borrow().len() < socket.most {
                     return Next::Dial(Dialling::of(socket));
                 }
                 queue();
@@ -219,12 +235,25 @@ impl<C: Clone + Eq + Hash> Socket<C> {
         connections.iter().find_map(h2::ClientConn::slot)
     }
 
+    /// Counts the streams that there may be: on each connection that stands what the app allows on it, on each to come
+    /// as many as on the newest.
+    fn measure(&self) {
+        let connections = self.connections.borrow();
+        if let Some(newest) = connections.last() {
+            self.newest_allows.set(newest.allowed().max(1));
+        }
+        let standing: usize = connections.iter().map(h2::ClientConn::allowed).sum();
+        let to_come = self.most.saturating_sub(connections.len()).saturating_mul(self.newest_allows.get());
+        drop(connections);
+        self.parts.set_capacity(standing.saturating_add(to_come));
+    }
+
     /// Waits until all who asked before have been served.
-    async fn turn(&self, most: usize, queue: impl FnOnce()) -> SemaphorePermit<'_> {
+    async fn turn(&self, queue: impl FnOnce()) -> SemaphorePermit<'_> {
         if let Ok(turn) = self.turn.try_acquire() {
             return turn;
         }
-        if !self.dialling.get() && self.connections.borrow().len() >= most {
+        if !self.dialling.get() && self.connections.borrow().len() >= self.most {
             queue();
         }
         self.turn.acquire().await.expect("nobody closes it")
@@ -244,7 +273,6 @@ impl<'s, C: Clone + Eq + Hash> Dialling<'s, C> {
     async fn connect<S, E>(
         self,
         limits: &h2::Limits,
-        most: usize,
         dial: &impl AsyncFn() -> Result<S, E>,
     ) -> Result<Option<h2::Slot>, NoStream<E>>
     where
@@ -255,10 +283,9 @@ impl<'s, C: Clone + Eq + Hash> Dialling<'s, C> {
         let conn = h2::ClientConn::connect_with(io, limits, room).await.map_err(NoStream::Settings)?;
         conn.settled().await.map_err(NoStream::Settings)?;
         let slot = conn.slot();
-        let allowed = conn.allowed().max(1);
         self.0.is_settled.set(true);
         self.0.connections.borrow_mut().push(conn);
-        self.0.parts.set_capacity(most.saturating_mul(allowed));
+        self.0.measure();
         Ok(slot)
     }
 }

@@ -112,6 +112,10 @@ limits! {
     http_target_bytes: usize = 16 * 1_024, 1, 16 << 20;
     /// Bytes of a trailer section.
     http_trailer_bytes: usize = 64 * 1_024, 0, 16 << 20;
+    /// Bytes of chunk extensions in one message of HTTP/1; more is answered 413.
+    http_chunk_extension_bytes: usize = 16 * 1_024, 0, 16 << 20;
+    /// Interim answers before a final one; more is a broken answer.
+    http_interim_answers: u32 = 32, 1, 1_024;
     /// From a head's first byte to its last; later is answered 408.
     http_head_timeout_ms: u64 = 10_000, 1, HOUR_MS;
     /// How long an application's connection may stay without a request.
@@ -158,6 +162,9 @@ limits! {
     endpoints_tried: usize = 16, 1, 1_024;
     /// Addresses of one name outside the mesh that are tried.
     outside_addresses: usize = 8, 1, 1_024;
+    /// How long a stream that stands goes on while the authorization of a new configuration fails instead of deciding about
+    /// it. Later: it ends and is counted.
+    standing_undecided_ms: u64 = 15_000, 1, HOUR_MS;
     /// Names outside the mesh that are looked up at once, per worker; those under one domain (two labels) take half of what is
     /// free. A look-up goes on when nobody waits for it any more.
     name_lookups: usize = 16, 1, 512;
@@ -198,7 +205,8 @@ limits! {
     peer_handshake_timeout_ms: u64 = 5_000, 1, HOUR_MS;
     /// A connection to a peer that owes an answer for this long is suspect: new requests go to another one.
     peer_suspect_after_ms: u64 = 750, 10, HOUR_MS;
-    /// How long a request that may go to another endpoint waits for a new connection to a peer that fell silent.
+    /// How long a request that may go to another endpoint waits for a new connection to a peer that fell silent, and any
+    /// request for one that fits a peer that is far away before it uses what there is.
     peer_elsewhere_after_ms: u64 = 600, 1, HOUR_MS;
     /// How long a silent connection, and what waits on it, is kept.
     peer_silence_s: u64 = 60, 4, MAX_SILENCE_S;
@@ -231,6 +239,8 @@ impl Limits {
             fields: self.http_fields,
             target_bytes: self.http_target_bytes,
             trailer_bytes: self.http_trailer_bytes,
+            chunk_extension_bytes: self.http_chunk_extension_bytes,
+            interim_responses: self.http_interim_answers,
             head_timeout: Duration::from_millis(self.http_head_timeout_ms),
             idle_timeout: Duration::from_secs(self.http_idle_timeout_s),
             h2_stream_window: self.h2_stream_window_bytes,

@@ -12,6 +12,7 @@ use weft_transport::tls::IdentityHandle;
 
 use super::channel::{Channel, ChannelError};
 use super::identity::{LOOK_FOR_TOKEN, is_away};
+use crate::private;
 
 /// First and longest wait between attempts.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -46,7 +47,7 @@ impl TokenFile {
 
     /// Tries the token that is in the file, where it was not tried yet.
     async fn look(&mut self) -> Option<Tried> {
-        let token = tokio::fs::read_to_string(&self.path).await.ok()?.trim().to_owned();
+        let (token, _) = private::token(&self.path).ok()?;
         if token.is_empty() || self.tried.as_ref() == Some(&token) {
             return None;
         }

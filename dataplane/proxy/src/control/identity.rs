@@ -18,6 +18,7 @@ use weft_transport::tls::{IdentityError, IdentityHandle, Trust, TrustError, Work
 use super::channel::{Channel, ChannelError};
 use crate::config::Config;
 use crate::life::{self, Life, Part};
+use crate::private;
 use crate::shared::Shared;
 use crate::state::{Kept, State, StateError};
 use crate::telemetry::names::Metric;
@@ -141,9 +142,12 @@ pub(super) fn is_away(status: &tonic::Status) -> bool {
 }
 
 fn read_token(path: &Path) -> Result<String, JoinError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| JoinError::Token { path: path.display().to_string(), source })?;
-    Ok(text.trim().to_owned())
+    let path_of = || path.display().to_string();
+    let (token, found) = private::token(path).map_err(|source| JoinError::Token { path: path_of(), source })?;
+    if let Err(exposed) = found {
+        warn!(path = path_of(), %exposed, "the join token is no secret of this proxy's alone");
+    }
+    Ok(token)
 }
 
 /// The best of what was kept; nothing where nothing was.

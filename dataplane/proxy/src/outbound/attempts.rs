@@ -68,7 +68,7 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// For what never gets to an endpoint.
+    /// Series of a request that reaches no endpoint.
     pub(super) fn unreached(&self) -> Rc<PairMetrics> {
         Rc::clone(&self.state.unreached)
     }
@@ -84,7 +84,7 @@ impl<'a> Attempts<'a> {
             Some(workload) => state.direct(workload),
             None => state.pick(now, worker.dice(), &self.avoid),
         };
-        probe::start_due(worker, state, self.target, now);
+        probe::start_due(worker, state, (self.target, self.connect_timeout), now);
         let picked = picked.and_then(|picked| Some((state.target(self.target, &picked.endpoint.workload)?, picked)));
         let nobody = || Failure::NoEndpoints { service: state.name.to_string() };
         let (port, destination) = picked.ok_or_else(nobody)?;
@@ -106,7 +106,7 @@ impl<'a> Attempts<'a> {
     /// Takes in why an attempt failed that nobody processed: `Ok` where another may follow, the failure where it stands.
     pub(super) fn failed(&mut self, attempt: Attempt<'_>, failure: Failure) -> Result<(), Failure> {
         let (worker, unreachable) = (self.worker, failure.is_unreachable());
-        // Its proxy was reached, and has tried what there is to try.
+        // The endpoint's own proxy says that its app can't be had: asking it again would change nothing.
         let hopeless = unreachable || failure.is_unserved();
         let destination = Rc::clone(&attempt.destination);
         let failure = attempt.ended(failure);
@@ -149,7 +149,7 @@ pub(super) struct Attempt<'a> {
     /// The app's, at this endpoint.
     pub(super) port: u16,
     pub(super) connect_timeout: Duration,
-    /// There is no other endpoint to turn to: one that is silent is waited for.
+    /// No other endpoint is left, so a silent one is waited for.
     last: bool,
     /// When a connection was there: dialling is no part of an endpoint's latency.
     start: Cell<Duration>,
@@ -198,8 +198,8 @@ impl Attempt<'_> {
         }
     }
 
-    /// It was answered. `good`: by what does not speak against the endpoint. `at`: when the head of the answer was there,
-    /// which is what counts as latency, however long its body takes.
+    /// The endpoint answered. `good`: the answer is no sign of trouble there. `at`: when its head came, which ends the latency
+    /// that the balancer learns, however long the body takes.
     pub(super) fn answered(mut self, good: bool, at: Option<Instant>) {
         self.end = at.map(|at| self.worker.time_of(at));
         self.outcome = if good { Outcome::Success } else { Outcome::Failure };

@@ -137,7 +137,7 @@ async fn is_in_mesh(
             Err(failure @ Failure::NotHeld { .. }) => {
                 snapshot = Box::pin(patience.learn(worker, &snapshot, failure)).await?;
             }
-            // It is outside, where this mesh may not be left by an address alone.
+            // `RegistryOnly` refuses whatever is in no registry, so the address is outside.
             Err(_) => return Ok(false),
         }
     }

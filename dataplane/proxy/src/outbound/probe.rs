@@ -12,17 +12,19 @@ use crate::destination::{Destination, ServiceState};
 use crate::sockets::PlainSocket;
 use crate::worker::Worker;
 
-/// How long an endpoint outside the mesh may take to answer a probe.
-const TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Starts the probe that is due, if one is. It ends with the attempt to connect, which has its own limit; a drain does
-/// not wait for it. `target`: the app's port, for endpoints outside the mesh.
-pub(super) fn start_due(worker: &Rc<Worker>, state: &Rc<ServiceState>, target: KeptTarget, now: Duration) {
+/// Starts the probe that is due, if one is. It ends with the attempt to connect: to a peer by the pool's own limit, to an
+/// endpoint outside the mesh within `timeout`. A drain does not wait for it. `target`: the app's port, for those outside.
+pub(super) fn start_due(
+    worker: &Rc<Worker>,
+    state: &Rc<ServiceState>,
+    (target, timeout): (KeptTarget, Duration),
+    now: Duration,
+) {
     if let Some(destination) = state.take_probe(now) {
         let port = state.target(target, &destination.endpoint.workload);
         let probe =
             Probe { worker: Rc::clone(worker), state: Rc::clone(state), destination, probed: Probed::Cancelled };
-        tokio::task::spawn_local(probe.run(port));
+        tokio::task::spawn_local(probe.run(port, timeout));
     }
 }
 
@@ -35,14 +37,14 @@ struct Probe {
 }
 
 impl Probe {
-    async fn run(mut self, port: Option<u16>) {
+    async fn run(mut self, port: Option<u16>, timeout: Duration) {
         let reached = match (self.destination.peer(), port) {
             (Some(peer), _) => self.worker.pool.get(peer).await.is_ok(),
             (None, None) => false,
             (None, Some(port)) => {
                 let address = SocketAddr::new(self.destination.endpoint.address, port);
                 match self.worker.shared.guard.outside(address, address.ip()) {
-                    Ok(outside) => self.worker.apps.answers(PlainSocket::Outside(outside), TIMEOUT).await,
+                    Ok(outside) => self.worker.apps.answers(PlainSocket::Outside(outside), timeout).await,
                     Err(_) => false,
                 }
             }

@@ -148,6 +148,7 @@ impl ConnectionRecord {
 mod tests {
     use bytes::Bytes;
     use http::{HeaderMap, StatusCode};
+    use weft_filter_host::ReplyCause;
     use weft_policy::bundle::TunnelRefusal;
 
     use super::*;
@@ -169,7 +170,7 @@ mod tests {
             headers: HeaderMap::new(),
             body: Bytes::new(),
             filter: "authz".into(),
-            authorization: true,
+            cause: ReplyCause::Denied,
             rule: Some("shop/db#0".to_owned()),
             reason: "denied by rule".to_owned(),
         }));

@@ -31,8 +31,14 @@ fn what_is_kept_is_found_again() {
     assert_eq!(state.secret().unwrap(), state.secret().unwrap());
     let token = state.admin_token().unwrap();
     assert_eq!((token.len(), &token), (64, &state.admin_token().unwrap()));
-    let mode = fs::metadata(state.path("admin.token")).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o600);
+    let mode = || fs::metadata(state.path("admin.token")).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(), 0o600);
+    for shared in [0o640, 0o604, 0o622] {
+        let before = state.admin_token().unwrap();
+        fs::set_permissions(state.path("admin.token"), fs::Permissions::from_mode(shared)).unwrap();
+        assert_ne!(state.admin_token().unwrap(), before, "one that others may have read is made anew");
+        assert_eq!(mode(), 0o600);
+    }
     let mode = fs::metadata(state.path("identity.copy")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 }

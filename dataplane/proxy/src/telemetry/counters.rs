@@ -90,10 +90,11 @@ pub enum Limited {
     H2Streams,
     OwnAnswers,
     NamesAsked,
+    StandingUndecided,
 }
 
 impl Limited {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::AppResends,
         Self::EndpointsTried,
         Self::OutsideAddresses,
@@ -107,6 +108,7 @@ impl Limited {
         Self::H2Streams,
         Self::OwnAnswers,
         Self::NamesAsked,
+        Self::StandingUndecided,
     ];
 
     /// Its key in the configuration, below `limits`.
@@ -123,6 +125,7 @@ impl Limited {
             Limited::H2Streams => "h2_concurrent_streams",
             Limited::OwnAnswers => "own_answer_timeout_s",
             Limited::NamesAsked => "names_asked",
+            Limited::StandingUndecided => "standing_undecided_ms",
             Limited::NameLookups => "name_lookups",
             Limited::H2UnreadFrames => "h2_unread_frames",
         }

@@ -24,24 +24,36 @@ use super::{Limits, RecvStream, SendStream, stream_error};
 use crate::http::{RequestHead, SendError, StreamError, Target};
 use crate::upgrade::{self, ExtendedConnect};
 
-/// Tells that a slot may have become free on one of the connections that were made with it.
+/// Tells that a slot may have become free on one of the connections that were made with it, or that a server allows
+/// another number of them.
 #[derive(Debug, Clone, Default)]
-pub struct Room(Rc<Notify>);
+pub struct Room(Rc<Changes>);
+
+#[derive(Debug, Default)]
+struct Changes {
+    of_slots: Notify,
+    of_limits: Notify,
+}
 
 impl Room {
     /// Resolves at the next change after the call. Cancel safe: a wake-up that is not used goes to the next in line.
     pub fn changed(&self) -> tokio::sync::futures::Notified<'_> {
-        self.0.notified()
+        self.0.of_slots.notified()
     }
 
-    /// Wakes all who wait: there is more than one slot, or something else to try.
-    pub fn wake_all(&self) {
-        self.0.notify_waiters();
+    /// Resolves when one of the servers has allowed another number of streams after the call. Cancel safe.
+    pub fn limit_changed(&self) -> tokio::sync::futures::Notified<'_> {
+        self.0.of_limits.notified()
     }
 
     /// Wakes who has waited longest.
     pub fn wake_one(&self) {
-        self.0.notify_one();
+        self.0.of_slots.notify_one();
+    }
+
+    /// Wakes all who wait: there may be more than one slot.
+    fn wake_all(&self) {
+        self.0.of_slots.notify_waiters();
     }
 }
 
@@ -224,6 +236,7 @@ where
         let allowed = allowed.or(streams.allowed.get().map(|_| UNSETTLED));
         if streams.allowed.replace(allowed) != allowed {
             streams.settled.notify_waiters();
+            streams.room.0.of_limits.notify_waiters();
             streams.room.wake_all();
         }
         end

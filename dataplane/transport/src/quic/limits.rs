@@ -210,7 +210,8 @@ pub struct PoolLimits {
     /// A connection that was sent something and is silent for this long is suspect: new requests go to another one, which
     /// is dialled beside it. Four round trips where that is longer. Default 750 ms.
     pub suspect_after: Duration,
-    /// How long a request that may go to another endpoint waits for that dial. Default 600 ms.
+    /// How long a request waits for a dial beside connections that stand: where they are silent before it goes to another
+    /// endpoint, where they don't fit before it uses one of them. Four round trips where that is longer. Default 600 ms.
     pub elsewhere_after: Duration,
     /// How long a request that may go nowhere else waits for a peer that has fallen silent. Default 60 s, as long as its
     /// connections live.
@@ -221,6 +222,9 @@ pub struct PoolLimits {
     /// After a failed dial the same error is answered at once; doubles from the first value to the second.
     /// Defaults 50 ms and 1 s.
     pub redial_backoff: (Duration, Duration),
+    /// How long after a failed dial of the connection that fits a far peer it is dialled again, while others are in use.
+    /// Default 10 s.
+    pub refit_after: Duration,
     /// How often each connection is looked at: idleness, silence, trust. Default 250 ms.
     pub check_interval: Duration,
 }
@@ -237,6 +241,7 @@ impl Default for PoolLimits {
             patience: Duration::from_secs(60),
             forgotten_after: Duration::from_secs(5),
             redial_backoff: (Duration::from_millis(50), Duration::from_secs(1)),
+            refit_after: Duration::from_secs(10),
             check_interval: Duration::from_millis(250),
         }
     }

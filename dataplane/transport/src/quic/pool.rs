@@ -26,10 +26,10 @@ use connection::Pooled;
 
 /// Caller, callee and the callee's address. Cheap to clone and to hash: make one per endpoint and keep it.
 #[derive(Debug, Clone)]
-pub struct PeerKey(Arc<Parts>);
+pub struct PeerKey(Arc<PeerParts>);
 
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Parts {
+struct PeerParts {
     source: SpiffeId,
     destination: SpiffeId,
     address: SocketAddr,
@@ -40,7 +40,7 @@ impl PeerKey {
     pub fn new(source: SpiffeId, destination: SpiffeId, address: SocketAddr) -> PeerKey {
         let mut hasher = DefaultHasher::new();
         (&source, &destination, address).hash(&mut hasher);
-        PeerKey(Arc::new(Parts { source, destination, address, hash: hasher.finish() }))
+        PeerKey(Arc::new(PeerParts { source, destination, address, hash: hasher.finish() }))
     }
 
     pub fn source(&self) -> &SpiffeId {
@@ -129,7 +129,7 @@ struct Inner {
 struct Peer {
     connections: Vec<Rc<Pooled>>,
     dial: Option<Dial>,
-    failure: Option<Failure>,
+    failure: Option<FailedDial>,
     /// How far away it was found to be: new connections get windows to match.
     distance: Distance,
     /// Wakes who waits for the peer to be heard again.
@@ -142,6 +142,17 @@ type DialResult = watch::Receiver<Option<Result<(), ConnectError>>>;
 struct Dial {
     result: DialResult,
     task: AbortHandle,
+    begun: Instant,
+    waiting: Waiting,
+}
+
+/// Whether requests wait for a dial that have a connection to use meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waiting {
+    /// For a while.
+    Worth,
+    /// It failed before.
+    Vain,
 }
 
 impl Drop for Dial {
@@ -150,9 +161,9 @@ impl Drop for Dial {
     }
 }
 
-/// The last dial's error, given again without dialling until `until`.
+/// The last dial, which failed: its error is given again without dialling until `until`.
 #[derive(Debug)]
-struct Failure {
+struct FailedDial {
     error: ConnectError,
     until: Instant,
     backoff: Duration,
@@ -275,7 +286,8 @@ impl Inner {
     fn step(self: &Rc<Self>, key: &PeerKey) -> Result<Step, ConnectError> {
         let mut peers = self.peers.borrow_mut();
         if let Some(peer) = peers.get(key)
-            && let Some(connection) = peer.fitting().find(|it| it.open_streams() < self.streams(it.distance()))
+            && let Some(connection) =
+                peer.fitting(self.dial_patience(peer)).find(|it| it.open_streams() < self.streams(it.distance()))
         {
             return Ok(Step::Use(connection.client()));
         }
@@ -294,18 +306,29 @@ impl Inner {
         if let Some(failure) = failed {
             return Err(failure.error.clone());
         }
-        self.start_dial(key, peer).map(Step::Wait)
+        self.start_dial(key, peer, Waiting::Worth).map(Step::Wait)
     }
 
-    /// Waits for a dial to end. Beside a connection that fell silent not for long: it will most likely find silence too.
+    /// Waits for a dial to end. Beside a connection that stands not for long: one that fell silent will most likely find
+    /// silence again, and one that only has small windows, or many requests, is better than none.
     async fn wait_for(&self, key: &PeerKey, mut dial: DialResult) -> Result<(), ConnectError> {
         let result = async { dial.wait_for(Option::is_some).await.ok().and_then(|result| result.clone()) };
-        let limit = if self.stands(key) { self.limits.elsewhere_after } else { Duration::MAX };
+        let limit = {
+            let peers = self.peers.borrow();
+            let stands = peers.get(key).filter(|peer| peer.connections.iter().any(|it| it.may_serve()));
+            stands.map_or(Duration::MAX, |peer| self.dial_patience(peer))
+        };
         match tokio::time::timeout(limit, result).await {
             Ok(Some(result)) => result,
             Ok(None) => Err(ConnectError::new(key, evicted())),
             Err(_) => Err(ConnectError::new(key, HandshakeError::timeout("its connections are silent"))),
         }
+    }
+
+    /// How long requests wait for a dial beside the connections that there are: a handshake takes a few round trips.
+    fn dial_patience(&self, peer: &Peer) -> Duration {
+        let round_trip = peer.connections.iter().map(|it| it.round_trip()).max().unwrap_or_default();
+        self.limits.elsewhere_after.max(round_trip * 4)
     }
 
     /// True where a connection to the peer stands, be it silent.
@@ -330,7 +353,12 @@ impl Inner {
         self.peers.borrow().get(key)?.least_loaded().map(|connection| connection.client())
     }
 
-    fn start_dial(self: &Rc<Self>, key: &PeerKey, peer: &mut Peer) -> Result<DialResult, ConnectError> {
+    fn start_dial(
+        self: &Rc<Self>,
+        key: &PeerKey,
+        peer: &mut Peer,
+        waiting: Waiting,
+    ) -> Result<DialResult, ConnectError> {
         let Some(identity) = self.identities.of(key.source()).cloned() else {
             let detail = format!("this proxy does not speak for {}", key.source());
             let error = HandshakeError::new(HandshakeFailure::NoCertificate, RefusedBy::Us, detail);
@@ -342,7 +370,7 @@ impl Inner {
         let (key, dialer) = (key.clone(), self.dialer.clone());
         let task = dial(Rc::downgrade(self), key, identity, dialer, peer.distance, timeout, done);
         let task = tokio::task::spawn_local(task).abort_handle();
-        peer.dial = Some(Dial { result: result.clone(), task });
+        peer.dial = Some(Dial { result: result.clone(), task, begun: Instant::now(), waiting });
         Ok(result)
     }
 
@@ -370,7 +398,7 @@ impl Inner {
                 peer.measured(distance, found);
                 if peer.distance != distance {
                     // Requests wait for the one that fits, a round trip longer: on this one a large body takes many.
-                    let _ = self.start_dial(key, peer);
+                    let _ = self.start_dial(key, peer, Waiting::Worth);
                 }
                 Ok(())
             }
@@ -400,7 +428,20 @@ impl Inner {
             && peer.failure.as_ref().is_none_or(|failure| Instant::now() >= failure.until)
         {
             // Without an identity there is nothing to dial with, and `get` will say so.
-            let _ = self.start_dial(key, peer);
+            let _ = self.start_dial(key, peer, Waiting::Worth);
+        }
+    }
+
+    /// Dials the connection that fits a far peer once more where that failed, beside the requests on those that don't fit.
+    fn refit(self: &Rc<Self>, key: &PeerKey) {
+        let mut peers = self.peers.borrow_mut();
+        let Some(peer) = peers.get_mut(key) else { return };
+        let fits = || peer.usable().any(|it| it.distance() == Distance::Far);
+        let is_due = |failed: &FailedDial| Instant::now() >= failed.until + self.limits.refit_after;
+        if peer.distance == Distance::Far && peer.dial.is_none() && !fits() && peer.failure.as_ref().is_none_or(is_due)
+        {
+            // Without an identity there is nothing to dial with, and `get` will say so.
+            let _ = self.start_dial(key, peer, Waiting::Vain);
         }
     }
 
@@ -445,9 +486,11 @@ impl Peer {
     }
 
     /// Those to which new requests go: a connection with small windows to a peer that was found to be far away is only for
-    /// when no other can be had.
-    fn fitting(&self) -> impl Iterator<Item = &Rc<Pooled>> {
-        let waits = self.distance == Distance::Far && self.dial.is_some();
+    /// when no other can be had, or a dial takes longer than `patience`.
+    fn fitting(&self, patience: Duration) -> impl Iterator<Item = &Rc<Pooled>> {
+        let is_worth = |dial: &Dial| dial.waiting == Waiting::Worth && dial.begun.elapsed() < patience;
+        let is_coming = self.dial.as_ref().is_some_and(is_worth);
+        let waits = self.distance == Distance::Far && is_coming;
         self.usable().filter(move |connection| !waits || connection.distance() == Distance::Far)
     }
 
@@ -468,7 +511,7 @@ impl Peer {
         }
         let (first, longest) = limits.redial_backoff;
         let backoff = self.failure.as_ref().map_or(first, |failure| (failure.backoff * 2).min(longest));
-        self.failure = Some(Failure { error: error.clone(), until: Instant::now() + backoff, backoff });
+        self.failure = Some(FailedDial { error: error.clone(), until: Instant::now() + backoff, backoff });
         Err(error)
     }
 }

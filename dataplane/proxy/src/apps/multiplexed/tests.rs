@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Version};
-use tokio::io::{DuplexStream, duplex};
+use tokio::io::{AsyncWriteExt as _, DuplexStream, duplex};
 use weft_transport::http::{RequestHead, ResponseHead};
 
 use super::*;
@@ -28,7 +28,7 @@ fn get() -> RequestHead {
 
 /// An app that allows so many streams on each connection and answers when it is told to.
 struct App {
-    streams: u32,
+    streams: Cell<u32>,
     connections: Cell<usize>,
     open: Cell<usize>,
     refused: Cell<usize>,
@@ -40,6 +40,7 @@ struct App {
 impl App {
     fn new(streams: u32) -> Rc<Self> {
         let (connections, open, refused) = (Cell::default(), Cell::default(), Cell::default());
+        let streams = Cell::new(streams);
         Rc::new(Self { streams, connections, open, refused, answering: Cell::new(true), age: Cell::new(None) })
     }
 
@@ -51,7 +52,7 @@ impl App {
     }
 
     async fn serve(self: Rc<Self>, io: DuplexStream) {
-        let limits = h2::Limits { concurrent_streams: self.streams, ..h2::Limits::default() };
+        let limits = h2::Limits { concurrent_streams: self.streams.get(), ..h2::Limits::default() };
         let mut server = h2::ServerConn::new(io, Bytes::new(), &limits).await.unwrap();
         let mut served = 0;
         while let Ok(Some(mut exchange)) = server.accept().await {
@@ -281,5 +282,52 @@ fn one_caller_leaves_streams_to_others() {
         }
         assert_eq!(served, 15);
         assert_eq!(pool.sockets.borrow()[&0].waiting.get(), 0);
+    });
+}
+
+/// An app may allow another number of streams on each of its connections.
+#[test]
+fn the_streams_of_an_app_are_those_of_all_its_connections() {
+    run(async {
+        let (app, pool) = (App::new(10), pool_of((2, 75), 200));
+        let hold = |count: usize| {
+            app.answering.set(false);
+            let calls = (0..count).map(|_| {
+                let (app, pool) = (Rc::clone(&app), Rc::clone(&pool));
+                tokio::task::spawn_local(async move { call_of(1, &pool, &app).await })
+            });
+            calls.collect::<Vec<_>>()
+        };
+        let held = hold(10);
+        until(|| app.open.get() == 10).await;
+        app.streams.set(2);
+        let more = hold(1);
+        until(|| app.open.get() == 11).await;
+        assert_eq!(app.connections.get(), 2);
+        app.answering.set(true);
+        for call in held.into_iter().chain(more) {
+            call.await.unwrap().unwrap();
+        }
+        let waiting = pool.stats.timed_out.value();
+        let _held = hold(40);
+        until(|| pool.stats.timed_out.value() == waiting + 31).await;
+        assert_eq!(app.open.get(), 9, "three quarters of 10 and 2");
+    });
+}
+
+#[test]
+fn an_app_that_allows_more_streams_later_is_sent_more() {
+    run(async {
+        let (near, mut far) = duplex(64 * 1024);
+        let settings = |streams| [0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, streams];
+        far.write_all(&settings(1)).await.unwrap();
+        let (pool, near) = (pool(1, 10_000), Cell::new(Some(near)));
+        let dial = async || near.take().ok_or("a second dial");
+        let _held = pool.stream(0, &1, dial).await.unwrap();
+        let mut second = pin!(pool.stream(0, &1, dial));
+        assert!(futures_util::poll!(second.as_mut()).is_pending());
+        assert_eq!(pool.stats.queued.value(), 1);
+        far.write_all(&settings(2)).await.unwrap();
+        second.await.unwrap();
     });
 }

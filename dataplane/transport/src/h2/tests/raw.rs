@@ -146,6 +146,43 @@ fn a_malformed_request_ends_its_stream_only() {
     });
 }
 
+/// RFC 9113 sections 8.1.1 and 8.3.1 would have these requests reset; the crate drops what is wrong of them. What is given
+/// here is what is left, so that nothing else is judged or sent.
+#[test]
+fn what_the_crate_drops_is_in_no_head() {
+    run(async {
+        let path = |text: &[u8]| {
+            let length = u8::try_from(text.len()).unwrap();
+            [b"\x83\x86\x41\x01a\x04", &[length][..], text].concat()
+        };
+        let (plain, pseudo) = (&b"\0\x01x\x01y"[..], &b"\x04\x02/b\0\x01x\x01y"[..]);
+        for (sent, trailers, expect) in [
+            (&b"/a#b"[..], plain, "/a x"),
+            (b"/a?b#c?d", plain, "/a?b x"),
+            (b"#b", plain, "/ x"),
+            (b"?q", plain, "/?q x"),
+            (b"/a", pseudo, "/a x"),
+        ] {
+            let (mut near, far) = duplex(64 * 1024);
+            let (tell, told) = tokio::sync::oneshot::channel();
+            let tell = std::cell::Cell::new(Some(tell));
+            serve(far, Limits::default(), move |head, mut body, mut answer| {
+                let tell = tell.take().unwrap();
+                async move {
+                    let (_, trailers) = collect(&mut body).await.unwrap();
+                    let names: Vec<_> = trailers.iter().flat_map(HeaderMap::keys).map(ToString::to_string).collect();
+                    tell.send(format!("{} {}", head.path.unwrap(), names.join(" "))).unwrap();
+                    answer.response(&response(204), true).await.unwrap();
+                }
+            });
+            let head = frame(HEADERS, END_HEADERS, 1, &path(sent));
+            let end = frame(HEADERS, END_HEADERS | END_STREAM, 1, trailers);
+            near.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, b""), &head, &end].concat()).await.unwrap();
+            assert_eq!(told.await.unwrap(), expect, "{}", sent.escape_ascii());
+        }
+    });
+}
+
 #[test]
 fn floods_end_the_connection() {
     run(async {

@@ -59,12 +59,21 @@ impl Pooled {
         self.state.get() == State::Live && !self.suspect.get() && !self.client.is_draining()
     }
 
+    /// True where it takes requests, or will once its peer is heard again.
+    pub(super) fn may_serve(&self) -> bool {
+        self.is_usable() || self.is_suspect()
+    }
+
     pub(super) fn is_suspect(&self) -> bool {
         self.suspect.get()
     }
 
     pub(super) fn distance(&self) -> Distance {
         self.distance
+    }
+
+    pub(super) fn round_trip(&self) -> Duration {
+        self.connection.rtt()
     }
 
     pub(super) fn made_at(&self) -> Instant {
@@ -286,6 +295,9 @@ fn look_at(pool: &Weak<Inner>, key: &PeerKey, pooled: &Rc<Pooled>, watch: &mut W
     if pooled.state.get() == State::Retired || pooled.client.is_draining() {
         pooled.retire();
         return close_if_unused(pooled, used);
+    }
+    if used && pooled.distance == Distance::Near {
+        pool.refit(key);
     }
     if now - watch.used_at >= pool.limits.idle_timeout {
         pool.stats.idle_closed.add();

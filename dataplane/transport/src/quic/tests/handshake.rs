@@ -1,11 +1,13 @@
 //! Handshakes that succeed, and the table of refusals, each known by its reason at both ends.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use rcgen::SanType;
 
 use super::attack::{Offer, attacking_client, attacking_server, tls12_client};
 use super::{Callee, PATIENCE, dialer, on_a_worker};
+use crate::quic::{Dialer, SharedKeys, TransportLimits, Worker, bind_client};
 use crate::tls::testing::{Ca, Leaf, id, uri};
 use crate::tls::{
     HandshakeError, HandshakeFailure, IdentityHandle, RefusedBy, Served, ServedIdentity, Trust, peer_identity,
@@ -24,6 +26,25 @@ fn both_sides_know_each_other() {
         let data = connection.handshake_data().unwrap();
         let data = data.downcast::<quinn::crypto::rustls::HandshakeData>().unwrap();
         assert_eq!(data.protocol.as_deref(), Some(&b"h3"[..]));
+    });
+}
+
+/// A host's proxies are reached by either family, whichever its own address has.
+#[test]
+fn a_caller_reaches_callees_of_both_families() {
+    on_a_worker(async {
+        let ca = Ca::new();
+        let of_a_host = [10, 0, 0, 1].into();
+        let socket = bind_client(of_a_host, None).unwrap();
+        let limits = TransportLimits::default();
+        let dialer = Dialer::new(socket, Worker::single(), &SharedKeys::generate(), &limits).unwrap();
+        for ip in ["127.0.0.1", "::1"] {
+            let address = SocketAddr::new(ip.parse().unwrap(), 0);
+            let mut callee = Callee::bound(address, &SharedKeys::generate(), &ca.handle("shop"), &limits);
+            let caller = dialer.dial(&ca.handle("cart"), &id("shop"), callee.address, PATIENCE).await.unwrap();
+            assert_eq!(callee.outcome().await.unwrap().peer.id, id("cart"), "{ip}");
+            assert_eq!(caller.max_datagram_size(), None, "nobody reads datagrams, so none are offered");
+        }
     });
 }
 
