@@ -23,6 +23,7 @@ mod mesh {
     mod forms;
     mod hiccup;
     mod in_process;
+    mod joining;
     mod killed;
     mod leaving;
     mod lifecycle;

@@ -10,6 +10,7 @@ mod evicted;
 mod filters;
 mod grants;
 mod identity;
+mod joined;
 mod lead;
 mod planning;
 mod registration;
