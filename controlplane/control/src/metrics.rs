@@ -68,20 +68,13 @@ impl Name {
             Self::StalestProxy => {
                 ("weft_control_stalest_proxy_seconds", "Longest wait of a connected proxy that is behind")
             }
-            Self::StoreConflicts => (
-                "weft_control_store_conflicts_total",
-                "Changes that were computed again: another control plane committed first",
-            ),
+            Self::StoreConflicts => {
+                ("weft_control_store_conflicts_total", "Changes computed again: another came first")
+            }
             Self::StoreLeads => ("weft_control_leads", "1 while this control plane is the one that cleans up, else 0"),
             Self::Replicas => ("weft_control_replicas", "Other control planes of the same store that are known"),
-            Self::ReplicasSilent => (
-                "weft_control_replicas_silent_total",
-                "Questions to other control planes that were not answered in time, or were refused",
-            ),
-            Self::ProxiesSentAway => (
-                "weft_control_proxies_sent_away_total",
-                "Proxies sent to another control plane of the store, which has more room",
-            ),
+            Self::ReplicasSilent => ("weft_control_replicas_silent_total", "Questions to others that stayed open"),
+            Self::ProxiesSentAway => ("weft_control_proxies_sent_away_total", "Proxies sent to one that has more room"),
             Self::Certificates => ("weft_control_certificates_issued_total", "Workload certificates issued"),
             Self::Joins => ("weft_control_joins_total", "Proxies that joined by token"),
             Self::JoinsRefused => ("weft_control_joins_refused_total", "Joins and renewals refused"),

@@ -300,10 +300,10 @@ impl Peers {
 
 /// Why a question was not answered, as people are told.
 fn reason_of(status: &Status) -> String {
-    match status.code() {
-        tonic::Code::Unimplemented => "it is of an earlier version, which can't be asked".to_owned(),
-        _ => told_by(status),
+    if status.code() == tonic::Code::Unimplemented {
+        return "it is of an earlier version, which can't be asked".to_owned();
     }
+    told_by(status)
 }
 
 /// A status with its causes, each once.

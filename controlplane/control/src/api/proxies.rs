@@ -110,10 +110,13 @@ async fn ban(
     Body(request): Body<BanRequest>,
 ) -> Result<Json<Banned>, ApiError> {
     let reason: String = printable(&request.reason).chars().take(MAX_REASON).collect();
-    let identity = identity_of(&hub, &caller, &request.proxy)?;
+    let identity = identity_of(&hub, &caller, &request.proxy).await?;
     let makers = Makers::known_to(&hub, &caller).await?;
+    // Nobody is asked before it holds, and those that are known by now may be gone then.
+    let mut known: BTreeSet<_> = hub.registry().keys().into_iter().collect();
     let (ban, durable) = hub.ban(caller.actor(), identity.clone(), reason).await?;
-    let with_it = hub.registry().keys().into_iter().filter(|key| key.identity == identity).map(|key| key.name);
+    known.extend(hub.known_proxies().await);
+    let with_it = known.into_iter().filter(|key| key.identity == identity).map(|key| key.name);
     Ok(Json(Banned { ban: told(ban, &makers), proxies: with_it.collect(), durable }))
 }
 
@@ -122,7 +125,7 @@ async fn unban(
     Extension(caller): Extension<Caller>,
     Path(proxy): Path<String>,
 ) -> Result<Json<Unbanned>, ApiError> {
-    let identity = identity_of(&hub, &caller, &proxy)?;
+    let identity = identity_of(&hub, &caller, &proxy).await?;
     hub.unban(caller.actor(), &identity).await?;
     Ok(Json(Unbanned { identity: identity.to_string() }))
 }
@@ -132,7 +135,7 @@ async fn evict(
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
 ) -> Result<Json<Evicted>, ApiError> {
-    let mut named = hub.proxies_named(&name);
+    let mut named = hub.proxies_named(&name).await;
     // Those of a namespace that the caller doesn't see are none of his.
     named.retain(|key| caller.sees(Thing::Proxy, key.identity.namespace()));
     if named.is_empty() {
@@ -166,14 +169,14 @@ impl From<EvictError> for ApiError {
 }
 
 /// The identity that is meant, if the caller may change what has it.
-pub(super) fn identity_of(hub: &Hub, caller: &Caller, named: &str) -> Result<SpiffeId, ApiError> {
-    let identity = find_identity(hub, caller, named)?;
+pub(super) async fn identity_of(hub: &Hub, caller: &Caller, named: &str) -> Result<SpiffeId, ApiError> {
+    let identity = find_identity(hub, caller, named).await?;
     caller.may(Verb::Change, Thing::Proxy, Place::Namespace(identity.namespace()))?;
     Ok(identity)
 }
 
 /// The identity that is meant: a SPIFFE ID, `namespace/account`, or that of the one proxy with this name.
-fn find_identity(hub: &Hub, caller: &Caller, named: &str) -> Result<SpiffeId, ApiError> {
+async fn find_identity(hub: &Hub, caller: &Caller, named: &str) -> Result<SpiffeId, ApiError> {
     if named.starts_with("spiffe://") {
         return named.parse().map_err(|error| ApiError::invalid(format!("{named:?}: {error}")));
     }
@@ -181,7 +184,7 @@ fn find_identity(hub: &Hub, caller: &Caller, named: &str) -> Result<SpiffeId, Ap
         let identity = hub.trust_domain().workload(namespace, account);
         return identity.map_err(|error| ApiError::invalid(format!("{named:?}: {error}")));
     }
-    let mut identities: Vec<_> = hub.proxies_named(named).into_iter().map(|key| key.identity).collect();
+    let mut identities: Vec<_> = hub.proxies_named(named).await.into_iter().map(|key| key.identity).collect();
     identities.retain(|identity| caller.sees(Thing::Proxy, identity.namespace()));
     identities.sort();
     identities.dedup();

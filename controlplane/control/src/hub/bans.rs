@@ -1,7 +1,7 @@
 //! Identities that an operator keeps out until he lifts the ban: no certificate is issued or renewed for them, no control
 //! stream is served, and every proxy is told at once to close and refuse their connections.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -203,13 +203,20 @@ impl Hub {
     }
 
     /// Proxies with this name: of each account there may be one.
-    pub fn proxies_named(&self, name: &str) -> Vec<ProxyKey> {
-        let known = self.registry().keys();
+    pub async fn proxies_named(&self, name: &str) -> Vec<ProxyKey> {
+        let known = self.known_proxies().await;
         let published = self.published();
         let mut keys: Vec<_> =
             known.into_iter().chain(owners(&published.world).cloned()).filter(|key| key.name == name).collect();
         keys.sort();
         keys.dedup();
+        keys
+    }
+
+    /// All proxies that are known, here or at another control plane: that one knows of a stream before the store does.
+    pub(crate) async fn known_proxies(&self) -> BTreeSet<ProxyKey> {
+        let mut keys: BTreeSet<_> = self.look_everywhere().await.into_iter().map(|status| status.key).collect();
+        keys.extend(self.registry().keys());
         keys
     }
 
@@ -242,10 +249,9 @@ impl Hub {
 
     /// The certificate that each of these showed last, here or at another control plane.
     async fn shown_by(&self, keys: &[ProxyKey]) -> Result<Vec<(SpiffeId, Option<String>)>, EvictError> {
-        let holders = self.registry().holders();
         let mut shown = Vec::with_capacity(keys.len());
         let mut others = BTreeMap::new();
-        if keys.iter().any(|key| holders.contains_key(key)) {
+        if keys.iter().any(|key| !self.registry().is_connected_here(key)) {
             others.extend(self.look_everywhere().await.into_iter().map(|status| (status.key.clone(), status)));
         }
         for key in keys {
