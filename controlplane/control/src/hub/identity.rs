@@ -190,7 +190,7 @@ impl Hub {
         if let Err(seconds) = self.within(&self.joins.tried, &source, Throttled::Joins) {
             return Err(JoinError::TooOften { from, seconds });
         }
-        let result = self.try_join(token, csr_der, &from).await;
+        let result = Box::pin(self.try_join(token, csr_der, &from)).await;
         match &result {
             Ok(signed) => {
                 tracing::info!(identity = %signed.identity, peer = from, serial = %signed.issued.serial, "proxy joined");
