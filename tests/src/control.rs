@@ -1,7 +1,7 @@
 //! A mesh under test: its control plane, and the operator's commands against it.
 
 use std::io::Write as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -49,6 +49,16 @@ pub struct Operator {
 }
 
 impl Operator {
+    /// Where the API is, the roots by which it is checked, and the token.
+    ///
+    /// # Panics
+    /// When a file is not there.
+    pub fn access(&self) -> (SocketAddr, Vec<u8>, String) {
+        let read = |name: &str| std::fs::read(self.state.join(name)).expect("the control plane made it");
+        let token = String::from_utf8_lossy(&read("operator.token")).trim().to_owned();
+        (SocketAddr::new(self.ip, 15013), read("ca.pem"), token)
+    }
+
     /// A call of `weft` with something on standard input.
     ///
     /// # Panics
@@ -105,13 +115,25 @@ impl Mesh {
     /// # Panics
     /// When the control plane does not come up.
     pub fn beside(other: &Self, settings: Value) -> Self {
+        Self::launch_beside(other, address::next(), settings, None)
+    }
+
+    /// The same at `ip` inside a network namespace.
+    ///
+    /// # Panics
+    /// When the control plane does not come up.
+    pub fn beside_inside(other: &Self, namespace: &str, ip: IpAddr, settings: Value) -> Self {
+        Self::launch_beside(other, ip, settings, Some(namespace.to_owned()))
+    }
+
+    fn launch_beside(other: &Self, ip: IpAddr, settings: Value, namespace: Option<String>) -> Self {
         let folder = tempfile::tempdir().expect("a scratch folder");
         let (from, to) = (other.folder.path().join("control"), folder.path().join("control"));
         std::fs::create_dir_all(to.join("ca")).expect("the scratch folder is writable");
         for file in ["ca.pem", "operator.token", "ca/root.key", "ca/filters.key"] {
             std::fs::copy(from.join(file), to.join(file)).expect("the other one has it");
         }
-        Self::launch_in(folder, address::next(), settings, None)
+        Self::launch_in(folder, ip, settings, namespace)
     }
 
     fn launch(ip: IpAddr, settings: Value, namespace: Option<String>) -> Self {
@@ -220,6 +242,9 @@ impl Mesh {
         let mut arguments = vec!["token".to_owned(), "create".to_owned(), "--service-account".to_owned(), account];
         if let Some(service) = workload.service.as_ref().filter(|service| **service != workload.account) {
             arguments.extend(["--service".to_owned(), service.clone()]);
+        }
+        if workload.is_placed {
+            arguments.extend(["--address".to_owned(), format!("{}/32", workload.ip)]);
         }
         for (key, value) in workload.labels.as_object().into_iter().flatten() {
             arguments.extend(["--label".to_owned(), format!("{key}={}", value.as_str().unwrap_or_default())]);

@@ -17,6 +17,8 @@ pub struct Cluster {
     folder: TempDir,
     members: Vec<Member>,
     options: Vec<String>,
+    /// A further address of this host by which clients reach the members.
+    also: Option<String>,
 }
 
 struct Member {
@@ -39,13 +41,26 @@ impl Cluster {
     /// # Panics
     /// As `start`.
     pub fn start_with(members: usize, options: &[&str]) -> Self {
+        Self::begin(members, options, None)
+    }
+
+    /// The same, reached by a further address of this host as well.
+    ///
+    /// # Panics
+    /// As `start`.
+    pub fn start_also_at(members: usize, address: &str) -> Self {
+        Self::begin(members, &[], Some(address.to_owned()))
+    }
+
+    fn begin(members: usize, options: &[&str], also: Option<String>) -> Self {
         let folder = tempfile::tempdir().expect("a scratch folder");
         // All are bound at once, so that no two are the same.
         let sockets: Vec<_> = (0..members * 2).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
         let ports: Vec<_> = sockets.iter().map(|socket| socket.local_addr().expect("it is bound").port()).collect();
         drop(sockets);
         let members = ports.chunks(2).map(|ports| Member { client: ports[0], peer: ports[1], process: None }).collect();
-        let mut cluster = Self { folder, members, options: options.iter().map(|&option| option.to_owned()).collect() };
+        let options = options.iter().map(|&option| option.to_owned()).collect();
+        let mut cluster = Self { folder, members, options, also };
         for number in 0..cluster.members.len() {
             cluster.launch(number);
         }
@@ -57,7 +72,12 @@ impl Cluster {
 
     /// `HOST:PORT` of each member.
     pub fn members(&self) -> Vec<String> {
-        self.members.iter().map(|member| format!("127.0.0.1:{}", member.client)).collect()
+        self.members_at("127.0.0.1")
+    }
+
+    /// The same by another address of this host.
+    pub fn members_at(&self, address: &str) -> Vec<String> {
+        self.members.iter().map(|member| format!("{address}:{}", member.client)).collect()
     }
 
     /// Where a store with this prefix is.
@@ -104,7 +124,9 @@ impl Cluster {
         let peers: Vec<_> =
             peers.map(|(number, member)| format!("{}=http://127.0.0.1:{}", name(number), member.peer)).collect();
         let member = &self.members[number];
-        let client = format!("{scheme}://127.0.0.1:{}", member.client);
+        let hosts = ["127.0.0.1"].into_iter().chain(self.also.as_deref());
+        let client: Vec<_> = hosts.map(|host| format!("{scheme}://{host}:{}", member.client)).collect();
+        let client = client.join(",");
         let peer = format!("http://127.0.0.1:{}", member.peer);
         let log = File::options().create(true).append(true).open(self.log_file(number)).expect("a log");
         let errors = log.try_clone().expect("a file handle can be shared");

@@ -47,6 +47,94 @@ impl Hosts {
     }
 }
 
+/// A namespace with a cable to this host, over a switch whose plugs can be pulled; gone when dropped.
+#[derive(Debug)]
+pub struct Apart {
+    pub name: String,
+    /// The namespace of the switch, and its plugs: to this host and to the other.
+    switch: String,
+    plugs: [String; 2],
+    link: String,
+    subnet: u8,
+}
+
+impl Apart {
+    /// # Panics
+    /// When the kernel or `ip` refuses.
+    #[expect(clippy::new_without_default, reason = "this makes something in the kernel")]
+    pub fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let id = format!("{}{number}", std::process::id());
+        let (name, switch) = (format!("weft-c-{id}"), format!("weft-s-{id}"));
+        let (link, other, plugs) = (format!("wc{id}"), format!("wd{id}"), [format!("we{id}"), format!("wf{id}")]);
+        let subnet = u8::try_from(8 + number % 200).unwrap_or(8);
+        let apart = Self { name, switch, plugs, link, subnet };
+        for netns in [&apart.name, &apart.switch] {
+            ip(&["netns", "add", netns]);
+        }
+        ip(&["link", "add", &apart.link, "type", "veth", "peer", "name", &apart.plugs[0], "netns", &apart.switch]);
+        let to = ["peer", "name", &apart.plugs[1], "netns", &apart.switch];
+        ip(&[&["-n", &apart.name, "link", "add", &other, "type", "veth"][..], &to].concat());
+        ip(&["-n", &apart.switch, "link", "add", "name", "weft-switch", "type", "bridge"]);
+        ip(&["-n", &apart.switch, "link", "set", "weft-switch", "up"]);
+        for plug in &apart.plugs {
+            ip(&["-n", &apart.switch, "link", "set", plug, "master", "weft-switch"]);
+        }
+        ip(&["address", "add", &format!("{}/24", apart.host(1)), "dev", &apart.link]);
+        ip(&["link", "set", &apart.link, "up"]);
+        ip(&["-n", &apart.name, "address", "add", &format!("{}/24", apart.there()), "dev", &other]);
+        for up in [other.as_str(), "lo"] {
+            ip(&["-n", &apart.name, "link", "set", up, "up"]);
+        }
+        apart.set_open(true);
+        apart
+    }
+
+    /// The other host's address.
+    pub fn there(&self) -> IpAddr {
+        Ipv4Addr::new(10, 231, self.subnet, 2).into()
+    }
+
+    fn host(&self, number: u8) -> IpAddr {
+        Ipv4Addr::new(10, 231, self.subnet, number).into()
+    }
+
+    /// This host's address on the cable, from which it speaks to the other.
+    pub fn here(&self) -> IpAddr {
+        self.host(1)
+    }
+
+    /// A further address of this host on the cable; `number` from 3 on.
+    ///
+    /// # Panics
+    /// When `ip` refuses.
+    pub fn further(&self, number: u8) -> IpAddr {
+        let address = self.host(number);
+        ip(&["address", "add", &format!("{address}/24"), "dev", &self.link]);
+        address
+    }
+
+    /// Plugs both ends in or out. Connections stay open and addresses stay; nothing comes through.
+    ///
+    /// # Panics
+    /// When `ip` refuses.
+    pub fn set_open(&self, open: bool) {
+        for plug in &self.plugs {
+            ip(&["-n", &self.switch, "link", "set", plug, if open { "up" } else { "down" }]);
+        }
+    }
+}
+
+impl Drop for Apart {
+    fn drop(&mut self) {
+        _ = Command::new("ip").args(["link", "delete", &self.link]).output();
+        for netns in [&self.name, &self.switch] {
+            _ = Command::new("ip").args(["netns", "delete", netns]).output();
+        }
+    }
+}
+
 impl Hosts {
     /// The interface of `here`.
     pub fn link_here(&self) -> String {

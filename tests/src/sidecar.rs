@@ -26,6 +26,8 @@ pub struct Workload {
     pub settings: Value,
     /// The network namespace it runs in.
     pub netns: Option<String>,
+    /// Its join token grants its address: it may be registered by who speaks from another.
+    pub is_placed: bool,
 }
 
 impl Workload {
@@ -41,6 +43,7 @@ impl Workload {
             ip: address::next(),
             settings: json!({}),
             netns: None,
+            is_placed: false,
         }
     }
 
@@ -75,6 +78,13 @@ impl Workload {
     pub fn inside(mut self, netns: &str, ip: IpAddr) -> Self {
         self.netns = Some(netns.to_owned());
         self.ip = ip;
+        self
+    }
+
+    /// Runs it at `ip`, which its join token grants.
+    #[must_use]
+    pub fn at(mut self, ip: IpAddr) -> Self {
+        (self.ip, self.is_placed) = (ip, true);
         self
     }
 

@@ -24,6 +24,7 @@ mod mesh {
     mod hiccup;
     mod hidden;
     mod in_process;
+    mod joining;
     mod killed;
     mod leaving;
     mod lifecycle;

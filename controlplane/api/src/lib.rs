@@ -27,7 +27,7 @@ pub use objects::{
 };
 pub use proxies::{
     AccountGrants, Ban, BanRequest, Banned, Bans, Evicted, GrantList, LeftWorkload, LoadedFilter, Proxies, Proxy,
-    ProxyRevision, RevisionStatus, StatusQuery, SyncState, Unbanned, WithdrawRequest, Withdrawn,
+    ProxyRevision, RevisionStatus, SilentReplica, StatusQuery, SyncState, Unbanned, WithdrawRequest, Withdrawn,
 };
 pub use store::{Leads, RestoreQuery, Restored, SnapshotAbout, Store, Version};
 pub use tokens::{CreateToken, CreatedToken, Revoked, Role, Token, TokenKind, Tokens};

@@ -8,6 +8,19 @@ use crate::words::words;
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct Proxies {
     pub proxies: Vec<Proxy>,
+    /// Control planes of the same store that did not say what they know; their proxies are `elsewhere`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub silent: Vec<SilentReplica>,
+}
+
+/// A control plane of the same store that did not answer in time, or can't be asked.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct SilentReplica {
+    /// The address that it tells.
+    pub replica: String,
+    pub reason: String,
+    /// The proxies that it holds, as far as the caller may know of them.
+    pub proxies: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -69,8 +82,11 @@ pub struct RevisionStatus {
     pub revision: u64,
     /// Every proxy concerned has it.
     pub complete: bool,
-    /// The proxies concerned.
+    /// The proxies concerned, at whichever control plane they are.
     pub proxies: Vec<ProxyRevision>,
+    /// Control planes of the same store that did not say what they know; their proxies are `elsewhere`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub silent: Vec<SilentReplica>,
 }
 
 /// How far a proxy is with a revision.
@@ -189,4 +205,7 @@ pub struct LeftWorkload {
 pub struct Evicted {
     /// Name and identity of each proxy.
     pub evicted: Vec<String>,
+    /// Control planes of the same store that did not hear of it: the proxies there keep their connections with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub silent: Vec<SilentReplica>,
 }

@@ -24,6 +24,7 @@ use crate::config::{Config, StoreKind};
 use crate::hub::Hub;
 use crate::listener::{self, ListenerOptions, PlainListener};
 use crate::metrics::{Metrics, Upkeep};
+use crate::peers::pb::replicas_server::ReplicasServer;
 use crate::store::Store;
 use crate::tls::ServerCertificate;
 use crate::{api, builtin, grpc, host, snapshot, state};
@@ -49,10 +50,19 @@ impl App {
     /// Starts everything; returns once all ports are open.
     pub fn start(config: Config) -> impl Future<Output = anyhow::Result<Self>> {
         // It keeps the configuration and much else: whoever waits for it need not have room for that.
-        Box::pin(Self::started(config))
+        Box::pin(Self::started(config, open_store))
     }
 
-    async fn started(config: Config) -> anyhow::Result<Self> {
+    /// The same on a store that is open.
+    #[cfg(test)]
+    pub(crate) fn start_over(config: Config, store: Store) -> impl Future<Output = anyhow::Result<Self>> {
+        Box::pin(Self::started(config, |_| Ok(store)))
+    }
+
+    async fn started(
+        config: Config,
+        open: impl FnOnce(&Config) -> anyhow::Result<Store> + Send + 'static,
+    ) -> anyhow::Result<Self> {
         config.validate()?;
         let now = OffsetDateTime::now_utc();
         let state = config.state.clone();
@@ -60,7 +70,7 @@ impl App {
         snapshot::finish(&state)?;
         let opening = config.clone();
         let (store, authority) = crate::hub::apart(move || {
-            let store = open_store(&opening)?;
+            let store = open(&opening)?;
             let authority = open_authority(&store, &opening, now)?;
             anyhow::Ok((Arc::new(store), Arc::new(authority)))
         })
@@ -75,6 +85,9 @@ impl App {
         let (grpc_address, api_address, metrics_address) =
             (grpc_listener.local_addr()?, api_listener.local_addr()?, metrics_listener.local_addr()?);
 
+        // Others of the store are told the port that it is.
+        let mut config = config;
+        config.ports.grpc = grpc_address.port();
         let hub = Hub::start(config.clone(), store, authority, metrics.clone(), stop.clone())?;
         // Nothing of this keeps a mesh from its control plane: it is tried again.
         keep_operator_token(&hub).await;
@@ -103,6 +116,7 @@ impl App {
         let metrics_listener = PlainListener::new(metrics_listener, most, life, metrics.clone());
         tasks.spawn(serve_http("metrics", metrics_listener, metrics_router(hub.clone()), stop.clone()));
         tasks.spawn(maintain(hub.clone(), certificate, are_published, stop.clone()));
+        tasks.spawn(watch_conditions(hub.clone(), stop.clone()));
         tracing::info!(grpc = %grpc_address, api = %api_address, metrics = %metrics_address,
             revision = hub.published().revision.0, "control plane ready");
         Ok(Self { hub, grpc_address, api_address, metrics_address, stop, tasks })
@@ -198,6 +212,7 @@ async fn bind(name: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
 async fn serve_grpc(hub: Arc<Hub>, connections: listener::Connections, stop: CancellationToken) {
     let (limits, timeout) = (hub.config().limits, hub.config().request_timeout());
     let limit = limits.max_message_bytes;
+    let replicas = ReplicasServer::new(grpc::Replicas::new(hub.clone()));
     let service = MeshControlServer::new(grpc::Service::new(hub, stop.clone())).max_decoding_message_size(limit);
     let server = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(5)))
@@ -207,6 +222,7 @@ async fn serve_grpc(hub: Arc<Hub>, connections: listener::Connections, stop: Can
         .layer(tower::layer::layer_fn(grpc::Counted))
         .layer(tower::util::MapRequestLayer::new(grpc::bounded(limits.max_request_bytes)))
         .add_service(service)
+        .add_service(replicas)
         .serve_with_incoming_shutdown(connections, stop.cancelled_owned());
     if let Err(error) = Box::pin(server).await {
         tracing::error!(error = %crate::chain(&error), "gRPC server failed");
@@ -282,7 +298,6 @@ async fn maintain(
     let mut ticks = tokio::time::interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut tidied, mut renewal_failed): (Option<Instant>, Option<Instant>) = (None, None);
-    let mut watched = None;
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
@@ -297,12 +312,6 @@ async fn maintain(
         hub.tend_rotation().await;
         let remembering = hub.clone();
         crate::hub::apart(move || remembering.remember_store()).await;
-        let newest = (hub.published().revision, *hub.registry().watch().borrow());
-        let before = watched.replace(newest);
-        if before != Some(newest) {
-            let (watching, is_new) = (hub.clone(), before.is_none_or(|(revision, _)| revision != newest.0));
-            crate::hub::apart(move || api::watch_conditions(&watching, is_new)).await;
-        }
         if hub.leads()
             && let Err(error) = hub.keep_transitions().await
         {
@@ -323,6 +332,27 @@ async fn maintain(
         keep_operator_token(&hub).await;
         hub.metrics().upkeep();
         hub.metrics().expiries(certificate.not_after(), hub.authority().intermediate_not_after());
+    }
+}
+
+/// Looks at the conditions of objects when the world or a proxy has changed, here or at another control plane.
+async fn watch_conditions(hub: Arc<Hub>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(LOOK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut watched: Option<(Revision, u64, Vec<_>)> = None;
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = stop.cancelled() => return,
+        }
+        let everywhere = hub.look().await;
+        let newest = (hub.published().revision, *hub.registry().watch().borrow(), hub.heard_of_others());
+        let is_new = watched.as_ref().is_none_or(|(revision, ..)| *revision != newest.0);
+        if watched.as_ref() != Some(&newest) {
+            let (hub, proxies) = (hub.clone(), everywhere.proxies().0);
+            crate::hub::apart(move || api::watch_conditions(&hub, proxies, is_new)).await;
+        }
+        watched = Some(newest);
     }
 }
 

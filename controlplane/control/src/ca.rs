@@ -32,6 +32,7 @@ pub use self::rotation::{Authorities, RotateError};
 const ROOT_LIFE: Duration = Duration::days(3652);
 const INTERMEDIATE_LIFE: Duration = Duration::days(365);
 const SERVER_LIFE: Duration = Duration::days(30);
+const REPLICA_LIFE: Duration = Duration::days(1);
 /// Certificates are valid from this much before their issue, for clocks that are behind.
 const BACKDATE: Duration = Duration::minutes(5);
 
@@ -291,9 +292,31 @@ impl Authority {
     pub fn issue_server(&self, names: &ServerNames, now: OffsetDateTime) -> Result<ServerIdentity, rcgen::Error> {
         self.signers.load().issue_server(names, now)
     }
+
+    /// The name in certificates of control planes, by which one shows another of its store what it is. No workload can have
+    /// it: a workload's name is `ns/.../sa/...`.
+    pub fn replica_name(&self) -> String {
+        replica_name(&self.trust_domain)
+    }
+
+    /// A new key and certificate by which this control plane shows others of its store what it is.
+    pub fn issue_replica(&self, now: OffsetDateTime) -> Result<ServerIdentity, rcgen::Error> {
+        let name = SanType::URI(self.replica_name().as_str().try_into()?);
+        self.signers.load().issue_own(vec![name], ExtendedKeyUsagePurpose::ClientAuth, REPLICA_LIFE, now)
+    }
+}
+
+fn replica_name(trust_domain: &str) -> String {
+    format!("spiffe://{trust_domain}/control-plane/replica")
 }
 
 impl ServerIdentity {
+    /// Its chain and its key as PEM.
+    pub fn pem(&self) -> (String, String) {
+        let chain = self.chain.iter().map(|der| files::pem("CERTIFICATE", der)).collect();
+        (chain, files::pem("PRIVATE KEY", self.key.secret_der()))
+    }
+
     /// True when it is time to issue the next certificate.
     pub fn is_due(&self, now: OffsetDateTime) -> bool {
         is_due(self.not_before, self.not_after, now)
@@ -377,8 +400,19 @@ impl Signers {
             all.push(SanType::DnsName(name.as_str().try_into()?));
         }
         all.extend(names.addresses.iter().copied().map(SanType::IpAddress));
-        let mut params = leaf_params(now, now + SERVER_LIFE, all);
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        self.issue_own(all, ExtendedKeyUsagePurpose::ServerAuth, SERVER_LIFE, now)
+    }
+
+    /// A certificate of this process, with its key.
+    fn issue_own(
+        &self,
+        names: Vec<SanType>,
+        usage: ExtendedKeyUsagePurpose,
+        life: Duration,
+        now: OffsetDateTime,
+    ) -> Result<ServerIdentity, rcgen::Error> {
+        let mut params = leaf_params(now, now + life, names);
+        params.extended_key_usages = vec![usage];
         params.distinguished_name.push(DnType::CommonName, "weft-control");
         params.not_after = params.not_after.min(self.intermediate.not_after);
         let key = KeyPair::generate()?;
@@ -597,6 +631,14 @@ fn new_serial() -> SerialNumber {
 
 fn serial_text(params: &CertificateParams) -> String {
     params.serial_number.as_ref().map(ToString::to_string).unwrap_or_default()
+}
+
+/// Names the key of a signing request.
+///
+/// # Errors
+/// The request is malformed, or not signed by that key.
+pub(crate) fn key_of(csr_der: &[u8]) -> Result<String, IssueError> {
+    Ok(fingerprint(&verified_key(csr_der)?.subject_public_key_info()))
 }
 
 /// The public key of a signing request, once its own signature proves that the requester holds the private one.

@@ -29,6 +29,11 @@ pub struct Config {
     pub store: String,
     /// How a store in etcd is reached.
     pub etcd: EtcdAccess,
+    /// `HOST:PORT` of the proxies' port by which the other control planes of the store reach this one. Default: where it is
+    /// bound; with `bind` 0.0.0.0 or `::` the first of `advertise`.
+    pub replica_address: Option<String>,
+    /// How long another control plane of the store may take to say what it knows, milliseconds.
+    pub replica_timeout_ms: u64,
     pub ports: Ports,
     /// Fixed at the first start; a later change is refused.
     pub trust_domain: String,
@@ -183,6 +188,8 @@ impl Default for Config {
             state: PathBuf::from("/var/lib/weft/control"),
             store: REDB.to_owned(),
             etcd: EtcdAccess::default(),
+            replica_address: None,
+            replica_timeout_ms: 1_000,
             ports: Ports::default(),
             trust_domain: "cluster.local".to_owned(),
             svid_ttl_seconds: 24 * 3600,
@@ -309,6 +316,9 @@ impl Config {
                 refuse(&format!("advertise[{index}]"), format!("{name:?} is no DNS name and no address"));
             }
         }
+        if let Some(told) = self.replica_address.as_ref().filter(|told| !is_host_and_port(told)) {
+            refuse("replica_address", format!("{told:?} is no HOST:PORT"));
+        }
         match self.store_kind() {
             Err(reason) => refuse("store", reason),
             Ok(StoreKind::Redb) => {}
@@ -371,7 +381,7 @@ impl Config {
     }
 
     /// Every number with its bounds.
-    fn numbers(&self) -> [(&'static str, u64, RangeInclusive<u64>); 43] {
+    fn numbers(&self) -> [(&'static str, u64, RangeInclusive<u64>); 44] {
         const DAY: u64 = 24 * 3600;
         let limits = &self.limits;
         let size = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
@@ -384,6 +394,7 @@ impl Config {
             ("endpoint_loss_percent", size(self.endpoint_loss_percent), 0..=100),
             ("restart_grace_ms", self.restart_grace_ms, 0..=DAY * 1_000),
             ("name_grace_seconds", self.name_grace_seconds, 0..=3_650 * DAY),
+            ("replica_timeout_ms", self.replica_timeout_ms, 10..=60_000),
             ("coalesce_quiet_ms", self.coalesce_quiet_ms, 0..=60_000),
             ("coalesce_max_ms", self.coalesce_max_ms, 0..=600_000),
             ("limits.max_connections", size(limits.max_connections), 1..=1_000_000),
@@ -425,6 +436,24 @@ impl Config {
 
     pub fn grpc_address(&self) -> SocketAddr {
         SocketAddr::new(self.bind, self.ports.grpc)
+    }
+
+    /// Where the other control planes of the store reach this one; none where it can't know that.
+    pub fn replica_address(&self) -> Option<String> {
+        let port = self.ports.grpc;
+        let advertised = |name: &String| match name.parse() {
+            Ok(address) => SocketAddr::new(address, port).to_string(),
+            Err(_) => format!("{name}:{port}"),
+        };
+        match &self.replica_address {
+            Some(told) => Some(told.clone()),
+            None if self.bind.is_unspecified() => self.advertise.first().map(advertised),
+            None => Some(self.grpc_address().to_string()),
+        }
+    }
+
+    pub fn replica_timeout(&self) -> Duration {
+        Duration::from_millis(self.replica_timeout_ms)
     }
 
     pub fn api_address(&self) -> SocketAddr {
@@ -481,6 +510,13 @@ impl Config {
     }
 }
 
+fn is_host_and_port(text: &str) -> bool {
+    let parsed = text.parse::<http::uri::Authority>();
+    parsed.is_ok_and(|it| {
+        !it.as_str().contains('@') && !it.host().is_empty() && it.port_u16().is_some_and(|port| port > 0)
+    })
+}
+
 /// How changes are gathered before they are sent: after `quiet` without another one, `at_most` after the first.
 #[derive(Debug, Clone, Copy)]
 pub struct Coalesce {
@@ -527,6 +563,24 @@ mod tests {
         ];
         assert_eq!(keys, expect, "{error}");
         assert!(Config::load(Some(Path::new("/nowhere/x.yaml"))).unwrap_err().to_string().contains("/nowhere/x.yaml"));
+    }
+
+    #[test]
+    fn others_are_told_where_this_one_is_reached() {
+        let check = |text: &str, expect: Option<&str>| {
+            let config = parse(text).unwrap();
+            config.validate().unwrap();
+            assert_eq!(config.replica_address().as_deref(), expect, "{text}");
+        };
+        check("bind: 10.0.0.5\n", Some("10.0.0.5:15012"));
+        check("bind: '::'\nadvertise: ['fd00::5', mesh.example]\n", Some("[fd00::5]:15012"));
+        check("bind: 0.0.0.0\nadvertise: [mesh.example]\n", Some("mesh.example:15012"));
+        check("bind: 0.0.0.0\n", None);
+        check("bind: 0.0.0.0\nreplica_address: a.example:443\n", Some("a.example:443"));
+        for wrong in ["a.example", "a.example:0", "me@a:1", "https://a:1"] {
+            let error = parse(&format!("replica_address: '{wrong}'\n")).unwrap().validate().unwrap_err().to_string();
+            assert_eq!(error, format!("replica_address: {wrong:?} is no HOST:PORT"));
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The proxies' port, 15012: Join (token), Renew, Connect and FetchFilter (client certificate). Who calls is read from the
 //! verified certificate alone.
 
+mod replicas;
 mod status;
 
 use std::net::IpAddr;
@@ -20,6 +21,7 @@ use weft_policy::wire::v1;
 use weft_policy::wire::v1::mesh_control_server::MeshControl;
 use x509_parser::extensions::GeneralName;
 
+pub use self::replicas::Replicas;
 use crate::hub::{Holder, Hub, SignedIdentity};
 use crate::listener::{Caller, InUse, Use};
 use crate::session;

@@ -5,16 +5,19 @@ mod age;
 mod apply;
 mod audit;
 mod bans;
+mod everywhere;
 mod evicted;
 mod filters;
 mod grants;
 mod identity;
+mod joined;
 mod lead;
 mod planning;
 mod registration;
 mod replica;
 mod rotation;
 mod snapshot;
+mod spread;
 mod streams;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -39,7 +42,8 @@ use weft_policy::plan::World;
 pub(crate) use self::apply::unprotects;
 pub use self::apply::{Applied, ApplyError, Expected, How, Misplaced, Stale, unreadable_records};
 pub use self::audit::Actor;
-pub use self::bans::{Ban, BanError};
+pub use self::bans::{Ban, BanError, EvictError};
+pub use self::everywhere::Silent;
 pub(crate) use self::evicted::KeptOut;
 use self::filters::Artifacts;
 pub(crate) use self::filters::{AUTHZ, SYSTEM};
@@ -57,6 +61,7 @@ use crate::ca::Authority;
 use crate::claims::{Claims, Grants};
 use crate::config::{Config, Limits};
 use crate::metrics::Metrics;
+use crate::peers::Peers;
 use crate::rate::{Budget, Places, Rates, Turns};
 use crate::registry::Registry;
 use crate::store::{Fault, Store, StoreError, Unreadable, Version, Write};
@@ -205,6 +210,7 @@ impl Hub {
         let age = age::Age::load(&store)?;
         let bodies = body_memory(&limits);
         let trials = Trials::new(config.state.join("compiled"));
+        let peers = Peers::new(authority.clone(), metrics.clone(), config.replica_timeout());
         let hub = Arc::new(Self {
             config,
             trust_domain,
@@ -214,7 +220,7 @@ impl Hub {
             registry: Registry::new(),
             writer: Arc::default(),
             turn: Mutex::default(),
-            replica: replica::Replica::default(),
+            replica: replica::Replica::new(peers),
             published: watch::Sender::new(Arc::new(published)),
             read_at,
             bans: watch::Sender::new(bans),

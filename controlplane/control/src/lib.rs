@@ -16,6 +16,7 @@ pub mod hub;
 pub mod lease;
 pub mod listener;
 pub mod metrics;
+mod peers;
 pub mod rate;
 pub mod registry;
 pub mod session;

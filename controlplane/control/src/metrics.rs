@@ -35,6 +35,9 @@ enum Name {
     StoreFailures,
     StoreConflicts,
     StoreLeads,
+    Replicas,
+    ReplicasSilent,
+    ProxiesSentAway,
     UnreadableRecords,
     StoreInDoubt,
     LeftAlone,
@@ -65,11 +68,11 @@ impl Name {
             Self::StalestProxy => {
                 ("weft_control_stalest_proxy_seconds", "Longest wait of a connected proxy that is behind")
             }
-            Self::StoreConflicts => (
-                "weft_control_store_conflicts_total",
-                "Changes that were computed again: another control plane committed first",
-            ),
+            Self::StoreConflicts => ("weft_control_store_conflicts_total", "Changes made again: another came first"),
             Self::StoreLeads => ("weft_control_leads", "1 while this control plane is the one that cleans up, else 0"),
+            Self::Replicas => ("weft_control_replicas", "Other control planes of the same store that are known"),
+            Self::ReplicasSilent => ("weft_control_replicas_silent_total", "Questions to others that stayed open"),
+            Self::ProxiesSentAway => ("weft_control_proxies_sent_away_total", "Proxies sent to one that has more room"),
             Self::Certificates => ("weft_control_certificates_issued_total", "Workload certificates issued"),
             Self::Joins => ("weft_control_joins_total", "Proxies that joined by token"),
             Self::JoinsRefused => ("weft_control_joins_refused_total", "Joins and renewals refused"),
@@ -189,6 +192,9 @@ pub struct Metrics {
     pub certificates: Counter,
     pub conflicts: Counter,
     pub leads: Gauge,
+    pub replicas: Gauge,
+    pub replicas_silent: Counter,
+    pub proxies_sent_away: Counter,
     pub joins: Counter,
     pub joins_refused: Counter,
     registrations_refused: [Counter; 4],
@@ -280,6 +286,9 @@ impl Metrics {
             certificates: counter(Name::Certificates),
             conflicts: counter(Name::StoreConflicts),
             leads: gauge(Name::StoreLeads),
+            replicas: gauge(Name::Replicas),
+            replicas_silent: counter(Name::ReplicasSilent),
+            proxies_sent_away: counter(Name::ProxiesSentAway),
             joins: counter(Name::Joins),
             joins_refused: counter(Name::JoinsRefused),
             registrations_refused: [Refusal::Name, Refusal::Invalid, Refusal::NotGranted, Refusal::Store]

@@ -102,7 +102,7 @@ pub enum SyncState {
     Behind,
     Refused,
     Disconnected,
-    /// Another control plane of the same store holds it.
+    /// Another control plane of the same store holds it and has not said how it is.
     Elsewhere,
 }
 
@@ -179,6 +179,11 @@ pub struct Seat {
 }
 
 impl ProxyStatus {
+    /// It has what is wanted or has refused it: nobody waits for it.
+    pub fn is_settled(&self) -> bool {
+        matches!(self.state, SyncState::Synced | SyncState::Refused)
+    }
+
     /// A proxy of which another control plane knows more.
     fn elsewhere(key: &ProxyKey) -> Self {
         let nothing = Entry::absent(OffsetDateTime::now_utc()).status(key, Revision(0), Revision(0));
@@ -295,22 +300,17 @@ impl Registry {
         Some((introduction.address?, introduction.is_remote))
     }
 
+    /// All that are known, wherever their streams are.
     pub fn keys(&self) -> Vec<ProxyKey> {
-        self.lock().keys().cloned().collect()
+        let mut keys = self.keys_elsewhere();
+        keys.extend(self.lock().keys().cloned());
+        keys.into_iter().collect()
     }
 
-    /// The stores that proxies follow, those that more accounts follow behind the others: many proxies of one account have
-    /// one voice.
+    /// The stores that proxies here follow, those that more accounts follow behind the others.
     pub fn lineages(&self) -> Vec<Lineage> {
-        let mut followers: BTreeMap<(String, u64), (Lineage, BTreeSet<SpiffeId>)> = BTreeMap::new();
-        for (key, entry) in self.lock().iter() {
-            let Some(lineage) = &entry.introduction.lineage else { continue };
-            let known = followers.entry((lineage.store.clone(), lineage.epoch));
-            known.or_insert_with(|| (lineage.clone(), BTreeSet::new())).1.insert(key.identity.clone());
-        }
-        let mut all: Vec<_> = followers.into_values().collect();
-        all.sort_by_key(|(_, accounts)| accounts.len());
-        all.into_iter().map(|(lineage, _)| lineage).collect()
+        let entries = self.lock();
+        lineages(entries.iter().filter_map(|(key, entry)| Some((&key.identity, entry.introduction.lineage.as_ref()?))))
     }
 
     /// True where the proxy has a stream, to this control plane or to another.
@@ -356,6 +356,11 @@ impl Registry {
 
     pub(crate) fn keys_elsewhere(&self) -> BTreeSet<ProxyKey> {
         self.elsewhere().keys().cloned().collect()
+    }
+
+    /// Proxies that other control planes hold, each with the session of which.
+    pub(crate) fn holders(&self) -> BTreeMap<ProxyKey, String> {
+        self.elsewhere().clone()
     }
 
     fn elsewhere(&self) -> MutexGuard<'_, BTreeMap<ProxyKey, String>> {
@@ -512,6 +517,19 @@ impl Registry {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ProxyKey, Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The stores that are followed, those that more accounts follow behind the others: many proxies of one account have one
+/// voice.
+pub(crate) fn lineages<'a>(followed: impl Iterator<Item = (&'a SpiffeId, &'a Lineage)>) -> Vec<Lineage> {
+    let mut followers: BTreeMap<(&str, u64), (&Lineage, BTreeSet<&SpiffeId>)> = BTreeMap::new();
+    for (identity, lineage) in followed {
+        let known = followers.entry((&lineage.store, lineage.epoch));
+        known.or_insert_with(|| (lineage, BTreeSet::new())).1.insert(identity);
+    }
+    let mut all: Vec<_> = followers.into_values().collect();
+    all.sort_by_key(|(_, accounts)| accounts.len());
+    all.into_iter().map(|(lineage, _)| lineage.clone()).collect()
 }
 
 impl Default for Registry {

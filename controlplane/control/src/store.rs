@@ -39,6 +39,7 @@ const CLAIMS: &str = "claims";
 /// Records that could not be read and were replaced or deleted, as they were.
 const SET_ASIDE: &str = "set_aside";
 const ISSUED: &str = "issued";
+const JOINED: &str = "joined";
 const BANS: &str = "bans";
 const CONDITIONS: &str = "conditions";
 
@@ -201,6 +202,8 @@ impl AuditQuery {
 pub enum Table {
     /// Certificates by serial number.
     Issued,
+    /// Joins of late, by the hash of their token and the key that was certified.
+    Joined,
     /// Identities that are kept out.
     Bans,
     /// When conditions of objects changed.
@@ -211,6 +214,7 @@ impl Table {
     fn name(self) -> &'static str {
         match self {
             Self::Issued => ISSUED,
+            Self::Joined => JOINED,
             Self::Bans => BANS,
             Self::Conditions => CONDITIONS,
         }

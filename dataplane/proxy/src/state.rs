@@ -55,6 +55,9 @@ impl KeptBundle {
 /// Files that keep an identity, each of them whole: damage to one costs nothing.
 const IDENTITY: [&str; 2] = ["identity.pem", "identity.copy"];
 
+/// The file with the key of a join that is under way; its first line names the token.
+const JOINING: &str = "joining.pem";
+
 /// Files that keep who is kept out, both the same.
 const DENIED: [&str; 2] = ["denied", "denied.copy"];
 
@@ -150,6 +153,23 @@ impl State {
         self.write("room", &[0; AS_MUCH])?;
         let path = self.path("room");
         fs::remove_file(&path).map_err(|source| StateError::Io { path, source })
+    }
+
+    /// The key that a join by this token was begun with: if its answer was lost, the same key gets it again.
+    pub fn joining(&self, token: &str) -> Result<Option<String>, StateError> {
+        let kept = self.read_lossy(JOINING)?;
+        let key = kept.split_once('\n').filter(|(of, _)| *of == sum(token)).map(|(_, key)| key.to_owned());
+        Ok(key)
+    }
+
+    /// Keeps that key, before the token is shown to anybody.
+    pub fn keep_joining(&self, token: &str, key_pem: &str) -> Result<(), StateError> {
+        self.write(JOINING, format!("{}\n{key_pem}", sum(token)).as_bytes())
+    }
+
+    /// The join is answered and what came is kept.
+    pub fn has_joined(&self) {
+        let _ = fs::remove_file(self.path(JOINING));
     }
 
     /// Identities that were kept out of the mesh when the control plane was last heard; `None` where it never was. Of two

@@ -1,18 +1,25 @@
 //! Three control planes on three members of a real etcd, under changes through all of them and load: a control plane is killed,
-//! a member is killed, a control plane is cut off from etcd. What was acknowledged is there and was done once, no proxy of
-//! another control plane leaves, and no request fails.
+//! a member is killed, another is silent, a control plane is cut off from everybody by the network. What was acknowledged is there
+//! and was done once, no proxy of another control plane leaves, no request fails, and each tells of the proxies of all.
+
+mod changes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use weft_tests::control::Operator;
 use weft_tests::etcd::Cluster;
-use weft_tests::{App, Client, Mesh, Scrape, Sidecar, Way, Workload, eventually};
+use weft_tests::namespace::Apart;
+use weft_tests::{App, Client, Mesh, Scrape, Sidecar, Workload, eventually};
 
+use self::changes::Changing;
 use super::load::load;
 
 /// What a series of applies by one control plane came to.
@@ -53,31 +60,27 @@ impl Applied {
     }
 }
 
-/// The third control plane reaches etcd by ways that can be cut.
+/// The third control plane has a network namespace of its own, whose cable can be plugged out.
 struct Ground {
-    cluster: Cluster,
-    ways: Vec<Way>,
     planes: Vec<Mesh>,
+    cluster: Cluster,
+    apart: Apart,
 }
 
 impl Ground {
     async fn new(settings: Value) -> Self {
-        let cluster = Cluster::start(3);
-        let mut ways = Vec::new();
-        for member in cluster.members() {
-            let from = SocketAddr::new(weft_tests::address::next(), 2379);
-            ways.push(Way::to(member.parse().unwrap(), from).await);
-        }
-        let ways_to_all: Vec<_> = ways.iter().map(|way| way.address.to_string()).collect();
-        let on = |store: String| {
+        let apart = Apart::new();
+        let cluster = Cluster::start_also_at(3, &apart.here().to_string());
+        let on = |members: Vec<String>| {
             let mut settings = settings.clone();
-            settings["store"] = store.into();
+            settings["store"] = format!("etcd://{}/mesh", members.join(",")).into();
             settings
         };
-        let first = Mesh::start_with(on(cluster.location("mesh"))).await;
-        let second = Mesh::beside(&first, on(cluster.location("mesh")));
-        let third = Mesh::beside(&first, on(format!("etcd://{}/mesh", ways_to_all.join(","))));
-        Self { cluster, ways, planes: vec![first, second, third] }
+        let first = Mesh::start_with(on(cluster.members())).await;
+        let second = Mesh::beside(&first, on(cluster.members()));
+        let there = on(cluster.members_at(&apart.here().to_string()));
+        let third = Mesh::beside_inside(&first, &apart.name, apart.there(), there);
+        Self { planes: vec![first, second, third], cluster, apart }
     }
 
     /// Gives a workload's sidecar the addresses of all.
@@ -88,14 +91,18 @@ impl Ground {
         workload.setting("control", json!({"address": all, "ca_file": first.ca_file(), "token_file": token_file}))
     }
 
-    async fn readiness(&self, plane: usize) -> (u16, String) {
-        let answer = Client::direct(SocketAddr::new(self.planes[plane].ip, 15014)).await.get("/readyz").await;
-        (answer.status.as_u16(), answer.text())
+    /// Of the third, as its own host sees it.
+    fn readiness(&self) -> String {
+        let url = format!("http://{}/readyz", SocketAddr::new(self.apart.there(), 15014));
+        let mut curl = Command::new("ip");
+        let name = &self.apart.name;
+        curl.args(["netns", "exec", name, "curl", "-s", "--max-time", "2", "-w", " %{http_code}", &url]);
+        String::from_utf8_lossy(&curl.output().unwrap().stdout).into_owned()
     }
 
-    async fn is_ready(&self, plane: usize) {
-        eventually("the control plane is ready", || async { (self.readiness(plane).await.0 == 200).then_some(()) })
-            .await;
+    async fn third_is_ready(&self) {
+        let is_ready = || async { self.readiness().ends_with(" 200").then_some(()) };
+        eventually("the control plane is ready", is_ready).await;
     }
 
     /// Waits until one of these control planes leads, and no more than one.
@@ -190,7 +197,7 @@ fn nothing_is_lost_or_done_twice(ground: &Ground, applied: &[Arc<Applied>]) {
     assert!(seen.windows(2).all(|pair| pair[0] == pair[1]), "the control planes differ");
 }
 
-/// Under changes by all control planes, and requests through a sidecar of any of them to endpoints at the second and third.
+/// Under changes by all control planes, and requests through a sidecar to two endpoints. All proxies know all control planes.
 struct Run {
     ground: Ground,
     client: Sidecar,
@@ -198,21 +205,27 @@ struct Run {
     applying: Applying,
 }
 
-/// The endpoints, each at the control plane of its number.
 const BOTH: [&str; 2] = ["reviews-1", "reviews-2"];
 const ALL: [&str; 3] = ["shopper", BOTH[0], BOTH[1]];
 
+/// A proxy is in step so long after what kept it from that is over.
+const IN_STEP: Duration = Duration::from_secs(5);
+
 impl Run {
     async fn start() -> Self {
-        let ground = Ground::new(json!({})).await;
-        let client = ground.planes[0].sidecar(ground.at_any(Workload::client("shopper"))).await;
+        // As many calls as can be made.
+        let ground = Ground::new(json!({"limits": {"max_api_calls_per_minute": 1_000_000}})).await;
+        let first = &ground.planes[0];
+        let at = |workload: Workload, number| ground.at_any(workload.at(ground.apart.further(number)));
+        let client = first.sidecar(at(Workload::client("shopper"), 3)).await;
         let mut endpoints = Vec::new();
-        for (name, mesh) in BOTH.into_iter().zip(&ground.planes[1..]) {
-            let workload = Workload::server(name, 8080, "http").of("reviews");
+        for (number, name) in (4..).zip(BOTH) {
+            let workload = at(Workload::server(name, 8080, "http").of("reviews"), number);
             let app = App::start(name, workload.ip, 8080).await;
-            endpoints.push((mesh.sidecar(workload).await, app));
+            endpoints.push((first.sidecar(workload).await, app));
         }
         ground.knows(0, &ALL).await;
+        first.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: changes}\n");
         let applying = Applying::start(&ground);
         applying.go_on(&[0, 1, 2]).await;
         let run = Self { ground, client, endpoints, applying };
@@ -239,62 +252,75 @@ impl Run {
         self.applying.go_on(&[0, 1, 2]).await;
     }
 
-    async fn a_member_is_killed(&mut self) {
+    /// One is killed, and another stands still: its connections stay open and nothing is answered.
+    async fn a_member_is_killed_and_one_is_silent(&mut self) {
         self.ground.cluster.kill(0);
         self.applying.go_on(&[0, 1, 2]).await;
         self.ground.cluster.start_again(0);
         self.applying.go_on(&[0, 1, 2]).await;
-    }
-
-    /// Until the others take its proxies for gone.
-    async fn the_third_is_cut_off(&self) {
-        let held_by_nobody = || {
-            let log = self.ground.planes[0].control().log();
-            log.lines().filter(|line| line.contains("no control plane holds") && line.contains(BOTH[1])).count()
-        };
-        let known = held_by_nobody();
-        let refusals = self.applying.by[2].refused.lock().unwrap().len();
-        self.ground.ways.iter().for_each(|way| way.set_open(false));
-        let said = eventually("the one that is cut off says so", || async {
-            let (status, said) = self.ground.readiness(2).await;
-            (status == 503).then_some(said)
-        })
-        .await;
-        assert!(said.contains("the store can't be written since"), "{said}");
-        eventually("it refuses changes", || async {
-            let refused = self.applying.by[2].refused.lock().unwrap();
-            refused.get(refusals..)?.iter().any(|reason| reason.contains("the store can't be reached")).then_some(())
-        })
-        .await;
-        self.applying.go_on(&[0, 1]).await;
-        eventually("its proxies are held by nobody", || async { (held_by_nobody() > known).then_some(()) }).await;
-        self.ground.knows(0, &ALL).await;
-        self.all_serve().await;
-        self.ground.ways.iter().for_each(|way| way.set_open(true));
-        self.ground.is_ready(2).await;
+        self.ground.cluster.signal(1, "STOP");
+        self.applying.go_on(&[0, 1, 2]).await;
+        self.ground.cluster.signal(1, "CONT");
         self.applying.go_on(&[0, 1, 2]).await;
     }
 
-    /// Each control plane follows what the others did, and knows which proxies they hold: each proxy is one's.
+    /// From etcd, the proxies and the others, until those take it for gone.
+    async fn the_third_is_cut_off(&self) {
+        self.ground.apart.set_open(false);
+        let cut = Instant::now();
+        let said = eventually("the one that is cut off says so", || async {
+            Some(self.ground.readiness()).filter(|said| said.ends_with(" 503"))
+        })
+        .await;
+        assert!(said.contains("the store can't be written since"), "{said}");
+        self.applying.go_on(&[0, 1]).await;
+        // While its lease holds it is named; its proxies move on.
+        let silent = |told: &Value| told["silent"].as_array().is_none_or(Vec::is_empty);
+        eventually("the others have its proxies and take it for gone", || async {
+            let told = self.ground.planes[0].weft(&["proxies", "-o", "json"]).json();
+            let is_there = |proxy: &Value| proxy["state"] == "synced" || proxy["state"] == "behind";
+            let proxies = told["proxies"].as_array().unwrap();
+            (silent(&told) && proxies.len() == 3 && proxies.iter().all(is_there)).then_some(())
+        })
+        .await;
+        eprintln!("its proxies are at the others, and it is gone, {:?} after the cut", cut.elapsed());
+        self.ground.knows(0, &ALL).await;
+        self.all_serve().await;
+        self.ground.apart.set_open(true);
+        self.ground.third_is_ready().await;
+        self.applying.go_on(&[0, 1, 2]).await;
+    }
+
+    /// Each control plane tells the same of the proxies of all: each is in step.
     async fn all_know_of_all(&self) {
         self.ground.planes[0].apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: last}\n");
         eventually("each knows of all proxies", || async {
-            let mut states: BTreeMap<String, Vec<String>> = BTreeMap::new();
             for mesh in &self.ground.planes {
                 if mesh.weft(&["get", "namespace", "last"]).code != 0 {
                     return None;
                 }
-                let proxies = mesh.weft(&["proxies", "-o", "json"]).json();
-                for proxy in proxies["proxies"].as_array().unwrap() {
-                    let text = |key: &str| proxy[key].as_str().unwrap().to_owned();
-                    states.entry(text("name")).or_default().push(text("state"));
+                let told = mesh.weft(&["proxies", "-o", "json"]).json();
+                let proxies = told["proxies"].as_array().unwrap();
+                let has_it = |proxy: &Value| proxy["state"] == "synced" && proxy["version"] != "";
+                if proxies.len() != 3 || !proxies.iter().all(has_it) || !told["silent"].is_null() {
+                    return None;
                 }
             }
-            states.values_mut().for_each(|states| states.sort());
-            let is_ones = |states: &Vec<String>| *states == ["elsewhere", "elsewhere", "synced"];
-            (states.len() == 3 && states.values().all(is_ones)).then_some(())
+            Some(())
         })
         .await;
+    }
+
+    /// What every proxy holds of what all are told, as a digest.
+    async fn digests(&self) -> BTreeSet<Vec<u8>> {
+        let sidecars = self.endpoints.iter().map(|(sidecar, _)| sidecar).chain([&self.client]);
+        let mut all = BTreeSet::new();
+        for sidecar in sidecars {
+            let dump = Client::direct(sidecar.at(15000)).await.get("/config_dump").await.text();
+            let dump: Value = serde_json::from_str(&dump).unwrap();
+            all.insert(Sha256::digest(dump["mesh"].to_string()).to_vec());
+        }
+        all
     }
 }
 
@@ -302,24 +328,41 @@ mod long {
     use super::*;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-    #[ignore = "takes minutes and etcd: cargo xtask test --long"]
-    async fn of_three_control_planes_one_is_killed_a_member_is_killed_and_one_is_cut_off() {
+    #[ignore = "takes minutes, root and etcd: cargo xtask test --long"]
+    async fn of_three_control_planes_one_is_killed_members_fail_and_one_is_cut_off() {
         let mut run = Run::start().await;
         let (load, tasks) = load(run.client.proxy(), "reviews", 50, 10);
+        let changing = Changing::start(run.ground.planes.iter().map(Mesh::operator));
         run.the_leader_is_killed().await;
-        run.a_member_is_killed().await;
+        run.a_member_is_killed_and_one_is_silent().await;
         run.the_third_is_cut_off().await;
+        let rate = changing.rate();
+        let changes = changing.end().await;
+        run.applying.end();
+        let ended = Instant::now();
+        run.all_know_of_all().await;
+        assert!(ended.elapsed() < IN_STEP, "in step {:?} after the last change", ended.elapsed());
+        let digests = run.digests().await;
+        assert_eq!(digests.len(), 1, "the proxies hold the same of what all are told");
         load.stop.store(true, Ordering::SeqCst);
         tasks.join_all().await;
         run.all_serve().await;
-        run.applying.end();
-        run.all_know_of_all().await;
         let applied = &run.applying.by;
         nothing_is_lost_or_done_twice(&run.ground, applied);
+        let fates = changes.fates.lock().unwrap().clone();
+        for mesh in &run.ground.planes {
+            changes::check(&fates, &mesh.weft(&["get", "services", "-n", "changes", "-o", "json"]).json());
+        }
         let counts: Vec<_> = applied.iter().map(|by| (by.count(), by.refused.lock().unwrap().len())).collect();
         let failures = load.failures.lock().unwrap().clone();
         let sent = load.sent.load(Ordering::SeqCst);
-        eprintln!("applies acknowledged and refused: {counts:?}; {sent} requests, {} failed", failures.len());
+        let (made, refused) = (changes.applied.load(Ordering::SeqCst), changes.refused.load(Ordering::SeqCst));
+        eprintln!(
+            "{made} applies of {} objects acknowledged ({rate:.0} a second), {refused} refused; those by hand: {counts:?}; \
+             {sent} requests, {} failed",
+            changes::AT_ONCE,
+            failures.len()
+        );
         assert!(failures.is_empty(), "{:?}\n{}", failures.first(), run.client.process.tail());
         // A proxy holds what was changed through the others while its own control plane was cut off.
         for (sidecar, _) in &run.endpoints {
@@ -331,23 +374,83 @@ mod long {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-    #[ignore = "takes minutes and etcd: cargo xtask test --long"]
+    #[ignore = "takes minutes, root and etcd: cargo xtask test --long"]
     async fn workloads_that_left_behind_a_cut_come_back_after_it() {
         // The graces are so short that the workload leaves long before the cut heals.
         let settings = json!({"disconnect_grace_ms": 1_000, "unheard_grace_ms": 1_000, "restart_grace_ms": 1_000});
         let ground = Ground::new(settings).await;
         let mut sidecars: Vec<Sidecar> = Vec::new();
         for (plane, mesh) in ground.planes.iter().enumerate() {
-            sidecars.push(mesh.sidecar(Workload::server(&format!("web-{plane}"), 8080, "http").of("web")).await);
+            let mut workload = Workload::server(&format!("web-{plane}"), 8080, "http").of("web");
+            if plane == 2 {
+                workload = workload.at(ground.apart.here());
+            }
+            sidecars.push(mesh.sidecar(workload).await);
         }
         let all = ["web-0", "web-1", "web-2"];
         ground.knows(0, &all).await;
-        ground.ways.iter().for_each(|way| way.set_open(false));
+        ground.apart.set_open(false);
         ground.knows(0, &all[..2]).await;
-        ground.ways.iter().for_each(|way| way.set_open(true));
+        ground.apart.set_open(true);
         for plane in 0..3 {
             ground.knows(plane, &all).await;
         }
         assert!(sidecars[2].health("ready") == 200, "{}", sidecars[2].process.tail());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    #[ignore = "takes root and etcd: cargo xtask test --long"]
+    async fn proxies_of_another_control_plane_are_told_of_evicted_and_banned() {
+        let ground = Ground::new(json!({})).await;
+        let mut sidecars = Vec::new();
+        for (plane, mesh) in ground.planes.iter().enumerate() {
+            let mut workload = Workload::server(&format!("web-{plane}"), 8080, "http");
+            if plane == 2 {
+                workload = workload.at(ground.apart.here());
+            }
+            sidecars.push(mesh.sidecar(workload).await);
+        }
+        let [first, ..] = &ground.planes[..] else { panic!("three control planes") };
+        let told = || first.weft(&["proxies", "-o", "json"]).json();
+        let states = |told: &Value| -> Vec<String> {
+            told["proxies"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|proxy| proxy["state"].as_str().unwrap().to_owned())
+                .collect()
+        };
+        eventually("all are in step", || async { (states(&told()) == ["synced"; 3]).then_some(()) }).await;
+        let printed = first.weft_reading(
+            "apiVersion: v1\nkind: Namespace\nmetadata: {name: later}\n",
+            &["apply", "-f", "-", "--wait", "30s"],
+        );
+        assert!(
+            printed.code == 0 && printed.err.contains("at all 3 proxies concerned"),
+            "{}{}",
+            printed.out,
+            printed.err
+        );
+
+        // One that is cut off is named within the second that it has.
+        ground.apart.set_open(false);
+        let asked = Instant::now();
+        let printed = first.weft(&["proxies", "-o", "json"]);
+        assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
+        let named = format!("control plane {}:15012 does not say how its 1 proxies are", ground.apart.there());
+        assert!(printed.err.contains(&named), "{}", printed.err);
+        assert!(states(&printed.json()).contains(&"elsewhere".to_owned()), "{}", printed.out);
+        ground.apart.set_open(true);
+        eventually("all are in step again", || async { (states(&told()) == ["synced"; 3]).then_some(()) }).await;
+
+        let evicted = first.weft(&["proxy", "evict", "web-2"]);
+        assert_eq!(evicted.code, 0, "{}", evicted.err);
+        sidecars[2].process.logs("evicted by an operator");
+        eventually("it comes back", || async { (states(&told()) == ["synced"; 3]).then_some(()) }).await;
+
+        let began = Instant::now();
+        assert_eq!(first.weft(&["proxy", "ban", "web-2"]).code, 0);
+        sidecars[2].process.logs("is banned since");
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
     }
 }

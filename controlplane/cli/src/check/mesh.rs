@@ -4,7 +4,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use time::OffsetDateTime;
 use time::format_description::well_known::{Rfc2822, Rfc3339};
-use weft_api::{Proxies, Store, SyncState, UnreadableList};
+use weft_api::{Proxies, SilentReplica, Store, SyncState, UnreadableList};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::Finding;
@@ -135,10 +135,15 @@ fn lead(answer: Result<Store, Error>) -> Option<Finding> {
 
 fn certificates(answer: Result<Proxies, Error>, now: i64) -> Finding {
     let check = "proxy certificates";
-    let Proxies { proxies } = match answer {
+    let Proxies { proxies, silent } = match answer {
         Ok(answer) => answer,
         Err(error) => return Finding::warn(check, error.to_string(), ""),
     };
+    if let Some(silent) = silent.first() {
+        let SilentReplica { replica, reason, proxies } = silent;
+        let seen = format!("control plane {} does not tell of its {proxies} proxies: {reason}", output::cell(replica));
+        return Finding::warn(check, seen, "see its log, and whether the others reach its port for proxies");
+    }
     let mut soon = Vec::new();
     for proxy in proxies.iter().filter(|proxy| proxy.state != SyncState::Disconnected) {
         let until = proxy.certificate_not_after.as_deref().and_then(output::instant);
@@ -194,8 +199,15 @@ mod tests {
                 "connected_since": null});
             serde_json::from_value(told).unwrap()
         };
-        let answer = Proxies { proxies: vec![proxy("a", "1970-01-01T00:30:00Z"), proxy("b", "1970-01-02T00:00:00Z")] };
+        let proxies = vec![proxy("a", "1970-01-01T00:30:00Z"), proxy("b", "1970-01-02T00:00:00Z")];
+        let answer = Proxies { proxies, ..Proxies::default() };
         let finding = certificates(Ok(answer), 0);
         assert_eq!((finding.state, finding.seen.ends_with(": a")), (State::Warn, true));
+        let silent = SilentReplica { replica: "b:1".to_owned(), reason: "why".to_owned(), proxies: 7 };
+        let finding = certificates(Ok(Proxies { proxies: Vec::new(), silent: vec![silent] }), 0);
+        assert_eq!(
+            (finding.state, finding.seen.as_str()),
+            (State::Warn, "control plane b:1 does not tell of its 7 proxies: why"),
+        );
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use weft_api::{LoadedFilter, Proxies, Proxy, SyncState};
+use weft_api::{LoadedFilter, Proxies, Proxy, SilentReplica, SyncState};
 use weft_policy::identity::SpiffeId;
 
 use crate::access::AccessArgs;
@@ -46,6 +46,7 @@ pub(crate) async fn run(args: ProxiesArgs) -> Outcome {
         return output::watch(shown).await;
     }
     let answer: Told<Proxies> = client.fetch("/proxies").await?;
+    complain_of(&answer.silent);
     let Some(name) = &args.name else {
         let text = output::structured(args.output.format, &answer)?;
         output::print(&text.unwrap_or_else(|| table(&answer.proxies, wide, &Paint::stdout(), now())));
@@ -59,6 +60,16 @@ pub(crate) async fn run(args: ProxiesArgs) -> Outcome {
     let text = output::structured(args.output.format, proxy)?;
     output::print(&text.unwrap_or_else(|| details(proxy, now())));
     Ok(Answer::Yes)
+}
+
+/// Names on stderr the control planes that did not say what they know.
+pub(super) fn complain_of(silent: &[SilentReplica]) {
+    silent.iter().map(silence).for_each(|line| output::complain(&line));
+}
+
+fn silence(silent: &SilentReplica) -> String {
+    let SilentReplica { replica, reason, proxies } = silent;
+    format!("control plane {} does not say how its {proxies} proxies are: {reason}", cell(replica))
 }
 
 /// What does not change by the mere passing of time.
@@ -110,7 +121,7 @@ fn table(proxies: &[Proxy], wide: bool, paint: &Paint, now: i64) -> String {
     table.render()
 }
 
-/// `12`, or `11/12` where the proxy is behind; `-` where another control plane knows.
+/// `12`, or `11/12` where the proxy is behind; `-` where another control plane knows and does not tell.
 fn revision(proxy: &Proxy) -> String {
     let (has, newest) = (proxy.revision, proxy.current_revision);
     if proxy.state == SyncState::Elsewhere {
@@ -213,6 +224,12 @@ mod tests {
         assert_eq!(lasting(&proxy()), lasting(&later));
         later.state = SyncState::Synced;
         assert_ne!(lasting(&proxy()), lasting(&later));
+    }
+
+    #[test]
+    fn one_that_is_silent_is_named() {
+        let silent = SilentReplica { replica: "10.0.0.2:15012".to_owned(), reason: "why".to_owned(), proxies: 3 };
+        assert_eq!(silence(&silent), "control plane 10.0.0.2:15012 does not say how its 3 proxies are: why");
     }
 
     #[test]

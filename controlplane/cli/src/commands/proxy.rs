@@ -1,7 +1,7 @@
 //! `weft proxy`: keeping an identity out of the mesh, taking a proxy's endpoints out of discovery, and what accounts were
 //! granted beside their own services.
 
-use weft_api::{BanRequest, Banned, Bans, Evicted, GrantList, Unbanned, WithdrawRequest, Withdrawn};
+use weft_api::{BanRequest, Banned, Bans, Evicted, GrantList, SilentReplica, Unbanned, WithdrawRequest, Withdrawn};
 
 use super::ListArgs;
 use crate::access::AccessArgs;
@@ -101,6 +101,16 @@ pub(crate) async fn run(args: ProxyArgs) -> Outcome {
             let answer: Evicted = args.access.client()?.command(&path).await?;
             for evicted in &answer.evicted {
                 output::say(&format!("{} is evicted", cell(evicted)));
+            }
+            for silent in &answer.silent {
+                let SilentReplica { replica, reason, .. } = silent;
+                output::complain(&format!(
+                    "control plane {} did not hear of it ({reason}): proxies there keep their connections with it",
+                    cell(replica)
+                ));
+            }
+            if !answer.silent.is_empty() {
+                return Ok(Answer::No);
             }
         }
         ProxyCommand::Bans(args) => {

@@ -64,6 +64,7 @@ pub(crate) async fn watch(
         }
         let waiting = unsynced(&status);
         if left.is_zero() || nothing_to_wait_for(&status) {
+            super::proxies::complain_of(&status.silent);
             return Ok(Verdict::NotEverywhere(lines(&waiting)));
         }
         tell(format!("waiting for {} of revision {revision}", summary(&waiting)));

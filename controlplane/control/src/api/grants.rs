@@ -64,7 +64,7 @@ async fn withdraw(
         (true, false) => return Err(ApiError::invalid("all: with it nothing else is named")),
         (false, true) => return Err(ApiError::invalid("services, labels, addresses or all: what is withdrawn?")),
     };
-    let identity = identity_of(&hub, &caller, &request.proxy)?;
+    let identity = identity_of(&hub, &caller, &request.proxy).await?;
     let withdrawn = hub.withdraw(caller.actor(), identity, what).await?;
     let left =
         withdrawn.left.into_iter().map(|(workload, reason)| LeftWorkload { workload: workload.to_string(), reason });

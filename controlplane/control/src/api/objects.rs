@@ -125,8 +125,8 @@ async fn list(
             () = hub.stopping() => {}
         }
     }
+    let arrivals = Arrivals::of(&hub, &caller).await;
     let items = published.world.of_kind(kind).filter(|(key, _)| is_wanted(key));
-    let arrivals = Arrivals::of(&hub, &caller);
     let items = items.map(|(key, stored)| describe(&hub, &published, &arrivals, key, stored));
     Ok(Json(ResourceList { revision: published.revision.0, items: items.collect() }))
 }
@@ -142,7 +142,8 @@ async fn show(
     let stored = published.world.get(&key).ok_or_else(|| ApiError::from(ApplyError::NotFound(key.clone())))?;
     //= rfc9110#section-8.8.3
     let tag = format!("\"{}\"", stored.modified.0);
-    let shown = describe(&hub, &published, &Arrivals::of(&hub, &caller), &key, stored);
+    let arrivals = Arrivals::of(&hub, &caller).await;
+    let shown = describe(&hub, &published, &arrivals, &key, stored);
     Ok(([(header::ETAG, tag)], Json(shown)))
 }
 

@@ -10,7 +10,7 @@ use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 use weft_api::{
     Ban, BanRequest, Banned, Bans, Evicted, Leads, LoadedFilter, Proxies, Proxy, ProxyRevision, RevisionStatus,
-    StatusQuery, Store, Unbanned,
+    SilentReplica, StatusQuery, Store, Unbanned,
 };
 use weft_policy::bundle::Revision;
 use weft_policy::identity::SpiffeId;
@@ -20,8 +20,8 @@ use weft_policy::text::printable;
 use super::tokens::Makers;
 use super::{Access, ApiError, Body, Caller, Endpoint, Query};
 use crate::access::{Place, Thing, Verb};
-use crate::hub::{self, BanError, Hub, Published};
-use crate::registry::{self, ProxyStatus, SyncState};
+use crate::hub::{self, BanError, EvictError, Hub, Published, Silent};
+use crate::registry::{self, ProxyKey, ProxyStatus, SyncState};
 
 /// Characters of a ban's reason.
 const MAX_REASON: usize = 500;
@@ -71,7 +71,7 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
         Endpoint::post(
             "/api/v1/proxies/{name}/evict",
             Access::Each(Verb::Change, Thing::Proxy),
-            "Ends a proxy's session and takes its endpoints out of discovery; one that still runs comes back",
+            "Ends a proxy's session, at whichever control plane it is, and takes its endpoints out of discovery; one that still runs comes back",
             axum::routing::post(evict),
         )
         .described(|it| it.answers::<Evicted>()),
@@ -110,10 +110,13 @@ async fn ban(
     Body(request): Body<BanRequest>,
 ) -> Result<Json<Banned>, ApiError> {
     let reason: String = printable(&request.reason).chars().take(MAX_REASON).collect();
-    let identity = identity_of(&hub, &caller, &request.proxy)?;
+    let identity = identity_of(&hub, &caller, &request.proxy).await?;
     let makers = Makers::known_to(&hub, &caller).await?;
+    // Nobody is asked before it holds, and those that are known by now may be gone then.
+    let mut known: BTreeSet<_> = hub.registry().keys().into_iter().collect();
     let (ban, durable) = hub.ban(caller.actor(), identity.clone(), reason).await?;
-    let with_it = hub.registry().keys().into_iter().filter(|key| key.identity == identity).map(|key| key.name);
+    known.extend(hub.known_proxies().await);
+    let with_it = known.into_iter().filter(|key| key.identity == identity).map(|key| key.name);
     Ok(Json(Banned { ban: told(ban, &makers), proxies: with_it.collect(), durable }))
 }
 
@@ -122,7 +125,7 @@ async fn unban(
     Extension(caller): Extension<Caller>,
     Path(proxy): Path<String>,
 ) -> Result<Json<Unbanned>, ApiError> {
-    let identity = identity_of(&hub, &caller, &proxy)?;
+    let identity = identity_of(&hub, &caller, &proxy).await?;
     hub.unban(caller.actor(), &identity).await?;
     Ok(Json(Unbanned { identity: identity.to_string() }))
 }
@@ -132,7 +135,7 @@ async fn evict(
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
 ) -> Result<Json<Evicted>, ApiError> {
-    let mut named = hub.proxies_named(&name);
+    let mut named = hub.proxies_named(&name).await;
     // Those of a namespace that the caller doesn't see are none of his.
     named.retain(|key| caller.sees(Thing::Proxy, key.identity.namespace()));
     if named.is_empty() {
@@ -141,26 +144,39 @@ async fn evict(
     for key in &named {
         caller.may(Verb::Change, Thing::Proxy, Place::Namespace(key.identity.namespace()))?;
     }
-    let elsewhere = hub.registry().keys_elsewhere();
-    if let Some(proxy) = named.iter().find(|proxy| elsewhere.contains(*proxy)) {
-        return Err(ApiError::conflict(format!(
-            "proxy {proxy} is connected to another control plane of this store: evict it there, or ban its identity"
-        )));
-    }
     let evicted = named.iter().map(ToString::to_string).collect();
-    hub.evict(caller.actor(), named).await?;
-    Ok(Json(Evicted { evicted }))
+    let silent = hub.evict(caller.actor(), named).await?;
+    Ok(Json(Evicted { evicted, silent: told_of(silent, &caller) }))
+}
+
+/// Control planes that did not say what they know, with the number of proxies there that the caller may know of.
+fn told_of(silent: Vec<Silent>, caller: &Caller) -> Vec<SilentReplica> {
+    let is_seen = |proxy: &&ProxyKey| caller.sees(Thing::Proxy, proxy.identity.namespace());
+    let told = |Silent { replica, reason, proxies }: Silent| {
+        let proxies = u64::try_from(proxies.iter().filter(is_seen).count()).unwrap_or(u64::MAX);
+        SilentReplica { replica, reason, proxies }
+    };
+    silent.into_iter().map(told).collect()
+}
+
+impl From<EvictError> for ApiError {
+    fn from(error: EvictError) -> Self {
+        match error {
+            EvictError::NotTold { .. } => Self::unavailable(error.to_string()),
+            EvictError::Store(error) => error.into(),
+        }
+    }
 }
 
 /// The identity that is meant, if the caller may change what has it.
-pub(super) fn identity_of(hub: &Hub, caller: &Caller, named: &str) -> Result<SpiffeId, ApiError> {
-    let identity = find_identity(hub, caller, named)?;
+pub(super) async fn identity_of(hub: &Hub, caller: &Caller, named: &str) -> Result<SpiffeId, ApiError> {
+    let identity = find_identity(hub, caller, named).await?;
     caller.may(Verb::Change, Thing::Proxy, Place::Namespace(identity.namespace()))?;
     Ok(identity)
 }
 
 /// The identity that is meant: a SPIFFE ID, `namespace/account`, or that of the one proxy with this name.
-fn find_identity(hub: &Hub, caller: &Caller, named: &str) -> Result<SpiffeId, ApiError> {
+async fn find_identity(hub: &Hub, caller: &Caller, named: &str) -> Result<SpiffeId, ApiError> {
     if named.starts_with("spiffe://") {
         return named.parse().map_err(|error| ApiError::invalid(format!("{named:?}: {error}")));
     }
@@ -168,7 +184,7 @@ fn find_identity(hub: &Hub, caller: &Caller, named: &str) -> Result<SpiffeId, Ap
         let identity = hub.trust_domain().workload(namespace, account);
         return identity.map_err(|error| ApiError::invalid(format!("{named:?}: {error}")));
     }
-    let mut identities: Vec<_> = hub.proxies_named(named).into_iter().map(|key| key.identity).collect();
+    let mut identities: Vec<_> = hub.proxies_named(named).await.into_iter().map(|key| key.identity).collect();
     identities.retain(|identity| caller.sees(Thing::Proxy, identity.namespace()));
     identities.sort();
     identities.dedup();
@@ -210,13 +226,15 @@ async fn accept_store(
 async fn list(State(hub): State<Arc<Hub>>, Extension(caller): Extension<Caller>) -> Json<Proxies> {
     let published = hub.published();
     let newest = published.revision;
-    let mut list = hub.registry().list(newest, Revision(0));
+    let mut everywhere = hub.everywhere(newest, Revision(0));
+    everywhere.ask(Duration::ZERO).await;
+    let (mut list, silent) = everywhere.proxies();
     list.retain(|proxy| caller.sees(Thing::Proxy, proxy.key.identity.namespace()));
     let proxies = list.into_iter().map(|proxy| {
         let served_at = served_at(&published, &proxy);
         describe(proxy, newest, served_at)
     });
-    Json(Proxies { proxies: proxies.collect() })
+    Json(Proxies { proxies: proxies.collect(), silent: told_of(silent, &caller) })
 }
 
 /// Addresses at which the workloads of a proxy take mesh traffic.
@@ -281,37 +299,39 @@ async fn status(
     let wait = Duration::from_millis(query.wait_ms.unwrap_or(0)).min(MAX_WAIT);
     let deadline = Instant::now() + wait;
     let mut changes = hub.registry().watch();
+    let mut everywhere = hub.everywhere(Revision(wanted), Revision(wanted));
+    let mut patience = Duration::ZERO;
     loop {
         changes.borrow_and_update();
-        let mut proxies = hub.registry().list(Revision(wanted), Revision(wanted));
+        // Others answer as soon as their proxies have settled.
+        let is_stopping = tokio::select! {
+            () = everywhere.ask(patience) => false,
+            () = hub.stopping() => true,
+        };
+        let (mut proxies, silent) = everywhere.proxies();
         proxies.retain(|proxy| is_concerned(proxy) && caller.sees(Thing::Proxy, proxy.key.identity.namespace()));
-        if settled(&proxies) || Instant::now() >= deadline {
-            return Ok(Json(report(wanted, proxies)));
+        let now = Instant::now();
+        if is_stopping || now >= deadline || proxies.iter().all(ProxyStatus::is_settled) {
+            return Ok(Json(report(wanted, proxies, told_of(silent, &caller))));
+        }
+        patience = if everywhere.waits() { deadline - now } else { Duration::ZERO };
+        if !patience.is_zero() {
+            continue;
         }
         tokio::select! {
             _ = changes.changed() => {}
-            () = tokio::time::sleep_until(deadline.min(Instant::now() + LOOK_AGAIN)) => {}
-            () = hub.stopping() => return Ok(Json(report(wanted, proxies))),
+            () = tokio::time::sleep_until(deadline.min(now + LOOK_AGAIN)) => {}
+            () = hub.stopping() => {}
         }
     }
 }
 
-/// A proxy that is gone for good gets no revision and is no reason to wait; how far one of another control plane is, that one
-/// knows.
+/// A proxy that is gone for good gets no revision and is no reason to wait.
 fn is_concerned(proxy: &ProxyStatus) -> bool {
-    match proxy.state {
-        SyncState::Disconnected => proxy.is_awaited,
-        SyncState::Elsewhere => false,
-        SyncState::Synced | SyncState::Behind | SyncState::Refused => true,
-    }
+    proxy.state != SyncState::Disconnected || proxy.is_awaited
 }
 
-/// Nobody is left to wait for: each proxy has it or has refused it.
-fn settled(proxies: &[ProxyStatus]) -> bool {
-    proxies.iter().all(|proxy| matches!(proxy.state, SyncState::Synced | SyncState::Refused))
-}
-
-fn report(wanted: u64, proxies: Vec<ProxyStatus>) -> RevisionStatus {
+fn report(wanted: u64, proxies: Vec<ProxyStatus>, silent: Vec<SilentReplica>) -> RevisionStatus {
     let complete = proxies.iter().all(|proxy| proxy.state == SyncState::Synced);
     let told = |proxy: ProxyStatus| ProxyRevision {
         name: proxy.key.name,
@@ -321,5 +341,5 @@ fn report(wanted: u64, proxies: Vec<ProxyStatus>) -> RevisionStatus {
         reason: proxy.reason,
         held: proxy.held,
     };
-    RevisionStatus { revision: wanted, complete, proxies: proxies.into_iter().map(told).collect() }
+    RevisionStatus { revision: wanted, complete, proxies: proxies.into_iter().map(told).collect(), silent }
 }

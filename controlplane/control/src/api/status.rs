@@ -13,11 +13,14 @@ use super::Caller;
 use super::objects::timestamp;
 use crate::access::{Place, Rights, Thing, Verb};
 use crate::hub::{Hub, Published};
-use crate::registry::ProxyStatus;
+use crate::registry::{ProxyStatus, SyncState};
 use crate::token::Role;
 
 /// The name by which routes' statuses say who wrote them.
 const CONTROLLER: &str = "weft.dev/control-plane";
+
+/// A control plane that holds proxies does not tell of them.
+const NOT_TOLD: &str = "NotTold";
 
 /// So many proxies are named in a message.
 const NAMED: usize = 3;
@@ -34,30 +37,28 @@ struct Arrival {
     synced: Revision,
     /// Refusals because of which it does without an object, as `kind namespace/name: reason`.
     held: Vec<String>,
+    /// Why nothing is known of it.
+    unknown: Option<String>,
 }
 
 impl Arrivals {
-    /// As far as the caller may know of proxies.
-    pub(super) fn of(hub: &Hub, caller: &Caller) -> Self {
-        Self::seen_by(hub, &caller.rights)
+    /// As far as the caller may know of proxies, at whichever control plane they are.
+    pub(super) async fn of(hub: &Hub, caller: &Caller) -> Self {
+        Self::seen_by(hub.look_everywhere().await, &caller.rights)
     }
 
-    /// As somebody sees them who may read everything.
-    fn of_all(hub: &Hub) -> Self {
-        let (namespaces, addresses) = (BTreeSet::new(), BTreeSet::new());
-        Self::seen_by(hub, &Rights { role: Role::Viewer, namespaces, addresses })
-    }
-
-    fn seen_by(hub: &Hub, rights: &Rights) -> Self {
-        let connected = hub.registry().list(Revision(0), Revision(u64::MAX)).into_iter();
+    fn seen_by(proxies: Vec<ProxyStatus>, rights: &Rights) -> Self {
         let is_seen = |status: &ProxyStatus| {
             rights.may(Verb::Read, Thing::Proxy, Place::Namespace(status.key.identity.namespace())).is_ok()
         };
-        let connected = connected.filter(is_seen);
-        let connected = connected.filter(|status| status.connected_since.is_some() && !status.is_left_alone);
-        let arrival = |ProxyStatus { key, synced, held, .. }: ProxyStatus| {
-            let namespace = key.identity.namespace().to_owned();
-            Arrival { proxy: key.name, namespace, synced, held }
+        let is_elsewhere = |status: &ProxyStatus| status.state == SyncState::Elsewhere;
+        let connected = proxies.into_iter().filter(is_seen);
+        let connected = connected
+            .filter(|status| status.connected_since.is_some() && !status.is_left_alone || is_elsewhere(status));
+        let arrival = |status: ProxyStatus| {
+            let unknown = is_elsewhere(&status).then_some(status.reason);
+            let namespace = status.key.identity.namespace().to_owned();
+            Arrival { proxy: status.key.name, namespace, synced: status.synced, held: status.held, unknown }
         };
         Self { proxies: connected.map(arrival).collect(), caller: rights.clone() }
     }
@@ -85,7 +86,15 @@ impl Arrivals {
         if let Some((proxy, reason)) = refused {
             return condition("Programmed", "False", "Invalid", &format!("proxy {proxy} refused {reason}"));
         }
-        let behind: Vec<_> = told.iter().filter(|arrival| arrival.synced < modified).collect();
+        let is_behind = |arrival: &&&Arrival| arrival.unknown.is_none() && arrival.synced < modified;
+        let behind: Vec<_> = told.iter().filter(is_behind).collect();
+        let unknown = told.iter().find_map(|arrival| Some((&arrival.proxy, arrival.unknown.as_ref()?)));
+        if let (true, Some((proxy, reason))) = (behind.is_empty(), unknown) {
+            let count = told.iter().filter(|arrival| arrival.unknown.is_some()).count();
+            let message =
+                format!("of {count} of {} connected proxies it is not known: {proxy} is {reason}", told.len());
+            return condition("Programmed", "Unknown", NOT_TOLD, &message);
+        }
         if behind.is_empty() {
             let message = format!("acknowledged by all {} connected proxies", told.len());
             return condition("Programmed", "True", "Programmed", &message);
@@ -121,8 +130,10 @@ impl Subject<'_> {
         let since = |condition: &Condition| {
             let place = format!("{parent}{}", condition.kind);
             match arrivals.caller.is_bound() {
-                // Who has not come back yet after a start says nothing about since when it was so.
-                false if condition.reason == "NoProxy" => hub.transitions().since(key, stored, &place).unwrap_or(now),
+                // Who has not come back yet, or does not answer, says nothing about since when it was so.
+                false if matches!(condition.reason.as_str(), "NoProxy" | NOT_TOLD) => {
+                    hub.transitions().since(key, stored, &place).unwrap_or(now)
+                }
                 false => hub.transitions().note(key, stored, &place, &condition.status, now),
                 true if condition.reason == NOT_READABLE => stored.created_unix.unwrap_or(now),
                 true => hub.transitions().since(key, stored, &place).unwrap_or(now),
@@ -157,8 +168,10 @@ fn parent_status(parent: &ParentRef, conditions: impl FnOnce(&str) -> Vec<Condit
 
 /// Looks at every object's status, so that its changes have their times whether or not somebody asks. Without a new world
 /// only those of routes may have changed, by what proxies say.
-pub(crate) fn watch(hub: &Hub, is_new: bool) {
-    let (published, arrivals) = (hub.published(), Arrivals::of_all(hub));
+pub(crate) fn watch(hub: &Hub, proxies: Vec<ProxyStatus>, is_new: bool) {
+    // As somebody sees them who may read everything.
+    let all = Rights { role: Role::Viewer, namespaces: BTreeSet::new(), addresses: BTreeSet::new() };
+    let (published, arrivals) = (hub.published(), Arrivals::seen_by(proxies, &all));
     for (key, stored) in published.world.iter().filter(|(key, _)| is_new || key.kind == Kind::HttpRoute) {
         of(hub, &published, &arrivals, key, stored);
     }
@@ -254,12 +267,15 @@ mod tests {
 
     #[test]
     fn a_route_is_programmed_where_proxies_acknowledged_it() {
+        /// The revision of one of which nothing is known.
+        const UNKNOWN: u64 = u64::MAX;
         fn check(arrivals: &[(&str, u64, &[&str])], expect: &str) {
             let arrival = |(proxy, synced, held): &(&str, u64, &[&str])| Arrival {
                 proxy: (*proxy).to_owned(),
                 namespace: "shop".to_owned(),
                 synced: Revision(*synced),
                 held: held.iter().map(|text| (*text).to_owned()).collect(),
+                unknown: (*synced == UNKNOWN).then(|| "nowhere".to_owned()),
             };
             let route = ObjectKey::new(weft_policy::resource::Kind::HttpRoute, "shop", "r");
             let caller = Rights { role: Role::Viewer, namespaces: BTreeSet::new(), addresses: BTreeSet::new() };
@@ -275,6 +291,14 @@ mod tests {
         check(&[("a", 5, &[]), ("b", 4, &[])], "False Pending 1 of 2 connected proxies have not acknowledged it: b");
         let refused = "HTTPRoute shop/r#1: no such backend: shop/x";
         check(&[("a", 5, &[]), ("b", 5, &[refused])], &format!("False Invalid proxy b refused {refused}"));
+        check(
+            &[("a", 5, &[]), ("b", UNKNOWN, &[])],
+            "Unknown NotTold of 1 of 2 connected proxies it is not known: b is nowhere",
+        );
+        check(
+            &[("a", 4, &[]), ("b", UNKNOWN, &[])],
+            "False Pending 1 of 2 connected proxies have not acknowledged it: a",
+        );
         check(
             &[("a", 5, &["HTTPRoute shop/other: shop/r"])],
             "True Programmed acknowledged by all 1 connected proxies",

@@ -2,6 +2,8 @@
 //! process as a whole: first start, restart, shutdown, renewal.
 
 mod real;
+mod several;
+mod token_file;
 
 use std::path::{Path, PathBuf};
 
@@ -39,14 +41,20 @@ impl Control {
     }
 
     pub(crate) async fn start_with(state: &Path, change: impl FnOnce(&mut Config)) -> Self {
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        // The filters of these tests are shapes only: there is nothing in them to try.
-        let mut config = Config { state: state.to_owned(), try_filters: false, ..Config::default() };
-        config.ports = crate::config::Ports { grpc: 0, api: 0, metrics: 0 };
-        config.coalesce_quiet_ms = 10;
-        config.disconnect_grace_ms = 50;
+        let mut config = Self::config(state);
         change(&mut config);
-        let app = App::start(config).await.unwrap();
+        Self::of(App::start(config).await.unwrap(), state)
+    }
+
+    fn config(state: &Path) -> Config {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let ports = crate::config::Ports { grpc: 0, api: 0, metrics: 0 };
+        // The filters of these tests are shapes only: there is nothing in them to try.
+        let config = Config { state: state.to_owned(), try_filters: false, ports, ..Config::default() };
+        Config { coalesce_quiet_ms: 10, disconnect_grace_ms: 50, ..config }
+    }
+
+    fn of(app: App, state: &Path) -> Self {
         let root = reqwest::Certificate::from_pem(app.hub.authority().trust_bundle_pem().as_bytes()).unwrap();
         let http = reqwest::Client::builder().tls_certs_only([root]).build().unwrap();
         Self { app, state: state.to_owned(), http }
@@ -340,7 +348,7 @@ async fn tokens_and_requests_are_checked_over_the_wire() {
     forged[last] ^= 1;
     assert_eq!(join(&token, forged).await.unwrap_err().code(), tonic::Code::InvalidArgument);
     join(&token, csr(&key)).await.unwrap();
-    let error = join(&token, csr(&key)).await.unwrap_err();
+    let error = join(&token, csr(&KeyPair::generate().unwrap())).await.unwrap_err();
     assert_eq!(error.code(), tonic::Code::Unauthenticated);
     assert!(error.message().contains("used already"), "{error}");
 }
@@ -678,23 +686,3 @@ kind: Service
 metadata: {name: web, namespace: shop}
 spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
 ";
-
-#[tokio::test]
-async fn a_token_file_that_cannot_be_written_makes_no_tokens_and_stops_no_start() {
-    let dir = tempfile::tempdir().unwrap();
-    Control::start(dir.path()).await.app.stop().await;
-    std::fs::remove_file(dir.path().join("operator.token")).unwrap();
-    // A folder of this name lets nobody write the file.
-    std::fs::create_dir(dir.path().join("operator.token.new")).unwrap();
-    let control = Control::start(dir.path()).await;
-    keep_operator_token(&control.app.hub).await;
-    keep_operator_token(&control.app.hub).await;
-    assert!(control.app.hub.tokens().await.unwrap().is_empty(), "nobody could ever read them");
-    let gauge = "weft_control_upkeep_put_off{what=\"operator_token\"}";
-    assert!(control.metrics().await.contains(&format!("{gauge} 1")));
-    std::fs::remove_dir(dir.path().join("operator.token.new")).unwrap();
-    keep_operator_token(&control.app.hub).await;
-    // The control plane does so by itself too, and may be between the two.
-    while control.call("get", "/api/v1/proxies", Value::Null).await.0 != 200 {}
-    assert!(control.metrics().await.contains(&format!("{gauge} 0")));
-}

@@ -1,7 +1,7 @@
 //! Identities that an operator keeps out until he lifts the ban: no certificate is issued or renewed for them, no control
 //! stream is served, and every proxy is told at once to close and refuse their connections.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -10,8 +10,9 @@ use time::format_description::well_known::Rfc3339;
 use weft_policy::identity::SpiffeId;
 use weft_policy::plan::World;
 
-use super::{Actor, Hub, to_the_end};
-use crate::registry::ProxyKey;
+use super::{Actor, Hub, Silent, to_the_end};
+use crate::peers::Evicting;
+use crate::registry::{ProxyKey, SyncState};
 use crate::store::{Rows, StoreError, Table, Write, write_record};
 
 /// So many identities may be banned at a time: every proxy holds the list.
@@ -39,6 +40,15 @@ pub enum BanError {
     TooMany,
     #[error("{MAX_BANS_OF_NAMESPACE} identities of namespace {0} are banned: lift one of those bans first")]
     TooManyOf(String),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why nobody was evicted.
+#[derive(Debug, thiserror::Error)]
+pub enum EvictError {
+    #[error("proxy {proxy} is {reason}; try again, or ban its identity, which holds at every control plane")]
+    NotTold { proxy: Box<ProxyKey>, reason: String },
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -193,8 +203,8 @@ impl Hub {
     }
 
     /// Proxies with this name: of each account there may be one.
-    pub fn proxies_named(&self, name: &str) -> Vec<ProxyKey> {
-        let known = self.registry().keys();
+    pub async fn proxies_named(&self, name: &str) -> Vec<ProxyKey> {
+        let known = self.known_proxies().await;
         let published = self.published();
         let mut keys: Vec<_> =
             known.into_iter().chain(owners(&published.world).cloned()).filter(|key| key.name == name).collect();
@@ -203,14 +213,26 @@ impl Hub {
         keys
     }
 
-    /// Ends the sessions of proxies and the connections that others have with them, and takes their endpoints out of discovery.
-    /// One that still runs comes back by itself.
-    pub async fn evict(self: &Arc<Self>, actor: impl Into<Actor>, keys: Vec<ProxyKey>) -> Result<(), StoreError> {
+    /// All proxies that are known, here or at another control plane: that one knows of a stream before the store does.
+    pub(crate) async fn known_proxies(&self) -> BTreeSet<ProxyKey> {
+        let mut keys: BTreeSet<_> = self.look_everywhere().await.into_iter().map(|status| status.key).collect();
+        keys.extend(self.registry().keys());
+        keys
+    }
+
+    /// Ends the sessions of proxies and the connections that others have with them, at whichever control plane, and takes their
+    /// endpoints out of discovery. One that still runs comes back by itself. Gives the control planes that did not hear.
+    pub async fn evict(
+        self: &Arc<Self>,
+        actor: impl Into<Actor>,
+        keys: Vec<ProxyKey>,
+    ) -> Result<Vec<Silent>, EvictError> {
         let (hub, actor) = (self.clone(), actor.into());
         to_the_end(async move { hub.put_out(actor, keys).await }).await
     }
 
-    async fn put_out(self: &Arc<Self>, actor: Actor, keys: Vec<ProxyKey>) -> Result<(), StoreError> {
+    async fn put_out(self: &Arc<Self>, actor: Actor, keys: Vec<ProxyKey>) -> Result<Vec<Silent>, EvictError> {
+        let shown = self.shown_by(&keys).await?;
         let told = keys.clone();
         self.change(move |draft| {
             let names: Vec<_> = told.iter().map(ToString::to_string).collect();
@@ -219,9 +241,37 @@ impl Hub {
             Ok::<_, StoreError>(())
         })
         .await?;
-        self.end_connections(&keys).await?;
+        let (serials, number) = self.end_connections(shown).await?;
+        let silent = self.tell_eviction(&Evicting { proxies: keys.clone(), serials, number }).await;
         self.release_all(keys, "evicted by an operator").await;
-        Ok(())
+        Ok(silent)
+    }
+
+    /// The certificate that each of these showed last, here or at another control plane.
+    async fn shown_by(&self, keys: &[ProxyKey]) -> Result<Vec<(SpiffeId, Option<String>)>, EvictError> {
+        let mut shown = Vec::with_capacity(keys.len());
+        let mut others = BTreeMap::new();
+        if keys.iter().any(|key| !self.registry().is_connected_here(key)) {
+            others.extend(self.look_everywhere().await.into_iter().map(|status| (status.key.clone(), status)));
+        }
+        for key in keys {
+            let told = match others.get(key) {
+                Some(status) if status.state == SyncState::Elsewhere => {
+                    return Err(EvictError::NotTold { proxy: Box::new(key.clone()), reason: status.reason.clone() });
+                }
+                Some(status) => Some(status.introduction.certificate.clone()),
+                None => self.registry().introduction(key).map(|introduction| introduction.certificate),
+            };
+            // One that was not heard since this process began showed none.
+            shown.push((key.identity.clone(), told.filter(|certificate| !certificate.is_empty())));
+        }
+        Ok(shown)
+    }
+
+    /// Another control plane evicts proxies: their streams here end, and every proxy here ends its connections with them.
+    pub(crate) fn evicted_elsewhere(&self, evicting: Evicting) {
+        self.keep_evicted(evicting.serials, Some(evicting.number));
+        evicting.proxies.iter().for_each(|key| self.registry().forget(key));
     }
 
     async fn release_all(self: &Arc<Self>, keys: Vec<ProxyKey>, why: &'static str) {

@@ -12,7 +12,6 @@ use weft_policy::wire::v1;
 use super::Hub;
 use super::bans::Bans;
 use super::identity::IssuedRecord;
-use crate::registry::ProxyKey;
 use crate::store::{StoreError, Table};
 
 /// So long a proxy hears of an eviction that it missed.
@@ -69,28 +68,36 @@ impl Hub {
         KeptOut { bans: self.bans.subscribe(), evicted: self.evicted.subscribe() }
     }
 
-    /// Has every proxy end its connections with these proxies, whichever certificates they began with. Of one that showed
-    /// none since this process began, those of its whole identity end: others that have it connect again.
-    pub(super) async fn end_connections(&self, keys: &[ProxyKey]) -> Result<(), StoreError> {
-        let certificate = |key: &ProxyKey| self.registry().introduction(key).map(|shown| shown.certificate);
-        let shown: Vec<_> = keys.iter().map(|key| (key.identity.clone(), certificate(key))).collect();
+    /// Has every proxy here end its connections with proxies that showed these certificates, whichever the connections began
+    /// with. Of one that showed none since this process began, those of its whole identity end: others that have it connect
+    /// again. Gives the certificates, and the number of the eviction.
+    pub(super) async fn end_connections(
+        &self,
+        shown: Vec<(SpiffeId, Option<String>)>,
+    ) -> Result<(Vec<String>, u64), StoreError> {
         let serials = self
             .blocking(move |store| {
                 let issued = store.table::<IssuedRecord>(Table::Issued)?.read.into_iter().collect();
                 Ok(evicted(&issued, shown, crate::now_unix()))
             })
             .await?;
-        let at = Instant::now();
+        let number = self.keep_evicted(serials.clone(), None);
+        Ok((serials, number))
+    }
+
+    /// Tells of certificates whose connections end, under a number that the eviction has or gets.
+    pub(super) fn keep_evicted(&self, serials: Vec<String>, number: Option<u64>) -> u64 {
+        let (at, mut given) = (Instant::now(), 0);
         self.evicted.send_modify(|evicted| {
             let last = evicted.last().map_or(0, |last| last.number);
-            let number = crate::now_unix().unsigned_abs().max(last + 1);
+            given = number.unwrap_or_else(|| crate::now_unix().unsigned_abs().max(last + 1));
             let evicted = Arc::make_mut(evicted);
             evicted.retain(|it| at.saturating_duration_since(it.at) < TOLD);
-            evicted.extend(serials.into_iter().map(|serial| Eviction { serial, number, at }));
+            evicted.extend(serials.into_iter().map(|serial| Eviction { serial, number: given, at }));
             let surplus = evicted.len().saturating_sub(MAX_TOLD);
             evicted.drain(..surplus);
         });
-        Ok(())
+        given
     }
 }
 

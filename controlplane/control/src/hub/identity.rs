@@ -13,7 +13,7 @@ use weft_policy::plan::Owned;
 
 use super::apply::PutError;
 use super::tokens::surplus;
-use super::{Actor, Draft, Hub};
+use super::{Actor, Draft, Hub, joined};
 use crate::ca::{IssueError, Issued};
 use crate::claims::MAX_GRANTED;
 use crate::config::Limits;
@@ -190,10 +190,9 @@ impl Hub {
         if let Err(seconds) = self.within(&self.joins.tried, &source, Throttled::Joins) {
             return Err(JoinError::TooOften { from, seconds });
         }
-        let result = self.try_join(token, csr_der, &from).await;
+        let result = Box::pin(self.try_join(token, csr_der, &from)).await;
         match &result {
             Ok(signed) => {
-                self.metrics().joins.increment(1);
                 tracing::info!(identity = %signed.identity, peer = from, serial = %signed.issued.serial, "proxy joined");
             }
             Err(error) => {
@@ -212,30 +211,53 @@ impl Hub {
     async fn try_join(self: &Arc<Self>, token: &str, csr_der: &[u8], peer: &str) -> Result<SignedIdentity, JoinError> {
         let hash = TokenHash::of(token);
         let (authority, ttl, now) = (self.authority().clone(), self.svid_ttl(), OffsetDateTime::now_utc());
-        let found = self.token(hash.clone()).await?;
-        let (record, identity) = usable(found, now)?;
+        let row = joined::Row::of(&hash, csr_der);
+        let (identity, token) = match (usable(self.token(hash.clone()).await?, now), &row) {
+            (Ok((record, identity)), _) => (identity, record.id),
+            (Err(error), Err(_)) => return Err(error),
+            (Err(error), Ok(row)) => {
+                // It may have been used up by whoever asks, and the answer was lost.
+                let (asked, at) = (row.clone(), now.unix_timestamp());
+                let joined = self.blocking(move |store| asked.read(store, at)).await?.ok_or(error)?;
+                (joined.identity, joined.token)
+            }
+        };
+        let row = row?;
         self.not_banned(&identity)?;
         let issued = authority.issue_workload(csr_der, &identity, ttl, now)?;
-        let actor = Actor::from(format!("token:{}", record.id));
+        let actor = Actor::from(format!("token:{token}"));
         let object = identity.to_string();
-        let detail = format!("serial={} peer={peer}", issued.serial);
+        let (serial, detail) = (issued.serial.clone(), format!("serial={} peer={peer}", issued.serial));
         let store = self.store.clone();
         let namespace = identity.namespace().to_owned();
         let put = put_issued(&issued, &identity)?;
-        let used_up = self.change(move |draft| {
-            // Read again under the writer's lock: a token of one use is used once.
-            let (record, _) = usable(store.token(&hash)?, now)?;
-            if let Grant::Join { identity, grants, .. } = &record.grant {
-                draft.grant_bounded(identity, grants)?;
-            }
-            let used_up = spend(draft, hash.clone(), record);
+        let made = self.change(move |draft| {
+            let mut used_up = None;
+            let action = match row.read(&store, now.unix_timestamp())? {
+                Some(joined) => {
+                    draft.writes.extend(row.again(&store, joined, &serial)?);
+                    "join.again"
+                }
+                None => {
+                    // Read again under the writer's lock: a token of one use is used once.
+                    let (record, identity) = usable(store.token(&hash)?, now)?;
+                    if let Grant::Join { identity, grants, .. } = &record.grant {
+                        draft.grant_bounded(identity, grants)?;
+                    }
+                    draft.writes.extend(row.first(&identity, record.id.clone(), &serial, now.unix_timestamp())?);
+                    used_up = spend(draft, hash.clone(), record);
+                    "join"
+                }
+            };
             draft.writes.push(put.clone());
-            draft.audit(&actor, "join", object.clone(), detail.clone()).within([namespace.clone()]);
-            Ok::<_, JoinError>(used_up)
+            draft.audit(&actor, action, object.clone(), detail.clone()).within([namespace.clone()]);
+            Ok::<_, JoinError>((action, used_up))
         });
-        if let Some(record) = used_up.await? {
+        let (action, used_up) = made.await?;
+        if let Some(record) = used_up {
             self.tokens_made.remove(&record);
         }
+        self.metrics().joins.increment(u64::from(action == "join"));
         Ok(self.signed(identity, issued))
     }
 
@@ -308,7 +330,7 @@ impl Hub {
         }
     }
 
-    /// Forgets certificates that can't be renewed any more.
+    /// Forgets certificates that can't be renewed any more, and joins that can't be asked for again.
     pub async fn sweep_issued(&self) -> Result<(), StoreError> {
         let (now, grace) = (crate::now_unix(), self.config().identity_grace().as_secs());
         let grace = i64::try_from(grace).unwrap_or(i64::MAX);
@@ -318,7 +340,8 @@ impl Hub {
             let over = issued.read.into_iter().filter(|(_, record)| is_over(record));
             let over = over.map(|(serial, record)| (record.not_after_unix, serial)).collect();
             let forgotten = surplus(over, KEPT_OVER);
-            let writes: Vec<_> = forgotten.map(|serial| Write::DeleteRow(Table::Issued, serial)).collect();
+            let mut writes: Vec<_> = forgotten.map(|serial| Write::DeleteRow(Table::Issued, serial)).collect();
+            writes.extend(joined::sweep(store, now)?);
             if writes.is_empty() { Ok(()) } else { store.commit(None, writes) }
         })
         .await

@@ -8,10 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use weft_policy::bundle::Revision;
+use weft_policy::identity::SpiffeId;
 use weft_policy::lineage::{Backwards, Lineage, follow};
 
 use super::{Actor, Hub, StoreError, to_the_end};
 use crate::ca::write_private;
+use crate::registry::{ProxyStatus, lineages};
 use crate::store::{AuditEntry, Store};
 
 /// Which store this is, and whether proxies may be led by it.
@@ -131,6 +133,11 @@ fn doubt(memory: &Memory, lineage: &Lineage, revision: Revision) -> Option<Doubt
     Some(Doubt { before, reason })
 }
 
+/// The store that a proxy follows.
+fn follows(proxy: &ProxyStatus) -> Option<(&SpiffeId, &Lineage)> {
+    Some((&proxy.key.identity, proxy.introduction.lineage.as_ref()?))
+}
+
 impl Hub {
     pub fn lead(&self) -> Arc<Lead> {
         self.lead.borrow().clone()
@@ -158,9 +165,11 @@ impl Hub {
     }
 
     async fn lead_anew(&self, actor: Actor) -> Result<Lineage, StoreError> {
+        // Proxies of other control planes of the store have their say as well.
+        let followed = self.look_everywhere().await;
         let _guard = self.writer.clone().lock_owned().await;
         let lead = self.lead();
-        let mut others = self.registry().lineages();
+        let mut others = lineages(followed.iter().filter_map(follows));
         others.extend(lead.doubt.as_ref().map(|doubt| doubt.before.clone()));
         let detail =
             others.iter().map(|other| format!("{}/{}", other.store, other.epoch)).collect::<Vec<_>>().join(" ");

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -14,8 +15,9 @@ use weft_policy::bundle::Revision;
 use weft_policy::plan::World;
 use weft_policy::resource::Kind;
 
-use super::{Hub, Published, StoreError, apart, apply, bans, lead};
+use super::{Hub, Published, StoreError, apart, apply, bans, lead, spread};
 use crate::claims::Claims;
+use crate::peers::Peers;
 use crate::registry::ProxyKey;
 use crate::store::{Change, Changed, Event, Session, Store, Version};
 
@@ -34,11 +36,13 @@ const HISTORY: Duration = Duration::from_secs(300);
 const LEADER: &str = "clean-up";
 /// Begins the keys under which proxies are held.
 const PROXY: &str = "proxy/";
+/// Begins the key under which a control plane tells others where it is reached; its session follows.
+const REPLICA: &str = "replica/";
 
 /// This control plane among others.
-#[derive(Default)]
 pub(super) struct Replica {
     leads: AtomicBool,
+    peers: Peers,
     /// The name of its session.
     session: Mutex<String>,
     /// Wakes with each commit that was followed.
@@ -46,12 +50,21 @@ pub(super) struct Replica {
 }
 
 impl Replica {
+    pub(super) fn new(peers: Peers) -> Self {
+        Self { leads: AtomicBool::default(), peers, session: Mutex::default(), followed: watch::Sender::default() }
+    }
+
+    /// The others.
+    pub(super) fn peers(&self) -> &Peers {
+        &self.peers
+    }
+
     /// Wakes whoever waits to know what is known now.
     pub(super) fn has_followed(&self, version: Version) {
         self.followed.send_replace(version);
     }
 
-    fn session(&self) -> String {
+    pub(super) fn session(&self) -> String {
         self.session.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -99,6 +112,7 @@ impl Hub {
         }
         self.spawn(follow(Arc::downgrade(self), self.stop.clone()));
         self.spawn(hold(Arc::downgrade(self), self.stop.clone()));
+        self.spawn(spread::tend(Arc::downgrade(self), self.stop.clone()));
     }
 
     /// Publishes what another control plane committed.
@@ -181,8 +195,11 @@ impl Hub {
         Ok(())
     }
 
-    /// Another control plane holds a proxy from now on, or nobody does.
+    /// Another control plane holds a proxy from now on, or nobody does; or one tells where it is reached, or is gone.
     async fn take_held(&self, key: &str, holder: Option<String>) {
+        if let Some(session) = key.strip_prefix(REPLICA) {
+            return self.take_replica(session, holder);
+        }
         let Some(proxy) = proxy_of(key) else { return };
         let own = self.replica.session();
         match holder {
@@ -195,6 +212,15 @@ impl Hub {
                 tracing::info!(%proxy, "no control plane holds this proxy any longer");
             }
             None => {}
+        }
+    }
+
+    fn take_replica(&self, session: &str, told: Option<String>) {
+        match told.map(|told| serde_json::from_str::<Reached>(&told)) {
+            Some(Ok(_)) if session == self.replica.session() => {}
+            Some(Ok(Reached { address })) => self.replica.peers.put(session, address),
+            Some(Err(error)) => tracing::warn!(session, %error, "where a control plane is reached can't be read"),
+            None => self.replica.peers.retain(|known| known != session),
         }
     }
 
@@ -218,6 +244,9 @@ impl Hub {
         for gone in known.difference(&there) {
             self.registry().has_left(gone, OffsetDateTime::now_utc());
         }
+        let own = self.replica.session();
+        let sessions: BTreeSet<_> = held.iter().filter_map(|(key, _)| key.strip_prefix(REPLICA)).collect();
+        self.replica.peers.retain(|known| known != own && sessions.contains(known));
         for (key, holder) in held {
             self.take_held(&key, Some(String::from_utf8_lossy(&holder).into_owned())).await;
         }
@@ -272,6 +301,7 @@ async fn hold(hub: Weak<Hub>, stop: CancellationToken) {
         let wait = match begun {
             Ok(session) => {
                 session.id().clone_into(&mut this.replica.session.lock().unwrap_or_else(PoisonError::into_inner));
+                this.replica.peers.retain(|known| known != session.id());
                 let registry = this.registry().watch();
                 let store = this.store.clone();
                 drop(this);
@@ -304,11 +334,19 @@ async fn while_it_lives(
     mut registry: watch::Receiver<u64>,
     stop: &CancellationToken,
 ) {
-    let mut held = BTreeSet::new();
+    let (mut held, mut is_told) = (BTreeSet::new(), false);
     let mut asked: Option<Instant> = None;
     while !session.has_ended() {
         let Some(this) = hub.upgrade() else { return };
         registry.borrow_and_update();
+        if !is_told {
+            match tell_where(&this, session).await {
+                Ok(()) => is_told = true,
+                Err(error) => {
+                    tracing::warn!(error = %crate::chain(&error), "others can't be told where this one is yet")
+                }
+            }
+        }
         if let Err(error) = tell(&this, session, &mut held).await {
             tracing::warn!(error = %crate::chain(&error), "which proxies are connected could not be told yet");
         }
@@ -327,6 +365,27 @@ async fn while_it_lives(
             () = stop.cancelled() => return,
         }
     }
+}
+
+/// What a control plane tells of itself.
+#[derive(Serialize, Deserialize)]
+struct Reached {
+    /// `HOST:PORT` for others of its store.
+    address: String,
+}
+
+/// Tells others where they reach this one.
+async fn tell_where(hub: &Hub, session: &Arc<dyn Session>) -> Result<(), StoreError> {
+    let Some(address) = hub.config().replica_address() else {
+        tracing::warn!(
+            "others of this store are not told where to ask this one: name it by replica_address or advertise"
+        );
+        return Ok(());
+    };
+    let told = serde_json::to_vec(&Reached { address })?;
+    let row = (format!("{REPLICA}{}", session.id()), told);
+    let session = session.clone();
+    hub.blocking(move |store| store.hold(&session, vec![row], Vec::new())).await
 }
 
 /// Holds proxies that came, and no longer those that went.

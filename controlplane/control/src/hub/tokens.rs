@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Actor, Hub, SYSTEM};
+use super::{Actor, Hub, SYSTEM, joined};
 use crate::now_unix;
 use crate::store::{Store, StoreError, Write, write_record};
 use crate::token::{Grant, Role, TokenHash, TokenRecord, TokenText};
@@ -227,6 +227,7 @@ impl Hub {
         self.change(move |draft| {
             let mut ended = Vec::new();
             for (hash, record) in store.tokens()?.read.into_iter().filter(|(_, record)| is_it(record)) {
+                draft.writes.extend(joined::forget(&store, |of| of == hash)?);
                 draft.writes.push(Write::DeleteToken(TokenHash::stored(hash)));
                 draft
                     .audit(&actor, "token.revoke", record.called().to_owned(), format!("id={}", record.id))

@@ -210,7 +210,8 @@ fn credentials(kept: &Kept) -> Result<(WorkloadIdentity, Trust), JoinError> {
 async fn join(config: &Config, state: &State, channel: &Channel, token: &str) -> Result<IdentityHandle, JoinError> {
     // Before the token is spent.
     state.has_room()?;
-    let (key, csr_der) = request()?;
+    let key = joining_key(state, token)?;
+    let csr_der = request_for(&key)?;
     let answer = channel
         .anonymous()?
         .join(v1::JoinRequest {
@@ -224,16 +225,33 @@ async fn join(config: &Config, state: &State, channel: &Channel, token: &str) ->
         .into_inner();
     let kept = kept(&answer.certificate_chain_der, &key, answer.trust_bundle_pem);
     let handle = handle_of(config, &kept)?;
-    keep(state, &kept);
+    if keep(state, &kept) {
+        state.has_joined();
+    }
     info!(identity = %handle.id(), "joined the mesh");
     Ok(handle)
+}
+
+/// The key that all attempts to join by one token are made with, also by the next start: who asks again with it gets the
+/// answer that was lost.
+fn joining_key(state: &State, token: &str) -> Result<KeyPair, JoinError> {
+    if let Some(key) = state.joining(token)?.and_then(|pem| KeyPair::from_pem(&pem).ok()) {
+        return Ok(key);
+    }
+    let key = KeyPair::generate()?;
+    state.keep_joining(token, &key.serialize_pem())?;
+    Ok(key)
 }
 
 /// A new key and a request to certify it. Who it is for is the control plane's to say.
 fn request() -> Result<(KeyPair, Vec<u8>), JoinError> {
     let key = KeyPair::generate()?;
-    let csr = CertificateParams::default().serialize_request(&key)?;
-    Ok((key, csr.der().to_vec()))
+    let csr_der = request_for(&key)?;
+    Ok((key, csr_der))
+}
+
+fn request_for(key: &KeyPair) -> Result<Vec<u8>, JoinError> {
+    Ok(CertificateParams::default().serialize_request(key)?.der().to_vec())
 }
 
 fn kept(chain_der: &[Vec<u8>], key: &KeyPair, trust_pem: String) -> Kept {
@@ -248,13 +266,15 @@ fn pem(der: &CertificateDer<'_>) -> String {
     format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
 }
 
-/// Keeps an identity on disk; what the disk does not take now is kept in memory and tried again.
-fn keep(state: &State, kept: &Kept) {
-    if let Err(error) = state.keep_identity(kept) {
+/// Keeps an identity on disk; what the disk does not take now is kept in memory and tried again. False then.
+fn keep(state: &State, kept: &Kept) -> bool {
+    let written = state.keep_identity(kept);
+    if let Err(error) = &written {
         metrics::counter!(Metric::StateWriteFailures.name()).increment(1);
-        warn!(error = %crate::chain(&error),
+        warn!(error = %crate::chain(error),
             "the certificate is good, but the state directory can't take it: it is held in memory and written when there is room");
     }
+    written.is_ok()
 }
 
 /// How often the certificate is looked at: by the wall clock, since timers stand still while a machine sleeps.

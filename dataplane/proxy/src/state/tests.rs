@@ -139,3 +139,20 @@ fn of_what_was_answered_only_what_is_there_is_read_again() {
     let read = state.bundle().unwrap().unwrap().bundle;
     assert_eq!((read.answered, read.services.len()), ([service("web"), there].into(), 1));
 }
+
+#[test]
+fn all_attempts_to_join_by_one_token_have_one_key() {
+    let (_dir, state) = state();
+    assert_eq!(state.joining("token").unwrap(), None);
+    state.keep_joining("token", "key\nof several lines").unwrap();
+    let next = State::open(&state.dir).unwrap();
+    assert_eq!(next.joining("token").unwrap().as_deref(), Some("key\nof several lines"));
+    assert_eq!(next.joining("another").unwrap(), None);
+    let mode = fs::metadata(state.path("joining.pem")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    fs::write(state.path("joining.pem"), b"\xff\x00").unwrap();
+    assert_eq!(next.joining("token").unwrap(), None);
+    next.has_joined();
+    next.has_joined();
+    assert!(!state.path("joining.pem").exists());
+}

@@ -90,7 +90,7 @@ async fn wait_for_all(stage: &Stage) -> anyhow::Result<()> {
     let deadline = Instant::now() + Duration::from_secs(15);
     let api = stage.api()?;
     loop {
-        let Proxies { proxies } = api.fetch("/proxies").await?;
+        let Proxies { proxies, .. } = api.fetch("/proxies").await?;
         let synced = proxies.iter().filter(|proxy| proxy.state == SyncState::Synced).count();
         if synced >= stage.count() {
             return Ok(());

@@ -13,7 +13,7 @@ use weft_policy::resource::{Kind, ObjectKey};
 use self::cluster::Cluster;
 use super::*;
 
-async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+pub(super) async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let began = Instant::now();
     while !is_so().await {
         assert!(began.elapsed() < Duration::from_secs(40), "it does not come: {what}");
@@ -39,7 +39,7 @@ async fn start(state: &Path, store: String) -> Control {
 }
 
 /// What an operator does for a further control plane of the same store: it gets the authority and the first token.
-fn share(from: &Path, to: &Path) {
+pub(super) fn share(from: &Path, to: &Path) {
     std::fs::create_dir_all(to.join("ca")).unwrap();
     for file in ["ca.pem", "ca/root.key", "ca/filters.key", "operator.token"] {
         if from.join(file).exists() {
@@ -131,12 +131,13 @@ async fn of_two_control_planes_no_change_is_lost_or_made_twice() {
         let numbers: BTreeSet<_> = log.iter().map(|(number, _)| *number).collect();
         assert_eq!(numbers.len(), log.len(), "each entry has a number of its own");
     }
-    // A token of one use, made by one, is used once at either.
+    // A token of one use, made by one, is used once at either; who asks again with the same key is answered by both.
     let token = first.join_token("shop/web").await;
-    let key = KeyPair::generate().unwrap();
-    let request = |token: &str| v1::JoinRequest { token: token.to_owned(), csr_der: csr(&key), ..Default::default() };
-    second.grpc(None).await.join(request(&token)).await.unwrap();
-    let refused = first.grpc(None).await.join(request(&token)).await.unwrap_err();
+    let (key, other) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    let request = |key| v1::JoinRequest { token: token.clone(), csr_der: csr(key), ..Default::default() };
+    second.grpc(None).await.join(request(&key)).await.unwrap();
+    first.grpc(None).await.join(request(&key)).await.unwrap();
+    let refused = first.grpc(None).await.join(request(&other)).await.unwrap_err();
     assert!(refused.message().contains("was used already"), "{refused}");
     // A token that is revoked at one opens nothing at the other; a ban reaches the other's proxies.
     let svid = second.join("shop/web").await;

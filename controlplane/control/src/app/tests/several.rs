@@ -1,0 +1,378 @@
+//! Several control planes of this process on one store: what one knows of its proxies the others tell as well, and what an
+//! operator does to a proxy at one is done wherever it is.
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use tonic::Code;
+use weft_store::{Embedded, Error, Range, Reading, Row, Session, Table, Version};
+
+use super::real::{share, until};
+use super::*;
+use crate::peers::pb::{self, replicas_client::ReplicasClient};
+
+/// One embedded store that several control planes of this process use.
+#[derive(Clone)]
+struct OneStore(Arc<Embedded>);
+
+impl weft_store::Store for OneStore {
+    fn read(&self, ranges: Vec<Range>, most: usize) -> BoxFuture<'_, Result<Reading, Error>> {
+        self.0.read(ranges, most)
+    }
+
+    fn blob(&self, table: Table, key: &str) -> BoxFuture<'_, Result<Option<Bytes>, Error>> {
+        self.0.blob(table, key)
+    }
+
+    fn commit(&self, expected: Version, writes: Vec<weft_store::Write>) -> BoxFuture<'_, Result<Version, Error>> {
+        self.0.commit(expected, writes)
+    }
+
+    fn watch(&self, from: Version) -> BoxStream<'static, weft_store::Event> {
+        self.0.watch(from)
+    }
+
+    fn session(&self, life: Duration) -> BoxFuture<'_, Result<Box<dyn Session>, Error>> {
+        self.0.session(life)
+    }
+
+    fn held(&self) -> BoxFuture<'_, Result<Vec<Row>, Error>> {
+        self.0.held()
+    }
+
+    fn tidy(&self, keep: Duration) -> BoxFuture<'_, Result<(), Error>> {
+        self.0.tidy(keep)
+    }
+
+    fn fault(&self) -> Option<weft_store::Fault> {
+        self.0.fault()
+    }
+
+    fn generation(&self) -> u64 {
+        self.0.generation()
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+}
+
+/// Two control planes that know of each other.
+struct Both {
+    store: OneStore,
+    first: Control,
+    second: Control,
+    _folders: [tempfile::TempDir; 2],
+}
+
+const SHOP: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: r, namespace: shop}
+spec: {parentRefs: [{kind: Service, group: '', name: web, port: 80}], rules: [{backendRefs: [{name: web, port: 80}]}]}
+";
+
+impl Both {
+    async fn start() -> Self {
+        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let store = OneStore(Arc::new(Embedded::open(&folders[0].path().join("rows.redb")).unwrap()));
+        let start = async |state: &Path| {
+            let config = Config { replica_timeout_ms: 1_000, disconnect_grace_ms: 2_000, ..Control::config(state) };
+            let app = App::start_over(config, Store::over(store.clone(), 1_000).unwrap()).await.unwrap();
+            Control::of(app, state)
+        };
+        let first = start(folders[0].path()).await;
+        share(folders[0].path(), folders[1].path());
+        let second = start(folders[1].path()).await;
+        let both = Self { store, first, second, _folders: folders };
+        for control in [&both.first, &both.second] {
+            until("each knows of the other", async || control.metrics().await.contains("weft_control_replicas 1\n"))
+                .await;
+        }
+        both
+    }
+
+    /// A proxy at each, which has everything.
+    async fn proxies(&self) -> [(Svid, Proxy); 2] {
+        self.first.apply(SHOP).await;
+        let mut all = Vec::new();
+        for (control, account) in [(&self.first, "one"), (&self.second, "two")] {
+            let svid = control.join(&format!("shop/{account}")).await;
+            let proxy = Proxy::connect(control, &svid, account, None, Bundle::default()).await;
+            all.push((svid, proxy));
+        }
+        for (_, proxy) in &mut all {
+            proxy.take_until(|bundle| !bundle.routes.is_empty()).await;
+        }
+        for control in [&self.first, &self.second] {
+            until("both are in step", async || states(&listed(control).await) == ["synced", "synced"]).await;
+        }
+        all.try_into().ok().unwrap()
+    }
+
+    /// A control plane that is reached at this address, and holds a proxy.
+    async fn third(&self, address: &str, proxy: &str) -> Box<dyn Session> {
+        use weft_store::Store as _;
+        let session = self.store.session(Duration::from_secs(10)).await.unwrap();
+        let (told, id) = (json!({ "address": address }).to_string(), session.id().to_owned());
+        let row = |key: String, value: String| Row { key, value: value.into() };
+        let held = format!("proxy/spiffe://cluster.local/ns/shop/sa/three/{proxy}");
+        session.hold(vec![row(format!("replica/{id}"), told), row(held, id)]).await.unwrap();
+        session
+    }
+}
+
+async fn listed(control: &Control) -> Value {
+    let (status, body) = control.call("get", "/api/v1/proxies", Value::Null).await;
+    assert_eq!(status, 200, "{body}");
+    body
+}
+
+fn states(told: &Value) -> Vec<&str> {
+    told["proxies"].as_array().unwrap().iter().map(|proxy| proxy["state"].as_str().unwrap()).collect()
+}
+
+async fn status(control: &Control, revision: u64, wait_ms: u64) -> Value {
+    let path = format!("/api/v1/revisions/{revision}/status?wait_ms={wait_ms}");
+    until("the revision is known", async || control.app.hub.published().revision.0 >= revision).await;
+    let (status, body) = control.call("get", &path, Value::Null).await;
+    assert_eq!(status, 200, "{body}");
+    body
+}
+
+/// The condition of the route that says whether proxies have it.
+async fn programmed(control: &Control) -> (String, String) {
+    let (status, body) = control.call("get", "/api/v1/resources/httproutes/shop/r", Value::Null).await;
+    assert_eq!(status, 200, "{body}");
+    let conditions = body["status"]["parents"][0]["conditions"].as_array().unwrap();
+    let found = conditions.iter().find(|condition| condition["type"] == "Programmed").unwrap();
+    (found["reason"].as_str().unwrap().to_owned(), found["message"].as_str().unwrap().to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_tells_of_the_proxies_of_all() {
+    let both = Both::start().await;
+    let [(_, mut one), (_, mut two)] = both.proxies().await;
+    for control in [&both.first, &both.second] {
+        let told = listed(control).await;
+        for proxy in told["proxies"].as_array().unwrap() {
+            assert_eq!(proxy["version"], "test", "{told}");
+            assert!(proxy["connected_since"].is_string() && proxy["revision"] == proxy["current_revision"], "{told}");
+        }
+        assert!(told.get("silent").is_none(), "{told}");
+        assert_eq!(programmed(control).await.0, "Programmed");
+    }
+    // What a proxy of the second has not acknowledged is not everywhere, whoever is asked.
+    let changed = SHOP.replace("rules: [{", "rules: [{matches: [{path: {value: /new}}], ");
+    let revision = both.first.apply(&changed).await;
+    one.take().await;
+    let delta = two.delta().await;
+    for control in [&both.first, &both.second] {
+        let told = status(control, revision, 0).await;
+        assert_eq!((&told["complete"], states(&told)), (&json!(false), vec!["synced", "behind"]), "{told}");
+        let (reason, message) = programmed(control).await;
+        assert_eq!(
+            (reason.as_str(), message.as_str()),
+            ("Pending", "1 of 2 connected proxies have not acknowledged it: two",)
+        );
+    }
+    // Who waits hears as soon as it has.
+    let (told, ()) = tokio::join!(status(&both.first, revision, 60_000), async {
+        let mut asked = both.second.app.hub.registry().watch();
+        asked.borrow_and_update();
+        two.accept(&delta).await;
+    });
+    assert_eq!((&told["complete"], states(&told)), (&json!(true), vec!["synced", "synced"]), "{told}");
+    for control in [&both.first, &both.second] {
+        assert_eq!(programmed(control).await.1, "acknowledged by all 2 connected proxies");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_does_not_answer_is_named_with_its_proxies() {
+    let both = Both::start().await;
+    let _proxies = both.proxies().await;
+    // One port where nobody is, and one where somebody takes connections and says nothing.
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let hangs = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mute = hangs.local_addr().unwrap().to_string();
+    let sessions = [both.third(&nobody, "a").await, both.third(&mute, "b").await];
+    until("they are known", async || both.first.metrics().await.contains("weft_control_replicas 3\n")).await;
+    let asked = Instant::now();
+    let told = listed(&both.first).await;
+    let took = asked.elapsed();
+    assert!(took < Duration::from_secs(2), "each has a second, at the same time: {took:?}");
+    assert_eq!(states(&told), ["elsewhere", "elsewhere", "synced", "synced"], "{told}");
+    for (address, name, reason) in [(&nobody, "a", "refused"), (&mute, "b", "it did not answer within 1000 ms")] {
+        let silent = told["silent"].as_array().unwrap();
+        let silent = silent.iter().find(|silent| silent["replica"] == **address).unwrap();
+        assert_eq!(silent["proxies"], 1, "{told}");
+        assert!(silent["reason"].as_str().unwrap().contains(reason), "{told}");
+        let proxy = told["proxies"].as_array().unwrap().iter().find(|proxy| proxy["name"] == name).unwrap();
+        let why = proxy["reason"].as_str().unwrap();
+        assert!(
+            why.starts_with(&format!("connected to control plane {address}, which does not tell of it: ")),
+            "{why}"
+        );
+    }
+    // They are not in step, nor away: nobody says that a change is everywhere.
+    let revision = both.first.app.hub.published().revision.0;
+    let told = status(&both.first, revision, 100).await;
+    assert_eq!((&told["complete"], told["silent"].as_array().unwrap().len()), (&json!(false), 2), "{told}");
+    let (reason, message) = programmed(&both.first).await;
+    assert_eq!(reason, "NotTold", "{message}");
+    let refused = both.first.call("post", "/api/v1/proxies/b/evict", Value::Null).await;
+    assert!(refused.0 == 503 && refused.1.to_string().contains("or ban its identity"), "{refused:?}");
+    let failed = both.first.metrics().await;
+    assert!(!failed.contains("weft_control_replicas_silent_total 0\n"), "{failed}");
+    drop(sessions);
+    until("they are gone", async || listed(&both.first).await.get("silent").is_none()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_eviction_or_a_ban_at_one_ends_what_stands_at_the_other() {
+    let both = Both::start().await;
+    let [(_, mut one), (svid, mut two)] = both.proxies().await;
+    let (code, told) = both.first.call("post", "/api/v1/proxies/two/evict", Value::Null).await;
+    assert_eq!(code, 200, "{told}");
+    assert_eq!(told["evicted"], json!([format!("two ({})", svid.identity)]), "{told}");
+    let notice = two.notice().await;
+    assert!(notice.reconnect && notice.reason == "evicted by an operator", "{notice:?}");
+    // The proxies of both end the connections that stand with its certificate.
+    one.until_evicted(&svid).await;
+    let mut again = Proxy::connect(&both.second, &svid, "two", None, Bundle::default()).await;
+    again.until_evicted(&svid).await;
+    until("it is there again", async || states(&listed(&both.first).await) == ["synced", "behind"]).await;
+
+    let banned = json!({ "proxy": svid.identity });
+    let began = Instant::now();
+    let (code, told) = both.first.call("post", "/api/v1/bans", banned).await;
+    assert_eq!((code, &told["proxies"]), (200, &json!(["two"])), "{told}");
+    let notice = again.notice().await;
+    assert!(notice.reason.contains("is banned since"), "{notice:?}");
+    one.until_denied(&[&svid.identity]).await;
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    let mut refused = both.second.grpc(Some(&svid)).await;
+    let (_sender, receiver) = tokio::sync::mpsc::channel(1);
+    let refused = refused.connect(ReceiverStream::new(receiver)).await.err().unwrap();
+    assert!(refused.code() == Code::PermissionDenied && refused.message().contains("is banned"), "{refused}");
+}
+
+/// Somebody with this certificate who asks as control planes do.
+async fn asker(control: &Control, identity: Option<Identity>) -> ReplicasClient<Channel> {
+    let ca = Certificate::from_pem(control.app.hub.authority().trust_bundle_pem());
+    let mut tls = ClientTlsConfig::new().ca_certificate(ca).domain_name("weft-control");
+    tls = identity.into_iter().fold(tls, ClientTlsConfig::identity);
+    let endpoint = Endpoint::from_shared(format!("https://{}", control.app.grpc_address)).unwrap();
+    ReplicasClient::new(endpoint.tls_config(tls).unwrap().connect().await.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_but_a_control_plane_asks_and_it_is_nothing_else() {
+    let both = Both::start().await;
+    let [(svid, _one), _two] = both.proxies().await;
+    let workload = Identity::from_pem(&svid.chain_pem, &svid.key_pem);
+    let hub = &both.first.app.hub;
+    let replica = |at| hub.authority().issue_replica(at).unwrap().pem();
+    let now = OffsetDateTime::now_utc();
+    let (chain, key) = replica(now);
+    let own = || Identity::from_pem(&chain, &key);
+    let (old_chain, old_key) = replica(now - time::Duration::days(1));
+    let old = Identity::from_pem(old_chain, old_key);
+    // What the first tells of itself as others see it.
+    let session = both.second.app.hub.heard_of_others().remove(0).0;
+    let request = |session: &str| pb::ProxiesRequest { session: session.to_owned(), ..Default::default() };
+    for (identity, session, expected, why) in [
+        (None, session.as_str(), Code::Unauthenticated, "a client certificate is needed"),
+        (Some(workload), &session, Code::PermissionDenied, "only a control plane"),
+        (Some(old), &session, Code::Unauthenticated, "is not valid now"),
+        (Some(own()), "another", Code::FailedPrecondition, "another control plane answers"),
+        (Some(own()), "", Code::FailedPrecondition, "another control plane answers"),
+    ] {
+        let mut client = asker(&both.first, identity).await;
+        let refused = client.proxies(request(session)).await.err().unwrap();
+        assert!(refused.code() == expected && refused.message().contains(why), "{refused}");
+        let evict = pb::EvictRequest { session: session.to_owned(), ..Default::default() };
+        assert_eq!(client.evict(evict).await.unwrap_err().code(), expected);
+    }
+    let mut parts = asker(&both.first, Some(own())).await.proxies(request(&session)).await.unwrap().into_inner();
+    let part = parts.message().await.unwrap().unwrap();
+    assert_eq!(part.proxies.iter().map(|proxy| proxy.name.as_str()).collect::<Vec<_>>(), ["one"]);
+    let known = pb::ProxiesRequest { known: Some(part.number), ..request(&session) };
+    let mut again = asker(&both.first, Some(own())).await.proxies(known).await.unwrap().into_inner();
+    assert!(again.message().await.unwrap().unwrap().unchanged);
+    // Its certificate opens nothing that is for workloads.
+    let as_proxy = Svid { chain_pem: chain.clone(), key_pem: key.clone(), identity: String::new() };
+    let mut client = both.first.grpc(Some(&as_proxy)).await;
+    let csr_der = csr(&KeyPair::generate().unwrap());
+    let refused = client.renew(v1::RenewRequest { csr_der }).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_too_many_sends_some_away_and_none_twice() {
+    let both = Both::start().await;
+    let svid = both.first.join("shop/web").await;
+    let mut all = Vec::new();
+    for number in 0..8 {
+        let mut proxy = Proxy::connect(&both.first, &svid, &format!("web-{number}"), None, Bundle::default()).await;
+        proxy.take().await;
+        all.push(proxy);
+    }
+    let held = || both.first.app.hub.registry().connected().len();
+    // Four would be its share, and six are no reason yet.
+    until("it has its share and what is no reason", async || held() <= 6).await;
+    let gone = |control: &Control| {
+        let connected = control.app.hub.registry().connected();
+        (0..8).filter(|n| connected.iter().all(|key| key.name != format!("web-{n}"))).collect::<Vec<_>>()
+    };
+    let gone = gone(&both.first);
+    let mut again = Vec::new();
+    for number in &gone {
+        let notice = all[*number].notice().await;
+        assert!(notice.reconnect && notice.reason.contains("has more room"), "{notice:?}");
+        // One that knows of no other comes back.
+        let mut proxy = Proxy::connect(&both.first, &svid, &format!("web-{number}"), None, Bundle::default()).await;
+        proxy.take().await;
+        again.push(proxy);
+    }
+    let first = both.first.app.hub.registry();
+    let stays = |number: &usize| first.connected().iter().any(|key| key.name == format!("web-{number}"));
+    until("others go instead", async || held() <= 6).await;
+    assert!(gone.iter().all(stays), "each goes once");
+    assert!(!both.second.metrics().await.contains("weft_control_proxies_sent_away_total 1"), "who has none sends none");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_replaces_its_own_intermediate_and_all_believe_it() {
+    let both = Both::start().await;
+    let [(_, mut one), (_, mut two)] = both.proxies().await;
+    for (control, other) in [(&both.first, &both.second), (&both.second, &both.first)] {
+        let theirs = other.app.hub.authority().intermediate_not_after();
+        control.app.hub.rotate_intermediate("me").await.unwrap();
+        assert_eq!(other.app.hub.authority().intermediate_not_after(), theirs, "it is one's own");
+        // What it signs from now on is believed by the other, and the other's by it.
+        let svid = control.join("shop/new").await;
+        let mut proxy = Proxy::connect(other, &svid, "new", None, Bundle::default()).await;
+        proxy.take_until(|bundle| !bundle.routes.is_empty()).await;
+        drop(proxy);
+    }
+    // Whose certificate is older, and the control planes themselves, go on.
+    let revision = both.first.apply(&SHOP.replace("port: 80, targetPort", "name: http, port: 80, targetPort")).await;
+    one.take().await;
+    two.take().await;
+    let told = status(&both.first, revision, 10_000).await;
+    let step = |name: &str| {
+        let proxies = told["proxies"].as_array().unwrap();
+        proxies.iter().find(|proxy| proxy["name"] == name).unwrap()["state"].clone()
+    };
+    assert_eq!((step("one"), step("two")), (json!("synced"), json!("synced")), "{told}");
+    assert!(told.get("silent").is_none(), "{told}");
+    let refused = both.first.app.hub.rotate_root("me").await.unwrap_err().to_string();
+    assert!(refused.contains("replacing the root of several is not built yet"), "{refused}");
+}
