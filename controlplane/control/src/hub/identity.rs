@@ -222,9 +222,9 @@ impl Hub {
         let store = self.store.clone();
         let namespace = identity.namespace().to_owned();
         let put = put_issued(&issued, &identity)?;
-        let used_up = self.change(move |draft| {
+        let used_up = self.change_together(move |draft| {
             // Read again under the writer's lock: a token of one use is used once.
-            let (record, _) = usable(store.token(&hash)?, now)?;
+            let (record, _) = usable(draft.token(&store, &hash)?, now)?;
             if let Grant::Join { identity, grants, .. } = &record.grant {
                 draft.grant_bounded(identity, grants)?;
             }
@@ -273,8 +273,8 @@ impl Hub {
         let put = put_issued(&issued, &identity)?;
         let (store, holder, next) = (self.store.clone(), holder.clone(), issued.serial.clone());
         let grace = self.config().identity_grace();
-        self.change(move |draft| {
-            let before: Option<IssuedRecord> = store.row(Table::Issued, &row_of(&holder.serial))?;
+        self.change_together(move |draft| {
+            let before: Option<IssuedRecord> = draft.row(&store, Table::Issued, &row_of(&holder.serial))?;
             if now >= holder.not_after {
                 within_grace(&holder, before.as_ref(), grace, now)?;
             } else if before.as_ref().is_some_and(|before| before.replaced_by.is_some()) {
