@@ -146,8 +146,18 @@ impl<T> Shared<T> {
 
     /// The services that the proxy of `served` holds once it has asked for `asked`: what `scope_of` says.
     pub fn scope(&self, served: &[ObjectName], asked: &BTreeSet<Ask>) -> BTreeSet<ObjectName> {
+        self.reached(served, roots(&self.world, served, asked))
+    }
+
+    /// The services that the answers to `asks` bring to the proxy of `served`.
+    pub fn closure(&self, served: &[ObjectName], asks: &BTreeSet<Ask>) -> BTreeSet<ObjectName> {
+        self.reached(served, asks.iter().flat_map(|ask| self.meant(ask)).collect())
+    }
+
+    /// The services `from`, with what callers next to `served` may be led to by their routes.
+    fn reached(&self, served: &[ObjectName], from: BTreeSet<ObjectName>) -> BTreeSet<ObjectName> {
         let namespaces: BTreeSet<&str> = served.iter().map(|name| name.namespace.as_str()).collect();
-        closure(&self.world, roots(&self.world, served, asked), |service| {
+        closure(&self.world, from, |service| {
             let mut backends = Vec::new();
             self.each_met(service, &namespaces, |one| backends.extend_from_slice(&one.backends));
             backends

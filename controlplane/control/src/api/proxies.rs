@@ -285,6 +285,7 @@ async fn status(
         changes.borrow_and_update();
         let mut proxies = hub.registry().list(Revision(wanted), Revision(wanted));
         proxies.retain(|proxy| is_concerned(proxy) && caller.sees(Thing::Proxy, proxy.key.identity.namespace()));
+        proxies.iter_mut().for_each(excuse);
         if settled(&proxies) || Instant::now() >= deadline {
             return Ok(Json(report(wanted, proxies)));
         }
@@ -296,13 +297,24 @@ async fn status(
     }
 }
 
-/// A proxy that is gone for good gets no revision and is no reason to wait; how far one of another control plane is, that one
-/// knows.
+/// A proxy that is gone for good gets no revision and is no reason to wait, nor is one that holds nothing of the change; how far
+/// one of another control plane is, that one knows.
 fn is_concerned(proxy: &ProxyStatus) -> bool {
+    // What it refused earlier is told all the same.
+    if !proxy.is_concerned && proxy.held.is_empty() {
+        return false;
+    }
     match proxy.state {
         SyncState::Disconnected => proxy.is_awaited,
         SyncState::Elsewhere => false,
         SyncState::Synced | SyncState::Behind | SyncState::Refused => true,
+    }
+}
+
+/// An older change that a proxy has not got yet is no reason to wait for one that does not concern it.
+fn excuse(proxy: &mut ProxyStatus) {
+    if !proxy.is_concerned && proxy.state == SyncState::Behind {
+        (proxy.state, proxy.reason) = (SyncState::Synced, String::new());
     }
 }
 
