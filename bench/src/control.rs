@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
+use crate::first_calls::{self, Case};
 use crate::options::Control;
 use crate::process::{Process, Usage};
 use crate::report::{self, write_pair};
@@ -53,7 +54,7 @@ struct Row {
 
 pub(crate) fn run(options: &Control) -> Result<()> {
     let mut rows = Vec::new();
-    for size in &options.sizes {
+    for size in options.sizes.iter().filter(|size| !size.is_empty()) {
         let (proxies, services) = size.split_once('x').context("a size is PROXIESxSERVICES")?;
         let (proxies, services) = (proxies.parse()?, services.parse()?);
         let row =
@@ -61,7 +62,18 @@ pub(crate) fn run(options: &Control) -> Result<()> {
         eprintln!("weft-bench: {}", serde_json::to_string(&row)?);
         rows.push(row);
     }
-    write_pair(&options.places.reports, "control", &markdown(&rows, options.uses), &rows)
+    let cases = match options.first_calls {
+        0 => Vec::new(),
+        calls => first_calls::measure(&options.places.binaries, calls).context("first calls")?,
+    };
+    let text = format!("{}{}", markdown(&rows, options.uses), first_calls::markdown(&cases));
+    write_pair(&options.places.reports, "control", &text, &Figures { rows, first_calls: cases })
+}
+
+#[derive(Debug, Serialize)]
+struct Figures {
+    rows: Vec<Row>,
+    first_calls: Vec<Case>,
 }
 
 fn measure(options: &Control, proxies: usize, services: usize) -> Result<Row> {

@@ -6,6 +6,7 @@ mod chain;
 mod connections;
 mod control;
 mod distance;
+mod first_calls;
 mod link;
 mod load;
 mod options;

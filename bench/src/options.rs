@@ -84,12 +84,15 @@ pub(crate) struct Distance {
 
 #[derive(Debug, Args)]
 pub(crate) struct Control {
-    /// Proxies and services, as in 1000x200.
+    /// Proxies and services, as in 1000x200; empty: none.
     #[arg(long, value_delimiter = ',', default_value = "100x20,300x60,1000x200")]
     pub(crate) sizes: Vec<String>,
     /// Services that each proxy uses, its own among them; 0: it is told of all, as a proxy that can't ask.
     #[arg(long, default_value_t = 10)]
     pub(crate) uses: usize,
+    /// First calls of new names in each case, through a real pair of sidecars; 0: none.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) first_calls: usize,
     #[command(flatten)]
     pub(crate) places: Places,
 }

@@ -275,7 +275,7 @@ impl Simulated {
             self.holds.insert(name(key), object.version);
         }
         self.lineage = delta.lineage.or_else(|| self.lineage.take());
-        let revision = (!delta.subtractive).then_some(delta.revision);
+        let revision = (!delta.subtractive && !delta.ahead).then_some(delta.revision);
         self.revision = revision.unwrap_or(self.revision);
         Told { proxy: self.index, at: Instant::now(), revision, left, denies: false }
     }

@@ -65,8 +65,8 @@ pub(crate) fn start_pair(bench: &Bench<'_>, pair: &Pair) -> Result<Chain> {
     operator.wait()?;
     let manifest = bench.fill(pair.manifest, 0)?.display().to_string();
     operator.weft(&["apply", "-f", &manifest])?;
-    let callee = sidecar(&operator, pair, "origin", &pair.callee)?;
-    let caller = sidecar(&operator, pair, "client", &pair.caller)?;
+    let callee = sidecar(&operator, pair, "origin", &pair.callee, &pair.control.address)?;
+    let caller = sidecar(&operator, pair, "client", &pair.caller, &pair.control.address)?;
     operator.weft(&["apply", "-f", &manifest, "--wait", "30s"])?;
     let entry =
         Entry { address: format!("{}:15080", pair.caller.local()), forward_to: Some("origin.bench".to_owned()) };
@@ -113,8 +113,14 @@ impl Operator<'_> {
     }
 }
 
-/// A sidecar, joined and ready.
-fn sidecar(operator: &Operator<'_>, pair: &Pair, account: &str, host: &Host) -> Result<Process> {
+/// A sidecar, joined and ready, that finds its control plane at an address.
+pub(crate) fn sidecar(
+    operator: &Operator<'_>,
+    pair: &Pair,
+    account: &str,
+    host: &Host,
+    control: &str,
+) -> Result<Process> {
     let folder = operator.folder.join(account);
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let ip = &host.address;
@@ -129,7 +135,7 @@ fn sidecar(operator: &Operator<'_>, pair: &Pair, account: &str, host: &Host) -> 
         "name": account,
         "state_dir": folder.join("state"),
         "control": {
-            "address": format!("https://{}:15012", operator.host.address),
+            "address": format!("https://{control}:15012"),
             "ca_file": operator.folder.join("control/ca.pem"),
             "token_file": folder.join("token"),
         },

@@ -16,6 +16,8 @@ pub struct Delta {
     pub removals: Vec<Key>,
     /// Removals only, to be applied at once to whatever is current.
     pub subtractive: bool,
+    /// Services and routes that answer a question, to be applied at once to whatever is current.
+    pub ahead: bool,
     /// The bundle is exactly `upserts`: what they don't name goes.
     pub full: bool,
     /// What the proxy asked for: with this delta it has all that there is of it.
@@ -173,7 +175,7 @@ impl Bundle {
         name.and_then(|name| self.services.get(name)).into_iter().chain(behind)
     }
 
-    /// Applies a delta. A subtractive one leaves the revision alone: it comes ahead of the revision that it belongs to.
+    /// Applies a delta. A subtractive one and one of answers leave the revision alone: they come ahead of the one that they belong to.
     pub fn apply(&mut self, delta: &Delta) {
         if delta.full {
             *self = Self::default();
@@ -185,7 +187,7 @@ impl Bundle {
             self.upsert(object.clone());
         }
         self.answered.extend(delta.answered.iter().cloned());
-        if !delta.subtractive {
+        if !delta.subtractive && !delta.ahead {
             self.revision = delta.revision;
         }
     }
@@ -197,7 +199,7 @@ pub fn diff(old: &Bundle, new: &Bundle) -> Delta {
     let removals = before.keys().filter(|key| !after.contains_key(key)).cloned().collect();
     let upserts = after.into_iter().filter(|(key, object)| before.get(key) != Some(object)).map(|(_, o)| o).collect();
     let answered = new.answered.difference(&old.answered).cloned().collect();
-    Delta { revision: new.revision, upserts, removals, subtractive: false, full: false, answered }
+    Delta { revision: new.revision, upserts, removals, answered, ..Delta::default() }
 }
 
 /// The endpoints of a service that it has no longer, or as another place or identity under the same name: they go at once,

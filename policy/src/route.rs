@@ -12,6 +12,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::bundle::{Bundle, ObjectName, PathMatch, Protocol, Route, RouteMatch, RouteRule, Service, ServicePort};
 use crate::path::{self, NormalPath};
@@ -92,6 +93,8 @@ pub struct RouteTable {
     routes: Vec<CompiledRoute>,
     /// Candidates of each service in order of precedence: the first that matches decides.
     candidates: BTreeMap<ObjectName, Vec<Candidate>>,
+    /// What was answered, each with whether somebody needed to know since that was asked.
+    answered: BTreeMap<Ask, AtomicBool>,
 }
 
 /// A route, with the actions of each of its rules.
@@ -136,6 +139,7 @@ impl RouteTable {
             by_endpoint: BTreeMap::new(),
             routes: bundle.routes.values().map(CompiledRoute::of).collect(),
             candidates: BTreeMap::new(),
+            answered: bundle.answered.iter().map(|ask| (ask.clone(), AtomicBool::new(false))).collect(),
         };
         for (name, service) in &bundle.services {
             table.by_name.entry(name.namespace.clone()).or_default().insert(name.name.clone(), name.clone());
@@ -194,7 +198,17 @@ impl RouteTable {
 
     /// True where the proxy asked for this and was answered.
     fn is_answered(&self, ask: &Ask) -> bool {
-        self.bundle.answered.contains(ask)
+        let Some(is_used) = self.answered.get(ask) else { return false };
+        // Written once: what many threads read stays where it is.
+        if !is_used.load(Ordering::Relaxed) {
+            is_used.store(true, Ordering::Relaxed);
+        }
+        true
+    }
+
+    /// Answers that decided something since this was called last.
+    pub fn take_used(&self) -> impl Iterator<Item = &Ask> {
+        self.answered.iter().filter(|(_, is_used)| is_used.swap(false, Ordering::Relaxed)).map(|(ask, _)| ask)
     }
 
     /// By a service's virtual address.

@@ -1,11 +1,11 @@
 //! A proxy holds what it uses: the addresses that may be the mesh's, and what it asked for and was answered. Invariant: what
 //! such a proxy neither holds nor was answered about is unknown, and never taken for something outside.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::ObjectName;
@@ -50,16 +50,7 @@ const BLOCKS_V6: [u8; 6] = [64, 56, 48, 32, 16, 0];
 impl Ranges {
     /// Blocks around addresses, so coarse that a further workload seldom changes them.
     pub fn around(addresses: impl IntoIterator<Item = IpAddr>) -> Self {
-        let (mut v4, mut v6) = (BTreeSet::new(), BTreeSet::new());
-        for address in addresses {
-            match address.to_canonical() {
-                IpAddr::V4(address) => v4.extend(Ipv4Net::new(address, BLOCKS_V4[0]).map(|block| block.trunc())),
-                IpAddr::V6(address) => v6.extend(Ipv6Net::new(address, BLOCKS_V6[0]).map(|block| block.trunc())),
-            }
-        }
-        let v4 = few(v4.into_iter().map(IpNet::V4).collect(), BLOCKS_V4);
-        let v6 = few(v6.into_iter().map(IpNet::V6).collect(), BLOCKS_V6);
-        Self(v4.into_iter().chain(v6).collect())
+        addresses.into_iter().collect::<Blocks>().ranges()
     }
 
     pub fn contains(&self, address: IpAddr) -> bool {
@@ -75,6 +66,51 @@ impl fmt::Display for Ranges {
         }
         Ok(())
     }
+}
+
+/// The smallest blocks, each with how many addresses lie in it: one that comes or goes costs no look at the others.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Blocks(BTreeMap<IpNet, usize>);
+
+impl Blocks {
+    /// True where there was none in its block.
+    pub fn add(&mut self, address: IpAddr) -> bool {
+        let count = self.0.entry(block_of(address)).or_default();
+        *count += 1;
+        *count == 1
+    }
+
+    /// Takes one away that was added. True where it was the last in its block.
+    pub fn remove(&mut self, address: IpAddr) -> bool {
+        let block = block_of(address);
+        let Some(count) = self.0.get_mut(&block) else { return false };
+        *count -= 1;
+        let is_last = *count == 0;
+        if is_last {
+            self.0.remove(&block);
+        }
+        is_last
+    }
+
+    /// These blocks, or fewer around them.
+    pub fn ranges(&self) -> Ranges {
+        let (v4, v6) = self.0.keys().copied().partition(|block| matches!(block, IpNet::V4(_)));
+        Ranges([few(v4, BLOCKS_V4), few(v6, BLOCKS_V6)].concat())
+    }
+}
+
+impl FromIterator<IpAddr> for Blocks {
+    fn from_iter<I: IntoIterator<Item = IpAddr>>(addresses: I) -> Self {
+        let mut blocks = Self::default();
+        addresses.into_iter().for_each(|address| _ = blocks.add(address));
+        blocks
+    }
+}
+
+fn block_of(address: IpAddr) -> IpNet {
+    let address = address.to_canonical();
+    let bits = if address.is_ipv4() { BLOCKS_V4[0] } else { BLOCKS_V6[0] };
+    IpNet::new(address, bits).expect("no address has fewer bits").trunc()
 }
 
 /// The blocks, joined where they are neighbours, and widened until there are few.
@@ -144,6 +180,14 @@ mod tests {
             let all: Vec<_> = v4.chain(v6.into_iter().map(|bits| IpAddr::V6(Ipv6Addr::from_bits(bits)))).collect();
             let ranges = Ranges::around(all.iter().copied());
             prop_assert!(ranges.0.len() <= 2 * MOST_BLOCKS);
+            // One by one, and taken away again, they come to the same.
+            let (half, rest) = all.split_at(all.len() / 2);
+            let mut blocks: Blocks = half.iter().copied().collect();
+            let before = blocks.clone();
+            rest.iter().for_each(|address| _ = blocks.add(*address));
+            prop_assert_eq!(&blocks.ranges(), &ranges);
+            rest.iter().for_each(|address| _ = blocks.remove(*address));
+            prop_assert_eq!(blocks, before);
             for address in all {
                 prop_assert!(ranges.contains(address), "{address} in {ranges}");
             }

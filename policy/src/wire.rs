@@ -45,9 +45,12 @@ pub const ENDPOINT_PORTS: &str = "endpoint-ports";
 /// The capability to hold only what is used and to ask for the rest. A proxy without it is told everything.
 pub const SCOPE: &str = "scope";
 
+/// The capability to take answers while a delta is being prepared.
+pub const ANSWERS_AHEAD: &str = "answers-ahead";
+
 /// Capabilities of every proxy of this version, as its Hello says them; [`SCOPE`] comes with them where it is wanted.
-pub const CAPABILITIES: [&str; 7] =
-    ["quic", ENVELOPES, FILTER_CONTRACT, PEER_WORD, PARTS, OUTBOUND_CLOSED, ENDPOINT_PORTS];
+pub const CAPABILITIES: [&str; 8] =
+    ["quic", ENVELOPES, FILTER_CONTRACT, PEER_WORD, PARTS, OUTBOUND_CLOSED, ENDPOINT_PORTS, ANSWERS_AHEAD];
 
 /// A message that can't be meant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

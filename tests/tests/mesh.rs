@@ -21,6 +21,7 @@ mod mesh {
     mod equal;
     mod first_calls;
     mod forms;
+    mod held;
     mod hiccup;
     mod hidden;
     mod in_process;

@@ -155,6 +155,8 @@ pub struct Limits {
     pub max_messages_per_minute: u32,
     /// Names and addresses that a proxy may ask for and be told of though they are not there. More stays unanswered.
     pub max_absent_asks_per_proxy: usize,
+    /// Of the same by all proxies of one account.
+    pub max_absent_asks_per_account: usize,
     /// Messages with questions of a proxy that are answered at once in a minute. More are answered with the next change.
     pub max_questions_per_minute: u32,
     /// A request that is no control stream (a join, a renewal), bytes.
@@ -244,6 +246,7 @@ impl Default for Limits {
             max_joins_per_minute: 6_000,
             max_messages_per_minute: 6_000,
             max_absent_asks_per_proxy: 16_384,
+            max_absent_asks_per_account: 131_072,
             max_questions_per_minute: 1_800,
             max_request_bytes: 64 << 10,
             request_timeout_ms: 10_000,
@@ -421,6 +424,7 @@ impl Config {
             ("limits.max_joins_per_minute", limits.max_joins_per_minute.into(), 1..=1_000_000),
             ("limits.max_messages_per_minute", limits.max_messages_per_minute.into(), 1..=1_000_000_000),
             ("limits.max_absent_asks_per_proxy", size(limits.max_absent_asks_per_proxy), 1..=1_000_000),
+            ("limits.max_absent_asks_per_account", size(limits.max_absent_asks_per_account), 1..=1_000_000_000),
             ("limits.max_questions_per_minute", limits.max_questions_per_minute.into(), 1..=1_000_000),
             ("limits.max_request_bytes", size(limits.max_request_bytes), 1..=16 << 20),
             ("limits.request_timeout_ms", limits.request_timeout_ms, 1..=600_000),

@@ -21,6 +21,7 @@ mod spread;
 mod streams;
 #[cfg(test)]
 pub(crate) mod tests;
+mod together;
 mod tokens;
 mod transitions;
 mod trying;
@@ -28,10 +29,9 @@ mod trying;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
-use std::time::Instant;
 
 use time::OffsetDateTime;
-use tokio::sync::{Mutex, OwnedMutexGuard, watch};
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -68,9 +68,6 @@ use crate::store::{Fault, Store, StoreError, Unreadable, Version, Write};
 use crate::told::Shared;
 use crate::trial::Trials;
 
-/// So often a change is computed at the most, where others commit first each time.
-const MOST_TRIES: usize = 100;
-
 /// The world as everybody sees it, replaced as a whole by every change.
 pub struct Published {
     pub revision: Revision,
@@ -97,6 +94,8 @@ pub struct Hub {
     registry: Registry,
     /// Held by whoever changes the world, also while it is computed again.
     writer: Arc<Mutex<()>>,
+    /// Changes that wait for the writer.
+    waiting: together::Waiting,
     /// Held from a commit until what it changed is published, of this process or of another.
     turn: Mutex<()>,
     replica: replica::Replica,
@@ -121,6 +120,8 @@ pub struct Hub {
     joins: identity::Joins,
     tokens_made: tokens::Counts,
     tokens_read: tokens::Read,
+    /// What proxies ask for that is not there, by account.
+    absent_asks: Budget<SpiffeId>,
     /// Calls of the operator API, by token.
     calls: Rates<String>,
     /// Calls that are under way, by token.
@@ -167,6 +168,8 @@ pub(crate) struct Draft {
     /// The commit that it is made on.
     version: Version,
     pub(crate) writes: Vec<Write>,
+    /// What changes of the same commit write before it: no read of the store shows that.
+    earlier: Arc<Vec<Write>>,
     /// The world differs: the revision counts up and proxies are told.
     pub(crate) changed: bool,
     pub(crate) removal: bool,
@@ -219,6 +222,7 @@ impl Hub {
             metrics,
             registry: Registry::new(),
             writer: Arc::default(),
+            waiting: together::Waiting::default(),
             turn: Mutex::default(),
             replica: replica::Replica::new(peers),
             published: watch::Sender::new(Arc::new(published)),
@@ -236,6 +240,7 @@ impl Hub {
             joins: identity::Joins::new(&limits),
             tokens_made: tokens::Counts::default(),
             tokens_read: tokens::Read::default(),
+            absent_asks: Budget::new(usize::MAX, limits.max_absent_asks_per_account),
             calls: Rates::per_minute(limits.max_api_calls_per_minute),
             open_calls: Places::new(limits.max_open_calls_per_token),
             bodies: Budget::new(bodies, bodies / 2),
@@ -306,63 +311,6 @@ impl Hub {
     pub async fn finish(&self) {
         self.tasks.close();
         self.tasks.wait().await;
-    }
-
-    /// Computes a change on a copy of the world, commits it and publishes it. Whatever `change` refuses leaves everything as
-    /// it was. Where another control plane commits first, `change` is run again on what there is then; it may block and take
-    /// long. Cancel safe: once committed it is published, whether or not the caller still waits.
-    pub(crate) async fn change<T, E>(
-        self: &Arc<Self>,
-        mut change: impl FnMut(&mut Draft) -> Result<T, E> + Send + 'static,
-    ) -> Result<T, E>
-    where
-        T: Send + 'static,
-        E: From<StoreError> + Send + 'static,
-    {
-        let mut guard = self.writer.clone().lock_owned().await;
-        let mut tries = 0;
-        loop {
-            self.may_be_written()?;
-            self.read_again().await?;
-            let (published, version) = {
-                let _turn = self.turn.lock().await;
-                (self.published(), self.store.seen())
-            };
-            let computed = apart(move || {
-                let mut draft = Draft { version, ..Draft::of(&published) };
-                let made = change(&mut draft).map(|value| (value, draft));
-                (change, made)
-            });
-            let (again, made) = computed.await;
-            change = again;
-            let (value, draft) = made?;
-            let landed;
-            (guard, landed) = self.land(draft, guard).await;
-            tries += 1;
-            match landed {
-                Err(error) if error.is_conflict() && tries < MOST_TRIES => {
-                    self.metrics.conflicts.increment(1);
-                    self.catch_up().await?;
-                }
-                landed => return landed.map(|()| value).map_err(E::from),
-            }
-        }
-    }
-
-    async fn land(
-        self: &Arc<Self>,
-        draft: Draft,
-        guard: OwnedMutexGuard<()>,
-    ) -> (OwnedMutexGuard<()>, Result<(), StoreError>) {
-        if draft.writes.is_empty() {
-            return (guard, Ok(()));
-        }
-        let hub = self.clone();
-        to_the_end(async move {
-            let landed = hub.commit(draft).await;
-            (guard, landed)
-        })
-        .await
     }
 
     /// After the store was opened again: a commit that failed may have landed, and what landed is what holds.
@@ -440,40 +388,6 @@ impl Hub {
         self.store.fault()
     }
 
-    async fn commit(&self, draft: Draft) -> Result<(), StoreError> {
-        let Draft { world, claims, unreadable, revision, version, writes, changed, removal, limits } = draft;
-        let is_told = writes.iter().any(|write| matches!(write, Write::Audit(_)));
-        let started = Instant::now();
-        let _turn = self.turn.lock().await;
-        let commit =
-            move |store: &Store| store.commit_behind(Some(version), changed.then_some(revision), writes).map(drop);
-        let committed = self.blocking(commit).await;
-        self.metrics.store_fault(self.store.fault().is_some());
-        committed?;
-        self.metrics.committed(started.elapsed());
-        if is_told {
-            self.told.send_modify(|number| *number += 1);
-        }
-        if changed {
-            let last_removal = if removal { revision } else { self.published().last_removal };
-            let (world, claims) = (Arc::new(world), Arc::new(claims));
-            let told = Arc::new(self.published().told.next(world.clone(), &self.authority.trust_bundle_pem()));
-            let published = Published { revision, world, told, claims, unreadable, last_removal, limits };
-            self.published.send_replace(Arc::new(published));
-            self.measure();
-        } else {
-            // Claims and what is set aside concern no session: nobody is woken for them.
-            self.published.send_if_modified(|published| {
-                let Published { revision, world, told, last_removal, .. } = &**published;
-                let (revision, last_removal) = (*revision, *last_removal);
-                let (world, told, claims) = (world.clone(), told.clone(), Arc::new(claims));
-                *published = Arc::new(Published { revision, world, told, claims, unreadable, last_removal, limits });
-                false
-            });
-        }
-        Ok(())
-    }
-
     /// Runs store work where it may block.
     pub(crate) async fn blocking<T: Send + 'static>(
         &self,
@@ -534,6 +448,7 @@ impl Draft {
             revision: Revision(published.revision.0 + 1),
             version: Version::default(),
             writes: Vec::new(),
+            earlier: Arc::default(),
             changed: false,
             removal: false,
             limits: published.limits,

@@ -31,6 +31,7 @@ enum Name {
     ApiRequests,
     ApiErrors,
     StoreCommit,
+    StoreChanges,
     StoreFailing,
     StoreFailures,
     StoreConflicts,
@@ -49,6 +50,7 @@ enum Name {
     TrustedRoots,
     PutOff,
     Asks,
+    AnswersAhead,
     Subscriptions,
 }
 
@@ -90,12 +92,20 @@ impl Name {
             ),
             Self::FilterBytes => ("weft_control_filter_bytes_sent_total", "Bytes of filter binaries sent to proxies"),
             Self::Asks => ("weft_control_asks_total", "Names and addresses that proxies asked for"),
+            Self::AnswersAhead => (
+                "weft_control_answers_ahead_total",
+                "Answers that overtook a delta whose filters a proxy was preparing",
+            ),
             Self::Subscriptions => {
                 ("weft_control_subscriptions", "Names and addresses that connected proxies asked for and are told of")
             }
             Self::ApiRequests => ("weft_control_api_requests_total", "Requests of the operator API"),
             Self::ApiErrors => ("weft_control_api_errors_total", "Requests of the operator API answered 4xx or 5xx"),
             Self::StoreCommit => ("weft_control_store_commit_seconds", "Time of one durable commit"),
+            Self::StoreChanges => (
+                "weft_control_store_changes_total",
+                "Changes that were committed: those that wait at the same time share a commit",
+            ),
             Self::StoreFailing => ("weft_control_store_failing", "1 while the store can't be written, else 0"),
             Self::StoreFailures => ("weft_control_store_failures_total", "How often the store began to fail"),
             Self::UnreadableRecords => {
@@ -200,11 +210,13 @@ pub struct Metrics {
     registrations_refused: [Counter; 4],
     pub name_conflicts: Counter,
     pub asks: Counter,
+    pub answers_ahead: Counter,
     throttled: [Counter; 10],
     pub filter_bytes: Counter,
     pub api_requests: Counter,
     pub api_errors: Counter,
     store_commit: Histogram,
+    store_changes: Counter,
     store_failing: Gauge,
     store_failures: Counter,
     is_store_failing: AtomicBool,
@@ -295,6 +307,7 @@ impl Metrics {
                 .map(|why| by_reason(Name::RegistrationsRefused, why.as_str())),
             name_conflicts: counter(Name::SeatConflicts),
             asks: counter(Name::Asks),
+            answers_ahead: counter(Name::AnswersAhead),
             throttled: [
                 "renewals",
                 "streams",
@@ -312,6 +325,7 @@ impl Metrics {
             api_requests: counter(Name::ApiRequests),
             api_errors: counter(Name::ApiErrors),
             store_commit: histogram(Name::StoreCommit),
+            store_changes: counter(Name::StoreChanges),
             store_failing: gauge(Name::StoreFailing),
             store_failures: counter(Name::StoreFailures),
             is_store_failing: AtomicBool::new(false),
@@ -367,8 +381,10 @@ impl Metrics {
         self.ack_latency.record(waited.as_secs_f64());
     }
 
-    pub fn committed(&self, took: Duration) {
+    /// So many changes landed together.
+    pub fn committed(&self, took: Duration, changes: u64) {
         self.store_commit.record(took.as_secs_f64());
+        self.store_changes.increment(changes);
     }
 
     /// Records whether writes to the store fail, and counts each time that this begins.

@@ -121,9 +121,14 @@ impl<K: Ord + Clone> Budget<K> {
     }
 
     pub fn take(&self, key: &K, amount: usize) -> Result<Part<K>, Spent> {
-        let part = Part { key: key.clone(), amount: Mutex::new(0), budget: self.clone() };
+        let part = self.nothing(key);
         part.grow(amount)?;
         Ok(part)
+    }
+
+    /// A part that can grow.
+    pub fn nothing(&self, key: &K) -> Part<K> {
+        Part { key: key.clone(), amount: Mutex::new(0), budget: self.clone() }
     }
 }
 
@@ -145,6 +150,20 @@ impl<K: Ord + Clone> Part<K> {
         *of_each.entry(self.key.clone()).or_default() += more;
         *amount += more;
         Ok(())
+    }
+
+    /// Takes so much from now on, also where that is more than there is: what is there already is counted.
+    pub fn settle(&self, now: usize) {
+        let mut amount = self.amount.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.budget.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let (all, of_each) = &mut *taken;
+        *all = (*all + now).saturating_sub(*amount);
+        let own = of_each.entry(self.key.clone()).or_default();
+        *own = (*own + now).saturating_sub(*amount);
+        if *own == 0 {
+            of_each.remove(&self.key);
+        }
+        *amount = now;
     }
 }
 

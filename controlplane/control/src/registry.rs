@@ -1,6 +1,8 @@
 //! Connected proxies and how far each of them is: the source of `weft proxies` and `apply --wait`. Written by the
 //! sessions; lost with the process (registered workloads are not: the store keeps those).
 
+mod concerns;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -15,6 +17,7 @@ use weft_policy::lineage::Lineage;
 pub use weft_policy::plan::ProxyKey;
 use weft_policy::wire;
 
+use self::concerns::Concerns;
 use crate::lease::{Outlook, Word};
 
 /// How long a proxy that went without a word stays listed.
@@ -127,6 +130,8 @@ pub struct ProxyStatus {
     pub is_expected: bool,
     /// It went so lately that it may be back at any moment.
     pub is_awaited: bool,
+    /// It was to be told of the revision that is asked about, or may have been.
+    pub is_concerned: bool,
 }
 
 struct Entry {
@@ -147,6 +152,7 @@ struct Entry {
     words: Option<(Instant, BTreeMap<ObjectName, bool>)>,
     /// The services that it holds, and how much it asked for; `None`: all.
     scope: Option<(Arc<BTreeSet<ObjectName>>, usize)>,
+    concerns: Concerns,
     /// When living streams of this proxy were replaced by others that were no newer.
     disputes: Vec<Instant>,
 }
@@ -181,14 +187,15 @@ pub struct Seat {
 impl ProxyStatus {
     /// It has what is wanted or has refused it: nobody waits for it.
     pub fn is_settled(&self) -> bool {
-        matches!(self.state, SyncState::Synced | SyncState::Refused)
+        let is_excused = !self.is_concerned && self.state == SyncState::Behind;
+        is_excused || matches!(self.state, SyncState::Synced | SyncState::Refused)
     }
 
     /// A proxy of which another control plane knows more.
     fn elsewhere(key: &ProxyKey) -> Self {
         let nothing = Entry::absent(OffsetDateTime::now_utc()).status(key, Revision(0), Revision(0));
         let reason = "connected to another control plane of this store, which knows more of it".to_owned();
-        Self { state: SyncState::Elsewhere, reason, ..nothing }
+        Self { state: SyncState::Elsewhere, reason, is_concerned: true, ..nothing }
     }
 }
 
@@ -322,9 +329,11 @@ impl Registry {
         self.lock().get(key).is_some_and(|entry| entry.connected)
     }
 
-    /// Proxies that have a stream to this control plane.
-    pub(crate) fn connected(&self) -> BTreeSet<ProxyKey> {
-        self.lock().iter().filter(|(_, entry)| entry.connected).map(|(key, _)| key.clone()).collect()
+    /// Proxies that have a stream to this control plane, each with the number of that stream.
+    pub(crate) fn connected(&self) -> BTreeMap<ProxyKey, u64> {
+        let connected = self.lock();
+        let connected = connected.iter().filter(|(_, entry)| entry.connected);
+        connected.map(|(key, entry)| (key.clone(), entry.session)).collect()
     }
 
     /// Another control plane holds a proxy from now on.
@@ -449,6 +458,13 @@ impl Registry {
         }
     }
 
+    /// The world is of this revision from now on, which concerns the proxy or does not.
+    pub fn record_change(&self, seat: &Seat, revision: Revision, concerns: bool) {
+        if let Some(entry) = self.lock().get_mut(&seat.key).filter(|entry| entry.session == seat.session) {
+            entry.concerns.note(revision, concerns);
+        }
+    }
+
     /// How much the connected proxies asked for, all together.
     pub fn subscriptions(&self) -> usize {
         let entries = self.lock();
@@ -556,6 +572,7 @@ impl Entry {
             why: Arc::default(),
             words: None,
             scope: None,
+            concerns: Concerns::default(),
             disputes: Vec::new(),
         }
     }
@@ -596,6 +613,7 @@ impl Entry {
             is_expected: self.is_expected,
             is_awaited: self.is_expected
                 && (self.session == 0 || self.gone_since.is_some_and(|at| at.elapsed() < AWAITED)),
+            is_concerned: self.concerns.may_have(wanted),
         }
     }
 

@@ -1,7 +1,10 @@
 //! One proxy's control stream, from its Hello to its end: tells it what changed, hears what became of it. What to send is
 //! `View`'s decision; here are time and bytes. Changes are gathered, endpoint removals go at once.
 
+mod ahead;
+mod concern;
 mod hello;
+mod report;
 mod scope;
 #[cfg(test)]
 mod tests;
@@ -17,7 +20,7 @@ use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 use weft_policy::bundle::{
-    Direction, Egress, FilterMode, MeshSettings, ObjectName, OnFailure, Revision, ServedWorkload,
+    Direction, Egress, FilterAttachment, FilterMode, MeshSettings, ObjectName, OnFailure, Revision, ServedWorkload,
 };
 use weft_policy::delta::{self, Key, Object};
 use weft_policy::lineage::{Lineage, follow};
@@ -26,11 +29,12 @@ use weft_policy::wire::{self, v1};
 
 use self::hello::Greeting;
 pub(crate) use self::hello::may_join;
-use self::scope::Scope;
+use self::report::{health, words};
+use self::scope::{Places, Scope};
 use crate::hub::{Holder, Hub, KeptOut, Published};
 use crate::metrics::Throttled;
 use crate::rate::Rates;
-use crate::registry::{Capabilities, Health, LoadedFilter, Progress, Seat};
+use crate::registry::{Capabilities, Progress, Seat};
 use crate::told::{Shared, Told, ToldSet};
 use crate::view::{Answer, Held, Version, View};
 
@@ -39,9 +43,6 @@ pub const QUEUE: usize = 16;
 
 /// First and longest wait before what a proxy refused is tried again: the reason may have gone.
 const RETRY: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
-
-/// Peers that one report tells of.
-const MAX_WORDS: usize = 4_096;
 
 /// Objects that one answer says are skipped.
 const MAX_SKIPPED: usize = 4_096;
@@ -77,6 +78,8 @@ struct Session {
     target: Arc<ToldSet>,
     fitted: Arc<ToldSet>,
     looked_at: Option<Arc<Shared>>,
+    /// What was said by the newest world that it heard of.
+    noticed: Option<Arc<Shared>>,
     /// First and last change that nobody was told of yet.
     gathering: Option<Gathering>,
     sent_at: Instant,
@@ -143,7 +146,9 @@ impl Session {
         let messages = Rates::per_minute(limits.max_messages_per_minute);
         let questions = Rates::per_minute(limits.max_questions_per_minute);
         let scope = greeting.capabilities.contains(wire::SCOPE).then(|| {
-            let (scope, left) = Scope::new(greeting.asked, &hub.published().told, limits.max_absent_asks_per_proxy);
+            let of_account = hub.absent_asks(&greeting.seat.key.identity);
+            let places = Places { most: limits.max_absent_asks_per_proxy, of_account };
+            let (scope, left) = Scope::new(greeting.asked, &hub.published().told, places);
             note_unanswered(&hub, &greeting.seat, left);
             scope
         });
@@ -164,6 +169,7 @@ impl Session {
             target: Arc::default(),
             fitted: Arc::default(),
             looked_at: None,
+            noticed: None,
             gathering: None,
             sent_at: Instant::now(),
             retry: None,
@@ -174,6 +180,7 @@ impl Session {
         let mut published = self.hub.subscribe();
         let mut last_removal = published.borrow_and_update().last_removal;
         let (mut kept_out, mut lead) = (self.hub.watch_kept_out(), self.hub.watch_lead());
+        self.note_concern(&self.hub.published());
         if !self.send_denials(&mut kept_out).await {
             return End::Lost;
         }
@@ -182,6 +189,7 @@ impl Session {
         }
         loop {
             let due = self.gathering.filter(|_| !self.view.is_in_flight()).map(|g| self.due(g));
+            let ahead = self.ahead_due();
             tokio::select! {
                 message = incoming.next() => match message {
                     Some(Ok(message)) => if let Some(end) = self.handle_message(message).await { return end },
@@ -190,6 +198,7 @@ impl Session {
                 changed = published.changed() => {
                     if changed.is_err() { return End::Shutdown }
                     let world = published.borrow_and_update().clone();
+                    self.note_concern(&world);
                     self.note_change();
                     if world.last_removal > last_removal {
                         last_removal = world.last_removal;
@@ -198,6 +207,9 @@ impl Session {
                 }
                 () = sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => {
                     if !self.send_delta().await { return End::Lost }
+                }
+                () = sleep_until(ahead.unwrap_or_else(Instant::now).into()), if ahead.is_some() => {
+                    if !self.send_ahead().await { return End::Lost }
                 }
                 () = sleep_until(self.retry.map_or_else(Instant::now, |(at, _)| at).into()), if self.retry.is_some() => {
                     if !self.try_again().await { return End::Lost }
@@ -394,8 +406,7 @@ impl Session {
     async fn handle_asks(&mut self, asks: v1::Asks) -> Option<End> {
         let scope = self.scope.as_mut()?;
         self.hub.metrics().asks.increment(asks.wanted.len() as u64);
-        let most = self.hub.config().limits.max_absent_asks_per_proxy;
-        let left = scope.take((asks.wanted, asks.forgotten), &self.hub.published().told, most);
+        let left = scope.take((asks.wanted, asks.forgotten), &self.hub.published().told);
         note_unanswered(&self.hub, &self.seat, left);
         self.asks_too_often = self.questions.take(&(), Instant::now()).is_err();
         if self.asks_too_often {
@@ -596,10 +607,7 @@ fn silenced(
         Object::Filter(filter) => Some((key, filter, why)),
         Object::Mesh(_) | Object::Workload(_) | Object::Service(_) | Object::Route(_) => None,
     });
-    let mut restricting = missing.filter(|(key, filter, _)| {
-        let enforced = filter.mode == FilterMode::Enforce && filter.on_failure == OnFailure::Deny;
-        filter.direction == Direction::Outbound && enforced && view.is_without(key)
-    });
+    let mut restricting = missing.filter(|(key, filter, _)| restricts_calls(filter) && view.is_without(key));
     let keeps_silent = has.contains(wire::OUTBOUND_CLOSED);
     match object {
         Object::Workload(workload) if keeps_silent => {
@@ -615,6 +623,12 @@ fn silenced(
         }
         Object::Mesh(_) | Object::Workload(_) | Object::Service(_) | Object::Route(_) | Object::Filter(_) => None,
     }
+}
+
+/// Without this filter its workloads' apps would send more than they may.
+fn restricts_calls(filter: &FilterAttachment) -> bool {
+    let enforced = filter.mode == FilterMode::Enforce && filter.on_failure == OnFailure::Deny;
+    filter.direction == Direction::Outbound && enforced
 }
 
 /// True where something that is withheld would have narrowed what the object lets through.
@@ -654,27 +668,4 @@ fn withdrawn(before: &ToldSet, after: &ToldSet) -> Vec<Key> {
         }
     }
     keys
-}
-
-/// Which peers the proxy reaches.
-fn words(report: &v1::Report) -> BTreeMap<ObjectName, bool> {
-    let word = |word: &v1::PeerWord| Some((word.workload.clone()?.try_into().ok()?, word.reached));
-    report.peers.iter().take(MAX_WORDS).filter_map(word).collect()
-}
-
-/// The proxy's report as it is shown to people: no text in it may steer a terminal.
-fn health(report: v1::Report) -> Health {
-    let shown = |text: String| printable(&text).into_owned();
-    let filter = |state: v1::FilterState| LoadedFilter {
-        name: shown(state.name),
-        version: shown(state.version),
-        digest: shown(state.digest),
-        state: shown(state.state),
-    };
-    Health {
-        filters: report.filters.into_iter().take(256).map(filter).collect(),
-        transport: shown(report.transport),
-        certificate_not_after_unix: report.certificate_not_after_unix,
-        staleness_ms: report.staleness_ms,
-    }
 }

@@ -65,17 +65,29 @@ pub enum StoreError {
     Rows(#[from] weft_store::Error),
     #[error("an entry can't be written as JSON")]
     Encode(#[from] serde_json::Error),
+    /// Of a commit of several changes, each of which is told.
+    #[error(transparent)]
+    OfSeveral(Arc<Self>),
 }
 
 impl StoreError {
+    /// Of the rows' store.
+    pub(crate) fn rows(&self) -> Option<&weft_store::Error> {
+        match self {
+            Self::Rows(error) => Some(error),
+            Self::OfSeveral(error) => error.rows(),
+            Self::Encode(_) => None,
+        }
+    }
+
     /// Another commit came first: nothing was written, and the change is made again on what is there now.
     pub(crate) fn is_conflict(&self) -> bool {
-        matches!(self, Self::Rows(weft_store::Error::Conflict))
+        matches!(self.rows(), Some(weft_store::Error::Conflict))
     }
 
     /// It may be reached again at any moment; nothing is known of it until then.
     pub(crate) fn is_unreachable(&self) -> bool {
-        matches!(self, Self::Rows(weft_store::Error::Unreachable(_)))
+        matches!(self.rows(), Some(weft_store::Error::Unreachable(_)))
     }
 }
 

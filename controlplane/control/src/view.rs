@@ -62,6 +62,8 @@ pub enum Answer {
 pub struct View {
     /// Objects that the proxy holds; `None`: it holds only some of the object, after parts were cut away.
     holds: BTreeMap<Key, Option<Version>>,
+    /// Objects that were sent ahead of a delta in flight, which no proxy answers: it may have them or not.
+    ahead: BTreeSet<Key>,
     held: BTreeMap<Key, Held>,
     /// Objects that the proxy lacks a capability for.
     withheld: BTreeMap<Key, Held>,
@@ -96,8 +98,10 @@ struct InFlight {
 struct Change {
     /// `None` = removed.
     version: Option<Version>,
-    /// A subtractive delta overtook it: what the proxy will hold isn't quite this version.
+    /// A subtractive delta or an answer overtook it: what the proxy will hold isn't quite this version.
     cut: bool,
+    /// An answer brought it, after this was sent.
+    ahead: bool,
 }
 
 impl View {
@@ -134,13 +138,14 @@ impl View {
         let is_gone = |key: &&Key| {
             target.version(key).is_none() && !self.held.contains_key(*key) && !self.withheld.contains_key(*key)
         };
-        let removals: Vec<_> = self.holds.keys().filter(is_gone).cloned().collect();
+        let all: BTreeSet<_> = self.holds.keys().chain(&self.ahead).collect();
+        let removals: Vec<_> = all.into_iter().filter(is_gone).cloned().collect();
         if upserts.is_empty() && removals.is_empty() && self.greeted {
             self.synced = self.synced.max(revision);
             return None;
         }
         self.greeted = true;
-        let change = |key: &Key| (key.clone(), Change { version: target.version(key), cut: false });
+        let change = |key: &Key| (key.clone(), Change { version: target.version(key), cut: false, ahead: false });
         let changes = upserts.iter().chain(&removals).map(change).collect();
         self.in_flight = Some(InFlight { revision, changes });
         Some(Plan { revision, upserts, removals })
@@ -205,6 +210,9 @@ impl View {
             if change.version.is_none() || change.version != self.closed.get(&key).copied() {
                 self.unread.remove(&key);
             }
+            if !change.ahead {
+                self.ahead.remove(&key);
+            }
             match change.version {
                 Some(version) => self.holds.insert(key, (!change.cut).then_some(version)),
                 None => self.holds.remove(&key),
@@ -266,6 +274,33 @@ impl View {
                 change.cut = true;
             }
         }
+    }
+
+    /// These objects were sent ahead of the delta in flight. Nobody says whether the proxy took them: the next delta brings
+    /// them again, or takes them away.
+    pub fn handle_ahead(&mut self, objects: impl IntoIterator<Item = Key>) {
+        for key in objects {
+            if let Some(version) = self.holds.get_mut(&key) {
+                *version = None;
+            }
+            if let Some(change) = self.in_flight.as_mut().and_then(|sent| sent.changes.get_mut(&key)) {
+                (change.cut, change.ahead) = (true, true);
+            }
+            self.ahead.insert(key);
+        }
+    }
+
+    /// True where the proxy has this version of an object.
+    pub fn has(&self, key: &Key, version: Version) -> bool {
+        self.holds.get(key) == Some(&Some(version))
+    }
+
+    /// True while a delta is in flight that brings a filter, to a proxy that serves already: it takes its time.
+    pub fn is_preparing(&self) -> bool {
+        let brings = |sent: &InFlight| {
+            sent.changes.iter().any(|(key, change)| matches!(key, Key::Filter(_)) && change.version.is_some())
+        };
+        !self.holds.is_empty() && self.in_flight.as_ref().is_some_and(brings)
     }
 
     /// The newest revision that this proxy is in step with.

@@ -1,8 +1,10 @@
 //! Questions for the control plane: what workers need and this proxy does not hold. There is one for each name or address,
-//! however many requests wait; the control side says it, and its answer comes as a snapshot.
+//! however many requests wait; the control side says it, and its answer comes as a snapshot. A question that gets no answer
+//! is given up once nobody asks it any more, and keeps no place.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use weft_policy::scope::Ask;
@@ -10,22 +12,51 @@ use weft_policy::scope::Ask;
 use crate::telemetry::counters::Limited;
 use crate::telemetry::names::Metric;
 
+/// A question that nobody has asked for so long is given up.
+const GIVEN_UP: Duration = Duration::from_secs(30);
+
 /// The questions of one proxy.
 pub struct Asking {
     /// So many may be open.
     most: usize,
+    /// So long somebody may wait for an answer.
+    wait: Duration,
     inner: Mutex<Inner>,
     news: Notify,
 }
 
 #[derive(Default)]
 struct Inner {
-    /// Asked and not answered yet, with whether the control plane has heard it.
-    open: BTreeMap<Ask, bool>,
-    /// Answered before, and no longer of interest.
+    /// Asked and not answered yet.
+    open: BTreeMap<Ask, Question>,
+    /// Told to the control plane before, and no longer of interest.
     forgotten: Vec<Ask>,
     /// The generation of the snapshot that came with the last answers.
     generation: u64,
+}
+
+struct Question {
+    /// The control plane has heard it.
+    is_said: bool,
+    /// When somebody asked it last.
+    asked: Instant,
+}
+
+impl Inner {
+    /// Gives up the questions that nobody has asked since `before`, at most so many, those asked least lately first.
+    fn give_up(&mut self, before: Instant, most: usize) -> usize {
+        let old = self.open.iter().filter(|(_, question)| question.asked < before);
+        let mut old: Vec<_> = old.map(|(ask, question)| (question.asked, ask.clone())).collect();
+        old.sort();
+        old.truncate(most);
+        for (_, ask) in &old {
+            if self.open.remove(ask).is_some_and(|question| question.is_said) {
+                self.forgotten.push(ask.clone());
+            }
+        }
+        metrics::counter!(Metric::AsksGivenUp.name()).increment(old.len() as u64);
+        old.len()
+    }
 }
 
 /// News for the control plane.
@@ -36,26 +67,48 @@ pub struct News {
 }
 
 impl Asking {
-    pub(crate) fn new(most: usize) -> Self {
-        Self { most, inner: Mutex::default(), news: Notify::new() }
+    /// `wait`: nobody waits for an answer for longer.
+    pub(crate) fn new(most: usize, wait: Duration) -> Self {
+        Self { most, wait, inner: Mutex::default(), news: Notify::new() }
     }
 
     /// Asks for what the snapshot of a generation lacks, unless the question is open already or there is a later snapshot, which
-    /// may have it. False: too many are open.
-    pub(crate) fn ask(&self, ask: &Ask, generation: u64) -> bool {
+    /// may have it. Where too many are open, those give way for which nobody waits any more. False: somebody waits for each.
+    pub(crate) fn ask(&self, ask: &Ask, generation: u64, now: Instant) -> bool {
         let mut inner = self.lock();
-        if generation < inner.generation || inner.open.contains_key(ask) {
+        if generation < inner.generation {
+            return true;
+        }
+        if let Some(question) = inner.open.get_mut(ask) {
+            question.asked = now;
             return true;
         }
         if inner.open.len() >= self.most {
             Limited::NamesAsked.hit();
-            return false;
+            let before = now.checked_sub(self.wait).unwrap_or(now);
+            // Some more than must go: the next questions find room.
+            if inner.give_up(before, 1 + self.most / 8) == 0 {
+                return false;
+            }
         }
-        inner.open.insert(ask.clone(), false);
+        inner.open.insert(ask.clone(), Question { is_said: false, asked: now });
         drop(inner);
         metrics::counter!(Metric::Asks.name()).increment(1);
         self.news.notify_one();
         true
+    }
+
+    /// Gives up what nobody has asked for long.
+    pub(crate) fn give_up(&self, now: Instant) {
+        let Some(before) = now.checked_sub(self.wait + GIVEN_UP) else { return };
+        if self.lock().give_up(before, usize::MAX) > 0 {
+            self.news.notify_one();
+        }
+    }
+
+    /// True for a question that has no answer yet.
+    pub(crate) fn is_open(&self, ask: &Ask) -> bool {
+        self.lock().open.contains_key(ask)
     }
 
     /// These were answered, and are not to be told of any more.
@@ -77,7 +130,7 @@ impl Asking {
     pub(crate) fn say_all(&self) -> Vec<Ask> {
         let mut inner = self.lock();
         inner.forgotten.clear();
-        inner.open.values_mut().for_each(|is_said| *is_said = true);
+        inner.open.values_mut().for_each(|question| question.is_said = true);
         inner.open.keys().cloned().collect()
     }
 
@@ -95,9 +148,9 @@ impl Asking {
     fn take(&self) -> News {
         let mut inner = self.lock();
         let forgotten = std::mem::take(&mut inner.forgotten);
-        let unsaid = inner.open.iter_mut().filter(|(_, is_said)| !**is_said);
-        let wanted = unsaid.map(|(ask, is_said)| {
-            *is_said = true;
+        let unsaid = inner.open.iter_mut().filter(|(_, question)| !question.is_said);
+        let wanted = unsaid.map(|(ask, question)| {
+            question.is_said = true;
             ask.clone()
         });
         News { wanted: wanted.collect(), forgotten }
@@ -119,33 +172,56 @@ mod tests {
         Ask::Service(ObjectName::new("shop", name))
     }
 
+    const WAIT: Duration = Duration::from_millis(250);
+
     #[test]
     fn a_question_is_said_once_until_it_is_answered() {
-        let asking = Asking::new(2);
+        let (asking, now) = (Asking::new(2, WAIT), Instant::now());
+        let is_asked = |name, generation| asking.ask(&ask(name), generation, now);
         assert!(asking.news().now_or_never().is_none());
-        assert!(asking.ask(&ask("a"), 1) && asking.ask(&ask("a"), 1) && asking.ask(&ask("b"), 1));
-        assert!(!asking.ask(&ask("c"), 1), "so many may be open");
-        assert!(asking.ask(&ask("b"), 1), "one more who waits is no further question");
+        assert!(is_asked("a", 1) && is_asked("a", 1) && is_asked("b", 1));
+        assert!(!is_asked("c", 1), "so many may be open");
+        assert!(is_asked("b", 1), "one more who waits is no further question");
         let news = asking.news().now_or_never().unwrap();
         assert_eq!(news, News { wanted: vec![ask("a"), ask("b")], forgotten: vec![] });
-        assert!(asking.ask(&ask("a"), 1));
+        assert!(is_asked("a", 1));
         assert!(asking.news().now_or_never().is_none());
         asking.close(&[ask("a"), ask("z")].into(), 2);
         asking.forget(vec![ask("z")]);
-        assert!(asking.ask(&ask("a"), 1), "who is late looks into the later snapshot");
-        assert!(asking.ask(&ask("c"), 2));
+        assert!(is_asked("a", 1), "who is late looks into the later snapshot");
+        assert!(is_asked("c", 2));
         let news = asking.news().now_or_never().unwrap();
         assert_eq!(news, News { wanted: vec![ask("c")], forgotten: vec![ask("z")] });
     }
 
     #[test]
     fn another_stream_is_told_what_is_open() {
-        let asking = Asking::new(9);
-        assert!(asking.ask(&ask("a"), 1));
+        let (asking, now) = (Asking::new(9, WAIT), Instant::now());
+        assert!(asking.ask(&ask("a"), 1, now));
         assert!(asking.news().now_or_never().is_some());
-        assert!(asking.ask(&ask("b"), 1));
+        assert!(asking.ask(&ask("b"), 1, now));
         asking.forget(vec![ask("z")]);
         assert_eq!(asking.say_all(), [ask("a"), ask("b")]);
         assert!(asking.news().now_or_never().is_none());
+    }
+
+    #[test]
+    fn questions_without_an_answer_keep_no_place() {
+        let (asking, start) = (Asking::new(2, WAIT), Instant::now());
+        let after = |ms| start + Duration::from_millis(ms);
+        assert!(asking.ask(&ask("a"), 1, after(0)) && asking.ask(&ask("b"), 1, after(1)));
+        assert!(asking.news().now_or_never().is_some());
+        assert!(!asking.ask(&ask("c"), 1, after(250)), "somebody waits for each");
+        // Of the two `b` is asked again.
+        assert!(asking.ask(&ask("b"), 1, after(251)));
+        assert!(asking.ask(&ask("c"), 1, after(251)));
+        assert!(!asking.is_open(&ask("a")) && asking.is_open(&ask("b")));
+        let news = asking.news().now_or_never().unwrap();
+        assert_eq!(news, News { wanted: vec![ask("c")], forgotten: vec![ask("a")] });
+        assert!(asking.ask(&ask("d"), 1, after(502)));
+        asking.give_up(after(30_700));
+        assert_eq!(asking.say_all(), [ask("d")]);
+        asking.give_up(after(30_753));
+        assert_eq!(asking.say_all(), []);
     }
 }

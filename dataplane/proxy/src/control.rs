@@ -204,6 +204,7 @@ impl Control {
 
     /// Now and then: what is not used is let go, and the control plane is told how this proxy is.
     fn look_after(&self, applier: &mut Applier) -> Step {
+        self.shared.asking.give_up(Instant::now());
         applier.forget_unused(Instant::now());
         Step::Say(self.report(applier))
     }

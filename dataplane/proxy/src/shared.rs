@@ -100,7 +100,7 @@ impl Shared {
             unreachable: OpenCount::default(),
             reaches: Reaches::default(),
             contact: Contact::default(),
-            asking: Asking::new(config.limits.names_asked),
+            asking: Asking::new(config.limits.names_asked, Duration::from_millis(config.limits.first_call_wait_ms)),
             uses: Uses::default(),
             pools: Mutex::default(),
             admissions: Mutex::default(),

@@ -9,7 +9,7 @@ use super::select::selected_by;
 use super::{World, selects};
 use crate::bundle::ObjectName;
 use crate::resource::{HttpRouteSpec, Kind, Object, ObjectKey, ROOT_NAMESPACE, ServiceSpec, Spec, WorkloadSpec};
-use crate::scope::Ask;
+use crate::scope::{Ask, Blocks};
 
 #[derive(Debug)]
 pub(super) struct Affected {
@@ -90,9 +90,25 @@ impl Affected {
         Arc::ptr_eq(&self.old, world)
     }
 
-    /// An address may have come or gone.
-    pub(super) fn moves_addresses(&self) -> bool {
-        !self.services.is_empty() || !self.workloads.is_empty()
+    /// The blocks around the addresses of the old world as they are in the new one, and whether they are others.
+    pub(super) fn blocks(&self, old: &Arc<Blocks>) -> (Arc<Blocks>, bool) {
+        let of = |world: &World| -> Vec<IpAddr> {
+            let services = self.services.iter().filter_map(|name| world.service(name)?.spec.cluster_ip);
+            let workloads = self.workloads.iter().filter_map(|name| world.workload(name));
+            let mut all: Vec<_> = services.chain(workloads.flat_map(|it| it.spec.all_addresses())).collect();
+            all.sort();
+            all
+        };
+        let (gone, come) = (of(&self.old), of(&self.new));
+        let mut blocks = Arc::clone(old);
+        if gone == come {
+            return (blocks, false);
+        }
+        let counted = Arc::make_mut(&mut blocks);
+        let mut are_others = false;
+        come.into_iter().for_each(|address| are_others |= counted.add(address));
+        gone.into_iter().for_each(|address| are_others |= counted.remove(address));
+        (blocks, are_others)
     }
 
     pub(super) fn mesh(&self) -> bool {

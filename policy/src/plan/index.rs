@@ -28,6 +28,8 @@ pub(super) struct Index {
     policies: BTreeMap<Scope, Vec<usize>>,
     /// Services that a policy is for, by the first label of their selector: others may be many, and all select the same.
     targeted: OnceLock<BTreeMap<Label, Vec<ObjectName>>>,
+    /// Services by the first label of their selector, made when somebody asks.
+    selecting: OnceLock<BTreeMap<Label, Vec<ObjectName>>>,
     /// Who has an address, made when somebody asks.
     addresses: OnceLock<BTreeMap<IpAddr, Vec<Holder>>>,
 }
@@ -113,6 +115,29 @@ impl Index {
         rarest.iter().filter_map(|position| Spec::of(&self.entries[*position].resource))
     }
 
+    /// Services that have a label of the workload in their selector: all that it stands behind are among them, in their order.
+    pub(super) fn near_workload<'w>(
+        &'w self,
+        world: &'w World,
+        workload: &Object<WorkloadSpec>,
+    ) -> impl Iterator<Item = &'w Object<ServiceSpec>> + use<'w> {
+        let by_label = self.selecting.get_or_init(|| {
+            let mut by_label = BTreeMap::<Label, Vec<ObjectName>>::new();
+            for service in world.services() {
+                let Some((key, value)) = service.spec.selector.first_key_value() else { continue };
+                let label = (service.metadata.namespace.clone(), key.clone(), value.clone());
+                by_label.entry(label).or_default().push(service.name());
+            }
+            by_label
+        });
+        let own = &workload.metadata.namespace;
+        let with = |(key, value): (&String, &String)| {
+            by_label.get(&(own.clone(), key.clone(), value.clone())).map(Vec::as_slice).unwrap_or_default()
+        };
+        let near: BTreeSet<&ObjectName> = workload.metadata.labels.iter().flat_map(with).collect();
+        near.into_iter().filter_map(|name| world.service(name))
+    }
+
     pub(super) fn attached_to<'w>(&'w self, service: &ObjectName) -> impl Iterator<Item = &'w Resource> + use<'w> {
         self.routes_of(service).map(|entry| &entry.resource)
     }
@@ -142,8 +167,7 @@ impl Index {
                 Holder::Service(name) => _ = found.insert(name.clone()),
                 Holder::Workload(name) => {
                     let Some(workload) = world.workload(name) else { continue };
-                    let near = world.of_namespace::<ServiceSpec>(&name.namespace);
-                    found.extend(near.filter(|service| super::selects(service, workload)).map(Object::name));
+                    found.extend(world.selecting(workload).map(Object::name));
                 }
             }
         }

@@ -3,11 +3,11 @@
 
 use std::collections::BTreeSet;
 
+use super::World;
 use super::assemble::{attached, bundle_for};
-use super::{World, selects};
 use crate::bundle::{Bundle, ObjectName, Revision, Route};
 use crate::resource::{HttpRouteSpec, Spec};
-use crate::scope::{Ask, Ranges};
+use crate::scope::{Ask, Blocks, Ranges};
 
 /// The services that the proxy of `served` holds once it has asked for `asked`.
 pub fn scope_of(world: &World, served: &[ObjectName], asked: &BTreeSet<Ask>) -> BTreeSet<ObjectName> {
@@ -45,8 +45,7 @@ pub(super) fn roots(world: &World, served: &[ObjectName], asked: &BTreeSet<Ask>)
     for name in served {
         roots.extend(world.uses_of_namespace(&name.namespace));
         let Some(workload) = world.workload(name) else { continue };
-        let near = world.of_namespace(&name.namespace).filter(|service| selects(service, workload));
-        roots.extend(near.map(crate::resource::Object::name));
+        roots.extend(world.selecting(workload).map(crate::resource::Object::name));
         roots.extend(workload.metadata.uses(&name.namespace));
     }
     roots.extend(asked.iter().flat_map(|ask| meant(world, ask)));
@@ -90,7 +89,11 @@ pub(super) fn concerns(route: &Route, namespaces: &BTreeSet<&str>) -> bool {
 
 /// Blocks around every address of a service or a workload.
 pub(super) fn ranges(world: &World) -> Ranges {
+    blocks(world).ranges()
+}
+
+pub(super) fn blocks(world: &World) -> Blocks {
     let virtual_addresses = world.services().filter_map(|service| service.spec.cluster_ip);
     let own = world.workloads().flat_map(|workload| workload.spec.all_addresses());
-    Ranges::around(virtual_addresses.chain(own))
+    virtual_addresses.chain(own).collect()
 }

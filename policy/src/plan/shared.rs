@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::affected::Affected;
 use super::assemble::{attached, filters_for, mesh_settings, serve, service_entry};
-use super::scope::{backends, closure, meant, ranges as ranges_of, roots};
+use super::scope::{backends, blocks as blocks_of, closure, meant, roots};
 use super::{Entry, World};
 use crate::bundle::{MeshSettings, ObjectName};
 use crate::delta::Object;
 use crate::resource::{Kind, Object as Resourced, ServiceSpec, Spec};
-use crate::scope::{Ask, Ranges};
+use crate::scope::{Ask, Blocks, Ranges};
 
 /// All objects of one world in the form `T`, which may be dear to make.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub struct Shared<T> {
     trust_bundle_pem: Arc<str>,
     make: fn(Object) -> T,
     mesh: OnceLock<Arc<T>>,
+    /// Where the mesh has addresses, once somebody holds only what it uses.
+    blocks: OnceLock<Arc<Blocks>>,
     /// The same for those that hold only what they use.
     scoped_mesh: OnceLock<(Ranges, Arc<T>)>,
     services: Made<ObjectName, Arc<Forms<T>>>,
@@ -99,6 +101,7 @@ impl<T> Shared<T> {
             trust_bundle_pem,
             make,
             mesh: OnceLock::new(),
+            blocks: OnceLock::new(),
             scoped_mesh: OnceLock::new(),
             services: Made::new(),
             routes: Made::new(),
@@ -118,16 +121,20 @@ impl<T> Shared<T> {
             Some(mesh) => OnceLock::from(mesh.clone()),
             None => OnceLock::new(),
         };
-        let has_ranges = |ranges: &Ranges| !affected.moves_addresses() || *ranges == ranges_of(&world);
+        let moved = self.blocks.get().map(|known| affected.blocks(known));
+        let has_ranges = |ranges: &Ranges| {
+            moved.as_ref().is_some_and(|(blocks, are_others)| !are_others || *ranges == blocks.ranges())
+        };
         let scoped_mesh = self.scoped_mesh.get().filter(|(ranges, _)| is_same_mesh && has_ranges(ranges));
         let scoped_mesh = scoped_mesh.map_or_else(OnceLock::new, |known| OnceLock::from(known.clone()));
+        let blocks = moved.map_or_else(OnceLock::new, |(blocks, _)| OnceLock::from(blocks));
         let services = self.services.kept(|service| !affected.service(service));
         let routes = self.routes.kept(|route| !affected.route(route));
         let workloads = self.workloads.kept(|workload| !affected.workload(workload));
         let filters = self.filters.kept(|served| !affected.filters(served));
         let (came, make) = (Some(affected), self.make);
         let trust_bundle_pem = if is_trusted { self.trust_bundle_pem.clone() } else { Arc::from(trust_bundle_pem) };
-        Self { world, came, trust_bundle_pem, make, mesh, scoped_mesh, services, routes, workloads, filters }
+        Self { world, came, trust_bundle_pem, make, mesh, blocks, scoped_mesh, services, routes, workloads, filters }
     }
 
     /// All that the proxy of `served` is told, in no order: what `bundle_for` says, made.
@@ -146,8 +153,18 @@ impl<T> Shared<T> {
 
     /// The services that the proxy of `served` holds once it has asked for `asked`: what `scope_of` says.
     pub fn scope(&self, served: &[ObjectName], asked: &BTreeSet<Ask>) -> BTreeSet<ObjectName> {
+        self.reached(served, roots(&self.world, served, asked))
+    }
+
+    /// The services that the answers to `asks` bring to the proxy of `served`.
+    pub fn closure(&self, served: &[ObjectName], asks: &BTreeSet<Ask>) -> BTreeSet<ObjectName> {
+        self.reached(served, asks.iter().flat_map(|ask| self.meant(ask)).collect())
+    }
+
+    /// The services `from`, with what callers next to `served` may be led to by their routes.
+    fn reached(&self, served: &[ObjectName], from: BTreeSet<ObjectName>) -> BTreeSet<ObjectName> {
         let namespaces: BTreeSet<&str> = served.iter().map(|name| name.namespace.as_str()).collect();
-        closure(&self.world, roots(&self.world, served, asked), |service| {
+        closure(&self.world, from, |service| {
             let mut backends = Vec::new();
             self.each_met(service, &namespaces, |one| backends.extend_from_slice(&one.backends));
             backends
@@ -198,7 +215,7 @@ impl<T> Shared<T> {
 
     fn scoped_mesh(&self) -> Arc<T> {
         let make = || {
-            let ranges = ranges_of(&self.world);
+            let ranges = self.blocks.get_or_init(|| Arc::new(blocks_of(&self.world))).ranges();
             let settings = mesh_settings(&self.world, &self.trust_bundle_pem);
             let settings = MeshSettings { ranges: Some(ranges.clone()), ..settings };
             (ranges, Arc::new((self.make)(Object::Mesh(settings))))

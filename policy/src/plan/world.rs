@@ -262,7 +262,7 @@ impl World {
         &'w self,
         workload: &'w Object<WorkloadSpec>,
     ) -> impl Iterator<Item = &'w Object<ServiceSpec>> {
-        self.services().filter(|service| super::selects(service, workload))
+        self.index().near_workload(self, workload).filter(|service| super::selects(service, workload))
     }
 
     /// The policies that hold for a workload, of both kinds.

@@ -176,10 +176,14 @@ impl<'t> Resolver<'_, 't> {
     }
 
     /// The service that a name would mean and that was not asked for, where this proxy holds only what it uses. `None`: no
-    /// service can have this name, or none has.
+    /// service can have this name, or none has, or it is this machine's own.
     fn meant_service(&self, host: &str) -> Option<Ask> {
         self.mesh.ranges.as_ref()?;
         let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+        // This machine says what it means, whether or not the control plane can be asked.
+        if (self.is_local)(&host) {
+            return None;
+        }
         let (name, namespace) = RouteTable::service_labels(&host, self.from_namespace)?;
         if !is_label(name) || !self.knows_namespace(namespace) {
             return None;

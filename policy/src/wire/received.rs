@@ -44,10 +44,14 @@ impl TryFrom<v1::Delta> for Received {
         if message.subtractive && (message.full || !message.upserts.is_empty() || !message.answered.is_empty()) {
             return Err(Refused::whole("a subtractive delta only removes"));
         }
+        if message.ahead && (message.full || message.subtractive || !message.removals.is_empty()) {
+            return Err(Refused::whole("answers ahead only add"));
+        }
         let mut received = Self {
             delta: Delta {
                 revision: Revision(message.revision),
                 subtractive: message.subtractive,
+                ahead: message.ahead,
                 full: message.full,
                 ..Delta::default()
             },
@@ -55,6 +59,9 @@ impl TryFrom<v1::Delta> for Received {
         };
         for envelope in message.upserts {
             match open(envelope)? {
+                Opened::Object { key, .. } if message.ahead && !matches!(key, Key::Service(_) | Key::Route(_)) => {
+                    return Err(Refused::object((&key).into(), "answers ahead are services and routes"));
+                }
                 Opened::Object { key, object, version } => {
                     if received.versions.insert(key.clone(), version).is_some() {
                         return Err(Refused::whole(format!("{key} comes twice")));

@@ -192,14 +192,34 @@ fn both_ways_without_loss() {
         revision: Revision(9),
         upserts: everything(),
         removals: removals.clone(),
-        subtractive: false,
         full: true,
         answered: asks().into(),
+        ..Delta::default()
     };
     let received = through_bytes(&delta).unwrap();
     assert_eq!((&received.delta, received.versions.len(), received.skipped.len()), (&delta, 5, 0));
     let delta = Delta { revision: Revision(9), removals, subtractive: true, ..Delta::default() };
     assert_eq!(through_bytes(&delta).unwrap().delta, delta);
+}
+
+/// They are applied without the filters of their revision.
+#[test]
+fn answers_ahead_are_services_and_routes_and_nothing_else() {
+    let ahead =
+        |upserts| Delta { revision: Revision(9), upserts, ahead: true, answered: asks().into(), ..Delta::default() };
+    let (may, other): (Vec<_>, Vec<_>) =
+        everything().into_iter().partition(|object| matches!(object, Object::Service(_) | Object::Route(_)));
+    assert_eq!(through_bytes(&ahead(may.clone())).unwrap().delta, ahead(may));
+    for object in other {
+        let refused = through_bytes(&ahead(vec![object])).unwrap_err();
+        assert_eq!(refused.reason, "answers ahead are services and routes");
+    }
+    for delta in [
+        Delta { full: true, ..ahead(vec![]) },
+        Delta { removals: vec![Key::Service(name("shop/web"))], ..ahead(vec![]) },
+    ] {
+        assert_eq!(through_bytes(&delta).unwrap_err().reason, "answers ahead only add");
+    }
 }
 
 #[test]

@@ -13,6 +13,7 @@ impl From<&Delta> for v1::Delta {
             upserts: delta.upserts.iter().map(encode).collect(),
             removals: delta.removals.iter().map(Into::into).collect(),
             subtractive: delta.subtractive,
+            ahead: delta.ahead,
             full: delta.full,
             lineage: None,
             more: false,

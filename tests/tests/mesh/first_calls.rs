@@ -127,6 +127,54 @@ async fn without_an_answer_a_call_goes_nowhere() {
     assert_eq!(Client::through(pair.proxy(), "origin:8080").await.get("/who").await.text(), "origin");
 }
 
+/// A slow control plane costs its first caller as long as it takes, within the limit, and nobody after that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_answer_is_waited_for_within_the_limit() {
+    let pair = start(&[(8080, Protocol::Http)], &[]);
+    let _app = App::start("origin", pair.origin, 8080).await;
+    let call = |proxy: SocketAddr| async move {
+        let mut client = Client::through(proxy, "origin:8080").await;
+        let began = Instant::now();
+        (client.get("/who").await, began.elapsed())
+    };
+    let slow = async {
+        let asks = question(&pair).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        answer(&pair, &asks, true);
+    };
+    let ((first, took), ()) = tokio::join!(call(pair.proxy()), slow);
+    assert_eq!((first.status.as_u16(), first.text().as_str()), (200, "origin"));
+    assert!(took >= Duration::from_millis(100), "{took:?}");
+    let (known, _) = call(pair.proxy()).await;
+    assert_eq!(known.status, 200);
+    nobody_asks(&pair).await;
+}
+
+/// A control plane that says of a service that it is not there, or that it is and does not bring it: the call is refused, and
+/// reaches nobody, until that is put right.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_is_not_true_leads_nobody_out_of_the_mesh() {
+    let pair = start(&[(8080, Protocol::Http)], &[]);
+    let app = App::start("origin", pair.origin, 8080).await;
+    let call = |target: &str| {
+        let (proxy, target) = (pair.proxy(), target.to_owned());
+        async move { Client::through(proxy, &target).await.get("/who").await }
+    };
+    let lie = async {
+        let asks = question(&pair).await;
+        answer(&pair, &asks, false);
+    };
+    let (refused, ()) = tokio::join!(call("origin:8080"), lie);
+    assert_eq!((refused.status.as_u16(), app.served()), (502, 0), "{}", refused.text());
+    assert!(refused.text().contains("no service has this name"), "{}", refused.text());
+    // What nobody asked for is brought, and says nothing of what was asked.
+    answer(&pair, &[Ask::Service(ObjectName::new("default", "other"))], false);
+    assert_eq!(call("origin:8080").await.status, 502);
+    answer(&pair, &[origin()], true);
+    assert_eq!(call("origin:8080").await.text(), "origin");
+    nobody_asks(&pair).await;
+}
+
 /// A control plane that always has something to say, and never what was asked for.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_other_news_lengthen_the_wait() {

@@ -173,11 +173,11 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         tracing::error!(error = %crate::chain(&error), "store failed");
         let reason = crate::chain(&error);
-        let StoreError::Rows(rows) = error else { return Self::internal(reason) };
+        let Some(rows) = error.rows() else { return Self::internal(reason) };
         if let weft_store::Error::TooLarge { .. } = rows {
             return Self::too_large(format!("{reason}; nothing was changed"));
         }
-        Self::unavailable(format!("{reason}; {}", outlook(&rows)))
+        Self::unavailable(format!("{reason}; {}", outlook(rows)))
     }
 }
 

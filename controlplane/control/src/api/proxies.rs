@@ -310,6 +310,7 @@ async fn status(
         };
         let (mut proxies, silent) = everywhere.proxies();
         proxies.retain(|proxy| is_concerned(proxy) && caller.sees(Thing::Proxy, proxy.key.identity.namespace()));
+        proxies.iter_mut().for_each(excuse);
         let now = Instant::now();
         if is_stopping || now >= deadline || proxies.iter().all(ProxyStatus::is_settled) {
             return Ok(Json(report(wanted, proxies, told_of(silent, &caller))));
@@ -326,9 +327,17 @@ async fn status(
     }
 }
 
-/// A proxy that is gone for good gets no revision and is no reason to wait.
+/// A proxy that is gone for good gets no revision and is no reason to wait, nor is one that holds nothing of the change.
 fn is_concerned(proxy: &ProxyStatus) -> bool {
-    proxy.state != SyncState::Disconnected || proxy.is_awaited
+    // What it refused earlier is told all the same.
+    (proxy.is_concerned || !proxy.held.is_empty()) && (proxy.state != SyncState::Disconnected || proxy.is_awaited)
+}
+
+/// An older change that a proxy has not got yet is no reason to wait for one that does not concern it.
+fn excuse(proxy: &mut ProxyStatus) {
+    if !proxy.is_concerned && proxy.state == SyncState::Behind {
+        (proxy.state, proxy.reason) = (SyncState::Synced, String::new());
+    }
 }
 
 fn report(wanted: u64, proxies: Vec<ProxyStatus>, silent: Vec<SilentReplica>) -> RevisionStatus {

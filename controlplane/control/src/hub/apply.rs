@@ -172,7 +172,7 @@ impl Hub {
             return self.preview(order.actor, order.resources, order.expected, false).await;
         }
         if !order.concerns_filters() {
-            return self.change(move |draft| order.clone().make(draft)).await;
+            return self.change_together(move |draft| order.clone().make(draft)).await;
         }
         // What was tried is what is applied: where the world has changed meanwhile, it is tried again.
         for _ in 0..ATTEMPTS {
@@ -180,7 +180,7 @@ impl Hub {
             let (_, asked) = apart(move || planned.plan(&published)).await?;
             let told = unless_refused(self.tried(&asked, false).await?)?;
             let order = order.clone();
-            let applied = self.change(move |draft| {
+            let applied = self.change_together(move |draft| {
                 let before = draft.world.clone();
                 let applied = order.clone().make(draft)?;
                 match Asked::between(&before, &draft.world, &applied.changes).is_within(&asked) {
@@ -231,7 +231,7 @@ impl Hub {
         expected: Expected,
     ) -> Result<Revision, ApplyError> {
         let (hub, actor) = (self.clone(), actor.into());
-        self.change(move |draft| {
+        self.change_together(move |draft| {
             let actor = &actor;
             if is_own(&key) {
                 return Err(ApplyError::Own(key.clone()));

@@ -111,8 +111,8 @@ impl Hub {
         // One that is used up or ended costs nobody the writer's lock: each proxy shows its old one at a start.
         usable(self.token(hash.clone()).await?, now)?;
         let store = self.store.clone();
-        let gained = self.change(move |draft| {
-            let (record, of) = usable(store.token(&hash)?, now)?;
+        let gained = self.change_together(move |draft| {
+            let (record, of) = usable(draft.token(&store, &hash)?, now)?;
             if of != identity {
                 return Err(JoinError::OtherAccount { of: Box::new(of), identity: Box::new(identity.clone()) });
             }

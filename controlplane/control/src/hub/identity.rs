@@ -231,16 +231,16 @@ impl Hub {
         let store = self.store.clone();
         let namespace = identity.namespace().to_owned();
         let put = put_issued(&issued, &identity)?;
-        let made = self.change(move |draft| {
+        let made = self.change_together(move |draft| {
             let mut used_up = None;
-            let action = match row.read(&store, now.unix_timestamp())? {
+            let action = match row.read_in(draft, &store, now.unix_timestamp())? {
                 Some(joined) => {
-                    draft.writes.extend(row.again(&store, joined, &serial)?);
+                    row.again(draft, &store, joined, &serial)?;
                     "join.again"
                 }
                 None => {
                     // Read again under the writer's lock: a token of one use is used once.
-                    let (record, identity) = usable(store.token(&hash)?, now)?;
+                    let (record, identity) = usable(draft.token(&store, &hash)?, now)?;
                     if let Grant::Join { identity, grants, .. } = &record.grant {
                         draft.grant_bounded(identity, grants)?;
                     }
@@ -295,8 +295,8 @@ impl Hub {
         let put = put_issued(&issued, &identity)?;
         let (store, holder, next) = (self.store.clone(), holder.clone(), issued.serial.clone());
         let grace = self.config().identity_grace();
-        self.change(move |draft| {
-            let before: Option<IssuedRecord> = store.row(Table::Issued, &row_of(&holder.serial))?;
+        self.change_together(move |draft| {
+            let before: Option<IssuedRecord> = draft.row(&store, Table::Issued, &row_of(&holder.serial))?;
             if now >= holder.not_after {
                 within_grace(&holder, before.as_ref(), grace, now)?;
             } else if before.as_ref().is_some_and(|before| before.replaced_by.is_some()) {

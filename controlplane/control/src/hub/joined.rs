@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 use weft_policy::identity::SpiffeId;
 
+use super::Draft;
 use super::identity::{IssuedRecord, row_of};
 use crate::ca::{IssueError, key_of};
 use crate::store::{Store, StoreError, Table, Write, write_record};
@@ -39,6 +40,12 @@ impl Row {
         Ok(found.filter(|joined| joined.may_ask(now)))
     }
 
+    /// The same as the changes before this one leave it.
+    pub(super) fn read_in(&self, draft: &Draft, store: &Store, now: i64) -> Result<Option<Joined>, StoreError> {
+        let found: Option<Joined> = draft.row(store, Table::Joined, &self.0)?;
+        Ok(found.filter(|joined| joined.may_ask(now)))
+    }
+
     /// Notes a join by which a token was used.
     pub(super) fn first(
         &self,
@@ -52,14 +59,21 @@ impl Row {
     }
 
     /// Notes that one was answered again: this certificate takes the place of the one before.
-    pub(super) fn again(&self, store: &Store, joined: Joined, serial: &str) -> Result<Vec<Write>, StoreError> {
+    pub(super) fn again(
+        &self,
+        draft: &mut Draft,
+        store: &Store,
+        joined: Joined,
+        serial: &str,
+    ) -> Result<(), StoreError> {
         let before = row_of(&joined.serial);
-        let mut writes = vec![self.put(&Joined { serial: serial.to_owned(), ..joined })?];
-        if let Some(record) = store.row::<IssuedRecord>(Table::Issued, &before)? {
+        let record: Option<IssuedRecord> = draft.row(store, Table::Issued, &before)?;
+        draft.writes.push(self.put(&Joined { serial: serial.to_owned(), ..joined })?);
+        if let Some(record) = record {
             let replaced = IssuedRecord { replaced_by: Some(serial.to_owned()), ..record };
-            writes.push(Write::PutRow(Table::Issued, before, write_record(&replaced)?));
+            draft.writes.push(Write::PutRow(Table::Issued, before, write_record(&replaced)?));
         }
-        Ok(writes)
+        Ok(())
     }
 
     fn put(&self, joined: &Joined) -> Result<Write, StoreError> {

@@ -6,6 +6,8 @@ mod tests;
 
 use std::time::Instant;
 
+use weft_policy::identity::SpiffeId;
+
 use super::{Hub, Published, StoreError, apart};
 use crate::metrics::Throttled;
 use crate::rate::{Part, Place, Rates, Spent, Turn, Turns};
@@ -26,6 +28,11 @@ pub enum TooManyCalls {
 }
 
 impl Hub {
+    /// What the account of a proxy has of names and addresses that it asks for and that are not there.
+    pub(crate) fn absent_asks(&self, account: &SpiffeId) -> Part<SpiffeId> {
+        self.absent_asks.nothing(account)
+    }
+
     /// Computes something of the world as it is, in the turn of `token`.
     pub(crate) async fn plan<T: Send + 'static>(
         &self,

@@ -99,7 +99,7 @@ impl Hub {
         let hub = self.clone();
         let names: Vec<_> = registrations.iter().map(Registration::name).collect();
         let key = proxy.clone();
-        let result = self.change(move |draft| draft.register(&hub, &key, origin, &registrations)).await;
+        let result = self.change_together(move |draft| draft.register(&hub, &key, origin, &registrations)).await;
         match &result {
             Ok(()) => self.tell_unserved(proxy, &names),
             Err(error) => self.refused(proxy, origin, error).await,
@@ -167,7 +167,7 @@ impl Hub {
                 .refused(kind);
             Ok::<_, StoreError>(())
         };
-        if let Err(error) = self.change(audit).await {
+        if let Err(error) = self.change_together(audit).await {
             tracing::error!(error = %crate::chain(&error), "a refusal could not be audited");
         }
     }
@@ -186,7 +186,7 @@ impl Hub {
             // Under the writer's lock: a proxy takes its seat before it registers, so one that is back keeps its workloads.
             if hub.registry().is_connected(&key) { Ok(()) } else { draft.release(&hub, &key, &workloads, why) }
         };
-        let result = self.change(release).await;
+        let result = self.change_together(release).await;
         if let Err(error) = result {
             tracing::error!(%proxy, error = %crate::chain(&error), "workloads could not be released");
         }
@@ -310,7 +310,7 @@ impl Draft {
         let wanted: BTreeSet<_> = registrations.iter().map(Registration::name).collect();
         let registered_bytes = self.account_bytes(&proxy.identity);
         let was_known = wanted.iter().any(|name| self.world.registered_by(name).is_some());
-        let before = was_known.then(|| hub.published());
+        let before = was_known.then(|| self.world.clone());
         for name in owned_by(&self.world, proxy).iter().filter(|name| !wanted.contains(*name)) {
             apply::remove_registered(self, name, hub.age())?;
         }
@@ -331,7 +331,7 @@ impl Draft {
             let names: Vec<_> = wanted.iter().map(ToString::to_string).collect();
             // A proxy may leave what protected its workload as it may stop it, and somebody hears of it.
             let lost: Vec<_> =
-                before.iter().flat_map(|before| losses_of_workloads(&before.world, &self.world, &wanted)).collect();
+                before.iter().flat_map(|before| losses_of_workloads(before, &self.world, &wanted)).collect();
             for loss in &lost {
                 tracing::warn!(%proxy, %loss, "a workload was registered otherwise");
             }

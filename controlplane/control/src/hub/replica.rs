@@ -2,7 +2,7 @@
 //! them, the leader, cleans up. Invariant: what another committed is published in the order of the commits, each once, and
 //! no control plane takes out the workloads of a proxy that another holds.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -334,7 +334,7 @@ async fn while_it_lives(
     mut registry: watch::Receiver<u64>,
     stop: &CancellationToken,
 ) {
-    let (mut held, mut is_told) = (BTreeSet::new(), false);
+    let (mut held, mut is_told) = (BTreeMap::new(), false);
     let mut asked: Option<Instant> = None;
     while !session.has_ended() {
         let Some(this) = hub.upgrade() else { return };
@@ -388,14 +388,16 @@ async fn tell_where(hub: &Hub, session: &Arc<dyn Session>) -> Result<(), StoreEr
     hub.blocking(move |store| store.hold(&session, vec![row], Vec::new())).await
 }
 
-/// Holds proxies that came, and no longer those that went.
-async fn tell(hub: &Hub, session: &Arc<dyn Session>, held: &mut BTreeSet<ProxyKey>) -> Result<(), StoreError> {
+/// Holds proxies that came, and no longer those that went. One with another stream than before may have been held by another
+/// control plane meanwhile: it is held anew.
+async fn tell(hub: &Hub, session: &Arc<dyn Session>, held: &mut BTreeMap<ProxyKey, u64>) -> Result<(), StoreError> {
     let now = hub.registry().connected();
     if now == *held {
         return Ok(());
     }
-    let new = now.difference(held).map(|proxy| (key_of(proxy), session.id().as_bytes().to_vec())).collect();
-    let gone = held.difference(&now).map(key_of).collect();
+    let new = now.iter().filter(|(proxy, stream)| held.get(*proxy) != Some(stream));
+    let new = new.map(|(proxy, _)| (key_of(proxy), session.id().as_bytes().to_vec())).collect();
+    let gone = held.keys().filter(|proxy| !now.contains_key(*proxy)).map(key_of).collect();
     let session = session.clone();
     hub.blocking(move |store| store.hold(&session, new, gone)).await?;
     *held = now;

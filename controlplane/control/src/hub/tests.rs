@@ -32,7 +32,7 @@ pub(crate) fn resources(yaml: &str) -> Vec<Resource> {
     manifest::parse("test.yaml", yaml).unwrap().into_iter().map(|document| document.resource).collect()
 }
 
-fn csr() -> Vec<u8> {
+pub(crate) fn csr() -> Vec<u8> {
     CertificateParams::default().serialize_request(&KeyPair::generate().unwrap()).unwrap().der().to_vec()
 }
 
@@ -547,7 +547,7 @@ async fn a_commit_that_failed_and_landed_is_what_holds() {
     assert!(landed > 0, "no commit failed and landed: the test shows nothing");
 }
 
-fn web() -> weft_policy::identity::SpiffeId {
+pub(crate) fn web() -> weft_policy::identity::SpiffeId {
     "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap()
 }
 
@@ -556,12 +556,12 @@ async fn joined(hub: &Arc<Hub>) -> Holder {
     held(&hub.join(made.text.reveal(), &csr(), None).await.unwrap())
 }
 
-fn join_grant(uses_left: u32) -> Grant {
+pub(crate) fn join_grant(uses_left: u32) -> Grant {
     let json = serde_json::json!({"kind": "join", "identity": web(), "uses_left": uses_left});
     serde_json::from_value(json).unwrap()
 }
 
-fn held(signed: &SignedIdentity) -> Holder {
+pub(crate) fn held(signed: &SignedIdentity) -> Holder {
     let now = OffsetDateTime::now_utc();
     let serial = signed.issued.serial.clone();
     Holder { identity: signed.identity.clone(), serial, not_before: now, not_after: signed.issued.not_after }

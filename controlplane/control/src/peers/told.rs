@@ -74,6 +74,7 @@ fn message(status: ProxyStatus) -> Option<pb::Proxy> {
         connected_since_unix_ms,
         behind_ms: milliseconds(status.behind_for),
         heard_ms: milliseconds(status.heard_ago),
+        is_unconcerned: !status.is_concerned,
     })
 }
 
@@ -117,6 +118,7 @@ pub(super) fn status(told: pb::Proxy) -> Option<ProxyStatus> {
         heard_ago: Duration::from_millis(told.heard_ms),
         is_expected: false,
         is_awaited: false,
+        is_concerned: !told.is_unconcerned,
     })
 }
 
@@ -158,6 +160,7 @@ mod tests {
             heard_ago: Duration::from_millis(6),
             is_expected: false,
             is_awaited: false,
+            is_concerned: number % 2 == 0,
         };
         let mut proxies: Vec<_> = (0..200).map(known).collect();
         // One that has no stream is nobody's to tell of.

@@ -6,15 +6,27 @@ use std::sync::Arc;
 
 use weft_policy::bundle::ObjectName;
 use weft_policy::delta::Key;
+use weft_policy::identity::SpiffeId;
 use weft_policy::scope::Ask;
 use weft_policy::wire::v1;
 
+use crate::rate::Part;
 use crate::told::{Shared, Told};
 use crate::view::View;
+
+/// How much of what is not there a proxy may ask for, and what its account has of that.
+#[derive(Debug)]
+pub(super) struct Places {
+    pub(super) most: usize,
+    pub(super) of_account: Part<SpiffeId>,
+}
 
 #[derive(Debug)]
 pub(super) struct Scope {
     asked: BTreeSet<Ask>,
+    /// What there was not of it when that was looked at last.
+    absent: BTreeSet<Ask>,
+    places: Places,
     answered: BTreeSet<Ask>,
     /// With the delta that was sent last.
     in_flight: BTreeSet<Ask>,
@@ -25,6 +37,8 @@ pub(super) struct Scope {
     /// Counts what was asked for.
     number: u64,
     sent_number: u64,
+    /// Answered ahead of the delta in flight, up to this number.
+    ahead_number: u64,
     /// Something was asked for since that world was looked at.
     is_changed: bool,
     /// Answers alone were refused: nothing is answered until something else is told, or for a while.
@@ -33,41 +47,49 @@ pub(super) struct Scope {
 
 impl Scope {
     /// Of a proxy that asked for this before.
-    pub(super) fn new(asked: impl IntoIterator<Item = v1::Ask>, told: &Shared, most: usize) -> (Self, usize) {
+    pub(super) fn new(asked: impl IntoIterator<Item = v1::Ask>, told: &Shared, places: Places) -> (Self, usize) {
         let mut scope = Self {
             asked: BTreeSet::new(),
+            absent: BTreeSet::new(),
+            places,
             answered: BTreeSet::new(),
             in_flight: BTreeSet::new(),
             is_empty: false,
             services: Arc::default(),
             number: 0,
             sent_number: 0,
+            ahead_number: 0,
             is_changed: false,
             is_paused: false,
         };
-        let left = scope.take((asked, []), told, most);
+        let left = scope.take((asked, []), told);
         (scope, left)
     }
 
-    /// Takes what the proxy wants and what it no longer wants. What this version does not know stays unanswered, and beyond
-    /// `most` what there is not, too: nobody holds memory for names that he makes up, and no proxy is told of an absence that
-    /// it would not hear the end of. Gives the number of the latter.
+    /// Takes what the proxy wants and what it no longer wants. What this version does not know stays unanswered, and so does
+    /// what there is not where the proxy or its account has no place for it: nobody holds memory for names that he makes up,
+    /// and no proxy is told of an absence that it would not hear the end of. Gives the number of the latter.
     pub(super) fn take(
         &mut self,
         (wanted, forgotten): (impl IntoIterator<Item = v1::Ask>, impl IntoIterator<Item = v1::Ask>),
         told: &Shared,
-        most: usize,
     ) -> usize {
         for ask in forgotten.into_iter().filter_map(|ask| Ask::try_from(ask).ok()) {
             self.asked.remove(&ask);
             self.answered.remove(&ask);
             self.in_flight.remove(&ask);
+            if self.absent.remove(&ask) {
+                self.places.of_account.settle(self.absent.len());
+            }
         }
         let mut left = 0;
         for ask in wanted.into_iter().filter_map(|ask| Ask::try_from(ask).ok()) {
-            if self.asked.len() >= most && !self.asked.contains(&ask) && told.meant(&ask).is_empty() {
-                left += 1;
-                continue;
+            if !self.asked.contains(&ask) && told.meant(&ask).is_empty() {
+                if self.absent.len() >= self.places.most || self.places.of_account.grow(1).is_err() {
+                    left += 1;
+                    continue;
+                }
+                self.absent.insert(ask.clone());
             }
             // A proxy that asks again does not know that it is answered.
             self.answered.remove(&ask);
@@ -76,6 +98,17 @@ impl Scope {
         self.number += 1;
         self.is_changed = true;
         left
+    }
+
+    /// True where something waits for the answer to the delta in flight.
+    pub(super) fn waits_for_flight(&self) -> bool {
+        let is_news = self.number > self.sent_number || !self.in_flight.is_empty();
+        is_news && self.number > self.ahead_number && !self.is_paused
+    }
+
+    /// What was asked for by now was answered ahead of the delta in flight, as far as it could be.
+    pub(super) fn went_ahead(&mut self) {
+        self.ahead_number = self.number;
     }
 
     /// True where something was asked for since a world was looked at.
@@ -102,6 +135,9 @@ impl Scope {
     /// Everything that the proxy is to hold.
     pub(super) fn look_at(&mut self, told: &Shared, served: &[ObjectName]) -> Vec<Arc<Told>> {
         self.services = Arc::new(told.scope(served, &self.asked));
+        // What was there may be gone by now, and the other way round.
+        self.absent = self.asked.iter().filter(|ask| told.meant(ask).is_empty()).cloned().collect();
+        self.places.of_account.settle(self.absent.len());
         self.is_changed = false;
         told.of_scope(served, &self.services)
     }

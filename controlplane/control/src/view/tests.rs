@@ -140,6 +140,33 @@ fn what_was_cut_is_sent_whole_again() {
     assert_eq!(show(view.poll_delta(Revision(3), &world("s=3 t=1"))), "3:+s");
 }
 
+#[test]
+fn what_went_ahead_is_told_again_or_taken_away() {
+    let mut view = View::new(world("a=1 b=1"));
+    assert_eq!(show(view.poll_delta(Revision(2), &world("a=2 authz=1"))), "2:+a,-b,+authz");
+    assert!(view.is_preparing());
+    // One that is new, one that is held, one in flight and one that is taken away.
+    view.handle_ahead(["new", "gone", "a", "b"].map(id));
+    view.handle_ack(Revision(2), &[]);
+    assert!(!view.is_preparing());
+    assert!(view.has(&id("authz"), 1) && !view.has(&id("a"), 2) && view.is_without(&id("new")));
+    let newest = world("a=2 b=3 new=4 authz=1");
+    assert_eq!(show(view.poll_delta(Revision(3), &newest)), "3:+a,+b,-gone,+new");
+    view.handle_ack(Revision(3), &[]);
+    assert_eq!(show(view.poll_delta(Revision(4), &newest)), "-");
+}
+
+#[test]
+fn a_route_that_went_ahead_and_is_refused_is_one_without_rules() {
+    let mut view = View::new(world("b=1"));
+    view.poll_delta(Revision(2), &world("b=1 authz=1"));
+    view.handle_ahead([id("a")]);
+    view.handle_ack(Revision(2), &[]);
+    assert_eq!(show(view.poll_delta(Revision(3), &world("a=5 b=1 authz=1"))), "3:+a");
+    view.handle_nack(Revision(3), Some(&id("a")), "no such field");
+    assert_eq!(view.unread(&id("a"), 5), Some("no such field"));
+}
+
 /// A proxy that refuses every version from `BAD` on (single-object faults) always ends with the newest good version of
 /// everything, whatever the order of changes and answers.
 #[test]

@@ -11,6 +11,7 @@ use weft_policy::bundle::{Bundle, Revision};
 use weft_policy::delta::Key;
 use weft_policy::identity::SpiffeId;
 use weft_policy::lineage::{Lineage, follow};
+use weft_policy::scope::Ask;
 use weft_policy::text::printable;
 use weft_policy::wire::v1::proxy_message::Message;
 use weft_policy::wire::{Received, Refused, v1};
@@ -184,12 +185,22 @@ impl Applier {
         if self.control.shared.contact.set_not_followed(None) {
             info!("the control plane is followed again");
         }
+        let is_ahead = delta.ahead;
         let received = match Received::try_from(delta) {
             Ok(received) => received,
+            Err(Refused { reason, .. }) if is_ahead => {
+                debug!(revision = revision.0, reason, "answers ahead can't be taken; they come again");
+                return Step::Nothing;
+            }
             Err(Refused { key, reason }) => return refuse((revision, view), key, reason),
         };
+        let received = self.asked_for(received);
         if received.delta.subtractive {
             self.subtract(&received);
+            return Step::Nothing;
+        }
+        if received.delta.ahead {
+            self.take_ahead(&received);
             return Step::Nothing;
         }
         self.prepare(received, view, offered);
@@ -257,6 +268,35 @@ impl Applier {
         metrics::counter!(Metric::ConfigApplied.name(), "kind" => "subtractive").increment(1);
     }
 
+    /// Without the answers to what is asked no longer: nobody would be told when they are no longer true.
+    fn asked_for(&self, mut received: Received) -> Received {
+        let shared = &self.control.shared;
+        let uses: BTreeSet<_> = shared.config.uses().collect();
+        let known = &self.current.bundle.answered;
+        let is_asked = |ask: &Ask| known.contains(ask) || uses.contains(ask) || shared.asking.is_open(ask);
+        received.delta.answered.retain(is_asked);
+        received
+    }
+
+    /// Applies answers at once, to what is in force and to what is on its way: no first call waits for filters that don't judge
+    /// it. They come again with a delta that is answered.
+    fn take_ahead(&mut self, answers: &Received) {
+        if self.kept || self.current.bundle.mesh.is_none() {
+            return;
+        }
+        if let Some(pending) = &mut self.pending {
+            pending.target.take(answers);
+        }
+        let mut target = self.current.clone();
+        target.take(answers);
+        debug!(answered = answers.delta.answered.len(), "answers applied ahead");
+        let ready = self.ready.clone();
+        match self.swap(target, ready) {
+            Ok(()) => metrics::counter!(Metric::ConfigApplied.name(), "kind" => "ahead").increment(1),
+            Err(error) => warn!(%error, "answers could not be applied ahead"),
+        }
+    }
+
     fn prepare(&mut self, received: Received, view: u64, lineage: Option<Lineage>) {
         let mut target = self.current.clone();
         target.take(&received);
@@ -292,7 +332,11 @@ impl Applier {
     /// Makes `target` what is in force.
     fn swap(&mut self, mut target: KeptBundle, ready: Ready) -> Result<(), SnapshotError> {
         let trust = self.new_trust(&target.bundle)?;
+        if let Some(before) = &*self.control.shared.snapshot.load() {
+            self.absent.used(before.routes.take_used());
+        }
         let surplus = self.absent.surplus(&target.bundle);
+        metrics::counter!(Metric::AnswersForgotten.name()).increment(surplus.len() as u64);
         for kept in [Some(&mut target), self.pending.as_mut().map(|pending| &mut pending.target)].into_iter().flatten()
         {
             kept.bundle.answered.retain(|ask| !surplus.contains(ask));

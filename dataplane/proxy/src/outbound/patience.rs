@@ -32,7 +32,7 @@ impl Patience {
         let until = *self.until.get_or_insert_with(|| Instant::now() + Duration::from_millis(wait));
         let mut swapped = worker.shared.swapped.subscribe();
         loop {
-            if !worker.shared.asking.ask(&ask, known.generation) {
+            if !worker.shared.asking.ask(&ask, known.generation, std::time::Instant::now()) {
                 return Err(Failure::NotHeld { ask, why: "too many others are being asked for" });
             }
             match worker.snapshot() {

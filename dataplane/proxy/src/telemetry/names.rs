@@ -43,6 +43,8 @@ metrics! {
     TcpOpened = "istio_tcp_connections_opened_total", Counter, "TCP connections opened.";
     TcpClosed = "istio_tcp_connections_closed_total", Counter, "TCP connections closed.";
     Build = "istio_build", Gauge, "Component and version.";
+    AsksGivenUp = "weft_asks_given_up_total", Counter, "Names and addresses that were asked for and never answered, and that nobody asks for any more.";
+    AnswersForgotten = "weft_answers_forgotten_total", Counter, "Answers that something is not there, forgotten because there were more than limits.names_asked.";
     Asks = "weft_asks_total", Counter, "Names and addresses that were asked for at the control plane since this proxy did not hold them.";
     HandshakeFailures = "weft_handshake_failures_total", Counter, "Mesh handshakes that failed, by side (inbound: of peers that dialled; outbound: dialled here) and reason.";
     Handshakes = "weft_handshakes_total", Counter, "Mesh handshakes that succeeded, by side.";
@@ -77,7 +79,7 @@ metrics! {
     Malformed = "weft_malformed_requests_total", Counter, "Requests that a codec refused before anybody else saw them, by side and reason.";
     ConfigRevision = "weft_config_revision", Gauge, "Revision of the current snapshot.";
     ConfigStaleness = "weft_config_staleness_seconds", Gauge, "Seconds since the control plane was last heard; 0 while connected.";
-    ConfigApplied = "weft_config_applied_total", Counter, "Snapshots swapped in, by kind (full, subtractive).";
+    ConfigApplied = "weft_config_applied_total", Counter, "Snapshots swapped in, by kind (full, subtractive, ahead).";
     ConfigSnapshots = "weft_config_snapshots", Gauge, "Snapshots held in memory: the current one, and those that something still holds.";
     ConfigRefused = "weft_config_refused_total", Counter, "Bundles answered with NACK.";
     OutboundClosed = "weft_outbound_closed", Gauge, "Workloads whose apps may send nothing, since a filter that would judge it can't be run here.";

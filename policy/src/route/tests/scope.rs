@@ -40,7 +40,6 @@ fn what_is_not_held_is_asked_for_and_never_outside() {
     check("webb.other:8080", "unknown service other/webb");
     check("webb.other.svc.cluster.local", "unknown service other/webb");
     check("webb.empty.mesh.local:8080", "unknown service empty/webb");
-    check("printer", "unknown service shop/printer");
     check("10.0.0.77", "unknown address 10.0.0.77");
     check("::ffff:10.0.0.77", "unknown address 10.0.0.77");
     // An endpoint may stand behind a service that is not held, too.
@@ -56,6 +55,8 @@ fn what_nobody_in_the_mesh_can_be_called_is_not_asked_for() {
     check("example.com:443", "outside");
     check("db.internal:80", "outside");
     check("localhost:80", "outside");
+    check("printer", "outside");
+    check("PRINTER.", "outside");
     check("93.184.216.34", "outside");
 }
 

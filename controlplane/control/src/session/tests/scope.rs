@@ -59,6 +59,13 @@ async fn connect(control: &Control, asked: &[Ask]) -> Proxy {
     Box::pin(Proxy::connect_with(control, &svid, scoped(asked), Bundle::default())).await
 }
 
+/// Waits until the control plane has read everything that a proxy said.
+async fn until_heard(control: &Control, proxy: &mut Proxy) {
+    let report = v1::Report { transport: "said last".to_owned(), ..v1::Report::default() };
+    proxy.say(Message::Report(report)).await;
+    while !control.call("get", "/api/v1/proxies", Value::Null).await.1.to_string().contains("said last") {}
+}
+
 fn names(bundle: &Bundle) -> Vec<&str> {
     bundle.services.keys().map(|name| name.name.as_str()).collect()
 }
@@ -206,6 +213,87 @@ async fn a_refused_object_keeps_no_other_answer_back() {
     assert!(!proxy.bundle.answered.contains(&service("web")));
 }
 
+/// A proxy that is told of a filter for its workload and does not answer yet, with that delta and its view.
+async fn preparing(control: &Control, direction: &str) -> (Proxy, weft_policy::delta::Delta, u64) {
+    publish(control, "guard").await;
+    control.apply(&format!("{WEB}---\n{SHOP}")).await;
+    let svid = control.join("shop/web").await;
+    let workloads = vec![workload("web-2", "shop", "127.0.0.22", Some("web"))];
+    let hello = v1::Hello { proxy_name: "web-2".to_owned(), workloads, ..scoped(&[]) };
+    let mut proxy = Box::pin(Proxy::connect_with(control, &svid, hello, Bundle::default())).await;
+    proxy.take_until(|bundle| bundle.workloads.len() == 1 && names(bundle) == ["canary", "web"]).await;
+    control.apply(&GUARD.replace("spec: {", &format!("spec: {{direction: {direction}, "))).await;
+    let delta = proxy.delta().await;
+    assert!(delta.upserts.iter().any(|object| matches!(object, Object::Filter(_))), "{delta:?}");
+    let view = proxy.view;
+    (proxy, delta, view)
+}
+
+/// A delta that brings a filter takes its time; what that filter does not judge waits for none of it.
+#[tokio::test]
+async fn an_answer_overtakes_a_delta_whose_filter_is_being_prepared() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    let (mut proxy, filtered, view) = preparing(&control, "Inbound").await;
+    control.apply(NEW).await;
+    proxy.say(asks(&[service("foreign"), service("gone")], &[])).await;
+    let ahead = proxy.delta().await;
+    assert!(ahead.ahead && ahead.removals.is_empty());
+    let told: Vec<_> = ahead.upserts.iter().map(Object::key).collect();
+    assert_eq!(told, [Key::Service(ObjectName::new("shop", "foreign"))]);
+    assert_eq!(ahead.answered, [service("foreign"), service("gone")].into());
+    proxy.say(asks(&[service("new")], &[])).await;
+    let second = proxy.delta().await;
+    assert!(second.ahead && second.answered.contains(&service("new")));
+    // It is gone before the proxy is ready: what went ahead is taken away.
+    let (status, body) = control.call("delete", "/api/v1/resources/services/shop/new", Value::Null).await;
+    assert_eq!(status, 200, "{body}");
+    proxy.view = view;
+    proxy.accept(&filtered).await;
+    let rest = proxy.take().await;
+    assert!(!rest.ahead && rest.removals == [Key::Service(ObjectName::new("shop", "new"))], "{rest:?}");
+    assert_eq!(rest.answered, [service("foreign"), service("gone"), service("new")].into());
+    assert_eq!(names(&proxy.bundle), ["canary", "foreign", "web"]);
+    assert!(control.metrics().await.contains("weft_control_answers_ahead_total 2"));
+}
+
+#[tokio::test]
+async fn a_call_that_a_filter_judges_waits_for_the_filter() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    let (mut proxy, filtered, view) = preparing(&control, "Outbound").await;
+    proxy.say(asks(&[service("foreign")], &[])).await;
+    until_heard(&control, &mut proxy).await;
+    proxy.view = view;
+    proxy.accept(&filtered).await;
+    let rest = proxy.take().await;
+    assert!(!rest.ahead && rest.answered == [service("foreign")].into(), "{rest:?}");
+}
+
+/// Of a change that it holds nothing of a proxy gets nothing, whatever it still owes.
+#[tokio::test]
+async fn who_waits_for_a_change_waits_for_those_that_hold_what_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    control.apply(&format!("{WEB}---\n{SHOP}")).await;
+    let mut proxy = connect(&control, &[]).await;
+    proxy.take().await;
+    proxy.say(asks(&[service("web")], &[])).await;
+    let owed = proxy.delta().await;
+    let foreign = control
+        .apply(&SHOP.replace("clusterIP: 10.77.0.9, ports: [{port: 80,", "clusterIP: 10.77.0.9, ports: [{port: 81,"))
+        .await;
+    assert_eq!(state(&control, foreign, 10_000).await, (true, vec![]));
+    let own = control.apply(&WEB.replace("port: 80", "port: 81")).await;
+    let (complete, proxies) = state(&control, own, 0).await;
+    assert!(!complete && proxies[0].0 == "client-1", "{proxies:?}");
+    proxy.accept(&owed).await;
+    proxy.take_until(|bundle| bundle.services.get(&super::web()).is_some_and(|web| web.ports[0].port == 81)).await;
+    let (complete, proxies) = state(&control, own, 10_000).await;
+    assert!(complete && proxies.len() == 1, "{proxies:?}");
+    assert_eq!(state(&control, foreign, 10_000).await, (true, vec![]), "it was not concerned");
+}
+
 /// By the mesh's settings a proxy knows what to ask for: one that has older ones is told everything.
 #[tokio::test]
 async fn a_proxy_with_older_settings_of_the_mesh_need_not_ask() {
@@ -242,9 +330,7 @@ async fn an_answer_is_to_a_view_of_a_revision() {
     assert!(proxy.view > first && second.revision.0 == revision);
     proxy.say(Message::Ack(v1::Ack { revision, skipped: vec![], view: first })).await;
     proxy.say(asks(&[service("late")], &[])).await;
-    let report = v1::Report { transport: "said last".to_owned(), ..v1::Report::default() };
-    proxy.say(Message::Report(report)).await;
-    while !control.call("get", "/api/v1/proxies", Value::Null).await.1.to_string().contains("said last") {}
+    until_heard(&control, &mut proxy).await;
     assert!(control.metrics().await.contains("weft_control_pushes_total 2"), "the second is not answered yet");
     proxy.accept(&second).await;
     let third = proxy.take().await;
@@ -271,6 +357,33 @@ async fn a_proxy_that_asks_without_end_is_answered_no_more_than_it_may() {
     // There is room again.
     proxy.say(asks(&[service("late")], &absent(1_000))).await;
     proxy.take_until(|bundle| bundle.answered.contains(&service("late"))).await;
+}
+
+/// Many streams are no way around it, and what is there takes no place.
+#[tokio::test]
+async fn the_proxies_of_an_account_share_what_they_may_ask_in_vain() {
+    let dir = tempfile::tempdir().unwrap();
+    let few = |config: &mut crate::config::Config| config.limits.max_absent_asks_per_account = 10;
+    let control = Control::start_with(dir.path(), few).await;
+    control.apply(&format!("{WEB}---\n{NEW}")).await;
+    let absent = |of: &str, count: usize| (0..count).map(|index| service(&format!("{of}{index}"))).collect::<Vec<_>>();
+    let svid = control.join("shop/client").await;
+    let named = |name: &str, asked: &[Ask]| v1::Hello { proxy_name: name.to_owned(), ..scoped(asked) };
+    let mut first =
+        Box::pin(Proxy::connect_with(&control, &svid, named("one", &absent("a", 7)), Bundle::default())).await;
+    assert_eq!(first.take().await.answered.len(), 7);
+    let hello = named("two", &[absent("b", 7), vec![service("web"), service("new")]].concat());
+    let mut second = Box::pin(Proxy::connect_with(&control, &svid, hello, Bundle::default())).await;
+    assert_eq!(second.take().await.answered.len(), 5);
+    first.say(asks(&[], &absent("a", 4))).await;
+    until_heard(&control, &mut first).await;
+    second.say(asks(&absent("b", 7), &[])).await;
+    second.take_until(|bundle| bundle.answered.len() == 9).await;
+    // One of another account has places of its own.
+    let svid = control.join("shop/other").await;
+    let mut other =
+        Box::pin(Proxy::connect_with(&control, &svid, named("other", &absent("c", 7)), Bundle::default())).await;
+    assert_eq!(other.take().await.answered.len(), 7);
 }
 
 /// A delta that is never answered is no reason to remember without end.

@@ -237,7 +237,7 @@ async fn an_answer_comes_into_force_with_what_it_answers() {
     let mut applier = applier(dir.path());
     let web = weft_policy::scope::Ask::Service(ObjectName::new("shop", "web"));
     let asking = Arc::clone(&applier.control.shared);
-    assert!(asking.asking.ask(&web, 0));
+    assert!(asking.asking.ask(&web, 0, Instant::now()));
     let delta = v1::Delta { revision: 1, upserts: world(), view: 3, ..v1::Delta::default() };
     let with = |delta| v1::ControlMessage { message: Some(v1::control_message::Message::Delta(delta)) };
     let ack = |view| Message::Ack(v1::Ack { revision: 1, skipped: vec![], view });
@@ -251,21 +251,69 @@ async fn an_answer_comes_into_force_with_what_it_answers() {
     assert_eq!(snapshot.bundle.answered.len(), 1);
 }
 
+fn service(name: &str) -> weft_policy::bundle::Service {
+    weft_policy::bundle::Service {
+        name: ObjectName::new("shop", name),
+        ports: Vec::new(),
+        vip: None,
+        path_reading: Default::default(),
+        endpoints: Default::default(),
+    }
+}
+
+/// A filter that takes its time keeps nobody waiting whom it doesn't judge.
+#[tokio::test]
+async fn an_answer_comes_into_force_while_a_delta_is_prepared() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut applier = applier(dir.path());
+    let shared = Arc::clone(&applier.control.shared);
+    let ask = |name: &str| Ask::Service(ObjectName::new("shop", name));
+    let (web, late, dropped) = (ask("web"), ask("late"), ask("dropped"));
+    assert!(matches!(answer(&mut applier, told(1, world())).await, Message::Ack(_)));
+    assert!([&web, &late].iter().all(|ask| shared.asking.ask(ask, 0, Instant::now())));
+    // Nobody turns the runtime, so that it stays in preparation.
+    assert!(matches!(applier.told(told(2, vec![encode(&route("/b"))])), Step::Nothing));
+    assert!(applier.pending.is_some());
+    let before = path_in_force(&applier);
+    let delta = v1::Delta {
+        revision: 3,
+        upserts: vec![encode(&Object::Service(service("web")))],
+        answered: [&web, &late, &dropped].map(Into::into).to_vec(),
+        view: 4,
+        ahead: true,
+        ..v1::Delta::default()
+    };
+    let ahead = |delta| v1::ControlMessage { message: Some(v1::control_message::Message::Delta(delta)) };
+    assert!(matches!(applier.told(ahead(delta.clone())), Step::Nothing));
+    let held = |applier: &Applier| {
+        let bundle = &applier.current().bundle;
+        (bundle.revision, bundle.services.len(), bundle.answered.clone())
+    };
+    let answered = BTreeSet::from([web.clone(), late.clone()]);
+    assert_eq!(held(&applier), (Revision(1), 1, answered.clone()), "what nobody asks is no answer");
+    assert_eq!(path_in_force(&applier), before);
+    assert_eq!(shared.asking.say_all(), []);
+    assert!(shared.snapshot.load_full().unwrap().bundle.services.contains_key(&ObjectName::new("shop", "web")));
+    // One that it can't take is no refusal of what is being prepared.
+    let odd = v1::Delta { upserts: vec![world().remove(0)], ..delta };
+    assert!(matches!(applier.told(ahead(odd)), Step::Nothing));
+    let ack = Message::Ack(v1::Ack { revision: 2, skipped: vec![], view: 0 });
+    assert!(matches!(applier.prepared().await, Step::Acked(message) if message == ack));
+    assert_eq!(held(&applier), (Revision(2), 1, answered));
+    assert_ne!(path_in_force(&applier), before);
+}
+
 /// A day without use, and the control plane is asked to take it away; until then it is held, and asked for anew after that.
 #[tokio::test]
 async fn what_has_not_been_used_for_a_day_is_asked_for_no_longer() {
     let dir = tempfile::tempdir().unwrap();
     let mut applier = applier(dir.path());
-    let service = |name: &str| weft_policy::scope::Ask::Service(ObjectName::new("shop", name));
-    let (web, none) = (service("web"), service("none"));
-    let held = weft_policy::bundle::Service {
-        name: ObjectName::new("shop", "web"),
-        ports: Vec::new(),
-        vip: None,
-        path_reading: Default::default(),
-        endpoints: Default::default(),
-    };
+    let ask = |name: &str| Ask::Service(ObjectName::new("shop", name));
+    let (web, none, held) = (ask("web"), ask("none"), service("web"));
     let upserts = world().into_iter().chain([encode(&Object::Service(held))]).collect();
+    let asking = Arc::clone(&applier.control.shared);
+    assert!([&web, &none].iter().all(|ask| asking.asking.ask(ask, 0, Instant::now())));
+    assert_eq!(asking.asking.say_all().len(), 2);
     let answered = [&web, &none].map(Into::into).to_vec();
     let delta = v1::Delta { revision: 1, upserts, answered, view: 1, ..v1::Delta::default() };
     let message = v1::ControlMessage { message: Some(v1::control_message::Message::Delta(delta)) };
