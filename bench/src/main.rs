@@ -14,6 +14,7 @@ mod pki;
 mod process;
 mod report;
 mod statistics;
+mod steady;
 mod swarm;
 mod weft;
 
