@@ -244,6 +244,17 @@ impl Index {
         found.into_iter().collect()
     }
 
+    pub(super) fn with_address(&self, address: IpAddr) -> impl Iterator<Item = ObjectKey> {
+        all(&self.addresses, &address.to_canonical()).map(|entry| entry.resource.key())
+    }
+
+    /// Routes that are attached to a service or lead to it, and policies that name it.
+    pub(super) fn around_service(&self, name: &ObjectName) -> BTreeSet<ObjectKey> {
+        let found = all(&self.routes, name).chain(all(&self.leading, name));
+        let found = found.chain(all(&self.policies, &Scope::Service(name.clone())));
+        found.map(|entry| entry.resource.key()).collect()
+    }
+
     /// Namespaces that have routes of their own for another's service, some more than once.
     pub(super) fn consumers<'w>(&'w self, service: &'w ObjectName) -> impl Iterator<Item = &'w str> {
         let namespaces = self.attached_to(service).map(|route| route.metadata().namespace.as_str());

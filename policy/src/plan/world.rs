@@ -1,6 +1,7 @@
 //! All resources at one revision.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use imbl::OrdMap;
@@ -12,8 +13,8 @@ use super::{Action, Owned, Owner, ProxyKey};
 use crate::bundle::{ObjectName, Revision};
 use crate::identity::TrustDomain;
 use crate::resource::{
-    AccessPolicySpec, FilterPolicySpec, FilterSpec, HttpRouteSpec, Kind, MeshSpec, Object, ObjectKey, ROOT_NAMESPACE,
-    Resource, ServiceSpec, Spec, WorkloadSpec,
+    FilterPolicySpec, FilterSpec, HttpRouteSpec, Kind, MeshSpec, Object, ObjectKey, ROOT_NAMESPACE, Resource,
+    ServiceSpec, Spec, WorkloadSpec,
 };
 
 /// A resource with what the store knows about it.
@@ -310,6 +311,16 @@ impl World {
         })
     }
 
+    /// Routes that are attached to a service or lead to it, and policies that name it.
+    pub(crate) fn around_service(&self, name: &ObjectName) -> BTreeSet<ObjectKey> {
+        self.index().around_service(name)
+    }
+
+    /// Services and workloads with an address.
+    pub(crate) fn with_address(&self, address: IpAddr) -> impl Iterator<Item = ObjectKey> {
+        self.index().with_address(address)
+    }
+
     /// The workloads that stand behind a service.
     pub fn standing_behind<'w>(
         &'w self,
@@ -319,7 +330,7 @@ impl World {
     }
 
     /// All objects of a kind in a namespace.
-    pub(super) fn of_namespace<'w, S: Spec>(
+    pub(crate) fn of_namespace<'w, S: Spec>(
         &'w self,
         namespace: &str,
     ) -> impl Iterator<Item = &'w Object<S>> + use<'w, S> {
@@ -336,7 +347,7 @@ impl World {
     }
 
     /// True where there is a Namespace of this name, or any object in it.
-    pub(super) fn has_namespace(&self, name: &str) -> bool {
+    pub(crate) fn has_namespace(&self, name: &str) -> bool {
         let is_used = |kind: Kind| {
             let from = ObjectKey::new(kind, name, "");
             let first = self.objects.range(from..).next();
@@ -347,7 +358,7 @@ impl World {
     }
 
     /// Keys of the objects that the two worlds don't have alike.
-    pub(super) fn differing<'w>(&'w self, other: &'w Self) -> BTreeSet<&'w ObjectKey> {
+    pub(crate) fn differing<'w>(&'w self, other: &'w Self) -> BTreeSet<&'w ObjectKey> {
         let unread = self.unreadable.symmetric_difference(&other.unreadable);
         self.unlike(other, |own, theirs| own.resource == theirs.resource).chain(unread).collect()
     }
@@ -374,11 +385,11 @@ impl World {
     }
 
     /// True where the same versions of filters were published.
-    pub(super) fn has_same_versions(&self, other: &Self) -> bool {
+    pub(crate) fn has_same_versions(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.versions, &other.versions) || self.versions == other.versions
     }
 
-    pub(super) fn route(&self, name: &ObjectName) -> Option<&Object<HttpRouteSpec>> {
+    pub(crate) fn route(&self, name: &ObjectName) -> Option<&Object<HttpRouteSpec>> {
         self.named(name)
     }
 
@@ -389,10 +400,6 @@ impl World {
     }
 
     pub(crate) fn filter_policies(&self) -> impl Iterator<Item = &Object<FilterPolicySpec>> {
-        self.all()
-    }
-
-    pub(crate) fn access_policies(&self) -> impl Iterator<Item = &Object<AccessPolicySpec>> {
         self.all()
     }
 

@@ -12,7 +12,7 @@ use crate::scope::Ask;
 
 /// What happens to a world.
 #[derive(Debug, Clone)]
-enum Step {
+pub(crate) enum Step {
     Put {
         own: &'static str,
         drawn: Drawn,
@@ -34,7 +34,7 @@ enum Step {
     Mesh(u8),
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
     let own = || prop_oneof![4 => Just("a"), 4 => Just("b"), 1 => Just("weft-system")];
     let kind = prop_oneof![Just(Kind::Service), Just(Kind::HttpRoute), Just(Kind::AccessPolicy)];
     let step = prop_oneof![
@@ -47,7 +47,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..40)
 }
 
-fn take(world: &mut World, step: &Step, revision: u64) {
+pub(crate) fn take(world: &mut World, step: &Step, revision: u64) {
     let text = |own: &str, drawn: Drawn| document(own, if own == "a" { "b" } else { "a" }, drawn);
     let key = |text: &str| manifest::parse("", text).unwrap()[0].resource.key();
     match step {
