@@ -15,6 +15,7 @@ use crate::options::Control;
 use crate::process::{Process, Usage};
 use crate::report::{self, write_pair};
 use crate::statistics::{count, median, percentile};
+use crate::steady::{self, Pace, Steady};
 use crate::swarm::{Place, Swarm};
 use crate::weft::{Host, NAMESPACE, Operator};
 
@@ -47,6 +48,8 @@ struct Row {
     change_cpu_seconds: f64,
     /// An identity is banned: until the proxies know.
     ban_p99_ms: f64,
+    /// Changes by the API, so many a second for a while.
+    steady: Option<Steady>,
     /// Everybody's connection breaks and all come back at once.
     return_seconds: f64,
     return_cpu_seconds: f64,
@@ -116,15 +119,22 @@ fn measure(options: &Control, proxies: usize, services: usize) -> Result<Row> {
 
     let (leave_ms, leave_cpu) = watch.leaving(proxies, services)?;
     let changed = folder.join("changed.yaml");
-    std::fs::write(&changed, service(services / 2, 81))?;
+    let used = services.min(proxies) / 2;
+    std::fs::write(&changed, service(used, 81))?;
     let change = watch.during(
         "a service changes",
-        |swarm| swarm.users(services / 2),
+        |swarm| swarm.users(used),
         |_| operator.weft(&["apply", "-f", &changed.display().to_string()]).map(drop),
     )?;
     let ban = watch.during("an identity is banned", Swarm::connected, |_| {
         operator.weft(&["proxy", "ban", &format!("{NAMESPACE}/nobody")]).map(drop)
     })?;
+    let pace = Pace { a_second: options.changes, seconds: options.changes_seconds };
+    let api = steady::api(format!("https://{ADDRESS}:15013"), &folder.join("control"))?;
+    let steady = match pace {
+        Pace { a_second: 0, .. } | Pace { seconds: 0, .. } => None,
+        pace => Some(steady::changes(&api, pace, services.min(proxies), moved, (watch.control, watch.swarm))?),
+    };
     let back = watch.during("all come back", Swarm::connected, |swarm| {
         swarm.disconnect()?;
         swarm.connect();
@@ -142,6 +152,7 @@ fn measure(options: &Control, proxies: usize, services: usize) -> Result<Row> {
         change_p99_ms: percentile(&change.told_ms, 99.0),
         change_cpu_seconds: change.cpu.as_secs_f64(),
         ban_p99_ms: percentile(&ban.denied_ms.into_values().collect::<Vec<_>>(), 99.0),
+        steady,
         return_seconds: back.took(),
         return_cpu_seconds: back.cpu.as_secs_f64(),
     })
@@ -252,14 +263,36 @@ fn service(index: usize, port: u16) -> String {
     )
 }
 
+/// The same service at another port, for the nth change.
+fn moved(index: usize, nth: u32) -> serde_json::Value {
+    serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": format!("s{index}"), "namespace": NAMESPACE},
+        "spec": {
+            "selector": {"app": format!("s{index}")},
+            "ports": [{"port": 10_000 + nth % 50_000, "targetPort": 8080, "appProtocol": "http"}],
+        },
+    })
+}
+
+fn told(steady: &Steady) -> String {
+    let Steady { a_second, told_p50_ms, told_p99_ms, told_max_ms, answered_p99_ms, cpu_ms_per_change } = steady;
+    format!(
+        "{a_second:.0}, {told_p50_ms:.0}, {told_p99_ms:.0}, {told_max_ms:.0}, {answered_p99_ms:.0}, {cpu_ms_per_change:.1}"
+    )
+}
+
 fn markdown(rows: &[Row], uses: usize) -> String {
     let mut text = format!(
         "# What proxies cost the control plane\n\n{}; commit {}. The control plane is a process of its own and is what is \
          accounted; the proxies are simulated in another on the same machine, each with its join, TLS and answers, and each \
-         stands behind one of the services and is told of {}. An endpoint leaves and a service changes while everybody is connected: until the \
-         proxies know, and the processor time until all is quiet again.\n\n| proxies x services | KiB a proxy | all connect: s, \
-         CPU-s | an endpoint leaves: p50, p99 ms, CPU-s | a service changes: p99 ms, CPU-s | an identity is \
-         banned: p99 ms | all come back: s, CPU-s |\n|---|---|---|---|---|---|---|\n",
+         stands behind one of the services and is told of {}. An endpoint leaves and a service changes while everybody is \
+         connected: until the proxies know, and the processor time until all is quiet again. Steady changes: services in \
+         turn, each by a call of its own; from the call until each proxy that uses the service knows.\n\n| proxies x \
+         services | KiB a proxy | all connect: s, CPU-s | an endpoint leaves: p50, p99 ms, CPU-s | a service changes: p99 \
+         ms, CPU-s | an identity is banned: p99 ms | steady changes: a second, told p50, p99, max ms, answered p99 ms, \
+         CPU-ms each | all come back: s, CPU-s |\n|---|---|---|---|---|---|---|---|\n",
         report::machine(),
         report::commit(),
         if uses == 0 { "all of them".to_owned() } else { format!("the {uses} that it uses") },
@@ -267,7 +300,7 @@ fn markdown(rows: &[Row], uses: usize) -> String {
     for row in rows {
         _ = writeln!(
             text,
-            "| {} x {} | {:.0} | {:.1}, {:.1} | {:.0}, {:.0}, {:.2} | {:.0}, {:.2} | {:.0} | {:.1}, {:.1} |",
+            "| {} x {} | {:.0} | {:.1}, {:.1} | {:.0}, {:.0}, {:.2} | {:.0}, {:.2} | {:.0} | {} | {:.1}, {:.1} |",
             row.proxies,
             row.services,
             row.kib_per_proxy,
@@ -279,6 +312,7 @@ fn markdown(rows: &[Row], uses: usize) -> String {
             row.change_p99_ms,
             row.change_cpu_seconds,
             row.ban_p99_ms,
+            row.steady.as_ref().map_or_else(|| "not run".to_owned(), told),
             row.return_seconds,
             row.return_cpu_seconds
         );

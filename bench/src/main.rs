@@ -15,6 +15,7 @@ mod pki;
 mod process;
 mod report;
 mod statistics;
+mod steady;
 mod swarm;
 mod weft;
 

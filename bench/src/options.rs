@@ -90,6 +90,11 @@ pub(crate) struct Control {
     /// Services that each proxy uses, its own among them; 0: it is told of all, as a proxy that can't ask.
     #[arg(long, default_value_t = 10)]
     pub(crate) uses: usize,
+    /// Changes a second, and for how many seconds: 0 leaves them out.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) changes: u32,
+    #[arg(long, default_value_t = 60)]
+    pub(crate) changes_seconds: u32,
     /// First calls of new names in each case, through a real pair of sidecars; 0: none.
     #[arg(long, default_value_t = 100)]
     pub(crate) first_calls: usize,

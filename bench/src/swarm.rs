@@ -159,9 +159,14 @@ impl Swarm {
 
     /// Connected proxies that are told of a service, by its number.
     pub(crate) fn users(&self, service: usize) -> usize {
-        let uses = |index: usize| (service + self.services - index % self.services) % self.services < self.uses;
+        self.who_uses(service).count()
+    }
+
+    /// Which these are.
+    pub(crate) fn who_uses(&self, service: usize) -> impl Iterator<Item = usize> {
+        let uses = move |index: usize| (service + self.services - index % self.services) % self.services < self.uses;
         let connected = self.connected.iter().enumerate().filter(|(_, one)| one.is_some());
-        connected.filter(|(index, _)| self.uses == 0 || uses(*index)).count()
+        connected.map(|(index, _)| index).filter(move |index| self.uses == 0 || uses(*index))
     }
 
     pub(crate) fn connected(&self) -> usize {

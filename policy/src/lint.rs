@@ -7,6 +7,7 @@ mod condition;
 mod filters;
 mod lens;
 mod names;
+mod near;
 mod overlap;
 mod ports;
 mod reference;
@@ -25,6 +26,7 @@ use crate::plan::World;
 use crate::resource::{Object, ObjectKey, WorkloadSpec};
 pub use code::{About, CODES, Code, CodeError};
 use lens::Lens;
+pub use near::Near;
 pub use reference::reference;
 
 /// Something about one object.
@@ -82,13 +84,25 @@ impl Finding {
 /// Everything that there is to say, by object, then by severity.
 #[must_use]
 pub fn check(world: &World, scope: Scope) -> Vec<Finding> {
-    run(world, scope, REFUSING.iter().chain(ADVISING))
+    run(&Lens::new(world, scope, None), REFUSING.iter().chain(ADVISING))
+}
+
+/// The same about some objects.
+#[must_use]
+pub fn check_near(world: &World, near: &Near) -> Vec<Finding> {
+    run(&Lens::new(world, Scope::Whole, near.keys()), REFUSING.iter().chain(ADVISING))
 }
 
 /// The errors alone: a change that brings one is refused.
 #[must_use]
 pub fn errors(world: &World) -> Vec<Finding> {
-    let mut findings = run(world, Scope::Whole, REFUSING);
+    errors_near(world, &Near::Everything)
+}
+
+/// The same about some objects.
+#[must_use]
+pub fn errors_near(world: &World, near: &Near) -> Vec<Finding> {
+    let mut findings = run(&Lens::new(world, Scope::Whole, near.keys()), REFUSING);
     findings.retain(|finding| finding.severity == Severity::Error);
     findings
 }
@@ -108,10 +122,9 @@ const REFUSING: &[Pass] = &[targets::check, filters::check, access::check, route
 /// Those that never do.
 const ADVISING: &[Pass] = &[shadow::check, overlap::check, ports::check, names::check];
 
-fn run<'p>(world: &World, scope: Scope, passes: impl IntoIterator<Item = &'p Pass>) -> Vec<Finding> {
-    let lens = Lens::new(world, scope);
-    let mut report = Report::new(scope);
-    passes.into_iter().for_each(|pass| pass(&lens, &mut report));
+fn run<'p>(lens: &Lens<'_>, passes: impl IntoIterator<Item = &'p Pass>) -> Vec<Finding> {
+    let mut report = Report::new(lens.scope);
+    passes.into_iter().for_each(|pass| pass(lens, &mut report));
     let mut findings = report.findings;
     findings.sort_by(|a, b| (&a.object, a.severity, a.code).cmp(&(&b.object, b.severity, b.code)));
     findings

@@ -55,6 +55,11 @@ pub(crate) enum Bench {
         /// Services that each proxy uses; 0: it is told of all, as one that can't ask.
         #[arg(long, default_value_t = 10)]
         uses: usize,
+        /// Changes a second, and for how many seconds: 0 leaves them out.
+        #[arg(long, default_value_t = 100)]
+        changes: u32,
+        #[arg(long, default_value_t = 60)]
+        changes_seconds: u32,
     },
     /// New connections a second and the memory of idle ones, beside HAProxy and Envoy.
     Connections {
@@ -85,8 +90,10 @@ impl Bench {
                 let mebibytes = format!("--mebibytes={mebibytes}");
                 (vec!["distance".to_owned(), mebibytes, format!("--rounds={rounds}"), format!("--rtt={rtt}")], &none)
             }
-            Self::Control { sizes, uses } => {
-                (vec!["control".to_owned(), format!("--sizes={sizes}"), format!("--uses={uses}")], &none)
+            Self::Control { sizes, uses, changes, changes_seconds } => {
+                let (sizes, uses) = (format!("--sizes={sizes}"), format!("--uses={uses}"));
+                let steady = (format!("--changes={changes}"), format!("--changes-seconds={changes_seconds}"));
+                (vec!["control".to_owned(), sizes, uses, steady.0, steady.1], &none)
             }
             Self::Connections { seconds, idle, chains } => {
                 (vec!["connections".to_owned(), format!("--seconds={seconds}"), format!("--idle={idle}")], chains)

@@ -34,7 +34,7 @@ pub struct Applied {
     pub revision: u64,
     /// Every object that was given.
     pub changes: Vec<Change>,
-    /// Findings that are no reason to refuse it.
+    /// Findings that are no reason to refuse it: about the objects that were given, and those that the change touches.
     pub problems: Vec<Finding>,
 }
 

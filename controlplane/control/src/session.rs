@@ -351,7 +351,7 @@ impl Session {
         }
         let before = self.target.clone();
         self.look_at(world);
-        let removals = withdrawn(&before, &self.target);
+        let removals = if Arc::ptr_eq(&before, &self.target) { Vec::new() } else { withdrawn(&before, &self.target) };
         if removals.is_empty() {
             return true;
         }

@@ -2,6 +2,7 @@
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use super::condition::{Side, never_asked, never_calls, severity};
 use super::lens::{Lens, key_of};
@@ -20,7 +21,7 @@ use crate::text::did_you_mean;
 const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
 
 pub(super) fn check(lens: &Lens<'_>, report: &mut Report) {
-    for policy in lens.world.access_policies() {
+    for policy in lens.all::<AccessPolicySpec>() {
         let object = key_of(Kind::AccessPolicy, &policy.metadata);
         let judged = Judged { lens, held: lens.held(&object), object, policy, ports: OnceCell::new() };
         for (index, rule) in policy.spec.rules.iter().enumerate() {
@@ -34,7 +35,7 @@ struct Judged<'l, 'w> {
     lens: &'l Lens<'w>,
     object: ObjectKey,
     policy: &'w Object<AccessPolicySpec>,
-    held: &'l [&'w Object<WorkloadSpec>],
+    held: Rc<[&'w Object<WorkloadSpec>]>,
     ports: OnceCell<Ports>,
 }
 
@@ -167,13 +168,13 @@ impl Judged<'_, '_> {
         self.ports.get_or_init(|| {
             let mut ports = Ports::default();
             let mut in_front = BTreeMap::<ObjectName, &Object<ServiceSpec>>::new();
-            for workload in self.held {
+            for workload in self.held.iter() {
                 ports.served.extend(workload.spec.ports.iter().map(|own| own.port));
                 in_front.extend(self.lens.in_front(&workload.name()).iter().map(|service| (service.name(), *service)));
             }
             for (name, service) in in_front {
                 for known in service.spec.served_ports() {
-                    let led = targets(known, self.lens.behind(&name)).ok().map(|targets| targets.port);
+                    let led = targets(known, &self.lens.behind(&name)).ok().map(|targets| targets.port);
                     let led = led.filter(|led| *led != known.port);
                     if let Some(led) = led {
                         ports.leading.entry(known.port).or_insert_with(|| (name.clone(), led));

@@ -6,26 +6,25 @@ use super::lens::{Lens, key_of};
 use super::{Code, Report};
 use crate::bundle::ObjectName;
 use crate::resource::filter::PolicyMode;
-use crate::resource::{FilterPolicySpec, Kind, Object, ROOT_NAMESPACE};
+use crate::resource::{AccessPolicySpec, FilterPolicySpec, Kind, Object, ROOT_NAMESPACE};
 
 /// Filters that every mesh has, used or not.
 const SHIPPED: [&str; 3] = ["authz", "fault", "ratelimit"];
 
 pub(super) fn check(lens: &Lens<'_>, report: &mut Report) {
-    let mut used = BTreeSet::new();
-    for policy in lens.world.filter_policies() {
-        used.insert(filter_of(policy));
+    for policy in lens.all::<FilterPolicySpec>() {
         attached(lens, policy, report);
     }
     let authz = ObjectName::new(ROOT_NAMESPACE, "authz");
     if lens.world.filter(&authz).is_none() {
-        for policy in lens.world.access_policies() {
+        for policy in lens.all::<AccessPolicySpec>() {
             let object = key_of(Kind::AccessPolicy, &policy.metadata);
             let message = format!("Filter {authz} is not published: it enforces access policies");
             report.tell(Code::AuthzMissing, &object, "", message);
         }
     }
-    for (key, _) in lens.world.of_kind(Kind::Filter) {
+    let used: BTreeSet<_> = lens.world.filter_policies().map(filter_of).collect();
+    for (key, _) in lens.of_kind(Kind::Filter) {
         let is_shipped = key.namespace == ROOT_NAMESPACE && SHIPPED.contains(&key.name.as_str());
         if !is_shipped && !used.contains(&key.object_name()) {
             report.tell(Code::UnusedFilter, key, "", "no policy names it");
@@ -71,7 +70,7 @@ fn attached(lens: &Lens<'_>, policy: &Object<FilterPolicySpec>, report: &mut Rep
 /// Policies that run one filter with one configuration twice.
 fn twice(lens: &Lens<'_>, report: &mut Report) {
     let mut alike = BTreeMap::<_, Vec<&Object<FilterPolicySpec>>>::new();
-    for policy in lens.world.filter_policies().filter(|policy| policy.spec.mode == PolicyMode::Enforce) {
+    for policy in lens.all::<FilterPolicySpec>().filter(|policy| policy.spec.mode == PolicyMode::Enforce) {
         let inbound = policy.spec.direction == crate::bundle::Direction::Inbound;
         alike.entry((filter_of(policy), inbound, policy.spec.config.to_string())).or_default().push(policy);
     }
@@ -80,8 +79,9 @@ fn twice(lens: &Lens<'_>, report: &mut Report) {
             let (first, second) = (pair[0], pair[1]);
             let held = |policy: &Object<FilterPolicySpec>| lens.held(&key_of(Kind::FilterPolicy, &policy.metadata));
             // Both are in the order of names: one walk through both finds what is in both.
-            let mut others = held(second).iter().peekable();
-            let both = held(first).iter().find(|workload| {
+            let (held_first, held_second) = (held(first), held(second));
+            let mut others = held_second.iter().peekable();
+            let both = held_first.iter().find(|workload| {
                 while others.next_if(|other| other.name() < workload.name()).is_some() {}
                 others.peek().is_some_and(|other| other.name() == workload.name())
             });

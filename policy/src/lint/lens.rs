@@ -1,90 +1,153 @@
 //! A world as the passes look at it: who stands behind what, which names there are, each found once.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use super::Scope;
 use crate::bundle::ObjectName;
-use crate::plan::World;
-use crate::resource::{Kind, Metadata, Object, ObjectKey, ServiceSpec, WorkloadSpec};
+use crate::plan::{Entry, World, holds_for};
+use crate::resource::{
+    Kind, Metadata, Object, ObjectKey, ROOT_NAMESPACE, Resource, ServiceSpec, Spec, TargetKind, TargetRef, WorkloadSpec,
+};
 use crate::text::did_you_mean;
 
 /// Names that are compared in search of the one that was meant, for all findings together. The hint is a courtesy: where a
 /// world has very many mistakes, the later ones are told without it.
 pub(super) const MAX_COMPARED: usize = 200_000;
 
+/// Objects in the order of their names.
+type Several<'w, S> = Rc<[&'w Object<S>]>;
+
 pub(super) struct Lens<'w> {
     pub(super) world: &'w World,
     pub(super) scope: Scope,
+    /// The objects that are looked at; `None`: all.
+    focus: Option<&'w BTreeSet<ObjectKey>>,
     /// Those with a Namespace, and those that any object is in.
-    namespaces: BTreeSet<&'w str>,
+    namespaces: OnceCell<BTreeSet<&'w str>>,
     /// Namespace and account of each workload.
-    accounts: BTreeSet<(&'w str, &'w str)>,
-    behind: BTreeMap<ObjectName, Vec<&'w Object<WorkloadSpec>>>,
-    in_front: BTreeMap<ObjectName, Vec<&'w Object<ServiceSpec>>>,
-    /// The workloads that each policy holds for, in the order of their names.
-    held: BTreeMap<ObjectKey, Vec<&'w Object<WorkloadSpec>>>,
+    accounts: OnceCell<BTreeSet<(&'w str, &'w str)>>,
+    behind: RefCell<BTreeMap<ObjectName, Several<'w, WorkloadSpec>>>,
+    in_front: RefCell<BTreeMap<ObjectName, Several<'w, ServiceSpec>>>,
+    held: RefCell<BTreeMap<ObjectKey, Several<'w, WorkloadSpec>>>,
     /// Names that may still be compared.
     comparisons: Cell<usize>,
 }
 
 impl<'w> Lens<'w> {
-    pub(super) fn new(world: &'w World, scope: Scope) -> Self {
-        let mut lens = Self {
+    pub(super) fn new(world: &'w World, scope: Scope, focus: Option<&'w BTreeSet<ObjectKey>>) -> Self {
+        Self {
             world,
             scope,
-            namespaces: BTreeSet::new(),
-            accounts: BTreeSet::new(),
-            behind: BTreeMap::new(),
-            in_front: BTreeMap::new(),
-            held: BTreeMap::new(),
+            focus,
+            namespaces: OnceCell::new(),
+            accounts: OnceCell::new(),
+            behind: RefCell::default(),
+            in_front: RefCell::default(),
+            held: RefCell::default(),
             comparisons: Cell::new(MAX_COMPARED),
-        };
-        for (key, _) in world.iter() {
-            lens.namespaces.insert(if key.kind == Kind::Namespace { &key.name } else { &key.namespace });
         }
-        for workload in world.workloads() {
-            lens.accounts.insert((&workload.metadata.namespace, &workload.spec.service_account));
-            for policy in world.policies_of(workload) {
-                lens.held.entry(policy.key()).or_default().push(workload);
-            }
+    }
+
+    /// The objects that are looked at, in the world's order.
+    pub(super) fn entries(&self) -> Box<dyn Iterator<Item = (&'w ObjectKey, &'w Entry)> + 'w> {
+        let world = self.world;
+        match self.focus {
+            None => Box::new(world.iter()),
+            Some(focus) => Box::new(focus.iter().filter_map(move |key| Some((key, world.get(key)?)))),
         }
-        for service in world.services() {
-            let selected: Vec<_> = world.standing_behind(service).collect();
-            for workload in &selected {
-                lens.in_front.entry(workload.name()).or_default().push(service);
-            }
-            lens.behind.insert(service.name(), selected);
+    }
+
+    /// Those of a kind.
+    pub(super) fn of_kind(&self, kind: Kind) -> Box<dyn Iterator<Item = (&'w ObjectKey, &'w Entry)> + 'w> {
+        match self.focus {
+            None => Box::new(self.world.of_kind(kind)),
+            Some(_) => Box::new(self.entries().filter(move |(key, _)| key.kind == kind)),
         }
-        lens
+    }
+
+    pub(super) fn all<S: Spec>(&self) -> impl Iterator<Item = &'w Object<S>> + use<'w, S> {
+        self.of_kind(S::KIND).filter_map(|(_, entry)| S::of(&entry.resource))
+    }
+
+    fn namespaces(&self) -> &BTreeSet<&'w str> {
+        self.namespaces.get_or_init(|| {
+            let name = |(key, _): (&'w ObjectKey, _)| match key.kind {
+                Kind::Namespace => key.name.as_str(),
+                _ => key.namespace.as_str(),
+            };
+            self.world.iter().map(name).collect()
+        })
+    }
+
+    fn accounts(&self) -> &BTreeSet<(&'w str, &'w str)> {
+        self.accounts.get_or_init(|| {
+            let of = |it: &'w Object<WorkloadSpec>| (it.metadata.namespace.as_str(), it.spec.service_account.as_str());
+            self.world.workloads().map(of).collect()
+        })
     }
 
     /// The workloads that stand behind a service.
-    pub(super) fn behind(&self, service: &ObjectName) -> &[&'w Object<WorkloadSpec>] {
-        self.behind.get(service).map_or(&[], Vec::as_slice)
+    pub(super) fn behind(&self, service: &ObjectName) -> Several<'w, WorkloadSpec> {
+        memo(&self.behind, service, || {
+            let service = self.world.service(service);
+            service.into_iter().flat_map(|service| self.world.standing_behind(service)).collect()
+        })
     }
 
     /// The services that a workload stands behind.
-    pub(super) fn in_front(&self, workload: &ObjectName) -> &[&'w Object<ServiceSpec>] {
-        self.in_front.get(workload).map_or(&[], Vec::as_slice)
+    pub(super) fn in_front(&self, workload: &ObjectName) -> Several<'w, ServiceSpec> {
+        memo(&self.in_front, workload, || {
+            let workload = self.world.workload(workload);
+            workload.into_iter().flat_map(|workload| self.world.selecting(workload)).collect()
+        })
     }
 
     /// The workloads that a policy holds for.
-    pub(super) fn held(&self, policy: &ObjectKey) -> &[&'w Object<WorkloadSpec>] {
-        self.held.get(policy).map_or(&[], Vec::as_slice)
+    pub(super) fn held(&self, policy: &ObjectKey) -> Several<'w, WorkloadSpec> {
+        memo(&self.held, policy, || {
+            let Some((metadata, targets)) = self.world.get(policy).and_then(|entry| targeting(&entry.resource)) else {
+                return Rc::from([]);
+            };
+            let mut near: Vec<_> = match (targets, metadata.namespace.as_str()) {
+                ([], ROOT_NAMESPACE) => self.world.workloads().collect(),
+                ([], namespace) => self.world.of_namespace(namespace).collect(),
+                (targets, _) => targets.iter().flat_map(|target| self.near_target(metadata, target)).collect(),
+            };
+            near.sort_by_key(|workload| (&workload.metadata.namespace, &workload.metadata.name));
+            near.dedup_by(|a, b| std::ptr::eq(*a, *b));
+            near.into_iter().filter(|workload| holds_for(self.world, metadata, targets, workload)).collect()
+        })
+    }
+
+    /// Workloads that a target may mean.
+    fn near_target(&self, policy: &Metadata, target: &TargetRef) -> Vec<&'w Object<WorkloadSpec>> {
+        let name = ObjectName::new(policy.namespace.clone(), target.name.clone());
+        match target.kind {
+            TargetKind::Workload => self.world.workload(&name).into_iter().collect(),
+            TargetKind::Namespace => self.world.of_namespace(&target.name).collect(),
+            TargetKind::Service => match self.world.service(&name) {
+                Some(service) => self.world.standing_behind(service).collect(),
+                None if self.world.is_unreadable(Kind::Service, &name) => {
+                    self.world.of_namespace(&policy.namespace).collect()
+                }
+                None => Vec::new(),
+            },
+        }
     }
 
     /// False where nothing can be said of workloads: files without any leave them to register themselves.
     pub(super) fn knows_workloads(&self) -> bool {
-        self.scope != Scope::Files || !self.accounts.is_empty()
+        self.scope != Scope::Files || self.world.workloads().next().is_some()
     }
 
     pub(super) fn has_account(&self, namespace: &str, account: &str) -> bool {
-        self.accounts.contains(&(namespace, account))
+        self.accounts().contains(&(namespace, account))
     }
 
     pub(super) fn has_namespace(&self, name: &str) -> bool {
-        self.namespaces.contains(name)
+        self.namespaces().contains(name)
     }
 
     /// Names to compare with one that was written, as many as may still be compared.
@@ -121,12 +184,39 @@ impl<'w> Lens<'w> {
     }
 
     pub(super) fn meant_namespace(&self, name: &str) -> String {
-        self.meant(name, self.namespaces.iter().copied())
+        self.meant(name, self.namespaces().iter().copied())
     }
 
     pub(super) fn meant_account(&self, namespace: &str, account: &str) -> String {
-        self.meant(account, self.accounts.iter().filter(|known| known.0 == namespace).map(|known| known.1))
+        self.meant(account, self.accounts().iter().filter(|known| known.0 == namespace).map(|known| known.1))
     }
+}
+
+fn targeting(policy: &Resource) -> Option<(&Metadata, &[TargetRef])> {
+    match policy {
+        Resource::AccessPolicy(policy) => Some((&policy.metadata, &policy.spec.target_refs)),
+        Resource::FilterPolicy(policy) => Some((&policy.metadata, &policy.spec.target_refs)),
+        Resource::Namespace(_)
+        | Resource::Mesh(_)
+        | Resource::Service(_)
+        | Resource::Workload(_)
+        | Resource::HttpRoute(_)
+        | Resource::Filter(_) => None,
+    }
+}
+
+/// What was found before, or is found now.
+fn memo<K: Ord + Clone, T: ?Sized>(
+    known: &RefCell<BTreeMap<K, Rc<T>>>,
+    key: &K,
+    find: impl FnOnce() -> Rc<T>,
+) -> Rc<T> {
+    let found = known.borrow().get(key).cloned();
+    found.unwrap_or_else(|| {
+        let found = find();
+        known.borrow_mut().insert(key.clone(), found.clone());
+        found
+    })
 }
 
 pub(super) fn key_of(kind: Kind, metadata: &Metadata) -> ObjectKey {

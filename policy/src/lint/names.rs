@@ -17,7 +17,7 @@ pub(super) fn check(lens: &Lens<'_>, report: &mut Report) {
 }
 
 fn annotations(lens: &Lens<'_>, report: &mut Report) {
-    for (object, entry) in lens.world.iter() {
+    for (object, entry) in lens.entries() {
         let read: &[&str] = match object.kind {
             Kind::Service => &[ACCOUNTS, PATH_READING, MADE_FOR],
             Kind::Workload => &[REGISTERED_BY, GRANTED_SERVICES, USES],
@@ -36,8 +36,7 @@ fn annotations(lens: &Lens<'_>, report: &mut Report) {
 fn namespaces(lens: &Lens<'_>, report: &mut Report) {
     let made: BTreeSet<&str> = lens.world.of_kind(Kind::Namespace).map(|(key, _)| key.name.as_str()).collect();
     let mut meant = BTreeMap::<&str, Option<&str>>::new();
-    for (object, _) in lens.world.iter().filter(|(key, _)| !key.namespace.is_empty() && key.namespace != ROOT_NAMESPACE)
-    {
+    for (object, _) in lens.entries().filter(|(key, _)| !key.namespace.is_empty() && key.namespace != ROOT_NAMESPACE) {
         let name = object.namespace.as_str();
         let near = || (!made.contains(name)).then(|| nearest(name, lens.compared(made.iter().copied()))).flatten();
         if let Some(near) = *meant.entry(name).or_insert_with(near) {

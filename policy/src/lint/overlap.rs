@@ -12,7 +12,7 @@ use crate::resource::{AccessPolicySpec, Kind, Object};
 type Policy = Object<AccessPolicySpec>;
 
 pub(super) fn check(lens: &Lens<'_>, report: &mut Report) {
-    for policy in lens.world.access_policies() {
+    for policy in lens.all::<AccessPolicySpec>() {
         repeated(policy, report);
     }
     contradicted(lens, report);
@@ -77,7 +77,7 @@ fn contradicted(lens: &Lens<'_>, report: &mut Report) {
     let mut denying = Vec::<Denying<'_>>::new();
     // Deny rules by a text of their `from`; "" where they hold for every caller.
     let mut by_source = BTreeMap::<String, Vec<usize>>::new();
-    for policy in lens.world.access_policies().filter(|policy| policy.spec.action == Action::Deny) {
+    for policy in lens.all::<AccessPolicySpec>().filter(|policy| policy.spec.action == Action::Deny) {
         let everything = policy.spec.rules.is_empty().then(RuleSpec::default);
         for rule in policy.spec.rules.iter().chain(&everything) {
             let sources = if rule.from.is_empty() { [String::new()].into() } else { parts(&rule.from) };
@@ -90,7 +90,7 @@ fn contradicted(lens: &Lens<'_>, report: &mut Report) {
     if denying.is_empty() {
         return;
     }
-    for policy in lens.world.access_policies().filter(|policy| policy.spec.action == Action::Allow) {
+    for policy in lens.all::<AccessPolicySpec>().filter(|policy| policy.spec.action == Action::Allow) {
         let mut covered = BTreeMap::<ObjectName, bool>::new();
         let mut covers =
             |deny: &Policy| *covered.entry(deny.name()).or_insert_with(|| covers_targets(lens, deny, policy));
@@ -116,7 +116,7 @@ fn contradicted(lens: &Lens<'_>, report: &mut Report) {
 /// A deny policy holds for every workload that an allow policy holds for, of which there are some.
 fn covers_targets(lens: &Lens<'_>, deny: &Policy, allow: &Policy) -> bool {
     let held = |policy: &Policy| lens.held(&key_of(Kind::AccessPolicy, &policy.metadata));
-    let mut denied = held(deny).iter();
-    let allowed = held(allow);
+    let (denied, allowed) = (held(deny), held(allow));
+    let mut denied = denied.iter();
     !allowed.is_empty() && allowed.iter().all(|workload| denied.any(|other| std::ptr::eq(*other, *workload)))
 }

@@ -7,7 +7,7 @@ use super::{Code, Report};
 use crate::authz::Action;
 use crate::bundle::Protocol;
 use crate::plan::{RoutesOf, http_policies, http_routes, service_protocol};
-use crate::resource::{Kind, ObjectKey};
+use crate::resource::{Kind, ObjectKey, ServiceSpec};
 
 /// Effect of an object that looks at HTTP, at a port where other bytes may come.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,7 +57,7 @@ const NAMED_PORTS: usize = 16;
 /// Names the ports at which what looks at HTTP does something else than it says.
 pub(super) fn check(lens: &Lens<'_>, report: &mut Report) {
     let mut told: BTreeMap<(OffHttp, ObjectKey), BTreeSet<String>> = BTreeMap::new();
-    for service in lens.world.services() {
+    for service in lens.all::<ServiceSpec>() {
         let workloads = lens.behind(&service.name());
         for port in service.spec.served_ports() {
             let at = format!("port {} of Service {}", port.port, service.name());
@@ -68,7 +68,7 @@ pub(super) fn check(lens: &Lens<'_>, report: &mut Report) {
                 target.into_iter().flat_map(|target| http_policies(lens.world, workload, target))
             });
             let all = routes.chain(policies.map(|policy| (policy.object, policy.action, policy.targeted)));
-            let protocol = service_protocol(port, workloads);
+            let protocol = service_protocol(port, &workloads);
             for (object, action, targeted) in all {
                 if let Some(what) = OffHttp::at(protocol, action, targeted) {
                     told.entry((what, object)).or_default().insert(at.clone());

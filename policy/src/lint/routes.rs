@@ -11,7 +11,7 @@ use crate::resource::route::{BackendRef, HeaderField, ParentRef, RouteFilter, Ru
 use crate::resource::{HttpRouteSpec, Kind, Object, ObjectKey, ServiceSpec, duration_text};
 
 pub(super) fn check(lens: &Lens<'_>, report: &mut Report) {
-    for (route, _) in lens.world.routes() {
+    for route in lens.all::<HttpRouteSpec>() {
         let object = key_of(Kind::HttpRoute, &route.metadata);
         let of = Of { lens, route, object };
         of.parents(report);
@@ -30,7 +30,7 @@ struct Of<'l, 'w> {
 /// `; 8080 is the app's, the Service's is 80`, where that is so.
 fn meant_port(lens: &Lens<'_>, service: &Object<ServiceSpec>, port: u16) -> String {
     let behind = lens.behind(&service.name());
-    let leads = |known: &&PortSpec| targets(known, behind).is_ok_and(|targets| targets.port == port);
+    let leads = |known: &&PortSpec| targets(known, &behind).is_ok_and(|targets| targets.port == port);
     let meant = service.spec.served_ports().find(leads);
     meant.map(|known| format!("; {port} is the app's, the Service's is {}", known.port)).unwrap_or_default()
 }
@@ -150,7 +150,7 @@ impl Of<'_, '_> {
         if service
             .spec
             .port(backend.port)
-            .is_some_and(|port| matches!(service_protocol(port, behind), Protocol::Tcp | Protocol::Udp))
+            .is_some_and(|port| matches!(service_protocol(port, &behind), Protocol::Tcp | Protocol::Udp))
         {
             let message = format!("port {} of Service {name} is declared tcp: no request is sent to it", backend.port);
             return self.tell(Code::BackendNotHttp, key, message, report);

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 
 use super::lens::{Lens, key_of};
 use super::{Code, Report, Severity};
@@ -14,14 +15,14 @@ use crate::text::nearest;
 pub(super) fn check(lens: &Lens<'_>, report: &mut Report) {
     addresses(lens, report);
     sockets(lens, report);
-    for service in lens.world.services() {
+    for service in lens.all::<ServiceSpec>() {
         let of = Behind { lens, service, workloads: lens.behind(&service.name()) };
         of.selector(report);
         of.ports(report);
         of.weights(report);
         of.accounts(report);
     }
-    for workload in lens.world.workloads() {
+    for workload in lens.all::<WorkloadSpec>() {
         unserved(workload, lens.in_front(&workload.name()).iter().copied(), report);
     }
 }
@@ -29,12 +30,12 @@ pub(super) fn check(lens: &Lens<'_>, report: &mut Report) {
 /// A virtual address that is another service's or a workload's can't be told apart: whoever dials it means that one.
 fn addresses(lens: &Lens<'_>, report: &mut Report) {
     let mut taken = BTreeMap::<IpAddr, String>::new();
-    for workload in lens.world.workloads() {
+    for workload in lens.all::<WorkloadSpec>() {
         for address in all_addresses(workload) {
             taken.entry(address).or_insert_with(|| format!("Workload {}", workload.name()));
         }
     }
-    for service in lens.world.services() {
+    for service in lens.all::<ServiceSpec>() {
         let Some(address) = service.spec.cluster_ip else { continue };
         if let Some(other) = taken.insert(address, format!("Service {}", service.name())) {
             let message = format!("{address} is the address of {other} already");
@@ -50,7 +51,7 @@ fn all_addresses(workload: &Object<WorkloadSpec>) -> BTreeSet<IpAddr> {
 /// Sockets that two workloads have. In one namespace somebody counted wrong; in two one takes what the other is sent.
 fn sockets(lens: &Lens<'_>, report: &mut Report) {
     let mut seen = BTreeMap::<SocketAddr, ObjectName>::new();
-    for workload in lens.world.workloads() {
+    for workload in lens.all::<WorkloadSpec>() {
         for (index, port) in workload.spec.ports.iter().enumerate() {
             for address in all_addresses(workload) {
                 let socket = SocketAddr::new(address, port.port);
@@ -106,7 +107,7 @@ fn unserved_by(service: &Object<ServiceSpec>, workload: &Object<WorkloadSpec>) -
 struct Behind<'l, 'w> {
     lens: &'l Lens<'w>,
     service: &'w Object<ServiceSpec>,
-    workloads: &'l [&'w Object<WorkloadSpec>],
+    workloads: Rc<[&'w Object<WorkloadSpec>]>,
 }
 
 impl Behind<'_, '_> {

@@ -8,7 +8,7 @@ use super::{Code, Report};
 use crate::bundle::{ObjectName, Revision};
 use crate::path;
 use crate::resource::route::{MatchSpec, PathType};
-use crate::resource::{HttpRouteSpec, Kind, Object};
+use crate::resource::{HttpRouteSpec, Kind, Object, Spec};
 
 /// The conditions of a match, alike where the requests are that meet it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,7 +69,9 @@ type Place = (ObjectName, Option<String>);
 pub(super) fn check(lens: &Lens<'_>, report: &mut Report) {
     let mut alike = BTreeMap::<(Place, Conditions<'_>), Vec<Candidate<'_>>>::new();
     let mut places = BTreeMap::<ObjectName, BTreeSet<Option<String>>>::new();
-    for (route, created) in lens.world.routes() {
+    for (_, entry) in lens.of_kind(Kind::HttpRoute) {
+        let Some(route) = HttpRouteSpec::of(&entry.resource) else { continue };
+        let created = entry.created;
         let own = &route.metadata.namespace;
         for parent in route.spec.parent_refs.iter().filter(|parent| parent.is_service()) {
             let namespace = parent.namespace.as_ref().unwrap_or(own);
@@ -123,7 +125,7 @@ fn hidden(conditions: &Conditions<'_>, candidates: &[Candidate<'_>], report: &mu
 
 /// Tells which routes of consumers stand in for a producer's.
 fn consumers(lens: &Lens<'_>, places: &BTreeMap<ObjectName, BTreeSet<Option<String>>>, report: &mut Report) {
-    for (route, _) in lens.world.routes() {
+    for route in lens.all::<HttpRouteSpec>() {
         let own = &route.metadata.namespace;
         for (index, parent) in route.spec.parent_refs.iter().enumerate() {
             let Some(namespace) = parent.namespace.as_ref().filter(|namespace| *namespace != own) else { continue };

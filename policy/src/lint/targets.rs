@@ -5,18 +5,20 @@ use super::{Code, Report};
 use crate::bundle::ObjectName;
 use crate::plan::is_missing;
 use crate::resource::filter::PolicyMode;
-use crate::resource::{Kind, Metadata, ObjectKey, ROOT_NAMESPACE, Resource, TargetKind, TargetRef};
+use crate::resource::{
+    AccessPolicySpec, FilterPolicySpec, Kind, Metadata, ObjectKey, ROOT_NAMESPACE, Resource, TargetKind, TargetRef,
+};
 
 /// A handshake takes at least one round trip.
 const SHORTEST_CONNECT_MS: u64 = 10;
 
 pub(super) fn check(lens: &Lens<'_>, report: &mut Report) {
     meshes(lens, report);
-    for policy in lens.world.access_policies() {
+    for policy in lens.all::<AccessPolicySpec>() {
         let object = key_of(Kind::AccessPolicy, &policy.metadata);
         targets(lens, &object, &policy.metadata, &policy.spec.target_refs, report);
     }
-    for policy in lens.world.filter_policies().filter(|policy| policy.spec.mode != PolicyMode::Off) {
+    for policy in lens.all::<FilterPolicySpec>().filter(|policy| policy.spec.mode != PolicyMode::Off) {
         let object = key_of(Kind::FilterPolicy, &policy.metadata);
         targets(lens, &object, &policy.metadata, &policy.spec.target_refs, report);
     }

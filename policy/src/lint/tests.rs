@@ -1,10 +1,14 @@
 //! Worlds in, findings out. Every code is shown by its own example, and the page about the codes is the table's.
 
+use proptest::prelude::*;
+
 use super::reference::BASE;
 use super::*;
 use crate::bundle::Revision;
 use crate::identity::TrustDomain;
 use crate::manifest;
+use crate::plan::tests::shared::{steps, take};
+use crate::plan::tests::tenancy::{drawn, tenants};
 use crate::plan::{Owner, work};
 
 /// Filters that every mesh has.
@@ -305,4 +309,35 @@ fn hints_are_looked_for_so_long_and_no_longer() {
     assert_eq!(told, 1_000, "each is told, with a hint or without");
     let most = u64::try_from(lens::MAX_COMPARED).unwrap();
     assert!((most..most + 20_000).contains(&work), "{work}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(400) })]
+
+    #[test]
+    fn what_a_change_brings_is_found_near_it(
+        a in proptest::collection::vec(drawn(), 0..8),
+        b in proptest::collection::vec(drawn(), 0..8),
+        steps in steps(),
+    ) {
+        let mut world = tenants(&a, &b);
+        for (index, step) in steps.iter().enumerate() {
+            let before = world.clone();
+            take(&mut world, step, index as u64 + 100);
+            let near = Near::between(&before, &world, []);
+            let new = |before: &[Finding], after: Vec<Finding>| {
+                let known: BTreeSet<_> = before.iter().map(Finding::place).collect();
+                after.into_iter().filter(|finding| !known.contains(&finding.place())).collect::<Vec<_>>()
+            };
+            let all = new(&errors(&before), errors(&world));
+            let found = new(&errors_near(&before, &near), errors_near(&world, &near));
+            prop_assert_eq!(found, all, "{:?} after {:?}", step, &steps[..index]);
+            // What is told of an object that changed is what is told of it where all are looked at.
+            let touched = before.differing(&world);
+            let of = |findings: Vec<Finding>| -> Vec<_> {
+                findings.into_iter().filter(|finding| touched.contains(&finding.object)).collect()
+            };
+            prop_assert_eq!(of(check_near(&world, &near)), of(check(&world, Scope::Whole)), "{:?}", step);
+        }
+    }
 }

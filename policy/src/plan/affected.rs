@@ -3,14 +3,15 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
+use super::World;
 use super::select::selected_by;
-use super::{World, selects};
 use crate::bundle::ObjectName;
-use crate::resource::{HttpRouteSpec, Kind, Object, ObjectKey, ROOT_NAMESPACE, ServiceSpec, Spec, WorkloadSpec};
+use crate::resource::{Kind, Object, ObjectKey, ROOT_NAMESPACE};
 use crate::scope::{Ask, Blocks};
 
+/// Found once for all who ask, in a time that grows with what changed and what is near it.
 #[derive(Debug)]
 pub(super) struct Affected {
     old: Arc<World>,
@@ -24,13 +25,18 @@ pub(super) struct Affected {
     policies: BTreeSet<String>,
     /// Namespaces that are otherwise declared.
     namespaces: BTreeSet<String>,
+    /// Services that are not the same.
     services: BTreeSet<ObjectName>,
-    /// Services that a changed route names as its parent.
-    parents: BTreeSet<ObjectName>,
+    /// Services as callers see them: those that changed, whose routes did, or a workload behind them.
+    seen: BTreeSet<ObjectName>,
+    /// Services of which a route leads to one that changed.
+    leading: BTreeSet<ObjectName>,
+    /// Routes, with each of their parents.
     routes: BTreeSet<ObjectName>,
+    /// Workloads as their own proxies serve them.
     workloads: BTreeSet<ObjectName>,
     /// Addresses at which there may be something else.
-    addresses: OnceLock<BTreeSet<IpAddr>>,
+    addresses: BTreeSet<IpAddr>,
 }
 
 impl Affected {
@@ -44,10 +50,11 @@ impl Affected {
             policies: BTreeSet::new(),
             namespaces: BTreeSet::new(),
             services: BTreeSet::new(),
-            parents: BTreeSet::new(),
+            seen: BTreeSet::new(),
+            leading: BTreeSet::new(),
             routes: BTreeSet::new(),
             workloads: BTreeSet::new(),
-            addresses: OnceLock::new(),
+            addresses: BTreeSet::new(),
         };
         for key in old.differing_entries(new) {
             affected.note(key);
@@ -56,8 +63,8 @@ impl Affected {
     }
 
     fn note(&mut self, key: &ObjectKey) {
-        let (old, new) = (&*self.old, &*self.new);
-        let name = key.object_name();
+        let (old, new) = (Arc::clone(&self.old), Arc::clone(&self.new));
+        let (worlds, name) = ([&*old, &*new], key.object_name());
         match key.kind {
             Kind::Mesh => self.mesh = true,
             Kind::Namespace => _ = self.namespaces.insert(key.name.clone()),
@@ -67,22 +74,56 @@ impl Affected {
                 self.policies.insert(key.namespace.clone());
             }
             Kind::Service => {
-                if [old, new].iter().any(|world| world.index().is_targeted(&name)) {
+                if worlds.iter().any(|world| world.index().is_targeted(&name)) {
                     self.policies.insert(key.namespace.clone());
                 }
-                self.services.insert(name);
+                self.note_service(worlds, name);
             }
             Kind::HttpRoute => {
-                let both = [old, new].into_iter().filter_map(|world| world.route(&name));
-                self.parents.extend(both.flat_map(|route| route.spec.parents(&route.metadata.namespace)));
+                for route in worlds.into_iter().filter_map(|world| world.route(&name)) {
+                    route.spec.parents(&route.metadata.namespace).for_each(|parent| self.note_parent(worlds, parent));
+                }
                 self.routes.insert(name);
             }
-            Kind::Workload => {
-                self.workloads.insert(name);
-            }
+            Kind::Workload => self.note_workload(worlds, name),
         }
         let namespace = if key.kind == Kind::Namespace { &key.name } else { &key.namespace };
         self.mesh |= old.has_namespace(namespace) != new.has_namespace(namespace);
+    }
+
+    fn note_service(&mut self, worlds: [&World; 2], name: ObjectName) {
+        for world in worlds {
+            for route in world.index().leading_to(&name) {
+                self.leading.extend(route.spec.parents(&route.metadata.namespace));
+                self.routes.insert(route.name());
+            }
+            let attached = world.index().routes_of(&name);
+            self.routes.extend(attached.map(|entry| entry.resource.key().object_name()));
+            let Some(service) = world.service(&name) else { continue };
+            self.addresses.extend(service.spec.cluster_ip.iter().map(IpAddr::to_canonical));
+            let behind = selected_by(world, service).flat_map(|workload| workload.spec.all_addresses());
+            self.addresses.extend(behind.map(|address| address.to_canonical()));
+        }
+        self.services.insert(name.clone());
+        self.note_parent(worlds, name);
+    }
+
+    /// A service or its routes: callers see it otherwise, and so do the proxies of the workloads behind it.
+    fn note_parent(&mut self, worlds: [&World; 2], name: ObjectName) {
+        for world in worlds {
+            let behind = world.service(&name).into_iter().flat_map(|service| selected_by(world, service));
+            self.workloads.extend(behind.map(Object::name));
+        }
+        self.seen.insert(name);
+    }
+
+    fn note_workload(&mut self, worlds: [&World; 2], name: ObjectName) {
+        for world in worlds {
+            let Some(workload) = world.workload(&name) else { continue };
+            self.seen.extend(world.selecting(workload).map(Object::name));
+            self.addresses.extend(workload.spec.all_addresses().map(|address| address.to_canonical()));
+        }
+        self.workloads.insert(name);
     }
 
     /// True where this leads from that world.
@@ -115,51 +156,39 @@ impl Affected {
         self.everything || self.mesh
     }
 
-    /// A service as callers see it.
-    pub(super) fn service(&self, name: &ObjectName) -> bool {
-        let near = || {
-            let in_both = self.old.service(name).zip(self.new.service(name));
-            in_both.is_none_or(|(old, new)| self.has_changed_behind(old) || self.has_changed_behind(new))
-        };
-        self.everything
-            || self.policies.contains(name.namespace.as_str())
-            || self.services.contains(name)
-            || self.parents.contains(name)
-            || near()
+    /// What of these names is affected, where that can be said by name: `None` where it takes a look at each.
+    pub(super) fn named(&self, which: Which) -> Option<&BTreeSet<ObjectName>> {
+        match which {
+            _ if self.everything => None,
+            Which::Routes => Some(&self.routes),
+            Which::Services | Which::Workloads if !self.policies.is_empty() => None,
+            Which::Services => Some(&self.seen),
+            Which::Workloads => Some(&self.workloads),
+        }
     }
 
-    /// A workload that changed stands behind the service, or did.
-    fn has_changed_behind(&self, service: &Object<ServiceSpec>) -> bool {
-        let of_namespace = self.workloads.range(ObjectName::new(&service.metadata.namespace, "")..);
-        let mut of_namespace = of_namespace.take_while(|name| name.namespace == service.metadata.namespace);
-        let both = |name| [&*self.old, &*self.new].into_iter().filter_map(move |world| world.workload(name));
-        of_namespace.any(|name| both(name).any(|workload| selects(service, workload)))
+    /// One of these names.
+    pub(super) fn concerns(&self, which: Which, name: &ObjectName) -> bool {
+        match which {
+            Which::Services => self.service(name),
+            Which::Routes => self.route(name),
+            Which::Workloads => self.workload(name),
+        }
+    }
+
+    /// A service as callers see it.
+    pub(super) fn service(&self, name: &ObjectName) -> bool {
+        self.everything || self.policies.contains(name.namespace.as_str()) || self.seen.contains(name)
     }
 
     /// A route with each of its parents.
     pub(super) fn route(&self, name: &ObjectName) -> bool {
-        let names_changed = || {
-            self.new.route(name).is_none_or(|route| {
-                let own = &route.metadata.namespace;
-                route.spec.parents(own).chain(route.spec.backends(own)).any(|service| self.services.contains(&service))
-            })
-        };
-        self.everything || self.routes.contains(name) || names_changed()
+        self.everything || self.routes.contains(name)
     }
 
     /// A workload as its own proxy serves it.
     pub(super) fn workload(&self, name: &ObjectName) -> bool {
-        self.everything
-            || self.workloads.contains(name)
-            || self.policies.contains(name.namespace.as_str())
-            || self.new.workload(name).is_none_or(|workload| self.is_behind_changed(workload))
-    }
-
-    /// A service that changed, or whose routes did, is in front of the workload, or was.
-    fn is_behind_changed(&self, workload: &Object<WorkloadSpec>) -> bool {
-        let mut touched = self.services.iter().chain(&self.parents);
-        let both = |name| [&*self.old, &*self.new].into_iter().filter_map(move |world| world.service(name));
-        touched.any(|name| both(name).any(|service| selects(service, workload)))
+        self.everything || self.policies.contains(name.namespace.as_str()) || self.workloads.contains(name)
     }
 
     /// The filters that run for these workloads.
@@ -172,42 +201,39 @@ impl Affected {
         self.mesh()
             || self.filters(served)
             || served.iter().any(|name| self.namespaces.contains(&name.namespace) || self.is_used_by(name))
-            || scope.iter().any(|name| self.service(name) || self.is_led_to_by(name))
-            || asked.iter().any(|ask| match ask {
-                Ask::Service(name) => self.services.contains(name),
-                Ask::Address(address) => self.addresses().contains(address),
-            })
+            || meet(&self.seen, scope)
+            || meet(&self.leading, scope)
+            || !self.policies.is_empty() && scope.iter().any(|name| self.policies.contains(&name.namespace))
+            || self.is_asked_for(asked)
+    }
+
+    fn is_asked_for(&self, asked: &BTreeSet<Ask>) -> bool {
+        let services = self.services.iter().map(|name| Ask::Service(name.clone()));
+        let addresses = self.addresses.iter().map(|address| Ask::Address(*address));
+        services.chain(addresses).any(|ask| asked.contains(&ask))
     }
 
     /// A service that came or went is one that the workload or its namespace says it uses.
     fn is_used_by(&self, name: &ObjectName) -> bool {
         let namespace = &name.namespace;
-        let own = self.new.workload(name).into_iter().flat_map(|workload| workload.metadata.uses(namespace));
-        own.chain(self.new.uses_of_namespace(namespace)).any(|used| self.services.contains(&used))
+        let used = || {
+            let own = self.new.workload(name).into_iter().flat_map(|workload| workload.metadata.uses(namespace));
+            own.chain(self.new.uses_of_namespace(namespace))
+        };
+        !self.services.is_empty() && used().any(|used| self.services.contains(&used))
     }
+}
 
-    /// A route of the service leads to one that changed, or would if that were there.
-    fn is_led_to_by(&self, name: &ObjectName) -> bool {
-        let mut routes = self.new.index().attached_to(name).filter_map(HttpRouteSpec::of);
-        !self.services.is_empty()
-            && routes.any(|route| {
-                let mut backends = route.spec.backends(&route.metadata.namespace);
-                backends.any(|backend| self.services.contains(&backend))
-            })
-    }
+/// Objects that are found by their own names.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Which {
+    Services,
+    Routes,
+    Workloads,
+}
 
-    fn addresses(&self) -> &BTreeSet<IpAddr> {
-        self.addresses.get_or_init(|| {
-            let mut all = BTreeSet::new();
-            for world in [&*self.old, &*self.new] {
-                let services = || self.services.iter().filter_map(|name| world.service(name));
-                all.extend(services().filter_map(|service| service.spec.cluster_ip));
-                let behind = services().flat_map(|service| selected_by(world, service));
-                let workloads = self.workloads.iter().filter_map(|name| world.workload(name)).chain(behind);
-                let addresses = |it: &'_ Object<WorkloadSpec>| it.spec.all_addresses().collect::<Vec<_>>();
-                all.extend(workloads.flat_map(addresses));
-            }
-            all.into_iter().map(|address: IpAddr| address.to_canonical()).collect()
-        })
-    }
+/// True where something is in both: the smaller is looked through.
+fn meet(a: &BTreeSet<ObjectName>, b: &BTreeSet<ObjectName>) -> bool {
+    let (few, many) = if a.len() < b.len() { (a, b) } else { (b, a) };
+    few.iter().any(|name| many.contains(name))
 }

@@ -1,44 +1,43 @@
-//! Lookups over a whole world, made once for all who ask the same world: who stands behind a service, which policies
-//! hold for a workload, which routes are attached to a service. With them the work of judging a world grows with what
-//! is in it, not with its square.
+//! Lookups over a whole world, which follow each of its changes: who stands behind a service, which policies hold for a
+//! workload, which routes are attached to a service. With them the work of a change grows with what it touches.
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use super::world::{Entry, World};
+use imbl::{OrdMap, OrdSet};
+
+use super::world::{Entry, Held, Objects, World};
 use crate::bundle::ObjectName;
 use crate::resource::{
-    Kind, Metadata, Object, ObjectKey, ROOT_NAMESPACE, Resource, ServiceSpec, Spec, TargetKind, TargetRef, WorkloadSpec,
+    HttpRouteSpec, Kind, Metadata, Object, ObjectKey, ROOT_NAMESPACE, Resource, ServiceSpec, Spec, TargetKind,
+    TargetRef, WorkloadSpec,
 };
 
 /// A namespace, and a label's key and value.
 type Label = (String, String, String);
 
-/// Positions are those of the world's order, so that every answer comes in it.
-#[derive(Debug, Default)]
-pub(super) struct Index {
-    entries: Vec<Arc<Entry>>,
-    workloads: BTreeMap<Label, Vec<usize>>,
-    /// Routes by the service that they are attached to.
-    routes: BTreeMap<ObjectName, Vec<usize>>,
-    policies: BTreeMap<Scope, Vec<usize>>,
-    /// Services that a policy is for, by the first label of their selector: others may be many, and all select the same.
-    targeted: OnceLock<BTreeMap<Label, Vec<ObjectName>>>,
-    /// Services by the first label of their selector, made when somebody asks.
-    selecting: OnceLock<BTreeMap<Label, Vec<ObjectName>>>,
-    /// Who has an address, made when somebody asks.
-    addresses: OnceLock<BTreeMap<IpAddr, Vec<Holder>>>,
-}
+/// Objects in the world's order, so that every answer comes in it.
+type Entries = Arc<Vec<(ObjectKey, Held)>>;
 
-/// An object that has an address.
-#[derive(Debug, Clone)]
-enum Holder {
-    Service(ObjectName),
-    Workload(ObjectName),
+/// As a world, it costs nothing to clone. Invariant: what is asked of it is what would be found in the world's objects.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Index {
+    /// Workloads by each of their labels.
+    workloads: OrdMap<Label, Entries>,
+    /// Services by the first label of their selector.
+    services: OrdMap<Label, Entries>,
+    /// Routes by the service that they are attached to, and by those that they lead to.
+    routes: OrdMap<ObjectName, Entries>,
+    leading: OrdMap<ObjectName, Entries>,
+    policies: OrdMap<Scope, Entries>,
+    /// Services that a policy is for, by the first label of their selector: others may be many, and all select the same.
+    targeted: OrdMap<Label, OrdSet<ObjectName>>,
+    /// Services and workloads by their addresses.
+    addresses: OrdMap<IpAddr, Entries>,
 }
 
 /// What a policy holds for, as it is written.
@@ -51,54 +50,141 @@ enum Scope {
     Workload(ObjectName),
 }
 
-impl Index {
-    pub(super) fn of<'w>(objects: impl Iterator<Item = &'w Arc<Entry>>) -> Self {
-        let mut index = Self::default();
-        for entry in objects {
-            index.add(entry);
-        }
-        index
-    }
+/// What an object is found by.
+#[derive(Default)]
+struct Found {
+    workloads: BTreeSet<Label>,
+    services: BTreeSet<Label>,
+    routes: BTreeSet<ObjectName>,
+    leading: BTreeSet<ObjectName>,
+    policies: BTreeSet<Scope>,
+    addresses: BTreeSet<IpAddr>,
+}
 
-    fn add(&mut self, entry: &Arc<Entry>) {
-        let position = self.entries.len();
-        match &entry.resource {
+impl Found {
+    fn by(resource: &Resource) -> Self {
+        let mut found = Self::default();
+        match resource {
             Resource::Workload(workload) => {
-                for (key, value) in &workload.metadata.labels {
-                    let label = (workload.metadata.namespace.clone(), key.clone(), value.clone());
-                    self.workloads.entry(label).or_default().push(position);
-                }
+                let Metadata { namespace, labels, .. } = &workload.metadata;
+                let label = |(key, value): (&String, &String)| (namespace.clone(), key.clone(), value.clone());
+                found.workloads = labels.iter().map(label).collect();
+                found.addresses = workload.spec.all_addresses().map(|ip| ip.to_canonical()).collect();
+            }
+            Resource::Service(service) => {
+                found.services = first_label(service).into_iter().collect();
+                found.addresses = service.spec.cluster_ip.iter().map(IpAddr::to_canonical).collect();
             }
             Resource::HttpRoute(route) => {
                 let own = &route.metadata.namespace;
                 let parents = route.spec.parent_refs.iter();
-                let parents: BTreeSet<_> = parents
+                found.routes = parents
                     .map(|parent| ObjectName::new(parent.namespace.as_ref().unwrap_or(own).clone(), &parent.name))
                     .collect();
-                for parent in parents {
-                    self.routes.entry(parent).or_default().push(position);
-                }
+                found.leading = route.spec.backends(own).collect();
             }
-            Resource::AccessPolicy(policy) => self.add_policy(position, &policy.metadata, &policy.spec.target_refs),
-            Resource::FilterPolicy(policy) => self.add_policy(position, &policy.metadata, &policy.spec.target_refs),
-            Resource::Namespace(_) | Resource::Mesh(_) | Resource::Service(_) | Resource::Filter(_) => return,
+            Resource::AccessPolicy(policy) => found.policies = scopes(&policy.metadata, &policy.spec.target_refs),
+            Resource::FilterPolicy(policy) => found.policies = scopes(&policy.metadata, &policy.spec.target_refs),
+            Resource::Namespace(_) | Resource::Mesh(_) | Resource::Filter(_) => {}
         }
-        self.entries.push(entry.clone());
+        found
+    }
+}
+
+/// What a policy holds for.
+fn scopes(policy: &Metadata, targets: &[TargetRef]) -> BTreeSet<Scope> {
+    let named = |target: &TargetRef| ObjectName::new(policy.namespace.clone(), &target.name);
+    let scope = |target: &TargetRef| match target.kind {
+        TargetKind::Namespace => Scope::Namespace(target.name.clone()),
+        TargetKind::Service => Scope::Service(named(target)),
+        TargetKind::Workload => Scope::Workload(named(target)),
+    };
+    match targets {
+        [] => BTreeSet::from([Scope::All(policy.namespace.clone())]),
+        targets => targets.iter().map(scope).collect(),
+    }
+}
+
+fn first_label(service: &Object<ServiceSpec>) -> Option<Label> {
+    let (key, value) = service.spec.selector.first_key_value()?;
+    Some((service.metadata.namespace.clone(), key.clone(), value.clone()))
+}
+
+fn add<K: Ord + Clone>(map: &mut OrdMap<K, Entries>, keys: BTreeSet<K>, key: &ObjectKey, held: &Held) {
+    for found_by in keys {
+        let entries = Arc::make_mut(map.entry(found_by).or_default());
+        if let Err(place) = entries.binary_search_by(|(other, _)| other.cmp(key)) {
+            entries.insert(place, (key.clone(), held.clone()));
+        }
+    }
+}
+
+fn drop_from<K: Ord + Clone>(map: &mut OrdMap<K, Entries>, keys: BTreeSet<K>, key: &ObjectKey) {
+    for found_by in keys {
+        let Some(entries) = map.get_mut(&found_by).map(Arc::make_mut) else { continue };
+        if let Ok(place) = entries.binary_search_by(|(other, _)| other.cmp(key)) {
+            entries.remove(place);
+        }
+        if entries.is_empty() {
+            map.remove(&found_by);
+        }
+    }
+}
+
+fn all<'i, K: Ord>(map: &'i OrdMap<K, Entries>, found_by: &K) -> impl Iterator<Item = &'i Entry> + use<'i, K> {
+    map.get(found_by).into_iter().flat_map(|entries| entries.iter()).map(|(_, held)| &*held.0)
+}
+
+impl Index {
+    /// An object is in the world, which has all `objects`.
+    pub(super) fn note(&mut self, objects: &Objects, key: &ObjectKey, held: Held) {
+        let found = Found::by(&held.0.resource);
+        for label in &found.services {
+            if self.policies.contains_key(&Scope::Service(key.object_name())) {
+                self.targeted.entry(label.clone()).or_default().insert(key.object_name());
+            }
+        }
+        for scope in &found.policies {
+            if let Scope::Service(name) = scope
+                && let Some(label) = label_of(objects, name)
+            {
+                self.targeted.entry(label).or_default().insert(name.clone());
+            }
+        }
+        add(&mut self.workloads, found.workloads, key, &held);
+        add(&mut self.services, found.services, key, &held);
+        add(&mut self.routes, found.routes, key, &held);
+        add(&mut self.leading, found.leading, key, &held);
+        add(&mut self.policies, found.policies, key, &held);
+        add(&mut self.addresses, found.addresses, key, &held);
     }
 
-    fn add_policy(&mut self, position: usize, policy: &Metadata, targets: &[TargetRef]) {
-        let named = |target: &TargetRef| ObjectName::new(policy.namespace.clone(), &target.name);
-        let scope = |target: &TargetRef| match target.kind {
-            TargetKind::Namespace => Scope::Namespace(target.name.clone()),
-            TargetKind::Service => Scope::Service(named(target)),
-            TargetKind::Workload => Scope::Workload(named(target)),
-        };
-        let mut scopes: BTreeSet<_> = targets.iter().map(scope).collect();
-        if targets.is_empty() {
-            scopes.insert(Scope::All(policy.namespace.clone()));
+    /// An object that was in the world is no longer, or there is another in its place.
+    pub(super) fn forget(&mut self, objects: &Objects, key: &ObjectKey, was: &Resource) {
+        let found = Found::by(was);
+        found.services.iter().for_each(|label| self.untarget(label, &key.object_name()));
+        let scopes = found.policies.clone();
+        drop_from(&mut self.workloads, found.workloads, key);
+        drop_from(&mut self.services, found.services, key);
+        drop_from(&mut self.routes, found.routes, key);
+        drop_from(&mut self.leading, found.leading, key);
+        drop_from(&mut self.policies, found.policies, key);
+        drop_from(&mut self.addresses, found.addresses, key);
+        for scope in &scopes {
+            if let Scope::Service(name) = scope
+                && !self.policies.contains_key(scope)
+                && let Some(label) = label_of(objects, name)
+            {
+                self.untarget(&label, name);
+            }
         }
-        for scope in scopes {
-            self.policies.entry(scope).or_default().push(position);
+    }
+
+    fn untarget(&mut self, label: &Label, service: &ObjectName) {
+        let Some(targeted) = self.targeted.get_mut(label) else { return };
+        targeted.remove(service);
+        if targeted.is_empty() {
+            self.targeted.remove(label);
         }
     }
 
@@ -109,33 +195,23 @@ impl Index {
     ) -> impl Iterator<Item = &'w Object<WorkloadSpec>> + use<'w> {
         let with = |(key, value): (&String, &String)| {
             let label = (service.metadata.namespace.clone(), key.clone(), value.clone());
-            self.workloads.get(&label).map(Vec::as_slice).unwrap_or_default()
+            self.workloads.get(&label).map(|found| found.as_slice()).unwrap_or_default()
         };
         let rarest = service.spec.selector.iter().map(with).min_by_key(|found| found.len()).unwrap_or_default();
-        rarest.iter().filter_map(|position| Spec::of(&self.entries[*position].resource))
+        rarest.iter().filter_map(|(_, held)| Spec::of(&held.0.resource))
     }
 
-    /// Services that have a label of the workload in their selector: all that it stands behind are among them, in their order.
+    /// Services whose selector begins with a label of the workload: all that select it are among them.
     pub(super) fn near_workload<'w>(
         &'w self,
-        world: &'w World,
         workload: &Object<WorkloadSpec>,
     ) -> impl Iterator<Item = &'w Object<ServiceSpec>> + use<'w> {
-        let by_label = self.selecting.get_or_init(|| {
-            let mut by_label = BTreeMap::<Label, Vec<ObjectName>>::new();
-            for service in world.services() {
-                let Some((key, value)) = service.spec.selector.first_key_value() else { continue };
-                let label = (service.metadata.namespace.clone(), key.clone(), value.clone());
-                by_label.entry(label).or_default().push(service.name());
-            }
-            by_label
-        });
-        let own = &workload.metadata.namespace;
-        let with = |(key, value): (&String, &String)| {
-            by_label.get(&(own.clone(), key.clone(), value.clone())).map(Vec::as_slice).unwrap_or_default()
-        };
-        let near: BTreeSet<&ObjectName> = workload.metadata.labels.iter().flat_map(with).collect();
-        near.into_iter().filter_map(|name| world.service(name))
+        let Metadata { namespace, labels, .. } = &workload.metadata;
+        let with =
+            |(key, value): (&String, &String)| self.services.get(&(namespace.clone(), key.clone(), value.clone()));
+        let mut near: Vec<_> = labels.iter().filter_map(with).flat_map(|found| found.iter()).collect();
+        near.sort_unstable_by_key(|(key, _)| key);
+        near.into_iter().filter_map(|(_, held)| Spec::of(&held.0.resource))
     }
 
     pub(super) fn attached_to<'w>(&'w self, service: &ObjectName) -> impl Iterator<Item = &'w Resource> + use<'w> {
@@ -144,34 +220,39 @@ impl Index {
 
     /// Routes that are attached to a service, as they are in the world.
     pub(super) fn routes_of<'w>(&'w self, service: &ObjectName) -> impl Iterator<Item = &'w Entry> + use<'w> {
-        let found = self.routes.get(service).map(Vec::as_slice).unwrap_or_default();
-        found.iter().map(|position| self.entries[*position].as_ref())
+        all(&self.routes, service)
+    }
+
+    /// Routes that lead to a service.
+    pub(super) fn leading_to<'w>(
+        &'w self,
+        service: &ObjectName,
+    ) -> impl Iterator<Item = &'w Object<HttpRouteSpec>> + use<'w> {
+        all(&self.leading, service).filter_map(|entry| Spec::of(&entry.resource))
     }
 
     /// Services with this virtual address, and those in front of the workloads that have it.
     pub(super) fn at(&self, world: &World, address: IpAddr) -> Vec<ObjectName> {
-        let holders = self.addresses.get_or_init(|| {
-            let mut holders = BTreeMap::<IpAddr, Vec<Holder>>::new();
-            let mut note = |address: IpAddr, holder| holders.entry(address.to_canonical()).or_default().push(holder);
-            for service in world.services() {
-                service.spec.cluster_ip.into_iter().for_each(|ip| note(ip, Holder::Service(service.name())));
-            }
-            for workload in world.workloads() {
-                workload.spec.all_addresses().for_each(|ip| note(ip, Holder::Workload(workload.name())));
-            }
-            holders
-        });
         let mut found = BTreeSet::new();
-        for holder in holders.get(&address.to_canonical()).into_iter().flatten() {
-            match holder {
-                Holder::Service(name) => _ = found.insert(name.clone()),
-                Holder::Workload(name) => {
-                    let Some(workload) = world.workload(name) else { continue };
-                    found.extend(world.selecting(workload).map(Object::name));
-                }
+        for holder in all(&self.addresses, &address.to_canonical()) {
+            match &holder.resource {
+                Resource::Service(service) => _ = found.insert(service.name()),
+                Resource::Workload(workload) => found.extend(world.selecting(workload).map(Object::name)),
+                _ => {}
             }
         }
         found.into_iter().collect()
+    }
+
+    pub(super) fn with_address(&self, address: IpAddr) -> impl Iterator<Item = ObjectKey> {
+        all(&self.addresses, &address.to_canonical()).map(|entry| entry.resource.key())
+    }
+
+    /// Routes that are attached to a service or lead to it, and policies that name it.
+    pub(super) fn around_service(&self, name: &ObjectName) -> BTreeSet<ObjectKey> {
+        let found = all(&self.routes, name).chain(all(&self.leading, name));
+        let found = found.chain(all(&self.policies, &Scope::Service(name.clone())));
+        found.map(|entry| entry.resource.key()).collect()
     }
 
     /// Namespaces that have routes of their own for another's service, some more than once.
@@ -183,21 +264,6 @@ impl Index {
     /// True where a policy names the service as its target.
     pub(super) fn is_targeted(&self, service: &ObjectName) -> bool {
         self.policies.contains_key(&Scope::Service(service.clone()))
-    }
-
-    fn targeted(&self, world: &World) -> &BTreeMap<Label, Vec<ObjectName>> {
-        self.targeted.get_or_init(|| {
-            let mut by_label = BTreeMap::<Label, Vec<ObjectName>>::new();
-            for scope in self.policies.keys() {
-                let Scope::Service(name) = scope else { continue };
-                let first = world.service(name).and_then(|service| service.spec.selector.first_key_value());
-                if let Some((key, value)) = first {
-                    let label = (name.namespace.clone(), key.clone(), value.clone());
-                    by_label.entry(label).or_default().push(name.clone());
-                }
-            }
-            by_label
-        })
     }
 
     /// Policies that may hold for a workload: all that do are among them.
@@ -214,7 +280,7 @@ impl Index {
             Scope::Workload(name),
         ];
         let with = |(key, value): (&String, &String)| {
-            self.targeted(world).get(&(own.clone(), key.clone(), value.clone())).map(Vec::as_slice).unwrap_or_default()
+            self.targeted.get(&(own.clone(), key.clone(), value.clone())).into_iter().flatten()
         };
         let near = workload.metadata.labels.iter().flat_map(with);
         let holding = near.filter(|name| world.service(name).is_some_and(|it| super::selects(it, workload)));
@@ -222,8 +288,16 @@ impl Index {
         // A service that can't be read may select anybody of its namespace.
         let unread = world.unreadable_of(Kind::Service, own);
         scopes.extend(unread.map(|key: &ObjectKey| Scope::Service(key.object_name())));
-        let found: BTreeSet<usize> =
-            scopes.iter().flat_map(|scope| self.policies.get(scope)).flatten().copied().collect();
-        found.into_iter().map(|position| &self.entries[position].resource)
+        let mut found: Vec<_> =
+            scopes.iter().filter_map(|scope| self.policies.get(scope)).flat_map(|one| one.iter()).collect();
+        found.sort_unstable_by_key(|(key, _)| key);
+        found.dedup_by_key(|(key, _)| key);
+        found.into_iter().map(|(_, held)| &held.0.resource)
     }
+}
+
+/// The first label of the selector of a service.
+fn label_of(objects: &Objects, service: &ObjectName) -> Option<Label> {
+    let held = objects.get(&ObjectKey::new(Kind::Service, &service.namespace, &service.name))?;
+    first_label(Spec::of(&held.0.resource)?)
 }

@@ -2,10 +2,12 @@
 //! the next while nothing that it follows from has changed.
 
 use std::borrow::Borrow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::affected::Affected;
+use imbl::OrdMap;
+
+use super::affected::{Affected, Which};
 use super::assemble::{attached, filters_for, mesh_settings, serve, service_entry};
 use super::scope::{backends, blocks as blocks_of, closure, meant, roots};
 use super::{Entry, World};
@@ -18,8 +20,8 @@ use crate::scope::{Ask, Blocks, Ranges};
 #[derive(Debug)]
 pub struct Shared<T> {
     world: Arc<World>,
-    /// What may differ from the world before.
-    came: Option<Arc<Affected>>,
+    /// What may differ from the world before, and from those before it: the newest last.
+    came: Vec<Arc<Affected>>,
     trust_bundle_pem: Arc<str>,
     make: fn(Object) -> T,
     mesh: OnceLock<Arc<T>>,
@@ -60,16 +62,19 @@ impl<T> Attached<T> {
     }
 }
 
-/// What was made so far.
+/// So many worlds back it is known what came since.
+const REMEMBERED: usize = 64;
+
+/// What was made so far; two worlds that follow one another share most of it.
 #[derive(Debug)]
-struct Made<K, V>(Mutex<BTreeMap<K, V>>);
+struct Made<K: Ord, V>(Mutex<OrdMap<K, V>>);
 
 impl<K: Ord + Clone, V: Clone> Made<K, V> {
     fn new() -> Self {
-        Self(Mutex::new(BTreeMap::new()))
+        Self(Mutex::new(OrdMap::new()))
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<K, V>> {
+    fn lock(&self) -> MutexGuard<'_, OrdMap<K, V>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -87,9 +92,22 @@ impl<K: Ord + Clone, V: Clone> Made<K, V> {
     }
 
     fn kept(&self, keep: impl Fn(&K) -> bool) -> Self {
-        let known = self.lock();
-        let kept = known.iter().filter(|(key, _)| keep(key)).map(|(key, made)| (key.clone(), made.clone()));
-        Self(Mutex::new(kept.collect()))
+        let mut kept = self.lock().clone();
+        let gone: Vec<K> = kept.keys().filter(|key| !keep(key)).cloned().collect();
+        gone.iter().for_each(|key| drop(kept.remove(key)));
+        Self(Mutex::new(kept))
+    }
+}
+
+impl<V: Clone> Made<ObjectName, V> {
+    /// Without what is affected.
+    fn spared(&self, affected: &Affected, which: Which) -> Self {
+        let Some(gone) = affected.named(which) else {
+            return self.kept(|name| !affected.concerns(which, name));
+        };
+        let mut kept = self.lock().clone();
+        gone.iter().for_each(|name| drop(kept.remove(name)));
+        Self(Mutex::new(kept))
     }
 }
 
@@ -97,7 +115,7 @@ impl<T> Shared<T> {
     pub fn new(world: Arc<World>, trust_bundle_pem: Arc<str>, make: fn(Object) -> T) -> Self {
         Self {
             world,
-            came: None,
+            came: Vec::new(),
             trust_bundle_pem,
             make,
             mesh: OnceLock::new(),
@@ -128,11 +146,13 @@ impl<T> Shared<T> {
         let scoped_mesh = self.scoped_mesh.get().filter(|(ranges, _)| is_same_mesh && has_ranges(ranges));
         let scoped_mesh = scoped_mesh.map_or_else(OnceLock::new, |known| OnceLock::from(known.clone()));
         let blocks = moved.map_or_else(OnceLock::new, |(blocks, _)| OnceLock::from(blocks));
-        let services = self.services.kept(|service| !affected.service(service));
-        let routes = self.routes.kept(|route| !affected.route(route));
-        let workloads = self.workloads.kept(|workload| !affected.workload(workload));
+        let services = self.services.spared(&affected, Which::Services);
+        let routes = self.routes.spared(&affected, Which::Routes);
+        let workloads = self.workloads.spared(&affected, Which::Workloads);
         let filters = self.filters.kept(|served| !affected.filters(served));
-        let (came, make) = (Some(affected), self.make);
+        let forgotten = self.came.len().saturating_sub(REMEMBERED - 1);
+        let came = self.came[forgotten..].iter().cloned().chain([affected]).collect();
+        let make = self.make;
         let trust_bundle_pem = if is_trusted { self.trust_bundle_pem.clone() } else { Arc::from(trust_bundle_pem) };
         Self { world, came, trust_bundle_pem, make, mesh, blocks, scoped_mesh, services, routes, workloads, filters }
     }
@@ -194,10 +214,9 @@ impl<T> Shared<T> {
         scope: &BTreeSet<ObjectName>,
     ) -> bool {
         let is_same = |one: &(Ranges, Arc<T>)| before.scoped_mesh.get().is_some_and(|it| Arc::ptr_eq(&it.1, &one.1));
-        match self.came.as_ref().filter(|came| came.is_from(&before.world)) {
-            Some(came) => !self.scoped_mesh.get().is_some_and(is_same) || came.view(served, asked, scope),
-            None => true,
-        }
+        let Some(first) = self.came.iter().rposition(|came| came.is_from(&before.world)) else { return true };
+        let is_told_more = |came: &Arc<Affected>| came.view(served, asked, scope);
+        !self.scoped_mesh.get().is_some_and(is_same) || self.came[first..].iter().any(is_told_more)
     }
 
     /// The services that something asked for means; none where there is nothing.

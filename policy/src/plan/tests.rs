@@ -2,8 +2,8 @@
 
 mod protection;
 mod scope;
-mod shared;
-mod tenancy;
+pub(crate) mod shared;
+pub(crate) mod tenancy;
 
 use super::*;
 use crate::authz;

@@ -1,8 +1,11 @@
 //! All resources at one revision.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, OnceLock};
+use std::net::IpAddr;
+use std::sync::Arc;
 
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
 use serde::{Deserialize, Serialize};
 
 use super::index::Index;
@@ -10,8 +13,8 @@ use super::{Action, Owned, Owner, ProxyKey};
 use crate::bundle::{ObjectName, Revision};
 use crate::identity::TrustDomain;
 use crate::resource::{
-    AccessPolicySpec, FilterPolicySpec, FilterSpec, HttpRouteSpec, Kind, MeshSpec, Object, ObjectKey, ROOT_NAMESPACE,
-    Resource, ServiceSpec, Spec, WorkloadSpec,
+    FilterPolicySpec, FilterSpec, HttpRouteSpec, Kind, MeshSpec, Object, ObjectKey, ROOT_NAMESPACE, Resource,
+    ServiceSpec, Spec, WorkloadSpec,
 };
 
 /// A resource with what the store knows about it.
@@ -46,18 +49,31 @@ impl Entry {
     }
 }
 
-/// Cheap to clone: entries are shared.
+/// An entry as a world holds it: the same where it is the one that was put there.
+#[derive(Debug, Clone)]
+pub(super) struct Held(pub(super) Arc<Entry>);
+
+impl PartialEq for Held {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+pub(super) type Objects = OrdMap<ObjectKey, Held>;
+
+/// Costs nothing to clone, and what it costs to change or to compare with the one before it does not grow with what is in it:
+/// both share all that is the same.
 #[derive(Debug, Clone, Default)]
 pub struct World {
     /// The control plane's own: identities are made of it.
     pub trust_domain: TrustDomain,
-    objects: BTreeMap<ObjectKey, Arc<Entry>>,
+    objects: Objects,
     /// Objects that exist and can't be read: what restricts by them fails closed.
     unreadable: Arc<BTreeSet<ObjectKey>>,
     /// Every version of each filter of the root namespace that was ever published, for policies that name one.
     versions: Arc<BTreeMap<(String, String), FilterSpec>>,
-    /// Made when it is first asked for; a change of an object ends it.
-    index: OnceLock<Arc<Index>>,
+    /// Follows each change of an object.
+    index: Index,
 }
 
 impl World {
@@ -66,18 +82,18 @@ impl World {
     }
 
     pub fn get(&self, key: &ObjectKey) -> Option<&Entry> {
-        self.objects.get(key).map(Arc::as_ref)
+        self.objects.get(key).map(|held| &*held.0)
     }
 
     /// All objects, by kind in the order of `Kind::ALL`, then by namespace and name.
     pub fn iter(&self) -> impl Iterator<Item = (&ObjectKey, &Entry)> {
-        self.objects.iter().map(|(key, entry)| (key, entry.as_ref()))
+        self.objects.iter().map(|(key, held)| (key, &*held.0))
     }
 
     pub fn of_kind(&self, kind: Kind) -> impl Iterator<Item = (&ObjectKey, &Entry)> {
         let first = ObjectKey::new(kind, "", "");
         let from = self.objects.range(first..).take_while(move |(key, _)| key.kind == kind);
-        from.map(|(key, entry)| (key, entry.as_ref()))
+        from.map(|(key, held)| (key, &*held.0))
     }
 
     pub fn len(&self) -> usize {
@@ -91,26 +107,42 @@ impl World {
     /// The world without the objects of other keys, for somebody who may read only some: what is hidden is not there.
     #[must_use]
     pub fn part(&self, is_seen: impl Fn(&ObjectKey) -> bool) -> Self {
-        let objects = self.objects.iter().filter(|(key, _)| is_seen(key));
-        Self {
+        let mut part = Self {
             trust_domain: self.trust_domain.clone(),
-            objects: objects.map(|(key, entry)| (key.clone(), Arc::clone(entry))).collect(),
+            objects: Objects::new(),
             unreadable: Arc::new(self.unreadable.iter().filter(|key| is_seen(key)).cloned().collect()),
             versions: Arc::clone(&self.versions),
-            index: OnceLock::new(),
+            index: Index::default(),
+        };
+        for (key, Held(entry)) in self.objects.iter().filter(|(key, _)| is_seen(key)) {
+            part.set(key, Some(entry.clone()));
         }
+        part
+    }
+
+    /// Puts an object there, or takes it away: the one place where objects change. Gives what was there.
+    fn set(&mut self, key: &ObjectKey, entry: Option<Arc<Entry>>) -> Option<Arc<Entry>> {
+        let old = match &entry {
+            Some(entry) => self.objects.insert(key.clone(), Held(entry.clone())),
+            None => self.objects.remove(key),
+        };
+        if let Some(Held(old)) = &old {
+            self.index.forget(&self.objects, key, &old.resource);
+        }
+        if let Some(entry) = entry {
+            self.index.note(&self.objects, key, Held(entry));
+        }
+        old.map(|Held(old)| old)
     }
 
     /// As loaded from a store.
     pub fn insert(&mut self, mut entry: Entry) {
-        self.index.take();
         entry.bytes = size(&entry.resource);
-        self.objects.insert(entry.resource.key(), Arc::new(entry));
+        self.set(&entry.resource.key(), Some(Arc::new(entry)));
     }
 
     /// The store holds an object that can't be read; until another takes its place it is known by its key alone.
     pub fn note_unreadable(&mut self, key: ObjectKey) {
-        self.index.take();
         Arc::make_mut(&mut self.unreadable).insert(key);
     }
 
@@ -129,7 +161,7 @@ impl World {
     }
 
     pub(super) fn index(&self) -> &Index {
-        self.index.get_or_init(|| Arc::new(Index::of(self.objects.values())))
+        &self.index
     }
 
     fn is_read_again(&mut self, key: &ObjectKey) {
@@ -145,14 +177,14 @@ impl World {
     /// The object is another owner's.
     pub fn put(&mut self, owner: &Owner, resource: Resource, revision: Revision, uid: &str) -> Result<Action, Owned> {
         let key = resource.key();
-        let (entry, action) = match self.objects.get(&key) {
+        let (entry, action) = match self.get(&key) {
             Some(known) if known.owner != *owner => {
                 return Err(Owned { key, owner: Box::new(known.owner.clone()) });
             }
             Some(known) if known.resource == resource => return Ok(Action::Unchanged),
             Some(known) => {
                 let (generation, bytes) = (known.generation + 1, size(&resource));
-                let known = Entry::clone(known);
+                let known = known.clone();
                 (Entry { resource, generation, modified: revision, bytes, ..known }, Action::Changed)
             }
             None => {
@@ -161,8 +193,7 @@ impl World {
             }
         };
         self.is_read_again(&key);
-        self.index.take();
-        self.objects.insert(key, Arc::new(entry));
+        self.set(&key, Some(Arc::new(entry)));
         Ok(action)
     }
 
@@ -173,15 +204,14 @@ impl World {
             from.take_while(move |(key, _)| key.kind == kind && key.namespace == namespace)
         };
         let namespaced = Kind::ALL.into_iter().filter(|kind| kind.is_namespaced());
-        let entries = namespaced.flat_map(within).map(|(_, entry)| entry);
+        let entries = namespaced.flat_map(within).map(|(_, held)| &held.0);
         entries.filter(|entry| entry.owner.is_applied()).map(|entry| entry.bytes).sum()
     }
 
     /// Gives an object to another owner. False where it is not there or is that owner's already.
     pub fn hand_over(&mut self, key: &ObjectKey, owner: &Owner) -> bool {
-        let Some(entry) = self.objects.get_mut(key).filter(|entry| entry.owner != *owner) else { return false };
-        self.index.take();
-        Arc::make_mut(entry).owner = owner.clone();
+        let Some(entry) = self.get(key).filter(|entry| entry.owner != *owner).cloned() else { return false };
+        self.set(key, Some(Arc::new(Entry { owner: owner.clone(), ..entry })));
         true
     }
 
@@ -198,15 +228,14 @@ impl World {
 
     /// Keeps when an object was made.
     pub fn note_creation(&mut self, key: &ObjectKey, unix: i64) {
-        if let Some(entry) = self.objects.get_mut(key) {
-            Arc::make_mut(entry).created_unix = Some(unix);
+        if let Some(entry) = self.get(key).cloned() {
+            self.set(key, Some(Arc::new(Entry { created_unix: Some(unix), ..entry })));
         }
     }
 
     pub fn remove(&mut self, key: &ObjectKey) -> Option<Arc<Entry>> {
         self.is_read_again(key);
-        self.index.take();
-        self.objects.remove(key)
+        self.set(key, None)
     }
 
     pub fn service(&self, name: &ObjectName) -> Option<&Object<ServiceSpec>> {
@@ -262,7 +291,7 @@ impl World {
         &'w self,
         workload: &'w Object<WorkloadSpec>,
     ) -> impl Iterator<Item = &'w Object<ServiceSpec>> {
-        self.index().near_workload(self, workload).filter(|service| super::selects(service, workload))
+        self.index().near_workload(workload).filter(|service| super::selects(service, workload))
     }
 
     /// The policies that hold for a workload, of both kinds.
@@ -282,6 +311,16 @@ impl World {
         })
     }
 
+    /// Routes that are attached to a service or lead to it, and policies that name it.
+    pub(crate) fn around_service(&self, name: &ObjectName) -> BTreeSet<ObjectKey> {
+        self.index().around_service(name)
+    }
+
+    /// Services and workloads with an address.
+    pub(crate) fn with_address(&self, address: IpAddr) -> impl Iterator<Item = ObjectKey> {
+        self.index().with_address(address)
+    }
+
     /// The workloads that stand behind a service.
     pub fn standing_behind<'w>(
         &'w self,
@@ -291,14 +330,14 @@ impl World {
     }
 
     /// All objects of a kind in a namespace.
-    pub(super) fn of_namespace<'w, S: Spec>(
+    pub(crate) fn of_namespace<'w, S: Spec>(
         &'w self,
         namespace: &str,
     ) -> impl Iterator<Item = &'w Object<S>> + use<'w, S> {
         let namespace = namespace.to_owned();
         let first = ObjectKey::new(S::KIND, &namespace, "");
-        let within = move |(key, _): &(&ObjectKey, &Arc<Entry>)| key.kind == S::KIND && key.namespace == namespace;
-        self.objects.range(first..).take_while(within).filter_map(|(_, entry)| Spec::of(&entry.resource))
+        let within = move |(key, _): &(&ObjectKey, &Held)| key.kind == S::KIND && key.namespace == namespace;
+        self.objects.range(first..).take_while(within).filter_map(|(_, held)| Spec::of(&held.0.resource))
     }
 
     /// The services that a Namespace says its workloads use.
@@ -308,7 +347,7 @@ impl World {
     }
 
     /// True where there is a Namespace of this name, or any object in it.
-    pub(super) fn has_namespace(&self, name: &str) -> bool {
+    pub(crate) fn has_namespace(&self, name: &str) -> bool {
         let is_used = |kind: Kind| {
             let from = ObjectKey::new(kind, name, "");
             let first = self.objects.range(from..).next();
@@ -319,7 +358,7 @@ impl World {
     }
 
     /// Keys of the objects that the two worlds don't have alike.
-    pub(super) fn differing<'w>(&'w self, other: &'w Self) -> BTreeSet<&'w ObjectKey> {
+    pub(crate) fn differing<'w>(&'w self, other: &'w Self) -> BTreeSet<&'w ObjectKey> {
         let unread = self.unreadable.symmetric_difference(&other.unreadable);
         self.unlike(other, |own, theirs| own.resource == theirs.resource).chain(unread).collect()
     }
@@ -335,11 +374,10 @@ impl World {
         other: &'w Self,
         is_like: impl Fn(&Entry, &Entry) -> bool + 'w,
     ) -> impl Iterator<Item = &'w ObjectKey> {
-        let is_same = move |key: &ObjectKey, own: &Arc<Entry>| {
-            other.objects.get(key).is_some_and(|theirs| Arc::ptr_eq(own, theirs) || is_like(own, theirs))
-        };
-        let changed = self.objects.iter().filter(move |(key, entry)| !is_same(key, entry)).map(|(key, _)| key);
-        changed.chain(other.objects.keys().filter(|key| !self.objects.contains_key(*key)))
+        self.objects.diff(&other.objects).filter_map(move |item| match item {
+            DiffItem::Add(key, _) | DiffItem::Remove(key, _) => Some(key),
+            DiffItem::Update { old, new } => (!is_like(&old.1.0, &new.1.0)).then_some(old.0),
+        })
     }
 
     pub(super) fn has_same_unreadable(&self, other: &Self) -> bool {
@@ -347,11 +385,11 @@ impl World {
     }
 
     /// True where the same versions of filters were published.
-    pub(super) fn has_same_versions(&self, other: &Self) -> bool {
+    pub(crate) fn has_same_versions(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.versions, &other.versions) || self.versions == other.versions
     }
 
-    pub(super) fn route(&self, name: &ObjectName) -> Option<&Object<HttpRouteSpec>> {
+    pub(crate) fn route(&self, name: &ObjectName) -> Option<&Object<HttpRouteSpec>> {
         self.named(name)
     }
 
@@ -362,10 +400,6 @@ impl World {
     }
 
     pub(crate) fn filter_policies(&self) -> impl Iterator<Item = &Object<FilterPolicySpec>> {
-        self.all()
-    }
-
-    pub(crate) fn access_policies(&self) -> impl Iterator<Item = &Object<AccessPolicySpec>> {
         self.all()
     }
 

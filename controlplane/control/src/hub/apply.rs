@@ -14,7 +14,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use weft_policy::bundle::{Egress, ObjectName, Revision};
 use weft_policy::identity::{SpiffeId, TrustDomain};
-use weft_policy::lint::{self, Code, Finding, Scope, Severity};
+use weft_policy::lint::{self, Code, Finding, Near, Scope, Severity};
 use weft_policy::manifest::to_yaml;
 use weft_policy::plan::{Action, Change, Entry, Loss, Owned, Owner, ProxyKey, World, losses, selects, text_diff};
 use weft_policy::resource::{Kind, Object, ObjectKey, ROOT_NAMESPACE, Resource, WorkloadSpec};
@@ -244,7 +244,7 @@ impl Hub {
                 return Ok(draft.revision);
             }
             draft.owned(&key)?;
-            let (known, before) = (lint::errors(&draft.world), draft.world.clone());
+            let before = draft.world.clone();
             let was_unreadable = draft.set_aside(&store_key(&key));
             let removed = draft.world.remove(&key);
             if removed.is_none() && !was_unreadable {
@@ -254,7 +254,7 @@ impl Hub {
             if key.kind == Kind::Namespace && draft.world.iter().any(is_inside) {
                 return Err(ApplyError::Refused(format!("{key} is not empty: delete what is in it first")));
             }
-            draft.sound(actor, &known)?;
+            draft.sound(actor, &before, &Near::between(&before, &draft.world, []))?;
             let losses = losses(&before, &draft.world);
             draft.unprotect(&losses, how)?;
             if let Some(what) = loosened(&before, &draft.world).filter(|_| how == How::Safely) {
@@ -313,7 +313,7 @@ impl Draft {
 
     /// Makes the change that an apply is; a dry run throws it away.
     fn apply_all(&mut self, actor: &Actor, resources: Vec<Resource>, how: How) -> Result<Applied, ApplyError> {
-        let (known, before) = (lint::errors(&self.world), self.world.clone());
+        let before = self.world.clone();
         let refused: Vec<_> = resources.iter().filter_map(|resource| admit(resource, &self.world).err()).collect();
         if !refused.is_empty() {
             return Err(ApplyError::Unsound(refused));
@@ -335,9 +335,10 @@ impl Draft {
             changes.push(change);
         }
         bounds::check(self, &before, &changes)?;
-        self.sound(actor, &known)?;
+        let near = Near::between(&before, &self.world, changes.iter().map(|change| &change.object));
+        self.sound(actor, &before, &near)?;
         let mut findings = match &actor.bound {
-            None => lint::check(&self.world, Scope::Whole),
+            None => lint::check_near(&self.world, &near),
             Some(_) => lint::check(&self.world.part(|key| actor.sees(key)), Scope::Part),
         };
         findings.extend(self.admit_selected(actor, &before, &changes));
@@ -394,12 +395,16 @@ impl Draft {
         Ok(())
     }
 
-    /// Refuses a world with an error that was not there before. An error between objects of which the actor may not read
+    /// Refuses a world with an error that was not there before; `near` what changed. An error between objects of which the actor may not read
     /// one is told by its code alone.
-    pub(super) fn sound(&self, actor: &Actor, known: &[Finding]) -> Result<(), ApplyError> {
+    pub(super) fn sound(&self, actor: &Actor, before: &World, near: &Near) -> Result<(), ApplyError> {
+        let mut new = lint::errors_near(&self.world, near);
+        if new.is_empty() {
+            return Ok(());
+        }
+        let known = lint::errors_near(before, near);
         let known: BTreeSet<_> = known.iter().map(Finding::place).collect();
-        let errors = lint::errors(&self.world).into_iter();
-        let mut new: Vec<_> = errors.filter(|finding| !known.contains(&finding.place())).collect();
+        new.retain(|finding| !known.contains(&finding.place()));
         let Some(first) = new.first().map(|finding| finding.code) else { return Ok(()) };
         if actor.bound.is_some() {
             let seen = lint::errors(&self.world.part(|key| actor.sees(key)));

@@ -10,6 +10,7 @@ use std::sync::{Arc, Weak};
 use serde::{Deserialize, Serialize};
 use weft_policy::bundle::ObjectName;
 use weft_policy::identity::{SpiffeId, is_label};
+use weft_policy::lint::Near;
 use weft_policy::plan::{Action, Change, Entry, Owned, filters_for};
 use weft_policy::resource::{Kind, ObjectKey, ROOT_NAMESPACE};
 
@@ -226,13 +227,13 @@ impl Draft {
     ) -> Result<(), PublishError> {
         let name = ObjectName::new(ROOT_NAMESPACE, published.name.clone());
         let json = write_record(published)?;
-        let known = weft_policy::lint::errors(&self.world);
+        let before = self.world.clone();
         self.writes.push(Write::PutArtifact { digest: published.digest.clone(), bytes });
         let key = format!("{}@{}", published.name, published.version);
         self.set_aside(&key);
         self.writes.push(Write::PutFilterVersion { key, json });
         apply::put_filter(self, &name, published, make_current)?;
-        self.sound(&Actor::default(), &known).map_err(PublishError::Unsound)?;
+        self.sound(&Actor::default(), &before, &Near::Everything).map_err(PublishError::Unsound)?;
         self.audit(actor, "filter.publish", name.to_string(), format!("{} {}", published.version, published.digest));
         Ok(())
     }

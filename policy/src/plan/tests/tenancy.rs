@@ -12,14 +12,14 @@ const MADE: &str = "weft.dev/service";
 
 /// An object of one of the two tenants, by numbers that a test can draw.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Drawn {
+pub(crate) struct Drawn {
     pub(super) kind: u8,
     pub(super) name: u8,
     pub(super) variant: u8,
 }
 
 prop_compose! {
-    pub(super) fn drawn()(kind in 0_u8..7, name in 0_u8..2, variant in 0_u8..24) -> Drawn {
+    pub(crate) fn drawn()(kind in 0_u8..7, name in 0_u8..2, variant in 0_u8..24) -> Drawn {
         Drawn { kind, name, variant }
     }
 }
@@ -59,7 +59,8 @@ pub(super) fn document(own: &str, other: &str, Drawn { kind, name, variant }: Dr
         ),
         3 => format!(
             "{{apiVersion: weft.dev/v1alpha1, kind: AccessPolicy, {metadata}, spec: {{{targets}action: Deny, rules: [{{to: \
-             [{{paths: [/{variant}]}}]}}]}}}}"
+             [{{paths: [/{variant}]{}}}]}}]}}}}",
+            if variant % 4 == 1 { ", ports: [80]" } else { "" }
         ),
         // As proxies register them, with the service that is made for them.
         4 => format!(
@@ -81,7 +82,7 @@ pub(super) fn document(own: &str, other: &str, Drawn { kind, name, variant }: Dr
 }
 
 /// The filters, the mesh's own policy, and what two tenants and a bystander have.
-pub(super) fn tenants(a: &[Drawn], b: &[Drawn]) -> World {
+pub(crate) fn tenants(a: &[Drawn], b: &[Drawn]) -> World {
     let filters = SHOP.split("---\n").filter(|text| text.contains("kind: Filter\n")).map(str::to_owned);
     let of = |own: &'static str, other: &'static str, drawn: &[Drawn]| {
         drawn.iter().map(|it| document(own, other, *it)).collect::<Vec<_>>()

@@ -1,0 +1,113 @@
+//! The objects that a change may bring an error to: what it touches, and what the passes look at together with that. More may
+//! be named than is concerned, never less.
+
+use std::collections::BTreeSet;
+
+use crate::bundle::ObjectName;
+use crate::plan::World;
+use crate::resource::{AccessPolicySpec, FilterPolicySpec, Kind, Object, ObjectKey, ROOT_NAMESPACE, ServiceSpec, Spec};
+
+/// Where findings may differ between two worlds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Near {
+    Everything,
+    These(BTreeSet<ObjectKey>),
+}
+
+impl Near {
+    /// About the objects that are not the same in both worlds, those around them, and the `given`.
+    pub fn between<'k>(before: &World, after: &World, given: impl IntoIterator<Item = &'k ObjectKey>) -> Self {
+        let touched = before.differing(after);
+        let is_rare = |key: &&ObjectKey| {
+            let everywhere =
+                matches!(key.kind, Kind::Mesh | Kind::Namespace | Kind::Filter) || key.namespace == ROOT_NAMESPACE;
+            let is_unread = |world: &World| world.is_unreadable(key.kind, &key.object_name());
+            let moves = before.has_namespace(&key.namespace) != after.has_namespace(&key.namespace);
+            everywhere || is_unread(before) || is_unread(after) || moves
+        };
+        if touched.iter().copied().any(|key| is_rare(&key)) || !before.has_same_versions(after) {
+            return Self::Everything;
+        }
+        let mut near = Around { worlds: [before, after], keys: given.into_iter().cloned().collect() };
+        touched.into_iter().for_each(|key| near.add(key));
+        Self::These(near.keys)
+    }
+
+    pub(super) fn keys(&self) -> Option<&BTreeSet<ObjectKey>> {
+        match self {
+            Self::Everything => None,
+            Self::These(keys) => Some(keys),
+        }
+    }
+}
+
+struct Around<'w> {
+    worlds: [&'w World; 2],
+    keys: BTreeSet<ObjectKey>,
+}
+
+impl Around<'_> {
+    fn add(&mut self, key: &ObjectKey) {
+        self.keys.insert(key.clone());
+        let name = key.object_name();
+        for world in self.worlds {
+            match key.kind {
+                Kind::Service => self.service(world, &name),
+                Kind::Workload => self.workload(world, &name),
+                Kind::HttpRoute => self.route(world, &name),
+                // Policies are compared with those that hold beside them, and with the ports of services.
+                Kind::AccessPolicy | Kind::FilterPolicy => {
+                    self.insert(world.of_namespace::<ServiceSpec>(&key.namespace));
+                    for namespace in [&key.namespace, ROOT_NAMESPACE] {
+                        self.insert(world.of_namespace::<AccessPolicySpec>(namespace));
+                        self.insert(world.of_namespace::<FilterPolicySpec>(namespace));
+                    }
+                }
+                Kind::Mesh | Kind::Namespace | Kind::Filter => {}
+            }
+        }
+    }
+
+    fn insert<'o, S: Spec>(&mut self, objects: impl Iterator<Item = &'o Object<S>>) {
+        self.keys.extend(objects.map(|object| key(S::KIND, object.name())));
+    }
+
+    /// Its routes, who has its address, the workloads behind it, and policies that name it or hold for those.
+    fn service(&mut self, world: &World, name: &ObjectName) {
+        self.keys.extend(world.around_service(name));
+        let Some(service) = world.service(name) else { return };
+        self.keys.extend(service.spec.cluster_ip.iter().flat_map(|address| world.with_address(*address)));
+        for workload in world.standing_behind(service) {
+            self.keys.insert(key(Kind::Workload, workload.name()));
+            self.keys.extend(world.policies_of(workload).map(|policy| policy.key()));
+        }
+    }
+
+    /// Who has its addresses, the services in front of it with all behind them, and the policies that hold for them.
+    fn workload(&mut self, world: &World, name: &ObjectName) {
+        let named = key(Kind::Workload, name.clone());
+        let Some(workload) = world.workload(name) else { return };
+        self.keys.extend(world.policies_of(workload).map(|policy| policy.key()));
+        self.keys.extend(workload.spec.all_addresses().flat_map(|address| world.with_address(address)));
+        for service in world.selecting(workload) {
+            self.keys.insert(key(Kind::Service, service.name()));
+            self.service(world, &service.name());
+        }
+        self.keys.insert(named);
+    }
+
+    /// Its parents with their other routes, and what it leads to.
+    fn route(&mut self, world: &World, name: &ObjectName) {
+        let Some(route) = world.route(name) else { return };
+        let own = &route.metadata.namespace;
+        for parent in route.spec.parents(own) {
+            self.keys.extend(world.around_service(&parent));
+            self.keys.insert(key(Kind::Service, parent));
+        }
+        self.keys.extend(route.spec.backends(own).map(|backend| key(Kind::Service, backend)));
+    }
+}
+
+fn key(kind: Kind, name: ObjectName) -> ObjectKey {
+    ObjectKey::new(kind, &name.namespace, &name.name)
+}
