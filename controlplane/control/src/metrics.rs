@@ -70,7 +70,9 @@ impl Name {
             Self::StalestProxy => {
                 ("weft_control_stalest_proxy_seconds", "Longest wait of a connected proxy that is behind")
             }
-            Self::StoreConflicts => ("weft_control_store_conflicts_total", "Changes made again: another came first"),
+            Self::StoreConflicts => {
+                ("weft_control_store_conflicts_total", "Commits that another control plane came before")
+            }
             Self::StoreLeads => ("weft_control_leads", "1 while this control plane is the one that cleans up, else 0"),
             Self::Replicas => ("weft_control_replicas", "Other control planes of the same store that are known"),
             Self::ReplicasSilent => ("weft_control_replicas_silent_total", "Questions to others that stayed open"),
@@ -92,20 +94,14 @@ impl Name {
             ),
             Self::FilterBytes => ("weft_control_filter_bytes_sent_total", "Bytes of filter binaries sent to proxies"),
             Self::Asks => ("weft_control_asks_total", "Names and addresses that proxies asked for"),
-            Self::AnswersAhead => (
-                "weft_control_answers_ahead_total",
-                "Answers that overtook a delta whose filters a proxy was preparing",
-            ),
+            Self::AnswersAhead => ("weft_control_answers_ahead_total", "Answers that overtook a delta being prepared"),
             Self::Subscriptions => {
                 ("weft_control_subscriptions", "Names and addresses that connected proxies asked for and are told of")
             }
             Self::ApiRequests => ("weft_control_api_requests_total", "Requests of the operator API"),
             Self::ApiErrors => ("weft_control_api_errors_total", "Requests of the operator API answered 4xx or 5xx"),
             Self::StoreCommit => ("weft_control_store_commit_seconds", "Time of one durable commit"),
-            Self::StoreChanges => (
-                "weft_control_store_changes_total",
-                "Changes that were committed: those that wait at the same time share a commit",
-            ),
+            Self::StoreChanges => ("weft_control_store_changes_total", "Changes committed, alone or with others"),
             Self::StoreFailing => ("weft_control_store_failing", "1 while the store can't be written, else 0"),
             Self::StoreFailures => ("weft_control_store_failures_total", "How often the store began to fail"),
             Self::UnreadableRecords => {

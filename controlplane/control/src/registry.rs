@@ -465,6 +465,15 @@ impl Registry {
         }
     }
 
+    /// The same of a world that does not concern the proxy, which has everything and so is in step with it.
+    pub fn record_passed(&self, seat: &Seat, revision: Revision) {
+        self.update(seat, |entry| {
+            entry.concerns.note(revision, false);
+            entry.progress.synced = entry.progress.synced.max(revision);
+            entry.behind_since = None;
+        });
+    }
+
     /// How much the connected proxies asked for, all together.
     pub fn subscriptions(&self) -> usize {
         let entries = self.lock();

@@ -198,11 +198,11 @@ impl Session {
                 changed = published.changed() => {
                     if changed.is_err() { return End::Shutdown }
                     let world = published.borrow_and_update().clone();
-                    self.note_concern(&world);
-                    self.note_change();
-                    if world.last_removal > last_removal {
-                        last_removal = world.last_removal;
-                        if !self.send_removals(&world).await { return End::Lost }
+                    let is_removal = world.last_removal > last_removal;
+                    last_removal = world.last_removal;
+                    if self.note_concern(&world) {
+                        self.note_change();
+                        if is_removal && !self.send_removals(&world).await { return End::Lost }
                     }
                 }
                 () = sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => {

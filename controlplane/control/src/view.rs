@@ -308,6 +308,18 @@ impl View {
         self.synced
     }
 
+    /// The proxy has everything that it was to have, refused nothing, and nothing is kept from it.
+    pub fn is_at_rest(&self) -> bool {
+        let refused =
+            self.refused_start.is_some() || self.waits() || !self.held.is_empty() || !self.withheld.is_empty();
+        self.greeted && self.in_flight.is_none() && !refused
+    }
+
+    /// There is a newer world in which nothing of it is different.
+    pub fn pass_by(&mut self, revision: Revision) {
+        self.synced = self.synced.max(revision);
+    }
+
     pub fn is_in_flight(&self) -> bool {
         self.in_flight.is_some()
     }

@@ -95,7 +95,6 @@ async fn one_that_is_refused_or_panics_takes_no_other_with_it() {
         let hub = hub.clone();
         async move { hub.apply("me", resources(&text), How::Safely).await.map(|applied| applied.revision.0) }.boxed()
     };
-    let policy = "apiVersion: weft.dev/v1alpha1\nkind: FilterPolicy\nmetadata: {name: f, namespace: shop}\nspec: {filter: {name: no}}\n";
     let broken = |hub: Arc<Hub>| {
         async move {
             hub.change_together(|draft: &mut Draft| -> Result<u64, ApplyError> {
@@ -109,22 +108,25 @@ async fn one_that_is_refused_or_panics_takes_no_other_with_it() {
         .boxed()
     };
     let text = |name: &str| weft_policy::manifest::to_yaml(&service(name)[0]);
-    // Refused for what those before it made: the workload may not be taken over.
+    // It is refused for what the one before it makes.
+    let stale = |hub: Arc<Hub>| {
+        let expected = [(ObjectKey::new(Kind::Service, "shop", "a"), Revision(9))].into();
+        async move {
+            let applied = hub.apply_if("me", service("b"), How::Safely, expected).await;
+            applied.map(|applied| applied.revision.0)
+        }
+        .boxed()
+    };
     let begun = at_once(
         &hub,
-        vec![
-            apply(text("a")),
-            broken(hub.clone()),
-            apply(format!("{}---\n{policy}", text("b"))),
-            apply(text("a")),
-            apply(text("c")),
-        ],
+        vec![apply(text("a")), broken(hub.clone()), stale(hub.clone()), apply(text("a")), apply(text("c"))],
     )
     .await;
     let mut ended = join_all(begun).await.into_iter();
     assert_eq!(ended.next().unwrap().unwrap().unwrap(), 1);
     assert!(ended.next().unwrap().unwrap_err().is_panic());
-    assert!(matches!(ended.next().unwrap().unwrap(), Err(ApplyError::Unsound(_))));
+    let stale = ended.next().unwrap().unwrap();
+    assert!(matches!(&stale, Err(ApplyError::Stale(stale)) if stale[0].found == Some(Revision(1))), "{stale:?}");
     assert_eq!(ended.next().unwrap().unwrap().unwrap(), 1, "it is there already");
     assert_eq!(ended.next().unwrap().unwrap().unwrap(), 2);
     assert_eq!(commits(&hub), before + 1);

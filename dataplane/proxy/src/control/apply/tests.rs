@@ -270,7 +270,7 @@ async fn an_answer_comes_into_force_while_a_delta_is_prepared() {
     let ask = |name: &str| Ask::Service(ObjectName::new("shop", name));
     let (web, late, dropped) = (ask("web"), ask("late"), ask("dropped"));
     assert!(matches!(answer(&mut applier, told(1, world())).await, Message::Ack(_)));
-    assert!([&web, &late].iter().all(|ask| shared.asking.ask(ask, 0, Instant::now())));
+    assert!([&web, &late].iter().all(|ask| shared.asking.ask(ask, shared.generation(), Instant::now())));
     // Nobody turns the runtime, so that it stays in preparation.
     assert!(matches!(applier.told(told(2, vec![encode(&route("/b"))])), Step::Nothing));
     assert!(applier.pending.is_some());
