@@ -384,7 +384,7 @@ impl Config {
     }
 
     /// Every number with its bounds.
-    fn numbers(&self) -> [(&'static str, u64, RangeInclusive<u64>); 44] {
+    fn numbers(&self) -> [(&'static str, u64, RangeInclusive<u64>); 45] {
         const DAY: u64 = 24 * 3600;
         let limits = &self.limits;
         let size = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
