@@ -55,6 +55,7 @@ async fn carry(
     record: &mut Record,
 ) -> Result<(), Failure> {
     let mut from = snapshot.hold(origin.workload(&snapshot)?);
+    record.log(|log| log.source = Some(from.workload.identity.to_string()));
     mesh::strip(&mut request.head.headers);
     if worker.shared.via.is_loop(&request.head) {
         return Err(Failure::Loop);

@@ -248,7 +248,6 @@ impl Limits {
             h2_unread_frames: self.h2_unread_frames,
             h2_send_buffer: self.h2_send_buffer_bytes,
             h2_concurrent_streams: self.h2_concurrent_streams,
-            ..HttpLimits::default()
         }
     }
 
