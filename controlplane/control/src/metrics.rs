@@ -70,9 +70,7 @@ impl Name {
             Self::StalestProxy => {
                 ("weft_control_stalest_proxy_seconds", "Longest wait of a connected proxy that is behind")
             }
-            Self::StoreConflicts => {
-                ("weft_control_store_conflicts_total", "Commits that another control plane came before")
-            }
+            Self::StoreConflicts => ("weft_control_store_conflicts_total", "Commits that another one came before"),
             Self::StoreLeads => ("weft_control_leads", "1 while this control plane is the one that cleans up, else 0"),
             Self::Replicas => ("weft_control_replicas", "Other control planes of the same store that are known"),
             Self::ReplicasSilent => ("weft_control_replicas_silent_total", "Questions to others that stayed open"),

@@ -272,7 +272,7 @@ impl Batch {
     fn compute(jobs: Vec<Box<dyn Job>>, published: &Published, version: Version, most: usize) -> Self {
         let mut batch = Self::default();
         let mut jobs = jobs.into_iter().filter(|job| job.is_wanted());
-        while let Some(mut job) = jobs.next() {
+        for mut job in jobs.by_ref() {
             let is_alone = job.is_alone();
             if is_alone && !batch.made.is_empty() {
                 batch.left.push(job);
