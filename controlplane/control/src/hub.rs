@@ -11,6 +11,7 @@ mod grants;
 mod identity;
 mod lead;
 mod planning;
+mod prepared;
 mod registration;
 mod replica;
 mod rotation;
@@ -92,6 +93,8 @@ pub struct Hub {
     registry: Registry,
     /// Held by whoever changes the world, also while it is computed again.
     writer: Arc<Mutex<()>>,
+    /// Held by the one change that is computed beside the writer.
+    preparing: Arc<Mutex<()>>,
     /// Held from a commit until what it changed is published, of this process or of another.
     turn: Mutex<()>,
     replica: replica::Replica,
@@ -213,6 +216,7 @@ impl Hub {
             metrics,
             registry: Registry::new(),
             writer: Arc::default(),
+            preparing: Arc::default(),
             turn: Mutex::default(),
             replica: replica::Replica::default(),
             published: watch::Sender::new(Arc::new(published)),
@@ -359,10 +363,15 @@ impl Hub {
         .await
     }
 
+    /// False after the store was opened again, until what it holds is read.
+    fn has_read_everything(&self) -> bool {
+        self.read_at.load(Ordering::Acquire) == self.store.generation()
+    }
+
     /// After the store was opened again: a commit that failed may have landed, and what landed is what holds.
     async fn read_again(&self) -> Result<(), StoreError> {
         let generation = self.store.generation();
-        if self.read_at.load(Ordering::Acquire) == generation {
+        if self.has_read_everything() {
             return Ok(());
         }
         self.reload().await?;
@@ -416,8 +425,7 @@ impl Hub {
     /// While the store can't be written: finds out whether it can be again, so that nobody has to ask for that.
     pub async fn tend_store(self: &Arc<Self>) {
         // Another's commit may have found first that it can be written: what landed before is not read yet.
-        let is_unread = self.read_at.load(Ordering::Acquire) != self.store.generation();
-        if self.store.fault().is_some() || is_unread {
+        if self.store.fault().is_some() || !self.has_read_everything() {
             let _guard = self.writer.lock().await;
             if self.blocking(Store::probe).await.is_ok() && self.read_again().await.is_ok() {
                 tracing::info!("the store can be written again");
@@ -540,7 +548,7 @@ impl Draft {
             return false;
         }
         let found = Arc::make_mut(&mut self.unreadable).remove(key);
-        // What stood in under a name of its own goes; under the object's own name another has its place.
+        // The stand-in of a filter policy has a name of its own and goes; others are replaced under the object's name.
         if let Some(stand_in) = found.as_ref().and_then(apply::stand_in_aside) {
             self.world.remove(&stand_in);
         }

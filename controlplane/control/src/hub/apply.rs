@@ -172,7 +172,7 @@ impl Hub {
             return self.preview(order.actor, order.resources, order.expected, false).await;
         }
         if !order.concerns_filters() {
-            return self.change(move |draft| order.clone().make(draft)).await;
+            return self.change_prepared(move |draft| order.clone().make(draft)).await;
         }
         // What was tried is what is applied: where the world has changed meanwhile, it is tried again.
         for _ in 0..ATTEMPTS {
@@ -180,7 +180,7 @@ impl Hub {
             let (_, asked) = apart(move || planned.plan(&published)).await?;
             let told = unless_refused(self.tried(&asked, false).await?)?;
             let order = order.clone();
-            let applied = self.change(move |draft| {
+            let applied = self.change_prepared(move |draft| {
                 let before = draft.world.clone();
                 let applied = order.clone().make(draft)?;
                 match Asked::between(&before, &draft.world, &applied.changes).is_within(&asked) {
@@ -231,7 +231,9 @@ impl Hub {
         expected: Expected,
     ) -> Result<Revision, ApplyError> {
         let (hub, actor) = (self.clone(), actor.into());
-        self.change(move |draft| {
+        // Whether the proxy of a workload is connected must not change before the commit.
+        let depends_on_proxies = key.kind == Kind::Workload;
+        let deletion = move |draft: &mut Draft| {
             let actor = &actor;
             if is_own(&key) {
                 return Err(ApplyError::Own(key.clone()));
@@ -267,8 +269,8 @@ impl Hub {
             let change = Change { action: Action::Deleted, object: key.clone(), diff };
             draft.audit(actor, "delete", key.to_string(), forced_detail(&losses)).showing(&[change]);
             Ok(draft.revision)
-        })
-        .await
+        };
+        if depends_on_proxies { self.change(deletion).await } else { self.change_prepared(deletion).await }
     }
 }
 
