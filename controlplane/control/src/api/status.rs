@@ -37,7 +37,7 @@ struct Arrival {
 }
 
 impl Arrivals {
-    /// As far as the caller may know of proxies.
+    /// The state of the proxies that the caller may read.
     pub(super) fn of(hub: &Hub, caller: &Caller) -> Self {
         Self::seen_by(hub, &caller.rights)
     }
@@ -77,7 +77,7 @@ impl Arrivals {
         }
         let word = format!("{}/{}", route.namespace, route.name);
         let is_of = |held: &&String| {
-            // As `Key` writes it; what follows is the number of a parent.
+            // A `Key` is written as `HTTPRoute NAMESPACE/NAME#PARENT`.
             let object = held.split(": ").next().and_then(|object| object.strip_prefix("HTTPRoute "));
             object.is_some_and(|name| name.split('#').next() == Some(word.as_str()))
         };
@@ -121,7 +121,7 @@ impl Subject<'_> {
         let since = |condition: &Condition| {
             let place = format!("{parent}{}", condition.kind);
             match arrivals.caller.is_bound() {
-                // Who has not come back yet after a start says nothing about since when it was so.
+                // After a start the proxies are still to come back: `NoProxy` is no news then, and the stored time stays.
                 false if condition.reason == "NoProxy" => hub.transitions().since(key, stored, &place).unwrap_or(now),
                 false => hub.transitions().note(key, stored, &place, &condition.status, now),
                 true if condition.reason == NOT_READABLE => stored.created_unix.unwrap_or(now),
