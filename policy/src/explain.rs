@@ -16,6 +16,7 @@ use crate::bundle::{Backend, Bundle, Direction, Endpoint, MeshSettings, Protocol
 use crate::identity::SpiffeId;
 use crate::path::NormalPath;
 use crate::plan::{World, access_config, filters_for, mesh_settings, serve, visible};
+use crate::resource::{Object, WorkloadSpec};
 use crate::route::{
     self, Authority, Choice, EgressRefusal, HeadView, Meant, Plan, Resolution, Resolved, Resolver, RouteTable,
 };
@@ -89,6 +90,9 @@ pub struct Explanation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<RouteExplanation>,
     pub backends: Vec<BackendExplanation>,
+    /// What is worth knowing beside the answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -155,6 +159,7 @@ pub fn explain(world: &World, query: &Query) -> Result<Explanation, QueryError> 
         reading: None,
         route: None,
         backends: Vec::new(),
+        notes: unknown_account(world, namespace, account).into_iter().collect(),
     };
     if explanation.connection {
         let asked = Asked { world, principal: explanation.principal.clone(), what: What::Connection };
@@ -193,6 +198,15 @@ pub fn explain(world: &World, query: &Query) -> Result<Explanation, QueryError> 
         }
     }
     Ok(explanation)
+}
+
+/// Rules are judged by the caller's name alone: whether anybody has it is nobody's question but that of who asks.
+fn unknown_account(world: &World, namespace: &str, account: &str) -> Option<String> {
+    let has_it = |workload: &Object<WorkloadSpec>| {
+        workload.metadata.namespace == namespace && workload.spec.service_account == account
+    };
+    let is_known = world.workloads().any(has_it);
+    (!is_known).then(|| format!("no workload has the account {namespace}/{account}: this is told of one that would"))
 }
 
 fn resolve<'t>(

@@ -146,7 +146,7 @@ fn connection_limits(config: &Config) -> (usize, usize) {
         let wanted = limits.max_connections;
         tracing::warn!(wanted, all, ?files, "limits.max_connections: fewer files may be open (LimitNOFILE, ulimit -n)");
     }
-    // Where all are few, one has three quarters of them at the most.
+    // If few connections are allowed in all, one caller gets at most three quarters of them.
     let of_one = if all < limits.max_connections {
         limits.max_connections_of_one.min((all - all / 4).max(1))
     } else {
@@ -175,7 +175,7 @@ pub(crate) fn open_store(config: &Config) -> anyhow::Result<Store> {
     }
 }
 
-/// What a control plane lacks whose store knows another authority.
+/// The error of a control plane whose authority is another than the one that its store names.
 const FURTHER: &str = "a further control plane of a store in etcd needs the authority of the first: copy that one's ca.pem and \
                        folder ca, but for ca/intermediate.pem, before the first start";
 

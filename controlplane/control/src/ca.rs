@@ -73,7 +73,7 @@ struct Anchor {
 struct Intermediate {
     issuer: Issuer<'static, KeyPair>,
     der: CertificateDer<'static>,
-    /// Those between it and a root that lies elsewhere.
+    /// The certificates between this one and a root that lies elsewhere.
     upper: Vec<CertificateDer<'static>>,
     /// The same name and key, signed by the root before, for who trusts no other yet.
     cross: Option<CertificateDer<'static>>,
@@ -342,7 +342,7 @@ impl Intermediate {
             }
             (parsed.validity().not_before.to_datetime(), parsed.validity().not_after.to_datetime())
         };
-        // What it issues ends with the first of those above it.
+        // A certificate must not outlive any of the chain above it.
         let mut not_after = not_after;
         for above in &upper {
             let (_, parsed) = x509_parser::parse_x509_certificate(above).map_err(|e| malformed(e.to_string()))?;
@@ -354,7 +354,7 @@ impl Intermediate {
 
     /// The same, where `root` is what signed it. What the root before signed counts while that is trusted.
     fn signed_by(mut self, path: &Path, root: &Root, previous: Option<&Anchor>) -> Result<Self, AuthorityError> {
-        // What others signed was looked at when it was taken.
+        // An intermediate that a root elsewhere signed was checked when it was installed.
         if root.issuer.is_some() && signer(&self.der) != own_key(&root.anchor.der) {
             return Err(AuthorityError::Malformed {
                 path: path.to_owned(),

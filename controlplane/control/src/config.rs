@@ -549,6 +549,13 @@ mod tests {
     }
 
     #[test]
+    fn the_file_in_the_documentation_is_good() {
+        let config = parse(include_str!("../../../docs/hosts/control.yaml")).unwrap();
+        config.validate().unwrap();
+        assert_eq!(config.api_address(), "10.1.0.5:15013".parse().unwrap());
+    }
+
+    #[test]
     fn unknown_fields_and_wrong_values_are_named() {
         let error = parse("bund: 127.0.0.9\n").unwrap_err();
         assert!(error.contains("bund"), "{error}");

@@ -95,7 +95,7 @@ impl MeshControl for Service {
         let peer = peer_address(&request);
         let request = request.into_inner();
         session::may_join(&request)?;
-        let signed = self.hub.join(&request.token, &request.csr_der, peer).await?;
+        let signed = self.hub.join_as(&request.service_account, &request.token, &request.csr_der, peer).await?;
         let SignedIdentity { identity, issued, trust_bundle_pem } = signed;
         Ok(Response::new(v1::JoinResponse {
             certificate_chain_der: issued.chain.iter().map(|der| der.to_vec()).collect(),

@@ -13,6 +13,7 @@ mod identity;
 mod joined;
 mod lead;
 mod planning;
+mod prepared;
 mod registration;
 mod replica;
 mod rotation;
@@ -96,6 +97,8 @@ pub struct Hub {
     writer: Arc<Mutex<()>>,
     /// Changes that wait for the writer.
     waiting: together::Waiting,
+    /// Held by the one change that is computed beside the writer.
+    preparing: Arc<Mutex<()>>,
     /// Held from a commit until what it changed is published, of this process or of another.
     turn: Mutex<()>,
     replica: replica::Replica,
@@ -223,6 +226,7 @@ impl Hub {
             registry: Registry::new(),
             writer: Arc::default(),
             waiting: together::Waiting::default(),
+            preparing: Arc::default(),
             turn: Mutex::default(),
             replica: replica::Replica::new(peers),
             published: watch::Sender::new(Arc::new(published)),
@@ -313,10 +317,15 @@ impl Hub {
         self.tasks.wait().await;
     }
 
+    /// False after the store was opened again, until what it holds is read.
+    fn has_read_everything(&self) -> bool {
+        self.read_at.load(Ordering::Acquire) == self.store.generation()
+    }
+
     /// After the store was opened again: a commit that failed may have landed, and what landed is what holds.
     async fn read_again(&self) -> Result<(), StoreError> {
         let generation = self.store.generation();
-        if self.read_at.load(Ordering::Acquire) == generation {
+        if self.has_read_everything() {
             return Ok(());
         }
         self.reload().await?;
@@ -370,8 +379,7 @@ impl Hub {
     /// While the store can't be written: finds out whether it can be again, so that nobody has to ask for that.
     pub async fn tend_store(self: &Arc<Self>) {
         // Another's commit may have found first that it can be written: what landed before is not read yet.
-        let is_unread = self.read_at.load(Ordering::Acquire) != self.store.generation();
-        if self.store.fault().is_some() || is_unread {
+        if self.store.fault().is_some() || !self.has_read_everything() {
             let _guard = self.writer.lock().await;
             if self.blocking(Store::probe).await.is_ok() && self.read_again().await.is_ok() {
                 tracing::info!("the store can be written again");
@@ -461,7 +469,7 @@ impl Draft {
             return false;
         }
         let found = Arc::make_mut(&mut self.unreadable).remove(key);
-        // What stood in under a name of its own goes; under the object's own name another has its place.
+        // The stand-in of a filter policy has a name of its own and goes; others are replaced under the object's name.
         if let Some(stand_in) = found.as_ref().and_then(apply::stand_in_aside) {
             self.world.remove(&stand_in);
         }

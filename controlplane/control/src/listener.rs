@@ -110,7 +110,7 @@ pub struct Caller {
 pub struct ListenerOptions {
     pub tls: Arc<ServerConfig>,
     pub max_connections: usize,
-    /// Of one address, and of one account.
+    /// Connections that one address may have, and one account.
     pub max_of_one: usize,
     /// How long a connection may be open on which nothing is asked.
     pub idle: Duration,
@@ -185,7 +185,7 @@ async fn accept_loop(
 struct Acceptor {
     tls: TlsAcceptor,
     places: Places<One>,
-    /// Whoever is refused must not fill the disk with what is said of him; the metric counts all.
+    /// Refusals that are logged: a flood of them must not fill the disk, and the metric counts all.
     told: Rates<()>,
     options: ListenerOptions,
     sender: mpsc::Sender<(Connection, SocketAddr)>,

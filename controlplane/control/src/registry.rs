@@ -399,8 +399,8 @@ impl Registry {
         suspects.map(|(key, entry)| (key.clone(), silent(entry), entry.session != 0)).collect()
     }
 
-    /// How proxies are, as far as silent ones are concerned: those that `matters` holds for, since a proxy without endpoints
-    /// takes none with it.
+    /// Counts the proxies that are connected, those that tell whom they reach, and those that are silent. A silent one counts
+    /// only if `matters` holds for it: one without endpoints is no sign of a loss.
     pub fn outlook(&self, matters: impl Fn(&ProxyKey) -> bool) -> Outlook {
         let held = self.keys_elsewhere();
         let entries = self.lock();

@@ -394,7 +394,8 @@ impl Session {
         let (mut fitted, mut withheld) = fitting(&self.target, &self.capabilities, &self.view);
         let has_older_mesh = withheld.contains_key(&Key::Mesh) || self.view.held().contains_key(&Key::Mesh);
         if self.scope.is_some() && has_older_mesh {
-            // By the mesh's settings it knows what to ask for, and those that it has are old: it is told everything.
+            // A proxy learns from the mesh's settings what it has to ask for. One with older settings can't know, and is told
+            // everything.
             self.target = Arc::new(world.told.of_proxy(&self.served).into_iter().collect());
             (fitted, withheld) = fitting(&self.target, &self.capabilities, &self.view);
         }
@@ -518,7 +519,7 @@ impl Session {
 
     fn record(&self) {
         let refused = self.view.held().iter().chain(self.view.withheld());
-        // One that waits for lack of them lacks them at each revision.
+        // A proxy that can't go on without these objects lacks them at each later revision too.
         let newest = self.view.waits().then(|| self.hub.published().revision);
         let told = |held: &Held| newest.unwrap_or(held.revision);
         let mut refused: Vec<_> = refused.map(|(key, held)| (told(held), format!("{key}: {}", held.reason))).collect();

@@ -123,7 +123,7 @@ pub fn save(store: &Store, config: &Config, authority: &Authority) -> Result<Vec
     let mut writer = Writer::new(most);
     let text = serde_json::to_vec(&about).map_err(StoreError::Encode)?;
     writer.add("about", &text)?;
-    // How far the store was is the store's own matter; what was set aside or is being written is nobody's.
+    // Files of the authority; those that were set aside or are being written are left out by `files`.
     for (file, content) in files {
         writer.add(&format!("file/{}", file.display()), &content)?;
     }
@@ -185,7 +185,7 @@ pub fn stage(bytes: &[u8], present: &Present<'_>, audit: AuditEntry) -> Result<(
     let ready = present.state.join(READY);
     std::fs::rename(&making, &ready).map_err(at(&ready))?;
     if let Err(error) = sync_folder(present.state) {
-        // Whoever is told that nothing was changed goes on with what there is, and so must the next start.
+        // The caller is told that nothing was changed, so the next start must not find a state that is ready.
         if std::fs::rename(&ready, &making).is_ok() {
             let _ = std::fs::remove_dir_all(&making);
             return Err(error);
@@ -228,7 +228,7 @@ fn fill(
     if !store.import(rows)? {
         return Err(ArchiveError::Damaged("a record is of no table that this release has").into());
     }
-    // What a start asks for: while a root is replaced, the store names either.
+    // The same check as at a start; while a root is being replaced the store may name either.
     let named = store.root()?.ok_or(SnapshotError::Missing("store of its authority"))?;
     Authority::require_with(making, &present.keys, &named)?;
     let unreadable = (present.load)(&store, present.trust_domain).map_err(SnapshotError::WouldNotStart)?;

@@ -97,6 +97,14 @@ fn the_whole_way() {
 }
 
 #[test]
+fn an_account_that_nobody_has_is_noted() {
+    let got = ask("partner/apii", "web.shop", "/app", &[]).unwrap();
+    assert!(got.allowed, "rules look at the name alone: {got:?}");
+    assert_eq!(got.notes, ["no workload has the account partner/apii: this is told of one that would"]);
+    assert_eq!(ask("partner/api", "web.shop", "/app", &[]).unwrap().notes, [""; 0]);
+}
+
+#[test]
 fn questions_without_an_answer() {
     fn check(from: &str, to: &str, port: Option<u16>, expect: &str) {
         let query = Query {

@@ -138,6 +138,25 @@ fn every_kind_is_read_and_written() {
 }
 
 #[test]
+fn the_manifests_in_the_documentation_are_taken() {
+    let pages = [
+        include_str!("../../../README.md"),
+        include_str!("../../../docs/configuration.md"),
+        include_str!("../../../docs/filters.md"),
+        include_str!("../../../docs/operations.md"),
+    ];
+    let blocks = pages.iter().flat_map(|page| page.split("```yaml\n").skip(1));
+    let blocks = blocks.filter_map(|rest| rest.split("```").next());
+    let manifests: Vec<_> = blocks.filter(|block| block.starts_with("apiVersion: ")).collect();
+    assert!(manifests.len() >= 3, "{}", manifests.len());
+    for text in manifests {
+        let taken = parse("docs.md", text).unwrap_or_else(|errors| panic!("{errors:?}\n{text}"));
+        // Wherever it is applied: the trust domain is the control plane's.
+        assert!(!taken.is_empty() && !text.contains("trustDomain"), "{text}");
+    }
+}
+
+#[test]
 fn lines_of_documents_and_keys() {
     let text = "# a comment\napiVersion: v1\nkind: Service\nmetadata:\n  name: web\nspec:\n  ports:\n  - port: 80\n    name: a\n  - port: 81\n    name: b\n";
     let documents = parse("x.yaml", text).unwrap();

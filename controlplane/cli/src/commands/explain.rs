@@ -115,6 +115,9 @@ fn facts(answer: &Explanation) -> Table {
     if answer.connection {
         facts.row(["JUDGED AS:", "a TCP connection: method, path and headers are not seen"]);
     }
+    for note in &answer.notes {
+        facts.row(["NOTE:".to_owned(), cell(note)]);
+    }
     facts
 }
 
@@ -171,6 +174,8 @@ mod tests {
         let text = render(&args, &tcp, &Paint::plain());
         assert!(text.starts_with("DENIED  TCP reviews as shop/partner\n") && !text.contains("STATUS:"), "{text}");
         assert!(text.contains("JUDGED AS:  a TCP connection"));
+        let noted = Explanation { notes: vec!["no workload has the account shop/partner".into()], ..answer.clone() };
+        assert!(render(&args, &noted, &Paint::plain()).contains("NOTE:"), "{noted:?}");
         let nobody = Explanation { status: Some(503), ..answer };
         assert!(render(&args, &nobody, &Paint::plain()).starts_with("UNAVAILABLE  GET"));
     }

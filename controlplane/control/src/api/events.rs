@@ -52,7 +52,7 @@ async fn events(
             let entries: Vec<_> = log.into_iter().map(|(number, entry)| describe(number, entry)).collect();
             return Ok(Json(Events { entries }));
         }
-        // What was read once in vain is not read again.
+        // The next search begins behind the entries that matched nothing.
         query.after = Some(query.after.unwrap_or_default().max(newest));
         tokio::select! {
             _ = told.changed() => {}

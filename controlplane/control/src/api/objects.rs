@@ -1,6 +1,6 @@
 //! Resources: list, show, apply, delete, and `explain`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ use super::status::{self, Arrivals};
 use super::{Access, ApiError, Body, Caller, Endpoint, Query, of_document, of_object};
 use crate::access::{Place, Thing, Verb};
 use crate::hub::{Applied, ApplyError, Expected, How, Hub, Misplaced, Published, Stale, apart};
+use crate::registry::{ProxyKey, ProxyStatus};
 use crate::store::Unreadable;
 use crate::token::Role;
 
@@ -366,9 +367,9 @@ async fn explain_request(
     let from = query.from.split('/').next().unwrap_or_default();
     caller.may(Verb::Read, Thing::Object(Kind::Service), Place::Namespace(from))?;
     let told_by = if caller.rights.is_bound() { "; told by what this token may read" } else { "" };
-    let token = caller.token_id.clone();
-    let explained = hub.plan(&token, move |published| match caller.part_of(&published.world) {
-        // What the caller may not read is answered for as what is not there.
+    let (token, asking) = (caller.token_id.clone(), caller.clone());
+    let explained = hub.plan(&token, move |published| match asking.part_of(&published.world) {
+        // Objects that the caller may not read are answered for as if they were not there.
         Some(part) => explain(&part, &query),
         None => explain(&published.world, &query),
     });
@@ -383,7 +384,25 @@ async fn explain_request(
         explained.reason.push_str(&format!("; not held yet by {shown}{more}: the first call asks for it"));
     }
     explained.reason.push_str(told_by);
+    explained.notes.extend(doing_without(&hub, &caller, &explained));
     Ok(Json(explained))
+}
+
+/// The proxies on a request's way that do without something which the answer takes for granted, each with what and why.
+fn doing_without(hub: &Hub, caller: &Caller, explained: &Explanation) -> Vec<String> {
+    let published = hub.published();
+    let endpoints = explained.backends.iter().flat_map(|backend| &backend.endpoints);
+    let reached: BTreeSet<&str> = endpoints.map(|endpoint| endpoint.workload.as_str()).collect();
+    let registered = published.world.registered();
+    let serving = registered.filter(|(workload, _)| reached.contains(workload.to_string().as_str()));
+    let serving: BTreeSet<&ProxyKey> = serving.map(|(_, proxy)| proxy).collect();
+    let mut proxies = hub.registry().list(published.revision, Revision(0));
+    proxies.retain(|proxy| {
+        let is_on_the_way = proxy.key.identity == explained.principal || serving.contains(&proxy.key);
+        is_on_the_way && !proxy.held.is_empty() && caller.sees(Thing::Proxy, proxy.key.identity.namespace())
+    });
+    let told = |proxy: &ProxyStatus| format!("proxy {} does without {}", proxy.key.name, proxy.held.join("; "));
+    proxies.iter().take(SHOWN).map(told).collect()
 }
 
 fn parse_kind(text: &str) -> Result<Kind, ApiError> {

@@ -136,7 +136,7 @@ async fn evict(
     Path(name): Path<String>,
 ) -> Result<Json<Evicted>, ApiError> {
     let mut named = hub.proxies_named(&name).await;
-    // Those of a namespace that the caller doesn't see are none of his.
+    // A proxy in a namespace that the caller may not read is answered for as one that is not there.
     named.retain(|key| caller.sees(Thing::Proxy, key.identity.namespace()));
     if named.is_empty() {
         return Err(ApiError::not_found(format!("no proxy is called {name}: weft proxies")));

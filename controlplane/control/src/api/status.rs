@@ -42,7 +42,7 @@ struct Arrival {
 }
 
 impl Arrivals {
-    /// As far as the caller may know of proxies, at whichever control plane they are.
+    /// The state of the proxies that the caller may read, at whichever control plane they are.
     pub(super) async fn of(hub: &Hub, caller: &Caller) -> Self {
         Self::seen_by(hub.look_everywhere().await, &caller.rights)
     }
@@ -78,7 +78,7 @@ impl Arrivals {
         }
         let word = format!("{}/{}", route.namespace, route.name);
         let is_of = |held: &&String| {
-            // As `Key` writes it; what follows is the number of a parent.
+            // A `Key` is written as `HTTPRoute NAMESPACE/NAME#PARENT`.
             let object = held.split(": ").next().and_then(|object| object.strip_prefix("HTTPRoute "));
             object.is_some_and(|name| name.split('#').next() == Some(word.as_str()))
         };
@@ -130,7 +130,8 @@ impl Subject<'_> {
         let since = |condition: &Condition| {
             let place = format!("{parent}{}", condition.kind);
             match arrivals.caller.is_bound() {
-                // Who has not come back yet, or does not answer, says nothing about since when it was so.
+                // After a start the proxies are still to come back, and some may not answer: that is no news, and the stored
+                // time stays.
                 false if matches!(condition.reason.as_str(), "NoProxy" | NOT_TOLD) => {
                     hub.transitions().since(key, stored, &place).unwrap_or(now)
                 }

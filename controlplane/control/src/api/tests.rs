@@ -12,6 +12,7 @@ use crate::token::TokenHash;
 
 mod golden;
 mod hidden;
+mod hostile;
 mod status;
 
 const SERVICE: &str = "

@@ -38,7 +38,7 @@ pub(super) async fn keep(hub: &Arc<Hub>, state: &Path) -> anyhow::Result<()> {
             Some(at) if at - now > RENEW_BEFORE => Ok(()),
             Some(_) => write(hub, &path).await,
             None => {
-                // As releases before this one made it: for ever.
+                // A token without an end was made by an earlier release.
                 hub.end_token(TokenHash::of(&text), now + RENEW_BEFORE).await?;
                 write(hub, &path).await
             }

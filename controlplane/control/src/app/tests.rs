@@ -3,6 +3,7 @@
 
 mod real;
 mod several;
+mod strangers;
 mod token_file;
 
 use std::path::{Path, PathBuf};
@@ -559,38 +560,6 @@ async fn streams_of_one_certificate_are_bounded() {
     assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused}");
 }
 
-#[tokio::test]
-async fn whoever_has_no_certificate_gets_little_room_and_time() {
-    use tokio::io::AsyncReadExt as _;
-    let dir = tempfile::tempdir().unwrap();
-    let control = Control::start_with(dir.path(), |config| {
-        config.limits.request_timeout_ms = 300;
-        config.limits.anonymous_connection_ms = 600;
-    })
-    .await;
-    // A join that is too large.
-    let request = v1::JoinRequest { token: "x".repeat(100_000), ..Default::default() };
-    control.grpc(None).await.join(request).await.unwrap_err();
-    // A connection that says nothing.
-    let mut stream = tls(&control, control.app.grpc_address).await;
-    let mut said = Vec::new();
-    let ended = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut said)).await;
-    // However it is closed.
-    let _ = ended.expect("it is closed");
-    // One that goes on for ever.
-    let mut client = control.grpc(None).await;
-    let ended = tokio::time::timeout(PATIENCE, async {
-        while client
-            .join(v1::JoinRequest::default())
-            .await
-            .is_err_and(|status| status.code() == tonic::Code::Unauthenticated)
-        {
-            tokio::task::yield_now().await;
-        }
-    });
-    ended.await.expect("it is closed");
-}
-
 /// A connection of somebody without a certificate.
 async fn tls(control: &Control, to: SocketAddr) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
     try_tls(control, to).await.unwrap()
@@ -632,23 +601,6 @@ async fn a_connection_that_shows_the_api_no_token_ends_and_one_that_did_goes_on(
     });
     ended.await.expect("it is closed");
     assert!(ask(&mut known, "/healthz", "nobody").await, "older than the stranger's");
-}
-
-#[tokio::test]
-async fn a_body_that_never_ends_is_given_up() {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let dir = tempfile::tempdir().unwrap();
-    let control = Control::start_with(dir.path(), |config| config.limits.body_timeout_ms = 200).await;
-    let mut stream = tls(&control, control.app.api_address).await;
-    let token = control.admin_token();
-    let head = format!(
-        "POST /api/v1/apply HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-length: 99\r\n\r\n{{"
-    );
-    stream.write_all(head.as_bytes()).await.unwrap();
-    let mut said = vec![0; 4096];
-    let read = tokio::time::timeout(PATIENCE, stream.read(&mut said)).await.expect("it is answered").unwrap();
-    let said = String::from_utf8_lossy(&said[..read]).into_owned();
-    assert!(said.starts_with("HTTP/1.1 408 ") && said.contains("took longer than 200ms"), "{said}");
 }
 
 #[tokio::test]

@@ -35,7 +35,7 @@ impl Authority {
         let key = KeyPair::generate()?;
         files::write_private(&self.state.join("ca").join(REQUESTED), self.keys.pem(&key)?.as_bytes())?;
         let mut params = intermediate_params(&self.trust_domain, OffsetDateTime::now_utc());
-        // Those are for who signs to say.
+        // Serial number and authority key identifier are the signer's to choose.
         (params.serial_number, params.use_authority_key_identifier_extension) = (None, false);
         Ok(params.serialize_request(&key)?.pem()?)
     }

@@ -11,7 +11,9 @@ impl From<JoinError> for Status {
             JoinError::Unknown | JoinError::Expired(_) | JoinError::WrongKind => {
                 Self::unauthenticated(error.to_string())
             }
-            JoinError::Banned(_) | JoinError::OtherAccount { .. } => Self::permission_denied(error.to_string()),
+            JoinError::Banned(_) | JoinError::OtherAccount { .. } | JoinError::Misconfigured { .. } => {
+                Self::permission_denied(error.to_string())
+            }
             JoinError::Owned(_) => Self::already_exists(error.to_string()),
             JoinError::TooOften { .. } => Self::resource_exhausted(error.to_string()),
             JoinError::TooManyGrants { .. } => Self::failed_precondition(error.to_string()),

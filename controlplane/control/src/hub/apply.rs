@@ -142,6 +142,9 @@ impl fmt::Display for Stale {
     }
 }
 
+/// An apply of more objects is computed beside the writer.
+const FEW: usize = 64;
+
 /// So often a change is computed anew because filters were published meanwhile.
 const ATTEMPTS: usize = 3;
 
@@ -172,7 +175,9 @@ impl Hub {
             return self.preview(order.actor, order.resources, order.expected, false).await;
         }
         if !order.concerns_filters() {
-            return self.change_together(move |draft| order.clone().make(draft)).await;
+            let is_large = order.resources.len() > FEW;
+            let change = move |draft: &mut Draft| order.clone().make(draft);
+            return if is_large { self.change_prepared(change).await } else { self.change_together(change).await };
         }
         // What was tried is what is applied: where the world has changed meanwhile, it is tried again.
         for _ in 0..ATTEMPTS {

@@ -56,7 +56,7 @@ pub enum EvictError {
 pub(crate) type Bans = Arc<BTreeMap<SpiffeId, Ban>>;
 
 pub(super) fn load(rows: Rows<Ban>) -> Bans {
-    // Who is banned is in the key: one whose record can't be read stays out.
+    // The key of a record is the identity, so that a ban whose record can't be read still holds.
     let unread = rows.unreadable.iter().filter_map(|row| {
         let identity: SpiffeId = row.key.parse().ok()?;
         let reason = format!("its record can't be read: {}", row.reason);
@@ -101,7 +101,7 @@ impl Hub {
         identity: SpiffeId,
         reason: String,
     ) -> Result<(Ban, bool), BanError> {
-        // What is told is in the order of what is stored.
+        // Bans are told in the order in which they are stored.
         let _turn = self.bans_turn.lock().await;
         let (by, since_unix) = (actor.id.clone(), crate::now_unix());
         let ban = Ban { identity: identity.clone(), reason, since_unix, by };
@@ -115,7 +115,7 @@ impl Hub {
                     // The store has an older ban of it.
                     return Ok((known, true));
                 }
-                // Who is to be kept out is kept out: a disk without room lets nobody stay.
+                // The ban holds in memory: a disk without room must let nobody stay.
                 let error = crate::chain(&error);
                 tracing::error!(%identity, error, "a ban holds, but could not be written: it is tried again");
                 unwritten.insert(identity.clone(), (actor, ban.clone()));

@@ -117,7 +117,7 @@ fn evicted(
             }
         }
     }
-    // One that nothing is known of any more may be in use for as long as any.
+    // A certificate without a record may be in use for as long as any other.
     let end = |serial: &String| issued.get(serial).map_or(i64::MAX, |record| record.not_after_unix);
     let mut found: Vec<_> = found.into_iter().filter(|serial| end(serial).saturating_add(OVER) >= now_unix).collect();
     found.sort_by_key(end);

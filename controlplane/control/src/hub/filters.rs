@@ -164,7 +164,7 @@ impl Hub {
         if asked.is_empty() {
             return Ok(());
         }
-        // Whoever asks for the binary gets this copy, as long as it is here.
+        // This copy serves all who fetch the binary while it is tried.
         let wasm = Arc::new(bytes.to_vec());
         self.artifacts.lend(published.digest.clone(), &wasm).await;
         let problems = self.tried_against(&asked, &before.world).await;

@@ -108,7 +108,7 @@ impl Hub {
 
     async fn try_gain(self: &Arc<Self>, identity: SpiffeId, token: &str, peer: &str) -> Result<Grants, JoinError> {
         let (hash, now, peer) = (TokenHash::of(token), OffsetDateTime::now_utc(), peer.to_owned());
-        // One that is used up or ended costs nobody the writer's lock: each proxy shows its old one at a start.
+        // A token that is used up or has ended is refused without the writer's lock: each proxy shows its old one at a start.
         usable(self.token(hash.clone()).await?, now)?;
         let store = self.store.clone();
         let gained = self.change_together(move |draft| {
@@ -146,7 +146,7 @@ struct Left {
 }
 
 impl Draft {
-    /// As `grant`, unless the account has more then than one may have, and more than before.
+    /// Grants `more`, and refuses if the account then has more than it had and more than the bound.
     pub(super) fn grant_bounded(&mut self, identity: &SpiffeId, more: &Grants) -> Result<(), JoinError> {
         let before = self.claims.grants(identity).len();
         self.grant(identity, more)?;

@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use weft_policy::identity::SpiffeId;
 use weft_policy::plan::Owned;
+use weft_policy::text::printable;
 
 use super::apply::PutError;
 use super::tokens::surplus;
@@ -88,6 +89,8 @@ pub enum JoinError {
     Unknown,
     #[error("this join token is for {of}: it grants nothing to {identity}")]
     OtherAccount { of: Box<SpiffeId>, identity: Box<SpiffeId> },
+    #[error("this join token is for {of}, and the proxy is configured for {wanted}: it stays as good as it was")]
+    Misconfigured { of: Box<SpiffeId>, wanted: String },
     #[error("this join token expired at {0}")]
     Expired(String),
     #[error("this is an operator's token: a proxy needs a join token (weft token create)")]
@@ -185,12 +188,23 @@ impl Hub {
         csr_der: &[u8],
         peer: Option<IpAddr>,
     ) -> Result<SignedIdentity, JoinError> {
+        self.join_as("", token, csr_der, peer).await
+    }
+
+    /// The same for a proxy that is configured for an account, as `namespace/service-account`; empty if it does not tell.
+    pub async fn join_as(
+        self: &Arc<Self>,
+        account: &str,
+        token: &str,
+        csr_der: &[u8],
+        peer: Option<IpAddr>,
+    ) -> Result<SignedIdentity, JoinError> {
         let from = peer.map_or_else(|| "unknown".to_owned(), |peer| peer.to_string());
         let source = peer.map(source_of);
         if let Err(seconds) = self.within(&self.joins.tried, &source, Throttled::Joins) {
             return Err(JoinError::TooOften { from, seconds });
         }
-        let result = Box::pin(self.try_join(token, csr_der, &from)).await;
+        let result = Box::pin(self.try_join(account, token, csr_der, &from)).await;
         match &result {
             Ok(signed) => {
                 tracing::info!(identity = %signed.identity, peer = from, serial = %signed.issued.serial, "proxy joined");
@@ -208,7 +222,13 @@ impl Hub {
         result
     }
 
-    async fn try_join(self: &Arc<Self>, token: &str, csr_der: &[u8], peer: &str) -> Result<SignedIdentity, JoinError> {
+    async fn try_join(
+        self: &Arc<Self>,
+        account: &str,
+        token: &str,
+        csr_der: &[u8],
+        peer: &str,
+    ) -> Result<SignedIdentity, JoinError> {
         let hash = TokenHash::of(token);
         let (authority, ttl, now) = (self.authority().clone(), self.svid_ttl(), OffsetDateTime::now_utc());
         let row = joined::Row::of(&hash, csr_der);
@@ -224,6 +244,10 @@ impl Hub {
         };
         let row = row?;
         self.not_banned(&identity)?;
+        if !account.is_empty() && account != format!("{}/{}", identity.namespace(), identity.service_account()) {
+            let wanted = printable(account).into_owned();
+            return Err(JoinError::Misconfigured { of: Box::new(identity), wanted });
+        }
         let issued = authority.issue_workload(csr_der, &identity, ttl, now)?;
         let actor = Actor::from(format!("token:{token}"));
         let object = identity.to_string();

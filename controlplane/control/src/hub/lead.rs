@@ -43,7 +43,7 @@ fn path_of(state: &Path) -> PathBuf {
     state.join("ca").join("store")
 }
 
-/// What the file says, as far as this process knows; `None`: nothing that can be read, or what was to be written was not.
+/// The content of the file as this process read or wrote it last; `None` if it could not be read, or the last write failed.
 #[derive(Debug, Default)]
 pub(super) struct Remembered(Mutex<Option<Memory>>);
 

@@ -244,7 +244,7 @@ impl Hub {
                 }
                 continue;
             }
-            // Of several control planes one decides.
+            // Only the leader of several control planes decides.
             if !self.leads() {
                 continue;
             }
@@ -518,17 +518,27 @@ fn is_placed(spec: &WorkloadSpec, origin: Origin) -> bool {
     own_addresses(spec).into_iter().all(|(_, address)| is_here(address))
 }
 
+/// The cure for a loopback address in a mesh of several hosts.
+fn give_another(speaks_from: IpAddr) -> String {
+    let example = if speaks_from.is_loopback() { String::new() } else { format!(", such as {speaks_from}") };
+    format!("give the workload an address that other hosts reach{example} (`workload.address`, `weft run --ip`)")
+}
+
 /// Why a proxy that speaks from `origin` can't have a workload at `address` by itself.
 pub(super) fn misplaced(address: IpAddr, origin: Origin, remote: Option<(ProxyKey, IpAddr)>) -> Option<String> {
     if address.is_loopback() {
         if !origin.is_local {
             return Some(format!(
-                "{address} is of one machine only, and its proxy speaks from {}, another one than the control plane's",
-                origin.address
+                "{address} is of one machine only, and its proxy speaks from {}, another one than the control plane's: {}",
+                origin.address,
+                give_another(origin.address)
             ));
         }
         return remote.map(|(proxy, other)| {
-            format!("{address} is of one machine only, and this mesh has others: proxy {proxy} speaks from {other}")
+            format!(
+                "{address} is of one machine only, and this mesh has others: proxy {proxy} speaks from {other}: {}",
+                give_another(origin.address)
+            )
         });
     }
     if address == origin.address || origin.is_local && host::has_address(address) {

@@ -202,7 +202,7 @@ impl Hub {
     }
 
     /// What the next commit is made on.
-    async fn newest(&self) -> Result<(Arc<Published>, Version), StoreError> {
+    pub(super) async fn newest(&self) -> Result<(Arc<Published>, Version), StoreError> {
         self.may_be_written()?;
         self.read_again().await?;
         let _turn = self.turn.lock().await;
@@ -210,7 +210,7 @@ impl Hub {
     }
 
     /// Commits so many changes and publishes them.
-    async fn commit(&self, draft: Draft, count: u64) -> Result<(), StoreError> {
+    pub(super) async fn commit(&self, draft: Draft, count: u64) -> Result<(), StoreError> {
         let Draft { world, claims, unreadable, revision, version, writes, changed, removal, limits, .. } = draft;
         let is_told = writes.iter().any(|write| matches!(write, Write::Audit(_)));
         let started = Instant::now();

@@ -238,7 +238,7 @@ impl Hub {
         })
         .await
         .inspect(|ended| {
-            // Those that have expired were not counted any more.
+            // Expired tokens are not in the counts.
             let counted = ended.iter().filter(|record| !record.is_expired(now_unix()));
             counted.for_each(|record| self.tokens_made.remove(record));
         })
@@ -292,8 +292,8 @@ impl Hub {
 /// So many expired tokens are kept.
 const KEPT_TOKENS: usize = 1_000;
 
-/// Of what has ended, each with when, all but the `kept` that ended last. No clock decides what is forgotten, since one
-/// that was wrong would decide for good.
+/// All of `ended` (each with the time of its end) but the `kept` that ended last. Their number decides what is forgotten, not the
+/// clock: one that was wrong for a moment would delete for good.
 pub(super) fn surplus<T>(mut ended: Vec<(i64, T)>, kept: usize) -> impl Iterator<Item = T> {
     ended.sort_by_key(|(at, _)| *at);
     let surplus = ended.len().saturating_sub(kept);

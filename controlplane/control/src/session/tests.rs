@@ -9,7 +9,9 @@ use weft_policy::wire::v1::proxy_message::Message;
 use weft_policy::wire::{ENVELOPES, FILTER_CONTRACT, encode, v1};
 
 mod closed;
+mod floods;
 mod grants;
+mod reports;
 mod scope;
 
 use super::*;
@@ -142,10 +144,20 @@ async fn a_refused_object_is_held_back_and_the_rest_goes_on() {
     assert_eq!(proxies[0].1, "refused");
     assert!(proxies[0].2.contains("HTTPRoute shop/r") && proxies[0].2.contains("can't do that"), "{proxies:?}");
     assert!(control.metrics().await.contains("weft_control_nacks_total 1"));
+    let notes = async || {
+        let question = json!({"from": "shop/client", "to": "web"});
+        let (status, body) = control.call("post", "/api/v1/explain", question).await;
+        assert_eq!(status, 200, "{body}");
+        body["notes"].to_string()
+    };
+    let told = notes().await;
+    assert!(told.contains("proxy client-1 does without HTTPRoute shop/r") && told.contains("can't do that"), "{told}");
 
     let revision = control.apply(&route("/better")).await;
     proxy.take_until(|bundle| has_path(bundle, "/better")).await;
     assert!(state(&control, revision, 10_000).await.0);
+    let told = notes().await;
+    assert!(!told.contains("does without"), "{told}");
 }
 
 /// Hello of a proxy of another release, which can do this and no more.

@@ -28,6 +28,18 @@ fn a_good_file_has_its_defaults() {
 }
 
 #[test]
+fn the_files_in_the_documentation_are_good() {
+    let hosts = Config::parse(Path::new("proxy.yaml"), include_str!("../../../../docs/hosts/proxy.yaml")).unwrap();
+    assert_eq!(hosts.told().mesh_address, "10.1.0.11:15008");
+    let page = include_str!("../../../../docs/configuration.md");
+    let blocks = page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let files: Vec<_> = blocks.filter(|block| block.starts_with("name: ")).collect();
+    assert_eq!(files.len(), 1);
+    let all = Config::parse(Path::new("proxy.yaml"), files[0]).unwrap();
+    assert!(all.capture.is_some() && all.workload_name() == "reviews-1");
+}
+
+#[test]
 fn a_control_plane_has_an_address_or_several() {
     let addresses = |written: &str| {
         let text = GOOD.replace("'https://127.0.0.1:15012'", written);

@@ -219,6 +219,7 @@ async fn join(config: &Config, state: &State, channel: &Channel, token: &str) ->
             csr_der,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
+            service_account: format!("{}/{}", config.workload.namespace, config.workload.service_account),
         })
         .await
         .map_err(ChannelError::from)?

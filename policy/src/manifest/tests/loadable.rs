@@ -93,3 +93,36 @@ proptest! {
         }
     }
 }
+
+/// How long a list becomes: few, and around the most that an object may have.
+fn length() -> impl Strategy<Value = usize> {
+    prop_oneof![0..40_usize, 1_000..MAX_ENTRIES, MAX_ENTRIES - 20..MAX_ENTRIES + 2]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(100) })]
+
+    /// The same of long lists: what is taken as it is written is taken again as it is printed, where nothing is left out.
+    #[test]
+    fn what_is_long_and_accepted_can_be_loaded_planned_and_told(
+        document in proptest::sample::select(documents()),
+        place in any::<proptest::sample::Index>(),
+        length in length(),
+        bare in any::<bool>(),
+    ) {
+        let mut document = document;
+        let mut found = Vec::new();
+        places(&document["spec"], "/spec", &mut found);
+        found.retain(|place| document.pointer(place).and_then(Value::as_array).is_some_and(|list| !list.is_empty()));
+        if found.is_empty() {
+            return Ok(());
+        }
+        let list = document.pointer_mut(place.get::<String>(&found)).and_then(Value::as_array_mut).unwrap();
+        // An entry that says nothing is printed with everything that it means.
+        let entry = if bare && list[0].is_object() { json!({}) } else { list[0].clone() };
+        list.resize(length, entry);
+        for resource in from_json(document).unwrap_or_default() {
+            lives(&resource, &[resource.key().object_name()])?;
+        }
+    }
+}

@@ -85,6 +85,35 @@ async fn what_clusters_print_is_taken() {
     }
 }
 
+/// Shapes that were refused or misread once: each by itself, on an empty mesh, with what an apply would say.
+#[tokio::test]
+async fn each_shape_of_a_cluster_has_its_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    let shapes = inputs("shapes");
+    assert!(shapes.len() >= 14, "{shapes:?}");
+    for path in shapes {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let documents = match weft_policy::manifest::parse(name, &text) {
+            Ok(documents) => documents,
+            Err(errors) => {
+                check_answer(&path, &errors.iter().map(|error| format!("{error}\n")).collect::<String>());
+                continue;
+            }
+        };
+        let bodies: Vec<_> = documents.iter().map(|document| json!(document.resource)).collect();
+        let (status, body) =
+            control.call("post", "/api/v1/apply", json!({ "documents": bodies, "dry_run": true })).await;
+        let told = body["problems"].as_array().or(body["error"]["details"].as_array()).into_iter().flatten();
+        let told = told.map(|problem| {
+            let of = |key: &str| problem[key].as_str().unwrap_or_default().to_owned();
+            format!("{} {}: {}: {}\n", of("severity"), of("code"), of("key"), of("message"))
+        });
+        check_answer(&path, &format!("{status}\n{}", told.collect::<String>()));
+    }
+}
+
 #[tokio::test]
 async fn a_list_is_one_document_of_several_resources() {
     let dir = tempfile::tempdir().unwrap();

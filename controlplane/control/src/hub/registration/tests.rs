@@ -19,7 +19,9 @@ fn addresses_follow_the_stream() {
         ("192.0.2.8", far, None, "not where its proxy speaks from, which is 192.0.2.7"),
         ("192.0.2.8", near, None, "not where its proxy speaks from, which is 127.0.0.1"),
         ("127.0.0.11", far, None, "is of one machine only, and its proxy speaks from 192.0.2.7"),
+        ("127.0.0.11", far, None, "that other hosts reach, such as 192.0.2.7 (`workload.address`, `weft run --ip`)"),
         ("127.0.0.11", near, stranger(), "this mesh has others: proxy far"),
+        ("127.0.0.11", near, stranger(), "that other hosts reach (`workload.address`, `weft run --ip`)"),
         ("::1", near, stranger(), "this mesh has others: proxy far"),
     ] {
         let reason = misplaced(at(address), origin, remote).unwrap();

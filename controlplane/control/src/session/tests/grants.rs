@@ -52,11 +52,34 @@ async fn a_proxy_that_could_not_be_served_joins_by_no_token() {
         let capabilities = capabilities.iter().map(|it| (*it).to_owned()).collect();
         let csr_der = crate::app::tests::csr(&key);
         let version = "9".to_owned();
-        let request = v1::JoinRequest { token: token.clone(), csr_der, version, capabilities };
+        let request = v1::JoinRequest { token: token.clone(), csr_der, version, capabilities, ..Default::default() };
         control.grpc(None).await.join(request).await
     };
     let refused = join(&["quic"]).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::InvalidArgument);
     assert!(refused.message().contains("lacks the capability \"envelopes\""), "{}", refused.message());
     join(&["quic", ENVELOPES]).await.expect("the token is as good as before");
+}
+
+#[tokio::test]
+async fn a_proxy_of_another_account_leaves_the_token_as_good_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    let token = control.join_token("shop/web").await;
+    let key = rcgen::KeyPair::generate().unwrap();
+    let join = async |account: &str| {
+        let (token, csr_der, service_account) = (token.clone(), crate::app::tests::csr(&key), account.to_owned());
+        let request = v1::JoinRequest { token, csr_der, service_account, ..Default::default() };
+        control.grpc(None).await.join(request).await.map(|answer| answer.into_inner().workload_identity)
+    };
+    for (account, why) in [
+        ("shop/wep", "is for spiffe://cluster.local/ns/shop/sa/web, and the proxy is configured for shop/wep"),
+        ("other/web", "and the proxy is configured for other/web"),
+        ("a\u{1b}[2J", "and the proxy is configured for a\\u{1b}[2J"),
+    ] {
+        let refused = join(account).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::PermissionDenied);
+        assert!(refused.message().contains(why), "{}", refused.message());
+    }
+    assert_eq!(join("shop/web").await.unwrap(), "spiffe://cluster.local/ns/shop/sa/web");
 }
