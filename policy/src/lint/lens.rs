@@ -73,10 +73,9 @@ impl<'w> Lens<'w> {
 
     fn namespaces(&self) -> &BTreeSet<&'w str> {
         self.namespaces.get_or_init(|| {
-            let name = |(key, _): (&'w ObjectKey, _)| match key.kind {
-                Kind::Namespace => key.name.as_str(),
-                _ => key.namespace.as_str(),
-            };
+            let is_one = |key: &ObjectKey| key.kind == Kind::Namespace;
+            let name =
+                |(key, _): (&'w ObjectKey, _)| if is_one(key) { key.name.as_str() } else { key.namespace.as_str() };
             self.world.iter().map(name).collect()
         })
     }

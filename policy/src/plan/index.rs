@@ -238,7 +238,12 @@ impl Index {
             match &holder.resource {
                 Resource::Service(service) => _ = found.insert(service.name()),
                 Resource::Workload(workload) => found.extend(world.selecting(workload).map(Object::name)),
-                _ => {}
+                Resource::Namespace(_)
+                | Resource::Mesh(_)
+                | Resource::HttpRoute(_)
+                | Resource::Filter(_)
+                | Resource::FilterPolicy(_)
+                | Resource::AccessPolicy(_) => {}
             }
         }
         found.into_iter().collect()
