@@ -28,7 +28,7 @@ pub(crate) struct CheckArgs {
     /// Check a running sidecar instead of the machine.
     #[arg(long)]
     proxy: bool,
-    /// Address of the sidecar [default: WEFT_IP, else every one found on 127.0.0.x].
+    /// Address of the sidecar [default: WEFT_IP, else every one of this machine].
     #[arg(long, env = "WEFT_IP")]
     ip: Option<IpAddr>,
     #[command(flatten)]

@@ -11,3 +11,5 @@ mod control;
 mod golden;
 #[path = "cli/run.rs"]
 mod run;
+#[path = "cli/shown.rs"]
+mod shown;

@@ -204,14 +204,7 @@ impl Hub {
         published.claims = Arc::new(claims(&store, &published)?);
         published.limits = config.limits;
         let (bans, lead) = (bans::load(frozen.bans()), lead::load(&store, &config.state, published.revision)?);
-        for unreadable in published.unreadable.values() {
-            tracing::error!(
-                table = unreadable.table,
-                key = unreadable.key,
-                reason = unreadable.reason,
-                "a record of the store can't be read; it is left as it is and everything else is served"
-            );
-        }
+        published.unreadable.values().for_each(tell_unreadable);
         let (limits, transitions) = (config.limits, transitions::Transitions::load(&store)?);
         let age = age::Age::load(&store)?;
         let bodies = body_memory(&limits);
@@ -415,6 +408,15 @@ impl Hub {
         self.metrics.workloads.set(f64::from(workloads));
         self.metrics.unreadable_records(published.unreadable.len());
     }
+}
+
+fn tell_unreadable(unreadable: &Unreadable) {
+    tracing::error!(
+        table = unreadable.table,
+        key = unreadable.key,
+        reason = unreadable.reason,
+        "a record of the store can't be read; it is left as it is and everything else is served"
+    );
 }
 
 /// The memory for bodies of calls. One token has half of it. Where nothing else is said, a body of the largest size fits in,

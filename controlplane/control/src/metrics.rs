@@ -93,9 +93,7 @@ impl Name {
             Self::FilterBytes => ("weft_control_filter_bytes_sent_total", "Bytes of filter binaries sent to proxies"),
             Self::Asks => ("weft_control_asks_total", "Names and addresses that proxies asked for"),
             Self::AnswersAhead => ("weft_control_answers_ahead_total", "Answers that overtook a delta being prepared"),
-            Self::Subscriptions => {
-                ("weft_control_subscriptions", "Names and addresses that connected proxies asked for and are told of")
-            }
+            Self::Subscriptions => ("weft_control_subscriptions", "Names and addresses that proxies are told of"),
             Self::ApiRequests => ("weft_control_api_requests_total", "Requests of the operator API"),
             Self::ApiErrors => ("weft_control_api_errors_total", "Requests of the operator API answered 4xx or 5xx"),
             Self::StoreCommit => ("weft_control_store_commit_seconds", "Time of one durable commit"),
@@ -103,7 +101,7 @@ impl Name {
             Self::StoreFailing => ("weft_control_store_failing", "1 while the store can't be written, else 0"),
             Self::StoreFailures => ("weft_control_store_failures_total", "How often the store began to fail"),
             Self::UnreadableRecords => {
-                ("weft_control_store_unreadable_records", "Records of the store that can't be read and are left aside")
+                ("weft_control_store_unreadable_records", "Records that can't be read, left aside")
             }
             Self::StoreInDoubt => {
                 ("weft_control_store_in_doubt", "1 while the store leads nobody: it was lost, replaced or set back")

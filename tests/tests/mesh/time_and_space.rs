@@ -135,6 +135,10 @@ async fn of_two_proxies_with_one_name_the_earlier_keeps_away_and_says_so() {
     assert!(shown.len() == 1 && shown[0]["name"] == "frontend" && shown[0]["state"] == "synced", "{shown:?}");
     // It does not come back every moment: once it was told, it waits for minutes.
     assert_eq!((kept_away(&first).await, kept_away(&copied).await), (1.0, 0.0));
+    first.process.logs("wait_s=");
+    let log = first.process.log();
+    let wait = log.split("wait_s=").nth(1).and_then(|rest| rest.split_whitespace().next()).expect(&log);
+    assert!(wait.parse::<u64>().expect(wait) >= 60, "{wait} s");
     first.restart();
     eventually("the later start stays", || async { (kept_away(&copied).await >= 1.0).then_some(()) }).await;
 }

@@ -1,6 +1,6 @@
 //! This machine: kernel, UDP buffers, offloads, file descriptors, ports, nft, our own programs.
 
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::process::{Command, Stdio};
 
 use super::Finding;
@@ -60,14 +60,16 @@ fn udp_buffer(name: &str, text: &str) -> Finding {
 
 fn offload() -> Finding {
     let check = "UDP GSO/GRO";
-    let state =
-        UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| quinn_udp::UdpSocketState::new((&socket).into()));
+    // A machine may have addresses of one family only.
+    let loopback: [SocketAddr; 2] = [(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()];
+    let socket = UdpSocket::bind(loopback.as_slice());
+    let state = socket.and_then(|socket| quinn_udp::UdpSocketState::new((&socket).into()));
     match state {
         Ok(state) if state.max_gso_segments() > 1 => {
             Finding::ok(check, format!("{} segments out, {} in", state.max_gso_segments(), state.gro_segments()))
         }
         Ok(_) => Finding::warn(check, "no segmentation offload", "QUIC works, at a higher cost for each packet"),
-        Err(error) => Finding::fail(check, error.to_string(), "no UDP socket can be opened on 127.0.0.1"),
+        Err(error) => Finding::fail(check, error.to_string(), "no UDP socket can be opened on loopback"),
     }
 }
 

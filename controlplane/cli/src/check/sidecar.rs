@@ -1,6 +1,7 @@
 //! A running sidecar, asked on its own ports: readiness, control stream, staleness, certificate, refusals.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use time::OffsetDateTime;
@@ -10,6 +11,8 @@ use crate::local;
 use crate::metrics::Scrape;
 use crate::output;
 
+/// Port of readiness.
+const HEALTH: u16 = 15021;
 const STALE_SECONDS: f64 = 60.0;
 const SOON_SECONDS: f64 = 3600.0;
 
@@ -20,7 +23,7 @@ pub(super) async fn findings(ip: Option<IpAddr>) -> anyhow::Result<Vec<Finding>>
         None => found(&client).await,
     };
     if addresses.is_empty() {
-        anyhow::bail!("no sidecar answers on 127.0.0.11 to 127.0.0.254 port 15021: name one by --ip");
+        anyhow::bail!("no sidecar answers at port {HEALTH} of this machine: start one, or name its address by --ip");
     }
     let mut findings = Vec::new();
     for ip in addresses {
@@ -29,21 +32,49 @@ pub(super) async fn findings(ip: Option<IpAddr>) -> anyhow::Result<Vec<Finding>>
     Ok(findings)
 }
 
-/// Every loopback address whose readiness port answers.
+/// Every address of this network namespace at which a sidecar's readiness port answers.
 async fn found(client: &reqwest::Client) -> Vec<IpAddr> {
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| std::fs::read_to_string(path).unwrap_or_default());
     let mut addresses = Vec::new();
-    for last in 11..=254 {
-        let ip = IpAddr::V4(Ipv4Addr::new(127, 0, 0, last));
-        if local::fetch(client, SocketAddr::new(ip, 15021), "/healthz/live").await.is_ok() {
+    for ip in listeners(&tables.concat(), HEALTH) {
+        if local::fetch(client, SocketAddr::new(ip, HEALTH), "/healthz/live").await.is_ok() {
             addresses.push(ip);
         }
     }
     addresses
 }
 
+/// The addresses at which somebody listens on a port, by the kernel's tables of TCP sockets. Whoever listens at all addresses
+/// is one, at loopback.
+fn listeners(table: &str, port: u16) -> BTreeSet<IpAddr> {
+    const LISTENING: &str = "0A";
+    let listener = |line: &str| {
+        let mut words = line.split_whitespace().skip(1);
+        let (address, own_port) = words.next()?.split_once(':')?;
+        let is_listening = words.nth(1)? == LISTENING && u16::from_str_radix(own_port, 16) == Ok(port);
+        let address = address_of(address).filter(|_| is_listening)?;
+        Some(match address {
+            IpAddr::V4(any) if any.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(any) if any.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            one => one.to_canonical(),
+        })
+    };
+    table.lines().filter_map(listener).collect()
+}
+
+/// An address as the kernel prints it: words of 32 bits in hexadecimal, each in the machine's own order of bytes.
+fn address_of(text: &str) -> Option<IpAddr> {
+    let mut octets = Vec::new();
+    for at in (0..text.len()).step_by(8) {
+        octets.extend(u32::from_str_radix(text.get(at..at + 8)?, 16).ok()?.to_ne_bytes());
+    }
+    let four = <[u8; 4]>::try_from(octets.as_slice()).map(IpAddr::from).ok();
+    four.or_else(|| <[u8; 16]>::try_from(octets.as_slice()).map(IpAddr::from).ok())
+}
+
 async fn of(client: &reqwest::Client, ip: IpAddr) -> Vec<Finding> {
     let check = format!("{ip} ready");
-    let ready = match local::fetch(client, SocketAddr::new(ip, 15021), "/healthz/ready").await {
+    let ready = match local::fetch(client, SocketAddr::new(ip, HEALTH), "/healthz/ready").await {
         Ok((200, _)) => Finding::ok(&check, "yes"),
         Ok((status, text)) => Finding::fail(&check, format!("{status} {}", text.trim()), "see the sidecar's log"),
         Err(error) => return vec![Finding::fail(&check, format!("{error:#}"), "no sidecar answers there")],
@@ -105,6 +136,46 @@ fn handshakes(ip: IpAddr, scrape: &Scrape, side: &str) -> Finding {
 mod tests {
     use super::super::State;
     use super::*;
+
+    #[test]
+    fn sidecars_are_found_wherever_they_listen() {
+        let printed = |ip: &str| match ip.parse().unwrap() {
+            IpAddr::V4(ip) => format!("{:08X}", u32::from_ne_bytes(ip.octets())),
+            IpAddr::V6(ip) => {
+                let words = ip.octets();
+                words.chunks(4).map(|word| format!("{:08X}", u32::from_ne_bytes(word.try_into().unwrap()))).collect()
+            }
+        };
+        let line = |ip: &str, port: u16, state: &str| {
+            format!(
+                "   0: {}:{port:04X} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000  0  0 1 1\n",
+                printed(ip)
+            )
+        };
+        let found = |lines: &[String]| -> Vec<String> {
+            let head =
+                "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n";
+            let found = listeners(&format!("{head}{}", lines.concat()), HEALTH);
+            found.iter().map(ToString::to_string).collect()
+        };
+        // One that listens at all addresses is one sidecar, whatever number of workers it has.
+        assert_eq!(found(&[line("0.0.0.0", HEALTH, "0A"), line("0.0.0.0", HEALTH, "0A")]), ["127.0.0.1"]);
+        assert_eq!(found(&[line("::", HEALTH, "0A")]), ["::1"]);
+        let of_hosts =
+            [line("127.0.0.11", HEALTH, "0A"), line("10.1.0.5", HEALTH, "0A"), line("fd00::5", HEALTH, "0A")];
+        assert_eq!(found(&of_hosts), ["10.1.0.5", "127.0.0.11", "fd00::5"]);
+        // Other ports, and connections to the port.
+        assert_eq!(found(&[line("10.1.0.5", 15020, "0A"), line("10.1.0.5", HEALTH, "01")]), [""; 0]);
+        assert_eq!(found(&["garbage".to_owned(), "0: xx:yy zz 0A\n".to_owned()]), [""; 0]);
+    }
+
+    #[test]
+    fn this_machines_own_listeners_are_found() {
+        let listener = std::net::TcpListener::bind("127.0.0.77:0").unwrap();
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let found = listeners(&table, listener.local_addr().unwrap().port());
+        assert!(found.contains(&"127.0.0.77".parse().unwrap()), "{found:?}");
+    }
 
     #[test]
     fn a_sidecar_is_judged_by_its_metrics() {

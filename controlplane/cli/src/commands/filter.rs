@@ -14,7 +14,7 @@ use super::ListArgs;
 use crate::access::AccessArgs;
 use crate::answer::{Answer, Outcome};
 use crate::api::{Told, segment};
-use crate::output::{self, OutputArgs, Table, cell};
+use crate::output::{self, Format, OutputArgs, Table, cell};
 use crate::values;
 
 const EXAMPLE: &str = "Examples:
@@ -145,7 +145,7 @@ async fn publish(args: PublishArgs) -> Outcome {
 async fn list(args: ListArgs) -> Outcome {
     let answer: Told<Filters> = args.access.client()?.fetch("/filters").await?;
     let text = output::structured(args.output.format, &answer)?;
-    output::print(&text.unwrap_or_else(|| table(&answer)));
+    output::print(&text.unwrap_or_else(|| table(&answer, args.output.format == Format::Wide)));
     Ok(Answer::Yes)
 }
 
@@ -168,12 +168,17 @@ fn binary(path: &Path) -> anyhow::Result<Vec<u8>> {
     std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-fn table(answer: &Filters) -> String {
+/// As many characters of a digest as tell versions apart; all of them with `-o wide`.
+const SHORT_DIGEST: usize = 19;
+
+fn table(answer: &Filters, wide: bool) -> String {
     let mut table = Table::new(["NAME", "VERSION", "CURRENT", "SIZE", "DIGEST"]);
     for filter in &answer.filters {
         let current = if filter.current { "yes" } else { "no" };
         let size = filter.size_bytes.to_string();
-        table.row([cell(&filter.name), cell(&filter.version), current.to_owned(), size, cell(&filter.digest)]);
+        let digest = cell(&filter.digest);
+        let digest = if wide { digest } else { digest.chars().take(SHORT_DIGEST).collect() };
+        table.row([cell(&filter.name), cell(&filter.version), current.to_owned(), size, digest]);
     }
     if table.is_empty() { "no filter is published\n".to_owned() } else { table.render() }
 }
@@ -188,11 +193,14 @@ mod tests {
             name: "authz".to_owned(),
             version: version.to_owned(),
             current,
+            digest: format!("sha256:{}", "a".repeat(64)),
             ..FilterVersion::default()
         };
         let answer = Filters { filters: vec![version("0.1.0", false), version("0.2.0", true)] };
-        let text = table(&answer);
+        let text = table(&answer, false);
+        assert!(text.lines().all(|line| line.len() <= 80), "{text}");
+        assert!(table(&answer, true).contains(&answer.filters[0].digest));
         assert!(text.contains("authz  0.1.0    no") && text.contains("authz  0.2.0    yes"), "{text}");
-        assert_eq!(table(&Filters::default()), "no filter is published\n");
+        assert_eq!(table(&Filters::default(), false), "no filter is published\n");
     }
 }

@@ -1,7 +1,7 @@
 //! The address of one workload. A name in the kernel's abstract socket space is the lock: it belongs to the network
 //! namespace as the address does, works across users, and goes with the process however that ends.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::UnixListener;
 
@@ -26,16 +26,20 @@ impl Reserved {
     }
 }
 
-/// The given address, or the next free 127.0.0.x from 127.0.0.11 on.
+/// The given address, or the next free one of loopback: 127.0.0.x from 127.0.0.11 on, or ::1 on a machine without IPv4.
 pub(crate) fn reserve(wanted: Option<IpAddr>) -> anyhow::Result<Reserved> {
     if let Some(ip) = wanted {
         let lock = lock(ip).with_context(|| format!("--ip {ip}: another `weft run` has this address"))?;
         ports_free(ip).with_context(|| format!("--ip {ip}"))?;
         return Ok(Reserved { ip, _lock: lock });
     }
+    let candidates = candidates(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).is_ok());
+    let range = match candidates.as_slice() {
+        [first, .., last] => format!("address from {first} to {last}"),
+        only => only.iter().map(ToString::to_string).collect(),
+    };
     let mut last_reason = None;
-    for last in FIRST..=LAST {
-        let ip = IpAddr::V4(Ipv4Addr::new(127, 0, 0, last));
+    for ip in candidates {
         let Ok(lock) = lock(ip) else { continue };
         match ports_free(ip) {
             Ok(()) => return Ok(Reserved { ip, _lock: lock }),
@@ -43,8 +47,16 @@ pub(crate) fn reserve(wanted: Option<IpAddr>) -> anyhow::Result<Reserved> {
         }
     }
     match last_reason {
-        Some(reason) => Err(reason.context("no address from 127.0.0.11 to 127.0.0.254 is free")),
-        None => bail!("each address from 127.0.0.11 to 127.0.0.254 has a `weft run`: name another by --ip"),
+        Some(reason) => Err(reason.context(format!("no {range} is free: name another by --ip"))),
+        None => bail!("each {range} has a `weft run`: name another by --ip"),
+    }
+}
+
+/// The addresses of loopback, in the order in which they are taken. Of IPv6 there is one.
+fn candidates(has_ipv4: bool) -> Vec<IpAddr> {
+    match has_ipv4 {
+        true => (FIRST..=LAST).map(|last| Ipv4Addr::new(127, 0, 0, last).into()).collect(),
+        false => vec![Ipv6Addr::LOCALHOST.into()],
     }
 }
 
@@ -91,6 +103,17 @@ mod tests {
         assert!(error.contains(&ip.to_string()) && error.contains("another `weft run`"), "{error}");
         drop(first);
         assert_eq!(reserve(Some(ip)).unwrap().ip(), ip);
+    }
+
+    #[test]
+    fn without_ipv4_there_is_one_address() {
+        let (usual, other) = (candidates(true), candidates(false));
+        assert_eq!((usual[0].to_string().as_str(), usual.len()), ("127.0.0.11", 244));
+        assert_eq!(other, [IpAddr::V6(Ipv6Addr::LOCALHOST)]);
+        assert!(
+            reserve(Some(other[0])).is_ok_and(|reserved| reserved.ip() == other[0]),
+            "a sidecar's ports are free there"
+        );
     }
 
     #[test]

@@ -73,3 +73,29 @@ fn new_socket(address: SocketAddr) -> io::Result<Socket> {
     }
     Ok(socket)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A workload of one family calls workloads of both; one on loopback, where addresses tell workloads apart, of its own.
+    #[test]
+    fn callers_reach_callees_of_the_other_family() {
+        let callee = |address: &str| UdpSocket::bind(address).unwrap();
+        let (four, six) = (callee("127.0.0.1:0"), callee("[::1]:0"));
+        for workload in ["192.0.2.1", "2001:db8::1"] {
+            let caller = bind_client(workload.parse().unwrap(), None).unwrap();
+            assert!(caller.local_addr().unwrap().is_ipv6(), "the wider of the two");
+            for callee in [&four, &six] {
+                let mapped = match callee.local_addr().unwrap() {
+                    SocketAddr::V4(address) => SocketAddr::new(address.ip().to_ipv6_mapped().into(), address.port()),
+                    six => six,
+                };
+                caller.send_to(b"hello", mapped).unwrap();
+                let mut bytes = [0; 8];
+                callee.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+                assert_eq!(callee.recv_from(&mut bytes).unwrap().0, 5, "{workload}");
+            }
+        }
+    }
+}
