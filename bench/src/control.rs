@@ -129,12 +129,7 @@ fn measure(options: &Control, proxies: usize, services: usize) -> Result<Row> {
     let ban = watch.during("an identity is banned", Swarm::connected, |_| {
         operator.weft(&["proxy", "ban", &format!("{NAMESPACE}/nobody")]).map(drop)
     })?;
-    let pace = Pace { a_second: options.changes, seconds: options.changes_seconds };
-    let api = steady::api(format!("https://{ADDRESS}:15013"), &folder.join("control"))?;
-    let steady = match pace {
-        Pace { a_second: 0, .. } | Pace { seconds: 0, .. } => None,
-        pace => Some(steady::changes(&api, pace, services.min(proxies), moved, (watch.control, watch.swarm))?),
-    };
+    let steady = watch.changing(options, services.min(proxies), &folder.join("control"))?;
     let back = watch.during("all come back", Swarm::connected, |swarm| {
         swarm.disconnect()?;
         swarm.connect();
@@ -199,6 +194,16 @@ impl Watch<'_> {
             }
         }
         Ok((leave_ms, leave_cpu))
+    }
+
+    /// Services in turn change all the time.
+    fn changing(&mut self, options: &Control, services: usize, state: &Path) -> Result<Option<Steady>> {
+        let pace = Pace { a_second: options.changes, seconds: options.changes_seconds };
+        if pace.a_second == 0 || pace.seconds == 0 {
+            return Ok(None);
+        }
+        let api = steady::api(format!("https://{ADDRESS}:15013"), state)?;
+        steady::changes(&api, pace, services, moved, (self.control, self.swarm)).map(Some)
     }
 
     /// `concerned`: so many are told of it, by who is connected once it has begun.

@@ -20,6 +20,7 @@ pub(super) struct Pure {
 /// Crate, folder, and the features that stay pure (`wire` brings the generated gRPC code and is only for the edges).
 const CRATES: &[(&str, &str, &str)] = &[("weft-policy", "policy", "manifest"), ("weft-flow", "dataplane/flow", "")];
 
+/// `rand_core` is not among them: it has names for generators only, and takes chance from `getrandom`.
 const IMPURE: &[&str] = &[
     "async-io",
     "chrono",
@@ -33,7 +34,6 @@ const IMPURE: &[&str] = &[
     "quinn",
     "quinn-proto",
     "rand",
-    "rand_core",
     "reqwest",
     "rustix",
     "rustls",

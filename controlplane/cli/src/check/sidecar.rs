@@ -56,7 +56,7 @@ fn listeners(table: &str, port: u16) -> BTreeSet<IpAddr> {
         Some(match address {
             IpAddr::V4(any) if any.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
             IpAddr::V6(any) if any.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-            one => one.to_canonical(),
+            one @ (IpAddr::V4(_) | IpAddr::V6(_)) => one.to_canonical(),
         })
     };
     table.lines().filter_map(listener).collect()

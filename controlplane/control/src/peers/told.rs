@@ -160,7 +160,7 @@ mod tests {
             heard_ago: Duration::from_millis(6),
             is_expected: false,
             is_awaited: false,
-            is_concerned: number % 2 == 0,
+            is_concerned: number.is_multiple_of(2),
         };
         let mut proxies: Vec<_> = (0..200).map(known).collect();
         // One that has no stream is nobody's to tell of.

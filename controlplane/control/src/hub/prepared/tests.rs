@@ -38,7 +38,7 @@ impl Slow {
         Self { begun, go, done }
     }
 
-    async fn is_computed(self) -> Self {
+    async fn once_computed(self) -> Self {
         tokio::task::spawn_blocking(move || {
             self.begun.recv_timeout(PATIENCE).unwrap();
             self
@@ -65,7 +65,7 @@ async fn register(hub: &Arc<Hub>, name: &str, last: usize) {
 async fn what_takes_long_to_compute_holds_up_no_join_no_ban_and_no_proxy() {
     let dir = tempfile::tempdir().unwrap();
     let hub = hub_in(dir.path(), |_| {});
-    let slow = Slow::begin(&hub).is_computed().await;
+    let slow = Slow::begin(&hub).once_computed().await;
     let identity = "spiffe://cluster.local/ns/shop/sa/evil".parse().unwrap();
     let banned = tokio::time::timeout(PATIENCE, hub.ban("me", identity, String::new())).await;
     assert!(banned.expect("nobody is waited for").unwrap().1);
@@ -74,10 +74,10 @@ async fn what_takes_long_to_compute_holds_up_no_join_no_ban_and_no_proxy() {
     // Neither concerns what was computed: it is not computed again.
     assert_eq!(slow.ends().await, 1);
 
-    let slow = Slow::begin(&hub).is_computed().await;
+    let slow = Slow::begin(&hub).once_computed().await;
     register(&hub, "web", 11).await;
     slow.go.send(()).unwrap();
-    assert_eq!(slow.is_computed().await.ends().await, 2, "the world is another");
+    assert_eq!(slow.once_computed().await.ends().await, 2, "the world is another");
     let world = hub.published().world.clone();
     assert!(world.workload(&ObjectName::new("shop", "web")).is_some(), "nothing is lost");
     let log = hub.audit(None, 100).await.unwrap();
@@ -88,11 +88,11 @@ async fn what_takes_long_to_compute_holds_up_no_join_no_ban_and_no_proxy() {
 async fn who_is_overtaken_each_time_is_computed_while_nothing_changes() {
     let dir = tempfile::tempdir().unwrap();
     let hub = hub_in(dir.path(), |_| {});
-    let mut slow = Slow::begin(&hub).is_computed().await;
+    let mut slow = Slow::begin(&hub).once_computed().await;
     for number in 0..TRIES {
         register(&hub, &format!("w-{number}"), 11 + number).await;
         slow.go.send(()).unwrap();
-        slow = slow.is_computed().await;
+        slow = slow.once_computed().await;
     }
     assert!(hub.writer.try_lock().is_err(), "the last time the writer is held");
     assert_eq!(slow.ends().await, TRIES + 1);
