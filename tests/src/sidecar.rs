@@ -160,7 +160,7 @@ impl Sidecar {
     }
 
     pub fn at(&self, port: u16) -> SocketAddr {
-        SocketAddr::new(self.workload.ip, port)
+        place(self.workload.ip, port)
     }
 
     /// The explicit proxy for the application.
@@ -192,13 +192,16 @@ impl Drop for Sidecar {
     }
 }
 
+/// The port for whoever is on this machine.
+const ADMIN: u16 = 15_000;
+
 fn launch(workload: &Workload, folder: &Path, configuration: &Path) -> Process {
     let mut program = command("weft-proxy", workload.netns.as_deref());
     Process::start(&workload.name, folder, program.arg("--config").arg(configuration))
 }
 
 fn configure(mesh: &Mesh, workload: &Workload, folder: &Path) -> Value {
-    let at = |port: u16| SocketAddr::new(workload.ip, port).to_string();
+    let at = |port: u16| place(workload.ip, port).to_string();
     let ports: Vec<_> =
         workload.ports.iter().map(|(port, protocol)| json!({"port": port, "protocol": protocol})).collect();
     let mut text = json!({
@@ -226,6 +229,19 @@ fn configure(mesh: &Mesh, workload: &Workload, folder: &Path) -> Value {
         }
     }
     text
+}
+
+/// Where a sidecar listens. What this machine alone may reach is on loopback, also beside an address of a real link, unless that
+/// is in a namespace of its own, whose test says where.
+fn place(ip: IpAddr, port: u16) -> SocketAddr {
+    if let IpAddr::V4(v4) = ip
+        && !v4.is_loopback()
+        && port == ADMIN
+    {
+        let [_, b, c, d] = v4.octets();
+        return SocketAddr::new(IpAddr::from([127, b, c, d]), port);
+    }
+    SocketAddr::new(ip, port)
 }
 
 /// One GET from inside a network namespace.
