@@ -2,6 +2,7 @@
 //! what failed once works again as soon as the disk does. Invariant: nobody reads or writes while it is opened again.
 
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
@@ -32,7 +33,7 @@ impl Disk {
     }
 
     pub(super) fn open_by(path: &Path, opener: Box<Opener>) -> Result<Self, Error> {
-        let database = opener().map_err(|error| opening(path, error))?;
+        let database = sound(path, &opener)?.map_err(|error| opening(path, error))?;
         Ok(Self {
             path: path.to_owned(),
             opener,
@@ -100,7 +101,7 @@ impl Disk {
             self.open_again();
         }
         match self.opened().as_ref() {
-            Some(database) => Ok(work(database)),
+            Some(database) => sound(&self.path, || work(database)),
             None => Err(Error::NotOpen(self.fault().map(|fault| fault.reason).unwrap_or_default())),
         }
     }
@@ -113,8 +114,9 @@ impl Disk {
         let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
         // The old one holds the file's lock.
         drop(database.take());
-        match (self.opener)() {
-            Ok(opened) => *database = Some(opened),
+        match sound(&self.path, &self.opener) {
+            Ok(Ok(opened)) => *database = Some(opened),
+            Ok(Err(error)) => self.note(error.to_string()),
             Err(error) => self.note(error.to_string()),
         }
         self.generation.fetch_add(1, Ordering::Release);
@@ -155,6 +157,15 @@ fn open_file(path: &Path) -> Result<Database, DatabaseError> {
     let mut options = std::fs::OpenOptions::new();
     let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map_err(io)?;
     Database::builder().create_with_backend(redb::backends::FileBackend::new(file)?)
+}
+
+/// What the database does. It panics at pages that can't be: then the file is damaged, and only whoever asked hears of it.
+fn sound<T>(path: &Path, work: impl FnOnce() -> T) -> Result<T, Error> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
+        let reason = format!("its pages make no sense: {}", text.unwrap_or("no reason is given"));
+        Error::Damaged { path: path.to_owned(), reason }
+    })
 }
 
 fn opening(path: &Path, error: DatabaseError) -> Error {

@@ -161,3 +161,26 @@ fn a_crash_at_any_write_leaves_the_state_before_or_after_a_commit() {
     }
     assert!(images > 100 && after > 0, "{images} images, {after} after a commit that was not acknowledged");
 }
+
+#[test]
+fn pages_that_make_no_sense_are_told_and_end_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("weft.redb");
+    let store = Embedded::open(&path).unwrap();
+    for number in 1..=40 {
+        store.commit_now(Version(number - 1), &writes(number)).unwrap();
+    }
+    drop(store);
+    let whole = std::fs::read(&path).unwrap();
+    let mut told = 0;
+    for (from, byte) in (1..40).flat_map(|page| [(page, 0xa5), (page, 0xff), (page, 0x01)]) {
+        let mut damaged = whole.clone();
+        let end = damaged.len().min((from + 40) * 4_096);
+        damaged[(from * 4_096).min(end)..end].fill(byte);
+        std::fs::write(&path, &damaged).unwrap();
+        // It ends in a word, or with what is still there.
+        let read = Embedded::open(&path).and_then(|store| store.read_now(&[Range::all("t")], usize::MAX));
+        told += usize::from(read.is_err());
+    }
+    assert!(told > 0, "some of it is noticed");
+}
