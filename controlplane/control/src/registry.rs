@@ -300,6 +300,14 @@ impl Registry {
         self.notify();
     }
 
+    /// The certificates that connected proxies showed, by their serial numbers.
+    pub fn shown_certificates(&self) -> Vec<(ProxyKey, String)> {
+        let entries = self.lock();
+        let connected = entries.iter().filter(|(_, entry)| entry.connected);
+        let shown = connected.filter(|(_, entry)| !entry.introduction.certificate.is_empty());
+        shown.map(|(key, entry)| (key.clone(), entry.introduction.certificate.clone())).collect()
+    }
+
     /// The address that a connected proxy speaks from, and whether that is of another machine than this one.
     pub fn place(&self, key: &ProxyKey) -> Option<(IpAddr, bool)> {
         let entries = self.lock();

@@ -121,9 +121,10 @@ fn time_of(at: OffsetDateTime) -> String {
 impl From<RotationError> for ApiError {
     fn from(error: RotationError) -> Self {
         match error {
-            RotationError::Rotate(RotateError::Underway | RotateError::NotUnderway) | RotationError::Needed { .. } => {
-                Self::conflict(error.to_string())
-            }
+            RotationError::Rotate(RotateError::Underway | RotateError::NotUnderway)
+            | RotationError::Needed { .. }
+            | RotationError::Early
+            | RotationError::InDoubt => Self::conflict(error.to_string()),
             RotationError::Shared => Self::refused(error.to_string()),
             RotationError::Rotate(
                 RotateError::Chain(_)

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 use time::OffsetDateTime;
 use weft_policy::delta::Key;
 
-use super::identity::IssuedRecord;
+use super::identity::{IssuedRecord, row_of};
 use super::{Actor, Draft, Hub, to_the_end};
 use crate::ca::{Authorities, RotateError};
 use crate::registry::{ProxyKey, ProxyStatus, SyncState};
@@ -30,8 +30,9 @@ pub struct Left {
     pub certificates: usize,
     /// When the last of them is over.
     pub until_unix: Option<i64>,
-    /// No certificate's life has passed since: the clock may have been ahead at the beginning.
-    is_early: bool,
+    /// No certificate's life has passed since: the clock may have been ahead at the beginning, or the store does not know of
+    /// all that were issued.
+    pub(crate) is_early: bool,
 }
 
 impl Left {
@@ -39,6 +40,9 @@ impl Left {
         self.waiting.is_empty() && self.certificates == 0
     }
 }
+
+/// That of a store that was never set back.
+const FIRST_EPOCH: u64 = 1;
 
 /// Names the record of the store that says since when a root is replaced.
 const BEGUN: &str = "rotation";
@@ -85,6 +89,13 @@ pub enum RotationError {
          not trust the new one yet (weft ca show). They would be cut off; say --force where that is wanted"
     )]
     Needed { certificates: usize, waiting: usize },
+    #[error(
+        "no certificate's life has passed since the root was replaced, and the store may not know of all certificates that \
+         the old one vouches for: their proxies would be cut off; say --force where that is wanted"
+    )]
+    Early,
+    #[error("the store leads nobody yet (weft store accept): what needs the old root is not known")]
+    InDoubt,
     #[error(
         "the store is in etcd, and other control planes keep the root in their state folders: replacing the root of several \
          is not built yet. Another intermediate of the same root is taken"
@@ -138,14 +149,21 @@ impl Hub {
         let begun = self.begun(authorities).await?;
         let (root, now) = (authorities.root.0.clone(), begun.now(self.age(), crate::now_unix()));
         let grace = i64::try_from(self.config().identity_grace().as_secs()).unwrap_or(i64::MAX);
+        let shown = self.registry().shown_certificates();
+        let (until, life) = (now, i64::try_from(self.config().svid_ttl_seconds).unwrap_or(i64::MAX));
         let ends = self.blocking(move |store| {
-            let issued = store.table::<IssuedRecord>(Table::Issued)?.read.into_iter().map(|(_, record)| record);
-            let of_old = issued.filter(|record| record.root.as_ref() != Some(&root));
+            let issued = store.table::<IssuedRecord>(Table::Issued)?.read;
+            // A store that was set back or lost does not know those that proxies show all the same.
+            let known: BTreeSet<_> = issued.iter().map(|(serial, _)| row_of(serial)).collect();
+            let unknown = shown.iter().filter(|(_, serial)| !known.contains(&row_of(serial))).count();
+            let unknown = std::iter::repeat_n(until.saturating_add(life), unknown);
+            let of_old = issued.into_iter().map(|(_, record)| record);
+            let of_old = of_old.filter(|record| record.root.as_ref() != Some(&root));
             let end = |record: IssuedRecord| match record.replaced_by {
                 Some(_) => record.not_after_unix,
                 None => record.not_after_unix.saturating_add(grace),
             };
-            Ok(of_old.map(end).filter(|end| *end >= now).collect::<Vec<_>>())
+            Ok(of_old.map(end).filter(|end| *end >= now).chain(unknown).collect::<Vec<_>>())
         });
         let ends = ends.await?;
         let is_early = begun.is_early(self.age(), self.config().svid_ttl_seconds);
@@ -155,12 +173,14 @@ impl Hub {
 
     /// Since when the root that signs takes the place of another; noted where it is not yet.
     async fn begun(self: &Arc<Self>, authorities: &Authorities) -> Result<Begun, StoreError> {
-        let (root, age) = (authorities.root.0.clone(), self.age());
+        let (root, age, lead) = (authorities.root.0.clone(), self.age(), self.lead());
+        // Of what was issued before a store was set back, lost or taken over it has no record.
+        let has_past = lead.doubt.is_some() || lead.lineage.epoch > FIRST_EPOCH || !lead.lineage.supersedes.is_empty();
         self.blocking(move |store| {
             if let Some(begun) = store.meta(BEGUN)?.and_then(|text| Begun::parse(&text, &root)) {
                 return Ok(begun);
             }
-            let is_in_use = !store.table::<IssuedRecord>(Table::Issued)?.read.is_empty();
+            let is_in_use = has_past || !store.table::<IssuedRecord>(Table::Issued)?.read.is_empty();
             let begun = Begun { age, unix: crate::now_unix(), is_in_use };
             let noted = format!("{root} {} {} {}", begun.age, begun.unix, begun.is_in_use);
             store.commit(None, vec![Write::Meta(BEGUN, noted)])?;
@@ -267,23 +287,55 @@ impl Hub {
         let (hub, actor) = (self.clone(), actor.into());
         to_the_end(async move {
             let left = hub.rotation().await?.left.ok_or(RotateError::NotUnderway)?;
-            if !force && !left.is_nothing() {
-                let (certificates, waiting) = (left.certificates, left.waiting.len());
-                return Err(RotationError::Needed { certificates, waiting });
+            if !force {
+                hub.may_finish(&left)?;
             }
             // The store names the root that signs before the one that it named is gone.
             hub.set_root().await?;
             let authority = hub.authority().clone();
             super::apart(move || authority.finish_rotation()).await?;
             hub.tell_trust(actor, "ca.finish").await?;
+            if force {
+                hub.end_streams_of_other_roots().await?;
+            }
             Ok(hub.rotation().await?)
         })
         .await
     }
 
+    /// Refuses where the root before is needed, or where that is not known.
+    fn may_finish(&self, left: &Left) -> Result<(), RotationError> {
+        if self.lead().doubt.is_some() {
+            return Err(RotationError::InDoubt);
+        }
+        if !left.is_nothing() {
+            let (certificates, waiting) = (left.certificates, left.waiting.len());
+            return Err(RotationError::Needed { certificates, waiting });
+        }
+        if left.is_early { Err(RotationError::Early) } else { Ok(()) }
+    }
+
+    /// Ends the control streams of proxies whose certificate is not known to be of the root that signs.
+    async fn end_streams_of_other_roots(self: &Arc<Self>) -> Result<(), StoreError> {
+        let (root, shown) = (self.authority().authorities().root.0, self.registry().shown_certificates());
+        let others = self.blocking(move |store| {
+            let issued = store.table::<IssuedRecord>(Table::Issued)?.read.into_iter();
+            let of_root = issued.filter(|(_, record)| record.root.as_ref() == Some(&root));
+            let of_root: BTreeSet<_> = of_root.map(|(serial, _)| row_of(&serial)).collect();
+            Ok(shown.into_iter().filter(|(_, serial)| !of_root.contains(&row_of(serial))).collect::<Vec<_>>())
+        });
+        for (proxy, _) in others.await? {
+            self.registry().dismiss(&proxy, "its certificate is of a root that is not trusted any more");
+        }
+        Ok(())
+    }
+
     /// Drops the root before as soon as nothing needs it.
     pub(crate) async fn tend_rotation(self: &Arc<Self>) {
         self.metrics().trusted_roots(1 + u32::from(self.authority().authorities().previous.is_some()));
+        if self.lead().doubt.is_some() {
+            return;
+        }
         if let Err(error) = self.tell_what_is_trusted().await {
             tracing::error!(error = %crate::chain(&error), "which roots are trusted could not be told yet; it is tried again");
         }
@@ -297,7 +349,7 @@ impl Hub {
         self.note_root().await;
         match self.finish_rotation("system", false).await {
             Ok(_) => tracing::info!("nothing needs the old root any more: it is not trusted from now on"),
-            Err(RotationError::Needed { .. }) => {}
+            Err(RotationError::Needed { .. } | RotationError::Early | RotationError::InDoubt) => {}
             Err(error) => tracing::error!(error = %crate::chain(&error), "the old root could not be dropped yet"),
         }
     }

@@ -69,6 +69,36 @@ async fn a_root_is_dropped_once_nothing_needs_it() {
     }
 }
 
+#[tokio::test]
+async fn a_store_that_may_not_know_what_was_issued_drops_no_root() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub_in(dir.path(), |config| {
+        config.svid_ttl_seconds = 60;
+        config.identity_grace_seconds = 0;
+    });
+    // Nothing was issued, as far as this store knows; it was lost before, or set back.
+    hub.accept_store("me").await.unwrap();
+    let shown = crate::registry::Introduction { certificate: "0a:0b".to_owned(), ..Default::default() };
+    let seat = hub.registry().enter(proxy("here"), shown, OffsetDateTime::now_utc()).unwrap().seat;
+    hub.rotate_root("me").await.unwrap();
+    let progress = Progress { synced: hub.published().revision, ..Progress::default() };
+    hub.registry().record_progress(&seat, progress, hub.published().revision);
+    assert_eq!(left(&hub).await, Some((vec![], 1)), "the certificate that it shows");
+    let refused = hub.finish_rotation("me", false).await.unwrap_err();
+    assert!(matches!(refused, RotationError::Needed { certificates: 1, .. }), "{refused}");
+    hub.registry().leave(&seat, true);
+    assert_eq!(left(&hub).await, Some((vec![], 0)));
+    hub.tend_rotation().await;
+    assert_eq!(told(&hub), 2, "another may come that has one");
+    assert!(matches!(hub.finish_rotation("me", false).await, Err(RotationError::Early)));
+
+    let shown = crate::registry::Introduction { certificate: "0a:0b".to_owned(), ..Default::default() };
+    let seat = hub.registry().enter(proxy("here"), shown, OffsetDateTime::now_utc()).unwrap().seat;
+    hub.finish_rotation("me", true).await.unwrap();
+    assert_eq!(told(&hub), 1);
+    assert!(seat.replaced.is_cancelled() && seat.why().unwrap().contains("not trusted any more"));
+}
+
 /// What a drop needs that could not be told is told as soon as it can be.
 #[tokio::test]
 async fn what_is_trusted_is_told_however_late() {
