@@ -14,18 +14,16 @@ use crate::first_calls::{self, Case};
 use crate::options::Control;
 use crate::process::{Process, Usage};
 use crate::report::{self, write_pair};
-use crate::statistics::{count, median, percentile};
+use crate::statistics::{count, median, ms, percentile};
 use crate::steady::{self, Pace, Steady};
 use crate::swarm::{Place, Swarm};
-use crate::weft::{Host, NAMESPACE, Operator};
+use crate::weft::{Host, NAMESPACE, Operator, service};
 
 const ADDRESS: &str = "127.91.0.30";
 /// Nobody hears anything for so long: all is told.
 const QUIET: Duration = Duration::from_secs(2);
 /// A size that takes longer than this for one step is not carried.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// Services that are applied at a time.
-const AT_ONCE: usize = 500;
 /// Endpoints that leave, one after the other.
 const LEAVING: usize = 5;
 
@@ -88,12 +86,7 @@ fn measure(options: &Control, proxies: usize, services: usize) -> Result<Row> {
     let mut control = Process::start("weft-control", folder, &mut control)?;
     let operator = Operator { binaries: &options.places.binaries, folder, host: &host };
     operator.wait()?;
-    let manifest = folder.join("services.yaml");
-    for first in (0..services).step_by(AT_ONCE) {
-        let some = first..services.min(first + AT_ONCE);
-        std::fs::write(&manifest, some.map(|index| service(index, 80)).collect::<String>())?;
-        operator.weft(&["apply", "-f", &manifest.display().to_string()])?;
-    }
+    operator.apply_all(services, |index| numbered(index, 80))?;
     let uses = proxies.to_string();
     let mut tokens = Vec::new();
     for index in 0..services.min(proxies) {
@@ -118,14 +111,9 @@ fn measure(options: &Control, proxies: usize, services: usize) -> Result<Row> {
     let grown = count(connect.after.pss_kib) - count(before.pss_kib);
 
     let (leave_ms, leave_cpu) = watch.leaving(proxies, services)?;
-    let changed = folder.join("changed.yaml");
     let used = services.min(proxies) / 2;
-    std::fs::write(&changed, service(used, 81))?;
-    let change = watch.during(
-        "a service changes",
-        |swarm| swarm.users(used),
-        |_| operator.weft(&["apply", "-f", &changed.display().to_string()]).map(drop),
-    )?;
+    let change =
+        watch.during("a service changes", |swarm| swarm.users(used), |_| operator.apply(&[numbered(used, 81)]))?;
     let ban = watch.during("an identity is banned", Swarm::connected, |_| {
         operator.weft(&["proxy", "ban", &format!("{NAMESPACE}/nobody")]).map(drop)
     })?;
@@ -221,7 +209,7 @@ impl Watch<'_> {
             let all = concerned(self.swarm);
             match self.swarm.next(QUIET) {
                 Some(told) => {
-                    let ms = told.at.duration_since(began).as_secs_f64() * 1_000.0;
+                    let ms = ms(told.at.duration_since(began));
                     last.insert(told.proxy, ms);
                     if !told.left.is_empty() {
                         left_ms.entry(told.proxy).or_insert(ms);
@@ -261,24 +249,14 @@ fn configuration(folder: &Path) -> Result<String> {
     Ok(path.display().to_string())
 }
 
-fn service(index: usize, port: u16) -> String {
-    format!(
-        "---\napiVersion: v1\nkind: Service\nmetadata: {{name: s{index}, namespace: {NAMESPACE}}}\nspec:\n  selector: {{app: \
-         s{index}}}\n  ports: [{{port: {port}, targetPort: 8080, appProtocol: http}}]\n"
-    )
+fn numbered(index: usize, port: u16) -> serde_json::Value {
+    let name = format!("s{index}");
+    service(&name, &name, (port, 8_080))
 }
 
 /// The same service at another port, for the nth change.
 fn moved(index: usize, nth: u32) -> serde_json::Value {
-    serde_json::json!({
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": format!("s{index}"), "namespace": NAMESPACE},
-        "spec": {
-            "selector": {"app": format!("s{index}")},
-            "ports": [{"port": 10_000 + nth % 50_000, "targetPort": 8080, "appProtocol": "http"}],
-        },
-    })
+    numbered(index, 10_000 + u16::try_from(nth % 50_000).unwrap_or_default())
 }
 
 fn told(steady: &Steady) -> String {

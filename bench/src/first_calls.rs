@@ -14,8 +14,8 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
 use crate::process::{Process, wait_for};
-use crate::statistics::percentile;
-use crate::weft::{Host, NAMESPACE, Operator, Pair, sidecar};
+use crate::statistics::{ms, percentile};
+use crate::weft::{Host, NAMESPACE, Operator, Pair, service, sidecar};
 
 /// The relay in front of the control plane: the caller's proxy knows no other way.
 const RELAY: &str = "127.91.0.43";
@@ -24,8 +24,6 @@ const PORT: u16 = 15_012;
 const APART: Duration = Duration::from_millis(60);
 /// The longest that a call may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Services that are applied at a time.
-const AT_ONCE: usize = 500;
 
 /// What the relay does with what the control plane says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +59,7 @@ pub(crate) fn measure(binaries: &Path, calls: usize) -> Result<Vec<Case>> {
     let operator = Operator { binaries, folder: scratch.path(), host: &pair.control };
     operator.wait()?;
     let cases = cases();
-    apply(&operator, calls * cases.len() + 1)?;
+    operator.apply_all(calls * cases.len() + 1, named)?;
     origin(&pair.callee.address)?;
     let relay = Relay::start(&pair.control.address)?;
     let _callee = sidecar(&operator, &pair, "origin", &pair.callee, &pair.control.address)?;
@@ -103,20 +101,9 @@ fn cases() -> Vec<(&'static str, Option<Mode>, &'static str)> {
     ]
 }
 
-/// So many names of one app.
-fn apply(operator: &Operator<'_>, names: usize) -> Result<()> {
-    let service = |index: usize| {
-        format!(
-            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: n{index}, namespace: {NAMESPACE}}}\nspec:\n  selector: {{app: \
-             origin}}\n  ports: [{{port: 80, targetPort: 19080, appProtocol: http}}]\n"
-        )
-    };
-    let manifest = operator.folder.join("names.yaml");
-    for first in (0..names).step_by(AT_ONCE) {
-        std::fs::write(&manifest, (first..names.min(first + AT_ONCE)).map(service).collect::<String>())?;
-        operator.weft(&["apply", "-f", &manifest.display().to_string()])?;
-    }
-    Ok(())
+/// A name of the one app.
+fn named(index: usize) -> serde_json::Value {
+    service(&format!("n{index}"), "origin", (80, 19_080))
 }
 
 /// An app that answers each connection once. It ends with this process.
@@ -181,10 +168,10 @@ impl Bench<'_> {
             if status != 200 {
                 bail!("{case}: the known name is answered {status}");
             }
-            known.push(took.as_secs_f64() * 1_000.0);
+            known.push(ms(took));
             let (status, took) = self.call(&format!("{prefix}{index}"))?;
             *answers.entry(status).or_default() += 1;
-            new.push(took.as_secs_f64() * 1_000.0);
+            new.push(ms(took));
         }
         eprintln!("weft-bench: {case}: {answers:?} by {:?}", self.relay.mode());
         Ok(Case {

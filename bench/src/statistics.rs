@@ -1,6 +1,7 @@
 //! Statistics of a handful of measurements: medians, and the confidence interval of the median of ratios.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -19,6 +20,11 @@ impl fmt::Display for Ratio {
             _ => write!(out, "{:.3} [too few rounds]", self.median),
         }
     }
+}
+
+/// A time in milliseconds.
+pub(crate) fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1_000.0
 }
 
 /// A count as a number to divide by: far below 2^52, exact.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
 use crate::process::Process;
-use crate::statistics::{count, percentile};
+use crate::statistics::{count, ms, percentile};
 use crate::swarm::Swarm;
 
 /// Nobody hears anything for so long after the last change: all is told.
@@ -193,8 +193,4 @@ fn client(api: &Api) -> Result<reqwest::Client> {
         .with_no_client_auth();
     let client = reqwest::Client::builder().tls_backend_preconfigured(config).no_proxy().timeout(ANSWER);
     Ok(client.build()?)
-}
-
-fn ms(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1_000.0
 }

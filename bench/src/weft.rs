@@ -76,6 +76,22 @@ pub(crate) fn start_pair(bench: &Bench<'_>, pair: &Pair) -> Result<Chain> {
 /// The namespace of everything that is measured.
 pub(crate) const NAMESPACE: &str = "bench";
 
+/// Objects that are applied at a time.
+const AT_ONCE: usize = 500;
+
+/// A service in front of an app, at one port that leads to another.
+pub(crate) fn service(name: &str, app: &str, (port, target): (u16, u16)) -> serde_json::Value {
+    serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {
+            "selector": {"app": app},
+            "ports": [{"port": port, "targetPort": target, "appProtocol": "http"}],
+        },
+    })
+}
+
 /// Whoever commands a control plane, by the commands that a person would type.
 pub(crate) struct Operator<'p> {
     pub(crate) binaries: &'p Path,
@@ -95,6 +111,22 @@ impl Operator<'_> {
             bail!("weft {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Applies objects, as many at a time as one call takes well.
+    pub(crate) fn apply_all(&self, count: usize, object: impl Fn(usize) -> serde_json::Value) -> Result<()> {
+        for first in (0..count).step_by(AT_ONCE) {
+            let some = first..count.min(first + AT_ONCE);
+            self.apply(&some.map(&object).collect::<Vec<_>>())?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn apply(&self, objects: &[serde_json::Value]) -> Result<()> {
+        let manifest = self.folder.join("applied.yaml");
+        // Each is JSON, which is YAML.
+        std::fs::write(&manifest, objects.iter().map(|object| format!("---\n{object}\n")).collect::<String>())?;
+        self.weft(&["apply", "-f", &manifest.display().to_string()]).map(drop)
     }
 
     /// Waits until the control plane, just started, answers.
