@@ -146,7 +146,7 @@ impl<'w> Lens<'w> {
     }
 
     pub(super) fn has_namespace(&self, name: &str) -> bool {
-        self.namespaces().contains(name)
+        self.world.has_namespace(name)
     }
 
     /// Names to compare with one that was written, as many as may still be compared.

@@ -85,7 +85,6 @@ impl Around<'_> {
 
     /// Who has its addresses, the services in front of it with all behind them, and the policies that hold for them.
     fn workload(&mut self, world: &World, name: &ObjectName) {
-        let named = key(Kind::Workload, name.clone());
         let Some(workload) = world.workload(name) else { return };
         self.keys.extend(world.policies_of(workload).map(|policy| policy.key()));
         self.keys.extend(workload.spec.all_addresses().flat_map(|address| world.with_address(address)));
@@ -93,7 +92,6 @@ impl Around<'_> {
             self.keys.insert(key(Kind::Service, service.name()));
             self.service(world, &service.name());
         }
-        self.keys.insert(named);
     }
 
     /// Its parents with their other routes, and what it leads to.

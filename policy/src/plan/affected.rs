@@ -156,44 +156,35 @@ impl Affected {
         self.everything || self.mesh
     }
 
+    fn of(&self, which: Which) -> &BTreeSet<ObjectName> {
+        match which {
+            Which::Services => &self.seen,
+            Which::Routes => &self.routes,
+            Which::Workloads => &self.workloads,
+        }
+    }
+
+    /// Where policies changed, everything of their namespace is affected that they may hold for.
+    fn is_under_policies(which: Which) -> bool {
+        matches!(which, Which::Services | Which::Workloads)
+    }
+
     /// What of these names is affected, where that can be said by name: `None` where it takes a look at each.
     pub(super) fn named(&self, which: Which) -> Option<&BTreeSet<ObjectName>> {
-        match which {
-            _ if self.everything => None,
-            Which::Routes => Some(&self.routes),
-            Which::Services | Which::Workloads if !self.policies.is_empty() => None,
-            Which::Services => Some(&self.seen),
-            Which::Workloads => Some(&self.workloads),
-        }
+        let by_name = !self.everything && (self.policies.is_empty() || !Self::is_under_policies(which));
+        by_name.then(|| self.of(which))
     }
 
-    /// One of these names.
+    /// One of these names: a service as callers see it, a route with each of its parents, a workload as its own proxy serves it.
     pub(super) fn concerns(&self, which: Which, name: &ObjectName) -> bool {
-        match which {
-            Which::Services => self.service(name),
-            Which::Routes => self.route(name),
-            Which::Workloads => self.workload(name),
-        }
-    }
-
-    /// A service as callers see it.
-    pub(super) fn service(&self, name: &ObjectName) -> bool {
-        self.everything || self.policies.contains(name.namespace.as_str()) || self.seen.contains(name)
-    }
-
-    /// A route with each of its parents.
-    pub(super) fn route(&self, name: &ObjectName) -> bool {
-        self.everything || self.routes.contains(name)
-    }
-
-    /// A workload as its own proxy serves it.
-    pub(super) fn workload(&self, name: &ObjectName) -> bool {
-        self.everything || self.policies.contains(name.namespace.as_str()) || self.workloads.contains(name)
+        self.everything
+            || Self::is_under_policies(which) && self.policies.contains(name.namespace.as_str())
+            || self.of(which).contains(name)
     }
 
     /// The filters that run for these workloads.
     pub(super) fn filters(&self, served: &[ObjectName]) -> bool {
-        self.filters || served.iter().any(|name| self.workload(name))
+        self.filters || served.iter().any(|name| self.concerns(Which::Workloads, name))
     }
 
     /// What a proxy of `served` holds that asked for `asked`, and so holds the services of `scope`.
