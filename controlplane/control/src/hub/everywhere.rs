@@ -43,11 +43,6 @@ pub struct Silent {
 }
 
 impl Hub {
-    /// The proxies that have a stream here, and those that had one, judged against a revision.
-    pub(crate) fn own_proxies(&self, wanted: Revision, since: Revision) -> Vec<ProxyStatus> {
-        self.registry().list(wanted, since)
-    }
-
     /// To ask all control planes how far their proxies are.
     pub(crate) fn everywhere(&self, wanted: Revision, since: Revision) -> Everywhere<'_> {
         Everywhere { hub: self, question: Question { wanted, since, wait: Duration::ZERO }, heard: BTreeMap::new() }
@@ -76,7 +71,7 @@ impl Hub {
             if asked.known == Some(number) {
                 return (number, None);
             }
-            let mut proxies = self.own_proxies(Revision(asked.wanted), Revision(asked.since));
+            let mut proxies = self.registry().list(Revision(asked.wanted), Revision(asked.since));
             proxies.retain(|proxy| proxy.connected_since.is_some());
             if proxies.iter().all(ProxyStatus::is_settled) || tokio::time::Instant::now() >= deadline {
                 return (number, Some(proxies));
@@ -134,7 +129,7 @@ impl Everywhere<'_> {
 
     /// What is known by now, and who did not say what he knows.
     pub(crate) fn proxies(&self) -> (Vec<ProxyStatus>, Vec<Silent>) {
-        let own = self.hub.own_proxies(self.question.wanted, self.question.since);
+        let own = self.hub.registry().list(self.question.wanted, self.question.since);
         let mut all: BTreeMap<_, _> = own.into_iter().map(|status| (status.key.clone(), status)).collect();
         for status in self.heard.values().filter_map(|heard| heard.answer.said.as_ref().ok()).flat_map(|all| all.iter())
         {

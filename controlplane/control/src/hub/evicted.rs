@@ -11,8 +11,8 @@ use weft_policy::wire::v1;
 
 use super::Hub;
 use super::bans::Bans;
-use super::identity::IssuedRecord;
-use crate::store::{StoreError, Table};
+use super::identity::{IssuedRecord, issued};
+use crate::store::StoreError;
 
 /// So long a proxy hears of an eviction that it missed.
 const TOLD: Duration = Duration::from_secs(60);
@@ -75,12 +75,7 @@ impl Hub {
         &self,
         shown: Vec<(SpiffeId, Option<String>)>,
     ) -> Result<(Vec<String>, u64), StoreError> {
-        let serials = self
-            .blocking(move |store| {
-                let issued = store.table::<IssuedRecord>(Table::Issued)?.read.into_iter().collect();
-                Ok(evicted(&issued, shown, crate::now_unix()))
-            })
-            .await?;
+        let serials = self.blocking(move |store| Ok(evicted(&issued(store)?, shown, crate::now_unix()))).await?;
         let number = self.keep_evicted(serials.clone(), None);
         Ok((serials, number))
     }

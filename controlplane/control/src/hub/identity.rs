@@ -1,6 +1,7 @@
 //! Certificates for proxies: joining with a token, renewing with the certificate in use. One that has ended renews itself
 //! within a grace, if it is the last that was issued in its line and its identity was not banned.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,7 +21,7 @@ use crate::claims::MAX_GRANTED;
 use crate::config::Limits;
 use crate::metrics::Throttled;
 use crate::rate::{Rates, source_of};
-use crate::store::{StoreError, Table, Write, write_record};
+use crate::store::{Store, StoreError, Table, Write, write_record};
 use crate::token::{Grant, TokenHash, TokenRecord};
 
 /// The address of who joins; of IPv6 the network, of which one host has all addresses.
@@ -359,9 +360,8 @@ impl Hub {
         let (now, grace) = (crate::now_unix(), self.config().identity_grace().as_secs());
         let grace = i64::try_from(grace).unwrap_or(i64::MAX);
         self.blocking(move |store| {
-            let issued = store.table::<IssuedRecord>(Table::Issued)?;
             let is_over = |record: &IssuedRecord| record.not_after_unix.saturating_add(grace) < now;
-            let over = issued.read.into_iter().filter(|(_, record)| is_over(record));
+            let over = issued(store)?.into_iter().filter(|(_, record)| is_over(record));
             let over = over.map(|(serial, record)| (record.not_after_unix, serial)).collect();
             let forgotten = surplus(over, KEPT_OVER);
             let mut writes: Vec<_> = forgotten.map(|serial| Write::DeleteRow(Table::Issued, serial)).collect();
@@ -404,6 +404,11 @@ fn put_issued(issued: &Issued, identity: &SpiffeId) -> Result<Write, StoreError>
     let root = Some(issued.root.clone());
     let record = IssuedRecord { identity: identity.clone(), not_after_unix, replaced_by: None, root };
     Ok(Write::PutRow(Table::Issued, row_of(&issued.serial), write_record(&record)?))
+}
+
+/// The certificates that the store knows of, by their serial numbers as it names them. One that can't be read is not among them.
+pub(super) fn issued(store: &Store) -> Result<BTreeMap<String, IssuedRecord>, StoreError> {
+    Ok(store.table(Table::Issued)?.read.into_iter().collect())
 }
 
 /// A serial number as the store names it, however it is written.

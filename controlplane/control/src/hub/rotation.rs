@@ -7,11 +7,11 @@ use std::sync::{Arc, PoisonError};
 use time::OffsetDateTime;
 use weft_policy::delta::Key;
 
-use super::identity::{IssuedRecord, row_of};
+use super::identity::{IssuedRecord, issued, row_of};
 use super::{Actor, Draft, Hub, to_the_end};
 use crate::ca::{Authorities, RotateError};
 use crate::registry::{ProxyKey, ProxyStatus, SyncState};
-use crate::store::{StoreError, Table, Write};
+use crate::store::{StoreError, Write};
 
 /// How far the replacement of a root is.
 #[derive(Debug, Clone)]
@@ -152,13 +152,11 @@ impl Hub {
         let shown = self.registry().shown_certificates();
         let (until, life) = (now, i64::try_from(self.config().svid_ttl_seconds).unwrap_or(i64::MAX));
         let ends = self.blocking(move |store| {
-            let issued = store.table::<IssuedRecord>(Table::Issued)?.read;
+            let issued = issued(store)?;
             // A store that was set back or lost does not know those that proxies show all the same.
-            let known: BTreeSet<_> = issued.iter().map(|(serial, _)| row_of(serial)).collect();
-            let unknown = shown.iter().filter(|(_, serial)| !known.contains(&row_of(serial))).count();
+            let unknown = shown.iter().filter(|(_, serial)| !issued.contains_key(&row_of(serial))).count();
             let unknown = std::iter::repeat_n(until.saturating_add(life), unknown);
-            let of_old = issued.into_iter().map(|(_, record)| record);
-            let of_old = of_old.filter(|record| record.root.as_ref() != Some(&root));
+            let of_old = issued.into_values().filter(|record| record.root.as_ref() != Some(&root));
             let end = |record: IssuedRecord| match record.replaced_by {
                 Some(_) => record.not_after_unix,
                 None => record.not_after_unix.saturating_add(grace),
@@ -180,7 +178,7 @@ impl Hub {
             if let Some(begun) = store.meta(BEGUN)?.and_then(|text| Begun::parse(&text, &root)) {
                 return Ok(begun);
             }
-            let is_in_use = has_past || !store.table::<IssuedRecord>(Table::Issued)?.read.is_empty();
+            let is_in_use = has_past || !issued(store)?.is_empty();
             let begun = Begun { age, unix: crate::now_unix(), is_in_use };
             let noted = format!("{root} {} {} {}", begun.age, begun.unix, begun.is_in_use);
             store.commit(None, vec![Write::Meta(BEGUN, noted)])?;
@@ -319,10 +317,9 @@ impl Hub {
     async fn end_streams_of_other_roots(self: &Arc<Self>) -> Result<(), StoreError> {
         let (root, shown) = (self.authority().authorities().root.0, self.registry().shown_certificates());
         let others = self.blocking(move |store| {
-            let issued = store.table::<IssuedRecord>(Table::Issued)?.read.into_iter();
-            let of_root = issued.filter(|(_, record)| record.root.as_ref() == Some(&root));
-            let of_root: BTreeSet<_> = of_root.map(|(serial, _)| row_of(&serial)).collect();
-            Ok(shown.into_iter().filter(|(_, serial)| !of_root.contains(&row_of(serial))).collect::<Vec<_>>())
+            let issued = issued(store)?;
+            let root_of = |serial: &str| issued.get(&row_of(serial)).and_then(|record| record.root.as_ref());
+            Ok(shown.into_iter().filter(|(_, serial)| root_of(serial) != Some(&root)).collect::<Vec<_>>())
         });
         for (proxy, _) in others.await? {
             self.registry().dismiss(&proxy, "its certificate is of a root that is not trusted any more");

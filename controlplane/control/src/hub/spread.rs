@@ -54,7 +54,7 @@ fn send_away(hub: &Arc<Hub>, moved: &mut BTreeMap<ProxyKey, Instant>) {
     let held = |session: &String| holders.values().filter(|holder| *holder == session).count();
     let others: Vec<usize> = peers.iter().map(held).collect();
     // Who counts here is said by the streams; what others took over meanwhile is theirs.
-    let own = hub.own_proxies(hub.published().revision, Revision(0));
+    let own = hub.registry().list(hub.published().revision, Revision(0));
     let own: Vec<_> = own.into_iter().filter(|proxy| proxy.connected_since.is_some()).collect();
     let surplus = if others.is_empty() { 0 } else { surplus(own.len(), &others) };
     if surplus == 0 {
