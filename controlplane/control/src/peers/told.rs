@@ -7,6 +7,7 @@ use prost::Message as _;
 use time::OffsetDateTime;
 use weft_policy::bundle::Revision;
 use weft_policy::lineage::Lineage;
+use weft_policy::wire::v1;
 
 use super::pb;
 use crate::registry::{Health, Introduction, LoadedFilter, ProxyKey, ProxyStatus, SyncState};
@@ -45,8 +46,8 @@ fn message(status: ProxyStatus) -> Option<pb::Proxy> {
     };
     let Introduction { version, address, certificate, lineage, .. } = status.introduction;
     let Health { filters, transport, certificate_not_after_unix, staleness_ms } = status.health;
-    let lineage = lineage.map(|Lineage { store, epoch, supersedes }| pb::Lineage { store, epoch, supersedes });
-    let filter = |LoadedFilter { name, version, digest, state }| pb::Filter { name, version, digest, state };
+    let lineage = lineage.as_ref().map(v1::Lineage::from);
+    let filter = |LoadedFilter { name, version, digest, state }| v1::FilterState { name, version, digest, state };
     let mut room = MAX_HELD;
     let mut fits = |text: &String| {
         room = room.saturating_sub(text.len());
@@ -86,15 +87,14 @@ pub(super) fn status(told: pb::Proxy) -> Option<ProxyStatus> {
         pb::State::Behind | pb::State::Unspecified => SyncState::Behind,
         pb::State::Refused => SyncState::Refused,
     };
-    let lineage = told.lineage.map(|pb::Lineage { store, epoch, supersedes }| Lineage { store, epoch, supersedes });
     let introduction = Introduction {
         version: told.version,
         address: told.address.parse().ok(),
         certificate: told.certificate,
-        lineage,
+        lineage: told.lineage.map(Lineage::from),
         ..Introduction::default()
     };
-    let filter = |pb::Filter { name, version, digest, state }| LoadedFilter { name, version, digest, state };
+    let filter = |v1::FilterState { name, version, digest, state }| LoadedFilter { name, version, digest, state };
     let health = Health {
         filters: told.filters.into_iter().map(filter).collect(),
         transport: told.transport,
