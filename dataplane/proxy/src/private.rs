@@ -1,6 +1,6 @@
 //! Files that hold a secret, and who else may read or change them, as their owner and mode say.
 
-use std::fs::{self, Metadata};
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -36,15 +36,18 @@ pub(crate) fn look(file: &Metadata) -> Result<(), Exposed> {
 /// # Errors
 /// The file can't be read, or everybody may change it.
 pub(crate) fn token(path: &Path) -> io::Result<(String, Result<(), Exposed>)> {
-    let found = look(&fs::metadata(path)?);
+    // What is looked at is what is read.
+    let file = File::open(path)?;
+    let found = look(&file.metadata()?);
     if found == Err(Exposed::Writable) {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, Exposed::Writable));
     }
-    Ok((fs::read_to_string(path)?.trim().to_owned(), found))
+    Ok((io::read_to_string(file)?.trim().to_owned(), found))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
