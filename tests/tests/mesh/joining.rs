@@ -19,12 +19,12 @@ fn joins(mesh: &Mesh) -> Vec<String> {
 /// Starts a proxy whose answers are long on their way, and cuts that off once its join is made.
 async fn cut(mesh: &Mesh, name: &str, from: SocketAddr) -> Sidecar {
     let way = Way::to(SocketAddr::new(mesh.ip, 15012), from).await;
-    way.delay_answers(Duration::from_secs(1));
+    way.delay_answers(Duration::from_secs(2));
     let workload = Workload::client(name);
     let token_file = mesh.folder().join(name).join("token");
     let control = json!({"address": format!("https://{from}"), "ca_file": mesh.ca_file(), "token_file": token_file});
-    let sidecar = Sidecar::start(mesh, workload.setting("control", control));
     let known = joins(mesh).len();
+    let sidecar = Sidecar::start(mesh, workload.setting("control", control));
     eventually("the join is made", || async { (joins(mesh).len() > known).then_some(()) }).await;
     drop(way);
     assert!(!sidecar.state().join("identity.pem").exists(), "its answer was not there yet");

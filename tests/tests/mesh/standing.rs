@@ -199,7 +199,7 @@ async fn a_standing_request_is_judged_by_each_new_policy() {
     upload.read_exact(&mut answer).await.unwrap();
     assert_eq!(answer, b"HTTP/1.1 403");
     eventually("one is left", || async { (pair.shared(Of::Origin).in_flight.count() == 1).then_some(()) }).await;
-    go_on.notify_waiters();
+    go_on.notify_one();
     let mut more = vec![0; event.len()];
     other.read_exact(&mut more).await.unwrap();
     assert_eq!(more, event.as_bytes(), "no rule concerns this one");
@@ -225,7 +225,7 @@ async fn a_standing_request_keeps_no_configuration() {
     eventually("nobody holds what was", || async { before.iter().all(|it| it.upgrade().is_none()).then_some(()) })
         .await;
     for _ in 0..2 {
-        go_on.notify_waiters();
+        go_on.notify_one();
         let mut more = vec![0; event.len()];
         stream.read_exact(&mut more).await.unwrap();
         assert_eq!(more, event.as_bytes(), "the stream goes on");
