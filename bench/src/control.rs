@@ -238,12 +238,13 @@ impl Watch<'_> {
     }
 }
 
-/// As it comes, but for its place.
+/// As it comes, but for its place, and that all proxies are at one address.
 fn configuration(folder: &Path) -> Result<String> {
     let path = folder.join("control.yaml");
     let text = serde_json::json!({
         "bind": ADDRESS,
         "state": folder.join("control"),
+        "limits": { "max_connections_of_one": 12_288, "max_streams_per_account": 12_288, "max_joins_per_minute": 600_000 },
     });
     std::fs::write(&path, serde_json::to_string_pretty(&text)?)?;
     Ok(path.display().to_string())

@@ -54,7 +54,12 @@ pub(crate) fn measure(binaries: &Path, calls: usize) -> Result<Vec<Case>> {
     let host = |last: u8| Host { namespace: None, address: format!("127.91.0.{last}") };
     let pair = Pair { name: "first-calls", manifest: "", control: host(40), callee: host(42), caller: host(41) };
     let mut control = Command::new(binaries.join("weft-control"));
-    control.arg("--state").arg(scratch.path().join("control")).args(["--bind", &pair.control.address]);
+    let settings = serde_json::json!({
+        "bind": pair.control.address, "state": scratch.path().join("control"), "advertise": [RELAY],
+    });
+    let file = scratch.path().join("control.yaml");
+    std::fs::write(&file, settings.to_string()).context("the configuration of the control plane")?;
+    control.arg("--config").arg(file);
     let control = Process::start("weft-control", scratch.path(), &mut control)?;
     let operator = Operator { binaries, folder: scratch.path(), host: &pair.control };
     operator.wait()?;

@@ -156,7 +156,9 @@ pub(crate) fn sidecar(
     let folder = operator.folder.join(account);
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let ip = &host.address;
-    std::fs::write(folder.join("token"), operator.join_token(account, &[])?)?;
+    // It stands behind whatever service selects it.
+    let grant = format!("app={account}");
+    std::fs::write(folder.join("token"), operator.join_token(account, &["--label", &grant])?)?;
     let workload = serde_json::json!({
         "name": account, "namespace": "bench", "service_account": account, "address": ip,
         "ports": if account == "origin" { serde_json::json!([{"port": 19080, "protocol": "http"}]) } else { serde_json::json!([]) },
