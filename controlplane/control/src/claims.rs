@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
+use imbl::OrdMap;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use weft_policy::bundle::ObjectName;
@@ -105,11 +106,11 @@ pub struct NameClaim {
     pub released_age: Option<u64>,
 }
 
-/// All claims; as they are stored under their keys.
+/// All claims; as they are stored under their keys. It costs nothing to clone.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Claims {
-    grants: BTreeMap<SpiffeId, Grants>,
-    names: BTreeMap<ObjectName, NameClaim>,
+    grants: OrdMap<SpiffeId, Grants>,
+    names: OrdMap<ObjectName, NameClaim>,
 }
 
 /// One claim, as it is stored.

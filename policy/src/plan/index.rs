@@ -1,15 +1,17 @@
 //! Lookups over a whole world, which follow each of its changes: who stands behind a service, which policies hold for a
-//! workload, which routes are attached to a service. With them the work of a change grows with what it touches.
+//! workload, which routes are attached to a service, what is whose. With them the work of a change grows with what it touches.
 
+mod owned;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 
+use self::owned::Owned;
 use super::world::{Entry, Held, Objects, World};
 use crate::bundle::ObjectName;
 use crate::resource::{
@@ -21,7 +23,7 @@ use crate::resource::{
 type Label = (String, String, String);
 
 /// Objects in the world's order, so that every answer comes in it.
-type Entries = Arc<Vec<(ObjectKey, Held)>>;
+type Entries = Arc<Vec<Held>>;
 
 /// As a world, it costs nothing to clone. Invariant: what is asked of it is what would be found in the world's objects.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -38,6 +40,9 @@ pub(super) struct Index {
     targeted: OrdMap<Label, OrdSet<ObjectName>>,
     /// Services and workloads by their addresses.
     addresses: OrdMap<IpAddr, Entries>,
+    /// Workloads by the address at which they take mesh traffic.
+    mesh_addresses: OrdMap<SocketAddr, Entries>,
+    owned: Owned,
 }
 
 /// What a policy holds for, as it is written.
@@ -59,6 +64,7 @@ struct Found {
     leading: BTreeSet<ObjectName>,
     policies: BTreeSet<Scope>,
     addresses: BTreeSet<IpAddr>,
+    mesh_addresses: BTreeSet<SocketAddr>,
 }
 
 impl Found {
@@ -70,6 +76,7 @@ impl Found {
                 let label = |(key, value): (&String, &String)| (namespace.clone(), key.clone(), value.clone());
                 found.workloads = labels.iter().map(label).collect();
                 found.addresses = workload.spec.all_addresses().map(|ip| ip.to_canonical()).collect();
+                found.mesh_addresses = BTreeSet::from([workload.spec.mesh_address()]);
             }
             Resource::Service(service) => {
                 found.services = first_label(service).into_iter().collect();
@@ -110,20 +117,26 @@ fn first_label(service: &Object<ServiceSpec>) -> Option<Label> {
     Some((service.metadata.namespace.clone(), key.clone(), value.clone()))
 }
 
-fn add<K: Ord + Clone>(map: &mut OrdMap<K, Entries>, keys: BTreeSet<K>, key: &ObjectKey, held: &Held) {
+/// Where an object is in the world's order.
+fn place(held: &Held) -> (Kind, &str, &str) {
+    let (resource, metadata) = (&held.0.resource, held.0.resource.metadata());
+    (resource.kind(), &metadata.namespace, &metadata.name)
+}
+
+fn add<K: Ord + Clone>(map: &mut OrdMap<K, Entries>, keys: BTreeSet<K>, held: &Held) {
     for found_by in keys {
         let entries = Arc::make_mut(map.entry(found_by).or_default());
-        if let Err(place) = entries.binary_search_by(|(other, _)| other.cmp(key)) {
-            entries.insert(place, (key.clone(), held.clone()));
+        if let Err(at) = entries.binary_search_by(|other| place(other).cmp(&place(held))) {
+            entries.insert(at, held.clone());
         }
     }
 }
 
-fn drop_from<K: Ord + Clone>(map: &mut OrdMap<K, Entries>, keys: BTreeSet<K>, key: &ObjectKey) {
+fn drop_from<K: Ord + Clone>(map: &mut OrdMap<K, Entries>, keys: BTreeSet<K>, was: &Held) {
     for found_by in keys {
         let Some(entries) = map.get_mut(&found_by).map(Arc::make_mut) else { continue };
-        if let Ok(place) = entries.binary_search_by(|(other, _)| other.cmp(key)) {
-            entries.remove(place);
+        if let Ok(at) = entries.binary_search_by(|other| place(other).cmp(&place(was))) {
+            entries.remove(at);
         }
         if entries.is_empty() {
             map.remove(&found_by);
@@ -132,12 +145,12 @@ fn drop_from<K: Ord + Clone>(map: &mut OrdMap<K, Entries>, keys: BTreeSet<K>, ke
 }
 
 fn all<'i, K: Ord>(map: &'i OrdMap<K, Entries>, found_by: &K) -> impl Iterator<Item = &'i Entry> + use<'i, K> {
-    map.get(found_by).into_iter().flat_map(|entries| entries.iter()).map(|(_, held)| &*held.0)
+    map.get(found_by).into_iter().flat_map(|entries| entries.iter()).map(|held| &*held.0)
 }
 
 impl Index {
     /// An object is in the world, which has all `objects`.
-    pub(super) fn note(&mut self, objects: &Objects, key: &ObjectKey, held: Held) {
+    pub(super) fn note(&mut self, objects: &Objects, key: &ObjectKey, held: &Held) {
         let found = Found::by(&held.0.resource);
         for label in &found.services {
             if self.policies.contains_key(&Scope::Service(key.object_name())) {
@@ -151,25 +164,29 @@ impl Index {
                 self.targeted.entry(label).or_default().insert(name.clone());
             }
         }
-        add(&mut self.workloads, found.workloads, key, &held);
-        add(&mut self.services, found.services, key, &held);
-        add(&mut self.routes, found.routes, key, &held);
-        add(&mut self.leading, found.leading, key, &held);
-        add(&mut self.policies, found.policies, key, &held);
-        add(&mut self.addresses, found.addresses, key, &held);
+        add(&mut self.workloads, found.workloads, held);
+        add(&mut self.services, found.services, held);
+        add(&mut self.routes, found.routes, held);
+        add(&mut self.leading, found.leading, held);
+        add(&mut self.policies, found.policies, held);
+        add(&mut self.addresses, found.addresses, held);
+        add(&mut self.mesh_addresses, found.mesh_addresses, held);
+        self.owned.note(key, &held.0);
     }
 
     /// An object that was in the world is no longer, or there is another in its place.
-    pub(super) fn forget(&mut self, objects: &Objects, key: &ObjectKey, was: &Resource) {
-        let found = Found::by(was);
+    pub(super) fn forget(&mut self, objects: &Objects, key: &ObjectKey, was: &Held) {
+        let found = Found::by(&was.0.resource);
         found.services.iter().for_each(|label| self.untarget(label, &key.object_name()));
         let scopes = found.policies.clone();
-        drop_from(&mut self.workloads, found.workloads, key);
-        drop_from(&mut self.services, found.services, key);
-        drop_from(&mut self.routes, found.routes, key);
-        drop_from(&mut self.leading, found.leading, key);
-        drop_from(&mut self.policies, found.policies, key);
-        drop_from(&mut self.addresses, found.addresses, key);
+        drop_from(&mut self.workloads, found.workloads, was);
+        drop_from(&mut self.services, found.services, was);
+        drop_from(&mut self.routes, found.routes, was);
+        drop_from(&mut self.leading, found.leading, was);
+        drop_from(&mut self.policies, found.policies, was);
+        drop_from(&mut self.addresses, found.addresses, was);
+        drop_from(&mut self.mesh_addresses, found.mesh_addresses, was);
+        self.owned.forget(key, &was.0);
         for scope in &scopes {
             if let Scope::Service(name) = scope
                 && !self.policies.contains_key(scope)
@@ -198,7 +215,7 @@ impl Index {
             self.workloads.get(&label).map(|found| found.as_slice()).unwrap_or_default()
         };
         let rarest = service.spec.selector.iter().map(with).min_by_key(|found| found.len()).unwrap_or_default();
-        rarest.iter().filter_map(|(_, held)| Spec::of(&held.0.resource))
+        rarest.iter().filter_map(|held| Spec::of(&held.0.resource))
     }
 
     /// Services whose selector begins with a label of the workload: all that select it are among them.
@@ -210,8 +227,8 @@ impl Index {
         let with =
             |(key, value): (&String, &String)| self.services.get(&(namespace.clone(), key.clone(), value.clone()));
         let mut near: Vec<_> = labels.iter().filter_map(with).flat_map(|found| found.iter()).collect();
-        near.sort_unstable_by_key(|(key, _)| key);
-        near.into_iter().filter_map(|(_, held)| Spec::of(&held.0.resource))
+        near.sort_unstable_by_key(|held| place(held));
+        near.into_iter().filter_map(|held| Spec::of(&held.0.resource))
     }
 
     pub(super) fn attached_to<'w>(&'w self, service: &ObjectName) -> impl Iterator<Item = &'w Resource> + use<'w> {
@@ -251,6 +268,21 @@ impl Index {
 
     pub(super) fn with_address(&self, address: IpAddr) -> impl Iterator<Item = ObjectKey> {
         all(&self.addresses, &address.to_canonical()).map(|entry| entry.resource.key())
+    }
+
+    /// Services and workloads with one of these addresses, and workloads that take mesh traffic there: in the world's order.
+    pub(super) fn sharing(&self, addresses: impl Iterator<Item = IpAddr>, mesh: SocketAddr) -> Vec<&Resource> {
+        let canonical: BTreeSet<_> = addresses.chain([mesh.ip()]).map(|address| address.to_canonical()).collect();
+        let with = canonical.iter().filter_map(|address| self.addresses.get(address));
+        let with = with.chain(self.mesh_addresses.get(&mesh));
+        let mut found: Vec<_> = with.flat_map(|entries| entries.iter()).collect();
+        found.sort_unstable_by_key(|held| place(held));
+        found.dedup_by_key(|held| place(held));
+        found.into_iter().map(|held| &held.0.resource).collect()
+    }
+
+    pub(super) fn owned(&self) -> &Owned {
+        &self.owned
     }
 
     /// Routes that are attached to a service or lead to it, and policies that name it.
@@ -295,9 +327,9 @@ impl Index {
         scopes.extend(unread.map(|key: &ObjectKey| Scope::Service(key.object_name())));
         let mut found: Vec<_> =
             scopes.iter().filter_map(|scope| self.policies.get(scope)).flat_map(|one| one.iter()).collect();
-        found.sort_unstable_by_key(|(key, _)| key);
-        found.dedup_by_key(|(key, _)| key);
-        found.into_iter().map(|(_, held)| &held.0.resource)
+        found.sort_unstable_by_key(|held| place(held));
+        found.dedup_by_key(|held| place(held));
+        found.into_iter().map(|held| &held.0.resource)
     }
 }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::index::Index;
 use super::{Action, Owned, Owner, ProxyKey};
 use crate::bundle::{ObjectName, Revision};
-use crate::identity::TrustDomain;
+use crate::identity::{SpiffeId, TrustDomain};
 use crate::resource::{
     FilterPolicySpec, FilterSpec, HttpRouteSpec, Kind, MeshSpec, Object, ObjectKey, ROOT_NAMESPACE, Resource,
     ServiceSpec, Spec, WorkloadSpec,
@@ -126,11 +126,11 @@ impl World {
             Some(entry) => self.objects.insert(key.clone(), Held(entry.clone())),
             None => self.objects.remove(key),
         };
-        if let Some(Held(old)) = &old {
-            self.index.forget(&self.objects, key, &old.resource);
+        if let Some(old) = &old {
+            self.index.forget(&self.objects, key, old);
         }
         if let Some(entry) = entry {
-            self.index.note(&self.objects, key, Held(entry));
+            self.index.note(&self.objects, key, &Held(entry));
         }
         old.map(|Held(old)| old)
     }
@@ -199,13 +199,12 @@ impl World {
 
     /// Bytes of the applied objects of a namespace.
     pub fn applied_bytes(&self, namespace: &str) -> usize {
-        let within = |kind: Kind| {
-            let from = self.objects.range(ObjectKey::new(kind, namespace, "")..);
-            from.take_while(move |(key, _)| key.kind == kind && key.namespace == namespace)
-        };
-        let namespaced = Kind::ALL.into_iter().filter(|kind| kind.is_namespaced());
-        let entries = namespaced.flat_map(within).map(|(_, held)| &held.0);
-        entries.filter(|entry| entry.owner.is_applied()).map(|entry| entry.bytes).sum()
+        self.index.owned().applied_bytes(namespace)
+    }
+
+    /// Bytes of the workloads that the proxies of an account have registered.
+    pub fn registered_bytes(&self, account: &SpiffeId) -> usize {
+        self.index.owned().registered_bytes(account)
     }
 
     /// Gives an object to another owner. False where it is not there or is that owner's already.
@@ -224,6 +223,21 @@ impl World {
     pub fn registered(&self) -> impl Iterator<Item = (ObjectName, &ProxyKey)> {
         let workloads = self.of_kind(Kind::Workload);
         workloads.filter_map(|(key, entry)| Some((key.object_name(), entry.owner.proxy()?)))
+    }
+
+    /// Workloads that a proxy registered.
+    pub fn registered_of(&self, proxy: &ProxyKey) -> impl Iterator<Item = &ObjectName> {
+        self.index.owned().by(proxy)
+    }
+
+    /// Workloads that the proxies of an account registered.
+    pub fn registered_of_account(&self, account: &SpiffeId) -> impl Iterator<Item = &ObjectName> {
+        self.index.owned().of_account(account)
+    }
+
+    /// Services and workloads that have an address of a workload like this one, or take mesh traffic where it does.
+    pub fn sharing_place(&self, spec: &WorkloadSpec) -> Vec<&Resource> {
+        self.index.sharing(spec.all_addresses(), spec.mesh_address())
     }
 
     /// Keeps when an object was made.

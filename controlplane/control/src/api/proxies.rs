@@ -239,8 +239,8 @@ async fn list(State(hub): State<Arc<Hub>>, Extension(caller): Extension<Caller>)
 
 /// Addresses at which the workloads of a proxy take mesh traffic.
 fn served_at(published: &Published, proxy: &ProxyStatus) -> BTreeSet<String> {
-    let own = published.world.registered().filter(|(_, owner)| **owner == proxy.key);
-    let workloads = own.filter_map(|(name, _)| published.world.workload(&name));
+    let own = published.world.registered_of(&proxy.key);
+    let workloads = own.filter_map(|name| published.world.workload(name));
     workloads.map(|workload| workload.spec.mesh_address().to_string()).collect()
 }
 

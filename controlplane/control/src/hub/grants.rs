@@ -168,8 +168,8 @@ impl Draft {
     }
 
     fn workloads_of(&self, identity: &SpiffeId) -> Vec<(ObjectName, ProxyKey)> {
-        let own = self.world.registered().filter(|(_, owner)| owner.identity == *identity);
-        own.map(|(name, owner)| (name, owner.clone())).collect()
+        let own = self.world.registered_of_account(identity);
+        own.filter_map(|name| Some((name.clone(), self.world.registered_by(name)?.clone()))).collect()
     }
 
     fn withdraw(
@@ -221,7 +221,9 @@ impl Draft {
         }
         let is_lost = |address: &IpAddr| before.has_address(*address) && !now.has_address(*address);
         let own = |address: &IpAddr| match hub.registry().place(proxy) {
-            Some((at, is_remote)) => misplaced(*address, Origin { address: at, is_local: !is_remote }, None).is_none(),
+            Some((at, is_remote)) => {
+                misplaced(*address, Origin { address: at, is_local: !is_remote }, || None).is_none()
+            }
             None => false,
         };
         let lost = addresses(workload).into_iter().find(|address| is_lost(address) && !own(address))?;

@@ -13,9 +13,9 @@ use time::OffsetDateTime;
 use weft_policy::bundle::ObjectName;
 use weft_policy::identity::SpiffeId;
 use weft_policy::lint;
-use weft_policy::plan::{Entry, Owned, World, losses_of_workloads};
+use weft_policy::plan::{Owned, World, losses_of_workloads};
 use weft_policy::registration::{Field, Registration};
-use weft_policy::resource::{Kind, Object, ObjectKey, WorkloadSpec};
+use weft_policy::resource::{Kind, Object, ObjectKey, ServiceSpec, Spec, WorkloadSpec};
 
 use super::apply::PutError;
 use super::{Draft, Hub, apply};
@@ -235,13 +235,14 @@ impl Hub {
         let owners: BTreeSet<_> = world.registered().map(|(_, owner)| owner).collect();
         let outlook = self.registry().outlook(|proxy| owners.contains(proxy));
         for (proxy, silent, was_heard) in suspects {
+            let lease = if was_heard { config.disconnect_grace() } else { config.restart_grace() };
+            if silent < lease {
+                continue;
+            }
             let published = self.published();
             let owned = owned_by(&published.world, &proxy);
-            let lease = if was_heard { config.disconnect_grace() } else { config.restart_grace() };
             if owned.is_empty() {
-                if silent >= lease {
-                    self.registry().give_up(&proxy);
-                }
+                self.registry().give_up(&proxy);
                 continue;
             }
             // Only the leader of several control planes decides.
@@ -274,7 +275,7 @@ impl Hub {
 
 /// Registered workloads of one proxy.
 fn owned_by(world: &World, proxy: &ProxyKey) -> Vec<ObjectName> {
-    world.registered().filter(|(_, owner)| *owner == proxy).map(|(name, _)| name).collect()
+    world.registered_of(proxy).cloned().collect()
 }
 
 /// Which of a silent proxy's workloads may leave now. Each is asked for by itself, and counted, so that a service which
@@ -308,7 +309,7 @@ impl Draft {
         registrations: &[Registration],
     ) -> Result<(), RegisterError> {
         let wanted: BTreeSet<_> = registrations.iter().map(Registration::name).collect();
-        let registered_bytes = self.account_bytes(&proxy.identity);
+        let registered_bytes = self.world.registered_bytes(&proxy.identity);
         let was_known = wanted.iter().any(|name| self.world.registered_by(name).is_some());
         let before = was_known.then(|| self.world.clone());
         for name in owned_by(&self.world, proxy).iter().filter(|name| !wanted.contains(*name)) {
@@ -344,18 +345,11 @@ impl Draft {
 
     /// Refuses more of one account than every other proxy is to be told.
     fn within_account(&self, account: &SpiffeId, before: usize) -> Result<(), RegisterError> {
-        let (bytes, most) = (self.account_bytes(account), self.limits.max_account_bytes);
+        let (bytes, most) = (self.world.registered_bytes(account), self.limits.max_account_bytes);
         if bytes > most && bytes > before {
             return Err(RegisterError::TooMuch { identity: account.to_string(), bytes, most });
         }
         Ok(())
-    }
-
-    /// Bytes of the workloads that the proxies of an account have registered.
-    fn account_bytes(&self, account: &SpiffeId) -> usize {
-        let own = self.world.registered().filter(|(_, owner)| owner.identity == *account);
-        let keys = own.map(|(name, _)| ObjectKey::new(Kind::Workload, &name.namespace, &name.name));
-        keys.filter_map(|key| self.world.get(&key)).map(Entry::bytes).sum()
     }
 
     /// Refuses a name that is somebody else's. True where it is an applied Workload of this identity: the proxy serves it,
@@ -404,7 +398,7 @@ impl Draft {
                 (held.address, held.mesh_address()) == (asked.address, asked.mesh_address())
             });
         for (field, address) in own_addresses(&workload.spec) {
-            if let Some(reason) = misplaced(address, origin, hub.registry().any_remote())
+            if let Some(reason) = misplaced(address, origin, || hub.registry().any_remote())
                 && !(is_held || !address.is_loopback() && grants.has_address(address))
             {
                 return refuse(field, reason);
@@ -474,11 +468,12 @@ impl Draft {
             Some(owner) => owner.identity != proxy.identity && (!has_it || speaks(owner)),
             None => apply::workload_identity(&self.world, name).as_ref() != Some(&proxy.identity),
         };
-        let mut others = self.world.workloads().filter(|other| other.name() != own && meets(&other.spec));
-        let taken = others.find(|other| stays(&other.name()));
+        let near = self.world.sharing_place(spec);
+        let mut others = near.iter().filter_map(|resource| <WorkloadSpec as Spec>::of(resource));
+        let taken = others.find(|other| other.name() != own && meets(&other.spec) && stays(&other.name()));
         let taken = taken.map(|other| ObjectKey::new(Kind::Workload, &other.metadata.namespace, &other.metadata.name));
         taken.or_else(|| {
-            let mut services = self.world.services();
+            let mut services = near.iter().filter_map(|resource| <ServiceSpec as Spec>::of(resource));
             let is_virtual = |address: IpAddr| address == spec.address || address == spec.mesh_address().ip();
             let found = services.find(|service| service.spec.cluster_ip.is_some_and(is_virtual))?;
             Some(ObjectKey::new(Kind::Service, &found.metadata.namespace, &found.metadata.name))
@@ -525,7 +520,11 @@ fn give_another(speaks_from: IpAddr) -> String {
 }
 
 /// Why a proxy that speaks from `origin` can't have a workload at `address` by itself.
-pub(super) fn misplaced(address: IpAddr, origin: Origin, remote: Option<(ProxyKey, IpAddr)>) -> Option<String> {
+pub(super) fn misplaced(
+    address: IpAddr,
+    origin: Origin,
+    remote: impl FnOnce() -> Option<(ProxyKey, IpAddr)>,
+) -> Option<String> {
     if address.is_loopback() {
         if !origin.is_local {
             return Some(format!(
@@ -534,7 +533,7 @@ pub(super) fn misplaced(address: IpAddr, origin: Origin, remote: Option<(ProxyKe
                 give_another(origin.address)
             ));
         }
-        return remote.map(|(proxy, other)| {
+        return remote().map(|(proxy, other)| {
             format!(
                 "{address} is of one machine only, and this mesh has others: proxy {proxy} speaks from {other}: {}",
                 give_another(origin.address)

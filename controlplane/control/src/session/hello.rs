@@ -98,7 +98,7 @@ impl Greeting {
             tracing::warn!(proxy = %key, error, "the store takes no change: what the proxy registered before holds until it does");
             hub.register_later(seat.clone(), origin, registrations);
         } else if let Err(error) = registered {
-            let has_workloads = hub.published().world.registered().any(|(_, owner)| *owner == key);
+            let has_workloads = hub.published().world.registered_of(&key).next().is_some();
             hub.registry().leave(&seat, !has_workloads);
             return Err(error.into());
         }

@@ -13,8 +13,8 @@ fn addresses_follow_the_stream() {
         let identity = "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap();
         Some((ProxyKey { name: "far".to_owned(), identity }, at("192.0.2.7")))
     };
-    assert_eq!(misplaced(at("192.0.2.7"), far, None), None);
-    assert_eq!(misplaced(at("127.0.0.11"), near, None), None);
+    assert_eq!(misplaced(at("192.0.2.7"), far, || None), None);
+    assert_eq!(misplaced(at("127.0.0.11"), near, || None), None);
     for (address, origin, remote, expect) in [
         ("192.0.2.8", far, None, "not where its proxy speaks from, which is 192.0.2.7"),
         ("192.0.2.8", near, None, "not where its proxy speaks from, which is 127.0.0.1"),
@@ -24,7 +24,7 @@ fn addresses_follow_the_stream() {
         ("127.0.0.11", near, stranger(), "that other hosts reach (`workload.address`, `weft run --ip`)"),
         ("::1", near, stranger(), "this mesh has others: proxy far"),
     ] {
-        let reason = misplaced(at(address), origin, remote).unwrap();
+        let reason = misplaced(at(address), origin, || remote).unwrap();
         assert!(reason.contains(expect), "{reason}");
     }
 }
