@@ -1,6 +1,8 @@
 //! Connected proxies and how far each of them is: the source of `weft proxies` and `apply --wait`. Written by the
 //! sessions; lost with the process (registered workloads are not: the store keeps those).
 
+#[cfg(test)]
+mod awaited;
 mod concerns;
 #[cfg(test)]
 mod tests;
