@@ -191,15 +191,15 @@ pub struct Seat {
 }
 
 impl ProxyStatus {
+    /// It went without a word longer ago, and is expected back: it gets the change then.
+    pub fn is_away(&self) -> bool {
+        self.state == SyncState::Disconnected && self.is_expected && !self.is_awaited && self.is_concerned
+    }
+
     /// It has what is wanted or has refused it: nobody waits for it.
     pub fn is_settled(&self) -> bool {
         let is_excused = !self.is_concerned && self.state == SyncState::Behind;
         is_excused || matches!(self.state, SyncState::Synced | SyncState::Refused)
-    }
-
-    /// It went without a word longer ago, and is expected back: it gets the change then.
-    pub fn is_away(&self) -> bool {
-        self.state == SyncState::Disconnected && self.is_expected && !self.is_awaited && self.is_concerned
     }
 
     /// A proxy of which another control plane knows more.
