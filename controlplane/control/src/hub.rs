@@ -64,7 +64,7 @@ use crate::config::{Config, Limits};
 use crate::metrics::Metrics;
 use crate::peers::Peers;
 use crate::rate::{Budget, Places, Rates, Turns};
-use crate::registry::{ProxyKey, Registry};
+use crate::registry::Registry;
 use crate::store::{Fault, Store, StoreError, Unreadable, Version, Write};
 use crate::told::Shared;
 use crate::trial::Trials;
@@ -107,7 +107,7 @@ pub struct Hub {
     read_at: AtomicU64,
     bans: watch::Sender<bans::Bans>,
     evicted: watch::Sender<evicted::Evictions>,
-    evicted_lately: std::sync::Mutex<BTreeMap<ProxyKey, std::time::Instant>>,
+    evicted_lately: evicted::Lately,
     /// Bans that hold and could not be written yet, with who made them.
     unwritten_bans: std::sync::Mutex<BTreeMap<SpiffeId, (Actor, Ban)>>,
     /// Held by whoever changes the bans, until they are told.
@@ -227,7 +227,7 @@ impl Hub {
             read_at,
             bans: watch::Sender::new(bans),
             evicted: watch::Sender::default(),
-            evicted_lately: std::sync::Mutex::default(),
+            evicted_lately: evicted::Lately::default(),
             unwritten_bans: Default::default(),
             bans_turn: Mutex::default(),
             lead: watch::Sender::new(Arc::new(lead)),

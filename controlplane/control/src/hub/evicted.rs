@@ -2,7 +2,7 @@
 //! ones. Told for a while and not stored: who is to be kept out is banned.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -36,6 +36,9 @@ pub(crate) struct Eviction {
 
 /// Evictions in their order.
 pub(crate) type Evictions = Arc<Vec<Eviction>>;
+
+/// Proxies that were evicted, each with when.
+pub(super) type Lately = Mutex<BTreeMap<ProxyKey, Instant>>;
 
 /// What a session follows to tell its proxy who is out.
 pub(crate) struct KeptOut {
