@@ -180,8 +180,7 @@ fn what_can_hold_is_left_alone() {
 
 #[test]
 fn a_service_for_which_a_route_decides_needs_no_selector() {
-    let parent =
-        "{apiVersion: v1, kind: Service, metadata: {name: front, namespace: shop}, spec: {ports: [{port: 80}]}}\n";
+    let parent = "{apiVersion: v1, kind: Service, metadata: {name: front, namespace: shop}, spec: {ports: [{port: 80, appProtocol: http}]}}\n";
     told(parent, &["warning WEFT303 Service shop/front: spec.selector: no workload ever stands behind it"]);
     let attached =
         route("r", &format!("[{{{TO_WEB}}}]")).replace("kind: Service, name: web}]", "kind: Service, name: front}]");

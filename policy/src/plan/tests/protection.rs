@@ -141,7 +141,7 @@ fn what_the_owner_of_a_policy_opens_is_told() {
     let shop = "{action: Allow, rules: [{from: [{namespaces: [shop]}]}]}";
     check(none, shop, &["a connection to port 8080 by spiffe://cluster.local/ns/shop/sa/any"]);
     check(shop, "{action: Allow, rules: [{from: [{serviceAccounts: [shop/web]}]}]}", &[]);
-    let admin = "{action: Deny, rules: [{to: [{paths: [/admin/*, /x/{id}]}]}]}";
+    let admin = "{action: Deny, rules: [{to: [{paths: [/admin/*, '/x/{id}']}]}]}";
     let by = "by spiffe://cluster.local/ns/any/sa/any";
     check(admin, "{action: Deny, rules: [{to: [{paths: [/admin/*]}]}]}", &[&format!("GET /x/any at port 8080 {by}")]);
     check(
