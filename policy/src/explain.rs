@@ -12,7 +12,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::authz::{Decision, Engine, Request};
-use crate::bundle::{Backend, Bundle, Direction, Endpoint, MeshSettings, Protocol, WorkloadPort};
+use crate::bundle::{Backend, Bundle, Direction, Endpoint, MeshSettings, ObjectName, Protocol, WorkloadPort};
 use crate::identity::SpiffeId;
 use crate::path::NormalPath;
 use crate::plan::{World, access_config, filters_for, mesh_settings, serve, visible};
@@ -49,6 +49,9 @@ fn root() -> String {
     "/".to_owned()
 }
 
+/// Status that a proxy answers where no endpoint can be connected to.
+const NOT_REACHED: u16 = 503;
+
 /// The port of a name without one.
 const HTTP_PORT: u16 = 80;
 
@@ -82,6 +85,9 @@ pub struct Explanation {
     /// The port is declared tcp: this is what becomes of a connection, whatever the request in it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub connection: bool,
+    /// No rule decided: peers refuse the caller, or all that could answer it, whatever rules say.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub barred: bool,
     /// As it is sent to the app.
     pub path: String,
     /// The reading of an ambiguous path that was refused.
@@ -129,6 +135,9 @@ pub struct EndpointExplanation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
     pub reason: String,
+    /// Peers refuse it whatever rules say; others of the backend are picked while there are any.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub barred: bool,
     /// The reading of an ambiguous path that was refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reading: Option<String>,
@@ -136,8 +145,36 @@ pub struct EndpointExplanation {
     pub filters: Vec<String>,
 }
 
-/// Follows a request through the world.
+/// Peers that others refuse whatever rules say, each with why and with the cure: those that are banned, and those whose
+/// certificate is over.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Barred {
+    pub identities: BTreeMap<SpiffeId, String>,
+    pub workloads: BTreeMap<ObjectName, String>,
+}
+
+impl Barred {
+    fn endpoint(&self, endpoint: &Endpoint) -> Option<&String> {
+        let of_identity = endpoint.identity.as_ref().and_then(|identity| self.identities.get(identity));
+        of_identity.or_else(|| self.workloads.get(&endpoint.workload))
+    }
+}
+
+/// Follows a request through the world, in which nobody is barred.
 pub fn explain(world: &World, query: &Query) -> Result<Explanation, QueryError> {
+    explain_among(world, &Barred::default(), query)
+}
+
+/// Follows a request through the world.
+pub fn explain_among(world: &World, barred: &Barred, query: &Query) -> Result<Explanation, QueryError> {
+    let mut explanation = followed(world, barred, query)?;
+    if let Some(why) = barred.identities.get(&explanation.principal) {
+        explanation.bar(format!("nobody accepts its connections: {why}"));
+    }
+    Ok(explanation)
+}
+
+fn followed(world: &World, barred: &Barred, query: &Query) -> Result<Explanation, QueryError> {
     let wrong = || QueryError::From(query.from.clone());
     let (namespace, account) = query.from.split_once('/').ok_or_else(wrong)?;
     let principal = world.trust_domain.workload(namespace, account).map_err(|_| wrong())?;
@@ -155,6 +192,7 @@ pub fn explain(world: &World, query: &Query) -> Result<Explanation, QueryError> 
         service: resolved.service.name.to_string(),
         port: resolved.port,
         connection: matches!(resolved.protocol(), Protocol::Tcp | Protocol::Udp),
+        barred: false,
         path: query.path.clone(),
         reading: None,
         route: None,
@@ -162,7 +200,7 @@ pub fn explain(world: &World, query: &Query) -> Result<Explanation, QueryError> 
         notes: unknown_account(world, namespace, account).into_iter().collect(),
     };
     if explanation.connection {
-        let asked = Asked { world, principal: explanation.principal.clone(), what: What::Connection };
+        let asked = Asked { world, barred, principal: explanation.principal.clone(), what: What::Connection };
         asked.directly(&resolved, &mut explanation);
         return Ok(explanation);
     }
@@ -179,7 +217,7 @@ pub fn explain(world: &World, query: &Query) -> Result<Explanation, QueryError> 
     let lookup = |name: &str| headers.get(name).copied();
     let head = HeadView { method: &query.method, path: &path, headers: &lookup };
     let what = What::Request { method: &query.method, path: &path, headers: &headers };
-    let asked = Asked { world, principal: explanation.principal.clone(), what };
+    let asked = Asked { world, barred, principal: explanation.principal.clone(), what };
     match route::choose(&table, &resolved, namespace, &head) {
         Err(refusal) => explanation.refuse(refusal.status(), refusal.to_string()),
         Ok(Choice::Direct(to)) => asked.directly(&to, &mut explanation),
@@ -236,6 +274,15 @@ impl Explanation {
         self.status = Some(status);
         self.reason = reason;
     }
+
+    /// No connection comes about. What the caller's own proxy answers, it answers all the same.
+    fn bar(&mut self, reason: String) {
+        if !self.backends.is_empty() || self.allowed {
+            self.status = Some(NOT_REACHED);
+        }
+        (self.allowed, self.barred, self.reason) = (false, true, reason);
+        (self.rule, self.reading) = (None, None);
+    }
 }
 
 /// Allowed only if nothing that may be picked refuses; the first refusal tells why.
@@ -251,7 +298,13 @@ fn conclude(explanation: &mut Explanation) {
         let reason = format!("service {} has no endpoints", backend.service.as_deref().unwrap_or_default());
         return explanation.refuse(503, reason);
     }
-    let mut endpoints = picked.iter().flat_map(|backend| &backend.endpoints);
+    let all_barred = picked.iter().find(|backend| backend.endpoints.iter().all(|endpoint| endpoint.barred));
+    if let Some(endpoint) = all_barred.and_then(|backend| backend.endpoints.first()) {
+        let reason = endpoint.reason.clone();
+        return explanation.bar(reason);
+    }
+    // One that can't be connected to gets no request while another can.
+    let mut endpoints = picked.iter().flat_map(|backend| &backend.endpoints).filter(|endpoint| !endpoint.barred);
     let refusing = endpoints.clone().find(|endpoint| !endpoint.allowed);
     let Some(deciding) = refusing.or_else(|| endpoints.next()).cloned() else { return };
     explanation.allowed = deciding.allowed;
@@ -264,6 +317,7 @@ fn conclude(explanation: &mut Explanation) {
 /// The parts of the question that endpoints are asked with.
 struct Asked<'a> {
     world: &'a World,
+    barred: &'a Barred,
     principal: SpiffeId,
     what: What<'a>,
 }
@@ -307,9 +361,15 @@ impl Asked<'_> {
             status: None,
             rule: None,
             reason: String::new(),
+            barred: false,
             reading: None,
             filters: inbound.into_iter().map(|filter| filter.name.clone()).collect(),
         };
+        if let Some(why) = self.barred.endpoint(endpoint) {
+            explanation.barred = true;
+            explanation.refuse(NOT_REACHED, format!("nobody connects to {workload}: {why}"));
+            return explanation;
+        }
         let object = self.world.workload(workload);
         let served = object.and_then(|object| serve(self.world, object));
         let Some(served) = served.as_ref().and_then(|served| served.port(port)) else {

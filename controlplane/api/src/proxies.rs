@@ -84,6 +84,9 @@ pub struct RevisionStatus {
     pub complete: bool,
     /// The proxies concerned, at whichever control plane they are.
     pub proxies: Vec<ProxyRevision>,
+    /// Proxies that went without a word and are not waited for: they get it when they are back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub away: Vec<ProxyRevision>,
     /// Control planes of the same store that did not say what they know; their proxies are `elsewhere`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub silent: Vec<SilentReplica>,
@@ -99,6 +102,9 @@ pub struct ProxyRevision {
     /// The revision that it runs.
     pub revision: u64,
     pub reason: String,
+    /// Time since it last said anything.
+    #[serde(default)]
+    pub heard_ms: u64,
     /// Refusals, of whatever revision, because of which it does without an object.
     pub held: Vec<String>,
 }
@@ -117,6 +123,9 @@ pub struct Ban {
     pub since_unix: i64,
     /// Who banned it.
     pub by: String,
+    /// The name of the token that he had; empty where that has ended.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub by_name: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]

@@ -127,6 +127,9 @@ pub struct Token {
     pub namespaces: BTreeSet<String>,
     pub created_unix: i64,
     pub created_by: String,
+    /// The name of the token by which it was made; empty where that has ended.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub created_by_name: String,
     /// Null: never.
     pub expires_unix: Option<i64>,
 }

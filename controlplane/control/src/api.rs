@@ -6,6 +6,7 @@ mod auth;
 mod authority;
 mod error;
 mod events;
+mod explained;
 mod filters;
 mod grants;
 mod lint;
@@ -82,6 +83,7 @@ pub fn endpoints() -> Vec<Endpoint> {
             .described(|it| it.answers_object()),
     ];
     all.extend(objects::endpoints());
+    all.extend(explained::endpoints());
     all.extend(lint::endpoints());
     all.extend(proxies::endpoints());
     all.extend(grants::endpoints());

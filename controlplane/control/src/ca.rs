@@ -4,6 +4,7 @@
 
 mod external;
 mod files;
+mod found;
 mod keys;
 mod rotation;
 #[cfg(test)]
@@ -26,6 +27,8 @@ use weft_policy::identity::SpiffeId;
 use x509_parser::extensions::ParsedExtension;
 
 pub(crate) use self::files::{make_private_folder, write_private, write_public};
+use self::found::{Found, Vouched};
+pub(crate) use self::found::{faults, is_there};
 pub use self::keys::Keys;
 pub use self::rotation::{Authorities, RotateError};
 
@@ -482,40 +485,26 @@ fn fingerprint(public_key: &[u8]) -> String {
 }
 
 fn open_root(state: &Path, keys: &Keys, trust_domain: &str, now: OffsetDateTime) -> Result<Root, AuthorityError> {
-    let folder = state.join("ca");
-    let (certificate, key) = (state.join("ca.pem"), folder.join("root.key"));
-    let (pem, key_pem) = (files::read(&certificate)?, files::read(&key)?);
+    let (certificate, key) = (state.join("ca.pem"), state.join("ca").join("root.key"));
     let root = |pem: String, key: KeyPair| Root::new(&certificate, &pem, key);
-    let Some(key_pem) = key_pem else {
-        if let Some(anchor) = rotation::external(state)? {
-            return Ok(Root { issuer: None, anchor });
+    match found::root(state, keys)? {
+        Found::Nothing => {
+            let new = KeyPair::generate()?;
+            files::write_private(&key, keys.pem(&new)?.as_bytes())?;
+            root(make_root(state, trust_domain, &new, now)?, new)
         }
-        let intermediate = folder.join("intermediate.pem");
-        let left = [certificate.clone(), intermediate].into_iter().find(|path| path.exists());
-        if let Some(path) = left {
-            return Err(AuthorityError::Incomplete { path, missing: key });
+        Found::Elsewhere(anchor) => Ok(Root { issuer: None, anchor }),
+        Found::Key(key, Vouched::By(pem)) => root(pem, key),
+        Found::Key(key, Vouched::ByNothing) => {
+            tracing::warn!(path = %certificate.display(), "the root's certificate is missing; it is made again of its key");
+            root(make_root(state, trust_domain, &key, now)?, key)
         }
-        let new = KeyPair::generate()?;
-        files::write_private(&key, keys.pem(&new)?.as_bytes())?;
-        return root(make_root(state, trust_domain, &new, now)?, new);
-    };
-    let root_key = keys.first_of(&key, &key_pem)?;
-    let Some(pem) = pem else {
-        tracing::warn!(path = %certificate.display(), "the root's certificate is missing; it is made again of its key");
-        return root(make_root(state, trust_domain, &root_key, now)?, root_key);
-    };
-    let Ok(der) = CertificateDer::from_pem_slice(pem.as_bytes()) else {
-        let aside = files::set_aside(&certificate)?;
-        tracing::warn!(aside = %aside.display(), "the root's certificate can't be read; it is made again of its key");
-        return root(make_root(state, trust_domain, &root_key, now)?, root_key);
-    };
-    let reason = |e: &dyn std::fmt::Display| e.to_string();
-    let (_, parsed) = x509_parser::parse_x509_certificate(&der)
-        .map_err(|e| AuthorityError::Malformed { path: certificate.clone(), reason: reason(&e) })?;
-    if parsed.public_key().raw != root_key.subject_public_key_info() {
-        return Err(AuthorityError::Mismatch { certificate, key });
+        Found::Key(key, Vouched::Unreadable) => {
+            let aside = files::set_aside(&certificate)?;
+            tracing::warn!(aside = %aside.display(), "the root's certificate can't be read; it is made again of its key");
+            root(make_root(state, trust_domain, &key, now)?, key)
+        }
     }
-    root(pem, root_key)
 }
 
 /// The intermediate that `folder` holds. One that can't be used is moved away: the root makes another.

@@ -1,49 +1,151 @@
-//! `weft-control --check`: the configuration, and what the state folder holds where there is one. Starts nothing.
+//! `weft-control --check`: tries what a start would try, and says all that is wrong at once. Invariant: nothing is changed;
+//! what is bound is let go of, and what a store would be written is forgotten.
 
-use crate::app::open_store;
-use crate::ca::Authority;
+#[cfg(test)]
+mod tests;
+
+use std::io::ErrorKind;
+use std::net::TcpListener;
+
+use crate::ca::{self, Authority, Keys};
 use crate::config::{Config, StoreKind};
 use crate::hub::unreadable_records;
 use crate::state;
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
 
-/// Faults that a start would find, one sentence each; empty if there are none.
-pub fn findings(config: &Config) -> Vec<String> {
-    let mut findings: Vec<_> = config.validate().err().iter().map(ToString::to_string).collect();
-    findings.extend(state::fault(&config.state));
-    if !findings.is_empty() {
-        return findings;
-    }
-    let path = config.state.join("weft.redb");
-    let is_embedded = matches!(config.store_kind(), Ok(StoreKind::Redb));
-    if is_embedded && !path.exists() {
-        return Vec::new();
-    }
-    let store = match open_store(config) {
-        Ok(store) => store,
-        // The one that runs says the same on its own: `weft check`.
-        Err(error) if is_in_use(&error) => return Vec::new(),
-        Err(error) => return vec![format!("{error:#}")],
-    };
-    let place = if is_embedded { path.display().to_string() } else { config.store.clone() };
-    let require = |root: String| Authority::require_with(&config.state, &config.keys().ok()?, &root).err();
-    let authority = store.root().ok().flatten().and_then(require);
-    findings.extend(authority.iter().map(|error| crate::chain(error)));
-    match unreadable_records(&store) {
-        Ok(records) => {
-            let told = |record: crate::store::Unreadable| {
-                format!(
-                    "{place}: record {} {} can't be read and would be left aside: {}",
-                    record.table, record.key, record.reason
-                )
-            };
-            findings.extend(records.into_iter().map(told));
-        }
-        Err(error) => findings.push(crate::chain(&error)),
-    }
-    findings
+/// Advice where an address can't be bound.
+const CURES: [(ErrorKind, &str); 3] = [
+    (ErrorKind::AddrInUse, "; a program listens there already, which ss -ltnp names"),
+    (ErrorKind::AddrNotAvailable, "; `bind` is no address of this machine"),
+    (ErrorKind::PermissionDenied, "; a port below 1024 takes CAP_NET_BIND_SERVICE"),
+];
+
+/// The findings, one sentence each.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// A start would end with them, or begin with less than there was.
+    pub faults: Vec<String>,
+    /// Worth knowing, and no fault.
+    pub notes: Vec<String>,
 }
 
-fn is_in_use(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(StoreError::Rows(weft_store::Error::InUse(_))))
+/// Looks at the configuration, its files, the state folder, the store and the listeners.
+pub fn findings(config: &Config) -> Findings {
+    let mut found = Findings::default();
+    if let Err(error) = config.validate() {
+        found.faults.extend(error.to_string().lines().map(str::to_owned));
+    }
+    let fault = state::fault(&config.state);
+    let is_usable = fault.is_none();
+    found.faults.extend(fault);
+    if is_usable {
+        found.notes.extend(state::remark(&config.state));
+        found.faults.extend(state::exposed(&config.state));
+    }
+    // Without its secret nothing can be said of the authority: that is a fault of the configuration.
+    let keys = config.keys().ok().filter(|_| is_usable);
+    if let Some(keys) = &keys {
+        let faults = ca::faults(&config.state, keys);
+        found.faults.extend(faults.iter().map(|error| crate::chain(error)));
+    }
+    let is_running = match config.store_kind() {
+        Ok(StoreKind::Redb) => is_usable && found.look_at_file(config, keys.as_ref()),
+        Ok(StoreKind::Etcd(_)) => {
+            found.look_at_etcd(config, keys.as_ref());
+            false
+        }
+        Err(_) => false,
+    };
+    if !is_running {
+        found.try_listeners(config);
+    }
+    found
+}
+
+impl Findings {
+    /// True where a control plane runs on the store.
+    fn look_at_file(&mut self, config: &Config, keys: Option<&Keys>) -> bool {
+        let path = config.state.join("weft.redb");
+        if !path.exists() {
+            if ca::is_there(&config.state) {
+                self.faults.push(format!(
+                    "{} is not there, and the authority beside it is: the store was lost. A start would make an empty one, which \
+                     leads no proxy until weft store accept; restore a backup of the whole folder first",
+                    path.display()
+                ));
+            }
+            return false;
+        }
+        match Store::look(&path) {
+            Ok(store) => self.look_into(&store, config, keys),
+            Err(StoreError::Rows(weft_store::Error::InUse(_))) => {
+                // It says what it finds in its store: `weft check`.
+                let path = path.display();
+                self.notes.push(format!(
+                    "running already: {path} is in use, so its records and the listeners were not tried"
+                ));
+                return true;
+            }
+            Err(error) => self.faults.push(crate::chain(&error)),
+        }
+        false
+    }
+
+    fn look_at_etcd(&mut self, config: &Config, keys: Option<&Keys>) {
+        let unread = config.etcd.files().filter_map(|(key, path)| {
+            let error = std::fs::read_to_string(path).err()?;
+            Some(format!("{key}: {} can't be read: {error}", path.display()))
+        });
+        let unread: Vec<_> = unread.collect();
+        let is_complete = unread.is_empty() && config.validate().is_ok();
+        self.faults.extend(unread);
+        let Ok(StoreKind::Etcd(location)) = config.store_kind() else { return };
+        let Some(options) = config.etcd_options(location).ok().filter(|_| is_complete) else { return };
+        match Store::look_at(options) {
+            Ok(store) => self.look_into(&store, config, keys),
+            Err(error) => self.faults.push(format!("store {}: {}", config.store, crate::chain(&error))),
+        }
+    }
+
+    /// Records that can't be read, and whether the store is of the authority that is there.
+    fn look_into(&mut self, store: &Store, config: &Config, keys: Option<&Keys>) {
+        let known = store.root().ok().flatten();
+        let foreign =
+            known.zip(keys).and_then(|(root, keys)| Authority::require_with(&config.state, keys, &root).err());
+        let foreign = foreign.map(|error| crate::chain(&error));
+        // One whose key can't be read is told already.
+        self.faults.extend(foreign.into_iter().filter(|error| !self.faults.contains(error)).collect::<Vec<_>>());
+        let place = match config.store_kind() {
+            Ok(StoreKind::Redb) => config.state.join("weft.redb").display().to_string(),
+            _ => config.store.clone(),
+        };
+        match unreadable_records(store) {
+            Ok(records) => {
+                let told = |record: crate::store::Unreadable| {
+                    format!(
+                        "{place}: record {} {} can't be read and would be left aside: {}",
+                        record.table, record.key, record.reason
+                    )
+                };
+                self.faults.extend(records.into_iter().map(told));
+            }
+            Err(error) => self.faults.push(crate::chain(&error)),
+        }
+    }
+
+    /// Binds all at a time, as a start does, and lets go of them.
+    fn try_listeners(&mut self, config: &Config) {
+        let mut bound = Vec::new();
+        for (key, address) in config.listeners() {
+            let error = match TcpListener::bind(address) {
+                Ok(listener) => {
+                    bound.push(listener);
+                    continue;
+                }
+                Err(error) => error,
+            };
+            let cure = CURES.iter().find(|(kind, _)| *kind == error.kind()).map_or("", |(_, cure)| cure);
+            self.faults.push(format!("{key}: {address} can't be opened: {error}{cure}"));
+        }
+    }
 }

@@ -213,6 +213,11 @@ impl Default for Config {
     }
 }
 
+impl Ports {
+    /// Free ones, whichever.
+    pub const ANY: Self = Self { grpc: 0, api: 0, metrics: 0 };
+}
+
 impl Default for Ports {
     fn default() -> Self {
         Self { grpc: 15012, api: 15013, metrics: 15014 }
@@ -263,6 +268,17 @@ impl Default for Limits {
 }
 
 impl EtcdAccess {
+    /// Files that are named, with their keys.
+    pub(crate) fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let files = [
+            ("etcd.ca_file", &self.ca_file),
+            ("etcd.cert_file", &self.cert_file),
+            ("etcd.key_file", &self.key_file),
+            ("etcd.password_file", &self.password_file),
+        ];
+        files.into_iter().filter_map(|(key, file)| Some((key, file.as_deref()?)))
+    }
+
     /// Keys that mean nothing without another: each with whether it is given, the other, and whether that is.
     fn pairs(&self) -> [(&'static str, bool, &'static str, bool); 5] {
         let given = |file: &Option<PathBuf>| file.is_some();
@@ -435,6 +451,15 @@ impl Config {
             ("limits.max_namespace_bytes", size(limits.max_namespace_bytes), 1..=1 << 30),
             ("limits.max_account_bytes", size(limits.max_account_bytes), 1..=1 << 30),
             ("limits.max_streams_per_account", size(limits.max_streams_per_account), 1..=1_000_000),
+        ]
+    }
+
+    /// The listeners with their keys.
+    pub(crate) fn listeners(&self) -> [(&'static str, SocketAddr); 3] {
+        [
+            ("ports.grpc", self.grpc_address()),
+            ("ports.api", self.api_address()),
+            ("ports.metrics", self.metrics_address()),
         ]
     }
 

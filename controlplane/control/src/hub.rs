@@ -41,7 +41,7 @@ use weft_policy::identity::{SpiffeId, TrustDomain};
 use weft_policy::plan::World;
 
 pub(crate) use self::apply::unprotects;
-pub use self::apply::{Applied, ApplyError, Expected, How, Misplaced, Stale, unreadable_records};
+pub use self::apply::{Applied, ApplyError, Expected, How, Misplaced, Removed, Stale, unreadable_records};
 pub use self::audit::Actor;
 pub use self::bans::{Ban, BanError, EvictError};
 pub use self::everywhere::Silent;
@@ -107,6 +107,7 @@ pub struct Hub {
     read_at: AtomicU64,
     bans: watch::Sender<bans::Bans>,
     evicted: watch::Sender<evicted::Evictions>,
+    evicted_lately: evicted::Lately,
     /// Bans that hold and could not be written yet, with who made them.
     unwritten_bans: std::sync::Mutex<BTreeMap<SpiffeId, (Actor, Ban)>>,
     /// Held by whoever changes the bans, until they are told.
@@ -226,6 +227,7 @@ impl Hub {
             read_at,
             bans: watch::Sender::new(bans),
             evicted: watch::Sender::default(),
+            evicted_lately: evicted::Lately::default(),
             unwritten_bans: Default::default(),
             bans_turn: Mutex::default(),
             lead: watch::Sender::new(Arc::new(lead)),

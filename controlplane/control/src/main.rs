@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use weft_control::app::App;
+use weft_control::check::{Findings, findings};
 use weft_control::config::Config;
 use weft_policy::text::OneLine;
 
@@ -29,7 +30,8 @@ struct Arguments {
     /// Address of the listeners: 15012 gRPC for proxies, 15013 API, 15014 metrics.
     #[arg(long, value_name = "IP")]
     bind: Option<IpAddr>,
-    /// Check the configuration and the state folder, and end: status 1 where something is wrong.
+    /// Try what a start would try (configuration, files, store, listeners), change nothing and end: status 1 where something
+    /// is wrong.
     #[arg(long)]
     check: bool,
 }
@@ -48,7 +50,9 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let mut config = match Config::load(arguments.config.as_deref()) {
-        Err(error) if arguments.check => return Ok(checked(&[error.to_string()])),
+        Err(error) if arguments.check => {
+            return Ok(checked(&Findings { faults: vec![error.to_string()], ..Findings::default() }));
+        }
         loaded => loaded?,
     };
     if let Some(state) = arguments.state {
@@ -61,7 +65,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         config.bind = bind;
     }
     if arguments.check {
-        return Ok(checked(&weft_control::check::findings(&config)));
+        return Ok(checked(&findings(&config)));
     }
     config.validate()?;
     let filter = std::env::var("WEFT_LOG").unwrap_or_else(|_| config.log.clone());
@@ -76,12 +80,15 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 }
 
 /// Tells what `--check` found.
-fn checked(findings: &[String]) -> ExitCode {
+fn checked(found: &Findings) -> ExitCode {
     use std::io::Write as _;
-    for finding in findings {
-        let _ = writeln!(std::io::stderr(), "weft-control: {finding}");
+    for fault in &found.faults {
+        let _ = writeln!(std::io::stderr(), "weft-control: {fault}");
     }
-    if findings.is_empty() {
+    for note in &found.notes {
+        let _ = writeln!(std::io::stderr(), "weft-control: note: {note}");
+    }
+    if found.faults.is_empty() {
         let _ = writeln!(std::io::stdout(), "good");
         return ExitCode::SUCCESS;
     }

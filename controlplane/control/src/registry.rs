@@ -1,7 +1,11 @@
 //! Connected proxies and how far each of them is: the source of `weft proxies` and `apply --wait`. Written by the
 //! sessions; lost with the process (registered workloads are not: the store keeps those).
 
+#[cfg(test)]
+mod awaited;
 mod concerns;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -32,8 +36,10 @@ const BELIEVED: Duration = Duration::from_secs(90);
 /// Accounts that must say of an endpoint that they don't reach it, where there are as many.
 const VOICES: usize = 2;
 
-/// So long a proxy that went without a word is waited for by who waits for a change to arrive.
+/// So long a proxy that went without a word is waited for by who waits for a change to arrive ...
 const AWAITED: Duration = Duration::from_secs(5);
+/// ... and one that was not heard yet since this process began.
+const AWAITED_AT_START: Duration = Duration::from_secs(10);
 
 /// Version, capabilities and address of a proxy, known from its first message on.
 #[derive(Debug, Clone, Default)]
@@ -185,6 +191,11 @@ pub struct Seat {
 }
 
 impl ProxyStatus {
+    /// It went without a word longer ago, and is expected back: it gets the change then.
+    pub fn is_away(&self) -> bool {
+        self.state == SyncState::Disconnected && self.is_expected && !self.is_awaited && self.is_concerned
+    }
+
     /// It has what is wanted or has refused it: nobody waits for it.
     pub fn is_settled(&self) -> bool {
         let is_excused = !self.is_concerned && self.state == SyncState::Behind;
@@ -628,10 +639,13 @@ impl Entry {
             behind_for: self.gone_since.or(self.behind_since).map(|at| at.elapsed()).unwrap_or_default(),
             heard_ago: self.heard.elapsed(),
             is_expected: self.is_expected,
-            is_awaited: self.is_expected
-                && (self.session == 0 || self.gone_since.is_some_and(|at| at.elapsed() < AWAITED)),
+            is_awaited: self.is_expected && self.gone_since.is_some_and(|at| at.elapsed() < self.patience()),
             is_concerned: self.concerns.may_have(wanted),
         }
+    }
+
+    fn patience(&self) -> Duration {
+        if self.session == 0 { AWAITED_AT_START } else { AWAITED }
     }
 
     fn judge(&self, wanted: Revision, since: Revision) -> (SyncState, String) {
@@ -652,43 +666,5 @@ impl Entry {
         }
         let reason = if self.progress.in_flight { "sent, not answered yet" } else { "not sent yet" };
         (SyncState::Behind, reason.to_owned())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_account_alone_removes_nothing_where_others_could_be_heard() {
-        let registry = Registry::new();
-        let seat = |account: &str, name: &str| {
-            let identity: SpiffeId = format!("spiffe://cluster.local/ns/shop/sa/{account}").parse().unwrap();
-            let capabilities = [wire::PEER_WORD.to_owned()].into();
-            let introduction = Introduction { capabilities, ..Introduction::default() };
-            let key = ProxyKey { name: name.to_owned(), identity };
-            registry.enter(key, introduction, OffsetDateTime::UNIX_EPOCH).unwrap().seat
-        };
-        let web = ObjectName::new("shop", "web-1");
-        let own: SpiffeId = "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap();
-        let word = || registry.word(std::slice::from_ref(&web), &own);
-        let say = |seat: &Seat, reached| registry.record_words(seat, [(web.clone(), reached)].into());
-        assert_eq!(word(), Word::None);
-        let liars = [seat("liar", "a"), seat("liar", "b")];
-        liars.iter().for_each(|liar| say(liar, false));
-        assert_eq!(word(), Word::Unreachable, "there is nobody else to ask");
-        let honest = seat("honest", "c");
-        assert_eq!(word(), Word::None, "many proxies of one account have one voice");
-        say(&honest, false);
-        assert_eq!(word(), Word::Unreachable);
-        say(&honest, true);
-        assert_eq!(word(), Word::Reached);
-        registry.leave(&honest, true);
-        let third = seat("third", "d");
-        assert_eq!(word(), Word::None);
-        say(&seat("web", "web-2"), false);
-        assert_eq!(word(), Word::Unreachable, "its own account is believed");
-        say(&third, true);
-        assert_eq!(word(), Word::Reached);
     }
 }

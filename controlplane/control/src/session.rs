@@ -542,7 +542,9 @@ impl Session {
     /// An empty delta of the store that speaks.
     fn delta(&self) -> v1::Delta {
         let view = self.scope.as_ref().map_or(0, Scope::number);
-        v1::Delta { lineage: Some(v1::Lineage::from(&self.hub.lead().lineage)), view, ..v1::Delta::default() }
+        let lineage = Some(v1::Lineage::from(&self.hub.lead().lineage));
+        let svid_ttl_seconds = self.hub.config().svid_ttl_seconds;
+        v1::Delta { lineage, view, svid_ttl_seconds, ..v1::Delta::default() }
     }
 
     async fn send_one(&self, delta: v1::Delta) -> bool {

@@ -5,6 +5,7 @@
 mod books;
 mod dump;
 mod frozen;
+mod look;
 mod origin;
 mod scan;
 #[cfg(test)]
@@ -301,7 +302,7 @@ impl Store {
     }
 
     fn on(rows: Waiting, max_audit_entries: u64) -> Result<Self, StoreError> {
-        let store = Self { rows, books: Mutex::default(), seen: AtomicU64::new(0), max_audit_entries };
+        let store = Self::bare(rows, max_audit_entries);
         origin::name(&store)?;
         Ok(store)
     }

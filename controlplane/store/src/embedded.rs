@@ -6,6 +6,7 @@ mod disk;
 mod log;
 #[cfg(test)]
 mod tests;
+mod untouched;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -62,6 +63,16 @@ impl Embedded {
     /// As `open`.
     pub fn open_by(path: &Path, opener: Box<Opener>) -> Result<Self, Error> {
         Self::on(Disk::open_by(path, opener)?)
+    }
+
+    /// Opens a file that is there to look at it: whatever is written is in memory only. Others may open it once this is
+    /// dropped.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub fn look(path: &Path) -> Result<Self, Error> {
+        let file = path.to_owned();
+        Self::open_by(path, Box::new(move || untouched::open(&file)))
     }
 
     fn on(disk: Disk) -> Result<Self, Error> {

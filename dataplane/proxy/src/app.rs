@@ -111,9 +111,9 @@ async fn live(
         }
         serve(shared, admin, identity, (state, channel), sockets).await?;
     }
-    // Only a clean end takes the rules away: after any other, captured traffic fails.
+    // Only a clean end may take the rules away: after any other, captured traffic fails.
     if let Some(capturing) = capturing {
-        capturing.remove().context("cannot remove the capture rules")?;
+        capturing.end().context("cannot remove the capture rules")?;
     }
     info!("ended");
     Ok(())

@@ -1,5 +1,6 @@
 //! Capture rules of this proxy, from its configuration to their removal. Invariant: once installed they are there, or are put
-//! back within a second, or readiness says that they are not; only a clean end takes them away.
+//! back within a second, or readiness says that they are not; only a clean end takes them away,
+//! and not even that where the configuration says so.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -57,6 +58,8 @@ pub struct Capturing {
     restored: AtomicU64,
     /// The kernel's listing of the rules when they are as they should be; `None` once they have been taken away.
     expected: Mutex<Option<String>>,
+    /// They outlive a clean end.
+    stay: bool,
 }
 
 impl Capturing {
@@ -75,6 +78,7 @@ impl Capturing {
             present: AtomicBool::new(true),
             restored: AtomicU64::new(0),
             expected: Mutex::new(Some(expected.unwrap_or_default())),
+            stay: settings.keep_on_stop,
         })))
     }
 
@@ -147,12 +151,18 @@ impl Capturing {
         false
     }
 
-    /// Takes them away, and ends the watch.
+    /// Ends the watch, and takes them away unless they shall stay.
     ///
     /// # Errors
     /// nft says why.
-    pub fn remove(&self) -> Result<(), CaptureError> {
+    pub fn end(&self) -> Result<(), CaptureError> {
         self.expected.lock().expect("no holder panics").take();
+        if self.stay {
+            info!(
+                "the capture rules stay: captured traffic is refused until the proxy is back (weft-proxy --capture-remove)"
+            );
+            return Ok(());
+        }
         self.rules.remove()
     }
 }

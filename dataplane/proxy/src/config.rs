@@ -206,6 +206,10 @@ pub struct Capture {
     pub exclude_cidrs: Vec<ipnet::IpNet>,
     #[serde(default)]
     pub exclude_uids: Vec<u32>,
+    /// The rules stay when the proxy ends cleanly, too: captured traffic is refused until it is back, or until
+    /// `weft-proxy --capture-remove`.
+    #[serde(default)]
+    pub keep_on_stop: bool,
 }
 
 impl Config {
@@ -259,17 +263,6 @@ impl Config {
             wrong.push("capture: needs listen.outbound".to_owned());
         }
         wrong
-    }
-
-    /// Looks at the files that a start needs.
-    ///
-    /// # Errors
-    /// One can't be read.
-    pub fn check_files(&self, path: &Path) -> Result<(), ConfigError> {
-        let ca_file = &self.control.ca_file;
-        let unreadable = |error| format!("control.ca_file: cannot read {}: {error}", ca_file.display());
-        let wrong: Vec<_> = std::fs::read_to_string(ca_file).err().map(unreadable).into_iter().collect();
-        if wrong.is_empty() { Ok(()) } else { Err(ConfigError::Values { path: path.to_owned(), wrong }) }
     }
 
     /// The workload as the control plane will be told of it.

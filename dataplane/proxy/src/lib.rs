@@ -30,6 +30,7 @@ pub mod usage;
 
 pub mod app;
 pub mod capturing;
+pub mod check;
 pub mod config;
 pub mod control;
 pub mod descriptors;

@@ -29,6 +29,11 @@ impl Life {
         now < self.not_before || now >= from.saturating_add(part.of(self.not_after.saturating_sub(from)))
     }
 
+    /// True where it was issued to live longer than `ttl` seconds, whatever the clock says.
+    fn outlives(self, ttl: u64) -> bool {
+        ttl > 0 && self.not_after.saturating_sub(self.not_before) > ttl.saturating_add(BACKDATED)
+    }
+
     pub fn has_ended(self, now: u64) -> bool {
         now > self.not_after
     }
@@ -50,6 +55,43 @@ impl Part {
     #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "seconds")]
     fn of(self, life: u64) -> u64 {
         (life as f64 * self.0) as u64
+    }
+}
+
+/// Certificates are valid from so many seconds before their issue, and a bit more is no other life.
+const BACKDATED: u64 = 360;
+/// Certificates that live too long are replaced within so many seconds, by lot, and within a tenth of the new life.
+const SPREAD: u64 = 120;
+
+/// Decides when a certificate that lives longer than those that are issued now is replaced: once for each life that is told.
+#[derive(Debug, Default)]
+pub struct Shortened {
+    /// The life that is told, and when it was first seen that the certificate outlives it.
+    seen: Option<(u64, u64)>,
+    done: Option<u64>,
+}
+
+impl Shortened {
+    /// `lot` is from 0 to 1.
+    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "seconds")]
+    pub fn is_due(&mut self, life: Life, ttl: u64, now: u64, lot: f64) -> bool {
+        if !life.outlives(ttl) || self.done == Some(ttl) {
+            self.seen = None;
+            return false;
+        }
+        let (_, since) = *self.seen.get_or_insert((ttl, now));
+        let wait = (SPREAD.min(ttl / 10) as f64 * lot.clamp(0.0, 1.0)) as u64;
+        // A clock that was set back waits anew.
+        if now < since || self.seen != Some((ttl, since)) {
+            self.seen = Some((ttl, now));
+            return wait == 0;
+        }
+        now >= since.saturating_add(wait)
+    }
+
+    /// A certificate was issued while this was the life that is told: however long it lives, no other is asked for.
+    pub fn renewed(&mut self, ttl: u64) {
+        self.done = Some(ttl);
     }
 }
 
@@ -95,6 +137,30 @@ mod tests {
         let life = Life { obtained: Some(1_000), not_before: 1_000, not_after: 2_000 };
         let due_at = |lot| (1_000..=2_000).find(|now| life.is_due(*now, Part::by(lot)));
         assert_eq!([0.0, 0.5, 1.0].map(due_at), [Some(1_400), Some(1_450), Some(1_500)]);
+    }
+
+    #[test]
+    fn one_that_lives_longer_than_new_ones_is_replaced_once_and_spread() {
+        const HOUR: u64 = 3_600;
+        let day = Life { obtained: None, not_before: 1_000_000, not_after: 1_000_000 + 24 * HOUR + 300 };
+        let mut shortened = Shortened::default();
+        // Not told, the same, longer, and nearly the same.
+        for ttl in [0, 24 * HOUR, 48 * HOUR, 24 * HOUR - 60] {
+            assert!(!shortened.is_due(day, ttl, 1_000_600, 0.0), "{ttl}");
+        }
+        assert!(!shortened.is_due(day, HOUR, 1_000_600, 0.5), "it waits for its lot");
+        assert!(!shortened.is_due(day, HOUR, 1_000_659, 0.5));
+        assert!(shortened.is_due(day, HOUR, 1_000_660, 0.5));
+        // Another life waits anew, and so does a clock that was set back.
+        assert!(!shortened.is_due(day, 2 * HOUR, 1_000_660, 0.5));
+        assert!(!shortened.is_due(day, 2 * HOUR, 1_000_600, 0.5));
+        assert!(shortened.is_due(day, 2 * HOUR, 1_000_660, 0.5));
+        // A control plane that issues longer ones all the same is not asked again.
+        shortened.renewed(2 * HOUR);
+        assert!(!shortened.is_due(day, 2 * HOUR, 1_900_000, 0.0));
+        assert!(shortened.is_due(day, HOUR, 1_900_000, 0.0), "until it tells another one");
+        let short = Life { not_after: day.not_before + HOUR + 300, ..day };
+        assert!(!Shortened::default().is_due(short, HOUR, 1_900_000, 0.0));
     }
 
     #[test]

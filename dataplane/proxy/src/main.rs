@@ -3,11 +3,12 @@
 #![forbid(unsafe_code)]
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
 
+use weft_proxy::check::{self, Findings};
 use weft_proxy::config::Config;
 use weft_proxy::telemetry::LogLevel;
 use weft_proxy::{app, capturing, chain};
@@ -21,7 +22,7 @@ struct Arguments {
     /// Configuration file (YAML).
     #[arg(long, value_name = "FILE", env = "WEFT_PROXY_CONFIG")]
     config: PathBuf,
-    /// Validate the configuration and end: 0 good, 1 bad.
+    /// Try what a start would try (the file, what it names, the addresses), change nothing and end: 0 good, 1 bad.
     #[arg(long)]
     check: bool,
     /// Remove this proxy's capture rules and end (after a crash they stay: fail closed).
@@ -36,11 +37,7 @@ fn main() -> ExitCode {
         Err(error) => return fail(&chain(&error), if arguments.check { 1 } else { 2 }),
     };
     if arguments.check {
-        if let Err(error) = config.check_files(&arguments.config) {
-            return fail(&chain(&error), 1);
-        }
-        let _ = writeln!(std::io::stdout(), "{}: good", arguments.config.display());
-        return ExitCode::SUCCESS;
+        return checked(&arguments.config, &check::findings(&config));
     }
     if arguments.capture_remove {
         return match capturing::remove(&config) {
@@ -59,6 +56,21 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&format!("{error:#}"), 2),
     }
+}
+
+/// Tells what `--check` found.
+fn checked(path: &Path, found: &Findings) -> ExitCode {
+    for fault in &found.faults {
+        let _ = fail(&format!("{}: {fault}", path.display()), 1);
+    }
+    for note in &found.notes {
+        let _ = fail(&format!("{}: note: {note}", path.display()), 0);
+    }
+    if !found.faults.is_empty() {
+        return ExitCode::from(1);
+    }
+    let _ = writeln!(std::io::stdout(), "{}: good", path.display());
+    ExitCode::SUCCESS
 }
 
 fn fail(message: &str, code: u8) -> ExitCode {

@@ -116,7 +116,8 @@ impl Record {
         self.log(|log| {
             log.stage = Some(verdict.stage);
             log.rule = failure.rule().map(Cow::into_owned);
-            log.reason = Some(failure.to_string());
+            log.reason = Some(verdict.reason);
+            log.message = Some(failure.to_string());
         });
         counters::local_reply(self.side, &verdict);
         let Some(responder) = responder.take() else { return };
@@ -146,7 +147,7 @@ impl Record {
             ExchangeError::Broken(error) => {
                 let failure = Failure::NoAnswer { to, error };
                 self.flag = failure.verdict().flag;
-                self.log(|log| log.reason = Some(failure.to_string()));
+                self.log(|log| log.failed(&failure));
                 None
             }
             ExchangeError::Stalled(stalled) => {
@@ -155,7 +156,7 @@ impl Record {
                     return Some(Unanswered { failure, unprocessed: false, lost: false });
                 }
                 self.flag = failure.verdict().flag;
-                self.log(|log| log.reason = Some(failure.to_string()));
+                self.log(|log| log.failed(&failure));
                 None
             }
             ExchangeError::ClientGone => {

@@ -560,9 +560,9 @@ impl TunnelEnd {
     pub fn as_str(self) -> &'static str {
         match self {
             TunnelEnd::Finished => "finished",
-            TunnelEnd::ClientLost => "client lost",
-            TunnelEnd::ServerLost => "server lost",
-            TunnelEnd::Idle => "idle timeout",
+            TunnelEnd::ClientLost => "client_lost",
+            TunnelEnd::ServerLost => "server_lost",
+            TunnelEnd::Idle => "idle_timeout",
             TunnelEnd::Stalled(_) => "stalled",
         }
     }

@@ -188,9 +188,19 @@ pub struct Contact {
     refused: Mutex<Option<String>>,
     /// Why the certificate could not be renewed when that was last tried.
     not_renewed: Mutex<Option<String>>,
+    /// How long certificates that are issued now live, seconds; 0 where that was not told.
+    svid_ttl_s: AtomicU64,
 }
 
 impl Contact {
+    pub fn set_svid_ttl(&self, seconds: u64) {
+        self.svid_ttl_s.store(seconds, Ordering::Relaxed);
+    }
+
+    pub fn svid_ttl(&self) -> u64 {
+        self.svid_ttl_s.load(Ordering::Relaxed)
+    }
+
     pub fn connected(&self) {
         self.connected.store(1, Ordering::Relaxed);
         self.lost_at_unix_ms.store(0, Ordering::Relaxed);

@@ -105,6 +105,45 @@ fn an_account_that_nobody_has_is_noted() {
 }
 
 #[test]
+fn whoever_is_barred_reaches_nobody_and_is_reached_by_nobody() {
+    let ask = |barred: &Barred, path: &str| {
+        let query = Query {
+            from: "partner/api".to_owned(),
+            to: "web.shop".to_owned(),
+            port: None,
+            method: get(),
+            path: path.to_owned(),
+            headers: BTreeMap::new(),
+        };
+        explain_among(&world(&format!("{SHOP}---\n{POLICIES}")), barred, &query).unwrap()
+    };
+    let account = |namespace: &str, name: &str| -> SpiffeId {
+        format!("spiffe://cluster.local/ns/{namespace}/sa/{name}").parse().unwrap()
+    };
+    let why = || "its identity is banned".to_owned();
+    let check = |barred: &Barred, path: &str, expect: (Option<u16>, &str)| {
+        let got = ask(barred, path);
+        assert!(!got.allowed && got.barred && got.rule.is_none(), "{got:?}");
+        assert_eq!((got.status, got.reason.as_str()), expect, "{path}");
+    };
+    let caller = Barred { identities: [(account("partner", "api"), why())].into(), ..Barred::default() };
+    let refused = "nobody accepts its connections: its identity is banned";
+    check(&caller, "/app", (Some(503), refused));
+    // Its own proxy answers this one.
+    check(&caller, "/elsewhere", (Some(404), refused));
+    assert!(ask(&caller, "/app").backends[0].endpoints[0].allowed, "the way is shown all the same");
+    let callee = Barred { identities: [(account("shop", "web"), why())].into(), ..Barred::default() };
+    check(&callee, "/app", (Some(503), "nobody connects to shop/web-1: its identity is banned"));
+    // One of several is avoided.
+    let one = |name: &str| Barred { workloads: [(ObjectName::new("shop", name), why())].into(), ..Barred::default() };
+    let all = ask(&Barred::default(), "/app").backends[0].endpoints.len();
+    let got = ask(&one("web-1"), "/app");
+    let barred = got.backends[0].endpoints.iter().filter(|endpoint| endpoint.barred).count();
+    assert_eq!((barred, got.allowed), (1, all > 1), "{got:?}");
+    assert!(ask(&one("nobody"), "/app").allowed);
+}
+
+#[test]
 fn questions_without_an_answer() {
     fn check(from: &str, to: &str, port: Option<u16>, expect: &str) {
         let query = Query {

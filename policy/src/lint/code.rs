@@ -96,6 +96,12 @@ codes! {
         example: "{apiVersion: v1, kind: Service, metadata: {name: b, namespace: shop},
  spec: {selector: {app: web}, sessionAffinity: ClientIP, ports: [{port: 81, targetPort: 8080}]}}";
 
+    Opens = 10, Warning, itself, "policy opens",
+        means: "The change loosens a policy or deletes it, so that a workload takes what it refused: the message has an \
+                example. Whoever may write the policy may do that; the audit log says so.",
+        cure: "Nothing, where that is meant; else look at the rule, the action and the targets again (`weft diff`).",
+        example: "";
+
     ParentMissing = 101, Warning, world, "route of no Service",
         means: "The Service that the route is attached to does not exist, so the route holds for nothing.",
         cure: "Correct `parentRefs`, or apply the Service.",
@@ -331,8 +337,8 @@ codes! {
         example: "{apiVersion: v1, kind: Service, metadata: {name: b, namespace: shop},
  spec: {selector: {app: wep}, ports: [{port: 80}]}}";
     NoSelector = 303, Warning, itself, "Service without selector",
-        means: "Without a selector no workload ever stands behind the Service.",
-        cure: "Give it one.",
+        means: "Without a selector no workload ever stands behind the Service, and no route is attached to it.",
+        cure: "Give it one, or attach a route that leads to others.",
         example: "{apiVersion: v1, kind: Service, metadata: {name: b, namespace: shop}, spec: {ports: [{port: 80}]}}";
     UnservedPort = 304, Warning, world, "port that nobody serves",
         means: "None of the workloads behind the Service has a port of the number `targetPort`: requests fail.",

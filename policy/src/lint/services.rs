@@ -117,6 +117,10 @@ impl Behind<'_, '_> {
 
     fn selector(&self, report: &mut Report) {
         if self.service.spec.selector.is_empty() {
+            // Where there is a route, that decides who answers.
+            if self.lens.world.has_routes(&self.service.name()) {
+                return;
+            }
             return self.tell(Code::NoSelector, "spec.selector", "no workload ever stands behind it", report);
         }
         if self.workloads.is_empty() && self.lens.knows_workloads() {

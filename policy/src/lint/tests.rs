@@ -73,6 +73,7 @@ fn every_example_shows_its_code_and_nothing_is_found_beside_them() {
     let elsewhere = [
         Code::Unfit,
         Code::Unprotects,
+        Code::Opens,
         Code::GrantedBySelector,
         Code::AuthzMissing,
         Code::NeverPublished,
@@ -175,6 +176,15 @@ fn what_can_hold_is_left_alone() {
         ),
         &[],
     );
+}
+
+#[test]
+fn a_service_for_which_a_route_decides_needs_no_selector() {
+    let parent = "{apiVersion: v1, kind: Service, metadata: {name: front, namespace: shop}, spec: {ports: [{port: 80, appProtocol: http}]}}\n";
+    told(parent, &["warning WEFT303 Service shop/front: spec.selector: no workload ever stands behind it"]);
+    let attached =
+        route("r", &format!("[{{{TO_WEB}}}]")).replace("kind: Service, name: web}]", "kind: Service, name: front}]");
+    told(&format!("{parent}---\n{attached}"), &[]);
 }
 
 #[test]

@@ -166,6 +166,13 @@ fn guarded(world: &World, policy: &Resource, workload: &Object<WorkloadSpec>) ->
     }
 }
 
+/// True where a policy that is there restricts the workload.
+pub(super) fn restricts(world: &World, policy: &ObjectKey, workload: &Object<WorkloadSpec>) -> bool {
+    let Some(policy) = world.get(policy).map(|entry| &entry.resource) else { return false };
+    let holds = protecting(policy).is_some_and(|(metadata, targets)| holds_for(world, metadata, targets, workload));
+    holds && !guarded(world, policy, workload).is_empty()
+}
+
 /// The targets of a policy that restricts.
 fn protecting(resource: &Resource) -> Option<(&Metadata, &[TargetRef])> {
     match resource {

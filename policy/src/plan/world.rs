@@ -330,6 +330,11 @@ impl World {
         self.index().around_service(name)
     }
 
+    /// True where a route is attached to a service.
+    pub(crate) fn has_routes(&self, service: &ObjectName) -> bool {
+        self.index().attached_to(service).next().is_some()
+    }
+
     /// Services and workloads with an address.
     pub(crate) fn with_address(&self, address: IpAddr) -> impl Iterator<Item = ObjectKey> {
         self.index().with_address(address)

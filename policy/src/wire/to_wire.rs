@@ -19,6 +19,7 @@ impl From<&Delta> for v1::Delta {
             more: false,
             answered: delta.answered.iter().map(Into::into).collect(),
             view: 0,
+            svid_ttl_seconds: 0,
         }
     }
 }

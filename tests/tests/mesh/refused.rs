@@ -72,10 +72,10 @@ async fn what_a_codec_refuses_of_an_app_is_logged_with_its_cause() {
     for (bytes, cause, status, protocol) in table {
         let client = send(pair.proxy(), &bytes).await;
         let line = line(&logs(folder.path(), Of::Caller), &client.to_string()).await;
-        let told = (&line["rule"], &line["response_code"], &line["protocol"], &line["response_flags"], &line["side"]);
+        let told = (&line["reason"], &line["response_code"], &line["protocol"], &line["response_flags"], &line["side"]);
         let expect = (&json!(cause), &json!(status), &json!(protocol), &json!("DPE"), &json!("outbound"));
         assert_eq!(told, expect, "{line}");
-        assert!(line["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{line}");
+        assert!(line["message"].as_str().is_some_and(|message| !message.is_empty()), "{line}");
     }
 }
 
@@ -92,7 +92,7 @@ async fn what_a_codec_refuses_of_a_peer_is_logged_with_its_identity() {
     assert_eq!(answer.status, 414);
     let line = line(&logs(folder.path(), Of::Origin), "").await;
     assert_eq!(
-        (&line["rule"], &line["response_code"], &line["side"]),
+        (&line["reason"], &line["response_code"], &line["side"]),
         (&json!("target_too_long"), &json!(414), &json!("inbound"))
     );
     assert_eq!(line["source_principal"], "spiffe://cluster.local/ns/default/sa/caller");

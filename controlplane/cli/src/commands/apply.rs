@@ -91,7 +91,7 @@ fn warnings(answer: &Applied, manifests: &Manifests) -> impl Iterator<Item = Str
     };
     told.filter(is_told).map(|finding| {
         let line = finding.line(&Paint::plain());
-        if finding.severity == Level::Error { format!("{line} (refused without --force)") } else { line }
+        if finding.severity == Level::Error { format!("{line} (weft apply refuses it without --force)") } else { line }
     })
 }
 
@@ -157,7 +157,7 @@ mod tests {
             told,
             [
                 "warning WEFT103: HTTPRoute a/b: spec.rules: no such service",
-                "error WEFT103: HTTPRoute a/c: spec.rules: no such service (refused without --force)"
+                "error WEFT103: HTTPRoute a/c: spec.rules: no such service (weft apply refuses it without --force)"
             ]
         );
         assert_eq!(names(&answer), ["a/b"]);

@@ -5,9 +5,10 @@ use weft_api::{DeleteQuery, Deleted};
 use crate::access::AccessArgs;
 use crate::answer::{Answer, Failure, Outcome};
 use crate::api::Client;
+use crate::findings;
 use crate::kinds::{self, Target};
 use crate::manifests::{self, FileArgs};
-use crate::output;
+use crate::output::{self, Paint};
 use crate::values;
 
 const EXAMPLE: &str = "Examples:
@@ -47,6 +48,9 @@ pub(crate) async fn run(args: DeleteArgs) -> Outcome {
         match delete(&client, &target, args.force).await {
             Ok(Some(deleted)) => {
                 output::say(&format!("{target} deleted (revision {})", deleted.revision));
+                for found in findings::told(&deleted.problems, None) {
+                    output::complain(&found.line(&Paint::plain()));
+                }
             }
             Ok(None) if args.ignore_not_found => output::say(&format!("{target} is not there")),
             Ok(None) => {

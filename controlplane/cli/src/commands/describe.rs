@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context as _;
 use serde_json::Value;
-use weft_api::{Metadata, Resource};
+use weft_api::{Ban, Metadata, Resource};
 use weft_policy::bundle::ObjectName;
+use weft_policy::identity::SpiffeId;
 use weft_policy::plan::World;
 use weft_policy::resource::{self as policy, Kind, ROOT_NAMESPACE};
 
-use super::{get, lint};
+use super::{get, lint, proxies};
 use crate::access::AccessArgs;
 use crate::answer::{Answer, Failure, Outcome};
 use crate::api::{Client, Error};
@@ -62,6 +63,7 @@ async fn found(client: &Client, kind: Kind, object: &Resource) -> Result<String,
 
 async fn related(client: &Client, kind: Kind, object: &Resource) -> Result<String, Failure> {
     let namespace = &object.metadata.namespace;
+    let bans = proxies::bans(client).await?;
     let mut text = String::new();
     let mut section = |title: &str, lines: Vec<String>| {
         text.push_str(&format!("\n{title}:\n"));
@@ -75,7 +77,7 @@ async fn related(client: &Client, kind: Kind, object: &Resource) -> Result<Strin
     if kind == Kind::Service {
         let workloads = get::list(client, Kind::Workload, Some(namespace)).await?;
         let chosen = workloads.iter().filter(|workload| selects(object, &workload.metadata.labels));
-        section("Endpoints", chosen.map(|workload| endpoint(workload)).collect());
+        section("Endpoints", chosen.map(|workload| endpoint(workload, &bans)).collect());
         // A producer's or a consumer's route: any namespace may have one.
         let routes = get::list(client, Kind::HttpRoute, None).await?;
         section("Routes", routes.iter().filter(|route| is_attached(route, object)).map(|it| named(it)).collect());
@@ -83,6 +85,12 @@ async fn related(client: &Client, kind: Kind, object: &Resource) -> Result<Strin
         let services = get::list(client, Kind::Service, Some(namespace)).await?;
         let choosing = services.iter().filter(|service| selects(service, &object.metadata.labels));
         section("Services", choosing.map(|it| named(it)).collect());
+        if let Some(ban) = ban_of(object, &bans) {
+            section(
+                "Kept out",
+                vec![proxies::banned(ban), "nobody connects to it: weft proxy unban lifts that".to_owned()],
+            );
+        }
     }
     let world = around(client, namespace).await?;
     let name = ObjectName::new(namespace.clone(), object.metadata.name.clone());
@@ -133,9 +141,21 @@ fn is_attached(route: &Resource, service: &Resource) -> bool {
     })
 }
 
-fn endpoint(workload: &Resource) -> String {
+fn endpoint(workload: &Resource, bans: &[Ban]) -> String {
     let [address, account] = ["address", "serviceAccount"].map(|key| text_at(&workload.spec, &[key]));
-    format!("{} at {address} as {account}", cell(&workload.metadata.name))
+    let kept_out =
+        ban_of(workload, bans).map(|ban| format!(", kept out: {}", proxies::banned(ban))).unwrap_or_default();
+    format!("{} at {address} as {account}{kept_out}", cell(&workload.metadata.name))
+}
+
+/// The ban of a workload's identity.
+fn ban_of<'b>(workload: &Resource, bans: &'b [Ban]) -> Option<&'b Ban> {
+    let account = workload.spec["serviceAccount"].as_str().unwrap_or("default");
+    let is_its = |ban: &&Ban| {
+        let identity = ban.identity.parse::<SpiffeId>();
+        identity.is_ok_and(|it| it.namespace() == workload.metadata.namespace && it.service_account() == account)
+    };
+    bans.iter().find(is_its)
 }
 
 fn named(object: &Resource) -> String {
@@ -163,6 +183,18 @@ mod tests {
             |parent: Value| resource(json!({"metadata": {"namespace": "shop"}, "spec": {"parentRefs": [parent]}}));
         assert!(is_attached(&route(json!({"name": "reviews"})), &service));
         assert!(!is_attached(&route(json!({"name": "reviews", "namespace": "other"})), &service));
+    }
+
+    #[test]
+    fn an_endpoint_that_is_kept_out_says_so() {
+        let spec = json!({"address": "10.0.0.1", "serviceAccount": "web"});
+        let workload = resource(json!({"metadata": {"namespace": "shop", "name": "web-1"}, "spec": spec}));
+        let ban = |account: &str| Ban { identity: format!("spiffe://c/ns/shop/sa/{account}"), ..Ban::default() };
+        assert_eq!(endpoint(&workload, &[ban("api")]), "web-1 at 10.0.0.1 as web");
+        assert_eq!(
+            endpoint(&workload, &[ban("api"), ban("web")]),
+            "web-1 at 10.0.0.1 as web, kept out: shop/web (banned since 1970-01-01T00:00:00Z)"
+        );
     }
 
     #[test]

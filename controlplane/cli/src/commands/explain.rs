@@ -77,7 +77,11 @@ fn render(args: &ExplainArgs, answer: &Explanation, paint: &Paint) -> String {
                 weight.clone(),
                 cell(&endpoint.workload),
                 endpoint.address.to_string(),
-                if endpoint.allowed { paint.good("allowed") } else { paint.bad("denied") },
+                match (endpoint.allowed, endpoint.barred) {
+                    (true, _) => paint.good("allowed"),
+                    (false, true) => paint.bad("barred"),
+                    (false, false) => paint.bad("denied"),
+                },
                 cell(endpoint.rule.as_deref().unwrap_or_default()),
                 cells(&endpoint.filters),
             ]);
@@ -132,7 +136,7 @@ enum Verdict {
 fn verdict(answer: &Explanation) -> Verdict {
     match (answer.allowed, answer.status) {
         (true, _) => Verdict::Allowed,
-        (_, Some(500..)) => Verdict::Unavailable,
+        (_, Some(500..)) if !answer.barred => Verdict::Unavailable,
         _ => Verdict::Denied,
     }
 }
@@ -178,5 +182,9 @@ mod tests {
         assert!(render(&args, &noted, &Paint::plain()).contains("NOTE:"), "{noted:?}");
         let nobody = Explanation { status: Some(503), ..answer };
         assert!(render(&args, &nobody, &Paint::plain()).starts_with("UNAVAILABLE  GET"));
+        let mut barred = Explanation { barred: true, ..nobody };
+        barred.backends[0].endpoints[0].barred = true;
+        let text = render(&args, &barred, &Paint::plain());
+        assert!(text.starts_with("DENIED  GET") && text.contains("  barred  "), "{text}");
     }
 }

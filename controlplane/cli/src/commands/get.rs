@@ -132,7 +132,8 @@ fn documents(items: &[Told<Resource>]) -> Result<String, Failure> {
 
 type Column = (&'static str, fn(&Resource) -> String);
 
-fn columns(kind: Kind) -> Vec<Column> {
+/// The columns of a kind. All but the wide table fit 80 columns where names are of usual length.
+fn columns(kind: Kind, wide: bool) -> Vec<Column> {
     match kind {
         Kind::Namespace => vec![],
         Kind::Mesh => vec![
@@ -154,6 +155,11 @@ fn columns(kind: Kind) -> Vec<Column> {
             }),
             ("ACCOUNT", |item| text_at(&item.spec, &["serviceAccount"])),
             ("LABELS", |item| labels(&item.metadata.labels)),
+        ],
+        Kind::HttpRoute if !wide => vec![
+            ("PARENTS", |item| each(&item.spec["parentRefs"], |parent| text_at(parent, &["name"]))),
+            ("BACKENDS", |item| shortened(backends(item))),
+            ("STATUS", standing),
         ],
         Kind::HttpRoute => vec![
             ("PARENTS", |item| each(&item.spec["parentRefs"], |parent| text_at(parent, &["name"]))),
@@ -186,7 +192,7 @@ fn table<R: Deref<Target = Resource>>(kind: Kind, items: &[R], wide: bool, now: 
     if items.is_empty() {
         return format!("no {}\n", kind.plural());
     }
-    let columns = columns(kind);
+    let columns = columns(kind, wide);
     let mut headings = if kind.is_namespaced() { vec!["NAMESPACE", "NAME"] } else { vec!["NAME"] };
     headings.extend(columns.iter().map(|(heading, _)| *heading));
     headings.push("AGE");
@@ -227,6 +233,43 @@ fn service_port(port: &Value) -> String {
 fn backend(backend: &Value) -> String {
     let weight = backend.get("weight").map_or_else(|| "1".to_owned(), scalar);
     format!("{}:{}({weight})", text_at(backend, &["name"]), text_at(backend, &["port"]))
+}
+
+/// Name and weight of each backend of a route.
+fn backends(item: &Resource) -> impl Iterator<Item = String> {
+    let rules = item.spec["rules"].as_array().into_iter().flatten();
+    let backends = rules.flat_map(|rule| rule["backendRefs"].as_array().into_iter().flatten());
+    backends.map(|backend| {
+        let weight = backend.get("weight").map(|weight| format!("({})", scalar(weight))).unwrap_or_default();
+        format!("{}{weight}", text_at(backend, &["name"]))
+    })
+}
+
+/// Characters of a cell that has room for so much.
+const ROOM: usize = 26;
+
+/// The first ones, as far as there is room, and how many more there are.
+fn shortened(cells: impl Iterator<Item = String>) -> String {
+    let (mut text, mut more) = (String::new(), 0);
+    for cell in cells {
+        if more > 0 || (!text.is_empty() && text.len() + cell.len() >= ROOM) {
+            more += 1;
+        } else {
+            text = if text.is_empty() { cell } else { format!("{text},{cell}") };
+        }
+    }
+    match (text.is_empty(), more) {
+        (true, _) => "-".to_owned(),
+        (false, 0) => text,
+        (false, more) => format!("{text} +{more}"),
+    }
+}
+
+/// How far a route is: the reason of the first condition that does not hold, else that it is programmed.
+fn standing(item: &Resource) -> String {
+    let conditions = ["Accepted", "ResolvedRefs", "Programmed"].map(|name| condition(item, name));
+    let told = conditions.iter().find(|told| told.as_str() != "True");
+    told.cloned().unwrap_or_else(|| "Programmed".to_owned())
 }
 
 fn targets(item: &Resource) -> String {
@@ -300,6 +343,29 @@ pub(super) mod tests {
                 "u1"
             ]
         );
+    }
+
+    #[test]
+    fn routes_fit_eighty_columns() {
+        let backend = |name: &str, weight: u32| json!({"name": name, "port": 80, "weight": weight});
+        let route = |rules: Value, programmed: &str| {
+            resource(json!({
+                "metadata": {"namespace": "shop", "name": "reviews-canary", "creationTimestamp": "1970-01-01T00:00:00Z"},
+                "spec": {"parentRefs": [{"name": "reviews"}], "rules": rules},
+                "status": {"parents": [{"parentRef": {}, "controllerName": "c", "conditions": [
+                    condition("Accepted", "True", "Accepted"), condition("ResolvedRefs", "True", "ResolvedRefs"),
+                    condition("Programmed", programmed, "Pending")]}]},
+            }))
+        };
+        let several = json!([
+            {"backendRefs": [backend("reviews-v1", 90), backend("reviews-v2", 10)]},
+            {"backendRefs": [backend("reviews-v3", 1)]}, {}]);
+        let text = table(Kind::HttpRoute, &[&route(several, "True"), &route(json!([]), "False")], false, 75);
+        assert!(text.lines().all(|line| line.len() <= 80), "{text}");
+        let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(rows[0], ["NAMESPACE", "NAME", "PARENTS", "BACKENDS", "STATUS", "AGE"]);
+        assert_eq!(rows[1], ["shop", "reviews-canary", "reviews", "reviews-v1(90)", "+2", "Programmed", "1m15s"]);
+        assert_eq!(rows[2], ["shop", "reviews-canary", "reviews", "-", "Pending", "1m15s"]);
     }
 
     fn condition(kind: &str, status: &str, reason: &str) -> Value {

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use weft_api::{LoadedFilter, Proxies, Proxy, SilentReplica, SyncState};
+use weft_api::{Ban, Bans, LoadedFilter, Proxies, Proxy, SilentReplica, SyncState};
 use weft_policy::identity::SpiffeId;
 
 use crate::access::AccessArgs;
 use crate::answer::{Answer, Failure, Outcome};
-use crate::api::Told;
+use crate::api::{Client, Error, Told};
 use crate::output::{self, Format, OutputArgs, Paint, Table, age, cell, cells, instant, now};
 
 const EXAMPLE: &str = "Examples:
@@ -47,15 +47,19 @@ pub(crate) async fn run(args: ProxiesArgs) -> Outcome {
     }
     let answer: Told<Proxies> = client.fetch("/proxies").await?;
     complain_of(&answer.silent);
+    let bans = bans(&client).await?;
     let Some(name) = &args.name else {
         let text = output::structured(args.output.format, &answer)?;
         output::print(&text.unwrap_or_else(|| table(&answer.proxies, wide, &Paint::stdout(), now())));
+        kept_out(&bans).iter().for_each(|line| output::complain(line));
         return Ok(Answer::Yes);
     };
     let all = answer.each("proxies", |list| list.proxies);
     let Some(proxy) = all.iter().find(|proxy| proxy.name == *name) else {
         let known: Vec<_> = all.iter().map(|proxy| proxy.name.as_str()).collect();
-        return Err(Failure::Refused(format!("no proxy {name}; known: {}", known.join(", "))));
+        let mut text = format!("no proxy {name}; known: {}", known.join(", "));
+        text.extend(kept_out(&bans).map(|line| format!("; {line}")));
+        return Err(Failure::Refused(text));
     };
     let text = output::structured(args.output.format, proxy)?;
     output::print(&text.unwrap_or_else(|| details(proxy, now())));
@@ -65,6 +69,32 @@ pub(crate) async fn run(args: ProxiesArgs) -> Outcome {
 /// Names on stderr the control planes that did not say what they know.
 pub(super) fn complain_of(silent: &[SilentReplica]) {
     silent.iter().map(silence).for_each(|line| output::complain(&line));
+}
+
+/// The bans that the caller may know of.
+pub(super) async fn bans(client: &Client) -> Result<Vec<Ban>, Failure> {
+    match client.fetch::<Bans>("/bans").await {
+        Ok(bans) => Ok(bans.bans),
+        Err(Error::Refused(refusal)) if matches!(refusal.status, 403 | 404) => Ok(Vec::new()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Identities that `kept_out` names.
+const SHOWN: usize = 3;
+
+/// A line about who is banned: proxies with such an identity have no stream and are in no list.
+fn kept_out(bans: &[Ban]) -> Option<String> {
+    let shown: Vec<_> = bans.iter().take(SHOWN).map(banned).collect();
+    let more = bans.len().saturating_sub(shown.len());
+    let tail = if more > 0 { format!(" and {more} more") } else { String::new() };
+    (!shown.is_empty()).then(|| format!("kept out of the mesh: {}{tail} (weft proxy bans)", shown.join(", ")))
+}
+
+/// Who is banned, since when and why.
+pub(super) fn banned(ban: &Ban) -> String {
+    let reason = if ban.reason.is_empty() { String::new() } else { format!(", {}", cell(&ban.reason)) };
+    format!("{} (banned since {}{reason})", account_of(&ban.identity), output::moment(ban.since_unix))
 }
 
 fn silence(silent: &SilentReplica) -> String {
@@ -132,8 +162,12 @@ fn revision(proxy: &Proxy) -> String {
 
 /// `shop/reviews` of `spiffe://cluster.local/ns/shop/sa/reviews`.
 fn account(proxy: &Proxy) -> String {
-    let known = proxy.identity.parse::<SpiffeId>();
-    known.map_or(cell(&proxy.identity), |identity| format!("{}/{}", identity.namespace(), identity.service_account()))
+    account_of(&proxy.identity)
+}
+
+fn account_of(identity: &str) -> String {
+    let known = identity.parse::<SpiffeId>();
+    known.map_or(cell(identity), |identity| format!("{}/{}", identity.namespace(), identity.service_account()))
 }
 
 fn span(ms: u64) -> String {
@@ -230,6 +264,23 @@ mod tests {
     fn one_that_is_silent_is_named() {
         let silent = SilentReplica { replica: "10.0.0.2:15012".to_owned(), reason: "why".to_owned(), proxies: 3 };
         assert_eq!(silence(&silent), "control plane 10.0.0.2:15012 does not say how its 3 proxies are: why");
+    }
+
+    #[test]
+    fn whoever_is_kept_out_is_named_beside_the_list() {
+        let ban = |name: &str, reason: &str| Ban {
+            identity: format!("spiffe://cluster.local/ns/shop/sa/{name}"),
+            reason: reason.to_owned(),
+            ..Ban::default()
+        };
+        let since = "banned since 1970-01-01T00:00:00Z";
+        let one = [ban("a", "broken into")];
+        let expect = format!("kept out of the mesh: shop/a ({since}, broken into) (weft proxy bans)");
+        assert_eq!(kept_out(&one), Some(expect));
+        let many: Vec<_> = ["a", "b", "c", "d", "e"].iter().map(|name| ban(name, "")).collect();
+        let told = kept_out(&many).unwrap();
+        assert!(told.contains(&format!("shop/c ({since}) and 2 more (weft")), "{told}");
+        assert_eq!(kept_out(&[]), None);
     }
 
     #[test]

@@ -180,7 +180,8 @@ fn banned(answer: &Banned) -> String {
 fn table(answer: &Bans) -> String {
     let mut table = Table::new(["IDENTITY", "SINCE", "BY", "REASON"]);
     for ban in &answer.bans {
-        table.row([cell(&ban.identity), output::moment(ban.since_unix), cell(&ban.by), cell(&ban.reason)]);
+        let by = super::token::maker(&ban.by, &ban.by_name);
+        table.row([cell(&ban.identity), output::moment(ban.since_unix), by, cell(&ban.reason)]);
     }
     if table.is_empty() { "nobody is kept out\n".to_owned() } else { table.render() }
 }

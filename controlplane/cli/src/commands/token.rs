@@ -150,7 +150,7 @@ fn table(answer: &Tokens, wide: bool) -> String {
             good_for,
             token.expires_unix.map_or_else(|| "never".to_owned(), output::moment),
             token.uses_left.map_or_else(|| "-".to_owned(), |uses| uses.to_string()),
-            cell(&token.created_by),
+            maker(&token.created_by, &token.created_by_name),
         ];
         if wide {
             row.push(cells(&words(&token.services, &token.labels, &token.addresses)));
@@ -158,6 +158,11 @@ fn table(answer: &Tokens, wide: bool) -> String {
         table.row(row);
     }
     table.render()
+}
+
+/// Who made something: by name, else by the id of his token, which has ended.
+pub(super) fn maker(by: &str, name: &str) -> String {
+    cell(if name.is_empty() { by.strip_prefix("operator:").unwrap_or(by) } else { name })
 }
 
 async fn create(args: CreateArgs) -> Outcome {
@@ -201,7 +206,9 @@ mod tests {
         let token = |name: &str| Token { name: name.to_owned(), id: "ab".to_owned(), ..Token::default() };
         let first = Token { role: Some("admin".to_owned()), expires_unix: Some(0), ..token("first-operator") };
         let namespaces = ["shop", "till"].map(str::to_owned).into();
-        let till = Token { role: Some("operator".to_owned()), namespaces, ..token("till") };
+        let (created_by, created_by_name) = ("operator:0f3a".to_owned(), "anna".to_owned());
+        let till =
+            Token { role: Some("operator".to_owned()), namespaces, created_by, created_by_name, ..token("till") };
         let join = Token {
             identity: Some("spiffe://c/ns/a/sa/b".to_owned()),
             uses_left: Some(3),
@@ -210,6 +217,8 @@ mod tests {
         };
         let answer = Tokens { tokens: vec![first, till, join] };
         let text = table(&answer, true);
+        assert!(text.contains(" anna") && !text.contains("0f3a"), "{text}");
+        assert_eq!((maker("operator:0f3a", "").as_str(), maker("system", "").as_str()), ("0f3a", "system"));
         for part in [
             "first-operator",
             "role admin",

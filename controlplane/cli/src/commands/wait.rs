@@ -7,7 +7,7 @@ use weft_api::{ProxyRevision, RevisionStatus, StatusQuery, SyncState};
 
 use crate::answer::{Answer, Failure, Outcome};
 use crate::api::Client;
-use crate::output;
+use crate::output::{self, cell};
 
 /// One long poll; short enough that progress is told.
 const POLL: Duration = Duration::from_secs(2);
@@ -19,6 +19,8 @@ pub(crate) enum Verdict {
         proxies: usize,
         /// A line for each object that a proxy refused and still does without.
         held: Vec<String>,
+        /// A line for each proxy that is not waited for.
+        away: Vec<String>,
     },
     /// A line for each proxy that has not got the revision, with the reason.
     NotEverywhere(String),
@@ -29,12 +31,14 @@ pub(crate) enum Verdict {
 pub(crate) async fn until_synced(client: &Client, revision: u64, patience: Duration, objects: &[String]) -> Outcome {
     let started = Instant::now();
     match watch(client, revision, patience, &|progress| output::complain(&progress)).await? {
-        Verdict::Everywhere { held, .. } if held.iter().any(|held| is_of(held, objects)) => {
+        Verdict::Everywhere { held, away, .. } if held.iter().any(|held| is_of(held, objects)) => {
+            away.iter().for_each(|line| output::complain(line));
             let ours: Vec<_> = held.into_iter().filter(|held| is_of(held, objects)).collect();
             output::complain(&format!("revision {revision} is not everywhere:\n{}", ours.join("\n")));
             Ok(Answer::No)
         }
-        Verdict::Everywhere { proxies, .. } => {
+        Verdict::Everywhere { proxies, away, .. } => {
+            away.iter().for_each(|line| output::complain(line));
             let waited = output::duration(started.elapsed());
             output::complain(&format!("revision {revision} is at all {proxies} proxies concerned (after {waited})"));
             Ok(Answer::Yes)
@@ -60,11 +64,13 @@ pub(crate) async fn watch(
         let status: RevisionStatus = client.poll(&format!("/revisions/{revision}/status"), &query, wait).await?;
         if status.complete {
             let has = |proxy: &&ProxyRevision| proxy.state == SyncState::Synced;
-            return Ok(Verdict::Everywhere { proxies: status.proxies.iter().filter(has).count(), held: held(&status) });
+            let proxies = status.proxies.iter().filter(has).count();
+            return Ok(Verdict::Everywhere { proxies, held: held(&status), away: away(&status) });
         }
         let waiting = unsynced(&status);
         if left.is_zero() || nothing_to_wait_for(&status) {
             super::proxies::complain_of(&status.silent);
+            away(&status).iter().for_each(|line| output::complain(line));
             return Ok(Verdict::NotEverywhere(lines(&waiting)));
         }
         tell(format!("waiting for {} of revision {revision}", summary(&waiting)));
@@ -78,6 +84,16 @@ fn held(status: &RevisionStatus) -> Vec<String> {
         proxy.held.iter().map(line).collect::<Vec<_>>()
     };
     status.proxies.iter().flat_map(of).collect()
+}
+
+/// A line for each proxy that went without a word: it gets the change when it is back.
+fn away(status: &RevisionStatus) -> Vec<String> {
+    let line = |proxy: &ProxyRevision| format!("not waited for: {}, its stream is closed", heard(proxy));
+    status.away.iter().map(line).collect()
+}
+
+fn heard(proxy: &ProxyRevision) -> String {
+    format!("{} (last heard {} ago)", cell(&proxy.name), output::duration(Duration::from_millis(proxy.heard_ms)))
 }
 
 /// True where what is held is one of `objects`.
@@ -97,7 +113,7 @@ fn nothing_to_wait_for(status: &RevisionStatus) -> bool {
 }
 
 fn summary(waiting: &[&ProxyRevision]) -> String {
-    let names: Vec<_> = waiting.iter().take(5).map(|proxy| proxy.name.as_str()).collect();
+    let names: Vec<_> = waiting.iter().take(5).map(|proxy| heard(proxy)).collect();
     let more = waiting.len().saturating_sub(names.len());
     let tail = if more > 0 { format!(" and {more} more") } else { String::new() };
     format!("{}{tail}", names.join(", "))
@@ -119,7 +135,7 @@ mod tests {
     fn proxy(name: &str, state: SyncState, revision: u64, reason: &str, held: &[&str]) -> ProxyRevision {
         let held = held.iter().map(|text| (*text).to_owned()).collect();
         let (name, reason) = (name.to_owned(), reason.to_owned());
-        ProxyRevision { name, identity: String::new(), state, revision, reason, held }
+        ProxyRevision { name, identity: String::new(), state, revision, reason, heard_ms: 3_000, held }
     }
 
     fn status(proxies: Vec<ProxyRevision>) -> RevisionStatus {
@@ -141,6 +157,8 @@ mod tests {
         assert_eq!(lines(&unsynced(&waiting)), "  b is refused at revision 3: filter authz: bad config");
         let waiting = status(vec![proxy("b", SyncState::Behind, 3, "", &[])]);
         assert!(!nothing_to_wait_for(&waiting));
-        assert_eq!(summary(&unsynced(&waiting)), "b");
+        assert_eq!(summary(&unsynced(&waiting)), "b (last heard 3s ago)");
+        let gone = RevisionStatus { away: vec![proxy("c", SyncState::Disconnected, 3, "", &[])], ..waiting };
+        assert_eq!(away(&gone), ["not waited for: c (last heard 3s ago), its stream is closed"]);
     }
 }

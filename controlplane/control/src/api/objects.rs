@@ -1,6 +1,6 @@
-//! Resources: list, show, apply, delete, and `explain`.
+//! Resources: list, show, apply, delete.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,11 +11,8 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use utoipa::openapi::Required;
-use weft_api::{
-    ApplyRequest, DeleteQuery, Deleted, Detail, ExplainQuery, Explanation, ListQuery, ResourceList, UnreadableList,
-};
+use weft_api::{ApplyRequest, DeleteQuery, Deleted, Detail, ListQuery, ResourceList, UnreadableList};
 use weft_policy::bundle::Revision;
-use weft_policy::explain::explain;
 use weft_policy::lint::Finding;
 use weft_policy::manifest::{from_json, read_at};
 use weft_policy::plan::{Entry, Loss, Owned};
@@ -25,7 +22,6 @@ use super::status::{self, Arrivals};
 use super::{Access, ApiError, Body, Caller, Endpoint, Query, of_document, of_object};
 use crate::access::{Place, Thing, Verb};
 use crate::hub::{Applied, ApplyError, Expected, How, Hub, Misplaced, Published, Stale, apart};
-use crate::registry::{ProxyKey, ProxyStatus};
 use crate::store::Unreadable;
 use crate::token::Role;
 
@@ -76,18 +72,8 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
             axum::routing::post(apply),
         )
         .described(|it| it.takes::<ApplyRequest>().answers::<weft_api::Applied>()),
-        Endpoint::post(
-            "/api/v1/explain",
-            Access::Each(Verb::Read, OBJECT),
-            "Which route, endpoints, filters and rule decide a request",
-            axum::routing::post(explain_request),
-        )
-        .described(|it| it.takes::<ExplainQuery>().answers::<Explanation>()),
     ]
 }
-
-/// Proxies that an explanation names.
-const SHOWN: usize = 5;
 
 /// The longest that a list is waited for.
 const MAX_WAIT: Duration = Duration::from_secs(300);
@@ -174,7 +160,7 @@ async fn delete(
     let key = parse_key(&kind, &namespace, &name)?;
     caller.may_object(Verb::Change, &key)?;
     let expected = if_match(&headers)?.map(|revision| (key.clone(), revision)).into_iter().collect();
-    let revision = hub.delete_if(caller.actor(), key, how, expected).await.map_err(|error| {
+    let removed = hub.delete_if(caller.actor(), key, how, expected).await.map_err(|error| {
         let is_stale = matches!(error, ApplyError::Stale(_));
         let mut answer = ApiError::from(error);
         if is_stale {
@@ -183,7 +169,8 @@ async fn delete(
         }
         answer
     })?;
-    Ok(Json(Deleted { revision: revision.0 }))
+    let problems = removed.findings.iter().map(Into::into).collect();
+    Ok(Json(Deleted { revision: removed.revision.0, problems }))
 }
 
 /// The revision of an If-Match; none where there is none, or where anything matches.
@@ -356,53 +343,6 @@ fn describe(
 /// A moment as RFC 3339.
 pub(super) fn timestamp(unix: i64) -> Option<String> {
     OffsetDateTime::from_unix_timestamp(unix).ok()?.format(&Rfc3339).ok()
-}
-
-async fn explain_request(
-    State(hub): State<Arc<Hub>>,
-    Extension(caller): Extension<Caller>,
-    Body(query): Body<ExplainQuery>,
-) -> Result<Json<Explanation>, ApiError> {
-    // The answer shows what a caller of that namespace meets: its routes and policies too.
-    let from = query.from.split('/').next().unwrap_or_default();
-    caller.may(Verb::Read, Thing::Object(Kind::Service), Place::Namespace(from))?;
-    let told_by = if caller.rights.is_bound() { "; told by what this token may read" } else { "" };
-    let (token, asking) = (caller.token_id.clone(), caller.clone());
-    let explained = hub.plan(&token, move |published| match asking.part_of(&published.world) {
-        // Objects that the caller may not read are answered for as if they were not there.
-        Some(part) => explain(&part, &query),
-        None => explain(&published.world, &query),
-    });
-    let mut explained = explained.await?.map_err(|error| ApiError::invalid(format!("{error}{told_by}")))?;
-    let without = explained.service.parse().map(|name| hub.registry().without(explained.principal.as_str(), &name));
-    if let Ok(without) = without
-        && !without.is_empty()
-    {
-        let shown: Vec<_> = without.iter().take(SHOWN).map(String::as_str).collect();
-        let more = if without.len() > SHOWN { ", ..." } else { "" };
-        let shown = shown.join(", ");
-        explained.reason.push_str(&format!("; not held yet by {shown}{more}: the first call asks for it"));
-    }
-    explained.reason.push_str(told_by);
-    explained.notes.extend(doing_without(&hub, &caller, &explained));
-    Ok(Json(explained))
-}
-
-/// The proxies on a request's way that do without something which the answer takes for granted, each with what and why.
-fn doing_without(hub: &Hub, caller: &Caller, explained: &Explanation) -> Vec<String> {
-    let published = hub.published();
-    let endpoints = explained.backends.iter().flat_map(|backend| &backend.endpoints);
-    let reached: BTreeSet<&str> = endpoints.map(|endpoint| endpoint.workload.as_str()).collect();
-    let registered = published.world.registered();
-    let serving = registered.filter(|(workload, _)| reached.contains(workload.to_string().as_str()));
-    let serving: BTreeSet<&ProxyKey> = serving.map(|(_, proxy)| proxy).collect();
-    let mut proxies = hub.registry().list(published.revision, Revision(0));
-    proxies.retain(|proxy| {
-        let is_on_the_way = proxy.key.identity == explained.principal || serving.contains(&proxy.key);
-        is_on_the_way && !proxy.held.is_empty() && caller.sees(Thing::Proxy, proxy.key.identity.namespace())
-    });
-    let told = |proxy: &ProxyStatus| format!("proxy {} does without {}", proxy.key.name, proxy.held.join("; "));
-    proxies.iter().take(SHOWN).map(told).collect()
 }
 
 fn parse_kind(text: &str) -> Result<Kind, ApiError> {

@@ -93,15 +93,15 @@ pub(super) fn endpoints() -> Vec<Endpoint> {
 }
 
 async fn bans(State(hub): State<Arc<Hub>>, Extension(caller): Extension<Caller>) -> Result<Json<Bans>, ApiError> {
-    let makers = Makers::known_to(&hub, &caller).await?;
+    let makers = Makers::named(&hub, &caller).await?;
     let bans = hub.bans();
     let seen = bans.values().filter(|ban| caller.sees(Thing::Proxy, ban.identity.namespace()));
     Ok(Json(Bans { bans: seen.cloned().map(|ban| told(ban, &makers)).collect() }))
 }
 
 fn told(ban: hub::Ban, makers: &Makers) -> Ban {
-    let by = makers.shown(&ban.by);
-    Ban { identity: ban.identity.to_string(), reason: ban.reason, since_unix: ban.since_unix, by }
+    let (by, by_name) = (makers.shown(&ban.by), makers.name(&ban.by));
+    Ban { identity: ban.identity.to_string(), reason: ban.reason, since_unix: ban.since_unix, by, by_name }
 }
 
 async fn ban(
@@ -309,11 +309,13 @@ async fn status(
             () = hub.stopping() => true,
         };
         let (mut proxies, silent) = everywhere.proxies();
-        proxies.retain(|proxy| is_concerned(proxy) && caller.sees(Thing::Proxy, proxy.key.identity.namespace()));
+        proxies.retain(|proxy| caller.sees(Thing::Proxy, proxy.key.identity.namespace()));
+        let away: Vec<_> = proxies.iter().filter(|proxy| proxy.is_away()).cloned().collect();
+        proxies.retain(is_concerned);
         proxies.iter_mut().for_each(excuse);
         let now = Instant::now();
         if is_stopping || now >= deadline || proxies.iter().all(ProxyStatus::is_settled) {
-            return Ok(Json(report(wanted, proxies, told_of(silent, &caller))));
+            return Ok(Json(report(wanted, proxies, away, told_of(silent, &caller))));
         }
         patience = if everywhere.waits() { deadline - now } else { Duration::ZERO };
         if !patience.is_zero() {
@@ -340,7 +342,12 @@ fn excuse(proxy: &mut ProxyStatus) {
     }
 }
 
-fn report(wanted: u64, proxies: Vec<ProxyStatus>, silent: Vec<SilentReplica>) -> RevisionStatus {
+fn report(
+    wanted: u64,
+    proxies: Vec<ProxyStatus>,
+    away: Vec<ProxyStatus>,
+    silent: Vec<SilentReplica>,
+) -> RevisionStatus {
     let complete = proxies.iter().all(|proxy| proxy.state == SyncState::Synced);
     let told = |proxy: ProxyStatus| ProxyRevision {
         name: proxy.key.name,
@@ -348,7 +355,9 @@ fn report(wanted: u64, proxies: Vec<ProxyStatus>, silent: Vec<SilentReplica>) ->
         state: state(proxy.state),
         revision: proxy.synced.0,
         reason: proxy.reason,
+        heard_ms: milliseconds(proxy.heard_ago),
         held: proxy.held,
     };
-    RevisionStatus { revision: wanted, complete, proxies: proxies.into_iter().map(told).collect(), silent }
+    let told = |proxies: Vec<ProxyStatus>| proxies.into_iter().map(told).collect();
+    RevisionStatus { revision: wanted, complete, proxies: told(proxies), away: told(away), silent }
 }

@@ -1,6 +1,6 @@
 //! Tokens of proxies and people.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -150,14 +150,26 @@ async fn list(State(hub): State<Arc<Hub>>, Extension(caller): Extension<Caller>)
     Ok(Json(Tokens { tokens: seen.into_iter().map(|record| describe(record, &makers)).collect() }))
 }
 
-/// The tokens that a caller may know of, where he may not know of all.
-pub(super) struct Makers(Option<BTreeSet<String>>);
+/// The tokens that a caller may know of.
+pub(super) struct Makers {
+    /// Where he may not know of all.
+    known: Option<BTreeSet<String>>,
+    /// Their names by their ids, as far as they were looked up.
+    names: BTreeMap<String, String>,
+}
 
 impl Makers {
     pub(super) async fn known_to(hub: &Hub, caller: &Caller) -> Result<Self, ApiError> {
         if !caller.rights.is_bound() {
-            return Ok(Self(None));
+            return Ok(Self { known: None, names: BTreeMap::new() });
         }
+        let mut tokens = hub.tokens().await?;
+        tokens.retain(|record| may(caller, Verb::Read, &record.grant).is_ok());
+        Ok(Self::of(caller, &tokens))
+    }
+
+    /// The same with the names of all of them.
+    pub(super) async fn named(hub: &Hub, caller: &Caller) -> Result<Self, ApiError> {
         let mut tokens = hub.tokens().await?;
         tokens.retain(|record| may(caller, Verb::Read, &record.grant).is_ok());
         Ok(Self::of(caller, &tokens))
@@ -165,16 +177,24 @@ impl Makers {
 
     fn of(caller: &Caller, seen: &[TokenRecord]) -> Self {
         let own = std::iter::once(&caller.token_id);
-        Self(caller.rights.is_bound().then(|| seen.iter().map(|record| &record.id).chain(own).cloned().collect()))
+        let known = || seen.iter().map(|record| &record.id).chain(own).cloned().collect();
+        let names = seen.iter().map(|record| (record.id.clone(), record.called().to_owned()));
+        Self { known: caller.rights.is_bound().then(known), names: names.collect() }
     }
 
     pub(super) fn into_ids(self) -> Option<BTreeSet<String>> {
-        self.0
+        self.known
+    }
+
+    /// The name of the token by which somebody did something; empty where it has ended or is not the caller's to know.
+    pub(super) fn name(&self, actor: &str) -> String {
+        let id = actor.strip_prefix("operator:").unwrap_or_default();
+        self.names.get(id).cloned().unwrap_or_default()
     }
 
     /// Whoever did something, as far as the caller may know.
     pub(super) fn shown(&self, actor: &str) -> String {
-        let is_hidden = self.0.as_ref().is_some_and(|known| is_hidden(actor, known));
+        let is_hidden = self.known.as_ref().is_some_and(|known| is_hidden(actor, known));
         if is_hidden { OPERATOR.to_owned() } else { actor.to_owned() }
     }
 }
@@ -185,6 +205,7 @@ fn describe(record: TokenRecord, makers: &Makers) -> Token {
         id: record.id,
         created_unix: record.created_unix,
         created_by: makers.shown(&record.created_by),
+        created_by_name: makers.name(&record.created_by),
         expires_unix: record.expires_unix,
         ..Token::default()
     };

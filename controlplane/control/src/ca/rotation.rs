@@ -165,6 +165,14 @@ pub(super) fn go_on(state: &Path, keys: &Keys) -> Result<Option<Signers>, Author
     }
 }
 
+/// Reads what is about to take over, where there is something.
+pub(super) fn next(state: &Path, keys: &Keys) -> Result<(), AuthorityError> {
+    match files::read(&state.join("ca").join(NEXT))? {
+        Some(next) => Next::parse(state, keys, &next).map(drop),
+        None => Ok(()),
+    }
+}
+
 /// What `NEXT` holds.
 struct Next {
     signers: Signers,

@@ -3,6 +3,7 @@
 
 mod bounds;
 mod made;
+mod opens;
 mod places;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use weft_policy::plan::{Action, Change, Entry, Loss, Owned, Owner, ProxyKey, Wor
 use weft_policy::resource::{Kind, Object, ObjectKey, ROOT_NAMESPACE, Resource, WorkloadSpec};
 
 pub(super) use self::made::{note_grants, put_filter, put_registered, remove_registered, stand_in_aside};
+use self::opens::Opens;
 pub use self::places::Misplaced;
 use super::filters::AUTHZ;
 use super::trying::{Asked, unless_refused};
@@ -55,6 +57,15 @@ pub struct Applied {
     pub revision: Revision,
     pub changes: Vec<Change>,
     /// Everything that is no reason to refuse the apply.
+    pub findings: Vec<Finding>,
+}
+
+/// An object that was deleted.
+#[derive(Debug)]
+pub struct Removed {
+    /// The revision without it.
+    pub revision: Revision,
+    /// What is worth knowing of it.
     pub findings: Vec<Finding>,
 }
 
@@ -224,7 +235,7 @@ impl Hub {
         key: ObjectKey,
         how: How,
     ) -> Result<Revision, ApplyError> {
-        self.delete_if(actor, key, how, Expected::new()).await
+        self.delete_if(actor, key, how, Expected::new()).await.map(|removed| removed.revision)
     }
 
     /// The same where the object is still as it was expected to be.
@@ -234,7 +245,7 @@ impl Hub {
         key: ObjectKey,
         how: How,
         expected: Expected,
-    ) -> Result<Revision, ApplyError> {
+    ) -> Result<Removed, ApplyError> {
         let (hub, actor) = (self.clone(), actor.into());
         self.change_together(move |draft| {
             let actor = &actor;
@@ -243,10 +254,10 @@ impl Hub {
             }
             draft.unchanged(&expected)?;
             if draft.free_name(actor, &key) {
-                return Ok(Revision(draft.revision.0 - 1));
+                return Ok(Removed { revision: Revision(draft.revision.0 - 1), findings: Vec::new() });
             }
             if draft.remove_suspect(&hub, actor, &key)? {
-                return Ok(draft.revision);
+                return Ok(Removed { revision: draft.revision, findings: Vec::new() });
             }
             draft.owned(&key)?;
             let before = draft.world.clone();
@@ -270,8 +281,10 @@ impl Hub {
             draft.removal = true;
             let diff = removed.map(|entry| text_diff(&to_yaml(&entry.resource), "")).unwrap_or_default();
             let change = Change { action: Action::Deleted, object: key.clone(), diff };
-            draft.audit(actor, "delete", key.to_string(), forced_detail(&losses)).showing(&[change]);
-            Ok(draft.revision)
+            let opens = Opens::between(&before, &draft.world);
+            let detail = opens.noted(forced_detail(&losses));
+            draft.audit(actor, "delete", key.to_string(), detail).showing(&[change]);
+            Ok(Removed { revision: draft.revision, findings: opens.findings() })
         })
         .await
     }
@@ -349,10 +362,13 @@ impl Draft {
         findings.extend(self.admit_selected(actor, &before, &changes));
         let losses = losses(&before, &self.world);
         findings.extend(self.unprotect(&losses, how)?);
+        let opens = Opens::between(&before, &self.world);
+        findings.extend(opens.findings());
         let touched = changes.iter().filter(|change| change.action != Action::Unchanged);
         let names: Vec<_> = touched.map(|change| change.object.to_string()).collect();
         if self.changed {
-            self.audit(actor, "apply", names.join(", "), forced_detail(&losses)).showing(&changes);
+            let detail = opens.noted(forced_detail(&losses));
+            self.audit(actor, "apply", names.join(", "), detail).showing(&changes);
         }
         let revision = if self.changed { self.revision } else { Revision(self.revision.0 - 1) };
         Ok(Applied { revision, changes, findings })

@@ -103,8 +103,7 @@ impl Hub {
     ) -> Result<(Ban, bool), BanError> {
         // Bans are told in the order in which they are stored.
         let _turn = self.bans_turn.lock().await;
-        let (by, since_unix) = (actor.id.clone(), crate::now_unix());
-        let ban = Ban { identity: identity.clone(), reason, since_unix, by };
+        let ban = self.new_ban(&actor, identity.clone(), reason);
         let kept = self.keep_ban(actor.clone(), ban.clone()).await;
         let is_durable = match kept {
             Ok(()) => true,
@@ -129,6 +128,18 @@ impl Hub {
         tracing::warn!(%identity, reason = ban.reason, "identity banned");
         self.release_banned(&identity).await;
         Ok((ban, is_durable))
+    }
+
+    /// A ban that stands goes on from when it began; only one with a reason of its own takes its place.
+    fn new_ban(&self, actor: &Actor, identity: SpiffeId, reason: String) -> Ban {
+        let known = self.bans.borrow().get(&identity).cloned();
+        let new = Ban { identity, reason, since_unix: crate::now_unix(), by: actor.id.clone() };
+        match known {
+            // The record of one can't be read: what is written now is all that is known.
+            Some(known) if known.since_unix > 0 && new.reason.is_empty() => known,
+            Some(known) if known.since_unix > 0 => Ban { since_unix: known.since_unix, ..new },
+            Some(_) | None => new,
+        }
     }
 
     pub(super) async fn release_banned(self: &Arc<Self>, identity: &SpiffeId) {
@@ -243,6 +254,7 @@ impl Hub {
         .await?;
         let (serials, number) = self.end_connections(shown).await?;
         let silent = self.tell_eviction(&Evicting { proxies: keys.clone(), serials, number }).await;
+        self.note_evicted(&keys);
         self.release_all(keys, "evicted by an operator").await;
         Ok(silent)
     }
@@ -271,6 +283,7 @@ impl Hub {
     /// Another control plane evicts proxies: their streams here end, and every proxy here ends its connections with them.
     pub(crate) fn evicted_elsewhere(&self, evicting: Evicting) {
         self.keep_evicted(evicting.serials, Some(evicting.number));
+        self.note_evicted(&evicting.proxies);
         evicting.proxies.iter().for_each(|key| self.registry().forget(key));
     }
 
@@ -331,6 +344,25 @@ mod tests {
         assert!(refused.contains("its record can't be read"), "{refused}");
         hub.unban("me", &identity).await.unwrap();
         hub.join(token.text.reveal(), csr.der(), from).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_ban_that_is_made_again_keeps_its_beginning_and_its_reason() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity: SpiffeId = "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap();
+        let hub = crate::hub::tests::hub_in(dir.path(), |_| {});
+        let (first, _) = hub.ban("me", identity.clone(), "broken into".to_owned()).await.unwrap();
+        let ban = async |by: &'static str, reason: &str| {
+            hub.ban(by, identity.clone(), reason.to_owned()).await.unwrap();
+            let ban = hub.bans()[&identity].clone();
+            assert_eq!(ban.since_unix, first.since_unix);
+            (ban.by, ban.reason)
+        };
+        assert_eq!(ban("you", "").await, ("me".to_owned(), "broken into".to_owned()));
+        assert_eq!(ban("you", "sold").await, ("you".to_owned(), "sold".to_owned()));
+        drop(hub);
+        let hub = crate::hub::tests::hub_in(dir.path(), |_| {});
+        assert_eq!(hub.bans()[&identity].reason, "sold");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! ones. Told for a while and not stored: who is to be kept out is banned.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -12,12 +12,15 @@ use weft_policy::wire::v1;
 use super::Hub;
 use super::bans::Bans;
 use super::identity::{IssuedRecord, issued};
+use crate::registry::ProxyKey;
 use crate::store::StoreError;
 
 /// So long a proxy hears of an eviction that it missed.
 const TOLD: Duration = Duration::from_secs(60);
 /// So many certificates are told of at a time: those of the latest evictions, and of one those that end last.
 const MAX_TOLD: usize = 1_000;
+/// So long it is remembered which proxies were evicted.
+const REMEMBERED: Duration = Duration::from_secs(600);
 /// A certificate that ended so many seconds ago carries no connection, however wrong a clock is.
 const OVER: i64 = 86_400;
 
@@ -33,6 +36,9 @@ pub(crate) struct Eviction {
 
 /// Evictions in their order.
 pub(crate) type Evictions = Arc<Vec<Eviction>>;
+
+/// Proxies that were evicted, each with when.
+pub(super) type Lately = Mutex<BTreeMap<ProxyKey, Instant>>;
 
 /// What a session follows to tell its proxy who is out.
 pub(crate) struct KeptOut {
@@ -78,6 +84,22 @@ impl Hub {
         let serials = self.blocking(move |store| Ok(evicted(&issued(store)?, shown, crate::now_unix()))).await?;
         let number = self.keep_evicted(serials.clone(), None);
         Ok((serials, number))
+    }
+
+    /// Remembers for a while that these were evicted.
+    pub(super) fn note_evicted(&self, keys: &[ProxyKey]) {
+        let at = Instant::now();
+        let mut lately = self.evicted_lately.lock().unwrap_or_else(PoisonError::into_inner);
+        lately.retain(|_, then| at.saturating_duration_since(*then) < REMEMBERED);
+        let room = MAX_TOLD.saturating_sub(lately.len());
+        lately.extend(keys.iter().take(room).map(|key| (key.clone(), at)));
+    }
+
+    /// Proxies that were evicted of late, each with when.
+    pub(crate) fn evicted_lately(&self) -> BTreeMap<ProxyKey, Instant> {
+        let mut lately = self.evicted_lately.lock().unwrap_or_else(PoisonError::into_inner);
+        lately.retain(|_, then| then.elapsed() < REMEMBERED);
+        lately.clone()
     }
 
     /// Tells of certificates whose connections end, under a number that the eviction has or gets.

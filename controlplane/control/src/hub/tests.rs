@@ -386,7 +386,7 @@ async fn what_an_older_release_registered_keeps_its_name_and_place() {
 }
 
 /// The shop with a policy that protects its workload, on a hub that has the filter for it.
-async fn guarded(hub: &Arc<Hub>) -> String {
+pub(crate) async fn guarded(hub: &Arc<Hub>) -> String {
     let exports = ["configure", "on-connection", "on-request-head", "on-response-head", "on-done"];
     let bytes = crate::artifact::tests::component(&["weft:filter/log@0.1.0"], &exports);
     let (signature, key) = crate::artifact::tests::sign(&bytes, 1);
@@ -464,8 +464,8 @@ spec:
         dir.path(),
         &[("workloads/shop/web-1", odd), ("meshes//default", "{"), ("accesspolicies/shop/only-web", &broken_policy)],
     );
-    let config = Config { state: dir.path().to_owned(), ..Config::default() };
-    let findings = crate::check::findings(&config);
+    let config = Config { state: dir.path().to_owned(), ports: crate::config::Ports::ANY, ..Config::default() };
+    let findings = crate::check::findings(&config).faults;
     assert_eq!(findings.len(), 3, "{findings:?}");
     assert!(findings.iter().any(|told| told.contains("workloads/shop/web-1 can't be read")), "{findings:?}");
 

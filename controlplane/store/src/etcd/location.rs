@@ -1,6 +1,7 @@
 //! The place of a store as an operator writes it, `etcd://HOST:PORT,HOST:PORT/PREFIX`, and how to get in there.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 /// Where a store is: members of one etcd, and the prefix of its keys there.
@@ -35,7 +36,7 @@ impl FromStr for Location {
         let (members, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         let parsed: Vec<_> = members.split(',').map(|member| member.trim().to_owned()).collect();
         for member in &parsed {
-            let port = member.rsplit_once(':').filter(|(host, _)| !host.is_empty() && !host.contains(['/', '@', ' ']));
+            let port = member.rsplit_once(':').filter(|(host, _)| is_host(host));
             if port.and_then(|(_, port)| port.parse::<u16>().ok()).is_none_or(|port| port == 0) {
                 return Err(LocationError::Member(text.to_owned(), member.clone()));
             }
@@ -50,6 +51,18 @@ impl FromStr for Location {
         }
         Ok(Self { members: parsed, prefix: prefix.to_owned() })
     }
+}
+
+/// A name, an IPv4 address, or an IPv6 address in brackets.
+fn is_host(text: &str) -> bool {
+    if let Some(address) = text.strip_prefix('[') {
+        return address.strip_suffix(']').is_some_and(|address| address.parse::<Ipv6Addr>().is_ok());
+    }
+    let is_label = |label: &str| {
+        let is_good = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+        !label.is_empty() && label.len() <= 63 && label.chars().all(is_good)
+    };
+    text.len() <= 253 && text.trim_end_matches('.').split('.').all(is_label)
 }
 
 impl fmt::Display for Location {
@@ -88,7 +101,22 @@ mod tests {
         assert_eq!(read("etcd://a:1, [::1]:2/x/y-1/").unwrap(), "etcd://a:1,[::1]:2/x/y-1");
         let refused = |text: &str| read(text).unwrap_err().to_string();
         assert_eq!(refused("redis://a:1"), "\"redis://a:1\" is no etcd://HOST:PORT,HOST:PORT/PREFIX");
-        for wrong in ["etcd://", "etcd://a", "etcd://a:0", "etcd://a:70000", "etcd://a:1,,b:2", "etcd://u@a:1"] {
+        assert_eq!(read("etcd://a-1.b_2.:1,10.0.0.1:2").unwrap(), "etcd://a-1.b_2.:1,10.0.0.1:2/weft");
+        for wrong in [
+            "etcd://",
+            "etcd://a",
+            "etcd://a:0",
+            "etcd://a:70000",
+            "etcd://a:1,,b:2",
+            "etcd://u@a:1",
+            "etcd://http://a:1",
+            "etcd://a:b:1",
+            "etcd://[::1:1",
+            "etcd://[a]:1",
+            "etcd://::1:1",
+            "etcd://a..b:1",
+            "etcd://a?b:1",
+        ] {
             assert!(refused(wrong).contains("is no HOST:PORT"), "{wrong}: {}", refused(wrong));
         }
         assert!(refused("etcd://a:1/x//y").contains("prefix \"x//y\""), "{}", refused("etcd://a:1/x//y"));

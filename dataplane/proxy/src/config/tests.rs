@@ -127,10 +127,3 @@ fn a_value_that_is_no_number_is_told_under_its_key() {
         assert!(error.contains("limits.app_idle_timeout_s"), "{value}: {error}");
     }
 }
-
-#[test]
-fn a_missing_authority_file_is_told() {
-    let config = Config::parse(Path::new("proxy.yaml"), &GOOD.replace("/tmp/ca.pem", "/nonexistent/ca.pem")).unwrap();
-    let error = config.check_files(Path::new("proxy.yaml")).unwrap_err().to_string();
-    assert!(error.starts_with("proxy.yaml: control.ca_file: cannot read /nonexistent/ca.pem"), "{error}");
-}

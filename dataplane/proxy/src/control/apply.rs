@@ -185,6 +185,9 @@ impl Applier {
         if self.control.shared.contact.set_not_followed(None) {
             info!("the control plane is followed again");
         }
+        if delta.svid_ttl_seconds > 0 {
+            self.control.shared.contact.set_svid_ttl(delta.svid_ttl_seconds);
+        }
         let is_ahead = delta.ahead;
         let received = match Received::try_from(delta) {
             Ok(received) => received,

@@ -17,7 +17,7 @@ use weft_transport::tls::{IdentityError, IdentityHandle, Trust, TrustError, Work
 
 use super::channel::{Channel, ChannelError};
 use crate::config::Config;
-use crate::life::{self, Life, Part};
+use crate::life::{self, Life, Part, Shortened};
 use crate::private;
 use crate::shared::Shared;
 use crate::state::{Kept, State, StateError};
@@ -302,6 +302,7 @@ impl IdentityKeeper {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut try_at, mut keep_at) = (Instant::now(), Instant::now());
         let (mut refused, mut part) = (None, Part::by(rand::random()));
+        let (mut shortened, lot) = (Shortened::default(), rand::random());
         loop {
             ticks.tick().await;
             if Instant::now() >= keep_at {
@@ -310,11 +311,14 @@ impl IdentityKeeper {
             }
             let obtained = self.state.identity_obtained();
             let now = life::unix(SystemTime::now());
-            if !Life::of(&self.identity.current().identity, obtained).is_due(now, part) || Instant::now() < try_at {
+            let (life, ttl) = (Life::of(&self.identity.current().identity, obtained), self.shared.contact.svid_ttl());
+            let is_due = life.is_due(now, part) || shortened.is_due(life, ttl, now, lot);
+            if !is_due || Instant::now() < try_at {
                 continue;
             }
             match self.renew_or_join(&mut refused).await {
                 Ok(()) => {
+                    shortened.renewed(ttl);
                     part = Part::by(rand::random());
                     backoff.reset();
                     self.shared.contact.set_not_renewed(None);

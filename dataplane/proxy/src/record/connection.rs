@@ -34,7 +34,8 @@ pub struct ConnectionRecord {
     /// How far it came, where it was refused or did not end by itself.
     stage: Option<&'static str>,
     rule: Option<String>,
-    reason: Option<String>,
+    reason: Option<&'static str>,
+    message: Option<String>,
 }
 
 /// The bytes of a connection that is open.
@@ -60,6 +61,7 @@ impl ConnectionRecord {
             stage: None,
             rule: None,
             reason: None,
+            message: None,
         }
     }
 
@@ -88,7 +90,7 @@ impl ConnectionRecord {
             TunnelEnd::Stalled(stalled) => return self.failed(&Failure::Stalled(stalled)),
         };
         self.stage = (end != TunnelEnd::Finished).then_some("relay");
-        self.reason = Some(end.as_str().to_owned());
+        self.reason = Some(end.as_str());
     }
 
     /// Counts a connection that was refused.
@@ -104,7 +106,8 @@ impl ConnectionRecord {
         self.flag = if verdict.flag == Flag::Unauthorized { Flag::Deny } else { verdict.flag };
         self.stage = Some(verdict.stage);
         self.rule = failure.rule().map(Cow::into_owned);
-        self.reason = Some(failure.to_string());
+        self.reason = Some(verdict.reason);
+        self.message = Some(failure.to_string());
         tracing::debug!(side = self.side.as_str(), destination = self.authority, error = %failure, "connection refused");
     }
 
@@ -139,7 +142,8 @@ impl ConnectionRecord {
             destination: self.destination.as_deref(),
             stage: self.stage,
             rule: self.rule.as_deref(),
-            reason: self.reason.as_deref(),
+            reason: self.reason,
+            message: self.message.as_deref(),
         })
     }
 }
@@ -154,11 +158,12 @@ mod tests {
     use super::*;
     use crate::reply::FilterReply;
 
-    fn check(note: impl FnOnce(&mut ConnectionRecord), expect: [&str; 4]) {
+    fn check(note: impl FnOnce(&mut ConnectionRecord), expect: [&str; 5]) {
         let mut record = ConnectionRecord::open(Side::Inbound, ([10, 0, 0, 1], 4_000).into(), "10.0.0.2:90".to_owned());
         note(&mut record);
         let line: serde_json::Value = serde_json::from_str(&record.line()).unwrap();
-        let told = ["response_flags", "stage", "rule", "reason"].map(|key| line[key].as_str().unwrap_or("-"));
+        let told =
+            ["response_flags", "stage", "rule", "reason", "message"].map(|key| line[key].as_str().unwrap_or("-"));
         assert_eq!(told, expect);
     }
 
@@ -174,16 +179,16 @@ mod tests {
             rule: Some("shop/db#0".to_owned()),
             reason: "denied by rule".to_owned(),
         }));
-        check(|record| record.failed(&denied), ["DENY", "filter", "shop/db#0", "denied by rule"]);
+        check(|record| record.failed(&denied), ["DENY", "filter", "shop/db#0", "authorization", "denied by rule"]);
         let changed = Failure::NoLongerAllowed("denied by rule".to_owned());
         let told = format!("{changed}");
-        check(|record| record.failed(&changed), ["DENY", "filter", "-", &told]);
+        check(|record| record.failed(&changed), ["DENY", "filter", "-", "no_longer_allowed", &told]);
         let declared = Failure::TunnelForbidden(TunnelRefusal::Request { port: 90 });
         let told = format!("{declared}");
-        check(|record| record.failed(&declared), ["DPE", "route", "-", &told]);
-        check(|record| record.ended(TunnelEnd::Finished), ["-", "-", "-", "finished"]);
-        check(|record| record.ended(TunnelEnd::ClientLost), ["DC", "relay", "-", "client lost"]);
-        check(|record| record.ended(TunnelEnd::ServerLost), ["UC", "relay", "-", "server lost"]);
-        check(|record| record.ended(TunnelEnd::Idle), ["SI", "relay", "-", "idle timeout"]);
+        check(|record| record.failed(&declared), ["DPE", "route", "-", "request_in_tunnel", &told]);
+        check(|record| record.ended(TunnelEnd::Finished), ["-", "-", "-", "finished", "-"]);
+        check(|record| record.ended(TunnelEnd::ClientLost), ["DC", "relay", "-", "client_lost", "-"]);
+        check(|record| record.ended(TunnelEnd::ServerLost), ["UC", "relay", "-", "server_lost", "-"]);
+        check(|record| record.ended(TunnelEnd::Idle), ["SI", "relay", "-", "idle_timeout", "-"]);
     }
 }

@@ -16,7 +16,7 @@ use weft_transport::http::{Refused, RequestHead, Target};
 pub use super::line_writer::LineWriter as AccessLog;
 use super::line_writer::{Output, Room};
 use super::series::RequestEnd;
-use crate::reply::{Flag, Side};
+use crate::reply::{Failure, Flag, Side};
 
 /// Starts the writer: to `file`, else to standard output.
 ///
@@ -43,7 +43,10 @@ pub struct Logged {
     pub destination: Option<String>,
     pub stage: Option<&'static str>,
     pub rule: Option<String>,
-    pub reason: Option<String>,
+    /// The code, as in `weft_local_replies_total`.
+    pub reason: Option<&'static str>,
+    /// The same as a sentence.
+    pub message: Option<String>,
 }
 
 impl Logged {
@@ -65,7 +68,14 @@ impl Logged {
             stage: None,
             rule: None,
             reason: None,
+            message: None,
         }
+    }
+
+    /// Notes what failed, by its code and in words.
+    pub fn failed(&mut self, failure: &Failure) {
+        self.reason = Some(failure.verdict().reason);
+        self.message = Some(failure.to_string());
     }
 }
 
@@ -101,6 +111,7 @@ pub fn request_line(side: Side, log: &Logged, end: &RequestEnd) -> String {
     put("stage", json!(log.stage));
     put("rule", json!(log.rule));
     put("reason", json!(log.reason));
+    put("message", json!(log.message));
     Value::Object(line).to_string()
 }
 
@@ -120,6 +131,7 @@ pub struct Connection<'a> {
     pub stage: Option<&'a str>,
     pub rule: Option<&'a str>,
     pub reason: Option<&'a str>,
+    pub message: Option<&'a str>,
 }
 
 /// The line of a finished TCP connection.
@@ -140,6 +152,7 @@ pub fn connection_line(connection: &Connection<'_>) -> String {
         "stage": connection.stage,
         "rule": connection.rule,
         "reason": connection.reason,
+        "message": connection.message,
     })
     .to_string()
 }
@@ -161,8 +174,8 @@ pub fn refused_line(
         "response_flags": Flag::DownstreamProtocol.letters(),
         "source_principal": source,
         "stage": "parse",
-        "rule": refused.refusal.as_str(),
-        "reason": refused.reason,
+        "reason": refused.refusal.as_str(),
+        "message": refused.reason,
     })
     .to_string()
 }

@@ -113,6 +113,67 @@ fn no_other_change_takes_protection_away_in_passing() {
     check(&[named], &[("metadata: {name: hello-1,", "metadata: {name: hello-2,")], &[heir]);
 }
 
+/// What the change of policies from one world to the other opens.
+fn opened(before: &str, after: &str) -> Vec<String> {
+    openings(&world(before), &world(after)).iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn what_the_owner_of_a_policy_opens_is_told() {
+    let with = |policy: &str| {
+        let rest = PROTECTED.rsplit_once("---").unwrap().0;
+        let meta = "apiVersion: weft.dev/v1alpha1\nkind: AccessPolicy\nmetadata: {name: guard}\nspec: ";
+        format!("{rest}---\n{meta}{policy}\n")
+    };
+    let check = |before: &str, after: &str, expect: &[&str]| {
+        let expect: Vec<_> = expect
+            .iter()
+            .map(|what| format!("Workload default/hello-1 opens: {what} would be let in, and is not now"))
+            .collect();
+        assert_eq!(opened(&with(before), &with(after)), expect, "{before} -> {after}");
+    };
+    let anybody = "a connection to port 8080 by spiffe://cluster.local/ns/any/sa/any";
+    let (none, all) = ("{action: Allow, rules: []}", "{action: Allow, rules: [{}]}");
+    check(none, all, &[anybody]);
+    check(all, none, &[]);
+    check(none, none, &[]);
+    check("{action: Deny, rules: []}", "{action: Allow, rules: [{name: x}]}", &[anybody]);
+    let shop = "{action: Allow, rules: [{from: [{namespaces: [shop]}]}]}";
+    check(none, shop, &["a connection to port 8080 by spiffe://cluster.local/ns/shop/sa/any"]);
+    check(shop, "{action: Allow, rules: [{from: [{serviceAccounts: [shop/web]}]}]}", &[]);
+    let admin = "{action: Deny, rules: [{to: [{paths: [/admin/*, '/x/{id}']}]}]}";
+    let by = "by spiffe://cluster.local/ns/any/sa/any";
+    check(admin, "{action: Deny, rules: [{to: [{paths: [/admin/*]}]}]}", &[&format!("GET /x/any at port 8080 {by}")]);
+    check(
+        "{action: Deny, rules: [{to: [{notPaths: [/open]}]}]}",
+        "{action: Deny, rules: [{to: [{notPaths: [/open, /b]}]}]}",
+        &[&format!("GET /b at port 8080 {by}")],
+    );
+    let header = "{action: Allow, rules: [{to: [{methods: [POST], headers: [{name: X-A, exact: '1'}]}]}]}";
+    check(none, header, &[&format!("POST /any at port 8080 with x-a: 1 {by}")]);
+    // The last rule that denies, and the policy as a whole.
+    let gone = PROTECTED.rsplit_once("---").unwrap().0;
+    let expect = format!("Workload default/hello-1 opens: {anybody} would be let in, and is not now");
+    assert_eq!(opened(&with(none), gone), [expect.clone()]);
+    assert_eq!(opened(gone, &with(all)), [""; 0]);
+    // Another target than before is meant so, and opens.
+    let elsewhere = "{targetRefs: [{kind: Service, name: other}], action: Allow, rules: []}";
+    assert_eq!(opened(&with(none), &with(elsewhere)), [expect]);
+    // What another policy still denies stays closed.
+    let mesh = "---\napiVersion: weft.dev/v1alpha1\nkind: AccessPolicy\nmetadata: {name: m, namespace: weft-system}\nspec: {action: Deny, rules: []}\n";
+    assert_eq!(opened(&(with(none) + mesh), &(with(all) + mesh)), [""; 0]);
+    // A filter that is only watched from now on.
+    let filter = |mode: &str| {
+        format!(
+            "{gone}---\napiVersion: weft.dev/v1alpha1\nkind: FilterPolicy\nmetadata: {{name: f}}\nspec: {{mode: {mode}, targetRefs: [{{kind: Service, name: hello}}], filter: {{name: fault}}}}\n"
+        )
+    };
+    let expect = ["Workload default/hello-1 opens: its filter is enforced no longer"];
+    assert_eq!(opened(&filter("Enforce"), &filter("Audit")), expect);
+    assert_eq!(opened(&filter("Audit"), &filter("Enforce")), [""; 0]);
+    assert_eq!(opened(&filter("Enforce"), gone), expect);
+}
+
 #[test]
 fn what_restricts_by_something_unreadable_fails_closed() {
     let mut world = world(&PROTECTED.replacen("metadata: {name: hello}", "metadata: {name: renamed}", 1));

@@ -60,6 +60,11 @@ struct Captured {
 }
 
 async fn captured() -> Captured {
+    captured_by(json!({"exclude_uids": [NOBODY]})).await
+}
+
+/// With these settings of the caller's capture.
+async fn captured_by(capture: serde_json::Value) -> Captured {
     let hosts = Hosts::new();
     let mesh = Mesh::start_inside(&hosts.there, address(THERE));
     std::fs::write(mesh.folder().join("index.html"), "seen by nobody\n").expect("the scratch folder is writable");
@@ -83,7 +88,7 @@ async fn captured() -> Captured {
         server.setting("capture", json!({"exclude_ports": [15012, 15013, 15014, 9999], "exclude_uids": [NOBODY]}));
     let server = mesh.sidecar(server).await;
     let client = Workload::client("me").inside(&hosts.here, address(HERE)).setting("listen", listen);
-    let client = client.setting("capture", json!({"exclude_uids": [NOBODY]}));
+    let client = client.setting("capture", capture);
     let client = mesh.sidecar(client).await;
     mesh.apply(
         &[
@@ -152,6 +157,30 @@ async fn a_crash_fails_closed_and_a_clean_end_cleans_up() {
     assert!(rules().contains("weft"), "{}", rules());
     assert_eq!(captured.client.terminate().code(), Some(0), "{}", captured.client.process.tail());
     assert!(!rules().contains("weft"), "a clean end cleans up: {}", rules());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs root, nft and network namespaces: cargo xtask test --real"]
+async fn an_upgrade_that_keeps_the_rules_lets_nothing_out_meanwhile() {
+    let mut captured = captured_by(json!({"exclude_uids": [NOBODY], "keep_on_stop": true})).await;
+    let here = captured.hosts.here.clone();
+    let url = format!("http://{THERE}:8080/index.html");
+    let page = || curl(&here, &url).output().expect("curl runs");
+    until("it is captured", || page().stdout == b"seen by nobody\n", || format!("{:?}", page()));
+    assert_eq!(captured.client.terminate().code(), Some(0), "{}", captured.client.process.tail());
+    assert!(ruleset(&here).contains("weft"), "{}", ruleset(&here));
+    // The port that is outside of the mesh answers anybody who passes by the capture.
+    let outside = || curl(&here, &format!("http://{THERE}:9999/index.html")).output().expect("curl runs");
+    assert!(!page().status.success() && !outside().status.success(), "{:?} {:?}", page(), outside());
+    captured.client.restart();
+    captured.client.ready();
+    until("it is captured again", || page().stdout == b"seen by nobody\n", || format!("{:?}", page()));
+    assert!(outside().status.success());
+    captured.client.terminate();
+    let mut remove = command("weft-proxy", Some(&here));
+    run(remove.arg("--config").arg(captured.client.configuration()).arg("--capture-remove"));
+    assert!(!ruleset(&here).contains("weft"), "{}", ruleset(&here));
+    assert!(outside().status.success(), "{:?}", outside());
 }
 
 /// Docker publishes ports by rules of its own, which come before ours or after them: they lead to no app of the mesh.

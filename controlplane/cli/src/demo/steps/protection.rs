@@ -17,7 +17,9 @@ const BACK: Duration = Duration::from_secs(15);
 
 pub(in super::super) async fn kept(stage: &Stage) -> Evidence {
     let refusal = match stage.api()?.delete::<Deleted>("/resources/services/shop/reviews", &()).await {
-        Ok(Deleted { revision }) => bail!("the Service that shop/no-admin protects was deleted at revision {revision}"),
+        Ok(Deleted { revision, .. }) => {
+            bail!("the Service that shop/no-admin protects was deleted at revision {revision}")
+        }
         Err(Error::Refused(refusal)) => refusal,
         Err(error) => return Err(error.into()),
     };

@@ -208,7 +208,7 @@ async fn control_planes_of_one_store_have_one_root() {
     hub.rotate_intermediate("me").await.unwrap();
     // One that brings no authority, or another one, is told what it lacks, and makes none.
     let mut config = Config { state: two.path().to_owned(), store: cluster.location("mesh"), ..Config::default() };
-    config.ports = crate::config::Ports { grpc: 0, api: 0, metrics: 0 };
+    config.ports = crate::config::Ports::ANY;
     let refused = App::start(config.clone()).await.err().unwrap();
     assert!(
         format!("{refused:#}").contains("a further control plane of a store in etcd needs the authority"),

@@ -1,7 +1,7 @@
 //! Restrictions that go with an object.
 
 use super::*;
-use crate::hub::tests::{SHOP, hub_in, resources, tamper};
+use crate::hub::tests::{SHOP, guarded, hub_in, resources, tamper};
 
 #[tokio::test]
 async fn the_mesh_is_not_opened_by_deleting_its_settings() {
@@ -22,6 +22,34 @@ async fn the_mesh_is_not_opened_by_deleting_its_settings() {
     // Who writes it otherwise wants it so.
     hub.apply("me", mesh("{egress: Allow}"), How::Safely).await.unwrap();
     hub.delete("me", key, How::Safely).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_opens_by_an_edit_of_the_policy_is_told_and_audited() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub_in(dir.path(), |_| {});
+    let closed = guarded(&hub).await;
+    hub.apply("me", resources(&closed), How::Safely).await.unwrap();
+    let open = closed.replace("rules: []", "rules: [{name: all}]");
+    let told = "Workload shop/web-1 opens: a connection to port 8080 by spiffe://cluster.local/ns/any/sa/any would be let in, \
+                and is not now";
+    let key = ObjectKey::new(Kind::AccessPolicy, "shop", "guard");
+    for how in [How::DryRun, How::Safely] {
+        let applied = hub.apply("me", resources(&open), how).await.unwrap();
+        let found: Vec<_> = applied.findings.iter().filter(|finding| finding.code == Code::Opens).collect();
+        assert_eq!(found.len(), 1, "{:?}", applied.findings);
+        assert_eq!((found[0].message.as_str(), found[0].severity, &found[0].object), (told, Severity::Warning, &key));
+    }
+    let audited = async || hub.audit(None, 1).await.unwrap().remove(0).1;
+    let entry = audited().await;
+    assert!(entry.detail.starts_with("opens: shop/web-1 by AccessPolicy shop/guard: a connection"), "{entry:?}");
+    // The other way round nothing opens, and deleting it all does.
+    let applied = hub.apply("me", resources(&closed), How::Safely).await.unwrap();
+    assert!(applied.findings.iter().all(|finding| finding.code != Code::Opens), "{:?}", applied.findings);
+    let removed = hub.delete_if("me", key, How::Safely, Expected::new()).await.unwrap();
+    assert_eq!(removed.findings.iter().map(|finding| finding.message.as_str()).collect::<Vec<_>>(), [told]);
+    let entry = audited().await;
+    assert!(entry.action == "delete" && entry.detail.starts_with("opens: shop/web-1"), "{entry:?}");
 }
 
 #[tokio::test]
