@@ -2,6 +2,8 @@
 //! sessions; lost with the process (registered workloads are not: the store keeps those).
 
 mod concerns;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -189,6 +191,15 @@ impl ProxyStatus {
     pub fn is_settled(&self) -> bool {
         let is_excused = !self.is_concerned && self.state == SyncState::Behind;
         is_excused || matches!(self.state, SyncState::Synced | SyncState::Refused)
+    }
+
+    /// The same some time later, if nothing was heard since.
+    pub(crate) fn later(mut self, passed: Duration) -> Self {
+        self.heard_ago += passed;
+        if !self.behind_for.is_zero() {
+            self.behind_for += passed;
+        }
+        self
     }
 
     /// A proxy of which another control plane knows more.
@@ -652,43 +663,5 @@ impl Entry {
         }
         let reason = if self.progress.in_flight { "sent, not answered yet" } else { "not sent yet" };
         (SyncState::Behind, reason.to_owned())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_account_alone_removes_nothing_where_others_could_be_heard() {
-        let registry = Registry::new();
-        let seat = |account: &str, name: &str| {
-            let identity: SpiffeId = format!("spiffe://cluster.local/ns/shop/sa/{account}").parse().unwrap();
-            let capabilities = [wire::PEER_WORD.to_owned()].into();
-            let introduction = Introduction { capabilities, ..Introduction::default() };
-            let key = ProxyKey { name: name.to_owned(), identity };
-            registry.enter(key, introduction, OffsetDateTime::UNIX_EPOCH).unwrap().seat
-        };
-        let web = ObjectName::new("shop", "web-1");
-        let own: SpiffeId = "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap();
-        let word = || registry.word(std::slice::from_ref(&web), &own);
-        let say = |seat: &Seat, reached| registry.record_words(seat, [(web.clone(), reached)].into());
-        assert_eq!(word(), Word::None);
-        let liars = [seat("liar", "a"), seat("liar", "b")];
-        liars.iter().for_each(|liar| say(liar, false));
-        assert_eq!(word(), Word::Unreachable, "there is nobody else to ask");
-        let honest = seat("honest", "c");
-        assert_eq!(word(), Word::None, "many proxies of one account have one voice");
-        say(&honest, false);
-        assert_eq!(word(), Word::Unreachable);
-        say(&honest, true);
-        assert_eq!(word(), Word::Reached);
-        registry.leave(&honest, true);
-        let third = seat("third", "d");
-        assert_eq!(word(), Word::None);
-        say(&seat("web", "web-2"), false);
-        assert_eq!(word(), Word::Unreachable, "its own account is believed");
-        say(&third, true);
-        assert_eq!(word(), Word::Reached);
     }
 }
