@@ -42,6 +42,8 @@ const SERVER: &str = "weft-control";
 const SILENT: Duration = Duration::from_secs(1);
 /// Proxies that one answer tells of.
 const MAX_PROXIES: usize = 100_000;
+/// Serial numbers that one message tells of: it has to fit into `limits.max_request_bytes`.
+const SERIALS: usize = 256;
 /// The longest that one who is asked waits for its proxies.
 pub(crate) const MAX_WAIT: Duration = Duration::from_millis(500);
 
@@ -72,8 +74,15 @@ struct Peer {
     since: Instant,
     channel: Option<Channel>,
     /// Its last answer to who only looks, and its number.
-    seen: Option<(u64, Arc<Vec<ProxyStatus>>)>,
+    seen: Option<(u64, AsOf)>,
     silent: Option<(Instant, String)>,
+}
+
+/// Proxies as they were when they were told of.
+#[derive(Debug, Clone)]
+pub(crate) struct AsOf {
+    pub(crate) at: Instant,
+    pub(crate) proxies: Arc<Vec<ProxyStatus>>,
 }
 
 /// What is asked of others' proxies.
@@ -162,11 +171,11 @@ impl Peers {
     }
 
     /// How far the proxies of each of these are, asked all at once.
-    pub(crate) async fn proxies(&self, of: &[String], question: Question) -> Vec<Answer<Arc<Vec<ProxyStatus>>>> {
+    pub(crate) async fn proxies(&self, of: &[String], question: Question) -> Vec<Answer<AsOf>> {
         join_all(of.iter().map(|session| self.proxies_of(session, question))).await
     }
 
-    async fn proxies_of(&self, session: &str, question: Question) -> Answer<Arc<Vec<ProxyStatus>>> {
+    async fn proxies_of(&self, session: &str, question: Question) -> Answer<AsOf> {
         let looks = question == Question::LOOK;
         let peer = self.lock().peers.get(session).cloned();
         let lately = peer.as_ref().and_then(|peer| peer.silent.as_ref()).filter(|(at, _)| at.elapsed() < SILENT);
@@ -195,31 +204,35 @@ impl Peers {
                     return Err(Status::resource_exhausted(format!("it tells of more than {MAX_PROXIES} proxies")));
                 }
             }
-            Ok((number, Arc::new(all)))
+            Ok((number, AsOf { at: Instant::now(), proxies: Arc::new(all) }))
         };
         let answer = self.ask(session, question.wait + self.patience, asked).await;
-        if let (true, Ok((number, proxies))) = (looks, &answer.said)
+        if let (true, Ok(said)) = (looks, &answer.said)
             && let Some(peer) = self.lock().peers.get_mut(session)
         {
-            peer.seen = Some((*number, proxies.clone()));
+            peer.seen = Some(said.clone());
         }
         let Answer { session, address, said } = answer;
-        Answer { session, address, said: said.map(|(_, proxies)| proxies) }
+        Answer { session, address, said: said.map(|(_, told)| told) }
     }
 
-    /// Tells all of an eviction.
-    pub(crate) async fn evict(&self, evicting: &Evicting) -> Vec<Answer<()>> {
-        let sessions = self.sessions();
+    /// Tells these of an eviction.
+    pub(crate) async fn evict(&self, sessions: &[String], evicting: &Evicting) -> Vec<Answer<()>> {
         let name = |key: &ProxyKey| pb::ProxyName { name: key.name.clone(), identity: key.identity.to_string() };
         let told = sessions.iter().map(|session| {
             self.ask(session, self.patience, async |mut client: ReplicasClient<Channel>| {
-                let request = pb::EvictRequest {
+                let request = |serials: &[String], proxies| pb::EvictRequest {
                     session: session.clone(),
-                    proxies: evicting.proxies.iter().map(name).collect(),
-                    serials: evicting.serials.clone(),
+                    proxies,
+                    serials: serials.to_vec(),
                     number: evicting.number,
                 };
-                client.evict(request).await.map(drop)
+                for serials in evicting.serials.chunks(SERIALS) {
+                    client.evict(request(serials, Vec::new())).await?;
+                }
+                // Last, and once: one that is back by then has its new stream.
+                let proxies = evicting.proxies.iter().map(name).collect();
+                client.evict(request(&[], proxies)).await.map(drop)
             })
         });
         join_all(told).await

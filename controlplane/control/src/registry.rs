@@ -202,6 +202,15 @@ impl ProxyStatus {
         is_excused || matches!(self.state, SyncState::Synced | SyncState::Refused)
     }
 
+    /// The same some time later, if nothing was heard since.
+    pub(crate) fn later(mut self, passed: Duration) -> Self {
+        self.heard_ago += passed;
+        if !self.behind_for.is_zero() {
+            self.behind_for += passed;
+        }
+        self
+    }
+
     /// A proxy of which another control plane knows more.
     fn elsewhere(key: &ProxyKey) -> Self {
         let nothing = Entry::absent(OffsetDateTime::now_utc()).status(key, Revision(0), Revision(0));

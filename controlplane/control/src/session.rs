@@ -77,6 +77,8 @@ struct Session {
     /// What the newest world that was looked at says, and what this proxy may be sent of it.
     target: Arc<ToldSet>,
     fitted: Arc<ToldSet>,
+    /// The settings of the mesh without which a proxy that holds only what it uses is told everything.
+    whole_for: Option<Version>,
     looked_at: Option<Arc<Shared>>,
     /// What was said by the newest world that it heard of.
     noticed: Option<Arc<Shared>>,
@@ -168,6 +170,7 @@ impl Session {
             left_alone: None,
             target: Arc::default(),
             fitted: Arc::default(),
+            whole_for: None,
             looked_at: None,
             noticed: None,
             gathering: None,
@@ -216,6 +219,7 @@ impl Session {
                 }
                 () = kept_out.changed() => if let Some(end) = self.handle_kept_out(&mut kept_out).await { return end },
                 _ = lead.changed() => {
+                    self.view.begin_anew();
                     let is_open = self.send_denials(&mut kept_out).await && self.send_delta().await;
                     if !is_open || !self.confirm().await { return End::Lost }
                 }
@@ -377,7 +381,7 @@ impl Session {
             None => seen.is_some_and(|seen| std::ptr::eq(seen, &*world.told)),
         };
         // What is kept from a proxy follows from its answers, too.
-        if is_same && !self.view.holds_back() && self.view.withheld().is_empty() {
+        if is_same && self.whole_for.is_none() && !self.view.holds_back() && self.view.withheld().is_empty() {
             self.looked_at = Some(world.told.clone());
             return;
         }
@@ -392,10 +396,13 @@ impl Session {
         self.looked_at = Some(world.told.clone());
         self.target = Arc::new(told.into_iter().collect());
         let (mut fitted, mut withheld) = fitting(&self.target, &self.capabilities, &self.view);
-        let has_older_mesh = withheld.contains_key(&Key::Mesh) || self.view.held().contains_key(&Key::Mesh);
-        if self.scope.is_some() && has_older_mesh {
-            // A proxy learns from the mesh's settings what it has to ask for. One with older settings can't know, and is told
-            // everything.
+        // A proxy learns from the mesh's settings what it has to ask for. One with older settings can't know, and is told
+        // everything until there are others.
+        let settings = self.target.get(&Key::Mesh).map(|told| told.version());
+        let is_refused = self.view.held().get(&Key::Mesh).is_some_and(|held| held.version == settings);
+        let has_older = withheld.contains_key(&Key::Mesh) || is_refused || self.whole_for == settings;
+        self.whole_for = settings.filter(|_| self.scope.is_some() && has_older);
+        if self.whole_for.is_some() {
             self.target = Arc::new(world.told.of_proxy(&self.served).into_iter().collect());
             (fitted, withheld) = fitting(&self.target, &self.capabilities, &self.view);
         }
@@ -491,6 +498,8 @@ impl Session {
             (Instant::now() + next, next)
         });
         self.view.release_held();
+        // The settings of the mesh as well.
+        (self.whole_for, self.looked_at) = (None, None);
         self.scope.iter_mut().for_each(Scope::resume);
         self.send_delta().await
     }

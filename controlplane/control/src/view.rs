@@ -320,6 +320,12 @@ impl View {
         self.synced = self.synced.max(revision);
     }
 
+    /// Revisions count anew from here on, as those of a store that was set back do: what the proxy was in step with before says
+    /// nothing of them.
+    pub fn begin_anew(&mut self) {
+        self.synced = Revision::default();
+    }
+
     pub fn is_in_flight(&self) -> bool {
         self.in_flight.is_some()
     }

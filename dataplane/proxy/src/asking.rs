@@ -38,6 +38,8 @@ struct Inner {
 struct Question {
     /// The control plane has heard it.
     is_said: bool,
+    /// Its answer is being prepared: the control plane tells of it from now on, so that it is not given up.
+    is_expected: bool,
     /// When somebody asked it last.
     asked: Instant,
 }
@@ -45,7 +47,7 @@ struct Question {
 impl Inner {
     /// Gives up the questions that nobody has asked since `before`, at most so many, those asked least lately first.
     fn give_up(&mut self, before: Instant, most: usize) -> usize {
-        let old = self.open.iter().filter(|(_, question)| question.asked < before);
+        let old = self.open.iter().filter(|(_, question)| question.asked < before && !question.is_expected);
         let mut old: Vec<_> = old.map(|(ask, question)| (question.asked, ask.clone())).collect();
         old.sort();
         old.truncate(most);
@@ -91,7 +93,7 @@ impl Asking {
                 return false;
             }
         }
-        inner.open.insert(ask.clone(), Question { is_said: false, asked: now });
+        inner.open.insert(ask.clone(), Question { is_said: false, is_expected: false, asked: now });
         drop(inner);
         metrics::counter!(Metric::Asks.name()).increment(1);
         self.news.notify_one();
@@ -106,9 +108,17 @@ impl Asking {
         }
     }
 
-    /// True for a question that has no answer yet.
-    pub(crate) fn is_open(&self, ask: &Ask) -> bool {
-        self.lock().open.contains_key(ask)
+    /// Answers are here and come into force once they are prepared. Gives those to open questions, which stay open until
+    /// they are closed or nothing is expected any more.
+    pub(crate) fn expect<'a>(&self, answers: impl Iterator<Item = &'a Ask>) -> BTreeSet<Ask> {
+        let mut inner = self.lock();
+        let mut expect = |ask: &&Ask| inner.open.get_mut(*ask).map(|question| question.is_expected = true).is_some();
+        answers.filter(|ask| expect(ask)).cloned().collect()
+    }
+
+    /// What was being prepared is in force, or never will be.
+    pub(crate) fn expect_nothing(&self) {
+        self.lock().open.values_mut().for_each(|question| question.is_expected = false);
     }
 
     /// These were answered, and are not to be told of any more.
@@ -130,7 +140,7 @@ impl Asking {
     pub(crate) fn say_all(&self) -> Vec<Ask> {
         let mut inner = self.lock();
         inner.forgotten.clear();
-        inner.open.values_mut().for_each(|question| question.is_said = true);
+        inner.open.values_mut().for_each(|question| (question.is_said, question.is_expected) = (true, false));
         inner.open.keys().cloned().collect()
     }
 
@@ -215,7 +225,8 @@ mod tests {
         // Of the two `b` is asked again.
         assert!(asking.ask(&ask("b"), 1, after(251)));
         assert!(asking.ask(&ask("c"), 1, after(251)));
-        assert!(!asking.is_open(&ask("a")) && asking.is_open(&ask("b")));
+        assert_eq!(asking.expect([ask("a"), ask("b")].iter()), [ask("b")].into());
+        asking.expect_nothing();
         let news = asking.news().now_or_never().unwrap();
         assert_eq!(news, News { wanted: vec![ask("c")], forgotten: vec![ask("a")] });
         assert!(asking.ask(&ask("d"), 1, after(502)));
@@ -223,5 +234,17 @@ mod tests {
         assert_eq!(asking.say_all(), [ask("d")]);
         asking.give_up(after(30_753));
         assert_eq!(asking.say_all(), []);
+    }
+    #[test]
+    fn a_question_whose_answer_is_here_is_not_given_up() {
+        let (asking, start) = (Asking::new(1, WAIT), Instant::now());
+        let late = start + WAIT + 2 * GIVEN_UP;
+        assert!(asking.ask(&ask("a"), 1, start));
+        assert_eq!(asking.expect([ask("a"), ask("z")].iter()), [ask("a")].into());
+        asking.give_up(late);
+        assert!(!asking.ask(&ask("b"), 1, late), "it keeps its place");
+        asking.expect_nothing();
+        asking.give_up(late);
+        assert!(asking.ask(&ask("b"), 1, late));
     }
 }

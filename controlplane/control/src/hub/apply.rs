@@ -185,8 +185,8 @@ impl Hub {
         if how == How::DryRun {
             return self.preview(order.actor, order.resources, order.expected, false).await;
         }
+        let is_large = order.resources.len() > FEW;
         if !order.concerns_filters() {
-            let is_large = order.resources.len() > FEW;
             let change = move |draft: &mut Draft| order.clone().make(draft);
             return if is_large { self.change_prepared(change).await } else { self.change_together(change).await };
         }
@@ -196,15 +196,17 @@ impl Hub {
             let (_, asked) = apart(move || planned.plan(&published)).await?;
             let told = unless_refused(self.tried(&asked, false).await?)?;
             let order = order.clone();
-            let applied = self.change_together(move |draft| {
+            let change = move |draft: &mut Draft| {
                 let before = draft.world.clone();
                 let applied = order.clone().make(draft)?;
                 match Asked::between(&before, &draft.world, &applied.changes).is_within(&asked) {
                     true => Ok(applied),
                     false => Err(ApplyError::Overtaken),
                 }
-            });
-            match applied.await {
+            };
+            let applied =
+                if is_large { self.change_prepared(change).await } else { self.change_together(change).await };
+            match applied {
                 Err(ApplyError::Overtaken) => {}
                 Ok(applied) => return Ok(Applied { findings: [applied.findings, told].concat(), ..applied }),
                 Err(error) => return Err(error),
@@ -416,8 +418,8 @@ impl Draft {
         Ok(())
     }
 
-    /// Refuses a world with an error that was not there before; `near` what changed. An error between objects of which the actor may not read
-    /// one is told by its code alone.
+    /// Refuses a world with an error that was not there before. `near` names what the change may have brought one to. An error
+    /// between objects of which the actor may not read one is told by its code alone.
     pub(super) fn sound(&self, actor: &Actor, before: &World, near: &Near) -> Result<(), ApplyError> {
         let mut new = lint::errors_near(&self.world, near);
         if new.is_empty() {

@@ -164,7 +164,7 @@ impl Hub {
 
     async fn keep_ban(self: &Arc<Self>, actor: Actor, record: Ban) -> Result<(), BanError> {
         let hub = self.clone();
-        self.change(move |draft| {
+        self.change_first(move |draft| {
             if record.identity.trust_domain() != hub.trust_domain.as_str() {
                 return Err(BanError::Foreign(record.identity.clone()));
             }

@@ -2,13 +2,12 @@
 //! that does not answer is there with that reason, and is never in step.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use weft_policy::bundle::Revision;
 
 use super::Hub;
-use crate::peers::{Answer, Evicting, MAX_WAIT, Question, pb};
+use crate::peers::{Answer, AsOf, Evicting, MAX_WAIT, Question, pb};
 use crate::registry::{ProxyKey, ProxyStatus, SyncState};
 
 /// An answer in which nobody is waited for is good for so long.
@@ -23,12 +22,12 @@ pub(crate) struct Everywhere<'a> {
 
 struct Heard {
     at: Instant,
-    answer: Answer<Arc<Vec<ProxyStatus>>>,
+    answer: Answer<AsOf>,
 }
 
 impl Heard {
     fn waits(&self) -> bool {
-        self.answer.said.as_ref().is_ok_and(|proxies| !proxies.iter().all(ProxyStatus::is_settled))
+        self.answer.said.as_ref().is_ok_and(|told| !told.proxies.iter().all(ProxyStatus::is_settled))
     }
 }
 
@@ -89,6 +88,13 @@ impl Hub {
         self.replica.peers().heard()
     }
 
+    /// The sessions of the others: of those that tell where they are reached, and of those that only hold proxies.
+    fn others(&self) -> Vec<String> {
+        let mut sessions: BTreeSet<_> = self.replica.peers().sessions().into_iter().collect();
+        sessions.extend(self.registry().holders().into_values());
+        sessions.into_iter().collect()
+    }
+
     /// True for the session by which others know this control plane.
     pub(crate) fn is_session(&self, session: &str) -> bool {
         !session.is_empty() && self.replica.session() == session
@@ -96,7 +102,7 @@ impl Hub {
 
     /// Tells the others of an eviction; gives those that did not take it.
     pub(super) async fn tell_eviction(&self, evicting: &Evicting) -> Vec<Silent> {
-        let told = self.replica.peers().evict(evicting).await.into_iter();
+        let told = self.replica.peers().evict(&self.others(), evicting).await.into_iter();
         let silent = |Answer { session, address, said }: Answer<()>| {
             let proxies = self.registry().holders().into_iter().filter(|(_, holder)| *holder == session);
             let proxies = proxies.map(|(proxy, _)| proxy).collect();
@@ -109,8 +115,7 @@ impl Hub {
 impl Everywhere<'_> {
     /// Asks those that have not settled yet, or not of late. They take so long until their proxies settle.
     pub(crate) async fn ask(&mut self, wait: Duration) {
-        let mut sessions: BTreeSet<_> = self.hub.replica.peers().sessions().into_iter().collect();
-        sessions.extend(self.hub.registry().holders().into_values());
+        let sessions = self.hub.others();
         self.heard.retain(|session, _| sessions.contains(session));
         let is_known = |session: &String| {
             self.heard.get(session).is_some_and(|heard| !heard.waits() && heard.at.elapsed() < FRESH)
@@ -131,12 +136,14 @@ impl Everywhere<'_> {
     pub(crate) fn proxies(&self) -> (Vec<ProxyStatus>, Vec<Silent>) {
         let own = self.hub.registry().list(self.question.wanted, self.question.since);
         let mut all: BTreeMap<_, _> = own.into_iter().map(|status| (status.key.clone(), status)).collect();
-        for status in self.heard.values().filter_map(|heard| heard.answer.said.as_ref().ok()).flat_map(|all| all.iter())
-        {
-            // One that moves may be told of twice: its newest stream counts.
-            let known = all.get(&status.key).and_then(|known| known.connected_since);
-            if known < status.connected_since {
-                all.insert(status.key.clone(), status.clone());
+        for told in self.heard.values().filter_map(|heard| heard.answer.said.as_ref().ok()) {
+            let age = told.at.elapsed();
+            for status in told.proxies.iter() {
+                // One that moves may be told of twice: its newest stream counts.
+                let known = all.get(&status.key).and_then(|known| known.connected_since);
+                if known < status.connected_since {
+                    all.insert(status.key.clone(), status.clone().later(age));
+                }
             }
         }
         let mut silent: BTreeMap<&String, Silent> = self.heard.iter().filter_map(silent).collect();

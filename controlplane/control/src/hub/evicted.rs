@@ -81,7 +81,8 @@ impl Hub {
         &self,
         shown: Vec<(SpiffeId, Option<String>)>,
     ) -> Result<(Vec<String>, u64), StoreError> {
-        let serials = self.blocking(move |store| Ok(evicted(&issued(store)?, shown, crate::now_unix()))).await?;
+        let mut serials = self.blocking(move |store| Ok(evicted(&issued(store)?, shown, crate::now_unix()))).await?;
+        serials.drain(..serials.len().saturating_sub(MAX_TOLD));
         let number = self.keep_evicted(serials.clone(), None);
         Ok((serials, number))
     }

@@ -14,6 +14,9 @@ use crate::token::TokenHash;
 /// So many seconds after a join its answer may be asked for again.
 const AGAIN: i64 = 600;
 
+/// So many renewals of one certificate are followed: more are not made while its join may be asked for again.
+const MAX_LINE: usize = 1_000;
+
 /// A join that was made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Joined {
@@ -66,8 +69,14 @@ impl Row {
         joined: Joined,
         serial: &str,
     ) -> Result<(), StoreError> {
-        let before = row_of(&joined.serial);
-        let record: Option<IssuedRecord> = draft.row(store, Table::Issued, &before)?;
+        // It may have been renewed meanwhile: what takes the place of the last of a line leaves no second line.
+        let mut before = row_of(&joined.serial);
+        let mut record: Option<IssuedRecord> = draft.row(store, Table::Issued, &before)?;
+        for _ in 0..MAX_LINE {
+            let Some(next) = record.as_ref().and_then(IssuedRecord::next) else { break };
+            let Some(later) = draft.row(store, Table::Issued, &next)? else { break };
+            (before, record) = (next, Some(later));
+        }
         draft.writes.push(self.put(&Joined { serial: serial.to_owned(), ..joined })?);
         if let Some(record) = record {
             let replaced = IssuedRecord { replaced_by: Some(serial.to_owned()), ..record };
@@ -107,8 +116,10 @@ pub(super) fn forget(store: &Store, is_of: impl Fn(&str) -> bool) -> Result<Vec<
 #[cfg(test)]
 mod tests {
     use rcgen::{CertificateParams, KeyPair};
+    use time::OffsetDateTime;
 
     use super::*;
+    use crate::hub::Holder;
     use crate::hub::tests::hub_in;
     use crate::token::Grant;
 
@@ -133,6 +144,18 @@ mod tests {
         assert_eq!(signed.identity, lost.identity);
         let before: IssuedRecord = hub.store.row(Table::Issued, &row_of(&lost.issued.serial)).unwrap().unwrap();
         assert_eq!(before.replaced_by, Some(signed.issued.serial.clone()), "one line: an eviction finds both");
+        // One that was renewed meanwhile goes on the same line.
+        let holder = Holder {
+            identity: signed.identity.clone(),
+            serial: signed.issued.serial.clone(),
+            not_before: OffsetDateTime::now_utc(),
+            not_after: signed.issued.not_after,
+        };
+        let renewed = hub.renew(&holder, &request(&other)).await.unwrap();
+        let last = hub.join(&text, &request(&key), None).await.unwrap();
+        let of = |serial: &str| hub.store.row::<IssuedRecord>(Table::Issued, &row_of(serial)).unwrap().unwrap();
+        assert_eq!(of(&signed.issued.serial).replaced_by, Some(renewed.issued.serial.clone()));
+        assert_eq!(of(&renewed.issued.serial).replaced_by, Some(last.issued.serial.clone()));
         let refused = hub.join(&text, &request(&other), None).await.err().unwrap().to_string();
         assert!(refused.contains("was used already"), "{refused}");
         // A request that somebody copied is signed by the key, and its certificate is no use without that.
@@ -145,7 +168,7 @@ mod tests {
         hub.join(&text, &forged, None).await.err().expect("not signed by the key");
         let log = hub.audit(None, 10).await.unwrap();
         let told: Vec<_> = log.iter().rev().map(|(_, entry)| entry.action.as_str()).collect();
-        assert_eq!(told, ["token.create", "join", "join.again"]);
+        assert_eq!(told, ["token.create", "join", "join.again", "renew", "join.again"]);
         // It outlives a restart, and ends with its time.
         drop(hub);
         let hub = hub_in(dir.path(), |_| {});

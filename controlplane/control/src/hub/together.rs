@@ -8,8 +8,8 @@ mod tests;
 use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedMutexGuard, oneshot};
 use weft_policy::bundle::Revision;
@@ -28,30 +28,63 @@ const MOST_SHARED: usize = 64;
 /// So often changes are computed at the most, where others commit first each time.
 const MOST_TRIES: usize = 100;
 
+/// Changes of one commit are computed for about so long: what waits behind them, such as a ban, waits no longer.
+const LONGEST: Duration = Duration::from_millis(100);
+
+/// How a change waits for the writer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    /// It shares its commit with others.
+    Together,
+    /// It shares its commit with no other.
+    Alone,
+    /// The same, and it is made before all others that wait.
+    First,
+}
+
 /// Changes that wait for the writer.
 #[derive(Default)]
-pub(super) struct Waiting(Mutex<VecDeque<Box<dyn Job>>>);
+pub(super) struct Waiting(Mutex<Queues>);
+
+#[derive(Default)]
+struct Queues {
+    first: VecDeque<Box<dyn Job>>,
+    others: VecDeque<Box<dyn Job>>,
+}
+
+impl Queues {
+    fn of(&mut self, job: &dyn Job) -> &mut VecDeque<Box<dyn Job>> {
+        if job.manner() == Manner::First { &mut self.first } else { &mut self.others }
+    }
+}
 
 impl Waiting {
     fn push(&self, job: Box<dyn Job>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back(job);
+        self.lock().of(&*job).push_back(job);
     }
 
     fn take(&self) -> Vec<Box<dyn Job>> {
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = waiting.len().min(MOST_CHANGES);
-        waiting.drain(..first).collect()
+        let mut waiting = self.lock();
+        let mut taken: Vec<_> = waiting.first.drain(..).collect();
+        let first = waiting.others.len().min(MOST_CHANGES.saturating_sub(taken.len()));
+        taken.extend(waiting.others.drain(..first));
+        taken
     }
 
     /// They are the first again.
     fn put_back(&self, jobs: Vec<Box<dyn Job>>) {
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        jobs.into_iter().rev().for_each(|job| waiting.push_front(job));
+        let mut waiting = self.lock();
+        jobs.into_iter().rev().for_each(|job| waiting.of(&*job).push_front(job));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queues> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+        let waiting = self.lock();
+        waiting.first.len() + waiting.others.len()
     }
 }
 
@@ -60,8 +93,7 @@ trait Job: Send {
     /// Somebody still waits for it.
     fn is_wanted(&self) -> bool;
 
-    /// It shares its commit with no other.
-    fn is_alone(&self) -> bool;
+    fn manner(&self) -> Manner;
 
     /// Computes the change; false where it is refused.
     fn make(&mut self, draft: &mut Draft) -> bool;
@@ -75,9 +107,19 @@ type Made<T, E> = Result<Result<T, E>, Box<dyn Any + Send>>;
 
 struct Change<F, T, E> {
     change: F,
-    is_alone: bool,
+    manner: Manner,
     made: Option<Made<T, E>>,
-    done: oneshot::Sender<Made<T, E>>,
+    /// There until it is told.
+    done: Option<oneshot::Sender<Made<T, E>>>,
+}
+
+impl<F, T, E> Drop for Change<F, T, E> {
+    /// Whoever waits for a change that is dropped by a panic, in its commit or in another's, hears of that.
+    fn drop(&mut self) {
+        if let Some(done) = self.done.take().filter(|_| std::thread::panicking()) {
+            drop(done.send(Err(Box::new("the commit of this change panicked"))));
+        }
+    }
 }
 
 impl<F, T, E> Job for Change<F, T, E>
@@ -87,11 +129,11 @@ where
     E: From<StoreError> + Send,
 {
     fn is_wanted(&self) -> bool {
-        !self.done.is_closed()
+        self.done.as_ref().is_some_and(|done| !done.is_closed())
     }
 
-    fn is_alone(&self) -> bool {
-        self.is_alone
+    fn manner(&self) -> Manner {
+        self.manner
     }
 
     fn make(&mut self, draft: &mut Draft) -> bool {
@@ -102,15 +144,17 @@ where
         is_made
     }
 
-    fn end(self: Box<Self>, landed: Result<(), StoreError>) {
-        let told = match (self.made, landed) {
+    fn end(mut self: Box<Self>, landed: Result<(), StoreError>) {
+        let told = match (self.made.take(), landed) {
             (Some(made), Ok(())) => made,
             (Some(Err(panic)), Err(_)) => Err(panic),
             // A refusal is as good as what it was computed on.
             (Some(Ok(_)) | None, Err(error)) => Ok(Err(E::from(error))),
             (None, Ok(())) => return,
         };
-        drop(self.done.send(told));
+        if let Some(done) = self.done.take() {
+            drop(done.send(told));
+        }
     }
 }
 
@@ -126,7 +170,19 @@ impl Hub {
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
-        self.have_made(change, true).await
+        self.have_made(change, Manner::Alone).await
+    }
+
+    /// The same before all that wait: for what must not wait for others' work.
+    pub(super) async fn change_first<T, E>(
+        self: &Arc<Self>,
+        change: impl FnMut(&mut Draft) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        self.have_made(change, Manner::First).await
     }
 
     /// The same, in one commit with others that wait. Such a change reads by its draft, which knows what those before it
@@ -139,20 +195,20 @@ impl Hub {
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
-        self.have_made(change, false).await
+        self.have_made(change, Manner::Together).await
     }
 
     async fn have_made<T, E>(
         self: &Arc<Self>,
         change: impl FnMut(&mut Draft) -> Result<T, E> + Send + 'static,
-        is_alone: bool,
+        manner: Manner,
     ) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
         let (done, mut ended) = oneshot::channel();
-        self.waiting.push(Box::new(Change { change, is_alone, made: None, done }));
+        self.waiting.push(Box::new(Change { change, manner, made: None, done: Some(done) }));
         // Whoever gets the writer makes what waits, his own or not.
         loop {
             let guard = tokio::select! {
@@ -272,9 +328,10 @@ impl Batch {
     fn compute(jobs: Vec<Box<dyn Job>>, published: &Published, version: Version, most: usize) -> Self {
         let mut batch = Self::default();
         let mut jobs = jobs.into_iter().filter(|job| job.is_wanted());
+        let began = Instant::now();
         for mut job in jobs.by_ref() {
-            let is_alone = job.is_alone();
-            if is_alone && !batch.made.is_empty() {
+            let is_alone = job.manner() != Manner::Together;
+            if !batch.made.is_empty() && (is_alone || began.elapsed() >= LONGEST) {
                 batch.left.push(job);
                 break;
             }

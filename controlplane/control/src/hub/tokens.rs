@@ -226,8 +226,11 @@ impl Hub {
         let (store, actor) = (self.store.clone(), actor.into());
         self.change(move |draft| {
             let mut ended = Vec::new();
-            for (hash, record) in store.tokens()?.read.into_iter().filter(|(_, record)| is_it(record)) {
-                draft.writes.extend(joined::forget(&store, |of| of == hash)?);
+            let meant: BTreeMap<_, _> = store.tokens()?.read.into_iter().filter(|(_, record)| is_it(record)).collect();
+            if !meant.is_empty() {
+                draft.writes.extend(joined::forget(&store, |of| meant.contains_key(of))?);
+            }
+            for (hash, record) in meant {
                 draft.writes.push(Write::DeleteToken(TokenHash::stored(hash)));
                 draft
                     .audit(&actor, "token.revoke", record.called().to_owned(), format!("id={}", record.id))

@@ -20,6 +20,11 @@ pub(super) struct Concerns {
 
 impl Concerns {
     pub(super) fn note(&mut self, revision: Revision, concerns: bool) {
+        if revision < self.to {
+            // The store was set back: its revisions count anew.
+            *self = Self { from: revision, to: revision, own: VecDeque::new() };
+            return;
+        }
         let before = std::mem::replace(&mut self.to, revision);
         match self.own.back_mut().filter(|(_, last)| *last == before) {
             _ if !concerns => {}
@@ -60,5 +65,11 @@ mod tests {
         }
         assert_eq!(concerns.own.len(), OWN_CHANGES);
         assert!(concerns.may_have(Revision(3)) && !concerns.may_have(Revision(4)), "the first is known no longer");
+        // A store that was set back counts anew.
+        concerns.note(Revision(90), true);
+        concerns.note(Revision(91), true);
+        concerns.note(Revision(92), false);
+        let may_have: Vec<_> = (89..94).filter(|it| concerns.may_have(Revision(*it))).collect();
+        assert_eq!(may_have, [89, 90, 91, 93]);
     }
 }

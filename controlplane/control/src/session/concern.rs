@@ -6,14 +6,14 @@ use super::Session;
 use crate::hub::Published;
 
 impl Session {
-    /// Notes whether what this world changed concerns the proxy. One that holds everything is told of every change. False where it
+    /// Notes whether what this world changed concerns the proxy. One that is told everything is told of every change. False where it
     /// does not, and the proxy has all that it is to have: it is in step with this world without a word.
     pub(super) fn note_concern(&mut self, world: &Published) -> bool {
         let before = self.noticed.replace(world.told.clone());
         let is_same = before.as_ref().is_some_and(|before| Arc::ptr_eq(before, &world.told));
         let concerns = match &self.scope {
-            Some(scope) => scope.is_concerned(&world.told, before.as_deref(), &self.served),
-            None => true,
+            Some(scope) if self.whole_for.is_none() => scope.is_concerned(&world.told, before.as_deref(), &self.served),
+            Some(_) | None => true,
         };
         let has_seen = before.zip(self.looked_at.as_ref()).is_some_and(|(before, seen)| Arc::ptr_eq(&before, seen));
         let is_at_rest = has_seen && self.gathering.is_none() && self.left_alone.is_none() && self.view.is_at_rest();

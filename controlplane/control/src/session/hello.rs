@@ -69,7 +69,8 @@ impl Greeting {
         let key = ProxyKey { name: hello.proxy_name.clone(), identity: identity.clone() };
         let registrations = registrations(hub, &key, &hello.workloads)?;
         let known = known(&hello.known, &hub.published().world);
-        let held = hello.lineage.map(Lineage::from).filter(is_lineage);
+        // Whose place a store takes is that store's word, not a proxy's.
+        let held = hello.lineage.map(|told| Lineage { supersedes: Vec::new(), ..told.into() }).filter(is_lineage);
         let origin = Origin { address: peer, is_local: host::has_address(peer) };
         let introduction = Introduction {
             version: printable(&hello.version).chars().take(VERSION).collect(),

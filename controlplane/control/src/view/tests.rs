@@ -141,6 +141,20 @@ fn what_was_cut_is_sent_whole_again() {
 }
 
 #[test]
+fn of_a_store_that_was_set_back_nothing_is_acknowledged_yet() {
+    let mut view = View::new(world("a=1"));
+    view.poll_delta(Revision(9), &world("a=2"));
+    view.handle_ack(Revision(9), &[]);
+    view.pass_by(Revision(12));
+    assert_eq!(view.synced(), Revision(12));
+    view.begin_anew();
+    assert_eq!(show(view.poll_delta(Revision(5), &world("a=3"))), "5:+a");
+    assert_eq!(view.synced(), Revision(0));
+    view.handle_ack(Revision(5), &[]);
+    assert_eq!(view.synced(), Revision(5));
+}
+
+#[test]
 fn what_went_ahead_is_told_again_or_taken_away() {
     let mut view = View::new(world("a=1 b=1"));
     assert_eq!(show(view.poll_delta(Revision(2), &world("a=2 authz=1"))), "2:+a,+authz,-b");

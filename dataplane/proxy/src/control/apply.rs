@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tracing::{debug, info, warn};
 use weft_policy::bundle::{Bundle, Revision};
 use weft_policy::delta::Key;
@@ -154,6 +154,7 @@ impl Applier {
     /// Drops what was being prepared for a session that is gone.
     pub(super) fn forget_pending(&mut self) {
         self.pending = None;
+        self.control.shared.asking.expect_nothing();
     }
 
     /// Takes a message of the control plane.
@@ -276,7 +277,8 @@ impl Applier {
         let shared = &self.control.shared;
         let uses: BTreeSet<_> = shared.config.uses().collect();
         let known = &self.current.bundle.answered;
-        let is_asked = |ask: &Ask| known.contains(ask) || uses.contains(ask) || shared.asking.is_open(ask);
+        let open = shared.asking.expect(received.delta.answered.iter());
+        let is_asked = |ask: &Ask| known.contains(ask) || uses.contains(ask) || open.contains(ask);
         received.delta.answered.retain(is_asked);
         received
     }
@@ -316,6 +318,18 @@ impl Applier {
         let Some(mut pending) = self.pending.take() else { return Step::Nothing };
         let (target, skipped) = (std::mem::take(&mut pending.target), std::mem::take(&mut pending.skipped));
         let of = (target.bundle.revision, pending.view);
+        let step = self.end_of(result, target, (of, skipped));
+        self.control.shared.asking.expect_nothing();
+        step
+    }
+
+    /// Puts what was prepared into force, or refuses it.
+    fn end_of(
+        &mut self,
+        result: Result<Result<Ready, NotReady>, JoinError>,
+        target: KeptBundle,
+        (of, skipped): ((Revision, u64), Vec<v1::Key>),
+    ) -> Step {
         match result {
             Ok(Ok(ready)) => match self.swap(target, ready) {
                 Ok(()) => {

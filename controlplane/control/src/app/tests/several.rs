@@ -115,14 +115,15 @@ impl Both {
         all.try_into().ok().unwrap()
     }
 
-    /// A control plane that is reached at this address, and holds a proxy.
-    async fn third(&self, address: &str, proxy: &str) -> Box<dyn Session> {
+    /// A control plane that is reached at this address, or does not tell where, and holds a proxy.
+    async fn third(&self, address: Option<&str>, proxy: &str) -> Box<dyn Session> {
         use weft_store::Store as _;
         let session = self.store.session(Duration::from_secs(10)).await.unwrap();
-        let (told, id) = (json!({ "address": address }).to_string(), session.id().to_owned());
+        let id = session.id().to_owned();
         let row = |key: String, value: String| Row { key, value: value.into() };
-        let held = format!("proxy/spiffe://cluster.local/ns/shop/sa/three/{proxy}");
-        session.hold(vec![row(format!("replica/{id}"), told), row(held, id)]).await.unwrap();
+        let reached = |address| row(format!("replica/{id}"), json!({ "address": address }).to_string());
+        let held = row(format!("proxy/spiffe://cluster.local/ns/shop/sa/three/{proxy}"), id.clone());
+        session.hold(address.map(reached).into_iter().chain([held]).collect()).await.unwrap();
         session
     }
 }
@@ -201,7 +202,7 @@ async fn one_that_does_not_answer_is_named_with_its_proxies() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let hangs = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mute = hangs.local_addr().unwrap().to_string();
-    let sessions = [both.third(&nobody, "a").await, both.third(&mute, "b").await];
+    let sessions = [both.third(Some(&nobody), "a").await, both.third(Some(&mute), "b").await];
     until("they are known", async || both.first.metrics().await.contains("weft_control_replicas 3\n")).await;
     let asked = Instant::now();
     let told = listed(&both.first).await;
@@ -261,6 +262,76 @@ async fn an_eviction_or_a_ban_at_one_ends_what_stands_at_the_other() {
     let (_sender, receiver) = tokio::sync::mpsc::channel(1);
     let refused = refused.connect(ReceiverStream::new(receiver)).await.err().unwrap();
     assert!(refused.code() == Code::PermissionDenied && refused.message().contains("is banned"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_cannot_be_told_of_an_eviction_is_named() {
+    let both = Both::start().await;
+    let _proxies = both.proxies().await;
+    let third = both.third(None, "c").await;
+    until("it is known", async || listed(&both.first).await["proxies"].as_array().unwrap().len() == 3).await;
+    let (code, told) = both.first.call("post", "/api/v1/proxies/two/evict", Value::Null).await;
+    let expected = json!([{
+        "replica": third.id(), "reason": "it does not tell where it is reached", "proxies": 1,
+    }]);
+    assert_eq!((code, &told["silent"]), (200, &expected), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_eviction_of_many_certificates_is_told_as_one_of_few() {
+    use weft_store::Store as _;
+    let both = Both::start().await;
+    let [_one, (svid, _two)] = both.proxies().await;
+    // Its certificate is the last of a long line.
+    let shown = both.second.app.hub.registry().shown_certificates().remove(0).1;
+    let last: String = shown.chars().filter(char::is_ascii_hexdigit).collect();
+    let until = OffsetDateTime::now_utc().unix_timestamp() + 3_600;
+    let row = |number: usize| {
+        let next = if number == 0 { last.clone() } else { format!("{:040x}", number - 1) };
+        let record = json!({ "identity": svid.identity, "not_after_unix": until, "replaced_by": next });
+        weft_store::Write::Put { table: "issued", key: format!("{number:040x}"), value: record.to_string().into() }
+    };
+    let newest = both.store.read(Vec::new(), 0).await.unwrap().version;
+    both.store.commit(newest, (0..2_000).map(row).collect()).await.unwrap();
+    let (code, told) = both.first.call("post", "/api/v1/proxies/two/evict", Value::Null).await;
+    assert!(code == 200 && told.get("silent").is_none(), "{told}");
+    let message = both.second.app.hub.watch_kept_out().message().message.unwrap();
+    let v1::control_message::Message::Denials(denials) = message else { panic!("no list of the evicted") };
+    assert_eq!(denials.evicted.len(), 1_000);
+    assert!(denials.evicted.iter().any(|evicted| evicted.serial == last), "the one that ends last is among them");
+}
+
+/// What a proxy says of itself is told on in a message that others take, whatever it says.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_proxy_makes_its_control_plane_silent_for_others() {
+    let both = Both::start().await;
+    let svid = both.second.join("shop/three").await;
+    let mut lineage = v1::Lineage::from(&both.second.app.hub.lead().lineage);
+    lineage.supersedes.push("x".repeat(5 << 20));
+    let hello = v1::Hello { proxy_name: "three".to_owned(), lineage: Some(lineage), ..greeting() };
+    let mut proxy = Box::pin(Proxy::connect_with(&both.second, &svid, hello, Bundle::default())).await;
+    // Each of these characters is shown as eight.
+    let text = || "\u{202e}".repeat(600);
+    let filter = |_| v1::FilterState { name: text(), version: text(), digest: text(), state: text() };
+    let filters = (0..256).map(filter).collect();
+    let report = v1::Report { transport: text(), filters, ..v1::Report::default() };
+    proxy.say(v1::proxy_message::Message::Report(report)).await;
+    let said = |told: &Value| told["proxies"].as_array().unwrap().iter().any(|proxy| proxy["transport"] != "");
+    until("it is heard", async || said(&listed(&both.second).await)).await;
+    let told = listed(&both.first).await;
+    assert!(told.get("silent").is_none() && said(&told), "{}", told["silent"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proxy_of_another_that_says_nothing_was_heard_the_longer_ago() {
+    let both = Both::start().await;
+    let _proxies = both.proxies().await;
+    let heard = async || {
+        let all = both.first.app.hub.look_everywhere().await;
+        all.into_iter().find(|proxy| proxy.key.name == "two").unwrap().heard_ago
+    };
+    let first = heard().await;
+    until("its silence grows", async || heard().await > first + Duration::from_millis(200)).await;
 }
 
 /// Somebody with this certificate who asks as control planes do.

@@ -8,8 +8,9 @@ use weft_policy::bundle::{ObjectName, Revision};
 use weft_policy::resource::{Kind, ObjectKey};
 
 use super::super::tests::{HERE, SHOP, hub_in, proxy_of, registration_of, resources};
-use super::super::{ApplyError, How};
+use super::super::{ApplyError, How, Publication};
 use super::*;
+use crate::artifact::tests::artifact;
 use crate::token::{Grant, Role};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -116,4 +117,34 @@ async fn an_apply_that_is_refused_waits_for_no_writer() {
     drop(writing);
     assert_eq!(hub.apply("me", resources(SHOP), How::Safely).await.unwrap().revision, Revision(1));
     hub.delete("me", ObjectKey::new(Kind::Service, "shop", "web"), How::Safely).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_large_apply_with_filters_is_computed_beside_the_writer_as_well() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub_in(dir.path(), |_| {});
+    let (name, version) = ("guard".to_owned(), "1.0.0".to_owned());
+    let artifact = artifact("weft:filter/log@0.1.0");
+    let publication = Publication { name, version, artifact, accept_new_key: false, make_current: false };
+    hub.publish_filter("me", publication).await.unwrap();
+    let service = |number: usize| {
+        format!(
+            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: s{number}, namespace: shop}}\nspec: {{selector: {{app: \
+             s{number}}}, ports: [{{port: 80}}]}}\n"
+        )
+    };
+    let policy = "apiVersion: weft.dev/v1alpha1\nkind: FilterPolicy\nmetadata: {name: f, namespace: shop}\n\
+                  spec: {filter: {name: guard}}\n";
+    let all = resources(&format!("{policy}{}", (0..100).map(service).collect::<String>()));
+    let writing = hub.writer.lock().await;
+    let (applying, own) = (hub.clone(), all.clone());
+    let applying = tokio::spawn(async move { applying.apply("me", own, How::Safely).await });
+    let computed = async {
+        while hub.preparing.try_lock().is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, computed).await.expect("it is computed without the writer");
+    drop(writing);
+    assert_eq!(applying.await.unwrap().unwrap().changes.len(), all.len());
 }

@@ -242,3 +242,61 @@ async fn registrations_share_a_commit() {
     let web = world.service(&weft_policy::bundle::ObjectName::new("shop", "web")).unwrap();
     assert_eq!(world.standing_behind(web).count(), 30);
 }
+
+#[tokio::test]
+async fn who_waits_for_a_commit_that_panics_hears_of_it() {
+    let waits = || {
+        let (done, ended) = oneshot::channel();
+        let change = |_: &mut Draft| Ok::<_, StoreError>(());
+        (Box::new(Change { change, manner: Manner::Together, made: None, done: Some(done) }) as Box<dyn Job>, ended)
+    };
+    let ((one, ended), (other, dropped)) = (waits(), waits());
+    let commit = AssertUnwindSafe(move || {
+        let _jobs = [one];
+        panic!("half-way");
+    });
+    assert!(catch_unwind(commit).is_err());
+    assert!(matches!(ended.await, Ok(Err(_))));
+    // A runtime that goes down drops it without a word.
+    drop(other);
+    dropped.await.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_ban_is_made_before_all_that_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub_in(dir.path(), |_| {});
+    let mut works: Vec<_> = applies(&hub, named(3)).into_iter().map(|work| work.map(drop).boxed()).collect();
+    let banning = hub.clone();
+    let ban = async move { banning.ban("me", proxy("p").identity, String::new()).await.map(drop).unwrap() };
+    works.push(ban.boxed());
+    all(at_once(&hub, works).await).await;
+    let log = hub.audit(None, 10).await.unwrap();
+    let told: Vec<_> = log.iter().rev().map(|(_, entry)| entry.action.as_str()).collect();
+    assert_eq!(told, ["proxy.ban", "apply", "apply", "apply"]);
+}
+
+/// Changes that are dear are not all computed ahead of what comes next.
+#[tokio::test]
+async fn a_commit_is_computed_for_so_long() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = hub_in(dir.path(), |_| {});
+    let before = commits(&hub);
+    let dear = |number: usize| {
+        let hub = hub.clone();
+        async move {
+            hub.change_together(move |draft: &mut Draft| {
+                let began = Instant::now();
+                while began.elapsed() < LONGEST {
+                    std::hint::spin_loop();
+                }
+                draft.audit("me", "dear", number.to_string(), String::new());
+                Ok::<_, StoreError>(())
+            })
+            .await
+            .unwrap();
+        }
+    };
+    all(at_once(&hub, (0..3).map(dear).collect()).await).await;
+    assert_eq!(commits(&hub), before + 3);
+}

@@ -314,6 +314,16 @@ async fn a_proxy_with_older_settings_of_the_mesh_need_not_ask() {
     };
     proxy.say(Message::Nack(nack)).await;
     proxy.take_until(|bundle| names(bundle) == ["canary", "foreign", "web"]).await;
+    // As long as that is so it is told of every change, and of nothing twice.
+    control
+        .apply(&SHOP.replace("clusterIP: 10.77.0.9, ports: [{port: 80,", "clusterIP: 10.77.0.9, ports: [{port: 81,"))
+        .await;
+    let told: Vec<_> = proxy.take().await.upserts.iter().map(Object::key).collect();
+    assert_eq!(told, [Key::Service(ObjectName::new("shop", "foreign"))]);
+    // Settings that it takes: it holds what it asks for and no more.
+    control.apply(&mesh.replace("RegistryOnly", "Allow")).await;
+    proxy.take_until(|bundle| names(bundle).is_empty()).await;
+    assert_eq!(proxy.bundle.mesh.as_ref().unwrap().egress, weft_policy::bundle::Egress::Allow);
 }
 
 /// Of two deltas of one revision the answer to the first is none to the second.

@@ -303,6 +303,27 @@ async fn an_answer_comes_into_force_while_a_delta_is_prepared() {
     assert_ne!(path_in_force(&applier), before);
 }
 
+/// The control plane tells of it from here on: were it given up, nobody would hear when the answer is no longer true.
+#[tokio::test]
+async fn a_question_is_not_given_up_while_its_answer_is_prepared() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut applier = applier(dir.path());
+    let shared = Arc::clone(&applier.control.shared);
+    let ask = |name: &str| Ask::Service(ObjectName::new("shop", name));
+    let (web, silent) = (ask("web"), ask("silent"));
+    assert!(matches!(answer(&mut applier, told(1, world())).await, Message::Ack(_)));
+    assert!([&web, &silent].iter().all(|ask| shared.asking.ask(ask, shared.generation(), Instant::now())));
+    assert_eq!(shared.asking.news().await.wanted.len(), 2);
+    let delta = v1::Delta { revision: 2, answered: vec![(&web).into()], view: 1, ..v1::Delta::default() };
+    let message = v1::ControlMessage { message: Some(v1::control_message::Message::Delta(delta)) };
+    assert!(matches!(applier.told(message), Step::Nothing));
+    shared.asking.give_up(Instant::now() + Duration::from_secs(3_600));
+    assert!(matches!(applier.prepared().await, Step::Acked(_)));
+    assert_eq!(applier.current().bundle.answered, [web].into());
+    let news = crate::asking::News { wanted: vec![], forgotten: vec![silent] };
+    assert_eq!(shared.asking.news().await, news, "what is answered is told of");
+}
+
 /// A day without use, and the control plane is asked to take it away; until then it is held, and asked for anew after that.
 #[tokio::test]
 async fn what_has_not_been_used_for_a_day_is_asked_for_no_longer() {
