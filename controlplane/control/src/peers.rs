@@ -19,9 +19,9 @@ use weft_policy::bundle::Revision;
 use self::pb::replicas_client::ReplicasClient;
 use crate::ca::{Authority, ServerIdentity};
 use crate::metrics::Metrics;
-use crate::registry::{ProxyKey, ProxyStatus};
+use crate::registry::{ProxyKey, ProxyStatus, Voices};
 
-pub(crate) use self::told::parts;
+pub(crate) use self::told::{parts, voices_message};
 
 /// Messages, client and server, generated from `proto/replica.proto`.
 #[allow(
@@ -42,6 +42,8 @@ const SERVER: &str = "weft-control";
 const SILENT: Duration = Duration::from_secs(1);
 /// Proxies that one answer tells of.
 const MAX_PROXIES: usize = 100_000;
+/// Silent proxies that one question is about.
+pub(crate) const MOST_SILENT: usize = 500;
 /// The longest that one who is asked waits for its proxies.
 pub(crate) const MAX_WAIT: Duration = Duration::from_millis(500);
 
@@ -221,6 +223,21 @@ impl Peers {
         }
         let Answer { session, address, said } = answer;
         Answer { session, address, said: said.map(|(_, proxies)| proxies) }
+    }
+
+    /// What the proxies of these say of silent ones, asked all at once.
+    pub(crate) async fn words(&self, of: &[String], silent: &[pb::SilentProxy]) -> Vec<Answer<Vec<Voices>>> {
+        let asked = of.iter().map(|session| {
+            self.ask(session, self.patience, async |mut client: ReplicasClient<Channel>| {
+                let request = pb::WordsRequest { session: session.clone(), silent: silent.to_vec() };
+                let told = client.words(request).await?.into_inner().voices;
+                if told.len() != silent.len() {
+                    return Err(Status::internal("it says nothing of some"));
+                }
+                Ok(told.into_iter().map(told::voices).collect())
+            })
+        });
+        join_all(asked).await
     }
 
     /// Tells all of an eviction.

@@ -14,7 +14,7 @@ use super::{peer_address, peer_certificate};
 use crate::ca::SignError;
 use crate::hub::{Hub, SigningError};
 use crate::peers::pb::replicas_server;
-use crate::peers::{Evicting, parts, pb};
+use crate::peers::{Evicting, MOST_SILENT, parts, pb, voices_message};
 use crate::registry::ProxyKey;
 
 /// Certificates that show that one was a control plane.
@@ -85,6 +85,21 @@ impl replicas_server::Replicas for Replicas {
         let pb::SignRequest { csr, is_root, .. } = request.into_inner();
         let certificate = self.hub.sign_for_replica(from, csr, is_root).await?.to_vec();
         Ok(Response::new(pb::SignResponse { certificate }))
+    }
+
+    async fn words(&self, request: Request<pb::WordsRequest>) -> Result<Response<pb::WordsResponse>, Status> {
+        self.let_in(&request, &request.get_ref().session)?;
+        let pb::WordsRequest { silent, .. } = request.into_inner();
+        if silent.len() > MOST_SILENT {
+            return Err(Status::invalid_argument(format!("at most {MOST_SILENT} are asked about")));
+        }
+        let voices = |silent: pb::SilentProxy| {
+            let account = silent.account.parse().map_err(|_| Status::invalid_argument("an account is no SPIFFE ID"))?;
+            let workloads: Vec<_> = silent.workloads.into_iter().filter_map(|name| name.try_into().ok()).collect();
+            Ok(voices_message(self.hub.registry().voices(&workloads).shortened(&account)))
+        };
+        let voices = silent.into_iter().map(voices).collect::<Result<_, Status>>()?;
+        Ok(Response::new(pb::WordsResponse { voices }))
     }
 
     async fn evict(&self, request: Request<pb::EvictRequest>) -> Result<Response<pb::EvictResponse>, Status> {
