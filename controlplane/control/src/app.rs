@@ -91,7 +91,9 @@ impl App {
         let hub = Hub::start(config.clone(), store, authority, metrics.clone(), stop.clone())?;
         if let Err(reason) = hub.be_vouched().await {
             stop.cancel();
-            bail!("the root of this control plane was dropped while it was away, and it got no intermediate of the next: {reason}");
+            bail!(
+                "the root of this control plane was dropped while it was away, and it got no intermediate of the next: {reason}"
+            );
         }
         certificate.maintain(OffsetDateTime::now_utc())?;
         // Nothing of this keeps a mesh from its control plane: it is tried again.

@@ -19,7 +19,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use rcgen::{
-    Certificate, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, PublicKeyData, SanType,
+    Certificate, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, PublicKeyData,
+    SanType,
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -30,10 +31,10 @@ use x509_parser::extensions::ParsedExtension;
 
 pub(crate) use self::files::{make_private_folder, write_private, write_public};
 pub use self::keys::Keys;
+pub(crate) use self::line::{Dropped, Line};
 use self::params::{
     authority_params, intermediate_name, intermediate_params, leaf_params, own_subject, root_params, serial_text,
 };
-pub(crate) use self::line::{Dropped, Line};
 pub use self::rotation::{Authorities, RotateError};
 pub(crate) use self::several::{Offer, SignError, Taken};
 

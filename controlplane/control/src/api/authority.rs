@@ -7,7 +7,8 @@ use axum::{Extension, Json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use weft_api::{
-    Authority, AuthorityReplica, FinishRequest, InstallRequest, Root, RotateRequest, RotationLeft, Signer, SigningRequest,
+    Authority, AuthorityReplica, FinishRequest, InstallRequest, Root, RotateRequest, RotationLeft, Signer,
+    SigningRequest,
 };
 
 use super::{Access, ApiError, Body, Caller, Endpoint};

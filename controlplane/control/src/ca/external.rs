@@ -78,8 +78,7 @@ impl Authority {
         believed(again(&lines)?, anchor, &self.trust_domain, names, now).map_err(wrong)?;
         if *root == old.root.anchor.der {
             files::write_private(&folder.join("intermediate.pem"), (lines.clone() + &key_pem).as_bytes())?;
-            let intermediate =
-                Arc::new(Intermediate { root: old.root.anchor.fingerprint.clone(), ..again(&lines)? });
+            let intermediate = Arc::new(Intermediate { root: old.root.anchor.fingerprint.clone(), ..again(&lines)? });
             self.signers.store(Arc::new(Signers { intermediate, ..Signers::clone(&old) }));
             forget(&path);
             return Ok(false);
@@ -178,7 +177,11 @@ fn only(root: &CertificateDer<'static>) -> Result<RootCertStore, String> {
 }
 
 /// Whether a client that shows this chain is believed by who trusts one root alone, or why not.
-pub(super) fn is_believed(chain: &[CertificateDer<'static>], root: &CertificateDer<'static>, at: UnixTime) -> Result<(), String> {
+pub(super) fn is_believed(
+    chain: &[CertificateDer<'static>],
+    root: &CertificateDer<'static>,
+    at: UnixTime,
+) -> Result<(), String> {
     let verifier =
         WebPkiClientVerifier::builder_with_provider(Arc::new(only(root)?), Arc::new(aws_lc_rs::default_provider()))
             .build();

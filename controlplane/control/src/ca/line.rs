@@ -139,7 +139,8 @@ impl Line {
 
     /// Checks that who believes one root can believe the newest: each vouches for the next.
     pub(super) fn leads_from(&self, fingerprint: &str) -> Result<(), LineError> {
-        let behind = self.before.iter().chain([&self.newest]).skip_while(|(_, anchor)| anchor.fingerprint != fingerprint);
+        let behind =
+            self.before.iter().chain([&self.newest]).skip_while(|(_, anchor)| anchor.fingerprint != fingerprint);
         let behind: Vec<_> = behind.collect();
         if behind.is_empty() {
             return Err(LineError::Unknown(fingerprint.to_owned()));
@@ -171,9 +172,8 @@ pub(super) fn is_vouched(cross: &CertificateDer<'_>, root: &Anchor, before: &Anc
 
 /// True where the key of `issuer` signed `certificate`.
 fn is_signed_by(certificate: &CertificateDer<'_>, issuer: &CertificateDer<'_>) -> bool {
-    let parsed = x509_parser::parse_x509_certificate(certificate).and_then(|(_, certificate)| {
-        Ok((certificate, x509_parser::parse_x509_certificate(issuer)?.1))
-    });
+    let parsed = x509_parser::parse_x509_certificate(certificate)
+        .and_then(|(_, certificate)| Ok((certificate, x509_parser::parse_x509_certificate(issuer)?.1)));
     let Ok((certificate, issuer)) = parsed else { return false };
     let (message, signature) = (certificate.tbs_certificate.as_ref(), &certificate.signature_value.data);
     let key = &issuer.public_key().subject_public_key.data;

@@ -1,8 +1,6 @@
 //! What stands in certificates of each kind, but for keys and signers.
 
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
-};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose, SanType, SerialNumber};
 use time::{Duration, OffsetDateTime};
 
 const ROOT_LIFE: Duration = Duration::days(3652);
@@ -29,7 +27,12 @@ pub(super) fn own_subject(params: &CertificateParams, key: &KeyPair) -> Option<V
     Some(parsed.subject().as_raw().to_vec())
 }
 
-pub(super) fn authority_params(name: &str, path_length: u8, now: OffsetDateTime, until: OffsetDateTime) -> CertificateParams {
+pub(super) fn authority_params(
+    name: &str,
+    path_length: u8,
+    now: OffsetDateTime,
+    until: OffsetDateTime,
+) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.not_before = now - BACKDATE;
     params.not_after = until;

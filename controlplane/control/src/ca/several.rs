@@ -18,8 +18,8 @@ use super::line::{Line, LineError, is_vouched};
 use super::params::{intermediate_params, leaf_params, root_params};
 use super::rotation::{EXTERNAL, FOLLOWED, NEXT, PREVIOUS};
 use super::{
-    Anchor, Authority, AuthorityError, Intermediate, IssueError, RotateError, Root, ServerNames, Signers, files, key_of,
-    verified_key,
+    Anchor, Authority, AuthorityError, Intermediate, IssueError, Root, RotateError, ServerNames, Signers, files,
+    key_of, verified_key,
 };
 
 /// What takes over once the store names it: as `NEXT`.
@@ -174,14 +174,17 @@ impl Authority {
         let path = self.state.join("ca").join(OFFERED);
         let (root, cross) = (Anchor::parse(&path, &root_pem)?, cross.clone().into_owned());
         if !is_vouched(&cross, &root, &old.root.anchor) {
-            return Err(RotateError::Chain("what vouches for the new root is not of its key, or not signed by the old".into()));
+            return Err(RotateError::Chain(
+                "what vouches for the new root is not of its key, or not signed by the old".into(),
+            ));
         }
         let key = KeyPair::generate().map_err(AuthorityError::Sign)?;
         let pem = || -> Result<String, AuthorityError> {
             let issuer = Issuer::from_ca_cert_der(&root.der, &root_key)?;
             let intermediate = intermediate_params(&self.trust_domain, now).signed_by(&key, &issuer)?.pem();
             let (cross, before) = (files::pem("CERTIFICATE", &cross), old.root.anchor.pem.clone());
-            Ok([root.pem.clone(), intermediate, cross, before, self.keys.pem(&root_key)?, self.keys.pem(&key)?].concat())
+            Ok([root.pem.clone(), intermediate, cross, before, self.keys.pem(&root_key)?, self.keys.pem(&key)?]
+                .concat())
         };
         files::write_private(&path, pem()?.as_bytes())?;
         Ok(Vouched { root, cross, before: old.root.anchor.fingerprint.clone() })
@@ -271,10 +274,16 @@ impl Authority {
         let roots: String = signers.anchors().map(|anchor| anchor.pem.as_str()).collect();
         if let Some(previous) = &signers.previous {
             let successor = previous.successor.as_ref().map(|der| files::pem("CERTIFICATE", der));
-            files::write_public(&folder.join(PREVIOUS), (previous.pem.clone() + &successor.unwrap_or_default()).as_bytes())?;
+            files::write_public(
+                &folder.join(PREVIOUS),
+                (previous.pem.clone() + &successor.unwrap_or_default()).as_bytes(),
+            )?;
         }
         if signers.root.is_followed {
-            files::write_public(&folder.join(FOLLOWED), b"the root's key lies with another control plane of the store\n")?;
+            files::write_public(
+                &folder.join(FOLLOWED),
+                b"the root's key lies with another control plane of the store\n",
+            )?;
             files::remove(&folder.join(EXTERNAL))?;
             files::remove(&folder.join("root.key"))?;
         }
@@ -309,7 +318,8 @@ impl Authority {
             let intermediate = Intermediate::parse(&path, &pem, KeyPair::from_pem(&key.serialize_pem())?)?;
             Ok(Intermediate { root: root.anchor.fingerprint.clone(), ..intermediate })
         };
-        believed(parsed(&asked.key)?, root.anchor.clone(), &self.trust_domain, names, now).map_err(RotateError::Chain)?;
+        believed(parsed(&asked.key)?, root.anchor.clone(), &self.trust_domain, names, now)
+            .map_err(RotateError::Chain)?;
         let intermediate = Arc::new(parsed(&asked.key)?);
         files::write_private(&path, (pem.clone() + &self.keys.pem(&asked.key)?).as_bytes())?;
         self.signers.store(Arc::new(Signers { intermediate, ..Signers::clone(&signers) }));

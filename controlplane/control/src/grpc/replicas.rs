@@ -116,7 +116,9 @@ impl From<SigningError> for Status {
     fn from(error: SigningError) -> Self {
         match &error {
             SigningError::TooOften(_) => Self::resource_exhausted(error.to_string()),
-            SigningError::Sign(SignError::NotHere | SignError::Underway) => Self::failed_precondition(error.to_string()),
+            SigningError::Sign(SignError::NotHere | SignError::Underway) => {
+                Self::failed_precondition(error.to_string())
+            }
             SigningError::Sign(SignError::Request(_)) => Self::invalid_argument(error.to_string()),
             SigningError::Store(_) => Self::unavailable(crate::chain(&error)),
         }

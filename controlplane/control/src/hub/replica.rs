@@ -405,11 +405,7 @@ async fn tell_where(hub: &Hub, session: &Arc<dyn Session>) -> Result<(), StoreEr
 }
 
 /// Tells others which root this one follows, where that has changed.
-async fn tell_standing(
-    hub: &Hub,
-    session: &Arc<dyn Session>,
-    told: &mut Option<Standing>,
-) -> Result<(), StoreError> {
+async fn tell_standing(hub: &Hub, session: &Arc<dyn Session>, told: &mut Option<Standing>) -> Result<(), StoreError> {
     let now = hub.standing();
     if told.as_ref() == Some(&now) {
         return Ok(());

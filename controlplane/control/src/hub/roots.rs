@@ -84,7 +84,9 @@ impl Roots {
     pub(super) fn put(&self, session: &str, told: Option<String>) {
         match told.map(|told| serde_json::from_str(&told)) {
             Some(Ok(standing)) => drop(lock(&self.others).insert(session.to_owned(), standing)),
-            Some(Err(error)) => tracing::warn!(session, %error, "how far a control plane is with the roots can't be read"),
+            Some(Err(error)) => {
+                tracing::warn!(session, %error, "how far a control plane is with the roots can't be read")
+            }
             None => drop(lock(&self.others).remove(session)),
         }
     }
@@ -112,7 +114,8 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Has an authority follow what the store says. The result says whether the root before was dropped by force.
 pub(crate) fn follow(authority: &Authority, record: &str) -> Result<(Taken, bool), String> {
-    let line: Line = read_record(record).map_err(|error| format!("the store's record of the roots can't be read: {error}"))?;
+    let line: Line =
+        read_record(record).map_err(|error| format!("the store's record of the roots can't be read: {error}"))?;
     let taken = authority.follow(&line).map_err(|error| crate::chain(&error))?;
     Ok((taken, line.was_forced()))
 }
@@ -148,7 +151,11 @@ impl Hub {
             Ok((Taken::Roots, was_forced)) => {
                 let authorities = self.authority.authorities();
                 let previous = authorities.previous.map(|(fingerprint, _)| fingerprint).unwrap_or_default();
-                tracing::warn!(root = authorities.root.0, previous, "the roots that this control plane trusts have changed");
+                tracing::warn!(
+                    root = authorities.root.0,
+                    previous,
+                    "the roots that this control plane trusts have changed"
+                );
                 self.roots.was_forced.store(was_forced && previous.is_empty(), Ordering::Release);
                 true
             }
@@ -270,7 +277,9 @@ impl Hub {
             tracing::error!(error = %crate::chain(&error), "streams of the old root could not be ended");
         }
         let wants = self.authority().wants_intermediate(OffsetDateTime::now_utc());
-        self.metrics().root_not_followed.set(f64::from(u8::from(wants || self.roots.is_behind.load(Ordering::Acquire))));
+        self.metrics()
+            .root_not_followed
+            .set(f64::from(u8::from(wants || self.roots.is_behind.load(Ordering::Acquire))));
         if !wants {
             if !self.roots.is_behind.load(Ordering::Acquire) {
                 self.roots.note(None);
@@ -355,8 +364,7 @@ impl Hub {
         self.within(&self.roots.signings, &(), Throttled::Signings).map_err(SigningError::TooOften)?;
         let (authority, request) = (self.authority().clone(), csr_der.clone());
         let key = crate::ca::key_of(&csr_der).map_err(SignError::from)?;
-        let signed =
-            apart(move || authority.sign_for_another(&request, is_root, OffsetDateTime::now_utc())).await?;
+        let signed = apart(move || authority.sign_for_another(&request, is_root, OffsetDateTime::now_utc())).await?;
         let action = if is_root { "ca.vouch" } else { "ca.sign" };
         let (actor, below) = (Actor::from(format!("replica:{from}")), self.authority().fingerprint());
         self.change(move |draft: &mut Draft| {
@@ -369,7 +377,11 @@ impl Hub {
     }
 
     /// Checks that a request comes from a control plane that was away while its root was dropped.
-    pub(crate) async fn check_proof(&self, csr_der: Vec<u8>, chain: Vec<CertificateDer<'static>>) -> Result<(), String> {
+    pub(crate) async fn check_proof(
+        &self,
+        csr_der: Vec<u8>,
+        chain: Vec<CertificateDer<'static>>,
+    ) -> Result<(), String> {
         let authority = self.authority().clone();
         let check = move |store: &Store| {
             let line = line(store, &authority).map_err(|error| crate::chain(&error));

@@ -432,10 +432,7 @@ impl Hub {
         match self.finish_rotation("system", false).await {
             Ok(_) => tracing::info!("nothing needs the old root any more: it is not trusted from now on"),
             Err(
-                RotationError::Needed { .. }
-                | RotationError::Behind(_)
-                | RotationError::Early
-                | RotationError::InDoubt,
+                RotationError::Needed { .. } | RotationError::Behind(_) | RotationError::Early | RotationError::InDoubt,
             ) => {}
             Err(error) => tracing::error!(error = %crate::chain(&error), "the old root could not be dropped yet"),
         }

@@ -126,10 +126,7 @@ async fn a_root_is_followed_by_all_and_dropped_once_nothing_needs_it() {
     late.take().await;
     // The proxy that has not taken it holds the old root, whichever is asked.
     for control in [&first, &second] {
-        until("it is named", async || {
-            shown(control).await["left"]["waiting"].to_string().contains("web")
-        })
-        .await;
+        until("it is named", async || shown(control).await["left"]["waiting"].to_string().contains("web")).await;
         let (status, refused) = control.call("post", "/api/v1/authority/finish", json!({})).await;
         assert!(status == 409 && refused.to_string().contains("may not trust the new one yet"), "{refused}");
     }

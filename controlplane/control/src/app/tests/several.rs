@@ -379,7 +379,8 @@ async fn each_replaces_its_own_intermediate_and_all_believe_it() {
 async fn no_endpoint_leaves_by_the_word_while_proxies_of_another_may_reach_it() {
     let both = Both::start().await;
     both.first.apply(SHOP).await;
-    let [web, one, two] = [both.first.join("shop/web").await, both.first.join("shop/one").await, both.second.join("shop/two").await];
+    let [web, one, two] =
+        [both.first.join("shop/web").await, both.first.join("shop/one").await, both.second.join("shop/two").await];
     let hello = |name: &str| v1::Hello { proxy_name: name.to_owned(), ..greeting() };
     let mut here = Proxy::connect_with(&both.first, &one, hello("one"), Bundle::default()).await;
     let mut there = Proxy::connect_with(&both.second, &two, hello("two"), Bundle::default()).await;

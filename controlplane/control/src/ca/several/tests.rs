@@ -62,7 +62,8 @@ fn issue(authority: &Authority) -> Result<Issued, IssueError> {
 fn believes(root: &CertificateDer<'static>, chain: &[CertificateDer<'static>]) -> bool {
     let mut roots = RootCertStore::empty();
     roots.add(root.clone()).unwrap();
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), crate::tls::provider()).build().unwrap();
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), crate::tls::provider()).build().unwrap();
     verifier.verify_client_cert(&chain[0], &chain[1..], UnixTime::now()).is_ok()
 }
 
@@ -86,7 +87,11 @@ fn who_has_no_key_of_the_new_root_issues_below_it_and_all_believe_each_other() {
     let before = one.fingerprint();
     let old = issue(&other).unwrap();
     let line = rotated(&one);
-    assert_eq!((one.fingerprint(), one.authorities().previous), (before.clone(), None), "an offer alone changes nothing");
+    assert_eq!(
+        (one.fingerprint(), one.authorities().previous),
+        (before.clone(), None),
+        "an offer alone changes nothing"
+    );
     for authority in [&other, &one] {
         assert_eq!(authority.follow(&line).unwrap(), Taken::Roots);
         assert_eq!(authority.follow(&line).unwrap(), Taken::Nothing);
@@ -200,7 +205,13 @@ fn no_root_is_followed_because_the_store_names_it() {
 #[test]
 fn what_is_cut_off_is_gone_on_with() {
     const FILES: [&str; 8] = [
-        "ca/previous.pem", "ca/followed", "ca/root.key", "ca/intermediate.pem", "ca.pem", "ca/offered.pem", "ca/next.pem",
+        "ca/previous.pem",
+        "ca/followed",
+        "ca/root.key",
+        "ca/intermediate.pem",
+        "ca.pem",
+        "ca/offered.pem",
+        "ca/next.pem",
         "ca/external",
     ];
     let dirs = two();
