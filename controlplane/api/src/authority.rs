@@ -15,6 +15,23 @@ pub struct Authority {
     pub intermediate_not_after: String,
     /// What still needs the root before; null where none is being replaced.
     pub left: Option<RotationLeft>,
+    /// The control planes of the store that live, the one that is asked first; none where it is the only one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replicas: Vec<AuthorityReplica>,
+}
+
+/// A control plane and the root that it issues below.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct AuthorityReplica {
+    /// Where others reach it.
+    pub replica: String,
+    /// The fingerprint of the root that vouches for what it issues; empty where none that is trusted does.
+    pub root: String,
+    /// The key of the root that signs lies in its state folder.
+    pub has_key: bool,
+    /// Why it has no intermediate of the root that signs; empty where it has.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]

@@ -14,7 +14,8 @@ mod tokens;
 mod words;
 
 pub use authority::{
-    Authority, FinishRequest, InstallRequest, Root, RotateRequest, RotationLeft, Signer, SigningRequest,
+    Authority, AuthorityReplica, FinishRequest, InstallRequest, Root, RotateRequest, RotationLeft, Signer,
+    SigningRequest,
 };
 pub use changes::{
     Action, Applied, ApplyRequest, Change, DeleteQuery, Deleted, Finding, Lint, LintQuery, LintRequest, Severity,

@@ -19,13 +19,13 @@ use tokio_util::sync::CancellationToken;
 use weft_policy::bundle::Revision;
 use weft_policy::wire::v1::mesh_control_server::MeshControlServer;
 
-use crate::ca::Authority;
+use crate::ca::{Authority, Keys, Line};
 use crate::config::{Config, StoreKind};
-use crate::hub::Hub;
+use crate::hub::{Hub, follow_roots};
 use crate::listener::{self, ListenerOptions, PlainListener};
 use crate::metrics::{Metrics, Upkeep};
 use crate::peers::pb::replicas_server::ReplicasServer;
-use crate::store::Store;
+use crate::store::{ROOTS, Store, read_record};
 use crate::tls::ServerCertificate;
 use crate::{api, builtin, grpc, host, snapshot, state};
 
@@ -89,6 +89,13 @@ impl App {
         let mut config = config;
         config.ports.grpc = grpc_address.port();
         let hub = Hub::start(config.clone(), store, authority, metrics.clone(), stop.clone())?;
+        if let Err(reason) = hub.be_vouched().await {
+            stop.cancel();
+            bail!(
+                "the root of this control plane was dropped while it was away, and it got no intermediate of the next: {reason}"
+            );
+        }
+        certificate.maintain(OffsetDateTime::now_utc())?;
         // Nothing of this keeps a mesh from its control plane: it is tried again.
         keep_operator_token(&hub).await;
         let are_published = publish_filters(&hub).await?;
@@ -177,7 +184,8 @@ pub(crate) fn open_store(config: &Config) -> anyhow::Result<Store> {
 
 /// The error of a control plane whose authority is another than the one that its store names.
 const FURTHER: &str = "a further control plane of a store in etcd needs the authority of the first: copy that one's ca.pem and \
-                       folder ca, but for ca/intermediate.pem, before the first start";
+                       folder ca, but for ca/intermediate.pem, before the first start; where the root was replaced, those of the \
+                       one that has its key (weft ca show)";
 
 /// The authority that the store belongs to: never a new one where the store's is missing.
 fn open_authority(store: &Store, config: &Config, now: OffsetDateTime) -> anyhow::Result<Authority> {
@@ -187,6 +195,10 @@ fn open_authority(store: &Store, config: &Config, now: OffsetDateTime) -> anyhow
         let has_it = Authority::require_with(state, &config.keys()?, root).map_err(anyhow::Error::from);
         if store.is_shared() { has_it.context(FURTHER) } else { has_it }
     };
+    let line = store.is_shared().then(|| store.meta(ROOTS)).transpose()?.flatten();
+    if let Some(record) = line {
+        return follow_authority(&record, config, keys, now);
+    }
     if let Some(root) = &known {
         required(root)?;
     }
@@ -202,6 +214,19 @@ fn open_authority(store: &Store, config: &Config, now: OffsetDateTime) -> anyhow
         // Another control plane may have been faster, with an authority of its own.
         required(&store.first_root(&authority.fingerprint())?)?;
     }
+    Ok(authority)
+}
+
+/// The authority of a store whose root was replaced: that of any of its roots, led to the newest by what each says of the next.
+fn follow_authority(record: &str, config: &Config, keys: Keys, now: OffsetDateTime) -> anyhow::Result<Authority> {
+    let line: Line = read_record(record).map_err(anyhow::Error::msg).context("the store's record of the roots")?;
+    let is_known = |root: &str| Authority::require_with(&config.state, &keys, root).is_ok();
+    if !line.fingerprints().any(is_known) {
+        // It says what is missing.
+        Authority::require_with(&config.state, &keys, line.newest()).context(FURTHER)?;
+    }
+    let authority = Authority::open_with(&config.state, keys, &config.trust_domain, now)?;
+    follow_roots(&authority, record).map_err(anyhow::Error::msg).context(FURTHER)?;
     Ok(authority)
 }
 
@@ -308,6 +333,7 @@ async fn maintain(
             hub.metrics().put_off(Upkeep::Certificates, !renewed);
             renewal_failed = (!renewed).then(Instant::now);
         }
+        hub.shows(certificate.below());
         hub.tend_store().await;
         hub.tend_rotation().await;
         let remembering = hub.clone();

@@ -6,18 +6,22 @@ mod external;
 mod files;
 mod found;
 mod keys;
+mod line;
+mod params;
 mod rotation;
+mod several;
 #[cfg(test)]
 mod tests;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
-    IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
+    Certificate, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, PublicKeyData,
+    SanType,
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -30,14 +34,15 @@ pub(crate) use self::files::{make_private_folder, write_private, write_public};
 use self::found::{Found, Vouched};
 pub(crate) use self::found::{faults, is_there};
 pub use self::keys::Keys;
+pub(crate) use self::line::{Dropped, Line};
+use self::params::{
+    authority_params, intermediate_name, intermediate_params, leaf_params, own_subject, root_params, serial_text,
+};
 pub use self::rotation::{Authorities, RotateError};
+pub(crate) use self::several::{Offer, SignError, Taken};
 
-const ROOT_LIFE: Duration = Duration::days(3652);
-const INTERMEDIATE_LIFE: Duration = Duration::days(365);
 const SERVER_LIFE: Duration = Duration::days(30);
 const REPLICA_LIFE: Duration = Duration::days(1);
-/// Certificates are valid from this much before their issue, for clocks that are behind.
-const BACKDATE: Duration = Duration::minutes(5);
 
 /// Root and current intermediate. Shared; rotation swaps both.
 pub struct Authority {
@@ -47,6 +52,8 @@ pub struct Authority {
     signers: ArcSwap<Signers>,
     /// Held by who replaces them.
     turn: Mutex<()>,
+    /// The folder does not hold yet what is followed of another control plane's root.
+    is_unwritten: AtomicBool,
 }
 
 /// What signs at one moment.
@@ -61,16 +68,21 @@ struct Signers {
 struct Root {
     /// None where its key lies elsewhere.
     issuer: Option<Issuer<'static, KeyPair>>,
+    /// Its key lies with another control plane of the store.
+    is_followed: bool,
     anchor: Anchor,
 }
 
 /// The certificate of a root.
+#[derive(Clone)]
 struct Anchor {
     pem: String,
     der: CertificateDer<'static>,
     /// Names the root by its key: a certificate that is made again of the same key is the same anchor.
     fingerprint: String,
     not_after: OffsetDateTime,
+    /// Of a root before: what it signed of the key of the one that took its place, for who trusts no other yet.
+    successor: Option<CertificateDer<'static>>,
 }
 
 struct Intermediate {
@@ -80,6 +92,8 @@ struct Intermediate {
     upper: Vec<CertificateDer<'static>>,
     /// The same name and key, signed by the root before, for who trusts no other yet.
     cross: Option<CertificateDer<'static>>,
+    /// The fingerprint of the root that vouches for it; empty where that is none that is trusted.
+    root: String,
     not_before: OffsetDateTime,
     not_after: OffsetDateTime,
 }
@@ -131,6 +145,11 @@ pub enum AuthorityError {
     Foreign(PathBuf),
     #[error("the root's key is not here: weft ca request, have that signed where it is, weft ca install")]
     RootElsewhere,
+    #[error(
+        "the root's key lies with another control plane of the store, and without an intermediate of its own this one can't ask it \
+         for one: copy ca.pem and the folder ca, but for ca/intermediate.pem, from the one that has the key (weft ca show)"
+    )]
+    WithAnother,
     #[error("ca_secret_file {path}: {reason}")]
     Secret { path: PathBuf, reason: String },
     #[error("{0} is encrypted: name the file with its secret as ca_secret_file in the configuration")]
@@ -152,6 +171,11 @@ pub enum IssueError {
     NotPossessed,
     #[error("signing request has a key of kind {0}; ECDSA P-256 or P-384 and Ed25519 are accepted")]
     Algorithm(String),
+    #[error(
+        "this control plane has no intermediate of the root that took the place of its own: the one with that root's key \
+         has not signed it yet (weft ca show)"
+    )]
+    NotVouched,
     #[error("certificate could not be made")]
     Sign(#[source] rcgen::Error),
 }
@@ -188,6 +212,7 @@ impl Authority {
             trust_domain: trust_domain.to_owned(),
             signers: ArcSwap::from_pointee(signers),
             turn: Mutex::default(),
+            is_unwritten: AtomicBool::new(false),
         };
         if let Err(error) = authority.maintain(now) {
             // It is due long before it ends: a disk without room puts it off, and no start waits for it.
@@ -219,7 +244,7 @@ impl Authority {
         let path = state.join("ca").join("root.key");
         let Some(pem) = files::read(&path)? else {
             let certificate = state.join("ca.pem");
-            if let Some(root) = rotation::external(state)? {
+            if let Some(root) = rotation::elsewhere(state)? {
                 let is_it = root.fingerprint == wanted || rotation::took_the_place_of(state, wanted)?;
                 return if is_it { Ok(()) } else { Err(AuthorityError::Foreign(state.to_owned())) };
             }
@@ -257,8 +282,9 @@ impl Authority {
     /// was made while the clock was ahead. True when it did.
     pub fn maintain(&self, now: OffsetDateTime) -> Result<bool, AuthorityError> {
         self.write_next()?;
-        let current = &self.signers.load().intermediate;
-        if !is_due(current.not_before, current.not_after, now) {
+        let signers = self.signers.load();
+        // What another control plane has to sign is asked for by who can wait for it.
+        if signers.root.is_followed || !signers.is_due(now) {
             return Ok(false);
         }
         self.renew_intermediate(now)?;
@@ -352,7 +378,7 @@ impl Intermediate {
             not_after = not_after.min(parsed.validity().not_after.to_datetime());
         }
         let issuer = Issuer::from_ca_cert_der(&der, key).map_err(|e| malformed(e.to_string()))?;
-        Ok(Self { issuer, der, upper, cross, not_before, not_after })
+        Ok(Self { issuer, der, upper, cross, root: String::new(), not_before, not_after })
     }
 
     /// The same, where `root` is what signed it. What the root before signed counts while that is trusted.
@@ -364,6 +390,12 @@ impl Intermediate {
                 reason: "another root signed it".to_owned(),
             });
         }
+        let of_previous = previous.filter(|previous| signer(&self.der) == own_key(&previous.der));
+        self.root = match of_previous {
+            Some(previous) => previous.fingerprint.clone(),
+            None if root.is_followed && signer(&self.der) != own_key(&root.anchor.der) => String::new(),
+            None => root.anchor.fingerprint.clone(),
+        };
         let previous = previous.and_then(|previous| own_key(&previous.der));
         self.cross = self.cross.filter(|cross| previous.is_some() && signer(cross) == previous);
         Ok(self)
@@ -371,6 +403,15 @@ impl Intermediate {
 }
 
 impl Signers {
+    /// True where a root that is trusted vouches for what is issued.
+    fn is_vouched(&self) -> bool {
+        self.anchors().any(|anchor| anchor.fingerprint == self.intermediate.root)
+    }
+
+    fn is_due(&self, now: OffsetDateTime) -> bool {
+        is_due(self.intermediate.not_before, self.intermediate.not_after, now)
+    }
+
     fn anchors(&self) -> impl Iterator<Item = &Anchor> {
         std::iter::once(&self.root.anchor).chain(self.previous.as_deref())
     }
@@ -383,6 +424,9 @@ impl Signers {
         ttl: Duration,
         now: OffsetDateTime,
     ) -> Result<Issued, IssueError> {
+        if !self.is_vouched() {
+            return Err(IssueError::NotVouched);
+        }
         let public_key = verified_key(csr_der)?;
         let name = identity.as_str().try_into().map_err(IssueError::Sign)?;
         let mut params = leaf_params(now, now + ttl, vec![SanType::URI(name)]);
@@ -392,7 +436,7 @@ impl Signers {
         params.not_after = params.not_after.min(self.intermediate.not_after);
         let serial = serial_text(&params);
         let leaf = params.signed_by(&public_key, &self.intermediate.issuer).map_err(IssueError::Sign)?;
-        let root = self.root.anchor.fingerprint.clone();
+        let root = self.intermediate.root.clone();
         Ok(Issued { chain: self.chain(&leaf), serial, root, not_after: params.not_after })
     }
 
@@ -430,7 +474,10 @@ impl Signers {
 
     fn chain(&self, leaf: &Certificate) -> Vec<CertificateDer<'static>> {
         let cross = self.intermediate.cross.as_ref().filter(|_| self.previous.is_some());
-        [leaf.der(), &self.intermediate.der].into_iter().chain(&self.intermediate.upper).chain(cross).cloned().collect()
+        let is_new = self.intermediate.root == self.root.anchor.fingerprint;
+        let successor = self.previous.as_ref().and_then(|previous| previous.successor.as_ref()).filter(|_| is_new);
+        let above = self.intermediate.upper.iter().chain(cross).chain(successor);
+        [leaf.der(), &self.intermediate.der].into_iter().chain(above).cloned().collect()
     }
 }
 
@@ -440,7 +487,7 @@ impl Root {
         let anchor = Anchor::parse(path, pem)?;
         let malformed = |e: rcgen::Error| AuthorityError::Malformed { path: path.to_owned(), reason: e.to_string() };
         let issuer = Some(Issuer::from_ca_cert_der(&anchor.der, key).map_err(malformed)?);
-        Ok(Self { issuer, anchor })
+        Ok(Self { issuer, is_followed: false, anchor })
     }
 }
 
@@ -453,7 +500,7 @@ impl Anchor {
             let (_, parsed) = x509_parser::parse_x509_certificate(&der).map_err(|e| malformed(e.to_string()))?;
             (fingerprint(parsed.public_key().raw), parsed.validity().not_after.to_datetime())
         };
-        Ok(Self { pem: files::pem("CERTIFICATE", &der), der, fingerprint, not_after })
+        Ok(Self { pem: files::pem("CERTIFICATE", &der), der, fingerprint, not_after, successor: None })
     }
 }
 
@@ -493,7 +540,7 @@ fn open_root(state: &Path, keys: &Keys, trust_domain: &str, now: OffsetDateTime)
             files::write_private(&key, keys.pem(&new)?.as_bytes())?;
             root(make_root(state, trust_domain, &new, now)?, new)
         }
-        Found::Elsewhere(anchor) => Ok(Root { issuer: None, anchor }),
+        Found::Elsewhere(anchor) => Ok(Root { issuer: None, is_followed: rotation::is_followed(state)?, anchor }),
         Found::Key(key, Vouched::By(pem)) => root(pem, key),
         Found::Key(key, Vouched::ByNothing) => {
             tracing::warn!(path = %certificate.display(), "the root's certificate is missing; it is made again of its key");
@@ -520,6 +567,7 @@ fn open_intermediate(
     match found.and_then(|found| found.signed_by(&path, root, previous)) {
         Ok(intermediate) => Ok(Some(intermediate)),
         Err(error @ (AuthorityError::Sealed(_) | AuthorityError::OtherSecret(_))) => Err(error),
+        Err(error) if root.is_followed => Err(error),
         Err(error) => {
             let aside = files::set_aside(&path)?;
             tracing::warn!(%error, aside = %aside.display(), "the intermediate can't be used; another one is made");
@@ -555,71 +603,14 @@ fn sign_intermediate(
     cross: Option<&CertificateDer<'_>>,
     now: OffsetDateTime,
 ) -> Result<Intermediate, AuthorityError> {
-    let issuer = root.issuer.as_ref().ok_or(AuthorityError::RootElsewhere)?;
+    let elsewhere = if root.is_followed { AuthorityError::WithAnother } else { AuthorityError::RootElsewhere };
+    let issuer = root.issuer.as_ref().ok_or(elsewhere)?;
     let certificate = intermediate_params(trust_domain, now).signed_by(&key, issuer)?;
     let chain = certificate.pem() + &cross.map(|cross| files::pem("CERTIFICATE", cross)).unwrap_or_default();
     let path = folder.join("intermediate.pem");
     // One file holds certificate and key, so that no crash leaves two that do not match.
     files::write_private(&path, (chain.clone() + &keys.pem(&key)?).as_bytes())?;
-    Intermediate::parse(&path, &chain, key)
-}
-
-fn root_params(trust_domain: &str, now: OffsetDateTime) -> CertificateParams {
-    authority_params(&format!("weft root of {trust_domain}"), 1, now, now + ROOT_LIFE)
-}
-
-fn intermediate_params(trust_domain: &str, now: OffsetDateTime) -> CertificateParams {
-    authority_params(&intermediate_name(trust_domain), 0, now, now + INTERMEDIATE_LIFE)
-}
-
-fn intermediate_name(trust_domain: &str) -> String {
-    format!("weft intermediate of {trust_domain}")
-}
-
-/// The subject of what `params` say, as it is in certificates.
-fn own_subject(params: &CertificateParams, key: &KeyPair) -> Option<Vec<u8>> {
-    let made = params.self_signed(key).ok()?;
-    let (_, parsed) = x509_parser::parse_x509_certificate(made.der()).ok()?;
-    Some(parsed.subject().as_raw().to_vec())
-}
-
-fn authority_params(name: &str, path_length: u8, now: OffsetDateTime, until: OffsetDateTime) -> CertificateParams {
-    let mut params = CertificateParams::default();
-    params.not_before = now - BACKDATE;
-    params.not_after = until;
-    params.serial_number = Some(new_serial());
-    params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(DnType::OrganizationName, "weft");
-    params.distinguished_name.push(DnType::CommonName, name);
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(path_length));
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params.use_authority_key_identifier_extension = true;
-    params
-}
-
-fn leaf_params(now: OffsetDateTime, until: OffsetDateTime, names: Vec<SanType>) -> CertificateParams {
-    let mut params = CertificateParams::default();
-    params.not_before = now - BACKDATE;
-    params.not_after = until;
-    params.serial_number = Some(new_serial());
-    params.distinguished_name = rcgen::DistinguishedName::new();
-    params.subject_alt_names = names;
-    params.is_ca = IsCa::ExplicitNoCa;
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.use_authority_key_identifier_extension = true;
-    params
-}
-
-//= rfc5280#section-4.1.2.2
-/// A positive, unpredictable number of 16 bytes.
-fn new_serial() -> SerialNumber {
-    let mut bytes: [u8; 16] = rand::random();
-    bytes[0] = bytes[0] & 0x7f | 0x40;
-    SerialNumber::from_slice(&bytes)
-}
-
-fn serial_text(params: &CertificateParams) -> String {
-    params.serial_number.as_ref().map(ToString::to_string).unwrap_or_default()
+    Ok(Intermediate { root: root.anchor.fingerprint.clone(), ..Intermediate::parse(&path, &chain, key)? })
 }
 
 /// Names the key of a signing request.

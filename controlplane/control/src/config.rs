@@ -141,6 +141,8 @@ pub struct Limits {
     pub max_workloads_per_proxy: usize,
     /// Certificates that one identity may renew in a minute.
     pub max_renewals_per_minute: u32,
+    /// Intermediates, and words for new roots, that are signed for other control planes of the store in a minute.
+    pub max_signings_per_minute: u32,
     /// Control streams that may be open with one certificate.
     pub max_streams_per_certificate: usize,
     /// Control streams that one certificate may open in a minute.
@@ -244,6 +246,7 @@ impl Default for Limits {
             max_audit_entries: 100_000,
             max_workloads_per_proxy: 1_024,
             max_renewals_per_minute: 60,
+            max_signings_per_minute: 12,
             max_streams_per_certificate: 16,
             max_hellos_per_minute: 120,
             max_account_hellos_per_minute: 2_400,
@@ -400,7 +403,7 @@ impl Config {
     }
 
     /// Every number with its bounds.
-    fn numbers(&self) -> [(&'static str, u64, RangeInclusive<u64>); 45] {
+    fn numbers(&self) -> [(&'static str, u64, RangeInclusive<u64>); 46] {
         const DAY: u64 = 24 * 3600;
         let limits = &self.limits;
         let size = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
@@ -433,6 +436,7 @@ impl Config {
             ("limits.max_audit_entries", limits.max_audit_entries, 1..=100_000_000),
             ("limits.max_workloads_per_proxy", size(limits.max_workloads_per_proxy), 1..=65_536),
             ("limits.max_renewals_per_minute", limits.max_renewals_per_minute.into(), 1..=1_000_000),
+            ("limits.max_signings_per_minute", limits.max_signings_per_minute.into(), 1..=1_000_000),
             ("limits.max_streams_per_certificate", size(limits.max_streams_per_certificate), 1..=65_536),
             ("limits.max_hellos_per_minute", limits.max_hellos_per_minute.into(), 1..=1_000_000),
             ("limits.max_account_hellos_per_minute", limits.max_account_hellos_per_minute.into(), 1..=1_000_000),

@@ -16,6 +16,7 @@ mod planning;
 mod prepared;
 mod registration;
 mod replica;
+mod roots;
 mod rotation;
 mod snapshot;
 mod spread;
@@ -55,6 +56,8 @@ pub use self::lead::{Doubt, Lead};
 pub use self::planning::{Busy, TooManyCalls};
 pub(crate) use self::registration::Origin;
 pub use self::registration::RegisterError;
+pub use self::roots::ReplicaRoot;
+pub(crate) use self::roots::{SigningError, follow as follow_roots};
 pub use self::rotation::{Left, Rotation, RotationError};
 pub(crate) use self::streams::Streams;
 pub use self::tokens::{NewToken, TokenError};
@@ -65,7 +68,7 @@ use crate::metrics::Metrics;
 use crate::peers::Peers;
 use crate::rate::{Budget, Places, Rates, Turns};
 use crate::registry::Registry;
-use crate::store::{Fault, Store, StoreError, Unreadable, Version, Write};
+use crate::store::{Fault, ROOTS, Store, StoreError, Unreadable, Version, Write};
 use crate::told::Shared;
 use crate::trial::Trials;
 
@@ -102,6 +105,7 @@ pub struct Hub {
     /// Held from a commit until what it changed is published, of this process or of another.
     turn: Mutex<()>,
     replica: replica::Replica,
+    roots: roots::Roots,
     published: watch::Sender<Arc<Published>>,
     /// The store's generation that `published` was read from or written to.
     read_at: AtomicU64,
@@ -201,6 +205,7 @@ impl Hub {
         let read_at = AtomicU64::new(store.generation());
         let frozen = store.frozen()?;
         store.has_read(frozen.version);
+        let followed = frozen.meta(ROOTS).map(|record| follow_roots(&authority, &record));
         let mut published = apply::load(&store, &frozen, &trust_domain, &authority.trust_bundle_pem())?;
         published.claims = Arc::new(claims(&store, &published)?);
         published.limits = config.limits;
@@ -223,6 +228,7 @@ impl Hub {
             preparing: Arc::default(),
             turn: Mutex::default(),
             replica: replica::Replica::new(peers),
+            roots: roots::Roots::new(limits.max_signings_per_minute),
             published: watch::Sender::new(Arc::new(published)),
             read_at,
             bans: watch::Sender::new(bans),
@@ -256,6 +262,9 @@ impl Hub {
             tasks: TaskTracker::new(),
             stop,
         });
+        if let Some(followed) = followed {
+            hub.has_followed_roots(followed);
+        }
         hub.expect_known_proxies();
         hub.tend_suspects();
         hub.tend_attempts();
@@ -335,12 +344,16 @@ impl Hub {
         let state = self.config.state.clone();
         let read = move |store: &Store| {
             let frozen = store.frozen()?;
+            let followed = frozen.meta(ROOTS).map(|record| follow_roots(&authority, &record));
             let published = apply::load(store, &frozen, &trust_domain, &authority.trust_bundle_pem())?;
             // A store of others may have been set back meanwhile.
             let lead = if store.is_shared() { Some(lead::load(store, &state, published.revision)?) } else { None };
-            Ok((frozen.version, published, bans::load(frozen.bans()), lead))
+            Ok((frozen.version, published, bans::load(frozen.bans()), (lead, followed)))
         };
-        let (version, mut found, banned, lead) = self.blocking(read).await?;
+        let (version, mut found, banned, (lead, followed)) = self.blocking(read).await?;
+        if let Some(followed) = followed {
+            self.has_followed_roots(followed);
+        }
         self.store.has_read(version);
         self.replica.has_followed(version);
         found.limits = self.config.limits;

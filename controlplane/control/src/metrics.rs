@@ -37,6 +37,7 @@ enum Name {
     StoreConflicts,
     StoreLeads,
     Replicas,
+    RootNotFollowed,
     ReplicasSilent,
     ProxiesSentAway,
     UnreadableRecords,
@@ -72,6 +73,10 @@ impl Name {
             }
             Self::StoreConflicts => ("weft_control_store_conflicts_total", "Commits that another one came before"),
             Self::StoreLeads => ("weft_control_leads", "1 while this control plane is the one that cleans up, else 0"),
+            Self::RootNotFollowed => (
+                "weft_control_root_not_followed",
+                "1 while this control plane has no intermediate of the store's newest root, or its own is due and not signed",
+            ),
             Self::Replicas => ("weft_control_replicas", "Other control planes of the same store that are known"),
             Self::ReplicasSilent => ("weft_control_replicas_silent_total", "Questions to others that stayed open"),
             Self::ProxiesSentAway => ("weft_control_proxies_sent_away_total", "Proxies sent to one that has more room"),
@@ -88,7 +93,7 @@ impl Name {
             ),
             Self::Throttled => (
                 "weft_control_throttled_total",
-                "Requests refused at a limit, by reason: renewals, streams, hellos, messages, api, plans, bodies, registrations, joins, asks",
+                "Requests refused at a limit, by reason: renewals, streams, hellos, messages, api, plans, bodies, registrations, joins, asks, signings",
             ),
             Self::FilterBytes => ("weft_control_filter_bytes_sent_total", "Bytes of filter binaries sent to proxies"),
             Self::Asks => ("weft_control_asks_total", "Names and addresses that proxies asked for"),
@@ -163,6 +168,8 @@ pub(crate) enum Throttled {
     Registrations,
     Joins,
     Asks,
+    /// For other control planes of the store.
+    Signings,
 }
 
 /// Parts of the control plane's own upkeep that may wait for a disk with room.
@@ -195,6 +202,7 @@ pub struct Metrics {
     pub conflicts: Counter,
     pub leads: Gauge,
     pub replicas: Gauge,
+    pub root_not_followed: Gauge,
     pub replicas_silent: Counter,
     pub proxies_sent_away: Counter,
     pub joins: Counter,
@@ -203,7 +211,7 @@ pub struct Metrics {
     pub name_conflicts: Counter,
     pub asks: Counter,
     pub answers_ahead: Counter,
-    throttled: [Counter; 10],
+    throttled: [Counter; 11],
     pub filter_bytes: Counter,
     pub api_requests: Counter,
     pub api_errors: Counter,
@@ -291,6 +299,7 @@ impl Metrics {
             conflicts: counter(Name::StoreConflicts),
             leads: gauge(Name::StoreLeads),
             replicas: gauge(Name::Replicas),
+            root_not_followed: gauge(Name::RootNotFollowed),
             replicas_silent: counter(Name::ReplicasSilent),
             proxies_sent_away: counter(Name::ProxiesSentAway),
             joins: counter(Name::Joins),
@@ -311,6 +320,7 @@ impl Metrics {
                 "registrations",
                 "joins",
                 "asks",
+                "signings",
             ]
             .map(|reason| by_reason(Name::Throttled, reason)),
             filter_bytes: counter(Name::FilterBytes),
@@ -396,7 +406,8 @@ impl Metrics {
     }
 
     pub(crate) fn throttled(&self, what: Throttled) {
-        let [renewals, streams, hellos, messages, api, plans, bodies, registrations, joins, asks] = &self.throttled;
+        let [renewals, streams, hellos, messages, api, plans, bodies, registrations, joins, asks, signings] =
+            &self.throttled;
         let counter = match what {
             Throttled::Renewals => renewals,
             Throttled::Streams => streams,
@@ -408,6 +419,7 @@ impl Metrics {
             Throttled::Registrations => registrations,
             Throttled::Asks => asks,
             Throttled::Joins => joins,
+            Throttled::Signings => signings,
         };
         counter.increment(1);
     }

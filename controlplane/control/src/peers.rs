@@ -19,9 +19,9 @@ use weft_policy::bundle::Revision;
 use self::pb::replicas_client::ReplicasClient;
 use crate::ca::{Authority, ServerIdentity};
 use crate::metrics::Metrics;
-use crate::registry::{ProxyKey, ProxyStatus};
+use crate::registry::{ProxyKey, ProxyStatus, Voices};
 
-pub(crate) use self::told::parts;
+pub(crate) use self::told::{parts, voices_message};
 
 /// Messages, client and server, generated from `proto/replica.proto`.
 #[allow(
@@ -44,6 +44,8 @@ const SILENT: Duration = Duration::from_secs(1);
 const MAX_PROXIES: usize = 100_000;
 /// Serial numbers that one message tells of: it has to fit into `limits.max_request_bytes`.
 const SERIALS: usize = 256;
+/// Silent proxies that one question is about.
+pub(crate) const MOST_SILENT: usize = 500;
 /// The longest that one who is asked waits for its proxies.
 pub(crate) const MAX_WAIT: Duration = Duration::from_millis(500);
 
@@ -64,8 +66,11 @@ struct Known {
 
 /// What this control plane shows of itself, and the roots by which it checks others.
 struct Shown {
-    identity: ServerIdentity,
+    /// None where no root that is trusted vouches for it.
+    identity: Option<ServerIdentity>,
     roots: Vec<CertificateDer<'static>>,
+    /// The root that vouched for it.
+    below: String,
 }
 
 #[derive(Clone)]
@@ -108,6 +113,14 @@ pub(crate) struct Answer<T> {
     pub(crate) address: String,
     /// Or why it said nothing.
     pub(crate) said: Result<T, String>,
+}
+
+/// What another control plane is to sign.
+#[derive(Debug, Clone)]
+pub(crate) struct Signing {
+    pub(crate) csr_der: Vec<u8>,
+    pub(crate) is_root: bool,
+    pub(crate) proof_der: Vec<Vec<u8>>,
 }
 
 /// An eviction, as all are told of it.
@@ -154,6 +167,11 @@ impl Peers {
     /// The sessions that are known.
     pub(crate) fn sessions(&self) -> Vec<String> {
         self.lock().peers.keys().cloned().collect()
+    }
+
+    /// The sessions that are known, each with where it is reached.
+    pub(crate) fn addresses(&self) -> Vec<(String, String)> {
+        self.lock().peers.iter().map(|(session, peer)| (session.clone(), peer.address.clone())).collect()
     }
 
     /// The sessions of those that have been there for so long and answer.
@@ -216,6 +234,21 @@ impl Peers {
         Answer { session, address, said: said.map(|(_, told)| told) }
     }
 
+    /// What the proxies of these say of silent ones, asked all at once.
+    pub(crate) async fn words(&self, of: &[String], silent: &[pb::SilentProxy]) -> Vec<Answer<Vec<Voices>>> {
+        let asked = of.iter().map(|session| {
+            self.ask(session, self.patience, async |mut client: ReplicasClient<Channel>| {
+                let request = pb::WordsRequest { session: session.clone(), silent: silent.to_vec() };
+                let told = client.words(request).await?.into_inner().voices;
+                if told.len() != silent.len() {
+                    return Err(Status::internal("it says nothing of some"));
+                }
+                Ok(told.into_iter().map(told::voices).collect())
+            })
+        });
+        join_all(asked).await
+    }
+
     /// Tells these of an eviction.
     pub(crate) async fn evict(&self, sessions: &[String], evicting: &Evicting) -> Vec<Answer<()>> {
         let name = |key: &ProxyKey| pb::ProxyName { name: key.name.clone(), identity: key.identity.to_string() };
@@ -236,6 +269,16 @@ impl Peers {
             })
         });
         join_all(told).await
+    }
+
+    /// Has one sign something.
+    pub(crate) async fn sign(&self, session: &str, signing: &Signing) -> Answer<Vec<u8>> {
+        let Signing { csr_der: csr, is_root, proof_der: proof } = signing.clone();
+        let request = pb::SignRequest { session: session.to_owned(), csr, is_root, proof };
+        self.ask(session, self.patience, async |mut client: ReplicasClient<Channel>| {
+            Ok(client.sign(request).await?.into_inner().certificate)
+        })
+        .await
     }
 
     /// Asks one, and notes whether it answers.
@@ -287,21 +330,28 @@ impl Peers {
 
     /// Makes what this one shows, where that is due or others are trusted by now.
     fn show(&self, known: &mut Known) -> Result<(), rcgen::Error> {
-        let (now, roots) = (OffsetDateTime::now_utc(), self.authority.roots_der());
-        if known.shown.as_ref().is_some_and(|shown| shown.roots == roots && !shown.identity.is_due(now)) {
+        let (now, roots, below) =
+            (OffsetDateTime::now_utc(), self.authority.roots_der(), self.authority.issues_below());
+        let is_good = |shown: &Shown| {
+            let is_due = shown.identity.as_ref().is_some_and(|identity| identity.is_due(now));
+            shown.roots == roots && shown.below == below && !is_due
+        };
+        if known.shown.as_ref().is_some_and(is_good) {
             return Ok(());
         }
-        known.shown = Some(Shown { identity: self.authority.issue_replica(now)?, roots });
+        let identity = self.authority.is_vouched().then(|| self.authority.issue_replica(now)).transpose()?;
+        known.shown = Some(Shown { identity, roots, below });
         known.peers.values_mut().for_each(|peer| peer.channel = None);
         Ok(())
     }
 
     fn connect(&self, address: &str, shown: &Shown) -> Result<Channel, tonic::transport::Error> {
-        let (chain, key) = shown.identity.pem();
-        let tls = ClientTlsConfig::new()
+        let mut tls = ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(self.authority.trust_bundle_pem()))
-            .domain_name(SERVER)
-            .identity(Identity::from_pem(chain, key));
+            .domain_name(SERVER);
+        if let Some((chain, key)) = shown.identity.as_ref().map(ServerIdentity::pem) {
+            tls = tls.identity(Identity::from_pem(chain, key));
+        }
         let endpoint = Endpoint::from_shared(format!("https://{address}"))?.tls_config(tls)?;
         Ok(endpoint.connect_timeout(self.patience).connect_lazy())
     }

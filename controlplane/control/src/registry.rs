@@ -6,6 +6,7 @@ mod awaited;
 mod concerns;
 #[cfg(test)]
 mod tests;
+mod voices;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -22,19 +23,15 @@ pub use weft_policy::plan::ProxyKey;
 use weft_policy::wire;
 
 use self::concerns::Concerns;
-use crate::lease::{Outlook, Word};
+use crate::lease::Outlook;
+
+pub(crate) use self::voices::Voices;
 
 /// How long a proxy that went without a word stays listed.
 const REMEMBER: Duration = Duration::from_secs(600);
 
 /// A seat that changed hands so often within this time is disputed: whoever has it keeps it.
 const DISPUTE: (usize, Duration) = (3, Duration::from_secs(60));
-
-/// A report is believed for so long; proxies that have something to say repeat it sooner.
-const BELIEVED: Duration = Duration::from_secs(90);
-
-/// Accounts that must say of an endpoint that they don't reach it, where there are as many.
-const VOICES: usize = 2;
 
 /// So long a proxy that went without a word is waited for by who waits for a change to arrive ...
 const AWAITED: Duration = Duration::from_secs(5);
@@ -437,38 +434,13 @@ impl Registry {
         let elsewhere = held.iter().filter(|key| !is_here(key)).count();
         Outlook {
             connected: connected().count() + elsewhere,
-            // The word of proxies that others hold is not heard here: it may be that they reach somebody.
+            // What the proxies tell that others hold is asked of those.
             telling: connected().filter(|entry| entry.introduction.tells_reach()).count() + elsewhere,
             suspects: entries
                 .iter()
                 .filter(|(key, entry)| !entry.connected && entry.is_expected && matters(key))
                 .filter(|(key, _)| !held.contains(*key))
                 .count(),
-        }
-    }
-
-    /// The word of the connected proxies on any of these workloads, which are of the account `of`. An account has one voice,
-    /// however many proxies it has. Of itself it is believed; another one alone removes nothing where more could be heard.
-    pub fn word(&self, workloads: &[ObjectName], of: &SpiffeId) -> Word {
-        let entries = self.lock();
-        let (mut telling, mut without) = (BTreeSet::new(), BTreeSet::new());
-        for (key, entry) in entries.iter().filter(|(_, entry)| entry.connected) {
-            if entry.introduction.tells_reach() && key.identity != *of {
-                telling.insert(&key.identity);
-            }
-            let Some((_, words)) = entry.words.as_ref().filter(|(at, _)| at.elapsed() < BELIEVED) else { continue };
-            for reached in workloads.iter().filter_map(|workload| words.get(workload)) {
-                if *reached {
-                    return Word::Reached;
-                }
-                without.insert(&key.identity);
-            }
-        }
-        match without.len() {
-            0 => Word::None,
-            _ if without.contains(of) => Word::Unreachable,
-            voices if voices >= telling.len().min(VOICES) => Word::Unreachable,
-            _ => Word::None,
         }
     }
 

@@ -27,6 +27,7 @@ use weft_store::{Embedded, Etcd, EtcdOptions, Range, Row};
 
 use self::books::{AUDIT, Books};
 pub(crate) use self::frozen::{Changed, Frozen};
+pub(crate) use self::origin::ROOTS;
 use self::waiting::Waiting;
 use crate::claims::ClaimRecord;
 use crate::token::{TokenHash, TokenRecord};
@@ -384,7 +385,7 @@ impl Store {
 
     /// Forgets history that is older than this.
     pub(crate) fn tidy(&self, keep: std::time::Duration) -> Result<(), StoreError> {
-        Ok(self.rows.wait(move |rows| Box::pin(async move { rows.tidy(keep).await }))?)
+        Ok(self.rows.wait(move |rows| Box::pin(async move { rows.tidy(keep, &[ARTIFACTS]).await }))?)
     }
 
     /// The fault that keeps the store from being written now.

@@ -30,6 +30,8 @@ struct Current {
     identity: ServerIdentity,
     /// The roots that were trusted when it was made: with others it is made again.
     roots: Vec<CertificateDer<'static>>,
+    /// The root that vouched for it then.
+    below: String,
 }
 
 /// Why no server certificate or configuration could be made.
@@ -53,11 +55,17 @@ impl ServerCertificate {
     /// Replaces the certificate when two thirds of its life are over, and when the roots have changed. True when it did.
     pub fn maintain(&self, now: OffsetDateTime) -> Result<bool, TlsError> {
         let current = self.current.load();
-        if !current.identity.is_due(now) && current.roots == self.authority.roots_der() {
+        let is_of_now = current.roots == self.authority.roots_der() && current.below == self.authority.issues_below();
+        if !current.identity.is_due(now) && is_of_now {
             return Ok(false);
         }
         self.current.store(Arc::new(make(&self.authority, &self.names, now)?));
         Ok(true)
+    }
+
+    /// The fingerprint of the root that vouches for it.
+    pub(crate) fn below(&self) -> String {
+        self.current.load().below.clone()
     }
 
     pub fn not_after(&self) -> OffsetDateTime {
@@ -215,11 +223,11 @@ pub(crate) fn server_names(config: &Config) -> ServerNames {
 }
 
 fn make(authority: &Authority, names: &ServerNames, now: OffsetDateTime) -> Result<Current, TlsError> {
-    let roots = authority.roots_der();
+    let (roots, below) = (authority.roots_der(), authority.issues_below());
     let identity = authority.issue_server(names, now)?;
     let signing_key = aws_lc_rs::sign::any_supported_type(&identity.key)?;
     let key = Arc::new(CertifiedKey::new(identity.chain.clone(), signing_key));
-    Ok(Current { key, identity, roots })
+    Ok(Current { key, identity, roots, below })
 }
 
 fn finish(mut config: ServerConfig, alpn: &[&[u8]]) -> Arc<ServerConfig> {

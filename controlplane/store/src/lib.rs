@@ -175,8 +175,9 @@ pub trait Store: Send + Sync + 'static {
     /// What sessions hold.
     fn held(&self) -> BoxFuture<'_, Result<Vec<Row>, Error>>;
 
-    /// Forgets history that is older than this, and what failed commits left.
-    fn tidy(&self, keep: Duration) -> BoxFuture<'_, Result<(), Error>>;
+    /// Forgets history that is older than this, and what commits left that failed or were overtaken. Blobs are in these tables
+    /// alone: of the pieces of one that no row of theirs names nothing stays.
+    fn tidy(&self, keep: Duration, blobs: &'static [Table]) -> BoxFuture<'_, Result<(), Error>>;
 
     /// The fault that keeps the store from being written now.
     fn fault(&self) -> Option<Fault>;

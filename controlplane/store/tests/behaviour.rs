@@ -59,6 +59,12 @@ async fn redb_loses_no_commit_of_many_at_once() {
 }
 
 #[tokio::test]
+async fn redb_tidies_what_nothing_names() {
+    let (_dir, open) = embedded();
+    suite::what_is_tidied_is_named_by_nothing(&open).await;
+}
+
+#[tokio::test]
 async fn redb_is_the_same_after_opening_again() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store.redb");

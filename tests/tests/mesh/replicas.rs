@@ -3,6 +3,7 @@
 //! and was done once, no proxy of another control plane leaves, no request fails, and each tells of the proxies of all.
 
 mod changes;
+mod roots;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use weft_api::{Authority, FinishRequest, InstallRequest, Root, RotateRequest, Signer, SigningRequest};
+use weft_api::{
+    Authority, AuthorityReplica, FinishRequest, InstallRequest, Root, RotateRequest, Signer, SigningRequest,
+};
 
 use crate::access::AccessArgs;
 use crate::answer::{Answer, Outcome};
@@ -134,7 +136,22 @@ fn details(answer: &Authority) -> String {
         let names = if names.is_empty() { String::new() } else { format!(": {names}") };
         table.row(["Proxies without new root:".to_owned(), format!("{}{names}", left.waiting_count)]);
     }
+    for replica in &answer.replicas {
+        table.row(["Control plane:".to_owned(), standing(replica, answer)]);
+    }
     table.render()
+}
+
+/// A control plane, the root that it issues below, and what it lacks.
+fn standing(replica: &AuthorityReplica, answer: &Authority) -> String {
+    let root = match replica.root.as_str() {
+        root if root == answer.root.fingerprint => "issues below the root".to_owned(),
+        "" => "issues nothing".to_owned(),
+        other => format!("issues below {}", cell(other)),
+    };
+    let key = if replica.has_key { ", has its key" } else { "" };
+    let reason = if replica.reason.is_empty() { String::new() } else { format!(": {}", cell(&replica.reason)) };
+    format!("{} {root}{key}{reason}", cell(&replica.replica))
 }
 
 #[cfg(test)]
@@ -154,6 +171,17 @@ mod tests {
         let until = Some("2026-12-01T00:00:00Z".to_owned());
         answer.left = Some(RotationLeft { waiting, waiting_count: 3, certificates: 2, until });
         let text = details(&answer);
+        let replica = |name: &str, root: &str, reason: &str| AuthorityReplica {
+            replica: name.to_owned(),
+            root: root.to_owned(),
+            has_key: root == "aa",
+            reason: reason.to_owned(),
+        };
+        answer.replicas = vec![replica("this one", "aa", ""), replica("10.0.0.2:15012", "bb", "it is away")];
+        let text = details(&answer);
+        for part in ["this one issues below the root, has its key", "10.0.0.2:15012 issues below bb: it is away"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
         for part in ["bb until 2036", "2, the last until 2026-12-01", "3: spiffe://cluster.local/ns/shop/sa/web web-1"]
         {
             assert!(text.contains(part), "{part}: {text}");

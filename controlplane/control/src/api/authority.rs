@@ -6,12 +6,15 @@ use axum::extract::State;
 use axum::{Extension, Json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use weft_api::{Authority, FinishRequest, InstallRequest, Root, RotateRequest, RotationLeft, Signer, SigningRequest};
+use weft_api::{
+    Authority, AuthorityReplica, FinishRequest, InstallRequest, Root, RotateRequest, RotationLeft, Signer,
+    SigningRequest,
+};
 
 use super::{Access, ApiError, Body, Caller, Endpoint};
 use crate::access::{Thing, Verb};
 use crate::ca::{AuthorityError, RotateError};
-use crate::hub::{Hub, Left, Rotation, RotationError};
+use crate::hub::{Hub, Left, ReplicaRoot, Rotation, RotationError};
 
 pub(super) fn endpoints() -> Vec<Endpoint> {
     vec![
@@ -93,14 +96,20 @@ async fn finish(
 }
 
 fn told(rotation: Rotation, caller: &Caller) -> Authority {
-    let Rotation { authorities, left } = rotation;
+    let Rotation { authorities, left, replicas } = rotation;
     let root = |(fingerprint, not_after)| Root { fingerprint, not_after: time_of(not_after) };
     Authority {
         root: root(authorities.root),
         previous: authorities.previous.map(root),
         intermediate_not_after: time_of(authorities.intermediate_not_after),
         left: left.map(|left| told_left(left, caller)),
+        replicas: replicas.into_iter().map(told_replica).collect(),
     }
+}
+
+fn told_replica(replica: ReplicaRoot) -> AuthorityReplica {
+    let ReplicaRoot { replica, below, has_key, reason } = replica;
+    AuthorityReplica { replica, root: below, has_key, reason: reason.unwrap_or_default() }
 }
 
 fn told_left(left: Left, caller: &Caller) -> RotationLeft {
@@ -123,9 +132,11 @@ impl From<RotationError> for ApiError {
         match error {
             RotationError::Rotate(RotateError::Underway | RotateError::NotUnderway)
             | RotationError::Needed { .. }
+            | RotationError::Behind(_)
             | RotationError::Early
             | RotationError::InDoubt => Self::conflict(error.to_string()),
             RotationError::Shared => Self::refused(error.to_string()),
+            RotationError::Unsigned(_) | RotationError::Record(_) => Self::unavailable(error.to_string()),
             RotationError::Rotate(
                 RotateError::Chain(_)
                 | RotateError::RootElsewhere

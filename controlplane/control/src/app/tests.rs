@@ -2,6 +2,7 @@
 //! process as a whole: first start, restart, shutdown, renewal.
 
 mod real;
+mod roots;
 mod several;
 mod strangers;
 mod token_file;

@@ -78,7 +78,7 @@ impl Authority {
         believed(again(&lines)?, anchor, &self.trust_domain, names, now).map_err(wrong)?;
         if *root == old.root.anchor.der {
             files::write_private(&folder.join("intermediate.pem"), (lines.clone() + &key_pem).as_bytes())?;
-            let intermediate = Arc::new(again(&lines)?);
+            let intermediate = Arc::new(Intermediate { root: old.root.anchor.fingerprint.clone(), ..again(&lines)? });
             self.signers.store(Arc::new(Signers { intermediate, ..Signers::clone(&old) }));
             forget(&path);
             return Ok(false);
@@ -111,7 +111,7 @@ fn forget(request: &Path) {
 }
 
 /// Looks whether a certificate is what was asked for.
-fn is_intermediate(
+pub(super) fn is_intermediate(
     own: &CertificateDer<'_>,
     key: &KeyPair,
     trust_domain: &str,
@@ -141,7 +141,7 @@ fn is_intermediate(
 
 /// Issues certificates as for a workload and for this server, and looks whether they are believed by the root alone, as a
 /// caller's and as a callee's: a chain may be for one of them only, or for other names.
-fn believed(
+pub(super) fn believed(
     intermediate: Intermediate,
     root: Anchor,
     trust_domain: &str,
@@ -149,7 +149,8 @@ fn believed(
     now: OffsetDateTime,
 ) -> Result<(), String> {
     let der = root.der.clone();
-    let root = Root { issuer: None, anchor: root };
+    let root = Root { issuer: None, is_followed: false, anchor: root };
+    let intermediate = Intermediate { root: root.anchor.fingerprint.clone(), ..intermediate };
     let signers = Signers { root: Arc::new(root), previous: None, intermediate: Arc::new(intermediate) };
     let probe: SpiffeId = format!("spiffe://{trust_domain}/ns/weft-system/sa/probe")
         .parse()
@@ -176,7 +177,11 @@ fn only(root: &CertificateDer<'static>) -> Result<RootCertStore, String> {
 }
 
 /// Whether a client that shows this chain is believed by who trusts one root alone, or why not.
-fn is_believed(chain: &[CertificateDer<'static>], root: &CertificateDer<'static>, at: UnixTime) -> Result<(), String> {
+pub(super) fn is_believed(
+    chain: &[CertificateDer<'static>],
+    root: &CertificateDer<'static>,
+    at: UnixTime,
+) -> Result<(), String> {
     let verifier =
         WebPkiClientVerifier::builder_with_provider(Arc::new(only(root)?), Arc::new(aws_lc_rs::default_provider()))
             .build();

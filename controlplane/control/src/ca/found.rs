@@ -31,7 +31,7 @@ pub(super) fn root(state: &Path, keys: &Keys) -> Result<Found, AuthorityError> {
     let (certificate, key) = (state.join("ca.pem"), folder.join("root.key"));
     let (pem, key_pem) = (files::read(&certificate)?, files::read(&key)?);
     let Some(key_pem) = key_pem else {
-        if let Some(anchor) = rotation::external(state)? {
+        if let Some(anchor) = rotation::elsewhere(state)? {
             return Ok(Found::Elsewhere(anchor));
         }
         let left = [certificate, folder.join("intermediate.pem")].into_iter().find(|path| path.exists());

@@ -13,16 +13,18 @@ use time::OffsetDateTime;
 
 use super::{
     Anchor, Authority, AuthorityError, Intermediate, Keys, Root, Signers, files, fingerprint, intermediate_params,
-    make_intermediate, root_params, sign_intermediate,
+    make_intermediate, own_key, root_params, sign_intermediate,
 };
 
 /// Root and intermediate that are about to take over, with their keys, and the root that they take the place of: one file, so
 /// that all of it is there or nothing.
 pub(super) const NEXT: &str = "next.pem";
 /// The certificate of the root before.
-const PREVIOUS: &str = "previous.pem";
+pub(super) const PREVIOUS: &str = "previous.pem";
 /// Says that the key of the root lies elsewhere.
-const EXTERNAL: &str = "external";
+pub(super) const EXTERNAL: &str = "external";
+/// Says that the key of the root lies with another control plane of the store.
+pub(super) const FOLLOWED: &str = "followed";
 
 /// The authorities in force, as they are told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +70,9 @@ impl Authority {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         self.place_next()?;
         let signers = self.signers.load();
+        if signers.root.is_followed {
+            return Err(AuthorityError::WithAnother);
+        }
         let (folder, domain, root) = (self.state.join("ca"), &self.trust_domain, &signers.root);
         let next = match signers.previous {
             None => make_intermediate(&folder, &self.keys, domain, root, now)?,
@@ -107,7 +112,8 @@ impl Authority {
     /// Writes what took over and could not be written then.
     pub(super) fn write_next(&self) -> Result<(), AuthorityError> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        self.place_next()
+        self.place_next()?;
+        self.write_followed()
     }
 
     /// The same for who holds the turn. Where the disk failed after it had the file, that takes over now.
@@ -200,14 +206,18 @@ impl Next {
         let pem = |der: &CertificateDer<'_>| files::pem("CERTIFICATE", der);
         let key_pem = keys.pem(&key)?;
         let root_key_pem = root_key.as_ref().map(|key| keys.pem(key)).transpose()?;
-        let previous = Anchor::parse(&path, &pem(previous))?;
+        let mut previous = Anchor::parse(&path, &pem(previous))?;
         let root = match root_key {
             Some(root_key) => Root::new(&path, &pem(root), root_key)?,
-            None => Root { issuer: None, anchor: Anchor::parse(&path, &pem(root))? },
+            None => Root { issuer: None, is_followed: false, anchor: Anchor::parse(&path, &pem(root))? },
         };
-        let chain = [pem(intermediate), upper.iter().map(pem).collect(), pem(cross)].concat();
+        // The root before vouches for the root, or for the intermediate alone.
+        let is_of_root = own_key(cross) == own_key(&root.anchor.der);
+        previous.successor = is_of_root.then(|| cross.clone());
+        let cross = if is_of_root { String::new() } else { pem(cross) };
+        let chain = [pem(intermediate), upper.iter().map(pem).collect(), cross].concat();
         let intermediate = Intermediate::parse(&path, &chain, key)?.signed_by(&path, &root, Some(&previous))?;
-        let previous_pem = previous.pem.clone();
+        let previous_pem = previous.pem.clone() + &previous.successor.as_ref().map(pem).unwrap_or_default();
         let (root, previous, intermediate) = (Arc::new(root), Some(Arc::new(previous)), Arc::new(intermediate));
         let signers = Signers { root, previous, intermediate };
         Ok(Self { signers, intermediate_pem: chain + &key_pem, root_key_pem, previous_pem })
@@ -233,13 +243,23 @@ impl Next {
 
 /// The root before, where it is trusted.
 pub(super) fn previous(folder: &Path) -> Result<Option<Anchor>, AuthorityError> {
+    use rustls_pki_types::CertificateDer;
+    use rustls_pki_types::pem::PemObject as _;
+
     let path = folder.join(PREVIOUS);
-    files::read(&path)?.map(|pem| Anchor::parse(&path, &pem)).transpose()
+    let Some(pem) = files::read(&path)? else { return Ok(None) };
+    let successor = CertificateDer::pem_slice_iter(pem.as_bytes()).nth(1).and_then(Result::ok);
+    Ok(Some(Anchor { successor, ..Anchor::parse(&path, &pem)? }))
+}
+
+/// True where another control plane of the store has the root's key.
+pub(super) fn is_followed(state: &Path) -> Result<bool, AuthorityError> {
+    Ok(files::read(&state.join("ca").join(FOLLOWED))?.is_some())
 }
 
 /// The root whose key lies elsewhere, where it is so.
-pub(super) fn external(state: &Path) -> Result<Option<Anchor>, AuthorityError> {
-    if files::read(&state.join("ca").join(EXTERNAL))?.is_none() {
+pub(super) fn elsewhere(state: &Path) -> Result<Option<Anchor>, AuthorityError> {
+    if files::read(&state.join("ca").join(EXTERNAL))?.is_none() && !is_followed(state)? {
         return Ok(None);
     }
     let path = state.join("ca.pem");

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use rcgen::PublicKeyData as _;
+use rcgen::{CertificateParams, PublicKeyData as _};
 use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::UnixTime;

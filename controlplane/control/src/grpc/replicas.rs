@@ -10,11 +10,15 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 use x509_parser::extensions::GeneralName;
 
-use super::peer_certificate;
-use crate::hub::Hub;
+use super::{peer_address, peer_certificate};
+use crate::ca::SignError;
+use crate::hub::{Hub, SigningError};
 use crate::peers::pb::replicas_server;
-use crate::peers::{Evicting, parts, pb};
+use crate::peers::{Evicting, MOST_SILENT, parts, pb, voices_message};
 use crate::registry::ProxyKey;
+
+/// Certificates that show that one was a control plane.
+const LONGEST_PROOF: usize = 3;
 
 pub struct Replicas {
     hub: Arc<Hub>,
@@ -25,11 +29,29 @@ impl Replicas {
         Self { hub }
     }
 
+    /// The same by what the request shows, for who was away while the root of its certificates was dropped.
+    async fn let_prove(&self, request: &pb::SignRequest) -> Result<(), Status> {
+        let chain: Vec<_> =
+            request.proof.iter().take(LONGEST_PROOF).map(|der| CertificateDer::from(der.clone())).collect();
+        let leaf = chain.first().ok_or_else(|| Status::unauthenticated("a proof is needed"))?;
+        is_replica(leaf, &self.hub.authority().replica_name(), OffsetDateTime::now_utc())?;
+        if request.is_root {
+            return Err(Status::permission_denied("a root is offered by who is in step alone"));
+        }
+        self.means_this(&request.session)?;
+        let checked = self.hub.check_proof(request.csr.clone(), chain).await;
+        checked.map_err(|reason| Status::permission_denied(format!("the proof is not taken: {reason}")))
+    }
+
     /// Lets in who is a control plane of this mesh and means this one.
     fn let_in<T>(&self, request: &Request<T>, meant: &str) -> Result<(), Status> {
         let leaf =
             peer_certificate(request).ok_or_else(|| Status::unauthenticated("a client certificate is needed"))?;
         is_replica(&leaf, &self.hub.authority().replica_name(), OffsetDateTime::now_utc())?;
+        self.means_this(meant)
+    }
+
+    fn means_this(&self, meant: &str) -> Result<(), Status> {
         if self.hub.is_session(meant) {
             return Ok(());
         }
@@ -53,6 +75,33 @@ impl replicas_server::Replicas for Replicas {
         Ok(Response::new(Box::pin(tokio_stream::iter(parts.into_iter().map(Ok)))))
     }
 
+    async fn sign(&self, request: Request<pb::SignRequest>) -> Result<Response<pb::SignResponse>, Status> {
+        let from = peer_address(&request).map_or_else(|| "unknown".to_owned(), |address| address.to_string());
+        if request.get_ref().proof.is_empty() {
+            self.let_in(&request, &request.get_ref().session)?;
+        } else {
+            self.let_prove(request.get_ref()).await?;
+        }
+        let pb::SignRequest { csr, is_root, .. } = request.into_inner();
+        let certificate = self.hub.sign_for_replica(from, csr, is_root).await?.to_vec();
+        Ok(Response::new(pb::SignResponse { certificate }))
+    }
+
+    async fn words(&self, request: Request<pb::WordsRequest>) -> Result<Response<pb::WordsResponse>, Status> {
+        self.let_in(&request, &request.get_ref().session)?;
+        let pb::WordsRequest { silent, .. } = request.into_inner();
+        if silent.len() > MOST_SILENT {
+            return Err(Status::invalid_argument(format!("at most {MOST_SILENT} are asked about")));
+        }
+        let voices = |silent: pb::SilentProxy| {
+            let account = silent.account.parse().map_err(|_| Status::invalid_argument("an account is no SPIFFE ID"))?;
+            let workloads: Vec<_> = silent.workloads.into_iter().filter_map(|name| name.try_into().ok()).collect();
+            Ok(voices_message(self.hub.registry().voices(&workloads).shortened(&account)))
+        };
+        let voices = silent.into_iter().map(voices).collect::<Result<_, Status>>()?;
+        Ok(Response::new(pb::WordsResponse { voices }))
+    }
+
     async fn evict(&self, request: Request<pb::EvictRequest>) -> Result<Response<pb::EvictResponse>, Status> {
         self.let_in(&request, &request.get_ref().session)?;
         let pb::EvictRequest { proxies, serials, number, .. } = request.into_inner();
@@ -60,6 +109,19 @@ impl replicas_server::Replicas for Replicas {
         let proxies = proxies.into_iter().filter_map(key).collect();
         self.hub.evicted_elsewhere(Evicting { proxies, serials, number });
         Ok(Response::new(pb::EvictResponse {}))
+    }
+}
+
+impl From<SigningError> for Status {
+    fn from(error: SigningError) -> Self {
+        match &error {
+            SigningError::TooOften(_) => Self::resource_exhausted(error.to_string()),
+            SigningError::Sign(SignError::NotHere | SignError::Underway) => {
+                Self::failed_precondition(error.to_string())
+            }
+            SigningError::Sign(SignError::Request(_)) => Self::invalid_argument(error.to_string()),
+            SigningError::Store(_) => Self::unavailable(crate::chain(&error)),
+        }
     }
 }
 

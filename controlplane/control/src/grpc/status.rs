@@ -21,6 +21,7 @@ impl From<JoinError> for Status {
                 tracing::error!(error = %crate::chain(&error), "certificate could not be issued");
                 Self::unavailable("the control plane can't issue certificates now; its log says why")
             }
+            JoinError::Issue(IssueError::NotVouched) => Self::unavailable(error.to_string()),
             JoinError::Issue(_) => Self::invalid_argument(error.to_string()),
         }
     }

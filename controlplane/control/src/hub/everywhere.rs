@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use weft_policy::bundle::Revision;
+use weft_policy::bundle::{ObjectName, Revision};
 
 use super::Hub;
-use crate::peers::{Answer, AsOf, Evicting, MAX_WAIT, Question, pb};
-use crate::registry::{ProxyKey, ProxyStatus, SyncState};
+use crate::peers::{Answer, AsOf, Evicting, MAX_WAIT, MOST_SILENT, Question, pb};
+use crate::registry::{ProxyKey, ProxyStatus, SyncState, Voices};
 
 /// An answer in which nobody is waited for is good for so long.
 const FRESH: Duration = Duration::from_secs(1);
@@ -81,6 +81,29 @@ impl Hub {
                 () = self.stopping() => return (number, Some(proxies)),
             }
         }
+    }
+
+    /// What the proxies of all control planes say of endpoints whose proxies fell silent, in the order asked. Those of one that
+    /// does not answer may reach every one of them.
+    pub(super) async fn voices(&self, silent: &[(ProxyKey, Vec<ObjectName>)]) -> Vec<Voices> {
+        let mut all: Vec<_> = silent.iter().map(|(_, owned)| self.registry().voices(owned)).collect();
+        // Who holds no proxy has nobody to ask.
+        let holders: BTreeSet<_> = self.registry().holders().into_values().collect();
+        let holders: Vec<_> = holders.into_iter().collect();
+        let asked = silent.iter().map(|(proxy, owned)| pb::SilentProxy {
+            account: proxy.identity.to_string(),
+            workloads: owned.iter().map(Into::into).collect(),
+        });
+        let asked: Vec<_> = asked.collect();
+        for (asked, all) in asked.chunks(MOST_SILENT).zip(all.chunks_mut(MOST_SILENT)) {
+            for answer in self.replica.peers().words(&holders, asked).await {
+                match answer.said {
+                    Ok(told) => all.iter_mut().zip(told).for_each(|(voices, told)| voices.add(told)),
+                    Err(_) => all.iter_mut().for_each(|voices| voices.is_reached = true),
+                }
+            }
+        }
+        all
     }
 
     /// What others said last to who looks, as something that differs when that does.

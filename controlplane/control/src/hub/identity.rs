@@ -16,7 +16,7 @@ use weft_policy::text::printable;
 use super::apply::PutError;
 use super::tokens::surplus;
 use super::{Actor, Draft, Hub, joined};
-use crate::ca::{IssueError, Issued};
+use crate::ca::{Authority, IssueError, Issued};
 use crate::claims::MAX_GRANTED;
 use crate::config::Limits;
 use crate::metrics::Throttled;
@@ -250,6 +250,7 @@ impl Hub {
             return Err(JoinError::Misconfigured { of: Box::new(identity), wanted });
         }
         let issued = authority.issue_workload(csr_der, &identity, ttl, now)?;
+        let root = issued.root.clone();
         let actor = Actor::from(format!("token:{token}"));
         let object = identity.to_string();
         let (serial, detail) = (issued.serial.clone(), format!("serial={} peer={peer}", issued.serial));
@@ -274,6 +275,7 @@ impl Hub {
                     "join"
                 }
             };
+            still_vouched(&authority, &root)?;
             draft.writes.push(put.clone());
             draft.audit(&actor, action, object.clone(), detail.clone()).within([namespace.clone()]);
             Ok::<_, JoinError>((action, used_up))
@@ -319,8 +321,10 @@ impl Hub {
         let detail = format!("serial={}", issued.serial);
         let put = put_issued(&issued, &identity)?;
         let (store, holder, next) = (self.store.clone(), holder.clone(), issued.serial.clone());
+        let (authority, root) = (self.authority().clone(), issued.root.clone());
         let grace = self.config().identity_grace();
         self.change_together(move |draft| {
+            still_vouched(&authority, &root).map_err(JoinError::from)?;
             let before: Option<IssuedRecord> = draft.row(&store, Table::Issued, &row_of(&holder.serial))?;
             if now >= holder.not_after {
                 within_grace(&holder, before.as_ref(), grace, now)?;
@@ -397,6 +401,11 @@ fn within_grace(
         Some(IssuedRecord { replaced_by: Some(_), .. }) => Err(RenewError::Replaced { at, identity }),
         Some(_) => Ok(()),
     }
+}
+
+/// Another control plane may have dropped the root meanwhile: nothing that is issued below it is handed out.
+fn still_vouched(authority: &Authority, root: &str) -> Result<(), IssueError> {
+    if authority.trusts(root) { Ok(()) } else { Err(IssueError::NotVouched) }
 }
 
 fn put_issued(issued: &Issued, identity: &SpiffeId) -> Result<Write, StoreError> {

@@ -21,7 +21,7 @@ use super::apply::PutError;
 use super::{Draft, Hub, apply};
 use crate::claims::ClaimChange;
 use crate::host;
-use crate::lease::{Removals, Suspect};
+use crate::lease::{Removals, Suspect, Word};
 use crate::metrics::{Refusal, Throttled};
 use crate::registry::{ProxyKey, Seat};
 use crate::store::{StoreError, Write};
@@ -234,6 +234,7 @@ impl Hub {
         let world = self.published().world.clone();
         let owners: BTreeSet<_> = world.registered().map(|(_, owner)| owner).collect();
         let outlook = self.registry().outlook(|proxy| owners.contains(proxy));
+        let mut over = Vec::new();
         for (proxy, silent, was_heard) in suspects {
             let lease = if was_heard { config.disconnect_grace() } else { config.restart_grace() };
             if silent < lease {
@@ -246,16 +247,26 @@ impl Hub {
                 continue;
             }
             // Only the leader of several control planes decides.
-            if !self.leads() {
+            if self.leads() {
+                over.push((Suspect { silent, lease, word: Word::None }, (proxy, owned)));
+            }
+        }
+        let (suspects, silent): (Vec<_>, Vec<_>) = over.into_iter().unzip();
+        let voices = self.voices(&silent).await;
+        for ((suspect, (proxy, _)), voices) in suspects.into_iter().zip(silent).zip(voices) {
+            // It may have come back while others were asked.
+            if self.registry().is_connected(&proxy) {
                 continue;
             }
-            let suspect = Suspect { silent, lease, word: self.registry().word(&owned, &proxy.identity) };
+            let published = self.published();
+            let owned = owned_by(&published.world, &proxy);
+            let suspect = Suspect { word: voices.word(&proxy.identity), ..suspect };
             let Some(why) = suspect.ended(outlook, config.unheard_grace()) else { continue };
             let leaving = may_leave(&published.world, &owned, removals, config.endpoint_loss_percent);
             if leaving.is_empty() {
                 continue;
             }
-            let (silent_s, stay) = (silent.as_secs(), owned.len() - leaving.len());
+            let (silent_s, stay) = (suspect.silent.as_secs(), owned.len() - leaving.len());
             tracing::warn!(%proxy, silent_s, why, leave = leaving.len(), stay, "a silent proxy's workloads leave");
             self.release_some(&proxy, leaving, why).await;
             if stay == 0 {

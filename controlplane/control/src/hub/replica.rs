@@ -15,6 +15,7 @@ use weft_policy::bundle::Revision;
 use weft_policy::plan::World;
 use weft_policy::resource::Kind;
 
+use super::roots::{STANDING, Standing};
 use super::{Hub, Published, StoreError, apart, apply, bans, lead, spread};
 use crate::claims::Claims;
 use crate::peers::Peers;
@@ -126,11 +127,14 @@ impl Hub {
         let published = self.published();
         let has_unreadable = !published.unreadable.is_empty();
         let taken = apart(move || Taken::of(&published, changes)).await;
-        let Some(taken) = taken.filter(|taken| !(has_unreadable && taken.is_world)) else {
+        let Some(mut taken) = taken.filter(|taken| !(has_unreadable && taken.is_world)) else {
             // What can't be read needs a look at everything.
             drop(_turn);
             return self.reload().await;
         };
+        if let Some(record) = taken.roots.take() {
+            self.follow_roots(record).await;
+        }
         if taken.are_claims || taken.is_lineage || taken.are_bans {
             self.take_aside(&taken).await?;
         }
@@ -200,6 +204,12 @@ impl Hub {
         if let Some(session) = key.strip_prefix(REPLICA) {
             return self.take_replica(session, holder);
         }
+        if let Some(session) = key.strip_prefix(STANDING) {
+            if session != self.replica.session() {
+                self.roots.put(session, holder);
+            }
+            return;
+        }
         let Some(proxy) = proxy_of(key) else { return };
         let own = self.replica.session();
         match holder {
@@ -237,7 +247,7 @@ impl Hub {
     }
 
     /// Learns who holds which proxy.
-    async fn read_held(&self) -> Result<(), StoreError> {
+    pub(super) async fn read_held(&self) -> Result<(), StoreError> {
         let held = self.blocking(Store::held).await?;
         let known = self.registry().keys_elsewhere();
         let there: BTreeSet<_> = held.iter().filter_map(|(key, _)| proxy_of(key)).collect();
@@ -247,6 +257,8 @@ impl Hub {
         let own = self.replica.session();
         let sessions: BTreeSet<_> = held.iter().filter_map(|(key, _)| key.strip_prefix(REPLICA)).collect();
         self.replica.peers.retain(|known| known != own && sessions.contains(known));
+        let standing: BTreeSet<_> = held.iter().filter_map(|(key, _)| key.strip_prefix(STANDING)).collect();
+        self.roots.retain(|known| known != own && standing.contains(known));
         for (key, holder) in held {
             self.take_held(&key, Some(String::from_utf8_lossy(&holder).into_owned())).await;
         }
@@ -302,6 +314,7 @@ async fn hold(hub: Weak<Hub>, stop: CancellationToken) {
             Ok(session) => {
                 session.id().clone_into(&mut this.replica.session.lock().unwrap_or_else(PoisonError::into_inner));
                 this.replica.peers.retain(|known| known != session.id());
+                this.roots.retain(|known| known != session.id());
                 let registry = this.registry().watch();
                 let store = this.store.clone();
                 drop(this);
@@ -334,7 +347,7 @@ async fn while_it_lives(
     mut registry: watch::Receiver<u64>,
     stop: &CancellationToken,
 ) {
-    let (mut held, mut is_told) = (BTreeMap::new(), false);
+    let (mut held, mut is_told, mut standing) = (BTreeMap::new(), false, None);
     let mut asked: Option<Instant> = None;
     while !session.has_ended() {
         let Some(this) = hub.upgrade() else { return };
@@ -346,6 +359,9 @@ async fn while_it_lives(
                     tracing::warn!(error = %crate::chain(&error), "others can't be told where this one is yet")
                 }
             }
+        }
+        if let Err(error) = tell_standing(&this, session, &mut standing).await {
+            tracing::warn!(error = %crate::chain(&error), "others can't be told which root this one follows yet");
         }
         if let Err(error) = tell(&this, session, &mut held).await {
             tracing::warn!(error = %crate::chain(&error), "which proxies are connected could not be told yet");
@@ -388,6 +404,19 @@ async fn tell_where(hub: &Hub, session: &Arc<dyn Session>) -> Result<(), StoreEr
     hub.blocking(move |store| store.hold(&session, vec![row], Vec::new())).await
 }
 
+/// Tells others which root this one follows, where that has changed.
+async fn tell_standing(hub: &Hub, session: &Arc<dyn Session>, told: &mut Option<Standing>) -> Result<(), StoreError> {
+    let now = hub.standing();
+    if told.as_ref() == Some(&now) {
+        return Ok(());
+    }
+    let row = (format!("{STANDING}{}", session.id()), serde_json::to_vec(&now)?);
+    let session = session.clone();
+    hub.blocking(move |store| store.hold(&session, vec![row], Vec::new())).await?;
+    *told = Some(now);
+    Ok(())
+}
+
 /// Holds proxies that came, and no longer those that went. One with another stream than before may have been held by another
 /// control plane meanwhile: it is held anew.
 async fn tell(hub: &Hub, session: &Arc<dyn Session>, held: &mut BTreeMap<ProxyKey, u64>) -> Result<(), StoreError> {
@@ -422,6 +451,7 @@ struct Taken {
     are_claims: bool,
     are_bans: bool,
     is_lineage: bool,
+    roots: Option<String>,
     is_told: bool,
     /// Proxies whose workloads were taken out.
     left: BTreeSet<ProxyKey>,
@@ -438,6 +468,7 @@ impl Taken {
             are_claims: false,
             are_bans: false,
             is_lineage: false,
+            roots: None,
             is_told: false,
             left: BTreeSet::new(),
         };
@@ -462,6 +493,7 @@ impl Taken {
                 Changed::Claim => taken.are_claims = true,
                 Changed::Ban => taken.are_bans = true,
                 Changed::Lineage => taken.is_lineage = true,
+                Changed::Roots(record) => taken.roots = Some(record),
                 Changed::Audit => taken.is_told = true,
                 Changed::Other => {}
             }

@@ -8,10 +8,10 @@ use time::OffsetDateTime;
 use weft_policy::delta::Key;
 
 use super::identity::{IssuedRecord, issued, row_of};
-use super::{Actor, Draft, Hub, to_the_end};
+use super::{Actor, Draft, Hub, ReplicaRoot, to_the_end};
 use crate::ca::{Authorities, RotateError};
 use crate::registry::{ProxyKey, ProxyStatus, SyncState};
-use crate::store::{StoreError, Write};
+use crate::store::{Store, StoreError, Write};
 
 /// How far the replacement of a root is.
 #[derive(Debug, Clone)]
@@ -19,6 +19,8 @@ pub struct Rotation {
     pub authorities: Authorities,
     /// While a root is replaced.
     pub left: Option<Left>,
+    /// The control planes of the store that live, this one first; none where it is the only one.
+    pub replicas: Vec<ReplicaRoot>,
 }
 
 /// What still needs the root before.
@@ -30,6 +32,8 @@ pub struct Left {
     pub certificates: usize,
     /// When the last of them is over.
     pub until_unix: Option<i64>,
+    /// Control planes that have no intermediate of the new root yet, each with the reason.
+    pub replicas: Vec<String>,
     /// No certificate's life has passed since: the clock may have been ahead at the beginning, or the store does not know of
     /// all that were issued.
     pub(crate) is_early: bool,
@@ -37,7 +41,7 @@ pub struct Left {
 
 impl Left {
     fn is_nothing(&self) -> bool {
-        self.waiting.is_empty() && self.certificates == 0
+        self.waiting.is_empty() && self.certificates == 0 && self.replicas.is_empty()
     }
 }
 
@@ -59,6 +63,11 @@ pub(super) struct Begun {
 }
 
 impl Begun {
+    /// Now, of a store of this age from which certificates were issued.
+    pub(super) fn now_of(age: u64) -> Self {
+        Self { age, unix: crate::now_unix(), is_in_use: true }
+    }
+
     /// The record of the replacement by this root.
     pub(super) fn parse(text: &str, root: &str) -> Option<Self> {
         let mut words = text.split(' ');
@@ -94,15 +103,51 @@ pub enum RotationError {
          the old one vouches for: their proxies would be cut off; say --force where that is wanted"
     )]
     Early,
+    #[error(
+        "the old root is still needed: without an intermediate of the new one are the control planes {0}. They would issue \
+         nothing more; say --force where that is wanted"
+    )]
+    Behind(String),
+    #[error("the store's record of the roots can't be read: {0}")]
+    Record(String),
+    #[error("{0}")]
+    Unsigned(String),
     #[error("the store leads nobody yet (weft store accept): what needs the old root is not known")]
     InDoubt,
     #[error(
-        "the store is in etcd, and other control planes keep the root in their state folders: replacing the root of several \
-         is not built yet. Another intermediate of the same root is taken"
+        "the store is in etcd, and a root whose key lies elsewhere takes another one's place with the store redb only. Another \
+         intermediate of the same root is taken"
     )]
     Shared,
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// What needs other roots than the newest.
+pub(super) struct Lives {
+    root: String,
+    now: i64,
+    /// Seconds for which a certificate may be renewed after its end, and those of its life.
+    grace: i64,
+    life: i64,
+    /// Serial numbers that connected proxies show.
+    shown: Vec<String>,
+}
+
+impl Lives {
+    /// The ends of all certificates of other roots that may be in use.
+    pub(super) fn ends(&self, store: &Store) -> Result<Vec<i64>, StoreError> {
+        let issued = issued(store)?;
+        // A store that was set back or lost does not know those that proxies show all the same.
+        let unknown = self.shown.iter().filter(|serial| !serial.is_empty() && !issued.contains_key(*serial)).count();
+        let unknown = std::iter::repeat_n(self.now.saturating_add(self.life), unknown);
+        let of_old = issued.into_values().filter(|record| record.root.as_ref() != Some(&self.root));
+        let end = |record: IssuedRecord| match record.replaced_by {
+            Some(_) => record.not_after_unix,
+            None => record.not_after_unix.saturating_add(self.grace),
+        };
+        Ok(of_old.map(end).filter(|end| *end >= self.now).chain(unknown).collect())
+    }
 }
 
 /// The roots that proxies were told to trust, and the revision in which they were.
@@ -114,7 +159,11 @@ pub(super) struct Told {
 
 impl Told {
     fn first(trusted: &str) -> Self {
-        Self { trusted: trusted.to_owned(), revision: 0 }
+        Self::of(trusted, 0)
+    }
+
+    pub(super) fn of(trusted: &str, revision: u64) -> Self {
+        Self { trusted: trusted.to_owned(), revision }
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -129,6 +178,14 @@ impl std::fmt::Display for Told {
     }
 }
 
+pub(super) fn record_of_told(told: &Told) -> Write {
+    Write::Meta(TOLD, told.to_string())
+}
+
+pub(super) fn record_of_begin(root: &str, begun: Begun) -> Write {
+    Write::Meta(BEGUN, format!("{root} {} {} {}", begun.age, begun.unix, begun.is_in_use))
+}
+
 /// The fingerprints of the roots in force.
 fn trusted(authorities: &Authorities) -> String {
     let previous = authorities.previous.iter().map(|(fingerprint, _)| fingerprint.as_str());
@@ -138,35 +195,46 @@ fn trusted(authorities: &Authorities) -> String {
 impl Hub {
     pub async fn rotation(self: &Arc<Self>) -> Result<Rotation, StoreError> {
         let authorities = self.authority().authorities();
+        let replicas = self.replica_roots();
         let left = match authorities.previous {
-            Some(_) => Some(self.left(&authorities).await?),
+            Some(_) => Some(self.left(&authorities, &replicas).await?),
             None => None,
         };
-        Ok(Rotation { authorities, left })
+        Ok(Rotation { authorities, left, replicas })
     }
 
-    async fn left(self: &Arc<Self>, authorities: &Authorities) -> Result<Left, StoreError> {
+    async fn left(self: &Arc<Self>, authorities: &Authorities, replicas: &[ReplicaRoot]) -> Result<Left, StoreError> {
         let begun = self.begun(authorities).await?;
-        let (root, now) = (authorities.root.0.clone(), begun.now(self.age(), crate::now_unix()));
-        let grace = i64::try_from(self.config().identity_grace().as_secs()).unwrap_or(i64::MAX);
-        let shown = self.registry().shown_certificates();
-        let (until, life) = (now, i64::try_from(self.config().svid_ttl_seconds).unwrap_or(i64::MAX));
-        let ends = self.blocking(move |store| {
-            let issued = issued(store)?;
-            // A store that was set back or lost does not know those that proxies show all the same.
-            let unknown = shown.iter().filter(|(_, serial)| !issued.contains_key(&row_of(serial))).count();
-            let unknown = std::iter::repeat_n(until.saturating_add(life), unknown);
-            let of_old = issued.into_values().filter(|record| record.root.as_ref() != Some(&root));
-            let end = |record: IssuedRecord| match record.replaced_by {
-                Some(_) => record.not_after_unix,
-                None => record.not_after_unix.saturating_add(grace),
-            };
-            Ok(of_old.map(end).filter(|end| *end >= now).chain(unknown).collect::<Vec<_>>())
-        });
-        let ends = ends.await?;
+        let (root, now) = (&authorities.root.0, begun.now(self.age(), crate::now_unix()));
+        let known = self.look_everywhere().await;
+        let shown = known.iter().filter(|proxy| proxy.connected_since.is_some());
+        let shown: Vec<_> = shown.map(|proxy| row_of(&proxy.introduction.certificate)).collect();
+        let lives = Lives { root: root.clone(), now, grace: self.grace_seconds(), shown, life: self.life_seconds() };
+        let ends = self.blocking(move |store| lives.ends(store)).await?;
         let is_early = begun.is_early(self.age(), self.config().svid_ttl_seconds);
-        let (waiting, certificates) = (self.without_newest_trust(), ends.len());
-        Ok(Left { waiting, certificates, until_unix: ends.into_iter().max(), is_early })
+        let (waiting, certificates) = (self.without_newest_trust(known).await?, ends.len());
+        let behind = replicas.iter().filter(|replica| replica.below != *root);
+        let reason = |replica: &ReplicaRoot| {
+            let reason = replica.reason.as_deref().unwrap_or("it has not asked for it yet");
+            format!("{} ({reason})", replica.replica)
+        };
+        let replicas = behind.map(reason).collect();
+        Ok(Left { waiting, certificates, until_unix: ends.into_iter().max(), replicas, is_early })
+    }
+
+    /// What lives below other roots than the newest, to be looked for.
+    pub(super) async fn lives_below_others(self: &Arc<Self>, authorities: &Authorities) -> Result<Lives, StoreError> {
+        let now = self.begun(authorities).await?.now(self.age(), crate::now_unix());
+        let (root, grace, life) = (authorities.root.0.clone(), self.grace_seconds(), self.life_seconds());
+        Ok(Lives { root, now, grace, life, shown: Vec::new() })
+    }
+
+    fn grace_seconds(&self) -> i64 {
+        i64::try_from(self.config().identity_grace().as_secs()).unwrap_or(i64::MAX)
+    }
+
+    fn life_seconds(&self) -> i64 {
+        i64::try_from(self.config().svid_ttl_seconds).unwrap_or(i64::MAX)
     }
 
     /// Since when the root that signs takes the place of another; noted where it is not yet.
@@ -179,17 +247,19 @@ impl Hub {
                 return Ok(begun);
             }
             let is_in_use = has_past || !issued(store)?.is_empty();
-            let begun = Begun { age, unix: crate::now_unix(), is_in_use };
-            let noted = format!("{root} {} {} {}", begun.age, begun.unix, begun.is_in_use);
-            store.commit(None, vec![Write::Meta(BEGUN, noted)])?;
+            let begun = Begun { is_in_use, ..Begun::now_of(age) };
+            store.commit(None, vec![record_of_begin(&root, begun)])?;
             Ok(begun)
         })
         .await
     }
 
     /// Proxies that are away, behind or refuse the mesh's settings.
-    fn without_newest_trust(&self) -> BTreeSet<ProxyKey> {
-        let told = self.trust_told.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    async fn without_newest_trust(&self, known: Vec<ProxyStatus>) -> Result<BTreeSet<ProxyKey>, StoreError> {
+        let told = match self.store.is_shared() {
+            true => self.blocking(|store| store.meta(TOLD)).await?.and_then(|text| Told::parse(&text)),
+            false => self.trust_told.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        };
         // Until it is known what was told, nobody has it.
         let (published, told_at) = (self.published(), told.map_or(u64::MAX, |told| told.revision));
         let has_it = |proxy: &ProxyStatus| {
@@ -197,11 +267,10 @@ impl Hub {
             let is_told = proxy.state != SyncState::Disconnected && proxy.synced.0 >= told_at;
             is_told && !proxy.is_left_alone && !proxy.held.iter().any(refuses)
         };
-        let known = self.registry().list(published.revision, weft_policy::bundle::Revision(0));
         let (has, not): (Vec<_>, Vec<_>) = known.into_iter().partition(has_it);
         let has: BTreeSet<_> = has.into_iter().map(|proxy| proxy.key).collect();
         let away = published.world.registered().map(|(_, owner)| owner.clone()).filter(|owner| !has.contains(owner));
-        not.into_iter().map(|proxy| proxy.key).chain(away).collect()
+        Ok(not.into_iter().map(|proxy| proxy.key).chain(away).collect())
     }
 
     /// Begins to replace the root.
@@ -209,7 +278,8 @@ impl Hub {
         let (hub, actor) = (self.clone(), actor.into());
         to_the_end(async move {
             if hub.store.is_shared() {
-                return Err(RotationError::Shared);
+                hub.rotate_several(actor).await?;
+                return Ok(hub.rotation().await?);
             }
             let authority = hub.authority().clone();
             super::apart(move || authority.rotate(OffsetDateTime::now_utc())).await?;
@@ -230,8 +300,12 @@ impl Hub {
                 // The old root, whose key is gone, vouches for the one that signs now, and could not for the next.
                 return Err(RotateError::Underway.into());
             }
-            let renewed = super::apart(move || authority.renew_intermediate(OffsetDateTime::now_utc())).await;
-            renewed.map_err(RotateError::from)?;
+            if authority.wants_signer() {
+                hub.get_intermediate().await.map_err(RotationError::Unsigned)?;
+            } else {
+                let renewed = super::apart(move || authority.renew_intermediate(OffsetDateTime::now_utc())).await;
+                renewed.map_err(RotateError::from)?;
+            }
             hub.change(move |draft: &mut Draft| {
                 draft.audit(&actor, "ca.rotate-intermediate", String::new(), String::new());
                 Ok::<_, StoreError>(())
@@ -288,6 +362,10 @@ impl Hub {
             if !force {
                 hub.may_finish(&left)?;
             }
+            if hub.store.is_shared() {
+                hub.finish_several(actor, force).await?;
+                return Ok(hub.rotation().await?);
+            }
             // The store names the root that signs before the one that it named is gone.
             hub.set_root().await?;
             let authority = hub.authority().clone();
@@ -306,6 +384,9 @@ impl Hub {
         if self.lead().doubt.is_some() {
             return Err(RotationError::InDoubt);
         }
+        if !left.replicas.is_empty() {
+            return Err(RotationError::Behind(left.replicas.join(", ")));
+        }
         if !left.is_nothing() {
             let (certificates, waiting) = (left.certificates, left.waiting.len());
             return Err(RotationError::Needed { certificates, waiting });
@@ -314,7 +395,7 @@ impl Hub {
     }
 
     /// Ends the control streams of proxies whose certificate is not known to be of the root that signs.
-    async fn end_streams_of_other_roots(self: &Arc<Self>) -> Result<(), StoreError> {
+    pub(super) async fn end_streams_of_other_roots(self: &Arc<Self>) -> Result<(), StoreError> {
         let (root, shown) = (self.authority().authorities().root.0, self.registry().shown_certificates());
         let others = self.blocking(move |store| {
             let issued = issued(store)?;
@@ -330,11 +411,15 @@ impl Hub {
     /// Drops the root before as soon as nothing needs it.
     pub(crate) async fn tend_rotation(self: &Arc<Self>) {
         self.metrics().trusted_roots(1 + u32::from(self.authority().authorities().previous.is_some()));
+        self.tend_roots().await;
         if self.lead().doubt.is_some() {
             return;
         }
         if let Err(error) = self.tell_what_is_trusted().await {
             tracing::error!(error = %crate::chain(&error), "which roots are trusted could not be told yet; it is tried again");
+        }
+        if !self.leads() {
+            return;
         }
         match self.rotation().await.map(|rotation| rotation.left) {
             Ok(Some(left)) if !left.is_early => {}
@@ -346,13 +431,19 @@ impl Hub {
         self.note_root().await;
         match self.finish_rotation("system", false).await {
             Ok(_) => tracing::info!("nothing needs the old root any more: it is not trusted from now on"),
-            Err(RotationError::Needed { .. } | RotationError::Early | RotationError::InDoubt) => {}
+            Err(
+                RotationError::Needed { .. } | RotationError::Behind(_) | RotationError::Early | RotationError::InDoubt,
+            ) => {}
             Err(error) => tracing::error!(error = %crate::chain(&error), "the old root could not be dropped yet"),
         }
     }
 
     /// Tells what was changed and not told: the store did not take it then, or a start went on with what was cut off.
     async fn tell_what_is_trusted(self: &Arc<Self>) -> Result<(), StoreError> {
+        if self.store.is_shared() {
+            // It is told by the commit that changes it.
+            return Ok(());
+        }
         let authorities = self.authority().authorities();
         let trusted = trusted(&authorities);
         let told = self.trust_told.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -373,13 +464,13 @@ impl Hub {
     }
 
     /// Tells every proxy whom to trust.
-    async fn tell_trust(self: &Arc<Self>, actor: Actor, action: &'static str) -> Result<(), StoreError> {
+    pub(super) async fn tell_trust(self: &Arc<Self>, actor: Actor, action: &'static str) -> Result<(), StoreError> {
         let (object, trusted) = (self.authority().fingerprint(), trusted(&self.authority().authorities()));
         let told = self
             .change(move |draft: &mut Draft| {
                 let told = Told { trusted: trusted.clone(), revision: draft.revision.0 };
                 draft.changed = true;
-                draft.writes.push(Write::Meta(TOLD, told.to_string()));
+                draft.writes.push(record_of_told(&told));
                 draft.audit(&actor, action, object.clone(), String::new());
                 Ok::<_, StoreError>(told)
             })

@@ -269,6 +269,7 @@ impl Hub {
     pub(super) async fn commit(&self, draft: Draft, count: u64) -> Result<(), StoreError> {
         let Draft { world, claims, unreadable, revision, version, writes, changed, removal, limits, .. } = draft;
         let is_told = writes.iter().any(|write| matches!(write, Write::Audit(_)));
+        let roots = Self::roots_in(&writes);
         let started = Instant::now();
         let _turn = self.turn.lock().await;
         let commit =
@@ -277,6 +278,9 @@ impl Hub {
         self.metrics.store_fault(self.store.fault().is_some());
         committed?;
         self.metrics.committed(started.elapsed(), count);
+        if let Some(record) = roots {
+            self.follow_roots(record).await;
+        }
         if is_told {
             self.told.send_modify(|number| *number += 1);
         }

@@ -1,22 +1,37 @@
 //! How far a proxy is, as one control plane tells another. What a message lacks or no longer means is left out: the two may
 //! be of different releases.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use prost::Message as _;
 use time::OffsetDateTime;
 use weft_policy::bundle::Revision;
+use weft_policy::identity::SpiffeId;
 use weft_policy::lineage::Lineage;
 use weft_policy::wire::v1;
 
 use super::pb;
-use crate::registry::{Health, Introduction, LoadedFilter, ProxyKey, ProxyStatus, SyncState};
+use crate::registry::{Health, Introduction, LoadedFilter, ProxyKey, ProxyStatus, SyncState, Voices};
 
 /// Bytes of one part, about.
 const PART: usize = 1 << 20;
 /// Bytes of the refusals that are told of one proxy, and of why it is not in step.
 const MAX_HELD: usize = 512 << 10;
 const MAX_REASON: usize = 16 << 10;
+
+/// What another control plane's proxies say. An account that can't be read has no voice against anybody.
+pub(crate) fn voices(told: pb::Voices) -> Voices {
+    let accounts = |all: Vec<String>| all.into_iter().filter_map(|account| account.parse().ok()).collect();
+    Voices { is_reached: told.is_reached, without: accounts(told.without), telling: accounts(told.telling) }
+}
+
+/// The same as it is told.
+pub(crate) fn voices_message(voices: Voices) -> pb::Voices {
+    let accounts = |all: BTreeSet<SpiffeId>| all.iter().map(ToString::to_string).collect();
+    let Voices { is_reached, without, telling } = voices;
+    pb::Voices { is_reached, without: accounts(without), telling: accounts(telling) }
+}
 
 /// An answer in parts; at least one. Only proxies with a stream here are told of.
 pub(crate) fn parts(number: u64, proxies: Vec<ProxyStatus>) -> Vec<pb::ProxiesPart> {

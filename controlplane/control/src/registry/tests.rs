@@ -14,7 +14,7 @@ fn one_account_alone_removes_nothing_where_others_could_be_heard() {
     };
     let web = ObjectName::new("shop", "web-1");
     let own: SpiffeId = "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap();
-    let word = || registry.word(std::slice::from_ref(&web), &own);
+    let word = || registry.voices(std::slice::from_ref(&web)).word(&own);
     let say = |seat: &Seat, reached| registry.record_words(seat, [(web.clone(), reached)].into());
     assert_eq!(word(), Word::None);
     let liars = [seat("liar", "a"), seat("liar", "b")];

@@ -31,6 +31,8 @@ pub(crate) enum Changed {
     Ban,
     /// Which store it is.
     Lineage,
+    /// The roots that several control planes trust.
+    Roots(String),
     Audit,
     /// Nothing that is kept in memory.
     Other,
@@ -45,6 +47,7 @@ impl Changed {
                 Self::Revision(Revision(text.and_then(|text| text.parse().ok()).unwrap_or_default()))
             }
             META if origin::is_lineage(&key) => Self::Lineage,
+            META if key == origin::ROOTS => Self::Roots(text.unwrap_or_default()),
             OBJECTS => Self::Object(key, text),
             FILTER_VERSIONS => Self::FilterVersion(text),
             CLAIMS => Self::Claim,

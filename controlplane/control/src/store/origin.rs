@@ -9,6 +9,8 @@ const STORE_ID: &str = "store_id";
 const EPOCH: &str = "epoch";
 const SUPERSEDES: &str = "supersedes";
 const ROOT: &str = "root_sha256";
+/// The roots of several control planes, one after the other.
+pub(crate) const ROOTS: &str = "roots";
 
 /// An epoch that is further ahead than this was made up: each of an operator's words raises it by one.
 const MAX_AHEAD: u64 = 1_000;
@@ -79,6 +81,11 @@ impl Store {
 
     pub fn set_root(&self, fingerprint: &str) -> Result<(), StoreError> {
         self.commit(None, vec![Write::Meta(ROOT, fingerprint.to_owned())])
+    }
+
+    /// The same as a part of another commit.
+    pub(crate) fn naming_root(fingerprint: &str) -> Write {
+        Write::Meta(ROOT, fingerprint.to_owned())
     }
 
     /// Names the root of a store that has none; gives the one that it has then.

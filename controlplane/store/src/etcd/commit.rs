@@ -19,18 +19,18 @@ impl Inner {
     pub(super) async fn commit(&self, expected: Version, writes: Vec<Write>) -> Result<Version, Error> {
         // One after the other: the mark by which a commit whose answer was lost is known is that of the last.
         let _turn = self.turn.lock().await;
-        let staged = self.stage_blobs(&writes).await?;
+        let (staged, blobs) = self.stage_blobs(&writes).await?;
         let bytes: usize = staged.iter().map(StagedWrite::size).sum();
         if staged.len() <= MAX_WRITES && bytes <= MAX_BYTES {
             let commit = self.next_commit();
-            return self.land(expected, &commit, None, self.row_ops(staged)).await;
+            return self.land(expected, &commit, blobs, self.row_ops(staged)).await;
         }
-        Box::pin(self.commit_large(expected, staged)).await
+        Box::pin(self.commit_large(expected, staged, blobs)).await
     }
 
-    /// The rows of a commit; blobs are in place before.
-    async fn stage_blobs(&self, writes: &[Write]) -> Result<Vec<StagedWrite>, Error> {
-        let mut staged = Vec::with_capacity(writes.len());
+    /// The rows of a commit; blobs are in place before, and have to be when it lands.
+    pub(super) async fn stage_blobs(&self, writes: &[Write]) -> Result<(Vec<StagedWrite>, Vec<Compare>), Error> {
+        let (mut staged, mut there) = (Vec::with_capacity(writes.len()), std::collections::BTreeMap::new());
         for write in writes {
             let blob = match write {
                 Write::Put { table, key, value } if value.len() > MAX_VALUE => {
@@ -39,16 +39,20 @@ impl Inner {
                 Write::Put { .. } | Write::Delete { .. } => None,
                 Write::PutBlob { value, .. } => {
                     let sha256 = digest(value);
-                    let chunks = self.put_chunks(&sha256, value).await?;
+                    let (chunks, first) = self.put_chunks(&sha256, value).await?;
+                    if chunks > 0 {
+                        there.insert(self.layout.chunk(&sha256, 0), first);
+                    }
                     Some(BlobRef { sha256, bytes: value.len(), chunks }.encode())
                 }
             };
             staged.push(StagedWrite::of(write, blob));
         }
-        Ok(dedup(staged))
+        let there = there.into_iter().map(|(chunk, revision)| is_of(chunk, revision)).collect();
+        Ok((dedup(staged), there))
     }
 
-    fn row_ops(&self, writes: Vec<StagedWrite>) -> Vec<RequestOp> {
+    pub(super) fn row_ops(&self, writes: Vec<StagedWrite>) -> Vec<RequestOp> {
         let op = |write: StagedWrite| match write.value {
             Some(value) => put(self.layout.row(&write.row), value),
             None => delete(self.layout.row(&write.row)),
@@ -56,12 +60,12 @@ impl Inner {
         writes.into_iter().map(op).collect()
     }
 
-    /// One transaction at whose end `commit` is the newest, if `expected` was that before, and what it names is still staged.
-    async fn land(
+    /// One transaction at whose end `commit` is the newest, if `expected` was that before, and what it names is still there.
+    pub(super) async fn land(
         &self,
         expected: Version,
         commit: &str,
-        staged: Option<Compare>,
+        named: Vec<Compare>,
         mut writes: Vec<RequestOp>,
     ) -> Result<Version, Error> {
         let (head, mark) = (self.layout.head(), self.layout.writer(&self.writer));
@@ -69,7 +73,7 @@ impl Inner {
         let name = Bytes::from(commit.to_owned());
         writes.push(put(head.clone(), name.clone()));
         writes.push(put(mark.clone(), name.clone()));
-        let free = [is_of(head.clone(), before), is_of(self.layout.pending(), 0)].into_iter().chain(staged);
+        let free = [is_of(head.clone(), before), is_of(self.layout.pending(), 0)].into_iter().chain(named);
         let free: Vec<_> = free.collect();
         let otherwise = [head, self.layout.pending(), mark];
         let look = || otherwise.iter().map(|key| op(Request::RequestRange(range(key.clone())))).collect::<Vec<_>>();
@@ -96,11 +100,16 @@ impl Inner {
         }
     }
 
-    async fn commit_large(&self, expected: Version, writes: Vec<StagedWrite>) -> Result<Version, Error> {
+    async fn commit_large(
+        &self,
+        expected: Version,
+        writes: Vec<StagedWrite>,
+        blobs: Vec<Compare>,
+    ) -> Result<Version, Error> {
         let commit = self.next_commit();
         let parts = parts(writes);
         let first = self.stage(&commit, &parts).await?;
-        let landed = self.name(expected, &commit, (parts.len(), first)).await;
+        let landed = self.name(expected, &commit, (parts.len(), first), blobs).await;
         match &landed {
             // Whoever comes next does it, where this process can't.
             Ok(_) => drop(self.head().await),
@@ -127,10 +136,16 @@ impl Inner {
 
     /// Names a staged commit, which is when it lands. What is staged and not named for long is cleaned up as a whole: the
     /// first part stands for all of them.
-    async fn name(&self, expected: Version, commit: &str, (parts, first): (usize, i64)) -> Result<Version, Error> {
+    async fn name(
+        &self,
+        expected: Version,
+        commit: &str,
+        (parts, first): (usize, i64),
+        mut named: Vec<Compare>,
+    ) -> Result<Version, Error> {
         let pending = Pending { id: commit.to_owned(), parts, done: 0 };
-        let staged = is_of(self.layout.part(commit, 0), first);
-        self.land(expected, commit, Some(staged), vec![put(self.layout.pending(), encode(&pending))]).await
+        named.push(is_of(self.layout.part(commit, 0), first));
+        self.land(expected, commit, named, vec![put(self.layout.pending(), encode(&pending))]).await
     }
 
     /// Puts the parts of a commit in place that are not yet. Others may do the same at the same time.
@@ -258,11 +273,11 @@ mod real {
         let first = slow.0.stage(&commit, &parts).await.unwrap();
         // It stands still for longer than anybody waits.
         for _ in 0..2 {
-            other.tidy(Duration::from_secs(60)).await.unwrap();
+            other.tidy(Duration::from_secs(60), &[]).await.unwrap();
         }
         let all = || other.read(vec![Range::all("objects")], usize::MAX);
         let before = all().await.unwrap().version;
-        let named = slow.0.name(before, &commit, (parts.len(), first)).await;
+        let named = slow.0.name(before, &commit, (parts.len(), first), Vec::new()).await;
         assert!(matches!(named, Err(Error::Conflict)), "{named:?}");
         assert!(all().await.unwrap().rows[0].is_empty(), "and everybody reads on");
     }

@@ -130,6 +130,16 @@ impl Layout {
         self.key(&format!("b/{digest}/{number:06}"))
     }
 
+    pub(super) fn blobs(&self) -> Bytes {
+        self.key("b/")
+    }
+
+    /// The digest that a chunk is of.
+    pub(super) fn digest_of(&self, key: &Bytes) -> Option<String> {
+        let (digest, _) = self.rest(key)?.strip_prefix("b/")?.split_once('/')?;
+        Some(digest.to_owned())
+    }
+
     pub(super) fn chunks(&self, digest: &str) -> Bytes {
         self.key(&format!("b/{digest}/"))
     }

@@ -33,6 +33,7 @@ async fn holds(members: usize) {
     suite::a_watch_tells_every_commit_once_and_in_order(&async || open(&cluster, "d").await).await;
     suite::what_is_held_goes_with_its_session(&async || open(&cluster, "e").await).await;
     suite::of_many_at_once_none_is_lost_or_applied_twice(&async || open(&cluster, "f").await).await;
+    suite::what_is_tidied_is_named_by_nothing(&async || open(&cluster, "g").await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -113,7 +114,7 @@ async fn a_large_commit_that_is_cut_off_lands_whole_or_not_at_all() {
     // What was staged in vain is cleaned up, and nothing else.
     let store = open(&cluster, "x").await;
     for _ in 0..3 {
-        store.tidy(Duration::from_secs(60)).await.unwrap();
+        store.tidy(Duration::from_secs(60), &[]).await.unwrap();
     }
     assert_eq!(store.read(vec![weft_store::Range::all(TABLE)], usize::MAX).await.unwrap().rows[0].len(), ROWS);
 }
@@ -284,10 +285,10 @@ async fn history_is_forgotten_and_who_needs_it_is_told() {
     let first = put(&*store, "a", "1").await;
     put(&*store, "a", "2").await;
     for _ in 0..2 {
-        store.tidy(Duration::ZERO).await.unwrap();
+        store.tidy(Duration::ZERO, &[]).await.unwrap();
     }
     put(&*store, "a", "3").await;
-    store.tidy(Duration::ZERO).await.unwrap();
+    store.tidy(Duration::ZERO, &[]).await.unwrap();
     let mut events = store.watch(first);
     assert_eq!(next(&mut events).await, Event::Compacted);
     assert_eq!(get(&*store, "a").await.as_deref(), Some("3"));

@@ -215,3 +215,42 @@ pub(crate) async fn of_many_at_once_none_is_lost_or_applied_twice(open: &impl As
     }
     assert_eq!(get(&*open().await, "count").await, Some((WRITERS * EACH).to_string()));
 }
+
+/// Blobs of whatever fate: while they are tidied away, those that a row names are whole, also where one is put again that was
+/// given up before.
+pub(crate) async fn what_is_tidied_is_named_by_nothing(open: &impl AsyncFn() -> Opened) {
+    let (store, other) = (open().await, open().await);
+    let blob = |key: &str, fill: u8| {
+        let value = Bytes::from(vec![fill; MAX_VALUE + 3]);
+        Write::PutBlob { table: "artifacts", key: key.into(), value }
+    };
+    let gone = |key: &str| Write::Delete { table: "artifacts", key: key.into() };
+    let (stop, mut stopped) = tokio::sync::watch::channel(false);
+    let tidier = tokio::spawn(async move {
+        while !*stopped.borrow_and_update() {
+            other.tidy(SOON, &["artifacts"]).await.unwrap();
+        }
+    });
+    // What is tidied away while it is published is a conflict: the commit is made again.
+    let land = async |writes: &dyn Fn() -> Vec<Write>| {
+        loop {
+            match store.commit(version(&*store).await, writes()).await {
+                Err(Error::Conflict) => {}
+                landed => return landed.unwrap(),
+            }
+        }
+    };
+    for round in 0..20_u8 {
+        land(&|| vec![blob("stays", 200), blob("again", round % 2)]).await;
+        // One that comes too late.
+        assert!(matches!(store.commit(Version(0), vec![blob("late", round % 2)]).await, Err(Error::Conflict)));
+        land(&|| vec![gone("again"), blob("other", 100 + round)]).await;
+        for key in ["stays", "other"] {
+            let found = store.blob("artifacts", key).await.unwrap();
+            assert_eq!(found.map(|found| found.len()), Some(MAX_VALUE + 3), "{round}: {key}");
+        }
+    }
+    stop.send(true).unwrap();
+    tidier.await.unwrap();
+    assert_eq!(store.blob("artifacts", "late").await.unwrap(), None);
+}

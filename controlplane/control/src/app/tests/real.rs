@@ -8,10 +8,12 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use weft_policy::bundle::ObjectName;
+use weft_policy::identity::SpiffeId;
 use weft_policy::resource::{Kind, ObjectKey};
 
 use self::cluster::Cluster;
 use super::*;
+use crate::token::{Grant, TokenHash};
 
 pub(super) async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let began = Instant::now();
@@ -196,12 +198,10 @@ async fn control_planes_of_one_store_have_one_root() {
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let control = start(one.path(), cluster.location("mesh")).await;
     let hub = &control.app.hub;
-    let refused = hub.rotate_root("me").await.unwrap_err().to_string();
-    assert!(refused.contains("replacing the root of several is not built yet"), "{refused}");
     hub.request_intermediate("me").await.unwrap();
     let foreign = CertificateParams::default().self_signed(&KeyPair::generate().unwrap()).unwrap().pem();
     let refused = hub.install_chain("me", foreign).await.unwrap_err().to_string();
-    assert!(refused.contains("replacing the root of several is not built yet"), "{refused}");
+    assert!(refused.contains("takes another one's place with the store redb only"), "{refused}");
     // A chain of the same root is looked at.
     let refused = hub.install_chain("me", hub.authority().trust_bundle_pem()).await.unwrap_err().to_string();
     assert!(refused.contains("it needs the intermediate's certificate first"), "{refused}");
@@ -223,4 +223,64 @@ async fn control_planes_of_one_store_have_one_root() {
         format!("{refused:#}").contains("a further control plane of a store in etcd needs the authority"),
         "{refused:#}"
     );
+}
+
+/// Joins that wait at the same time share commits; each is made once, whoever commits between them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "real"]
+async fn on_etcd_joins_at_once_share_commits_and_none_is_lost_or_made_twice() {
+    const EACH: usize = 120;
+    let cluster = Cluster::start(3);
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let first = Arc::new(start(one.path(), cluster.location("mesh")).await);
+    share(one.path(), two.path());
+    let second = Arc::new(start(two.path(), cluster.location("mesh")).await);
+    let identity: SpiffeId = "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap();
+    // One use short of what is tried: of many in one commit, each takes its own.
+    let uses = u32::try_from(2 * EACH - 1).unwrap();
+    let grant = Grant::Join { identity, uses_left: uses, grants: Default::default() };
+    let token = first.app.hub.create_token("me", grant, None).await.unwrap();
+    let text = token.text.reveal().to_owned();
+    until("both know the token", async || second.app.hub.token(TokenHash::of(&text)).await.unwrap().is_some()).await;
+    let counted = async |control: &Control, name: &str| -> u64 {
+        let metrics = control.metrics().await;
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).unwrap();
+        line.parse().unwrap()
+    };
+    const CHANGES: &str = "weft_control_store_changes_total";
+    const COMMITS: &str = "weft_control_store_commit_seconds_count";
+    let mut before = Vec::new();
+    for control in [&first, &second] {
+        before.push((counted(control, CHANGES).await, counted(control, COMMITS).await));
+    }
+    let tasks = [&first, &second].into_iter().flat_map(|control| {
+        let text = text.clone();
+        (0..EACH).map(move |_| {
+            let (hub, text) = (control.app.hub.clone(), text.clone());
+            tokio::spawn(async move { hub.join(&text, &csr(&KeyPair::generate().unwrap()), None).await })
+        })
+    });
+    let mut serials = BTreeSet::new();
+    let mut refused = Vec::new();
+    for task in tasks.collect::<Vec<_>>() {
+        match task.await.unwrap() {
+            Ok(signed) => drop(serials.insert(signed.issued.serial)),
+            Err(error) => refused.push(error.to_string()),
+        }
+    }
+    assert_eq!((serials.len(), refused.len()), (2 * EACH - 1, 1), "{refused:?}");
+    assert!(refused[0].contains("was used already"), "{refused:?}");
+    let (mut changes, mut commits) = (0, 0);
+    for (control, (changes_before, commits_before)) in [&first, &second].into_iter().zip(before) {
+        changes += counted(control, CHANGES).await - changes_before;
+        commits += counted(control, COMMITS).await - commits_before;
+        // Each has its own entry, whichever is asked.
+        let log = control.app.hub.audit(None, 10 * EACH).await.unwrap();
+        let joins = log.iter().filter(|(_, entry)| entry.action == "join");
+        let told: BTreeSet<_> = joins.map(|(_, entry)| entry.detail.clone()).collect();
+        assert!(serials.iter().all(|serial| told.iter().any(|told| told.contains(&format!("serial={serial} ")))));
+        assert_eq!(told.len(), serials.len());
+    }
+    assert_eq!(changes, u64::from(uses), "each is made once");
+    assert!(commits * 4 <= changes, "{changes} changes in {commits} commits");
 }

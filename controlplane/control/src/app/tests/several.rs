@@ -13,7 +13,7 @@ use crate::peers::pb::{self, replicas_client::ReplicasClient};
 
 /// One embedded store that several control planes of this process use.
 #[derive(Clone)]
-struct OneStore(Arc<Embedded>);
+pub(super) struct OneStore(pub(super) Arc<Embedded>);
 
 impl weft_store::Store for OneStore {
     fn read(&self, ranges: Vec<Range>, most: usize) -> BoxFuture<'_, Result<Reading, Error>> {
@@ -40,8 +40,8 @@ impl weft_store::Store for OneStore {
         self.0.held()
     }
 
-    fn tidy(&self, keep: Duration) -> BoxFuture<'_, Result<(), Error>> {
-        self.0.tidy(keep)
+    fn tidy(&self, keep: Duration, blobs: &'static [Table]) -> BoxFuture<'_, Result<(), Error>> {
+        self.0.tidy(keep, blobs)
     }
 
     fn fault(&self) -> Option<weft_store::Fault> {
@@ -449,6 +449,51 @@ async fn each_replaces_its_own_intermediate_and_all_believe_it() {
     };
     assert_eq!((step("one"), step("two")), (json!("synced"), json!("synced")), "{told}");
     assert!(told.get("silent").is_none(), "{told}");
-    let refused = both.first.app.hub.rotate_root("me").await.unwrap_err().to_string();
-    assert!(refused.contains("replacing the root of several is not built yet"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_endpoint_leaves_by_the_word_while_proxies_of_another_may_reach_it() {
+    let both = Both::start().await;
+    both.first.apply(SHOP).await;
+    let [web, one, two] =
+        [both.first.join("shop/web").await, both.first.join("shop/one").await, both.second.join("shop/two").await];
+    let hello = |name: &str| v1::Hello { proxy_name: name.to_owned(), ..greeting() };
+    let mut here = Proxy::connect_with(&both.first, &one, hello("one"), Bundle::default()).await;
+    let mut there = Proxy::connect_with(&both.second, &two, hello("two"), Bundle::default()).await;
+    let mut endpoints = Vec::new();
+    for (name, address) in [("web-1", "127.0.0.11"), ("web-2", "127.0.0.12")] {
+        let own = Some(workload(name, "shop", address, Some("web")));
+        let mut proxy = Proxy::connect(&both.first, &web, name, own, Bundle::default()).await;
+        proxy.take().await;
+        endpoints.push(proxy);
+    }
+    let is_there = || {
+        let name = weft_policy::bundle::ObjectName::new("shop", "web-2");
+        both.first.app.hub.published().world.registered_by(&name).is_some()
+    };
+    let say = |reached| {
+        let workload = v1::ObjectName { namespace: "shop".to_owned(), name: "web-2".to_owned() };
+        let peers = vec![v1::PeerWord { workload: Some(workload), reached }];
+        v1::proxy_message::Message::Report(v1::Report { peers, ..Default::default() })
+    };
+    // For more than its lease, and several looks.
+    let stays = async || {
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(4) {
+            assert!(is_there(), "after {:?}", began.elapsed());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    here.say(say(false)).await;
+    there.say(say(true)).await;
+    drop(endpoints.pop());
+    stays().await;
+    // Of one that holds a proxy and does not answer nobody knows.
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let silent = both.third(&nobody, "a").await;
+    until("it is known", async || both.first.metrics().await.contains("weft_control_replicas 2\n")).await;
+    there.say(say(false)).await;
+    stays().await;
+    drop(silent);
+    until("nobody reaches it", async || !is_there()).await;
 }

@@ -50,8 +50,8 @@ impl weft_store::Store for Overtaken {
         self.inner.held()
     }
 
-    fn tidy(&self, keep: Duration) -> BoxFuture<'_, Result<(), Error>> {
-        self.inner.tidy(keep)
+    fn tidy(&self, keep: Duration, blobs: &'static [weft_store::Table]) -> BoxFuture<'_, Result<(), Error>> {
+        self.inner.tidy(keep, blobs)
     }
 
     fn fault(&self) -> Option<Fault> {
