@@ -46,6 +46,7 @@ pub use self::apply::{Applied, ApplyError, Expected, How, Misplaced, Removed, St
 pub use self::audit::Actor;
 pub use self::bans::{Ban, BanError, EvictError};
 pub use self::everywhere::Silent;
+pub(crate) use self::everywhere::gathered;
 pub(crate) use self::evicted::KeptOut;
 use self::filters::Artifacts;
 pub(crate) use self::filters::{AUTHZ, SYSTEM};

@@ -1,8 +1,8 @@
 //! Files that hold a secret, and who else may read or change them, as their owner and mode say.
 
-use std::fs::{File, Metadata};
+use std::fs::{Metadata, OpenOptions};
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 /// Why a file is not this user's alone.
@@ -34,11 +34,16 @@ pub(crate) fn look(file: &Metadata) -> Result<(), Exposed> {
 /// word; that others may read it is their business who wrote it, and is told (a mounted secret often is).
 ///
 /// # Errors
-/// The file can't be read, or everybody may change it.
+/// The file can't be read, is no file (a pipe would keep who reads it waiting), or everybody may change it.
 pub(crate) fn token(path: &Path) -> io::Result<(String, Result<(), Exposed>)> {
     // What is looked at is what is read.
-    let file = File::open(path)?;
-    let found = look(&file.metadata()?);
+    let without_waiting = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let file = OpenOptions::new().read(true).custom_flags(without_waiting).open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file"));
+    }
+    let found = look(&metadata);
     if found == Err(Exposed::Writable) {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, Exposed::Writable));
     }
@@ -65,5 +70,8 @@ mod tests {
         assert_eq!(read(0o644), Ok(("abc".to_owned(), Err(Exposed::Readable))));
         assert_eq!(read(0o666), Err(Exposed::Writable.to_string()));
         assert_eq!(read(0o602), Err(Exposed::Writable.to_string()));
+        let pipe = dir.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        assert_eq!(token(&pipe).unwrap_err().to_string(), "it is no file", "and nobody waits for a writer");
     }
 }

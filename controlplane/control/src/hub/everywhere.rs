@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
 use weft_policy::bundle::{ObjectName, Revision};
 
 use super::Hub;
@@ -12,6 +13,8 @@ use crate::registry::{ProxyKey, ProxyStatus, SyncState, Voices};
 
 /// An answer in which nobody is waited for is good for so long.
 const FRESH: Duration = Duration::from_secs(1);
+/// Whoever waits for proxies looks at all of them, and so not at each of their steps.
+const STEPS: Duration = Duration::from_millis(20);
 
 /// How far proxies are with a revision, asked of all until they have it.
 pub(crate) struct Everywhere<'a> {
@@ -29,6 +32,12 @@ impl Heard {
     fn waits(&self) -> bool {
         self.answer.said.as_ref().is_ok_and(|told| !told.proxies.iter().all(ProxyStatus::is_settled))
     }
+}
+
+/// Waits until something of a proxy's status changed, and gathers what changes with it.
+pub(crate) async fn gathered(changes: &mut watch::Receiver<u64>) {
+    _ = changes.changed().await;
+    tokio::time::sleep(STEPS).await;
 }
 
 /// A control plane that did not say what it knows.
@@ -76,7 +85,7 @@ impl Hub {
                 return (number, Some(proxies));
             }
             tokio::select! {
-                _ = changes.changed() => {}
+                () = gathered(&mut changes) => {}
                 () = tokio::time::sleep_until(deadline) => {}
                 () = self.stopping() => return (number, Some(proxies)),
             }

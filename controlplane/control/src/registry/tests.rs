@@ -1,6 +1,7 @@
 //! Whose word counts on an endpoint.
 
 use super::*;
+use crate::lease::Word;
 
 #[test]
 fn one_account_alone_removes_nothing_where_others_could_be_heard() {

@@ -490,7 +490,7 @@ async fn no_endpoint_leaves_by_the_word_while_proxies_of_another_may_reach_it() 
     stays().await;
     // Of one that holds a proxy and does not answer nobody knows.
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let silent = both.third(&nobody, "a").await;
+    let silent = both.third(Some(&nobody), "a").await;
     until("it is known", async || both.first.metrics().await.contains("weft_control_replicas 2\n")).await;
     there.say(say(false)).await;
     stays().await;

@@ -69,7 +69,7 @@ async fn changes_that_wait_are_one_commit() {
     let dir = tempfile::tempdir().unwrap();
     let hub = hub_in(dir.path(), |_| {});
     let before = commits(&hub);
-    let begun = at_once(&hub, applies(&hub, named(40))).await;
+    let begun = Box::pin(at_once(&hub, applies(&hub, named(40)))).await;
     let revisions: Vec<u64> = all(begun).await.into_iter().map(Result::unwrap).collect();
     assert_eq!(revisions, (1..=40).collect::<Vec<_>>(), "each has its own");
     assert_eq!(commits(&hub), before + 1);
@@ -169,7 +169,7 @@ async fn a_commit_has_its_bounds() {
     let dir = tempfile::tempdir().unwrap();
     let hub = hub_in(dir.path(), |_| {});
     let before = commits(&hub);
-    all(at_once(&hub, applies(&hub, named(150))).await).await;
+    Box::pin(all(Box::pin(at_once(&hub, applies(&hub, named(150)))).await)).await;
     assert_eq!((commits(&hub), hub.published().world.len()), (before + 2, 150));
     // Five of 400 KiB each.
     let large = |index: u64| {
