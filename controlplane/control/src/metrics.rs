@@ -68,15 +68,10 @@ impl Name {
             Self::Nacks => ("weft_control_nacks_total", "Deltas that proxies refused"),
             Self::PushLatency => ("weft_control_push_seconds", "From the first change gathered to its delta sent"),
             Self::ConvergenceLatency => ("weft_control_ack_seconds", "From a delta sent to the answer of its proxy"),
-            Self::StalestProxy => {
-                ("weft_control_stalest_proxy_seconds", "Longest wait of a connected proxy that is behind")
-            }
+            Self::StalestProxy => ("weft_control_stalest_proxy_seconds", "Longest wait of a proxy that is behind"),
             Self::StoreConflicts => ("weft_control_store_conflicts_total", "Commits that another one came before"),
             Self::StoreLeads => ("weft_control_leads", "1 while this control plane is the one that cleans up, else 0"),
-            Self::RootNotFollowed => (
-                "weft_control_root_not_followed",
-                "1 while this control plane has no intermediate of the store's newest root, or its own is due and not signed",
-            ),
+            Self::RootNotFollowed => ("weft_control_root_not_followed", "1 while another has to sign its intermediate"),
             Self::Replicas => ("weft_control_replicas", "Other control planes of the same store that are known"),
             Self::ReplicasSilent => ("weft_control_replicas_silent_total", "Questions to others that stayed open"),
             Self::ProxiesSentAway => ("weft_control_proxies_sent_away_total", "Proxies sent to one that has more room"),

@@ -117,7 +117,7 @@ impl Store for Etcd {
     }
 
     fn tidy(&self, keep: Duration, blobs: &'static [Table]) -> BoxFuture<'_, Result<(), Error>> {
-        async move { self.0.tidy(keep, blobs).await }.boxed()
+        Box::pin(self.0.tidy(keep, blobs))
     }
 
     fn fault(&self) -> Option<Fault> {

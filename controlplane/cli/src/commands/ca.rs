@@ -170,7 +170,6 @@ mod tests {
         let waiting = vec!["spiffe://cluster.local/ns/shop/sa/web web-1".to_owned()];
         let until = Some("2026-12-01T00:00:00Z".to_owned());
         answer.left = Some(RotationLeft { waiting, waiting_count: 3, certificates: 2, until });
-        let text = details(&answer);
         let replica = |name: &str, root: &str, reason: &str| AuthorityReplica {
             replica: name.to_owned(),
             root: root.to_owned(),

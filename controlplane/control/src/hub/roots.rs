@@ -131,9 +131,9 @@ fn line(store: &Store, authority: &Authority) -> Result<Line, RotationError> {
 impl Hub {
     /// What changes say of the roots.
     pub(super) fn roots_in(writes: &[Write]) -> Option<String> {
-        writes.iter().rev().find_map(|write| match write {
-            Write::Meta(ROOTS, record) => Some(record.clone()),
-            _ => None,
+        writes.iter().rev().find_map(|write| {
+            let Write::Meta(ROOTS, record) = write else { return None };
+            Some(record.clone())
         })
     }
 

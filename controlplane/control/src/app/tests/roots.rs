@@ -76,9 +76,9 @@ async fn is_over(controls: &[&Control], root: &Value) {
 /// The roots that this control plane tells proxies to trust.
 fn told(control: &Control) -> usize {
     let all = control.app.hub.published().told.of_proxy(&[]);
-    let mesh = all.iter().find_map(|told| match &told.object {
-        weft_policy::delta::Object::Mesh(mesh) => Some(mesh.trust_bundle_pem.matches("BEGIN CERTIFICATE").count()),
-        _ => None,
+    let mesh = all.iter().find_map(|told| {
+        let weft_policy::delta::Object::Mesh(mesh) = &told.object else { return None };
+        Some(mesh.trust_bundle_pem.matches("BEGIN CERTIFICATE").count())
     });
     mesh.unwrap()
 }

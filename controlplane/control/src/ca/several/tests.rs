@@ -125,7 +125,7 @@ fn who_has_no_key_of_the_new_root_issues_below_it_and_all_believe_each_other() {
         assert_eq!(authority.follow(&line).unwrap(), Taken::Roots);
     }
     for authority in [one, other, open(&dirs[0]), open(&dirs[1])] {
-        assert_eq!(authority.roots_der(), [new_root.clone()]);
+        assert_eq!(authority.roots_der(), std::slice::from_ref(&new_root));
         let issued = issue(&authority).unwrap();
         assert!(issued.chain.len() == 2 && believes(&new_root, &issued.chain));
         assert_eq!(authority.follow(&line).unwrap(), Taken::Nothing);
