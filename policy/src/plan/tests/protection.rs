@@ -154,7 +154,7 @@ fn what_the_owner_of_a_policy_opens_is_told() {
     // The last rule that denies, and the policy as a whole.
     let gone = PROTECTED.rsplit_once("---").unwrap().0;
     let expect = format!("Workload default/hello-1 opens: {anybody} would be let in, and is not now");
-    assert_eq!(opened(&with(none), gone), [expect.clone()]);
+    assert_eq!(opened(&with(none), gone), std::slice::from_ref(&expect));
     assert_eq!(opened(gone, &with(all)), [""; 0]);
     // Another target than before is meant so, and opens.
     let elsewhere = "{targetRefs: [{kind: Service, name: other}], action: Allow, rules: []}";
