@@ -44,6 +44,7 @@ fn a_first_start_is_good_and_says_what_it_would_make() {
 #[tokio::test]
 async fn one_that_runs_is_no_fault() {
     let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
     let control = Control::start(dir.path()).await;
     let taken = config(dir.path());
     let taken = Config { ports: Ports { grpc: control.app.grpc_address.port(), ..taken.ports }, ..taken };
