@@ -1,11 +1,11 @@
 //! `weft-control --check`: the configuration, and what the state folder holds where there is one. Starts nothing.
 
 use crate::app::open_store;
-use crate::ca::Authority;
+use crate::ca::{Authority, AuthorityError, Line};
 use crate::config::{Config, StoreKind};
 use crate::hub::unreadable_records;
 use crate::state;
-use crate::store::StoreError;
+use crate::store::{ROOTS, Store, StoreError, read_record};
 
 /// Faults that a start would find, one sentence each; empty if there are none.
 pub fn findings(config: &Config) -> Vec<String> {
@@ -26,9 +26,7 @@ pub fn findings(config: &Config) -> Vec<String> {
         Err(error) => return vec![format!("{error:#}")],
     };
     let place = if is_embedded { path.display().to_string() } else { config.store.clone() };
-    let require = |root: String| Authority::require_with(&config.state, &config.keys().ok()?, &root).err();
-    let authority = store.root().ok().flatten().and_then(require);
-    findings.extend(authority.iter().map(|error| crate::chain(error)));
+    findings.extend(authority_fault(&store, config).iter().map(|error| crate::chain(error)));
     match unreadable_records(&store) {
         Ok(records) => {
             let told = |record: crate::store::Unreadable| {
@@ -42,6 +40,18 @@ pub fn findings(config: &Config) -> Vec<String> {
         Err(error) => findings.push(crate::chain(&error)),
     }
     findings
+}
+
+/// Why the folder's authority is none that the store leads to its own.
+pub(crate) fn authority_fault(store: &Store, config: &Config) -> Option<AuthorityError> {
+    let require = |root: &str| Authority::require_with(&config.state, &config.keys().ok()?, root).err();
+    let record = if store.is_shared() { store.meta(ROOTS).ok().flatten() } else { None };
+    let line: Option<Line> = record.and_then(|record| read_record(&record).ok());
+    // One that was away while its root was replaced follows when it starts.
+    if line.is_some_and(|line| line.fingerprints().any(|root| require(root).is_none())) {
+        return None;
+    }
+    store.root().ok().flatten().and_then(|root| require(&root))
 }
 
 fn is_in_use(error: &anyhow::Error) -> bool {
