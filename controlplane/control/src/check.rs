@@ -7,11 +7,11 @@ mod tests;
 use std::io::ErrorKind;
 use std::net::TcpListener;
 
-use crate::ca::{self, Authority, Keys};
+use crate::ca::{self, Authority, AuthorityError, Keys, Line};
 use crate::config::{Config, StoreKind};
 use crate::hub::unreadable_records;
 use crate::state;
-use crate::store::{Store, StoreError};
+use crate::store::{ROOTS, Store, StoreError, read_record};
 
 /// Advice where an address can't be bound.
 const CURES: [(ErrorKind, &str); 3] = [
@@ -109,9 +109,7 @@ impl Findings {
 
     /// Records that can't be read, and whether the store is of the authority that is there.
     fn look_into(&mut self, store: &Store, config: &Config, keys: Option<&Keys>) {
-        let known = store.root().ok().flatten();
-        let foreign =
-            known.zip(keys).and_then(|(root, keys)| Authority::require_with(&config.state, keys, &root).err());
+        let foreign = keys.and_then(|keys| authority_fault(store, config, keys));
         let foreign = foreign.map(|error| crate::chain(&error));
         // One whose key can't be read is told already.
         self.faults.extend(foreign.into_iter().filter(|error| !self.faults.contains(error)).collect::<Vec<_>>());
@@ -148,4 +146,16 @@ impl Findings {
             self.faults.push(format!("{key}: {address} can't be opened: {error}{cure}"));
         }
     }
+}
+
+/// Why the folder's authority is none that the store leads to its own.
+pub(crate) fn authority_fault(store: &Store, config: &Config, keys: &Keys) -> Option<AuthorityError> {
+    let require = |root: &str| Authority::require_with(&config.state, keys, root).err();
+    let record = if store.is_shared() { store.meta(ROOTS).ok().flatten() } else { None };
+    let line: Option<Line> = record.and_then(|record| read_record(&record).ok());
+    // One that was away while its root was replaced follows when it starts.
+    if line.is_some_and(|line| line.fingerprints().any(|root| require(root).is_none())) {
+        return None;
+    }
+    store.root().ok().flatten().and_then(|root| require(&root))
 }
