@@ -29,7 +29,7 @@ const MOST_SHARED: usize = 64;
 const MOST_TRIES: usize = 100;
 
 /// Changes of one commit are computed for about so long: what waits behind them, such as a ban, waits no longer.
-const LONGEST: Duration = Duration::from_millis(100);
+const LONGEST: Duration = Duration::from_millis(if cfg!(test) { 3_000 } else { 100 });
 
 /// How a change waits for the writer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
