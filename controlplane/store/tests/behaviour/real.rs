@@ -184,7 +184,11 @@ async fn members_die_and_are_silent_in_turn() {
             let began = Instant::now();
             let value = format!("{number} {is_killed}");
             let landed = loop {
-                match store.commit(version(&*store).await, vec![write("a", &value)]).await {
+                let tried = match store.read(Vec::new(), 0).await {
+                    Ok(newest) => store.commit(newest.version, vec![write("a", &value)]).await,
+                    Err(error) => Err(error),
+                };
+                match tried {
                     Ok(landed) => break landed,
                     Err(Error::Conflict | Error::Unreachable(_)) => {}
                     Err(error) => panic!("{error}"),
