@@ -198,8 +198,8 @@ async fn members_die_and_are_silent_in_turn() {
             let took = began.elapsed();
             let Event::Commit { version: told, .. } = next(&mut events).await else { panic!("no commit") };
             assert_eq!(told, landed, "member {number}, killed: {is_killed}");
-            // An election takes up to three of its timeouts, of a second each.
-            assert!(took < Duration::from_secs(8), "member {number}, killed: {is_killed}: {took:?}");
+            // An election takes up to three of its timeouts, of a second each, and as many again where two split the votes.
+            assert!(took < Duration::from_secs(15), "member {number}, killed: {is_killed}: {took:?}");
             match is_killed {
                 true => cluster.start_again(number),
                 false => cluster.signal(number, "CONT"),
