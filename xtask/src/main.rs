@@ -9,6 +9,7 @@ mod gears;
 mod programs;
 mod suite;
 mod wasm;
+mod watch;
 
 use std::process::ExitCode;
 

@@ -3,12 +3,20 @@
 //! or `long`.
 
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 
 use crate::build::{self, Profile};
 use crate::cargo::{self, Workspace};
 use crate::programs;
+use crate::watch;
+
+/// A test that says nothing for so long hangs.
+const SILENCE: Duration = Duration::from_secs(300);
+
+/// The same for tests that take long: some measure for minutes without a word.
+const LONG_SILENCE: Duration = Duration::from_secs(1800);
 
 /// `cargo test` of the whole workspace on what the demo runs too.
 pub(crate) fn hermetic(workspace: &Workspace, name: Option<&str>) -> Result<()> {
@@ -17,7 +25,7 @@ pub(crate) fn hermetic(workspace: &Workspace, name: Option<&str>) -> Result<()> 
     if let Some(name) = name {
         test.args(["--", name]);
     }
-    cargo::run(&mut test)
+    watch::run(&mut test, SILENCE)
 }
 
 /// The tests against real programs, one at a time: they measure memory and watch packets.
@@ -28,7 +36,7 @@ pub(crate) fn real(workspace: &Workspace, name: Option<&str>) -> Result<()> {
     let mut test = workspace.cargo(suites.into_iter().chain(["--", "--ignored", "--test-threads=1"]));
     test.args([name.unwrap_or("real::"), "--skip", "long::"]);
     test.env("WEFT_REAL_PYTHON", installed.python).env("PATH", installed.path);
-    cargo::run(&mut test)
+    watch::run(&mut test, SILENCE)
 }
 
 /// The tests that take long, one at a time: they need the machine for themselves, and some of them programs of other people.
@@ -39,7 +47,7 @@ pub(crate) fn long(workspace: &Workspace, name: Option<&str>) -> Result<()> {
     let mut test = workspace.cargo(["test", "--workspace", "--no-fail-fast", "--", "--ignored", "--test-threads=1"]);
     test.arg(name.unwrap_or("long::"));
     test.env("WEFT_REAL_PYTHON", installed.python).env("PATH", installed.path);
-    cargo::run(&mut test)
+    watch::run(&mut test, LONG_SILENCE)
 }
 
 /// Each exchange of the table by every way, and minutes of random messages.
