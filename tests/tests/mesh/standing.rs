@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use weft_filter_host::CustomValue;
 use weft_policy::bundle::{Bundle, Direction, Protocol};
@@ -141,11 +141,12 @@ async fn after_an_upgrade_no_request_says_who_its_caller_is() {
 }
 
 /// An app that begins an answer to every request and goes on with it each time that it is told; or reads without an answer.
-async fn streaming(ip: IpAddr, go_on: &Arc<Notify>) -> JoinHandle<()> {
-    let (listener, go_on) = (TcpListener::bind((ip, 8080)).await.unwrap(), Arc::clone(go_on));
+/// Each of its answers hears each word, whoever has left meanwhile.
+async fn streaming(ip: IpAddr, go_on: &watch::Sender<()>) -> JoinHandle<()> {
+    let (listener, go_on) = (TcpListener::bind((ip, 8080)).await.unwrap(), go_on.subscribe());
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
-            let go_on = Arc::clone(&go_on);
+            let mut go_on = go_on.clone();
             tokio::spawn(async move {
                 let mut head = Vec::new();
                 while !head.ends_with(b"\r\n\r\n") {
@@ -157,9 +158,7 @@ async fn streaming(ip: IpAddr, go_on: &Arc<Notify>) -> JoinHandle<()> {
                 }
                 let answer = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
                 stream.write_all(answer.as_bytes()).await.unwrap();
-                while stream.write_all(b"5\r\nevent\r\n").await.is_ok() {
-                    go_on.notified().await;
-                }
+                while stream.write_all(b"5\r\nevent\r\n").await.is_ok() && go_on.changed().await.is_ok() {}
             });
         }
     })
@@ -179,7 +178,7 @@ async fn stands(pair: &Pair, request: &str, expect: &str) -> TcpStream {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_standing_request_is_judged_by_each_new_policy() {
     let pair = Pair::start(&[(8080, Protocol::Http)]);
-    let go_on = Arc::new(Notify::new());
+    let (go_on, _) = watch::channel(());
     let app = streaming(pair.origin, &go_on).await;
     attach(&pair, Of::Origin, authorization(false));
     let get = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: origin:8080\r\n\r\n");
@@ -199,7 +198,7 @@ async fn a_standing_request_is_judged_by_each_new_policy() {
     upload.read_exact(&mut answer).await.unwrap();
     assert_eq!(answer, b"HTTP/1.1 403");
     eventually("one is left", || async { (pair.shared(Of::Origin).in_flight.count() == 1).then_some(()) }).await;
-    go_on.notify_one();
+    go_on.send_replace(());
     let mut more = vec![0; event.len()];
     other.read_exact(&mut more).await.unwrap();
     assert_eq!(more, event.as_bytes(), "no rule concerns this one");
@@ -210,7 +209,7 @@ async fn a_standing_request_is_judged_by_each_new_policy() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_standing_request_keeps_no_configuration() {
     let pair = Pair::start(&[(8080, Protocol::Http)]);
-    let go_on = Arc::new(Notify::new());
+    let (go_on, _) = watch::channel(());
     let app = streaming(pair.origin, &go_on).await;
     let held = |of| Arc::downgrade(&pair.shared(of).snapshot.load_full().expect("it serves"));
     let before = [held(Of::Caller), held(Of::Origin)];
@@ -225,7 +224,7 @@ async fn a_standing_request_keeps_no_configuration() {
     eventually("nobody holds what was", || async { before.iter().all(|it| it.upgrade().is_none()).then_some(()) })
         .await;
     for _ in 0..2 {
-        go_on.notify_one();
+        go_on.send_replace(());
         let mut more = vec![0; event.len()];
         stream.read_exact(&mut more).await.unwrap();
         assert_eq!(more, event.as_bytes(), "the stream goes on");
