@@ -123,25 +123,42 @@ fn place(held: &Held) -> (Kind, &str, &str) {
     (resource.kind(), &metadata.namespace, &metadata.name)
 }
 
-fn add<K: Ord + Clone>(map: &mut OrdMap<K, Entries>, keys: BTreeSet<K>, held: &Held) {
-    for found_by in keys {
-        let entries = Arc::make_mut(map.entry(found_by).or_default());
-        if let Err(at) = entries.binary_search_by(|other| place(other).cmp(&place(held))) {
-            entries.insert(at, held.clone());
+/// What becomes of an object.
+#[derive(Clone, Copy)]
+enum Turn<'h> {
+    Comes(&'h Held),
+    Goes(&'h Held),
+}
+
+impl Turn<'_> {
+    fn note<K: Ord + Clone>(self, map: &mut OrdMap<K, Entries>, keys: BTreeSet<K>) {
+        for key in keys {
+            match self {
+                Self::Comes(held) => {
+                    let entries = Arc::make_mut(map.entry(key).or_default());
+                    if let Err(at) = entries.binary_search_by(|other| place(other).cmp(&place(held))) {
+                        entries.insert(at, held.clone());
+                    }
+                }
+                Self::Goes(was) => {
+                    let Some(entries) = map.get_mut(&key).map(Arc::make_mut) else { continue };
+                    if let Ok(at) = entries.binary_search_by(|other| place(other).cmp(&place(was))) {
+                        entries.remove(at);
+                    }
+                    if entries.is_empty() {
+                        map.remove(&key);
+                    }
+                }
+            }
         }
     }
 }
 
-fn drop_from<K: Ord + Clone>(map: &mut OrdMap<K, Entries>, keys: BTreeSet<K>, was: &Held) {
-    for found_by in keys {
-        let Some(entries) = map.get_mut(&found_by).map(Arc::make_mut) else { continue };
-        if let Ok(at) = entries.binary_search_by(|other| place(other).cmp(&place(was))) {
-            entries.remove(at);
-        }
-        if entries.is_empty() {
-            map.remove(&found_by);
-        }
-    }
+/// Each once, in the world's order.
+fn in_order(mut found: Vec<&Held>) -> impl Iterator<Item = &Resource> {
+    found.sort_unstable_by_key(|held| place(held));
+    found.dedup_by_key(|held| place(held));
+    found.into_iter().map(|held| &held.0.resource)
 }
 
 fn all<'i, K: Ord>(map: &'i OrdMap<K, Entries>, found_by: &K) -> impl Iterator<Item = &'i Entry> + use<'i, K> {
@@ -164,13 +181,7 @@ impl Index {
                 self.targeted.entry(label).or_default().insert(name.clone());
             }
         }
-        add(&mut self.workloads, found.workloads, held);
-        add(&mut self.services, found.services, held);
-        add(&mut self.routes, found.routes, held);
-        add(&mut self.leading, found.leading, held);
-        add(&mut self.policies, found.policies, held);
-        add(&mut self.addresses, found.addresses, held);
-        add(&mut self.mesh_addresses, found.mesh_addresses, held);
+        self.take(found, Turn::Comes(held));
         self.owned.note(key, &held.0);
     }
 
@@ -179,13 +190,7 @@ impl Index {
         let found = Found::by(&was.0.resource);
         found.services.iter().for_each(|label| self.untarget(label, &key.object_name()));
         let scopes = found.policies.clone();
-        drop_from(&mut self.workloads, found.workloads, was);
-        drop_from(&mut self.services, found.services, was);
-        drop_from(&mut self.routes, found.routes, was);
-        drop_from(&mut self.leading, found.leading, was);
-        drop_from(&mut self.policies, found.policies, was);
-        drop_from(&mut self.addresses, found.addresses, was);
-        drop_from(&mut self.mesh_addresses, found.mesh_addresses, was);
+        self.take(found, Turn::Goes(was));
         self.owned.forget(key, &was.0);
         for scope in &scopes {
             if let Scope::Service(name) = scope
@@ -195,6 +200,17 @@ impl Index {
                 self.untarget(&label, name);
             }
         }
+    }
+
+    fn take(&mut self, found: Found, turn: Turn<'_>) {
+        let Found { workloads, services, routes, leading, policies, addresses, mesh_addresses } = found;
+        turn.note(&mut self.workloads, workloads);
+        turn.note(&mut self.services, services);
+        turn.note(&mut self.routes, routes);
+        turn.note(&mut self.leading, leading);
+        turn.note(&mut self.policies, policies);
+        turn.note(&mut self.addresses, addresses);
+        turn.note(&mut self.mesh_addresses, mesh_addresses);
     }
 
     fn untarget(&mut self, label: &Label, service: &ObjectName) {
@@ -226,9 +242,7 @@ impl Index {
         let Metadata { namespace, labels, .. } = &workload.metadata;
         let with =
             |(key, value): (&String, &String)| self.services.get(&(namespace.clone(), key.clone(), value.clone()));
-        let mut near: Vec<_> = labels.iter().filter_map(with).flat_map(|found| found.iter()).collect();
-        near.sort_unstable_by_key(|held| place(held));
-        near.into_iter().filter_map(|held| Spec::of(&held.0.resource))
+        in_order(labels.iter().filter_map(with).flat_map(|found| found.iter()).collect()).filter_map(Spec::of)
     }
 
     pub(super) fn attached_to<'w>(&'w self, service: &ObjectName) -> impl Iterator<Item = &'w Resource> + use<'w> {
@@ -275,10 +289,7 @@ impl Index {
         let canonical: BTreeSet<_> = addresses.chain([mesh.ip()]).map(|address| address.to_canonical()).collect();
         let with = canonical.iter().filter_map(|address| self.addresses.get(address));
         let with = with.chain(self.mesh_addresses.get(&mesh));
-        let mut found: Vec<_> = with.flat_map(|entries| entries.iter()).collect();
-        found.sort_unstable_by_key(|held| place(held));
-        found.dedup_by_key(|held| place(held));
-        found.into_iter().map(|held| &held.0.resource).collect()
+        in_order(with.flat_map(|entries| entries.iter()).collect()).collect()
     }
 
     pub(super) fn owned(&self) -> &Owned {
@@ -325,11 +336,7 @@ impl Index {
         // A service that can't be read may select anybody of its namespace.
         let unread = world.unreadable_of(Kind::Service, own);
         scopes.extend(unread.map(|key: &ObjectKey| Scope::Service(key.object_name())));
-        let mut found: Vec<_> =
-            scopes.iter().filter_map(|scope| self.policies.get(scope)).flat_map(|one| one.iter()).collect();
-        found.sort_unstable_by_key(|held| place(held));
-        found.dedup_by_key(|held| place(held));
-        found.into_iter().map(|held| &held.0.resource)
+        in_order(scopes.iter().filter_map(|scope| self.policies.get(scope)).flat_map(|one| one.iter()).collect())
     }
 }
 

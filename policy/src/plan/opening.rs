@@ -93,10 +93,9 @@ impl Judged {
         let (was, now) = (Engine::new(before).ok()?, Engine::new(after).ok()?);
         let callers = callers(before, after);
         for probe in probes(before, after, port) {
+            let headers: Vec<_> = probe.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
             for caller in &callers {
                 self.left = self.left.checked_sub(1)?;
-                let headers: Vec<_> =
-                    probe.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
                 let request = Request {
                     principal: Some(caller),
                     l4: probe.l4,
