@@ -84,9 +84,10 @@ fn barred(hub: &Hub, caller: &Caller, proxies: &[ProxyStatus]) -> Barred {
         }
     }
     let published = hub.published();
-    let served = published.world.registered();
-    let served = served.filter_map(|(workload, owner)| Some((workload, ended.get(owner)?.clone())));
-    barred.workloads = served.collect();
+    for (key, why) in &ended {
+        let served = published.world.registered_of(key);
+        barred.workloads.extend(served.map(|workload| (workload.clone(), why.clone())));
+    }
     barred
 }
 
@@ -105,10 +106,9 @@ fn end(proxy: &ProxyStatus) -> Option<String> {
 /// The proxies of the caller's account, and those that serve an endpoint.
 fn on_the_way<'p>(published: &Published, proxies: &'p [ProxyStatus], explained: &Explanation) -> Vec<&'p ProxyStatus> {
     let endpoints = explained.backends.iter().flat_map(|backend| &backend.endpoints);
-    let reached: BTreeSet<&str> = endpoints.map(|endpoint| endpoint.workload.as_str()).collect();
-    let registered = published.world.registered();
-    let serving = registered.filter(|(workload, _)| reached.contains(workload.to_string().as_str()));
-    let serving: BTreeSet<&ProxyKey> = serving.map(|(_, proxy)| proxy).collect();
+    let reached = endpoints.filter_map(|endpoint| endpoint.workload.parse().ok());
+    let serving: BTreeSet<&ProxyKey> =
+        reached.filter_map(|workload| published.world.registered_by(&workload)).collect();
     let is_on_the_way =
         |proxy: &&ProxyStatus| proxy.key.identity == explained.principal || serving.contains(&proxy.key);
     proxies.iter().filter(is_on_the_way).collect()

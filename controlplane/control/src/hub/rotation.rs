@@ -209,7 +209,7 @@ impl Hub {
         let known = self.look_everywhere().await;
         let shown = known.iter().filter(|proxy| proxy.connected_since.is_some());
         let shown: Vec<_> = shown.map(|proxy| row_of(&proxy.introduction.certificate)).collect();
-        let lives = Lives { root: root.clone(), now, grace: self.grace_seconds(), shown, life: self.life_seconds() };
+        let lives = self.lives(root, now, shown);
         let ends = self.blocking(move |store| lives.ends(store)).await?;
         let is_early = begun.is_early(self.age(), self.config().svid_ttl_seconds);
         let (waiting, certificates) = (self.without_newest_trust(known).await?, ends.len());
@@ -225,16 +225,13 @@ impl Hub {
     /// What lives below other roots than the newest, to be looked for.
     pub(super) async fn lives_below_others(self: &Arc<Self>, authorities: &Authorities) -> Result<Lives, StoreError> {
         let now = self.begun(authorities).await?.now(self.age(), crate::now_unix());
-        let (root, grace, life) = (authorities.root.0.clone(), self.grace_seconds(), self.life_seconds());
-        Ok(Lives { root, now, grace, life, shown: Vec::new() })
+        Ok(self.lives(&authorities.root.0, now, Vec::new()))
     }
 
-    fn grace_seconds(&self) -> i64 {
-        i64::try_from(self.config().identity_grace().as_secs()).unwrap_or(i64::MAX)
-    }
-
-    fn life_seconds(&self) -> i64 {
-        i64::try_from(self.config().svid_ttl_seconds).unwrap_or(i64::MAX)
+    fn lives(&self, root: &str, now: i64, shown: Vec<String>) -> Lives {
+        let seconds = |span: u64| i64::try_from(span).unwrap_or(i64::MAX);
+        let (grace, life) = (self.config().identity_grace().as_secs(), self.config().svid_ttl_seconds);
+        Lives { root: root.to_owned(), now, grace: seconds(grace), life: seconds(life), shown }
     }
 
     /// Since when the root that signs takes the place of another; noted where it is not yet.
