@@ -40,7 +40,7 @@ pub fn findings(config: &Config) -> Findings {
     found.faults.extend(state(&config.state_dir));
     let is_new = !config.state_dir.join("identity.pem").exists();
     if let Some(path) = config.control.token_file.as_ref().filter(|_| is_new)
-        && let Err(error) = std::fs::read_to_string(path)
+        && let Err(error) = crate::private::token(path)
     {
         found.notes.push(format!("control.token_file: {} can't be read yet: {error}", path.display()));
     }

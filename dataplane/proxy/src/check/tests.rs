@@ -1,5 +1,7 @@
 //! Machines that lack what a file asks for.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use rcgen::{CertificateParams, KeyPair};
 
 use super::*;
@@ -82,6 +84,12 @@ fn files_and_folders_that_a_start_needs_are_told_at_once() {
     let found = findings(&wrong);
     assert_eq!(found.faults.len(), 2, "{found:?}");
     assert!(found.faults[0].starts_with("control.ca_file: "), "{found:?}");
+    let token = dir.path().join("token");
+    std::fs::write(&token, "abc").unwrap();
+    std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o666)).unwrap();
+    wrong.control.token_file = Some(token);
+    let notes = findings(&wrong).notes;
+    assert!(notes.len() == 1 && notes[0].contains("can't be read yet: everybody may change it"), "{notes:?}");
     wrong.control.ca_file = "/nowhere/ca.pem".into();
     assert!(findings(&wrong).faults[0].starts_with("control.ca_file: cannot read /nowhere/ca.pem"));
     assert!(found.faults[1].contains("state_dir: ") && found.faults[1].contains("is no folder"), "{found:?}");
