@@ -178,8 +178,18 @@ pub(crate) async fn delivered(stream: &TcpStream) {
 
 /// How soon unread bytes are looked behind for a close.
 const LOOK_BEHIND: Duration = Duration::from_millis(50);
-/// How often a half-closed peer is looked after: at first, and in the long run.
-const LOOK_AFTER: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(500)];
+/// How soon a half-closed peer is looked after the first time.
+const LOOK_AFTER: Duration = Duration::from_millis(20);
+
+/// How soon it is looked after again. Who lives in this namespace is missed within 100 ms, however long ago it half-closed; a
+/// look takes the kernel some microseconds. Elsewhere a look tells nothing: the probes do.
+fn next_look(pause: Duration, found: diag::Owner) -> Duration {
+    let longest = match found {
+        diag::Owner::Present => Duration::from_millis(80),
+        diag::Owner::Gone | diag::Owner::Absent | diag::Owner::Unknown => Duration::from_millis(500),
+    };
+    (pause * 2).min(longest)
+}
 
 /// Resolves when the peer has closed or reset the connection. A FIN alone says only that it sends no more: it has gone when
 /// no process holds its socket. Where that can't be known, keep-alive probes find out. Cancel safe.
@@ -194,7 +204,7 @@ pub(crate) async fn gone(stream: &TcpStream) {
         // Bytes that nobody has read yet hide a later close.
         let _ = timeout(LOOK_BEHIND, stream.ready(Interest::ERROR)).await;
     }
-    let [mut pause, longest] = LOOK_AFTER;
+    let mut pause = LOOK_AFTER;
     let (mut before, mut probed) = (diag::Owner::Unknown, false);
     loop {
         let owner = diag::peer(stream);
@@ -209,7 +219,7 @@ pub(crate) async fn gone(stream: &TcpStream) {
         if readiness(stream).await.is_none() {
             return;
         }
-        pause = (pause * 2).min(longest);
+        pause = next_look(pause, owner);
     }
 }
 

@@ -139,6 +139,14 @@ fn an_abort_delivers_and_then_resets() {
 }
 
 #[test]
+fn who_half_closed_long_ago_is_looked_after_in_time() {
+    let looks = |owner| std::iter::successors(Some(LOOK_AFTER), move |pause| Some(next_look(*pause, owner))).take(20);
+    assert!(looks(diag::Owner::Present).all(|pause| pause < Duration::from_millis(100)));
+    let longest = [diag::Owner::Absent, diag::Owner::Unknown].map(|owner| looks(owner).max());
+    assert_eq!(longest, [Some(Duration::from_millis(500)); 2], "a look there costs as much and tells nothing");
+}
+
+#[test]
 fn a_peer_is_gone_when_it_closed_and_not_when_it_half_closed() {
     run(async {
         for half_closed in [false, true] {
