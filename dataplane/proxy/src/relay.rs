@@ -280,8 +280,8 @@ pub async fn exchange(
         _ => respond(head, &mut upload, answer, responder, &mut terms, received).await,
     };
     match end {
-        // The app may answer early and read on; what it asked to be asked for first never comes.
-        Ok(()) if upload.is_running() && !terms.expects => {
+        // The app may answer early and read on. What its client would be asked for never comes, unless it did not wait.
+        Ok(()) if upload.is_running() && !(terms.expects && sent.bytes.get() == 0) => {
             let end = upload.finish(sent, terms.idle.late_upload).await;
             if !body.is_end() {
                 body.stop(Code::NO_ERROR);
