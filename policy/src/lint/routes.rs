@@ -109,6 +109,13 @@ impl Of<'_, '_> {
                     self.tell(Code::RepeatedHeaderMatch, format!("{at}.headers[{number}]"), message, report);
                 }
             }
+            let mut names = BTreeSet::new();
+            for (number, param) in matching.query_params.iter().enumerate() {
+                if !names.insert(&param.name) {
+                    let message = format!("{} is matched already; the first entry counts", param.name);
+                    self.tell(Code::RepeatedHeaderMatch, format!("{at}.queryParams[{number}]"), message, report);
+                }
+            }
         }
     }
 
