@@ -413,6 +413,8 @@ pub struct RouteRule {
 pub enum RouteAction {
     /// Changes the header of each attempt.
     RequestHeaders(HeaderModifier),
+    /// Changes the header of the answer.
+    ResponseHeaders(HeaderModifier),
     /// `timeouts.request` of a rule: for the whole exchange, in place of the mesh's. 0: no deadline.
     RequestTimeoutMs(u64),
 }

@@ -21,6 +21,7 @@ use crate::bundle::{Bundle, ObjectName, Protocol, Route, RouteRule, Service, Ser
 use crate::path::{self, NormalPath};
 use crate::scope::Ask;
 
+pub use action::AnswerEdits;
 use action::RuleActions;
 use matching::{Candidates, Read};
 use pattern::Patterns;

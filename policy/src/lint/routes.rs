@@ -121,8 +121,8 @@ impl Of<'_, '_> {
 
     fn filters(&self, at: &str, filters: &[RouteFilter], report: &mut Report) {
         for (index, filter) in filters.iter().enumerate() {
-            let RouteFilter::RequestHeaderModifier(modifier) = filter else { continue };
-            let at = format!("{at}[{index}].requestHeaderModifier");
+            let Some((_, field, modifier)) = filter.modifier() else { continue };
+            let at = format!("{at}[{index}].{field}");
             let names = |list: &[HeaderField]| list.iter().map(|field| field.name.clone()).collect::<Vec<_>>();
             let lists =
                 [("set", names(&modifier.set)), ("add", names(&modifier.add)), ("remove", modifier.remove.clone())];

@@ -1,5 +1,5 @@
-//! `HTTPRoute` of Gateway API v1: GAMMA parentRefs; path, method, header and query matches; weights; request header modifiers;
-//! request timeouts. The rest of the standard is kept as it was written: a route with a filter that can't be done
+//! `HTTPRoute` of Gateway API v1: GAMMA parentRefs; path, method, header and query matches; weights; header modifiers of
+//! requests and answers; request timeouts. The rest of the standard is kept as it was written: a route with a filter that can't be done
 //! leads nowhere, and its status says so.
 
 use serde::de::Error as _;
@@ -252,8 +252,24 @@ pub struct QueryParamSpec {
 #[serde(try_from = "FilterFields", into = "FilterFields")]
 pub enum RouteFilter {
     RequestHeaderModifier(HeaderModifierSpec),
+    ResponseHeaderModifier(HeaderModifierSpec),
     /// One that can't be done yet.
     Later(Box<FilterFields>),
+}
+
+impl RouteFilter {
+    /// The change of a header that it is: the name of its type, the field that it is in, and what it changes.
+    pub(crate) fn modifier(&self) -> Option<(&'static str, &'static str, &HeaderModifierSpec)> {
+        let of = |kind: FilterType, modifier| {
+            let (name, field) = kind.names();
+            Some((name, field, modifier))
+        };
+        match self {
+            Self::RequestHeaderModifier(modifier) => of(FilterType::RequestHeaderModifier, modifier),
+            Self::ResponseHeaderModifier(modifier) => of(FilterType::ResponseHeaderModifier, modifier),
+            Self::Later(_) => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -285,7 +301,7 @@ pub struct FilterFields {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     request_header_modifier: Option<HeaderModifierSpec>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    response_header_modifier: Option<Value>,
+    response_header_modifier: Option<HeaderModifierSpec>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     request_mirror: Option<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -351,28 +367,39 @@ impl TryFrom<FilterFields> for RouteFilter {
         if !given.contains(&(own, true)) {
             return Err(format!("{own} is missing"));
         }
-        match fields.request_header_modifier {
-            Some(modifier) => Ok(Self::RequestHeaderModifier(modifier)),
-            None => Ok(Self::Later(Box::new(fields))),
+        match (fields.request_header_modifier, fields.response_header_modifier) {
+            (Some(modifier), _) => Ok(Self::RequestHeaderModifier(modifier)),
+            (None, Some(modifier)) => Ok(Self::ResponseHeaderModifier(modifier)),
+            (None, None) => Ok(Self::Later(Box::new(FilterFields {
+                request_header_modifier: None,
+                response_header_modifier: None,
+                ..fields
+            }))),
         }
     }
 }
 
 impl From<RouteFilter> for FilterFields {
     fn from(filter: RouteFilter) -> Self {
+        let empty = |filter_type| Self {
+            filter_type,
+            request_header_modifier: None,
+            response_header_modifier: None,
+            request_mirror: None,
+            request_redirect: None,
+            url_rewrite: None,
+            extension_ref: None,
+            cors: None,
+            external_auth: None,
+        };
         match filter {
             RouteFilter::Later(fields) => *fields,
-            RouteFilter::RequestHeaderModifier(modifier) => Self {
-                filter_type: FilterType::RequestHeaderModifier,
-                request_header_modifier: Some(modifier),
-                response_header_modifier: None,
-                request_mirror: None,
-                request_redirect: None,
-                url_rewrite: None,
-                extension_ref: None,
-                cors: None,
-                external_auth: None,
-            },
+            RouteFilter::RequestHeaderModifier(modifier) => {
+                Self { request_header_modifier: Some(modifier), ..empty(FilterType::RequestHeaderModifier) }
+            }
+            RouteFilter::ResponseHeaderModifier(modifier) => {
+                Self { response_header_modifier: Some(modifier), ..empty(FilterType::ResponseHeaderModifier) }
+            }
         }
     }
 }
@@ -507,7 +534,12 @@ impl HttpRouteSpec {
 }
 
 fn check_filters(filters: &[RouteFilter]) -> Option<String> {
-    let is_modifier = |filter: &&RouteFilter| matches!(filter, RouteFilter::RequestHeaderModifier(_));
-    let several = filters.iter().filter(is_modifier).count() > 1;
-    several.then(|| "RequestHeaderModifier may be given once".to_owned())
+    let mut seen = Vec::new();
+    for name in filters.iter().filter_map(|filter| filter.modifier()).map(|(name, ..)| name) {
+        if seen.contains(&name) {
+            return Some(format!("{name} may be given once"));
+        }
+        seen.push(name);
+    }
+    None
 }

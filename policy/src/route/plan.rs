@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::action::{Actions, deadline};
+use super::action::{Actions, AnswerEdits, deadline};
 use super::{HeadView, MetRule, QueryReading, Resolved, RouteDecision, RouteTable, pick_backend};
 use crate::bundle::{MeshSettings, ObjectName, Route, Service, ServicePort};
 use crate::path;
@@ -74,6 +74,11 @@ impl Plan<'_> {
     pub fn modifies(&self) -> bool {
         self.actions.into_iter().flatten().any(Actions::edits)
     }
+
+    /// What the rule and its backend change of the answer.
+    pub fn answer_edits(&self) -> AnswerEdits {
+        AnswerEdits::of(self.actions)
+    }
 }
 
 /// Why a request to a service goes nowhere.
@@ -83,7 +88,9 @@ pub enum RouteRefusal {
     NoRuleMatched { service: ObjectName },
     #[error("HTTPRoute {route} has no backend with weight")]
     NoBackend { route: ObjectName },
-    #[error("the backend of HTTPRoute {route} does not exist")]
+    #[error(
+        "a backend of HTTPRoute {route} does not exist, or the route asks for what can't be done: its status says which"
+    )]
     BackendNotFound { route: ObjectName },
     #[error("{service} serves nothing at port {port}")]
     NoSuchPort { service: ObjectName, port: u16 },

@@ -92,7 +92,9 @@ fn expressions_are_fit(at: &str, matching: &RouteMatch) -> Checked {
 fn actions_are_fit(at: &str, actions: &[RouteAction]) -> Checked {
     for (index, action) in actions.iter().enumerate() {
         match action {
-            RouteAction::RequestHeaders(modifier) => modifier_is_fit(&format!("{at}.actions[{index}]"), modifier)?,
+            RouteAction::RequestHeaders(modifier) | RouteAction::ResponseHeaders(modifier) => {
+                modifier_is_fit(&format!("{at}.actions[{index}]"), modifier)?;
+            }
             RouteAction::RequestTimeoutMs(_) => {}
         }
     }
