@@ -413,6 +413,8 @@ pub struct RouteRule {
 pub enum RouteAction {
     /// Changes the header of each attempt.
     RequestHeaders(HeaderModifier),
+    /// Changes the header of the answer.
+    ResponseHeaders(HeaderModifier),
     /// `timeouts.request` of a rule: for the whole exchange, in place of the mesh's. 0: no deadline.
     RequestTimeoutMs(u64),
 }
@@ -439,7 +441,10 @@ pub struct RouteMatch {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
     /// All of these; names in lower case.
-    pub headers: Vec<HeaderMatch>,
+    pub headers: Vec<FieldMatch>,
+    /// All of these; names as they are written, case and all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub query: Vec<FieldMatch>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -447,13 +452,19 @@ pub enum PathMatch {
     Exact(String),
     /// By path element: `/v2` matches `/v2` and `/v2/x`, not `/v2x`.
     Prefix(String),
+    /// A regular expression that the whole decoded path meets.
+    Regex(String),
 }
 
+/// A header field or a parameter of the query, and what its value has to be.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct HeaderMatch {
+pub struct FieldMatch {
     pub name: String,
     pub value: String,
+    /// `value` is a regular expression that the whole value meets.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub regex: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]

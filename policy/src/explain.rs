@@ -15,7 +15,7 @@ use crate::authz::{Decision, Engine, Request};
 use crate::bundle::{Backend, Bundle, Direction, Endpoint, MeshSettings, ObjectName, Protocol, WorkloadPort};
 use crate::identity::SpiffeId;
 use crate::path::NormalPath;
-use crate::plan::{World, access_config, filters_for, mesh_settings, serve, visible};
+use crate::plan::{World, access_config, filters_for, mesh_settings, serve, undone, visible};
 use crate::resource::{Object, WorkloadSpec};
 use crate::route::{
     self, Authority, Choice, EgressRefusal, HeadView, Meant, Plan, Resolution, Resolved, Resolver, RouteTable,
@@ -231,8 +231,13 @@ fn followed(world: &World, barred: &Barred, query: &Query) -> Result<Explanation
                     BackendExplanation { service: None, port, weight, endpoints: Vec::new() }
                 }
             };
-            explanation.backends = met.rule.backends.iter().enumerate().map(backend).collect();
-            conclude(&mut explanation);
+            match undone(world, &met.route.name) {
+                Some(words) => explanation.refuse(500, format!("the route asks for what can't be done: {words}")),
+                None => {
+                    explanation.backends = met.rule.backends.iter().enumerate().map(backend).collect();
+                    conclude(&mut explanation);
+                }
+            }
         }
     }
     Ok(explanation)

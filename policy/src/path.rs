@@ -24,6 +24,8 @@ use octets::{escape_at, is_unreserved, push_escape};
 
 #[cfg(feature = "http")]
 pub use normal::NormalPath;
+#[cfg(feature = "http")]
+pub(crate) use octets::octets;
 pub use reading::{Ambiguous, MAX_READINGS, PathReading, PathReadingError, Readings};
 
 /// Why a path is answered 400.

@@ -3,7 +3,10 @@
 //! each snapshot.
 
 mod action;
+mod matching;
+pub(crate) mod pattern;
 mod plan;
+mod query;
 mod resolve;
 #[cfg(test)]
 mod tests;
@@ -14,13 +17,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::bundle::{Bundle, ObjectName, PathMatch, Protocol, Route, RouteMatch, RouteRule, Service, ServicePort};
+use crate::bundle::{Bundle, ObjectName, Protocol, Route, RouteRule, Service, ServicePort};
 use crate::path::{self, NormalPath};
 use crate::scope::Ask;
 
+pub use action::AnswerEdits;
 use action::RuleActions;
+use matching::{Candidates, Read};
+use pattern::Patterns;
 pub(crate) use plan::to_backend;
 pub use plan::{Choice, KeptTarget, Plan, RouteRefusal, Target, choose, plan, plan_connection};
+use query::QueryReading;
 pub use resolve::{Authority, EgressRefusal, Meant, Resolution, Resolver};
 
 /// A service as addressed by a request.
@@ -92,7 +99,8 @@ pub struct RouteTable {
     by_endpoint: BTreeMap<IpAddr, Vec<(ObjectName, ObjectName)>>,
     routes: Vec<CompiledRoute>,
     /// Candidates of each service in order of precedence: the first that matches decides.
-    candidates: BTreeMap<ObjectName, Vec<Candidate>>,
+    candidates: BTreeMap<ObjectName, Candidates>,
+    patterns: Patterns,
     /// What was answered, each with whether somebody needed to know since that was asked.
     answered: BTreeMap<Ask, AtomicBool>,
 }
@@ -110,26 +118,6 @@ impl CompiledRoute {
     }
 }
 
-/// One match of one rule of one route.
-#[derive(Debug)]
-struct Candidate {
-    /// Indexes into `RouteTable::routes`, its rules, and the rule's matches.
-    route: usize,
-    rule: usize,
-    /// `None`: the rule has no matches and holds for all.
-    matching: Option<usize>,
-    path: DecodedPath,
-}
-
-/// A `PathMatch`, decoded as the readings are that it is compared with.
-#[derive(Debug)]
-enum DecodedPath {
-    Any,
-    Exact(Vec<u8>),
-    /// Without the slash at its end.
-    Prefix(Vec<u8>),
-}
-
 impl RouteTable {
     pub fn new(bundle: &Arc<Bundle>) -> Self {
         let mut table = Self {
@@ -139,6 +127,7 @@ impl RouteTable {
             by_endpoint: BTreeMap::new(),
             routes: bundle.routes.values().map(CompiledRoute::of).collect(),
             candidates: BTreeMap::new(),
+            patterns: Patterns::default(),
             answered: bundle.answered.iter().map(|ask| (ask.clone(), AtomicBool::new(false))).collect(),
         };
         for (name, service) in &bundle.services {
@@ -155,22 +144,15 @@ impl RouteTable {
             }
         }
         for (number, CompiledRoute { route, .. }) in table.routes.iter().enumerate() {
-            let candidates = table.candidates.entry(route.parent.clone()).or_default();
-            for (index, rule) in route.rules.iter().enumerate() {
-                let candidate = |matching: Option<usize>| {
-                    let path = matching.and_then(|at| rule.matches[at].path.as_ref());
-                    Candidate { route: number, rule: index, matching, path: DecodedPath::from(path) }
-                };
-                if rule.matches.is_empty() {
-                    candidates.push(candidate(None));
-                }
-                candidates.extend((0..rule.matches.len()).map(Some).map(candidate));
-            }
+            table.candidates.entry(route.parent.clone()).or_default().add(number, route, &mut table.patterns);
         }
-        for candidates in table.candidates.values_mut() {
-            candidates.sort_by_cached_key(|candidate| precedence(&table.routes, candidate));
-        }
+        table.candidates.values_mut().for_each(|candidates| candidates.sort(&table.routes));
         table
+    }
+
+    /// Takes over what the table before has compiled.
+    pub fn follow(&self, before: &Self) {
+        self.patterns.follow(&before.patterns);
     }
 
     /// A service by one of its names: NAME, NAME.NS, NAME.NS.svc.cluster.local, NAME.NS.mesh.local, in any case, with or
@@ -236,15 +218,19 @@ impl RouteTable {
 
     /// The first match in order of precedence among the routes that hold for this caller and port. Routes of the
     /// caller's own namespace on somebody else's service (consumer routes) come instead of the service's own.
-    /// `reading`: one reading of the head's path.
-    fn decide(&self, to: &Resolved<'_>, from_namespace: &str, head: &HeadView<'_>, reading: &str) -> RouteDecision<'_> {
-        let path = path::decode(reading);
-        let candidates = match self.candidates.get(&to.service.name) {
-            Some(candidates) if to.endpoint.is_none() => candidates,
-            _ => return RouteDecision::Default,
-        };
+    /// `path`, `query`: one reading of the head's target.
+    fn decide(
+        &self,
+        to: &Resolved<'_>,
+        from_namespace: &str,
+        head: &HeadView<'_>,
+        (path, query): (&str, QueryReading),
+    ) -> RouteDecision<'_> {
+        let path = path::decode(path);
+        let read = Read { head, path: &path, query };
+        let Some(candidates) = self.candidates_of(to) else { return RouteDecision::Default };
         let (mut attached, mut consumer) = (false, false);
-        for candidate in candidates {
+        for candidate in candidates.iter() {
             let CompiledRoute { route, rules } = &self.routes[candidate.route];
             if consumer && route.consumer_namespace.is_none() {
                 break;
@@ -254,67 +240,28 @@ impl RouteTable {
             }
             attached = true;
             consumer |= route.consumer_namespace.is_some();
-            let rule = &route.rules[candidate.rule];
-            let matching = candidate.matching.map(|index| &rule.matches[index]);
-            if matching.is_none_or(|matching| candidate.path.holds(&path) && matching.holds(head)) {
-                let (index, actions) = (candidate.rule, &rules[candidate.rule]);
+            if candidate.holds(&read) {
+                let (index, rule, actions) = (candidate.rule, &route.rules[candidate.rule], &rules[candidate.rule]);
                 return RouteDecision::Rule(MetRule { route, index, rule, actions });
             }
         }
         if attached { RouteDecision::NoMatch } else { RouteDecision::Default }
     }
-}
 
-impl DecodedPath {
-    fn from(path: Option<&PathMatch>) -> Self {
-        let decode = |text: &str| path::decode(text).into_owned();
-        match path {
-            None => Self::Any,
-            Some(PathMatch::Exact(path)) => Self::Exact(decode(path)),
-            Some(PathMatch::Prefix(prefix)) => Self::Prefix(decode(prefix.trim_end_matches('/'))),
-        }
+    fn candidates_of(&self, to: &Resolved<'_>) -> Option<&Candidates> {
+        self.candidates.get(&to.service.name).filter(|_| to.endpoint.is_none())
     }
 
-    fn holds(&self, path: &[u8]) -> bool {
-        match self {
-            Self::Any => true,
-            Self::Exact(exact) => exact == path,
-            Self::Prefix(prefix) => {
-                path.strip_prefix(prefix.as_slice()).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
-            }
-        }
-    }
-}
-
-impl RouteMatch {
-    /// All but the path.
-    fn holds(&self, head: &HeadView<'_>) -> bool {
-        self.method.as_ref().is_none_or(|method| method == head.method)
-            && self.headers.iter().all(|header| (head.headers)(&header.name) == Some(header.value.as_str()))
+    /// How else the query may be read that rules of this service look at.
+    fn query_readings(&self, to: &Resolved<'_>, head: &HeadView<'_>) -> Vec<QueryReading> {
+        let is_looked_at = self.candidates_of(to).is_some_and(|candidates| candidates.by_query);
+        head.path.query().filter(|_| is_looked_at).map(QueryReading::others).unwrap_or_default()
     }
 }
 
 fn holds(route: &Route, port: u16, from_namespace: &str) -> bool {
     route.parent_port.is_none_or(|own| own == port)
         && route.consumer_namespace.as_ref().is_none_or(|namespace| namespace == from_namespace)
-}
-
-/// Smaller comes first. Consumer routes; exact path, longest prefix, method, number of headers; then the oldest route, then its name,
-/// then the order written.
-fn precedence(routes: &[CompiledRoute], candidate: &Candidate) -> impl Ord + use<> {
-    let route = &routes[candidate.route].route;
-    let matching = candidate.matching.map(|index| &route.rules[candidate.rule].matches[index]);
-    let (exact, prefix) = match matching.and_then(|matching| matching.path.as_ref()) {
-        Some(PathMatch::Exact(_)) => (true, 0),
-        Some(PathMatch::Prefix(prefix)) => (false, prefix.trim_end_matches('/').len()),
-        None => (false, 0),
-    };
-    let method = matching.is_some_and(|matching| matching.method.is_some());
-    let headers = matching.map_or(0, |matching| matching.headers.len());
-    let age = (route.created, route.name.clone());
-    let written = (candidate.rule, candidate.matching);
-    let producer = route.consumer_namespace.is_none();
-    (producer, !exact, std::cmp::Reverse((prefix, method, headers)), age, written)
 }
 
 /// The place of the backend for one request: weights in proportion, `dice` uniform over all of `u64`. `None`: no backend,

@@ -12,6 +12,7 @@ use futures_util::future::{Either, select};
 use weft_filter_host::{Attributes, Chain, Host, LocalReply, Outcome, Permit, Position, RequestView, Summary};
 use weft_policy::bundle::Direction;
 use weft_policy::path::{NormalPath, PathReading};
+use weft_policy::route::AnswerEdits;
 use weft_transport::http::{RequestHead, Responder, ResponseHead, Target};
 
 use crate::reply::{Failure, FilterReply};
@@ -94,6 +95,8 @@ pub struct Filtered<'a> {
     chain: Cow<'a, Chain>,
     /// Of a request: its path as they left it.
     path: Option<NormalPath>,
+    /// What the route changes of the answer, before the filters see it.
+    edits: AnswerEdits,
     stream: u64,
     start: Instant,
     status: u16,
@@ -213,6 +216,7 @@ impl<'a> Filtered<'a> {
             filters,
             chain,
             path: None,
+            edits: AnswerEdits::default(),
             stream: filters.next_stream(),
             start: Instant::now(),
             status: 0,
@@ -225,13 +229,19 @@ impl<'a> Filtered<'a> {
         self.path.as_ref()
     }
 
+    /// Has the answer changed by the route that the request took.
+    pub fn edit_answer(&mut self, edits: AnswerEdits) {
+        self.edits = edits;
+    }
+
     /// Notes how many body bytes went up and came down, for the end.
     pub fn moved(&mut self, up: u64, down: u64) {
         self.bytes = (up, down);
     }
 
-    /// Runs the response hooks. A filter that answers here replaces the head; its body comes instead of the app's.
+    /// Changes the answer as the route says and runs the response hooks. A filter that answers here replaces the head; its body comes instead of the app's.
     pub async fn response(&mut self, head: &mut ResponseHead) -> Option<Bytes> {
+        self.edits.apply(&mut head.headers);
         self.status = head.status.as_u16();
         if !self.chain.hooks().response_head {
             return None;

@@ -85,6 +85,7 @@ async fn carry(
     let (attempts, timeout) = {
         let plan = routing::route(&snapshot, &from, &resolved, (head, filtered.path()), worker.dice())?;
         plan.modify(head);
+        filtered.edit_answer(plan.answer_edits());
         record.log(|log| log.route = plan.route.map(|route| route.name.to_string()));
         (Attempts::new(worker, &snapshot, &from, plan.goal), plan.timeout)
     };

@@ -444,6 +444,7 @@ fn route_verdict(refusal: &RouteRefusal) -> Verdict {
         RouteRefusal::AmbiguousPath { .. } | RouteRefusal::TooManyReadings(_) => {
             (Flag::DownstreamProtocol, "ambiguous_path", 3)
         }
+        RouteRefusal::AmbiguousQuery { .. } => (Flag::DownstreamProtocol, "ambiguous_query", 3),
     };
     Verdict { status: status(refusal.status()), flag, stage: "route", reason, grpc }
 }

@@ -183,8 +183,9 @@ impl Snapshot {
         })
     }
 
-    /// Takes the place of `before`: where the two let pass the same, so it is told.
+    /// Takes the place of `before`: where the two let pass the same, so it is told; what is compiled stays so.
     pub fn follow(&mut self, before: &Snapshot) {
+        self.routes.follow(&before.routes);
         let same = |(now, then): (&Arc<Served>, &Arc<Served>)| {
             let (now_at, then_at) = (&now.workload, &then.workload);
             (&now_at.name, &now_at.identity, &now_at.ports) == (&then_at.name, &then_at.identity, &then_at.ports)

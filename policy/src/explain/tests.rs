@@ -97,6 +97,25 @@ fn the_whole_way() {
 }
 
 #[test]
+fn a_route_that_cannot_be_done_is_told_as_such() {
+    let mirrored = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: m, namespace: shop}\n\
+        spec: {parentRefs: [{group: '', kind: Service, name: other}, {group: '', kind: Service, name: web}], rules: [{\
+        filters: [{type: RequestMirror, requestMirror: {}}], backendRefs: [{name: web, port: 80}]}]}";
+    let query = Query {
+        from: "partner/api".to_owned(),
+        to: "web.shop".to_owned(),
+        port: None,
+        method: get(),
+        path: "/".to_owned(),
+        headers: BTreeMap::new(),
+    };
+    let got = explain(&world(&format!("{SHOP}---\n{mirrored}")), &query).unwrap();
+    let reason =
+        "the route asks for what can't be done: spec.rules[0].filters[0].type: RequestMirror is not supported yet";
+    assert_eq!((got.status, got.reason.as_str(), got.backends.len()), (Some(500), reason, 0));
+}
+
+#[test]
 fn an_account_that_nobody_has_is_noted() {
     let got = ask("partner/apii", "web.shop", "/app", &[]).unwrap();
     assert!(got.allowed, "rules look at the name alone: {got:?}");

@@ -109,13 +109,20 @@ impl Of<'_, '_> {
                     self.tell(Code::RepeatedHeaderMatch, format!("{at}.headers[{number}]"), message, report);
                 }
             }
+            let mut names = BTreeSet::new();
+            for (number, param) in matching.query_params.iter().enumerate() {
+                if !names.insert(&param.name) {
+                    let message = format!("{} is matched already; the first entry counts", param.name);
+                    self.tell(Code::RepeatedHeaderMatch, format!("{at}.queryParams[{number}]"), message, report);
+                }
+            }
         }
     }
 
     fn filters(&self, at: &str, filters: &[RouteFilter], report: &mut Report) {
         for (index, filter) in filters.iter().enumerate() {
-            let RouteFilter::RequestHeaderModifier(modifier) = filter else { continue };
-            let at = format!("{at}[{index}].requestHeaderModifier");
+            let Some((_, field, modifier)) = filter.modifier() else { continue };
+            let at = format!("{at}[{index}].{field}");
             let names = |list: &[HeaderField]| list.iter().map(|field| field.name.clone()).collect::<Vec<_>>();
             let lists =
                 [("set", names(&modifier.set)), ("add", names(&modifier.add)), ("remove", modifier.remove.clone())];

@@ -7,36 +7,46 @@ use super::lens::{Lens, key_of};
 use super::{Code, Report};
 use crate::bundle::{ObjectName, Revision};
 use crate::path;
-use crate::resource::route::{MatchSpec, PathType};
+use crate::resource::route::{HeaderType, MatchSpec, PathType};
 use crate::resource::{HttpRouteSpec, Kind, Object, Spec};
 
 /// The conditions of a match, alike where the requests are that meet it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Conditions<'w> {
-    exact: bool,
+    path_type: PathType,
     path: Vec<u8>,
     method: Option<&'w str>,
-    headers: BTreeMap<&'w str, &'w str>,
+    headers: BTreeMap<String, (HeaderType, &'w str)>,
+    query: BTreeMap<&'w str, (HeaderType, &'w str)>,
 }
 
 impl<'w> Conditions<'w> {
     fn of(matching: Option<&'w MatchSpec>) -> Self {
         let path = matching.and_then(|matching| matching.path.as_ref());
-        let (exact, path) = match path {
-            Some(path) if path.path_type == PathType::Exact => (true, path.value.as_str()),
-            Some(path) => (false, path.value.trim_end_matches('/')),
-            None => (false, ""),
+        let (path_type, path) = match path {
+            Some(path) if path.path_type == PathType::PathPrefix => (path.path_type, path.value.trim_end_matches('/')),
+            Some(path) => (path.path_type, path.value.as_str()),
+            None => (PathType::PathPrefix, ""),
         };
-        let mut headers = BTreeMap::new();
+        let path = match path_type {
+            PathType::RegularExpression => path.as_bytes().to_vec(),
+            PathType::Exact | PathType::PathPrefix => path::decode(path).into_owned(),
+        };
+        let (mut headers, mut query) = (BTreeMap::new(), BTreeMap::new());
         for header in matching.iter().flat_map(|matching| &matching.headers) {
-            headers.entry(header.name.as_str()).or_insert(header.value.as_str());
+            let test = (header.header_type, header.value.as_str());
+            headers.entry(header.name.to_ascii_lowercase()).or_insert(test);
+        }
+        for param in matching.iter().flat_map(|matching| &matching.query_params) {
+            query.entry(param.name.as_str()).or_insert((param.param_type, param.value.as_str()));
         }
         let method = matching.and_then(|matching| matching.method.as_deref());
-        Self { exact, path: path::decode(path).into_owned(), method, headers }
+        Self { path_type, path, method, headers, query }
     }
 
     fn hold_for_all(&self) -> bool {
-        !self.exact && self.path.is_empty() && self.method.is_none() && self.headers.is_empty()
+        let anywhere = self.path_type == PathType::PathPrefix && self.path.is_empty();
+        anywhere && self.method.is_none() && self.headers.is_empty() && self.query.is_empty()
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) fn push_escape(out: &mut Vec<u8>, octet: u8) {
 }
 
 /// The octets of a path decoded once, and whether each was escaped.
-pub(super) fn octets(path: &[u8]) -> impl Iterator<Item = (u8, bool)> {
+pub(crate) fn octets(path: &[u8]) -> impl Iterator<Item = (u8, bool)> {
     let mut at = 0;
     std::iter::from_fn(move || {
         let octet = escape_at(path, at).map_or_else(|| path.get(at).map(|raw| (*raw, false)), |o| Some((o, true)))?;

@@ -14,15 +14,17 @@ use super::{Entry, World};
 use crate::authz;
 use crate::bundle::serde_json_raw::Json;
 use crate::bundle::{
-    AppVersion, Backend, Bundle, Direction, Egress, Endpoint, FILTER_CONTRACT, FilterAttachment, FilterLimits,
-    FilterMode, HeaderMatch, MeshSettings, ObjectName, OnFailure, PathMatch, Protocol, Revision, Route, RouteAction,
+    AppVersion, Backend, Bundle, Direction, Egress, Endpoint, FILTER_CONTRACT, FieldMatch, FilterAttachment,
+    FilterLimits, FilterMode, MeshSettings, ObjectName, OnFailure, PathMatch, Protocol, Revision, Route, RouteAction,
     RouteMatch, RouteRule, ServedWorkload, Service, ServicePort, WorkloadPort, contract_of,
 };
 use crate::path::PathReading;
 use crate::resource::core::PortSpec;
 use crate::resource::filter::PolicyMode;
 use crate::resource::mesh::{Defaults, WorkloadPortSpec};
-use crate::resource::route::{BackendRef, MatchSpec, ParentRef, PathType, RuleSpec};
+use crate::resource::route::{
+    BackendRef, HeaderSpec, HeaderType, MatchSpec, ParentRef, PathType, QueryParamSpec, RuleSpec,
+};
 use crate::resource::{
     AccessPolicySpec, FilterPolicySpec, FilterSpec, HttpRouteSpec, Kind, Object, ObjectKey, ROOT_NAMESPACE, Resource,
     ServiceSpec, Spec, WorkloadSpec,
@@ -277,18 +279,28 @@ fn rule_entry(world: &World, route: &Object<HttpRouteSpec>, rule: &RuleSpec) -> 
 fn match_entry(spec: &MatchSpec) -> RouteMatch {
     let path = spec.path.as_ref().map(|path| match path.path_type {
         PathType::Exact => PathMatch::Exact(path.value.clone()),
-        // A route with a regular expression leads nowhere, and more of it is refused than it matches.
-        PathType::PathPrefix | PathType::RegularExpression => PathMatch::Prefix(path.value.clone()),
+        PathType::PathPrefix => PathMatch::Prefix(path.value.clone()),
+        PathType::RegularExpression => PathMatch::Regex(path.value.clone()),
     });
-    let mut headers: Vec<HeaderMatch> = Vec::new();
-    for header in &spec.headers {
-        // Of several entries with one name the first counts, says the standard.
-        let name = header.name.to_ascii_lowercase();
-        if !headers.iter().any(|known| known.name == name) {
-            headers.push(HeaderMatch { name, value: header.value.clone() });
+    let header = |it: &HeaderSpec| (it.name.to_ascii_lowercase(), it.value.clone(), it.header_type);
+    let param = |it: &QueryParamSpec| (it.name.clone(), it.value.clone(), it.param_type);
+    RouteMatch {
+        path,
+        method: spec.method.clone(),
+        headers: field_matches(spec.headers.iter().map(header)),
+        query: field_matches(spec.query_params.iter().map(param)),
+    }
+}
+
+/// Of several entries with one name the first counts, says the standard.
+fn field_matches(fields: impl Iterator<Item = (String, String, HeaderType)>) -> Vec<FieldMatch> {
+    let mut found: Vec<FieldMatch> = Vec::new();
+    for (name, value, kind) in fields {
+        if !found.iter().any(|known| known.name == name) {
+            found.push(FieldMatch { name, value, regex: !kind.is_exact() });
         }
     }
-    RouteMatch { path, method: spec.method.clone(), headers }
+    found
 }
 
 fn backend_entry(world: &World, route: &Object<HttpRouteSpec>, backend: &BackendRef) -> Backend {

@@ -1,13 +1,21 @@
 //! Header changes of routes, as proxies are told them.
 
 use crate::bundle::{HeaderModifier, RouteAction};
-use crate::resource::route::{HeaderField, RouteFilter};
+use crate::resource::route::{HeaderField, HeaderModifierSpec, RouteFilter};
 
-/// The actions that a rule's or backend's filters are. Of several entries with one name the first counts, says the
-/// standard; one that no rule changes is left out, whoever wrote it down.
+/// The actions that a rule's or backend's filters are. A route with another filter leads nowhere.
 pub(super) fn actions(filters: &[RouteFilter]) -> Vec<RouteAction> {
-    // A route with another filter leads nowhere.
-    let Some(RouteFilter::RequestHeaderModifier(spec)) = filters.first() else { return Vec::new() };
+    let action = |filter: &RouteFilter| match filter {
+        RouteFilter::RequestHeaderModifier(spec) => changed(spec).map(RouteAction::RequestHeaders),
+        RouteFilter::ResponseHeaderModifier(spec) => changed(spec).map(RouteAction::ResponseHeaders),
+        RouteFilter::Later(_) => None,
+    };
+    filters.iter().filter_map(action).collect()
+}
+
+/// What a modifier changes. Of several entries with one name the first counts, says the standard; one that no rule changes is
+/// left out, whoever wrote it down.
+fn changed(spec: &HeaderModifierSpec) -> Option<HeaderModifier> {
     let fields = |list: &[HeaderField]| {
         let mut fields: Vec<(String, String)> = Vec::with_capacity(list.len());
         let named = list.iter().map(|field| (field.name.to_ascii_lowercase(), &field.value));
@@ -21,8 +29,7 @@ pub(super) fn actions(filters: &[RouteFilter]) -> Vec<RouteAction> {
     let removed = spec.remove.iter().map(|name| name.to_ascii_lowercase());
     let remove = removed.filter(|name| uneditable(name).is_none()).collect();
     let modifier = HeaderModifier { set: fields(&spec.set), add: fields(&spec.add), remove };
-    let is_any = modifier != HeaderModifier::default();
-    is_any.then_some(RouteAction::RequestHeaders(modifier)).into_iter().collect()
+    (modifier != HeaderModifier::default()).then_some(modifier)
 }
 
 /// Why a header can't be changed by a rule; `None` where it can. Names are in lower case.

@@ -6,7 +6,7 @@ use super::World;
 use super::grant::needs_no_grant;
 use crate::bundle::ObjectName;
 use crate::resource::route::{BackendRef, ParentRef};
-use crate::resource::{HttpRouteSpec, Object, ServiceSpec, Unserved};
+use crate::resource::{HttpRouteSpec, Kind, Object, ObjectKey, ServiceSpec, Spec, Unserved};
 
 /// The status of a route towards one of the services that it names as parents.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -46,6 +46,14 @@ impl Condition {
 pub(super) fn in_words(unserved: &[Unserved]) -> String {
     let words = unserved.iter().map(|one| format!("spec.{}: {}", one.key, one.message));
     words.collect::<Vec<_>>().join("; ")
+}
+
+/// What a route asks for that can't be done, so that it leads nowhere; by its name in a bundle.
+pub(crate) fn undone(world: &World, route: &ObjectName) -> Option<String> {
+    let name = route.name.split_once('#').map_or(route.name.as_str(), |(name, _)| name);
+    let key = ObjectKey::new(Kind::HttpRoute, &route.namespace, name);
+    let undoable = HttpRouteSpec::of(&world.get(&key)?.resource)?.spec.undoable();
+    (!undoable.is_empty()).then(|| in_words(&undoable))
 }
 
 /// Status of a route, for each parent that is a service, in the order written.

@@ -1,5 +1,5 @@
-//! `HTTPRoute` of Gateway API v1: GAMMA parentRefs; path, method and header matches; weights; request header modifiers;
-//! request timeouts. The rest of the standard is kept as it was written: a route with a match or filter that can't be done
+//! `HTTPRoute` of Gateway API v1: GAMMA parentRefs; path, method, header and query matches; weights; header modifiers of
+//! requests and answers; request timeouts. The rest of the standard is kept as it was written: a route with a filter that can't be done
 //! leads nowhere, and its status says so.
 
 use serde::de::Error as _;
@@ -10,12 +10,14 @@ use super::Unserved;
 use super::core::PortSpec;
 use super::value::{self, Filled};
 use crate::bundle::ObjectName;
+use crate::route::pattern;
 
 /// Limits of the standard.
 pub(crate) const MAX_RULES: usize = 16;
 pub(crate) const MAX_MATCHES: usize = 64;
 pub(crate) const MAX_BACKENDS: usize = 16;
 pub(crate) const MAX_PARENTS: usize = 32;
+pub(crate) const MAX_FIELDS: usize = 16;
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -146,6 +148,18 @@ pub struct MatchSpec {
     pub query_params: Vec<QueryParamSpec>,
 }
 
+impl MatchSpec {
+    /// Everything that no request can meet, or that is no expression.
+    fn check(&self) -> impl Iterator<Item = (String, String)> {
+        let path = self.path.iter().map(|path| ("path.value".to_owned(), path.check()));
+        let headers = self.headers.iter().enumerate().filter(|(_, it)| !it.header_type.is_exact());
+        let headers = headers.map(|(k, it)| (format!("headers[{k}].value"), expression(&it.value)));
+        let params = self.query_params.iter().enumerate().filter(|(_, it)| !it.param_type.is_exact());
+        let params = params.map(|(k, it)| (format!("queryParams[{k}].value"), expression(&it.value)));
+        path.chain(headers).chain(params).filter_map(|(end, checked)| Some((end, checked.err()?)))
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PathSpec {
@@ -159,7 +173,7 @@ fn root() -> String {
     "/".to_owned()
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub enum PathType {
     Exact,
     #[default]
@@ -172,7 +186,7 @@ impl PathSpec {
     fn check(&self) -> Result<(), String> {
         let text = &self.value;
         if self.path_type == PathType::RegularExpression {
-            return Ok(());
+            return expression(text);
         }
         match crate::path::normalize(text) {
             Ok(normal) if normal == *text => Ok(()),
@@ -180,6 +194,10 @@ impl PathSpec {
             Err(error) => Err(format!("{text:?}: {error}")),
         }
     }
+}
+
+fn expression(text: &str) -> Result<(), String> {
+    pattern::compile(text).map(drop).map_err(|message| format!("{text:?} {message}"))
 }
 
 fn method<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
@@ -204,7 +222,7 @@ pub struct HeaderSpec {
     pub value: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub enum HeaderType {
     #[default]
     Exact,
@@ -212,7 +230,7 @@ pub enum HeaderType {
 }
 
 impl HeaderType {
-    fn is_exact(&self) -> bool {
+    pub(crate) fn is_exact(&self) -> bool {
         *self == Self::Exact
     }
 }
@@ -222,7 +240,10 @@ impl HeaderType {
 pub struct QueryParamSpec {
     #[serde(default, rename = "type", skip_serializing_if = "HeaderType::is_exact")]
     pub param_type: HeaderType,
+    /// As it is after decoding.
+    #[serde(deserialize_with = "value::parameter_name")]
     pub name: String,
+    #[serde(deserialize_with = "value::parameter_value")]
     pub value: String,
 }
 
@@ -231,8 +252,24 @@ pub struct QueryParamSpec {
 #[serde(try_from = "FilterFields", into = "FilterFields")]
 pub enum RouteFilter {
     RequestHeaderModifier(HeaderModifierSpec),
+    ResponseHeaderModifier(HeaderModifierSpec),
     /// One that can't be done yet.
     Later(Box<FilterFields>),
+}
+
+impl RouteFilter {
+    /// The change of a header that it is: the name of its type, the field that it is in, and what it changes.
+    pub(crate) fn modifier(&self) -> Option<(&'static str, &'static str, &HeaderModifierSpec)> {
+        let of = |kind: FilterType, modifier| {
+            let (name, field) = kind.names();
+            Some((name, field, modifier))
+        };
+        match self {
+            Self::RequestHeaderModifier(modifier) => of(FilterType::RequestHeaderModifier, modifier),
+            Self::ResponseHeaderModifier(modifier) => of(FilterType::ResponseHeaderModifier, modifier),
+            Self::Later(_) => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -264,7 +301,7 @@ pub struct FilterFields {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     request_header_modifier: Option<HeaderModifierSpec>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    response_header_modifier: Option<Value>,
+    response_header_modifier: Option<HeaderModifierSpec>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     request_mirror: Option<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -330,28 +367,39 @@ impl TryFrom<FilterFields> for RouteFilter {
         if !given.contains(&(own, true)) {
             return Err(format!("{own} is missing"));
         }
-        match fields.request_header_modifier {
-            Some(modifier) => Ok(Self::RequestHeaderModifier(modifier)),
-            None => Ok(Self::Later(Box::new(fields))),
+        match (fields.request_header_modifier, fields.response_header_modifier) {
+            (Some(modifier), _) => Ok(Self::RequestHeaderModifier(modifier)),
+            (None, Some(modifier)) => Ok(Self::ResponseHeaderModifier(modifier)),
+            (None, None) => Ok(Self::Later(Box::new(FilterFields {
+                request_header_modifier: None,
+                response_header_modifier: None,
+                ..fields
+            }))),
         }
     }
 }
 
 impl From<RouteFilter> for FilterFields {
     fn from(filter: RouteFilter) -> Self {
+        let empty = |filter_type| Self {
+            filter_type,
+            request_header_modifier: None,
+            response_header_modifier: None,
+            request_mirror: None,
+            request_redirect: None,
+            url_rewrite: None,
+            extension_ref: None,
+            cors: None,
+            external_auth: None,
+        };
         match filter {
             RouteFilter::Later(fields) => *fields,
-            RouteFilter::RequestHeaderModifier(modifier) => Self {
-                filter_type: FilterType::RequestHeaderModifier,
-                request_header_modifier: Some(modifier),
-                response_header_modifier: None,
-                request_mirror: None,
-                request_redirect: None,
-                url_rewrite: None,
-                extension_ref: None,
-                cors: None,
-                external_auth: None,
-            },
+            RouteFilter::RequestHeaderModifier(modifier) => {
+                Self { request_header_modifier: Some(modifier), ..empty(FilterType::RequestHeaderModifier) }
+            }
+            RouteFilter::ResponseHeaderModifier(modifier) => {
+                Self { response_header_modifier: Some(modifier), ..empty(FilterType::ResponseHeaderModifier) }
+            }
         }
     }
 }
@@ -412,6 +460,11 @@ impl HttpRouteSpec {
         for (i, rule) in self.rules.iter().enumerate() {
             limit(format!("rules[{i}].matches"), "matches", rule.matches.len(), MAX_MATCHES);
             limit(format!("rules[{i}].backendRefs"), "backends", rule.backend_refs.len(), MAX_BACKENDS);
+            for (j, matched) in rule.matches.iter().enumerate() {
+                let at = format!("rules[{i}].matches[{j}]");
+                limit(format!("{at}.headers"), "headers", matched.headers.len(), MAX_FIELDS);
+                limit(format!("{at}.queryParams"), "parameters", matched.query_params.len(), MAX_FIELDS);
+            }
         }
         if self.rules.is_empty() {
             wrong.push(("rules".to_owned(), "is empty: no request would match".to_owned()));
@@ -423,8 +476,7 @@ impl HttpRouteSpec {
                 wrong.push((format!("rules[{i}].name"), format!("{name:?} is the name of several rules")));
             }
             for (j, matched) in rule.matches.iter().enumerate() {
-                let checked = matched.path.as_ref().map_or(Ok(()), PathSpec::check);
-                wrong.extend(checked.map_err(|message| (format!("rules[{i}].matches[{j}].path.value"), message)).err());
+                wrong.extend(matched.check().map(|(end, message)| (format!("rules[{i}].matches[{j}].{end}"), message)));
             }
             wrong.extend(check_filters(&rule.filters).map(|message| (format!("rules[{i}].filters"), message)));
             for (j, backend) in rule.backend_refs.iter().enumerate() {
@@ -435,25 +487,12 @@ impl HttpRouteSpec {
         wrong
     }
 
-    /// Every match and filter that can't be done. A route that has one leads nowhere: to leave it out would make
-    /// the rule match more, or change less, than its author wants.
+    /// Every filter that can't be done. A route that has one leads nowhere: to leave it out would make
+    /// the rule change less than its author wants.
     pub fn undoable(&self) -> Vec<Unserved> {
         let mut found = Vec::new();
         let mut tell = |key: String, message: String| found.push(Unserved { key, message });
         for (i, rule) in self.rules.iter().enumerate() {
-            for (j, matched) in rule.matches.iter().enumerate() {
-                let at = |end: &str| format!("rules[{i}].matches[{j}].{end}");
-                if matched.path.as_ref().is_some_and(|path| path.path_type == PathType::RegularExpression) {
-                    tell(at("path.type"), "RegularExpression is not supported yet".to_owned());
-                }
-                let inexact = |header: &HeaderSpec| !header.header_type.is_exact();
-                for (k, _) in matched.headers.iter().enumerate().filter(|(_, header)| inexact(header)) {
-                    tell(at(&format!("headers[{k}].type")), "RegularExpression is not supported yet".to_owned());
-                }
-                if !matched.query_params.is_empty() {
-                    tell(at("queryParams"), "is not supported yet".to_owned());
-                }
-            }
             let of_backends = rule.backend_refs.iter().enumerate();
             let of_backends = of_backends.map(|(j, backend)| (format!(".backendRefs[{j}]"), &backend.filters));
             for (place, filters) in std::iter::once((String::new(), &rule.filters)).chain(of_backends) {
@@ -495,7 +534,12 @@ impl HttpRouteSpec {
 }
 
 fn check_filters(filters: &[RouteFilter]) -> Option<String> {
-    let is_modifier = |filter: &&RouteFilter| matches!(filter, RouteFilter::RequestHeaderModifier(_));
-    let several = filters.iter().filter(is_modifier).count() > 1;
-    several.then(|| "RequestHeaderModifier may be given once".to_owned())
+    let mut seen = Vec::new();
+    for name in filters.iter().filter_map(|filter| filter.modifier()).map(|(name, ..)| name) {
+        if seen.contains(&name) {
+            return Some(format!("{name} may be given once"));
+        }
+        seen.push(name);
+    }
+    None
 }

@@ -158,6 +158,17 @@ pub(super) fn header_value<'de, D: Deserializer<'de>>(deserializer: D) -> Result
     checked(deserializer, |text| http::HeaderValue::try_from(text).is_ok(), "the value of a header")
 }
 
+/// The name of a query parameter, of the characters that the standard allows.
+pub(super) fn parameter_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let is_fit = |text: &str| (1..=256).contains(&text.len()) && http::HeaderName::try_from(text).is_ok();
+    checked(deserializer, is_fit, "the name of a query parameter")
+}
+
+pub(super) fn parameter_value<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let is_fit = |text: &str| (1..=1024).contains(&text.chars().count());
+    checked(deserializer, is_fit, "the value of a query parameter: 1 to 1024 characters")
+}
+
 /// The longest that five digits of hours can say: what is longer could not be written again.
 const MAX_DURATION_MS: u64 = 99_999 * 3_600_000;
 

@@ -1,5 +1,6 @@
 //! The actions of a route's rules and backends, compiled once for each snapshot.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -31,19 +32,22 @@ impl RuleActions {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Actions {
     edits: Vec<HeaderEdit>,
+    answer_edits: Arc<[HeaderEdit]>,
     /// `Some(None)`: no deadline, whatever the mesh's is.
     timeout: Option<Option<Duration>>,
 }
 
 impl Actions {
     fn of(actions: &[RouteAction]) -> Self {
-        let mut compiled = Self::default();
+        let (mut compiled, mut answer_edits) = (Self::default(), Vec::new());
         for action in actions {
             match action {
                 RouteAction::RequestHeaders(modifier) => compiled.edits.push(HeaderEdit::of(modifier)),
+                RouteAction::ResponseHeaders(modifier) => answer_edits.push(HeaderEdit::of(modifier)),
                 RouteAction::RequestTimeoutMs(ms) => compiled.timeout = Some(deadline(Some(*ms))),
             }
         }
+        compiled.answer_edits = answer_edits.into();
         compiled
     }
 
@@ -54,6 +58,10 @@ impl Actions {
 
     pub(super) fn edits(&self) -> bool {
         !self.edits.is_empty()
+    }
+
+    pub(super) fn answer_edits(&self) -> Arc<[HeaderEdit]> {
+        Arc::clone(&self.answer_edits)
     }
 
     /// The deadline of an exchange, where the mesh's is `mesh_ms`.
@@ -67,9 +75,25 @@ pub(super) fn deadline(ms: Option<u64>) -> Option<Duration> {
     ms.filter(|ms| *ms > 0).map(Duration::from_millis)
 }
 
+/// Changes of an answer's header, the backend's first: it is the nearer to who answered. They outlive the configuration that
+/// they are of.
+#[derive(Debug, Clone, Default)]
+pub struct AnswerEdits([Arc<[HeaderEdit]>; 2]);
+
+impl AnswerEdits {
+    /// Of a rule, and of the backend that was chosen.
+    pub(super) fn of(actions: [Option<&Actions>; 2]) -> Self {
+        Self(actions.map(|actions| actions.map(Actions::answer_edits).unwrap_or_default()))
+    }
+
+    pub fn apply(&self, headers: &mut HeaderMap) {
+        self.0.iter().rev().flat_map(|edits| edits.iter()).for_each(|edit| edit.apply(headers));
+    }
+}
+
 /// Changes of header fields: set, then add, then remove.
 #[derive(Debug, Clone, PartialEq)]
-struct HeaderEdit {
+pub(super) struct HeaderEdit {
     set: Vec<(HeaderName, HeaderValue)>,
     add: Vec<(HeaderName, HeaderValue)>,
     remove: Vec<HeaderName>,
@@ -122,6 +146,30 @@ mod tests {
             headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
         got.sort();
         assert_eq!(got, ["x-add: 1", "x-add: 2", "x-set: new"]);
+    }
+
+    #[test]
+    fn answers_are_changed_by_the_backend_and_then_by_the_rule() {
+        let set = |value: &str| HeaderModifier {
+            set: vec![("x-by".to_owned(), value.to_owned())],
+            ..HeaderModifier::default()
+        };
+        let add = HeaderModifier { add: vec![("x-seen".to_owned(), "1".to_owned())], ..HeaderModifier::default() };
+        let rule =
+            Actions::of(&[RouteAction::ResponseHeaders(set("rule")), RouteAction::RequestHeaders(set("request"))]);
+        let backend = Actions::of(&[RouteAction::ResponseHeaders(set("backend")), RouteAction::ResponseHeaders(add)]);
+        let check = |actions, expect: &str| {
+            let mut headers = HeaderMap::new();
+            AnswerEdits::of(actions).apply(&mut headers);
+            let mut got: Vec<_> =
+                headers.iter().map(|(name, value)| format!("{name}={}", value.to_str().unwrap())).collect();
+            got.sort();
+            assert_eq!(got.join(" "), expect);
+        };
+        check([Some(&rule), Some(&backend)], "x-by=rule x-seen=1");
+        check([None, Some(&backend)], "x-by=backend x-seen=1");
+        check([Some(&rule), None], "x-by=rule");
+        check([None, None], "");
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::action::{Actions, deadline};
-use super::{HeadView, MetRule, Resolved, RouteDecision, RouteTable, pick_backend};
+use super::action::{Actions, AnswerEdits, deadline};
+use super::{HeadView, MetRule, QueryReading, Resolved, RouteDecision, RouteTable, pick_backend};
 use crate::bundle::{MeshSettings, ObjectName, Route, Service, ServicePort};
 use crate::path;
 
@@ -74,6 +74,11 @@ impl Plan<'_> {
     pub fn modifies(&self) -> bool {
         self.actions.into_iter().flatten().any(Actions::edits)
     }
+
+    /// What the rule and its backend change of the answer.
+    pub fn answer_edits(&self) -> AnswerEdits {
+        AnswerEdits::of(self.actions)
+    }
 }
 
 /// Why a request to a service goes nowhere.
@@ -83,12 +88,16 @@ pub enum RouteRefusal {
     NoRuleMatched { service: ObjectName },
     #[error("HTTPRoute {route} has no backend with weight")]
     NoBackend { route: ObjectName },
-    #[error("the backend of HTTPRoute {route} does not exist")]
+    #[error(
+        "a backend of HTTPRoute {route} does not exist, or the route asks for what can't be done: its status says which"
+    )]
     BackendNotFound { route: ObjectName },
     #[error("{service} serves nothing at port {port}")]
     NoSuchPort { service: ObjectName, port: u16 },
     #[error("path can be read as {other:?}, which meets another rule of HTTPRoute {route}")]
     AmbiguousPath { route: ObjectName, other: String },
+    #[error("servers read the query in several ways, and one of them meets another rule of HTTPRoute {route}")]
+    AmbiguousQuery { route: ObjectName },
     #[error("{0}")]
     TooManyReadings(#[from] path::Ambiguous),
 }
@@ -97,7 +106,7 @@ impl RouteRefusal {
     /// The status of the answer.
     pub fn status(&self) -> u16 {
         match self {
-            Self::AmbiguousPath { .. } | Self::TooManyReadings(_) => 400,
+            Self::AmbiguousPath { .. } | Self::AmbiguousQuery { .. } | Self::TooManyReadings(_) => 400,
             Self::NoRuleMatched { .. } | Self::NoSuchPort { .. } => 404,
             Self::NoBackend { .. } | Self::BackendNotFound { .. } => 500,
         }
@@ -106,9 +115,10 @@ impl RouteRefusal {
     /// The route that decided, where one did.
     pub fn route(&self) -> Option<&ObjectName> {
         match self {
-            Self::NoBackend { route } | Self::BackendNotFound { route } | Self::AmbiguousPath { route, .. } => {
-                Some(route)
-            }
+            Self::NoBackend { route }
+            | Self::BackendNotFound { route }
+            | Self::AmbiguousPath { route, .. }
+            | Self::AmbiguousQuery { route } => Some(route),
             Self::NoRuleMatched { .. } | Self::NoSuchPort { .. } | Self::TooManyReadings(_) => None,
         }
     }
@@ -167,24 +177,30 @@ pub fn choose<'t>(
     from_namespace: &str,
     head: &HeadView<'_>,
 ) -> Result<Choice<'t>, RouteRefusal> {
-    let decide = |reading: &str| table.decide(to, from_namespace, head, reading);
-    match decide(&head.path.standard()) {
-        RouteDecision::Default => Ok(Choice::Direct(*to)),
-        RouteDecision::NoMatch => Err(RouteRefusal::NoRuleMatched { service: to.service.name.clone() }),
-        RouteDecision::Rule(met) => {
-            if head.path.is_ambiguous() {
-                for reading in head.path.readings(&to.service.path_reading)?.iter() {
-                    if let RouteDecision::Rule(other) = decide(reading)
-                        && !met.actions.treats_alike(other.actions)
-                    {
-                        let (route, other) = (met.route.name.clone(), reading.to_owned());
-                        return Err(RouteRefusal::AmbiguousPath { route, other });
-                    }
-                }
+    let decide = |path: &str, query| table.decide(to, from_namespace, head, (path, query));
+    let standard = head.path.standard();
+    let met = match decide(&standard, QueryReading::STANDARD) {
+        RouteDecision::Default => return Ok(Choice::Direct(*to)),
+        RouteDecision::NoMatch => return Err(RouteRefusal::NoRuleMatched { service: to.service.name.clone() }),
+        RouteDecision::Rule(met) => met,
+    };
+    let differs = |path: &str, query| match decide(path, query) {
+        RouteDecision::Rule(other) => !met.actions.treats_alike(other.actions),
+        RouteDecision::Default | RouteDecision::NoMatch => false,
+    };
+    let queries = table.query_readings(to, head);
+    if head.path.is_ambiguous() {
+        for path in head.path.readings(&to.service.path_reading)?.iter() {
+            if std::iter::once(QueryReading::STANDARD).chain(queries.iter().copied()).any(|query| differs(path, query))
+            {
+                return Err(RouteRefusal::AmbiguousPath { route: met.route.name.clone(), other: path.to_owned() });
             }
-            Ok(Choice::Rule(met))
         }
     }
+    if queries.iter().any(|query| differs(&standard, *query)) {
+        return Err(RouteRefusal::AmbiguousQuery { route: met.route.name.clone() });
+    }
+    Ok(Choice::Rule(met))
 }
 
 /// The way to one backend of a rule, by its place there.

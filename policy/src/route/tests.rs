@@ -4,8 +4,8 @@ mod scope;
 
 use super::*;
 use crate::bundle::{
-    AppVersion, Backend, Egress, Endpoint, HeaderMatch, HeaderModifier, MeshSettings, Protocol, Revision, RouteAction,
-    ServicePort,
+    AppVersion, Backend, Egress, Endpoint, FieldMatch, HeaderModifier, MeshSettings, PathMatch, Protocol, Revision,
+    RouteAction, RouteMatch, ServicePort,
 };
 use crate::path::PathReading;
 use crate::scope::Ranges;
@@ -115,8 +115,23 @@ fn names_of_services() {
 }
 
 fn matching(path: Option<PathMatch>, method: Option<&str>, headers: &[(&str, &str)]) -> RouteMatch {
-    let header = |(name, value): &(&str, &str)| HeaderMatch { name: (*name).to_owned(), value: (*value).to_owned() };
-    RouteMatch { path, method: method.map(str::to_owned), headers: headers.iter().map(header).collect() }
+    let headers = headers.iter().map(|(name, value)| field(name, value)).collect();
+    RouteMatch { path, method: method.map(str::to_owned), headers, query: Vec::new() }
+}
+
+/// A value that begins with `~` is a regular expression.
+fn field(name: &str, value: &str) -> FieldMatch {
+    let regex = value.strip_prefix('~');
+    FieldMatch { name: name.to_owned(), value: regex.unwrap_or(value).to_owned(), regex: regex.is_some() }
+}
+
+fn asking(path: Option<PathMatch>, query: &[(&str, &str)]) -> RouteMatch {
+    let query = query.iter().map(|(name, value)| field(name, value)).collect();
+    RouteMatch { query, ..matching(path, None, &[]) }
+}
+
+fn regex(text: &str) -> Option<PathMatch> {
+    Some(PathMatch::Regex(text.to_owned()))
 }
 
 fn exact(path: &str) -> Option<PathMatch> {
@@ -176,6 +191,64 @@ fn precedence_of_matches() {
     check("GET", "/v2/x", &[("a", "1"), ("b", "2")], "v2-two");
     check("GET", "/v2/x", &[("a", "1")], "v2-one");
     check("POST", "/v2", &[("a", "1"), ("b", "2")], "exact");
+}
+
+#[test]
+fn expressions_and_parameters() {
+    let rules = vec![
+        rule("versions", vec![matching(regex("/v[0-9]+(/.*)?"), None, &[])]),
+        rule("v2", vec![matching(prefix("/v2"), None, &[]), matching(exact("/v3"), None, &[])]),
+        rule("whale", vec![asking(None, &[("animal", "whale")])]),
+        rule("blue-whale", vec![asking(None, &[("animal", "whale"), ("color", "~(?i)blue|azure")])]),
+        rule("dolphin", vec![asking(None, &[("animal", "dolphin")]), asking(None, &[("ANIMAL", "Whale")])]),
+        rule("canary", vec![matching(None, None, &[("x-version", "~[0-9]+-rc.*")])]),
+        rule("by-path", vec![matching(exact("/path"), None, &[])]),
+    ];
+    let table = table(vec![service("shop/web", None, &[])], vec![route("shop/r", 1, rules)]);
+    let check = |path: &str, headers: &[(&str, &str)], expect: &str| {
+        assert_eq!(met(&table, "shop", 80, "GET", path, headers), expect, "{path} {headers:?}");
+    };
+    check("/v12", &[], "versions");
+    check("/v2/x", &[], "versions");
+    check("/v3", &[], "v2");
+    check("/v2x", &[], "404");
+    check("/?animal=whale", &[], "whale");
+    check("/?other=1&animal=whale", &[], "whale");
+    check("/?animal=whaledolphin", &[], "404");
+    check("/?color=blue", &[], "404");
+    check("/?animal=whale&color=BLUE", &[], "blue-whale");
+    check("/?animal=whale&color=bluer", &[], "whale");
+    check("/?animal=dolphin", &[], "dolphin");
+    check("/?ANIMAL=Whale", &[], "dolphin");
+    check("/path?animal=whale", &[], "by-path");
+    check("/", &[("x-version", "7-rc1")], "canary");
+    check("/", &[("x-version", "v7-rc1")], "404");
+}
+
+/// A rule that does something to requests is not passed by a query that its author did not think of.
+#[test]
+fn queries_that_are_read_differently_are_ambiguous_where_it_matters() {
+    let timed = |label: &str, value: &str, ms| RouteRule {
+        actions: vec![RouteAction::RequestTimeoutMs(ms)],
+        ..rule(label, vec![asking(None, &[("tier", value)])])
+    };
+    let rules = |gold_ms| {
+        let rules = vec![timed("gold", "gold plus", 7), timed("free", "free", gold_ms), timed("else", "~.*", 9)];
+        table(vec![service("shop/web", None, &[])], vec![route("shop/r", 1, rules)])
+    };
+    let check = |table: &RouteTable, path: &str, expect: &str| {
+        assert_eq!(met(table, "shop", 80, "GET", path, &[]), expect, "{path}");
+    };
+    let table = rules(8);
+    check(&table, "/?tier=free", "free");
+    check(&table, "/?tier=free&x=%20+", "free");
+    check(&table, "/?tier=gold+plus", "400");
+    check(&table, "/?tier=fre%65", "400");
+    check(&table, "/?tier=free&tier=x", "400");
+    check(&table, "/?tier=free&tier=free", "free");
+    check(&table, "/?tier=free;tier=x", "400");
+    // Rules that treat requests alike may be met by either.
+    check(&rules(9), "/?tier=free&tier=x", "free");
 }
 
 #[test]
@@ -257,23 +330,28 @@ fn backends_by_weight() {
 
 /// Among all matches that hold, the smallest by the standard's list, found by comparing each with each.
 fn model(routes: &[Route], method: &str, path: &str, headers: &[(&str, &str)]) -> String {
-    type Rank = (u8, usize, u8, usize);
+    type Rank = (u8, usize, u8, usize, usize);
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let rank = |m: &RouteMatch| -> Rank {
         let (kind, length) = match &m.path {
-            Some(PathMatch::Exact(_)) => (1, 0),
+            Some(PathMatch::Exact(_)) => (2, 0),
+            Some(PathMatch::Regex(text)) => (1, text.len()),
             Some(PathMatch::Prefix(p)) => (0, if p == "/" { 0 } else { p.len() }),
             None => (0, 0),
         };
-        (kind, length, u8::from(m.method.is_some()), m.headers.len())
+        (kind, length, u8::from(m.method.is_some()), m.headers.len(), m.query.len())
     };
     let holds = |m: &RouteMatch| {
         let path = match &m.path {
             Some(PathMatch::Exact(p)) => p == path,
+            // The only ones that are made: a text, then anything.
+            Some(PathMatch::Regex(p)) => path.starts_with(p.trim_end_matches(".*")),
             Some(PathMatch::Prefix(p)) => p == "/" || path == p || path.starts_with(&format!("{p}/")),
             None => true,
         };
         path && m.method.as_deref().is_none_or(|m| m == method)
             && m.headers.iter().all(|h| headers.contains(&(h.name.as_str(), h.value.as_str())))
+            && m.query.iter().all(|q| query.split('&').any(|part| part == format!("{}={}", q.name, q.value)))
     };
     let mut best: Option<(Rank, (Revision, ObjectName), String)> = None;
     for route in routes {
@@ -307,14 +385,16 @@ fn agrees_with_the_model() {
             let mut rules = Vec::new();
             for index in 0..1 + below(4) {
                 let matches = (0..below(3)).map(|_| {
-                    let path = match below(3) {
+                    let path = match below(4) {
                         0 => exact(PATHS[below(6)]),
                         1 => prefix(PATHS[below(6)]),
+                        2 => regex(&format!("{}.*", PATHS[below(6)])),
                         _ => None,
                     };
                     let method = [None, Some("GET"), Some("POST")][below(3)];
                     let headers = [&[][..], &[("x", "1")], &[("x", "1"), ("y", "2")]][below(3)];
-                    matching(path, method, headers)
+                    let query = [&[][..], &[("q", "1")], &[("q", "1"), ("r", "2")]][below(3)];
+                    RouteMatch { query: asking(None, query).query, ..matching(path, method, headers) }
                 });
                 rules.push(rule(&format!("{number}-{index}"), matches.collect()));
             }
@@ -324,9 +404,10 @@ fn agrees_with_the_model() {
         for _ in 0..20 {
             let (method, path) = (["GET", "POST"][below(2)], PATHS[below(6)]);
             let headers = [&[][..], &[("x", "1")], &[("x", "1"), ("y", "2")]][below(3)];
-            let expect = model(&routes, method, path, headers);
+            let path = format!("{path}{}", ["", "?q=1", "?r=2&q=1"][below(3)]);
+            let expect = model(&routes, method, &path, headers);
             found += usize::from(expect != "404");
-            let got = met(&table, "shop", 80, method, path, headers);
+            let got = met(&table, "shop", 80, method, &path, headers);
             assert_eq!(got, expect, "round {round}: {method} {path} {headers:?} {routes:#?}");
         }
     }

@@ -1,8 +1,11 @@
 //! What the types of a bundle don't say. The planner makes nothing that fails here; what came from elsewhere is checked.
 
 use super::{FILTER_CONTRACT, WireError};
-use crate::bundle::{FilterAttachment, HeaderModifier, Route, RouteAction, RouteRule, ServedWorkload, Service};
+use crate::bundle::{
+    FilterAttachment, HeaderModifier, PathMatch, Route, RouteAction, RouteMatch, RouteRule, ServedWorkload, Service,
+};
 use crate::delta::Object;
+use crate::route::pattern;
 
 type Checked = Result<(), WireError>;
 
@@ -51,6 +54,7 @@ fn route_is_fit(route: &Route) -> Checked {
 
 fn rule_is_fit(at: &str, rule: &RouteRule) -> Checked {
     for (index, matching) in rule.matches.iter().enumerate() {
+        expressions_are_fit(&format!("{at}.matches[{index}]"), matching)?;
         if let Some(header) = matching.headers.iter().find(|header| !is_lower(&header.name)) {
             return fault(
                 format!("{at}.matches[{index}].headers"),
@@ -69,10 +73,28 @@ fn rule_is_fit(at: &str, rule: &RouteRule) -> Checked {
     Ok(())
 }
 
+/// A proxy of another version may know other expressions than its control plane.
+fn expressions_are_fit(at: &str, matching: &RouteMatch) -> Checked {
+    let path = matching.path.iter().filter_map(|path| match path {
+        PathMatch::Regex(text) => Some(("path", text)),
+        PathMatch::Exact(_) | PathMatch::Prefix(_) => None,
+    });
+    let headers = matching.headers.iter().filter(|it| it.regex).map(|it| ("headers", &it.value));
+    let query = matching.query.iter().filter(|it| it.regex).map(|it| ("query", &it.value));
+    for (key, text) in path.chain(headers).chain(query) {
+        if let Err(error) = pattern::compile(text) {
+            return fault(format!("{at}.{key}"), format_args!("{text:?} {error}"));
+        }
+    }
+    Ok(())
+}
+
 fn actions_are_fit(at: &str, actions: &[RouteAction]) -> Checked {
     for (index, action) in actions.iter().enumerate() {
         match action {
-            RouteAction::RequestHeaders(modifier) => modifier_is_fit(&format!("{at}.actions[{index}]"), modifier)?,
+            RouteAction::RequestHeaders(modifier) | RouteAction::ResponseHeaders(modifier) => {
+                modifier_is_fit(&format!("{at}.actions[{index}]"), modifier)?;
+            }
             RouteAction::RequestTimeoutMs(_) => {}
         }
     }

@@ -10,7 +10,7 @@ use prost::Message;
 use super::*;
 use crate::bundle::serde_json_raw::Json;
 use crate::bundle::{
-    AppVersion, Backend, Direction, Egress, Endpoint, FilterAttachment, FilterLimits, FilterMode, HeaderMatch,
+    AppVersion, Backend, Direction, Egress, Endpoint, FieldMatch, FilterAttachment, FilterLimits, FilterMode,
     HeaderModifier, MeshSettings, ObjectName, OnFailure, PathMatch, Protocol, Revision, Route, RouteAction, RouteMatch,
     RouteRule, ServedWorkload, Service, ServicePort, WorkloadPort,
 };
@@ -28,7 +28,8 @@ fn rule() -> RouteRule {
     let matching = |path| RouteMatch {
         path: Some(path),
         method: Some("GET".to_owned()),
-        headers: vec![HeaderMatch { name: "x".to_owned(), value: "y".to_owned() }],
+        headers: vec![FieldMatch { name: "x".to_owned(), value: "y".to_owned(), regex: false }],
+        query: Vec::new(),
     };
     RouteRule {
         name: Some("rule".to_owned()),
@@ -292,6 +293,26 @@ fn receive(upserts: Vec<v1::Object>) -> Result<Received, Refused> {
     Received::try_from(v1::Delta { upserts, ..v1::Delta::default() })
 }
 
+/// What 0.1 did not know, in the form in which its proxies refuse it: none reads an expression as a text.
+#[test]
+fn expressions_and_parameters_arrive() {
+    let field = |regex| FieldMatch { name: "q".to_owned(), value: "[0-9]+".to_owned(), regex };
+    let matching = RouteMatch {
+        path: Some(PathMatch::Regex("/v.*".to_owned())),
+        headers: vec![field(true)],
+        query: vec![field(true), field(false)],
+        method: None,
+    };
+    let Object::Route(route) = everything().swap_remove(3) else { panic!("not a route") };
+    let rules = vec![RouteRule { matches: vec![matching], ..rule() }];
+    let sent = Object::Route(Route { rules, ..route });
+    let envelope = encode(&sent);
+    let inside: serde_json::Value = serde_json::from_slice(&envelope.payload).unwrap();
+    let said = &inside["rules"][0]["matches"][0];
+    assert!(said["headers"][0]["regex"] == true && said["query"][1].get("regex").is_none(), "{said}");
+    assert_eq!(receive(vec![envelope]).unwrap().delta.upserts, [sent]);
+}
+
 #[test]
 fn refusals_name_the_object_and_the_field() {
     use serde_json::json;
@@ -326,6 +347,12 @@ fn refusals_name_the_object_and_the_field() {
     check(3, "/rules/0/actions/1", json!({"mirror": {}}), "rules[0].actions[1]: unknown variant `mirror`");
     let deadline = json!([{"request_timeout_ms": 5}]);
     check(3, "/rules/0/backends/0/actions", deadline, "rules[0].backends[0].actions: a deadline is of a rule");
+    let expression = json!({ "Regex": "(" });
+    check(3, "/rules/0/matches/1/path", expression, "rules[0].matches[1].path: \"(\" is no regular expression");
+    let fields = json!([{"name": "x", "value": "(?=a)", "regex": true}]);
+    check(3, "/rules/0/matches/0/headers", fields, "rules[0].matches[0].headers: \"(?=a)\" is no regular");
+    let fields = json!([{"name": "q", "value": "a{9999}", "regex": "yes"}]);
+    check(3, "/rules/0/matches/0/headers", fields, "rules[0].matches[0].headers[0].regex: invalid type");
     check(3, "/rules/0/matches/0/headers/0/name", json!("X"), "rules[0].matches[0].headers: \"X\" is no field name in");
     check(4, "/digest", json!("sha256:00"), "digest: is not sha256: and 64 hex digits");
     check(4, "/on_failure", json!("Maybe"), "on_failure: unknown variant `Maybe`");

@@ -97,6 +97,26 @@ async fn routes_match_weigh_and_modify() {
     for _ in 0..50 {
         assert_eq!(client.get("/who").await.text(), "reviews-v2");
     }
+    // By expression and query, with a change of the answer.
+    shop.mesh.apply(&route(
+        "  - matches: [{path: {type: RegularExpression, value: \"/v[0-9]+/.*\"}, queryParams: [{name: tier, value: gold}]}]\n    \
+         filters: [{type: ResponseHeaderModifier, responseHeaderModifier: {set: [{name: x-route, value: gold}]}}]\n    \
+         backendRefs: [{name: reviews-v2, port: 80}]\n  - backendRefs: [{name: reviews-v1, port: 80}]\n",
+    ));
+    for (path, status, who, by) in [
+        ("/v12/who?a=b&tier=gold", 200, "reviews-v2", "gold"),
+        ("/v12/who?tier=golden", 200, "reviews-v1", ""),
+        ("/vx/who?tier=gold", 200, "reviews-v1", ""),
+    ] {
+        let answer = client.get(path).await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.text().as_str(), answer.header("x-route")),
+            (status, who, by),
+            "{path}"
+        );
+    }
+    let answer = client.get("/v12/who?tier=gold&tier=tin").await;
+    assert!(answer.status == 400 && answer.text().contains("the query in several ways"), "{}", answer.text());
     // A rule that matches nothing of the request is a 404 that says so.
     shop.mesh.apply(&route(
         "  - matches: [{path: {type: Exact, value: /only}}]\n    backendRefs: [{name: reviews-v1, port: 80}]\n",

@@ -13,7 +13,7 @@ use time::format_description::well_known::Rfc3339;
 use utoipa::openapi::Required;
 use weft_api::{ApplyRequest, DeleteQuery, Deleted, Detail, ListQuery, ResourceList, UnreadableList};
 use weft_policy::bundle::Revision;
-use weft_policy::lint::Finding;
+use weft_policy::lint::{Code, Finding};
 use weft_policy::manifest::{from_json, read_at};
 use weft_policy::plan::{Entry, Loss, Owned};
 use weft_policy::resource::{Kind, ObjectKey, Resource};
@@ -386,7 +386,8 @@ impl From<ApplyError> for ApiError {
             ApplyError::Own(_) => Self::forbidden(error.to_string()),
             ApplyError::Busy(busy) => busy.into(),
             ApplyError::Unprotects(ref losses) => {
-                let detail = |loss: &Loss| of_object(&loss.policy, "spec.targetRefs", loss.to_string());
+                let code = Code::Unprotects;
+                let detail = |loss: &Loss| of_object(&loss.policy, "spec.targetRefs", format!("{loss} [{code}]"));
                 Self::refused(error.to_string()).with_details(losses.iter().map(detail).collect())
             }
             ApplyError::Conflicts(_) => Self::refused(format!("{error}; nothing was applied")),

@@ -113,6 +113,19 @@ pub enum ApplyError {
     Store(#[from] StoreError),
 }
 
+impl ApplyError {
+    /// Together with the protection that the change would take away as well, unless that is what somebody wants.
+    fn beside(self, losses: &[Loss], how: How) -> Self {
+        match self {
+            Self::Unsound(mut findings) if how != How::Forced => {
+                findings.extend(losses.iter().map(unprotects));
+                Self::Unsound(findings)
+            }
+            error => error,
+        }
+    }
+}
+
 /// Why an object was not put into the world.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PutError {
@@ -356,13 +369,13 @@ impl Draft {
         }
         bounds::check(self, &before, &changes)?;
         let near = Near::between(&before, &self.world, changes.iter().map(|change| &change.object));
-        self.sound(actor, &before, &near)?;
+        let losses = losses(&before, &self.world);
+        self.sound(actor, &before, &near).map_err(|error| error.beside(&losses, how))?;
         let mut findings = match &actor.bound {
             None => lint::check_near(&self.world, &near),
             Some(_) => lint::check(&self.world.part(|key| actor.sees(key)), Scope::Part),
         };
         findings.extend(self.admit_selected(actor, &before, &changes));
-        let losses = losses(&before, &self.world);
         findings.extend(self.unprotect(&losses, how)?);
         let opens = Opens::between(&before, &self.world);
         findings.extend(opens.findings());

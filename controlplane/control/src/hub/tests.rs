@@ -11,10 +11,11 @@ use std::path::Path;
 use rcgen::{CertificateParams, KeyPair};
 use weft_policy::bundle::ObjectName;
 use weft_policy::identity::SpiffeId;
+use weft_policy::lint::{Code, Severity};
+use weft_policy::manifest;
 use weft_policy::plan::{Action, Entry, Owner, ProxyKey};
 use weft_policy::registration::{Registration, Told};
 use weft_policy::resource::{Kind, ObjectKey, Resource};
-use weft_policy::{lint::Severity, manifest};
 
 use super::*;
 use crate::token::Grant;
@@ -418,6 +419,14 @@ async fn what_takes_protection_away_is_forced_or_refused() {
     assert!(
         planned.findings.iter().any(|finding| finding.severity == Severity::Error && finding.message.contains(opened))
     );
+    // With another error both are told at once.
+    let nowhere = "---\napiVersion: weft.dev/v1alpha1\nkind: FilterPolicy\nmetadata: {name: f, namespace: shop}\n\
+                   spec: {filter: {name: nowhere}}\n";
+    let both = format!("{selector}{nowhere}");
+    let error = hub.apply("me", resources(&both), How::Safely).await.unwrap_err();
+    let ApplyError::Unsound(findings) = &error else { panic!("{error}") };
+    let codes: Vec<_> = findings.iter().map(|finding| finding.code).collect();
+    assert_eq!((codes.len(), codes.last()), (2, Some(&Code::Unprotects)), "{findings:?}");
     hub.delete("me", service(), How::Forced).await.unwrap();
     let (_, audited) = hub.audit(None, 1).await.unwrap().remove(0);
     assert_eq!(

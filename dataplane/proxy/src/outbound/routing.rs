@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use weft_policy::bundle::{Protocol, Route};
 use weft_policy::path::NormalPath;
-use weft_policy::route::{self, Authority, HeadView, Meant, Resolution, Resolved, Resolver};
+use weft_policy::route::{self, AnswerEdits, Authority, HeadView, Meant, Resolution, Resolved, Resolver};
 use weft_transport::http::RequestHead;
 
 use super::attempts::Goal;
@@ -75,6 +75,11 @@ impl Plan<'_> {
     /// Makes the rule's changes on what the filters left; every attempt sends what this leaves.
     pub(super) fn modify(&self, head: &mut RequestHead) {
         self.plan.modify(&mut head.headers);
+    }
+
+    /// The rule's changes of the answer.
+    pub(super) fn answer_edits(&self) -> AnswerEdits {
+        self.plan.answer_edits()
     }
 }
 

@@ -26,12 +26,8 @@ fn defaults() -> Vec<Object> {
         weight: 1,
         labels: BTreeMap::new(),
     };
-    let rule = RouteRule {
-        name: None,
-        matches: vec![RouteMatch { path: None, method: None, headers: Vec::new() }],
-        actions: Vec::new(),
-        backends: Vec::new(),
-    };
+    let rule =
+        RouteRule { name: None, matches: vec![RouteMatch::default()], actions: Vec::new(), backends: Vec::new() };
     let unknown = "".parse().unwrap_or_default();
     vec![
         Object::Mesh(MeshSettings {

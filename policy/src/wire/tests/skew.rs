@@ -51,10 +51,10 @@ fn unknown_fields_arms_and_values_refuse_their_object_by_key() {
         (
             3,
             "/rules/0/matches/0",
-            json!({"path": {"Exact": "/a"}, "headers": [], "query": "a=b"}),
-            "rules[0].matches[0].query: unknown field",
+            json!({"path": {"Exact": "/a"}, "headers": [], "cookies": "a=b"}),
+            "rules[0].matches[0].cookies: unknown field",
         ),
-        (3, "/rules/0/matches/0/path", json!({"Regex": "/a.*"}), "rules[0].matches[0].path: unknown variant `Regex`"),
+        (3, "/rules/0/matches/0/path", json!({"Glob": "/a*"}), "rules[0].matches[0].path: unknown variant `Glob`"),
         (2, "/ports/0/protocol", json!("sctp"), "ports[0].protocol: unknown variant `sctp`"),
         (
             2,

@@ -1,0 +1,160 @@
+//! The matches of a service's routes, decoded and compiled, in the order in which they are asked: the first that holds decides.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+use super::pattern::{Pattern, Patterns};
+use super::query::QueryReading;
+use super::{CompiledRoute, HeadView};
+use crate::bundle::{FieldMatch, PathMatch, Route, RouteMatch};
+use crate::path;
+
+/// All that may hold for a service's requests, in order of precedence.
+#[derive(Debug, Default)]
+pub(super) struct Candidates {
+    list: Vec<Candidate>,
+    /// Any looks at the query.
+    pub(super) by_query: bool,
+}
+
+/// One match of one rule of one route.
+#[derive(Debug)]
+pub(super) struct Candidate {
+    /// Indexes into `RouteTable::routes`, its rules, and the rule's matches.
+    pub(super) route: usize,
+    pub(super) rule: usize,
+    /// `None`: the rule has no matches and holds for all.
+    matching: Option<usize>,
+    path: PathTest,
+    method: Option<String>,
+    headers: Vec<(String, TextTest)>,
+    query: Vec<(String, TextTest)>,
+}
+
+/// A request as one server may read it.
+#[derive(Clone, Copy)]
+pub(super) struct Read<'r, 'h> {
+    pub(super) head: &'r HeadView<'h>,
+    /// Decoded.
+    pub(super) path: &'r [u8],
+    pub(super) query: QueryReading,
+}
+
+/// A `PathMatch`, decoded as the readings are that it is compared with.
+#[derive(Debug)]
+enum PathTest {
+    Any,
+    Exact(Vec<u8>),
+    /// Without the slash at its end.
+    Prefix(Vec<u8>),
+    Regex(Arc<Pattern>),
+}
+
+#[derive(Debug)]
+enum TextTest {
+    Exact(String),
+    Regex(Arc<Pattern>),
+}
+
+impl Candidates {
+    pub(super) fn add(&mut self, number: usize, route: &Route, patterns: &mut Patterns) {
+        for (index, rule) in route.rules.iter().enumerate() {
+            if rule.matches.is_empty() {
+                self.list.push(Candidate::new(number, index, None, patterns));
+            }
+            for matching in rule.matches.iter().enumerate() {
+                self.list.push(Candidate::new(number, index, Some(matching), patterns));
+            }
+        }
+    }
+
+    /// To be called when all are there.
+    pub(super) fn sort(&mut self, routes: &[CompiledRoute]) {
+        self.list.sort_by_cached_key(|candidate| candidate.precedence(&routes[candidate.route].route));
+        self.by_query = self.list.iter().any(|candidate| !candidate.query.is_empty());
+    }
+
+    pub(super) fn iter(&self) -> std::slice::Iter<'_, Candidate> {
+        self.list.iter()
+    }
+}
+
+impl Candidate {
+    fn new(route: usize, rule: usize, matching: Option<(usize, &RouteMatch)>, patterns: &mut Patterns) -> Self {
+        let spec = matching.map(|(_, spec)| spec);
+        let path = PathTest::of(spec.and_then(|spec| spec.path.as_ref()), patterns);
+        let mut tests =
+            |fields: &[FieldMatch]| fields.iter().map(|it| (it.name.clone(), TextTest::of(it, patterns))).collect();
+        Self {
+            route,
+            rule,
+            matching: matching.map(|(index, _)| index),
+            path,
+            method: spec.and_then(|spec| spec.method.clone()),
+            headers: spec.map(|spec| tests(&spec.headers)).unwrap_or_default(),
+            query: spec.map(|spec| tests(&spec.query)).unwrap_or_default(),
+        }
+    }
+
+    pub(super) fn holds(&self, read: &Read<'_, '_>) -> bool {
+        let Read { head, path, query } = *read;
+        self.path.holds(path)
+            && self.method.as_ref().is_none_or(|method| method == head.method)
+            && self.headers.iter().all(|(name, test)| (head.headers)(name).is_some_and(|it| test.holds(it.as_bytes())))
+            && self.query.iter().all(|(name, test)| {
+                let value = head.path.query().and_then(|text| query.value(text, name));
+                value.is_some_and(|value| test.holds(&value))
+            })
+    }
+
+    /// Smaller comes first. Consumer routes; exact path, regular expression, longest prefix; method, number of headers, of query
+    /// parameters; then the oldest route, then its name, then the order written.
+    fn precedence(&self, route: &Route) -> impl Ord + use<> {
+        let (kind, length) = match &self.path {
+            PathTest::Exact(_) => (2, 0),
+            // The standard leaves it open: an expression says more than a prefix.
+            PathTest::Regex(pattern) => (1, pattern.len()),
+            PathTest::Prefix(prefix) => (0, prefix.len()),
+            PathTest::Any => (0, 0),
+        };
+        let conditions = (kind, length, self.method.is_some(), self.headers.len(), self.query.len());
+        let producer = route.consumer_namespace.is_none();
+        (producer, Reverse(conditions), (route.created, route.name.clone()), (self.rule, self.matching))
+    }
+}
+
+impl PathTest {
+    fn of(path: Option<&PathMatch>, patterns: &mut Patterns) -> Self {
+        let decode = |text: &str| path::decode(text).into_owned();
+        match path {
+            None => Self::Any,
+            Some(PathMatch::Exact(path)) => Self::Exact(decode(path)),
+            Some(PathMatch::Prefix(prefix)) => Self::Prefix(decode(prefix.trim_end_matches('/'))),
+            Some(PathMatch::Regex(text)) => Self::Regex(patterns.of(text)),
+        }
+    }
+
+    fn holds(&self, path: &[u8]) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Exact(exact) => exact == path,
+            Self::Prefix(prefix) => {
+                path.strip_prefix(prefix.as_slice()).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+            }
+            Self::Regex(pattern) => pattern.holds(path),
+        }
+    }
+}
+
+impl TextTest {
+    fn of(field: &FieldMatch, patterns: &mut Patterns) -> Self {
+        if field.regex { Self::Regex(patterns.of(&field.value)) } else { Self::Exact(field.value.clone()) }
+    }
+
+    fn holds(&self, value: &[u8]) -> bool {
+        match self {
+            Self::Exact(exact) => exact.as_bytes() == value,
+            Self::Regex(pattern) => pattern.holds(value),
+        }
+    }
+}
