@@ -189,6 +189,7 @@ pub struct Present<'a> {
     pub followed: Vec<Lineage>,
     pub replace_authority: bool,
     pub max_audit_entries: u64,
+    pub now_unix: i64,
     /// Notes in a state folder which store it works with and how far that is.
     pub remember: fn(&Path, &Lineage, Revision),
     /// Loads a store as a start of this trust domain would; gives the number of records that can't be read, or why it would
@@ -271,7 +272,7 @@ fn fill(
             "records of the snapshot can't be read; they are left aside as they were where it was saved"
         );
     }
-    let lineage = store.accept(&present.followed, audit)?;
+    let lineage = store.accept(&present.followed, present.now_unix, audit)?;
     let revision = store.revision()?;
     (present.remember)(making, &lineage, revision);
     let aside = (1..).map(|number| format!("before-restore-{number}"));

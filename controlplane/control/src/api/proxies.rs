@@ -20,7 +20,7 @@ use weft_policy::text::printable;
 use super::tokens::Makers;
 use super::{Access, ApiError, Body, Caller, Endpoint, Query};
 use crate::access::{Place, Thing, Verb};
-use crate::hub::{self, BanError, EvictError, Hub, Published, Silent, gathered};
+use crate::hub::{self, AcceptError, BanError, EvictError, Hub, Published, Silent, gathered};
 use crate::registry::{self, ProxyKey, ProxyStatus, SyncState};
 
 /// Characters of a ban's reason.

@@ -75,6 +75,7 @@ impl Hub {
                     followed,
                     replace_authority,
                     max_audit_entries: working.config.limits.max_audit_entries,
+                    now_unix: crate::now_unix(),
                     remember: lead::remember,
                     load: would_start,
                 };
