@@ -10,6 +10,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::Finding;
 use crate::access::{Access, AccessArgs};
 use crate::api::{Client, Error};
+use crate::commands::store;
 use crate::output;
 
 /// More than this and certificates are refused as expired or not yet valid.
@@ -129,8 +130,13 @@ fn store(health: Result<(), String>, unreadable: Result<UnreadableList, Error>) 
 
 /// Finds a store that does not lead; gives nothing if it leads or can't be asked.
 fn lead(answer: Result<Store, Error>) -> Option<Finding> {
-    let doubt = answer.ok()?.doubt?;
-    Some(Finding::fail("store", doubt, "proxies keep what they have until then"))
+    let Store { doubt, ahead, .. } = answer.ok()?;
+    if let Some(doubt) = doubt {
+        return Some(Finding::fail("store", doubt, "proxies keep what they have until then"));
+    }
+    let ahead = ahead?;
+    let seen = format!("leads not all proxies; {}: {}", store::ahead(&ahead), output::cell(&ahead.reason));
+    Some(Finding::fail("store", seen, "they keep what they have until then: see `weft proxies -o wide`"))
 }
 
 fn certificates(answer: Result<Proxies, Error>, now: i64) -> Finding {
@@ -164,7 +170,7 @@ fn certificates(answer: Result<Proxies, Error>, now: i64) -> Finding {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use weft_api::Unreadable;
+    use weft_api::{Ahead, Unreadable};
 
     use super::super::State;
     use super::*;
@@ -199,6 +205,18 @@ mod tests {
                 "connected_since": null});
             serde_json::from_value(told).unwrap()
         };
+    #[test]
+    fn a_store_that_does_not_lead_all_proxies_fails() {
+        let ahead = Ahead { proxies: 1, names: vec!["web-1".to_owned()], reason: "it is of epoch 1".to_owned() };
+        assert!(lead(Ok(Store::default())).is_none());
+        let finding = lead(Ok(Store { ahead: Some(ahead.clone()), ..Store::default() })).unwrap();
+        assert_eq!(finding.state, State::Fail);
+        assert_eq!(finding.seen, "leads not all proxies; 1 proxy takes nothing from it (web-1): it is of epoch 1");
+        // A store that leads nobody has one reason for it.
+        let doubt = Some("set back".to_owned());
+        assert_eq!(lead(Ok(Store { ahead: Some(ahead), doubt, ..Store::default() })).unwrap().seen, "set back");
+    }
+
         let proxies = vec![proxy("a", "1970-01-01T00:30:00Z"), proxy("b", "1970-01-02T00:00:00Z")];
         let answer = Proxies { proxies, ..Proxies::default() };
         let finding = certificates(Ok(answer), 0);

@@ -86,6 +86,11 @@ impl Hub {
 
     /// False while others may have made what is not known here.
     pub(crate) fn knows_absences(&self) -> bool {
+    /// True where the store is on the network and others may use it.
+    pub(crate) fn is_in_etcd(&self) -> bool {
+        self.store.is_shared()
+    }
+
         !self.store.is_shared() || self.store.fault().is_none()
     }
 
