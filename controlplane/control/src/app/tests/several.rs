@@ -195,6 +195,27 @@ async fn each_tells_of_the_proxies_of_all() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_said_goodbye_is_waited_for_nowhere() {
+    let both = Both::start().await;
+    let [(_, mut one), (_, mut two)] = both.proxies().await;
+    two.say(v1::proxy_message::Message::Draining(v1::Draining {})).await;
+    for control in [&both.first, &both.second] {
+        until("it is forgotten", async || states(&listed(control).await) == ["synced"]).await;
+    }
+    let revision = both.first.apply(&SHOP.replace("port: 80, targetPort", "name: http, port: 80, targetPort")).await;
+    one.take().await;
+    for control in [&both.first, &both.second] {
+        let told = status(control, revision, 5_000).await;
+        assert_eq!((&told["complete"], states(&told)), (&json!(true), vec!["synced"]), "{told}");
+    }
+    // One that went without a word is expected back by all.
+    drop(one);
+    for control in [&both.first, &both.second] {
+        until("it is away", async || states(&listed(control).await) == ["disconnected"]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_does_not_answer_is_named_with_its_proxies() {
     let both = Both::start().await;
     let _proxies = both.proxies().await;
