@@ -41,8 +41,10 @@ pub(super) async fn findings(args: &AccessArgs) -> Vec<Finding> {
         }
     }
     findings.push(clock(client.server_time().await, OffsetDateTime::now_utc()));
-    findings.extend(store(client.health().await, client.fetch("/unreadable").await));
-    findings.extend(lead(client.fetch("/store").await));
+    let leads: Result<Store, Error> = client.fetch("/store").await;
+    let is_in_etcd = leads.as_ref().is_ok_and(|store| store.in_etcd);
+    findings.extend(written(client.health().await, is_in_etcd, client.fetch("/unreadable").await));
+    findings.extend(lead(leads));
     findings.push(certificates(client.fetch("/proxies").await, OffsetDateTime::now_utc().unix_timestamp()));
     findings
 }
@@ -104,11 +106,15 @@ fn clock(server: Option<String>, here: OffsetDateTime) -> Finding {
 }
 
 /// Checks that the store can be written, and names the records that can't be read.
-fn store(health: Result<(), String>, unreadable: Result<UnreadableList, Error>) -> Vec<Finding> {
+fn written(health: Result<(), String>, is_in_etcd: bool, unreadable: Result<UnreadableList, Error>) -> Vec<Finding> {
     let check = "store";
     let mut findings = Vec::new();
     if let Err(reason) = health {
-        findings.push(Finding::fail(check, reason, "free space on the disk of weft-control's state folder"));
+        let hint = match is_in_etcd {
+            true => "see etcd's members, its space and the network to it; what is known is served meanwhile",
+            false => "free space on the disk of weft-control's state folder",
+        };
+        findings.push(Finding::fail(check, reason, hint));
     }
     match unreadable {
         Ok(answer) => {
@@ -128,7 +134,7 @@ fn store(health: Result<(), String>, unreadable: Result<UnreadableList, Error>) 
     findings
 }
 
-/// Finds a store that does not lead; gives nothing if it leads or can't be asked.
+/// Finds a store that does not lead, or not all proxies; gives nothing if it leads or can't be asked.
 fn lead(answer: Result<Store, Error>) -> Option<Finding> {
     let Store { doubt, ahead, .. } = answer.ok()?;
     if let Some(doubt) = doubt {
@@ -187,24 +193,18 @@ mod tests {
     #[test]
     fn what_is_wrong_with_the_store_is_said() {
         let none = || Ok(UnreadableList::default());
-        assert_eq!(store(Ok(()), none())[0].state, State::Ok);
-        let full = store(Err("No space left on device".to_owned()), none());
+        assert_eq!(written(Ok(()), false, none())[0].state, State::Ok);
+        let full = written(Err("No space left on device".to_owned()), false, none());
         assert_eq!((full.len(), full[0].state), (1, State::Fail));
+        assert!(full[0].advice.contains("state folder"), "{}", full[0].advice);
+        let away = written(Err("10.0.0.1:2379: refused".to_owned()), true, none());
+        assert!(away[0].advice.starts_with("see etcd's members"), "{}", away[0].advice);
         let record = Unreadable { key: "services/default/a".to_owned(), ..Unreadable::default() };
-        let odd = store(Ok(()), Ok(UnreadableList { items: vec![record] }));
+        let odd = written(Ok(()), false, Ok(UnreadableList { items: vec![record] }));
         assert_eq!((odd.len(), odd[0].state), (1, State::Fail));
         assert!(odd[0].seen.contains("services/default/a"), "{}", odd[0].seen);
     }
 
-    #[test]
-    fn certificates_near_expiry_are_named() {
-        let proxy = |name: &str, until: &str| {
-            let told = json!({"name": name, "identity": "i", "address": "", "mesh_addresses": [], "heard_ms": 0,
-                "version": "0.1.0", "state": "synced", "reason": "", "revision": 1, "current_revision": 1,
-                "staleness_ms": 0, "filters": [], "certificate_not_after": until, "transport": "quic",
-                "connected_since": null});
-            serde_json::from_value(told).unwrap()
-        };
     #[test]
     fn a_store_that_does_not_lead_all_proxies_fails() {
         let ahead = Ahead { proxies: 1, names: vec!["web-1".to_owned()], reason: "it is of epoch 1".to_owned() };
@@ -217,6 +217,15 @@ mod tests {
         assert_eq!(lead(Ok(Store { ahead: Some(ahead), doubt, ..Store::default() })).unwrap().seen, "set back");
     }
 
+    #[test]
+    fn certificates_near_expiry_are_named() {
+        let proxy = |name: &str, until: &str| {
+            let told = json!({"name": name, "identity": "i", "address": "", "mesh_addresses": [], "heard_ms": 0,
+                "version": "0.1.0", "state": "synced", "reason": "", "revision": 1, "current_revision": 1,
+                "staleness_ms": 0, "filters": [], "certificate_not_after": until, "transport": "quic",
+                "connected_since": null});
+            serde_json::from_value(told).unwrap()
+        };
         let proxies = vec![proxy("a", "1970-01-01T00:30:00Z"), proxy("b", "1970-01-02T00:00:00Z")];
         let answer = Proxies { proxies, ..Proxies::default() };
         let finding = certificates(Ok(answer), 0);

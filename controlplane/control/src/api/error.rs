@@ -86,6 +86,19 @@ impl ApiError {
 
     pub fn with_details(mut self, details: Vec<Detail>) -> Self {
         self.details = details;
+    /// Something that only the store knows could not be read.
+    pub(super) fn unread(error: StoreError) -> Self {
+        if !error.is_unreachable() {
+            return error.into();
+        }
+        let reason = crate::chain(&error);
+        tracing::warn!(error = reason, "what is only in the store could not be read");
+        Self::unavailable(format!(
+            "{reason}; what you ask for is only in the store. Once etcd answers again, so does this server; what is kept in \
+             memory, such as objects, proxies and bans, is told meanwhile"
+        ))
+    }
+
         self
     }
 

@@ -1,8 +1,6 @@
 //! The root of two control planes on one store is replaced: by whom, who follows, what a proxy notices, and what is said where the
 //! one with the root's key is away.
 
-use weft_store::Embedded;
-
 use super::real::{share, until};
 use super::several::OneStore;
 use super::*;
@@ -18,7 +16,7 @@ struct Ground {
 impl Ground {
     fn new() -> Self {
         let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-        let store = OneStore(Arc::new(Embedded::open(&folders[0].path().join("rows.redb")).unwrap()));
+        let store = OneStore::open(folders[0].path());
         Self { folders, store }
     }
 
@@ -138,6 +136,8 @@ async fn a_root_is_followed_by_all_and_dropped_once_nothing_needs_it() {
     for control in [&first, &second] {
         until("proxies are told so", async || told(control) == 1).await;
     }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_is_saved_where_the_key_of_the_newest_root_is() {
     let ground = Ground::new();
@@ -187,8 +187,6 @@ async fn restores(bytes: &[u8]) {
     assert_eq!(status, 200, "{text}");
     fresh.app.stop().await;
     Control::start(dir.path()).await.app.stop().await;
-}
-
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
