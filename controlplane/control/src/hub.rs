@@ -53,7 +53,7 @@ pub(crate) use self::filters::{AUTHZ, SYSTEM};
 pub use self::filters::{FilterVersion, Publication, PublishError};
 pub use self::grants::{WithdrawError, Withdrawn};
 pub use self::identity::{Holder, JoinError, NotValid, RenewError, SignedIdentity};
-pub use self::lead::{Doubt, Lead};
+pub use self::lead::{AcceptError, Doubt, Lead};
 pub use self::planning::{Busy, TooManyCalls};
 pub(crate) use self::registration::Origin;
 pub use self::registration::RegisterError;

@@ -201,6 +201,9 @@ pub trait Session: Send + Sync {
     /// Holds these no longer, as far as they are still this session's.
     fn release(&self, keys: Vec<String>) -> BoxFuture<'_, Result<(), Error>>;
 
+    /// The same with a last value each, which watchers see before it goes.
+    fn release_with(&self, rows: Vec<Row>) -> BoxFuture<'_, Result<(), Error>>;
+
     /// Takes an office that nobody has. True while this session has it.
     fn lead(&self, office: &str) -> BoxFuture<'_, Result<bool, Error>>;
 

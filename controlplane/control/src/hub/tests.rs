@@ -689,7 +689,7 @@ async fn a_store_that_was_lost_or_set_back_leads_nobody_without_a_word() {
         let reason = hub.may_lead(None).unwrap_err();
         assert!(reason.contains("at revision 0, it was at 1") && reason.contains("weft store accept"), "{reason}");
         let accepted = hub.accept_store("me").await.unwrap();
-        assert_eq!((accepted.store.as_str(), accepted.epoch), (lineage.store.as_str(), 2));
+        assert!(accepted.store == lineage.store && accepted.epoch > 1_700_000_000, "{accepted:?}");
         assert_eq!((hub.may_lead(None), hub.may_lead(Some(&followed))), (Ok(()), Ok(())));
     }
     assert_eq!(hub_in(dir.path(), |_| {}).may_lead(Some(&followed)), Ok(()));
