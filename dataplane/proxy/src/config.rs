@@ -278,6 +278,10 @@ impl Config {
         if self.capture.is_some() && self.listen.outbound.is_none() {
             wrong.push("capture: needs listen.outbound".to_owned());
         }
+        if self.capture.is_some() && self.listen.inbound.is_none() && !self.workload.ports.is_empty() {
+            let what = "capture: needs listen.inbound: what comes to workload.ports would pass by the proxy";
+            wrong.push(what.to_owned());
+        }
         wrong
     }
 

@@ -96,6 +96,24 @@ fn files_and_folders_that_a_start_needs_are_told_at_once() {
 }
 
 #[test]
+fn a_namespace_in_which_nothing_can_be_captured_is_told() {
+    let check = |error: CaptureError, expect: &str| {
+        let told = refused(Err(error)).unwrap();
+        assert!(told.starts_with("capture: ") && told.contains(expect), "{told}");
+    };
+    check(
+        CaptureError::Taken("inet weft_other".to_owned()),
+        "another proxy captures in this network namespace (nft table inet weft_other)",
+    );
+    check(
+        CaptureError::NotPermitted("Operation not permitted".to_owned()),
+        "CAP_NET_ADMIN in this network namespace is needed",
+    );
+    check(CaptureError::Run(ErrorKind::Other.into()), "nft could not be run: other error");
+    assert_eq!(refused(Ok(())), None);
+}
+
+#[test]
 fn listeners_that_take_less_than_capture_redirects_are_told() {
     let check = |outbound: &str, inbound: &str, has_ipv6: bool, expect: &[&str]| {
         let [outbound, inbound] = [outbound, inbound].map(|at| Some(at.parse().unwrap()));

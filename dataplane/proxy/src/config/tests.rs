@@ -91,6 +91,10 @@ fn bad_files_are_refused_by_name() {
     refused(("[{port: 8080, protocol: http}]", "[{port: 1}, {port: 1}]"), "listed twice");
     refused(("protocol: http", "protocol: smtp"), "smtp");
     refused(("listen:", "capture: {}\nlisten:"), "needs listen.outbound");
+    refused(
+        ("listen: {", "capture: {}\nlisten: {outbound: '[::]:15001', "),
+        "capture: needs listen.inbound: what comes to workload.ports would pass by the proxy",
+    );
 }
 
 #[test]
@@ -141,6 +145,7 @@ fn numbers_that_no_port_can_be_are_told_at_once_with_the_rest() {
                   proxy.yaml: limits.max_connections: \"many\" is not from 1 to 1048576\n\
                   proxy.yaml: limits.http_fields: 0 is not from 1 to 128\n\
                   proxy.yaml: listen.admin: 127.0.0.11:15080 collides with listen.explicit, 127.0.0.11:15080\n\
-                  proxy.yaml: capture: needs listen.outbound";
+                  proxy.yaml: capture: needs listen.outbound\n\
+                  proxy.yaml: capture: needs listen.inbound: what comes to workload.ports would pass by the proxy";
     assert_eq!(error, expect);
 }
