@@ -35,7 +35,8 @@ pub struct Doubt {
 #[derive(Debug, thiserror::Error)]
 pub enum AcceptError {
     #[error(
-        "store {store} leads already (epoch {epoch}), and no connected proxy is ahead of it or follows another store: there is          nothing to accept, and nothing was changed"
+        "store {store} leads already (epoch {epoch}), and no connected proxy is ahead of it or follows another store: there is \
+         nothing to accept, and nothing was changed"
     )]
     Leads { store: String, epoch: u64 },
     #[error(transparent)]
