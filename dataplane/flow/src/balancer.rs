@@ -1,7 +1,11 @@
-//! Power of two choices: two endpoints are drawn in proportion to their weights, the faster one with regard to its load
-//! takes the request, and equals take it in turn. A slower one is sampled now and then. An endpoint that cannot be reached
-//! is not drawn while another can, and is probed now and then, one probe at a time.
+//! Picks an endpoint for each request. By default by the power of two choices: two endpoints are drawn in proportion to
+//! their weights, the faster one with regard to its load takes the request, and equals take it in turn; a slower one is
+//! sampled now and then. Whatever the algorithm, an endpoint that cannot be reached is not picked while another can, and
+//! is probed now and then, one probe at a time.
 
+mod hashed;
+#[cfg(test)]
+mod models;
 mod reach;
 #[cfg(test)]
 mod shares;
@@ -9,14 +13,41 @@ mod shares;
 mod simulation;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod vitals;
 
 use std::rc::Rc;
 use std::time::Duration;
 
 use crate::{below, next_dice};
+use hashed::{HashOrder, Placed};
 use reach::Reach;
+use turns::Turns;
 pub use vitals::Vitals;
+
+/// How the requests of a service are spread over its endpoints; all keep weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Algorithm {
+    /// Of two drawn the faster one with regard to its load.
+    #[default]
+    PeakEwma,
+    /// Of two drawn the one with fewer requests in flight.
+    LeastRequest,
+    /// In turn.
+    RoundRobin,
+    Random,
+    /// Requests of one key go to one endpoint, by points on a ring.
+    RingHash,
+    /// The same by a table: more even, and more memory.
+    Maglev,
+}
+
+impl Algorithm {
+    /// True where a request's key decides.
+    pub fn is_by_key(self) -> bool {
+        matches!(self, Algorithm::RingHash | Algorithm::Maglev)
+    }
+}
 
 /// How a request ended, as seen from the endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -46,12 +77,32 @@ pub struct Balancer<E> {
     /// Those drawn have one weight.
     uniform: bool,
     unreachable: Vec<Rc<E>>,
+    way: Way,
+}
+
+/// What an algorithm keeps.
+#[derive(Debug, Default)]
+enum Way {
+    #[default]
+    PeakEwma,
+    LeastRequest,
+    /// Over those drawn: made anew with them.
+    RoundRobin(Turns),
+    Random,
+    /// Over all endpoints with weight, whether they can be reached or not.
+    Hashed(Algorithm, HashOrder),
 }
 
 #[derive(Debug)]
 struct Weighted<E> {
     endpoint: Rc<E>,
     weight: u64,
+}
+
+impl<E> PartialEq for Weighted<E> {
+    fn eq(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.endpoint, &other.endpoint) && self.weight == other.weight
+    }
 }
 
 #[derive(Debug)]
@@ -63,7 +114,7 @@ struct Drawn<E> {
 
 impl<E> Default for Balancer<E> {
     fn default() -> Self {
-        Self { endpoints: Vec::new(), drawn: Vec::new(), uniform: true, unreachable: Vec::new() }
+        Self { endpoints: Vec::new(), drawn: Vec::new(), uniform: true, unreachable: Vec::new(), way: Way::default() }
     }
 }
 
@@ -72,15 +123,44 @@ impl<E: AsRef<Vitals>> Balancer<E> {
         Self::default()
     }
 
-    /// Replaces the set. Weight 0 takes nothing, unless all have it: then all are equal (a drained service still answers
-    /// better than none).
-    pub fn update(&mut self, endpoints: impl IntoIterator<Item = (Rc<E>, u32)>) {
+    /// Replaces the algorithm and the set. Weight 0 takes nothing, unless all have it: then all are equal (a drained
+    /// service still answers better than none).
+    pub fn update(&mut self, algorithm: Algorithm, endpoints: impl IntoIterator<Item = (Rc<E>, u32)>) {
         let weighted = |(endpoint, weight): (Rc<E>, u32)| Weighted { endpoint, weight: weight.into() };
-        self.endpoints = endpoints.into_iter().map(weighted).collect();
-        if self.endpoints.iter().all(|it| it.weight == 0) {
-            self.endpoints.iter_mut().for_each(|it| it.weight = 1);
+        let mut endpoints: Vec<_> = endpoints.into_iter().map(weighted).collect();
+        if endpoints.iter().all(|it| it.weight == 0) {
+            endpoints.iter_mut().for_each(|it| it.weight = 1);
         }
+        // Who takes nothing stands behind all others, so that the numbers of a hash order are places here.
+        endpoints.sort_by_key(|it| it.weight == 0);
+        // What changed is something else: turns go on, and no table is made again.
+        if algorithm == self.algorithm() && endpoints == self.endpoints {
+            return;
+        }
+        self.endpoints = endpoints;
+        let placed = || -> Vec<Placed> {
+            let with_weight = self.endpoints.iter().filter(|it| it.weight > 0);
+            with_weight.map(|it| Placed { place: vitals_of(&it.endpoint).place(), weight: it.weight }).collect()
+        };
+        self.way = match algorithm {
+            Algorithm::PeakEwma => Way::PeakEwma,
+            Algorithm::LeastRequest => Way::LeastRequest,
+            Algorithm::RoundRobin => Way::RoundRobin(Turns::default()),
+            Algorithm::Random => Way::Random,
+            Algorithm::RingHash => Way::Hashed(algorithm, HashOrder::ring(&placed())),
+            Algorithm::Maglev => Way::Hashed(algorithm, HashOrder::maglev(&placed(), hashed::SLOTS)),
+        };
         self.redraw();
+    }
+
+    pub fn algorithm(&self) -> Algorithm {
+        match &self.way {
+            Way::PeakEwma => Algorithm::PeakEwma,
+            Way::LeastRequest => Algorithm::LeastRequest,
+            Way::RoundRobin(_) => Algorithm::RoundRobin,
+            Way::Random => Algorithm::Random,
+            Way::Hashed(algorithm, _) => *algorithm,
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -96,34 +176,78 @@ impl<E: AsRef<Vitals>> Balancer<E> {
         self.unreachable.len()
     }
 
-    /// An endpoint for one request; `dice` is uniform. Those in `avoid` are taken only where there is nothing else.
-    pub fn pick(&self, now: Duration, dice: u64, avoid: &[Rc<E>]) -> Option<&Rc<E>> {
+    /// An endpoint for one request; `dice` is uniform. `key`: the hash of what keeps requests together, for algorithms
+    /// that go by it; a request without one is spread at random. Endpoints in `avoid` are taken only where there is
+    /// nothing else.
+    pub fn pick(&self, now: Duration, dice: u64, key: Option<u64>, avoid: &[Rc<E>]) -> Option<&Rc<E>> {
         let mut dice = dice;
+        match (&self.way, key) {
+            (Way::PeakEwma, _) => self.compared(now, dice, avoid, |one, other, tie| one.is_better_than(other, tie)),
+            (Way::LeastRequest, _) => self.compared(now, dice, avoid, |one, other, tie| one.has_less_than(other, tie)),
+            // A second attempt takes no turn: it would be that of the endpoint after a broken one.
+            (Way::RoundRobin(turns), _) if avoid.is_empty() => {
+                turns.take(next_dice(&mut dice)).map(|drawn| &self.drawn[drawn].endpoint)
+            }
+            (Way::Hashed(_, order), Some(key)) => self.first_of(order, key, avoid),
+            (Way::RoundRobin(_) | Way::Random | Way::Hashed(..), _) => {
+                self.draw(next_dice(&mut dice), avoid).map(|drawn| &self.drawn[drawn].endpoint)
+            }
+        }
+    }
+
+    /// Of two drawn the one that is better.
+    fn compared(
+        &self,
+        now: Duration,
+        mut dice: u64,
+        avoid: &[Rc<E>],
+        is_better: impl Fn(&Vitals, &Vitals, bool) -> bool,
+    ) -> Option<&Rc<E>> {
         let first = self.draw(next_dice(&mut dice), avoid)?;
         let second = self.draw(next_dice(&mut dice), avoid)?;
         // With unequal weights a double draw wins outright; otherwise two endpoints would always get equal shares.
         let again = first == second && self.uniform;
         let second = if again { self.other(first, next_dice(&mut dice), avoid) } else { Some(second) };
         let chosen = match second {
-            Some(second) if second != first => self.compare(first, second, now, next_dice(&mut dice)),
+            Some(second) if second != first => self.compare((first, second), now, next_dice(&mut dice), is_better),
             _ => first,
         };
         self.vitals(chosen).picked(now);
         Some(&self.drawn[chosen].endpoint)
     }
 
+    /// The first in a key's order that can be reached and is not to be avoided.
+    fn first_of(&self, order: &HashOrder, key: u64, avoid: &[Rc<E>]) -> Option<&Rc<E>> {
+        let is_avoided = |endpoint: &Rc<E>| avoid.iter().any(|avoided| Rc::ptr_eq(avoided, endpoint));
+        let all_avoided = self.drawn.iter().all(|drawn| is_avoided(&drawn.endpoint));
+        let all_lost = self.drawn.first().is_some_and(|drawn| !vitals_of(&drawn.endpoint).is_reachable());
+        let may_be_used = |endpoint: &&Rc<E>| {
+            (all_avoided || !is_avoided(endpoint)) && (all_lost || vitals_of(endpoint).is_reachable())
+        };
+        order.of(key).map(|number| &self.endpoints[number].endpoint).find(may_be_used)
+    }
+
     /// Which of two takes the request: the better one, unless the other has not been measured for long.
-    fn compare(&self, first: usize, second: usize, now: Duration, dice: u64) -> usize {
+    fn compare(
+        &self,
+        (first, second): (usize, usize),
+        now: Duration,
+        dice: u64,
+        is_better: impl Fn(&Vitals, &Vitals, bool) -> bool,
+    ) -> usize {
         let (one, other) = (self.vitals(first), self.vitals(second));
         // Of equals with equal weights the one that had less of late takes it three times in four: shares differ less than
         // by chance alone, and requests that alternate between two kinds are not sorted by kind.
         let favour = if self.uniform { below(dice, 4) < 3 } else { below(dice, 2) == 0 };
         let tie = if self.uniform { one.had_less_than(other, now) == favour } else { favour };
-        let (winner, loser) = if one.is_better_than(other, tie) { (first, second) } else { (second, first) };
-        if self.vitals(loser).is_due_for_a_sample(now) {
-            return loser;
+        let (winner, loser) = if is_better(one, other, tie) { (first, second) } else { (second, first) };
+        // Only one that lost by its speed may have become faster.
+        if matches!(self.way, Way::PeakEwma) {
+            if self.vitals(loser).is_due_for_a_sample(now) {
+                return loser;
+            }
+            self.vitals(winner).won();
         }
-        self.vitals(winner).won();
         winner
     }
 
@@ -183,6 +307,10 @@ impl<E: AsRef<Vitals>> Balancer<E> {
         }
         let unreachable = self.endpoints.iter().filter(|it| !reachable(it));
         self.unreachable = unreachable.map(|it| Rc::clone(&it.endpoint)).collect();
+        if let Way::RoundRobin(turns) = &mut self.way {
+            let weights = self.endpoints.iter().filter(|it| it.weight > 0 && (!any || reachable(it)));
+            *turns = Turns::new(weights.map(|it| it.weight));
+        }
     }
 
     /// By weight. Where what is drawn is to be avoided, the next one after it that isn't; it itself if there is none.

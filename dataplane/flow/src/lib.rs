@@ -8,7 +8,7 @@ mod budget;
 mod deadline;
 
 pub use backoff::Backoff;
-pub use balancer::{Balancer, Outcome, Probed, Vitals};
+pub use balancer::{Algorithm, Balancer, Outcome, Probed, Vitals};
 pub use bucket::TokenBucket;
 pub use budget::RetryBudget;
 pub use deadline::Deadline;
@@ -20,6 +20,13 @@ fn next_dice(dice: &mut u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
+}
+
+/// The hash of a name or a key, the same in every process and release: callers agree on where a key goes. FNV-1a, its bits
+/// then mixed. It keeps nobody from choosing keys that meet.
+pub fn hash(bytes: &[u8]) -> u64 {
+    let mixed = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    next_dice(&mut bytes.iter().fold(0xcbf2_9ce4_8422_2325, mixed))
 }
 
 /// A number below `bound` from uniform dice; 0 where `bound` is 0.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
-use weft_flow::{Balancer, Probed, RetryBudget, Vitals};
+use weft_flow::{Algorithm, Balancer, Probed, RetryBudget, Vitals};
 use weft_policy::bundle::{Endpoint, ObjectName, Service, ServicePort};
 use weft_policy::route::KeptTarget;
 use weft_transport::quic::PeerKey;
@@ -102,7 +102,7 @@ impl ServiceState {
 
     /// Picks an endpoint, or none where there is none. `avoid`: endpoints that just refused this request.
     pub fn pick(&self, now: Duration, dice: u64, avoid: &[Rc<Destination>]) -> Option<Rc<Destination>> {
-        self.balancer.borrow().pick(now, dice, avoid).map(Rc::clone)
+        self.balancer.borrow().pick(now, dice, None, avoid).map(Rc::clone)
     }
 
     /// The number of a port at one endpoint, as it is now. `None`: it is no endpoint of that port.
@@ -281,7 +281,7 @@ impl Destinations {
         }
         state.ports.borrow_mut().clone_from(&service.ports);
         let weighted = endpoints().map(|(name, endpoint)| (Rc::clone(&destinations[name]), endpoint.weight));
-        state.balancer.borrow_mut().update(weighted);
+        state.balancer.borrow_mut().update(Algorithm::default(), weighted);
         state.count_unreachable();
     }
 }

@@ -10,6 +10,7 @@ const SECOND: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(super) struct Named {
     balancer: Balancer<Endpoint>,
+    algorithm: Algorithm,
     endpoints: BTreeMap<&'static str, Rc<Endpoint>>,
     /// Those that requests under way may still hold.
     left: BTreeMap<&'static str, Rc<Endpoint>>,
@@ -27,20 +28,34 @@ impl AsRef<Vitals> for Endpoint {
 }
 
 impl Named {
+    pub(super) fn by(algorithm: Algorithm) -> Self {
+        Self { algorithm, ..Self::default() }
+    }
+
     pub(super) fn update(&mut self, weights: impl IntoIterator<Item = (&'static str, u32)>) {
         let mut known = std::mem::take(&mut self.endpoints);
         let weights: BTreeMap<_, _> = weights.into_iter().collect();
         for name in weights.keys() {
-            let new = || Rc::new(Endpoint { name, vitals: Vitals::default() });
+            let new = || Rc::new(Endpoint { name, vitals: Vitals::of(name) });
             self.endpoints.insert(name, known.remove(name).unwrap_or_else(new));
         }
         self.left.extend(known);
-        self.balancer.update(self.endpoints.values().map(Rc::clone).zip(weights.into_values()));
+        self.balancer.update(self.algorithm, self.endpoints.values().map(Rc::clone).zip(weights.into_values()));
     }
 
     pub(super) fn pick(&self, now: Duration, dice: u64, avoid: &[&'static str]) -> Option<&'static str> {
+        self.pick_for(None, now, dice, avoid)
+    }
+
+    pub(super) fn pick_for(
+        &self,
+        key: Option<u64>,
+        now: Duration,
+        dice: u64,
+        avoid: &[&'static str],
+    ) -> Option<&'static str> {
         let avoid: Vec<_> = avoid.iter().filter_map(|name| self.endpoints.get(name)).map(Rc::clone).collect();
-        Some(self.balancer.pick(now, dice, &avoid)?.name)
+        Some(self.balancer.pick(now, dice, key, &avoid)?.name)
     }
 
     /// One of now or before; what happens to one that never was happens to nobody.
@@ -77,7 +92,7 @@ impl Named {
         self.balancer.probed(&self.endpoint(name), now, dice, probed);
     }
 
-    fn in_flight(&self, name: &str) -> u32 {
+    pub(super) fn in_flight(&self, name: &str) -> u32 {
         self.endpoint(name).vitals.in_flight()
     }
 }
@@ -288,10 +303,20 @@ struct Known {
 #[test]
 fn agrees_with_a_plain_map() {
     const KEYS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
-    for seed in 0..200 {
+    let algorithms = [
+        (Algorithm::PeakEwma, 200),
+        (Algorithm::LeastRequest, 200),
+        (Algorithm::RoundRobin, 200),
+        (Algorithm::Random, 200),
+        (Algorithm::RingHash, 190),
+        // Tables take their time.
+        (Algorithm::Maglev, 10),
+    ];
+    let seeds = algorithms.into_iter().flat_map(|(algorithm, seeds)| (0..seeds).map(move |seed| (algorithm, seed)));
+    for (algorithm, seed) in seeds {
         let (mut dice, mut now) = (seed, Duration::ZERO);
         let mut roll = |bound| below(next_dice(&mut dice), bound);
-        let mut balancer = Named::default();
+        let mut balancer = Named::by(algorithm);
         let mut model: BTreeMap<&str, Known> = BTreeMap::new();
         for _ in 0..300 {
             now += Duration::from_millis(roll(100));
@@ -331,7 +356,8 @@ fn agrees_with_a_plain_map() {
                     model.entry(key).and_modify(|known| known.unreachable = probed != Probed::Reached);
                 }
                 _ => {
-                    let picked = balancer.pick(now, roll(u64::MAX), &[]);
+                    let key = (roll(4) > 0).then(|| roll(u64::MAX));
+                    let picked = balancer.pick_for(key, now, roll(u64::MAX), &[]);
                     assert_eq!(picked.is_some(), !model.is_empty(), "seed {seed}");
                     let Some(picked) = picked else { continue };
                     let all_zero = model.values().all(|known| known.weight == 0);

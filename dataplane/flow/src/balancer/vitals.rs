@@ -31,6 +31,8 @@ const PASSED_OVER: u32 = 4;
 /// To be kept with an endpoint for as long as it stays; a [`super::Balancer`] compares by it.
 #[derive(Debug, Default)]
 pub struct Vitals {
+    /// The hash of its name, by which keys find it.
+    place: u64,
     in_flight: Cell<u32>,
     /// `None`: never measured.
     speed: Cell<Option<Speed>>,
@@ -75,6 +77,15 @@ impl Default for Rest {
 }
 
 impl Vitals {
+    /// Of an endpoint of this name: what all callers call it, so that all place it alike.
+    pub fn of(name: &str) -> Self {
+        Self { place: crate::hash(name.as_bytes()), ..Self::default() }
+    }
+
+    pub(super) fn place(&self) -> u64 {
+        self.place
+    }
+
     /// A request was sent.
     pub fn started(&self) {
         self.in_flight.set(self.in_flight.get().saturating_add(1));
@@ -114,6 +125,12 @@ impl Vitals {
             // An endpoint without a measurement may be as fast as any, so the requests in flight decide.
             _ => ours < theirs || ours == theirs && tie,
         }
+    }
+
+    /// True where fewer requests are in flight than at `other`; as many: where `tie` says so.
+    pub(super) fn has_less_than(&self, other: &Vitals, tie: bool) -> bool {
+        let (ours, theirs) = (self.in_flight.get(), other.in_flight.get());
+        ours < theirs || ours == theirs && tie
     }
 
     /// True where it was picked less often than `other` of late.
