@@ -2,6 +2,8 @@
 //! carries it as deltas, the proxy turns it into its `Snapshot`. Plain data, compared and serialised as it is: fields and
 //! variants that a reader does not know are refused, since passing them over could widen what is meant.
 
+mod traffic;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -13,6 +15,7 @@ use crate::authz;
 use crate::identity::{SpiffeId, TrustDomain};
 use crate::path::PathReading;
 use crate::scope::{Ask, Ranges};
+pub use traffic::{Balancing, HashKey, SourceKey, Traffic};
 
 /// The version of the whole world, assigned by the store. Ordered; 0 = nothing yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -270,6 +273,9 @@ pub struct Service {
     /// How its apps declare to read paths.
     #[serde(default, skip_serializing_if = "is_default")]
     pub path_reading: PathReading,
+    /// What a TrafficPolicy sets; only to a proxy with the capability `traffic-policy`. Boxed: most services have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<Box<Traffic>>,
     /// By workload name; removals arrive ahead of everything else.
     #[serde(with = "by_workload")]
     pub endpoints: BTreeMap<ObjectName, Endpoint>,

@@ -79,10 +79,23 @@ impl Object {
                 let mut closed = service.clone();
                 closed.endpoints.values_mut().for_each(|endpoint| endpoint.mesh_address = NOWHERE);
                 closed.ports.iter_mut().for_each(|port| port.other_targets.clear());
+                closed.traffic = None;
                 Some(Self::Service(closed))
             }
             Self::Route(route) => Some(Self::Route(Route { rules: vec![RouteRule::refusing()], ..route.clone() })),
             Self::Mesh(_) | Self::Filter(_) => None,
+        }
+    }
+
+    /// The form of this object without what it only prefers, for a proxy that can't do that: it serves as by default, and
+    /// opens nothing. `None`: it prefers nothing.
+    #[must_use]
+    pub fn without_preferences(&self) -> Option<Self> {
+        match self {
+            Self::Service(service) if service.traffic.is_some() => {
+                Some(Self::Service(Service { traffic: None, ..service.clone() }))
+            }
+            Self::Mesh(_) | Self::Workload(_) | Self::Service(_) | Self::Route(_) | Self::Filter(_) => None,
         }
     }
 }

@@ -12,7 +12,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::authz::{Decision, Engine, Request};
-use crate::bundle::{Backend, Bundle, Direction, Endpoint, MeshSettings, ObjectName, Protocol, WorkloadPort};
+use crate::bundle::{
+    Backend, Balancing, Bundle, Direction, Endpoint, HashKey, MeshSettings, ObjectName, Protocol, Service, WorkloadPort,
+};
 use crate::identity::SpiffeId;
 use crate::path::NormalPath;
 use crate::plan::{World, access_config, filters_for, mesh_settings, serve, undone, visible};
@@ -117,6 +119,9 @@ pub struct BackendExplanation {
     pub service: Option<String>,
     pub port: u16,
     pub weight: u32,
+    /// How one of the endpoints is picked, and who says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balancing: Option<String>,
     pub endpoints: Vec<EndpointExplanation>,
 }
 
@@ -228,7 +233,7 @@ fn followed(world: &World, barred: &Barred, query: &Query) -> Result<Explanation
                 Ok(plan) => asked.backend(&plan, backend.port, backend.weight),
                 Err(_) => {
                     let (port, weight) = (backend.port, backend.weight);
-                    BackendExplanation { service: None, port, weight, endpoints: Vec::new() }
+                    BackendExplanation { service: None, port, weight, balancing: None, endpoints: Vec::new() }
                 }
             };
             match undone(world, &met.route.name) {
@@ -350,7 +355,23 @@ impl Asked<'_> {
         let endpoints =
             endpoints.filter_map(|endpoint| Some(self.endpoint(endpoint, plan.target.at(&endpoint.workload)?)));
         let endpoints = endpoints.collect();
-        BackendExplanation { service: Some(plan.service.name.to_string()), port, weight, endpoints }
+        let balancing = plan.direct.is_none().then(|| self.balancing(plan.service));
+        BackendExplanation { service: Some(plan.service.name.to_string()), port, weight, balancing, endpoints }
+    }
+
+    /// How one of a service's endpoints is picked for this request.
+    fn balancing(&self, service: &Service) -> String {
+        let Some(traffic) = &service.traffic else { return format!("{} by default", Balancing::default()) };
+        let field = |name: &str| match &self.what {
+            What::Request { headers, .. } => headers.get(name).map(|value| value.as_bytes()).into_iter(),
+            What::Connection => None.into_iter(),
+        };
+        let key = traffic.balancing.hash_key().filter(|key| !matches!(key, HashKey::Source(_)));
+        let lacking = match key.is_some_and(|key| key.find(field).is_none()) {
+            true => ", which it lacks: any endpoint",
+            false => "",
+        };
+        format!("{}{lacking}, as TrafficPolicy {} says", traffic.balancing, traffic.policy)
     }
 
     fn endpoint(&self, endpoint: &Endpoint, port: u16) -> EndpointExplanation {

@@ -344,7 +344,13 @@ fn entries(kind: Kind, spec: &Value) -> usize {
     let is_opaque = |key: &str| match kind {
         Kind::FilterPolicy => key == "config",
         Kind::Filter => key == "configSchema",
-        Kind::Namespace | Kind::Mesh | Kind::Service | Kind::Workload | Kind::HttpRoute | Kind::AccessPolicy => false,
+        Kind::Namespace
+        | Kind::Mesh
+        | Kind::Service
+        | Kind::Workload
+        | Kind::HttpRoute
+        | Kind::AccessPolicy
+        | Kind::TrafficPolicy => false,
     };
     let Value::Object(fields) = spec else { return of(spec) };
     fields.iter().filter(|(key, _)| !is_opaque(key)).map(|(_, value)| of(value)).sum()

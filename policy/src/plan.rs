@@ -17,6 +17,7 @@ mod shared;
 mod tenancy;
 #[cfg(test)]
 pub(crate) mod tests;
+mod traffic;
 mod unserved;
 mod world;
 
@@ -33,6 +34,7 @@ pub use select::selects;
 pub(crate) use select::work;
 pub use shared::Shared;
 pub use tenancy::{Intrusion, intrusions};
+pub use traffic::{Effective, effective, traffic_status, without_effect};
 pub use unserved::service_status;
 pub use world::{Entry, World};
 
@@ -41,4 +43,5 @@ pub(crate) use http_only::{RoutesOf, policies as http_policies, routes as http_r
 pub(crate) use modifier::uneditable;
 pub(crate) use route_status::{resolve, undone};
 pub(crate) use select::{holds_for, is_missing};
+pub(crate) use traffic::overruled;
 pub(crate) use unserved::{of_service as unserved_of, targets};

@@ -9,6 +9,7 @@ pub mod filter;
 mod kind;
 pub mod mesh;
 pub mod route;
+pub mod traffic;
 mod value;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ pub(crate) use kind::SpecReader;
 pub use kind::{Kind, KindError, Resource, Spec};
 pub use mesh::{MeshSpec, WorkloadSpec};
 pub use route::HttpRouteSpec;
+pub use traffic::TrafficPolicySpec;
 pub use value::{NotYet, duration_text};
 
 /// Namespace in which policies without targets hold for the whole mesh, and in which the shipped filters live.

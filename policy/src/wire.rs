@@ -48,9 +48,21 @@ pub const SCOPE: &str = "scope";
 /// The capability to take answers while a delta is being prepared.
 pub const ANSWERS_AHEAD: &str = "answers-ahead";
 
+/// The capability to spread requests as a TrafficPolicy says (`Service::traffic`). Where it lacks, the service comes without.
+pub const TRAFFIC_POLICY: &str = "traffic-policy";
+
 /// Capabilities of every proxy of this version, as its Hello says them; [`SCOPE`] comes with them where it is wanted.
-pub const CAPABILITIES: [&str; 8] =
-    ["quic", ENVELOPES, FILTER_CONTRACT, PEER_WORD, PARTS, OUTBOUND_CLOSED, ENDPOINT_PORTS, ANSWERS_AHEAD];
+pub const CAPABILITIES: [&str; 9] = [
+    "quic",
+    ENVELOPES,
+    FILTER_CONTRACT,
+    PEER_WORD,
+    PARTS,
+    OUTBOUND_CLOSED,
+    ENDPOINT_PORTS,
+    ANSWERS_AHEAD,
+    TRAFFIC_POLICY,
+];
 
 /// A message that can't be meant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

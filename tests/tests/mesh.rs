@@ -12,6 +12,7 @@ mod mesh {
     mod addresses;
     mod app_limits;
     mod authorization;
+    mod balancing;
     mod behaviour;
     mod cut_off;
     mod declared;

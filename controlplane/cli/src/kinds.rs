@@ -47,7 +47,9 @@ pub(crate) fn entry(item: &Value) -> anyhow::Result<Entry> {
         let (kind, name) = (&item["kind"], &item["metadata"]["name"]);
         format!("the control plane's {kind} {name} can't be read here: is this `weft` older than it?")
     })?;
-    Ok(Entry::applied(resource, Revision(1), String::new()))
+    // Age decides between policies.
+    let created = Revision(item["metadata"]["creationRevision"].as_u64().unwrap_or(1));
+    Ok(Entry::applied(resource, created, String::new()))
 }
 
 #[cfg(test)]

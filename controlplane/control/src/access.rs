@@ -172,9 +172,13 @@ pub fn place_of(key: &ObjectKey) -> Place<'_> {
     match key.kind {
         Kind::Namespace => Place::Namespace(&key.name),
         Kind::Mesh => Place::Mesh,
-        Kind::Service | Kind::Workload | Kind::HttpRoute | Kind::Filter | Kind::FilterPolicy | Kind::AccessPolicy => {
-            Place::Namespace(&key.namespace)
-        }
+        Kind::Service
+        | Kind::Workload
+        | Kind::HttpRoute
+        | Kind::Filter
+        | Kind::FilterPolicy
+        | Kind::AccessPolicy
+        | Kind::TrafficPolicy => Place::Namespace(&key.namespace),
     }
 }
 
@@ -205,6 +209,9 @@ mod tests {
             (Read, Thing::Object(Kind::Service), root, "VOPA", "...."),
             (Read, Thing::Object(Kind::AccessPolicy), root, "VOPA", "VOPA"),
             (Read, Thing::Object(Kind::AccessPolicy), bank, "VOPA", "...."),
+            (Read, Thing::Object(Kind::TrafficPolicy), root, "VOPA", "...."),
+            (Change, Thing::Object(Kind::TrafficPolicy), shop, ".O.A", ".O.A"),
+            (Change, Thing::Object(Kind::TrafficPolicy), bank, ".O.A", "...."),
             (Read, Thing::Object(Kind::Namespace), bank, "VOPA", "VOPA"),
             (Read, Thing::Object(Kind::Mesh), Place::Mesh, "VOPA", "VOPA"),
             (Read, Thing::Object(Kind::Filter), root, "VOPA", "VOPA"),

@@ -586,7 +586,10 @@ fn fitting(target: &Arc<ToldSet>, has: &Capabilities, view: &View) -> (Arc<ToldS
     let mut withheld = Withheld::new();
     for told in target.iter() {
         let lacking = lacks(&told.envelope, has);
-        let withheld_for = |lacks| format!("withheld: it requires {lacks}, which this proxy can't do");
+        let withheld_for = |lacks| match plain(&told.object, has) {
+            Some(_) => format!("as by default: its settings require {lacks}, which this proxy can't do"),
+            None => format!("withheld: it requires {lacks}, which this proxy can't do"),
+        };
         let unread = || view.unread(&told.key, told.version()).map(|reason| format!("closed: {reason}"));
         if let Some(reason) = lacking.map(withheld_for).or_else(unread) {
             withheld.insert(told.key.clone(), (told.version(), reason));
@@ -599,12 +602,17 @@ fn fitting(target: &Arc<ToldSet>, has: &Capabilities, view: &View) -> (Arc<ToldS
     withheld.keys().for_each(|key| fitted.remove(key));
     for Told { key, object, .. } in target.iter().map(Arc::as_ref) {
         let is_closed = withheld.contains_key(key) || is_exposed(object, target, &withheld, view);
-        let closed = is_closed.then(|| object.closed()).flatten();
+        let closed = is_closed.then(|| plain(object, has).or_else(|| object.closed())).flatten();
         if let Some(form) = silenced(closed.as_ref().unwrap_or(object), target, &withheld, (has, view)).or(closed) {
             fitted.put(Arc::new(Told::of(form)));
         }
     }
     (Arc::new(fitted), withheld)
+}
+
+/// The form of an object without its preferences, where they are all that the proxy can't do.
+fn plain(object: &Object, has: &Capabilities) -> Option<Object> {
+    object.without_preferences().filter(|plain| lacks(&wire::encode(plain), has).is_none())
 }
 
 /// The form of an object in which the apps of those workloads send nothing whose outbound filters are withheld: what such a

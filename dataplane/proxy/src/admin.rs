@@ -272,6 +272,7 @@ fn service_json(service: &weft_policy::bundle::Service) -> Value {
         "name": service.name.to_string(),
         "vip": service.vip,
         "ports": service.ports,
+        "traffic": service.traffic,
         "endpoints": service.endpoints.values().collect::<Vec<_>>(),
     })
 }

@@ -2,7 +2,7 @@
 //! across snapshots so that what was learned of an endpoint survives an update elsewhere.
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use weft_flow::{Algorithm, Balancer, Probed, RetryBudget, Vitals};
-use weft_policy::bundle::{Endpoint, ObjectName, Service, ServicePort};
+use weft_policy::bundle::{Balancing, Endpoint, ObjectName, Service, ServicePort};
 use weft_policy::route::KeptTarget;
 use weft_transport::quic::PeerKey;
 
@@ -100,9 +100,16 @@ impl ServiceState {
         destinations.values().all(|destination| Rc::ptr_eq(destination, picked) || known(destination))
     }
 
-    /// Picks an endpoint, or none where there is none. `avoid`: endpoints that just refused this request.
-    pub fn pick(&self, now: Duration, dice: u64, avoid: &[Rc<Destination>]) -> Option<Rc<Destination>> {
-        self.balancer.borrow().pick(now, dice, None, avoid).map(Rc::clone)
+    /// Picks an endpoint, or none where there is none. `key`: what keeps the request together with others; `avoid`: endpoints
+    /// that just refused it.
+    pub fn pick(
+        &self,
+        now: Duration,
+        dice: u64,
+        key: Option<u64>,
+        avoid: &[Rc<Destination>],
+    ) -> Option<Rc<Destination>> {
+        self.balancer.borrow().pick(now, dice, key, avoid).map(Rc::clone)
     }
 
     /// The number of a port at one endpoint, as it is now. `None`: it is no endpoint of that port.
@@ -274,15 +281,27 @@ impl Destinations {
                     reach: peer.as_ref().map(|_| self.finding.reaches.watch(name, self.finding.start)),
                     peer,
                     metrics: self.metrics.pair(&labels(from, service, Some(endpoint))),
-                    vitals: Vitals::default(),
+                    vitals: Vitals::of(&name.to_string()),
                     socket: RefCell::default(),
                 })
             });
         }
         state.ports.borrow_mut().clone_from(&service.ports);
         let weighted = endpoints().map(|(name, endpoint)| (Rc::clone(&destinations[name]), endpoint.weight));
-        state.balancer.borrow_mut().update(Algorithm::default(), weighted);
+        let balancing = service.traffic.as_ref().map(|traffic| &traffic.balancing);
+        state.balancer.borrow_mut().update(balancing.map_or_else(Algorithm::default, algorithm), weighted);
         state.count_unreachable();
+    }
+}
+
+fn algorithm(balancing: &Balancing) -> Algorithm {
+    match balancing {
+        Balancing::PeakEwma => Algorithm::PeakEwma,
+        Balancing::LeastRequest => Algorithm::LeastRequest,
+        Balancing::RoundRobin => Algorithm::RoundRobin,
+        Balancing::Random => Algorithm::Random,
+        Balancing::RingHash(_) => Algorithm::RingHash,
+        Balancing::Maglev(_) => Algorithm::Maglev,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The way out: a request from a local application to its destination. Reads top to bottom: where to, what the filters
 //! say, which route, which endpoint, carry. Retries only what was provably not processed, within the budget.
 
+mod affinity;
 mod attempts;
 pub mod connection;
 mod origin;
@@ -19,6 +20,7 @@ use http::Method;
 use weft_filter_host::Permit;
 use weft_transport::http::Forwards;
 
+use self::affinity::affinity;
 use self::attempts::{Attempt, Attempts};
 pub use self::origin::{Origin, Target};
 use self::patience::Patience;
@@ -87,7 +89,8 @@ async fn carry(
         plan.modify(head);
         filtered.edit_answer(plan.answer_edits());
         record.log(|log| log.route = plan.route.map(|route| route.name.to_string()));
-        (Attempts::new(worker, &snapshot, &from, plan.goal), plan.timeout)
+        let affinity = affinity(plan.goal.service, &from, Some(&head.headers));
+        (Attempts::new(worker, &snapshot, &from, plan.goal, affinity), plan.timeout)
     };
     // The request may stand for long: it keeps its workload, and nothing else of the configuration.
     drop(snapshot);

@@ -82,6 +82,7 @@ fn the_whole_way() {
             "service": "shop/web-v2",
             "port": 80,
             "weight": 1,
+            "balancing": "PeakEwma by default",
             "endpoints": [{
                 "workload": "shop/web-2",
                 "address": "127.0.0.12:8080",
@@ -294,4 +295,26 @@ spec: {rules: [{name: any, to: [{notPaths: [/secret/*]}]}]}
     check("slashes=kept", "//admin", None, None);
     check("params=kept", "/admin;x=1", None, None);
     check("", "/;/;%2f\\%5c..;%2f..//%e9;/;a%2f", Some(400), None);
+}
+
+#[test]
+fn how_endpoints_are_picked_is_told_with_who_says_so() {
+    let policy = "apiVersion: weft.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: sticky, namespace: shop}\n\
+                  spec: {targetRefs: [{kind: Service, name: web}], loadBalancing: {algorithm: RingHash, hash: {cookie: sid}}}";
+    let world = world(&format!("{SHOP}---\n{policy}"));
+    let told = |to: &str, headers: &[(&str, &str)]| {
+        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let (from, path) = ("partner/api".to_owned(), root());
+        let query = Query { from, to: to.to_owned(), port: None, method: get(), path, headers };
+        explain(&world, &query).unwrap().backends.remove(0).balancing.unwrap_or_default()
+    };
+    assert_eq!(told("web-v2.shop", &[]), "PeakEwma by default");
+    assert_eq!(
+        told("web.shop", &[("Cookie", "a=b; sid=7")]),
+        "RingHash by cookie sid, as TrafficPolicy shop/sticky says"
+    );
+    assert_eq!(
+        told("web.shop", &[]),
+        "RingHash by cookie sid, which it lacks: any endpoint, as TrafficPolicy shop/sticky says"
+    );
 }

@@ -325,6 +325,14 @@ codes! {
 ---
 {apiVersion: weft.dev/v1alpha1, kind: AccessPolicy, metadata: {name: p, namespace: shop},
  spec: {rules: [{to: [{paths: [/x]}]}]}}";
+    Overruled = 217, Warning, world, "policy that an older one overrules",
+        means: "For a Service one TrafficPolicy holds, the oldest that is for it: nothing of a younger one has effect there.",
+        cure: "Put the settings into the older one, or take the Service out of one of them.",
+        example: "{apiVersion: weft.dev/v1alpha1, kind: TrafficPolicy, metadata: {name: first, namespace: shop},
+ spec: {targetRefs: [{kind: Service, name: web}], loadBalancing: {algorithm: RoundRobin}}}
+---
+{apiVersion: weft.dev/v1alpha1, kind: TrafficPolicy, metadata: {name: second, namespace: shop},
+ spec: {targetRefs: [{kind: Service, name: web}], loadBalancing: {algorithm: Random}}}";
 
     SameAddress = 301, Error, itself, "virtual address that is taken",
         means: "The `clusterIP` is another Service's, or the address of a workload: whoever dials it may mean either.",

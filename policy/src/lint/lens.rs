@@ -200,6 +200,7 @@ fn targeting(policy: &Resource) -> Option<(&Metadata, &[TargetRef])> {
         | Resource::Service(_)
         | Resource::Workload(_)
         | Resource::HttpRoute(_)
+        | Resource::TrafficPolicy(_)
         | Resource::Filter(_) => None,
     }
 }

@@ -22,7 +22,12 @@ fn annotations(lens: &Lens<'_>, report: &mut Report) {
             Kind::Service => &[ACCOUNTS, PATH_READING, MADE_FOR],
             Kind::Workload => &[REGISTERED_BY, GRANTED_SERVICES, USES],
             Kind::Namespace => &[USES],
-            Kind::Mesh | Kind::HttpRoute | Kind::Filter | Kind::FilterPolicy | Kind::AccessPolicy => &[],
+            Kind::Mesh
+            | Kind::HttpRoute
+            | Kind::Filter
+            | Kind::FilterPolicy
+            | Kind::AccessPolicy
+            | Kind::TrafficPolicy => &[],
         };
         let names = entry.resource.metadata().annotations.keys();
         for name in names.filter(|name| name.starts_with(PREFIX) && !read.contains(&name.as_str())) {

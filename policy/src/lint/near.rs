@@ -63,6 +63,14 @@ impl Around<'_> {
                         self.insert(world.of_namespace::<FilterPolicySpec>(namespace));
                     }
                 }
+                // One that holds for the same services may be overruled, or not any more.
+                Kind::TrafficPolicy => {
+                    let policy = world.traffic_policy(&name).into_iter();
+                    let targets = policy.flat_map(|policy| &policy.spec.target_refs);
+                    for service in targets.map(|target| ObjectName::new(key.namespace.clone(), &target.name)) {
+                        self.keys.extend(world.around_service(&service));
+                    }
+                }
                 Kind::Mesh | Kind::Namespace | Kind::Filter => {}
             }
         }

@@ -3,10 +3,11 @@
 use super::lens::{Lens, key_of};
 use super::{Code, Report};
 use crate::bundle::ObjectName;
-use crate::plan::is_missing;
+use crate::plan::{is_missing, overruled};
 use crate::resource::filter::PolicyMode;
 use crate::resource::{
     AccessPolicySpec, FilterPolicySpec, Kind, Metadata, ObjectKey, ROOT_NAMESPACE, Resource, TargetKind, TargetRef,
+    TrafficPolicySpec,
 };
 
 /// A handshake takes at least one round trip.
@@ -21,6 +22,14 @@ pub(super) fn check(lens: &Lens<'_>, report: &mut Report) {
     for policy in lens.all::<FilterPolicySpec>().filter(|policy| policy.spec.mode != PolicyMode::Off) {
         let object = key_of(Kind::FilterPolicy, &policy.metadata);
         targets(lens, &object, &policy.metadata, &policy.spec.target_refs, report);
+    }
+    for policy in lens.all::<TrafficPolicySpec>() {
+        let object = key_of(Kind::TrafficPolicy, &policy.metadata);
+        missing(lens, &object, &policy.metadata, &policy.spec.target_refs, report);
+        for (index, older) in overruled(lens.world, policy) {
+            let message = format!("for this Service the older TrafficPolicy {} holds", older.name());
+            report.tell(Code::Overruled, &object, format!("spec.targetRefs[{index}]"), message);
+        }
     }
 }
 
@@ -43,6 +52,18 @@ fn meshes(lens: &Lens<'_>, report: &mut Report) {
 }
 
 fn targets(lens: &Lens<'_>, object: &ObjectKey, policy: &Metadata, targets: &[TargetRef], report: &mut Report) {
+    let is_told = missing(lens, object, policy, targets, report);
+    if !is_told && lens.knows_workloads() && lens.held(object).is_empty() {
+        let message = match targets {
+            [] => "there is no workload that it would hold for",
+            _ => "no workload is behind its targets",
+        };
+        report.tell(Code::HoldsForNobody, object, if targets.is_empty() { "" } else { "spec.targetRefs" }, message);
+    }
+}
+
+/// Tells of the targets that are not there or another namespace's. True where there are any.
+fn missing(lens: &Lens<'_>, object: &ObjectKey, policy: &Metadata, targets: &[TargetRef], report: &mut Report) -> bool {
     let mut is_told = false;
     for (index, target) in targets.iter().enumerate() {
         let key = format!("spec.targetRefs[{index}]");
@@ -66,11 +87,5 @@ fn targets(lens: &Lens<'_>, object: &ObjectKey, policy: &Metadata, targets: &[Ta
             is_told = true;
         }
     }
-    if !is_told && lens.knows_workloads() && lens.held(object).is_empty() {
-        let message = match targets {
-            [] => "there is no workload that it would hold for",
-            _ => "no workload is behind its targets",
-        };
-        report.tell(Code::HoldsForNobody, object, if targets.is_empty() { "" } else { "spec.targetRefs" }, message);
-    }
+    is_told
 }

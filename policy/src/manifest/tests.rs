@@ -120,6 +120,13 @@ spec:
   - name: admin
     from: [{namespaces: [partner], notServiceAccounts: [partner/admin]}]
     to: [{methods: [GET], paths: [/admin/*], headers: [{name: x, present: true}]}]
+---
+apiVersion: weft.dev/v1alpha1
+kind: TrafficPolicy
+metadata: {name: web, namespace: shop}
+spec:
+  targetRefs: [{group: "", kind: Service, name: web}]
+  loadBalancing: {algorithm: RingHash, hash: {header: X-User}}
 "#;
 
 #[test]
@@ -222,7 +229,7 @@ fn kinds_and_envelopes() {
     check_refused(
         "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n",
         &[
-            "shop.yaml:2: kind: kind Pod is not known; known are Namespace, Mesh, Service, Workload, HTTPRoute, Filter, FilterPolicy, AccessPolicy",
+            "shop.yaml:2: kind: kind Pod is not known; known are Namespace, Mesh, Service, Workload, HTTPRoute, Filter, FilterPolicy, AccessPolicy, TrafficPolicy",
         ],
     );
     check_refused(

@@ -79,6 +79,12 @@ impl Affected {
                 }
                 self.note_service(worlds, name);
             }
+            Kind::TrafficPolicy => {
+                for policy in worlds.into_iter().filter_map(|world| world.traffic_policy(&name)) {
+                    let targets = policy.spec.target_refs.iter();
+                    self.seen.extend(targets.map(|target| ObjectName::new(key.namespace.clone(), &target.name)));
+                }
+            }
             Kind::HttpRoute => {
                 for route in worlds.into_iter().filter_map(|world| world.route(&name)) {
                     route.spec.parents(&route.metadata.namespace).for_each(|parent| self.note_parent(worlds, parent));

@@ -92,6 +92,7 @@ impl Found {
             }
             Resource::AccessPolicy(policy) => found.policies = scopes(&policy.metadata, &policy.spec.target_refs),
             Resource::FilterPolicy(policy) => found.policies = scopes(&policy.metadata, &policy.spec.target_refs),
+            Resource::TrafficPolicy(policy) => found.policies = scopes(&policy.metadata, &policy.spec.target_refs),
             Resource::Namespace(_) | Resource::Mesh(_) | Resource::Filter(_) => {}
         }
         found
@@ -274,7 +275,8 @@ impl Index {
                 | Resource::HttpRoute(_)
                 | Resource::Filter(_)
                 | Resource::FilterPolicy(_)
-                | Resource::AccessPolicy(_) => {}
+                | Resource::AccessPolicy(_)
+                | Resource::TrafficPolicy(_) => {}
             }
         }
         found.into_iter().collect()
@@ -307,6 +309,11 @@ impl Index {
     pub(super) fn consumers<'w>(&'w self, service: &'w ObjectName) -> impl Iterator<Item = &'w str> {
         let namespaces = self.attached_to(service).map(|route| route.metadata().namespace.as_str());
         namespaces.filter(|namespace| *namespace != service.namespace)
+    }
+
+    /// Policies that name a service, of every kind.
+    pub(super) fn targeting<'w>(&'w self, service: &ObjectName) -> impl Iterator<Item = &'w Entry> + use<'w> {
+        all(&self.policies, &Scope::Service(service.clone()))
     }
 
     /// True where a policy names the service as its target.

@@ -158,6 +158,7 @@ fn guarded(world: &World, policy: &Resource, workload: &Object<WorkloadSpec>) ->
         | Resource::Service(_)
         | Resource::Workload(_)
         | Resource::HttpRoute(_)
+        | Resource::TrafficPolicy(_)
         | Resource::Filter(_) => match own.is_empty() {
             // It guards what its caller sends, too.
             true => [0].into(),
@@ -186,11 +187,12 @@ fn protecting(resource: &Resource) -> Option<(&Metadata, &[TargetRef])> {
         | Resource::Workload(_)
         | Resource::HttpRoute(_)
         | Resource::Filter(_)
-        | Resource::FilterPolicy(_) => None,
+        | Resource::FilterPolicy(_)
+        | Resource::TrafficPolicy(_) => None,
     }
 }
 
-fn named(policy: &Metadata, target: &TargetRef) -> String {
+pub(super) fn named(policy: &Metadata, target: &TargetRef) -> String {
     match target.kind {
         TargetKind::Service => format!("Service {}/{}", policy.namespace, target.name),
         TargetKind::Workload => format!("Workload {}/{}", policy.namespace, target.name),

@@ -4,6 +4,7 @@ mod protection;
 mod scope;
 pub(crate) mod shared;
 pub(crate) mod tenancy;
+mod traffic;
 
 use super::*;
 use crate::authz;

@@ -14,7 +14,7 @@ use crate::bundle::{ObjectName, Revision};
 use crate::identity::{SpiffeId, TrustDomain};
 use crate::resource::{
     FilterPolicySpec, FilterSpec, HttpRouteSpec, Kind, MeshSpec, Object, ObjectKey, ROOT_NAMESPACE, Resource,
-    ServiceSpec, Spec, WorkloadSpec,
+    ServiceSpec, Spec, TrafficPolicySpec, WorkloadSpec,
 };
 
 /// A resource with what the store knows about it.
@@ -319,6 +319,7 @@ impl World {
                 | Resource::Service(_)
                 | Resource::Workload(_)
                 | Resource::HttpRoute(_)
+                | Resource::TrafficPolicy(_)
                 | Resource::Filter(_) => return false,
             };
             super::holds_for(self, resource.metadata(), targets, workload)
@@ -416,6 +417,10 @@ impl World {
     pub(crate) fn routes(&self) -> impl Iterator<Item = (&Object<HttpRouteSpec>, Revision)> {
         let routes = self.of_kind(Kind::HttpRoute);
         routes.filter_map(|(_, entry)| Some((Spec::of(&entry.resource)?, entry.created)))
+    }
+
+    pub(crate) fn traffic_policy(&self, name: &ObjectName) -> Option<&Object<TrafficPolicySpec>> {
+        self.named(name)
     }
 
     pub(crate) fn filter_policies(&self) -> impl Iterator<Item = &Object<FilterPolicySpec>> {

@@ -31,6 +31,7 @@ impl Resource {
             Self::HttpRoute(route) => route.spec.check(),
             Self::FilterPolicy(policy) => policy.spec.check(),
             Self::AccessPolicy(policy) => policy.check(),
+            Self::TrafficPolicy(policy) => policy.spec.check(),
             Self::Mesh(mesh) => publishers(&mesh.spec.filter_publishers).collect(),
             Self::Namespace(_) | Self::Filter(_) => Vec::new(),
         };

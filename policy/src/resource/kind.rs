@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::{
     AccessPolicySpec, FilterPolicySpec, FilterSpec, HttpRouteSpec, MeshSpec, Metadata, NamespaceSpec, Object,
-    ServiceSpec, WorkloadSpec,
+    ServiceSpec, TrafficPolicySpec, WorkloadSpec,
 };
 
 /// Whether an object is one of a namespace or of the mesh.
@@ -235,4 +235,6 @@ kinds! {
         Declaration { name: "FilterPolicy", plural: "filterpolicies", aliases: &["fp"], ..OWN };
     AccessPolicy: AccessPolicySpec =
         Declaration { name: "AccessPolicy", plural: "accesspolicies", aliases: &["ap"], ..OWN };
+    TrafficPolicy: TrafficPolicySpec =
+        Declaration { name: "TrafficPolicy", plural: "trafficpolicies", aliases: &["tp"], ..OWN };
 }

@@ -2,7 +2,8 @@
 
 use super::{FILTER_CONTRACT, WireError};
 use crate::bundle::{
-    FilterAttachment, HeaderModifier, PathMatch, Route, RouteAction, RouteMatch, RouteRule, ServedWorkload, Service,
+    FilterAttachment, HashKey, HeaderModifier, PathMatch, Route, RouteAction, RouteMatch, RouteRule, ServedWorkload,
+    Service,
 };
 use crate::delta::Object;
 use crate::route::pattern;
@@ -42,7 +43,13 @@ fn service_is_fit(service: &Service) -> Checked {
             return fault(format!("ports[{index}].other_targets"), format_args!("{workload}: 0 is not a port"));
         }
     }
-    Ok(())
+    match service.traffic.as_ref().and_then(|traffic| traffic.balancing.hash_key()) {
+        Some(HashKey::Header(name)) if !is_lower(name) => {
+            fault("traffic.balancing", format_args!("{name:?} is no field name in lower case"))
+        }
+        Some(HashKey::Cookie(name)) if name.is_empty() => fault("traffic.balancing", "a cookie has a name"),
+        Some(HashKey::Header(_) | HashKey::Cookie(_) | HashKey::Source(_)) | None => Ok(()),
+    }
 }
 
 fn route_is_fit(route: &Route) -> Checked {

@@ -7,7 +7,8 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
 use super::check::check;
-use super::{CAPABILITIES, ENDPOINT_PORTS, OUTBOUND_CLOSED, Refused, SCOPE, v1};
+use super::{CAPABILITIES, ENDPOINT_PORTS, OUTBOUND_CLOSED, Refused, SCOPE, TRAFFIC_POLICY, v1};
+use crate::bundle::Service;
 use crate::delta::{Key, Object};
 
 /// Wraps an object for the wire.
@@ -24,11 +25,15 @@ fn requires(object: &Object) -> Vec<String> {
         Object::Filter(filter) => vec![filter.contract.clone()],
         Object::Mesh(mesh) if mesh.ranges.is_some() => vec![SCOPE.to_owned()],
         Object::Workload(workload) if workload.outbound_closed.is_some() => vec![OUTBOUND_CLOSED.to_owned()],
-        Object::Service(service) if service.ports.iter().any(|port| !port.other_targets.is_empty()) => {
-            vec![ENDPOINT_PORTS.to_owned()]
-        }
-        Object::Mesh(_) | Object::Workload(_) | Object::Service(_) | Object::Route(_) => Vec::new(),
+        Object::Service(service) => required_by(service).map(str::to_owned).collect(),
+        Object::Mesh(_) | Object::Workload(_) | Object::Route(_) => Vec::new(),
     }
+}
+
+fn required_by(service: &Service) -> impl Iterator<Item = &'static str> {
+    let has_others = service.ports.iter().any(|port| !port.other_targets.is_empty());
+    let ports = has_others.then_some(ENDPOINT_PORTS);
+    ports.into_iter().chain(service.traffic.is_some().then_some(TRAFFIC_POLICY))
 }
 
 fn payload(object: &Object) -> Vec<u8> {

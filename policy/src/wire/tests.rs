@@ -126,6 +126,7 @@ fn everything() -> Vec<Object> {
             ports: protocols.iter().enumerate().map(port).collect(),
             path_reading,
             vip: Some("10.0.0.1".parse().unwrap()),
+            traffic: None,
             endpoints: BTreeMap::from([(name("shop/web-1"), endpoint)]),
         }),
         Object::Route(Route {

@@ -135,6 +135,7 @@ impl Pair {
             ports: ports.iter().map(port).collect(),
             vip: None,
             path_reading: PathReading::default(),
+            traffic: None,
             endpoints: BTreeMap::from([(name("origin"), endpoint)]),
         }
     }

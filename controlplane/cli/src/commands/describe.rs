@@ -5,16 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context as _;
 use serde_json::Value;
-use weft_api::{Ban, Metadata, Resource};
+use weft_api::{Ban, ListQuery, Metadata, Resource, ResourceList};
 use weft_policy::bundle::ObjectName;
 use weft_policy::identity::SpiffeId;
-use weft_policy::plan::World;
+use weft_policy::plan::{World, effective, without_effect};
 use weft_policy::resource::{self as policy, Kind, ROOT_NAMESPACE};
 
 use super::{get, lint, proxies};
 use crate::access::AccessArgs;
 use crate::answer::{Answer, Failure, Outcome};
-use crate::api::{Client, Error};
+use crate::api::{Client, Error, Told};
 use crate::kinds::{self, Target};
 use crate::output::{self, cell, text_at};
 use crate::values;
@@ -59,7 +59,7 @@ async fn found(client: &Client, kind: Kind, object: &Resource) -> Result<String,
     let Metadata { namespace, name, .. } = &object.metadata;
     let found = match lint::of_object(client, kind.as_str(), namespace, name).await {
         Err(Error::Refused(refusal)) if refusal.status == 404 => {
-            return Ok("\nFindings:\n  not known: the control plane is of an older release\n".to_owned());
+            return Ok(format!("\nFindings:\n  {UNKNOWN}\n"));
         }
         found => found?,
     };
@@ -104,8 +104,12 @@ async fn related(client: &Client, kind: Kind, object: &Resource) -> Result<Strin
             );
         }
     }
-    let world = around(client, namespace).await?;
+    let mut world = around(client, namespace).await?;
     let name = ObjectName::new(namespace.clone(), object.metadata.name.clone());
+    if kind == Kind::Service {
+        let are_known = add_traffic_policies(client, namespace, &mut world).await?;
+        section("Traffic", if are_known { traffic(&world, &name) } else { vec![UNKNOWN.to_owned()] });
+    }
     for (policies, title) in [(Kind::AccessPolicy, "Access policies"), (Kind::FilterPolicy, "Filter policies")] {
         section(title, holding(&world, kind, &name, policies));
     }
@@ -125,6 +129,33 @@ async fn around(client: &Client, namespace: &str) -> Result<World, Failure> {
         }
     }
     Ok(world)
+}
+
+/// Told of what a control plane does not have yet.
+const UNKNOWN: &str = "not known: the control plane is of an older release";
+
+/// Adds a namespace's traffic policies. False: the control plane does not know the kind.
+async fn add_traffic_policies(client: &Client, namespace: &str, world: &mut World) -> Result<bool, Failure> {
+    let query = ListQuery { namespace: Some(namespace.to_owned()), ..ListQuery::default() };
+    let path = format!("/resources/{}", Kind::TrafficPolicy.plural());
+    let answer: Told<ResourceList> = match client.ask(&path, &query).await {
+        Err(Error::Refused(refusal)) if refusal.status == 404 => return Ok(false),
+        answer => answer?,
+    };
+    for item in &answer.items {
+        world.insert(kinds::entry(&serde_json::to_value(item).context("an object can't be read")?)?);
+    }
+    Ok(true)
+}
+
+/// Each setting of a service as callers keep it, and who says so; then the policies that have no effect.
+fn traffic(world: &World, service: &ObjectName) -> Vec<String> {
+    let settings = effective(world, service).into_iter().map(|it| match it.policy {
+        Some(policy) => format!("{}: {} (TrafficPolicy {policy})", it.setting, it.value),
+        None => format!("{}: {} (default)", it.setting, it.value),
+    });
+    let idle = without_effect(world, service).into_iter();
+    settings.chain(idle.map(|policy| format!("TrafficPolicy {policy} has no effect: an older one holds"))).collect()
 }
 
 /// The policies that hold for a workload, or for any that stands behind a service.
@@ -256,6 +287,31 @@ mod tests {
             format!("; kept out of shop, without workloads of theirs: shop/web {since}, shop/api {since}")
         );
         assert_eq!(kept_out_of("shop", &bans[2..]), "");
+    }
+
+    #[test]
+    fn each_setting_of_a_service_says_whose_it_is() {
+        let policy = |name: &str, revision: u64, balancing: Value| {
+            let metadata = json!({"name": name, "namespace": "shop", "creationRevision": revision});
+            json!({"apiVersion": "weft.dev/v1alpha1", "kind": "TrafficPolicy", "metadata": metadata, "spec": {
+                "targetRefs": [{"kind": "Service", "name": "web"}], "loadBalancing": balancing}})
+        };
+        let mut world = World::default();
+        let web = ObjectName::new("shop", "web");
+        assert_eq!(traffic(&world, &web), ["loadBalancing: PeakEwma (default)"]);
+        for item in [
+            policy("a", 9, json!({"algorithm": "Random"})),
+            policy("b", 4, json!({"algorithm": "Maglev", "hash": {"source": "Identity"}})),
+        ] {
+            world.insert(kinds::entry(&item).unwrap());
+        }
+        assert_eq!(
+            traffic(&world, &web),
+            [
+                "loadBalancing: Maglev by the caller's identity (TrafficPolicy shop/b)",
+                "TrafficPolicy shop/a has no effect: an older one holds"
+            ]
+        );
     }
 
     #[test]

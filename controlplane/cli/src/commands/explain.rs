@@ -134,10 +134,25 @@ fn facts(answer: &Explanation) -> Table {
     if answer.connection {
         facts.row(["JUDGED AS:", "a TCP connection: method, path and headers are not seen"]);
     }
+    for balancing in balancings(answer) {
+        facts.row(["BALANCING:".to_owned(), cell(&balancing)]);
+    }
     for note in &answer.notes {
         facts.row(["NOTE:".to_owned(), cell(note)]);
     }
     facts
+}
+
+/// How an endpoint is picked; with several backends each says whose it is.
+fn balancings(answer: &Explanation) -> Vec<String> {
+    let told = answer.backends.iter().filter_map(|backend| {
+        let (balancing, service) = (backend.balancing.as_ref()?, backend.service.as_deref().unwrap_or_default());
+        Some(match answer.backends.len() {
+            1 => balancing.clone(),
+            _ => format!("{service}: {balancing}"),
+        })
+    });
+    told.collect()
 }
 
 enum Verdict {
@@ -193,16 +208,22 @@ mod tests {
         };
         let answer = json!({"allowed": false, "status": 403, "rule": "shop/no-admin#x", "reason": "denied by a rule",
             "principal": "spiffe://cluster.local/ns/shop/sa/partner", "service": "shop/reviews", "port": 80, "path": "/admin", "route": {"name": "shop/reviews", "rule_index": 0},
-            "backends": [{"service": "shop/reviews-v1", "port": 80, "weight": 100, "endpoints": [
+            "backends": [{"service": "shop/reviews-v1", "port": 80, "weight": 100, "balancing": "Random, as it says", "endpoints": [
                 {"workload": "shop/reviews-v1", "address": "127.0.0.12:9080", "allowed": false, "rule": "shop/no-admin#x",
                  "reason": "denied", "identity": null, "filters": ["fault", "authz"]}]},
                 {"service": "shop/reviews-v2", "port": 80, "weight": 0, "endpoints": []}]});
         let answer: Explanation = serde_json::from_value(answer).unwrap();
         let text = render(&args, &answer, &Paint::plain());
         assert!(text.starts_with("DENIED  GET reviews/admin as shop/partner\nREASON:"), "{text}");
-        for part in
-            ["denied by a rule", "127.0.0.12:9080", "shop/no-admin#x", "fault,authz", "shop/reviews-v2:80", "none"]
-        {
+        for part in [
+            "BALANCING:   shop/reviews-v1: Random, as it says",
+            "denied by a rule",
+            "127.0.0.12:9080",
+            "shop/no-admin#x",
+            "fault,authz",
+            "shop/reviews-v2:80",
+            "none",
+        ] {
             assert!(text.contains(part), "{part} in {text}");
         }
         assert!(!text.contains("ROUTE RULE") && !text.contains("JUDGED AS"), "{text}");

@@ -32,7 +32,8 @@ impl Asked {
                 | Kind::Service
                 | Kind::Workload
                 | Kind::HttpRoute
-                | Kind::AccessPolicy => {}
+                | Kind::AccessPolicy
+                | Kind::TrafficPolicy => {}
             }
         }
         let with = |key: ObjectKey| attachment(after, &key).map(|asked| (key, asked));

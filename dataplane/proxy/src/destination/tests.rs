@@ -4,7 +4,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use weft_policy::bundle::{AppVersion, Bundle, Egress, MeshSettings, Protocol, ServedWorkload};
+use weft_policy::bundle::{
+    AppVersion, Bundle, Egress, HashKey, MeshSettings, Protocol, ServedWorkload, SourceKey, Traffic,
+};
 use weft_policy::path::PathReading;
 
 use super::*;
@@ -15,7 +17,7 @@ fn name(name: &str) -> ObjectName {
 }
 
 /// A snapshot with the service `shop/reviews`: its endpoints by name, last byte of the address, weight.
-fn snapshot(endpoints: &[(&str, u8, u32)]) -> Snapshot {
+pub(crate) fn snapshot(endpoints: &[(&str, u8, u32)]) -> Snapshot {
     let identity = "spiffe://cluster.local/ns/shop/sa/reviews".parse::<weft_policy::identity::SpiffeId>().unwrap();
     let endpoint = |(workload, address, weight): &(&str, u8, u32)| Endpoint {
         workload: name(workload),
@@ -32,6 +34,7 @@ fn snapshot(endpoints: &[(&str, u8, u32)]) -> Snapshot {
         ports: Vec::new(),
         vip: None,
         path_reading: PathReading::default(),
+        traffic: None,
         endpoints,
     };
     let local = ServedWorkload {
@@ -103,6 +106,44 @@ fn with_named_port(endpoints: &[(&str, u8, u32)], others: &[(&str, Option<u16>)]
     Snapshot::build(Arc::new(bundle), &HashMap::new()).unwrap()
 }
 
+/// The same, balanced as a TrafficPolicy says.
+pub(crate) fn balanced(endpoints: &[(&str, u8, u32)], balancing: Balancing) -> Snapshot {
+    let mut bundle = Bundle::clone(&snapshot(endpoints).bundle);
+    let service = bundle.services.get_mut(&name("reviews")).unwrap();
+    service.traffic = Some(Box::new(Traffic { policy: name("p"), balancing }));
+    Snapshot::build(Arc::new(bundle), &HashMap::new()).unwrap()
+}
+
+#[test]
+fn a_traffic_policy_says_how_endpoints_are_picked() {
+    let fixture = Fixture::new();
+    let all = [("a", 2, 1), ("b", 3, 1), ("c", 4, 1)];
+    let picked = |snapshot: &Snapshot, key: Option<u64>| {
+        let state = fixture.service(snapshot);
+        let mut got = BTreeMap::<String, u32>::new();
+        for dice in 0..30_u64 {
+            let picked = state.pick(Duration::ZERO, dice << 50, key, &[]).unwrap();
+            *got.entry(picked.endpoint.workload.name.clone()).or_default() += 1;
+        }
+        got.into_iter().collect::<Vec<_>>()
+    };
+    let thirds = [("a", 10), ("b", 10), ("c", 10)].map(|(name, count)| (name.to_owned(), count));
+    // Another revision of something else changes no turn.
+    for _ in 0..3 {
+        assert_eq!(picked(&balanced(&all, Balancing::RoundRobin), Some(1)), thirds);
+    }
+    for balancing in [Balancing::RingHash, Balancing::Maglev] {
+        let snapshot = balanced(&all, balancing(HashKey::Source(SourceKey::Address)));
+        let home = picked(&snapshot, Some(1));
+        assert_eq!((home.len(), home[0].1), (1, 30));
+        // Where it is does not hang on the others, nor on what this worker has seen of it.
+        let alone = Fixture::new().service(&snapshot).pick(Duration::ZERO, 7, Some(1), &[]).unwrap();
+        assert_eq!(alone.endpoint.workload.name, home[0].0);
+        assert!(picked(&snapshot, None).len() == 3, "without a key anywhere");
+    }
+    assert!(picked(&snapshot(&all), Some(1)).len() == 3, "without the policy as before");
+}
+
 #[test]
 fn an_endpoint_without_a_named_port_is_none_of_that_port() {
     let fixture = Fixture::new();
@@ -113,7 +154,7 @@ fn an_endpoint_without_a_named_port_is_none_of_that_port() {
     let all = [("a", 2, 1), ("b", 3, 1), ("c", 4, 1)];
     let state = of_port(&with_named_port(&all, &[("b", Some(9090)), ("c", None)]));
     let picks = |state: &ServiceState| -> BTreeSet<String> {
-        let pick = |dice| state.pick(Duration::ZERO, dice, &[]).unwrap().endpoint.workload.name.clone();
+        let pick = |dice| state.pick(Duration::ZERO, dice, None, &[]).unwrap().endpoint.workload.name.clone();
         (0..64).map(pick).collect()
     };
     assert_eq!(picks(&state), ["a".to_owned(), "b".to_owned()].into());
@@ -137,7 +178,7 @@ fn an_endpoint_is_the_same_until_its_address_is_another() {
     a.vitals.started();
     state.not_reached(&a, Duration::ZERO, 1);
     assert_eq!(fixture.unreachable.value(), 1);
-    let picks = |dice| state.pick(Duration::ZERO, dice, &[]).unwrap().endpoint.workload.name.clone();
+    let picks = |dice| state.pick(Duration::ZERO, dice, None, &[]).unwrap().endpoint.workload.name.clone();
     assert!((0..50).all(|dice| picks(dice) == "b"));
 
     fixture.service(&snapshot(&[("a", 2, 90), ("b", 3, 1), ("c", 4, 0)]));

@@ -12,6 +12,7 @@ use weft_policy::route::{KeptTarget, Target};
 use weft_transport::mesh::MeshClient;
 use weft_transport::quic::PeerKey;
 
+use super::affinity::Affinity;
 use super::peer_leg::PeerConn;
 use super::probe;
 use crate::apps::NotConnected;
@@ -41,6 +42,8 @@ pub(super) struct Attempts<'a> {
     connect_timeout: Duration,
     /// Only this endpoint may serve it.
     direct: Option<ObjectName>,
+    /// What keeps it together with others.
+    key: Option<u64>,
     state: Rc<ServiceState>,
     max_retries: u32,
     /// Endpoints that may be tried, however many there are.
@@ -52,7 +55,16 @@ pub(super) struct Attempts<'a> {
 }
 
 impl<'a> Attempts<'a> {
-    pub(super) fn new(worker: &'a Rc<Worker>, snapshot: &Snapshot, from: &Served, goal: Goal<'_>) -> Self {
+    pub(super) fn new(
+        worker: &'a Rc<Worker>,
+        snapshot: &Snapshot,
+        from: &Served,
+        goal: Goal<'_>,
+        affinity: Affinity,
+    ) -> Self {
+        if affinity == Affinity::Lacking && goal.direct.is_none() {
+            worker.ledger.counters.without_hash_key.increment(1);
+        }
         let state = worker.destinations.service(snapshot, from, goal.service, goal.target.partial());
         let (max_retries, most) = (snapshot.mesh.max_retries, worker.shared.config.limits.endpoints_tried);
         Self {
@@ -60,6 +72,7 @@ impl<'a> Attempts<'a> {
             target: goal.target.keep(),
             connect_timeout: snapshot.connect_timeout(),
             direct: goal.direct.cloned(),
+            key: affinity.key(),
             state,
             max_retries,
             most,
@@ -82,7 +95,7 @@ impl<'a> Attempts<'a> {
         }
         let picked = match &self.direct {
             Some(workload) => state.direct(workload),
-            None => state.pick(now, worker.dice(), &self.avoid),
+            None => state.pick(now, worker.dice(), self.key, &self.avoid),
         };
         probe::start_due(worker, state, (self.target, self.connect_timeout), now);
         let picked = picked.and_then(|picked| Some((state.target(self.target, &picked.endpoint.workload)?, picked)));

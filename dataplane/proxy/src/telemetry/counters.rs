@@ -19,6 +19,7 @@ pub struct Counters {
     pub retries: metrics::Counter,
     pub retries_refused: metrics::Counter,
     pub connections_refused: metrics::Counter,
+    pub without_hash_key: metrics::Counter,
     detected: [metrics::Counter; 5],
 }
 
@@ -59,6 +60,7 @@ impl Counters {
             retries: counter(Metric::Retries),
             retries_refused: counter(Metric::RetriesRefused),
             connections_refused: counter(Metric::AppConnectionsRefused),
+            without_hash_key: counter(Metric::WithoutHashKey),
             detected: DETECTED.map(|protocol| metrics::counter!(Metric::Detected.name(), "protocol" => protocol)),
         }
     }

@@ -71,6 +71,7 @@ metrics! {
     LocalReplies = "weft_local_replies_total", Counter, "Answers made by the proxy itself, by side, stage and reason.";
     Retries = "weft_retries_total", Counter, "Requests sent again because they were provably not processed.";
     RetriesRefused = "weft_retries_refused_total", Counter, "Retries that the budget refused.";
+    WithoutHashKey = "weft_requests_without_hash_key_total", Counter, "Requests and connections that lacked what their service's TrafficPolicy keeps them together by, and went to any endpoint.";
     EndpointsUnreachable = "weft_endpoints_unreachable", Gauge, "Endpoints skipped because no connection could be made to them, as each worker finds.";
     Passthrough = "weft_passthrough_connections_total", Counter, "Connections and requests to destinations outside the mesh.";
     PlaintextRefused = "weft_inbound_plaintext_refused_total", Counter, "Plain-text connections refused under Strict.";

@@ -19,7 +19,7 @@ pub(crate) struct Drawn {
 }
 
 prop_compose! {
-    pub(crate) fn drawn()(kind in 0_u8..7, name in 0_u8..2, variant in 0_u8..24) -> Drawn {
+    pub(crate) fn drawn()(kind in 0_u8..8, name in 0_u8..2, variant in 0_u8..24) -> Drawn {
         Drawn { kind, name, variant }
     }
 }
@@ -72,6 +72,12 @@ pub(super) fn document(own: &str, other: &str, Drawn { kind, name, variant }: Dr
             "{{apiVersion: v1, kind: Service, {metadata}, spec: {{selector: {{{MADE}: {app}}}, ports: [{{port: {}, targetPort: \
              8080{protocol}}}]}}}}",
             80 + u16::from(variant % 2)
+        ),
+        6 => format!(
+            "{{apiVersion: weft.dev/v1alpha1, kind: TrafficPolicy, {metadata}, spec: {{targetRefs: [{{kind: Service, name: \
+             {}}}], loadBalancing: {{algorithm: {}}}}}}}",
+            ["x", "y"][usize::from(variant % 2)],
+            ["RoundRobin", "Random", "RingHash, hash: {source: Address}"][usize::from(variant % 3)]
         ),
         _ => format!(
             "{{apiVersion: weft.dev/v1alpha1, kind: FilterPolicy, {metadata}, spec: {{{targets}direction: {}, filter: {{name: \

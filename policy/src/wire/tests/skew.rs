@@ -99,3 +99,34 @@ fn a_registration_with_an_unknown_protocol_is_refused_by_name() {
     let fault = crate::registration::Told::try_from(&workload).unwrap_err();
     assert_eq!(fault.to_string(), "ports: protocol: 99 is not known to this version");
 }
+
+/// A preference comes with a capability: who lacks it gets the service without, which every release reads.
+#[test]
+fn settings_of_a_traffic_policy_are_sent_to_those_who_know_them() {
+    use crate::bundle::{Balancing, HashKey, SourceKey, Traffic};
+    let Object::Service(plain) = everything().remove(2) else { panic!("the services are third") };
+    let keys = [
+        HashKey::Header("x-user".to_owned()),
+        HashKey::Cookie("Sid".to_owned()),
+        HashKey::Source(SourceKey::Identity),
+        HashKey::Source(SourceKey::Address),
+    ];
+    let by_key = keys.into_iter().flat_map(|key| [Balancing::RingHash(key.clone()), Balancing::Maglev(key)]);
+    let others = [Balancing::PeakEwma, Balancing::LeastRequest, Balancing::RoundRobin, Balancing::Random];
+    for balancing in by_key.chain(others) {
+        let traffic = Some(Box::new(Traffic { policy: name("shop/p"), balancing }));
+        let service = Object::Service(Service { traffic, ..plain.clone() });
+        let envelope = encode(&service);
+        assert_eq!(envelope.requires, [ENDPOINT_PORTS, TRAFFIC_POLICY]);
+        assert_eq!(receive(with(envelope)).unwrap().delta.upserts.last(), Some(&service));
+        assert_eq!(service.without_preferences(), Some(Object::Service(plain.clone())));
+    }
+    assert_eq!(encode(&Object::Service(plain.clone())).requires, [ENDPOINT_PORTS]);
+    let odd = |key: HashKey| {
+        let traffic = Some(Box::new(Traffic { policy: name("shop/p"), balancing: Balancing::Maglev(key) }));
+        receive(with(encode(&Object::Service(Service { traffic, ..plain.clone() })))).unwrap_err().reason
+    };
+    let refused = odd(HashKey::Header("X-User".to_owned()));
+    assert_eq!(refused, "traffic.balancing: \"X-User\" is no field name in lower case");
+    assert_eq!(odd(HashKey::Cookie(String::new())), "traffic.balancing: a cookie has a name");
+}

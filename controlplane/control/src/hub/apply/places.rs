@@ -46,7 +46,8 @@ fn addresses(resource: &Resource) -> Vec<(String, IpAddr)> {
         | Resource::HttpRoute(_)
         | Resource::Filter(_)
         | Resource::FilterPolicy(_)
-        | Resource::AccessPolicy(_) => Vec::new(),
+        | Resource::AccessPolicy(_)
+        | Resource::TrafficPolicy(_) => Vec::new(),
     }
 }
 

@@ -101,6 +101,7 @@ fn guarded_by(on_failure: OnFailure, mode: FilterMode) -> BTreeMap<Key, Object> 
         ports: Vec::new(),
         vip: None,
         path_reading: Default::default(),
+        traffic: None,
         endpoints: [(name("web-1"), endpoint)].into(),
     };
     let objects = [
@@ -188,4 +189,28 @@ async fn a_route_that_a_proxy_refuses_at_its_first_start_comes_closed() {
     // As soon as it takes another version, both are as they are.
     control.apply(&route("/better")).await;
     proxy.take_until(|bundle| has_path(bundle, "/better") && has_path(bundle, "/other")).await;
+}
+
+/// A TrafficPolicy is a preference: a proxy that does not know it has the service as it is without, and people are told.
+#[tokio::test]
+async fn a_proxy_of_an_earlier_release_has_the_service_without_its_traffic_policy() {
+    const POLICY: &str = "{apiVersion: weft.dev/v1alpha1, kind: TrafficPolicy, metadata: {name: turns, namespace: shop}, spec: \
+                          {targetRefs: [{kind: Service, name: web}], loadBalancing: {algorithm: RoundRobin}}}\n";
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    let revision = control.apply(&format!("{WEB}---\n{POLICY}")).await;
+    let svid = control.join("shop/client").await;
+    let hello = of_another_release("old-1", &["quic", ENVELOPES, FILTER_CONTRACT, OUTBOUND_CLOSED]);
+    let mut old = Proxy::connect_with(&control, &svid, hello, Bundle::default()).await;
+    old.take_until(|bundle| !endpoints(bundle).is_empty()).await;
+    let service = &old.bundle.services[&web()];
+    assert!(service.traffic.is_none() && service.endpoints.values().all(|it| it.mesh_address.port() != 0));
+    let (complete, states) = state(&control, revision, 10_000).await;
+    let why = &states.iter().find(|(name, ..)| name == "old-1").unwrap().2;
+    let told = "Service shop/web: as by default: its settings require traffic-policy, which this proxy can't do";
+    assert!(!complete && why.contains(told), "{states:?}");
+    let svid = control.join("shop/client").await;
+    let mut new = Proxy::connect(&control, &svid, "new-1", None, Bundle::default()).await;
+    new.take_until(|bundle| bundle.services.get(&web()).is_some_and(|service| service.traffic.is_some())).await;
+    assert_eq!(new.bundle.services[&web()].traffic.as_ref().unwrap().policy, name("turns"));
 }

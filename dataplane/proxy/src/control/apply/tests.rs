@@ -257,6 +257,7 @@ fn service(name: &str) -> weft_policy::bundle::Service {
         ports: Vec::new(),
         vip: None,
         path_reading: Default::default(),
+        traffic: None,
         endpoints: Default::default(),
     }
 }

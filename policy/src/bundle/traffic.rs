@@ -1,0 +1,138 @@
+//! What a TrafficPolicy sets for a service, inside the service's object. Preferences only: a proxy that knows none of it
+//! balances as by default, and lets nothing through that it would have stopped.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{ObjectName, is_default};
+
+/// The settings of a service, and whose they are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Traffic {
+    /// The policy that says so.
+    pub policy: ObjectName,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub balancing: Balancing,
+}
+
+/// How requests are spread over the endpoints of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Balancing {
+    /// Of two endpoints the faster one with regard to its load.
+    #[default]
+    PeakEwma,
+    /// Of two endpoints the one with fewer requests in flight.
+    LeastRequest,
+    RoundRobin,
+    Random,
+    RingHash(HashKey),
+    Maglev(HashKey),
+}
+
+/// What keeps requests together: those in which it is the same go to the same endpoint. A request that lacks it goes anywhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HashKey {
+    /// The value of a header field, of several the first; its name in lower case.
+    Header(String),
+    /// The value of a cookie, by its name, case and all.
+    Cookie(String),
+    Source(SourceKey),
+}
+
+/// What is taken of the calling workload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SourceKey {
+    /// Its SPIFFE ID: all instances of one account have one.
+    Identity,
+    /// Its address: each instance has its own.
+    Address,
+}
+
+impl Balancing {
+    /// As manifests write it.
+    #[must_use]
+    pub fn algorithm(&self) -> &'static str {
+        match self {
+            Self::PeakEwma => "PeakEwma",
+            Self::LeastRequest => "LeastRequest",
+            Self::RoundRobin => "RoundRobin",
+            Self::Random => "Random",
+            Self::RingHash(_) => "RingHash",
+            Self::Maglev(_) => "Maglev",
+        }
+    }
+
+    #[must_use]
+    pub fn hash_key(&self) -> Option<&HashKey> {
+        match self {
+            Self::RingHash(key) | Self::Maglev(key) => Some(key),
+            Self::PeakEwma | Self::LeastRequest | Self::RoundRobin | Self::Random => None,
+        }
+    }
+}
+
+impl HashKey {
+    /// The bytes that keep a request together with others. `fields`: the values of a header field, in order. `None`: the
+    /// request lacks them, or what keeps it is no part of it.
+    pub fn find<'r, F: Iterator<Item = &'r [u8]>>(&self, fields: impl FnOnce(&str) -> F) -> Option<&'r [u8]> {
+        let value = match self {
+            Self::Header(name) => fields(name).next(),
+            Self::Cookie(name) => {
+                fields("cookie").flat_map(pairs).find(|pair| pair.0 == name.as_bytes()).map(|it| it.1)
+            }
+            Self::Source(_) => None,
+        };
+        value.filter(|value| !value.is_empty())
+    }
+}
+
+/// The cookies in one field, each by name and value.
+//= rfc6265#section-4.2.1
+fn pairs(field: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let pair = |text: &'_ [u8]| text.iter().position(|byte| *byte == b'=');
+    let cookies = field.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+    cookies.filter_map(move |text| pair(text).map(|at| (&text[..at], &text[at + 1..])))
+}
+
+impl fmt::Display for Balancing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.algorithm())?;
+        self.hash_key().map_or(Ok(()), |key| write!(f, " by {key}"))
+    }
+}
+
+impl fmt::Display for HashKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Header(name) => write!(f, "header {name}"),
+            Self::Cookie(name) => write!(f, "cookie {name}"),
+            Self::Source(SourceKey::Identity) => f.write_str("the caller's identity"),
+            Self::Source(SourceKey::Address) => f.write_str("the caller's address"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_found_in_its_field() {
+        fn check(key: &HashKey, fields: &[&str], expect: Option<&str>) {
+            let found = key.find(|_| fields.iter().map(|field| field.as_bytes()));
+            assert_eq!(found, expect.map(str::as_bytes), "{key} in {fields:?}");
+        }
+        let header = HashKey::Header("x-user".to_owned());
+        check(&header, &["ann", "bob"], Some("ann"));
+        check(&header, &[""], None);
+        check(&header, &[], None);
+        let cookie = HashKey::Cookie("Sid".to_owned());
+        check(&cookie, &["a=b; Sid=1=2; Sid=3"], Some("1=2"));
+        check(&cookie, &["a=b", "c=d;Sid=1"], Some("1"));
+        check(&cookie, &["sid=1; Sid", "Sid=", "xSid=4"], None);
+        check(&cookie, &[";;=;", "="], None);
+        check(&HashKey::Source(SourceKey::Identity), &["x"], None);
+    }
+}

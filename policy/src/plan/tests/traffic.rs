@@ -1,0 +1,92 @@
+//! TrafficPolicies: which holds, what it sets, what is told of those that don't.
+
+use super::*;
+use crate::bundle::{Balancing, HashKey, SourceKey};
+use crate::delta::Object;
+
+fn policy(name: &str, targets: &str, balancing: &str) -> String {
+    format!(
+        "{{apiVersion: weft.dev/v1alpha1, kind: TrafficPolicy, metadata: {{name: {name}, namespace: shop}}, spec: {{targetRefs: \
+         [{targets}], loadBalancing: {balancing}}}}}\n"
+    )
+}
+
+fn to(service: &str) -> String {
+    format!("{{kind: Service, name: {service}}}")
+}
+
+/// The shop's world, with these policies applied one after another.
+fn with(policies: &[String]) -> World {
+    let mut world = world(SHOP);
+    for (revision, text) in (1_000..).zip(policies) {
+        for document in crate::manifest::parse("policy.yaml", text).unwrap() {
+            world.put(&Owner::Applied, document.resource, Revision(revision), "uid").unwrap();
+        }
+    }
+    world
+}
+
+fn balancing(world: &World, service: &str) -> Option<(String, Balancing)> {
+    let bundle = bundle_for(world, &[ObjectName::new("shop", "web-1")], Revision(1), "");
+    let traffic = bundle.services[&ObjectName::new("shop", service)].traffic.clone()?;
+    Some((traffic.policy.to_string(), traffic.balancing))
+}
+
+#[test]
+fn a_policy_sets_how_its_services_are_balanced() {
+    fn check(spec: &str, expect: Balancing) {
+        let world = with(&[policy("p", &to("web"), spec)]);
+        assert_eq!(balancing(&world, "web"), Some(("shop/p".to_owned(), expect)), "{spec}");
+        assert_eq!(balancing(&world, "web-v2"), None, "another service is as it was");
+    }
+    check("{}", Balancing::PeakEwma);
+    check("{algorithm: RoundRobin}", Balancing::RoundRobin);
+    check("{algorithm: LeastRequest}", Balancing::LeastRequest);
+    check("{algorithm: Random}", Balancing::Random);
+    let header = HashKey::Header("x-user".to_owned());
+    check("{algorithm: RingHash, hash: {header: X-User}}", Balancing::RingHash(header));
+    check("{algorithm: Maglev, hash: {cookie: Sid}}", Balancing::Maglev(HashKey::Cookie("Sid".to_owned())));
+    check("{algorithm: Maglev, hash: {source: Address}}", Balancing::Maglev(HashKey::Source(SourceKey::Address)));
+}
+
+#[test]
+fn of_two_the_older_holds_and_the_other_is_told() {
+    let policies = [
+        policy("z", &to("web"), "{algorithm: RoundRobin}"),
+        policy("a", &[to("web"), to("web-v2")].join(", "), "{algorithm: Random}"),
+    ];
+    let mut world = with(&policies);
+    let status = |world: &World, name: &str| {
+        let policy = world.traffic_policy(&ObjectName::new("shop", name)).unwrap();
+        traffic_status(world, policy).remove(0)
+    };
+    assert_eq!(balancing(&world, "web"), Some(("shop/z".to_owned(), Balancing::RoundRobin)));
+    assert_eq!(balancing(&world, "web-v2"), Some(("shop/a".to_owned(), Balancing::Random)));
+    assert!(status(&world, "z").status);
+    assert_eq!(without_effect(&world, &name("shop/web")), [name("shop/a")]);
+    let value = |service: &str| effective(&world, &name(service)).remove(0);
+    assert_eq!((value("shop/web").value.as_str(), value("shop/web").policy), ("RoundRobin", Some(name("shop/z"))));
+    assert_eq!((value("shop/nothing").value.as_str(), value("shop/nothing").policy), ("PeakEwma", None));
+    let told = status(&world, "a");
+    assert_eq!((told.status, told.reason, told.key.as_str()), (false, "Conflicted", "spec.targetRefs[0]"));
+    assert_eq!(told.message, "for Service shop/web the older TrafficPolicy shop/z holds");
+    world.remove(&ObjectKey::new(Kind::TrafficPolicy, "shop", "z"));
+    assert_eq!(balancing(&world, "web"), Some(("shop/a".to_owned(), Balancing::Random)));
+    assert!(status(&world, "a").status);
+    world.remove(&ObjectKey::new(Kind::Service, "shop", "web-v2"));
+    assert_eq!(status(&world, "a").reason, "TargetNotFound");
+    // Of one revision the first by name.
+    let world = with(&[policies.join("---\n")]);
+    assert_eq!(balancing(&world, "web"), Some(("shop/a".to_owned(), Balancing::Random)));
+}
+
+#[test]
+fn an_older_proxy_is_told_of_the_service_without_it() {
+    let world = with(&[policy("p", &to("web"), "{algorithm: Random}")]);
+    let bundle = bundle_for(&world, &[ObjectName::new("shop", "web-1")], Revision(1), "");
+    let services = bundle.objects().into_values().filter(|object| matches!(object, Object::Service(_)));
+    let plain: Vec<_> = services.filter_map(|object| object.without_preferences()).collect();
+    let [Object::Service(service)] = plain.as_slice() else { panic!("{plain:?}") };
+    assert_eq!((service.name.to_string().as_str(), &service.traffic), ("shop/web", &None));
+    assert!(!service.endpoints.is_empty());
+}

@@ -1,0 +1,87 @@
+//! Which TrafficPolicy holds for a service, and what it sets. Of several the oldest does, then the first by name, as Gateway
+//! API resolves conflicts of policies; it holds as a whole, and the others are told of it.
+
+use super::protection::named;
+use super::route_status::Condition;
+use super::select::is_missing;
+use super::{Entry, World};
+use crate::bundle::{ObjectName, Traffic};
+use crate::resource::{Object, Spec as _, TargetRef, TrafficPolicySpec};
+
+/// The policy that holds for a service.
+pub(crate) fn holding<'w>(world: &'w World, service: &ObjectName) -> Option<&'w Object<TrafficPolicySpec>> {
+    let of = |entry: &'w Entry| Some((entry.created, TrafficPolicySpec::of(&entry.resource)?));
+    let policies = world.index().targeting(service).filter_map(of);
+    policies.min_by_key(|(created, policy)| (*created, &policy.metadata.name)).map(|(_, policy)| policy)
+}
+
+/// The settings of a service. `None`: all are as by default.
+pub(super) fn settings(world: &World, service: &ObjectName) -> Option<Traffic> {
+    let policy = holding(world, service)?;
+    let balancing = policy.spec.load_balancing.as_ref().map(|spec| spec.balancing()).unwrap_or_default();
+    Some(Traffic { policy: policy.name(), balancing })
+}
+
+/// A setting of a service as callers keep it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Effective {
+    pub setting: &'static str,
+    pub value: String,
+    /// The policy that says so. `None`: it is the default.
+    pub policy: Option<ObjectName>,
+}
+
+/// Every setting of a service, each with who set it.
+pub fn effective(world: &World, service: &ObjectName) -> Vec<Effective> {
+    let policy = holding(world, service);
+    let own = policy.and_then(|policy| Some((policy.name(), policy.spec.load_balancing.as_ref()?.balancing())));
+    let (policy, balancing) = own.map_or_else(Default::default, |(policy, balancing)| (Some(policy), balancing));
+    vec![Effective { setting: "loadBalancing", value: balancing.to_string(), policy }]
+}
+
+/// The policies for a service that have no effect there: an older one holds.
+pub fn without_effect(world: &World, service: &ObjectName) -> Vec<ObjectName> {
+    let holding = holding(world, service).map(Object::name);
+    let policies = world.index().targeting(service).filter_map(|entry| TrafficPolicySpec::of(&entry.resource));
+    policies.map(Object::name).filter(|name| Some(name) != holding.as_ref()).collect()
+}
+
+/// The targets of a policy for which an older one holds, with that one.
+pub(crate) fn overruled<'w>(
+    world: &'w World,
+    policy: &Object<TrafficPolicySpec>,
+) -> Vec<(usize, &'w Object<TrafficPolicySpec>)> {
+    let name = policy.name();
+    let older = |(index, target): (usize, &TargetRef)| {
+        let service = ObjectName::new(policy.metadata.namespace.clone(), &target.name);
+        holding(world, &service).filter(|holding| holding.name() != name).map(|holding| (index, holding))
+    };
+    policy.spec.target_refs.iter().enumerate().filter_map(older).collect()
+}
+
+/// Tells whether a policy holds for its targets.
+pub fn traffic_status(world: &World, policy: &Object<TrafficPolicySpec>) -> Vec<Condition> {
+    let (metadata, targets) = (&policy.metadata, &policy.spec.target_refs);
+    let refused = |reason, index: usize, message| Condition {
+        kind: "Accepted",
+        status: false,
+        reason,
+        message,
+        key: format!("spec.targetRefs[{index}]"),
+    };
+    let overruled = overruled(world, policy);
+    let missing = targets.iter().enumerate().find(|(_, target)| is_missing(world, metadata, target));
+    let condition = match (missing, overruled.first()) {
+        (Some((index, target)), _) => {
+            refused("TargetNotFound", index, format!("{} does not exist", named(metadata, target)))
+        }
+        (None, Some((first, _))) => {
+            let words = overruled.iter().map(|(index, older)| {
+                format!("for {} the older TrafficPolicy {} holds", named(metadata, &targets[*index]), older.name())
+            });
+            refused("Conflicted", *first, words.collect::<Vec<_>>().join("; "))
+        }
+        (None, None) => Condition::good("Accepted", "every target exists, and no older TrafficPolicy is for one"),
+    };
+    vec![condition]
+}

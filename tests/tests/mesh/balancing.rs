@@ -1,0 +1,130 @@
+//! What a TrafficPolicy says of balancing holds through real sidecars: turns are exact, a key stays at one endpoint and moves
+//! when that one leaves, and every caller agrees on where.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use weft_tests::{App, Client, Mesh, Sidecar, Workload, eventually};
+
+const ENDPOINTS: [&str; 3] = ["cart-1", "cart-2", "cart-3"];
+
+fn policy(balancing: &str) -> String {
+    format!(
+        "apiVersion: weft.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {{name: cart, namespace: default}}\n\
+         spec: {{targetRefs: [{{kind: Service, name: cart}}], loadBalancing: {balancing}}}\n"
+    )
+}
+
+struct Cart {
+    mesh: Mesh,
+    _apps: Vec<App>,
+    servers: Vec<Sidecar>,
+}
+
+impl Cart {
+    async fn start() -> Self {
+        let mesh = Mesh::start().await;
+        let (mut apps, mut servers) = (Vec::new(), Vec::new());
+        for name in ENDPOINTS {
+            let workload = Workload::server(name, 8080, "http").of("cart");
+            apps.push(App::start(name, workload.ip, 8080).await);
+            servers.push(mesh.sidecar(workload).await);
+        }
+        Self { mesh, _apps: apps, servers }
+    }
+
+    /// Applies the policy and waits until every proxy has it.
+    fn balance(&self, balancing: &str) {
+        let applied = self.mesh.weft_reading(&policy(balancing), &["apply", "-f", "-", "--wait", "30s"]);
+        assert_eq!(applied.code, 0, "{}{}", applied.out, applied.err);
+    }
+}
+
+/// Waits until requests of this caller reach every one of the endpoints.
+async fn reaches_all(caller: &Sidecar) {
+    let mut seen = BTreeSet::new();
+    eventually("every endpoint answers", || {
+        let proxy = caller.proxy();
+        async move {
+            let answer = Client::through(proxy, "cart").await.get("/who").await;
+            (answer.status == 200).then(|| answer.text())
+        }
+    })
+    .await;
+    for _ in 0..200 {
+        let answer = Client::through(caller.proxy(), "cart").await.get("/who").await;
+        seen.insert(answer.text());
+        if seen.len() == ENDPOINTS.len() {
+            return;
+        }
+    }
+    panic!("only {seen:?} answered");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn turns_are_exact() {
+    let cart = Cart::start().await;
+    let caller = cart.mesh.sidecar(Workload::client("shopper")).await;
+    reaches_all(&caller).await;
+    cart.balance("{algorithm: RoundRobin}");
+    // One connection is one worker's, which has turns of its own.
+    let mut client = Client::through(caller.proxy(), "cart").await;
+    let mut got = BTreeMap::new();
+    for _ in 0..60 {
+        let answer = client.get("/who").await;
+        assert_eq!(answer.status, 200);
+        *got.entry(answer.text()).or_insert(0) += 1;
+    }
+    assert_eq!(got, ENDPOINTS.map(|name| (name.to_owned(), 20)).into());
+}
+
+/// The endpoint of each of forty users, as a caller finds it.
+async fn homes(caller: &Sidecar) -> Vec<String> {
+    let mut homes = Vec::new();
+    for user in 0..40 {
+        let user = format!("user-{user}");
+        let mut served = BTreeSet::new();
+        // Each by a connection of its own, and so by any worker.
+        for _ in 0..3 {
+            let answer = Client::through(caller.proxy(), "cart").await.get_with("/who", &[("x-user", &user)]).await;
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            served.insert(answer.text());
+        }
+        assert_eq!(served.len(), 1, "{user} is at {served:?}");
+        homes.extend(served);
+    }
+    homes
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_stays_at_one_endpoint_and_moves_when_that_one_leaves() {
+    let mut cart = Cart::start().await;
+    let caller = cart.mesh.sidecar(Workload::client("shopper")).await;
+    reaches_all(&caller).await;
+    cart.balance("{algorithm: RingHash, hash: {header: X-User}}");
+    let before = homes(&caller).await;
+    assert_eq!(before.iter().collect::<BTreeSet<_>>().len(), 3, "{before:?}");
+    let other = cart.mesh.sidecar(Workload::client("second-shopper")).await;
+    reaches_all(&other).await;
+    assert_eq!(homes(&other).await, before, "every caller agrees");
+    let told = cart.mesh.weft(&["describe", "service", "cart"]);
+    assert!(told.out.contains("loadBalancing: RingHash by header x-user (TrafficPolicy default/cart)"), "{}", told.out);
+    let told = cart.mesh.weft(&["explain", "--from", "default/shopper", "--to", "cart", "-H", "x-user: a"]);
+    assert!(told.out.contains("RingHash by header x-user, as TrafficPolicy default/cart says"), "{}", told.out);
+
+    cart.servers.remove(0).terminate();
+    eventually("its keys are elsewhere", || async {
+        let lost = before.iter().position(|home| home == "cart-1").unwrap();
+        let user = format!("user-{lost}");
+        let answer = Client::through(caller.proxy(), "cart").await.get_with("/who", &[("x-user", &user)]).await;
+        (answer.status == 200 && answer.text() != "cart-1").then_some(())
+    })
+    .await;
+    let after = homes(&caller).await;
+    for (was, now) in before.iter().zip(&after) {
+        assert!(was == now || was == "cart-1" && now != "cart-1", "{was} moved to {now}");
+    }
+    let metrics = caller.metrics().await;
+    let lacking = metrics.sum("weft_requests_without_hash_key_total", &[]);
+    assert_eq!(Client::through(caller.proxy(), "cart").await.get("/who").await.status, 200);
+    assert_eq!(caller.metrics().await.sum("weft_requests_without_hash_key_total", &[]), lacking + 1.0);
+}
