@@ -20,7 +20,6 @@ use http::Method;
 use weft_filter_host::Permit;
 use weft_transport::http::Forwards;
 
-use self::affinity::affinity;
 use self::attempts::{Attempt, Attempts};
 pub use self::origin::{Origin, Target};
 use self::patience::Patience;
@@ -89,8 +88,7 @@ async fn carry(
         plan.modify(head);
         filtered.edit_answer(plan.answer_edits());
         record.log(|log| log.route = plan.route.map(|route| route.name.to_string()));
-        let affinity = affinity(plan.goal.service, &from, Some(&head.headers));
-        (Attempts::new(worker, &snapshot, &from, plan.goal, affinity), plan.timeout)
+        (Attempts::new(worker, &snapshot, &from, plan.goal, Some(&head.headers)), plan.timeout)
     };
     // The request may stand for long: it keeps its workload, and nothing else of the configuration.
     drop(snapshot);

@@ -154,7 +154,14 @@ mod tests {
 
     fn service(text: &str, vip: [u8; 4]) -> Service {
         let (name, vip) = (name(text), Some(vip.into()));
-        Service { name, ports: Vec::new(), vip, path_reading: Default::default(), endpoints: Default::default() }
+        Service {
+            name,
+            ports: Vec::new(),
+            vip,
+            path_reading: Default::default(),
+            traffic: None,
+            endpoints: Default::default(),
+        }
     }
 
     /// Two services, and answers to more than those.

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use http::HeaderMap;
 use weft_filter_host::Permit;
 use weft_flow::Outcome;
 use weft_policy::bundle::{ObjectName, Service};
@@ -12,7 +13,7 @@ use weft_policy::route::{KeptTarget, Target};
 use weft_transport::mesh::MeshClient;
 use weft_transport::quic::PeerKey;
 
-use super::affinity::Affinity;
+use super::affinity::{Affinity, affinity};
 use super::peer_leg::PeerConn;
 use super::probe;
 use crate::apps::NotConnected;
@@ -55,13 +56,15 @@ pub(super) struct Attempts<'a> {
 }
 
 impl<'a> Attempts<'a> {
+    /// `headers`: of the request; `None` for a connection whose bytes are not looked into.
     pub(super) fn new(
         worker: &'a Rc<Worker>,
         snapshot: &Snapshot,
         from: &Served,
         goal: Goal<'_>,
-        affinity: Affinity,
+        headers: Option<&HeaderMap>,
     ) -> Self {
+        let affinity = affinity(goal.service, from, headers);
         if affinity == Affinity::Lacking && goal.direct.is_none() {
             worker.ledger.counters.without_hash_key.increment(1);
         }

@@ -13,7 +13,6 @@ use weft_policy::route::Resolved;
 use weft_transport::http::{RecvBody, RequestHead, SendBody};
 use weft_transport::tcp;
 
-use super::affinity::affinity;
 use super::attempts::{Attempt, Attempts};
 use super::patience::Patience;
 use super::peer_leg::PeerTunnel;
@@ -142,8 +141,7 @@ async fn open_mesh<'w>(
     let goal = goal(resolved)?;
     let place = Place::outbound(origin.peer.ip(), resolved.port, from);
     let (filtered, mut permit) = filtering::connection(&worker.filters, &from.outbound, &place).await?;
-    let affinity = affinity(goal.service, from, None);
-    let mut attempts = Attempts::new(worker, snapshot, from, goal, affinity);
+    let mut attempts = Attempts::new(worker, snapshot, from, goal, None);
     record.metrics = Some(attempts.unreached());
     loop {
         let attempt = attempts.pick()?;
