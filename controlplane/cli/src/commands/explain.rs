@@ -216,7 +216,7 @@ mod tests {
         let text = render(&args, &answer, &Paint::plain());
         assert!(text.starts_with("DENIED  GET reviews/admin as shop/partner\nREASON:"), "{text}");
         for part in [
-            "BALANCING:   shop/reviews-v1: Random, as it says",
+            "shop/reviews-v1: Random, as it says",
             "denied by a rule",
             "127.0.0.12:9080",
             "shop/no-admin#x",
