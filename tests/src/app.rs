@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,6 +29,7 @@ use crate::client::{Body, empty, full};
 pub struct App {
     pub address: SocketAddr,
     served: Arc<AtomicU64>,
+    fails: Arc<AtomicU16>,
     task: JoinHandle<()>,
 }
 
@@ -50,13 +51,19 @@ impl App {
     fn listening(name: &str, listener: TcpListener) -> Self {
         let address = listener.local_addr().expect("a bound socket has an address");
         let served = Arc::new(AtomicU64::new(0));
-        let (name, count) = (Arc::<str>::from(name), Arc::clone(&served));
+        let fails = Arc::new(AtomicU16::new(0));
+        let (name, count, failing) = (Arc::<str>::from(name), Arc::clone(&served), Arc::clone(&fails));
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, Arc::clone(&name), Arc::clone(&count)));
+                tokio::spawn(serve(stream, Arc::clone(&name), Arc::clone(&count), Arc::clone(&failing)));
             }
         });
-        Self { address, served, task }
+        Self { address, served, fails, task }
+    }
+
+    /// From now on every answer is this status; 0: as its paths say.
+    pub fn fail(&self, status: u16) {
+        self.fails.store(status, Ordering::SeqCst);
     }
 
     /// Ends it; its address is free when this returns.
@@ -82,12 +89,12 @@ fn in_runtime(listener: std::net::TcpListener) -> TcpListener {
     TcpListener::from_std(listener).expect("a listening socket")
 }
 
-async fn serve(stream: TcpStream, name: Arc<str>, count: Arc<AtomicU64>) {
+async fn serve(stream: TcpStream, name: Arc<str>, count: Arc<AtomicU64>, fails: Arc<AtomicU16>) {
     _ = stream.set_nodelay(true);
     let service = service_fn(move |request| {
         count.fetch_add(1, Ordering::SeqCst);
-        let name = Arc::clone(&name);
-        async move { Ok::<_, Infallible>(answer(&name, request).await) }
+        let (name, failure) = (Arc::clone(&name), fails.load(Ordering::SeqCst));
+        async move { Ok::<_, Infallible>(if failure > 0 { status(failure) } else { answer(&name, request).await }) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().max_buf_size(256 * 1024);

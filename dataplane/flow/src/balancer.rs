@@ -1,16 +1,20 @@
 //! Picks an endpoint for each request. By default by the power of two choices: two endpoints are drawn in proportion to
 //! their weights, the faster one with regard to its load takes the request, and equals take it in turn; a slower one is
 //! sampled now and then. Whatever the algorithm, an endpoint that cannot be reached is not picked while another can, and
-//! is probed now and then, one probe at a time.
+//! is probed now and then, one probe at a time. A service may have endpoints ejected that fail in a row: they are not
+//! picked either, until a single request that was sent there has gone well.
 
+#[cfg(test)]
+mod ejections;
 mod hashed;
 #[cfg(test)]
 mod models;
-mod reach;
+mod outliers;
 #[cfg(test)]
 mod shares;
 #[cfg(test)]
 mod simulation;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod turns;
@@ -21,7 +25,8 @@ use std::time::Duration;
 
 use crate::{below, next_dice};
 use hashed::{HashOrder, Placed};
-use reach::Reach;
+pub use outliers::{Outliers, Sign};
+use standing::{Standing, Told};
 use turns::Turns;
 pub use vitals::Vitals;
 
@@ -47,6 +52,14 @@ impl Algorithm {
     pub fn is_by_key(self) -> bool {
         matches!(self, Algorithm::RingHash | Algorithm::Maglev)
     }
+}
+
+/// What a service says of its balancing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Settings {
+    pub algorithm: Algorithm,
+    /// `None`: nobody is ejected.
+    pub outliers: Option<Outliers>,
 }
 
 /// How a request ended, as seen from the endpoint.
@@ -77,6 +90,8 @@ pub struct Balancer<E> {
     /// Those drawn have one weight.
     uniform: bool,
     unreachable: Vec<Rc<E>>,
+    ejected: Vec<Rc<E>>,
+    settings: Settings,
     way: Way,
 }
 
@@ -90,7 +105,7 @@ enum Way {
     RoundRobin(Turns),
     Random,
     /// Over all endpoints with weight, whether they can be reached or not.
-    Hashed(Algorithm, HashOrder),
+    Hashed(HashOrder),
 }
 
 #[derive(Debug)]
@@ -114,7 +129,15 @@ struct Drawn<E> {
 
 impl<E> Default for Balancer<E> {
     fn default() -> Self {
-        Self { endpoints: Vec::new(), drawn: Vec::new(), uniform: true, unreachable: Vec::new(), way: Way::default() }
+        Self {
+            endpoints: Vec::new(),
+            drawn: Vec::new(),
+            uniform: true,
+            unreachable: Vec::new(),
+            ejected: Vec::new(),
+            settings: Settings::default(),
+            way: Way::default(),
+        }
     }
 }
 
@@ -123,9 +146,9 @@ impl<E: AsRef<Vitals>> Balancer<E> {
         Self::default()
     }
 
-    /// Replaces the algorithm and the set. Weight 0 takes nothing, unless all have it: then all are equal (a drained
+    /// Replaces the settings and the set. Weight 0 takes nothing, unless all have it: then all are equal (a drained
     /// service still answers better than none).
-    pub fn update(&mut self, algorithm: Algorithm, endpoints: impl IntoIterator<Item = (Rc<E>, u32)>) {
+    pub fn update(&mut self, settings: Settings, endpoints: impl IntoIterator<Item = (Rc<E>, u32)>) {
         let weighted = |(endpoint, weight): (Rc<E>, u32)| Weighted { endpoint, weight: weight.into() };
         let mut endpoints: Vec<_> = endpoints.into_iter().map(weighted).collect();
         if endpoints.iter().all(|it| it.weight == 0) {
@@ -134,33 +157,26 @@ impl<E: AsRef<Vitals>> Balancer<E> {
         // Who takes nothing stands behind all others, so that the numbers of a hash order are places here.
         endpoints.sort_by_key(|it| it.weight == 0);
         // What changed is something else: turns go on, and no table is made again.
-        if algorithm == self.algorithm() && endpoints == self.endpoints {
+        if settings == self.settings && endpoints == self.endpoints {
             return;
         }
-        self.endpoints = endpoints;
+        (self.settings, self.endpoints) = (settings, endpoints);
+        if settings.outliers.is_none() {
+            self.endpoints.iter().for_each(|it| vitals_of(&it.endpoint).pardon());
+        }
         let placed = || -> Vec<Placed> {
             let with_weight = self.endpoints.iter().filter(|it| it.weight > 0);
             with_weight.map(|it| Placed { place: vitals_of(&it.endpoint).place(), weight: it.weight }).collect()
         };
-        self.way = match algorithm {
+        self.way = match settings.algorithm {
             Algorithm::PeakEwma => Way::PeakEwma,
             Algorithm::LeastRequest => Way::LeastRequest,
             Algorithm::RoundRobin => Way::RoundRobin(Turns::default()),
             Algorithm::Random => Way::Random,
-            Algorithm::RingHash => Way::Hashed(algorithm, HashOrder::ring(&placed())),
-            Algorithm::Maglev => Way::Hashed(algorithm, HashOrder::maglev(&placed(), hashed::SLOTS)),
+            Algorithm::RingHash => Way::Hashed(HashOrder::ring(&placed())),
+            Algorithm::Maglev => Way::Hashed(HashOrder::maglev(&placed(), hashed::SLOTS)),
         };
         self.redraw();
-    }
-
-    pub fn algorithm(&self) -> Algorithm {
-        match &self.way {
-            Way::PeakEwma => Algorithm::PeakEwma,
-            Way::LeastRequest => Algorithm::LeastRequest,
-            Way::RoundRobin(_) => Algorithm::RoundRobin,
-            Way::Random => Algorithm::Random,
-            Way::Hashed(algorithm, _) => *algorithm,
-        }
     }
 
     pub fn len(&self) -> usize {
@@ -176,11 +192,24 @@ impl<E: AsRef<Vitals>> Balancer<E> {
         self.unreachable.len()
     }
 
+    /// How many of them are ejected.
+    pub fn ejected(&self) -> usize {
+        self.ejected.len()
+    }
+
     /// An endpoint for one request; `dice` is uniform. `key`: the hash of what keeps requests together, for algorithms
     /// that go by it; a request without one is spread at random. Endpoints in `avoid` are taken only where there is
     /// nothing else.
     pub fn pick(&self, now: Duration, dice: u64, key: Option<u64>, avoid: &[Rc<E>]) -> Option<&Rc<E>> {
         let mut dice = dice;
+        let is_by_key = matches!((&self.way, key), (Way::Hashed(_), Some(_)));
+        // A key goes to no trial elsewhere, and who was refused once shall not be the one to try.
+        if !is_by_key && !self.ejected.is_empty() && avoid.is_empty() {
+            let due = |endpoint: &&Rc<E>| vitals_of(endpoint).standing.borrow_mut().take_trial(now);
+            if let Some(trial) = self.ejected.iter().find(due) {
+                return Some(trial);
+            }
+        }
         match (&self.way, key) {
             (Way::PeakEwma, _) => self.compared(now, dice, avoid, |one, other, tie| one.is_better_than(other, tie)),
             (Way::LeastRequest, _) => self.compared(now, dice, avoid, |one, other, tie| one.has_less_than(other, tie)),
@@ -188,7 +217,7 @@ impl<E: AsRef<Vitals>> Balancer<E> {
             (Way::RoundRobin(turns), _) if avoid.is_empty() => {
                 turns.take(next_dice(&mut dice)).map(|drawn| &self.drawn[drawn].endpoint)
             }
-            (Way::Hashed(_, order), Some(key)) => self.first_of(order, key, avoid),
+            (Way::Hashed(order), Some(key)) => self.first_of(order, key, now, avoid),
             (Way::RoundRobin(_) | Way::Random | Way::Hashed(..), _) => {
                 self.draw(next_dice(&mut dice), avoid).map(|drawn| &self.drawn[drawn].endpoint)
             }
@@ -217,12 +246,14 @@ impl<E: AsRef<Vitals>> Balancer<E> {
     }
 
     /// The first in a key's order that can be reached and is not to be avoided.
-    fn first_of(&self, order: &HashOrder, key: u64, avoid: &[Rc<E>]) -> Option<&Rc<E>> {
+    fn first_of(&self, order: &HashOrder, key: u64, now: Duration, avoid: &[Rc<E>]) -> Option<&Rc<E>> {
         let is_avoided = |endpoint: &Rc<E>| avoid.iter().any(|avoided| Rc::ptr_eq(avoided, endpoint));
         let all_avoided = self.drawn.iter().all(|drawn| is_avoided(&drawn.endpoint));
-        let all_lost = self.drawn.first().is_some_and(|drawn| !vitals_of(&drawn.endpoint).is_reachable());
+        let tier = self.tier();
         let may_be_used = |endpoint: &&Rc<E>| {
-            (all_avoided || !is_avoided(endpoint)) && (all_lost || vitals_of(endpoint).is_reachable())
+            let vitals = vitals_of(endpoint);
+            (all_avoided || !is_avoided(endpoint))
+                && (tier.admits(vitals) || avoid.is_empty() && vitals.standing.borrow_mut().take_trial(now))
         };
         order.of(key).map(|number| &self.endpoints[number].endpoint).find(may_be_used)
     }
@@ -259,12 +290,12 @@ impl<E: AsRef<Vitals>> Balancer<E> {
             return;
         }
         let first = !self.drawn.iter().any(|drawn| vitals_of(&drawn.endpoint).is_reachable());
-        vitals.reach.replace(Reach::Reachable);
+        vitals.standing.replace(Standing::default());
         vitals.forget_latency();
         if first {
             // The fault that kept all endpoints away is over: the others are probed now, or this one would carry alone
             // what they could share.
-            self.unreachable.iter().for_each(|other| vitals_of(other).reach.borrow_mut().hurry(now));
+            self.unreachable.iter().for_each(|other| vitals_of(other).standing.borrow_mut().hurry(now));
         }
         self.redraw();
     }
@@ -272,14 +303,14 @@ impl<E: AsRef<Vitals>> Balancer<E> {
     /// No connection could be made to it: while another can be reached, it is not drawn. An answer of whatever status is
     /// none of this.
     pub fn not_reached(&mut self, endpoint: &E, now: Duration, dice: u64) {
-        if endpoint.as_ref().reach.borrow_mut().lost(now, dice) {
+        if endpoint.as_ref().standing.borrow_mut().lost(now, dice) {
             self.redraw();
         }
     }
 
     /// An endpoint to probe, where one is due: whoever takes it tries to connect, and says once what came of it.
     pub fn take_probe(&self, now: Duration) -> Option<Rc<E>> {
-        let due = |endpoint: &&Rc<E>| vitals_of(endpoint).reach.borrow_mut().take_probe(now);
+        let due = |endpoint: &&Rc<E>| vitals_of(endpoint).standing.borrow_mut().take_probe(now);
         self.unreachable.iter().find(due).map(Rc::clone)
     }
 
@@ -290,26 +321,63 @@ impl<E: AsRef<Vitals>> Balancer<E> {
             Probed::Unreachable => Some(dice),
             Probed::Cancelled => None,
         };
-        endpoint.as_ref().reach.borrow_mut().end_probe(now, in_vain);
+        endpoint.as_ref().standing.borrow_mut().end_probe(now, in_vain);
     }
 
-    /// Decides who may be picked: those with weight that can be reached; if none can, all with weight.
+    /// A request that was given its endpoint at `picked` ended so. True where the endpoint is ejected by that.
+    pub fn ended(&mut self, endpoint: &E, picked: Duration, now: Duration, dice: u64, sign: Sign) -> bool {
+        let Some(outliers) = self.settings.outliers else { return false };
+        let vitals = endpoint.as_ref();
+        let told = vitals.standing.borrow_mut().note(&outliers, picked, now, sign);
+        match told {
+            Told::Nothing => return false,
+            Told::RowIsOver if !self.may_eject(&outliers) => return false,
+            Told::RowIsOver | Told::TrialFailed => vitals.standing.borrow_mut().eject(&outliers, now, dice),
+            Told::IsWell => {
+                vitals.standing.borrow_mut().let_in(now);
+                vitals.forget_latency();
+            }
+        }
+        if told != Told::TrialFailed {
+            self.redraw();
+        }
+        told == Told::RowIsOver
+    }
+
+    /// One more may be ejected: never the only one that there is.
+    fn may_eject(&self, outliers: &Outliers) -> bool {
+        let of_weight = |it: &&Weighted<E>| it.weight > 0;
+        let all = self.endpoints.iter().filter(of_weight).count();
+        let out = self.endpoints.iter().filter(of_weight).filter(|it| !vitals_of(&it.endpoint).is_in()).count();
+        all > 1 && (out == 0 || (out + 1).saturating_mul(100) <= all.saturating_mul(outliers.most_percent as usize))
+    }
+
+    /// Those with weight who may be picked: those who are in; if nobody is, those who can be reached; if none can, all.
+    fn tier(&self) -> Tier {
+        let any = |tier: &Tier| self.endpoints.iter().any(|it| it.weight > 0 && tier.admits(vitals_of(&it.endpoint)));
+        [Tier::In, Tier::Reachable].into_iter().find(any).unwrap_or(Tier::All)
+    }
+
+    /// Makes what is drawn from anew.
     fn redraw(&mut self) {
-        let reachable = |it: &Weighted<E>| vitals_of(&it.endpoint).is_reachable();
-        let any = self.endpoints.iter().any(|it| it.weight > 0 && reachable(it));
+        let tier = self.tier();
         self.drawn.clear();
         self.uniform = true;
         let mut up_to = 0;
-        for it in self.endpoints.iter().filter(|it| it.weight > 0 && (!any || reachable(it))) {
+        for it in self.endpoints.iter().filter(|it| it.weight > 0 && tier.admits(vitals_of(&it.endpoint))) {
             up_to += it.weight;
             self.uniform &= up_to == it.weight * (self.drawn.len() as u64 + 1);
             self.drawn.push(Drawn { endpoint: Rc::clone(&it.endpoint), up_to });
         }
-        let unreachable = self.endpoints.iter().filter(|it| !reachable(it));
-        self.unreachable = unreachable.map(|it| Rc::clone(&it.endpoint)).collect();
+        let those = |is_one: fn(&Vitals) -> bool| {
+            let of_them = self.endpoints.iter().filter(move |it| is_one(vitals_of(&it.endpoint)));
+            of_them.map(|it| Rc::clone(&it.endpoint)).collect()
+        };
+        (self.unreachable, self.ejected) = (those(|it| !it.is_reachable()), those(Vitals::is_ejected));
         if let Way::RoundRobin(turns) = &mut self.way {
-            let weights = self.endpoints.iter().filter(|it| it.weight > 0 && (!any || reachable(it)));
-            *turns = Turns::new(weights.map(|it| it.weight));
+            let mut before = 0;
+            let weights = self.drawn.iter().map(|drawn| drawn.up_to - std::mem::replace(&mut before, drawn.up_to));
+            *turns = Turns::new(weights);
         }
     }
 
@@ -336,6 +404,24 @@ impl<E: AsRef<Vitals>> Balancer<E> {
 
     fn vitals(&self, drawn: usize) -> &Vitals {
         vitals_of(&self.drawn[drawn].endpoint)
+    }
+}
+
+/// Endpoints that may be picked, the first tier in which there is one.
+#[derive(Debug, Clone, Copy)]
+enum Tier {
+    In,
+    Reachable,
+    All,
+}
+
+impl Tier {
+    fn admits(self, vitals: &Vitals) -> bool {
+        match self {
+            Tier::In => vitals.is_in(),
+            Tier::Reachable => vitals.is_reachable(),
+            Tier::All => true,
+        }
     }
 }
 

@@ -12,12 +12,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
-use weft_flow::{Algorithm, Balancer, Probed, RetryBudget, Vitals};
-use weft_policy::bundle::{Balancing, Endpoint, ObjectName, Service, ServicePort};
+use weft_flow::{Algorithm, Balancer, Outliers, Probed, RetryBudget, Settings, Sign, Vitals};
+use weft_policy::bundle::{Balancing, Endpoint, ObjectName, Service, ServicePort, Traffic};
 use weft_policy::route::KeptTarget;
 use weft_transport::quic::PeerKey;
 
-use crate::gauges::{OpenCount, OpenGuard};
+use crate::gauges::{OpenGuard, Out};
 use crate::reach::{Reach, Reaches};
 use crate::snapshot::{Served, Snapshot};
 use crate::telemetry::series::{PairLabels, PairMetrics, Peer, WorkerMetrics};
@@ -81,9 +81,12 @@ pub struct ServiceState {
     ports: RefCell<Vec<ServicePort>>,
     /// For requests that never reached an endpoint.
     pub unreached: Rc<PairMetrics>,
-    /// One for each endpoint that cannot be reached, so that they are counted over all services.
+    /// True where endpoints that fail are ejected.
+    ejects: Cell<bool>,
+    /// One for each endpoint that cannot be reached, and for each that is ejected, so that they are counted over all services.
     unreachable: RefCell<Vec<OpenGuard>>,
-    all_unreachable: OpenCount,
+    ejected: RefCell<Vec<OpenGuard>>,
+    all_out: Out,
 }
 
 impl ServiceState {
@@ -129,14 +132,25 @@ impl ServiceState {
     pub fn reached(&self, destination: &Destination, now: Duration) {
         destination.found(true, now);
         self.balancer.borrow_mut().reached(destination, now);
-        self.count_unreachable();
+        self.count_out();
     }
 
     /// No connection could be made to it.
     pub fn not_reached(&self, destination: &Destination, now: Duration, dice: u64) {
         destination.found(false, now);
         self.balancer.borrow_mut().not_reached(destination, now, dice);
-        self.count_unreachable();
+        self.count_out();
+    }
+
+    /// A request that was given this endpoint at `picked` ended so. True where the endpoint is ejected by that.
+    pub fn ended(&self, destination: &Destination, picked: Duration, now: Duration, dice: u64, sign: Sign) -> bool {
+        // Nothing is counted where nobody is ejected.
+        if !self.ejects.get() {
+            return false;
+        }
+        let is_ejected = self.balancer.borrow_mut().ended(destination, picked, now, dice, sign);
+        self.count_out();
+        is_ejected
     }
 
     /// An endpoint to probe, where one is due; [`ServiceState::probed`] must follow.
@@ -151,12 +165,13 @@ impl ServiceState {
             Probed::Cancelled => {}
         }
         self.balancer.borrow_mut().probed(destination, now, dice, probed);
-        self.count_unreachable();
+        self.count_out();
     }
 
-    fn count_unreachable(&self) {
-        let count = self.balancer.borrow().unreachable();
-        self.unreachable.borrow_mut().resize_with(count, || self.all_unreachable.enter());
+    fn count_out(&self) {
+        let (balancer, Out { unreachable, ejected }) = (self.balancer.borrow(), &self.all_out);
+        self.unreachable.borrow_mut().resize_with(balancer.unreachable(), || unreachable.enter());
+        self.ejected.borrow_mut().resize_with(balancer.ejected(), || ejected.enter());
     }
 }
 
@@ -177,7 +192,7 @@ type Placed = BTreeMap<(*const Service, Option<u16>), Rc<ServiceState>>;
 #[derive(Debug)]
 pub struct Destinations {
     metrics: WorkerMetrics,
-    unreachable: OpenCount,
+    out: Out,
     finding: Finding,
     /// Every endpoint is spoken to in plain text (`danger_plaintext_tunnel`).
     plaintext: bool,
@@ -189,11 +204,11 @@ pub struct Destinations {
 }
 
 impl Destinations {
-    /// `unreachable` counts the endpoints that cannot be reached.
-    pub fn new(metrics: WorkerMetrics, unreachable: OpenCount, finding: Finding, plaintext: bool) -> Self {
+    /// `out` counts the endpoints that take no requests.
+    pub fn new(metrics: WorkerMetrics, out: Out, finding: Finding, plaintext: bool) -> Self {
         Self {
             metrics,
-            unreachable,
+            out,
             finding,
             plaintext,
             services: RefCell::default(),
@@ -256,8 +271,10 @@ impl Destinations {
             destinations: RefCell::default(),
             ports: RefCell::default(),
             unreached: self.metrics.pair(&labels(from, service, None)),
+            ejects: Cell::new(false),
             unreachable: RefCell::default(),
-            all_unreachable: self.unreachable.clone(),
+            ejected: RefCell::default(),
+            all_out: self.out.clone(),
         });
         self.services.borrow_mut().insert(key, Rc::clone(&state));
         state
@@ -288,21 +305,32 @@ impl Destinations {
         }
         state.ports.borrow_mut().clone_from(&service.ports);
         let weighted = endpoints().map(|(name, endpoint)| (Rc::clone(&destinations[name]), endpoint.weight));
-        let balancing = service.traffic.as_ref().map(|traffic| &traffic.balancing);
-        state.balancer.borrow_mut().update(balancing.map_or_else(Algorithm::default, algorithm), weighted);
-        state.count_unreachable();
+        let settings = service.traffic.as_deref().map(settings).unwrap_or_default();
+        state.ejects.set(settings.outliers.is_some());
+        state.balancer.borrow_mut().update(settings, weighted);
+        state.count_out();
     }
 }
 
-fn algorithm(balancing: &Balancing) -> Algorithm {
-    match balancing {
+fn settings(traffic: &Traffic) -> Settings {
+    let algorithm = match traffic.balancing {
         Balancing::PeakEwma => Algorithm::PeakEwma,
         Balancing::LeastRequest => Algorithm::LeastRequest,
         Balancing::RoundRobin => Algorithm::RoundRobin,
         Balancing::Random => Algorithm::Random,
         Balancing::RingHash(_) => Algorithm::RingHash,
         Balancing::Maglev(_) => Algorithm::Maglev,
-    }
+    };
+    let outliers = traffic.outliers.as_ref().map(|outliers| Outliers {
+        server_errors: outliers.consecutive_5xx,
+        gateway_errors: outliers.consecutive_gateway_errors,
+        local_failures: outliers.consecutive_local_failures,
+        interval: Duration::from_millis(outliers.interval_ms),
+        ejection: Duration::from_millis(outliers.ejection_ms),
+        longest: Duration::from_millis(outliers.longest_ms),
+        most_percent: outliers.most_percent,
+    });
+    Settings { algorithm, outliers }
 }
 
 /// True where an endpoint is what it was before an update: at another address, or with another identity, it is another.

@@ -67,3 +67,12 @@ impl AllInFlight {
         self.0.lock().expect("no holder panics").iter().map(InFlight::count).sum()
     }
 }
+
+/// Endpoints that take no requests, over all services of the workers that share the counts.
+#[derive(Debug, Clone, Default)]
+pub struct Out {
+    /// No connection could be made to them.
+    pub unreachable: OpenCount,
+    /// They failed too often.
+    pub ejected: OpenCount,
+}

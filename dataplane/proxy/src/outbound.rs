@@ -5,6 +5,7 @@ mod affinity;
 mod attempts;
 pub mod connection;
 mod origin;
+mod outlier;
 pub mod passthrough;
 mod patience;
 mod peer_leg;
@@ -95,6 +96,7 @@ async fn carry(
     let mut call = Call { head, body, responder, record, holder: &origin.holder() };
     // An upgraded request stands for as long as both sides like.
     let limit = timeout.filter(|_| call.head.protocol.is_none());
+    let attempts = attempts.within(limit);
     let sent = within(limit, pin!(send(worker, &from, attempts, permit, &mut filtered, &mut call))).await;
     filtered.moved(record.sent.bytes.get(), record.received.bytes.get());
     sent
@@ -126,7 +128,7 @@ async fn send(
             Ok(()) => {
                 // A client that left before the head says nothing of the endpoint.
                 if let Some((status, at)) = call.record.answer.get() {
-                    attempt.answered(!status.is_server_error(), Some(at));
+                    attempt.answered(Some(status), Some(at));
                 }
                 return Ok(());
             }

@@ -48,7 +48,8 @@ fn gauges(admin: &Admin, out: &mut String) {
     gauge(Metric::StalledBytes, stalls.bytes);
     gauge(Metric::StalledStreams, stalls.streams);
     gauge(Metric::StalledResets, stalls.resets);
-    gauge(Metric::EndpointsUnreachable, shared.unreachable.value());
+    gauge(Metric::EndpointsUnreachable, shared.out.unreachable.value());
+    gauge(Metric::EndpointsEjected, shared.out.ejected.value());
     gauge(Metric::AccessLogDropped, shared.access_log.dropped());
     gauge(Metric::SourcesDropped, shared.series.sources_dropped());
     if let Some(capturing) = admin.capture.get() {

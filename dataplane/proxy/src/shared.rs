@@ -16,7 +16,7 @@ use weft_transport::quic::{AdmissionStats, PoolStats};
 use crate::apps::AppPoolStats;
 use crate::asking::Asking;
 use crate::config::Config;
-use crate::gauges::{AllInFlight, OpenCount};
+use crate::gauges::{AllInFlight, OpenCount, Out};
 use crate::hosts::Hosts;
 use crate::reach::Reaches;
 use crate::snapshot::Snapshot;
@@ -53,8 +53,8 @@ pub struct Shared {
     pub drain: Drain,
     pub app_connections: OpenCount,
     pub peer_connections: OpenCount,
-    /// Endpoints that cannot be reached, as each worker finds.
-    pub unreachable: OpenCount,
+    /// Endpoints that take no requests, as each worker finds.
+    pub out: Out,
     /// The workers' findings about their peers.
     pub reaches: Reaches,
     pub contact: Contact,
@@ -97,7 +97,7 @@ impl Shared {
             drain: Drain::default(),
             app_connections: OpenCount::default(),
             peer_connections: OpenCount::default(),
-            unreachable: OpenCount::default(),
+            out: Out::default(),
             reaches: Reaches::default(),
             contact: Contact::default(),
             asking: Asking::new(config.limits.names_asked, Duration::from_millis(config.limits.first_call_wait_ms)),

@@ -64,7 +64,7 @@ impl Worker {
             filters: Filters::new(&shared.filter_host),
             destinations: Destinations::new(
                 ledger.metrics.clone(),
-                shared.unreachable.clone(),
+                shared.out.clone(),
                 Finding { reaches: shared.reaches.clone(), start },
                 shared.config.danger_plaintext_tunnel,
             ),

@@ -15,6 +15,28 @@ pub struct Traffic {
     pub policy: ObjectName,
     #[serde(default, skip_serializing_if = "is_default")]
     pub balancing: Balancing,
+    /// `None`: nobody is ejected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outliers: Option<Outliers>,
+}
+
+/// Which endpoints take no requests for a while because they fail. A count of 0 ejects nobody.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Outliers {
+    /// Answers of status 500 and above in a row.
+    pub consecutive_5xx: u32,
+    /// Answers of status 502, 503 or 504 in a row.
+    pub consecutive_gateway_errors: u32,
+    /// Requests in a row that were not answered.
+    pub consecutive_local_failures: u32,
+    /// Failures further apart are of two rows.
+    pub interval_ms: u64,
+    /// Length of the first ejection, and of the longest.
+    pub ejection_ms: u64,
+    pub longest_ms: u64,
+    /// Endpoints of a hundred that may be out.
+    pub most_percent: u32,
 }
 
 /// How requests are spread over the endpoints of a service.
@@ -100,6 +122,28 @@ impl fmt::Display for Balancing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.algorithm())?;
         self.hash_key().map_or(Ok(()), |key| write!(f, " by {key}"))
+    }
+}
+
+impl fmt::Display for Outliers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { consecutive_5xx, consecutive_gateway_errors, consecutive_local_failures, .. } = self;
+        let rows = [
+            (consecutive_5xx, "of 5xx"),
+            (consecutive_gateway_errors, "gateway errors"),
+            (consecutive_local_failures, "unanswered"),
+        ];
+        let rows = rows.into_iter().filter(|(count, _)| **count > 0).map(|(count, what)| format!("{count} {what}"));
+        let duration = crate::resource::duration_text;
+        write!(
+            f,
+            "{} in a row (each within {}), out for {} to {}, at most {} %",
+            rows.collect::<Vec<_>>().join(" or "),
+            duration(self.interval_ms),
+            duration(self.ejection_ms),
+            duration(self.longest_ms),
+            self.most_percent
+        )
     }
 }
 

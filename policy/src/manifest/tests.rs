@@ -127,6 +127,7 @@ metadata: {name: web, namespace: shop}
 spec:
   targetRefs: [{group: "", kind: Service, name: web}]
   loadBalancing: {algorithm: RingHash, hash: {header: X-User}}
+  outlierDetection: {consecutive5xx: 3, interval: 5s, baseEjectionTime: 10s, maxEjectionTime: 1m, maxEjectionPercent: 50}
 "#;
 
 #[test]

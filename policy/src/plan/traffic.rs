@@ -5,7 +5,7 @@ use super::protection::named;
 use super::route_status::Condition;
 use super::select::is_missing;
 use super::{Entry, World};
-use crate::bundle::{ObjectName, Traffic};
+use crate::bundle::{Balancing, ObjectName, Traffic};
 use crate::resource::{Object, Spec as _, TargetRef, TrafficPolicySpec};
 
 /// The policy that holds for a service.
@@ -19,7 +19,8 @@ pub(crate) fn holding<'w>(world: &'w World, service: &ObjectName) -> Option<&'w 
 pub(super) fn settings(world: &World, service: &ObjectName) -> Option<Traffic> {
     let policy = holding(world, service)?;
     let balancing = policy.spec.load_balancing.as_ref().map(|spec| spec.balancing()).unwrap_or_default();
-    Some(Traffic { policy: policy.name(), balancing })
+    let outliers = policy.spec.outlier_detection.as_ref().map(|spec| spec.outliers());
+    Some(Traffic { policy: policy.name(), balancing, outliers })
 }
 
 /// A setting of a service as callers keep it.
@@ -34,9 +35,18 @@ pub struct Effective {
 /// Every setting of a service, each with who set it.
 pub fn effective(world: &World, service: &ObjectName) -> Vec<Effective> {
     let policy = holding(world, service);
-    let own = policy.and_then(|policy| Some((policy.name(), policy.spec.load_balancing.as_ref()?.balancing())));
-    let (policy, balancing) = own.map_or_else(Default::default, |(policy, balancing)| (Some(policy), balancing));
-    vec![Effective { setting: "loadBalancing", value: balancing.to_string(), policy }]
+    let own = |setting, value: Option<String>, default: &str| Effective {
+        setting,
+        policy: policy.filter(|_| value.is_some()).map(Object::name),
+        value: value.unwrap_or_else(|| default.to_owned()),
+    };
+    let spec = policy.map(|policy| &policy.spec);
+    let balancing = spec.and_then(|spec| Some(spec.load_balancing.as_ref()?.balancing().to_string()));
+    let outliers = spec.and_then(|spec| Some(spec.outlier_detection.as_ref()?.outliers().to_string()));
+    vec![
+        own("loadBalancing", balancing, Balancing::default().algorithm()),
+        own("outlierDetection", outliers, "nobody is ejected"),
+    ]
 }
 
 /// The policies for a service that have no effect there: an older one holds.

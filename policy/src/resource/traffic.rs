@@ -1,11 +1,11 @@
-//! `TrafficPolicy`: how callers spread the requests to a service over its endpoints. What parses and passes `check` can be
+//! `TrafficPolicy`: how callers spread the requests to a service over its endpoints, and whom they leave out. What parses and passes `check` can be
 //! told to proxies.
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{TargetKind, TargetRef, value};
-use crate::bundle::{Balancing, HashKey, SourceKey};
+use crate::bundle::{Balancing, HashKey, Outliers, SourceKey};
 
 /// Services that one policy may be for, as Gateway API bounds it.
 const MAX_TARGETS: usize = 16;
@@ -17,6 +17,9 @@ pub struct TrafficPolicySpec {
     pub target_refs: Vec<TargetRef>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load_balancing: Option<LoadBalancingSpec>,
+    /// Absent: nobody is ejected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outlier_detection: Option<OutlierSpec>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -62,6 +65,99 @@ fn cookie<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, 
     match (1..=256).contains(&text.len()) && http::HeaderName::try_from(&text).is_ok() {
         true => Ok(Some(text)),
         false => Err(D::Error::custom(format_args!("{text:?} is not the name of a cookie"))),
+    }
+}
+
+/// Counts of 0 eject nobody.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct OutlierSpec {
+    #[serde(rename = "consecutive5xx")]
+    pub consecutive_5xx: u32,
+    pub consecutive_gateway_errors: u32,
+    pub consecutive_local_origin_failures: u32,
+    #[serde(rename = "interval", deserialize_with = "duration_ms", serialize_with = "serialize_ms")]
+    pub interval_ms: u64,
+    #[serde(rename = "baseEjectionTime", deserialize_with = "duration_ms", serialize_with = "serialize_ms")]
+    pub base_ejection_time_ms: u64,
+    #[serde(rename = "maxEjectionTime", deserialize_with = "duration_ms", serialize_with = "serialize_ms")]
+    pub max_ejection_time_ms: u64,
+    pub max_ejection_percent: u32,
+}
+
+/// Envoy's numbers.
+impl Default for OutlierSpec {
+    fn default() -> Self {
+        Self {
+            consecutive_5xx: 5,
+            consecutive_gateway_errors: 0,
+            consecutive_local_origin_failures: 5,
+            interval_ms: 10_000,
+            base_ejection_time_ms: 30_000,
+            max_ejection_time_ms: 300_000,
+            max_ejection_percent: 10,
+        }
+    }
+}
+
+fn duration_ms<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    value::duration_ms(deserializer).map(Option::unwrap_or_default)
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn serialize_ms<S: serde::Serializer>(ms: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&value::duration_text(*ms))
+}
+
+/// The most of a row.
+const MAX_ROW: u32 = 1_000;
+/// The longest of its times.
+const MAX_MS: u64 = 24 * 3_600_000;
+
+impl OutlierSpec {
+    /// Everything that is wrong; keys are inside `outlierDetection`.
+    fn check(&self) -> Vec<(&'static str, String)> {
+        let rows = [
+            ("consecutive5xx", self.consecutive_5xx),
+            ("consecutiveGatewayErrors", self.consecutive_gateway_errors),
+            ("consecutiveLocalOriginFailures", self.consecutive_local_origin_failures),
+        ];
+        let times = [
+            ("interval", self.interval_ms),
+            ("baseEjectionTime", self.base_ejection_time_ms),
+            ("maxEjectionTime", self.max_ejection_time_ms),
+        ];
+        let mut wrong = Vec::new();
+        for (key, row) in rows.into_iter().filter(|(_, row)| *row > MAX_ROW) {
+            wrong.push((key, format!("{row} is out of range: 0 to {MAX_ROW}")));
+        }
+        for (key, ms) in times.into_iter().filter(|(_, ms)| !(1..=MAX_MS).contains(ms)) {
+            wrong.push((key, format!("{} is out of range: 1ms to 24h", value::duration_text(ms))));
+        }
+        if self.max_ejection_time_ms < self.base_ejection_time_ms {
+            let base = value::duration_text(self.base_ejection_time_ms);
+            wrong.push(("maxEjectionTime", format!("is less than baseEjectionTime, {base}")));
+        }
+        if self.max_ejection_percent > 100 {
+            wrong.push(("maxEjectionPercent", format!("{} is out of range: 0 to 100", self.max_ejection_percent)));
+        }
+        if rows.iter().all(|(_, row)| *row == 0) {
+            wrong.push(("", "it ejects nobody: every count is 0".to_owned()));
+        }
+        wrong
+    }
+
+    /// As proxies are told it.
+    pub(crate) fn outliers(&self) -> Outliers {
+        Outliers {
+            consecutive_5xx: self.consecutive_5xx,
+            consecutive_gateway_errors: self.consecutive_gateway_errors,
+            consecutive_local_failures: self.consecutive_local_origin_failures,
+            interval_ms: self.interval_ms,
+            ejection_ms: self.base_ejection_time_ms,
+            longest_ms: self.max_ejection_time_ms,
+            most_percent: self.max_ejection_percent,
+        }
     }
 }
 
@@ -122,6 +218,9 @@ impl TrafficPolicySpec {
         }
         let balancing = self.load_balancing.as_ref().and_then(LoadBalancingSpec::check);
         wrong.extend(balancing.map(|(key, message)| (format!("loadBalancing.{key}"), message)));
+        let outliers = self.outlier_detection.iter().flat_map(OutlierSpec::check);
+        let within = |key: &str| if key.is_empty() { String::new() } else { format!(".{key}") };
+        wrong.extend(outliers.map(|(key, message)| (format!("outlierDetection{}", within(key)), message)));
         wrong
     }
 }

@@ -43,7 +43,13 @@ fn service_is_fit(service: &Service) -> Checked {
             return fault(format!("ports[{index}].other_targets"), format_args!("{workload}: 0 is not a port"));
         }
     }
-    match service.traffic.as_ref().and_then(|traffic| traffic.balancing.hash_key()) {
+    let Some(traffic) = &service.traffic else { return Ok(()) };
+    if let Some(outliers) = &traffic.outliers
+        && (outliers.ejection_ms == 0 || outliers.longest_ms < outliers.ejection_ms)
+    {
+        return fault("traffic.outliers", "an ejection takes time, and the longest not less than the first");
+    }
+    match traffic.balancing.hash_key() {
         Some(HashKey::Header(name)) if !is_lower(name) => {
             fault("traffic.balancing", format_args!("{name:?} is no field name in lower case"))
         }

@@ -1,5 +1,5 @@
 //! What a TrafficPolicy says of balancing holds through real sidecars: turns are exact, a key stays at one endpoint and moves
-//! when that one leaves, and every caller agrees on where.
+//! when that one leaves, every caller agrees on where, and who fails in a row is left out until a request there went well.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +16,7 @@ fn policy(balancing: &str) -> String {
 
 struct Cart {
     mesh: Mesh,
-    _apps: Vec<App>,
+    apps: Vec<App>,
     servers: Vec<Sidecar>,
 }
 
@@ -29,7 +29,7 @@ impl Cart {
             apps.push(App::start(name, workload.ip, 8080).await);
             servers.push(mesh.sidecar(workload).await);
         }
-        Self { mesh, _apps: apps, servers }
+        Self { mesh, apps, servers }
     }
 
     /// Applies the policy and waits until every proxy has it.
@@ -127,4 +127,31 @@ async fn a_key_stays_at_one_endpoint_and_moves_when_that_one_leaves() {
     let lacking = metrics.sum("weft_requests_without_hash_key_total", &[]);
     assert_eq!(Client::through(caller.proxy(), "cart").await.get("/who").await.status, 200);
     assert_eq!(caller.metrics().await.sum("weft_requests_without_hash_key_total", &[]), lacking + 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_fails_in_a_row_is_left_out_until_a_request_there_went_well() {
+    let cart = Cart::start().await;
+    let caller = cart.mesh.sidecar(Workload::client("shopper")).await;
+    reaches_all(&caller).await;
+    let ejecting = "{algorithm: RoundRobin}, outlierDetection: {consecutive5xx: 3, baseEjectionTime: 2s, \
+                    maxEjectionTime: 2s, maxEjectionPercent: 50}";
+    cart.balance(ejecting);
+    cart.apps[0].fail(500);
+    // One connection is one worker's, which counts for itself.
+    let mut client = Client::through(caller.proxy(), "cart").await;
+    let mut failed = 0;
+    for _ in 0..30 {
+        failed += usize::from(client.get("/who").await.status == 500);
+    }
+    // Three in a row, and a trial where that took more than a second; without ejection it were ten.
+    assert!((3..=5).contains(&failed), "{failed} of 30 failed");
+    let metrics = caller.metrics().await;
+    assert!(metrics.sum("weft_ejections_total", &[]) >= 1.0);
+    assert_eq!(metrics.sum("weft_endpoints_ejected", &[]), 1.0);
+    cart.apps[0].fail(0);
+    let client = tokio::sync::Mutex::new(client);
+    eventually("it is back", || async { (client.lock().await.get("/who").await.text() == "cart-1").then_some(()) })
+        .await;
+    assert_eq!(caller.metrics().await.sum("weft_endpoints_ejected", &[]), 0.0);
 }

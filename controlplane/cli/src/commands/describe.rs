@@ -298,7 +298,10 @@ mod tests {
         };
         let mut world = World::default();
         let web = ObjectName::new("shop", "web");
-        assert_eq!(traffic(&world, &web), ["loadBalancing: PeakEwma (default)"]);
+        assert_eq!(
+            traffic(&world, &web),
+            ["loadBalancing: PeakEwma (default)", "outlierDetection: nobody is ejected (default)"]
+        );
         for item in [
             policy("a", 9, json!({"algorithm": "Random"})),
             policy("b", 4, json!({"algorithm": "Maglev", "hash": {"source": "Identity"}})),
@@ -309,6 +312,7 @@ mod tests {
             traffic(&world, &web),
             [
                 "loadBalancing: Maglev by the caller's identity (TrafficPolicy shop/b)",
+                "outlierDetection: nobody is ejected (default)",
                 "TrafficPolicy shop/a has no effect: an older one holds"
             ]
         );

@@ -10,7 +10,7 @@ const SECOND: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(super) struct Named {
     balancer: Balancer<Endpoint>,
-    algorithm: Algorithm,
+    pub(super) settings: Settings,
     endpoints: BTreeMap<&'static str, Rc<Endpoint>>,
     /// Those that requests under way may still hold.
     left: BTreeMap<&'static str, Rc<Endpoint>>,
@@ -29,7 +29,7 @@ impl AsRef<Vitals> for Endpoint {
 
 impl Named {
     pub(super) fn by(algorithm: Algorithm) -> Self {
-        Self { algorithm, ..Self::default() }
+        Self { settings: Settings { algorithm, ..Settings::default() }, ..Self::default() }
     }
 
     pub(super) fn update(&mut self, weights: impl IntoIterator<Item = (&'static str, u32)>) {
@@ -40,7 +40,7 @@ impl Named {
             self.endpoints.insert(name, known.remove(name).unwrap_or_else(new));
         }
         self.left.extend(known);
-        self.balancer.update(self.algorithm, self.endpoints.values().map(Rc::clone).zip(weights.into_values()));
+        self.balancer.update(self.settings, self.endpoints.values().map(Rc::clone).zip(weights.into_values()));
     }
 
     pub(super) fn pick(&self, now: Duration, dice: u64, avoid: &[&'static str]) -> Option<&'static str> {
@@ -78,6 +78,14 @@ impl Named {
 
     pub(super) fn not_reached(&mut self, name: &str, now: Duration, dice: u64) {
         self.balancer.not_reached(&self.endpoint(name), now, dice);
+    }
+
+    pub(super) fn ended(&mut self, name: &str, picked: Duration, now: Duration, dice: u64, sign: Sign) -> bool {
+        self.balancer.ended(&self.endpoint(name), picked, now, dice, sign)
+    }
+
+    pub(super) fn ejected(&self) -> usize {
+        self.balancer.ejected()
     }
 
     pub(super) fn unreachable(&self) -> usize {

@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use super::Outcome;
-use super::reach::Reach;
+use super::standing::Standing;
 
 /// The latest sample counts at least this much, and the more the longer ago the one before it was.
 const LEAST_SAY: f64 = 0.1;
@@ -38,7 +38,7 @@ pub struct Vitals {
     speed: Cell<Option<Speed>>,
     picks: Cell<Picks>,
     rest: Cell<Rest>,
-    pub(super) reach: RefCell<Reach>,
+    pub(super) standing: RefCell<Standing>,
 }
 
 /// The typical latency. A mean of logarithms: one sample that is 500 times as long as the others weighs as much as ten
@@ -105,7 +105,24 @@ impl Vitals {
 
     /// False while no connection can be made.
     pub fn is_reachable(&self) -> bool {
-        self.reach.borrow().is_reachable()
+        self.standing.borrow().is_reachable()
+    }
+
+    pub(super) fn is_ejected(&self) -> bool {
+        self.standing.borrow().is_ejected()
+    }
+
+    /// Its service ejects nobody any more.
+    pub(super) fn pardon(&self) {
+        let mut standing = self.standing.borrow_mut();
+        if standing.is_ejected() {
+            *standing = Standing::default();
+        }
+    }
+
+    /// True while it takes requests like any other.
+    pub(super) fn is_in(&self) -> bool {
+        self.standing.borrow().is_in()
     }
 
     pub(super) fn forget_latency(&self) {

@@ -73,16 +73,13 @@ fn finding() -> Finding {
 
 struct Fixture {
     destinations: Destinations,
-    unreachable: OpenCount,
+    out: Out,
 }
 
 impl Fixture {
     fn new() -> Self {
-        let unreachable = OpenCount::default();
-        Self {
-            destinations: Destinations::new(WorkerMetrics::new(Arc::default()), unreachable.clone(), finding(), false),
-            unreachable,
-        }
+        let out = Out::default();
+        Self { destinations: Destinations::new(WorkerMetrics::new(Arc::default()), out.clone(), finding(), false), out }
     }
 
     fn service(&self, snapshot: &Snapshot) -> Rc<ServiceState> {
@@ -110,7 +107,7 @@ fn with_named_port(endpoints: &[(&str, u8, u32)], others: &[(&str, Option<u16>)]
 pub(crate) fn balanced(endpoints: &[(&str, u8, u32)], balancing: Balancing) -> Snapshot {
     let mut bundle = Bundle::clone(&snapshot(endpoints).bundle);
     let service = bundle.services.get_mut(&name("reviews")).unwrap();
-    service.traffic = Some(Box::new(Traffic { policy: name("p"), balancing }));
+    service.traffic = Some(Box::new(Traffic { policy: name("p"), balancing, outliers: None }));
     Snapshot::build(Arc::new(bundle), &HashMap::new()).unwrap()
 }
 
@@ -142,6 +139,41 @@ fn a_traffic_policy_says_how_endpoints_are_picked() {
         assert!(picked(&snapshot, None).len() == 3, "without a key anywhere");
     }
     assert!(picked(&snapshot(&all), Some(1)).len() == 3, "without the policy as before");
+}
+
+#[test]
+fn who_fails_in_a_row_is_ejected_where_a_policy_says_so() {
+    let fixture = Fixture::new();
+    let all = [("a", 2, 1), ("b", 3, 1), ("c", 4, 1)];
+    let fail = |snapshot: &Snapshot| {
+        let state = fixture.service(snapshot);
+        let broken = state.direct(&name("a")).unwrap();
+        let end = |_: &i32| state.ended(&broken, Duration::ZERO, Duration::from_secs(1), 0, Sign::ServerError);
+        (0..10).filter(end).count()
+    };
+    assert_eq!((fail(&snapshot(&all)), fixture.out.ejected.value()), (0, 0), "without a policy nobody is");
+    let mut bundle = Bundle::clone(&balanced(&all, Balancing::default()).bundle);
+    let outliers = weft_policy::bundle::Outliers {
+        consecutive_5xx: 5,
+        consecutive_gateway_errors: 0,
+        consecutive_local_failures: 0,
+        interval_ms: 10_000,
+        ejection_ms: 30_000,
+        longest_ms: 30_000,
+        most_percent: 50,
+    };
+    let service = bundle.services.get_mut(&name("reviews")).unwrap();
+    service.traffic.as_mut().unwrap().outliers = Some(outliers);
+    let ejecting = Snapshot::build(Arc::new(bundle), &HashMap::new()).unwrap();
+    assert_eq!((fail(&ejecting), fixture.out.ejected.value()), (1, 1));
+    let state = fixture.service(&ejecting);
+    let picked = (0..64_u64).map(|dice| state.pick(Duration::from_secs(2), dice << 58, None, &[]).unwrap());
+    assert!(picked.into_iter().all(|picked| picked.endpoint.workload != name("a")));
+    // Another revision keeps it out, and one without the policy lets it in.
+    drop(fixture.service(&Snapshot::build(Arc::clone(&ejecting.bundle), &HashMap::new()).unwrap()));
+    assert_eq!(fixture.out.ejected.value(), 1);
+    drop(fixture.service(&snapshot(&all)));
+    assert_eq!(fixture.out.ejected.value(), 0);
 }
 
 #[test]
@@ -177,22 +209,22 @@ fn an_endpoint_is_the_same_until_its_address_is_another() {
     let a = state.direct(&name("a")).unwrap();
     a.vitals.started();
     state.not_reached(&a, Duration::ZERO, 1);
-    assert_eq!(fixture.unreachable.value(), 1);
+    assert_eq!(fixture.out.unreachable.value(), 1);
     let picks = |dice| state.pick(Duration::ZERO, dice, None, &[]).unwrap().endpoint.workload.name.clone();
     assert!((0..50).all(|dice| picks(dice) == "b"));
 
     fixture.service(&snapshot(&[("a", 2, 90), ("b", 3, 1), ("c", 4, 0)]));
     assert!(Rc::ptr_eq(&a, &state.direct(&name("a")).unwrap()), "another weight, the same endpoint");
-    assert_eq!(fixture.unreachable.value(), 1);
+    assert_eq!(fixture.out.unreachable.value(), 1);
     assert!((0..50).all(|dice| picks(dice) == "b"));
 
     fixture.service(&snapshot(&[("a", 5, 1), ("b", 3, 1)]));
     let moved = state.direct(&name("a")).unwrap();
-    assert_eq!((moved.vitals.in_flight(), fixture.unreachable.value()), (0, 0), "what moved is reached anew");
+    assert_eq!((moved.vitals.in_flight(), fixture.out.unreachable.value()), (0, 0), "what moved is reached anew");
     assert!((0..50).any(|dice| picks(dice) == "a"));
     state.probed(&a, Duration::ZERO, 1, Probed::Unreachable);
     state.not_reached(&a, Duration::ZERO, 1);
-    assert_eq!(fixture.unreachable.value(), 0, "who left is not counted");
+    assert_eq!(fixture.out.unreachable.value(), 0, "who left is not counted");
 }
 
 #[test]
@@ -219,14 +251,14 @@ fn a_service_that_went_is_forgotten() {
         [(name("other"), Service { name: name("other"), ..without.services[&name("reviews")].clone() })].into();
     let without = Snapshot::build(Arc::new(without), &HashMap::new()).unwrap();
     fixture.destinations.service(&without, without.first(), &without.bundle.services[&name("other")], None);
-    assert_eq!(fixture.unreachable.value(), 0);
+    assert_eq!(fixture.out.unreachable.value(), 0);
 }
 
 #[test]
 fn swaps_do_not_grow_the_store() {
     let store = Arc::new(crate::telemetry::series::SeriesStore::default());
     let metrics = WorkerMetrics::new(Arc::clone(&store));
-    let destinations = Destinations::new(metrics, OpenCount::default(), finding(), false);
+    let destinations = Destinations::new(metrics, Out::default(), finding(), false);
     for swap in 1..=50 {
         let snapshot = snapshot(&[("a", swap, 1)]);
         let state =

@@ -5,9 +5,9 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use weft_filter_host::Permit;
-use weft_flow::Outcome;
+use weft_flow::{Deadline, Outcome, Sign};
 use weft_policy::bundle::{ObjectName, Service};
 use weft_policy::route::{KeptTarget, Target};
 use weft_transport::mesh::MeshClient;
@@ -15,7 +15,7 @@ use weft_transport::quic::PeerKey;
 
 use super::affinity::{Affinity, affinity};
 use super::peer_leg::PeerConn;
-use super::probe;
+use super::{outlier, probe};
 use crate::apps::NotConnected;
 use crate::destination::{Destination, ServiceState};
 use crate::reply::Failure;
@@ -45,6 +45,8 @@ pub(super) struct Attempts<'a> {
     direct: Option<ObjectName>,
     /// What keeps it together with others.
     key: Option<u64>,
+    /// The end of its time: an attempt that is given up after it failed.
+    deadline: Deadline,
     state: Rc<ServiceState>,
     max_retries: u32,
     /// Endpoints that may be tried, however many there are.
@@ -76,12 +78,18 @@ impl<'a> Attempts<'a> {
             connect_timeout: snapshot.connect_timeout(),
             direct: goal.direct.cloned(),
             key: affinity.key(),
+            deadline: Deadline::NEVER,
             state,
             max_retries,
             most,
             refusals: 0,
             avoid: Vec::new(),
         }
+    }
+
+    /// They have so long, all together.
+    pub(super) fn within(self, limit: Option<Duration>) -> Self {
+        Self { deadline: Deadline::after(self.worker.now(), limit), ..self }
     }
 
     /// Series of a request that reaches no endpoint.
@@ -113,9 +121,12 @@ impl<'a> Attempts<'a> {
             port,
             connect_timeout: self.connect_timeout,
             last,
+            picked: now,
+            deadline: self.deadline,
             start: Cell::new(now),
             end: None,
             outcome: Outcome::Cancelled,
+            sign: Sign::Nothing,
         })
     }
 
@@ -167,10 +178,13 @@ pub(super) struct Attempt<'a> {
     pub(super) connect_timeout: Duration,
     /// No other endpoint is left, so a silent one is waited for.
     last: bool,
+    picked: Duration,
+    deadline: Deadline,
     /// When a connection was there: dialling is no part of an endpoint's latency.
     start: Cell<Duration>,
     end: Option<Duration>,
     outcome: Outcome,
+    sign: Sign,
 }
 
 impl Attempt<'_> {
@@ -214,11 +228,12 @@ impl Attempt<'_> {
         }
     }
 
-    /// The endpoint answered. `good`: the answer is no sign of trouble there. `at`: when its head came, which ends the latency
+    /// The endpoint answered; `status`: where it did so by one. `at`: when its head came, which ends the latency
     /// that the balancer learns, however long the body takes.
-    pub(super) fn answered(mut self, good: bool, at: Option<Instant>) {
+    pub(super) fn answered(mut self, status: Option<StatusCode>, at: Option<Instant>) {
         self.end = at.map(|at| self.worker.time_of(at));
-        self.outcome = if good { Outcome::Success } else { Outcome::Failure };
+        self.sign = status.map_or(Sign::Good, outlier::of_status);
+        self.outcome = if self.sign == Sign::Good { Outcome::Success } else { Outcome::Failure };
     }
 
     /// It was not answered; `failure` says why and is given back.
@@ -227,6 +242,7 @@ impl Attempt<'_> {
             self.state.not_reached(&self.destination, self.worker.now(), self.worker.dice());
         }
         self.outcome = Outcome::Failure;
+        self.sign = outlier::of_failure(&failure);
         failure
     }
 }
@@ -236,5 +252,12 @@ impl Drop for Attempt<'_> {
         let now = self.worker.now();
         let latency = self.end.unwrap_or(now).saturating_sub(self.start.get());
         self.destination.vitals.finished(now, latency, self.outcome);
+        // Given up at its deadline, not by its client.
+        let is_late = self.outcome == Outcome::Cancelled && self.deadline.is_over(now);
+        let sign = if is_late { Sign::LocalFailure } else { self.sign };
+        if self.state.ended(&self.destination, self.picked, now, self.worker.dice(), sign) {
+            self.worker.ledger.counters.ejections.increment(1);
+            tracing::info!(destination = %self.destination.endpoint.workload, "ejected: it failed too often in a row");
+        }
     }
 }

@@ -152,7 +152,7 @@ async fn open_mesh<'w>(
         match connect(worker, (from, origin), &attempt, socket, permit).await {
             Ok(streams) => {
                 record.destination = attempt.destination.peer().map(|peer| peer.destination().to_string());
-                attempt.answered(true, None);
+                attempt.answered(None, None);
                 return Ok(Far { streams, filtered, _using: Some(using) });
             }
             Err(Failed::Unprocessed(failure, again)) => {

@@ -20,6 +20,7 @@ pub struct Counters {
     pub retries_refused: metrics::Counter,
     pub connections_refused: metrics::Counter,
     pub without_hash_key: metrics::Counter,
+    pub ejections: metrics::Counter,
     detected: [metrics::Counter; 5],
 }
 
@@ -61,6 +62,7 @@ impl Counters {
             retries_refused: counter(Metric::RetriesRefused),
             connections_refused: counter(Metric::AppConnectionsRefused),
             without_hash_key: counter(Metric::WithoutHashKey),
+            ejections: counter(Metric::Ejections),
             detected: DETECTED.map(|protocol| metrics::counter!(Metric::Detected.name(), "protocol" => protocol)),
         }
     }

@@ -81,6 +81,26 @@ fn of_two_the_older_holds_and_the_other_is_told() {
 }
 
 #[test]
+fn a_policy_sets_who_is_ejected() {
+    let spec =
+        "{algorithm: Random}, outlierDetection: {consecutive5xx: 0, consecutiveGatewayErrors: 3, baseEjectionTime: 5s}";
+    let world = with(&[policy("p", &to("web"), spec), policy("q", &to("web-v2"), "{}, outlierDetection: {}")]);
+    let bundle = bundle(&world, &["shop/web-1"]);
+    let told =
+        |service: &str| bundle.services[&name(service)].traffic.as_ref()?.outliers.as_ref().map(ToString::to_string);
+    let first = "3 gateway errors or 5 unanswered in a row (each within 10s), out for 5s to 5m, at most 10 %";
+    assert_eq!(told("shop/web").as_deref(), Some(first));
+    let all = "5 of 5xx or 5 unanswered in a row (each within 10s), out for 30s to 5m, at most 10 %";
+    assert_eq!(told("shop/web-v2").as_deref(), Some(all));
+    assert_eq!(told("shop/nothing"), None);
+    let effective = effective(&world, &name("shop/web")).remove(1);
+    assert_eq!(
+        (effective.setting, effective.value.as_str(), effective.policy),
+        ("outlierDetection", first, Some(name("shop/p")))
+    );
+}
+
+#[test]
 fn an_older_proxy_is_told_of_the_service_without_it() {
     let world = with(&[policy("p", &to("web"), "{algorithm: Random}")]);
     let bundle = bundle_for(&world, &[ObjectName::new("shop", "web-1")], Revision(1), "");

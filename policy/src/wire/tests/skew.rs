@@ -103,7 +103,7 @@ fn a_registration_with_an_unknown_protocol_is_refused_by_name() {
 /// A preference comes with a capability: who lacks it gets the service without, which every release reads.
 #[test]
 fn settings_of_a_traffic_policy_are_sent_to_those_who_know_them() {
-    use crate::bundle::{Balancing, HashKey, SourceKey, Traffic};
+    use crate::bundle::{Balancing, HashKey, Outliers, SourceKey, Traffic};
     let Object::Service(plain) = everything().remove(2) else { panic!("the services are third") };
     let keys = [
         HashKey::Header("x-user".to_owned()),
@@ -113,8 +113,21 @@ fn settings_of_a_traffic_policy_are_sent_to_those_who_know_them() {
     ];
     let by_key = keys.into_iter().flat_map(|key| [Balancing::RingHash(key.clone()), Balancing::Maglev(key)]);
     let others = [Balancing::PeakEwma, Balancing::LeastRequest, Balancing::RoundRobin, Balancing::Random];
-    for balancing in by_key.chain(others) {
-        let traffic = Some(Box::new(Traffic { policy: name("shop/p"), balancing }));
+    let outliers = Outliers {
+        consecutive_5xx: 5,
+        consecutive_gateway_errors: 0,
+        consecutive_local_failures: 3,
+        interval_ms: 10_000,
+        ejection_ms: 30_000,
+        longest_ms: 300_000,
+        most_percent: 10,
+    };
+    let told = outliers.to_string();
+    assert_eq!(told, "5 of 5xx or 3 unanswered in a row (each within 10s), out for 30s to 5m, at most 10 %");
+    let none = Outliers { longest_ms: 1, ..outliers.clone() };
+    let both = [None, Some(outliers)];
+    for (balancing, outliers) in by_key.chain(others).zip(both.into_iter().cycle()) {
+        let traffic = Some(Box::new(Traffic { policy: name("shop/p"), balancing, outliers }));
         let service = Object::Service(Service { traffic, ..plain.clone() });
         let envelope = encode(&service);
         assert_eq!(envelope.requires, [ENDPOINT_PORTS, TRAFFIC_POLICY]);
@@ -122,11 +135,14 @@ fn settings_of_a_traffic_policy_are_sent_to_those_who_know_them() {
         assert_eq!(service.without_preferences(), Some(Object::Service(plain.clone())));
     }
     assert_eq!(encode(&Object::Service(plain.clone())).requires, [ENDPOINT_PORTS]);
-    let odd = |key: HashKey| {
-        let traffic = Some(Box::new(Traffic { policy: name("shop/p"), balancing: Balancing::Maglev(key) }));
+    let odd = |balancing: Balancing, outliers: Option<Outliers>| {
+        let traffic = Some(Box::new(Traffic { policy: name("shop/p"), balancing, outliers }));
         receive(with(encode(&Object::Service(Service { traffic, ..plain.clone() })))).unwrap_err().reason
     };
-    let refused = odd(HashKey::Header("X-User".to_owned()));
+    let refused = odd(Balancing::Maglev(HashKey::Header("X-User".to_owned())), None);
     assert_eq!(refused, "traffic.balancing: \"X-User\" is no field name in lower case");
-    assert_eq!(odd(HashKey::Cookie(String::new())), "traffic.balancing: a cookie has a name");
+    let nameless = Balancing::Maglev(HashKey::Cookie(String::new()));
+    assert_eq!(odd(nameless, None), "traffic.balancing: a cookie has a name");
+    let refused = odd(Balancing::Random, Some(none));
+    assert!(refused.starts_with("traffic.outliers: an ejection takes time"), "{refused}");
 }

@@ -1,0 +1,106 @@
+//! Ejection of endpoints that fail in a row. One endpoint's row is counted here; how many may be out at a time is the
+//! balancer's. Off unless a service asks for it.
+
+use std::time::Duration;
+
+use crate::Backoff;
+
+/// Everything that a service says of ejection. A count of 0 ejects nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Outliers {
+    /// Answers of status 500 and above in a row, gateway errors among them.
+    pub server_errors: u32,
+    /// Answers of status 502, 503 or 504 in a row.
+    pub gateway_errors: u32,
+    /// Requests in a row that were not answered.
+    pub local_failures: u32,
+    /// A failure that comes later than this after the one before begins a new row.
+    pub interval: Duration,
+    /// The first ejection lasts between a half and the whole of this; each further one twice as long, up to `longest`. An
+    /// endpoint that served for as long as it was out begins anew.
+    pub ejection: Duration,
+    pub longest: Duration,
+    /// Endpoints of a hundred that may be out; one always may where there are several.
+    pub most_percent: u32,
+}
+
+/// What the end of a request says of its endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Sign {
+    Good,
+    ServerError,
+    /// Its proxy could not have it answered.
+    GatewayError,
+    /// It was not answered: reset, broken off, too late.
+    LocalFailure,
+    /// Nothing: its caller left, or the fault was nobody's there.
+    Nothing,
+}
+
+/// Failures of one endpoint without a good answer between them, and its ejections so far.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Row {
+    server_errors: u32,
+    gateway_errors: u32,
+    local_failures: u32,
+    /// Of the newest failure.
+    at: Duration,
+    ejections: Option<Ejections>,
+}
+
+#[derive(Debug, Clone)]
+struct Ejections {
+    backoff: Backoff,
+    last: Duration,
+    /// Since when it takes requests again; `None` while it is out.
+    back_at: Option<Duration>,
+}
+
+impl Row {
+    /// Counts the end of a request. True where the row is long enough for an ejection.
+    pub(super) fn note(&mut self, outliers: &Outliers, now: Duration, sign: Sign) -> bool {
+        if sign == Sign::Nothing {
+            return false;
+        }
+        if sign == Sign::Good || now.saturating_sub(self.at) > outliers.interval {
+            (self.server_errors, self.gateway_errors, self.local_failures) = (0, 0, 0);
+        }
+        if sign == Sign::Good {
+            return false;
+        }
+        self.at = now;
+        // Rows of one kind are broken by the others, but for those that are of both kinds.
+        let counts = [
+            (&mut self.server_errors, outliers.server_errors, matches!(sign, Sign::ServerError | Sign::GatewayError)),
+            (&mut self.gateway_errors, outliers.gateway_errors, sign == Sign::GatewayError),
+            (&mut self.local_failures, outliers.local_failures, sign == Sign::LocalFailure),
+        ];
+        let mut is_over = false;
+        for (count, most, is_one) in counts {
+            *count = if is_one { count.saturating_add(1) } else { 0 };
+            is_over |= most > 0 && *count >= most;
+        }
+        is_over
+    }
+
+    /// How long it is out now.
+    pub(super) fn eject(&mut self, outliers: &Outliers, now: Duration, dice: u64) -> Duration {
+        let is_near = |back_at: Duration, last| now.saturating_sub(back_at) <= last;
+        let begun = self.ejections.take().filter(|it| it.back_at.is_none_or(|back_at| is_near(back_at, it.last)));
+        let mut backoff =
+            begun.map_or_else(|| Backoff::new(outliers.ejection, outliers.longest), |known| known.backoff);
+        let last = backoff.wait(dice);
+        self.ejections = Some(Ejections { backoff, last, back_at: None });
+        last
+    }
+
+    pub(super) fn last_wait(&self) -> Duration {
+        self.ejections.as_ref().map_or(Duration::ZERO, |known| known.last)
+    }
+
+    /// It takes requests again: a new row, by the ejections so far.
+    pub(super) fn back(&self, now: Duration) -> Self {
+        let ejections = self.ejections.clone().map(|known| Ejections { back_at: Some(now), ..known });
+        Self { ejections, ..Self::default() }
+    }
+}
