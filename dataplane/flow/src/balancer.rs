@@ -331,7 +331,7 @@ impl<E: AsRef<Vitals>> Balancer<E> {
         let told = vitals.standing.borrow_mut().note(&outliers, picked, now, sign);
         match told {
             Told::Nothing => return false,
-            Told::RowIsOver if !self.may_eject(&outliers) => return false,
+            Told::RowIsOver if !self.may_eject(endpoint, &outliers) => return false,
             Told::RowIsOver | Told::TrialFailed => vitals.standing.borrow_mut().eject(&outliers, now, dice),
             Told::IsWell => {
                 vitals.standing.borrow_mut().let_in(now);
@@ -344,8 +344,11 @@ impl<E: AsRef<Vitals>> Balancer<E> {
         told == Told::RowIsOver
     }
 
-    /// One more may be ejected: never the only one that there is.
-    fn may_eject(&self, outliers: &Outliers) -> bool {
+    /// One more may be ejected: never the only one that there is, nor one that has left.
+    fn may_eject(&self, endpoint: &E, outliers: &Outliers) -> bool {
+        if !self.endpoints.iter().any(|it| std::ptr::eq(Rc::as_ptr(&it.endpoint), endpoint)) {
+            return false;
+        }
         let of_weight = |it: &&Weighted<E>| it.weight > 0;
         let all = self.endpoints.iter().filter(of_weight).count();
         let out = self.endpoints.iter().filter(of_weight).filter(|it| !vitals_of(&it.endpoint).is_in()).count();

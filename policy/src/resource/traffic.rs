@@ -177,7 +177,10 @@ impl LoadBalancingSpec {
         let one = "one of `header`, `cookie` and `source`";
         match &self.hash {
             None if is_by_key => Some(("algorithm", format!("{algorithm:?} needs `hash`: {one}"))),
-            Some(_) if !is_by_key => Some(("hash", format!("{algorithm:?} goes by no key: RingHash and Maglev do"))),
+            Some(_) if !is_by_key => {
+                let message = format!("{algorithm:?} goes by no key, and `hash` is given: RingHash and Maglev do");
+                Some(("algorithm", message))
+            }
             Some(hash) if hash.given().len() != 1 => Some(("hash", format!("exactly {one} is expected"))),
             Some(_) | None => None,
         }

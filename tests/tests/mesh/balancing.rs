@@ -155,3 +155,23 @@ async fn who_fails_in_a_row_is_left_out_until_a_request_there_went_well() {
         .await;
     assert_eq!(caller.metrics().await.sum("weft_endpoints_ejected", &[]), 0.0);
 }
+
+/// An answer that comes later than the route gives it is a failure of its endpoint, though nobody broke off.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_always_late_is_ejected() {
+    let cart = Cart::start().await;
+    let caller = cart.mesh.sidecar(Workload::client("shopper")).await;
+    reaches_all(&caller).await;
+    let route = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: cart, namespace: default}\n\
+                 spec: {parentRefs: [{group: '', kind: Service, name: cart}], rules: [{backendRefs: [{name: cart, port: 80}], \
+                 timeouts: {request: 100ms}}]}\n";
+    cart.mesh.apply(route);
+    cart.balance("{algorithm: RoundRobin}, outlierDetection: {consecutiveLocalOriginFailures: 2}");
+    let mut client = Client::through(caller.proxy(), "cart").await;
+    for _ in 0..8 {
+        assert_eq!(client.get("/slow/3000").await.status, 504);
+    }
+    // Of three at most one may be out.
+    let metrics = caller.metrics().await;
+    assert_eq!((metrics.sum("weft_ejections_total", &[]), metrics.sum("weft_endpoints_ejected", &[])), (1.0, 1.0));
+}

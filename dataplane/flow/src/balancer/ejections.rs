@@ -112,6 +112,15 @@ fn so_many_are_out_and_never_the_only_one() {
 }
 
 #[test]
+fn who_has_left_is_not_ejected() {
+    let mut named = ejecting(OUTLIERS, &["a", "b", "c"]);
+    named.update(["b", "c"].map(|name| (name, 1)));
+    assert!(!(0..9).any(|_| end(&mut named, "a", 1, Sign::LocalFailure)));
+    assert_eq!(named.ejected(), 0);
+    assert!((0..9).any(|_| end(&mut named, "b", 1, Sign::LocalFailure)));
+}
+
+#[test]
 fn of_those_who_are_out_the_reachable_are_tried_first() {
     let mut named = ejecting(Outliers { most_percent: 100, ..OUTLIERS }, &["a", "b"]);
     (0..2).for_each(|_| _ = end(&mut named, "a", 1, Sign::LocalFailure));

@@ -30,7 +30,7 @@ impl HashOrder {
     /// Each endpoint at many points of a ring: a key belongs to the first at or after its hash.
     pub(super) fn ring(endpoints: &[Placed]) -> Self {
         let wanted = |shift: u32| endpoints.iter().fold(0, |sum: u64, it| sum.saturating_add(points(*it, shift)));
-        let shift = (0..u64::BITS).find(|shift| wanted(*shift) <= MOST_POINTS).unwrap_or_default();
+        let shift = (0..u64::BITS).find(|shift| wanted(*shift) <= MOST_POINTS).unwrap_or(u64::BITS - 1);
         let mut all = Vec::new();
         for (number, endpoint) in (0..).zip(endpoints) {
             let mut dice = endpoint.place;
