@@ -15,7 +15,7 @@ use crate::authz;
 use crate::identity::{SpiffeId, TrustDomain};
 use crate::path::PathReading;
 use crate::scope::{Ask, Ranges};
-pub use traffic::{Balancing, HashKey, Outliers, SourceKey, Traffic};
+pub use traffic::{Balancing, HashKey, Limits, Outliers, SourceKey, Traffic};
 
 /// The version of the whole world, assigned by the store. Ordered; 0 = nothing yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]

@@ -17,6 +17,7 @@ use weft_policy::bundle::{Balancing, Endpoint, ObjectName, Service, ServicePort,
 use weft_policy::route::KeptTarget;
 use weft_transport::quic::PeerKey;
 
+use crate::gate::{Gate, Gates};
 use crate::gauges::{OpenGuard, Out};
 use crate::reach::{Reach, Reaches};
 use crate::snapshot::{Served, Snapshot};
@@ -83,6 +84,8 @@ pub struct ServiceState {
     pub unreached: Rc<PairMetrics>,
     /// True where endpoints that fail are ejected.
     ejects: Cell<bool>,
+    /// `None`: as many requests as come may be under way.
+    gate: RefCell<Option<Arc<Gate>>>,
     /// One for each endpoint that cannot be reached, and for each that is ejected, so that they are counted over all services.
     unreachable: RefCell<Vec<OpenGuard>>,
     ejected: RefCell<Vec<OpenGuard>>,
@@ -101,6 +104,11 @@ impl ServiceState {
         let destinations = self.destinations.borrow();
         let known = |destination: &Rc<Destination>| tried.iter().any(|tried| Rc::ptr_eq(tried, destination));
         destinations.values().all(|destination| Rc::ptr_eq(destination, picked) || known(destination))
+    }
+
+    /// The gate that requests have to pass, where there is one.
+    pub fn gate(&self) -> Option<Arc<Gate>> {
+        self.gate.borrow().clone()
     }
 
     /// Picks an endpoint, or none where there is none. `key`: what keeps the request together with others; `avoid`: endpoints
@@ -193,6 +201,7 @@ type Placed = BTreeMap<(*const Service, Option<u16>), Rc<ServiceState>>;
 pub struct Destinations {
     metrics: WorkerMetrics,
     out: Out,
+    gates: Gates,
     finding: Finding,
     /// Every endpoint is spoken to in plain text (`danger_plaintext_tunnel`).
     plaintext: bool,
@@ -205,10 +214,11 @@ pub struct Destinations {
 
 impl Destinations {
     /// `out` counts the endpoints that take no requests.
-    pub fn new(metrics: WorkerMetrics, out: Out, finding: Finding, plaintext: bool) -> Self {
+    pub fn new(metrics: WorkerMetrics, out: Out, gates: Gates, finding: Finding, plaintext: bool) -> Self {
         Self {
             metrics,
             out,
+            gates,
             finding,
             plaintext,
             services: RefCell::default(),
@@ -272,6 +282,7 @@ impl Destinations {
             ports: RefCell::default(),
             unreached: self.metrics.pair(&labels(from, service, None)),
             ejects: Cell::new(false),
+            gate: RefCell::default(),
             unreachable: RefCell::default(),
             ejected: RefCell::default(),
             all_out: self.out.clone(),
@@ -307,6 +318,8 @@ impl Destinations {
         let weighted = endpoints().map(|(name, endpoint)| (Rc::clone(&destinations[name]), endpoint.weight));
         let settings = service.traffic.as_deref().map(settings).unwrap_or_default();
         state.ejects.set(settings.outliers.is_some());
+        let limits = service.traffic.as_ref().and_then(|traffic| traffic.limits.as_ref());
+        state.gate.replace(limits.map(|limits| self.gates.of(&service.name, limits)));
         state.balancer.borrow_mut().update(settings, weighted);
         state.count_out();
     }

@@ -34,6 +34,7 @@ pub mod check;
 pub mod config;
 pub mod control;
 pub mod descriptors;
+pub mod gate;
 pub mod gauges;
 pub mod heartbeat;
 pub mod hosts;

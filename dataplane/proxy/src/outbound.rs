@@ -19,15 +19,18 @@ use std::time::Duration;
 
 use http::Method;
 use weft_filter_host::Permit;
+use weft_policy::bundle::ObjectName;
 use weft_transport::http::Forwards;
 
 use self::attempts::{Attempt, Attempts};
 pub use self::origin::{Origin, Target};
 use self::patience::Patience;
 use crate::call::{Call, Failed, Request};
-use crate::filtering::{self, Filtered, Place};
+use crate::filtering::{self, Filtered};
+use crate::gate::{Gate, Place};
 use crate::mesh::{self, Stamp};
 use crate::record::Record;
+use crate::relay::{self, ClientGone};
 use crate::reply::{Failure, Side};
 use crate::snapshot::{Current, Served};
 use crate::sockets::PlainSocket;
@@ -80,7 +83,7 @@ async fn carry(
     };
     resolved.protocol().takes_requests(resolved.port).map_err(Failure::RequestForbidden)?;
     let _using = worker.uses.begin(&snapshot, resolved.service);
-    let place = Place::outbound(origin.peer.ip(), resolved.port, &from);
+    let place = filtering::Place::outbound(origin.peer.ip(), resolved.port, &from);
     let Request { head, body, responder } = request;
     let (mut filtered, permit) =
         filtering::request(&worker.filters, &from.outbound, &place, head, responder.as_mut()).await?;
@@ -121,6 +124,11 @@ async fn send(
     call: &mut Call<'_, '_>,
 ) -> Result<(), Failure> {
     call.record.metrics = Some(attempts.unreached());
+    // Held until the last byte of the answer.
+    let _place = match attempts.gate() {
+        Some((gate, service)) => Some(Box::pin(pass(&gate, service, call)).await?),
+        None => None,
+    };
     loop {
         let attempt = attempts.pick()?;
         call.record.metrics = Some(Rc::clone(&attempt.destination.metrics));
@@ -138,6 +146,15 @@ async fn send(
             }
             Err(failed) => return Err(attempt.ended(failed.failure())),
         }
+    }
+}
+
+/// Waits for a place at a destination that takes so many requests, as long as the client does.
+async fn pass(gate: &Gate, service: &ObjectName, call: &mut Call<'_, '_>) -> Result<Place, Failure> {
+    match relay::unless_gone(pin!(gate.enter()), call.responder.as_mut()).await {
+        Ok(Ok(place)) => Ok(place),
+        Ok(Err(full)) => Err(Failure::DestinationFull { service: service.to_string(), full }),
+        Err(ClientGone) => Err(Failure::ClientGone),
     }
 }
 

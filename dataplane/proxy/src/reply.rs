@@ -15,6 +15,7 @@ use weft_policy::scope::Ask;
 use weft_policy::text::printable;
 use weft_transport::http::{ResponseHead, StreamError};
 
+use crate::gate::GateFull;
 use crate::shares::Full;
 use crate::stalls::Stalled;
 
@@ -169,6 +170,8 @@ pub enum Failure {
     Egress { to: String, refusal: EgressRefusal },
     #[error("{service} has no endpoints")]
     NoEndpoints { service: String },
+    #[error("{service} takes no further request of this proxy: {full}")]
+    DestinationFull { service: String, full: GateFull },
     #[error("this proxy has no configuration yet")]
     NotReady,
     #[error("{ask} is not held yet: {why}")]
@@ -257,6 +260,8 @@ impl Failure {
     /// The one place where failures become statuses, flags and labels.
     pub fn verdict(&self) -> Verdict {
         let verdict = |status, flag, stage, reason, grpc| Verdict { status, flag, stage, reason, grpc };
+        let not_connected =
+            |reason| verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamFailure, "connect", reason, 14);
         match self {
             Failure::NoAuthority => {
                 verdict(StatusCode::BAD_REQUEST, Flag::DownstreamProtocol, "parse", "no_authority", 3)
@@ -269,16 +274,15 @@ impl Failure {
             Failure::NoEndpoints { .. } => {
                 verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::NoHealthyUpstream, "balance", "no_endpoints", 14)
             }
+            Failure::DestinationFull { full, .. } => {
+                verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamOverflow, "balance", full.reason(), 14)
+            }
             Failure::NotReady => verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::NoRoute, "route", "not_ready", 14),
             Failure::NotHeld { .. } => {
                 verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::NoCluster, "route", "not_held", 14)
             }
-            Failure::PeerConnect { .. } => {
-                verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamFailure, "connect", "peer_connect", 14)
-            }
-            Failure::AppConnect { .. } => {
-                verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamFailure, "connect", "app_connect", 14)
-            }
+            Failure::PeerConnect { .. } => not_connected("peer_connect"),
+            Failure::AppConnect { .. } => not_connected("app_connect"),
             Failure::AppSaturated { .. } => {
                 verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamOverflow, "connect", "app_saturated", 14)
             }
@@ -295,9 +299,7 @@ impl Failure {
             Failure::Unprocessed { error, .. } => unprocessed(error),
             Failure::NoAnswer { error, .. } => no_answer(error),
             Failure::Unserved(failure) => failure.verdict(),
-            Failure::PeerUnserved { .. } => {
-                verdict(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamFailure, "connect", "peer_unserved", 14)
-            }
+            Failure::PeerUnserved { .. } => not_connected("peer_unserved"),
             Failure::ClientGone => verdict(status(CLIENT_CLOSED), Flag::Downstream, "request", "client_gone", 1),
             Failure::TunnelRefused { status, .. } => {
                 let flag = if *status == StatusCode::FORBIDDEN { Flag::Deny } else { Flag::UpstreamFailure };
@@ -557,6 +559,21 @@ mod tests {
         );
         let nowhere = Failure::NoEndpoints { service: "shop/ü".to_owned() };
         check(&nowhere, Form::Grpc, "200 UH grpc=14 [inbound;balance;-;shop/? has no endpoints] ");
+    }
+
+    #[test]
+    fn a_destination_that_is_full_says_why() {
+        let full = |full| Failure::DestinationFull { service: "shop/cart".to_owned(), full };
+        let sentence = "shop/cart takes no further request of this proxy: 2 are under way, and none may wait";
+        check(
+            &full(GateFull::Active(2)),
+            Form::Http,
+            &format!("503 UO grpc=- [inbound;balance;-;{sentence}] weft inbound balance: {sentence}"),
+        );
+        let reasons =
+            [GateFull::Active(2), GateFull::Pending(2), GateFull::Late(5)].map(|it| full(it).verdict().reason);
+        assert_eq!(reasons, ["active_requests", "pending_requests", "pending_time"]);
+        assert!(!full(GateFull::Late(5)).is_unreachable());
     }
 
     #[test]

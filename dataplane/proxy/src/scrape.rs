@@ -50,6 +50,7 @@ fn gauges(admin: &Admin, out: &mut String) {
     gauge(Metric::StalledResets, stalls.resets);
     gauge(Metric::EndpointsUnreachable, shared.out.unreachable.value());
     gauge(Metric::EndpointsEjected, shared.out.ejected.value());
+    gauge(Metric::RequestsPending, shared.gates.waiting.value());
     gauge(Metric::AccessLogDropped, shared.access_log.dropped());
     gauge(Metric::SourcesDropped, shared.series.sources_dropped());
     if let Some(capturing) = admin.capture.get() {

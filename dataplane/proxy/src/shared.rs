@@ -16,6 +16,7 @@ use weft_transport::quic::{AdmissionStats, PoolStats};
 use crate::apps::AppPoolStats;
 use crate::asking::Asking;
 use crate::config::Config;
+use crate::gate::Gates;
 use crate::gauges::{AllInFlight, OpenCount, Out};
 use crate::hosts::Hosts;
 use crate::reach::Reaches;
@@ -55,6 +56,8 @@ pub struct Shared {
     pub peer_connections: OpenCount,
     /// Endpoints that take no requests, as each worker finds.
     pub out: Out,
+    /// Destinations that take so many requests of this proxy.
+    pub gates: Gates,
     /// The workers' findings about their peers.
     pub reaches: Reaches,
     pub contact: Contact,
@@ -98,6 +101,7 @@ impl Shared {
             app_connections: OpenCount::default(),
             peer_connections: OpenCount::default(),
             out: Out::default(),
+            gates: Gates::default(),
             reaches: Reaches::default(),
             contact: Contact::default(),
             asking: Asking::new(config.limits.names_asked, Duration::from_millis(config.limits.first_call_wait_ms)),

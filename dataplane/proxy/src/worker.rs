@@ -65,6 +65,7 @@ impl Worker {
             destinations: Destinations::new(
                 ledger.metrics.clone(),
                 shared.out.clone(),
+                shared.gates.clone(),
                 Finding { reaches: shared.reaches.clone(), start },
                 shared.config.danger_plaintext_tunnel,
             ),

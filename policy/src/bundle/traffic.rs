@@ -18,6 +18,21 @@ pub struct Traffic {
     /// `None`: nobody is ejected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outliers: Option<Outliers>,
+    /// `None`: there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
+}
+
+/// Requests of one proxy to the service, over all its workers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Under way at a time.
+    pub active: u32,
+    /// Further ones that wait for one of them to end.
+    pub pending: u32,
+    /// So long at most.
+    pub pending_ms: u64,
 }
 
 /// Which endpoints take no requests for a while because they fail. A count of 0 ejects nobody.
@@ -144,6 +159,17 @@ impl fmt::Display for Outliers {
             duration(self.longest_ms),
             self.most_percent
         )
+    }
+}
+
+impl fmt::Display for Limits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { active, pending, pending_ms } = self;
+        write!(f, "{active} active requests of each proxy")?;
+        match pending {
+            0 => Ok(()),
+            _ => write!(f, ", {pending} pending for up to {}", crate::resource::duration_text(*pending_ms)),
+        }
     }
 }
 

@@ -128,6 +128,7 @@ spec:
   targetRefs: [{group: "", kind: Service, name: web}]
   loadBalancing: {algorithm: RingHash, hash: {header: X-User}}
   outlierDetection: {consecutive5xx: 3, interval: 5s, baseEjectionTime: 10s, maxEjectionTime: 1m, maxEjectionPercent: 50}
+  limits: {maxActiveRequests: 100, maxPendingRequests: 10, maxPendingTime: 500ms}
 "#;
 
 #[test]

@@ -20,7 +20,8 @@ pub(super) fn settings(world: &World, service: &ObjectName) -> Option<Traffic> {
     let policy = holding(world, service)?;
     let balancing = policy.spec.load_balancing.as_ref().map(|spec| spec.balancing()).unwrap_or_default();
     let outliers = policy.spec.outlier_detection.as_ref().map(|spec| spec.outliers());
-    Some(Traffic { policy: policy.name(), balancing, outliers })
+    let limits = policy.spec.limits.as_ref().map(|spec| spec.limits());
+    Some(Traffic { policy: policy.name(), balancing, outliers, limits })
 }
 
 /// A setting of a service as callers keep it.
@@ -43,9 +44,11 @@ pub fn effective(world: &World, service: &ObjectName) -> Vec<Effective> {
     let spec = policy.map(|policy| &policy.spec);
     let balancing = spec.and_then(|spec| Some(spec.load_balancing.as_ref()?.balancing().to_string()));
     let outliers = spec.and_then(|spec| Some(spec.outlier_detection.as_ref()?.outliers().to_string()));
+    let limits = spec.and_then(|spec| Some(spec.limits.as_ref()?.limits().to_string()));
     vec![
         own("loadBalancing", balancing, Balancing::default().algorithm()),
         own("outlierDetection", outliers, "nobody is ejected"),
+        own("limits", limits, "none"),
     ]
 }
 

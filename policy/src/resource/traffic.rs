@@ -5,7 +5,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{TargetKind, TargetRef, value};
-use crate::bundle::{Balancing, HashKey, Outliers, SourceKey};
+use crate::bundle::{Balancing, HashKey, Limits, Outliers, SourceKey};
 
 /// Services that one policy may be for, as Gateway API bounds it.
 const MAX_TARGETS: usize = 16;
@@ -20,6 +20,9 @@ pub struct TrafficPolicySpec {
     /// Absent: nobody is ejected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outlier_detection: Option<OutlierSpec>,
+    /// Absent: there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<LimitsSpec>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -161,6 +164,55 @@ impl OutlierSpec {
     }
 }
 
+/// Limits on the requests of each calling proxy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LimitsSpec {
+    pub max_active_requests: u32,
+    #[serde(default)]
+    pub max_pending_requests: u32,
+    #[serde(
+        rename = "maxPendingTime",
+        default = "one_second",
+        deserialize_with = "duration_ms",
+        serialize_with = "serialize_ms"
+    )]
+    pub max_pending_time_ms: u64,
+}
+
+fn one_second() -> u64 {
+    1_000
+}
+
+/// The most of a limit: a proxy that has more requests under way has other worries.
+const MAX_REQUESTS: u32 = 1_000_000;
+
+impl LimitsSpec {
+    /// Everything that is wrong; keys are inside `limits`.
+    fn check(&self) -> Vec<(&'static str, String)> {
+        let mut wrong = Vec::new();
+        for (key, number, least) in
+            [("maxActiveRequests", self.max_active_requests, 1), ("maxPendingRequests", self.max_pending_requests, 0)]
+        {
+            if !(least..=MAX_REQUESTS).contains(&number) {
+                wrong.push((key, format!("{number} is out of range: {least} to {MAX_REQUESTS}")));
+            }
+        }
+        if !(1..=MAX_MS).contains(&self.max_pending_time_ms) {
+            let given = value::duration_text(self.max_pending_time_ms);
+            wrong.push(("maxPendingTime", format!("{given} is out of range: 1ms to 24h")));
+        }
+        wrong
+    }
+
+    /// As proxies are told it.
+    pub(crate) fn limits(&self) -> Limits {
+        let Self { max_active_requests: active, max_pending_requests: pending, max_pending_time_ms: pending_ms } =
+            *self;
+        Limits { active, pending, pending_ms }
+    }
+}
+
 impl HashSpec {
     fn given(&self) -> Vec<HashKey> {
         let header = self.header.iter().cloned().map(HashKey::Header);
@@ -224,6 +276,8 @@ impl TrafficPolicySpec {
         let outliers = self.outlier_detection.iter().flat_map(OutlierSpec::check);
         let within = |key: &str| if key.is_empty() { String::new() } else { format!(".{key}") };
         wrong.extend(outliers.map(|(key, message)| (format!("outlierDetection{}", within(key)), message)));
+        let limits = self.limits.iter().flat_map(LimitsSpec::check);
+        wrong.extend(limits.map(|(key, message)| (format!("limits.{key}"), message)));
         wrong
     }
 }

@@ -49,6 +49,9 @@ fn service_is_fit(service: &Service) -> Checked {
     {
         return fault("traffic.outliers", "an ejection takes time, and the longest not less than the first");
     }
+    if traffic.limits.as_ref().is_some_and(|limits| limits.active == 0) {
+        return fault("traffic.limits", "0 requests under way are none at all");
+    }
     match traffic.balancing.hash_key() {
         Some(HashKey::Header(name)) if !is_lower(name) => {
             fault("traffic.balancing", format_args!("{name:?} is no field name in lower case"))

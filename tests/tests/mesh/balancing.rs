@@ -1,5 +1,6 @@
 //! What a TrafficPolicy says of balancing holds through real sidecars: turns are exact, a key stays at one endpoint and moves
-//! when that one leaves, every caller agrees on where, and who fails in a row is left out until a request there went well.
+//! when that one leaves, every caller agrees on where, and who fails in a row is left out until a request there went well,
+//! and no more requests are under way than may be.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -174,4 +175,40 @@ async fn who_is_always_late_is_ejected() {
     // Of three at most one may be out.
     let metrics = caller.metrics().await;
     assert_eq!((metrics.sum("weft_ejections_total", &[]), metrics.sum("weft_endpoints_ejected", &[])), (1.0, 1.0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_more_requests_are_under_way_than_may_be() {
+    let cart = Cart::start().await;
+    let caller = cart.mesh.sidecar(Workload::client("shopper")).await;
+    reaches_all(&caller).await;
+    cart.balance("{}, limits: {maxActiveRequests: 2, maxPendingRequests: 1, maxPendingTime: 20s}");
+    let ask = |path: &'static str| {
+        let proxy = caller.proxy();
+        tokio::spawn(async move { Client::through(proxy, "cart").await.get(path).await })
+    };
+    let served = || cart.apps.iter().map(App::served).sum::<u64>();
+    let before = served();
+    let slow = [ask("/slow/1500"), ask("/slow/1500")];
+    eventually("two are under way", || async { (served() == before + 2).then_some(()) }).await;
+    let third = ask("/who");
+    eventually("one waits", || async {
+        (caller.metrics().await.sum("weft_requests_pending", &[]) == 1.0).then_some(())
+    })
+    .await;
+    let refused = ask("/who").await.unwrap();
+    assert_eq!(refused.status, 503);
+    assert!(refused.text().contains("1 wait for one of those under way to end"), "{}", refused.text());
+    for answer in slow.into_iter().chain([third]) {
+        assert_eq!(answer.await.unwrap().status, 200);
+    }
+    let metrics = caller.metrics().await;
+    assert_eq!(metrics.sum("weft_requests_pending", &[]), 0.0);
+    assert_eq!(metrics.sum("weft_local_replies_total", &[("reason", "pending_requests")]), 1.0);
+    // Off again there is no limit.
+    cart.balance("{}");
+    let all: Vec<_> = (0..8).map(|_| ask("/slow/200")).collect();
+    for answer in all {
+        assert_eq!(answer.await.unwrap().status, 200);
+    }
 }

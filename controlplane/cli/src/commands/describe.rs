@@ -300,7 +300,11 @@ mod tests {
         let web = ObjectName::new("shop", "web");
         assert_eq!(
             traffic(&world, &web),
-            ["loadBalancing: PeakEwma (default)", "outlierDetection: nobody is ejected (default)"]
+            [
+                "loadBalancing: PeakEwma (default)",
+                "outlierDetection: nobody is ejected (default)",
+                "limits: none (default)"
+            ]
         );
         for item in [
             policy("a", 9, json!({"algorithm": "Random"})),
@@ -313,6 +317,7 @@ mod tests {
             [
                 "loadBalancing: Maglev by the caller's identity (TrafficPolicy shop/b)",
                 "outlierDetection: nobody is ejected (default)",
+                "limits: none (default)",
                 "TrafficPolicy shop/a has no effect: an older one holds"
             ]
         );

@@ -79,7 +79,16 @@ struct Fixture {
 impl Fixture {
     fn new() -> Self {
         let out = Out::default();
-        Self { destinations: Destinations::new(WorkerMetrics::new(Arc::default()), out.clone(), finding(), false), out }
+        Self {
+            destinations: Destinations::new(
+                WorkerMetrics::new(Arc::default()),
+                out.clone(),
+                Gates::default(),
+                finding(),
+                false,
+            ),
+            out,
+        }
     }
 
     fn service(&self, snapshot: &Snapshot) -> Rc<ServiceState> {
@@ -107,7 +116,7 @@ fn with_named_port(endpoints: &[(&str, u8, u32)], others: &[(&str, Option<u16>)]
 pub(crate) fn balanced(endpoints: &[(&str, u8, u32)], balancing: Balancing) -> Snapshot {
     let mut bundle = Bundle::clone(&snapshot(endpoints).bundle);
     let service = bundle.services.get_mut(&name("reviews")).unwrap();
-    service.traffic = Some(Box::new(Traffic { policy: name("p"), balancing, outliers: None }));
+    service.traffic = Some(Box::new(Traffic { policy: name("p"), balancing, outliers: None, limits: None }));
     Snapshot::build(Arc::new(bundle), &HashMap::new()).unwrap()
 }
 
@@ -258,7 +267,7 @@ fn a_service_that_went_is_forgotten() {
 fn swaps_do_not_grow_the_store() {
     let store = Arc::new(crate::telemetry::series::SeriesStore::default());
     let metrics = WorkerMetrics::new(Arc::clone(&store));
-    let destinations = Destinations::new(metrics, Out::default(), finding(), false);
+    let destinations = Destinations::new(metrics, Out::default(), Gates::default(), finding(), false);
     for swap in 1..=50 {
         let snapshot = snapshot(&[("a", swap, 1)]);
         let state =

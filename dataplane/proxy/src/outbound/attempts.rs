@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, StatusCode};
@@ -18,6 +19,7 @@ use super::peer_leg::PeerConn;
 use super::{outlier, probe};
 use crate::apps::NotConnected;
 use crate::destination::{Destination, ServiceState};
+use crate::gate::Gate;
 use crate::reply::Failure;
 use crate::snapshot::{Served, Snapshot};
 use crate::telemetry::counters::Limited;
@@ -90,6 +92,11 @@ impl<'a> Attempts<'a> {
     /// They have so long, all together.
     pub(super) fn within(self, limit: Option<Duration>) -> Self {
         Self { deadline: Deadline::after(self.worker.now(), limit), ..self }
+    }
+
+    /// The gate that a request has to pass before its first attempt, and its destination.
+    pub(super) fn gate(&self) -> Option<(Arc<Gate>, &ObjectName)> {
+        Some((self.state.gate()?, &self.state.name))
     }
 
     /// Series of a request that reaches no endpoint.

@@ -75,6 +75,7 @@ metrics! {
     EndpointsUnreachable = "weft_endpoints_unreachable", Gauge, "Endpoints skipped because no connection could be made to them, as each worker finds.";
     EndpointsEjected = "weft_endpoints_ejected", Gauge, "Endpoints skipped because they failed too often in a row, as each worker finds.";
     Ejections = "weft_ejections_total", Counter, "Endpoints ejected because they failed too often in a row.";
+    RequestsPending = "weft_requests_pending", Gauge, "Requests that wait since as many to their service are under way as its TrafficPolicy lets be.";
     Passthrough = "weft_passthrough_connections_total", Counter, "Connections and requests to destinations outside the mesh.";
     PlaintextRefused = "weft_inbound_plaintext_refused_total", Counter, "Plain-text connections refused under Strict.";
     MisdirectedRefused = "weft_misdirected_refused_total", Counter, "Requests to sockets that this proxy doesn't serve.";

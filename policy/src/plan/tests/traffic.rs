@@ -101,6 +101,17 @@ fn a_policy_sets_who_is_ejected() {
 }
 
 #[test]
+fn a_policy_sets_limits() {
+    let spec = "{}, limits: {maxActiveRequests: 20, maxPendingRequests: 5}";
+    let world = with(&[policy("p", &to("web"), spec)]);
+    let bundle = bundle(&world, &["shop/web-1"]);
+    let limits = bundle.services[&name("shop/web")].traffic.as_ref().unwrap().limits.as_ref().map(ToString::to_string);
+    assert_eq!(limits.as_deref(), Some("20 active requests of each proxy, 5 pending for up to 1s"));
+    let told = effective(&world, &name("shop/nothing")).remove(2);
+    assert_eq!((told.setting, told.value.as_str(), told.policy), ("limits", "none", None));
+}
+
+#[test]
 fn an_older_proxy_is_told_of_the_service_without_it() {
     let world = with(&[policy("p", &to("web"), "{algorithm: Random}")]);
     let bundle = bundle_for(&world, &[ObjectName::new("shop", "web-1")], Revision(1), "");

@@ -103,7 +103,7 @@ fn a_registration_with_an_unknown_protocol_is_refused_by_name() {
 /// A preference comes with a capability: who lacks it gets the service without, which every release reads.
 #[test]
 fn settings_of_a_traffic_policy_are_sent_to_those_who_know_them() {
-    use crate::bundle::{Balancing, HashKey, Outliers, SourceKey, Traffic};
+    use crate::bundle::{Balancing, HashKey, Limits, Outliers, SourceKey, Traffic};
     let Object::Service(plain) = everything().remove(2) else { panic!("the services are third") };
     let keys = [
         HashKey::Header("x-user".to_owned()),
@@ -126,8 +126,11 @@ fn settings_of_a_traffic_policy_are_sent_to_those_who_know_them() {
     assert_eq!(told, "5 of 5xx or 3 unanswered in a row (each within 10s), out for 30s to 5m, at most 10 %");
     let none = Outliers { longest_ms: 1, ..outliers.clone() };
     let both = [None, Some(outliers)];
+    let limits = Some(Limits { active: 9, pending: 2, pending_ms: 1_500 });
+    let told = limits.as_ref().unwrap().to_string();
+    assert_eq!(told, "9 active requests of each proxy, 2 pending for up to 1s500ms");
     for (balancing, outliers) in by_key.chain(others).zip(both.into_iter().cycle()) {
-        let traffic = Some(Box::new(Traffic { policy: name("shop/p"), balancing, outliers }));
+        let traffic = Some(Box::new(Traffic { policy: name("shop/p"), balancing, outliers, limits: limits.clone() }));
         let service = Object::Service(Service { traffic, ..plain.clone() });
         let envelope = encode(&service);
         assert_eq!(envelope.requires, [ENDPOINT_PORTS, TRAFFIC_POLICY]);
@@ -136,7 +139,7 @@ fn settings_of_a_traffic_policy_are_sent_to_those_who_know_them() {
     }
     assert_eq!(encode(&Object::Service(plain.clone())).requires, [ENDPOINT_PORTS]);
     let odd = |balancing: Balancing, outliers: Option<Outliers>| {
-        let traffic = Some(Box::new(Traffic { policy: name("shop/p"), balancing, outliers }));
+        let traffic = Some(Box::new(Traffic { policy: name("shop/p"), balancing, outliers, limits: None }));
         receive(with(encode(&Object::Service(Service { traffic, ..plain.clone() })))).unwrap_err().reason
     };
     let refused = odd(Balancing::Maglev(HashKey::Header("X-User".to_owned())), None);
