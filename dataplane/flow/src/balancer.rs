@@ -89,7 +89,10 @@ pub struct Balancer<E> {
     drawn: Vec<Drawn<E>>,
     /// Those drawn have one weight.
     uniform: bool,
+    /// Which of all they are.
+    tier: Tier,
     unreachable: Vec<Rc<E>>,
+    /// With weight: the others take no trial either.
     ejected: Vec<Rc<E>>,
     settings: Settings,
     way: Way,
@@ -133,6 +136,7 @@ impl<E> Default for Balancer<E> {
             endpoints: Vec::new(),
             drawn: Vec::new(),
             uniform: true,
+            tier: Tier::In,
             unreachable: Vec::new(),
             ejected: Vec::new(),
             settings: Settings::default(),
@@ -248,12 +252,11 @@ impl<E: AsRef<Vitals>> Balancer<E> {
     /// The first in a key's order that can be reached and is not to be avoided.
     fn first_of(&self, order: &HashOrder, key: u64, now: Duration, avoid: &[Rc<E>]) -> Option<&Rc<E>> {
         let is_avoided = |endpoint: &Rc<E>| avoid.iter().any(|avoided| Rc::ptr_eq(avoided, endpoint));
-        let all_avoided = self.drawn.iter().all(|drawn| is_avoided(&drawn.endpoint));
-        let tier = self.tier();
+        let all_avoided = !avoid.is_empty() && self.drawn.iter().all(|drawn| is_avoided(&drawn.endpoint));
         let may_be_used = |endpoint: &&Rc<E>| {
             let vitals = vitals_of(endpoint);
             (all_avoided || !is_avoided(endpoint))
-                && (tier.admits(vitals) || avoid.is_empty() && vitals.standing.borrow_mut().take_trial(now))
+                && (self.tier.admits(vitals) || avoid.is_empty() && vitals.standing.borrow_mut().take_trial(now))
         };
         order.of(key).map(|number| &self.endpoints[number].endpoint).find(may_be_used)
     }
@@ -364,6 +367,7 @@ impl<E: AsRef<Vitals>> Balancer<E> {
     /// Makes what is drawn from anew.
     fn redraw(&mut self) {
         let tier = self.tier();
+        self.tier = tier;
         self.drawn.clear();
         self.uniform = true;
         let mut up_to = 0;
@@ -372,11 +376,12 @@ impl<E: AsRef<Vitals>> Balancer<E> {
             self.uniform &= up_to == it.weight * (self.drawn.len() as u64 + 1);
             self.drawn.push(Drawn { endpoint: Rc::clone(&it.endpoint), up_to });
         }
-        let those = |is_one: fn(&Vitals) -> bool| {
-            let of_them = self.endpoints.iter().filter(move |it| is_one(vitals_of(&it.endpoint)));
+        let those = |is_one: fn(&Vitals, u64) -> bool| {
+            let of_them = self.endpoints.iter().filter(move |it| is_one(vitals_of(&it.endpoint), it.weight));
             of_them.map(|it| Rc::clone(&it.endpoint)).collect()
         };
-        (self.unreachable, self.ejected) = (those(|it| !it.is_reachable()), those(Vitals::is_ejected));
+        self.unreachable = those(|it, _| !it.is_reachable());
+        self.ejected = those(|it, weight| it.is_ejected() && weight > 0);
         if let Way::RoundRobin(turns) = &mut self.way {
             let mut before = 0;
             let weights = self.drawn.iter().map(|drawn| drawn.up_to - std::mem::replace(&mut before, drawn.up_to));

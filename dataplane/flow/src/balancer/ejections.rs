@@ -112,6 +112,16 @@ fn so_many_are_out_and_never_the_only_one() {
 }
 
 #[test]
+fn a_drained_endpoint_takes_no_trial() {
+    let mut named = ejecting(OUTLIERS, &["a", "b", "c"]);
+    (0..2).for_each(|_| _ = end(&mut named, "a", 1, Sign::LocalFailure));
+    named.update([("a", 0), ("b", 1), ("c", 1)]);
+    assert_eq!((named.ejected(), picked(&named, 90)), (0, ["b", "c"].into()));
+    named.update([("a", 1), ("b", 1), ("c", 1)]);
+    assert_eq!((named.ejected(), picked(&named, 90).len()), (1, 3), "one of them is the trial");
+}
+
+#[test]
 fn who_has_left_is_not_ejected() {
     let mut named = ejecting(OUTLIERS, &["a", "b", "c"]);
     named.update(["b", "c"].map(|name| (name, 1)));
