@@ -306,11 +306,8 @@ struct Known {
     unreachable: bool,
 }
 
-/// Random endpoints, requests and ends: what is in flight is what a plain map counts, and every pick is an endpoint that
-/// takes requests, and can be reached where one can.
 #[test]
 fn agrees_with_a_plain_map() {
-    const KEYS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
     let algorithms = [
         (Algorithm::PeakEwma, 200),
         (Algorithm::LeastRequest, 200),
@@ -321,67 +318,72 @@ fn agrees_with_a_plain_map() {
         (Algorithm::Maglev, 10),
     ];
     let seeds = algorithms.into_iter().flat_map(|(algorithm, seeds)| (0..seeds).map(move |seed| (algorithm, seed)));
-    for (algorithm, seed) in seeds {
-        let (mut dice, mut now) = (seed, Duration::ZERO);
-        let mut roll = |bound| below(next_dice(&mut dice), bound);
-        let mut balancer = Named::by(algorithm);
-        let mut model: BTreeMap<&str, Known> = BTreeMap::new();
-        for _ in 0..300 {
-            now += Duration::from_millis(roll(100));
-            let key = KEYS[usize::try_from(roll(6)).unwrap()];
-            match roll(14) {
-                0 => {
-                    let mut weights = BTreeMap::new();
-                    for key in KEYS {
-                        if roll(3) > 0 {
-                            weights.insert(key, u32::try_from(roll(4)).unwrap());
-                        }
+    seeds.for_each(|(algorithm, seed)| agree(algorithm, seed));
+}
+
+/// Random endpoints, requests and ends: what is in flight is what a plain map counts, and every pick is an endpoint that
+/// takes requests, and can be reached where one can.
+fn agree(algorithm: Algorithm, seed: u64) {
+    const KEYS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+    let (mut dice, mut now) = (seed, Duration::ZERO);
+    let mut roll = |bound| below(next_dice(&mut dice), bound);
+    let mut balancer = Named::by(algorithm);
+    let mut model: BTreeMap<&str, Known> = BTreeMap::new();
+    for _ in 0..300 {
+        now += Duration::from_millis(roll(100));
+        let key = KEYS[usize::try_from(roll(6)).unwrap()];
+        match roll(14) {
+            0 => {
+                let mut weights = BTreeMap::new();
+                for key in KEYS {
+                    if roll(3) > 0 {
+                        weights.insert(key, u32::try_from(roll(4)).unwrap());
                     }
-                    balancer.update(weights.clone());
-                    let kept = |k: &str| model.get(k).copied().unwrap_or_default();
-                    model = weights.into_iter().map(|(k, weight)| (k, Known { weight, ..kept(k) })).collect();
                 }
-                1..=3 => {
-                    let outcome =
-                        [Outcome::Success, Outcome::Failure, Outcome::Cancelled][usize::try_from(roll(3)).unwrap()];
-                    balancer.finished(key, now, Duration::from_millis(roll(5000)), outcome);
-                    model.entry(key).and_modify(|known| known.in_flight = known.in_flight.saturating_sub(1));
-                }
-                4..=5 => {
-                    balancer.not_reached(key, now, roll(u64::MAX));
-                    model.entry(key).and_modify(|known| known.unreachable = true);
-                }
-                6 => {
-                    balancer.reached(key, now);
-                    model.entry(key).and_modify(|known| known.unreachable = false);
-                }
-                7..=8 => {
-                    let Some(key) = balancer.take_probe(now) else { continue };
-                    assert!(model[key].unreachable, "seed {seed}");
-                    let probed =
-                        [Probed::Reached, Probed::Unreachable, Probed::Cancelled][usize::try_from(roll(3)).unwrap()];
-                    balancer.probed(key, now, roll(u64::MAX), probed);
-                    model.entry(key).and_modify(|known| known.unreachable = probed != Probed::Reached);
-                }
-                _ => {
-                    let key = (roll(4) > 0).then(|| roll(u64::MAX));
-                    let picked = balancer.pick_for(key, now, roll(u64::MAX), &[]);
-                    assert_eq!(picked.is_some(), !model.is_empty(), "seed {seed}");
-                    let Some(picked) = picked else { continue };
-                    let all_zero = model.values().all(|known| known.weight == 0);
-                    let weighted = |known: &Known| known.weight > 0 || all_zero;
-                    let any = model.values().any(|known| weighted(known) && !known.unreachable);
-                    let known = model.get_mut(picked).unwrap();
-                    assert!(weighted(known), "seed {seed}: weight 0 was picked");
-                    assert!(!known.unreachable || !any, "seed {seed}: one that cannot be reached was picked");
-                    known.in_flight += 1;
-                    balancer.started(picked);
-                }
+                balancer.update(weights.clone());
+                let kept = |k: &str| model.get(k).copied().unwrap_or_default();
+                model = weights.into_iter().map(|(k, weight)| (k, Known { weight, ..kept(k) })).collect();
             }
-            assert_eq!(balancer.unreachable(), model.values().filter(|known| known.unreachable).count(), "seed {seed}");
-            for (key, known) in &model {
-                assert_eq!(balancer.in_flight(key), known.in_flight, "seed {seed}");
+            1..=3 => {
+                let outcome =
+                    [Outcome::Success, Outcome::Failure, Outcome::Cancelled][usize::try_from(roll(3)).unwrap()];
+                balancer.finished(key, now, Duration::from_millis(roll(5000)), outcome);
+                model.entry(key).and_modify(|known| known.in_flight = known.in_flight.saturating_sub(1));
             }
+            4..=5 => {
+                balancer.not_reached(key, now, roll(u64::MAX));
+                model.entry(key).and_modify(|known| known.unreachable = true);
+            }
+            6 => {
+                balancer.reached(key, now);
+                model.entry(key).and_modify(|known| known.unreachable = false);
+            }
+            7..=8 => {
+                let Some(key) = balancer.take_probe(now) else { continue };
+                assert!(model[key].unreachable, "seed {seed}");
+                let probed =
+                    [Probed::Reached, Probed::Unreachable, Probed::Cancelled][usize::try_from(roll(3)).unwrap()];
+                balancer.probed(key, now, roll(u64::MAX), probed);
+                model.entry(key).and_modify(|known| known.unreachable = probed != Probed::Reached);
+            }
+            _ => {
+                let key = (roll(4) > 0).then(|| roll(u64::MAX));
+                let picked = balancer.pick_for(key, now, roll(u64::MAX), &[]);
+                assert_eq!(picked.is_some(), !model.is_empty(), "seed {seed}");
+                let Some(picked) = picked else { continue };
+                let all_zero = model.values().all(|known| known.weight == 0);
+                let weighted = |known: &Known| known.weight > 0 || all_zero;
+                let any = model.values().any(|known| weighted(known) && !known.unreachable);
+                let known = model.get_mut(picked).unwrap();
+                assert!(weighted(known), "seed {seed}: weight 0 was picked");
+                assert!(!known.unreachable || !any, "seed {seed}: one that cannot be reached was picked");
+                known.in_flight += 1;
+                balancer.started(picked);
+            }
+        }
+        assert_eq!(balancer.unreachable(), model.values().filter(|known| known.unreachable).count(), "seed {seed}");
+        for (key, known) in &model {
+            assert_eq!(balancer.in_flight(key), known.in_flight, "seed {seed}");
         }
     }
 }
