@@ -1,8 +1,6 @@
-//! Picks an endpoint for each request. By default by the power of two choices: two endpoints are drawn in proportion to
-//! their weights, the faster one with regard to its load takes the request, and equals take it in turn; a slower one is
-//! sampled now and then. Whatever the algorithm, an endpoint that cannot be reached is not picked while another can, and
-//! is probed now and then, one probe at a time. A service may have endpoints ejected that fail in a row: they are not
-//! picked either, until a single request that was sent there has gone well.
+//! Picks an endpoint for each request: by default by the power of two choices, the faster one of two that are drawn with regard
+//! to its load; equals take it in turn, a slower one is sampled now and then. Whatever the algorithm, who cannot be reached, or
+//! is ejected since it failed in a row, is not picked while another can, and is tried again by one probe or request at a time.
 
 #[cfg(test)]
 mod ejections;

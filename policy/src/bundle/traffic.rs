@@ -149,7 +149,7 @@ impl fmt::Display for Outliers {
             (consecutive_local_failures, "unanswered"),
         ];
         let rows = rows.into_iter().filter(|(count, _)| **count > 0).map(|(count, what)| format!("{count} {what}"));
-        let duration = crate::resource::duration_text;
+        let duration = crate::text::duration_text;
         write!(
             f,
             "{} in a row (each within {}), out for {} to {}, at most {} %",
@@ -168,7 +168,7 @@ impl fmt::Display for Limits {
         write!(f, "{active} active requests of each proxy")?;
         match pending {
             0 => Ok(()),
-            _ => write!(f, ", {pending} pending for up to {}", crate::resource::duration_text(*pending_ms)),
+            _ => write!(f, ", {pending} pending for up to {}", crate::text::duration_text(*pending_ms)),
         }
     }
 }

@@ -7,6 +7,7 @@ use serde::de::{Error, IgnoredAny, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::identity::{is_label, is_subdomain};
+pub use crate::text::duration_text;
 
 /// Addresses of a workload beside its first.
 const MAX_ADDRESSES: usize = 8;
@@ -216,15 +217,6 @@ fn parse_duration(text: &str) -> Option<u64> {
         parts += 1;
     }
     (parts > 0 && total <= MAX_DURATION_MS).then_some(total)
-}
-
-/// The same, the other way round.
-pub fn duration_text(ms: u64) -> String {
-    if ms == 0 {
-        return "0s".to_owned();
-    }
-    let parts = [(ms / 3_600_000, "h"), (ms / 60_000 % 60, "m"), (ms / 1000 % 60, "s"), (ms % 1000, "ms")];
-    parts.iter().filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n}{unit}")).collect()
 }
 
 pub(super) fn serialize_duration<S: serde::Serializer>(ms: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
