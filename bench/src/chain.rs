@@ -34,7 +34,10 @@ impl Chain {
 }
 
 /// In the order of the report.
-pub(crate) const NAMES: &[&str] = &["weft", "weft-filters", "haproxy", "nginx", "envoy-h2", "envoy-h3"];
+pub(crate) const NAMES: &[&str] = &["weft", "weft-filters", "haproxy", "nginx", "envoy-h2", "envoy-h3", BEFORE];
+
+/// The chain of Weft as an earlier build has it.
+pub(crate) const BEFORE: &str = "weft-before";
 
 const ORIGIN: &str = "127.0.0.1:19080";
 const ORIGIN_PORT: u16 = 19080;
@@ -65,7 +68,7 @@ impl<'o> Bench<'o> {
         let (index, _) = NAMES.iter().enumerate().find(|(_, known)| **known == name).context("a known chain")?;
         let ports = 19100 + 10 * u16::try_from(index)?;
         let mut chain = match name {
-            "weft" | "weft-filters" => weft::start(self, name)?,
+            "weft" | "weft-filters" | BEFORE => weft::start(self, name)?,
             "haproxy" => self.pair(name, ports, "cfg", |file| {
                 let mut haproxy = Command::new("haproxy");
                 haproxy.args(["-db", "-f"]).arg(file);

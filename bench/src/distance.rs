@@ -56,8 +56,14 @@ fn at(options: &Distance, rtt_ms: u32) -> Result<Vec<Row>> {
     let (near, far) = (host(NEAR), host(FAR));
     let _origin = origin(scratch.path(), &far, bytes)?;
     let bench = Bench::new(&options.places, scratch.path())?;
-    let pair =
-        Pair { name: "weft", manifest: "weft.yaml", control: far.clone(), callee: far.clone(), caller: near.clone() };
+    let pair = Pair {
+        name: "weft",
+        binaries: options.places.binaries.clone(),
+        manifest: "weft.yaml",
+        control: far.clone(),
+        callee: far.clone(),
+        caller: near.clone(),
+    };
     let mut chain = start_pair(&bench, &pair)?;
     let plain = Entry { address: format!("{}:19080", far.address), forward_to: None };
     let transfer = |entry: &Entry, way| bulk::transfer(near.command("curl"), entry, way, bytes, &upload);

@@ -52,7 +52,14 @@ pub(crate) struct Case {
 pub(crate) fn measure(binaries: &Path, calls: usize) -> Result<Vec<Case>> {
     let scratch = tempfile::tempdir().context("a scratch folder")?;
     let host = |last: u8| Host { namespace: None, address: format!("127.91.0.{last}") };
-    let pair = Pair { name: "first-calls", manifest: "", control: host(40), callee: host(42), caller: host(41) };
+    let pair = Pair {
+        name: "first-calls",
+        binaries: binaries.to_owned(),
+        manifest: "",
+        control: host(40),
+        callee: host(42),
+        caller: host(41),
+    };
     let mut control = Command::new(binaries.join("weft-control"));
     let settings = serde_json::json!({
         "bind": pair.control.address, "state": scratch.path().join("control"), "advertise": [RELAY],

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::Args;
 
+use crate::chain::BEFORE;
+
 /// Folders and programs that a comparison needs.
 #[derive(Debug, Args)]
 pub(crate) struct Places {
@@ -14,6 +16,9 @@ pub(crate) struct Places {
     /// Folder of weft-proxy, weft-control, weft and filters/.
     #[arg(long)]
     pub(crate) binaries: PathBuf,
+    /// The same of an earlier build: the chain `weft-before` of `peers` runs on it.
+    #[arg(long)]
+    pub(crate) before: Option<PathBuf>,
     /// Envoy's binary.
     #[arg(long)]
     pub(crate) envoy: PathBuf,
@@ -28,7 +33,10 @@ pub(crate) struct Places {
 impl Places {
     /// Those of `all` that were asked for.
     pub(crate) fn chosen(&self, all: &[&'static str]) -> Result<Vec<&'static str>> {
-        let wanted = |name: &&&str| self.chains.is_empty() || self.chains.iter().any(|chosen| chosen == **name);
+        let wanted = |name: &&&str| match **name {
+            BEFORE => self.before.is_some(),
+            name => self.chains.is_empty() || self.chains.iter().any(|chosen| chosen == name),
+        };
         let chosen: Vec<_> = all.iter().filter(wanted).copied().collect();
         if chosen.is_empty() {
             bail!("no chain of that name; there are {}", all.join(", "));

@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+use crate::chain::BEFORE;
 use crate::options::Peers;
 use crate::statistics::{Ratio, ratio};
 
@@ -84,7 +85,7 @@ impl Verdict {
 }
 
 const GOALS: &[(&str, &str, f64)] =
-    &[("weft", "haproxy", 1.05), ("weft", "envoy-h2", 0.4), ("weft-filters", "weft", 1.15)];
+    &[("weft", "haproxy", 1.05), ("weft", "envoy-h2", 0.4), ("weft-filters", "weft", 1.15), ("weft", BEFORE, 1.03)];
 
 impl Report {
     pub(crate) fn new(options: &Peers, rows: Vec<Row>) -> Self {

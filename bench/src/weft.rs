@@ -2,19 +2,21 @@
 //! and rate limit at the callee. Everything by the commands that a person would type.
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::chain::{Bench, Chain};
+use crate::chain::{BEFORE, Bench, Chain};
 use crate::load::Entry;
 use crate::process::{Process, wait_for};
 
 /// One control plane and its pair of sidecars: at which addresses, and from which hosts they run.
 pub(crate) struct Pair {
     pub(crate) name: &'static str,
+    /// Folder of its programs.
+    pub(crate) binaries: PathBuf,
     pub(crate) manifest: &'static str,
     pub(crate) control: Host,
     pub(crate) callee: Host,
@@ -43,21 +45,25 @@ impl Host {
     }
 }
 
-/// Without filters or with them: two pairs that run side by side on loopback.
+/// Without filters, with them, or as an earlier build has it: pairs that run side by side on loopback.
 pub(crate) fn start(bench: &Bench<'_>, name: &'static str) -> Result<Chain> {
     let (digit, manifest) = match name {
         "weft" => (1, "weft.yaml"),
+        BEFORE => (3, "weft.yaml"),
         _ => (2, "weft-filters.yaml"),
     };
+    let places = bench.places;
+    let earlier = if name == BEFORE { places.before.as_ref() } else { None };
+    let binaries = earlier.unwrap_or(&places.binaries).clone();
     let host = |last: u8| Host { namespace: None, address: format!("127.91.0.{digit}{last}") };
-    start_pair(bench, &Pair { name, manifest, control: host(0), callee: host(2), caller: host(1) })
+    start_pair(bench, &Pair { name, binaries, manifest, control: host(0), callee: host(2), caller: host(1) })
 }
 
 pub(crate) fn start_pair(bench: &Bench<'_>, pair: &Pair) -> Result<Chain> {
     let name = pair.name;
     let folder = bench.scratch.join(name);
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let binaries = &bench.places.binaries;
+    let binaries = &pair.binaries;
     let mut control = pair.control.command(binaries.join("weft-control"));
     control.arg("--state").arg(folder.join("control")).args(["--bind", &pair.control.address]);
     let control = Process::start(&format!("{name}-control"), &folder, &mut control)?;

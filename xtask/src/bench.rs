@@ -22,6 +22,9 @@ pub(crate) enum Bench {
         /// Only these chains, by name, separated by commas.
         #[arg(long, value_delimiter = ',')]
         chains: Vec<String>,
+        /// Folder of an earlier release build: the chain `weft-before` runs on it, in turn with the others.
+        #[arg(long)]
+        before: Option<std::path::PathBuf>,
     },
     /// One large body at a time, each way: CPU time for a GiB beside HAProxy and Envoy.
     Bulk {
@@ -80,8 +83,10 @@ impl Bench {
     fn arguments(&self) -> Vec<String> {
         let none = Vec::new();
         let (mut arguments, chains) = match self {
-            Self::Peers { rounds, seconds, chains } => {
-                (vec!["peers".to_owned(), format!("--rounds={rounds}"), format!("--seconds={seconds}")], chains)
+            Self::Peers { rounds, seconds, chains, before } => {
+                let mut call = vec!["peers".to_owned(), format!("--rounds={rounds}"), format!("--seconds={seconds}")];
+                call.extend(before.iter().map(|folder| format!("--before={}", folder.display())));
+                (call, chains)
             }
             Self::Bulk { mebibytes, rounds, chains } => {
                 (vec!["bulk".to_owned(), format!("--mebibytes={mebibytes}"), format!("--rounds={rounds}")], chains)
