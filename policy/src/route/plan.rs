@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use super::action::{Actions, AnswerEdits, deadline};
+use super::rewrite;
 use super::{HeadView, MetRule, QueryReading, Resolved, RouteDecision, RouteTable, pick_backend};
 use crate::bundle::{MeshSettings, ObjectName, Route, Service, ServicePort};
-use crate::path;
+use crate::path::{self, NormalPath};
 
 /// The way of one request. Nothing of it is applied yet: what is sent is made per attempt from the head and this.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Plan<'t> {
     /// For the log. `None`: no route is attached, or one endpoint was addressed.
     pub route: Option<&'t Route>,
@@ -24,6 +25,9 @@ pub struct Plan<'t> {
     pub timeout: Option<Duration>,
     /// The rule's, then its backend's.
     actions: [Option<&'t Actions>; 2],
+    /// In the place of the request's own.
+    pub host: Option<&'t str>,
+    pub path: Option<NormalPath>,
 }
 
 /// The port at which endpoints are reached.
@@ -98,6 +102,10 @@ pub enum RouteRefusal {
     AmbiguousPath { route: ObjectName, other: String },
     #[error("servers read the query in several ways, and one of them meets another rule of HTTPRoute {route}")]
     AmbiguousQuery { route: ObjectName },
+    #[error("to {location}, by HTTPRoute {route}")]
+    Redirect { route: ObjectName, status: u16, location: String },
+    #[error("HTTPRoute {route} replaces a prefix that the path does not have as it was sent")]
+    Rewrite { route: ObjectName },
     #[error("{0}")]
     TooManyReadings(#[from] path::Ambiguous),
 }
@@ -108,7 +116,8 @@ impl RouteRefusal {
         match self {
             Self::AmbiguousPath { .. } | Self::AmbiguousQuery { .. } | Self::TooManyReadings(_) => 400,
             Self::NoRuleMatched { .. } | Self::NoSuchPort { .. } => 404,
-            Self::NoBackend { .. } | Self::BackendNotFound { .. } => 500,
+            Self::NoBackend { .. } | Self::BackendNotFound { .. } | Self::Rewrite { .. } => 500,
+            Self::Redirect { status, .. } => *status,
         }
     }
 
@@ -118,7 +127,9 @@ impl RouteRefusal {
             Self::NoBackend { route }
             | Self::BackendNotFound { route }
             | Self::AmbiguousPath { route, .. }
-            | Self::AmbiguousQuery { route } => Some(route),
+            | Self::AmbiguousQuery { route }
+            | Self::Redirect { route, .. }
+            | Self::Rewrite { route } => Some(route),
             Self::NoRuleMatched { .. } | Self::NoSuchPort { .. } | Self::TooManyReadings(_) => None,
         }
     }
@@ -149,7 +160,7 @@ pub fn plan<'t>(
         Choice::Rule(met) => {
             let backend = pick_backend(met.rule, dice);
             let backend = backend.ok_or_else(|| RouteRefusal::NoBackend { route: met.route.name.clone() });
-            to_backend(table, met, backend?, mesh)
+            to_backend(table, met, backend?, head, mesh)
         }
     }
 }
@@ -163,14 +174,15 @@ pub fn plan_connection<'t>(to: &Resolved<'t>) -> Result<Plan<'t>, RouteRefusal> 
     // An endpoint addressed by its own IP was addressed by its own port.
     let target = if endpoint.is_some() { Target { number: port, port: None } } else { target(service, port)? };
     let actions = [None, None];
-    Ok(Plan { route: None, rule_index: 0, service, target, direct: endpoint, timeout: None, actions })
+    let (host, path) = (None, None);
+    Ok(Plan { route: None, rule_index: 0, service, target, direct: endpoint, timeout: None, actions, host, path })
 }
 
-/// The rule that a request meets. Its path is taken as it is sent; readings that would meet a rule which treats requests
+/// The rule that a request meets, unless that answers it by itself. Its path is taken as it is sent; readings that would meet a rule which treats requests
 /// differently make it ambiguous.
 ///
 /// # Errors
-/// No rule holds, or it can't be told which.
+/// No rule holds, it can't be told which, or the rule redirects.
 pub fn choose<'t>(
     table: &'t RouteTable,
     to: &Resolved<'t>,
@@ -200,6 +212,14 @@ pub fn choose<'t>(
     if queries.iter().any(|query| differs(&standard, *query)) {
         return Err(RouteRefusal::AmbiguousQuery { route: met.route.name.clone() });
     }
+    if let Some(redirect) = &met.actions.rule.redirect {
+        let (route, status) = (met.route.name.clone(), redirect.status);
+        let location = rewrite::location(redirect, to, head);
+        return Err(match location {
+            Some(location) => RouteRefusal::Redirect { route, status, location },
+            None => RouteRefusal::Rewrite { route },
+        });
+    }
     Ok(Choice::Rule(met))
 }
 
@@ -208,13 +228,19 @@ pub(crate) fn to_backend<'t>(
     table: &'t RouteTable,
     met: MetRule<'t>,
     backend: usize,
+    head: &HeadView<'_>,
     mesh: &MeshSettings,
 ) -> Result<Plan<'t>, RouteRefusal> {
     let MetRule { route, index: rule_index, rule, actions } = met;
     let (backend, own) = (&rule.backends[backend], &actions.backends[backend]);
     let service = backend.service.as_ref().and_then(|name| table.bundle.services.get(name));
     let service = service.ok_or_else(|| RouteRefusal::BackendNotFound { route: route.name.clone() })?;
+    let (own_rewrite, rules) = (&own.rewrite, &actions.rule.rewrite);
+    let change = own_rewrite.path.as_ref().or(rules.path.as_ref());
+    let unfit = || RouteRefusal::Rewrite { route: route.name.clone() };
     Ok(Plan {
+        host: own_rewrite.host.as_deref().or(rules.host.as_deref()),
+        path: change.map(|change| rewrite::changed(head.path, change).ok_or_else(unfit)).transpose()?,
         route: Some(route),
         rule_index,
         service,

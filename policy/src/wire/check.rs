@@ -66,8 +66,16 @@ fn rule_is_fit(at: &str, rule: &RouteRule) -> Checked {
     for (index, backend) in rule.backends.iter().enumerate() {
         let at = format!("{at}.backends[{index}]");
         actions_are_fit(&at, &backend.actions)?;
-        if backend.actions.iter().any(|action| matches!(action, RouteAction::RequestTimeoutMs(_))) {
-            return fault(format!("{at}.actions"), "a deadline is of a rule, not of a backend");
+        for action in &backend.actions {
+            match action {
+                RouteAction::RequestTimeoutMs(_) => {
+                    return fault(format!("{at}.actions"), "a deadline is of a rule, not of a backend");
+                }
+                RouteAction::Redirect(_) => {
+                    return fault(format!("{at}.actions"), "a redirect is of a rule, not of a backend");
+                }
+                RouteAction::RequestHeaders(_) | RouteAction::ResponseHeaders(_) | RouteAction::Rewrite(_) => {}
+            }
         }
     }
     Ok(())
@@ -95,10 +103,36 @@ fn actions_are_fit(at: &str, actions: &[RouteAction]) -> Checked {
             RouteAction::RequestHeaders(modifier) | RouteAction::ResponseHeaders(modifier) => {
                 modifier_is_fit(&format!("{at}.actions[{index}]"), modifier)?;
             }
+            RouteAction::Redirect(redirect) => redirect_is_fit(&format!("{at}.actions[{index}]"), redirect)?,
+            RouteAction::Rewrite(rewrite) => {
+                target_is_fit(&format!("{at}.actions[{index}]"), rewrite.host.as_deref(), rewrite.path.as_ref())?;
+            }
             RouteAction::RequestTimeoutMs(_) => {}
         }
     }
     Ok(())
+}
+
+fn redirect_is_fit(at: &str, redirect: &Redirect) -> Checked {
+    if !REDIRECTS.contains(&redirect.status) {
+        return fault(at, format_args!("{} is no status of a redirect", redirect.status));
+    }
+    if redirect.port == Some(0) {
+        return fault(at, "0 is not a port");
+    }
+    target_is_fit(at, redirect.host.as_deref(), redirect.path.as_ref())
+}
+
+fn target_is_fit(at: &str, host: Option<&str>, path: Option<&PathChange>) -> Checked {
+    if let Some(host) = host.filter(|host| !is_subdomain(host)) {
+        return fault(at, format_args!("{host:?} is no host"));
+    }
+    match path {
+        Some(PathChange::Full(text) | PathChange::Prefix { to: text, .. }) if !text.is_empty() && !is_normal(text) => {
+            fault(at, format_args!("{text:?} is no path in normal form"))
+        }
+        Some(PathChange::Full(_) | PathChange::Prefix { .. }) | None => Ok(()),
+    }
 }
 
 fn modifier_is_fit(at: &str, modifier: &HeaderModifier) -> Checked {
@@ -110,6 +144,10 @@ fn modifier_is_fit(at: &str, modifier: &HeaderModifier) -> Checked {
         Some(name) => fault(at, format_args!("{name:?} is no field name in lower case")),
         None => Ok(()),
     }
+}
+
+fn is_normal(path: &str) -> bool {
+    crate::path::normalize(path).is_ok_and(|normal| normal == path)
 }
 
 fn is_lower(name: &str) -> bool {
