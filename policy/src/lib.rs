@@ -20,6 +20,8 @@ pub mod lint;
 #[cfg(feature = "manifest")]
 pub mod manifest;
 #[cfg(feature = "manifest")]
+pub mod numbers;
+#[cfg(feature = "manifest")]
 pub mod plan;
 #[cfg(feature = "manifest")]
 pub mod registration;

@@ -55,6 +55,25 @@ pub fn did_you_mean<'k>(written: &str, known: impl IntoIterator<Item = &'k str>)
     nearest(written, known).map(|known| format!("; did you mean `{known}`?")).unwrap_or_default()
 }
 
+/// A part of a log filter that stands alone and is no level: `tracing` would take it for a target, and everything else
+/// would fall silent.
+#[must_use]
+pub fn mistyped_level(filter: &str) -> Option<&str> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    filter.split(',').map(str::trim).find(|part| {
+        let is_plain = part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        let is_level =
+            LEVELS.iter().any(|level| part.eq_ignore_ascii_case(level)) || matches!(part.as_bytes(), [b'0'..=b'5']);
+        is_plain && !is_level
+    })
+}
+
+/// The complaint about a part of a log filter that is no level.
+#[must_use]
+pub fn no_level(word: &str) -> String {
+    format!("'{word}' is no level; levels are off, error, warn, info, debug, trace, or TARGET=LEVEL")
+}
+
 /// More edits than anybody asks for.
 const FAR: usize = usize::MAX / 2;
 

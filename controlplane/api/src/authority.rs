@@ -15,6 +15,9 @@ pub struct Authority {
     pub intermediate_not_after: String,
     /// What still needs the root before; null where none is being replaced.
     pub left: Option<RotationLeft>,
+    /// Why what still needs it is not known, while the store is away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_unknown: Option<String>,
     /// The control planes of the store that live, the one that is asked first; none where it is the only one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub replicas: Vec<AuthorityReplica>,

@@ -30,7 +30,7 @@ pub use proxies::{
     AccountGrants, Ban, BanRequest, Banned, Bans, Evicted, GrantList, LeftWorkload, LoadedFilter, Proxies, Proxy,
     ProxyRevision, RevisionStatus, SilentReplica, StatusQuery, SyncState, Unbanned, WithdrawRequest, Withdrawn,
 };
-pub use store::{Leads, RestoreQuery, Restored, SnapshotAbout, Store, Version};
+pub use store::{Ahead, Leads, RestoreQuery, Restored, SnapshotAbout, Store, Version};
 pub use tokens::{CreateToken, CreatedToken, Revoked, Role, Token, TokenKind, Tokens};
 pub use weft_policy::explain::{
     BackendExplanation, EndpointExplanation, Explanation, Query as ExplainQuery, RouteExplanation,

@@ -22,8 +22,24 @@ pub struct Store {
     /// Stores whose place this one takes.
     pub supersedes: Vec<String>,
     pub revision: u64,
+    /// It is in etcd, where other control planes may use it too.
+    #[serde(default)]
+    pub in_etcd: bool,
     /// Why it leads nobody; null where it leads.
     pub doubt: Option<String>,
+    /// Proxies that it may not lead, though it leads others; left out where there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ahead: Option<Ahead>,
+}
+
+/// Connected proxies that have a later state of the store than it has, or follow another store: they keep what they have.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct Ahead {
+    pub proxies: u64,
+    /// Names of the first ten.
+    pub names: Vec<String>,
+    /// Why the first of them takes nothing, with the cure.
+    pub reason: String,
 }
 
 /// The store that leads from now on.

@@ -10,17 +10,18 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 use serde::Serialize;
-use weft_api::{CreateToken, CreatedToken, TokenKind};
+use weft_api::{CreateToken, CreatedToken, Revoked, TokenKind};
 use weft_policy::resource::Kind;
 
 use crate::access::{Access, AccessArgs};
 use crate::answer::{Answer, Failure, Outcome};
-use crate::api::Client;
+use crate::api::{Client, segment};
 use crate::commands::lint;
 use crate::commands::token::granted;
 use crate::findings::Level;
@@ -33,12 +34,16 @@ pub(crate) use command::{Signals, die_with_parent, signal_child};
 use home::Home;
 use sidecar::{Setup, Sidecar};
 
+/// How long the control plane may take to revoke a token that came to nothing.
+const REVOKE: Duration = Duration::from_secs(3);
+
 const EXAMPLE: &str = "Examples:
   weft run --service reviews --port 9080 -- ./reviews --listen 127.0.0.1:9080
   weft run --service prices --port 50051 --protocol grpc --namespace shop -- python3 prices.py
   weft run --service shell -- bash          # a pure client: curl in it goes through the mesh
 
-CMD gets http_proxy, HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and grpc_proxy = http://IP:15080, NO_PROXY and WEFT_IP.
+CMD gets http_proxy, HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and grpc_proxy, NO_PROXY and WEFT_IP. The proxy is http://IP:15080; with an
+--ip that is not loopback http://127.0.0.1:15080 ([::1] with IPv6), beside an admin port 127.0.0.1:15000, or what is free and is said.
 The exit status is CMD's (128 + signal where a signal ended it, 127 not found, 126 not executable).";
 
 #[derive(Debug, clap::Args)]
@@ -102,17 +107,30 @@ enum Protocol {
     Http,
     Grpc,
     Tcp,
+    /// Known to be refused with the reason.
+    #[value(hide = true)]
     Udp,
     Auto,
 }
 
 pub(crate) async fn run(args: RunArgs) -> Outcome {
+    // Before anything is made for it.
+    if let Err(error) = command::find(&args.command) {
+        return Ok(Answer::Status(command::not_run(&args.command, &error)));
+    }
     let mut signals = Signals::listen()?;
+    let token = OnceLock::new();
     let started = tokio::select! {
-        started = start(&args) => started?,
-        signal = signals.next() => return Ok(Answer::Status(command::status_of_signal(signal.as_raw()))),
+        started = start(&args, &token) => started,
+        signal = signals.next() => {
+            revoke(&args, &token).await;
+            return Ok(Answer::Status(command::status_of_signal(signal.as_raw())));
+        }
     };
-    let Started { mut sidecar, environment, home, reserved, loopback: _loopback } = started;
+    if started.is_err() {
+        revoke(&args, &token).await;
+    }
+    let Started { mut sidecar, environment, home, reserved, loopback: _loopback } = started?;
     let status = command::supervise(&args.command, &environment, &mut signals, &mut sidecar).await;
     sidecar.drain(&mut signals).await;
     drop((home, reserved));
@@ -129,7 +147,18 @@ struct Started {
     loopback: Option<LoopbackPort>,
 }
 
-async fn start(args: &RunArgs) -> Result<Started, Failure> {
+/// Nobody uses the token of a run whose sidecar never served. The control plane may be why: it is asked once.
+async fn revoke(args: &RunArgs, token: &OnceLock<String>) {
+    let Some((token, client)) = token.get().zip(args.access.client().ok()) else { return };
+    let path = format!("/tokens/{}", segment(token));
+    let asked = tokio::time::timeout(REVOKE, client.delete::<Revoked>(&path, &())).await;
+    if !matches!(asked, Ok(Ok(_))) {
+        let left = "its join token could not be revoked, and is good for 10 minutes: weft token revoke";
+        crate::output::complain(&format!("weft run: {left} {token}"));
+    }
+}
+
+async fn start(args: &RunArgs, token: &OnceLock<String>) -> Result<Started, Failure> {
     if args.protocol == Protocol::Udp {
         return Err(anyhow::anyhow!("--protocol udp is not supported yet: http, grpc, tcp and auto are").into());
     }
@@ -137,9 +166,17 @@ async fn start(args: &RunArgs) -> Result<Started, Failure> {
     let control = control_addresses(&args.control, &access)?;
     let reserved = address::reserve(args.ip)?;
     let home = Home::make(args.state_dir.as_deref())?;
-    let token_file = join_token(args, &access, &home).await?;
+    let token_file = join_token(args, &access, &home, token).await?;
     let loopback = args.port.and_then(LoopbackPort::take);
-    let mut setup = setup(args, &access, reserved.ip(), &home, control, token_file)?;
+    let mut setup = setup(args, &access, &reserved, &home, control, token_file)?;
+    if !reserved.local().is_usual() {
+        crate::output::complain(&format!(
+            "weft run: ports of {} are taken: the sidecar's admin port is {}, its proxy for applications {}",
+            setup.listen.admin.ip(),
+            setup.listen.admin,
+            setup.listen.explicit
+        ));
+    }
     setup.workload.app_on_loopback = args.port.is_none() || loopback.is_some();
     if let Some(port) = args.port.filter(|_| !setup.workload.app_on_loopback) {
         crate::output::complain(&format!(
@@ -197,7 +234,7 @@ fn control_address(text: &str) -> anyhow::Result<String> {
 
 /// A join token by the operator's token. Where an earlier run left an identity in the state folder, a control plane
 /// that is away stops nothing.
-async fn join_token(args: &RunArgs, access: &Access, home: &Home) -> Result<PathBuf, Failure> {
+async fn join_token(args: &RunArgs, access: &Access, home: &Home, made: &OnceLock<String>) -> Result<PathBuf, Failure> {
     let account = args.service_account.as_deref().unwrap_or(&args.service);
     // This command line may grant claims to the proxy, because its user may make the token.
     let is_own = account == args.service || args.port.is_none();
@@ -221,17 +258,19 @@ async fn join_token(args: &RunArgs, access: &Access, home: &Home) -> Result<Path
         }
         Err(error) => return Err(error.into()),
     };
+    let _ = made.set(answer.id);
     Ok(home.write("join.token", &answer.token)?)
 }
 
 fn setup(
     args: &RunArgs,
     access: &Access,
-    ip: IpAddr,
+    reserved: &Reserved,
     home: &Home,
     control: Vec<String>,
     token_file: PathBuf,
 ) -> anyhow::Result<Setup> {
+    let ip = reserved.ip();
     let name = args.name.clone().unwrap_or_else(|| instance_name(&args.service, ip));
     let mut labels: BTreeMap<String, String> = BTreeMap::from([("app".to_owned(), args.service.clone())]);
     labels.extend(args.labels.iter().cloned());
@@ -250,7 +289,7 @@ fn setup(
             service: args.port.map(|_| args.service.clone()),
             app_on_loopback: true,
         },
-        listen: sidecar::Listen::on(ip),
+        listen: sidecar::Listen::on(ip, reserved.local()),
         workers: args.workers,
         drain_timeout_s: args.drain_timeout.as_secs().max(1),
         log: args.proxy_log_level.clone(),

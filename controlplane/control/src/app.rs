@@ -79,9 +79,7 @@ impl App {
         let metrics = Arc::new(Metrics::new());
         let stop = CancellationToken::new();
 
-        let grpc_listener = bind("gRPC", config.grpc_address()).await?;
-        let api_listener = bind("API", config.api_address()).await?;
-        let metrics_listener = bind("metrics", config.metrics_address()).await?;
+        let [grpc_listener, api_listener, metrics_listener] = bind(&config).await?;
         let (grpc_address, api_address, metrics_address) =
             (grpc_listener.local_addr()?, api_listener.local_addr()?, metrics_listener.local_addr()?);
 
@@ -230,8 +228,16 @@ fn follow_authority(record: &str, config: &Config, keys: Keys, now: OffsetDateTi
     Ok(authority)
 }
 
-async fn bind(name: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("{name} port {address} can't be opened"))
+/// The three listeners, or why each that can't be opened can't.
+async fn bind(config: &Config) -> anyhow::Result<[TcpListener; 3]> {
+    let (mut bound, mut faults) = (Vec::new(), Vec::new());
+    for (key, address) in config.listeners() {
+        match TcpListener::bind(address).await {
+            Ok(listener) => bound.push(listener),
+            Err(error) => faults.push(format!("{key}: {address} can't be opened: {error}")),
+        }
+    }
+    bound.try_into().map_err(|_| anyhow::anyhow!(faults.join("\n")))
 }
 
 async fn serve_grpc(hub: Arc<Hub>, connections: listener::Connections, stop: CancellationToken) {

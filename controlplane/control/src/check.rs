@@ -7,9 +7,11 @@ mod tests;
 use std::io::ErrorKind;
 use std::net::TcpListener;
 
+use weft_policy::identity::TrustDomain;
+
 use crate::ca::{self, Authority, AuthorityError, Keys, Line};
 use crate::config::{Config, StoreKind};
-use crate::hub::unreadable_records;
+use crate::hub::{another_trust_domain, unreadable_records};
 use crate::state;
 use crate::store::{ROOTS, Store, StoreError, read_record};
 
@@ -113,6 +115,10 @@ impl Findings {
         let foreign = foreign.map(|error| crate::chain(&error));
         // One whose key can't be read is told already.
         self.faults.extend(foreign.into_iter().filter(|error| !self.faults.contains(error)).collect::<Vec<_>>());
+        if config.trust_domain.parse::<TrustDomain>().is_ok() {
+            let other = another_trust_domain(store, &config.trust_domain);
+            self.faults.extend(other.map(|error| format!("trust_domain: {error}")));
+        }
         let place = match config.store_kind() {
             Ok(StoreKind::Redb) => config.state.join("weft.redb").display().to_string(),
             _ => config.store.clone(),
@@ -134,7 +140,10 @@ impl Findings {
     /// Binds all at a time, as a start does, and lets go of them.
     fn try_listeners(&mut self, config: &Config) {
         let mut bound = Vec::new();
-        for (key, address) in config.listeners() {
+        // Those of one port are told already, and no other program is to blame.
+        let told = config.collisions();
+        let alone = config.listeners().into_iter().filter(|(key, _)| told.iter().all(|(other, _)| other != key));
+        for (key, address) in alone {
             let error = match TcpListener::bind(address) {
                 Ok(listener) => {
                     bound.push(listener);

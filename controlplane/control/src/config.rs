@@ -1,6 +1,9 @@
 //! Everything that `weft-control` can be told: one YAML file, overridden by the flags. Units are in the names, unknown
 //! fields are errors, every limit has a default here.
 
+#[cfg(test)]
+mod tests;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -8,7 +11,10 @@ use std::time::Duration;
 
 use rustls_pki_types::ServerName;
 use serde::Deserialize;
+use tracing_subscriber::EnvFilter;
 use weft_policy::identity::TrustDomain;
+use weft_policy::numbers::Misfits;
+use weft_policy::text::{mistyped_level, no_level};
 use weft_store::{EtcdOptions, EtcdTls, Location, LocationError, MAX_VALUE};
 
 use crate::ca::{AuthorityError, Keys};
@@ -315,11 +321,24 @@ impl Config {
         let read = |e: std::io::Error| ConfigError::Read { path: path.to_owned(), reason: e.to_string() };
         let text = std::fs::read_to_string(path).map_err(read)?;
         let parse = |e: serde_saphyr::Error| ConfigError::Parse { path: path.to_owned(), reason: e.to_string() };
-        serde_saphyr::from_str(&text).map_err(parse)
+        serde_saphyr::from_str(&text).map_err(|error| {
+            // The parser stops at the first number that its type can't hold.
+            let bounds = Self::default().numbers().map(|(key, _, bounds)| (key, bounds));
+            match Misfits::<Self>::find(&text, bounds) {
+                Some(found) => ConfigError::Values(found.with(|rest| rest.faults())),
+                None => parse(error),
+            }
+        })
     }
 
     /// Refuses values that can't work, all of them at once.
     pub fn validate(&self) -> Result<(), ConfigError> {
+        let wrong = self.faults();
+        if wrong.is_empty() { Ok(()) } else { Err(ConfigError::Values(wrong)) }
+    }
+
+    /// Values that can't work, each with its key.
+    fn faults(&self) -> Vec<String> {
         let mut wrong = Vec::new();
         let mut refuse = |key: &str, reason: String| wrong.push(format!("{key}: {reason}"));
         for (key, value, bounds) in self.numbers() {
@@ -357,11 +376,25 @@ impl Config {
         if let Some(folder) = self.builtin_filters.as_ref().filter(|folder| !folder.is_dir()) {
             refuse("builtin_filters", format!("{} is no folder", folder.display()));
         }
-        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.log) {
-            refuse("log", format!("{:?}: {error}", self.log));
+        if let Err(reason) = log_filter(&self.log) {
+            refuse("log", reason);
+        }
+        for (key, reason) in self.collisions() {
+            refuse(key, reason);
         }
         wrong.extend(self.keys().err().map(|error| error.to_string()));
-        if wrong.is_empty() { Ok(()) } else { Err(ConfigError::Values(wrong)) }
+        wrong
+    }
+
+    /// Listeners whose port is another's, with what to say of them.
+    pub(crate) fn collisions(&self) -> Vec<(&'static str, String)> {
+        let listeners = self.listeners();
+        let others = |index: usize, at: SocketAddr| {
+            let same = listeners[..index].iter().find(|(_, other)| at.port() != 0 && *other == at);
+            same.map(|(other, _)| format!("{at} collides with {other}"))
+        };
+        let told = listeners.iter().enumerate();
+        told.filter_map(|(index, (key, at))| Some((*key, others(index, *at)?))).collect()
     }
 
     /// How the authority's keys lie on disk.
@@ -403,12 +436,15 @@ impl Config {
     }
 
     /// Every number with its bounds.
-    fn numbers(&self) -> [(&'static str, u64, RangeInclusive<u64>); 46] {
+    fn numbers(&self) -> [(&'static str, u64, RangeInclusive<u64>); 49] {
         const DAY: u64 = 24 * 3600;
         let limits = &self.limits;
         let size = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         let shortest_life = if cfg!(test) { 0 } else { 10 };
         [
+            ("ports.grpc", self.ports.grpc.into(), 0..=65_535),
+            ("ports.api", self.ports.api.into(), 0..=65_535),
+            ("ports.metrics", self.ports.metrics.into(), 0..=65_535),
             ("svid_ttl_seconds", self.svid_ttl_seconds, shortest_life..=365 * DAY),
             ("identity_grace_seconds", self.identity_grace_seconds, 0..=3_650 * DAY),
             ("disconnect_grace_ms", self.disconnect_grace_ms, 0..=DAY * 1_000),
@@ -543,6 +579,17 @@ impl Config {
     }
 }
 
+/// The filter of the log.
+///
+/// # Errors
+/// It can't be parsed, or a word alone in it is no level.
+pub fn log_filter(text: &str) -> Result<EnvFilter, String> {
+    if let Some(word) = mistyped_level(text) {
+        return Err(no_level(word));
+    }
+    EnvFilter::try_new(text).map_err(|error| format!("{text:?}: {error}"))
+}
+
 fn is_host_and_port(text: &str) -> bool {
     let parsed = text.parse::<http::uri::Authority>();
     parsed.is_ok_and(|it| {
@@ -555,92 +602,4 @@ fn is_host_and_port(text: &str) -> bool {
 pub struct Coalesce {
     pub quiet: Duration,
     pub at_most: Duration,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(text: &str) -> Result<Config, String> {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("control.yaml");
-        std::fs::write(&path, text).unwrap();
-        Config::load(Some(&path)).map_err(|e| e.to_string())
-    }
-
-    #[test]
-    fn partial_files_keep_the_defaults() {
-        let config = parse("bind: 127.0.0.9\nports: {api: 0}\nadvertise: [mesh.example]\n").unwrap();
-        assert_eq!(config.grpc_address(), "127.0.0.9:15012".parse().unwrap());
-        assert_eq!(config.ports.api, 0);
-        assert_eq!(config.svid_ttl_seconds, 86_400);
-        config.validate().unwrap();
-    }
-
-    #[test]
-    fn the_file_in_the_documentation_is_good() {
-        let config = parse(include_str!("../../../docs/hosts/control.yaml")).unwrap();
-        config.validate().unwrap();
-        assert_eq!(config.api_address(), "10.1.0.5:15013".parse().unwrap());
-    }
-
-    #[test]
-    fn unknown_fields_and_wrong_values_are_named() {
-        let error = parse("bund: 127.0.0.9\n").unwrap_err();
-        assert!(error.contains("bund"), "{error}");
-        let told = "coalesce_quiet_ms: 500\ncoalesce_max_ms: 1\ntrust_domain: Not A Domain\nadvertise: [ok.example, 'no name']\n\
-                    builtin_filters: /nowhere\nlog: 'a=b=c'\nlimits: {max_connections: 0, request_timeout_ms: 99999999999}\n";
-        let error = parse(told).unwrap().validate().unwrap_err().to_string();
-        let keys: Vec<_> = error.lines().map(|line| line.split(": ").next().unwrap()).collect();
-        let expect = [
-            "limits.max_connections",
-            "limits.request_timeout_ms",
-            "coalesce_max_ms",
-            "trust_domain",
-            "advertise[1]",
-            "builtin_filters",
-            "log",
-        ];
-        assert_eq!(keys, expect, "{error}");
-        assert!(Config::load(Some(Path::new("/nowhere/x.yaml"))).unwrap_err().to_string().contains("/nowhere/x.yaml"));
-    }
-
-    #[test]
-    fn others_are_told_where_this_one_is_reached() {
-        let check = |text: &str, expect: Option<&str>| {
-            let config = parse(text).unwrap();
-            config.validate().unwrap();
-            assert_eq!(config.replica_address().as_deref(), expect, "{text}");
-        };
-        check("bind: 10.0.0.5\n", Some("10.0.0.5:15012"));
-        check("bind: '::'\nadvertise: ['fd00::5', mesh.example]\n", Some("[fd00::5]:15012"));
-        check("bind: 0.0.0.0\nadvertise: [mesh.example]\n", Some("mesh.example:15012"));
-        check("bind: 0.0.0.0\n", None);
-        check("bind: 0.0.0.0\nreplica_address: a.example:443\n", Some("a.example:443"));
-        for wrong in ["a.example", "a.example:0", "me@a:1", "https://a:1"] {
-            let error = parse(&format!("replica_address: '{wrong}'\n")).unwrap().validate().unwrap_err().to_string();
-            assert_eq!(error, format!("replica_address: {wrong:?} is no HOST:PORT"));
-        }
-    }
-
-    #[test]
-    fn a_store_in_etcd_is_named_with_its_files() {
-        let text = "store: 'etcd://a:2379,b:2379/mesh'\netcd: {ca_file: /ca, user: weft, password_file: /password}\n";
-        let config = parse(text).unwrap();
-        config.validate().unwrap();
-        let Ok(StoreKind::Etcd(location)) = config.store_kind() else { panic!("{}", config.store) };
-        assert_eq!(location.to_string(), config.store);
-        assert!(config.etcd_options(location).err().unwrap().to_string().contains("/ca"), "which is not there");
-        let told = "store: consul\netcd: {cert_file: /cert, user: weft}\n";
-        let error = parse(told).unwrap().validate().unwrap_err().to_string();
-        let expect = "store: \"consul\" is no etcd://HOST:PORT,HOST:PORT/PREFIX, nor \"redb\"\n\
-                      etcd.cert_file: needs etcd.key_file as well\n\
-                      etcd.cert_file: needs etcd.ca_file as well\n\
-                      etcd.user: needs etcd.password_file as well";
-        assert_eq!(error, expect);
-        let large = parse("store: 'etcd://a:1'\nlimits: {max_object_bytes: 1000000}\n").unwrap();
-        let error = large.validate().unwrap_err().to_string();
-        assert_eq!(error, "limits.max_object_bytes: a store in etcd takes at most 524288 bytes");
-        assert_eq!(Config::default().store_kind(), Ok(StoreKind::Redb));
-    }
 }

@@ -53,7 +53,7 @@ pub(crate) use self::filters::{AUTHZ, SYSTEM};
 pub use self::filters::{FilterVersion, Publication, PublishError};
 pub use self::grants::{WithdrawError, Withdrawn};
 pub use self::identity::{Holder, JoinError, NotValid, RenewError, SignedIdentity};
-pub use self::lead::{Doubt, Lead};
+pub use self::lead::{AcceptError, Doubt, Lead};
 pub use self::planning::{Busy, TooManyCalls};
 pub(crate) use self::registration::Origin;
 pub use self::registration::RegisterError;
@@ -527,11 +527,20 @@ fn claims(store: &Store, published: &Published) -> Result<Claims, StoreError> {
 
 /// The trust domain of the first start holds for ever.
 fn trust_domain(store: &Store, configured: &str) -> Result<TrustDomain, StartError> {
-    const KEY: &str = "trust_domain";
     let parsed: TrustDomain = configured.parse()?;
-    let stored = store.meta_once(KEY, configured)?;
-    if stored != configured {
-        return Err(StartError::TrustDomain { stored, configured: configured.to_owned() });
-    }
-    Ok(parsed)
+    store.meta_once(TRUST_DOMAIN, configured)?;
+    another_trust_domain(store, configured).map_or(Ok(parsed), Err)
 }
+
+/// Why a start on this store would end for its trust domain's sake.
+pub(crate) fn another_trust_domain(store: &Store, configured: &str) -> Option<StartError> {
+    match store.meta(TRUST_DOMAIN) {
+        Err(error) => Some(error.into()),
+        Ok(stored) => stored
+            .filter(|stored| stored != configured)
+            .map(|stored| StartError::TrustDomain { stored, configured: configured.to_owned() }),
+    }
+}
+
+/// The store's record of the trust domain.
+const TRUST_DOMAIN: &str = "trust_domain";

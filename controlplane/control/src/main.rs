@@ -4,12 +4,11 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use weft_control::app::App;
 use weft_control::check::{Findings, findings};
-use weft_control::config::Config;
+use weft_control::config::{Config, ConfigError, log_filter};
 use weft_policy::text::OneLine;
 
 /// Weft's control plane: keeps the mesh's resources, certificates and filters, and tells every proxy what concerns it.
@@ -51,7 +50,11 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let mut config = match Config::load(arguments.config.as_deref()) {
         Err(error) if arguments.check => {
-            return Ok(checked(&Findings { faults: vec![error.to_string()], ..Findings::default() }));
+            let faults = match error {
+                ConfigError::Values(faults) => faults,
+                ConfigError::Read { .. } | ConfigError::Parse { .. } => vec![error.to_string()],
+            };
+            return Ok(checked(&Findings { faults, ..Findings::default() }));
         }
         loaded => loaded?,
     };
@@ -64,12 +67,16 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if let Some(bind) = arguments.bind {
         config.bind = bind;
     }
+    let told = std::env::var("WEFT_LOG").ok();
+    let filter = log_filter(told.as_ref().unwrap_or(&config.log)).map_err(|reason| format!("WEFT_LOG: {reason}"));
     if arguments.check {
-        return Ok(checked(&findings(&config)));
+        let mut found = findings(&config);
+        // That of the file is among them.
+        found.faults.extend(filter.err().filter(|_| told.is_some()));
+        return Ok(checked(&found));
     }
     config.validate()?;
-    let filter = std::env::var("WEFT_LOG").unwrap_or_else(|_| config.log.clone());
-    let filter = tracing_subscriber::EnvFilter::try_new(&filter).with_context(|| format!("log filter {filter:?}"))?;
+    let filter = filter.map_err(anyhow::Error::msg)?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(|| OneLine(std::io::stderr()))

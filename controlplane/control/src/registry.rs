@@ -388,6 +388,17 @@ impl Registry {
         true
     }
 
+    /// The control plane that held a proxy says that nobody waits for it any longer.
+    pub(crate) fn has_ended(&self, key: &ProxyKey) {
+        self.elsewhere().remove(key);
+        let mut entries = self.lock();
+        if entries.get(key).is_some_and(|entry| !entry.connected) {
+            entries.remove(key);
+        }
+        drop(entries);
+        self.notify();
+    }
+
     pub(crate) fn keys_elsewhere(&self) -> BTreeSet<ProxyKey> {
         self.elsewhere().keys().cloned().collect()
     }

@@ -73,10 +73,25 @@ pub enum SnapshotError {
          (docs/operations.md), not by this one"
     )]
     Shared,
+    #[error(
+        "the key of the newest root is not in this control plane's state folder, so what is saved here could not be restored: {}",
+        with_key(.holder)
+    )]
+    KeyElsewhere {
+        /// The control plane that has it, where one says so.
+        holder: Option<String>,
+    },
     #[error("the roots were replaced again and again while they were read: try again")]
     Changing,
     #[error("a snapshot is being restored already: the control plane starts again")]
     Underway,
+}
+
+fn with_key(holder: &Option<String>) -> String {
+    match holder {
+        Some(holder) => format!("save at {holder}, which has it"),
+        None => "no control plane that is there says that it has it. Start the one that has, and save there".to_owned(),
+    }
 }
 
 fn at(path: &Path) -> impl Fn(std::io::Error) -> SnapshotError {
@@ -87,8 +102,16 @@ fn at(path: &Path) -> impl Fn(std::io::Error) -> SnapshotError {
 /// How often the authority is read again that was replaced meanwhile.
 const TRIES: usize = 10;
 
-/// The archive of a state folder and its open store.
-pub fn save(store: &Store, config: &Config, authority: &Authority) -> Result<Vec<u8>, SnapshotError> {
+/// The archive of a state folder and its open store. `key_holder` tells which other control plane has the root's key.
+///
+/// # Errors
+/// Something can't be read, or the root's key is with another control plane.
+pub fn save(
+    store: &Store,
+    config: &Config,
+    authority: &Authority,
+    key_holder: impl Fn() -> Option<String>,
+) -> Result<Vec<u8>, SnapshotError> {
     let (state, most) = (&config.state, config.limits.max_snapshot_bytes);
     let files = || authority.files(&AUTHORITY_FILES).map_err(at(&state.join(AUTHORITY)));
     let mut held = files()?;
@@ -96,9 +119,12 @@ pub fn save(store: &Store, config: &Config, authority: &Authority) -> Result<Vec
     for _ in 0..TRIES {
         let rows = store.export(most)?;
         let now = files()?;
+        if authority.wants_signer() {
+            return Err(SnapshotError::KeyElsewhere { holder: key_holder() });
+        }
         // A root that is replaced meanwhile is in the files and in the rows, which are of one moment only where neither side
-        // has changed.
-        if now == held {
+        // has changed; of one that another control plane makes the rows may know first.
+        if now == held && is_of(store, &rows, &now.0) {
             read = Some(rows);
             break;
         }
@@ -107,10 +133,7 @@ pub fn save(store: &Store, config: &Config, authority: &Authority) -> Result<Vec
     let rows = read.ok_or(SnapshotError::Changing)?;
     let (root, files) = held;
     // Told of the rows themselves: they are of one moment.
-    let meta = |key: &str| {
-        let row = rows.iter().find(|(name, _)| name.strip_prefix("meta/") == Some(key));
-        row.map(|(_, content)| String::from_utf8_lossy(content).into_owned()).unwrap_or_default()
-    };
+    let meta = |key: &str| meta_in(&rows, key);
     let about = About {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         trust_domain: config.trust_domain.clone(),
@@ -139,6 +162,16 @@ pub fn save(store: &Store, config: &Config, authority: &Authority) -> Result<Vec
     Ok(writer.finish())
 }
 
+fn meta_in(rows: &[(String, Vec<u8>)], key: &str) -> String {
+    let row = rows.iter().find(|(name, _)| name.strip_prefix("meta/") == Some(key));
+    row.map(|(_, content)| String::from_utf8_lossy(content).into_owned()).unwrap_or_default()
+}
+
+/// False where the rows name a root that another control plane has made and that is not followed here yet.
+fn is_of(store: &Store, rows: &[(String, Vec<u8>)], root: &str) -> bool {
+    !store.is_shared() || meta_in(rows, "root_sha256") == root
+}
+
 /// Files of the authority; the root's key must be there.
 const AUTHORITY_FILES: [&str; 6] =
     ["root.key", "intermediate.pem", "next.pem", "previous.pem", "external", FILTERS_KEY];
@@ -156,6 +189,7 @@ pub struct Present<'a> {
     pub followed: Vec<Lineage>,
     pub replace_authority: bool,
     pub max_audit_entries: u64,
+    pub now_unix: i64,
     /// Notes in a state folder which store it works with and how far that is.
     pub remember: fn(&Path, &Lineage, Revision),
     /// Loads a store as a start of this trust domain would; gives the number of records that can't be read, or why it would
@@ -238,7 +272,7 @@ fn fill(
             "records of the snapshot can't be read; they are left aside as they were where it was saved"
         );
     }
-    let lineage = store.accept(&present.followed, audit)?;
+    let lineage = store.accept(&present.followed, present.now_unix, audit)?;
     let revision = store.revision()?;
     (present.remember)(making, &lineage, revision);
     let aside = (1..).map(|number| format!("before-restore-{number}"));

@@ -251,6 +251,18 @@ impl Session for Own {
         ready(Ok(())).boxed()
     }
 
+    fn release_with(&self, rows: Vec<Row>) -> BoxFuture<'_, Result<(), Error>> {
+        let mut sessions = lock(&self.sessions);
+        for Row { key, value } in rows {
+            if sessions.held.get(&key).is_some_and(|(holder, _)| *holder == self.id) {
+                sessions.held.remove(&key);
+                self.log.add(Event::Held { key: key.clone(), value: Some(value) });
+                self.log.add(Event::Held { key, value: None });
+            }
+        }
+        ready(Ok(())).boxed()
+    }
+
     fn lead(&self, office: &str) -> BoxFuture<'_, Result<bool, Error>> {
         let mut sessions = lock(&self.sessions);
         let leader = sessions.offices.entry(office.to_owned()).or_insert_with(|| self.id.clone());

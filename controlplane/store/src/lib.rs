@@ -151,6 +151,13 @@ pub enum Error {
     Strange(String),
 }
 
+impl Error {
+    /// Its words in a sentence that says already that the store can't be reached.
+    pub(crate) fn reason(&self) -> String {
+        if let Self::Unreachable(reason) = self { reason.clone() } else { self.to_string() }
+    }
+}
+
 /// A store. Futures of an embedded one work on the thread that polls them, and block it.
 pub trait Store: Send + Sync + 'static {
     /// Reads ranges as of one moment. Stops a little above `most` bytes in all.
@@ -201,9 +208,24 @@ pub trait Session: Send + Sync {
     /// Holds these no longer, as far as they are still this session's.
     fn release(&self, keys: Vec<String>) -> BoxFuture<'_, Result<(), Error>>;
 
+    /// The same with a last value each, which watchers see before it goes.
+    fn release_with(&self, rows: Vec<Row>) -> BoxFuture<'_, Result<(), Error>>;
+
     /// Takes an office that nobody has. True while this session has it.
     fn lead(&self, office: &str) -> BoxFuture<'_, Result<bool, Error>>;
 
     /// True once the store has, or may have, given up this session.
     fn has_ended(&self) -> bool;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_is_away_is_told_once() {
+        let away = Error::Unreachable("no member of etcd answers".to_owned());
+        assert_eq!(Error::Unreachable(away.reason()).to_string(), away.to_string());
+        assert_eq!(Error::Refused("no room".to_owned()).reason(), "the store refuses it: no room");
+    }
 }

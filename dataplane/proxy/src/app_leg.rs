@@ -176,7 +176,7 @@ pub async fn exchange(
         from_peer: to == Party::Peer,
         grpc: call.record.is_grpc(),
         upgrade: call.head.protocol.is_some(),
-        expects: call.head.headers.contains_key(http::header::EXPECT),
+        expects: call.head.expects_continue(),
         idle,
     };
     let accounts = (&call.record.sent, &call.record.received);

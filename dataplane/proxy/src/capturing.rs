@@ -50,6 +50,11 @@ pub fn remove(config: &Config) -> Result<(), CaptureError> {
     rules(config, &config.capture.clone().unwrap_or_default()).remove()
 }
 
+/// Tries what a start would install, and changes nothing.
+pub(crate) fn check(config: &Config) -> Result<(), CaptureError> {
+    config.capture.as_ref().map_or(Ok(()), |settings| rules(config, settings).check())
+}
+
 /// Installed rules.
 #[derive(Debug)]
 pub struct Capturing {

@@ -10,8 +10,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::fs::{Access, access};
+use weft_transport::capture::CaptureError;
 use weft_transport::tls::Trust;
 
+use crate::capturing;
 use crate::config::{Config, Listen};
 
 /// How long a proxy that may run already has to say so.
@@ -46,6 +48,7 @@ pub fn findings(config: &Config) -> Findings {
     }
     if config.capture.is_some() {
         found.faults.extend(uncaptured(&config.listen, has_ipv6()));
+        found.faults.extend(refused(capturing::check(config)));
     }
     found.try_listeners(&config.listen);
     found
@@ -74,6 +77,11 @@ fn state(folder: &Path) -> Option<String> {
             told(format!("{} can't be written: {}", nearest.display(), io::Error::from(error)))
         }
     }
+}
+
+/// Why the rules of capture would not be installed.
+fn refused(tried: Result<(), CaptureError>) -> Option<String> {
+    tried.err().map(|error| format!("capture: {}", crate::chain(&error)))
 }
 
 fn has_ipv6() -> bool {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use weft_policy::bundle::Protocol;
 use weft_policy::identity::TrustDomain;
+use weft_policy::numbers::{self, Misfits};
 use weft_policy::registration::{self, Fault, Field, Registration, Told};
 use weft_policy::resource::used_service;
 use weft_policy::scope::Ask;
@@ -235,10 +236,25 @@ impl Config {
                 keyed(&key, error.into_inner())
             })
         });
-        let config: Config =
-            parsed.map_err(|error| ConfigError::Parse { path: path.to_owned(), message: error.to_string() })?;
+        let config: Config = parsed.map_err(|error| match Misfits::<Config>::find(text, Self::bounds()) {
+            Some(found) => ConfigError::Values { path: path.to_owned(), wrong: found.with(|rest| rest.faults()) },
+            None => ConfigError::Parse { path: path.to_owned(), message: error.to_string() },
+        })?;
         let wrong = config.faults();
         if wrong.is_empty() { Ok(config) } else { Err(ConfigError::Values { path: path.to_owned(), wrong }) }
+    }
+
+    /// The bounds of every number.
+    fn bounds() -> Vec<numbers::Bounds<'static>> {
+        let mut bounds = vec![
+            ("workload.ports[].port", 1..=65_535),
+            ("capture.exclude_ports[]", 0..=65_535),
+            ("capture.exclude_uids[]", 0..=u32::MAX.into()),
+            ("drain_timeout_s", DRAIN_S.0..=DRAIN_S.1),
+            ("workers", WORKERS.0..=WORKERS.1),
+        ];
+        bounds.extend(Limits::bounds());
+        bounds
     }
 
     /// Everything that makes no sense, each with its key.
@@ -261,6 +277,10 @@ impl Config {
         wrong.extend(self.control.address.faults().map(|fault| format!("control.address: {fault}")));
         if self.capture.is_some() && self.listen.outbound.is_none() {
             wrong.push("capture: needs listen.outbound".to_owned());
+        }
+        if self.capture.is_some() && self.listen.inbound.is_none() && !self.workload.ports.is_empty() {
+            let what = "capture: needs listen.inbound: what comes to workload.ports would pass by the proxy";
+            wrong.push(what.to_owned());
         }
         wrong
     }

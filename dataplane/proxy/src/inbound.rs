@@ -14,7 +14,7 @@ use std::rc::Rc;
 use futures_util::future::{Either, select};
 use http::{Method, Version};
 use weft_policy::bundle::{AppVersion, TunnelRefusal, WorkloadPort};
-use weft_transport::http::{RecvBody, RequestHead, Responder};
+use weft_transport::http::{RecvBody, RequestHead, Responder, StreamError};
 
 pub use self::caller::Caller;
 use self::standing::until_denied;
@@ -142,6 +142,8 @@ fn unserved(failed: Failed) -> Failure {
             | Failure::AppSaturated { .. }
             | Failure::ConnectionsUsedUp { .. }
             | Failure::Unprocessed { .. }
+            // It ended its connection before it said what it speaks: a listener that is going down does so.
+            | Failure::NoAnswer { error: StreamError::ConnectionLost(_), .. }
     );
     if is_untouched && elsewhere { Failure::Unserved(Box::new(failure)) } else { failure }
 }

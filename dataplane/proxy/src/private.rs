@@ -34,7 +34,7 @@ pub(crate) fn look(file: &Metadata) -> Result<(), Exposed> {
 /// word; that others may read it is their business who wrote it, and is told (a mounted secret often is).
 ///
 /// # Errors
-/// The file can't be read, is no file (a pipe would keep who reads it waiting), or everybody may change it.
+/// The file can't be read, is no file (a pipe would keep who reads it waiting), everybody may change it, or it holds no token.
 pub(crate) fn token(path: &Path) -> io::Result<(String, Result<(), Exposed>)> {
     // What is looked at is what is read.
     let without_waiting = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
@@ -47,7 +47,13 @@ pub(crate) fn token(path: &Path) -> io::Result<(String, Result<(), Exposed>)> {
     if found == Err(Exposed::Writable) {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, Exposed::Writable));
     }
-    Ok((io::read_to_string(file)?.trim().to_owned(), found))
+    let text = io::read_to_string(file)?;
+    let reason = match text.trim() {
+        "" => "it is empty",
+        token if token.bytes().all(|byte| byte.is_ascii_graphic()) => return Ok((token.to_owned(), found)),
+        _ => "it holds no token, which is one word of printable characters",
+    };
+    Err(io::Error::new(io::ErrorKind::InvalidData, reason))
 }
 
 #[cfg(test)]

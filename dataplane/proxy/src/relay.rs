@@ -280,8 +280,8 @@ pub async fn exchange(
         _ => respond(head, &mut upload, answer, responder, &mut terms, received).await,
     };
     match end {
-        // The app may answer early and read on; what it asked to be asked for first never comes.
-        Ok(()) if upload.is_running() && !terms.expects => {
+        // The app may answer early and read on. What its client would be asked for never comes, unless it did not wait.
+        Ok(()) if upload.is_running() && !(terms.expects && sent.bytes.get() == 0) => {
             let end = upload.finish(sent, terms.idle.late_upload).await;
             if !body.is_end() {
                 body.stop(Code::NO_ERROR);
@@ -569,17 +569,18 @@ impl TunnelEnd {
 }
 
 /// Carries raw bytes both ways until both sides have finished (half-close is passed on), one breaks, or it idles out.
-/// Bytes that a side sent before it broke arrive first. A cancelled tunnel has told nobody: see [`cut`].
+/// Bytes that a side sent before it left or broke arrive first. A cancelled tunnel has told nobody: see [`cut`].
 pub async fn tunnel(
     client: (&mut Source<'_>, &mut SendBody<'_>),
     server: (&mut Source<'_>, &mut SendBody<'_>),
     (up, down): (&Progress, &Progress),
     idle: Idle<'_>,
 ) -> TunnelEnd {
+    let (up_whole, down_whole) = (Cell::new(false), Cell::new(false));
     let end = {
         let both = async {
-            let upload = pin!(pump(client.0, server.1, up, idle.stalls));
-            let download = pin!(pump(server.0, client.1, down, idle.stalls));
+            let upload = pin!(whole(pump(client.0, server.1, up, idle.stalls), &up_whole));
+            let download = pin!(whole(pump(server.0, client.1, down, idle.stalls), &down_whole));
             match select(upload, download).await {
                 Either::Left((Ok(()), download)) => download.await.map_or_else(download_end, |()| TunnelEnd::Finished),
                 Either::Right((Ok(()), upload)) => upload.await.map_or_else(upload_end, |()| TunnelEnd::Finished),
@@ -603,10 +604,23 @@ pub async fn tunnel(
         }
     };
     if end != TunnelEnd::Finished {
-        cut(client);
-        cut(server);
+        leave(client, down_whole.get());
+        leave(server, up_whole.get());
     }
     end
+}
+
+/// Notes that all bytes of one direction and their end were written.
+async fn whole(pumping: impl Future<Output = Result<(), PumpError>>, is_whole: &Cell<bool>) -> Result<(), PumpError> {
+    let end = pumping.await;
+    is_whole.set(end.is_ok());
+    end
+}
+
+/// Leaves one side of a tunnel that the other has left. What was written whole still arrives, as it would from a program that
+/// writes, closes and exits; a reset would overtake it.
+fn leave(side: (&mut Source<'_>, &mut SendBody<'_>), is_whole: bool) {
+    if is_whole { side.0.stop(Code::CONNECT_ERROR) } else { cut(side) }
 }
 
 /// Breaks one side of a tunnel.

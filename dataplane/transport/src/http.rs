@@ -206,6 +206,13 @@ pub enum Forwards {
 }
 
 impl RequestHead {
+    /// True where the client may wait for a 100 before it sends its content.
+    //= rfc9110#section-10.1.1
+    pub fn expects_continue(&self) -> bool {
+        let expect = self.headers.get(http::header::EXPECT);
+        expect.is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+    }
+
     /// Counts `Max-Forwards` of TRACE and OPTIONS down by this hop. A value that is no number is none.
     //= rfc9110#section-7.6.2
     pub fn count_forward(&mut self) -> Forwards {

@@ -32,9 +32,17 @@ pub const CONNECT_ERROR: u64 = 0x10f;
 /// Splits a stream into halves; `prefix` is what was already read from it.
 pub fn split(io: TcpStream, prefix: &[u8]) -> (Reader, Writer) {
     let (read, write) = io.into_split();
-    let write_failed = Arc::new(AtomicBool::new(false));
-    let reader = Reader { io: read, buffer: ReadBuffer::new(prefix), write_failed: Arc::clone(&write_failed) };
-    (reader, Writer { io: Some(write), buffer: WriteBuffer::default(), finished: false, write_failed })
+    let writing = Arc::new(Writing::default());
+    let reader = Reader { io: read, buffer: ReadBuffer::new(prefix), writing: Arc::clone(&writing) };
+    (reader, Writer { io: Some(write), buffer: WriteBuffer::default(), writing })
+}
+
+/// What the reading half has to know of the writing one.
+#[derive(Debug, Default)]
+struct Writing {
+    failed: AtomicBool,
+    /// The FIN is on its way, behind bytes that the kernel may still hold.
+    finished: AtomicBool,
 }
 
 /// The receiving half. Holds at most 64 KiB beyond the frame it handed out.
@@ -42,7 +50,7 @@ pub fn split(io: TcpStream, prefix: &[u8]) -> (Reader, Writer) {
 pub struct Reader {
     io: OwnedReadHalf,
     buffer: ReadBuffer,
-    write_failed: Arc<AtomicBool>,
+    writing: Arc<Writing>,
 }
 
 impl Reader {
@@ -58,7 +66,7 @@ impl Reader {
         }
         let count = self.buffer.bytes.len();
         // The kernel tells an RST once. When the writer was told, the end that is read here is not a FIN.
-        if count == 0 && self.write_failed.load(Ordering::Relaxed) {
+        if count == 0 && self.writing.failed.load(Ordering::Relaxed) {
             return Poll::Ready(Err(StreamError::Reset(CONNECT_ERROR)));
         }
         Poll::Ready(Ok((count > 0).then(|| Frame::Data(self.buffer.take(count)))))
@@ -69,9 +77,12 @@ impl Reader {
         self.buffer.bytes.len()
     }
 
-    /// Stops reading: the sender gets an RST once the writing half is dropped too.
+    /// Stops reading: the sender gets an RST once the writing half is dropped too. Where everything was written, the kernel
+    /// delivers it first, and answers what the sender sends behind that.
     pub fn stop(&mut self) {
-        linger_zero(self.io.as_ref());
+        if !self.writing.finished.load(Ordering::Relaxed) {
+            linger_zero(self.io.as_ref());
+        }
     }
 
     /// The socket, for its addresses.
@@ -86,8 +97,7 @@ pub struct Writer {
     /// `None` after `reset`.
     io: Option<OwnedWriteHalf>,
     buffer: WriteBuffer,
-    finished: bool,
-    write_failed: Arc<AtomicBool>,
+    writing: Arc<Writing>,
 }
 
 impl Writer {
@@ -102,7 +112,7 @@ impl Writer {
             self.buffer.poll_send(cx, io, &mut data, b"")
         })
         .await
-        .map_err(|error| failed(&self.write_failed, error))
+        .map_err(|error| failed(&self.writing, error))
     }
 
     /// Bytes that wait to be written.
@@ -113,14 +123,14 @@ impl Writer {
     /// Writes everything taken so far.
     pub async fn flush(&mut self) -> Result<(), StreamError> {
         let io = self.io.as_mut().ok_or(StreamError::Reset(CONNECT_ERROR))?;
-        poll_fn(|cx| self.buffer.poll_drain(cx, io)).await.map_err(|error| failed(&self.write_failed, error))
+        poll_fn(|cx| self.buffer.poll_drain(cx, io)).await.map_err(|error| failed(&self.writing, error))
     }
 
     /// Writes everything and sends a FIN; the other direction stays open.
     pub async fn finish(&mut self) -> Result<(), StreamError> {
         self.flush().await?;
-        if let Some(io) = self.io.as_mut().filter(|_| !self.finished) {
-            self.finished = true;
+        if let Some(io) = self.io.as_mut().filter(|_| !self.writing.finished.load(Ordering::Relaxed)) {
+            self.writing.finished.store(true, Ordering::Relaxed);
             io.shutdown().await.map_err(tunnel_error)?;
         }
         Ok(())
@@ -242,8 +252,8 @@ pub(crate) fn linger_zero(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
-fn failed(write_failed: &AtomicBool, error: io::Error) -> StreamError {
-    write_failed.store(true, Ordering::Relaxed);
+fn failed(writing: &Writing, error: io::Error) -> StreamError {
+    writing.failed.store(true, Ordering::Relaxed);
     tunnel_error(error)
 }
 

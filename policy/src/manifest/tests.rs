@@ -326,7 +326,7 @@ fn meshes_and_workloads() {
     check_spec(
         Kind::Mesh,
         "  defaults:\n    requestTimeout: 15\n",
-        "6: spec.defaults.requestTimeout: the number 15 is not a string; put it in quotes",
+        "6: spec.defaults.requestTimeout: the number 15 is not a duration such as 15s, 250ms or 1m30s",
     );
     check_spec(
         Kind::Mesh,

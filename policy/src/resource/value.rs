@@ -1,8 +1,9 @@
 //! Values inside manifests: each is parsed where it stands, so that an error points at its line.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use serde::de::{Error, IgnoredAny};
+use serde::de::{Error, IgnoredAny, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::identity::{is_label, is_subdomain};
@@ -175,9 +176,22 @@ const MAX_DURATION_MS: u64 = 99_999 * 3_600_000;
 /// Gateway API durations (GEP-2257): `1h30m`, `15s`, `250ms`; at most five digits and four units, together at most
 /// `99999h`.
 pub(super) fn duration_ms<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let wrong = || D::Error::custom(format_args!("{text:?} is not a duration such as 15s, 250ms or 1m30s"));
-    parse_duration(&text).map(Some).ok_or_else(wrong)
+    deserializer.deserialize_string(AsDuration).map(Some)
+}
+
+/// Takes a duration for what it is: a bare number is told at once how one is written.
+struct AsDuration;
+
+impl Visitor<'_> for AsDuration {
+    type Value = u64;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a duration such as 15s, 250ms or 1m30s")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<u64, E> {
+        parse_duration(text).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
+    }
 }
 
 fn parse_duration(text: &str) -> Option<u64> {

@@ -21,14 +21,14 @@ pub(crate) fn compile(text: &str) -> Result<Regex, String> {
         return Err(format!("is longer than {MAX_CHARS} characters"));
     }
     let build = |text: &str| RegexBuilder::new(text).unicode(false).size_limit(MAX_COMPILED).build();
-    let told = |error: regex::Error| match error {
-        regex::Error::CompiledTooBig(_) => format!("needs more than {} KiB when it is compiled", MAX_COMPILED / 1024),
-        // The last line says what is wrong; those before draw where.
-        error => {
-            let error = error.to_string();
-            let last = error.lines().last().unwrap_or_default();
-            format!("is no regular expression: {}", last.trim_start_matches("error: "))
+    let told = |error: regex::Error| {
+        if let regex::Error::CompiledTooBig(_) = error {
+            return format!("needs more than {} KiB when it is compiled", MAX_COMPILED / 1024);
         }
+        // The last line says what is wrong; those before draw where.
+        let error = error.to_string();
+        let last = error.lines().last().unwrap_or_default();
+        format!("is no regular expression: {}", last.trim_start_matches("error: "))
     };
     build(text).map_err(told)?;
     // A comment at the end of a verbose expression would take the parenthesis with it.

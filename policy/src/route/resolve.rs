@@ -209,13 +209,14 @@ impl<'t> Resolver<'_, 't> {
             return Belongs::Outside;
         }
         let under = |suffix: &str| name.strip_suffix(suffix).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-        if under("svc.cluster.local") || under("mesh.local") {
+        // NAME.NS.svc, and the members of a service under it.
+        let is_member = name.strip_suffix(".svc").is_some_and(|rest| rest.contains('.'));
+        if under("svc.cluster.local") || under("mesh.local") || is_member {
             return Belongs::Mesh;
         }
         let mut labels = name.splitn(3, '.');
         match (labels.next(), labels.next(), labels.next()) {
             (_, None, _) => Belongs::Label,
-            (_, Some(_), Some("svc")) => Belongs::Mesh,
             (_, Some(namespace), None) if self.knows_namespace(namespace) => Belongs::Mesh,
             _ => Belongs::Outside,
         }

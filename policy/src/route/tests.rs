@@ -476,6 +476,9 @@ fn names_that_only_the_mesh_could_mean_never_leave_it() {
     check("WEB.Empty.:80", "no such service");
     check("web.nowhere.svc:80", "no such service");
     check("web.nowhere.svc.cluster.local:80", "no such service");
+    check("web-0.web.shop.svc:80", "no such service");
+    check("a.b.nowhere.SVC.:80", "no such service");
+    check("a.svc:80", "outside");
     check("web-0.web.shop.svc.cluster.local:80", "no such service");
     check("SVC.cluster.local:80", "no such service");
     check("x.mesh.local.:80", "no such service");

@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use weft_policy::bundle::{AppVersion, Bundle, Protocol};
 use weft_tests::client::tunnel;
-use weft_tests::{App, Client};
+use weft_tests::{App, Client, eventually};
 
 use super::in_process::{Of, Pair};
 
@@ -148,4 +148,25 @@ async fn an_app_that_leaves_is_missed_at_once() {
         assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");
     }
     assert!(best <= AT_ONCE, "{best:?}");
+}
+
+/// A program that writes, closes and exits has said everything: it arrives, however late it is read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_said_before_leaving_is_heard_to_the_end() {
+    const SAID: usize = 200_000;
+    let pair = Pair::start(&[(6000, Protocol::Tcp)]);
+    let listener = TcpListener::bind((pair.origin, 6000)).await.unwrap();
+    for app_speaks in [false, true] {
+        let client = tunnel(pair.proxy(), "origin:6000").await;
+        let (app, _) = listener.accept().await.unwrap();
+        let (mut speaks, mut listens) = if app_speaks { (app, client) } else { (client, app) };
+        speaks.write_all(&vec![b'x'; SAID]).await.unwrap();
+        drop(speaks);
+        for of in [Of::Caller, Of::Origin] {
+            eventually("both have let go", || async { (pair.shared(of).in_flight.count() == 0).then_some(()) }).await;
+        }
+        let mut heard = Vec::new();
+        let end = listens.read_to_end(&mut heard).await;
+        assert!(end.is_ok() && heard.len() == SAID, "app speaks: {app_speaks}: {} bytes, then {end:?}", heard.len());
+    }
 }

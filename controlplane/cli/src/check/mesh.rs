@@ -10,6 +10,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::Finding;
 use crate::access::{Access, AccessArgs};
 use crate::api::{Client, Error};
+use crate::commands::store;
 use crate::output;
 
 /// More than this and certificates are refused as expired or not yet valid.
@@ -40,8 +41,10 @@ pub(super) async fn findings(args: &AccessArgs) -> Vec<Finding> {
         }
     }
     findings.push(clock(client.server_time().await, OffsetDateTime::now_utc()));
-    findings.extend(store(client.health().await, client.fetch("/unreadable").await));
-    findings.extend(lead(client.fetch("/store").await));
+    let leads: Result<Store, Error> = client.fetch("/store").await;
+    let is_in_etcd = leads.as_ref().is_ok_and(|store| store.in_etcd);
+    findings.extend(written(client.health().await, is_in_etcd, client.fetch("/unreadable").await));
+    findings.extend(lead(leads));
     findings.push(certificates(client.fetch("/proxies").await, OffsetDateTime::now_utc().unix_timestamp()));
     findings
 }
@@ -103,11 +106,15 @@ fn clock(server: Option<String>, here: OffsetDateTime) -> Finding {
 }
 
 /// Checks that the store can be written, and names the records that can't be read.
-fn store(health: Result<(), String>, unreadable: Result<UnreadableList, Error>) -> Vec<Finding> {
+fn written(health: Result<(), String>, is_in_etcd: bool, unreadable: Result<UnreadableList, Error>) -> Vec<Finding> {
     let check = "store";
     let mut findings = Vec::new();
     if let Err(reason) = health {
-        findings.push(Finding::fail(check, reason, "free space on the disk of weft-control's state folder"));
+        let hint = match is_in_etcd {
+            true => "see etcd's members, its space and the network to it; what is known is served meanwhile",
+            false => "free space on the disk of weft-control's state folder",
+        };
+        findings.push(Finding::fail(check, reason, hint));
     }
     match unreadable {
         Ok(answer) => {
@@ -127,10 +134,15 @@ fn store(health: Result<(), String>, unreadable: Result<UnreadableList, Error>) 
     findings
 }
 
-/// Finds a store that does not lead; gives nothing if it leads or can't be asked.
+/// Finds a store that does not lead, or not all proxies; gives nothing if it leads or can't be asked.
 fn lead(answer: Result<Store, Error>) -> Option<Finding> {
-    let doubt = answer.ok()?.doubt?;
-    Some(Finding::fail("store", doubt, "proxies keep what they have until then"))
+    let Store { doubt, ahead, .. } = answer.ok()?;
+    if let Some(doubt) = doubt {
+        return Some(Finding::fail("store", doubt, "proxies keep what they have until then"));
+    }
+    let ahead = ahead?;
+    let seen = format!("leads not all proxies; {}: {}", store::ahead(&ahead), output::cell(&ahead.reason));
+    Some(Finding::fail("store", seen, "they keep what they have until then: see `weft proxies -o wide`"))
 }
 
 fn certificates(answer: Result<Proxies, Error>, now: i64) -> Finding {
@@ -164,7 +176,7 @@ fn certificates(answer: Result<Proxies, Error>, now: i64) -> Finding {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use weft_api::Unreadable;
+    use weft_api::{Ahead, Unreadable};
 
     use super::super::State;
     use super::*;
@@ -181,13 +193,28 @@ mod tests {
     #[test]
     fn what_is_wrong_with_the_store_is_said() {
         let none = || Ok(UnreadableList::default());
-        assert_eq!(store(Ok(()), none())[0].state, State::Ok);
-        let full = store(Err("No space left on device".to_owned()), none());
+        assert_eq!(written(Ok(()), false, none())[0].state, State::Ok);
+        let full = written(Err("No space left on device".to_owned()), false, none());
         assert_eq!((full.len(), full[0].state), (1, State::Fail));
+        assert!(full[0].advice.contains("state folder"), "{}", full[0].advice);
+        let away = written(Err("10.0.0.1:2379: refused".to_owned()), true, none());
+        assert!(away[0].advice.starts_with("see etcd's members"), "{}", away[0].advice);
         let record = Unreadable { key: "services/default/a".to_owned(), ..Unreadable::default() };
-        let odd = store(Ok(()), Ok(UnreadableList { items: vec![record] }));
+        let odd = written(Ok(()), false, Ok(UnreadableList { items: vec![record] }));
         assert_eq!((odd.len(), odd[0].state), (1, State::Fail));
         assert!(odd[0].seen.contains("services/default/a"), "{}", odd[0].seen);
+    }
+
+    #[test]
+    fn a_store_that_does_not_lead_all_proxies_fails() {
+        let ahead = Ahead { proxies: 1, names: vec!["web-1".to_owned()], reason: "it is of epoch 1".to_owned() };
+        assert!(lead(Ok(Store::default())).is_none());
+        let finding = lead(Ok(Store { ahead: Some(ahead.clone()), ..Store::default() })).unwrap();
+        assert_eq!(finding.state, State::Fail);
+        assert_eq!(finding.seen, "leads not all proxies; 1 proxy takes nothing from it (web-1): it is of epoch 1");
+        // A store that leads nobody has one reason for it.
+        let doubt = Some("set back".to_owned());
+        assert_eq!(lead(Ok(Store { ahead: Some(ahead), doubt, ..Store::default() })).unwrap().seen, "set back");
     }
 
     #[test]

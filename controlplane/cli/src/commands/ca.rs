@@ -136,6 +136,9 @@ fn details(answer: &Authority) -> String {
         let names = if names.is_empty() { String::new() } else { format!(": {names}") };
         table.row(["Proxies without new root:".to_owned(), format!("{}{names}", left.waiting_count)]);
     }
+    if let Some(reason) = &answer.left_unknown {
+        table.row(["Old certificates:".to_owned(), format!("not known: {}", cell(reason))]);
+    }
     for replica in &answer.replicas {
         table.row(["Control plane:".to_owned(), standing(replica, answer)]);
     }
@@ -170,6 +173,8 @@ mod tests {
         let waiting = vec!["spiffe://cluster.local/ns/shop/sa/web web-1".to_owned()];
         let until = Some("2026-12-01T00:00:00Z".to_owned());
         answer.left = Some(RotationLeft { waiting, waiting_count: 3, certificates: 2, until });
+        let unknown = Authority { left: None, left_unknown: Some("etcd is away".to_owned()), ..answer.clone() };
+        assert!(details(&unknown).contains("not known: etcd is away"), "{}", details(&unknown));
         let replica = |name: &str, root: &str, reason: &str| AuthorityReplica {
             replica: name.to_owned(),
             root: root.to_owned(),

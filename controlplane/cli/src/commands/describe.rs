@@ -37,7 +37,14 @@ pub(crate) struct DescribeArgs {
 pub(crate) async fn run(args: DescribeArgs) -> Outcome {
     let kind = kinds::parse(&args.kind)?;
     let client = args.access.client()?;
-    let object = get::one(&client, &Target::new(kind, &args.namespace, &args.name)).await?;
+    let object = match get::one(&client, &Target::new(kind, &args.namespace, &args.name)).await {
+        // The workload of a proxy leaves with its ban.
+        Err(Failure::Refused(text)) if kind == Kind::Workload => {
+            let bans = proxies::bans(&client).await?;
+            return Err(Failure::Refused(text + &kept_out_of(&args.namespace, &bans)));
+        }
+        object => object?,
+    };
     let mut text = output::yaml(&object)?;
     if matches!(kind, Kind::Service | Kind::Workload) {
         text.push_str(&related(&client, kind, &object).await?);
@@ -76,8 +83,13 @@ async fn related(client: &Client, kind: Kind, object: &Resource) -> Result<Strin
     };
     if kind == Kind::Service {
         let workloads = get::list(client, Kind::Workload, Some(namespace)).await?;
-        let chosen = workloads.iter().filter(|workload| selects(object, &workload.metadata.labels));
-        section("Endpoints", chosen.map(|workload| endpoint(workload, &bans)).collect());
+        let workloads = workloads.iter().map(|workload| &**workload);
+        let chosen: Vec<&Resource> = workloads.filter(|it| selects(object, &it.metadata.labels)).collect();
+        section("Endpoints", chosen.iter().map(|workload| endpoint(workload, &bans)).collect());
+        let gone = gone(namespace, &chosen, &bans);
+        if !gone.is_empty() {
+            section(&format!("Kept out of namespace {}, without endpoints", cell(namespace)), gone);
+        }
         // A producer's or a consumer's route: any namespace may have one.
         let routes = get::list(client, Kind::HttpRoute, None).await?;
         section("Routes", routes.iter().filter(|route| is_attached(route, object)).map(|it| named(it)).collect());
@@ -148,9 +160,37 @@ fn endpoint(workload: &Resource, bans: &[Ban]) -> String {
     format!("{} at {address} as {account}{kept_out}", cell(&workload.metadata.name))
 }
 
+/// Who is banned in a namespace.
+fn banned_in<'b>(namespace: &str, bans: &'b [Ban]) -> impl Iterator<Item = (SpiffeId, &'b Ban)> {
+    let known = bans.iter().filter_map(|ban| Some((ban.identity.parse::<SpiffeId>().ok()?, ban)));
+    known.filter(move |(identity, _)| identity.namespace() == namespace)
+}
+
+/// Who is banned in the namespace and has none of these endpoints: those that proxies registered left with the ban, and
+/// which services they stood behind is known to nobody any longer.
+fn gone(namespace: &str, endpoints: &[&Resource], bans: &[Ban]) -> Vec<String> {
+    let accounts: BTreeSet<_> = endpoints.iter().map(|it| account_of(it)).collect();
+    let gone = banned_in(namespace, bans).filter(|(identity, _)| !accounts.contains(identity.service_account()));
+    gone.map(|(_, ban)| proxies::banned(ban)).collect()
+}
+
+/// What is said beside a workload that is not there.
+fn kept_out_of(namespace: &str, bans: &[Ban]) -> String {
+    let banned: Vec<_> = banned_in(namespace, bans).map(|(_, ban)| proxies::banned(ban)).collect();
+    match banned.is_empty() {
+        true => String::new(),
+        false => format!("; kept out of {namespace}, without workloads of theirs: {}", banned.join(", ")),
+    }
+}
+
+/// The service account of a workload.
+fn account_of(workload: &Resource) -> &str {
+    workload.spec["serviceAccount"].as_str().unwrap_or("default")
+}
+
 /// The ban of a workload's identity.
 fn ban_of<'b>(workload: &Resource, bans: &'b [Ban]) -> Option<&'b Ban> {
-    let account = workload.spec["serviceAccount"].as_str().unwrap_or("default");
+    let account = account_of(workload);
     let is_its = |ban: &&Ban| {
         let identity = ban.identity.parse::<SpiffeId>();
         identity.is_ok_and(|it| it.namespace() == workload.metadata.namespace && it.service_account() == account)
@@ -195,6 +235,27 @@ mod tests {
             endpoint(&workload, &[ban("api"), ban("web")]),
             "web-1 at 10.0.0.1 as web, kept out: shop/web (banned since 1970-01-01T00:00:00Z)"
         );
+    }
+
+    #[test]
+    fn whose_endpoints_left_with_a_ban_is_named() {
+        let workload = |account: &str| {
+            let spec = json!({"address": "10.0.0.1", "serviceAccount": account});
+            resource(json!({"metadata": {"namespace": "shop", "name": account}, "spec": spec}))
+        };
+        let ban = |account: &str| Ban { identity: format!("spiffe://c/ns/{account}"), ..Ban::default() };
+        let bans = [ban("shop/sa/web"), ban("shop/sa/api"), ban("bank/sa/web")];
+        let (web, api) = (workload("web"), workload("api"));
+        let since = "(banned since 1970-01-01T00:00:00Z)";
+        // Its endpoint says so itself.
+        assert_eq!(gone("shop", &[&web], &bans), [format!("shop/api {since}")]);
+        assert!(gone("shop", &[&web, &api], &bans).is_empty() && gone("other", &[], &bans).is_empty());
+        let text = kept_out_of("shop", &bans);
+        assert_eq!(
+            text,
+            format!("; kept out of shop, without workloads of theirs: shop/web {since}, shop/api {since}")
+        );
+        assert_eq!(kept_out_of("shop", &bans[2..]), "");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `weft explain`: what would become of a request and which rule says so, by the engines that decide it. Status 1 where
 //! it is denied.
 
+use anyhow::bail;
 use weft_api::{ExplainQuery, Explanation};
 
 use crate::access::AccessArgs;
@@ -19,7 +20,7 @@ pub(crate) struct ExplainArgs {
     #[arg(long, value_name = "NS/SA", value_parser = values::namespaced)]
     from: (String, String),
     /// Which service, as an app names it: in the caller's namespace where it names none.
-    #[arg(long, value_name = "SERVICE[.NS]")]
+    #[arg(long, value_name = "SERVICE[.NS][:PORT]")]
     to: String,
     /// Port of the service [default: its first].
     #[arg(long)]
@@ -38,6 +39,8 @@ pub(crate) struct ExplainArgs {
 }
 
 pub(crate) async fn run(args: ExplainArgs) -> Outcome {
+    let (to, port) = place(&args.to, args.port)?;
+    let args = ExplainArgs { to, port, ..args };
     let (namespace, account) = &args.from;
     let query = ExplainQuery {
         from: format!("{namespace}/{account}"),
@@ -51,6 +54,18 @@ pub(crate) async fn run(args: ExplainArgs) -> Outcome {
     let text = output::structured(args.output.format, &answer)?;
     output::print(&text.unwrap_or_else(|| render(&args, &answer, &Paint::stdout())));
     Ok(if answer.allowed { Answer::Yes } else { Answer::No })
+}
+
+/// The name and the port that are meant: a port may stand behind the name, as in a URL.
+fn place(to: &str, port: Option<u16>) -> anyhow::Result<(String, Option<u16>)> {
+    let Some((name, text)) = to.rsplit_once(':').filter(|(name, _)| !name.contains(':') || name.ends_with(']')) else {
+        return Ok((to.to_owned(), port));
+    };
+    let Ok(behind) = text.parse::<u16>() else { bail!("--to {to}: {text:?} is no port") };
+    match port {
+        Some(port) if port != behind => bail!("--to {to} and --port {port} are two ports"),
+        _ => Ok((name.to_owned(), Some(behind))),
+    }
 }
 
 /// Verdict, route and backends first; each endpoint with the filters on the way and the rule that decided there.
@@ -146,6 +161,23 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_port_may_stand_behind_the_name() {
+        let check = |to: &str, port: Option<u16>, expect: (&str, Option<u16>)| {
+            let (name, port) = place(to, port).unwrap();
+            assert_eq!((name.as_str(), port), expect, "{to}");
+        };
+        check("hello", None, ("hello", None));
+        check("hello", Some(81), ("hello", Some(81)));
+        check("hello.shop:81", None, ("hello.shop", Some(81)));
+        check("hello:81", Some(81), ("hello", Some(81)));
+        check("10.0.0.1:81", None, ("10.0.0.1", Some(81)));
+        check("[fd00::1]:81", None, ("[fd00::1]", Some(81)));
+        check("fd00::1", None, ("fd00::1", None));
+        assert_eq!(place("hello:81", Some(80)).unwrap_err().to_string(), "--to hello:81 and --port 80 are two ports");
+        assert_eq!(place("hello:http", None).unwrap_err().to_string(), "--to hello:http: \"http\" is no port");
+    }
 
     #[test]
     fn each_endpoint_shows_its_rule() {

@@ -1,5 +1,6 @@
 //! `weft proxies`: each proxy as the control plane sees it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use weft_api::{Ban, Bans, LoadedFilter, Proxies, Proxy, SilentReplica, SyncState};
@@ -148,7 +149,37 @@ fn table(proxies: &[Proxy], wide: bool, paint: &Paint, now: i64) -> String {
     if table.is_empty() {
         return "no proxy has connected yet\n".to_owned();
     }
-    table.render()
+    let mut text = table.render();
+    if !wide {
+        text.extend(refusals(proxies));
+    }
+    text
+}
+
+/// Reasons of refusals that are told below the table, and names beside each.
+const REASONS_SHOWN: usize = 5;
+const NAMES_SHOWN: usize = 3;
+
+/// Why proxies refuse, each reason once, the one of most proxies first.
+fn refusals(proxies: &[Proxy]) -> Vec<String> {
+    let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for proxy in proxies.iter().filter(|proxy| proxy.state == SyncState::Refused && !proxy.reason.is_empty()) {
+        reasons.entry(&proxy.reason).or_default().push(&proxy.name);
+    }
+    let mut reasons: Vec<_> = reasons.into_iter().collect();
+    reasons.sort_by_key(|(_, names)| std::cmp::Reverse(names.len()));
+    let more = reasons.len().saturating_sub(REASONS_SHOWN);
+    let line = |(reason, names): (&str, Vec<&str>)| {
+        let others = names.len().saturating_sub(NAMES_SHOWN);
+        let tail = if others > 0 { format!(" and {others} more") } else { String::new() };
+        let shown: Vec<_> = names.iter().take(NAMES_SHOWN).map(|name| cell(name)).collect();
+        format!("\nrefused by {}{tail}: {}\n", shown.join(", "), cell(reason))
+    };
+    let mut lines: Vec<_> = reasons.into_iter().take(REASONS_SHOWN).map(line).collect();
+    if more > 0 {
+        lines.push(format!("\n{more} more reasons: weft proxies -o wide\n"));
+    }
+    lines
 }
 
 /// `12`, or `11/12` where the proxy is behind; `-` where another control plane knows and does not tell.
@@ -249,6 +280,23 @@ mod tests {
         let text = table(&[proxy()], false, &Paint::plain(), 0);
         assert!(text.lines().all(|line| line.len() <= 80), "{text}");
         assert!(text.contains("shop/reviews"), "{text}");
+    }
+
+    #[test]
+    fn why_proxies_refuse_is_said_once_below_the_table() {
+        let refused = |name: &str, reason: &str| Proxy {
+            name: name.to_owned(),
+            state: SyncState::Refused,
+            reason: reason.to_owned(),
+            ..proxy()
+        };
+        let mut proxies = vec![proxy(), refused("z", "no such filter")];
+        proxies.extend(["a", "b", "c", "d", "e"].map(|name| refused(name, "it is of epoch 1")));
+        let text = table(&proxies, false, &Paint::plain(), 0);
+        let told = "\nrefused by a, b, c and 2 more: it is of epoch 1\n\nrefused by z: no such filter\n";
+        assert!(text.ends_with(told), "{text}");
+        assert!(!table(&[proxy()], false, &Paint::plain(), 0).contains("refused by"));
+        assert_eq!(table(&proxies, true, &Paint::plain(), 0).matches("refused by").count(), 0, "each row has its own");
     }
 
     #[test]

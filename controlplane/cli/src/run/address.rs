@@ -8,7 +8,13 @@ use std::os::unix::net::UnixListener;
 use anyhow::{Context, bail};
 
 /// TCP ports that a sidecar binds on its address, and the UDP one.
-const TCP_PORTS: [u16; 4] = [15000, 15020, 15021, 15080];
+const TCP_PORTS: [u16; 2] = [15020, 15021];
+/// The same, on loopback only.
+const ADMIN_PORT: u16 = 15000;
+const EXPLICIT_PORT: u16 = 15080;
+/// Pairs of these that are tried where an address of loopback is shared, and how far they are apart.
+const LOCAL_PAIRS: u16 = 100;
+const LOCAL_STEP: u16 = 100;
 const MESH_PORT: u16 = 15008;
 const FIRST: u8 = 11;
 const LAST: u8 = 254;
@@ -17,6 +23,7 @@ const LAST: u8 = 254;
 #[derive(Debug)]
 pub(crate) struct Reserved {
     ip: IpAddr,
+    local: LocalPorts,
     _lock: UnixListener,
 }
 
@@ -24,14 +31,55 @@ impl Reserved {
     pub(crate) fn ip(&self) -> IpAddr {
         self.ip
     }
+
+    pub(super) fn local(&self) -> &LocalPorts {
+        &self.local
+    }
+}
+
+/// The ports for this machine's applications and operators. Sidecars of addresses that are not loopback share one
+/// loopback address for them: the second has others.
+#[derive(Debug)]
+pub(super) struct LocalPorts {
+    pub(super) admin: u16,
+    pub(super) explicit: u16,
+    /// Held where they are shared.
+    _lock: Option<UnixListener>,
+}
+
+impl LocalPorts {
+    pub(super) fn usual() -> Self {
+        Self { admin: ADMIN_PORT, explicit: EXPLICIT_PORT, _lock: None }
+    }
+
+    pub(super) fn is_usual(&self) -> bool {
+        (self.admin, self.explicit) == (ADMIN_PORT, EXPLICIT_PORT)
+    }
+
+    /// The first pair that is free at `loopback`, and that no other `weft run` has.
+    fn take(loopback: IpAddr) -> anyhow::Result<Self> {
+        for step in (0..LOCAL_PAIRS).map(|pair| pair * LOCAL_STEP) {
+            let (admin, explicit) = (ADMIN_PORT + step, EXPLICIT_PORT + step);
+            let name = std::os::unix::net::SocketAddr::from_abstract_name(format!("weft/local/{loopback}/{admin}"))?;
+            let Ok(lock) = UnixListener::bind_addr(&name) else { continue };
+            if [admin, explicit].iter().all(|port| TcpListener::bind((loopback, *port)).is_ok()) {
+                return Ok(Self { admin, explicit, _lock: Some(lock) });
+            }
+        }
+        let last = ADMIN_PORT + (LOCAL_PAIRS - 1) * LOCAL_STEP;
+        bail!(
+            "no admin port of {loopback} is free, of {ADMIN_PORT}, {} ... {last}, with one for applications 80 above it",
+            ADMIN_PORT + LOCAL_STEP
+        )
+    }
 }
 
 /// The given address, or the next free one of loopback: 127.0.0.x from 127.0.0.11 on, or ::1 on a machine without IPv4.
 pub(crate) fn reserve(wanted: Option<IpAddr>) -> anyhow::Result<Reserved> {
     if let Some(ip) = wanted {
         let lock = lock(ip).with_context(|| format!("--ip {ip}: another `weft run` has this address"))?;
-        ports_free(ip).with_context(|| format!("--ip {ip}"))?;
-        return Ok(Reserved { ip, _lock: lock });
+        let local = ports_free(ip).with_context(|| format!("--ip {ip}"))?;
+        return Ok(Reserved { ip, local, _lock: lock });
     }
     let candidates = candidates(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).is_ok());
     let range = match candidates.as_slice() {
@@ -42,7 +90,7 @@ pub(crate) fn reserve(wanted: Option<IpAddr>) -> anyhow::Result<Reserved> {
     for ip in candidates {
         let Ok(lock) = lock(ip) else { continue };
         match ports_free(ip) {
-            Ok(()) => return Ok(Reserved { ip, _lock: lock }),
+            Ok(local) => return Ok(Reserved { ip, local, _lock: lock }),
             Err(reason) => last_reason = Some(reason),
         }
     }
@@ -80,13 +128,13 @@ fn lock(ip: IpAddr) -> std::io::Result<UnixListener> {
 }
 
 /// Tries what the sidecar will bind. Ports that only sidecars on loopback share are tried there.
-fn ports_free(ip: IpAddr) -> anyhow::Result<()> {
-    for port in TCP_PORTS {
-        let at = if ip.is_loopback() { ip } else { super::sidecar::loopback_for(ip, port) };
-        TcpListener::bind(SocketAddr::new(at, port)).with_context(|| format!("TCP port {port} of {at}"))?;
+fn ports_free(ip: IpAddr) -> anyhow::Result<LocalPorts> {
+    let own = if ip.is_loopback() { &[ADMIN_PORT, EXPLICIT_PORT][..] } else { &[] };
+    for port in TCP_PORTS.iter().chain(own) {
+        TcpListener::bind(SocketAddr::new(ip, *port)).with_context(|| format!("TCP port {port} of {ip}"))?;
     }
     UdpSocket::bind(SocketAddr::new(ip, MESH_PORT)).with_context(|| format!("UDP port {MESH_PORT} of {ip}"))?;
-    Ok(())
+    if ip.is_loopback() { Ok(LocalPorts::usual()) } else { LocalPorts::take(super::sidecar::loopback_for(ip)) }
 }
 
 #[cfg(test)]
@@ -122,6 +170,20 @@ mod tests {
         assert!(LoopbackPort::take(64_999).is_none() && LoopbackPort::take(64_998).is_some());
         drop(first);
         assert!(LoopbackPort::take(64_999).is_some());
+    }
+
+    #[test]
+    fn runs_that_share_a_loopback_address_have_ports_of_their_own() {
+        // Not of this machine's sidecars: 127.9.9.8 is nobody's.
+        let shared: IpAddr = "127.9.9.8".parse().unwrap();
+        let first = LocalPorts::take(shared).unwrap();
+        assert!(first.is_usual());
+        let second = LocalPorts::take(shared).unwrap();
+        assert_eq!((second.admin, second.explicit, second.is_usual()), (15100, 15180, false));
+        let _taken = TcpListener::bind((shared, 15280)).unwrap();
+        assert_eq!(LocalPorts::take(shared).unwrap().admin, 15300, "a pair is free as a whole or not taken");
+        drop(first);
+        assert!(LocalPorts::take(shared).unwrap().is_usual());
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! The command that `weft run` runs: started with its environment, sent the signals that we get, its exit status ours.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
 use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
 use anyhow::Context;
+use rustix::fs::Access;
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{self, SignalKind};
@@ -58,10 +61,7 @@ pub(super) async fn supervise(
     die_with_parent(&mut command);
     let mut child = match command.spawn() {
         Ok(child) => child,
-        Err(error) => {
-            crate::output::complain(&format!("error: cannot run {}: {error}", program.display()));
-            return Ok(if error.kind() == ErrorKind::NotFound { 127 } else { 126 });
-        }
+        Err(error) => return Ok(not_run(words, &error)),
     };
     loop {
         tokio::select! {
@@ -76,6 +76,39 @@ pub(super) async fn supervise(
             }
         }
     }
+}
+
+/// Tells why the command can't be run; the status that a shell gives then.
+pub(super) fn not_run(words: &[OsString], error: &std::io::Error) -> u8 {
+    let program = words.first().map(|program| program.display().to_string()).unwrap_or_default();
+    crate::output::complain(&format!("error: cannot run {program}: {error}"));
+    if error.kind() == ErrorKind::NotFound { 127 } else { 126 }
+}
+
+/// Looks for the program as the start of it will.
+///
+/// # Errors
+/// It is not there, or can't be executed.
+pub(super) fn find(words: &[OsString]) -> std::io::Result<()> {
+    let program = Path::new(words.first().ok_or(ErrorKind::NotFound)?);
+    let search = std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
+    find_in(program, &search)
+}
+
+fn find_in(program: &Path, search: &OsStr) -> std::io::Result<()> {
+    let folders = match program.as_os_str().as_encoded_bytes().contains(&b'/') {
+        true => vec![PathBuf::new()],
+        false => std::env::split_paths(search).collect(),
+    };
+    let mut found = Errno::NOENT;
+    for path in folders.iter().map(|folder| folder.join(program)) {
+        match rustix::fs::access(&path, Access::EXEC_OK) {
+            Ok(()) if path.is_file() => return Ok(()),
+            Ok(()) | Err(Errno::ACCESS) => found = Errno::ACCESS,
+            Err(_) => {}
+        }
+    }
+    Err(found.into())
 }
 
 /// Passes a signal on to the command. A signal from the terminal is not sent twice: it reaches the terminal's whole
@@ -122,7 +155,34 @@ pub(super) fn status_of_signal(signal: i32) -> u8 {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
+
+    #[test]
+    fn a_program_is_looked_for_as_it_will_be_started() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, mode) in [("good", 0o755), ("plain", 0o644)] {
+            std::fs::write(dir.path().join(name), "").unwrap();
+            std::fs::set_permissions(dir.path().join(name), std::fs::Permissions::from_mode(mode)).unwrap();
+        }
+        std::fs::create_dir(dir.path().join("folder")).unwrap();
+        let mut search = OsString::from("/nowhere:");
+        search.push(dir.path());
+        let check = |program: &Path, expect: Option<ErrorKind>| {
+            let found = find_in(program, &search).err();
+            assert_eq!(found.map(|error| error.kind()), expect, "{}", program.display());
+        };
+        check(Path::new("good"), None);
+        check(Path::new("plain"), Some(ErrorKind::PermissionDenied));
+        check(Path::new("folder"), Some(ErrorKind::PermissionDenied));
+        check(Path::new("nosuch"), Some(ErrorKind::NotFound));
+        check(&dir.path().join("good"), None);
+        check(&dir.path().join("nosuch"), Some(ErrorKind::NotFound));
+        let (there, away) = (vec!["sh".into()], vec!["no-such-program-at-all".into()]);
+        assert!(find(&there).is_ok());
+        assert_eq!(not_run(&away, &find(&away).unwrap_err()), 127);
+    }
 
     #[test]
     fn exit_statuses_are_those_of_a_shell() {

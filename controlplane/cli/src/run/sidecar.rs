@@ -13,6 +13,7 @@ use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
 use super::Protocol;
+use super::address::LocalPorts;
 use super::command::{self, Signals};
 use crate::programs::PROXY;
 
@@ -92,19 +93,25 @@ pub(super) struct Listen {
 
 impl Listen {
     /// Everything on a loopback address; elsewhere what apps and operators use stays on loopback.
-    pub(super) fn on(ip: IpAddr) -> Self {
-        let at = |port| SocketAddr::new(loopback_for(ip, port), port);
-        Self { explicit: at(15080), mesh: at(15008), admin: at(15000), metrics: at(15020), health: at(15021) }
+    pub(super) fn on(ip: IpAddr, local: &LocalPorts) -> Self {
+        let at = |port| SocketAddr::new(ip, port);
+        let here = |port| SocketAddr::new(loopback_for(ip), port);
+        Self {
+            explicit: here(local.explicit),
+            mesh: at(15008),
+            admin: here(local.admin),
+            metrics: at(15020),
+            health: at(15021),
+        }
     }
 }
 
-/// Address at which a sidecar of `ip` binds a port: loopback for admin and the explicit proxy, else `ip` itself.
-pub(super) fn loopback_for(ip: IpAddr, port: u16) -> IpAddr {
-    match (ip.is_loopback(), port, ip) {
-        (true, _, _) => ip,
-        (false, 15000 | 15080, IpAddr::V4(_)) => Ipv4Addr::LOCALHOST.into(),
-        (false, 15000 | 15080, IpAddr::V6(_)) => Ipv6Addr::LOCALHOST.into(),
-        (false, _, _) => ip,
+/// Address at which a sidecar of `ip` binds admin and the explicit proxy.
+pub(super) fn loopback_for(ip: IpAddr) -> IpAddr {
+    match (ip.is_loopback(), ip) {
+        (true, _) => ip,
+        (false, IpAddr::V4(_)) => Ipv4Addr::LOCALHOST.into(),
+        (false, IpAddr::V6(_)) => Ipv6Addr::LOCALHOST.into(),
     }
 }
 
@@ -139,6 +146,9 @@ impl Sidecar {
             }
             let last = match crate::local::fetch(&client, self.health, "/healthz/ready").await {
                 Ok((200, _)) => return Ok(()),
+                Ok((_, text)) if is_final(&text) => {
+                    bail!("the sidecar can't become ready: {}{}", text.trim(), self.log_end());
+                }
                 Ok((status, text)) => format!("{status} {}", text.trim()),
                 Err(error) => format!("{error:#}"),
             };
@@ -201,6 +211,11 @@ impl Sidecar {
     }
 }
 
+/// True where the control plane refuses what it is told of the sidecar: asking again changes nothing.
+fn is_final(told: &str) -> bool {
+    told.contains("answered PermissionDenied")
+}
+
 fn spawn(config: &Path, log: &Path) -> anyhow::Result<Child> {
     let program = PROXY.find()?;
     let open = || std::fs::OpenOptions::new().create(true).append(true).open(log);
@@ -231,13 +246,23 @@ mod tests {
 
     #[test]
     fn only_loopback_addresses_carry_the_admin_port() {
-        let here = Listen::on("127.0.0.11".parse().unwrap());
+        let listen = |ip: &str| Listen::on(ip.parse().unwrap(), &LocalPorts::usual());
+        let here = listen("127.0.0.11");
         assert_eq!(here.admin, "127.0.0.11:15000".parse().unwrap());
-        let there = Listen::on("10.0.0.1".parse().unwrap());
+        let there = listen("10.0.0.1");
         assert_eq!(there.admin, "127.0.0.1:15000".parse().unwrap());
         assert_eq!(there.explicit, "127.0.0.1:15080".parse().unwrap());
         assert_eq!(there.mesh, "10.0.0.1:15008".parse().unwrap());
-        assert_eq!(Listen::on("fd00::1".parse().unwrap()).admin, "[::1]:15000".parse().unwrap());
+        assert_eq!(listen("fd00::1").admin, "[::1]:15000".parse().unwrap());
+    }
+
+    #[test]
+    fn a_refusal_for_good_is_told_from_one_that_may_pass() {
+        assert!(is_final(
+            "no configuration yet: the control plane answered PermissionDenied: web is another account's\n"
+        ));
+        assert!(!is_final("no configuration yet: the control plane answered ResourceExhausted: later\n"));
+        assert!(!is_final("no identity yet\n"));
     }
 
     #[test]

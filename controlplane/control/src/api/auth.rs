@@ -151,7 +151,7 @@ fn take_body(hub: &Hub, caller: &Caller, request: &Request) -> Result<Part<Strin
 
 /// The entry for an answer that refused something. Mistakes in what was sent are no attempts.
 fn attempt(response: &Response, method: &Method, path: &str, actor: Actor) -> Option<AuditEntry> {
-    let Refusal { code, message } = response.extensions().get::<Refusal>()?;
+    let Refusal { code, message, objects } = response.extensions().get::<Refusal>()?;
     let status = response.status();
     let is_change = *method != Method::GET;
     let is_attempt = match status {
@@ -161,7 +161,12 @@ fn attempt(response: &Response, method: &Method, path: &str, actor: Actor) -> Op
     };
     is_attempt.then(|| {
         let action = format!("{} refused", method.as_str().to_lowercase());
-        let entry = AuditEntry::new(actor, &action, printable(path).into_owned(), printable(message).into_owned());
+        let mut object = printable(path).into_owned();
+        if !objects.is_empty() {
+            let named: Vec<_> = objects.iter().map(ToString::to_string).collect();
+            object = format!("{object}: {}", printable(&named.join(", ")));
+        }
+        let entry = AuditEntry::new(actor, &action, object, printable(message).into_owned());
         AuditEntry { refused: format!("{} {code}", status.as_u16()), ..entry }
     })
 }

@@ -72,7 +72,7 @@ async fn install(
 }
 
 async fn show(State(hub): State<Arc<Hub>>, Extension(caller): Extension<Caller>) -> Result<Json<Authority>, ApiError> {
-    Ok(Json(told(hub.rotation().await?, &caller)))
+    Ok(Json(told(hub.known_rotation().await?, &caller)))
 }
 
 async fn rotate(
@@ -96,13 +96,14 @@ async fn finish(
 }
 
 fn told(rotation: Rotation, caller: &Caller) -> Authority {
-    let Rotation { authorities, left, replicas } = rotation;
+    let Rotation { authorities, left, unknown, replicas } = rotation;
     let root = |(fingerprint, not_after)| Root { fingerprint, not_after: time_of(not_after) };
     Authority {
         root: root(authorities.root),
         previous: authorities.previous.map(root),
         intermediate_not_after: time_of(authorities.intermediate_not_after),
         left: left.map(|left| told_left(left, caller)),
+        left_unknown: unknown,
         replicas: replicas.into_iter().map(told_replica).collect(),
     }
 }

@@ -22,6 +22,8 @@ pub struct ApiError {
     pub details: Vec<Detail>,
     /// Seconds after which the same may be tried again.
     pub retry_after: Option<u64>,
+    /// The objects that the call was to change, for the audit log; no part of the answer.
+    pub(super) objects: Vec<ObjectKey>,
 }
 
 /// Something wrong in a document of the request.
@@ -37,7 +39,7 @@ pub(super) fn of_object(object: &ObjectKey, key: impl Into<String>, message: imp
 
 impl ApiError {
     fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), details: Vec::new(), retry_after: None }
+        Self { status, code, message: message.into(), details: Vec::new(), retry_after: None, objects: Vec::new() }
     }
 
     pub fn invalid(message: impl Into<String>) -> Self {
@@ -84,9 +86,27 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
     }
 
+    /// Something that only the store knows could not be read.
+    pub(super) fn unread(error: StoreError) -> Self {
+        if !error.is_unreachable() {
+            return error.into();
+        }
+        let reason = crate::chain(&error);
+        tracing::warn!(error = reason, "what is only in the store could not be read");
+        Self::unavailable(format!(
+            "{reason}; what you ask for is only in the store. Once etcd answers again, so does this server; what is kept in \
+             memory, such as objects, proxies and bans, is told meanwhile"
+        ))
+    }
+
     pub fn with_details(mut self, details: Vec<Detail>) -> Self {
         self.details = details;
         self
+    }
+
+    /// Names the objects that the refused call was about.
+    pub(super) fn about<'k>(self, objects: impl IntoIterator<Item = &'k ObjectKey>) -> Self {
+        Self { objects: objects.into_iter().cloned().collect(), ..self }
     }
 
     /// Names the documents that the objects at fault are in.
@@ -106,6 +126,8 @@ impl ApiError {
 pub(super) struct Refusal {
     pub(super) code: &'static str,
     pub(super) message: String,
+    /// The objects that it was about, where they are known.
+    pub(super) objects: Vec<ObjectKey>,
 }
 
 impl IntoResponse for ApiError {
@@ -117,7 +139,7 @@ impl IntoResponse for ApiError {
             let challenge = http::HeaderValue::from_static("Bearer realm=\"weft\"");
             response.headers_mut().insert(http::header::WWW_AUTHENTICATE, challenge);
         }
-        response.extensions_mut().insert(Refusal { code: self.code, message: self.message });
+        response.extensions_mut().insert(Refusal { code: self.code, message: self.message, objects: self.objects });
         if let Some(seconds) = self.retry_after {
             //= rfc6585#section-4
             response.headers_mut().insert(http::header::RETRY_AFTER, seconds.into());

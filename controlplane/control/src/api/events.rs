@@ -46,8 +46,8 @@ async fn events(
     let mut told = hub.watch_events();
     loop {
         told.borrow_and_update();
-        let newest = hub.newest_event().await?;
-        let log = hub.search_events(&caller.token_id, query.clone()).await??;
+        let newest = hub.newest_event().await.map_err(ApiError::unread)?;
+        let log = hub.search_events(&caller.token_id, query.clone()).await?.map_err(ApiError::unread)?;
         if !log.is_empty() || Instant::now() >= deadline {
             let entries: Vec<_> = log.into_iter().map(|(number, entry)| describe(number, entry)).collect();
             return Ok(Json(Events { entries }));

@@ -90,12 +90,12 @@ fn header(headers: &HeaderMap, name: &str) -> Result<String, ApiError> {
 }
 
 async fn list(State(hub): State<Arc<Hub>>) -> Result<Json<Filters>, ApiError> {
-    let versions = hub.filter_versions().await?;
+    let versions = hub.filter_versions().await.map_err(ApiError::unread)?;
     Ok(Json(Filters { filters: versions.iter().map(|version| describe(&hub, version)).collect() }))
 }
 
 async fn show(State(hub): State<Arc<Hub>>, Path(name): Path<String>) -> Result<Json<FilterVersions>, ApiError> {
-    let mut versions = hub.filter_versions().await?;
+    let mut versions = hub.filter_versions().await.map_err(ApiError::unread)?;
     versions.retain(|version| version.name == name);
     if versions.is_empty() {
         return Err(ApiError::not_found(format!("no filter {name:?} is published")));

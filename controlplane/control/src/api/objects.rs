@@ -191,15 +191,21 @@ async fn apply(
     Body(request): Body<ApplyRequest>,
 ) -> Result<Json<weft_api::Applied>, ApiError> {
     let verb = if request.dry_run { Verb::Read } else { Verb::Change };
-    caller.rights.may_somewhere(verb, OBJECT)?;
+    let right = caller.rights.may_somewhere(verb, OBJECT);
     let documents = bounded(&hub, request.documents)?;
+    if let Err(denied) = right {
+        // What it was about is for the audit log. Reading that is a dry run's work, which is bounded.
+        let named = hub.plan(&caller.token_id, |_| parse_documents(documents)).await;
+        let named = named.ok().and_then(Result::ok).map(|given| given.documents).unwrap_or_default();
+        return Err(ApiError::from(denied).about(named.keys()));
+    }
     // Many documents take long: that holds up no other call, and a dry run no change.
     let Given { documents, resources, seen } = if request.dry_run {
         hub.plan(&caller.token_id, |_| parse_documents(documents)).await??
     } else {
         apart(|| parse_documents(documents)).await?
     };
-    within_reach(&caller, verb, &documents)?;
+    within_reach(&caller, verb, &documents).map_err(|denied| denied.about(documents.keys()))?;
     if request.if_unchanged {
         all_seen(&documents, &seen)?;
     }
@@ -212,8 +218,8 @@ async fn apply(
         let how = if request.force { How::Forced } else { How::Safely };
         hub.apply_if(caller.actor(), resources, how, expected).await
     };
-    let applied = applied.map_err(|error| ApiError::from(error).in_documents(&documents))?;
-    Ok(Json(report(&caller, &applied)))
+    let refused = |error| ApiError::from(error).in_documents(&documents).about(documents.keys());
+    Ok(Json(report(&caller, &applied.map_err(refused)?)))
 }
 
 /// Refuses documents that don't tell the revision that they were read at, where that is to be compared.

@@ -9,7 +9,7 @@ use axum::{Extension, Json};
 use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 use weft_api::{
-    Ban, BanRequest, Banned, Bans, Evicted, Leads, LoadedFilter, Proxies, Proxy, ProxyRevision, RevisionStatus,
+    Ahead, Ban, BanRequest, Banned, Bans, Evicted, Leads, LoadedFilter, Proxies, Proxy, ProxyRevision, RevisionStatus,
     SilentReplica, StatusQuery, Store, Unbanned,
 };
 use weft_policy::bundle::Revision;
@@ -20,11 +20,14 @@ use weft_policy::text::printable;
 use super::tokens::Makers;
 use super::{Access, ApiError, Body, Caller, Endpoint, Query};
 use crate::access::{Place, Thing, Verb};
-use crate::hub::{self, BanError, EvictError, Hub, Published, Silent, gathered};
+use crate::hub::{self, AcceptError, BanError, EvictError, Hub, Published, Silent, gathered};
 use crate::registry::{self, ProxyKey, ProxyStatus, SyncState};
 
 /// Characters of a ban's reason.
 const MAX_REASON: usize = 500;
+
+/// Proxies that are ahead of the store and named; all are counted.
+const MAX_AHEAD_NAMED: usize = 10;
 
 /// The longest that a status call waits.
 const MAX_WAIT: Duration = Duration::from_secs(300);
@@ -212,7 +215,28 @@ async fn store(State(hub): State<Arc<Hub>>) -> Json<Store> {
     let lead = hub.lead();
     let Lineage { store, epoch, supersedes } = lead.lineage.clone();
     let doubt = lead.doubt.as_ref().map(|doubt| doubt.reason.clone());
-    Json(Store { store, epoch, supersedes, revision: hub.published().revision.0, doubt })
+    // One that leads nobody says so itself.
+    let ahead = if doubt.is_none() { ahead(&hub.look_everywhere().await) } else { None };
+    let (revision, in_etcd) = (hub.published().revision.0, hub.is_in_etcd());
+    Json(Store { store, epoch, supersedes, revision, in_etcd, doubt, ahead })
+}
+
+/// The proxies that the store may not lead, though it leads others.
+fn ahead(proxies: &[ProxyStatus]) -> Option<Ahead> {
+    let ahead: Vec<_> = proxies.iter().filter(|proxy| proxy.is_left_alone).collect();
+    // It is told behind what they refused besides.
+    let reason = ahead.first()?.held.last().cloned().unwrap_or_default();
+    let names = ahead.iter().take(MAX_AHEAD_NAMED).map(|proxy| proxy.key.name.clone());
+    Some(Ahead { proxies: u64::try_from(ahead.len()).unwrap_or(u64::MAX), names: names.collect(), reason })
+}
+
+impl From<AcceptError> for ApiError {
+    fn from(error: AcceptError) -> Self {
+        match error {
+            AcceptError::Leads { .. } => Self::conflict(error.to_string()),
+            AcceptError::Store(error) => error.into(),
+        }
+    }
 }
 
 async fn accept_store(

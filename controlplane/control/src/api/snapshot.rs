@@ -74,7 +74,9 @@ impl From<SnapshotError> for ApiError {
             | SnapshotError::Authority(_)
             | SnapshotError::Shared
             | SnapshotError::WouldNotStart(_) => Self::refused(reason),
-            SnapshotError::Underway | SnapshotError::Changing => Self::conflict(reason),
+            SnapshotError::Underway | SnapshotError::Changing | SnapshotError::KeyElsewhere { .. } => {
+                Self::conflict(reason)
+            }
             SnapshotError::File { .. } | SnapshotError::Store(_) => Self::unavailable(reason),
         }
     }

@@ -211,7 +211,7 @@ async fn filters_are_published_verified_and_fetched_from_where_one_stopped() {
     let (status, body) = publish(&control, &admin, "name=noop&version=1.0.0", &other, 1).await;
     assert_eq!(status, 409, "{body}");
     let (status, body) = publish(&control, &admin, "name=noop&version=1.1.0", &other, 2).await;
-    assert!(status == 409 && body["error"]["message"].as_str().unwrap().contains("another key"), "{body}");
+    assert!(status == 409 && body["error"]["message"].as_str().unwrap().contains("--accept-new-key"), "{body}");
     let (status, newer) = publish(&control, &admin, "name=noop&version=1.1.0&accept_new_key=true", &other, 2).await;
     assert_eq!(status, 200, "{newer}");
     assert_eq!(publish(&control, &admin, "name=noop&version=one", &bytes, 1).await.0, 400);

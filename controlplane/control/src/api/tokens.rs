@@ -145,7 +145,8 @@ async fn free_name(hub: &Hub, caller: &Caller, name: &str) -> Result<(), ApiErro
 
 async fn list(State(hub): State<Arc<Hub>>, Extension(caller): Extension<Caller>) -> Result<Json<Tokens>, ApiError> {
     let is_seen = |record: &TokenRecord| may(&caller, Verb::Read, &record.grant).is_ok();
-    let seen: Vec<_> = hub.tokens().await?.into_iter().filter(is_seen).collect();
+    let tokens = hub.tokens().await.map_err(ApiError::unread)?;
+    let seen: Vec<_> = tokens.into_iter().filter(is_seen).collect();
     let makers = Makers::of(&caller, &seen);
     Ok(Json(Tokens { tokens: seen.into_iter().map(|record| describe(record, &makers)).collect() }))
 }
@@ -163,14 +164,16 @@ impl Makers {
         if !caller.rights.is_bound() {
             return Ok(Self { known: None, names: BTreeMap::new() });
         }
-        let mut tokens = hub.tokens().await?;
-        tokens.retain(|record| may(caller, Verb::Read, &record.grant).is_ok());
-        Ok(Self::of(caller, &tokens))
+        Self::named(hub, caller).await
     }
 
-    /// The same with the names of all of them.
+    /// The same with the names of all of them. While a store on the network is away, nobody's is known and a bound caller knows
+    /// of his own token only.
     pub(super) async fn named(hub: &Hub, caller: &Caller) -> Result<Self, ApiError> {
-        let mut tokens = hub.tokens().await?;
+        let mut tokens = match hub.tokens().await {
+            Err(error) if error.is_unreachable() => Vec::new(),
+            read => read?,
+        };
         tokens.retain(|record| may(caller, Verb::Read, &record.grant).is_ok());
         Ok(Self::of(caller, &tokens))
     }

@@ -1,6 +1,7 @@
 //! A whole control plane in this process on ports of its own, clients for both of its ports, and what concerns the
 //! process as a whole: first start, restart, shutdown, renewal.
 
+mod away;
 mod real;
 mod roots;
 mod several;

@@ -6,7 +6,7 @@ use rcgen::{KeyPair, PublicKeyData as _};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 
-use super::{Anchor, AuthorityError, Keys, external, files, rotation};
+use super::{Anchor, AuthorityError, Intermediate, Keys, external, files, rotation};
 
 /// The root of a state folder.
 pub(super) enum Found {
@@ -53,6 +53,22 @@ pub(super) fn root(state: &Path, keys: &Keys) -> Result<Found, AuthorityError> {
     Ok(Found::Key(root_key, Vouched::By(pem)))
 }
 
+/// What a start can't do without, or make again by the root's key.
+fn intermediate(state: &Path, keys: &Keys, root: &Found) -> Result<(), AuthorityError> {
+    let path = state.join("ca").join("intermediate.pem");
+    let pem = files::read(&path)?;
+    let found = pem.map(|pem| Intermediate::parse(&path, &pem, keys.first_of(&path, &pem)?)).transpose();
+    match (root, found) {
+        (_, Err(error @ (AuthorityError::Sealed(_) | AuthorityError::OtherSecret(_)))) => Err(error),
+        (Found::Elsewhere(_), Err(error)) => Err(error),
+        (Found::Elsewhere(_), Ok(None)) => match rotation::is_followed(state)? {
+            true => Err(AuthorityError::WithAnother),
+            false => Err(AuthorityError::RootElsewhere),
+        },
+        (Found::Elsewhere(_), Ok(Some(_))) | (Found::Nothing | Found::Key(..), _) => Ok(()),
+    }
+}
+
 /// True where an authority was made in the state folder, whatever is left of it.
 pub(crate) fn is_there(state: &Path) -> bool {
     let files = ["ca.pem", "ca/root.key", "ca/intermediate.pem"];
@@ -63,10 +79,15 @@ pub(crate) fn is_there(state: &Path) -> bool {
 pub(crate) fn faults(state: &Path, keys: &Keys) -> Vec<AuthorityError> {
     let folder = state.join("ca");
     let readable = |name: &str| files::read(&folder.join(name)).map(drop);
+    let root = root(state, keys);
+    let intermediate = match &root {
+        // What is about to take over takes its place.
+        Ok(root) if !folder.join(rotation::NEXT).exists() => intermediate(state, keys, root),
+        Ok(_) | Err(_) => readable("intermediate.pem"),
+    };
     let found = [
-        root(state, keys).map(drop),
-        // What it holds can be made again.
-        readable("intermediate.pem"),
+        root.map(drop),
+        intermediate,
         readable(external::REQUESTED),
         rotation::previous(&folder).map(drop),
         rotation::next(state, keys),

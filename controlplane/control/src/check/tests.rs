@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::*;
+use crate::app::App;
 use crate::app::tests::Control;
 use crate::config::Ports;
 
@@ -108,6 +109,64 @@ async fn a_lost_store_and_damaged_keys_are_told_at_once_with_the_rest() {
     std::fs::create_dir(&key).unwrap();
     let found = check(&config(dir.path()));
     assert!(found.faults.iter().any(|told| told.contains("root.key: Is a directory")), "{found:?}");
+}
+
+#[tokio::test]
+async fn a_secret_that_opens_no_key_and_another_trust_domain_are_told_as_a_start_would() {
+    let (dir, own) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let secret = |name: &str, text: &str| {
+        let path = own.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        path
+    };
+    let good = Config { ca_secret_file: Some(secret("good", "correct horse battery\n")), ..config(dir.path()) };
+    App::start(good.clone()).await.unwrap().stop().await;
+    assert_eq!(check(&good).faults, [""; 0]);
+    // As where the root is one's own, and its key never was here.
+    let ca = dir.path().join("ca");
+    std::fs::remove_file(ca.join("root.key")).unwrap();
+    std::fs::write(ca.join("external"), "").unwrap();
+    assert_eq!(check(&good).faults, [""; 0]);
+    let wrong = Config { ca_secret_file: Some(secret("wrong", "another horse battery\n")), ..good.clone() };
+    for (config, expect) in [
+        (wrong, "intermediate.pem is encrypted with another secret than that of ca_secret_file, or damaged"),
+        (
+            Config { ca_secret_file: None, ..good.clone() },
+            "intermediate.pem is encrypted: name the file with its secret",
+        ),
+    ] {
+        let found = check(&config);
+        assert!(found.faults.len() == 1 && found.faults[0].contains(expect), "{found:?}");
+        let error = format!("{:#}", App::start(config).await.err().unwrap());
+        assert_eq!(error, found.faults[0]);
+    }
+    let other = Config { trust_domain: "other.example".to_owned(), ..good.clone() };
+    let found = check(&other);
+    let expect =
+        "state folder is of trust domain cluster.local, the configuration says other.example: it can't be changed";
+    assert_eq!(found.faults, [format!("trust_domain: {expect}")]);
+    assert_eq!(format!("{:#}", App::start(other).await.err().unwrap()), expect);
+    std::fs::remove_file(ca.join("intermediate.pem")).unwrap();
+    let found = check(&good);
+    assert!(found.faults.len() == 1 && found.faults[0].starts_with("the root's key is not here"), "{found:?}");
+}
+
+#[tokio::test]
+async fn ports_of_one_number_collide_and_a_start_names_all_that_are_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+    let others: Vec<_> = (0..2).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let [api, metrics] = [0, 1].map(|index: usize| others[index].local_addr().unwrap().port());
+    let one = Config { ports: Ports { grpc: 0, api, metrics: api }, ..config(dir.path()) };
+    let found = check(&one);
+    assert_eq!(found.faults.len(), 2, "{found:?}");
+    assert_eq!(found.faults[0], format!("ports.metrics: 127.0.0.1:{api} collides with ports.api"));
+    assert!(found.faults[1].starts_with(&format!("ports.api: 127.0.0.1:{api} can't be opened")), "{found:?}");
+    let both = Config { ports: Ports { grpc: 0, api, metrics }, ..config(dir.path()) };
+    let error = App::start(both).await.err().unwrap().to_string();
+    let told: Vec<_> = error.lines().map(|line| line.split(": ").next().unwrap()).collect();
+    assert_eq!(told, ["ports.api", "ports.metrics"], "{error}");
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod bounds;
 mod made;
 mod opens;
 mod places;
+mod refusal;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +24,8 @@ use weft_policy::resource::{Kind, Object, ObjectKey, ROOT_NAMESPACE, Resource, W
 pub(super) use self::made::{note_grants, put_filter, put_registered, remove_registered, stand_in_aside};
 use self::opens::Opens;
 pub use self::places::Misplaced;
+pub use self::refusal::ApplyError;
+pub(crate) use self::refusal::unprotects;
 use super::filters::AUTHZ;
 use super::trying::{Asked, unless_refused};
 use super::{Actor, Draft, FilterVersion, Hub, Published, apart};
@@ -78,52 +81,6 @@ pub enum How {
     Forced,
     /// Nothing is made, everything is told.
     DryRun,
-}
-
-/// Why nothing was applied or deleted.
-#[derive(Debug, thiserror::Error)]
-pub enum ApplyError {
-    #[error("{0} does not exist")]
-    NotFound(ObjectKey),
-    #[error(transparent)]
-    Owned(#[from] Owned),
-    #[error(
-        "{0} enforces every AccessPolicy of the mesh: it comes with the control plane and can't be changed or deleted"
-    )]
-    Own(ObjectKey),
-    #[error("{}", .0.first().map(ToString::to_string).unwrap_or_default())]
-    Stale(Vec<Stale>),
-    #[error("{}", .0.first().map(ToString::to_string).unwrap_or_default())]
-    Misplaced(Vec<Misplaced>),
-    #[error("{0}")]
-    Refused(String),
-    #[error("other filters are being tried with their configurations: try again in a moment")]
-    Trying,
-    #[error("the filters that this names were published anew meanwhile: try again")]
-    Overtaken,
-    #[error(transparent)]
-    Busy(#[from] super::Busy),
-    #[error("{}", told(.0))]
-    Unprotects(Vec<Loss>),
-    #[error("the world would not be sound: {}", first(.0))]
-    Unsound(Vec<Finding>),
-    #[error("the world would not be sound: it conflicts with an object that this token may not read [{0}]")]
-    Conflicts(Code),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-impl ApplyError {
-    /// Together with the protection that the change would take away as well, unless that is what somebody wants.
-    fn beside(self, losses: &[Loss], how: How) -> Self {
-        match self {
-            Self::Unsound(mut findings) if how != How::Forced => {
-                findings.extend(losses.iter().map(unprotects));
-                Self::Unsound(findings)
-            }
-            error => error,
-        }
-    }
 }
 
 /// Why an object was not put into the world.
@@ -542,28 +499,9 @@ fn loosened(before: &World, after: &World) -> Option<&'static str> {
     is_open.then_some("without it everybody's filters are accepted (filterPublishers)")
 }
 
-/// A loss of protection as a finding about the policy.
-pub(crate) fn unprotects(loss: &Loss) -> Finding {
-    Finding {
-        code: Code::Unprotects,
-        severity: Severity::Error,
-        object: loss.policy.clone(),
-        key: "spec.targetRefs".to_owned(),
-        message: loss.to_string(),
-    }
-}
-
 /// True for what the mesh can't do without: it is the control plane's own.
 fn is_own(key: &ObjectKey) -> bool {
     key.kind == Kind::Filter && key.namespace == ROOT_NAMESPACE && key.name == AUTHZ
-}
-
-fn told(losses: &[Loss]) -> String {
-    let first = losses.first().map(ToString::to_string).unwrap_or_default();
-    match losses.len() {
-        0 | 1 => format!("{first}; --force does it all the same"),
-        more => format!("{first}, and {} more; --force does it all the same", more - 1),
-    }
 }
 
 /// The protection that a forced change took away, as text for the audit log.
@@ -571,14 +509,6 @@ pub(super) fn forced_detail(losses: &[Loss]) -> String {
     let opened = losses.iter().take(AUDITED).map(|loss| format!("{} from {}", loss.workload, loss.policy));
     let opened: Vec<_> = opened.collect();
     if opened.is_empty() { String::new() } else { format!("forced; unprotected: {}", opened.join(", ")) }
-}
-
-fn first(findings: &[Finding]) -> String {
-    let text = |finding: &Finding| match finding.key.as_str() {
-        "" => format!("{}: {} [{}]", finding.object, finding.message, finding.code),
-        key => format!("{}: {key}: {} [{}]", finding.object, finding.message, finding.code),
-    };
-    findings.first().map(text).unwrap_or_default()
 }
 
 /// Filters are taken as they were published only.

@@ -74,7 +74,9 @@ pub enum PublishError {
         "{name} {version} is published already with digest {digest}: a version never changes, take the next number"
     )]
     Exists { name: String, version: String, digest: String },
-    #[error("{0} was first published with another key; an admin can accept the new one (accept_new_key=true)")]
+    #[error(
+        "{0} was first published with another key; an admin can accept the new one (weft filter publish --accept-new-key)"
+    )]
     OtherKey(String),
     #[error("{0} enforces every AccessPolicy of the mesh: it comes with the control plane, take another name")]
     Own(String),

@@ -31,6 +31,18 @@ pub struct Doubt {
     pub reason: String,
 }
 
+/// Why an operator's word that a store shall lead was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum AcceptError {
+    #[error(
+        "store {store} leads already (epoch {epoch}), and no connected proxy is ahead of it or follows another store: there is \
+         nothing to accept, and nothing was changed"
+    )]
+    Leads { store: String, epoch: u64 },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// The store's state as the authority's folder remembers it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Memory {
@@ -159,22 +171,30 @@ impl Hub {
     }
 
     /// By an operator's word: this store leads from now on, also whoever followed another one or a later state of it.
-    pub async fn accept_store(self: &Arc<Self>, actor: impl Into<Actor>) -> Result<Lineage, StoreError> {
+    ///
+    /// # Errors
+    /// The store leads already, as far as anybody says, or it can't be written.
+    pub async fn accept_store(self: &Arc<Self>, actor: impl Into<Actor>) -> Result<Lineage, AcceptError> {
         let (hub, actor) = (self.clone(), actor.into());
         to_the_end(async move { hub.lead_anew(actor).await }).await
     }
 
-    async fn lead_anew(&self, actor: Actor) -> Result<Lineage, StoreError> {
+    async fn lead_anew(&self, actor: Actor) -> Result<Lineage, AcceptError> {
         // Proxies of other control planes of the store have their say as well.
-        let followed = self.look_everywhere().await;
+        let (followed, silent) = self.look().await.proxies();
         let _guard = self.writer.clone().lock_owned().await;
         let lead = self.lead();
+        let leads_all = lead.doubt.is_none() && !followed.iter().any(|proxy| proxy.is_left_alone);
+        // A control plane that does not answer may have proxies that are left alone.
+        if leads_all && silent.is_empty() {
+            return Err(AcceptError::Leads { store: lead.lineage.store.clone(), epoch: lead.lineage.epoch });
+        }
         let mut others = lineages(followed.iter().filter_map(follows));
         others.extend(lead.doubt.as_ref().map(|doubt| doubt.before.clone()));
         let detail =
             others.iter().map(|other| format!("{}/{}", other.store, other.epoch)).collect::<Vec<_>>().join(" ");
         let audit = AuditEntry::new(actor, "store.accept", lead.lineage.store.clone(), detail);
-        let lineage = self.blocking(move |store| store.accept(&others, audit)).await?;
+        let lineage = self.blocking(move |store| store.accept(&others, crate::now_unix(), audit)).await?;
         self.told.send_modify(|number| *number += 1);
         tracing::warn!(store = lineage.store, epoch = lineage.epoch, "an operator lets this store lead");
         self.lead.send_replace(Arc::new(Lead { lineage: lineage.clone(), doubt: None }));
@@ -197,6 +217,16 @@ mod tests {
     use crate::hub::tests::{SHOP, hub_in, resources};
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_store_that_leads_everybody_is_not_accepted() {
+        let dir = tempfile::tempdir().unwrap();
+        let hub = hub_in(dir.path(), |_| {});
+        let lineage = hub.lead().lineage.clone();
+        let refused = hub.accept_store("me").await.unwrap_err().to_string();
+        assert!(refused.contains("leads already (epoch 1)") && hub.lead().lineage == lineage, "{refused}");
+        assert_eq!(hub.store.lineage().unwrap(), lineage);
+    }
 
     #[tokio::test]
     async fn the_memory_is_written_when_it_changes_and_never_read_again() {

@@ -37,6 +37,8 @@ const HISTORY: Duration = Duration::from_secs(300);
 const LEADER: &str = "clean-up";
 /// Begins the keys under which proxies are held.
 const PROXY: &str = "proxy/";
+/// Who holds a proxy that needs nobody any longer: its last word before the key goes. No session is called so.
+const ENDED: &str = "ended";
 /// Begins the key under which a control plane tells others where it is reached; its session follows.
 const REPLICA: &str = "replica/";
 
@@ -82,6 +84,11 @@ impl Hub {
             Some(fault) => Err(weft_store::Error::Unreachable(fault.reason).into()),
             None => Ok(()),
         }
+    }
+
+    /// True where the store is on the network and others may use it.
+    pub(crate) fn is_in_etcd(&self) -> bool {
+        self.store.is_shared()
     }
 
     /// False while others may have made what is not known here.
@@ -214,6 +221,7 @@ impl Hub {
         let own = self.replica.session();
         match holder {
             Some(holder) if holder == own => self.registry().is_here(&proxy),
+            Some(holder) if holder == ENDED => self.registry().has_ended(&proxy),
             Some(holder) => {
                 self.registry().is_elsewhere(&proxy, holder);
                 self.give_way(key, &proxy, &own).await;
@@ -426,9 +434,16 @@ async fn tell(hub: &Hub, session: &Arc<dyn Session>, held: &mut BTreeMap<ProxyKe
     }
     let new = now.iter().filter(|(proxy, stream)| held.get(*proxy) != Some(stream));
     let new = new.map(|(proxy, _)| (key_of(proxy), session.id().as_bytes().to_vec())).collect();
-    let gone = held.keys().filter(|proxy| !now.contains_key(*proxy)).map(key_of).collect();
+    let gone = held.keys().filter(|proxy| !now.contains_key(*proxy));
+    // One that said goodbye, or was sent away for good, is forgotten here, and so shall it be by the others.
+    let (gone, ended): (Vec<_>, Vec<_>) = gone.partition(|proxy| hub.registry().introduction(proxy).is_some());
+    let (gone, ended) = (gone.into_iter().map(key_of).collect(), ended.into_iter().map(key_of).collect());
     let session = session.clone();
-    hub.blocking(move |store| store.hold(&session, new, gone)).await?;
+    hub.blocking(move |store| {
+        store.release_with(&session, ended, ENDED)?;
+        store.hold(&session, new, gone)
+    })
+    .await?;
     *held = now;
     Ok(())
 }

@@ -208,6 +208,14 @@ impl Hub {
         all
     }
 
+    /// The other control plane that has the newest root's key: where it is reached, or how it is called in the store.
+    pub(super) fn key_holder(&self) -> Option<String> {
+        let newest = self.authority().fingerprint();
+        let others = lock(&self.roots.others);
+        let (session, holder) = others.iter().find(|(_, standing)| standing.has_key && standing.newest == newest)?;
+        Some(holder.address.clone().unwrap_or_else(|| session.clone()))
+    }
+
     /// Begins to replace the root of several control planes. The new one's key stays here.
     pub(super) async fn rotate_several(self: &Arc<Self>, actor: Actor) -> Result<(), RotationError> {
         let authority = self.authority().clone();

@@ -19,6 +19,8 @@ pub struct Rotation {
     pub authorities: Authorities,
     /// While a root is replaced.
     pub left: Option<Left>,
+    /// Why `left` is not known though a root is replaced.
+    pub unknown: Option<String>,
     /// The control planes of the store that live, this one first; none where it is the only one.
     pub replicas: Vec<ReplicaRoot>,
 }
@@ -200,7 +202,18 @@ impl Hub {
             Some(_) => Some(self.left(&authorities, &replicas).await?),
             None => None,
         };
-        Ok(Rotation { authorities, left, replicas })
+        Ok(Rotation { authorities, left, unknown: None, replicas })
+    }
+
+    /// The same for who only looks: as far as it is known without a store that is away.
+    pub(crate) async fn known_rotation(self: &Arc<Self>) -> Result<Rotation, StoreError> {
+        match self.rotation().await {
+            Err(error) if error.is_unreachable() => {
+                let (authorities, unknown) = (self.authority().authorities(), Some(crate::chain(&error)));
+                Ok(Rotation { authorities, left: None, unknown, replicas: self.replica_roots() })
+            }
+            rotation => rotation,
+        }
     }
 
     async fn left(self: &Arc<Self>, authorities: &Authorities, replicas: &[ReplicaRoot]) -> Result<Left, StoreError> {

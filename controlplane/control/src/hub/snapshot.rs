@@ -35,7 +35,7 @@ impl Hub {
     /// The store, the keys and the first operator's token, as of one moment.
     pub async fn save_snapshot(self: &Arc<Self>, actor: impl Into<Actor>) -> Result<Vec<u8>, SnapshotError> {
         let (hub, actor) = (self.clone(), actor.into());
-        let bytes = apart(move || save(&hub.store, &hub.config, &hub.authority)).await?;
+        let bytes = apart(move || save(&hub.store, &hub.config, &hub.authority, || hub.key_holder())).await?;
         let size = bytes.len();
         self.change(move |draft: &mut Draft| {
             draft.audit(&actor, "snapshot.save", String::new(), format!("{size} bytes"));
@@ -75,6 +75,7 @@ impl Hub {
                     followed,
                     replace_authority,
                     max_audit_entries: working.config.limits.max_audit_entries,
+                    now_unix: crate::now_unix(),
                     remember: lead::remember,
                     load: would_start,
                 };

@@ -3,6 +3,7 @@
 mod doors;
 mod lacks;
 mod overtaken;
+mod protection;
 mod rotation;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -11,7 +12,7 @@ use std::path::Path;
 use rcgen::{CertificateParams, KeyPair};
 use weft_policy::bundle::ObjectName;
 use weft_policy::identity::SpiffeId;
-use weft_policy::lint::{Code, Severity};
+use weft_policy::lint::Severity;
 use weft_policy::manifest;
 use weft_policy::plan::{Action, Entry, Owner, ProxyKey};
 use weft_policy::registration::{Registration, Told};
@@ -402,40 +403,6 @@ pub(crate) async fn guarded(hub: &Arc<Hub>) -> String {
 }
 
 #[tokio::test]
-async fn what_takes_protection_away_is_forced_or_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let hub = hub_in(dir.path(), |_| {});
-    let guarded = guarded(&hub).await;
-    hub.apply("me", resources(&guarded), How::Safely).await.unwrap();
-    let service = || ObjectKey::new(Kind::Service, "shop", "web");
-    let error = hub.delete("me", service(), How::Safely).await.unwrap_err();
-    let opened =
-        "Workload shop/web-1 would no longer be protected by AccessPolicy shop/guard: its target Service shop/web";
-    assert_eq!(error.to_string(), format!("{opened} does not exist; --force does it all the same"));
-    let selector = guarded.replace("selector: {app: web}", "selector: {app: wep}");
-    let error = hub.apply("me", resources(&selector), How::Safely).await.unwrap_err();
-    assert_eq!(error.to_string(), format!("{opened} does not select it any more; --force does it all the same"));
-    let planned = hub.apply("me", resources(&selector), How::DryRun).await.unwrap();
-    assert!(
-        planned.findings.iter().any(|finding| finding.severity == Severity::Error && finding.message.contains(opened))
-    );
-    // With another error both are told at once.
-    let nowhere = "---\napiVersion: weft.dev/v1alpha1\nkind: FilterPolicy\nmetadata: {name: f, namespace: shop}\n\
-                   spec: {filter: {name: nowhere}}\n";
-    let both = format!("{selector}{nowhere}");
-    let error = hub.apply("me", resources(&both), How::Safely).await.unwrap_err();
-    let ApplyError::Unsound(findings) = &error else { panic!("{error}") };
-    let codes: Vec<_> = findings.iter().map(|finding| finding.code).collect();
-    assert_eq!((codes.len(), codes.last()), (2, Some(&Code::Unprotects)), "{findings:?}");
-    hub.delete("me", service(), How::Forced).await.unwrap();
-    let (_, audited) = hub.audit(None, 1).await.unwrap().remove(0);
-    assert_eq!(
-        (audited.action.as_str(), audited.detail.as_str()),
-        ("delete", "forced; unprotected: shop/web-1 from AccessPolicy shop/guard")
-    );
-}
-
-#[tokio::test]
 async fn another_trust_domain_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     drop(hub_in(dir.path(), |_| {}));
@@ -689,7 +656,7 @@ async fn a_store_that_was_lost_or_set_back_leads_nobody_without_a_word() {
         let reason = hub.may_lead(None).unwrap_err();
         assert!(reason.contains("at revision 0, it was at 1") && reason.contains("weft store accept"), "{reason}");
         let accepted = hub.accept_store("me").await.unwrap();
-        assert_eq!((accepted.store.as_str(), accepted.epoch), (lineage.store.as_str(), 2));
+        assert!(accepted.store == lineage.store && accepted.epoch > 1_700_000_000, "{accepted:?}");
         assert_eq!((hub.may_lead(None), hub.may_lead(Some(&followed))), (Ok(()), Ok(())));
     }
     assert_eq!(hub_in(dir.path(), |_| {}).may_lead(Some(&followed)), Ok(()));

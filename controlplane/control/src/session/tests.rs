@@ -558,12 +558,23 @@ async fn a_proxy_that_is_ahead_is_left_alone_until_an_operator_says_otherwise() 
     let (complete, states) = state(&control, revision, 0).await;
     assert!(!complete && states[0].1 == "refused" && states[0].2.contains("weft store accept"), "{states:?}");
     assert!(control.metrics().await.contains("weft_control_proxies_left_alone 1"));
+    let (_, store) = control.call("get", "/api/v1/store", Value::Null).await;
+    let ahead = &store["ahead"];
+    assert_eq!((&ahead["proxies"], &ahead["names"]), (&json!(1), &json!(["web-1"])), "{store}");
+    assert!(ahead["reason"].as_str().unwrap().contains("weft store accept"), "{store}");
+    let before = u64::try_from(crate::now_unix()).unwrap();
     let (status, body) = control.call("post", "/api/v1/store/accept", json!({})).await;
-    assert_eq!((status, &body["epoch"]), (200, &json!(2)), "{body}");
+    let epoch = body["epoch"].as_u64().unwrap();
+    assert!(status == 200 && epoch >= before, "{body}");
     proxy.take_until(|bundle| bundle.mesh.is_some()).await;
-    assert_eq!(proxy.lineage.as_ref().unwrap().epoch, 2);
+    assert_eq!(proxy.lineage.as_ref().unwrap().epoch, epoch);
     let (complete, states) = state(&control, revision, 5_000).await;
     assert!(complete, "{states:?}");
+    // Now nobody is ahead, and there is nothing to accept.
+    let (_, store) = control.call("get", "/api/v1/store", Value::Null).await;
+    assert!(store.get("ahead").is_none() && store["epoch"] == epoch, "{store}");
+    let (status, refused) = control.call("post", "/api/v1/store/accept", json!({})).await;
+    assert!(status == 409 && refused.to_string().contains("nothing to accept"), "{refused}");
 }
 
 /// Cloned machines: one name, one certificate, and each its own start.

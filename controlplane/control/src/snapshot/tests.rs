@@ -54,8 +54,11 @@ async fn a_snapshot_brings_everything_back_and_proxies_follow() {
     assert_eq!(control.call("delete", "/api/v1/tokens/anna", Value::Null).await.0, 200);
     let lead = control.app.hub.lead();
     let (root, revision) = (control.app.hub.authority().fingerprint(), control.app.hub.published().revision);
+    let before = u64::try_from(crate::now_unix()).unwrap();
     let (status, answer) = restored(&control, "", bytes).await;
-    assert_eq!((status, &answer["epoch"], &answer["restored"]["revision"]), (200, &json!(2), &json!(1)), "{answer}");
+    let epoch = answer["epoch"].as_u64().unwrap();
+    assert_eq!((status, &answer["restored"]["revision"]), (200, &json!(1)), "{answer}");
+    assert!(epoch >= before, "{answer}");
     control.app.hub.restart_wanted().await;
     // Nothing is acknowledged any more that would be lost.
     let late = control.call("post", "/api/v1/apply", json!({ "documents": documents(OLD) }));
@@ -69,7 +72,7 @@ async fn a_snapshot_brings_everything_back_and_proxies_follow() {
     assert_eq!(control.app.hub.authority().fingerprint(), root);
     let now = control.app.hub.lead();
     assert_eq!(now.doubt, None);
-    assert_eq!((now.lineage.store.as_str(), now.lineage.epoch), (lead.lineage.store.as_str(), lead.lineage.epoch + 1));
+    assert_eq!((now.lineage.store.as_str(), now.lineage.epoch), (lead.lineage.store.as_str(), epoch));
     follow(Some((&lead.lineage, revision)), Some((&now.lineage, Revision(1)))).unwrap();
     let (_, events) = control.call("get", "/api/v1/events?action=snapshot", Value::Null).await;
     assert_eq!(events["entries"][0]["action"], "snapshot.restore", "{events}");
@@ -82,7 +85,7 @@ async fn a_snapshot_brings_everything_back_and_proxies_follow() {
     control.app.stop().await;
     let control = Control::start(dir.path()).await;
     assert_eq!(services(&control).await, ["newer", "old"]);
-    assert_eq!(control.app.hub.lead().lineage.epoch, 3);
+    assert!(control.app.hub.lead().lineage.epoch > epoch);
 }
 
 /// The archive with an entry changed, and a digest that holds.

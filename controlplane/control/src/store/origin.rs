@@ -12,7 +12,9 @@ const ROOT: &str = "root_sha256";
 /// The roots of several control planes, one after the other.
 pub(crate) const ROOTS: &str = "roots";
 
-/// An epoch that is further ahead than this was made up: each of an operator's words raises it by one.
+/// A proxy's word for an epoch behind this one was made up: the clock's number is that of the year 2242.
+const MAX_BELIEVED: u64 = 1 << 33;
+/// Only so far ahead of the store's own is one believed that is behind `MAX_BELIEVED`.
 const MAX_AHEAD: u64 = 1_000;
 
 /// So many stores may be named as superseded; the oldest are forgotten.
@@ -51,11 +53,14 @@ impl Store {
     }
 
     /// By an operator's word: from here on this store leads whoever followed one of `others`, or a later state of this one.
-    pub fn accept(&self, others: &[Lineage], audit: AuditEntry) -> Result<Lineage, StoreError> {
+    /// The epoch is above all that are known, and no less than the clock's number: a later word is above an earlier one of
+    /// which nobody here knows, such as another restore of the same snapshot.
+    pub fn accept(&self, others: &[Lineage], now_unix: i64, audit: AuditEntry) -> Result<Lineage, StoreError> {
         let mut lineage = self.lineage()?;
-        let believed = lineage.epoch..lineage.epoch.saturating_add(MAX_AHEAD);
-        let own = others.iter().filter(|other| other.store == lineage.store && believed.contains(&other.epoch));
-        lineage.epoch = own.map(|other| other.epoch).fold(lineage.epoch, u64::max).saturating_add(1);
+        let believed = MAX_BELIEVED.max(lineage.epoch.saturating_add(MAX_AHEAD));
+        let own = others.iter().filter(|other| other.store == lineage.store && other.epoch < believed);
+        let known = own.map(|other| other.epoch).fold(lineage.epoch, u64::max);
+        lineage.epoch = known.saturating_add(1).max(u64::try_from(now_unix).unwrap_or_default());
         // The last named are surest to stay: what most follow, and at the end what this folder's authority worked with.
         for other in others {
             if other.store != lineage.store {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use redb::backends::FileBackend;
 use redb::{BackendError, Database, StorageBackend};
+use weft_policy::lineage::Lineage;
 
 use super::*;
 use crate::token::{Grant, Role, TokenText};
@@ -128,6 +129,31 @@ fn nobody_empties_the_audit_log_of_others() {
         store.commit(None, vec![of("operator:third", format!("t{number}"), 0)]).unwrap();
     }
     assert_eq!(admins(&log()), 3, "{:?}", log());
+}
+
+#[test]
+fn an_accepted_store_has_an_epoch_above_all_that_may_have_been_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = |name: &str| Store::open(&dir.path().join(name), 100).unwrap();
+    let accept =
+        |store: &Store, others: &[Lineage], now: i64| store.accept(others, now, entry("accept")).unwrap().epoch;
+    let store = open("one");
+    let saved = store.export(usize::MAX).unwrap();
+    // Each restores the same without knowing of the other: what proxies had between is behind the later one.
+    let restored = |name: &str, now: i64| {
+        let store = open(name);
+        assert!(store.import(saved.iter().map(|(key, value)| (key.as_str(), value.as_slice()))).unwrap());
+        (accept(&store, &[], now), store)
+    };
+    let ((first, _), (second, store)) = (restored("two", 1_800_000_000), restored("three", 1_800_000_060));
+    assert_eq!((first, second), (1_800_000_000, 1_800_000_060));
+    // A clock that was set back takes nothing back, whoever knows of the epoch.
+    assert_eq!(accept(&store, &[], -5), second + 1);
+    let (_, old) = restored("four", 0);
+    let told = |epoch| [Lineage { epoch, ..old.lineage().unwrap() }];
+    assert_eq!(accept(&old, &told(second), 60), second + 1);
+    // A proxy's word for what no clock gives is not taken.
+    assert_eq!(accept(&old, &told(1 << 60), 60), second + 2);
 }
 
 #[test]

@@ -124,6 +124,23 @@ impl Session for Leased {
         .boxed()
     }
 
+    fn release_with(&self, rows: Vec<Row>) -> BoxFuture<'_, Result<(), Error>> {
+        async move {
+            for Row { key, value } in rows {
+                let key = self.inner.layout.held(&key);
+                let own = vec![lives_with(key.clone(), self.lease)];
+                // A transaction of etcd touches a key once. Between the two another may take it, who keeps it then.
+                let last = put_with(key.clone(), value, self.lease);
+                let told = self.inner.client.txn(own.clone(), vec![last], Vec::new()).await?;
+                if told.succeeded {
+                    self.inner.client.txn(own, vec![delete(key)], Vec::new()).await?;
+                }
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
     fn lead(&self, office: &str) -> BoxFuture<'_, Result<bool, Error>> {
         let key = self.inner.layout.office(office);
         async move {

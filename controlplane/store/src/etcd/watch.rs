@@ -75,7 +75,7 @@ impl Follower {
                     self.inner.client.turn_from(member);
                     // Somebody who writes nothing hears of it as well.
                     if failures > 2 {
-                        self.inner.client.note(&error.to_string());
+                        self.inner.client.note(&error.reason());
                     }
                     tokio::time::sleep(PAUSE).await;
                 }

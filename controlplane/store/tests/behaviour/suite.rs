@@ -172,6 +172,13 @@ pub(crate) async fn what_is_held_goes_with_its_session(open: &impl AsyncFn() -> 
     // What another holds by now is not released.
     first.release(vec!["p/2".into()]).await.unwrap();
     assert_eq!(store.held().await.unwrap().len(), 2);
+    // A last value is seen before it goes, and only by whoever holds it.
+    first.hold(vec![row("p/3", "first")]).await.unwrap();
+    first.release_with(vec![row("p/2", "last"), row("p/3", "last")]).await.unwrap();
+    for value in [Some("first"), Some("last"), None] {
+        assert_eq!(next(&mut events).await, held("p/3", value));
+    }
+    assert_eq!(store.held().await.unwrap(), [row("p/1", "first"), row("p/2", "second")]);
     assert!(first.lead("clean-up").await.unwrap());
     assert!(!second.lead("clean-up").await.unwrap() && first.lead("clean-up").await.unwrap());
     assert!(second.lead("else").await.unwrap());

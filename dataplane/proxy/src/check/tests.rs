@@ -96,6 +96,44 @@ fn files_and_folders_that_a_start_needs_are_told_at_once() {
 }
 
 #[test]
+fn a_namespace_in_which_nothing_can_be_captured_is_told() {
+    let check = |error: CaptureError, expect: &str| {
+        let told = refused(Err(error)).unwrap();
+        assert!(told.starts_with("capture: ") && told.contains(expect), "{told}");
+    };
+    check(
+        CaptureError::Taken("inet weft_other".to_owned()),
+        "another proxy captures in this network namespace (nft table inet weft_other)",
+    );
+    check(
+        CaptureError::NotPermitted("Operation not permitted".to_owned()),
+        "CAP_NET_ADMIN in this network namespace is needed",
+    );
+    check(CaptureError::Run(ErrorKind::Other.into()), "nft could not be run: other error");
+    assert_eq!(refused(Ok(())), None);
+}
+
+#[test]
+fn a_token_file_without_a_token_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut new = config(dir.path(), &LISTEN.replace("9.7", "9.10"));
+    let token = dir.path().join("token");
+    new.control.token_file = Some(token.clone());
+    for (content, expect) in [
+        ("\n", "it is empty"),
+        ("one\ntwo\n", "it holds no token, which is one word of printable characters"),
+        ("wöft", "it holds no token, which is one word of printable characters"),
+    ] {
+        std::fs::write(&token, content).unwrap();
+        let notes = findings(&new).notes;
+        let told = format!("control.token_file: {} can't be read yet: {expect}", token.display());
+        assert_eq!(notes, [told], "{content:?}");
+    }
+    std::fs::write(&token, " wj_abc\n").unwrap();
+    assert_eq!(findings(&new).notes, [""; 0]);
+}
+
+#[test]
 fn listeners_that_take_less_than_capture_redirects_are_told() {
     let check = |outbound: &str, inbound: &str, has_ipv6: bool, expect: &[&str]| {
         let [outbound, inbound] = [outbound, inbound].map(|at| Some(at.parse().unwrap()));

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use weft_policy::numbers::Bounds;
 use weft_transport::http::{HttpLimits, MAX_FIELDS};
 
 /// The longest wait for somebody else, in milliseconds.
@@ -249,6 +250,11 @@ impl Limits {
             h2_send_buffer: self.h2_send_buffer_bytes,
             h2_concurrent_streams: self.h2_concurrent_streams,
         }
+    }
+
+    /// Keys with their bounds.
+    pub(super) fn bounds() -> impl Iterator<Item = Bounds<'static>> {
+        Self::default().bounded().map(|it| (it.key, it.least..=it.most)).collect::<Vec<_>>().into_iter()
     }
 
     /// Every number that is out of its bounds, or fits another one badly: its key, and what is wrong.

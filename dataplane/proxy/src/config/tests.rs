@@ -91,6 +91,10 @@ fn bad_files_are_refused_by_name() {
     refused(("[{port: 8080, protocol: http}]", "[{port: 1}, {port: 1}]"), "listed twice");
     refused(("protocol: http", "protocol: smtp"), "smtp");
     refused(("listen:", "capture: {}\nlisten:"), "needs listen.outbound");
+    refused(
+        ("listen: {", "capture: {}\nlisten: {outbound: '[::]:15001', "),
+        "capture: needs listen.inbound: what comes to workload.ports would pass by the proxy",
+    );
 }
 
 #[test]
@@ -126,4 +130,22 @@ fn a_value_that_is_no_number_is_told_under_its_key() {
         let error = Config::parse(Path::new("proxy.yaml"), &text).unwrap_err().to_string();
         assert!(error.contains("limits.app_idle_timeout_s"), "{value}: {error}");
     }
+}
+
+#[test]
+fn numbers_that_no_port_can_be_are_told_at_once_with_the_rest() {
+    let text =
+        GOOD.replace("port: 8080", "port: 80800").replace("admin: '127.0.0.11:15000'", "admin: '127.0.0.11:15080'");
+    let more =
+        "drain_timeout_s: -1\ncapture: {exclude_ports: [53, 99999]}\nlimits: {max_connections: many, http_fields: 0}\n";
+    let error = Config::parse(Path::new("proxy.yaml"), &(text + more)).unwrap_err().to_string();
+    let expect = "proxy.yaml: workload.ports[0].port: 80800 is not from 1 to 65535\n\
+                  proxy.yaml: capture.exclude_ports[1]: 99999 is not from 0 to 65535\n\
+                  proxy.yaml: drain_timeout_s: -1 is not from 1 to 86400\n\
+                  proxy.yaml: limits.max_connections: \"many\" is not from 1 to 1048576\n\
+                  proxy.yaml: limits.http_fields: 0 is not from 1 to 128\n\
+                  proxy.yaml: listen.admin: 127.0.0.11:15080 collides with listen.explicit, 127.0.0.11:15080\n\
+                  proxy.yaml: capture: needs listen.outbound\n\
+                  proxy.yaml: capture: needs listen.inbound: what comes to workload.ports would pass by the proxy";
+    assert_eq!(error, expect);
 }

@@ -48,7 +48,7 @@ impl TokenFile {
     /// Tries the token that is in the file, where it was not tried yet.
     async fn look(&mut self) -> Option<Tried> {
         let (token, _) = private::token(&self.path).ok()?;
-        if token.is_empty() || self.tried.as_ref() == Some(&token) {
+        if self.tried.as_ref() == Some(&token) {
             return None;
         }
         let tried = self.gain(&token).await;

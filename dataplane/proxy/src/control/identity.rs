@@ -31,7 +31,7 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 pub enum JoinError {
     #[error("state directory")]
     State(#[from] StateError),
-    #[error("cannot read the join token {path}")]
+    #[error("cannot use the join token {path}")]
     Token { path: String, source: std::io::Error },
     #[error("there is no identity in the state directory and no control.token_file to join with")]
     NoToken,
@@ -72,15 +72,16 @@ pub async fn join_or_load(
             None
         }
         Err(error) => {
-            let cure = new_token(config);
+            let cure = new_token(config, OnRefusal::Wait);
             warn!(error = %crate::chain(&error), cure, "the kept identity cannot be used; joining again");
             Some(error)
         }
     };
     let mut refused = None;
     let mut backoff = Backoff::new(RETRY.0, RETRY.1);
+    let on_refusal = if damage.is_some() { OnRefusal::Wait } else { OnRefusal::End };
     loop {
-        match join_anew(config, state, channel, &mut refused).await {
+        match join_anew(config, state, channel, &mut refused, on_refusal).await {
             Ok((handle, token)) => return Ok((handle, Some(token))),
             Err(JoinError::Channel(ChannelError::Status(status))) if is_away(&status) => {
                 // It may be there and have no store: another may have one.
@@ -100,38 +101,50 @@ pub async fn join_or_load(
     }
 }
 
+/// How it goes on where a token is refused.
+#[derive(Debug, Clone, Copy)]
+enum OnRefusal {
+    /// The file is looked at again and again.
+    Wait,
+    /// The process ends.
+    End,
+}
+
 /// Joins by the token that is in the file now, unless that one was refused before.
 async fn join_anew(
     config: &Config,
     state: &State,
     channel: &Channel,
     refused: &mut Option<String>,
+    on_refusal: OnRefusal,
 ) -> Result<(IdentityHandle, String), JoinError> {
     let path = config.control.token_file.as_deref().ok_or(JoinError::NoToken)?;
     let token = read_token(path)?;
     if refused.as_ref() == Some(&token) {
-        return Err(JoinError::OldToken(path.display().to_string(), new_token(config)));
+        return Err(JoinError::OldToken(path.display().to_string(), new_token(config, on_refusal)));
     }
     match join(config, state, channel, &token).await {
         Err(JoinError::Channel(ChannelError::Status(status))) if !is_away(&status) => {
             *refused = Some(token);
-            Err(JoinError::Refused { why: status.message().to_owned(), cure: new_token(config) })
+            Err(JoinError::Refused { why: status.message().to_owned(), cure: new_token(config, on_refusal) })
         }
         joined => joined.map(|handle| (handle, token)),
     }
 }
 
 /// The advice to an operator when only a new join token brings the proxy back.
-fn new_token(config: &Config) -> String {
+fn new_token(config: &Config, on_refusal: OnRefusal) -> String {
     let (namespace, account) = (&config.workload.namespace, &config.workload.service_account);
     let file = config
         .control
         .token_file
         .as_ref()
         .map_or_else(|| "control.token_file".into(), |path| path.display().to_string());
-    format!(
-        "put a new join token (weft token create --service-account {namespace}/{account}) into {file}: it is read by itself"
-    )
+    let then = match on_refusal {
+        OnRefusal::Wait => "it is read by itself",
+        OnRefusal::End => "the next start reads it",
+    };
+    format!("put a new join token (weft token create --service-account {namespace}/{account}) into {file}: {then}")
 }
 
 pub(super) fn is_away(status: &tonic::Status) -> bool {
@@ -377,7 +390,7 @@ impl IdentityKeeper {
         if !has_ended || !is_refused {
             return Err(error);
         }
-        match join_anew(&self.shared.config, &self.state, &self.channel, refused).await {
+        match join_anew(&self.shared.config, &self.state, &self.channel, refused, OnRefusal::Wait).await {
             Ok((joined, _)) => {
                 let credentials = joined.current();
                 self.replace(credentials.identity.clone(), credentials.trust.clone())
@@ -410,5 +423,25 @@ impl IdentityKeeper {
         let held = identity.id().clone();
         let replaced = self.identity.replace(identity, trust);
         replaced.map_err(|error| JoinError::WrongIdentity { held, wanted: error.held.to_string() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_advice_is_true_whether_or_not_the_process_ends() {
+        let text = "
+name: web-1
+state_dir: /nowhere
+control: {address: 'https://127.0.0.1:15012', ca_file: /nowhere, token_file: /etc/weft/token}
+workload: {namespace: shop, service_account: web, address: 127.0.0.11}
+listen: {mesh: '127.0.0.11:15008'}
+";
+        let config = Config::parse(Path::new("proxy.yaml"), text).unwrap();
+        let advice = "put a new join token (weft token create --service-account shop/web) into /etc/weft/token: ";
+        assert_eq!(new_token(&config, OnRefusal::Wait), format!("{advice}it is read by itself"));
+        assert_eq!(new_token(&config, OnRefusal::End), format!("{advice}the next start reads it"));
     }
 }

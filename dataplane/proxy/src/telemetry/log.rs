@@ -5,7 +5,7 @@ use tracing_subscriber::layer::Layer as _;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Registry, fmt, reload};
-use weft_policy::text::OneLine;
+use weft_policy::text::{OneLine, mistyped_level, no_level};
 
 /// The handle that changes the level.
 #[derive(Clone)]
@@ -54,14 +54,9 @@ pub fn check(filter: &str) -> Result<(), String> {
     parse(filter).map(drop)
 }
 
-/// A word that is neither a level nor `TARGET=LEVEL` is taken for a target by tracing, and everything else falls silent.
 fn parse(filter: &str) -> Result<EnvFilter, String> {
-    let alone = filter.split(',').map(str::trim).find(|part| {
-        let plain = part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        plain && (part.is_empty() || part.parse::<tracing_subscriber::filter::LevelFilter>().is_err())
-    });
-    if let Some(word) = alone {
-        return Err(format!("'{word}' is no level; levels are off, error, warn, info, debug, trace, or TARGET=LEVEL"));
+    if let Some(word) = mistyped_level(filter) {
+        return Err(no_level(word));
     }
     EnvFilter::builder().parse(filter).map_err(|error| error.to_string())
 }

@@ -97,6 +97,14 @@ impl Rules {
         }
     }
 
+    /// Tries what [`install`](Self::install) would do, and changes nothing.
+    pub fn check(&self) -> Result<(), CaptureError> {
+        if let Some(table) = self.others()?.into_iter().next() {
+            return Err(CaptureError::Taken(table));
+        }
+        run_nft(&["-c", "-f", "-"], &self.render()).map(drop)
+    }
+
     /// Puts the rules in place again, whoever else has some.
     pub fn put(&self) -> Result<(), CaptureError> {
         run_nft(&["-f", "-"], &self.render()).map(drop)

@@ -28,6 +28,9 @@ pub struct FirstLine {
     word_len: usize,
     /// Something looks like a request target.
     has_target: bool,
+    /// Bytes of a PROXY header of version 2 so far, and those that are still to come behind its fixed part.
+    v2: usize,
+    v2_left: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +39,8 @@ enum At {
     Blanks,
     Word,
     Rest,
+    /// Within the binary header, behind what could be empty lines.
+    Version2,
     Over(Judged),
 }
 
@@ -49,6 +54,8 @@ impl Default for FirstLine {
             is_proxy: true,
             word_len: 0,
             has_target: false,
+            v2: 0,
+            v2_left: 0,
         }
     }
 }
@@ -67,6 +74,11 @@ impl FirstLine {
 
     fn next(&mut self, byte: u8) -> At {
         match self.at {
+            At::Version2 => self.version2(byte),
+            At::Blanks if V2.get(self.v2) == Some(&byte) => {
+                self.v2 += 1;
+                if byte == 0 { At::Version2 } else { At::Blanks }
+            }
             At::Blanks if byte == b'\n' || is_blank(byte) => At::Blanks,
             At::Blanks | At::Word if !is_blank(byte) => self.word(byte),
             At::Blanks | At::Word => {
@@ -83,6 +95,24 @@ impl FirstLine {
             At::Rest => self.rest(byte),
             over @ At::Over(_) => over,
         }
+    }
+
+    /// A server that takes such a header reads a request behind it; one whose signature is broken is none.
+    fn version2(&mut self, byte: u8) -> At {
+        let at = self.v2;
+        self.v2 += 1;
+        match at {
+            14 => self.v2_left = usize::from(byte) << 8,
+            15 => self.v2_left |= usize::from(byte),
+            16.. => self.v2_left -= 1,
+            _ if V2.get(at).is_some_and(|expected| *expected != byte) => return At::Over(Judged::Other),
+            _ => {}
+        }
+        if self.v2 < V2_FIXED || self.v2_left > 0 {
+            return At::Version2;
+        }
+        *self = Self::default();
+        At::Blanks
     }
 
     /// Servers differ in what a method may be made of: everything that can be seen is taken for one.
@@ -112,6 +142,9 @@ impl FirstLine {
 const GET: &[u8] = b"GET";
 const PRI: &[u8] = b"PRI";
 const PROXY: &[u8] = b"PROXY";
+/// The signature of a PROXY header of version 2; version, family and two octets of length follow.
+const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+const V2_FIXED: usize = 16;
 
 /// True for all that some server takes for a blank between the parts of a request line.
 fn is_blank(byte: u8) -> bool {
@@ -153,6 +186,14 @@ mod tests {
         assert_eq!(judged(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").0, Judged::Preface);
         assert_eq!(judged(b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\nGET / HTTP/1.1\r\n").0, Judged::Request);
         assert_eq!(judged(b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n\x16\x03").0, Judged::Other);
+        let version2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x01\x02\x03\x04\x05\x06\x07\x08\0\x01\0\x02";
+        let empty = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+        for header in [&version2[..], empty] {
+            assert_eq!(judged(&[header, b"GET / HTTP/1.1\r\n"].concat()).0, Judged::Request);
+            assert_eq!(judged(&[header, b"\x16\x03"].concat()).0, Judged::Other);
+            assert_eq!(judged(header).0, Judged::Open);
+        }
+        assert_eq!(judged(b"\r\n\r\n\0\r\nQUIX\nGET / HTTP/1.1\r\n").0, Judged::Other);
         let long = [&b"\n".repeat(20_000)[..], b"GET /", &b"a".repeat(2 << 20), b" HTTP/1.1\r\n"].concat();
         assert_eq!(judged(&long).0, Judged::Request);
     }

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::chunk::Chunk;
-use super::deaf::Deaf;
+use super::deaf::{Deaf, Greeting};
 use super::fields::end_to_end;
 use super::stream::Asked;
 use super::window::ConnectionWindow;
@@ -94,7 +94,7 @@ impl Drop for OpenStream {
     }
 }
 
-/// Stands for the server's own limit until its SETTINGS are there.
+/// Streams that may be opened before the server's SETTINGS are there.
 const UNSETTLED: usize = 0;
 
 impl ClientConn {
@@ -111,6 +111,8 @@ impl ClientConn {
     where
         T: AsyncRead + AsyncWrite + Unpin + 'static,
     {
+        let io = Deaf::new(io);
+        let greeting = io.greeting();
         let (requests, connection) = h2::client::Builder::new()
             .enable_push(false)
             .initial_max_send_streams(UNSETTLED)
@@ -119,7 +121,7 @@ impl ClientConn {
             .max_header_list_size(limits.header_list_bytes)
             .max_send_buffer_size(limits.send_buffer)
             .data_frame_budget(limits.frame_budget())
-            .handshake(Deaf::new(io))
+            .handshake(io)
             .await
             .map_err(|error| stream_error(&error))?;
         let streams = Rc::new(Streams {
@@ -132,7 +134,7 @@ impl ClientConn {
             settled: Notify::new(),
         });
         let window = ConnectionWindow::new(limits);
-        tokio::task::spawn_local(drive(connection, Rc::clone(&streams), window));
+        tokio::task::spawn_local(drive(connection, greeting, Rc::clone(&streams), window));
         Ok(Self { requests, streams, limits: Rc::new(limits.clone()) })
     }
 
@@ -222,8 +224,12 @@ impl ClientConn {
 }
 
 /// Drives a connection to its end and notes what its server allows.
-async fn drive<T>(mut connection: h2::client::Connection<T, Chunk>, streams: Rc<Streams>, mut window: ConnectionWindow)
-where
+async fn drive<T>(
+    mut connection: h2::client::Connection<T, Chunk>,
+    greeting: Greeting,
+    streams: Rc<Streams>,
+    mut window: ConnectionWindow,
+) where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let end = poll_fn(|cx| {
@@ -231,9 +237,8 @@ where
             connection.set_target_window_size(window);
         }
         let end = std::pin::Pin::new(&mut connection).poll(cx);
-        let allowed = Some(connection.max_concurrent_send_streams()).filter(|allowed| *allowed != UNSETTLED);
-        // A server may also allow none for a while: then what it allowed before is no longer true.
-        let allowed = allowed.or(streams.allowed.get().map(|_| UNSETTLED));
+        // A server may also allow none for a while, from the first.
+        let allowed = greeting.is_whole().then(|| connection.max_concurrent_send_streams());
         if streams.allowed.replace(allowed) != allowed {
             streams.settled.notify_waiters();
             streams.room.0.of_limits.notify_waiters();

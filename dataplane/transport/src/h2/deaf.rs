@@ -1,8 +1,10 @@
 //! A stream that goes on reading after it can't be written any more. What the peer said last, such as a GOAWAY that
 //! names the requests it never looked at, was often sent just before it closed.
 
+use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -12,11 +14,46 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub(super) struct Deaf<T> {
     io: T,
     broken: bool,
+    greeting: Greeting,
+}
+
+/// How much of the peer's first frame has come, which is its SETTINGS.
+//= rfc9113#section-3.4
+#[derive(Debug, Clone, Default)]
+pub(super) struct Greeting {
+    seen: usize,
+    /// Three octets, first in the frame.
+    length: usize,
+    is_whole: Rc<Cell<bool>>,
+}
+
+impl Greeting {
+    const HEADER: usize = 9;
+
+    /// True once all of it was read: what the peer said last is in force, also where it is what holds without a word.
+    pub(super) fn is_whole(&self) -> bool {
+        self.is_whole.get()
+    }
+
+    fn read(&mut self, bytes: &[u8]) {
+        if self.is_whole.get() {
+            return;
+        }
+        for byte in bytes.iter().take(3_usize.saturating_sub(self.seen)) {
+            self.length = self.length << 8 | usize::from(*byte);
+        }
+        self.seen = self.seen.saturating_add(bytes.len());
+        self.is_whole.set(self.seen >= Self::HEADER + self.length);
+    }
 }
 
 impl<T> Deaf<T> {
     pub(super) fn new(io: T) -> Self {
-        Self { io, broken: false }
+        Self { io, broken: false, greeting: Greeting::default() }
+    }
+
+    pub(super) fn greeting(&self) -> Greeting {
+        self.greeting.clone()
     }
 
     fn forgive<R>(&mut self, result: Poll<io::Result<R>>, instead: R) -> Poll<io::Result<R>> {
@@ -30,7 +67,10 @@ impl<T> Deaf<T> {
 
 impl<T: AsyncRead + Unpin> AsyncRead for Deaf<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, into)
+        let before = into.filled().len();
+        let read = Pin::new(&mut self.io).poll_read(cx, into);
+        self.greeting.read(&into.filled()[before..]);
+        read
     }
 }
 

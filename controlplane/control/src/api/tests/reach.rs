@@ -249,6 +249,51 @@ async fn a_token_for_a_namespace_sees_and_changes_what_is_in_it() {
     assert_eq!(both["namespaces"], json!(["bank", "shop"]));
 }
 
+/// So many refused attempts, the oldest first. They are written a moment later.
+async fn refused(control: &Control, number: usize, query: &str) -> Vec<Value> {
+    let mut told: Vec<Value> = Vec::new();
+    while told.len() < number {
+        let after = told.last().map_or(0, |entry| entry["number"].as_u64().unwrap());
+        let path = format!("/api/v1/events?refused=true&after={after}&wait_ms=10000{query}");
+        let (status, body) = control.call("get", &path, Value::Null).await;
+        assert_eq!(status, 200, "{body}");
+        let entries = body["entries"].as_array().unwrap();
+        assert!(!entries.is_empty(), "{told:?}");
+        told.extend(entries.iter().rev().cloned());
+    }
+    told
+}
+
+#[tokio::test]
+async fn a_refused_apply_is_found_by_the_objects_that_it_was_about() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    control.apply(WORLD).await;
+    let viewer = token(&control, "viewer").await;
+    let limit = WORLD.split("---").next().unwrap().replace("name: web", "name: limit");
+    let of_bank = limit.replace("namespace: shop", "namespace: bank").replace("name: limit", "name: other");
+    let both = format!("{limit}\n---\n{of_bank}");
+    let bound = json!({ "kind": "operator", "role": "operator", "namespaces": ["shop"] });
+    let (_, bound) = control.call("post", "/api/v1/tokens", bound).await;
+    let bound = bound["token"].as_str().unwrap().to_owned();
+    // By the role, by the place, and because somebody else has changed it meanwhile.
+    let apply = |text: &str| json!({ "documents": documents(text) });
+    assert_eq!(control.call_as(&viewer, "post", "/api/v1/apply", apply(&limit)).await.0, 403);
+    assert_eq!(control.call_as(&bound, "post", "/api/v1/apply", apply(&both)).await.0, 403);
+    let mut stale = apply(&limit);
+    stale["if_unchanged"] = json!(true);
+    stale["documents"][0]["metadata"]["revision"] = json!(1);
+    let (status, answer) = control.call("post", "/api/v1/apply", stale).await;
+    assert_eq!(status, 409, "{answer}");
+    let told = refused(&control, 3, "&object=shop/limit").await;
+    let shown: Vec<_> = told.iter().map(|entry| [&entry["action"], &entry["object"], &entry["refused"]]).collect();
+    let (one, two) = ("/api/v1/apply: Service shop/limit", "/api/v1/apply: Service bank/other, Service shop/limit");
+    let entry = |object, refused| [json!("post refused"), json!(object), json!(refused)];
+    let expected = [entry(one, "403 forbidden"), entry(two, "403 forbidden"), entry(one, "409 conflict")];
+    assert_eq!(shown, expected.each_ref().map(|entry| entry.each_ref()));
+    assert_eq!(refused(&control, 1, "&object=bank/other").await.len(), 1);
+}
+
 #[tokio::test]
 async fn what_is_refused_is_told_with_who_and_from_where() {
     let dir = tempfile::tempdir().unwrap();
@@ -263,17 +308,7 @@ async fn what_is_refused_is_told_with_who_and_from_where() {
     assert_eq!(control.call("post", "/api/v1/tokens", named).await.0, 409);
     let bytes = super::filter(&["weft:filter/log@0.1.0"]);
     assert_eq!(publish(&control, &control.admin_token(), "name=authz&version=9.0.0", &bytes, 1).await.0, 403);
-    // They are written a moment later.
-    let mut told: Vec<Value> = Vec::new();
-    while told.len() < 5 {
-        let after = told.last().map_or(0, |entry| entry["number"].as_u64().unwrap());
-        let path = format!("/api/v1/events?refused=true&after={after}&wait_ms=10000");
-        let (status, body) = control.call("get", &path, Value::Null).await;
-        assert_eq!(status, 200, "{body}");
-        let entries = body["entries"].as_array().unwrap();
-        assert!(!entries.is_empty(), "{told:?}");
-        told.extend(entries.iter().rev().cloned());
-    }
+    let told = refused(&control, 5, "").await;
     let shown = |entry: &Value| {
         let text = |key: &str| entry[key].as_str().unwrap_or_default().to_owned();
         assert_eq!(text("from"), "127.0.0.1");

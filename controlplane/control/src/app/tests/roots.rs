@@ -1,8 +1,6 @@
 //! The root of two control planes on one store is replaced: by whom, who follows, what a proxy notices, and what is said where the
 //! one with the root's key is away.
 
-use weft_store::Embedded;
-
 use super::real::{share, until};
 use super::several::OneStore;
 use super::*;
@@ -18,7 +16,7 @@ struct Ground {
 impl Ground {
     fn new() -> Self {
         let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-        let store = OneStore(Arc::new(Embedded::open(&folders[0].path().join("rows.redb")).unwrap()));
+        let store = OneStore::open(folders[0].path());
         Self { folders, store }
     }
 
@@ -138,6 +136,57 @@ async fn a_root_is_followed_by_all_and_dropped_once_nothing_needs_it() {
     for control in [&first, &second] {
         until("proxies are told so", async || told(control) == 1).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_is_saved_where_the_key_of_the_newest_root_is() {
+    let ground = Ground::new();
+    let [first, second] = ground.both().await;
+    // As long as both have the key of the one root, both save what can be restored.
+    for control in [&first, &second] {
+        restores(&saved(control).await.unwrap()).await;
+    }
+    let (status, rotated) = rotate(&second).await;
+    assert_eq!(status, 200, "{rotated}");
+    let root = rotated["root"]["fingerprint"].clone();
+    until("both follow it", async || {
+        let shown = shown(&first).await;
+        let replicas = shown["replicas"].as_array().unwrap();
+        replicas.iter().all(|replica| replica["root"] == root)
+    })
+    .await;
+    let (first, second) = (renewed(first), renewed(second));
+    let refused = saved(&first).await.unwrap_err();
+    let holder = second.app.hub.config().replica_address().unwrap();
+    assert!(refused.contains("the key of the newest root is not in") && refused.contains(&holder), "{refused}");
+    restores(&saved(&second).await.unwrap()).await;
+    // Nobody is named where nobody says so.
+    second.app.stop().await;
+    until("it is gone", async || shown(&first).await["replicas"].as_array().unwrap().len() == 1).await;
+    let refused = saved(&first).await.unwrap_err();
+    assert!(refused.contains("no control plane that is there says that it has it"), "{refused}");
+}
+
+/// A snapshot of a control plane, or why there is none.
+async fn saved(control: &Control) -> Result<Vec<u8>, String> {
+    let response = control.request("get", "/api/v1/snapshot").bearer_auth(control.admin_token()).send().await.unwrap();
+    match response.status().as_u16() {
+        200 => Ok(response.bytes().await.unwrap().to_vec()),
+        409 => Err(response.text().await.unwrap()),
+        other => panic!("{other}: {}", response.text().await.unwrap()),
+    }
+}
+
+/// A new control plane with a store of its own takes the snapshot.
+async fn restores(bytes: &[u8]) {
+    let dir = tempfile::tempdir().unwrap();
+    let fresh = Control::start(dir.path()).await;
+    let request = fresh.request("post", "/api/v1/snapshot?replace_authority=true").bearer_auth(fresh.admin_token());
+    let response = request.body(bytes.to_vec()).send().await.unwrap();
+    let (status, text) = (response.status(), response.text().await.unwrap());
+    assert_eq!(status, 200, "{text}");
+    fresh.app.stop().await;
+    Control::start(dir.path()).await.app.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

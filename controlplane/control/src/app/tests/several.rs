@@ -1,6 +1,8 @@
 //! Several control planes of this process on one store: what one knows of its proxies the others tell as well, and what an
 //! operator does to a proxy at one is done wherever it is.
 
+use std::sync::Mutex;
+
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
@@ -11,21 +13,41 @@ use super::real::{share, until};
 use super::*;
 use crate::peers::pb::{self, replicas_client::ReplicasClient};
 
-/// One embedded store that several control planes of this process use.
+/// One embedded store that several control planes of this process use, and that can be away for all of them.
 #[derive(Clone)]
-pub(super) struct OneStore(pub(super) Arc<Embedded>);
+pub(super) struct OneStore(Arc<Embedded>, Arc<Mutex<Option<weft_store::Fault>>>);
+
+impl OneStore {
+    pub(super) fn open(folder: &Path) -> Self {
+        Self(Arc::new(Embedded::open(&folder.join("rows.redb")).unwrap()), Arc::default())
+    }
+
+    /// From here on nobody answers.
+    pub(super) fn go_away(&self) {
+        let fault = weft_store::Fault { since: OffsetDateTime::now_utc(), reason: "nobody answers".to_owned() };
+        *self.1.lock().unwrap() = Some(fault);
+    }
+
+    fn there(&self) -> Result<&Embedded, Error> {
+        match &*self.1.lock().unwrap() {
+            Some(fault) => Err(Error::Unreachable(fault.reason.clone())),
+            None => Ok(&self.0),
+        }
+    }
+}
 
 impl weft_store::Store for OneStore {
     fn read(&self, ranges: Vec<Range>, most: usize) -> BoxFuture<'_, Result<Reading, Error>> {
-        self.0.read(ranges, most)
+        Box::pin(async move { self.there()?.read(ranges, most).await })
     }
 
     fn blob(&self, table: Table, key: &str) -> BoxFuture<'_, Result<Option<Bytes>, Error>> {
-        self.0.blob(table, key)
+        let key = key.to_owned();
+        Box::pin(async move { self.there()?.blob(table, &key).await })
     }
 
     fn commit(&self, expected: Version, writes: Vec<weft_store::Write>) -> BoxFuture<'_, Result<Version, Error>> {
-        self.0.commit(expected, writes)
+        Box::pin(async move { self.there()?.commit(expected, writes).await })
     }
 
     fn watch(&self, from: Version) -> BoxStream<'static, weft_store::Event> {
@@ -45,7 +67,7 @@ impl weft_store::Store for OneStore {
     }
 
     fn fault(&self) -> Option<weft_store::Fault> {
-        self.0.fault()
+        self.1.lock().unwrap().clone().or_else(|| self.0.fault())
     }
 
     fn generation(&self) -> u64 {
@@ -80,7 +102,7 @@ spec: {parentRefs: [{kind: Service, group: '', name: web, port: 80}], rules: [{b
 impl Both {
     async fn start() -> Self {
         let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-        let store = OneStore(Arc::new(Embedded::open(&folders[0].path().join("rows.redb")).unwrap()));
+        let store = OneStore::open(folders[0].path());
         let start = async |state: &Path| {
             let config = Config { replica_timeout_ms: 1_000, disconnect_grace_ms: 2_000, ..Control::config(state) };
             let app = App::start_over(config, Store::over(store.clone(), 1_000).unwrap()).await.unwrap();
@@ -191,6 +213,27 @@ async fn each_tells_of_the_proxies_of_all() {
     assert_eq!((&told["complete"], states(&told)), (&json!(true), vec!["synced", "synced"]), "{told}");
     for control in [&both.first, &both.second] {
         assert_eq!(programmed(control).await.1, "acknowledged by all 2 connected proxies");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_said_goodbye_is_waited_for_nowhere() {
+    let both = Both::start().await;
+    let [(_, mut one), (_, mut two)] = both.proxies().await;
+    two.say(v1::proxy_message::Message::Draining(v1::Draining {})).await;
+    for control in [&both.first, &both.second] {
+        until("it is forgotten", async || states(&listed(control).await) == ["synced"]).await;
+    }
+    let revision = both.first.apply(&SHOP.replace("port: 80, targetPort", "name: http, port: 80, targetPort")).await;
+    one.take().await;
+    for control in [&both.first, &both.second] {
+        let told = status(control, revision, 5_000).await;
+        assert_eq!((&told["complete"], states(&told)), (&json!(true), vec!["synced"]), "{told}");
+    }
+    // One that went without a word is expected back by all.
+    drop(one);
+    for control in [&both.first, &both.second] {
+        until("it is away", async || states(&listed(control).await) == ["disconnected"]).await;
     }
 }
 

@@ -76,8 +76,11 @@ async fn a_store_that_may_not_know_what_was_issued_drops_no_root() {
         config.svid_ttl_seconds = 60;
         config.identity_grace_seconds = 0;
     });
-    // Nothing was issued, as far as this store knows; it was lost before, or set back.
+    // Nothing was issued, as far as this store knows; it was lost before, or set back, as a proxy says.
+    let seat = hub.registry().enter(proxy("ahead"), Default::default(), OffsetDateTime::now_utc()).unwrap().seat;
+    hub.registry().record_progress(&seat, Progress { is_left_alone: true, ..Progress::default() }, Revision(0));
     hub.accept_store("me").await.unwrap();
+    hub.registry().leave(&seat, true);
     let shown = crate::registry::Introduction { certificate: "0a:0b".to_owned(), ..Default::default() };
     let seat = hub.registry().enter(proxy("here"), shown, OffsetDateTime::now_utc()).unwrap().seat;
     hub.rotate_root("me").await.unwrap();

@@ -356,6 +356,27 @@ fn a_servers_limit_of_streams_is_kept() {
 }
 
 #[test]
+fn a_server_may_allow_no_stream_from_the_first() {
+    run(async {
+        // In pieces: what is not whole is not said yet.
+        let none = frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 0]);
+        let (client, mut far) = served_by(&[none[..11].to_vec()]).await;
+        assert!(timeout(Duration::from_millis(20), client.settled()).await.is_err());
+        far.write_all(&none[11..]).await.unwrap();
+        client.settled().await.unwrap();
+        assert!(!client.has_room() && !client.is_closed());
+        far.write_all(&frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 1])).await.unwrap();
+        while !client.has_room() {
+            tokio::task::yield_now().await;
+        }
+        // One that names no limit has none of its own.
+        let (client, _far) = served_by(&[frame(SETTINGS, 0, 0, &[])]).await;
+        client.settled().await.unwrap();
+        assert!(client.has_room());
+    });
+}
+
+#[test]
 fn a_server_that_says_nothing_is_waited_for_within_bounds() {
     run(async {
         let (near, _far) = duplex(1024);
