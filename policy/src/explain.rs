@@ -215,7 +215,8 @@ fn followed(world: &World, barred: &Barred, query: &Query) -> Result<Explanation
     let headers: BTreeMap<String, &str> =
         query.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.as_str())).collect();
     let lookup = |name: &str| headers.get(name).copied();
-    let head = HeadView { method: &query.method, path: &path, headers: &lookup };
+    let host = (query.to.parse::<IpAddr>().is_err()).then_some(query.to.as_str());
+    let head = HeadView { method: &query.method, path: &path, host, headers: &lookup };
     let what = What::Request { method: &query.method, path: &path, headers: &headers };
     let asked = Asked { world, barred, principal: explanation.principal.clone(), what };
     match route::choose(&table, &resolved, namespace, &head) {
@@ -224,13 +225,14 @@ fn followed(world: &World, barred: &Barred, query: &Query) -> Result<Explanation
         Ok(Choice::Rule(met)) => {
             let (name, rule_name) = (met.route.name.to_string(), met.rule.name.clone());
             explanation.route = Some(RouteExplanation { name, rule_index: met.index, rule_name });
-            let backend = |(index, backend): (usize, &Backend)| match route::to_backend(&table, met, index, &mesh) {
-                Ok(plan) => asked.backend(&plan, backend.port, backend.weight),
-                Err(_) => {
-                    let (port, weight) = (backend.port, backend.weight);
-                    BackendExplanation { service: None, port, weight, endpoints: Vec::new() }
-                }
-            };
+            let backend =
+                |(index, backend): (usize, &Backend)| match route::to_backend(&table, met, index, &head, &mesh) {
+                    Ok(plan) => asked.backend(&plan, backend.port, backend.weight),
+                    Err(_) => {
+                        let (port, weight) = (backend.port, backend.weight);
+                        BackendExplanation { service: None, port, weight, endpoints: Vec::new() }
+                    }
+                };
             match undone(world, &met.route.name) {
                 Some(words) => explanation.refuse(500, format!("the route asks for what can't be done: {words}")),
                 None => {
@@ -345,6 +347,20 @@ impl Asked<'_> {
     }
 
     fn backend(&self, plan: &Plan<'_>, port: u16, weight: u32) -> BackendExplanation {
+        if let What::Request { method, path, headers } = &self.what
+            && (plan.path.is_some() || plan.modifies())
+        {
+            // The callee judges what the route makes of it.
+            let changed = plan.changed(headers);
+            let headers = changed.iter().map(|(name, value)| (name.clone(), value.as_str())).collect();
+            let path = plan.path.as_ref().unwrap_or(path);
+            let what = What::Request { method, path, headers: &headers };
+            return Asked { what, principal: self.principal.clone(), ..*self }.reached(plan, port, weight);
+        }
+        self.reached(plan, port, weight)
+    }
+
+    fn reached(&self, plan: &Plan<'_>, port: u16, weight: u32) -> BackendExplanation {
         let meant = |endpoint: &&Endpoint| plan.direct.is_none_or(|only| *only == endpoint.workload);
         let endpoints = plan.service.endpoints.values().filter(meant);
         let endpoints =

@@ -78,7 +78,8 @@ impl Of<'_, '_> {
         self.matches(at, rule, report);
         self.filters(&format!("{at}.filters"), &rule.filters, report);
         let total: u64 = rule.backend_refs.iter().map(|backend| u64::from(backend.weight)).sum();
-        if total == 0 {
+        let redirects = rule.filters.iter().any(|filter| matches!(filter, RouteFilter::RequestRedirect(_)));
+        if total == 0 && !redirects {
             let (key, message) = match rule.backend_refs.as_slice() {
                 [] => (at.to_owned(), "it has no backend: what meets it is answered 500"),
                 _ => (format!("{at}.backendRefs"), "all have the weight 0: what meets the rule is answered 500"),

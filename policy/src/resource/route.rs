@@ -1,5 +1,5 @@
 //! `HTTPRoute` of Gateway API v1: GAMMA parentRefs; path, method, header and query matches; weights; header modifiers of
-//! requests and answers; request timeouts. The rest of the standard is kept as it was written: a route with a filter that can't be done
+//! requests and answers; redirects and rewrites; request timeouts. The rest of the standard is kept as it was written: a route with a filter that can't be done
 //! leads nowhere, and its status says so.
 
 use serde::de::Error as _;
@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::Unserved;
 use super::core::PortSpec;
 use super::value::{self, Filled};
-use crate::bundle::ObjectName;
+use crate::bundle::{ObjectName, Scheme};
 use crate::route::pattern;
 
 /// Limits of the standard.
@@ -18,6 +18,8 @@ pub(crate) const MAX_MATCHES: usize = 64;
 pub(crate) const MAX_BACKENDS: usize = 16;
 pub(crate) const MAX_PARENTS: usize = 32;
 pub(crate) const MAX_FIELDS: usize = 16;
+/// Statuses of redirects.
+pub(crate) const REDIRECTS: [u16; 5] = [301, 302, 303, 307, 308];
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -148,6 +150,47 @@ pub struct MatchSpec {
     pub query_params: Vec<QueryParamSpec>,
 }
 
+impl RuleSpec {
+    /// The prefix by which it matches, where that is the one thing that it can match by.
+    pub(crate) fn prefix(&self) -> Option<&str> {
+        match self.matches.as_slice() {
+            [] => Some("/"),
+            [MatchSpec { path: None, .. }] => Some("/"),
+            [MatchSpec { path: Some(path), .. }] if path.path_type == PathType::PathPrefix => Some(&path.value),
+            _ => None,
+        }
+    }
+
+    /// What is wrong about redirects and rewrites, which depend on the rest of the rule.
+    fn check_targets(&self) -> impl Iterator<Item = (String, String)> {
+        let of_backends = self.backend_refs.iter().enumerate();
+        let of_backends = of_backends.map(|(j, backend)| (format!("backendRefs[{j}].filters"), &backend.filters));
+        let all = std::iter::once(("filters".to_owned(), &self.filters)).chain(of_backends);
+        let paths = all.flat_map(move |(at, filters)| {
+            filters.iter().enumerate().filter_map(move |(k, filter)| {
+                let (field, path) = filter.path()?;
+                let needs_prefix = matches!(path, PathModifierSpec::ReplacePrefixMatch { .. });
+                let message = match path.check() {
+                    Err(message) => message,
+                    Ok(()) if needs_prefix && self.prefix().is_none() => {
+                        "ReplacePrefixMatch needs a rule with one match, of a PathPrefix".to_owned()
+                    }
+                    Ok(()) => return None,
+                };
+                Some((format!("{at}[{k}].{field}"), message))
+            })
+        });
+        let has = |wanted: FilterType| self.filters.iter().any(|filter| filter.filter_type() == wanted);
+        let redirects = has(FilterType::RequestRedirect);
+        let wrong = match () {
+            () if redirects && has(FilterType::UrlRewrite) => Some("RequestRedirect and URLRewrite exclude each other"),
+            () if redirects && !self.backend_refs.is_empty() => Some("a rule with RequestRedirect has no backendRefs"),
+            () => None,
+        };
+        paths.chain(wrong.map(|message| ("filters".to_owned(), message.to_owned())))
+    }
+}
+
 impl MatchSpec {
     /// Everything that no request can meet, or that is no expression.
     fn check(&self) -> impl Iterator<Item = (String, String)> {
@@ -253,6 +296,8 @@ pub struct QueryParamSpec {
 pub enum RouteFilter {
     RequestHeaderModifier(HeaderModifierSpec),
     ResponseHeaderModifier(HeaderModifierSpec),
+    RequestRedirect(RedirectSpec),
+    UrlRewrite(RewriteSpec),
     /// One that can't be done yet.
     Later(Box<FilterFields>),
 }
@@ -267,8 +312,84 @@ impl RouteFilter {
         match self {
             Self::RequestHeaderModifier(modifier) => of(FilterType::RequestHeaderModifier, modifier),
             Self::ResponseHeaderModifier(modifier) => of(FilterType::ResponseHeaderModifier, modifier),
-            Self::Later(_) => None,
+            Self::RequestRedirect(_) | Self::UrlRewrite(_) | Self::Later(_) => None,
         }
+    }
+
+    fn filter_type(&self) -> FilterType {
+        match self {
+            Self::RequestHeaderModifier(_) => FilterType::RequestHeaderModifier,
+            Self::ResponseHeaderModifier(_) => FilterType::ResponseHeaderModifier,
+            Self::RequestRedirect(_) => FilterType::RequestRedirect,
+            Self::UrlRewrite(_) => FilterType::UrlRewrite,
+            Self::Later(fields) => fields.filter_type,
+        }
+    }
+
+    /// The change of a path that it asks for, and the field that it is in.
+    fn path(&self) -> Option<(&'static str, &PathModifierSpec)> {
+        match self {
+            Self::RequestRedirect(redirect) => Some(("requestRedirect.path", redirect.path.as_ref()?)),
+            Self::UrlRewrite(rewrite) => Some(("urlRewrite.path", rewrite.path.as_ref()?)),
+            Self::RequestHeaderModifier(_) | Self::ResponseHeaderModifier(_) | Self::Later(_) => None,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct RedirectSpec {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<Scheme>,
+    #[serde(deserialize_with = "value::host_option", skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathModifierSpec>,
+    #[serde(deserialize_with = "value::port_option", skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    #[serde(deserialize_with = "redirect_status", skip_serializing_if = "Option::is_none")]
+    pub status_code: Option<u16>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct RewriteSpec {
+    #[serde(deserialize_with = "value::host_option", skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathModifierSpec>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, tag = "type")]
+pub enum PathModifierSpec {
+    #[serde(rename_all = "camelCase")]
+    ReplaceFullPath { replace_full_path: String },
+    #[serde(rename_all = "camelCase")]
+    ReplacePrefixMatch { replace_prefix_match: String },
+}
+
+impl PathModifierSpec {
+    fn check(&self) -> Result<(), String> {
+        let (text, may_be_empty) = match self {
+            Self::ReplaceFullPath { replace_full_path } => (replace_full_path, false),
+            Self::ReplacePrefixMatch { replace_prefix_match } => (replace_prefix_match, true),
+        };
+        match crate::path::normalize(text) {
+            _ if text.is_empty() && may_be_empty => Ok(()),
+            Ok(normal) if normal == *text => Ok(()),
+            Ok(normal) => Err(format!("{text:?} would arrive as {normal:?}: write that")),
+            Err(error) => Err(format!("{text:?}: {error}")),
+        }
+    }
+}
+
+fn redirect_status<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
+    let status = u16::deserialize(deserializer)?;
+    if REDIRECTS.contains(&status) {
+        Ok(Some(status))
+    } else {
+        Err(D::Error::custom(format_args!("{status} is not one of 301, 302, 303, 307, 308")))
     }
 }
 
@@ -305,9 +426,9 @@ pub struct FilterFields {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     request_mirror: Option<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    request_redirect: Option<Value>,
+    request_redirect: Option<RedirectSpec>,
     #[serde(default, skip_serializing_if = "Option::is_none", rename = "urlRewrite")]
-    url_rewrite: Option<Value>,
+    url_rewrite: Option<RewriteSpec>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     extension_ref: Option<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -367,15 +488,14 @@ impl TryFrom<FilterFields> for RouteFilter {
         if !given.contains(&(own, true)) {
             return Err(format!("{own} is missing"));
         }
-        match (fields.request_header_modifier, fields.response_header_modifier) {
-            (Some(modifier), _) => Ok(Self::RequestHeaderModifier(modifier)),
-            (None, Some(modifier)) => Ok(Self::ResponseHeaderModifier(modifier)),
-            (None, None) => Ok(Self::Later(Box::new(FilterFields {
-                request_header_modifier: None,
-                response_header_modifier: None,
-                ..fields
-            }))),
-        }
+        // The one body that it has.
+        Ok(match fields {
+            FilterFields { request_header_modifier: Some(modifier), .. } => Self::RequestHeaderModifier(modifier),
+            FilterFields { response_header_modifier: Some(modifier), .. } => Self::ResponseHeaderModifier(modifier),
+            FilterFields { request_redirect: Some(redirect), .. } => Self::RequestRedirect(redirect),
+            FilterFields { url_rewrite: Some(rewrite), .. } => Self::UrlRewrite(rewrite),
+            later => Self::Later(Box::new(later)),
+        })
     }
 }
 
@@ -400,6 +520,10 @@ impl From<RouteFilter> for FilterFields {
             RouteFilter::ResponseHeaderModifier(modifier) => {
                 Self { response_header_modifier: Some(modifier), ..empty(FilterType::ResponseHeaderModifier) }
             }
+            RouteFilter::RequestRedirect(redirect) => {
+                Self { request_redirect: Some(redirect), ..empty(FilterType::RequestRedirect) }
+            }
+            RouteFilter::UrlRewrite(rewrite) => Self { url_rewrite: Some(rewrite), ..empty(FilterType::UrlRewrite) },
         }
     }
 }
@@ -479,6 +603,7 @@ impl HttpRouteSpec {
                 wrong.extend(matched.check().map(|(end, message)| (format!("rules[{i}].matches[{j}].{end}"), message)));
             }
             wrong.extend(check_filters(&rule.filters).map(|message| (format!("rules[{i}].filters"), message)));
+            wrong.extend(rule.check_targets().map(|(end, message)| (format!("rules[{i}].{end}"), message)));
             for (j, backend) in rule.backend_refs.iter().enumerate() {
                 let at = |message| (format!("rules[{i}].backendRefs[{j}].filters"), message);
                 wrong.extend(check_filters(&backend.filters).map(at));
@@ -497,9 +622,18 @@ impl HttpRouteSpec {
             let of_backends = of_backends.map(|(j, backend)| (format!(".backendRefs[{j}]"), &backend.filters));
             for (place, filters) in std::iter::once((String::new(), &rule.filters)).chain(of_backends) {
                 for (k, filter) in filters.iter().enumerate() {
-                    if let RouteFilter::Later(fields) = filter {
-                        let key = format!("rules[{i}]{place}.filters[{k}].type");
-                        tell(key, format!("{} is not supported yet", fields.filter_type.names().0));
+                    let key = || format!("rules[{i}]{place}.filters[{k}].type");
+                    match filter {
+                        RouteFilter::Later(fields) => {
+                            tell(key(), format!("{} is not supported yet", fields.filter_type.names().0));
+                        }
+                        RouteFilter::RequestRedirect(_) if !place.is_empty() => {
+                            tell(key(), "RequestRedirect of a backend is not supported yet".to_owned());
+                        }
+                        RouteFilter::RequestRedirect(_)
+                        | RouteFilter::UrlRewrite(_)
+                        | RouteFilter::RequestHeaderModifier(_)
+                        | RouteFilter::ResponseHeaderModifier(_) => {}
                     }
                 }
             }
@@ -535,11 +669,13 @@ impl HttpRouteSpec {
 
 fn check_filters(filters: &[RouteFilter]) -> Option<String> {
     let mut seen = Vec::new();
-    for name in filters.iter().filter_map(|filter| filter.modifier()).map(|(name, ..)| name) {
-        if seen.contains(&name) {
-            return Some(format!("{name} may be given once"));
+    // The standard lets mirrors and extensions be given several times.
+    let once = |kind: &FilterType| !matches!(kind, FilterType::RequestMirror | FilterType::ExtensionRef);
+    for kind in filters.iter().map(RouteFilter::filter_type).filter(once) {
+        if seen.contains(&kind) {
+            return Some(format!("{} may be given once", kind.names().0));
         }
-        seen.push(name);
+        seen.push(kind);
     }
     None
 }

@@ -1,5 +1,6 @@
 //! How a request reaches the service that it was resolved to: the rule of the routes, a backend, its port, its deadline.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::action::{Actions, AnswerEdits, deadline};
@@ -77,6 +78,18 @@ impl Plan<'_> {
     /// False where sending the head as it is does the same as [`Plan::modify`].
     pub fn modifies(&self) -> bool {
         self.actions.into_iter().flatten().any(Actions::edits)
+    }
+
+    /// The same of fields that are held by name.
+    pub(crate) fn changed(&self, fields: &BTreeMap<String, &str>) -> BTreeMap<String, String> {
+        let parsed = |(name, value): (&String, &&str)| Some((name.parse().ok()?, value.parse().ok()?));
+        let mut headers: http::HeaderMap = fields.iter().filter_map(parsed).collect();
+        self.modify(&mut headers);
+        let text = |name: &http::HeaderName| {
+            let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+            (name.as_str().to_owned(), values.collect::<Vec<_>>().join(","))
+        };
+        headers.keys().map(text).collect()
     }
 
     /// What the rule and its backend change of the answer.

@@ -2,9 +2,12 @@
 
 use super::{FILTER_CONTRACT, WireError};
 use crate::bundle::{
-    FilterAttachment, HeaderModifier, PathMatch, Route, RouteAction, RouteMatch, RouteRule, ServedWorkload, Service,
+    FilterAttachment, HeaderModifier, PathChange, PathMatch, Redirect, Route, RouteAction, RouteMatch, RouteRule,
+    ServedWorkload, Service,
 };
 use crate::delta::Object;
+use crate::identity::is_subdomain;
+use crate::resource::route::REDIRECTS;
 use crate::route::pattern;
 
 type Checked = Result<(), WireError>;

@@ -192,7 +192,7 @@ fn carried(world: &World, query: &Query, caller: &ObjectName) -> Result<Vec<Carr
         return Ok(vec![Carried { status: 400, ..Carried::default() }]);
     };
     let lookup = |name: &str| query.headers.get(name).map(String::as_str);
-    let head = HeadView { method: &query.method, path: &path, headers: &lookup };
+    let head = HeadView { method: &query.method, path: &path, host: None, headers: &lookup };
     let mut all = Vec::new();
     for step in 0..12_u64 {
         let dice = u64::MAX / 12 * step + u64::MAX / 24;
