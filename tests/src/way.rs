@@ -10,6 +10,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::wait::eventually;
+
 /// One way to a server. When it is dropped, it and all connections through it end.
 #[derive(Debug)]
 pub struct Way {
@@ -24,9 +26,11 @@ impl Way {
     /// A way from `address` on this host.
     ///
     /// # Panics
-    /// When the address is taken.
+    /// When the address stays taken.
     pub async fn to(server: SocketAddr, address: SocketAddr) -> Self {
-        Self::over(TcpListener::bind(address).await.expect("the address is free"), server)
+        // The task of one that was dropped just now may still hold it.
+        let listener = eventually("the address is free", || async { TcpListener::bind(address).await.ok() }).await;
+        Self::over(listener, server)
     }
 
     /// A way that begins at a listener, which may be another namespace's.

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 
 use anyhow::{Context, Result, bail};
 
@@ -36,9 +36,20 @@ impl Workspace {
 
 /// Runs a program to its end; anything but success is an error that names it.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let shown = announce(command);
+    let status = command.status().with_context(|| format!("cannot start {shown}"))?;
+    succeeded(&shown, status)
+}
+
+/// Says what is about to run, and gives the words for it.
+pub(crate) fn announce(command: &Command) -> String {
     let shown = show(command);
     eprintln!("xtask: {shown}");
-    let status = command.status().with_context(|| format!("cannot start {shown}"))?;
+    shown
+}
+
+/// Anything but success is an error that names the program.
+pub(crate) fn succeeded(shown: &str, status: ExitStatus) -> Result<()> {
     if !status.success() {
         bail!("{shown}: {status}");
     }
@@ -55,7 +66,7 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("{shown} printed no UTF-8"))
 }
 
-pub(crate) fn show(command: &Command) -> String {
+fn show(command: &Command) -> String {
     let program = Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned();
     let arguments = command.get_args().map(|argument| argument.to_string_lossy().into_owned());
     std::iter::once(program).chain(arguments).collect::<Vec<_>>().join(" ")

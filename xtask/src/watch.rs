@@ -7,15 +7,14 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::cargo;
 
 /// Runs `cargo test` to its end. A test program that has said nothing for `silence` is ended with all that it started; `cargo`
 /// goes on with the next one, and fails in the end.
 pub(crate) fn run(command: &mut Command, silence: Duration) -> Result<()> {
-    let shown = cargo::show(command);
-    eprintln!("xtask: {shown}");
+    let shown = cargo::announce(command);
     let mut child = command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -33,11 +32,7 @@ pub(crate) fn run(command: &mut Command, silence: Duration) -> Result<()> {
             Err(RecvTimeoutError::Disconnected) => break,
         }
     }
-    let status = child.wait()?;
-    if !status.success() {
-        bail!("{shown}: {status}");
-    }
-    Ok(())
+    cargo::succeeded(&shown, child.wait()?)
 }
 
 /// Copies what a child says and tells of each piece: a test's name stands in a line that ends only with the test.

@@ -232,6 +232,13 @@ pub(crate) fn now() -> i64 {
     time::OffsetDateTime::now_utc().unix_timestamp()
 }
 
+/// The first of so many: `a, b and 3 more`.
+pub(crate) fn first_of(shown: &[String], all: usize) -> String {
+    let more = all.saturating_sub(shown.len());
+    let tail = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{tail}", shown.join(", "))
+}
+
 /// One cell for a text: `-` where it is empty.
 pub(crate) fn cell(text: &str) -> String {
     if text.is_empty() { "-".to_owned() } else { escaped(text, |_| false).into_owned() }

@@ -169,8 +169,8 @@ codes! {
         example: "{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: r, namespace: shop},
  spec: {parentRefs: [{group: '', kind: Service, name: web}],
   rules: [{matches: [{method: CONNECT}], backendRefs: [{name: web, port: 80}]}]}}";
-    RepeatedHeaderMatch = 112, Warning, itself, "header matched twice",
-        means: "The match names a header twice; the first entry counts, as the standard says.",
+    RepeatedHeaderMatch = 112, Warning, itself, "header or query parameter matched twice",
+        means: "The match names a header or a query parameter twice; the first entry counts, as the standard says.",
         cure: "Keep one of them; two values are two matches.",
         example: "{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: r, namespace: shop},
  spec: {parentRefs: [{group: '', kind: Service, name: web}], rules: [{backendRefs: [{name: web, port: 80}],

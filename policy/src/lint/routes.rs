@@ -103,20 +103,18 @@ impl Of<'_, '_> {
             if matching.method.as_deref() == Some("CONNECT") {
                 self.tell(Code::ConnectNeverRouted, format!("{at}.method"), "no route sees CONNECT", report);
             }
-            let mut names = BTreeSet::new();
-            for (number, header) in matching.headers.iter().enumerate() {
-                if !names.insert(&header.name) {
-                    let message = format!("{} is matched already; the first entry counts", header.name);
-                    self.tell(Code::RepeatedHeaderMatch, format!("{at}.headers[{number}]"), message, report);
-                }
-            }
-            let mut names = BTreeSet::new();
-            for (number, param) in matching.query_params.iter().enumerate() {
-                if !names.insert(&param.name) {
-                    let message = format!("{} is matched already; the first entry counts", param.name);
-                    self.tell(Code::RepeatedHeaderMatch, format!("{at}.queryParams[{number}]"), message, report);
-                }
-            }
+            let headers = matching.headers.iter().map(|header| &header.name);
+            self.matched_twice(&format!("{at}.headers"), headers, report);
+            let params = matching.query_params.iter().map(|param| &param.name);
+            self.matched_twice(&format!("{at}.queryParams"), params, report);
+        }
+    }
+
+    fn matched_twice<'n>(&self, at: &str, names: impl Iterator<Item = &'n String>, report: &mut Report) {
+        let mut seen = BTreeSet::new();
+        for (number, name) in names.enumerate().filter(|(_, name)| !seen.insert(*name)) {
+            let message = format!("{name} is matched already; the first entry counts");
+            self.tell(Code::RepeatedHeaderMatch, format!("{at}[{number}]"), message, report);
         }
     }
 

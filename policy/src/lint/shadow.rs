@@ -16,7 +16,7 @@ struct Conditions<'w> {
     path_type: PathType,
     path: Vec<u8>,
     method: Option<&'w str>,
-    headers: BTreeMap<String, (HeaderType, &'w str)>,
+    headers: BTreeMap<&'w str, (HeaderType, &'w str)>,
     query: BTreeMap<&'w str, (HeaderType, &'w str)>,
 }
 
@@ -35,7 +35,7 @@ impl<'w> Conditions<'w> {
         let (mut headers, mut query) = (BTreeMap::new(), BTreeMap::new());
         for header in matching.iter().flat_map(|matching| &matching.headers) {
             let test = (header.header_type, header.value.as_str());
-            headers.entry(header.name.to_ascii_lowercase()).or_insert(test);
+            headers.entry(header.name.as_str()).or_insert(test);
         }
         for param in matching.iter().flat_map(|matching| &matching.query_params) {
             query.entry(param.name.as_str()).or_insert((param.param_type, param.value.as_str()));

@@ -196,9 +196,9 @@ impl MatchSpec {
     fn check(&self) -> impl Iterator<Item = (String, String)> {
         let path = self.path.iter().map(|path| ("path.value".to_owned(), path.check()));
         let headers = self.headers.iter().enumerate().filter(|(_, it)| !it.header_type.is_exact());
-        let headers = headers.map(|(k, it)| (format!("headers[{k}].value"), expression(&it.value)));
+        let headers = headers.map(|(k, it)| (format!("headers[{k}].value"), pattern::check(&it.value)));
         let params = self.query_params.iter().enumerate().filter(|(_, it)| !it.param_type.is_exact());
-        let params = params.map(|(k, it)| (format!("queryParams[{k}].value"), expression(&it.value)));
+        let params = params.map(|(k, it)| (format!("queryParams[{k}].value"), pattern::check(&it.value)));
         path.chain(headers).chain(params).filter_map(|(end, checked)| Some((end, checked.err()?)))
     }
 }
@@ -229,7 +229,7 @@ impl PathSpec {
     fn check(&self) -> Result<(), String> {
         let text = &self.value;
         if self.path_type == PathType::RegularExpression {
-            return expression(text);
+            return pattern::check(text);
         }
         match crate::path::normalize(text) {
             Ok(normal) if normal == *text => Ok(()),
@@ -237,10 +237,6 @@ impl PathSpec {
             Err(error) => Err(format!("{text:?}: {error}")),
         }
     }
-}
-
-fn expression(text: &str) -> Result<(), String> {
-    pattern::compile(text).map(drop).map_err(|message| format!("{text:?} {message}"))
 }
 
 fn method<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {

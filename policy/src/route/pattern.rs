@@ -16,7 +16,7 @@ const MAX_COMPILED: usize = 64 * 1024;
 ///
 /// # Errors
 /// It is no expression, or too large.
-pub(crate) fn compile(text: &str) -> Result<Regex, String> {
+fn compile(text: &str) -> Result<Regex, String> {
     if text.chars().count() > MAX_CHARS {
         return Err(format!("is longer than {MAX_CHARS} characters"));
     }
@@ -33,6 +33,11 @@ pub(crate) fn compile(text: &str) -> Result<Regex, String> {
     build(text).map_err(told)?;
     // A comment at the end of a verbose expression would take the parenthesis with it.
     build(&format!(r"\A(?:{text})\z")).map_err(|_| "can't be taken as a whole: it ends in a comment".to_owned())
+}
+
+/// The same in a sentence that begins with the expression.
+pub(crate) fn check(text: &str) -> Result<(), String> {
+    compile(text).map(drop).map_err(|error| format!("{text:?} {error}"))
 }
 
 /// An expression of a route.

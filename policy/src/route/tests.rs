@@ -595,7 +595,9 @@ fn plans_name_all_that_an_attempt_needs() {
     };
     refused("web", 80, "/other", 404, "no rule of the routes of shop/web matches");
     refused("web", 80, "/none", 500, "HTTPRoute shop/r has no backend with weight");
-    refused("web", 80, "/gone", 500, "the backend of HTTPRoute shop/r does not exist");
+    let words =
+        "a backend of HTTPRoute shop/r does not exist, or the route asks for what can't be done: its status says which";
+    refused("web", 80, "/gone", 500, words);
     refused("web", 80, "/port", 404, "other/web serves nothing at port 81");
     refused("bare", 81, "/", 404, "shop/bare serves nothing at port 81");
 }

@@ -93,9 +93,7 @@ fn expressions_are_fit(at: &str, matching: &RouteMatch) -> Checked {
     let headers = matching.headers.iter().filter(|it| it.regex).map(|it| ("headers", &it.value));
     let query = matching.query.iter().filter(|it| it.regex).map(|it| ("query", &it.value));
     for (key, text) in path.chain(headers).chain(query) {
-        if let Err(error) = pattern::compile(text) {
-            return fault(format!("{at}.{key}"), format_args!("{text:?} {error}"));
-        }
+        pattern::check(text).or_else(|error| fault(format!("{at}.{key}"), error))?;
     }
     Ok(())
 }

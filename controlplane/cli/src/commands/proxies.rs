@@ -87,9 +87,8 @@ const SHOWN: usize = 3;
 /// A line about who is banned: proxies with such an identity have no stream and are in no list.
 fn kept_out(bans: &[Ban]) -> Option<String> {
     let shown: Vec<_> = bans.iter().take(SHOWN).map(banned).collect();
-    let more = bans.len().saturating_sub(shown.len());
-    let tail = if more > 0 { format!(" and {more} more") } else { String::new() };
-    (!shown.is_empty()).then(|| format!("kept out of the mesh: {}{tail} (weft proxy bans)", shown.join(", ")))
+    let listed = output::first_of(&shown, bans.len());
+    (!shown.is_empty()).then(|| format!("kept out of the mesh: {listed} (weft proxy bans)"))
 }
 
 /// Who is banned, since when and why.
@@ -170,10 +169,8 @@ fn refusals(proxies: &[Proxy]) -> Vec<String> {
     reasons.sort_by_key(|(_, names)| std::cmp::Reverse(names.len()));
     let more = reasons.len().saturating_sub(REASONS_SHOWN);
     let line = |(reason, names): (&str, Vec<&str>)| {
-        let others = names.len().saturating_sub(NAMES_SHOWN);
-        let tail = if others > 0 { format!(" and {others} more") } else { String::new() };
         let shown: Vec<_> = names.iter().take(NAMES_SHOWN).map(|name| cell(name)).collect();
-        format!("\nrefused by {}{tail}: {}\n", shown.join(", "), cell(reason))
+        format!("\nrefused by {}: {}\n", output::first_of(&shown, names.len()), cell(reason))
     };
     let mut lines: Vec<_> = reasons.into_iter().take(REASONS_SHOWN).map(line).collect();
     if more > 0 {

@@ -70,11 +70,10 @@ fn details(answer: &Store) -> String {
 /// How many proxies take nothing from the store, and the first of their names.
 pub(crate) fn ahead(ahead: &Ahead) -> String {
     let Ahead { proxies, names, .. } = ahead;
-    let more = usize::try_from(*proxies).unwrap_or(usize::MAX).saturating_sub(names.len());
-    let tail = if more > 0 { format!(" and {more} more") } else { String::new() };
     let take = if *proxies == 1 { "proxy takes" } else { "proxies take" };
     let names: Vec<_> = names.iter().map(|name| output::cell(name)).collect();
-    format!("{proxies} {take} nothing from it ({}{tail})", names.join(", "))
+    let all = usize::try_from(*proxies).unwrap_or(usize::MAX);
+    format!("{proxies} {take} nothing from it ({})", output::first_of(&names, all))
 }
 
 #[cfg(test)]

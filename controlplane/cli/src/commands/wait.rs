@@ -114,9 +114,7 @@ fn nothing_to_wait_for(status: &RevisionStatus) -> bool {
 
 fn summary(waiting: &[&ProxyRevision]) -> String {
     let names: Vec<_> = waiting.iter().take(5).map(|proxy| heard(proxy)).collect();
-    let more = waiting.len().saturating_sub(names.len());
-    let tail = if more > 0 { format!(" and {more} more") } else { String::new() };
-    format!("{}{tail}", names.join(", "))
+    output::first_of(&names, waiting.len())
 }
 
 fn lines(waiting: &[&ProxyRevision]) -> String {

@@ -60,8 +60,7 @@ impl LocalPorts {
     fn take(loopback: IpAddr) -> anyhow::Result<Self> {
         for step in (0..LOCAL_PAIRS).map(|pair| pair * LOCAL_STEP) {
             let (admin, explicit) = (ADMIN_PORT + step, EXPLICIT_PORT + step);
-            let name = std::os::unix::net::SocketAddr::from_abstract_name(format!("weft/local/{loopback}/{admin}"))?;
-            let Ok(lock) = UnixListener::bind_addr(&name) else { continue };
+            let Ok(lock) = lock(&format!("local/{loopback}/{admin}")) else { continue };
             if [admin, explicit].iter().all(|port| TcpListener::bind((loopback, *port)).is_ok()) {
                 return Ok(Self { admin, explicit, _lock: Some(lock) });
             }
@@ -77,7 +76,7 @@ impl LocalPorts {
 /// The given address, or the next free one of loopback: 127.0.0.x from 127.0.0.11 on, or ::1 on a machine without IPv4.
 pub(crate) fn reserve(wanted: Option<IpAddr>) -> anyhow::Result<Reserved> {
     if let Some(ip) = wanted {
-        let lock = lock(ip).with_context(|| format!("--ip {ip}: another `weft run` has this address"))?;
+        let lock = lock_address(ip).with_context(|| format!("--ip {ip}: another `weft run` has this address"))?;
         let local = ports_free(ip).with_context(|| format!("--ip {ip}"))?;
         return Ok(Reserved { ip, local, _lock: lock });
     }
@@ -88,7 +87,7 @@ pub(crate) fn reserve(wanted: Option<IpAddr>) -> anyhow::Result<Reserved> {
     };
     let mut last_reason = None;
     for ip in candidates {
-        let Ok(lock) = lock(ip) else { continue };
+        let Ok(lock) = lock_address(ip) else { continue };
         match ports_free(ip) {
             Ok(local) => return Ok(Reserved { ip, local, _lock: lock }),
             Err(reason) => last_reason = Some(reason),
@@ -117,14 +116,17 @@ pub(super) struct LoopbackPort {
 impl LoopbackPort {
     /// What listens at `port` of loopback is this run's app; `None`: another run has the same port.
     pub(super) fn take(port: u16) -> Option<Self> {
-        let name = std::os::unix::net::SocketAddr::from_abstract_name(format!("weft/loopback/{port}")).ok()?;
-        Some(Self { _lock: UnixListener::bind_addr(&name).ok()? })
+        Some(Self { _lock: lock(&format!("loopback/{port}")).ok()? })
     }
 }
 
-fn lock(ip: IpAddr) -> std::io::Result<UnixListener> {
-    let name = std::os::unix::net::SocketAddr::from_abstract_name(format!("weft/address/{ip}"))?;
-    UnixListener::bind_addr(&name)
+/// Takes a name that one `weft run` of this machine may have at a time, for as long as it holds what this gives.
+fn lock(name: &str) -> std::io::Result<UnixListener> {
+    UnixListener::bind_addr(&std::os::unix::net::SocketAddr::from_abstract_name(format!("weft/{name}"))?)
+}
+
+fn lock_address(ip: IpAddr) -> std::io::Result<UnixListener> {
+    lock(&format!("address/{ip}"))
 }
 
 /// Tries what the sidecar will bind. Ports that only sidecars on loopback share are tried there.

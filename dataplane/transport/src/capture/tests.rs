@@ -171,25 +171,30 @@ fn dials_leave_descriptors_to_others() {
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
 }
 
-#[test]
-#[ignore = "needs root: makes a network namespace"]
-fn a_check_sees_what_an_install_would_and_changes_nothing() {
-    let tried = std::thread::spawn(|| {
-        #[expect(unsafe_code, reason = "there is no other way into a namespace of its own")]
-        // SAFETY: takes no pointers; only this thread, which ends with the test, is moved.
-        let moved = unsafe { libc::unshare(libc::CLONE_NEWNET) };
-        assert_eq!(moved, 0, "{}", std::io::Error::last_os_error());
-        let named = |name: &str| Rules { name: name.to_owned(), ..Rules::default() };
-        let (own, other) = (named("own"), named("other"));
-        own.check().unwrap();
-        assert_eq!(own.listing().unwrap(), None, "nothing was put in place");
-        own.install().unwrap();
-        let before = own.listing().unwrap();
-        own.check().unwrap();
-        assert_eq!(own.listing().unwrap(), before);
-        let error = other.check().unwrap_err();
-        assert!(matches!(&error, CaptureError::Taken(table) if table == "inet weft_own"), "{error}");
-        assert_eq!(other.listing().unwrap(), None);
-    });
-    tried.join().unwrap();
+/// As root, in a namespace of its own.
+mod real {
+    use super::*;
+
+    #[test]
+    #[ignore = "needs root and nft: cargo xtask test --real"]
+    fn a_check_sees_what_an_install_would_and_changes_nothing() {
+        let tried = std::thread::spawn(|| {
+            #[expect(unsafe_code, reason = "there is no other way into a namespace of its own")]
+            // SAFETY: takes no pointers; only this thread, which ends with the test, is moved.
+            let moved = unsafe { libc::unshare(libc::CLONE_NEWNET) };
+            assert_eq!(moved, 0, "{}", std::io::Error::last_os_error());
+            let named = |name: &str| Rules { name: name.to_owned(), ..Rules::default() };
+            let (own, other) = (named("own"), named("other"));
+            own.check().unwrap();
+            assert_eq!(own.listing().unwrap(), None, "nothing was put in place");
+            own.install().unwrap();
+            let before = own.listing().unwrap();
+            own.check().unwrap();
+            assert_eq!(own.listing().unwrap(), before);
+            let error = other.check().unwrap_err();
+            assert!(matches!(&error, CaptureError::Taken(table) if table == "inet weft_own"), "{error}");
+            assert_eq!(other.listing().unwrap(), None);
+        });
+        tried.join().unwrap();
+    }
 }

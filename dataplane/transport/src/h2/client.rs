@@ -76,6 +76,7 @@ struct Streams {
     quiet_since: Cell<Instant>,
     /// Number of streams that the server allows; `None` before its SETTINGS.
     allowed: Cell<Option<usize>>,
+    greeting: Greeting,
     room: Room,
     settled: Notify,
 }
@@ -130,11 +131,12 @@ impl ClientConn {
             open: Cell::new(0),
             quiet_since: Cell::new(Instant::now()),
             allowed: Cell::new(None),
+            greeting,
             room,
             settled: Notify::new(),
         });
         let window = ConnectionWindow::new(limits);
-        tokio::task::spawn_local(drive(connection, greeting, Rc::clone(&streams), window));
+        tokio::task::spawn_local(drive(connection, Rc::clone(&streams), window));
         Ok(Self { requests, streams, limits: Rc::new(limits.clone()) })
     }
 
@@ -145,7 +147,10 @@ impl ClientConn {
                 let mut changed = pin!(self.streams.settled.notified());
                 changed.as_mut().enable();
                 if self.is_closed() {
-                    return Err(StreamError::ConnectionLost("it spoke no HTTP/2, or closed at once".into()));
+                    return Err(match self.streams.greeting.has_begun() {
+                        true => StreamError::Protocol("it speaks no HTTP/2"),
+                        false => StreamError::ConnectionLost("it closed before it said anything".into()),
+                    });
                 }
                 if self.streams.allowed.get().is_some() {
                     return Ok(());
@@ -224,12 +229,8 @@ impl ClientConn {
 }
 
 /// Drives a connection to its end and notes what its server allows.
-async fn drive<T>(
-    mut connection: h2::client::Connection<T, Chunk>,
-    greeting: Greeting,
-    streams: Rc<Streams>,
-    mut window: ConnectionWindow,
-) where
+async fn drive<T>(mut connection: h2::client::Connection<T, Chunk>, streams: Rc<Streams>, mut window: ConnectionWindow)
+where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let end = poll_fn(|cx| {
@@ -238,7 +239,7 @@ async fn drive<T>(
         }
         let end = std::pin::Pin::new(&mut connection).poll(cx);
         // A server may also allow none for a while, from the first.
-        let allowed = greeting.is_whole().then(|| connection.max_concurrent_send_streams());
+        let allowed = streams.greeting.is_whole().then(|| connection.max_concurrent_send_streams());
         if streams.allowed.replace(allowed) != allowed {
             streams.settled.notify_waiters();
             streams.room.0.of_limits.notify_waiters();

@@ -17,33 +17,40 @@ pub(super) struct Deaf<T> {
     greeting: Greeting,
 }
 
-/// How much of the peer's first frame has come, which is its SETTINGS.
+/// How much of the peer's first frame has come, which is its SETTINGS. Clones tell of the same connection.
 //= rfc9113#section-3.4
 #[derive(Debug, Clone, Default)]
-pub(super) struct Greeting {
-    seen: usize,
-    /// Three octets, first in the frame.
-    length: usize,
-    is_whole: Rc<Cell<bool>>,
+pub(super) struct Greeting(Rc<First>);
+
+#[derive(Debug, Default)]
+struct First {
+    seen: Cell<usize>,
+    /// The three octets with which a frame begins.
+    length: Cell<usize>,
 }
 
 impl Greeting {
     const HEADER: usize = 9;
 
-    /// True once all of it was read: what the peer said last is in force, also where it is what holds without a word.
-    pub(super) fn is_whole(&self) -> bool {
-        self.is_whole.get()
+    /// True once anything came.
+    pub(super) fn has_begun(&self) -> bool {
+        self.0.seen.get() > 0
     }
 
-    fn read(&mut self, bytes: &[u8]) {
-        if self.is_whole.get() {
+    /// True once all of it was read: what the peer said last is in force, also where it is what holds without a word.
+    pub(super) fn is_whole(&self) -> bool {
+        self.0.seen.get() >= Self::HEADER + self.0.length.get()
+    }
+
+    fn read(&self, bytes: &[u8]) {
+        if self.is_whole() {
             return;
         }
-        for byte in bytes.iter().take(3_usize.saturating_sub(self.seen)) {
-            self.length = self.length << 8 | usize::from(*byte);
+        let First { seen, length } = &*self.0;
+        for byte in bytes.iter().take(3_usize.saturating_sub(seen.get())) {
+            length.set(length.get() << 8 | usize::from(*byte));
         }
-        self.seen = self.seen.saturating_add(bytes.len());
-        self.is_whole.set(self.seen >= Self::HEADER + self.length);
+        seen.set(seen.get().saturating_add(bytes.len()));
     }
 }
 

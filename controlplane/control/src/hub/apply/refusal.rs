@@ -30,7 +30,7 @@ pub enum ApplyError {
     #[error("the filters that this names were published anew meanwhile: try again")]
     Overtaken,
     #[error(transparent)]
-    Busy(#[from] super::super::Busy),
+    Busy(#[from] crate::hub::Busy),
     #[error("{}", told(.0))]
     Unprotects(Vec<Loss>),
     #[error("the world would not be sound: {}", first(.0))]

@@ -168,7 +168,7 @@ async fn objects_of_tomorrow_are_refused_by_key_and_what_is_in_force_stays() {
     let requires = vec!["fields-of-tomorrow".to_owned()];
     let cases = [
         (edited("\"backends\":", "\"mirrors\":[],\"backends\":"), "rules[0].mirrors: unknown field"),
-        (edited("\"Exact\"", "\"Regex\""), "rules[0].matches[0].path: unknown variant"),
+        (edited("\"Exact\"", "\"Glob\""), "rules[0].matches[0].path: unknown variant"),
         (v1::Object { requires, ..encode(&route("/b")) }, "it requires fields-of-tomorrow"),
     ];
     for (revision, (odd, expect)) in (2..).zip(cases) {

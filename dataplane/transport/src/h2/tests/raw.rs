@@ -376,6 +376,22 @@ fn a_server_may_allow_no_stream_from_the_first() {
     });
 }
 
+/// A listener that goes down closes what it had accepted: nobody was asked. Who speaks something else was.
+#[test]
+fn who_closes_without_a_word_is_told_from_who_speaks_no_http2() {
+    run(async {
+        let ended = async |said: &[u8]| {
+            let (client, mut far) = served_by(&[said.to_vec()]).await;
+            far.shutdown().await.unwrap();
+            let error = client.send(&request(Method::GET, "/"), true).await.unwrap_err();
+            assert!(error.unprocessed);
+            error.error
+        };
+        assert!(matches!(ended(b"").await, StreamError::ConnectionLost(_)));
+        assert!(matches!(ended(b"HTTP/1.1 400 Bad Request\r\n\r\n").await, StreamError::Protocol(_)));
+    });
+}
+
 #[test]
 fn a_server_that_says_nothing_is_waited_for_within_bounds() {
     run(async {
