@@ -493,6 +493,7 @@ impl RouteRule {
 
     /// Whatever it holds for is answered 500 from now on.
     pub(crate) fn lead_nowhere(&mut self) {
+        self.actions.retain(|action| !matches!(action, RouteAction::Redirect(_)));
         self.backends = vec![Backend { service: None, port: 0, weight: 1, actions: Vec::new() }];
     }
 }

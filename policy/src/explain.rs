@@ -4,8 +4,9 @@
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -88,7 +89,7 @@ pub struct Explanation {
     /// No rule decided: peers refuse the caller, or all that could answer it, whatever rules say.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub barred: bool,
-    /// As it is sent to the app.
+    /// As routes see it, and as it is sent to the app unless a route replaces it.
     pub path: String,
     /// The reading of an ambiguous path that was refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -117,6 +118,12 @@ pub struct BackendExplanation {
     pub service: Option<String>,
     pub port: u16,
     pub weight: u32,
+    /// The host that the route sends in the place of the caller's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// The path that the route sends in the place of the caller's, which the endpoints judge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
     pub endpoints: Vec<EndpointExplanation>,
 }
 
@@ -215,8 +222,8 @@ fn followed(world: &World, barred: &Barred, query: &Query) -> Result<Explanation
     let headers: BTreeMap<String, &str> =
         query.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.as_str())).collect();
     let lookup = |name: &str| headers.get(name).copied();
-    let host = (query.to.parse::<IpAddr>().is_err()).then_some(query.to.as_str());
-    let head = HeadView { method: &query.method, path: &path, host, headers: &lookup };
+    let host = host_of(query);
+    let head = HeadView { method: &query.method, path: &path, host: Some(&host), headers: &lookup };
     let what = What::Request { method: &query.method, path: &path, headers: &headers };
     let asked = Asked { world, barred, principal: explanation.principal.clone(), what };
     match route::choose(&table, &resolved, namespace, &head) {
@@ -230,12 +237,20 @@ fn followed(world: &World, barred: &Barred, query: &Query) -> Result<Explanation
                     Ok(plan) => asked.backend(&plan, backend.port, backend.weight),
                     Err(_) => {
                         let (port, weight) = (backend.port, backend.weight);
-                        BackendExplanation { service: None, port, weight, endpoints: Vec::new() }
+                        BackendExplanation {
+                            service: None,
+                            port,
+                            weight,
+                            host: None,
+                            path: None,
+                            endpoints: Vec::new(),
+                        }
                     }
                 };
-            match undone(world, &met.route.name) {
-                Some(words) => explanation.refuse(500, format!("the route asks for what can't be done: {words}")),
-                None => {
+            match (undone(world, &met.route.name), route::redirect(&met, &resolved, &head)) {
+                (Some(words), _) => explanation.refuse(500, format!("the route asks for what can't be done: {words}")),
+                (None, Err(refusal)) => explanation.refuse(refusal.status(), refusal.to_string()),
+                (None, Ok(())) => {
                     explanation.backends = met.rule.backends.iter().enumerate().map(backend).collect();
                     conclude(&mut explanation);
                 }
@@ -243,6 +258,14 @@ fn followed(world: &World, barred: &Barred, query: &Query) -> Result<Explanation
         }
     }
     Ok(explanation)
+}
+
+/// The host that a caller's request has, without a port.
+fn host_of(query: &Query) -> Cow<'_, str> {
+    match query.to.parse::<Ipv6Addr>() {
+        Ok(_) => Cow::Owned(format!("[{}]", query.to)),
+        Err(_) => Cow::Borrowed(&query.to),
+    }
 }
 
 /// Rules are judged by the caller's name alone: whether anybody has it is nobody's question but that of who asks.
@@ -366,7 +389,9 @@ impl Asked<'_> {
         let endpoints =
             endpoints.filter_map(|endpoint| Some(self.endpoint(endpoint, plan.target.at(&endpoint.workload)?)));
         let endpoints = endpoints.collect();
-        BackendExplanation { service: Some(plan.service.name.to_string()), port, weight, endpoints }
+        let service = Some(plan.service.name.to_string());
+        let (host, path) = (plan.host.map(str::to_owned), plan.path.as_ref().map(|path| path.standard().into_owned()));
+        BackendExplanation { service, port, weight, host, path, endpoints }
     }
 
     fn endpoint(&self, endpoint: &Endpoint, port: u16) -> EndpointExplanation {

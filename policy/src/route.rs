@@ -26,8 +26,8 @@ pub use action::AnswerEdits;
 use action::RuleActions;
 use matching::{Candidates, Read};
 use pattern::Patterns;
-pub(crate) use plan::to_backend;
 pub use plan::{Choice, KeptTarget, Plan, RouteRefusal, Target, choose, plan, plan_connection};
+pub(crate) use plan::{redirect, to_backend};
 use query::QueryReading;
 pub use resolve::{Authority, EgressRefusal, Meant, Resolution, Resolver};
 

@@ -376,7 +376,8 @@ impl Failure {
         } else {
             (HeaderMap::new(), None)
         };
-        if let Failure::Route(refusal) = self
+        if form == Form::Http
+            && let Failure::Route(refusal) = self
             && let RouteRefusal::Redirect { location, .. } = &**refusal
             && let Ok(location) = HeaderValue::try_from(location.as_str())
         {

@@ -1,6 +1,8 @@
-//! `HTTPRoute` of Gateway API v1: GAMMA parentRefs; path, method, header and query matches; weights; header modifiers of
-//! requests and answers; redirects and rewrites; request timeouts. The rest of the standard is kept as it was written: a route with a filter that can't be done
-//! leads nowhere, and its status says so.
+//! `HTTPRoute` of Gateway API v1: GAMMA parentRefs; path, method, header and query matches; weights; filters; request
+//! timeouts. The rest of the standard is kept as it was written: a route with a filter that can't be done leads nowhere, and
+//! its status says so.
+
+mod filter;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -9,8 +11,13 @@ use serde_json::Value;
 use super::Unserved;
 use super::core::PortSpec;
 use super::value::{self, Filled};
-use crate::bundle::{ObjectName, Scheme};
+use crate::bundle::ObjectName;
 use crate::route::pattern;
+
+pub use filter::{
+    FilterFields, HeaderField, HeaderModifierSpec, PathModifierSpec, RedirectSpec, RewriteSpec, RouteFilter,
+};
+pub(crate) use filter::{FilterType, REDIRECTS};
 
 /// Limits of the standard.
 pub(crate) const MAX_RULES: usize = 16;
@@ -18,8 +25,6 @@ pub(crate) const MAX_MATCHES: usize = 64;
 pub(crate) const MAX_BACKENDS: usize = 16;
 pub(crate) const MAX_PARENTS: usize = 32;
 pub(crate) const MAX_FIELDS: usize = 16;
-/// Statuses of redirects.
-pub(crate) const REDIRECTS: [u16; 5] = [301, 302, 303, 307, 308];
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -163,10 +168,7 @@ impl RuleSpec {
 
     /// What is wrong about redirects and rewrites, which depend on the rest of the rule.
     fn check_targets(&self) -> impl Iterator<Item = (String, String)> {
-        let of_backends = self.backend_refs.iter().enumerate();
-        let of_backends = of_backends.map(|(j, backend)| (format!("backendRefs[{j}].filters"), &backend.filters));
-        let all = std::iter::once(("filters".to_owned(), &self.filters)).chain(of_backends);
-        let paths = all.flat_map(move |(at, filters)| {
+        let paths = self.filter_lists().flat_map(move |(at, filters)| {
             filters.iter().enumerate().filter_map(move |(k, filter)| {
                 let (field, path) = filter.path()?;
                 let needs_prefix = matches!(path, PathModifierSpec::ReplacePrefixMatch { .. });
@@ -180,14 +182,24 @@ impl RuleSpec {
                 Some((format!("{at}[{k}].{field}"), message))
             })
         });
-        let has = |wanted: FilterType| self.filters.iter().any(|filter| filter.filter_type() == wanted);
-        let redirects = has(FilterType::RequestRedirect);
-        let wrong = match () {
-            () if redirects && has(FilterType::UrlRewrite) => Some("RequestRedirect and URLRewrite exclude each other"),
-            () if redirects && !self.backend_refs.is_empty() => Some("a rule with RequestRedirect has no backendRefs"),
-            () => None,
-        };
-        paths.chain(wrong.map(|message| ("filters".to_owned(), message.to_owned())))
+        let redirects = self.has(FilterType::RequestRedirect);
+        let rewrites = redirects && self.has(FilterType::UrlRewrite);
+        let both = rewrites.then_some(("filters", "RequestRedirect and URLRewrite exclude each other"));
+        let reaches = redirects && !self.backend_refs.is_empty();
+        let backends = reaches.then_some(("backendRefs", "a rule with RequestRedirect reaches no backend"));
+        let excluded = both.into_iter().chain(backends);
+        paths.chain(excluded.map(|(end, message)| (end.to_owned(), message.to_owned())))
+    }
+
+    pub(crate) fn has(&self, wanted: FilterType) -> bool {
+        self.filters.iter().any(|filter| filter.filter_type() == wanted)
+    }
+
+    /// The filters of the rule and of its backends, each list with the field that it is in.
+    fn filter_lists(&self) -> impl Iterator<Item = (String, &[RouteFilter])> {
+        let of_backends = self.backend_refs.iter().enumerate();
+        let of_backends = of_backends.map(|(j, backend)| (format!("backendRefs[{j}].filters"), &*backend.filters));
+        std::iter::once(("filters".to_owned(), &*self.filters)).chain(of_backends)
     }
 }
 
@@ -286,244 +298,6 @@ pub struct QueryParamSpec {
     pub value: String,
 }
 
-/// A filter of the standard.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "FilterFields", into = "FilterFields")]
-pub enum RouteFilter {
-    RequestHeaderModifier(HeaderModifierSpec),
-    ResponseHeaderModifier(HeaderModifierSpec),
-    RequestRedirect(RedirectSpec),
-    UrlRewrite(RewriteSpec),
-    /// One that can't be done yet.
-    Later(Box<FilterFields>),
-}
-
-impl RouteFilter {
-    /// The change of a header that it is: the name of its type, the field that it is in, and what it changes.
-    pub(crate) fn modifier(&self) -> Option<(&'static str, &'static str, &HeaderModifierSpec)> {
-        let of = |kind: FilterType, modifier| {
-            let (name, field) = kind.names();
-            Some((name, field, modifier))
-        };
-        match self {
-            Self::RequestHeaderModifier(modifier) => of(FilterType::RequestHeaderModifier, modifier),
-            Self::ResponseHeaderModifier(modifier) => of(FilterType::ResponseHeaderModifier, modifier),
-            Self::RequestRedirect(_) | Self::UrlRewrite(_) | Self::Later(_) => None,
-        }
-    }
-
-    fn filter_type(&self) -> FilterType {
-        match self {
-            Self::RequestHeaderModifier(_) => FilterType::RequestHeaderModifier,
-            Self::ResponseHeaderModifier(_) => FilterType::ResponseHeaderModifier,
-            Self::RequestRedirect(_) => FilterType::RequestRedirect,
-            Self::UrlRewrite(_) => FilterType::UrlRewrite,
-            Self::Later(fields) => fields.filter_type,
-        }
-    }
-
-    /// The change of a path that it asks for, and the field that it is in.
-    fn path(&self) -> Option<(&'static str, &PathModifierSpec)> {
-        match self {
-            Self::RequestRedirect(redirect) => Some(("requestRedirect.path", redirect.path.as_ref()?)),
-            Self::UrlRewrite(rewrite) => Some(("urlRewrite.path", rewrite.path.as_ref()?)),
-            Self::RequestHeaderModifier(_) | Self::ResponseHeaderModifier(_) | Self::Later(_) => None,
-        }
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct RedirectSpec {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub scheme: Option<Scheme>,
-    #[serde(deserialize_with = "value::host_option", skip_serializing_if = "Option::is_none")]
-    pub hostname: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub path: Option<PathModifierSpec>,
-    #[serde(deserialize_with = "value::port_option", skip_serializing_if = "Option::is_none")]
-    pub port: Option<u16>,
-    #[serde(deserialize_with = "redirect_status", skip_serializing_if = "Option::is_none")]
-    pub status_code: Option<u16>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct RewriteSpec {
-    #[serde(deserialize_with = "value::host_option", skip_serializing_if = "Option::is_none")]
-    pub hostname: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub path: Option<PathModifierSpec>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, tag = "type")]
-pub enum PathModifierSpec {
-    #[serde(rename_all = "camelCase")]
-    ReplaceFullPath { replace_full_path: String },
-    #[serde(rename_all = "camelCase")]
-    ReplacePrefixMatch { replace_prefix_match: String },
-}
-
-impl PathModifierSpec {
-    fn check(&self) -> Result<(), String> {
-        let (text, may_be_empty) = match self {
-            Self::ReplaceFullPath { replace_full_path } => (replace_full_path, false),
-            Self::ReplacePrefixMatch { replace_prefix_match } => (replace_prefix_match, true),
-        };
-        match crate::path::normalize(text) {
-            _ if text.is_empty() && may_be_empty => Ok(()),
-            Ok(normal) if normal == *text => Ok(()),
-            Ok(normal) => Err(format!("{text:?} would arrive as {normal:?}: write that")),
-            Err(error) => Err(format!("{text:?}: {error}")),
-        }
-    }
-}
-
-fn redirect_status<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
-    let status = u16::deserialize(deserializer)?;
-    if REDIRECTS.contains(&status) {
-        Ok(Some(status))
-    } else {
-        Err(D::Error::custom(format_args!("{status} is not one of 301, 302, 303, 307, 308")))
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct HeaderModifierSpec {
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub set: Vec<HeaderField>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub add: Vec<HeaderField>,
-    #[serde(deserialize_with = "value::header_names", skip_serializing_if = "Vec::is_empty")]
-    pub remove: Vec<String>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct HeaderField {
-    #[serde(deserialize_with = "value::header_name")]
-    pub name: String,
-    #[serde(deserialize_with = "value::header_value")]
-    pub value: String,
-}
-
-/// A filter as it is written.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct FilterFields {
-    #[serde(rename = "type")]
-    filter_type: FilterType,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    request_header_modifier: Option<HeaderModifierSpec>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    response_header_modifier: Option<HeaderModifierSpec>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    request_mirror: Option<Value>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    request_redirect: Option<RedirectSpec>,
-    #[serde(default, skip_serializing_if = "Option::is_none", rename = "urlRewrite")]
-    url_rewrite: Option<RewriteSpec>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    extension_ref: Option<Value>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    cors: Option<Value>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    external_auth: Option<Value>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-enum FilterType {
-    RequestHeaderModifier,
-    ResponseHeaderModifier,
-    RequestMirror,
-    RequestRedirect,
-    #[serde(rename = "URLRewrite")]
-    UrlRewrite,
-    ExtensionRef,
-    #[serde(rename = "CORS")]
-    Cors,
-    ExternalAuth,
-}
-
-impl FilterType {
-    /// Its name and the field that its body is in.
-    fn names(self) -> (&'static str, &'static str) {
-        match self {
-            Self::RequestHeaderModifier => ("RequestHeaderModifier", "requestHeaderModifier"),
-            Self::ResponseHeaderModifier => ("ResponseHeaderModifier", "responseHeaderModifier"),
-            Self::RequestMirror => ("RequestMirror", "requestMirror"),
-            Self::RequestRedirect => ("RequestRedirect", "requestRedirect"),
-            Self::UrlRewrite => ("URLRewrite", "urlRewrite"),
-            Self::ExtensionRef => ("ExtensionRef", "extensionRef"),
-            Self::Cors => ("CORS", "cors"),
-            Self::ExternalAuth => ("ExternalAuth", "externalAuth"),
-        }
-    }
-}
-
-impl TryFrom<FilterFields> for RouteFilter {
-    type Error = String;
-
-    fn try_from(fields: FilterFields) -> Result<Self, Self::Error> {
-        let (_, own) = fields.filter_type.names();
-        let given = [
-            ("requestHeaderModifier", fields.request_header_modifier.is_some()),
-            ("responseHeaderModifier", fields.response_header_modifier.is_some()),
-            ("requestMirror", fields.request_mirror.is_some()),
-            ("requestRedirect", fields.request_redirect.is_some()),
-            ("urlRewrite", fields.url_rewrite.is_some()),
-            ("extensionRef", fields.extension_ref.is_some()),
-            ("cors", fields.cors.is_some()),
-            ("externalAuth", fields.external_auth.is_some()),
-        ];
-        if let Some((other, _)) = given.iter().find(|(body, is_given)| *is_given && *body != own) {
-            return Err(format!("a filter has the body of its own type and no other: {own}, not {other}"));
-        }
-        if !given.contains(&(own, true)) {
-            return Err(format!("{own} is missing"));
-        }
-        // The one body that it has.
-        Ok(match fields {
-            FilterFields { request_header_modifier: Some(modifier), .. } => Self::RequestHeaderModifier(modifier),
-            FilterFields { response_header_modifier: Some(modifier), .. } => Self::ResponseHeaderModifier(modifier),
-            FilterFields { request_redirect: Some(redirect), .. } => Self::RequestRedirect(redirect),
-            FilterFields { url_rewrite: Some(rewrite), .. } => Self::UrlRewrite(rewrite),
-            later => Self::Later(Box::new(later)),
-        })
-    }
-}
-
-impl From<RouteFilter> for FilterFields {
-    fn from(filter: RouteFilter) -> Self {
-        let empty = |filter_type| Self {
-            filter_type,
-            request_header_modifier: None,
-            response_header_modifier: None,
-            request_mirror: None,
-            request_redirect: None,
-            url_rewrite: None,
-            extension_ref: None,
-            cors: None,
-            external_auth: None,
-        };
-        match filter {
-            RouteFilter::Later(fields) => *fields,
-            RouteFilter::RequestHeaderModifier(modifier) => {
-                Self { request_header_modifier: Some(modifier), ..empty(FilterType::RequestHeaderModifier) }
-            }
-            RouteFilter::ResponseHeaderModifier(modifier) => {
-                Self { response_header_modifier: Some(modifier), ..empty(FilterType::ResponseHeaderModifier) }
-            }
-            RouteFilter::RequestRedirect(redirect) => {
-                Self { request_redirect: Some(redirect), ..empty(FilterType::RequestRedirect) }
-            }
-            RouteFilter::UrlRewrite(rewrite) => Self { url_rewrite: Some(rewrite), ..empty(FilterType::UrlRewrite) },
-        }
-    }
-}
-
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BackendRef {
@@ -598,12 +372,10 @@ impl HttpRouteSpec {
             for (j, matched) in rule.matches.iter().enumerate() {
                 wrong.extend(matched.check().map(|(end, message)| (format!("rules[{i}].matches[{j}].{end}"), message)));
             }
-            wrong.extend(check_filters(&rule.filters).map(|message| (format!("rules[{i}].filters"), message)));
-            wrong.extend(rule.check_targets().map(|(end, message)| (format!("rules[{i}].{end}"), message)));
-            for (j, backend) in rule.backend_refs.iter().enumerate() {
-                let at = |message| (format!("rules[{i}].backendRefs[{j}].filters"), message);
-                wrong.extend(check_filters(&backend.filters).map(at));
+            for (at, filters) in rule.filter_lists() {
+                wrong.extend(filter::check(filters).map(|message| (format!("rules[{i}].{at}"), message)));
             }
+            wrong.extend(rule.check_targets().map(|(end, message)| (format!("rules[{i}].{end}"), message)));
         }
         wrong
     }
@@ -612,24 +384,13 @@ impl HttpRouteSpec {
     /// the rule change less than its author wants.
     pub fn undoable(&self) -> Vec<Unserved> {
         let mut found = Vec::new();
-        let mut tell = |key: String, message: String| found.push(Unserved { key, message });
         for (i, rule) in self.rules.iter().enumerate() {
-            let of_backends = rule.backend_refs.iter().enumerate();
-            let of_backends = of_backends.map(|(j, backend)| (format!(".backendRefs[{j}]"), &backend.filters));
-            for (place, filters) in std::iter::once((String::new(), &rule.filters)).chain(of_backends) {
+            let redirects = rule.has(FilterType::RequestRedirect);
+            for (at, filters) in rule.filter_lists() {
+                let of_backend = at != "filters";
                 for (k, filter) in filters.iter().enumerate() {
-                    let key = || format!("rules[{i}]{place}.filters[{k}].type");
-                    match filter {
-                        RouteFilter::Later(fields) => {
-                            tell(key(), format!("{} is not supported yet", fields.filter_type.names().0));
-                        }
-                        RouteFilter::RequestRedirect(_) if !place.is_empty() => {
-                            tell(key(), "RequestRedirect of a backend is not supported yet".to_owned());
-                        }
-                        RouteFilter::RequestRedirect(_)
-                        | RouteFilter::UrlRewrite(_)
-                        | RouteFilter::RequestHeaderModifier(_)
-                        | RouteFilter::ResponseHeaderModifier(_) => {}
+                    if let Some(message) = filter.undoable(of_backend, redirects) {
+                        found.push(Unserved { key: format!("rules[{i}].{at}[{k}].type"), message });
                     }
                 }
             }
@@ -649,6 +410,9 @@ impl HttpRouteSpec {
             tell(format!("parentRefs[{i}].kind"), &message);
         }
         for (i, rule) in self.rules.iter().enumerate() {
+            if rule.has(FilterType::RequestRedirect) && rule.has(FilterType::RequestHeaderModifier) {
+                tell(format!("rules[{i}].filters"), "RequestHeaderModifier has no effect on what is redirected");
+            }
             if rule.retry.is_some() {
                 tell(format!("rules[{i}].retry"), "has no effect: spec.defaults.maxRetries of the Mesh holds");
             }
@@ -661,17 +425,4 @@ impl HttpRouteSpec {
         }
         found
     }
-}
-
-fn check_filters(filters: &[RouteFilter]) -> Option<String> {
-    let mut seen = Vec::new();
-    // The standard lets mirrors and extensions be given several times.
-    let once = |kind: &FilterType| !matches!(kind, FilterType::RequestMirror | FilterType::ExtensionRef);
-    for kind in filters.iter().map(RouteFilter::filter_type).filter(once) {
-        if seen.contains(&kind) {
-            return Some(format!("{} may be given once", kind.names().0));
-        }
-        seen.push(kind);
-    }
-    None
 }

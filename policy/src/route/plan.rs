@@ -26,7 +26,7 @@ pub struct Plan<'t> {
     pub timeout: Option<Duration>,
     /// The rule's, then its backend's.
     actions: [Option<&'t Actions>; 2],
-    /// In the place of the request's own.
+    /// In the place of the request's own, where the rule or its backend puts another.
     pub host: Option<&'t str>,
     pub path: Option<NormalPath>,
 }
@@ -171,6 +171,7 @@ pub fn plan<'t>(
     match choose(table, to, from_namespace, head)? {
         Choice::Direct(to) => Ok(Plan { timeout: deadline(mesh.request_timeout_ms), ..plan_connection(&to)? }),
         Choice::Rule(met) => {
+            redirect(&met, to, head)?;
             let backend = pick_backend(met.rule, dice);
             let backend = backend.ok_or_else(|| RouteRefusal::NoBackend { route: met.route.name.clone() });
             to_backend(table, met, backend?, head, mesh)
@@ -191,11 +192,11 @@ pub fn plan_connection<'t>(to: &Resolved<'t>) -> Result<Plan<'t>, RouteRefusal> 
     Ok(Plan { route: None, rule_index: 0, service, target, direct: endpoint, timeout: None, actions, host, path })
 }
 
-/// The rule that a request meets, unless that answers it by itself. Its path is taken as it is sent; readings that would meet a rule which treats requests
+/// The rule that a request meets. Its path is taken as it is sent; readings that would meet a rule which treats requests
 /// differently make it ambiguous.
 ///
 /// # Errors
-/// No rule holds, it can't be told which, or the rule redirects.
+/// No rule holds, or it can't be told which.
 pub fn choose<'t>(
     table: &'t RouteTable,
     to: &Resolved<'t>,
@@ -225,15 +226,20 @@ pub fn choose<'t>(
     if queries.iter().any(|query| differs(&standard, *query)) {
         return Err(RouteRefusal::AmbiguousQuery { route: met.route.name.clone() });
     }
-    if let Some(redirect) = &met.actions.rule.redirect {
-        let (route, status) = (met.route.name.clone(), redirect.status);
-        let location = rewrite::location(redirect, to, head);
-        return Err(match location {
-            Some(location) => RouteRefusal::Redirect { route, status, location },
-            None => RouteRefusal::Rewrite { route },
-        });
-    }
     Ok(Choice::Rule(met))
+}
+
+/// Answers what a rule sends elsewhere.
+///
+/// # Errors
+/// The rule redirects.
+pub(crate) fn redirect(met: &MetRule<'_>, to: &Resolved<'_>, head: &HeadView<'_>) -> Result<(), RouteRefusal> {
+    let Some(redirect) = &met.actions.rule.redirect else { return Ok(()) };
+    let route = met.route.name.clone();
+    Err(match rewrite::location(redirect, to, head) {
+        Some(location) => RouteRefusal::Redirect { route, status: redirect.status, location },
+        None => RouteRefusal::Rewrite { route },
+    })
 }
 
 /// The way to one backend of a rule, by its place there.

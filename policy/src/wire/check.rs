@@ -128,11 +128,15 @@ fn target_is_fit(at: &str, host: Option<&str>, path: Option<&PathChange>) -> Che
     if let Some(host) = host.filter(|host| !is_subdomain(host)) {
         return fault(at, format_args!("{host:?} is no host"));
     }
-    match path {
-        Some(PathChange::Full(text) | PathChange::Prefix { to: text, .. }) if !text.is_empty() && !is_normal(text) => {
-            fault(at, format_args!("{text:?} is no path in normal form"))
-        }
-        Some(PathChange::Full(_) | PathChange::Prefix { .. }) | None => Ok(()),
+    let texts = match path {
+        Some(PathChange::Full(full)) => [Some(full), None],
+        // In the place of a prefix there may be nothing.
+        Some(PathChange::Prefix { matched, to }) => [Some(matched), Some(to).filter(|to| !to.is_empty())],
+        None => [None, None],
+    };
+    match texts.into_iter().flatten().find(|text| !is_normal(text)) {
+        Some(text) => fault(at, format_args!("{text:?} is no path in normal form")),
+        None => Ok(()),
     }
 }
 

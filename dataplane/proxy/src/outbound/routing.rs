@@ -76,9 +76,12 @@ impl Plan<'_> {
     pub(super) fn modify(&self, head: &mut RequestHead) {
         self.plan.modify(&mut head.headers);
         // Both were checked where they came in; one that is not fit stays as it was.
-        let path = self.plan.path.as_ref().map(|path| WireTarget::from_shared(path.as_bytes().clone()));
-        head.path = path.and_then(Result::ok).or(head.path.take());
-        head.authority = self.plan.host.and_then(|host| host.parse().ok()).or(head.authority.take());
+        if let Some(Ok(path)) = self.plan.path.as_ref().map(|path| WireTarget::from_shared(path.as_bytes().clone())) {
+            head.path = Some(path);
+        }
+        if let Some(Ok(host)) = self.plan.host.map(str::parse) {
+            head.authority = Some(host);
+        }
     }
 
     /// The rule's changes of the answer.
