@@ -421,8 +421,72 @@ pub enum RouteAction {
     RequestHeaders(HeaderModifier),
     /// Changes the header of the answer.
     ResponseHeaders(HeaderModifier),
+    /// Sends another host or path. A backend's takes the place of its rule's.
+    Rewrite(Rewrite),
+    /// Of a rule: answers with another address, and reaches no backend.
+    Redirect(Redirect),
     /// `timeouts.request` of a rule: for the whole exchange, in place of the mesh's. 0: no deadline.
     RequestTimeoutMs(u64),
+}
+
+/// Another target for what is sent.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rewrite {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathChange>,
+}
+
+/// Another address for the caller; what is not said stays as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Redirect {
+    /// 301, 302, 303, 307 or 308.
+    pub status: u16,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<Scheme>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathChange>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+
+    pub fn port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PathChange {
+    Full(String),
+    /// `to` in the place of the prefix by which the rule matched.
+    Prefix {
+        matched: String,
+        to: String,
+    },
 }
 
 impl RouteRule {
@@ -435,6 +499,7 @@ impl RouteRule {
 
     /// Whatever it holds for is answered 500 from now on.
     pub(crate) fn lead_nowhere(&mut self) {
+        self.actions.retain(|action| !matches!(action, RouteAction::Redirect(_)));
         self.backends = vec![Backend { service: None, port: 0, weight: 1, actions: Vec::new() }];
     }
 }

@@ -4,8 +4,9 @@
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -90,7 +91,7 @@ pub struct Explanation {
     /// No rule decided: peers refuse the caller, or all that could answer it, whatever rules say.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub barred: bool,
-    /// As it is sent to the app.
+    /// As routes see it, and as it is sent to the app unless a route replaces it.
     pub path: String,
     /// The reading of an ambiguous path that was refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -122,7 +123,21 @@ pub struct BackendExplanation {
     /// How one of the endpoints is picked, and who says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub balancing: Option<String>,
+    /// The host that the route sends in the place of the caller's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// The path that the route sends in the place of the caller's, which the endpoints judge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
     pub endpoints: Vec<EndpointExplanation>,
+}
+
+impl BackendExplanation {
+    /// A backend that leads to no service.
+    fn nowhere(backend: &Backend) -> Self {
+        let (port, weight) = (backend.port, backend.weight);
+        Self { service: None, port, weight, balancing: None, host: None, path: None, endpoints: Vec::new() }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -220,7 +235,8 @@ fn followed(world: &World, barred: &Barred, query: &Query) -> Result<Explanation
     let headers: BTreeMap<String, &str> =
         query.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.as_str())).collect();
     let lookup = |name: &str| headers.get(name).copied();
-    let head = HeadView { method: &query.method, path: &path, headers: &lookup };
+    let host = host_of(query);
+    let head = HeadView { method: &query.method, path: &path, host: Some(&host), headers: &lookup };
     let what = What::Request { method: &query.method, path: &path, headers: &headers };
     let asked = Asked { world, barred, principal: explanation.principal.clone(), what };
     match route::choose(&table, &resolved, namespace, &head) {
@@ -229,16 +245,15 @@ fn followed(world: &World, barred: &Barred, query: &Query) -> Result<Explanation
         Ok(Choice::Rule(met)) => {
             let (name, rule_name) = (met.route.name.to_string(), met.rule.name.clone());
             explanation.route = Some(RouteExplanation { name, rule_index: met.index, rule_name });
-            let backend = |(index, backend): (usize, &Backend)| match route::to_backend(&table, met, index, &mesh) {
-                Ok(plan) => asked.backend(&plan, backend.port, backend.weight),
-                Err(_) => {
-                    let (port, weight) = (backend.port, backend.weight);
-                    BackendExplanation { service: None, port, weight, balancing: None, endpoints: Vec::new() }
-                }
-            };
-            match undone(world, &met.route.name) {
-                Some(words) => explanation.refuse(500, format!("the route asks for what can't be done: {words}")),
-                None => {
+            let backend =
+                |(index, backend): (usize, &Backend)| match route::to_backend(&table, met, index, &head, &mesh) {
+                    Ok(plan) => asked.backend(&plan, backend.port, backend.weight),
+                    Err(_) => BackendExplanation::nowhere(backend),
+                };
+            match (undone(world, &met.route.name), route::redirect(&met, &resolved, &head)) {
+                (Some(words), _) => explanation.refuse(500, format!("the route asks for what can't be done: {words}")),
+                (None, Err(refusal)) => explanation.refuse(refusal.status(), refusal.to_string()),
+                (None, Ok(())) => {
                     explanation.backends = met.rule.backends.iter().enumerate().map(backend).collect();
                     conclude(&mut explanation);
                 }
@@ -246,6 +261,14 @@ fn followed(world: &World, barred: &Barred, query: &Query) -> Result<Explanation
         }
     }
     Ok(explanation)
+}
+
+/// The host that a caller's request has, without a port.
+fn host_of(query: &Query) -> Cow<'_, str> {
+    match query.to.parse::<Ipv6Addr>() {
+        Ok(_) => Cow::Owned(format!("[{}]", query.to)),
+        Err(_) => Cow::Borrowed(&query.to),
+    }
 }
 
 /// Rules are judged by the caller's name alone: whether anybody has it is nobody's question but that of who asks.
@@ -350,13 +373,29 @@ impl Asked<'_> {
     }
 
     fn backend(&self, plan: &Plan<'_>, port: u16, weight: u32) -> BackendExplanation {
+        if let What::Request { method, path, headers } = &self.what
+            && (plan.path.is_some() || plan.modifies())
+        {
+            // The callee judges what the route makes of it.
+            let changed = plan.changed(headers);
+            let headers = changed.iter().map(|(name, value)| (name.clone(), value.as_str())).collect();
+            let path = plan.path.as_ref().unwrap_or(path);
+            let what = What::Request { method, path, headers: &headers };
+            return Asked { what, principal: self.principal.clone(), ..*self }.reached(plan, port, weight);
+        }
+        self.reached(plan, port, weight)
+    }
+
+    fn reached(&self, plan: &Plan<'_>, port: u16, weight: u32) -> BackendExplanation {
         let meant = |endpoint: &&Endpoint| plan.direct.is_none_or(|only| *only == endpoint.workload);
         let endpoints = plan.service.endpoints.values().filter(meant);
         let endpoints =
             endpoints.filter_map(|endpoint| Some(self.endpoint(endpoint, plan.target.at(&endpoint.workload)?)));
         let endpoints = endpoints.collect();
         let balancing = plan.direct.is_none().then(|| self.balancing(plan.service));
-        BackendExplanation { service: Some(plan.service.name.to_string()), port, weight, balancing, endpoints }
+        let service = Some(plan.service.name.to_string());
+        let (host, path) = (plan.host.map(str::to_owned), plan.path.as_ref().map(|path| path.standard().into_owned()));
+        BackendExplanation { service, port, weight, balancing, host, path, endpoints }
     }
 
     /// How one of a service's endpoints is picked for this request.

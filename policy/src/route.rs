@@ -8,6 +8,7 @@ pub(crate) mod pattern;
 mod plan;
 mod query;
 mod resolve;
+mod rewrite;
 #[cfg(test)]
 mod tests;
 
@@ -25,8 +26,8 @@ pub use action::AnswerEdits;
 use action::RuleActions;
 use matching::{Candidates, Read};
 use pattern::Patterns;
-pub(crate) use plan::to_backend;
 pub use plan::{Choice, KeptTarget, Plan, RouteRefusal, Target, choose, plan, plan_connection};
+pub(crate) use plan::{redirect, to_backend};
 use query::QueryReading;
 pub use resolve::{Authority, EgressRefusal, Meant, Resolution, Resolver};
 
@@ -65,6 +66,8 @@ impl Resolved<'_> {
 pub struct HeadView<'a> {
     pub method: &'a str,
     pub path: &'a NormalPath,
+    /// The host that was asked for, without a port.
+    pub host: Option<&'a str>,
     /// By name in lower case; values of a repeated header joined or the first.
     pub headers: &'a dyn Fn(&str) -> Option<&'a str>,
 }

@@ -378,6 +378,13 @@ impl Failure {
         } else {
             (HeaderMap::new(), None)
         };
+        if form == Form::Http
+            && let Failure::Route(refusal) = self
+            && let RouteRefusal::Redirect { location, .. } = &**refusal
+            && let Ok(location) = HeaderValue::try_from(location.as_str())
+        {
+            headers.insert(http::header::LOCATION, location);
+        }
         if to_peer {
             headers.insert(WEFT_REPLY, self.weft_reply(side, &verdict));
             if let Failure::Unserved(_) = self {
@@ -447,6 +454,8 @@ fn route_verdict(refusal: &RouteRefusal) -> Verdict {
             (Flag::DownstreamProtocol, "ambiguous_path", 3)
         }
         RouteRefusal::AmbiguousQuery { .. } => (Flag::DownstreamProtocol, "ambiguous_query", 3),
+        RouteRefusal::Redirect { .. } => (Flag::None, "redirect", 12),
+        RouteRefusal::Rewrite { .. } => (Flag::NoRoute, "not_rewritten", 13),
     };
     Verdict { status: status(refusal.status()), flag, stage: "route", reason, grpc }
 }

@@ -117,6 +117,49 @@ fn a_route_that_cannot_be_done_is_told_as_such() {
 }
 
 #[test]
+fn what_a_route_sends_elsewhere_and_what_it_makes_of_a_path_is_told() {
+    let route = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: a, namespace: shop}\n\
+        spec: {parentRefs: [{group: '', kind: Service, name: web}], rules: [\
+        {matches: [{path: {value: /old}}], filters: [{type: RequestRedirect, requestRedirect: {statusCode: 301, \
+        scheme: https, path: {type: ReplacePrefixMatch, replacePrefixMatch: /new}}}]},\
+        {matches: [{path: {value: /public}}], filters: [{type: URLRewrite, urlRewrite: {hostname: in.example, \
+        path: {type: ReplacePrefixMatch, replacePrefixMatch: /}}}], backendRefs: [{name: web, port: 80}]}]}";
+    let ask = |path: &str| {
+        let query = Query {
+            from: "partner/api".to_owned(),
+            to: "web.shop".to_owned(),
+            port: None,
+            method: get(),
+            path: path.to_owned(),
+            headers: BTreeMap::new(),
+        };
+        explain(&world(&format!("{SHOP}---\n{POLICIES}---\n{route}")), &query).unwrap()
+    };
+    let got = ask("/old/x?y");
+    let reason = "to https://web.shop/new/x?y, by HTTPRoute shop/a";
+    assert_eq!((got.allowed, got.status, got.reason.as_str()), (false, Some(301), reason));
+    assert_eq!(got.route.map(|route| route.name).as_deref(), Some("shop/a"));
+    // A rule of the callee holds for what it is sent, in each of its readings.
+    for (path, sent, allowed, reading) in [
+        ("/public/app", "/app", true, None),
+        ("/public", "/", true, None),
+        ("/public/admin/x", "/admin/x", false, None),
+        ("/public/%61dmin/x", "/admin/x", false, None),
+        ("/public//admin/x", "//admin/x", false, Some("/admin/x")),
+        ("/public/x/..%2Fadmin/x", "/x/..%2Fadmin/x", false, Some("/admin/x")),
+        ("/public/x/..;/admin/x", "/x/..;/admin/x", false, Some("/admin/x")),
+        ("/public/x/..%5Cadmin/x", "/x/..%5Cadmin/x", false, Some("/admin/x")),
+    ] {
+        let got = ask(path);
+        let backend = &got.backends[0];
+        assert_eq!((backend.host.as_deref(), backend.path.as_deref()), (Some("in.example"), Some(sent)), "{path}");
+        assert_eq!((got.allowed, got.reading.as_deref()), (allowed, reading), "{path}: {got:?}");
+    }
+    // One reading of it meets a rule that changes nothing.
+    assert_eq!(ask("/public/..%5Cadmin/x").status, Some(400));
+}
+
+#[test]
 fn an_account_that_nobody_has_is_noted() {
     let got = ask("partner/apii", "web.shop", "/app", &[]).unwrap();
     assert!(got.allowed, "rules look at the name alone: {got:?}");

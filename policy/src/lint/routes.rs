@@ -7,7 +7,7 @@ use super::{Code, Report, Severity};
 use crate::bundle::{ObjectName, Protocol};
 use crate::plan::{resolve, service_protocol, targets, uneditable};
 use crate::resource::core::PortSpec;
-use crate::resource::route::{BackendRef, HeaderField, ParentRef, RouteFilter, RuleSpec};
+use crate::resource::route::{BackendRef, FilterType, HeaderField, ParentRef, RouteFilter, RuleSpec};
 use crate::resource::{HttpRouteSpec, Kind, Object, ObjectKey, ServiceSpec, duration_text};
 
 pub(super) fn check(lens: &Lens<'_>, report: &mut Report) {
@@ -78,7 +78,8 @@ impl Of<'_, '_> {
         self.matches(at, rule, report);
         self.filters(&format!("{at}.filters"), &rule.filters, report);
         let total: u64 = rule.backend_refs.iter().map(|backend| u64::from(backend.weight)).sum();
-        if total == 0 {
+        let redirects = rule.has(FilterType::RequestRedirect);
+        if total == 0 && !redirects {
             let (key, message) = match rule.backend_refs.as_slice() {
                 [] => (at.to_owned(), "it has no backend: what meets it is answered 500"),
                 _ => (format!("{at}.backendRefs"), "all have the weight 0: what meets the rule is answered 500"),

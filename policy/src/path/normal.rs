@@ -47,6 +47,11 @@ impl NormalPath {
         &self.whole[..self.path_len]
     }
 
+    /// Path and query as a URI has them: what is no character of one as escapes.
+    pub(crate) fn to_uri(&self) -> String {
+        octets::as_uri(&self.whole)
+    }
+
     /// The part after `?`.
     pub fn query(&self) -> Option<&[u8]> {
         self.whole.get(self.path_len + 1..)

@@ -81,6 +81,15 @@ pub(super) fn as_latin1(path: &str) -> String {
     text(&out)
 }
 
+/// Path and query in characters of a URI, and of those each as it was.
+//= rfc3986#appendix-A
+pub(super) fn as_uri(target: &[u8]) -> String {
+    let is_fit = |byte: u8| is_unreserved(byte) || b"%!$&'()*+,;=:@/?".contains(&byte);
+    let mut out = Vec::with_capacity(target.len());
+    target.iter().for_each(|byte| if is_fit(*byte) { out.push(*byte) } else { push_escape(&mut out, *byte) });
+    String::from_utf8_lossy(&out).into_owned()
+}
+
 /// A path as text: raw octets that are no UTF-8 as escapes.
 pub(super) fn text(path: &[u8]) -> String {
     let mut out = Vec::with_capacity(path.len());

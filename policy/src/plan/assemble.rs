@@ -272,8 +272,8 @@ fn rule_entry(world: &World, route: &Object<HttpRouteSpec>, rule: &RuleSpec) -> 
     RouteRule {
         name: rule.name.clone(),
         matches: rule.matches.iter().map(match_entry).collect(),
-        actions: actions(&rule.filters).into_iter().chain(timeout).collect(),
-        backends: rule.backend_refs.iter().map(|backend| backend_entry(world, route, backend)).collect(),
+        actions: actions(&rule.filters, rule.prefix()).into_iter().chain(timeout).collect(),
+        backends: rule.backend_refs.iter().map(|backend| backend_entry(world, route, rule, backend)).collect(),
     }
 }
 
@@ -304,12 +304,12 @@ fn field_matches(fields: impl Iterator<Item = (String, String, HeaderType)>) -> 
     found
 }
 
-fn backend_entry(world: &World, route: &Object<HttpRouteSpec>, backend: &BackendRef) -> Backend {
+fn backend_entry(world: &World, route: &Object<HttpRouteSpec>, rule: &RuleSpec, backend: &BackendRef) -> Backend {
     Backend {
         service: resolve(world, route, backend).ok().map(Object::name),
         port: backend.port,
         weight: backend.weight,
-        actions: actions(&backend.filters),
+        actions: actions(&backend.filters, rule.prefix()),
     }
 }
 

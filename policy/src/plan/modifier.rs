@@ -1,16 +1,36 @@
 //! Header changes of routes, as proxies are told them.
 
-use crate::bundle::{HeaderModifier, RouteAction};
-use crate::resource::route::{HeaderField, HeaderModifierSpec, RouteFilter};
+use crate::bundle::{HeaderModifier, PathChange, Redirect, Rewrite, RouteAction};
+use crate::resource::route::{HeaderField, HeaderModifierSpec, PathModifierSpec, RewriteSpec, RouteFilter};
 
-/// The actions that a rule's or backend's filters are. A route with another filter leads nowhere.
-pub(super) fn actions(filters: &[RouteFilter]) -> Vec<RouteAction> {
+/// The actions that a rule's or backend's filters are. A route with another filter leads nowhere. `prefix`: by which the rule
+/// matches.
+pub(super) fn actions(filters: &[RouteFilter], prefix: Option<&str>) -> Vec<RouteAction> {
     let action = |filter: &RouteFilter| match filter {
         RouteFilter::RequestHeaderModifier(spec) => changed(spec).map(RouteAction::RequestHeaders),
         RouteFilter::ResponseHeaderModifier(spec) => changed(spec).map(RouteAction::ResponseHeaders),
+        RouteFilter::UrlRewrite(RewriteSpec { hostname, path }) => {
+            Some(RouteAction::Rewrite(Rewrite { host: hostname.clone(), path: change(path, prefix) }))
+        }
+        RouteFilter::RequestRedirect(spec) => Some(RouteAction::Redirect(Redirect {
+            status: spec.status_code.unwrap_or(302),
+            scheme: spec.scheme,
+            host: spec.hostname.clone(),
+            port: spec.port,
+            path: change(&spec.path, prefix),
+        })),
         RouteFilter::Later(_) => None,
     };
     filters.iter().filter_map(action).collect()
+}
+
+fn change(path: &Option<PathModifierSpec>, prefix: Option<&str>) -> Option<PathChange> {
+    Some(match path.as_ref()? {
+        PathModifierSpec::ReplaceFullPath { replace_full_path } => PathChange::Full(replace_full_path.clone()),
+        PathModifierSpec::ReplacePrefixMatch { replace_prefix_match } => {
+            PathChange::Prefix { matched: prefix.unwrap_or("/").to_owned(), to: replace_prefix_match.clone() }
+        }
+    })
 }
 
 /// What a modifier changes. Of several entries with one name the first counts, says the standard; one that no rule changes is

@@ -319,7 +319,8 @@ fn a_route_that_cannot_be_done_leads_nowhere() {
     let web = "parentRefs: [{group: \"\", kind: Service, name: web}]";
     for rule in [
         "matches: [{path: {type: RegularExpression, value: /v.*}}], filters: [{type: RequestMirror, requestMirror: {}}]",
-        "filters: [{type: RequestRedirect, requestRedirect: {scheme: https}}]",
+        "backendRefs: [{name: web, port: 80, filters: [{type: RequestRedirect, requestRedirect: {}}]}]",
+        "filters: [{type: RequestRedirect, requestRedirect: {}}, {type: ResponseHeaderModifier, responseHeaderModifier: {}}]",
         "backendRefs: [{name: web, port: 80, filters: [{type: CORS, cors: {}}]}]",
     ] {
         let world = shop_and(&route("shop/r", &format!("{{{web}, rules: [{{}}, {{{rule}}}]}}")));

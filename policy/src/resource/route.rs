@@ -1,6 +1,8 @@
-//! `HTTPRoute` of Gateway API v1: GAMMA parentRefs; path, method, header and query matches; weights; header modifiers of
-//! requests and answers; request timeouts. The rest of the standard is kept as it was written: a route with a filter that can't be done
-//! leads nowhere, and its status says so.
+//! `HTTPRoute` of Gateway API v1: GAMMA parentRefs; path, method, header and query matches; weights; filters; request
+//! timeouts. The rest of the standard is kept as it was written: a route with a filter that can't be done leads nowhere, and
+//! its status says so.
+
+mod filter;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -11,6 +13,11 @@ use super::core::PortSpec;
 use super::value::{self, Filled};
 use crate::bundle::ObjectName;
 use crate::route::pattern;
+
+pub use filter::{
+    FilterFields, HeaderField, HeaderModifierSpec, PathModifierSpec, RedirectSpec, RewriteSpec, RouteFilter,
+};
+pub(crate) use filter::{FilterType, REDIRECTS};
 
 /// Limits of the standard.
 pub(crate) const MAX_RULES: usize = 16;
@@ -148,6 +155,54 @@ pub struct MatchSpec {
     pub query_params: Vec<QueryParamSpec>,
 }
 
+impl RuleSpec {
+    /// The prefix by which it matches, where that is the one thing that it can match by.
+    pub(crate) fn prefix(&self) -> Option<&str> {
+        match self.matches.as_slice() {
+            [] => Some("/"),
+            [MatchSpec { path: None, .. }] => Some("/"),
+            [MatchSpec { path: Some(path), .. }] if path.path_type == PathType::PathPrefix => Some(&path.value),
+            _ => None,
+        }
+    }
+
+    /// What is wrong about redirects and rewrites, which depend on the rest of the rule.
+    fn check_targets(&self) -> impl Iterator<Item = (String, String)> {
+        let paths = self.filter_lists().flat_map(move |(at, filters)| {
+            filters.iter().enumerate().filter_map(move |(k, filter)| {
+                let (field, path) = filter.path()?;
+                let needs_prefix = matches!(path, PathModifierSpec::ReplacePrefixMatch { .. });
+                let message = match path.check() {
+                    Err(message) => message,
+                    Ok(()) if needs_prefix && self.prefix().is_none() => {
+                        "ReplacePrefixMatch needs a rule with one match, of a PathPrefix".to_owned()
+                    }
+                    Ok(()) => return None,
+                };
+                Some((format!("{at}[{k}].{field}"), message))
+            })
+        });
+        let redirects = self.has(FilterType::RequestRedirect);
+        let rewrites = redirects && self.has(FilterType::UrlRewrite);
+        let both = rewrites.then_some(("filters", "RequestRedirect and URLRewrite exclude each other"));
+        let reaches = redirects && !self.backend_refs.is_empty();
+        let backends = reaches.then_some(("backendRefs", "a rule with RequestRedirect reaches no backend"));
+        let excluded = both.into_iter().chain(backends);
+        paths.chain(excluded.map(|(end, message)| (end.to_owned(), message.to_owned())))
+    }
+
+    pub(crate) fn has(&self, wanted: FilterType) -> bool {
+        self.filters.iter().any(|filter| filter.filter_type() == wanted)
+    }
+
+    /// The filters of the rule and of its backends, each list with the field that it is in.
+    fn filter_lists(&self) -> impl Iterator<Item = (String, &[RouteFilter])> {
+        let of_backends = self.backend_refs.iter().enumerate();
+        let of_backends = of_backends.map(|(j, backend)| (format!("backendRefs[{j}].filters"), &*backend.filters));
+        std::iter::once(("filters".to_owned(), &*self.filters)).chain(of_backends)
+    }
+}
+
 impl MatchSpec {
     /// Everything that no request can meet, or that is no expression.
     fn check(&self) -> impl Iterator<Item = (String, String)> {
@@ -243,163 +298,6 @@ pub struct QueryParamSpec {
     pub value: String,
 }
 
-/// A filter of the standard.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "FilterFields", into = "FilterFields")]
-pub enum RouteFilter {
-    RequestHeaderModifier(HeaderModifierSpec),
-    ResponseHeaderModifier(HeaderModifierSpec),
-    /// One that can't be done yet.
-    Later(Box<FilterFields>),
-}
-
-impl RouteFilter {
-    /// The change of a header that it is: the name of its type, the field that it is in, and what it changes.
-    pub(crate) fn modifier(&self) -> Option<(&'static str, &'static str, &HeaderModifierSpec)> {
-        let of = |kind: FilterType, modifier| {
-            let (name, field) = kind.names();
-            Some((name, field, modifier))
-        };
-        match self {
-            Self::RequestHeaderModifier(modifier) => of(FilterType::RequestHeaderModifier, modifier),
-            Self::ResponseHeaderModifier(modifier) => of(FilterType::ResponseHeaderModifier, modifier),
-            Self::Later(_) => None,
-        }
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct HeaderModifierSpec {
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub set: Vec<HeaderField>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub add: Vec<HeaderField>,
-    #[serde(deserialize_with = "value::header_names", skip_serializing_if = "Vec::is_empty")]
-    pub remove: Vec<String>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct HeaderField {
-    #[serde(deserialize_with = "value::header_name")]
-    pub name: String,
-    #[serde(deserialize_with = "value::header_value")]
-    pub value: String,
-}
-
-/// A filter as it is written.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct FilterFields {
-    #[serde(rename = "type")]
-    filter_type: FilterType,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    request_header_modifier: Option<HeaderModifierSpec>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    response_header_modifier: Option<HeaderModifierSpec>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    request_mirror: Option<Value>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    request_redirect: Option<Value>,
-    #[serde(default, skip_serializing_if = "Option::is_none", rename = "urlRewrite")]
-    url_rewrite: Option<Value>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    extension_ref: Option<Value>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    cors: Option<Value>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    external_auth: Option<Value>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-enum FilterType {
-    RequestHeaderModifier,
-    ResponseHeaderModifier,
-    RequestMirror,
-    RequestRedirect,
-    #[serde(rename = "URLRewrite")]
-    UrlRewrite,
-    ExtensionRef,
-    #[serde(rename = "CORS")]
-    Cors,
-    ExternalAuth,
-}
-
-impl FilterType {
-    /// Its name and the field that its body is in.
-    fn names(self) -> (&'static str, &'static str) {
-        match self {
-            Self::RequestHeaderModifier => ("RequestHeaderModifier", "requestHeaderModifier"),
-            Self::ResponseHeaderModifier => ("ResponseHeaderModifier", "responseHeaderModifier"),
-            Self::RequestMirror => ("RequestMirror", "requestMirror"),
-            Self::RequestRedirect => ("RequestRedirect", "requestRedirect"),
-            Self::UrlRewrite => ("URLRewrite", "urlRewrite"),
-            Self::ExtensionRef => ("ExtensionRef", "extensionRef"),
-            Self::Cors => ("CORS", "cors"),
-            Self::ExternalAuth => ("ExternalAuth", "externalAuth"),
-        }
-    }
-}
-
-impl TryFrom<FilterFields> for RouteFilter {
-    type Error = String;
-
-    fn try_from(fields: FilterFields) -> Result<Self, Self::Error> {
-        let (_, own) = fields.filter_type.names();
-        let given = [
-            ("requestHeaderModifier", fields.request_header_modifier.is_some()),
-            ("responseHeaderModifier", fields.response_header_modifier.is_some()),
-            ("requestMirror", fields.request_mirror.is_some()),
-            ("requestRedirect", fields.request_redirect.is_some()),
-            ("urlRewrite", fields.url_rewrite.is_some()),
-            ("extensionRef", fields.extension_ref.is_some()),
-            ("cors", fields.cors.is_some()),
-            ("externalAuth", fields.external_auth.is_some()),
-        ];
-        if let Some((other, _)) = given.iter().find(|(body, is_given)| *is_given && *body != own) {
-            return Err(format!("a filter has the body of its own type and no other: {own}, not {other}"));
-        }
-        if !given.contains(&(own, true)) {
-            return Err(format!("{own} is missing"));
-        }
-        match (fields.request_header_modifier, fields.response_header_modifier) {
-            (Some(modifier), _) => Ok(Self::RequestHeaderModifier(modifier)),
-            (None, Some(modifier)) => Ok(Self::ResponseHeaderModifier(modifier)),
-            (None, None) => Ok(Self::Later(Box::new(FilterFields {
-                request_header_modifier: None,
-                response_header_modifier: None,
-                ..fields
-            }))),
-        }
-    }
-}
-
-impl From<RouteFilter> for FilterFields {
-    fn from(filter: RouteFilter) -> Self {
-        let empty = |filter_type| Self {
-            filter_type,
-            request_header_modifier: None,
-            response_header_modifier: None,
-            request_mirror: None,
-            request_redirect: None,
-            url_rewrite: None,
-            extension_ref: None,
-            cors: None,
-            external_auth: None,
-        };
-        match filter {
-            RouteFilter::Later(fields) => *fields,
-            RouteFilter::RequestHeaderModifier(modifier) => {
-                Self { request_header_modifier: Some(modifier), ..empty(FilterType::RequestHeaderModifier) }
-            }
-            RouteFilter::ResponseHeaderModifier(modifier) => {
-                Self { response_header_modifier: Some(modifier), ..empty(FilterType::ResponseHeaderModifier) }
-            }
-        }
-    }
-}
-
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BackendRef {
@@ -474,11 +372,10 @@ impl HttpRouteSpec {
             for (j, matched) in rule.matches.iter().enumerate() {
                 wrong.extend(matched.check().map(|(end, message)| (format!("rules[{i}].matches[{j}].{end}"), message)));
             }
-            wrong.extend(check_filters(&rule.filters).map(|message| (format!("rules[{i}].filters"), message)));
-            for (j, backend) in rule.backend_refs.iter().enumerate() {
-                let at = |message| (format!("rules[{i}].backendRefs[{j}].filters"), message);
-                wrong.extend(check_filters(&backend.filters).map(at));
+            for (at, filters) in rule.filter_lists() {
+                wrong.extend(filter::check(filters).map(|message| (format!("rules[{i}].{at}"), message)));
             }
+            wrong.extend(rule.check_targets().map(|(end, message)| (format!("rules[{i}].{end}"), message)));
         }
         wrong
     }
@@ -487,15 +384,13 @@ impl HttpRouteSpec {
     /// the rule change less than its author wants.
     pub fn undoable(&self) -> Vec<Unserved> {
         let mut found = Vec::new();
-        let mut tell = |key: String, message: String| found.push(Unserved { key, message });
         for (i, rule) in self.rules.iter().enumerate() {
-            let of_backends = rule.backend_refs.iter().enumerate();
-            let of_backends = of_backends.map(|(j, backend)| (format!(".backendRefs[{j}]"), &backend.filters));
-            for (place, filters) in std::iter::once((String::new(), &rule.filters)).chain(of_backends) {
+            let redirects = rule.has(FilterType::RequestRedirect);
+            for (at, filters) in rule.filter_lists() {
+                let of_backend = at != "filters";
                 for (k, filter) in filters.iter().enumerate() {
-                    if let RouteFilter::Later(fields) = filter {
-                        let key = format!("rules[{i}]{place}.filters[{k}].type");
-                        tell(key, format!("{} is not supported yet", fields.filter_type.names().0));
+                    if let Some(message) = filter.undoable(of_backend, redirects) {
+                        found.push(Unserved { key: format!("rules[{i}].{at}[{k}].type"), message });
                     }
                 }
             }
@@ -515,6 +410,9 @@ impl HttpRouteSpec {
             tell(format!("parentRefs[{i}].kind"), &message);
         }
         for (i, rule) in self.rules.iter().enumerate() {
+            if rule.has(FilterType::RequestRedirect) && rule.has(FilterType::RequestHeaderModifier) {
+                tell(format!("rules[{i}].filters"), "RequestHeaderModifier has no effect on what is redirected");
+            }
             if rule.retry.is_some() {
                 tell(format!("rules[{i}].retry"), "has no effect: spec.defaults.maxRetries of the Mesh holds");
             }
@@ -527,15 +425,4 @@ impl HttpRouteSpec {
         }
         found
     }
-}
-
-fn check_filters(filters: &[RouteFilter]) -> Option<String> {
-    let mut seen = Vec::new();
-    for name in filters.iter().filter_map(|filter| filter.modifier()).map(|(name, ..)| name) {
-        if seen.contains(&name) {
-            return Some(format!("{name} may be given once"));
-        }
-        seen.push(name);
-    }
-    None
 }

@@ -160,6 +160,11 @@ pub(super) fn header_value<'de, D: Deserializer<'de>>(deserializer: D) -> Result
     checked(deserializer, |text| http::HeaderValue::try_from(text).is_ok(), "the value of a header")
 }
 
+/// A host as redirects and rewrites name it: a name, no address and no port.
+pub(super) fn host_option<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    checked(deserializer, is_subdomain, "a host: lower-case letters, digits, '-' and '.', at most 253").map(Some)
+}
+
 /// The name of a query parameter, of the characters that the standard allows.
 pub(super) fn parameter_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let is_fit = |text: &str| (1..=256).contains(&text.len()) && http::HeaderName::try_from(text).is_ok();

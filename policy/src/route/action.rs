@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::bundle::{HeaderModifier, RouteAction, RouteRule};
+use crate::bundle::{HeaderModifier, Redirect, Rewrite, RouteAction, RouteRule};
 
 /// The actions of one rule and of each of its backends.
 #[derive(Debug, Default)]
@@ -33,6 +33,8 @@ impl RuleActions {
 pub(super) struct Actions {
     edits: Vec<HeaderEdit>,
     answer_edits: Arc<[HeaderEdit]>,
+    pub(super) rewrite: Rewrite,
+    pub(super) redirect: Option<Redirect>,
     /// `Some(None)`: no deadline, whatever the mesh's is.
     timeout: Option<Option<Duration>>,
 }
@@ -44,6 +46,8 @@ impl Actions {
             match action {
                 RouteAction::RequestHeaders(modifier) => compiled.edits.push(HeaderEdit::of(modifier)),
                 RouteAction::ResponseHeaders(modifier) => answer_edits.push(HeaderEdit::of(modifier)),
+                RouteAction::Rewrite(rewrite) => compiled.rewrite = rewrite.clone(),
+                RouteAction::Redirect(redirect) => compiled.redirect = Some(redirect.clone()),
                 RouteAction::RequestTimeoutMs(ms) => compiled.timeout = Some(deadline(Some(*ms))),
             }
         }

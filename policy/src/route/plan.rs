@@ -1,14 +1,16 @@
 //! How a request reaches the service that it was resolved to: the rule of the routes, a backend, its port, its deadline.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::action::{Actions, AnswerEdits, deadline};
+use super::rewrite;
 use super::{HeadView, MetRule, QueryReading, Resolved, RouteDecision, RouteTable, pick_backend};
 use crate::bundle::{MeshSettings, ObjectName, Route, Service, ServicePort};
-use crate::path;
+use crate::path::{self, NormalPath};
 
 /// The way of one request. Nothing of it is applied yet: what is sent is made per attempt from the head and this.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Plan<'t> {
     /// For the log. `None`: no route is attached, or one endpoint was addressed.
     pub route: Option<&'t Route>,
@@ -24,6 +26,9 @@ pub struct Plan<'t> {
     pub timeout: Option<Duration>,
     /// The rule's, then its backend's.
     actions: [Option<&'t Actions>; 2],
+    /// In the place of the request's own, where the rule or its backend puts another.
+    pub host: Option<&'t str>,
+    pub path: Option<NormalPath>,
 }
 
 /// The port at which endpoints are reached.
@@ -75,6 +80,18 @@ impl Plan<'_> {
         self.actions.into_iter().flatten().any(Actions::edits)
     }
 
+    /// The same of fields that are held by name.
+    pub(crate) fn changed(&self, fields: &BTreeMap<String, &str>) -> BTreeMap<String, String> {
+        let parsed = |(name, value): (&String, &&str)| Some((name.parse().ok()?, value.parse().ok()?));
+        let mut headers: http::HeaderMap = fields.iter().filter_map(parsed).collect();
+        self.modify(&mut headers);
+        let text = |name: &http::HeaderName| {
+            let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+            (name.as_str().to_owned(), values.collect::<Vec<_>>().join(","))
+        };
+        headers.keys().map(text).collect()
+    }
+
     /// What the rule and its backend change of the answer.
     pub fn answer_edits(&self) -> AnswerEdits {
         AnswerEdits::of(self.actions)
@@ -98,6 +115,10 @@ pub enum RouteRefusal {
     AmbiguousPath { route: ObjectName, other: String },
     #[error("servers read the query in several ways, and one of them meets another rule of HTTPRoute {route}")]
     AmbiguousQuery { route: ObjectName },
+    #[error("to {location}, by HTTPRoute {route}")]
+    Redirect { route: ObjectName, status: u16, location: String },
+    #[error("HTTPRoute {route} replaces a prefix that the path does not have as it was sent")]
+    Rewrite { route: ObjectName },
     #[error("{0}")]
     TooManyReadings(#[from] path::Ambiguous),
 }
@@ -108,7 +129,8 @@ impl RouteRefusal {
         match self {
             Self::AmbiguousPath { .. } | Self::AmbiguousQuery { .. } | Self::TooManyReadings(_) => 400,
             Self::NoRuleMatched { .. } | Self::NoSuchPort { .. } => 404,
-            Self::NoBackend { .. } | Self::BackendNotFound { .. } => 500,
+            Self::NoBackend { .. } | Self::BackendNotFound { .. } | Self::Rewrite { .. } => 500,
+            Self::Redirect { status, .. } => *status,
         }
     }
 
@@ -118,7 +140,9 @@ impl RouteRefusal {
             Self::NoBackend { route }
             | Self::BackendNotFound { route }
             | Self::AmbiguousPath { route, .. }
-            | Self::AmbiguousQuery { route } => Some(route),
+            | Self::AmbiguousQuery { route }
+            | Self::Redirect { route, .. }
+            | Self::Rewrite { route } => Some(route),
             Self::NoRuleMatched { .. } | Self::NoSuchPort { .. } | Self::TooManyReadings(_) => None,
         }
     }
@@ -147,9 +171,10 @@ pub fn plan<'t>(
     match choose(table, to, from_namespace, head)? {
         Choice::Direct(to) => Ok(Plan { timeout: deadline(mesh.request_timeout_ms), ..plan_connection(&to)? }),
         Choice::Rule(met) => {
+            redirect(&met, to, head)?;
             let backend = pick_backend(met.rule, dice);
             let backend = backend.ok_or_else(|| RouteRefusal::NoBackend { route: met.route.name.clone() });
-            to_backend(table, met, backend?, mesh)
+            to_backend(table, met, backend?, head, mesh)
         }
     }
 }
@@ -163,7 +188,8 @@ pub fn plan_connection<'t>(to: &Resolved<'t>) -> Result<Plan<'t>, RouteRefusal> 
     // An endpoint addressed by its own IP was addressed by its own port.
     let target = if endpoint.is_some() { Target { number: port, port: None } } else { target(service, port)? };
     let actions = [None, None];
-    Ok(Plan { route: None, rule_index: 0, service, target, direct: endpoint, timeout: None, actions })
+    let (host, path) = (None, None);
+    Ok(Plan { route: None, rule_index: 0, service, target, direct: endpoint, timeout: None, actions, host, path })
 }
 
 /// The rule that a request meets. Its path is taken as it is sent; readings that would meet a rule which treats requests
@@ -203,18 +229,37 @@ pub fn choose<'t>(
     Ok(Choice::Rule(met))
 }
 
+/// Answers what a rule sends elsewhere.
+///
+/// # Errors
+/// The rule redirects.
+pub(crate) fn redirect(met: &MetRule<'_>, to: &Resolved<'_>, head: &HeadView<'_>) -> Result<(), RouteRefusal> {
+    let Some(redirect) = &met.actions.rule.redirect else { return Ok(()) };
+    let route = met.route.name.clone();
+    Err(match rewrite::location(redirect, to, head) {
+        Some(location) => RouteRefusal::Redirect { route, status: redirect.status, location },
+        None => RouteRefusal::Rewrite { route },
+    })
+}
+
 /// The way to one backend of a rule, by its place there.
 pub(crate) fn to_backend<'t>(
     table: &'t RouteTable,
     met: MetRule<'t>,
     backend: usize,
+    head: &HeadView<'_>,
     mesh: &MeshSettings,
 ) -> Result<Plan<'t>, RouteRefusal> {
     let MetRule { route, index: rule_index, rule, actions } = met;
     let (backend, own) = (&rule.backends[backend], &actions.backends[backend]);
     let service = backend.service.as_ref().and_then(|name| table.bundle.services.get(name));
     let service = service.ok_or_else(|| RouteRefusal::BackendNotFound { route: route.name.clone() })?;
+    let (own_rewrite, rules) = (&own.rewrite, &actions.rule.rewrite);
+    let change = own_rewrite.path.as_ref().or(rules.path.as_ref());
+    let unfit = || RouteRefusal::Rewrite { route: route.name.clone() };
     Ok(Plan {
+        host: own_rewrite.host.as_deref().or(rules.host.as_deref()),
+        path: change.map(|change| rewrite::changed(head.path, change).ok_or_else(unfit)).transpose()?,
         route: Some(route),
         rule_index,
         service,

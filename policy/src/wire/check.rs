@@ -2,10 +2,12 @@
 
 use super::{FILTER_CONTRACT, WireError};
 use crate::bundle::{
-    FilterAttachment, HashKey, HeaderModifier, PathMatch, Route, RouteAction, RouteMatch, RouteRule, ServedWorkload,
-    Service,
+    FilterAttachment, HashKey, HeaderModifier, PathChange, PathMatch, Redirect, Route, RouteAction, RouteMatch,
+    RouteRule, ServedWorkload, Service,
 };
 use crate::delta::Object;
+use crate::identity::is_subdomain;
+use crate::resource::route::REDIRECTS;
 use crate::route::pattern;
 
 type Checked = Result<(), WireError>;
@@ -82,8 +84,16 @@ fn rule_is_fit(at: &str, rule: &RouteRule) -> Checked {
     for (index, backend) in rule.backends.iter().enumerate() {
         let at = format!("{at}.backends[{index}]");
         actions_are_fit(&at, &backend.actions)?;
-        if backend.actions.iter().any(|action| matches!(action, RouteAction::RequestTimeoutMs(_))) {
-            return fault(format!("{at}.actions"), "a deadline is of a rule, not of a backend");
+        for action in &backend.actions {
+            match action {
+                RouteAction::RequestTimeoutMs(_) => {
+                    return fault(format!("{at}.actions"), "a deadline is of a rule, not of a backend");
+                }
+                RouteAction::Redirect(_) => {
+                    return fault(format!("{at}.actions"), "a redirect is of a rule, not of a backend");
+                }
+                RouteAction::RequestHeaders(_) | RouteAction::ResponseHeaders(_) | RouteAction::Rewrite(_) => {}
+            }
         }
     }
     Ok(())
@@ -109,10 +119,40 @@ fn actions_are_fit(at: &str, actions: &[RouteAction]) -> Checked {
             RouteAction::RequestHeaders(modifier) | RouteAction::ResponseHeaders(modifier) => {
                 modifier_is_fit(&format!("{at}.actions[{index}]"), modifier)?;
             }
+            RouteAction::Redirect(redirect) => redirect_is_fit(&format!("{at}.actions[{index}]"), redirect)?,
+            RouteAction::Rewrite(rewrite) => {
+                target_is_fit(&format!("{at}.actions[{index}]"), rewrite.host.as_deref(), rewrite.path.as_ref())?;
+            }
             RouteAction::RequestTimeoutMs(_) => {}
         }
     }
     Ok(())
+}
+
+fn redirect_is_fit(at: &str, redirect: &Redirect) -> Checked {
+    if !REDIRECTS.contains(&redirect.status) {
+        return fault(at, format_args!("{} is no status of a redirect", redirect.status));
+    }
+    if redirect.port == Some(0) {
+        return fault(at, "0 is not a port");
+    }
+    target_is_fit(at, redirect.host.as_deref(), redirect.path.as_ref())
+}
+
+fn target_is_fit(at: &str, host: Option<&str>, path: Option<&PathChange>) -> Checked {
+    if let Some(host) = host.filter(|host| !is_subdomain(host)) {
+        return fault(at, format_args!("{host:?} is no host"));
+    }
+    let texts = match path {
+        Some(PathChange::Full(full)) => [Some(full), None],
+        // In the place of a prefix there may be nothing.
+        Some(PathChange::Prefix { matched, to }) => [Some(matched), Some(to).filter(|to| !to.is_empty())],
+        None => [None, None],
+    };
+    match texts.into_iter().flatten().find(|text| !is_normal(text)) {
+        Some(text) => fault(at, format_args!("{text:?} is no path in normal form")),
+        None => Ok(()),
+    }
 }
 
 fn modifier_is_fit(at: &str, modifier: &HeaderModifier) -> Checked {
@@ -124,6 +164,10 @@ fn modifier_is_fit(at: &str, modifier: &HeaderModifier) -> Checked {
         Some(name) => fault(at, format_args!("{name:?} is no field name in lower case")),
         None => Ok(()),
     }
+}
+
+fn is_normal(path: &str) -> bool {
+    crate::path::normalize(path).is_ok_and(|normal| normal == path)
 }
 
 fn is_lower(name: &str) -> bool {

@@ -11,8 +11,8 @@ use super::*;
 use crate::bundle::serde_json_raw::Json;
 use crate::bundle::{
     AppVersion, Backend, Direction, Egress, Endpoint, FieldMatch, FilterAttachment, FilterLimits, FilterMode,
-    HeaderModifier, MeshSettings, ObjectName, OnFailure, PathMatch, Protocol, Revision, Route, RouteAction, RouteMatch,
-    RouteRule, ServedWorkload, Service, ServicePort, WorkloadPort,
+    HeaderModifier, MeshSettings, ObjectName, OnFailure, PathChange, PathMatch, Protocol, Redirect, Revision, Rewrite,
+    Route, RouteAction, RouteMatch, RouteRule, Scheme, ServedWorkload, Service, ServicePort, WorkloadPort,
 };
 use crate::delta::{Delta, Object};
 use crate::identity::TrustDomain;
@@ -314,6 +314,53 @@ fn expressions_and_parameters_arrive() {
     assert_eq!(receive(vec![envelope]).unwrap().delta.upserts, [sent]);
 }
 
+/// A proxy that knows no such action refuses the route by its key.
+#[test]
+fn redirects_and_rewrites_arrive() {
+    let (host, path) = (Some("in.example".to_owned()), Some(PathChange::Full("/x".to_owned())));
+    let prefix = PathChange::Prefix { matched: "/a".to_owned(), to: String::new() };
+    let elsewhere =
+        Redirect { status: 308, scheme: Some(Scheme::Https), host: host.clone(), port: Some(8443), path: Some(prefix) };
+    let backend = Backend { actions: vec![RouteAction::Rewrite(Rewrite { host, path })], ..rule().backends.remove(0) };
+    let Object::Route(route) = everything().swap_remove(3) else { panic!("not a route") };
+    let rules = vec![
+        RouteRule { backends: vec![backend], ..rule() },
+        RouteRule { actions: vec![RouteAction::Redirect(elsewhere)], backends: Vec::new(), ..rule() },
+    ];
+    let sent = Object::Route(Route { rules, ..route });
+    let envelope = encode(&sent);
+    let inside: serde_json::Value = serde_json::from_slice(&envelope.payload).unwrap();
+    let told = serde_json::json!({"redirect": {"status": 308, "scheme": "https", "host": "in.example", "port": 8443,
+        "path": {"prefix": {"matched": "/a", "to": ""}}}});
+    assert_eq!(inside["rules"][1]["actions"][0], told);
+    let told = serde_json::json!({"rewrite": {"host": "in.example", "path": {"full": "/x"}}});
+    assert_eq!(inside["rules"][0]["backends"][0]["actions"][0], told);
+    assert_eq!(receive(vec![envelope]).unwrap().delta.upserts, [sent]);
+}
+
+#[test]
+fn actions_that_no_release_takes_are_refused_by_key() {
+    use serde_json::json;
+    let check = |action: serde_json::Value, expect: &str| {
+        let refused = receive(vec![changed(3, "/rules/0/actions/1", action)]).unwrap_err();
+        let expect = format!("rules[0].actions[1]{expect}");
+        assert!(refused.key.is_some() && refused.reason.starts_with(&expect), "{} instead of {expect}", refused.reason);
+    };
+    check(json!({"mirror": {}}), ": unknown variant `mirror`");
+    check(json!({"rewrite": {"port": 80}}), ".rewrite.port: unknown field `port`");
+    check(json!({"rewrite": {"path": {"regex": "/"}}}), ".rewrite.path: unknown variant `regex`");
+    check(json!({"rewrite": {"host": "a b"}}), ": \"a b\" is no host");
+    for path in ["", "x", "/a/../b", "/%61", "/a b", "/a?b", "/a%0d"] {
+        check(json!({"rewrite": {"path": {"full": path}}}), &format!(": {path:?} is no path in normal form"));
+    }
+    check(json!({"rewrite": {"path": {"prefix": {"matched": "", "to": "/"}}}}), ": \"\" is no path");
+    check(json!({"redirect": {"status": 200}}), ": 200 is no status of a redirect");
+    check(json!({"redirect": {"status": 302, "port": 0}}), ": 0 is not a port");
+    check(json!({"redirect": {"status": 302, "scheme": "ftp"}}), ".redirect.scheme: unknown variant `ftp`");
+    let refused = receive(vec![changed(3, "/rules/0/backends/0/actions", json!([{"redirect": {"status": 302}}]))]);
+    assert_eq!(refused.unwrap_err().reason, "rules[0].backends[0].actions: a redirect is of a rule, not of a backend");
+}
+
 #[test]
 fn refusals_name_the_object_and_the_field() {
     use serde_json::json;
@@ -345,7 +392,6 @@ fn refusals_name_the_object_and_the_field() {
         json!("C"),
         "rules[0].actions[0]: \"C\" is no field name in lower",
     );
-    check(3, "/rules/0/actions/1", json!({"mirror": {}}), "rules[0].actions[1]: unknown variant `mirror`");
     let deadline = json!([{"request_timeout_ms": 5}]);
     check(3, "/rules/0/backends/0/actions", deadline, "rules[0].backends[0].actions: a deadline is of a rule");
     let expression = json!({ "Regex": "(" });

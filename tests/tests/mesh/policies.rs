@@ -127,6 +127,69 @@ async fn routes_match_weigh_and_modify() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn routes_send_elsewhere_and_replace_what_is_sent() {
+    let shop = shop().await;
+    shop.mesh.apply(
+        "apiVersion: weft.dev/v1alpha1\nkind: AccessPolicy\nmetadata: {name: closed, namespace: default}\nspec:\n  \
+         targetRefs: [{kind: Service, name: reviews-v1}]\n  action: Deny\n  rules: [{to: [{paths: [\"/admin/*\"]}]}]\n",
+    );
+    shop.mesh.apply(&route(
+        "  - matches: [{path: {value: /old}}]\n    filters: [{type: RequestRedirect, requestRedirect: {statusCode: 301, path: \
+         {type: ReplacePrefixMatch, replacePrefixMatch: /new}}}]\n  - matches: [{path: {type: Exact, value: /elsewhere}}]\n    \
+         filters: [{type: RequestRedirect, requestRedirect: {scheme: https, hostname: example.org, port: 8443}}]\n  \
+         - matches: [{path: {value: /public}}]\n    filters: [{type: URLRewrite, urlRewrite: {hostname: in.example, path: \
+         {type: ReplacePrefixMatch, replacePrefixMatch: /}}}]\n    backendRefs: [{name: reviews-v1, port: 80}]\n  \
+         - matches: [{path: {value: /full}}]\n    backendRefs: [{name: reviews-v2, port: 80, filters: [{type: URLRewrite, \
+         urlRewrite: {path: {type: ReplaceFullPath, replaceFullPath: /seen/one}}}]}]\n",
+    ));
+    let mut client = Client::through(shop.client.proxy(), "reviews").await;
+    for (path, status, location) in [
+        ("/old", 301, "http://reviews/new"),
+        ("/old/lemon?a=b", 301, "http://reviews/new/lemon?a=b"),
+        ("/old/a%2Fb;c", 301, "http://reviews/new/a%2Fb;c"),
+        ("/elsewhere", 302, "https://example.org:8443/elsewhere"),
+    ] {
+        let answer = client.get(path).await;
+        assert_eq!((answer.status.as_u16(), answer.header("location")), (status, location), "{path}");
+    }
+    for (path, target, host) in [
+        ("/public/seen/x?a=b", "/seen/x?a=b", "in.example"),
+        ("/public/./seen/%78//y;z", "/seen/x//y;z", "in.example"),
+        ("/full/of/it?a=b", "/seen/one?a=b", "reviews"),
+    ] {
+        let seen: serde_json::Value = serde_json::from_str(&client.get(path).await.text()).unwrap();
+        let headers: Vec<(String, String)> = serde_json::from_value(seen["headers"].clone()).unwrap();
+        let hosts: Vec<_> = headers.iter().filter(|header| header.0 == "host").map(|header| &*header.1).collect();
+        assert_eq!((seen["target"].as_str(), &hosts[..]), (Some(target), &[host][..]), "{path}: {seen}");
+    }
+    // The callee judges what it is sent, in each of its readings: no spelling passes its policy behind a prefix.
+    assert_eq!(client.get("/public").await.text(), "reviews-v1");
+    for path in [
+        "/public/admin/x",
+        "/public/%61dmin/x",
+        "/public//admin/x",
+        "/public/x/..%2Fadmin/x",
+        "/public/x/..;/admin/x",
+        "/public/x/..%5Cadmin/x",
+        "/public/;/admin/x",
+    ] {
+        assert_eq!(client.get(path).await.status, 403, "{path}");
+    }
+    // An answer that a rule gives itself is counted as what it is.
+    let labels = [("response_code", "301"), ("response_flags", "-")];
+    eventually("redirects are counted", || async {
+        (shop.client.metrics().await.sum("istio_requests_total", &labels) == 3.0).then_some(())
+    })
+    .await;
+    let explained = shop.mesh.weft(&["explain", "--from", "default/shopper", "--to", "reviews", "--path", "/old/x"]);
+    assert!(
+        explained.out.starts_with("REDIRECTED") && explained.out.contains("http://reviews/new/x"),
+        "{}",
+        explained.out
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_route_has_its_deadline() {
     let shop = shop().await;
     shop.mesh.apply(&route("  - timeouts: {request: 300ms}\n    backendRefs: [{name: reviews-v1, port: 80}]\n"));

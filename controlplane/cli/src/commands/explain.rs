@@ -1,5 +1,5 @@
 //! `weft explain`: what would become of a request and which rule says so, by the engines that decide it. Status 1 where
-//! it is denied.
+//! it does not reach the app.
 
 use anyhow::bail;
 use weft_api::{ExplainQuery, Explanation};
@@ -74,6 +74,7 @@ fn render(args: &ExplainArgs, answer: &Explanation, paint: &Paint) -> String {
         Verdict::Allowed => paint.good("ALLOWED"),
         Verdict::Denied => paint.bad("DENIED"),
         Verdict::Unavailable => paint.warn("UNAVAILABLE"),
+        Verdict::Redirected => paint.warn("REDIRECTED"),
     };
     let (namespace, account) = &args.from;
     let asked = match answer.connection {
@@ -137,6 +138,12 @@ fn facts(answer: &Explanation) -> Table {
     for balancing in balancings(answer) {
         facts.row(["BALANCING:".to_owned(), cell(&balancing)]);
     }
+    for backend in &answer.backends {
+        let sent = [backend.host.as_deref(), backend.path.as_deref()].map(Option::unwrap_or_default).concat();
+        if !sent.is_empty() {
+            facts.row(["SENT AS:".to_owned(), cell(&sent)]);
+        }
+    }
     for note in &answer.notes {
         facts.row(["NOTE:".to_owned(), cell(note)]);
     }
@@ -161,12 +168,15 @@ enum Verdict {
     Denied,
     /// Nobody said no, and nobody can answer.
     Unavailable,
+    /// The route names another address.
+    Redirected,
 }
 
 fn verdict(answer: &Explanation) -> Verdict {
     match (answer.allowed, answer.status) {
         (true, _) => Verdict::Allowed,
         (_, Some(500..)) if !answer.barred => Verdict::Unavailable,
+        (_, Some(300..400)) => Verdict::Redirected,
         _ => Verdict::Denied,
     }
 }
@@ -231,6 +241,10 @@ mod tests {
         let text = render(&args, &tcp, &Paint::plain());
         assert!(text.starts_with("DENIED  TCP reviews as shop/partner\n") && !text.contains("STATUS:"), "{text}");
         assert!(text.contains("JUDGED AS:  a TCP connection"));
+        let mut sent = Explanation { status: Some(302), ..answer.clone() };
+        (sent.backends[0].host, sent.backends[0].path) = (Some("v1.example".into()), Some("/x".into()));
+        let text = render(&args, &sent, &Paint::plain());
+        assert!(text.starts_with("REDIRECTED  GET reviews/admin") && text.contains("v1.example/x\n"), "{text}");
         let noted = Explanation { notes: vec!["no workload has the account shop/partner".into()], ..answer.clone() };
         assert!(render(&args, &noted, &Paint::plain()).contains("NOTE:"), "{noted:?}");
         let nobody = Explanation { status: Some(503), ..answer };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use weft_policy::bundle::{Protocol, Route};
 use weft_policy::path::NormalPath;
 use weft_policy::route::{self, AnswerEdits, Authority, HeadView, Meant, Resolution, Resolved, Resolver};
-use weft_transport::http::RequestHead;
+use weft_transport::http::{RequestHead, Target as WireTarget};
 
 use super::attempts::Goal;
 use super::{Origin, Target};
@@ -75,6 +75,13 @@ impl Plan<'_> {
     /// Makes the rule's changes on what the filters left; every attempt sends what this leaves.
     pub(super) fn modify(&self, head: &mut RequestHead) {
         self.plan.modify(&mut head.headers);
+        // Both were checked where they came in; one that is not fit stays as it was.
+        if let Some(Ok(path)) = self.plan.path.as_ref().map(|path| WireTarget::from_shared(path.as_bytes().clone())) {
+            head.path = Some(path);
+        }
+        if let Some(Ok(host)) = self.plan.host.map(str::parse) {
+            head.authority = Some(host);
+        }
     }
 
     /// The rule's changes of the answer.
@@ -92,7 +99,8 @@ pub(super) fn route<'s>(
 ) -> Result<Plan<'s>, Failure> {
     let path = path.ok_or(Failure::BadRequest("a request without a path".into()))?;
     let headers = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
-    let view = HeadView { method: head.method.as_str(), path, headers: &headers };
+    let host = head.authority.as_ref().map(|authority| authority.host());
+    let view = HeadView { method: head.method.as_str(), path, host, headers: &headers };
     let from_namespace = &from.workload.name.namespace;
     let plan = route::plan(&snapshot.routes, resolved, from_namespace, &view, dice, &snapshot.mesh).map_err(refused)?;
     Ok(Plan { goal: goal_of(&plan), route: plan.route, timeout: plan.timeout, plan })

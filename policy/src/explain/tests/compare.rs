@@ -100,17 +100,39 @@ fn random_route(random: &mut Random, number: usize) -> String {
         let method = random.one(&["", "", ", method: POST"]);
         let header = random.one(&["", "", ", headers: [{name: x-a, value: \"1\"}]"]);
         let timeout = random.one(&["", "", ", timeouts: {request: 1s}"]);
+        let filters = random_filters(random, kind == "PathPrefix");
         let mut backends = String::new();
-        for _ in 0..random.below(3) {
+        let most = if filters.contains("Redirect") { 1 } else { 3 };
+        for _ in 0..random.below(most) {
             let name = random.one(&["web", "api", "api", "gone"]);
             let weight = random.one(&["0", "1", "3"]);
-            backends += &format!("{{name: {name}, port: 80, weight: {weight}}}, ");
+            let own = if random.below(4) == 0 { random_filters(random, kind == "PathPrefix") } else { String::new() };
+            let own = if own.contains("Redirect") { String::new() } else { own };
+            backends += &format!("{{name: {name}, port: 80, weight: {weight}{own}}}, ");
         }
         text += &format!(
-            "  - {{matches: [{{path: {{type: {kind}, value: {path}}}{method}{header}}}], backendRefs: [{backends}]{timeout}}}\n"
+            "  - {{matches: [{{path: {{type: {kind}, value: {path}}}{method}{header}}}], backendRefs: [{backends}]{timeout}{filters}}}\n"
         );
     }
     text
+}
+
+/// Changes of what is sent, and redirects.
+fn random_filters(random: &mut Random, by_prefix: bool) -> String {
+    let to = random.one(&["/admin", "/b", "/", "/x;y", "/a%2F"]);
+    let path = match random.below(3) {
+        0 if by_prefix => format!("{{type: ReplacePrefixMatch, replacePrefixMatch: {to}}}"),
+        _ => format!("{{type: ReplaceFullPath, replaceFullPath: {to}}}"),
+    };
+    match random.below(6) {
+        0 => format!(", filters: [{{type: URLRewrite, urlRewrite: {{hostname: else.where, path: {path}}}}}]"),
+        1 => format!(", filters: [{{type: RequestRedirect, requestRedirect: {{path: {path}}}}}]"),
+        2 => {
+            ", filters: [{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: x-a, value: '2'}]}}]".into()
+        }
+        3 => ", filters: [{type: RequestHeaderModifier, requestHeaderModifier: {remove: [x-a]}}]".into(),
+        _ => String::new(),
+    }
 }
 
 fn random_policy(random: &mut Random, number: usize) -> String {
@@ -192,7 +214,7 @@ fn carried(world: &World, query: &Query, caller: &ObjectName) -> Result<Vec<Carr
         return Ok(vec![Carried { status: 400, ..Carried::default() }]);
     };
     let lookup = |name: &str| query.headers.get(name).map(String::as_str);
-    let head = HeadView { method: &query.method, path: &path, headers: &lookup };
+    let head = HeadView { method: &query.method, path: &path, host: Some(&query.to), headers: &lookup };
     let mut all = Vec::new();
     for step in 0..12_u64 {
         let dice = u64::MAX / 12 * step + u64::MAX / 24;
@@ -224,7 +246,17 @@ fn delivered(
     if endpoints.is_empty() {
         return vec![Carried { status: 503, route, service }];
     }
-    let status = |(endpoint, port): &(&Endpoint, u16)| inbound(world, endpoint, *port, caller, query, path);
+    // What the caller's proxy makes of the request is what the callee's judges.
+    let mut fields = http::HeaderMap::new();
+    for (name, value) in &query.headers {
+        fields.insert(http::HeaderName::try_from(name).unwrap(), value.parse().unwrap());
+    }
+    plan.modify(&mut fields);
+    let text = |value: &http::HeaderValue| value.to_str().unwrap().to_owned();
+    let headers = fields.iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect();
+    let sent = Query { headers, ..query.clone() };
+    let path = plan.path.as_ref().or(path);
+    let status = |(endpoint, port): &(&Endpoint, u16)| inbound(world, endpoint, *port, caller, &sent, path);
     let carried = |endpoint| Carried { status: status(endpoint), route: route.clone(), service: service.clone() };
     endpoints.iter().map(carried).collect()
 }
@@ -293,7 +325,7 @@ fn explain_says_what_the_proxies_do() {
             *seen.entry(said.status.unwrap_or(200)).or_default() += 1;
         }
     }
-    for status in [200, 400, 403, 404, 500] {
+    for status in [200, 302, 400, 403, 404, 500] {
         assert!(seen.get(&status).is_some_and(|count| *count > 20), "{status} happens: {seen:?}");
     }
     assert!(nowhere > 100, "{nowhere}");
