@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::load::Entry;
-use crate::options::Places;
+use crate::options::{BEFORE, Places};
 use crate::process::{Process, Usage, wait_for};
 use crate::{pki, weft};
 
@@ -35,9 +35,6 @@ impl Chain {
 
 /// In the order of the report.
 pub(crate) const NAMES: &[&str] = &["weft", "weft-filters", "haproxy", "nginx", "envoy-h2", "envoy-h3", BEFORE];
-
-/// The chain of Weft as an earlier build has it.
-pub(crate) const BEFORE: &str = "weft-before";
 
 const ORIGIN: &str = "127.0.0.1:19080";
 const ORIGIN_PORT: u16 = 19080;

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::Args;
 
-use crate::chain::BEFORE;
+/// The chain of Weft as an earlier build has it.
+pub(crate) const BEFORE: &str = "weft-before";
 
 /// Folders and programs that a comparison needs.
 #[derive(Debug, Args)]

@@ -7,8 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use crate::chain::BEFORE;
-use crate::options::Peers;
+use crate::options::{BEFORE, Peers};
 use crate::statistics::{Ratio, ratio};
 
 /// One chain.

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::chain::{BEFORE, Bench, Chain};
+use crate::chain::{Bench, Chain};
 use crate::load::Entry;
+use crate::options::BEFORE;
 use crate::process::{Process, wait_for};
 
 /// One control plane and its pair of sidecars: at which addresses, and from which hosts they run.
