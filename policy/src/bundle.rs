@@ -2,6 +2,8 @@
 //! carries it as deltas, the proxy turns it into its `Snapshot`. Plain data, compared and serialised as it is: fields and
 //! variants that a reader does not know are refused, since passing them over could widen what is meant.
 
+mod action;
+mod retry;
 mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +17,8 @@ use crate::authz;
 use crate::identity::{SpiffeId, TrustDomain};
 use crate::path::PathReading;
 use crate::scope::{Ask, Ranges};
+pub use action::{HeaderModifier, PathChange, Redirect, Rewrite, RouteAction, Scheme};
+pub use retry::{GRPC_CODES, Retry, is_idempotent};
 pub use traffic::{Balancing, HashKey, Limits, Outliers, SourceKey, Traffic};
 
 /// The version of the whole world, assigned by the store. Ordered; 0 = nothing yet.
@@ -399,6 +403,20 @@ pub struct Route {
     pub rules: Vec<RouteRule>,
 }
 
+impl Route {
+    /// True where a rule asks for something that a proxy may leave out.
+    pub(crate) fn has_preferences(&self) -> bool {
+        self.rules.iter().flat_map(|rule| &rule.actions).any(RouteAction::is_preference)
+    }
+
+    /// The same without that.
+    pub(crate) fn without_preferences(&self) -> Self {
+        let mut plain = self.clone();
+        plain.rules.iter_mut().for_each(|rule| rule.actions.retain(|action| !action.is_preference()));
+        plain
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RouteRule {
@@ -410,83 +428,6 @@ pub struct RouteRule {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub actions: Vec<RouteAction>,
     pub backends: Vec<Backend>,
-}
-
-/// Something that a rule does to the requests that it takes, or a backend to those that it gets. A proxy that does not know
-/// an action refuses the route by its key.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RouteAction {
-    /// Changes the header of each attempt.
-    RequestHeaders(HeaderModifier),
-    /// Changes the header of the answer.
-    ResponseHeaders(HeaderModifier),
-    /// Sends another host or path. A backend's takes the place of its rule's.
-    Rewrite(Rewrite),
-    /// Of a rule: answers with another address, and reaches no backend.
-    Redirect(Redirect),
-    /// `timeouts.request` of a rule: for the whole exchange, in place of the mesh's. 0: no deadline.
-    RequestTimeoutMs(u64),
-}
-
-/// Another target for what is sent.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Rewrite {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub host: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub path: Option<PathChange>,
-}
-
-/// Another address for the caller; what is not said stays as it is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Redirect {
-    /// 301, 302, 303, 307 or 308.
-    pub status: u16,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scheme: Option<Scheme>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub host: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub port: Option<u16>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub path: Option<PathChange>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Scheme {
-    Http,
-    Https,
-}
-
-impl Scheme {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Https => "https",
-        }
-    }
-
-    pub fn port(self) -> u16 {
-        match self {
-            Self::Http => 80,
-            Self::Https => 443,
-        }
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PathChange {
-    Full(String),
-    /// `to` in the place of the prefix by which the rule matched.
-    Prefix {
-        matched: String,
-        to: String,
-    },
 }
 
 impl RouteRule {
@@ -536,14 +477,6 @@ pub struct FieldMatch {
     /// `value` is a regular expression that the whole value meets.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub regex: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct HeaderModifier {
-    pub set: Vec<(String, String)>,
-    pub add: Vec<(String, String)>,
-    pub remove: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

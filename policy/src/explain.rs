@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -19,9 +20,10 @@ use crate::bundle::{
 use crate::identity::SpiffeId;
 use crate::path::NormalPath;
 use crate::plan::{World, access_config, filters_for, mesh_settings, serve, undone, visible};
-use crate::resource::{Object, WorkloadSpec};
+use crate::resource::{Object, WorkloadSpec, duration_text};
 use crate::route::{
-    self, Authority, Choice, EgressRefusal, HeadView, Meant, Plan, Resolution, Resolved, Resolver, RouteTable,
+    self, Authority, Choice, EgressRefusal, HeadView, Meant, Plan, Resolution, Resolved, Resolver, RouteTable, SaidBy,
+    Setting,
 };
 
 /// The request to be explained.
@@ -123,6 +125,12 @@ pub struct BackendExplanation {
     /// How one of the endpoints is picked, and who says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub balancing: Option<String>,
+    /// How long it may take, in all and each attempt, and who says so. Absent: there is no deadline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeouts: Option<String>,
+    /// What is sent again although somebody may have acted on it, and who says so. Absent: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<String>,
     /// The host that the route sends in the place of the caller's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
@@ -136,7 +144,8 @@ impl BackendExplanation {
     /// A backend that leads to no service.
     fn nowhere(backend: &Backend) -> Self {
         let (port, weight) = (backend.port, backend.weight);
-        Self { service: None, port, weight, balancing: None, host: None, path: None, endpoints: Vec::new() }
+        let (balancing, timeouts, retry, host, path) = (None, None, None, None, None);
+        Self { service: None, port, weight, balancing, timeouts, retry, host, path, endpoints: Vec::new() }
     }
 }
 
@@ -220,7 +229,8 @@ fn followed(world: &World, barred: &Barred, query: &Query) -> Result<Explanation
         notes: unknown_account(world, namespace, account).into_iter().collect(),
     };
     if explanation.connection {
-        let asked = Asked { world, barred, principal: explanation.principal.clone(), what: What::Connection };
+        let principal = explanation.principal.clone();
+        let asked = Asked { world, barred, mesh: &mesh, principal, what: What::Connection };
         asked.directly(&resolved, &mut explanation);
         return Ok(explanation);
     }
@@ -238,7 +248,7 @@ fn followed(world: &World, barred: &Barred, query: &Query) -> Result<Explanation
     let host = host_of(query);
     let head = HeadView { method: &query.method, path: &path, host: Some(&host), headers: &lookup };
     let what = What::Request { method: &query.method, path: &path, headers: &headers };
-    let asked = Asked { world, barred, principal: explanation.principal.clone(), what };
+    let asked = Asked { world, barred, mesh: &mesh, principal: explanation.principal.clone(), what };
     match route::choose(&table, &resolved, namespace, &head) {
         Err(refusal) => explanation.refuse(refusal.status(), refusal.to_string()),
         Ok(Choice::Direct(to)) => asked.directly(&to, &mut explanation),
@@ -347,10 +357,34 @@ fn conclude(explanation: &mut Explanation) {
     explanation.reading = deciding.reading;
 }
 
+/// How long a request may take.
+fn timeouts(plan: &Plan<'_>) -> Option<String> {
+    let text = |limit: Duration| duration_text(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+    let all = plan.timeout.map(|limit| {
+        format!("{} in all, {}", text(limit), said_by(plan, plan.says(Setting::RequestTimeout)))
+    });
+    let each = plan.attempt_timeout.map(|limit| {
+        format!("{} each attempt, {}", text(limit), said_by(plan, plan.says(Setting::AttemptTimeout)))
+    });
+    let told: Vec<String> = all.into_iter().chain(each).collect();
+    (!told.is_empty()).then(|| told.join("; "))
+}
+
+fn said_by(plan: &Plan<'_>, by: SaidBy) -> String {
+    let route = plan.route.map(|route| &route.name);
+    let policy = plan.service.traffic.as_ref().map(|traffic| &traffic.policy);
+    match (by, route, policy) {
+        (SaidBy::Rule, Some(route), _) => format!("as HTTPRoute {route} says"),
+        (SaidBy::Policy, _, Some(policy)) => format!("as TrafficPolicy {policy} says"),
+        (SaidBy::Rule | SaidBy::Policy | SaidBy::Mesh, _, _) => "as the Mesh says".to_owned(),
+    }
+}
+
 /// The parts of the question that endpoints are asked with.
 struct Asked<'a> {
     world: &'a World,
     barred: &'a Barred,
+    mesh: &'a MeshSettings,
     principal: SpiffeId,
     what: What<'a>,
 }
@@ -363,7 +397,11 @@ enum What<'a> {
 impl Asked<'_> {
     /// To a service, by no route.
     fn directly(&self, to: &Resolved<'_>, explanation: &mut Explanation) {
-        match route::plan_connection(to) {
+        let plan = match &self.what {
+            What::Connection => route::plan_connection(to),
+            What::Request { .. } => route::directly(to, self.mesh),
+        };
+        match plan {
             Err(refusal) => explanation.refuse(refusal.status(), refusal.to_string()),
             Ok(plan) => {
                 explanation.backends.push(self.backend(&plan, to.port, 1));
@@ -395,7 +433,18 @@ impl Asked<'_> {
         let balancing = plan.direct.is_none().then(|| self.balancing(plan.service));
         let service = Some(plan.service.name.to_string());
         let (host, path) = (plan.host.map(str::to_owned), plan.path.as_ref().map(|path| path.standard().into_owned()));
-        BackendExplanation { service, port, weight, balancing, host, path, endpoints }
+        let (timeouts, retry) = (timeouts(plan), self.retry(plan));
+        BackendExplanation { service, port, weight, balancing, timeouts, retry, host, path, endpoints }
+    }
+
+    /// What of this request is sent again.
+    fn retry(&self, plan: &Plan<'_>) -> Option<String> {
+        let What::Request { method, .. } = &self.what else { return None };
+        let retry = plan.retry?;
+        let by = said_by(plan, plan.says(Setting::Retry));
+        let takes = method.parse().is_ok_and(|method| retry.takes(&method));
+        let lacking = if takes || !retry.grpc_codes.is_empty() { "" } else { ": not this one" };
+        Some(format!("{retry}{lacking}, {by}"))
     }
 
     /// How one of a service's endpoints is picked for this request.

@@ -8,6 +8,7 @@ pub mod core;
 pub mod filter;
 mod kind;
 pub mod mesh;
+pub mod retry;
 pub mod route;
 pub mod traffic;
 mod value;

@@ -23,11 +23,12 @@ use crate::path::{self, NormalPath};
 use crate::scope::Ask;
 
 pub use action::AnswerEdits;
+pub(crate) use action::Setting;
 use action::RuleActions;
 use matching::{Candidates, Read};
 use pattern::Patterns;
 pub use plan::{Choice, KeptTarget, Plan, RouteRefusal, Target, choose, plan, plan_connection};
-pub(crate) use plan::{redirect, to_backend};
+pub(crate) use plan::{SaidBy, directly, redirect, to_backend};
 use query::QueryReading;
 pub use resolve::{Authority, EgressRefusal, Meant, Resolution, Resolver};
 

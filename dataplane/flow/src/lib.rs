@@ -6,12 +6,14 @@ mod balancer;
 mod bucket;
 mod budget;
 mod deadline;
+mod repeats;
 
 pub use backoff::Backoff;
 pub use balancer::{Algorithm, Balancer, Outcome, Outliers, Probed, Settings, Sign, Vitals};
 pub use bucket::TokenBucket;
 pub use budget::RetryBudget;
 pub use deadline::Deadline;
+pub use repeats::{Asked, Repeats};
 
 /// Splits one throw of the dice into independent ones (splitmix64).
 fn next_dice(dice: &mut u64) -> u64 {

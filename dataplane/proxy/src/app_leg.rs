@@ -9,9 +9,10 @@ use std::cell::RefCell;
 use std::pin::pin;
 use std::time::Duration;
 
-use http::{Method, Version};
+use http::Version;
 use weft_filter_host::Permit;
 use weft_flow::RetryBudget;
+use weft_policy::bundle::is_idempotent;
 use weft_transport::http::{ResponseRecv, SendBody};
 
 use crate::apps::{AppConn, AppPool, Conn};
@@ -71,7 +72,7 @@ impl AppLeg<'_> {
                 Err(Failed::Unanswered(failure, again)) => {
                     let repeatable = !new && is_idempotent(&call.head.method) && call.rewind();
                     if !repeatable || !self.budget.borrow_mut().withdraw(self.now) {
-                        return Err(Failed::Final(failure));
+                        return Err(Failed::Unfinished(failure, again));
                     }
                     permit = again;
                     new = true;
@@ -150,13 +151,8 @@ fn failed(conn: AppConn, unanswered: Unanswered) -> Failed {
     match (unprocessed, lost && conn.reused) {
         (true, _) => Failed::Unprocessed(failure, conn.into_permit()),
         (false, true) => Failed::Unanswered(failure, conn.into_permit()),
-        (false, false) => Failed::Final(failure),
+        (false, false) => Failed::Unfinished(failure, conn.into_permit()),
     }
-}
-
-//= rfc9110#section-9.2.2
-fn is_idempotent(method: &Method) -> bool {
-    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE)
 }
 
 /// Carries an exchange over streams that are open, response filters included, and notes how it went.
@@ -177,6 +173,8 @@ pub async fn exchange(
         grpc: call.record.is_grpc(),
         upgrade: call.head.protocol.is_some(),
         expects: call.head.expects_continue(),
+        again: call.again,
+        attempt: call.attempt,
         idle,
     };
     let accounts = (&call.record.sent, &call.record.received);

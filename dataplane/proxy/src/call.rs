@@ -1,7 +1,10 @@
 //! A request on its way through the proxy, and how an attempt to send it may fail. Shared by both sides.
 
+use std::time::Duration;
+
 use weft_filter_host::Permit;
-use weft_transport::http::{RequestHead, Responder};
+use tokio::time::Instant;
+use weft_transport::http::{RequestHead, Responder, ResponseHead};
 
 use crate::apps::Holder;
 use crate::record::{Record, Unanswered};
@@ -26,6 +29,37 @@ pub struct Call<'c, 'a> {
     pub record: &'c mut Record,
     /// On whose behalf connections to apps and to addresses outside are opened.
     pub holder: &'c Holder,
+    /// Says which answers nobody is given, since another attempt follows.
+    pub again: Option<&'c dyn Again>,
+    /// When this attempt has to be answered.
+    pub attempt: Option<AttemptEnd>,
+}
+
+/// Says whether an answer is to be followed by another attempt instead of being passed on.
+pub trait Again {
+    fn discards(&self, head: &ResponseHead) -> bool;
+}
+
+/// The moment by which an attempt has to be answered.
+#[derive(Debug, Clone, Copy)]
+pub struct AttemptEnd {
+    at: Instant,
+    limit: Duration,
+}
+
+impl AttemptEnd {
+    pub fn after(limit: Duration) -> Option<Self> {
+        Some(Self { at: Instant::now().checked_add(limit)?, limit })
+    }
+
+    /// Waits for `awaited` until then.
+    ///
+    /// # Errors
+    /// It was not there by then.
+    pub async fn bounds<T>(self, awaited: impl Future<Output = T>) -> Result<T, Failure> {
+        let late = |_| Failure::Timeout(u64::try_from(self.limit.as_millis()).unwrap_or(u64::MAX));
+        tokio::time::timeout_at(self.at, awaited).await.map_err(late)
+    }
 }
 
 impl Call<'_, '_> {
@@ -48,6 +82,8 @@ pub enum Failed {
     /// A connection that had been used before ended without a byte of an answer. An idempotent request may be sent once
     /// more (RFC 9110 section 9.2.2).
     Unanswered(Failure, Permit),
+    /// Somebody may have acted on it: it is sent again only where its rule asks for that.
+    Unfinished(Failure, Permit),
     /// It stands.
     Final(Failure),
 }
@@ -57,13 +93,16 @@ impl Failed {
     pub fn of(unanswered: Unanswered, permit: Permit) -> Self {
         match unanswered.unprocessed {
             true => Failed::Unprocessed(unanswered.failure, permit),
-            false => Failed::Final(unanswered.failure),
+            false => Failed::Unfinished(unanswered.failure, permit),
         }
     }
 
     pub fn failure(self) -> Failure {
         match self {
-            Failed::Unprocessed(failure, _) | Failed::Unanswered(failure, _) | Failed::Final(failure) => failure,
+            Failed::Unprocessed(failure, _)
+            | Failed::Unanswered(failure, _)
+            | Failed::Unfinished(failure, _)
+            | Failed::Final(failure) => failure,
         }
     }
 }

@@ -65,33 +65,42 @@ pub fn source_value(workload: &ServedWorkload) -> HeaderValue {
 /// Says that a request came without an authority (HTTP/1.0 without Host): the app is sent none either.
 pub const WEFT_NO_HOST: HeaderName = HeaderName::from_static("weft-no-host");
 
+/// Counts the attempts of a request that is sent again although somebody may have acted on it, for the app: from 2.
+pub const WEFT_ATTEMPT: HeaderName = HeaderName::from_static("weft-attempt");
+
 /// Fields and authority that the outbound side sends to one endpoint's proxy beside the stripped head of a request.
 pub struct Stamp {
-    /// The last, `weft-no-host`, is sent only with a made-up authority.
-    fields: [(HeaderName, HeaderValue); 4],
+    /// The first of them; the last two are not for every request.
+    fields: [(HeaderName, HeaderValue); 5],
+    count: usize,
     authority: Option<Authority>,
 }
 
 impl Stamp {
-    pub fn new(head: &RequestHead, destination: &HeaderValue, source: &HeaderValue) -> Self {
+    /// `repeat`: how often the request was sent before, to those who may have acted on it.
+    pub fn new(head: &RequestHead, destination: &HeaderValue, source: &HeaderValue, repeat: u32) -> Self {
         let version = match head.version {
             Version::HTTP_2 | Version::HTTP_3 => "2",
             Version::HTTP_10 | Version::HTTP_09 => "1.0",
             _ => "1.1",
         };
+        let made_up = || destination.to_str().ok().and_then(|text| text.parse().ok());
+        let authority: Option<Authority> = if head.authority.is_none() { made_up() } else { None };
+        let no_host = || (WEFT_NO_HOST, HeaderValue::from_static("1"));
+        let attempt = (repeat > 0).then(|| (WEFT_ATTEMPT, HeaderValue::from(repeat.saturating_add(1))));
+        let count = 3 + usize::from(attempt.is_some()) + usize::from(authority.is_some());
         let fields = [
             (WEFT_DST, destination.clone()),
             (WEFT_SOURCE, source.clone()),
             (WEFT_VERSION, HeaderValue::from_static(version)),
-            (WEFT_NO_HOST, HeaderValue::from_static("1")),
+            attempt.unwrap_or_else(no_host),
+            no_host(),
         ];
-        let made_up = || destination.to_str().ok().and_then(|text| text.parse().ok());
-        Self { fields, authority: if head.authority.is_none() { made_up() } else { None } }
+        Self { fields, count, authority }
     }
 
     pub fn added(&self) -> Added<'_> {
-        let fields = if self.authority.is_some() { &self.fields[..] } else { &self.fields[..3] };
-        Added { authority: self.authority.as_ref(), fields }
+        Added { authority: self.authority.as_ref(), fields: &self.fields[..self.count] }
     }
 }
 
@@ -118,7 +127,11 @@ pub fn take(head: &mut RequestHead) -> Said {
     if head.headers.contains_key(&WEFT_NO_HOST) {
         head.authority = None;
     }
+    let attempt = text(&WEFT_ATTEMPT).and_then(|value| value.parse::<u16>().ok());
     strip(&mut head.headers);
+    if let Some(attempt) = attempt {
+        head.headers.insert(WEFT_ATTEMPT, HeaderValue::from(attempt));
+    }
     Said { destination, source, version }
 }
 
@@ -189,7 +202,7 @@ mod tests {
         let mut head = head(&[("weft-dst", "6.6.6.6:6"), ("weft-evil", "1"), ("accept", "*/*")]);
         strip(&mut head.headers);
         let (socket, source) = (HeaderValue::from_static("[::1]:8080"), HeaderValue::from_static("web-1;web;v2"));
-        let stamp = Stamp::new(&head, &socket, &source);
+        let stamp = Stamp::new(&head, &socket, &source, 2);
         let added = stamp.added();
         head.authority = added.authority.cloned();
         head.headers.extend(added.fields.iter().cloned());
@@ -198,7 +211,7 @@ mod tests {
         assert_eq!(head.authority, None);
         assert_eq!(said.destination, Some("[::1]:8080".parse().unwrap()));
         assert_eq!(said.version, Version::HTTP_10);
-        assert_eq!(head.headers.len(), 1, "{:?}", head.headers);
+        assert_eq!((head.headers.len(), &head.headers["weft-attempt"]), (2, &HeaderValue::from_static("3")));
         let caller: SpiffeId = "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap();
         let peer = source_peer(&caller, said.source.as_ref());
         assert_eq!((peer.workload.as_str(), peer.app.as_str(), peer.version.as_str()), ("web-1", "web", "v2"));

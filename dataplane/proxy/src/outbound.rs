@@ -1,5 +1,6 @@
 //! The way out: a request from a local application to its destination. Reads top to bottom: where to, what the filters
-//! say, which route, which endpoint, carry. Retries only what was provably not processed, within the budget.
+//! say, which route, which endpoint, carry. Sends again what was provably not processed, and what rules ask for, within the
+//! budget.
 
 mod affinity;
 mod attempts;
@@ -10,6 +11,7 @@ pub mod passthrough;
 mod patience;
 mod peer_leg;
 mod probe;
+mod repeating;
 mod routing;
 pub mod tcp;
 
@@ -25,7 +27,7 @@ use weft_transport::http::Forwards;
 use self::attempts::{Attempt, Attempts};
 pub use self::origin::{Origin, Target};
 use self::patience::Patience;
-use crate::call::{Call, Failed, Request};
+use crate::call::{Again, Call, Failed, Request};
 use crate::filtering::{self, Filtered};
 use crate::gate::{Gate, Place};
 use crate::mesh::{self, Stamp};
@@ -87,19 +89,21 @@ async fn carry(
     let Request { head, body, responder } = request;
     let (mut filtered, permit) =
         filtering::request(&worker.filters, &from.outbound, &place, head, responder.as_mut()).await?;
-    let (attempts, timeout) = {
+    let (attempts, limit) = {
         let plan = routing::route(&snapshot, &from, &resolved, (head, filtered.path()), worker.dice())?;
         plan.modify(head);
         filtered.edit_answer(plan.answer_edits());
         record.log(|log| log.route = plan.route.map(|route| route.name.to_string()));
-        (Attempts::new(worker, &snapshot, &from, plan.goal, Some(&head.headers)), plan.timeout)
+        // An upgraded request stands for as long as both sides like.
+        let (limit, each) = if head.protocol.is_none() { plan.timeouts() } else { (None, None) };
+        let attempts = Attempts::new(worker, &snapshot, &from, plan.goal, Some(&head.headers)).within(limit);
+        (attempts.each(each, plan.retry(), (&head.method, record.is_grpc())), limit)
     };
     // The request may stand for long: it keeps its workload, and nothing else of the configuration.
     drop(snapshot);
-    let mut call = Call { head, body, responder, record, holder: &origin.holder() };
-    // An upgraded request stands for as long as both sides like.
-    let limit = timeout.filter(|_| call.head.protocol.is_none());
-    let attempts = attempts.within(limit);
+    let repeating = attempts.repeating();
+    let again = repeating.as_deref().map(|repeating| repeating as &dyn Again);
+    let mut call = Call { head, body, responder, record, holder: &origin.holder(), again, attempt: None };
     let sent = within(limit, pin!(send(worker, &from, attempts, permit, &mut filtered, &mut call))).await;
     filtered.moved(record.sent.bytes.get(), record.received.bytes.get());
     sent
@@ -132,7 +136,16 @@ async fn send(
     loop {
         let attempt = attempts.pick()?;
         call.record.metrics = Some(Rc::clone(&attempt.destination.metrics));
-        match exchange(worker, &attempt, from, permit, filtered, call).await {
+        let end = attempts.attempt_end();
+        call.attempt = end;
+        let ended = {
+            let exchanged = pin!(exchange(worker, &attempt, from, permit, filtered, call));
+            match end {
+                None => exchanged.await,
+                Some(end) => end.bounds(exchanged).await.unwrap_or_else(|late| Err(Failed::Final(late))),
+            }
+        };
+        match ended {
             Ok(()) => {
                 // A client that left before the head says nothing of the endpoint.
                 if let Some((status, at)) = call.record.answer.get() {
@@ -141,12 +154,29 @@ async fn send(
                 return Ok(());
             }
             Err(Failed::Unprocessed(failure, again)) if call.rewind() => {
-                attempts.failed(attempt, failure)?;
+                if let Err(failure) = attempts.failed(attempt, failure) {
+                    let wait = attempts.granted(failure)?;
+                    pause(wait, call).await?;
+                }
+                permit = again;
+            }
+            Err(Failed::Unfinished(failure, again)) if call.rewind() => {
+                let wait = attempts.repeat(attempt, failure)?;
+                pause(wait, call).await?;
                 permit = again;
             }
             Err(failed) => return Err(attempt.ended(failed.failure())),
         }
     }
+}
+
+/// Waits before a further attempt, as long as the client does.
+async fn pause(wait: Duration, call: &mut Call<'_, '_>) -> Result<(), Failure> {
+    if wait.is_zero() {
+        return Ok(());
+    }
+    let waited = Box::pin(tokio::time::sleep(wait));
+    relay::unless_gone(pin!(waited), call.responder.as_mut()).await.map_err(|ClientGone| Failure::ClientGone)
 }
 
 /// Waits for a place at a destination that takes so many requests, as long as the client does.
@@ -174,11 +204,11 @@ async fn exchange(
         log.destination = None;
     });
     if let Some(peer) = destination.peer() {
-        let connected = attempt.connect(peer, permit).await;
+        let connected = attempt.connect(peer, permit, call.attempt).await;
         let client = connected.map_err(|(failure, permit)| Failed::Unprocessed(failure, permit))?;
         // Proved by TLS just now.
         call.record.log(|log| log.destination = Some(peer.destination().to_string()));
-        let stamp = Stamp::new(call.head, &socket, &from.source);
+        let stamp = Stamp::new(call.head, &socket, &from.source, attempt.repeat);
         return client.carry(&stamp.added(), worker.idle(), filtered, call).await;
     }
     let address = std::net::SocketAddr::new(destination.endpoint.address, attempt.port);

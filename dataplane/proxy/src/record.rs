@@ -159,6 +159,11 @@ impl Record {
                 self.log(|log| log.failed(&failure));
                 None
             }
+            ExchangeError::Late(failure) => Some(Unanswered { failure, unprocessed: false, lost: false }),
+            ExchangeError::Discarded(status) => {
+                let failure = Failure::AnswerDiscarded(status);
+                Some(Unanswered { failure, unprocessed: false, lost: false })
+            }
             ExchangeError::ClientGone => {
                 self.flag = Flag::Downstream;
                 if self.code == 0 {

@@ -20,13 +20,14 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use weft_transport::http::{Frame, Responder, ResponseHead, ResponseRecv, SendBody, SendError, StreamError};
 use weft_transport::mesh::Code;
 
-pub use source::Source;
+pub use source::{Kept, Source};
 
 use gathered::Gathered;
 
+use crate::call::{Again, AttemptEnd};
 use crate::filtering::Filtered;
 use crate::mesh;
-use crate::reply::{WEFT_UNSERVED, told};
+use crate::reply::{Failure, WEFT_UNSERVED, told};
 use crate::stalls::{Load, Pace, Stalled, Stalls};
 use crate::telemetry::counters::Limited;
 use crate::telemetry::series::Counter;
@@ -208,6 +209,10 @@ pub struct Terms<'t, 'f> {
     pub upgrade: bool,
     /// The client sends its body only after a 100: a final answer before that ends the upload.
     pub expects: bool,
+    /// Says which answers nobody is given, since another attempt follows.
+    pub again: Option<&'t dyn Again>,
+    /// When the final head has to be there.
+    pub attempt: Option<AttemptEnd>,
     pub idle: Idle<'t>,
 }
 
@@ -243,6 +248,10 @@ pub enum ExchangeError {
     Stalled(Stalled),
     /// The client went away.
     ClientGone,
+    /// No final head in the time of an attempt.
+    Late(Failure),
+    /// The answer is not passed on: another attempt follows.
+    Discarded(StatusCode),
 }
 
 /// Carries one request body up and its answer down, both at once. `responder` is taken when the final head is sent.
@@ -262,6 +271,11 @@ pub async fn exchange(
             return Err(error);
         }
     };
+    let is_whole = kept.as_ref().is_none_or(Kept::is_whole);
+    if is_whole && responder.is_some() && terms.again.is_some_and(|again| again.discards(&head)) {
+        upload.give_up();
+        return Err(ExchangeError::Discarded(head.status));
+    }
     if let Some(kept) = kept {
         kept.settle();
     }
@@ -310,7 +324,8 @@ async fn final_head(
     terms: &mut Terms<'_, '_>,
 ) -> Result<ResponseHead, ExchangeError> {
     loop {
-        let head = upload.race(pin!(unless_gone(pin!(answer.head()), responder.as_mut()))).await??;
+        let awaited = pin!(in_time(terms.attempt, answer.head()));
+        let head = upload.race(pin!(unless_gone(awaited, responder.as_mut()))).await??.map_err(ExchangeError::Late)?;
         let mut head = head.map_err(ExchangeError::Unanswered)?;
         if terms.from_peer && head.headers.contains_key(WEFT_UNSERVED) {
             return Err(ExchangeError::Unserved(told(&head.headers).to_owned()));
@@ -331,6 +346,14 @@ async fn final_head(
             responder.take().map(|responder| responder.reset(Code::EXCESSIVE_LOAD));
             return Err(error);
         }
+    }
+}
+
+/// Waits for `awaited`, but not beyond the end of an attempt.
+pub async fn in_time<T>(attempt: Option<AttemptEnd>, awaited: impl Future<Output = T>) -> Result<T, Failure> {
+    match attempt {
+        None => Ok(awaited.await),
+        Some(attempt) => attempt.bounds(awaited).await,
     }
 }
 

@@ -199,6 +199,8 @@ pub enum Failure {
     Unserved(Box<Failure>),
     #[error("the peer's app did not see the request: {told}")]
     PeerUnserved { told: String },
+    #[error("an answer of {0} was to be followed by another attempt")]
+    AnswerDiscarded(StatusCode),
     #[error("the client left")]
     ClientGone,
     #[error("the peer refused the tunnel with {status}: {told}")]
@@ -300,6 +302,9 @@ impl Failure {
             Failure::NoAnswer { error, .. } => no_answer(error),
             Failure::Unserved(failure) => failure.verdict(),
             Failure::PeerUnserved { .. } => not_connected("peer_unserved"),
+            Failure::AnswerDiscarded(_) => {
+                verdict(StatusCode::BAD_GATEWAY, Flag::UpstreamFailure, "response", "answer_discarded", 14)
+            }
             Failure::ClientGone => verdict(status(CLIENT_CLOSED), Flag::Downstream, "request", "client_gone", 1),
             Failure::TunnelRefused { status, .. } => {
                 let flag = if *status == StatusCode::FORBIDDEN { Flag::Deny } else { Flag::UpstreamFailure };

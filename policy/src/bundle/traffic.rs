@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ObjectName, is_default};
+use super::{ObjectName, Retry, is_default};
 
 /// The settings of a service, and whose they are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +21,15 @@ pub struct Traffic {
     /// `None`: there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<Limits>,
+    /// For the whole exchange, in place of the mesh's; a rule's takes its place. 0: no deadline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_timeout_ms: Option<u64>,
+    /// For each attempt; a rule's takes its place. 0: no deadline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt_timeout_ms: Option<u64>,
+    /// A rule's takes its place as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
 }
 
 /// Requests of one proxy to the service, over all its workers.

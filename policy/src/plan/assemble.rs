@@ -268,11 +268,14 @@ fn parent_port(world: &World, parent: &ParentRef, service: &ObjectName) -> Optio
 }
 
 fn rule_entry(world: &World, route: &Object<HttpRouteSpec>, rule: &RuleSpec) -> RouteRule {
-    let timeout = rule.timeouts.as_ref().and_then(|timeouts| timeouts.request_ms).map(RouteAction::RequestTimeoutMs);
+    let timeouts = rule.timeouts.clone().unwrap_or_default();
+    let of_all = timeouts.request_ms.map(RouteAction::RequestTimeoutMs);
+    let of_each = timeouts.backend_request_ms.map(RouteAction::AttemptTimeoutMs);
+    let retry = rule.retry.as_ref().map(|retry| RouteAction::Retry(retry.retry(route.retries_any_method())));
     RouteRule {
         name: rule.name.clone(),
         matches: rule.matches.iter().map(match_entry).collect(),
-        actions: actions(&rule.filters, rule.prefix()).into_iter().chain(timeout).collect(),
+        actions: actions(&rule.filters, rule.prefix()).into_iter().chain(of_all).chain(of_each).chain(retry).collect(),
         backends: rule.backend_refs.iter().map(|backend| backend_entry(world, route, rule, backend)).collect(),
     }
 }

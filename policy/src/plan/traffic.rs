@@ -4,9 +4,10 @@
 use super::protection::named;
 use super::route_status::Condition;
 use super::select::is_missing;
-use super::{Entry, World};
+use super::{Entry, World, mesh_settings};
 use crate::bundle::{Balancing, ObjectName, Traffic};
-use crate::resource::{Object, Spec as _, TargetRef, TrafficPolicySpec};
+use crate::resource::retry::ServiceRetrySpec;
+use crate::resource::{Object, Spec as _, TargetRef, TrafficPolicySpec, duration_text};
 
 /// The policy that holds for a service.
 pub(crate) fn holding<'w>(world: &'w World, service: &ObjectName) -> Option<&'w Object<TrafficPolicySpec>> {
@@ -21,7 +22,16 @@ pub(super) fn settings(world: &World, service: &ObjectName) -> Option<Traffic> {
     let balancing = policy.spec.load_balancing.as_ref().map(|spec| spec.balancing()).unwrap_or_default();
     let outliers = policy.spec.outlier_detection.as_ref().map(|spec| spec.outliers());
     let limits = policy.spec.limits.as_ref().map(|spec| spec.limits());
-    Some(Traffic { policy: policy.name(), balancing, outliers, limits })
+    let timeouts = policy.spec.timeouts.clone().unwrap_or_default();
+    Some(Traffic {
+        policy: policy.name(),
+        balancing,
+        outliers,
+        limits,
+        request_timeout_ms: timeouts.request_ms,
+        attempt_timeout_ms: timeouts.backend_request_ms,
+        retry: policy.spec.retry.as_ref().map(ServiceRetrySpec::retry),
+    })
 }
 
 /// A setting of a service as callers keep it.
@@ -31,6 +41,10 @@ pub struct Effective {
     pub value: String,
     /// The policy that says so. `None`: it is the default.
     pub policy: Option<ObjectName>,
+}
+
+fn deadline_text(ms: u64) -> String {
+    if ms == 0 { "none".to_owned() } else { duration_text(ms) }
 }
 
 /// Every setting of a service, each with who set it.
@@ -45,7 +59,13 @@ pub fn effective(world: &World, service: &ObjectName) -> Vec<Effective> {
     let balancing = spec.and_then(|spec| Some(spec.load_balancing.as_ref()?.balancing().to_string()));
     let outliers = spec.and_then(|spec| Some(spec.outlier_detection.as_ref()?.outliers().to_string()));
     let limits = spec.and_then(|spec| Some(spec.limits.as_ref()?.limits().to_string()));
+    let timeouts = spec.and_then(|spec| spec.timeouts.clone()).unwrap_or_default();
+    let retry = spec.and_then(|spec| Some(spec.retry.as_ref()?.retry().to_string()));
+    let of_mesh = deadline_text(mesh_settings(world, "").request_timeout_ms.unwrap_or_default());
     vec![
+        own("timeouts.request", timeouts.request_ms.map(deadline_text), &of_mesh),
+        own("timeouts.backendRequest", timeouts.backend_request_ms.map(deadline_text), "none"),
+        own("retry", retry, "only what provably nobody acted on"),
         own("loadBalancing", balancing, Balancing::default().algorithm()),
         own("outlierDetection", outliers, "nobody is ejected"),
         own("limits", limits, "none"),

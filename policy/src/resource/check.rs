@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::core::{ACCOUNTS, PATH_READING};
+use super::retry::RETRY_METHODS;
 use super::{DEFAULT_NAMESPACE, Kind, Metadata, Object, Resource, ServiceSpec, USES, WorkloadSpec, used_service};
 use crate::bundle::Protocol;
 use crate::identity::{is_label, is_subdomain};
@@ -28,7 +29,12 @@ impl Resource {
                 spec_of_workload(&workload.spec, &mut wrong);
                 Vec::new()
             }
-            Self::HttpRoute(route) => route.spec.check(),
+            Self::HttpRoute(route) => {
+                if let Some(message) = route.check_retry_methods() {
+                    refuse(&mut wrong, format!("metadata.annotations.{RETRY_METHODS}"), message);
+                }
+                route.spec.check()
+            }
             Self::FilterPolicy(policy) => policy.spec.check(),
             Self::AccessPolicy(policy) => policy.check(),
             Self::TrafficPolicy(policy) => policy.spec.check(),

@@ -1,5 +1,5 @@
-//! `HTTPRoute` of Gateway API v1: GAMMA parentRefs; path, method, header and query matches; weights; filters; request
-//! timeouts. The rest of the standard is kept as it was written: a route with a filter that can't be done leads nowhere, and
+//! `HTTPRoute` of Gateway API v1: GAMMA parentRefs; path, method, header and query matches; weights; filters; timeouts;
+//! retries. The rest of the standard is kept as it was written: a route with a filter that can't be done leads nowhere, and
 //! its status says so.
 
 mod filter;
@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::Unserved;
 use super::core::PortSpec;
+use super::retry::{RetrySpec, Timeouts};
 use super::value::{self, Filled};
 use crate::bundle::ObjectName;
 use crate::route::pattern;
@@ -117,29 +118,9 @@ pub struct RuleSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<Timeouts>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub retry: Option<Value>,
+    pub retry: Option<RetrySpec>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session_persistence: Option<Value>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Timeouts {
-    /// `0s` = none.
-    #[serde(
-        rename = "request",
-        deserialize_with = "value::duration_ms",
-        serialize_with = "value::serialize_duration",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub request_ms: Option<u64>,
-    #[serde(
-        rename = "backendRequest",
-        deserialize_with = "value::duration_ms",
-        serialize_with = "value::serialize_duration",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub backend_request_ms: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -376,6 +357,10 @@ impl HttpRouteSpec {
                 wrong.extend(filter::check(filters).map(|message| (format!("rules[{i}].{at}"), message)));
             }
             wrong.extend(rule.check_targets().map(|(end, message)| (format!("rules[{i}].{end}"), message)));
+            let retry = rule.retry.iter().flat_map(RetrySpec::check);
+            wrong.extend(retry.map(|(key, message)| (format!("rules[{i}].retry.{key}"), message)));
+            let timeouts = rule.timeouts.iter().filter_map(Timeouts::check);
+            wrong.extend(timeouts.map(|(key, message)| (format!("rules[{i}].timeouts.{key}"), message)));
         }
         wrong
     }
@@ -413,14 +398,8 @@ impl HttpRouteSpec {
             if rule.has(FilterType::RequestRedirect) && rule.has(FilterType::RequestHeaderModifier) {
                 tell(format!("rules[{i}].filters"), "RequestHeaderModifier has no effect on what is redirected");
             }
-            if rule.retry.is_some() {
-                tell(format!("rules[{i}].retry"), "has no effect: spec.defaults.maxRetries of the Mesh holds");
-            }
             if rule.session_persistence.is_some() {
                 tell(format!("rules[{i}].sessionPersistence"), "has no effect: each request goes to any endpoint");
-            }
-            if rule.timeouts.as_ref().is_some_and(|timeouts| timeouts.backend_request_ms.is_some()) {
-                tell(format!("rules[{i}].timeouts.backendRequest"), "has no effect: `request` bounds all attempts");
             }
         }
         found

@@ -4,6 +4,7 @@
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::retry::{ServiceRetrySpec, Timeouts};
 use super::{TargetKind, TargetRef, value};
 use crate::bundle::{Balancing, HashKey, Limits, Outliers, SourceKey};
 
@@ -23,6 +24,12 @@ pub struct TrafficPolicySpec {
     /// Absent: there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitsSpec>,
+    /// A rule's take their places. Absent: the Mesh's `requestTimeout`, and none for an attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeouts: Option<Timeouts>,
+    /// A rule's takes its place. Absent: only what provably nobody acted on is sent again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<ServiceRetrySpec>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -278,6 +285,10 @@ impl TrafficPolicySpec {
         wrong.extend(outliers.map(|(key, message)| (format!("outlierDetection{}", within(key)), message)));
         let limits = self.limits.iter().flat_map(LimitsSpec::check);
         wrong.extend(limits.map(|(key, message)| (format!("limits.{key}"), message)));
+        let timeouts = self.timeouts.iter().filter_map(Timeouts::check);
+        wrong.extend(timeouts.map(|(key, message)| (format!("timeouts.{key}"), message)));
+        let retry = self.retry.iter().flat_map(ServiceRetrySpec::check);
+        wrong.extend(retry.map(|(key, message)| (format!("retry.{key}"), message)));
         wrong
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::bundle::{HeaderModifier, Redirect, Rewrite, RouteAction, RouteRule};
+use crate::bundle::{HeaderModifier, Redirect, Retry, Rewrite, RouteAction, RouteRule};
 
 /// The actions of one rule and of each of its backends.
 #[derive(Debug, Default)]
@@ -37,6 +37,10 @@ pub(super) struct Actions {
     pub(super) redirect: Option<Redirect>,
     /// `Some(None)`: no deadline, whatever the mesh's is.
     timeout: Option<Option<Duration>>,
+    /// The same for each attempt.
+    attempt_timeout: Option<Option<Duration>>,
+    /// `None`: as the service's.
+    pub(super) retry: Option<Retry>,
 }
 
 impl Actions {
@@ -49,6 +53,8 @@ impl Actions {
                 RouteAction::Rewrite(rewrite) => compiled.rewrite = rewrite.clone(),
                 RouteAction::Redirect(redirect) => compiled.redirect = Some(redirect.clone()),
                 RouteAction::RequestTimeoutMs(ms) => compiled.timeout = Some(deadline(Some(*ms))),
+                RouteAction::AttemptTimeoutMs(ms) => compiled.attempt_timeout = Some(deadline(Some(*ms))),
+                RouteAction::Retry(retry) => compiled.retry = Some(retry.clone()),
             }
         }
         compiled.answer_edits = answer_edits.into();
@@ -68,10 +74,32 @@ impl Actions {
         Arc::clone(&self.answer_edits)
     }
 
-    /// The deadline of an exchange, where the mesh's is `mesh_ms`.
-    pub(super) fn timeout(&self, mesh_ms: Option<u64>) -> Option<Duration> {
-        self.timeout.unwrap_or_else(|| deadline(mesh_ms))
+    /// True where they say it.
+    pub(super) fn sets(&self, setting: Setting) -> bool {
+        match setting {
+            Setting::RequestTimeout => self.timeout.is_some(),
+            Setting::AttemptTimeout => self.attempt_timeout.is_some(),
+            Setting::Retry => self.retry.is_some(),
+        }
     }
+
+    /// The deadline of an exchange, where that of others is `else_ms`.
+    pub(super) fn timeout(&self, else_ms: Option<u64>) -> Option<Duration> {
+        self.timeout.unwrap_or_else(|| deadline(else_ms))
+    }
+
+    /// The same of each attempt.
+    pub(super) fn attempt_timeout(&self, else_ms: Option<u64>) -> Option<Duration> {
+        self.attempt_timeout.unwrap_or_else(|| deadline(else_ms))
+    }
+}
+
+/// A setting of a request's way that a rule, its service's TrafficPolicy or the mesh may say, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Setting {
+    RequestTimeout,
+    AttemptTimeout,
+    Retry,
 }
 
 /// None where none is meant.

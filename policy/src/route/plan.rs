@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::action::{Actions, AnswerEdits, deadline};
+use super::action::{Actions, AnswerEdits, Setting, deadline};
 use super::rewrite;
 use super::{HeadView, MetRule, QueryReading, Resolved, RouteDecision, RouteTable, pick_backend};
-use crate::bundle::{MeshSettings, ObjectName, Route, Service, ServicePort};
+use crate::bundle::{MeshSettings, ObjectName, Retry, Route, Service, ServicePort, Traffic};
 use crate::path::{self, NormalPath};
 
 /// The way of one request. Nothing of it is applied yet: what is sent is made per attempt from the head and this.
@@ -24,11 +24,22 @@ pub struct Plan<'t> {
     pub direct: Option<&'t ObjectName>,
     /// For the whole exchange. `None`: no deadline.
     pub timeout: Option<Duration>,
+    /// For each attempt. `None`: no deadline of its own.
+    pub attempt_timeout: Option<Duration>,
+    /// What is sent again although somebody may have acted on it. `None`: nothing.
+    pub retry: Option<&'t Retry>,
     /// The rule's, then its backend's.
     actions: [Option<&'t Actions>; 2],
     /// In the place of the request's own, where the rule or its backend puts another.
     pub host: Option<&'t str>,
     pub path: Option<NormalPath>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SaidBy {
+    Rule,
+    Policy,
+    Mesh,
 }
 
 /// The port at which endpoints are reached.
@@ -90,6 +101,21 @@ impl Plan<'_> {
             (name.as_str().to_owned(), values.collect::<Vec<_>>().join(","))
         };
         headers.keys().map(text).collect()
+    }
+
+    /// Who says what is kept of a setting.
+    pub(crate) fn says(&self, setting: Setting) -> SaidBy {
+        let rule = self.actions[0].is_some_and(|rule| rule.sets(setting));
+        let by_policy = |traffic: &Traffic| match setting {
+            Setting::RequestTimeout => traffic.request_timeout_ms.is_some(),
+            Setting::AttemptTimeout => traffic.attempt_timeout_ms.is_some(),
+            Setting::Retry => traffic.retry.is_some(),
+        };
+        match (rule, self.service.traffic.as_deref().is_some_and(by_policy)) {
+            (true, _) => SaidBy::Rule,
+            (false, true) => SaidBy::Policy,
+            (false, false) => SaidBy::Mesh,
+        }
     }
 
     /// What the rule and its backend change of the answer.
@@ -169,7 +195,7 @@ pub fn plan<'t>(
     mesh: &MeshSettings,
 ) -> Result<Plan<'t>, RouteRefusal> {
     match choose(table, to, from_namespace, head)? {
-        Choice::Direct(to) => Ok(Plan { timeout: deadline(mesh.request_timeout_ms), ..plan_connection(&to)? }),
+        Choice::Direct(to) => directly(&to, mesh),
         Choice::Rule(met) => {
             redirect(&met, to, head)?;
             let backend = pick_backend(met.rule, dice);
@@ -188,8 +214,27 @@ pub fn plan_connection<'t>(to: &Resolved<'t>) -> Result<Plan<'t>, RouteRefusal> 
     // An endpoint addressed by its own IP was addressed by its own port.
     let target = if endpoint.is_some() { Target { number: port, port: None } } else { target(service, port)? };
     let actions = [None, None];
-    let (host, path) = (None, None);
-    Ok(Plan { route: None, rule_index: 0, service, target, direct: endpoint, timeout: None, actions, host, path })
+    let (host, path, timeout, attempt_timeout, retry) = (None, None, None, None, None);
+    let (route, rule_index, direct) = (None, 0, endpoint);
+    Ok(Plan { route, rule_index, service, target, direct, timeout, attempt_timeout, retry, actions, host, path })
+}
+
+/// The way of a request for which no rule holds: as its service says, else as the mesh.
+///
+/// # Errors
+/// The service has no such port.
+pub(crate) fn directly<'t>(to: &Resolved<'t>, mesh: &MeshSettings) -> Result<Plan<'t>, RouteRefusal> {
+    let traffic = to.service.traffic.as_deref();
+    Ok(Plan {
+        timeout: deadline(request_timeout_ms(traffic, mesh)),
+        attempt_timeout: deadline(traffic.and_then(|traffic| traffic.attempt_timeout_ms)),
+        retry: traffic.and_then(|traffic| traffic.retry.as_ref()),
+        ..plan_connection(to)?
+    })
+}
+
+fn request_timeout_ms(traffic: Option<&Traffic>, mesh: &MeshSettings) -> Option<u64> {
+    traffic.and_then(|traffic| traffic.request_timeout_ms).or(mesh.request_timeout_ms)
 }
 
 /// The rule that a request meets. Its path is taken as it is sent; readings that would meet a rule which treats requests
@@ -257,6 +302,7 @@ pub(crate) fn to_backend<'t>(
     let (own_rewrite, rules) = (&own.rewrite, &actions.rule.rewrite);
     let change = own_rewrite.path.as_ref().or(rules.path.as_ref());
     let unfit = || RouteRefusal::Rewrite { route: route.name.clone() };
+    let traffic = service.traffic.as_deref();
     Ok(Plan {
         host: own_rewrite.host.as_deref().or(rules.host.as_deref()),
         path: change.map(|change| rewrite::changed(head.path, change).ok_or_else(unfit)).transpose()?,
@@ -265,7 +311,9 @@ pub(crate) fn to_backend<'t>(
         service,
         target: target(service, backend.port)?,
         direct: None,
-        timeout: actions.rule.timeout(mesh.request_timeout_ms),
+        timeout: actions.rule.timeout(request_timeout_ms(traffic, mesh)),
+        attempt_timeout: actions.rule.attempt_timeout(traffic.and_then(|traffic| traffic.attempt_timeout_ms)),
+        retry: actions.rule.retry.as_ref().or(traffic.and_then(|traffic| traffic.retry.as_ref())),
         actions: [Some(&actions.rule), Some(own)],
     })
 }

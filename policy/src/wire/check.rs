@@ -2,11 +2,12 @@
 
 use super::{FILTER_CONTRACT, WireError};
 use crate::bundle::{
-    FilterAttachment, HashKey, HeaderModifier, PathChange, PathMatch, Redirect, Route, RouteAction, RouteMatch,
-    RouteRule, ServedWorkload, Service,
+    FilterAttachment, HashKey, HeaderModifier, PathChange, PathMatch, Redirect, Retry, Route, RouteAction,
+    RouteMatch, RouteRule, ServedWorkload, Service,
 };
 use crate::delta::Object;
 use crate::identity::is_subdomain;
+use crate::resource::retry::RETRIED_CODES;
 use crate::resource::route::REDIRECTS;
 use crate::route::pattern;
 
@@ -54,6 +55,7 @@ fn service_is_fit(service: &Service) -> Checked {
     if traffic.limits.as_ref().is_some_and(|limits| limits.active == 0) {
         return fault("traffic.limits", "0 requests under way are none at all");
     }
+    traffic.retry.as_ref().map_or(Ok(()), |retry| retry_is_fit("traffic.retry", retry))?;
     match traffic.balancing.hash_key() {
         Some(HashKey::Header(name)) if !is_lower(name) => {
             fault("traffic.balancing", format_args!("{name:?} is no field name in lower case"))
@@ -86,8 +88,11 @@ fn rule_is_fit(at: &str, rule: &RouteRule) -> Checked {
         actions_are_fit(&at, &backend.actions)?;
         for action in &backend.actions {
             match action {
-                RouteAction::RequestTimeoutMs(_) => {
+                RouteAction::RequestTimeoutMs(_) | RouteAction::AttemptTimeoutMs(_) => {
                     return fault(format!("{at}.actions"), "a deadline is of a rule, not of a backend");
+                }
+                RouteAction::Retry(_) => {
+                    return fault(format!("{at}.actions"), "what is sent again is of a rule, not of a backend");
                 }
                 RouteAction::Redirect(_) => {
                     return fault(format!("{at}.actions"), "a redirect is of a rule, not of a backend");
@@ -123,8 +128,19 @@ fn actions_are_fit(at: &str, actions: &[RouteAction]) -> Checked {
             RouteAction::Rewrite(rewrite) => {
                 target_is_fit(&format!("{at}.actions[{index}]"), rewrite.host.as_deref(), rewrite.path.as_ref())?;
             }
-            RouteAction::RequestTimeoutMs(_) => {}
+            RouteAction::Retry(retry) => retry_is_fit(&format!("{at}.actions[{index}]"), retry)?,
+            RouteAction::RequestTimeoutMs(_) | RouteAction::AttemptTimeoutMs(_) => {}
         }
+    }
+    Ok(())
+}
+
+fn retry_is_fit(at: &str, retry: &Retry) -> Checked {
+    if let Some(code) = retry.codes.iter().find(|code| !RETRIED_CODES.contains(code)) {
+        return fault(at, format_args!("{code} is no status of an error"));
+    }
+    if let Some(code) = retry.grpc_codes.iter().find(|code| !(1..=16).contains(*code)) {
+        return fault(at, format_args!("{code} is no status of a gRPC error"));
     }
     Ok(())
 }

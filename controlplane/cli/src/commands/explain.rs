@@ -135,8 +135,15 @@ fn facts(answer: &Explanation) -> Table {
     if answer.connection {
         facts.row(["JUDGED AS:", "a TCP connection: method, path and headers are not seen"]);
     }
-    for balancing in balancings(answer) {
-        facts.row(["BALANCING:".to_owned(), cell(&balancing)]);
+    let settings: [(&str, fn(&BackendExplanation) -> Option<&String>); 3] = [
+        ("BALANCING:", |backend| backend.balancing.as_ref()),
+        ("TIMEOUTS:", |backend| backend.timeouts.as_ref()),
+        ("RETRY:", |backend| backend.retry.as_ref()),
+    ];
+    for (title, setting) in settings {
+        for told in of_backends(answer, setting) {
+            facts.row([title.to_owned(), cell(&told)]);
+        }
     }
     for backend in &answer.backends {
         let sent = [backend.host.as_deref(), backend.path.as_deref()].map(Option::unwrap_or_default).concat();
@@ -150,13 +157,13 @@ fn facts(answer: &Explanation) -> Table {
     facts
 }
 
-/// How an endpoint is picked; with several backends each says whose it is.
-fn balancings(answer: &Explanation) -> Vec<String> {
+/// A setting of each backend; with several each says whose it is.
+fn of_backends(answer: &Explanation, setting: fn(&BackendExplanation) -> Option<&String>) -> Vec<String> {
     let told = answer.backends.iter().filter_map(|backend| {
-        let (balancing, service) = (backend.balancing.as_ref()?, backend.service.as_deref().unwrap_or_default());
+        let (value, service) = (setting(backend)?, backend.service.as_deref().unwrap_or_default());
         Some(match answer.backends.len() {
-            1 => balancing.clone(),
-            _ => format!("{service}: {balancing}"),
+            1 => value.clone(),
+            _ => format!("{service}: {value}"),
         })
     });
     told.collect()

@@ -6,18 +6,20 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use weft_filter_host::Permit;
 use weft_flow::{Deadline, Outcome, Sign};
-use weft_policy::bundle::{ObjectName, Service};
+use weft_policy::bundle::{ObjectName, Retry, Service};
 use weft_policy::route::{KeptTarget, Target};
 use weft_transport::mesh::MeshClient;
 use weft_transport::quic::PeerKey;
 
 use super::affinity::{Affinity, affinity};
 use super::peer_leg::PeerConn;
+use super::repeating::{Repeating, Rule};
 use super::{outlier, probe};
 use crate::apps::NotConnected;
+use crate::call::AttemptEnd;
 use crate::destination::{Destination, ServiceState};
 use crate::gate::Gate;
 use crate::reply::Failure;
@@ -49,6 +51,8 @@ pub(super) struct Attempts<'a> {
     key: Option<u64>,
     /// The end of its time: an attempt that is given up after it failed.
     deadline: Deadline,
+    attempt_timeout: Option<Duration>,
+    repeating: Option<Rc<Repeating>>,
     state: Rc<ServiceState>,
     max_retries: u32,
     /// Endpoints that may be tried, however many there are.
@@ -57,6 +61,8 @@ pub(super) struct Attempts<'a> {
     refusals: u32,
     /// Endpoints that could not be reached or provably did not take it.
     avoid: Vec<Rc<Destination>>,
+    /// Endpoints that may have taken it, and are tried again only where there is no other.
+    tried: Vec<Rc<Destination>>,
 }
 
 impl<'a> Attempts<'a> {
@@ -81,17 +87,39 @@ impl<'a> Attempts<'a> {
             direct: goal.direct.cloned(),
             key: affinity.key(),
             deadline: Deadline::NEVER,
+            attempt_timeout: None,
+            repeating: None,
             state,
             max_retries,
             most,
             refusals: 0,
             avoid: Vec::new(),
+            tried: Vec::new(),
         }
     }
 
     /// They have so long, all together.
     pub(super) fn within(self, limit: Option<Duration>) -> Self {
         Self { deadline: Deadline::after(self.worker.now(), limit), ..self }
+    }
+
+    /// Each of them has so long, and further ones follow as `retry` has it for a request with this method.
+    pub(super) fn each(self, limit: Option<Duration>, retry: Option<&Retry>, (method, grpc): (&Method, bool)) -> Self {
+        let repeating = retry.map(|retry| {
+            let rule = Rule::new(retry, method, grpc);
+            Rc::new(Repeating::new(self.worker, &self.state, retry, rule, self.max_retries, self.deadline))
+        });
+        Self { attempt_timeout: limit, repeating, ..self }
+    }
+
+    /// What has it sent again although somebody may have acted on it. `None`: nothing.
+    pub(super) fn repeating(&self) -> Option<Rc<Repeating>> {
+        self.repeating.clone()
+    }
+
+    /// The end of an attempt that begins now.
+    pub(super) fn attempt_end(&self) -> Option<AttemptEnd> {
+        self.attempt_timeout.and_then(AttemptEnd::after)
     }
 
     /// The gate that a request has to pass before its first attempt, and its destination.
@@ -108,12 +136,12 @@ impl<'a> Attempts<'a> {
     pub(super) fn pick(&self) -> Result<Attempt<'a>, Failure> {
         let Self { worker, state, .. } = self;
         let now = worker.now();
-        if self.avoid.is_empty() {
+        if self.avoid.is_empty() && self.tried.is_empty() {
             state.budget.borrow_mut().deposit(now);
         }
         let picked = match &self.direct {
             Some(workload) => state.direct(workload),
-            None => state.pick(now, worker.dice(), self.key, &self.avoid),
+            None => self.among_untried(now).or_else(|| state.pick(now, worker.dice(), self.key, &self.avoid)),
         };
         probe::start_due(worker, state, (self.target, self.connect_timeout), now);
         let picked = picked.and_then(|picked| Some((state.target(self.target, &picked.endpoint.workload)?, picked)));
@@ -131,10 +159,39 @@ impl<'a> Attempts<'a> {
             picked: now,
             deadline: self.deadline,
             start: Cell::new(now),
+            repeat: self.repeating.as_ref().map_or(0, |repeating| repeating.made()),
             end: None,
             outcome: Outcome::Cancelled,
             sign: Sign::Nothing,
         })
+    }
+
+    /// One that has not had the request, where it is sent again although others may have acted on it.
+    fn among_untried(&self, now: Duration) -> Option<Rc<Destination>> {
+        let Self { worker, state, avoid, tried, .. } = self;
+        if tried.is_empty() {
+            return None;
+        }
+        let had: Vec<_> = avoid.iter().chain(tried).cloned().collect();
+        state.pick(now, worker.dice(), self.key, &had)
+    }
+
+    /// Takes in that an attempt is followed by another although somebody may have acted on the request. Gives the wait
+    /// before it; the failure stands where none is granted.
+    pub(super) fn repeat(&mut self, attempt: Attempt<'_>, failure: Failure) -> Result<Duration, Failure> {
+        let destination = Rc::clone(&attempt.destination);
+        let failure = attempt.ended(failure);
+        self.tried.push(destination);
+        self.granted(failure)
+    }
+
+    /// The wait before an attempt beyond those that every request has, where the rule or the service grants one.
+    pub(super) fn granted(&mut self, failure: Failure) -> Result<Duration, Failure> {
+        let repeating = self.repeating.as_ref().filter(|repeating| repeating.grants_after(&failure));
+        let wait = repeating.map(|repeating| repeating.wait()).ok_or(failure)?;
+        // Those that could not be reached or did not take it may do so by then.
+        (self.avoid, self.refusals) = (Vec::new(), 0);
+        Ok(wait)
     }
 
     /// Takes in why an attempt failed that nobody processed: `Ok` where another may follow, the failure where it stands.
@@ -189,6 +246,8 @@ pub(super) struct Attempt<'a> {
     deadline: Deadline,
     /// When a connection was there: dialling is no part of an endpoint's latency.
     start: Cell<Duration>,
+    /// How often the request was sent before, to those who may have acted on it.
+    pub(super) repeat: u32,
     end: Option<Duration>,
     outcome: Outcome,
     sign: Sign,
@@ -196,8 +255,18 @@ pub(super) struct Attempt<'a> {
 
 impl Attempt<'_> {
     /// A connection to the endpoint's proxy, for what `permit` lets pass.
-    pub(super) async fn connect(&self, peer: &PeerKey, permit: Permit) -> Result<PeerConn, NotConnected> {
-        match self.client(peer).await {
+    pub(super) async fn connect(
+        &self,
+        peer: &PeerKey,
+        permit: Permit,
+        end: Option<AttemptEnd>,
+    ) -> Result<PeerConn, NotConnected> {
+        let connected = match end {
+            None => self.client(peer).await,
+            // Boxed: rare, and it would be a second one of its kind.
+            Some(end) => end.bounds(Box::pin(self.client(peer))).await.and_then(std::convert::identity),
+        };
+        match connected {
             Ok(client) => Ok(PeerConn::new(client, permit)),
             Err(failure) => Err((failure, permit)),
         }

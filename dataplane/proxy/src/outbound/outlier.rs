@@ -27,7 +27,10 @@ pub(super) fn of_failure(failure: &Failure) -> Sign {
         // Its proxy answered for an app that can't be had.
         return Sign::GatewayError;
     }
-    let is_silent = matches!(failure, Failure::Unprocessed { .. } | Failure::NoAnswer { .. });
+    if let Failure::AnswerDiscarded(status) = failure {
+        return of_status(*status);
+    }
+    let is_silent = matches!(failure, Failure::Unprocessed { .. } | Failure::NoAnswer { .. } | Failure::Timeout(_));
     if is_silent { Sign::LocalFailure } else { Sign::Nothing }
 }
 
@@ -55,6 +58,8 @@ mod tests {
         assert_eq!(of_failure(&Failure::Unprocessed { to, error: lost() }), Sign::LocalFailure);
         assert_eq!(of_failure(&Failure::PeerUnserved { told: String::new() }), Sign::GatewayError);
         assert_eq!(of_failure(&Failure::ClientGone), Sign::Nothing);
+        assert_eq!(of_failure(&Failure::Timeout(5)), Sign::LocalFailure);
+        assert_eq!(of_failure(&Failure::AnswerDiscarded(StatusCode::BAD_GATEWAY)), Sign::GatewayError);
         let tunnel = |status| of_failure(&Failure::TunnelRefused { status, told: String::new() });
         assert_eq!(tunnel(StatusCode::FORBIDDEN), Sign::Nothing);
         assert_eq!(tunnel(StatusCode::SERVICE_UNAVAILABLE), Sign::GatewayError);

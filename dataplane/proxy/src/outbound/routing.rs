@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use weft_policy::bundle::{Protocol, Route};
+use weft_policy::bundle::{Protocol, Retry, Route};
 use weft_policy::path::NormalPath;
 use weft_policy::route::{self, AnswerEdits, Authority, HeadView, Meant, Resolution, Resolved, Resolver};
 use weft_transport::http::{RequestHead, Target as WireTarget};
@@ -67,7 +67,6 @@ fn in_mesh(resolution: Resolution<'_>, named: impl FnOnce() -> String) -> Result
 pub(super) struct Plan<'s> {
     pub(super) goal: Goal<'s>,
     pub(super) route: Option<&'s Route>,
-    pub(super) timeout: Option<Duration>,
     plan: route::Plan<'s>,
 }
 
@@ -82,6 +81,16 @@ impl Plan<'_> {
         if let Some(Ok(host)) = self.plan.host.map(str::parse) {
             head.authority = Some(host);
         }
+    }
+
+    /// Of the whole exchange, and of each attempt.
+    pub(super) fn timeouts(&self) -> (Option<Duration>, Option<Duration>) {
+        (self.plan.timeout, self.plan.attempt_timeout)
+    }
+
+    /// What is sent again although somebody may have acted on it.
+    pub(super) fn retry(&self) -> Option<&Retry> {
+        self.plan.retry
     }
 
     /// The rule's changes of the answer.
@@ -103,7 +112,7 @@ pub(super) fn route<'s>(
     let view = HeadView { method: head.method.as_str(), path, host, headers: &headers };
     let from_namespace = &from.workload.name.namespace;
     let plan = route::plan(&snapshot.routes, resolved, from_namespace, &view, dice, &snapshot.mesh).map_err(refused)?;
-    Ok(Plan { goal: goal_of(&plan), route: plan.route, timeout: plan.timeout, plan })
+    Ok(Plan { goal: goal_of(&plan), route: plan.route, plan })
 }
 
 /// True where a port without a declared protocol takes HTTP only: for what is attached to it, or for a filter of the caller

@@ -208,6 +208,11 @@ impl Kept {
         self.0.borrow().has_more()
     }
 
+    /// True where it can be given again from its start.
+    pub fn is_whole(&self) -> bool {
+        self.0.borrow().room.is_some()
+    }
+
     fn len(&self) -> usize {
         self.0.borrow().data.len()
     }

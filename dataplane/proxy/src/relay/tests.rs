@@ -279,6 +279,8 @@ async fn a_client_that_reads_no_interim_answers_is_let_go() {
             grpc: false,
             upgrade: false,
             expects: false,
+            again: None,
+            attempt: None,
             idle: Idle::of(PATIENCE, &stalls),
         };
         let (mut body, mut responder) = (Source::once(body), Some(responder));

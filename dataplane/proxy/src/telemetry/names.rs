@@ -70,6 +70,7 @@ metrics! {
     LimitsHit = "weft_limits_hit_total", Counter, "Times that a limit which has no metric of its own was hit, by its key in the configuration.";
     LocalReplies = "weft_local_replies_total", Counter, "Answers made by the proxy itself, by side, stage and reason.";
     Retries = "weft_retries_total", Counter, "Requests sent again because they were provably not processed.";
+    Repeats = "weft_policy_retries_total", Counter, "Requests sent again because their rule or their service's TrafficPolicy asks for it.";
     RetriesRefused = "weft_retries_refused_total", Counter, "Retries that the budget refused.";
     WithoutHashKey = "weft_requests_without_hash_key_total", Counter, "Requests and connections that lacked what their service's TrafficPolicy keeps them together by, and went to any endpoint.";
     EndpointsUnreachable = "weft_endpoints_unreachable", Gauge, "Endpoints skipped because no connection could be made to them, as each worker finds.";
