@@ -360,12 +360,12 @@ fn conclude(explanation: &mut Explanation) {
 /// How long a request may take.
 fn timeouts(plan: &Plan<'_>) -> Option<String> {
     let text = |limit: Duration| duration_text(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
-    let all = plan.timeout.map(|limit| {
-        format!("{} in all, {}", text(limit), said_by(plan, plan.says(Setting::RequestTimeout)))
-    });
-    let each = plan.attempt_timeout.map(|limit| {
-        format!("{} each attempt, {}", text(limit), said_by(plan, plan.says(Setting::AttemptTimeout)))
-    });
+    let all = plan
+        .timeout
+        .map(|limit| format!("{} in all, {}", text(limit), said_by(plan, plan.says(Setting::RequestTimeout))));
+    let each = plan
+        .attempt_timeout
+        .map(|limit| format!("{} each attempt, {}", text(limit), said_by(plan, plan.says(Setting::AttemptTimeout))));
     let told: Vec<String> = all.into_iter().chain(each).collect();
     (!told.is_empty()).then(|| told.join("; "))
 }

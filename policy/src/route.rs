@@ -23,8 +23,8 @@ use crate::path::{self, NormalPath};
 use crate::scope::Ask;
 
 pub use action::AnswerEdits;
-pub(crate) use action::Setting;
 use action::RuleActions;
+pub(crate) use action::Setting;
 use matching::{Candidates, Read};
 use pattern::Patterns;
 pub use plan::{Choice, KeptTarget, Plan, RouteRefusal, Target, choose, plan, plan_connection};

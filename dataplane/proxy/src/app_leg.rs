@@ -180,8 +180,8 @@ pub async fn exchange(
     let accounts = (&call.record.sent, &call.record.received);
     // Boxed: the two pumps are most of a request's future, and everything above carries them along.
     let result = Box::pin(relay::exchange((&mut *call.body, &mut *call.responder), streams, terms, accounts)).await;
-    if let Some((status, _)) = call.record.answer.get() {
-        call.record.answered(status);
+    if let Some(answered) = call.record.answer.get() {
+        call.record.answered(answered.sent);
     }
     match result {
         Ok(()) => Ok(()),

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use weft_filter_host::Permit;
 use tokio::time::Instant;
+use weft_filter_host::Permit;
 use weft_transport::http::{RequestHead, Responder, ResponseHead};
 
 use crate::apps::Holder;
@@ -31,8 +31,8 @@ pub struct Call<'c, 'a> {
     pub holder: &'c Holder,
     /// Says which answers nobody is given, since another attempt follows.
     pub again: Option<&'c dyn Again>,
-    /// When this attempt has to be answered.
-    pub attempt: Option<AttemptEnd>,
+    /// When this attempt has to be over.
+    pub attempt: Option<End>,
 }
 
 /// Says whether an answer is to be followed by another attempt instead of being passed on.
@@ -40,16 +40,22 @@ pub trait Again {
     fn discards(&self, head: &ResponseHead) -> bool;
 }
 
-/// The moment by which an attempt has to be answered.
+/// The moment by which a request, or one attempt to send it, has to be over.
 #[derive(Debug, Clone, Copy)]
-pub struct AttemptEnd {
+pub struct End {
     at: Instant,
     limit: Duration,
 }
 
-impl AttemptEnd {
+impl End {
     pub fn after(limit: Duration) -> Option<Self> {
         Some(Self { at: Instant::now().checked_add(limit)?, limit })
+    }
+
+    /// The earlier of both.
+    #[must_use]
+    pub fn min(self, other: Option<Self>) -> Self {
+        other.filter(|other| other.at < self.at).unwrap_or(self)
     }
 
     /// Waits for `awaited` until then.

@@ -15,6 +15,7 @@ mod repeating;
 mod routing;
 pub mod tcp;
 
+use std::convert::identity;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Duration;
@@ -27,7 +28,7 @@ use weft_transport::http::Forwards;
 use self::attempts::{Attempt, Attempts};
 pub use self::origin::{Origin, Target};
 use self::patience::Patience;
-use crate::call::{Again, Call, Failed, Request};
+use crate::call::{Again, Call, End, Failed, Request};
 use crate::filtering::{self, Filtered};
 use crate::gate::{Gate, Place};
 use crate::mesh::{self, Stamp};
@@ -89,33 +90,35 @@ async fn carry(
     let Request { head, body, responder } = request;
     let (mut filtered, permit) =
         filtering::request(&worker.filters, &from.outbound, &place, head, responder.as_mut()).await?;
-    let (attempts, limit) = {
+    let attempts = {
         let plan = routing::route(&snapshot, &from, &resolved, (head, filtered.path()), worker.dice())?;
-        plan.modify(head);
+        plan.modify(head)?;
         filtered.edit_answer(plan.answer_edits());
         record.log(|log| log.route = plan.route.map(|route| route.name.to_string()));
         // An upgraded request stands for as long as both sides like.
         let (limit, each) = if head.protocol.is_none() { plan.timeouts() } else { (None, None) };
         let attempts = Attempts::new(worker, &snapshot, &from, plan.goal, Some(&head.headers)).within(limit);
-        (attempts.each(each, plan.retry(), (&head.method, record.is_grpc())), limit)
+        attempts.each(each, plan.retry(), (&head.method, record.is_grpc()))
     };
     // The request may stand for long: it keeps its workload, and nothing else of the configuration.
     drop(snapshot);
-    let repeating = attempts.repeating();
+    let (repeating, end) = (attempts.repeating(), attempts.end());
     let again = repeating.as_deref().map(|repeating| repeating as &dyn Again);
     let mut call = Call { head, body, responder, record, holder: &origin.holder(), again, attempt: None };
-    let sent = within(limit, pin!(send(worker, &from, attempts, permit, &mut filtered, &mut call))).await;
+    let sent = within(end, pin!(send(worker, &from, attempts, permit, &mut filtered, &mut call)), identity).await;
     filtered.moved(record.sent.bytes.get(), record.received.bytes.get());
     sent
 }
 
-async fn within<F>(limit: Option<Duration>, sending: Pin<&mut F>) -> Result<(), Failure>
+/// Waits for `sending`, but not beyond the end of its time.
+async fn within<F, E>(end: Option<End>, sending: Pin<&mut F>, late: fn(Failure) -> E) -> Result<(), E>
 where
-    F: Future<Output = Result<(), Failure>>,
+    F: Future<Output = Result<(), E>>,
 {
-    let Some(limit) = limit else { return sending.await };
-    let late = |_| Err(Failure::Timeout(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)));
-    tokio::time::timeout(limit, sending).await.unwrap_or_else(late)
+    match end {
+        None => sending.await,
+        Some(end) => end.bounds(sending).await.unwrap_or_else(|failure| Err(late(failure))),
+    }
 }
 
 /// Sends the request to an endpoint; to another where the first provably did not process it.
@@ -134,22 +137,17 @@ async fn send(
         None => None,
     };
     loop {
-        let attempt = attempts.pick()?;
+        let mut attempt = attempts.pick()?;
         call.record.metrics = Some(Rc::clone(&attempt.destination.metrics));
         let end = attempts.attempt_end();
-        call.attempt = end;
-        let ended = {
-            let exchanged = pin!(exchange(worker, &attempt, from, permit, filtered, call));
-            match end {
-                None => exchanged.await,
-                Some(end) => end.bounds(exchanged).await.unwrap_or_else(|late| Err(Failed::Final(late))),
-            }
-        };
+        call.attempt = attempts.head_end(end);
+        let ended = within(end, pin!(exchange(worker, &attempt, from, permit, filtered, call)), Failed::Final).await;
+        attempt.was_given(call.body.is_end());
         match ended {
             Ok(()) => {
                 // A client that left before the head says nothing of the endpoint.
-                if let Some((status, at)) = call.record.answer.get() {
-                    attempt.answered(Some(status), Some(at));
+                if let Some(answered) = call.record.answer.get() {
+                    attempt.answered(Some((answered.own, call.record.broken)), Some(answered.at));
                 }
                 return Ok(());
             }

@@ -14,7 +14,7 @@ use http::{HeaderMap, Method, StatusCode, Version};
 use weft_transport::http::{Content, RequestHead, Responder, SendError, StreamError};
 
 use crate::ledger::Ledger;
-use crate::relay::{self, ExchangeError, Idle, Progress};
+use crate::relay::{self, Answered, ExchangeError, Idle, Progress};
 use crate::reply::{Failure, Flag, Form, Party, Side};
 use crate::snapshot::Current;
 use crate::telemetry::access_log::{self, Logged};
@@ -32,8 +32,10 @@ pub struct Record {
     pub sent: Progress,
     pub received: Progress,
     pub code: u16,
-    /// The final head of the app's answer and when it was there, noted as it leaves: whoever carries the rest may be cut.
-    pub answer: Cell<Option<(StatusCode, Instant)>>,
+    /// The final head of the app's answer, noted as it leaves: whoever carries the rest may be cut.
+    pub answer: Cell<Option<Answered>>,
+    /// The answer broke off behind it.
+    pub broken: bool,
     pub flag: Flag,
     /// Metrics of the pair of caller and destination; `None` until a destination was found.
     pub metrics: Option<Rc<PairMetrics>>,
@@ -73,6 +75,7 @@ impl Record {
             received: Progress::default(),
             code: 0,
             answer: Cell::new(None),
+            broken: false,
             flag: Flag::None,
             metrics: None,
             log: access_log.then(|| Box::new(Logged { client: Some(client), ..Logged::of(head) })),
@@ -146,6 +149,7 @@ impl Record {
             }
             ExchangeError::Broken(error) => {
                 let failure = Failure::NoAnswer { to, error };
+                self.broken = true;
                 self.flag = failure.verdict().flag;
                 self.log(|log| log.failed(&failure));
                 None
@@ -179,7 +183,7 @@ impl Record {
         let grpc = self.form != Form::Http;
         let end = RequestEnd {
             code: match (self.code, self.answer.get()) {
-                (0, Some((status, _))) => status.as_u16(),
+                (0, Some(answered)) => answered.sent.as_u16(),
                 (code, _) => code,
             },
             grpc,

@@ -24,7 +24,7 @@ pub use source::{Kept, Source};
 
 use gathered::Gathered;
 
-use crate::call::{Again, AttemptEnd};
+use crate::call::{Again, End};
 use crate::filtering::Filtered;
 use crate::mesh;
 use crate::reply::{Failure, WEFT_UNSERVED, told};
@@ -195,12 +195,23 @@ pub fn grpc_status(headers: &HeaderMap) -> Option<u16> {
     headers.get("grpc-status")?.to_str().ok()?.parse().ok()
 }
 
+/// The final head of an answer.
+#[derive(Debug, Clone, Copy)]
+pub struct Answered {
+    /// The status with which it came, whatever filters made of it.
+    pub own: StatusCode,
+    /// When it came.
+    pub at: Instant,
+    /// The status that the client is sent.
+    pub sent: StatusCode,
+}
+
 /// Facts about a request that [`exchange`] needs beyond its bytes.
 pub struct Terms<'t, 'f> {
     /// Filters that look at the response head.
     pub filtered: &'t mut Filtered<'f>,
-    /// Told the status that the client is sent, and when.
-    pub status: &'t Cell<Option<(StatusCode, Instant)>>,
+    /// Told the head of the answer, as it came and as the client is sent it.
+    pub status: &'t Cell<Option<Answered>>,
     /// The answer comes from a peer's proxy, which may answer in its own name.
     pub from_peer: bool,
     /// A gRPC call whose client reads trailers: a response that breaks off ends with a status, not with an abort.
@@ -212,7 +223,7 @@ pub struct Terms<'t, 'f> {
     /// Says which answers nobody is given, since another attempt follows.
     pub again: Option<&'t dyn Again>,
     /// When the final head has to be there.
-    pub attempt: Option<AttemptEnd>,
+    pub attempt: Option<End>,
     pub idle: Idle<'t>,
 }
 
@@ -350,7 +361,7 @@ async fn final_head(
 }
 
 /// Waits for `awaited`, but not beyond the end of an attempt.
-pub async fn in_time<T>(attempt: Option<AttemptEnd>, awaited: impl Future<Output = T>) -> Result<T, Failure> {
+pub async fn in_time<T>(attempt: Option<End>, awaited: impl Future<Output = T>) -> Result<T, Failure> {
     match attempt {
         None => Ok(awaited.await),
         Some(attempt) => attempt.bounds(awaited).await,
@@ -401,8 +412,9 @@ async fn respond(
     received.grpc_status.set(grpc_status(&head.headers));
     let http1 = !matches!(responder, Some(Responder::H2(_)));
     mesh::strip_response(&mut head.headers, http1);
+    let (own, at) = (head.status, Instant::now());
     let replaced = terms.filtered.response(&mut head).await;
-    terms.status.set(Some((head.status, Instant::now())));
+    terms.status.set(Some(Answered { own, at, sent: head.status }));
     let mut source = Source::once(answer.into_body());
     let responder = responder.take().expect("a response has one final head");
     let stalls = terms.idle.stalls;
@@ -432,7 +444,7 @@ async fn switched(
     (sent, received): (&Progress, &Progress),
 ) -> Result<(), ExchangeError> {
     mesh::strip_response(&mut head.headers, true);
-    terms.status.set(Some((head.status, Instant::now())));
+    terms.status.set(Some(Answered { own: head.status, at: Instant::now(), sent: head.status }));
     let mut source = Source::once(answer.into_body());
     let responder = responder.take().expect("a response has one final head");
     let (stalls, held) = (terms.idle.stalls, source.held());

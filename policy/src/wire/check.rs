@@ -2,8 +2,8 @@
 
 use super::{FILTER_CONTRACT, WireError};
 use crate::bundle::{
-    FilterAttachment, HashKey, HeaderModifier, PathChange, PathMatch, Redirect, Retry, Route, RouteAction,
-    RouteMatch, RouteRule, ServedWorkload, Service,
+    FilterAttachment, HashKey, HeaderModifier, PathChange, PathMatch, Redirect, Retry, Route, RouteAction, RouteMatch,
+    RouteRule, ServedWorkload, Service,
 };
 use crate::delta::Object;
 use crate::identity::is_subdomain;
@@ -165,7 +165,7 @@ fn target_is_fit(at: &str, host: Option<&str>, path: Option<&PathChange>) -> Che
         Some(PathChange::Prefix { matched, to }) => [Some(matched), Some(to).filter(|to| !to.is_empty())],
         None => [None, None],
     };
-    match texts.into_iter().flatten().find(|text| !is_normal(text)) {
+    match texts.into_iter().flatten().find(|text| !text.starts_with('/') || !is_normal(text)) {
         Some(text) => fault(at, format_args!("{text:?} is no path in normal form")),
         None => Ok(()),
     }

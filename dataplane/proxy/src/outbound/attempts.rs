@@ -19,7 +19,7 @@ use super::peer_leg::PeerConn;
 use super::repeating::{Repeating, Rule};
 use super::{outlier, probe};
 use crate::apps::NotConnected;
-use crate::call::AttemptEnd;
+use crate::call::End;
 use crate::destination::{Destination, ServiceState};
 use crate::gate::Gate;
 use crate::reply::Failure;
@@ -49,8 +49,9 @@ pub(super) struct Attempts<'a> {
     direct: Option<ObjectName>,
     /// What keeps it together with others.
     key: Option<u64>,
-    /// The end of its time: an attempt that is given up after it failed.
+    /// The end of their time on the worker's clock.
     deadline: Deadline,
+    end: Option<End>,
     attempt_timeout: Option<Duration>,
     repeating: Option<Rc<Repeating>>,
     state: Rc<ServiceState>,
@@ -87,6 +88,7 @@ impl<'a> Attempts<'a> {
             direct: goal.direct.cloned(),
             key: affinity.key(),
             deadline: Deadline::NEVER,
+            end: None,
             attempt_timeout: None,
             repeating: None,
             state,
@@ -100,7 +102,7 @@ impl<'a> Attempts<'a> {
 
     /// They have so long, all together.
     pub(super) fn within(self, limit: Option<Duration>) -> Self {
-        Self { deadline: Deadline::after(self.worker.now(), limit), ..self }
+        Self { deadline: Deadline::after(self.worker.now(), limit), end: limit.and_then(End::after), ..self }
     }
 
     /// Each of them has so long, and further ones follow as `retry` has it for a request with this method.
@@ -117,9 +119,19 @@ impl<'a> Attempts<'a> {
         self.repeating.clone()
     }
 
+    /// The end of their time.
+    pub(super) fn end(&self) -> Option<End> {
+        self.end
+    }
+
     /// The end of an attempt that begins now.
-    pub(super) fn attempt_end(&self) -> Option<AttemptEnd> {
-        self.attempt_timeout.and_then(AttemptEnd::after)
+    pub(super) fn attempt_end(&self) -> Option<End> {
+        self.attempt_timeout.and_then(End::after)
+    }
+
+    /// When its answer has to begin.
+    pub(super) fn head_end(&self, attempt_end: Option<End>) -> Option<End> {
+        attempt_end.map_or(self.end, |end| Some(end.min(self.end)))
     }
 
     /// The gate that a request has to pass before its first attempt, and its destination.
@@ -157,7 +169,7 @@ impl<'a> Attempts<'a> {
             connect_timeout: self.connect_timeout,
             last,
             picked: now,
-            deadline: self.deadline,
+            was_given: false,
             start: Cell::new(now),
             repeat: self.repeating.as_ref().map_or(0, |repeating| repeating.made()),
             end: None,
@@ -243,7 +255,8 @@ pub(super) struct Attempt<'a> {
     /// No other endpoint is left, so a silent one is waited for.
     last: bool,
     picked: Duration,
-    deadline: Deadline,
+    /// The endpoint had the whole request.
+    was_given: bool,
     /// When a connection was there: dialling is no part of an endpoint's latency.
     start: Cell<Duration>,
     /// How often the request was sent before, to those who may have acted on it.
@@ -259,7 +272,7 @@ impl Attempt<'_> {
         &self,
         peer: &PeerKey,
         permit: Permit,
-        end: Option<AttemptEnd>,
+        end: Option<End>,
     ) -> Result<PeerConn, NotConnected> {
         let connected = match end {
             None => self.client(peer).await,
@@ -304,11 +317,16 @@ impl Attempt<'_> {
         }
     }
 
-    /// The endpoint answered; `status`: where it did so by one. `at`: when its head came, which ends the latency
-    /// that the balancer learns, however long the body takes.
-    pub(super) fn answered(mut self, status: Option<StatusCode>, at: Option<Instant>) {
+    /// Notes whether the endpoint had the whole request by now.
+    pub(super) fn was_given(&mut self, whole: bool) {
+        self.was_given = whole;
+    }
+
+    /// The endpoint answered; `status`: where it did so by one, and whether it broke off behind it. `at`: when its head came,
+    /// which ends the latency that the balancer learns, however long the body takes.
+    pub(super) fn answered(mut self, status: Option<(StatusCode, bool)>, at: Option<Instant>) {
         self.end = at.map(|at| self.worker.time_of(at));
-        self.sign = status.map_or(Sign::Good, outlier::of_status);
+        self.sign = status.map_or(Sign::Good, |(status, broken)| outlier::of_answer(status, broken));
         self.outcome = if self.sign == Sign::Good { Outcome::Success } else { Outcome::Failure };
     }
 
@@ -318,7 +336,8 @@ impl Attempt<'_> {
             self.state.not_reached(&self.destination, self.worker.now(), self.worker.dice());
         }
         self.outcome = Outcome::Failure;
-        self.sign = outlier::of_failure(&failure);
+        let had = self.worker.now().saturating_sub(self.picked);
+        self.sign = outlier::of_attempt(&failure, self.was_given, had);
         failure
     }
 }
@@ -328,10 +347,7 @@ impl Drop for Attempt<'_> {
         let now = self.worker.now();
         let latency = self.end.unwrap_or(now).saturating_sub(self.start.get());
         self.destination.vitals.finished(now, latency, self.outcome);
-        // Given up at its deadline, not by its client.
-        let is_late = self.outcome == Outcome::Cancelled && self.deadline.is_over(now);
-        let sign = if is_late { Sign::LocalFailure } else { self.sign };
-        if self.state.ended(&self.destination, self.picked, now, self.worker.dice(), sign) {
+        if self.state.ended(&self.destination, self.picked, now, self.worker.dice(), self.sign) {
             self.worker.ledger.counters.ejections.increment(1);
             tracing::info!(destination = %self.destination.endpoint.workload, "ejected: it failed too often in a row");
         }

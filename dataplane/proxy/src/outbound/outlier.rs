@@ -1,5 +1,7 @@
 //! What the end of an attempt says of its endpoint, for services that eject those that fail. Pure.
 
+use std::time::Duration;
+
 use http::StatusCode;
 use weft_flow::Sign;
 use weft_transport::http::StreamError;
@@ -14,12 +16,26 @@ pub(super) fn of_status(status: StatusCode) -> Sign {
     }
 }
 
-/// An endpoint to which no connection can be made is out by that alone: it is no sign here. Nor is what its caller did, or
-/// what a limit of this proxy's stopped.
-pub(super) fn of_failure(failure: &Failure) -> Sign {
-    if let Failure::Unprocessed { error: StreamError::Busy(_), .. } = failure {
-        return Sign::Nothing;
+/// `broken`: the answer broke off behind its head.
+pub(super) fn of_answer(status: StatusCode, broken: bool) -> Sign {
+    match of_status(status) {
+        Sign::Good if broken => Sign::LocalFailure,
+        sign => sign,
     }
+}
+
+/// The same as [`of_failure`] of an attempt. Who did not have the whole request, or had less than half of the time that is
+/// over, was not late. `had`: the time that it had.
+pub(super) fn of_attempt(failure: &Failure, was_given: bool, had: Duration) -> Sign {
+    match failure {
+        Failure::Timeout(limit_ms) if !was_given || had < Duration::from_millis(limit_ms / 2) => Sign::Nothing,
+        failure => of_failure(failure),
+    }
+}
+
+/// An endpoint to which no connection can be made is out by that alone: it is no sign here. Nor is what its caller did, what
+/// a limit of this proxy's stopped, or a connection that was about to end.
+pub(super) fn of_failure(failure: &Failure) -> Sign {
     if let Failure::TunnelRefused { status, .. } = failure {
         return if status.is_server_error() { of_status(*status) } else { Sign::Nothing };
     }
@@ -27,17 +43,49 @@ pub(super) fn of_failure(failure: &Failure) -> Sign {
         // Its proxy answered for an app that can't be had.
         return Sign::GatewayError;
     }
-    if let Failure::AnswerDiscarded(status) = failure {
-        return of_status(*status);
+    match failure {
+        Failure::AnswerDiscarded(status) => of_status(*status),
+        Failure::Timeout(_) => Sign::LocalFailure,
+        Failure::Unprocessed { error, .. } => of_error(error, false),
+        Failure::NoAnswer { error, .. } => of_error(error, true),
+        _ => Sign::Nothing,
     }
-    let is_silent = matches!(failure, Failure::Unprocessed { .. } | Failure::NoAnswer { .. } | Failure::Timeout(_));
-    if is_silent { Sign::LocalFailure } else { Sign::Nothing }
+}
+
+/// `taken`: the endpoint had the request.
+fn of_error(error: &StreamError, taken: bool) -> Sign {
+    let is_its_own = match error {
+        StreamError::Reset(_) => true,
+        StreamError::ConnectionLost(_) | StreamError::Truncated | StreamError::Protocol(_) => taken,
+        StreamError::Limit(_) | StreamError::Busy(_) => false,
+    };
+    if is_its_own { Sign::LocalFailure } else { Sign::Nothing }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::reply::Party;
+
+    #[test]
+    fn who_was_late_had_the_request_and_the_time() {
+        let late = |was_given, had| of_attempt(&Failure::Timeout(1_000), was_given, Duration::from_millis(had));
+        assert_eq!(late(true, 1_000), Sign::LocalFailure);
+        assert_eq!(late(true, 500), Sign::LocalFailure);
+        assert_eq!(late(true, 499), Sign::Nothing, "the rest went by before it was asked");
+        assert_eq!(late(false, 1_000), Sign::Nothing, "its client had not sent all");
+        assert_eq!(
+            of_attempt(&Failure::PeerUnserved { told: String::new() }, false, Duration::ZERO),
+            Sign::GatewayError
+        );
+    }
+
+    #[test]
+    fn an_answer_that_breaks_off_is_none() {
+        assert_eq!(of_answer(StatusCode::OK, true), Sign::LocalFailure);
+        assert_eq!(of_answer(StatusCode::OK, false), Sign::Good);
+        assert_eq!(of_answer(StatusCode::BAD_GATEWAY, true), Sign::GatewayError);
+    }
 
     #[test]
     fn statuses_and_failures_are_signs() {
@@ -52,10 +100,17 @@ mod tests {
         status(502, Sign::GatewayError);
         status(503, Sign::GatewayError);
         status(504, Sign::GatewayError);
-        let to = Party::Peer;
-        let lost = || StreamError::ConnectionLost("gone".into());
-        assert_eq!(of_failure(&Failure::NoAnswer { to, error: StreamError::Reset(2) }), Sign::LocalFailure);
-        assert_eq!(of_failure(&Failure::Unprocessed { to, error: lost() }), Sign::LocalFailure);
+        fn error(error: &StreamError, unprocessed: Sign, unanswered: Sign) {
+            let (to, cause) = (Party::Peer, error.clone());
+            assert_eq!(of_failure(&Failure::Unprocessed { to, error: cause.clone() }), unprocessed, "{error}");
+            assert_eq!(of_failure(&Failure::NoAnswer { to, error: cause }), unanswered, "{error}");
+        }
+        error(&StreamError::Reset(2), Sign::LocalFailure, Sign::LocalFailure);
+        error(&StreamError::ConnectionLost("gone".into()), Sign::Nothing, Sign::LocalFailure);
+        error(&StreamError::Truncated, Sign::Nothing, Sign::LocalFailure);
+        error(&StreamError::Protocol("odd"), Sign::Nothing, Sign::LocalFailure);
+        error(&StreamError::Limit("peer's header bytes"), Sign::Nothing, Sign::Nothing);
+        error(&StreamError::Busy("streams"), Sign::Nothing, Sign::Nothing);
         assert_eq!(of_failure(&Failure::PeerUnserved { told: String::new() }), Sign::GatewayError);
         assert_eq!(of_failure(&Failure::ClientGone), Sign::Nothing);
         assert_eq!(of_failure(&Failure::Timeout(5)), Sign::LocalFailure);

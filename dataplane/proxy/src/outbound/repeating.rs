@@ -114,7 +114,8 @@ impl Repeating {
     /// True where it is to be sent again after `failure`, once its wait is over.
     pub(super) fn grants_after(&self, failure: &Failure) -> bool {
         // The answer that was discarded was so because the next attempt had been granted.
-        matches!(failure, Failure::AnswerDiscarded(_)) || self.rule.wants_without(failure) && self.grants(Asked::Nothing)
+        matches!(failure, Failure::AnswerDiscarded(_))
+            || self.rule.wants_without(failure) && self.grants(Asked::Nothing)
     }
 
     /// Before the attempt that was granted.

@@ -72,15 +72,22 @@ pub(super) struct Plan<'s> {
 
 impl Plan<'_> {
     /// Makes the rule's changes on what the filters left; every attempt sends what this leaves.
-    pub(super) fn modify(&self, head: &mut RequestHead) {
+    ///
+    /// # Errors
+    /// What the rule puts there is no target of a request.
+    pub(super) fn modify(&self, head: &mut RequestHead) -> Result<(), Failure> {
+        let unfit = || {
+            let route = self.route.map(|route| route.name.clone()).unwrap_or_else(|| self.goal.service.name.clone());
+            refused(route::RouteRefusal::Rewrite { route })
+        };
+        if let Some(path) = &self.plan.path {
+            head.path = Some(WireTarget::from_shared(path.as_bytes().clone()).map_err(|_| unfit())?);
+        }
+        if let Some(host) = self.plan.host {
+            head.authority = Some(host.parse().map_err(|_| unfit())?);
+        }
         self.plan.modify(&mut head.headers);
-        // Both were checked where they came in; one that is not fit stays as it was.
-        if let Some(Ok(path)) = self.plan.path.as_ref().map(|path| WireTarget::from_shared(path.as_bytes().clone())) {
-            head.path = Some(path);
-        }
-        if let Some(Ok(host)) = self.plan.host.map(str::parse) {
-            head.authority = Some(host);
-        }
+        Ok(())
     }
 
     /// Of the whole exchange, and of each attempt.

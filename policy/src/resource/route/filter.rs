@@ -117,6 +117,8 @@ impl PathModifierSpec {
         };
         match crate::path::normalize(text) {
             _ if text.is_empty() && may_be_empty => Ok(()),
+            // `*` is in normal form, and what OPTIONS asks of a whole server.
+            _ if !text.starts_with('/') => Err(format!("{text:?} does not begin with a slash")),
             _ if text.len() > MAX_PATH => Err(format!("has {} bytes; at most {MAX_PATH} are allowed", text.len())),
             Ok(normal) if normal == *text => Ok(()),
             Ok(normal) => Err(format!("{text:?} would arrive as {normal:?}: write that")),
