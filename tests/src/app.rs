@@ -190,7 +190,7 @@ fn trailers() -> Response<Body> {
 }
 
 /// Four kinds of call: `Unary` and `Bidi` echo each message, `ClientStream` sends one at the end, `ServerStream` sends three;
-/// `Missing` is a trailers-only error.
+/// `Missing` is a trailers-only error, `MissingBehind` one in trailers behind a head.
 async fn grpc(method: &str, body: Incoming) -> Response<Body> {
     let ok = |frames: Body| {
         let mut response = Response::new(frames);
@@ -203,6 +203,11 @@ async fn grpc(method: &str, body: Incoming) -> Response<Body> {
             response.headers_mut().insert("grpc-status", HeaderValue::from_static("5"));
             response.headers_mut().insert("grpc-message", HeaderValue::from_static("no such thing"));
             response
+        }
+        "MissingBehind" => {
+            let mut trailers = HeaderMap::new();
+            trailers.insert("grpc-status", HeaderValue::from_static("5"));
+            ok(StreamBody::new(futures_util::stream::iter([Ok(Frame::trailers(trailers))])).boxed_unsync())
         }
         "ClientStream" => {
             let all = body.collect().await.map(|all| all.to_bytes()).unwrap_or_default();

@@ -41,6 +41,7 @@ mod mesh {
     mod real;
     mod refused;
     mod replicas;
+    mod retrying;
     mod rogue;
     mod rolling;
     mod rotation;

@@ -37,7 +37,11 @@ pub struct Call<'c, 'a> {
 
 /// Says whether an answer is to be followed by another attempt instead of being passed on.
 pub trait Again {
+    /// `head`: of the answer, or its trailers where they are all that follows.
     fn discards(&self, head: &ResponseHead) -> bool;
+
+    /// True where trailers may say so, too.
+    fn reads_trailers(&self) -> bool;
 }
 
 /// The moment by which a request, or one attempt to send it, has to be over.

@@ -282,8 +282,11 @@ pub async fn exchange(
             return Err(error);
         }
     };
-    let is_whole = kept.as_ref().is_none_or(Kept::is_whole);
-    if is_whole && responder.is_some() && terms.again.is_some_and(|again| again.discards(&head)) {
+    let mut answer = Source::once(answer.into_body());
+    let again = terms.again.filter(|_| responder.is_some() && kept.as_ref().is_none_or(Kept::is_whole));
+    if let Some(again) = again
+        && (again.discards(&head) || trailers_discard(again, &mut upload, &head, &mut answer).await?)
+    {
         upload.give_up();
         return Err(ExchangeError::Discarded(head.status));
     }
@@ -360,6 +363,32 @@ async fn final_head(
     }
 }
 
+/// How long a head whose rule looks at trailers waits for what follows it. Not in the configuration: the trailers of an
+/// error follow at once, and whoever streams is hardly held up.
+const FOLLOWS: Duration = Duration::from_millis(20);
+
+/// Whether the trailers that follow the head of a gRPC answer at once have it discarded.
+async fn trailers_discard(
+    again: &dyn Again,
+    upload: &mut Upload<'_>,
+    head: &ResponseHead,
+    answer: &mut Source<'_>,
+) -> Result<bool, ExchangeError> {
+    if !again.reads_trailers() || head.headers.contains_key("grpc-status") || answer.is_end() {
+        return Ok(false);
+    }
+    let trailers = {
+        let first = pin!(answer.only_trailers());
+        upload.race(pin!(tokio::time::timeout(FOLLOWS, first))).await?.ok().flatten()
+    };
+    let Some(trailers) = trailers else { return Ok(false) };
+    let discards = again.discards(&ResponseHead { status: head.status, headers: trailers.clone() });
+    if !discards {
+        answer.give_back(trailers);
+    }
+    Ok(discards)
+}
+
 /// Waits for `awaited`, but not beyond the end of an attempt.
 pub async fn in_time<T>(attempt: Option<End>, awaited: impl Future<Output = T>) -> Result<T, Failure> {
     match attempt {
@@ -404,7 +433,7 @@ pub async fn unless_gone<T>(
 async fn respond(
     mut head: ResponseHead,
     upload: &mut Upload<'_>,
-    answer: ResponseRecv<'_>,
+    mut source: Source<'_>,
     responder: &mut Option<Responder<'_>>,
     terms: &mut Terms<'_, '_>,
     received: &Progress,
@@ -415,7 +444,6 @@ async fn respond(
     let (own, at) = (head.status, Instant::now());
     let replaced = terms.filtered.response(&mut head).await;
     terms.status.set(Some(Answered { own, at, sent: head.status }));
-    let mut source = Source::once(answer.into_body());
     let responder = responder.take().expect("a response has one final head");
     let stalls = terms.idle.stalls;
     if let Some(body) = replaced {
@@ -439,13 +467,12 @@ async fn switched(
     mut head: ResponseHead,
     body: &mut Source<'_>,
     up: &mut SendBody<'_>,
-    (answer, responder): (ResponseRecv<'_>, &mut Option<Responder<'_>>),
+    (mut source, responder): (Source<'_>, &mut Option<Responder<'_>>),
     terms: &Terms<'_, '_>,
     (sent, received): (&Progress, &Progress),
 ) -> Result<(), ExchangeError> {
     mesh::strip_response(&mut head.headers, true);
     terms.status.set(Some(Answered { own: head.status, at: Instant::now(), sent: head.status }));
-    let mut source = Source::once(answer.into_body());
     let responder = responder.take().expect("a response has one final head");
     let (stalls, held) = (terms.idle.stalls, source.held());
     let mut sink = tell(stalls, held, responder.head(&head, false)).await?;

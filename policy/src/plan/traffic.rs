@@ -63,12 +63,12 @@ pub fn effective(world: &World, service: &ObjectName) -> Vec<Effective> {
     let retry = spec.and_then(|spec| Some(spec.retry.as_ref()?.retry().to_string()));
     let of_mesh = deadline_text(mesh_settings(world, "").request_timeout_ms.unwrap_or_default());
     vec![
-        own("timeouts.request", timeouts.request_ms.map(deadline_text), &of_mesh),
-        own("timeouts.backendRequest", timeouts.backend_request_ms.map(deadline_text), "none"),
-        own("retry", retry, "only what provably nobody acted on"),
         own("loadBalancing", balancing, Balancing::default().algorithm()),
         own("outlierDetection", outliers, "nobody is ejected"),
         own("limits", limits, "none"),
+        own("timeouts.request", timeouts.request_ms.map(deadline_text), &of_mesh),
+        own("timeouts.backendRequest", timeouts.backend_request_ms.map(deadline_text), "none"),
+        own("retry", retry, "only what provably nobody acted on"),
     ]
 }
 

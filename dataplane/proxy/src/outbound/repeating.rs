@@ -142,6 +142,10 @@ impl Again for Repeating {
     fn discards(&self, head: &ResponseHead) -> bool {
         self.rule.wants_after(head.status, &head.headers) && self.grants(asked(&head.headers))
     }
+
+    fn reads_trailers(&self) -> bool {
+        !self.rule.grpc_codes.is_empty()
+    }
 }
 
 #[cfg(test)]

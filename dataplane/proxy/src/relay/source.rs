@@ -34,6 +34,8 @@ pub struct Source<'a> {
     body: RecvBody<'a>,
     /// Bytes of it that may be kept; 0 for a body that is read once.
     limit: usize,
+    /// A frame that was looked at ahead of its time. Boxed: rare, and large.
+    ahead: Option<Box<Frame>>,
     /// Made when there is something to keep.
     kept: Option<Kept>,
     taken: bool,
@@ -51,7 +53,7 @@ impl<'a> Source<'a> {
     /// A body that can be read again from its start while no more than `limit` bytes were taken of it and nobody has called
     /// [`Kept::settle`].
     pub fn replayable(body: RecvBody<'a>, limit: usize) -> Self {
-        Self { body, limit, kept: None, taken: false, watch: None, is_forged: false }
+        Self { body, limit, ahead: None, kept: None, taken: false, watch: None, is_forged: false }
     }
 
     /// For the client's bytes of a stream that nobody judges, a tunnel or what follows an upgrade: where they are requests
@@ -68,6 +70,9 @@ impl<'a> Source<'a> {
 
     /// The next frame; `None` at the clean end. Cancel safe.
     pub async fn frame(&mut self) -> Result<Option<Frame>, StreamError> {
+        if let Some(ahead) = self.ahead.take() {
+            return Ok(Some(*ahead));
+        }
         if let Some(again) = self.kept.as_ref().and_then(Kept::again) {
             return Ok(Some(again));
         }
@@ -85,6 +90,24 @@ impl<'a> Source<'a> {
             self.kept().keep(&frame);
         }
         Ok(Some(frame))
+    }
+
+    /// The trailers, where they are the first thing that comes. Waits for it, and takes nothing away but trailers. Cancel safe.
+    pub async fn only_trailers(&mut self) -> Option<HeaderMap> {
+        // What breaks off does so again.
+        match self.frame().await {
+            Ok(Some(Frame::Trailers(trailers))) => Some(trailers),
+            Ok(Some(data)) => {
+                self.ahead = Some(Box::new(data));
+                None
+            }
+            Ok(None) | Err(_) => None,
+        }
+    }
+
+    /// Gives back what was taken.
+    pub fn give_back(&mut self, trailers: HeaderMap) {
+        self.ahead = Some(Box::new(Frame::Trailers(trailers)));
     }
 
     fn may_pass(&mut self, data: &[u8]) -> bool {
@@ -133,7 +156,7 @@ impl<'a> Source<'a> {
 
     /// True when no frame will come and that is known without waiting.
     pub fn is_end(&self) -> bool {
-        !self.kept.as_ref().is_some_and(Kept::has_more) && self.body.is_end()
+        self.ahead.is_none() && !self.kept.as_ref().is_some_and(Kept::has_more) && self.body.is_end()
     }
 
     /// Tells the sender to stop.

@@ -1,0 +1,189 @@
+//! What rules and TrafficPolicies ask to be sent again is sent again through real sidecars: elsewhere, whole, counted, no
+//! more often than they say and the budget grants, and nothing that somebody may have acted on twice unless they say so.
+
+use http::Method;
+use weft_tests::client::{empty, full};
+use weft_tests::{App, Client, Mesh, Sidecar, Workload, eventually};
+
+const ENDPOINTS: [&str; 2] = ["cart-1", "cart-2"];
+
+struct Cart {
+    mesh: Mesh,
+    apps: Vec<App>,
+    caller: Sidecar,
+    _servers: Vec<Sidecar>,
+}
+
+impl Cart {
+    async fn start() -> Self {
+        let mesh = Mesh::start().await;
+        let (mut apps, mut servers) = (Vec::new(), Vec::new());
+        for name in ENDPOINTS {
+            let workload = Workload::server(name, 8080, "http").of("cart");
+            apps.push(App::start(name, workload.ip, 8080).await);
+            servers.push(mesh.sidecar(workload).await);
+        }
+        let caller = mesh.sidecar(Workload::client("shopper")).await;
+        let cart = Self { mesh, apps, caller, _servers: servers };
+        cart.apply(
+            "TrafficPolicy",
+            "targetRefs: [{kind: Service, name: cart}], loadBalancing: {algorithm: RoundRobin}",
+        );
+        for app in &cart.apps {
+            let before = app.served();
+            eventually("each endpoint answers", || async {
+                let answer = cart.get("/who").await;
+                (answer.0 == 200 && app.served() > before).then_some(())
+            })
+            .await;
+        }
+        cart
+    }
+
+    /// Applies an object called cart, and waits until every proxy has it.
+    fn apply(&self, kind: &str, spec: &str) {
+        self.apply_with(kind, "", spec);
+    }
+
+    fn apply_with(&self, kind: &str, annotations: &str, spec: &str) {
+        let version = if kind == "HTTPRoute" { "gateway.networking.k8s.io/v1" } else { "weft.dev/v1alpha1" };
+        let text = format!(
+            "{{apiVersion: {version}, kind: {kind}, metadata: {{name: cart, namespace: default, annotations: \
+             {{{annotations}}}}}, spec: {{{spec}}}}}\n"
+        );
+        let applied = self.mesh.weft_reading(&text, &["apply", "-f", "-", "--wait", "30s"]);
+        assert_eq!(applied.code, 0, "{}{}", applied.out, applied.err);
+    }
+
+    /// A rule for the service with these further fields.
+    fn route(&self, annotations: &str, fields: &str) {
+        let parent = "parentRefs: [{group: '', kind: Service, name: cart}]";
+        let rule = format!("{parent}, rules: [{{backendRefs: [{{name: cart, port: 80}}], {fields}}}]");
+        self.apply_with("HTTPRoute", annotations, &rule);
+    }
+
+    async fn client(&self) -> Client {
+        Client::through(self.caller.proxy(), "cart").await
+    }
+
+    async fn get(&self, path: &str) -> (u16, String) {
+        let answer = self.client().await.get(path).await;
+        (answer.status.as_u16(), answer.text())
+    }
+
+    fn served(&self) -> u64 {
+        self.apps.iter().map(App::served).sum()
+    }
+
+    fn fail(&self, status: u16) {
+        self.apps.iter().for_each(|app| app.fail(status));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_of_such_a_status_is_followed_by_another_attempt_elsewhere() {
+    let cart = Cart::start().await;
+    cart.route("", "retry: {codes: [503], attempts: 2, backoff: 10ms}");
+    cart.apps[0].fail(503);
+    let mut client = cart.client().await;
+    let before = cart.apps[0].served();
+    let mut counted = 0;
+    for _ in 0..10 {
+        let answer = client.get("/seen").await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        counted += usize::from(answer.text().contains(r#"["weft-attempt","2"]"#));
+    }
+    let had = cart.apps[0].served() - before;
+    assert!(had > 0 && counted == usize::try_from(had).unwrap(), "{counted} of {had} attempts were counted");
+    // With its body, for as much as is kept of it.
+    for _ in 0..4 {
+        let answer = client.call(Method::PUT, "/echo", &[], full("what was sent")).await.unwrap();
+        assert_eq!((answer.status.as_u16(), answer.text().as_str()), (200, "what was sent"));
+    }
+    // Somebody may have acted on it.
+    let mut posted = Vec::new();
+    for _ in 0..4 {
+        posted.push(client.post("/echo", "x").await.status.as_u16());
+    }
+    posted.sort_unstable();
+    assert_eq!(posted, [200, 200, 503, 503]);
+    let explained = cart.mesh.weft(&["explain", "--from", "default/shopper", "--to", "cart"]);
+    let told =
+        "2 more after 503, no answer, at least 10ms later, of idempotent methods, as HTTPRoute default/cart says";
+    assert!(explained.out.contains(told), "{}", explained.out);
+    cart.route("weft.dev/retry-methods: any", "retry: {codes: [503], attempts: 2, backoff: 10ms}");
+    for _ in 0..4 {
+        assert_eq!(client.post("/echo", "x").await.status, 200);
+    }
+    let metrics = cart.caller.metrics().await;
+    assert!(metrics.sum("weft_policy_retries_total", &[]) >= 5.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_more_attempts_are_made_than_are_asked_for_and_granted() {
+    let cart = Cart::start().await;
+    cart.route("", "retry: {codes: [503], attempts: 2, backoff: 1ms}");
+    cart.fail(503);
+    let before = cart.served();
+    assert_eq!(cart.get("/who").await.0, 503, "the last answer is passed on");
+    assert_eq!(cart.served() - before, 3);
+    cart.fail(429);
+    let before = cart.served();
+    assert_eq!(cart.get("/who").await.0, 429, "of another status");
+    assert_eq!(cart.served() - before, 1);
+    cart.fail(503);
+    let before = cart.served();
+    let mut client = cart.client().await;
+    for _ in 0..400 {
+        assert_eq!(client.get("/who").await.status, 503);
+    }
+    // One worker's budget: a fifth of them, and thirty each ten seconds.
+    let attempts = cart.served() - before;
+    assert!((400..=400 + 80 + 60).contains(&attempts), "{attempts} attempts");
+    assert!(cart.caller.metrics().await.sum("weft_retries_refused_total", &[]) > 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_attempt_that_is_late_is_given_up_and_followed_by_another() {
+    let cart = Cart::start().await;
+    cart.route("", "timeouts: {backendRequest: 300ms}");
+    let before = cart.served();
+    let (status, text) = cart.get("/slow/5000").await;
+    assert_eq!((status, text.contains("no answer within 300 ms")), (504, true), "{text}");
+    assert_eq!(cart.served() - before, 1);
+    cart.route("", "timeouts: {request: 20s, backendRequest: 300ms}, retry: {attempts: 2, backoff: 1ms}");
+    let before = cart.served();
+    assert_eq!(cart.get("/slow/5000").await.0, 504);
+    assert_eq!(cart.served() - before, 3);
+    let answer = cart.client().await.call(Method::POST, "/slow/5000", &[], empty()).await.unwrap();
+    assert_eq!(answer.status, 504);
+    assert_eq!(cart.served() - before, 4, "somebody may act on it still");
+    // All attempts together have the time of the request.
+    cart.route("", "timeouts: {request: 500ms, backendRequest: 400ms}, retry: {attempts: 9, backoff: 1ms}");
+    let before = cart.served();
+    assert_eq!(cart.get("/slow/5000").await.0, 504);
+    assert_eq!(cart.served() - before, 2);
+    let explained = cart.mesh.weft(&["explain", "--from", "default/shopper", "--to", "cart"]);
+    let told = "500ms in all, as HTTPRoute default/cart says; 400ms each attempt, as HTTPRoute default/cart says";
+    assert!(explained.out.contains(told), "{}", explained.out);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_of_grpc_are_sent_again_by_their_status() {
+    let cart = Cart::start().await;
+    let policy =
+        "targetRefs: [{kind: Service, name: cart}], retry: {grpcCodes: [NOT_FOUND], attempts: 2, backoff: 1ms}";
+    cart.apply("TrafficPolicy", policy);
+    let grpc = [("content-type", "application/grpc"), ("te", "trailers")];
+    let mut client = Client::h2_through(cart.caller.proxy(), "cart").await;
+    for (path, attempts) in [("/test.Echo/Missing", 3), ("/test.Echo/MissingBehind", 3), ("/test.Echo/Unary", 1)] {
+        let before = cart.served();
+        let answer = client.call(Method::POST, path, &grpc, full(weft_tests::app::message(b"one"))).await.unwrap();
+        assert_eq!(answer.status, 200);
+        assert_eq!(cart.served() - before, attempts, "{path}");
+    }
+    let described = cart.mesh.weft(&["describe", "service", "cart"]);
+    let told = "retry: 2 more after NOT_FOUND of gRPC, no answer, at least 1ms later, of idempotent methods \
+                (TrafficPolicy default/cart)";
+    assert!(described.out.contains(told), "{}", described.out);
+}
