@@ -1,6 +1,7 @@
 //! Names, and GAMMA's precedence against a naive model with seeded random routes.
 
 mod scope;
+mod settings;
 
 use super::*;
 use crate::bundle::{

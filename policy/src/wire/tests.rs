@@ -354,6 +354,9 @@ fn actions_that_no_release_takes_are_refused_by_key() {
         check(json!({"rewrite": {"path": {"full": path}}}), &format!(": {path:?} is no path in normal form"));
     }
     check(json!({"rewrite": {"path": {"prefix": {"matched": "", "to": "/"}}}}), ": \"\" is no path");
+    for path in ["*", "*x"] {
+        check(json!({"rewrite": {"path": {"full": path}}}), &format!(": {path:?} is no path in normal form"));
+    }
     check(json!({"redirect": {"status": 200}}), ": 200 is no status of a redirect");
     check(json!({"redirect": {"status": 302, "port": 0}}), ": 0 is not a port");
     check(json!({"redirect": {"status": 302, "scheme": "ftp"}}), ".redirect.scheme: unknown variant `ftp`");

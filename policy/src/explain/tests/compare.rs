@@ -99,7 +99,12 @@ fn random_route(random: &mut Random, number: usize) -> String {
         let kind = random.one(&["Exact", "PathPrefix"]);
         let method = random.one(&["", "", ", method: POST"]);
         let header = random.one(&["", "", ", headers: [{name: x-a, value: \"1\"}]"]);
-        let timeout = random.one(&["", "", ", timeouts: {request: 1s}"]);
+        let timeout = random.one(&[
+            "",
+            "",
+            ", timeouts: {request: 1s}",
+            ", timeouts: {backendRequest: 1s}, retry: {codes: [503]}",
+        ]);
         let filters = random_filters(random, kind == "PathPrefix");
         let mut backends = String::new();
         let most = if filters.contains("Redirect") { 1 } else { 3 };

@@ -121,3 +121,26 @@ fn an_older_proxy_is_told_of_the_service_without_it() {
     assert_eq!((service.name.to_string().as_str(), &service.traffic), ("shop/web", &None));
     assert!(!service.endpoints.is_empty());
 }
+
+#[test]
+fn a_policy_sets_timeouts_and_what_is_sent_again() {
+    let spec = "{}, timeouts: {request: 10s, backendRequest: 2s}, retry: {codes: [503, 502, 503], grpcCodes: [UNAVAILABLE], \
+                backoff: 100ms, methods: Any}";
+    let world = with(&[policy("p", &to("web"), spec), policy("q", &to("web-v2"), "{}, retry: {attempts: 1}")]);
+    let bundle = bundle(&world, &["shop/web-1"]);
+    let traffic = |service: &str| bundle.services[&name(service)].traffic.clone().unwrap();
+    let web = traffic("shop/web");
+    assert_eq!((web.request_timeout_ms, web.attempt_timeout_ms), (Some(10_000), Some(2_000)));
+    let told = "maxRetries of the Mesh more after 502, 503, UNAVAILABLE of gRPC, no answer, at least 100ms later, whatever the method";
+    assert_eq!(web.retry.unwrap().to_string(), told);
+    assert_eq!(traffic("shop/web-v2").retry.unwrap().to_string(), "1 more after no answer, of idempotent methods");
+    let all = effective(&world, &name("shop/web"));
+    let all: Vec<_> = all[3..].iter().map(|it| (it.setting, it.value.as_str(), it.policy.is_some())).collect();
+    assert_eq!(
+        all,
+        [("timeouts.request", "10s", true), ("timeouts.backendRequest", "2s", true), ("retry", told, true)]
+    );
+    let none = effective(&world, &name("shop/nothing"));
+    let told: Vec<_> = none[3..].iter().map(|it| (it.value.as_str(), it.policy.is_some())).collect();
+    assert_eq!(told, [("none", false), ("none", false), ("only what provably nobody acted on", false)]);
+}

@@ -103,7 +103,7 @@ fn a_registration_with_an_unknown_protocol_is_refused_by_name() {
 /// A preference comes with a capability: who lacks it gets the service without, which every release reads.
 #[test]
 fn settings_of_a_traffic_policy_are_sent_to_those_who_know_them() {
-    use crate::bundle::{Balancing, HashKey, Limits, Outliers, SourceKey, Traffic};
+    use crate::bundle::{Balancing, HashKey, Limits, Outliers, Retry, SourceKey, Traffic};
     let Object::Service(plain) = everything().remove(2) else { panic!("the services are third") };
     let keys = [
         HashKey::Header("x-user".to_owned()),
@@ -129,8 +129,17 @@ fn settings_of_a_traffic_policy_are_sent_to_those_who_know_them() {
     let limits = Some(Limits { active: 9, pending: 2, pending_ms: 1_500 });
     let told = limits.as_ref().unwrap().to_string();
     assert_eq!(told, "9 active requests of each proxy, 2 pending for up to 1s500ms");
+    let traffic = |balancing, outliers, limits| Traffic {
+        policy: name("shop/p"),
+        balancing,
+        outliers,
+        limits,
+        request_timeout_ms: Some(9),
+        attempt_timeout_ms: None,
+        retry: Some(Retry { grpc_codes: vec![14], ..Retry::default() }),
+    };
     for (balancing, outliers) in by_key.chain(others).zip(both.into_iter().cycle()) {
-        let traffic = Some(Box::new(Traffic { policy: name("shop/p"), balancing, outliers, limits: limits.clone() }));
+        let traffic = Some(Box::new(traffic(balancing, outliers, limits.clone())));
         let service = Object::Service(Service { traffic, ..plain.clone() });
         let envelope = encode(&service);
         assert_eq!(envelope.requires, [ENDPOINT_PORTS, TRAFFIC_POLICY]);
@@ -139,7 +148,7 @@ fn settings_of_a_traffic_policy_are_sent_to_those_who_know_them() {
     }
     assert_eq!(encode(&Object::Service(plain.clone())).requires, [ENDPOINT_PORTS]);
     let odd = |balancing: Balancing, outliers: Option<Outliers>| {
-        let traffic = Some(Box::new(Traffic { policy: name("shop/p"), balancing, outliers, limits: None }));
+        let traffic = Some(Box::new(traffic(balancing, outliers, None)));
         receive(with(encode(&Object::Service(Service { traffic, ..plain.clone() })))).unwrap_err().reason
     };
     let refused = odd(Balancing::Maglev(HashKey::Header("X-User".to_owned())), None);
@@ -148,4 +157,41 @@ fn settings_of_a_traffic_policy_are_sent_to_those_who_know_them() {
     assert_eq!(odd(nameless, None), "traffic.balancing: a cookie has a name");
     let refused = odd(Balancing::Random, Some(none));
     assert!(refused.starts_with("traffic.outliers: an ejection takes time"), "{refused}");
+}
+
+/// What a rule prefers comes with a capability: who lacks it gets the rule without.
+#[test]
+fn what_rules_send_again_is_sent_to_those_who_know_it() {
+    use super::super::ROUTE_RETRIES;
+    use crate::bundle::{Retry, Route, RouteAction, RouteRule};
+    let Object::Route(plain) = everything().remove(3) else { panic!("the routes are fourth") };
+    let with_actions = |preferences: Vec<RouteAction>| {
+        let rules = plain.rules.iter().map(|rule| RouteRule {
+            actions: rule.actions.iter().cloned().chain(preferences.clone()).collect(),
+            ..rule.clone()
+        });
+        Object::Route(Route { rules: rules.collect(), ..plain.clone() })
+    };
+    let retry = Retry {
+        codes: vec![400, 599],
+        grpc_codes: vec![1, 16],
+        attempts: Some(0),
+        backoff_ms: Some(1),
+        any_method: true,
+    };
+    for preference in
+        [RouteAction::AttemptTimeoutMs(5), RouteAction::Retry(retry), RouteAction::Retry(Retry::default())]
+    {
+        let route = with_actions(vec![preference]);
+        let envelope = encode(&route);
+        assert_eq!(envelope.requires, [ROUTE_RETRIES]);
+        assert_eq!(receive(vec![envelope]).unwrap().delta.upserts, [route.clone()]);
+        assert_eq!(route.without_preferences(), Some(Object::Route(plain.clone())));
+    }
+    assert!(encode(&Object::Route(plain.clone())).requires.is_empty());
+    let odd = |retry: Retry| receive(vec![encode(&with_actions(vec![RouteAction::Retry(retry)]))]).unwrap_err().reason;
+    let refused = odd(Retry { codes: vec![200], ..Retry::default() });
+    assert!(refused.ends_with(": 200 is no status of an error"), "{refused}");
+    let refused = odd(Retry { grpc_codes: vec![0], ..Retry::default() });
+    assert!(refused.ends_with(": 0 is no status of a gRPC error"), "{refused}");
 }
