@@ -338,8 +338,11 @@ async fn final_head(
     terms: &mut Terms<'_, '_>,
 ) -> Result<ResponseHead, ExchangeError> {
     loop {
-        let awaited = pin!(in_time(terms.attempt, answer.head()));
-        let head = upload.race(pin!(unless_gone(awaited, responder.as_mut()))).await??.map_err(ExchangeError::Late)?;
+        let head = {
+            let awaited = pin!(in_time(terms.attempt, answer.head()));
+            upload.race(pin!(unless_gone(awaited, responder.as_mut()))).await??
+        };
+        let head = head.map_err(ExchangeError::Late)?;
         let mut head = head.map_err(ExchangeError::Unanswered)?;
         if terms.from_peer && head.headers.contains_key(WEFT_UNSERVED) {
             return Err(ExchangeError::Unserved(told(&head.headers).to_owned()));

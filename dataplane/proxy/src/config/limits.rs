@@ -127,7 +127,7 @@ limits! {
     late_upload_idle_timeout_s: u64 = 60, 1, LONG_S;
     /// How long a client may take for an answer of the proxy's own. Later: it is reset and counted.
     own_answer_timeout_s: u64 = 30, 1, LONG_S;
-    /// Bytes of a request body that are kept until its answer comes, so that what nobody processed can be sent again.
+    /// Bytes of a request body that are kept until its answer comes, so that what nobody processed, and what a rule asks for, can be sent again.
     replay_buffer_bytes: usize = 64 * 1_024, 0, 16 << 20;
     /// Bytes that the process may hold for streams whose receivers take nothing, both directions and all protocols. Above:
     /// those that have stalled longest are reset and counted.
