@@ -24,7 +24,7 @@ use std::time::Duration;
 use crate::{below, next_dice};
 use hashed::{HashOrder, Placed};
 pub use outliers::{Outliers, Sign};
-use standing::{Standing, Told};
+use standing::Told;
 use turns::Turns;
 pub use vitals::Vitals;
 
@@ -164,7 +164,7 @@ impl<E: AsRef<Vitals>> Balancer<E> {
         }
         (self.settings, self.endpoints) = (settings, endpoints);
         if settings.outliers.is_none() {
-            self.endpoints.iter().for_each(|it| vitals_of(&it.endpoint).pardon());
+            self.endpoints.iter().for_each(|it| vitals_of(&it.endpoint).standing.borrow_mut().pardon());
         }
         let placed = || -> Vec<Placed> {
             let with_weight = self.endpoints.iter().filter(|it| it.weight > 0);
@@ -283,15 +283,15 @@ impl<E: AsRef<Vitals>> Balancer<E> {
         winner
     }
 
-    /// There is a connection to it. If it was taken to be unreachable it is drawn again, as if it were new: what was
-    /// measured is from before it vanished.
+    /// There is a connection to it. If it was taken to be unreachable it is drawn again, unless it is ejected: what was
+    /// measured is from before it vanished, and an ejection goes on.
     pub fn reached(&mut self, endpoint: &E, now: Duration) {
         let vitals = endpoint.as_ref();
         if vitals.is_reachable() {
             return;
         }
         let first = !self.drawn.iter().any(|drawn| vitals_of(&drawn.endpoint).is_reachable());
-        vitals.standing.replace(Standing::default());
+        vitals.standing.borrow_mut().found(now);
         vitals.forget_latency();
         if first {
             // The fault that kept all endpoints away is over: the others are probed now, or this one would carry alone

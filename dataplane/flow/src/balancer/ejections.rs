@@ -88,6 +88,34 @@ fn one_real_request_tries_whether_it_is_well_again() {
     assert_eq!((trials(&named, 629), trials(&named, 630)), (0, 1), "it begins anew");
 }
 
+/// It refuses a connection, also that of its trial, and is reached again: it is out for as long as it would have been.
+#[test]
+fn an_ejection_goes_on_where_a_connection_is_refused() {
+    let mut named = ejecting(OUTLIERS, &["a", "b", "c"]);
+    let trials = |named: &Named, now: u64| {
+        (0..100).filter(|dice: &u64| named.pick(seconds(now), dice << 57, &[]) == Some("a")).count()
+    };
+    (0..2).for_each(|_| _ = end(&mut named, "a", 1, Sign::LocalFailure));
+    named.not_reached("a", seconds(5), 0);
+    assert_eq!((named.ejected(), named.unreachable(), trials(&named, 6)), (0, 1, 0));
+    named.reached("a", seconds(7));
+    assert_eq!((named.ejected(), named.unreachable(), trials(&named, 30), trials(&named, 31)), (1, 0, 0, 1));
+    // Its trial is not connected: it says nothing, and is made again as soon as that is possible.
+    named.not_reached("a", seconds(32), 0);
+    named.ended("a", seconds(31), seconds(32), 0, Sign::Nothing);
+    assert_eq!(trials(&named, 33), 0);
+    named.reached("a", seconds(33));
+    assert_eq!(trials(&named, 33), 1);
+    named.ended("a", seconds(33), seconds(34), 0, Sign::ServerError);
+    assert_eq!((trials(&named, 93), trials(&named, 94)), (0, 1), "and the next lasts twice as long");
+    named.ended("a", seconds(94), seconds(95), 0, Sign::Good);
+    // Back for 5 s, then away for long: it has not served for as long as it was out.
+    named.not_reached("a", seconds(100), 0);
+    named.reached("a", seconds(500));
+    assert!(!end(&mut named, "a", 500, Sign::LocalFailure) && end(&mut named, "a", 500, Sign::LocalFailure));
+    assert_eq!((trials(&named, 599), trials(&named, 600)), (0, 1), "100 s");
+}
+
 #[test]
 fn so_many_are_out_and_never_the_only_one() {
     fn out(percent: u32, count: usize) -> usize {

@@ -103,4 +103,11 @@ impl Row {
         let ejections = self.ejections.clone().map(|known| Ejections { back_at: Some(now), ..known });
         Self { ejections, ..Self::default() }
     }
+
+    /// It could not be reached for so long: a new row, and of its ejections nothing was served off meanwhile.
+    pub(super) fn after(&self, away: Duration) -> Self {
+        let back_at = |known: &Ejections| known.back_at.map(|back_at| back_at.saturating_add(away));
+        let ejections = self.ejections.as_ref().map(|known| Ejections { back_at: back_at(known), ..known.clone() });
+        Self { ejections, ..Self::default() }
+    }
 }
