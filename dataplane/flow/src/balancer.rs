@@ -162,8 +162,9 @@ impl<E: AsRef<Vitals>> Balancer<E> {
         if settings == self.settings && endpoints == self.endpoints {
             return;
         }
+        let judges_anew = settings.outliers != self.settings.outliers;
         (self.settings, self.endpoints) = (settings, endpoints);
-        if settings.outliers.is_none() {
+        if judges_anew {
             self.endpoints.iter().for_each(|it| vitals_of(&it.endpoint).standing.borrow_mut().pardon());
         }
         let placed = || -> Vec<Placed> {

@@ -116,6 +116,24 @@ fn an_ejection_goes_on_where_a_connection_is_refused() {
     assert_eq!((trials(&named, 599), trials(&named, 600)), (0, 1), "100 s");
 }
 
+/// The policy was wrong, and is corrected: whom it ejected is back, and nothing of it is counted on.
+#[test]
+fn another_policy_judges_anew() {
+    let wrong = Outliers { server_errors: 1, ejection: seconds(1_000), longest: seconds(10_000), ..OUTLIERS };
+    let mut named = ejecting(wrong, &["a", "b", "c"]);
+    assert!(end(&mut named, "a", 1, Sign::ServerError));
+    end(&mut named, "b", 1, Sign::LocalFailure);
+    named.update([("a", 2), ("b", 1), ("c", 1)]);
+    assert_eq!(named.ejected(), 1, "another weight changes nothing");
+    named.settings.outliers = Some(OUTLIERS);
+    named.update(["a", "b", "c"].map(|name| (name, 1)));
+    assert_eq!((named.ejected(), picked(&named, 2).len()), (0, 3));
+    assert!(!end(&mut named, "b", 2, Sign::LocalFailure), "its row begins anew");
+    end(&mut named, "b", 2, Sign::Good);
+    (0..3).for_each(|_| _ = end(&mut named, "a", 3, Sign::ServerError));
+    assert_eq!((picked(&named, 32).contains("a"), picked(&named, 33).contains("a")), (false, true), "30 s, not 2,000");
+}
+
 #[test]
 fn so_many_are_out_and_never_the_only_one() {
     fn out(percent: u32, count: usize) -> usize {

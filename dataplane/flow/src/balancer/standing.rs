@@ -148,7 +148,7 @@ impl Standing {
         }
     }
 
-    /// Its service ejects nobody any more.
+    /// Ends an ejection, and forgets all that was counted: its service judges by something else now.
     pub(super) fn pardon(&mut self) {
         self.health = Health::default();
     }
