@@ -183,6 +183,35 @@ fn turns_are_exact() {
     });
 }
 
+/// A look at whether one can be reached is followed by the request that it was for: it finds the endpoint that this gets,
+/// where that is known, and changes nothing of what requests get.
+#[test]
+fn who_only_reaches_takes_no_turn() {
+    let wanted = |purpose, key| Wanted { purpose, key };
+    let weighted = [("a", 1), ("b", 1), ("c", 2)];
+    let (mut looking, mut alone) =
+        (balancer(Algorithm::RoundRobin, weighted), balancer(Algorithm::RoundRobin, weighted));
+    for round in 0..40_u64 {
+        let dice = 7 ^ round << 40;
+        let reached = looking.pick_wanted(wanted(Purpose::Reach, None), NOW, dice, &[]);
+        let picked = looking.pick(NOW, dice, &[]);
+        assert_eq!((reached, picked), (picked, alone.pick(NOW, dice, &[])), "in round {round}");
+    }
+    for algorithm in [Algorithm::RingHash, Algorithm::Maglev] {
+        let named = balancer(algorithm, weighted);
+        for key in (0..50).map(|number: u64| Some(hash(&number.to_be_bytes()))) {
+            let reached = named.pick_wanted(wanted(Purpose::Reach, key), NOW, 1, &[]);
+            assert_eq!(reached, named.pick_for(key, NOW, 2, &[]));
+        }
+    }
+    // Nor does it count as a request that an endpoint had: of two equal ones the other is not favoured for it.
+    (looking, alone) = (balancer(Algorithm::PeakEwma, equal(2)), balancer(Algorithm::PeakEwma, equal(2)));
+    for dice in (0..200_u64).map(|number| hash(&number.to_be_bytes())) {
+        (0..3).for_each(|more| _ = looking.pick_wanted(wanted(Purpose::Reach, None), NOW, dice ^ more, &[]));
+        assert_eq!(looking.pick(NOW, dice, &[]), alone.pick(NOW, dice, &[]));
+    }
+}
+
 #[test]
 fn turns_go_on_where_something_else_changes() {
     let mut named = balancer(Algorithm::RoundRobin, equal(3));

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::Purpose;
 use super::outliers::{Outliers, Row, Sign};
 use crate::Backoff;
 
@@ -115,9 +116,9 @@ impl Standing {
     }
 
     /// Takes the trial, if it is due. While one is under way there is no other, unless it takes longer than the ejection did.
-    pub(super) fn take_trial(&mut self, now: Duration) -> bool {
+    pub(super) fn take_trial(&mut self, now: Duration, purpose: Purpose) -> bool {
         match &mut self.health {
-            Health::Ejected(ejection) if self.lost.is_none() => ejection.take_trial(now),
+            Health::Ejected(ejection) if self.lost.is_none() => ejection.take_trial(now, purpose),
             Health::Ejected(_) | Health::Well(_) => false,
         }
     }
@@ -155,8 +156,8 @@ impl Standing {
 }
 
 impl Ejection {
-    fn take_trial(&mut self, now: Duration) -> bool {
-        let is_due = self.trial_at <= now;
+    fn take_trial(&mut self, now: Duration, purpose: Purpose) -> bool {
+        let is_due = purpose == Purpose::Request && self.trial_at <= now;
         if is_due {
             (self.trial_at, self.trying) = (now.saturating_add(self.row.last_wait()), true);
         }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, StatusCode};
 use weft_filter_host::Permit;
-use weft_flow::{Deadline, Outcome, Sign};
+use weft_flow::{Deadline, Outcome, Purpose, Sign, Wanted};
 use weft_policy::bundle::{ObjectName, Service};
 use weft_policy::route::{KeptTarget, Target};
 use weft_transport::mesh::MeshClient;
@@ -45,8 +45,8 @@ pub(super) struct Attempts<'a> {
     connect_timeout: Duration,
     /// Only this endpoint may serve it.
     direct: Option<ObjectName>,
-    /// What keeps it together with others.
-    key: Option<u64>,
+    /// What they are for, and what keeps it together with others.
+    key: Wanted,
     /// The end of its time: an attempt that is given up after it failed.
     deadline: Deadline,
     state: Rc<ServiceState>,
@@ -72,6 +72,16 @@ impl<'a> Attempts<'a> {
         if affinity == Affinity::Lacking && goal.direct.is_none() {
             worker.ledger.counters.without_hash_key.increment(1);
         }
+        Self::wanting(worker, snapshot, from, goal, Wanted { purpose: Purpose::Request, key: affinity.key() })
+    }
+
+    /// Of a CONNECT whose bytes are still to come: it takes nothing that the requests inside it take.
+    pub(super) fn to_reach(worker: &'a Rc<Worker>, snapshot: &Snapshot, from: &Served, goal: Goal<'_>) -> Self {
+        let key = affinity(goal.service, from, None).key();
+        Self::wanting(worker, snapshot, from, goal, Wanted { purpose: Purpose::Reach, key })
+    }
+
+    fn wanting(worker: &'a Rc<Worker>, snapshot: &Snapshot, from: &Served, goal: Goal<'_>, key: Wanted) -> Self {
         let state = worker.destinations.service(snapshot, from, goal.service, goal.target.partial());
         let (max_retries, most) = (snapshot.mesh.max_retries, worker.shared.config.limits.endpoints_tried);
         Self {
@@ -79,7 +89,7 @@ impl<'a> Attempts<'a> {
             target: goal.target.keep(),
             connect_timeout: snapshot.connect_timeout(),
             direct: goal.direct.cloned(),
-            key: affinity.key(),
+            key,
             deadline: Deadline::NEVER,
             state,
             max_retries,
