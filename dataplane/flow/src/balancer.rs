@@ -64,6 +64,8 @@ pub struct Settings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Purpose {
     Request,
+    /// A connection whose bytes nobody looks into.
+    Connection,
     /// To know whether one can be connected to: requests follow, and it takes nothing of theirs, no turn and no trial.
     Reach,
 }
@@ -360,7 +362,7 @@ impl<E: AsRef<Vitals>> Balancer<E> {
         match told {
             Told::Nothing => return false,
             Told::RowIsOver if !self.may_eject(endpoint, &outliers) => return false,
-            Told::RowIsOver | Told::TrialFailed => vitals.standing.borrow_mut().eject(&outliers, now, dice),
+            Told::RowIsOver | Told::TrialFailed => vitals.standing.borrow_mut().eject(&outliers, now, dice, sign),
             Told::IsWell => {
                 vitals.standing.borrow_mut().let_in(now);
                 vitals.forget_latency();

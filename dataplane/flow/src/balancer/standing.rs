@@ -47,6 +47,8 @@ struct Ejection {
     since: Duration,
     trial_at: Duration,
     trying: bool,
+    /// By how it answered, of which a connection that is opened knows nothing.
+    by_answers: bool,
     row: Row,
 }
 
@@ -134,12 +136,12 @@ impl Standing {
         }
     }
 
-    /// Ejects it, also from where it is: each time for longer.
-    pub(super) fn eject(&mut self, outliers: &Outliers, now: Duration, dice: u64) {
+    /// Ejects it, also from where it is: each time for longer. `sign`: the last failure.
+    pub(super) fn eject(&mut self, outliers: &Outliers, now: Duration, dice: u64, sign: Sign) {
         let (Health::Well(row) | Health::Ejected(Ejection { row, .. })) = &mut self.health;
         let trial_at = now.saturating_add(row.eject(outliers, now, dice));
-        let row = std::mem::take(row);
-        self.health = Health::Ejected(Ejection { since: now, trial_at, trying: false, row });
+        let (row, by_answers) = (std::mem::take(row), matches!(sign, Sign::ServerError | Sign::GatewayError));
+        self.health = Health::Ejected(Ejection { since: now, trial_at, trying: false, by_answers, row });
     }
 
     /// Ends an ejection.
@@ -157,11 +159,22 @@ impl Standing {
 
 impl Ejection {
     fn take_trial(&mut self, now: Duration, purpose: Purpose) -> bool {
-        let is_due = purpose == Purpose::Request && self.trial_at <= now;
+        let is_for = match purpose {
+            Purpose::Request => true,
+            Purpose::Connection => self.is_for_connections(now),
+            Purpose::Reach => false,
+        };
+        let is_due = is_for && self.trial_at <= now;
         if is_due {
             (self.trial_at, self.trying) = (now.saturating_add(self.row.last_wait()), true);
         }
         is_due
+    }
+
+    /// A connection tells of answers nothing. It is let in by one all the same where no request tried it for as long as it
+    /// was out: there may be none any more.
+    fn is_for_connections(&self, picked: Duration) -> bool {
+        !self.by_answers || self.since.saturating_add(self.row.last_wait().saturating_mul(2)) <= picked
     }
 
     fn note(&mut self, picked: Duration, now: Duration, sign: Sign) -> Told {
@@ -169,13 +182,14 @@ impl Ejection {
             // What was under way when it was ejected says nothing new.
             _ if picked <= self.since => Told::Nothing,
             Sign::Good => Told::IsWell,
+            Sign::Opened if self.is_for_connections(picked) => Told::IsWell,
             Sign::Nothing if self.trying => {
                 (self.trial_at, self.trying) = (now, false);
                 Told::Nothing
             }
             Sign::ServerError | Sign::GatewayError | Sign::LocalFailure if self.trying => Told::TrialFailed,
             // Where all are out, others than the trial come here, too.
-            Sign::ServerError | Sign::GatewayError | Sign::LocalFailure | Sign::Nothing => Told::Nothing,
+            Sign::ServerError | Sign::GatewayError | Sign::LocalFailure | Sign::Opened | Sign::Nothing => Told::Nothing,
         }
     }
 }

@@ -72,7 +72,8 @@ impl<'a> Attempts<'a> {
         if affinity == Affinity::Lacking && goal.direct.is_none() {
             worker.ledger.counters.without_hash_key.increment(1);
         }
-        Self::wanting(worker, snapshot, from, goal, Wanted { purpose: Purpose::Request, key: affinity.key() })
+        let purpose = if headers.is_some() { Purpose::Request } else { Purpose::Connection };
+        Self::wanting(worker, snapshot, from, goal, Wanted { purpose, key: affinity.key() })
     }
 
     /// Of a CONNECT whose bytes are still to come: it takes nothing that the requests inside it take.
@@ -138,6 +139,7 @@ impl<'a> Attempts<'a> {
             port,
             connect_timeout: self.connect_timeout,
             last,
+            purpose: self.key.purpose,
             picked: now,
             deadline: self.deadline,
             start: Cell::new(now),
@@ -195,6 +197,7 @@ pub(super) struct Attempt<'a> {
     pub(super) connect_timeout: Duration,
     /// No other endpoint is left, so a silent one is waited for.
     last: bool,
+    purpose: Purpose,
     picked: Duration,
     deadline: Deadline,
     /// When a connection was there: dialling is no part of an endpoint's latency.
@@ -272,6 +275,7 @@ impl Drop for Attempt<'_> {
         // Given up at its deadline, not by its client.
         let is_late = self.outcome == Outcome::Cancelled && self.deadline.is_over(now);
         let sign = if is_late { Sign::LocalFailure } else { self.sign };
+        let sign = if self.purpose == Purpose::Connection { outlier::of_connection(sign) } else { sign };
         if self.state.ended(&self.destination, self.picked, now, self.worker.dice(), sign) {
             self.worker.ledger.counters.ejections.increment(1);
             tracing::info!(destination = %self.destination.endpoint.workload, "ejected: it failed too often in a row");

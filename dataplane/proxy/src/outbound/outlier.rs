@@ -31,6 +31,15 @@ pub(super) fn of_failure(failure: &Failure) -> Sign {
     if is_silent { Sign::LocalFailure } else { Sign::Nothing }
 }
 
+/// The same of a connection whose bytes nobody looks into: it is opened or not, and says nothing of answers.
+pub(super) fn of_connection(sign: Sign) -> Sign {
+    match sign {
+        Sign::Good | Sign::Opened => Sign::Opened,
+        Sign::ServerError | Sign::GatewayError | Sign::LocalFailure => Sign::LocalFailure,
+        Sign::Nothing => Sign::Nothing,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,5 +67,13 @@ mod tests {
         let tunnel = |status| of_failure(&Failure::TunnelRefused { status, told: String::new() });
         assert_eq!(tunnel(StatusCode::FORBIDDEN), Sign::Nothing);
         assert_eq!(tunnel(StatusCode::SERVICE_UNAVAILABLE), Sign::GatewayError);
+    }
+
+    #[test]
+    fn a_connection_is_opened_or_not() {
+        let told = |sign| of_connection(sign);
+        assert_eq!([told(Sign::Good), told(Sign::Nothing)], [Sign::Opened, Sign::Nothing]);
+        let failures = [Sign::ServerError, Sign::GatewayError, Sign::LocalFailure];
+        assert!(failures.into_iter().all(|sign| told(sign) == Sign::LocalFailure));
     }
 }
