@@ -238,7 +238,7 @@ impl<E: AsRef<Vitals>> Balancer<E> {
                 let turn = if purpose == Purpose::Reach { turns.next(dice) } else { turns.take(dice) };
                 turn.map(|drawn| &self.drawn[drawn].endpoint)
             }
-            (Way::Hashed(order), Some(key)) => self.first_of(order, key, now, purpose, avoid),
+            (Way::Hashed(order), Some(key)) => self.first_of(order, key, now, purpose, avoid).or_else(drawn),
             // Comparisons are remembered, as of a request.
             (Way::PeakEwma | Way::LeastRequest, _) if purpose == Purpose::Reach => drawn(),
             (Way::PeakEwma, _) => self.compared(now, dice, avoid, |one, other, tie| one.is_better_than(other, tie)),

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::hashed::{SLOTS, claimed};
 use super::tests::Named;
 use super::*;
 use crate::hash;
@@ -345,6 +346,52 @@ fn a_ring_is_bounded() {
         assert!((count..=most).contains(&(all.len() as u64)), "{} of {count} endpoints", all.len());
         assert!(endpoints.len() > 3 || (0..3).all(|number| all.contains(&number)));
     }
+}
+
+/// Whatever the weights are, a table costs what its slots do, and shares are what the weights say.
+#[test]
+fn a_table_costs_the_same_whatever_the_weights() {
+    let number = |count: usize| (0..count as u64).map(|number| hash(&number.to_be_bytes()));
+    let some = |weights: &[u64]| -> Vec<Placed> {
+        number(weights.len()).zip(weights).map(|(place, weight)| Placed { place, weight: *weight }).collect()
+    };
+    let one_of = |weight: u64, others: usize| [&[weight][..], &vec![1; others]].concat();
+    let mut dice = 1;
+    let random: Vec<u64> = (0..300).map(|_| 1_u64 << below(next_dice(&mut dice), 32)).collect();
+    for weights in [
+        vec![1; 3],
+        vec![1; 201],
+        vec![1; 20_000],
+        one_of(1_000, 200),
+        one_of(u64::from(u32::MAX), 200),
+        [&[1][..], &vec![u64::from(u32::MAX); 200]].concat(),
+        random,
+    ] {
+        let (endpoints, mut steps) = (some(&weights), 0_usize);
+        let order = claimed(&endpoints, SLOTS, || steps += 1);
+        // As many as all slots take when they are looked for by chance: n times ln n.
+        let most = SLOTS * 14;
+        assert!(steps <= most, "{steps} steps for {} of up to {:?}", weights.len(), weights.iter().max());
+        let total: u64 = weights.iter().sum();
+        let mut slots = vec![0_u64; weights.len()];
+        order.iter().for_each(|number| slots[*number as usize] += 1);
+        for (got, weight) in slots.iter().zip(&weights) {
+            let due = (u128::from(*weight) * SLOTS as u128 / u128::from(total)) as u64;
+            // To a slot; those that the last turn leaves go to the heaviest.
+            assert!(got.abs_diff(due) <= 1 + due / 100, "{got} slots, not {due}, of weight {weight} in {total}");
+        }
+    }
+}
+
+/// One that has no slot, since its weight is nothing beside another's, serves all the same where it is the only one left.
+#[test]
+fn who_has_no_slot_is_used_where_nobody_else_can_be() {
+    let mut named = balancer(Algorithm::Maglev, [("heavy", u32::MAX), ("light", 1)]);
+    let keys = || (0..100_u64).map(|number| Some(hash(&number.to_be_bytes())));
+    assert!(keys().all(|key| named.pick_for(key, NOW, 1, &[]) == Some("heavy")));
+    assert!(keys().all(|key| named.pick_for(key, NOW, 1, &["heavy"]) == Some("light")));
+    named.not_reached("heavy", NOW, 1);
+    assert!(keys().all(|key| named.pick_for(key, NOW, 1, &[]) == Some("light")));
 }
 
 #[test]
