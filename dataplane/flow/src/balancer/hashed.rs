@@ -60,6 +60,24 @@ impl HashOrder {
         let (before, from) = self.order.split_at(start.min(self.order.len()));
         from.iter().chain(before).map(|number| *number as usize)
     }
+
+    /// Parts of all keys, by endpoint.
+    #[cfg(test)]
+    pub(super) fn shares(&self, endpoints: usize) -> Vec<f64> {
+        let mut shares = vec![0.0; endpoints];
+        for (at, number) in self.order.iter().enumerate() {
+            let part = match self.up_to.get(at) {
+                None => 1.0 / self.order.len() as f64,
+                // What comes behind the last point is the first's.
+                Some(up_to) => {
+                    let before = self.up_to[(at + self.up_to.len() - 1) % self.up_to.len()];
+                    up_to.wrapping_sub(before) as f64 / 2_f64.powi(64)
+                }
+            };
+            shares[*number as usize] += part;
+        }
+        shares
+    }
 }
 
 fn points(endpoint: Placed, shift: u32) -> u64 {

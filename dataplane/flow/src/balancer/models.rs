@@ -394,6 +394,35 @@ fn who_has_no_slot_is_used_where_nobody_else_can_be() {
     assert!(keys().all(|key| named.pick_for(key, NOW, 1, &[]) == Some("light")));
 }
 
+/// What the documentation says of shares. A ring's vary by the chance of its points; a table's are a slot apart.
+#[test]
+fn shares_of_keys_are_as_documented() {
+    let placed =
+        |seed: u64| move |number: u64| Placed { place: hash(format!("{seed}/{number}").as_bytes()), weight: 1 };
+    let (mut squares, mut count) = (0.0, 0.0);
+    let mut far = 0.0;
+    for seed in 0..20 {
+        for endpoints in [3, 10, 50, 200] {
+            let endpoints: Vec<Placed> = (0..endpoints).map(placed(seed)).collect();
+            for share in HashOrder::ring(&endpoints).shares(endpoints.len()) {
+                let off: f64 = share * endpoints.len() as f64 - 1.0;
+                squares += off * off;
+                count += 1.0;
+                far += f64::from(u8::from(off.abs() > 0.15));
+            }
+        }
+    }
+    let typical = f64::sqrt(squares / count);
+    assert!((0.05..0.07).contains(&typical), "a ring's shares differ by {typical}");
+    assert!(far / count < 0.03, "{far} of {count} by more than 15 %");
+    for endpoints in [2, 3, 10, 100, 400, 655] {
+        let endpoints: Vec<Placed> = (0..endpoints).map(placed(7)).collect();
+        let shares = HashOrder::maglev(&endpoints, SLOTS).shares(endpoints.len());
+        let (least, most) = shares.iter().fold((f64::MAX, 0.0), |(least, most), it| (it.min(least), it.max(most)));
+        assert!(most <= least * 1.0101, "{} endpoints: {least} to {most}", endpoints.len());
+    }
+}
+
 #[test]
 fn keys_are_hashed_alike_for_ever() {
     assert_eq!(hash(b""), 0xc381_7c01_6ba4_ff30);
