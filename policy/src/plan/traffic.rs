@@ -52,6 +52,11 @@ pub fn effective(world: &World, service: &ObjectName) -> Vec<Effective> {
     ]
 }
 
+/// The policy that says how a service is balanced. `None`: it is the default.
+pub(crate) fn balanced_by(world: &World, service: &ObjectName) -> Option<ObjectName> {
+    effective(world, service).into_iter().find(|it| it.setting == "loadBalancing")?.policy
+}
+
 /// The policies for a service that have no effect there: an older one holds.
 pub fn without_effect(world: &World, service: &ObjectName) -> Vec<ObjectName> {
     let holding = holding(world, service).map(Object::name);
