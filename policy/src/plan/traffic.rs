@@ -6,7 +6,7 @@ use super::route_status::Condition;
 use super::select::is_missing;
 use super::{Entry, World};
 use crate::bundle::{Balancing, ObjectName, Traffic};
-use crate::resource::{Object, Spec as _, TargetRef, TrafficPolicySpec};
+use crate::resource::{Kind, Object, Spec as _, TargetRef, TrafficPolicySpec};
 
 /// The policy that holds for a service.
 pub(crate) fn holding<'w>(world: &'w World, service: &ObjectName) -> Option<&'w Object<TrafficPolicySpec>> {
@@ -80,6 +80,12 @@ pub(crate) fn overruled<'w>(
 /// Tells whether a policy holds for its targets: of each that is not there, and of each for which an older one holds.
 pub fn traffic_status(world: &World, policy: &Object<TrafficPolicySpec>) -> Vec<Condition> {
     let (metadata, targets) = (&policy.metadata, &policy.spec.target_refs);
+    if world.is_unreadable(Kind::TrafficPolicy, &policy.name()) {
+        let message = "its record in the store can't be read: what could be read of it holds, the rest is as by default; \
+                       apply it anew or delete it";
+        let (reason, message) = ("Unreadable", message.to_owned());
+        return vec![Condition { kind: "Accepted", status: false, reason, message, key: String::new() }];
+    }
     let missing = targets.iter().enumerate().filter(|(_, target)| is_missing(world, metadata, target));
     let missing = missing.map(|(index, target)| (index, format!("{} does not exist", named(metadata, target))));
     let missing: Vec<_> = missing.collect();
