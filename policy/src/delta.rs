@@ -88,7 +88,8 @@ impl Object {
     }
 
     /// The form of this object without what it only prefers, for a proxy that can't do that: it serves as by default, and
-    /// opens nothing. `None`: it prefers nothing.
+    /// nobody is let in by that. What a preference would have held back, such as requests beyond a limit, is sent. `None`: it
+    /// prefers nothing.
     #[must_use]
     pub fn without_preferences(&self) -> Option<Self> {
         match self {

@@ -19,7 +19,7 @@ use crate::bundle::{
 };
 use crate::identity::SpiffeId;
 use crate::path::NormalPath;
-use crate::plan::{World, access_config, filters_for, mesh_settings, serve, undone, visible};
+use crate::plan::{World, access_config, balanced_by, filters_for, mesh_settings, serve, undone, visible};
 use crate::resource::{Object, WorkloadSpec, duration_text};
 use crate::route::{
     self, Authority, Choice, EgressRefusal, HeadView, Meant, Plan, Resolution, Resolved, Resolver, RouteTable, SaidBy,
@@ -449,7 +449,10 @@ impl Asked<'_> {
 
     /// How one of a service's endpoints is picked for this request.
     fn balancing(&self, service: &Service) -> String {
-        let Some(traffic) = &service.traffic else { return format!("{} by default", Balancing::default()) };
+        let by = balanced_by(self.world, &service.name);
+        let (Some(traffic), Some(policy)) = (&service.traffic, by) else {
+            return format!("{} by default", Balancing::default());
+        };
         let field = |name: &str| match &self.what {
             What::Request { headers, .. } => headers.get(name).map(|value| value.as_bytes()).into_iter(),
             What::Connection => None.into_iter(),
@@ -459,7 +462,7 @@ impl Asked<'_> {
             true => ", which it lacks: any endpoint",
             false => "",
         };
-        format!("{}{lacking}, as TrafficPolicy {} says", traffic.balancing, traffic.policy)
+        format!("{}{lacking}, as TrafficPolicy {policy} says", traffic.balancing)
     }
 
     fn endpoint(&self, endpoint: &Endpoint, port: u16) -> EndpointExplanation {

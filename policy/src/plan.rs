@@ -43,5 +43,5 @@ pub(crate) use http_only::{RoutesOf, policies as http_policies, routes as http_r
 pub(crate) use modifier::uneditable;
 pub(crate) use route_status::{resolve, undone};
 pub(crate) use select::{holds_for, is_missing};
-pub(crate) use traffic::overruled;
+pub(crate) use traffic::{balanced_by, overruled};
 pub(crate) use unserved::{of_service as unserved_of, targets};

@@ -24,7 +24,7 @@ use std::time::Duration;
 use crate::{below, next_dice};
 use hashed::{HashOrder, Placed};
 pub use outliers::{Outliers, Sign};
-use standing::{Standing, Told};
+use standing::Told;
 use turns::Turns;
 pub use vitals::Vitals;
 
@@ -58,6 +58,24 @@ pub struct Settings {
     pub algorithm: Algorithm,
     /// `None`: nobody is ejected.
     pub outliers: Option<Outliers>,
+}
+
+/// What an endpoint is picked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Purpose {
+    Request,
+    /// A connection whose bytes nobody looks into.
+    Connection,
+    /// To know whether one can be connected to: requests follow, and it takes nothing of theirs, no turn and no trial.
+    Reach,
+}
+
+/// What is to be sent to an endpoint. `key`: the hash of what keeps it together with others, for algorithms that go by it;
+/// without one it goes anywhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Wanted {
+    pub purpose: Purpose,
+    pub key: Option<u64>,
 }
 
 /// How a request ended, as seen from the endpoint.
@@ -162,9 +180,10 @@ impl<E: AsRef<Vitals>> Balancer<E> {
         if settings == self.settings && endpoints == self.endpoints {
             return;
         }
+        let judges_anew = settings.outliers != self.settings.outliers;
         (self.settings, self.endpoints) = (settings, endpoints);
-        if settings.outliers.is_none() {
-            self.endpoints.iter().for_each(|it| vitals_of(&it.endpoint).pardon());
+        if judges_anew {
+            self.endpoints.iter().for_each(|it| vitals_of(&it.endpoint).standing.borrow_mut().pardon());
         }
         let placed = || -> Vec<Placed> {
             let with_weight = self.endpoints.iter().filter(|it| it.weight > 0);
@@ -199,30 +218,32 @@ impl<E: AsRef<Vitals>> Balancer<E> {
         self.ejected.len()
     }
 
-    /// An endpoint for one request; `dice` is uniform. `key`: the hash of what keeps requests together, for algorithms
-    /// that go by it; a request without one is spread at random. Endpoints in `avoid` are taken only where there is
-    /// nothing else.
-    pub fn pick(&self, now: Duration, dice: u64, key: Option<u64>, avoid: &[Rc<E>]) -> Option<&Rc<E>> {
+    /// An endpoint for what is wanted; `dice` is uniform. Endpoints in `avoid` are taken only where there is nothing else.
+    pub fn pick(&self, now: Duration, dice: u64, wanted: Wanted, avoid: &[Rc<E>]) -> Option<&Rc<E>> {
+        let Wanted { purpose, key } = wanted;
         let mut dice = dice;
         let is_by_key = matches!((&self.way, key), (Way::Hashed(_), Some(_)));
         // A key goes to no trial elsewhere, and who was refused once shall not be the one to try.
         if !is_by_key && !self.ejected.is_empty() && avoid.is_empty() {
-            let due = |endpoint: &&Rc<E>| vitals_of(endpoint).standing.borrow_mut().take_trial(now);
+            let due = |endpoint: &&Rc<E>| vitals_of(endpoint).standing.borrow_mut().take_trial(now, purpose);
             if let Some(trial) = self.ejected.iter().find(due) {
                 return Some(trial);
             }
         }
+        let mut drawn = || self.draw(next_dice(&mut dice), avoid).map(|drawn| &self.drawn[drawn].endpoint);
         match (&self.way, key) {
-            (Way::PeakEwma, _) => self.compared(now, dice, avoid, |one, other, tie| one.is_better_than(other, tie)),
-            (Way::LeastRequest, _) => self.compared(now, dice, avoid, |one, other, tie| one.has_less_than(other, tie)),
             // A second attempt takes no turn: it would be that of the endpoint after a broken one.
             (Way::RoundRobin(turns), _) if avoid.is_empty() => {
-                turns.take(next_dice(&mut dice)).map(|drawn| &self.drawn[drawn].endpoint)
+                let dice = next_dice(&mut dice);
+                let turn = if purpose == Purpose::Reach { turns.next(dice) } else { turns.take(dice) };
+                turn.map(|drawn| &self.drawn[drawn].endpoint)
             }
-            (Way::Hashed(order), Some(key)) => self.first_of(order, key, now, avoid),
-            (Way::RoundRobin(_) | Way::Random | Way::Hashed(..), _) => {
-                self.draw(next_dice(&mut dice), avoid).map(|drawn| &self.drawn[drawn].endpoint)
-            }
+            (Way::Hashed(order), Some(key)) => self.first_of(order, key, now, purpose, avoid).or_else(drawn),
+            // Comparisons are remembered, as of a request.
+            (Way::PeakEwma | Way::LeastRequest, _) if purpose == Purpose::Reach => drawn(),
+            (Way::PeakEwma, _) => self.compared(now, dice, avoid, |one, other, tie| one.is_better_than(other, tie)),
+            (Way::LeastRequest, _) => self.compared(now, dice, avoid, |one, other, tie| one.has_less_than(other, tie)),
+            (Way::RoundRobin(_) | Way::Random | Way::Hashed(..), _) => drawn(),
         }
     }
 
@@ -248,13 +269,21 @@ impl<E: AsRef<Vitals>> Balancer<E> {
     }
 
     /// The first in a key's order that can be reached and is not to be avoided.
-    fn first_of(&self, order: &HashOrder, key: u64, now: Duration, avoid: &[Rc<E>]) -> Option<&Rc<E>> {
+    fn first_of(
+        &self,
+        order: &HashOrder,
+        key: u64,
+        now: Duration,
+        purpose: Purpose,
+        avoid: &[Rc<E>],
+    ) -> Option<&Rc<E>> {
         let is_avoided = |endpoint: &Rc<E>| avoid.iter().any(|avoided| Rc::ptr_eq(avoided, endpoint));
         let all_avoided = !avoid.is_empty() && self.drawn.iter().all(|drawn| is_avoided(&drawn.endpoint));
         let may_be_used = |endpoint: &&Rc<E>| {
             let vitals = vitals_of(endpoint);
             (all_avoided || !is_avoided(endpoint))
-                && (self.tier.admits(vitals) || avoid.is_empty() && vitals.standing.borrow_mut().take_trial(now))
+                && (self.tier.admits(vitals)
+                    || avoid.is_empty() && vitals.standing.borrow_mut().take_trial(now, purpose))
         };
         order.of(key).map(|number| &self.endpoints[number].endpoint).find(may_be_used)
     }
@@ -283,15 +312,15 @@ impl<E: AsRef<Vitals>> Balancer<E> {
         winner
     }
 
-    /// There is a connection to it. If it was taken to be unreachable it is drawn again, as if it were new: what was
-    /// measured is from before it vanished.
+    /// There is a connection to it. If it was taken to be unreachable it is drawn again, unless it is ejected: what was
+    /// measured is from before it vanished, and an ejection goes on.
     pub fn reached(&mut self, endpoint: &E, now: Duration) {
         let vitals = endpoint.as_ref();
         if vitals.is_reachable() {
             return;
         }
         let first = !self.drawn.iter().any(|drawn| vitals_of(&drawn.endpoint).is_reachable());
-        vitals.standing.replace(Standing::default());
+        vitals.standing.borrow_mut().found(now);
         vitals.forget_latency();
         if first {
             // The fault that kept all endpoints away is over: the others are probed now, or this one would carry alone
@@ -333,7 +362,7 @@ impl<E: AsRef<Vitals>> Balancer<E> {
         match told {
             Told::Nothing => return false,
             Told::RowIsOver if !self.may_eject(endpoint, &outliers) => return false,
-            Told::RowIsOver | Told::TrialFailed => vitals.standing.borrow_mut().eject(&outliers, now, dice),
+            Told::RowIsOver | Told::TrialFailed => vitals.standing.borrow_mut().eject(&outliers, now, dice, sign),
             Told::IsWell => {
                 vitals.standing.borrow_mut().let_in(now);
                 vitals.forget_latency();

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
-use weft_flow::{Algorithm, Balancer, Outliers, Probed, RetryBudget, Settings, Sign, Vitals};
+use weft_flow::{Algorithm, Balancer, Outliers, Probed, RetryBudget, Settings, Sign, Vitals, Wanted};
 use weft_policy::bundle::{Balancing, Endpoint, ObjectName, Service, ServicePort, Traffic};
 use weft_policy::route::KeptTarget;
 use weft_transport::quic::PeerKey;
@@ -111,16 +111,9 @@ impl ServiceState {
         self.gate.borrow().clone()
     }
 
-    /// Picks an endpoint, or none where there is none. `key`: what keeps the request together with others; `avoid`: endpoints
-    /// that just refused it.
-    pub fn pick(
-        &self,
-        now: Duration,
-        dice: u64,
-        key: Option<u64>,
-        avoid: &[Rc<Destination>],
-    ) -> Option<Rc<Destination>> {
-        self.balancer.borrow().pick(now, dice, key, avoid).map(Rc::clone)
+    /// Picks an endpoint, or none where there is none. `avoid`: endpoints that just refused it.
+    pub fn pick(&self, now: Duration, dice: u64, wanted: Wanted, avoid: &[Rc<Destination>]) -> Option<Rc<Destination>> {
+        self.balancer.borrow().pick(now, dice, wanted, avoid).map(Rc::clone)
     }
 
     /// The number of a port at one endpoint, as it is now. `None`: it is no endpoint of that port.

@@ -1,5 +1,6 @@
 //! What a TrafficPolicy sets for a service, inside the service's object. Preferences only: a proxy that knows none of it
-//! balances as by default, and lets nothing through that it would have stopped.
+//! balances as by default, ejects nobody and limits nothing. It lets nobody in whom a policy of access keeps out, but sends
+//! on what `limits` would have answered 503.
 
 use std::fmt;
 

@@ -4,6 +4,7 @@
 mod compare;
 
 use super::*;
+use crate::plan::effective;
 use crate::plan::tests::{SHOP, world};
 
 const POLICIES: &str = r#"
@@ -344,7 +345,11 @@ spec: {rules: [{name: any, to: [{notPaths: [/secret/*]}]}]}
 fn how_endpoints_are_picked_is_told_with_who_says_so() {
     let policy = "apiVersion: weft.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: sticky, namespace: shop}\n\
                   spec: {targetRefs: [{kind: Service, name: web}], loadBalancing: {algorithm: RingHash, hash: {cookie: sid}}}";
-    let world = world(&format!("{SHOP}---\n{policy}"));
+    let limited = "apiVersion: v1\nkind: Service\nmetadata: {name: limited, namespace: shop}\n\
+                   spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}\n---\n\
+                   apiVersion: weft.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: limiting, namespace: shop}\n\
+                   spec: {targetRefs: [{kind: Service, name: limited}], limits: {maxActiveRequests: 1}}";
+    let world = world(&format!("{SHOP}---\n{policy}\n---\n{limited}"));
     let told = |to: &str, headers: &[(&str, &str)]| {
         let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let (from, path) = ("partner/api".to_owned(), root());
@@ -352,6 +357,10 @@ fn how_endpoints_are_picked_is_told_with_who_says_so() {
         explain(&world, &query).unwrap().backends.remove(0).balancing.unwrap_or_default()
     };
     assert_eq!(told("web-v2.shop", &[]), "PeakEwma by default");
+    // As `weft describe` has it: a policy that says nothing of it has not set it.
+    assert_eq!(told("limited.shop", &[]), "PeakEwma by default");
+    let limited = effective(&world, &"shop/limited".parse().unwrap());
+    assert_eq!((limited[0].policy.as_ref(), limited[2].policy.is_some()), (None, true));
     assert_eq!(
         told("web.shop", &[("Cookie", "a=b; sid=7")]),
         "RingHash by cookie sid, as TrafficPolicy shop/sticky says"

@@ -228,6 +228,13 @@ codes! {
         cure: "Take the part away that the message names.",
         example: "{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: r, namespace: shop},
  spec: {parentRefs: [{name: outside}], rules: [{backendRefs: [{name: web, port: 80}]}]}}";
+    RedirectsToItself = 121, Warning, itself, "redirect to itself",
+        means: "The redirect names neither another host nor another scheme, port or path: its Location is the address that was \
+                asked for, and a caller that follows it comes back until it gives up.",
+        cure: "Say where to: `scheme`, `hostname`, `port` or `path`.",
+        example: "{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: r, namespace: shop},
+ spec: {parentRefs: [{group: '', kind: Service, name: web}],
+  rules: [{filters: [{type: RequestRedirect, requestRedirect: {statusCode: 301}}]}]}}";
 
     AnyMethod = 201, Error, itself, "`*` is no method",
         means: "Methods are compared as they are, and no request has the method `*`: a Deny by it never denies, and \

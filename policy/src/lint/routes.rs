@@ -7,7 +7,9 @@ use super::{Code, Report, Severity};
 use crate::bundle::{ObjectName, Protocol};
 use crate::plan::{resolve, service_protocol, targets, uneditable};
 use crate::resource::core::PortSpec;
-use crate::resource::route::{BackendRef, FilterType, HeaderField, ParentRef, RouteFilter, RuleSpec};
+use crate::resource::route::{
+    BackendRef, FilterType, HeaderField, ParentRef, PathModifierSpec, RedirectSpec, RouteFilter, RuleSpec,
+};
 use crate::resource::{HttpRouteSpec, Kind, Object, ObjectKey, ServiceSpec, duration_text};
 
 pub(super) fn check(lens: &Lens<'_>, report: &mut Report) {
@@ -79,6 +81,7 @@ impl Of<'_, '_> {
         self.filters(&format!("{at}.filters"), &rule.filters, report);
         let total: u64 = rule.backend_refs.iter().map(|backend| u64::from(backend.weight)).sum();
         let redirects = rule.has(FilterType::RequestRedirect);
+        self.redirect(at, rule, report);
         if total == 0 && !redirects {
             let (key, message) = match rule.backend_refs.as_slice() {
                 [] => (at.to_owned(), "it has no backend: what meets it is answered 500"),
@@ -141,6 +144,26 @@ impl Of<'_, '_> {
                         self.tell(Code::RepeatedHeaderChange, at, message, report);
                     }
                 }
+            }
+        }
+    }
+
+    fn redirect(&self, at: &str, rule: &RuleSpec, report: &mut Report) {
+        for (index, filter) in rule.filters.iter().enumerate() {
+            let RouteFilter::RequestRedirect(RedirectSpec { scheme, hostname, path, port, status_code: _ }) = filter
+            else {
+                continue;
+            };
+            let keeps_path = match path {
+                None => true,
+                Some(PathModifierSpec::ReplacePrefixMatch { replace_prefix_match: to }) => {
+                    rule.prefix() == Some(to.as_str())
+                }
+                Some(PathModifierSpec::ReplaceFullPath { .. }) => false,
+            };
+            if keeps_path && scheme.is_none() && hostname.is_none() && port.is_none() {
+                let key = format!("{at}.filters[{index}].requestRedirect");
+                self.tell(Code::RedirectsToItself, key, "it leads to the address that was asked for", report);
             }
         }
     }

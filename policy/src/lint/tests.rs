@@ -179,6 +179,26 @@ fn what_can_hold_is_left_alone() {
 }
 
 #[test]
+fn a_redirect_has_to_lead_elsewhere() {
+    fn check(matches: &str, redirect: &str, expect: bool) {
+        let rules =
+            format!("[{{matches: [{matches}], filters: [{{type: RequestRedirect, requestRedirect: {redirect}}}]}}]");
+        let text = "warning WEFT121 HTTPRoute shop/r: spec.rules[0].filters[0].requestRedirect: it leads to the address that was \
+                    asked for";
+        told(&route("r", &rules), &[text][..usize::from(expect)]);
+    }
+    let prefix = |to: &str| format!("{{path: {{type: ReplacePrefixMatch, replacePrefixMatch: {to}}}}}");
+    check("", "{}", true);
+    check("{path: {value: /a}}", "{statusCode: 308}", true);
+    check("{path: {value: /a}}", &prefix("/a"), true);
+    check("{path: {value: /a}}", &prefix("/b"), false);
+    check("", "{path: {type: ReplaceFullPath, replaceFullPath: /x}}", false);
+    check("", "{hostname: shop.example}", false);
+    check("", "{scheme: https}", false);
+    check("", "{port: 8081}", false);
+}
+
+#[test]
 fn a_service_for_which_a_route_decides_needs_no_selector() {
     let parent = "{apiVersion: v1, kind: Service, metadata: {name: front, namespace: shop}, spec: {ports: [{port: 80, appProtocol: http}]}}\n";
     told(parent, &["warning WEFT303 Service shop/front: spec.selector: no workload ever stands behind it"]);

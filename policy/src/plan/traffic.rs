@@ -7,7 +7,7 @@ use super::select::is_missing;
 use super::{Entry, World, mesh_settings};
 use crate::bundle::{Balancing, ObjectName, Traffic};
 use crate::resource::retry::ServiceRetrySpec;
-use crate::resource::{Object, Spec as _, TargetRef, TrafficPolicySpec, duration_text};
+use crate::resource::{Kind, Object, Spec as _, TargetRef, TrafficPolicySpec, duration_text};
 
 /// The policy that holds for a service.
 pub(crate) fn holding<'w>(world: &'w World, service: &ObjectName) -> Option<&'w Object<TrafficPolicySpec>> {
@@ -72,6 +72,11 @@ pub fn effective(world: &World, service: &ObjectName) -> Vec<Effective> {
     ]
 }
 
+/// The policy that says how a service is balanced. `None`: it is the default.
+pub(crate) fn balanced_by(world: &World, service: &ObjectName) -> Option<ObjectName> {
+    effective(world, service).into_iter().find(|it| it.setting == "loadBalancing")?.policy
+}
+
 /// The policies for a service that have no effect there: an older one holds.
 pub fn without_effect(world: &World, service: &ObjectName) -> Vec<ObjectName> {
     let holding = holding(world, service).map(Object::name);
@@ -92,29 +97,28 @@ pub(crate) fn overruled<'w>(
     policy.spec.target_refs.iter().enumerate().filter_map(older).collect()
 }
 
-/// Tells whether a policy holds for its targets.
+/// Tells whether a policy holds for its targets: of each that is not there, and of each for which an older one holds.
 pub fn traffic_status(world: &World, policy: &Object<TrafficPolicySpec>) -> Vec<Condition> {
     let (metadata, targets) = (&policy.metadata, &policy.spec.target_refs);
-    let refused = |reason, index: usize, message| Condition {
-        kind: "Accepted",
-        status: false,
-        reason,
-        message,
-        key: format!("spec.targetRefs[{index}]"),
-    };
-    let overruled = overruled(world, policy);
-    let missing = targets.iter().enumerate().find(|(_, target)| is_missing(world, metadata, target));
-    let condition = match (missing, overruled.first()) {
-        (Some((index, target)), _) => {
-            refused("TargetNotFound", index, format!("{} does not exist", named(metadata, target)))
-        }
-        (None, Some((first, _))) => {
-            let words = overruled.iter().map(|(index, older)| {
-                format!("for {} the older TrafficPolicy {} holds", named(metadata, &targets[*index]), older.name())
-            });
-            refused("Conflicted", *first, words.collect::<Vec<_>>().join("; "))
-        }
-        (None, None) => Condition::good("Accepted", "every target exists, and no older TrafficPolicy is for one"),
-    };
-    vec![condition]
+    if world.is_unreadable(Kind::TrafficPolicy, &policy.name()) {
+        let message = "its record in the store can't be read: what could be read of it holds, the rest is as by default; \
+                       apply it anew or delete it";
+        let (reason, message) = ("Unreadable", message.to_owned());
+        return vec![Condition { kind: "Accepted", status: false, reason, message, key: String::new() }];
+    }
+    let missing = targets.iter().enumerate().filter(|(_, target)| is_missing(world, metadata, target));
+    let missing = missing.map(|(index, target)| (index, format!("{} does not exist", named(metadata, target))));
+    let missing: Vec<_> = missing.collect();
+    let overruled = overruled(world, policy).into_iter().map(|(index, older)| {
+        let message =
+            format!("for {} the older TrafficPolicy {} holds", named(metadata, &targets[index]), older.name());
+        (index, message)
+    });
+    let reason = if missing.is_empty() { "Conflicted" } else { "TargetNotFound" };
+    let wrong: Vec<_> = missing.into_iter().chain(overruled).collect();
+    let good = Condition::good("Accepted", "every target exists, and no older TrafficPolicy is for one");
+    let Some((first, _)) = wrong.first() else { return vec![good] };
+    let key = format!("spec.targetRefs[{first}]");
+    let message = wrong.iter().map(|(_, message)| message.as_str()).collect::<Vec<_>>().join("; ");
+    vec![Condition { status: false, reason, message, key, ..good }]
 }

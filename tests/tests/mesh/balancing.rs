@@ -130,6 +130,31 @@ async fn a_key_stays_at_one_endpoint_and_moves_when_that_one_leaves() {
     assert_eq!(caller.metrics().await.sum("weft_requests_without_hash_key_total", &[]), lacking + 1.0);
 }
 
+/// CONNECT is answered once an endpoint can be had: that is no request, and those inside it are spread as any others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connect_takes_nothing_of_the_requests_inside_it() {
+    let cart = Cart::start().await;
+    let caller = cart.mesh.sidecar(Workload::client("shopper")).await;
+    reaches_all(&caller).await;
+    cart.balance("{algorithm: RingHash, hash: {header: X-User}}");
+    let homes = homes(&caller).await;
+    let lacking = caller.metrics().await.sum("weft_requests_without_hash_key_total", &[]);
+    for (user, home) in (0..10).zip(&homes) {
+        let mut client = Client::h1_in_tunnel(caller.proxy(), "cart:80").await;
+        let answer = client.get_with("/who", &[("x-user", &format!("user-{user}"))]).await;
+        assert_eq!((answer.status, answer.text()), (200, home.clone()));
+    }
+    assert_eq!(caller.metrics().await.sum("weft_requests_without_hash_key_total", &[]), lacking);
+    // Two workers, each with turns of its own, which none of thirty tunnels takes from its request.
+    cart.balance("{algorithm: RoundRobin}");
+    let mut got = BTreeMap::new();
+    for _ in 0..30 {
+        let answer = Client::h1_in_tunnel(caller.proxy(), "cart:80").await.get("/who").await;
+        *got.entry(answer.text()).or_insert(0_i32) += 1;
+    }
+    assert!(got.len() == 3 && got.values().all(|count| (count - 10).abs() <= 2), "{got:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_fails_in_a_row_is_left_out_until_a_request_there_went_well() {
     let cart = Cart::start().await;

@@ -527,7 +527,7 @@ fn admit(resource: &Resource, world: &World) -> Result<(), Finding> {
 }
 
 /// Reads the world from the store. Records that can't be read are named, and an access policy among them denies
-/// everything that it held for: nothing opens because a record was damaged.
+/// everything that it held for: nothing opens because a record was damaged. Of a traffic policy holds what can be read.
 pub(super) fn load(
     store: &Store,
     frozen: &Frozen,
@@ -549,7 +549,8 @@ pub(super) fn load(
     let services: Vec<_> = world.services().map(Object::name).collect();
     for unreadable in &rows.unreadable {
         let closed = made::closed_policy(unreadable, revision);
-        if let Some(entry) = closed.or_else(|| made::closed_route(unreadable, revision, &services)) {
+        let closed = closed.or_else(|| made::closed_route(unreadable, revision, &services));
+        if let Some(entry) = closed.or_else(|| made::partial_traffic_policy(unreadable, revision)) {
             world.insert(entry);
         }
     }

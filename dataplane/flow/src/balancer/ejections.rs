@@ -44,7 +44,7 @@ fn who_fails_in_a_row_is_ejected() {
         assert_eq!((ejected, named.ejected()), (usize::from(expect), usize::from(expect)), "{signs:?}");
         assert_eq!(picked(&named, 20).contains("a"), !expect);
     }
-    use Sign::{GatewayError, Good, LocalFailure, Nothing, ServerError};
+    use Sign::{GatewayError, Good, LocalFailure, Nothing, Opened, ServerError};
     check(&[(1, ServerError), (1, ServerError)], false);
     check(&[(1, ServerError), (1, Nothing), (1, ServerError), (2, ServerError)], true);
     check(&[(1, ServerError), (1, GatewayError), (2, ServerError)], true);
@@ -53,6 +53,13 @@ fn who_fails_in_a_row_is_ejected() {
     check(&[(1, ServerError), (1, ServerError), (1, Good), (1, ServerError), (1, ServerError)], false);
     check(&[(1, LocalFailure), (2, LocalFailure)], true);
     check(&[(1, LocalFailure), (2, ServerError), (3, LocalFailure)], false);
+    // What was not answered is no answer: it ends no row of them.
+    check(&[(1, ServerError), (1, LocalFailure), (1, ServerError), (1, ServerError)], true);
+    check(&[(1, ServerError), (1, ServerError), (1, ServerError)], true);
+    // A connection that is opened says nothing of answers.
+    check(&[(1, ServerError), (1, ServerError), (1, Opened), (1, ServerError)], true);
+    check(&[(1, GatewayError), (1, Opened), (1, GatewayError)], true);
+    check(&[(1, LocalFailure), (1, Opened), (1, LocalFailure)], false);
     check(&[(1, ServerError), (2, ServerError), (13, ServerError)], false);
     check(&[(1, ServerError), (11, ServerError), (21, ServerError)], true);
 }
@@ -86,6 +93,80 @@ fn one_real_request_tries_whether_it_is_well_again() {
     named.ended("a", seconds(400), seconds(401), 0, Sign::Good);
     (0..2).for_each(|_| _ = end(&mut named, "a", 600, Sign::LocalFailure));
     assert_eq!((trials(&named, 629), trials(&named, 630)), (0, 1), "it begins anew");
+}
+
+/// Requests to one port fail while connections to another are opened: who ejected it says what lets it in.
+#[test]
+fn a_connection_lets_in_only_whom_missing_answers_ejected() {
+    let connection = Wanted { purpose: Purpose::Connection, key: None };
+    let takes_trial = |named: &Named, now: u64| {
+        (0..50_u64).any(|dice| named.pick_wanted(connection, seconds(now), dice << 58, &[]) == Some("a"))
+    };
+    let mut named = ejecting(OUTLIERS, &["a", "b", "c"]);
+    (0..2).for_each(|_| _ = end(&mut named, "a", 1, Sign::LocalFailure));
+    assert!(!takes_trial(&named, 30) && takes_trial(&named, 31));
+    named.ended("a", seconds(31), seconds(32), 0, Sign::Opened);
+    assert_eq!(named.ejected(), 0);
+
+    (0..3).for_each(|_| _ = end(&mut named, "b", 100, Sign::ServerError));
+    let connection_to_b = |named: &Named, now: u64| {
+        (0..50_u64).any(|dice| named.pick_wanted(connection, seconds(now), dice << 58, &[]) == Some("b"))
+    };
+    assert!(!connection_to_b(&named, 159), "its trial is due since 130, for a request");
+    named.ended("b", seconds(140), seconds(141), 0, Sign::Opened);
+    assert_eq!(named.ejected(), 1);
+    assert_eq!(named.pick(seconds(142), 1, &[]), Some("b"), "and was taken from none");
+    named.ended("b", seconds(142), seconds(143), 0, Sign::ServerError);
+    // Nobody but connections comes for as long as it was out, 60 s now: there may be no requests any more.
+    assert!(!connection_to_b(&named, 262) && connection_to_b(&named, 263));
+    named.ended("b", seconds(263), seconds(264), 0, Sign::Opened);
+    assert_eq!(named.ejected(), 0);
+}
+
+/// It refuses a connection, also that of its trial, and is reached again: it is out for as long as it would have been.
+#[test]
+fn an_ejection_goes_on_where_a_connection_is_refused() {
+    let mut named = ejecting(OUTLIERS, &["a", "b", "c"]);
+    let trials = |named: &Named, now: u64| {
+        (0..100).filter(|dice: &u64| named.pick(seconds(now), dice << 57, &[]) == Some("a")).count()
+    };
+    (0..2).for_each(|_| _ = end(&mut named, "a", 1, Sign::LocalFailure));
+    named.not_reached("a", seconds(5), 0);
+    assert_eq!((named.ejected(), named.unreachable(), trials(&named, 6)), (0, 1, 0));
+    named.reached("a", seconds(7));
+    assert_eq!((named.ejected(), named.unreachable(), trials(&named, 30), trials(&named, 31)), (1, 0, 0, 1));
+    // Its trial is not connected: it says nothing, and is made again as soon as that is possible.
+    named.not_reached("a", seconds(32), 0);
+    named.ended("a", seconds(31), seconds(32), 0, Sign::Nothing);
+    assert_eq!(trials(&named, 33), 0);
+    named.reached("a", seconds(33));
+    assert_eq!(trials(&named, 33), 1);
+    named.ended("a", seconds(33), seconds(34), 0, Sign::ServerError);
+    assert_eq!((trials(&named, 93), trials(&named, 94)), (0, 1), "and the next lasts twice as long");
+    named.ended("a", seconds(94), seconds(95), 0, Sign::Good);
+    // Back for 5 s, then away for long: it has not served for as long as it was out.
+    named.not_reached("a", seconds(100), 0);
+    named.reached("a", seconds(500));
+    assert!(!end(&mut named, "a", 500, Sign::LocalFailure) && end(&mut named, "a", 500, Sign::LocalFailure));
+    assert_eq!((trials(&named, 599), trials(&named, 600)), (0, 1), "100 s");
+}
+
+/// The policy was wrong, and is corrected: whom it ejected is back, and nothing of it is counted on.
+#[test]
+fn another_policy_judges_anew() {
+    let wrong = Outliers { server_errors: 1, ejection: seconds(1_000), longest: seconds(10_000), ..OUTLIERS };
+    let mut named = ejecting(wrong, &["a", "b", "c"]);
+    assert!(end(&mut named, "a", 1, Sign::ServerError));
+    end(&mut named, "b", 1, Sign::LocalFailure);
+    named.update([("a", 2), ("b", 1), ("c", 1)]);
+    assert_eq!(named.ejected(), 1, "another weight changes nothing");
+    named.settings.outliers = Some(OUTLIERS);
+    named.update(["a", "b", "c"].map(|name| (name, 1)));
+    assert_eq!((named.ejected(), picked(&named, 2).len()), (0, 3));
+    assert!(!end(&mut named, "b", 2, Sign::LocalFailure), "its row begins anew");
+    end(&mut named, "b", 2, Sign::Good);
+    (0..3).for_each(|_| _ = end(&mut named, "a", 3, Sign::ServerError));
+    assert_eq!((picked(&named, 32).contains("a"), picked(&named, 33).contains("a")), (false, true), "30 s, not 2,000");
 }
 
 #[test]
@@ -178,100 +259,190 @@ fn switched_off_nobody_is_out() {
 #[derive(Debug, Clone, Default)]
 struct Plain {
     ended: Vec<(u64, Sign)>,
-    /// Out since, until, and whether a trial is under way.
-    out: Option<(u64, u64, bool)>,
+    out: Option<PlainOut>,
     /// How long it was out last, and when it came back.
     was_out: Option<(u64, u64)>,
+    /// No connection can be made to it since.
+    lost: Option<u64>,
+}
+
+/// Out of rotation because it failed.
+#[derive(Debug, Clone, Copy)]
+struct PlainOut {
+    since: u64,
+    until: u64,
+    trying: bool,
+    by_answers: bool,
 }
 
 impl Plain {
-    /// Counts from the newest backwards.
-    fn row(&self, of: &[Sign]) -> usize {
-        let mut later = None;
-        let ended = self.ended.iter().rev().filter(|(_, sign)| *sign != Sign::Nothing);
-        ended
-            .take_while(|(at, sign)| {
-                let near = later.replace(*at).is_none_or(|later| later - at <= 10);
-                near && of.contains(sign)
-            })
-            .count()
+    /// Counts from the newest backwards, those of `of` until one of `until` comes.
+    fn row(&self, of: &[Sign], until: &[Sign]) -> usize {
+        let (mut later, mut count) = (None, 0);
+        let failures = [Sign::ServerError, Sign::GatewayError, Sign::LocalFailure];
+        for (at, sign) in self.ended.iter().rev() {
+            if failures.contains(sign) {
+                if later.replace(*at).is_some_and(|later: u64| later - at > 10) {
+                    break;
+                }
+                count += usize::from(of.contains(sign));
+            }
+            if *sign == Sign::Good || until.contains(sign) {
+                break;
+            }
+        }
+        count
     }
 
-    fn is_over(&self) -> bool {
-        self.row(&[Sign::ServerError, Sign::GatewayError]) >= 3
-            || self.row(&[Sign::GatewayError]) >= 2
-            || self.row(&[Sign::LocalFailure]) >= 2
+    /// The row of the last failure is long enough.
+    fn is_over(&self, last: Sign) -> bool {
+        use Sign::{GatewayError, LocalFailure, Opened, ServerError};
+        match last {
+            LocalFailure => self.row(&[LocalFailure], &[Opened, ServerError, GatewayError]) >= 2,
+            ServerError => self.row(&[ServerError, GatewayError], &[]) >= 3,
+            GatewayError => {
+                self.row(&[ServerError, GatewayError], &[]) >= 3 || self.row(&[GatewayError], &[ServerError]) >= 2
+            }
+            Sign::Good | Opened | Sign::Nothing => false,
+        }
     }
 
-    fn eject(&mut self, now: u64) {
+    fn eject(&mut self, now: u64, by: Sign) {
         let known = self.was_out.filter(|(last, back)| now - back <= *last);
         let last = known.map_or(30, |(last, _)| (last * 2).min(100));
-        (self.was_out, self.out) = (Some((last, now)), Some((now, now + last, false)));
+        let by_answers = by != Sign::LocalFailure;
+        self.out = Some(PlainOut { since: now, until: now + last, trying: false, by_answers });
+        self.was_out = Some((last, now));
         self.ended.clear();
+    }
+
+    fn let_in(&mut self, now: u64) {
+        self.out = None;
+        self.was_out = self.was_out.map(|(last, _)| (last, now));
+    }
+
+    fn is_for_connections(&self, out: PlainOut, at: u64) -> bool {
+        !out.by_answers || at >= out.since + 2 * self.was_out.unwrap().0
+    }
+
+    /// A request that was sent at `sent` ends so. True where it is ejected by that.
+    fn end(&mut self, sent: u64, now: u64, sign: Sign, may_eject: bool) -> bool {
+        let is_failure = !matches!(sign, Sign::Good | Sign::Opened | Sign::Nothing);
+        let Some(out) = self.out else {
+            if self.lost.is_some() {
+                return false;
+            }
+            self.ended.push((now, sign));
+            let is_ejected = is_failure && self.is_over(sign) && may_eject;
+            if is_ejected {
+                self.eject(now, sign);
+            }
+            return is_ejected;
+        };
+        if sent <= out.since {
+            return false;
+        }
+        if sign == Sign::Good || sign == Sign::Opened && self.is_for_connections(out, sent) {
+            self.let_in(now);
+        } else if out.trying && sign == Sign::Nothing {
+            self.out = Some(PlainOut { until: now, trying: false, ..out });
+        } else if out.trying && is_failure {
+            // It never came back between.
+            self.was_out = self.was_out.map(|(last, _)| (last, now));
+            self.eject(now, sign);
+        }
+        false
+    }
+
+    fn is_due(&self, now: u64, purpose: Purpose) -> bool {
+        let Some(out) = self.out.filter(|out| out.until <= now && self.lost.is_none()) else { return false };
+        match purpose {
+            Purpose::Request => true,
+            Purpose::Connection => self.is_for_connections(out, now),
+            Purpose::Reach => false,
+        }
+    }
+
+    /// A connection to it is made again.
+    fn found(&mut self, now: u64) {
+        let Some(lost) = self.lost.take() else { return };
+        self.ended.clear();
+        if self.out.is_none() {
+            // It did not serve while it was away.
+            self.was_out = self.was_out.map(|(last, back)| (last, back + now - lost));
+        }
     }
 }
 
-/// Requests that are sent, end well or badly, now or later: who is out is what the reference says, after each step.
+const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
+
+type Model = BTreeMap<&'static str, Plain>;
+
+/// Requests and connections that are sent, end well or badly, now or later, endpoints that are lost and found: who is out is
+/// what the reference says, after each step.
 #[test]
 fn agrees_with_a_plain_reference() {
-    const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
-    const SIGNS: [Sign; 5] = [Sign::Good, Sign::ServerError, Sign::GatewayError, Sign::LocalFailure, Sign::Nothing];
     for seed in 0..1_000 {
         let (mut dice, mut now) = (seed, 0);
         let mut roll = |bound: u64| below(next_dice(&mut dice), bound);
         let mut named = ejecting(OUTLIERS, &NAMES);
-        let mut model: BTreeMap<_, _> = NAMES.map(|name| (name, Plain::default())).into();
+        let mut model: Model = NAMES.map(|name| (name, Plain::default())).into();
         for _ in 0..200 {
             now += [0, 0, 1, 3, 12, 40][usize::try_from(roll(6)).unwrap()];
-            let out = |model: &BTreeMap<&str, Plain>| model.values().filter(|plain| plain.out.is_some()).count();
-            if roll(3) > 0 {
-                // A request that was sent so long ago ends, more often badly.
-                let name = NAMES[usize::try_from(roll(5)).unwrap()];
-                let sign = SIGNS[usize::try_from(roll(9)).unwrap() % 5];
-                let sent = now - roll(4).min(now);
-                let may_eject = out(&model) == 0 || (out(&model) + 1) * 2 <= NAMES.len();
-                let plain = model.get_mut(name).unwrap();
-                let mut is_ejected = false;
-                match plain.out {
-                    None => {
-                        plain.ended.push((now, sign));
-                        is_ejected = !matches!(sign, Sign::Good | Sign::Nothing) && plain.is_over() && may_eject;
-                        if is_ejected {
-                            plain.eject(now);
-                        }
-                    }
-                    Some((since, ..)) if sent <= since => {}
-                    Some(_) if sign == Sign::Good => {
-                        plain.out = None;
-                        plain.was_out = plain.was_out.map(|(last, _)| (last, now));
-                    }
-                    Some((since, _, true)) if sign == Sign::Nothing => plain.out = Some((since, now, false)),
-                    Some((_, _, true)) => {
-                        // It never came back between.
-                        plain.was_out = plain.was_out.map(|(last, _)| (last, now));
-                        plain.eject(now);
-                    }
-                    Some((_, _, false)) => {}
+            let name = NAMES[usize::try_from(roll(5)).unwrap()];
+            match roll(12) {
+                0..=6 => step_end(&mut named, &mut model, (name, now, seed), &mut roll),
+                7..=10 => step_pick(&named, &mut model, (now, seed), &mut roll),
+                _ if roll(2) == 0 => {
+                    named.not_reached(name, seconds(now), roll(u64::MAX));
+                    model.get_mut(name).unwrap().lost.get_or_insert(now);
                 }
-                assert_eq!(
-                    named.ended(name, seconds(sent), seconds(now), 0, sign),
-                    is_ejected,
-                    "seed {seed} at {now}: {sign:?} of {name}, {model:#?}"
-                );
-            } else {
-                let picked = named.pick(seconds(now), roll(u64::MAX), &[]).unwrap();
-                let due = NAMES.iter().find(|name| model[*name].out.is_some_and(|(_, until, _)| until <= now));
-                match due {
-                    Some(due) => {
-                        assert_eq!(picked, *due, "seed {seed} at {now}: {model:#?}");
-                        let plain = model.get_mut(due).unwrap();
-                        let last = plain.was_out.unwrap().0;
-                        plain.out = plain.out.map(|(since, ..)| (since, now + last, true));
-                    }
-                    None => assert!(model[picked].out.is_none(), "seed {seed} at {now}: {picked} of {model:#?}"),
+                _ => {
+                    named.reached(name, seconds(now));
+                    model.get_mut(name).unwrap().found(now);
                 }
             }
-            assert_eq!(named.ejected(), out(&model), "seed {seed} at {now}: {model:#?}");
+            let out = model.values().filter(|plain| plain.out.is_some() && plain.lost.is_none()).count();
+            assert_eq!(named.ejected(), out, "seed {seed} at {now}: {model:#?}");
+            let lost = model.values().filter(|plain| plain.lost.is_some()).count();
+            assert_eq!(named.unreachable(), lost, "seed {seed} at {now}: {model:#?}");
         }
     }
+}
+
+/// What was sent a while ago ends, more often badly.
+fn step_end(
+    named: &mut Named,
+    model: &mut Model,
+    (name, now, seed): (&'static str, u64, u64),
+    roll: &mut dyn FnMut(u64) -> u64,
+) {
+    const SIGNS: [Sign; 6] =
+        [Sign::Good, Sign::ServerError, Sign::GatewayError, Sign::LocalFailure, Sign::Opened, Sign::Nothing];
+    let sign = SIGNS[usize::try_from(roll(10)).unwrap() % 6];
+    let sent = now - roll(4).min(now);
+    let out = model.values().filter(|plain| plain.out.is_some() || plain.lost.is_some()).count();
+    let may_eject = out == 0 || (out + 1) * 2 <= NAMES.len();
+    let before = model.clone();
+    let is_ejected = model.get_mut(name).unwrap().end(sent, now, sign, may_eject);
+    let told = named.ended(name, seconds(sent), seconds(now), 0, sign);
+    assert_eq!(told, is_ejected, "seed {seed} at {now}: {sign:?} of {name}, {before:#?}");
+}
+
+fn step_pick(named: &Named, model: &mut Model, (now, seed): (u64, u64), roll: &mut dyn FnMut(u64) -> u64) {
+    let purpose = [Purpose::Request, Purpose::Request, Purpose::Connection, Purpose::Reach];
+    let purpose = purpose[usize::try_from(roll(4)).unwrap()];
+    let picked = named.pick_wanted(Wanted { purpose, key: None }, seconds(now), roll(u64::MAX), &[]).unwrap();
+    if let Some(due) = NAMES.iter().find(|name| model[*name].is_due(now, purpose)) {
+        assert_eq!(picked, *due, "seed {seed} at {now} for {purpose:?}: {model:#?}");
+        let plain = model.get_mut(due).unwrap();
+        let last = plain.was_out.unwrap().0;
+        plain.out = plain.out.map(|out| PlainOut { until: now + last, trying: true, ..out });
+        return;
+    }
+    let is_in = |plain: &Plain| plain.out.is_none() && plain.lost.is_none();
+    let (any_in, any_found) = (model.values().any(is_in), model.values().any(|plain| plain.lost.is_none()));
+    let plain = &model[picked];
+    let may_be = if any_in { is_in(plain) } else { !any_found || plain.lost.is_none() };
+    assert!(may_be, "seed {seed} at {now} for {purpose:?}: {picked} of {model:#?}");
 }

@@ -1,13 +1,16 @@
 //! Consistent hashing: each key has an order of endpoints, which follows from their names alone, and takes the first that
 //! may be used. All callers have the same order, and an endpoint that comes or goes moves its own share of the keys.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
 use crate::next_dice;
 
 /// Points on the ring of an endpoint of weight 1.
 const POINTS: u64 = 256;
 /// Points of a ring. Where weights ask for more, each endpoint has fewer in proportion.
 const MOST_POINTS: u64 = 1 << 16;
-/// Slots of a Maglev table, a prime: shares are even to 1 % up to 655 endpoints.
+/// Slots of a Maglev table, a prime: shares of up to 655 equal endpoints differ by one slot in a hundred.
 pub(super) const SLOTS: usize = 65_537;
 
 /// An endpoint as it is placed: the hash of its name, and its weight, which is not 0.
@@ -42,26 +45,9 @@ impl HashOrder {
     }
 
     /// Maglev (Eisenbud et al., NSDI 2016, section 3.4): endpoints claim the slots of a table in turn, each in an order of
-    /// its own; one of half the weight claims half as often.
-    /// `slots` is a prime.
+    /// its own; one of half the weight claims half as often. `slots` is a prime.
     pub(super) fn maglev(endpoints: &[Placed], slots: usize) -> Self {
-        let Some(heaviest) = endpoints.iter().map(|it| it.weight).max() else { return Self::default() };
-        let mut claims: Vec<Claims> = endpoints.iter().map(|it| Claims::new(it.place, slots)).collect();
-        let mut order = vec![u32::MAX; slots];
-        let mut free = slots;
-        while free > 0 {
-            for ((number, endpoint), claims) in (0..).zip(endpoints).zip(&mut claims) {
-                claims.credit += endpoint.weight;
-                if claims.credit < heaviest || free == 0 {
-                    continue;
-                }
-                claims.credit -= heaviest;
-                let slot = claims.next_free(&order);
-                order[slot] = number;
-                free -= 1;
-            }
-        }
-        Self { order, up_to: Vec::new() }
+        Self { order: claimed(endpoints, slots, || {}), up_to: Vec::new() }
     }
 
     /// Endpoints in the order that a key has, many of them more than once.
@@ -74,29 +60,74 @@ impl HashOrder {
         let (before, from) = self.order.split_at(start.min(self.order.len()));
         from.iter().chain(before).map(|number| *number as usize)
     }
+
+    /// Parts of all keys, by endpoint.
+    #[cfg(test)]
+    pub(super) fn shares(&self, endpoints: usize) -> Vec<f64> {
+        let mut shares = vec![0.0; endpoints];
+        for (at, number) in self.order.iter().enumerate() {
+            let part = match self.up_to.get(at) {
+                None => 1.0 / self.order.len() as f64,
+                // What comes behind the last point is the first's.
+                Some(up_to) => {
+                    let before = self.up_to[(at + self.up_to.len() - 1) % self.up_to.len()];
+                    up_to.wrapping_sub(before) as f64 / 2_f64.powi(64)
+                }
+            };
+            shares[*number as usize] += part;
+        }
+        shares
+    }
 }
 
 fn points(endpoint: Placed, shift: u32) -> u64 {
     (endpoint.weight.saturating_mul(POINTS) >> shift).max(1)
 }
 
+/// The endpoint of each slot. Whoever is next to claim is known without asking those who are not, so that the work is that of
+/// the slots whatever the weights are; `step` is called for each slot that is looked at.
+pub(super) fn claimed(endpoints: &[Placed], slots: usize, mut step: impl FnMut()) -> Vec<u32> {
+    let Some(heaviest) = endpoints.iter().map(|it| it.weight).max() else { return Vec::new() };
+    let mut claims: Vec<Claims> = endpoints.iter().map(|it| Claims::new(*it, heaviest, slots)).collect();
+    let mut due: BinaryHeap<_> = (0..).zip(&claims).map(|(number, claims)| Reverse((claims.due(), number))).collect();
+    let mut order = vec![u32::MAX; slots];
+    for _ in 0..slots {
+        let Some(mut first) = due.peek_mut() else { break };
+        let Reverse((turn, number)) = &mut *first;
+        let claims = &mut claims[*number as usize];
+        let slot = claims.next_free(&order, &mut step);
+        order[slot] = *number;
+        *turn = claims.due();
+    }
+    order
+}
+
 /// The slots that an endpoint would have, in the order in which it would have them.
 struct Claims {
     next: usize,
     skip: usize,
-    credit: u64,
+    made: u64,
+    weight: u64,
+    heaviest: u64,
 }
 
 impl Claims {
-    fn new(place: u64, slots: usize) -> Self {
-        let mut dice = place;
+    fn new(endpoint: Placed, heaviest: u64, slots: usize) -> Self {
+        let Placed { place: mut dice, weight } = endpoint;
         let mut below = |bound: usize| usize::try_from(next_dice(&mut dice) % bound as u64).unwrap_or_default();
-        Self { next: below(slots), skip: below(slots - 1) + 1, credit: 0 }
+        Self { next: below(slots), skip: below(slots - 1) + 1, made: 0, weight, heaviest }
     }
 
-    /// The first that nobody has. A prime number of slots: every skip leads to each of them.
-    fn next_free(&mut self, order: &[u32]) -> usize {
+    /// The turn of the next claim: that in which its turns so far make up for those of the heaviest.
+    fn due(&self) -> u64 {
+        (self.made + 1).saturating_mul(self.heaviest).div_ceil(self.weight)
+    }
+
+    /// Claims the first that nobody has. A prime number of slots: every skip leads to each of them.
+    fn next_free(&mut self, order: &[u32], step: &mut impl FnMut()) -> usize {
+        self.made += 1;
         loop {
+            step();
             let slot = self.next;
             self.next = (self.next + self.skip) % order.len();
             if order[slot] == u32::MAX {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::hashed::{SLOTS, claimed};
 use super::tests::Named;
 use super::*;
 use crate::hash;
@@ -183,6 +184,35 @@ fn turns_are_exact() {
     });
 }
 
+/// A look at whether one can be reached is followed by the request that it was for: it finds the endpoint that this gets,
+/// where that is known, and changes nothing of what requests get.
+#[test]
+fn who_only_reaches_takes_no_turn() {
+    let wanted = |purpose, key| Wanted { purpose, key };
+    let weighted = [("a", 1), ("b", 1), ("c", 2)];
+    let (mut looking, mut alone) =
+        (balancer(Algorithm::RoundRobin, weighted), balancer(Algorithm::RoundRobin, weighted));
+    for round in 0..40_u64 {
+        let dice = 7 ^ round << 40;
+        let reached = looking.pick_wanted(wanted(Purpose::Reach, None), NOW, dice, &[]);
+        let picked = looking.pick(NOW, dice, &[]);
+        assert_eq!((reached, picked), (picked, alone.pick(NOW, dice, &[])), "in round {round}");
+    }
+    for algorithm in [Algorithm::RingHash, Algorithm::Maglev] {
+        let named = balancer(algorithm, weighted);
+        for key in (0..50).map(|number: u64| Some(hash(&number.to_be_bytes()))) {
+            let reached = named.pick_wanted(wanted(Purpose::Reach, key), NOW, 1, &[]);
+            assert_eq!(reached, named.pick_for(key, NOW, 2, &[]));
+        }
+    }
+    // Nor does it count as a request that an endpoint had: of two equal ones the other is not favoured for it.
+    (looking, alone) = (balancer(Algorithm::PeakEwma, equal(2)), balancer(Algorithm::PeakEwma, equal(2)));
+    for dice in (0..200_u64).map(|number| hash(&number.to_be_bytes())) {
+        (0..3).for_each(|more| _ = looking.pick_wanted(wanted(Purpose::Reach, None), NOW, dice ^ more, &[]));
+        assert_eq!(looking.pick(NOW, dice, &[]), alone.pick(NOW, dice, &[]));
+    }
+}
+
 #[test]
 fn turns_go_on_where_something_else_changes() {
     let mut named = balancer(Algorithm::RoundRobin, equal(3));
@@ -315,6 +345,81 @@ fn a_ring_is_bounded() {
         let most = (1 << 16).max(count);
         assert!((count..=most).contains(&(all.len() as u64)), "{} of {count} endpoints", all.len());
         assert!(endpoints.len() > 3 || (0..3).all(|number| all.contains(&number)));
+    }
+}
+
+/// Whatever the weights are, a table costs what its slots do, and shares are what the weights say.
+#[test]
+fn a_table_costs_the_same_whatever_the_weights() {
+    let number = |count: usize| (0..count as u64).map(|number| hash(&number.to_be_bytes()));
+    let some = |weights: &[u64]| -> Vec<Placed> {
+        number(weights.len()).zip(weights).map(|(place, weight)| Placed { place, weight: *weight }).collect()
+    };
+    let one_of = |weight: u64, others: usize| [&[weight][..], &vec![1; others]].concat();
+    let mut dice = 1;
+    let random: Vec<u64> = (0..300).map(|_| 1_u64 << below(next_dice(&mut dice), 32)).collect();
+    for weights in [
+        vec![1; 3],
+        vec![1; 201],
+        vec![1; 20_000],
+        one_of(1_000, 200),
+        one_of(u64::from(u32::MAX), 200),
+        [&[1][..], &vec![u64::from(u32::MAX); 200]].concat(),
+        random,
+    ] {
+        let (endpoints, mut steps) = (some(&weights), 0_usize);
+        let order = claimed(&endpoints, SLOTS, || steps += 1);
+        // As many as all slots take when they are looked for by chance: n times ln n.
+        let most = SLOTS * 14;
+        assert!(steps <= most, "{steps} steps for {} of up to {:?}", weights.len(), weights.iter().max());
+        let total: u64 = weights.iter().sum();
+        let mut slots = vec![0_u64; weights.len()];
+        order.iter().for_each(|number| slots[*number as usize] += 1);
+        for (got, weight) in slots.iter().zip(&weights) {
+            let due = (u128::from(*weight) * SLOTS as u128 / u128::from(total)) as u64;
+            // To a slot; those that the last turn leaves go to the heaviest.
+            assert!(got.abs_diff(due) <= 1 + due / 100, "{got} slots, not {due}, of weight {weight} in {total}");
+        }
+    }
+}
+
+/// One that has no slot, since its weight is nothing beside another's, serves all the same where it is the only one left.
+#[test]
+fn who_has_no_slot_is_used_where_nobody_else_can_be() {
+    let mut named = balancer(Algorithm::Maglev, [("heavy", u32::MAX), ("light", 1)]);
+    let keys = || (0..100_u64).map(|number| Some(hash(&number.to_be_bytes())));
+    assert!(keys().all(|key| named.pick_for(key, NOW, 1, &[]) == Some("heavy")));
+    assert!(keys().all(|key| named.pick_for(key, NOW, 1, &["heavy"]) == Some("light")));
+    named.not_reached("heavy", NOW, 1);
+    assert!(keys().all(|key| named.pick_for(key, NOW, 1, &[]) == Some("light")));
+}
+
+/// What the documentation says of shares. A ring's vary by the chance of its points; a table's are a slot apart.
+#[test]
+fn shares_of_keys_are_as_documented() {
+    let placed =
+        |seed: u64| move |number: u64| Placed { place: hash(format!("{seed}/{number}").as_bytes()), weight: 1 };
+    let (mut squares, mut count) = (0.0, 0.0);
+    let mut far = 0.0;
+    for seed in 0..20 {
+        for endpoints in [3, 10, 50, 200] {
+            let endpoints: Vec<Placed> = (0..endpoints).map(placed(seed)).collect();
+            for share in HashOrder::ring(&endpoints).shares(endpoints.len()) {
+                let off: f64 = share * endpoints.len() as f64 - 1.0;
+                squares += off * off;
+                count += 1.0;
+                far += f64::from(u8::from(off.abs() > 0.15));
+            }
+        }
+    }
+    let typical = f64::sqrt(squares / count);
+    assert!((0.05..0.07).contains(&typical), "a ring's shares differ by {typical}");
+    assert!(far / count < 0.03, "{far} of {count} by more than 15 %");
+    for endpoints in [2, 3, 10, 100, 400, 655] {
+        let endpoints: Vec<Placed> = (0..endpoints).map(placed(7)).collect();
+        let shares = HashOrder::maglev(&endpoints, SLOTS).shares(endpoints.len());
+        let (least, most) = shares.iter().fold((f64::MAX, 0.0), |(least, most), it| (it.min(least), it.max(most)));
+        assert!(most <= least * 1.0101, "{} endpoints: {least} to {most}", endpoints.len());
     }
 }
 

@@ -28,10 +28,12 @@ pub struct Outliers {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Sign {
     Good,
+    /// A connection was opened, whose bytes nobody looks into: it can be had, and how it answers is not said.
+    Opened,
     ServerError,
     /// Its proxy could not have it answered.
     GatewayError,
-    /// It was not answered: reset, broken off, too late.
+    /// It was not answered: reset, broken off, too late, or not opened.
     LocalFailure,
     /// Nothing: its caller left, or the fault was nobody's there.
     Nothing,
@@ -57,30 +59,37 @@ struct Ejections {
 }
 
 impl Row {
-    /// Counts the end of a request. True where the row is long enough for an ejection.
+    /// Counts the end of a request. True where its row is long enough for an ejection. What was not answered is no answer:
+    /// rows of answers go on behind it, while any answer and any connection that is opened ends the row of those without.
     pub(super) fn note(&mut self, outliers: &Outliers, now: Duration, sign: Sign) -> bool {
-        if sign == Sign::Nothing {
-            return false;
-        }
-        if sign == Sign::Good || now.saturating_sub(self.at) > outliers.interval {
-            (self.server_errors, self.gateway_errors, self.local_failures) = (0, 0, 0);
-        }
-        if sign == Sign::Good {
-            return false;
+        let is_far = now.saturating_sub(self.at) > outliers.interval;
+        match sign {
+            Sign::Nothing => return false,
+            Sign::Opened => {
+                self.local_failures = 0;
+                return false;
+            }
+            Sign::Good => {
+                self.clear();
+                return false;
+            }
+            Sign::ServerError | Sign::GatewayError | Sign::LocalFailure if is_far => self.clear(),
+            Sign::ServerError | Sign::GatewayError | Sign::LocalFailure => {}
         }
         self.at = now;
-        // Rows of one kind are broken by the others, but for those that are of both kinds.
-        let counts = [
-            (&mut self.server_errors, outliers.server_errors, matches!(sign, Sign::ServerError | Sign::GatewayError)),
-            (&mut self.gateway_errors, outliers.gateway_errors, sign == Sign::GatewayError),
-            (&mut self.local_failures, outliers.local_failures, sign == Sign::LocalFailure),
-        ];
-        let mut is_over = false;
-        for (count, most, is_one) in counts {
-            *count = if is_one { count.saturating_add(1) } else { 0 };
-            is_over |= most > 0 && *count >= most;
+        let is_over = |count: u32, most: u32| most > 0 && count >= most;
+        if sign == Sign::LocalFailure {
+            self.local_failures = self.local_failures.saturating_add(1);
+            return is_over(self.local_failures, outliers.local_failures);
         }
-        is_over
+        self.local_failures = 0;
+        self.server_errors = self.server_errors.saturating_add(1);
+        self.gateway_errors = if sign == Sign::GatewayError { self.gateway_errors.saturating_add(1) } else { 0 };
+        is_over(self.server_errors, outliers.server_errors) || is_over(self.gateway_errors, outliers.gateway_errors)
+    }
+
+    fn clear(&mut self) {
+        (self.server_errors, self.gateway_errors, self.local_failures) = (0, 0, 0);
     }
 
     /// How long it is out now.
@@ -101,6 +110,13 @@ impl Row {
     /// It takes requests again: a new row, by the ejections so far.
     pub(super) fn back(&self, now: Duration) -> Self {
         let ejections = self.ejections.clone().map(|known| Ejections { back_at: Some(now), ..known });
+        Self { ejections, ..Self::default() }
+    }
+
+    /// It could not be reached for so long: a new row, and of its ejections nothing was served off meanwhile.
+    pub(super) fn after(&self, away: Duration) -> Self {
+        let back_at = |known: &Ejections| known.back_at.map(|back_at| back_at.saturating_add(away));
+        let ejections = self.ejections.as_ref().map(|known| Ejections { back_at: back_at(known), ..known.clone() });
         Self { ejections, ..Self::default() }
     }
 }

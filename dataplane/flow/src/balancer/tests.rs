@@ -54,8 +54,18 @@ impl Named {
         dice: u64,
         avoid: &[&'static str],
     ) -> Option<&'static str> {
+        self.pick_wanted(Wanted { purpose: Purpose::Request, key }, now, dice, avoid)
+    }
+
+    pub(super) fn pick_wanted(
+        &self,
+        wanted: Wanted,
+        now: Duration,
+        dice: u64,
+        avoid: &[&'static str],
+    ) -> Option<&'static str> {
         let avoid: Vec<_> = avoid.iter().filter_map(|name| self.endpoints.get(name)).map(Rc::clone).collect();
-        Some(self.balancer.pick(now, dice, key, &avoid)?.name)
+        Some(self.balancer.pick(now, dice, wanted, &avoid)?.name)
     }
 
     /// One of now or before; what happens to one that never was happens to nobody.

@@ -33,18 +33,29 @@ impl Turns {
 
     /// The endpoint whose turn it is. `None`: there is none.
     pub(super) fn take(&self, dice: u64) -> Option<usize> {
+        self.begin(dice);
         let mut due = self.due.borrow_mut();
-        if !self.begun.replace(true) {
-            let mut dice = dice;
-            let mut all = std::mem::take(&mut *due).into_vec();
-            for Reverse((at, place)) in &mut all {
-                *at = below(next_dice(&mut dice), self.steps[*place]).into();
-            }
-            *due = all.into();
-        }
         let mut first = due.peek_mut()?;
         let Reverse((at, place)) = &mut *first;
         *at += u128::from(self.steps[*place]);
         Some(*place)
+    }
+
+    /// The same, and it stays its turn.
+    pub(super) fn next(&self, dice: u64) -> Option<usize> {
+        self.begin(dice);
+        self.due.borrow().peek().map(|Reverse((_, place))| *place)
+    }
+
+    fn begin(&self, mut dice: u64) {
+        if self.begun.replace(true) {
+            return;
+        }
+        let mut due = self.due.borrow_mut();
+        let mut all = std::mem::take(&mut *due).into_vec();
+        for Reverse((at, place)) in &mut all {
+            *at = below(next_dice(&mut dice), self.steps[*place]).into();
+        }
+        *due = all.into();
     }
 }

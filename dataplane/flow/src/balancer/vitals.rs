@@ -108,16 +108,10 @@ impl Vitals {
         self.standing.borrow().is_reachable()
     }
 
+    /// True while it is ejected and could be reached.
     pub(super) fn is_ejected(&self) -> bool {
-        self.standing.borrow().is_ejected()
-    }
-
-    /// Its service ejects nobody any more.
-    pub(super) fn pardon(&self) {
-        let mut standing = self.standing.borrow_mut();
-        if standing.is_ejected() {
-            *standing = Standing::default();
-        }
+        let standing = self.standing.borrow();
+        standing.is_ejected() && standing.is_reachable()
     }
 
     /// True while it takes requests like any other.

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use weft_flow::Purpose;
 use weft_policy::bundle::{
     AppVersion, Bundle, Egress, HashKey, MeshSettings, Protocol, ServedWorkload, SourceKey, Traffic,
 };
@@ -120,6 +121,10 @@ pub(crate) fn balanced(endpoints: &[(&str, u8, u32)], balancing: Balancing) -> S
     Snapshot::build(Arc::new(bundle), &HashMap::new()).unwrap()
 }
 
+fn request(key: Option<u64>) -> Wanted {
+    Wanted { purpose: Purpose::Request, key }
+}
+
 #[test]
 fn a_traffic_policy_says_how_endpoints_are_picked() {
     let fixture = Fixture::new();
@@ -128,7 +133,7 @@ fn a_traffic_policy_says_how_endpoints_are_picked() {
         let state = fixture.service(snapshot);
         let mut got = BTreeMap::<String, u32>::new();
         for dice in 0..30_u64 {
-            let picked = state.pick(Duration::ZERO, dice << 50, key, &[]).unwrap();
+            let picked = state.pick(Duration::ZERO, dice << 50, request(key), &[]).unwrap();
             *got.entry(picked.endpoint.workload.name.clone()).or_default() += 1;
         }
         got.into_iter().collect::<Vec<_>>()
@@ -143,7 +148,7 @@ fn a_traffic_policy_says_how_endpoints_are_picked() {
         let home = picked(&snapshot, Some(1));
         assert_eq!((home.len(), home[0].1), (1, 30));
         // Where it is does not hang on the others, nor on what this worker has seen of it.
-        let alone = Fixture::new().service(&snapshot).pick(Duration::ZERO, 7, Some(1), &[]).unwrap();
+        let alone = Fixture::new().service(&snapshot).pick(Duration::ZERO, 7, request(Some(1)), &[]).unwrap();
         assert_eq!(alone.endpoint.workload.name, home[0].0);
         assert!(picked(&snapshot, None).len() == 3, "without a key anywhere");
     }
@@ -176,7 +181,7 @@ fn who_fails_in_a_row_is_ejected_where_a_policy_says_so() {
     let ejecting = Snapshot::build(Arc::new(bundle), &HashMap::new()).unwrap();
     assert_eq!((fail(&ejecting), fixture.out.ejected.value()), (1, 1));
     let state = fixture.service(&ejecting);
-    let picked = (0..64_u64).map(|dice| state.pick(Duration::from_secs(2), dice << 58, None, &[]).unwrap());
+    let picked = (0..64_u64).map(|dice| state.pick(Duration::from_secs(2), dice << 58, request(None), &[]).unwrap());
     assert!(picked.into_iter().all(|picked| picked.endpoint.workload != name("a")));
     // Another revision keeps it out, and one without the policy lets it in.
     drop(fixture.service(&Snapshot::build(Arc::clone(&ejecting.bundle), &HashMap::new()).unwrap()));
@@ -195,7 +200,7 @@ fn an_endpoint_without_a_named_port_is_none_of_that_port() {
     let all = [("a", 2, 1), ("b", 3, 1), ("c", 4, 1)];
     let state = of_port(&with_named_port(&all, &[("b", Some(9090)), ("c", None)]));
     let picks = |state: &ServiceState| -> BTreeSet<String> {
-        let pick = |dice| state.pick(Duration::ZERO, dice, None, &[]).unwrap().endpoint.workload.name.clone();
+        let pick = |dice| state.pick(Duration::ZERO, dice, request(None), &[]).unwrap().endpoint.workload.name.clone();
         (0..64).map(pick).collect()
     };
     assert_eq!(picks(&state), ["a".to_owned(), "b".to_owned()].into());
@@ -219,7 +224,7 @@ fn an_endpoint_is_the_same_until_its_address_is_another() {
     a.vitals.started();
     state.not_reached(&a, Duration::ZERO, 1);
     assert_eq!(fixture.out.unreachable.value(), 1);
-    let picks = |dice| state.pick(Duration::ZERO, dice, None, &[]).unwrap().endpoint.workload.name.clone();
+    let picks = |dice| state.pick(Duration::ZERO, dice, request(None), &[]).unwrap().endpoint.workload.name.clone();
     assert!((0..50).all(|dice| picks(dice) == "b"));
 
     fixture.service(&snapshot(&[("a", 2, 90), ("b", 3, 1), ("c", 4, 0)]));

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Method, StatusCode};
 use weft_filter_host::Permit;
-use weft_flow::{Deadline, Outcome, Sign};
+use weft_flow::{Deadline, Outcome, Purpose, Sign, Wanted};
 use weft_policy::bundle::{ObjectName, Retry, Service};
 use weft_policy::route::{KeptTarget, Target};
 use weft_transport::mesh::MeshClient;
@@ -47,8 +47,8 @@ pub(super) struct Attempts<'a> {
     connect_timeout: Duration,
     /// Only this endpoint may serve it.
     direct: Option<ObjectName>,
-    /// What keeps it together with others.
-    key: Option<u64>,
+    /// What they are for, and what keeps it together with others.
+    key: Wanted,
     /// The end of their time on the worker's clock.
     deadline: Deadline,
     end: Option<End>,
@@ -79,6 +79,17 @@ impl<'a> Attempts<'a> {
         if affinity == Affinity::Lacking && goal.direct.is_none() {
             worker.ledger.counters.without_hash_key.increment(1);
         }
+        let purpose = if headers.is_some() { Purpose::Request } else { Purpose::Connection };
+        Self::wanting(worker, snapshot, from, goal, Wanted { purpose, key: affinity.key() })
+    }
+
+    /// Of a CONNECT whose bytes are still to come: it takes nothing that the requests inside it take.
+    pub(super) fn to_reach(worker: &'a Rc<Worker>, snapshot: &Snapshot, from: &Served, goal: Goal<'_>) -> Self {
+        let key = affinity(goal.service, from, None).key();
+        Self::wanting(worker, snapshot, from, goal, Wanted { purpose: Purpose::Reach, key })
+    }
+
+    fn wanting(worker: &'a Rc<Worker>, snapshot: &Snapshot, from: &Served, goal: Goal<'_>, key: Wanted) -> Self {
         let state = worker.destinations.service(snapshot, from, goal.service, goal.target.partial());
         let (max_retries, most) = (snapshot.mesh.max_retries, worker.shared.config.limits.endpoints_tried);
         Self {
@@ -86,7 +97,7 @@ impl<'a> Attempts<'a> {
             target: goal.target.keep(),
             connect_timeout: snapshot.connect_timeout(),
             direct: goal.direct.cloned(),
-            key: affinity.key(),
+            key,
             deadline: Deadline::NEVER,
             end: None,
             attempt_timeout: None,
@@ -168,6 +179,7 @@ impl<'a> Attempts<'a> {
             port,
             connect_timeout: self.connect_timeout,
             last,
+            purpose: self.key.purpose,
             picked: now,
             was_given: false,
             start: Cell::new(now),
@@ -254,6 +266,7 @@ pub(super) struct Attempt<'a> {
     pub(super) connect_timeout: Duration,
     /// No other endpoint is left, so a silent one is waited for.
     last: bool,
+    purpose: Purpose,
     picked: Duration,
     /// The endpoint had the whole request.
     was_given: bool,
@@ -347,7 +360,8 @@ impl Drop for Attempt<'_> {
         let now = self.worker.now();
         let latency = self.end.unwrap_or(now).saturating_sub(self.start.get());
         self.destination.vitals.finished(now, latency, self.outcome);
-        if self.state.ended(&self.destination, self.picked, now, self.worker.dice(), self.sign) {
+        let sign = if self.purpose == Purpose::Connection { outlier::of_connection(self.sign) } else { self.sign };
+        if self.state.ended(&self.destination, self.picked, now, self.worker.dice(), sign) {
             self.worker.ledger.counters.ejections.increment(1);
             tracing::info!(destination = %self.destination.endpoint.workload, "ejected: it failed too often in a row");
         }

@@ -62,6 +62,15 @@ fn of_error(error: &StreamError, taken: bool) -> Sign {
     if is_its_own { Sign::LocalFailure } else { Sign::Nothing }
 }
 
+/// The same of a connection whose bytes nobody looks into: it is opened or not, and says nothing of answers.
+pub(super) fn of_connection(sign: Sign) -> Sign {
+    match sign {
+        Sign::Good | Sign::Opened => Sign::Opened,
+        Sign::ServerError | Sign::GatewayError | Sign::LocalFailure => Sign::LocalFailure,
+        Sign::Nothing => Sign::Nothing,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,5 +127,13 @@ mod tests {
         let tunnel = |status| of_failure(&Failure::TunnelRefused { status, told: String::new() });
         assert_eq!(tunnel(StatusCode::FORBIDDEN), Sign::Nothing);
         assert_eq!(tunnel(StatusCode::SERVICE_UNAVAILABLE), Sign::GatewayError);
+    }
+
+    #[test]
+    fn a_connection_is_opened_or_not() {
+        let told = |sign| of_connection(sign);
+        assert_eq!([told(Sign::Good), told(Sign::Nothing)], [Sign::Opened, Sign::Nothing]);
+        let failures = [Sign::ServerError, Sign::GatewayError, Sign::LocalFailure];
+        assert!(failures.into_iter().all(|sign| told(sign) == Sign::LocalFailure));
     }
 }

@@ -75,6 +75,15 @@ fn of_two_the_older_holds_and_the_other_is_told() {
     assert!(status(&world, "a").status);
     world.remove(&ObjectKey::new(Kind::Service, "shop", "web-v2"));
     assert_eq!(status(&world, "a").reason, "TargetNotFound");
+    assert_eq!(status(&world, "a").message, "Service shop/web-v2 does not exist");
+    // Of all that is wrong nothing hides the rest.
+    let third = policy("q", &["none", "web", "nor-this"].map(to).join(", "), "{}");
+    let world = with(&[policies[0].clone(), third]);
+    let told = status(&world, "q");
+    assert_eq!((told.status, told.reason, told.key.as_str()), (false, "TargetNotFound", "spec.targetRefs[0]"));
+    let all = "Service shop/none does not exist; Service shop/nor-this does not exist; for Service shop/web the older \
+               TrafficPolicy shop/z holds";
+    assert_eq!(told.message, all);
     // Of one revision the first by name.
     let world = with(&[policies.join("---\n")]);
     assert_eq!(balancing(&world, "web"), Some(("shop/a".to_owned(), Balancing::Random)));

@@ -12,7 +12,8 @@ use weft_policy::resource::core::{
 use weft_policy::resource::mesh::WorkloadPortSpec;
 use weft_policy::resource::route::{ParentRef, RuleSpec};
 use weft_policy::resource::{
-    AccessPolicySpec, FilterSpec, HttpRouteSpec, Kind, Metadata, Object, ObjectKey, Resource, ServiceSpec, WorkloadSpec,
+    AccessPolicySpec, FilterSpec, HttpRouteSpec, Kind, Metadata, Object, ObjectKey, Resource, ServiceSpec,
+    TrafficPolicySpec, WorkloadSpec,
 };
 
 use super::super::registration::RegisterError;
@@ -224,6 +225,27 @@ pub(super) fn closed_route(unreadable: &Unreadable, revision: Revision, services
     let resource =
         Resource::HttpRoute(Object { metadata: Metadata { annotations, ..named(&key.object_name()) }, spec });
     Some(Entry::applied(resource, revision, super::new_uid()))
+}
+
+/// The stand-in for a traffic policy whose record can't be read, under its own name and of its own age: what can be read of it
+/// by itself holds as it did, and the rest is as by default. Where not even its targets can be read it is for nobody.
+pub(super) fn partial_traffic_policy(unreadable: &Unreadable, revision: Revision) -> Option<Entry> {
+    let key = unreadable.object().filter(|key| key.kind == Kind::TrafficPolicy)?;
+    let record: serde_json::Value = serde_json::from_str(&unreadable.record).unwrap_or_default();
+    let (entry, written) = (&record["entry"], record["entry"]["resource"]["spec"].as_object());
+    let mut spec = serde_json::json!({"targetRefs": []});
+    for (field, value) in written.into_iter().flatten() {
+        let mut with = spec.clone();
+        with[field] = value.clone();
+        if serde_json::from_value::<TrafficPolicySpec>(with.clone()).is_ok() {
+            spec = with;
+        }
+    }
+    let annotations = BTreeMap::from([(UNREADABLE.to_owned(), unreadable.reason.clone())]);
+    let metadata = Metadata { annotations, ..named(&key.object_name()) };
+    let resource = Resource::TrafficPolicy(Object { metadata, spec: serde_json::from_value(spec).ok()? });
+    let created = serde_json::from_value(entry["created"].clone()).unwrap_or(revision);
+    Some(Entry { created, ..Entry::applied(resource, revision, super::new_uid()) })
 }
 
 /// The stand-in for a filter policy: an access policy, which has a name of its own.

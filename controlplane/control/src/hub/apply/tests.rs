@@ -67,6 +67,44 @@ async fn a_filter_policy_that_cannot_be_read_closes_until_it_is_put_right() {
     assert!(hub.published().world.get(&stand_in).is_none(), "and nothing stays closed");
 }
 
+/// Another release wrote what this one can't read, or a byte is wrong: what is read of it holds, and it is told.
+#[tokio::test]
+async fn of_a_traffic_policy_that_cannot_be_read_holds_what_can_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let policies = "{apiVersion: weft.dev/v1alpha1, kind: TrafficPolicy, metadata: {name: NAME, namespace: shop}, spec: {targetRefs: \
+                    [{kind: Service, name: web}], limits: {maxActiveRequests: 7}}}\n";
+    let shop = hub_in(dir.path(), |_| {});
+    shop.apply("me", resources(SHOP), How::Safely).await.unwrap();
+    let first = shop.apply("me", resources(&policies.replace("NAME", "first")), How::Safely).await.unwrap().revision.0;
+    shop.apply("me", resources(&policies.replace("NAME", "second")), How::Safely).await.unwrap();
+    drop(shop);
+    let broken = r#"{"entry":{"created":CREATED,"resource":{"spec":{"targetRefs":[{"kind":"Service","name":"web"}],
+        "loadBalancing":{"algorithm":"Later"},"limits":{"maxActiveRequests":3},"later":{}}}}}"#;
+    tamper(dir.path(), &[("trafficpolicies/shop/first", &broken.replace("CREATED", &first.to_string()))]);
+    let hub = hub_in(dir.path(), |_| {});
+    let web = ObjectName::new("shop", "web");
+    let told = |hub: &Hub| {
+        let world = hub.published().world.clone();
+        let settings = weft_policy::plan::effective(&world, &web).into_iter();
+        let limits =
+            settings.filter(|it| it.policy.is_some()).map(|it| format!("{} by {}", it.value, it.policy.unwrap()));
+        let Some(Resource::TrafficPolicy(policy)) =
+            world.get(&ObjectKey::new(Kind::TrafficPolicy, "shop", "first")).map(|it| it.resource.clone())
+        else {
+            panic!("no policy")
+        };
+        let status = weft_policy::plan::traffic_status(&world, &policy).remove(0);
+        (limits.collect::<Vec<_>>(), status.status, status.reason)
+    };
+    let held = vec!["3 active requests of each proxy by shop/first".to_owned()];
+    assert_eq!(told(&hub), (held, false, "Unreadable"), "it is the older one still");
+    assert_eq!(hub.published().unreadable.len(), 1);
+    hub.apply("me", resources(&policies.replace("NAME", "first")), How::Safely).await.unwrap();
+    let held = vec!["7 active requests of each proxy by shop/first".to_owned()];
+    assert_eq!(told(&hub).0, held);
+    assert_eq!((told(&hub).1, hub.published().unreadable.len()), (true, 0), "put right it is as any other");
+}
+
 const ROUTES: &str = "
 apiVersion: v1
 kind: Service

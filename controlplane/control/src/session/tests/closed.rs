@@ -191,7 +191,8 @@ async fn a_route_that_a_proxy_refuses_at_its_first_start_comes_closed() {
     proxy.take_until(|bundle| has_path(bundle, "/better") && has_path(bundle, "/other")).await;
 }
 
-/// A TrafficPolicy is a preference: a proxy that does not know it has the service as it is without, and people are told.
+/// A TrafficPolicy is a preference: a proxy that does not know it has the service as it is without, limits included, and
+/// people are told. What they applied is not everywhere, and who waits for that is told so.
 #[tokio::test]
 async fn a_proxy_of_an_earlier_release_has_the_service_without_its_traffic_policy() {
     const POLICY: &str = "{apiVersion: weft.dev/v1alpha1, kind: TrafficPolicy, metadata: {name: turns, namespace: shop}, spec: \
@@ -207,7 +208,8 @@ async fn a_proxy_of_an_earlier_release_has_the_service_without_its_traffic_polic
     assert!(service.traffic.is_none() && service.endpoints.values().all(|it| it.mesh_address.port() != 0));
     let (complete, states) = state(&control, revision, 10_000).await;
     let why = &states.iter().find(|(name, ..)| name == "old-1").unwrap().2;
-    let told = "Service shop/web: as by default: its settings require traffic-policy, which this proxy can't do";
+    let told = "Service shop/web: as by default: its settings require traffic-policy, which this proxy can't do; they hold there \
+                once it is updated";
     assert!(!complete && why.contains(told), "{states:?}");
     let svid = control.join("shop/client").await;
     let mut new = Proxy::connect(&control, &svid, "new-1", None, Bundle::default()).await;

@@ -92,7 +92,7 @@ async fn open<'w>(
 /// Makes sure that an endpoint can be connected to.
 async fn reach(worker: &Rc<Worker>, snapshot: &Snapshot, from: &Served, to: &Resolved<'_>) -> Result<(), Failure> {
     let goal = routing::goal(to)?;
-    let mut attempts = Attempts::new(worker, snapshot, from, goal, None);
+    let mut attempts = Attempts::to_reach(worker, snapshot, from, goal);
     loop {
         let attempt = attempts.pick()?;
         let Some(peer) = attempt.destination.peer() else { return Ok(()) };
