@@ -587,9 +587,9 @@ fn fitting(target: &Arc<ToldSet>, has: &Capabilities, view: &View) -> (Arc<ToldS
     for told in target.iter() {
         let lacking = lacks(&told.envelope, has);
         let withheld_for = |lacks| match plain(&told.object, has) {
-            Some(_) => format!(
-                "as by default: its settings require {lacks}, which this proxy can't do; they hold there once it is updated"
-            ),
+            Some(_) => {
+                format!("as by default: its settings require {lacks}, which this proxy can't do until it is updated")
+            }
             None => format!("withheld: it requires {lacks}, which this proxy can't do"),
         };
         let unread = || view.unread(&told.key, told.version()).map(|reason| format!("closed: {reason}"));

@@ -232,7 +232,7 @@ pub(super) fn closed_route(unreadable: &Unreadable, revision: Revision, services
 pub(super) fn partial_traffic_policy(unreadable: &Unreadable, revision: Revision) -> Option<Entry> {
     let key = unreadable.object().filter(|key| key.kind == Kind::TrafficPolicy)?;
     let record: serde_json::Value = serde_json::from_str(&unreadable.record).unwrap_or_default();
-    let (entry, written) = (&record["entry"], record["entry"]["resource"]["spec"].as_object());
+    let written = record["entry"]["resource"]["spec"].as_object();
     let mut spec = serde_json::json!({"targetRefs": []});
     for (field, value) in written.into_iter().flatten() {
         let mut with = spec.clone();
@@ -244,8 +244,9 @@ pub(super) fn partial_traffic_policy(unreadable: &Unreadable, revision: Revision
     let annotations = BTreeMap::from([(UNREADABLE.to_owned(), unreadable.reason.clone())]);
     let metadata = Metadata { annotations, ..named(&key.object_name()) };
     let resource = Resource::TrafficPolicy(Object { metadata, spec: serde_json::from_value(spec).ok()? });
-    let created = serde_json::from_value(entry["created"].clone()).unwrap_or(revision);
-    Some(Entry { created, ..Entry::applied(resource, revision, super::new_uid()) })
+    let mut entry = Entry::applied(resource, revision, super::new_uid());
+    entry.created = serde_json::from_value(record["entry"]["created"].clone()).unwrap_or(revision);
+    Some(entry)
 }
 
 /// The stand-in for a filter policy: an access policy, which has a name of its own.

@@ -208,8 +208,8 @@ async fn a_proxy_of_an_earlier_release_has_the_service_without_its_traffic_polic
     assert!(service.traffic.is_none() && service.endpoints.values().all(|it| it.mesh_address.port() != 0));
     let (complete, states) = state(&control, revision, 10_000).await;
     let why = &states.iter().find(|(name, ..)| name == "old-1").unwrap().2;
-    let told = "Service shop/web: as by default: its settings require traffic-policy, which this proxy can't do; they hold there \
-                once it is updated";
+    let told = "Service shop/web: as by default: its settings require traffic-policy, which this proxy can't do until \
+                it is updated";
     assert!(!complete && why.contains(told), "{states:?}");
     let svid = control.join("shop/client").await;
     let mut new = Proxy::connect(&control, &svid, "new-1", None, Bundle::default()).await;
