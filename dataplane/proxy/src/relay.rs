@@ -339,7 +339,8 @@ async fn final_head(
 ) -> Result<ResponseHead, ExchangeError> {
     loop {
         let head = {
-            let awaited = pin!(in_time(terms.attempt, answer.head()));
+            let awaited = pin!(answer.head());
+            let awaited = pin!(in_time(terms.attempt, awaited));
             upload.race(pin!(unless_gone(awaited, responder.as_mut()))).await??
         };
         let head = head.map_err(ExchangeError::Late)?;
@@ -393,7 +394,7 @@ async fn trailers_discard(
 }
 
 /// Waits for `awaited`, but not beyond the end of an attempt.
-pub async fn in_time<T>(attempt: Option<End>, awaited: impl Future<Output = T>) -> Result<T, Failure> {
+pub async fn in_time<F: Future>(attempt: Option<End>, awaited: Pin<&mut F>) -> Result<F::Output, Failure> {
     match attempt {
         None => Ok(awaited.await),
         Some(attempt) => attempt.bounds(awaited).await,

@@ -302,9 +302,7 @@ impl Failure {
             Failure::NoAnswer { error, .. } => no_answer(error),
             Failure::Unserved(failure) => failure.verdict(),
             Failure::PeerUnserved { .. } => not_connected("peer_unserved"),
-            Failure::AnswerDiscarded(_) => {
-                verdict(StatusCode::BAD_GATEWAY, Flag::UpstreamFailure, "response", "answer_discarded", 14)
-            }
+            Failure::AnswerDiscarded(_) => not_connected("answer_discarded"),
             Failure::ClientGone => verdict(status(CLIENT_CLOSED), Flag::Downstream, "request", "client_gone", 1),
             Failure::TunnelRefused { status, .. } => {
                 let flag = if *status == StatusCode::FORBIDDEN { Flag::Deny } else { Flag::UpstreamFailure };

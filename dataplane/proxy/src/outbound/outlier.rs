@@ -18,19 +18,20 @@ pub(super) fn of_status(status: StatusCode) -> Sign {
 
 /// `broken`: the answer broke off behind its head.
 pub(super) fn of_answer(status: StatusCode, broken: bool) -> Sign {
-    match of_status(status) {
-        Sign::Good if broken => Sign::LocalFailure,
-        sign => sign,
-    }
+    let sign = of_status(status);
+    if broken && sign == Sign::Good { Sign::LocalFailure } else { sign }
 }
 
 /// The same as [`of_failure`] of an attempt. Who did not have the whole request, or had less than half of the time that is
 /// over, was not late. `had`: the time that it had.
 pub(super) fn of_attempt(failure: &Failure, was_given: bool, had: Duration) -> Sign {
-    match failure {
-        Failure::Timeout(limit_ms) if !was_given || had < Duration::from_millis(limit_ms / 2) => Sign::Nothing,
-        failure => of_failure(failure),
+    let is_excused = |limit_ms: &u64| !was_given || had < Duration::from_millis(limit_ms / 2);
+    if let Failure::Timeout(limit_ms) = failure
+        && is_excused(limit_ms)
+    {
+        return Sign::Nothing;
     }
+    of_failure(failure)
 }
 
 /// An endpoint to which no connection can be made is out by that alone: it is no sign here. Nor is what its caller did, what
@@ -43,13 +44,16 @@ pub(super) fn of_failure(failure: &Failure) -> Sign {
         // Its proxy answered for an app that can't be had.
         return Sign::GatewayError;
     }
-    match failure {
-        Failure::AnswerDiscarded(status) => of_status(*status),
-        Failure::Timeout(_) => Sign::LocalFailure,
-        Failure::Unprocessed { error, .. } => of_error(error, false),
-        Failure::NoAnswer { error, .. } => of_error(error, true),
-        _ => Sign::Nothing,
+    if let Failure::AnswerDiscarded(status) = failure {
+        return of_status(*status);
     }
+    if let Failure::Unprocessed { error, .. } = failure {
+        return of_error(error, false);
+    }
+    if let Failure::NoAnswer { error, .. } = failure {
+        return of_error(error, true);
+    }
+    if let Failure::Timeout(_) = failure { Sign::LocalFailure } else { Sign::Nothing }
 }
 
 /// `taken`: the endpoint had the request.

@@ -43,7 +43,8 @@ impl PeerConn {
         call: &mut Call<'_, '_>,
     ) -> Result<(), Failed> {
         let sent = {
-            let sending = pin!(relay::in_time(call.attempt, self.client.send(call.head, added, call.body.is_end())));
+            let sending = pin!(self.client.send(call.head, added, call.body.is_end()));
+            let sending = pin!(relay::in_time(call.attempt, sending));
             relay::unless_gone(sending, call.responder.as_mut()).await
         };
         let mut stream = match sent {

@@ -185,7 +185,7 @@ fn what_rules_send_again_is_sent_to_those_who_know_it() {
         let route = with_actions(vec![preference]);
         let envelope = encode(&route);
         assert_eq!(envelope.requires, [ROUTE_RETRIES]);
-        assert_eq!(receive(vec![envelope]).unwrap().delta.upserts, [route.clone()]);
+        assert_eq!(receive(vec![envelope]).unwrap().delta.upserts, std::slice::from_ref(&route));
         assert_eq!(route.without_preferences(), Some(Object::Route(plain.clone())));
     }
     assert!(encode(&Object::Route(plain.clone())).requires.is_empty());
