@@ -16,7 +16,7 @@ use weft_policy::bundle::is_idempotent;
 use weft_transport::http::{ResponseRecv, SendBody};
 
 use crate::apps::{AppConn, AppPool, Conn};
-use crate::call::{Call, Failed};
+use crate::call::{Call, Failed, Trial};
 use crate::filtering::Filtered;
 use crate::record::Unanswered;
 use crate::relay::{self, ClientGone, Idle, Terms};
@@ -173,8 +173,8 @@ pub async fn exchange(
         grpc: call.record.is_grpc(),
         upgrade: call.head.protocol.is_some(),
         expects: call.head.expects_continue(),
-        again: call.again,
-        attempt: call.attempt,
+        again: Trial::again(call.trial),
+        attempt: Trial::end(call.trial),
         idle,
     };
     let accounts = (&call.record.sent, &call.record.received);

@@ -1,5 +1,6 @@
 //! A request on its way through the proxy, and how an attempt to send it may fail. Shared by both sides.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -29,10 +30,27 @@ pub struct Call<'c, 'a> {
     pub record: &'c mut Record,
     /// On whose behalf connections to apps and to addresses outside are opened.
     pub holder: &'c Holder,
+    /// What holds for this attempt alone. `None`: nothing.
+    pub trial: Option<&'c Trial<'c>>,
+}
+
+/// What holds for one attempt of a request that may be followed by others.
+#[derive(Clone, Copy)]
+pub struct Trial<'t> {
     /// Says which answers nobody is given, since another attempt follows.
-    pub again: Option<&'c dyn Again>,
-    /// When this attempt has to be over.
-    pub attempt: Option<End>,
+    pub again: Option<&'t dyn Again>,
+    /// When the final head of an answer has to be there.
+    pub end: &'t Cell<Option<End>>,
+}
+
+impl<'t> Trial<'t> {
+    pub fn end(trial: Option<&Self>) -> Option<End> {
+        trial.and_then(|trial| trial.end.get())
+    }
+
+    pub fn again(trial: Option<&Self>) -> Option<&'t dyn Again> {
+        trial.and_then(|trial| trial.again)
+    }
 }
 
 /// Says whether an answer is to be followed by another attempt instead of being passed on.

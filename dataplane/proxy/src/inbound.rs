@@ -92,7 +92,7 @@ async fn carry(
     if head.protocol.as_ref().is_some_and(|protocol| !protocol.is_websocket()) {
         body.forbid_forgery();
     }
-    let mut call = Call { head, body, responder, record, holder: &caller.holder, again: None, attempt: None };
+    let mut call = Call { head, body, responder, record, holder: &caller.holder, trial: None };
     let (leg, socket) = (worker.app_leg(connect_timeout), [PlainSocket::Served(socket)]);
     let ended = {
         // A request may stand for longer than the configuration that let it pass. Authorization judged the head that the

@@ -15,6 +15,7 @@ mod repeating;
 mod routing;
 pub mod tcp;
 
+use std::cell::Cell;
 use std::convert::identity;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -28,7 +29,7 @@ use weft_transport::http::Forwards;
 use self::attempts::{Attempt, Attempts};
 pub use self::origin::{Origin, Target};
 use self::patience::Patience;
-use crate::call::{Again, Call, End, Failed, Request};
+use crate::call::{Again, Call, End, Failed, Request, Trial};
 use crate::filtering::{self, Filtered};
 use crate::gate::{Gate, Place};
 use crate::mesh::{self, Stamp};
@@ -90,7 +91,7 @@ async fn carry(
     let Request { head, body, responder } = request;
     let (mut filtered, permit) =
         filtering::request(&worker.filters, &from.outbound, &place, head, responder.as_mut()).await?;
-    let attempts = {
+    let mut attempts = {
         let plan = routing::route(&snapshot, &from, &resolved, (head, filtered.path()), worker.dice())?;
         plan.modify(head)?;
         filtered.edit_answer(plan.answer_edits());
@@ -104,8 +105,10 @@ async fn carry(
     drop(snapshot);
     let (repeating, end) = (attempts.repeating(), attempts.end());
     let again = repeating.as_deref().map(|repeating| repeating as &dyn Again);
-    let mut call = Call { head, body, responder, record, holder: &origin.holder(), again, attempt: None };
-    let sent = within(end, pin!(send(worker, &from, attempts, permit, &mut filtered, &mut call)), identity).await;
+    let (head_end, holder) = (Cell::new(end), origin.holder());
+    let trial = Trial { again, end: &head_end };
+    let mut call = Call { head, body, responder, record, holder: &holder, trial: Some(&trial) };
+    let sent = within(end, pin!(send(worker, &from, &mut attempts, permit, &mut filtered, &mut call)), identity).await;
     filtered.moved(record.sent.bytes.get(), record.received.bytes.get());
     sent
 }
@@ -117,7 +120,8 @@ where
 {
     match end {
         None => sending.await,
-        Some(end) => end.bounds(sending).await.unwrap_or_else(|failure| Err(late(failure))),
+        // Boxed: most requests have no end, and carry no timer about.
+        Some(end) => Box::pin(end.bounds(sending)).await.unwrap_or_else(|failure| Err(late(failure))),
     }
 }
 
@@ -125,7 +129,7 @@ where
 async fn send(
     worker: &Rc<Worker>,
     from: &Served,
-    mut attempts: Attempts<'_>,
+    attempts: &mut Attempts<'_>,
     mut permit: Permit,
     filtered: &mut Filtered<'_>,
     call: &mut Call<'_, '_>,
@@ -140,10 +144,13 @@ async fn send(
         let mut attempt = attempts.pick()?;
         call.record.metrics = Some(Rc::clone(&attempt.destination.metrics));
         let end = attempts.attempt_end();
-        call.attempt = attempts.head_end(end);
+        if let Some(trial) = call.trial {
+            trial.end.set(attempts.head_end(end));
+        }
         let ended = within(end, pin!(exchange(worker, &attempt, from, permit, filtered, call)), Failed::Final).await;
         attempt.was_given(call.body.is_end());
-        match ended {
+        let wait;
+        (permit, wait) = match ended {
             Ok(()) => {
                 // A client that left before the head says nothing of the endpoint.
                 if let Some(answered) = call.record.answer.get() {
@@ -152,29 +159,23 @@ async fn send(
                 return Ok(());
             }
             Err(Failed::Unprocessed(failure, again)) if call.rewind() => {
-                if let Err(failure) = attempts.failed(attempt, failure) {
-                    let wait = attempts.granted(failure)?;
-                    pause(wait, call).await?;
-                }
-                permit = again;
+                let another = attempts.failed(attempt, failure).map(|()| Duration::ZERO);
+                (again, another.or_else(|failure| attempts.granted(failure))?)
             }
-            Err(Failed::Unfinished(failure, again)) if call.rewind() => {
-                let wait = attempts.repeat(attempt, failure)?;
-                pause(wait, call).await?;
-                permit = again;
-            }
+            Err(Failed::Unfinished(failure, again)) if call.rewind() => (again, attempts.repeat(attempt, failure)?),
             Err(failed) => return Err(attempt.ended(failed.failure())),
+        };
+        if !wait.is_zero() {
+            Box::pin(pause(wait, call)).await?;
         }
     }
 }
 
 /// Waits before a further attempt, as long as the client does.
 async fn pause(wait: Duration, call: &mut Call<'_, '_>) -> Result<(), Failure> {
-    if wait.is_zero() {
-        return Ok(());
-    }
-    let waited = Box::pin(tokio::time::sleep(wait));
-    relay::unless_gone(pin!(waited), call.responder.as_mut()).await.map_err(|ClientGone| Failure::ClientGone)
+    relay::unless_gone(pin!(tokio::time::sleep(wait)), call.responder.as_mut())
+        .await
+        .map_err(|ClientGone| Failure::ClientGone)
 }
 
 /// Waits for a place at a destination that takes so many requests, as long as the client does.
@@ -202,7 +203,7 @@ async fn exchange(
         log.destination = None;
     });
     if let Some(peer) = destination.peer() {
-        let connected = attempt.connect(peer, permit, call.attempt).await;
+        let connected = attempt.connect(peer, permit, Trial::end(call.trial)).await;
         let client = connected.map_err(|(failure, permit)| Failed::Unprocessed(failure, permit))?;
         // Proved by TLS just now.
         call.record.log(|log| log.destination = Some(peer.destination().to_string()));

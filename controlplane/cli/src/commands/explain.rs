@@ -2,7 +2,7 @@
 //! it does not reach the app.
 
 use anyhow::bail;
-use weft_api::{ExplainQuery, Explanation};
+use weft_api::{BackendExplanation, ExplainQuery, Explanation};
 
 use crate::access::AccessArgs;
 use crate::answer::{Answer, Outcome};
@@ -135,7 +135,7 @@ fn facts(answer: &Explanation) -> Table {
     if answer.connection {
         facts.row(["JUDGED AS:", "a TCP connection: method, path and headers are not seen"]);
     }
-    let settings: [(&str, fn(&BackendExplanation) -> Option<&String>); 3] = [
+    let settings: [(&str, SettingOf); 3] = [
         ("BALANCING:", |backend| backend.balancing.as_ref()),
         ("TIMEOUTS:", |backend| backend.timeouts.as_ref()),
         ("RETRY:", |backend| backend.retry.as_ref()),
@@ -157,8 +157,10 @@ fn facts(answer: &Explanation) -> Table {
     facts
 }
 
+type SettingOf = fn(&BackendExplanation) -> Option<&String>;
+
 /// A setting of each backend; with several each says whose it is.
-fn of_backends(answer: &Explanation, setting: fn(&BackendExplanation) -> Option<&String>) -> Vec<String> {
+fn of_backends(answer: &Explanation, setting: SettingOf) -> Vec<String> {
     let told = answer.backends.iter().filter_map(|backend| {
         let (value, service) = (setting(backend)?, backend.service.as_deref().unwrap_or_default());
         Some(match answer.backends.len() {

@@ -85,8 +85,7 @@ impl Parts {
                 responder: &mut responder,
                 record: &mut record,
                 holder: &self.holder,
-                again: None,
-                attempt: None,
+                trial: None,
             };
             let carried = self.leg().carry(&self.sockets, self.version, permit, &mut filtered, &mut call).await;
             if let Err(failed) = carried {

@@ -46,7 +46,7 @@ pub(super) async fn request(
     worker.shared.via.enter(head);
     let multiplexed = head.version == Version::HTTP_2 && head.protocol.is_none();
     let version = if multiplexed { Version::HTTP_2 } else { Version::HTTP_11 };
-    let mut call = Call { head, body, responder, record, holder: &origin.holder(), again: None, attempt: None };
+    let mut call = Call { head, body, responder, record, holder: &origin.holder(), trial: None };
     let carried = worker.app_leg(connect_timeout).carry(&sockets, version, permit, &mut filtered, &mut call).await;
     filtered.moved(record.sent.bytes.get(), record.received.bytes.get());
     carried.map_err(Failed::failure)

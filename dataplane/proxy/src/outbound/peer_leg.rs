@@ -44,13 +44,11 @@ impl PeerConn {
     ) -> Result<(), Failed> {
         let sent = {
             let sending = pin!(self.client.send(call.head, added, call.body.is_end()));
-            let sending = pin!(relay::in_time(call.attempt, sending));
             relay::unless_gone(sending, call.responder.as_mut()).await
         };
         let mut stream = match sent {
-            Ok(Ok(Ok(stream))) => stream,
-            Ok(Ok(Err(error))) => return Err(self.failed(error)),
-            Ok(Err(late)) => return Err(Failed::Unfinished(late, self.permit)),
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return Err(self.failed(error)),
             Err(ClientGone) => return Err(Failed::Final(Failure::ClientGone)),
         };
         let exchanged = app_leg::exchange(stream.exchange(), idle, filtered, call, Party::Peer).await;
