@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use http::Method;
 use weft_filter_host::Permit;
-use weft_policy::bundle::ObjectName;
+use weft_policy::bundle::{ObjectName, RouteName};
 use weft_transport::http::Forwards;
 
 use self::attempts::{Attempt, Attempts};
@@ -91,7 +91,7 @@ async fn carry(
         let plan = routing::route(&snapshot, &from, &resolved, (head, filtered.path()), worker.dice())?;
         plan.modify(head);
         filtered.edit_answer(plan.answer_edits());
-        record.log(|log| log.route = plan.route.map(|route| route.name.to_string()));
+        record.log(|log| log.route = plan.route.map(|route| RouteName::of(&route.name).place()));
         (Attempts::new(worker, &snapshot, &from, plan.goal, Some(&head.headers)), plan.timeout)
     };
     // The request may stand for long: it keeps its workload, and nothing else of the configuration.

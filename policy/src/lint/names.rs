@@ -24,6 +24,7 @@ fn annotations(lens: &Lens<'_>, report: &mut Report) {
             Kind::Namespace => &[USES],
             Kind::Mesh
             | Kind::HttpRoute
+            | Kind::GrpcRoute
             | Kind::Filter
             | Kind::FilterPolicy
             | Kind::AccessPolicy

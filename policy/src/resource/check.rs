@@ -29,6 +29,7 @@ impl Resource {
                 Vec::new()
             }
             Self::HttpRoute(route) => route.spec.check(),
+            Self::GrpcRoute(route) => route.spec.check(),
             Self::FilterPolicy(policy) => policy.spec.check(),
             Self::AccessPolicy(policy) => policy.check(),
             Self::TrafficPolicy(policy) => policy.spec.check(),

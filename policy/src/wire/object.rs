@@ -7,8 +7,8 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
 use super::check::check;
-use super::{CAPABILITIES, ENDPOINT_PORTS, OUTBOUND_CLOSED, Refused, SCOPE, TRAFFIC_POLICY, v1};
-use crate::bundle::Service;
+use super::{CAPABILITIES, ENDPOINT_PORTS, GRPC_ROUTE, OUTBOUND_CLOSED, Refused, SCOPE, TRAFFIC_POLICY, v1};
+use crate::bundle::{RouteKind, Service};
 use crate::delta::{Key, Object};
 
 /// Wraps an object for the wire.
@@ -26,6 +26,7 @@ fn requires(object: &Object) -> Vec<String> {
         Object::Mesh(mesh) if mesh.ranges.is_some() => vec![SCOPE.to_owned()],
         Object::Workload(workload) if workload.outbound_closed.is_some() => vec![OUTBOUND_CLOSED.to_owned()],
         Object::Service(service) => required_by(service).map(str::to_owned).collect(),
+        Object::Route(route) if route.kind == RouteKind::Grpc => vec![GRPC_ROUTE.to_owned()],
         Object::Mesh(_) | Object::Workload(_) | Object::Route(_) => Vec::new(),
     }
 }
