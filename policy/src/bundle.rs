@@ -4,6 +4,7 @@
 
 mod action;
 mod retry;
+mod route_kind;
 mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +20,7 @@ use crate::path::PathReading;
 use crate::scope::{Ask, Ranges};
 pub use action::{HeaderModifier, PathChange, Redirect, Rewrite, RouteAction, Scheme};
 pub use retry::{GRPC_CODES, Retry, is_idempotent};
+pub use route_kind::{RouteKind, RouteName};
 pub use traffic::{Balancing, HashKey, Limits, Outliers, SourceKey, Traffic};
 
 /// The version of the whole world, assigned by the store. Ordered; 0 = nothing yet.
@@ -386,11 +388,15 @@ mod pairs {
     }
 }
 
-/// An HTTPRoute attached to one service (a route with several parentRefs is several of these, name suffixed `#n`).
+/// A route attached to one service (one with several parentRefs is several of these).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
+    /// As [`RouteName`] reads it.
     pub name: ObjectName,
+    /// Another than an HTTPRoute only to a proxy with the capability `grpc-route`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub kind: RouteKind,
     pub parent: ObjectName,
     /// `parentRef.port`: the route holds for this service port only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -466,6 +472,21 @@ pub enum PathMatch {
     Prefix(String),
     /// A regular expression that the whole decoded path meets.
     Regex(String),
+    /// The path of a gRPC call, `/service/method`.
+    Rpc(RpcMatch),
+}
+
+/// The two elements that a path has of; one that is absent may be any.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RpcMatch {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// Both are regular expressions that the whole element meets.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub regex: bool,
 }
 
 /// A header field or a parameter of the query, and what its value has to be.

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::bundle::{
-    Bundle, Endpoint, FilterAttachment, MeshSettings, ObjectName, Revision, Route, RouteRule, ServedWorkload, Service,
+    Bundle, Endpoint, FilterAttachment, MeshSettings, ObjectName, Revision, Route, RouteKind, RouteName, RouteRule,
+    ServedWorkload, Service,
 };
 use crate::scope::Ask;
 
@@ -82,7 +83,10 @@ impl Object {
                 closed.traffic = None;
                 Some(Self::Service(closed))
             }
-            Self::Route(route) => Some(Self::Route(Route { rules: vec![RouteRule::refusing()], ..route.clone() })),
+            Self::Route(route) => {
+                let (kind, rules) = (RouteKind::default(), vec![RouteRule::refusing()]);
+                Some(Self::Route(Route { kind, rules, ..route.clone() }))
+            }
             Self::Mesh(_) | Self::Filter(_) => None,
         }
     }
@@ -108,7 +112,7 @@ impl std::fmt::Display for Key {
             Self::Mesh => f.write_str("Mesh"),
             Self::Workload(name) => write!(f, "Workload {name}"),
             Self::Service(name) => write!(f, "Service {name}"),
-            Self::Route(name) => write!(f, "HTTPRoute {name}"),
+            Self::Route(name) => write!(f, "{}", RouteName::of(name)),
             Self::Filter(name) => write!(f, "Filter {name}"),
             Self::Endpoint { service, workload } => write!(f, "Endpoint {workload} of Service {service}"),
         }

@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::authz::{Decision, Engine, Request};
 use crate::bundle::{
-    Backend, Balancing, Bundle, Direction, Endpoint, HashKey, MeshSettings, ObjectName, Protocol, Service, WorkloadPort,
+    Backend, Balancing, Bundle, Direction, Endpoint, HashKey, MeshSettings, ObjectName, Protocol, RouteKind, RouteName,
+    Service, WorkloadPort,
 };
 use crate::identity::SpiffeId;
 use crate::path::NormalPath;
@@ -52,6 +53,11 @@ fn get() -> String {
 
 fn root() -> String {
     "/".to_owned()
+}
+
+/// The kind of which nobody told before there was another.
+fn http_route() -> String {
+    RouteKind::Http.as_str().to_owned()
 }
 
 /// Status that a proxy answers where no endpoint can be connected to.
@@ -109,6 +115,10 @@ pub struct Explanation {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RouteExplanation {
+    /// `HTTPRoute` or `GRPCRoute`.
+    #[serde(default = "http_route")]
+    pub kind: String,
+    /// `namespace/name`; at its second parent `namespace/name#1`.
     pub name: String,
     pub rule_index: usize,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -253,8 +263,9 @@ fn followed(world: &World, barred: &Barred, query: &Query) -> Result<Explanation
         Err(refusal) => explanation.refuse(refusal.status(), refusal.to_string()),
         Ok(Choice::Direct(to)) => asked.directly(&to, &mut explanation),
         Ok(Choice::Rule(met)) => {
-            let (name, rule_name) = (met.route.name.to_string(), met.rule.name.clone());
-            explanation.route = Some(RouteExplanation { name, rule_index: met.index, rule_name });
+            let (name, rule_name) = (RouteName::of(&met.route.name), met.rule.name.clone());
+            let (kind, name) = (name.kind.as_str().to_owned(), name.place());
+            explanation.route = Some(RouteExplanation { kind, name, rule_index: met.index, rule_name });
             let backend =
                 |(index, backend): (usize, &Backend)| match route::to_backend(&table, met, index, &head, &mesh) {
                     Ok(plan) => asked.backend(&plan, backend.port, backend.weight),
@@ -374,7 +385,7 @@ fn said_by(plan: &Plan<'_>, by: SaidBy) -> String {
     let route = plan.route.map(|route| &route.name);
     let policy = plan.service.traffic.as_ref().map(|traffic| &traffic.policy);
     match (by, route, policy) {
-        (SaidBy::Rule, Some(route), _) => format!("as HTTPRoute {route} says"),
+        (SaidBy::Rule, Some(route), _) => format!("as {} says", RouteName::of(route)),
         (SaidBy::Policy, _, Some(policy)) => format!("as TrafficPolicy {policy} says"),
         (SaidBy::Rule | SaidBy::Policy | SaidBy::Mesh, _, _) => "as the Mesh says".to_owned(),
     }

@@ -349,6 +349,7 @@ fn entries(kind: Kind, spec: &Value) -> usize {
         | Kind::Service
         | Kind::Workload
         | Kind::HttpRoute
+        | Kind::GrpcRoute
         | Kind::AccessPolicy
         | Kind::TrafficPolicy => false,
     };
@@ -435,8 +436,7 @@ fn read_metadata(Written { name, value }: Written, kind: Option<Kind>, reading: 
 
 /// The kind, also where it is misspelt.
 fn kind(fields: &mut Map<String, Value>, mistakes: &mut Vec<Mistake>) -> Option<Kind> {
-    const LATER: [&str; 17] = [
-        "GRPCRoute",
+    const LATER: [&str; 16] = [
         "TCPRoute",
         "TLSRoute",
         "UDPRoute",

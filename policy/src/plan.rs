@@ -41,7 +41,7 @@ pub use world::{Entry, World};
 pub(crate) use assemble::{access_config, mesh_settings, serve, visible};
 pub(crate) use http_only::{RoutesOf, policies as http_policies, routes as http_routes, service_protocol};
 pub(crate) use modifier::uneditable;
-pub(crate) use route_status::{resolve, undone};
+pub(crate) use route_status::{Displaced, resolve, undone};
 pub(crate) use select::{holds_for, is_missing};
 pub(crate) use traffic::{balanced_by, overruled};
 pub(crate) use unserved::{of_service as unserved_of, targets};

@@ -28,7 +28,7 @@ pub use filter::{FilterPolicySpec, FilterSpec};
 pub(crate) use kind::SpecReader;
 pub use kind::{Kind, KindError, Resource, Spec};
 pub use mesh::{MeshSpec, WorkloadSpec};
-pub use route::HttpRouteSpec;
+pub use route::{AnyRoute, GrpcRouteSpec, HttpRouteSpec};
 pub use traffic::TrafficPolicySpec;
 pub use value::{NotYet, duration_text};
 

@@ -25,7 +25,7 @@ use crate::scope::Ask;
 pub use action::AnswerEdits;
 use action::RuleActions;
 pub(crate) use action::Setting;
-use matching::{Candidates, Read};
+use matching::{Candidates, Read, layer};
 use pattern::Patterns;
 pub use plan::{Choice, KeptTarget, Plan, RouteRefusal, Target, choose, plan, plan_connection};
 pub(crate) use plan::{SaidBy, directly, redirect, to_backend};
@@ -221,7 +221,8 @@ impl RouteTable {
     }
 
     /// The first match in order of precedence among the routes that hold for this caller and port. Routes of the
-    /// caller's own namespace on somebody else's service (consumer routes) come instead of the service's own.
+    /// caller's own namespace on somebody else's service (consumer routes) come instead of the service's own, and GRPCRoutes
+    /// instead of HTTPRoutes.
     /// `path`, `query`: one reading of the head's target.
     fn decide(
         &self,
@@ -233,23 +234,22 @@ impl RouteTable {
         let path = path::decode(path);
         let read = Read { head, path: &path, query };
         let Some(candidates) = self.candidates_of(to) else { return RouteDecision::Default };
-        let (mut attached, mut consumer) = (false, false);
+        let mut attached = None;
         for candidate in candidates.iter() {
             let CompiledRoute { route, rules } = &self.routes[candidate.route];
-            if consumer && route.consumer_namespace.is_none() {
+            if attached.is_some_and(|known| known != layer(route)) {
                 break;
             }
             if !holds(route, to.port, from_namespace) {
                 continue;
             }
-            attached = true;
-            consumer |= route.consumer_namespace.is_some();
+            attached = Some(layer(route));
             if candidate.holds(&read) {
                 let (index, rule, actions) = (candidate.rule, &route.rules[candidate.rule], &rules[candidate.rule]);
                 return RouteDecision::Rule(MetRule { route, index, rule, actions });
             }
         }
-        if attached { RouteDecision::NoMatch } else { RouteDecision::Default }
+        if attached.is_some() { RouteDecision::NoMatch } else { RouteDecision::Default }
     }
 
     fn candidates_of(&self, to: &Resolved<'_>) -> Option<&Candidates> {

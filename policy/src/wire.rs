@@ -54,8 +54,11 @@ pub const TRAFFIC_POLICY: &str = "traffic-policy";
 /// The capability to send again, and to give up attempts, as a rule says. Where it lacks, the route comes without.
 pub const ROUTE_RETRIES: &str = "route-retries";
 
+/// The capability to route by GRPCRoutes (`Route::kind`).
+pub const GRPC_ROUTE: &str = "grpc-route";
+
 /// Capabilities of every proxy of this version, as its Hello says them; [`SCOPE`] comes with them where it is wanted.
-pub const CAPABILITIES: [&str; 10] = [
+pub const CAPABILITIES: [&str; 11] = [
     "quic",
     ENVELOPES,
     FILTER_CONTRACT,
@@ -66,6 +69,7 @@ pub const CAPABILITIES: [&str; 10] = [
     ANSWERS_AHEAD,
     TRAFFIC_POLICY,
     ROUTE_RETRIES,
+    GRPC_ROUTE,
 ];
 
 /// A message that can't be meant.

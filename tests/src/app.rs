@@ -24,7 +24,7 @@ use crate::client::{Body, empty, full};
 /// An HTTP application. Its paths:
 /// `/who` its name · `/seen` method, target, version and headers as JSON · `/echo` the body and its trailers ·
 /// `/status/N` · `/bytes/N` N bytes · `/digest` length of the body · `/slow/MS` · `/trailers` · `/early` answers unread ·
-/// `/cut` breaks off inside the body · `/test.Echo/*` gRPC.
+/// `/cut` breaks off inside the body · `/test.Echo/*` gRPC · `/test.Who/*` and `/test.Seen/*` its name and what it was sent, in gRPC.
 #[derive(Debug)]
 pub struct App {
     pub address: SocketAddr,
@@ -121,6 +121,8 @@ async fn answer(name: &str, request: Request<Incoming>) -> Response<Body> {
         "early" => status(413),
         "cut" => Response::new(cut()),
         "test.Echo" => grpc(rest, request.into_body()).await,
+        "test.Who" => called(messages(vec![message(name.as_bytes())])),
+        "test.Seen" => called(messages(vec![message(seen(&request).as_bytes())])),
         _ => plain(name.to_owned()),
     }
 }
@@ -192,14 +194,9 @@ fn trailers() -> Response<Body> {
 /// Four kinds of call: `Unary` and `Bidi` echo each message, `ClientStream` sends one at the end, `ServerStream` sends three;
 /// `Missing` is a trailers-only error, `MissingBehind` one in trailers behind a head.
 async fn grpc(method: &str, body: Incoming) -> Response<Body> {
-    let ok = |frames: Body| {
-        let mut response = Response::new(frames);
-        response.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
-        response
-    };
     match method {
         "Missing" => {
-            let mut response = ok(empty());
+            let mut response = called(empty());
             response.headers_mut().insert("grpc-status", HeaderValue::from_static("5"));
             response.headers_mut().insert("grpc-message", HeaderValue::from_static("no such thing"));
             response
@@ -207,18 +204,25 @@ async fn grpc(method: &str, body: Incoming) -> Response<Body> {
         "MissingBehind" => {
             let mut trailers = HeaderMap::new();
             trailers.insert("grpc-status", HeaderValue::from_static("5"));
-            ok(StreamBody::new(futures_util::stream::iter([Ok(Frame::trailers(trailers))])).boxed_unsync())
+            called(StreamBody::new(futures_util::stream::iter([Ok(Frame::trailers(trailers))])).boxed_unsync())
         }
         "ClientStream" => {
             let all = body.collect().await.map(|all| all.to_bytes()).unwrap_or_default();
-            ok(messages(vec![message(all.len().to_string().as_bytes())]))
+            called(messages(vec![message(all.len().to_string().as_bytes())]))
         }
-        "ServerStream" => ok(messages(["one", "two", "three"].map(|text| message(text.as_bytes())).to_vec())),
+        "ServerStream" => called(messages(["one", "two", "three"].map(|text| message(text.as_bytes())).to_vec())),
         _ => {
             let frames = body.map_err(std::io::Error::other).into_data_stream().map(|data| data.map(Frame::data));
-            ok(StreamBody::new(frames.chain(futures_util::stream::once(async { Ok(done()) }))).boxed_unsync())
+            called(StreamBody::new(frames.chain(futures_util::stream::once(async { Ok(done()) }))).boxed_unsync())
         }
     }
+}
+
+/// The answer to a call.
+fn called(frames: Body) -> Response<Body> {
+    let mut response = Response::new(frames);
+    response.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
+    response
 }
 
 fn messages(messages: Vec<Bytes>) -> Body {

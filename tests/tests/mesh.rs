@@ -22,6 +22,7 @@ mod mesh {
     mod equal;
     mod first_calls;
     mod forms;
+    mod grpc_routes;
     mod held;
     mod hiccup;
     mod hidden;

@@ -175,6 +175,7 @@ pub fn place_of(key: &ObjectKey) -> Place<'_> {
         Kind::Service
         | Kind::Workload
         | Kind::HttpRoute
+        | Kind::GrpcRoute
         | Kind::Filter
         | Kind::FilterPolicy
         | Kind::AccessPolicy

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use http::Method;
 use weft_filter_host::Permit;
-use weft_policy::bundle::ObjectName;
+use weft_policy::bundle::{ObjectName, RouteName};
 use weft_transport::http::Forwards;
 
 use self::attempts::{Attempt, Attempts};
@@ -95,7 +95,7 @@ async fn carry(
         let plan = routing::route(&snapshot, &from, &resolved, (head, filtered.path()), worker.dice())?;
         plan.modify(head)?;
         filtered.edit_answer(plan.answer_edits());
-        record.log(|log| log.route = plan.route.map(|route| route.name.to_string()));
+        record.log(|log| log.route = plan.route.map(|route| RouteName::of(&route.name).place()));
         // An upgraded request stands for as long as both sides like.
         let (limit, each) = if head.protocol.is_none() { plan.timeouts() } else { (None, None) };
         let attempts = Attempts::new(worker, &snapshot, &from, plan.goal, Some(&head.headers)).within(limit);

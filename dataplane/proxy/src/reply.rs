@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use weft_filter_host::ReplyCause;
-use weft_policy::bundle::{RequestRefusal, TunnelRefusal};
+use weft_policy::bundle::{RequestRefusal, RouteName, TunnelRefusal};
 use weft_policy::route::{EgressRefusal, RouteRefusal};
 use weft_policy::scope::Ask;
 use weft_policy::text::printable;
@@ -368,7 +368,7 @@ impl Failure {
             return Some(Cow::Borrowed(reply.rule.as_deref().unwrap_or(&reply.filter)));
         }
         if let Failure::Route(refusal) = self {
-            return refusal.route().map(|route| Cow::Owned(format!("HTTPRoute {route}")));
+            return refusal.route().map(|route| Cow::Owned(RouteName::of(route).to_string()));
         }
         None
     }

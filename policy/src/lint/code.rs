@@ -228,6 +228,15 @@ codes! {
         cure: "Take the part away that the message names.",
         example: "{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: r, namespace: shop},
  spec: {parentRefs: [{name: outside}], rules: [{backendRefs: [{name: web, port: 80}]}]}}";
+    OtherKind = 120, Warning, world, "HTTPRoute beside a GRPCRoute",
+        means: "A GRPCRoute is attached to the same port of the Service. Routes of two kinds are not mixed, says the \
+                standard: GRPCRoutes come first, and this route is asked for nothing there.",
+        cure: "Write all rules of the port as one kind, or attach the routes to different ports by `port`.",
+        example: "{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: r, namespace: shop},
+ spec: {parentRefs: [{group: '', kind: Service, name: web}], rules: [{backendRefs: [{name: web, port: 80}]}]}}
+---
+{apiVersion: gateway.networking.k8s.io/v1, kind: GRPCRoute, metadata: {name: g, namespace: shop},
+ spec: {parentRefs: [{group: '', kind: Service, name: web}], rules: [{backendRefs: [{name: web, port: 80}]}]}}";
     RedirectsToItself = 121, Warning, itself, "redirect to itself",
         means: "The redirect names neither another host nor another scheme, port or path: its Location is the address that was \
                 asked for, and a caller that follows it comes back until it gives up.",

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use super::Scope;
-use crate::bundle::ObjectName;
+use crate::bundle::{ObjectName, Revision};
 use crate::plan::{Entry, World, holds_for};
 use crate::resource::{
-    Kind, Metadata, Object, ObjectKey, ROOT_NAMESPACE, Resource, ServiceSpec, Spec, TargetKind, TargetRef, WorkloadSpec,
+    AnyRoute, Kind, Metadata, Object, ObjectKey, ROOT_NAMESPACE, Resource, ServiceSpec, Spec, TargetKind, TargetRef,
+    WorkloadSpec,
 };
 use crate::text::did_you_mean;
 
@@ -69,6 +70,12 @@ impl<'w> Lens<'w> {
 
     pub(super) fn all<S: Spec>(&self) -> impl Iterator<Item = &'w Object<S>> + use<'w, S> {
         self.of_kind(S::KIND).filter_map(|(_, entry)| S::of(&entry.resource))
+    }
+
+    /// Routes of every kind, each with the revision of its creation.
+    pub(super) fn routes(&self) -> impl Iterator<Item = (AnyRoute<'w>, Revision)> {
+        let entries = Kind::ROUTES.into_iter().flat_map(|kind| self.of_kind(kind));
+        entries.filter_map(|(_, entry)| Some((AnyRoute::of(&entry.resource)?, entry.created)))
     }
 
     fn namespaces(&self) -> &BTreeSet<&'w str> {
@@ -200,6 +207,7 @@ fn targeting(policy: &Resource) -> Option<(&Metadata, &[TargetRef])> {
         | Resource::Service(_)
         | Resource::Workload(_)
         | Resource::HttpRoute(_)
+        | Resource::GrpcRoute(_)
         | Resource::TrafficPolicy(_)
         | Resource::Filter(_) => None,
     }

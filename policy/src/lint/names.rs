@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::lens::Lens;
 use super::{Code, Report, Scope};
 use crate::resource::core::{ACCOUNTS, GRANTED_SERVICES, MADE_FOR, PATH_READING, REGISTERED_BY};
+use crate::resource::retry::RETRY_METHODS;
 use crate::resource::{Kind, ROOT_NAMESPACE, USES};
 use crate::text::{did_you_mean, nearest};
 
@@ -22,8 +23,9 @@ fn annotations(lens: &Lens<'_>, report: &mut Report) {
             Kind::Service => &[ACCOUNTS, PATH_READING, MADE_FOR],
             Kind::Workload => &[REGISTERED_BY, GRANTED_SERVICES, USES],
             Kind::Namespace => &[USES],
+            Kind::HttpRoute => &[RETRY_METHODS],
             Kind::Mesh
-            | Kind::HttpRoute
+            | Kind::GrpcRoute
             | Kind::Filter
             | Kind::FilterPolicy
             | Kind::AccessPolicy

@@ -54,7 +54,7 @@ impl Around<'_> {
             match key.kind {
                 Kind::Service => self.service(world, &name),
                 Kind::Workload => self.workload(world, &name),
-                Kind::HttpRoute => self.route(world, &name),
+                Kind::HttpRoute | Kind::GrpcRoute => self.route(world, key),
                 // Policies are compared with those that hold beside them, and with the ports of services.
                 Kind::AccessPolicy | Kind::FilterPolicy => {
                     self.insert(world.of_namespace::<ServiceSpec>(&key.namespace));
@@ -103,14 +103,13 @@ impl Around<'_> {
     }
 
     /// Its parents with their other routes, and what it leads to.
-    fn route(&mut self, world: &World, name: &ObjectName) {
-        let Some(route) = world.route(name) else { return };
-        let own = &route.metadata.namespace;
-        for parent in route.spec.parents(own) {
+    fn route(&mut self, world: &World, key: &ObjectKey) {
+        let Some(route) = world.route(key) else { return };
+        for parent in route.parents() {
             self.keys.extend(world.around_service(&parent));
-            self.keys.insert(key(Kind::Service, parent));
+            self.keys.insert(self::key(Kind::Service, parent));
         }
-        self.keys.extend(route.spec.backends(own).map(|backend| key(Kind::Service, backend)));
+        self.keys.extend(route.backends().map(|backend| self::key(Kind::Service, backend)));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::lens::{Lens, key_of};
+use super::lens::Lens;
 use super::{Code, Report};
 use crate::authz::Action;
 use crate::bundle::Protocol;
@@ -62,7 +62,7 @@ pub(super) fn check(lens: &Lens<'_>, report: &mut Report) {
         for port in service.spec.served_ports() {
             let at = format!("port {} of Service {}", port.port, service.name());
             let routes = http_routes(lens.world, service, port.port, RoutesOf::Everybody);
-            let routes = routes.map(|route| (key_of(Kind::HttpRoute, &route.metadata), None, true));
+            let routes = routes.map(|route| (route.key(), None, true));
             let policies = workloads.iter().flat_map(|workload| {
                 let target = port.target_at(&workload.spec);
                 target.into_iter().flat_map(|target| http_policies(lens.world, workload, target))

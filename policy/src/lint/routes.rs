@@ -2,20 +2,19 @@
 
 use std::collections::BTreeSet;
 
-use super::lens::{Lens, key_of};
+use super::lens::Lens;
 use super::{Code, Report, Severity};
 use crate::bundle::{ObjectName, Protocol};
-use crate::plan::{resolve, service_protocol, targets, uneditable};
+use crate::plan::{Displaced, resolve, service_protocol, targets, uneditable};
 use crate::resource::core::PortSpec;
 use crate::resource::route::{
     BackendRef, FilterType, HeaderField, ParentRef, PathModifierSpec, RedirectSpec, RouteFilter, RuleSpec,
 };
-use crate::resource::{HttpRouteSpec, Kind, Object, ObjectKey, ServiceSpec, duration_text};
+use crate::resource::{AnyRoute, Kind, Object, ObjectKey, ServiceSpec, duration_text};
 
 pub(super) fn check(lens: &Lens<'_>, report: &mut Report) {
-    for route in lens.all::<HttpRouteSpec>() {
-        let object = key_of(Kind::HttpRoute, &route.metadata);
-        let of = Of { lens, route, object };
+    for (route, _) in lens.routes() {
+        let of = Of { lens, route, object: route.key() };
         of.parents(report);
         for (index, rule) in route.spec.rules.iter().enumerate() {
             of.rule(&format!("spec.rules[{index}]"), rule, report);
@@ -25,7 +24,7 @@ pub(super) fn check(lens: &Lens<'_>, report: &mut Report) {
 
 struct Of<'l, 'w> {
     lens: &'l Lens<'w>,
-    route: &'w Object<HttpRouteSpec>,
+    route: AnyRoute<'w>,
     object: ObjectKey,
 }
 
@@ -55,10 +54,9 @@ impl Of<'_, '_> {
             let message = "no Service among them: the route is attached to nothing";
             self.tell(Code::NotAttached, "spec.parentRefs".to_owned(), message, report);
         }
-        let own = &self.route.metadata.namespace;
         for (index, parent) in parents.iter().enumerate().filter(|(_, parent)| parent.is_service()) {
             let key = format!("spec.parentRefs[{index}]");
-            let name = ObjectName::new(parent.namespace.as_ref().unwrap_or(own).clone(), parent.name.clone());
+            let name = self.route.named(parent.namespace.as_deref(), &parent.name);
             let Some(service) = self.lens.world.service(&name) else {
                 if !self.lens.world.is_unreadable(Kind::Service, &name) {
                     self.tell(Code::ParentMissing, key, self.lens.no_service(&name), report);
@@ -71,7 +69,10 @@ impl Of<'_, '_> {
                 let section = parent.section_name.as_ref().map(|name| format!(" named {name}")).unwrap_or_default();
                 let meant = parent.port.map(|port| meant_port(self.lens, service, port)).unwrap_or_default();
                 let message = format!("Service {name} has no port{number}{section}{meant}");
-                self.tell(Code::ParentPortMissing, key, message, report);
+                self.tell(Code::ParentPortMissing, key.clone(), message, report);
+            }
+            if let Some(displaced) = Displaced::of(self.lens.world, self.route, parent) {
+                self.tell(Code::OtherKind, key, displaced.to_string(), report);
             }
         }
     }
@@ -169,8 +170,7 @@ impl Of<'_, '_> {
     }
 
     fn backend(&self, key: String, backend: &BackendRef, report: &mut Report) {
-        let own = &self.route.metadata.namespace;
-        let name = ObjectName::new(backend.namespace.as_ref().unwrap_or(own).clone(), backend.name.clone());
+        let name = self.route.named(backend.namespace.as_deref(), &backend.name);
         let service = match resolve(self.lens.world, self.route, backend) {
             Ok(service) => service,
             Err((reason, message)) => return self.unresolved(key, backend, &name, reason, message, report),

@@ -3,12 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::lens::{Lens, key_of};
+use super::lens::Lens;
 use super::{Code, Report};
-use crate::bundle::{ObjectName, Revision};
+use crate::bundle::{ObjectName, Revision, RouteKind};
 use crate::path;
+use crate::resource::AnyRoute;
 use crate::resource::route::{HeaderType, MatchSpec, PathType};
-use crate::resource::{HttpRouteSpec, Kind, Object, Spec};
 
 /// The conditions of a match, alike where the requests are that meet it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,6 +16,8 @@ struct Conditions<'w> {
     path_type: PathType,
     path: Vec<u8>,
     method: Option<&'w str>,
+    /// The service and the method of a call.
+    rpc: Option<(HeaderType, [Option<&'w String>; 2])>,
     headers: BTreeMap<&'w str, (HeaderType, &'w str)>,
     query: BTreeMap<&'w str, (HeaderType, &'w str)>,
 }
@@ -41,18 +43,19 @@ impl<'w> Conditions<'w> {
             query.entry(param.name.as_str()).or_insert((param.param_type, param.value.as_str()));
         }
         let method = matching.and_then(|matching| matching.method.as_deref());
-        Self { path_type, path, method, headers, query }
+        let rpc = matching.and_then(|matching| matching.rpc.as_ref()).map(|rpc| (rpc.rpc_type, rpc.parts()));
+        Self { path_type, path, method, rpc, headers, query }
     }
 
     fn hold_for_all(&self) -> bool {
         let anywhere = self.path_type == PathType::PathPrefix && self.path.is_empty();
-        anywhere && self.method.is_none() && self.headers.is_empty() && self.query.is_empty()
+        anywhere && self.method.is_none() && self.rpc.is_none() && self.headers.is_empty() && self.query.is_empty()
     }
 }
 
 /// One match of one rule, at one parent.
 struct Candidate<'w> {
-    route: &'w Object<HttpRouteSpec>,
+    route: AnyRoute<'w>,
     age: (Revision, ObjectName),
     rule: usize,
     /// `None`: the rule has no matches.
@@ -73,20 +76,17 @@ impl Candidate<'_> {
     }
 }
 
-/// The parent, and for routes of consumers their namespace.
-type Place = (ObjectName, Option<String>);
+/// The parent, for routes of consumers their namespace, and their kind: those of another are not asked.
+type Place = (ObjectName, Option<String>, RouteKind);
 
 pub(super) fn check(lens: &Lens<'_>, report: &mut Report) {
     let mut alike = BTreeMap::<(Place, Conditions<'_>), Vec<Candidate<'_>>>::new();
     let mut places = BTreeMap::<ObjectName, BTreeSet<Option<String>>>::new();
-    for (_, entry) in lens.of_kind(Kind::HttpRoute) {
-        let Some(route) = HttpRouteSpec::of(&entry.resource) else { continue };
-        let created = entry.created;
+    for (route, created) in lens.routes() {
         let own = &route.metadata.namespace;
         for parent in route.spec.parent_refs.iter().filter(|parent| parent.is_service()) {
-            let namespace = parent.namespace.as_ref().unwrap_or(own);
-            let name = ObjectName::new(namespace.clone(), parent.name.clone());
-            let consumer = (namespace != own).then(|| own.clone());
+            let name = route.named(parent.namespace.as_deref(), &parent.name);
+            let consumer = (name.namespace != *own).then(|| own.clone());
             let named = || lens.world.service(&name)?.spec.served_ports().find(|port| parent.is_at(port));
             let port = if parent.section_name.is_some() { named().map(|port| port.port) } else { parent.port };
             places.entry(name.clone()).or_default().insert(consumer.clone());
@@ -95,7 +95,10 @@ pub(super) fn check(lens: &Lens<'_>, report: &mut Report) {
                     let conditions = Conditions::of(matching.map(|index| &spec.matches[index]));
                     let age = (created, route.name());
                     let candidate = Candidate { route, age, rule, matching, port };
-                    alike.entry(((name.clone(), consumer.clone()), conditions)).or_default().push(candidate);
+                    alike
+                        .entry(((name.clone(), consumer.clone(), route.kind), conditions))
+                        .or_default()
+                        .push(candidate);
                 };
                 if spec.matches.is_empty() {
                     add(None);
@@ -121,13 +124,12 @@ fn hidden(conditions: &Conditions<'_>, candidates: &[Candidate<'_>], report: &mu
         let earlier = [whole, at_port].into_iter().flatten().filter(|it| position(it) < position(candidate));
         let Some(winner) = earlier.min_by_key(|it| position(it)).filter(|it| !it.is_same(candidate)) else { continue };
         let what = if conditions.hold_for_all() { "holds for every request" } else { "has the same conditions" };
-        let object = key_of(Kind::HttpRoute, &candidate.route.metadata);
+        let object = candidate.route.key();
         if winner.age.1 == candidate.age.1 {
             let message = format!("is never met: {} {what} and comes first", winner.place());
             report.tell(Code::RepeatedMatch, &object, candidate.place(), message);
         } else {
-            let message =
-                format!("is never met: {} of HTTPRoute {} {what}, and is older", winner.place(), winner.age.1);
+            let message = format!("is never met: {} of {} {what}, and is older", winner.place(), winner.route.key());
             report.tell(Code::ShadowedRoute, &object, candidate.place(), message);
         }
     }
@@ -135,15 +137,14 @@ fn hidden(conditions: &Conditions<'_>, candidates: &[Candidate<'_>], report: &mu
 
 /// Tells which routes of consumers stand in for a producer's.
 fn consumers(lens: &Lens<'_>, places: &BTreeMap<ObjectName, BTreeSet<Option<String>>>, report: &mut Report) {
-    for route in lens.all::<HttpRouteSpec>() {
+    for (route, _) in lens.routes() {
         let own = &route.metadata.namespace;
         for (index, parent) in route.spec.parent_refs.iter().enumerate() {
             let Some(namespace) = parent.namespace.as_ref().filter(|namespace| *namespace != own) else { continue };
             let name = ObjectName::new(namespace.clone(), parent.name.clone());
             if places.get(&name).is_some_and(|kinds| kinds.contains(&None)) {
                 let message = format!("callers of {own} meet it instead of the routes that {namespace} has for {name}");
-                let object = key_of(Kind::HttpRoute, &route.metadata);
-                report.tell(Code::ConsumerRoute, &object, format!("spec.parentRefs[{index}]"), message);
+                report.tell(Code::ConsumerRoute, &route.key(), format!("spec.parentRefs[{index}]"), message);
             }
         }
     }

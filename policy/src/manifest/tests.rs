@@ -84,6 +84,20 @@ spec:
     - {name: web-v2, port: 80, weight: 10}
     timeouts: {request: 1m30s}
 ---
+apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: {name: calls, namespace: shop}
+spec:
+  parentRefs: [{group: "", kind: Service, name: web, port: 80, sectionName: http}, {name: gateway}]
+  hostnames: [web.example.com]
+  rules:
+  - name: later
+    matches: [{method: {type: RegularExpression, service: "a.*", method: ""}, headers: [{name: a, value: b}]}, {method: {method: M}}]
+    filters: [{type: RequestMirror, requestMirror: {}}, {type: ExtensionRef, extensionRef: {name: a}}]
+    sessionPersistence: {sessionName: a}
+  - filters: [{type: ResponseHeaderModifier, responseHeaderModifier: {remove: [e]}}]
+    backendRefs: [{name: web, port: 80, weight: 90, filters: [{type: RequestHeaderModifier, requestHeaderModifier: {remove: [e]}}]}]
+---
 apiVersion: weft.dev/v1alpha1
 kind: Filter
 metadata: {name: authz, namespace: weft-system}
@@ -225,13 +239,13 @@ fn kinds_and_envelopes() {
         &["shop.yaml:2: kind: the number 5 is not a string; put it in quotes"],
     );
     check_refused(
-        "apiVersion: gateway.networking.k8s.io/v1\nkind: GRPCRoute\nmetadata: {name: a}\n",
-        &["shop.yaml:2: kind: kind GRPCRoute is not supported yet"],
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: TLSRoute\nmetadata: {name: a}\n",
+        &["shop.yaml:2: kind: kind TLSRoute is not supported yet"],
     );
     check_refused(
         "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n",
         &[
-            "shop.yaml:2: kind: kind Pod is not known; known are Namespace, Mesh, Service, Workload, HTTPRoute, Filter, FilterPolicy, AccessPolicy, TrafficPolicy",
+            "shop.yaml:2: kind: kind Pod is not known; known are Namespace, Mesh, Service, Workload, HTTPRoute, GRPCRoute, Filter, FilterPolicy, AccessPolicy, TrafficPolicy",
         ],
     );
     check_refused(

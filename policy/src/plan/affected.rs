@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::World;
 use super::select::selected_by;
 use crate::bundle::ObjectName;
-use crate::resource::{Kind, Object, ObjectKey, ROOT_NAMESPACE};
+use crate::resource::{AnyRoute, Kind, Object, ObjectKey, ROOT_NAMESPACE};
 use crate::scope::{Ask, Blocks};
 
 /// Found once for all who ask, in a time that grows with what changed and what is near it.
@@ -31,7 +31,7 @@ pub(super) struct Affected {
     seen: BTreeSet<ObjectName>,
     /// Services of which a route leads to one that changed.
     leading: BTreeSet<ObjectName>,
-    /// Routes, with each of their parents.
+    /// Routes, with each of their parents, by the name that each has in bundles at its first.
     routes: BTreeSet<ObjectName>,
     /// Workloads as their own proxies serve them.
     workloads: BTreeSet<ObjectName>,
@@ -85,11 +85,11 @@ impl Affected {
                     self.seen.extend(targets.map(|target| ObjectName::new(key.namespace.clone(), &target.name)));
                 }
             }
-            Kind::HttpRoute => {
-                for route in worlds.into_iter().filter_map(|world| world.route(&name)) {
-                    route.spec.parents(&route.metadata.namespace).for_each(|parent| self.note_parent(worlds, parent));
+            Kind::HttpRoute | Kind::GrpcRoute => {
+                for route in worlds.into_iter().filter_map(|world| world.route(key)) {
+                    route.parents().for_each(|parent| self.note_parent(worlds, parent));
+                    self.routes.insert(route.name_of_first());
                 }
-                self.routes.insert(name);
             }
             Kind::Workload => self.note_workload(worlds, name),
         }
@@ -100,11 +100,11 @@ impl Affected {
     fn note_service(&mut self, worlds: [&World; 2], name: ObjectName) {
         for world in worlds {
             for route in world.index().leading_to(&name) {
-                self.leading.extend(route.spec.parents(&route.metadata.namespace));
-                self.routes.insert(route.name());
+                self.leading.extend(route.parents());
+                self.routes.insert(route.name_of_first());
             }
-            let attached = world.index().routes_of(&name);
-            self.routes.extend(attached.map(|entry| entry.resource.key().object_name()));
+            let attached = world.index().attached_to(&name).filter_map(AnyRoute::of);
+            self.routes.extend(attached.map(AnyRoute::name_of_first));
             let Some(service) = world.service(&name) else { continue };
             self.addresses.extend(service.spec.cluster_ip.iter().map(IpAddr::to_canonical));
             let behind = selected_by(world, service).flat_map(|workload| workload.spec.all_addresses());

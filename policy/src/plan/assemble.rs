@@ -16,7 +16,7 @@ use crate::bundle::serde_json_raw::Json;
 use crate::bundle::{
     AppVersion, Backend, Bundle, Direction, Egress, Endpoint, FILTER_CONTRACT, FieldMatch, FilterAttachment,
     FilterLimits, FilterMode, MeshSettings, ObjectName, OnFailure, PathMatch, Protocol, Revision, Route, RouteAction,
-    RouteMatch, RouteRule, ServedWorkload, Service, ServicePort, WorkloadPort, contract_of,
+    RouteMatch, RouteRule, RpcMatch, ServedWorkload, Service, ServicePort, WorkloadPort, contract_of,
 };
 use crate::path::PathReading;
 use crate::resource::core::PortSpec;
@@ -26,8 +26,8 @@ use crate::resource::route::{
     BackendRef, HeaderSpec, HeaderType, MatchSpec, ParentRef, PathType, QueryParamSpec, RuleSpec,
 };
 use crate::resource::{
-    AccessPolicySpec, FilterPolicySpec, FilterSpec, HttpRouteSpec, Kind, Object, ObjectKey, ROOT_NAMESPACE, Resource,
-    ServiceSpec, Spec, WorkloadSpec,
+    AccessPolicySpec, AnyRoute, FilterPolicySpec, FilterSpec, Kind, Object, ObjectKey, ROOT_NAMESPACE, ServiceSpec,
+    Spec, WorkloadSpec,
 };
 
 /// The name of the attachment that access policies become; also the published filter's.
@@ -217,10 +217,10 @@ pub(super) fn service_entry(world: &World, service: &Object<ServiceSpec>, caller
     }
 }
 
-/// The route once for each service it is attached to; the second parent is `name#1`. A route of which a part can't be
+/// The route once for each service it is attached to. A route of which a part can't be
 /// done leads nowhere: left out, what it narrows would be open. So does one beside a route that can't be read: that one may
 /// have kept requests from it.
-pub(super) fn attached(world: &World, route: &Object<HttpRouteSpec>, created: Revision) -> Vec<Route> {
+pub(super) fn attached(world: &World, route: AnyRoute<'_>, created: Revision) -> Vec<Route> {
     let name = route.name();
     let mut rules: Vec<RouteRule> = route.spec.rules.iter().map(|rule| rule_entry(world, route, rule)).collect();
     if !route.spec.undoable().is_empty() {
@@ -228,15 +228,14 @@ pub(super) fn attached(world: &World, route: &Object<HttpRouteSpec>, created: Re
     }
     let parents = route.spec.parent_refs.iter().enumerate().filter(|(_, parent)| parent.is_service());
     let attach = |(index, parent): (usize, &ParentRef)| {
-        let namespace = parent.namespace.clone().unwrap_or_else(|| name.namespace.clone());
-        let suffix = if index == 0 { String::new() } else { format!("#{index}") };
-        let service = ObjectName::new(namespace, parent.name.clone());
+        let service = route.named(parent.namespace.as_deref(), &parent.name);
         let mut rules = rules.clone();
         if is_beside_unreadable(world, route, &service) {
             rules.iter_mut().for_each(RouteRule::lead_nowhere);
         }
         Some(Route {
-            name: ObjectName::new(name.namespace.clone(), format!("{}{suffix}", name.name)),
+            name: route.kind.at_parent(&name, index),
+            kind: route.kind,
             consumer_namespace: (service.namespace != name.namespace).then(|| name.namespace.clone()),
             parent_port: parent_port(world, parent, &service)?,
             parent: service,
@@ -249,13 +248,13 @@ pub(super) fn attached(world: &World, route: &Object<HttpRouteSpec>, created: Re
 
 /// True where a route of the same namespace that can't be read is attached to the service. Routes of other namespaces hold
 /// for other callers, or are not asked where its own hold.
-fn is_beside_unreadable(world: &World, route: &Object<HttpRouteSpec>, service: &ObjectName) -> bool {
-    let is_unread = |other: &Resource| {
-        let metadata = other.metadata();
-        metadata.namespace == route.metadata.namespace
-            && world.is_unreadable(Kind::HttpRoute, &ObjectName::new(&metadata.namespace, &metadata.name))
+fn is_beside_unreadable(world: &World, route: AnyRoute<'_>, service: &ObjectName) -> bool {
+    let is_unread = |other: AnyRoute<'_>| {
+        other.metadata.namespace == route.metadata.namespace
+            && world.is_unreadable(other.kind.resource(), &other.name())
     };
-    world.has_unreadable(Kind::HttpRoute) && world.index().attached_to(service).any(is_unread)
+    Kind::ROUTES.into_iter().any(|kind| world.has_unreadable(kind))
+        && world.index().attached_to(service).filter_map(AnyRoute::of).any(is_unread)
 }
 
 /// The port that a parent names, if it names one. Nothing: its name is no port's, so that the route holds nowhere.
@@ -267,7 +266,7 @@ fn parent_port(world: &World, parent: &ParentRef, service: &ObjectName) -> Optio
     Some(Some(found.port))
 }
 
-fn rule_entry(world: &World, route: &Object<HttpRouteSpec>, rule: &RuleSpec) -> RouteRule {
+fn rule_entry(world: &World, route: AnyRoute<'_>, rule: &RuleSpec) -> RouteRule {
     let timeouts = rule.timeouts.clone().unwrap_or_default();
     let of_all = timeouts.request_ms.map(RouteAction::RequestTimeoutMs);
     let of_each = timeouts.backend_request_ms.map(RouteAction::AttemptTimeoutMs);
@@ -286,10 +285,14 @@ fn match_entry(spec: &MatchSpec) -> RouteMatch {
         PathType::PathPrefix => PathMatch::Prefix(path.value.clone()),
         PathType::RegularExpression => PathMatch::Regex(path.value.clone()),
     });
+    let rpc = spec.rpc.as_ref().map(|rpc| {
+        let [service, method] = rpc.parts().map(Option::<&String>::cloned);
+        PathMatch::Rpc(RpcMatch { service, method, regex: !rpc.rpc_type.is_exact() })
+    });
     let header = |it: &HeaderSpec| (it.name.to_ascii_lowercase(), it.value.clone(), it.header_type);
     let param = |it: &QueryParamSpec| (it.name.clone(), it.value.clone(), it.param_type);
     RouteMatch {
-        path,
+        path: path.or(rpc),
         method: spec.method.clone(),
         headers: field_matches(spec.headers.iter().map(header)),
         query: field_matches(spec.query_params.iter().map(param)),
@@ -307,7 +310,7 @@ fn field_matches(fields: impl Iterator<Item = (String, String, HeaderType)>) -> 
     found
 }
 
-fn backend_entry(world: &World, route: &Object<HttpRouteSpec>, rule: &RuleSpec, backend: &BackendRef) -> Backend {
+fn backend_entry(world: &World, route: AnyRoute<'_>, rule: &RuleSpec, backend: &BackendRef) -> Backend {
     Backend {
         service: resolve(world, route, backend).ok().map(Object::name),
         port: backend.port,

@@ -10,7 +10,7 @@ use crate::bundle::{Direction, Protocol};
 use crate::resource::access::OperationSpec;
 use crate::resource::core::PortSpec;
 use crate::resource::filter::PolicyMode;
-use crate::resource::{AccessPolicySpec, HttpRouteSpec, Kind, Metadata, Object, ObjectKey, Resource};
+use crate::resource::{AccessPolicySpec, AnyRoute, Kind, Metadata, Object, ObjectKey, Resource};
 use crate::resource::{ServiceSpec, TargetKind, TargetRef, WorkloadSpec};
 
 /// A policy, and whether it names the service or workload that it holds for.
@@ -81,9 +81,9 @@ pub(crate) fn routes<'w>(
     service: &'w Object<ServiceSpec>,
     port: u16,
     of: RoutesOf<'_>,
-) -> impl Iterator<Item = &'w Object<HttpRouteSpec>> {
+) -> impl Iterator<Item = AnyRoute<'w>> {
     let port = service.spec.port(port);
-    let attached = move |route: &Object<HttpRouteSpec>| {
+    let attached = move |route: &AnyRoute<'w>| {
         let names_it = route.spec.parent_refs.iter().any(|parent| {
             let namespace = parent.namespace.as_ref().unwrap_or(&route.metadata.namespace);
             parent.is_service()
@@ -93,12 +93,7 @@ pub(crate) fn routes<'w>(
         });
         of.contain(&service.metadata.namespace, &route.metadata.namespace) && names_it
     };
-    let near = world.index().attached_to(&service.name());
-    near.filter_map(|resource| {
-        let Resource::HttpRoute(route) = resource else { return None };
-        Some(route)
-    })
-    .filter(move |route| attached(route))
+    world.index().attached_to(&service.name()).filter_map(AnyRoute::of).filter(attached)
 }
 
 /// Protocol of a service's port: what it declares, else what all its workloads do.

@@ -15,8 +15,8 @@ use self::owned::Owned;
 use super::world::{Entry, Held, Objects, World};
 use crate::bundle::ObjectName;
 use crate::resource::{
-    HttpRouteSpec, Kind, Metadata, Object, ObjectKey, ROOT_NAMESPACE, Resource, ServiceSpec, Spec, TargetKind,
-    TargetRef, WorkloadSpec,
+    AnyRoute, Kind, Metadata, Object, ObjectKey, ROOT_NAMESPACE, Resource, ServiceSpec, Spec, TargetKind, TargetRef,
+    WorkloadSpec,
 };
 
 /// A namespace, and a label's key and value.
@@ -82,13 +82,13 @@ impl Found {
                 found.services = first_label(service).into_iter().collect();
                 found.addresses = service.spec.cluster_ip.iter().map(IpAddr::to_canonical).collect();
             }
-            Resource::HttpRoute(route) => {
-                let own = &route.metadata.namespace;
-                let parents = route.spec.parent_refs.iter();
-                found.routes = parents
-                    .map(|parent| ObjectName::new(parent.namespace.as_ref().unwrap_or(own).clone(), &parent.name))
-                    .collect();
-                found.leading = route.spec.backends(own).collect();
+            Resource::HttpRoute(_) | Resource::GrpcRoute(_) => {
+                if let Some(route) = AnyRoute::of(resource) {
+                    let parents = route.spec.parent_refs.iter();
+                    let parents = parents.map(|parent| route.named(parent.namespace.as_deref(), &parent.name));
+                    found.routes = parents.collect();
+                    found.leading = route.backends().collect();
+                }
             }
             Resource::AccessPolicy(policy) => found.policies = scopes(&policy.metadata, &policy.spec.target_refs),
             Resource::FilterPolicy(policy) => found.policies = scopes(&policy.metadata, &policy.spec.target_refs),
@@ -256,11 +256,8 @@ impl Index {
     }
 
     /// Routes that lead to a service.
-    pub(super) fn leading_to<'w>(
-        &'w self,
-        service: &ObjectName,
-    ) -> impl Iterator<Item = &'w Object<HttpRouteSpec>> + use<'w> {
-        all(&self.leading, service).filter_map(|entry| Spec::of(&entry.resource))
+    pub(super) fn leading_to<'w>(&'w self, service: &ObjectName) -> impl Iterator<Item = AnyRoute<'w>> + use<'w> {
+        all(&self.leading, service).filter_map(|entry| AnyRoute::of(&entry.resource))
     }
 
     /// Services with this virtual address, and those in front of the workloads that have it.
@@ -273,6 +270,7 @@ impl Index {
                 Resource::Namespace(_)
                 | Resource::Mesh(_)
                 | Resource::HttpRoute(_)
+                | Resource::GrpcRoute(_)
                 | Resource::Filter(_)
                 | Resource::FilterPolicy(_)
                 | Resource::AccessPolicy(_)

@@ -158,6 +158,7 @@ fn guarded(world: &World, policy: &Resource, workload: &Object<WorkloadSpec>) ->
         | Resource::Service(_)
         | Resource::Workload(_)
         | Resource::HttpRoute(_)
+        | Resource::GrpcRoute(_)
         | Resource::TrafficPolicy(_)
         | Resource::Filter(_) => match own.is_empty() {
             // It guards what its caller sends, too.
@@ -186,6 +187,7 @@ fn protecting(resource: &Resource) -> Option<(&Metadata, &[TargetRef])> {
         | Resource::Service(_)
         | Resource::Workload(_)
         | Resource::HttpRoute(_)
+        | Resource::GrpcRoute(_)
         | Resource::Filter(_)
         | Resource::FilterPolicy(_)
         | Resource::TrafficPolicy(_) => None,

@@ -1,12 +1,15 @@
 //! The status of routes in Gateway API's words.
 
+use std::fmt;
+
 use serde::{Serialize, Serializer};
 
 use super::World;
 use super::grant::needs_no_grant;
-use crate::bundle::ObjectName;
+use super::http_only::{self, RoutesOf};
+use crate::bundle::{ObjectName, RouteName};
 use crate::resource::route::{BackendRef, ParentRef};
-use crate::resource::{HttpRouteSpec, Kind, Object, ObjectKey, ServiceSpec, Spec, Unserved};
+use crate::resource::{AnyRoute, Object, ObjectKey, ServiceSpec, Unserved};
 
 /// The status of a route towards one of the services that it names as parents.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -50,14 +53,14 @@ pub(super) fn in_words(unserved: &[Unserved]) -> String {
 
 /// What a route asks for that can't be done, so that it leads nowhere; by its name in a bundle.
 pub(crate) fn undone(world: &World, route: &ObjectName) -> Option<String> {
-    let name = route.name.split_once('#').map_or(route.name.as_str(), |(name, _)| name);
-    let key = ObjectKey::new(Kind::HttpRoute, &route.namespace, name);
-    let undoable = HttpRouteSpec::of(&world.get(&key)?.resource)?.spec.undoable();
+    let name = RouteName::of(route);
+    let ObjectName { namespace, name: own } = name.object();
+    let undoable = world.route(&ObjectKey::new(name.kind.resource(), &namespace, &own))?.spec.undoable();
     (!undoable.is_empty()).then(|| in_words(&undoable))
 }
 
 /// Status of a route, for each parent that is a service, in the order written.
-pub fn route_status(world: &World, route: &Object<HttpRouteSpec>) -> Vec<ParentStatus> {
+pub fn route_status(world: &World, route: AnyRoute<'_>) -> Vec<ParentStatus> {
     let resolved = unresolved(world, route)
         .unwrap_or_else(|| Condition::good("ResolvedRefs", "every backend is a port of a Service that exists"));
     let partial = partially(route);
@@ -70,12 +73,22 @@ pub fn route_status(world: &World, route: &Object<HttpRouteSpec>) -> Vec<ParentS
     parents.map(status).collect()
 }
 
-fn accepted(world: &World, route: &Object<HttpRouteSpec>, index: usize, parent: &ParentRef) -> Condition {
-    let namespace = parent.namespace.as_ref().unwrap_or(&route.metadata.namespace);
-    let name = ObjectName::new(namespace.clone(), parent.name.clone());
+fn accepted(world: &World, route: AnyRoute<'_>, index: usize, parent: &ParentRef) -> Condition {
+    let name = route.named(parent.namespace.as_deref(), &parent.name);
     let good = || Condition::good("Accepted", format!("attached to Service {name}"));
     let key = format!("spec.parentRefs[{index}]");
-    let refused = |message| Condition { status: false, reason: "NoMatchingParent", message, key, ..good() };
+    let conflicted = || {
+        let displaced = Displaced::of(world, route, parent)?;
+        let message = displaced.to_string();
+        Some(match displaced.everywhere {
+            true => Condition { status: false, reason: "Conflicted", message, key: key.clone(), ..good() },
+            false => Condition::good("Accepted", format!("attached to Service {name}; {message}")),
+        })
+    };
+    let refused = |message| {
+        let key = key.clone();
+        Condition { status: false, reason: "NoMatchingParent", message, key, ..good() }
+    };
     let undoable = route.spec.undoable();
     if let Some(first) = undoable.first() {
         let message = format!("every request that it matches is answered 500: {}", in_words(&undoable));
@@ -85,8 +98,8 @@ fn accepted(world: &World, route: &Object<HttpRouteSpec>, index: usize, parent: 
     match world.service(&name) {
         None => refused(format!("Service {name} does not exist")),
         Some(service) => match (parent.port, &parent.section_name) {
-            (None, None) => good(),
-            _ if service.spec.served_ports().any(|port| parent.is_at(port)) => good(),
+            (None, None) => conflicted().unwrap_or_else(good),
+            _ if service.spec.served_ports().any(|port| parent.is_at(port)) => conflicted().unwrap_or_else(good),
             (Some(port), None) => refused(format!("Service {name} has no port {port}")),
             (None, Some(section)) => refused(format!("Service {name} has no port named {section}")),
             (Some(port), Some(section)) => refused(format!("Service {name} has no port {port} named {section}")),
@@ -94,8 +107,50 @@ fn accepted(world: &World, route: &Object<HttpRouteSpec>, index: usize, parent: 
     }
 }
 
+/// The ports of a parent at which a route is not asked, because another's kind comes first (GEP-1294, Route types).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Displaced {
+    /// The first of those that are asked.
+    by: ObjectKey,
+    ports: Vec<u16>,
+    /// The route has no other port of this parent.
+    everywhere: bool,
+}
+
+impl Displaced {
+    /// `None`: it is asked at each port that the parent names.
+    pub(crate) fn of(world: &World, route: AnyRoute<'_>, parent: &ParentRef) -> Option<Self> {
+        let service = world.service(&route.named(parent.namespace.as_deref(), &parent.name))?;
+        let own = service.spec.served_ports().filter(|port| parent.is_at(port));
+        let comes_first = |port: u16| {
+            // Those of a consumer and those of the producer hold for other callers.
+            let is_before =
+                |other: &AnyRoute<'_>| other.kind < route.kind && other.metadata.namespace == route.metadata.namespace;
+            http_only::routes(world, service, port, RoutesOf::Everybody).find(is_before)
+        };
+        let (mut by, mut ports, mut everywhere) = (None, Vec::new(), true);
+        for port in own {
+            match comes_first(port.port) {
+                Some(other) => {
+                    by.get_or_insert(other.key());
+                    ports.push(port.port);
+                }
+                None => everywhere = false,
+            }
+        }
+        Some(Self { by: by?, ports, everywhere })
+    }
+}
+
+impl fmt::Display for Displaced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let numbers = self.ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
+        write!(f, "{} is asked in its place at port {numbers}: routes of two kinds are not mixed", self.by)
+    }
+}
+
 /// Told where the route holds, but not all that it asks for has an effect.
-fn partially(route: &Object<HttpRouteSpec>) -> Option<Condition> {
+fn partially(route: AnyRoute<'_>) -> Option<Condition> {
     let unserved = route.spec.unserved();
     let first = unserved.first()?;
     let (message, key) = (in_words(&unserved), format!("spec.{}", first.key));
@@ -103,7 +158,7 @@ fn partially(route: &Object<HttpRouteSpec>) -> Option<Condition> {
 }
 
 /// The first backend that doesn't resolve.
-fn unresolved(world: &World, route: &Object<HttpRouteSpec>) -> Option<Condition> {
+fn unresolved(world: &World, route: AnyRoute<'_>) -> Option<Condition> {
     for (i, rule) in route.spec.rules.iter().enumerate() {
         for (j, backend) in rule.backend_refs.iter().enumerate() {
             if let Err((reason, message)) = resolve(world, route, backend) {
@@ -122,7 +177,7 @@ fn unresolved(world: &World, route: &Object<HttpRouteSpec>) -> Option<Condition>
 /// The reason in Gateway API's words, and why.
 pub(crate) fn resolve<'w>(
     world: &'w World,
-    route: &Object<HttpRouteSpec>,
+    route: AnyRoute<'_>,
     backend: &BackendRef,
 ) -> Result<&'w Object<ServiceSpec>, (&'static str, String)> {
     let namespace = route.metadata.namespace.as_str();

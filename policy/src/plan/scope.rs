@@ -6,14 +6,14 @@ use std::collections::BTreeSet;
 use super::World;
 use super::assemble::{attached, bundle_for};
 use crate::bundle::{Bundle, ObjectName, Revision, Route};
-use crate::resource::{HttpRouteSpec, Spec};
+use crate::resource::AnyRoute;
 use crate::scope::{Ask, Blocks, Ranges};
 
 /// The services that the proxy of `served` holds once it has asked for `asked`.
 pub fn scope_of(world: &World, served: &[ObjectName], asked: &BTreeSet<Ask>) -> BTreeSet<ObjectName> {
     let namespaces: BTreeSet<&str> = served.iter().map(|name| name.namespace.as_str()).collect();
     let backends = |service: &ObjectName| {
-        let routes = world.index().attached_to(service).filter_map(HttpRouteSpec::of);
+        let routes = world.index().attached_to(service).filter_map(AnyRoute::of);
         let routes = routes.flat_map(|route| attached(world, route, Revision::default()));
         let met = routes.filter(|route| route.parent == *service && concerns(route, &namespaces));
         met.flat_map(|route| backends(&route).cloned().collect::<Vec<_>>()).collect()

@@ -13,7 +13,7 @@ use super::scope::{backends, blocks as blocks_of, closure, meant, roots};
 use super::{Entry, World};
 use crate::bundle::{MeshSettings, ObjectName};
 use crate::delta::Object;
-use crate::resource::{Kind, Object as Resourced, ServiceSpec, Spec};
+use crate::resource::{AnyRoute, Kind, Object as Resourced, ServiceSpec};
 use crate::scope::{Ask, Blocks, Ranges};
 
 /// All objects of one world in the form `T`, which may be dear to make.
@@ -30,7 +30,7 @@ pub struct Shared<T> {
     /// The same for those that hold only what they use.
     scoped_mesh: OnceLock<(Ranges, Arc<T>)>,
     services: Made<ObjectName, Arc<Forms<T>>>,
-    /// By route: one for each parent.
+    /// By the name of each route at its first parent: one for each parent.
     routes: Made<ObjectName, Arc<[Attached<T>]>>,
     workloads: Made<ObjectName, Option<Arc<T>>>,
     /// By the workloads that a proxy serves.
@@ -163,8 +163,8 @@ impl<T> Shared<T> {
         let mut all = vec![self.mesh()];
         all.extend(served.iter().filter_map(|name| self.workload(name)));
         all.extend(self.world.services().map(|service| self.service(service, &namespaces)));
-        for (key, entry) in self.world.of_kind(Kind::HttpRoute) {
-            let attached = self.route(&key.object_name(), entry);
+        for entry in Kind::ROUTES.into_iter().flat_map(|kind| self.world.of_kind(kind)).map(|(_, entry)| entry) {
+            let attached = self.route(entry);
             all.extend(attached.iter().filter(|one| one.concerns(&namespaces)).map(|one| one.made.clone()));
         }
         all.extend(self.filters_of(served).iter().cloned());
@@ -227,7 +227,7 @@ impl<T> Shared<T> {
     /// The routes of a service that callers of these namespaces meet.
     fn each_met(&self, service: &ObjectName, namespaces: &BTreeSet<&str>, mut take: impl FnMut(&Attached<T>)) {
         for entry in self.world.index().routes_of(service) {
-            let attached = self.route(&entry.resource.key().object_name(), entry);
+            let attached = self.route(entry);
             attached.iter().filter(|one| one.parent == *service && one.concerns(namespaces)).for_each(&mut take);
         }
     }
@@ -261,9 +261,9 @@ impl<T> Shared<T> {
         forms.consumed.get(&consumers, make)
     }
 
-    fn route(&self, name: &ObjectName, entry: &Entry) -> Arc<[Attached<T>]> {
-        self.routes.get(name, || {
-            let Some(route) = Spec::of(&entry.resource) else { return Arc::new([]) };
+    fn route(&self, entry: &Entry) -> Arc<[Attached<T>]> {
+        let Some(route) = AnyRoute::of(&entry.resource) else { return Arc::new([]) };
+        self.routes.get(&route.name_of_first(), || {
             let attached = attached(&self.world, route, entry.created).into_iter();
             let made = attached.map(|route| Attached {
                 consumer: route.consumer_namespace.clone(),

@@ -1,5 +1,6 @@
 //! Worlds in, bundles and problems out.
 
+mod grpc;
 mod protection;
 mod scope;
 pub(crate) mod shared;
@@ -275,9 +276,7 @@ fn status_of_routes() {
     fn check(spec: &str, expect: &[&str]) {
         let world = shop_and(&route("shop/r", spec));
         let key = ObjectKey::new(Kind::HttpRoute, "shop", "r");
-        let entry = world.get(&key).unwrap();
-        let Resource::HttpRoute(route) = &entry.resource else { panic!("not a route") };
-        let status = route_status(&world, route);
+        let status = route_status(&world, world.route(&key).unwrap());
         let got: Vec<String> = status
             .iter()
             .flat_map(|parent| {
@@ -336,8 +335,7 @@ fn a_route_that_cannot_be_done_leads_nowhere() {
         let words = "is not supported yet: every request that the route matches is answered 500";
         assert!(finding.ends_with(words), "{finding}");
         let key = ObjectKey::new(Kind::HttpRoute, "shop", "r");
-        let Resource::HttpRoute(route) = &world.get(&key).unwrap().resource else { panic!("not a route") };
-        let accepted = &route_status(&world, route)[0].conditions[0];
+        let accepted = &route_status(&world, world.route(&key).unwrap())[0].conditions[0];
         assert_eq!((accepted.kind, accepted.status, accepted.reason), ("Accepted", false, "UnsupportedValue"));
     }
 }

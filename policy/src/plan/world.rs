@@ -13,8 +13,8 @@ use super::{Action, Owned, Owner, ProxyKey};
 use crate::bundle::{ObjectName, Revision};
 use crate::identity::{SpiffeId, TrustDomain};
 use crate::resource::{
-    FilterPolicySpec, FilterSpec, HttpRouteSpec, Kind, MeshSpec, Object, ObjectKey, ROOT_NAMESPACE, Resource,
-    ServiceSpec, Spec, TrafficPolicySpec, WorkloadSpec,
+    AnyRoute, FilterPolicySpec, FilterSpec, Kind, MeshSpec, Object, ObjectKey, ROOT_NAMESPACE, Resource, ServiceSpec,
+    Spec, TrafficPolicySpec, WorkloadSpec,
 };
 
 /// A resource with what the store knows about it.
@@ -319,6 +319,7 @@ impl World {
                 | Resource::Service(_)
                 | Resource::Workload(_)
                 | Resource::HttpRoute(_)
+                | Resource::GrpcRoute(_)
                 | Resource::TrafficPolicy(_)
                 | Resource::Filter(_) => return false,
             };
@@ -409,14 +410,14 @@ impl World {
         Arc::ptr_eq(&self.versions, &other.versions) || self.versions == other.versions
     }
 
-    pub(crate) fn route(&self, name: &ObjectName) -> Option<&Object<HttpRouteSpec>> {
-        self.named(name)
+    pub(crate) fn route(&self, key: &ObjectKey) -> Option<AnyRoute<'_>> {
+        AnyRoute::of(&self.get(key)?.resource)
     }
 
     /// With the revision of creation: age decides between routes.
-    pub(crate) fn routes(&self) -> impl Iterator<Item = (&Object<HttpRouteSpec>, Revision)> {
-        let routes = self.of_kind(Kind::HttpRoute);
-        routes.filter_map(|(_, entry)| Some((Spec::of(&entry.resource)?, entry.created)))
+    pub(crate) fn routes(&self) -> impl Iterator<Item = (AnyRoute<'_>, Revision)> {
+        let routes = Kind::ROUTES.into_iter().flat_map(|kind| self.of_kind(kind));
+        routes.filter_map(|(_, entry)| Some((AnyRoute::of(&entry.resource)?, entry.created)))
     }
 
     pub(crate) fn traffic_policy(&self, name: &ObjectName) -> Option<&Object<TrafficPolicySpec>> {

@@ -35,6 +35,7 @@ impl Resource {
                 }
                 route.spec.check()
             }
+            Self::GrpcRoute(route) => route.spec.check(),
             Self::FilterPolicy(policy) => policy.spec.check(),
             Self::AccessPolicy(policy) => policy.check(),
             Self::TrafficPolicy(policy) => policy.spec.check(),

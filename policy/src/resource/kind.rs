@@ -9,8 +9,8 @@ use serde::ser::SerializeStruct as _;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::{
-    AccessPolicySpec, FilterPolicySpec, FilterSpec, HttpRouteSpec, MeshSpec, Metadata, NamespaceSpec, Object,
-    ServiceSpec, TrafficPolicySpec, WorkloadSpec,
+    AccessPolicySpec, FilterPolicySpec, FilterSpec, GrpcRouteSpec, HttpRouteSpec, MeshSpec, Metadata, NamespaceSpec,
+    Object, ServiceSpec, TrafficPolicySpec, WorkloadSpec,
 };
 
 /// Whether an object is one of a namespace or of the mesh.
@@ -230,6 +230,8 @@ kinds! {
         aliases: &["route", "routes"],
         ..OWN
     };
+    GrpcRoute: GrpcRouteSpec =
+        Declaration { name: "GRPCRoute", plural: "grpcroutes", api_version: "gateway.networking.k8s.io/v1", ..OWN };
     Filter: FilterSpec = Declaration { name: "Filter", plural: "filters", ..OWN };
     FilterPolicy: FilterPolicySpec =
         Declaration { name: "FilterPolicy", plural: "filterpolicies", aliases: &["fp"], ..OWN };

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
-use super::{HttpRouteSpec, Object, value};
+use super::{AnyRoute, HttpRouteSpec, Object, value};
 use crate::bundle::{GRPC_CODES, Retry};
 use crate::text::did_you_mean;
 
@@ -48,12 +48,14 @@ impl RetrySpec {
     }
 }
 
-impl Object<HttpRouteSpec> {
+impl AnyRoute<'_> {
     /// Whether its rules send requests of every method again.
-    pub(crate) fn retries_any_method(&self) -> bool {
+    pub(crate) fn retries_any_method(self) -> bool {
         self.metadata.annotations.get(RETRY_METHODS).is_some_and(|methods| methods == "any")
     }
+}
 
+impl Object<HttpRouteSpec> {
     /// What is wrong about the annotation.
     pub(crate) fn check_retry_methods(&self) -> Option<String> {
         let given = self.metadata.annotations.get(RETRY_METHODS)?;

@@ -1,8 +1,10 @@
 //! `HTTPRoute` of Gateway API v1: GAMMA parentRefs; path, method, header and query matches; weights; filters; timeouts;
 //! retries. The rest of the standard is kept as it was written: a route with a filter that can't be done leads nowhere, and
-//! its status says so.
+//! its status says so. A `GRPCRoute` is written otherwise and is the same inside.
 
+mod any;
 mod filter;
+mod grpc;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -12,13 +14,14 @@ use super::Unserved;
 use super::core::PortSpec;
 use super::retry::{RetrySpec, Timeouts};
 use super::value::{self, Filled};
-use crate::bundle::ObjectName;
 use crate::route::pattern;
 
+pub use any::AnyRoute;
 pub use filter::{
     FilterFields, HeaderField, HeaderModifierSpec, PathModifierSpec, RedirectSpec, RewriteSpec, RouteFilter,
 };
 pub(crate) use filter::{FilterType, REDIRECTS};
+pub use grpc::{GrpcRouteSpec, RpcSpec};
 
 /// Limits of the standard.
 pub(crate) const MAX_RULES: usize = 16;
@@ -33,7 +36,7 @@ pub struct HttpRouteSpec {
     #[serde(default)]
     pub parent_refs: Vec<ParentRef>,
     /// One that takes every request, where none is written.
-    #[serde(default = "every_request")]
+    #[serde(default = "default_rules")]
     pub rules: Vec<RuleSpec>,
     /// For routes of Gateways: a service has one name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -42,22 +45,8 @@ pub struct HttpRouteSpec {
     pub use_default_gateways: Filled,
 }
 
-impl HttpRouteSpec {
-    /// Services that it is attached to, where it is in the namespace `own`.
-    pub(crate) fn parents<'r>(&'r self, own: &'r str) -> impl Iterator<Item = ObjectName> + use<'r> {
-        let services = self.parent_refs.iter().filter(|parent| parent.is_service());
-        services.map(move |parent| ObjectName::new(parent.namespace.as_deref().unwrap_or(own), &parent.name))
-    }
-
-    /// Services that it leads to.
-    pub(crate) fn backends<'r>(&'r self, own: &'r str) -> impl Iterator<Item = ObjectName> + use<'r> {
-        let backends = self.rules.iter().flat_map(|rule| &rule.backend_refs);
-        backends.map(move |backend| ObjectName::new(backend.namespace.as_deref().unwrap_or(own), &backend.name))
-    }
-}
-
-fn every_request() -> Vec<RuleSpec> {
-    vec![RuleSpec::default()]
+fn default_rules<R: Default>() -> Vec<R> {
+    vec![R::default()]
 }
 
 /// The service that the route is attached to.
@@ -134,6 +123,9 @@ pub struct MatchSpec {
     pub headers: Vec<HeaderSpec>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub query_params: Vec<QueryParamSpec>,
+    /// Of a GRPCRoute, which writes it as `method`.
+    #[serde(skip)]
+    pub rpc: Option<RpcSpec>,
 }
 
 impl RuleSpec {
@@ -192,7 +184,8 @@ impl MatchSpec {
         let headers = headers.map(|(k, it)| (format!("headers[{k}].value"), pattern::check(&it.value)));
         let params = self.query_params.iter().enumerate().filter(|(_, it)| !it.param_type.is_exact());
         let params = params.map(|(k, it)| (format!("queryParams[{k}].value"), pattern::check(&it.value)));
-        path.chain(headers).chain(params).filter_map(|(end, checked)| Some((end, checked.err()?)))
+        let checked = path.chain(headers).chain(params).filter_map(|(end, checked)| Some((end, checked.err()?)));
+        checked.chain(self.rpc.iter().flat_map(RpcSpec::check).map(|(end, wrong)| (format!("method{end}"), wrong)))
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::pattern::{Pattern, Patterns};
 use super::query::QueryReading;
 use super::{CompiledRoute, HeadView};
-use crate::bundle::{FieldMatch, PathMatch, Route, RouteMatch};
+use crate::bundle::{FieldMatch, PathMatch, Route, RouteKind, RouteMatch, RpcMatch};
 use crate::path;
 
 /// All that may hold for a service's requests, in order of precedence.
@@ -48,6 +48,8 @@ enum PathTest {
     /// Without the slash at its end.
     Prefix(Vec<u8>),
     Regex(Arc<Pattern>),
+    /// The service and the method of a call.
+    Rpc(Option<TextTest>, Option<TextTest>),
 }
 
 #[derive(Debug)]
@@ -107,20 +109,28 @@ impl Candidate {
             })
     }
 
-    /// Smaller comes first. Consumer routes; exact path, regular expression, longest prefix; method, number of headers, of query
-    /// parameters; then the oldest route, then its name, then the order written.
+    /// Smaller comes first. The layer of the route; exact path, regular expression, longest prefix, or longest service and
+    /// method of a call; method, number of headers, of query parameters; then the oldest route, then its name, then the order
+    /// written.
     fn precedence(&self, route: &Route) -> impl Ord + use<> {
-        let (kind, length) = match &self.path {
-            PathTest::Exact(_) => (2, 0),
+        let length = |test: &Option<TextTest>| test.as_ref().map_or(0, TextTest::len);
+        let path = match &self.path {
+            PathTest::Exact(_) => (2, 0, 0),
             // The standard leaves it open: an expression says more than a prefix.
-            PathTest::Regex(pattern) => (1, pattern.len()),
-            PathTest::Prefix(prefix) => (0, prefix.len()),
-            PathTest::Any => (0, 0),
+            PathTest::Regex(pattern) => (1, pattern.len(), 0),
+            PathTest::Prefix(prefix) => (0, prefix.len(), 0),
+            PathTest::Rpc(service, method) => (0, length(service), length(method)),
+            PathTest::Any => (0, 0, 0),
         };
-        let conditions = (kind, length, self.method.is_some(), self.headers.len(), self.query.len());
-        let producer = route.consumer_namespace.is_none();
-        (producer, Reverse(conditions), (route.created, route.name.clone()), (self.rule, self.matching))
+        let conditions = (path, self.method.is_some(), self.headers.len(), self.query.len());
+        (layer(route), Reverse(conditions), (route.created, route.name.clone()), (self.rule, self.matching))
     }
+}
+
+/// Routes that hold for one request are all of one layer: the smallest that there is. A consumer's come instead of the
+/// producer's, and those of one kind instead of the others.
+pub(super) fn layer(route: &Route) -> (bool, RouteKind) {
+    (route.consumer_namespace.is_none(), route.kind)
 }
 
 impl PathTest {
@@ -131,6 +141,10 @@ impl PathTest {
             Some(PathMatch::Exact(path)) => Self::Exact(decode(path)),
             Some(PathMatch::Prefix(prefix)) => Self::Prefix(decode(prefix.trim_end_matches('/'))),
             Some(PathMatch::Regex(text)) => Self::Regex(patterns.of(text)),
+            Some(PathMatch::Rpc(RpcMatch { service, method, regex })) => {
+                let mut test = |text: &Option<String>| text.as_ref().map(|text| TextTest::new(text, *regex, patterns));
+                Self::Rpc(test(service), test(method))
+            }
         }
     }
 
@@ -142,13 +156,36 @@ impl PathTest {
                 path.strip_prefix(prefix.as_slice()).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
             }
             Self::Regex(pattern) => pattern.holds(path),
+            Self::Rpc(service, method) => {
+                let holds = |test: &Option<TextTest>, text: &[u8]| test.as_ref().is_none_or(|test| test.holds(text));
+                call(path).is_some_and(|(own, called)| holds(service, own) && holds(method, called))
+            }
         }
     }
 }
 
+/// The service and the method that a path calls, where it has the two elements that gRPC gives it.
+fn call(path: &[u8]) -> Option<(&[u8], &[u8])> {
+    let path = path.strip_prefix(b"/")?;
+    let (service, method) = path.split_at(path.iter().position(|byte| *byte == b'/')?);
+    let method = &method[1..];
+    (!service.is_empty() && !method.is_empty() && !method.contains(&b'/')).then_some((service, method))
+}
+
 impl TextTest {
     fn of(field: &FieldMatch, patterns: &mut Patterns) -> Self {
-        if field.regex { Self::Regex(patterns.of(&field.value)) } else { Self::Exact(field.value.clone()) }
+        Self::new(&field.value, field.regex, patterns)
+    }
+
+    fn new(text: &str, is_regex: bool, patterns: &mut Patterns) -> Self {
+        if is_regex { Self::Regex(patterns.of(text)) } else { Self::Exact(text.to_owned()) }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Exact(text) => text.len(),
+            Self::Regex(pattern) => pattern.len(),
+        }
     }
 
     fn holds(&self, value: &[u8]) -> bool {

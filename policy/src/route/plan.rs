@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::action::{Actions, AnswerEdits, Setting, deadline};
 use super::rewrite;
 use super::{HeadView, MetRule, QueryReading, Resolved, RouteDecision, RouteTable, pick_backend};
-use crate::bundle::{MeshSettings, ObjectName, Retry, Route, Service, ServicePort, Traffic};
+use crate::bundle::{MeshSettings, ObjectName, Retry, Route, RouteName, Service, ServicePort, Traffic};
 use crate::path::{self, NormalPath};
 
 /// The way of one request. Nothing of it is applied yet: what is sent is made per attempt from the head and this.
@@ -129,21 +129,22 @@ impl Plan<'_> {
 pub enum RouteRefusal {
     #[error("no rule of the routes of {service} matches")]
     NoRuleMatched { service: ObjectName },
-    #[error("HTTPRoute {route} has no backend with weight")]
+    #[error("{} has no backend with weight", RouteName::of(route))]
     NoBackend { route: ObjectName },
     #[error(
-        "a backend of HTTPRoute {route} does not exist, or the route asks for what can't be done: its status says which"
+        "a backend of {} does not exist, or the route asks for what can't be done: its status says which",
+        RouteName::of(route)
     )]
     BackendNotFound { route: ObjectName },
     #[error("{service} serves nothing at port {port}")]
     NoSuchPort { service: ObjectName, port: u16 },
-    #[error("path can be read as {other:?}, which meets another rule of HTTPRoute {route}")]
+    #[error("path can be read as {other:?}, which meets another rule of {}", RouteName::of(route))]
     AmbiguousPath { route: ObjectName, other: String },
-    #[error("servers read the query in several ways, and one of them meets another rule of HTTPRoute {route}")]
+    #[error("servers read the query in several ways, and one of them meets another rule of {}", RouteName::of(route))]
     AmbiguousQuery { route: ObjectName },
-    #[error("to {location}, by HTTPRoute {route}")]
+    #[error("to {location}, by {}", RouteName::of(route))]
     Redirect { route: ObjectName, status: u16, location: String },
-    #[error("HTTPRoute {route} replaces a prefix that the path does not have as it was sent")]
+    #[error("{} replaces a prefix that the path does not have as it was sent", RouteName::of(route))]
     Rewrite { route: ObjectName },
     #[error("{0}")]
     TooManyReadings(#[from] path::Ambiguous),

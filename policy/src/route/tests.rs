@@ -1,12 +1,13 @@
 //! Names, and GAMMA's precedence against a naive model with seeded random routes.
 
+mod grpc;
 mod scope;
 mod settings;
 
 use super::*;
 use crate::bundle::{
     AppVersion, Backend, Egress, Endpoint, FieldMatch, HeaderModifier, MeshSettings, PathMatch, Protocol, Revision,
-    RouteAction, RouteMatch, ServicePort,
+    RouteAction, RouteKind, RouteMatch, ServicePort,
 };
 use crate::path::PathReading;
 use crate::scope::Ranges;
@@ -149,8 +150,15 @@ fn rule(label: &str, matches: Vec<RouteMatch>) -> RouteRule {
 }
 
 fn route(text: &str, created: u64, rules: Vec<RouteRule>) -> Route {
-    let parent = name("shop/web");
-    Route { name: name(text), parent, parent_port: None, consumer_namespace: None, created: Revision(created), rules }
+    Route {
+        name: name(text),
+        kind: RouteKind::Http,
+        parent: name("shop/web"),
+        parent_port: None,
+        consumer_namespace: None,
+        created: Revision(created),
+        rules,
+    }
 }
 
 fn path(text: &str) -> NormalPath {
@@ -339,7 +347,7 @@ fn model(routes: &[Route], method: &str, path: &str, headers: &[(&str, &str)]) -
             Some(PathMatch::Exact(_)) => (2, 0),
             Some(PathMatch::Regex(text)) => (1, text.len()),
             Some(PathMatch::Prefix(p)) => (0, if p == "/" { 0 } else { p.len() }),
-            None => (0, 0),
+            Some(PathMatch::Rpc(_)) | None => (0, 0),
         };
         (kind, length, u8::from(m.method.is_some()), m.headers.len(), m.query.len())
     };
@@ -349,7 +357,7 @@ fn model(routes: &[Route], method: &str, path: &str, headers: &[(&str, &str)]) -
             // The only ones that are made: a text, then anything.
             Some(PathMatch::Regex(p)) => path.starts_with(p.trim_end_matches(".*")),
             Some(PathMatch::Prefix(p)) => p == "/" || path == p || path.starts_with(&format!("{p}/")),
-            None => true,
+            Some(PathMatch::Rpc(_)) | None => true,
         };
         path && m.method.as_deref().is_none_or(|m| m == method)
             && m.headers.iter().all(|h| headers.contains(&(h.name.as_str(), h.value.as_str())))

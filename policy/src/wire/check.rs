@@ -106,9 +106,10 @@ fn rule_is_fit(at: &str, rule: &RouteRule) -> Checked {
 
 /// A proxy of another version may know other expressions than its control plane.
 fn expressions_are_fit(at: &str, matching: &RouteMatch) -> Checked {
-    let path = matching.path.iter().filter_map(|path| match path {
-        PathMatch::Regex(text) => Some(("path", text)),
-        PathMatch::Exact(_) | PathMatch::Prefix(_) => None,
+    let path = matching.path.iter().flat_map(|path| match path {
+        PathMatch::Regex(text) => vec![("path", text)],
+        PathMatch::Rpc(rpc) if rpc.regex => rpc.service.iter().chain(&rpc.method).map(|text| ("path", text)).collect(),
+        PathMatch::Exact(_) | PathMatch::Prefix(_) | PathMatch::Rpc(_) => Vec::new(),
     });
     let headers = matching.headers.iter().filter(|it| it.regex).map(|it| ("headers", &it.value));
     let query = matching.query.iter().filter(|it| it.regex).map(|it| ("query", &it.value));

@@ -7,8 +7,10 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
 use super::check::check;
-use super::{CAPABILITIES, ENDPOINT_PORTS, OUTBOUND_CLOSED, ROUTE_RETRIES, Refused, SCOPE, TRAFFIC_POLICY, v1};
-use crate::bundle::Service;
+use super::{
+    CAPABILITIES, ENDPOINT_PORTS, GRPC_ROUTE, OUTBOUND_CLOSED, ROUTE_RETRIES, Refused, SCOPE, TRAFFIC_POLICY, v1,
+};
+use crate::bundle::{Route, RouteKind, Service};
 use crate::delta::{Key, Object};
 
 /// Wraps an object for the wire.
@@ -26,8 +28,8 @@ fn requires(object: &Object) -> Vec<String> {
         Object::Mesh(mesh) if mesh.ranges.is_some() => vec![SCOPE.to_owned()],
         Object::Workload(workload) if workload.outbound_closed.is_some() => vec![OUTBOUND_CLOSED.to_owned()],
         Object::Service(service) => required_by(service).map(str::to_owned).collect(),
-        Object::Route(route) if route.has_preferences() => vec![ROUTE_RETRIES.to_owned()],
-        Object::Mesh(_) | Object::Workload(_) | Object::Route(_) => Vec::new(),
+        Object::Route(route) => required_by_route(route).map(str::to_owned).collect(),
+        Object::Mesh(_) | Object::Workload(_) => Vec::new(),
     }
 }
 
@@ -35,6 +37,11 @@ fn required_by(service: &Service) -> impl Iterator<Item = &'static str> {
     let has_others = service.ports.iter().any(|port| !port.other_targets.is_empty());
     let ports = has_others.then_some(ENDPOINT_PORTS);
     ports.into_iter().chain(service.traffic.is_some().then_some(TRAFFIC_POLICY))
+}
+
+fn required_by_route(route: &Route) -> impl Iterator<Item = &'static str> {
+    let kind = (route.kind == RouteKind::Grpc).then_some(GRPC_ROUTE);
+    kind.into_iter().chain(route.has_preferences().then_some(ROUTE_RETRIES))
 }
 
 fn payload(object: &Object) -> Vec<u8> {

@@ -12,7 +12,7 @@ use crate::bundle::serde_json_raw::Json;
 use crate::bundle::{
     AppVersion, Backend, Direction, Egress, Endpoint, FieldMatch, FilterAttachment, FilterLimits, FilterMode,
     HeaderModifier, MeshSettings, ObjectName, OnFailure, PathChange, PathMatch, Protocol, Redirect, Revision, Rewrite,
-    Route, RouteAction, RouteMatch, RouteRule, Scheme, ServedWorkload, Service, ServicePort, WorkloadPort,
+    Route, RouteAction, RouteKind, RouteMatch, RouteRule, Scheme, ServedWorkload, Service, ServicePort, WorkloadPort,
 };
 use crate::delta::{Delta, Object};
 use crate::identity::TrustDomain;
@@ -131,6 +131,7 @@ fn everything() -> Vec<Object> {
         }),
         Object::Route(Route {
             name: name("shop/r#1"),
+            kind: RouteKind::Http,
             parent: name("shop/web"),
             parent_port: Some(80),
             consumer_namespace: Some("partner".to_owned()),

@@ -96,6 +96,11 @@ async fn related(client: &Client, kind: Kind, object: &Resource) -> Result<Strin
         // A producer's or a consumer's route: any namespace may have one.
         let routes = get::list(client, Kind::HttpRoute, None).await?;
         section("Routes", routes.iter().filter(|route| is_attached(route, object)).map(|it| named(it)).collect());
+        let calls = list_if_known(client, Kind::GrpcRoute, None).await?.unwrap_or_default();
+        let calls: Vec<_> = calls.iter().filter(|route| is_attached(route, object)).map(|it| named(it)).collect();
+        if !calls.is_empty() {
+            section("GRPC routes", calls);
+        }
     } else {
         let services = get::list(client, Kind::Service, Some(namespace)).await?;
         let choosing = services.iter().filter(|service| selects(service, &object.metadata.labels));
@@ -137,15 +142,23 @@ async fn around(client: &Client, namespace: &str) -> Result<World, Failure> {
 /// Told of what a control plane does not have yet.
 const UNKNOWN: &str = "not known: the control plane is of an older release";
 
+/// The objects of a kind that an older control plane may not know. `None`: it does not.
+async fn list_if_known(
+    client: &Client,
+    kind: Kind,
+    namespace: Option<&str>,
+) -> Result<Option<Vec<Told<Resource>>>, Failure> {
+    let query = ListQuery { namespace: namespace.map(str::to_owned), ..ListQuery::default() };
+    match client.ask::<Told<ResourceList>>(&format!("/resources/{}", kind.plural()), &query).await {
+        Err(Error::Refused(refusal)) if refusal.status == 404 => Ok(None),
+        answer => Ok(Some(answer?.each("items", |list| list.items))),
+    }
+}
+
 /// Adds a namespace's traffic policies. False: the control plane does not know the kind.
 async fn add_traffic_policies(client: &Client, namespace: &str, world: &mut World) -> Result<bool, Failure> {
-    let query = ListQuery { namespace: Some(namespace.to_owned()), ..ListQuery::default() };
-    let path = format!("/resources/{}", Kind::TrafficPolicy.plural());
-    let answer: Told<ResourceList> = match client.ask(&path, &query).await {
-        Err(Error::Refused(refusal)) if refusal.status == 404 => return Ok(false),
-        answer => answer?,
-    };
-    for item in &answer.items {
+    let Some(policies) = list_if_known(client, Kind::TrafficPolicy, Some(namespace)).await? else { return Ok(false) };
+    for item in &policies {
         world.insert(kinds::entry(&serde_json::to_value(item).context("an object can't be read")?)?);
     }
     Ok(true)

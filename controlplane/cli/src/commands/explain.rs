@@ -125,7 +125,7 @@ fn facts(answer: &Explanation) -> Table {
         ("SERVICE:", Some(answer.service.clone())),
         ("PORT:", Some(answer.port.to_string())),
         ("PATH:", of_request(answer.path.clone())),
-        ("ROUTE:", route.map(|route| route.name.clone())),
+        ("ROUTE:", route.map(|route| format!("{} {}", route.kind, route.name))),
         ("ROUTE RULE:", route.and_then(|route| route.rule_name.clone())),
     ] {
         if let Some(value) = value.filter(|value| !value.is_empty()) {

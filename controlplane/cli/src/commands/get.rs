@@ -156,12 +156,12 @@ fn columns(kind: Kind, wide: bool) -> Vec<Column> {
             ("ACCOUNT", |item| text_at(&item.spec, &["serviceAccount"])),
             ("LABELS", |item| labels(&item.metadata.labels)),
         ],
-        Kind::HttpRoute if !wide => vec![
+        Kind::HttpRoute | Kind::GrpcRoute if !wide => vec![
             ("PARENTS", |item| each(&item.spec["parentRefs"], |parent| text_at(parent, &["name"]))),
             ("BACKENDS", |item| shortened(backends(item))),
             ("STATUS", standing),
         ],
-        Kind::HttpRoute => vec![
+        Kind::HttpRoute | Kind::GrpcRoute => vec![
             ("PARENTS", |item| each(&item.spec["parentRefs"], |parent| text_at(parent, &["name"]))),
             ("BACKENDS", |item| each(&item.spec["rules"], |rule| each(&rule["backendRefs"], backend))),
             ("ACCEPTED", |item| condition(item, "Accepted")),

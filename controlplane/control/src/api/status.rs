@@ -4,10 +4,10 @@
 use std::collections::BTreeSet;
 
 use weft_api::{Condition, ParentStatus, Status};
-use weft_policy::bundle::Revision;
+use weft_policy::bundle::{ObjectName, Revision};
 use weft_policy::plan::{self, Entry, policy_status, route_status, service_status, traffic_status};
 use weft_policy::resource::route::ParentRef;
-use weft_policy::resource::{HttpRouteSpec, Kind, Object, ObjectKey, Resource};
+use weft_policy::resource::{AnyRoute, Kind, ObjectKey, Resource};
 
 use super::Caller;
 use super::objects::timestamp;
@@ -76,11 +76,11 @@ impl Arrivals {
             let nobody = if self.proxies.is_empty() { "no proxy" } else { "no proxy that is told of it" };
             return condition("Programmed", "Unknown", "NoProxy", &format!("{nobody} is connected"));
         }
-        let word = format!("{}/{}", route.namespace, route.name);
+        let word = route.to_string();
         let is_of = |held: &&String| {
             // A `Key` is written as `HTTPRoute NAMESPACE/NAME#PARENT`.
-            let object = held.split(": ").next().and_then(|object| object.strip_prefix("HTTPRoute "));
-            object.is_some_and(|name| name.split('#').next() == Some(word.as_str()))
+            let object = held.split(": ").next().and_then(|object| object.split('#').next());
+            object == Some(word.as_str())
         };
         let refused = told.iter().find_map(|arrival| Some((&arrival.proxy, arrival.held.iter().find(is_of)?)));
         if let Some((proxy, reason)) = refused {
@@ -173,19 +173,13 @@ pub(crate) fn watch(hub: &Hub, proxies: Vec<ProxyStatus>, is_new: bool) {
     // As somebody sees them who may read everything.
     let all = Rights { role: Role::Viewer, namespaces: BTreeSet::new(), addresses: BTreeSet::new() };
     let (published, arrivals) = (hub.published(), Arrivals::seen_by(proxies, &all));
-    for (key, stored) in published.world.iter().filter(|(key, _)| is_new || key.kind == Kind::HttpRoute) {
+    for (key, stored) in published.world.iter().filter(|(key, _)| is_new || key.kind.is_route()) {
         of(hub, &published, &arrivals, key, stored);
     }
 }
 
-/// The services that a route leads to.
-fn backends(route: &Object<HttpRouteSpec>) -> impl Iterator<Item = ObjectKey> {
-    let backends = route.spec.rules.iter().flat_map(|rule| &rule.backend_refs);
-    backends.map(|backend| service_of(route, backend.namespace.as_ref(), &backend.name))
-}
-
-fn service_of(route: &Object<HttpRouteSpec>, namespace: Option<&String>, name: &str) -> ObjectKey {
-    ObjectKey::new(Kind::Service, namespace.unwrap_or(&route.metadata.namespace), name)
+fn service(name: ObjectName) -> ObjectKey {
+    ObjectKey::new(Kind::Service, &name.namespace, &name.name)
 }
 
 /// The status of a route towards a service, or by backends, of which its reader may not know whether they exist.
@@ -197,10 +191,10 @@ fn unknown(kind: &str) -> Condition {
 const NOT_READABLE: &str = "NotReadable";
 
 /// The newest change of a route or of a service that it names: its proxies are told of it by what they make of all.
-fn since(published: &Published, arrivals: &Arrivals, route: &Object<HttpRouteSpec>, stored: &Entry) -> Revision {
+fn since(published: &Published, arrivals: &Arrivals, route: AnyRoute<'_>, stored: &Entry) -> Revision {
     let parents = route.spec.parent_refs.iter();
-    let parents = parents.map(|parent| service_of(route, parent.namespace.as_ref(), &parent.name));
-    let named = parents.chain(backends(route)).filter(|key| arrivals.may_read(key));
+    let parents = parents.map(|parent| route.named(parent.namespace.as_deref(), &parent.name));
+    let named = parents.chain(route.backends()).map(service).filter(|key| arrivals.may_read(key));
     let changed = named.filter_map(|key| published.world.get(&key)).map(|service| service.modified);
     changed.fold(stored.modified, Revision::max)
 }
@@ -214,10 +208,11 @@ pub(super) fn of(
 ) -> Option<Status> {
     let subject = Subject { hub, arrivals, key, stored, now: crate::now_unix() };
     match &stored.resource {
-        Resource::HttpRoute(route) => {
-            let hides_backends = backends(route).any(|key| !arrivals.may_read(&key));
+        Resource::HttpRoute(_) | Resource::GrpcRoute(_) => {
+            let route = AnyRoute::of(&stored.resource)?;
+            let hides_backends = route.backends().map(service).any(|key| !arrivals.may_read(&key));
             let parents = route_status(&published.world, route).into_iter().map(|parent| {
-                let named = service_of(route, parent.parent_ref.namespace.as_ref(), &parent.parent_ref.name);
+                let named = service(route.named(parent.parent_ref.namespace.as_deref(), &parent.parent_ref.name));
                 if !arrivals.may_read(&named) {
                     let conditions = ["Accepted", "ResolvedRefs", "Programmed"].map(unknown);
                     return parent_status(&parent.parent_ref, |place| subject.about(place, conditions));

@@ -32,6 +32,7 @@ impl Asked {
                 | Kind::Service
                 | Kind::Workload
                 | Kind::HttpRoute
+                | Kind::GrpcRoute
                 | Kind::AccessPolicy
                 | Kind::TrafficPolicy => {}
             }

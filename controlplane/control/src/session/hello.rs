@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tonic::{Status, Streaming};
-use weft_policy::bundle::{ObjectName, Revision};
+use weft_policy::bundle::{ObjectName, Revision, RouteName};
 use weft_policy::delta::Key;
 use weft_policy::identity::SpiffeId;
 use weft_policy::lineage::Lineage;
@@ -214,9 +214,9 @@ fn known(known: &[v1::ObjectVersion], world: &World) -> Versions {
         Key::Workload(name) => world.workload(name).is_some(),
         Key::Service(name) => world.service(name).is_some(),
         Key::Route(name) => {
-            // At its second parent a route is called `name#1`.
-            let own = name.name.split('#').next().unwrap_or_default();
-            world.get(&ObjectKey::new(Kind::HttpRoute, &name.namespace, own)).is_some()
+            let name = RouteName::of(name);
+            let ObjectName { namespace, name: own } = name.object();
+            world.get(&ObjectKey::new(name.kind.resource(), &namespace, &own)).is_some()
         }
         Key::Endpoint { service, workload } => world.service(service).is_some() && world.workload(workload).is_some(),
         Key::Filter(name) if name == AUTHZ_ATTACHMENT => true,

@@ -30,7 +30,7 @@ impl Random {
     }
 }
 
-const PATHS: [&str; 12] = [
+const PATHS: [&str; 16] = [
     "/",
     "/a",
     "/a/b",
@@ -43,6 +43,10 @@ const PATHS: [&str; 12] = [
     "/a/../b",
     "/a\\b",
     "/caf%e9",
+    "/a.A/Add",
+    "/a.A/Get",
+    "/b/Add",
+    "/a.A%2FAdd",
 ];
 
 /// Two namespaces with two services each; routes, policies and declarations at random.
@@ -89,11 +93,15 @@ fn random_world(random: &mut Random) -> World {
 fn random_route(random: &mut Random, number: usize) -> String {
     let namespace = random.one(&["shop", "partner"]);
     let port = random.one(&["", ", port: 80"]);
+    let kind = random.one(&["HTTPRoute", "HTTPRoute", "GRPCRoute"]);
     let mut text = format!(
-        "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\n\
+        "---\napiVersion: gateway.networking.k8s.io/v1\nkind: {kind}\n\
          metadata: {{name: r{number}, namespace: {namespace}}}\nspec:\n  \
          parentRefs: [{{group: \"\", kind: Service, name: web, namespace: shop{port}}}]\n  rules:\n"
     );
+    if kind == "GRPCRoute" {
+        return text + &random_calls(random);
+    }
     for _ in 0..1 + random.below(3) {
         let path = random.one(&["/", "/a", "/admin", "/b", "/a%2Fb"]);
         let kind = random.one(&["Exact", "PathPrefix"]);
@@ -118,6 +126,33 @@ fn random_route(random: &mut Random, number: usize) -> String {
         text += &format!(
             "  - {{matches: [{{path: {{type: {kind}, value: {path}}}{method}{header}}}], backendRefs: [{backends}]{timeout}{filters}}}\n"
         );
+    }
+    text
+}
+
+/// Rules of a GRPCRoute.
+fn random_calls(random: &mut Random) -> String {
+    let mut text = String::new();
+    for _ in 0..1 + random.below(3) {
+        let called = [
+            "{service: a.A}",
+            "{service: a.A, method: Add}",
+            "{method: Add}",
+            "{type: RegularExpression, service: '[a-z]+', method: '(Add|Get)'}",
+        ];
+        let (method, header) = (random.one(&called), random.one(&["", "", ", headers: [{name: x-a, value: \"1\"}]"]));
+        let matches = match random.below(5) {
+            0 => String::new(),
+            _ => format!("matches: [{{method: {method}{header}}}], "),
+        };
+        let mut backends = String::new();
+        for _ in 0..random.below(3) {
+            let (name, weight) = (random.one(&["web", "api", "api", "gone"]), random.one(&["0", "1", "3"]));
+            backends += &format!("{{name: {name}, port: 80, weight: {weight}}}, ");
+        }
+        let filters = random_filters(random, false);
+        let filters = if filters.contains("HeaderModifier") { filters } else { String::new() };
+        text += &format!("  - {{{matches}backendRefs: [{backends}]{filters}}}\n");
     }
     text
 }
@@ -243,7 +278,7 @@ fn delivered(
     plan: &Plan<'_>,
     path: Option<&NormalPath>,
 ) -> Vec<Carried> {
-    let route = plan.route.map(|route| (route.name.to_string(), plan.rule_index));
+    let route = plan.route.map(|route| (RouteName::of(&route.name).to_string(), plan.rule_index));
     let service = Some(plan.service.name.to_string());
     let meant = |endpoint: &&Endpoint| plan.direct.is_none_or(|only| *only == endpoint.workload);
     let endpoints = plan.service.endpoints.values().filter(meant);
@@ -276,7 +311,7 @@ struct Carried {
 #[test]
 fn explain_says_what_the_proxies_do() {
     let mut random = Random(3);
-    let (mut seen, mut nowhere) = (BTreeMap::<u16, usize>::new(), 0);
+    let (mut seen, mut nowhere, mut calls) = (BTreeMap::<u16, usize>::new(), 0, 0);
     for round in 0..250 {
         let world = random_world(&mut random);
         for _ in 0..16 {
@@ -321,17 +356,18 @@ fn explain_says_what_the_proxies_do() {
             if let Some(status) = said.status {
                 assert!(done.iter().any(|one| one.status == status), "{told}");
             }
-            let route = said.route.as_ref().map(|route| (route.name.clone(), route.rule_index));
+            let route = said.route.as_ref().map(|route| (format!("{} {}", route.kind, route.name), route.rule_index));
             let services: Vec<_> = said.backends.iter().filter(|backend| backend.weight > 0).collect();
             for one in done.iter().filter(|one| one.service.is_some()) {
                 assert_eq!(one.route, route, "{told}");
                 assert!(services.iter().any(|backend| backend.service == one.service), "{told}");
             }
+            calls += usize::from(said.allowed && route.is_some_and(|(name, _)| name.starts_with("GRPCRoute")));
             *seen.entry(said.status.unwrap_or(200)).or_default() += 1;
         }
     }
     for status in [200, 302, 400, 403, 404, 500] {
         assert!(seen.get(&status).is_some_and(|count| *count > 20), "{status} happens: {seen:?}");
     }
-    assert!(nowhere > 100, "{nowhere}");
+    assert!(nowhere > 100 && calls > 20, "{nowhere} {calls}");
 }

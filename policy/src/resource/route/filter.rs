@@ -196,7 +196,7 @@ pub(crate) enum FilterType {
 
 impl FilterType {
     /// Its name and the field that its body is in.
-    fn names(self) -> (&'static str, &'static str) {
+    pub(super) fn names(self) -> (&'static str, &'static str) {
         match self {
             Self::RequestHeaderModifier => ("RequestHeaderModifier", "requestHeaderModifier"),
             Self::ResponseHeaderModifier => ("ResponseHeaderModifier", "responseHeaderModifier"),

@@ -75,6 +75,7 @@ fn defaults() -> Vec<Object> {
         }),
         Object::Route(Route {
             name: name("shop/r"),
+            kind: RouteKind::Http,
             parent: name("shop/web"),
             parent_port: None,
             consumer_namespace: None,

@@ -195,3 +195,36 @@ fn what_rules_send_again_is_sent_to_those_who_know_it() {
     let refused = odd(Retry { grpc_codes: vec![0], ..Retry::default() });
     assert!(refused.ends_with(": 0 is no status of a gRPC error"), "{refused}");
 }
+
+/// Who lacks the capability gets the route closed, as a route of the kind that every release knows.
+#[test]
+fn a_grpcroute_is_sent_to_those_who_know_it_and_closed_to_others() {
+    use crate::bundle::RpcMatch;
+    let Object::Route(http) = everything().remove(3) else { panic!("the routes are fourth") };
+    let calls = |service: Option<&str>, method: Option<&str>, regex| {
+        let [service, method] = [service, method].map(|text| text.map(str::to_owned));
+        let path = Some(PathMatch::Rpc(RpcMatch { service, method, regex }));
+        let matches = vec![RouteMatch { path, ..RouteMatch::default() }];
+        let rules = vec![RouteRule { matches, ..http.rules[0].clone() }];
+        Object::Route(Route { name: name("shop/r#grpc1"), kind: RouteKind::Grpc, rules, ..http.clone() })
+    };
+    let checked = [
+        calls(Some("shop.Cart"), Some("Add"), false),
+        calls(Some("shop.*"), None, true),
+        calls(None, Some("Add(All)?"), true),
+        calls(None, None, false),
+    ];
+    for route in checked {
+        let envelope = encode(&route);
+        assert_eq!(envelope.requires, [GRPC_ROUTE]);
+        assert_eq!(receive(with(envelope)).unwrap().delta.upserts.last(), Some(&route));
+        let closed = route.closed().unwrap();
+        let (envelope, Object::Route(form)) = (encode(&closed), &closed) else { panic!("{closed:?}") };
+        assert_eq!((envelope.requires.len(), closed.key()), (0, route.key()));
+        assert_eq!((form.kind, &form.rules), (RouteKind::Http, &vec![RouteRule::refusing()]));
+        assert!(!String::from_utf8_lossy(&envelope.payload).contains("kind"), "no release before knows the field");
+    }
+    assert!(!String::from_utf8_lossy(&encode(&everything()[3]).payload).contains("kind"));
+    let refused = receive(with(encode(&calls(None, Some("("), true)))).unwrap_err();
+    assert!(refused.reason.starts_with("rules[0].matches[0].path: \"(\" is no regular expression"), "{refused:?}");
+}

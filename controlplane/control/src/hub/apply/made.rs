@@ -12,8 +12,8 @@ use weft_policy::resource::core::{
 use weft_policy::resource::mesh::WorkloadPortSpec;
 use weft_policy::resource::route::{ParentRef, RuleSpec};
 use weft_policy::resource::{
-    AccessPolicySpec, FilterSpec, HttpRouteSpec, Kind, Metadata, Object, ObjectKey, Resource, ServiceSpec,
-    TrafficPolicySpec, WorkloadSpec,
+    AccessPolicySpec, FilterSpec, GrpcRouteSpec, HttpRouteSpec, Kind, Metadata, Object, ObjectKey, Resource,
+    ServiceSpec, TrafficPolicySpec, WorkloadSpec,
 };
 
 use super::super::registration::RegisterError;
@@ -208,7 +208,7 @@ pub(super) fn closed_policy(unreadable: &Unreadable, revision: Revision) -> Opti
 /// the planner closes what else is attached there by its namespace. It is attached where the record says, or to every one
 /// of `services` if that can't be read either; of another namespace's services it keeps its own callers only.
 pub(super) fn closed_route(unreadable: &Unreadable, revision: Revision, services: &[ObjectName]) -> Option<Entry> {
-    let key = unreadable.object().filter(|key| key.kind == Kind::HttpRoute)?;
+    let key = unreadable.object().filter(|key| key.kind.is_route())?;
     let record: serde_json::Value = serde_json::from_str(&unreadable.record).unwrap_or_default();
     let read = serde_json::from_value(record["entry"]["resource"]["spec"]["parentRefs"].clone());
     let parent = |service: &ObjectName| ParentRef {
@@ -222,8 +222,11 @@ pub(super) fn closed_route(unreadable: &Unreadable, revision: Revision, services
     let parent_refs = read.unwrap_or_else(|_| services.iter().map(parent).collect());
     let annotations = BTreeMap::from([(UNREADABLE.to_owned(), unreadable.reason.clone())]);
     let spec = HttpRouteSpec { parent_refs, rules: vec![RuleSpec::default()], ..HttpRouteSpec::default() };
-    let resource =
-        Resource::HttpRoute(Object { metadata: Metadata { annotations, ..named(&key.object_name()) }, spec });
+    let metadata = Metadata { annotations, ..named(&key.object_name()) };
+    let resource = match key.kind == Kind::GrpcRoute {
+        true => Resource::GrpcRoute(Object { metadata, spec: GrpcRouteSpec(spec) }),
+        false => Resource::HttpRoute(Object { metadata, spec }),
+    };
     Some(Entry::applied(resource, revision, super::new_uid()))
 }
 

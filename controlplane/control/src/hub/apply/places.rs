@@ -44,6 +44,7 @@ fn addresses(resource: &Resource) -> Vec<(String, IpAddr)> {
         Resource::Namespace(_)
         | Resource::Mesh(_)
         | Resource::HttpRoute(_)
+        | Resource::GrpcRoute(_)
         | Resource::Filter(_)
         | Resource::FilterPolicy(_)
         | Resource::AccessPolicy(_)

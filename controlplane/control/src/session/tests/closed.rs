@@ -2,7 +2,7 @@
 
 use weft_policy::bundle::{
     Egress, Endpoint, FILTER_CONTRACT, FilterAttachment, FilterMode, MeshSettings, OnFailure, Protocol, Route,
-    ServedWorkload, Service, WorkloadPort,
+    RouteKind, ServedWorkload, Service, WorkloadPort,
 };
 use weft_policy::wire::OUTBOUND_CLOSED;
 
@@ -15,6 +15,7 @@ use crate::view::Versions;
 fn what_something_withheld_would_have_narrowed_is_closed() {
     let route = |route, parent| Route {
         name: name(route),
+        kind: RouteKind::Http,
         parent: name(parent),
         parent_port: None,
         consumer_namespace: None,

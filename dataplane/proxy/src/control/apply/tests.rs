@@ -6,7 +6,7 @@ use std::path::Path;
 use weft_filter_host::{Host, HostConfig};
 use weft_policy::bundle::{
     Direction, Egress, FILTER_CONTRACT, FilterAttachment, FilterLimits, FilterMode, MeshSettings, ObjectName,
-    OnFailure, Protocol, Route, RouteMatch, RouteRule, ServedWorkload, WorkloadPort,
+    OnFailure, Protocol, Route, RouteKind, RouteMatch, RouteRule, ServedWorkload, WorkloadPort,
 };
 use weft_policy::delta::Object;
 use weft_policy::wire::encode;
@@ -94,6 +94,7 @@ fn rule(path: &str) -> RouteRule {
 fn route(path: &str) -> Object {
     Object::Route(Route {
         name: ObjectName::new("shop", "r"),
+        kind: RouteKind::Http,
         parent: ObjectName::new("shop", "web"),
         parent_port: None,
         consumer_namespace: None,

@@ -1,0 +1,80 @@
+//! Routes of every kind as one: who plans them, tells of them or looks for mistakes asks the kind only where it matters.
+
+use super::{GrpcRouteSpec, HttpRouteSpec};
+use crate::bundle::{ObjectName, RouteKind};
+use crate::resource::{Kind, Metadata, Object, ObjectKey, Resource};
+
+/// A route, whichever its kind.
+#[derive(Debug, Clone, Copy)]
+pub struct AnyRoute<'r> {
+    pub kind: RouteKind,
+    pub metadata: &'r Metadata,
+    pub spec: &'r HttpRouteSpec,
+}
+
+impl Kind {
+    /// The kinds of routes.
+    pub const ROUTES: [Self; 2] = [Self::HttpRoute, Self::GrpcRoute];
+
+    pub fn is_route(self) -> bool {
+        Self::ROUTES.contains(&self)
+    }
+}
+
+impl RouteKind {
+    pub fn resource(self) -> Kind {
+        match self {
+            Self::Http => Kind::HttpRoute,
+            Self::Grpc => Kind::GrpcRoute,
+        }
+    }
+}
+
+impl<'r> AnyRoute<'r> {
+    /// `None`: it is no route.
+    pub fn of(resource: &'r Resource) -> Option<Self> {
+        let (kind, metadata, spec) = match resource {
+            Resource::HttpRoute(Object { metadata, spec }) => (RouteKind::Http, metadata, spec),
+            Resource::GrpcRoute(Object { metadata, spec: GrpcRouteSpec(spec) }) => (RouteKind::Grpc, metadata, spec),
+            Resource::Namespace(_)
+            | Resource::Mesh(_)
+            | Resource::Service(_)
+            | Resource::Workload(_)
+            | Resource::Filter(_)
+            | Resource::FilterPolicy(_)
+            | Resource::AccessPolicy(_)
+            | Resource::TrafficPolicy(_) => return None,
+        };
+        Some(Self { kind, metadata, spec })
+    }
+
+    pub fn key(self) -> ObjectKey {
+        ObjectKey::new(self.kind.resource(), &self.metadata.namespace, &self.metadata.name)
+    }
+
+    pub fn name(self) -> ObjectName {
+        ObjectName::new(&self.metadata.namespace, &self.metadata.name)
+    }
+
+    /// The name that it has in bundles at its first parent: no other route's.
+    pub(crate) fn name_of_first(self) -> ObjectName {
+        self.kind.at_parent(&self.name(), 0)
+    }
+
+    /// Services that it is attached to.
+    pub(crate) fn parents(self) -> impl Iterator<Item = ObjectName> + use<'r> {
+        let services = self.spec.parent_refs.iter().filter(|parent| parent.is_service());
+        services.map(move |parent| self.named(parent.namespace.as_deref(), &parent.name))
+    }
+
+    /// Services that it leads to.
+    pub fn backends(self) -> impl Iterator<Item = ObjectName> + use<'r> {
+        let backends = self.spec.rules.iter().flat_map(|rule| &rule.backend_refs);
+        backends.map(move |backend| self.named(backend.namespace.as_deref(), &backend.name))
+    }
+
+    /// What a reference means that may leave its namespace out.
+    pub fn named(self, namespace: Option<&str>, name: &str) -> ObjectName {
+        ObjectName::new(namespace.unwrap_or(&self.metadata.namespace), name)
+    }
+}
