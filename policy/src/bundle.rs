@@ -2,6 +2,7 @@
 //! carries it as deltas, the proxy turns it into its `Snapshot`. Plain data, compared and serialised as it is: fields and
 //! variants that a reader does not know are refused, since passing them over could widen what is meant.
 
+mod cors;
 mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +16,7 @@ use crate::authz;
 use crate::identity::{SpiffeId, TrustDomain};
 use crate::path::PathReading;
 use crate::scope::{Ask, Ranges};
+pub use cors::Cors;
 pub use traffic::{Balancing, HashKey, Limits, Outliers, SourceKey, Traffic};
 
 /// The version of the whole world, assigned by the store. Ordered; 0 = nothing yet.
@@ -425,6 +427,8 @@ pub enum RouteAction {
     Rewrite(Rewrite),
     /// Of a rule: answers with another address, and reaches no backend.
     Redirect(Redirect),
+    /// Of a rule: answers preflights, and says of other answers which origin may read them.
+    Cors(Cors),
     /// `timeouts.request` of a rule: for the whole exchange, in place of the mesh's. 0: no deadline.
     RequestTimeoutMs(u64),
 }
@@ -499,7 +503,7 @@ impl RouteRule {
 
     /// Whatever it holds for is answered 500 from now on.
     pub(crate) fn lead_nowhere(&mut self) {
-        self.actions.retain(|action| !matches!(action, RouteAction::Redirect(_)));
+        self.actions.retain(|action| !matches!(action, RouteAction::Redirect(_) | RouteAction::Cors(_)));
         self.backends = vec![Backend { service: None, port: 0, weight: 1, actions: Vec::new() }];
     }
 }

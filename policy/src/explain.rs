@@ -21,7 +21,7 @@ use crate::path::NormalPath;
 use crate::plan::{World, access_config, filters_for, mesh_settings, serve, undone, visible};
 use crate::resource::{Object, WorkloadSpec};
 use crate::route::{
-    self, Authority, Choice, EgressRefusal, HeadView, Meant, Plan, Resolution, Resolved, Resolver, RouteTable,
+    self, Authority, Choice, EgressRefusal, HeadView, Meant, MetRule, Plan, Resolution, Resolved, Resolver, RouteTable,
 };
 
 /// The request to be explained.
@@ -250,17 +250,27 @@ fn followed(world: &World, barred: &Barred, query: &Query) -> Result<Explanation
                     Ok(plan) => asked.backend(&plan, backend.port, backend.weight),
                     Err(_) => BackendExplanation::nowhere(backend),
                 };
-            match (undone(world, &met.route.name), route::redirect(&met, &resolved, &head)) {
+            match (undone(world, &met.route.name), route::own_answer(&met, &resolved, &head)) {
                 (Some(words), _) => explanation.refuse(500, format!("the route asks for what can't be done: {words}")),
                 (None, Err(refusal)) => explanation.refuse(refusal.status(), refusal.to_string()),
                 (None, Ok(())) => {
                     explanation.backends = met.rule.backends.iter().enumerate().map(backend).collect();
+                    explanation.notes.extend(sharing(&met, &head));
                     conclude(&mut explanation);
                 }
             }
         }
     }
     Ok(explanation)
+}
+
+/// Whether a page of the origin that the request has may read its answer.
+fn sharing(met: &MetRule<'_>, head: &HeadView<'_>) -> Option<String> {
+    let origin = (head.headers)("origin").unwrap_or_default();
+    Some(match route::is_shared(met, head)? {
+        true => format!("pages of {origin} may read the answer, as HTTPRoute {} says", met.route.name),
+        false => format!("pages of {origin} may not read the answer: HTTPRoute {} does not allow it", met.route.name),
+    })
 }
 
 /// The host that a caller's request has, without a port.

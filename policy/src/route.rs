@@ -3,6 +3,7 @@
 //! each snapshot.
 
 mod action;
+mod cors;
 mod matching;
 pub(crate) mod pattern;
 mod plan;
@@ -24,10 +25,11 @@ use crate::scope::Ask;
 
 pub use action::AnswerEdits;
 use action::RuleActions;
+pub use cors::Preflight;
 use matching::{Candidates, Read};
 use pattern::Patterns;
 pub use plan::{Choice, KeptTarget, Plan, RouteRefusal, Target, choose, plan, plan_connection};
-pub(crate) use plan::{redirect, to_backend};
+pub(crate) use plan::{is_shared, own_answer, to_backend};
 use query::QueryReading;
 pub use resolve::{Authority, EgressRefusal, Meant, Resolution, Resolver};
 

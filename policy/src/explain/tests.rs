@@ -160,6 +160,36 @@ fn what_a_route_sends_elsewhere_and_what_it_makes_of_a_path_is_told() {
 }
 
 #[test]
+fn preflights_and_who_may_read_an_answer_are_told() {
+    let route = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: a, namespace: shop}\n\
+        spec: {parentRefs: [{group: '', kind: Service, name: web}], rules: [{filters: [{type: CORS, \
+        cors: {allowOrigins: ['https://a.example']}}], backendRefs: [{name: web, port: 80}]}]}";
+    let check = |method: &str, origin: &str, expect: (bool, Option<u16>, &str), notes: &[&str]| {
+        let fields = [("Origin", origin), ("Access-Control-Request-Method", "PUT")];
+        let query = Query {
+            from: "partner/api".to_owned(),
+            to: "web.shop".to_owned(),
+            port: None,
+            method: method.to_owned(),
+            path: "/x".to_owned(),
+            headers: fields.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+        };
+        let got = explain(&world(&format!("{SHOP}---\n{route}")), &query).unwrap();
+        assert_eq!((got.allowed, got.status, got.reason.as_str()), expect, "{method} {origin}");
+        assert_eq!(got.notes, notes, "{method} {origin}");
+    };
+    let answered = "the preflight of https://a.example is answered by HTTPRoute shop/a, which allows it";
+    check("OPTIONS", "https://a.example", (false, Some(200), answered), &[]);
+    let refused = "the preflight of https://b.example is answered by HTTPRoute shop/a, which does not allow it";
+    check("OPTIONS", "https://b.example", (false, Some(403), refused), &[]);
+    let reached = (true, None, "no policy restricts this workload");
+    let note = "pages of https://a.example may read the answer, as HTTPRoute shop/a says";
+    check("PUT", "https://a.example", reached, &[note]);
+    let note = "pages of https://b.example may not read the answer: HTTPRoute shop/a does not allow it";
+    check("PUT", "https://b.example", reached, &[note]);
+}
+
+#[test]
 fn an_account_that_nobody_has_is_noted() {
     let got = ask("partner/apii", "web.shop", "/app", &[]).unwrap();
     assert!(got.allowed, "rules look at the name alone: {got:?}");

@@ -1,7 +1,7 @@
-//! Header changes of routes, as proxies are told them.
+//! Actions of routes, as proxies are told them.
 
-use crate::bundle::{HeaderModifier, PathChange, Redirect, Rewrite, RouteAction};
-use crate::resource::route::{HeaderField, HeaderModifierSpec, PathModifierSpec, RewriteSpec, RouteFilter};
+use crate::bundle::{Cors, HeaderModifier, PathChange, Redirect, Rewrite, RouteAction};
+use crate::resource::route::{CorsSpec, HeaderField, HeaderModifierSpec, PathModifierSpec, RewriteSpec, RouteFilter};
 
 /// The actions that a rule's or backend's filters are. A route with another filter leads nowhere. `prefix`: by which the rule
 /// matches.
@@ -19,9 +19,21 @@ pub(super) fn actions(filters: &[RouteFilter], prefix: Option<&str>) -> Vec<Rout
             port: spec.port,
             path: change(&spec.path, prefix),
         })),
+        RouteFilter::Cors(spec) => Some(RouteAction::Cors(cors(spec))),
         RouteFilter::Later(_) => None,
     };
     filters.iter().filter_map(action).collect()
+}
+
+fn cors(spec: &CorsSpec) -> Cors {
+    Cors {
+        origins: spec.allow_origins.clone(),
+        credentials: spec.allow_credentials == Some(true),
+        methods: spec.allow_methods.clone(),
+        headers: spec.allow_headers.clone(),
+        expose: spec.expose_headers.clone(),
+        max_age_s: spec.max_age_s(),
+    }
 }
 
 fn change(path: &Option<PathModifierSpec>, prefix: Option<&str>) -> Option<PathChange> {

@@ -321,6 +321,7 @@ fn a_route_that_cannot_be_done_leads_nowhere() {
         "matches: [{path: {type: RegularExpression, value: /v.*}}], filters: [{type: RequestMirror, requestMirror: {}}]",
         "backendRefs: [{name: web, port: 80, filters: [{type: RequestRedirect, requestRedirect: {}}]}]",
         "filters: [{type: RequestRedirect, requestRedirect: {}}, {type: ResponseHeaderModifier, responseHeaderModifier: {}}]",
+        "filters: [{type: RequestRedirect, requestRedirect: {}}, {type: CORS, cors: {}}]",
         "backendRefs: [{name: web, port: 80, filters: [{type: CORS, cors: {}}]}]",
     ] {
         let world = shop_and(&route("shop/r", &format!("{{{web}, rules: [{{}}, {{{rule}}}]}}")));
@@ -340,6 +341,25 @@ fn a_route_that_cannot_be_done_leads_nowhere() {
         let accepted = &route_status(&world, route)[0].conditions[0];
         assert_eq!((accepted.kind, accepted.status, accepted.reason), ("Accepted", false, "UnsupportedValue"));
     }
+}
+
+#[test]
+fn cors_is_told_as_it_is_written_and_what_never_meets_it_is_noted() {
+    let of = |rule: &str| {
+        let web = "parentRefs: [{group: \"\", kind: Service, name: web}]";
+        shop_and(&route("shop/r", &format!("{{{web}, rules: [{{{rule}, backendRefs: [{{name: web, port: 80}}]}}]}}")))
+    };
+    let world = of("filters: [{type: CORS, cors: {allowOrigins: ['https://*.a.example'], allowMethods: ['*'], allowHeaders: [X-A]}}]");
+    let routes = bundle(&world, &["shop/web-1"]).routes;
+    let [RouteAction::Cors(cors)] = &routes.values().next().unwrap().rules[0].actions[..] else { panic!("{routes:?}") };
+    let told = serde_json::json!({"origins": ["https://*.a.example"], "methods": ["*"], "headers": ["x-a"], "max_age_s": 5});
+    assert_eq!(serde_json::to_value(cors).unwrap(), told);
+    assert_eq!(undone(&world), [""; 0]);
+    let cors = "filters: [{type: CORS, cors: {allowOrigins: ['*']}}]";
+    let missed = "spec.rules[0].matches: no preflight meets the rule: its method is OPTIONS, which no match has";
+    assert_eq!(undone(&of(&format!("matches: [{{method: GET}}], {cors}"))), [missed]);
+    assert_eq!(undone(&of(&format!("matches: [{{method: GET}}, {{method: OPTIONS}}], {cors}"))), [""; 0]);
+    assert_eq!(undone(&of(&format!("matches: [{{path: {{value: /a}}}}], {cors}"))), [""; 0]);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! timeouts. The rest of the standard is kept as it was written: a route with a filter that can't be done leads nowhere, and
 //! its status says so.
 
+mod cors;
 mod filter;
 
 use serde::de::Error as _;
@@ -14,6 +15,7 @@ use super::value::{self, Filled};
 use crate::bundle::ObjectName;
 use crate::route::pattern;
 
+pub use cors::CorsSpec;
 pub use filter::{
     FilterFields, HeaderField, HeaderModifierSpec, PathModifierSpec, RedirectSpec, RewriteSpec, RouteFilter,
 };
@@ -191,6 +193,23 @@ impl RuleSpec {
         paths.chain(excluded.map(|(end, message)| (end.to_owned(), message.to_owned())))
     }
 
+    /// What is wrong about the lists of CORS.
+    fn check_cors(&self) -> impl Iterator<Item = (String, String)> {
+        self.filter_lists().flat_map(|(at, filters)| {
+            let of_cors = filters.iter().enumerate().filter_map(|(k, filter)| Some((k, filter.cors()?)));
+            of_cors.flat_map(move |(k, cors)| {
+                let at = at.clone();
+                cors.check().map(move |(field, message)| (format!("{at}[{k}].cors.{field}"), message))
+            })
+        })
+    }
+
+    /// True where it has CORS, and no browser's question meets one of its matches.
+    fn misses_preflights(&self) -> bool {
+        let takes = |matched: &MatchSpec| matched.method.as_deref().is_none_or(|method| method == "OPTIONS");
+        self.has(FilterType::Cors) && !self.matches.is_empty() && !self.matches.iter().any(takes)
+    }
+
     pub(crate) fn has(&self, wanted: FilterType) -> bool {
         self.filters.iter().any(|filter| filter.filter_type() == wanted)
     }
@@ -251,8 +270,10 @@ impl PathSpec {
     }
 }
 
+/// Methods of RFC 9110, and PATCH.
+const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+
 fn method<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
     let text = String::deserialize(deserializer)?;
     if METHODS.contains(&text.as_str()) {
         Ok(Some(text))
@@ -375,6 +396,7 @@ impl HttpRouteSpec {
             for (at, filters) in rule.filter_lists() {
                 wrong.extend(filter::check(filters).map(|message| (format!("rules[{i}].{at}"), message)));
             }
+            wrong.extend(rule.check_cors().map(|(end, message)| (format!("rules[{i}].{end}"), message)));
             wrong.extend(rule.check_targets().map(|(end, message)| (format!("rules[{i}].{end}"), message)));
         }
         wrong
@@ -412,6 +434,10 @@ impl HttpRouteSpec {
         for (i, rule) in self.rules.iter().enumerate() {
             if rule.has(FilterType::RequestRedirect) && rule.has(FilterType::RequestHeaderModifier) {
                 tell(format!("rules[{i}].filters"), "RequestHeaderModifier has no effect on what is redirected");
+            }
+            if rule.misses_preflights() {
+                let message = "no preflight meets the rule: its method is OPTIONS, which no match has";
+                tell(format!("rules[{i}].matches"), message);
             }
             if rule.retry.is_some() {
                 tell(format!("rules[{i}].retry"), "has no effect: spec.defaults.maxRetries of the Mesh holds");

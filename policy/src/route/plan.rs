@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::action::{Actions, AnswerEdits, deadline};
+use super::cors::{self, Preflight, Sharing};
 use super::rewrite;
 use super::{HeadView, MetRule, QueryReading, Resolved, RouteDecision, RouteTable, pick_backend};
 use crate::bundle::{MeshSettings, ObjectName, Route, Service, ServicePort};
@@ -26,6 +27,7 @@ pub struct Plan<'t> {
     pub timeout: Option<Duration>,
     /// The rule's, then its backend's.
     actions: [Option<&'t Actions>; 2],
+    sharing: Option<Sharing>,
     /// In the place of the request's own, where the rule or its backend puts another.
     pub host: Option<&'t str>,
     pub path: Option<NormalPath>,
@@ -94,7 +96,7 @@ impl Plan<'_> {
 
     /// What the rule and its backend change of the answer.
     pub fn answer_edits(&self) -> AnswerEdits {
-        AnswerEdits::of(self.actions)
+        AnswerEdits::of(self.actions, self.sharing.clone())
     }
 }
 
@@ -119,6 +121,8 @@ pub enum RouteRefusal {
     Redirect { route: ObjectName, status: u16, location: String },
     #[error("HTTPRoute {route} replaces a prefix that the path does not have as it was sent")]
     Rewrite { route: ObjectName },
+    #[error("the preflight of {} is answered by HTTPRoute {route}, which {} it", .preflight.origin, preflight_verb(.preflight))]
+    Preflight { route: ObjectName, preflight: Box<Preflight> },
     #[error("{0}")]
     TooManyReadings(#[from] path::Ambiguous),
 }
@@ -131,6 +135,8 @@ impl RouteRefusal {
             Self::NoRuleMatched { .. } | Self::NoSuchPort { .. } => 404,
             Self::NoBackend { .. } | Self::BackendNotFound { .. } | Self::Rewrite { .. } => 500,
             Self::Redirect { status, .. } => *status,
+            Self::Preflight { preflight, .. } if preflight.allowed.is_some() => 200,
+            Self::Preflight { .. } => 403,
         }
     }
 
@@ -142,10 +148,15 @@ impl RouteRefusal {
             | Self::AmbiguousPath { route, .. }
             | Self::AmbiguousQuery { route }
             | Self::Redirect { route, .. }
+            | Self::Preflight { route, .. }
             | Self::Rewrite { route } => Some(route),
             Self::NoRuleMatched { .. } | Self::NoSuchPort { .. } | Self::TooManyReadings(_) => None,
         }
     }
+}
+
+fn preflight_verb(preflight: &Preflight) -> &'static str {
+    if preflight.allowed.is_some() { "allows" } else { "does not allow" }
 }
 
 /// Decision of the routes, before the dice choose among backends.
@@ -171,7 +182,7 @@ pub fn plan<'t>(
     match choose(table, to, from_namespace, head)? {
         Choice::Direct(to) => Ok(Plan { timeout: deadline(mesh.request_timeout_ms), ..plan_connection(&to)? }),
         Choice::Rule(met) => {
-            redirect(&met, to, head)?;
+            own_answer(&met, to, head)?;
             let backend = pick_backend(met.rule, dice);
             let backend = backend.ok_or_else(|| RouteRefusal::NoBackend { route: met.route.name.clone() });
             to_backend(table, met, backend?, head, mesh)
@@ -188,8 +199,18 @@ pub fn plan_connection<'t>(to: &Resolved<'t>) -> Result<Plan<'t>, RouteRefusal> 
     // An endpoint addressed by its own IP was addressed by its own port.
     let target = if endpoint.is_some() { Target { number: port, port: None } } else { target(service, port)? };
     let actions = [None, None];
-    let (host, path) = (None, None);
-    Ok(Plan { route: None, rule_index: 0, service, target, direct: endpoint, timeout: None, actions, host, path })
+    Ok(Plan {
+        route: None,
+        rule_index: 0,
+        service,
+        target,
+        direct: endpoint,
+        timeout: None,
+        actions,
+        sharing: None,
+        host: None,
+        path: None,
+    })
 }
 
 /// The rule that a request meets. Its path is taken as it is sent; readings that would meet a rule which treats requests
@@ -229,17 +250,27 @@ pub fn choose<'t>(
     Ok(Choice::Rule(met))
 }
 
-/// Answers what a rule sends elsewhere.
+/// Answers what a rule answers itself.
 ///
 /// # Errors
-/// The rule redirects.
-pub(crate) fn redirect(met: &MetRule<'_>, to: &Resolved<'_>, head: &HeadView<'_>) -> Result<(), RouteRefusal> {
+/// The rule redirects, or the request is a preflight that the rule is asked about.
+pub(crate) fn own_answer(met: &MetRule<'_>, to: &Resolved<'_>, head: &HeadView<'_>) -> Result<(), RouteRefusal> {
+    let preflight = met.actions.rule.cors.as_ref().and_then(|cors| cors::preflight(cors, head));
+    if let Some(preflight) = preflight.map(Box::new) {
+        return Err(RouteRefusal::Preflight { route: met.route.name.clone(), preflight });
+    }
     let Some(redirect) = &met.actions.rule.redirect else { return Ok(()) };
     let route = met.route.name.clone();
     Err(match rewrite::location(redirect, to, head) {
         Some(location) => RouteRefusal::Redirect { route, status: redirect.status, location },
         None => RouteRefusal::Rewrite { route },
     })
+}
+
+/// True where pages of the origin that the request has may read its answer; `None` where the rule says nothing of it.
+pub(crate) fn is_shared(met: &MetRule<'_>, head: &HeadView<'_>) -> Option<bool> {
+    let cors = met.actions.rule.cors.as_ref()?;
+    (head.headers)("origin").map(|_| Sharing::of(cors, head).is_allowed())
 }
 
 /// The way to one backend of a rule, by its place there.
@@ -267,6 +298,7 @@ pub(crate) fn to_backend<'t>(
         direct: None,
         timeout: actions.rule.timeout(mesh.request_timeout_ms),
         actions: [Some(&actions.rule), Some(own)],
+        sharing: actions.rule.cors.as_ref().map(|cors| Sharing::of(cors, head)),
     })
 }
 

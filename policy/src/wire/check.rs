@@ -2,7 +2,7 @@
 
 use super::{FILTER_CONTRACT, WireError};
 use crate::bundle::{
-    FilterAttachment, HashKey, HeaderModifier, PathChange, PathMatch, Redirect, Route, RouteAction, RouteMatch,
+    Cors, FilterAttachment, HashKey, HeaderModifier, PathChange, PathMatch, Redirect, Route, RouteAction, RouteMatch,
     RouteRule, ServedWorkload, Service,
 };
 use crate::delta::Object;
@@ -92,6 +92,9 @@ fn rule_is_fit(at: &str, rule: &RouteRule) -> Checked {
                 RouteAction::Redirect(_) => {
                     return fault(format!("{at}.actions"), "a redirect is of a rule, not of a backend");
                 }
+                RouteAction::Cors(_) => {
+                    return fault(format!("{at}.actions"), "an answer to other origins is of a rule, not of a backend");
+                }
                 RouteAction::RequestHeaders(_) | RouteAction::ResponseHeaders(_) | RouteAction::Rewrite(_) => {}
             }
         }
@@ -123,10 +126,21 @@ fn actions_are_fit(at: &str, actions: &[RouteAction]) -> Checked {
             RouteAction::Rewrite(rewrite) => {
                 target_is_fit(&format!("{at}.actions[{index}]"), rewrite.host.as_deref(), rewrite.path.as_ref())?;
             }
+            RouteAction::Cors(cors) => cors_is_fit(&format!("{at}.actions[{index}]"), cors)?,
             RouteAction::RequestTimeoutMs(_) => {}
         }
     }
     Ok(())
+}
+
+fn cors_is_fit(at: &str, cors: &Cors) -> Checked {
+    if let Some(method) = cors.methods.iter().find(|method| http::Method::from_bytes(method.as_bytes()).is_err()) {
+        return fault(at, format_args!("{method:?} is no method"));
+    }
+    match cors.headers.iter().chain(&cors.expose).find(|name| !is_lower(name)) {
+        Some(name) => fault(at, format_args!("{name:?} is no field name in lower case")),
+        None => Ok(()),
+    }
 }
 
 fn redirect_is_fit(at: &str, redirect: &Redirect) -> Checked {

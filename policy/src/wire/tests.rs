@@ -10,7 +10,7 @@ use prost::Message;
 use super::*;
 use crate::bundle::serde_json_raw::Json;
 use crate::bundle::{
-    AppVersion, Backend, Direction, Egress, Endpoint, FieldMatch, FilterAttachment, FilterLimits, FilterMode,
+    AppVersion, Backend, Cors, Direction, Egress, Endpoint, FieldMatch, FilterAttachment, FilterLimits, FilterMode,
     HeaderModifier, MeshSettings, ObjectName, OnFailure, PathChange, PathMatch, Protocol, Redirect, Revision, Rewrite,
     Route, RouteAction, RouteMatch, RouteRule, Scheme, ServedWorkload, Service, ServicePort, WorkloadPort,
 };
@@ -338,6 +338,28 @@ fn redirects_and_rewrites_arrive() {
     assert_eq!(receive(vec![envelope]).unwrap().delta.upserts, [sent]);
 }
 
+/// A proxy that knows no such action refuses the route by its key.
+#[test]
+fn answers_to_other_origins_arrive() {
+    let cors = Cors {
+        origins: ["https://*.a.example", "http://[::1]:3000"].map(|text| text.parse().unwrap()).into(),
+        credentials: true,
+        methods: vec!["*".to_owned()],
+        headers: vec!["x-a".to_owned()],
+        expose: vec!["*".to_owned()],
+        max_age_s: 7,
+    };
+    let Object::Route(route) = everything().swap_remove(3) else { panic!("not a route") };
+    let rules = vec![RouteRule { actions: vec![RouteAction::Cors(cors)], ..rule() }];
+    let sent = Object::Route(Route { rules, ..route });
+    let envelope = encode(&sent);
+    let inside: serde_json::Value = serde_json::from_slice(&envelope.payload).unwrap();
+    let told = serde_json::json!({"cors": {"origins": ["https://*.a.example", "http://[::1]:3000"], "credentials": true,
+        "methods": ["*"], "headers": ["x-a"], "expose": ["*"], "max_age_s": 7}});
+    assert_eq!(inside["rules"][0]["actions"][0], told);
+    assert_eq!(receive(vec![envelope]).unwrap().delta.upserts, [sent]);
+}
+
 #[test]
 fn actions_that_no_release_takes_are_refused_by_key() {
     use serde_json::json;
@@ -357,6 +379,18 @@ fn actions_that_no_release_takes_are_refused_by_key() {
     check(json!({"redirect": {"status": 200}}), ": 200 is no status of a redirect");
     check(json!({"redirect": {"status": 302, "port": 0}}), ": 0 is not a port");
     check(json!({"redirect": {"status": 302, "scheme": "ftp"}}), ".redirect.scheme: unknown variant `ftp`");
+    let cors = |field: &str, value: serde_json::Value| {
+        let mut cors = json!({"origins": ["*"], "max_age_s": 5});
+        cors[field] = value;
+        json!({ "cors": cors })
+    };
+    check(cors("origins", json!(["a"])), ".cors.origins[0]: \"a\" is not an origin");
+    check(cors("methods", json!(["GET", "a b"])), ": \"a b\" is no method");
+    check(cors("expose", json!(["X"])), ": \"X\" is no field name in lower case");
+    check(cors("private", json!(true)), ".cors.private: unknown field `private`");
+    let refused = receive(vec![changed(3, "/rules/0/backends/0/actions", json!([cors("credentials", json!(true))]))]);
+    let reason = "rules[0].backends[0].actions: an answer to other origins is of a rule, not of a backend";
+    assert_eq!(refused.unwrap_err().reason, reason);
     let refused = receive(vec![changed(3, "/rules/0/backends/0/actions", json!([{"redirect": {"status": 302}}]))]);
     assert_eq!(refused.unwrap_err().reason, "rules[0].backends[0].actions: a redirect is of a rule, not of a backend");
 }

@@ -75,6 +75,7 @@ fn render(args: &ExplainArgs, answer: &Explanation, paint: &Paint) -> String {
         Verdict::Denied => paint.bad("DENIED"),
         Verdict::Unavailable => paint.warn("UNAVAILABLE"),
         Verdict::Redirected => paint.warn("REDIRECTED"),
+        Verdict::Answered => paint.good("ANSWERED"),
     };
     let (namespace, account) = &args.from;
     let asked = match answer.connection {
@@ -170,6 +171,8 @@ enum Verdict {
     Unavailable,
     /// The route names another address.
     Redirected,
+    /// The caller's proxy answers a preflight.
+    Answered,
 }
 
 fn verdict(answer: &Explanation) -> Verdict {
@@ -177,6 +180,7 @@ fn verdict(answer: &Explanation) -> Verdict {
         (true, _) => Verdict::Allowed,
         (_, Some(500..)) if !answer.barred => Verdict::Unavailable,
         (_, Some(300..400)) => Verdict::Redirected,
+        (_, Some(200..300)) => Verdict::Answered,
         _ => Verdict::Denied,
     }
 }
@@ -245,6 +249,8 @@ mod tests {
         (sent.backends[0].host, sent.backends[0].path) = (Some("v1.example".into()), Some("/x".into()));
         let text = render(&args, &sent, &Paint::plain());
         assert!(text.starts_with("REDIRECTED  GET reviews/admin") && text.contains("v1.example/x\n"), "{text}");
+        let preflight = Explanation { status: Some(200), ..answer.clone() };
+        assert!(render(&args, &preflight, &Paint::plain()).starts_with("ANSWERED  GET reviews/admin"));
         let noted = Explanation { notes: vec!["no workload has the account shop/partner".into()], ..answer.clone() };
         assert!(render(&args, &noted, &Paint::plain()).contains("NOTE:"), "{noted:?}");
         let nobody = Explanation { status: Some(503), ..answer };
