@@ -3,6 +3,7 @@
 //! variants that a reader does not know are refused, since passing them over could widen what is meant.
 
 mod cors;
+mod mirror;
 mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,7 @@ use crate::identity::{SpiffeId, TrustDomain};
 use crate::path::PathReading;
 use crate::scope::{Ask, Ranges};
 pub use cors::Cors;
+pub use mirror::Mirror;
 pub use traffic::{Balancing, HashKey, Limits, Outliers, SourceKey, Traffic};
 
 /// The version of the whole world, assigned by the store. Ordered; 0 = nothing yet.
@@ -429,6 +431,8 @@ pub enum RouteAction {
     Redirect(Redirect),
     /// Of a rule: answers preflights, and says of other answers which origin may read them.
     Cors(Cors),
+    /// Sends copies to another service. A backend's come beside its rule's.
+    Mirror(Mirror),
     /// `timeouts.request` of a rule: for the whole exchange, in place of the mesh's. 0: no deadline.
     RequestTimeoutMs(u64),
 }
@@ -503,7 +507,13 @@ impl RouteRule {
 
     /// Whatever it holds for is answered 500 from now on.
     pub(crate) fn lead_nowhere(&mut self) {
-        self.actions.retain(|action| !matches!(action, RouteAction::Redirect(_) | RouteAction::Cors(_)));
+        self.actions.retain(|action| match action {
+            RouteAction::Redirect(_) | RouteAction::Cors(_) | RouteAction::Mirror(_) => false,
+            RouteAction::RequestHeaders(_)
+            | RouteAction::ResponseHeaders(_)
+            | RouteAction::Rewrite(_)
+            | RouteAction::RequestTimeoutMs(_) => true,
+        });
         self.backends = vec![Backend { service: None, port: 0, weight: 1, actions: Vec::new() }];
     }
 }

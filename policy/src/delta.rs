@@ -95,6 +95,7 @@ impl Object {
             Self::Service(service) if service.traffic.is_some() => {
                 Some(Self::Service(Service { traffic: None, ..service.clone() }))
             }
+            Self::Route(route) if route.mirrors() => Some(Self::Route(route.without_mirrors())),
             Self::Mesh(_) | Self::Workload(_) | Self::Service(_) | Self::Route(_) | Self::Filter(_) => None,
         }
     }

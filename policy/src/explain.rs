@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::authz::{Decision, Engine, Request};
 use crate::bundle::{
-    Backend, Balancing, Bundle, Direction, Endpoint, HashKey, MeshSettings, ObjectName, Protocol, Service, WorkloadPort,
+    Backend, Balancing, Bundle, Direction, Endpoint, HashKey, MeshSettings, Mirror, ObjectName, Protocol, RouteRule,
+    Service, WorkloadPort,
 };
 use crate::identity::SpiffeId;
 use crate::path::NormalPath;
@@ -99,6 +100,9 @@ pub struct Explanation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<RouteExplanation>,
     pub backends: Vec<BackendExplanation>,
+    /// Where copies of it are sent. Nothing of them decides about the request.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mirrors: Vec<MirrorExplanation>,
     /// What is worth knowing beside the answer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -130,6 +134,38 @@ pub struct BackendExplanation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     pub endpoints: Vec<EndpointExplanation>,
+}
+
+/// One mirror of the rule that the request meets, or of one of its backends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct MirrorExplanation {
+    /// Absent where the reference doesn't resolve: no copy is sent.
+    pub service: Option<String>,
+    pub port: u16,
+    /// The part of the requests that is copied, in words.
+    pub share: String,
+    /// Copies are sent of what this backend is sent. Absent: of whatever meets the rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend: Option<String>,
+}
+
+impl MirrorExplanation {
+    /// Those of a rule, then those of its backends.
+    fn all_of(rule: &RouteRule) -> Vec<Self> {
+        let told = |mirror: &Mirror, backend: Option<String>| Self {
+            service: mirror.service.as_ref().map(ToString::to_string),
+            port: mirror.port,
+            share: mirror.share(),
+            backend,
+        };
+        let of_rule = route::mirrors(&rule.actions).map(|mirror| told(mirror, None));
+        let of_backends = rule.backends.iter().filter(|backend| backend.weight > 0).flat_map(|backend| {
+            let name = backend.service.as_ref().map(ToString::to_string);
+            route::mirrors(&backend.actions).map(move |mirror| told(mirror, name.clone()))
+        });
+        of_rule.chain(of_backends).collect()
+    }
 }
 
 impl BackendExplanation {
@@ -217,6 +253,7 @@ fn followed(world: &World, barred: &Barred, query: &Query) -> Result<Explanation
         reading: None,
         route: None,
         backends: Vec::new(),
+        mirrors: Vec::new(),
         notes: unknown_account(world, namespace, account).into_iter().collect(),
     };
     if explanation.connection {
@@ -255,6 +292,7 @@ fn followed(world: &World, barred: &Barred, query: &Query) -> Result<Explanation
                 (None, Err(refusal)) => explanation.refuse(refusal.status(), refusal.to_string()),
                 (None, Ok(())) => {
                     explanation.backends = met.rule.backends.iter().enumerate().map(backend).collect();
+                    explanation.mirrors = MirrorExplanation::all_of(met.rule);
                     explanation.notes.extend(sharing(&met, &head));
                     conclude(&mut explanation);
                 }

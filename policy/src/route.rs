@@ -5,6 +5,7 @@
 mod action;
 mod cors;
 mod matching;
+mod mirror;
 pub(crate) mod pattern;
 mod plan;
 mod query;
@@ -26,6 +27,10 @@ use crate::scope::Ask;
 pub use action::AnswerEdits;
 use action::RuleActions;
 pub use cors::Preflight;
+use mirror::RuleMirrors;
+pub use mirror::Copied;
+#[cfg(feature = "manifest")]
+pub(crate) use mirror::mirrors;
 use matching::{Candidates, Read};
 use pattern::Patterns;
 pub use plan::{Choice, KeptTarget, Plan, RouteRefusal, Target, choose, plan, plan_connection};
@@ -82,6 +87,7 @@ pub struct MetRule<'t> {
     pub index: usize,
     pub rule: &'t RouteRule,
     actions: &'t RuleActions,
+    mirrors: &'t RuleMirrors,
 }
 
 /// Decision of the routes on a request.
@@ -110,16 +116,17 @@ pub struct RouteTable {
     answered: BTreeMap<Ask, AtomicBool>,
 }
 
-/// A route, with the actions of each of its rules.
+/// A route, with the actions and the mirrors of each of its rules.
 #[derive(Debug)]
 struct CompiledRoute {
     route: Route,
-    rules: Vec<RuleActions>,
+    rules: Vec<(RuleActions, RuleMirrors)>,
 }
 
 impl CompiledRoute {
     fn of(route: &Route) -> Self {
-        Self { route: route.clone(), rules: route.rules.iter().map(RuleActions::of).collect() }
+        let rules = route.rules.iter().map(|rule| (RuleActions::of(rule), RuleMirrors::of(rule)));
+        Self { route: route.clone(), rules: rules.collect() }
     }
 }
 
@@ -246,8 +253,9 @@ impl RouteTable {
             attached = true;
             consumer |= route.consumer_namespace.is_some();
             if candidate.holds(&read) {
-                let (index, rule, actions) = (candidate.rule, &route.rules[candidate.rule], &rules[candidate.rule]);
-                return RouteDecision::Rule(MetRule { route, index, rule, actions });
+                let (index, rule) = (candidate.rule, &route.rules[candidate.rule]);
+                let (actions, mirrors) = &rules[index];
+                return RouteDecision::Rule(MetRule { route, index, rule, actions, mirrors });
             }
         }
         if attached { RouteDecision::NoMatch } else { RouteDecision::Default }

@@ -51,8 +51,11 @@ pub const ANSWERS_AHEAD: &str = "answers-ahead";
 /// The capability to spread requests as a TrafficPolicy says (`Service::traffic`). Where it lacks, the service comes without.
 pub const TRAFFIC_POLICY: &str = "traffic-policy";
 
+/// The capability to send copies of requests to other services (`RouteAction::Mirror`). Where it lacks, the route comes without.
+pub const REQUEST_MIRROR: &str = "request-mirror";
+
 /// Capabilities of every proxy of this version, as its Hello says them; [`SCOPE`] comes with them where it is wanted.
-pub const CAPABILITIES: [&str; 9] = [
+pub const CAPABILITIES: [&str; 10] = [
     "quic",
     ENVELOPES,
     FILTER_CONTRACT,
@@ -62,6 +65,7 @@ pub const CAPABILITIES: [&str; 9] = [
     ENDPOINT_PORTS,
     ANSWERS_AHEAD,
     TRAFFIC_POLICY,
+    REQUEST_MIRROR,
 ];
 
 /// A message that can't be meant.

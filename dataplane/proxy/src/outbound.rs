@@ -4,6 +4,7 @@
 mod affinity;
 mod attempts;
 pub mod connection;
+mod mirror;
 mod origin;
 mod outlier;
 pub mod passthrough;
@@ -23,6 +24,7 @@ use weft_policy::bundle::ObjectName;
 use weft_transport::http::Forwards;
 
 use self::attempts::{Attempt, Attempts};
+use self::mirror::Mirrors;
 pub use self::origin::{Origin, Target};
 use self::patience::Patience;
 use crate::call::{Call, Failed, Request};
@@ -87,12 +89,13 @@ async fn carry(
     let Request { head, body, responder } = request;
     let (mut filtered, permit) =
         filtering::request(&worker.filters, &from.outbound, &place, head, responder.as_mut()).await?;
-    let (attempts, timeout) = {
+    let (attempts, timeout, mirrors) = {
         let plan = routing::route(&snapshot, &from, &resolved, (head, filtered.path()), worker.dice())?;
         plan.modify(head);
         filtered.edit_answer(plan.answer_edits());
         record.log(|log| log.route = plan.route.map(|route| route.name.to_string()));
-        (Attempts::new(worker, &snapshot, &from, plan.goal, Some(&head.headers)), plan.timeout)
+        let mirrors = Mirrors::of(worker, &snapshot, &from, (plan.decided(), head), &permit);
+        (Attempts::new(worker, &snapshot, &from, plan.goal, Some(&head.headers)), plan.timeout, mirrors)
     };
     // The request may stand for long: it keeps its workload, and nothing else of the configuration.
     drop(snapshot);
@@ -100,7 +103,8 @@ async fn carry(
     // An upgraded request stands for as long as both sides like.
     let limit = timeout.filter(|_| call.head.protocol.is_none());
     let attempts = attempts.within(limit);
-    let sent = within(limit, pin!(send(worker, &from, attempts, permit, &mut filtered, &mut call))).await;
+    let sending = send(worker, &from, (attempts, mirrors), permit, &mut filtered, &mut call);
+    let sent = within(limit, pin!(sending)).await;
     filtered.moved(record.sent.bytes.get(), record.received.bytes.get());
     sent
 }
@@ -118,7 +122,7 @@ where
 async fn send(
     worker: &Rc<Worker>,
     from: &Served,
-    mut attempts: Attempts<'_>,
+    (mut attempts, mut mirrors): (Attempts<'_>, Mirrors),
     mut permit: Permit,
     filtered: &mut Filtered<'_>,
     call: &mut Call<'_, '_>,
@@ -131,6 +135,7 @@ async fn send(
     };
     loop {
         let attempt = attempts.pick()?;
+        mirrors.start(worker, from, call);
         call.record.metrics = Some(Rc::clone(&attempt.destination.metrics));
         match exchange(worker, &attempt, from, permit, filtered, call).await {
             Ok(()) => {

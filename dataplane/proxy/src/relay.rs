@@ -440,7 +440,11 @@ enum GivenUp {
 
 impl<'u> Upload<'u> {
     fn start(body: &'u mut Source<'_>, up: &'u mut SendBody<'_>, sent: &'u Progress, stalls: &'u Stalls) -> Self {
-        if body.is_end() { Upload::Done } else { Upload::Running(Box::pin(pump(body, up, sent, stalls))) }
+        if body.is_end() {
+            body.end_copies();
+            return Upload::Done;
+        }
+        Upload::Running(Box::pin(pump(body, up, sent, stalls)))
     }
 
     fn is_running(&self) -> bool {

@@ -101,7 +101,7 @@ fn the_whole_way() {
 fn a_route_that_cannot_be_done_is_told_as_such() {
     let mirrored = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: m, namespace: shop}\n\
         spec: {parentRefs: [{group: '', kind: Service, name: other}, {group: '', kind: Service, name: web}], rules: [{\
-        filters: [{type: RequestMirror, requestMirror: {}}], backendRefs: [{name: web, port: 80}]}]}";
+        filters: [{type: ExtensionRef, extensionRef: {}}], backendRefs: [{name: web, port: 80}]}]}";
     let query = Query {
         from: "partner/api".to_owned(),
         to: "web.shop".to_owned(),
@@ -112,7 +112,7 @@ fn a_route_that_cannot_be_done_is_told_as_such() {
     };
     let got = explain(&world(&format!("{SHOP}---\n{mirrored}")), &query).unwrap();
     let reason =
-        "the route asks for what can't be done: spec.rules[0].filters[0].type: RequestMirror is not supported yet";
+        "the route asks for what can't be done: spec.rules[0].filters[0].type: ExtensionRef is not supported yet";
     assert_eq!((got.status, got.reason.as_str(), got.backends.len()), (Some(500), reason, 0));
 }
 
@@ -157,6 +157,35 @@ fn what_a_route_sends_elsewhere_and_what_it_makes_of_a_path_is_told() {
     }
     // One reading of it meets a rule that changes nothing.
     assert_eq!(ask("/public/..%5Cadmin/x").status, Some(400));
+}
+
+#[test]
+fn mirrors_are_told_and_decide_nothing() {
+    let mirror = |to: &str| format!("{{type: RequestMirror, requestMirror: {{backendRef: {{name: {to}, port: 80}}, percent: 20}}}}");
+    let route = format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: a, namespace: shop}}\n\
+         spec: {{parentRefs: [{{group: '', kind: Service, name: web}}], rules: [{{filters: [{}, {}], \
+         backendRefs: [{{name: web, port: 80, filters: [{}]}}]}}]}}",
+        mirror("web-v2"),
+        mirror("gone"),
+        mirror("nothing")
+    );
+    let query = Query {
+        from: "partner/api".to_owned(),
+        to: "web.shop".to_owned(),
+        port: None,
+        method: get(),
+        path: "/".to_owned(),
+        headers: BTreeMap::new(),
+    };
+    let got = explain(&world(&format!("{SHOP}---\n{route}")), &query).unwrap();
+    assert!(got.allowed, "{got:?}");
+    let told = serde_json::json!([
+        {"service": "shop/web-v2", "port": 80, "share": "20 % of the requests"},
+        {"service": null, "port": 80, "share": "20 % of the requests"},
+        {"service": "shop/nothing", "port": 80, "share": "20 % of the requests", "backend": "shop/web"},
+    ]);
+    assert_eq!(serde_json::to_value(&got.mirrors).unwrap(), told);
 }
 
 #[test]

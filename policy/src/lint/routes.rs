@@ -7,7 +7,7 @@ use super::{Code, Report, Severity};
 use crate::bundle::{ObjectName, Protocol};
 use crate::plan::{resolve, service_protocol, targets, uneditable};
 use crate::resource::core::PortSpec;
-use crate::resource::route::{BackendRef, FilterType, HeaderField, ParentRef, RouteFilter, RuleSpec};
+use crate::resource::route::{FilterType, HeaderField, ParentRef, Referred, RouteFilter, RuleSpec};
 use crate::resource::{HttpRouteSpec, Kind, Object, ObjectKey, ServiceSpec, duration_text};
 
 pub(super) fn check(lens: &Lens<'_>, report: &mut Report) {
@@ -92,7 +92,10 @@ impl Of<'_, '_> {
             if backend.weight == 0 && total > 0 {
                 self.tell(Code::ZeroWeight, format!("{at}.weight"), "it gets no request", report);
             }
-            self.backend(at, backend, report);
+            self.backend(at, backend.referred(), backend.weight > 0, report);
+        }
+        for (field, mirror) in rule.mirrored() {
+            self.backend(format!("{at}.{field}"), mirror, true, report);
         }
         self.deadline(at, rule, report);
     }
@@ -145,9 +148,8 @@ impl Of<'_, '_> {
         }
     }
 
-    fn backend(&self, key: String, backend: &BackendRef, report: &mut Report) {
-        let own = &self.route.metadata.namespace;
-        let name = ObjectName::new(backend.namespace.as_ref().unwrap_or(own).clone(), backend.name.clone());
+    fn backend(&self, key: String, backend: Referred<'_>, gets_requests: bool, report: &mut Report) {
+        let name = backend.object_name(&self.route.metadata.namespace);
         let service = match resolve(self.lens.world, self.route, backend) {
             Ok(service) => service,
             Err((reason, message)) => return self.unresolved(key, backend, &name, reason, message, report),
@@ -161,7 +163,7 @@ impl Of<'_, '_> {
             let message = format!("port {} of Service {name} is declared tcp: no request is sent to it", backend.port);
             return self.tell(Code::BackendNotHttp, key, message, report);
         }
-        if behind.is_empty() && backend.weight > 0 && self.lens.knows_workloads() {
+        if behind.is_empty() && gets_requests && self.lens.knows_workloads() {
             let message = format!("no workload stands behind Service {name}");
             self.tell(Code::BackendWithoutEndpoints, key, message, report);
         }
@@ -170,7 +172,7 @@ impl Of<'_, '_> {
     fn unresolved(
         &self,
         key: String,
-        backend: &BackendRef,
+        backend: Referred<'_>,
         name: &ObjectName,
         reason: &str,
         message: String,

@@ -23,7 +23,7 @@ use crate::resource::core::PortSpec;
 use crate::resource::filter::PolicyMode;
 use crate::resource::mesh::{Defaults, WorkloadPortSpec};
 use crate::resource::route::{
-    BackendRef, HeaderSpec, HeaderType, MatchSpec, ParentRef, PathType, QueryParamSpec, RuleSpec,
+    BackendRef, HeaderSpec, HeaderType, MatchSpec, ParentRef, PathType, QueryParamSpec, Referred, RuleSpec,
 };
 use crate::resource::{
     AccessPolicySpec, FilterPolicySpec, FilterSpec, HttpRouteSpec, Kind, Object, ObjectKey, ROOT_NAMESPACE, Resource,
@@ -268,11 +268,12 @@ fn parent_port(world: &World, parent: &ParentRef, service: &ObjectName) -> Optio
 }
 
 fn rule_entry(world: &World, route: &Object<HttpRouteSpec>, rule: &RuleSpec) -> RouteRule {
+    let named = |mirror: Referred<'_>| resolve(world, route, mirror).ok().map(Object::name);
     let timeout = rule.timeouts.as_ref().and_then(|timeouts| timeouts.request_ms).map(RouteAction::RequestTimeoutMs);
     RouteRule {
         name: rule.name.clone(),
         matches: rule.matches.iter().map(match_entry).collect(),
-        actions: actions(&rule.filters, rule.prefix()).into_iter().chain(timeout).collect(),
+        actions: actions(&rule.filters, rule.prefix(), named).into_iter().chain(timeout).collect(),
         backends: rule.backend_refs.iter().map(|backend| backend_entry(world, route, rule, backend)).collect(),
     }
 }
@@ -305,11 +306,12 @@ fn field_matches(fields: impl Iterator<Item = (String, String, HeaderType)>) -> 
 }
 
 fn backend_entry(world: &World, route: &Object<HttpRouteSpec>, rule: &RuleSpec, backend: &BackendRef) -> Backend {
+    let named = |referred: Referred<'_>| resolve(world, route, referred).ok().map(Object::name);
     Backend {
-        service: resolve(world, route, backend).ok().map(Object::name),
+        service: named(backend.referred()),
         port: backend.port,
         weight: backend.weight,
-        actions: actions(&backend.filters, rule.prefix()),
+        actions: actions(&backend.filters, rule.prefix(), named),
     }
 }
 

@@ -51,6 +51,8 @@ impl Actions {
                 RouteAction::Rewrite(rewrite) => compiled.rewrite = rewrite.clone(),
                 RouteAction::Redirect(redirect) => compiled.redirect = Some(redirect.clone()),
                 RouteAction::Cors(cors) => compiled.cors = Some(Arc::new(cors.clone())),
+                // Nothing of them changes the request.
+                RouteAction::Mirror(_) => {}
                 RouteAction::RequestTimeoutMs(ms) => compiled.timeout = Some(deadline(Some(*ms))),
             }
         }

@@ -7,7 +7,7 @@ use super::action::{Actions, AnswerEdits, deadline};
 use super::cors::{self, Preflight, Sharing};
 use super::rewrite;
 use super::{HeadView, MetRule, QueryReading, Resolved, RouteDecision, RouteTable, pick_backend};
-use crate::bundle::{MeshSettings, ObjectName, Route, Service, ServicePort};
+use crate::bundle::{MeshSettings, Mirror, ObjectName, Route, Service, ServicePort};
 use crate::path::{self, NormalPath};
 
 /// The way of one request. Nothing of it is applied yet: what is sent is made per attempt from the head and this.
@@ -28,6 +28,8 @@ pub struct Plan<'t> {
     /// The rule's, then its backend's.
     actions: [Option<&'t Actions>; 2],
     sharing: Option<Sharing>,
+    /// The rule's, then its backend's.
+    pub(super) mirrors: [&'t [Mirror]; 2],
     /// In the place of the request's own, where the rule or its backend puts another.
     pub host: Option<&'t str>,
     pub path: Option<NormalPath>,
@@ -208,6 +210,7 @@ pub fn plan_connection<'t>(to: &Resolved<'t>) -> Result<Plan<'t>, RouteRefusal> 
         timeout: None,
         actions,
         sharing: None,
+        mirrors: [&[]; 2],
         host: None,
         path: None,
     })
@@ -281,7 +284,8 @@ pub(crate) fn to_backend<'t>(
     head: &HeadView<'_>,
     mesh: &MeshSettings,
 ) -> Result<Plan<'t>, RouteRefusal> {
-    let MetRule { route, index: rule_index, rule, actions } = met;
+    let MetRule { route, index: rule_index, rule, actions, mirrors } = met;
+    let mirrors = [&mirrors.rule[..], &mirrors.backends[backend]];
     let (backend, own) = (&rule.backends[backend], &actions.backends[backend]);
     let service = backend.service.as_ref().and_then(|name| table.bundle.services.get(name));
     let service = service.ok_or_else(|| RouteRefusal::BackendNotFound { route: route.name.clone() })?;
@@ -298,11 +302,12 @@ pub(crate) fn to_backend<'t>(
         direct: None,
         timeout: actions.rule.timeout(mesh.request_timeout_ms),
         actions: [Some(&actions.rule), Some(own)],
+        mirrors,
         sharing: actions.rule.cors.as_ref().map(|cors| Sharing::of(cors, head)),
     })
 }
 
-fn target(service: &Service, port: u16) -> Result<Target<'_>, RouteRefusal> {
+pub(super) fn target(service: &Service, port: u16) -> Result<Target<'_>, RouteRefusal> {
     let known = service.ports.iter().find(|known| known.port == port);
     let known = known.ok_or_else(|| RouteRefusal::NoSuchPort { service: service.name.clone(), port })?;
     Ok(Target { number: known.target_port, port: Some(known) })

@@ -2,7 +2,7 @@
 
 use super::{FILTER_CONTRACT, WireError};
 use crate::bundle::{
-    Cors, FilterAttachment, HashKey, HeaderModifier, PathChange, PathMatch, Redirect, Route, RouteAction, RouteMatch,
+    Cors, FilterAttachment, HashKey, HeaderModifier, Mirror, PathChange, PathMatch, Redirect, Route, RouteAction, RouteMatch,
     RouteRule, ServedWorkload, Service,
 };
 use crate::delta::Object;
@@ -95,7 +95,10 @@ fn rule_is_fit(at: &str, rule: &RouteRule) -> Checked {
                 RouteAction::Cors(_) => {
                     return fault(format!("{at}.actions"), "an answer to other origins is of a rule, not of a backend");
                 }
-                RouteAction::RequestHeaders(_) | RouteAction::ResponseHeaders(_) | RouteAction::Rewrite(_) => {}
+                RouteAction::RequestHeaders(_)
+                | RouteAction::ResponseHeaders(_)
+                | RouteAction::Rewrite(_)
+                | RouteAction::Mirror(_) => {}
             }
         }
     }
@@ -127,8 +130,20 @@ fn actions_are_fit(at: &str, actions: &[RouteAction]) -> Checked {
                 target_is_fit(&format!("{at}.actions[{index}]"), rewrite.host.as_deref(), rewrite.path.as_ref())?;
             }
             RouteAction::Cors(cors) => cors_is_fit(&format!("{at}.actions[{index}]"), cors)?,
+            RouteAction::Mirror(mirror) => mirror_is_fit(&format!("{at}.actions[{index}]"), mirror)?,
             RouteAction::RequestTimeoutMs(_) => {}
         }
+    }
+    Ok(())
+}
+
+fn mirror_is_fit(at: &str, mirror: &Mirror) -> Checked {
+    if mirror.port == 0 {
+        return fault(at, "0 is not a port");
+    }
+    let Mirror { numerator, denominator, .. } = mirror;
+    if numerator > denominator || *denominator == 0 {
+        return fault(at, format_args!("{numerator} of {denominator} is no part of all"));
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
 use super::check::check;
-use super::{CAPABILITIES, ENDPOINT_PORTS, OUTBOUND_CLOSED, Refused, SCOPE, TRAFFIC_POLICY, v1};
+use super::{CAPABILITIES, ENDPOINT_PORTS, OUTBOUND_CLOSED, REQUEST_MIRROR, Refused, SCOPE, TRAFFIC_POLICY, v1};
 use crate::bundle::Service;
 use crate::delta::{Key, Object};
 
@@ -26,6 +26,7 @@ fn requires(object: &Object) -> Vec<String> {
         Object::Mesh(mesh) if mesh.ranges.is_some() => vec![SCOPE.to_owned()],
         Object::Workload(workload) if workload.outbound_closed.is_some() => vec![OUTBOUND_CLOSED.to_owned()],
         Object::Service(service) => required_by(service).map(str::to_owned).collect(),
+        Object::Route(route) if route.mirrors() => vec![REQUEST_MIRROR.to_owned()],
         Object::Mesh(_) | Object::Workload(_) | Object::Route(_) => Vec::new(),
     }
 }

@@ -11,7 +11,7 @@ use super::*;
 use crate::bundle::serde_json_raw::Json;
 use crate::bundle::{
     AppVersion, Backend, Cors, Direction, Egress, Endpoint, FieldMatch, FilterAttachment, FilterLimits, FilterMode,
-    HeaderModifier, MeshSettings, ObjectName, OnFailure, PathChange, PathMatch, Protocol, Redirect, Revision, Rewrite,
+    HeaderModifier, MeshSettings, Mirror, ObjectName, OnFailure, PathChange, PathMatch, Protocol, Redirect, Revision, Rewrite,
     Route, RouteAction, RouteMatch, RouteRule, Scheme, ServedWorkload, Service, ServicePort, WorkloadPort,
 };
 use crate::delta::{Delta, Object};
@@ -360,6 +360,28 @@ fn answers_to_other_origins_arrive() {
     assert_eq!(receive(vec![envelope]).unwrap().delta.upserts, [sent]);
 }
 
+/// A preference: a proxy that does not know it has the route without.
+#[test]
+fn mirrors_arrive_and_are_left_out_for_who_can_not_do_them() {
+    let mirror = |service: Option<&str>| {
+        let service = service.map(|name| name.parse().unwrap());
+        RouteAction::Mirror(Mirror { service, port: 80, numerator: 1, denominator: 3 })
+    };
+    let backend = Backend { actions: vec![mirror(None)], ..rule().backends.remove(0) };
+    let Object::Route(route) = everything().swap_remove(3) else { panic!("not a route") };
+    let rules = vec![RouteRule { actions: vec![mirror(Some("shop/copy"))], backends: vec![backend], ..rule() }];
+    let sent = Object::Route(Route { rules, ..route.clone() });
+    let envelope = encode(&sent);
+    assert_eq!(envelope.requires, [REQUEST_MIRROR]);
+    let inside: serde_json::Value = serde_json::from_slice(&envelope.payload).unwrap();
+    let told = serde_json::json!({"mirror": {"service": "shop/copy", "port": 80, "numerator": 1, "denominator": 3}});
+    assert_eq!(inside["rules"][0]["actions"][0], told);
+    assert_eq!(receive(vec![envelope]).unwrap().delta.upserts, std::slice::from_ref(&sent));
+    let plain = encode(&sent.without_preferences().unwrap());
+    assert!(plain.requires.is_empty() && !String::from_utf8_lossy(&plain.payload).contains("mirror"), "{plain:?}");
+    assert_eq!(Object::Route(route).without_preferences(), None);
+}
+
 #[test]
 fn actions_that_no_release_takes_are_refused_by_key() {
     use serde_json::json;
@@ -368,7 +390,11 @@ fn actions_that_no_release_takes_are_refused_by_key() {
         let expect = format!("rules[0].actions[1]{expect}");
         assert!(refused.key.is_some() && refused.reason.starts_with(&expect), "{} instead of {expect}", refused.reason);
     };
-    check(json!({"mirror": {}}), ": unknown variant `mirror`");
+    check(json!({"tee": {}}), ": unknown variant `tee`");
+    check(json!({"mirror": {"port": 0, "numerator": 1, "denominator": 1}}), ": 0 is not a port");
+    check(json!({"mirror": {"port": 80, "numerator": 2, "denominator": 1}}), ": 2 of 1 is no part of all");
+    check(json!({"mirror": {"port": 80, "numerator": 0, "denominator": 0}}), ": 0 of 0 is no part of all");
+    check(json!({"mirror": {"port": 80, "percent": 1}}), ".mirror.percent: unknown field `percent`");
     check(json!({"rewrite": {"port": 80}}), ".rewrite.port: unknown field `port`");
     check(json!({"rewrite": {"path": {"regex": "/"}}}), ".rewrite.path: unknown variant `regex`");
     check(json!({"rewrite": {"host": "a b"}}), ": \"a b\" is no host");

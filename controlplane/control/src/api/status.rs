@@ -180,8 +180,8 @@ pub(crate) fn watch(hub: &Hub, proxies: Vec<ProxyStatus>, is_new: bool) {
 
 /// The services that a route leads to.
 fn backends(route: &Object<HttpRouteSpec>) -> impl Iterator<Item = ObjectKey> {
-    let backends = route.spec.rules.iter().flat_map(|rule| &rule.backend_refs);
-    backends.map(|backend| service_of(route, backend.namespace.as_ref(), &backend.name))
+    let backends = route.spec.backends(&route.metadata.namespace);
+    backends.map(|backend| ObjectKey::new(Kind::Service, &backend.namespace, &backend.name))
 }
 
 fn service_of(route: &Object<HttpRouteSpec>, namespace: Option<&String>, name: &str) -> ObjectKey {

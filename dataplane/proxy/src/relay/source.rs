@@ -14,6 +14,7 @@ use http::HeaderMap;
 use weft_transport::detect::{FirstLine, Judged, Text};
 use weft_transport::http::{Frame, RecvBody, StreamError};
 
+use crate::copying::Tap;
 use crate::mesh;
 
 /// What is looked for in a stream that nobody judges.
@@ -40,6 +41,8 @@ pub struct Source<'a> {
     /// Of a stream in which nobody may say who its caller is.
     watch: Option<Watch>,
     is_forged: bool,
+    /// Of copies that are sent elsewhere; none of them holds up the body.
+    taps: Vec<Tap>,
 }
 
 impl<'a> Source<'a> {
@@ -51,7 +54,7 @@ impl<'a> Source<'a> {
     /// A body that can be read again from its start while no more than `limit` bytes were taken of it and nobody has called
     /// [`Kept::settle`].
     pub fn replayable(body: RecvBody<'a>, limit: usize) -> Self {
-        Self { body, limit, kept: None, taken: false, watch: None, is_forged: false }
+        Self { body, limit, kept: None, taken: false, watch: None, is_forged: false, taps: Vec::new() }
     }
 
     /// For the client's bytes of a stream that nobody judges, a tunnel or what follows an upgrade: where they are requests
@@ -71,8 +74,12 @@ impl<'a> Source<'a> {
         if let Some(again) = self.kept.as_ref().and_then(Kept::again) {
             return Ok(Some(again));
         }
-        let Some(frame) = self.body.frame().await? else { return Ok(None) };
+        let Some(frame) = self.body.frame().await? else {
+            self.end_copies();
+            return Ok(None);
+        };
         self.taken = true;
+        self.taps.iter().for_each(|tap| tap.take(&frame));
         if let Frame::Data(data) = &frame
             && !self.may_pass(data)
         {
@@ -85,6 +92,16 @@ impl<'a> Source<'a> {
             self.kept().keep(&frame);
         }
         Ok(Some(frame))
+    }
+
+    /// Copies all that is read from here on.
+    pub fn copy_to(&mut self, tap: Tap) {
+        self.taps.push(tap);
+    }
+
+    /// Tells its copies that the body is whole.
+    pub fn end_copies(&mut self) {
+        self.taps.drain(..).for_each(|tap| tap.finish());
     }
 
     fn may_pass(&mut self, data: &[u8]) -> bool {

@@ -4,7 +4,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use super::CorsSpec;
+use super::{CorsSpec, MirrorSpec};
 use crate::bundle::Scheme;
 use crate::resource::value;
 
@@ -17,6 +17,7 @@ pub enum RouteFilter {
     RequestRedirect(RedirectSpec),
     UrlRewrite(RewriteSpec),
     Cors(CorsSpec),
+    RequestMirror(MirrorSpec),
     /// One that can't be done yet.
     Later(Box<FilterFields>),
 }
@@ -36,12 +37,20 @@ impl RouteFilter {
         match self {
             Self::RequestHeaderModifier(modifier) => of(FilterType::RequestHeaderModifier, modifier),
             Self::ResponseHeaderModifier(modifier) => of(FilterType::ResponseHeaderModifier, modifier),
-            Self::RequestRedirect(_) | Self::UrlRewrite(_) | Self::Cors(_) | Self::Later(_) => None,
+            Self::RequestRedirect(_)
+            | Self::UrlRewrite(_)
+            | Self::Cors(_)
+            | Self::RequestMirror(_)
+            | Self::Later(_) => None,
         }
     }
 
     pub(super) fn cors(&self) -> Option<&CorsSpec> {
         if let Self::Cors(cors) = self { Some(cors) } else { None }
+    }
+
+    pub(crate) fn mirror(&self) -> Option<&MirrorSpec> {
+        if let Self::RequestMirror(mirror) = self { Some(mirror) } else { None }
     }
 
     pub(super) fn filter_type(&self) -> FilterType {
@@ -51,6 +60,7 @@ impl RouteFilter {
             Self::RequestRedirect(_) => FilterType::RequestRedirect,
             Self::UrlRewrite(_) => FilterType::UrlRewrite,
             Self::Cors(_) => FilterType::Cors,
+            Self::RequestMirror(_) => FilterType::RequestMirror,
             Self::Later(fields) => fields.filter_type,
         }
     }
@@ -68,6 +78,7 @@ impl RouteFilter {
             Self::RequestRedirect(_)
             | Self::UrlRewrite(_)
             | Self::Cors(_)
+            | Self::RequestMirror(_)
             | Self::RequestHeaderModifier(_)
             | Self::ResponseHeaderModifier(_) => None,
         }
@@ -78,7 +89,11 @@ impl RouteFilter {
         match self {
             Self::RequestRedirect(redirect) => Some(("requestRedirect.path", redirect.path.as_ref()?)),
             Self::UrlRewrite(rewrite) => Some(("urlRewrite.path", rewrite.path.as_ref()?)),
-            Self::RequestHeaderModifier(_) | Self::ResponseHeaderModifier(_) | Self::Cors(_) | Self::Later(_) => None,
+            Self::RequestHeaderModifier(_)
+            | Self::ResponseHeaderModifier(_)
+            | Self::Cors(_)
+            | Self::RequestMirror(_)
+            | Self::Later(_) => None,
         }
     }
 }
@@ -173,7 +188,7 @@ pub struct FilterFields {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     response_header_modifier: Option<HeaderModifierSpec>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    request_mirror: Option<Value>,
+    request_mirror: Option<MirrorSpec>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     request_redirect: Option<RedirectSpec>,
     #[serde(default, skip_serializing_if = "Option::is_none", rename = "urlRewrite")]
@@ -244,6 +259,7 @@ impl TryFrom<FilterFields> for RouteFilter {
             FilterFields { request_redirect: Some(redirect), .. } => Self::RequestRedirect(redirect),
             FilterFields { url_rewrite: Some(rewrite), .. } => Self::UrlRewrite(rewrite),
             FilterFields { cors: Some(cors), .. } => Self::Cors(cors),
+            FilterFields { request_mirror: Some(mirror), .. } => Self::RequestMirror(mirror),
             later => Self::Later(Box::new(later)),
         })
     }
@@ -274,6 +290,9 @@ impl From<RouteFilter> for FilterFields {
                 Self { request_redirect: Some(redirect), ..empty(FilterType::RequestRedirect) }
             }
             RouteFilter::UrlRewrite(rewrite) => Self { url_rewrite: Some(rewrite), ..empty(FilterType::UrlRewrite) },
+            RouteFilter::RequestMirror(mirror) => {
+                Self { request_mirror: Some(mirror), ..empty(FilterType::RequestMirror) }
+            }
             RouteFilter::Cors(cors) => Self { cors: Some(cors), ..empty(FilterType::Cors) },
         }
     }
