@@ -1,7 +1,7 @@
 //! A caller's proxy and a callee's, as far as they decide, beside `explain`: over thousands of random worlds and requests
 //! they must agree.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -124,7 +124,14 @@ fn random_filters(random: &mut Random, by_prefix: bool) -> String {
         0 if by_prefix => format!("{{type: ReplacePrefixMatch, replacePrefixMatch: {to}}}"),
         _ => format!("{{type: ReplaceFullPath, replaceFullPath: {to}}}"),
     };
-    match random.below(7) {
+    match random.below(8) {
+        7 => {
+            let to = random.one(&["api", "gone", "web"]);
+            let percent = random.one(&["0", "50"]);
+            format!(
+                ", filters: [{{type: RequestMirror, requestMirror: {{backendRef: {{name: {to}, port: 80}}, percent: {percent}}}}}]"
+            )
+        }
         6 => ", filters: [{type: CORS, cors: {allowOrigins: ['https://a.example']}}]".into(),
         0 => format!(", filters: [{{type: URLRewrite, urlRewrite: {{hostname: else.where, path: {path}}}}}]"),
         1 => format!(", filters: [{{type: RequestRedirect, requestRedirect: {{path: {path}}}}}]"),
@@ -196,8 +203,13 @@ fn inbound(
     if allowed { 200 } else { 403 }
 }
 
-/// Results of a request at its two proxies, for dice that meet each backend.
-fn carried(world: &World, query: &Query, caller: &ObjectName) -> Result<Vec<Carried>, ()> {
+/// Results of a request at its two proxies, for dice that meet each backend, and where it is copied to.
+fn carried(
+    world: &World,
+    query: &Query,
+    caller: &ObjectName,
+    copied: &mut BTreeSet<Option<String>>,
+) -> Result<Vec<Carried>, ()> {
     let bundle = held(world, caller);
     let (table, mesh) = (RouteTable::new(&bundle), bundle.mesh.clone().unwrap());
     let own = bundle.workloads.values().next().unwrap();
@@ -226,6 +238,8 @@ fn carried(world: &World, query: &Query, caller: &ObjectName) -> Result<Vec<Carr
                 continue;
             }
         };
+        let named = |copied: crate::route::Copied<'_>| copied.named.map(ToString::to_string);
+        copied.extend(plan.copies(&table, || 0).into_iter().map(named));
         all.extend(delivered(world, query, &own.identity, &plan, Some(&path)));
     }
     Ok(all)
@@ -272,7 +286,7 @@ struct Carried {
 #[test]
 fn explain_says_what_the_proxies_do() {
     let mut random = Random(3);
-    let (mut seen, mut nowhere, mut preflights) = (BTreeMap::<u16, usize>::new(), 0, 0);
+    let (mut seen, mut nowhere, mut preflights, mut copies) = (BTreeMap::<u16, usize>::new(), 0, 0, 0);
     for round in 0..250 {
         let world = random_world(&mut random);
         for _ in 0..16 {
@@ -308,7 +322,8 @@ fn explain_says_what_the_proxies_do() {
                 headers,
             };
             let said = explain(&world, &query);
-            let done = carried(&world, &query, &caller);
+            let mut copied = BTreeSet::new();
+            let done = carried(&world, &query, &caller, &mut copied);
             let (said, done) = match (said, done) {
                 (Ok(said), Ok(done)) => (said, done),
                 (Err(_), Err(())) => {
@@ -323,6 +338,9 @@ fn explain_says_what_the_proxies_do() {
             if let Some(status) = said.status {
                 assert!(done.iter().any(|one| one.status == status), "{told}");
             }
+            let mirrored = |to: &Option<String>| said.mirrors.iter().any(|mirror| mirror.service == *to);
+            assert!(copied.iter().all(mirrored), "copied to {copied:?}, {told}");
+            copies += copied.len();
             let route = said.route.as_ref().map(|route| (route.name.clone(), route.rule_index));
             let services: Vec<_> = said.backends.iter().filter(|backend| backend.weight > 0).collect();
             for one in done.iter().filter(|one| one.service.is_some()) {
@@ -336,5 +354,5 @@ fn explain_says_what_the_proxies_do() {
     for status in [200, 302, 400, 403, 404, 500] {
         assert!(seen.get(&status).is_some_and(|count| *count > 20), "{status} happens: {seen:?}");
     }
-    assert!(nowhere > 100 && preflights > 5, "{nowhere} {preflights}");
+    assert!(nowhere > 100 && preflights > 5 && copies > 20, "{nowhere} {preflights} {copies}");
 }
