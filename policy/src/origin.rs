@@ -36,7 +36,9 @@ enum Host {
 
 /// A text that means no origin.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not an origin: *, or http:// or https:// with a host in lower case, which may begin with \"*.\", and a port")]
+#[error(
+    "{0:?} is not an origin: *, or http:// or https:// with a host in lower case, which may begin with \"*.\", and a port"
+)]
 pub struct NotAnOrigin(String);
 
 impl OriginPattern {

@@ -27,14 +27,16 @@ use crate::scope::Ask;
 pub use action::AnswerEdits;
 use action::RuleActions;
 pub use cors::Preflight;
-use mirror::RuleMirrors;
+use matching::{Candidates, Read};
 pub use mirror::Copied;
+use mirror::RuleMirrors;
 #[cfg(feature = "manifest")]
 pub(crate) use mirror::mirrors;
-use matching::{Candidates, Read};
 use pattern::Patterns;
 pub use plan::{Choice, KeptTarget, Plan, RouteRefusal, Target, choose, plan, plan_connection};
-pub(crate) use plan::{is_shared, own_answer, to_backend};
+#[cfg(feature = "manifest")]
+pub(crate) use plan::is_shared;
+pub(crate) use plan::{own_answer, to_backend};
 use query::QueryReading;
 pub use resolve::{Authority, EgressRefusal, Meant, Resolution, Resolver};
 

@@ -161,7 +161,9 @@ fn what_a_route_sends_elsewhere_and_what_it_makes_of_a_path_is_told() {
 
 #[test]
 fn mirrors_are_told_and_decide_nothing() {
-    let mirror = |to: &str| format!("{{type: RequestMirror, requestMirror: {{backendRef: {{name: {to}, port: 80}}, percent: 20}}}}");
+    let mirror = |to: &str| {
+        format!("{{type: RequestMirror, requestMirror: {{backendRef: {{name: {to}, port: 80}}, percent: 20}}}}")
+    };
     let route = format!(
         "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: a, namespace: shop}}\n\
          spec: {{parentRefs: [{{group: '', kind: Service, name: web}}], rules: [{{filters: [{}, {}], \

@@ -48,7 +48,11 @@ fn an_entry_allows_its_origins_and_no_other() {
             "https://x.b\u{e9}r.example",
         ],
     );
-    check("https://*:8443", &["https://a:8443", "https://[::1]:8443"], &["https://a", "https://:8443", "https://a/b:8443"]);
+    check(
+        "https://*:8443",
+        &["https://a:8443", "https://[::1]:8443"],
+        &["https://a", "https://:8443", "https://a/b:8443"],
+    );
 }
 
 #[test]

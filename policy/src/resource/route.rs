@@ -17,11 +17,11 @@ use crate::bundle::ObjectName;
 use crate::route::pattern;
 
 pub use cors::CorsSpec;
-pub use mirror::{MirrorRef, MirrorSpec};
 pub use filter::{
     FilterFields, HeaderField, HeaderModifierSpec, PathModifierSpec, RedirectSpec, RewriteSpec, RouteFilter,
 };
 pub(crate) use filter::{FilterType, REDIRECTS};
+pub use mirror::{MirrorRef, MirrorSpec};
 
 /// Limits of the standard.
 pub(crate) const MAX_RULES: usize = 16;

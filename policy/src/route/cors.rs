@@ -117,6 +117,7 @@ impl Sharing {
     }
 
     /// True where the request has an origin that is allowed.
+    #[cfg(feature = "manifest")]
     pub(super) fn is_allowed(&self) -> bool {
         self.origin.is_some()
     }
@@ -125,5 +126,7 @@ impl Sharing {
 /// True where caches know already that the answer is for one origin.
 fn varies(headers: &HeaderMap) -> bool {
     let lists = headers.get_all(header::VARY).iter().filter_map(|value| value.to_str().ok());
-    lists.flat_map(|list| list.split(',')).any(|name| matches!(name.trim(), ANY) || name.trim().eq_ignore_ascii_case("origin"))
+    lists
+        .flat_map(|list| list.split(','))
+        .any(|name| matches!(name.trim(), ANY) || name.trim().eq_ignore_ascii_case("origin"))
 }

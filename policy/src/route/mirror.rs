@@ -4,8 +4,8 @@
 #[cfg(test)]
 mod tests;
 
-use super::plan::{Plan, Target, target};
 use super::RouteTable;
+use super::plan::{Plan, Target, target};
 use crate::bundle::{Mirror, ObjectName, RouteAction, RouteRule, Service};
 
 /// The mirrors of one rule and of each of its backends.

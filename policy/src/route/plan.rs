@@ -271,6 +271,7 @@ pub(crate) fn own_answer(met: &MetRule<'_>, to: &Resolved<'_>, head: &HeadView<'
 }
 
 /// True where pages of the origin that the request has may read its answer; `None` where the rule says nothing of it.
+#[cfg(feature = "manifest")]
 pub(crate) fn is_shared(met: &MetRule<'_>, head: &HeadView<'_>) -> Option<bool> {
     let cors = met.actions.rule.cors.as_ref()?;
     (head.headers)("origin").map(|_| Sharing::of(cors, head).is_allowed())

@@ -2,8 +2,8 @@
 
 use super::{FILTER_CONTRACT, WireError};
 use crate::bundle::{
-    Cors, FilterAttachment, HashKey, HeaderModifier, Mirror, PathChange, PathMatch, Redirect, Route, RouteAction, RouteMatch,
-    RouteRule, ServedWorkload, Service,
+    Cors, FilterAttachment, HashKey, HeaderModifier, Mirror, PathChange, PathMatch, Redirect, Route, RouteAction,
+    RouteMatch, RouteRule, ServedWorkload, Service,
 };
 use crate::delta::Object;
 use crate::identity::is_subdomain;

@@ -11,8 +11,8 @@ use super::*;
 use crate::bundle::serde_json_raw::Json;
 use crate::bundle::{
     AppVersion, Backend, Cors, Direction, Egress, Endpoint, FieldMatch, FilterAttachment, FilterLimits, FilterMode,
-    HeaderModifier, MeshSettings, Mirror, ObjectName, OnFailure, PathChange, PathMatch, Protocol, Redirect, Revision, Rewrite,
-    Route, RouteAction, RouteMatch, RouteRule, Scheme, ServedWorkload, Service, ServicePort, WorkloadPort,
+    HeaderModifier, MeshSettings, Mirror, ObjectName, OnFailure, PathChange, PathMatch, Protocol, Redirect, Revision,
+    Rewrite, Route, RouteAction, RouteMatch, RouteRule, Scheme, ServedWorkload, Service, ServicePort, WorkloadPort,
 };
 use crate::delta::{Delta, Object};
 use crate::identity::TrustDomain;

@@ -49,7 +49,11 @@ fn preflights() {
     let headers = ("access-control-request-headers", "x-header-1, x-header-2");
     let plain = cors(&["https://www.foo.com", "https://*.bar.com"]);
     check(&plain, &[origin, method], "allow-origin: https://www.foo.com; max-age: 5; vary: Origin");
-    check(&plain, &[("origin", "https://x.y.bar.com"), method], "allow-origin: https://x.y.bar.com; max-age: 5; vary: Origin");
+    check(
+        &plain,
+        &[("origin", "https://x.y.bar.com"), method],
+        "allow-origin: https://x.y.bar.com; max-age: 5; vary: Origin",
+    );
     check(&plain, &[("origin", "https://foobar.com"), method], "https://foobar.com refused");
     check(&plain, &[("origin", "null"), method], "null refused");
     check(&plain, &[origin], "passed on");

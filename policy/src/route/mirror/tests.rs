@@ -74,7 +74,8 @@ fn copies(of_rule: Vec<RouteAction>, of_backend: Vec<RouteAction>, dice: &[u64])
 
 #[test]
 fn a_rules_mirrors_and_its_backends_get_a_copy_each() {
-    let of_rule = vec![mirror(Some("shop/copy"), 80, 1, 1), mirror(None, 80, 1, 1), mirror(Some("shop/copy"), 81, 1, 1)];
+    let of_rule =
+        vec![mirror(Some("shop/copy"), 80, 1, 1), mirror(None, 80, 1, 1), mirror(Some("shop/copy"), 81, 1, 1)];
     let of_backend = vec![mirror(Some("shop/other"), 80, 1, 1), mirror(Some("shop/gone"), 80, 1, 1)];
     let expect = ["shop/copy:8080", "nowhere", "not shop/copy", "shop/other:8080", "not shop/gone"];
     assert_eq!(copies(of_rule, of_backend, &[0, 1, 2, 3, u64::MAX]), expect);

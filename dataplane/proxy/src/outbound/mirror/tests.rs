@@ -148,7 +148,11 @@ async fn what_ends_without_an_answer_says_so() {
         (Party::App, "", "Unanswered("),
         (Party::App, "HTTP/1.1 200 \r\ncontent-length: 4\r\n\r\nda", "Unanswered("),
         (Party::App, "HTTP/1.1 503 \r\nweft-unserved: 1\r\ncontent-length: 0\r\n\r\n", "503"),
-        (Party::Peer, "HTTP/1.1 503 \r\nweft-unserved: 1\r\nweft-reply: x\r\ncontent-length: 0\r\n\r\n", "Unserved(\"x\")"),
+        (
+            Party::Peer,
+            "HTTP/1.1 503 \r\nweft-unserved: 1\r\nweft-reply: x\r\ncontent-length: 0\r\n\r\n",
+            "Unserved(\"x\")",
+        ),
     ] {
         let (client, mut server) = pair().await;
         let serving = async move {
