@@ -662,7 +662,7 @@ fn restricts_calls(filter: &FilterAttachment) -> bool {
 
 /// True where something that is missing would have narrowed what the object lets through.
 fn is_exposed(object: &Object, missing: &[&Object], view: &View) -> bool {
-    let mut missing = missing.iter();
+    let mut missing = missing.iter().copied();
     match object {
         Object::Route(route) => missing.any(|it| matches!(it, Object::Route(other) if other.parent == route.parent)),
         Object::Workload(workload) => missing.any(|it| match it {

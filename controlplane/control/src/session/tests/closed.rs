@@ -210,20 +210,18 @@ async fn a_proxy_of_an_earlier_release_has_the_route_without_its_mirrors() {
     let why = &states.iter().find(|(name, ..)| name == "old-1").unwrap().2;
     let told = "HTTPRoute shop/m: as by default: its settings require request-mirror, which this proxy can't do";
     assert!(!complete && why.contains(told), "{states:?}");
-    let sent = |delta: &Delta| {
-        let routes = delta.upserts.iter().filter_map(|object| match object {
-            Object::Route(route) => Some(route.clone()),
-            Object::Mesh(_) | Object::Workload(_) | Object::Service(_) | Object::Filter(_) => None,
-        });
-        routes.collect::<Vec<_>>()
-    };
+    let routes = delta.upserts.iter().filter_map(|object| match object {
+        Object::Route(route) => Some(route),
+        Object::Mesh(_) | Object::Workload(_) | Object::Service(_) | Object::Filter(_) => None,
+    });
+    let routes: Vec<&Route> = routes.collect();
     let open = |route: &Route| route.rules[0].backends[0].service.is_some() && !route.mirrors();
-    assert!(sent(&delta).len() == 2 && sent(&delta).iter().all(open), "{delta:?}");
+    assert!(routes.len() == 2 && routes.iter().all(|route| open(route)), "{routes:?}");
     let (object, reason) = (Some((&key).into()), "rules[0]: unknown".to_owned());
     let nack = v1::Nack { revision: delta.revision.0, key: object, reason, ..Default::default() };
     old.say(Message::Nack(nack)).await;
     old.take_until(|bundle| bundle.routes.len() == 2).await;
-    assert!(!old.bundle.routes.values().any(open), "{:?}", old.bundle.routes);
+    assert!(!old.bundle.routes.values().any(|route| open(route)), "{:?}", old.bundle.routes);
     let svid = control.join("shop/client").await;
     let mut new = Proxy::connect(&control, &svid, "new-1", None, Bundle::default()).await;
     new.take_until(|bundle| bundle.routes.get(&name("m")).is_some_and(Route::mirrors)).await;
