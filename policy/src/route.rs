@@ -33,9 +33,9 @@ use mirror::RuleMirrors;
 #[cfg(feature = "manifest")]
 pub(crate) use mirror::mirrors;
 use pattern::Patterns;
-pub use plan::{Choice, KeptTarget, Plan, RouteRefusal, Target, choose, plan, plan_connection};
 #[cfg(feature = "manifest")]
 pub(crate) use plan::is_shared;
+pub use plan::{Choice, KeptTarget, Plan, RouteRefusal, Target, choose, plan, plan_connection};
 pub(crate) use plan::{own_answer, to_backend};
 use query::QueryReading;
 pub use resolve::{Authority, EgressRefusal, Meant, Resolution, Resolver};

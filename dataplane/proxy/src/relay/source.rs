@@ -41,8 +41,6 @@ pub struct Source<'a> {
     /// Of a stream in which nobody may say who its caller is.
     watch: Option<Watch>,
     is_forged: bool,
-    /// Of copies that are sent elsewhere; none of them holds up the body.
-    taps: Vec<Tap>,
 }
 
 impl<'a> Source<'a> {
@@ -54,7 +52,7 @@ impl<'a> Source<'a> {
     /// A body that can be read again from its start while no more than `limit` bytes were taken of it and nobody has called
     /// [`Kept::settle`].
     pub fn replayable(body: RecvBody<'a>, limit: usize) -> Self {
-        Self { body, limit, kept: None, taken: false, watch: None, is_forged: false, taps: Vec::new() }
+        Self { body, limit, kept: None, taken: false, watch: None, is_forged: false }
     }
 
     /// For the client's bytes of a stream that nobody judges, a tunnel or what follows an upgrade: where they are requests
@@ -79,7 +77,7 @@ impl<'a> Source<'a> {
             return Ok(None);
         };
         self.taken = true;
-        self.taps.iter().for_each(|tap| tap.take(&frame));
+
         if let Frame::Data(data) = &frame
             && !self.may_pass(data)
         {
@@ -91,17 +89,22 @@ impl<'a> Source<'a> {
         if self.limit > 0 {
             self.kept().keep(&frame);
         }
+        if let Some(kept) = &self.kept {
+            kept.tell(&frame);
+        }
         Ok(Some(frame))
     }
 
     /// Copies all that is read from here on.
     pub fn copy_to(&mut self, tap: Tap) {
-        self.taps.push(tap);
+        self.kept().0.borrow_mut().taps.push(tap);
     }
 
     /// Tells its copies that the body is whole.
     pub fn end_copies(&mut self) {
-        self.taps.drain(..).for_each(|tap| tap.finish());
+        if let Some(kept) = &self.kept {
+            kept.0.borrow_mut().taps.drain(..).for_each(|tap| tap.finish());
+        }
     }
 
     fn may_pass(&mut self, data: &[u8]) -> bool {
@@ -172,12 +175,16 @@ struct Copied {
     trailers_due: bool,
     /// Bytes that may still be kept. `None`: nothing is kept any more.
     room: Option<usize>,
+    /// Of copies that are sent elsewhere; none of them holds up the body.
+    taps: Vec<Tap>,
 }
 
 impl Kept {
     fn new(limit: usize) -> Self {
         let room = (limit > 0).then_some(limit);
-        Self(Rc::new(RefCell::new(Copied { data: BytesMut::new(), trailers: None, at: 0, trailers_due: false, room })))
+        let taps = Vec::new();
+        let copied = Copied { data: BytesMut::new(), trailers: None, at: 0, trailers_due: false, room, taps };
+        Self(Rc::new(RefCell::new(copied)))
     }
 
     fn keep(&self, frame: &Frame) {
@@ -195,6 +202,10 @@ impl Kept {
                 None => copied.settle(),
             },
         }
+    }
+
+    fn tell(&self, frame: &Frame) {
+        self.0.borrow().taps.iter().for_each(|tap| tap.take(frame));
     }
 
     fn again(&self) -> Option<Frame> {
