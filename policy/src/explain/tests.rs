@@ -213,7 +213,7 @@ fn preflights_and_who_may_read_an_answer_are_told() {
     check("OPTIONS", "https://a.example", (false, Some(200), answered), &[]);
     let refused = "the preflight of https://b.example is answered by HTTPRoute shop/a, which does not allow it";
     check("OPTIONS", "https://b.example", (false, Some(403), refused), &[]);
-    let reached = (true, None, "no policy restricts this workload");
+    let reached = (true, None, "no policy forbids it");
     let note = "pages of https://a.example may read the answer, as HTTPRoute shop/a says";
     check("PUT", "https://a.example", reached, &[note]);
     let note = "pages of https://b.example may not read the answer: HTTPRoute shop/a does not allow it";

@@ -40,8 +40,8 @@ pub(super) fn preflight(cors: &Cors, head: &HeadView<'_>) -> Option<Preflight> {
         put(header::ACCESS_CONTROL_ALLOW_METHODS, listed(&cors.methods, Some(method)));
         put(header::ACCESS_CONTROL_ALLOW_HEADERS, listed(&cors.headers, asked));
         put(header::ACCESS_CONTROL_MAX_AGE, Some(cors.max_age_s.to_string()));
-        put(header::VARY, Some("Origin".to_owned()));
         share(cors, value, &mut headers);
+        headers.insert(header::VARY, HeaderValue::from_static("Origin"));
         headers
     });
     Some(Preflight { origin: origin.to_owned(), allowed })
