@@ -3,6 +3,8 @@
 //! variants that a reader does not know are refused, since passing them over could widen what is meant.
 
 mod action;
+mod cors;
+mod mirror;
 mod retry;
 mod route_kind;
 mod traffic;
@@ -19,6 +21,8 @@ use crate::identity::{SpiffeId, TrustDomain};
 use crate::path::PathReading;
 use crate::scope::{Ask, Ranges};
 pub use action::{HeaderModifier, PathChange, Redirect, Rewrite, RouteAction, Scheme};
+pub use cors::Cors;
+pub use mirror::Mirror;
 pub use retry::{GRPC_CODES, Retry, is_idempotent};
 pub use route_kind::{RouteKind, RouteName};
 pub use traffic::{Balancing, HashKey, Limits, Outliers, SourceKey, Traffic};
@@ -410,15 +414,33 @@ pub struct Route {
 }
 
 impl Route {
-    /// True where a rule asks for something that a proxy may leave out.
+    /// Those of its rules, each with those of its backends.
+    pub(crate) fn actions(&self) -> impl Iterator<Item = &RouteAction> {
+        self.rules.iter().flat_map(|rule| {
+            let of_backends = rule.backends.iter().flat_map(|backend| &backend.actions);
+            rule.actions.iter().chain(of_backends)
+        })
+    }
+
+    /// True where one of its rules says what is sent again, or how long an attempt may take.
+    pub(crate) fn repeats(&self) -> bool {
+        self.actions().any(|action| matches!(action, RouteAction::AttemptTimeoutMs(_) | RouteAction::Retry(_)))
+    }
+
+    /// True where a rule or a backend asks for something that a proxy may leave out.
     pub(crate) fn has_preferences(&self) -> bool {
-        self.rules.iter().flat_map(|rule| &rule.actions).any(RouteAction::is_preference)
+        self.actions().any(RouteAction::is_preference)
     }
 
     /// The same without that.
     pub(crate) fn without_preferences(&self) -> Self {
         let mut plain = self.clone();
-        plain.rules.iter_mut().for_each(|rule| rule.actions.retain(|action| !action.is_preference()));
+        for rule in &mut plain.rules {
+            let of_backends = rule.backends.iter_mut().map(|backend| &mut backend.actions);
+            std::iter::once(&mut rule.actions).chain(of_backends).for_each(|actions| {
+                actions.retain(|action| !action.is_preference());
+            });
+        }
         plain
     }
 }
@@ -446,7 +468,15 @@ impl RouteRule {
 
     /// Whatever it holds for is answered 500 from now on.
     pub(crate) fn lead_nowhere(&mut self) {
-        self.actions.retain(|action| !matches!(action, RouteAction::Redirect(_)));
+        self.actions.retain(|action| match action {
+            RouteAction::Redirect(_) | RouteAction::Cors(_) | RouteAction::Mirror(_) => false,
+            RouteAction::RequestHeaders(_)
+            | RouteAction::ResponseHeaders(_)
+            | RouteAction::Rewrite(_)
+            | RouteAction::RequestTimeoutMs(_)
+            | RouteAction::AttemptTimeoutMs(_)
+            | RouteAction::Retry(_) => true,
+        });
         self.backends = vec![Backend { service: None, port: 0, weight: 1, actions: Vec::new() }];
     }
 }

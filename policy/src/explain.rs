@@ -15,16 +15,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::authz::{Decision, Engine, Request};
 use crate::bundle::{
-    Backend, Balancing, Bundle, Direction, Endpoint, HashKey, MeshSettings, ObjectName, Protocol, RouteKind, RouteName,
-    Service, WorkloadPort,
+    Backend, Balancing, Bundle, Direction, Endpoint, HashKey, MeshSettings, Mirror, ObjectName, Protocol, RouteKind,
+    RouteName, RouteRule, Service, WorkloadPort,
 };
 use crate::identity::SpiffeId;
 use crate::path::NormalPath;
 use crate::plan::{World, access_config, balanced_by, filters_for, mesh_settings, serve, undone, visible};
 use crate::resource::{Object, WorkloadSpec, duration_text};
 use crate::route::{
-    self, Authority, Choice, EgressRefusal, HeadView, Meant, Plan, Resolution, Resolved, Resolver, RouteTable, SaidBy,
-    Setting,
+    self, Authority, Choice, EgressRefusal, HeadView, Meant, MetRule, Plan, Resolution, Resolved, Resolver, RouteTable,
+    SaidBy, Setting,
 };
 
 /// The request to be explained.
@@ -107,6 +107,9 @@ pub struct Explanation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<RouteExplanation>,
     pub backends: Vec<BackendExplanation>,
+    /// Where copies of it are sent. Nothing of them decides about the request.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mirrors: Vec<MirrorExplanation>,
     /// What is worth knowing beside the answer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -148,6 +151,50 @@ pub struct BackendExplanation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     pub endpoints: Vec<EndpointExplanation>,
+}
+
+impl RouteExplanation {
+    fn of(met: &MetRule<'_>) -> Self {
+        let name = RouteName::of(&met.route.name);
+        Self {
+            kind: name.kind.as_str().to_owned(),
+            name: name.place(),
+            rule_index: met.index,
+            rule_name: met.rule.name.clone(),
+        }
+    }
+}
+
+/// One mirror of the rule that the request meets, or of one of its backends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct MirrorExplanation {
+    /// Absent where the reference doesn't resolve: no copy is sent.
+    pub service: Option<String>,
+    pub port: u16,
+    /// The part of the requests that is copied, in words.
+    pub share: String,
+    /// Copies are sent of what this backend is sent. Absent: of whatever meets the rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend: Option<String>,
+}
+
+impl MirrorExplanation {
+    /// Those of a rule, then those of its backends.
+    fn all_of(rule: &RouteRule) -> Vec<Self> {
+        let told = |mirror: &Mirror, backend: Option<String>| Self {
+            service: mirror.service.as_ref().map(ToString::to_string),
+            port: mirror.port,
+            share: mirror.share(),
+            backend,
+        };
+        let of_rule = route::mirrors(&rule.actions).map(|mirror| told(mirror, None));
+        let of_backends = rule.backends.iter().filter(|backend| backend.weight > 0).flat_map(|backend| {
+            let name = backend.service.as_ref().map(ToString::to_string);
+            route::mirrors(&backend.actions).map(move |mirror| told(mirror, name.clone()))
+        });
+        of_rule.chain(of_backends).collect()
+    }
 }
 
 impl BackendExplanation {
@@ -236,6 +283,7 @@ fn followed(world: &World, barred: &Barred, query: &Query) -> Result<Explanation
         reading: None,
         route: None,
         backends: Vec::new(),
+        mirrors: Vec::new(),
         notes: unknown_account(world, namespace, account).into_iter().collect(),
     };
     if explanation.connection {
@@ -263,25 +311,34 @@ fn followed(world: &World, barred: &Barred, query: &Query) -> Result<Explanation
         Err(refusal) => explanation.refuse(refusal.status(), refusal.to_string()),
         Ok(Choice::Direct(to)) => asked.directly(&to, &mut explanation),
         Ok(Choice::Rule(met)) => {
-            let (name, rule_name) = (RouteName::of(&met.route.name), met.rule.name.clone());
-            let (kind, name) = (name.kind.as_str().to_owned(), name.place());
-            explanation.route = Some(RouteExplanation { kind, name, rule_index: met.index, rule_name });
+            explanation.route = Some(RouteExplanation::of(&met));
             let backend =
                 |(index, backend): (usize, &Backend)| match route::to_backend(&table, met, index, &head, &mesh) {
                     Ok(plan) => asked.backend(&plan, backend.port, backend.weight),
                     Err(_) => BackendExplanation::nowhere(backend),
                 };
-            match (undone(world, &met.route.name), route::redirect(&met, &resolved, &head)) {
+            match (undone(world, &met.route.name), route::own_answer(&met, &resolved, &head)) {
                 (Some(words), _) => explanation.refuse(500, format!("the route asks for what can't be done: {words}")),
                 (None, Err(refusal)) => explanation.refuse(refusal.status(), refusal.to_string()),
                 (None, Ok(())) => {
                     explanation.backends = met.rule.backends.iter().enumerate().map(backend).collect();
+                    explanation.mirrors = MirrorExplanation::all_of(met.rule);
+                    explanation.notes.extend(sharing(&met, &head));
                     conclude(&mut explanation);
                 }
             }
         }
     }
     Ok(explanation)
+}
+
+/// Whether a page of the origin that the request has may read its answer.
+fn sharing(met: &MetRule<'_>, head: &HeadView<'_>) -> Option<String> {
+    let (origin, route) = ((head.headers)("origin").unwrap_or_default(), RouteName::of(&met.route.name));
+    Some(match route::is_shared(met, head)? {
+        true => format!("pages of {origin} may read the answer, as {route} says"),
+        false => format!("pages of {origin} may not read the answer: {route} does not allow it"),
+    })
 }
 
 /// The host that a caller's request has, without a port.

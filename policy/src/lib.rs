@@ -6,6 +6,7 @@ pub mod bundle;
 pub mod delta;
 pub mod identity;
 pub mod lineage;
+mod origin;
 pub mod path;
 
 #[cfg(feature = "http")]

@@ -3,7 +3,9 @@
 //! each snapshot.
 
 mod action;
+mod cors;
 mod matching;
+mod mirror;
 pub(crate) mod pattern;
 mod plan;
 mod query;
@@ -25,10 +27,17 @@ use crate::scope::Ask;
 pub use action::AnswerEdits;
 use action::RuleActions;
 pub(crate) use action::Setting;
+pub use cors::Preflight;
 use matching::{Candidates, Read, layer};
+pub use mirror::Copied;
+use mirror::RuleMirrors;
+#[cfg(feature = "manifest")]
+pub(crate) use mirror::mirrors;
 use pattern::Patterns;
+#[cfg(feature = "manifest")]
+pub(crate) use plan::is_shared;
 pub use plan::{Choice, KeptTarget, Plan, RouteRefusal, Target, choose, plan, plan_connection};
-pub(crate) use plan::{SaidBy, directly, redirect, to_backend};
+pub(crate) use plan::{SaidBy, directly, own_answer, to_backend};
 use query::QueryReading;
 pub use resolve::{Authority, EgressRefusal, Meant, Resolution, Resolver};
 
@@ -81,6 +90,7 @@ pub struct MetRule<'t> {
     pub index: usize,
     pub rule: &'t RouteRule,
     actions: &'t RuleActions,
+    mirrors: &'t RuleMirrors,
 }
 
 /// Decision of the routes on a request.
@@ -109,16 +119,17 @@ pub struct RouteTable {
     answered: BTreeMap<Ask, AtomicBool>,
 }
 
-/// A route, with the actions of each of its rules.
+/// A route, with the actions and the mirrors of each of its rules.
 #[derive(Debug)]
 struct CompiledRoute {
     route: Route,
-    rules: Vec<RuleActions>,
+    rules: Vec<(RuleActions, RuleMirrors)>,
 }
 
 impl CompiledRoute {
     fn of(route: &Route) -> Self {
-        Self { route: route.clone(), rules: route.rules.iter().map(RuleActions::of).collect() }
+        let rules = route.rules.iter().map(|rule| (RuleActions::of(rule), RuleMirrors::of(rule)));
+        Self { route: route.clone(), rules: rules.collect() }
     }
 }
 
@@ -245,8 +256,9 @@ impl RouteTable {
             }
             attached = Some(layer(route));
             if candidate.holds(&read) {
-                let (index, rule, actions) = (candidate.rule, &route.rules[candidate.rule], &rules[candidate.rule]);
-                return RouteDecision::Rule(MetRule { route, index, rule, actions });
+                let (index, rule) = (candidate.rule, &route.rules[candidate.rule]);
+                let (actions, mirrors) = &rules[index];
+                return RouteDecision::Rule(MetRule { route, index, rule, actions, mirrors });
             }
         }
         if attached.is_some() { RouteDecision::NoMatch } else { RouteDecision::Default }

@@ -57,8 +57,11 @@ pub const ROUTE_RETRIES: &str = "route-retries";
 /// The capability to route by GRPCRoutes (`Route::kind`).
 pub const GRPC_ROUTE: &str = "grpc-route";
 
+/// The capability to send copies of requests to other services (`RouteAction::Mirror`). Where it lacks, the route comes without.
+pub const REQUEST_MIRROR: &str = "request-mirror";
+
 /// Capabilities of every proxy of this version, as its Hello says them; [`SCOPE`] comes with them where it is wanted.
-pub const CAPABILITIES: [&str; 11] = [
+pub const CAPABILITIES: [&str; 12] = [
     "quic",
     ENVELOPES,
     FILTER_CONTRACT,
@@ -70,6 +73,7 @@ pub const CAPABILITIES: [&str; 11] = [
     TRAFFIC_POLICY,
     ROUTE_RETRIES,
     GRPC_ROUTE,
+    REQUEST_MIRROR,
 ];
 
 /// A message that can't be meant.

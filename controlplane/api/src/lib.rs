@@ -33,7 +33,7 @@ pub use proxies::{
 pub use store::{Ahead, Leads, RestoreQuery, Restored, SnapshotAbout, Store, Version};
 pub use tokens::{CreateToken, CreatedToken, Revoked, Role, Token, TokenKind, Tokens};
 pub use weft_policy::explain::{
-    BackendExplanation, EndpointExplanation, Explanation, Query as ExplainQuery, RouteExplanation,
+    BackendExplanation, EndpointExplanation, Explanation, MirrorExplanation, Query as ExplainQuery, RouteExplanation,
 };
 
 /// Leaves a switch that is off out of a request: an older server, which may not know it, then takes the request.

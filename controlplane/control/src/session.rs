@@ -583,28 +583,33 @@ fn note_unanswered(hub: &Hub, seat: &Seat, left: usize) {
 /// depends on one of the latter is closed: a service's routes where one of them is withheld or can't be read, and the
 /// workloads of a filter that the proxy has no version of, on the side that the filter judges.
 fn fitting(target: &Arc<ToldSet>, has: &Capabilities, view: &View) -> (Arc<ToldSet>, Withheld) {
-    let mut withheld = Withheld::new();
+    let (mut withheld, mut plain) = (Withheld::new(), BTreeMap::new());
     for told in target.iter() {
         let lacking = lacks(&told.envelope, has);
-        let withheld_for = |lacks| match plain(&told.object, has) {
-            Some(_) => {
+        let form = lacking.as_ref().and_then(|_| without_preferences(&told.object, has));
+        let version = form.as_ref().map_or(told.version(), |form| wire::encode(form).version);
+        let reason = match (view.unread(&told.key, version), lacking, form) {
+            (Some(reason), ..) => format!("closed: {reason}"),
+            (None, Some(lacks), Some(form)) => {
+                plain.insert(&told.key, form);
                 format!("as by default: its settings require {lacks}, which this proxy can't do until it is updated")
             }
-            None => format!("withheld: it requires {lacks}, which this proxy can't do"),
+            (None, Some(lacks), None) => format!("withheld: it requires {lacks}, which this proxy can't do"),
+            (None, None, _) => continue,
         };
-        let unread = || view.unread(&told.key, told.version()).map(|reason| format!("closed: {reason}"));
-        if let Some(reason) = lacking.map(withheld_for).or_else(unread) {
-            withheld.insert(told.key.clone(), (told.version(), reason));
-        }
+        withheld.insert(told.key.clone(), (told.version(), reason));
     }
     if withheld.is_empty() {
         return (target.clone(), withheld);
     }
     let mut fitted = ToldSet::clone(target);
     withheld.keys().for_each(|key| fitted.remove(key));
+    let missing = withheld.keys().filter(|key| !plain.contains_key(key)).filter_map(|key| target.get(key));
+    let missing: Vec<&Object> = missing.map(|told| &told.object).collect();
     for Told { key, object, .. } in target.iter().map(Arc::as_ref) {
-        let is_closed = withheld.contains_key(key) || is_exposed(object, target, &withheld, view);
-        let closed = is_closed.then(|| plain(object, has).or_else(|| object.closed())).flatten();
+        let is_missing = withheld.contains_key(key) && !plain.contains_key(key);
+        let is_closed = is_missing || is_exposed(object, &missing, view);
+        let closed = if is_closed { object.closed() } else { plain.get(key).cloned() };
         if let Some(form) = silenced(closed.as_ref().unwrap_or(object), target, &withheld, (has, view)).or(closed) {
             fitted.put(Arc::new(Told::of(form)));
         }
@@ -613,7 +618,7 @@ fn fitting(target: &Arc<ToldSet>, has: &Capabilities, view: &View) -> (Arc<ToldS
 }
 
 /// The form of an object without its preferences, where they are all that the proxy can't do.
-fn plain(object: &Object, has: &Capabilities) -> Option<Object> {
+fn without_preferences(object: &Object, has: &Capabilities) -> Option<Object> {
     object.without_preferences().filter(|plain| lacks(&wire::encode(plain), has).is_none())
 }
 
@@ -653,9 +658,9 @@ fn restricts_calls(filter: &FilterAttachment) -> bool {
     filter.direction == Direction::Outbound && enforced
 }
 
-/// True where something that is withheld would have narrowed what the object lets through.
-fn is_exposed(object: &Object, target: &ToldSet, withheld: &Withheld, view: &View) -> bool {
-    let mut missing = withheld.keys().filter_map(|key| target.get(key)).map(|told| &told.object);
+/// True where something that is missing would have narrowed what the object lets through.
+fn is_exposed(object: &Object, missing: &[&Object], view: &View) -> bool {
+    let mut missing = missing.iter().copied();
     match object {
         Object::Route(route) => missing.any(|it| matches!(it, Object::Route(other) if other.parent == route.parent)),
         Object::Workload(workload) => missing.any(|it| match it {

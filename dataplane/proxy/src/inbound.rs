@@ -78,7 +78,9 @@ async fn carry(
         log.source = Some(caller.identity.to_string());
         log.destination = Some(served.workload.identity.to_string());
         log.upstream = Some(address.to_string());
+        log.mirrored = said.mirrored;
     });
+    worker.ledger.counters.mirrored_served.increment(said.mirrored.into());
     head.headers.insert(mesh::X_FORWARDED_CLIENT_CERT, caller.client_cert(&served.workload.identity));
     let (place, app_speaks) = (caller.place(address, port), port.app_version);
     // The request may stand for long: it keeps its workload, and nothing else of the configuration.

@@ -12,9 +12,9 @@ use weft_transport::http::Refused;
 
 use crate::reply::Side;
 use crate::snapshot::Current;
-use crate::telemetry::access_log::{self, AccessLog};
+use crate::telemetry::access_log::{self, AccessLog, Logged};
 use crate::telemetry::counters::{self, Counters};
-use crate::telemetry::series::{PairLabels, PairMetrics, Peer, SeriesStore, WorkerMetrics};
+use crate::telemetry::series::{PairLabels, PairMetrics, Peer, RequestEnd, SeriesStore, WorkerMetrics};
 
 /// The accounts of one worker.
 pub struct Ledger {
@@ -50,6 +50,11 @@ impl Ledger {
             let source = source.map(SpiffeId::as_str);
             self.access_log.write(access_log::refused_line(side, client, source, version, refused));
         }
+    }
+
+    /// Writes the line of a copy of a request. It is in no series: nobody asked for it.
+    pub fn copied(&self, log: &Logged, end: &RequestEnd) {
+        self.access_log.write(access_log::request_line(Side::Outbound, log, end));
     }
 
     /// The series of requests that never found a destination.

@@ -23,6 +23,9 @@ pub const WEFT_VERSION: HeaderName = HeaderName::from_static("weft-version");
 pub const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static(CLIENT_CERT);
 pub(crate) const CLIENT_CERT: &str = "x-forwarded-client-cert";
 
+/// On a copy of a request that a route mirrors, for the callee's metrics and access log.
+pub const WEFT_MIRRORED: HeaderName = HeaderName::from_static("weft-mirrored");
+
 /// Removes everything that only proxies may say.
 pub fn strip(headers: &mut HeaderMap) {
     if !headers.keys().any(is_internal) {
@@ -110,6 +113,8 @@ pub struct Said {
     pub destination: Option<SocketAddr>,
     pub source: Option<HeaderValue>,
     pub version: Version,
+    /// It is a copy of a request that its caller's route mirrors.
+    pub mirrored: bool,
 }
 
 /// Takes the fields of the outbound side off `head` and strips the rest.
@@ -123,7 +128,7 @@ pub fn take(head: &mut RequestHead) -> Said {
         Some("1.0") => Version::HTTP_10,
         _ => Version::HTTP_11,
     };
-    let source = head.headers.get(&WEFT_SOURCE).cloned();
+    let (source, mirrored) = (head.headers.get(&WEFT_SOURCE).cloned(), head.headers.contains_key(&WEFT_MIRRORED));
     if head.headers.contains_key(&WEFT_NO_HOST) {
         head.authority = None;
     }
@@ -132,7 +137,7 @@ pub fn take(head: &mut RequestHead) -> Said {
     if let Some(attempt) = attempt {
         head.headers.insert(WEFT_ATTEMPT, HeaderValue::from(attempt));
     }
-    Said { destination, source, version }
+    Said { destination, source, version, mirrored }
 }
 
 /// The caller as metrics name it: identity from TLS, the rest as its proxy says, as far as it is fit for a label.

@@ -5,6 +5,7 @@
 mod affinity;
 mod attempts;
 pub mod connection;
+mod mirror;
 mod origin;
 mod outlier;
 pub mod passthrough;
@@ -27,6 +28,7 @@ use weft_policy::bundle::{ObjectName, RouteName};
 use weft_transport::http::Forwards;
 
 use self::attempts::{Attempt, Attempts};
+use self::mirror::Mirrors;
 pub use self::origin::{Origin, Target};
 use self::patience::Patience;
 use crate::call::{Again, Call, End, Failed, Request, Trial};
@@ -91,15 +93,16 @@ async fn carry(
     let Request { head, body, responder } = request;
     let (mut filtered, permit) =
         filtering::request(&worker.filters, &from.outbound, &place, head, responder.as_mut()).await?;
-    let mut attempts = {
+    let (mut attempts, mut mirrors) = {
         let plan = routing::route(&snapshot, &from, &resolved, (head, filtered.path()), worker.dice())?;
         plan.modify(head)?;
         filtered.edit_answer(plan.answer_edits());
         record.log(|log| log.route = plan.route.map(|route| RouteName::of(&route.name).place()));
+        let mirrors = Mirrors::of(worker, &snapshot, &from, (plan.decided(), head), &permit);
         // An upgraded request stands for as long as both sides like.
         let (limit, each) = if head.protocol.is_none() { plan.timeouts() } else { (None, None) };
         let attempts = Attempts::new(worker, &snapshot, &from, plan.goal, Some(&head.headers)).within(limit);
-        attempts.each(each, plan.retry(), (&head.method, record.is_grpc()))
+        (attempts.each(each, plan.retry(), (&head.method, record.is_grpc())), mirrors)
     };
     // The request may stand for long: it keeps its workload, and nothing else of the configuration.
     drop(snapshot);
@@ -108,7 +111,8 @@ async fn carry(
     let (head_end, holder) = (Cell::new(end), origin.holder());
     let trial = Trial { again, end: &head_end };
     let mut call = Call { head, body, responder, record, holder: &holder, trial: Some(&trial) };
-    let sent = within(end, pin!(send(worker, &from, &mut attempts, permit, &mut filtered, &mut call)), identity).await;
+    let tries = (&mut attempts, &mut mirrors);
+    let sent = within(end, pin!(send(worker, &from, tries, permit, &mut filtered, &mut call)), identity).await;
     filtered.moved(record.sent.bytes.get(), record.received.bytes.get());
     sent
 }
@@ -129,7 +133,7 @@ where
 async fn send(
     worker: &Rc<Worker>,
     from: &Served,
-    attempts: &mut Attempts<'_>,
+    (attempts, mirrors): (&mut Attempts<'_>, &mut Mirrors),
     mut permit: Permit,
     filtered: &mut Filtered<'_>,
     call: &mut Call<'_, '_>,
@@ -142,6 +146,7 @@ async fn send(
     };
     loop {
         let mut attempt = attempts.pick()?;
+        mirrors.start(worker, from, call);
         call.record.metrics = Some(Rc::clone(&attempt.destination.metrics));
         let end = attempts.attempt_end();
         if let Some(trial) = call.trial {

@@ -102,6 +102,13 @@ impl Record {
         }
     }
 
+    /// What the access log will say of a copy of the request, whose head is `head`; `None` where it is off.
+    pub fn log_of_copy(&self, head: &RequestHead) -> Option<Box<Logged>> {
+        let Logged { client, route, source, .. } = &**self.log.as_ref()?;
+        let (route, source) = (route.clone(), source.clone());
+        Some(Box::new(Logged { client: *client, route, source, mirrored: true, ..Logged::of(head) }))
+    }
+
     /// Notes the head that the client is sent.
     pub fn answered(&mut self, status: StatusCode) {
         self.code = status.as_u16();

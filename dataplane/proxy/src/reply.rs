@@ -376,17 +376,15 @@ impl Failure {
     /// The reply as a message: head and body.
     pub fn reply(&self, side: Side, form: Form, to_peer: bool) -> (ResponseHead, Bytes) {
         let verdict = self.verdict();
-        let (mut headers, own_body) = if let Failure::Filter(reply) = self {
+        let (mut headers, mut own_body) = if let Failure::Filter(reply) = self {
             (reply.headers.clone(), Some(reply.body.clone()))
         } else {
             (HeaderMap::new(), None)
         };
         if form == Form::Http
             && let Failure::Route(refusal) = self
-            && let RouteRefusal::Redirect { location, .. } = &**refusal
-            && let Ok(location) = HeaderValue::try_from(location.as_str())
         {
-            headers.insert(http::header::LOCATION, location);
+            own_body = answer_of_route(refusal, &mut headers);
         }
         if to_peer {
             headers.insert(WEFT_REPLY, self.weft_reply(side, &verdict));
@@ -426,6 +424,29 @@ impl Failure {
     }
 }
 
+/// Puts what a rule of a route answers into the header, and gives the body that is not a sentence.
+fn answer_of_route(refusal: &RouteRefusal, headers: &mut HeaderMap) -> Option<Bytes> {
+    match refusal {
+        RouteRefusal::Redirect { location, .. } => {
+            headers.extend(HeaderValue::try_from(location.as_str()).ok().map(|to| (http::header::LOCATION, to)));
+            None
+        }
+        RouteRefusal::Preflight { preflight, .. } => {
+            let allowed = preflight.allowed.as_ref()?;
+            headers.extend(allowed.clone());
+            Some(Bytes::new())
+        }
+        RouteRefusal::NoRuleMatched { .. }
+        | RouteRefusal::NoBackend { .. }
+        | RouteRefusal::BackendNotFound { .. }
+        | RouteRefusal::NoSuchPort { .. }
+        | RouteRefusal::AmbiguousPath { .. }
+        | RouteRefusal::AmbiguousQuery { .. }
+        | RouteRefusal::Rewrite { .. }
+        | RouteRefusal::TooManyReadings(_) => None,
+    }
+}
+
 fn unprocessed(error: &StreamError) -> Verdict {
     let (flag, stage, reason) = match matches!(error, StreamError::Busy(_)) {
         true => (Flag::UpstreamOverflow, "connect", "peer_saturated"),
@@ -458,6 +479,8 @@ fn route_verdict(refusal: &RouteRefusal) -> Verdict {
         }
         RouteRefusal::AmbiguousQuery { .. } => (Flag::DownstreamProtocol, "ambiguous_query", 3),
         RouteRefusal::Redirect { .. } => (Flag::None, "redirect", 12),
+        RouteRefusal::Preflight { preflight, .. } if preflight.allowed.is_some() => (Flag::None, "preflight", 12),
+        RouteRefusal::Preflight { .. } => (Flag::None, "origin_not_allowed", 7),
         RouteRefusal::Rewrite { .. } => (Flag::NoRoute, "not_rewritten", 13),
     };
     Verdict { status: status(refusal.status()), flag, stage: "route", reason, grpc }

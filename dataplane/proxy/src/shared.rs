@@ -58,6 +58,8 @@ pub struct Shared {
     pub out: Out,
     /// Destinations that take so many requests of this proxy.
     pub gates: Gates,
+    /// Copies of requests under way.
+    pub copies: OpenCount,
     /// The workers' findings about their peers.
     pub reaches: Reaches,
     pub contact: Contact,
@@ -102,6 +104,7 @@ impl Shared {
             peer_connections: OpenCount::default(),
             out: Out::default(),
             gates: Gates::default(),
+            copies: OpenCount::default(),
             reaches: Reaches::default(),
             contact: Contact::default(),
             asking: Asking::new(config.limits.names_asked, Duration::from_millis(config.limits.first_call_wait_ms)),

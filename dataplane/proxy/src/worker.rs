@@ -13,6 +13,7 @@ use weft_transport::quic::Pool;
 
 use crate::app_leg::AppLeg;
 use crate::apps::AppPool;
+use crate::copying::Copies;
 use crate::destination::{Destinations, Finding};
 use crate::filtering::Filters;
 use crate::gauges::InFlight;
@@ -38,6 +39,7 @@ pub struct Worker {
     pub ledger: Ledger,
     pub in_flight: InFlight,
     pub stalls: Stalls,
+    pub copies: Copies,
     /// Notified of each swap to a snapshot that admits otherwise. Standing requests wait on this one of their own worker, so that
     /// workers share no list of waiters.
     pub admits_otherwise: Notify,
@@ -73,6 +75,7 @@ impl Worker {
             ledger,
             in_flight,
             stalls: Stalls::of(&shared.stalls),
+            copies: Copies::new(shared.config.limits.mirrors, shared.copies.clone()),
             admits_otherwise: Notify::new(),
             draining: shared.drain.of_worker(),
             app_budget: RefCell::default(),

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Retry;
+use super::{Cors, Mirror, Retry};
 
 /// Something that a rule does to the requests that it takes, or a backend to those that it gets. A proxy that does not know
 /// an action refuses the route by its key.
@@ -17,6 +17,10 @@ pub enum RouteAction {
     Rewrite(Rewrite),
     /// Of a rule: answers with another address, and reaches no backend.
     Redirect(Redirect),
+    /// Of a rule: answers preflights, and says of other answers which origin may read them.
+    Cors(Cors),
+    /// Sends copies to another service. A backend's come beside its rule's.
+    Mirror(Mirror),
     /// `timeouts.request` of a rule: for the whole exchange, in place of the mesh's. 0: no deadline.
     RequestTimeoutMs(u64),
     /// `timeouts.backendRequest` of a rule: for each attempt. 0: no deadline. Only to a proxy with the capability
@@ -30,11 +34,12 @@ impl RouteAction {
     /// True where a proxy that can't do it serves as if the rule did not ask for it.
     pub(crate) fn is_preference(&self) -> bool {
         match self {
-            Self::AttemptTimeoutMs(_) | Self::Retry(_) => true,
+            Self::Mirror(_) | Self::AttemptTimeoutMs(_) | Self::Retry(_) => true,
             Self::RequestHeaders(_)
             | Self::ResponseHeaders(_)
             | Self::Rewrite(_)
             | Self::Redirect(_)
+            | Self::Cors(_)
             | Self::RequestTimeoutMs(_) => false,
         }
     }

@@ -102,7 +102,7 @@ fn the_whole_way() {
 fn a_route_that_cannot_be_done_is_told_as_such() {
     let mirrored = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: m, namespace: shop}\n\
         spec: {parentRefs: [{group: '', kind: Service, name: other}, {group: '', kind: Service, name: web}], rules: [{\
-        filters: [{type: RequestMirror, requestMirror: {}}], backendRefs: [{name: web, port: 80}]}]}";
+        filters: [{type: ExtensionRef, extensionRef: {}}], backendRefs: [{name: web, port: 80}]}]}";
     let query = Query {
         from: "partner/api".to_owned(),
         to: "web.shop".to_owned(),
@@ -113,7 +113,7 @@ fn a_route_that_cannot_be_done_is_told_as_such() {
     };
     let got = explain(&world(&format!("{SHOP}---\n{mirrored}")), &query).unwrap();
     let reason =
-        "the route asks for what can't be done: spec.rules[0].filters[0].type: RequestMirror is not supported yet";
+        "the route asks for what can't be done: spec.rules[0].filters[0].type: ExtensionRef is not supported yet";
     assert_eq!((got.status, got.reason.as_str(), got.backends.len()), (Some(500), reason, 0));
 }
 
@@ -158,6 +158,67 @@ fn what_a_route_sends_elsewhere_and_what_it_makes_of_a_path_is_told() {
     }
     // One reading of it meets a rule that changes nothing.
     assert_eq!(ask("/public/..%5Cadmin/x").status, Some(400));
+}
+
+#[test]
+fn mirrors_are_told_and_decide_nothing() {
+    let mirror = |to: &str| {
+        format!("{{type: RequestMirror, requestMirror: {{backendRef: {{name: {to}, port: 80}}, percent: 20}}}}")
+    };
+    let route = format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: a, namespace: shop}}\n\
+         spec: {{parentRefs: [{{group: '', kind: Service, name: web}}], rules: [{{filters: [{}, {}], \
+         backendRefs: [{{name: web, port: 80, filters: [{}]}}]}}]}}",
+        mirror("web-v2"),
+        mirror("gone"),
+        mirror("nothing")
+    );
+    let query = Query {
+        from: "partner/api".to_owned(),
+        to: "web.shop".to_owned(),
+        port: None,
+        method: get(),
+        path: "/".to_owned(),
+        headers: BTreeMap::new(),
+    };
+    let got = explain(&world(&format!("{SHOP}---\n{route}")), &query).unwrap();
+    assert!(got.allowed, "{got:?}");
+    let told = serde_json::json!([
+        {"service": "shop/web-v2", "port": 80, "share": "20 % of the requests"},
+        {"service": null, "port": 80, "share": "20 % of the requests"},
+        {"service": "shop/nothing", "port": 80, "share": "20 % of the requests", "backend": "shop/web"},
+    ]);
+    assert_eq!(serde_json::to_value(&got.mirrors).unwrap(), told);
+}
+
+#[test]
+fn preflights_and_who_may_read_an_answer_are_told() {
+    let route = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: a, namespace: shop}\n\
+        spec: {parentRefs: [{group: '', kind: Service, name: web}], rules: [{filters: [{type: CORS, \
+        cors: {allowOrigins: ['https://a.example']}}], backendRefs: [{name: web, port: 80}]}]}";
+    let check = |method: &str, origin: &str, expect: (bool, Option<u16>, &str), notes: &[&str]| {
+        let fields = [("Origin", origin), ("Access-Control-Request-Method", "PUT")];
+        let query = Query {
+            from: "partner/api".to_owned(),
+            to: "web.shop".to_owned(),
+            port: None,
+            method: method.to_owned(),
+            path: "/x".to_owned(),
+            headers: fields.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+        };
+        let got = explain(&world(&format!("{SHOP}---\n{route}")), &query).unwrap();
+        assert_eq!((got.allowed, got.status, got.reason.as_str()), expect, "{method} {origin}");
+        assert_eq!(got.notes, notes, "{method} {origin}");
+    };
+    let answered = "the preflight of https://a.example is answered by HTTPRoute shop/a, which allows it";
+    check("OPTIONS", "https://a.example", (false, Some(200), answered), &[]);
+    let refused = "the preflight of https://b.example is answered by HTTPRoute shop/a, which does not allow it";
+    check("OPTIONS", "https://b.example", (false, Some(403), refused), &[]);
+    let reached = (true, None, "no policy forbids it");
+    let note = "pages of https://a.example may read the answer, as HTTPRoute shop/a says";
+    check("PUT", "https://a.example", reached, &[note]);
+    let note = "pages of https://b.example may not read the answer: HTTPRoute shop/a does not allow it";
+    check("PUT", "https://b.example", reached, &[note]);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::bundle::{ObjectName, Protocol};
 use crate::plan::{Displaced, resolve, service_protocol, targets, uneditable};
 use crate::resource::core::PortSpec;
 use crate::resource::route::{
-    BackendRef, FilterType, HeaderField, ParentRef, PathModifierSpec, RedirectSpec, RouteFilter, RuleSpec,
+    FilterType, HeaderField, ParentRef, PathModifierSpec, RedirectSpec, Referred, RouteFilter, RuleSpec,
 };
 use crate::resource::{AnyRoute, Kind, Object, ObjectKey, ServiceSpec, duration_text};
 
@@ -96,7 +96,10 @@ impl Of<'_, '_> {
             if backend.weight == 0 && total > 0 {
                 self.tell(Code::ZeroWeight, format!("{at}.weight"), "it gets no request", report);
             }
-            self.backend(at, backend, report);
+            self.backend(at, backend.referred(), backend.weight > 0, report);
+        }
+        for (field, mirror) in rule.mirrored() {
+            self.backend(format!("{at}.{field}"), mirror, true, report);
         }
         self.deadline(at, rule, report);
     }
@@ -169,8 +172,8 @@ impl Of<'_, '_> {
         }
     }
 
-    fn backend(&self, key: String, backend: &BackendRef, report: &mut Report) {
-        let name = self.route.named(backend.namespace.as_deref(), &backend.name);
+    fn backend(&self, key: String, backend: Referred<'_>, gets_requests: bool, report: &mut Report) {
+        let name = backend.object_name(&self.route.metadata.namespace);
         let service = match resolve(self.lens.world, self.route, backend) {
             Ok(service) => service,
             Err((reason, message)) => return self.unresolved(key, backend, &name, reason, message, report),
@@ -184,7 +187,7 @@ impl Of<'_, '_> {
             let message = format!("port {} of Service {name} is declared tcp: no request is sent to it", backend.port);
             return self.tell(Code::BackendNotHttp, key, message, report);
         }
-        if behind.is_empty() && backend.weight > 0 && self.lens.knows_workloads() {
+        if behind.is_empty() && gets_requests && self.lens.knows_workloads() {
             let message = format!("no workload stands behind Service {name}");
             self.tell(Code::BackendWithoutEndpoints, key, message, report);
         }
@@ -193,7 +196,7 @@ impl Of<'_, '_> {
     fn unresolved(
         &self,
         key: String,
-        backend: &BackendRef,
+        backend: Referred<'_>,
         name: &ObjectName,
         reason: &str,
         message: String,

@@ -93,7 +93,7 @@ spec:
   rules:
   - name: later
     matches: [{method: {type: RegularExpression, service: "a.*", method: ""}, headers: [{name: a, value: b}]}, {method: {method: M}}]
-    filters: [{type: RequestMirror, requestMirror: {}}, {type: ExtensionRef, extensionRef: {name: a}}]
+    filters: [{type: RequestMirror, requestMirror: {backendRef: {name: web, port: 80}}}, {type: ExtensionRef, extensionRef: {name: a}}]
     sessionPersistence: {sessionName: a}
   - filters: [{type: ResponseHeaderModifier, responseHeaderModifier: {remove: [e]}}]
     backendRefs: [{name: web, port: 80, weight: 90, filters: [{type: RequestHeaderModifier, requestHeaderModifier: {remove: [e]}}]}]

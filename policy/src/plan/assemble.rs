@@ -23,7 +23,7 @@ use crate::resource::core::PortSpec;
 use crate::resource::filter::PolicyMode;
 use crate::resource::mesh::{Defaults, WorkloadPortSpec};
 use crate::resource::route::{
-    BackendRef, HeaderSpec, HeaderType, MatchSpec, ParentRef, PathType, QueryParamSpec, RuleSpec,
+    BackendRef, HeaderSpec, HeaderType, MatchSpec, ParentRef, PathType, QueryParamSpec, Referred, RuleSpec,
 };
 use crate::resource::{
     AccessPolicySpec, AnyRoute, FilterPolicySpec, FilterSpec, Kind, Object, ObjectKey, ROOT_NAMESPACE, ServiceSpec,
@@ -267,6 +267,7 @@ fn parent_port(world: &World, parent: &ParentRef, service: &ObjectName) -> Optio
 }
 
 fn rule_entry(world: &World, route: AnyRoute<'_>, rule: &RuleSpec) -> RouteRule {
+    let named = |mirror: Referred<'_>| resolve(world, route, mirror).ok().map(Object::name);
     let timeouts = rule.timeouts.clone().unwrap_or_default();
     let of_all = timeouts.request_ms.map(RouteAction::RequestTimeoutMs);
     let of_each = timeouts.backend_request_ms.map(RouteAction::AttemptTimeoutMs);
@@ -274,7 +275,12 @@ fn rule_entry(world: &World, route: AnyRoute<'_>, rule: &RuleSpec) -> RouteRule 
     RouteRule {
         name: rule.name.clone(),
         matches: rule.matches.iter().map(match_entry).collect(),
-        actions: actions(&rule.filters, rule.prefix()).into_iter().chain(of_all).chain(of_each).chain(retry).collect(),
+        actions: actions(&rule.filters, rule.prefix(), named)
+            .into_iter()
+            .chain(of_all)
+            .chain(of_each)
+            .chain(retry)
+            .collect(),
         backends: rule.backend_refs.iter().map(|backend| backend_entry(world, route, rule, backend)).collect(),
     }
 }
@@ -311,11 +317,12 @@ fn field_matches(fields: impl Iterator<Item = (String, String, HeaderType)>) -> 
 }
 
 fn backend_entry(world: &World, route: AnyRoute<'_>, rule: &RuleSpec, backend: &BackendRef) -> Backend {
+    let named = |referred: Referred<'_>| resolve(world, route, referred).ok().map(Object::name);
     Backend {
-        service: resolve(world, route, backend).ok().map(Object::name),
+        service: named(backend.referred()),
         port: backend.port,
         weight: backend.weight,
-        actions: actions(&backend.filters, rule.prefix()),
+        actions: actions(&backend.filters, rule.prefix(), named),
     }
 }
 

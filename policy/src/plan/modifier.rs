@@ -1,11 +1,17 @@
-//! Header changes of routes, as proxies are told them.
+//! Actions of routes, as proxies are told them.
 
-use crate::bundle::{HeaderModifier, PathChange, Redirect, Rewrite, RouteAction};
-use crate::resource::route::{HeaderField, HeaderModifierSpec, PathModifierSpec, RewriteSpec, RouteFilter};
+use crate::bundle::{Cors, HeaderModifier, Mirror, ObjectName, PathChange, Redirect, Rewrite, RouteAction};
+use crate::resource::route::{
+    CorsSpec, HeaderField, HeaderModifierSpec, MirrorSpec, PathModifierSpec, Referred, RewriteSpec, RouteFilter,
+};
 
 /// The actions that a rule's or backend's filters are. A route with another filter leads nowhere. `prefix`: by which the rule
-/// matches.
-pub(super) fn actions(filters: &[RouteFilter], prefix: Option<&str>) -> Vec<RouteAction> {
+/// matches. `resolve`: the service that a mirror refers to.
+pub(super) fn actions(
+    filters: &[RouteFilter],
+    prefix: Option<&str>,
+    resolve: impl Fn(Referred<'_>) -> Option<ObjectName>,
+) -> Vec<RouteAction> {
     let action = |filter: &RouteFilter| match filter {
         RouteFilter::RequestHeaderModifier(spec) => changed(spec).map(RouteAction::RequestHeaders),
         RouteFilter::ResponseHeaderModifier(spec) => changed(spec).map(RouteAction::ResponseHeaders),
@@ -19,9 +25,29 @@ pub(super) fn actions(filters: &[RouteFilter], prefix: Option<&str>) -> Vec<Rout
             port: spec.port,
             path: change(&spec.path, prefix),
         })),
+        RouteFilter::Cors(spec) => Some(RouteAction::Cors(cors(spec))),
+        RouteFilter::RequestMirror(spec) => {
+            Some(RouteAction::Mirror(mirror(spec, resolve(spec.backend_ref.referred()))))
+        }
         RouteFilter::Later(_) => None,
     };
     filters.iter().filter_map(action).collect()
+}
+
+fn cors(spec: &CorsSpec) -> Cors {
+    Cors {
+        origins: spec.allow_origins.clone(),
+        credentials: spec.allow_credentials == Some(true),
+        methods: spec.allow_methods.clone(),
+        headers: spec.allow_headers.clone(),
+        expose: spec.expose_headers.clone(),
+        max_age_s: spec.max_age_s(),
+    }
+}
+
+fn mirror(spec: &MirrorSpec, service: Option<ObjectName>) -> Mirror {
+    let (numerator, denominator) = spec.share();
+    Mirror { service, port: spec.backend_ref.port, numerator, denominator }
 }
 
 fn change(path: &Option<PathModifierSpec>, prefix: Option<&str>) -> Option<PathChange> {

@@ -8,7 +8,7 @@ use super::World;
 use super::grant::needs_no_grant;
 use super::http_only::{self, RoutesOf};
 use crate::bundle::{ObjectName, RouteName};
-use crate::resource::route::{BackendRef, ParentRef};
+use crate::resource::route::{ParentRef, Referred};
 use crate::resource::{AnyRoute, Object, ObjectKey, ServiceSpec, Unserved};
 
 /// The status of a route towards one of the services that it names as parents.
@@ -157,12 +157,12 @@ fn partially(route: AnyRoute<'_>) -> Option<Condition> {
     Some(Condition { kind: "PartiallyInvalid", status: true, reason: "UnsupportedValue", message, key })
 }
 
-/// The first backend that doesn't resolve.
+/// The first backend or mirror that doesn't resolve.
 fn unresolved(world: &World, route: AnyRoute<'_>) -> Option<Condition> {
     for (i, rule) in route.spec.rules.iter().enumerate() {
-        for (j, backend) in rule.backend_refs.iter().enumerate() {
+        for (at, backend) in rule.referred() {
             if let Err((reason, message)) = resolve(world, route, backend) {
-                let key = format!("spec.rules[{i}].backendRefs[{j}]");
+                let key = format!("spec.rules[{i}].{at}");
                 return Some(Condition { kind: "ResolvedRefs", status: false, reason, message, key });
             }
         }
@@ -170,7 +170,7 @@ fn unresolved(world: &World, route: AnyRoute<'_>) -> Option<Condition> {
     None
 }
 
-/// The service of a backend. A reference to what doesn't exist, or into another namespace without its grant (there are no
+/// The service of a backend or a mirror. A reference to what doesn't exist, or into another namespace without its grant (there are no
 /// ReferenceGrants yet), doesn't resolve.
 ///
 /// # Errors
@@ -178,15 +178,14 @@ fn unresolved(world: &World, route: AnyRoute<'_>) -> Option<Condition> {
 pub(crate) fn resolve<'w>(
     world: &'w World,
     route: AnyRoute<'_>,
-    backend: &BackendRef,
+    backend: Referred<'_>,
 ) -> Result<&'w Object<ServiceSpec>, (&'static str, String)> {
     let namespace = route.metadata.namespace.as_str();
-    let other = backend.namespace.as_deref().unwrap_or(namespace);
-    let name = ObjectName::new(other, backend.name.clone());
-    if !backend.is_service() {
+    let name = backend.object_name(namespace);
+    if !backend.is_service {
         return Err(("InvalidKind", format!("{} {name} takes no requests: a backend is a Service", backend.kind)));
     }
-    if other != namespace && !needs_no_grant(route, &name) {
+    if name.namespace != namespace && !needs_no_grant(route, &name) {
         let message = format!("Service {name} is in another namespace; ReferenceGrant is not supported yet");
         return Err(("RefNotPermitted", message));
     }

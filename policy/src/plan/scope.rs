@@ -7,6 +7,7 @@ use super::World;
 use super::assemble::{attached, bundle_for};
 use crate::bundle::{Bundle, ObjectName, Revision, Route};
 use crate::resource::AnyRoute;
+use crate::route::mirrors;
 use crate::scope::{Ask, Blocks, Ranges};
 
 /// The services that the proxy of `served` holds once it has asked for `asked`.
@@ -77,9 +78,14 @@ pub(super) fn closure(
     held
 }
 
-/// The services that requests may be sent to by a route.
+/// The services that requests, or copies of them, may be sent to by a route.
 pub(super) fn backends(route: &Route) -> impl Iterator<Item = &ObjectName> {
-    route.rules.iter().flat_map(|rule| &rule.backends).filter_map(|backend| backend.service.as_ref())
+    let of_actions = |actions| mirrors(actions).filter_map(|mirror| mirror.service.as_ref());
+    route.rules.iter().flat_map(move |rule| {
+        let backends = rule.backends.iter();
+        let mirrored = of_actions(&rule.actions).chain(backends.clone().flat_map(move |it| of_actions(&it.actions)));
+        backends.filter_map(|backend| backend.service.as_ref()).chain(mirrored)
+    })
 }
 
 /// True where callers of these namespaces meet the route.

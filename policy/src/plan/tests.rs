@@ -1,5 +1,6 @@
 //! Worlds in, bundles and problems out.
 
+mod answers;
 mod grpc;
 mod protection;
 mod scope;
@@ -317,9 +318,10 @@ fn undone(world: &World) -> Vec<String> {
 fn a_route_that_cannot_be_done_leads_nowhere() {
     let web = "parentRefs: [{group: \"\", kind: Service, name: web}]";
     for rule in [
-        "matches: [{path: {type: RegularExpression, value: /v.*}}], filters: [{type: RequestMirror, requestMirror: {}}]",
+        "matches: [{path: {type: RegularExpression, value: /v.*}}], filters: [{type: ExtensionRef, extensionRef: {}}]",
         "backendRefs: [{name: web, port: 80, filters: [{type: RequestRedirect, requestRedirect: {}}]}]",
         "filters: [{type: RequestRedirect, requestRedirect: {}}, {type: ResponseHeaderModifier, responseHeaderModifier: {}}]",
+        "filters: [{type: RequestRedirect, requestRedirect: {}}, {type: CORS, cors: {}}]",
         "backendRefs: [{name: web, port: 80, filters: [{type: CORS, cors: {}}]}]",
     ] {
         let world = shop_and(&route("shop/r", &format!("{{{web}, rules: [{{}}, {{{rule}}}]}}")));

@@ -3,8 +3,10 @@
 //! its status says so. A `GRPCRoute` is written otherwise and is the same inside.
 
 mod any;
+mod cors;
 mod filter;
 mod grpc;
+mod mirror;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -14,19 +16,23 @@ use super::Unserved;
 use super::core::PortSpec;
 use super::retry::{RetrySpec, Timeouts};
 use super::value::{self, Filled};
+use crate::bundle::ObjectName;
 use crate::route::pattern;
 
 pub use any::AnyRoute;
+pub use cors::CorsSpec;
 pub use filter::{
     FilterFields, HeaderField, HeaderModifierSpec, PathModifierSpec, RedirectSpec, RewriteSpec, RouteFilter,
 };
 pub(crate) use filter::{FilterType, REDIRECTS};
 pub use grpc::{GrpcRouteSpec, RpcSpec};
+pub use mirror::{MirrorRef, MirrorSpec};
 
 /// Limits of the standard.
 pub(crate) const MAX_RULES: usize = 16;
 pub(crate) const MAX_MATCHES: usize = 64;
 pub(crate) const MAX_BACKENDS: usize = 16;
+pub(crate) const MAX_FILTERS: usize = 16;
 pub(crate) const MAX_PARENTS: usize = 32;
 pub(crate) const MAX_FIELDS: usize = 16;
 
@@ -164,6 +170,46 @@ impl RuleSpec {
         paths.chain(excluded.map(|(end, message)| (end.to_owned(), message.to_owned())))
     }
 
+    /// What is wrong about the lists of CORS.
+    fn check_cors(&self) -> impl Iterator<Item = (String, String)> {
+        self.filter_lists().flat_map(|(at, filters)| {
+            let of_cors = filters.iter().enumerate().filter_map(|(k, filter)| Some((k, filter.cors()?)));
+            of_cors.flat_map(move |(k, cors)| {
+                let at = at.clone();
+                cors.check().map(move |(field, message)| (format!("{at}[{k}].cors.{field}"), message))
+            })
+        })
+    }
+
+    /// Everything that it refers to as a place for requests, each with the field that it is in: backends, then mirrors.
+    pub(crate) fn referred(&self) -> impl Iterator<Item = (String, Referred<'_>)> {
+        let backends = self.backend_refs.iter().enumerate();
+        let backends = backends.map(|(j, backend)| (format!("backendRefs[{j}]"), backend.referred()));
+        backends.chain(self.mirrored())
+    }
+
+    /// Where its mirrors send copies.
+    pub(crate) fn mirrored(&self) -> impl Iterator<Item = (String, Referred<'_>)> {
+        self.filter_lists().flat_map(|(at, filters)| {
+            let mirrors = filters.iter().enumerate().filter_map(|(k, filter)| Some((k, &filter.mirror()?.backend_ref)));
+            mirrors.map(move |(k, mirror)| (format!("{at}[{k}].requestMirror.backendRef"), mirror.referred()))
+        })
+    }
+
+    /// What is wrong about the shares of mirrors.
+    fn check_mirrors(&self) -> impl Iterator<Item = (String, String)> {
+        self.filter_lists().flat_map(|(at, filters)| {
+            let checked = filters.iter().enumerate().filter_map(|(k, filter)| Some((k, filter.mirror()?.check()?)));
+            checked.map(move |(k, message)| (format!("{at}[{k}].requestMirror"), message))
+        })
+    }
+
+    /// True where it has CORS, and no browser's question meets one of its matches.
+    fn misses_preflights(&self) -> bool {
+        let takes = |matched: &MatchSpec| matched.method.as_deref().is_none_or(|method| method == "OPTIONS");
+        self.has(FilterType::Cors) && !self.matches.is_empty() && !self.matches.iter().any(takes)
+    }
+
     pub(crate) fn has(&self, wanted: FilterType) -> bool {
         self.filters.iter().any(|filter| filter.filter_type() == wanted)
     }
@@ -225,8 +271,10 @@ impl PathSpec {
     }
 }
 
+/// Methods of RFC 9110, and PATCH.
+const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+
 fn method<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
     let text = String::deserialize(deserializer)?;
     if METHODS.contains(&text.as_str()) {
         Ok(Some(text))
@@ -292,9 +340,32 @@ pub struct BackendRef {
 }
 
 impl BackendRef {
+    pub(crate) fn referred(&self) -> Referred<'_> {
+        Referred {
+            kind: &self.kind,
+            is_service: is_service(&self.group, &self.kind),
+            namespace: self.namespace.as_deref(),
+            name: &self.name,
+            port: self.port,
+        }
+    }
+}
+
+/// A place for requests, as a backend or a mirror refers to it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Referred<'r> {
+    pub(crate) kind: &'r str,
     /// Nothing else takes requests.
-    pub(crate) fn is_service(&self) -> bool {
-        is_service(&self.group, &self.kind)
+    pub(crate) is_service: bool,
+    namespace: Option<&'r str>,
+    name: &'r str,
+    pub(crate) port: u16,
+}
+
+impl Referred<'_> {
+    /// Its name, for a route of the namespace `own`.
+    pub(crate) fn object_name(&self, own: &str) -> ObjectName {
+        ObjectName::new(self.namespace.unwrap_or(own), self.name)
     }
 }
 
@@ -328,6 +399,9 @@ impl HttpRouteSpec {
         for (i, rule) in self.rules.iter().enumerate() {
             limit(format!("rules[{i}].matches"), "matches", rule.matches.len(), MAX_MATCHES);
             limit(format!("rules[{i}].backendRefs"), "backends", rule.backend_refs.len(), MAX_BACKENDS);
+            for (at, filters) in rule.filter_lists() {
+                limit(format!("rules[{i}].{at}"), "filters", filters.len(), MAX_FILTERS);
+            }
             for (j, matched) in rule.matches.iter().enumerate() {
                 let at = format!("rules[{i}].matches[{j}]");
                 limit(format!("{at}.headers"), "headers", matched.headers.len(), MAX_FIELDS);
@@ -349,6 +423,8 @@ impl HttpRouteSpec {
             for (at, filters) in rule.filter_lists() {
                 wrong.extend(filter::check(filters).map(|message| (format!("rules[{i}].{at}"), message)));
             }
+            wrong.extend(rule.check_mirrors().map(|(end, message)| (format!("rules[{i}].{end}"), message)));
+            wrong.extend(rule.check_cors().map(|(end, message)| (format!("rules[{i}].{end}"), message)));
             wrong.extend(rule.check_targets().map(|(end, message)| (format!("rules[{i}].{end}"), message)));
             let retry = rule.retry.iter().flat_map(RetrySpec::check);
             wrong.extend(retry.map(|(key, message)| (format!("rules[{i}].retry.{key}"), message)));
@@ -390,6 +466,13 @@ impl HttpRouteSpec {
         for (i, rule) in self.rules.iter().enumerate() {
             if rule.has(FilterType::RequestRedirect) && rule.has(FilterType::RequestHeaderModifier) {
                 tell(format!("rules[{i}].filters"), "RequestHeaderModifier has no effect on what is redirected");
+            }
+            if rule.has(FilterType::RequestRedirect) && rule.has(FilterType::RequestMirror) {
+                tell(format!("rules[{i}].filters"), "RequestMirror has no effect on what is redirected");
+            }
+            if rule.misses_preflights() {
+                let message = "no preflight meets the rule: its method is OPTIONS, which no match has";
+                tell(format!("rules[{i}].matches"), message);
             }
             if rule.session_persistence.is_some() {
                 tell(format!("rules[{i}].sessionPersistence"), "has no effect: each request goes to any endpoint");

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::bundle::{HeaderModifier, Redirect, Retry, Rewrite, RouteAction, RouteRule};
+use super::cors::Sharing;
+use crate::bundle::{Cors, HeaderModifier, Redirect, Retry, Rewrite, RouteAction, RouteRule};
 
 /// The actions of one rule and of each of its backends.
 #[derive(Debug, Default)]
@@ -35,6 +36,7 @@ pub(super) struct Actions {
     answer_edits: Arc<[HeaderEdit]>,
     pub(super) rewrite: Rewrite,
     pub(super) redirect: Option<Redirect>,
+    pub(super) cors: Option<Arc<Cors>>,
     /// `Some(None)`: no deadline, whatever the mesh's is.
     timeout: Option<Option<Duration>>,
     /// The same for each attempt.
@@ -52,6 +54,9 @@ impl Actions {
                 RouteAction::ResponseHeaders(modifier) => answer_edits.push(HeaderEdit::of(modifier)),
                 RouteAction::Rewrite(rewrite) => compiled.rewrite = rewrite.clone(),
                 RouteAction::Redirect(redirect) => compiled.redirect = Some(redirect.clone()),
+                RouteAction::Cors(cors) => compiled.cors = Some(Arc::new(cors.clone())),
+                // Nothing of them changes the request.
+                RouteAction::Mirror(_) => {}
                 RouteAction::RequestTimeoutMs(ms) => compiled.timeout = Some(deadline(Some(*ms))),
                 RouteAction::AttemptTimeoutMs(ms) => compiled.attempt_timeout = Some(deadline(Some(*ms))),
                 RouteAction::Retry(retry) => compiled.retry = Some(retry.clone()),
@@ -107,19 +112,23 @@ pub(super) fn deadline(ms: Option<u64>) -> Option<Duration> {
     ms.filter(|ms| *ms > 0).map(Duration::from_millis)
 }
 
-/// Changes of an answer's header, the backend's first: it is the nearer to who answered. They outlive the configuration that
-/// they are of.
+/// Changes of an answer's header, the backend's first: it is the nearer to who answered. Which origin may read it is said last.
+/// They outlive the configuration that they are of.
 #[derive(Debug, Clone, Default)]
-pub struct AnswerEdits([Arc<[HeaderEdit]>; 2]);
+pub struct AnswerEdits {
+    edits: [Arc<[HeaderEdit]>; 2],
+    sharing: Option<Sharing>,
+}
 
 impl AnswerEdits {
     /// Of a rule, and of the backend that was chosen.
-    pub(super) fn of(actions: [Option<&Actions>; 2]) -> Self {
-        Self(actions.map(|actions| actions.map(Actions::answer_edits).unwrap_or_default()))
+    pub(super) fn of(actions: [Option<&Actions>; 2], sharing: Option<Sharing>) -> Self {
+        Self { edits: actions.map(|actions| actions.map(Actions::answer_edits).unwrap_or_default()), sharing }
     }
 
     pub fn apply(&self, headers: &mut HeaderMap) {
-        self.0.iter().rev().flat_map(|edits| edits.iter()).for_each(|edit| edit.apply(headers));
+        self.edits.iter().rev().flat_map(|edits| edits.iter()).for_each(|edit| edit.apply(headers));
+        self.sharing.iter().for_each(|sharing| sharing.apply(headers));
     }
 }
 
@@ -192,7 +201,7 @@ mod tests {
         let backend = Actions::of(&[RouteAction::ResponseHeaders(set("backend")), RouteAction::ResponseHeaders(add)]);
         let check = |actions, expect: &str| {
             let mut headers = HeaderMap::new();
-            AnswerEdits::of(actions).apply(&mut headers);
+            AnswerEdits::of(actions, None).apply(&mut headers);
             let mut got: Vec<_> =
                 headers.iter().map(|(name, value)| format!("{name}={}", value.to_str().unwrap())).collect();
             got.sort();

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::action::{Actions, AnswerEdits, Setting, deadline};
+use super::cors::{self, Preflight, Sharing};
 use super::rewrite;
 use super::{HeadView, MetRule, QueryReading, Resolved, RouteDecision, RouteTable, pick_backend};
-use crate::bundle::{MeshSettings, ObjectName, Retry, Route, RouteName, Service, ServicePort, Traffic};
+use crate::bundle::{MeshSettings, Mirror, ObjectName, Retry, Route, RouteName, Service, ServicePort, Traffic};
 use crate::path::{self, NormalPath};
 
 /// The way of one request. Nothing of it is applied yet: what is sent is made per attempt from the head and this.
@@ -30,6 +31,9 @@ pub struct Plan<'t> {
     pub retry: Option<&'t Retry>,
     /// The rule's, then its backend's.
     actions: [Option<&'t Actions>; 2],
+    sharing: Option<Sharing>,
+    /// The rule's, then its backend's.
+    pub(super) mirrors: [&'t [Mirror]; 2],
     /// In the place of the request's own, where the rule or its backend puts another.
     pub host: Option<&'t str>,
     pub path: Option<NormalPath>,
@@ -120,7 +124,7 @@ impl Plan<'_> {
 
     /// What the rule and its backend change of the answer.
     pub fn answer_edits(&self) -> AnswerEdits {
-        AnswerEdits::of(self.actions)
+        AnswerEdits::of(self.actions, self.sharing.clone())
     }
 }
 
@@ -146,6 +150,10 @@ pub enum RouteRefusal {
     Redirect { route: ObjectName, status: u16, location: String },
     #[error("{} replaces a prefix that the path does not have as it was sent", RouteName::of(route))]
     Rewrite { route: ObjectName },
+    #[error(
+        "the preflight of {} is answered by {}, which {} it", .preflight.origin, RouteName::of(route), preflight_verb(.preflight)
+    )]
+    Preflight { route: ObjectName, preflight: Box<Preflight> },
     #[error("{0}")]
     TooManyReadings(#[from] path::Ambiguous),
 }
@@ -158,6 +166,8 @@ impl RouteRefusal {
             Self::NoRuleMatched { .. } | Self::NoSuchPort { .. } => 404,
             Self::NoBackend { .. } | Self::BackendNotFound { .. } | Self::Rewrite { .. } => 500,
             Self::Redirect { status, .. } => *status,
+            Self::Preflight { preflight, .. } if preflight.allowed.is_some() => 200,
+            Self::Preflight { .. } => 403,
         }
     }
 
@@ -169,10 +179,15 @@ impl RouteRefusal {
             | Self::AmbiguousPath { route, .. }
             | Self::AmbiguousQuery { route }
             | Self::Redirect { route, .. }
+            | Self::Preflight { route, .. }
             | Self::Rewrite { route } => Some(route),
             Self::NoRuleMatched { .. } | Self::NoSuchPort { .. } | Self::TooManyReadings(_) => None,
         }
     }
+}
+
+fn preflight_verb(preflight: &Preflight) -> &'static str {
+    if preflight.allowed.is_some() { "allows" } else { "does not allow" }
 }
 
 /// Decision of the routes, before the dice choose among backends.
@@ -198,7 +213,7 @@ pub fn plan<'t>(
     match choose(table, to, from_namespace, head)? {
         Choice::Direct(to) => directly(&to, mesh),
         Choice::Rule(met) => {
-            redirect(&met, to, head)?;
+            own_answer(&met, to, head)?;
             let backend = pick_backend(met.rule, dice);
             let backend = backend.ok_or_else(|| RouteRefusal::NoBackend { route: met.route.name.clone() });
             to_backend(table, met, backend?, head, mesh)
@@ -215,9 +230,21 @@ pub fn plan_connection<'t>(to: &Resolved<'t>) -> Result<Plan<'t>, RouteRefusal> 
     // An endpoint addressed by its own IP was addressed by its own port.
     let target = if endpoint.is_some() { Target { number: port, port: None } } else { target(service, port)? };
     let actions = [None, None];
-    let (host, path, timeout, attempt_timeout, retry) = (None, None, None, None, None);
-    let (route, rule_index, direct) = (None, 0, endpoint);
-    Ok(Plan { route, rule_index, service, target, direct, timeout, attempt_timeout, retry, actions, host, path })
+    Ok(Plan {
+        route: None,
+        rule_index: 0,
+        service,
+        target,
+        direct: endpoint,
+        timeout: None,
+        attempt_timeout: None,
+        retry: None,
+        actions,
+        sharing: None,
+        mirrors: [&[]; 2],
+        host: None,
+        path: None,
+    })
 }
 
 /// The way of a request for which no rule holds: as its service says, else as the mesh.
@@ -275,17 +302,28 @@ pub fn choose<'t>(
     Ok(Choice::Rule(met))
 }
 
-/// Answers what a rule sends elsewhere.
+/// Answers what a rule answers itself.
 ///
 /// # Errors
-/// The rule redirects.
-pub(crate) fn redirect(met: &MetRule<'_>, to: &Resolved<'_>, head: &HeadView<'_>) -> Result<(), RouteRefusal> {
+/// The rule redirects, or the request is a preflight that the rule is asked about.
+pub(crate) fn own_answer(met: &MetRule<'_>, to: &Resolved<'_>, head: &HeadView<'_>) -> Result<(), RouteRefusal> {
+    let preflight = met.actions.rule.cors.as_ref().and_then(|cors| cors::preflight(cors, head));
+    if let Some(preflight) = preflight.map(Box::new) {
+        return Err(RouteRefusal::Preflight { route: met.route.name.clone(), preflight });
+    }
     let Some(redirect) = &met.actions.rule.redirect else { return Ok(()) };
     let route = met.route.name.clone();
     Err(match rewrite::location(redirect, to, head) {
         Some(location) => RouteRefusal::Redirect { route, status: redirect.status, location },
         None => RouteRefusal::Rewrite { route },
     })
+}
+
+/// True where pages of the origin that the request has may read its answer; `None` where the rule says nothing of it.
+#[cfg(feature = "manifest")]
+pub(crate) fn is_shared(met: &MetRule<'_>, head: &HeadView<'_>) -> Option<bool> {
+    let cors = met.actions.rule.cors.as_ref()?;
+    (head.headers)("origin").map(|_| Sharing::of(cors, head).is_allowed())
 }
 
 /// The way to one backend of a rule, by its place there.
@@ -296,7 +334,8 @@ pub(crate) fn to_backend<'t>(
     head: &HeadView<'_>,
     mesh: &MeshSettings,
 ) -> Result<Plan<'t>, RouteRefusal> {
-    let MetRule { route, index: rule_index, rule, actions } = met;
+    let MetRule { route, index: rule_index, rule, actions, mirrors } = met;
+    let mirrors = [&mirrors.rule[..], &mirrors.backends[backend]];
     let (backend, own) = (&rule.backends[backend], &actions.backends[backend]);
     let service = backend.service.as_ref().and_then(|name| table.bundle.services.get(name));
     let service = service.ok_or_else(|| RouteRefusal::BackendNotFound { route: route.name.clone() })?;
@@ -316,10 +355,12 @@ pub(crate) fn to_backend<'t>(
         attempt_timeout: actions.rule.attempt_timeout(traffic.and_then(|traffic| traffic.attempt_timeout_ms)),
         retry: actions.rule.retry.as_ref().or(traffic.and_then(|traffic| traffic.retry.as_ref())),
         actions: [Some(&actions.rule), Some(own)],
+        mirrors,
+        sharing: actions.rule.cors.as_ref().map(|cors| Sharing::of(cors, head)),
     })
 }
 
-fn target(service: &Service, port: u16) -> Result<Target<'_>, RouteRefusal> {
+pub(super) fn target(service: &Service, port: u16) -> Result<Target<'_>, RouteRefusal> {
     let known = service.ports.iter().find(|known| known.port == port);
     let known = known.ok_or_else(|| RouteRefusal::NoSuchPort { service: service.name.clone(), port })?;
     Ok(Target { number: known.target_port, port: Some(known) })

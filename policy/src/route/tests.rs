@@ -56,7 +56,7 @@ fn table(services: Vec<Service>, routes: Vec<Route>) -> RouteTable {
     RouteTable::new(&Arc::new(Bundle { services, routes, ..Bundle::default() }))
 }
 
-fn mesh(egress: Egress) -> MeshSettings {
+pub(super) fn mesh(egress: Egress) -> MeshSettings {
     MeshSettings {
         trust_domain: crate::identity::TrustDomain::default(),
         trust_bundle_pem: String::new(),

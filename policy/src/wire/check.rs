@@ -2,8 +2,8 @@
 
 use super::{FILTER_CONTRACT, WireError};
 use crate::bundle::{
-    FilterAttachment, HashKey, HeaderModifier, PathChange, PathMatch, Redirect, Retry, Route, RouteAction, RouteMatch,
-    RouteRule, ServedWorkload, Service,
+    Cors, FilterAttachment, HashKey, HeaderModifier, Mirror, PathChange, PathMatch, Redirect, Retry, Route,
+    RouteAction, RouteMatch, RouteRule, ServedWorkload, Service,
 };
 use crate::delta::Object;
 use crate::identity::is_subdomain;
@@ -97,7 +97,13 @@ fn rule_is_fit(at: &str, rule: &RouteRule) -> Checked {
                 RouteAction::Redirect(_) => {
                     return fault(format!("{at}.actions"), "a redirect is of a rule, not of a backend");
                 }
-                RouteAction::RequestHeaders(_) | RouteAction::ResponseHeaders(_) | RouteAction::Rewrite(_) => {}
+                RouteAction::Cors(_) => {
+                    return fault(format!("{at}.actions"), "an answer to other origins is of a rule, not of a backend");
+                }
+                RouteAction::RequestHeaders(_)
+                | RouteAction::ResponseHeaders(_)
+                | RouteAction::Rewrite(_)
+                | RouteAction::Mirror(_) => {}
             }
         }
     }
@@ -129,6 +135,8 @@ fn actions_are_fit(at: &str, actions: &[RouteAction]) -> Checked {
             RouteAction::Rewrite(rewrite) => {
                 target_is_fit(&format!("{at}.actions[{index}]"), rewrite.host.as_deref(), rewrite.path.as_ref())?;
             }
+            RouteAction::Cors(cors) => cors_is_fit(&format!("{at}.actions[{index}]"), cors)?,
+            RouteAction::Mirror(mirror) => mirror_is_fit(&format!("{at}.actions[{index}]"), mirror)?,
             RouteAction::Retry(retry) => retry_is_fit(&format!("{at}.actions[{index}]"), retry)?,
             RouteAction::RequestTimeoutMs(_) | RouteAction::AttemptTimeoutMs(_) => {}
         }
@@ -144,6 +152,27 @@ fn retry_is_fit(at: &str, retry: &Retry) -> Checked {
         return fault(at, format_args!("{code} is no status of a gRPC error"));
     }
     Ok(())
+}
+
+fn mirror_is_fit(at: &str, mirror: &Mirror) -> Checked {
+    if mirror.port == 0 {
+        return fault(at, "0 is not a port");
+    }
+    let Mirror { numerator, denominator, .. } = mirror;
+    if numerator > denominator || *denominator == 0 {
+        return fault(at, format_args!("{numerator} of {denominator} is no part of all"));
+    }
+    Ok(())
+}
+
+fn cors_is_fit(at: &str, cors: &Cors) -> Checked {
+    if let Some(method) = cors.methods.iter().find(|method| http::Method::from_bytes(method.as_bytes()).is_err()) {
+        return fault(at, format_args!("{method:?} is no method"));
+    }
+    match cors.headers.iter().chain(&cors.expose).find(|name| !is_lower(name)) {
+        Some(name) => fault(at, format_args!("{name:?} is no field name in lower case")),
+        None => Ok(()),
+    }
 }
 
 fn redirect_is_fit(at: &str, redirect: &Redirect) -> Checked {

@@ -8,7 +8,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::check::check;
 use super::{
-    CAPABILITIES, ENDPOINT_PORTS, GRPC_ROUTE, OUTBOUND_CLOSED, ROUTE_RETRIES, Refused, SCOPE, TRAFFIC_POLICY, v1,
+    CAPABILITIES, ENDPOINT_PORTS, GRPC_ROUTE, OUTBOUND_CLOSED, REQUEST_MIRROR, ROUTE_RETRIES, Refused, SCOPE,
+    TRAFFIC_POLICY, v1,
 };
 use crate::bundle::{Route, RouteKind, Service};
 use crate::delta::{Key, Object};
@@ -41,7 +42,8 @@ fn required_by(service: &Service) -> impl Iterator<Item = &'static str> {
 
 fn required_by_route(route: &Route) -> impl Iterator<Item = &'static str> {
     let kind = (route.kind == RouteKind::Grpc).then_some(GRPC_ROUTE);
-    kind.into_iter().chain(route.has_preferences().then_some(ROUTE_RETRIES))
+    let retries = route.repeats().then_some(ROUTE_RETRIES);
+    kind.into_iter().chain(retries).chain(route.mirrors().then_some(REQUEST_MIRROR))
 }
 
 fn payload(object: &Object) -> Vec<u8> {

@@ -10,9 +10,10 @@ use prost::Message;
 use super::*;
 use crate::bundle::serde_json_raw::Json;
 use crate::bundle::{
-    AppVersion, Backend, Direction, Egress, Endpoint, FieldMatch, FilterAttachment, FilterLimits, FilterMode,
-    HeaderModifier, MeshSettings, ObjectName, OnFailure, PathChange, PathMatch, Protocol, Redirect, Revision, Rewrite,
-    Route, RouteAction, RouteKind, RouteMatch, RouteRule, Scheme, ServedWorkload, Service, ServicePort, WorkloadPort,
+    AppVersion, Backend, Cors, Direction, Egress, Endpoint, FieldMatch, FilterAttachment, FilterLimits, FilterMode,
+    HeaderModifier, MeshSettings, Mirror, ObjectName, OnFailure, PathChange, PathMatch, Protocol, Redirect, Revision,
+    Rewrite, Route, RouteAction, RouteKind, RouteMatch, RouteRule, Scheme, ServedWorkload, Service, ServicePort,
+    WorkloadPort,
 };
 use crate::delta::{Delta, Object};
 use crate::identity::TrustDomain;
@@ -339,6 +340,50 @@ fn redirects_and_rewrites_arrive() {
     assert_eq!(receive(vec![envelope]).unwrap().delta.upserts, [sent]);
 }
 
+/// A proxy that knows no such action refuses the route by its key.
+#[test]
+fn answers_to_other_origins_arrive() {
+    let cors = Cors {
+        origins: ["https://*.a.example", "http://[::1]:3000"].map(|text| text.parse().unwrap()).into(),
+        credentials: true,
+        methods: vec!["*".to_owned()],
+        headers: vec!["x-a".to_owned()],
+        expose: vec!["*".to_owned()],
+        max_age_s: 7,
+    };
+    let Object::Route(route) = everything().swap_remove(3) else { panic!("not a route") };
+    let rules = vec![RouteRule { actions: vec![RouteAction::Cors(cors)], ..rule() }];
+    let sent = Object::Route(Route { rules, ..route });
+    let envelope = encode(&sent);
+    let inside: serde_json::Value = serde_json::from_slice(&envelope.payload).unwrap();
+    let told = serde_json::json!({"cors": {"origins": ["https://*.a.example", "http://[::1]:3000"], "credentials": true,
+        "methods": ["*"], "headers": ["x-a"], "expose": ["*"], "max_age_s": 7}});
+    assert_eq!(inside["rules"][0]["actions"][0], told);
+    assert_eq!(receive(vec![envelope]).unwrap().delta.upserts, [sent]);
+}
+
+/// A preference: a proxy that does not know it has the route without.
+#[test]
+fn mirrors_arrive_and_are_left_out_for_who_can_not_do_them() {
+    let mirror = |service: Option<&str>| {
+        let service = service.map(|name| name.parse().unwrap());
+        RouteAction::Mirror(Mirror { service, port: 80, numerator: 1, denominator: 3 })
+    };
+    let backend = Backend { actions: vec![mirror(None)], ..rule().backends.remove(0) };
+    let Object::Route(route) = everything().swap_remove(3) else { panic!("not a route") };
+    let rules = vec![RouteRule { actions: vec![mirror(Some("shop/copy"))], backends: vec![backend], ..rule() }];
+    let sent = Object::Route(Route { rules, ..route.clone() });
+    let envelope = encode(&sent);
+    assert_eq!(envelope.requires, [REQUEST_MIRROR]);
+    let inside: serde_json::Value = serde_json::from_slice(&envelope.payload).unwrap();
+    let told = serde_json::json!({"mirror": {"service": "shop/copy", "port": 80, "numerator": 1, "denominator": 3}});
+    assert_eq!(inside["rules"][0]["actions"][0], told);
+    assert_eq!(receive(vec![envelope]).unwrap().delta.upserts, std::slice::from_ref(&sent));
+    let plain = encode(&sent.without_preferences().unwrap());
+    assert!(plain.requires.is_empty() && !String::from_utf8_lossy(&plain.payload).contains("mirror"), "{plain:?}");
+    assert_eq!(Object::Route(route).without_preferences(), None);
+}
+
 #[test]
 fn actions_that_no_release_takes_are_refused_by_key() {
     use serde_json::json;
@@ -347,7 +392,11 @@ fn actions_that_no_release_takes_are_refused_by_key() {
         let expect = format!("rules[0].actions[1]{expect}");
         assert!(refused.key.is_some() && refused.reason.starts_with(&expect), "{} instead of {expect}", refused.reason);
     };
-    check(json!({"mirror": {}}), ": unknown variant `mirror`");
+    check(json!({"tee": {}}), ": unknown variant `tee`");
+    check(json!({"mirror": {"port": 0, "numerator": 1, "denominator": 1}}), ": 0 is not a port");
+    check(json!({"mirror": {"port": 80, "numerator": 2, "denominator": 1}}), ": 2 of 1 is no part of all");
+    check(json!({"mirror": {"port": 80, "numerator": 0, "denominator": 0}}), ": 0 of 0 is no part of all");
+    check(json!({"mirror": {"port": 80, "percent": 1}}), ".mirror.percent: unknown field `percent`");
     check(json!({"rewrite": {"port": 80}}), ".rewrite.port: unknown field `port`");
     check(json!({"rewrite": {"path": {"regex": "/"}}}), ".rewrite.path: unknown variant `regex`");
     check(json!({"rewrite": {"host": "a b"}}), ": \"a b\" is no host");
@@ -361,6 +410,18 @@ fn actions_that_no_release_takes_are_refused_by_key() {
     check(json!({"redirect": {"status": 200}}), ": 200 is no status of a redirect");
     check(json!({"redirect": {"status": 302, "port": 0}}), ": 0 is not a port");
     check(json!({"redirect": {"status": 302, "scheme": "ftp"}}), ".redirect.scheme: unknown variant `ftp`");
+    let cors = |field: &str, value: serde_json::Value| {
+        let mut cors = json!({"origins": ["*"], "max_age_s": 5});
+        cors[field] = value;
+        json!({ "cors": cors })
+    };
+    check(cors("origins", json!(["a"])), ".cors.origins[0]: \"a\" is not an origin");
+    check(cors("methods", json!(["GET", "a b"])), ": \"a b\" is no method");
+    check(cors("expose", json!(["X"])), ": \"X\" is no field name in lower case");
+    check(cors("private", json!(true)), ".cors.private: unknown field `private`");
+    let refused = receive(vec![changed(3, "/rules/0/backends/0/actions", json!([cors("credentials", json!(true))]))]);
+    let reason = "rules[0].backends[0].actions: an answer to other origins is of a rule, not of a backend";
+    assert_eq!(refused.unwrap_err().reason, reason);
     let refused = receive(vec![changed(3, "/rules/0/backends/0/actions", json!([{"redirect": {"status": 302}}]))]);
     assert_eq!(refused.unwrap_err().reason, "rules[0].backends[0].actions: a redirect is of a rule, not of a backend");
 }

@@ -226,7 +226,8 @@ async fn calls_are_changed_and_shared_as_their_rule_says() {
         ),
     ];
     for (case, metadata, expect) in seen {
-        let (seen, status) = echo.met("echo:7070", "/test.Seen/Echo", &[&[("x-case", case)][..], metadata].concat()).await;
+        let (seen, status) =
+            echo.met("echo:7070", "/test.Seen/Echo", &[&[("x-case", case)][..], metadata].concat()).await;
         let seen: serde_json::Value = serde_json::from_str(&seen).unwrap();
         let headers: Vec<(String, String)> = serde_json::from_value(seen["headers"].clone()).unwrap();
         for (name, values) in expect {

@@ -271,13 +271,13 @@ async fn a_limit_is_exact_across_workers() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_route_that_cannot_be_done_answers_500_and_says_why() {
     let shop = shop().await;
-    let mirrored = route(
-        "  - filters: [{type: RequestMirror, requestMirror: {backendRef: {name: reviews, port: 80}}}]\n    backendRefs: \
+    let limited = route(
+        "  - filters: [{type: ExtensionRef, extensionRef: {group: example.com, kind: Limit, name: some}}]\n    backendRefs: \
          [{name: reviews, port: 80}]\n",
     );
-    let printed = shop.mesh.weft_reading(&mirrored, &["apply", "-f", "-", "--wait", "30s"]);
+    let printed = shop.mesh.weft_reading(&limited, &["apply", "-f", "-", "--wait", "30s"]);
     let said = format!("{}{}", printed.out, printed.err);
-    assert!(printed.code == 0 && said.contains("RequestMirror is not supported yet"), "{said}");
+    assert!(printed.code == 0 && said.contains("ExtensionRef is not supported yet"), "{said}");
     let answer = Client::through(shop.client.proxy(), "reviews").await.get("/who").await;
     assert_eq!(answer.status, 500, "{}", answer.text());
 }

@@ -75,6 +75,7 @@ fn render(args: &ExplainArgs, answer: &Explanation, paint: &Paint) -> String {
         Verdict::Denied => paint.bad("DENIED"),
         Verdict::Unavailable => paint.warn("UNAVAILABLE"),
         Verdict::Redirected => paint.warn("REDIRECTED"),
+        Verdict::Answered => paint.good("ANSWERED"),
     };
     let (namespace, account) = &args.from;
     let asked = match answer.connection {
@@ -151,6 +152,11 @@ fn facts(answer: &Explanation) -> Table {
             facts.row(["SENT AS:".to_owned(), cell(&sent)]);
         }
     }
+    for mirror in &answer.mirrors {
+        let to = mirror.service.as_deref().unwrap_or("nowhere, since it does not resolve");
+        let of = mirror.backend.as_ref().map(|backend| format!(" of {backend}")).unwrap_or_default();
+        facts.row(["MIRRORED TO:".to_owned(), cell(&format!("{to}:{}, {}{of}", mirror.port, mirror.share))]);
+    }
     for note in &answer.notes {
         facts.row(["NOTE:".to_owned(), cell(note)]);
     }
@@ -179,6 +185,8 @@ enum Verdict {
     Unavailable,
     /// The route names another address.
     Redirected,
+    /// The caller's proxy answers a preflight.
+    Answered,
 }
 
 fn verdict(answer: &Explanation) -> Verdict {
@@ -186,6 +194,7 @@ fn verdict(answer: &Explanation) -> Verdict {
         (true, _) => Verdict::Allowed,
         (_, Some(500..)) if !answer.barred => Verdict::Unavailable,
         (_, Some(300..400)) => Verdict::Redirected,
+        (_, Some(200..300)) => Verdict::Answered,
         _ => Verdict::Denied,
     }
 }
@@ -193,6 +202,7 @@ fn verdict(answer: &Explanation) -> Verdict {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use weft_api::MirrorExplanation;
 
     use super::*;
 
@@ -254,6 +264,19 @@ mod tests {
         (sent.backends[0].host, sent.backends[0].path) = (Some("v1.example".into()), Some("/x".into()));
         let text = render(&args, &sent, &Paint::plain());
         assert!(text.starts_with("REDIRECTED  GET reviews/admin") && text.contains("v1.example/x\n"), "{text}");
+        let mirrors = [(Some("default/copy"), None), (None, Some("default/reviews-v1"))];
+        let mirrors = mirrors.map(|(service, backend)| MirrorExplanation {
+            service: service.map(str::to_owned),
+            port: 80,
+            share: "20 % of the requests".to_owned(),
+            backend: backend.map(str::to_owned),
+        });
+        let text = render(&args, &Explanation { mirrors: mirrors.into(), ..answer.clone() }, &Paint::plain());
+        assert!(text.contains("MIRRORED TO:  default/copy:80, 20 % of the requests\n"), "{text}");
+        let nowhere = "nowhere, since it does not resolve:80, 20 % of the requests of default/reviews-v1\n";
+        assert!(text.contains(nowhere), "{text}");
+        let preflight = Explanation { status: Some(200), ..answer.clone() };
+        assert!(render(&args, &preflight, &Paint::plain()).starts_with("ANSWERED  GET reviews/admin"));
         let noted = Explanation { notes: vec!["no workload has the account shop/partner".into()], ..answer.clone() };
         assert!(render(&args, &noted, &Paint::plain()).contains("NOTE:"), "{noted:?}");
         let nobody = Explanation { status: Some(503), ..answer };

@@ -129,6 +129,12 @@ limits! {
     own_answer_timeout_s: u64 = 30, 1, LONG_S;
     /// Bytes of a request body that are kept until its answer comes, so that what nobody processed, and what a rule asks for, can be sent again.
     replay_buffer_bytes: usize = 64 * 1_024, 0, 16 << 20;
+    /// Copies of requests under way, per worker, which routes mirror. Above: they are not sent, and counted.
+    mirrors: usize = 128, 0, 1 << 20;
+    /// Bytes of a request body that wait to be sent with its copy. Above: the copy is cut and counted, the request goes on.
+    mirror_buffer_bytes: usize = 1 << 20, 0, 1 << 30;
+    /// From a copy's start to the end of its answer. Later: it is given up and counted.
+    mirror_timeout_ms: u64 = 15_000, 1, HOUR_MS;
     /// Bytes that the process may hold for streams whose receivers take nothing, both directions and all protocols. Above:
     /// those that have stalled longest are reset and counted.
     stalled_bytes: u64 = 256 << 20, 1 << 20, 1 << 40;

@@ -256,6 +256,43 @@ impl<'a> Attempts<'a> {
     }
 }
 
+/// The one attempt of a copy of a request, which may outlive the request and the configuration.
+pub(super) struct Once {
+    target: KeptTarget,
+    connect_timeout: Duration,
+    key: Wanted,
+    state: Rc<ServiceState>,
+}
+
+impl<'a> Attempts<'a> {
+    /// One of them, for a task of its own.
+    pub(super) fn once(self) -> Once {
+        let Self { target, connect_timeout, key, state, .. } = self;
+        Once { target, connect_timeout, key, state }
+    }
+
+    pub(super) fn again(worker: &'a Rc<Worker>, once: Once) -> Self {
+        let Once { target, connect_timeout, key, state } = once;
+        Self {
+            worker,
+            target,
+            connect_timeout,
+            direct: None,
+            key,
+            deadline: Deadline::NEVER,
+            end: None,
+            attempt_timeout: None,
+            repeating: None,
+            state,
+            max_retries: 0,
+            most: 1,
+            refusals: 0,
+            avoid: Vec::new(),
+            tried: Vec::new(),
+        }
+    }
+}
+
 /// One attempt at one endpoint. Tells the balancer how it went, whichever way it ends.
 pub(super) struct Attempt<'a> {
     worker: &'a Rc<Worker>,

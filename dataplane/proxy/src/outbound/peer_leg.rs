@@ -55,6 +55,11 @@ impl PeerConn {
         exchanged.map_err(|unanswered| Failed::of(unanswered, self.permit))
     }
 
+    /// Sends the head of a copy, whose answer nobody waits for.
+    pub(super) async fn open(self, head: &RequestHead, added: &Added<'_>, end: bool) -> Result<MeshStream, Failure> {
+        self.client.send(head, added, end).await.map_err(|error| self.failed(error).failure())
+    }
+
     /// Opens a byte tunnel by the CONNECT `head`.
     pub(super) async fn tunnel(self, head: &RequestHead) -> Result<PeerTunnel, Failed> {
         let mut stream = match self.client.send(head, &Added::default(), false).await {

@@ -100,6 +100,11 @@ impl Plan<'_> {
         self.plan.retry
     }
 
+    /// The decision that it was made of.
+    pub(super) fn decided(&self) -> &route::Plan<'_> {
+        &self.plan
+    }
+
     /// The rule's changes of the answer.
     pub(super) fn answer_edits(&self) -> AnswerEdits {
         self.plan.answer_edits()

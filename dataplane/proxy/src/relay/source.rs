@@ -14,6 +14,7 @@ use http::HeaderMap;
 use weft_transport::detect::{FirstLine, Judged, Text};
 use weft_transport::http::{Frame, RecvBody, StreamError};
 
+use crate::copying::Tap;
 use crate::mesh;
 
 /// What is looked for in a stream that nobody judges.
@@ -76,7 +77,10 @@ impl<'a> Source<'a> {
         if let Some(again) = self.kept.as_ref().and_then(Kept::again) {
             return Ok(Some(again));
         }
-        let Some(frame) = self.body.frame().await? else { return Ok(None) };
+        let Some(frame) = self.body.frame().await? else {
+            self.end_copies();
+            return Ok(None);
+        };
         self.taken = true;
         if let Frame::Data(data) = &frame
             && !self.may_pass(data)
@@ -88,6 +92,9 @@ impl<'a> Source<'a> {
         }
         if self.limit > 0 {
             self.kept().keep(&frame);
+        }
+        if let Some(kept) = &self.kept {
+            kept.tell(&frame);
         }
         Ok(Some(frame))
     }
@@ -108,6 +115,18 @@ impl<'a> Source<'a> {
     /// Gives back what was taken.
     pub fn give_back(&mut self, trailers: HeaderMap) {
         self.ahead = Some(Box::new(Frame::Trailers(trailers)));
+    }
+
+    /// Copies all that is read from here on.
+    pub fn copy_to(&mut self, tap: Tap) {
+        self.kept().0.borrow_mut().taps.push(tap);
+    }
+
+    /// Tells its copies that the body is whole.
+    pub fn end_copies(&mut self) {
+        if let Some(kept) = &self.kept {
+            kept.0.borrow_mut().taps.drain(..).for_each(|tap| tap.finish());
+        }
     }
 
     fn may_pass(&mut self, data: &[u8]) -> bool {
@@ -178,12 +197,16 @@ struct Copied {
     trailers_due: bool,
     /// Bytes that may still be kept. `None`: nothing is kept any more.
     room: Option<usize>,
+    /// Of copies that are sent elsewhere; none of them holds up the body.
+    taps: Vec<Tap>,
 }
 
 impl Kept {
     fn new(limit: usize) -> Self {
         let room = (limit > 0).then_some(limit);
-        Self(Rc::new(RefCell::new(Copied { data: BytesMut::new(), trailers: None, at: 0, trailers_due: false, room })))
+        let taps = Vec::new();
+        let copied = Copied { data: BytesMut::new(), trailers: None, at: 0, trailers_due: false, room, taps };
+        Self(Rc::new(RefCell::new(copied)))
     }
 
     fn keep(&self, frame: &Frame) {
@@ -201,6 +224,10 @@ impl Kept {
                 None => copied.settle(),
             },
         }
+    }
+
+    fn tell(&self, frame: &Frame) {
+        self.0.borrow().taps.iter().for_each(|tap| tap.take(frame));
     }
 
     fn again(&self) -> Option<Frame> {

@@ -47,6 +47,8 @@ pub struct Logged {
     pub reason: Option<&'static str>,
     /// The same as a sentence.
     pub message: Option<String>,
+    /// A copy of a request, which a route mirrors.
+    pub mirrored: bool,
 }
 
 impl Logged {
@@ -69,6 +71,7 @@ impl Logged {
             rule: None,
             reason: None,
             message: None,
+            mirrored: false,
         }
     }
 
@@ -112,6 +115,7 @@ pub fn request_line(side: Side, log: &Logged, end: &RequestEnd) -> String {
     put("rule", json!(log.rule));
     put("reason", json!(log.reason));
     put("message", json!(log.message));
+    put("mirrored", json!(log.mirrored.then_some(true)));
     Value::Object(line).to_string()
 }
 

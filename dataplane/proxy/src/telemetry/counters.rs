@@ -22,6 +22,7 @@ pub struct Counters {
     pub connections_refused: metrics::Counter,
     pub without_hash_key: metrics::Counter,
     pub ejections: metrics::Counter,
+    pub mirrored_served: metrics::Counter,
     detected: [metrics::Counter; 5],
 }
 
@@ -52,6 +53,9 @@ impl Counters {
         for limit in Limited::ALL {
             metrics::counter!(Metric::LimitsHit.name(), "limit" => limit.key()).absolute(0);
         }
+        for result in Mirrored::ALL {
+            metrics::counter!(Metric::Mirrored.name(), "result" => result.as_str()).absolute(0);
+        }
         for result in ["renewed", "failed"] {
             metrics::counter!(Metric::CertificateRenewals.name(), "result" => result).absolute(0);
         }
@@ -65,6 +69,7 @@ impl Counters {
             connections_refused: counter(Metric::AppConnectionsRefused),
             without_hash_key: counter(Metric::WithoutHashKey),
             ejections: counter(Metric::Ejections),
+            mirrored_served: counter(Metric::MirroredServed),
             detected: DETECTED.map(|protocol| metrics::counter!(Metric::Detected.name(), "protocol" => protocol)),
         }
     }
@@ -140,6 +145,43 @@ impl Limited {
     /// Counts that it was hit.
     pub fn hit(self) {
         metrics::counter!(Metric::LimitsHit.name(), "limit" => self.key()).increment(1);
+    }
+}
+
+/// What became of a copy of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mirrored {
+    Answered,
+    Failed,
+    /// It was slower than its buffer is large.
+    Behind,
+    /// The request ended before its body was whole.
+    Abandoned,
+    Late,
+    /// As many as may were under way.
+    Full,
+    /// Its route names no service or port that there is.
+    Unresolved,
+}
+
+impl Mirrored {
+    const ALL: [Self; 7] =
+        [Self::Answered, Self::Failed, Self::Behind, Self::Abandoned, Self::Late, Self::Full, Self::Unresolved];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Failed => "failed",
+            Self::Behind => "behind",
+            Self::Abandoned => "abandoned",
+            Self::Late => "late",
+            Self::Full => "full",
+            Self::Unresolved => "unresolved",
+        }
+    }
+
+    pub fn count(self) {
+        metrics::counter!(Metric::Mirrored.name(), "result" => self.as_str()).increment(1);
     }
 }
 

@@ -77,6 +77,9 @@ metrics! {
     EndpointsEjected = "weft_endpoints_ejected", Gauge, "Endpoints skipped because they failed too often in a row, as each worker finds.";
     Ejections = "weft_ejections_total", Counter, "Endpoints ejected because they failed too often in a row.";
     RequestsPending = "weft_requests_pending", Gauge, "Requests that wait since as many to their service are under way as its TrafficPolicy lets be.";
+    Mirrored = "weft_mirrored_requests_total", Counter, "Copies of requests that routes mirror, by what became of them (result).";
+    MirrorsInFlight = "weft_mirrored_requests_in_flight", Gauge, "Copies of requests under way.";
+    MirroredServed = "weft_mirrored_requests_served_total", Counter, "Requests of peers that are copies, which their routes mirror.";
     Passthrough = "weft_passthrough_connections_total", Counter, "Connections and requests to destinations outside the mesh.";
     PlaintextRefused = "weft_inbound_plaintext_refused_total", Counter, "Plain-text connections refused under Strict.";
     MisdirectedRefused = "weft_misdirected_refused_total", Counter, "Requests to sockets that this proxy doesn't serve.";

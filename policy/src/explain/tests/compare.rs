@@ -1,7 +1,7 @@
 //! A caller's proxy and a callee's, as far as they decide, beside `explain`: over thousands of random worlds and requests
 //! they must agree.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -120,7 +120,7 @@ fn random_route(random: &mut Random, number: usize) -> String {
             let name = random.one(&["web", "api", "api", "gone"]);
             let weight = random.one(&["0", "1", "3"]);
             let own = if random.below(4) == 0 { random_filters(random, kind == "PathPrefix") } else { String::new() };
-            let own = if own.contains("Redirect") { String::new() } else { own };
+            let own = if own.contains("Redirect") || own.contains("CORS") { String::new() } else { own };
             backends += &format!("{{name: {name}, port: 80, weight: {weight}{own}}}, ");
         }
         text += &format!(
@@ -164,7 +164,15 @@ fn random_filters(random: &mut Random, by_prefix: bool) -> String {
         0 if by_prefix => format!("{{type: ReplacePrefixMatch, replacePrefixMatch: {to}}}"),
         _ => format!("{{type: ReplaceFullPath, replaceFullPath: {to}}}"),
     };
-    match random.below(6) {
+    match random.below(8) {
+        7 => {
+            let to = random.one(&["api", "gone", "web"]);
+            let percent = random.one(&["0", "50"]);
+            format!(
+                ", filters: [{{type: RequestMirror, requestMirror: {{backendRef: {{name: {to}, port: 80}}, percent: {percent}}}}}]"
+            )
+        }
+        6 => ", filters: [{type: CORS, cors: {allowOrigins: ['https://a.example']}}]".into(),
         0 => format!(", filters: [{{type: URLRewrite, urlRewrite: {{hostname: else.where, path: {path}}}}}]"),
         1 => format!(", filters: [{{type: RequestRedirect, requestRedirect: {{path: {path}}}}}]"),
         2 => {
@@ -235,8 +243,13 @@ fn inbound(
     if allowed { 200 } else { 403 }
 }
 
-/// Results of a request at its two proxies, for dice that meet each backend.
-fn carried(world: &World, query: &Query, caller: &ObjectName) -> Result<Vec<Carried>, ()> {
+/// Results of a request at its two proxies, for dice that meet each backend, and where it is copied to.
+fn carried(
+    world: &World,
+    query: &Query,
+    caller: &ObjectName,
+    copied: &mut BTreeSet<Option<String>>,
+) -> Result<Vec<Carried>, ()> {
     let bundle = held(world, caller);
     let (table, mesh) = (RouteTable::new(&bundle), bundle.mesh.clone().unwrap());
     let own = bundle.workloads.values().next().unwrap();
@@ -265,6 +278,8 @@ fn carried(world: &World, query: &Query, caller: &ObjectName) -> Result<Vec<Carr
                 continue;
             }
         };
+        let named = |copied: crate::route::Copied<'_>| copied.named.map(ToString::to_string);
+        copied.extend(plan.copies(&table, || 0).into_iter().map(named));
         all.extend(delivered(world, query, &own.identity, &plan, Some(&path)));
     }
     Ok(all)
@@ -308,20 +323,31 @@ struct Carried {
     service: Option<String>,
 }
 
+/// Fields of a request.
+fn random_fields(random: &mut Random) -> BTreeMap<String, String> {
+    match random.below(5) {
+        0 | 1 => BTreeMap::from([("x-a".to_owned(), "1".to_owned())]),
+        2 => {
+            let origin = random.one(&["https://a.example", "https://b.example"]);
+            let fields = [("origin", origin), ("access-control-request-method", "PUT")];
+            fields.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+        }
+        _ => BTreeMap::new(),
+    }
+}
+
 #[test]
 fn explain_says_what_the_proxies_do() {
     let mut random = Random(3);
     let (mut seen, mut nowhere, mut calls) = (BTreeMap::<u16, usize>::new(), 0, 0);
+    let (mut preflights, mut copies) = (0, 0);
     for round in 0..250 {
         let world = random_world(&mut random);
         for _ in 0..16 {
             let caller =
                 ObjectName::new(random.one(&["shop", "partner"]), format!("{}-0", random.one(&["web", "api"])));
             let account = caller.name.trim_end_matches("-0");
-            let headers = match random.below(3) {
-                0 => BTreeMap::from([("x-a".to_owned(), "1".to_owned())]),
-                _ => BTreeMap::new(),
-            };
+            let headers = random_fields(&mut random);
             let to = [
                 "web.shop",
                 "web.shop",
@@ -337,12 +363,13 @@ fn explain_says_what_the_proxies_do() {
                 from: format!("{}/{account}", caller.namespace),
                 to: random.one(&to).to_owned(),
                 port: Some([80, 80, 80, 8080, 81][random.below(5)]),
-                method: random.one(&["GET", "POST"]).to_owned(),
+                method: random.one(&["GET", "POST", "OPTIONS"]).to_owned(),
                 path: random.one(&PATHS).to_owned(),
                 headers,
             };
             let said = explain(&world, &query);
-            let done = carried(&world, &query, &caller);
+            let mut copied = BTreeSet::new();
+            let done = carried(&world, &query, &caller, &mut copied);
             let (said, done) = match (said, done) {
                 (Ok(said), Ok(done)) => (said, done),
                 (Err(_), Err(())) => {
@@ -352,10 +379,14 @@ fn explain_says_what_the_proxies_do() {
                 (said, done) => panic!("round {round}: {query:?}: said {said:?}, done {done:?}"),
             };
             let told = format!("round {round}: {query:?}: said {said:?}, done {done:?}");
-            assert_eq!(said.allowed, done.iter().all(|one| one.status == 200), "{told}");
+            let by_app = |one: &Carried| one.status == 200 && one.service.is_some();
+            assert_eq!(said.allowed, done.iter().all(by_app), "{told}");
             if let Some(status) = said.status {
                 assert!(done.iter().any(|one| one.status == status), "{told}");
             }
+            let mirrored = |to: &Option<String>| said.mirrors.iter().any(|mirror| mirror.service == *to);
+            assert!(copied.iter().all(mirrored), "copied to {copied:?}, {told}");
+            copies += copied.len();
             let route = said.route.as_ref().map(|route| (format!("{} {}", route.kind, route.name), route.rule_index));
             let services: Vec<_> = said.backends.iter().filter(|backend| backend.weight > 0).collect();
             for one in done.iter().filter(|one| one.service.is_some()) {
@@ -363,6 +394,7 @@ fn explain_says_what_the_proxies_do() {
                 assert!(services.iter().any(|backend| backend.service == one.service), "{told}");
             }
             calls += usize::from(said.allowed && route.is_some_and(|(name, _)| name.starts_with("GRPCRoute")));
+            preflights += usize::from(said.status == Some(200));
             *seen.entry(said.status.unwrap_or(200)).or_default() += 1;
         }
     }
@@ -370,4 +402,5 @@ fn explain_says_what_the_proxies_do() {
         assert!(seen.get(&status).is_some_and(|count| *count > 20), "{status} happens: {seen:?}");
     }
     assert!(nowhere > 100 && calls > 20, "{nowhere} {calls}");
+    assert!(preflights > 5 && copies > 20, "{preflights} {copies}");
 }

@@ -107,12 +107,12 @@ fn an_httproute_beside_a_grpcroute_is_told_where_it_is_not_asked() {
 #[test]
 fn a_grpcroute_that_cannot_be_done_or_read_leaves_nothing_open() {
     let parent = "[{group: '', kind: Service, name: web}]";
-    let mirrored = of_kind("GRPCRoute", "shop/r", parent, "[], filters: [{type: RequestMirror, requestMirror: {}}]");
-    let world = shop_and(&mirrored);
+    let extended = of_kind("GRPCRoute", "shop/r", parent, "[], filters: [{type: ExtensionRef, extensionRef: {}}]");
+    let world = shop_and(&extended);
     let key = ObjectKey::new(Kind::GrpcRoute, "shop", "r");
     let accepted = &route_status(&world, world.route(&key).unwrap())[0].conditions[0];
     assert_eq!((accepted.status, accepted.reason), (false, "UnsupportedValue"));
-    assert!(accepted.message.contains("RequestMirror is not supported yet"), "{}", accepted.message);
+    assert!(accepted.message.contains("ExtensionRef is not supported yet"), "{}", accepted.message);
     let leads = |world: &World| {
         let backends = bundle(world, &["shop/web-1"]).routes.into_values().flat_map(|route| route.rules);
         backends.flat_map(|rule| rule.backends).filter(|backend| backend.service.is_some()).count()

@@ -1,6 +1,6 @@
 //! Routes of every kind as one: who plans them, tells of them or looks for mistakes asks the kind only where it matters.
 
-use super::{GrpcRouteSpec, HttpRouteSpec};
+use super::{GrpcRouteSpec, HttpRouteSpec, RuleSpec};
 use crate::bundle::{ObjectName, RouteKind};
 use crate::resource::{Kind, Metadata, Object, ObjectKey, Resource};
 
@@ -67,10 +67,10 @@ impl<'r> AnyRoute<'r> {
         services.map(move |parent| self.named(parent.namespace.as_deref(), &parent.name))
     }
 
-    /// Services that it leads to.
+    /// Services that it leads to, copies included.
     pub fn backends(self) -> impl Iterator<Item = ObjectName> + use<'r> {
-        let backends = self.spec.rules.iter().flat_map(|rule| &rule.backend_refs);
-        backends.map(move |backend| self.named(backend.namespace.as_deref(), &backend.name))
+        let referred = self.spec.rules.iter().flat_map(RuleSpec::referred);
+        referred.map(move |(_, backend)| backend.object_name(&self.metadata.namespace))
     }
 
     /// What a reference means that may leave its namespace out.

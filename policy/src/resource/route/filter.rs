@@ -4,6 +4,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
+use super::{CorsSpec, MirrorSpec};
 use crate::bundle::Scheme;
 use crate::resource::value;
 
@@ -15,6 +16,8 @@ pub enum RouteFilter {
     ResponseHeaderModifier(HeaderModifierSpec),
     RequestRedirect(RedirectSpec),
     UrlRewrite(RewriteSpec),
+    Cors(CorsSpec),
+    RequestMirror(MirrorSpec),
     /// One that can't be done yet.
     Later(Box<FilterFields>),
 }
@@ -34,8 +37,20 @@ impl RouteFilter {
         match self {
             Self::RequestHeaderModifier(modifier) => of(FilterType::RequestHeaderModifier, modifier),
             Self::ResponseHeaderModifier(modifier) => of(FilterType::ResponseHeaderModifier, modifier),
-            Self::RequestRedirect(_) | Self::UrlRewrite(_) | Self::Later(_) => None,
+            Self::RequestRedirect(_)
+            | Self::UrlRewrite(_)
+            | Self::Cors(_)
+            | Self::RequestMirror(_)
+            | Self::Later(_) => None,
         }
+    }
+
+    pub(super) fn cors(&self) -> Option<&CorsSpec> {
+        if let Self::Cors(cors) = self { Some(cors) } else { None }
+    }
+
+    pub(crate) fn mirror(&self) -> Option<&MirrorSpec> {
+        if let Self::RequestMirror(mirror) = self { Some(mirror) } else { None }
     }
 
     pub(super) fn filter_type(&self) -> FilterType {
@@ -44,6 +59,8 @@ impl RouteFilter {
             Self::ResponseHeaderModifier(_) => FilterType::ResponseHeaderModifier,
             Self::RequestRedirect(_) => FilterType::RequestRedirect,
             Self::UrlRewrite(_) => FilterType::UrlRewrite,
+            Self::Cors(_) => FilterType::Cors,
+            Self::RequestMirror(_) => FilterType::RequestMirror,
             Self::Later(fields) => fields.filter_type,
         }
     }
@@ -52,14 +69,16 @@ impl RouteFilter {
     pub(super) fn undoable(&self, of_backend: bool, redirects: bool) -> Option<String> {
         match self {
             Self::Later(fields) => Some(format!("{} is not supported yet", fields.filter_type.names().0)),
-            Self::RequestRedirect(_) if of_backend => {
-                Some("RequestRedirect of a backend is not supported yet".to_owned())
+            Self::RequestRedirect(_) | Self::Cors(_) if of_backend => {
+                Some(format!("{} of a backend is not supported yet", self.filter_type().names().0))
             }
-            Self::ResponseHeaderModifier(_) if redirects => {
-                Some("ResponseHeaderModifier of a redirect is not supported yet".to_owned())
+            Self::ResponseHeaderModifier(_) | Self::Cors(_) if redirects => {
+                Some(format!("{} of a redirect is not supported yet", self.filter_type().names().0))
             }
             Self::RequestRedirect(_)
             | Self::UrlRewrite(_)
+            | Self::Cors(_)
+            | Self::RequestMirror(_)
             | Self::RequestHeaderModifier(_)
             | Self::ResponseHeaderModifier(_) => None,
         }
@@ -70,7 +89,11 @@ impl RouteFilter {
         match self {
             Self::RequestRedirect(redirect) => Some(("requestRedirect.path", redirect.path.as_ref()?)),
             Self::UrlRewrite(rewrite) => Some(("urlRewrite.path", rewrite.path.as_ref()?)),
-            Self::RequestHeaderModifier(_) | Self::ResponseHeaderModifier(_) | Self::Later(_) => None,
+            Self::RequestHeaderModifier(_)
+            | Self::ResponseHeaderModifier(_)
+            | Self::Cors(_)
+            | Self::RequestMirror(_)
+            | Self::Later(_) => None,
         }
     }
 }
@@ -167,7 +190,7 @@ pub struct FilterFields {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     response_header_modifier: Option<HeaderModifierSpec>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    request_mirror: Option<Value>,
+    request_mirror: Option<MirrorSpec>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     request_redirect: Option<RedirectSpec>,
     #[serde(default, skip_serializing_if = "Option::is_none", rename = "urlRewrite")]
@@ -175,7 +198,7 @@ pub struct FilterFields {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     extension_ref: Option<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    cors: Option<Value>,
+    cors: Option<CorsSpec>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     external_auth: Option<Value>,
 }
@@ -237,6 +260,8 @@ impl TryFrom<FilterFields> for RouteFilter {
             FilterFields { response_header_modifier: Some(modifier), .. } => Self::ResponseHeaderModifier(modifier),
             FilterFields { request_redirect: Some(redirect), .. } => Self::RequestRedirect(redirect),
             FilterFields { url_rewrite: Some(rewrite), .. } => Self::UrlRewrite(rewrite),
+            FilterFields { cors: Some(cors), .. } => Self::Cors(cors),
+            FilterFields { request_mirror: Some(mirror), .. } => Self::RequestMirror(mirror),
             later => Self::Later(Box::new(later)),
         })
     }
@@ -267,6 +292,10 @@ impl From<RouteFilter> for FilterFields {
                 Self { request_redirect: Some(redirect), ..empty(FilterType::RequestRedirect) }
             }
             RouteFilter::UrlRewrite(rewrite) => Self { url_rewrite: Some(rewrite), ..empty(FilterType::UrlRewrite) },
+            RouteFilter::RequestMirror(mirror) => {
+                Self { request_mirror: Some(mirror), ..empty(FilterType::RequestMirror) }
+            }
+            RouteFilter::Cors(cors) => Self { cors: Some(cors), ..empty(FilterType::Cors) },
         }
     }
 }

@@ -34,8 +34,8 @@ fn what_something_withheld_would_have_narrowed_is_closed() {
         objects.into_iter().map(|object| Arc::new(Told::of(object))).collect::<ToldSet>()
     };
     let exposed = |target: &ToldSet, missing: Key, view: &View| {
-        let withheld = Withheld::from([(missing, (1, String::new()))]);
-        let exposed = target.iter().filter(|told| is_exposed(&told.object, target, &withheld, view));
+        let missing = [&target.get(&missing).unwrap().object];
+        let exposed = target.iter().filter(|told| is_exposed(&told.object, &missing, view));
         exposed.map(|told| told.key.to_string()).collect::<Vec<_>>()
     };
     let (nothing, guard) = (View::new(Versions::new()), Key::Filter("shop/guard".to_owned()));
@@ -190,6 +190,42 @@ async fn a_route_that_a_proxy_refuses_at_its_first_start_comes_closed() {
     // As soon as it takes another version, both are as they are.
     control.apply(&route("/better")).await;
     proxy.take_until(|bundle| has_path(bundle, "/better") && has_path(bundle, "/other")).await;
+}
+
+/// Copies are a preference: a proxy that can't send them has the route as it is without, and so are the other routes of its
+/// service open. What it refuses of that all the same comes closed.
+#[tokio::test]
+async fn a_proxy_of_an_earlier_release_has_the_route_without_its_mirrors() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    let mirrored = "{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: m, namespace: shop}, spec: {parentRefs: \
+                    [{group: '', kind: Service, name: web}], rules: [{matches: [{path: {value: /copied}}], backendRefs: [{name: web, port: 80}], \
+                    filters: [{type: RequestMirror, requestMirror: {backendRef: {name: web, port: 80}}}]}]}}\n";
+    let revision = control.apply(&format!("{WEB}---\n{mirrored}---\n{}", route("/other"))).await;
+    let svid = control.join("shop/client").await;
+    let hello = of_another_release("old-1", &["quic", ENVELOPES, FILTER_CONTRACT, OUTBOUND_CLOSED]);
+    let mut old = Proxy::connect_with(&control, &svid, hello, Bundle::default()).await;
+    let delta = old.delta().await;
+    let key = Key::Route(name("m"));
+    let (complete, states) = state(&control, revision, 10_000).await;
+    let why = &states.iter().find(|(name, ..)| name == "old-1").unwrap().2;
+    let told = "HTTPRoute shop/m: as by default: its settings require request-mirror, which this proxy can't do";
+    assert!(!complete && why.contains(told), "{states:?}");
+    let routes = delta.upserts.iter().filter_map(|object| match object {
+        Object::Route(route) => Some(route),
+        Object::Mesh(_) | Object::Workload(_) | Object::Service(_) | Object::Filter(_) => None,
+    });
+    let routes: Vec<&Route> = routes.collect();
+    let open = |route: &Route| route.rules[0].backends[0].service.is_some() && !route.mirrors();
+    assert!(routes.len() == 2 && routes.iter().all(|route| open(route)), "{routes:?}");
+    let (object, reason) = (Some((&key).into()), "rules[0]: unknown".to_owned());
+    let nack = v1::Nack { revision: delta.revision.0, key: object, reason, ..Default::default() };
+    old.say(Message::Nack(nack)).await;
+    old.take_until(|bundle| bundle.routes.len() == 2).await;
+    assert!(!old.bundle.routes.values().any(|route| open(route)), "{:?}", old.bundle.routes);
+    let svid = control.join("shop/client").await;
+    let mut new = Proxy::connect(&control, &svid, "new-1", None, Bundle::default()).await;
+    new.take_until(|bundle| bundle.routes.get(&name("m")).is_some_and(Route::mirrors)).await;
 }
 
 /// A TrafficPolicy is a preference: a proxy that does not know it has the service as it is without, limits included, and

@@ -34,6 +34,24 @@ async fn a_small_body_is_given_again() {
     assert_eq!(read(&mut source).await, b"hello, world");
 }
 
+/// A request that is sent again has the copies that it had.
+#[tokio::test]
+async fn copies_have_what_is_read_once_however_often_it_is_given() {
+    let (mut reader, _writer) = sent(b"hello, world").await;
+    let mut source = Source::replayable(RecvBody::Tcp(&mut reader), 64);
+    let (tap, copied) = crate::copying::tapped(64);
+    source.copy_to(tap);
+    assert_eq!(read(&mut source).await, b"hello, world");
+    assert!(source.rewind());
+    assert_eq!(read(&mut source).await, b"hello, world");
+    drop(source);
+    let mut all = Vec::new();
+    while let Some(Frame::Data(data)) = copied.frame().await.unwrap() {
+        all.extend_from_slice(&data);
+    }
+    assert_eq!(all, b"hello, world");
+}
+
 #[tokio::test]
 async fn a_large_body_is_not() {
     let (mut reader, _writer) = sent(&[7; 4_096]).await;
