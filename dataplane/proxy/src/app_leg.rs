@@ -16,13 +16,14 @@ use weft_policy::bundle::is_idempotent;
 use weft_transport::http::{ResponseRecv, SendBody};
 
 use crate::apps::{AppConn, AppPool, Conn};
-use crate::call::{Call, Failed, Trial};
+use crate::call::{Call, Failed};
 use crate::filtering::Filtered;
 use crate::record::Unanswered;
 use crate::relay::{self, ClientGone, Idle, Terms};
 use crate::reply::{Failure, Party};
 use crate::sockets::PlainSocket;
 use crate::telemetry::counters::{Counters, Limited};
+use crate::trial::Trial;
 
 /// The pause after an app's second refusal of a request; it doubles up to [`MAX_PAUSE`]. Not in the configuration: short
 /// enough for nobody to notice, long enough for an app that renews its connection.

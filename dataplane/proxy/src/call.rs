@@ -1,16 +1,13 @@
 //! A request on its way through the proxy, and how an attempt to send it may fail. Shared by both sides.
 
-use std::cell::Cell;
-use std::time::Duration;
-
-use tokio::time::Instant;
 use weft_filter_host::Permit;
-use weft_transport::http::{RequestHead, Responder, ResponseHead};
+use weft_transport::http::{RequestHead, Responder};
 
 use crate::apps::Holder;
 use crate::record::{Record, Unanswered};
 use crate::relay::Source;
 use crate::reply::Failure;
+use crate::trial::Trial;
 
 /// A request with its body and the way back to its client, as long as no final head was sent on it. Stays with whoever read
 /// it: a future that took it by value would hold it twice.
@@ -32,62 +29,6 @@ pub struct Call<'c, 'a> {
     pub holder: &'c Holder,
     /// What holds for this attempt alone. `None`: nothing.
     pub trial: Option<&'c Trial<'c>>,
-}
-
-/// What holds for one attempt of a request that may be followed by others.
-#[derive(Clone, Copy)]
-pub struct Trial<'t> {
-    /// Says which answers nobody is given, since another attempt follows.
-    pub again: Option<&'t dyn Again>,
-    /// When the final head of an answer has to be there.
-    pub end: &'t Cell<Option<End>>,
-}
-
-impl<'t> Trial<'t> {
-    pub fn end(trial: Option<&Self>) -> Option<End> {
-        trial.and_then(|trial| trial.end.get())
-    }
-
-    pub fn again(trial: Option<&Self>) -> Option<&'t dyn Again> {
-        trial.and_then(|trial| trial.again)
-    }
-}
-
-/// Says whether an answer is to be followed by another attempt instead of being passed on.
-pub trait Again {
-    /// `head`: of the answer, or its trailers where they are all that follows.
-    fn discards(&self, head: &ResponseHead) -> bool;
-
-    /// True where trailers may say so, too.
-    fn reads_trailers(&self) -> bool;
-}
-
-/// The moment by which a request, or one attempt to send it, has to be over.
-#[derive(Debug, Clone, Copy)]
-pub struct End {
-    at: Instant,
-    limit: Duration,
-}
-
-impl End {
-    pub fn after(limit: Duration) -> Option<Self> {
-        Some(Self { at: Instant::now().checked_add(limit)?, limit })
-    }
-
-    /// The earlier of both.
-    #[must_use]
-    pub fn min(self, other: Option<Self>) -> Self {
-        other.filter(|other| other.at < self.at).unwrap_or(self)
-    }
-
-    /// Waits for `awaited` until then.
-    ///
-    /// # Errors
-    /// It was not there by then.
-    pub async fn bounds<T>(self, awaited: impl Future<Output = T>) -> Result<T, Failure> {
-        let late = |_| Failure::Timeout(u64::try_from(self.limit.as_millis()).unwrap_or(u64::MAX));
-        tokio::time::timeout_at(self.at, awaited).await.map_err(late)
-    }
 }
 
 impl Call<'_, '_> {

@@ -27,6 +27,7 @@ pub mod shares;
 pub mod snapshot;
 pub mod sockets;
 pub mod stalls;
+pub mod trial;
 pub mod usage;
 
 pub mod app;

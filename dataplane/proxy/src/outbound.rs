@@ -31,7 +31,7 @@ use self::attempts::{Attempt, Attempts};
 use self::mirror::Mirrors;
 pub use self::origin::{Origin, Target};
 use self::patience::Patience;
-use crate::call::{Again, Call, End, Failed, Request, Trial};
+use crate::call::{Call, Failed, Request};
 use crate::filtering::{self, Filtered};
 use crate::gate::{Gate, Place};
 use crate::mesh::{self, Stamp};
@@ -40,6 +40,7 @@ use crate::relay::{self, ClientGone};
 use crate::reply::{Failure, Side};
 use crate::snapshot::{Current, Served};
 use crate::sockets::PlainSocket;
+use crate::trial::{Again, End, Trial};
 use crate::worker::Worker;
 
 /// Serves one request of a local application. Always answers, always counts.

@@ -26,13 +26,13 @@ pub use tunnel::{TunnelEnd, cut, tunnel};
 
 use gathered::Gathered;
 
-use crate::call::{Again, End};
 use crate::filtering::Filtered;
 use crate::mesh;
 use crate::reply::{Failure, WEFT_UNSERVED, told};
 use crate::stalls::{Load, Pace, Stalled, Stalls};
 use crate::telemetry::counters::Limited;
 use crate::telemetry::series::Counter;
+use crate::trial::{Again, End};
 
 /// Bytes and gRPC status that have passed in one direction. Written as they pass, so that a cancelled pump still tells.
 #[derive(Debug, Default)]

@@ -117,7 +117,15 @@ fn with_named_port(endpoints: &[(&str, u8, u32)], others: &[(&str, Option<u16>)]
 pub(crate) fn balanced(endpoints: &[(&str, u8, u32)], balancing: Balancing) -> Snapshot {
     let mut bundle = Bundle::clone(&snapshot(endpoints).bundle);
     let service = bundle.services.get_mut(&name("reviews")).unwrap();
-    service.traffic = Some(Box::new(Traffic { policy: name("p"), balancing, outliers: None, limits: None }));
+    service.traffic = Some(Box::new(Traffic {
+        policy: name("p"),
+        balancing,
+        outliers: None,
+        limits: None,
+        request_timeout_ms: None,
+        attempt_timeout_ms: None,
+        retry: None,
+    }));
     Snapshot::build(Arc::new(bundle), &HashMap::new()).unwrap()
 }
 

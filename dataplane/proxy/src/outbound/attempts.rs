@@ -19,13 +19,13 @@ use super::peer_leg::PeerConn;
 use super::repeating::{Repeating, Rule};
 use super::{outlier, probe};
 use crate::apps::NotConnected;
-use crate::call::End;
 use crate::destination::{Destination, ServiceState};
 use crate::gate::Gate;
 use crate::reply::Failure;
 use crate::snapshot::{Served, Snapshot};
 use crate::telemetry::counters::Limited;
 use crate::telemetry::series::PairMetrics;
+use crate::trial::End;
 use crate::worker::Worker;
 
 /// Destination that a request or connection is sent to.

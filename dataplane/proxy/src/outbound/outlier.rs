@@ -123,7 +123,7 @@ mod tests {
         error(&StreamError::Truncated, Sign::Nothing, Sign::LocalFailure);
         error(&StreamError::Protocol("odd"), Sign::Nothing, Sign::LocalFailure);
         error(&StreamError::Limit("peer's header bytes"), Sign::Nothing, Sign::Nothing);
-        error(&StreamError::Busy("streams"), Sign::Nothing, Sign::Nothing);
+        error(&StreamError::Busy(Duration::from_secs(1)), Sign::Nothing, Sign::Nothing);
         assert_eq!(of_failure(&Failure::PeerUnserved { told: String::new() }), Sign::GatewayError);
         assert_eq!(of_failure(&Failure::ClientGone), Sign::Nothing);
         assert_eq!(of_failure(&Failure::Timeout(5)), Sign::LocalFailure);

@@ -11,10 +11,10 @@ use weft_flow::{Asked, Deadline, Repeats};
 use weft_policy::bundle::Retry;
 use weft_transport::http::ResponseHead;
 
-use crate::call::Again;
 use crate::destination::ServiceState;
 use crate::relay;
 use crate::reply::{Failure, WEFT_REPLY};
+use crate::trial::Again;
 use crate::worker::Worker;
 
 /// In milliseconds; what is no such number means never (gRPC, A6: client retries).
