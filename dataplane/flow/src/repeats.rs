@@ -113,7 +113,7 @@ mod tests {
     fn agrees_with_a_plain_reference() {
         for seed in 0..1_000_u64 {
             let mut dice = seed;
-            let least = (next_dice(&mut dice) % 3 > 0).then(|| ms(next_dice(&mut dice) % 400));
+            let least = (!next_dice(&mut dice).is_multiple_of(3)).then(|| ms(next_dice(&mut dice) % 400));
             let attempts = u32::try_from(next_dice(&mut dice) % 6).unwrap();
             let first = least.map_or(25, |least| u64::try_from(least.as_millis()).unwrap());
             let mut whole: Vec<u64> = [1, 2, 4, 8, 10, 10].iter().map(|times| first * times).collect();
@@ -125,7 +125,7 @@ mod tests {
             loop {
                 let asked = match next_dice(&mut dice) % 4 {
                     0 => Asked::After(ms(next_dice(&mut dice) % 7_000)),
-                    1 if next_dice(&mut dice) % 8 == 0 => Asked::Stop,
+                    1 if next_dice(&mut dice).is_multiple_of(8) => Asked::Stop,
                     _ => Asked::Nothing,
                 };
                 let throw = next_dice(&mut dice);
@@ -136,7 +136,7 @@ mod tests {
                     Asked::Stop => None,
                 };
                 let expect = allowed.zip(whole.last()).and_then(|(asked, spread)| {
-                    let drawn = u128::from(throw) * u128::from(spread * 1_000_000) >> 64;
+                    let drawn = (u128::from(throw) * u128::from(spread * 1_000_000)) >> 64;
                     let own = least.unwrap_or_default() + Duration::from_nanos(u64::try_from(drawn).unwrap());
                     let wait = own.max(ms(u64::try_from(asked).unwrap()));
                     (clock + wait < end).then_some(wait)

@@ -14,6 +14,7 @@ use crate::bundle::{AppVersion, Bundle, Direction, Egress, FilterMode, ObjectNam
 use crate::identity::TrustDomain;
 use crate::lint::{self, Code, Scope};
 use crate::manifest;
+use crate::resource::route::AnyRoute;
 use crate::resource::{Kind, ObjectKey, Resource};
 
 /// A world of these manifests, one revision each in the order written.
@@ -174,7 +175,7 @@ fn a_consumers_route_to_the_producers_own_service_needs_no_grant() {
     let resolved: Vec<_> = backends.iter().map(|backend| backend.service.clone()).collect();
     assert_eq!(resolved, [Some(name("shop/web")), None], "any other service of that namespace needs one");
     let key = ObjectKey::new(Kind::HttpRoute, "partner", "theirs");
-    let Resource::HttpRoute(theirs) = &world.get(&key).unwrap().resource else { panic!("not a route") };
+    let theirs = AnyRoute::of(&world.get(&key).unwrap().resource).unwrap();
     let status = route_status(&world, theirs);
     let refused = status[0].conditions.iter().find(|condition| condition.kind == "ResolvedRefs").unwrap();
     assert_eq!((refused.reason, refused.key.as_str()), ("RefNotPermitted", "spec.rules[0].backendRefs[1]"));

@@ -108,7 +108,9 @@ fn rules(each: &[(&str, &str)]) -> String {
 }
 
 /// Rules, each with its backend, and the calls that are made while they are all that there is.
-const CASES: [(&[(&str, &str)], &[Call]); 5] = [
+type Fields = &'static [(&'static str, &'static str)];
+
+const CASES: [(Fields, &[Call]); 5] = [
     // Exact method matching.
     (
         &[
@@ -214,7 +216,8 @@ async fn calls_are_changed_and_shared_as_their_rule_says() {
             .to_owned(),
     ];
     echo.route(&each.concat());
-    let seen: [(&str, &[(&str, &str)], &[(&str, &[&str])]); 5] = [
+    type Seen = &'static [(&'static str, &'static [&'static str])];
+    let seen: [(&str, Fields, Seen); 5] = [
         ("set", &[], &[("x-header-set", &["set-overwrites-values"])]),
         ("set", &[("x-header-set", "old")], &[("x-header-set", &["set-overwrites-values"])]),
         ("add", &[("x-header-add", "old")], &[("x-header-add", &["old", "add-appends-values"])]),

@@ -376,7 +376,7 @@ fn a_table_costs_the_same_whatever_the_weights() {
         let mut slots = vec![0_u64; weights.len()];
         order.iter().for_each(|number| slots[*number as usize] += 1);
         for (got, weight) in slots.iter().zip(&weights) {
-            let due = (u128::from(*weight) * SLOTS as u128 / u128::from(total)) as u64;
+            let due = u64::try_from(u128::from(*weight) * SLOTS as u128 / u128::from(total)).unwrap();
             // To a slot; those that the last turn leaves go to the heaviest.
             assert!(got.abs_diff(due) <= 1 + due / 100, "{got} slots, not {due}, of weight {weight} in {total}");
         }

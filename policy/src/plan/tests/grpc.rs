@@ -43,7 +43,8 @@ fn routes_of_two_kinds_with_one_name_are_two() {
 
 #[test]
 fn matches_of_calls_reach_the_bundle() {
-    let check = |matches: &str, expect: &[Option<(Option<&str>, Option<&str>, bool)>]| {
+    type Rpc<'r> = Option<(Option<&'r str>, Option<&'r str>, bool)>;
+    let check = |matches: &str, expect: &[Rpc<'_>]| {
         let text = of_kind("GRPCRoute", "shop/r", "[{group: '', kind: Service, name: web}]", matches);
         let bundle = bundle(&shop_and(&text), &["shop/web-1"]);
         let matches = &bundle.routes.values().next().unwrap().rules[0].matches;

@@ -222,7 +222,7 @@ async fn a_proxy_of_an_earlier_release_has_the_route_without_its_mirrors() {
     let nack = v1::Nack { revision: delta.revision.0, key: object, reason, ..Default::default() };
     old.say(Message::Nack(nack)).await;
     old.take_until(|bundle| bundle.routes.len() == 2).await;
-    assert!(!old.bundle.routes.values().any(|route| open(route)), "{:?}", old.bundle.routes);
+    assert!(!old.bundle.routes.values().any(open), "{:?}", old.bundle.routes);
     let svid = control.join("shop/client").await;
     let mut new = Proxy::connect(&control, &svid, "new-1", None, Bundle::default()).await;
     new.take_until(|bundle| bundle.routes.get(&name("m")).is_some_and(Route::mirrors)).await;
