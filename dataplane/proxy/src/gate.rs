@@ -75,6 +75,15 @@ impl GateFull {
 }
 
 impl Gate {
+    /// A place, where there is one now.
+    ///
+    /// # Errors
+    /// As many are under way as may be.
+    pub fn enter_at_once(&self) -> Result<Place, GateFull> {
+        let place = Arc::clone(&self.places).try_acquire_owned();
+        place.map(Place).map_err(|_| GateFull::Active(self.limits.active))
+    }
+
     /// A place, at once or after others have left, who came first first. Cancel safe: who gives up waits no longer.
     ///
     /// # Errors

@@ -209,7 +209,7 @@ async fn exchange(
         log.destination = None;
     });
     if let Some(peer) = destination.peer() {
-        let connected = attempt.connect(peer, permit, Trial::end(call.trial)).await;
+        let connected = attempt.connect(peer, permit).await;
         let client = connected.map_err(|(failure, permit)| Failed::Unprocessed(failure, permit))?;
         // Proved by TLS just now.
         call.record.log(|log| log.destination = Some(peer.destination().to_string()));

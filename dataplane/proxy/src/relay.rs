@@ -28,7 +28,7 @@ use gathered::Gathered;
 
 use crate::filtering::Filtered;
 use crate::mesh;
-use crate::reply::{Failure, WEFT_UNSERVED, told};
+use crate::reply::{Failure, WEFT_REPLY, WEFT_UNSERVED, told};
 use crate::stalls::{Load, Pace, Stalled, Stalls};
 use crate::telemetry::counters::Limited;
 use crate::telemetry::series::Counter;
@@ -277,17 +277,21 @@ pub async fn exchange(
     let kept = (!body.is_end()).then(|| body.kept());
     let mut upload = if terms.upgrade { Upload::Done } else { Upload::start(body, &mut up, sent, terms.idle.stalls) };
     let head = final_head(&mut upload, &mut answer, responder, &mut terms).await;
-    let head = match head {
+    let mut head = match head {
         Ok(head) => head,
         Err(error) => {
             upload.give_up();
             return Err(error);
         }
     };
+    if !terms.from_peer {
+        // Only proxies say this.
+        head.headers.remove(WEFT_REPLY);
+    }
     let mut answer = Source::once(answer.into_body());
     let again = terms.again.filter(|_| responder.is_some() && kept.as_ref().is_none_or(Kept::is_whole));
     if let Some(again) = again
-        && (again.discards(&head) || trailers_discard(again, &mut upload, &head, &mut answer).await?)
+        && (again.discards(&head) || trailers_discard(again, kept.as_ref(), (&mut upload, &head), &mut answer).await?)
     {
         upload.give_up();
         return Err(ExchangeError::Discarded(head.status));
@@ -376,8 +380,8 @@ const FOLLOWS: Duration = Duration::from_millis(20);
 /// Whether the trailers that follow the head of a gRPC answer at once have it discarded.
 async fn trailers_discard(
     again: &dyn Again,
-    upload: &mut Upload<'_>,
-    head: &ResponseHead,
+    kept: Option<&Kept>,
+    (upload, head): (&mut Upload<'_>, &ResponseHead),
     answer: &mut Source<'_>,
 ) -> Result<bool, ExchangeError> {
     if !again.reads_trailers() || head.headers.contains_key("grpc-status") || answer.is_end() {
@@ -388,7 +392,9 @@ async fn trailers_discard(
         upload.race(pin!(tokio::time::timeout(FOLLOWS, first))).await?.ok().flatten()
     };
     let Some(trailers) = trailers else { return Ok(false) };
-    let discards = again.discards(&ResponseHead { status: head.status, headers: trailers.clone() });
+    // The upload went on meanwhile.
+    let is_whole = kept.is_none_or(Kept::is_whole);
+    let discards = is_whole && again.discards(&ResponseHead { status: head.status, headers: trailers.clone() });
     if !discards {
         answer.give_back(trailers);
     }

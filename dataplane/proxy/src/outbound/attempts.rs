@@ -28,6 +28,9 @@ use crate::telemetry::series::PairMetrics;
 use crate::trial::End;
 use crate::worker::Worker;
 
+/// Dialling ends so much before the time of its attempt does, so that the attempt knows of it.
+const AHEAD: Duration = Duration::from_millis(5);
+
 /// Destination that a request or connection is sent to.
 #[derive(Clone, Copy)]
 pub(super) struct Goal<'s> {
@@ -62,6 +65,8 @@ pub(super) struct Attempts<'a> {
     refusals: u32,
     /// Endpoints that could not be reached or provably did not take it.
     avoid: Vec<Rc<Destination>>,
+    /// They are in the retry budget.
+    counted: Cell<bool>,
     /// Endpoints that may have taken it, and are tried again only where there is no other.
     tried: Vec<Rc<Destination>>,
 }
@@ -107,6 +112,7 @@ impl<'a> Attempts<'a> {
             most,
             refusals: 0,
             avoid: Vec::new(),
+            counted: Cell::new(false),
             tried: Vec::new(),
         }
     }
@@ -159,7 +165,7 @@ impl<'a> Attempts<'a> {
     pub(super) fn pick(&self) -> Result<Attempt<'a>, Failure> {
         let Self { worker, state, .. } = self;
         let now = worker.now();
-        if self.avoid.is_empty() && self.tried.is_empty() {
+        if !self.counted.replace(true) {
             state.budget.borrow_mut().deposit(now);
         }
         let picked = match &self.direct {
@@ -172,18 +178,22 @@ impl<'a> Attempts<'a> {
         let (port, destination) = picked.ok_or_else(nobody)?;
         destination.vitals.started();
         let last = self.is_last(&destination);
+        let connect_timeout = self
+            .attempt_timeout
+            .map_or(self.connect_timeout, |limit| self.connect_timeout.min(limit.saturating_sub(AHEAD)));
         Ok(Attempt {
             worker,
             state: Rc::clone(state),
             destination,
             port,
-            connect_timeout: self.connect_timeout,
-            last,
+            connect_timeout,
+            // Who has a time of its own is not waited for beyond it.
+            last: last && self.attempt_timeout.is_none(),
             purpose: self.key.purpose,
             picked: now,
             was_given: false,
             start: Cell::new(now),
-            repeat: self.repeating.as_ref().map_or(0, |repeating| repeating.made()),
+            repeat: u32::try_from(self.tried.len()).unwrap_or(u32::MAX),
             end: None,
             outcome: Outcome::Cancelled,
             sign: Sign::Nothing,
@@ -197,7 +207,8 @@ impl<'a> Attempts<'a> {
             return None;
         }
         let had: Vec<_> = avoid.iter().chain(tried).cloned().collect();
-        state.pick(now, worker.dice(), self.key, &had)
+        let untried = |picked: &Rc<Destination>| !had.iter().any(|one| Rc::ptr_eq(one, picked));
+        state.pick(now, worker.dice(), self.key, &had).filter(untried)
     }
 
     /// Takes in that an attempt is followed by another although somebody may have acted on the request. Gives the wait
@@ -288,6 +299,8 @@ impl<'a> Attempts<'a> {
             most: 1,
             refusals: 0,
             avoid: Vec::new(),
+            // Its request is, where the copy adds none.
+            counted: Cell::new(true),
             tried: Vec::new(),
         }
     }
@@ -318,18 +331,8 @@ pub(super) struct Attempt<'a> {
 
 impl Attempt<'_> {
     /// A connection to the endpoint's proxy, for what `permit` lets pass.
-    pub(super) async fn connect(
-        &self,
-        peer: &PeerKey,
-        permit: Permit,
-        end: Option<End>,
-    ) -> Result<PeerConn, NotConnected> {
-        let connected = match end {
-            None => self.client(peer).await,
-            // Boxed: rare, and it would be a second one of its kind.
-            Some(end) => end.bounds(Box::pin(self.client(peer))).await.and_then(std::convert::identity),
-        };
-        match connected {
+    pub(super) async fn connect(&self, peer: &PeerKey, permit: Permit) -> Result<PeerConn, NotConnected> {
+        match self.client(peer).await {
             Ok(client) => Ok(PeerConn::new(client, permit)),
             Err(failure) => Err((failure, permit)),
         }

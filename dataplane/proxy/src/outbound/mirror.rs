@@ -91,8 +91,10 @@ impl Mirrors {
 #[derive(Debug)]
 enum End {
     /// Its answer's head came.
-    Answered(StatusCode),
+    Answered(StatusCode, Instant),
     Failed(Failure),
+    /// By a kept connection that ended meanwhile, as its app may have it.
+    Lost(Failure),
     Cut(Cut),
     Late,
 }
@@ -127,7 +129,8 @@ impl Mirror {
         let worker = Rc::clone(&self.worker);
         let attempts = Attempts::again(&worker, once);
         let _place = match attempts.gate() {
-            Some((gate, service)) => match gate.enter().await {
+            // Never in front of a request that waits.
+            Some((gate, service)) => match gate.enter_at_once() {
                 Ok(place) => Some(place),
                 Err(full) => return End::Failed(Failure::DestinationFull { service: service.to_string(), full }),
             },
@@ -143,7 +146,7 @@ impl Mirror {
             log.upstream = socket.to_str().ok().map(str::to_owned);
         }
         let end = if let Some(peer) = destination.peer() {
-            match attempt.connect(peer, permit, None).await {
+            match attempt.connect(peer, permit).await {
                 Ok(conn) => {
                     if let Some(log) = &mut self.log {
                         // Proved by TLS just now.
@@ -166,13 +169,13 @@ impl Mirror {
             }
         };
         match end {
-            End::Answered(status) => {
-                attempt.answered(Some((status, false)), None);
-                End::Answered(status)
+            End::Answered(status, at) => {
+                attempt.answered(Some((status, false)), Some(at));
+                End::Answered(status, at)
             }
             End::Failed(failure) => End::Failed(attempt.ended(failure)),
-            // Neither says anything of the endpoint.
-            end @ (End::Cut(_) | End::Late) => end,
+            // None of them says anything of the endpoint.
+            end @ (End::Lost(_) | End::Cut(_) | End::Late) => end,
         }
     }
 
@@ -203,15 +206,17 @@ impl Mirror {
                 Err(error) => failed(error),
             },
         };
-        if let End::Answered(_) = end {
-            worker.apps.put_back(conn);
+        match end {
+            End::Answered(..) => worker.apps.put_back(conn),
+            End::Failed(failure) if conn.reused => return End::Lost(failure),
+            End::Failed(_) | End::Lost(_) | End::Cut(_) | End::Late => {}
         }
         end
     }
 
     async fn exchange(&self, streams: (SendBody<'_>, ResponseRecv<'_>), party: Party) -> End {
         match exchange::carry(streams, party, self.body.as_ref(), &self.moved).await {
-            Ok(status) => End::Answered(status),
+            Ok((status, at)) => End::Answered(status, at),
             Err(Broken::Cut(cut)) => End::Cut(cut),
             Err(Broken::Unanswered(error)) => End::Failed(Unanswered::new(party, error).failure),
             Err(Broken::Unserved(told)) => End::Failed(Failure::PeerUnserved { told }),
@@ -222,8 +227,8 @@ impl Mirror {
 impl End {
     fn counted(&self) -> Mirrored {
         match self {
-            Self::Answered(_) => Mirrored::Answered,
-            Self::Failed(_) => Mirrored::Failed,
+            Self::Answered(..) => Mirrored::Answered,
+            Self::Failed(_) | Self::Lost(_) => Mirrored::Failed,
             Self::Cut(Cut::Behind) => Mirrored::Behind,
             Self::Cut(Cut::Abandoned) => Mirrored::Abandoned,
             Self::Late => Mirrored::Late,
@@ -233,16 +238,16 @@ impl End {
     /// Notes why there was no answer.
     fn note(&self, log: &mut Logged) {
         match self {
-            Self::Answered(_) => {}
-            Self::Failed(failure) => log.failed(failure),
+            Self::Answered(..) => {}
+            Self::Failed(failure) | Self::Lost(failure) => log.failed(failure),
             Self::Cut(_) | Self::Late => log.reason = Some(self.counted().as_str()),
         }
     }
 
     fn told(&self, moved: &Moved, duration: Duration) -> RequestEnd {
         let (code, flag) = match self {
-            Self::Answered(status) => (status.as_u16(), Flag::None),
-            Self::Failed(failure) => (0, failure.verdict().flag),
+            Self::Answered(status, _) => (status.as_u16(), Flag::None),
+            Self::Failed(failure) | Self::Lost(failure) => (0, failure.verdict().flag),
             Self::Cut(Cut::Behind) => (0, Flag::Overload),
             Self::Cut(Cut::Abandoned) => (0, Flag::Downstream),
             Self::Late => (0, Flag::Timeout),

@@ -106,11 +106,6 @@ impl Repeating {
         }
     }
 
-    /// Attempts beyond the first that were granted.
-    pub(super) fn made(&self) -> u32 {
-        self.repeats.borrow().made()
-    }
-
     /// True where it is to be sent again after `failure`, once its wait is over.
     pub(super) fn grants_after(&self, failure: &Failure) -> bool {
         // The answer that was discarded was so because the next attempt had been granted.

@@ -175,7 +175,7 @@ async fn connect(
     let holder = origin.holder();
     let unprocessed = |(failure, permit)| Failed::Unprocessed(failure, permit);
     if let Some(peer) = attempt.destination.peer() {
-        let client = attempt.connect(peer, permit, None).await.map_err(unprocessed)?;
+        let client = attempt.connect(peer, permit).await.map_err(unprocessed)?;
         let tunnel = client.tunnel(&connect_head(socket, &from.source)).await?;
         return Ok(Streams::Peer(Box::new(tunnel)));
     }

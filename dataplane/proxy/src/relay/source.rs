@@ -35,8 +35,8 @@ pub struct Source<'a> {
     body: RecvBody<'a>,
     /// Bytes of it that may be kept; 0 for a body that is read once.
     limit: usize,
-    /// A frame that was looked at ahead of its time. Boxed: rare, and large.
-    ahead: Option<Box<Frame>>,
+    /// What was looked at ahead of its time. Boxed: rare, and large.
+    ahead: Option<Box<Result<Frame, StreamError>>>,
     /// Made when there is something to keep.
     kept: Option<Kept>,
     taken: bool,
@@ -72,7 +72,7 @@ impl<'a> Source<'a> {
     /// The next frame; `None` at the clean end. Cancel safe.
     pub async fn frame(&mut self) -> Result<Option<Frame>, StreamError> {
         if let Some(ahead) = self.ahead.take() {
-            return Ok(Some(*ahead));
+            return ahead.map(Some);
         }
         if let Some(again) = self.kept.as_ref().and_then(Kept::again) {
             return Ok(Some(again));
@@ -101,20 +101,19 @@ impl<'a> Source<'a> {
 
     /// The trailers, where they are the first thing that comes. Waits for it, and takes nothing away but trailers. Cancel safe.
     pub async fn only_trailers(&mut self) -> Option<HeaderMap> {
-        // What breaks off does so again.
-        match self.frame().await {
-            Ok(Some(Frame::Trailers(trailers))) => Some(trailers),
-            Ok(Some(data)) => {
-                self.ahead = Some(Box::new(data));
-                None
-            }
-            Ok(None) | Err(_) => None,
-        }
+        let other = match self.frame().await {
+            Ok(Some(Frame::Trailers(trailers))) => return Some(trailers),
+            Ok(Some(data)) => Ok(data),
+            Ok(None) => return None,
+            Err(error) => Err(error),
+        };
+        self.ahead = Some(Box::new(other));
+        None
     }
 
     /// Gives back what was taken.
     pub fn give_back(&mut self, trailers: HeaderMap) {
-        self.ahead = Some(Box::new(Frame::Trailers(trailers)));
+        self.ahead = Some(Box::new(Ok(Frame::Trailers(trailers))));
     }
 
     /// Copies all that is read from here on.

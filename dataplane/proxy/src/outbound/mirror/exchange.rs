@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::pin::pin;
+use std::time::Instant;
 
 use futures_util::future::{Either, select};
 use http::StatusCode;
@@ -28,13 +29,13 @@ pub(super) enum Broken {
     Unserved(String),
 }
 
-/// Carries both directions at once; gives the status of the answer.
+/// Carries both directions at once; gives the status of the answer, and when its head came.
 pub(super) async fn carry(
     (mut up, answer): (SendBody<'_>, ResponseRecv<'_>),
     party: Party,
     body: Option<&Copied>,
     moved: &Moved,
-) -> Result<StatusCode, Broken> {
+) -> Result<(StatusCode, Instant), Broken> {
     let reading = pin!(read(answer, party, moved));
     let Some(body) = body else { return reading.await };
     let uploading = pin!(upload(body, &mut up, moved));
@@ -57,8 +58,12 @@ async fn upload(body: &Copied, up: &mut SendBody<'_>, moved: &Moved) -> Result<(
 
 async fn upload_frames(body: &Copied, up: &mut SendBody<'_>, moved: &Moved) -> Result<(), Cut> {
     loop {
-        if !body.is_ready() && up.flush().await.is_err() {
-            return Ok(());
+        if !body.is_ready() {
+            match select(pin!(up.flush()), pin!(body.cut())).await {
+                Either::Left((Ok(()), _)) => {}
+                Either::Left((Err(_), _)) => return Ok(()),
+                Either::Right((cut, _)) => return Err(cut),
+            }
         }
         let written = match body.frame().await? {
             Some(Frame::Data(data)) => {
@@ -80,7 +85,7 @@ async fn upload_frames(body: &Copied, up: &mut SendBody<'_>, moved: &Moved) -> R
     }
 }
 
-async fn read(mut answer: ResponseRecv<'_>, party: Party, moved: &Moved) -> Result<StatusCode, Broken> {
+async fn read(mut answer: ResponseRecv<'_>, party: Party, moved: &Moved) -> Result<(StatusCode, Instant), Broken> {
     let head = loop {
         let head = answer.head().await.map_err(Broken::Unanswered)?;
         if !head.status.is_informational() {
@@ -90,6 +95,7 @@ async fn read(mut answer: ResponseRecv<'_>, party: Party, moved: &Moved) -> Resu
     if party == Party::Peer && head.headers.contains_key(WEFT_UNSERVED) {
         return Err(Broken::Unserved(told(&head.headers).to_owned()));
     }
+    let at = Instant::now();
     let mut body = answer.into_body();
     let broken = |error| Broken::Unanswered(SendError { error, unprocessed: false });
     while let Some(frame) = body.frame().await.map_err(broken)? {
@@ -97,5 +103,5 @@ async fn read(mut answer: ResponseRecv<'_>, party: Party, moved: &Moved) -> Resu
             moved.down.set(moved.down.get() + data.len() as u64);
         }
     }
-    Ok(head.status)
+    Ok((head.status, at))
 }
