@@ -510,7 +510,7 @@ impl Asked<'_> {
         let What::Request { method, .. } = &self.what else { return None };
         let retry = plan.retry?;
         let by = said_by(plan, plan.says(Setting::Retry));
-        let takes = method.parse().is_ok_and(|method| retry.takes(&method));
+        let takes = retry.takes(method);
         let lacking = if takes || !retry.grpc_codes.is_empty() { "" } else { ": not this one" };
         Some(format!("{retry}{lacking}, {by}"))
     }

@@ -71,7 +71,7 @@ impl AppLeg<'_> {
                     }
                 }
                 Err(Failed::Unanswered(failure, again)) => {
-                    let repeatable = !new && is_idempotent(&call.head.method) && call.rewind();
+                    let repeatable = !new && is_idempotent(call.head.method.as_str()) && call.rewind();
                     if !repeatable || !self.budget.borrow_mut().withdraw(self.now) {
                         return Err(Failed::Unfinished(failure, again));
                     }

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use http::Method;
 use serde::{Deserialize, Serialize};
 
 /// The names of gRPC's statuses, each at its number (`doc/statuscodes.md` of gRPC).
@@ -49,15 +48,15 @@ pub struct Retry {
 
 impl Retry {
     /// True where requests with this method may be sent again after somebody may have acted on them.
-    pub fn takes(&self, method: &Method) -> bool {
+    pub fn takes(&self, method: &str) -> bool {
         self.any_method || is_idempotent(method)
     }
 }
 
 /// True where sending a request twice means the same as once.
 //= rfc9110#section-9.2.2
-pub fn is_idempotent(method: &Method) -> bool {
-    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE)
+pub fn is_idempotent(method: &str) -> bool {
+    matches!(method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
 }
 
 impl fmt::Display for Retry {

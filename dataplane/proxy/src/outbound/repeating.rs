@@ -43,7 +43,7 @@ pub(super) struct Rule {
 impl Rule {
     pub(super) fn new(retry: &Retry, method: &Method, grpc: bool) -> Self {
         let grpc_codes = if grpc { retry.grpc_codes.clone() } else { Vec::new() };
-        Self { codes: retry.codes.clone(), grpc_codes, takes_method: retry.takes(method) }
+        Self { codes: retry.codes.clone(), grpc_codes, takes_method: retry.takes(method.as_str()) }
     }
 
     /// Whether an answer is one after which it is sent again. A peer's proxy that answers for an app which broke off says no
