@@ -37,7 +37,7 @@ async fn carried(mut client: h1::ClientConn, party: Party, body: Option<Copied>)
     let carried = async {
         let streams = client.send(&head(), body.is_none()).await.unwrap();
         match carry(streams, party, body.as_ref(), &moved).await {
-            Ok(status) => status.as_u16().to_string(),
+            Ok((status, _)) => status.as_u16().to_string(),
             Err(broken) => format!("{broken:?}"),
         }
     };
@@ -173,7 +173,7 @@ fn each_end_is_told_as_what_it_is() {
         let got = (end.counted().as_str(), told.code, told.flag.letters(), log.reason);
         assert_eq!(got, (counted, code, flag, reason));
     };
-    check(End::Answered(StatusCode::NOT_FOUND), "answered", 404, "-", None);
+    check(End::Answered(StatusCode::NOT_FOUND, Instant::now()), "answered", 404, "-", None);
     let nobody = Failure::NoEndpoints { service: "shop/copy".to_owned() };
     check(End::Failed(nobody), "failed", 0, "UH", Some("no_endpoints"));
     check(End::Cut(Cut::Behind), "behind", 0, "OM", Some("behind"));
