@@ -78,7 +78,7 @@ fn the_whole_way() {
         "service": "shop/web",
         "port": 80,
         "path": "/",
-        "route": {"name": "shop/canary", "rule_index": 0, "rule_name": "two"},
+        "route": {"kind": "HTTPRoute", "name": "shop/canary", "rule_index": 0, "rule_name": "two"},
         "backends": [{
             "service": "shop/web-v2",
             "port": 80,

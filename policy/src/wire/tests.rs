@@ -376,7 +376,7 @@ fn mirrors_arrive_and_are_left_out_for_who_can_not_do_them() {
     let envelope = encode(&sent);
     assert_eq!(envelope.requires, [REQUEST_MIRROR]);
     let inside: serde_json::Value = serde_json::from_slice(&envelope.payload).unwrap();
-    let told = serde_json::json!({"mirror": {"service": "shop/copy", "port": 80, "numerator": 1, "denominator": 3}});
+    let told = serde_json::json!({"mirror": {"service": {"name": "copy", "namespace": "shop"}, "port": 80, "numerator": 1, "denominator": 3}});
     assert_eq!(inside["rules"][0]["actions"][0], told);
     assert_eq!(receive(vec![envelope]).unwrap().delta.upserts, std::slice::from_ref(&sent));
     let plain = encode(&sent.without_preferences().unwrap());

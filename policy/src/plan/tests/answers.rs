@@ -45,8 +45,7 @@ fn mirrors_are_held_and_told_as_backends_are() {
     );
     let routes = bundle(&world, &["shop/web-1"]).routes;
     let rule = &routes.values().next().unwrap().rules[0];
-    let told =
-        serde_json::json!([{"mirror": {"service": "shop/db", "port": 5432, "numerator": 20, "denominator": 100}}]);
+    let told = serde_json::json!([{"mirror": {"service": {"name": "db", "namespace": "shop"}, "port": 5432, "numerator": 20, "denominator": 100}}]);
     assert_eq!(serde_json::to_value(&rule.actions).unwrap(), told);
     let told = serde_json::json!([{"mirror": {"port": 80, "numerator": 1, "denominator": 3}}]);
     assert_eq!(serde_json::to_value(&rule.backends[0].actions).unwrap(), told);

@@ -64,7 +64,10 @@ fn each_setting_of_a_service_says_whose_it_is() {
         [
             "loadBalancing: PeakEwma (default)",
             "outlierDetection: nobody is ejected (default)",
-            "limits: none (default)"
+            "limits: none (default)",
+            "timeouts.request: none (default)",
+            "timeouts.backendRequest: none (default)",
+            "retry: only what provably nobody acted on (default)"
         ]
     );
     for item in [
@@ -79,6 +82,9 @@ fn each_setting_of_a_service_says_whose_it_is() {
             "loadBalancing: Maglev by the caller's identity (TrafficPolicy shop/b)",
             "outlierDetection: nobody is ejected (default)",
             "limits: none (default)",
+            "timeouts.request: none (default)",
+            "timeouts.backendRequest: none (default)",
+            "retry: only what provably nobody acted on (default)",
             "TrafficPolicy shop/a has no effect: an older one holds"
         ]
     );
