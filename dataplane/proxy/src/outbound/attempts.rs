@@ -96,20 +96,31 @@ impl<'a> Attempts<'a> {
 
     fn wanting(worker: &'a Rc<Worker>, snapshot: &Snapshot, from: &Served, goal: Goal<'_>, key: Wanted) -> Self {
         let state = worker.destinations.service(snapshot, from, goal.service, goal.target.partial());
-        let (max_retries, most) = (snapshot.mesh.max_retries, worker.shared.config.limits.endpoints_tried);
+        let once = Once { target: goal.target.keep(), connect_timeout: snapshot.connect_timeout(), key, state };
+        Self {
+            direct: goal.direct.cloned(),
+            max_retries: snapshot.mesh.max_retries,
+            most: worker.shared.config.limits.endpoints_tried,
+            ..Self::single(worker, once)
+        }
+    }
+
+    /// One attempt, for as long as it takes.
+    fn single(worker: &'a Rc<Worker>, once: Once) -> Self {
+        let Once { target, connect_timeout, key, state } = once;
         Self {
             worker,
-            target: goal.target.keep(),
-            connect_timeout: snapshot.connect_timeout(),
-            direct: goal.direct.cloned(),
+            target,
+            connect_timeout,
+            direct: None,
             key,
             deadline: Deadline::NEVER,
             end: None,
             attempt_timeout: None,
             repeating: None,
             state,
-            max_retries,
-            most,
+            max_retries: 0,
+            most: 1,
             refusals: 0,
             avoid: Vec::new(),
             counted: Cell::new(false),
@@ -283,26 +294,8 @@ impl<'a> Attempts<'a> {
     }
 
     pub(super) fn again(worker: &'a Rc<Worker>, once: Once) -> Self {
-        let Once { target, connect_timeout, key, state } = once;
-        Self {
-            worker,
-            target,
-            connect_timeout,
-            direct: None,
-            key,
-            deadline: Deadline::NEVER,
-            end: None,
-            attempt_timeout: None,
-            repeating: None,
-            state,
-            max_retries: 0,
-            most: 1,
-            refusals: 0,
-            avoid: Vec::new(),
-            // Its request is, where the copy adds none.
-            counted: Cell::new(true),
-            tried: Vec::new(),
-        }
+        // Its request is in the budget, where the copy adds none.
+        Self { counted: Cell::new(true), ..Self::single(worker, once) }
     }
 }
 
