@@ -284,12 +284,12 @@ pub async fn exchange(
             return Err(error);
         }
     };
-    if !terms.from_peer {
+    let mut answer = Source::once(answer.into_body());
+    let again = terms.again.filter(|_| responder.is_some() && kept.as_ref().is_none_or(Kept::is_whole));
+    if again.is_some() && !terms.from_peer {
         // Only proxies say this.
         head.headers.remove(WEFT_REPLY);
     }
-    let mut answer = Source::once(answer.into_body());
-    let again = terms.again.filter(|_| responder.is_some() && kept.as_ref().is_none_or(Kept::is_whole));
     if let Some(again) = again
         && (again.discards(&head) || trailers_discard(again, kept.as_ref(), (&mut upload, &head), &mut answer).await?)
     {
