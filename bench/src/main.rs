@@ -17,6 +17,7 @@ mod report;
 mod statistics;
 mod steady;
 mod swarm;
+mod train;
 mod weft;
 
 use std::process::ExitCode;
@@ -24,7 +25,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
-use self::options::{Bulk, Connections, Control, Distance, Peers};
+use self::options::{Bulk, Connections, Control, Distance, Peers, Places};
 
 /// Measures Weft beside its peers. Usually called as `cargo xtask bench peers`.
 #[derive(Parser)]
@@ -47,6 +48,8 @@ enum Bench {
     /// The origin of `distance`, which runs on a host of its own.
     #[command(hide = true)]
     Origin { address: std::net::SocketAddr, bytes: u64 },
+    /// The load by which a proxy that counts what it does is laid out, and no figures.
+    Train(Places),
     /// New connections a second, and the memory of idle ones, beside HAProxy and Envoy.
     Connections(Connections),
 }
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Bench::Origin { address, bytes } => std::net::TcpListener::bind(address)
             .with_context(|| format!("cannot bind {address}"))
             .map(|listener| bulk::origin(&listener, bytes)),
+        Bench::Train(places) => train::run(&places),
         Bench::Connections(options) => connections::run(&options),
     };
     match result {

@@ -29,6 +29,14 @@ impl Process {
         tree(self.child.id()).into_iter().map(Usage::of).fold(Usage::default(), Usage::plus)
     }
 
+    /// Asks the program to end as an operator does, and waits until it has: what it writes at its end is written.
+    pub(crate) fn end(mut self) -> Result<()> {
+        let pid = self.child.id().to_string();
+        Command::new("kill").args(["-TERM", &pid]).status().context("cannot start kill")?;
+        let ends = || self.child.try_wait().is_ok_and(|status| status.is_some());
+        wait_for(&format!("{} ends", self.name), Duration::from_secs(60), ends)
+    }
+
     /// An error where the program has ended by itself.
     pub(crate) fn check(&mut self) -> Result<()> {
         if let Some(status) = self.child.try_wait()? {

@@ -7,6 +7,7 @@ use clap::Subcommand;
 
 use crate::build::{self, Profile};
 use crate::cargo::{self, Workspace};
+use crate::guided;
 use crate::programs;
 
 #[derive(Subcommand)]
@@ -25,6 +26,9 @@ pub(crate) enum Bench {
         /// Folder of an earlier release build: the chain `weft-before` runs on it, in turn with the others.
         #[arg(long)]
         before: Option<std::path::PathBuf>,
+        /// Measure the build of `cargo xtask build --guided`.
+        #[arg(long)]
+        guided: bool,
     },
     /// One large body at a time, each way: CPU time for a GiB beside HAProxy and Envoy.
     Bulk {
@@ -83,7 +87,7 @@ impl Bench {
     fn arguments(&self) -> Vec<String> {
         let none = Vec::new();
         let (mut arguments, chains) = match self {
-            Self::Peers { rounds, seconds, chains, before } => {
+            Self::Peers { rounds, seconds, chains, before, guided: _ } => {
                 let mut call = vec!["peers".to_owned(), format!("--rounds={rounds}"), format!("--seconds={seconds}")];
                 call.extend(before.iter().map(|folder| format!("--before={}", folder.display())));
                 (call, chains)
@@ -113,7 +117,10 @@ impl Bench {
 
 pub(crate) fn run(workspace: &Workspace, what: &Bench) -> Result<()> {
     let installed = programs::install(workspace)?;
-    let binaries = build::everything(workspace, Profile::Release)?;
+    let binaries = match what {
+        Bench::Peers { guided: true, .. } => guided::everything(workspace)?,
+        _ => build::everything(workspace, Profile::Release)?,
+    };
     let mut bench = Command::new(binaries.join("weft-bench"));
     bench.args(what.arguments());
     bench.arg("--binaries").arg(&binaries).arg("--envoy").arg(&installed.envoy);

@@ -6,6 +6,7 @@ mod build;
 mod cargo;
 mod fuzz;
 mod gears;
+mod guided;
 mod programs;
 mod suite;
 mod wasm;
@@ -39,6 +40,10 @@ enum Task {
         /// The profile that ships.
         #[arg(long)]
         release: bool,
+        /// The same, into `target/guided`, with the proxy laid out by what it does under load: twice the time, and it
+        /// installs what the load needs.
+        #[arg(long, conflicts_with = "release")]
+        guided: bool,
     },
     /// Build and run every hermetic test.
     Test {
@@ -91,7 +96,8 @@ fn run(task: Task) -> Result<()> {
     let workspace = Workspace::find()?;
     match task {
         Task::Demo { once } => suite::demo(&workspace, once),
-        Task::Build { release } => build::everything(&workspace, build::Profile::of(release)).map(drop),
+        Task::Build { guided: true, .. } => guided::everything(&workspace).map(drop),
+        Task::Build { release, .. } => build::everything(&workspace, build::Profile::of(release)).map(drop),
         Task::Test { real: true, name, .. } => suite::real(&workspace, name.as_deref()),
         Task::Test { long: true, name, .. } => suite::long(&workspace, name.as_deref()),
         Task::Test { name, .. } => suite::hermetic(&workspace, name.as_deref()),
