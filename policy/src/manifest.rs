@@ -348,6 +348,7 @@ fn entries(kind: Kind, spec: &Value) -> usize {
         | Kind::Mesh
         | Kind::Service
         | Kind::Workload
+        | Kind::ReferenceGrant
         | Kind::HttpRoute
         | Kind::GrpcRoute
         | Kind::AccessPolicy
@@ -436,11 +437,10 @@ fn read_metadata(Written { name, value }: Written, kind: Option<Kind>, reading: 
 
 /// The kind, also where it is misspelt.
 fn kind(fields: &mut Map<String, Value>, mistakes: &mut Vec<Mistake>) -> Option<Kind> {
-    const LATER: [&str; 16] = [
+    const LATER: [&str; 15] = [
         "TCPRoute",
         "TLSRoute",
         "UDPRoute",
-        "ReferenceGrant",
         "Gateway",
         "GatewayClass",
         "TrafficPolicy",

@@ -174,6 +174,7 @@ pub fn place_of(key: &ObjectKey) -> Place<'_> {
         Kind::Mesh => Place::Mesh,
         Kind::Service
         | Kind::Workload
+        | Kind::ReferenceGrant
         | Kind::HttpRoute
         | Kind::GrpcRoute
         | Kind::Filter

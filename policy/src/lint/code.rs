@@ -122,10 +122,11 @@ codes! {
         cure: "Name a `port` of the Service.",
         example: "{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: r, namespace: shop},
  spec: {parentRefs: [{group: '', kind: Service, name: web}], rules: [{backendRefs: [{name: web, port: 8080}]}]}}";
-    BackendForeign = 105, Warning, itself, "backend of another namespace",
-        means: "The backend is in another namespace, which has granted nothing: its share is answered 500. Only the \
+    BackendForeign = 105, Warning, world, "backend of another namespace",
+        means: "The backend is in another namespace, where no ReferenceGrant permits it: its share is answered 500. Only the \
                 Service that a consumer's route is attached to needs no grant.",
-        cure: "Name a Service of the route's own namespace.",
+        cure: "Let who may write in that namespace apply the grant that the message shows, or name a Service of the \
+               route's own namespace.",
         example: "{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: r, namespace: shop},
  spec: {parentRefs: [{group: '', kind: Service, name: web}], rules: [{backendRefs: [{name: web, namespace: partner, port: 80}]}]}}";
     NoWeight = 106, Warning, itself, "rule sends nothing anywhere",

@@ -206,6 +206,7 @@ fn targeting(policy: &Resource) -> Option<(&Metadata, &[TargetRef])> {
         | Resource::Mesh(_)
         | Resource::Service(_)
         | Resource::Workload(_)
+        | Resource::ReferenceGrant(_)
         | Resource::HttpRoute(_)
         | Resource::GrpcRoute(_)
         | Resource::TrafficPolicy(_)

@@ -25,6 +25,7 @@ fn annotations(lens: &Lens<'_>, report: &mut Report) {
             Kind::Namespace => &[USES],
             Kind::HttpRoute => &[RETRY_METHODS],
             Kind::Mesh
+            | Kind::ReferenceGrant
             | Kind::GrpcRoute
             | Kind::Filter
             | Kind::FilterPolicy

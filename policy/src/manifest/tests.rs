@@ -59,6 +59,13 @@ spec:
   meshAddress: 127.0.0.11:15008
 ---
 apiVersion: gateway.networking.k8s.io/v1
+kind: ReferenceGrant
+metadata: {name: to-web, namespace: shop}
+spec:
+  from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: partner}]
+  to: [{group: "", kind: Service, name: web}, {group: "", kind: Secret}]
+---
+apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
 metadata: {name: canary, namespace: shop}
 spec:

@@ -91,6 +91,12 @@ impl Affected {
                     self.routes.insert(route.name_of_first());
                 }
             }
+            Kind::ReferenceGrant => {
+                for route in worlds.into_iter().flat_map(|world| world.leading_into(&key.namespace)) {
+                    self.leading.extend(route.parents());
+                    self.routes.insert(route.name_of_first());
+                }
+            }
             Kind::Workload => self.note_workload(worlds, name),
         }
         let namespace = if key.kind == Kind::Namespace { &key.name } else { &key.namespace };

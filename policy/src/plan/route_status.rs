@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 
 use super::World;
-use super::grant::needs_no_grant;
+use super::grant;
 use super::http_only::{self, RoutesOf};
 use crate::bundle::{ObjectName, RouteName};
 use crate::resource::route::{ParentRef, Referred};
@@ -170,8 +170,8 @@ fn unresolved(world: &World, route: AnyRoute<'_>) -> Option<Condition> {
     None
 }
 
-/// The service of a backend or a mirror. A reference to what doesn't exist, or into another namespace without its grant (there are no
-/// ReferenceGrants yet), doesn't resolve.
+/// The service of a backend or a mirror. A reference to what doesn't exist, or into another namespace without its grant,
+/// doesn't resolve. Without a grant nothing is said of whether it exists.
 ///
 /// # Errors
 /// The reason in Gateway API's words, and why.
@@ -185,8 +185,11 @@ pub(crate) fn resolve<'w>(
     if !backend.is_service {
         return Err(("InvalidKind", format!("{} {name} takes no requests: a backend is a Service", backend.kind)));
     }
-    if name.namespace != namespace && !needs_no_grant(route, &name) {
-        let message = format!("Service {name} is in another namespace; ReferenceGrant is not supported yet");
+    if !grant::is_permitted(world, route, &name) {
+        let message = format!(
+            "Service {name} is in another namespace, where no ReferenceGrant permits it; this one would: {}",
+            grant::missing(route, &name)
+        );
         return Err(("RefNotPermitted", message));
     }
     match world.service(&name) {

@@ -39,6 +39,7 @@ impl Resource {
             Self::FilterPolicy(policy) => policy.spec.check(),
             Self::AccessPolicy(policy) => policy.check(),
             Self::TrafficPolicy(policy) => policy.spec.check(),
+            Self::ReferenceGrant(grant) => grant.spec.check(),
             Self::Mesh(mesh) => publishers(&mesh.spec.filter_publishers).collect(),
             Self::Namespace(_) | Self::Filter(_) => Vec::new(),
         };

@@ -31,6 +31,7 @@ impl Asked {
                 | Kind::Mesh
                 | Kind::Service
                 | Kind::Workload
+                | Kind::ReferenceGrant
                 | Kind::HttpRoute
                 | Kind::GrpcRoute
                 | Kind::AccessPolicy

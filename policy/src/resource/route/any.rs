@@ -40,6 +40,7 @@ impl<'r> AnyRoute<'r> {
             | Resource::Mesh(_)
             | Resource::Service(_)
             | Resource::Workload(_)
+            | Resource::ReferenceGrant(_)
             | Resource::Filter(_)
             | Resource::FilterPolicy(_)
             | Resource::AccessPolicy(_)

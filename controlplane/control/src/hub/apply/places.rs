@@ -43,6 +43,7 @@ fn addresses(resource: &Resource) -> Vec<(String, IpAddr)> {
         }
         Resource::Namespace(_)
         | Resource::Mesh(_)
+        | Resource::ReferenceGrant(_)
         | Resource::HttpRoute(_)
         | Resource::GrpcRoute(_)
         | Resource::Filter(_)
