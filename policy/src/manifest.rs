@@ -351,6 +351,8 @@ fn entries(kind: Kind, spec: &Value) -> usize {
         | Kind::ReferenceGrant
         | Kind::HttpRoute
         | Kind::GrpcRoute
+        | Kind::TlsRoute
+        | Kind::TcpRoute
         | Kind::AccessPolicy
         | Kind::TrafficPolicy => false,
     };
@@ -437,9 +439,7 @@ fn read_metadata(Written { name, value }: Written, kind: Option<Kind>, reading: 
 
 /// The kind, also where it is misspelt.
 fn kind(fields: &mut Map<String, Value>, mistakes: &mut Vec<Mistake>) -> Option<Kind> {
-    const LATER: [&str; 15] = [
-        "TCPRoute",
-        "TLSRoute",
+    const LATER: [&str; 13] = [
         "UDPRoute",
         "Gateway",
         "GatewayClass",

@@ -30,7 +30,7 @@ pub use grant::ReferenceGrantSpec;
 pub(crate) use kind::SpecReader;
 pub use kind::{Kind, KindError, Resource, Spec};
 pub use mesh::{MeshSpec, WorkloadSpec};
-pub use route::{AnyRoute, GrpcRouteSpec, HttpRouteSpec};
+pub use route::{AnyRoute, GrpcRouteSpec, HttpRouteSpec, TcpRouteSpec, TlsRouteSpec};
 pub use traffic::TrafficPolicySpec;
 pub use value::{NotYet, duration_text};
 

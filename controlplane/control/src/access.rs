@@ -177,6 +177,8 @@ pub fn place_of(key: &ObjectKey) -> Place<'_> {
         | Kind::ReferenceGrant
         | Kind::HttpRoute
         | Kind::GrpcRoute
+        | Kind::TlsRoute
+        | Kind::TcpRoute
         | Kind::Filter
         | Kind::FilterPolicy
         | Kind::AccessPolicy

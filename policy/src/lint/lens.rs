@@ -209,6 +209,8 @@ fn targeting(policy: &Resource) -> Option<(&Metadata, &[TargetRef])> {
         | Resource::ReferenceGrant(_)
         | Resource::HttpRoute(_)
         | Resource::GrpcRoute(_)
+        | Resource::TlsRoute(_)
+        | Resource::TcpRoute(_)
         | Resource::TrafficPolicy(_)
         | Resource::Filter(_) => None,
     }

@@ -27,6 +27,8 @@ fn annotations(lens: &Lens<'_>, report: &mut Report) {
             Kind::Mesh
             | Kind::ReferenceGrant
             | Kind::GrpcRoute
+            | Kind::TlsRoute
+            | Kind::TcpRoute
             | Kind::Filter
             | Kind::FilterPolicy
             | Kind::AccessPolicy

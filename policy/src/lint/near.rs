@@ -56,7 +56,7 @@ impl Around<'_> {
             match key.kind {
                 Kind::Service => self.service(world, &name),
                 Kind::Workload => self.workload(world, &name),
-                Kind::HttpRoute | Kind::GrpcRoute => self.route(world, key),
+                Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute => self.route(world, key),
                 // Policies are compared with those that hold beside them, and with the ports of services.
                 Kind::AccessPolicy | Kind::FilterPolicy => {
                     self.insert(world.of_namespace::<ServiceSpec>(&key.namespace));

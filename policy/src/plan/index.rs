@@ -82,7 +82,7 @@ impl Found {
                 found.services = first_label(service).into_iter().collect();
                 found.addresses = service.spec.cluster_ip.iter().map(IpAddr::to_canonical).collect();
             }
-            Resource::HttpRoute(_) | Resource::GrpcRoute(_) => {
+            Resource::HttpRoute(_) | Resource::GrpcRoute(_) | Resource::TlsRoute(_) | Resource::TcpRoute(_) => {
                 if let Some(route) = AnyRoute::of(resource) {
                     let parents = route.spec.parent_refs.iter();
                     let parents = parents.map(|parent| route.named(parent.namespace.as_deref(), &parent.name));
@@ -283,6 +283,8 @@ impl Index {
                 | Resource::ReferenceGrant(_)
                 | Resource::HttpRoute(_)
                 | Resource::GrpcRoute(_)
+                | Resource::TlsRoute(_)
+                | Resource::TcpRoute(_)
                 | Resource::Filter(_)
                 | Resource::FilterPolicy(_)
                 | Resource::AccessPolicy(_)

@@ -160,6 +160,8 @@ fn guarded(world: &World, policy: &Resource, workload: &Object<WorkloadSpec>) ->
         | Resource::ReferenceGrant(_)
         | Resource::HttpRoute(_)
         | Resource::GrpcRoute(_)
+        | Resource::TlsRoute(_)
+        | Resource::TcpRoute(_)
         | Resource::TrafficPolicy(_)
         | Resource::Filter(_) => match own.is_empty() {
             // It guards what its caller sends, too.
@@ -190,6 +192,8 @@ fn protecting(resource: &Resource) -> Option<(&Metadata, &[TargetRef])> {
         | Resource::ReferenceGrant(_)
         | Resource::HttpRoute(_)
         | Resource::GrpcRoute(_)
+        | Resource::TlsRoute(_)
+        | Resource::TcpRoute(_)
         | Resource::Filter(_)
         | Resource::FilterPolicy(_)
         | Resource::TrafficPolicy(_) => None,

@@ -321,6 +321,8 @@ impl World {
                 | Resource::ReferenceGrant(_)
                 | Resource::HttpRoute(_)
                 | Resource::GrpcRoute(_)
+                | Resource::TlsRoute(_)
+                | Resource::TcpRoute(_)
                 | Resource::TrafficPolicy(_)
                 | Resource::Filter(_) => return false,
             };

@@ -36,6 +36,8 @@ impl Resource {
                 route.spec.check()
             }
             Self::GrpcRoute(route) => route.spec.check(),
+            Self::TlsRoute(route) => route.spec.check(),
+            Self::TcpRoute(route) => route.spec.check(),
             Self::FilterPolicy(policy) => policy.spec.check(),
             Self::AccessPolicy(policy) => policy.check(),
             Self::TrafficPolicy(policy) => policy.spec.check(),

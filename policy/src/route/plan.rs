@@ -6,8 +6,11 @@ use std::time::Duration;
 use super::action::{Actions, AnswerEdits, Setting, deadline};
 use super::cors::{self, Preflight, Sharing};
 use super::rewrite;
+use super::stream::{Hello, choose_stream};
 use super::{HeadView, MetRule, QueryReading, Resolved, RouteDecision, RouteTable, pick_backend};
-use crate::bundle::{MeshSettings, Mirror, ObjectName, Retry, Route, RouteName, Service, ServicePort, Traffic};
+use crate::bundle::{
+    MeshSettings, Mirror, ObjectName, Retry, Route, RouteKind, RouteName, Service, ServicePort, Traffic,
+};
 use crate::path::{self, NormalPath};
 
 /// The way of one request. Nothing of it is applied yet: what is sent is made per attempt from the head and this.
@@ -133,6 +136,8 @@ impl Plan<'_> {
 pub enum RouteRefusal {
     #[error("no rule of the routes of {service} matches")]
     NoRuleMatched { service: ObjectName },
+    #[error("no {} of {service} is for {hello}", kind.as_str())]
+    NoStreamMatched { service: ObjectName, kind: RouteKind, hello: String },
     #[error("{} has no backend with weight", RouteName::of(route))]
     NoBackend { route: ObjectName },
     #[error(
@@ -163,7 +168,7 @@ impl RouteRefusal {
     pub fn status(&self) -> u16 {
         match self {
             Self::AmbiguousPath { .. } | Self::AmbiguousQuery { .. } | Self::TooManyReadings(_) => 400,
-            Self::NoRuleMatched { .. } | Self::NoSuchPort { .. } => 404,
+            Self::NoRuleMatched { .. } | Self::NoStreamMatched { .. } | Self::NoSuchPort { .. } => 404,
             Self::NoBackend { .. } | Self::BackendNotFound { .. } | Self::Rewrite { .. } => 500,
             Self::Redirect { status, .. } => *status,
             Self::Preflight { preflight, .. } if preflight.allowed.is_some() => 200,
@@ -181,7 +186,10 @@ impl RouteRefusal {
             | Self::Redirect { route, .. }
             | Self::Preflight { route, .. }
             | Self::Rewrite { route } => Some(route),
-            Self::NoRuleMatched { .. } | Self::NoSuchPort { .. } | Self::TooManyReadings(_) => None,
+            Self::NoRuleMatched { .. }
+            | Self::NoStreamMatched { .. }
+            | Self::NoSuchPort { .. }
+            | Self::TooManyReadings(_) => None,
         }
     }
 }
@@ -221,7 +229,41 @@ pub fn plan<'t>(
     }
 }
 
-/// Plans the way of a connection that is not looked into: no route holds for it.
+/// Plans the way of a connection that is not looked into, beyond its first bytes. `dice`: as of [`plan`].
+///
+/// # Errors
+/// The connection goes nowhere.
+pub fn plan_stream<'t>(
+    table: &'t RouteTable,
+    to: &Resolved<'t>,
+    from_namespace: &str,
+    hello: Hello<'_>,
+    dice: u64,
+) -> Result<Plan<'t>, RouteRefusal> {
+    match choose_stream(table, to, from_namespace, hello)? {
+        Choice::Direct(to) => plan_connection(&to),
+        Choice::Rule(met) => {
+            let backend = pick_backend(met.rule, dice);
+            let backend = backend.ok_or_else(|| RouteRefusal::NoBackend { route: met.route.name.clone() });
+            to_backend_of_bytes(table, &met, backend?)
+        }
+    }
+}
+
+/// The way of a connection to one backend of a rule, by its place there.
+pub(crate) fn to_backend_of_bytes<'t>(
+    table: &'t RouteTable,
+    met: &MetRule<'t>,
+    backend: usize,
+) -> Result<Plan<'t>, RouteRefusal> {
+    let backend = &met.rule.backends[backend];
+    let service = backend.service.as_ref().and_then(|name| table.bundle.services.get(name));
+    let service = service.ok_or_else(|| RouteRefusal::BackendNotFound { route: met.route.name.clone() })?;
+    let to = Resolved { service, port: backend.port, endpoint: None };
+    Ok(Plan { route: Some(met.route), ..plan_connection(&to)? })
+}
+
+/// Plans the way of a connection for which no route holds.
 ///
 /// # Errors
 /// The service has no such port.

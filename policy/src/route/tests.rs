@@ -156,6 +156,7 @@ fn route(text: &str, created: u64, rules: Vec<RouteRule>) -> Route {
         parent: name("shop/web"),
         parent_port: None,
         consumer_namespace: None,
+        hostnames: Vec::new(),
         created: Revision(created),
         rules,
     }

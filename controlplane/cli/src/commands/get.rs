@@ -169,12 +169,12 @@ fn columns(kind: Kind, wide: bool) -> Vec<Column> {
                 })
             }),
         ],
-        Kind::HttpRoute | Kind::GrpcRoute if !wide => vec![
+        Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute if !wide => vec![
             ("PARENTS", |item| each(&item.spec["parentRefs"], |parent| text_at(parent, &["name"]))),
             ("BACKENDS", |item| shortened(backends(item))),
             ("STATUS", standing),
         ],
-        Kind::HttpRoute | Kind::GrpcRoute => vec![
+        Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute => vec![
             ("PARENTS", |item| each(&item.spec["parentRefs"], |parent| text_at(parent, &["name"]))),
             ("BACKENDS", |item| each(&item.spec["rules"], |rule| each(&rule["backendRefs"], backend))),
             ("ACCEPTED", |item| condition(item, "Accepted")),

@@ -213,7 +213,7 @@ pub(super) fn of(
 ) -> Option<Status> {
     let subject = Subject { hub, arrivals, key, stored, now: crate::now_unix() };
     match &stored.resource {
-        Resource::HttpRoute(_) | Resource::GrpcRoute(_) => {
+        Resource::HttpRoute(_) | Resource::GrpcRoute(_) | Resource::TlsRoute(_) | Resource::TcpRoute(_) => {
             let route = AnyRoute::of(&stored.resource)?;
             let hides_backends = route.backends().map(service).any(|key| !arrivals.may_read(&key));
             let parents = route_status(&published.world, route).into_iter().map(|parent| {

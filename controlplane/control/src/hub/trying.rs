@@ -34,6 +34,8 @@ impl Asked {
                 | Kind::ReferenceGrant
                 | Kind::HttpRoute
                 | Kind::GrpcRoute
+                | Kind::TlsRoute
+                | Kind::TcpRoute
                 | Kind::AccessPolicy
                 | Kind::TrafficPolicy => {}
             }

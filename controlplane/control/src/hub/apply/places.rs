@@ -46,6 +46,8 @@ fn addresses(resource: &Resource) -> Vec<(String, IpAddr)> {
         | Resource::ReferenceGrant(_)
         | Resource::HttpRoute(_)
         | Resource::GrpcRoute(_)
+        | Resource::TlsRoute(_)
+        | Resource::TcpRoute(_)
         | Resource::Filter(_)
         | Resource::FilterPolicy(_)
         | Resource::AccessPolicy(_)

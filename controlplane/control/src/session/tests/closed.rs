@@ -19,6 +19,7 @@ fn what_something_withheld_would_have_narrowed_is_closed() {
         parent: name(parent),
         parent_port: None,
         consumer_namespace: None,
+        hostnames: Vec::new(),
         created: Revision(1),
         rules: Vec::new(),
     };
