@@ -447,3 +447,54 @@ fn how_endpoints_are_picked_is_told_with_who_says_so() {
         "RingHash by cookie sid, which it lacks: any endpoint, as TrafficPolicy shop/sticky says"
     );
 }
+
+/// By the same function as a proxy's (`route::choose_stream`).
+#[test]
+fn connections_are_led_by_routes_of_bytes() {
+    let route = |kind: &str, name: &str, rest: &str| {
+        format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: {kind}\nmetadata: {{name: {name}, namespace: shop}}\nspec: \
+             {{parentRefs: [{{group: '', kind: Service, name: db}}], {rest}}}\n"
+        )
+    };
+    let backends = |list: &str| format!("rules: [{{name: all, backendRefs: [{list}]}}]");
+    let service = |protocol: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: db, namespace: shop}}\nspec: {{selector: {{app: db}}, ports: [{{port: \
+             5432{protocol}}}]}}\n---\napiVersion: v1\nkind: Service\nmetadata: {{name: db-v2, namespace: shop}}\nspec: {{selector: \
+             {{app: db}}, ports: [{{port: 5432{protocol}}}]}}\n---\napiVersion: weft.dev/v1alpha1\nkind: Workload\nmetadata: {{name: \
+             db-1, namespace: shop, labels: {{app: db}}}}\nspec: {{address: 127.0.0.21, ports: [{{port: 5432}}]}}\n"
+        )
+    };
+    let check = |protocol: &str, routes: &[String], sni: Option<&str>, expect: (bool, &str, &str)| {
+        let text = [&[SHOP.to_owned(), service(protocol)][..], routes].concat().join("---\n");
+        let query = Query {
+            sni: sni.map(str::to_owned),
+            from: "shop/web".to_owned(),
+            to: "db".to_owned(),
+            port: None,
+            method: get(),
+            path: root(),
+            headers: BTreeMap::new(),
+        };
+        let told = explain(&world(&text), &query).unwrap();
+        let led = told.route.map(|route| format!("{} {}", route.kind, route.name)).unwrap_or_default();
+        assert_eq!((told.allowed, led.as_str(), told.reason.as_str()), expect, "{sni:?} {routes:?}");
+        assert!(told.connection);
+    };
+    let (tcp, allowed) = (", appProtocol: tcp", "no policy forbids it");
+    let split = route("TCPRoute", "t", &backends("{name: db, port: 5432}, {name: db-v2, port: 5432}"));
+    check(tcp, &[], None, (true, "", allowed));
+    check(tcp, std::slice::from_ref(&split), None, (true, "TCPRoute shop/t", allowed));
+    check("", std::slice::from_ref(&split), Some("a.b"), (true, "TCPRoute shop/t", allowed));
+    let gone = route("TCPRoute", "t", &backends("{name: gone, port: 5432}"));
+    check(tcp, &[gone], None, (false, "TCPRoute shop/t", "a backend of the rule does not resolve"));
+    let named = route("TLSRoute", "s", &format!("hostnames: ['*.b'], {}", backends("{name: db-v2, port: 5432}")));
+    let both = [split, named];
+    check(tcp, &both, Some("A.b."), (true, "TLSRoute shop/s", allowed));
+    check(tcp, &both, Some("b"), (false, "", "no TLSRoute of shop/db is for the server name b"));
+    check(tcp, &both, None, (false, "", "no TLSRoute of shop/db is for a ClientHello without a server name"));
+    let http = route("HTTPRoute", "h", &backends("{name: db, port: 5432}"));
+    let refused = "port 5432 takes HTTP only: what is attached to it holds for nothing else";
+    check("", &[both[0].clone(), http], Some("a.b"), (false, "", refused));
+}

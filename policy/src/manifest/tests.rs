@@ -105,6 +105,23 @@ spec:
   - filters: [{type: ResponseHeaderModifier, responseHeaderModifier: {remove: [e]}}]
     backendRefs: [{name: web, port: 80, weight: 90, filters: [{type: RequestHeaderModifier, requestHeaderModifier: {remove: [e]}}]}]
 ---
+apiVersion: gateway.networking.k8s.io/v1
+kind: TLSRoute
+metadata: {name: secure, namespace: shop}
+spec:
+  parentRefs: [{group: "", kind: Service, name: web, port: 5432, sectionName: db}, {name: gateway}]
+  hostnames: [db.example.com, "*.db.example.com"]
+  rules:
+  - name: all
+    backendRefs: [{name: web, port: 5432, weight: 9}, {name: web-v2, namespace: shop, port: 5432}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: TCPRoute
+metadata: {name: split, namespace: shop}
+spec:
+  parentRefs: [{group: "", kind: Service, name: web, port: 5432}]
+  rules: [{backendRefs: [{name: web, port: 5432}]}, {name: later, backendRefs: [{name: web-v2, port: 5432, weight: 0}]}]
+---
 apiVersion: weft.dev/v1alpha1
 kind: Filter
 metadata: {name: authz, namespace: weft-system}
@@ -252,7 +269,7 @@ fn kinds_and_envelopes() {
     check_refused(
         "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n",
         &[
-            "shop.yaml:2: kind: kind Pod is not known; known are Namespace, Mesh, Service, Workload, HTTPRoute, GRPCRoute, Filter, FilterPolicy, AccessPolicy, TrafficPolicy",
+            "shop.yaml:2: kind: kind Pod is not known; known are Namespace, Mesh, Service, Workload, ReferenceGrant, HTTPRoute, GRPCRoute, TLSRoute, TCPRoute, Filter, FilterPolicy, AccessPolicy, TrafficPolicy",
         ],
     );
     check_refused(

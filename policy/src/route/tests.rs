@@ -3,6 +3,7 @@
 mod grpc;
 mod scope;
 mod settings;
+mod streams;
 
 use super::*;
 use crate::bundle::{

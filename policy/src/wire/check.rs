@@ -76,7 +76,8 @@ fn route_is_fit(route: &Route) -> Checked {
     if let Some(name) = route.hostnames.iter().find(|name| !is_name(name)) {
         return fault("hostnames", format_args!("{name:?} is no name of a server"));
     }
-    if route.kind.is_of_bytes() && route.rules.iter().any(|rule| !rule.matches.is_empty() || !rule.actions.is_empty()) {
+    let looks_at_requests = route.actions().next().is_some() || route.rules.iter().any(|rule| !rule.matches.is_empty());
+    if route.kind.is_of_bytes() && looks_at_requests {
         return fault("rules", "nothing of a connection is matched or changed");
     }
     route.rules.iter().enumerate().try_for_each(|(index, rule)| rule_is_fit(&format!("rules[{index}]"), rule))
