@@ -37,12 +37,13 @@ pub(crate) use mirror::mirrors;
 use pattern::Patterns;
 #[cfg(feature = "manifest")]
 pub(crate) use plan::is_shared;
-pub use plan::{Choice, KeptTarget, Plan, RouteRefusal, Target, choose, plan, plan_connection, plan_stream};
-pub(crate) use plan::{SaidBy, directly, own_answer, to_backend, to_backend_of_bytes};
+pub use plan::{Choice, KeptTarget, Plan, RouteRefusal, Target, choose, plan, plan_connection};
+pub(crate) use plan::{SaidBy, directly, own_answer, to_backend};
 use query::QueryReading;
 pub use resolve::{Authority, EgressRefusal, Meant, Resolution, Resolver};
 use stream::Streams;
-pub use stream::{Hello, choose_stream, stream_kind};
+pub(crate) use stream::to_backend_of_bytes;
+pub use stream::{Hello, choose_stream, plan_stream, stream_kind};
 
 /// A service as addressed by a request.
 #[derive(Debug, Clone, Copy)]

@@ -6,7 +6,6 @@ use std::time::Duration;
 use super::action::{Actions, AnswerEdits, Setting, deadline};
 use super::cors::{self, Preflight, Sharing};
 use super::rewrite;
-use super::stream::{Hello, choose_stream};
 use super::{HeadView, MetRule, QueryReading, Resolved, RouteDecision, RouteTable, pick_backend};
 use crate::bundle::{
     MeshSettings, Mirror, ObjectName, Retry, Route, RouteKind, RouteName, Service, ServicePort, Traffic,
@@ -229,41 +228,7 @@ pub fn plan<'t>(
     }
 }
 
-/// Plans the way of a connection that is not looked into, beyond its first bytes. `dice`: as of [`plan`].
-///
-/// # Errors
-/// The connection goes nowhere.
-pub fn plan_stream<'t>(
-    table: &'t RouteTable,
-    to: &Resolved<'t>,
-    from_namespace: &str,
-    hello: Hello<'_>,
-    dice: u64,
-) -> Result<Plan<'t>, RouteRefusal> {
-    match choose_stream(table, to, from_namespace, hello)? {
-        Choice::Direct(to) => plan_connection(&to),
-        Choice::Rule(met) => {
-            let backend = pick_backend(met.rule, dice);
-            let backend = backend.ok_or_else(|| RouteRefusal::NoBackend { route: met.route.name.clone() });
-            to_backend_of_bytes(table, &met, backend?)
-        }
-    }
-}
-
-/// The way of a connection to one backend of a rule, by its place there.
-pub(crate) fn to_backend_of_bytes<'t>(
-    table: &'t RouteTable,
-    met: &MetRule<'t>,
-    backend: usize,
-) -> Result<Plan<'t>, RouteRefusal> {
-    let backend = &met.rule.backends[backend];
-    let service = backend.service.as_ref().and_then(|name| table.bundle.services.get(name));
-    let service = service.ok_or_else(|| RouteRefusal::BackendNotFound { route: met.route.name.clone() })?;
-    let to = Resolved { service, port: backend.port, endpoint: None };
-    Ok(Plan { route: Some(met.route), ..plan_connection(&to)? })
-}
-
-/// Plans the way of a connection for which no route holds.
+/// Plans the way of a connection for which no route holds, and that is not looked into.
 ///
 /// # Errors
 /// The service has no such port.

@@ -5,7 +5,9 @@ use std::cmp::Reverse;
 use std::fmt;
 
 use super::matching::layer;
-use super::{Choice, CompiledRoute, MetRule, Resolved, RouteRefusal, RouteTable, holds};
+use super::{
+    Choice, CompiledRoute, MetRule, Plan, Resolved, RouteRefusal, RouteTable, holds, pick_backend, plan_connection,
+};
 use crate::bundle::{Route, RouteKind};
 
 /// What the first bytes of a connection are.
@@ -64,7 +66,7 @@ impl Name {
             Self::Below(_, parent) => {
                 asked.is_some_and(|asked| asked.len() > parent.len() && asked.ends_with(parent.as_str()))
             }
-            Self::Exact(name) => asked == Some(name),
+            Self::Exact(name) => asked == Some(name.as_str()),
         }
     }
 }
@@ -137,4 +139,40 @@ pub fn choose_stream<'t>(
             Err(RouteRefusal::NoStreamMatched { service: to.service.name.clone(), kind, hello: hello.to_string() })
         }
     }
+}
+
+/// Plans the way of a connection that is not looked into, beyond its first bytes. `dice`: uniform over all of `u64`, chooses
+/// among backends by weight.
+///
+/// # Errors
+/// The connection goes nowhere.
+pub fn plan_stream<'t>(
+    table: &'t RouteTable,
+    to: &Resolved<'t>,
+    from_namespace: &str,
+    hello: Hello<'_>,
+    dice: u64,
+) -> Result<Plan<'t>, RouteRefusal> {
+    match choose_stream(table, to, from_namespace, hello)? {
+        Choice::Direct(to) => plan_connection(&to),
+        Choice::Rule(met) => {
+            let backend = pick_backend(met.rule, dice);
+            let backend = backend.ok_or_else(|| RouteRefusal::NoBackend { route: met.route.name.clone() });
+            to_backend_of_bytes(table, &met, backend?)
+        }
+    }
+}
+
+/// The way of a connection to one backend of a rule, by its place there.
+pub(crate) fn to_backend_of_bytes<'t>(
+    table: &'t RouteTable,
+    met: &MetRule<'t>,
+    backend: usize,
+) -> Result<Plan<'t>, RouteRefusal> {
+    let backend = &met.rule.backends[backend];
+    let service = backend.service.as_ref().and_then(|name| table.bundle.services.get(name));
+    let service = service.ok_or_else(|| RouteRefusal::BackendNotFound { route: met.route.name.clone() })?;
+    let mut plan = plan_connection(&Resolved { service, port: backend.port, endpoint: None })?;
+    plan.route = Some(met.route);
+    Ok(plan)
 }

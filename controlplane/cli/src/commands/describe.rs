@@ -96,10 +96,14 @@ async fn related(client: &Client, kind: Kind, object: &Resource) -> Result<Strin
         // A producer's or a consumer's route: any namespace may have one.
         let routes = get::list(client, Kind::HttpRoute, None).await?;
         section("Routes", routes.iter().filter(|route| is_attached(route, object)).map(|it| named(it)).collect());
-        let calls = list_if_known(client, Kind::GrpcRoute, None).await?.unwrap_or_default();
-        let calls: Vec<_> = calls.iter().filter(|route| is_attached(route, object)).map(|it| named(it)).collect();
-        if !calls.is_empty() {
-            section("GRPC routes", calls);
+        let further =
+            [(Kind::GrpcRoute, "GRPC routes"), (Kind::TlsRoute, "TLS routes"), (Kind::TcpRoute, "TCP routes")];
+        for (kind, title) in further {
+            let routes = list_if_known(client, kind, None).await?.unwrap_or_default();
+            let routes: Vec<_> = routes.iter().filter(|route| is_attached(route, object)).map(|it| named(it)).collect();
+            if !routes.is_empty() {
+                section(title, routes);
+            }
         }
         let grants = list_if_known(client, Kind::ReferenceGrant, Some(namespace)).await?.unwrap_or_default();
         let granted: Vec<_> = grants.iter().filter_map(|grant| granted_by(grant, object)).collect();

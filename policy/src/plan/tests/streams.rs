@@ -33,7 +33,7 @@ fn condition(world: &World, of: RouteKind, kind: &str) -> String {
 #[test]
 fn where_a_route_of_bytes_is_accepted() {
     let check = |texts: &[&str], kind: RouteKind, expect: &str, codes: &[Code]| {
-        let world = shop_and(&[&[DB], texts].concat().join("---\n"));
+        let world = shop_and(&[&[DB][..], texts].concat().join("---\n"));
         assert_eq!(condition(&world, kind, "Accepted"), expect, "{texts:?}");
         let route = world.routes().map(|(route, _)| route).find(|route| route.kind == kind).unwrap().key();
         let told = lint::check(&world, Scope::Whole).into_iter().filter(|finding| finding.object == route);
@@ -67,11 +67,11 @@ fn where_a_route_of_bytes_is_accepted() {
         &[&other("HTTPRoute", "name: db"), &tcp("shop/t", "name: db")],
         RouteKind::Tcp,
         &all,
-        &[Code::RouteOffBytes, Code::OtherKind],
+        &[Code::OtherKind, Code::RouteOffBytes],
     );
     let both = format!("{attached}; {}", by("TLSRoute", "5432"));
     let one = [other("TLSRoute", "name: db, port: 5432"), tcp("shop/t", "name: db")];
-    check(&[&one[0], &one[1]], RouteKind::Tcp, &both.replace(attached, &some), &[Code::RouteOffBytes, Code::OtherKind]);
+    check(&[&one[0], &one[1]], RouteKind::Tcp, &both.replace(attached, &some), &[Code::OtherKind, Code::RouteOffBytes]);
     // Routes of other callers are no concern.
     check(
         &[&other("TLSRoute", "name: db"), &tcp("partner/t", "name: db, namespace: shop, port: 90")],
