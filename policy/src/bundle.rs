@@ -398,7 +398,7 @@ mod pairs {
 pub struct Route {
     /// As [`RouteName`] reads it.
     pub name: ObjectName,
-    /// Another than an HTTPRoute only to a proxy with the capability `grpc-route`.
+    /// Another than an HTTPRoute only to a proxy with its capability: `grpc-route`, `tls-route`, `tcp-route`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub kind: RouteKind,
     pub parent: ObjectName,
@@ -408,6 +408,10 @@ pub struct Route {
     /// A consumer route (route namespace != service namespace) holds for callers of this namespace only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consumer_namespace: Option<String>,
+    /// Of a TLSRoute: the server names that it is for, in lower case; `*.a.b` for all below `a.b`. None: it is for every
+    /// ClientHello.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hostnames: Vec<String>,
     /// Creation order: older routes win ties. A store revision.
     pub created: Revision,
     pub rules: Vec<RouteRule>,

@@ -85,7 +85,7 @@ impl Object {
             }
             Self::Route(route) => {
                 let (kind, rules) = (RouteKind::default(), vec![RouteRule::refusing()]);
-                Some(Self::Route(Route { kind, rules, ..route.clone() }))
+                Some(Self::Route(Route { kind, rules, hostnames: Vec::new(), ..route.clone() }))
             }
             Self::Mesh(_) | Self::Filter(_) => None,
         }

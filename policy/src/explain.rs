@@ -16,15 +16,15 @@ use serde::{Deserialize, Serialize};
 use crate::authz::{Decision, Engine, Request};
 use crate::bundle::{
     Backend, Balancing, Bundle, Direction, Endpoint, HashKey, MeshSettings, Mirror, ObjectName, Protocol, RouteKind,
-    RouteName, RouteRule, Service, WorkloadPort,
+    RouteName, RouteRule, Service, TunnelRefusal, WorkloadPort,
 };
 use crate::identity::SpiffeId;
 use crate::path::NormalPath;
 use crate::plan::{World, access_config, balanced_by, filters_for, mesh_settings, serve, undone, visible};
 use crate::resource::{Object, WorkloadSpec, duration_text};
 use crate::route::{
-    self, Authority, Choice, EgressRefusal, HeadView, Meant, MetRule, Plan, Resolution, Resolved, Resolver, RouteTable,
-    SaidBy, Setting,
+    self, Authority, Choice, EgressRefusal, HeadView, Hello, Meant, MetRule, Plan, Resolution, Resolved, Resolver,
+    RouteTable, SaidBy, Setting,
 };
 
 /// The request to be explained.
@@ -45,6 +45,10 @@ pub struct Query {
     pub path: String,
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
+    /// The server name that a TLS connection asks for. Where nothing is declared of the port, it is a connection that is asked
+    /// about, and no request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sni: Option<String>,
 }
 
 fn get() -> String {
@@ -118,7 +122,7 @@ pub struct Explanation {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RouteExplanation {
-    /// `HTTPRoute` or `GRPCRoute`.
+    /// `HTTPRoute`, `GRPCRoute`, `TLSRoute` or `TCPRoute`.
     #[serde(default = "http_route")]
     pub kind: String,
     /// `namespace/name`; at its second parent `namespace/name#1`.
@@ -277,7 +281,7 @@ fn followed(world: &World, barred: &Barred, query: &Query) -> Result<Explanation
         principal,
         service: resolved.service.name.to_string(),
         port: resolved.port,
-        connection: matches!(resolved.protocol(), Protocol::Tcp | Protocol::Udp),
+        connection: is_connection(&resolved, query),
         barred: false,
         path: query.path.clone(),
         reading: None,
@@ -289,7 +293,7 @@ fn followed(world: &World, barred: &Barred, query: &Query) -> Result<Explanation
     if explanation.connection {
         let principal = explanation.principal.clone();
         let asked = Asked { world, barred, mesh: &mesh, principal, what: What::Connection };
-        asked.directly(&resolved, &mut explanation);
+        asked.connection((&table, &resolved, namespace), query, &mut explanation);
         return Ok(explanation);
     }
     let path = match NormalPath::new(Bytes::copy_from_slice(query.path.as_bytes())) {
@@ -339,6 +343,15 @@ fn sharing(met: &MetRule<'_>, head: &HeadView<'_>) -> Option<String> {
         true => format!("pages of {origin} may read the answer, as {route} says"),
         false => format!("pages of {origin} may not read the answer: {route} does not allow it"),
     })
+}
+
+/// True where it is asked about a connection whose bytes are not looked into.
+fn is_connection(to: &Resolved<'_>, query: &Query) -> bool {
+    match to.protocol() {
+        Protocol::Tcp | Protocol::Udp => true,
+        Protocol::Auto => query.sni.is_some(),
+        Protocol::Http | Protocol::Grpc => false,
+    }
 }
 
 /// The host that a caller's request has, without a port.
@@ -463,6 +476,34 @@ enum What<'a> {
 }
 
 impl Asked<'_> {
+    /// By the rule that a connection meets; a ClientHello is judged as one without a server name where none is said.
+    fn connection(
+        &self,
+        (table, to, namespace): (&RouteTable, &Resolved<'_>, &str),
+        query: &Query,
+        explanation: &mut Explanation,
+    ) {
+        if to.opaque_refused() {
+            let refused = TunnelRefusal::HttpOnly { port: to.port };
+            return explanation.refuse(400, refused.to_string());
+        }
+        let sni = query.sni.as_ref().map(|name| name.trim_end_matches('.').to_ascii_lowercase());
+        match route::choose_stream(table, to, namespace, Hello::Tls(sni.as_deref())) {
+            Err(refusal) => explanation.refuse(refusal.status(), refusal.to_string()),
+            Ok(Choice::Direct(to)) => self.directly(&to, explanation),
+            Ok(Choice::Rule(met)) => {
+                explanation.route = Some(RouteExplanation::of(&met));
+                let backend = |(index, backend): (usize, &Backend)| match route::to_backend_of_bytes(table, &met, index)
+                {
+                    Ok(plan) => self.backend(&plan, backend.port, backend.weight),
+                    Err(_) => BackendExplanation::nowhere(backend),
+                };
+                explanation.backends = met.rule.backends.iter().enumerate().map(backend).collect();
+                conclude(explanation);
+            }
+        }
+    }
+
     /// To a service, by no route.
     fn directly(&self, to: &Resolved<'_>, explanation: &mut Explanation) {
         let plan = match &self.what {

@@ -348,8 +348,11 @@ fn entries(kind: Kind, spec: &Value) -> usize {
         | Kind::Mesh
         | Kind::Service
         | Kind::Workload
+        | Kind::ReferenceGrant
         | Kind::HttpRoute
         | Kind::GrpcRoute
+        | Kind::TlsRoute
+        | Kind::TcpRoute
         | Kind::AccessPolicy
         | Kind::TrafficPolicy => false,
     };
@@ -436,11 +439,8 @@ fn read_metadata(Written { name, value }: Written, kind: Option<Kind>, reading: 
 
 /// The kind, also where it is misspelt.
 fn kind(fields: &mut Map<String, Value>, mistakes: &mut Vec<Mistake>) -> Option<Kind> {
-    const LATER: [&str; 16] = [
-        "TCPRoute",
-        "TLSRoute",
+    const LATER: [&str; 13] = [
         "UDPRoute",
-        "ReferenceGrant",
         "Gateway",
         "GatewayClass",
         "TrafficPolicy",

@@ -11,6 +11,7 @@ mod plan;
 mod query;
 mod resolve;
 mod rewrite;
+mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -40,6 +41,9 @@ pub use plan::{Choice, KeptTarget, Plan, RouteRefusal, Target, choose, plan, pla
 pub(crate) use plan::{SaidBy, directly, own_answer, to_backend};
 use query::QueryReading;
 pub use resolve::{Authority, EgressRefusal, Meant, Resolution, Resolver};
+use stream::Streams;
+pub(crate) use stream::to_backend_of_bytes;
+pub use stream::{Hello, choose_stream, plan_stream, stream_kind};
 
 /// A service as addressed by a request.
 #[derive(Debug, Clone, Copy)]
@@ -114,6 +118,8 @@ pub struct RouteTable {
     routes: Vec<CompiledRoute>,
     /// Candidates of each service in order of precedence: the first that matches decides.
     candidates: BTreeMap<ObjectName, Candidates>,
+    /// The same for connections whose bytes are not looked into.
+    streams: BTreeMap<ObjectName, Streams>,
     patterns: Patterns,
     /// What was answered, each with whether somebody needed to know since that was asked.
     answered: BTreeMap<Ask, AtomicBool>,
@@ -142,6 +148,7 @@ impl RouteTable {
             by_endpoint: BTreeMap::new(),
             routes: bundle.routes.values().map(CompiledRoute::of).collect(),
             candidates: BTreeMap::new(),
+            streams: BTreeMap::new(),
             patterns: Patterns::default(),
             answered: bundle.answered.iter().map(|ask| (ask.clone(), AtomicBool::new(false))).collect(),
         };
@@ -159,9 +166,14 @@ impl RouteTable {
             }
         }
         for (number, CompiledRoute { route, .. }) in table.routes.iter().enumerate() {
-            table.candidates.entry(route.parent.clone()).or_default().add(number, route, &mut table.patterns);
+            let parent = route.parent.clone();
+            match route.kind.is_of_bytes() {
+                true => table.streams.entry(parent).or_default().add(number, route),
+                false => table.candidates.entry(parent).or_default().add(number, route, &mut table.patterns),
+            }
         }
         table.candidates.values_mut().for_each(|candidates| candidates.sort(&table.routes));
+        table.streams.values_mut().for_each(|streams| streams.sort(&table.routes));
         table
     }
 

@@ -57,11 +57,16 @@ pub const ROUTE_RETRIES: &str = "route-retries";
 /// The capability to route by GRPCRoutes (`Route::kind`).
 pub const GRPC_ROUTE: &str = "grpc-route";
 
+/// The capabilities to send connections on by TLSRoutes and by TCPRoutes (`Route::kind`). Where one lacks, nobody reaches the
+/// service that such a route is attached to.
+pub const TLS_ROUTE: &str = "tls-route";
+pub const TCP_ROUTE: &str = "tcp-route";
+
 /// The capability to send copies of requests to other services (`RouteAction::Mirror`). Where it lacks, the route comes without.
 pub const REQUEST_MIRROR: &str = "request-mirror";
 
 /// Capabilities of every proxy of this version, as its Hello says them; [`SCOPE`] comes with them where it is wanted.
-pub const CAPABILITIES: [&str; 12] = [
+pub const CAPABILITIES: [&str; 14] = [
     "quic",
     ENVELOPES,
     FILTER_CONTRACT,
@@ -73,6 +78,8 @@ pub const CAPABILITIES: [&str; 12] = [
     TRAFFIC_POLICY,
     ROUTE_RETRIES,
     GRPC_ROUTE,
+    TLS_ROUTE,
+    TCP_ROUTE,
     REQUEST_MIRROR,
 ];
 

@@ -174,8 +174,11 @@ pub fn place_of(key: &ObjectKey) -> Place<'_> {
         Kind::Mesh => Place::Mesh,
         Kind::Service
         | Kind::Workload
+        | Kind::ReferenceGrant
         | Kind::HttpRoute
         | Kind::GrpcRoute
+        | Kind::TlsRoute
+        | Kind::TcpRoute
         | Kind::Filter
         | Kind::FilterPolicy
         | Kind::AccessPolicy
@@ -218,6 +221,9 @@ mod tests {
             (Read, Thing::Object(Kind::Filter), root, "VOPA", "VOPA"),
             (Change, Thing::Object(Kind::Service), shop, ".O.A", ".O.A"),
             (Change, Thing::Object(Kind::Service), bank, ".O.A", "...."),
+            // What leads into a namespace is permitted by who may write there.
+            (Change, Thing::Object(Kind::ReferenceGrant), shop, ".O.A", ".O.A"),
+            (Change, Thing::Object(Kind::ReferenceGrant), bank, ".O.A", "...."),
             (Change, Thing::Object(Kind::AccessPolicy), root, ".O.A", "...."),
             (Change, Thing::Object(Kind::Filter), root, ".O.A", "...."),
             (Change, Thing::Object(Kind::Namespace), bank, ".O.A", "...."),

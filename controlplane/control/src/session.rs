@@ -3,6 +3,7 @@
 
 mod ahead;
 mod concern;
+mod exposed;
 mod hello;
 mod report;
 mod scope;
@@ -27,6 +28,7 @@ use weft_policy::lineage::{Lineage, follow};
 use weft_policy::text::printable;
 use weft_policy::wire::{self, v1};
 
+use self::exposed::is_exposed;
 use self::hello::Greeting;
 pub(crate) use self::hello::may_join;
 use self::report::{health, words};
@@ -580,8 +582,8 @@ fn note_unanswered(hub: &Hub, seat: &Seat, left: usize) {
 }
 
 /// The objects as a proxy with these capabilities may have them, and those that it may not have, by version and why. What
-/// depends on one of the latter is closed: a service's routes where one of them is withheld or can't be read, and the
-/// workloads of a filter that the proxy has no version of, on the side that the filter judges.
+/// depends on one of the latter is closed: a service's routes where one of them is withheld or can't be read (where that is one of
+/// bytes, the service), and the workloads of a filter that the proxy has no version of, on the side that the filter judges.
 fn fitting(target: &Arc<ToldSet>, has: &Capabilities, view: &View) -> (Arc<ToldSet>, Withheld) {
     let (mut withheld, mut plain) = (Withheld::new(), BTreeMap::new());
     for told in target.iter() {
@@ -656,23 +658,6 @@ fn silenced(
 fn restricts_calls(filter: &FilterAttachment) -> bool {
     let enforced = filter.mode == FilterMode::Enforce && filter.on_failure == OnFailure::Deny;
     filter.direction == Direction::Outbound && enforced
-}
-
-/// True where something that is missing would have narrowed what the object lets through.
-fn is_exposed(object: &Object, missing: &[&Object], view: &View) -> bool {
-    let mut missing = missing.iter().copied();
-    match object {
-        Object::Route(route) => missing.any(|it| matches!(it, Object::Route(other) if other.parent == route.parent)),
-        Object::Workload(workload) => missing.any(|it| match it {
-            Object::Filter(filter) => {
-                filter.direction == Direction::Inbound
-                    && view.is_without(&it.key())
-                    && (filter.workloads.is_empty() || filter.workloads.contains(&workload.name))
-            }
-            Object::Mesh(_) | Object::Workload(_) | Object::Service(_) | Object::Route(_) => false,
-        }),
-        Object::Mesh(_) | Object::Service(_) | Object::Filter(_) => false,
-    }
 }
 
 /// Capabilities that an object requires and the proxy lacks.

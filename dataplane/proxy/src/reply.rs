@@ -437,6 +437,7 @@ fn answer_of_route(refusal: &RouteRefusal, headers: &mut HeaderMap) -> Option<By
             Some(Bytes::new())
         }
         RouteRefusal::NoRuleMatched { .. }
+        | RouteRefusal::NoStreamMatched { .. }
         | RouteRefusal::NoBackend { .. }
         | RouteRefusal::BackendNotFound { .. }
         | RouteRefusal::NoSuchPort { .. }
@@ -471,6 +472,7 @@ fn no_answer(error: &StreamError) -> Verdict {
 fn route_verdict(refusal: &RouteRefusal) -> Verdict {
     let (flag, reason, grpc) = match refusal {
         RouteRefusal::NoRuleMatched { .. } => (Flag::NoRoute, "no_rule_matched", 12),
+        RouteRefusal::NoStreamMatched { .. } => (Flag::NoRoute, "no_stream_matched", 12),
         RouteRefusal::NoBackend { .. } => (Flag::NoRoute, "no_backend", 14),
         RouteRefusal::BackendNotFound { .. } => (Flag::NoRoute, "backend_not_found", 14),
         RouteRefusal::NoSuchPort { .. } => (Flag::NoRoute, "no_such_port", 12),

@@ -43,8 +43,15 @@ spec:
 
 fn ask(from: &str, to: &str, path: &str, headers: &[(&str, &str)]) -> Result<Explanation, QueryError> {
     let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    let query =
-        Query { from: from.to_owned(), to: to.to_owned(), port: None, method: get(), path: path.to_owned(), headers };
+    let query = Query {
+        sni: None,
+        from: from.to_owned(),
+        to: to.to_owned(),
+        port: None,
+        method: get(),
+        path: path.to_owned(),
+        headers,
+    };
     explain(&world(&format!("{SHOP}---\n{POLICIES}")), &query)
 }
 
@@ -104,6 +111,7 @@ fn a_route_that_cannot_be_done_is_told_as_such() {
         spec: {parentRefs: [{group: '', kind: Service, name: other}, {group: '', kind: Service, name: web}], rules: [{\
         filters: [{type: ExtensionRef, extensionRef: {}}], backendRefs: [{name: web, port: 80}]}]}";
     let query = Query {
+        sni: None,
         from: "partner/api".to_owned(),
         to: "web.shop".to_owned(),
         port: None,
@@ -127,6 +135,7 @@ fn what_a_route_sends_elsewhere_and_what_it_makes_of_a_path_is_told() {
         path: {type: ReplacePrefixMatch, replacePrefixMatch: /}}}], backendRefs: [{name: web, port: 80}]}]}";
     let ask = |path: &str| {
         let query = Query {
+            sni: None,
             from: "partner/api".to_owned(),
             to: "web.shop".to_owned(),
             port: None,
@@ -174,6 +183,7 @@ fn mirrors_are_told_and_decide_nothing() {
         mirror("nothing")
     );
     let query = Query {
+        sni: None,
         from: "partner/api".to_owned(),
         to: "web.shop".to_owned(),
         port: None,
@@ -199,6 +209,7 @@ fn preflights_and_who_may_read_an_answer_are_told() {
     let check = |method: &str, origin: &str, expect: (bool, Option<u16>, &str), notes: &[&str]| {
         let fields = [("Origin", origin), ("Access-Control-Request-Method", "PUT")];
         let query = Query {
+            sni: None,
             from: "partner/api".to_owned(),
             to: "web.shop".to_owned(),
             port: None,
@@ -233,6 +244,7 @@ fn an_account_that_nobody_has_is_noted() {
 fn whoever_is_barred_reaches_nobody_and_is_reached_by_nobody() {
     let ask = |barred: &Barred, path: &str| {
         let query = Query {
+            sni: None,
             from: "partner/api".to_owned(),
             to: "web.shop".to_owned(),
             port: None,
@@ -272,6 +284,7 @@ fn whoever_is_barred_reaches_nobody_and_is_reached_by_nobody() {
 fn questions_without_an_answer() {
     fn check(from: &str, to: &str, port: Option<u16>, expect: &str) {
         let query = Query {
+            sni: None,
             from: from.to_owned(),
             to: to.to_owned(),
             port,
@@ -295,6 +308,7 @@ fn questions_without_an_answer() {
 #[test]
 fn a_port_that_a_service_lacks() {
     let query = Query {
+        sni: None,
         from: "partner/x".to_owned(),
         to: "web.shop".to_owned(),
         port: Some(81),
@@ -319,6 +333,7 @@ fn a_port_declared_tcp_is_judged_as_a_connection() {
             "apiVersion: weft.dev/v1alpha1\nkind: AccessPolicy\nmetadata: {{name: p, namespace: shop}}\nspec: {policy}\n"
         );
         let query = Query {
+            sni: None,
             from: "partner/api".to_owned(),
             to: "web.shop".to_owned(),
             port: None,
@@ -370,6 +385,7 @@ spec: {rules: [{name: any, to: [{notPaths: [/secret/*]}]}]}
         // The other service in front of the same pods says nothing.
         let service = service.replace("selector: {app: web, version: v2}", "selector: {app: none}");
         let query = Query {
+            sni: None,
             from: "shop/web".to_owned(),
             to: "web".to_owned(),
             port: None,
@@ -414,7 +430,7 @@ fn how_endpoints_are_picked_is_told_with_who_says_so() {
     let told = |to: &str, headers: &[(&str, &str)]| {
         let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let (from, path) = ("partner/api".to_owned(), root());
-        let query = Query { from, to: to.to_owned(), port: None, method: get(), path, headers };
+        let query = Query { sni: None, from, to: to.to_owned(), port: None, method: get(), path, headers };
         explain(&world, &query).unwrap().backends.remove(0).balancing.unwrap_or_default()
     };
     assert_eq!(told("web-v2.shop", &[]), "PeakEwma by default");
@@ -430,4 +446,55 @@ fn how_endpoints_are_picked_is_told_with_who_says_so() {
         told("web.shop", &[]),
         "RingHash by cookie sid, which it lacks: any endpoint, as TrafficPolicy shop/sticky says"
     );
+}
+
+/// By the same function as a proxy's (`route::choose_stream`).
+#[test]
+fn connections_are_led_by_routes_of_bytes() {
+    let route = |kind: &str, name: &str, rest: &str| {
+        format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: {kind}\nmetadata: {{name: {name}, namespace: shop}}\nspec: \
+             {{parentRefs: [{{group: '', kind: Service, name: db}}], {rest}}}\n"
+        )
+    };
+    let backends = |list: &str| format!("rules: [{{name: all, backendRefs: [{list}]}}]");
+    let service = |protocol: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: db, namespace: shop}}\nspec: {{selector: {{app: db}}, ports: [{{port: \
+             5432{protocol}}}]}}\n---\napiVersion: v1\nkind: Service\nmetadata: {{name: db-v2, namespace: shop}}\nspec: {{selector: \
+             {{app: db}}, ports: [{{port: 5432{protocol}}}]}}\n---\napiVersion: weft.dev/v1alpha1\nkind: Workload\nmetadata: {{name: \
+             db-1, namespace: shop, labels: {{app: db}}}}\nspec: {{address: 127.0.0.21, ports: [{{port: 5432}}]}}\n"
+        )
+    };
+    let check = |protocol: &str, routes: &[String], sni: Option<&str>, expect: (bool, &str, &str)| {
+        let text = [&[SHOP.to_owned(), service(protocol)][..], routes].concat().join("---\n");
+        let query = Query {
+            sni: sni.map(str::to_owned),
+            from: "shop/web".to_owned(),
+            to: "db".to_owned(),
+            port: None,
+            method: get(),
+            path: root(),
+            headers: BTreeMap::new(),
+        };
+        let told = explain(&world(&text), &query).unwrap();
+        let led = told.route.map(|route| format!("{} {}", route.kind, route.name)).unwrap_or_default();
+        assert_eq!((told.allowed, led.as_str(), told.reason.as_str()), expect, "{sni:?} {routes:?}");
+        assert!(told.connection);
+    };
+    let (tcp, allowed) = (", appProtocol: tcp", "no policy forbids it");
+    let split = route("TCPRoute", "t", &backends("{name: db, port: 5432}, {name: db-v2, port: 5432}"));
+    check(tcp, &[], None, (true, "", allowed));
+    check(tcp, std::slice::from_ref(&split), None, (true, "TCPRoute shop/t", allowed));
+    check("", std::slice::from_ref(&split), Some("a.b"), (true, "TCPRoute shop/t", allowed));
+    let gone = route("TCPRoute", "t", &backends("{name: gone, port: 5432}"));
+    check(tcp, &[gone], None, (false, "TCPRoute shop/t", "a backend of the rule does not resolve"));
+    let named = route("TLSRoute", "s", &format!("hostnames: ['*.b'], {}", backends("{name: db-v2, port: 5432}")));
+    let both = [split, named];
+    check(tcp, &both, Some("A.b."), (true, "TLSRoute shop/s", allowed));
+    check(tcp, &both, Some("b"), (false, "", "no TLSRoute of shop/db is for the server name b"));
+    check(tcp, &both, None, (false, "", "no TLSRoute of shop/db is for a ClientHello without a server name"));
+    let http = route("HTTPRoute", "h", &backends("{name: db, port: 5432}"));
+    let refused = "port 5432 takes HTTP only: what is attached to it holds for nothing else";
+    check("", &[both[0].clone(), http], Some("a.b"), (false, "", refused));
 }

@@ -122,10 +122,11 @@ codes! {
         cure: "Name a `port` of the Service.",
         example: "{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: r, namespace: shop},
  spec: {parentRefs: [{group: '', kind: Service, name: web}], rules: [{backendRefs: [{name: web, port: 8080}]}]}}";
-    BackendForeign = 105, Warning, itself, "backend of another namespace",
-        means: "The backend is in another namespace, which has granted nothing: its share is answered 500. Only the \
+    BackendForeign = 105, Warning, world, "backend of another namespace",
+        means: "The backend is in another namespace, where no ReferenceGrant permits it: its share is answered 500. Only the \
                 Service that a consumer's route is attached to needs no grant.",
-        cure: "Name a Service of the route's own namespace.",
+        cure: "Let who may write in that namespace apply the grant that the message shows, or name a Service of the \
+               route's own namespace.",
         example: "{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: r, namespace: shop},
  spec: {parentRefs: [{group: '', kind: Service, name: web}], rules: [{backendRefs: [{name: web, namespace: partner, port: 80}]}]}}";
     NoWeight = 106, Warning, itself, "rule sends nothing anywhere",
@@ -196,8 +197,9 @@ codes! {
 {apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: r, namespace: shop},
  spec: {parentRefs: [{group: '', kind: Service, name: web}],
   rules: [{backendRefs: [{name: web, port: 80}], timeouts: {request: 0s}}]}}";
-    BackendNotHttp = 116, Warning, world, "backend that takes no requests",
-        means: "The backend is no Service, or its port is declared tcp: no request is sent there.",
+    BackendNotHttp = 116, Warning, world, "backend that takes nothing of the route",
+        means: "The backend is no Service, or its port is declared tcp: no request is sent there. Of a TLSRoute or a \
+                TCPRoute: its port is declared http or grpc, and no bytes are.",
         cure: "Declare what it speaks by `appProtocol`, or name another port.",
         example: "{apiVersion: v1, kind: Service, metadata: {name: raw, namespace: shop},
  spec: {selector: {app: web}, ports: [{port: 90, targetPort: 8080, appProtocol: tcp}]}}
@@ -228,9 +230,10 @@ codes! {
         cure: "Take the part away that the message names.",
         example: "{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: r, namespace: shop},
  spec: {parentRefs: [{name: outside}], rules: [{backendRefs: [{name: web, port: 80}]}]}}";
-    OtherKind = 120, Warning, world, "HTTPRoute beside a GRPCRoute",
-        means: "A GRPCRoute is attached to the same port of the Service. Routes of two kinds are not mixed, says the \
-                standard: GRPCRoutes come first, and this route is asked for nothing there.",
+    OtherKind = 120, Warning, world, "route beside one of another kind",
+        means: "A route of another kind is attached to the same port of the Service. Routes of two kinds are not mixed, says \
+                the standard: GRPCRoutes come first, then HTTPRoutes, TLSRoutes and TCPRoutes, and this route is asked for \
+                nothing there.",
         cure: "Write all rules of the port as one kind, or attach the routes to different ports by `port`.",
         example: "{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: r, namespace: shop},
  spec: {parentRefs: [{group: '', kind: Service, name: web}], rules: [{backendRefs: [{name: web, port: 80}]}]}}
@@ -244,6 +247,11 @@ codes! {
         example: "{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: r, namespace: shop},
  spec: {parentRefs: [{group: '', kind: Service, name: web}],
   rules: [{filters: [{type: RequestRedirect, requestRedirect: {statusCode: 301}}]}]}}";
+    RouteOffBytes = 122, Warning, world, "TLSRoute or TCPRoute at a port of requests",
+        means: "The port is declared http or grpc: what comes there is read as requests, and no route of bytes is asked.",
+        cure: "Name a port that is declared tcp (or nothing) by `port`, or write an HTTPRoute.",
+        example: "{apiVersion: gateway.networking.k8s.io/v1, kind: TCPRoute, metadata: {name: r, namespace: shop},
+ spec: {parentRefs: [{group: '', kind: Service, name: web}], rules: [{backendRefs: [{name: web, port: 80}]}]}}";
 
     AnyMethod = 201, Error, itself, "`*` is no method",
         means: "Methods are compared as they are, and no request has the method `*`: a Deny by it never denies, and \

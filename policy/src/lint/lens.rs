@@ -206,8 +206,11 @@ fn targeting(policy: &Resource) -> Option<(&Metadata, &[TargetRef])> {
         | Resource::Mesh(_)
         | Resource::Service(_)
         | Resource::Workload(_)
+        | Resource::ReferenceGrant(_)
         | Resource::HttpRoute(_)
         | Resource::GrpcRoute(_)
+        | Resource::TlsRoute(_)
+        | Resource::TcpRoute(_)
         | Resource::TrafficPolicy(_)
         | Resource::Filter(_) => None,
     }

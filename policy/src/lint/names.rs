@@ -25,7 +25,10 @@ fn annotations(lens: &Lens<'_>, report: &mut Report) {
             Kind::Namespace => &[USES],
             Kind::HttpRoute => &[RETRY_METHODS],
             Kind::Mesh
+            | Kind::ReferenceGrant
             | Kind::GrpcRoute
+            | Kind::TlsRoute
+            | Kind::TcpRoute
             | Kind::Filter
             | Kind::FilterPolicy
             | Kind::AccessPolicy

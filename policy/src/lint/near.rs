@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 
 use crate::bundle::ObjectName;
 use crate::plan::World;
-use crate::resource::{AccessPolicySpec, FilterPolicySpec, Kind, Object, ObjectKey, ROOT_NAMESPACE, ServiceSpec, Spec};
+use crate::resource::{
+    AccessPolicySpec, AnyRoute, FilterPolicySpec, Kind, Object, ObjectKey, ROOT_NAMESPACE, ServiceSpec, Spec,
+};
 
 /// Where findings may differ between two worlds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +56,7 @@ impl Around<'_> {
             match key.kind {
                 Kind::Service => self.service(world, &name),
                 Kind::Workload => self.workload(world, &name),
-                Kind::HttpRoute | Kind::GrpcRoute => self.route(world, key),
+                Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute => self.route(world, key),
                 // Policies are compared with those that hold beside them, and with the ports of services.
                 Kind::AccessPolicy | Kind::FilterPolicy => {
                     self.insert(world.of_namespace::<ServiceSpec>(&key.namespace));
@@ -70,6 +72,9 @@ impl Around<'_> {
                     for service in targets.map(|target| ObjectName::new(key.namespace.clone(), &target.name)) {
                         self.keys.extend(world.around_service(&service));
                     }
+                }
+                Kind::ReferenceGrant => {
+                    self.keys.extend(world.leading_into(&key.namespace).map(AnyRoute::key));
                 }
                 Kind::Mesh | Kind::Namespace | Kind::Filter => {}
             }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::lens::Lens;
 use super::{Code, Report, Severity};
 use crate::bundle::{ObjectName, Protocol};
-use crate::plan::{Displaced, resolve, service_protocol, targets, uneditable};
+use crate::plan::{Displaced, OffPorts, resolve, service_protocol, targets, uneditable};
 use crate::resource::core::PortSpec;
 use crate::resource::route::{
     FilterType, HeaderField, ParentRef, PathModifierSpec, RedirectSpec, Referred, RouteFilter, RuleSpec,
@@ -46,7 +46,7 @@ impl Of<'_, '_> {
             let message = format!("{}: every request that the route matches is answered 500", undoable.message);
             self.tell(Code::NotAttached, format!("spec.{}", undoable.key), message, report);
         }
-        for unserved in self.route.spec.unserved() {
+        for unserved in self.route.unserved() {
             self.tell(Code::Unserved, format!("spec.{}", unserved.key), unserved.message, report);
         }
         let parents = &self.route.spec.parent_refs;
@@ -70,6 +70,9 @@ impl Of<'_, '_> {
                 let meant = parent.port.map(|port| meant_port(self.lens, service, port)).unwrap_or_default();
                 let message = format!("Service {name} has no port{number}{section}{meant}");
                 self.tell(Code::ParentPortMissing, key.clone(), message, report);
+            }
+            if let Some(off) = OffPorts::of(self.lens.world, self.route, parent) {
+                self.tell(Code::RouteOffBytes, key.clone(), off.to_string(), report);
             }
             if let Some(displaced) = Displaced::of(self.lens.world, self.route, parent) {
                 self.tell(Code::OtherKind, key, displaced.to_string(), report);
@@ -179,11 +182,8 @@ impl Of<'_, '_> {
             Err((reason, message)) => return self.unresolved(key, backend, &name, reason, message, report),
         };
         let behind = self.lens.behind(&name);
-        if service
-            .spec
-            .port(backend.port)
-            .is_some_and(|port| matches!(service_protocol(port, &behind), Protocol::Tcp | Protocol::Udp))
-        {
+        let port = service.spec.port(backend.port).filter(|_| !self.route.kind.is_of_bytes());
+        if port.is_some_and(|port| matches!(service_protocol(port, &behind), Protocol::Tcp | Protocol::Udp)) {
             let message = format!("port {} of Service {name} is declared tcp: no request is sent to it", backend.port);
             return self.tell(Code::BackendNotHttp, key, message, report);
         }
@@ -203,7 +203,7 @@ impl Of<'_, '_> {
         report: &mut Report,
     ) {
         match (reason, self.lens.world.service(name)) {
-            ("InvalidKind", _) => self.tell(Code::BackendNotHttp, key, message, report),
+            ("InvalidKind" | "UnsupportedProtocol", _) => self.tell(Code::BackendNotHttp, key, message, report),
             ("RefNotPermitted", _) => self.tell(Code::BackendForeign, key, message, report),
             (_, Some(service)) => {
                 let message = message + &meant_port(self.lens, service, backend.port);

@@ -16,6 +16,8 @@ struct Conditions<'w> {
     path_type: PathType,
     path: Vec<u8>,
     method: Option<&'w str>,
+    /// The name that a ClientHello asks for.
+    server: Option<&'w str>,
     /// The service and the method of a call.
     rpc: Option<(HeaderType, [Option<&'w String>; 2])>,
     headers: BTreeMap<&'w str, (HeaderType, &'w str)>,
@@ -44,12 +46,17 @@ impl<'w> Conditions<'w> {
         }
         let method = matching.and_then(|matching| matching.method.as_deref());
         let rpc = matching.and_then(|matching| matching.rpc.as_ref()).map(|rpc| (rpc.rpc_type, rpc.parts()));
-        Self { path_type, path, method, rpc, headers, query }
+        Self { path_type, path, method, server: None, rpc, headers, query }
     }
 
     fn hold_for_all(&self) -> bool {
         let anywhere = self.path_type == PathType::PathPrefix && self.path.is_empty();
-        anywhere && self.method.is_none() && self.rpc.is_none() && self.headers.is_empty() && self.query.is_empty()
+        anywhere
+            && self.server.is_none()
+            && self.method.is_none()
+            && self.rpc.is_none()
+            && self.headers.is_empty()
+            && self.query.is_empty()
     }
 }
 
@@ -91,8 +98,9 @@ pub(super) fn check(lens: &Lens<'_>, report: &mut Report) {
             let port = if parent.section_name.is_some() { named().map(|port| port.port) } else { parent.port };
             places.entry(name.clone()).or_default().insert(consumer.clone());
             for (rule, spec) in route.spec.rules.iter().enumerate() {
-                let mut add = |matching: Option<usize>| {
-                    let conditions = Conditions::of(matching.map(|index| &spec.matches[index]));
+                let mut add = |matching: Option<usize>, server| {
+                    let of = matching.map(|index| &spec.matches[index]);
+                    let conditions = Conditions { server, ..Conditions::of(of) };
                     let age = (created, route.name());
                     let candidate = Candidate { route, age, rule, matching, port };
                     alike
@@ -100,10 +108,12 @@ pub(super) fn check(lens: &Lens<'_>, report: &mut Report) {
                         .or_default()
                         .push(candidate);
                 };
-                if spec.matches.is_empty() {
-                    add(None);
+                let servers = if route.kind == RouteKind::Tls { &*route.spec.hostnames } else { &[] };
+                servers.iter().for_each(|server| add(None, Some(server.as_str())));
+                if spec.matches.is_empty() && servers.is_empty() {
+                    add(None, None);
                 }
-                (0..spec.matches.len()).map(Some).for_each(add);
+                (0..spec.matches.len()).for_each(|index| add(Some(index), None));
             }
         }
     }

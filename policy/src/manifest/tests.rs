@@ -59,6 +59,13 @@ spec:
   meshAddress: 127.0.0.11:15008
 ---
 apiVersion: gateway.networking.k8s.io/v1
+kind: ReferenceGrant
+metadata: {name: to-web, namespace: shop}
+spec:
+  from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: partner}]
+  to: [{group: "", kind: Service, name: web}, {group: "", kind: Secret}]
+---
+apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
 metadata: {name: canary, namespace: shop}
 spec:
@@ -97,6 +104,23 @@ spec:
     sessionPersistence: {sessionName: a}
   - filters: [{type: ResponseHeaderModifier, responseHeaderModifier: {remove: [e]}}]
     backendRefs: [{name: web, port: 80, weight: 90, filters: [{type: RequestHeaderModifier, requestHeaderModifier: {remove: [e]}}]}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: TLSRoute
+metadata: {name: secure, namespace: shop}
+spec:
+  parentRefs: [{group: "", kind: Service, name: web, port: 5432, sectionName: db}, {name: gateway}]
+  hostnames: [db.example.com, "*.db.example.com"]
+  rules:
+  - name: all
+    backendRefs: [{name: web, port: 5432, weight: 9}, {name: web-v2, namespace: shop, port: 5432}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: TCPRoute
+metadata: {name: split, namespace: shop}
+spec:
+  parentRefs: [{group: "", kind: Service, name: web, port: 5432}]
+  rules: [{backendRefs: [{name: web, port: 5432}]}, {name: later, backendRefs: [{name: web-v2, port: 5432, weight: 0}]}]
 ---
 apiVersion: weft.dev/v1alpha1
 kind: Filter
@@ -245,7 +269,7 @@ fn kinds_and_envelopes() {
     check_refused(
         "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n",
         &[
-            "shop.yaml:2: kind: kind Pod is not known; known are Namespace, Mesh, Service, Workload, HTTPRoute, GRPCRoute, Filter, FilterPolicy, AccessPolicy, TrafficPolicy",
+            "shop.yaml:2: kind: kind Pod is not known; known are Namespace, Mesh, Service, Workload, ReferenceGrant, HTTPRoute, GRPCRoute, TLSRoute, TCPRoute, Filter, FilterPolicy, AccessPolicy, TrafficPolicy",
         ],
     );
     check_refused(

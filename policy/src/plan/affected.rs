@@ -85,9 +85,15 @@ impl Affected {
                     self.seen.extend(targets.map(|target| ObjectName::new(key.namespace.clone(), &target.name)));
                 }
             }
-            Kind::HttpRoute | Kind::GrpcRoute => {
+            Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute => {
                 for route in worlds.into_iter().filter_map(|world| world.route(key)) {
                     route.parents().for_each(|parent| self.note_parent(worlds, parent));
+                    self.routes.insert(route.name_of_first());
+                }
+            }
+            Kind::ReferenceGrant => {
+                for route in worlds.into_iter().flat_map(|world| world.leading_into(&key.namespace)) {
+                    self.leading.extend(route.parents());
                     self.routes.insert(route.name_of_first());
                 }
             }

@@ -16,7 +16,7 @@ use crate::bundle::serde_json_raw::Json;
 use crate::bundle::{
     AppVersion, Backend, Bundle, Direction, Egress, Endpoint, FILTER_CONTRACT, FieldMatch, FilterAttachment,
     FilterLimits, FilterMode, MeshSettings, ObjectName, OnFailure, PathMatch, Protocol, Revision, Route, RouteAction,
-    RouteMatch, RouteRule, RpcMatch, ServedWorkload, Service, ServicePort, WorkloadPort, contract_of,
+    RouteKind, RouteMatch, RouteRule, RpcMatch, ServedWorkload, Service, ServicePort, WorkloadPort, contract_of,
 };
 use crate::path::PathReading;
 use crate::resource::core::PortSpec;
@@ -236,6 +236,10 @@ pub(super) fn attached(world: &World, route: AnyRoute<'_>, created: Revision) ->
         Some(Route {
             name: route.kind.at_parent(&name, index),
             kind: route.kind,
+            hostnames: match route.kind {
+                RouteKind::Tls => route.spec.hostnames.clone(),
+                RouteKind::Grpc | RouteKind::Http | RouteKind::Tcp => Vec::new(),
+            },
             consumer_namespace: (service.namespace != name.namespace).then(|| name.namespace.clone()),
             parent_port: parent_port(world, parent, &service)?,
             parent: service,

@@ -74,9 +74,19 @@ impl RoutesOf<'_> {
     }
 }
 
-/// The routes that are attached to a served port of a service. A consumer's route concerns its own callers: no other proxy
+/// The routes of requests that are attached to a served port of a service. A consumer's route concerns its own callers: no other proxy
 /// is told anything because of it.
 pub(crate) fn routes<'w>(
+    world: &'w World,
+    service: &'w Object<ServiceSpec>,
+    port: u16,
+    of: RoutesOf<'_>,
+) -> impl Iterator<Item = AnyRoute<'w>> {
+    attached(world, service, port, of).filter(|route| !route.kind.is_of_bytes())
+}
+
+/// The same of every kind.
+pub(super) fn attached<'w>(
     world: &'w World,
     service: &'w Object<ServiceSpec>,
     port: u16,

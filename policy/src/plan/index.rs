@@ -82,7 +82,7 @@ impl Found {
                 found.services = first_label(service).into_iter().collect();
                 found.addresses = service.spec.cluster_ip.iter().map(IpAddr::to_canonical).collect();
             }
-            Resource::HttpRoute(_) | Resource::GrpcRoute(_) => {
+            Resource::HttpRoute(_) | Resource::GrpcRoute(_) | Resource::TlsRoute(_) | Resource::TcpRoute(_) => {
                 if let Some(route) = AnyRoute::of(resource) {
                     let parents = route.spec.parent_refs.iter();
                     let parents = parents.map(|parent| route.named(parent.namespace.as_deref(), &parent.name));
@@ -93,7 +93,7 @@ impl Found {
             Resource::AccessPolicy(policy) => found.policies = scopes(&policy.metadata, &policy.spec.target_refs),
             Resource::FilterPolicy(policy) => found.policies = scopes(&policy.metadata, &policy.spec.target_refs),
             Resource::TrafficPolicy(policy) => found.policies = scopes(&policy.metadata, &policy.spec.target_refs),
-            Resource::Namespace(_) | Resource::Mesh(_) | Resource::Filter(_) => {}
+            Resource::Namespace(_) | Resource::Mesh(_) | Resource::ReferenceGrant(_) | Resource::Filter(_) => {}
         }
         found
     }
@@ -260,6 +260,17 @@ impl Index {
         all(&self.leading, service).filter_map(|entry| AnyRoute::of(&entry.resource))
     }
 
+    /// Routes of other namespaces that lead to a service of this one, some more than once.
+    pub(super) fn leading_into<'w>(&'w self, namespace: &str) -> impl Iterator<Item = AnyRoute<'w>> + use<'w> {
+        let namespace = namespace.to_owned();
+        let from = self.leading.range(ObjectName::new(namespace.clone(), "")..);
+        let within = from.take_while(move |(service, _)| service.namespace == namespace);
+        let foreign = within.flat_map(|(service, entries)| entries.iter().map(move |held| (service, held)));
+        foreign.filter_map(|(service, held)| {
+            AnyRoute::of(&held.0.resource).filter(|route| route.metadata.namespace != service.namespace)
+        })
+    }
+
     /// Services with this virtual address, and those in front of the workloads that have it.
     pub(super) fn at(&self, world: &World, address: IpAddr) -> Vec<ObjectName> {
         let mut found = BTreeSet::new();
@@ -269,8 +280,11 @@ impl Index {
                 Resource::Workload(workload) => found.extend(world.selecting(workload).map(Object::name)),
                 Resource::Namespace(_)
                 | Resource::Mesh(_)
+                | Resource::ReferenceGrant(_)
                 | Resource::HttpRoute(_)
                 | Resource::GrpcRoute(_)
+                | Resource::TlsRoute(_)
+                | Resource::TcpRoute(_)
                 | Resource::Filter(_)
                 | Resource::FilterPolicy(_)
                 | Resource::AccessPolicy(_)

@@ -5,7 +5,8 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 
 use super::World;
-use super::grant::needs_no_grant;
+use super::bytes::{self, OffPorts};
+use super::grant;
 use super::http_only::{self, RoutesOf};
 use crate::bundle::{ObjectName, RouteName};
 use crate::resource::route::{ParentRef, Referred};
@@ -77,17 +78,23 @@ fn accepted(world: &World, route: AnyRoute<'_>, index: usize, parent: &ParentRef
     let name = route.named(parent.namespace.as_deref(), &parent.name);
     let good = || Condition::good("Accepted", format!("attached to Service {name}"));
     let key = format!("spec.parentRefs[{index}]");
-    let conflicted = || {
-        let displaced = Displaced::of(world, route, parent)?;
-        let message = displaced.to_string();
-        Some(match displaced.everywhere {
-            true => Condition { status: false, reason: "Conflicted", message, key: key.clone(), ..good() },
-            false => Condition::good("Accepted", format!("attached to Service {name}; {message}")),
-        })
-    };
     let refused = |message| {
         let key = key.clone();
         Condition { status: false, reason: "NoMatchingParent", message, key, ..good() }
+    };
+    let held = || {
+        let (off, displaced) = (OffPorts::of(world, route, parent), Displaced::of(world, route, parent));
+        match (&off, &displaced) {
+            (Some(off), _) if off.everywhere => return refused(off.to_string()),
+            (_, Some(displaced)) if displaced.everywhere => {
+                let (message, key) = (displaced.to_string(), key.clone());
+                return Condition { status: false, reason: "Conflicted", message, key, ..good() };
+            }
+            (_, _) => {}
+        }
+        let words = [off.map(|off| off.to_string()), displaced.map(|displaced| displaced.to_string())];
+        let words: String = words.into_iter().flatten().map(|words| format!("; {words}")).collect();
+        Condition::good("Accepted", format!("attached to Service {name}{words}"))
     };
     let undoable = route.spec.undoable();
     if let Some(first) = undoable.first() {
@@ -98,8 +105,8 @@ fn accepted(world: &World, route: AnyRoute<'_>, index: usize, parent: &ParentRef
     match world.service(&name) {
         None => refused(format!("Service {name} does not exist")),
         Some(service) => match (parent.port, &parent.section_name) {
-            (None, None) => conflicted().unwrap_or_else(good),
-            _ if service.spec.served_ports().any(|port| parent.is_at(port)) => conflicted().unwrap_or_else(good),
+            (None, None) => held(),
+            _ if service.spec.served_ports().any(|port| parent.is_at(port)) => held(),
             (Some(port), None) => refused(format!("Service {name} has no port {port}")),
             (None, Some(section)) => refused(format!("Service {name} has no port named {section}")),
             (Some(port), Some(section)) => refused(format!("Service {name} has no port {port} named {section}")),
@@ -122,15 +129,20 @@ impl Displaced {
     pub(crate) fn of(world: &World, route: AnyRoute<'_>, parent: &ParentRef) -> Option<Self> {
         let service = world.service(&route.named(parent.namespace.as_deref(), &parent.name))?;
         let own = service.spec.served_ports().filter(|port| parent.is_at(port));
-        let comes_first = |port: u16| {
-            // Those of a consumer and those of the producer hold for other callers.
-            let is_before =
-                |other: &AnyRoute<'_>| other.kind < route.kind && other.metadata.namespace == route.metadata.namespace;
-            http_only::routes(world, service, port, RoutesOf::Everybody).find(is_before)
-        };
         let (mut by, mut ports, mut everywhere) = (None, Vec::new(), true);
         for port in own {
-            match comes_first(port.port) {
+            // At a port of bytes routes of requests don't hold, and displace nothing; and the other way round.
+            let protocol = route.kind.is_of_bytes().then(|| bytes::protocol(world, service, port));
+            if protocol.is_some_and(|protocol| !route.kind.holds_at(protocol)) {
+                continue;
+            }
+            // Those of a consumer and those of the producer hold for other callers.
+            let is_before = |other: &AnyRoute<'_>| {
+                other.kind < route.kind
+                    && other.metadata.namespace == route.metadata.namespace
+                    && protocol.is_none_or(|protocol| other.kind.holds_at(protocol))
+            };
+            match http_only::attached(world, service, port.port, RoutesOf::Everybody).find(is_before) {
                 Some(other) => {
                     by.get_or_insert(other.key());
                     ports.push(port.port);
@@ -151,7 +163,7 @@ impl fmt::Display for Displaced {
 
 /// Told where the route holds, but not all that it asks for has an effect.
 fn partially(route: AnyRoute<'_>) -> Option<Condition> {
-    let unserved = route.spec.unserved();
+    let unserved = route.unserved();
     let first = unserved.first()?;
     let (message, key) = (in_words(&unserved), format!("spec.{}", first.key));
     Some(Condition { kind: "PartiallyInvalid", status: true, reason: "UnsupportedValue", message, key })
@@ -170,8 +182,8 @@ fn unresolved(world: &World, route: AnyRoute<'_>) -> Option<Condition> {
     None
 }
 
-/// The service of a backend or a mirror. A reference to what doesn't exist, or into another namespace without its grant (there are no
-/// ReferenceGrants yet), doesn't resolve.
+/// The service of a backend or a mirror. A reference to what doesn't exist, or into another namespace without its grant,
+/// doesn't resolve. Without a grant nothing is said of whether it exists.
 ///
 /// # Errors
 /// The reason in Gateway API's words, and why.
@@ -185,8 +197,11 @@ pub(crate) fn resolve<'w>(
     if !backend.is_service {
         return Err(("InvalidKind", format!("{} {name} takes no requests: a backend is a Service", backend.kind)));
     }
-    if name.namespace != namespace && !needs_no_grant(route, &name) {
-        let message = format!("Service {name} is in another namespace; ReferenceGrant is not supported yet");
+    if !grant::is_permitted(world, route, &name) {
+        let message = format!(
+            "Service {name} is in another namespace, where no ReferenceGrant permits it; this one would: {}",
+            grant::missing(route, &name)
+        );
         return Err(("RefNotPermitted", message));
     }
     match world.service(&name) {
@@ -194,6 +209,9 @@ pub(crate) fn resolve<'w>(
         Some(service) if service.spec.port(backend.port).is_none() => {
             Err(("BackendNotFound", format!("Service {name} has no port {}", backend.port)))
         }
-        Some(service) => Ok(service),
+        Some(service) => match bytes::refuses_bytes(route, service, backend) {
+            Some(message) => Err(("UnsupportedProtocol", message)),
+            None => Ok(service),
+        },
     }
 }

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::{World, bundle_for};
-use crate::bundle::{ObjectName, Revision};
+use crate::bundle::{ObjectName, Revision, RouteAction};
 use crate::delta::{Key, Object};
 use crate::resource::{Object as Resource, ObjectKey, ROOT_NAMESPACE};
 use crate::route::{Meant, Resolution, Resolver, RouteTable};
@@ -89,6 +89,16 @@ pub(super) fn held(world: &World, namespace: &str, other: &str) -> BTreeMap<Key,
         let is_theirs = route.parent.namespace == other;
         let backends = route.rules.iter_mut().flat_map(|rule| &mut rule.backends);
         backends.filter(|backend| is_theirs || asked(&backend.service)).for_each(|backend| backend.service = None);
+        for rule in &mut route.rules {
+            let of_backends = rule.backends.iter_mut().flat_map(|backend| &mut backend.actions);
+            for action in rule.actions.iter_mut().chain(of_backends) {
+                if let RouteAction::Mirror(mirror) = action
+                    && (is_theirs || asked(&mirror.service))
+                {
+                    mirror.service = None;
+                }
+            }
+        }
     }
     // The names of namespaces are everybody's: they tell which names are the mesh's.
     if let Some(mesh) = &mut bundle.mesh {

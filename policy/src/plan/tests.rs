@@ -1,10 +1,12 @@
 //! Worlds in, bundles and problems out.
 
 mod answers;
+mod grants;
 mod grpc;
 mod protection;
 mod scope;
 pub(crate) mod shared;
+mod streams;
 pub(crate) mod tenancy;
 mod traffic;
 

@@ -318,8 +318,11 @@ impl World {
                 | Resource::Mesh(_)
                 | Resource::Service(_)
                 | Resource::Workload(_)
+                | Resource::ReferenceGrant(_)
                 | Resource::HttpRoute(_)
                 | Resource::GrpcRoute(_)
+                | Resource::TlsRoute(_)
+                | Resource::TcpRoute(_)
                 | Resource::TrafficPolicy(_)
                 | Resource::Filter(_) => return false,
             };
@@ -330,6 +333,11 @@ impl World {
     /// Routes that are attached to a service or lead to it, and policies that name it.
     pub(crate) fn around_service(&self, name: &ObjectName) -> BTreeSet<ObjectKey> {
         self.index().around_service(name)
+    }
+
+    /// Routes of other namespaces that lead to a service of this one, some more than once.
+    pub(crate) fn leading_into<'w>(&'w self, namespace: &str) -> impl Iterator<Item = AnyRoute<'w>> + use<'w> {
+        self.index().leading_into(namespace)
     }
 
     /// True where a route is attached to a service.

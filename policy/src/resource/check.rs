@@ -36,9 +36,12 @@ impl Resource {
                 route.spec.check()
             }
             Self::GrpcRoute(route) => route.spec.check(),
+            Self::TlsRoute(route) => route.spec.check(),
+            Self::TcpRoute(route) => route.spec.check(),
             Self::FilterPolicy(policy) => policy.spec.check(),
             Self::AccessPolicy(policy) => policy.check(),
             Self::TrafficPolicy(policy) => policy.spec.check(),
+            Self::ReferenceGrant(grant) => grant.spec.check(),
             Self::Mesh(mesh) => publishers(&mesh.spec.filter_publishers).collect(),
             Self::Namespace(_) | Self::Filter(_) => Vec::new(),
         };

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::{
     AccessPolicySpec, FilterPolicySpec, FilterSpec, GrpcRouteSpec, HttpRouteSpec, MeshSpec, Metadata, NamespaceSpec,
-    Object, ServiceSpec, TrafficPolicySpec, WorkloadSpec,
+    Object, ReferenceGrantSpec, ServiceSpec, TcpRouteSpec, TlsRouteSpec, TrafficPolicySpec, WorkloadSpec,
 };
 
 /// Whether an object is one of a namespace or of the mesh.
@@ -222,6 +222,14 @@ kinds! {
     Service: ServiceSpec =
         Declaration { name: "Service", plural: "services", api_version: "v1", aliases: &["svc"], ..OWN };
     Workload: WorkloadSpec = Declaration { name: "Workload", plural: "workloads", aliases: &["wl"], ..OWN };
+    ReferenceGrant: ReferenceGrantSpec = Declaration {
+        name: "ReferenceGrant",
+        plural: "referencegrants",
+        api_version: "gateway.networking.k8s.io/v1",
+        also_read: &["gateway.networking.k8s.io/v1beta1"],
+        aliases: &["refgrant", "grant"],
+        ..OWN
+    };
     HttpRoute: HttpRouteSpec = Declaration {
         name: "HTTPRoute",
         plural: "httproutes",
@@ -232,6 +240,20 @@ kinds! {
     };
     GrpcRoute: GrpcRouteSpec =
         Declaration { name: "GRPCRoute", plural: "grpcroutes", api_version: "gateway.networking.k8s.io/v1", ..OWN };
+    TlsRoute: TlsRouteSpec = Declaration {
+        name: "TLSRoute",
+        plural: "tlsroutes",
+        api_version: "gateway.networking.k8s.io/v1",
+        also_read: &["gateway.networking.k8s.io/v1alpha3", "gateway.networking.k8s.io/v1alpha2"],
+        ..OWN
+    };
+    TcpRoute: TcpRouteSpec = Declaration {
+        name: "TCPRoute",
+        plural: "tcproutes",
+        api_version: "gateway.networking.k8s.io/v1",
+        also_read: &["gateway.networking.k8s.io/v1alpha2"],
+        ..OWN
+    };
     Filter: FilterSpec = Declaration { name: "Filter", plural: "filters", ..OWN };
     FilterPolicy: FilterPolicySpec =
         Declaration { name: "FilterPolicy", plural: "filterpolicies", aliases: &["fp"], ..OWN };

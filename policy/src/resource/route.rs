@@ -1,12 +1,13 @@
 //! `HTTPRoute` of Gateway API v1: GAMMA parentRefs; path, method, header and query matches; weights; filters; timeouts;
 //! retries. The rest of the standard is kept as it was written: a route with a filter that can't be done leads nowhere, and
-//! its status says so. A `GRPCRoute` is written otherwise and is the same inside.
+//! its status says so. A `GRPCRoute`, a `TLSRoute` and a `TCPRoute` are written otherwise and are the same inside.
 
 mod any;
 mod cors;
 mod filter;
 mod grpc;
 mod mirror;
+mod stream;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -27,6 +28,7 @@ pub use filter::{
 pub(crate) use filter::{FilterType, REDIRECTS};
 pub use grpc::{GrpcRouteSpec, RpcSpec};
 pub use mirror::{MirrorRef, MirrorSpec};
+pub use stream::{TcpRouteSpec, TlsRouteSpec};
 
 /// Limits of the standard.
 pub(crate) const MAX_RULES: usize = 16;
@@ -44,7 +46,7 @@ pub struct HttpRouteSpec {
     /// One that takes every request, where none is written.
     #[serde(default = "default_rules")]
     pub rules: Vec<RuleSpec>,
-    /// For routes of Gateways: a service has one name.
+    /// The server names of a TLSRoute. Else for routes of Gateways: a service has one name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hostnames: Vec<String>,
     #[serde(default, skip_serializing)]

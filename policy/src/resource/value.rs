@@ -58,6 +58,23 @@ pub(super) fn object_name_option<'de, D: Deserializer<'de>>(deserializer: D) -> 
     object_name(deserializer).map(Some)
 }
 
+/// The group of a kind; Kubernetes' own is empty.
+pub(super) fn api_group<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    checked(
+        deserializer,
+        |text| text.is_empty() || is_subdomain(text),
+        "the group of a kind, or '' for Kubernetes' own",
+    )
+}
+
+/// A kind as the standard has it: letters and digits with '-' between them, at most 63.
+pub(super) fn kind_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let is_fit = |text: &str| {
+        is_label(&text.to_ascii_lowercase()) && text.starts_with(|first: char| first.is_ascii_alphabetic())
+    };
+    checked(deserializer, is_fit, "a kind, such as HTTPRoute or Service")
+}
+
 pub(super) fn target_group<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     checked(deserializer, |group| matches!(group, "" | "core" | "weft.dev"), "the group of a target this version knows")
 }

@@ -7,7 +7,9 @@ use super::action::{Actions, AnswerEdits, Setting, deadline};
 use super::cors::{self, Preflight, Sharing};
 use super::rewrite;
 use super::{HeadView, MetRule, QueryReading, Resolved, RouteDecision, RouteTable, pick_backend};
-use crate::bundle::{MeshSettings, Mirror, ObjectName, Retry, Route, RouteName, Service, ServicePort, Traffic};
+use crate::bundle::{
+    MeshSettings, Mirror, ObjectName, Retry, Route, RouteKind, RouteName, Service, ServicePort, Traffic,
+};
 use crate::path::{self, NormalPath};
 
 /// The way of one request. Nothing of it is applied yet: what is sent is made per attempt from the head and this.
@@ -133,6 +135,8 @@ impl Plan<'_> {
 pub enum RouteRefusal {
     #[error("no rule of the routes of {service} matches")]
     NoRuleMatched { service: ObjectName },
+    #[error("no {} of {service} is for {hello}", kind.as_str())]
+    NoStreamMatched { service: ObjectName, kind: RouteKind, hello: String },
     #[error("{} has no backend with weight", RouteName::of(route))]
     NoBackend { route: ObjectName },
     #[error(
@@ -163,7 +167,7 @@ impl RouteRefusal {
     pub fn status(&self) -> u16 {
         match self {
             Self::AmbiguousPath { .. } | Self::AmbiguousQuery { .. } | Self::TooManyReadings(_) => 400,
-            Self::NoRuleMatched { .. } | Self::NoSuchPort { .. } => 404,
+            Self::NoRuleMatched { .. } | Self::NoStreamMatched { .. } | Self::NoSuchPort { .. } => 404,
             Self::NoBackend { .. } | Self::BackendNotFound { .. } | Self::Rewrite { .. } => 500,
             Self::Redirect { status, .. } => *status,
             Self::Preflight { preflight, .. } if preflight.allowed.is_some() => 200,
@@ -181,7 +185,10 @@ impl RouteRefusal {
             | Self::Redirect { route, .. }
             | Self::Preflight { route, .. }
             | Self::Rewrite { route } => Some(route),
-            Self::NoRuleMatched { .. } | Self::NoSuchPort { .. } | Self::TooManyReadings(_) => None,
+            Self::NoRuleMatched { .. }
+            | Self::NoStreamMatched { .. }
+            | Self::NoSuchPort { .. }
+            | Self::TooManyReadings(_) => None,
         }
     }
 }
@@ -221,7 +228,7 @@ pub fn plan<'t>(
     }
 }
 
-/// Plans the way of a connection that is not looked into: no route holds for it.
+/// Plans the way of a connection for which no route holds, and that is not looked into.
 ///
 /// # Errors
 /// The service has no such port.

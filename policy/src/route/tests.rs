@@ -3,6 +3,7 @@
 mod grpc;
 mod scope;
 mod settings;
+mod streams;
 
 use super::*;
 use crate::bundle::{
@@ -156,6 +157,7 @@ fn route(text: &str, created: u64, rules: Vec<RouteRule>) -> Route {
         parent: name("shop/web"),
         parent_port: None,
         consumer_namespace: None,
+        hostnames: Vec::new(),
         created: Revision(created),
         rules,
     }

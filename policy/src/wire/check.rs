@@ -3,7 +3,7 @@
 use super::{FILTER_CONTRACT, WireError};
 use crate::bundle::{
     Cors, FilterAttachment, HashKey, HeaderModifier, Mirror, PathChange, PathMatch, Redirect, Retry, Route,
-    RouteAction, RouteMatch, RouteRule, ServedWorkload, Service,
+    RouteAction, RouteKind, RouteMatch, RouteRule, ServedWorkload, Service,
 };
 use crate::delta::Object;
 use crate::identity::is_subdomain;
@@ -68,6 +68,17 @@ fn service_is_fit(service: &Service) -> Checked {
 fn route_is_fit(route: &Route) -> Checked {
     if route.parent_port == Some(0) {
         return fault("parent_port", "0 is not a port");
+    }
+    if route.kind != RouteKind::Tls && !route.hostnames.is_empty() {
+        return fault("hostnames", "server names are of a TLSRoute");
+    }
+    let is_name = |name: &String| is_subdomain(name.strip_prefix("*.").unwrap_or(name));
+    if let Some(name) = route.hostnames.iter().find(|name| !is_name(name)) {
+        return fault("hostnames", format_args!("{name:?} is no name of a server"));
+    }
+    let looks_at_requests = route.actions().next().is_some() || route.rules.iter().any(|rule| !rule.matches.is_empty());
+    if route.kind.is_of_bytes() && looks_at_requests {
+        return fault("rules", "nothing of a connection is matched or changed");
     }
     route.rules.iter().enumerate().try_for_each(|(index, rule)| rule_is_fit(&format!("rules[{index}]"), rule))
 }

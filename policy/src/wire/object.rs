@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use super::check::check;
 use super::{
     CAPABILITIES, ENDPOINT_PORTS, GRPC_ROUTE, OUTBOUND_CLOSED, REQUEST_MIRROR, ROUTE_RETRIES, Refused, SCOPE,
-    TRAFFIC_POLICY, v1,
+    TCP_ROUTE, TLS_ROUTE, TRAFFIC_POLICY, v1,
 };
 use crate::bundle::{Route, RouteKind, Service};
 use crate::delta::{Key, Object};
@@ -41,7 +41,12 @@ fn required_by(service: &Service) -> impl Iterator<Item = &'static str> {
 }
 
 fn required_by_route(route: &Route) -> impl Iterator<Item = &'static str> {
-    let kind = (route.kind == RouteKind::Grpc).then_some(GRPC_ROUTE);
+    let kind = match route.kind {
+        RouteKind::Grpc => Some(GRPC_ROUTE),
+        RouteKind::Http => None,
+        RouteKind::Tls => Some(TLS_ROUTE),
+        RouteKind::Tcp => Some(TCP_ROUTE),
+    };
     let retries = route.repeats().then_some(ROUTE_RETRIES);
     kind.into_iter().chain(retries).chain(route.mirrors().then_some(REQUEST_MIRROR))
 }

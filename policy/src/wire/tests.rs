@@ -136,6 +136,7 @@ fn everything() -> Vec<Object> {
             parent: name("shop/web"),
             parent_port: Some(80),
             consumer_namespace: Some("partner".to_owned()),
+            hostnames: Vec::new(),
             created: Revision(7),
             rules: vec![rule()],
         }),

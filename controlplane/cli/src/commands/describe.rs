@@ -96,10 +96,19 @@ async fn related(client: &Client, kind: Kind, object: &Resource) -> Result<Strin
         // A producer's or a consumer's route: any namespace may have one.
         let routes = get::list(client, Kind::HttpRoute, None).await?;
         section("Routes", routes.iter().filter(|route| is_attached(route, object)).map(|it| named(it)).collect());
-        let calls = list_if_known(client, Kind::GrpcRoute, None).await?.unwrap_or_default();
-        let calls: Vec<_> = calls.iter().filter(|route| is_attached(route, object)).map(|it| named(it)).collect();
-        if !calls.is_empty() {
-            section("GRPC routes", calls);
+        let further =
+            [(Kind::GrpcRoute, "GRPC routes"), (Kind::TlsRoute, "TLS routes"), (Kind::TcpRoute, "TCP routes")];
+        for (kind, title) in further {
+            let routes = list_if_known(client, kind, None).await?.unwrap_or_default();
+            let routes: Vec<_> = routes.iter().filter(|route| is_attached(route, object)).map(|it| named(it)).collect();
+            if !routes.is_empty() {
+                section(title, routes);
+            }
+        }
+        let grants = list_if_known(client, Kind::ReferenceGrant, Some(namespace)).await?.unwrap_or_default();
+        let granted: Vec<_> = grants.iter().filter_map(|grant| granted_by(grant, object)).collect();
+        if !granted.is_empty() {
+            section("Routes of other namespaces may lead to it", granted);
         }
     } else {
         let services = get::list(client, Kind::Service, Some(namespace)).await?;
@@ -197,6 +206,16 @@ fn is_attached(route: &Resource, service: &Resource) -> bool {
     route.spec["parentRefs"].as_array().into_iter().flatten().any(|parent| {
         let namespace = parent["namespace"].as_str().unwrap_or(&route.metadata.namespace);
         parent["name"] == service.metadata.name.as_str() && service.metadata.namespace == namespace
+    })
+}
+
+/// Whose routes a grant lets lead to the service, where it is about it.
+fn granted_by(grant: &Resource, service: &Resource) -> Option<String> {
+    let grant: policy::Resource = serde_json::from_value(serde_json::to_value(grant).ok()?).ok()?;
+    let policy::Resource::ReferenceGrant(grant) = grant else { return None };
+    grant.spec.to.iter().any(|to| to.is_service(&service.metadata.name)).then(|| {
+        let from = grant.spec.from.iter().map(|from| format!("{} of {}", cell(&from.kind), cell(&from.namespace)));
+        format!("{} (ReferenceGrant {})", from.collect::<Vec<_>>().join(", "), cell(&grant.metadata.name))
     })
 }
 

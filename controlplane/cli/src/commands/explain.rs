@@ -32,6 +32,9 @@ pub(crate) struct ExplainArgs {
     /// A header of the request; may be repeated.
     #[arg(short = 'H', long = "header", value_name = "K:V", value_parser = values::header)]
     headers: Vec<(String, String)>,
+    /// The server name that a TLS connection asks for: judged as a connection where bytes are carried.
+    #[arg(long, value_name = "NAME")]
+    sni: Option<String>,
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
@@ -43,6 +46,7 @@ pub(crate) async fn run(args: ExplainArgs) -> Outcome {
     let args = ExplainArgs { to, port, ..args };
     let (namespace, account) = &args.from;
     let query = ExplainQuery {
+        sni: args.sni.clone(),
         from: format!("{namespace}/{account}"),
         to: args.to.clone(),
         port: args.port,

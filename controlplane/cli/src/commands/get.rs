@@ -156,12 +156,25 @@ fn columns(kind: Kind, wide: bool) -> Vec<Column> {
             ("ACCOUNT", |item| text_at(&item.spec, &["serviceAccount"])),
             ("LABELS", |item| labels(&item.metadata.labels)),
         ],
-        Kind::HttpRoute | Kind::GrpcRoute if !wide => vec![
+        Kind::ReferenceGrant => vec![
+            ("FROM", |item| {
+                each(&item.spec["from"], |from| {
+                    format!("{}/{}", text_at(from, &["namespace"]), text_at(from, &["kind"]))
+                })
+            }),
+            ("TO", |item| {
+                each(&item.spec["to"], |to| match to["name"].as_str() {
+                    Some(_) => format!("{}/{}", text_at(to, &["kind"]), text_at(to, &["name"])),
+                    None => text_at(to, &["kind"]),
+                })
+            }),
+        ],
+        Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute if !wide => vec![
             ("PARENTS", |item| each(&item.spec["parentRefs"], |parent| text_at(parent, &["name"]))),
             ("BACKENDS", |item| shortened(backends(item))),
             ("STATUS", standing),
         ],
-        Kind::HttpRoute | Kind::GrpcRoute => vec![
+        Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute => vec![
             ("PARENTS", |item| each(&item.spec["parentRefs"], |parent| text_at(parent, &["name"]))),
             ("BACKENDS", |item| each(&item.spec["rules"], |rule| each(&rule["backendRefs"], backend))),
             ("ACCEPTED", |item| condition(item, "Accepted")),

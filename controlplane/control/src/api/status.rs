@@ -190,13 +190,18 @@ fn unknown(kind: &str) -> Condition {
 
 const NOT_READABLE: &str = "NotReadable";
 
-/// The newest change of a route or of a service that it names: its proxies are told of it by what they make of all.
+/// The newest change of a route, of a service that it names or of a grant beside one: its proxies are told of it by what they make
+/// of all.
 fn since(published: &Published, arrivals: &Arrivals, route: AnyRoute<'_>, stored: &Entry) -> Revision {
     let parents = route.spec.parent_refs.iter();
     let parents = parents.map(|parent| route.named(parent.namespace.as_deref(), &parent.name));
     let named = parents.chain(route.backends()).map(service).filter(|key| arrivals.may_read(key));
     let changed = named.filter_map(|key| published.world.get(&key)).map(|service| service.modified);
-    changed.fold(stored.modified, Revision::max)
+    let foreign: BTreeSet<String> = route.backends().map(|backend| backend.namespace).collect();
+    let is_beside = |key: &ObjectKey| foreign.contains(&key.namespace) && key.namespace != route.metadata.namespace;
+    let grants =
+        published.world.of_kind(Kind::ReferenceGrant).filter(|(key, _)| is_beside(key) && arrivals.may_read(key));
+    changed.chain(grants.map(|(_, grant)| grant.modified)).fold(stored.modified, Revision::max)
 }
 
 pub(super) fn of(
@@ -208,7 +213,7 @@ pub(super) fn of(
 ) -> Option<Status> {
     let subject = Subject { hub, arrivals, key, stored, now: crate::now_unix() };
     match &stored.resource {
-        Resource::HttpRoute(_) | Resource::GrpcRoute(_) => {
+        Resource::HttpRoute(_) | Resource::GrpcRoute(_) | Resource::TlsRoute(_) | Resource::TcpRoute(_) => {
             let route = AnyRoute::of(&stored.resource)?;
             let hides_backends = route.backends().map(service).any(|key| !arrivals.may_read(&key));
             let parents = route_status(&published.world, route).into_iter().map(|parent| {
@@ -257,7 +262,7 @@ pub(super) fn of(
             let conditions = service_status(&published.world, service);
             Some(Status { conditions: subject.about("", told(&conditions)), ..Status::default() })
         }
-        Resource::Namespace(_) | Resource::Mesh(_) | Resource::Filter(_) => None,
+        Resource::Namespace(_) | Resource::Mesh(_) | Resource::ReferenceGrant(_) | Resource::Filter(_) => None,
     }
 }
 

@@ -31,8 +31,11 @@ impl Asked {
                 | Kind::Mesh
                 | Kind::Service
                 | Kind::Workload
+                | Kind::ReferenceGrant
                 | Kind::HttpRoute
                 | Kind::GrpcRoute
+                | Kind::TlsRoute
+                | Kind::TcpRoute
                 | Kind::AccessPolicy
                 | Kind::TrafficPolicy => {}
             }

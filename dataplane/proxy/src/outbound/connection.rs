@@ -12,7 +12,8 @@ use bytes::Bytes;
 use http::{Method, Version};
 use tokio::net::TcpStream;
 use tracing::debug;
-use weft_policy::bundle::Protocol;
+use weft_policy::bundle::{Protocol, RouteKind};
+use weft_policy::route::Hello;
 use weft_transport::detect::{self, Detected, HttpVersion};
 use weft_transport::http::{HttpLimits, RecvBody, Refusal, Refused, Responder};
 use weft_transport::{capture, h1, h2};
@@ -50,50 +51,109 @@ pub async fn captured(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
 
 /// Serves what flows inside a redirected connection or an accepted CONNECT, whose target is known.
 async fn payload(worker: &Rc<Worker>, stream: TcpStream, prefix: Bytes, origin: Origin) {
-    match declared(worker, &origin).await {
-        None | Some((Protocol::Tcp | Protocol::Udp, _)) => Box::pin(tcp::serve(worker, stream, prefix, &origin)).await,
-        // Only HTTP may pass here, so its version is all there is to find out.
-        Some((Protocol::Http | Protocol::Grpc, _) | (Protocol::Auto, true)) => {
-            http(worker, stream, prefix, origin).await;
+    let Some(Declared { protocol, is_http_only, by_hello }) = declared(worker, &origin).await else {
+        return Box::pin(tcp::serve(worker, stream, prefix, &origin, Hello::Other)).await;
+    };
+    match (protocol, is_http_only) {
+        (Protocol::Tcp | Protocol::Udp, _) if by_hello => begun(worker, stream, prefix, origin).await,
+        (Protocol::Tcp | Protocol::Udp, _) => {
+            Box::pin(tcp::serve(worker, stream, prefix, &origin, Hello::Other)).await;
         }
-        Some((Protocol::Auto, false)) => detected(worker, stream, prefix, origin).await,
+        // Only HTTP may pass here, so its version is all there is to find out.
+        (Protocol::Http | Protocol::Grpc, _) | (Protocol::Auto, true) => http(worker, stream, prefix, origin).await,
+        (Protocol::Auto, false) => detected(worker, stream, prefix, origin, by_hello).await,
     }
 }
 
-/// What the destination of a connection is declared to speak, and whether it takes HTTP only. `None`: it is nothing of the
-/// mesh, or the connection goes nowhere.
-async fn declared(worker: &Rc<Worker>, origin: &Origin) -> Option<(Protocol, bool)> {
+/// What is known of the destination of a connection before its first byte.
+struct Declared {
+    protocol: Protocol,
+    /// Nothing but HTTP may pass.
+    is_http_only: bool,
+    /// TLSRoutes decide where bytes go: the client speaks first, or goes nowhere.
+    by_hello: bool,
+}
+
+/// `None`: it is nothing of the mesh, or the connection goes nowhere.
+async fn declared(worker: &Rc<Worker>, origin: &Origin) -> Option<Declared> {
     let target = origin.target.as_ref()?;
     let mut snapshot = worker.snapshot()?;
     let mut patience = Patience::default();
     loop {
         let from = origin.workload(&snapshot).ok()?;
         let failure = match routing::resolve_target(&snapshot, &worker.shared.hosts, from, target) {
-            Ok(resolved) => return resolved.map(|to| (to.protocol(), routing::is_http_only(&to, from))),
+            Ok(resolved) => {
+                return resolved.map(|to| Declared {
+                    protocol: to.protocol(),
+                    is_http_only: routing::is_http_only(&to, from),
+                    by_hello: routing::stream_kind(&snapshot, from, &to) == Some(RouteKind::Tls),
+                });
+            }
             Err(failure) => failure,
         };
         match Box::pin(patience.learn(worker, &snapshot, failure)).await {
             Ok(latest) => snapshot = latest,
             // Its first bytes tell in which form it is refused.
-            Err(Failure::NotHeld { .. }) => return Some((Protocol::Auto, false)),
+            Err(Failure::NotHeld { .. }) => {
+                return Some(Declared { protocol: Protocol::Auto, is_http_only: false, by_hello: false });
+            }
             Err(_) => return None,
         }
     }
 }
 
+/// Reads the first bytes of a connection, for as long as it takes until they tell what they are. `None`: it is lost.
+async fn first_bytes(
+    worker: &Worker,
+    stream: &mut TcpStream,
+    prefix: Bytes,
+    origin: &Origin,
+    timeout: Duration,
+) -> Option<(Detected, Bytes)> {
+    match detect::detect_stream(stream, prefix, timeout).await {
+        Ok((detected, prefix)) => {
+            worker.ledger.counters.detected(&detected).increment(1);
+            Some((detected, prefix))
+        }
+        Err(error) => {
+            debug!(peer = %origin.peer, %error, "application connection lost");
+            None
+        }
+    }
+}
+
+/// A client that has to speak first has so long.
+fn for_first_bytes(worker: &Worker) -> Duration {
+    Duration::from_secs(worker.shared.config.limits.first_bytes_timeout_s)
+}
+
+/// Serves a connection to a port of bytes that is sent on by its ClientHello. Whatever it begins with, it is no HTTP here.
+async fn begun(worker: &Rc<Worker>, mut stream: TcpStream, prefix: Bytes, origin: Origin) {
+    let first = first_bytes(worker, &mut stream, prefix, &origin, for_first_bytes(worker)).await;
+    let Some((detected, prefix)) = first else { return };
+    Box::pin(tcp::serve(worker, stream, prefix, &origin, hello(&detected))).await;
+}
+
+fn hello(detected: &Detected) -> Hello<'_> {
+    match detected {
+        Detected::Tls { sni } => Hello::Tls(sni.as_deref()),
+        Detected::Http1 | Detected::Http2 | Detected::Opaque | Detected::NeedMore => Hello::Other,
+    }
+}
+
 /// Serves a connection whose protocol its first bytes tell.
-async fn detected(worker: &Rc<Worker>, mut stream: TcpStream, prefix: Bytes, origin: Origin) {
-    let timeout = Duration::from_millis(worker.shared.config.limits.detect_timeout_ms);
-    let (detected, prefix) = match detect::detect_stream(&mut stream, prefix, timeout).await {
-        Ok(detected) => detected,
-        Err(error) => return debug!(peer = %origin.peer, %error, "application connection lost"),
+async fn detected(worker: &Rc<Worker>, mut stream: TcpStream, prefix: Bytes, origin: Origin, by_hello: bool) {
+    let timeout = match by_hello {
+        true => for_first_bytes(worker),
+        false => Duration::from_millis(worker.shared.config.limits.detect_timeout_ms),
     };
-    worker.ledger.counters.detected(&detected).increment(1);
+    let first = first_bytes(worker, &mut stream, prefix, &origin, timeout).await;
+    let Some((detected, prefix)) = first else { return };
     match detected {
         Detected::Http1 => Box::pin(serve_h1(worker, stream, prefix, origin)).await,
         Detected::Http2 => Box::pin(serve_h2(worker, stream, prefix, origin)).await,
         Detected::Tls { .. } | Detected::Opaque | Detected::NeedMore => {
-            Box::pin(tcp::serve(worker, stream, prefix, &origin)).await;
+            Box::pin(tcp::serve(worker, stream, prefix, &origin, hello(&detected))).await;
         }
     }
 }

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use weft_policy::bundle::{Protocol, Retry, Route};
+use weft_policy::bundle::{Protocol, Retry, Route, RouteKind};
 use weft_policy::path::NormalPath;
-use weft_policy::route::{self, AnswerEdits, Authority, HeadView, Meant, Resolution, Resolved, Resolver};
+use weft_policy::route::{self, AnswerEdits, Authority, HeadView, Hello, Meant, Resolution, Resolved, Resolver};
 use weft_transport::http::{RequestHead, Target as WireTarget};
 
 use super::attempts::Goal;
@@ -133,7 +133,24 @@ pub(super) fn is_http_only(to: &Resolved<'_>, from: &Served) -> bool {
     to.opaque_refused() || to.protocol() == Protocol::Auto && from.outbound.needs_http()
 }
 
-/// Destination of a connection whose bytes are not looked into.
+/// The kind of the routes that decide about a caller's connections to a port. `None`: no route is attached.
+pub(super) fn stream_kind(snapshot: &Snapshot, from: &Served, to: &Resolved<'_>) -> Option<RouteKind> {
+    route::stream_kind(&snapshot.routes, to, &from.workload.name.namespace)
+}
+
+/// Destination of a connection whose bytes are not looked into, beyond its first ones.
+pub(super) fn stream_goal<'s>(
+    snapshot: &'s Snapshot,
+    from: &Served,
+    to: &Resolved<'s>,
+    hello: Hello<'_>,
+    dice: u64,
+) -> Result<Goal<'s>, Failure> {
+    let plan = route::plan_stream(&snapshot.routes, to, &from.workload.name.namespace, hello, dice);
+    plan.map(|plan| goal_of(&plan)).map_err(refused)
+}
+
+/// Destination of a connection to the service itself.
 pub(super) fn goal<'s>(to: &Resolved<'s>) -> Result<Goal<'s>, Failure> {
     route::plan_connection(to).map(|plan| goal_of(&plan)).map_err(refused)
 }

@@ -9,14 +9,14 @@ use http::{HeaderMap, HeaderValue, Method, Version};
 use tokio::net::TcpStream;
 use weft_filter_host::Permit;
 use weft_policy::bundle::TunnelRefusal;
-use weft_policy::route::Resolved;
+use weft_policy::route::{Hello, Resolved};
 use weft_transport::http::{RecvBody, RequestHead, SendBody};
 use weft_transport::tcp;
 
 use super::attempts::{Attempt, Attempts};
 use super::patience::Patience;
 use super::peer_leg::PeerTunnel;
-use super::routing::{self, goal};
+use super::routing;
 use super::{Origin, Target, passthrough};
 use crate::apps::Share;
 use crate::call::Failed;
@@ -31,11 +31,11 @@ use crate::usage::Using;
 use crate::worker::Worker;
 
 /// Carries an application's connection to where it meant to go; one that can't be carried is reset.
-pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, prefix: Bytes, origin: &Origin) {
+pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, prefix: Bytes, origin: &Origin, hello: Hello<'_>) {
     let Some(target) = &origin.target else { return };
     let _in_flight = worker.in_flight.enter();
     let mut record = ConnectionRecord::open(Side::Outbound, origin.peer, target.to_string());
-    match Box::pin(open(worker, origin, target, &mut record)).await {
+    match Box::pin(open(worker, origin, target, hello, &mut record)).await {
         Ok(far) => Box::pin(carry(worker, stream, &prefix, far, record)).await,
         Err(failure) => {
             tcp::split(stream, &prefix).1.reset();
@@ -97,11 +97,12 @@ impl Streams {
     }
 }
 
-/// Opens the far end of a connection to `target`. Notes in `record` where it goes.
+/// Opens the far end of a connection to `target` that begins with `hello`. Notes in `record` where it goes.
 pub(super) async fn open<'w>(
     worker: &'w Rc<Worker>,
     origin: &Origin,
     target: &Target,
+    hello: Hello<'_>,
     record: &mut ConnectionRecord,
 ) -> Result<Far<'w>, Failure> {
     let mut snapshot = worker.snapshot().ok_or(Failure::NotReady)?;
@@ -119,7 +120,7 @@ pub(super) async fn open<'w>(
         Some(to) if routing::is_http_only(&to, from) => {
             Err(Failure::TunnelForbidden(TunnelRefusal::HttpOnly { port: to.port }))
         }
-        Some(resolved) => open_mesh(worker, &snapshot, from, origin, &resolved, record).await,
+        Some(resolved) => open_mesh(worker, &snapshot, (from, origin), &resolved, hello, record).await,
         None => {
             let (stream, share, filtered) = passthrough::connect(worker, &snapshot, from, origin, target).await?;
             record.upstream = stream.peer_addr().ok().map(|address| address.to_string());
@@ -132,13 +133,13 @@ pub(super) async fn open<'w>(
 async fn open_mesh<'w>(
     worker: &'w Rc<Worker>,
     snapshot: &Snapshot,
-    from: &Served,
-    origin: &Origin,
+    (from, origin): (&Served, &Origin),
     resolved: &Resolved<'_>,
+    hello: Hello<'_>,
     record: &mut ConnectionRecord,
 ) -> Result<Far<'w>, Failure> {
     let using = worker.uses.begin(snapshot, resolved.service);
-    let goal = goal(resolved)?;
+    let goal = routing::stream_goal(snapshot, from, resolved, hello, worker.dice())?;
     let place = Place::outbound(origin.peer.ip(), resolved.port, from);
     let (filtered, mut permit) = filtering::connection(&worker.filters, &from.outbound, &place).await?;
     let mut attempts = Attempts::new(worker, snapshot, from, goal, None);

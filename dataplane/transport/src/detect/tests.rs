@@ -209,4 +209,10 @@ async fn a_slow_request_line_is_waited_for_and_nothing_else_is() {
     check(b"PRI * HT", Some((900, &HTTP2_PREFACE[8..])), Detected::Http2, 900).await;
     check(b"PING", None, Detected::Opaque, 2_000).await;
     check(b"ruok", None, Detected::Opaque, 200).await;
+    // A ClientHello in pieces is one, within the time.
+    let hello = client_hello("shop");
+    let named = || Detected::Tls { sni: Some("shop".into()) };
+    check(&hello[..3], Some((150, &hello[3..])), named(), 150).await;
+    check(&hello[..40], Some((150, &hello[40..])), named(), 150).await;
+    check(&hello[..40], Some((900, &hello[40..])), Detected::Opaque, 200).await;
 }

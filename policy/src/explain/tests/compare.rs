@@ -360,6 +360,7 @@ fn explain_says_what_the_proxies_do() {
                 "example.com",
             ];
             let query = Query {
+                sni: None,
                 from: format!("{}/{account}", caller.namespace),
                 to: random.one(&to).to_owned(),
                 port: Some([80, 80, 80, 8080, 81][random.below(5)]),

@@ -36,7 +36,14 @@ pub(crate) enum Step {
 
 pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
     let own = || prop_oneof![4 => Just("a"), 4 => Just("b"), 1 => Just("weft-system")];
-    let kind = proptest::sample::select(vec![Kind::Service, Kind::HttpRoute, Kind::GrpcRoute, Kind::AccessPolicy]);
+    let kind = proptest::sample::select(vec![
+        Kind::Service,
+        Kind::HttpRoute,
+        Kind::GrpcRoute,
+        Kind::TcpRoute,
+        Kind::ReferenceGrant,
+        Kind::AccessPolicy,
+    ]);
     let step = prop_oneof![
         8 => (own(), drawn()).prop_map(|(own, drawn)| Step::Put { own, drawn }),
         4 => (own(), drawn()).prop_map(|(own, drawn)| Step::Remove { own, drawn }),

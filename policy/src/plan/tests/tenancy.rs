@@ -19,7 +19,7 @@ pub(crate) struct Drawn {
 }
 
 prop_compose! {
-    pub(crate) fn drawn()(kind in 0_u8..9, name in 0_u8..2, variant in 0_u8..24) -> Drawn {
+    pub(crate) fn drawn()(kind in 0_u8..12, name in 0_u8..2, variant in 0_u8..24) -> Drawn {
         Drawn { kind, name, variant }
     }
 }
@@ -84,6 +84,24 @@ pub(super) fn document(own: &str, other: &str, Drawn { kind, name, variant }: Dr
              Service, name: {app}, namespace: {near}}}], rules: [{{matches: [{{method: {{service: a.A{}}}}}], backendRefs: \
              [{{name: {app}, namespace: {near}, port: 80}}]}}]}}}}",
             variant % 3
+        ),
+        10 => format!(
+            "{{apiVersion: gateway.networking.k8s.io/v1, kind: TCPRoute, {metadata}, spec: {{parentRefs: [{{group: '', kind: \
+             Service, name: {app}, namespace: {near}}}], rules: [{{backendRefs: [{{name: {}, namespace: {near}, port: \
+             80}}]}}]}}}}",
+            if variant < 12 { app } else { ["y", "x"][usize::from(name)] }
+        ),
+        11 => format!(
+            "{{apiVersion: gateway.networking.k8s.io/v1, kind: TLSRoute, {metadata}, spec: {{hostnames: [a{}.b], parentRefs: \
+             [{{group: '', kind: Service, name: {app}, namespace: {near}}}], rules: [{{backendRefs: [{{name: {app}, \
+             namespace: {near}, port: 80}}]}}]}}}}",
+            variant % 3
+        ),
+        9 => format!(
+            "{{apiVersion: gateway.networking.k8s.io/v1, kind: ReferenceGrant, {metadata}, spec: {{from: [{{group: \
+             gateway.networking.k8s.io, kind: {}, namespace: {other}}}], to: [{{group: '', kind: Service{}}}]}}}}",
+            ["HTTPRoute", "GRPCRoute", "TCPRoute"][usize::from(variant % 3)],
+            ["", ", name: x", ", name: y"][usize::from(variant % 3)]
         ),
         _ => format!(
             "{{apiVersion: weft.dev/v1alpha1, kind: FilterPolicy, {metadata}, spec: {{{targets}direction: {}, filter: {{name: \

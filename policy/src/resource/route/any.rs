@@ -1,8 +1,8 @@
 //! Routes of every kind as one: who plans them, tells of them or looks for mistakes asks the kind only where it matters.
 
-use super::{GrpcRouteSpec, HttpRouteSpec, RuleSpec};
+use super::{GrpcRouteSpec, HttpRouteSpec, RuleSpec, TcpRouteSpec, TlsRouteSpec};
 use crate::bundle::{ObjectName, RouteKind};
-use crate::resource::{Kind, Metadata, Object, ObjectKey, Resource};
+use crate::resource::{Kind, Metadata, Object, ObjectKey, Resource, Unserved};
 
 /// A route, whichever its kind.
 #[derive(Debug, Clone, Copy)]
@@ -14,10 +14,31 @@ pub struct AnyRoute<'r> {
 
 impl Kind {
     /// The kinds of routes.
-    pub const ROUTES: [Self; 2] = [Self::HttpRoute, Self::GrpcRoute];
+    pub const ROUTES: [Self; 4] = [Self::HttpRoute, Self::GrpcRoute, Self::TlsRoute, Self::TcpRoute];
 
     pub fn is_route(self) -> bool {
         Self::ROUTES.contains(&self)
+    }
+}
+
+impl Resource {
+    /// A route of this kind that says inside what `spec` does. `None`: the kind is none of routes.
+    pub fn of_route(kind: Kind, metadata: Metadata, spec: HttpRouteSpec) -> Option<Self> {
+        Some(match kind {
+            Kind::HttpRoute => Self::HttpRoute(Object { metadata, spec }),
+            Kind::GrpcRoute => Self::GrpcRoute(Object { metadata, spec: GrpcRouteSpec(spec) }),
+            Kind::TlsRoute => Self::TlsRoute(Object { metadata, spec: TlsRouteSpec(spec) }),
+            Kind::TcpRoute => Self::TcpRoute(Object { metadata, spec: TcpRouteSpec(spec) }),
+            Kind::Namespace
+            | Kind::Mesh
+            | Kind::Service
+            | Kind::Workload
+            | Kind::ReferenceGrant
+            | Kind::Filter
+            | Kind::FilterPolicy
+            | Kind::AccessPolicy
+            | Kind::TrafficPolicy => return None,
+        })
     }
 }
 
@@ -26,6 +47,8 @@ impl RouteKind {
         match self {
             Self::Http => Kind::HttpRoute,
             Self::Grpc => Kind::GrpcRoute,
+            Self::Tls => Kind::TlsRoute,
+            Self::Tcp => Kind::TcpRoute,
         }
     }
 }
@@ -36,10 +59,13 @@ impl<'r> AnyRoute<'r> {
         let (kind, metadata, spec) = match resource {
             Resource::HttpRoute(Object { metadata, spec }) => (RouteKind::Http, metadata, spec),
             Resource::GrpcRoute(Object { metadata, spec: GrpcRouteSpec(spec) }) => (RouteKind::Grpc, metadata, spec),
+            Resource::TlsRoute(Object { metadata, spec: TlsRouteSpec(spec) }) => (RouteKind::Tls, metadata, spec),
+            Resource::TcpRoute(Object { metadata, spec: TcpRouteSpec(spec) }) => (RouteKind::Tcp, metadata, spec),
             Resource::Namespace(_)
             | Resource::Mesh(_)
             | Resource::Service(_)
             | Resource::Workload(_)
+            | Resource::ReferenceGrant(_)
             | Resource::Filter(_)
             | Resource::FilterPolicy(_)
             | Resource::AccessPolicy(_)
@@ -71,6 +97,20 @@ impl<'r> AnyRoute<'r> {
     pub fn backends(self) -> impl Iterator<Item = ObjectName> + use<'r> {
         let referred = self.spec.rules.iter().flat_map(RuleSpec::referred);
         referred.map(move |(_, backend)| backend.object_name(&self.metadata.namespace))
+    }
+
+    /// What it asks for that nothing acts on: it holds without that.
+    pub fn unserved(self) -> Vec<Unserved> {
+        let mut found = self.spec.unserved();
+        if self.kind == RouteKind::Tls {
+            found.retain(|unserved| unserved.key != "hostnames");
+        }
+        if self.kind.is_of_bytes() {
+            let message = "no connection meets it: the first rule takes all, since nothing tells connections apart";
+            let further = (1..self.spec.rules.len()).map(|index| format!("rules[{index}]"));
+            found.extend(further.map(|key| Unserved { key, message: message.to_owned() }));
+        }
+        found
     }
 
     /// What a reference means that may leave its namespace out.

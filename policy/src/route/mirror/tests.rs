@@ -45,6 +45,7 @@ fn copies(of_rule: Vec<RouteAction>, of_backend: Vec<RouteAction>, dice: &[u64])
         parent: web.clone(),
         parent_port: None,
         consumer_namespace: None,
+        hostnames: Vec::new(),
         created: Revision(1),
         rules: vec![rule],
     };

@@ -79,6 +79,7 @@ fn defaults() -> Vec<Object> {
             parent: name("shop/web"),
             parent_port: None,
             consumer_namespace: None,
+            hostnames: Vec::new(),
             created: Revision(0),
             rules: vec![rule],
         }),

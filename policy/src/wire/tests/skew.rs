@@ -196,6 +196,39 @@ fn what_rules_send_again_is_sent_to_those_who_know_it() {
     assert!(refused.ends_with(": 0 is no status of a gRPC error"), "{refused}");
 }
 
+/// The same of routes of bytes, which name servers and match nothing else.
+#[test]
+fn routes_of_bytes_are_sent_to_those_who_know_them() {
+    use super::super::{TCP_ROUTE, TLS_ROUTE};
+    let Object::Route(http) = everything().remove(3) else { panic!("the routes are fourth") };
+    let plain = |backend: &Backend| Backend { actions: Vec::new(), ..backend.clone() };
+    let backends = http.rules[0].backends.iter().map(plain).collect();
+    let rules = vec![RouteRule { name: None, matches: vec![], actions: vec![], backends }];
+    let of = |kind: RouteKind, hostnames: &[&str], rules: &[RouteRule]| {
+        let hostnames = hostnames.iter().map(|name| (*name).to_owned()).collect();
+        let name = kind.at_parent(&name("shop/r"), 0);
+        Object::Route(Route { name, kind, hostnames, rules: rules.to_vec(), ..http.clone() })
+    };
+    for (kind, hostnames, capability) in [
+        (RouteKind::Tls, &["a.b", "*.c"][..], TLS_ROUTE),
+        (RouteKind::Tls, &[], TLS_ROUTE),
+        (RouteKind::Tcp, &[], TCP_ROUTE),
+    ] {
+        let route = of(kind, hostnames, &rules);
+        let envelope = encode(&route);
+        assert_eq!(envelope.requires, [capability]);
+        assert_eq!(receive(with(envelope)).unwrap().delta.upserts.last(), Some(&route));
+        let closed = route.closed().unwrap();
+        let payload = String::from_utf8_lossy(&encode(&closed).payload).into_owned();
+        assert!(encode(&closed).requires.is_empty() && !payload.contains("kind") && !payload.contains("hostnames"));
+    }
+    let refused = |object: Object| receive(with(encode(&object))).unwrap_err().reason;
+    assert_eq!(refused(of(RouteKind::Tcp, &["a.b"], &rules)), "hostnames: server names are of a TLSRoute");
+    assert_eq!(refused(of(RouteKind::Tls, &["A.b"], &rules)), "hostnames: \"A.b\" is no name of a server");
+    let matching = [RouteRule { matches: vec![RouteMatch::default()], ..rules[0].clone() }];
+    assert_eq!(refused(of(RouteKind::Tcp, &[], &matching)), "rules: nothing of a connection is matched or changed");
+}
+
 /// Who lacks the capability gets the route closed, as a route of the kind that every release knows.
 #[test]
 fn a_grpcroute_is_sent_to_those_who_know_it_and_closed_to_others() {

@@ -26,6 +26,7 @@ pub(in super::super) async fn denied(stage: &Stage) -> Evidence {
     let other = stage.fetch(PARTNER, "http://reviews/reviews/tea", &[]).await?;
     ensure!(other.status == 200, "another path answered {}: {}", other.status, other.text);
     let question = ExplainQuery {
+        sni: None,
         from: "shop/partner".to_owned(),
         to: "reviews.shop".to_owned(),
         port: None,

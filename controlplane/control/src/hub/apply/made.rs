@@ -12,8 +12,8 @@ use weft_policy::resource::core::{
 use weft_policy::resource::mesh::WorkloadPortSpec;
 use weft_policy::resource::route::{ParentRef, RuleSpec};
 use weft_policy::resource::{
-    AccessPolicySpec, FilterSpec, GrpcRouteSpec, HttpRouteSpec, Kind, Metadata, Object, ObjectKey, Resource,
-    ServiceSpec, TrafficPolicySpec, WorkloadSpec,
+    AccessPolicySpec, FilterSpec, HttpRouteSpec, Kind, Metadata, Object, ObjectKey, Resource, ServiceSpec,
+    TrafficPolicySpec, WorkloadSpec,
 };
 
 use super::super::registration::RegisterError;
@@ -223,10 +223,7 @@ pub(super) fn closed_route(unreadable: &Unreadable, revision: Revision, services
     let annotations = BTreeMap::from([(UNREADABLE.to_owned(), unreadable.reason.clone())]);
     let spec = HttpRouteSpec { parent_refs, rules: vec![RuleSpec::default()], ..HttpRouteSpec::default() };
     let metadata = Metadata { annotations, ..named(&key.object_name()) };
-    let resource = match key.kind == Kind::GrpcRoute {
-        true => Resource::GrpcRoute(Object { metadata, spec: GrpcRouteSpec(spec) }),
-        false => Resource::HttpRoute(Object { metadata, spec }),
-    };
+    let resource = Resource::of_route(key.kind, metadata, spec)?;
     Some(Entry::applied(resource, revision, super::new_uid()))
 }
 

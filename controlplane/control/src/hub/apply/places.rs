@@ -43,8 +43,11 @@ fn addresses(resource: &Resource) -> Vec<(String, IpAddr)> {
         }
         Resource::Namespace(_)
         | Resource::Mesh(_)
+        | Resource::ReferenceGrant(_)
         | Resource::HttpRoute(_)
         | Resource::GrpcRoute(_)
+        | Resource::TlsRoute(_)
+        | Resource::TcpRoute(_)
         | Resource::Filter(_)
         | Resource::FilterPolicy(_)
         | Resource::AccessPolicy(_)

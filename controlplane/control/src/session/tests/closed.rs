@@ -19,6 +19,7 @@ fn what_something_withheld_would_have_narrowed_is_closed() {
         parent: name(parent),
         parent_port: None,
         consumer_namespace: None,
+        hostnames: Vec::new(),
         created: Revision(1),
         rules: Vec::new(),
     };
@@ -45,10 +46,24 @@ fn what_something_withheld_would_have_narrowed_is_closed() {
     assert!(exposed(&inbound, guard.clone(), &running).is_empty(), "an earlier version of it runs");
     assert!(exposed(&of(Direction::Outbound), guard, &nothing).is_empty());
     assert_eq!(exposed(&inbound, Key::Route(name("a")), &nothing), ["HTTPRoute shop/a", "HTTPRoute shop/b"]);
+    // A route of bytes keeps connections from the service itself; routes of requests narrow nothing of it, nor it of them.
+    let bytes = |own| Object::Route(Route { kind: RouteKind::Tcp, ..route(own, "web") });
+    let mut mixed = inbound.clone();
+    for object in [bytes("t#tcp"), bytes("u#tcp"), Object::Service(service("web")), Object::Service(service("other"))] {
+        mixed.put(Arc::new(Told::of(object)));
+    }
+    let closed = ["Service shop/web", "TCPRoute shop/t", "TCPRoute shop/u"];
+    assert_eq!(exposed(&mixed, Key::Route(name("t#tcp")), &nothing), closed);
+    assert_eq!(exposed(&mixed, Key::Route(name("a")), &nothing), ["HTTPRoute shop/a", "HTTPRoute shop/b"]);
 }
 
 fn name(name: &str) -> ObjectName {
     ObjectName::new("shop", name)
+}
+
+fn service(service: &str) -> Service {
+    let (ports, endpoints) = (Vec::new(), BTreeMap::new());
+    Service { name: name(service), ports, vip: None, path_reading: Default::default(), traffic: None, endpoints }
 }
 
 fn workload(workload: &str) -> ServedWorkload {

@@ -98,6 +98,7 @@ fn route(path: &str) -> Object {
         parent: ObjectName::new("shop", "web"),
         parent_port: None,
         consumer_namespace: None,
+        hostnames: Vec::new(),
         created: Revision(1),
         rules: vec![rule(path)],
     })

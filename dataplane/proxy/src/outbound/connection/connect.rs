@@ -6,8 +6,8 @@ use std::rc::Rc;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use tokio::net::TcpStream;
-use weft_policy::bundle::Protocol;
-use weft_policy::route::Resolved;
+use weft_policy::bundle::{Protocol, RouteKind};
+use weft_policy::route::{Hello, Resolved};
 use weft_transport::http::ResponseHead;
 
 use super::super::attempts::Attempts;
@@ -79,14 +79,19 @@ async fn open<'w>(
         }
     };
     let from = origin.workload(&snapshot)?;
-    if let Some(resolved) = resolved
-        && !matches!(resolved.protocol(), Protocol::Tcp | Protocol::Udp)
-    {
-        return reach(worker, &snapshot, from, &resolved).await.map(|()| None);
+    if let Some(resolved) = resolved {
+        let is_of_bytes = matches!(resolved.protocol(), Protocol::Tcp | Protocol::Udp);
+        match routing::stream_kind(&snapshot, from, &resolved) {
+            None if is_of_bytes => {}
+            None => return reach(worker, &snapshot, from, &resolved).await.map(|()| None),
+            // A route leads elsewhere, and which it is the first bytes tell.
+            Some(kind) if kind == RouteKind::Tls || !is_of_bytes => return Ok(None),
+            Some(_) => {}
+        }
     }
     let mut record = ConnectionRecord::open(Side::Outbound, origin.peer, target.to_string());
     // One that fails is told and counted as the request that asked for it.
-    tcp::open(worker, origin, target, &mut record).await.map(|far| Some((far, record)))
+    tcp::open(worker, origin, target, Hello::Other, &mut record).await.map(|far| Some((far, record)))
 }
 
 /// Makes sure that an endpoint can be connected to.
