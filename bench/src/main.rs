@@ -7,6 +7,7 @@ mod connections;
 mod control;
 mod distance;
 mod first_calls;
+mod index;
 mod link;
 mod load;
 mod options;
@@ -24,7 +25,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
-use self::options::{Bulk, Connections, Control, Distance, Peers};
+use self::options::{Bulk, Connections, Control, Distance, Index, Peers};
 
 /// Measures Weft beside its peers. Usually called as `cargo xtask bench peers`.
 #[derive(Parser)]
@@ -44,6 +45,8 @@ enum Bench {
     Distance(Distance),
     /// What proxies cost the control plane, and how soon they know of changes.
     Control(Control),
+    /// The rule of a request, with few routes and with many.
+    Index(Index),
     /// The origin of `distance`, which runs on a host of its own.
     #[command(hide = true)]
     Origin { address: std::net::SocketAddr, bytes: u64 },
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Bench::Bulk(options) => bulk::run(&options),
         Bench::Control(options) => control::run(&options),
         Bench::Distance(options) => distance::run(&options),
+        Bench::Index(options) => index::run(&options),
         Bench::Origin { address, bytes } => std::net::TcpListener::bind(address)
             .with_context(|| format!("cannot bind {address}"))
             .map(|listener| bulk::origin(&listener, bytes)),
