@@ -222,7 +222,8 @@ fn service(number: usize) -> Result<Service> {
 
 /// The first of two is met by a prefix, the second by a whole path, the third also by a method.
 fn route(number: usize, service: usize, label: &str) -> Result<Route> {
-    let path = if number % 2 == 0 { json!({"Prefix": place(number)}) } else { json!({"Exact": place(number)}) };
+    let path =
+        if number.is_multiple_of(2) { json!({"Prefix": place(number)}) } else { json!({"Exact": place(number)}) };
     let mut matching = json!({"path": path, "headers": []});
     if number % 3 == 2 {
         matching["method"] = "GET".into();
@@ -238,7 +239,7 @@ fn route(number: usize, service: usize, label: &str) -> Result<Route> {
 }
 
 fn request(number: usize, service: usize) -> Result<Request> {
-    let below = if number % 2 == 0 { "/item" } else { "" };
+    let below = if number.is_multiple_of(2) { "/item" } else { "" };
     let path = NormalPath::new(format!("{}{below}?page=1", place(number)).into())?;
     Ok(Request { host: format!("app-{service}.{NAMESPACE}.svc.cluster.local"), path })
 }
