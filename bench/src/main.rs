@@ -17,6 +17,7 @@ mod process;
 mod report;
 mod statistics;
 mod steady;
+mod storm;
 mod swarm;
 mod weft;
 
@@ -25,7 +26,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
-use self::options::{Bulk, Connections, Control, Distance, Index, Peers};
+use self::options::{Bulk, Connections, Control, Distance, Index, Peers, Storm};
 
 /// Measures Weft beside its peers. Usually called as `cargo xtask bench peers`.
 #[derive(Parser)]
@@ -47,6 +48,8 @@ enum Bench {
     Control(Control),
     /// The rule of a request, with few routes and with many.
     Index(Index),
+    /// Three tiers whose last fails: what retries make of it, beside Envoy.
+    Storm(Storm),
     /// The origin of `distance`, which runs on a host of its own.
     #[command(hide = true)]
     Origin { address: std::net::SocketAddr, bytes: u64 },
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Bench::Control(options) => control::run(&options),
         Bench::Distance(options) => distance::run(&options),
         Bench::Index(options) => index::run(&options),
+        Bench::Storm(options) => storm::run(&options),
         Bench::Origin { address, bytes } => std::net::TcpListener::bind(address)
             .with_context(|| format!("cannot bind {address}"))
             .map(|listener| bulk::origin(&listener, bytes)),

@@ -128,6 +128,18 @@ pub(crate) struct Index {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Storm {
+    /// Requests a second.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) rate: u32,
+    /// Seconds of each phase.
+    #[arg(long, default_value_t = 5)]
+    pub(crate) seconds: u32,
+    #[command(flatten)]
+    pub(crate) places: Places,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Connections {
     /// Seconds of new connections for each chain, each of one request.
     #[arg(long, default_value_t = 5)]

@@ -70,6 +70,15 @@ pub(crate) enum Bench {
         #[arg(long, default_value_t = 12)]
         rounds: u32,
     },
+    /// Three tiers whose last is slow and fails: what reaches it, what is answered, beside Envoy.
+    Storm {
+        /// Requests a second.
+        #[arg(long, default_value_t = 100)]
+        rate: u32,
+        /// Seconds of each phase.
+        #[arg(long, default_value_t = 5)]
+        seconds: u32,
+    },
     /// New connections a second and the memory of idle ones, beside HAProxy and Envoy.
     Connections {
         /// Seconds of new connections for each chain.
@@ -107,6 +116,9 @@ impl Bench {
                 (vec!["control".to_owned(), sizes, uses, steady.0, steady.1], &none)
             }
             Self::Index { rounds } => (vec!["index".to_owned(), format!("--rounds={rounds}")], &none),
+            Self::Storm { rate, seconds } => {
+                (vec!["storm".to_owned(), format!("--rate={rate}"), format!("--seconds={seconds}")], &none)
+            }
             Self::Connections { seconds, idle, chains } => {
                 (vec!["connections".to_owned(), format!("--seconds={seconds}"), format!("--idle={idle}")], chains)
             }
