@@ -7,6 +7,7 @@ mod connections;
 mod control;
 mod distance;
 mod first_calls;
+mod index;
 mod link;
 mod load;
 mod options;
@@ -16,6 +17,7 @@ mod process;
 mod report;
 mod statistics;
 mod steady;
+mod storm;
 mod swarm;
 mod train;
 mod weft;
@@ -25,7 +27,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
-use self::options::{Bulk, Connections, Control, Distance, Peers, Places};
+use self::options::{Bulk, Connections, Control, Distance, Index, Peers, Places, Storm};
 
 /// Measures Weft beside its peers. Usually called as `cargo xtask bench peers`.
 #[derive(Parser)]
@@ -45,6 +47,10 @@ enum Bench {
     Distance(Distance),
     /// What proxies cost the control plane, and how soon they know of changes.
     Control(Control),
+    /// The rule of a request, with few routes and with many.
+    Index(Index),
+    /// Three tiers whose last fails: what retries make of it, beside Envoy.
+    Storm(Storm),
     /// The origin of `distance`, which runs on a host of its own.
     #[command(hide = true)]
     Origin { address: std::net::SocketAddr, bytes: u64 },
@@ -62,6 +68,8 @@ fn main() -> ExitCode {
         Bench::Bulk(options) => bulk::run(&options),
         Bench::Control(options) => control::run(&options),
         Bench::Distance(options) => distance::run(&options),
+        Bench::Index(options) => index::run(&options),
+        Bench::Storm(options) => storm::run(&options),
         Bench::Origin { address, bytes } => std::net::TcpListener::bind(address)
             .with_context(|| format!("cannot bind {address}"))
             .map(|listener| bulk::origin(&listener, bytes)),

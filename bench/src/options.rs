@@ -112,6 +112,34 @@ pub(crate) struct Control {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Index {
+    /// Routes, in several sizes.
+    #[arg(long, value_delimiter = ',', default_value = "10,1000,10000")]
+    pub(crate) routes: Vec<usize>,
+    /// Rounds that alternate over all sizes; an interval of 95 % needs six.
+    #[arg(long, default_value_t = 12)]
+    pub(crate) rounds: u32,
+    /// Requests for each size in each round.
+    #[arg(long, default_value_t = 100_000)]
+    pub(crate) requests: usize,
+    /// Folder for the reports.
+    #[arg(long, default_value = "bench/reports")]
+    pub(crate) reports: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Storm {
+    /// Requests a second.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) rate: u32,
+    /// Seconds of each phase.
+    #[arg(long, default_value_t = 5)]
+    pub(crate) seconds: u32,
+    #[command(flatten)]
+    pub(crate) places: Places,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Connections {
     /// Seconds of new connections for each chain, each of one request.
     #[arg(long, default_value_t = 5)]

@@ -152,7 +152,7 @@ impl Operator<'_> {
     }
 }
 
-/// A sidecar, joined and ready, that finds its control plane at an address.
+/// A sidecar, joined and ready, that finds its control plane at an address. Every account but the client's serves: `c-1` is one of `c`.
 pub(crate) fn sidecar(
     operator: &Operator<'_>,
     pair: &Pair,
@@ -164,12 +164,13 @@ pub(crate) fn sidecar(
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let ip = &host.address;
     // It stands behind whatever service selects it.
-    let grant = format!("app={account}");
+    let app = account.split('-').next().unwrap_or(account);
+    let grant = format!("app={app}");
     std::fs::write(folder.join("token"), operator.join_token(account, &["--label", &grant])?)?;
     let workload = serde_json::json!({
         "name": account, "namespace": "bench", "service_account": account, "address": ip,
-        "ports": if account == "origin" { serde_json::json!([{"port": 19080, "protocol": "http"}]) } else { serde_json::json!([]) },
-        "labels": {"app": account},
+        "ports": if account == "client" { serde_json::json!([]) } else { serde_json::json!([{"port": 19080, "protocol": "http"}]) },
+        "labels": {"app": app},
     });
     let at = |port: u16| format!("{}:{port}", host.local());
     let configuration = serde_json::json!({

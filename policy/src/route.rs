@@ -4,6 +4,7 @@
 
 mod action;
 mod cors;
+mod index;
 mod matching;
 mod mirror;
 pub(crate) mod pattern;
@@ -11,6 +12,7 @@ mod plan;
 mod query;
 mod resolve;
 mod rewrite;
+mod routed;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -29,7 +31,7 @@ pub use action::AnswerEdits;
 use action::RuleActions;
 pub(crate) use action::Setting;
 pub use cors::Preflight;
-use matching::{Candidates, Read, layer};
+use matching::Read;
 pub use mirror::Copied;
 use mirror::RuleMirrors;
 #[cfg(feature = "manifest")]
@@ -41,7 +43,7 @@ pub use plan::{Choice, KeptTarget, Plan, RouteRefusal, Target, choose, plan, pla
 pub(crate) use plan::{SaidBy, directly, own_answer, to_backend};
 use query::QueryReading;
 pub use resolve::{Authority, EgressRefusal, Meant, Resolution, Resolver};
-use stream::Streams;
+use routed::Routed;
 pub(crate) use stream::to_backend_of_bytes;
 pub use stream::{Hello, choose_stream, plan_stream, stream_kind};
 
@@ -115,41 +117,27 @@ pub struct RouteTable {
     by_name: BTreeMap<String, BTreeMap<String, ObjectName>>,
     by_vip: BTreeMap<IpAddr, ObjectName>,
     by_endpoint: BTreeMap<IpAddr, Vec<(ObjectName, ObjectName)>>,
-    routes: Vec<CompiledRoute>,
-    /// Candidates of each service in order of precedence: the first that matches decides.
-    candidates: BTreeMap<ObjectName, Candidates>,
-    /// The same for connections whose bytes are not looked into.
-    streams: BTreeMap<ObjectName, Streams>,
+    /// By the service that they are attached to.
+    routed: BTreeMap<ObjectName, Arc<Routed>>,
     patterns: Patterns,
     /// What was answered, each with whether somebody needed to know since that was asked.
     answered: BTreeMap<Ask, AtomicBool>,
 }
 
-/// A route, with the actions and the mirrors of each of its rules.
-#[derive(Debug)]
-struct CompiledRoute {
-    route: Route,
-    rules: Vec<(RuleActions, RuleMirrors)>,
-}
-
-impl CompiledRoute {
-    fn of(route: &Route) -> Self {
-        let rules = route.rules.iter().map(|rule| (RuleActions::of(rule), RuleMirrors::of(rule)));
-        Self { route: route.clone(), rules: rules.collect() }
-    }
-}
-
 impl RouteTable {
     pub fn new(bundle: &Arc<Bundle>) -> Self {
+        Self::following(bundle, None)
+    }
+
+    /// The table of a bundle in the place of another table: the routes of services that are the same stay compiled.
+    pub fn following(bundle: &Arc<Bundle>, before: Option<&Self>) -> Self {
         let mut table = Self {
             bundle: Arc::clone(bundle),
             by_name: BTreeMap::new(),
             by_vip: BTreeMap::new(),
             by_endpoint: BTreeMap::new(),
-            routes: bundle.routes.values().map(CompiledRoute::of).collect(),
-            candidates: BTreeMap::new(),
-            streams: BTreeMap::new(),
-            patterns: Patterns::default(),
+            routed: BTreeMap::new(),
+            patterns: before.map(|before| before.patterns.kept()).unwrap_or_default(),
             answered: bundle.answered.iter().map(|ask| (ask.clone(), AtomicBool::new(false))).collect(),
         };
         for (name, service) in &bundle.services {
@@ -165,21 +153,16 @@ impl RouteTable {
                 }
             }
         }
-        for (number, CompiledRoute { route, .. }) in table.routes.iter().enumerate() {
-            let parent = route.parent.clone();
-            match route.kind.is_of_bytes() {
-                true => table.streams.entry(parent).or_default().add(number, route),
-                false => table.candidates.entry(parent).or_default().add(number, route, &mut table.patterns),
-            }
+        let mut routes: BTreeMap<&ObjectName, Vec<&Route>> = BTreeMap::new();
+        for route in bundle.routes.values() {
+            routes.entry(&route.parent).or_default().push(route);
         }
-        table.candidates.values_mut().for_each(|candidates| candidates.sort(&table.routes));
-        table.streams.values_mut().for_each(|streams| streams.sort(&table.routes));
+        for (parent, routes) in routes {
+            let known = before.and_then(|before| before.routed.get(parent)).filter(|known| known.is_of(&routes));
+            let routed = known.map_or_else(|| Arc::new(Routed::of(&routes, &mut table.patterns)), Arc::clone);
+            table.routed.insert(parent.clone(), routed);
+        }
         table
-    }
-
-    /// Takes over what the table before has compiled.
-    pub fn follow(&self, before: &Self) {
-        self.patterns.follow(&before.patterns);
     }
 
     /// A service by one of its names: NAME, NAME.NS, NAME.NS.svc.cluster.local, NAME.NS.mesh.local, in any case, with or
@@ -243,9 +226,7 @@ impl RouteTable {
         Some(Resolved { service, port: address.port(), endpoint: Some(workload) })
     }
 
-    /// The first match in order of precedence among the routes that hold for this caller and port. Routes of the
-    /// caller's own namespace on somebody else's service (consumer routes) come instead of the service's own, and GRPCRoutes
-    /// instead of HTTPRoutes.
+    /// The rule of the routes of a service that a request meets.
     /// `path`, `query`: one reading of the head's target.
     fn decide(
         &self,
@@ -256,40 +237,18 @@ impl RouteTable {
     ) -> RouteDecision<'_> {
         let path = path::decode(path);
         let read = Read { head, path: &path, query };
-        let Some(candidates) = self.candidates_of(to) else { return RouteDecision::Default };
-        let mut attached = None;
-        for candidate in candidates.iter() {
-            let CompiledRoute { route, rules } = &self.routes[candidate.route];
-            if attached.is_some_and(|known| known != layer(route)) {
-                break;
-            }
-            if !holds(route, to.port, from_namespace) {
-                continue;
-            }
-            attached = Some(layer(route));
-            if candidate.holds(&read) {
-                let (index, rule) = (candidate.rule, &route.rules[candidate.rule]);
-                let (actions, mirrors) = &rules[index];
-                return RouteDecision::Rule(MetRule { route, index, rule, actions, mirrors });
-            }
-        }
-        if attached.is_some() { RouteDecision::NoMatch } else { RouteDecision::Default }
+        self.routed(to).map_or(RouteDecision::Default, |routed| routed.decide(to.port, from_namespace, &read))
     }
 
-    fn candidates_of(&self, to: &Resolved<'_>) -> Option<&Candidates> {
-        self.candidates.get(&to.service.name).filter(|_| to.endpoint.is_none())
+    fn routed(&self, to: &Resolved<'_>) -> Option<&Routed> {
+        self.routed.get(&to.service.name).filter(|_| to.endpoint.is_none()).map(Arc::as_ref)
     }
 
     /// How else the query may be read that rules of this service look at.
     fn query_readings(&self, to: &Resolved<'_>, head: &HeadView<'_>) -> Vec<QueryReading> {
-        let is_looked_at = self.candidates_of(to).is_some_and(|candidates| candidates.by_query);
+        let is_looked_at = self.routed(to).is_some_and(|routed| routed.by_query);
         head.path.query().filter(|_| is_looked_at).map(QueryReading::others).unwrap_or_default()
     }
-}
-
-fn holds(route: &Route, port: u16, from_namespace: &str) -> bool {
-    route.parent_port.is_none_or(|own| own == port)
-        && route.consumer_namespace.as_ref().is_none_or(|namespace| namespace == from_namespace)
 }
 
 /// The place of the backend for one request: weights in proportion, `dice` uniform over all of `u64`. `None`: no backend,

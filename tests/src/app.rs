@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
@@ -25,6 +25,7 @@ use crate::client::{Body, empty, full};
 /// `/who` its name · `/seen` method, target, version and headers as JSON · `/echo` the body and its trailers ·
 /// `/status/N` · `/bytes/N` N bytes · `/digest` length of the body · `/slow/MS` · `/trailers` · `/early` answers unread ·
 /// `/cut` breaks off inside the body · `/test.Echo/*` gRPC · `/test.Who/*` and `/test.Seen/*` its name and what it was sent, in gRPC.
+/// With the field `x-show` the body is as that of `/seen` whatever the path; each field `x-answer: NAME: VALUE` is one of the answer's.
 #[derive(Debug)]
 pub struct App {
     pub address: SocketAddr,
@@ -103,12 +104,31 @@ async fn serve(stream: TcpStream, name: Arc<str>, count: Arc<AtomicU64>, fails: 
 }
 
 async fn answer(name: &str, request: Request<Incoming>) -> Response<Body> {
+    let shown = request.headers().contains_key("x-show").then(|| seen(name, &request));
+    let wanted: Vec<_> = request.headers().get_all("x-answer").iter().filter_map(field).collect();
+    let mut response = by_path(name, request).await;
+    if let Some(shown) = shown {
+        *response.body_mut() = full(shown);
+    }
+    for (name, value) in wanted {
+        response.headers_mut().append(name, value);
+    }
+    response
+}
+
+/// `NAME: VALUE`.
+fn field(text: &HeaderValue) -> Option<(HeaderName, HeaderValue)> {
+    let (name, value) = text.to_str().ok()?.split_once(": ")?;
+    Some((name.parse().ok()?, value.parse().ok()?))
+}
+
+async fn by_path(name: &str, request: Request<Incoming>) -> Response<Body> {
     let path = request.uri().path().to_owned();
     let (first, rest) = path.trim_start_matches('/').split_once('/').unwrap_or((path.trim_start_matches('/'), ""));
     let number = rest.parse::<u64>().unwrap_or(0);
     match first {
         "who" => plain(name.to_owned()),
-        "seen" => plain(seen(&request)),
+        "seen" => plain(seen(name, &request)),
         "echo" => Response::new(request.into_body().map_err(std::io::Error::other).boxed_unsync()),
         "status" => status(u16::try_from(number).unwrap_or(500)),
         "bytes" => Response::new(bytes(number)),
@@ -122,7 +142,7 @@ async fn answer(name: &str, request: Request<Incoming>) -> Response<Body> {
         "cut" => Response::new(cut()),
         "test.Echo" => grpc(rest, request.into_body()).await,
         "test.Who" => called(messages(vec![message(name.as_bytes())])),
-        "test.Seen" => called(messages(vec![message(seen(&request).as_bytes())])),
+        "test.Seen" => called(messages(vec![message(seen(name, &request).as_bytes())])),
         _ => plain(name.to_owned()),
     }
 }
@@ -137,13 +157,14 @@ fn status(code: u16) -> Response<Body> {
     response
 }
 
-fn seen(request: &Request<Incoming>) -> String {
+fn seen(name: &str, request: &Request<Incoming>) -> String {
     let headers: Vec<(String, String)> = request
         .headers()
         .iter()
         .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
         .collect();
     serde_json::json!({
+        "app": name,
         "method": request.method().as_str(),
         "target": request.uri().to_string(),
         "version": format!("{:?}", request.version()),

@@ -14,6 +14,7 @@ mod mesh {
     mod authorization;
     mod balancing;
     mod behaviour;
+    mod conformance;
     mod copies;
     mod cut_off;
     mod declared;

@@ -68,6 +68,21 @@ pub(crate) enum Bench {
         #[arg(long, default_value_t = 60)]
         changes_seconds: u32,
     },
+    /// What finding the rule of a request costs with 10, 1,000 and 10,000 routes; starts nothing and needs no peers.
+    Index {
+        /// Rounds that alternate over all sizes; an interval of 95 % needs six.
+        #[arg(long, default_value_t = 12)]
+        rounds: u32,
+    },
+    /// Three tiers whose last is slow and fails: what reaches it, what is answered, beside Envoy.
+    Storm {
+        /// Requests a second.
+        #[arg(long, default_value_t = 100)]
+        rate: u32,
+        /// Seconds of each phase.
+        #[arg(long, default_value_t = 5)]
+        seconds: u32,
+    },
     /// New connections a second and the memory of idle ones, beside HAProxy and Envoy.
     Connections {
         /// Seconds of new connections for each chain.
@@ -104,6 +119,10 @@ impl Bench {
                 let steady = (format!("--changes={changes}"), format!("--changes-seconds={changes_seconds}"));
                 (vec!["control".to_owned(), sizes, uses, steady.0, steady.1], &none)
             }
+            Self::Index { rounds } => (vec!["index".to_owned(), format!("--rounds={rounds}")], &none),
+            Self::Storm { rate, seconds } => {
+                (vec!["storm".to_owned(), format!("--rate={rate}"), format!("--seconds={seconds}")], &none)
+            }
             Self::Connections { seconds, idle, chains } => {
                 (vec!["connections".to_owned(), format!("--seconds={seconds}"), format!("--idle={idle}")], chains)
             }
@@ -116,6 +135,10 @@ impl Bench {
 }
 
 pub(crate) fn run(workspace: &Workspace, what: &Bench) -> Result<()> {
+    if let Bench::Index { .. } = what {
+        let mut bench = workspace.cargo(["run", "--release", "--package", "weft-bench", "--"]);
+        return cargo::run(bench.args(what.arguments()));
+    }
     let installed = programs::install(workspace)?;
     let binaries = match what {
         Bench::Peers { guided: true, .. } => guided::everything(workspace)?,

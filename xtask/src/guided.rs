@@ -65,9 +65,8 @@ struct Host {
 impl Host {
     /// Asks the compiler; installs the tool where rustup left it out.
     fn find(workspace: &Workspace) -> Result<Self> {
-        let rustc = |arguments: &[&str]| {
-            cargo::output(Command::new("rustc").args(arguments).current_dir(&workspace.root))
-        };
+        let rustc =
+            |arguments: &[&str]| cargo::output(Command::new("rustc").args(arguments).current_dir(&workspace.root));
         let about = rustc(&["-vV"])?;
         let target = about.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc -vV names its host")?;
         let tools = Path::new(rustc(&["--print", "sysroot"])?.trim()).join("lib/rustlib").join(target);

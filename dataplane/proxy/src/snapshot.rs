@@ -157,6 +157,18 @@ impl Snapshot {
     /// # Errors
     /// Something that a request cannot do without is missing; the snapshot before stays.
     pub fn build(bundle: Arc<Bundle>, prepared: &HashMap<String, Arc<Prepared>>) -> Result<Snapshot, SnapshotError> {
+        Self::after(None, bundle, prepared)
+    }
+
+    /// The same in the place of another snapshot: what is compiled of routes that are the same stays so.
+    ///
+    /// # Errors
+    /// Something that a request cannot do without is missing; the snapshot before stays.
+    pub fn after(
+        before: Option<&Snapshot>,
+        bundle: Arc<Bundle>,
+        prepared: &HashMap<String, Arc<Prepared>>,
+    ) -> Result<Snapshot, SnapshotError> {
         let mesh = bundle.mesh.clone().ok_or(SnapshotError::NoMesh)?;
         let mut served = Vec::with_capacity(bundle.workloads.len());
         for workload in bundle.workloads.values() {
@@ -175,7 +187,7 @@ impl Snapshot {
             generation,
             admits: generation,
             revision: bundle.revision,
-            routes: RouteTable::new(&bundle),
+            routes: RouteTable::following(&bundle, before.map(|before| &before.routes)),
             mesh,
             served,
             bundle,
@@ -183,9 +195,8 @@ impl Snapshot {
         })
     }
 
-    /// Takes the place of `before`: where the two let pass the same, so it is told; what is compiled stays so.
+    /// Takes the place of `before`: where the two let pass the same, so it is told.
     pub fn follow(&mut self, before: &Snapshot) {
-        self.routes.follow(&before.routes);
         let same = |(now, then): (&Arc<Served>, &Arc<Served>)| {
             let (now_at, then_at) = (&now.workload, &then.workload);
             (&now_at.name, &now_at.identity, &now_at.ports) == (&then_at.name, &then_at.identity, &then_at.ports)

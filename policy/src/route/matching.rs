@@ -3,24 +3,17 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
+use super::HeadView;
+use super::index::Place;
 use super::pattern::{Pattern, Patterns};
 use super::query::QueryReading;
-use super::{CompiledRoute, HeadView};
 use crate::bundle::{FieldMatch, PathMatch, Route, RouteKind, RouteMatch, RpcMatch};
 use crate::path;
-
-/// All that may hold for a service's requests, in order of precedence.
-#[derive(Debug, Default)]
-pub(super) struct Candidates {
-    list: Vec<Candidate>,
-    /// Any looks at the query.
-    pub(super) by_query: bool,
-}
 
 /// One match of one rule of one route.
 #[derive(Debug)]
 pub(super) struct Candidate {
-    /// Indexes into `RouteTable::routes`, its rules, and the rule's matches.
+    /// Indexes into the routes of the service, its rules, and the rule's matches.
     pub(super) route: usize,
     pub(super) rule: usize,
     /// `None`: the rule has no matches and holds for all.
@@ -58,30 +51,21 @@ enum TextTest {
     Regex(Arc<Pattern>),
 }
 
-impl Candidates {
-    pub(super) fn add(&mut self, number: usize, route: &Route, patterns: &mut Patterns) {
+impl Candidate {
+    /// All of one route, in the order written.
+    pub(super) fn all(number: usize, route: &Route, patterns: &mut Patterns) -> Vec<Self> {
+        let mut all = Vec::new();
         for (index, rule) in route.rules.iter().enumerate() {
             if rule.matches.is_empty() {
-                self.list.push(Candidate::new(number, index, None, patterns));
+                all.push(Self::new(number, index, None, patterns));
             }
             for matching in rule.matches.iter().enumerate() {
-                self.list.push(Candidate::new(number, index, Some(matching), patterns));
+                all.push(Self::new(number, index, Some(matching), patterns));
             }
         }
+        all
     }
 
-    /// To be called when all are there.
-    pub(super) fn sort(&mut self, routes: &[CompiledRoute]) {
-        self.list.sort_by_cached_key(|candidate| candidate.precedence(&routes[candidate.route].route));
-        self.by_query = self.list.iter().any(|candidate| !candidate.query.is_empty());
-    }
-
-    pub(super) fn iter(&self) -> std::slice::Iter<'_, Candidate> {
-        self.list.iter()
-    }
-}
-
-impl Candidate {
     fn new(route: usize, rule: usize, matching: Option<(usize, &RouteMatch)>, patterns: &mut Patterns) -> Self {
         let spec = matching.map(|(_, spec)| spec);
         let path = PathTest::of(spec.and_then(|spec| spec.path.as_ref()), patterns);
@@ -109,10 +93,19 @@ impl Candidate {
             })
     }
 
+    pub(super) fn looks_at_query(&self) -> bool {
+        !self.query.is_empty()
+    }
+
+    /// The paths for which it may hold, or more.
+    pub(super) fn place(&self) -> Place<'_> {
+        self.path.place()
+    }
+
     /// Smaller comes first. The layer of the route; exact path, regular expression, longest prefix, or longest service and
     /// method of a call; method, number of headers, of query parameters; then the oldest route, then its name, then the order
     /// written.
-    fn precedence(&self, route: &Route) -> impl Ord + use<> {
+    pub(super) fn precedence(&self, route: &Route) -> impl Ord + use<> {
         let length = |test: &Option<TextTest>| test.as_ref().map_or(0, TextTest::len);
         let path = match &self.path {
             PathTest::Exact(_) => (2, 0, 0),
@@ -145,6 +138,24 @@ impl PathTest {
                 let mut test = |text: &Option<String>| text.as_ref().map(|text| TextTest::new(text, *regex, patterns));
                 Self::Rpc(test(service), test(method))
             }
+        }
+    }
+
+    fn place(&self) -> Place<'_> {
+        let text = |test: &TextTest| match test {
+            TextTest::Exact(text) => Some([b"/".as_slice(), text.as_bytes()].concat()),
+            TextTest::Regex(_) => None,
+        };
+        match self {
+            Self::Any | Self::Rpc(None, None) => Place::All,
+            Self::Exact(path) => Place::Exact(path.as_slice().into()),
+            Self::Prefix(path) => Place::Under(path.as_slice().into()),
+            Self::Regex(_) | Self::Rpc(None, Some(_)) => Place::Unknown,
+            Self::Rpc(Some(service), method) => match (text(service), method.as_ref().and_then(text)) {
+                (Some(service), Some(method)) => Place::Exact([service, method].concat().into()),
+                (Some(service), None) => Place::Under(service.into()),
+                (None, _) => Place::Unknown,
+            },
         }
     }
 

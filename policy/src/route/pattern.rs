@@ -2,7 +2,7 @@
 //! they may be, and that they are compiled once, when a request first needs them.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use regex::bytes::{Regex, RegexBuilder};
 
@@ -62,23 +62,24 @@ impl Pattern {
     }
 }
 
-/// The expressions of all routes, each once.
+/// The expressions of all routes, each once. They belong to the routes.
 #[derive(Debug, Default)]
-pub(super) struct Patterns(BTreeMap<String, Arc<Pattern>>);
+pub(super) struct Patterns(BTreeMap<String, Weak<Pattern>>);
 
 impl Patterns {
-    pub(super) fn of(&mut self, text: &str) -> Arc<Pattern> {
-        let known = self.0.entry(text.to_owned()).or_insert_with(|| Arc::new(Pattern::new(text)));
-        Arc::clone(known)
+    /// Those that some route still has, with what is compiled of them.
+    pub(super) fn kept(&self) -> Self {
+        let kept = self.0.iter().filter(|(_, pattern)| pattern.strong_count() > 0);
+        Self(kept.map(|(text, pattern)| (text.clone(), Weak::clone(pattern))).collect())
     }
 
-    /// Takes over what was compiled before.
-    pub(super) fn follow(&self, before: &Self) {
-        for (text, pattern) in &self.0 {
-            if let Some(compiled) = before.0.get(text).and_then(|known| known.compiled.get()) {
-                let _ = pattern.compiled.set(compiled.clone());
-            }
+    pub(super) fn of(&mut self, text: &str) -> Arc<Pattern> {
+        if let Some(known) = self.0.get(text).and_then(Weak::upgrade) {
+            return known;
         }
+        let pattern = Arc::new(Pattern::new(text));
+        self.0.insert(text.to_owned(), Arc::downgrade(&pattern));
+        pattern
     }
 }
 
@@ -107,12 +108,15 @@ mod tests {
 
     #[test]
     fn what_was_compiled_stays_so_in_the_next_table() {
-        let (mut before, mut after) = (Patterns::default(), Patterns::default());
-        assert!(before.of("a+").holds(b"aa"));
+        let mut before = Patterns::default();
+        let known = before.of("a+");
+        drop(before.of("b+"));
+        assert!(known.holds(b"aa"));
+        let mut after = before.kept();
+        assert_eq!(after.0.keys().collect::<Vec<_>>(), ["a+"]);
         let (kept, new) = (after.of("a+"), after.of("b"));
-        after.follow(&before);
         assert_eq!((kept.compiled.get().is_some(), new.compiled.get().is_some()), (true, false));
-        assert!(Arc::ptr_eq(&kept, &after.of("a+")));
+        assert!(Arc::ptr_eq(&kept, &known) && Arc::ptr_eq(&new, &after.of("b")));
     }
 
     #[test]

@@ -5,9 +5,8 @@ use std::cmp::Reverse;
 use std::fmt;
 
 use super::matching::layer;
-use super::{
-    Choice, CompiledRoute, MetRule, Plan, Resolved, RouteRefusal, RouteTable, holds, pick_backend, plan_connection,
-};
+use super::routed::{CompiledRoute, Routed};
+use super::{Choice, MetRule, Plan, Resolved, RouteRefusal, RouteTable, pick_backend, plan_connection};
 use crate::bundle::{Route, RouteKind};
 
 /// What the first bytes of a connection are.
@@ -37,7 +36,7 @@ pub(super) struct Streams(Vec<Stream>);
 /// A route, for one of its names.
 #[derive(Debug)]
 struct Stream {
-    /// Index into `RouteTable::routes`.
+    /// Index into `Routed::routes`.
     route: usize,
     name: Name,
 }
@@ -72,21 +71,19 @@ impl Name {
 }
 
 impl Streams {
-    pub(super) fn add(&mut self, number: usize, route: &Route) {
-        let mut add = |name| self.0.push(Stream { route: number, name });
-        if route.hostnames.is_empty() {
-            add(Name::Any);
+    /// Each route with its index. The layer of the route; an exact name before the longest wildcard, that before none; then
+    /// the oldest route, then its name.
+    pub(super) fn of(routes: &[(usize, &Route)]) -> Self {
+        let mut streams = Vec::new();
+        for (number, route) in routes {
+            let names = route.hostnames.iter().map(|name| Name::of(name));
+            let any = route.hostnames.is_empty().then_some(Name::Any);
+            streams.extend(names.chain(any).map(|name| (*route, Stream { route: *number, name })));
         }
-        route.hostnames.iter().map(|name| Name::of(name)).for_each(add);
-    }
-
-    /// To be called when all are there. The layer of the route; an exact name before the longest wildcard, that before none;
-    /// then the oldest route, then its name.
-    pub(super) fn sort(&mut self, routes: &[CompiledRoute]) {
-        self.0.sort_by_cached_key(|stream| {
-            let route = &routes[stream.route].route;
+        streams.sort_by_cached_key(|(route, stream)| {
             (layer(route), Reverse(stream.name.clone()), route.created, route.name.clone())
         });
+        Self(streams.into_iter().map(|(_, stream)| stream).collect())
     }
 }
 
@@ -97,10 +94,11 @@ impl RouteTable {
         to: &Resolved<'_>,
         from_namespace: &str,
     ) -> impl Iterator<Item = (&'t CompiledRoute, &'t Name)> {
-        let streams = self.streams.get(&to.service.name).filter(|_| to.endpoint.is_none());
-        let all = streams.into_iter().flat_map(|streams| &streams.0);
-        let all = all.map(|stream| (&self.routes[stream.route], &stream.name));
-        let mut held = all.filter(move |(compiled, _)| holds(&compiled.route, to.port, from_namespace)).peekable();
+        let of =
+            |routed: &'t Routed| routed.streams.0.iter().map(|stream| (&routed.routes[stream.route], &stream.name));
+        let all = self.routed(to).into_iter().flat_map(of);
+        let port = to.port;
+        let mut held = all.filter(move |(compiled, _)| compiled.is_for(port, from_namespace)).peekable();
         let first = held.peek().map(|(compiled, _)| layer(&compiled.route));
         held.take_while(move |(compiled, _)| Some(layer(&compiled.route)) == first)
     }

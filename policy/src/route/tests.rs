@@ -1,6 +1,7 @@
 //! Names, and GAMMA's precedence against a naive model with seeded random routes.
 
 mod grpc;
+mod index;
 mod scope;
 mod settings;
 mod streams;

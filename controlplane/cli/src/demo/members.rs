@@ -82,7 +82,9 @@ pub(super) const BASE: &str = include_str!("../../demo/base.yaml");
 pub(super) const DENY: &str = include_str!("../../demo/deny-admin.yaml");
 pub(super) const DELAY: &str = include_str!("../../demo/delay.yaml");
 pub(super) const LIMIT: &str = include_str!("../../demo/limit.yaml");
-/// All three, as the running demo has them.
+/// Further names of reviews, for what goes wrong.
+pub(super) const TRAFFIC: &str = include_str!("../../demo/traffic.yaml");
+/// All three policies, as the running demo has them.
 pub(super) const POLICIES: &str = concat!(
     include_str!("../../demo/deny-admin.yaml"),
     "---\n",
@@ -115,7 +117,9 @@ mod tests {
 
     #[test]
     fn every_manifest_of_the_demo_is_valid() {
-        for (name, text) in [("base", BASE.to_owned()), ("policies", POLICIES.to_owned()), ("canary", canary(90, 10))] {
+        let fixed =
+            [("base", BASE), ("policies", POLICIES), ("traffic", TRAFFIC)].map(|(name, text)| (name, text.to_owned()));
+        for (name, text) in fixed.into_iter().chain([("canary", canary(90, 10))]) {
             let documents = weft_policy::manifest::parse(name, &text);
             assert!(documents.is_ok_and(|documents| !documents.is_empty()), "{name}");
         }

@@ -5,6 +5,7 @@ pub(super) mod basics;
 pub(super) mod change;
 pub(super) mod policies;
 pub(super) mod protection;
+pub(super) mod traffic;
 
 use std::time::{Duration, Instant};
 

@@ -42,6 +42,9 @@ pub(super) async fn tell(stage: &mut Stage) -> Outcome {
     step!("a banned proxy is cut off within 2 s, and let in again", steps::protection::banned(stage));
     step!("the root is replaced and nobody notices", steps::protection::rotated(stage));
     step!("a canary's weight moves while load runs", steps::change::canary(stage));
+    step!("a release that fails is left out", steps::traffic::ejected(stage));
+    step!("requests are copied to a release that nobody waits for", steps::traffic::mirrored(stage));
+    step!("a storm of retries ends at its budget", steps::traffic::stormed(stage));
     step!("the control plane is killed with -9 and comes back", steps::change::outage(stage));
     step!("requests sent = answered = counted; none failed", steps::change::counted(stage));
     let took = started.elapsed().saturating_sub(before);

@@ -349,7 +349,8 @@ impl Applier {
     /// Makes `target` what is in force.
     fn swap(&mut self, mut target: KeptBundle, ready: Ready) -> Result<(), SnapshotError> {
         let trust = self.new_trust(&target.bundle)?;
-        if let Some(before) = &*self.control.shared.snapshot.load() {
+        let before = self.control.shared.snapshot.load_full();
+        if let Some(before) = &before {
             self.absent.used(before.routes.take_used());
         }
         let surplus = self.absent.surplus(&target.bundle);
@@ -359,7 +360,8 @@ impl Applier {
             kept.bundle.answered.retain(|ask| !surplus.contains(ask));
         }
         let bundle = Arc::new(std::mem::take(&mut target.bundle));
-        let built = Snapshot::build(Arc::clone(&bundle), &ready.filters);
+        let built = Snapshot::after(before.as_deref(), Arc::clone(&bundle), &ready.filters);
+        drop(before);
         target.bundle = Arc::unwrap_or_clone(bundle);
         let snapshot = built?;
         for (workload, reason) in snapshot.outbound_closed() {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use axum::extract::{Path, State};
-use axum::http::HeaderMap;
-use axum::response::IntoResponse;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use clap::Args;
@@ -40,7 +40,10 @@ pub(crate) async fn serve(args: ReviewsArgs) -> anyhow::Result<()> {
     crate::serve_http(args.listen, router).await
 }
 
-async fn reviews(State(release): State<Release>, Path(product): Path<String>, headers: HeaderMap) -> impl IntoResponse {
+async fn reviews(State(release): State<Release>, Path(product): Path<String>, headers: HeaderMap) -> Response {
+    if is_broken(&release.name, &headers) {
+        return (StatusCode::SERVICE_UNAVAILABLE, "broken, as x-demo asks\n").into_response();
+    }
     if !release.latency.is_zero() {
         tokio::time::sleep(release.latency).await;
     }
@@ -51,7 +54,15 @@ async fn reviews(State(release): State<Release>, Path(product): Path<String>, he
         "caller": caller(&headers),
         "reviews": [{"author": "Ada", "text": "Keeps the tea warm.", "stars": stars}],
     });
-    ([("x-shop-release", release.name)], Json(body))
+    ([("x-shop-release", release.name)], Json(body)).into_response()
+}
+
+/// True where `x-demo` asks for failures: `broken` of every release, `broken-v2` of that one.
+fn is_broken(release: &str, headers: &HeaderMap) -> bool {
+    let asked = headers.get("x-demo").and_then(|value| value.to_str().ok());
+    asked
+        .and_then(|asked| asked.strip_prefix("broken"))
+        .is_some_and(|of| of.is_empty() || of.strip_prefix('-') == Some(release))
 }
 
 /// Settings that only an administrator should see; the mesh's policy says who that is, not this code.
@@ -68,6 +79,20 @@ pub(crate) fn caller(headers: &HeaderMap) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_release_fails_where_it_is_asked_to() {
+        let check = |asked: &str, expect: bool| {
+            let headers =
+                HeaderMap::from_iter([(axum::http::HeaderName::from_static("x-demo"), asked.parse().unwrap())]);
+            assert_eq!(is_broken("v2", &headers), expect, "{asked}");
+        };
+        check("broken", true);
+        check("broken-v2", true);
+        check("broken-v1", false);
+        check("slow", false);
+        assert!(!is_broken("v2", &HeaderMap::new()));
+    }
 
     #[test]
     fn the_caller_is_read_from_the_client_certificate_header() {
