@@ -159,6 +159,7 @@ fn guarded(world: &World, policy: &Resource, workload: &Object<WorkloadSpec>) ->
         | Resource::Workload(_)
         | Resource::HttpRoute(_)
         | Resource::GrpcRoute(_)
+        | Resource::PolicyTemplate(_)
         | Resource::TrafficPolicy(_)
         | Resource::Filter(_) => match own.is_empty() {
             // It guards what its caller sends, too.
@@ -190,6 +191,7 @@ fn protecting(resource: &Resource) -> Option<(&Metadata, &[TargetRef])> {
         | Resource::GrpcRoute(_)
         | Resource::Filter(_)
         | Resource::FilterPolicy(_)
+        | Resource::PolicyTemplate(_)
         | Resource::TrafficPolicy(_) => None,
     }
 }
@@ -199,6 +201,7 @@ pub(super) fn named(policy: &Metadata, target: &TargetRef) -> String {
         TargetKind::Service => format!("Service {}/{}", policy.namespace, target.name),
         TargetKind::Workload => format!("Workload {}/{}", policy.namespace, target.name),
         TargetKind::Namespace => format!("Namespace {}", target.name),
+        TargetKind::Mesh => format!("Mesh {}", target.name),
     }
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::{
     AccessPolicySpec, FilterPolicySpec, FilterSpec, GrpcRouteSpec, HttpRouteSpec, MeshSpec, Metadata, NamespaceSpec,
-    Object, ServiceSpec, TrafficPolicySpec, WorkloadSpec,
+    Object, PolicyTemplateSpec, ServiceSpec, TrafficPolicySpec, WorkloadSpec,
 };
 
 /// Whether an object is one of a namespace or of the mesh.
@@ -237,6 +237,13 @@ kinds! {
         Declaration { name: "FilterPolicy", plural: "filterpolicies", aliases: &["fp"], ..OWN };
     AccessPolicy: AccessPolicySpec =
         Declaration { name: "AccessPolicy", plural: "accesspolicies", aliases: &["ap"], ..OWN };
+    PolicyTemplate: PolicyTemplateSpec = Declaration {
+        name: "PolicyTemplate",
+        plural: "policytemplates",
+        aliases: &["pt"],
+        scope: Scope::Mesh,
+        ..OWN
+    };
     TrafficPolicy: TrafficPolicySpec =
         Declaration { name: "TrafficPolicy", plural: "trafficpolicies", aliases: &["tp"], ..OWN };
 }

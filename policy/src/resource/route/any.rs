@@ -43,6 +43,7 @@ impl<'r> AnyRoute<'r> {
             | Resource::Filter(_)
             | Resource::FilterPolicy(_)
             | Resource::AccessPolicy(_)
+            | Resource::PolicyTemplate(_)
             | Resource::TrafficPolicy(_) => return None,
         };
         Some(Self { kind, metadata, spec })

@@ -85,7 +85,7 @@ fn each_setting_of_a_service_says_whose_it_is() {
             "timeouts.request: none (default)",
             "timeouts.backendRequest: none (default)",
             "retry: only what provably nobody acted on (default)",
-            "TrafficPolicy shop/a has no effect: an older one holds"
+            "TrafficPolicy shop/a says loadBalancing without effect: TrafficPolicy shop/b is older"
         ]
     );
 }
