@@ -428,9 +428,8 @@ fn conclude(explanation: &mut Explanation) {
 /// How long a request may take.
 fn timeouts(world: &World, plan: &Plan<'_>) -> Option<String> {
     let text = |limit: Duration| duration_text(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
-    let all = plan
-        .timeout
-        .map(|limit| format!("{} in all, {}", text(limit), said_by(world, plan, Setting::RequestTimeout)));
+    let all =
+        plan.timeout.map(|limit| format!("{} in all, {}", text(limit), said_by(world, plan, Setting::RequestTimeout)));
     let each = plan
         .attempt_timeout
         .map(|limit| format!("{} each attempt, {}", text(limit), said_by(world, plan, Setting::AttemptTimeout)));

@@ -49,6 +49,7 @@ mod mesh {
     mod rotation;
     mod stalled;
     mod standing;
+    mod tiers;
     mod time_and_space;
     #[path = "../../../dataplane/transport/src/quic/tests/tls12.rs"]
     mod tls12;

@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use crate::bundle::ObjectName;
 use crate::plan::World;
 use crate::resource::{
-    AccessPolicySpec, FilterPolicySpec, Kind, Object, ObjectKey, ROOT_NAMESPACE, ServiceSpec, Spec, TargetKind, TargetRef,
-    TrafficPolicySpec,
+    AccessPolicySpec, FilterPolicySpec, Kind, Object, ObjectKey, ROOT_NAMESPACE, ServiceSpec, Spec, TargetKind,
+    TargetRef, TrafficPolicySpec,
 };
 
 /// Where findings may differ between two worlds.
@@ -22,8 +22,8 @@ impl Near {
     pub fn between<'k>(before: &World, after: &World, given: impl IntoIterator<Item = &'k ObjectKey>) -> Self {
         let touched = before.differing(after);
         let is_rare = |key: &&ObjectKey| {
-            let everywhere =
-                matches!(key.kind, Kind::Mesh | Kind::Namespace | Kind::Filter | Kind::PolicyTemplate) || key.namespace == ROOT_NAMESPACE;
+            let everywhere = matches!(key.kind, Kind::Mesh | Kind::Namespace | Kind::Filter | Kind::PolicyTemplate)
+                || key.namespace == ROOT_NAMESPACE;
             let is_unread = |world: &World| world.is_unreadable(key.kind, &key.object_name());
             let moves = before.has_namespace(&key.namespace) != after.has_namespace(&key.namespace);
             everywhere || is_unread(before) || is_unread(after) || moves

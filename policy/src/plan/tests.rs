@@ -6,6 +6,7 @@ mod protection;
 mod scope;
 pub(crate) mod shared;
 pub(crate) mod tenancy;
+mod tiers;
 mod traffic;
 
 use super::*;

@@ -107,8 +107,7 @@ pub(crate) fn unfit_template(world: &World, policy: &Object<TrafficPolicySpec>) 
 /// True where a policy names a template that is not there, as far as one can tell.
 pub(crate) fn lacks_template(world: &World, policy: &Object<TrafficPolicySpec>) -> bool {
     policy.spec.template.as_ref().is_some_and(|used| {
-        world.template(&used.name).is_none()
-            && !world.is_unreadable(Kind::PolicyTemplate, &template::named(&used.name))
+        world.template(&used.name).is_none() && !world.is_unreadable(Kind::PolicyTemplate, &template::named(&used.name))
     })
 }
 

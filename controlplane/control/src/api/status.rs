@@ -5,9 +5,7 @@ use std::collections::BTreeSet;
 
 use weft_api::{Condition, ParentStatus, Status};
 use weft_policy::bundle::{ObjectName, Revision};
-use weft_policy::plan::{
-    self, Entry, policy_status, route_status, service_status, template_status, traffic_status,
-};
+use weft_policy::plan::{self, Entry, policy_status, route_status, service_status, template_status, traffic_status};
 use weft_policy::resource::route::ParentRef;
 use weft_policy::resource::{AnyRoute, Kind, ObjectKey, Resource};
 

@@ -123,7 +123,10 @@ impl ParameterSpec {
         let mut wrong = Vec::new();
         if !is_name(&self.name) {
             let shown = printable(&self.name);
-            wrong.push(("name", format!("{shown:?} is not a name: a letter, then letters, digits, '-' and '_', at most 63")));
+            wrong.push((
+                "name",
+                format!("{shown:?} is not a name: a letter, then letters, digits, '-' and '_', at most 63"),
+            ));
         }
         wrong.extend(self.check_values());
         for (key, bound) in [("min", &self.min), ("max", &self.max)] {
@@ -152,7 +155,8 @@ impl ParameterSpec {
     fn check_values(&self) -> Option<(&'static str, String)> {
         let Self { kind, values, .. } = self;
         if *kind != ParameterKind::Enum {
-            return (!values.is_empty()).then(|| ("values", format!("{kind:?} takes any: an Enum is one of some values")));
+            return (!values.is_empty())
+                .then(|| ("values", format!("{kind:?} takes any: an Enum is one of some values")));
         }
         let twice = values.iter().enumerate().find(|(index, value)| values[..*index].contains(value));
         match values.len() {

@@ -29,12 +29,7 @@ impl TrafficPolicySpec {
     }
 }
 
-fn one<T: Clone>(
-    key: &'static str,
-    own: &mut Option<T>,
-    said: Option<&T>,
-    told: &mut impl FnMut(&'static str, bool),
-) {
+fn one<T: Clone>(key: &'static str, own: &mut Option<T>, said: Option<&T>, told: &mut impl FnMut(&'static str, bool)) {
     let Some(said) = said else { return };
     let is_taken = own.is_none();
     if is_taken {
