@@ -10,10 +10,10 @@ fn template(spec: &str) -> Result<PolicyTemplateSpec, Vec<String>> {
     let parsed = manifest::parse("t.yaml", &text);
     let mut documents =
         parsed.map_err(|errors| errors.iter().map(|it| format!("{}: {}", it.key, it.message)).collect::<Vec<_>>())?;
-    match documents.remove(0).resource {
-        crate::resource::Resource::PolicyTemplate(template) => Ok(template.spec),
-        other => panic!("{other:?}"),
-    }
+    let crate::resource::Resource::PolicyTemplate(template) = documents.remove(0).resource else {
+        panic!("no template")
+    };
+    Ok(template.spec)
 }
 
 fn refused(spec: &str, expect: &[&str]) {
@@ -103,18 +103,18 @@ fn with_its_defaults_a_template_gives_settings_that_are_fit() {
     );
     refused(
         "{parameters: [{name: most, type: Duration, default: 1s}], trafficPolicy: {limits: {maxActiveRequests: '${most}'}, \
-         retries: {}}}",
+         retryy: {}}}",
         &[
             "spec.trafficPolicy.limits.maxActiveRequests: \"1s\" is not a whole number from 0 to 4294967295 (the default of \
              parameter most)",
-            "spec.trafficPolicy.retries: unknown field `retries`; did you mean `retry`?",
+            "spec.trafficPolicy.retryy: unknown field `retryy`; did you mean `retry`?",
         ],
     );
     // Without a default the place is not judged yet, the rest of the shape is.
     refused(
         "{parameters: [{name: most, type: Integer}], trafficPolicy: {limits: {maxActiveRequests: '${most}', maxPending: 1}}}",
         &[
-            "spec.trafficPolicy.limits.maxPending: unknown field `maxPending`; known are maxActiveRequests, maxPendingRequests, maxPendingTime",
+            "spec.trafficPolicy.limits.maxPending: unknown field `maxPending`; did you mean `maxPendingRequests`?",
         ],
     );
 }
