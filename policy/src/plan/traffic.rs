@@ -144,8 +144,9 @@ pub fn traffic_status(world: &World, policy: &Object<TrafficPolicySpec>) -> Vec<
     let wrong = shortcomings(world, policy);
     let good = Condition::good("Accepted", "every target exists, and no older TrafficPolicy sets the same for one");
     let Some((reason, key, _)) = wrong.first() else { return vec![good] };
+    let (reason, key) = (*reason, format!("spec.{key}"));
     let message = wrong.iter().map(|(.., message)| message.as_str()).collect::<Vec<_>>().join("; ");
-    vec![Condition { status: false, reason, message, key: format!("spec.{key}"), ..good }]
+    vec![Condition { status: false, reason, message, key, ..good }]
 }
 
 /// Tells whether a template says what services of its tier get.

@@ -2,6 +2,8 @@
 //! told to proxies.
 
 mod fill;
+#[cfg(test)]
+mod tests;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};

@@ -113,9 +113,7 @@ fn with_its_defaults_a_template_gives_settings_that_are_fit() {
     // Without a default the place is not judged yet, the rest of the shape is.
     refused(
         "{parameters: [{name: most, type: Integer}], trafficPolicy: {limits: {maxActiveRequests: '${most}', maxPending: 1}}}",
-        &[
-            "spec.trafficPolicy.limits.maxPending: unknown field `maxPending`; did you mean `maxPendingRequests`?",
-        ],
+        &["spec.trafficPolicy.limits.maxPending: unknown field `maxPending`; did you mean `maxPendingRequests`?"],
     );
 }
 
