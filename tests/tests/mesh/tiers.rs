@@ -79,26 +79,3 @@ async fn the_nearest_policy_says_how_long_a_request_may_take() {
     let told = "200ms in all, as TrafficPolicy default/cart says";
     assert!(explained.out.contains(told), "{}", explained.out);
 }
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_template_that_is_used_is_neither_broken_nor_taken_away() {
-    let cart = Cart::start().await;
-    cart.apply(TIER);
-    let policy = "{apiVersion: weft.dev/v1alpha1, kind: TrafficPolicy, metadata: {name: cart, namespace: default}, spec: \
-                  {targetRefs: [{kind: Service, name: cart}], template: {name: critical, parameters: {patience: 200ms}}}}\n";
-    cart.apply(policy);
-    assert_eq!(cart.get("/slow/5000").await, 504);
-    let from = "timeouts.request: 200ms (TrafficPolicy default/cart by PolicyTemplate critical)";
-    assert_eq!(cart.described(), from);
-    let refused = |text: &str, args: &[&str], expect: &str| {
-        let refused = cart.mesh.weft_reading(text, args);
-        let told = format!("{}{}", refused.out, refused.err);
-        assert!(refused.code != 0 && told.contains(expect), "{told}");
-    };
-    let apply = ["apply", "-f", "-"];
-    let of_policy = "TrafficPolicy default/cart: spec.template.parameters.patience: ";
-    refused(&TIER.replace("max: 1m", "max: 1m, min: 250ms"), &apply, of_policy);
-    refused(&policy.replace("200ms", "2m"), &apply, "2m is out of range: 1m at most");
-    refused("", &["delete", "policytemplate", "critical"], "PolicyTemplate critical does not exist");
-    assert_eq!(cart.described(), from, "all is as it was");
-}
