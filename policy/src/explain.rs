@@ -20,7 +20,7 @@ use crate::bundle::{
 };
 use crate::identity::SpiffeId;
 use crate::path::NormalPath;
-use crate::plan::{World, access_config, balanced_by, filters_for, mesh_settings, serve, undone, visible};
+use crate::plan::{World, access_config, filters_for, mesh_settings, serve, source_of, undone, visible};
 use crate::resource::{Object, WorkloadSpec, duration_text};
 use crate::route::{
     self, Authority, Choice, EgressRefusal, HeadView, Hello, Meant, MetRule, Plan, Resolution, Resolved, Resolver,
@@ -439,25 +439,35 @@ fn conclude(explanation: &mut Explanation) {
 }
 
 /// How long a request may take.
-fn timeouts(plan: &Plan<'_>) -> Option<String> {
+fn timeouts(world: &World, plan: &Plan<'_>) -> Option<String> {
     let text = |limit: Duration| duration_text(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
-    let all = plan
-        .timeout
-        .map(|limit| format!("{} in all, {}", text(limit), said_by(plan, plan.says(Setting::RequestTimeout))));
+    let all =
+        plan.timeout.map(|limit| format!("{} in all, {}", text(limit), said_by(world, plan, Setting::RequestTimeout)));
     let each = plan
         .attempt_timeout
-        .map(|limit| format!("{} each attempt, {}", text(limit), said_by(plan, plan.says(Setting::AttemptTimeout))));
+        .map(|limit| format!("{} each attempt, {}", text(limit), said_by(world, plan, Setting::AttemptTimeout)));
     let told: Vec<String> = all.into_iter().chain(each).collect();
     (!told.is_empty()).then(|| told.join("; "))
 }
 
-fn said_by(plan: &Plan<'_>, by: SaidBy) -> String {
+fn said_by(world: &World, plan: &Plan<'_>, setting: Setting) -> String {
     let route = plan.route.map(|route| &route.name);
-    let policy = plan.service.traffic.as_ref().map(|traffic| &traffic.policy);
-    match (by, route, policy) {
-        (SaidBy::Rule, Some(route), _) => format!("as {} says", RouteName::of(route)),
-        (SaidBy::Policy, _, Some(policy)) => format!("as TrafficPolicy {policy} says"),
-        (SaidBy::Rule | SaidBy::Policy | SaidBy::Mesh, _, _) => "as the Mesh says".to_owned(),
+    let source = || source_of(world, &plan.service.name, key_of(setting));
+    match (plan.says(setting), route) {
+        (SaidBy::Rule, Some(route)) => format!("as {} says", RouteName::of(route)),
+        (SaidBy::Policy, _) => {
+            source().map_or_else(|| "as its policies say".to_owned(), |source| format!("as {}", source.says()))
+        }
+        (SaidBy::Rule | SaidBy::Mesh, _) => "as the Mesh says".to_owned(),
+    }
+}
+
+/// As policies say it, inside `spec`.
+fn key_of(setting: Setting) -> &'static str {
+    match setting {
+        Setting::RequestTimeout => "timeouts.request",
+        Setting::AttemptTimeout => "timeouts.backendRequest",
+        Setting::Retry => "retry",
     }
 }
 
@@ -542,7 +552,7 @@ impl Asked<'_> {
         let balancing = plan.direct.is_none().then(|| self.balancing(plan.service));
         let service = Some(plan.service.name.to_string());
         let (host, path) = (plan.host.map(str::to_owned), plan.path.as_ref().map(|path| path.standard().into_owned()));
-        let (timeouts, retry) = (timeouts(plan), self.retry(plan));
+        let (timeouts, retry) = (timeouts(self.world, plan), self.retry(plan));
         BackendExplanation { service, port, weight, balancing, timeouts, retry, host, path, endpoints }
     }
 
@@ -550,7 +560,7 @@ impl Asked<'_> {
     fn retry(&self, plan: &Plan<'_>) -> Option<String> {
         let What::Request { method, .. } = &self.what else { return None };
         let retry = plan.retry?;
-        let by = said_by(plan, plan.says(Setting::Retry));
+        let by = said_by(self.world, plan, Setting::Retry);
         let takes = retry.takes(method);
         let lacking = if takes || !retry.grpc_codes.is_empty() { "" } else { ": not this one" };
         Some(format!("{retry}{lacking}, {by}"))
@@ -558,8 +568,8 @@ impl Asked<'_> {
 
     /// How one of a service's endpoints is picked for this request.
     fn balancing(&self, service: &Service) -> String {
-        let by = balanced_by(self.world, &service.name);
-        let (Some(traffic), Some(policy)) = (&service.traffic, by) else {
+        let by = source_of(self.world, &service.name, "loadBalancing");
+        let (Some(traffic), Some(by)) = (&service.traffic, by) else {
             return format!("{} by default", Balancing::default());
         };
         let field = |name: &str| match &self.what {
@@ -571,7 +581,7 @@ impl Asked<'_> {
             true => ", which it lacks: any endpoint",
             false => "",
         };
-        format!("{}{lacking}, as TrafficPolicy {policy} says", traffic.balancing)
+        format!("{}{lacking}, as {}", traffic.balancing, by.says())
     }
 
     fn endpoint(&self, endpoint: &Endpoint, port: u16) -> EndpointExplanation {

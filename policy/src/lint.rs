@@ -15,6 +15,7 @@ mod routes;
 mod services;
 mod shadow;
 mod targets;
+mod templates;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -118,7 +119,8 @@ pub fn of_workload(world: &World, workload: &Object<WorkloadSpec>) -> Vec<Findin
 type Pass = fn(&Lens<'_>, &mut Report);
 
 /// Passes that can find an error.
-const REFUSING: &[Pass] = &[targets::check, filters::check, access::check, routes::check, services::check];
+const REFUSING: &[Pass] =
+    &[targets::check, templates::check, filters::check, access::check, routes::check, services::check];
 /// Those that never do.
 const ADVISING: &[Pass] = &[shadow::check, overlap::check, ports::check, names::check];
 

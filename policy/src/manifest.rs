@@ -192,6 +192,18 @@ pub(crate) fn unchecked(document: Value) -> Result<Resource, ResourceError> {
     })
 }
 
+/// A part of a document that was put together elsewhere, where nothing says its lines.
+///
+/// # Errors
+/// Every mistake in its shape, by keys that begin with `root`.
+pub(crate) fn part<T: DeserializeOwned>(root: &str, value: &Value) -> Result<T, Vec<ResourceError>> {
+    let shape::Shaped { value, mistakes, .. } = shape::read(root, value);
+    match value {
+        Some(value) if mistakes.is_empty() => Ok(value),
+        Some(_) | None => Err(mistakes.into_iter().map(ResourceError::from).collect()),
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Checks {
     Shape,
@@ -354,6 +366,7 @@ fn entries(kind: Kind, spec: &Value) -> usize {
         | Kind::TlsRoute
         | Kind::TcpRoute
         | Kind::AccessPolicy
+        | Kind::PolicyTemplate
         | Kind::TrafficPolicy => false,
     };
     let Value::Object(fields) = spec else { return of(spec) };
@@ -369,7 +382,7 @@ fn as_written(key: String, renamed: &[(String, String)]) -> String {
 }
 
 /// True where one key is the other or around it.
-fn meet(one: &str, other: &str) -> bool {
+pub(crate) fn meet(one: &str, other: &str) -> bool {
     let (short, long) = if one.len() < other.len() { (one, other) } else { (other, one) };
     long.strip_prefix(short).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
@@ -439,7 +452,7 @@ fn read_metadata(Written { name, value }: Written, kind: Option<Kind>, reading: 
 
 /// The kind, also where it is misspelt.
 fn kind(fields: &mut Map<String, Value>, mistakes: &mut Vec<Mistake>) -> Option<Kind> {
-    const LATER: [&str; 13] = [
+    const LATER: [&str; 12] = [
         "UDPRoute",
         "Gateway",
         "GatewayClass",
@@ -447,7 +460,6 @@ fn kind(fields: &mut Map<String, Value>, mistakes: &mut Vec<Mistake>) -> Option<
         "RateLimitPolicy",
         "FaultPolicy",
         "Rollout",
-        "PolicyTemplate",
         "Bypass",
         "ExternalService",
         "Zone",

@@ -11,6 +11,7 @@ mod kind;
 pub mod mesh;
 pub mod retry;
 pub mod route;
+pub mod template;
 pub mod traffic;
 mod value;
 
@@ -31,6 +32,7 @@ pub(crate) use kind::SpecReader;
 pub use kind::{Kind, KindError, Resource, Spec};
 pub use mesh::{MeshSpec, WorkloadSpec};
 pub use route::{AnyRoute, GrpcRouteSpec, HttpRouteSpec, TcpRouteSpec, TlsRouteSpec};
+pub use template::PolicyTemplateSpec;
 pub use traffic::TrafficPolicySpec;
 pub use value::{NotYet, duration_text};
 
@@ -158,4 +160,6 @@ pub enum TargetKind {
     Service,
     Workload,
     Namespace,
+    /// Every service, for what is set of services. A policy for all workloads has no target.
+    Mesh,
 }

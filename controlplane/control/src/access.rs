@@ -80,14 +80,14 @@ pub fn roles(verb: Verb, thing: Thing) -> &'static [Role] {
 fn is_public(thing: Thing, place: Place<'_>) -> bool {
     match (thing, place) {
         (
-            Thing::Object(Kind::Namespace | Kind::Mesh | Kind::Filter)
+            Thing::Object(Kind::Namespace | Kind::Mesh | Kind::Filter | Kind::PolicyTemplate)
             | Thing::Filter
             | Thing::Store
             | Thing::Authority,
             _,
         ) => true,
         // Policies of the root namespace hold everywhere.
-        (Thing::Object(Kind::AccessPolicy | Kind::FilterPolicy), Place::Namespace(namespace)) => {
+        (Thing::Object(Kind::AccessPolicy | Kind::FilterPolicy | Kind::TrafficPolicy), Place::Namespace(namespace)) => {
             namespace == ROOT_NAMESPACE
         }
         (
@@ -171,7 +171,7 @@ impl Place<'_> {
 pub fn place_of(key: &ObjectKey) -> Place<'_> {
     match key.kind {
         Kind::Namespace => Place::Namespace(&key.name),
-        Kind::Mesh => Place::Mesh,
+        Kind::Mesh | Kind::PolicyTemplate => Place::Mesh,
         Kind::Service
         | Kind::Workload
         | Kind::ReferenceGrant
@@ -213,7 +213,11 @@ mod tests {
             (Read, Thing::Object(Kind::Service), root, "VOPA", "...."),
             (Read, Thing::Object(Kind::AccessPolicy), root, "VOPA", "VOPA"),
             (Read, Thing::Object(Kind::AccessPolicy), bank, "VOPA", "...."),
-            (Read, Thing::Object(Kind::TrafficPolicy), root, "VOPA", "...."),
+            (Read, Thing::Object(Kind::TrafficPolicy), root, "VOPA", "VOPA"),
+            (Read, Thing::Object(Kind::TrafficPolicy), bank, "VOPA", "...."),
+            (Change, Thing::Object(Kind::TrafficPolicy), root, ".O.A", "...."),
+            (Read, Thing::Object(Kind::PolicyTemplate), Place::Mesh, "VOPA", "VOPA"),
+            (Change, Thing::Object(Kind::PolicyTemplate), Place::Mesh, ".O.A", "...."),
             (Change, Thing::Object(Kind::TrafficPolicy), shop, ".O.A", ".O.A"),
             (Change, Thing::Object(Kind::TrafficPolicy), bank, ".O.A", "...."),
             (Read, Thing::Object(Kind::Namespace), bank, "VOPA", "VOPA"),

@@ -350,8 +350,9 @@ codes! {
 {apiVersion: weft.dev/v1alpha1, kind: AccessPolicy, metadata: {name: p, namespace: shop},
  spec: {rules: [{to: [{paths: [/x]}]}]}}";
     Overruled = 217, Warning, world, "policy that an older one overrules",
-        means: "For a Service one TrafficPolicy holds, the oldest that is for it: nothing of a younger one has effect there.",
-        cure: "Put the settings into the older one, or take the Service out of one of them.",
+        means: "An older TrafficPolicy for the same Service, namespace or Mesh sets the same: what the younger one says of that \
+                has no effect there. Its other settings hold.",
+        cure: "Take the setting out of one of them, or the target.",
         example: "{apiVersion: weft.dev/v1alpha1, kind: TrafficPolicy, metadata: {name: first, namespace: shop},
  spec: {targetRefs: [{kind: Service, name: web}], loadBalancing: {algorithm: RoundRobin}}}
 ---
@@ -462,6 +463,38 @@ codes! {
         means: "The control plane could not try the filter with its configuration, which says nothing of it.",
         cure: "Nothing, or look at what the message says of the control plane's machine.",
         example: "";
+
+    TemplateMissing = 501, Error, world, "template does not exist",
+        means: "The TrafficPolicy has settings from a PolicyTemplate that does not exist. Whoever deletes one that is used is \
+                told so for each policy that uses it.",
+        cure: "Correct the name, or apply the PolicyTemplate.",
+        example: "{apiVersion: weft.dev/v1alpha1, kind: TrafficPolicy, metadata: {name: p, namespace: shop},
+ spec: {targetRefs: [{kind: Service, name: web}], template: {name: standard}}}";
+    TemplateRefuses = 502, Error, world, "values that the template does not take",
+        means: "A value is of no parameter, of another type or out of range, one is missing, or the settings can't be meant with \
+                it; or the PolicyTemplate is for other namespaces. A change of a PolicyTemplate is refused with this for each \
+                policy that it would break.",
+        cure: "The message says what is expected.",
+        example: "{apiVersion: weft.dev/v1alpha1, kind: PolicyTemplate, metadata: {name: standard},
+ spec: {parameters: [{name: patience, type: Duration, max: 10s}], trafficPolicy: {timeouts: {request: '${patience}'}}}}
+---
+{apiVersion: weft.dev/v1alpha1, kind: TrafficPolicy, metadata: {name: p, namespace: shop},
+ spec: {targetRefs: [{kind: Service, name: web}], template: {name: standard, parameters: {patience: 1m}}}}";
+    TierMissing = 503, Warning, world, "tier that nobody defines",
+        means: "The Service's label `weft.dev/tier` names a tier of which there is no PolicyTemplate for its namespace: it has \
+                the settings of a Service without one.",
+        cure: "Correct the label, or apply a PolicyTemplate with this `tier`.",
+        example: "{apiVersion: v1, kind: Service, metadata: {name: b, namespace: shop, labels: {weft.dev/tier: gold}},
+ spec: {selector: {app: web}, ports: [{port: 81, targetPort: 8080}]}}";
+    TierTaken = 504, Warning, world, "tier of an older template",
+        means: "An older PolicyTemplate is of the same tier, for the same namespaces or some of them: there the Services get \
+                what the older one says.",
+        cure: "Change the older one, or the `tier` or `namespaces` of one of them.",
+        example: "{apiVersion: weft.dev/v1alpha1, kind: PolicyTemplate, metadata: {name: first},
+ spec: {tier: gold, trafficPolicy: {timeouts: {request: 1s}}}}
+---
+{apiVersion: weft.dev/v1alpha1, kind: PolicyTemplate, metadata: {name: second},
+ spec: {tier: gold, trafficPolicy: {timeouts: {request: 2s}}}}";
 }
 
 impl Code {

@@ -133,6 +133,7 @@ impl<'w> Lens<'w> {
         match target.kind {
             TargetKind::Workload => self.world.workload(&name).into_iter().collect(),
             TargetKind::Namespace => self.world.of_namespace(&target.name).collect(),
+            TargetKind::Mesh => self.world.workloads().collect(),
             TargetKind::Service => match self.world.service(&name) {
                 Some(service) => self.world.standing_behind(service).collect(),
                 None if self.world.is_unreadable(Kind::Service, &name) => {
@@ -211,6 +212,7 @@ fn targeting(policy: &Resource) -> Option<(&Metadata, &[TargetRef])> {
         | Resource::GrpcRoute(_)
         | Resource::TlsRoute(_)
         | Resource::TcpRoute(_)
+        | Resource::PolicyTemplate(_)
         | Resource::TrafficPolicy(_)
         | Resource::Filter(_) => None,
     }

@@ -32,6 +32,7 @@ fn annotations(lens: &Lens<'_>, report: &mut Report) {
             | Kind::Filter
             | Kind::FilterPolicy
             | Kind::AccessPolicy
+            | Kind::PolicyTemplate
             | Kind::TrafficPolicy => &[],
         };
         let names = entry.resource.metadata().annotations.keys();

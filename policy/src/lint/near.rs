@@ -7,6 +7,7 @@ use crate::bundle::ObjectName;
 use crate::plan::World;
 use crate::resource::{
     AccessPolicySpec, AnyRoute, FilterPolicySpec, Kind, Object, ObjectKey, ROOT_NAMESPACE, ServiceSpec, Spec,
+    TargetKind, TargetRef, TrafficPolicySpec,
 };
 
 /// Where findings may differ between two worlds.
@@ -21,8 +22,8 @@ impl Near {
     pub fn between<'k>(before: &World, after: &World, given: impl IntoIterator<Item = &'k ObjectKey>) -> Self {
         let touched = before.differing(after);
         let is_rare = |key: &&ObjectKey| {
-            let everywhere =
-                matches!(key.kind, Kind::Mesh | Kind::Namespace | Kind::Filter) || key.namespace == ROOT_NAMESPACE;
+            let everywhere = matches!(key.kind, Kind::Mesh | Kind::Namespace | Kind::Filter | Kind::PolicyTemplate)
+                || key.namespace == ROOT_NAMESPACE;
             let is_unread = |world: &World| world.is_unreadable(key.kind, &key.object_name());
             let moves = before.has_namespace(&key.namespace) != after.has_namespace(&key.namespace);
             everywhere || is_unread(before) || is_unread(after) || moves
@@ -68,21 +69,30 @@ impl Around<'_> {
                 // One that holds for the same services may be overruled, or not any more.
                 Kind::TrafficPolicy => {
                     let policy = world.traffic_policy(&name).into_iter();
-                    let targets = policy.flat_map(|policy| &policy.spec.target_refs);
-                    for service in targets.map(|target| ObjectName::new(key.namespace.clone(), &target.name)) {
-                        self.keys.extend(world.around_service(&service));
+                    for target in policy.flat_map(|policy| &policy.spec.target_refs) {
+                        self.beside_traffic_policy(world, &key.namespace, target);
                     }
                 }
                 Kind::ReferenceGrant => {
                     self.keys.extend(world.leading_into(&key.namespace).map(AnyRoute::key));
                 }
-                Kind::Mesh | Kind::Namespace | Kind::Filter => {}
+                Kind::Mesh | Kind::Namespace | Kind::Filter | Kind::PolicyTemplate => {}
             }
         }
     }
 
     fn insert<'o, S: Spec>(&mut self, objects: impl Iterator<Item = &'o Object<S>>) {
         self.keys.extend(objects.map(|object| key(S::KIND, object.name())));
+    }
+
+    /// What else is for a target of a TrafficPolicy.
+    fn beside_traffic_policy(&mut self, world: &World, namespace: &str, target: &TargetRef) {
+        match target.kind {
+            TargetKind::Service => self.keys.extend(world.around_service(&ObjectName::new(namespace, &target.name))),
+            TargetKind::Namespace => self.insert(world.of_namespace::<TrafficPolicySpec>(namespace)),
+            // Of the root namespace, for which everything is looked at, and of nobody.
+            TargetKind::Mesh | TargetKind::Workload => {}
+        }
     }
 
     /// Its routes, who has its address, the workloads behind it, and policies that name it or hold for those.

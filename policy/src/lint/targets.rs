@@ -3,7 +3,7 @@
 use super::lens::{Lens, key_of};
 use super::{Code, Report};
 use crate::bundle::ObjectName;
-use crate::plan::{is_missing, overruled};
+use crate::plan::{Idle, is_missing, overruled};
 use crate::resource::filter::PolicyMode;
 use crate::resource::{
     AccessPolicySpec, FilterPolicySpec, Kind, Metadata, ObjectKey, ROOT_NAMESPACE, Resource, TargetKind, TargetRef,
@@ -26,8 +26,8 @@ pub(super) fn check(lens: &Lens<'_>, report: &mut Report) {
     for policy in lens.all::<TrafficPolicySpec>() {
         let object = key_of(Kind::TrafficPolicy, &policy.metadata);
         missing(lens, &object, &policy.metadata, &policy.spec.target_refs, report);
-        for (index, older) in overruled(lens.world, policy) {
-            let message = format!("for this Service the older TrafficPolicy {} holds", older.name());
+        for (index, Idle { settings, older, .. }) in overruled(lens.world, policy) {
+            let message = format!("the older TrafficPolicy {older} sets {} here", settings.join(", "));
             report.tell(Code::Overruled, &object, format!("spec.targetRefs[{index}]"), message);
         }
     }
@@ -82,6 +82,7 @@ fn missing(lens: &Lens<'_>, object: &ObjectKey, policy: &Metadata, targets: &[Ta
                 }
                 TargetKind::Service => lens.no_service(&name),
                 TargetKind::Workload => lens.no_workload(&name),
+                TargetKind::Mesh => format!("Mesh {} does not exist", target.name),
             };
             report.tell(Code::TargetMissing, object, key, message);
             is_told = true;

@@ -160,6 +160,19 @@ spec:
     to: [{methods: [GET], paths: [/admin/*], headers: [{name: x, present: true}]}]
 ---
 apiVersion: weft.dev/v1alpha1
+kind: PolicyTemplate
+metadata: {name: critical}
+spec:
+  tier: critical
+  namespaces: [shop, partner]
+  parameters:
+  - {name: patience, type: Duration, default: 2s, min: 100ms, max: 1m, description: For each request.}
+  - {name: algorithm, type: Enum, values: [Random, RoundRobin], default: Random}
+  trafficPolicy:
+    timeouts: {request: "${patience}"}
+    loadBalancing: {algorithm: "${algorithm}"}
+---
+apiVersion: weft.dev/v1alpha1
 kind: TrafficPolicy
 metadata: {name: web, namespace: shop}
 spec:
@@ -167,6 +180,7 @@ spec:
   loadBalancing: {algorithm: RingHash, hash: {header: X-User}}
   outlierDetection: {consecutive5xx: 3, interval: 5s, baseEjectionTime: 10s, maxEjectionTime: 1m, maxEjectionPercent: 50}
   limits: {maxActiveRequests: 100, maxPendingRequests: 10, maxPendingTime: 500ms}
+  template: {name: critical, parameters: {patience: 5s}}
 "#;
 
 #[test]
@@ -269,7 +283,7 @@ fn kinds_and_envelopes() {
     check_refused(
         "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n",
         &[
-            "shop.yaml:2: kind: kind Pod is not known; known are Namespace, Mesh, Service, Workload, ReferenceGrant, HTTPRoute, GRPCRoute, TLSRoute, TCPRoute, Filter, FilterPolicy, AccessPolicy, TrafficPolicy",
+            "shop.yaml:2: kind: kind Pod is not known; known are Namespace, Mesh, Service, Workload, ReferenceGrant, HTTPRoute, GRPCRoute, TLSRoute, TCPRoute, Filter, FilterPolicy, AccessPolicy, PolicyTemplate, TrafficPolicy",
         ],
     );
     check_refused(
@@ -543,7 +557,7 @@ fn filters_and_policies() {
     );
     policy(
         "  filter: {name: a}\n  targetRefs: [{kind: Pod, name: a}]\n",
-        "6: spec.targetRefs[0].kind: \"Pod\" is not one of Service, Workload, Namespace",
+        "6: spec.targetRefs[0].kind: \"Pod\" is not one of Service, Workload, Namespace, Mesh",
     );
     let filter = "  version: 1.0.0\n  digest: sha256:xyz\n  signature: a\n  publicKey: b\n  size: 1\n  abi: c\n";
     check_spec(Kind::Filter, filter, "6: spec.digest: \"sha256:xyz\" is not sha256: and 64 hex digits in lower case");

@@ -6,9 +6,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::World;
+use super::merge::tier_of;
 use super::select::selected_by;
 use crate::bundle::ObjectName;
-use crate::resource::{AnyRoute, Kind, Object, ObjectKey, ROOT_NAMESPACE};
+use crate::resource::{AnyRoute, Kind, Object, ObjectKey, ROOT_NAMESPACE, ServiceSpec, TargetKind, TargetRef};
 use crate::scope::{Ask, Blocks};
 
 /// Found once for all who ask, in a time that grows with what changed and what is near it.
@@ -66,7 +67,10 @@ impl Affected {
         let (old, new) = (Arc::clone(&self.old), Arc::clone(&self.new));
         let (worlds, name) = ([&*old, &*new], key.object_name());
         match key.kind {
-            Kind::Mesh => self.mesh = true,
+            Kind::Mesh => {
+                self.mesh = true;
+                self.note_mesh_wide();
+            }
             Kind::Namespace => _ = self.namespaces.insert(key.name.clone()),
             Kind::Filter => self.filters = true,
             Kind::AccessPolicy | Kind::FilterPolicy => {
@@ -81,10 +85,10 @@ impl Affected {
             }
             Kind::TrafficPolicy => {
                 for policy in worlds.into_iter().filter_map(|world| world.traffic_policy(&name)) {
-                    let targets = policy.spec.target_refs.iter();
-                    self.seen.extend(targets.map(|target| ObjectName::new(key.namespace.clone(), &target.name)));
+                    policy.spec.target_refs.iter().for_each(|target| self.note_traffic(worlds, &key.namespace, target));
                 }
             }
+            Kind::PolicyTemplate => self.note_template(worlds, &key.name),
             Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute => {
                 for route in worlds.into_iter().filter_map(|world| world.route(key)) {
                     route.parents().for_each(|parent| self.note_parent(worlds, parent));
@@ -101,6 +105,44 @@ impl Affected {
         }
         let namespace = if key.kind == Kind::Namespace { &key.name } else { &key.namespace };
         self.mesh |= old.has_namespace(namespace) != new.has_namespace(namespace);
+    }
+
+    /// What a TrafficPolicy of this namespace is for.
+    fn note_traffic(&mut self, worlds: [&World; 2], namespace: &str, target: &TargetRef) {
+        match target.kind {
+            TargetKind::Service => _ = self.seen.insert(ObjectName::new(namespace, &target.name)),
+            TargetKind::Namespace => {
+                for world in worlds {
+                    self.seen.extend(world.of_namespace::<ServiceSpec>(namespace).map(Object::name));
+                }
+            }
+            TargetKind::Mesh => worlds.iter().for_each(|world| self.seen.extend(world.services().map(Object::name))),
+            TargetKind::Workload => {}
+        }
+    }
+
+    /// The Mesh may have another name, by which policies are for it or not.
+    fn note_mesh_wide(&mut self) {
+        let (old, new) = (Arc::clone(&self.old), Arc::clone(&self.new));
+        let name = |world: &World| world.mesh().map(|mesh| mesh.metadata.name.clone());
+        let is_targeted = [&old, &new].iter().any(|world| world.index().targeting_mesh().next().is_some());
+        if is_targeted && name(&old) != name(&new) {
+            [&old, &new].iter().for_each(|world| self.seen.extend(world.services().map(Object::name)));
+        }
+    }
+
+    /// The services of a template's tier, and what the policies that use it are for.
+    fn note_template(&mut self, worlds: [&World; 2], name: &str) {
+        for tier in worlds.iter().filter_map(|world| world.template(name)?.spec.tier.as_deref()) {
+            let of_tier = worlds.iter().flat_map(|world| world.services());
+            self.seen.extend(of_tier.filter(|service| tier_of(service) == Some(tier)).map(Object::name));
+        }
+        for policy in worlds.iter().flat_map(|world| world.traffic_policies()) {
+            if policy.spec.template.as_ref().is_some_and(|used| used.name == name) {
+                let own = &policy.metadata.namespace;
+                policy.spec.target_refs.iter().for_each(|target| self.note_traffic(worlds, own, target));
+            }
+        }
     }
 
     fn note_service(&mut self, worlds: [&World; 2], name: ObjectName) {

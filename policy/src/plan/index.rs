@@ -53,6 +53,7 @@ enum Scope {
     Namespace(String),
     Service(ObjectName),
     Workload(ObjectName),
+    Mesh,
 }
 
 /// What an object is found by.
@@ -93,7 +94,11 @@ impl Found {
             Resource::AccessPolicy(policy) => found.policies = scopes(&policy.metadata, &policy.spec.target_refs),
             Resource::FilterPolicy(policy) => found.policies = scopes(&policy.metadata, &policy.spec.target_refs),
             Resource::TrafficPolicy(policy) => found.policies = scopes(&policy.metadata, &policy.spec.target_refs),
-            Resource::Namespace(_) | Resource::Mesh(_) | Resource::ReferenceGrant(_) | Resource::Filter(_) => {}
+            Resource::Namespace(_)
+            | Resource::Mesh(_)
+            | Resource::ReferenceGrant(_)
+            | Resource::Filter(_)
+            | Resource::PolicyTemplate(_) => {}
         }
         found
     }
@@ -106,6 +111,7 @@ fn scopes(policy: &Metadata, targets: &[TargetRef]) -> BTreeSet<Scope> {
         TargetKind::Namespace => Scope::Namespace(target.name.clone()),
         TargetKind::Service => Scope::Service(named(target)),
         TargetKind::Workload => Scope::Workload(named(target)),
+        TargetKind::Mesh => Scope::Mesh,
     };
     match targets {
         [] => BTreeSet::from([Scope::All(policy.namespace.clone())]),
@@ -288,6 +294,7 @@ impl Index {
                 | Resource::Filter(_)
                 | Resource::FilterPolicy(_)
                 | Resource::AccessPolicy(_)
+                | Resource::PolicyTemplate(_)
                 | Resource::TrafficPolicy(_) => {}
             }
         }
@@ -328,6 +335,16 @@ impl Index {
         all(&self.policies, &Scope::Service(service.clone()))
     }
 
+    /// Policies that name a namespace, of every kind.
+    pub(super) fn targeting_namespace<'w>(&'w self, namespace: &str) -> impl Iterator<Item = &'w Entry> + use<'w> {
+        all(&self.policies, &Scope::Namespace(namespace.to_owned()))
+    }
+
+    /// Policies that name the Mesh, of every kind.
+    pub(super) fn targeting_mesh<'w>(&'w self) -> impl Iterator<Item = &'w Entry> + use<'w> {
+        all(&self.policies, &Scope::Mesh)
+    }
+
     /// True where a policy names the service as its target.
     pub(super) fn is_targeted(&self, service: &ObjectName) -> bool {
         self.policies.contains_key(&Scope::Service(service.clone()))
@@ -345,6 +362,7 @@ impl Index {
             Scope::All(ROOT_NAMESPACE.to_owned()),
             Scope::Namespace(own.clone()),
             Scope::Workload(name),
+            Scope::Mesh,
         ];
         let with = |(key, value): (&String, &String)| {
             self.targeted.get(&(own.clone(), key.clone(), value.clone())).into_iter().flatten()

@@ -162,6 +162,7 @@ fn guarded(world: &World, policy: &Resource, workload: &Object<WorkloadSpec>) ->
         | Resource::GrpcRoute(_)
         | Resource::TlsRoute(_)
         | Resource::TcpRoute(_)
+        | Resource::PolicyTemplate(_)
         | Resource::TrafficPolicy(_)
         | Resource::Filter(_) => match own.is_empty() {
             // It guards what its caller sends, too.
@@ -196,6 +197,7 @@ fn protecting(resource: &Resource) -> Option<(&Metadata, &[TargetRef])> {
         | Resource::TcpRoute(_)
         | Resource::Filter(_)
         | Resource::FilterPolicy(_)
+        | Resource::PolicyTemplate(_)
         | Resource::TrafficPolicy(_) => None,
     }
 }
@@ -205,6 +207,7 @@ pub(super) fn named(policy: &Metadata, target: &TargetRef) -> String {
         TargetKind::Service => format!("Service {}/{}", policy.namespace, target.name),
         TargetKind::Workload => format!("Workload {}/{}", policy.namespace, target.name),
         TargetKind::Namespace => format!("Namespace {}", target.name),
+        TargetKind::Mesh => format!("Mesh {}", target.name),
     }
 }
 

@@ -65,6 +65,8 @@ pub(crate) fn holds_for(
         TargetKind::Namespace => {
             target.name == own.namespace && (policy.namespace == own.namespace || policy.namespace == ROOT_NAMESPACE)
         }
+        // Refused at apply. Where a store has one, it restricts everybody.
+        TargetKind::Mesh => policy.namespace == ROOT_NAMESPACE,
     })
 }
 
@@ -75,6 +77,9 @@ pub(crate) fn is_missing(world: &World, policy: &Metadata, target: &TargetRef) -
         TargetKind::Service => world.service(&name).is_none() && !world.is_unreadable(Kind::Service, &name),
         TargetKind::Workload => world.workload(&name).is_none(),
         TargetKind::Namespace => !world.has_namespace(&target.name),
+        TargetKind::Mesh => {
+            world.mesh().is_none_or(|mesh| mesh.metadata.name != target.name) && !world.is_unreadable(Kind::Mesh, &name)
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod scope;
 pub(crate) mod shared;
 mod streams;
 pub(crate) mod tenancy;
+mod tiers;
 mod traffic;
 
 use super::*;

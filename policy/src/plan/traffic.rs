@@ -1,36 +1,32 @@
-//! Which TrafficPolicy holds for a service, and what it sets. Of several the oldest does, then the first by name, as Gateway
-//! API resolves conflicts of policies; it holds as a whole, and the others are told of it.
+//! What callers keep of a service's settings, and what is told of the policies and templates that say them.
 
+use super::merge::{Idle, Level, Merged, Setter, Source, merged, older_of_tier, overruled};
 use super::protection::named;
 use super::route_status::Condition;
 use super::select::is_missing;
-use super::{Entry, World, mesh_settings};
+use super::{World, mesh_settings};
 use crate::bundle::{Balancing, ObjectName, Traffic};
 use crate::resource::retry::ServiceRetrySpec;
-use crate::resource::{Kind, Object, Spec as _, TargetRef, TrafficPolicySpec, duration_text};
-
-/// The policy that holds for a service.
-pub(crate) fn holding<'w>(world: &'w World, service: &ObjectName) -> Option<&'w Object<TrafficPolicySpec>> {
-    let of = |entry: &'w Entry| Some((entry.created, TrafficPolicySpec::of(&entry.resource)?));
-    let policies = world.index().targeting(service).filter_map(of);
-    policies.min_by_key(|(created, policy)| (*created, &policy.metadata.name)).map(|(_, policy)| policy)
-}
+use crate::resource::template::{self, Misfit, TemplateRef};
+use crate::resource::{Kind, Object, PolicyTemplateSpec, TrafficPolicySpec, duration_text};
 
 /// The settings of a service. `None`: all are as by default.
 pub(super) fn settings(world: &World, service: &ObjectName) -> Option<Traffic> {
-    let policy = holding(world, service)?;
-    let balancing = policy.spec.load_balancing.as_ref().map(|spec| spec.balancing()).unwrap_or_default();
-    let outliers = policy.spec.outlier_detection.as_ref().map(|spec| spec.outliers());
-    let limits = policy.spec.limits.as_ref().map(|spec| spec.limits());
-    let timeouts = policy.spec.timeouts.clone().unwrap_or_default();
+    let merged = merged(world, service);
+    let policy = merged.nearest()?.name();
+    let spec = &merged.spec;
+    let balancing = spec.load_balancing.as_ref().map(|spec| spec.balancing()).unwrap_or_default();
+    let outliers = spec.outlier_detection.as_ref().map(|spec| spec.outliers());
+    let limits = spec.limits.as_ref().map(|spec| spec.limits());
+    let timeouts = spec.timeouts.clone().unwrap_or_default();
     Some(Traffic {
-        policy: policy.name(),
+        policy,
         balancing,
         outliers,
         limits,
         request_timeout_ms: timeouts.request_ms,
         attempt_timeout_ms: timeouts.backend_request_ms,
-        retry: policy.spec.retry.as_ref().map(ServiceRetrySpec::retry),
+        retry: spec.retry.as_ref().map(ServiceRetrySpec::retry),
     })
 }
 
@@ -39,8 +35,10 @@ pub(super) fn settings(world: &World, service: &ObjectName) -> Option<Traffic> {
 pub struct Effective {
     pub setting: &'static str,
     pub value: String,
-    /// The policy that says so. `None`: it is the default.
+    /// The TrafficPolicy that says so. `None`: another kind does, or it is the default.
     pub policy: Option<ObjectName>,
+    /// Who says so. `None`: it is the default.
+    pub by: Option<Source>,
 }
 
 fn deadline_text(ms: u64) -> String {
@@ -49,76 +47,117 @@ fn deadline_text(ms: u64) -> String {
 
 /// Every setting of a service, each with who set it.
 pub fn effective(world: &World, service: &ObjectName) -> Vec<Effective> {
-    let policy = holding(world, service);
-    let own = |setting, value: Option<String>, default: &str| Effective {
-        setting,
-        policy: policy.filter(|_| value.is_some()).map(Object::name),
-        value: value.unwrap_or_else(|| default.to_owned()),
+    let Merged { spec, sources, idle: _ } = merged(world, service);
+    let own = |setting, value: Option<String>, default: &str| {
+        let by = value.is_some().then(|| sources.get(setting).cloned()).flatten();
+        let policy = by.as_ref().and_then(Source::policy).cloned();
+        Effective { setting, value: value.unwrap_or_else(|| default.to_owned()), policy, by }
     };
-    let spec = policy.map(|policy| &policy.spec);
-    let balancing = spec.and_then(|spec| Some(spec.load_balancing.as_ref()?.balancing().to_string()));
-    let outliers = spec.and_then(|spec| Some(spec.outlier_detection.as_ref()?.outliers().to_string()));
-    let limits = spec.and_then(|spec| Some(spec.limits.as_ref()?.limits().to_string()));
-    let timeouts = spec.and_then(|spec| spec.timeouts.clone()).unwrap_or_default();
-    let retry = spec.and_then(|spec| Some(spec.retry.as_ref()?.retry().to_string()));
+    let balancing = spec.load_balancing.as_ref().map(|spec| spec.balancing().to_string());
+    let outliers = spec.outlier_detection.as_ref().map(|spec| spec.outliers().to_string());
+    let limits = spec.limits.as_ref().map(|spec| spec.limits().to_string());
+    let timeouts = spec.timeouts.clone().unwrap_or_default();
+    let retry = spec.retry.as_ref().map(|spec| spec.retry().to_string());
     let of_mesh = deadline_text(mesh_settings(world, "").request_timeout_ms.unwrap_or_default());
-    vec![
+    let mut all = vec![
         own("loadBalancing", balancing, Balancing::default().algorithm()),
         own("outlierDetection", outliers, "nobody is ejected"),
         own("limits", limits, "none"),
         own("timeouts.request", timeouts.request_ms.map(deadline_text), &of_mesh),
         own("timeouts.backendRequest", timeouts.backend_request_ms.map(deadline_text), "none"),
         own("retry", retry, "only what provably nobody acted on"),
-    ]
+    ];
+    let is_mesh_s = |it: &&mut Effective| it.setting == "timeouts.request" && it.by.is_none();
+    all.iter_mut().filter(is_mesh_s).for_each(|it| it.by = by_mesh(world));
+    all
 }
 
-/// The policy that says how a service is balanced. `None`: it is the default.
-pub(crate) fn balanced_by(world: &World, service: &ObjectName) -> Option<ObjectName> {
-    effective(world, service).into_iter().find(|it| it.setting == "loadBalancing")?.policy
+/// The Mesh, where it says how long a request may take.
+fn by_mesh(world: &World) -> Option<Source> {
+    let mesh = world.mesh().filter(|mesh| mesh.spec.defaults.request_timeout_ms.is_some_and(|ms| ms > 0))?;
+    Some(Source { level: Level::Mesh, by: Setter::Mesh(mesh.metadata.name.clone()) })
 }
 
-/// The policies for a service that have no effect there: an older one holds.
-pub fn without_effect(world: &World, service: &ObjectName) -> Vec<ObjectName> {
-    let holding = holding(world, service).map(Object::name);
-    let policies = world.index().targeting(service).filter_map(|entry| TrafficPolicySpec::of(&entry.resource));
-    policies.map(Object::name).filter(|name| Some(name) != holding.as_ref()).collect()
+/// Who says a setting of a service. `None`: it is the default.
+pub(crate) fn source_of(world: &World, service: &ObjectName, setting: &str) -> Option<Source> {
+    merged(world, service).sources.remove(setting)
 }
 
-/// The targets of a policy for which an older one holds, with that one.
-pub(crate) fn overruled<'w>(
-    world: &'w World,
-    policy: &Object<TrafficPolicySpec>,
-) -> Vec<(usize, &'w Object<TrafficPolicySpec>)> {
-    let name = policy.name();
-    let older = |(index, target): (usize, &TargetRef)| {
-        let service = ObjectName::new(policy.metadata.namespace.clone(), &target.name);
-        holding(world, &service).filter(|holding| holding.name() != name).map(|holding| (index, holding))
+/// The settings for a service that policies say in vain: equally near ones are older.
+pub fn without_effect(world: &World, service: &ObjectName) -> Vec<Idle> {
+    merged(world, service).idle
+}
+
+/// What a policy asks of its template in vain, by the key inside `spec`.
+pub(crate) fn unfit_template(world: &World, policy: &Object<TrafficPolicySpec>) -> Vec<(String, String)> {
+    let Some(TemplateRef { name, parameters }) = &policy.spec.template else { return Vec::new() };
+    let Some(template) = world.template(name) else { return Vec::new() };
+    let own = &policy.metadata.namespace;
+    if !template.spec.admits(own) {
+        let message = format!("PolicyTemplate {name} is not for namespace {own}");
+        return vec![("template.name".to_owned(), message)];
+    }
+    let told = |Misfit { parameter, message }: Misfit| match parameter {
+        Some(parameter) => (format!("template.parameters.{parameter}"), message),
+        None => ("template".to_owned(), message),
     };
-    policy.spec.target_refs.iter().enumerate().filter_map(older).collect()
+    template.spec.misfits(parameters).into_iter().map(told).collect()
 }
 
-/// Tells whether a policy holds for its targets: of each that is not there, and of each for which an older one holds.
-pub fn traffic_status(world: &World, policy: &Object<TrafficPolicySpec>) -> Vec<Condition> {
+/// True where a policy names a template that is not there, as far as one can tell.
+pub(crate) fn lacks_template(world: &World, policy: &Object<TrafficPolicySpec>) -> bool {
+    policy.spec.template.as_ref().is_some_and(|used| {
+        world.template(&used.name).is_none() && !world.is_unreadable(Kind::PolicyTemplate, &template::named(&used.name))
+    })
+}
+
+/// Everything because of which a policy says less than it is written to: a reason, the key inside `spec` and the words.
+fn shortcomings(world: &World, policy: &Object<TrafficPolicySpec>) -> Vec<(&'static str, String, String)> {
     let (metadata, targets) = (&policy.metadata, &policy.spec.target_refs);
+    let missing = targets.iter().enumerate().filter(|(_, target)| is_missing(world, metadata, target));
+    let missing = missing.map(|(index, target)| {
+        ("TargetNotFound", format!("targetRefs[{index}]"), format!("{} does not exist", named(metadata, target)))
+    });
+    let template = policy.spec.template.iter().filter(|_| lacks_template(world, policy)).map(|used| {
+        ("TemplateNotFound", "template.name".to_owned(), format!("PolicyTemplate {} does not exist", used.name))
+    });
+    let unfit = unfit_template(world, policy).into_iter().map(|(key, message)| {
+        let message = format!("{key}: {message}");
+        ("TemplateRefused", key, message)
+    });
+    let overruled = overruled(world, policy).into_iter().map(|(index, Idle { settings, older, .. })| {
+        let (target, settings) = (named(metadata, &targets[index]), settings.join(", "));
+        let message = format!("for {target} the older TrafficPolicy {older} sets {settings}");
+        ("Conflicted", format!("targetRefs[{index}]"), message)
+    });
+    missing.chain(template).chain(unfit).chain(overruled).collect()
+}
+
+/// Tells whether a policy holds for its targets: of each that is not there, and of each for which an older one says the same.
+pub fn traffic_status(world: &World, policy: &Object<TrafficPolicySpec>) -> Vec<Condition> {
     if world.is_unreadable(Kind::TrafficPolicy, &policy.name()) {
         let message = "its record in the store can't be read: what could be read of it holds, the rest is as by default; \
                        apply it anew or delete it";
         let (reason, message) = ("Unreadable", message.to_owned());
         return vec![Condition { kind: "Accepted", status: false, reason, message, key: String::new() }];
     }
-    let missing = targets.iter().enumerate().filter(|(_, target)| is_missing(world, metadata, target));
-    let missing = missing.map(|(index, target)| (index, format!("{} does not exist", named(metadata, target))));
-    let missing: Vec<_> = missing.collect();
-    let overruled = overruled(world, policy).into_iter().map(|(index, older)| {
-        let message =
-            format!("for {} the older TrafficPolicy {} holds", named(metadata, &targets[index]), older.name());
-        (index, message)
-    });
-    let reason = if missing.is_empty() { "Conflicted" } else { "TargetNotFound" };
-    let wrong: Vec<_> = missing.into_iter().chain(overruled).collect();
-    let good = Condition::good("Accepted", "every target exists, and no older TrafficPolicy is for one");
-    let Some((first, _)) = wrong.first() else { return vec![good] };
-    let key = format!("spec.targetRefs[{first}]");
-    let message = wrong.iter().map(|(_, message)| message.as_str()).collect::<Vec<_>>().join("; ");
+    let wrong = shortcomings(world, policy);
+    let good = Condition::good("Accepted", "every target exists, and no older TrafficPolicy sets the same for one");
+    let Some((reason, key, _)) = wrong.first() else { return vec![good] };
+    let (reason, key) = (*reason, format!("spec.{key}"));
+    let message = wrong.iter().map(|(.., message)| message.as_str()).collect::<Vec<_>>().join("; ");
     vec![Condition { status: false, reason, message, key, ..good }]
+}
+
+/// Tells whether a template says what services of its tier get.
+pub fn template_status(world: &World, template: &Object<PolicyTemplateSpec>) -> Vec<Condition> {
+    let good = Condition::good("Accepted", "policies and services may use it");
+    let Some(older) = older_of_tier(world, template) else { return vec![good] };
+    let (message, key) = (taken_tier(older), "spec.tier".to_owned());
+    vec![Condition { status: false, reason: "Conflicted", message, key, ..good }]
+}
+
+/// Why the tier of a younger template is not its.
+pub(crate) fn taken_tier(older: &Object<PolicyTemplateSpec>) -> String {
+    format!("the older PolicyTemplate {} is of this tier", older.metadata.name)
 }

@@ -13,8 +13,8 @@ use super::{Action, Owned, Owner, ProxyKey};
 use crate::bundle::{ObjectName, Revision};
 use crate::identity::{SpiffeId, TrustDomain};
 use crate::resource::{
-    AnyRoute, FilterPolicySpec, FilterSpec, Kind, MeshSpec, Object, ObjectKey, ROOT_NAMESPACE, Resource, ServiceSpec,
-    Spec, TrafficPolicySpec, WorkloadSpec,
+    AnyRoute, FilterPolicySpec, FilterSpec, Kind, MeshSpec, Object, ObjectKey, PolicyTemplateSpec, ROOT_NAMESPACE,
+    Resource, ServiceSpec, Spec, TrafficPolicySpec, WorkloadSpec,
 };
 
 /// A resource with what the store knows about it.
@@ -150,7 +150,7 @@ impl World {
         !self.unreadable.is_empty() && self.unreadable.contains(&ObjectKey::new(kind, &name.namespace, &name.name))
     }
 
-    pub(super) fn has_unreadable(&self, kind: Kind) -> bool {
+    pub(crate) fn has_unreadable(&self, kind: Kind) -> bool {
         self.unreadable.iter().any(|key| key.kind == kind)
     }
 
@@ -323,6 +323,7 @@ impl World {
                 | Resource::GrpcRoute(_)
                 | Resource::TlsRoute(_)
                 | Resource::TcpRoute(_)
+                | Resource::PolicyTemplate(_)
                 | Resource::TrafficPolicy(_)
                 | Resource::Filter(_) => return false,
             };
@@ -430,6 +431,20 @@ impl World {
 
     pub(crate) fn traffic_policy(&self, name: &ObjectName) -> Option<&Object<TrafficPolicySpec>> {
         self.named(name)
+    }
+
+    pub(crate) fn traffic_policies(&self) -> impl Iterator<Item = &Object<TrafficPolicySpec>> {
+        self.all()
+    }
+
+    pub(crate) fn template(&self, name: &str) -> Option<&Object<PolicyTemplateSpec>> {
+        self.named(&ObjectName::new("", name))
+    }
+
+    /// With the revision of creation: age decides between templates.
+    pub(crate) fn templates(&self) -> impl Iterator<Item = (&Object<PolicyTemplateSpec>, Revision)> {
+        let templates = self.of_kind(Kind::PolicyTemplate);
+        templates.filter_map(|(_, entry)| Some((PolicyTemplateSpec::of(&entry.resource)?, entry.created)))
     }
 
     pub(crate) fn filter_policies(&self) -> impl Iterator<Item = &Object<FilterPolicySpec>> {

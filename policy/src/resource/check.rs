@@ -6,7 +6,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::core::{ACCOUNTS, PATH_READING};
 use super::retry::RETRY_METHODS;
-use super::{DEFAULT_NAMESPACE, Kind, Metadata, Object, Resource, ServiceSpec, USES, WorkloadSpec, used_service};
+use super::{
+    DEFAULT_NAMESPACE, Kind, Metadata, Object, ROOT_NAMESPACE, Resource, ServiceSpec, TargetKind, TargetRef, USES,
+    WorkloadSpec, used_service,
+};
 use crate::bundle::Protocol;
 use crate::identity::{is_label, is_subdomain};
 use crate::manifest::ResourceError;
@@ -38,10 +41,17 @@ impl Resource {
             Self::GrpcRoute(route) => route.spec.check(),
             Self::TlsRoute(route) => route.spec.check(),
             Self::TcpRoute(route) => route.spec.check(),
-            Self::FilterPolicy(policy) => policy.spec.check(),
-            Self::AccessPolicy(policy) => policy.check(),
-            Self::TrafficPolicy(policy) => policy.spec.check(),
             Self::ReferenceGrant(grant) => grant.spec.check(),
+            Self::FilterPolicy(policy) => {
+                not_for_the_mesh(self.kind(), &policy.spec.target_refs, &mut wrong);
+                policy.spec.check()
+            }
+            Self::AccessPolicy(policy) => {
+                not_for_the_mesh(self.kind(), &policy.spec.target_refs, &mut wrong);
+                policy.check()
+            }
+            Self::PolicyTemplate(template) => template.spec.check(),
+            Self::TrafficPolicy(policy) => policy.spec.check(&policy.metadata),
             Self::Mesh(mesh) => publishers(&mesh.spec.filter_publishers).collect(),
             Self::Namespace(_) | Self::Filter(_) => Vec::new(),
         };
@@ -135,6 +145,14 @@ fn is_public_key(text: &str) -> bool {
     let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=');
     let written: Vec<u8> = inside.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
     written.len() == 60 && written.into_iter().all(is_base64)
+}
+
+/// A policy for workloads has a form for all of them.
+fn not_for_the_mesh(kind: Kind, targets: &[TargetRef], wrong: &mut Vec<ResourceError>) {
+    for (index, _) in targets.iter().enumerate().filter(|(_, target)| target.kind == TargetKind::Mesh) {
+        let message = format!("a {kind} for the whole mesh is one of {ROOT_NAMESPACE} without targetRefs");
+        refuse(wrong, format!("spec.targetRefs[{index}].kind"), message);
+    }
 }
 
 fn service_itself(service: &Object<ServiceSpec>, wrong: &mut Vec<ResourceError>) {

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::{
     AccessPolicySpec, FilterPolicySpec, FilterSpec, GrpcRouteSpec, HttpRouteSpec, MeshSpec, Metadata, NamespaceSpec,
-    Object, ReferenceGrantSpec, ServiceSpec, TcpRouteSpec, TlsRouteSpec, TrafficPolicySpec, WorkloadSpec,
+    Object, PolicyTemplateSpec, ReferenceGrantSpec, ServiceSpec, TcpRouteSpec, TlsRouteSpec, TrafficPolicySpec,
+    WorkloadSpec,
 };
 
 /// Whether an object is one of a namespace or of the mesh.
@@ -259,6 +260,13 @@ kinds! {
         Declaration { name: "FilterPolicy", plural: "filterpolicies", aliases: &["fp"], ..OWN };
     AccessPolicy: AccessPolicySpec =
         Declaration { name: "AccessPolicy", plural: "accesspolicies", aliases: &["ap"], ..OWN };
+    PolicyTemplate: PolicyTemplateSpec = Declaration {
+        name: "PolicyTemplate",
+        plural: "policytemplates",
+        aliases: &["pt"],
+        scope: Scope::Mesh,
+        ..OWN
+    };
     TrafficPolicy: TrafficPolicySpec =
         Declaration { name: "TrafficPolicy", plural: "trafficpolicies", aliases: &["tp"], ..OWN };
 }

@@ -1,21 +1,29 @@
 //! `TrafficPolicy`: how callers spread the requests to a service over its endpoints, and whom they leave out. What parses and passes `check` can be
 //! told to proxies.
 
+mod fill;
+#[cfg(test)]
+mod tests;
+
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::retry::{ServiceRetrySpec, Timeouts};
-use super::{TargetKind, TargetRef, value};
+use super::template::TemplateRef;
+use super::{Metadata, ROOT_NAMESPACE, TargetKind, TargetRef, value};
 use crate::bundle::{Balancing, HashKey, Limits, Outliers, SourceKey};
 
-/// Services that one policy may be for, as Gateway API bounds it.
+/// Targets that one policy may have, as Gateway API bounds it.
 const MAX_TARGETS: usize = 16;
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TrafficPolicySpec {
-    /// Services of its own namespace.
+    /// Services of its own namespace, or that namespace with all its services; in the root namespace also the Mesh.
     pub target_refs: Vec<TargetRef>,
+    /// What it says beside its own settings, which win over the template's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<TemplateRef>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load_balancing: Option<LoadBalancingSpec>,
     /// Absent: nobody is ejected.
@@ -259,9 +267,35 @@ impl LoadBalancingSpec {
     }
 }
 
+/// Why a policy may not be for a target; the key is inside the target.
+fn unfit(own: &Metadata, target: &TargetRef) -> Option<(&'static str, String)> {
+    let Metadata { namespace, .. } = own;
+    match target.kind {
+        TargetKind::Service => None,
+        TargetKind::Namespace if target.name == *namespace => None,
+        TargetKind::Namespace => {
+            let message = format!("a TrafficPolicy is for services of its own namespace, {namespace}");
+            Some(("name", format!("{message}, not for those of {}", target.name)))
+        }
+        TargetKind::Mesh if namespace == ROOT_NAMESPACE => None,
+        TargetKind::Mesh => {
+            Some(("kind", format!("a TrafficPolicy for the whole mesh is one of {ROOT_NAMESPACE}, not of {namespace}")))
+        }
+        TargetKind::Workload => Some(("kind", format!("a TrafficPolicy is for Services, not for a {:?}", target.kind))),
+    }
+}
+
 impl TrafficPolicySpec {
-    /// Everything that is wrong; keys are inside `spec`.
-    pub(crate) fn check(&self) -> Vec<(String, String)> {
+    /// Everything that is wrong with a policy that has this metadata; keys are inside `spec`.
+    pub(crate) fn check(&self, own: &Metadata) -> Vec<(String, String)> {
+        let mut wrong = self.check_targets(own);
+        let template = self.template.iter().flat_map(TemplateRef::check);
+        wrong.extend(template.map(|(key, message)| (format!("template.{key}"), message)));
+        wrong.extend(self.check_settings());
+        wrong
+    }
+
+    fn check_targets(&self, own: &Metadata) -> Vec<(String, String)> {
         let mut wrong = Vec::new();
         let targets = &self.target_refs;
         if targets.is_empty() {
@@ -271,13 +305,18 @@ impl TrafficPolicySpec {
             wrong.push(("targetRefs".to_owned(), format!("{} targets are more than {MAX_TARGETS}", targets.len())));
         }
         for (index, target) in targets.iter().enumerate() {
-            if target.kind != TargetKind::Service {
-                let message = format!("a TrafficPolicy is for Services, not for a {:?}", target.kind);
-                wrong.push((format!("targetRefs[{index}].kind"), message));
+            if let Some((key, message)) = unfit(own, target) {
+                wrong.push((format!("targetRefs[{index}].{key}"), message));
             } else if targets[..index].iter().any(|other| other.kind == target.kind && other.name == target.name) {
                 wrong.push((format!("targetRefs[{index}].name"), format!("{:?} is given twice", target.name)));
             }
         }
+        wrong
+    }
+
+    /// Everything that is wrong with what it sets; keys are inside `spec`.
+    pub(crate) fn check_settings(&self) -> Vec<(String, String)> {
+        let mut wrong = Vec::new();
         let balancing = self.load_balancing.as_ref().and_then(LoadBalancingSpec::check);
         wrong.extend(balancing.map(|(key, message)| (format!("loadBalancing.{key}"), message)));
         let outliers = self.outlier_detection.iter().flat_map(OutlierSpec::check);

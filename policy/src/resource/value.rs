@@ -217,7 +217,7 @@ impl Visitor<'_> for AsDuration {
     }
 }
 
-fn parse_duration(text: &str) -> Option<u64> {
+pub(super) fn parse_duration(text: &str) -> Option<u64> {
     let mut rest = text;
     let mut total: u64 = 0;
     let mut parts = 0;

@@ -11,7 +11,7 @@ use serde_json::Value;
 use weft_api::{Ban, ListQuery, Metadata, Resource, ResourceList};
 use weft_policy::bundle::ObjectName;
 use weft_policy::identity::SpiffeId;
-use weft_policy::plan::{World, effective, without_effect};
+use weft_policy::plan::{Idle, World, effective, without_effect};
 use weft_policy::resource::{self as policy, Kind, ROOT_NAMESPACE};
 
 use super::{get, lint, proxies};
@@ -124,7 +124,7 @@ async fn related(client: &Client, kind: Kind, object: &Resource) -> Result<Strin
     let mut world = around(client, namespace).await?;
     let name = ObjectName::new(namespace.clone(), object.metadata.name.clone());
     if kind == Kind::Service {
-        let are_known = add_traffic_policies(client, namespace, &mut world).await?;
+        let are_known = add_settings(client, namespace, &mut world).await?;
         section("Traffic", if are_known { traffic(&world, &name) } else { vec![UNKNOWN.to_owned()] });
     }
     for (policies, title) in [(Kind::AccessPolicy, "Access policies"), (Kind::FilterPolicy, "Filter policies")] {
@@ -157,30 +157,52 @@ async fn list_if_known(
     kind: Kind,
     namespace: Option<&str>,
 ) -> Result<Option<Vec<Told<Resource>>>, Failure> {
+    list_unless(&[404], client, kind, namespace).await
+}
+
+/// The objects of a kind. `None`: the answer is one of these statuses.
+async fn list_unless(
+    statuses: &[u16],
+    client: &Client,
+    kind: Kind,
+    namespace: Option<&str>,
+) -> Result<Option<Vec<Told<Resource>>>, Failure> {
     let query = ListQuery { namespace: namespace.map(str::to_owned), ..ListQuery::default() };
     match client.ask::<Told<ResourceList>>(&format!("/resources/{}", kind.plural()), &query).await {
-        Err(Error::Refused(refusal)) if refusal.status == 404 => Ok(None),
+        Err(Error::Refused(refusal)) if statuses.contains(&refusal.status) => Ok(None),
         answer => Ok(Some(answer?.each("items", |list| list.items))),
     }
 }
 
-/// Adds a namespace's traffic policies. False: the control plane does not know the kind.
-async fn add_traffic_policies(client: &Client, namespace: &str, world: &mut World) -> Result<bool, Failure> {
+/// Adds all that says how services of a namespace are called. False: the control plane does not know of such settings.
+async fn add_settings(client: &Client, namespace: &str, world: &mut World) -> Result<bool, Failure> {
     let Some(policies) = list_if_known(client, Kind::TrafficPolicy, Some(namespace)).await? else { return Ok(false) };
-    for item in &policies {
+    let mut all = vec![Some(policies)];
+    // An older control plane has none of these for the whole mesh, or shows them to nobody of a namespace.
+    let hidden = [403, 404];
+    if namespace != ROOT_NAMESPACE {
+        all.push(list_unless(&hidden, client, Kind::TrafficPolicy, Some(ROOT_NAMESPACE)).await?);
+    }
+    for kind in [Kind::PolicyTemplate, Kind::Mesh] {
+        all.push(list_unless(&hidden, client, kind, None).await?);
+    }
+    for item in all.iter().flatten().flatten() {
         world.insert(kinds::entry(&serde_json::to_value(item).context("an object can't be read")?)?);
     }
     Ok(true)
 }
 
-/// Each setting of a service as callers keep it, and who says so; then the policies that have no effect.
+/// Each setting of a service as callers keep it, and who says so; then what policies say in vain.
 fn traffic(world: &World, service: &ObjectName) -> Vec<String> {
-    let settings = effective(world, service).into_iter().map(|it| match it.policy {
-        Some(policy) => format!("{}: {} (TrafficPolicy {policy})", it.setting, it.value),
+    let settings = effective(world, service).into_iter().map(|it| match it.by {
+        Some(source) => format!("{}: {} ({source})", it.setting, it.value),
         None => format!("{}: {} (default)", it.setting, it.value),
     });
-    let idle = without_effect(world, service).into_iter();
-    settings.chain(idle.map(|policy| format!("TrafficPolicy {policy} has no effect: an older one holds"))).collect()
+    let idle = without_effect(world, service).into_iter().map(|Idle { policy, settings, older }| {
+        let settings = settings.join(", ");
+        format!("TrafficPolicy {policy} says {settings} without effect: TrafficPolicy {older} is older")
+    });
+    settings.chain(idle).collect()
 }
 
 /// The policies that hold for a workload, or for any that stands behind a service.

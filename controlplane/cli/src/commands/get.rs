@@ -198,6 +198,11 @@ fn columns(kind: Kind, wide: bool) -> Vec<Column> {
             ("RULES", |item| item.spec["rules"].as_array().map_or(0, Vec::len).to_string()),
             ("TARGETS", targets),
         ],
+        Kind::PolicyTemplate => vec![
+            ("TIER", |item| text_at(&item.spec, &["tier"])),
+            ("PARAMETERS", |item| each(&item.spec["parameters"], |parameter| text_at(parameter, &["name"]))),
+            ("ACCEPTED", |item| condition(item, "Accepted")),
+        ],
         Kind::TrafficPolicy => vec![
             ("ALGORITHM", |item| text_at(&item.spec, &["loadBalancing", "algorithm"])),
             ("TARGETS", targets),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use weft_api::{Condition, ParentStatus, Status};
 use weft_policy::bundle::{ObjectName, Revision};
-use weft_policy::plan::{self, Entry, policy_status, route_status, service_status, traffic_status};
+use weft_policy::plan::{self, Entry, policy_status, route_status, service_status, template_status, traffic_status};
 use weft_policy::resource::route::ParentRef;
 use weft_policy::resource::{AnyRoute, Kind, ObjectKey, Resource};
 
@@ -252,6 +252,10 @@ pub(super) fn of(
         }
         Resource::FilterPolicy(_) | Resource::AccessPolicy(_) => {
             let conditions = policy_status(&published.world, key.kind, stored.resource.metadata());
+            Some(Status { conditions: subject.about("", told(&conditions)), ..Status::default() })
+        }
+        Resource::PolicyTemplate(template) => {
+            let conditions = template_status(&published.world, template);
             Some(Status { conditions: subject.about("", told(&conditions)), ..Status::default() })
         }
         Resource::TrafficPolicy(policy) => {

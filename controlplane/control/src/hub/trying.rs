@@ -37,6 +37,7 @@ impl Asked {
                 | Kind::TlsRoute
                 | Kind::TcpRoute
                 | Kind::AccessPolicy
+                | Kind::PolicyTemplate
                 | Kind::TrafficPolicy => {}
             }
         }

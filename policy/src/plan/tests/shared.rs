@@ -49,9 +49,16 @@ pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => (own(), drawn()).prop_map(|(own, drawn)| Step::Remove { own, drawn }),
         2 => (own(), drawn()).prop_map(|(own, drawn)| Step::Renew { own, drawn }),
         1 => (own(), kind).prop_map(|(own, kind)| Step::Unreadable { own, kind }),
-        2 => (0_u8..8).prop_map(Step::Mesh),
+        2 => (0_u8..13).prop_map(Step::Mesh),
     ];
     proptest::collection::vec(step, 1..40)
+}
+
+fn template(name: &str, head: &str, body: &str) -> String {
+    format!(
+        "{{apiVersion: weft.dev/v1alpha1, kind: PolicyTemplate, metadata: {{name: {name}}}, spec: {{{head}, trafficPolicy: \
+         {{{body}}}}}}}"
+    )
 }
 
 pub(crate) fn take(world: &mut World, step: &Step, revision: u64) {
@@ -85,6 +92,18 @@ pub(crate) fn take(world: &mut World, step: &Step, revision: u64) {
             revision,
         ),
         Step::Mesh(6) => drop(world.remove(&ObjectKey::new(Kind::Namespace, "", "c"))),
+        Step::Mesh(8) => {
+            put(world, &template("gold", "tier: gold, namespaces: [a]", "timeouts: {request: 1s}"), revision)
+        }
+        Step::Mesh(9) => drop(world.remove(&ObjectKey::new(Kind::PolicyTemplate, "", "gold"))),
+        Step::Mesh(10) => put(world, &template("silver", "tier: gold", "retry: {attempts: 1}"), revision),
+        Step::Mesh(11) => put(
+            world,
+            "{apiVersion: weft.dev/v1alpha1, kind: TrafficPolicy, metadata: {name: all, namespace: weft-system}, spec: \
+             {targetRefs: [{kind: Mesh, name: mesh}], limits: {maxActiveRequests: 1}}}",
+            revision,
+        ),
+        Step::Mesh(12) => drop(world.remove(&ObjectKey::new(Kind::TrafficPolicy, "weft-system", "all"))),
         Step::Mesh(_) => {
             let authz = SHOP.split("---\n").find(|text| text.contains("name: authz")).unwrap();
             put(world, &authz.replace("1.0.0", &format!("1.0.{revision}")), revision);

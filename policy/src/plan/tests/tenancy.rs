@@ -38,9 +38,10 @@ pub(super) fn document(own: &str, other: &str, Drawn { kind, name, variant }: Dr
         4 => format!("targetRefs: [{{kind: Namespace, name: {other}}}], "),
         _ => format!("targetRefs: [{{kind: Service, name: x}}, {{kind: Namespace, name: {other}}}], "),
     };
+    let labels = if variant % 5 == 1 { ", labels: {weft.dev/tier: gold}" } else { "" };
     match kind {
         0 => format!(
-            "{{apiVersion: v1, kind: Service, {metadata}, spec: {{selector: {{app: {app}}}, clusterIP: 10.{}.{}.{name}, \
+            "{{apiVersion: v1, kind: Service, metadata: {{name: {app}, namespace: {own}{labels}}}, spec: {{selector: {{app: {app}}}, clusterIP: 10.{}.{}.{name}, \
              ports: [{{port: 80, targetPort: 8080{protocol}}}]}}}}",
             if variant < 18 { 96 } else { 0 },
             variant % 4
@@ -74,10 +75,15 @@ pub(super) fn document(own: &str, other: &str, Drawn { kind, name, variant }: Dr
             80 + u16::from(variant % 2)
         ),
         6 => format!(
-            "{{apiVersion: weft.dev/v1alpha1, kind: TrafficPolicy, {metadata}, spec: {{targetRefs: [{{kind: Service, name: \
-             {}}}], loadBalancing: {{algorithm: {}}}}}}}",
-            ["x", "y"][usize::from(variant % 2)],
-            ["RoundRobin", "Random", "RingHash, hash: {source: Address}"][usize::from(variant % 3)]
+            "{{apiVersion: weft.dev/v1alpha1, kind: TrafficPolicy, {metadata}, spec: {{targetRefs: [{}], loadBalancing: \
+             {{algorithm: {}}}{}}}}}",
+            if variant < 16 {
+                format!("{{kind: Service, name: {}}}", ["x", "y"][usize::from(variant % 2)])
+            } else {
+                format!("{{kind: Namespace, name: {own}}}")
+            },
+            ["RoundRobin", "Random", "RingHash, hash: {source: Address}"][usize::from(variant % 3)],
+            if variant % 5 == 4 { ", template: {name: gold}" } else { "" }
         ),
         7 => format!(
             "{{apiVersion: gateway.networking.k8s.io/v1, kind: GRPCRoute, {metadata}, spec: {{parentRefs: [{{group: '', kind: \

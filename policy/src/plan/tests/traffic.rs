@@ -63,13 +63,14 @@ fn of_two_the_older_holds_and_the_other_is_told() {
     assert_eq!(balancing(&world, "web"), Some(("shop/z".to_owned(), Balancing::RoundRobin)));
     assert_eq!(balancing(&world, "web-v2"), Some(("shop/a".to_owned(), Balancing::Random)));
     assert!(status(&world, "z").status);
-    assert_eq!(without_effect(&world, &name("shop/web")), [name("shop/a")]);
+    let idle = Idle { policy: name("shop/a"), settings: vec!["loadBalancing"], older: name("shop/z") };
+    assert_eq!(without_effect(&world, &name("shop/web")), [idle]);
     let value = |service: &str| effective(&world, &name(service)).remove(0);
     assert_eq!((value("shop/web").value.as_str(), value("shop/web").policy), ("RoundRobin", Some(name("shop/z"))));
     assert_eq!((value("shop/nothing").value.as_str(), value("shop/nothing").policy), ("PeakEwma", None));
     let told = status(&world, "a");
     assert_eq!((told.status, told.reason, told.key.as_str()), (false, "Conflicted", "spec.targetRefs[0]"));
-    assert_eq!(told.message, "for Service shop/web the older TrafficPolicy shop/z holds");
+    assert_eq!(told.message, "for Service shop/web the older TrafficPolicy shop/z sets loadBalancing");
     world.remove(&ObjectKey::new(Kind::TrafficPolicy, "shop", "z"));
     assert_eq!(balancing(&world, "web"), Some(("shop/a".to_owned(), Balancing::Random)));
     assert!(status(&world, "a").status);
@@ -82,7 +83,7 @@ fn of_two_the_older_holds_and_the_other_is_told() {
     let told = status(&world, "q");
     assert_eq!((told.status, told.reason, told.key.as_str()), (false, "TargetNotFound", "spec.targetRefs[0]"));
     let all = "Service shop/none does not exist; Service shop/nor-this does not exist; for Service shop/web the older \
-               TrafficPolicy shop/z holds";
+               TrafficPolicy shop/z sets loadBalancing";
     assert_eq!(told.message, all);
     // Of one revision the first by name.
     let world = with(&[policies.join("---\n")]);

@@ -69,6 +69,7 @@ impl<'r> AnyRoute<'r> {
             | Resource::Filter(_)
             | Resource::FilterPolicy(_)
             | Resource::AccessPolicy(_)
+            | Resource::PolicyTemplate(_)
             | Resource::TrafficPolicy(_) => return None,
         };
         Some(Self { kind, metadata, spec })

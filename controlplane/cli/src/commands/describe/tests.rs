@@ -85,7 +85,44 @@ fn each_setting_of_a_service_says_whose_it_is() {
             "timeouts.request: none (default)",
             "timeouts.backendRequest: none (default)",
             "retry: only what provably nobody acted on (default)",
-            "TrafficPolicy shop/a has no effect: an older one holds"
+            "TrafficPolicy shop/a says loadBalancing without effect: TrafficPolicy shop/b is older"
+        ]
+    );
+}
+
+#[test]
+fn settings_of_every_level_say_their_level_kind_and_name() {
+    let text = "{apiVersion: weft.dev/v1alpha1, kind: Mesh, metadata: {name: mesh}, spec: {defaults: {requestTimeout: 30s}}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: web, namespace: shop, labels: {weft.dev/tier: gold}}, spec: {ports: [{port: 80}]}}
+---
+{apiVersion: weft.dev/v1alpha1, kind: PolicyTemplate, metadata: {name: critical}, spec: {tier: gold, trafficPolicy: {retry: {attempts: 2}}}}
+---
+{apiVersion: weft.dev/v1alpha1, kind: PolicyTemplate, metadata: {name: careful}, spec: {parameters: [{name: most, type: Integer}],
+ trafficPolicy: {limits: {maxActiveRequests: '${most}'}}}}
+---
+{apiVersion: weft.dev/v1alpha1, kind: TrafficPolicy, metadata: {name: all, namespace: weft-system}, spec: {targetRefs: [{kind: Mesh, name: mesh}],
+ timeouts: {backendRequest: 5s}, outlierDetection: {}}}
+---
+{apiVersion: weft.dev/v1alpha1, kind: TrafficPolicy, metadata: {name: all, namespace: shop}, spec: {targetRefs: [{kind: Namespace, name: shop}],
+ loadBalancing: {algorithm: Random}}}
+---
+{apiVersion: weft.dev/v1alpha1, kind: TrafficPolicy, metadata: {name: own, namespace: shop}, spec: {targetRefs: [{kind: Service, name: web}],
+ template: {name: careful, parameters: {most: 7}}}}";
+    let mut world = World::default();
+    for document in weft_policy::manifest::parse("test", text).unwrap() {
+        world.insert(kinds::entry(&serde_json::to_value(&document.resource).unwrap()).unwrap());
+    }
+    assert_eq!(
+        traffic(&world, &ObjectName::new("shop", "web")),
+        [
+            "loadBalancing: Random (TrafficPolicy shop/all, of the namespace)",
+            "outlierDetection: 5 of 5xx or 5 unanswered in a row (each within 10s), out for 30s to 5m, at most 10 % \
+             (TrafficPolicy weft-system/all, of the mesh)",
+            "limits: 7 active requests of each proxy (TrafficPolicy shop/own by PolicyTemplate careful)",
+            "timeouts.request: 30s (Mesh mesh)",
+            "timeouts.backendRequest: 5s (TrafficPolicy weft-system/all, of the mesh)",
+            "retry: 2 more after no answer, of idempotent methods (PolicyTemplate critical, of the tier)"
         ]
     );
 }

@@ -51,6 +51,7 @@ fn addresses(resource: &Resource) -> Vec<(String, IpAddr)> {
         | Resource::Filter(_)
         | Resource::FilterPolicy(_)
         | Resource::AccessPolicy(_)
+        | Resource::PolicyTemplate(_)
         | Resource::TrafficPolicy(_) => Vec::new(),
     }
 }

@@ -1,5 +1,7 @@
 //! Restrictions that go with an object.
 
+mod templates;
+
 use super::*;
 use crate::hub::tests::{SHOP, guarded, hub_in, resources, tamper};
 
