@@ -117,10 +117,16 @@ fn a_limit_that_nobody_needs_does_not_grow() {
 #[test]
 fn a_window_halves_the_limit_at_the_most() {
     let (mut limiter, mut now) = (Gradient::new(settings(3, 1_000), Duration::ZERO), Duration::ZERO);
-    assert_eq!(window(&mut limiter, &mut now, 9, after(1)), 20, "so few are no window");
     assert_eq!(window(&mut limiter, &mut now, 20, after(1)), 24);
     // The half of 24.47, and its root, 4.94.
     assert_eq!(window(&mut limiter, &mut now, 24, after(1_000)), 17);
+}
+
+#[test]
+fn few_requests_are_no_window() {
+    let (mut limiter, mut now) = (Gradient::new(settings(3, 1_000), Duration::ZERO), Duration::ZERO);
+    assert_eq!(window(&mut limiter, &mut now, 9, after(1)), 20);
+    assert_eq!((limiter.base, limiter.window.latencies.len()), (None, 9));
 }
 
 #[test]
