@@ -170,7 +170,7 @@ pub enum Failure {
     Egress { to: String, refusal: EgressRefusal },
     #[error("{service} has no endpoints")]
     NoEndpoints { service: String },
-    #[error("{service} takes no further request of this proxy: {full}")]
+    #[error("{service} takes no more of this proxy: {full}")]
     DestinationFull { service: String, full: GateFull },
     #[error("this proxy has no configuration yet")]
     NotReady,
@@ -599,7 +599,7 @@ mod tests {
     #[test]
     fn a_destination_that_is_full_says_why() {
         let full = |full| Failure::DestinationFull { service: "shop/cart".to_owned(), full };
-        let sentence = "shop/cart takes no further request of this proxy: 2 are under way, and none may wait";
+        let sentence = "shop/cart takes no more of this proxy: 2 are under way, and none may wait";
         check(
             &full(GateFull::Active(2)),
             Form::Http,
