@@ -207,6 +207,10 @@ pub enum Failure {
     TunnelRefused { status: StatusCode, told: String },
     #[error("no answer within {0} ms")]
     Timeout(u64),
+    #[error("no answer within the {0} ms that its caller waits")]
+    CallerDeadline(u64),
+    #[error("nothing is left of the time that its caller waits: it was not sent")]
+    NoTimeLeft,
     #[error("{0} is not a socket of a workload that this proxy serves")]
     NotServed(String),
     #[error("method CONNECT is not for {0}")]
@@ -308,7 +312,7 @@ impl Failure {
                 let flag = if *status == StatusCode::FORBIDDEN { Flag::Deny } else { Flag::UpstreamFailure };
                 verdict(*status, flag, "connect", "tunnel_refused", grpc_of_http(*status))
             }
-            Failure::Timeout(_) => verdict(StatusCode::GATEWAY_TIMEOUT, Flag::Timeout, "response", "timeout", 4),
+            Failure::Timeout(_) | Failure::CallerDeadline(_) | Failure::NoTimeLeft => late(self),
             Failure::NotServed(_) => verdict(StatusCode::BAD_REQUEST, Flag::NoRoute, "route", "not_served", 7),
             Failure::ConnectRefused(_) => {
                 verdict(StatusCode::BAD_REQUEST, Flag::NoRoute, "route", "connect_refused", 7)
@@ -468,6 +472,18 @@ fn no_answer(error: &StreamError) -> Verdict {
     Verdict { status, flag, stage: "response", reason, grpc: 14 }
 }
 
+/// Of a request whose time is over.
+fn late(failure: &Failure) -> Verdict {
+    let (stage, reason) = if let Failure::NoTimeLeft = failure {
+        ("request", "no_time_left")
+    } else if let Failure::CallerDeadline(_) = failure {
+        ("response", "caller_deadline")
+    } else {
+        ("response", "timeout")
+    };
+    Verdict { status: StatusCode::GATEWAY_TIMEOUT, flag: Flag::Timeout, stage, reason, grpc: 4 }
+}
+
 fn route_verdict(refusal: &RouteRefusal) -> Verdict {
     let (flag, reason, grpc) = match refusal {
         RouteRefusal::NoRuleMatched { .. } => (Flag::NoRoute, "no_rule_matched", 12),
@@ -592,6 +608,12 @@ mod tests {
             Form::Http,
             "504 UT grpc=- [inbound;response;-;no answer within 5 ms] weft inbound response: no answer within 5 ms",
         );
+        let told = "no answer within the 5 ms that its caller waits";
+        let late = Failure::CallerDeadline(5);
+        check(&late, Form::Http, &format!("504 UT grpc=- [inbound;response;-;{told}] weft inbound response: {told}"));
+        check(&late, Form::Grpc, &format!("200 UT grpc=4 [inbound;response;-;{told}] "));
+        let told = "nothing is left of the time that its caller waits: it was not sent";
+        check(&Failure::NoTimeLeft, Form::Grpc, &format!("200 UT grpc=4 [inbound;request;-;{told}] "));
         let nowhere = Failure::NoEndpoints { service: "shop/ü".to_owned() };
         check(&nowhere, Form::Grpc, "200 UH grpc=14 [inbound;balance;-;shop/? has no endpoints] ");
     }

@@ -209,6 +209,7 @@ mod tests {
         check(&post, &Failure::PeerUnserved { told: String::new() }, true);
         check(&post, &Failure::PeerConnect { address: String::new(), reason: String::new() }, true);
         check(&get, &Failure::ClientGone, false);
+        check(&get, &Failure::CallerDeadline(5), false);
         check(&get, &Failure::BadRequest("odd".into()), false);
         let call = |code| Rule::new(&Retry { grpc_codes: vec![code], ..Retry::default() }, &Method::POST, true);
         check(&call(14), &lost(), true);
