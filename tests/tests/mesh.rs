@@ -16,6 +16,7 @@ mod mesh {
     mod behaviour;
     mod copies;
     mod cut_off;
+    mod deadlines;
     mod declared;
     mod deputy;
     mod differential;

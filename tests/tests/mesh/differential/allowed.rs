@@ -70,7 +70,7 @@ pub(super) const RULES: &[Rule] = &[
         make_equal: |_, direct, meshed| each(direct, meshed, version),
     },
     Rule {
-        clause: "PROTOCOL-HTTP2.md of gRPC, Timeout: what is left of it is told on",
+        clause: "gRPC, PROTOCOL-HTTP2.md, Timeout: what is left of it is told on",
         make_equal: |_, direct, meshed| {
             let is_it = |key: &str| key.ends_with(".field.grpc-timeout");
             let told = |seen: &Seen| seen.0.iter().find(|(key, _)| is_it(key)).map(|(_, value)| value.clone());
