@@ -120,7 +120,7 @@ async fn a_deadline_holds_along_the_path() {
     let proxy = shop.caller.proxy();
     let asked = tokio::spawn(async move {
         let mut client = Client::through(proxy, "cart").await;
-        client.call(Method::GET, "/slow/25000", &[("weft-timeout-ms", "3000")], empty()).await.map(|it| it.status)
+        client.call(Method::GET, "/slow/25000", &[("weft-timeout-ms", "5000")], empty()).await.map(|it| it.status)
     });
     eventually("it is at the app", || async { (shop.cart.0.busy() == 1).then_some(()) }).await;
     shop.caller.process.signal("STOP");
