@@ -608,12 +608,6 @@ mod tests {
             Form::Http,
             "504 UT grpc=- [inbound;response;-;no answer within 5 ms] weft inbound response: no answer within 5 ms",
         );
-        let told = "no answer within the 5 ms that its caller waits";
-        let late = Failure::CallerDeadline(5);
-        check(&late, Form::Http, &format!("504 UT grpc=- [inbound;response;-;{told}] weft inbound response: {told}"));
-        check(&late, Form::Grpc, &format!("200 UT grpc=4 [inbound;response;-;{told}] "));
-        let told = "nothing is left of the time that its caller waits: it was not sent";
-        check(&Failure::NoTimeLeft, Form::Grpc, &format!("200 UT grpc=4 [inbound;request;-;{told}] "));
         let nowhere = Failure::NoEndpoints { service: "shop/ü".to_owned() };
         check(&nowhere, Form::Grpc, "200 UH grpc=14 [inbound;balance;-;shop/? has no endpoints] ");
     }
