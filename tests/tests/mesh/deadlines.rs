@@ -79,7 +79,7 @@ async fn a_deadline_holds_along_the_path() {
     let (at_cart, at_stock) = shop.passed_on("30000").await;
     assert!(at_cart < 30_000 && at_stock < at_cart && at_stock > 0, "{at_cart} {at_stock}");
     // Nobody sets what nobody said, and what means nothing is nobody's.
-    for fields in [&[][..], &[("weft-timeout-ms", "soon")]] {
+    for fields in [&[] as &[(&str, &str)], &[("weft-timeout-ms", "soon")]] {
         assert_eq!(seen(&ask("/seen", fields).await.text(), "weft-timeout-ms"), [""; 0]);
     }
     let none = ask("/who", &[("weft-timeout-ms", "0")]).await;

@@ -4,6 +4,7 @@ use http::{Method, Version};
 use weft_transport::http::UpgradeToken;
 
 use super::*;
+use crate::mesh;
 
 fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
     let fields = fields.iter();
@@ -109,4 +110,24 @@ fn a_caller_whose_time_is_over_is_told_so() {
         // It is nothing after which another endpoint is tried.
         assert!(!failure.is_unreachable() && !failure.is_refusal() && !failure.is_unserved());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_is_told_and_passes_on_what_is_left() {
+    let mut call = head(&[GRPC, ("grpc-timeout", "1S"), ("weft-timeout-ms", "250")]);
+    let said = Said::read(&call.headers);
+    mesh::strip(&mut call.headers);
+    let until = said.take(&mut call);
+    tokio::time::advance(Duration::from_millis(50)).await;
+    let value = HeaderValue::from_static("x");
+    let stamp = mesh::Stamp::new(&call, &value, &value, 0).telling(&until);
+    call.headers.extend(stamp.added().fields.iter().cloned());
+    let said = mesh::take(&mut call).deadline;
+    assert_eq!(call.headers, headers(&[GRPC, ("grpc-timeout", "200000u")]), "the rest is for the proxy");
+    tokio::time::advance(Duration::from_millis(20)).await;
+    let until = said.take(&mut call);
+    assert_eq!(
+        until.fields().collect::<HeaderMap>(),
+        headers(&[("weft-timeout-ms", "180"), ("grpc-timeout", "180000u")])
+    );
 }
