@@ -25,7 +25,7 @@ pub use cors::Cors;
 pub use mirror::Mirror;
 pub use retry::{GRPC_CODES, Retry, is_idempotent};
 pub use route_kind::{RouteKind, RouteName};
-pub use traffic::{Balancing, HashKey, Limits, Outliers, SourceKey, Traffic};
+pub use traffic::{AdaptiveLimit, Balancing, HashKey, Limits, Outliers, SourceKey, Traffic};
 
 /// The version of the whole world, assigned by the store. Ordered; 0 = nothing yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]

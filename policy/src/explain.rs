@@ -148,6 +148,9 @@ pub struct BackendExplanation {
     /// What is sent again although somebody may have acted on it, and who says so. Absent: nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<String>,
+    /// How much of it each calling proxy may have under way, and who says so. Absent: there is no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<String>,
     /// The host that the route sends in the place of the caller's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
@@ -205,8 +208,8 @@ impl BackendExplanation {
     /// A backend that leads to no service.
     fn nowhere(backend: &Backend) -> Self {
         let (port, weight) = (backend.port, backend.weight);
-        let (balancing, timeouts, retry, host, path) = (None, None, None, None, None);
-        Self { service: None, port, weight, balancing, timeouts, retry, host, path, endpoints: Vec::new() }
+        let (balancing, timeouts, retry, limits, host, path) = (None, None, None, None, None, None);
+        Self { service: None, port, weight, balancing, timeouts, retry, limits, host, path, endpoints: Vec::new() }
     }
 }
 
@@ -306,6 +309,7 @@ fn followed(world: &World, barred: &Barred, query: &Query) -> Result<Explanation
     explanation.path = path.standard().into_owned();
     let headers: BTreeMap<String, &str> =
         query.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.as_str())).collect();
+    explanation.notes.extend(patience(&headers));
     let lookup = |name: &str| headers.get(name).copied();
     let host = host_of(query);
     let head = HeadView { method: &query.method, path: &path, host: Some(&host), headers: &lookup };
@@ -450,6 +454,24 @@ fn timeouts(world: &World, plan: &Plan<'_>) -> Option<String> {
     (!told.is_empty()).then(|| told.join("; "))
 }
 
+/// How much may be under way to the service.
+fn limits(world: &World, plan: &Plan<'_>) -> Option<String> {
+    let limits = plan.service.traffic.as_ref()?.limits.as_ref()?;
+    let source = source_of(world, &plan.service.name, "limits");
+    Some(source.map_or_else(|| limits.to_string(), |source| format!("{limits}, as {}", source.says())))
+}
+
+/// What a request says of how long its caller waits, which every proxy on its way keeps to.
+fn patience(headers: &BTreeMap<String, &str>) -> impl Iterator<Item = String> {
+    let said = ["weft-timeout-ms", "grpc-timeout"].into_iter().filter_map(|name| Some((name, headers.get(name)?)));
+    let said: Vec<_> = said.map(|(name, value)| (name, (*value).to_owned())).collect();
+    said.into_iter().map(|(name, value)| {
+        format!(
+            "{name} {value:?} shortens the time of the request here and at each proxy on its way, and lengthens none"
+        )
+    })
+}
+
 fn said_by(world: &World, plan: &Plan<'_>, setting: Setting) -> String {
     let route = plan.route.map(|route| &route.name);
     let source = || source_of(world, &plan.service.name, key_of(setting));
@@ -552,8 +574,8 @@ impl Asked<'_> {
         let balancing = plan.direct.is_none().then(|| self.balancing(plan.service));
         let service = Some(plan.service.name.to_string());
         let (host, path) = (plan.host.map(str::to_owned), plan.path.as_ref().map(|path| path.standard().into_owned()));
-        let (timeouts, retry) = (timeouts(self.world, plan), self.retry(plan));
-        BackendExplanation { service, port, weight, balancing, timeouts, retry, host, path, endpoints }
+        let (timeouts, retry, limits) = (timeouts(self.world, plan), self.retry(plan), limits(self.world, plan));
+        BackendExplanation { service, port, weight, balancing, timeouts, retry, limits, host, path, endpoints }
     }
 
     /// What of this request is sent again.

@@ -51,6 +51,10 @@ pub const ANSWERS_AHEAD: &str = "answers-ahead";
 /// The capability to spread requests as a TrafficPolicy says (`Service::traffic`). Where it lacks, the service comes without.
 pub const TRAFFIC_POLICY: &str = "traffic-policy";
 
+/// The capability to limit more than requests (`Limits::is_beyond_requests`). Where it lacks, the service comes without what a
+/// TrafficPolicy sets.
+pub const TRAFFIC_LIMITS: &str = "traffic-limits";
+
 /// The capability to send again, and to give up attempts, as a rule says. Where it lacks, the route comes without.
 pub const ROUTE_RETRIES: &str = "route-retries";
 
@@ -66,7 +70,7 @@ pub const TCP_ROUTE: &str = "tcp-route";
 pub const REQUEST_MIRROR: &str = "request-mirror";
 
 /// Capabilities of every proxy of this version, as its Hello says them; [`SCOPE`] comes with them where it is wanted.
-pub const CAPABILITIES: [&str; 14] = [
+pub const CAPABILITIES: [&str; 15] = [
     "quic",
     ENVELOPES,
     FILTER_CONTRACT,
@@ -76,6 +80,7 @@ pub const CAPABILITIES: [&str; 14] = [
     ENDPOINT_PORTS,
     ANSWERS_AHEAD,
     TRAFFIC_POLICY,
+    TRAFFIC_LIMITS,
     ROUTE_RETRIES,
     GRPC_ROUTE,
     TLS_ROUTE,

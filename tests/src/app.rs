@@ -3,8 +3,8 @@
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,6 +30,7 @@ use crate::client::{Body, empty, full};
 pub struct App {
     pub address: SocketAddr,
     served: Arc<AtomicU64>,
+    busy: Arc<()>,
     fails: Arc<AtomicU16>,
     task: JoinHandle<()>,
 }
@@ -53,13 +54,25 @@ impl App {
         let address = listener.local_addr().expect("a bound socket has an address");
         let served = Arc::new(AtomicU64::new(0));
         let fails = Arc::new(AtomicU16::new(0));
+        let busy = Arc::new(());
         let (name, count, failing) = (Arc::<str>::from(name), Arc::clone(&served), Arc::clone(&fails));
+        let each = Arc::downgrade(&busy);
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, Arc::clone(&name), Arc::clone(&count), Arc::clone(&failing)));
+                tokio::spawn(serve(
+                    stream,
+                    Arc::clone(&name),
+                    (Arc::clone(&count), each.clone()),
+                    Arc::clone(&failing),
+                ));
             }
         });
-        Self { address, served, fails, task }
+        Self { address, served, busy, fails, task }
+    }
+
+    /// Requests that it is working on.
+    pub fn busy(&self) -> usize {
+        Arc::strong_count(&self.busy) - 1
     }
 
     /// From now on every answer is this status; 0: as its paths say.
@@ -90,12 +103,16 @@ fn in_runtime(listener: std::net::TcpListener) -> TcpListener {
     TcpListener::from_std(listener).expect("a listening socket")
 }
 
-async fn serve(stream: TcpStream, name: Arc<str>, count: Arc<AtomicU64>, fails: Arc<AtomicU16>) {
+async fn serve(stream: TcpStream, name: Arc<str>, (count, each): (Arc<AtomicU64>, Weak<()>), fails: Arc<AtomicU16>) {
     _ = stream.set_nodelay(true);
     let service = service_fn(move |request| {
         count.fetch_add(1, Ordering::SeqCst);
         let (name, failure) = (Arc::clone(&name), fails.load(Ordering::SeqCst));
-        async move { Ok::<_, Infallible>(if failure > 0 { status(failure) } else { answer(&name, request).await }) }
+        let busy = each.upgrade();
+        async move {
+            let _busy = busy;
+            Ok::<_, Infallible>(if failure > 0 { status(failure) } else { answer(&name, request).await })
+        }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().max_buf_size(256 * 1024);

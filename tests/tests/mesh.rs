@@ -17,6 +17,7 @@ mod mesh {
     mod conformance;
     mod copies;
     mod cut_off;
+    mod deadlines;
     mod declared;
     mod deputy;
     mod differential;

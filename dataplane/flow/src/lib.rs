@@ -6,14 +6,18 @@ mod balancer;
 mod bucket;
 mod budget;
 mod deadline;
+mod gradient;
 mod repeats;
+mod told;
 
 pub use backoff::Backoff;
 pub use balancer::{Algorithm, Balancer, Outcome, Outliers, Probed, Purpose, Settings, Sign, Vitals, Wanted};
 pub use bucket::TokenBucket;
 pub use budget::RetryBudget;
 pub use deadline::Deadline;
+pub use gradient::{Gradient, GradientSettings, Measured};
 pub use repeats::{Asked, Repeats};
+pub use told::{grpc_timeout, grpc_timeout_text, timeout_ms, timeout_ms_number};
 
 /// Splits one throw of the dice into independent ones (splitmix64).
 fn next_dice(dice: &mut u64) -> u64 {

@@ -17,7 +17,7 @@ use weft_policy::bundle::{Balancing, Endpoint, ObjectName, Service, ServicePort,
 use weft_policy::route::KeptTarget;
 use weft_transport::quic::PeerKey;
 
-use crate::gate::{Gate, Gates};
+use crate::gate::{Gate, Gates, Held};
 use crate::gauges::{OpenGuard, Out};
 use crate::reach::{Reach, Reaches};
 use crate::snapshot::{Served, Snapshot};
@@ -109,6 +109,16 @@ impl ServiceState {
     /// The gate that requests have to pass, where there is one.
     pub fn gate(&self) -> Option<Arc<Gate>> {
         self.gate.borrow().clone()
+    }
+
+    /// True where no connection can be made to any endpoint.
+    pub fn is_unreachable(&self) -> bool {
+        self.balancer.borrow().unreachable() >= self.destinations.borrow().len()
+    }
+
+    /// True where a request may be sent again, as far as the limits of the service say. Its place is kept in `held`.
+    pub fn may_retry(&self, held: &RefCell<Option<Held>>) -> bool {
+        self.gate.borrow().as_ref().is_none_or(|gate| gate.retry(&mut held.borrow_mut()))
     }
 
     /// Picks an endpoint, or none where there is none. `avoid`: endpoints that just refused it.

@@ -1,13 +1,19 @@
-//! Requests to one destination, of all workers of this proxy together: so many are under way at a time, so many more wait
-//! for one of them to end, and others are refused at once. Off unless a TrafficPolicy asks for it.
+//! What this proxy has under way to one destination, all its workers together: so many requests at a time, so many more that
+//! wait for one of them to end, so many TCP connections and so many that are sent again; others are refused at once. Off
+//! unless a TrafficPolicy asks for it.
 
+#[cfg(test)]
+mod tests;
+
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use weft_policy::bundle::{Limits, ObjectName};
+use weft_flow::{Gradient, GradientSettings, Measured};
+use weft_policy::bundle::{AdaptiveLimit, Limits, ObjectName};
 
 use crate::gauges::OpenCount;
 
@@ -29,30 +35,50 @@ impl Gates {
             return known;
         }
         gates.retain(|_, gate| gate.strong_count() > 0);
-        let gate = Arc::new(Gate {
-            limits: limits.clone(),
-            places: Arc::new(Semaphore::new(limits.active as usize)),
-            pending: AtomicU32::new(0),
-            waiting: self.waiting.clone(),
-        });
+        let gate = Arc::new(Gate::new(limits, self.waiting.clone()));
         gates.insert(destination.clone(), Arc::downgrade(&gate));
         gate
+    }
+
+    /// The limits that follow from latency, as they are now.
+    pub fn adaptive(&self) -> Vec<(ObjectName, u32)> {
+        let gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
+        let limit = |gate: Weak<Gate>| Some(gate.upgrade()?.adaptive.as_ref()?.locked().limit());
+        gates.iter().filter_map(|(name, gate)| Some((name.clone(), limit(gate.clone())?))).collect()
     }
 }
 
 #[derive(Debug)]
 pub struct Gate {
     limits: Limits,
-    places: Arc<Semaphore>,
+    /// Of requests; `None`, as for the others: as many as come.
+    places: Option<Arc<Semaphore>>,
     pending: AtomicU32,
     waiting: OpenCount,
+    connections: Option<Arc<Semaphore>>,
+    retries: Option<Arc<Semaphore>>,
+    adaptive: Option<Arc<Adaptive>>,
+}
+
+/// The limit that follows from latency, with its clock.
+#[derive(Debug)]
+struct Adaptive {
+    gradient: Mutex<Gradient>,
+    start: Instant,
 }
 
 /// The place of one request, given back when it is dropped.
 #[derive(Debug)]
-pub struct Place(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+pub struct Place {
+    _active: Option<OwnedSemaphorePermit>,
+    measuring: Option<Measuring>,
+}
 
-/// Why a request gets no place.
+/// The place of one connection, or of a request that is sent again.
+#[derive(Debug)]
+pub struct Held(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+
+/// Why a request or connection gets no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum GateFull {
     #[error("{0} are under way, and none may wait")]
@@ -61,6 +87,12 @@ pub enum GateFull {
     Pending(u32),
     #[error("none of those under way ended within {0} ms")]
     Late(u64),
+    #[error("{0} are under way, and none waits while no endpoint can be reached")]
+    Unreachable(u32),
+    #[error("{0} are under way, as many as its latency allows now")]
+    Adaptive(u32),
+    #[error("{0} connections are open")]
+    Connections(u32),
 }
 
 impl GateFull {
@@ -70,39 +102,150 @@ impl GateFull {
             GateFull::Active(_) => "active_requests",
             GateFull::Pending(_) => "pending_requests",
             GateFull::Late(_) => "pending_time",
+            GateFull::Unreachable(_) => "pending_unreachable",
+            GateFull::Adaptive(_) => "adaptive_limit",
+            GateFull::Connections(_) => "active_connections",
         }
     }
 }
 
+/// Whether a request may wait for its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// As the limits have it.
+    AsSet,
+    /// Nobody of its destination can be reached: those that wait would wait in vain.
+    Never,
+}
+
 impl Gate {
-    /// A place, where there is one now.
+    fn new(limits: &Limits, waiting: OpenCount) -> Self {
+        let semaphore = |most: Option<u32>| most.map(|most| Arc::new(Semaphore::new(most as usize)));
+        Self {
+            limits: limits.clone(),
+            places: semaphore(Some(limits.active).filter(|active| *active > 0)),
+            pending: AtomicU32::new(0),
+            waiting,
+            connections: semaphore(limits.connections),
+            retries: semaphore(limits.retries),
+            adaptive: limits.adaptive.as_ref().map(|settings| Arc::new(Adaptive::new(settings))),
+        }
+    }
+
+    /// A place for a copy of a request, where there is one now. Its latency says nothing of others.
     ///
     /// # Errors
     /// As many are under way as may be.
     pub fn enter_at_once(&self) -> Result<Place, GateFull> {
-        let place = Arc::clone(&self.places).try_acquire_owned();
-        place.map(Place).map_err(|_| GateFull::Active(self.limits.active))
+        let active = self.active_at_once().map_err(|_| GateFull::Active(self.limits.active))?;
+        let place = self.measured(active)?;
+        if let Some(measuring) = &place.measuring {
+            measuring.measured.set(Some(Measured::Nothing));
+        }
+        Ok(place)
     }
 
     /// A place, at once or after others have left, who came first first. Cancel safe: who gives up waits no longer.
     ///
     /// # Errors
-    /// As many wait as may, or nobody left in time.
-    pub async fn enter(&self) -> Result<Place, GateFull> {
-        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
-            return Ok(Place(place));
-        }
-        let Limits { active, pending, pending_ms } = self.limits;
+    /// As many are under way as may be, and as many wait, or nobody left in time.
+    pub async fn enter(&self, wait: Wait) -> Result<Place, GateFull> {
+        let places = match self.active_at_once() {
+            Ok(active) => return self.measured(active),
+            Err(places) => places,
+        };
+        let Limits { active, pending, pending_ms, .. } = self.limits;
         if pending == 0 {
             return Err(GateFull::Active(active));
         }
+        if wait == Wait::Never {
+            return Err(GateFull::Unreachable(active));
+        }
         let _waiting = Waiting::begin(&self.pending, pending).ok_or(GateFull::Pending(pending))?;
         let _counted = self.waiting.enter();
-        let left = tokio::time::timeout(Duration::from_millis(pending_ms), Arc::clone(&self.places).acquire_owned());
+        let left = tokio::time::timeout(Duration::from_millis(pending_ms), places.acquire_owned());
         match left.await {
-            Ok(place) => Ok(Place(place.expect("nobody closes it"))),
+            Ok(place) => self.measured(Some(place.expect("nobody closes it"))),
             Err(_) => Err(GateFull::Late(pending_ms)),
         }
+    }
+
+    /// A place for a TCP connection, where there is one now; `None`: nobody counts them.
+    ///
+    /// # Errors
+    /// As many are open as may be.
+    pub fn connect(&self) -> Result<Option<Held>, GateFull> {
+        let Some(connections) = &self.connections else { return Ok(None) };
+        let full = || GateFull::Connections(self.limits.connections.unwrap_or_default());
+        Arc::clone(connections).try_acquire_owned().map(|place| Some(Held(place))).map_err(|_| full())
+    }
+
+    /// Has a request be sent again, unless as many are as may be. It keeps its place in `held`, however often it is.
+    pub fn retry(&self, held: &mut Option<Held>) -> bool {
+        let Some(retries) = self.retries.as_ref().filter(|_| held.is_none()) else { return true };
+        *held = Arc::clone(retries).try_acquire_owned().ok().map(Held);
+        held.is_some()
+    }
+
+    /// A place of those that are counted, where they are. Where all are taken, what to wait for.
+    fn active_at_once(&self) -> Result<Option<OwnedSemaphorePermit>, Arc<Semaphore>> {
+        let Some(places) = &self.places else { return Ok(None) };
+        Arc::clone(places).try_acquire_owned().map(Some).map_err(|_| Arc::clone(places))
+    }
+
+    /// The place of a request that is one of those that may be under way, if its latency lets it be.
+    fn measured(&self, active: Option<OwnedSemaphorePermit>) -> Result<Place, GateFull> {
+        let measuring = self.adaptive.as_ref().map(Adaptive::enter).transpose()?;
+        Ok(Place { _active: active, measuring })
+    }
+}
+
+impl Adaptive {
+    fn new(settings: &AdaptiveLimit) -> Self {
+        let AdaptiveLimit { least, most, window_ms } = *settings;
+        let settings = GradientSettings { least, most, window: Duration::from_millis(window_ms) };
+        Self { gradient: Mutex::new(Gradient::new(settings, Duration::ZERO)), start: Instant::now() }
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Gradient> {
+        self.gradient.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enter(this: &Arc<Self>) -> Result<Measuring, GateFull> {
+        let mut gradient = this.locked();
+        match gradient.enter() {
+            true => {
+                Ok(Measuring { adaptive: Arc::clone(this), began: this.start.elapsed(), measured: Cell::new(None) })
+            }
+            false => Err(GateFull::Adaptive(gradient.in_flight())),
+        }
+    }
+}
+
+/// A request whose latency moves the limit.
+#[derive(Debug)]
+struct Measuring {
+    adaptive: Arc<Adaptive>,
+    began: Duration,
+    /// `None`: it was not answered so far.
+    measured: Cell<Option<Measured>>,
+}
+
+impl Place {
+    /// Its answer began at that moment. Not `good`: it failed, and how fast says nothing.
+    pub fn answered(&self, at: Instant, good: bool) {
+        let Some(measuring) = &self.measuring else { return };
+        let latency = at.saturating_duration_since(measuring.adaptive.start).saturating_sub(measuring.began);
+        let measured = if good { Measured::Latency(latency) } else { Measured::AtLeast(latency) };
+        measuring.measured.set(Some(measured));
+    }
+}
+
+impl Drop for Measuring {
+    fn drop(&mut self) {
+        let now = self.adaptive.start.elapsed();
+        let measured = self.measured.get().unwrap_or(Measured::AtLeast(now.saturating_sub(self.began)));
+        self.adaptive.locked().leave(self.began, now, measured);
     }
 }
 
@@ -120,77 +263,5 @@ impl<'g> Waiting<'g> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::future::Future as _;
-    use std::pin::pin;
-    use std::task::{Context, Poll, Waker};
-
-    use super::*;
-
-    fn name() -> ObjectName {
-        ObjectName::new("shop", "cart")
-    }
-
-    fn limits(active: u32, pending: u32) -> Limits {
-        Limits { active, pending, pending_ms: 1_000 }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn so_many_are_under_way_so_many_wait_and_others_are_refused() {
-        let gates = Gates::default();
-        let gate = gates.of(&name(), &limits(2, 2));
-        let (first, second) = (gate.enter().await.unwrap(), gate.enter().await.unwrap());
-        let (mut third, mut fourth) = (pin!(gate.enter()), pin!(gate.enter()));
-        let mut context = Context::from_waker(Waker::noop());
-        assert!(third.as_mut().poll(&mut context).is_pending() && fourth.as_mut().poll(&mut context).is_pending());
-        for _ in 0..3 {
-            assert_eq!(gate.enter().await.unwrap_err(), GateFull::Pending(2), "who is refused changes nothing");
-        }
-        assert_eq!(gates.waiting.value(), 2);
-        drop(first);
-        // Who came first goes first, whoever asks first.
-        assert!(fourth.as_mut().poll(&mut context).is_pending());
-        let Poll::Ready(Ok(third)) = third.as_mut().poll(&mut context) else { panic!("it has a place") };
-        assert_eq!(fourth.await.unwrap_err(), GateFull::Late(1_000), "nobody left in time");
-        assert_eq!(gates.waiting.value(), 0);
-        drop((second, third));
-        assert_eq!(gate.places.available_permits(), 2);
-    }
-
-    #[tokio::test]
-    async fn without_pending_ones_a_further_request_is_refused_at_once() {
-        let gate = Gates::default().of(&name(), &limits(1, 0));
-        let place = gate.enter().await.unwrap();
-        assert_eq!(gate.enter().await.unwrap_err(), GateFull::Active(1));
-        drop(place);
-        assert!(gate.enter().await.is_ok());
-    }
-
-    #[tokio::test]
-    async fn who_gives_up_makes_room() {
-        let gate = Gates::default().of(&name(), &limits(1, 1));
-        let _place = gate.enter().await.unwrap();
-        {
-            let mut waits = pin!(gate.enter());
-            assert!(waits.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
-            assert_eq!(gate.enter().await.unwrap_err(), GateFull::Pending(1));
-        }
-        assert_eq!(gate.pending.load(Ordering::Relaxed), 0);
-    }
-
-    #[test]
-    fn all_workers_have_one_gate_for_a_destination_and_its_limits() {
-        let gates = Gates::default();
-        let gate = gates.of(&name(), &limits(1, 0));
-        assert!(Arc::ptr_eq(&gate, &gates.clone().of(&name(), &limits(1, 0))));
-        let other = gates.of(&name(), &limits(2, 0));
-        assert!(!Arc::ptr_eq(&gate, &other));
-        drop((gate, other));
-        let _last = gates.of(&ObjectName::new("shop", "other"), &limits(1, 0));
-        assert_eq!(gates.gates.lock().unwrap().len(), 1, "what nobody holds is forgotten");
     }
 }

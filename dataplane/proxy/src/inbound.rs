@@ -8,7 +8,7 @@ mod standing;
 pub mod tcp;
 
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 
 use futures_util::future::{Either, select};
@@ -19,6 +19,7 @@ use weft_transport::http::{RecvBody, RequestHead, Responder, StreamError};
 pub use self::caller::Caller;
 use self::standing::until_denied;
 use crate::call::{Call, Failed, Request};
+use crate::deadline::Until;
 use crate::filtering;
 use crate::mesh;
 use crate::record::Record;
@@ -26,6 +27,7 @@ use crate::relay::Source;
 use crate::reply::{Failure, Side};
 use crate::snapshot::{Current, Served, ServedSocket, Snapshot};
 use crate::sockets::PlainSocket;
+use crate::trial::End;
 use crate::worker::Worker;
 
 /// Serves one request of a peer. Always answers, always counts.
@@ -88,6 +90,7 @@ async fn carry(
     drop(snapshot);
     let (mut filtered, permit) =
         filtering::request(&worker.filters, &served.inbound, &place, head, responder.as_mut()).await?;
+    let until = tell(said.deadline.take(head), head)?;
     let head = &*head;
     let version = app_version(app_speaks, said.version, head.protocol.is_some());
     // After an upgrade nobody judges what the client sends, and an app may take it for requests all the same.
@@ -121,7 +124,7 @@ async fn carry(
             filtering::request(&worker.filters, &chain, &place_now, &mut head.clone(), None).await.map(drop)
         });
         let carried = pin!(leg.carry(&socket, version, permit, &mut filtered, &mut call));
-        match select(carried, pin!(denied)).await {
+        match select(pin!(within(until.end_behind(), carried)), pin!(denied)).await {
             Either::Left((carried, _)) => carried,
             Either::Right((denied, _)) => Err(Failed::Final(denied)),
         }
@@ -132,6 +135,25 @@ async fn carry(
     };
     filtered.moved(record.sent.bytes.get(), record.received.bytes.get());
     ended.map_err(unserved)
+}
+
+/// Tells the app what is left of the request's time.
+fn tell(until: Until, head: &mut RequestHead) -> Result<Until, Failure> {
+    until.check()?;
+    head.headers.extend(until.fields());
+    Ok(until)
+}
+
+/// Waits for `carried`, but not for longer than its caller: dropping it cancels what the app does.
+async fn within<F>(end: Option<End>, carried: Pin<&mut F>) -> Result<(), Failed>
+where
+    F: Future<Output = Result<(), Failed>>,
+{
+    match end {
+        None => carried.await,
+        // Boxed: most requests have no end, and carry no timer about.
+        Some(end) => Box::pin(end.bounds(carried)).await.unwrap_or_else(|late| Err(Failed::Final(late))),
+    }
 }
 
 /// A request that this app provably has not seen, and another may: the caller's proxy may send it to another endpoint.

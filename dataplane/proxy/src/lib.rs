@@ -11,6 +11,7 @@ pub mod inbound;
 pub mod app_leg;
 pub mod call;
 pub mod copying;
+pub mod deadline;
 pub mod filtering;
 pub mod mesh;
 pub mod record;

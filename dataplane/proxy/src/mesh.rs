@@ -10,6 +10,7 @@ use weft_policy::identity::SpiffeId;
 use weft_transport::detect::Text;
 use weft_transport::http::{Added, RequestHead, WEFT_OFFERS, WEFT_REASON};
 
+use crate::deadline::{self, Until};
 use crate::telemetry::series::Peer;
 use crate::telemetry::sources;
 
@@ -71,11 +72,12 @@ pub const WEFT_NO_HOST: HeaderName = HeaderName::from_static("weft-no-host");
 /// Counts the attempts of a request that is sent again although somebody may have acted on it, for the app: from 2.
 pub const WEFT_ATTEMPT: HeaderName = HeaderName::from_static("weft-attempt");
 
+/// Fields that a stamp has at the most.
+const MOST_FIELDS: usize = 7;
+
 /// Fields and authority that the outbound side sends to one endpoint's proxy beside the stripped head of a request.
 pub struct Stamp {
-    /// The first of them; the last two are not for every request.
-    fields: [(HeaderName, HeaderValue); 5],
-    count: usize,
+    fields: Vec<(HeaderName, HeaderValue)>,
     authority: Option<Authority>,
 }
 
@@ -89,21 +91,27 @@ impl Stamp {
         };
         let made_up = || destination.to_str().ok().and_then(|text| text.parse().ok());
         let authority: Option<Authority> = if head.authority.is_none() { made_up() } else { None };
-        let no_host = || (WEFT_NO_HOST, HeaderValue::from_static("1"));
-        let attempt = (repeat > 0).then(|| (WEFT_ATTEMPT, HeaderValue::from(repeat.saturating_add(1))));
-        let count = 3 + usize::from(attempt.is_some()) + usize::from(authority.is_some());
-        let fields = [
-            (WEFT_DST, destination.clone()),
-            (WEFT_SOURCE, source.clone()),
-            (WEFT_VERSION, HeaderValue::from_static(version)),
-            attempt.unwrap_or_else(no_host),
-            no_host(),
-        ];
-        Self { fields, count, authority }
+        let mut fields = Vec::with_capacity(MOST_FIELDS);
+        fields.push((WEFT_DST, destination.clone()));
+        fields.push((WEFT_SOURCE, source.clone()));
+        fields.push((WEFT_VERSION, HeaderValue::from_static(version)));
+        if repeat > 0 {
+            fields.push((WEFT_ATTEMPT, HeaderValue::from(repeat.saturating_add(1))));
+        }
+        if authority.is_some() {
+            fields.push((WEFT_NO_HOST, HeaderValue::from_static("1")));
+        }
+        Self { fields, authority }
+    }
+
+    /// Tells what is left of the request's time, too.
+    pub fn telling(mut self, until: &Until) -> Self {
+        self.fields.extend(until.fields());
+        self
     }
 
     pub fn added(&self) -> Added<'_> {
-        Added { authority: self.authority.as_ref(), fields: &self.fields[..self.count] }
+        Added { authority: self.authority.as_ref(), fields: &self.fields }
     }
 }
 
@@ -115,6 +123,8 @@ pub struct Said {
     pub version: Version,
     /// It is a copy of a request that its caller's route mirrors.
     pub mirrored: bool,
+    /// How long its caller waits.
+    pub deadline: deadline::Said,
 }
 
 /// Takes the fields of the outbound side off `head` and strips the rest.
@@ -132,12 +142,13 @@ pub fn take(head: &mut RequestHead) -> Said {
     if head.headers.contains_key(&WEFT_NO_HOST) {
         head.authority = None;
     }
+    let deadline = deadline::Said::read(&head.headers);
     let attempt = text(&WEFT_ATTEMPT).and_then(|value| value.parse::<u16>().ok());
     strip(&mut head.headers);
     if let Some(attempt) = attempt {
         head.headers.insert(WEFT_ATTEMPT, HeaderValue::from(attempt));
     }
-    Said { destination, source, version, mirrored }
+    Said { destination, source, version, mirrored, deadline }
 }
 
 /// The caller as metrics name it: identity from TLS, the rest as its proxy says, as far as it is fit for a label.

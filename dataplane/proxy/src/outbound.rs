@@ -32,8 +32,9 @@ use self::mirror::Mirrors;
 pub use self::origin::{Origin, Target};
 use self::patience::Patience;
 use crate::call::{Call, Failed, Request};
+use crate::deadline::Said;
 use crate::filtering::{self, Filtered};
-use crate::gate::{Gate, Place};
+use crate::gate::{Gate, Place, Wait};
 use crate::mesh::{self, Stamp};
 use crate::record::Record;
 use crate::relay::{self, ClientGone};
@@ -68,6 +69,7 @@ async fn carry(
 ) -> Result<(), Failure> {
     let mut from = snapshot.hold(origin.workload(&snapshot)?);
     record.log(|log| log.source = Some(from.workload.identity.to_string()));
+    let said = Said::read(&request.head.headers);
     mesh::strip(&mut request.head.headers);
     if worker.shared.via.is_loop(&request.head) {
         return Err(Failure::Loop);
@@ -102,7 +104,8 @@ async fn carry(
         let mirrors = Mirrors::of(worker, &snapshot, &from, (plan.decided(), head), &permit);
         // An upgraded request stands for as long as both sides like.
         let (limit, each) = if head.protocol.is_none() { plan.timeouts() } else { (None, None) };
-        let attempts = Attempts::new(worker, &snapshot, &from, plan.goal, Some(&head.headers)).within(limit);
+        let until = said.take(head).and(limit);
+        let attempts = Attempts::new(worker, &snapshot, &from, plan.goal, Some(&head.headers)).within(until);
         (attempts.each(each, plan.retry(), (&head.method, record.is_grpc())), mirrors)
     };
     // The request may stand for long: it keeps its workload, and nothing else of the configuration.
@@ -114,6 +117,7 @@ async fn carry(
     let mut call = Call { head, body, responder, record, holder: &holder, trial: Some(&trial) };
     let tries = (&mut attempts, &mut mirrors);
     let sent = within(end, pin!(send(worker, &from, tries, permit, &mut filtered, &mut call)), identity).await;
+    attempts.answered(record.answer.get());
     filtered.moved(record.sent.bytes.get(), record.received.bytes.get());
     sent
 }
@@ -140,11 +144,10 @@ async fn send(
     call: &mut Call<'_, '_>,
 ) -> Result<(), Failure> {
     call.record.metrics = Some(attempts.unreached());
-    // Held until the last byte of the answer.
-    let _place = match attempts.gate() {
-        Some((gate, service)) => Some(Box::pin(pass(&gate, service, call)).await?),
-        None => None,
-    };
+    if let Some((gate, service)) = attempts.gate() {
+        let place = Box::pin(pass((&gate, attempts.wait()), service, call)).await?;
+        attempts.hold(place);
+    }
     loop {
         let mut attempt = attempts.pick()?;
         mirrors.start(worker, from, call);
@@ -185,8 +188,8 @@ async fn pause(wait: Duration, call: &mut Call<'_, '_>) -> Result<(), Failure> {
 }
 
 /// Waits for a place at a destination that takes so many requests, as long as the client does.
-async fn pass(gate: &Gate, service: &ObjectName, call: &mut Call<'_, '_>) -> Result<Place, Failure> {
-    match relay::unless_gone(pin!(gate.enter()), call.responder.as_mut()).await {
+async fn pass((gate, wait): (&Gate, Wait), service: &ObjectName, call: &mut Call<'_, '_>) -> Result<Place, Failure> {
+    match relay::unless_gone(pin!(gate.enter(wait)), call.responder.as_mut()).await {
         Ok(Ok(place)) => Ok(place),
         Ok(Err(full)) => Err(Failure::DestinationFull { service: service.to_string(), full }),
         Err(ClientGone) => Err(Failure::ClientGone),
@@ -213,7 +216,7 @@ async fn exchange(
         let client = connected.map_err(|(failure, permit)| Failed::Unprocessed(failure, permit))?;
         // Proved by TLS just now.
         call.record.log(|log| log.destination = Some(peer.destination().to_string()));
-        let stamp = Stamp::new(call.head, &socket, &from.source, attempt.repeat);
+        let stamp = Stamp::new(call.head, &socket, &from.source, attempt.repeat).telling(&attempt.until);
         return client.carry(&stamp.added(), worker.idle(), filtered, call).await;
     }
     let address = std::net::SocketAddr::new(destination.endpoint.address, attempt.port);
@@ -221,6 +224,28 @@ async fn exchange(
         Ok(outside) => PlainSocket::Outside(outside),
         Err(failure) => return Err(Failed::Final(failure)),
     };
+    Box::pin(plainly(worker, attempt, outside, permit, filtered, call)).await.inspect(|()| attempt.reached())
+}
+
+/// One attempt at an endpoint without a proxy.
+async fn plainly(
+    worker: &Rc<Worker>,
+    attempt: &Attempt<'_>,
+    outside: PlainSocket,
+    permit: Permit,
+    filtered: &mut Filtered<'_>,
+    call: &mut Call<'_, '_>,
+) -> Result<(), Failed> {
     let (leg, version) = (worker.app_leg(attempt.connect_timeout), call.head.version);
-    Box::pin(leg.carry(&[outside], version, permit, filtered, call)).await.inspect(|()| attempt.reached())
+    let mut head = call.head.clone();
+    head.headers.extend(attempt.until.plain_fields());
+    let mut call = Call {
+        head: &head,
+        body: &mut *call.body,
+        responder: &mut *call.responder,
+        record: &mut *call.record,
+        holder: call.holder,
+        trial: call.trial,
+    };
+    Box::pin(leg.carry(&[outside], version, permit, filtered, &mut call)).await
 }

@@ -170,7 +170,7 @@ pub enum Failure {
     Egress { to: String, refusal: EgressRefusal },
     #[error("{service} has no endpoints")]
     NoEndpoints { service: String },
-    #[error("{service} takes no further request of this proxy: {full}")]
+    #[error("{service} takes no more of this proxy: {full}")]
     DestinationFull { service: String, full: GateFull },
     #[error("this proxy has no configuration yet")]
     NotReady,
@@ -207,6 +207,10 @@ pub enum Failure {
     TunnelRefused { status: StatusCode, told: String },
     #[error("no answer within {0} ms")]
     Timeout(u64),
+    #[error("no answer within the {0} ms that its caller waits")]
+    CallerDeadline(u64),
+    #[error("nothing is left of the time that its caller waits: it was not sent")]
+    NoTimeLeft,
     #[error("{0} is not a socket of a workload that this proxy serves")]
     NotServed(String),
     #[error("method CONNECT is not for {0}")]
@@ -308,7 +312,7 @@ impl Failure {
                 let flag = if *status == StatusCode::FORBIDDEN { Flag::Deny } else { Flag::UpstreamFailure };
                 verdict(*status, flag, "connect", "tunnel_refused", grpc_of_http(*status))
             }
-            Failure::Timeout(_) => verdict(StatusCode::GATEWAY_TIMEOUT, Flag::Timeout, "response", "timeout", 4),
+            Failure::Timeout(_) | Failure::CallerDeadline(_) | Failure::NoTimeLeft => late(self),
             Failure::NotServed(_) => verdict(StatusCode::BAD_REQUEST, Flag::NoRoute, "route", "not_served", 7),
             Failure::ConnectRefused(_) => {
                 verdict(StatusCode::BAD_REQUEST, Flag::NoRoute, "route", "connect_refused", 7)
@@ -469,6 +473,18 @@ fn no_answer(error: &StreamError) -> Verdict {
     Verdict { status, flag, stage: "response", reason, grpc: 14 }
 }
 
+/// Of a request whose time is over.
+fn late(failure: &Failure) -> Verdict {
+    let (stage, reason) = if let Failure::NoTimeLeft = failure {
+        ("request", "no_time_left")
+    } else if let Failure::CallerDeadline(_) = failure {
+        ("response", "caller_deadline")
+    } else {
+        ("response", "timeout")
+    };
+    Verdict { status: StatusCode::GATEWAY_TIMEOUT, flag: Flag::Timeout, stage, reason, grpc: 4 }
+}
+
 fn route_verdict(refusal: &RouteRefusal) -> Verdict {
     let (flag, reason, grpc) = match refusal {
         RouteRefusal::NoRuleMatched { .. } => (Flag::NoRoute, "no_rule_matched", 12),
@@ -601,7 +617,7 @@ mod tests {
     #[test]
     fn a_destination_that_is_full_says_why() {
         let full = |full| Failure::DestinationFull { service: "shop/cart".to_owned(), full };
-        let sentence = "shop/cart takes no further request of this proxy: 2 are under way, and none may wait";
+        let sentence = "shop/cart takes no more of this proxy: 2 are under way, and none may wait";
         check(
             &full(GateFull::Active(2)),
             Form::Http,

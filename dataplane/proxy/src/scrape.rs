@@ -69,6 +69,14 @@ fn gauges(admin: &Admin, out: &mut String) {
             sample(out, metric.name(), &format!("port=\"{}\"", door.as_str()), value(admin.side(door)));
         }
     }
+    header(out, Metric::AdaptiveLimit);
+    for (service, limit) in shared.gates.adaptive() {
+        let mut labels = String::new();
+        push_label(&mut labels, "destination_service_name", &service.name);
+        push_label(&mut labels, "destination_service_namespace", &service.namespace);
+        labels.pop();
+        sample(out, Metric::AdaptiveLimit.name(), &labels, u64::from(limit));
+    }
     pools(admin, out);
 }
 

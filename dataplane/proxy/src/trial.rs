@@ -42,11 +42,44 @@ pub trait Again {
 pub struct End {
     at: Instant,
     limit: Duration,
+    /// The caller says so, not the operator.
+    told: bool,
 }
 
 impl End {
     pub fn after(limit: Duration) -> Option<Self> {
-        Some(Self { at: Instant::now().checked_add(limit)?, limit })
+        Some(Self { at: Instant::now().checked_add(limit)?, limit, told: false })
+    }
+
+    /// The end of what the caller says that it waits, which has bounds.
+    pub fn told(limit: Duration) -> Self {
+        Self { at: Instant::now() + limit, limit, told: true }
+    }
+
+    /// The same, so much later.
+    #[must_use]
+    pub fn later(self, by: Duration) -> Self {
+        Self { at: self.at + by, ..self }
+    }
+
+    /// Time until then; zero once it is over.
+    pub fn left(self) -> Duration {
+        self.at.saturating_duration_since(Instant::now())
+    }
+
+    /// The earlier of those that there are; of two at one moment the first.
+    pub fn earlier(first: Option<Self>, second: Option<Self>) -> Option<Self> {
+        first.map(|first| first.min(second)).or(second)
+    }
+
+    /// The failure of a request that it kept from being sent.
+    pub fn unsent(self) -> Failure {
+        if self.told { Failure::NoTimeLeft } else { self.late() }
+    }
+
+    fn late(self) -> Failure {
+        let limit_ms = u64::try_from(self.limit.as_millis()).unwrap_or(u64::MAX);
+        if self.told { Failure::CallerDeadline(limit_ms) } else { Failure::Timeout(limit_ms) }
     }
 
     /// The earlier of both.
@@ -60,7 +93,6 @@ impl End {
     /// # Errors
     /// It was not there by then.
     pub async fn bounds<T>(self, awaited: impl Future<Output = T>) -> Result<T, Failure> {
-        let late = |_| Failure::Timeout(u64::try_from(self.limit.as_millis()).unwrap_or(u64::MAX));
-        tokio::time::timeout_at(self.at, awaited).await.map_err(late)
+        tokio::time::timeout_at(self.at, awaited).await.map_err(|_| self.late())
     }
 }

@@ -33,16 +33,44 @@ pub struct Traffic {
     pub retry: Option<Retry>,
 }
 
-/// Requests of one proxy to the service, over all its workers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What one proxy may have under way to the service at a time, over all its workers.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
-    /// Under way at a time.
+    /// Requests under way. 0: as many as come; only to a proxy with the capability `traffic-limits`, as all behind `pending_ms`.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub active: u32,
     /// Further ones that wait for one of them to end.
     pub pending: u32,
     /// So long at most.
     pub pending_ms: u64,
+    /// TCP connections that are open. `None`: as many as come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections: Option<u32>,
+    /// Requests that are being sent again. `None`: as many as come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retries: Option<u32>,
+    /// `None`: latency limits nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adaptive: Option<AdaptiveLimit>,
+}
+
+/// The bounds of a limit of requests under way that follows from how long they take.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdaptiveLimit {
+    pub least: u32,
+    pub most: u32,
+    /// It moves once in so long.
+    pub window_ms: u64,
+}
+
+impl Limits {
+    /// True where there is more than the releases before this could hold.
+    #[must_use]
+    pub fn is_beyond_requests(&self) -> bool {
+        self.active == 0 || self.connections.is_some() || self.retries.is_some() || self.adaptive.is_some()
+    }
 }
 
 /// Which endpoints take no requests for a while because they fail. A count of 0 ejects nobody.
@@ -174,12 +202,24 @@ impl fmt::Display for Outliers {
 
 impl fmt::Display for Limits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { active, pending, pending_ms } = self;
-        write!(f, "{active} active requests of each proxy")?;
-        match pending {
-            0 => Ok(()),
-            _ => write!(f, ", {pending} pending for up to {}", crate::text::duration_text(*pending_ms)),
+        let Self { active, pending, pending_ms, connections, retries, adaptive } = self;
+        let duration = crate::text::duration_text;
+        let active = (*active > 0).then(|| format!("{active} active requests"));
+        let by_latency = adaptive.as_ref().map(|AdaptiveLimit { least, most, window_ms }| {
+            format!("{least} to {most} requests by their latency in each {}", duration(*window_ms))
+        });
+        let connections = connections.map(|count| format!("{count} TCP connections"));
+        let retries = retries.map(|count| format!("{count} retries"));
+        for (index, told) in active.into_iter().chain(by_latency).chain(connections).chain(retries).enumerate() {
+            match index {
+                0 => write!(f, "{told} of each proxy")?,
+                _ => write!(f, ", {told}")?,
+            }
+            if index == 0 && *pending > 0 {
+                write!(f, ", {pending} pending for up to {}", duration(*pending_ms))?;
+            }
         }
+        Ok(())
     }
 }
 

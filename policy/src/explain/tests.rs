@@ -438,6 +438,17 @@ fn how_endpoints_are_picked_is_told_with_who_says_so() {
     assert_eq!(told("limited.shop", &[]), "PeakEwma by default");
     let limited = effective(&world, &"shop/limited".parse().unwrap());
     assert_eq!((limited[0].policy.as_ref(), limited[2].policy.is_some()), (None, true));
+    let query = |headers: &[(&str, &str)]| {
+        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let (from, to, path) = ("partner/api".to_owned(), "limited.shop".to_owned(), root());
+        explain(&world, &Query { from, to, port: None, method: get(), path, headers }).unwrap()
+    };
+    let backend = query(&[]).backends.remove(0);
+    let limits = "1 active requests of each proxy, as TrafficPolicy shop/limiting says";
+    assert_eq!(backend.limits.as_deref(), Some(limits));
+    let note = "weft-timeout-ms \"250\" shortens the time of the request here and at each proxy on its way, and lengthens none";
+    let notes = query(&[("Weft-Timeout-Ms", "250")]).notes;
+    assert!(notes.iter().any(|told| told == note), "{notes:?}");
     assert_eq!(
         told("web.shop", &[("Cookie", "a=b; sid=7")]),
         "RingHash by cookie sid, as TrafficPolicy shop/sticky says"

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::retry::{ServiceRetrySpec, Timeouts};
 use super::template::TemplateRef;
 use super::{Metadata, ROOT_NAMESPACE, TargetKind, TargetRef, value};
-use crate::bundle::{Balancing, HashKey, Limits, Outliers, SourceKey};
+use crate::bundle::{AdaptiveLimit, Balancing, HashKey, Limits, Outliers, SourceKey};
 
 /// Targets that one policy may have, as Gateway API bounds it.
 const MAX_TARGETS: usize = 16;
@@ -179,25 +179,57 @@ impl OutlierSpec {
     }
 }
 
-/// Limits on the requests of each calling proxy.
+/// Limits on what each calling proxy has under way. At least one of them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct LimitsSpec {
-    pub max_active_requests: u32,
-    #[serde(default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_active_requests: Option<u32>,
+    /// Of those beyond `maxActiveRequests`.
     pub max_pending_requests: u32,
-    #[serde(
-        rename = "maxPendingTime",
-        default = "one_second",
-        deserialize_with = "duration_ms",
-        serialize_with = "serialize_ms"
-    )]
+    #[serde(rename = "maxPendingTime", deserialize_with = "duration_ms", serialize_with = "serialize_ms")]
     pub max_pending_time_ms: u64,
+    /// TCP connections.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_connections: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_retries: Option<u32>,
+    /// Absent: latency limits nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adaptive: Option<AdaptiveSpec>,
 }
 
-fn one_second() -> u64 {
-    1_000
+impl Default for LimitsSpec {
+    fn default() -> Self {
+        Self {
+            max_active_requests: None,
+            max_pending_requests: 0,
+            max_pending_time_ms: 1_000,
+            max_connections: None,
+            max_retries: None,
+            adaptive: None,
+        }
+    }
 }
+
+/// A limit of requests that follows from how long they take.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct AdaptiveSpec {
+    pub min_limit: u32,
+    pub max_limit: u32,
+    #[serde(rename = "sampleWindow", deserialize_with = "duration_ms", serialize_with = "serialize_ms")]
+    pub sample_window_ms: u64,
+}
+
+impl Default for AdaptiveSpec {
+    fn default() -> Self {
+        Self { min_limit: 3, max_limit: 1_000, sample_window_ms: 250 }
+    }
+}
+
+/// Of `sampleWindow`, in milliseconds.
+const WINDOWS: std::ops::RangeInclusive<u64> = 10..=60_000;
 
 /// The most of a limit: a proxy that has more requests under way has other worries.
 const MAX_REQUESTS: u32 = 1_000_000;
@@ -206,10 +238,13 @@ impl LimitsSpec {
     /// Everything that is wrong; keys are inside `limits`.
     fn check(&self) -> Vec<(&'static str, String)> {
         let mut wrong = Vec::new();
-        for (key, number, least) in
-            [("maxActiveRequests", self.max_active_requests, 1), ("maxPendingRequests", self.max_pending_requests, 0)]
-        {
-            if !(least..=MAX_REQUESTS).contains(&number) {
+        for (key, number, least) in [
+            ("maxActiveRequests", self.max_active_requests, 1),
+            ("maxPendingRequests", Some(self.max_pending_requests), 0),
+            ("maxConnections", self.max_connections, 1),
+            ("maxRetries", self.max_retries, 0),
+        ] {
+            if let Some(number) = number.filter(|number| !(least..=MAX_REQUESTS).contains(number)) {
                 wrong.push((key, format!("{number} is out of range: {least} to {MAX_REQUESTS}")));
             }
         }
@@ -217,14 +252,56 @@ impl LimitsSpec {
             let given = value::duration_text(self.max_pending_time_ms);
             wrong.push(("maxPendingTime", format!("{given} is out of range: 1ms to 24h")));
         }
+        wrong.extend(self.adaptive.iter().flat_map(AdaptiveSpec::check));
+        let limits_nothing = self.max_active_requests.is_none()
+            && self.max_connections.is_none()
+            && self.max_retries.is_none()
+            && self.adaptive.is_none();
+        if limits_nothing {
+            let all = "at least one of `maxActiveRequests`, `maxConnections`, `maxRetries` and `adaptive` is expected";
+            wrong.push(("", all.to_owned()));
+        } else if self.max_pending_requests > 0 && self.max_active_requests.is_none() {
+            let message = "nothing waits where there is no `maxActiveRequests`";
+            wrong.push(("maxPendingRequests", message.to_owned()));
+        }
         wrong
     }
 
     /// As proxies are told it.
     pub(crate) fn limits(&self) -> Limits {
-        let Self { max_active_requests: active, max_pending_requests: pending, max_pending_time_ms: pending_ms } =
-            *self;
-        Limits { active, pending, pending_ms }
+        Limits {
+            active: self.max_active_requests.unwrap_or_default(),
+            pending: self.max_pending_requests,
+            pending_ms: self.max_pending_time_ms,
+            connections: self.max_connections,
+            retries: self.max_retries,
+            adaptive: self.adaptive.as_ref().map(AdaptiveSpec::limit),
+        }
+    }
+}
+
+impl AdaptiveSpec {
+    /// Everything that is wrong; keys are inside `limits`.
+    fn check(&self) -> Vec<(&'static str, String)> {
+        let Self { min_limit, max_limit, sample_window_ms } = self;
+        let mut wrong = Vec::new();
+        for (key, number) in [("adaptive.minLimit", min_limit), ("adaptive.maxLimit", max_limit)] {
+            if !(1..=MAX_REQUESTS).contains(number) {
+                wrong.push((key, format!("{number} is out of range: 1 to {MAX_REQUESTS}")));
+            }
+        }
+        if max_limit < min_limit {
+            wrong.push(("adaptive.maxLimit", format!("is less than minLimit, {min_limit}")));
+        }
+        if !WINDOWS.contains(sample_window_ms) {
+            let given = value::duration_text(*sample_window_ms);
+            wrong.push(("adaptive.sampleWindow", format!("{given} is out of range: 10ms to 1m")));
+        }
+        wrong
+    }
+
+    fn limit(&self) -> AdaptiveLimit {
+        AdaptiveLimit { least: self.min_limit, most: self.max_limit, window_ms: self.sample_window_ms }
     }
 }
 
@@ -323,7 +400,7 @@ impl TrafficPolicySpec {
         let within = |key: &str| if key.is_empty() { String::new() } else { format!(".{key}") };
         wrong.extend(outliers.map(|(key, message)| (format!("outlierDetection{}", within(key)), message)));
         let limits = self.limits.iter().flat_map(LimitsSpec::check);
-        wrong.extend(limits.map(|(key, message)| (format!("limits.{key}"), message)));
+        wrong.extend(limits.map(|(key, message)| (format!("limits{}", within(key)), message)));
         let timeouts = self.timeouts.iter().filter_map(Timeouts::check);
         wrong.extend(timeouts.map(|(key, message)| (format!("timeouts.{key}"), message)));
         let retry = self.retry.iter().flat_map(ServiceRetrySpec::check);

@@ -2,8 +2,8 @@
 
 use super::{FILTER_CONTRACT, WireError};
 use crate::bundle::{
-    Cors, FilterAttachment, HashKey, HeaderModifier, Mirror, PathChange, PathMatch, Redirect, Retry, Route,
-    RouteAction, RouteKind, RouteMatch, RouteRule, ServedWorkload, Service,
+    AdaptiveLimit, Cors, FilterAttachment, HashKey, HeaderModifier, Limits, Mirror, PathChange, PathMatch, Redirect,
+    Retry, Route, RouteAction, RouteKind, RouteMatch, RouteRule, ServedWorkload, Service,
 };
 use crate::delta::Object;
 use crate::identity::is_subdomain;
@@ -52,9 +52,7 @@ fn service_is_fit(service: &Service) -> Checked {
     {
         return fault("traffic.outliers", "an ejection takes time, and the longest not less than the first");
     }
-    if traffic.limits.as_ref().is_some_and(|limits| limits.active == 0) {
-        return fault("traffic.limits", "0 requests under way are none at all");
-    }
+    traffic.limits.as_ref().map_or(Ok(()), limits_are_fit)?;
     traffic.retry.as_ref().map_or(Ok(()), |retry| retry_is_fit("traffic.retry", retry))?;
     match traffic.balancing.hash_key() {
         Some(HashKey::Header(name)) if !is_lower(name) => {
@@ -62,6 +60,22 @@ fn service_is_fit(service: &Service) -> Checked {
         }
         Some(HashKey::Cookie(name)) if name.is_empty() => fault("traffic.balancing", "a cookie has a name"),
         Some(HashKey::Header(_) | HashKey::Cookie(_) | HashKey::Source(_)) | None => Ok(()),
+    }
+}
+
+fn limits_are_fit(limits: &Limits) -> Checked {
+    let Limits { active, pending: _, pending_ms: _, connections, retries, adaptive } = limits;
+    if *active == 0 && connections.is_none() && retries.is_none() && adaptive.is_none() {
+        return fault("traffic.limits", "0 requests under way are none at all");
+    }
+    if *connections == Some(0) {
+        return fault("traffic.limits.connections", "0 connections are none at all");
+    }
+    match adaptive {
+        Some(AdaptiveLimit { least, most, window_ms }) if *least == 0 || most < least || *window_ms == 0 => {
+            fault("traffic.limits.adaptive", "at least 1, at most no less, and a window takes time")
+        }
+        Some(_) | None => Ok(()),
     }
 }
 

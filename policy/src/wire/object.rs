@@ -9,9 +9,9 @@ use sha2::{Digest as _, Sha256};
 use super::check::check;
 use super::{
     CAPABILITIES, ENDPOINT_PORTS, GRPC_ROUTE, OUTBOUND_CLOSED, REQUEST_MIRROR, ROUTE_RETRIES, Refused, SCOPE,
-    TCP_ROUTE, TLS_ROUTE, TRAFFIC_POLICY, v1,
+    TCP_ROUTE, TLS_ROUTE, TRAFFIC_LIMITS, TRAFFIC_POLICY, v1,
 };
-use crate::bundle::{Route, RouteKind, Service};
+use crate::bundle::{Limits, Route, RouteKind, Service};
 use crate::delta::{Key, Object};
 
 /// Wraps an object for the wire.
@@ -37,7 +37,9 @@ fn requires(object: &Object) -> Vec<String> {
 fn required_by(service: &Service) -> impl Iterator<Item = &'static str> {
     let has_others = service.ports.iter().any(|port| !port.other_targets.is_empty());
     let ports = has_others.then_some(ENDPOINT_PORTS);
-    ports.into_iter().chain(service.traffic.is_some().then_some(TRAFFIC_POLICY))
+    let limits = service.traffic.as_ref().and_then(|traffic| traffic.limits.as_ref());
+    let limits = limits.is_some_and(Limits::is_beyond_requests).then_some(TRAFFIC_LIMITS);
+    ports.into_iter().chain(service.traffic.is_some().then_some(TRAFFIC_POLICY)).chain(limits)
 }
 
 fn required_by_route(route: &Route) -> impl Iterator<Item = &'static str> {

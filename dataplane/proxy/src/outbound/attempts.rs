@@ -1,7 +1,7 @@
 //! Which endpoint a request or a connection is sent to, and whether to another after it failed there: the one place that
 //! picks, observes, withdraws from the retry budget and avoids, for HTTP and TCP alike.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,8 +19,10 @@ use super::peer_leg::PeerConn;
 use super::repeating::{Repeating, Rule};
 use super::{outlier, probe};
 use crate::apps::NotConnected;
+use crate::deadline::Until;
 use crate::destination::{Destination, ServiceState};
-use crate::gate::Gate;
+use crate::gate::{Gate, Held, Place, Wait};
+use crate::relay::Answered;
 use crate::reply::Failure;
 use crate::snapshot::{Served, Snapshot};
 use crate::telemetry::counters::Limited;
@@ -54,7 +56,7 @@ pub(super) struct Attempts<'a> {
     key: Wanted,
     /// The end of their time on the worker's clock.
     deadline: Deadline,
-    end: Option<End>,
+    until: Until,
     attempt_timeout: Option<Duration>,
     repeating: Option<Rc<Repeating>>,
     state: Rc<ServiceState>,
@@ -69,6 +71,10 @@ pub(super) struct Attempts<'a> {
     counted: Cell<bool>,
     /// Endpoints that may have taken it, and are tried again only where there is no other.
     tried: Vec<Rc<Destination>>,
+    /// The place of their request, until the last byte of its answer.
+    place: Option<Place>,
+    /// Its place among those that are sent again.
+    held: Rc<RefCell<Option<Held>>>,
 }
 
 impl<'a> Attempts<'a> {
@@ -115,7 +121,7 @@ impl<'a> Attempts<'a> {
             direct: None,
             key,
             deadline: Deadline::NEVER,
-            end: None,
+            until: Until::default(),
             attempt_timeout: None,
             repeating: None,
             state,
@@ -125,19 +131,24 @@ impl<'a> Attempts<'a> {
             avoid: Vec::new(),
             counted: Cell::new(false),
             tried: Vec::new(),
+            place: None,
+            held: Rc::default(),
         }
     }
 
     /// They have so long, all together.
-    pub(super) fn within(self, limit: Option<Duration>) -> Self {
-        Self { deadline: Deadline::after(self.worker.now(), limit), end: limit.and_then(End::after), ..self }
+    pub(super) fn within(self, until: Until) -> Self {
+        // What is over at once ends at once: no time would be no end.
+        let left = until.end().map(|end| end.left().max(Duration::from_nanos(1)));
+        Self { deadline: Deadline::after(self.worker.now(), left), until, ..self }
     }
 
     /// Each of them has so long, and further ones follow as `retry` has it for a request with this method.
     pub(super) fn each(self, limit: Option<Duration>, retry: Option<&Retry>, (method, grpc): (&Method, bool)) -> Self {
         let repeating = retry.map(|retry| {
             let rule = Rule::new(retry, method, grpc);
-            Rc::new(Repeating::new(self.worker, &self.state, retry, rule, self.max_retries, self.deadline))
+            let (worker, state) = (self.worker, &self.state);
+            Rc::new(Repeating::new(worker, state, retry, rule, self.max_retries, self.deadline, &self.held))
         });
         Self { attempt_timeout: limit, repeating, ..self }
     }
@@ -149,7 +160,7 @@ impl<'a> Attempts<'a> {
 
     /// The end of their time.
     pub(super) fn end(&self) -> Option<End> {
-        self.end
+        self.until.end()
     }
 
     /// The end of an attempt that begins now.
@@ -159,12 +170,33 @@ impl<'a> Attempts<'a> {
 
     /// When its answer has to begin.
     pub(super) fn head_end(&self, attempt_end: Option<End>) -> Option<End> {
-        attempt_end.map_or(self.end, |end| Some(end.min(self.end)))
+        End::earlier(attempt_end, self.until.end())
     }
 
     /// The gate that a request has to pass before its first attempt, and its destination.
     pub(super) fn gate(&self) -> Option<(Arc<Gate>, &ObjectName)> {
         Some((self.state.gate()?, &self.state.name))
+    }
+
+    /// Whether a request may wait for that.
+    pub(super) fn wait(&self) -> Wait {
+        let is_unreachable = match &self.direct {
+            Some(workload) => self.state.direct(workload).is_none_or(|only| !only.vitals.is_reachable()),
+            None => self.state.is_unreachable(),
+        };
+        if is_unreachable { Wait::Never } else { Wait::AsSet }
+    }
+
+    /// Holds the place that their request was given.
+    pub(super) fn hold(&mut self, place: Place) {
+        self.place = Some(place);
+    }
+
+    /// Notes when the answer began, if it did.
+    pub(super) fn answered(&self, answered: Option<Answered>) {
+        if let (Some(place), Some(Answered { own, at, .. })) = (&self.place, answered) {
+            place.answered(at, !own.is_server_error());
+        }
     }
 
     /// Series of a request that reaches no endpoint.
@@ -174,6 +206,7 @@ impl<'a> Attempts<'a> {
 
     /// Picks the endpoint of the next attempt.
     pub(super) fn pick(&self) -> Result<Attempt<'a>, Failure> {
+        self.until.check()?;
         let Self { worker, state, .. } = self;
         let now = worker.now();
         if !self.counted.replace(true) {
@@ -205,6 +238,7 @@ impl<'a> Attempts<'a> {
             was_given: false,
             start: Cell::new(now),
             repeat: u32::try_from(self.tried.len()).unwrap_or(u32::MAX),
+            until: self.until,
             end: None,
             outcome: Outcome::Cancelled,
             sign: Sign::Nothing,
@@ -254,6 +288,10 @@ impl<'a> Attempts<'a> {
         }
         if self.avoid.len() >= self.most {
             Limited::EndpointsTried.hit();
+            return Err(failure);
+        }
+        if !unreachable && !self.state.may_retry(&self.held) {
+            worker.ledger.counters.retries_over_limit.increment(1);
             return Err(failure);
         }
         // A failed connect costs the callee nothing, so it doesn't draw on the retry budget.
@@ -317,6 +355,8 @@ pub(super) struct Attempt<'a> {
     start: Cell<Duration>,
     /// How often the request was sent before, to those who may have acted on it.
     pub(super) repeat: u32,
+    /// The end of the time of all of them.
+    pub(super) until: Until,
     end: Option<Duration>,
     outcome: Outcome,
     sign: Sign,
@@ -381,7 +421,9 @@ impl Attempt<'_> {
         if failure.is_unreachable() {
             self.state.not_reached(&self.destination, self.worker.now(), self.worker.dice());
         }
-        self.outcome = Outcome::Failure;
+        // Who waits for less than an endpoint takes says nothing of it.
+        let is_callers = matches!(failure, Failure::CallerDeadline(_));
+        self.outcome = if is_callers { Outcome::Cancelled } else { Outcome::Failure };
         let had = self.worker.now().saturating_sub(self.picked);
         self.sign = outlier::of_attempt(&failure, self.was_given, had);
         failure

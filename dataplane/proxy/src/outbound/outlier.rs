@@ -127,6 +127,8 @@ mod tests {
         assert_eq!(of_failure(&Failure::PeerUnserved { told: String::new() }), Sign::GatewayError);
         assert_eq!(of_failure(&Failure::ClientGone), Sign::Nothing);
         assert_eq!(of_failure(&Failure::Timeout(5)), Sign::LocalFailure);
+        // Its caller chose that time, who may choose less than any endpoint takes.
+        assert_eq!(of_failure(&Failure::CallerDeadline(5)), Sign::Nothing);
         assert_eq!(of_failure(&Failure::AnswerDiscarded(StatusCode::BAD_GATEWAY)), Sign::GatewayError);
         let tunnel = |status| of_failure(&Failure::TunnelRefused { status, told: String::new() });
         assert_eq!(tunnel(StatusCode::FORBIDDEN), Sign::Nothing);

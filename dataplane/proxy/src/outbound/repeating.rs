@@ -12,6 +12,7 @@ use weft_policy::bundle::Retry;
 use weft_transport::http::ResponseHead;
 
 use crate::destination::ServiceState;
+use crate::gate::Held;
 use crate::relay;
 use crate::reply::{Failure, WEFT_REPLY};
 use crate::trial::Again;
@@ -29,6 +30,8 @@ pub(super) struct Repeating {
     repeats: RefCell<Repeats>,
     /// The wait that the last grant came with.
     wait: Cell<Duration>,
+    /// The request's place among those that are sent again.
+    held: Rc<RefCell<Option<Held>>>,
 }
 
 /// The part that decides by the answer alone. Pure.
@@ -94,6 +97,7 @@ impl Repeating {
         rule: Rule,
         attempts: u32,
         deadline: Deadline,
+        held: &Rc<RefCell<Option<Held>>>,
     ) -> Self {
         let repeats = Repeats::new(retry.attempts.unwrap_or(attempts), retry.backoff_ms.map(Duration::from_millis));
         Self {
@@ -103,6 +107,7 @@ impl Repeating {
             deadline,
             repeats: RefCell::new(repeats),
             wait: Cell::default(),
+            held: Rc::clone(held),
         }
     }
 
@@ -122,6 +127,10 @@ impl Repeating {
         let (worker, now) = (&self.worker, self.worker.now());
         let mut repeats = self.repeats.borrow_mut();
         let Some(wait) = repeats.wait(asked, worker.dice(), self.deadline.remaining(now)) else { return false };
+        if !self.state.may_retry(&self.held) {
+            worker.ledger.counters.retries_over_limit.increment(1);
+            return false;
+        }
         if !self.state.budget.borrow_mut().withdraw(now) {
             worker.ledger.counters.retries_refused.increment(1);
             return false;
@@ -200,6 +209,7 @@ mod tests {
         check(&post, &Failure::PeerUnserved { told: String::new() }, true);
         check(&post, &Failure::PeerConnect { address: String::new(), reason: String::new() }, true);
         check(&get, &Failure::ClientGone, false);
+        check(&get, &Failure::CallerDeadline(5), false);
         check(&get, &Failure::BadRequest("odd".into()), false);
         let call = |code| Rule::new(&Retry { grpc_codes: vec![code], ..Retry::default() }, &Method::POST, true);
         check(&call(14), &lost(), true);

@@ -21,6 +21,7 @@ use super::{Origin, Target, passthrough};
 use crate::apps::Share;
 use crate::call::Failed;
 use crate::filtering::{self, Filtered, Place};
+use crate::gate::Held;
 use crate::mesh;
 use crate::record::connection::ConnectionRecord;
 use crate::relay::{self, Source};
@@ -73,6 +74,8 @@ pub(super) struct Far<'a> {
     filtered: Filtered<'a>,
     /// The service that it leads to.
     _using: Option<Using>,
+    /// Its place among the connections to that, where those are counted.
+    _held: Option<Held>,
 }
 
 enum Streams {
@@ -124,7 +127,7 @@ pub(super) async fn open<'w>(
         None => {
             let (stream, share, filtered) = passthrough::connect(worker, &snapshot, from, origin, target).await?;
             record.upstream = stream.peer_addr().ok().map(|address| address.to_string());
-            Ok(Far { streams: Streams::plain(stream, share), filtered, _using: None })
+            Ok(Far { streams: Streams::plain(stream, share), filtered, _using: None, _held: None })
         }
     }
 }
@@ -144,6 +147,9 @@ async fn open_mesh<'w>(
     let (filtered, mut permit) = filtering::connection(&worker.filters, &from.outbound, &place).await?;
     let mut attempts = Attempts::new(worker, snapshot, from, goal, None);
     record.metrics = Some(attempts.unreached());
+    let held = attempts.gate().map_or(Ok(None), |(gate, service)| {
+        gate.connect().map_err(|full| Failure::DestinationFull { service: service.to_string(), full })
+    })?;
     loop {
         let attempt = attempts.pick()?;
         let endpoint = &attempt.destination.endpoint;
@@ -154,7 +160,7 @@ async fn open_mesh<'w>(
             Ok(streams) => {
                 record.destination = attempt.destination.peer().map(|peer| peer.destination().to_string());
                 attempt.answered(None, None);
-                return Ok(Far { streams, filtered, _using: Some(using) });
+                return Ok(Far { streams, filtered, _using: Some(using), _held: held });
             }
             Err(Failed::Unprocessed(failure, again)) => {
                 attempts.failed(attempt, failure)?;

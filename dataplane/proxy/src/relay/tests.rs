@@ -3,6 +3,8 @@
 
 #![expect(clippy::large_futures, reason = "a future of a test is made once")]
 
+mod matrix;
+
 use std::rc::Rc;
 
 use http::{Method, Version};

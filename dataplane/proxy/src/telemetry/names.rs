@@ -72,11 +72,13 @@ metrics! {
     Retries = "weft_retries_total", Counter, "Requests sent again because they were provably not processed.";
     Repeats = "weft_policy_retries_total", Counter, "Requests sent again because their rule or their service's TrafficPolicy asks for it.";
     RetriesRefused = "weft_retries_refused_total", Counter, "Retries that the budget refused.";
+    RetriesOverLimit = "weft_retries_over_limit_total", Counter, "Retries that were not made since as many requests were being sent again as their service's TrafficPolicy lets be.";
     WithoutHashKey = "weft_requests_without_hash_key_total", Counter, "Requests and connections that lacked what their service's TrafficPolicy keeps them together by, and went to any endpoint.";
     EndpointsUnreachable = "weft_endpoints_unreachable", Gauge, "Endpoints skipped because no connection could be made to them, as each worker finds.";
     EndpointsEjected = "weft_endpoints_ejected", Gauge, "Endpoints skipped because they failed too often in a row, as each worker finds.";
     Ejections = "weft_ejections_total", Counter, "Endpoints ejected because they failed too often in a row.";
     RequestsPending = "weft_requests_pending", Gauge, "Requests that wait since as many to their service are under way as its TrafficPolicy lets be.";
+    AdaptiveLimit = "weft_adaptive_limit", Gauge, "Requests that may be under way to a service at a time, as their latency has it now, by service.";
     Mirrored = "weft_mirrored_requests_total", Counter, "Copies of requests that routes mirror, by what became of them (result).";
     MirrorsInFlight = "weft_mirrored_requests_in_flight", Gauge, "Copies of requests under way.";
     MirroredServed = "weft_mirrored_requests_served_total", Counter, "Requests of peers that are copies, which their routes mirror.";

@@ -119,6 +119,12 @@ fn a_policy_sets_limits() {
     assert_eq!(limits.as_deref(), Some("20 active requests of each proxy, 5 pending for up to 1s"));
     let told = effective(&world, &name("shop/nothing")).remove(2);
     assert_eq!((told.setting, told.value.as_str(), told.policy), ("limits", "none", None));
+    let spec =
+        "{}, limits: {maxActiveRequests: 9, maxPendingRequests: 1, maxConnections: 4, maxRetries: 0, adaptive: {}}";
+    let told = effective(&with(&[policy("p", &to("web"), spec)]), &name("shop/web")).remove(2);
+    let expect = "9 active requests of each proxy, 1 pending for up to 1s, 3 to 1000 requests by their latency in each \
+                  250ms, 4 TCP connections, 0 retries";
+    assert_eq!((told.setting, told.value.as_str(), told.policy), ("limits", expect, Some(name("shop/p"))));
 }
 
 #[test]

@@ -126,7 +126,7 @@ fn settings_of_a_traffic_policy_are_sent_to_those_who_know_them() {
     assert_eq!(told, "5 of 5xx or 3 unanswered in a row (each within 10s), out for 30s to 5m, at most 10 %");
     let none = Outliers { longest_ms: 1, ..outliers.clone() };
     let both = [None, Some(outliers)];
-    let limits = Some(Limits { active: 9, pending: 2, pending_ms: 1_500 });
+    let limits = Some(Limits { active: 9, pending: 2, pending_ms: 1_500, ..Limits::default() });
     let told = limits.as_ref().unwrap().to_string();
     assert_eq!(told, "9 active requests of each proxy, 2 pending for up to 1s500ms");
     let traffic = |balancing, outliers, limits| Traffic {
@@ -157,6 +157,56 @@ fn settings_of_a_traffic_policy_are_sent_to_those_who_know_them() {
     assert_eq!(odd(nameless, None), "traffic.balancing: a cookie has a name");
     let refused = odd(Balancing::Random, Some(none));
     assert!(refused.starts_with("traffic.outliers: an ejection takes time"), "{refused}");
+}
+
+/// What a proxy of an earlier release can't limit comes with a capability of its own; what it can is written as it was.
+#[test]
+fn limits_of_more_than_requests_are_sent_to_those_who_know_them() {
+    use super::super::TRAFFIC_LIMITS;
+    use crate::bundle::{AdaptiveLimit, Balancing, Limits, Traffic};
+    let Object::Service(plain) = everything().remove(2) else { panic!("the services are third") };
+    let service = |limits: Limits| {
+        let traffic = Traffic {
+            policy: name("shop/p"),
+            balancing: Balancing::default(),
+            outliers: None,
+            limits: Some(limits),
+            request_timeout_ms: None,
+            attempt_timeout_ms: None,
+            retry: None,
+        };
+        Object::Service(Service { traffic: Some(Box::new(traffic)), ..plain.clone() })
+    };
+    let active = Limits { active: 9, pending_ms: 1_000, ..Limits::default() };
+    let envelope = encode(&service(active.clone()));
+    assert_eq!(envelope.requires, [ENDPOINT_PORTS, TRAFFIC_POLICY]);
+    let written = String::from_utf8(envelope.payload.to_vec()).unwrap();
+    assert!(written.contains(r#""limits":{"active":9,"pending":0,"pending_ms":1000}"#), "{written}");
+    let adaptive = |least, most, window_ms| Some(AdaptiveLimit { least, most, window_ms });
+    let none = Limits { active: 0, ..active.clone() };
+    for (limits, told) in [
+        (Limits { connections: Some(4), ..none.clone() }, "4 TCP connections of each proxy"),
+        (Limits { retries: Some(0), ..active.clone() }, "9 active requests of each proxy, 0 retries"),
+        (
+            Limits { adaptive: adaptive(3, 1_000, 250), ..none.clone() },
+            "3 to 1000 requests by their latency in each 250ms of each proxy",
+        ),
+    ] {
+        let service = service(limits.clone());
+        let envelope = encode(&service);
+        assert_eq!(envelope.requires, [ENDPOINT_PORTS, TRAFFIC_POLICY, TRAFFIC_LIMITS]);
+        assert_eq!(receive(with(envelope)).unwrap().delta.upserts.last(), Some(&service));
+        assert_eq!(service.without_preferences(), Some(Object::Service(plain.clone())));
+        assert_eq!(limits.to_string(), told);
+    }
+    let refused = |limits: Limits| receive(with(encode(&service(limits)))).unwrap_err().reason;
+    assert_eq!(refused(none.clone()), "traffic.limits: 0 requests under way are none at all");
+    let connections = Limits { connections: Some(0), ..none.clone() };
+    assert_eq!(refused(connections), "traffic.limits.connections: 0 connections are none at all");
+    for odd in [adaptive(0, 9, 250), adaptive(9, 8, 250), adaptive(1, 9, 0)] {
+        let odd = Limits { adaptive: odd, ..none.clone() };
+        assert!(refused(odd).starts_with("traffic.limits.adaptive: at least 1"));
+    }
 }
 
 /// What a rule prefers comes with a capability: who lacks it gets the rule without.

@@ -70,6 +70,18 @@ pub(super) const RULES: &[Rule] = &[
         make_equal: |_, direct, meshed| each(direct, meshed, version),
     },
     Rule {
+        clause: "gRPC, PROTOCOL-HTTP2.md, Timeout: what is left of it is told on",
+        make_equal: |_, direct, meshed| {
+            let is_it = |key: &str| key.ends_with(".field.grpc-timeout");
+            let told = |seen: &Seen| seen.0.iter().find(|(key, _)| is_it(key)).map(|(_, value)| value.clone());
+            // In a finer unit than any that these cases write it in.
+            if told(&direct.origin).is_some() && told(&meshed.origin).is_some_and(|left| left.ends_with('u')) {
+                direct.origin.forget(|key, _| is_it(key));
+                meshed.origin.forget(|key, _| is_it(key) || key.ends_with(".field.weft-timeout-ms"));
+            }
+        },
+    },
+    Rule {
         clause: "RFC 9110 7.8, 8.6: a request to change protocols has no content, whether or not a length says so",
         make_equal: |_, direct, meshed| each_message(direct, meshed, upgrade_without_length),
     },

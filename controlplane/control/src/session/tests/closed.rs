@@ -4,7 +4,7 @@ use weft_policy::bundle::{
     Egress, Endpoint, FILTER_CONTRACT, FilterAttachment, FilterMode, MeshSettings, OnFailure, Protocol, Route,
     RouteKind, ServedWorkload, Service, WorkloadPort,
 };
-use weft_policy::wire::OUTBOUND_CLOSED;
+use weft_policy::wire::{OUTBOUND_CLOSED, TRAFFIC_POLICY};
 
 use super::*;
 use crate::view::Versions;
@@ -241,6 +241,29 @@ async fn a_proxy_of_an_earlier_release_has_the_route_without_its_mirrors() {
     let svid = control.join("shop/client").await;
     let mut new = Proxy::connect(&control, &svid, "new-1", None, Bundle::default()).await;
     new.take_until(|bundle| bundle.routes.get(&name("m")).is_some_and(Route::mirrors)).await;
+}
+
+/// One that knows TrafficPolicies, but not all that `limits` may hold: it has the service without any of it.
+#[tokio::test]
+async fn a_proxy_that_lacks_a_limit_has_the_service_without_its_traffic_policy() {
+    const POLICY: &str = "{apiVersion: weft.dev/v1alpha1, kind: TrafficPolicy, metadata: {name: few, namespace: shop}, spec: \
+                          {targetRefs: [{kind: Service, name: web}], limits: {maxConnections: 5}}}\n";
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    let revision = control.apply(&format!("{WEB}---\n{POLICY}")).await;
+    let svid = control.join("shop/client").await;
+    let told = ["quic", ENVELOPES, FILTER_CONTRACT, OUTBOUND_CLOSED, TRAFFIC_POLICY];
+    let mut old = Proxy::connect_with(&control, &svid, of_another_release("old-1", &told), Bundle::default()).await;
+    old.take_until(|bundle| !endpoints(bundle).is_empty()).await;
+    assert!(old.bundle.services[&web()].traffic.is_none());
+    let (complete, states) = state(&control, revision, 10_000).await;
+    let why = &states.iter().find(|(name, ..)| name == "old-1").unwrap().2;
+    assert!(!complete && why.contains("as by default: its settings require traffic-limits, which"), "{states:?}");
+    let svid = control.join("shop/client").await;
+    let mut new = Proxy::connect(&control, &svid, "new-1", None, Bundle::default()).await;
+    new.take_until(|bundle| bundle.services.get(&web()).is_some_and(|service| service.traffic.is_some())).await;
+    let limits = new.bundle.services[&web()].traffic.as_ref().unwrap().limits.clone().unwrap();
+    assert_eq!((limits.active, limits.connections), (0, Some(5)));
 }
 
 /// A TrafficPolicy is a preference: a proxy that does not know it has the service as it is without, limits included, and

@@ -1,0 +1,133 @@
+//! What fields mean, what is told on, and what a caller is answered whose time is over.
+
+use http::{Method, Version};
+use weft_transport::http::UpgradeToken;
+
+use super::*;
+use crate::mesh;
+
+fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+    let fields = fields.iter();
+    fields.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+}
+
+fn head(fields: &[(&'static str, &'static str)]) -> RequestHead {
+    let mut headers = HeaderMap::new();
+    for (name, value) in fields {
+        headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+    let path = Some("/".parse().unwrap());
+    RequestHead { method: Method::POST, authority: None, path, protocol: None, headers, version: Version::HTTP_2 }
+}
+
+fn taken(fields: &[(&'static str, &'static str)], limit: Option<u64>) -> (Until, HeaderMap) {
+    let mut head = head(fields);
+    let until = Said::read(&head.headers).take(&mut head);
+    (until.and(limit.map(Duration::from_millis)), head.headers)
+}
+
+const GRPC: (&str, &str) = ("content-type", "application/grpc+proto");
+
+/// What is told on; the clock stands still.
+#[tokio::test(start_paused = true)]
+async fn the_least_of_what_is_said_and_set_is_told_on() {
+    fn check(fields: &[(&'static str, &'static str)], limit: Option<u64>, expect: &[(&'static str, &'static str)]) {
+        let until = taken(fields, limit).0;
+        assert_eq!(until.fields().collect::<HeaderMap>(), headers(expect), "{fields:?} within {limit:?}");
+    }
+    check(&[], None, &[]);
+    check(&[], Some(10_000), &[("weft-timeout-ms", "10000")]);
+    check(&[("weft-timeout-ms", "250")], None, &[("weft-timeout-ms", "250")]);
+    check(&[("weft-timeout-ms", "250")], Some(10_000), &[("weft-timeout-ms", "250")]);
+    // Nobody lengthens what the operator set.
+    check(&[("weft-timeout-ms", "20000")], Some(10_000), &[("weft-timeout-ms", "10000")]);
+    check(&[("weft-timeout-ms", "99999999999999")], Some(10_000), &[("weft-timeout-ms", "10000")]);
+    check(&[("weft-timeout-ms", "soon")], None, &[]);
+    check(&[("weft-timeout-ms", "900"), ("weft-timeout-ms", "70")], None, &[("weft-timeout-ms", "70")]);
+    let both = [("weft-timeout-ms", "5000"), ("grpc-timeout", "5000000u")];
+    check(&[GRPC, ("grpc-timeout", "5S")], None, &both);
+    check(&[GRPC, ("grpc-timeout", "5S")], Some(6_000), &both);
+    let both = [("weft-timeout-ms", "70"), ("grpc-timeout", "70000000n")];
+    check(&[GRPC, ("grpc-timeout", "5S"), ("weft-timeout-ms", "70")], None, &both);
+    check(&[GRPC, ("grpc-timeout", "5S"), ("grpc-timeout", "70m")], Some(200), &both);
+    // Of what is no gRPC call it is a field as any other.
+    check(&[("grpc-timeout", "5S")], None, &[]);
+}
+
+#[test]
+fn a_grpc_timeout_that_means_nothing_is_the_apps() {
+    for value in ["5s", "", "99999999H", "123456789m"] {
+        let (until, left) = taken(&[GRPC, ("grpc-timeout", value)], None);
+        assert!(until.end().is_none() && left["grpc-timeout"] == value, "{value:?}");
+    }
+    assert_eq!(taken(&[GRPC, ("grpc-timeout", "5S")], None).1, headers(&[GRPC]), "it is told as what is left");
+    let plain = [("content-type", "text/plain"), ("grpc-timeout", "5S")];
+    assert_eq!(taken(&plain, None).1, headers(&plain));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_left_shrinks_to_nothing() {
+    let (until, _) = taken(&[GRPC, ("grpc-timeout", "100m")], Some(500));
+    let told = || until.fields().map(|(_, value)| value.to_str().unwrap().to_owned()).collect::<Vec<_>>();
+    assert_eq!(told(), ["100", "100000u"]);
+    assert_eq!(until.plain_fields().count(), 1);
+    tokio::time::advance(Duration::from_millis(60)).await;
+    assert_eq!(told(), ["40", "40000000n"]);
+    assert!(until.check().is_ok());
+    tokio::time::advance(Duration::from_millis(40)).await;
+    assert_eq!(told(), ["0", "0n"]);
+    assert!(matches!(until.check(), Err(Failure::NoTimeLeft)));
+    assert_eq!(until.end_behind().unwrap().left(), BEHIND);
+    // The operator's own is told as it always was.
+    let (own, _) = taken(&[], Some(5));
+    tokio::time::advance(Duration::from_millis(5)).await;
+    assert!(matches!(own.check(), Err(Failure::Timeout(5))));
+    // Time that went by before the fields were read counts.
+    let mut late = head(&[GRPC, ("grpc-timeout", "100m")]);
+    let said = Said::read(&late.headers);
+    tokio::time::advance(Duration::from_millis(70)).await;
+    assert_eq!(said.take(&mut late).end().unwrap().left(), Duration::from_millis(30));
+    assert!(taken(&[("weft-timeout-ms", "0")], None).0.check().is_err());
+}
+
+#[test]
+fn an_upgraded_request_has_none() {
+    let upgraded = head(&[("weft-timeout-ms", "5")]);
+    let mut upgraded = RequestHead { protocol: UpgradeToken::new("websocket"), ..upgraded };
+    assert!(Said::read(&upgraded.headers).take(&mut upgraded).end().is_none());
+}
+
+#[test]
+fn a_caller_whose_time_is_over_is_told_so() {
+    for (failure, stage, reason) in [
+        (Failure::CallerDeadline(5), "response", "caller_deadline"),
+        (Failure::NoTimeLeft, "request", "no_time_left"),
+        (Failure::Timeout(5), "response", "timeout"),
+    ] {
+        let told = failure.verdict();
+        assert_eq!((told.status.as_u16(), told.flag.letters(), told.grpc), (504, "UT", 4), "{failure}");
+        assert_eq!((told.stage, told.reason), (stage, reason), "{failure}");
+        // It is nothing after which another endpoint is tried.
+        assert!(!failure.is_unreachable() && !failure.is_refusal() && !failure.is_unserved());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_is_told_and_passes_on_what_is_left() {
+    let mut call = head(&[GRPC, ("grpc-timeout", "1S"), ("weft-timeout-ms", "250")]);
+    let said = Said::read(&call.headers);
+    mesh::strip(&mut call.headers);
+    let until = said.take(&mut call);
+    tokio::time::advance(Duration::from_millis(50)).await;
+    let value = HeaderValue::from_static("x");
+    let stamp = mesh::Stamp::new(&call, &value, &value, 0).telling(&until);
+    call.headers.extend(stamp.added().fields.iter().cloned());
+    let said = mesh::take(&mut call).deadline;
+    assert_eq!(call.headers, headers(&[GRPC, ("grpc-timeout", "200000u")]), "the rest is for the proxy");
+    tokio::time::advance(Duration::from_millis(20)).await;
+    let until = said.take(&mut call);
+    assert_eq!(
+        until.fields().collect::<HeaderMap>(),
+        headers(&[("weft-timeout-ms", "180"), ("grpc-timeout", "180000u")])
+    );
+}
