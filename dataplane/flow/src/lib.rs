@@ -9,7 +9,10 @@ mod deadline;
 mod repeats;
 
 pub use backoff::Backoff;
-pub use balancer::{Algorithm, Balancer, Outcome, Outliers, Probed, Purpose, Settings, Sign, Vitals, Wanted};
+pub use balancer::{
+    Algorithm, Balancer, Outcome, Outliers, Overprovisioning, Preference, Probed, Purpose, Settings, Sign, SlowStart,
+    Vitals, Wanted,
+};
 pub use bucket::TokenBucket;
 pub use budget::RetryBudget;
 pub use deadline::Deadline;
