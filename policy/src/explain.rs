@@ -1,6 +1,7 @@
 //! Answers what would become of a request, and why: with the same route table and the same authorization engine that
 //! proxies run, over the world as it is. No request is sent.
 
+mod near;
 #[cfg(test)]
 mod tests;
 
@@ -499,6 +500,8 @@ impl Asked<'_> {
             endpoints.filter_map(|endpoint| Some(self.endpoint(endpoint, plan.target.at(&endpoint.workload)?)));
         let endpoints = endpoints.collect();
         let balancing = plan.direct.is_none().then(|| self.balancing(plan.service));
+        let near = plan.direct.is_none().then(|| near::near_first(self.world, &self.principal, plan.service)).flatten();
+        let balancing = balancing.map(|told| near.map_or(told.clone(), |near| format!("{told}; {near}")));
         let service = Some(plan.service.name.to_string());
         let (host, path) = (plan.host.map(str::to_owned), plan.path.as_ref().map(|path| path.standard().into_owned()));
         let (timeouts, retry) = (timeouts(plan), self.retry(plan));

@@ -10,6 +10,7 @@ mod kind;
 pub mod mesh;
 pub mod retry;
 pub mod route;
+pub mod spread;
 pub mod traffic;
 mod value;
 

@@ -51,6 +51,10 @@ pub const ANSWERS_AHEAD: &str = "answers-ahead";
 /// The capability to spread requests as a TrafficPolicy says (`Service::traffic`). Where it lacks, the service comes without.
 pub const TRAFFIC_POLICY: &str = "traffic-policy";
 
+/// The capability to use near endpoints first, to start new ones slowly and to have a panic threshold (`Service::spread`). Where it
+/// lacks, the service comes without.
+pub const SPREAD: &str = "spread";
+
 /// The capability to send again, and to give up attempts, as a rule says. Where it lacks, the route comes without.
 pub const ROUTE_RETRIES: &str = "route-retries";
 
@@ -61,7 +65,7 @@ pub const GRPC_ROUTE: &str = "grpc-route";
 pub const REQUEST_MIRROR: &str = "request-mirror";
 
 /// Capabilities of every proxy of this version, as its Hello says them; [`SCOPE`] comes with them where it is wanted.
-pub const CAPABILITIES: [&str; 12] = [
+pub const CAPABILITIES: [&str; 13] = [
     "quic",
     ENVELOPES,
     FILTER_CONTRACT,
@@ -71,6 +75,7 @@ pub const CAPABILITIES: [&str; 12] = [
     ENDPOINT_PORTS,
     ANSWERS_AHEAD,
     TRAFFIC_POLICY,
+    SPREAD,
     ROUTE_RETRIES,
     GRPC_ROUTE,
     REQUEST_MIRROR,

@@ -9,7 +9,7 @@ mod hashed;
 #[cfg(test)]
 mod models;
 mod outliers;
-mod panic;
+mod panicking;
 #[cfg(test)]
 mod shares;
 #[cfg(test)]
@@ -30,7 +30,7 @@ use distances::Part;
 pub use distances::{Overprovisioning, Preference};
 use hashed::{HashOrder, Placed};
 pub use outliers::{Outliers, Sign};
-use panic::Counts;
+use panicking::Counts;
 pub use slow::SlowStart;
 use slow::{Since, Warming};
 use standing::Told;

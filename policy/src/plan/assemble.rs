@@ -10,7 +10,7 @@ use super::scope::concerns;
 use super::select::{holds_for, selected_by};
 use super::selects;
 use super::unserved::{Targets, targets};
-use super::{Entry, World, traffic};
+use super::{Entry, World, spread, traffic};
 use crate::authz;
 use crate::bundle::serde_json_raw::Json;
 use crate::bundle::{
@@ -213,6 +213,7 @@ pub(super) fn service_entry(world: &World, service: &Object<ServiceSpec>, caller
         vip: service.spec.cluster_ip,
         path_reading: service.path_reading().unwrap_or_default(),
         traffic: traffic::settings(world, &service.name()).map(Box::new),
+        spread: spread::settings(traffic::holding(world, &service.name()), service).map(Box::new),
         endpoints: workloads.iter().copied().map(endpoint).map(|e| (e.workload.clone(), e)).collect(),
     }
 }

@@ -4,7 +4,7 @@
 use super::protection::named;
 use super::route_status::Condition;
 use super::select::is_missing;
-use super::{Entry, World, mesh_settings};
+use super::{Entry, World, mesh_settings, spread};
 use crate::bundle::{Balancing, ObjectName, Traffic};
 use crate::resource::retry::ServiceRetrySpec;
 use crate::resource::{Kind, Object, Spec as _, TargetRef, TrafficPolicySpec, duration_text};
@@ -39,8 +39,10 @@ pub(super) fn settings(world: &World, service: &ObjectName) -> Option<Traffic> {
 pub struct Effective {
     pub setting: &'static str,
     pub value: String,
-    /// The policy that says so. `None`: it is the default.
+    /// The policy that says so. `None`: it is the default, or the Service's own.
     pub policy: Option<ObjectName>,
+    /// The Service itself says so.
+    pub by_service: bool,
 }
 
 fn deadline_text(ms: u64) -> String {
@@ -54,6 +56,7 @@ pub fn effective(world: &World, service: &ObjectName) -> Vec<Effective> {
         setting,
         policy: policy.filter(|_| value.is_some()).map(Object::name),
         value: value.unwrap_or_else(|| default.to_owned()),
+        by_service: false,
     };
     let spec = policy.map(|policy| &policy.spec);
     let balancing = spec.and_then(|spec| Some(spec.load_balancing.as_ref()?.balancing().to_string()));
@@ -61,6 +64,13 @@ pub fn effective(world: &World, service: &ObjectName) -> Vec<Effective> {
     let limits = spec.and_then(|spec| Some(spec.limits.as_ref()?.limits().to_string()));
     let timeouts = spec.and_then(|spec| spec.timeouts.clone()).unwrap_or_default();
     let retry = spec.and_then(|spec| Some(spec.retry.as_ref()?.retry().to_string()));
+    let told = spec.and_then(|spec| spec.load_balancing.as_ref()).map(spread::told).unwrap_or_default();
+    let of_service = world.service(service).filter(|_| told.locality.is_none()).and_then(spread::of_service);
+    let of_service = of_service.map(|it| it.to_string());
+    let locality = match of_service {
+        Some(value) => Effective { setting: "loadBalancing.locality", value, policy: None, by_service: true },
+        None => own("loadBalancing.locality", told.locality, spread::NOBODY_FIRST),
+    };
     let of_mesh = deadline_text(mesh_settings(world, "").request_timeout_ms.unwrap_or_default());
     vec![
         own("loadBalancing", balancing, Balancing::default().algorithm()),
@@ -69,6 +79,9 @@ pub fn effective(world: &World, service: &ObjectName) -> Vec<Effective> {
         own("timeouts.request", timeouts.request_ms.map(deadline_text), &of_mesh),
         own("timeouts.backendRequest", timeouts.backend_request_ms.map(deadline_text), "none"),
         own("retry", retry, "only what provably nobody acted on"),
+        locality,
+        own("loadBalancing.slowStart", told.slow_start, spread::AT_ONCE),
+        own("loadBalancing.panicThresholdPercent", told.panic, spread::NEVER),
     ]
 }
 

@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::check::check;
 use super::{
-    CAPABILITIES, ENDPOINT_PORTS, GRPC_ROUTE, OUTBOUND_CLOSED, REQUEST_MIRROR, ROUTE_RETRIES, Refused, SCOPE,
+    CAPABILITIES, ENDPOINT_PORTS, GRPC_ROUTE, OUTBOUND_CLOSED, REQUEST_MIRROR, ROUTE_RETRIES, Refused, SCOPE, SPREAD,
     TRAFFIC_POLICY, v1,
 };
 use crate::bundle::{Route, RouteKind, Service};
@@ -37,7 +37,8 @@ fn requires(object: &Object) -> Vec<String> {
 fn required_by(service: &Service) -> impl Iterator<Item = &'static str> {
     let has_others = service.ports.iter().any(|port| !port.other_targets.is_empty());
     let ports = has_others.then_some(ENDPOINT_PORTS);
-    ports.into_iter().chain(service.traffic.is_some().then_some(TRAFFIC_POLICY))
+    let traffic = service.traffic.is_some().then_some(TRAFFIC_POLICY);
+    ports.into_iter().chain(traffic).chain(service.spread.is_some().then_some(SPREAD))
 }
 
 fn required_by_route(route: &Route) -> impl Iterator<Item = &'static str> {

@@ -168,6 +168,7 @@ async fn add_traffic_policies(client: &Client, namespace: &str, world: &mut Worl
 fn traffic(world: &World, service: &ObjectName) -> Vec<String> {
     let settings = effective(world, service).into_iter().map(|it| match it.policy {
         Some(policy) => format!("{}: {} (TrafficPolicy {policy})", it.setting, it.value),
+        None if it.by_service => format!("{}: {} (the Service)", it.setting, it.value),
         None => format!("{}: {} (default)", it.setting, it.value),
     });
     let idle = without_effect(world, service).into_iter();

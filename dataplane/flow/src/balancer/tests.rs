@@ -32,6 +32,10 @@ impl Named {
         Self { settings: Settings { algorithm, ..Settings::default() }, ..Self::default() }
     }
 
+    pub(super) fn with(settings: Settings) -> Self {
+        Self { settings, ..Self::default() }
+    }
+
     pub(super) fn update(&mut self, weights: impl IntoIterator<Item = (&'static str, u32)>) {
         self.place(weights.into_iter().map(|(name, weight)| (name, weight.into())));
     }

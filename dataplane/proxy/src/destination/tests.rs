@@ -36,6 +36,7 @@ pub(crate) fn snapshot(endpoints: &[(&str, u8, u32)]) -> Snapshot {
         vip: None,
         path_reading: PathReading::default(),
         traffic: None,
+        spread: None,
         endpoints,
     };
     let local = ServedWorkload {

@@ -67,7 +67,10 @@ fn each_setting_of_a_service_says_whose_it_is() {
             "limits: none (default)",
             "timeouts.request: none (default)",
             "timeouts.backendRequest: none (default)",
-            "retry: only what provably nobody acted on (default)"
+            "retry: only what provably nobody acted on (default)",
+            "loadBalancing.locality: None: all endpoints are as near (default)",
+            "loadBalancing.slowStart: none (default)",
+            "loadBalancing.panicThresholdPercent: 0 (default)"
         ]
     );
     for item in [
@@ -85,6 +88,9 @@ fn each_setting_of_a_service_says_whose_it_is() {
             "timeouts.request: none (default)",
             "timeouts.backendRequest: none (default)",
             "retry: only what provably nobody acted on (default)",
+            "loadBalancing.locality: None: all endpoints are as near (default)",
+            "loadBalancing.slowStart: none (default)",
+            "loadBalancing.panicThresholdPercent: 0 (default)",
             "TrafficPolicy shop/a has no effect: an older one holds"
         ]
     );

@@ -103,6 +103,7 @@ fn guarded_by(on_failure: OnFailure, mode: FilterMode) -> BTreeMap<Key, Object> 
         vip: None,
         path_reading: Default::default(),
         traffic: None,
+        spread: None,
         endpoints: [(name("web-1"), endpoint)].into(),
     };
     let objects = [

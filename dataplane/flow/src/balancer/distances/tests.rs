@@ -107,8 +107,7 @@ fn settings(algorithm: Algorithm, panic_percent: u32) -> Settings {
 }
 
 fn balancer(algorithm: Algorithm, at: &[(&'static str, u32, u8)]) -> Named {
-    let mut named = Named::default();
-    named.settings = settings(algorithm, 0);
+    let mut named = Named::with(settings(algorithm, 0));
     named.place(at.iter().map(|(name, weight, distance)| (*name, Preference { weight: *weight, distance: *distance })));
     named
 }
@@ -136,15 +135,14 @@ fn admitted(model: &BTreeMap<&'static str, Known>, panic_percent: usize) -> (BTr
 /// and over all steps the nearest get what the reference pours into them.
 #[test]
 fn picks_go_where_the_reference_pours_them() {
-    let (mut expected, mut got, mut picks) = (0.0, 0.0, 0.0_f64);
+    let (mut expected, mut got, mut picks) = (0.0_f64, 0.0_f64, 0.0_f64);
     for seed in 0..1_000_u64 {
         let mut dice = seed;
         let mut roll = |bound| below(next_dice(&mut dice), bound);
         // Tables take their time.
         let algorithm = if seed % 50 == 0 { Algorithm::Maglev } else { ALGORITHMS[usize::try_from(seed % 5).unwrap()] };
         let panic_percent = [0, 0, 30, 60][usize::try_from(roll(4)).unwrap()];
-        let mut named = Named::default();
-        named.settings = settings(algorithm, panic_percent);
+        let mut named = Named::with(settings(algorithm, panic_percent));
         let mut model = BTreeMap::<&'static str, Known>::new();
         for _ in 0..20 {
             let name = NAMES[usize::try_from(roll(8)).unwrap()];
@@ -195,7 +193,7 @@ fn picks_go_where_the_reference_pours_them() {
                 let distance = model[picked].preference.distance;
                 assert!(may_be.contains(picked), "{picked} of {model:?}, seed {seed}");
                 assert!(shares[&distance] > 0.0, "{picked} of {model:?}, seed {seed}: {shares:?}");
-                expected += shares.values().next().unwrap();
+                expected += *shares.values().next().unwrap();
                 got += f64::from(u8::from(shares.keys().next() == Some(&distance)));
                 picks += 1.0;
             }
@@ -304,8 +302,7 @@ fn the_only_near_one_is_ejected_and_comes_back() {
 #[test]
 fn where_few_are_in_the_ejected_take_their_shares() {
     for algorithm in ALGORITHMS {
-        let mut named = Named::default();
-        named.settings = settings(algorithm, 50);
+        let mut named = Named::with(settings(algorithm, 50));
         named.update(NAMES[..4].iter().map(|name| (*name, 1)));
         let mut eject = |name: &'static str| {
             assert!(named.ended(name, NOW, NOW, 0, Sign::ServerError));
