@@ -500,8 +500,8 @@ impl Asked<'_> {
             endpoints.filter_map(|endpoint| Some(self.endpoint(endpoint, plan.target.at(&endpoint.workload)?)));
         let endpoints = endpoints.collect();
         let balancing = plan.direct.is_none().then(|| self.balancing(plan.service));
-        let near = plan.direct.is_none().then(|| near::near_first(self.world, &self.principal, plan.service)).flatten();
-        let balancing = balancing.map(|told| near.map_or(told.clone(), |near| format!("{told}; {near}")));
+        let near = balancing.as_ref().and_then(|_| near::near_first(self.world, &self.principal, plan.service));
+        let balancing = balancing.map(|told| near.into_iter().fold(told, |told, near| told + "; " + &near));
         let service = Some(plan.service.name.to_string());
         let (host, path) = (plan.host.map(str::to_owned), plan.path.as_ref().map(|path| path.standard().into_owned()));
         let (timeouts, retry) = (timeouts(plan), self.retry(plan));

@@ -35,6 +35,7 @@ mod mesh {
     mod lines;
     mod load;
     mod local_replies;
+    mod locality;
     mod operators;
     mod outage;
     mod outside;

@@ -5,6 +5,7 @@ mod grpc;
 mod protection;
 mod scope;
 pub(crate) mod shared;
+mod spread;
 pub(crate) mod tenancy;
 mod traffic;
 
