@@ -41,6 +41,11 @@ async fn all_from(caller: &Sidecar, name: &str) {
     .await;
 }
 
+/// Requests that were sent to endpoints so near.
+async fn counted(caller: &Sidecar, nearness: &str) -> f64 {
+    caller.metrics().await.sum("weft_locality_requests_total", &[("nearness", nearness)])
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_near_one_takes_all_until_it_dies_or_fails_and_again_when_it_is_back() {
     let mesh = Mesh::start().await;
@@ -61,13 +66,10 @@ async fn the_near_one_takes_all_until_it_dies_or_fails_and_again_when_it_is_back
 
     apply("");
     all_from(&caller, "near").await;
-    let counted = |nearness: &'static str| async {
-        caller.metrics().await.sum("weft_locality_requests_total", &[("nearness", nearness)])
-    };
-    let (zone, region) = (counted("zone").await, counted("region").await);
+    let (zone, region) = (counted(&caller, "zone").await, counted(&caller, "region").await);
     let answers = twenty(&caller).await;
     assert!(answers.iter().all(|answer| *answer == (200, "near".to_owned())), "{answers:?}");
-    assert_eq!((counted("zone").await, counted("region").await), (zone + 20.0, region));
+    assert_eq!((counted(&caller, "zone").await, counted(&caller, "region").await), (zone + 20.0, region));
     let told = mesh.weft(&["describe", "service", "cart"]);
     let locality = "loadBalancing.locality: Zone: zone, region, then elsewhere, each as far as it carries at 140 % \
                     (TrafficPolicy default/cart)";
@@ -79,7 +81,7 @@ async fn the_near_one_takes_all_until_it_dies_or_fails_and_again_when_it_is_back
     // No ejection is asked for: who can't be reached is out by that alone.
     near.process.kill();
     all_from(&caller, "far").await;
-    assert!(counted("region").await >= region + 20.0);
+    assert!(counted(&caller, "region").await >= region + 20.0);
     near.restart();
     near.ready();
     all_from(&caller, "near").await;

@@ -131,6 +131,19 @@ fn admitted(model: &BTreeMap<&'static str, Known>, panic_percent: usize) -> (BTr
     ([usual, reachable].into_iter().find(|it| !it.is_empty()).unwrap_or_else(|| those(|_| true)), panics)
 }
 
+/// The share of each distance.
+fn poured_at(model: &BTreeMap<&'static str, Known>, may_be: &BTreeSet<&'static str>) -> BTreeMap<u8, f64> {
+    let mut weights = BTreeMap::<u8, (u64, u64)>::new();
+    for (name, known) in model {
+        let weight = u64::from(known.preference.weight);
+        let (all, admitted) = weights.entry(known.preference.distance).or_default();
+        *all += weight;
+        *admitted += if may_be.contains(name) { weight } else { 0 };
+    }
+    let shares = poured(&weights.values().copied().collect::<Vec<_>>(), 140);
+    weights.into_keys().zip(shares).collect()
+}
+
 /// Endpoints come, go, move, are lost, found and ejected: each pick is one that may be picked, at a distance that has a share,
 /// and over all steps the nearest get what the reference pours into them.
 #[test]
@@ -174,17 +187,7 @@ fn picks_go_where_the_reference_pours_them() {
             }
             let (may_be, panics) = admitted(&model, panic_percent as usize);
             assert_eq!(named.is_panicking(), panics, "{model:?} at {panic_percent} %");
-            let distances: BTreeSet<u8> = model.values().map(|known| known.preference.distance).collect();
-            let weights_at = |distance: &u8| {
-                let of = |of_all: bool| -> u64 {
-                    let at = model.iter().filter(|(_, known)| known.preference.distance == *distance);
-                    let at = at.filter(|(name, _)| of_all || may_be.contains(**name));
-                    at.map(|(_, known)| u64::from(known.preference.weight)).sum()
-                };
-                (of(true), of(false))
-            };
-            let shares = poured(&distances.iter().map(weights_at).collect::<Vec<_>>(), 140);
-            let shares: BTreeMap<u8, f64> = distances.iter().copied().zip(shares).collect();
+            let shares = poured_at(&model, &may_be);
             for _ in 0..4 {
                 let key = (roll(4) > 0).then(|| roll(u64::MAX));
                 let picked = named.pick_for(key, NOW, roll(u64::MAX), &[]);
