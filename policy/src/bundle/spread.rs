@@ -183,7 +183,7 @@ impl fmt::Display for Locality {
         };
         write!(f, "{}: {first}", self.prefer.as_str())?;
         for Failover { from, to } in &self.failover {
-            write!(f, ", from {from} {}", to.join(", "))?;
+            write!(f, ", from {from} to {}", to.join(", "))?;
         }
         write!(f, ", then elsewhere, each as far as it carries at {} %", self.overprovisioning_percent)
     }

@@ -74,7 +74,7 @@ impl LocalitySpec {
             refuse("prefer", message.to_owned());
         }
         if let Some(percent) = self.overprovisioning_percent.filter(|percent| !OVERPROVISIONING.contains(percent)) {
-            let (least, most) = (OVERPROVISIONING.start(), OVERPROVISIONING.end());
+            let (least, most) = (*OVERPROVISIONING.start(), *OVERPROVISIONING.end());
             refuse("overprovisioningPercent", format!("{percent} is out of range: {least} to {most}"));
         }
         if self.failover.len() > MAX_FAILOVERS {

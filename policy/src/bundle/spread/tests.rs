@@ -73,7 +73,7 @@ fn settings_are_told_in_words() {
     let told = locality(Prefer::Zone).to_string();
     assert_eq!(
         told,
-        "Zone: zone, region, from eu us, asia, from us eu, then elsewhere, each as far as it carries at 140 %"
+        "Zone: zone, region, from eu to us, asia, from us to eu, then elsewhere, each as far as it carries at 140 %"
     );
     let slow = SlowStart { window_ms: 30_000, least_percent: 10 };
     assert_eq!(slow.to_string(), "from 10 % of the weight to all in 30s");
