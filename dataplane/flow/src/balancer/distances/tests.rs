@@ -84,7 +84,7 @@ fn loads_are_what_is_poured() {
         let got = loads(&as_weights, Overprovisioning(percent));
         for (got, expect) in got.iter().zip(poured(&weights, percent)) {
             let got = *got as f64 / ALL as f64;
-            assert!((got - expect).abs() < 0.000_01, "{weights:?} at {percent} %: {got}, not {expect}");
+            assert!((got - expect).abs() < 0.000_1, "{weights:?} at {percent} %: {got}, not {expect}");
         }
         let is_nobody = weights.iter().all(|(_, admitted)| *admitted == 0);
         assert_eq!(got.iter().sum::<u64>(), if is_nobody { 0 } else { ALL }, "{weights:?}");
