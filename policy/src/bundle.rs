@@ -7,6 +7,7 @@ mod cors;
 mod mirror;
 mod retry;
 mod route_kind;
+mod spread;
 mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +26,7 @@ pub use cors::Cors;
 pub use mirror::Mirror;
 pub use retry::{GRPC_CODES, Retry, is_idempotent};
 pub use route_kind::{RouteKind, RouteName};
+pub use spread::{Failover, Locality, Nearness, Place, Prefer, REGION, SUBZONE, SlowStart, Spread, ZONE};
 pub use traffic::{AdaptiveLimit, Balancing, HashKey, Limits, Outliers, SourceKey, Traffic};
 
 /// The version of the whole world, assigned by the store. Ordered; 0 = nothing yet.
@@ -286,6 +288,9 @@ pub struct Service {
     /// What a TrafficPolicy sets; only to a proxy with the capability `traffic-policy`. Boxed: most services have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traffic: Option<Box<Traffic>>,
+    /// Which endpoints come first; only to a proxy with the capability `spread`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spread: Option<Box<Spread>>,
     /// By workload name; removals arrive ahead of everything else.
     #[serde(with = "by_workload")]
     pub endpoints: BTreeMap<ObjectName, Endpoint>,

@@ -80,7 +80,7 @@ impl Object {
                 let mut closed = service.clone();
                 closed.endpoints.values_mut().for_each(|endpoint| endpoint.mesh_address = NOWHERE);
                 closed.ports.iter_mut().for_each(|port| port.other_targets.clear());
-                closed.traffic = None;
+                (closed.traffic, closed.spread) = (None, None);
                 Some(Self::Service(closed))
             }
             Self::Route(route) => {
@@ -93,10 +93,13 @@ impl Object {
 
     /// The form of this object without what it only prefers, for a proxy that can't do that: it serves as by default, and
     /// nobody is let in by that. What a preference would have held back, such as requests beyond a limit, is sent. `None`: it
-    /// prefers nothing.
+    /// prefers nothing. What is newer goes first: of the form that it gives there may be another without the rest.
     #[must_use]
     pub fn without_preferences(&self) -> Option<Self> {
         match self {
+            Self::Service(service) if service.spread.is_some() => {
+                Some(Self::Service(Service { spread: None, ..service.clone() }))
+            }
             Self::Service(service) if service.traffic.is_some() => {
                 Some(Self::Service(Service { traffic: None, ..service.clone() }))
             }

@@ -1,6 +1,7 @@
 //! Answers what would become of a request, and why: with the same route table and the same authorization engine that
 //! proxies run, over the world as it is. No request is sent.
 
+mod near;
 #[cfg(test)]
 mod tests;
 
@@ -572,6 +573,8 @@ impl Asked<'_> {
             endpoints.filter_map(|endpoint| Some(self.endpoint(endpoint, plan.target.at(&endpoint.workload)?)));
         let endpoints = endpoints.collect();
         let balancing = plan.direct.is_none().then(|| self.balancing(plan.service));
+        let near = balancing.as_ref().and_then(|_| near::near_first(self.world, &self.principal, plan.service));
+        let balancing = balancing.map(|told| near.into_iter().fold(told, |told, near| told + "; " + &near));
         let service = Some(plan.service.name.to_string());
         let (host, path) = (plan.host.map(str::to_owned), plan.path.as_ref().map(|path| path.standard().into_owned()));
         let (timeouts, retry, limits) = (timeouts(self.world, plan), self.retry(plan), limits(self.world, plan));

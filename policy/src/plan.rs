@@ -16,6 +16,7 @@ mod route_status;
 mod scope;
 mod select;
 mod shared;
+mod spread;
 mod tenancy;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -11,6 +11,7 @@ mod kind;
 pub mod mesh;
 pub mod retry;
 pub mod route;
+pub mod spread;
 pub mod template;
 pub mod traffic;
 mod value;

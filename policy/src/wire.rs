@@ -54,6 +54,9 @@ pub const TRAFFIC_POLICY: &str = "traffic-policy";
 /// The capability to limit more than requests (`Limits::is_beyond_requests`). Where it lacks, the service comes without what a
 /// TrafficPolicy sets.
 pub const TRAFFIC_LIMITS: &str = "traffic-limits";
+/// The capability to use near endpoints first, to start new ones slowly and to have a panic threshold (`Service::spread`). Where it
+/// lacks, the service comes without.
+pub const SPREAD: &str = "spread";
 
 /// The capability to send again, and to give up attempts, as a rule says. Where it lacks, the route comes without.
 pub const ROUTE_RETRIES: &str = "route-retries";
@@ -70,7 +73,7 @@ pub const TCP_ROUTE: &str = "tcp-route";
 pub const REQUEST_MIRROR: &str = "request-mirror";
 
 /// Capabilities of every proxy of this version, as its Hello says them; [`SCOPE`] comes with them where it is wanted.
-pub const CAPABILITIES: [&str; 15] = [
+pub const CAPABILITIES: [&str; 16] = [
     "quic",
     ENVELOPES,
     FILTER_CONTRACT,
@@ -81,6 +84,7 @@ pub const CAPABILITIES: [&str; 15] = [
     ANSWERS_AHEAD,
     TRAFFIC_POLICY,
     TRAFFIC_LIMITS,
+    SPREAD,
     ROUTE_RETRIES,
     GRPC_ROUTE,
     TLS_ROUTE,

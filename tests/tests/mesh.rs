@@ -37,6 +37,7 @@ mod mesh {
     mod lines;
     mod load;
     mod local_replies;
+    mod locality;
     mod operators;
     mod outage;
     mod outside;

@@ -619,9 +619,10 @@ fn fitting(target: &Arc<ToldSet>, has: &Capabilities, view: &View) -> (Arc<ToldS
     (Arc::new(fitted), withheld)
 }
 
-/// The form of an object without its preferences, where they are all that the proxy can't do.
+/// The form of an object without those of its preferences that the proxy can't do, where they are all that it can't do.
 fn without_preferences(object: &Object, has: &Capabilities) -> Option<Object> {
-    object.without_preferences().filter(|plain| lacks(&wire::encode(plain), has).is_none())
+    let mut forms = std::iter::successors(object.without_preferences(), Object::without_preferences);
+    forms.find(|plain| lacks(&wire::encode(plain), has).is_none())
 }
 
 /// The form of an object in which the apps of those workloads send nothing whose outbound filters are withheld: what such a

@@ -2,28 +2,37 @@
 //! to its load; equals take it in turn, a slower one is sampled now and then. Whatever the algorithm, who cannot be reached, or
 //! is ejected since it failed in a row, is not picked while another can, and is tried again by one probe or request at a time.
 
+mod distances;
 #[cfg(test)]
 mod ejections;
 mod hashed;
 #[cfg(test)]
 mod models;
 mod outliers;
+mod panicking;
 #[cfg(test)]
 mod shares;
 #[cfg(test)]
 mod simulation;
+mod slow;
 mod standing;
 #[cfg(test)]
 mod tests;
 mod turns;
 mod vitals;
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
 use crate::{below, next_dice};
+use distances::Part;
+pub use distances::{Overprovisioning, Preference};
 use hashed::{HashOrder, Placed};
 pub use outliers::{Outliers, Sign};
+use panicking::Counts;
+pub use slow::SlowStart;
+use slow::{Since, Warming};
 use standing::Told;
 use turns::Turns;
 pub use vitals::Vitals;
@@ -58,6 +67,12 @@ pub struct Settings {
     pub algorithm: Algorithm,
     /// `None`: nobody is ejected.
     pub outliers: Option<Outliers>,
+    /// For endpoints at several distances.
+    pub overprovisioning: Overprovisioning,
+    /// `None`: a new endpoint has its whole weight at once. Not for algorithms by key.
+    pub slow_start: Option<SlowStart>,
+    /// Where fewer than so many of a hundred are in, those that are out although they can be reached are used as well.
+    pub panic_percent: u32,
 }
 
 /// What an endpoint is picked for.
@@ -103,10 +118,13 @@ pub struct Balancer<E> {
     endpoints: Vec<Weighted<E>>,
     /// Endpoints that may be picked. Made anew when an endpoint comes or goes, is lost or found.
     drawn: Vec<Drawn<E>>,
-    /// Those drawn have one weight.
-    uniform: bool,
+    /// Those drawn by how near they are; one part where all are as near.
+    parts: Vec<Part>,
     /// Which of all they are.
     tier: Tier,
+    /// So few are in that those who are out are used as well.
+    panics: bool,
+    warming: Warming,
     unreachable: Vec<Rc<E>>,
     /// With weight: the others take no trial either.
     ejected: Vec<Rc<E>>,
@@ -120,8 +138,8 @@ enum Way {
     #[default]
     PeakEwma,
     LeastRequest,
-    /// Over those drawn: made anew with them.
-    RoundRobin(Turns),
+    /// Over those drawn, of each part: made anew with them.
+    RoundRobin(Vec<Turns>),
     Random,
     /// Over all endpoints with weight, whether they can be reached or not.
     Hashed(HashOrder),
@@ -131,18 +149,20 @@ enum Way {
 struct Weighted<E> {
     endpoint: Rc<E>,
     weight: u64,
+    distance: u8,
 }
 
 impl<E> PartialEq for Weighted<E> {
     fn eq(&self, other: &Self) -> bool {
-        Rc::ptr_eq(&self.endpoint, &other.endpoint) && self.weight == other.weight
+        Rc::ptr_eq(&self.endpoint, &other.endpoint) && (self.weight, self.distance) == (other.weight, other.distance)
     }
 }
 
 #[derive(Debug)]
 struct Drawn<E> {
     endpoint: Rc<E>,
-    /// Sum of the weights up to and including this one.
+    weight: u64,
+    /// Sum of the weights of its part up to and including this one.
     up_to: u64,
 }
 
@@ -151,8 +171,10 @@ impl<E> Default for Balancer<E> {
         Self {
             endpoints: Vec::new(),
             drawn: Vec::new(),
-            uniform: true,
+            parts: Vec::new(),
             tier: Tier::In,
+            panics: false,
+            warming: Warming::default(),
             unreachable: Vec::new(),
             ejected: Vec::new(),
             settings: Settings::default(),
@@ -168,8 +190,11 @@ impl<E: AsRef<Vitals>> Balancer<E> {
 
     /// Replaces the settings and the set. Weight 0 takes nothing, unless all have it: then all are equal (a drained
     /// service still answers better than none).
-    pub fn update(&mut self, settings: Settings, endpoints: impl IntoIterator<Item = (Rc<E>, u32)>) {
-        let weighted = |(endpoint, weight): (Rc<E>, u32)| Weighted { endpoint, weight: weight.into() };
+    pub fn update<P: Into<Preference>>(&mut self, settings: Settings, endpoints: impl IntoIterator<Item = (Rc<E>, P)>) {
+        let weighted = |(endpoint, preference): (Rc<E>, P)| {
+            let Preference { weight, distance } = preference.into();
+            Weighted { endpoint, weight: weight.into(), distance }
+        };
         let mut endpoints: Vec<_> = endpoints.into_iter().map(weighted).collect();
         if endpoints.iter().all(|it| it.weight == 0) {
             endpoints.iter_mut().for_each(|it| it.weight = 1);
@@ -181,6 +206,9 @@ impl<E: AsRef<Vitals>> Balancer<E> {
             return;
         }
         let judges_anew = settings.outliers != self.settings.outliers;
+        if settings.slow_start.is_some() {
+            self.note_new(&endpoints);
+        }
         (self.settings, self.endpoints) = (settings, endpoints);
         if judges_anew {
             self.endpoints.iter().for_each(|it| vitals_of(&it.endpoint).standing.borrow_mut().pardon());
@@ -192,12 +220,21 @@ impl<E: AsRef<Vitals>> Balancer<E> {
         self.way = match settings.algorithm {
             Algorithm::PeakEwma => Way::PeakEwma,
             Algorithm::LeastRequest => Way::LeastRequest,
-            Algorithm::RoundRobin => Way::RoundRobin(Turns::default()),
+            Algorithm::RoundRobin => Way::RoundRobin(Vec::new()),
             Algorithm::Random => Way::Random,
             Algorithm::RingHash => Way::Hashed(HashOrder::ring(&placed())),
             Algorithm::Maglev => Way::Hashed(HashOrder::maglev(&placed(), hashed::SLOTS)),
         };
         self.redraw();
+    }
+
+    /// Notes who of these was not here before; the first of all are not new.
+    fn note_new(&self, endpoints: &[Weighted<E>]) {
+        let known: BTreeSet<*const E> = self.endpoints.iter().map(|it| Rc::as_ptr(&it.endpoint)).collect();
+        for it in endpoints.iter().filter(|it| !known.is_empty() && !known.contains(&Rc::as_ptr(&it.endpoint))) {
+            vitals_of(&it.endpoint).since.set(Since::New);
+            self.warming.begin();
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -218,6 +255,11 @@ impl<E: AsRef<Vitals>> Balancer<E> {
         self.ejected.len()
     }
 
+    /// True while those that are out are used as well, since so few are in.
+    pub fn is_panicking(&self) -> bool {
+        self.panics
+    }
+
     /// An endpoint for what is wanted; `dice` is uniform. Endpoints in `avoid` are taken only where there is nothing else.
     pub fn pick(&self, now: Duration, dice: u64, wanted: Wanted, avoid: &[Rc<E>]) -> Option<&Rc<E>> {
         let Wanted { purpose, key } = wanted;
@@ -230,19 +272,32 @@ impl<E: AsRef<Vitals>> Balancer<E> {
                 return Some(trial);
             }
         }
-        let mut drawn = || self.draw(next_dice(&mut dice), avoid).map(|drawn| &self.drawn[drawn].endpoint);
+        let number = self.part(key.filter(|_| is_by_key), &mut dice, avoid)?;
+        let part = self.parts.get(number)?;
+        let mut drawn = || self.draw(part, now, next_dice(&mut dice), avoid).map(|drawn| &self.drawn[drawn].endpoint);
         match (&self.way, key) {
             // A second attempt takes no turn: it would be that of the endpoint after a broken one.
             (Way::RoundRobin(turns), _) if avoid.is_empty() => {
-                let dice = next_dice(&mut dice);
-                let turn = if purpose == Purpose::Reach { turns.next(dice) } else { turns.take(dice) };
-                turn.map(|drawn| &self.drawn[drawn].endpoint)
+                let (turns, dice) = (turns.get(number)?, next_dice(&mut dice));
+                let turn = match self.warming(now) {
+                    _ if purpose == Purpose::Reach => turns.next(dice),
+                    None => turns.take(dice),
+                    Some(slow) => {
+                        let part_of = |place: usize| self.vitals(part.from + place).grown(slow, now);
+                        turns.take_slowly(dice, slow::WHOLE, part_of)
+                    }
+                };
+                turn.map(|drawn| &self.drawn[part.from + drawn].endpoint)
             }
-            (Way::Hashed(order), Some(key)) => self.first_of(order, key, now, purpose, avoid).or_else(drawn),
+            (Way::Hashed(order), Some(key)) => self.first_of(order, key, part, (now, purpose), avoid).or_else(drawn),
             // Comparisons are remembered, as of a request.
             (Way::PeakEwma | Way::LeastRequest, _) if purpose == Purpose::Reach => drawn(),
-            (Way::PeakEwma, _) => self.compared(now, dice, avoid, |one, other, tie| one.is_better_than(other, tie)),
-            (Way::LeastRequest, _) => self.compared(now, dice, avoid, |one, other, tie| one.has_less_than(other, tie)),
+            (Way::PeakEwma, _) => {
+                self.compared(part, now, dice, avoid, |one, other, tie| one.is_better_than(other, tie))
+            }
+            (Way::LeastRequest, _) => {
+                self.compared(part, now, dice, avoid, |one, other, tie| one.has_less_than(other, tie))
+            }
             (Way::RoundRobin(_) | Way::Random | Way::Hashed(..), _) => drawn(),
         }
     }
@@ -250,48 +305,60 @@ impl<E: AsRef<Vitals>> Balancer<E> {
     /// Of two drawn the one that is better.
     fn compared(
         &self,
+        part: &Part,
         now: Duration,
         mut dice: u64,
         avoid: &[Rc<E>],
         is_better: impl Fn(&Vitals, &Vitals, bool) -> bool,
     ) -> Option<&Rc<E>> {
-        let first = self.draw(next_dice(&mut dice), avoid)?;
-        let second = self.draw(next_dice(&mut dice), avoid)?;
+        let first = self.draw(part, now, next_dice(&mut dice), avoid)?;
+        let second = self.draw(part, now, next_dice(&mut dice), avoid)?;
         // With unequal weights a double draw wins outright; otherwise two endpoints would always get equal shares.
-        let again = first == second && self.uniform;
-        let second = if again { self.other(first, next_dice(&mut dice), avoid) } else { Some(second) };
+        let uniform = part.uniform && self.warming(now).is_none();
+        let again = first == second && uniform;
+        let second = if again { self.other(part, first, next_dice(&mut dice), avoid) } else { Some(second) };
         let chosen = match second {
-            Some(second) if second != first => self.compare((first, second), now, next_dice(&mut dice), is_better),
+            Some(second) if second != first => {
+                self.compare((first, second), uniform, now, next_dice(&mut dice), is_better)
+            }
             _ => first,
         };
         self.vitals(chosen).picked(now);
         Some(&self.drawn[chosen].endpoint)
     }
 
-    /// The first in a key's order that can be reached and is not to be avoided.
+    /// The first in a key's order, of those in this part, that can be reached and is not to be avoided.
     fn first_of(
         &self,
         order: &HashOrder,
         key: u64,
-        now: Duration,
-        purpose: Purpose,
+        part: &Part,
+        (now, purpose): (Duration, Purpose),
         avoid: &[Rc<E>],
     ) -> Option<&Rc<E>> {
         let is_avoided = |endpoint: &Rc<E>| avoid.iter().any(|avoided| Rc::ptr_eq(avoided, endpoint));
-        let all_avoided = !avoid.is_empty() && self.drawn.iter().all(|drawn| is_avoided(&drawn.endpoint));
-        let may_be_used = |endpoint: &&Rc<E>| {
-            let vitals = vitals_of(endpoint);
-            (all_avoided || !is_avoided(endpoint))
+        let those = &self.drawn[part.from..part.to];
+        let all_avoided = !avoid.is_empty() && those.iter().all(|drawn| is_avoided(&drawn.endpoint));
+        let may_be_used = |it: &&Weighted<E>| {
+            let vitals = vitals_of(&it.endpoint);
+            (all_avoided || !is_avoided(&it.endpoint))
+                && it.distance == part.distance
                 && (self.tier.admits(vitals)
                     || avoid.is_empty() && vitals.standing.borrow_mut().take_trial(now, purpose))
         };
-        order.of(key).map(|number| &self.endpoints[number].endpoint).find(may_be_used)
+        if avoid.is_empty()
+            && let Some(nearer) = self.nearer_trial(part.distance, now, purpose)
+        {
+            return Some(nearer);
+        }
+        order.of(key).map(|number| &self.endpoints[number]).find(may_be_used).map(|it| &it.endpoint)
     }
 
     /// Which of two takes the request: the better one, unless the other has not been measured for long.
     fn compare(
         &self,
         (first, second): (usize, usize),
+        uniform: bool,
         now: Duration,
         dice: u64,
         is_better: impl Fn(&Vitals, &Vitals, bool) -> bool,
@@ -299,8 +366,8 @@ impl<E: AsRef<Vitals>> Balancer<E> {
         let (one, other) = (self.vitals(first), self.vitals(second));
         // Of equals with equal weights the one that had less of late takes it three times in four: shares differ less than
         // by chance alone, and requests that alternate between two kinds are not sorted by kind.
-        let favour = if self.uniform { below(dice, 4) < 3 } else { below(dice, 2) == 0 };
-        let tie = if self.uniform { one.had_less_than(other, now) == favour } else { favour };
+        let favour = if uniform { below(dice, 4) < 3 } else { below(dice, 2) == 0 };
+        let tie = if uniform { one.had_less_than(other, now) == favour } else { favour };
         let (winner, loser) = if is_better(one, other, tie) { (first, second) } else { (second, first) };
         // Only one that lost by its speed may have become faster.
         if matches!(self.way, Way::PeakEwma) {
@@ -322,6 +389,7 @@ impl<E: AsRef<Vitals>> Balancer<E> {
         let first = !self.drawn.iter().any(|drawn| vitals_of(&drawn.endpoint).is_reachable());
         vitals.standing.borrow_mut().found(now);
         vitals.forget_latency();
+        self.came_back(vitals, now);
         if first {
             // The fault that kept all endpoints away is over: the others are probed now, or this one would carry alone
             // what they could share.
@@ -366,6 +434,7 @@ impl<E: AsRef<Vitals>> Balancer<E> {
             Told::IsWell => {
                 vitals.standing.borrow_mut().let_in(now);
                 vitals.forget_latency();
+                self.came_back(vitals, now);
             }
         }
         if told != Told::TrialFailed {
@@ -385,23 +454,41 @@ impl<E: AsRef<Vitals>> Balancer<E> {
         all > 1 && (out == 0 || (out + 1).saturating_mul(100) <= all.saturating_mul(outliers.most_percent as usize))
     }
 
-    /// Those with weight who may be picked: those who are in; if nobody is, those who can be reached; if none can, all.
+    /// Those with weight who may be picked: those who are in; if nobody is, or fewer than the panic threshold has it, those who
+    /// can be reached; if none can, all.
     fn tier(&self) -> Tier {
         let any = |tier: &Tier| self.endpoints.iter().any(|it| it.weight > 0 && tier.admits(vitals_of(&it.endpoint)));
-        [Tier::In, Tier::Reachable].into_iter().find(any).unwrap_or(Tier::All)
+        let usual = if self.panics { Tier::Reachable } else { Tier::In };
+        [usual, Tier::Reachable].into_iter().find(any).unwrap_or(Tier::All)
+    }
+
+    fn counts(&self) -> Counts {
+        let of_weight = self.endpoints.iter().filter(|it| it.weight > 0).map(|it| vitals_of(&it.endpoint));
+        let count = |is_one: fn(&Vitals) -> bool| of_weight.clone().filter(|it| is_one(it)).count();
+        Counts { all: of_weight.clone().count(), reachable: count(Vitals::is_reachable), within: count(Vitals::is_in) }
     }
 
     /// Makes what is drawn from anew.
     fn redraw(&mut self) {
+        self.panics = self.settings.panic_percent > 0 && self.counts().are_below(self.settings.panic_percent);
         let tier = self.tier();
         self.tier = tier;
         self.drawn.clear();
-        self.uniform = true;
-        let mut up_to = 0;
-        for it in self.endpoints.iter().filter(|it| it.weight > 0 && tier.admits(vitals_of(&it.endpoint))) {
-            up_to += it.weight;
-            self.uniform &= up_to == it.weight * (self.drawn.len() as u64 + 1);
-            self.drawn.push(Drawn { endpoint: Rc::clone(&it.endpoint), up_to });
+        self.parts.clear();
+        let mut load_up_to = 0;
+        for (distance, load) in self.loads(|vitals| tier.admits(vitals)) {
+            let (from, mut uniform, mut up_to) = (self.drawn.len(), true, 0);
+            let near = self.endpoints.iter().filter(|it| it.distance == distance && it.weight > 0);
+            for it in near.filter(|it| tier.admits(vitals_of(&it.endpoint))) {
+                up_to += it.weight;
+                uniform &= up_to == it.weight * ((self.drawn.len() - from) as u64 + 1);
+                self.drawn.push(Drawn { endpoint: Rc::clone(&it.endpoint), weight: it.weight, up_to });
+            }
+            load_up_to += load;
+            let to = self.drawn.len();
+            if to > from {
+                self.parts.push(Part { from, to, distance, uniform, load_up_to });
+            }
         }
         let those = |is_one: fn(&Vitals, u64) -> bool| {
             let of_them = self.endpoints.iter().filter(move |it| is_one(vitals_of(&it.endpoint), it.weight));
@@ -410,31 +497,38 @@ impl<E: AsRef<Vitals>> Balancer<E> {
         self.unreachable = those(|it, _| !it.is_reachable());
         self.ejected = those(|it, weight| it.is_ejected() && weight > 0);
         if let Way::RoundRobin(turns) = &mut self.way {
-            let mut before = 0;
-            let weights = self.drawn.iter().map(|drawn| drawn.up_to - std::mem::replace(&mut before, drawn.up_to));
-            *turns = Turns::new(weights);
+            let of_part = |part: &Part| Turns::new(self.drawn[part.from..part.to].iter().map(|drawn| drawn.weight));
+            *turns = self.parts.iter().map(of_part).collect();
         }
     }
 
     /// By weight. Where what is drawn is to be avoided, the next one after it that isn't; it itself if there is none.
-    fn draw(&self, dice: u64, avoid: &[Rc<E>]) -> Option<usize> {
-        let at = below(dice, self.drawn.last()?.up_to);
-        let drawn = self.drawn.partition_point(|drawn| drawn.up_to <= at);
-        self.from(drawn, avoid).or(Some(drawn))
+    fn draw(&self, part: &Part, now: Duration, dice: u64, avoid: &[Rc<E>]) -> Option<usize> {
+        let among = &self.drawn[part.from..part.to];
+        let drawn = match self.warming(now) {
+            None => {
+                let at = below(dice, among.last()?.up_to);
+                among.partition_point(|drawn| drawn.up_to <= at)
+            }
+            Some(slow) => Self::draw_warming(among, slow, now, dice)?,
+        };
+        let drawn = part.from + drawn;
+        self.from(part, drawn, avoid).or(Some(drawn))
     }
 
     /// One other than `first`, so that two are compared wherever there are two.
-    fn other(&self, first: usize, dice: u64, avoid: &[Rc<E>]) -> Option<usize> {
-        let count = u64::try_from(self.drawn.len()).ok()?;
+    fn other(&self, part: &Part, first: usize, dice: u64, avoid: &[Rc<E>]) -> Option<usize> {
+        let all = part.to - part.from;
+        let count = u64::try_from(all).ok()?;
         let skip = usize::try_from(below(dice, count.checked_sub(1)?)).ok()?;
-        let other = self.from((first + 1 + skip) % self.drawn.len(), avoid)?;
+        let other = self.from(part, part.from + (first - part.from + 1 + skip) % all, avoid)?;
         (other != first).then_some(other)
     }
 
-    /// The first from `start` on, round the end, that is not to be avoided.
-    fn from(&self, start: usize, avoid: &[Rc<E>]) -> Option<usize> {
+    /// The first of the part from `start` on, round its end, that is not to be avoided.
+    fn from(&self, part: &Part, start: usize, avoid: &[Rc<E>]) -> Option<usize> {
         let avoided = |at: usize| avoid.iter().any(|endpoint| Rc::ptr_eq(endpoint, &self.drawn[at].endpoint));
-        (start..self.drawn.len()).chain(0..start).find(|at| !avoided(*at))
+        (start..part.to).chain(part.from..start).find(|at| !avoided(*at))
     }
 
     fn vitals(&self, drawn: usize) -> &Vitals {

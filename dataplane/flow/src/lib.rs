@@ -11,7 +11,10 @@ mod repeats;
 mod told;
 
 pub use backoff::Backoff;
-pub use balancer::{Algorithm, Balancer, Outcome, Outliers, Probed, Purpose, Settings, Sign, Vitals, Wanted};
+pub use balancer::{
+    Algorithm, Balancer, Outcome, Outliers, Overprovisioning, Preference, Probed, Purpose, Settings, Sign, SlowStart,
+    Vitals, Wanted,
+};
 pub use bucket::TokenBucket;
 pub use budget::RetryBudget;
 pub use deadline::Deadline;

@@ -12,8 +12,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
-use weft_flow::{Algorithm, Balancer, Outliers, Probed, RetryBudget, Settings, Sign, Vitals, Wanted};
-use weft_policy::bundle::{Balancing, Endpoint, ObjectName, Service, ServicePort, Traffic};
+use weft_flow::{
+    Algorithm, Balancer, Outliers, Overprovisioning, Preference, Probed, RetryBudget, Settings, Sign, SlowStart,
+    Vitals, Wanted,
+};
+use weft_policy::bundle::{Balancing, Endpoint, Nearness, ObjectName, Place, Service, ServicePort, Spread, Traffic};
 use weft_policy::route::KeptTarget;
 use weft_transport::quic::PeerKey;
 
@@ -35,6 +38,8 @@ pub struct Destination {
     pub vitals: Vitals,
     /// Tells the control plane of it; `None`: it is not in the mesh.
     reach: Option<Arc<Reach>>,
+    /// How near it is to the workload that calls. `None`: its service has all alike.
+    nearness: Cell<Option<Nearness>>,
     /// `weft-dst` by target port: the first used is nearly always the only one.
     socket: RefCell<Vec<(u16, HeaderValue)>>,
 }
@@ -43,6 +48,11 @@ impl Destination {
     /// The peer that takes its requests; `None`: it is not in the mesh and spoken to in plain text.
     pub fn peer(&self) -> Option<&PeerKey> {
         self.peer.as_ref()
+    }
+
+    /// How near it is, where that counts.
+    pub fn nearness(&self) -> Option<Nearness> {
+        self.nearness.get()
     }
 
     fn found(&self, is_reached: bool, now: Duration) {
@@ -89,6 +99,8 @@ pub struct ServiceState {
     /// One for each endpoint that cannot be reached, and for each that is ejected, so that they are counted over all services.
     unreachable: RefCell<Vec<OpenGuard>>,
     ejected: RefCell<Vec<OpenGuard>>,
+    /// One while so few are in that those that are ejected are used as well.
+    panicking: RefCell<Option<OpenGuard>>,
     all_out: Out,
 }
 
@@ -180,9 +192,13 @@ impl ServiceState {
     }
 
     fn count_out(&self) {
-        let (balancer, Out { unreachable, ejected }) = (self.balancer.borrow(), &self.all_out);
+        let (balancer, Out { unreachable, ejected, panicking }) = (self.balancer.borrow(), &self.all_out);
         self.unreachable.borrow_mut().resize_with(balancer.unreachable(), || unreachable.enter());
         self.ejected.borrow_mut().resize_with(balancer.ejected(), || ejected.enter());
+        let mut panics = self.panicking.borrow_mut();
+        if panics.is_some() != balancer.is_panicking() {
+            *panics = balancer.is_panicking().then(|| panicking.enter());
+        }
     }
 }
 
@@ -288,6 +304,7 @@ impl Destinations {
             gate: RefCell::default(),
             unreachable: RefCell::default(),
             ejected: RefCell::default(),
+            panicking: RefCell::default(),
             all_out: self.out.clone(),
         });
         self.services.borrow_mut().insert(key, Rc::clone(&state));
@@ -313,13 +330,23 @@ impl Destinations {
                     peer,
                     metrics: self.metrics.pair(&labels(from, service, Some(endpoint))),
                     vitals: Vitals::of(&name.to_string()),
+                    nearness: Cell::default(),
                     socket: RefCell::default(),
                 })
             });
         }
         state.ports.borrow_mut().clone_from(&service.ports);
-        let weighted = endpoints().map(|(name, endpoint)| (Rc::clone(&destinations[name]), endpoint.weight));
+        let locality = service.spread.as_ref().and_then(|spread| spread.locality.as_ref());
+        let caller = Place::of(&from.workload.labels);
+        let weighted = endpoints().map(|(name, endpoint)| {
+            let destination = &destinations[name];
+            let nearness = locality.map(|it| it.nearness(caller, Place::of(&endpoint.labels)));
+            destination.nearness.set(nearness);
+            let distance = nearness.map_or(0, Nearness::distance);
+            (Rc::clone(destination), Preference { weight: endpoint.weight, distance })
+        });
         let settings = service.traffic.as_deref().map(settings).unwrap_or_default();
+        let settings = service.spread.as_deref().map_or(settings, |spread| spreading(settings, spread));
         state.ejects.set(settings.outliers.is_some());
         let limits = service.traffic.as_ref().and_then(|traffic| traffic.limits.as_ref());
         state.gate.replace(limits.map(|limits| self.gates.of(&service.name, limits)));
@@ -346,7 +373,21 @@ fn settings(traffic: &Traffic) -> Settings {
         longest: Duration::from_millis(outliers.longest_ms),
         most_percent: outliers.most_percent,
     });
-    Settings { algorithm, outliers }
+    Settings { algorithm, outliers, ..Settings::default() }
+}
+
+fn spreading(settings: Settings, spread: &Spread) -> Settings {
+    let slow_start = spread
+        .slow_start
+        .as_ref()
+        .map(|slow| SlowStart { window: Duration::from_millis(slow.window_ms), least_percent: slow.least_percent });
+    let overprovisioning = spread.locality.as_ref().map(|it| Overprovisioning(it.overprovisioning_percent));
+    Settings {
+        overprovisioning: overprovisioning.unwrap_or_default(),
+        slow_start,
+        panic_percent: spread.panic_percent,
+        ..settings
+    }
 }
 
 /// True where an endpoint is what it was before an update: at another address, or with another identity, it is another.

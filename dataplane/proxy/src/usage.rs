@@ -160,6 +160,7 @@ mod tests {
             vip,
             path_reading: Default::default(),
             traffic: None,
+            spread: None,
             endpoints: Default::default(),
         }
     }

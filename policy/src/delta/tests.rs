@@ -34,6 +34,7 @@ fn service(name: &str, port: u16, endpoints: &[u8]) -> Service {
         vip: None,
         path_reading: PathReading::default(),
         traffic: None,
+        spread: None,
         endpoints: endpoints.iter().map(endpoint).collect(),
     }
 }

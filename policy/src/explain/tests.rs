@@ -509,3 +509,60 @@ fn connections_are_led_by_routes_of_bytes() {
     let refused = "port 5432 takes HTTP only: what is attached to it holds for nothing else";
     check("", &[both[0].clone(), http], Some("a.b"), (false, "", refused));
 }
+
+/// Where the caller is decides who comes first; an account may be in several places, or nowhere.
+#[test]
+fn who_comes_first_is_told_for_the_callers_place() {
+    let workload = |name: &str, account: &str, address: u8, labels: &str| {
+        format!(
+            "---\napiVersion: weft.dev/v1alpha1\nkind: Workload\nmetadata: {{name: {name}, namespace: shop, labels: {{{labels}}}}}\n\
+             spec: {{address: 127.0.1.{address}, serviceAccount: {account}, ports: [{{port: 8080}}]}}\n"
+        )
+    };
+    let at = |region: &str, zone: &str| {
+        format!("topology.kubernetes.io/region: {region}, topology.kubernetes.io/zone: {zone}")
+    };
+    let service = "---\napiVersion: v1\nkind: Service\nmetadata: {name: cart, namespace: shop}\n\
+                   spec: {selector: {app: cart}, ports: [{port: 80, targetPort: 8080}], trafficDistribution: PreferClose}\n";
+    let cart = |region: &str, zone: &str| format!("app: cart, {}", at(region, zone));
+    let workloads = [
+        workload("cart-1", "cart", 1, &cart("eu", "a")),
+        workload("cart-2", "cart", 2, &cart("eu", "b")),
+        workload("cart-3", "cart", 3, &cart("us", "a")),
+        workload("cart-4", "cart", 4, &cart("eu", "b")),
+        workload("one-1", "one", 5, &at("eu", "b")),
+        workload("both-1", "both", 6, &at("eu", "a")),
+        workload("both-2", "both", 7, &at("us", "a")),
+        workload("nowhere-1", "nowhere", 8, "app: nowhere"),
+    ];
+    let text = format!("{SHOP}{service}{}", workloads.concat());
+    let policy = "---\napiVersion: weft.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: near, namespace: shop}\n\
+                  spec: {targetRefs: [{kind: Service, name: cart}], loadBalancing: {algorithm: Random, locality: {prefer: Region}}}\n";
+    let told = |text: &str, from: &str| {
+        let (from, to, path) = (format!("shop/{from}"), "cart".to_owned(), root());
+        let query = Query { sni: None, from, to, port: None, method: get(), path, headers: BTreeMap::new() };
+        explain(&world(text), &query).unwrap().backends.remove(0).balancing.unwrap_or_default()
+    };
+    let by = "as Service shop/cart says";
+    let default = "PeakEwma by default";
+    assert_eq!(
+        told(&text, "one"),
+        format!(
+            "{default}; from eu/b first zone (cart-2, cart-4), then region (cart-1), then elsewhere (cart-3), {by}"
+        )
+    );
+    assert_eq!(
+        told(&text, "both"),
+        format!(
+            "{default}; from eu/a first zone (cart-1), then region (cart-2, cart-4), then elsewhere (cart-3); from us/a first zone \
+             (cart-3), then elsewhere (cart-1, cart-2, cart-4), {by}"
+        )
+    );
+    let nobody = "near endpoints first, and this caller does not say where it is: all are as near";
+    assert_eq!(told(&text, "nowhere"), format!("{default}; {nobody}, {by}"));
+    assert_eq!(
+        told(&format!("{text}{policy}"), "one"),
+        "Random, as TrafficPolicy shop/near says; from eu/b first region (cart-1, cart-2, cart-4), then elsewhere (cart-3), as \
+         TrafficPolicy shop/near says"
+    );
+}

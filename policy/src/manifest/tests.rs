@@ -177,7 +177,12 @@ kind: TrafficPolicy
 metadata: {name: web, namespace: shop}
 spec:
   targetRefs: [{group: "", kind: Service, name: web}]
-  loadBalancing: {algorithm: RingHash, hash: {header: X-User}}
+  loadBalancing:
+    algorithm: RingHash
+    hash: {header: X-User}
+    locality: {prefer: Subzone, failover: [{from: eu, to: [uk, us]}], overprovisioningPercent: 150}
+    slowStart: {window: 0s, minWeightPercent: 20}
+    panicThresholdPercent: 30
   outlierDetection: {consecutive5xx: 3, interval: 5s, baseEjectionTime: 10s, maxEjectionTime: 1m, maxEjectionPercent: 50}
   limits: {maxActiveRequests: 100, maxPendingRequests: 10, maxPendingTime: 500ms}
   template: {name: critical, parameters: {patience: 5s}}

@@ -4,13 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::http_only::{self, RoutesOf};
+use super::merge::merged;
 use super::modifier::actions;
 use super::route_status::resolve;
 use super::scope::concerns;
 use super::select::{holds_for, selected_by};
 use super::selects;
 use super::unserved::{Targets, targets};
-use super::{Entry, World, traffic};
+use super::{Entry, World, spread, traffic};
 use crate::authz;
 use crate::bundle::serde_json_raw::Json;
 use crate::bundle::{
@@ -207,12 +208,14 @@ pub(super) fn service_entry(world: &World, service: &Object<ServiceSpec>, caller
         weight: workload.spec.weight,
         labels: workload.metadata.labels.clone(),
     };
+    let merged = merged(world, &service.name());
     Service {
         name: service.name(),
         ports: service.spec.served_ports().filter_map(port).collect(),
         vip: service.spec.cluster_ip,
         path_reading: service.path_reading().unwrap_or_default(),
-        traffic: traffic::settings(world, &service.name()).map(Box::new),
+        traffic: traffic::settings(&merged).map(Box::new),
+        spread: spread::settings(&merged.spec, service).map(Box::new),
         endpoints: workloads.iter().copied().map(endpoint).map(|e| (e.workload.clone(), e)).collect(),
     }
 }

@@ -34,6 +34,8 @@ pub struct Source {
 pub enum Setter {
     /// The Mesh itself, by its name.
     Mesh(String),
+    /// The service by its own fields.
+    Service(ObjectName),
     /// The template of the service's tier.
     Template(String),
     Policy {
@@ -49,14 +51,14 @@ impl Source {
     pub fn policy(&self) -> Option<&ObjectName> {
         match &self.by {
             Setter::Policy { name, .. } => Some(name),
-            Setter::Mesh(_) | Setter::Template(_) => None,
+            Setter::Mesh(_) | Setter::Service(_) | Setter::Template(_) => None,
         }
     }
 
     /// As bundles name it.
     pub(super) fn name(&self) -> ObjectName {
         match &self.by {
-            Setter::Policy { name, .. } => name.clone(),
+            Setter::Policy { name, .. } | Setter::Service(name) => name.clone(),
             Setter::Mesh(name) | Setter::Template(name) => named(name),
         }
     }
@@ -72,7 +74,7 @@ impl Source {
     /// What it is for; nothing where that is the service itself or follows from the kind.
     fn whole(&self) -> &'static str {
         match (self.level, &self.by) {
-            (Level::Service, _) | (_, Setter::Mesh(_)) => "",
+            (Level::Service, _) | (_, Setter::Mesh(_) | Setter::Service(_)) => "",
             (Level::Mesh, Setter::Template(_) | Setter::Policy { .. }) => "mesh",
             (Level::Tier, Setter::Template(_) | Setter::Policy { .. }) => "tier",
             (Level::Namespace, Setter::Template(_) | Setter::Policy { .. }) => "namespace",
@@ -94,6 +96,7 @@ impl fmt::Display for Setter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Mesh(name) => write!(f, "Mesh {name}"),
+            Self::Service(name) => write!(f, "Service {name}"),
             Self::Template(name) => write!(f, "PolicyTemplate {name}"),
             Self::Policy { name, template: None } => write!(f, "TrafficPolicy {name}"),
             Self::Policy { name, template: Some(template) } => {

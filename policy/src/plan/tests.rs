@@ -6,6 +6,7 @@ mod grpc;
 mod protection;
 mod scope;
 pub(crate) mod shared;
+mod spread;
 mod streams;
 pub(crate) mod tenancy;
 mod tiers;

@@ -4,15 +4,14 @@ use super::merge::{Idle, Level, Merged, Setter, Source, merged, older_of_tier, o
 use super::protection::named;
 use super::route_status::Condition;
 use super::select::is_missing;
-use super::{World, mesh_settings};
+use super::{World, mesh_settings, spread};
 use crate::bundle::{Balancing, ObjectName, Traffic};
 use crate::resource::retry::ServiceRetrySpec;
 use crate::resource::template::{self, Misfit, TemplateRef};
 use crate::resource::{Kind, Object, PolicyTemplateSpec, TrafficPolicySpec, duration_text};
 
 /// The settings of a service. `None`: all are as by default.
-pub(super) fn settings(world: &World, service: &ObjectName) -> Option<Traffic> {
-    let merged = merged(world, service);
+pub(super) fn settings(merged: &Merged) -> Option<Traffic> {
     let policy = merged.nearest()?.name();
     let spec = &merged.spec;
     let balancing = spec.load_balancing.as_ref().map(|spec| spec.balancing()).unwrap_or_default();
@@ -45,11 +44,16 @@ fn deadline_text(ms: u64) -> String {
     if ms == 0 { "none".to_owned() } else { duration_text(ms) }
 }
 
+/// The key under which a setting is said, which may be that of several.
+fn said_as(setting: &'static str) -> &'static str {
+    if setting.starts_with("loadBalancing.") { "loadBalancing" } else { setting }
+}
+
 /// Every setting of a service, each with who set it.
 pub fn effective(world: &World, service: &ObjectName) -> Vec<Effective> {
     let Merged { spec, sources, idle: _ } = merged(world, service);
     let own = |setting, value: Option<String>, default: &str| {
-        let by = value.is_some().then(|| sources.get(setting).cloned()).flatten();
+        let by = value.is_some().then(|| sources.get(said_as(setting)).cloned()).flatten();
         let policy = by.as_ref().and_then(Source::policy).cloned();
         Effective { setting, value: value.unwrap_or_else(|| default.to_owned()), policy, by }
     };
@@ -58,6 +62,13 @@ pub fn effective(world: &World, service: &ObjectName) -> Vec<Effective> {
     let limits = spec.limits.as_ref().map(|spec| spec.limits().to_string());
     let timeouts = spec.timeouts.clone().unwrap_or_default();
     let retry = spec.retry.as_ref().map(|spec| spec.retry().to_string());
+    let told = spec.load_balancing.as_ref().map(spread::told).unwrap_or_default();
+    let of_service = world.service(service).filter(|_| told.locality.is_none()).and_then(spread::of_service);
+    let mut locality = own("loadBalancing.locality", told.locality, spread::NOBODY_FIRST);
+    if let Some(of_service) = of_service {
+        let by = Some(Source { level: Level::Service, by: Setter::Service(service.clone()) });
+        locality = Effective { value: of_service.to_string(), by, ..locality };
+    }
     let of_mesh = deadline_text(mesh_settings(world, "").request_timeout_ms.unwrap_or_default());
     let mut all = vec![
         own("loadBalancing", balancing, Balancing::default().algorithm()),
@@ -66,6 +77,9 @@ pub fn effective(world: &World, service: &ObjectName) -> Vec<Effective> {
         own("timeouts.request", timeouts.request_ms.map(deadline_text), &of_mesh),
         own("timeouts.backendRequest", timeouts.backend_request_ms.map(deadline_text), "none"),
         own("retry", retry, "only what provably nobody acted on"),
+        locality,
+        own("loadBalancing.slowStart", told.slow_start, spread::AT_ONCE),
+        own("loadBalancing.panicThresholdPercent", told.panic, spread::NEVER),
     ];
     let is_mesh_s = |it: &&mut Effective| it.setting == "timeouts.request" && it.by.is_none();
     all.iter_mut().filter(is_mesh_s).for_each(|it| it.by = by_mesh(world));

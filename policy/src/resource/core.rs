@@ -90,6 +90,11 @@ impl ServiceSpec {
         self.served_ports().find(|port| port.port == number)
     }
 
+    /// True where it asks for endpoints of the caller's zone first.
+    pub(crate) fn prefers_zone(&self) -> bool {
+        matches!(self.traffic_distribution.as_deref(), Some("PreferClose" | "PreferSameZone"))
+    }
+
     pub(crate) fn check(&self) -> Vec<(String, String)> {
         let mut wrong = Vec::new();
         for (i, port) in self.ports.iter().enumerate() {
@@ -133,8 +138,9 @@ impl ServiceSpec {
             let message = "Local has no effect: endpoints of other machines are used too".to_owned();
             tell("internalTrafficPolicy", message);
         }
-        if let Some(distribution) = &self.traffic_distribution {
-            tell("trafficDistribution", format!("{distribution:?} has no effect: near endpoints are not preferred"));
+        if let Some(distribution) = self.traffic_distribution.as_deref().filter(|_| !self.prefers_zone()) {
+            let message = format!("{distribution:?} has no effect: PreferClose and PreferSameZone have one");
+            tell("trafficDistribution", message);
         }
         if !self.external_ips.is_empty() {
             tell("externalIPs", "no traffic is taken at these addresses".to_owned());

@@ -9,9 +9,10 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::retry::{ServiceRetrySpec, Timeouts};
+use super::spread::{LocalitySpec, SlowStartSpec};
 use super::template::TemplateRef;
 use super::{Metadata, ROOT_NAMESPACE, TargetKind, TargetRef, value};
-use crate::bundle::{AdaptiveLimit, Balancing, HashKey, Limits, Outliers, SourceKey};
+use crate::bundle::{AdaptiveLimit, Balancing, HashKey, Limits, Outliers, SourceKey, Spread};
 
 /// Targets that one policy may have, as Gateway API bounds it.
 const MAX_TARGETS: usize = 16;
@@ -47,6 +48,20 @@ pub struct LoadBalancingSpec {
     /// For the algorithms that go by it, which need one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hash: Option<HashSpec>,
+    /// Absent: as the Service's `trafficDistribution` says, else all endpoints are as near.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub locality: Option<LocalitySpec>,
+    /// Absent: a new endpoint has its whole weight at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slow_start: Option<SlowStartSpec>,
+    /// 0: who is ejected takes nothing while another can.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub panic_threshold_percent: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -313,11 +328,33 @@ impl HashSpec {
     }
 }
 
+impl Algorithm {
+    fn is_by_key(self) -> bool {
+        matches!(self, Algorithm::RingHash | Algorithm::Maglev)
+    }
+}
+
 impl LoadBalancingSpec {
     /// Everything that is wrong; keys are inside `loadBalancing`.
-    fn check(&self) -> Option<(&'static str, String)> {
+    fn check(&self) -> Vec<(String, String)> {
+        let of_algorithm = self.check_algorithm().map(|(key, message)| (key.to_owned(), message));
+        let mut wrong: Vec<_> = of_algorithm.into_iter().collect();
+        let locality = self.locality.iter().flat_map(LocalitySpec::check);
+        wrong.extend(locality.map(|(key, message)| (format!("locality.{key}"), message)));
+        let by_key = self.algorithm.is_by_key().then(|| format!("{:?}", self.algorithm));
+        let slow = self.slow_start.iter().flat_map(|slow| slow.check(by_key.as_deref()));
+        let within = |key: &str| if key.is_empty() { String::new() } else { format!(".{key}") };
+        wrong.extend(slow.map(|(key, message)| (format!("slowStart{}", within(&key)), message)));
+        if self.panic_threshold_percent > 100 {
+            let message = format!("{} is out of range: 0 to 100", self.panic_threshold_percent);
+            wrong.push(("panicThresholdPercent".to_owned(), message));
+        }
+        wrong
+    }
+
+    fn check_algorithm(&self) -> Option<(&'static str, String)> {
         let algorithm = self.algorithm;
-        let is_by_key = matches!(algorithm, Algorithm::RingHash | Algorithm::Maglev);
+        let is_by_key = algorithm.is_by_key();
         let one = "one of `header`, `cookie` and `source`";
         match &self.hash {
             None if is_by_key => Some(("algorithm", format!("{algorithm:?} needs `hash`: {one}"))),
@@ -340,6 +377,16 @@ impl LoadBalancingSpec {
             Algorithm::Random => Balancing::Random,
             Algorithm::RingHash => key().map(Balancing::RingHash).unwrap_or_default(),
             Algorithm::Maglev => key().map(Balancing::Maglev).unwrap_or_default(),
+        }
+    }
+
+    /// The same of where endpoints are and how long they have been there. What is not fit is as if it were not there.
+    pub(crate) fn spread(&self) -> Spread {
+        let slow = self.slow_start.as_ref().filter(|_| !self.algorithm.is_by_key());
+        Spread {
+            locality: self.locality.as_ref().and_then(LocalitySpec::locality),
+            slow_start: slow.and_then(SlowStartSpec::slow_start),
+            panic_percent: self.panic_threshold_percent.min(100),
         }
     }
 }
@@ -394,7 +441,7 @@ impl TrafficPolicySpec {
     /// Everything that is wrong with what it sets; keys are inside `spec`.
     pub(crate) fn check_settings(&self) -> Vec<(String, String)> {
         let mut wrong = Vec::new();
-        let balancing = self.load_balancing.as_ref().and_then(LoadBalancingSpec::check);
+        let balancing = self.load_balancing.iter().flat_map(LoadBalancingSpec::check);
         wrong.extend(balancing.map(|(key, message)| (format!("loadBalancing.{key}"), message)));
         let outliers = self.outlier_detection.iter().flat_map(OutlierSpec::check);
         let within = |key: &str| if key.is_empty() { String::new() } else { format!(".{key}") };

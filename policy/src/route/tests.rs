@@ -48,6 +48,7 @@ fn service(text: &str, vip: Option<&str>, endpoints: &[(&str, &str)]) -> Service
         vip: vip.map(|vip| vip.parse().unwrap()),
         path_reading: PathReading::default(),
         traffic: None,
+        spread: None,
         endpoints: endpoints.iter().map(endpoint).collect(),
     }
 }

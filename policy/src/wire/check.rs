@@ -3,12 +3,13 @@
 use super::{FILTER_CONTRACT, WireError};
 use crate::bundle::{
     AdaptiveLimit, Cors, FilterAttachment, HashKey, HeaderModifier, Limits, Mirror, PathChange, PathMatch, Redirect,
-    Retry, Route, RouteAction, RouteKind, RouteMatch, RouteRule, ServedWorkload, Service,
+    Retry, Route, RouteAction, RouteKind, RouteMatch, RouteRule, ServedWorkload, Service, Spread,
 };
 use crate::delta::Object;
 use crate::identity::is_subdomain;
 use crate::resource::retry::RETRIED_CODES;
 use crate::resource::route::REDIRECTS;
+use crate::resource::spread::OVERPROVISIONING;
 use crate::route::pattern;
 
 type Checked = Result<(), WireError>;
@@ -46,6 +47,7 @@ fn service_is_fit(service: &Service) -> Checked {
             return fault(format!("ports[{index}].other_targets"), format_args!("{workload}: 0 is not a port"));
         }
     }
+    service.spread.as_ref().map_or(Ok(()), |spread| spread_is_fit(spread))?;
     let Some(traffic) = &service.traffic else { return Ok(()) };
     if let Some(outliers) = &traffic.outliers
         && (outliers.ejection_ms == 0 || outliers.longest_ms < outliers.ejection_ms)
@@ -77,6 +79,28 @@ fn limits_are_fit(limits: &Limits) -> Checked {
         }
         Some(_) | None => Ok(()),
     }
+}
+
+fn spread_is_fit(spread: &Spread) -> Checked {
+    let Spread { locality, slow_start, panic_percent } = spread;
+    if let Some(locality) = locality
+        && !OVERPROVISIONING.contains(&locality.overprovisioning_percent)
+    {
+        let percent = locality.overprovisioning_percent;
+        return fault(
+            "spread.locality",
+            format_args!("what endpoints carry is not {percent} % of their part that is in"),
+        );
+    }
+    if let Some(slow) = slow_start
+        && (slow.window_ms == 0 || !(1..=100).contains(&slow.least_percent))
+    {
+        return fault("spread.slow_start", "a weight grows from 1 to 100 % of itself on, and that takes time");
+    }
+    if *panic_percent > 100 {
+        return fault("spread.panic_percent", format_args!("{panic_percent} is more than a hundred"));
+    }
+    Ok(())
 }
 
 fn route_is_fit(route: &Route) -> Checked {

@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::check::check;
 use super::{
-    CAPABILITIES, ENDPOINT_PORTS, GRPC_ROUTE, OUTBOUND_CLOSED, REQUEST_MIRROR, ROUTE_RETRIES, Refused, SCOPE,
+    CAPABILITIES, ENDPOINT_PORTS, GRPC_ROUTE, OUTBOUND_CLOSED, REQUEST_MIRROR, ROUTE_RETRIES, Refused, SCOPE, SPREAD,
     TCP_ROUTE, TLS_ROUTE, TRAFFIC_LIMITS, TRAFFIC_POLICY, v1,
 };
 use crate::bundle::{Limits, Route, RouteKind, Service};
@@ -39,7 +39,11 @@ fn required_by(service: &Service) -> impl Iterator<Item = &'static str> {
     let ports = has_others.then_some(ENDPOINT_PORTS);
     let limits = service.traffic.as_ref().and_then(|traffic| traffic.limits.as_ref());
     let limits = limits.is_some_and(Limits::is_beyond_requests).then_some(TRAFFIC_LIMITS);
-    ports.into_iter().chain(service.traffic.is_some().then_some(TRAFFIC_POLICY)).chain(limits)
+    ports
+        .into_iter()
+        .chain(service.traffic.is_some().then_some(TRAFFIC_POLICY))
+        .chain(limits)
+        .chain(service.spread.is_some().then_some(SPREAD))
 }
 
 fn required_by_route(route: &Route) -> impl Iterator<Item = &'static str> {

@@ -128,6 +128,7 @@ fn everything() -> Vec<Object> {
             path_reading,
             vip: Some("10.0.0.1".parse().unwrap()),
             traffic: None,
+            spread: None,
             endpoints: BTreeMap::from([(name("shop/web-1"), endpoint)]),
         }),
         Object::Route(Route {

@@ -136,6 +136,7 @@ impl Pair {
             vip: None,
             path_reading: PathReading::default(),
             traffic: None,
+            spread: None,
             endpoints: BTreeMap::from([(name("origin"), endpoint)]),
         }
     }

@@ -32,15 +32,23 @@ impl Named {
         Self { settings: Settings { algorithm, ..Settings::default() }, ..Self::default() }
     }
 
+    pub(super) fn with(settings: Settings) -> Self {
+        Self { settings, ..Self::default() }
+    }
+
     pub(super) fn update(&mut self, weights: impl IntoIterator<Item = (&'static str, u32)>) {
+        self.place(weights.into_iter().map(|(name, weight)| (name, weight.into())));
+    }
+
+    pub(super) fn place(&mut self, preferences: impl IntoIterator<Item = (&'static str, Preference)>) {
         let mut known = std::mem::take(&mut self.endpoints);
-        let weights: BTreeMap<_, _> = weights.into_iter().collect();
-        for name in weights.keys() {
+        let preferences: BTreeMap<_, _> = preferences.into_iter().collect();
+        for name in preferences.keys() {
             let new = || Rc::new(Endpoint { name, vitals: Vitals::of(name) });
             self.endpoints.insert(name, known.remove(name).unwrap_or_else(new));
         }
         self.left.extend(known);
-        self.balancer.update(self.settings, self.endpoints.values().map(Rc::clone).zip(weights.into_values()));
+        self.balancer.update(self.settings, self.endpoints.values().map(Rc::clone).zip(preferences.into_values()));
     }
 
     pub(super) fn pick(&self, now: Duration, dice: u64, avoid: &[&'static str]) -> Option<&'static str> {
@@ -96,6 +104,10 @@ impl Named {
 
     pub(super) fn ejected(&self) -> usize {
         self.balancer.ejected()
+    }
+
+    pub(super) fn is_panicking(&self) -> bool {
+        self.balancer.is_panicking()
     }
 
     pub(super) fn unreachable(&self) -> usize {

@@ -41,6 +41,17 @@ impl Turns {
         Some(*place)
     }
 
+    /// The same, where an endpoint has only the part of its weight that `part_of` tells of its place, of `whole`: its next turn
+    /// comes later in proportion.
+    pub(super) fn take_slowly(&self, dice: u64, whole: u64, part_of: impl Fn(usize) -> u64) -> Option<usize> {
+        self.begin(dice);
+        let mut due = self.due.borrow_mut();
+        let mut first = due.peek_mut()?;
+        let Reverse((at, place)) = &mut *first;
+        *at += u128::from(self.steps[*place]) * u128::from(whole) / u128::from(part_of(*place).max(1));
+        Some(*place)
+    }
+
     /// The same, and it stays its turn.
     pub(super) fn next(&self, dice: u64) -> Option<usize> {
         self.begin(dice);

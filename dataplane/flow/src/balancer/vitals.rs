@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use super::Outcome;
+use super::slow::Since;
 use super::standing::Standing;
 
 /// The latest sample counts at least this much, and the more the longer ago the one before it was.
@@ -39,6 +40,8 @@ pub struct Vitals {
     picks: Cell<Picks>,
     rest: Cell<Rest>,
     pub(super) standing: RefCell<Standing>,
+    /// For services that let endpoints start slowly.
+    pub(super) since: Cell<Since>,
 }
 
 /// The typical latency. A mean of logarithms: one sample that is 500 times as long as the others weighs as much as ten

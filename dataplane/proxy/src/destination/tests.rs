@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use weft_flow::Purpose;
 use weft_policy::bundle::{
-    AppVersion, Bundle, Egress, HashKey, MeshSettings, Protocol, ServedWorkload, SourceKey, Traffic,
+    AppVersion, Bundle, Egress, HashKey, Locality, MeshSettings, Prefer, Protocol, REGION, ServedWorkload, SourceKey,
+    Traffic, ZONE,
 };
 use weft_policy::path::PathReading;
 
@@ -36,6 +37,7 @@ pub(crate) fn snapshot(endpoints: &[(&str, u8, u32)]) -> Snapshot {
         vip: None,
         path_reading: PathReading::default(),
         traffic: None,
+        spread: None,
         endpoints,
     };
     let local = ServedWorkload {
@@ -196,6 +198,74 @@ fn who_fails_in_a_row_is_ejected_where_a_policy_says_so() {
     assert_eq!(fixture.out.ejected.value(), 1);
     drop(fixture.service(&snapshot(&all)));
     assert_eq!(fixture.out.ejected.value(), 0);
+}
+
+#[test]
+fn near_endpoints_come_first_where_the_service_says_so() {
+    let place = |region: &str, zone: &str| {
+        BTreeMap::from([(REGION.to_owned(), region.to_owned()), (ZONE.to_owned(), zone.to_owned())])
+    };
+    let all = [("near", 2, 1), ("far", 3, 1), ("farther", 4, 1)];
+    let spread = |spread: Option<Spread>| {
+        let mut bundle = Bundle::clone(&snapshot(&all).bundle);
+        bundle.workloads.get_mut("shop/web").unwrap().labels = place("eu", "a");
+        let service = bundle.services.get_mut(&name("reviews")).unwrap();
+        service.spread = spread.map(Box::new);
+        for (endpoint, labels) in [("near", place("eu", "a")), ("far", place("eu", "b")), ("farther", place("us", "a"))]
+        {
+            service.endpoints.get_mut(&name(endpoint)).unwrap().labels = labels;
+        }
+        Snapshot::build(Arc::new(bundle), &HashMap::new()).unwrap()
+    };
+    let locality = Some(Locality { prefer: Prefer::Zone, failover: Vec::new(), overprovisioning_percent: 140 });
+    let (near, alike) = (spread(Some(Spread { locality, ..Spread::default() })), spread(None));
+    let fixture = Fixture::new();
+    let picks = |state: &ServiceState| -> Vec<(String, Option<Nearness>)> {
+        let pick = |dice: u64| state.pick(Duration::ZERO, dice << 58, request(None), &[]).unwrap();
+        let picked: BTreeSet<_> =
+            (0..64).map(pick).map(|it| (it.endpoint.workload.name.clone(), it.nearness())).collect();
+        picked.into_iter().collect()
+    };
+    let at = |name: &str, nearness| vec![(name.to_owned(), Some(nearness))];
+    let state = fixture.service(&near);
+    assert_eq!(picks(&state), at("near", Nearness::Zone));
+    for (lost, left) in [("near", at("far", Nearness::Region)), ("far", at("farther", Nearness::Elsewhere))] {
+        state.not_reached(&state.direct(&name(lost)).unwrap(), Duration::ZERO, 1);
+        assert_eq!(picks(&state), left);
+    }
+    state.reached(&state.direct(&name("near")).unwrap(), Duration::ZERO);
+    assert_eq!(picks(&state), at("near", Nearness::Zone));
+    state.reached(&state.direct(&name("far")).unwrap(), Duration::ZERO);
+    // Another revision without it has all alike.
+    let picked = picks(&fixture.service(&alike));
+    assert!(picked.len() == 3 && picked.iter().all(|(_, nearness)| nearness.is_none()), "{picked:?}");
+}
+
+#[test]
+fn a_service_that_panics_is_counted() {
+    let fixture = Fixture::new();
+    let all = [("a", 2, 1), ("b", 3, 1), ("c", 4, 1)];
+    let mut bundle = Bundle::clone(&balanced(&all, Balancing::default()).bundle);
+    let service = bundle.services.get_mut(&name("reviews")).unwrap();
+    service.spread = Some(Box::new(Spread { panic_percent: 50, ..Spread::default() }));
+    service.traffic.as_mut().unwrap().outliers = Some(weft_policy::bundle::Outliers {
+        consecutive_5xx: 1,
+        consecutive_gateway_errors: 0,
+        consecutive_local_failures: 0,
+        interval_ms: 10_000,
+        ejection_ms: 30_000,
+        longest_ms: 30_000,
+        most_percent: 100,
+    });
+    let state = fixture.service(&Snapshot::build(Arc::new(bundle), &HashMap::new()).unwrap());
+    let counted = ["a", "b"].map(|broken| {
+        let broken = state.direct(&name(broken)).unwrap();
+        assert!(state.ended(&broken, Duration::ZERO, Duration::from_secs(1), 0, Sign::ServerError));
+        fixture.out.panicking.value()
+    });
+    assert_eq!(counted, [0, 1], "one of three is in");
+    drop(fixture.service(&snapshot(&all)));
+    assert_eq!(fixture.out.panicking.value(), 0);
 }
 
 #[test]

@@ -221,6 +221,9 @@ impl<'a> Attempts<'a> {
         let nobody = || Failure::NoEndpoints { service: state.name.to_string() };
         let (port, destination) = picked.ok_or_else(nobody)?;
         destination.vitals.started();
+        if let Some(nearness) = destination.nearness().filter(|_| self.is_spread()) {
+            worker.ledger.counters.near(nearness).increment(1);
+        }
         let last = self.is_last(&destination);
         let connect_timeout = self
             .attempt_timeout
@@ -243,6 +246,11 @@ impl<'a> Attempts<'a> {
             outcome: Outcome::Cancelled,
             sign: Sign::Nothing,
         })
+    }
+
+    /// True for what goes to any endpoint that is picked, and is sent there.
+    fn is_spread(&self) -> bool {
+        self.direct.is_none() && self.key.purpose != Purpose::Reach
     }
 
     /// One that has not had the request, where it is sent again although others may have acted on it.

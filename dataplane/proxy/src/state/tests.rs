@@ -127,6 +127,7 @@ fn of_what_was_answered_only_what_is_there_is_read_again() {
         vip: Some(IpAddr::from([10, 0, 0, 1])),
         path_reading: Default::default(),
         traffic: None,
+        spread: None,
         endpoints: Default::default(),
     };
     let [there, gone] = [[10, 0, 0, 1], [10, 0, 0, 2]].map(|ip| Ask::address(ip.into()));

@@ -1,6 +1,7 @@
 //! Counters of rare events that belong to no pair of workloads. Those of the request path are resolved once; the rest are
 //! looked up by their labels as they happen.
 
+use weft_policy::bundle::Nearness;
 use weft_transport::detect::Detected;
 use weft_transport::http::{Refusal, Refused};
 use weft_transport::mesh::Breach;
@@ -23,9 +24,13 @@ pub struct Counters {
     pub connections_refused: metrics::Counter,
     pub without_hash_key: metrics::Counter,
     pub ejections: metrics::Counter,
+    near: [metrics::Counter; 5],
     pub mirrored_served: metrics::Counter,
     detected: [metrics::Counter; 5],
 }
+
+const NEAR: [Nearness; 5] =
+    [Nearness::Subzone, Nearness::Zone, Nearness::Region, Nearness::Failover(0), Nearness::Elsewhere];
 
 const DETECTED: [&str; 5] = ["none", "http1", "http2", "tls", "opaque"];
 
@@ -34,6 +39,11 @@ impl Counters {
     pub fn register() -> Self {
         let counter = |metric: Metric| {
             let counter = metrics::counter!(metric.name());
+            counter.absolute(0);
+            counter
+        };
+        let near = |nearness: Nearness| {
+            let counter = metrics::counter!(Metric::LocalityRequests.name(), "nearness" => nearness.as_str());
             counter.absolute(0);
             counter
         };
@@ -71,9 +81,20 @@ impl Counters {
             connections_refused: counter(Metric::AppConnectionsRefused),
             without_hash_key: counter(Metric::WithoutHashKey),
             ejections: counter(Metric::Ejections),
+            near: NEAR.map(near),
             mirrored_served: counter(Metric::MirroredServed),
             detected: DETECTED.map(|protocol| metrics::counter!(Metric::Detected.name(), "protocol" => protocol)),
         }
+    }
+
+    pub fn near(&self, nearness: Nearness) -> &metrics::Counter {
+        &self.near[match nearness {
+            Nearness::Subzone => 0,
+            Nearness::Zone => 1,
+            Nearness::Region => 2,
+            Nearness::Failover(_) => 3,
+            Nearness::Elsewhere => 4,
+        }]
     }
 
     pub fn detected(&self, detected: &Detected) -> &metrics::Counter {

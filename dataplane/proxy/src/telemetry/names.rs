@@ -77,6 +77,8 @@ metrics! {
     EndpointsUnreachable = "weft_endpoints_unreachable", Gauge, "Endpoints skipped because no connection could be made to them, as each worker finds.";
     EndpointsEjected = "weft_endpoints_ejected", Gauge, "Endpoints skipped because they failed too often in a row, as each worker finds.";
     Ejections = "weft_ejections_total", Counter, "Endpoints ejected because they failed too often in a row.";
+    ServicesPanicking = "weft_services_panicking", Gauge, "Services of which so few endpoints are in that those that are ejected are used as well, as each worker finds.";
+    LocalityRequests = "weft_locality_requests_total", Counter, "Requests and connections sent to endpoints of services that prefer near ones, each attempt, by how near the endpoint is (nearness).";
     RequestsPending = "weft_requests_pending", Gauge, "Requests that wait since as many to their service are under way as its TrafficPolicy lets be.";
     AdaptiveLimit = "weft_adaptive_limit", Gauge, "Requests that may be under way to a service at a time, as their latency has it now, by service.";
     Mirrored = "weft_mirrored_requests_total", Counter, "Copies of requests that routes mirror, by what became of them (result).";

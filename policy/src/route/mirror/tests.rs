@@ -29,6 +29,7 @@ fn service(name: &str) -> Service {
         vip: None,
         path_reading: PathReading::default(),
         traffic: None,
+        spread: None,
         endpoints: BTreeMap::new(),
     }
 }

@@ -16,6 +16,7 @@ fn redirects_name_the_scheme_host_and_port_that_they_change() {
             vip: None,
             path_reading: PathReading::default(),
             traffic: None,
+            spread: None,
             endpoints: BTreeMap::new(),
         };
         let to = Resolved { service: &service, port, endpoint: None };

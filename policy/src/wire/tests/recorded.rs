@@ -71,6 +71,7 @@ fn defaults() -> Vec<Object> {
             path_reading: unknown,
             vip: None,
             traffic: None,
+            spread: None,
             endpoints: BTreeMap::from([(name("shop/web-1"), endpoint)]),
         }),
         Object::Route(Route {

@@ -209,6 +209,41 @@ fn limits_of_more_than_requests_are_sent_to_those_who_know_them() {
     }
 }
 
+/// The same of which endpoints come first, which has a capability of its own: who knows policies only has the rest.
+#[test]
+fn which_endpoints_come_first_is_sent_to_those_who_know_it() {
+    use crate::bundle::{Failover, Locality, Prefer, SlowStart, Spread};
+    let Object::Service(plain) = everything().remove(2) else { panic!("the services are third") };
+    let failover = vec![Failover { from: "eu".to_owned(), to: vec!["us".to_owned()] }];
+    let locality =
+        |prefer, percent| Some(Locality { prefer, failover: failover.clone(), overprovisioning_percent: percent });
+    let slow = |window_ms, least_percent| Some(SlowStart { window_ms, least_percent });
+    let spreading = |spread: Spread| Object::Service(Service { spread: Some(Box::new(spread)), ..plain.clone() });
+    for spread in [
+        Spread { locality: locality(Prefer::Region, 100), ..Spread::default() },
+        Spread { locality: locality(Prefer::Zone, 1_000), slow_start: slow(1, 1), panic_percent: 100 },
+        Spread { locality: locality(Prefer::Subzone, 140), slow_start: None, panic_percent: 1 },
+        Spread { slow_start: slow(u64::MAX, 100), ..Spread::default() },
+    ] {
+        let service = spreading(spread);
+        let envelope = encode(&service);
+        assert_eq!(envelope.requires, [ENDPOINT_PORTS, SPREAD]);
+        assert_eq!(receive(with(envelope)).unwrap().delta.upserts.last(), Some(&service));
+        assert_eq!(service.without_preferences(), Some(Object::Service(plain.clone())));
+        let Some(Object::Service(closed)) = service.closed() else { panic!("it has one") };
+        assert_eq!(closed.spread, None);
+    }
+    let odd = |spread: Spread| receive(with(encode(&spreading(spread)))).unwrap_err().reason;
+    let refused = odd(Spread { locality: locality(Prefer::Zone, 99), ..Spread::default() });
+    assert_eq!(refused, "spread.locality: what endpoints carry is not 99 % of their part that is in");
+    for slow_start in [slow(0, 10), slow(1, 0), slow(1, 101)] {
+        let refused = odd(Spread { slow_start, ..Spread::default() });
+        assert_eq!(refused, "spread.slow_start: a weight grows from 1 to 100 % of itself on, and that takes time");
+    }
+    let refused = odd(Spread { panic_percent: 101, ..Spread::default() });
+    assert_eq!(refused, "spread.panic_percent: 101 is more than a hundred");
+}
+
 /// What a rule prefers comes with a capability: who lacks it gets the rule without.
 #[test]
 fn what_rules_send_again_is_sent_to_those_who_know_it() {

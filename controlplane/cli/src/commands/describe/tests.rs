@@ -67,7 +67,10 @@ fn each_setting_of_a_service_says_whose_it_is() {
             "limits: none (default)",
             "timeouts.request: none (default)",
             "timeouts.backendRequest: none (default)",
-            "retry: only what provably nobody acted on (default)"
+            "retry: only what provably nobody acted on (default)",
+            "loadBalancing.locality: None: all endpoints are as near (default)",
+            "loadBalancing.slowStart: none (default)",
+            "loadBalancing.panicThresholdPercent: 0 (default)"
         ]
     );
     for item in [
@@ -85,6 +88,9 @@ fn each_setting_of_a_service_says_whose_it_is() {
             "timeouts.request: none (default)",
             "timeouts.backendRequest: none (default)",
             "retry: only what provably nobody acted on (default)",
+            "loadBalancing.locality: None: all endpoints are as near (default)",
+            "loadBalancing.slowStart: none (default)",
+            "loadBalancing.panicThresholdPercent: 0 (default)",
             "TrafficPolicy shop/a says loadBalancing without effect: TrafficPolicy shop/b is older"
         ]
     );
@@ -122,7 +128,10 @@ fn settings_of_every_level_say_their_level_kind_and_name() {
             "limits: 7 active requests of each proxy (TrafficPolicy shop/own by PolicyTemplate careful)",
             "timeouts.request: 30s (Mesh mesh)",
             "timeouts.backendRequest: 5s (TrafficPolicy weft-system/all, of the mesh)",
-            "retry: 2 more after no answer, of idempotent methods (PolicyTemplate critical, of the tier)"
+            "retry: 2 more after no answer, of idempotent methods (PolicyTemplate critical, of the tier)",
+            "loadBalancing.locality: None: all endpoints are as near (default)",
+            "loadBalancing.slowStart: none (default)",
+            "loadBalancing.panicThresholdPercent: 0 (default)",
         ]
     );
 }

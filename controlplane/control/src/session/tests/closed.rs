@@ -118,6 +118,7 @@ fn guarded_by(on_failure: OnFailure, mode: FilterMode) -> BTreeMap<Key, Object> 
         vip: None,
         path_reading: Default::default(),
         traffic: None,
+        spread: None,
         endpoints: [(name("web-1"), endpoint)].into(),
     };
     let objects = [
@@ -290,4 +291,29 @@ async fn a_proxy_of_an_earlier_release_has_the_service_without_its_traffic_polic
     let mut new = Proxy::connect(&control, &svid, "new-1", None, Bundle::default()).await;
     new.take_until(|bundle| bundle.services.get(&web()).is_some_and(|service| service.traffic.is_some())).await;
     assert_eq!(new.bundle.services[&web()].traffic.as_ref().unwrap().policy, name("turns"));
+}
+
+/// Of a policy a proxy has what it knows: how endpoints are picked, and not which come first.
+#[tokio::test]
+async fn a_proxy_that_knows_no_places_has_the_rest_of_its_policy() {
+    const POLICY: &str = "{apiVersion: weft.dev/v1alpha1, kind: TrafficPolicy, metadata: {name: near, namespace: shop}, spec: \
+                          {targetRefs: [{kind: Service, name: web}], loadBalancing: {algorithm: RoundRobin, locality: {prefer: \
+                          Zone}}}}\n";
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    let revision = control.apply(&format!("{WEB}---\n{POLICY}")).await;
+    let svid = control.join("shop/client").await;
+    let hello = of_another_release("old-1", &["quic", ENVELOPES, FILTER_CONTRACT, OUTBOUND_CLOSED, TRAFFIC_POLICY]);
+    let mut old = Proxy::connect_with(&control, &svid, hello, Bundle::default()).await;
+    old.take_until(|bundle| !endpoints(bundle).is_empty()).await;
+    let service = &old.bundle.services[&web()];
+    assert!(service.spread.is_none() && service.traffic.as_ref().is_some_and(|it| it.policy == name("near")));
+    assert!(service.endpoints.values().all(|it| it.mesh_address.port() != 0));
+    let (complete, states) = state(&control, revision, 10_000).await;
+    let why = &states.iter().find(|(name, ..)| name == "old-1").unwrap().2;
+    let told = "Service shop/web: as by default: its settings require spread, which this proxy can't do";
+    assert!(!complete && why.contains(told), "{states:?}");
+    let svid = control.join("shop/client").await;
+    let mut new = Proxy::connect(&control, &svid, "new-1", None, Bundle::default()).await;
+    new.take_until(|bundle| bundle.services.get(&web()).is_some_and(|service| service.spread.is_some())).await;
 }

@@ -260,6 +260,7 @@ fn service(name: &str) -> weft_policy::bundle::Service {
         vip: None,
         path_reading: Default::default(),
         traffic: None,
+        spread: None,
         endpoints: Default::default(),
     }
 }

@@ -1,0 +1,55 @@
+//! Which endpoints of a service come first for a caller, in words. Where a caller is, its workloads say; an account may have
+//! some in several places.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::bundle::{Locality, Nearness, Place, Service};
+use crate::identity::SpiffeId;
+use crate::plan::{World, effective};
+
+/// `None`: all are as near to everybody.
+pub(super) fn near_first(world: &World, principal: &SpiffeId, service: &Service) -> Option<String> {
+    let locality = service.spread.as_ref()?.locality.as_ref()?;
+    let by = effective(world, &service.name).into_iter().find(|it| it.setting == "loadBalancing.locality")?;
+    let (namespace, account) = (principal.namespace(), principal.service_account());
+    let own = world
+        .workloads()
+        .filter(|workload| workload.metadata.namespace == namespace && workload.spec.service_account == account);
+    let places: BTreeMap<String, Place<'_>> = own
+        .map(|workload| Place::of(&workload.metadata.labels))
+        .filter(|place| !place.is_unknown())
+        .map(|place| (place.to_string(), place))
+        .collect();
+    let order = match places.len() {
+        0 => "near endpoints first, and this caller does not say where it is: all are as near".to_owned(),
+        _ => places.into_values().map(|place| order(locality, place, service)).collect::<Vec<_>>().join("; "),
+    };
+    let by = by.by.map(|source| format!(", as {}", source.says())).unwrap_or_default();
+    Some(format!("{order}{by}"))
+}
+
+/// Endpoints in the order in which a caller at this place turns to them.
+fn order(locality: &Locality, caller: Place<'_>, service: &Service) -> String {
+    let near = |labels| locality.nearness(caller, Place::of(labels));
+    let found: BTreeSet<(Nearness, &str)> =
+        service.endpoints.values().map(|endpoint| (near(&endpoint.labels), endpoint.workload.name.as_str())).collect();
+    let mut steps: Vec<(Nearness, Vec<&str>)> = Vec::new();
+    for (nearness, name) in found {
+        match steps.last_mut().filter(|(last, _)| *last == nearness) {
+            Some((_, names)) => names.push(name),
+            None => steps.push((nearness, vec![name])),
+        }
+    }
+    let steps = steps.into_iter().map(|(nearness, names)| format!("{} ({})", nearness.as_str(), shown(&names)));
+    format!("from {caller} first {}", steps.collect::<Vec<_>>().join(", then "))
+}
+
+/// A few names, and how many more there are.
+fn shown(names: &[&str]) -> String {
+    const MOST: usize = 5;
+    let some = names.iter().take(MOST).copied().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(MOST) {
+        0 => some,
+        more => format!("{some} and {more} more"),
+    }
+}
