@@ -2,6 +2,7 @@
 //! to its load; equals take it in turn, a slower one is sampled now and then. Whatever the algorithm, who cannot be reached, or
 //! is ejected since it failed in a row, is not picked while another can, and is tried again by one probe or request at a time.
 
+mod checked;
 #[cfg(test)]
 mod ejections;
 mod hashed;
@@ -13,6 +14,7 @@ mod shares;
 #[cfg(test)]
 mod simulation;
 mod standing;
+mod success;
 #[cfg(test)]
 mod tests;
 mod turns;
@@ -23,7 +25,7 @@ use std::time::Duration;
 
 use crate::{below, next_dice};
 use hashed::{HashOrder, Placed};
-pub use outliers::{Outliers, Sign};
+pub use outliers::{Outliers, Sign, SuccessRate};
 use standing::Told;
 use turns::Turns;
 pub use vitals::Vitals;
@@ -111,6 +113,8 @@ pub struct Balancer<E> {
     /// With weight: the others take no trial either.
     ejected: Vec<Rc<E>>,
     settings: Settings,
+    /// For a service that judges by success rates.
+    round: success::Round,
     way: Way,
 }
 
@@ -156,6 +160,7 @@ impl<E> Default for Balancer<E> {
             unreachable: Vec::new(),
             ejected: Vec::new(),
             settings: Settings::default(),
+            round: success::Round::default(),
             way: Way::default(),
         }
     }

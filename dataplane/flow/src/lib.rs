@@ -6,13 +6,17 @@ mod balancer;
 mod bucket;
 mod budget;
 mod deadline;
+mod health;
 mod repeats;
 
 pub use backoff::Backoff;
-pub use balancer::{Algorithm, Balancer, Outcome, Outliers, Probed, Purpose, Settings, Sign, Vitals, Wanted};
+pub use balancer::{
+    Algorithm, Balancer, Outcome, Outliers, Probed, Purpose, Settings, Sign, SuccessRate, Vitals, Wanted,
+};
 pub use bucket::TokenBucket;
 pub use budget::RetryBudget;
 pub use deadline::Deadline;
+pub use health::{Checked, Health, Rounds, Thresholds};
 pub use repeats::{Asked, Repeats};
 
 /// Splits one throw of the dice into independent ones (splitmix64).

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Outcome;
 use super::standing::Standing;
+use super::success::Tally;
 
 /// The latest sample counts at least this much, and the more the longer ago the one before it was.
 const LEAST_SAY: f64 = 0.1;
@@ -39,6 +40,8 @@ pub struct Vitals {
     picks: Cell<Picks>,
     rest: Cell<Rest>,
     pub(super) standing: RefCell<Standing>,
+    /// For a service that judges by success rates.
+    pub(super) tally: Cell<Tally>,
 }
 
 /// The typical latency. A mean of logarithms: one sample that is 500 times as long as the others weighs as much as ten
