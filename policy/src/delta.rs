@@ -106,6 +106,17 @@ impl Object {
     }
 }
 
+impl Object {
+    /// The form of a service that checks nobody's health and compares no success rates; all else that it prefers stays.
+    /// `None`: it asks for neither.
+    #[must_use]
+    pub fn without_health_checks(&self) -> Option<Self> {
+        let Self::Service(service) = self else { return None };
+        let traffic = service.traffic.as_ref().filter(|traffic| traffic.checks_health())?.without_health_checks();
+        Some(Self::Service(Service { traffic: Some(Box::new(traffic)), ..service.clone() }))
+    }
+}
+
 impl std::fmt::Display for Key {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

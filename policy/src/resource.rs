@@ -6,6 +6,7 @@ pub mod access;
 mod check;
 pub mod core;
 pub mod filter;
+pub mod health;
 mod kind;
 pub mod mesh;
 pub mod retry;

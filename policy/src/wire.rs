@@ -60,8 +60,12 @@ pub const GRPC_ROUTE: &str = "grpc-route";
 /// The capability to send copies of requests to other services (`RouteAction::Mirror`). Where it lacks, the route comes without.
 pub const REQUEST_MIRROR: &str = "request-mirror";
 
+/// The capability to check the health of endpoints, and to eject by success rates (`Traffic::checks_health`). Where it lacks,
+/// the service comes without.
+pub const HEALTH_CHECKS: &str = "health-checks";
+
 /// Capabilities of every proxy of this version, as its Hello says them; [`SCOPE`] comes with them where it is wanted.
-pub const CAPABILITIES: [&str; 12] = [
+pub const CAPABILITIES: [&str; 13] = [
     "quic",
     ENVELOPES,
     FILTER_CONTRACT,
@@ -74,6 +78,7 @@ pub const CAPABILITIES: [&str; 12] = [
     ROUTE_RETRIES,
     GRPC_ROUTE,
     REQUEST_MIRROR,
+    HEALTH_CHECKS,
 ];
 
 /// A message that can't be meant.

@@ -617,9 +617,10 @@ fn fitting(target: &Arc<ToldSet>, has: &Capabilities, view: &View) -> (Arc<ToldS
     (Arc::new(fitted), withheld)
 }
 
-/// The form of an object without its preferences, where they are all that the proxy can't do.
+/// The form of an object without its preferences, where they are all that the proxy can't do: without as few as that takes.
 fn without_preferences(object: &Object, has: &Capabilities) -> Option<Object> {
-    object.without_preferences().filter(|plain| lacks(&wire::encode(plain), has).is_none())
+    let mut forms = [object.without_health_checks(), object.without_preferences()].into_iter().flatten();
+    forms.find(|plain| lacks(&wire::encode(plain), has).is_none())
 }
 
 /// The form of an object in which the apps of those workloads send nothing whose outbound filters are withheld: what such a

@@ -6,6 +6,7 @@ use super::route_status::Condition;
 use super::select::is_missing;
 use super::{Entry, World, mesh_settings};
 use crate::bundle::{Balancing, ObjectName, Traffic};
+use crate::resource::health::HealthCheckSpec;
 use crate::resource::retry::ServiceRetrySpec;
 use crate::resource::{Kind, Object, Spec as _, TargetRef, TrafficPolicySpec, duration_text};
 
@@ -21,12 +22,14 @@ pub(super) fn settings(world: &World, service: &ObjectName) -> Option<Traffic> {
     let policy = holding(world, service)?;
     let balancing = policy.spec.load_balancing.as_ref().map(|spec| spec.balancing()).unwrap_or_default();
     let outliers = policy.spec.outlier_detection.as_ref().map(|spec| spec.outliers());
+    let health_check = policy.spec.health_check.as_ref().and_then(HealthCheckSpec::health_check);
     let limits = policy.spec.limits.as_ref().map(|spec| spec.limits());
     let timeouts = policy.spec.timeouts.clone().unwrap_or_default();
     Some(Traffic {
         policy: policy.name(),
         balancing,
         outliers,
+        health_check,
         limits,
         request_timeout_ms: timeouts.request_ms,
         attempt_timeout_ms: timeouts.backend_request_ms,
@@ -61,6 +64,7 @@ pub fn effective(world: &World, service: &ObjectName) -> Vec<Effective> {
     let limits = spec.and_then(|spec| Some(spec.limits.as_ref()?.limits().to_string()));
     let timeouts = spec.and_then(|spec| spec.timeouts.clone()).unwrap_or_default();
     let retry = spec.and_then(|spec| Some(spec.retry.as_ref()?.retry().to_string()));
+    let health = spec.and_then(|spec| Some(spec.health_check.as_ref()?.health_check()?.to_string()));
     let of_mesh = deadline_text(mesh_settings(world, "").request_timeout_ms.unwrap_or_default());
     vec![
         own("loadBalancing", balancing, Balancing::default().algorithm()),
@@ -69,6 +73,7 @@ pub fn effective(world: &World, service: &ObjectName) -> Vec<Effective> {
         own("timeouts.request", timeouts.request_ms.map(deadline_text), &of_mesh),
         own("timeouts.backendRequest", timeouts.backend_request_ms.map(deadline_text), "none"),
         own("retry", retry, "only what provably nobody acted on"),
+        own("healthCheck", health, "nobody is checked"),
     ]
 }
 
@@ -97,6 +102,27 @@ pub(crate) fn overruled<'w>(
     policy.spec.target_refs.iter().enumerate().filter_map(older).collect()
 }
 
+/// The targets of a policy whose endpoints can't be checked as it says, and why.
+fn unchecked(world: &World, policy: &Object<TrafficPolicySpec>) -> Vec<String> {
+    let Some(check) = policy.spec.health_check.as_ref().and_then(HealthCheckSpec::health_check) else {
+        return Vec::new();
+    };
+    let reason = |target: &TargetRef| {
+        let service = world.service(&ObjectName::new(policy.metadata.namespace.clone(), &target.name))?;
+        let mut ports = service.spec.served_ports();
+        let asked = match check.port {
+            Some(number) => service.spec.port(number),
+            None => ports.next(),
+        };
+        let why = match asked {
+            Some(port) => format!("port {} is declared {}", port.port, check.misfit(port.protocol())?),
+            None => check.port.map_or_else(|| "it has no port".to_owned(), |number| format!("it has no port {number}")),
+        };
+        Some(format!("endpoints of {} are not checked: {why}", named(&policy.metadata, target)))
+    };
+    policy.spec.target_refs.iter().filter_map(reason).collect()
+}
+
 /// Tells whether a policy holds for its targets: of each that is not there, and of each for which an older one holds.
 pub fn traffic_status(world: &World, policy: &Object<TrafficPolicySpec>) -> Vec<Condition> {
     let (metadata, targets) = (&policy.metadata, &policy.spec.target_refs);
@@ -114,11 +140,18 @@ pub fn traffic_status(world: &World, policy: &Object<TrafficPolicySpec>) -> Vec<
             format!("for {} the older TrafficPolicy {} holds", named(metadata, &targets[index]), older.name());
         (index, message)
     });
-    let reason = if missing.is_empty() { "Conflicted" } else { "TargetNotFound" };
-    let wrong: Vec<_> = missing.into_iter().chain(overruled).collect();
+    let overruled: Vec<_> = overruled.collect();
+    let reason = match (missing.is_empty(), overruled.is_empty()) {
+        (false, _) => "TargetNotFound",
+        (true, false) => "Conflicted",
+        (true, true) => "UnsupportedValue",
+    };
+    let of_target = |(index, message): (usize, String)| (format!("spec.targetRefs[{index}]"), message);
+    let wrong = missing.into_iter().chain(overruled).map(of_target);
+    let unchecked = unchecked(world, policy).into_iter().map(|message| ("spec.healthCheck".to_owned(), message));
+    let wrong: Vec<_> = wrong.chain(unchecked).collect();
     let good = Condition::good("Accepted", "every target exists, and no older TrafficPolicy is for one");
-    let Some((first, _)) = wrong.first() else { return vec![good] };
-    let key = format!("spec.targetRefs[{first}]");
+    let Some((key, _)) = wrong.first().cloned() else { return vec![good] };
     let message = wrong.iter().map(|(_, message)| message.as_str()).collect::<Vec<_>>().join("; ");
     vec![Condition { status: false, reason, message, key, ..good }]
 }

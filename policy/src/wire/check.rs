@@ -2,11 +2,12 @@
 
 use super::{FILTER_CONTRACT, WireError};
 use crate::bundle::{
-    Cors, FilterAttachment, HashKey, HeaderModifier, Mirror, PathChange, PathMatch, Redirect, Retry, Route,
-    RouteAction, RouteMatch, RouteRule, ServedWorkload, Service,
+    Cors, FilterAttachment, HashKey, HeaderModifier, HealthCheck, HealthProbe, Mirror, PathChange, PathMatch, Redirect,
+    Retry, Route, RouteAction, RouteMatch, RouteRule, ServedWorkload, Service, SuccessRate,
 };
 use crate::delta::Object;
 use crate::identity::is_subdomain;
+use crate::resource::health::{is_path, is_range, is_service};
 use crate::resource::retry::RETRIED_CODES;
 use crate::resource::route::REDIRECTS;
 use crate::route::pattern;
@@ -52,6 +53,8 @@ fn service_is_fit(service: &Service) -> Checked {
     {
         return fault("traffic.outliers", "an ejection takes time, and the longest not less than the first");
     }
+    traffic.outliers.as_ref().and_then(|outliers| outliers.success_rate.as_ref()).map_or(Ok(()), rates_are_fit)?;
+    traffic.health_check.as_ref().map_or(Ok(()), health_is_fit)?;
     if traffic.limits.as_ref().is_some_and(|limits| limits.active == 0) {
         return fault("traffic.limits", "0 requests under way are none at all");
     }
@@ -62,6 +65,38 @@ fn service_is_fit(service: &Service) -> Checked {
         }
         Some(HashKey::Cookie(name)) if name.is_empty() => fault("traffic.balancing", "a cookie has a name"),
         Some(HashKey::Header(_) | HashKey::Cookie(_) | HashKey::Source(_)) | None => Ok(()),
+    }
+}
+
+fn rates_are_fit(rates: &SuccessRate) -> Checked {
+    if rates.minimum_hosts == 0 || rates.request_volume == 0 {
+        return fault("traffic.outliers", "0 endpoints or requests are nothing to compare");
+    }
+    Ok(())
+}
+
+fn health_is_fit(health: &HealthCheck) -> Checked {
+    let at = "traffic.health_check";
+    if health.interval_ms == 0 || health.timeout_ms == 0 || health.unhealthy == 0 || health.healthy == 0 {
+        return fault(at, "a check takes time, and a row has a length");
+    }
+    if health.port == Some(0) {
+        return fault(at, "0 is not a port");
+    }
+    match &health.probe {
+        HealthProbe::Http(http) if !is_path(&http.path) => {
+            fault(at, format_args!("{:?} is no path in normal form", http.path))
+        }
+        HealthProbe::Http(http) if !http.host.as_deref().is_none_or(is_subdomain) => {
+            fault(at, format_args!("{:?} is no host", http.host.as_deref().unwrap_or_default()))
+        }
+        HealthProbe::Http(http) if !http.statuses.iter().all(|range| is_range(*range)) => {
+            fault(at, "statuses of answers are 200 to 599, the lower first")
+        }
+        HealthProbe::Grpc(service) if !is_service(service) => {
+            fault(at, format_args!("{service:?} is no name of a gRPC service"))
+        }
+        HealthProbe::Http(_) | HealthProbe::Grpc(_) | HealthProbe::Tcp => Ok(()),
     }
 }
 

@@ -8,8 +8,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::check::check;
 use super::{
-    CAPABILITIES, ENDPOINT_PORTS, GRPC_ROUTE, OUTBOUND_CLOSED, REQUEST_MIRROR, ROUTE_RETRIES, Refused, SCOPE,
-    TRAFFIC_POLICY, v1,
+    CAPABILITIES, ENDPOINT_PORTS, GRPC_ROUTE, HEALTH_CHECKS, OUTBOUND_CLOSED, REQUEST_MIRROR, ROUTE_RETRIES, Refused,
+    SCOPE, TRAFFIC_POLICY, v1,
 };
 use crate::bundle::{Route, RouteKind, Service};
 use crate::delta::{Key, Object};
@@ -37,7 +37,9 @@ fn requires(object: &Object) -> Vec<String> {
 fn required_by(service: &Service) -> impl Iterator<Item = &'static str> {
     let has_others = service.ports.iter().any(|port| !port.other_targets.is_empty());
     let ports = has_others.then_some(ENDPOINT_PORTS);
-    ports.into_iter().chain(service.traffic.is_some().then_some(TRAFFIC_POLICY))
+    let traffic = service.traffic.as_ref();
+    let checks = traffic.filter(|traffic| traffic.checks_health()).map(|_| HEALTH_CHECKS);
+    ports.into_iter().chain(traffic.map(|_| TRAFFIC_POLICY)).chain(checks)
 }
 
 fn required_by_route(route: &Route) -> impl Iterator<Item = &'static str> {

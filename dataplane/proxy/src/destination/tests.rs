@@ -121,6 +121,7 @@ pub(crate) fn balanced(endpoints: &[(&str, u8, u32)], balancing: Balancing) -> S
         policy: name("p"),
         balancing,
         outliers: None,
+        health_check: None,
         limits: None,
         request_timeout_ms: None,
         attempt_timeout_ms: None,
@@ -183,6 +184,7 @@ fn who_fails_in_a_row_is_ejected_where_a_policy_says_so() {
         ejection_ms: 30_000,
         longest_ms: 30_000,
         most_percent: 50,
+        success_rate: None,
     };
     let service = bundle.services.get_mut(&name("reviews")).unwrap();
     service.traffic.as_mut().unwrap().outliers = Some(outliers);

@@ -121,6 +121,7 @@ fn settings_of_a_traffic_policy_are_sent_to_those_who_know_them() {
         ejection_ms: 30_000,
         longest_ms: 300_000,
         most_percent: 10,
+        success_rate: None,
     };
     let told = outliers.to_string();
     assert_eq!(told, "5 of 5xx or 3 unanswered in a row (each within 10s), out for 30s to 5m, at most 10 %");
@@ -133,6 +134,7 @@ fn settings_of_a_traffic_policy_are_sent_to_those_who_know_them() {
         policy: name("shop/p"),
         balancing,
         outliers,
+        health_check: None,
         limits,
         request_timeout_ms: Some(9),
         attempt_timeout_ms: None,

@@ -67,7 +67,8 @@ fn each_setting_of_a_service_says_whose_it_is() {
             "limits: none (default)",
             "timeouts.request: none (default)",
             "timeouts.backendRequest: none (default)",
-            "retry: only what provably nobody acted on (default)"
+            "retry: only what provably nobody acted on (default)",
+            "healthCheck: nobody is checked (default)"
         ]
     );
     for item in [
@@ -85,6 +86,7 @@ fn each_setting_of_a_service_says_whose_it_is() {
             "timeouts.request: none (default)",
             "timeouts.backendRequest: none (default)",
             "retry: only what provably nobody acted on (default)",
+            "healthCheck: nobody is checked (default)",
             "TrafficPolicy shop/a has no effect: an older one holds"
         ]
     );

@@ -28,7 +28,8 @@ fn named(algorithm: Algorithm) -> Named {
 }
 
 fn picked(named: &Named, now: u64) -> BTreeSet<&'static str> {
-    let pick = |dice: u64| named.pick_for(Some(crate::hash(&dice.to_be_bytes())), Duration::from_secs(now), dice << 57, &[]);
+    let pick =
+        |dice: u64| named.pick_for(Some(crate::hash(&dice.to_be_bytes())), Duration::from_secs(now), dice << 57, &[]);
     (0..100).filter_map(pick).collect()
 }
 
@@ -103,9 +104,12 @@ fn agrees_with_a_plain_reference() {
                     named.reached(name, at);
                 }
                 _ => {
-                    let out = NAMES.iter().filter(|one| unwell.contains(*one) || lost.contains(*one) || ejected.contains(*one));
+                    let out = NAMES
+                        .iter()
+                        .filter(|one| unwell.contains(*one) || lost.contains(*one) || ejected.contains(*one));
                     let out = out.count();
-                    let may = !lost.contains(name) && !ejected.contains(name) && (out == 0 || (out + 1) * 2 <= NAMES.len());
+                    let may =
+                        !lost.contains(name) && !ejected.contains(name) && (out == 0 || (out + 1) * 2 <= NAMES.len());
                     assert_eq!(named.ended(name, at, at, 0, Sign::ServerError), may, "seed {seed} at {now}");
                     if may {
                         ejected.insert(name);

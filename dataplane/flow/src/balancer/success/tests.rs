@@ -64,7 +64,8 @@ fn who_is_far_below_the_others_is_ejected_at_the_end_of_an_interval() {
     assert_eq!(named.ejected(), 0, "the interval goes on");
     assert_eq!(named.rated("b", seconds(11), 0, Sign::Good), ["a"]);
     assert_eq!(named.ejected(), 1);
-    let picked = |named: &Named, now: u64| (0..100).any(|dice: u64| named.pick(seconds(now), dice << 57, &[]) == Some("a"));
+    let picked =
+        |named: &Named, now: u64| (0..100).any(|dice: u64| named.pick(seconds(now), dice << 57, &[]) == Some("a"));
     assert!(!picked(&named, 25) && picked(&named, 41), "out for 15 s to 30 s, then tried");
     assert!(!named.ended("a", seconds(41), seconds(42), 0, Sign::Good));
     assert_eq!(named.ejected(), 0);
