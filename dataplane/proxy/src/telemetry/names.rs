@@ -74,8 +74,10 @@ metrics! {
     RetriesRefused = "weft_retries_refused_total", Counter, "Retries that the budget refused.";
     WithoutHashKey = "weft_requests_without_hash_key_total", Counter, "Requests and connections that lacked what their service's TrafficPolicy keeps them together by, and went to any endpoint.";
     EndpointsUnreachable = "weft_endpoints_unreachable", Gauge, "Endpoints skipped because no connection could be made to them, as each worker finds.";
-    EndpointsEjected = "weft_endpoints_ejected", Gauge, "Endpoints skipped because they failed too often in a row, as each worker finds.";
-    Ejections = "weft_ejections_total", Counter, "Endpoints ejected because they failed too often in a row.";
+    EndpointsEjected = "weft_endpoints_ejected", Gauge, "Endpoints skipped because they failed too often in a row or succeeded less often than the others, as each worker finds.";
+    Ejections = "weft_ejections_total", Counter, "Endpoints ejected because they failed too often in a row, or succeeded less often than the others.";
+    EndpointsUnhealthy = "weft_endpoints_unhealthy", Gauge, "Endpoints skipped because their health checks fail.";
+    HealthChecks = "weft_health_checks_total", Counter, "Health checks of endpoints, by result.";
     RequestsPending = "weft_requests_pending", Gauge, "Requests that wait since as many to their service are under way as its TrafficPolicy lets be.";
     Mirrored = "weft_mirrored_requests_total", Counter, "Copies of requests that routes mirror, by what became of them (result).";
     MirrorsInFlight = "weft_mirrored_requests_in_flight", Gauge, "Copies of requests under way.";
