@@ -90,7 +90,7 @@ impl Fixture {
         places.into_iter().map(|place| place.workload.name).collect()
     }
 
-    fn unwell(&self) -> Vec<&str> {
+    fn unwell(&self) -> Vec<&'static str> {
         ["a", "b", "c"].into_iter().filter(|workload| self.watched.is_unwell(&name(workload))).collect()
     }
 }
