@@ -174,7 +174,8 @@ impl Ask {
             return if is_open { Ok(Found::passed()) } else { Err(Found::failed("no connection could be made")) };
         };
         let holder = Holder::App(self.from.workload.address);
-        let connected = worker.apps.checkout_new(&[socket], head.version, timeout, &holder, permit).await;
+        let sockets = [socket];
+        let connected = Box::pin(worker.apps.checkout_new(&sockets, head.version, timeout, &holder, permit)).await;
         let mut conn = connected.map_err(|(failure, _)| Found::of(&failure))?;
         match &mut conn.conn {
             Conn::H1(h1) => {
