@@ -1,6 +1,7 @@
 //! Picks an endpoint for each request: by default by the power of two choices, the faster one of two that are drawn with regard
 //! to its load; equals take it in turn, a slower one is sampled now and then. Whatever the algorithm, who cannot be reached, or
-//! is ejected since it failed in a row, is not picked while another can, and is tried again by one probe or request at a time.
+//! is ejected since it failed in a row, or is unwell by checks, is not picked while another can; the first two are tried again by
+//! one probe or request at a time.
 
 mod checked;
 #[cfg(test)]
