@@ -130,7 +130,7 @@ impl Watched {
     pub(super) fn take(&mut self, place: &Place, now: Duration) -> Option<(&Endpoint, u16, &HealthCheck)> {
         let Self { check, endpoints, .. } = self;
         let watch = endpoints.get_mut(&place.workload).filter(|watch| watch.number == place.number)?;
-        watch.rounds.take(now).then_some((&watch.endpoint, watch.port, check))
+        watch.rounds.take(now).then_some((&watch.endpoint, watch.port, &*check))
     }
 
     /// A check is over. `None`: its endpoint is checked no more.
