@@ -4,6 +4,7 @@
 
 mod action;
 mod cors;
+mod health;
 mod mirror;
 mod retry;
 mod route_kind;
@@ -23,11 +24,12 @@ use crate::path::PathReading;
 use crate::scope::{Ask, Ranges};
 pub use action::{HeaderModifier, PathChange, Redirect, Rewrite, RouteAction, Scheme};
 pub use cors::Cors;
+pub use health::{HealthCheck, HealthProbe, HttpProbe, StatusRange};
 pub use mirror::Mirror;
 pub use retry::{GRPC_CODES, Retry, is_idempotent};
 pub use route_kind::{RouteKind, RouteName};
 pub use spread::{Failover, Locality, Nearness, Place, Prefer, REGION, SUBZONE, SlowStart, Spread, ZONE};
-pub use traffic::{AdaptiveLimit, Balancing, HashKey, Limits, Outliers, SourceKey, Traffic};
+pub use traffic::{AdaptiveLimit, Balancing, HashKey, Limits, Outliers, SourceKey, SuccessRate, Traffic};
 
 /// The version of the whole world, assigned by the store. Ordered; 0 = nothing yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]

@@ -100,12 +100,25 @@ impl Object {
             Self::Service(service) if service.spread.is_some() => {
                 Some(Self::Service(Service { spread: None, ..service.clone() }))
             }
+            Self::Service(service) if service.traffic.as_ref().is_some_and(|traffic| traffic.checks_health()) => {
+                self.without_health_checks()
+            }
             Self::Service(service) if service.traffic.is_some() => {
                 Some(Self::Service(Service { traffic: None, ..service.clone() }))
             }
             Self::Route(route) if route.has_preferences() => Some(Self::Route(route.without_preferences())),
             Self::Mesh(_) | Self::Workload(_) | Self::Service(_) | Self::Route(_) | Self::Filter(_) => None,
         }
+    }
+}
+
+impl Object {
+    /// The form of a service that checks nobody's health and compares no success rates; all else that it prefers stays.
+    /// `None`: it asks for neither.
+    fn without_health_checks(&self) -> Option<Self> {
+        let Self::Service(service) = self else { return None };
+        let traffic = service.traffic.as_ref().filter(|traffic| traffic.checks_health())?.without_health_checks();
+        Some(Self::Service(Service { traffic: Some(Box::new(traffic)), ..service.clone() }))
     }
 }
 

@@ -7,6 +7,7 @@ mod check;
 pub mod core;
 pub mod filter;
 pub mod grant;
+pub mod health;
 mod kind;
 pub mod mesh;
 pub mod retry;

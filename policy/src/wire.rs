@@ -72,8 +72,12 @@ pub const TCP_ROUTE: &str = "tcp-route";
 /// The capability to send copies of requests to other services (`RouteAction::Mirror`). Where it lacks, the route comes without.
 pub const REQUEST_MIRROR: &str = "request-mirror";
 
+/// The capability to check the health of endpoints, and to eject by success rates (`Traffic::checks_health`). Where it lacks,
+/// the service comes without.
+pub const HEALTH_CHECKS: &str = "health-checks";
+
 /// Capabilities of every proxy of this version, as its Hello says them; [`SCOPE`] comes with them where it is wanted.
-pub const CAPABILITIES: [&str; 16] = [
+pub const CAPABILITIES: [&str; 17] = [
     "quic",
     ENVELOPES,
     FILTER_CONTRACT,
@@ -90,6 +94,7 @@ pub const CAPABILITIES: [&str; 16] = [
     TLS_ROUTE,
     TCP_ROUTE,
     REQUEST_MIRROR,
+    HEALTH_CHECKS,
 ];
 
 /// A message that can't be meant.

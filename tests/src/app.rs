@@ -24,7 +24,7 @@ use crate::client::{Body, empty, full};
 /// An HTTP application. Its paths:
 /// `/who` its name · `/seen` method, target, version and headers as JSON · `/echo` the body and its trailers ·
 /// `/status/N` · `/bytes/N` N bytes · `/digest` length of the body · `/slow/MS` · `/trailers` · `/early` answers unread ·
-/// `/cut` breaks off inside the body · `/test.Echo/*` gRPC · `/test.Who/*` and `/test.Seen/*` its name and what it was sent, in gRPC.
+/// `/cut` breaks off inside the body · `/healthz` and `/grpc.health.v1.Health/*` as [`App::health`] says · `/test.Echo/*` gRPC · `/test.Who/*` and `/test.Seen/*` its name and what it was sent, in gRPC.
 /// With the field `x-show` the body is as that of `/seen` whatever the path; each field `x-answer: NAME: VALUE` is one of the answer's.
 #[derive(Debug)]
 pub struct App {
@@ -32,6 +32,7 @@ pub struct App {
     served: Arc<AtomicU64>,
     busy: Arc<()>,
     fails: Arc<AtomicU16>,
+    health: Arc<AtomicU16>,
     task: JoinHandle<()>,
 }
 
@@ -53,21 +54,16 @@ impl App {
     fn listening(name: &str, listener: TcpListener) -> Self {
         let address = listener.local_addr().expect("a bound socket has an address");
         let served = Arc::new(AtomicU64::new(0));
-        let fails = Arc::new(AtomicU16::new(0));
+        let (fails, health) = (Arc::new(AtomicU16::new(0)), Arc::new(AtomicU16::new(200)));
         let busy = Arc::new(());
-        let (name, count, failing) = (Arc::<str>::from(name), Arc::clone(&served), Arc::clone(&fails));
-        let each = Arc::downgrade(&busy);
+        let (name, seen) = (Arc::<str>::from(name), (Arc::clone(&served), Arc::downgrade(&busy)));
+        let told = (Arc::clone(&fails), Arc::clone(&health));
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(
-                    stream,
-                    Arc::clone(&name),
-                    (Arc::clone(&count), each.clone()),
-                    Arc::clone(&failing),
-                ));
+                tokio::spawn(serve(stream, Arc::clone(&name), seen.clone(), told.clone()));
             }
         });
-        Self { address, served, busy, fails, task }
+        Self { address, served, busy, fails, health, task }
     }
 
     /// Requests that it is working on.
@@ -78,6 +74,11 @@ impl App {
     /// From now on every answer is this status; 0: as its paths say.
     pub fn fail(&self, status: u16) {
         self.fails.store(status, Ordering::SeqCst);
+    }
+
+    /// From now on checks of its health are answered with this status, by gRPC with SERVING if it is 200; all else is as before.
+    pub fn health(&self, status: u16) {
+        self.health.store(status, Ordering::SeqCst);
     }
 
     /// Ends it; its address is free when this returns.
@@ -103,15 +104,20 @@ fn in_runtime(listener: std::net::TcpListener) -> TcpListener {
     TcpListener::from_std(listener).expect("a listening socket")
 }
 
-async fn serve(stream: TcpStream, name: Arc<str>, (count, each): (Arc<AtomicU64>, Weak<()>), fails: Arc<AtomicU16>) {
+async fn serve(
+    stream: TcpStream,
+    name: Arc<str>,
+    (count, each): (Arc<AtomicU64>, Weak<()>),
+    (fails, health): (Arc<AtomicU16>, Arc<AtomicU16>),
+) {
     _ = stream.set_nodelay(true);
     let service = service_fn(move |request| {
         count.fetch_add(1, Ordering::SeqCst);
         let (name, failure) = (Arc::clone(&name), fails.load(Ordering::SeqCst));
-        let busy = each.upgrade();
+        let (busy, health) = (each.upgrade(), health.load(Ordering::SeqCst));
         async move {
             let _busy = busy;
-            Ok::<_, Infallible>(if failure > 0 { status(failure) } else { answer(&name, request).await })
+            Ok::<_, Infallible>(if failure > 0 { status(failure) } else { answer(&name, health, request).await })
         }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -120,10 +126,10 @@ async fn serve(stream: TcpStream, name: Arc<str>, (count, each): (Arc<AtomicU64>
     _ = builder.serve_connection(TokioIo::new(stream), service).await;
 }
 
-async fn answer(name: &str, request: Request<Incoming>) -> Response<Body> {
+async fn answer(name: &str, health: u16, request: Request<Incoming>) -> Response<Body> {
     let shown = request.headers().contains_key("x-show").then(|| seen(name, &request));
     let wanted: Vec<_> = request.headers().get_all("x-answer").iter().filter_map(field).collect();
-    let mut response = by_path(name, request).await;
+    let mut response = by_path(name, health, request).await;
     if let Some(shown) = shown {
         *response.body_mut() = full(shown);
     }
@@ -139,7 +145,7 @@ fn field(text: &HeaderValue) -> Option<(HeaderName, HeaderValue)> {
     Some((name.parse().ok()?, value.parse().ok()?))
 }
 
-async fn by_path(name: &str, request: Request<Incoming>) -> Response<Body> {
+async fn by_path(name: &str, health: u16, request: Request<Incoming>) -> Response<Body> {
     let path = request.uri().path().to_owned();
     let (first, rest) = path.trim_start_matches('/').split_once('/').unwrap_or((path.trim_start_matches('/'), ""));
     let number = rest.parse::<u64>().unwrap_or(0);
@@ -157,6 +163,9 @@ async fn by_path(name: &str, request: Request<Incoming>) -> Response<Body> {
         "trailers" => trailers(),
         "early" => status(413),
         "cut" => Response::new(cut()),
+        "healthz" => status(health),
+        // SERVING or NOT_SERVING.
+        "grpc.health.v1.Health" => called(messages(vec![message(&[0x08, if health == 200 { 1 } else { 2 }])])),
         "test.Echo" => grpc(rest, request.into_body()).await,
         "test.Who" => called(messages(vec![message(name.as_bytes())])),
         "test.Seen" => called(messages(vec![message(seen(name, &request).as_bytes())])),

@@ -26,6 +26,7 @@ mod mesh {
     mod first_calls;
     mod forms;
     mod grpc_routes;
+    mod health;
     mod held;
     mod hiccup;
     mod hidden;

@@ -1,7 +1,9 @@
 //! Picks an endpoint for each request: by default by the power of two choices, the faster one of two that are drawn with regard
 //! to its load; equals take it in turn, a slower one is sampled now and then. Whatever the algorithm, who cannot be reached, or
-//! is ejected since it failed in a row, is not picked while another can, and is tried again by one probe or request at a time.
+//! is ejected since it failed in a row, or is unwell by checks, is not picked while another can; the first two are tried again by
+//! one probe or request at a time.
 
+mod checked;
 mod distances;
 #[cfg(test)]
 mod ejections;
@@ -16,6 +18,7 @@ mod shares;
 mod simulation;
 mod slow;
 mod standing;
+mod success;
 #[cfg(test)]
 mod tests;
 mod turns;
@@ -29,7 +32,7 @@ use crate::{below, next_dice};
 use distances::Part;
 pub use distances::{Overprovisioning, Preference};
 use hashed::{HashOrder, Placed};
-pub use outliers::{Outliers, Sign};
+pub use outliers::{Outliers, Sign, SuccessRate};
 use panicking::Counts;
 pub use slow::SlowStart;
 use slow::{Since, Warming};
@@ -129,6 +132,8 @@ pub struct Balancer<E> {
     /// With weight: the others take no trial either.
     ejected: Vec<Rc<E>>,
     settings: Settings,
+    /// For a service that judges by success rates.
+    round: success::Round,
     way: Way,
 }
 
@@ -178,6 +183,7 @@ impl<E> Default for Balancer<E> {
             unreachable: Vec::new(),
             ejected: Vec::new(),
             settings: Settings::default(),
+            round: success::Round::default(),
             way: Way::default(),
         }
     }

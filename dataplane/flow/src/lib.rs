@@ -7,18 +7,20 @@ mod bucket;
 mod budget;
 mod deadline;
 mod gradient;
+mod health;
 mod repeats;
 mod told;
 
 pub use backoff::Backoff;
 pub use balancer::{
     Algorithm, Balancer, Outcome, Outliers, Overprovisioning, Preference, Probed, Purpose, Settings, Sign, SlowStart,
-    Vitals, Wanted,
+    SuccessRate, Vitals, Wanted,
 };
 pub use bucket::TokenBucket;
 pub use budget::RetryBudget;
 pub use deadline::Deadline;
 pub use gradient::{Gradient, GradientSettings, Measured};
+pub use health::{Checked, Health, Rounds, Thresholds};
 pub use repeats::{Asked, Repeats};
 pub use told::{grpc_timeout, grpc_timeout_text, timeout_ms, timeout_ms_number};
 

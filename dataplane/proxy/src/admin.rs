@@ -3,6 +3,7 @@
 
 mod caller;
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -17,6 +18,7 @@ use hyper::body::Incoming;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tracing::{info, warn};
+use weft_policy::bundle::{ObjectName, Service};
 use weft_profiler::ProfileError;
 use weft_transport::tls::IdentityHandle;
 
@@ -244,7 +246,10 @@ impl Admin {
 
     fn clusters(&self) -> Value {
         let Some(snapshot) = self.shared.snapshot.load_full() else { return json!([]) };
-        Value::Array(snapshot.bundle.services.values().map(service_json).collect())
+        let services = snapshot.bundle.services.values();
+        Value::Array(
+            services.map(|service| service_json(service, &self.shared.checks.unhealthy_of(&service.name))).collect(),
+        )
     }
 
     fn filters(&self) -> Value {
@@ -267,13 +272,14 @@ impl Admin {
     }
 }
 
-fn service_json(service: &weft_policy::bundle::Service) -> Value {
+fn service_json(service: &Service, unhealthy: &BTreeSet<ObjectName>) -> Value {
     json!({
         "name": service.name.to_string(),
         "vip": service.vip,
         "ports": service.ports,
         "traffic": service.traffic,
         "endpoints": service.endpoints.values().collect::<Vec<_>>(),
+        "unhealthy": unhealthy.iter().map(ToString::to_string).collect::<Vec<_>>(),
     })
 }
 

@@ -28,6 +28,7 @@ use crate::control::{Channel, Control, IdentityKeeper, TokenFile, join_or_load};
 use crate::descriptors;
 use crate::heartbeat::{Heart, Heartbeats};
 use crate::listeners::{self, Sockets};
+use crate::outbound;
 use crate::shared::Shared;
 use crate::signals::Signals;
 use crate::stalls::SWEEP;
@@ -296,6 +297,8 @@ async fn work(
     tokio::select! {
         () = tend(&worker) => {}
         () = heart.run() => {}
+        // Endpoints are asked once by each proxy, not by each worker.
+        () = outbound::checking::run(&worker), if index == 0 => {}
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 use weft_flow::{
     Algorithm, Balancer, Outliers, Overprovisioning, Preference, Probed, RetryBudget, Settings, Sign, SlowStart,
-    Vitals, Wanted,
+    SuccessRate, Vitals, Wanted,
 };
 use weft_policy::bundle::{Balancing, Endpoint, Nearness, ObjectName, Place, Service, ServicePort, Spread, Traffic};
 use weft_policy::route::KeptTarget;
@@ -22,6 +22,7 @@ use weft_transport::quic::PeerKey;
 
 use crate::gate::{Gate, Gates, Held};
 use crate::gauges::{OpenGuard, Out};
+use crate::health::{Findings, HealthChecks};
 use crate::reach::{Reach, Reaches};
 use crate::snapshot::{Served, Snapshot};
 use crate::telemetry::series::{PairLabels, PairMetrics, Peer, WorkerMetrics};
@@ -94,6 +95,8 @@ pub struct ServiceState {
     pub unreached: Rc<PairMetrics>,
     /// True where endpoints that fail are ejected.
     ejects: Cell<bool>,
+    /// `None`: nobody checks them.
+    heeded: RefCell<Option<Heeded>>,
     /// `None`: as many requests as come may be under way.
     gate: RefCell<Option<Arc<Gate>>>,
     /// One for each endpoint that cannot be reached, and for each that is ejected, so that they are counted over all services.
@@ -102,6 +105,13 @@ pub struct ServiceState {
     /// One while so few are in that those that are ejected are used as well.
     panicking: RefCell<Option<OpenGuard>>,
     all_out: Out,
+}
+
+/// What a worker has taken in of the checks of a service.
+#[derive(Debug)]
+struct Heeded {
+    findings: Arc<Findings>,
+    seen: Cell<u64>,
 }
 
 impl ServiceState {
@@ -135,7 +145,19 @@ impl ServiceState {
 
     /// Picks an endpoint, or none where there is none. `avoid`: endpoints that just refused it.
     pub fn pick(&self, now: Duration, dice: u64, wanted: Wanted, avoid: &[Rc<Destination>]) -> Option<Rc<Destination>> {
+        self.heed();
         self.balancer.borrow().pick(now, dice, wanted, avoid).map(Rc::clone)
+    }
+
+    /// Takes in what checks of the endpoints have found by now, and has them go on.
+    fn heed(&self) {
+        let heeded = self.heeded.borrow();
+        let Some(Heeded { findings, seen }) = &*heeded else { return };
+        findings.touch();
+        if let Some((version, unhealthy)) = findings.news(seen.get()) {
+            seen.set(version);
+            self.balancer.borrow_mut().heed(|destination| unhealthy.contains(&destination.endpoint.workload));
+        }
     }
 
     /// The number of a port at one endpoint, as it is now. `None`: it is no endpoint of that port.
@@ -176,6 +198,19 @@ impl ServiceState {
         is_ejected
     }
 
+    /// Counts the end of a request towards the success rate of its endpoint. Gives the endpoints that are ejected by their
+    /// rates since an interval is over.
+    pub fn rated(&self, destination: &Destination, now: Duration, dice: u64, sign: Sign) -> Vec<Rc<Destination>> {
+        if !self.ejects.get() {
+            return Vec::new();
+        }
+        let ejected = self.balancer.borrow_mut().rated(destination, now, dice, sign);
+        if !ejected.is_empty() {
+            self.count_out();
+        }
+        ejected
+    }
+
     /// An endpoint to probe, where one is due; [`ServiceState::probed`] must follow.
     pub fn take_probe(&self, now: Duration) -> Option<Rc<Destination>> {
         self.balancer.borrow().take_probe(now)
@@ -202,11 +237,12 @@ impl ServiceState {
     }
 }
 
-/// The place to which a worker reports whether it reached its peers, and the start of its clock.
+/// The place to which a worker reports whether it reached its peers, the start of its clock, and what checks find.
 #[derive(Debug, Clone)]
 pub struct Finding {
     pub reaches: Reaches,
     pub start: Instant,
+    pub checks: HealthChecks,
 }
 
 /// A service, and the port where not all of its endpoints are endpoints of that port.
@@ -301,6 +337,7 @@ impl Destinations {
             ports: RefCell::default(),
             unreached: self.metrics.pair(&labels(from, service, None)),
             ejects: Cell::new(false),
+            heeded: RefCell::default(),
             gate: RefCell::default(),
             unreachable: RefCell::default(),
             ejected: RefCell::default(),
@@ -350,7 +387,17 @@ impl Destinations {
         state.ejects.set(settings.outliers.is_some());
         let limits = service.traffic.as_ref().and_then(|traffic| traffic.limits.as_ref());
         state.gate.replace(limits.map(|limits| self.gates.of(&service.name, limits)));
+        let traffic = service.traffic.as_ref();
+        let checks =
+            traffic.and_then(|traffic| traffic.health_check.as_ref()).map(|_| self.finding.checks.of(&service.name));
+        let is_heeded = checks.is_some();
+        state.heeded.replace(checks.map(|findings| Heeded { findings, seen: Cell::new(0) }));
         state.balancer.borrow_mut().update(settings, weighted);
+        if is_heeded {
+            state.heed();
+        } else {
+            state.balancer.borrow_mut().heed(|_| false);
+        }
         state.count_out();
     }
 }
@@ -372,6 +419,11 @@ fn settings(traffic: &Traffic) -> Settings {
         ejection: Duration::from_millis(outliers.ejection_ms),
         longest: Duration::from_millis(outliers.longest_ms),
         most_percent: outliers.most_percent,
+        success_rate: outliers.success_rate.as_ref().map(|rates| SuccessRate {
+            minimum_hosts: rates.minimum_hosts,
+            request_volume: rates.request_volume,
+            stdev_thousandths: rates.stdev_thousandths,
+        }),
     });
     Settings { algorithm, outliers, ..Settings::default() }
 }
@@ -392,7 +444,7 @@ fn spreading(settings: Settings, spread: &Spread) -> Settings {
 
 /// True where an endpoint is what it was before an update: at another address, or with another identity, it is another.
 /// Its weight is the balancer's.
-fn is_same(before: &Endpoint, now: &Endpoint) -> bool {
+pub(crate) fn is_same(before: &Endpoint, now: &Endpoint) -> bool {
     let Endpoint { workload, identity, address, addresses: _, mesh_address, weight: _, labels } = before;
     (workload, identity, address, mesh_address, labels)
         == (&now.workload, &now.identity, &now.address, &now.mesh_address, &now.labels)

@@ -39,6 +39,7 @@ pub mod control;
 pub mod descriptors;
 pub mod gate;
 pub mod gauges;
+pub mod health;
 pub mod heartbeat;
 pub mod hosts;
 pub mod ledger;

@@ -4,6 +4,7 @@
 
 mod affinity;
 mod attempts;
+pub mod checking;
 pub mod connection;
 mod mirror;
 mod origin;

@@ -51,6 +51,7 @@ fn gauges(admin: &Admin, out: &mut String) {
     gauge(Metric::EndpointsUnreachable, shared.out.unreachable.value());
     gauge(Metric::EndpointsEjected, shared.out.ejected.value());
     gauge(Metric::ServicesPanicking, shared.out.panicking.value());
+    gauge(Metric::EndpointsUnhealthy, shared.checks.unhealthy.value());
     gauge(Metric::RequestsPending, shared.gates.waiting.value());
     gauge(Metric::MirrorsInFlight, shared.copies.value());
     gauge(Metric::AccessLogDropped, shared.access_log.dropped());

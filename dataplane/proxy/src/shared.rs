@@ -18,6 +18,7 @@ use crate::asking::Asking;
 use crate::config::Config;
 use crate::gate::Gates;
 use crate::gauges::{AllInFlight, OpenCount, Out};
+use crate::health::HealthChecks;
 use crate::hosts::Hosts;
 use crate::reach::Reaches;
 use crate::snapshot::Snapshot;
@@ -58,6 +59,8 @@ pub struct Shared {
     pub out: Out,
     /// Destinations that take so many requests of this proxy.
     pub gates: Gates,
+    /// What this proxy's checks find of endpoints.
+    pub checks: HealthChecks,
     /// Copies of requests under way.
     pub copies: OpenCount,
     /// The workers' findings about their peers.
@@ -104,6 +107,7 @@ impl Shared {
             peer_connections: OpenCount::default(),
             out: Out::default(),
             gates: Gates::default(),
+            checks: HealthChecks::default(),
             copies: OpenCount::default(),
             reaches: Reaches::default(),
             contact: Contact::default(),

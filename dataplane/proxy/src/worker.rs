@@ -68,7 +68,7 @@ impl Worker {
                 ledger.metrics.clone(),
                 shared.out.clone(),
                 shared.gates.clone(),
-                Finding { reaches: shared.reaches.clone(), start },
+                Finding { reaches: shared.reaches.clone(), start, checks: shared.checks.clone() },
                 shared.config.danger_plaintext_tunnel,
             ),
             uses: WorkerUses::new(shared.uses.clone()),

@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ObjectName, Retry, is_default};
+use super::{HealthCheck, ObjectName, Retry, is_default};
 
 /// The settings of a service, and whose they are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +19,9 @@ pub struct Traffic {
     /// `None`: nobody is ejected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outliers: Option<Outliers>,
+    /// `None`: nobody is checked. Only to a proxy with the capability `health-checks`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<HealthCheck>,
     /// `None`: there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<Limits>,
@@ -90,6 +93,46 @@ pub struct Outliers {
     pub longest_ms: u64,
     /// Endpoints of a hundred that may be out.
     pub most_percent: u32,
+    /// `None`: nobody is compared with the others. Only to a proxy with the capability `health-checks`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub success_rate: Option<SuccessRate>,
+}
+
+/// Who is ejected since it succeeds much less often than the others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SuccessRate {
+    /// Nobody is judged where fewer endpoints had enough requests.
+    pub minimum_hosts: u32,
+    /// Requests within an interval that are enough.
+    pub request_volume: u32,
+    /// So many thousandths of the standard deviation below the mean are too few.
+    pub stdev_thousandths: u32,
+}
+
+impl Traffic {
+    /// True where it asks for what the capability `health-checks` stands for.
+    #[must_use]
+    pub fn checks_health(&self) -> bool {
+        self.health_check.is_some() || self.outliers.as_ref().is_some_and(|outliers| outliers.success_rate.is_some())
+    }
+
+    /// The same without that, for a proxy that can't do it. A service that ejects by success rates alone ejects nobody there.
+    #[must_use]
+    pub(crate) fn without_health_checks(&self) -> Self {
+        let outliers = self.outliers.clone().filter(Outliers::counts_rows);
+        let outliers = outliers.map(|outliers| Outliers { success_rate: None, ..outliers });
+        Self { outliers, health_check: None, ..self.clone() }
+    }
+}
+
+impl Outliers {
+    /// True where failures in a row eject.
+    fn counts_rows(&self) -> bool {
+        [self.consecutive_5xx, self.consecutive_gateway_errors, self.consecutive_local_failures]
+            .iter()
+            .any(|row| *row > 0)
+    }
 }
 
 /// How requests are spread over the endpoints of a service.
@@ -188,14 +231,31 @@ impl fmt::Display for Outliers {
         ];
         let rows = rows.into_iter().filter(|(count, _)| **count > 0).map(|(count, what)| format!("{count} {what}"));
         let duration = crate::text::duration_text;
+        if self.counts_rows() {
+            let (rows, interval) = (rows.collect::<Vec<_>>().join(" or "), duration(self.interval_ms));
+            write!(f, "{rows} in a row (each within {interval})")?;
+        }
+        if let Some(rates) = &self.success_rate {
+            let or = if self.counts_rows() { " or " } else { "" };
+            write!(f, "{or}{rates} in {}", duration(self.interval_ms))?;
+        }
         write!(
             f,
-            "{} in a row (each within {}), out for {} to {}, at most {} %",
-            rows.collect::<Vec<_>>().join(" or "),
-            duration(self.interval_ms),
+            ", out for {} to {}, at most {} %",
             duration(self.ejection_ms),
             duration(self.longest_ms),
             self.most_percent
+        )
+    }
+}
+
+impl fmt::Display for SuccessRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { minimum_hosts, request_volume, stdev_thousandths } = self;
+        let factor = f64::from(*stdev_thousandths) / 1_000.0;
+        write!(
+            f,
+            "a success rate {factor} deviations below the mean of {minimum_hosts} or more with {request_volume} requests"
         )
     }
 }

@@ -6,6 +6,7 @@ use super::route_status::Condition;
 use super::select::is_missing;
 use super::{World, mesh_settings, spread};
 use crate::bundle::{Balancing, ObjectName, Traffic};
+use crate::resource::health::HealthCheckSpec;
 use crate::resource::retry::ServiceRetrySpec;
 use crate::resource::template::{self, Misfit, TemplateRef};
 use crate::resource::{Kind, Object, PolicyTemplateSpec, TrafficPolicySpec, duration_text};
@@ -16,12 +17,14 @@ pub(super) fn settings(merged: &Merged) -> Option<Traffic> {
     let spec = &merged.spec;
     let balancing = spec.load_balancing.as_ref().map(|spec| spec.balancing()).unwrap_or_default();
     let outliers = spec.outlier_detection.as_ref().map(|spec| spec.outliers());
+    let health_check = spec.health_check.as_ref().and_then(HealthCheckSpec::health_check);
     let limits = spec.limits.as_ref().map(|spec| spec.limits());
     let timeouts = spec.timeouts.clone().unwrap_or_default();
     Some(Traffic {
         policy,
         balancing,
         outliers,
+        health_check,
         limits,
         request_timeout_ms: timeouts.request_ms,
         attempt_timeout_ms: timeouts.backend_request_ms,
@@ -62,6 +65,7 @@ pub fn effective(world: &World, service: &ObjectName) -> Vec<Effective> {
     let limits = spec.limits.as_ref().map(|spec| spec.limits().to_string());
     let timeouts = spec.timeouts.clone().unwrap_or_default();
     let retry = spec.retry.as_ref().map(|spec| spec.retry().to_string());
+    let health = spec.health_check.as_ref().and_then(HealthCheckSpec::health_check).map(|check| check.to_string());
     let told = spec.load_balancing.as_ref().map(spread::told).unwrap_or_default();
     let of_service = world.service(service).filter(|_| told.locality.is_none()).and_then(spread::of_service);
     let mut locality = own("loadBalancing.locality", told.locality, spread::NOBODY_FIRST);
@@ -80,6 +84,7 @@ pub fn effective(world: &World, service: &ObjectName) -> Vec<Effective> {
         locality,
         own("loadBalancing.slowStart", told.slow_start, spread::AT_ONCE),
         own("loadBalancing.panicThresholdPercent", told.panic, spread::NEVER),
+        own("healthCheck", health, "nobody is checked"),
     ];
     let is_mesh_s = |it: &&mut Effective| it.setting == "timeouts.request" && it.by.is_none();
     all.iter_mut().filter(is_mesh_s).for_each(|it| it.by = by_mesh(world));
@@ -123,6 +128,30 @@ pub(crate) fn lacks_template(world: &World, policy: &Object<TrafficPolicySpec>) 
     policy.spec.template.as_ref().is_some_and(|used| {
         world.template(&used.name).is_none() && !world.is_unreadable(Kind::PolicyTemplate, &template::named(&used.name))
     })
+}
+
+/// The targets of a policy whose endpoints can't be checked as it says, and why.
+fn unchecked(world: &World, policy: &Object<TrafficPolicySpec>) -> Vec<String> {
+    let Some(check) = policy.spec.health_check.as_ref().and_then(HealthCheckSpec::health_check) else {
+        return Vec::new();
+    };
+    let reason = |target: &TargetRef| {
+        if target.kind != TargetKind::Service {
+            return None;
+        }
+        let service = world.service(&ObjectName::new(policy.metadata.namespace.clone(), &target.name))?;
+        let mut ports = service.spec.served_ports();
+        let asked = match check.port {
+            Some(number) => service.spec.port(number),
+            None => ports.next(),
+        };
+        let why = match asked {
+            Some(port) => format!("port {} is declared {}", port.port, check.misfit(port.protocol())?),
+            None => check.port.map_or_else(|| "it has no port".to_owned(), |number| format!("it has no port {number}")),
+        };
+        Some(format!("endpoints of {} are not checked: {why}", named(&policy.metadata, target)))
+    };
+    policy.spec.target_refs.iter().filter_map(reason).collect()
 }
 
 /// Everything because of which a policy says less than it is written to: a reason, the key inside `spec` and the words.

@@ -8,6 +8,7 @@ mod tests;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::health::{HealthCheckSpec, SuccessRateSpec};
 use super::retry::{ServiceRetrySpec, Timeouts};
 use super::spread::{LocalitySpec, SlowStartSpec};
 use super::template::TemplateRef;
@@ -30,6 +31,9 @@ pub struct TrafficPolicySpec {
     /// Absent: nobody is ejected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outlier_detection: Option<OutlierSpec>,
+    /// Absent: nobody is checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<HealthCheckSpec>,
     /// Absent: there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitsSpec>,
@@ -116,6 +120,9 @@ pub struct OutlierSpec {
     #[serde(rename = "maxEjectionTime", deserialize_with = "duration_ms", serialize_with = "serialize_ms")]
     pub max_ejection_time_ms: u64,
     pub max_ejection_percent: u32,
+    /// Absent: nobody is compared with the others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub success_rate: Option<SuccessRateSpec>,
 }
 
 /// Envoy's numbers.
@@ -129,6 +136,7 @@ impl Default for OutlierSpec {
             base_ejection_time_ms: 30_000,
             max_ejection_time_ms: 300_000,
             max_ejection_percent: 10,
+            success_rate: None,
         }
     }
 }
@@ -174,9 +182,10 @@ impl OutlierSpec {
         if self.max_ejection_percent > 100 {
             wrong.push(("maxEjectionPercent", format!("{} is out of range: 0 to 100", self.max_ejection_percent)));
         }
-        if rows.iter().all(|(_, row)| *row == 0) {
+        if rows.iter().all(|(_, row)| *row == 0) && self.success_rate.is_none() {
             wrong.push(("", "it ejects nobody: every count is 0".to_owned()));
         }
+        wrong.extend(self.success_rate.iter().flat_map(SuccessRateSpec::check));
         wrong
     }
 
@@ -190,6 +199,7 @@ impl OutlierSpec {
             ejection_ms: self.base_ejection_time_ms,
             longest_ms: self.max_ejection_time_ms,
             most_percent: self.max_ejection_percent,
+            success_rate: self.success_rate.as_ref().map(SuccessRateSpec::success_rate),
         }
     }
 }
@@ -446,6 +456,8 @@ impl TrafficPolicySpec {
         let outliers = self.outlier_detection.iter().flat_map(OutlierSpec::check);
         let within = |key: &str| if key.is_empty() { String::new() } else { format!(".{key}") };
         wrong.extend(outliers.map(|(key, message)| (format!("outlierDetection{}", within(key)), message)));
+        let health = self.health_check.iter().flat_map(HealthCheckSpec::check);
+        wrong.extend(health.map(|(key, message)| (format!("healthCheck{}", within(&key)), message)));
         let limits = self.limits.iter().flat_map(LimitsSpec::check);
         wrong.extend(limits.map(|(key, message)| (format!("limits{}", within(key)), message)));
         let timeouts = self.timeouts.iter().filter_map(Timeouts::check);

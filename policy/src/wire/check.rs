@@ -2,11 +2,13 @@
 
 use super::{FILTER_CONTRACT, WireError};
 use crate::bundle::{
-    AdaptiveLimit, Cors, FilterAttachment, HashKey, HeaderModifier, Limits, Mirror, PathChange, PathMatch, Redirect,
-    Retry, Route, RouteAction, RouteKind, RouteMatch, RouteRule, ServedWorkload, Service, Spread,
+    AdaptiveLimit, Cors, FilterAttachment, HashKey, HeaderModifier, HealthCheck, HealthProbe, Limits, Mirror,
+    PathChange, PathMatch, Redirect, Retry, Route, RouteAction, RouteKind, RouteMatch, RouteRule, ServedWorkload,
+    Service, Spread, SuccessRate,
 };
 use crate::delta::Object;
 use crate::identity::is_subdomain;
+use crate::resource::health::{is_path, is_range, is_service};
 use crate::resource::retry::RETRIED_CODES;
 use crate::resource::route::REDIRECTS;
 use crate::resource::spread::OVERPROVISIONING;
@@ -54,6 +56,8 @@ fn service_is_fit(service: &Service) -> Checked {
     {
         return fault("traffic.outliers", "an ejection takes time, and the longest not less than the first");
     }
+    traffic.outliers.as_ref().and_then(|outliers| outliers.success_rate.as_ref()).map_or(Ok(()), rates_are_fit)?;
+    traffic.health_check.as_ref().map_or(Ok(()), health_is_fit)?;
     traffic.limits.as_ref().map_or(Ok(()), limits_are_fit)?;
     traffic.retry.as_ref().map_or(Ok(()), |retry| retry_is_fit("traffic.retry", retry))?;
     match traffic.balancing.hash_key() {
@@ -101,6 +105,38 @@ fn spread_is_fit(spread: &Spread) -> Checked {
         return fault("spread.panic_percent", format_args!("{panic_percent} is more than a hundred"));
     }
     Ok(())
+}
+
+fn rates_are_fit(rates: &SuccessRate) -> Checked {
+    if rates.minimum_hosts == 0 || rates.request_volume == 0 {
+        return fault("traffic.outliers", "0 endpoints or requests are nothing to compare");
+    }
+    Ok(())
+}
+
+fn health_is_fit(health: &HealthCheck) -> Checked {
+    let at = "traffic.health_check";
+    if health.interval_ms == 0 || health.timeout_ms == 0 || health.unhealthy == 0 || health.healthy == 0 {
+        return fault(at, "a check takes time, and a row has a length");
+    }
+    if health.port == Some(0) {
+        return fault(at, "0 is not a port");
+    }
+    match &health.probe {
+        HealthProbe::Http(http) if !is_path(&http.path) => {
+            fault(at, format_args!("{:?} is no path in normal form", http.path))
+        }
+        HealthProbe::Http(http) if !http.host.as_deref().is_none_or(is_subdomain) => {
+            fault(at, format_args!("{:?} is no host", http.host.as_deref().unwrap_or_default()))
+        }
+        HealthProbe::Http(http) if !http.statuses.iter().all(|range| is_range(*range)) => {
+            fault(at, "statuses of answers are 200 to 599, the lower first")
+        }
+        HealthProbe::Grpc(service) if !is_service(service) => {
+            fault(at, format_args!("{service:?} is no name of a gRPC service"))
+        }
+        HealthProbe::Http(_) | HealthProbe::Grpc(_) | HealthProbe::Tcp => Ok(()),
+    }
 }
 
 fn route_is_fit(route: &Route) -> Checked {

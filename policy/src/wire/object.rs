@@ -8,8 +8,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::check::check;
 use super::{
-    CAPABILITIES, ENDPOINT_PORTS, GRPC_ROUTE, OUTBOUND_CLOSED, REQUEST_MIRROR, ROUTE_RETRIES, Refused, SCOPE, SPREAD,
-    TCP_ROUTE, TLS_ROUTE, TRAFFIC_LIMITS, TRAFFIC_POLICY, v1,
+    CAPABILITIES, ENDPOINT_PORTS, GRPC_ROUTE, HEALTH_CHECKS, OUTBOUND_CLOSED, REQUEST_MIRROR, ROUTE_RETRIES, Refused,
+    SCOPE, SPREAD, TCP_ROUTE, TLS_ROUTE, TRAFFIC_LIMITS, TRAFFIC_POLICY, v1,
 };
 use crate::bundle::{Limits, Route, RouteKind, Service};
 use crate::delta::{Key, Object};
@@ -37,13 +37,12 @@ fn requires(object: &Object) -> Vec<String> {
 fn required_by(service: &Service) -> impl Iterator<Item = &'static str> {
     let has_others = service.ports.iter().any(|port| !port.other_targets.is_empty());
     let ports = has_others.then_some(ENDPOINT_PORTS);
-    let limits = service.traffic.as_ref().and_then(|traffic| traffic.limits.as_ref());
+    let traffic = service.traffic.as_ref();
+    let limits = traffic.and_then(|traffic| traffic.limits.as_ref());
     let limits = limits.is_some_and(Limits::is_beyond_requests).then_some(TRAFFIC_LIMITS);
-    ports
-        .into_iter()
-        .chain(service.traffic.is_some().then_some(TRAFFIC_POLICY))
-        .chain(limits)
-        .chain(service.spread.is_some().then_some(SPREAD))
+    let checks = traffic.filter(|traffic| traffic.checks_health()).map(|_| HEALTH_CHECKS);
+    let spread = service.spread.is_some().then_some(SPREAD);
+    ports.into_iter().chain(traffic.map(|_| TRAFFIC_POLICY)).chain(limits).chain(checks).chain(spread)
 }
 
 fn required_by_route(route: &Route) -> impl Iterator<Item = &'static str> {

@@ -13,6 +13,7 @@ const OUTLIERS: Outliers = Outliers {
     ejection: seconds(30),
     longest: seconds(100),
     most_percent: 50,
+    success_rate: None,
 };
 
 const fn seconds(seconds: u64) -> Duration {

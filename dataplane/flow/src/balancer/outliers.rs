@@ -22,6 +22,19 @@ pub struct Outliers {
     pub longest: Duration,
     /// Endpoints of a hundred that may be out; one always may where there are several.
     pub most_percent: u32,
+    /// `None`: nobody is compared with the others.
+    pub success_rate: Option<SuccessRate>,
+}
+
+/// What a service says of success rates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SuccessRate {
+    /// Nobody is judged where fewer endpoints had enough requests.
+    pub minimum_hosts: u32,
+    /// Requests within an interval that are enough to be judged by.
+    pub request_volume: u32,
+    /// Who is more than this many thousandths of the standard deviation below the mean is ejected.
+    pub stdev_thousandths: u32,
 }
 
 /// What the end of a request says of its endpoint.

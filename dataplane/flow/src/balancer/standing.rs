@@ -1,5 +1,6 @@
-//! Whether one endpoint takes requests, why not, and when it is tried again: while no connection can be made to it, and
-//! while it is ejected because it failed too often. One says nothing of the other. Knows nothing of the other endpoints.
+//! Whether one endpoint takes requests, why not, and when it is tried again: while no connection can be made to it, while
+//! it is ejected because it failed too often, and while checks find it unwell. One says nothing of the others. Knows
+//! nothing of the other endpoints.
 
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ pub(super) struct Standing {
     /// `None`: it can be reached, as far as is known.
     lost: Option<Lost>,
     health: Health,
+    /// Checks beside the traffic say so.
+    unwell: bool,
 }
 
 /// No connection could be made. It is probed beside the traffic.
@@ -64,7 +67,7 @@ pub(super) enum Told {
 
 impl Standing {
     pub(super) fn is_in(&self) -> bool {
-        self.is_reachable() && !self.is_ejected()
+        self.is_reachable() && !self.is_ejected() && !self.unwell
     }
 
     pub(super) fn is_reachable(&self) -> bool {
@@ -73,6 +76,11 @@ impl Standing {
 
     pub(super) fn is_ejected(&self) -> bool {
         matches!(self.health, Health::Ejected(_))
+    }
+
+    /// Takes in what checks say. True where that is news.
+    pub(super) fn set_unwell(&mut self, unwell: bool) -> bool {
+        std::mem::replace(&mut self.unwell, unwell) != unwell
     }
 
     /// It could not be reached. True where that is news: of a crowd that waited for one connection the first tells, and
@@ -120,7 +128,7 @@ impl Standing {
     /// Takes the trial, if it is due. While one is under way there is no other, unless it takes longer than the ejection did.
     pub(super) fn take_trial(&mut self, now: Duration, purpose: Purpose) -> bool {
         match &mut self.health {
-            Health::Ejected(ejection) if self.lost.is_none() => ejection.take_trial(now, purpose),
+            Health::Ejected(ejection) if self.lost.is_none() && !self.unwell => ejection.take_trial(now, purpose),
             Health::Ejected(_) | Health::Well(_) => false,
         }
     }

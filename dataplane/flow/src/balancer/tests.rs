@@ -102,6 +102,15 @@ impl Named {
         self.balancer.ended(&self.endpoint(name), picked, now, dice, sign)
     }
 
+    pub(super) fn rated(&mut self, name: &str, now: Duration, dice: u64, sign: Sign) -> Vec<&'static str> {
+        let ejected = self.balancer.rated(&self.endpoint(name), now, dice, sign);
+        ejected.iter().map(|endpoint| endpoint.name).collect()
+    }
+
+    pub(super) fn heed(&mut self, unwell: &[&str]) {
+        self.balancer.heed(|endpoint| unwell.contains(&endpoint.name));
+    }
+
     pub(super) fn ejected(&self) -> usize {
         self.balancer.ejected()
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::Outcome;
 use super::slow::Since;
 use super::standing::Standing;
+use super::success::Tally;
 
 /// The latest sample counts at least this much, and the more the longer ago the one before it was.
 const LEAST_SAY: f64 = 0.1;
@@ -42,6 +43,8 @@ pub struct Vitals {
     pub(super) standing: RefCell<Standing>,
     /// For services that let endpoints start slowly.
     pub(super) since: Cell<Since>,
+    /// For a service that judges by success rates.
+    pub(super) tally: Cell<Tally>,
 }
 
 /// The typical latency. A mean of logarithms: one sample that is 500 times as long as the others weighs as much as ten

@@ -133,6 +133,8 @@ limits! {
     mirrors: usize = 128, 0, 1 << 20;
     /// Bytes of a request body that wait to be sent with its copy. Above: the copy is cut and counted, the request goes on.
     mirror_buffer_bytes: usize = 1 << 20, 0, 1 << 30;
+    /// Health checks of endpoints under way. Above: those that are due wait, and that is counted.
+    health_checks: usize = 64, 1, 1 << 16;
     /// From a copy's start to the end of its answer. Later: it is given up and counted.
     mirror_timeout_ms: u64 = 15_000, 1, HOUR_MS;
     /// Bytes that the process may hold for streams whose receivers take nothing, both directions and all protocols. Above:

@@ -71,7 +71,7 @@ pub(crate) fn snapshot(endpoints: &[(&str, u8, u32)]) -> Snapshot {
 }
 
 fn finding() -> Finding {
-    Finding { reaches: Reaches::default(), start: Instant::now() }
+    Finding { reaches: Reaches::default(), start: Instant::now(), checks: HealthChecks::default() }
 }
 
 struct Fixture {
@@ -123,6 +123,7 @@ pub(crate) fn balanced(endpoints: &[(&str, u8, u32)], balancing: Balancing) -> S
         policy: name("p"),
         balancing,
         outliers: None,
+        health_check: None,
         limits: None,
         request_timeout_ms: None,
         attempt_timeout_ms: None,
@@ -185,6 +186,7 @@ fn who_fails_in_a_row_is_ejected_where_a_policy_says_so() {
         ejection_ms: 30_000,
         longest_ms: 30_000,
         most_percent: 50,
+        success_rate: None,
     };
     let service = bundle.services.get_mut(&name("reviews")).unwrap();
     service.traffic.as_mut().unwrap().outliers = Some(outliers);
@@ -198,6 +200,47 @@ fn who_fails_in_a_row_is_ejected_where_a_policy_says_so() {
     assert_eq!(fixture.out.ejected.value(), 1);
     drop(fixture.service(&snapshot(&all)));
     assert_eq!(fixture.out.ejected.value(), 0);
+}
+
+/// What one worker's checks find is heeded by each, at the next pick, for as long as the policy asks for checks.
+#[test]
+fn who_is_unhealthy_is_left_out_where_a_policy_has_endpoints_checked() {
+    use weft_policy::bundle::{HealthCheck, HealthProbe};
+    let checks = HealthChecks::default();
+    let worker = || {
+        let finding = Finding { checks: checks.clone(), ..finding() };
+        Destinations::new(WorkerMetrics::new(Arc::default()), Out::default(), Gates::default(), finding, false)
+    };
+    let (one, other) = (worker(), worker());
+    let all = [("a", 2, 1), ("b", 3, 1), ("c", 4, 1)];
+    let mut bundle = Bundle::clone(&balanced(&all, Balancing::default()).bundle);
+    let traffic = bundle.services.get_mut(&name("reviews")).unwrap().traffic.as_mut().unwrap();
+    traffic.health_check = Some(HealthCheck {
+        probe: HealthProbe::Tcp,
+        port: None,
+        interval_ms: 1_000,
+        timeout_ms: 1_000,
+        unhealthy: 1,
+        healthy: 1,
+    });
+    let checked = Snapshot::build(Arc::new(bundle), &HashMap::new()).unwrap();
+    let picked = |worker: &Destinations, snapshot: &Snapshot| -> BTreeSet<String> {
+        let service = &snapshot.bundle.services[&name("reviews")];
+        let state = worker.service(snapshot, snapshot.first(), service, None);
+        let pick = |dice: u64| state.pick(Duration::ZERO, dice << 58, request(None), &[]).unwrap();
+        (0..64).map(|dice| pick(dice).endpoint.workload.name.clone()).collect()
+    };
+    assert_eq!(picked(&one, &checked).len(), 3, "until a check failed all are well");
+    let findings = checks.of(&name("reviews"));
+    assert!(findings.take_use() && picked(&one, &checked).len() == 3 && findings.take_use(), "each pick is a use");
+    findings.set(&name("a"), true);
+    assert_eq!(picked(&one, &checked), ["b".to_owned(), "c".to_owned()].into());
+    assert_eq!(picked(&other, &checked), ["b".to_owned(), "c".to_owned()].into(), "who comes later knows it, too");
+    findings.set(&name("a"), false);
+    findings.set(&name("b"), true);
+    assert_eq!(picked(&one, &checked), ["a".to_owned(), "c".to_owned()].into());
+    let unchecked = balanced(&all, Balancing::default());
+    assert_eq!(picked(&one, &unchecked).len(), 3, "without checks nobody is out");
 }
 
 #[test]

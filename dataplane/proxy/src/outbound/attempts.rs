@@ -448,5 +448,9 @@ impl Drop for Attempt<'_> {
             self.worker.ledger.counters.ejections.increment(1);
             tracing::info!(destination = %self.destination.endpoint.workload, "ejected: it failed too often in a row");
         }
+        for ejected in self.state.rated(&self.destination, now, self.worker.dice(), sign) {
+            self.worker.ledger.counters.ejections.increment(1);
+            tracing::info!(destination = %ejected.endpoint.workload, "ejected: it succeeds less often than the others");
+        }
     }
 }

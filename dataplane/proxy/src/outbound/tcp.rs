@@ -195,7 +195,7 @@ async fn connect(
 }
 
 /// The head of the CONNECT that opens a tunnel to the app at `socket`.
-fn connect_head(socket: SocketAddr, source: &HeaderValue) -> RequestHead {
+pub(super) fn connect_head(socket: SocketAddr, source: &HeaderValue) -> RequestHead {
     let mut headers = HeaderMap::new();
     headers.insert(mesh::WEFT_SOURCE, source.clone());
     RequestHead {

@@ -67,6 +67,9 @@ impl Counters {
         for result in Mirrored::ALL {
             metrics::counter!(Metric::Mirrored.name(), "result" => result.as_str()).absolute(0);
         }
+        for result in HealthChecked::ALL {
+            metrics::counter!(Metric::HealthChecks.name(), "result" => result.as_str()).absolute(0);
+        }
         for result in ["renewed", "failed"] {
             metrics::counter!(Metric::CertificateRenewals.name(), "result" => result).absolute(0);
         }
@@ -124,11 +127,12 @@ pub enum Limited {
     H2Streams,
     OwnAnswers,
     NamesAsked,
+    HealthChecks,
     StandingUndecided,
 }
 
 impl Limited {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::AppResends,
         Self::EndpointsTried,
         Self::OutsideAddresses,
@@ -142,6 +146,7 @@ impl Limited {
         Self::H2Streams,
         Self::OwnAnswers,
         Self::NamesAsked,
+        Self::HealthChecks,
         Self::StandingUndecided,
     ];
 
@@ -159,6 +164,7 @@ impl Limited {
             Limited::H2Streams => "h2_concurrent_streams",
             Limited::OwnAnswers => "own_answer_timeout_s",
             Limited::NamesAsked => "names_asked",
+            Limited::HealthChecks => "health_checks",
             Limited::StandingUndecided => "standing_undecided_ms",
             Limited::NameLookups => "name_lookups",
             Limited::H2UnreadFrames => "h2_unread_frames",
@@ -205,6 +211,37 @@ impl Mirrored {
 
     pub fn count(self) {
         metrics::counter!(Metric::Mirrored.name(), "result" => self.as_str()).increment(1);
+    }
+}
+
+/// What a check of an endpoint's health said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HealthChecked {
+    Passed,
+    Failed,
+    /// There was no answer in time.
+    Late,
+    /// The endpoint's proxy did not let its app see it: nothing is said of the app.
+    Refused,
+    /// It was not made to its end, for nothing that the endpoint did.
+    Undecided,
+}
+
+impl HealthChecked {
+    const ALL: [Self; 5] = [Self::Passed, Self::Failed, Self::Late, Self::Refused, Self::Undecided];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Failed => "failed",
+            Self::Late => "late",
+            Self::Refused => "refused",
+            Self::Undecided => "undecided",
+        }
+    }
+
+    pub fn count(self) {
+        metrics::counter!(Metric::HealthChecks.name(), "result" => self.as_str()).increment(1);
     }
 }
 

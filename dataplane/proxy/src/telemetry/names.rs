@@ -75,10 +75,12 @@ metrics! {
     RetriesOverLimit = "weft_retries_over_limit_total", Counter, "Retries that were not made since as many requests were being sent again as their service's TrafficPolicy lets be.";
     WithoutHashKey = "weft_requests_without_hash_key_total", Counter, "Requests and connections that lacked what their service's TrafficPolicy keeps them together by, and went to any endpoint.";
     EndpointsUnreachable = "weft_endpoints_unreachable", Gauge, "Endpoints skipped because no connection could be made to them, as each worker finds.";
-    EndpointsEjected = "weft_endpoints_ejected", Gauge, "Endpoints skipped because they failed too often in a row, as each worker finds.";
-    Ejections = "weft_ejections_total", Counter, "Endpoints ejected because they failed too often in a row.";
+    EndpointsEjected = "weft_endpoints_ejected", Gauge, "Endpoints skipped because they failed too often in a row or succeeded less often than the others, as each worker finds.";
+    Ejections = "weft_ejections_total", Counter, "Endpoints ejected because they failed too often in a row, or succeeded less often than the others.";
     ServicesPanicking = "weft_services_panicking", Gauge, "Services of which so few endpoints are in that those that are ejected are used as well, as each worker finds.";
     LocalityRequests = "weft_locality_requests_total", Counter, "Requests and connections sent to endpoints of services that prefer near ones, each attempt, by how near the endpoint is (nearness).";
+    EndpointsUnhealthy = "weft_endpoints_unhealthy", Gauge, "Endpoints skipped because their health checks fail.";
+    HealthChecks = "weft_health_checks_total", Counter, "Health checks of endpoints, by result.";
     RequestsPending = "weft_requests_pending", Gauge, "Requests that wait since as many to their service are under way as its TrafficPolicy lets be.";
     AdaptiveLimit = "weft_adaptive_limit", Gauge, "Requests that may be under way to a service at a time, as their latency has it now, by service.";
     Mirrored = "weft_mirrored_requests_total", Counter, "Copies of requests that routes mirror, by what became of them (result).";

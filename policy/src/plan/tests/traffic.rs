@@ -160,3 +160,38 @@ fn a_policy_sets_timeouts_and_what_is_sent_again() {
     let told: Vec<_> = none[3..6].iter().map(|it| (it.value.as_str(), it.policy.is_some())).collect();
     assert_eq!(told, [("none", false), ("none", false), ("only what provably nobody acted on", false)]);
 }
+
+#[test]
+fn a_policy_sets_who_is_checked_and_whose_rates_are_compared() {
+    let spec = "{}, healthCheck: {http: {path: /healthz, host: web.example, port: 80, expectedStatuses: [200, 204-206]}, interval: \
+                5s}, outlierDetection: {consecutive5xx: 0, consecutiveLocalOriginFailures: 0, successRate: {stdevFactor: 2}}";
+    let world = with(&[
+        policy("p", &to("web"), spec),
+        policy("q", &[to("web-v2"), to("nothing")].join(", "), "{}, healthCheck: {tcp: {}}"),
+        policy("r", &to("web"), "{}, healthCheck: {grpc: {service: shop.Cart, port: 81}}"),
+    ]);
+    let bundle = bundle(&world, &["shop/web-1"]);
+    let traffic = bundle.services[&name("shop/web")].traffic.clone().unwrap();
+    let check =
+        "GET /healthz of web.example for 200 or 204-206 at port 80 every 5s, each within 1s, out after 3, back after 2";
+    assert_eq!(traffic.health_check.as_ref().unwrap().to_string(), check);
+    let rates = "a success rate 2 deviations below the mean of 5 or more with 100 requests in 10s, out for 30s to 5m, at most 10 %";
+    assert_eq!(traffic.outliers.as_ref().unwrap().to_string(), rates);
+    let told = effective(&world, &name("shop/web")).remove(6);
+    assert_eq!((told.setting, told.value.as_str(), told.policy), ("healthCheck", check, Some(name("shop/p"))));
+    let told = effective(&world, &name("shop/other")).remove(6);
+    assert_eq!((told.value.as_str(), told.policy), ("nobody is checked", None));
+    // A proxy that can do the rest is told the rest: here that nobody is ejected.
+    assert!(traffic.checks_health() && !traffic.without_health_checks().checks_health());
+    assert_eq!(traffic.without_health_checks().outliers, None);
+    let status = |name: &str| {
+        let policy = world.traffic_policy(&ObjectName::new("shop", name)).unwrap();
+        let told = traffic_status(&world, policy).remove(0);
+        (told.status, told.reason, told.key, told.message)
+    };
+    assert!(status("p").0);
+    let why = "endpoints of Service shop/web-v2 are not checked: port 80 is declared http";
+    assert_eq!(status("q"), (false, "UnsupportedValue", "spec.healthCheck".to_owned(), why.to_owned()));
+    let why = "for Service shop/web the older TrafficPolicy shop/p holds; endpoints of Service shop/web are not checked: it has no port 81";
+    assert_eq!(status("r"), (false, "Conflicted", "spec.targetRefs[0]".to_owned(), why.to_owned()));
+}

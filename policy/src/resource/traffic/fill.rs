@@ -8,7 +8,16 @@ impl TrafficPolicySpec {
     /// Takes each setting that `from` says and this one does not. `told` hears of each that `from` says, by its key inside
     /// `spec`, and whether it was taken.
     pub(crate) fn fill(&mut self, from: &Self, mut told: impl FnMut(&'static str, bool)) {
-        let Self { target_refs: _, template: _, load_balancing, outlier_detection, limits, timeouts, retry } = from;
+        let Self {
+            target_refs: _,
+            template: _,
+            load_balancing,
+            outlier_detection,
+            limits,
+            timeouts,
+            retry,
+            health_check,
+        } = from;
         let told = &mut told;
         one("loadBalancing", &mut self.load_balancing, load_balancing.as_ref(), told);
         one("outlierDetection", &mut self.outlier_detection, outlier_detection.as_ref(), told);
@@ -19,6 +28,7 @@ impl TrafficPolicySpec {
             one("timeouts.backendRequest", &mut own.backend_request_ms, backend_request_ms.as_ref(), told);
         }
         one("retry", &mut self.retry, retry.as_ref(), told);
+        one("healthCheck", &mut self.health_check, health_check.as_ref(), told);
     }
 
     /// The settings that it says, by their keys inside `spec`.

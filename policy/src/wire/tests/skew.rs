@@ -121,6 +121,7 @@ fn settings_of_a_traffic_policy_are_sent_to_those_who_know_them() {
         ejection_ms: 30_000,
         longest_ms: 300_000,
         most_percent: 10,
+        success_rate: None,
     };
     let told = outliers.to_string();
     assert_eq!(told, "5 of 5xx or 3 unanswered in a row (each within 10s), out for 30s to 5m, at most 10 %");
@@ -133,6 +134,7 @@ fn settings_of_a_traffic_policy_are_sent_to_those_who_know_them() {
         policy: name("shop/p"),
         balancing,
         outliers,
+        health_check: None,
         limits,
         request_timeout_ms: Some(9),
         attempt_timeout_ms: None,
@@ -170,6 +172,7 @@ fn limits_of_more_than_requests_are_sent_to_those_who_know_them() {
             policy: name("shop/p"),
             balancing: Balancing::default(),
             outliers: None,
+            health_check: None,
             limits: Some(limits),
             request_timeout_ms: None,
             attempt_timeout_ms: None,
@@ -242,6 +245,67 @@ fn which_endpoints_come_first_is_sent_to_those_who_know_it() {
     }
     let refused = odd(Spread { panic_percent: 101, ..Spread::default() });
     assert_eq!(refused, "spread.panic_percent: 101 is more than a hundred");
+}
+
+/// Checks and rates come with a capability of their own: who lacks it gets the other settings.
+#[test]
+fn checks_of_health_are_sent_to_those_who_know_them() {
+    use super::super::HEALTH_CHECKS;
+    use crate::bundle::{HealthCheck, HealthProbe, HttpProbe, Outliers, StatusRange, SuccessRate, Traffic};
+    let Object::Service(plain) = everything().remove(2) else { panic!("the services are third") };
+    let outliers = |success_rate| Outliers {
+        consecutive_5xx: 5,
+        consecutive_gateway_errors: 0,
+        consecutive_local_failures: 3,
+        interval_ms: 10_000,
+        ejection_ms: 30_000,
+        longest_ms: 300_000,
+        most_percent: 10,
+        success_rate,
+    };
+    let with_traffic = |health_check, success_rate| {
+        let traffic = Traffic {
+            policy: name("shop/p"),
+            balancing: Default::default(),
+            outliers: Some(outliers(success_rate)),
+            health_check,
+            limits: None,
+            request_timeout_ms: Some(9),
+            attempt_timeout_ms: None,
+            retry: None,
+        };
+        Object::Service(Service { traffic: Some(Box::new(traffic)), ..plain.clone() })
+    };
+    let check = |probe| HealthCheck { probe, port: Some(80), interval_ms: 5, timeout_ms: 4, unhealthy: 3, healthy: 2 };
+    let http = |path: &str, host: Option<&str>, to| {
+        let statuses = vec![StatusRange { from: 200, to }];
+        check(HealthProbe::Http(HttpProbe { path: path.to_owned(), host: host.map(str::to_owned), statuses }))
+    };
+    let rates = |minimum_hosts| SuccessRate { minimum_hosts, request_volume: 9, stdev_thousandths: 1_900 };
+    let without = with_traffic(None, None);
+    for sent in [
+        with_traffic(Some(http("/healthz?full", Some("web.example"), 299)), None),
+        with_traffic(Some(check(HealthProbe::Grpc("shop.Cart".to_owned()))), Some(rates(5))),
+        with_traffic(Some(check(HealthProbe::Tcp)), None),
+        with_traffic(None, Some(rates(5))),
+    ] {
+        let envelope = encode(&sent);
+        assert_eq!(envelope.requires, [ENDPOINT_PORTS, TRAFFIC_POLICY, HEALTH_CHECKS]);
+        assert_eq!(receive(with(envelope)).unwrap().delta.upserts.last(), Some(&sent));
+        assert_eq!(sent.without_preferences().as_ref(), Some(&without));
+    }
+    let refused = |sent: &Object| receive(with(encode(sent))).unwrap_err().reason;
+    let odd = |check| refused(&with_traffic(Some(check), None));
+    assert_eq!(odd(http("healthz", None, 299)), "traffic.health_check: \"healthz\" is no path in normal form");
+    assert_eq!(odd(http("/a/../b", None, 299)), "traffic.health_check: \"/a/../b\" is no path in normal form");
+    assert_eq!(odd(http("/", Some("a b"), 299)), "traffic.health_check: \"a b\" is no host");
+    assert_eq!(odd(http("/", None, 199)), "traffic.health_check: statuses of answers are 200 to 599, the lower first");
+    let service = check(HealthProbe::Grpc("a/b".to_owned()));
+    assert_eq!(odd(service), "traffic.health_check: \"a/b\" is no name of a gRPC service");
+    let never = HealthCheck { healthy: 0, ..check(HealthProbe::Tcp) };
+    assert_eq!(odd(never), "traffic.health_check: a check takes time, and a row has a length");
+    let nobody = refused(&with_traffic(None, Some(rates(0))));
+    assert_eq!(nobody, "traffic.outliers: 0 endpoints or requests are nothing to compare");
 }
 
 /// What a rule prefers comes with a capability: who lacks it gets the rule without.

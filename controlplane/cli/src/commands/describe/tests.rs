@@ -70,7 +70,8 @@ fn each_setting_of_a_service_says_whose_it_is() {
             "retry: only what provably nobody acted on (default)",
             "loadBalancing.locality: None: all endpoints are as near (default)",
             "loadBalancing.slowStart: none (default)",
-            "loadBalancing.panicThresholdPercent: 0 (default)"
+            "loadBalancing.panicThresholdPercent: 0 (default)",
+            "healthCheck: nobody is checked (default)"
         ]
     );
     for item in [
@@ -91,6 +92,7 @@ fn each_setting_of_a_service_says_whose_it_is() {
             "loadBalancing.locality: None: all endpoints are as near (default)",
             "loadBalancing.slowStart: none (default)",
             "loadBalancing.panicThresholdPercent: 0 (default)",
+            "healthCheck: nobody is checked (default)",
             "TrafficPolicy shop/a says loadBalancing without effect: TrafficPolicy shop/b is older"
         ]
     );
@@ -132,6 +134,7 @@ fn settings_of_every_level_say_their_level_kind_and_name() {
             "loadBalancing.locality: None: all endpoints are as near (default)",
             "loadBalancing.slowStart: none (default)",
             "loadBalancing.panicThresholdPercent: 0 (default)",
+            "healthCheck: nobody is checked (default)",
         ]
     );
 }

@@ -317,3 +317,23 @@ async fn a_proxy_that_knows_no_places_has_the_rest_of_its_policy() {
     let mut new = Proxy::connect(&control, &svid, "new-1", None, Bundle::default()).await;
     new.take_until(|bundle| bundle.services.get(&web()).is_some_and(|service| service.spread.is_some())).await;
 }
+
+/// One that knows TrafficPolicies and no health checks has all the rest of them.
+#[tokio::test]
+async fn a_proxy_that_checks_nobody_has_the_other_settings() {
+    const POLICY: &str = "{apiVersion: weft.dev/v1alpha1, kind: TrafficPolicy, metadata: {name: turns, namespace: shop}, spec: \
+                          {targetRefs: [{kind: Service, name: web}], loadBalancing: {algorithm: RoundRobin}, healthCheck: {http: {}}}}\n";
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    let revision = control.apply(&format!("{WEB}---\n{POLICY}")).await;
+    let svid = control.join("shop/client").await;
+    let known = ["quic", ENVELOPES, FILTER_CONTRACT, OUTBOUND_CLOSED, "traffic-policy"];
+    let mut old = Proxy::connect_with(&control, &svid, of_another_release("old-1", &known), Bundle::default()).await;
+    old.take_until(|bundle| !endpoints(bundle).is_empty()).await;
+    let traffic = old.bundle.services[&web()].traffic.clone().unwrap();
+    assert_eq!((traffic.balancing.algorithm(), traffic.health_check), ("RoundRobin", None));
+    let (complete, states) = state(&control, revision, 10_000).await;
+    let why = &states.iter().find(|(name, ..)| name == "old-1").unwrap().2;
+    let told = "Service shop/web: as by default: its settings require health-checks";
+    assert!(!complete && why.contains(told), "{states:?}");
+}
