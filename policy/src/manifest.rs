@@ -351,6 +351,7 @@ fn entries(kind: Kind, spec: &Value) -> usize {
         | Kind::HttpRoute
         | Kind::GrpcRoute
         | Kind::AccessPolicy
+        | Kind::ExternalService
         | Kind::TrafficPolicy => false,
     };
     let Value::Object(fields) = spec else { return of(spec) };

@@ -3,6 +3,7 @@
 mod affected;
 mod assemble;
 mod changes;
+mod external;
 mod grant;
 mod http_only;
 mod index;
@@ -24,6 +25,7 @@ mod world;
 pub use crate::delta::{Delta, Key, diff};
 pub use assemble::{AUTHZ_ATTACHMENT, attachment, bundle_for, filters_for};
 pub use changes::{Action, Change, diff_world, text_diff};
+pub use external::external_status;
 pub use opening::{Opening, openings};
 pub use owner::{Owned, Owner, ProxyKey};
 pub use protection::{Loss, losses, losses_of_workloads, policy_status};
@@ -38,7 +40,7 @@ pub use traffic::{Effective, effective, traffic_status, without_effect};
 pub use unserved::service_status;
 pub use world::{Entry, World};
 
-pub(crate) use assemble::{access_config, mesh_settings, serve, visible};
+pub(crate) use assemble::{access_config, externals, mesh_settings, serve, visible};
 pub(crate) use http_only::{RoutesOf, policies as http_policies, routes as http_routes, service_protocol};
 pub(crate) use modifier::uneditable;
 pub(crate) use route_status::{Displaced, resolve, undone};

@@ -5,6 +5,7 @@
 pub mod access;
 mod check;
 pub mod core;
+pub mod external;
 pub mod filter;
 mod kind;
 pub mod mesh;
@@ -24,6 +25,7 @@ use crate::identity::is_label;
 pub use access::AccessPolicySpec;
 pub use check::wrong_labels;
 pub use core::{NamespaceSpec, ServiceSpec};
+pub use external::ExternalServiceSpec;
 pub use filter::{FilterPolicySpec, FilterSpec};
 pub(crate) use kind::SpecReader;
 pub use kind::{Kind, KindError, Resource, Spec};

@@ -359,9 +359,9 @@ impl Session {
         if removals.is_empty() {
             return true;
         }
-        let touched = removals.iter().filter_map(|key| match key {
-            Key::Endpoint { service, .. } => Some(Key::Service(service.clone())),
-            Key::Mesh | Key::Workload(_) | Key::Service(_) | Key::Route(_) | Key::Filter(_) => None,
+        let touched = removals.iter().filter_map(|key| {
+            let Key::Endpoint { service, .. } = key else { return None };
+            Some(Key::Service(service.clone()))
         });
         self.view.handle_subtraction(&touched.collect::<BTreeSet<_>>());
         tracing::debug!(proxy = %self.seat.key, removals = removals.len(), "endpoint removals sent");
@@ -630,9 +630,9 @@ fn silenced(
     withheld: &Withheld,
     (has, view): (&Capabilities, &View),
 ) -> Option<Object> {
-    let missing = withheld.iter().filter_map(|(key, (_, why))| match &target.get(key)?.object {
-        Object::Filter(filter) => Some((key, filter, why)),
-        Object::Mesh(_) | Object::Workload(_) | Object::Service(_) | Object::Route(_) => None,
+    let missing = withheld.iter().filter_map(|(key, (_, why))| {
+        let Object::Filter(filter) = &target.get(key)?.object else { return None };
+        Some((key, filter, why))
     });
     let mut restricting = missing.filter(|(key, filter, _)| restricts_calls(filter) && view.is_without(key));
     let keeps_silent = has.contains(wire::OUTBOUND_CLOSED);
@@ -648,7 +648,12 @@ fn silenced(
             restricting.next()?;
             Some(Object::Mesh(MeshSettings { egress: Egress::RegistryOnly, ..mesh.clone() }))
         }
-        Object::Mesh(_) | Object::Workload(_) | Object::Service(_) | Object::Route(_) | Object::Filter(_) => None,
+        Object::Mesh(_)
+        | Object::Workload(_)
+        | Object::Service(_)
+        | Object::Route(_)
+        | Object::External(_)
+        | Object::Filter(_) => None,
     }
 }
 
@@ -663,15 +668,13 @@ fn is_exposed(object: &Object, missing: &[&Object], view: &View) -> bool {
     let mut missing = missing.iter().copied();
     match object {
         Object::Route(route) => missing.any(|it| matches!(it, Object::Route(other) if other.parent == route.parent)),
-        Object::Workload(workload) => missing.any(|it| match it {
-            Object::Filter(filter) => {
-                filter.direction == Direction::Inbound
-                    && view.is_without(&it.key())
-                    && (filter.workloads.is_empty() || filter.workloads.contains(&workload.name))
-            }
-            Object::Mesh(_) | Object::Workload(_) | Object::Service(_) | Object::Route(_) => false,
+        Object::Workload(workload) => missing.any(|it| {
+            let Object::Filter(filter) = it else { return false };
+            filter.direction == Direction::Inbound
+                && view.is_without(&it.key())
+                && (filter.workloads.is_empty() || filter.workloads.contains(&workload.name))
         }),
-        Object::Mesh(_) | Object::Service(_) | Object::Filter(_) => false,
+        Object::Mesh(_) | Object::Service(_) | Object::External(_) | Object::Filter(_) => false,
     }
 }
 

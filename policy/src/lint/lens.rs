@@ -209,6 +209,7 @@ fn targeting(policy: &Resource) -> Option<(&Metadata, &[TargetRef])> {
         | Resource::HttpRoute(_)
         | Resource::GrpcRoute(_)
         | Resource::TrafficPolicy(_)
+        | Resource::ExternalService(_)
         | Resource::Filter(_) => None,
     }
 }

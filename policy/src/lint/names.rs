@@ -29,6 +29,7 @@ fn annotations(lens: &Lens<'_>, report: &mut Report) {
             | Kind::Filter
             | Kind::FilterPolicy
             | Kind::AccessPolicy
+            | Kind::ExternalService
             | Kind::TrafficPolicy => &[],
         };
         let names = entry.resource.metadata().annotations.keys();

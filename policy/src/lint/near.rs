@@ -71,7 +71,7 @@ impl Around<'_> {
                         self.keys.extend(world.around_service(&service));
                     }
                 }
-                Kind::Mesh | Kind::Namespace | Kind::Filter => {}
+                Kind::Mesh | Kind::Namespace | Kind::Filter | Kind::ExternalService => {}
             }
         }
     }

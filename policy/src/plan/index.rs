@@ -93,7 +93,7 @@ impl Found {
             Resource::AccessPolicy(policy) => found.policies = scopes(&policy.metadata, &policy.spec.target_refs),
             Resource::FilterPolicy(policy) => found.policies = scopes(&policy.metadata, &policy.spec.target_refs),
             Resource::TrafficPolicy(policy) => found.policies = scopes(&policy.metadata, &policy.spec.target_refs),
-            Resource::Namespace(_) | Resource::Mesh(_) | Resource::Filter(_) => {}
+            Resource::Namespace(_) | Resource::Mesh(_) | Resource::Filter(_) | Resource::ExternalService(_) => {}
         }
         found
     }
@@ -274,6 +274,7 @@ impl Index {
                 | Resource::Filter(_)
                 | Resource::FilterPolicy(_)
                 | Resource::AccessPolicy(_)
+                | Resource::ExternalService(_)
                 | Resource::TrafficPolicy(_) => {}
             }
         }

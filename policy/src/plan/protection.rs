@@ -160,6 +160,7 @@ fn guarded(world: &World, policy: &Resource, workload: &Object<WorkloadSpec>) ->
         | Resource::HttpRoute(_)
         | Resource::GrpcRoute(_)
         | Resource::TrafficPolicy(_)
+        | Resource::ExternalService(_)
         | Resource::Filter(_) => match own.is_empty() {
             // It guards what its caller sends, too.
             true => [0].into(),
@@ -190,6 +191,7 @@ fn protecting(resource: &Resource) -> Option<(&Metadata, &[TargetRef])> {
         | Resource::GrpcRoute(_)
         | Resource::Filter(_)
         | Resource::FilterPolicy(_)
+        | Resource::ExternalService(_)
         | Resource::TrafficPolicy(_) => None,
     }
 }

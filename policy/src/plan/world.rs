@@ -13,7 +13,7 @@ use super::{Action, Owned, Owner, ProxyKey};
 use crate::bundle::{ObjectName, Revision};
 use crate::identity::{SpiffeId, TrustDomain};
 use crate::resource::{
-    AnyRoute, FilterPolicySpec, FilterSpec, Kind, MeshSpec, Object, ObjectKey, ROOT_NAMESPACE, Resource, ServiceSpec,
+    AnyRoute, ExternalServiceSpec, FilterPolicySpec, FilterSpec, Kind, MeshSpec, Object, ObjectKey, ROOT_NAMESPACE, Resource, ServiceSpec,
     Spec, TrafficPolicySpec, WorkloadSpec,
 };
 
@@ -321,6 +321,7 @@ impl World {
                 | Resource::HttpRoute(_)
                 | Resource::GrpcRoute(_)
                 | Resource::TrafficPolicy(_)
+                | Resource::ExternalService(_)
                 | Resource::Filter(_) => return false,
             };
             super::holds_for(self, resource.metadata(), targets, workload)
@@ -422,6 +423,11 @@ impl World {
 
     pub(crate) fn traffic_policy(&self, name: &ObjectName) -> Option<&Object<TrafficPolicySpec>> {
         self.named(name)
+    }
+
+    /// When an ExternalService was made: age decides between those that claim the same.
+    pub(super) fn external_created(&self, name: &ObjectName) -> Revision {
+        self.entry::<ExternalServiceSpec>(name).map(|entry| entry.created).unwrap_or_default()
     }
 
     pub(crate) fn filter_policies(&self) -> impl Iterator<Item = &Object<FilterPolicySpec>> {

@@ -39,6 +39,7 @@ impl Resource {
             Self::FilterPolicy(policy) => policy.spec.check(),
             Self::AccessPolicy(policy) => policy.check(),
             Self::TrafficPolicy(policy) => policy.spec.check(),
+            Self::ExternalService(external) => external.check(),
             Self::Mesh(mesh) => publishers(&mesh.spec.filter_publishers).collect(),
             Self::Namespace(_) | Self::Filter(_) => Vec::new(),
         };
@@ -188,7 +189,7 @@ fn one_host(key: &str, address: IpAddr, wrong: &mut Vec<ResourceError>) {
     }
 }
 
-fn is_one_host(address: IpAddr) -> bool {
+pub(super) fn is_one_host(address: IpAddr) -> bool {
     let is_link_local = match address.to_canonical() {
         IpAddr::V4(address) => address.is_link_local() || address.is_broadcast(),
         IpAddr::V6(address) => address.is_unicast_link_local(),

@@ -9,7 +9,7 @@ use serde::ser::SerializeStruct as _;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::{
-    AccessPolicySpec, FilterPolicySpec, FilterSpec, GrpcRouteSpec, HttpRouteSpec, MeshSpec, Metadata, NamespaceSpec,
+    AccessPolicySpec, ExternalServiceSpec, FilterPolicySpec, FilterSpec, GrpcRouteSpec, HttpRouteSpec, MeshSpec, Metadata, NamespaceSpec,
     Object, ServiceSpec, TrafficPolicySpec, WorkloadSpec,
 };
 
@@ -239,4 +239,6 @@ kinds! {
         Declaration { name: "AccessPolicy", plural: "accesspolicies", aliases: &["ap"], ..OWN };
     TrafficPolicy: TrafficPolicySpec =
         Declaration { name: "TrafficPolicy", plural: "trafficpolicies", aliases: &["tp"], ..OWN };
+    ExternalService: ExternalServiceSpec =
+        Declaration { name: "ExternalService", plural: "externalservices", aliases: &["es"], ..OWN };
 }

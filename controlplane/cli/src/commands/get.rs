@@ -185,6 +185,13 @@ fn columns(kind: Kind, wide: bool) -> Vec<Column> {
             ("RULES", |item| item.spec["rules"].as_array().map_or(0, Vec::len).to_string()),
             ("TARGETS", targets),
         ],
+        Kind::ExternalService => vec![
+            ("HOSTS", |item| shortened(item.spec["hosts"].as_array().into_iter().flatten().map(scalar))),
+            ("PORTS", |item| each(&item.spec["ports"], external_port)),
+            ("TLS", |item| text_at(&item.spec, &["tls", "mode"])),
+            ("VISIBLE", |item| text_at(&item.spec, &["visibility"])),
+            ("ACCEPTED", |item| condition(item, "Accepted")),
+        ],
         Kind::TrafficPolicy => vec![
             ("ALGORITHM", |item| text_at(&item.spec, &["loadBalancing", "algorithm"])),
             ("TARGETS", targets),
@@ -232,6 +239,15 @@ fn service_port(port: &Value) -> String {
     let target = port.get("targetPort").map(|target| format!("->{}", scalar(target))).unwrap_or_default();
     let protocol = port["appProtocol"].as_str().map(|protocol| format!("/{protocol}")).unwrap_or_default();
     format!("{}{target}{protocol}", text_at(port, &["port"]))
+}
+
+/// `80->443/http`
+fn external_port(port: &Value) -> String {
+    let [number, protocol] = ["port", "protocol"].map(|key| text_at(port, &[key]));
+    match port.get("targetPort").map(scalar) {
+        Some(target) if target != number => format!("{number}->{target}/{protocol}"),
+        Some(_) | None => format!("{number}/{protocol}"),
+    }
 }
 
 /// `reviews-v1:80 (90)`

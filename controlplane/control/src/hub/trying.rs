@@ -34,6 +34,7 @@ impl Asked {
                 | Kind::HttpRoute
                 | Kind::GrpcRoute
                 | Kind::AccessPolicy
+                | Kind::ExternalService
                 | Kind::TrafficPolicy => {}
             }
         }

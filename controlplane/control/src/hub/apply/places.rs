@@ -48,6 +48,7 @@ fn addresses(resource: &Resource) -> Vec<(String, IpAddr)> {
         | Resource::Filter(_)
         | Resource::FilterPolicy(_)
         | Resource::AccessPolicy(_)
+        | Resource::ExternalService(_)
         | Resource::TrafficPolicy(_) => Vec::new(),
     }
 }
