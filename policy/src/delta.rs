@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::bundle::{
-    Bundle, Endpoint, External, FilterAttachment, MeshSettings, ObjectName, Revision, Route, RouteKind, RouteName, RouteRule,
-    ServedWorkload, Service,
+    Bundle, Endpoint, External, FilterAttachment, MeshSettings, ObjectName, Revision, Route, RouteKind, RouteName,
+    RouteRule, ServedWorkload, Service,
 };
 use crate::scope::Ask;
 

@@ -630,11 +630,10 @@ fn silenced(
     withheld: &Withheld,
     (has, view): (&Capabilities, &View),
 ) -> Option<Object> {
-    let missing = withheld.iter().filter_map(|(key, (_, why))| {
+    let mut restricting = withheld.iter().filter_map(|(key, (_, why))| {
         let Object::Filter(filter) = &target.get(key)?.object else { return None };
-        Some((key, filter, why))
+        (restricts_calls(filter) && view.is_without(key)).then_some((key, filter, why))
     });
-    let mut restricting = missing.filter(|(key, filter, _)| restricts_calls(filter) && view.is_without(key));
     let keeps_silent = has.contains(wire::OUTBOUND_CLOSED);
     match object {
         Object::Workload(workload) if keeps_silent => {

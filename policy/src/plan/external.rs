@@ -21,7 +21,8 @@ pub(super) fn seen<'w>(
 ) -> impl Iterator<Item = &'w Object<ExternalServiceSpec>> + use<'w> {
     let own: Vec<_> =
         namespaces.iter().flat_map(|namespace| world.of_namespace::<ExternalServiceSpec>(namespace)).collect();
-    let of_root = (!namespaces.contains(ROOT_NAMESPACE)).then(|| world.of_namespace::<ExternalServiceSpec>(ROOT_NAMESPACE));
+    let of_root =
+        (!namespaces.contains(ROOT_NAMESPACE)).then(|| world.of_namespace::<ExternalServiceSpec>(ROOT_NAMESPACE));
     let wide = of_root.into_iter().flatten().filter(|object| is_mesh_wide(object));
     own.into_iter().chain(wide)
 }

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use imbl::OrdMap;
 
 use super::affected::{Affected, Which};
-use super::external::{external_entry, seen};
 use super::assemble::{attached, filters_for, mesh_settings, serve, service_entry};
+use super::external::{external_entry, seen};
 use super::scope::{backends, blocks as blocks_of, closure, meant, roots};
 use super::{Entry, World};
 use crate::bundle::{MeshSettings, ObjectName};

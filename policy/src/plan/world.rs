@@ -13,8 +13,8 @@ use super::{Action, Owned, Owner, ProxyKey};
 use crate::bundle::{ObjectName, Revision};
 use crate::identity::{SpiffeId, TrustDomain};
 use crate::resource::{
-    AnyRoute, ExternalServiceSpec, FilterPolicySpec, FilterSpec, Kind, MeshSpec, Object, ObjectKey, ROOT_NAMESPACE, Resource, ServiceSpec,
-    Spec, TrafficPolicySpec, WorkloadSpec,
+    AnyRoute, ExternalServiceSpec, FilterPolicySpec, FilterSpec, Kind, MeshSpec, Object, ObjectKey, ROOT_NAMESPACE,
+    Resource, ServiceSpec, Spec, TrafficPolicySpec, WorkloadSpec,
 };
 
 /// A resource with what the store knows about it.

@@ -183,7 +183,9 @@ impl ExternalTlsSpec {
                 "tls.caBundle",
                 "is expected: certificates in PEM, or `systemRoots: true` for those of each proxy's machine".to_owned(),
             ),
-            (Some(_), true) => refuse("tls.systemRoots", "is given beside caBundle: one of them is believed".to_owned()),
+            (Some(_), true) => {
+                refuse("tls.systemRoots", "is given beside caBundle: one of them is believed".to_owned())
+            }
             (Some(pem), false) => {
                 if let Some(message) = wrong_bundle(pem) {
                     refuse("tls.caBundle", message);

@@ -9,8 +9,8 @@ use serde::ser::SerializeStruct as _;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::{
-    AccessPolicySpec, ExternalServiceSpec, FilterPolicySpec, FilterSpec, GrpcRouteSpec, HttpRouteSpec, MeshSpec, Metadata, NamespaceSpec,
-    Object, ServiceSpec, TrafficPolicySpec, WorkloadSpec,
+    AccessPolicySpec, ExternalServiceSpec, FilterPolicySpec, FilterSpec, GrpcRouteSpec, HttpRouteSpec, MeshSpec,
+    Metadata, NamespaceSpec, Object, ServiceSpec, TrafficPolicySpec, WorkloadSpec,
 };
 
 /// Whether an object is one of a namespace or of the mesh.

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::bundle::{
-    Bundle, External, ExternalPort, ExternalProtocol, ExternalTls, ObjectName, RequestRefusal, TunnelRefusal, WorkloadPort,
+    Bundle, External, ExternalPort, ExternalProtocol, ExternalTls, ObjectName, RequestRefusal, TunnelRefusal,
+    WorkloadPort,
 };
 
 /// Names and addresses, each with those that claim it, the oldest first.
@@ -148,7 +149,9 @@ impl WayOut<'_> {
     pub fn in_words(&self) -> String {
         let places: Vec<_> = self.places().into_iter().map(|(host, port)| format!("{host}:{port}")).collect();
         let places = places.join(", ");
-        let Some(tls) = self.tls() else { return format!("dialled: {places}, {} as the app sends it", self.port.protocol) };
+        let Some(tls) = self.tls() else {
+            return format!("dialled: {places}, {} as the app sends it", self.port.protocol);
+        };
         let roots = if tls.roots_pem.is_some() { "its caBundle" } else { "the roots of the proxy's machine" };
         let name = self.server_name().unwrap_or("nobody: it has no exact host, and no sni");
         format!("dialled: {places} with TLS, which has to be {name} by {roots}")

@@ -8,8 +8,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::check::check;
 use super::{
-    CAPABILITIES, ENDPOINT_PORTS, EXTERNAL_SERVICE, GRPC_ROUTE, OUTBOUND_CLOSED, REQUEST_MIRROR, ROUTE_RETRIES, Refused, SCOPE,
-    TRAFFIC_POLICY, v1,
+    CAPABILITIES, ENDPOINT_PORTS, EXTERNAL_SERVICE, GRPC_ROUTE, OUTBOUND_CLOSED, REQUEST_MIRROR, ROUTE_RETRIES,
+    Refused, SCOPE, TRAFFIC_POLICY, v1,
 };
 use crate::bundle::{Route, RouteKind, Service};
 use crate::delta::{Key, Object};
