@@ -13,11 +13,13 @@ use http::{Method, Version};
 use tokio::net::TcpStream;
 use tracing::debug;
 use weft_policy::bundle::Protocol;
+use weft_policy::route::EgressRefusal;
 use weft_transport::detect::{self, Detected, HttpVersion};
 use weft_transport::http::{HttpLimits, RecvBody, Refusal, Refused, Responder};
 use weft_transport::{capture, h1, h2};
 
 use super::patience::Patience;
+use super::routing::Way;
 use super::{Origin, Target, routing, serve, tcp};
 use crate::call::Request;
 use crate::record::Record;
@@ -61,7 +63,7 @@ async fn payload(worker: &Rc<Worker>, stream: TcpStream, prefix: Bytes, origin: 
 }
 
 /// What the destination of a connection is declared to speak, and whether it takes HTTP only. `None`: it is nothing of the
-/// mesh, or the connection goes nowhere.
+/// mesh and nothing that its bytes could name, or the connection goes nowhere.
 async fn declared(worker: &Rc<Worker>, origin: &Origin) -> Option<(Protocol, bool)> {
     let target = origin.target.as_ref()?;
     let mut snapshot = worker.snapshot()?;
@@ -69,7 +71,12 @@ async fn declared(worker: &Rc<Worker>, origin: &Origin) -> Option<(Protocol, boo
     loop {
         let from = origin.workload(&snapshot).ok()?;
         let failure = match routing::resolve_target(&snapshot, &worker.shared.hosts, from, target) {
-            Ok(resolved) => return resolved.map(|to| (to.protocol(), routing::is_http_only(&to, from))),
+            Ok(Way::Mesh(to)) => return Some((to.protocol(), routing::is_http_only(&to, from))),
+            Ok(Way::External(way)) => return Some((way.port.protocol.declared(), false)),
+            Ok(Way::Outside) | Err(Failure::Egress { refusal: EgressRefusal::RegistryOnly, .. }) => {
+                let by_bytes = snapshot.routes.is_told_by_bytes(target.port(), &from.workload.name.namespace);
+                return (by_bytes && matches!(target, Target::Address(_))).then_some((Protocol::Auto, false));
+            }
             Err(failure) => failure,
         };
         match Box::pin(patience.learn(worker, &snapshot, failure)).await {
@@ -82,7 +89,7 @@ async fn declared(worker: &Rc<Worker>, origin: &Origin) -> Option<(Protocol, boo
 }
 
 /// Serves a connection whose protocol its first bytes tell.
-async fn detected(worker: &Rc<Worker>, mut stream: TcpStream, prefix: Bytes, origin: Origin) {
+async fn detected(worker: &Rc<Worker>, mut stream: TcpStream, prefix: Bytes, mut origin: Origin) {
     let timeout = Duration::from_millis(worker.shared.config.limits.detect_timeout_ms);
     let (detected, prefix) = match detect::detect_stream(&mut stream, prefix, timeout).await {
         Ok(detected) => detected,
@@ -92,10 +99,31 @@ async fn detected(worker: &Rc<Worker>, mut stream: TcpStream, prefix: Bytes, ori
     match detected {
         Detected::Http1 => Box::pin(serve_h1(worker, stream, prefix, origin)).await,
         Detected::Http2 => Box::pin(serve_h2(worker, stream, prefix, origin)).await,
-        Detected::Tls { .. } | Detected::Opaque | Detected::NeedMore => {
+        Detected::Tls { sni } => {
+            if let Some(named) = sni.and_then(|sni| greeted(worker, &origin, sni)) {
+                origin.target = Some(named);
+            }
+            Box::pin(tcp::serve(worker, stream, prefix, &origin)).await;
+        }
+        Detected::Opaque | Detected::NeedMore => {
             Box::pin(tcp::serve(worker, stream, prefix, &origin)).await;
         }
     }
+}
+
+/// The target that a greeting of TLS names, where an ExternalService is for it and the connection dialled an address of which
+/// nobody says more: it goes to that name, as the resource says, not to the address.
+fn greeted(worker: &Rc<Worker>, origin: &Origin, sni: String) -> Option<Target> {
+    let (snapshot, dialled) = (worker.snapshot()?, origin.target.as_ref()?);
+    let from = origin.workload(&snapshot).ok()?;
+    let resolve = |target: &Target| routing::resolve_target(&snapshot, &worker.shared.hosts, from, target);
+    match resolve(dialled) {
+        Ok(Way::Outside) | Err(Failure::Egress { refusal: EgressRefusal::RegistryOnly, .. }) => {}
+        Ok(Way::Mesh(_) | Way::External(_)) | Err(_) => return None,
+    }
+    let named = Target::Name { host: sni, port: dialled.port() };
+    let is_external = matches!(resolve(&named), Ok(Way::External(way)) if way.takes_tunnels().is_ok());
+    is_external.then_some(named)
 }
 
 /// Serves a connection that is HTTP however its bytes come: only the version is theirs to tell.

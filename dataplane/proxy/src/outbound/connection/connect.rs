@@ -12,6 +12,7 @@ use weft_transport::http::ResponseHead;
 
 use super::super::attempts::Attempts;
 use super::super::patience::Patience;
+use super::super::routing::Way;
 use super::super::{Origin, Target, routing, tcp};
 use super::{payload, refuse};
 use crate::call::Request;
@@ -79,10 +80,13 @@ async fn open<'w>(
         }
     };
     let from = origin.workload(&snapshot)?;
-    if let Some(resolved) = resolved
-        && !matches!(resolved.protocol(), Protocol::Tcp | Protocol::Udp)
-    {
-        return reach(worker, &snapshot, from, &resolved).await.map(|()| None);
+    match resolved {
+        Way::Mesh(to) if !matches!(to.protocol(), Protocol::Tcp | Protocol::Udp) => {
+            return reach(worker, &snapshot, from, &to).await.map(|()| None);
+        }
+        // Each request inside is dialled for on its own.
+        Way::External(way) if way.port.protocol.is_http() => return Ok(None),
+        Way::Mesh(_) | Way::External(_) | Way::Outside => {}
     }
     let mut record = ConnectionRecord::open(Side::Outbound, origin.peer, target.to_string());
     // One that fails is told and counted as the request that asked for it.
