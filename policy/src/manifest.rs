@@ -437,7 +437,7 @@ fn read_metadata(Written { name, value }: Written, kind: Option<Kind>, reading: 
 
 /// The kind, also where it is misspelt.
 fn kind(fields: &mut Map<String, Value>, mistakes: &mut Vec<Mistake>) -> Option<Kind> {
-    const LATER: [&str; 16] = [
+    const LATER: [&str; 15] = [
         "TCPRoute",
         "TLSRoute",
         "UDPRoute",
@@ -450,7 +450,6 @@ fn kind(fields: &mut Map<String, Value>, mistakes: &mut Vec<Mistake>) -> Option<
         "Rollout",
         "PolicyTemplate",
         "Bypass",
-        "ExternalService",
         "Zone",
         "BackendTLSPolicy",
         "ServiceEntry",

@@ -106,8 +106,10 @@ impl Exit {
             }
         }
         found.truncate(worker.shared.config.limits.outside_addresses);
-        if let Some(failure) = failure.filter(|_| found.is_empty()) {
-            return Err(failure);
+        if found.is_empty() {
+            let none =
+                || Failure::Passthrough { address: self.to_string(), reason: "no name has an address".to_owned() };
+            return Err(failure.unwrap_or_else(none));
         }
         let outside = passthrough::let_pass(worker, from, found, client).await?;
         let socket = |outside| match &self.tls {
