@@ -41,6 +41,7 @@ pub use unserved::service_status;
 pub use world::{Entry, World};
 
 pub(crate) use assemble::{access_config, externals, mesh_settings, serve, visible};
+pub(crate) use external::claimed_before;
 pub(crate) use http_only::{RoutesOf, policies as http_policies, routes as http_routes, service_protocol};
 pub(crate) use modifier::uneditable;
 pub(crate) use route_status::{Displaced, resolve, undone};

@@ -342,8 +342,9 @@ codes! {
 {apiVersion: weft.dev/v1alpha1, kind: AccessPolicy, metadata: {name: p, namespace: shop},
  spec: {rules: [{to: [{paths: [/x]}]}]}}";
     Overruled = 217, Warning, world, "policy that an older one overrules",
-        means: "For a Service one TrafficPolicy holds, the oldest that is for it: nothing of a younger one has effect there.",
-        cure: "Put the settings into the older one, or take the Service out of one of them.",
+        means: "For a Service one TrafficPolicy holds, the oldest that is for it: nothing of a younger one has effect there. \
+               A host outside goes as the oldest ExternalService of a namespace says that claims it, at the ports that this one has.",
+        cure: "Put the settings into the older one, or take the Service or the host out of one of them.",
         example: "{apiVersion: weft.dev/v1alpha1, kind: TrafficPolicy, metadata: {name: first, namespace: shop},
  spec: {targetRefs: [{kind: Service, name: web}], loadBalancing: {algorithm: RoundRobin}}}
 ---

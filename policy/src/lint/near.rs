@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 
 use crate::bundle::ObjectName;
 use crate::plan::World;
-use crate::resource::{AccessPolicySpec, FilterPolicySpec, Kind, Object, ObjectKey, ROOT_NAMESPACE, ServiceSpec, Spec};
+use crate::resource::{
+    AccessPolicySpec, ExternalServiceSpec, FilterPolicySpec, Kind, Object, ObjectKey, ROOT_NAMESPACE, ServiceSpec, Spec,
+};
 
 /// Where findings may differ between two worlds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,7 +73,9 @@ impl Around<'_> {
                         self.keys.extend(world.around_service(&service));
                     }
                 }
-                Kind::Mesh | Kind::Namespace | Kind::Filter | Kind::ExternalService => {}
+                // Those beside it may claim the same.
+                Kind::ExternalService => self.insert(world.of_namespace::<ExternalServiceSpec>(&key.namespace)),
+                Kind::Mesh | Kind::Namespace | Kind::Filter => {}
             }
         }
     }

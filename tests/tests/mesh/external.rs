@@ -182,13 +182,9 @@ async fn an_external_service_is_applied_explained_and_deleted() {
     let mesh = Mesh::start().await;
     let caller = mesh.sidecar(Workload::client("shopper")).await;
     let app = App::start("outside", address::next(), 0).await;
-    let apply = |text: &str| {
-        let applied = mesh.weft_reading(text, &["apply", "-f", "-", "--wait", "30s"]);
-        assert_eq!(applied.code, 0, "{}{}", applied.out, applied.err);
-    };
-    apply("{apiVersion: weft.dev/v1alpha1, kind: Mesh, metadata: {name: default}, spec: {egress: RegistryOnly}}\n");
+    mesh.apply("{apiVersion: weft.dev/v1alpha1, kind: Mesh, metadata: {name: mesh}, spec: {egress: RegistryOnly}}\n");
     assert_eq!(get(caller.proxy(), "api.example.com").await.0, 403);
-    apply(&format!(
+    mesh.apply(&format!(
         "{{apiVersion: weft.dev/v1alpha1, kind: ExternalService, metadata: {{name: api, namespace: default}}, spec: {{hosts: \
          [api.example.com], ports: [{{port: 80, protocol: http, targetPort: {}}}], resolution: Static, endpoints: \
          [{{address: {}}}]}}}}\n",
