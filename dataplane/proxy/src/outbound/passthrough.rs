@@ -1,6 +1,6 @@
 //! Destinations outside the mesh: carried on as they are, in the clear or in the app's own TLS, counted and logged; those that
-//! an ExternalService names as it says (`external`). The
-//! addresses that are dialled are the ones that the guard looked at, after the name was resolved.
+//! an ExternalService names as it says (`external`). The addresses that are dialled are the ones that the guard looked at, after
+//! the name was resolved.
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
