@@ -4,6 +4,7 @@
 
 mod action;
 mod cors;
+mod external;
 mod health;
 mod mirror;
 mod retry;
@@ -24,6 +25,7 @@ use crate::path::PathReading;
 use crate::scope::{Ask, Ranges};
 pub use action::{HeaderModifier, PathChange, Redirect, Rewrite, RouteAction, Scheme};
 pub use cors::Cors;
+pub use external::{External, ExternalEndpoint, ExternalPort, ExternalProtocol, ExternalTls};
 pub use health::{HealthCheck, HealthProbe, HttpProbe, StatusRange};
 pub use mirror::Mirror;
 pub use retry::{GRPC_CODES, Retry, is_idempotent};
@@ -90,6 +92,8 @@ pub struct Bundle {
     pub services: BTreeMap<ObjectName, Service>,
     /// Routes attached to services by GAMMA parentRefs.
     pub routes: BTreeMap<ObjectName, Route>,
+    /// Names outside the mesh that its workloads may reach.
+    pub externals: BTreeMap<ObjectName, External>,
     /// Filters attached to this proxy, by attachment name.
     pub filters: BTreeMap<String, FilterAttachment>,
     /// What a proxy that holds only what it uses asked for and was answered: whatever of it is not here does not exist.

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::bundle::{
-    Bundle, Endpoint, FilterAttachment, MeshSettings, ObjectName, Revision, Route, RouteKind, RouteName, RouteRule,
-    ServedWorkload, Service,
+    Bundle, Endpoint, External, FilterAttachment, MeshSettings, ObjectName, Revision, Route, RouteKind, RouteName,
+    RouteRule, ServedWorkload, Service,
 };
 use crate::scope::Ask;
 
@@ -32,6 +32,7 @@ pub enum Object {
     Workload(ServedWorkload),
     Service(Service),
     Route(Route),
+    External(External),
     Filter(FilterAttachment),
 }
 
@@ -42,6 +43,7 @@ pub enum Key {
     Workload(ObjectName),
     Service(ObjectName),
     Route(ObjectName),
+    External(ObjectName),
     Filter(String),
     Endpoint { service: ObjectName, workload: ObjectName },
 }
@@ -53,6 +55,7 @@ impl Object {
             Self::Workload(workload) => Key::Workload(workload.name.clone()),
             Self::Service(service) => Key::Service(service.name.clone()),
             Self::Route(route) => Key::Route(route.name.clone()),
+            Self::External(external) => Key::External(external.name.clone()),
             Self::Filter(filter) => Key::Filter(filter.name.clone()),
         }
     }
@@ -87,7 +90,8 @@ impl Object {
                 let (kind, rules) = (RouteKind::default(), vec![RouteRule::refusing()]);
                 Some(Self::Route(Route { kind, rules, hostnames: Vec::new(), ..route.clone() }))
             }
-            Self::Mesh(_) | Self::Filter(_) => None,
+            // Where it is not there, it permits nothing.
+            Self::Mesh(_) | Self::External(_) | Self::Filter(_) => None,
         }
     }
 
@@ -107,7 +111,12 @@ impl Object {
                 Some(Self::Service(Service { traffic: None, ..service.clone() }))
             }
             Self::Route(route) if route.has_preferences() => Some(Self::Route(route.without_preferences())),
-            Self::Mesh(_) | Self::Workload(_) | Self::Service(_) | Self::Route(_) | Self::Filter(_) => None,
+            Self::Mesh(_)
+            | Self::Workload(_)
+            | Self::Service(_)
+            | Self::Route(_)
+            | Self::External(_)
+            | Self::Filter(_) => None,
         }
     }
 }
@@ -129,6 +138,7 @@ impl std::fmt::Display for Key {
             Self::Workload(name) => write!(f, "Workload {name}"),
             Self::Service(name) => write!(f, "Service {name}"),
             Self::Route(name) => write!(f, "{}", RouteName::of(name)),
+            Self::External(name) => write!(f, "ExternalService {name}"),
             Self::Filter(name) => write!(f, "Filter {name}"),
             Self::Endpoint { service, workload } => write!(f, "Endpoint {workload} of Service {service}"),
         }
@@ -142,8 +152,9 @@ impl Bundle {
         let workloads = self.workloads.values().cloned().map(Object::Workload);
         let services = self.services.values().cloned().map(Object::Service);
         let routes = self.routes.values().cloned().map(Object::Route);
+        let externals = self.externals.values().cloned().map(Object::External);
         let filters = self.filters.values().cloned().map(Object::Filter);
-        let all = mesh.chain(workloads).chain(services).chain(routes).chain(filters);
+        let all = mesh.chain(workloads).chain(services).chain(routes).chain(externals).chain(filters);
         all.map(|object| (object.key(), object)).collect()
     }
 
@@ -158,6 +169,9 @@ impl Bundle {
             }
             Object::Route(route) => {
                 self.routes.insert(route.name.clone(), route);
+            }
+            Object::External(external) => {
+                self.externals.insert(external.name.clone(), external);
             }
             Object::Filter(filter) => {
                 self.filters.insert(filter.name.clone(), filter);
@@ -177,6 +191,9 @@ impl Bundle {
             }
             Key::Route(name) => {
                 self.routes.remove(name);
+            }
+            Key::External(name) => {
+                self.externals.remove(name);
             }
             Key::Filter(name) => {
                 self.filters.remove(name);

@@ -21,11 +21,11 @@ use crate::bundle::{
 };
 use crate::identity::SpiffeId;
 use crate::path::NormalPath;
-use crate::plan::{World, access_config, filters_for, mesh_settings, serve, source_of, undone, visible};
+use crate::plan::{World, access_config, externals, filters_for, mesh_settings, serve, source_of, undone, visible};
 use crate::resource::{Object, WorkloadSpec, duration_text};
 use crate::route::{
     self, Authority, Choice, EgressRefusal, HeadView, Hello, Meant, MetRule, Plan, Resolution, Resolved, Resolver,
-    RouteTable, SaidBy, Setting,
+    RouteTable, SaidBy, Setting, WayOut,
 };
 
 /// The request to be explained.
@@ -272,11 +272,16 @@ fn followed(world: &World, barred: &Barred, query: &Query) -> Result<Explanation
     let wrong = || QueryError::From(query.from.clone());
     let (namespace, account) = query.from.split_once('/').ok_or_else(wrong)?;
     let principal = world.trust_domain.workload(namespace, account).map_err(|_| wrong())?;
-    let (services, routes) = visible(world, &BTreeSet::from([namespace]));
+    let callers = BTreeSet::from([namespace]);
+    let (services, routes) = visible(world, &callers);
     let mesh = mesh_settings(world, "");
-    let bundle = Arc::new(Bundle { services, routes, ..Bundle::default() });
+    let bundle = Arc::new(Bundle { services, routes, externals: externals(world, &callers), ..Bundle::default() });
     let table = RouteTable::new(&bundle);
-    let resolved = resolve(&table, &mesh, namespace, query)?;
+    let notes: Vec<String> = unknown_account(world, namespace, account).into_iter().collect();
+    let resolved = match resolve(&table, &mesh, namespace, query)? {
+        Destination::Mesh(resolved) => resolved,
+        Destination::External(way) => return Ok(outside(&way, query, principal, notes)),
+    };
     let mut explanation = Explanation {
         allowed: false,
         status: None,
@@ -292,7 +297,7 @@ fn followed(world: &World, barred: &Barred, query: &Query) -> Result<Explanation
         route: None,
         backends: Vec::new(),
         mirrors: Vec::new(),
-        notes: unknown_account(world, namespace, account).into_iter().collect(),
+        notes,
     };
     if explanation.connection {
         let principal = explanation.principal.clone();
@@ -381,11 +386,12 @@ fn resolve<'t>(
     mesh: &MeshSettings,
     namespace: &str,
     query: &Query,
-) -> Result<Resolved<'t>, QueryError> {
+) -> Result<Destination<'t>, QueryError> {
     let resolver = Resolver { table, mesh, from_namespace: namespace, is_local: &|_| false };
     let authority = Authority { host: &query.to, port: query.port };
     let mut resolved = match resolver.resolve(Meant::Nothing, Some(authority)) {
         Resolution::Mesh(resolved) => resolved,
+        Resolution::External(way) => return Ok(Destination::External(Box::new(way))),
         Resolution::Outside | Resolution::Unknown(_) => return Err(QueryError::Outside(query.to.clone())),
         Resolution::Refused(refusal) => {
             return Err(QueryError::To { to: query.to.clone(), namespace: namespace.to_owned(), refusal });
@@ -395,7 +401,38 @@ fn resolve<'t>(
         // A service that serves nothing is answered for as a caller meets it.
         resolved.port = resolved.service.ports.first().map_or(HTTP_PORT, |port| port.port);
     }
-    Ok(resolved)
+    Ok(Destination::Mesh(resolved))
+}
+
+/// Where a request that somebody answers goes.
+enum Destination<'t> {
+    Mesh(Resolved<'t>),
+    External(Box<WayOut<'t>>),
+}
+
+/// What becomes of a request to a name outside: what is answered there nobody here knows.
+fn outside(way: &WayOut<'_>, query: &Query, principal: SpiffeId, mut notes: Vec<String>) -> Explanation {
+    let wide = if way.external.mesh_wide { ", for the whole mesh" } else { "" };
+    notes.push(way.in_words());
+    let connection = !way.port.protocol.is_http();
+    let what = if connection { "connections" } else { "requests" };
+    Explanation {
+        allowed: true,
+        status: None,
+        rule: None,
+        reason: format!("outside the mesh: ExternalService {} lets {what} out{wide}", way.external.name),
+        principal,
+        service: query.to.clone(),
+        port: way.port.port,
+        connection,
+        barred: false,
+        path: query.path.clone(),
+        reading: None,
+        route: None,
+        backends: Vec::new(),
+        mirrors: Vec::new(),
+        notes,
+    }
 }
 
 impl Explanation {

@@ -367,6 +367,7 @@ fn entries(kind: Kind, spec: &Value) -> usize {
         | Kind::TcpRoute
         | Kind::AccessPolicy
         | Kind::PolicyTemplate
+        | Kind::ExternalService
         | Kind::TrafficPolicy => false,
     };
     let Value::Object(fields) = spec else { return of(spec) };
@@ -452,7 +453,7 @@ fn read_metadata(Written { name, value }: Written, kind: Option<Kind>, reading: 
 
 /// The kind, also where it is misspelt.
 fn kind(fields: &mut Map<String, Value>, mistakes: &mut Vec<Mistake>) -> Option<Kind> {
-    const LATER: [&str; 12] = [
+    const LATER: [&str; 11] = [
         "UDPRoute",
         "Gateway",
         "GatewayClass",
@@ -461,7 +462,6 @@ fn kind(fields: &mut Map<String, Value>, mistakes: &mut Vec<Mistake>) -> Option<
         "FaultPolicy",
         "Rollout",
         "Bypass",
-        "ExternalService",
         "Zone",
         "BackendTLSPolicy",
         "ServiceEntry",

@@ -4,6 +4,7 @@ mod affected;
 mod assemble;
 mod bytes;
 mod changes;
+mod external;
 mod grant;
 mod http_only;
 mod index;
@@ -27,6 +28,7 @@ mod world;
 pub use crate::delta::{Delta, Key, diff};
 pub use assemble::{AUTHZ_ATTACHMENT, attachment, bundle_for, filters_for};
 pub use changes::{Action, Change, diff_world, text_diff};
+pub use external::external_status;
 pub use merge::{Idle, Level, Setter, Source};
 pub use opening::{Opening, openings};
 pub use owner::{Owned, Owner, ProxyKey};
@@ -42,8 +44,9 @@ pub use traffic::{Effective, effective, template_status, traffic_status, without
 pub use unserved::service_status;
 pub use world::{Entry, World};
 
-pub(crate) use assemble::{access_config, mesh_settings, serve, visible};
+pub(crate) use assemble::{access_config, externals, mesh_settings, serve, visible};
 pub(crate) use bytes::OffPorts;
+pub(crate) use external::claimed_before;
 pub(crate) use http_only::{RoutesOf, policies as http_policies, routes as http_routes, service_protocol};
 pub(crate) use merge::{older_of_tier, overruled, template_of, tier_of};
 pub(crate) use modifier::uneditable;

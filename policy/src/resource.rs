@@ -5,6 +5,7 @@
 pub mod access;
 mod check;
 pub mod core;
+pub mod external;
 pub mod filter;
 pub mod grant;
 pub mod health;
@@ -28,6 +29,7 @@ use crate::identity::is_label;
 pub use access::AccessPolicySpec;
 pub use check::wrong_labels;
 pub use core::{NamespaceSpec, ServiceSpec};
+pub use external::ExternalServiceSpec;
 pub use filter::{FilterPolicySpec, FilterSpec};
 pub use grant::ReferenceGrantSpec;
 pub(crate) use kind::SpecReader;

@@ -4,6 +4,7 @@
 
 mod action;
 mod cors;
+mod external;
 mod index;
 mod matching;
 mod mirror;
@@ -31,6 +32,8 @@ pub use action::AnswerEdits;
 use action::RuleActions;
 pub(crate) use action::Setting;
 pub use cors::Preflight;
+use external::Externals;
+pub use external::WayOut;
 use matching::Read;
 pub use mirror::Copied;
 use mirror::RuleMirrors;
@@ -120,6 +123,7 @@ pub struct RouteTable {
     /// By the service that they are attached to.
     routed: BTreeMap<ObjectName, Arc<Routed>>,
     patterns: Patterns,
+    externals: Externals,
     /// What was answered, each with whether somebody needed to know since that was asked.
     answered: BTreeMap<Ask, AtomicBool>,
 }
@@ -138,6 +142,7 @@ impl RouteTable {
             by_endpoint: BTreeMap::new(),
             routed: BTreeMap::new(),
             patterns: before.map(|before| before.patterns.kept()).unwrap_or_default(),
+            externals: Externals::of(bundle),
             answered: bundle.answered.iter().map(|ask| (ask.clone(), AtomicBool::new(false))).collect(),
         };
         for (name, service) in &bundle.services {
@@ -201,6 +206,23 @@ impl RouteTable {
     /// Answers that decided something since this was called last.
     pub fn take_used(&self) -> impl Iterator<Item = &Ask> {
         self.answered.iter().filter(|(_, is_used)| is_used.swap(false, Ordering::Relaxed)).map(|(ask, _)| ask)
+    }
+
+    /// An ExternalService that callers of this namespace see, by a name or an address.
+    fn external(&self, host: &str, port: u16, from_namespace: &str) -> Option<WayOut<'_>> {
+        match resolve::bare(host).parse() {
+            Ok(ip) => self.external_at(SocketAddr::new(ip, port), from_namespace),
+            Err(_) => self.externals.by_host(&self.bundle, host, port, from_namespace),
+        }
+    }
+
+    fn external_at(&self, address: SocketAddr, from_namespace: &str) -> Option<WayOut<'_>> {
+        self.externals.by_address(&self.bundle, address, from_namespace)
+    }
+
+    /// True where the first bytes of a connection to this port, which is not the mesh's, may name an ExternalService.
+    pub fn is_told_by_bytes(&self, port: u16, from_namespace: &str) -> bool {
+        external::is_told_by_bytes(&self.bundle, port, from_namespace)
     }
 
     /// By a service's virtual address.

@@ -42,6 +42,10 @@ pub const PARTS: &str = "parts";
 /// The capability to reach endpoints of one service at target ports of their own (`ServicePort::other_targets`).
 pub const ENDPOINT_PORTS: &str = "endpoint-ports";
 
+/// The capability to reach names outside the mesh as an ExternalService says (`Bundle::externals`). Where it lacks, they are not
+/// there: under `RegistryOnly` they stay refused.
+pub const EXTERNAL_SERVICE: &str = "external-service";
+
 /// The capability to hold only what is used and to ask for the rest. A proxy without it is told everything.
 pub const SCOPE: &str = "scope";
 
@@ -77,7 +81,7 @@ pub const REQUEST_MIRROR: &str = "request-mirror";
 pub const HEALTH_CHECKS: &str = "health-checks";
 
 /// Capabilities of every proxy of this version, as its Hello says them; [`SCOPE`] comes with them where it is wanted.
-pub const CAPABILITIES: [&str; 17] = [
+pub const CAPABILITIES: [&str; 18] = [
     "quic",
     ENVELOPES,
     FILTER_CONTRACT,
@@ -85,6 +89,7 @@ pub const CAPABILITIES: [&str; 17] = [
     PARTS,
     OUTBOUND_CLOSED,
     ENDPOINT_PORTS,
+    EXTERNAL_SERVICE,
     ANSWERS_AHEAD,
     TRAFFIC_POLICY,
     TRAFFIC_LIMITS,

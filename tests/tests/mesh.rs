@@ -23,6 +23,7 @@ mod mesh {
     mod differential;
     mod edge_cases;
     mod equal;
+    mod external;
     mod first_calls;
     mod forms;
     mod grpc_routes;

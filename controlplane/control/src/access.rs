@@ -182,6 +182,7 @@ pub fn place_of(key: &ObjectKey) -> Place<'_> {
         | Kind::Filter
         | Kind::FilterPolicy
         | Kind::AccessPolicy
+        | Kind::ExternalService
         | Kind::TrafficPolicy => Place::Namespace(&key.namespace),
     }
 }
@@ -220,6 +221,8 @@ mod tests {
             (Change, Thing::Object(Kind::PolicyTemplate), Place::Mesh, ".O.A", "...."),
             (Change, Thing::Object(Kind::TrafficPolicy), shop, ".O.A", ".O.A"),
             (Change, Thing::Object(Kind::TrafficPolicy), bank, ".O.A", "...."),
+            (Change, Thing::Object(Kind::ExternalService), shop, ".O.A", ".O.A"),
+            (Change, Thing::Object(Kind::ExternalService), root, ".O.A", "...."),
             (Read, Thing::Object(Kind::Namespace), bank, "VOPA", "VOPA"),
             (Read, Thing::Object(Kind::Mesh), Place::Mesh, "VOPA", "VOPA"),
             (Read, Thing::Object(Kind::Filter), root, "VOPA", "VOPA"),

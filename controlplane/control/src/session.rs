@@ -361,9 +361,9 @@ impl Session {
         if removals.is_empty() {
             return true;
         }
-        let touched = removals.iter().filter_map(|key| match key {
-            Key::Endpoint { service, .. } => Some(Key::Service(service.clone())),
-            Key::Mesh | Key::Workload(_) | Key::Service(_) | Key::Route(_) | Key::Filter(_) => None,
+        let touched = removals.iter().filter_map(|key| {
+            let Key::Endpoint { service, .. } = key else { return None };
+            Some(Key::Service(service.clone()))
         });
         self.view.handle_subtraction(&touched.collect::<BTreeSet<_>>());
         tracing::debug!(proxy = %self.seat.key, removals = removals.len(), "endpoint removals sent");
@@ -633,11 +633,10 @@ fn silenced(
     withheld: &Withheld,
     (has, view): (&Capabilities, &View),
 ) -> Option<Object> {
-    let missing = withheld.iter().filter_map(|(key, (_, why))| match &target.get(key)?.object {
-        Object::Filter(filter) => Some((key, filter, why)),
-        Object::Mesh(_) | Object::Workload(_) | Object::Service(_) | Object::Route(_) => None,
+    let mut restricting = withheld.iter().filter_map(|(key, (_, why))| {
+        let Object::Filter(filter) = &target.get(key)?.object else { return None };
+        (restricts_calls(filter) && view.is_without(key)).then_some((key, filter, why))
     });
-    let mut restricting = missing.filter(|(key, filter, _)| restricts_calls(filter) && view.is_without(key));
     let keeps_silent = has.contains(wire::OUTBOUND_CLOSED);
     match object {
         Object::Workload(workload) if keeps_silent => {
@@ -651,7 +650,12 @@ fn silenced(
             restricting.next()?;
             Some(Object::Mesh(MeshSettings { egress: Egress::RegistryOnly, ..mesh.clone() }))
         }
-        Object::Mesh(_) | Object::Workload(_) | Object::Service(_) | Object::Route(_) | Object::Filter(_) => None,
+        Object::Mesh(_)
+        | Object::Workload(_)
+        | Object::Service(_)
+        | Object::Route(_)
+        | Object::External(_)
+        | Object::Filter(_) => None,
     }
 }
 

@@ -35,7 +35,7 @@ impl Told {
     pub fn service(&self) -> Option<&Service> {
         match &self.object {
             Object::Service(service) => Some(service),
-            Object::Mesh(_) | Object::Workload(_) | Object::Route(_) | Object::Filter(_) => None,
+            Object::Mesh(_) | Object::Workload(_) | Object::Route(_) | Object::External(_) | Object::Filter(_) => None,
         }
     }
 }

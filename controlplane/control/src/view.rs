@@ -343,6 +343,6 @@ impl View {
 fn protects(key: &Key) -> bool {
     match key {
         Key::Mesh | Key::Filter(_) => true,
-        Key::Workload(_) | Key::Service(_) | Key::Route(_) | Key::Endpoint { .. } => false,
+        Key::Workload(_) | Key::Service(_) | Key::Route(_) | Key::External(_) | Key::Endpoint { .. } => false,
     }
 }

@@ -229,6 +229,7 @@ impl Admin {
             "workloads": bundle.workloads.values().collect::<Vec<_>>(),
             "services": bundle.services.values().map(service_json).collect::<Vec<_>>(),
             "routes": bundle.routes.values().collect::<Vec<_>>(),
+            "external_services": bundle.externals.values().collect::<Vec<_>>(),
             "filters": bundle.filters.values().collect::<Vec<_>>(),
         })
     }

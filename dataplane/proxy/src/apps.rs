@@ -5,13 +5,17 @@ mod multiplexed;
 
 use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::Version;
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use weft_filter_host::Permit;
 use weft_policy::identity::SpiffeId;
 use weft_transport::http::HttpLimits;
+use weft_transport::tls::{self, OutsideStream};
 use weft_transport::{capture, h1};
 
 use self::multiplexed::{AppStream, Multiplexed, MultiplexedStats, NoStream};
@@ -19,10 +23,11 @@ use crate::config::Limits;
 use crate::reply::{Failure, Party};
 use crate::shares::{self, Full, Kept, ShareLimits};
 use crate::snapshot::ServedSocket;
-use crate::sockets::{Guard, PlainSocket};
+use crate::sockets::{Guard, OutsideSocket, PlainSocket};
 use crate::staggered;
 use crate::telemetry::counters::Limited;
 use crate::telemetry::series::Counter;
+use crate::terms::AllTerms;
 
 /// How long one address of several is tried alone (RFC 8305 section 5, Connection Attempt Delay).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
@@ -71,6 +76,7 @@ pub struct AppPool {
     http: HttpLimits,
     h1: Kept<PlainSocket, Holder, Box<h1::ClientConn>>,
     h2: Multiplexed<PlainSocket, Holder>,
+    terms: AllTerms,
     pub stats: AppPoolStats,
 }
 
@@ -101,8 +107,19 @@ impl AppPool {
                 &limits.http(),
                 stats.multiplexed.clone(),
             ),
+            terms: AllTerms::default(),
             stats,
         }
+    }
+
+    /// A socket outside at which TLS is begun, with a server that has to be `name`.
+    pub fn with_tls(
+        &self,
+        outside: OutsideSocket,
+        config: &Arc<ClientConfig>,
+        name: &ServerName<'static>,
+    ) -> PlainSocket {
+        PlainSocket::Tls(outside, self.terms.number(config, name, Instant::now()))
     }
 
     /// A connection to one of `sockets` that speaks `version`, has been used before and is still good. The permit comes back
@@ -166,8 +183,9 @@ impl AppPool {
             // Callers share the connections: each has a part of their streams.
             return self.stream(sockets, timeout, holder).await.map(|stream| (Conn::H2(stream), None));
         }
-        let (stream, _, share) = self.connect_any(sockets, timeout, |socket| self.place(socket, holder)).await?;
-        Ok((Conn::H1(Box::new(h1::ClientConn::new(stream, self.http.h1()))), Some(share)))
+        let (stream, socket, share) = self.connect_any(sockets, timeout, |socket| self.place(socket, holder)).await?;
+        let stream = self.secured(stream, socket, timeout).await?;
+        Ok((Conn::H1(Box::new(h1::ClientConn::over(stream, self.http.h1()))), Some(share)))
     }
 
     /// A stream to the one of `sockets` that answers first, as soon as that has one to give.
@@ -185,9 +203,12 @@ impl AppPool {
             }
         };
         let connected = Cell::new(connected);
-        let dial = async || match connected.take() {
-            Some(stream) => Ok(stream),
-            None => self.connect_any(&[socket], timeout, uncounted).await.map(|(stream, ..)| stream),
+        let dial = async || {
+            let stream = match connected.take() {
+                Some(stream) => stream,
+                None => self.connect_any(&[socket], timeout, uncounted).await?.0,
+            };
+            self.secured(stream, socket, timeout).await
         };
         match self.h2.stream(socket, holder, dial).await {
             Ok(stream) => Ok(stream),
@@ -198,6 +219,26 @@ impl AppPool {
                 let (address, wait_ms) = (socket.address().to_string(), patience.as_millis());
                 Err(Failure::AppSaturated { address, wait_ms, connections })
             }
+        }
+    }
+
+    /// Begins TLS where the socket is dialled on such terms, within `timeout`.
+    async fn secured(
+        &self,
+        stream: TcpStream,
+        socket: PlainSocket,
+        timeout: Duration,
+    ) -> Result<OutsideStream, Failure> {
+        let (outside, id) = match socket {
+            PlainSocket::Served(_) | PlainSocket::Outside(_) => return Ok(OutsideStream::Plain(stream)),
+            PlainSocket::Tls(outside, id) => (outside, id),
+        };
+        let failed = |reason: String| Failure::OutsideTls { address: outside.address().to_string(), reason };
+        let terms = self.terms.get(id).ok_or_else(|| failed("too many other names are being asked for".to_owned()))?;
+        let begun = Box::pin(tls::begin(terms.config, terms.name, stream));
+        match tokio::time::timeout(timeout, begun).await {
+            Ok(begun) => begun.map_err(|error| failed(error.to_string())),
+            Err(_) => Err(failed(format!("the handshake took more than {} ms", timeout.as_millis()))),
         }
     }
 
@@ -215,7 +256,7 @@ impl AppPool {
         self.h1.keep(conn, share, now, now + keep);
     }
 
-    /// A raw connection, for the byte stream that `permit` lets pass.
+    /// A raw connection, for the byte stream that `permit` lets pass. No TLS is begun on it.
     pub async fn connect(
         &self,
         sockets: &[PlainSocket],
@@ -259,7 +300,9 @@ impl AppPool {
         let place = place?;
         self.stats.dialled.add(1);
         let connected = match socket {
-            PlainSocket::Outside(outside) => self.connect_to(outside.address(), timeout).await,
+            PlainSocket::Outside(outside) | PlainSocket::Tls(outside, _) => {
+                self.connect_to(outside.address(), timeout).await
+            }
             PlainSocket::Served(served) => self.connect_served(served, timeout).await,
         };
         connected.map(|stream| (stream, socket, place)).map_err(|error| not_connected(socket, &error.to_string()))
@@ -286,6 +329,7 @@ impl AppPool {
 
     /// Closes connections that have been idle too long; called now and then by the worker.
     pub fn expire(&self) {
+        self.terms.expire(Instant::now(), self.idle_timeout.max(Duration::from_secs(60)));
         self.h1.expire(Instant::now());
         self.h2.expire(self.idle_timeout);
     }
@@ -316,6 +360,8 @@ fn not_connected(socket: PlainSocket, reason: &str) -> Failure {
     let reason = reason.to_owned();
     match socket {
         PlainSocket::Served(served) => Failure::AppConnect { address: served.address().to_string(), reason },
-        PlainSocket::Outside(outside) => Failure::Passthrough { address: outside.address().to_string(), reason },
+        PlainSocket::Outside(outside) | PlainSocket::Tls(outside, _) => {
+            Failure::Passthrough { address: outside.address().to_string(), reason }
+        }
     }
 }

@@ -28,6 +28,7 @@ pub mod shares;
 pub mod snapshot;
 pub mod sockets;
 pub mod stalls;
+pub mod terms;
 pub mod trial;
 pub mod usage;
 

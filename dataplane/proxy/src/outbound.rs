@@ -6,6 +6,7 @@ mod affinity;
 mod attempts;
 pub mod checking;
 pub mod connection;
+mod external;
 mod mirror;
 mod origin;
 mod outlier;
@@ -29,9 +30,11 @@ use weft_policy::bundle::{ObjectName, RouteName};
 use weft_transport::http::Forwards;
 
 use self::attempts::{Attempt, Attempts};
+use self::external::Exit;
 use self::mirror::Mirrors;
 pub use self::origin::{Origin, Target};
 use self::patience::Patience;
+use self::routing::Way;
 use crate::call::{Call, Failed, Request};
 use crate::deadline::Said;
 use crate::filtering::{self, Filtered};
@@ -88,8 +91,16 @@ async fn carry(
         from = snapshot.hold(origin.workload(&snapshot)?);
     };
     origin.name_host(&mut request.head);
-    let Some(resolved) = resolved else {
-        return Box::pin(passthrough::request(worker, snapshot, &from, origin, request, record)).await;
+    let resolved = match resolved {
+        Way::Mesh(resolved) => resolved,
+        Way::External(way) => {
+            let exit = Exit::of_request(worker, &snapshot, &from, &way, &request.head)?;
+            drop(way);
+            return Box::pin(passthrough::request(worker, snapshot, &from, origin, Some(exit), request, record)).await;
+        }
+        Way::Outside => {
+            return Box::pin(passthrough::request(worker, snapshot, &from, origin, None, request, record)).await;
+        }
     };
     resolved.protocol().takes_requests(resolved.port).map_err(Failure::RequestForbidden)?;
     let _using = worker.uses.begin(&snapshot, resolved.service);

@@ -75,6 +75,8 @@ pub enum NotOutside {
     LinkLocal,
     /// Loopback, named by a client on another host.
     ForeignLoopback,
+    /// Loopback, to which a name of an ExternalService led.
+    LoopbackByName,
     /// A socket of a workload of the mesh, under a name that is not its service's.
     Workload,
 }
@@ -86,6 +88,7 @@ impl fmt::Display for NotOutside {
             NotOutside::Multicast => "a multicast or broadcast address",
             NotOutside::LinkLocal => "a link-local address",
             NotOutside::ForeignLoopback => "this host's loopback, and the client is on another",
+            NotOutside::LoopbackByName => "this host's loopback, to which a name outside led",
             NotOutside::Workload => "a workload of the mesh, to be named by its service or its address",
         })
     }
@@ -190,6 +193,8 @@ pub enum Failure {
     Stalled(Stalled),
     #[error("cannot reach {address} outside the mesh: {reason}")]
     Passthrough { address: String, reason: String },
+    #[error("no TLS with {address} outside the mesh: {reason}")]
+    OutsideTls { address: String, reason: String },
     #[error("{to} did not take the request: {error}")]
     Unprocessed { to: Party, error: StreamError },
     #[error("{to} ended before it answered: {error}")]
@@ -302,6 +307,9 @@ impl Failure {
             Failure::Passthrough { .. } => {
                 verdict(StatusCode::BAD_GATEWAY, Flag::UpstreamFailure, "connect", "passthrough", 14)
             }
+            Failure::OutsideTls { .. } => {
+                verdict(StatusCode::BAD_GATEWAY, Flag::UpstreamFailure, "connect", "outside_tls", 14)
+            }
             Failure::Unprocessed { error, .. } => unprocessed(error),
             Failure::NoAnswer { error, .. } => no_answer(error),
             Failure::Unserved(failure) => failure.verdict(),
@@ -363,7 +371,13 @@ impl Failure {
 
     /// True where no connection could be made to an endpoint, so that not a byte was sent.
     pub fn is_unreachable(&self) -> bool {
-        matches!(self, Failure::PeerConnect { .. } | Failure::AppConnect { .. } | Failure::Passthrough { .. })
+        matches!(
+            self,
+            Failure::PeerConnect { .. }
+                | Failure::AppConnect { .. }
+                | Failure::Passthrough { .. }
+                | Failure::OutsideTls { .. }
+        )
     }
 
     /// The rule that decided, where one did.

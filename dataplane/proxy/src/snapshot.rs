@@ -1,6 +1,8 @@
 //! One immutable view of everything a request is decided by: routes, endpoints, filter chains, settings. A request
 //! takes it once; updates swap the whole.
 
+mod originations;
+
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
@@ -15,6 +17,7 @@ use weft_policy::bundle::{Bundle, Direction, MeshSettings, Revision, ServedWorkl
 use weft_policy::identity::SpiffeId;
 use weft_policy::route::RouteTable;
 
+pub use self::originations::Originations;
 use crate::mesh;
 use crate::telemetry::series::Peer;
 
@@ -30,6 +33,7 @@ pub struct Snapshot {
     pub bundle: Arc<Bundle>,
     pub mesh: MeshSettings,
     pub routes: RouteTable,
+    pub originations: Originations,
     served: Vec<Arc<Served>>,
     _live: Live,
 }
@@ -188,6 +192,7 @@ impl Snapshot {
             admits: generation,
             revision: bundle.revision,
             routes: RouteTable::following(&bundle, before.map(|before| &before.routes)),
+            originations: Originations::of(&bundle),
             mesh,
             served,
             bundle,
@@ -197,6 +202,7 @@ impl Snapshot {
 
     /// Takes the place of `before`: where the two let pass the same, so it is told.
     pub fn follow(&mut self, before: &Snapshot) {
+        self.originations.follow(&before.originations);
         let same = |(now, then): (&Arc<Served>, &Arc<Served>)| {
             let (now_at, then_at) = (&now.workload, &then.workload);
             (&now_at.name, &now_at.identity, &now_at.ports) == (&then_at.name, &then_at.identity, &then_at.ports)

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use crate::config::Listen;
 use crate::reply::{Failure, NotOutside};
 use crate::snapshot::ServedSocket;
+use crate::terms::TermsId;
 
 /// A socket outside the mesh that the guard let pass. Only [`Guard::outside`] makes one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -17,19 +18,21 @@ impl OutsideSocket {
     }
 }
 
-/// A socket that is spoken to in plain text.
+/// A socket that is dialled by TCP. Only [`Tls`](PlainSocket::Tls) is not spoken to in plain text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PlainSocket {
     /// An app of a workload that this proxy serves.
     Served(ServedSocket),
     Outside(OutsideSocket),
+    /// Outside, where the proxy begins TLS on these terms.
+    Tls(OutsideSocket, TermsId),
 }
 
 impl PlainSocket {
     pub fn address(self) -> SocketAddr {
         match self {
             PlainSocket::Served(served) => served.address(),
-            PlainSocket::Outside(outside) => outside.address(),
+            PlainSocket::Outside(outside) | PlainSocket::Tls(outside, _) => outside.address(),
         }
     }
 }

@@ -9,6 +9,7 @@ mod encode;
 pub mod heads;
 mod parse;
 mod server;
+mod socket;
 mod stream;
 #[cfg(test)]
 mod tests;

@@ -306,6 +306,42 @@ fn questions_without_an_answer() {
 }
 
 #[test]
+fn a_name_outside_is_told_with_its_external_service() {
+    let external = "apiVersion: weft.dev/v1alpha1\nkind: ExternalService\nmetadata: {name: api, namespace: partner}\nspec: {hosts: [\
+        api.example.com], ports: [{port: 80, protocol: http, targetPort: 443}, {port: 5432, protocol: tcp}], tls: {mode: Originate, \
+        systemRoots: true}}";
+    let world = world(&format!("{SHOP}---\n{external}"));
+    let check = |from: &str, port: Option<u16>, expect: Result<(bool, &str, &str), &str>| {
+        let query = Query {
+            from: from.to_owned(),
+            to: "api.example.com".to_owned(),
+            port,
+            method: get(),
+            path: root(),
+            headers: BTreeMap::new(),
+        };
+        let got = explain(&world, &query).map_err(|error| error.to_string());
+        let got = got.as_ref().map(|got| {
+            assert!(got.allowed && got.status.is_none() && got.backends.is_empty(), "{got:?}");
+            (got.connection, got.reason.as_str(), got.notes.last().map(String::as_str).unwrap_or_default())
+        });
+        assert_eq!(got.map_err(String::as_str), expect, "{port:?} from {from}");
+    };
+    let tls =
+        "dialled: api.example.com:443 with TLS, which has to be api.example.com by the roots of the proxy's machine";
+    check("partner/api", None, Ok((false, "outside the mesh: ExternalService partner/api lets requests out", tls)));
+    let tcp = "dialled: api.example.com:5432, tcp as the app sends it";
+    check(
+        "partner/api",
+        Some(5432),
+        Ok((true, "outside the mesh: ExternalService partner/api lets connections out", tcp)),
+    );
+    let outside = Err("to: \"api.example.com\" is outside the mesh, which says nothing of it");
+    check("partner/api", Some(81), outside);
+    check("shop/web", None, outside);
+}
+
+#[test]
 fn a_port_that_a_service_lacks() {
     let query = Query {
         sni: None,

@@ -351,8 +351,9 @@ codes! {
  spec: {rules: [{to: [{paths: [/x]}]}]}}";
     Overruled = 217, Warning, world, "policy that an older one overrules",
         means: "An older TrafficPolicy for the same Service, namespace or Mesh sets the same: what the younger one says of that \
-                has no effect there. Its other settings hold.",
-        cure: "Take the setting out of one of them, or the target.",
+                has no effect there. Its other settings hold. A host outside goes as the oldest ExternalService of a namespace \
+                says that claims it, at the ports that this one has.",
+        cure: "Take the setting out of one of them, the target, or the host.",
         example: "{apiVersion: weft.dev/v1alpha1, kind: TrafficPolicy, metadata: {name: first, namespace: shop},
  spec: {targetRefs: [{kind: Service, name: web}], loadBalancing: {algorithm: RoundRobin}}}
 ---

@@ -214,6 +214,7 @@ fn targeting(policy: &Resource) -> Option<(&Metadata, &[TargetRef])> {
         | Resource::TcpRoute(_)
         | Resource::PolicyTemplate(_)
         | Resource::TrafficPolicy(_)
+        | Resource::ExternalService(_)
         | Resource::Filter(_) => None,
     }
 }

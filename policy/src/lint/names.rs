@@ -33,6 +33,7 @@ fn annotations(lens: &Lens<'_>, report: &mut Report) {
             | Kind::FilterPolicy
             | Kind::AccessPolicy
             | Kind::PolicyTemplate
+            | Kind::ExternalService
             | Kind::TrafficPolicy => &[],
         };
         let names = entry.resource.metadata().annotations.keys();

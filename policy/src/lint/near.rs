@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use crate::bundle::ObjectName;
 use crate::plan::World;
 use crate::resource::{
-    AccessPolicySpec, AnyRoute, FilterPolicySpec, Kind, Object, ObjectKey, ROOT_NAMESPACE, ServiceSpec, Spec,
-    TargetKind, TargetRef, TrafficPolicySpec,
+    AccessPolicySpec, AnyRoute, ExternalServiceSpec, FilterPolicySpec, Kind, Object, ObjectKey, ROOT_NAMESPACE,
+    ServiceSpec, Spec, TargetKind, TargetRef, TrafficPolicySpec,
 };
 
 /// Where findings may differ between two worlds.
@@ -76,6 +76,8 @@ impl Around<'_> {
                 Kind::ReferenceGrant => {
                     self.keys.extend(world.leading_into(&key.namespace).map(AnyRoute::key));
                 }
+                // Those beside it may claim the same.
+                Kind::ExternalService => self.insert(world.of_namespace::<ExternalServiceSpec>(&key.namespace)),
                 Kind::Mesh | Kind::Namespace | Kind::Filter | Kind::PolicyTemplate => {}
             }
         }

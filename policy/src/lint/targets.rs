@@ -1,13 +1,13 @@
-//! The mesh as a whole, and the targets of policies.
+//! The mesh as a whole, the targets of policies, and what several claim.
 
 use super::lens::{Lens, key_of};
 use super::{Code, Report};
 use crate::bundle::ObjectName;
-use crate::plan::{Idle, is_missing, overruled};
+use crate::plan::{Idle, claimed_before, is_missing, overruled};
 use crate::resource::filter::PolicyMode;
 use crate::resource::{
-    AccessPolicySpec, FilterPolicySpec, Kind, Metadata, ObjectKey, ROOT_NAMESPACE, Resource, TargetKind, TargetRef,
-    TrafficPolicySpec,
+    AccessPolicySpec, ExternalServiceSpec, FilterPolicySpec, Kind, Metadata, ObjectKey, ROOT_NAMESPACE, Resource,
+    TargetKind, TargetRef, TrafficPolicySpec,
 };
 
 /// A handshake takes at least one round trip.
@@ -29,6 +29,13 @@ pub(super) fn check(lens: &Lens<'_>, report: &mut Report) {
         for (index, Idle { settings, older, .. }) in overruled(lens.world, policy) {
             let message = format!("the older TrafficPolicy {older} sets {} here", settings.join(", "));
             report.tell(Code::Overruled, &object, format!("spec.targetRefs[{index}]"), message);
+        }
+    }
+    for external in lens.all::<ExternalServiceSpec>() {
+        let object = key_of(Kind::ExternalService, &external.metadata);
+        for (index, older) in claimed_before(lens.world, external) {
+            let message = format!("for this host the older ExternalService {older} holds at the ports that both have");
+            report.tell(Code::Overruled, &object, format!("spec.hosts[{index}]"), message);
         }
     }
 }

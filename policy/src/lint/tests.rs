@@ -51,6 +51,24 @@ fn told(text: &str, expect: &[&str]) {
     assert_eq!(lint(text, Scope::Whole), expect, "{text}");
 }
 
+#[test]
+fn a_host_outside_is_claimed_once() {
+    let external = |name: &str, hosts: &str| {
+        format!(
+            "{{apiVersion: weft.dev/v1alpha1, kind: ExternalService, metadata: {{name: {name}, namespace: shop}}, spec: {{hosts: \
+             [{hosts}], ports: [{{port: 443, protocol: tls}}]}}}}\n"
+        )
+    };
+    let text = [external("z", "a.example, b.example"), external("a", "c.example, b.example")].join("---\n");
+    told(
+        &text,
+        &[
+            "warning WEFT217 ExternalService shop/a: spec.hosts[1]: for this host the older ExternalService shop/z holds at the ports \
+           that both have",
+        ],
+    );
+}
+
 fn access(spec: &str) -> String {
     format!(
         "{{apiVersion: weft.dev/v1alpha1, kind: AccessPolicy, metadata: {{name: p, namespace: shop}}, spec: {spec}}}\n"

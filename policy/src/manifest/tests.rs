@@ -186,6 +186,16 @@ spec:
   outlierDetection: {consecutive5xx: 3, interval: 5s, baseEjectionTime: 10s, maxEjectionTime: 1m, maxEjectionPercent: 50}
   limits: {maxActiveRequests: 100, maxPendingRequests: 10, maxPendingTime: 500ms}
   template: {name: critical, parameters: {patience: 5s}}
+---
+apiVersion: weft.dev/v1alpha1
+kind: ExternalService
+metadata: {name: payments, namespace: shop}
+spec:
+  hosts: [api.payments.example, "*.cdn.payments.example"]
+  ports: [{name: http, port: 80, protocol: http, targetPort: 443}, {port: 443, protocol: tls}]
+  resolution: Static
+  endpoints: [{address: 192.0.2.7, port: 8443}, {address: b.payments.example}]
+  tls: {mode: Originate, sni: payments.example, systemRoots: true}
 "#;
 
 #[test]
@@ -288,7 +298,7 @@ fn kinds_and_envelopes() {
     check_refused(
         "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n",
         &[
-            "shop.yaml:2: kind: kind Pod is not known; known are Namespace, Mesh, Service, Workload, ReferenceGrant, HTTPRoute, GRPCRoute, TLSRoute, TCPRoute, Filter, FilterPolicy, AccessPolicy, PolicyTemplate, TrafficPolicy",
+            "shop.yaml:2: kind: kind Pod is not known; known are Namespace, Mesh, Service, Workload, ReferenceGrant, HTTPRoute, GRPCRoute, TLSRoute, TCPRoute, Filter, FilterPolicy, AccessPolicy, PolicyTemplate, TrafficPolicy, ExternalService",
         ],
     );
     check_refused(

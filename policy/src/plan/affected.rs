@@ -34,6 +34,8 @@ pub(super) struct Affected {
     leading: BTreeSet<ObjectName>,
     /// Routes, with each of their parents, by the name that each has in bundles at its first.
     routes: BTreeSet<ObjectName>,
+    /// ExternalServices.
+    externals: BTreeSet<ObjectName>,
     /// Workloads as their own proxies serve them.
     workloads: BTreeSet<ObjectName>,
     /// Addresses at which there may be something else.
@@ -54,6 +56,7 @@ impl Affected {
             seen: BTreeSet::new(),
             leading: BTreeSet::new(),
             routes: BTreeSet::new(),
+            externals: BTreeSet::new(),
             workloads: BTreeSet::new(),
             addresses: BTreeSet::new(),
         };
@@ -101,6 +104,7 @@ impl Affected {
                     self.routes.insert(route.name_of_first());
                 }
             }
+            Kind::ExternalService => _ = self.externals.insert(name),
             Kind::Workload => self.note_workload(worlds, name),
         }
         let namespace = if key.kind == Kind::Namespace { &key.name } else { &key.namespace };
@@ -214,6 +218,7 @@ impl Affected {
         match which {
             Which::Services => &self.seen,
             Which::Routes => &self.routes,
+            Which::Externals => &self.externals,
             Which::Workloads => &self.workloads,
         }
     }
@@ -250,6 +255,15 @@ impl Affected {
             || meet(&self.leading, scope)
             || !self.policies.is_empty() && scope.iter().any(|name| self.policies.contains(&name.namespace))
             || self.is_asked_for(asked)
+            || self.are_seen_by(served)
+    }
+
+    /// An ExternalService of their namespaces, or one that may be the whole mesh's.
+    fn are_seen_by(&self, served: &[ObjectName]) -> bool {
+        let is_seen = |external: &ObjectName| {
+            external.namespace == ROOT_NAMESPACE || served.iter().any(|name| name.namespace == external.namespace)
+        };
+        self.externals.iter().any(is_seen)
     }
 
     fn is_asked_for(&self, asked: &BTreeSet<Ask>) -> bool {
@@ -274,6 +288,7 @@ impl Affected {
 pub(super) enum Which {
     Services,
     Routes,
+    Externals,
     Workloads,
 }
 

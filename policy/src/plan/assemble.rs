@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::external::{external_entry, seen};
 use super::http_only::{self, RoutesOf};
 use super::merge::merged;
 use super::modifier::actions;
@@ -15,7 +16,7 @@ use super::{Entry, World, spread, traffic};
 use crate::authz;
 use crate::bundle::serde_json_raw::Json;
 use crate::bundle::{
-    AppVersion, Backend, Bundle, Direction, Egress, Endpoint, FILTER_CONTRACT, FieldMatch, FilterAttachment,
+    AppVersion, Backend, Bundle, Direction, Egress, Endpoint, External, FILTER_CONTRACT, FieldMatch, FilterAttachment,
     FilterLimits, FilterMode, MeshSettings, ObjectName, OnFailure, PathMatch, Protocol, Revision, Route, RouteAction,
     RouteKind, RouteMatch, RouteRule, RpcMatch, ServedWorkload, Service, ServicePort, WorkloadPort, contract_of,
 };
@@ -49,6 +50,7 @@ pub fn bundle_for(world: &World, served: &[ObjectName], revision: Revision, trus
         workloads: workloads.iter().filter_map(|w| serve(world, w)).map(|w| (w.name.to_string(), w)).collect(),
         services,
         routes,
+        externals: externals(world, &namespaces),
         filters,
         answered: BTreeSet::new(),
     }
@@ -63,6 +65,12 @@ pub fn filters_for(world: &World, served: &[ObjectName]) -> BTreeMap<String, Fil
     let mut filters: BTreeMap<_, _> = near.values().filter_map(|policy| attach(world, policy, &workloads)).collect();
     filters.extend(attach_access(world, &workloads));
     filters
+}
+
+/// The names outside the mesh that callers of these namespaces may reach.
+pub(crate) fn externals(world: &World, namespaces: &BTreeSet<&str>) -> BTreeMap<ObjectName, External> {
+    let entries = seen(world, namespaces).map(|object| external_entry(world, object));
+    entries.map(|external| (external.name.clone(), external)).collect()
 }
 
 type Visible = (BTreeMap<ObjectName, Service>, BTreeMap<ObjectName, Route>);

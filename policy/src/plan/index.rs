@@ -98,7 +98,8 @@ impl Found {
             | Resource::Mesh(_)
             | Resource::ReferenceGrant(_)
             | Resource::Filter(_)
-            | Resource::PolicyTemplate(_) => {}
+            | Resource::PolicyTemplate(_)
+            | Resource::ExternalService(_) => {}
         }
         found
     }
@@ -295,6 +296,7 @@ impl Index {
                 | Resource::FilterPolicy(_)
                 | Resource::AccessPolicy(_)
                 | Resource::PolicyTemplate(_)
+                | Resource::ExternalService(_)
                 | Resource::TrafficPolicy(_) => {}
             }
         }

@@ -164,6 +164,7 @@ fn guarded(world: &World, policy: &Resource, workload: &Object<WorkloadSpec>) ->
         | Resource::TcpRoute(_)
         | Resource::PolicyTemplate(_)
         | Resource::TrafficPolicy(_)
+        | Resource::ExternalService(_)
         | Resource::Filter(_) => match own.is_empty() {
             // It guards what its caller sends, too.
             true => [0].into(),
@@ -198,6 +199,7 @@ fn protecting(resource: &Resource) -> Option<(&Metadata, &[TargetRef])> {
         | Resource::Filter(_)
         | Resource::FilterPolicy(_)
         | Resource::PolicyTemplate(_)
+        | Resource::ExternalService(_)
         | Resource::TrafficPolicy(_) => None,
     }
 }

@@ -9,11 +9,12 @@ use imbl::OrdMap;
 
 use super::affected::{Affected, Which};
 use super::assemble::{attached, filters_for, mesh_settings, serve, service_entry};
+use super::external::{external_entry, seen};
 use super::scope::{backends, blocks as blocks_of, closure, meant, roots};
 use super::{Entry, World};
 use crate::bundle::{MeshSettings, ObjectName};
 use crate::delta::Object;
-use crate::resource::{AnyRoute, Kind, Object as Resourced, ServiceSpec};
+use crate::resource::{AnyRoute, ExternalServiceSpec, Kind, Object as Resourced, ServiceSpec};
 use crate::scope::{Ask, Blocks, Ranges};
 
 /// All objects of one world in the form `T`, which may be dear to make.
@@ -32,6 +33,7 @@ pub struct Shared<T> {
     services: Made<ObjectName, Arc<Forms<T>>>,
     /// By the name of each route at its first parent: one for each parent.
     routes: Made<ObjectName, Arc<[Attached<T>]>>,
+    externals: Made<ObjectName, Arc<T>>,
     workloads: Made<ObjectName, Option<Arc<T>>>,
     /// By the workloads that a proxy serves.
     filters: Made<Vec<ObjectName>, Arc<[Arc<T>]>>,
@@ -123,6 +125,7 @@ impl<T> Shared<T> {
             scoped_mesh: OnceLock::new(),
             services: Made::new(),
             routes: Made::new(),
+            externals: Made::new(),
             workloads: Made::new(),
             filters: Made::new(),
         }
@@ -148,13 +151,27 @@ impl<T> Shared<T> {
         let blocks = moved.map_or_else(OnceLock::new, |(blocks, _)| OnceLock::from(blocks));
         let services = self.services.spared(&affected, Which::Services);
         let routes = self.routes.spared(&affected, Which::Routes);
+        let externals = self.externals.spared(&affected, Which::Externals);
         let workloads = self.workloads.spared(&affected, Which::Workloads);
         let filters = self.filters.kept(|served| !affected.filters(served));
         let forgotten = self.came.len().saturating_sub(REMEMBERED - 1);
         let came = self.came[forgotten..].iter().cloned().chain([affected]).collect();
         let make = self.make;
         let trust_bundle_pem = if is_trusted { self.trust_bundle_pem.clone() } else { Arc::from(trust_bundle_pem) };
-        Self { world, came, trust_bundle_pem, make, mesh, blocks, scoped_mesh, services, routes, workloads, filters }
+        Self {
+            world,
+            came,
+            trust_bundle_pem,
+            make,
+            mesh,
+            blocks,
+            scoped_mesh,
+            services,
+            routes,
+            externals,
+            workloads,
+            filters,
+        }
     }
 
     /// All that the proxy of `served` is told, in no order: what `bundle_for` says, made.
@@ -167,6 +184,7 @@ impl<T> Shared<T> {
             let attached = self.route(entry);
             all.extend(attached.iter().filter(|one| one.concerns(&namespaces)).map(|one| one.made.clone()));
         }
+        all.extend(seen(&self.world, &namespaces).map(|external| self.external(external)));
         all.extend(self.filters_of(served).iter().cloned());
         all
     }
@@ -201,6 +219,8 @@ impl<T> Shared<T> {
             all.push(self.service(service, &namespaces));
             self.each_met(&service.name(), &namespaces, |one| all.push(one.made.clone()));
         }
+        // All of them: they are few, and what is outside can't be asked for by a name that nobody knows yet.
+        all.extend(seen(&self.world, &namespaces).map(|external| self.external(external)));
         all.extend(self.filters_of(served).iter().cloned());
         all
     }
@@ -273,6 +293,11 @@ impl<T> Shared<T> {
             });
             made.collect()
         })
+    }
+
+    fn external(&self, external: &Resourced<ExternalServiceSpec>) -> Arc<T> {
+        let make = || Arc::new((self.make)(Object::External(external_entry(&self.world, external))));
+        self.externals.get(&external.name(), make)
     }
 
     /// A workload as its own proxy serves it.

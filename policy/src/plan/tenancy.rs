@@ -130,7 +130,9 @@ pub(super) fn reached(world: &World, caller: &str, callee: &str) -> BTreeSet<Str
             Some(endpoint) => format!("{socket}, {endpoint} of {}", to.service.name),
             None => format!("{socket}, {}", to.service.name),
         },
-        Resolution::Outside | Resolution::Refused(_) | Resolution::Unknown(_) => format!("{socket}, outside"),
+        Resolution::External(_) | Resolution::Outside | Resolution::Refused(_) | Resolution::Unknown(_) => {
+            format!("{socket}, outside")
+        }
     };
     sockets.map(come_out).collect()
 }

@@ -1,6 +1,7 @@
 //! Worlds in, bundles and problems out.
 
 mod answers;
+mod external;
 mod grants;
 mod grpc;
 mod protection;

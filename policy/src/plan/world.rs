@@ -13,8 +13,8 @@ use super::{Action, Owned, Owner, ProxyKey};
 use crate::bundle::{ObjectName, Revision};
 use crate::identity::{SpiffeId, TrustDomain};
 use crate::resource::{
-    AnyRoute, FilterPolicySpec, FilterSpec, Kind, MeshSpec, Object, ObjectKey, PolicyTemplateSpec, ROOT_NAMESPACE,
-    Resource, ServiceSpec, Spec, TrafficPolicySpec, WorkloadSpec,
+    AnyRoute, ExternalServiceSpec, FilterPolicySpec, FilterSpec, Kind, MeshSpec, Object, ObjectKey, PolicyTemplateSpec,
+    ROOT_NAMESPACE, Resource, ServiceSpec, Spec, TrafficPolicySpec, WorkloadSpec,
 };
 
 /// A resource with what the store knows about it.
@@ -325,6 +325,7 @@ impl World {
                 | Resource::TcpRoute(_)
                 | Resource::PolicyTemplate(_)
                 | Resource::TrafficPolicy(_)
+                | Resource::ExternalService(_)
                 | Resource::Filter(_) => return false,
             };
             super::holds_for(self, resource.metadata(), targets, workload)
@@ -445,6 +446,11 @@ impl World {
     pub(crate) fn templates(&self) -> impl Iterator<Item = (&Object<PolicyTemplateSpec>, Revision)> {
         let templates = self.of_kind(Kind::PolicyTemplate);
         templates.filter_map(|(_, entry)| Some((PolicyTemplateSpec::of(&entry.resource)?, entry.created)))
+    }
+
+    /// When an ExternalService was made: age decides between those that claim the same.
+    pub(super) fn external_created(&self, name: &ObjectName) -> Revision {
+        self.entry::<ExternalServiceSpec>(name).map(|entry| entry.created).unwrap_or_default()
     }
 
     pub(crate) fn filter_policies(&self) -> impl Iterator<Item = &Object<FilterPolicySpec>> {

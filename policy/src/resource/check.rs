@@ -52,6 +52,7 @@ impl Resource {
             }
             Self::PolicyTemplate(template) => template.spec.check(),
             Self::TrafficPolicy(policy) => policy.spec.check(&policy.metadata),
+            Self::ExternalService(external) => external.check(),
             Self::Mesh(mesh) => publishers(&mesh.spec.filter_publishers).collect(),
             Self::Namespace(_) | Self::Filter(_) => Vec::new(),
         };
@@ -209,7 +210,7 @@ fn one_host(key: &str, address: IpAddr, wrong: &mut Vec<ResourceError>) {
     }
 }
 
-fn is_one_host(address: IpAddr) -> bool {
+pub(super) fn is_one_host(address: IpAddr) -> bool {
     let is_link_local = match address.to_canonical() {
         IpAddr::V4(address) => address.is_link_local() || address.is_broadcast(),
         IpAddr::V6(address) => address.is_unicast_link_local(),

@@ -9,9 +9,9 @@ use serde::ser::SerializeStruct as _;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::{
-    AccessPolicySpec, FilterPolicySpec, FilterSpec, GrpcRouteSpec, HttpRouteSpec, MeshSpec, Metadata, NamespaceSpec,
-    Object, PolicyTemplateSpec, ReferenceGrantSpec, ServiceSpec, TcpRouteSpec, TlsRouteSpec, TrafficPolicySpec,
-    WorkloadSpec,
+    AccessPolicySpec, ExternalServiceSpec, FilterPolicySpec, FilterSpec, GrpcRouteSpec, HttpRouteSpec, MeshSpec,
+    Metadata, NamespaceSpec, Object, PolicyTemplateSpec, ReferenceGrantSpec, ServiceSpec, TcpRouteSpec, TlsRouteSpec,
+    TrafficPolicySpec, WorkloadSpec,
 };
 
 /// Whether an object is one of a namespace or of the mesh.
@@ -269,4 +269,6 @@ kinds! {
     };
     TrafficPolicy: TrafficPolicySpec =
         Declaration { name: "TrafficPolicy", plural: "trafficpolicies", aliases: &["tp"], ..OWN };
+    ExternalService: ExternalServiceSpec =
+        Declaration { name: "ExternalService", plural: "externalservices", aliases: &["es"], ..OWN };
 }

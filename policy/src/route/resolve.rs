@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Resolved, RouteTable};
+use super::{Resolved, RouteTable, WayOut};
 use crate::bundle::{Egress, MeshSettings, ObjectName};
 use crate::identity::is_label;
 use crate::scope::Ask;
@@ -33,6 +33,8 @@ pub struct Authority<'a> {
 pub enum Resolution<'t> {
     /// A service of the mesh or one of its endpoints.
     Mesh(Resolved<'t>),
+    /// Nothing of the mesh, and an ExternalService says how it is reached.
+    External(WayOut<'t>),
     /// Nothing of the mesh, and it may be reached.
     Outside,
     /// Nothing of the mesh, and it may not be reached.
@@ -48,7 +50,7 @@ pub enum EgressRefusal {
     NoAuthority,
     #[error("no service has this name: it is misspelt, or the service was deleted")]
     NoSuchService,
-    #[error("it is no service of the mesh, whose egress is RegistryOnly")]
+    #[error("it is no service of the mesh, whose egress is RegistryOnly, and no ExternalService is for it")]
     RegistryOnly,
 }
 
@@ -103,8 +105,9 @@ impl<'t> Resolver<'_, 't> {
             return self.host(host, port.unwrap_or(80));
         }
         let connection = self.connection(meant);
-        if !matches!(connection, Resolution::Outside | Resolution::Refused(EgressRefusal::RegistryOnly)) {
-            return connection;
+        match connection {
+            Resolution::External(_) | Resolution::Outside | Resolution::Refused(EgressRefusal::RegistryOnly) => {}
+            Resolution::Mesh(_) | Resolution::Unknown(_) | Resolution::Refused(_) => return connection,
         }
         let port = match meant {
             Meant::Address(address) => address.port(),
@@ -117,6 +120,10 @@ impl<'t> Resolver<'_, 't> {
             Found::Unknown(ask) => Resolution::Unknown(ask),
             // The connection goes where it meant to; a request for a service that is gone does not go along.
             Found::Nothing if self.belongs(host) == Belongs::Mesh => Resolution::Refused(EgressRefusal::NoSuchService),
+            // Who dials an address has looked a name up that says more.
+            Found::Nothing if matches!(meant, Meant::Address(_)) => {
+                self.table.external(host, port, self.from_namespace).map_or(connection, Resolution::External)
+            }
             Found::Nothing => connection,
         }
     }
@@ -128,7 +135,7 @@ impl<'t> Resolver<'_, 't> {
             Meant::Address(address) => match self.at(address) {
                 Found::Mesh(resolved) => Resolution::Mesh(resolved),
                 Found::Unknown(ask) => Resolution::Unknown(ask),
-                Found::Nothing => self.outside(),
+                Found::Nothing => self.outside(self.table.external_at(address, self.from_namespace)),
             },
             Meant::Name { host, port } => self.host(host, port),
         }
@@ -140,7 +147,7 @@ impl<'t> Resolver<'_, 't> {
             Found::Unknown(ask) => Resolution::Unknown(ask),
             Found::Nothing => match self.belongs(host) {
                 Belongs::Mesh | Belongs::Label => Resolution::Refused(EgressRefusal::NoSuchService),
-                Belongs::Outside => self.outside(),
+                Belongs::Outside => self.outside(self.table.external(host, port, self.from_namespace)),
             },
         }
     }
@@ -192,10 +199,11 @@ impl<'t> Resolver<'_, 't> {
         (!self.table.is_answered(&ask)).then_some(ask)
     }
 
-    fn outside(&self) -> Resolution<'t> {
-        match self.mesh.egress {
-            Egress::Allow => Resolution::Outside,
-            Egress::RegistryOnly => Resolution::Refused(EgressRefusal::RegistryOnly),
+    fn outside(&self, by: Option<WayOut<'t>>) -> Resolution<'t> {
+        match (by, self.mesh.egress) {
+            (Some(way), _) => Resolution::External(way),
+            (None, Egress::Allow) => Resolution::Outside,
+            (None, Egress::RegistryOnly) => Resolution::Refused(EgressRefusal::RegistryOnly),
         }
     }
 
@@ -230,6 +238,6 @@ impl<'t> Resolver<'_, 't> {
 const LOCALHOST: &str = "localhost";
 
 /// An IPv6 address without its brackets.
-fn bare(host: &str) -> &str {
+pub(super) fn bare(host: &str) -> &str {
     host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host)
 }

@@ -1,5 +1,6 @@
 //! Names, and GAMMA's precedence against a naive model with seeded random routes.
 
+mod external;
 mod grpc;
 mod index;
 mod scope;
@@ -79,7 +80,7 @@ fn addressed<'t>(table: &'t RouteTable, host: &str, port: u16) -> Option<Resolve
     let resolver = Resolver { table, mesh: &mesh, from_namespace: "shop", is_local: &|_| false };
     match resolver.resolve(Meant::Nothing, Some(Authority { host, port: Some(port) })) {
         Resolution::Mesh(resolved) => Some(resolved),
-        Resolution::Outside | Resolution::Refused(_) | Resolution::Unknown(_) => None,
+        Resolution::External(_) | Resolution::Outside | Resolution::Refused(_) | Resolution::Unknown(_) => None,
     }
 }
 
@@ -445,6 +446,7 @@ fn resolved(table: &RouteTable, mesh: &MeshSettings, meant: Meant<'_>, host: Opt
             format!("{}:{port}@{endpoint}", service.name)
         }
         Resolution::Mesh(Resolved { service, port, endpoint: None }) => format!("{}:{port}", service.name),
+        Resolution::External(way) => format!("{}, {}", way.external.name, way.in_words()),
         Resolution::Outside => "outside".to_owned(),
         Resolution::Unknown(ask) => format!("unknown {ask}"),
         Resolution::Refused(EgressRefusal::NoAuthority) => "no authority".to_owned(),

@@ -2,12 +2,13 @@
 
 use super::{FILTER_CONTRACT, WireError};
 use crate::bundle::{
-    AdaptiveLimit, Cors, FilterAttachment, HashKey, HeaderModifier, HealthCheck, HealthProbe, Limits, Mirror,
+    AdaptiveLimit, Cors, External, FilterAttachment, HashKey, HeaderModifier, HealthCheck, HealthProbe, Limits, Mirror,
     PathChange, PathMatch, Redirect, Retry, Route, RouteAction, RouteKind, RouteMatch, RouteRule, ServedWorkload,
     Service, Spread, SuccessRate,
 };
 use crate::delta::Object;
 use crate::identity::is_subdomain;
+use crate::resource::external::wrong_host;
 use crate::resource::health::{is_path, is_range, is_service};
 use crate::resource::retry::RETRIED_CODES;
 use crate::resource::route::REDIRECTS;
@@ -27,6 +28,7 @@ pub(super) fn check(object: &Object) -> Checked {
         Object::Workload(workload) => workload_is_fit(workload),
         Object::Service(service) => service_is_fit(service),
         Object::Route(route) => route_is_fit(route),
+        Object::External(external) => external_is_fit(external),
         Object::Filter(filter) => filter_is_fit(filter),
     }
 }
@@ -137,6 +139,32 @@ fn health_is_fit(health: &HealthCheck) -> Checked {
         }
         HealthProbe::Http(_) | HealthProbe::Grpc(_) | HealthProbe::Tcp => Ok(()),
     }
+}
+
+fn external_is_fit(external: &External) -> Checked {
+    for (index, host) in external.hosts.iter().enumerate() {
+        if let Some(message) = wrong_host(host, true) {
+            return fault(format!("hosts[{index}]"), message);
+        }
+    }
+    for (index, port) in external.ports.iter().enumerate() {
+        for (field, number) in [("port", port.port), ("target_port", port.target_port)] {
+            if number == 0 {
+                return fault(format!("ports[{index}].{field}"), "0 is not a port");
+            }
+        }
+    }
+    for (index, endpoint) in external.endpoints.iter().enumerate() {
+        if endpoint.port == Some(0) {
+            return fault(format!("endpoints[{index}].port"), "0 is not a port");
+        }
+        let is_address = endpoint.address.parse::<std::net::IpAddr>().is_ok();
+        if let Some(message) = wrong_host(&endpoint.address, false).filter(|_| !is_address) {
+            return fault(format!("endpoints[{index}].address"), message);
+        }
+    }
+    let name = external.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+    name.and_then(|name| wrong_host(name, false)).map_or(Ok(()), |message| fault("tls.server_name", message))
 }
 
 fn route_is_fit(route: &Route) -> Checked {

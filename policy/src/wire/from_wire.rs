@@ -49,6 +49,7 @@ impl TryFrom<v1::Key> for Key {
             v1::Kind::Workload => Self::Workload(parse("name", &key.name)?),
             v1::Kind::Service => Self::Service(parse("name", &key.name)?),
             v1::Kind::Route => Self::Route(parse("name", &key.name)?),
+            v1::Kind::External => Self::External(parse("name", &key.name)?),
             v1::Kind::Filter => Self::Filter(key.name),
             v1::Kind::Endpoint => {
                 Self::Endpoint { service: parse("name", &key.name)?, workload: parse("workload", &key.workload)? }

@@ -8,8 +8,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::check::check;
 use super::{
-    CAPABILITIES, ENDPOINT_PORTS, GRPC_ROUTE, HEALTH_CHECKS, OUTBOUND_CLOSED, REQUEST_MIRROR, ROUTE_RETRIES, Refused,
-    SCOPE, SPREAD, TCP_ROUTE, TLS_ROUTE, TRAFFIC_LIMITS, TRAFFIC_POLICY, v1,
+    CAPABILITIES, ENDPOINT_PORTS, EXTERNAL_SERVICE, GRPC_ROUTE, HEALTH_CHECKS, OUTBOUND_CLOSED, REQUEST_MIRROR,
+    ROUTE_RETRIES, Refused, SCOPE, SPREAD, TCP_ROUTE, TLS_ROUTE, TRAFFIC_LIMITS, TRAFFIC_POLICY, v1,
 };
 use crate::bundle::{Limits, Route, RouteKind, Service};
 use crate::delta::{Key, Object};
@@ -30,6 +30,7 @@ fn requires(object: &Object) -> Vec<String> {
         Object::Workload(workload) if workload.outbound_closed.is_some() => vec![OUTBOUND_CLOSED.to_owned()],
         Object::Service(service) => required_by(service).map(str::to_owned).collect(),
         Object::Route(route) => required_by_route(route).map(str::to_owned).collect(),
+        Object::External(_) => vec![EXTERNAL_SERVICE.to_owned()],
         Object::Mesh(_) | Object::Workload(_) => Vec::new(),
     }
 }
@@ -65,6 +66,7 @@ fn payload(object: &Object) -> Vec<u8> {
         Object::Workload(workload) => json(workload),
         Object::Service(service) => json(service),
         Object::Route(route) => json(route),
+        Object::External(external) => json(external),
         Object::Filter(filter) => json(filter),
     }
 }
@@ -118,6 +120,7 @@ fn inside(key: &Key, payload: &[u8]) -> Result<Object, String> {
         Key::Workload(_) => Object::Workload(json(payload)?),
         Key::Service(_) => Object::Service(json(payload)?),
         Key::Route(_) => Object::Route(json(payload)?),
+        Key::External(_) => Object::External(json(payload)?),
         Key::Filter(_) => Object::Filter(json(payload)?),
         Key::Endpoint { .. } => return Err("endpoints come with their service".to_owned()),
     };

@@ -100,7 +100,7 @@ impl Received {
                         *version = NO_VERSION;
                     }
                 }
-                Key::Mesh | Key::Workload(_) | Key::Service(_) | Key::Route(_) | Key::Filter(_) => {
+                Key::Mesh | Key::Workload(_) | Key::Service(_) | Key::Route(_) | Key::External(_) | Key::Filter(_) => {
                     versions.remove(key);
                 }
             }

@@ -1,5 +1,6 @@
 //! Both ways without loss, no message that does harm, and messages of other releases.
 
+mod external;
 mod recorded;
 mod skew;
 

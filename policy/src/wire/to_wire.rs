@@ -48,6 +48,7 @@ impl From<&Key> for v1::Key {
             Key::Workload(name) => (v1::Kind::Workload, name.to_string(), String::new()),
             Key::Service(name) => (v1::Kind::Service, name.to_string(), String::new()),
             Key::Route(name) => (v1::Kind::Route, name.to_string(), String::new()),
+            Key::External(name) => (v1::Kind::External, name.to_string(), String::new()),
             Key::Filter(name) => (v1::Kind::Filter, name.clone(), String::new()),
             Key::Endpoint { service, workload } => (v1::Kind::Endpoint, service.to_string(), workload.to_string()),
         };

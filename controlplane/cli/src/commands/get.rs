@@ -201,6 +201,12 @@ fn columns(kind: Kind, wide: bool) -> Vec<Column> {
         Kind::PolicyTemplate => vec![
             ("TIER", |item| text_at(&item.spec, &["tier"])),
             ("PARAMETERS", |item| each(&item.spec["parameters"], |parameter| text_at(parameter, &["name"]))),
+        ],
+        Kind::ExternalService => vec![
+            ("HOSTS", |item| shortened(item.spec["hosts"].as_array().into_iter().flatten().map(scalar))),
+            ("PORTS", |item| each(&item.spec["ports"], external_port)),
+            ("TLS", |item| text_at(&item.spec, &["tls", "mode"])),
+            ("VISIBLE", |item| text_at(&item.spec, &["visibility"])),
             ("ACCEPTED", |item| condition(item, "Accepted")),
         ],
         Kind::TrafficPolicy => vec![
@@ -250,6 +256,15 @@ fn service_port(port: &Value) -> String {
     let target = port.get("targetPort").map(|target| format!("->{}", scalar(target))).unwrap_or_default();
     let protocol = port["appProtocol"].as_str().map(|protocol| format!("/{protocol}")).unwrap_or_default();
     format!("{}{target}{protocol}", text_at(port, &["port"]))
+}
+
+/// `80->443/http`
+fn external_port(port: &Value) -> String {
+    let [number, protocol] = ["port", "protocol"].map(|key| text_at(port, &[key]));
+    match port.get("targetPort").map(scalar) {
+        Some(target) if target != number => format!("{number}->{target}/{protocol}"),
+        Some(_) | None => format!("{number}/{protocol}"),
+    }
 }
 
 /// `reviews-v1:80 (90)`

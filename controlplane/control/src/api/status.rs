@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 
 use weft_api::{Condition, ParentStatus, Status};
 use weft_policy::bundle::{ObjectName, Revision};
-use weft_policy::plan::{self, Entry, policy_status, route_status, service_status, template_status, traffic_status};
+use weft_policy::plan::{
+    self, Entry, external_status, policy_status, route_status, service_status, template_status, traffic_status,
+};
 use weft_policy::resource::route::ParentRef;
 use weft_policy::resource::{AnyRoute, Kind, ObjectKey, Resource};
 
@@ -260,6 +262,10 @@ pub(super) fn of(
         }
         Resource::TrafficPolicy(policy) => {
             let conditions = traffic_status(&published.world, policy);
+            Some(Status { conditions: subject.about("", told(&conditions)), ..Status::default() })
+        }
+        Resource::ExternalService(external) => {
+            let conditions = external_status(&published.world, external);
             Some(Status { conditions: subject.about("", told(&conditions)), ..Status::default() })
         }
         Resource::Service(service) => {

@@ -38,6 +38,7 @@ impl Asked {
                 | Kind::TcpRoute
                 | Kind::AccessPolicy
                 | Kind::PolicyTemplate
+                | Kind::ExternalService
                 | Kind::TrafficPolicy => {}
             }
         }

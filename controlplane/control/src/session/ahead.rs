@@ -40,7 +40,7 @@ impl Session {
         let is_meant = |told: &Told| match &told.object {
             Object::Service(service) => services.contains(&service.name),
             Object::Route(route) => services.contains(&route.parent),
-            Object::Mesh(_) | Object::Workload(_) | Object::Filter(_) => false,
+            Object::Mesh(_) | Object::Workload(_) | Object::External(_) | Object::Filter(_) => false,
         };
         let is_news =
             |told: &Told| !self.view.has(&told.key, told.version()) && !self.view.held().contains_key(&told.key);
@@ -60,7 +60,7 @@ impl Session {
             let keeps = match &told.object {
                 Object::Filter(filter) => restricts_calls(filter),
                 Object::Workload(ServedWorkload { outbound_closed, .. }) => outbound_closed.is_some(),
-                Object::Mesh(_) | Object::Service(_) | Object::Route(_) => false,
+                Object::Mesh(_) | Object::Service(_) | Object::Route(_) | Object::External(_) => false,
             };
             keeps && !self.view.has(&told.key, told.version())
         })

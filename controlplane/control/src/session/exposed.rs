@@ -26,6 +26,6 @@ pub(super) fn is_exposed(object: &Object, missing: &[&Object], view: &View) -> b
             }
             Object::Mesh(_) | Object::Workload(_) | Object::Service(_) | Object::Route(_) => false,
         }),
-        Object::Mesh(_) | Object::Filter(_) => false,
+        Object::Mesh(_) | Object::External(_) | Object::Filter(_) => false,
     }
 }

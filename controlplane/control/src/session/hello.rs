@@ -218,6 +218,10 @@ fn known(known: &[v1::ObjectVersion], world: &World) -> Versions {
             let ObjectName { namespace, name: own } = name.object();
             world.get(&ObjectKey::new(name.kind.resource(), &namespace, &own)).is_some()
         }
+        Key::External(name) => {
+            let key = ObjectKey::new(Kind::ExternalService, &name.namespace, &name.name);
+            world.get(&key).is_some()
+        }
         Key::Endpoint { service, workload } => world.service(service).is_some() && world.workload(workload).is_some(),
         Key::Filter(name) if name == AUTHZ_ATTACHMENT => true,
         Key::Filter(name) => name

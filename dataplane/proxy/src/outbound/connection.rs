@@ -13,12 +13,13 @@ use http::{Method, Version};
 use tokio::net::TcpStream;
 use tracing::debug;
 use weft_policy::bundle::{Protocol, RouteKind};
-use weft_policy::route::Hello;
+use weft_policy::route::{EgressRefusal, Hello};
 use weft_transport::detect::{self, Detected, HttpVersion};
 use weft_transport::http::{HttpLimits, RecvBody, Refusal, Refused, Responder};
 use weft_transport::{capture, h1, h2};
 
 use super::patience::Patience;
+use super::routing::Way;
 use super::{Origin, Target, routing, serve, tcp};
 use crate::call::Request;
 use crate::record::Record;
@@ -74,7 +75,14 @@ struct Declared {
     by_hello: bool,
 }
 
-/// `None`: it is nothing of the mesh, or the connection goes nowhere.
+impl Declared {
+    /// Nothing but the protocol is known.
+    fn only(protocol: Protocol) -> Self {
+        Self { protocol, is_http_only: false, by_hello: false }
+    }
+}
+
+/// `None`: it is nothing of the mesh and nothing that its bytes could name, or the connection goes nowhere.
 async fn declared(worker: &Rc<Worker>, origin: &Origin) -> Option<Declared> {
     let target = origin.target.as_ref()?;
     let mut snapshot = worker.snapshot()?;
@@ -82,12 +90,18 @@ async fn declared(worker: &Rc<Worker>, origin: &Origin) -> Option<Declared> {
     loop {
         let from = origin.workload(&snapshot).ok()?;
         let failure = match routing::resolve_target(&snapshot, &worker.shared.hosts, from, target) {
-            Ok(resolved) => {
-                return resolved.map(|to| Declared {
+            Ok(Way::Mesh(to)) => {
+                return Some(Declared {
                     protocol: to.protocol(),
                     is_http_only: routing::is_http_only(&to, from),
                     by_hello: routing::stream_kind(&snapshot, from, &to) == Some(RouteKind::Tls),
                 });
+            }
+            Ok(Way::External(way)) => return Some(Declared::only(way.port.protocol.declared())),
+            Ok(Way::Outside) | Err(Failure::Egress { refusal: EgressRefusal::RegistryOnly, .. }) => {
+                let by_bytes = snapshot.routes.is_told_by_bytes(target.port(), &from.workload.name.namespace);
+                let by_bytes = by_bytes && matches!(target, Target::Address(_));
+                return by_bytes.then_some(Declared::only(Protocol::Auto));
             }
             Err(failure) => failure,
         };
@@ -95,7 +109,7 @@ async fn declared(worker: &Rc<Worker>, origin: &Origin) -> Option<Declared> {
             Ok(latest) => snapshot = latest,
             // Its first bytes tell in which form it is refused.
             Err(Failure::NotHeld { .. }) => {
-                return Some(Declared { protocol: Protocol::Auto, is_http_only: false, by_hello: false });
+                return Some(Declared::only(Protocol::Auto));
             }
             Err(_) => return None,
         }
@@ -142,7 +156,7 @@ fn hello(detected: &Detected) -> Hello<'_> {
 }
 
 /// Serves a connection whose protocol its first bytes tell.
-async fn detected(worker: &Rc<Worker>, mut stream: TcpStream, prefix: Bytes, origin: Origin, by_hello: bool) {
+async fn detected(worker: &Rc<Worker>, mut stream: TcpStream, prefix: Bytes, mut origin: Origin, by_hello: bool) {
     let timeout = match by_hello {
         true => for_first_bytes(worker),
         false => Duration::from_millis(worker.shared.config.limits.detect_timeout_ms),
@@ -153,9 +167,28 @@ async fn detected(worker: &Rc<Worker>, mut stream: TcpStream, prefix: Bytes, ori
         Detected::Http1 => Box::pin(serve_h1(worker, stream, prefix, origin)).await,
         Detected::Http2 => Box::pin(serve_h2(worker, stream, prefix, origin)).await,
         Detected::Tls { .. } | Detected::Opaque | Detected::NeedMore => {
+            if let Some(named) = greeted(worker, &origin, hello(&detected)) {
+                origin.target = Some(named);
+            }
             Box::pin(tcp::serve(worker, stream, prefix, &origin, hello(&detected))).await;
         }
     }
+}
+
+/// The target that a greeting of TLS names, where an ExternalService is for it and the connection dialled an address of which
+/// nobody says more: it goes to that name, as the resource says, not to the address.
+fn greeted(worker: &Rc<Worker>, origin: &Origin, hello: Hello<'_>) -> Option<Target> {
+    let Hello::Tls(Some(name)) = hello else { return None };
+    let (snapshot, dialled) = (worker.snapshot()?, origin.target.as_ref()?);
+    let from = origin.workload(&snapshot).ok()?;
+    let resolve = |target: &Target| routing::resolve_target(&snapshot, &worker.shared.hosts, from, target);
+    match resolve(dialled) {
+        Ok(Way::Outside) | Err(Failure::Egress { refusal: EgressRefusal::RegistryOnly, .. }) => {}
+        Ok(Way::Mesh(_) | Way::External(_)) | Err(_) => return None,
+    }
+    let named = Target::Name { host: name.to_owned(), port: dialled.port() };
+    let is_external = matches!(resolve(&named), Ok(Way::External(way)) if way.takes_tunnels().is_ok());
+    is_external.then_some(named)
 }
 
 /// Serves a connection that is HTTP however its bytes come: only the version is theirs to tell.

@@ -1,5 +1,6 @@
-//! Destinations outside the mesh: carried on as they are, in the clear or in the app's own TLS, counted and logged. The
-//! addresses that are dialled are the ones that the guard looked at, after the name was resolved.
+//! Destinations outside the mesh: carried on as they are, in the clear or in the app's own TLS, counted and logged; those that
+//! an ExternalService names as it says (`external`). The addresses that are dialled are the ones that the guard looked at, after
+//! the name was resolved.
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -8,7 +9,9 @@ use http::Version;
 use tokio::net::TcpStream;
 use weft_transport::http::RequestHead;
 
+use super::external::Exit;
 use super::patience::Patience;
+use super::routing::Way;
 use super::{Origin, Target, routing};
 use crate::apps::Share;
 use crate::call::{Call, Failed, Request};
@@ -16,36 +19,47 @@ use crate::filtering::{self, Filtered, Place};
 use crate::record::Record;
 use crate::reply::{Failure, NotOutside};
 use crate::snapshot::{Current, Served, Snapshot};
-use crate::sockets::PlainSocket;
+use crate::sockets::{OutsideSocket, PlainSocket};
 use crate::telemetry::counters::Limited;
 use crate::worker::Worker;
 
-/// Sends a request to a host that is no service.
+/// Sends a request to a host that is no service. `exit`: the way that an ExternalService says.
 pub(super) async fn request(
     worker: &Rc<Worker>,
     snapshot: Current,
     from: &Served,
     origin: &Origin,
+    exit: Option<Exit>,
     request: &mut Request<'_>,
     record: &mut Record,
 ) -> Result<(), Failure> {
-    let target = match &origin.target {
-        Some(target) => target.clone(),
-        None => target_of(&request.head)?,
-    };
     worker.ledger.counters.passthrough.increment(1);
-    record.log(|log| log.upstream = Some(target.to_string()));
-    let sockets = look_up(worker, &snapshot, from, &target, origin.peer.ip()).await?;
+    let (client, version) = (origin.peer.ip(), exit.as_ref().and_then(|exit| exit.version));
+    let (sockets, port) = match exit {
+        Some(exit) => {
+            record.metrics = Some(Rc::clone(&exit.metrics));
+            record.log(|log| log.upstream = Some(exit.to_string()));
+            (exit.sockets(worker, &snapshot, from, client).await?, exit.port)
+        }
+        None => {
+            let target = match &origin.target {
+                Some(target) => target.clone(),
+                None => target_of(&request.head)?,
+            };
+            record.log(|log| log.upstream = Some(target.to_string()));
+            (look_up(worker, &snapshot, from, &target, client).await?, target.port())
+        }
+    };
     let connect_timeout = snapshot.connect_timeout();
     // As in the mesh: a request that stands keeps nothing of the configuration.
     drop(snapshot);
-    let place = Place::outbound(origin.peer.ip(), target.port(), from);
+    let place = Place::outbound(client, port, from);
     let Request { head, body, responder } = request;
     let (mut filtered, permit) =
         filtering::request(&worker.filters, &from.outbound, &place, head, responder.as_mut()).await?;
     worker.shared.via.enter(head);
     let multiplexed = head.version == Version::HTTP_2 && head.protocol.is_none();
-    let version = if multiplexed { Version::HTTP_2 } else { Version::HTTP_11 };
+    let version = version.unwrap_or(if multiplexed { Version::HTTP_2 } else { Version::HTTP_11 });
     let mut call = Call { head, body, responder, record, holder: &origin.holder(), trial: None };
     let carried = worker.app_leg(connect_timeout).carry(&sockets, version, permit, &mut filtered, &mut call).await;
     filtered.moved(record.sent.bytes.get(), record.received.bytes.get());
@@ -63,11 +77,15 @@ pub(super) async fn connect<'w>(
     from: &Served,
     origin: &Origin,
     target: &Target,
+    exit: Option<&Exit>,
 ) -> Result<(TcpStream, Share, Filtered<'w>), Failure> {
     let client = origin.peer.ip();
     worker.ledger.counters.passthrough.increment(1);
     let timeout = snapshot.connect_timeout();
-    let sockets = look_up(worker, snapshot, from, target, client).await?;
+    let sockets = match exit {
+        Some(exit) => exit.sockets(worker, snapshot, from, client).await?,
+        None => look_up(worker, snapshot, from, target, client).await?,
+    };
     let place = Place::outbound(client, target.port(), from);
     let (filtered, permit) = filtering::connection(&worker.filters, &from.outbound, &place).await?;
     let connected = worker.apps.connect(&sockets, timeout, &origin.holder(), permit).await;
@@ -90,7 +108,21 @@ async fn look_up(
     target: &Target,
     client: IpAddr,
 ) -> Result<Vec<PlainSocket>, Failure> {
-    let found: Vec<SocketAddr> = match target {
+    let found = addresses(worker, snapshot, target).await?;
+    let outside = let_pass(worker, from, found, client).await?;
+    if outside.is_empty() {
+        return Err(failed(target, "the name has no address"));
+    }
+    Ok(outside.into_iter().map(PlainSocket::Outside).collect())
+}
+
+/// The addresses of a target, as many as are tried.
+pub(super) async fn addresses(
+    worker: &Worker,
+    snapshot: &Snapshot,
+    target: &Target,
+) -> Result<Vec<SocketAddr>, Failure> {
+    Ok(match target {
         Target::Address(address) => vec![*address],
         Target::Name { host, port } => {
             let found = worker.names.look_up(host, snapshot.connect_timeout()).await;
@@ -101,7 +133,19 @@ async fn look_up(
             }
             found.into_iter().take(most).map(|ip| SocketAddr::new(ip, *port)).collect()
         }
-    };
+    })
+}
+
+/// Those of the addresses that may be dialled for a client at `client`.
+///
+/// # Errors
+/// The guard refuses all of them; then the first refusal.
+pub(super) async fn let_pass(
+    worker: &Worker,
+    from: &Served,
+    found: Vec<SocketAddr>,
+    client: IpAddr,
+) -> Result<Vec<OutsideSocket>, Failure> {
     let (mut sockets, mut refusal) = (Vec::with_capacity(found.len()), None);
     let mut patience = Patience::default();
     for address in found {
@@ -112,14 +156,13 @@ async fn look_up(
             Err(failure) => Err(failure),
         };
         match outside {
-            Ok(outside) => sockets.push(PlainSocket::Outside(outside)),
+            Ok(outside) => sockets.push(outside),
             Err(failure) => refusal = refusal.or(Some(failure)),
         }
     }
-    match (sockets.is_empty(), refusal) {
-        (false, _) => Ok(sockets),
-        (true, Some(refusal)) => Err(refusal),
-        (true, None) => Err(failed(target, "the name has no address")),
+    match refusal.filter(|_| sockets.is_empty()) {
+        Some(refusal) => Err(refusal),
+        None => Ok(sockets),
     }
 }
 
@@ -133,7 +176,7 @@ async fn is_in_mesh(
     let mut snapshot = worker.snapshot().ok_or(Failure::NotReady)?;
     loop {
         match routing::resolve_target(&snapshot, &worker.shared.hosts, from, &Target::Address(address)) {
-            Ok(meant) => return Ok(meant.is_some()),
+            Ok(way) => return Ok(matches!(way, Way::Mesh(_))),
             Err(failure @ Failure::NotHeld { .. }) => {
                 snapshot = Box::pin(patience.learn(worker, &snapshot, failure)).await?;
             }

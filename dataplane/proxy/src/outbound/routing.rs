@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use weft_policy::bundle::{Protocol, Retry, Route, RouteKind};
 use weft_policy::path::NormalPath;
-use weft_policy::route::{self, AnswerEdits, Authority, HeadView, Hello, Meant, Resolution, Resolved, Resolver};
+use weft_policy::route::{
+    self, AnswerEdits, Authority, HeadView, Hello, Meant, Resolution, Resolved, Resolver, WayOut,
+};
 use weft_transport::http::{RequestHead, Target as WireTarget};
 
 use super::attempts::Goal;
@@ -14,14 +16,23 @@ use crate::hosts::Hosts;
 use crate::reply::Failure;
 use crate::snapshot::{Served, Snapshot};
 
-/// The service a request addresses. `None`: outside the mesh.
+/// Where a request or a connection goes.
+pub(super) enum Way<'s> {
+    Mesh(Resolved<'s>),
+    /// Outside, as an ExternalService says.
+    External(Box<WayOut<'s>>),
+    /// Outside, to whatever was named.
+    Outside,
+}
+
+/// Where a request goes.
 pub(super) fn resolve<'s>(
     snapshot: &'s Snapshot,
     hosts: &Hosts,
     from: &Served,
     origin: &Origin,
     head: &RequestHead,
-) -> Result<Option<Resolved<'s>>, Failure> {
+) -> Result<Way<'s>, Failure> {
     let authority = head.authority.as_ref();
     let asked = authority.map(|authority| Authority { host: authority.host(), port: authority.port_u16() });
     let meant = origin.target.as_ref().map_or(Meant::Nothing, Target::meant);
@@ -30,18 +41,18 @@ pub(super) fn resolve<'s>(
         (None, target) => target.as_ref().map(ToString::to_string).unwrap_or_default(),
     };
     let is_local = |name: &str| hosts.contains(name);
-    in_mesh(resolver(snapshot, from, &is_local).resolve(meant, asked), named)
+    way(resolver(snapshot, from, &is_local).resolve(meant, asked), named)
 }
 
-/// The service behind the target of a connection. `None`: outside the mesh.
+/// Where a connection to this target goes.
 pub(super) fn resolve_target<'s>(
     snapshot: &'s Snapshot,
     hosts: &Hosts,
     from: &Served,
     target: &Target,
-) -> Result<Option<Resolved<'s>>, Failure> {
+) -> Result<Way<'s>, Failure> {
     let is_local = |name: &str| hosts.contains(name);
-    in_mesh(resolver(snapshot, from, &is_local).connection(target.meant()), || target.to_string())
+    way(resolver(snapshot, from, &is_local).connection(target.meant()), || target.to_string())
 }
 
 fn resolver<'a, 's: 'a>(
@@ -53,10 +64,11 @@ fn resolver<'a, 's: 'a>(
     Resolver { table: &snapshot.routes, mesh: &snapshot.mesh, from_namespace, is_local }
 }
 
-fn in_mesh(resolution: Resolution<'_>, named: impl FnOnce() -> String) -> Result<Option<Resolved<'_>>, Failure> {
+fn way(resolution: Resolution<'_>, named: impl FnOnce() -> String) -> Result<Way<'_>, Failure> {
     match resolution {
-        Resolution::Mesh(resolved) => Ok(Some(resolved)),
-        Resolution::Outside => Ok(None),
+        Resolution::Mesh(resolved) => Ok(Way::Mesh(resolved)),
+        Resolution::External(way) => Ok(Way::External(Box::new(way))),
+        Resolution::Outside => Ok(Way::Outside),
         // What this proxy doesn't hold yet is never taken for something outside.
         Resolution::Unknown(ask) => Err(Failure::NotHeld { ask: Box::new(ask), why: "it has not been asked for" }),
         Resolution::Refused(refusal) => Err(Failure::Egress { to: named(), refusal }),

@@ -14,9 +14,10 @@ use weft_transport::http::{RecvBody, RequestHead, SendBody};
 use weft_transport::tcp;
 
 use super::attempts::{Attempt, Attempts};
+use super::external::Exit;
 use super::patience::Patience;
 use super::peer_leg::PeerTunnel;
-use super::routing;
+use super::routing::{self, Way};
 use super::{Origin, Target, passthrough};
 use crate::apps::Share;
 use crate::call::Failed;
@@ -120,12 +121,18 @@ pub(super) async fn open<'w>(
     };
     let from = origin.workload(&snapshot)?;
     match to {
-        Some(to) if routing::is_http_only(&to, from) => {
+        Way::Mesh(to) if routing::is_http_only(&to, from) => {
             Err(Failure::TunnelForbidden(TunnelRefusal::HttpOnly { port: to.port }))
         }
-        Some(resolved) => open_mesh(worker, &snapshot, (from, origin), &resolved, hello, record).await,
-        None => {
-            let (stream, share, filtered) = passthrough::connect(worker, &snapshot, from, origin, target).await?;
+        Way::Mesh(resolved) => open_mesh(worker, &snapshot, (from, origin), &resolved, hello, record).await,
+        way @ (Way::External(_) | Way::Outside) => {
+            let exit = match way {
+                Way::External(way) => Some(Exit::of_connection(worker, from, &way)?),
+                Way::Mesh(_) | Way::Outside => None,
+            };
+            record.metrics = exit.as_ref().map(|exit| Rc::clone(&exit.metrics));
+            let (stream, share, filtered) =
+                passthrough::connect(worker, &snapshot, from, origin, target, exit.as_ref()).await?;
             record.upstream = stream.peer_addr().ok().map(|address| address.to_string());
             Ok(Far { streams: Streams::plain(stream, share), filtered, _using: None, _held: None })
         }

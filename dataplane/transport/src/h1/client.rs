@@ -2,25 +2,25 @@
 //! said, and not one byte came after.
 
 use std::future::poll_fn;
-use std::io;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Buf;
 use tokio::net::TcpStream;
-use tokio::net::tcp::ReadHalf;
 
 use super::Limits;
 use super::decode::Decoder;
 use super::encode::{self, Outgoing};
 use super::parse::{self, Asked};
+use super::socket::{ReadIo, Socket};
 use super::stream::{Body, Link, ReadSide, Sink, Tunnel, WriteSide};
 use crate::http::{RequestHead, ResponseHead, ResponseRecv, SendBody, SendError, StreamError};
+use crate::tls::OutsideStream;
 
 /// A connection to a server.
 #[derive(Debug)]
 pub struct ClientConn {
-    io: TcpStream,
+    io: Socket,
     read: ReadSide,
     write: WriteSide,
     link: Link,
@@ -44,9 +44,14 @@ struct Progress {
 
 impl ClientConn {
     pub fn new(io: TcpStream, limits: Limits) -> Self {
+        Self::over(OutsideStream::Plain(io), limits)
+    }
+
+    /// The same on a connection on which this side may have begun TLS.
+    pub fn over(io: OutsideStream, limits: Limits) -> Self {
         let progress = Progress { answered: true, keep_alive: true, ..Progress::default() };
         let (read, write) = (ReadSide::new(b""), WriteSide::new());
-        Self { io, read, write, link: Link::default(), limits, progress }
+        Self { io: io.into(), read, write, link: Link::default(), limits, progress }
     }
 
     /// Starts a request. With `end` it is written at once; otherwise the head leaves with the first body bytes, at `flush`
@@ -67,7 +72,7 @@ impl ClientConn {
         self.link.sent.set(false);
         self.link.tunnel.set(Tunnel::Closed);
         self.progress = Progress::default();
-        let (read_io, write_io) = self.io.split();
+        let (read_io, write_io) = self.io.halves();
         let mut sink = Sink { io: write_io, side: &mut self.write, link: &self.link };
         if end || head.protocol.is_some() {
             // An incomplete head can't have been acted on.
@@ -109,19 +114,16 @@ impl ClientConn {
     /// True when an idle connection has been closed, or has sent what nobody asked for. Costs no system call while the
     /// socket is quiet.
     pub fn is_stale(&mut self) -> bool {
-        let mut byte = [0u8; 1];
-        match self.io.try_read(&mut byte) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
-            Ok(_) | Err(_) => {
-                self.read.broken = true;
-                true
-            }
-        }
+        let is_stale = self.io.has_something();
+        self.read.broken |= is_stale;
+        is_stale
     }
 
     /// The socket, for its addresses.
-    pub fn stream(&self) -> &TcpStream {
-        &self.io
+    #[cfg(test)]
+    pub(crate) fn stream(&self) -> &TcpStream {
+        let Socket::Plain(stream) = &self.io else { panic!("tests without TLS ask for it") };
+        stream
     }
 }
 
@@ -129,7 +131,7 @@ impl ClientConn {
 impl Drop for ClientConn {
     fn drop(&mut self) {
         if self.write.outgoing == Outgoing::Tunnel {
-            crate::tcp::linger_zero(&self.io);
+            self.io.linger_zero();
         }
     }
 }
@@ -137,7 +139,7 @@ impl Drop for ClientConn {
 /// The answer to a request: any number of interim heads, the final one, then the body.
 #[derive(Debug)]
 pub struct ResponseReader<'a> {
-    io: ReadHalf<'a>,
+    io: ReadIo<'a>,
     side: &'a mut ReadSide,
     link: &'a Link,
     limits: &'a Limits,

@@ -10,12 +10,12 @@ use bytes::{Buf, BufMut};
 use http::{Method, StatusCode};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::net::tcp::WriteHalf;
 use tokio::time::{Instant, Sleep, timeout, timeout_at};
 
 use super::decode::Decoder;
 use super::encode::{self, Answering, Outgoing};
 use super::parse::{self, Asked, ParsedRequest, Rejection};
+use super::socket::{WriteIo, halves};
 use super::stream::{Body, Link, ReadSide, Sink, Tunnel, WriteSide};
 use super::{Limits, MAX_EMPTY_LINES, Refusal};
 use crate::http::{RecvBody, Refused, RequestHead, Responder as AnyResponder, ResponseHead, StreamError};
@@ -159,7 +159,7 @@ impl ServerConn {
         self.link.tunnel.set(Tunnel::Closed);
         let asked = Asked::from(&parsed.head);
         let http10 = parsed.head.version == http::Version::HTTP_10;
-        let (read_io, write_io) = self.io.split();
+        let (read_io, write_io) = halves(&mut self.io);
         let body = if self.read.decoder.is_done() {
             RecvBody::Empty
         } else {
@@ -193,7 +193,7 @@ impl ServerConn {
         }
         if matches!(self.write.outgoing, Outgoing::UntilClose | Outgoing::Tunnel) && !self.write.broken {
             // The writer was stopped early, and a clean end of the connection would pass for the end of its message.
-            let (_, io) = self.io.split();
+            let (_, io) = halves(&mut self.io);
             Box::pin(Sink { io, side: &mut self.write, link: &self.link }.abort()).await;
             return false;
         }
@@ -255,7 +255,7 @@ impl ServerConn {
 
     /// Waits for the first bytes of a request; `None` when the connection was idle for too long.
     async fn fill_idle(&mut self) -> Result<Option<usize>, StreamError> {
-        let (mut io, _) = self.io.split();
+        let (mut io, _) = halves(&mut self.io);
         poll_fn(|cx| {
             if let Poll::Ready(read) = self.read.poll_fill(cx, &mut io) {
                 return Poll::Ready(read.map(Some));
@@ -268,7 +268,7 @@ impl ServerConn {
     /// Waits for more bytes of a head that has begun; `None` when it takes too long.
     async fn fill_head(&mut self) -> Result<Option<usize>, StreamError> {
         let started = *self.head_started.get_or_insert_with(Instant::now);
-        let (mut io, _) = self.io.split();
+        let (mut io, _) = halves(&mut self.io);
         let fill = poll_fn(|cx| self.read.poll_fill(cx, &mut io));
         timeout_at(started + self.limits.http.head_timeout, fill).await.ok().transpose()
     }
@@ -276,7 +276,7 @@ impl ServerConn {
     /// Reads over what is left of a request body; false when it is too much or too slow.
     async fn drain_body(&mut self) -> bool {
         let mut left = self.limits.drain_bytes;
-        let (io, _) = self.io.split();
+        let (io, _) = halves(&mut self.io);
         let mut body = Body { io, side: &mut self.read, link: &self.link, limits: &self.limits };
         let drained = timeout(self.limits.linger_idle, async {
             loop {
@@ -319,7 +319,7 @@ impl ServerConn {
     //= rfc9112#section-9.6
     async fn linger(&mut self) {
         self.write.broken = true;
-        let (mut read_io, mut write_io) = self.io.split();
+        let (mut read_io, mut write_io) = halves(&mut self.io);
         let closing = async {
             let drained = poll_fn(|cx| self.write.buffer.poll_drain(cx, &mut write_io)).await;
             if drained.is_err() || write_io.shutdown().await.is_err() {
@@ -363,7 +363,7 @@ impl IdleTimer {
 /// Sender of the answer to one request.
 #[derive(Debug)]
 pub struct Responder<'a> {
-    io: WriteHalf<'a>,
+    io: WriteIo<'a>,
     side: &'a mut WriteSide,
     link: &'a Link,
     keep_alive: &'a mut bool,
@@ -416,6 +416,6 @@ impl<'a> Responder<'a> {
 
     /// Resolves when the client has closed or reset the connection; a half-close is none. Cancel safe.
     pub async fn gone(&self) {
-        tcp::gone(self.io.as_ref()).await;
+        self.io.gone().await;
     }
 }

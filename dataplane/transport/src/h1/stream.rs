@@ -9,16 +9,16 @@ use std::task::{Context, Poll, Waker, ready};
 use bytes::Bytes;
 use http::HeaderMap;
 use tokio::io::AsyncWrite;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::timeout;
 
 use super::decode::{Decoded, Decoder};
 use super::encode::{self, Outgoing};
 use super::parse::Rejection;
+use super::socket::{ReadIo, WriteIo};
 use super::{Limits, Refusal};
 use crate::http::{Frame, Leaving, StreamError};
 use crate::tcp::buffer::{ReadBuffer, WriteBuffer};
-use crate::tcp::{self, CONNECT_ERROR, linger_zero};
+use crate::tcp::{self, CONNECT_ERROR};
 
 /// The receiving side of a connection.
 #[derive(Debug)]
@@ -109,11 +109,7 @@ impl ReadSide {
     }
 
     /// Reads more bytes; 0 at the end of the stream.
-    pub(super) fn poll_fill(
-        &mut self,
-        cx: &mut Context<'_>,
-        io: &mut ReadHalf<'_>,
-    ) -> Poll<Result<usize, StreamError>> {
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, io: &mut ReadIo<'_>) -> Poll<Result<usize, StreamError>> {
         match ready!(self.buffer.poll_fill(cx, io)) {
             Ok(count) => Poll::Ready(Ok(count)),
             Err(error) => {
@@ -126,7 +122,7 @@ impl ReadSide {
     fn poll_decode(
         &mut self,
         cx: &mut Context<'_>,
-        io: &mut ReadHalf<'_>,
+        io: &mut ReadIo<'_>,
         limits: &Limits,
         link: &Link,
     ) -> Poll<Result<Decoded, StreamError>> {
@@ -167,13 +163,15 @@ impl WriteSide {
     pub(super) fn poll_drain(
         &mut self,
         cx: &mut Context<'_>,
-        io: &mut WriteHalf<'_>,
+        io: &mut WriteIo<'_>,
         link: &Link,
     ) -> Poll<Result<(), StreamError>> {
         let queued = self.buffer.len();
         let result = self.buffer.poll_drain(cx, io);
         self.note_sent(queued, link);
-        self.judge(result, link)
+        ready!(self.judge(result, link))?;
+        let flushed = std::pin::Pin::new(io).poll_flush(cx);
+        self.judge(flushed, link)
     }
 
     fn note_sent(&self, queued: usize, link: &Link) {
@@ -194,7 +192,7 @@ impl WriteSide {
 /// The body of a message that is being received.
 #[derive(Debug)]
 pub struct Body<'a> {
-    pub(super) io: ReadHalf<'a>,
+    pub(super) io: ReadIo<'a>,
     pub(super) side: &'a mut ReadSide,
     pub(super) link: &'a Link,
     pub(super) limits: &'a Limits,
@@ -251,7 +249,7 @@ impl Body<'_> {
 /// The body of a message that is being sent.
 #[derive(Debug)]
 pub struct Sink<'a> {
-    pub(super) io: WriteHalf<'a>,
+    pub(super) io: WriteIo<'a>,
     pub(super) side: &'a mut WriteSide,
     pub(super) link: &'a Link,
 }
@@ -351,7 +349,7 @@ impl Sink<'_> {
     /// mark it, by RST, and what the client has not read may be lost.
     pub fn reset(&mut self) {
         if self.ends_with_connection() {
-            linger_zero(self.io.as_ref());
+            self.io.linger_zero();
         }
         self.side.broken = true;
     }
@@ -361,7 +359,7 @@ impl Sink<'_> {
         let flushed = timeout(tcp::DELIVERY, self.flush()).await;
         if self.ends_with_connection() {
             if matches!(flushed, Ok(Ok(()))) {
-                tcp::delivered(self.io.as_ref()).await;
+                self.io.delivered().await;
             }
         } else {
             self.link.linger.set(true);
@@ -371,7 +369,7 @@ impl Sink<'_> {
 
     /// Resolves when the receiver has closed or reset the connection; a half-close is none. Cancel safe.
     pub async fn gone(&mut self) {
-        tcp::gone(self.io.as_ref()).await;
+        self.io.gone().await;
     }
 
     fn ends_with_connection(&self) -> bool {

@@ -132,7 +132,9 @@ fn decisions(bundle: &Bundle, from: &str, host: &str, connection: Option<SocketA
     let to = match resolver.resolve(meant, Some(Authority { host, port: None })) {
         Resolution::Mesh(to) => to,
         Resolution::Unknown(ask) => return Err(ask),
-        other @ (Resolution::Outside | Resolution::Refused(_)) => return Ok(format!("{other:?}")),
+        other @ (Resolution::External(_) | Resolution::Outside | Resolution::Refused(_)) => {
+            return Ok(format!("{other:?}"));
+        }
     };
     let mut decided = format!("{to:?}");
     mesh.ranges = None;

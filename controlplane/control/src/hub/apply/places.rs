@@ -52,6 +52,7 @@ fn addresses(resource: &Resource) -> Vec<(String, IpAddr)> {
         | Resource::FilterPolicy(_)
         | Resource::AccessPolicy(_)
         | Resource::PolicyTemplate(_)
+        | Resource::ExternalService(_)
         | Resource::TrafficPolicy(_) => Vec::new(),
     }
 }

@@ -12,7 +12,7 @@ fn told(hub: &Hub) -> usize {
     let all = hub.published().told.of_proxy(&[]);
     let mesh = all.iter().find_map(|told| match &told.object {
         Object::Mesh(mesh) => Some(mesh.trust_bundle_pem.matches("BEGIN CERTIFICATE").count()),
-        Object::Service(_) | Object::Workload(_) | Object::Route(_) | Object::Filter(_) => None,
+        Object::Service(_) | Object::Workload(_) | Object::Route(_) | Object::External(_) | Object::Filter(_) => None,
     });
     mesh.unwrap()
 }

@@ -229,7 +229,7 @@ async fn a_proxy_of_an_earlier_release_has_the_route_without_its_mirrors() {
     assert!(!complete && why.contains(told), "{states:?}");
     let routes = delta.upserts.iter().filter_map(|object| match object {
         Object::Route(route) => Some(route),
-        Object::Mesh(_) | Object::Workload(_) | Object::Service(_) | Object::Filter(_) => None,
+        Object::Mesh(_) | Object::Workload(_) | Object::Service(_) | Object::External(_) | Object::Filter(_) => None,
     });
     let routes: Vec<&Route> = routes.collect();
     let open = |route: &Route| route.rules[0].backends[0].service.is_some() && !route.mirrors();
@@ -336,4 +336,26 @@ async fn a_proxy_that_checks_nobody_has_the_other_settings() {
     let why = &states.iter().find(|(name, ..)| name == "old-1").unwrap().2;
     let told = "Service shop/web: as by default: its settings require health-checks";
     assert!(!complete && why.contains(told), "{states:?}");
+}
+
+/// An ExternalService only permits: a proxy that does not know it goes without, and people are told.
+#[tokio::test]
+async fn a_proxy_of_an_earlier_release_has_no_external_services() {
+    const OUTSIDE: &str = "{apiVersion: weft.dev/v1alpha1, kind: ExternalService, metadata: {name: api, namespace: shop}, spec: \
+                           {hosts: [api.example.com], ports: [{port: 443, protocol: tls}]}}\n";
+    let dir = tempfile::tempdir().unwrap();
+    let control = Control::start(dir.path()).await;
+    let revision = control.apply(&format!("{WEB}---\n{OUTSIDE}")).await;
+    let svid = control.join("shop/client").await;
+    let hello = of_another_release("old-1", &["quic", ENVELOPES, FILTER_CONTRACT, OUTBOUND_CLOSED]);
+    let mut old = Proxy::connect_with(&control, &svid, hello, Bundle::default()).await;
+    old.take_until(|bundle| !endpoints(bundle).is_empty()).await;
+    assert!(old.bundle.externals.is_empty());
+    let (complete, states) = state(&control, revision, 10_000).await;
+    let why = &states.iter().find(|(name, ..)| name == "old-1").unwrap().2;
+    let told = "ExternalService shop/api: withheld: it requires external-service, which this proxy can't do";
+    assert!(!complete && why.contains(told), "{states:?}");
+    let svid = control.join("shop/client").await;
+    let mut new = Proxy::connect(&control, &svid, "new-1", None, Bundle::default()).await;
+    new.take_until(|bundle| bundle.externals.contains_key(&name("api"))).await;
 }

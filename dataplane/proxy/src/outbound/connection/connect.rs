@@ -12,6 +12,7 @@ use weft_transport::http::ResponseHead;
 
 use super::super::attempts::Attempts;
 use super::super::patience::Patience;
+use super::super::routing::Way;
 use super::super::{Origin, Target, routing, tcp};
 use super::{payload, refuse};
 use crate::call::Request;
@@ -79,15 +80,20 @@ async fn open<'w>(
         }
     };
     let from = origin.workload(&snapshot)?;
-    if let Some(resolved) = resolved {
-        let is_of_bytes = matches!(resolved.protocol(), Protocol::Tcp | Protocol::Udp);
-        match routing::stream_kind(&snapshot, from, &resolved) {
-            None if is_of_bytes => {}
-            None => return reach(worker, &snapshot, from, &resolved).await.map(|()| None),
-            // A route leads elsewhere, and which it is the first bytes tell.
-            Some(kind) if kind == RouteKind::Tls || !is_of_bytes => return Ok(None),
-            Some(_) => {}
+    match resolved {
+        Way::Mesh(to) => {
+            let is_of_bytes = matches!(to.protocol(), Protocol::Tcp | Protocol::Udp);
+            match routing::stream_kind(&snapshot, from, &to) {
+                None if is_of_bytes => {}
+                None => return reach(worker, &snapshot, from, &to).await.map(|()| None),
+                // A route leads elsewhere, and which it is the first bytes tell.
+                Some(kind) if kind == RouteKind::Tls || !is_of_bytes => return Ok(None),
+                Some(_) => {}
+            }
         }
+        // Each request inside is dialled for on its own.
+        Way::External(way) if way.port.protocol.is_http() => return Ok(None),
+        Way::External(_) | Way::Outside => {}
     }
     let mut record = ConnectionRecord::open(Side::Outbound, origin.peer, target.to_string());
     // One that fails is told and counted as the request that asked for it.

@@ -1,0 +1,117 @@
+//! An ExternalService as its callers' proxies are told of it: names outside the mesh, how they are dialled, and for whom.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{ObjectName, Protocol, Revision, is_default};
+
+/// Only to a proxy with the capability `external-service`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct External {
+    pub name: ObjectName,
+    /// It is there for callers of every namespace, not of its own alone.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub mesh_wide: bool,
+    /// The older one holds where two claim the same.
+    pub created: Revision,
+    /// In lower case; `*.` at the beginning stands for one or more labels.
+    pub hosts: Vec<String>,
+    pub ports: Vec<ExternalPort>,
+    /// Where it is dialled. Empty: at the name that was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<ExternalEndpoint>,
+    /// The caller's proxy begins TLS on ports of HTTP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ExternalTls>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExternalPort {
+    pub port: u16,
+    /// The one that is dialled.
+    pub target_port: u16,
+    pub protocol: ExternalProtocol,
+}
+
+/// What flows to a port outside the mesh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ExternalProtocol {
+    Http,
+    Grpc,
+    /// The app's own TLS, which is carried as it is.
+    Tls,
+    Tcp,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExternalEndpoint {
+    /// An address, or a name that is looked up.
+    pub address: String,
+    /// In the place of the port's own target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExternalTls {
+    /// The name that the server has to prove. Absent: the one that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<String>,
+    /// Whom is believed, PEM. Absent: the roots of the proxy's machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub roots_pem: Option<String>,
+}
+
+impl ExternalProtocol {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Grpc => "grpc",
+            Self::Tls => "tls",
+            Self::Tcp => "tcp",
+        }
+    }
+
+    /// True where requests flow, so that a proxy can begin TLS under them.
+    pub fn is_http(self) -> bool {
+        matches!(self, Self::Http | Self::Grpc)
+    }
+
+    /// As a port of a service would declare it.
+    pub fn declared(self) -> Protocol {
+        match self {
+            Self::Http => Protocol::Http,
+            Self::Grpc => Protocol::Grpc,
+            Self::Tls | Self::Tcp => Protocol::Tcp,
+        }
+    }
+}
+
+impl fmt::Display for ExternalProtocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl External {
+    /// The port of this number.
+    pub fn port(&self, port: u16) -> Option<&ExternalPort> {
+        self.ports.iter().find(|known| known.port == port)
+    }
+
+    /// True for callers of this namespace.
+    pub fn is_seen_in(&self, namespace: &str) -> bool {
+        self.mesh_wide || self.name.namespace == namespace
+    }
+
+    /// The first of its names that is one, and no pattern.
+    pub fn exact_host(&self) -> Option<&str> {
+        self.hosts.iter().map(String::as_str).find(|host| !host.starts_with('*'))
+    }
+}

@@ -1,0 +1,150 @@
+//! Which ExternalService a name or an address meets, for whom, and how it is dialled.
+
+use super::*;
+use crate::bundle::{External, ExternalEndpoint, ExternalPort, ExternalProtocol, ExternalTls};
+
+fn external(own: &str, created: u64, hosts: &[&str], ports: &[(u16, u16, ExternalProtocol)]) -> External {
+    let port = |(port, target_port, protocol): &(u16, u16, ExternalProtocol)| ExternalPort {
+        port: *port,
+        target_port: *target_port,
+        protocol: *protocol,
+    };
+    External {
+        name: name(own),
+        mesh_wide: false,
+        created: Revision(created),
+        hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
+        ports: ports.iter().map(port).collect(),
+        endpoints: Vec::new(),
+        tls: None,
+    }
+}
+
+fn at(address: &str, port: Option<u16>) -> ExternalEndpoint {
+    ExternalEndpoint { address: address.to_owned(), port }
+}
+
+/// Two namespaces' own, and the mesh's.
+fn outside() -> RouteTable {
+    use ExternalProtocol::{Grpc, Http, Tcp, Tls};
+    let roots_pem = Some("PEM".to_owned());
+    let api = External {
+        tls: Some(ExternalTls { server_name: None, roots_pem }),
+        ..external("shop/api", 5, &["api.example.com", "*.cdn.example.com"], &[(80, 443, Http), (443, 443, Tls)])
+    };
+    let younger = external("shop/younger", 6, &["api.example.com", "*.example.com"], &[(80, 80, Http), (81, 81, Http)]);
+    let db = External {
+        endpoints: vec![at("192.0.2.7", None), at("192.0.2.8", Some(6432)), at("db.example.net", None)],
+        ..external("shop/db", 7, &["db.example.org"], &[(5432, 5433, Tcp)])
+    };
+    let wide = External {
+        mesh_wide: true,
+        tls: Some(ExternalTls { server_name: Some("front.example".to_owned()), roots_pem: None }),
+        ..external("weft-system/wide", 1, &["api.example.com", "rpc.example.com"], &[(80, 8443, Grpc)])
+    };
+    let others = external("other/own", 1, &["api.example.com", "theirs.example"], &[(80, 80, Http)]);
+    let externals = [api, younger, db, wide, others];
+    RouteTable::new(&Arc::new(Bundle {
+        externals: externals.into_iter().map(|external| (external.name.clone(), external)).collect(),
+        ..Bundle::default()
+    }))
+}
+
+#[test]
+fn a_name_meets_the_nearest_that_has_its_port() {
+    let table = outside();
+    let check = |host: &str, expect: &str| {
+        for egress in [Egress::Allow, Egress::RegistryOnly] {
+            let nothing = if egress == Egress::Allow { "outside" } else { "registry only" };
+            let expect = if expect.is_empty() { nothing } else { expect };
+            assert_eq!(goes(&table, egress, Meant::Nothing, Some(host)), expect, "{host}");
+            let Some((host, port)) = host.rsplit_once(':') else { continue };
+            let meant = Meant::Name { host, port: port.parse().unwrap() };
+            assert_eq!(goes(&table, egress, meant, None), expect, "CONNECT {host}:{port}");
+        }
+    };
+    let api = "shop/api, dialled: api.example.com:443 with TLS, which has to be api.example.com by its caBundle";
+    check("api.example.com", api);
+    check("API.Example.com.:80", api);
+    check("api.example.com:443", "shop/api, dialled: api.example.com:443, tls as the app sends it");
+    // The older one has not this port.
+    check("api.example.com:81", "shop/younger, dialled: api.example.com:81, http as the app sends it");
+    check("api.example.com:82", "");
+    // One or more labels, and the longer pattern first.
+    let cdn = "shop/api, dialled: a.cdn.example.com:443 with TLS, which has to be a.cdn.example.com by its caBundle";
+    check("a.cdn.example.com", cdn);
+    check("a.b.example.com:80", "shop/younger, dialled: a.b.example.com:80, http as the app sends it");
+    check("cdn.example.com:80", "shop/younger, dialled: cdn.example.com:80, http as the app sends it");
+    check("example.com", "");
+    check("notexample.com", "");
+    check("theirs.example", "");
+    // The pattern of the own namespace comes before the exact name of the whole mesh.
+    check("rpc.example.com", "shop/younger, dialled: rpc.example.com:80, http as the app sends it");
+    let db = "shop/db, dialled: 192.0.2.7:5433, 192.0.2.8:6432, db.example.net:5433, tcp as the app sends it";
+    check("db.example.org:5432", db);
+}
+
+#[test]
+fn each_namespace_has_its_own() {
+    let table = outside();
+    let check = |from: &str, host: &str, expect: Option<&str>| {
+        let way = table.external(host, 80, from);
+        assert_eq!(way.map(|way| way.external.name.to_string()).as_deref(), expect, "{host} from {from}");
+    };
+    check("shop", "api.example.com", Some("shop/api"));
+    check("other", "api.example.com", Some("other/own"));
+    check("third", "api.example.com", Some("weft-system/wide"));
+    check("third", "theirs.example", None);
+    check("third", "a.cdn.example.com", None);
+    let way = table.external("api.example.com", 80, "third").unwrap();
+    assert_eq!((way.server_name(), way.places()), (Some("front.example"), vec![("api.example.com".to_owned(), 8443)]));
+    for (port, from, expect) in [(80, "third", true), (443, "third", false), (443, "shop", true), (5432, "shop", false)]
+    {
+        assert_eq!(table.is_told_by_bytes(port, from), expect, "{port} from {from}");
+    }
+}
+
+#[test]
+fn a_captured_connection_meets_by_address_or_by_what_its_request_says() {
+    let table = outside();
+    let check = |address: &str, host: Option<&str>, expect: &str| {
+        let meant = Meant::Address(address.parse().unwrap());
+        assert_eq!(goes(&table, Egress::RegistryOnly, meant, host), expect, "{address} {host:?}");
+    };
+    check("192.0.2.7:5432", None, "shop/db, dialled: 192.0.2.7:5433, tcp as the app sends it");
+    check("[::ffff:192.0.2.8]:5432", None, "shop/db, dialled: 192.0.2.8:6432, tcp as the app sends it");
+    check("192.0.2.8:6432", None, "registry only");
+    check("192.0.2.9:5432", None, "registry only");
+    check("192.0.2.9:80", None, "registry only");
+    check("192.0.2.9:80", Some("evil.example"), "registry only");
+    // Not the address that was dialled, which anybody may have: the name.
+    let api = "shop/api, dialled: api.example.com:443 with TLS, which has to be api.example.com by its caBundle";
+    check("192.0.2.9:80", Some("api.example.com"), api);
+    check("192.0.2.9:82", Some("api.example.com"), "registry only");
+}
+
+#[test]
+fn a_declared_protocol_is_law_outside_too() {
+    let table = outside();
+    let check = |host: &str, port: u16, expect: (bool, bool)| {
+        let way = table.external(host, port, "shop").unwrap();
+        assert_eq!((way.takes_requests().is_ok(), way.takes_tunnels().is_ok()), expect, "{host}:{port}");
+    };
+    check("api.example.com", 80, (true, false));
+    check("api.example.com", 443, (false, true));
+    check("db.example.org", 5432, (false, true));
+}
+
+#[test]
+fn names_of_the_mesh_are_never_outside() {
+    let meshy = external("shop/x", 1, &["web.shop", "web.nowhere"], &[(80, 80, ExternalProtocol::Http)]);
+    let services = [(name("shop/web"), service("shop/web", None, &[]))].into();
+    let externals = [(meshy.name.clone(), meshy)].into();
+    let table = RouteTable::new(&Arc::new(Bundle { services, externals, ..Bundle::default() }));
+    let check = |host: &str, expect: &str| {
+        assert_eq!(goes(&table, Egress::RegistryOnly, Meant::Nothing, Some(host)), expect, "{host}");
+    };
+    check("web.shop", "shop/web:80");
+    check("gone.shop", "no such service");
+    check("web.nowhere", "shop/x, dialled: web.nowhere:80, http as the app sends it");
+}
