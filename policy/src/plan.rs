@@ -2,7 +2,7 @@
 
 mod affected;
 mod assemble;
-mod bytes;
+mod carried;
 mod changes;
 mod grant;
 mod http_only;
@@ -40,7 +40,7 @@ pub use unserved::service_status;
 pub use world::{Entry, World};
 
 pub(crate) use assemble::{access_config, mesh_settings, serve, visible};
-pub(crate) use bytes::OffPorts;
+pub(crate) use carried::OffPorts;
 pub(crate) use http_only::{RoutesOf, policies as http_policies, routes as http_routes, service_protocol};
 pub(crate) use modifier::uneditable;
 pub(crate) use route_status::{Displaced, resolve, undone};
