@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 
 use super::World;
-use super::bytes::{self, OffPorts};
+use super::carried::{self, OffPorts};
 use super::grant;
 use super::http_only::{self, RoutesOf};
 use crate::bundle::{ObjectName, RouteName};
@@ -132,7 +132,7 @@ impl Displaced {
         let (mut by, mut ports, mut everywhere) = (None, Vec::new(), true);
         for port in own {
             // At a port of bytes routes of requests don't hold, and displace nothing; and the other way round.
-            let protocol = route.kind.is_of_bytes().then(|| bytes::protocol(world, service, port));
+            let protocol = route.kind.is_of_bytes().then(|| carried::protocol(world, service, port));
             if protocol.is_some_and(|protocol| !route.kind.holds_at(protocol)) {
                 continue;
             }
@@ -209,7 +209,7 @@ pub(crate) fn resolve<'w>(
         Some(service) if service.spec.port(backend.port).is_none() => {
             Err(("BackendNotFound", format!("Service {name} has no port {}", backend.port)))
         }
-        Some(service) => match bytes::refuses_bytes(route, service, backend) {
+        Some(service) => match carried::refuses_bytes(route, service, backend) {
             Some(message) => Err(("UnsupportedProtocol", message)),
             None => Ok(service),
         },

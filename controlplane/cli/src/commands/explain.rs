@@ -231,6 +231,7 @@ mod tests {
     #[test]
     fn each_endpoint_shows_its_rule() {
         let args = ExplainArgs {
+            sni: None,
             from: ("shop".into(), "partner".into()),
             to: "reviews".into(),
             port: None,

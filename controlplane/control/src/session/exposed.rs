@@ -24,7 +24,7 @@ pub(super) fn is_exposed(object: &Object, missing: &[&Object], view: &View) -> b
                     && view.is_without(&it.key())
                     && (filter.workloads.is_empty() || filter.workloads.contains(&workload.name))
             }
-            Object::Mesh(_) | Object::Workload(_) | Object::Service(_) | Object::Route(_) => false,
+            Object::Mesh(_) | Object::External(_) | Object::Workload(_) | Object::Service(_) | Object::Route(_) => false,
         }),
         Object::Mesh(_) | Object::External(_) | Object::Filter(_) => false,
     }
