@@ -44,14 +44,9 @@ pub use traffic::{Effective, effective, template_status, traffic_status, without
 pub use unserved::service_status;
 pub use world::{Entry, World};
 
-<<<<<<< HEAD
 pub(crate) use assemble::{access_config, externals, mesh_settings, serve, visible};
-pub(crate) use bytes::OffPorts;
-pub(crate) use external::claimed_before;
-=======
-pub(crate) use assemble::{access_config, mesh_settings, serve, visible};
 pub(crate) use carried::OffPorts;
->>>>>>> routes
+pub(crate) use external::claimed_before;
 pub(crate) use http_only::{RoutesOf, policies as http_policies, routes as http_routes, service_protocol};
 pub(crate) use merge::{older_of_tier, overruled, template_of, tier_of};
 pub(crate) use modifier::uneditable;
